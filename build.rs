@@ -1,0 +1,108 @@
+//! Compiles `proto/` with protox, so that no `protoc` is needed, and writes the descriptor set
+//! that reflection serves.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message;
+use prost_types::{DescriptorProto, field_descriptor_proto::Type};
+
+const PROTOS: [&str; 14] = [
+    "accord/audit/v1/audit.proto",
+    "accord/error/v1/error_reason.proto",
+    "accord/registry/v1/client.proto",
+    "accord/registry/v1/directory.proto",
+    "accord/registry/v1/integration_request.proto",
+    "accord/registry/v1/operator.proto",
+    "accord/registry/v1/provisioning.proto",
+    "accord/registry/v1/scope.proto",
+    "accord/registry/v1/tenant.proto",
+    "accord/registry/v1/user.proto",
+    "accord/token/v1/consent.proto",
+    "accord/token/v1/setup.proto",
+    "accord/token/v1/signing_key.proto",
+    "accord/token/v1/token.proto",
+];
+
+/// Fields that hold a secret, a one-time link or an account name. A message with such a field gets a
+/// `Debug` that names the message and nothing else, written below instead of derived.
+const SECRET_FIELDS: [&str; 19] = [
+    "access_token",
+    "account_name",
+    "admin_session",
+    "authorization_code",
+    "claim_token",
+    "client_assertion",
+    "client_secret",
+    "code",
+    "code_verifier",
+    "designated_account_name",
+    "enrolment_link",
+    "enrolment_token",
+    "operator_token",
+    "password",
+    "redirect_url",
+    "refresh_token",
+    "token",
+    "url",
+    "workload_token",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(PROTOS, ["proto"])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("accord.bin"), descriptors.encode_to_vec())?;
+
+    let mut skipped = Vec::new();
+    let mut debug_impls = String::new();
+    for file in descriptors.file.iter().filter(|f| f.package().starts_with("accord.")) {
+        let module = file.package().split('.').skip(1).collect::<Vec<_>>().join("::");
+        for message in file.message_type.iter().filter(|m| carries_secret(m)) {
+            let path = format!(".{}.{}", file.package(), message.name());
+            debug_impls.push_str(&debug_impl(&format!("crate::{module}::{}", message.name()), message.name()));
+            for oneof in &message.oneof_decl {
+                // A proto3 `optional` field's one-member oneof has no Rust type.
+                if !oneof.name().starts_with('_') {
+                    let enum_name = upper_camel(oneof.name());
+                    let parent = snake(message.name());
+                    debug_impls.push_str(&debug_impl(&format!("crate::{module}::{parent}::{enum_name}"), &enum_name));
+                    skipped.push(format!("{path}.{}", oneof.name()));
+                }
+            }
+            skipped.push(path);
+        }
+    }
+    fs::write(out.join("redacted_debug.rs"), debug_impls)?;
+
+    tonic_prost_build::configure().skip_debug(skipped).compile_fds(descriptors)?;
+    Ok(())
+}
+
+fn carries_secret(message: &DescriptorProto) -> bool {
+    message.field.iter().any(|f| f.r#type() == Type::String && SECRET_FIELDS.contains(&f.name()))
+}
+
+fn debug_impl(rust_type: &str, name: &str) -> String {
+    format!(
+        "impl ::core::fmt::Debug for {rust_type} {{\n    \
+         fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {{\n        \
+         f.debug_struct(\"{name}\").finish_non_exhaustive()\n    }}\n}}\n"
+    )
+}
+
+fn upper_camel(name: &str) -> String {
+    name.split('_')
+        .map(|word| word[..1].to_uppercase() + &word[1..])
+        .collect()
+}
+
+fn snake(name: &str) -> String {
+    let mut out = String::new();
+    for (index, letter) in name.chars().enumerate() {
+        if letter.is_uppercase() && index > 0 {
+            out.push('_');
+        }
+        out.extend(letter.to_lowercase());
+    }
+    out
+}

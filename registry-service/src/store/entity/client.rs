@@ -1,0 +1,42 @@
+//! Rows of `clients`: a third-party client.
+
+use sea_orm::entity::prelude::*;
+
+/// A third-party client.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "clients")]
+pub struct Model {
+    /// `cli_...`
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub client_id: String,
+    /// The request it was registered from.
+    pub integration_request_id: String,
+    /// Name for people.
+    pub display_name: String,
+    /// The partner behind it.
+    pub partner_name: String,
+    /// The goals of the request.
+    pub purpose: String,
+    /// Array of `{name, reason}`.
+    pub scopes: Json,
+    /// Array of URIs.
+    pub redirect_uris: Json,
+    /// `active` or `suspended`.
+    pub state: String,
+    /// Feed position of the last change that a consent page would show.
+    pub version: i64,
+    /// Feed position at which its access tokens last ended; 0 if never.
+    pub tokens_ended_seq: i64,
+    /// Feed position at which its refresh tokens last ended; 0 if never.
+    pub families_ended_seq: i64,
+    /// Unix milliseconds.
+    pub created_at: i64,
+    /// Unix milliseconds.
+    pub updated_at: i64,
+}
+
+/// Rows are joined by hand, where a join is needed.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

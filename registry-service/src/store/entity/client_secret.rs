@@ -1,0 +1,36 @@
+//! Rows of `client_secrets`: a Client Secret, as a hash.
+
+use sea_orm::entity::prelude::*;
+
+/// A Client Secret, as a hash.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "client_secrets")]
+pub struct Model {
+    /// `sec_...`
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub secret_id: String,
+    /// The client.
+    pub client_id: String,
+    /// argon2id in PHC form.
+    pub secret_hash: String,
+    /// Version of the pepper of that hash.
+    pub pepper_version: i32,
+    /// True until the one-time link was opened.
+    pub awaiting_claim: bool,
+    /// Unix milliseconds.
+    pub created_at: i64,
+    /// When it ends by itself.
+    pub expires_at: Option<i64>,
+    /// When it last authenticated the client.
+    pub last_used_at: Option<i64>,
+    /// When it was revoked.
+    pub revoked_at: Option<i64>,
+    /// `rotated` or `compromised`; `unclaimed` when its link ended first.
+    pub revocation_reason: Option<String>,
+}
+
+/// Rows are joined by hand, where a join is needed.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,36 @@
+//! Rows of `deliveries`: a one-time link to credentials.
+
+use sea_orm::entity::prelude::*;
+
+/// A one-time link to credentials.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "deliveries")]
+pub struct Model {
+    /// `dlv_...`
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub delivery_id: String,
+    /// The client.
+    pub client_id: String,
+    /// The secret it hands over.
+    pub secret_id: String,
+    /// SHA-256 of the claim token.
+    pub claim_hash: Vec<u8>,
+    /// Salt of the secret's derivation; gone once claimed or ended.
+    pub nonce: Option<Vec<u8>>,
+    /// Version of the derivation's data key.
+    pub key_version: i32,
+    /// Unix milliseconds.
+    pub created_at: i64,
+    /// Unix milliseconds.
+    pub expires_at: i64,
+    /// When it was opened.
+    pub claimed_at: Option<i64>,
+    /// When a newer link replaced it, or it expired.
+    pub ended_at: Option<i64>,
+}
+
+/// Rows are joined by hand, where a join is needed.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,30 @@
+//! Rows of `enrolments`: a one-time enrolment link.
+
+use sea_orm::entity::prelude::*;
+
+/// A one-time enrolment link.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "enrolments")]
+pub struct Model {
+    /// SHA-256 of the enrolment token.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub token_hash: Vec<u8>,
+    /// The tenant.
+    pub tenant_id: String,
+    /// The Tenant Admin.
+    pub user_id: String,
+    /// Unix milliseconds.
+    pub created_at: i64,
+    /// Unix milliseconds.
+    pub expires_at: i64,
+    /// When a password was chosen by it.
+    pub used_at: Option<i64>,
+    /// When a newer link replaced it.
+    pub ended_at: Option<i64>,
+}
+
+/// Rows are joined by hand, where a join is needed.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

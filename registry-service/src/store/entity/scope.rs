@@ -1,0 +1,26 @@
+//! Rows of `scopes`: a scope of the catalogue.
+
+use sea_orm::entity::prelude::*;
+
+/// A scope of the catalogue.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "scopes")]
+pub struct Model {
+    /// RFC 6749 scope-token.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub name: String,
+    /// What it allows, for people.
+    pub description: String,
+    /// Whether it can be asked for.
+    pub enabled: bool,
+    /// Unix milliseconds.
+    pub created_at: i64,
+    /// Unix milliseconds.
+    pub updated_at: i64,
+}
+
+/// Rows are joined by hand, where a join is needed.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,127 @@
+//! What registry-service keeps. A method of [`Store`] is one transaction, with its audit event and
+//! its place in the change feed; rules about what may happen are in the nouns.
+//!
+//! Tables that belong to a tenant are keyed by it, and their methods ask for it.
+
+use std::sync::Arc;
+
+use accord::{
+    clock::{SharedClock, UnixMillis},
+    random::SharedRandom,
+    store::{
+        Creation, Database, StoreError,
+        audit::{self, Event, Origin},
+        change::{self, Change, Position},
+        idempotency::{self, Outcome},
+        keyring::Keyring,
+    },
+};
+use sea_orm::{ConnectionTrait, DatabaseTransaction};
+
+use crate::error::Error;
+
+mod caller;
+mod client;
+mod client_secret;
+mod delivery;
+mod enrolment;
+pub mod entity;
+mod integration_request;
+pub mod migration;
+mod scope;
+mod tenant;
+mod user;
+
+/// What the registry's data keys are for.
+pub mod purpose {
+    /// Keyed hashes of account names.
+    pub const ACCOUNT_NAME: &str = "account-name";
+    /// The pepper of argon2id.
+    pub const PEPPER: &str = "pepper";
+    /// Client Secrets that a one-time link derives from its claim token.
+    pub const DELIVERY: &str = "delivery";
+    /// Every purpose, that of request ids included.
+    pub const ALL: &[&str] = &[
+        ACCOUNT_NAME,
+        PEPPER,
+        DELIVERY,
+        accord::store::idempotency::KEYRING_PURPOSE,
+    ];
+}
+
+/// Kinds of changes in the feed, as they are stored.
+pub mod change_kind {
+    /// A tenant.
+    pub const TENANT: &str = "tenant";
+    /// A user.
+    pub const USER: &str = "user";
+    /// A client or one of its secrets.
+    pub const CLIENT: &str = "client";
+    /// A scope.
+    pub const SCOPE: &str = "scope";
+    /// An operator or workload.
+    pub const CALLER: &str = "caller";
+}
+
+/// The registry's database, keys, clock and randomness.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub(crate) db: Database,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) clock: SharedClock,
+    pub(crate) random: SharedRandom,
+}
+
+impl Store {
+    /// Joins the parts of a store. The database is migrated and the keyring holds
+    /// [`purpose::ALL`].
+    pub fn new(db: Database, keyring: Keyring, clock: SharedClock, random: SharedRandom) -> Self {
+        Self {
+            db,
+            keyring: Arc::new(keyring),
+            clock,
+            random,
+        }
+    }
+
+    /// The time now.
+    pub fn now(&self) -> UnixMillis {
+        self.clock.now()
+    }
+
+    /// The change feed's position: what is read after this call reflects all changes up to it.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn position(&self) -> Result<Position, Error> {
+        Ok(change::position(self.db.read()).await?)
+    }
+
+    /// Begins a creating transaction: a new thing, or the answer to a repeated call.
+    async fn begin_creation(&self, creation: &Creation) -> Result<(DatabaseTransaction, Outcome), Error> {
+        let tx = self.db.write().await?;
+        let request = creation.idempotency();
+        let outcome = idempotency::begin(&tx, &self.keyring, &*self.clock, &*self.random, &request).await?;
+        Ok((tx, outcome))
+    }
+
+    async fn audit(&self, conn: &impl ConnectionTrait, origin: &Origin, event: Event) -> Result<(), StoreError> {
+        audit::record(conn, &*self.clock, &*self.random, origin, event).await?;
+        Ok(())
+    }
+
+    /// Bumps the change counter; the last of a transaction's slow steps.
+    async fn bump(&self, tx: &DatabaseTransaction, changes: &[Change]) -> Result<i64, StoreError> {
+        change::bump(tx, changes, self.clock.now()).await
+    }
+}
+
+/// Commits, so that a failed commit is a failed call.
+async fn commit(tx: DatabaseTransaction) -> Result<(), StoreError> {
+    Ok(tx.commit().await?)
+}
+
+/// A stored value that this program does not write.
+fn corrupt(what: &'static str) -> Error {
+    Error::Store(StoreError::Corrupt(what))
+}

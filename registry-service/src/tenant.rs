@@ -1,0 +1,132 @@
+//! Tenants: the customers of the cloud product that integrations can be set up for.
+
+use accord::{
+    clock::UnixMillis,
+    id::TenantId,
+    page::{Page, PageRequest},
+    store::{Creation, audit::Origin},
+};
+
+use crate::{error::Error, store::Store};
+
+/// Whether a tenant's data can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The usual state.
+    Active,
+    /// All access is stopped.
+    Suspended,
+}
+
+impl State {
+    /// The state's name in the database.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Suspended => "suspended",
+        }
+    }
+
+    /// The state of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Active, Self::Suspended].into_iter().find(|state| state.name() == name)
+    }
+}
+
+/// A tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenant {
+    /// The slug that the operator chose.
+    pub tenant_id: TenantId,
+    /// The name for people.
+    pub display_name: String,
+    /// The base URL of the Cloud API, and the audience of the tenant's tokens.
+    pub cloud_api_url: String,
+    /// Whether the tenant's data can be reached.
+    pub state: State,
+    /// The feed position of the last suspension; 0 if there was none.
+    pub tokens_ended_seq: i64,
+    /// When it was added.
+    pub created_at: UnixMillis,
+    /// When it last changed.
+    pub updated_at: UnixMillis,
+}
+
+/// What an operator gives to add a tenant.
+#[derive(Clone, Debug)]
+pub struct NewTenant {
+    /// The slug.
+    pub tenant_id: TenantId,
+    /// The name for people.
+    pub display_name: String,
+    /// The base URL of the Cloud API.
+    pub cloud_api_url: String,
+}
+
+/// What an operator changes; `None` leaves a field as it is.
+#[derive(Clone, Debug, Default)]
+pub struct TenantUpdate {
+    /// The name for people.
+    pub display_name: Option<String>,
+    /// The base URL of the Cloud API.
+    pub cloud_api_url: Option<String>,
+}
+
+/// The Tenant Authority URL: the issuer of the tenant's tokens. `public_base_url` has no trailing
+/// slash.
+pub fn authority_url(public_base_url: &str, tenant_id: &TenantId) -> String {
+    format!("{public_base_url}/{tenant_id}")
+}
+
+/// Adds a tenant.
+///
+/// # Errors
+/// [`Error::AlreadyExists`] when the id was ever used, [`Error::RequestIdReused`].
+pub async fn create(store: &Store, creation: &Creation, new: NewTenant) -> Result<Tenant, Error> {
+    store.create_tenant(creation, new).await
+}
+
+/// Reads a tenant.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn get(store: &Store, tenant_id: &TenantId) -> Result<Tenant, Error> {
+    store.find_tenant(tenant_id).await?.ok_or(Error::NotFound("tenant"))
+}
+
+/// Lists tenants by id, those in `state` or all.
+///
+/// # Errors
+/// [`Error::Store`].
+pub async fn list(store: &Store, state: Option<State>, page: &PageRequest) -> Result<Page<Tenant>, Error> {
+    store.list_tenants(state, page).await
+}
+
+/// Changes a tenant.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn update(
+    store: &Store,
+    origin: &Origin,
+    tenant_id: &TenantId,
+    update: TenantUpdate,
+) -> Result<Tenant, Error> {
+    store.update_tenant(origin, tenant_id, update).await
+}
+
+/// Stops all access to a tenant: its access tokens and admin sessions end. Repeated, no change.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn suspend(store: &Store, origin: &Origin, tenant_id: &TenantId) -> Result<Tenant, Error> {
+    store.set_tenant_state(origin, tenant_id, State::Suspended).await
+}
+
+/// Lets a tenant be reached again; what ended stays ended. Repeated, no change.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn reinstate(store: &Store, origin: &Origin, tenant_id: &TenantId) -> Result<Tenant, Error> {
+    store.set_tenant_state(origin, tenant_id, State::Active).await
+}

@@ -1,0 +1,191 @@
+//! Configuration: command-line flag over environment variable over TOML file over default.
+//!
+//! An unknown key is an error wherever it stands, so that a misspelt setting is never ignored.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use figment::{
+    Figment,
+    providers::{Format, Serialized, Toml},
+    value::{Dict, Value},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// A configuration that can't be used. Names the key, never its value.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A key is unknown, missing or of the wrong type.
+    #[error("configuration: {0}")]
+    Invalid(String),
+    /// The file can't be read.
+    #[error("configuration: can't read {}", .0.display())]
+    Unreadable(PathBuf),
+    /// A plaintext listener on an address that others can reach.
+    #[error("configuration: {0} is not a loopback address, and plaintext is for loopback only")]
+    NotLoopback(SocketAddr),
+}
+
+/// Reads a service's configuration. `prefix` is that of its environment variables, such as
+/// `ACCORD_REGISTRY_`; `<prefix>CONFIG` names the TOML file when `file` does not. `flags` are the
+/// command line's, without those that were not given.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn load<T: DeserializeOwned>(
+    prefix: &str,
+    file: Option<&Path>,
+    flags: impl Serialize,
+) -> Result<T, ConfigError> {
+    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    let mut ours = Vec::new();
+    for (name, value) in variables.filter(|(name, _)| name.starts_with(prefix)) {
+        let value = value
+            .into_string()
+            .map_err(|_| ConfigError::Invalid(format!("{name} is not UTF-8")))?;
+        ours.push((name, value));
+    }
+    load_from(ours, prefix, file, flags)
+}
+
+/// [`load`] with the environment handed in.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn load_from<T: DeserializeOwned>(
+    variables: impl IntoIterator<Item = (String, String)>,
+    prefix: &str,
+    file: Option<&Path>,
+    flags: impl Serialize,
+) -> Result<T, ConfigError> {
+    let mut file = file.map(Path::to_owned);
+    let mut environment = Dict::new();
+    for (name, value) in variables {
+        let Some(key) = name.strip_prefix(prefix).map(str::to_ascii_lowercase) else {
+            continue;
+        };
+        if key == "config" {
+            file = file.or(Some(PathBuf::from(value)));
+        } else {
+            environment.insert(key, Value::from(value));
+        }
+    }
+    let mut figment = Figment::new();
+    if let Some(path) = file {
+        let text = std::fs::read_to_string(&path).map_err(|_| ConfigError::Unreadable(path))?;
+        figment = figment.merge(Toml::string(&text));
+    }
+    figment
+        .merge(Serialized::defaults(environment))
+        .merge(Serialized::defaults(flags))
+        .extract_lossy()
+        .map_err(|error| ConfigError::Invalid(describe(&error)))
+}
+
+/// What figment found wrong, without the values it found.
+fn describe(error: &figment::Error) -> String {
+    use figment::error::Kind;
+    error
+        .clone()
+        .into_iter()
+        .map(|error| {
+            let path = error.path.join(".");
+            match &error.kind {
+                Kind::UnknownField(name, known) => format!("unknown key `{name}` (known: {})", known.join(", ")),
+                Kind::MissingField(name) => format!("missing key `{name}`"),
+                Kind::InvalidType(_, expected) => format!("key `{path}` must be {expected}"),
+                Kind::InvalidValue(_, expected) => format!("key `{path}` must be {expected}"),
+                _ if path.is_empty() => "the file is not valid TOML".to_owned(),
+                _ => format!("key `{path}` has a value that can't be used"),
+            }
+        })
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+/// Refuses a plaintext listener that others than this machine could reach.
+///
+/// # Errors
+/// [`ConfigError::NotLoopback`].
+pub fn require_loopback(address: SocketAddr) -> Result<(), ConfigError> {
+    if address.ip().is_loopback() {
+        Ok(())
+    } else {
+        Err(ConfigError::NotLoopback(address))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Settings {
+        listen: SocketAddr,
+        #[serde(default)]
+        name: String,
+        #[serde(default)]
+        seconds: u64,
+    }
+
+    #[derive(Default, Serialize)]
+    struct Flags {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        listen: Option<SocketAddr>,
+    }
+
+    fn vars(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()
+    }
+
+    #[test]
+    fn a_flag_beats_the_environment_and_that_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "listen = '127.0.0.1:1'\nname = 'file'\nseconds = 1").unwrap();
+        let flags = Flags {
+            listen: Some("127.0.0.1:3".parse().unwrap()),
+        };
+        let variables = vars(&[("T_LISTEN", "127.0.0.1:2"), ("T_NAME", "123"), ("T_SECONDS", "9"), ("X", "y")]);
+        let settings: Settings = load_from(variables, "T_", Some(file.path()), flags).unwrap();
+        let expected = Settings {
+            listen: "127.0.0.1:3".parse().unwrap(),
+            name: "123".into(),
+            seconds: 9,
+        };
+        assert_eq!(settings, expected);
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_in_the_environment_and_in_the_file() {
+        let variables = vars(&[("T_LISTEN", "127.0.0.1:2"), ("T_LISTNE", "x")]);
+        let error = load_from::<Settings>(variables, "T_", None, Flags::default()).unwrap_err();
+        assert!(error.to_string().contains("listne"), "{error}");
+
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "listen = '127.0.0.1:1'\nnmae = 'x'").unwrap();
+        let variables = vars(&[("T_CONFIG", file.path().to_str().unwrap())]);
+        let error = load_from::<Settings>(variables, "T_", None, Flags::default()).unwrap_err();
+        assert!(error.to_string().contains("nmae"), "{error}");
+    }
+
+    #[test]
+    fn an_error_names_the_key_and_not_the_value() {
+        let variables = vars(&[("T_LISTEN", "sup3rs3cret")]);
+        let error = load_from::<Settings>(variables, "T_", None, Flags::default()).unwrap_err();
+        assert!(error.to_string().contains("listen"), "{error}");
+        assert!(!error.to_string().contains("sup3rs3cret"), "{error}");
+    }
+
+    #[test]
+    fn plaintext_is_for_loopback() {
+        assert!(require_loopback("127.0.0.1:1".parse().unwrap()).is_ok());
+        assert!(require_loopback("[::1]:1".parse().unwrap()).is_ok());
+        assert!(require_loopback("0.0.0.0:1".parse().unwrap()).is_err());
+        assert!(require_loopback("10.0.0.1:1".parse().unwrap()).is_err());
+    }
+}

@@ -1,0 +1,87 @@
+//! What both services of Accord share: the contracts generated from `proto/`, and the plumbing
+//! that every request passes through.
+//!
+//! The way of a request: [`server`] accepts it and bounds it in time, [`auth`] finds out who calls
+//! and whether that caller may, then the service's own code runs. On the way back [`status`] turns
+//! an error into a status with details. What both services keep in their databases is in [`store`].
+//!
+//! Features: `service` (default) is all of it; `verify` is what a resource server needs to check
+//! access tokens, without database or server; `testing` adds throw-away databases.
+
+/// Contract of the audit record that both services serve.
+pub mod audit {
+    /// Version 1.
+    #[allow(missing_docs, clippy::all)]
+    pub mod v1 {
+        tonic::include_proto!("accord.audit.v1");
+    }
+}
+
+/// Contract of error reasons.
+pub mod error {
+    /// Version 1.
+    #[allow(missing_docs, clippy::all)]
+    pub mod v1 {
+        tonic::include_proto!("accord.error.v1");
+    }
+}
+
+/// Contract of registry-service.
+pub mod registry {
+    /// Version 1.
+    #[allow(missing_docs, clippy::all)]
+    pub mod v1 {
+        tonic::include_proto!("accord.registry.v1");
+    }
+}
+
+/// Contract of token-service.
+pub mod token {
+    /// Version 1.
+    #[allow(missing_docs, clippy::all)]
+    pub mod v1 {
+        tonic::include_proto!("accord.token.v1");
+    }
+}
+
+include!(concat!(env!("OUT_DIR"), "/redacted_debug.rs"));
+
+/// The descriptors of every proto file, encoded, as reflection serves them.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/accord.bin"));
+
+#[cfg(feature = "service")]
+pub mod audit_service;
+#[cfg(feature = "service")]
+pub mod auth;
+#[cfg(feature = "service")]
+pub mod channel;
+#[cfg(feature = "service")]
+pub mod clock;
+#[cfg(feature = "service")]
+pub mod config;
+#[cfg(feature = "service")]
+pub mod context;
+#[cfg(feature = "service")]
+pub mod field;
+#[cfg(feature = "service")]
+pub mod gate;
+#[cfg(feature = "service")]
+pub mod id;
+#[cfg(feature = "service")]
+pub mod opaque;
+#[cfg(feature = "service")]
+pub mod page;
+#[cfg(feature = "service")]
+pub mod random;
+#[cfg(feature = "service")]
+pub mod server;
+#[cfg(feature = "service")]
+pub mod status;
+#[cfg(feature = "service")]
+pub mod store;
+#[cfg(feature = "service")]
+pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
+#[cfg(feature = "verify")]
+pub mod verify;

@@ -1,0 +1,348 @@
+//! The audit trail: who did what to what, and whether it was allowed. Append only: nothing here
+//! changes or deletes an event.
+//!
+//! An event's id is a ULID, and its time part is the event's time. Details are for people who
+//! investigate; no secret, token or account name belongs in them.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use sea_orm::{ActiveValue::Set, ConnectionTrait, QueryOrder, QuerySelect, entity::prelude::*};
+use sea_orm_migration::{
+    SchemaManager,
+    prelude::{ColumnDef, Index, Table},
+};
+use ulid::Ulid;
+
+use super::StoreError;
+use crate::{
+    clock::{Clock, UnixMillis},
+    id::{ClientId, EventId, TenantId},
+    page::{Page, PageRequest},
+    random::Random,
+};
+
+mod event;
+
+pub use event::{Actor, ActorKind, Event, Origin, Outcome};
+
+mod row {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "audit_events")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub event_id: String,
+        pub occurred_at: i64,
+        pub action: String,
+        pub outcome: String,
+        pub actor_kind: String,
+        pub actor_id: String,
+        pub tenant_id: Option<String>,
+        pub client_id: Option<String>,
+        pub subject: Option<String>,
+        pub request_id: String,
+        pub detail: String,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// Rows in one insert; eleven parameters each, and SQLite allows 32,766.
+const ROWS_PER_INSERT: usize = 1_000;
+
+/// An event with its id and time, ready to insert: what a writer that groups the events of several
+/// requests collects.
+#[derive(Clone, Debug)]
+pub struct Record(row::Model);
+
+impl Record {
+    /// Gives the event an id and the present time.
+    ///
+    /// # Errors
+    /// None in practice: [`StoreError::Corrupt`] if the id or the detail can't be written as text.
+    pub fn new(
+        clock: &dyn Clock,
+        random: &dyn Random,
+        origin: &Origin,
+        event: Event,
+    ) -> Result<Self, StoreError> {
+        let id = next_id(clock, random)?;
+        let detail = serde_json::to_string(&event.detail)
+            .map_err(|_| StoreError::Corrupt("detail of an audit event"))?;
+        Ok(Self(row::Model {
+            event_id: id.to_string().to_ascii_lowercase(),
+            occurred_at: i64::try_from(id.timestamp_ms()).unwrap_or(i64::MAX),
+            action: event.action.to_owned(),
+            outcome: event.outcome.as_str().to_owned(),
+            actor_kind: origin.actor.kind.as_str().to_owned(),
+            actor_id: origin.actor.id.clone(),
+            tenant_id: event.tenant_id.map(String::from),
+            client_id: event.client_id.map(String::from),
+            subject: event.subject,
+            request_id: origin.request_id.clone(),
+            detail,
+        }))
+    }
+
+    /// The event's id.
+    ///
+    /// # Errors
+    /// None in practice: [`StoreError::Corrupt`] if the id isn't what it was made as.
+    pub fn event_id(&self) -> Result<EventId, StoreError> {
+        EventId::parse(&self.0.event_id).map_err(|_| StoreError::Corrupt("id of an audit event"))
+    }
+}
+
+/// A new id. Ids of one process and one millisecond are in the order of this call: the upper half
+/// of their random part is a counter, and what is left, 40 bits, tells replicas apart.
+fn next_id(clock: &dyn Clock, random: &dyn Random) -> Result<Ulid, StoreError> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    const RANDOM_BITS: u32 = 40;
+    const RANDOM_MASK: u128 = (1 << RANDOM_BITS) - 1;
+
+    let fresh = EventId::generate(clock, random);
+    let fresh = Ulid::from_string(fresh.as_str()).map_err(|_| StoreError::Corrupt("id of an audit event"))?;
+    let count = u128::from(COUNT.fetch_add(1, Ordering::Relaxed)) & RANDOM_MASK;
+    let rest = count << RANDOM_BITS | fresh.random() & RANDOM_MASK;
+    Ok(Ulid::from_parts(fresh.timestamp_ms(), rest))
+}
+
+/// Records an event: with the transaction, if `conn` is one.
+///
+/// # Errors
+/// What the database says. Then what the event is about must not take effect either.
+pub async fn record(
+    conn: &impl ConnectionTrait,
+    clock: &dyn Clock,
+    random: &dyn Random,
+    origin: &Origin,
+    event: Event,
+) -> Result<EventId, StoreError> {
+    let record = Record::new(clock, random, origin, event)?;
+    let event_id = record.event_id()?;
+    insert(conn, vec![record]).await?;
+    Ok(event_id)
+}
+
+/// Records the events of one origin in this order.
+///
+/// # Errors
+/// As [`record`].
+pub async fn record_all(
+    conn: &impl ConnectionTrait,
+    clock: &dyn Clock,
+    random: &dyn Random,
+    origin: &Origin,
+    events: Vec<Event>,
+) -> Result<Vec<EventId>, StoreError> {
+    let records = events
+        .into_iter()
+        .map(|event| Record::new(clock, random, origin, event));
+    let records = records.collect::<Result<Vec<_>, _>>()?;
+    let ids = records
+        .iter()
+        .map(Record::event_id)
+        .collect::<Result<Vec<_>, _>>()?;
+    insert(conn, records).await?;
+    Ok(ids)
+}
+
+/// Inserts records, up to a thousand in a statement.
+///
+/// # Errors
+/// What the database says. Outside a transaction, some of more than a thousand may then be in.
+pub async fn insert(conn: &impl ConnectionTrait, records: Vec<Record>) -> Result<(), StoreError> {
+    let mut records = records.into_iter().map(|record| row::ActiveModel {
+        event_id: Set(record.0.event_id),
+        occurred_at: Set(record.0.occurred_at),
+        action: Set(record.0.action),
+        outcome: Set(record.0.outcome),
+        actor_kind: Set(record.0.actor_kind),
+        actor_id: Set(record.0.actor_id),
+        tenant_id: Set(record.0.tenant_id),
+        client_id: Set(record.0.client_id),
+        subject: Set(record.0.subject),
+        request_id: Set(record.0.request_id),
+        detail: Set(record.0.detail),
+    });
+    loop {
+        let chunk: Vec<_> = records.by_ref().take(ROWS_PER_INSERT).collect();
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        row::Entity::insert_many(chunk)
+            .exec_without_returning(conn)
+            .await?;
+    }
+}
+
+/// Which events to list: those for which everything given holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Of this tenant.
+    pub tenant_id: Option<TenantId>,
+    /// Of this client.
+    pub client_id: Option<ClientId>,
+    /// Exactly this action.
+    pub action: Option<String>,
+    /// By the actor of exactly this id, of whatever kind.
+    pub actor_id: Option<String>,
+    /// On exactly this subject.
+    pub subject: Option<String>,
+    /// With this outcome.
+    pub outcome: Option<Outcome>,
+    /// At this time or later.
+    pub from: Option<UnixMillis>,
+    /// Before this time.
+    pub until: Option<UnixMillis>,
+}
+
+/// An event as it was recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventRow {
+    /// Its id, by which events are ordered.
+    pub event_id: EventId,
+    /// When, by the clock of the replica that recorded it.
+    pub occurred_at: UnixMillis,
+    /// What was done; newer versions may record actions that this one doesn't know.
+    pub action: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Who acted.
+    pub actor: Actor,
+    /// The tenant concerned.
+    pub tenant_id: Option<TenantId>,
+    /// The client concerned.
+    pub client_id: Option<ClientId>,
+    /// The id of what was acted on.
+    pub subject: Option<String>,
+    /// The transport's id for the request.
+    pub request_id: String,
+    /// What else was noted.
+    pub detail: BTreeMap<String, String>,
+}
+
+/// A page of the events that pass the filter, the newest first.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] for a row that isn't an event; what the database says.
+pub async fn list(
+    conn: &impl ConnectionTrait,
+    filter: &Filter,
+    page: &PageRequest,
+) -> Result<Page<EventRow>, StoreError> {
+    use row::Column;
+
+    let text = |column: Column, value: Option<&str>| value.map(|value| column.eq(value));
+    let conditions = [
+        text(Column::TenantId, filter.tenant_id.as_ref().map(TenantId::as_str)),
+        text(Column::ClientId, filter.client_id.as_ref().map(ClientId::as_str)),
+        text(Column::Action, filter.action.as_deref()),
+        text(Column::ActorId, filter.actor_id.as_deref()),
+        text(Column::Subject, filter.subject.as_deref()),
+        text(Column::Outcome, filter.outcome.map(Outcome::as_str)),
+        // Ids begin with the time, so that the indexes serve these too.
+        filter.from.map(|from| Column::EventId.gte(first_id_at(from))),
+        filter.until.map(|until| Column::EventId.lt(first_id_at(until))),
+        page.after().map(|after| Column::EventId.lt(after)),
+    ];
+    let mut find = row::Entity::find();
+    for condition in conditions.into_iter().flatten() {
+        find = find.filter(condition);
+    }
+    let rows = find
+        .order_by_desc(Column::EventId)
+        .limit(page.size() + 1)
+        .all(conn)
+        .await?;
+    let rows = rows
+        .into_iter()
+        .map(EventRow::try_from)
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(page.finish(rows, |row| row.event_id.as_str().to_owned()))
+}
+
+/// The lowest id that an event of this millisecond can have.
+fn first_id_at(time: UnixMillis) -> String {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(0);
+    Ulid::from_parts(millis.min((1 << 48) - 1), 0)
+        .to_string()
+        .to_ascii_lowercase()
+}
+
+impl TryFrom<row::Model> for EventRow {
+    type Error = StoreError;
+
+    fn try_from(row: row::Model) -> Result<Self, StoreError> {
+        const UNREADABLE: StoreError = StoreError::Corrupt("audit event");
+        let tenant_id = row.tenant_id.as_deref().map(TenantId::parse).transpose();
+        let client_id = row.client_id.as_deref().map(ClientId::parse).transpose();
+        Ok(Self {
+            event_id: EventId::parse(&row.event_id).map_err(|_| UNREADABLE)?,
+            occurred_at: UnixMillis::from_millis(row.occurred_at),
+            action: row.action,
+            outcome: Outcome::parse(&row.outcome).ok_or(UNREADABLE)?,
+            actor: Actor {
+                kind: ActorKind::parse(&row.actor_kind).ok_or(UNREADABLE)?,
+                id: row.actor_id,
+            },
+            tenant_id: tenant_id.map_err(|_| UNREADABLE)?,
+            client_id: client_id.map_err(|_| UNREADABLE)?,
+            subject: row.subject,
+            request_id: row.request_id,
+            detail: serde_json::from_str(&row.detail).map_err(|_| UNREADABLE)?,
+        })
+    }
+}
+
+/// Creates `audit_events` and its indexes, as they were in the first version of the schema.
+///
+/// # Errors
+/// What the database says.
+pub async fn create_table(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    use row::Column;
+
+    let table = Table::create()
+        .table(row::Entity)
+        .col(ColumnDef::new(Column::EventId).text().not_null().primary_key())
+        .col(ColumnDef::new(Column::OccurredAt).big_integer().not_null())
+        .col(ColumnDef::new(Column::Action).text().not_null())
+        .col(ColumnDef::new(Column::Outcome).text().not_null())
+        .col(ColumnDef::new(Column::ActorKind).text().not_null())
+        .col(ColumnDef::new(Column::ActorId).text().not_null())
+        .col(ColumnDef::new(Column::TenantId).text())
+        .col(ColumnDef::new(Column::ClientId).text())
+        .col(ColumnDef::new(Column::Subject).text())
+        .col(ColumnDef::new(Column::RequestId).text().not_null())
+        .col(ColumnDef::new(Column::Detail).text().not_null())
+        .to_owned();
+    manager.create_table(table).await?;
+
+    for (name, column) in [
+        ("audit_events_tenant_id", Column::TenantId),
+        ("audit_events_client_id", Column::ClientId),
+        ("audit_events_action", Column::Action),
+        ("audit_events_actor_id", Column::ActorId),
+        ("audit_events_subject", Column::Subject),
+    ] {
+        let index = Index::create()
+            .name(name)
+            .table(row::Entity)
+            .col(column)
+            .col(Column::EventId)
+            .to_owned();
+        manager.create_index(index).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "audit_tests.rs"]
+mod tests;

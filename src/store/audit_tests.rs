@@ -1,0 +1,298 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use super::*;
+use crate::{
+    random::SystemRandom,
+    store::fixture::migrated,
+    testing::{TEST_START, test_clock},
+};
+
+fn origin(kind: ActorKind, id: &str) -> Origin {
+    Origin {
+        actor: Actor {
+            kind,
+            id: id.to_owned(),
+        },
+        request_id: "req-1".to_owned(),
+    }
+}
+
+fn page(size: i32, token: &str) -> PageRequest {
+    PageRequest::parse("audit", &[], size, token).unwrap()
+}
+
+async fn actions(conn: &impl ConnectionTrait, filter: Filter) -> Vec<String> {
+    let page = list(conn, &filter, &page(0, "")).await.unwrap();
+    page.items.into_iter().map(|event| event.action).collect()
+}
+
+#[tokio::test]
+async fn an_event_comes_back_as_it_was() {
+    for (place, db) in migrated().await {
+        let clock = test_clock();
+        let tenant = TenantId::parse("acme").unwrap();
+        let client = ClientId::generate(&*clock, &SystemRandom);
+        let event = Event::new("client.suspend")
+            .tenant(&tenant)
+            .client(&client)
+            .subject("sec_1")
+            .detail("reason", "it's \"odd\" \u{1F600}\n")
+            .detail("count", "1")
+            .refused();
+        let origin = origin(ActorKind::TenantAdmin, "usr_1");
+        let tx = db.write().await.unwrap();
+        let id = record(&tx, &*clock, &SystemRandom, &origin, event).await.unwrap();
+        tx.commit().await.unwrap();
+
+        let found = list(db.read(), &Filter::default(), &page(0, "")).await.unwrap();
+        let expected = EventRow {
+            event_id: id,
+            occurred_at: TEST_START,
+            action: "client.suspend".to_owned(),
+            outcome: Outcome::Refused,
+            actor: origin.actor,
+            tenant_id: Some(tenant),
+            client_id: Some(client),
+            subject: Some("sec_1".to_owned()),
+            request_id: "req-1".to_owned(),
+            detail: [("reason", "it's \"odd\" \u{1F600}\n"), ("count", "1")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
+        };
+        assert_eq!(found.items, [expected], "{place:?}");
+        assert_eq!(found.next_page_token, "");
+    }
+}
+
+#[tokio::test]
+async fn an_event_of_a_rolled_back_transaction_is_not_there() {
+    for (place, db) in migrated().await {
+        let tx = db.write().await.unwrap();
+        let origin = origin(ActorKind::System, "");
+        record(&tx, &*test_clock(), &SystemRandom, &origin, Event::new("a"))
+            .await
+            .unwrap();
+        tx.rollback().await.unwrap();
+        assert_eq!(actions(db.read(), Filter::default()).await, [""; 0], "{place:?}");
+    }
+}
+
+#[tokio::test]
+async fn filters_hold_together() {
+    for (place, db) in migrated().await {
+        let clock = test_clock();
+        let acme = TenantId::parse("acme").unwrap();
+        let other = TenantId::parse("other").unwrap();
+        let client = ClientId::generate(&*clock, &SystemRandom);
+        let registrar = origin(ActorKind::Operator, "opr_1");
+        let partner = origin(ActorKind::Client, "cli_1");
+        let second = Duration::from_secs(1);
+        for (origin, event) in [
+            (&registrar, Event::new("t0").tenant(&acme)),
+            (&registrar, Event::new("t1").tenant(&other).subject("set_1")),
+            (&partner, Event::new("t2").tenant(&acme).client(&client)),
+            (&partner, Event::new("t3").tenant(&acme).client(&client).refused()),
+        ] {
+            record(db.read(), &*clock, &SystemRandom, origin, event)
+                .await
+                .unwrap();
+            clock.advance(second);
+        }
+        let none = Filter::default();
+        let at = |seconds: u32| Some(TEST_START.plus(second * seconds));
+        let outcome = Some(Outcome::Refused);
+        for (filter, expected) in [
+            (none.clone(), &["t3", "t2", "t1", "t0"][..]),
+            (
+                Filter {
+                    tenant_id: Some(acme.clone()),
+                    ..none.clone()
+                },
+                &["t3", "t2", "t0"],
+            ),
+            (
+                Filter {
+                    client_id: Some(client.clone()),
+                    ..none.clone()
+                },
+                &["t3", "t2"],
+            ),
+            (
+                Filter {
+                    action: Some("t1".to_owned()),
+                    ..none.clone()
+                },
+                &["t1"],
+            ),
+            (
+                Filter {
+                    action: Some("t".to_owned()),
+                    ..none.clone()
+                },
+                &[],
+            ),
+            (
+                Filter {
+                    actor_id: Some("opr_1".to_owned()),
+                    ..none.clone()
+                },
+                &["t1", "t0"],
+            ),
+            (
+                Filter {
+                    subject: Some("set_1".to_owned()),
+                    ..none.clone()
+                },
+                &["t1"],
+            ),
+            (
+                Filter {
+                    outcome,
+                    ..none.clone()
+                },
+                &["t3"],
+            ),
+            (
+                Filter {
+                    outcome: Some(Outcome::Success),
+                    ..none.clone()
+                },
+                &["t2", "t1", "t0"],
+            ),
+            // Half-open: from this moment, before that one.
+            (
+                Filter {
+                    from: at(1),
+                    until: at(3),
+                    ..none.clone()
+                },
+                &["t2", "t1"],
+            ),
+            (
+                Filter {
+                    from: at(4),
+                    ..none.clone()
+                },
+                &[],
+            ),
+            (
+                Filter {
+                    until: at(0),
+                    ..none.clone()
+                },
+                &[],
+            ),
+            (
+                Filter {
+                    until: Some(UnixMillis::from_millis(-1)),
+                    ..none.clone()
+                },
+                &[],
+            ),
+            (
+                Filter {
+                    until: Some(UnixMillis::from_millis(i64::MAX)),
+                    ..none.clone()
+                },
+                &["t3", "t2", "t1", "t0"],
+            ),
+            (
+                Filter {
+                    tenant_id: Some(acme),
+                    outcome,
+                    from: at(1),
+                    ..none.clone()
+                },
+                &["t3"],
+            ),
+            (
+                Filter {
+                    tenant_id: Some(other),
+                    client_id: Some(client),
+                    ..none.clone()
+                },
+                &[],
+            ),
+        ] {
+            assert_eq!(
+                actions(db.read(), filter.clone()).await,
+                expected,
+                "{place:?} {filter:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_follow_one_another_while_events_are_added() {
+    for (place, db) in migrated().await {
+        let clock = test_clock();
+        let origin = origin(ActorKind::System, "");
+        let events = (0..25).map(|n| Event::new("tick").subject(format!("{n}")));
+        record_all(db.read(), &*clock, &SystemRandom, &origin, events.collect())
+            .await
+            .unwrap();
+
+        let filter = Filter {
+            action: Some("tick".to_owned()),
+            ..Filter::default()
+        };
+        let mut seen = Vec::new();
+        let mut token = String::new();
+        for expected in [10, 10, 5] {
+            let found = list(db.read(), &filter, &page(10, &token)).await.unwrap();
+            assert_eq!(found.items.len(), expected, "{place:?}");
+            seen.extend(found.items.into_iter().filter_map(|event| event.subject));
+            token = found.next_page_token;
+            // Newer events don't shift the pages that follow.
+            let late = Event::new("tick").subject("late");
+            record(db.read(), &*clock, &SystemRandom, &origin, late)
+                .await
+                .unwrap();
+        }
+        assert_eq!(token, "");
+        let newest_first: Vec<_> = (0..25).rev().map(|n| n.to_string()).collect();
+        assert_eq!(seen, newest_first, "{place:?}");
+    }
+}
+
+#[tokio::test]
+async fn more_events_than_fit_one_insert() {
+    for (place, db) in migrated().await {
+        let clock = test_clock();
+        let origin = origin(ActorKind::System, "");
+        let events = vec![Event::new("tick"); ROWS_PER_INSERT + 1];
+        let ids = record_all(db.read(), &*clock, &SystemRandom, &origin, events)
+            .await
+            .unwrap();
+        assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "{place:?}");
+        let statement = sea_orm::Statement::from_string(
+            db.backend(),
+            "SELECT CAST(count(*) AS bigint) AS n FROM audit_events",
+        );
+        let row = db.read().query_one_raw(statement).await.unwrap().unwrap();
+        assert_eq!(
+            row.try_get::<i64>("", "n").unwrap() as usize,
+            ids.len(),
+            "{place:?}"
+        );
+    }
+}
+
+#[test]
+fn texts_have_one_meaning() {
+    for kind in [
+        "operator",
+        "workload",
+        "client",
+        "tenant_admin",
+        "anonymous",
+        "system",
+    ] {
+        assert_eq!(ActorKind::parse(kind).unwrap().as_str(), kind);
+    }
+    assert_eq!(Outcome::parse("success"), Some(Outcome::Success));
+    assert_eq!(Outcome::parse("Success"), None);
+}

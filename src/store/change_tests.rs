@@ -1,0 +1,188 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::{Arc, Mutex};
+
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::{
+    random::SeededRandom,
+    store::fixture::migrated,
+    testing::{TEST_START, test_random},
+};
+
+fn change(id: &str) -> Change {
+    Change {
+        kind: "client",
+        id: id.to_owned(),
+        tenant_id: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn numbers_are_the_order_of_commits_without_gaps() {
+    const WRITERS: usize = 16;
+    const ROUNDS: usize = 5;
+
+    for (place, db) in migrated().await {
+        // A reader that follows the feed while it is written: whatever it has passed is complete.
+        let following = {
+            let db = db.clone();
+            tokio::spawn(async move {
+                let mut seen = Vec::new();
+                while seen.len() < WRITERS * ROUNDS * 2 {
+                    let after = seen.last().copied().unwrap_or(0);
+                    let position = position(db.read()).await.unwrap().seq;
+                    let rows = list_after(db.read(), after, 1_000).await.unwrap();
+                    seen.extend(rows.iter().map(|row| row.seq));
+                    assert!(seen.last().copied().unwrap_or(0) >= position);
+                    tokio::task::yield_now().await;
+                }
+                seen
+            })
+        };
+        let committed = Arc::new(Mutex::new(Vec::new()));
+        let mut writers = JoinSet::new();
+        for writer in 0..WRITERS {
+            let (db, committed) = (db.clone(), Arc::clone(&committed));
+            writers.spawn(async move {
+                for round in 0..ROUNDS {
+                    let tx = db.write().await.unwrap();
+                    let changes = [change(&format!("{writer}-{round}")), change("second")];
+                    let last = bump(&tx, &changes, TEST_START).await.unwrap();
+                    // Noted under the lock, so the list is in the order of the commits.
+                    committed.lock().unwrap().push(last);
+                    tx.commit().await.unwrap();
+                }
+            });
+        }
+        writers.join_all().await;
+
+        let committed = committed.lock().unwrap().clone();
+        let expected: Vec<i64> = (1..=(WRITERS * ROUNDS) as i64).map(|n| n * 2).collect();
+        assert_eq!(committed, expected, "{place:?}");
+        let all: Vec<i64> = (1..=(WRITERS * ROUNDS * 2) as i64).collect();
+        assert_eq!(following.await.unwrap(), all, "{place:?}");
+        assert_eq!(position(db.read()).await.unwrap().seq, all.len() as i64);
+    }
+}
+
+#[tokio::test]
+async fn changes_come_back_as_they_were() {
+    for (place, db) in migrated().await {
+        let tenant = TenantId::parse("acme").unwrap();
+        let changes = [
+            Change {
+                kind: "user",
+                id: "usr_1".to_owned(),
+                tenant_id: Some(tenant.clone()),
+            },
+            change("cli_1"),
+            change("cli_2"),
+        ];
+        let tx = db.write().await.unwrap();
+        assert_eq!(bump(&tx, &changes, TEST_START).await.unwrap(), 3);
+        tx.commit().await.unwrap();
+
+        let rows = list_after(db.read(), 0, 2).await.unwrap();
+        assert_eq!(
+            rows[0],
+            ChangeRow {
+                seq: 1,
+                kind: "user".to_owned(),
+                id: "usr_1".to_owned(),
+                tenant_id: Some(tenant),
+                changed_at: TEST_START,
+            },
+            "{place:?}"
+        );
+        assert_eq!(rows.len(), 2);
+        let rest = list_after(db.read(), 2, 2).await.unwrap();
+        assert_eq!(
+            rest.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(),
+            ["cli_2"]
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_rolled_back_takes_no_number() {
+    for (place, db) in migrated().await {
+        let tx = db.write().await.unwrap();
+        bump(&tx, &[change("a"), change("b")], TEST_START).await.unwrap();
+        tx.rollback().await.unwrap();
+        let tx = db.write().await.unwrap();
+        assert_eq!(bump(&tx, &[], TEST_START).await.unwrap(), 0, "{place:?}");
+        assert_eq!(
+            bump(&tx, &[change("c")], TEST_START).await.unwrap(),
+            1,
+            "{place:?}"
+        );
+        tx.commit().await.unwrap();
+        assert_eq!(list_after(db.read(), 0, 10).await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn more_changes_than_fit_one_insert() {
+    for (place, db) in migrated().await {
+        let changes: Vec<_> = (0..ROWS_PER_INSERT + 1).map(|n| change(&n.to_string())).collect();
+        let tx = db.write().await.unwrap();
+        let last = bump(&tx, &changes, TEST_START).await.unwrap();
+        tx.commit().await.unwrap();
+        let rows = list_after(db.read(), 0, u64::MAX >> 1).await.unwrap();
+        assert_eq!(rows.len() as i64, last, "{place:?}");
+        assert!(rows.iter().all(|row| row.id == (row.seq - 1).to_string()));
+    }
+}
+
+#[tokio::test]
+async fn the_epoch_stays_until_a_new_one_is_started() {
+    for (place, db) in migrated().await {
+        let first = position(db.read()).await.unwrap();
+        assert_eq!(first.epoch.len(), EPOCH_LENGTH);
+        assert!(first.epoch.bytes().all(|byte| EPOCH_ALPHABET.contains(&byte)));
+        let other = SeededRandom::new(99);
+        ensure(db.read(), &other).await.unwrap();
+        assert_eq!(position(db.read()).await.unwrap(), first, "{place:?}");
+
+        let tx = db.write().await.unwrap();
+        bump(&tx, &[change("a")], TEST_START).await.unwrap();
+        let next = start_epoch(&tx, &other).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_ne!(next.epoch, first.epoch);
+        assert_eq!(next.seq, 1);
+        assert_eq!(position(db.read()).await.unwrap(), next, "{place:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn racing_replicas_agree_on_an_epoch() {
+    for (place, db) in migrated().await {
+        counter::Entity::delete_many().exec(db.read()).await.unwrap();
+        let mut replicas = JoinSet::new();
+        for seed in 0..8 {
+            let db = db.clone();
+            replicas.spawn(async move {
+                ensure(db.read(), &SeededRandom::new(seed)).await.unwrap();
+                position(db.read()).await.unwrap()
+            });
+        }
+        let mut positions = replicas.join_all().await;
+        positions.dedup();
+        assert_eq!(positions.len(), 1, "{place:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_counter_nothing_is_numbered() {
+    for (place, db) in migrated().await {
+        counter::Entity::delete_many().exec(db.read()).await.unwrap();
+        let tx = db.write().await.unwrap();
+        let refused = bump(&tx, &[change("a")], TEST_START).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Corrupt(_)), "{place:?}");
+        assert!(start_epoch(&tx, &*test_random()).await.is_err());
+        tx.rollback().await.unwrap();
+        assert!(matches!(position(db.read()).await, Err(StoreError::Corrupt(_))));
+    }
+}

@@ -1,0 +1,215 @@
+//! The connection to a service's database. Owns how each database is opened and how a transaction
+//! that writes begins on it; knows no table.
+
+use std::{fmt, io, str::FromStr, time::Duration};
+
+use sea_orm::{
+    ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr,
+    SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions,
+    TransactionTrait,
+    sqlx::{
+        ConnectOptions, Executor,
+        postgres::{PgConnectOptions, PgPoolOptions},
+        sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous},
+    },
+};
+
+use super::StoreError;
+use crate::clock::Clock;
+
+/// How long an operation waits for a free connection, and on SQLite for another process's lock.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+const POSTGRES_CONNECTIONS: u32 = 16;
+const SQLITE_READERS: u32 = 8;
+
+/// A database: SQLite or PostgreSQL, by its URL. Cheap to clone.
+#[derive(Clone)]
+pub struct Database {
+    reader: DatabaseConnection,
+    /// On SQLite a pool of one connection, so that writers queue in order instead of polling for
+    /// the lock of the file; on PostgreSQL the same pool as `reader`.
+    writer: DatabaseConnection,
+}
+
+impl Database {
+    /// Connects to `sqlite://<path>` or `postgres://...` and checks that the database answers.
+    ///
+    /// A missing SQLite file is created, for its owner alone (mode 0600, which its WAL takes over).
+    /// SQLite runs with a WAL, `synchronous=FULL`, foreign keys and `secure_delete`. PostgreSQL
+    /// runs at READ COMMITTED, on at most 16 connections. An operation waits five seconds for a
+    /// connection or a lock.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it can't be reached; [`StoreError::Database`] for a URL
+    /// that is malformed, of another kind of database, or of SQLite in memory, which has no
+    /// second connection. No error holds the URL.
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        match url.split_once(':') {
+            Some(("sqlite", _)) => Self::connect_sqlite(url).await,
+            Some(("postgres" | "postgresql", _)) => Self::connect_postgres(url).await,
+            _ => Err(refused_url()),
+        }
+    }
+
+    async fn connect_sqlite(url: &str) -> Result<Self, StoreError> {
+        if url.contains(":memory:") || url.contains("mode=memory") {
+            return Err(refused_url());
+        }
+        let options = SqliteConnectOptions::from_str(url).map_err(|_| refused_url())?;
+        create_private(options.get_filename()).map_err(|error| {
+            tracing::warn!(reason = %error.kind(), "the database file can't be created");
+            StoreError::Unavailable
+        })?;
+        let options = options
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(ACQUIRE_TIMEOUT)
+            .foreign_keys(true)
+            // What is deleted here (nonces of secrets, for one) is to be gone.
+            .pragma("secure_delete", "ON")
+            .disable_statement_logging();
+        // The writer first: it makes the file a WAL database before readers come.
+        let writer = sqlite_pool(1, options.clone()).await?;
+        let reader = sqlite_pool(SQLITE_READERS, options).await?;
+        Ok(Self {
+            reader: SqlxSqliteConnector::from_sqlx_sqlite_pool(reader),
+            writer: SqlxSqliteConnector::from_sqlx_sqlite_pool(writer),
+        })
+    }
+
+    async fn connect_postgres(url: &str) -> Result<Self, StoreError> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|_| refused_url())?
+            .application_name("accord")
+            .disable_statement_logging();
+        let pool = PgPoolOptions::new()
+            .max_connections(POSTGRES_CONNECTIONS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // Connections are checked when they come back; asking again costs a round trip.
+            .test_before_acquire(false)
+            .after_connect(|conn, _| {
+                Box::pin(async move {
+                    // A setting of the session saves a statement in each transaction.
+                    conn.execute("SET default_transaction_isolation = 'read committed'")
+                        .await
+                        .map(drop)
+                })
+            })
+            .connect_with(options)
+            .await?;
+        let pool = SqlxPostgresConnector::from_sqlx_postgres_pool(pool);
+        Ok(Self {
+            reader: pool.clone(),
+            writer: pool,
+        })
+    }
+
+    /// The connections for reading, and for what needs no transaction.
+    pub fn read(&self) -> &DatabaseConnection {
+        &self.reader
+    }
+
+    /// Begins a transaction that may write: BEGIN IMMEDIATE on SQLite, READ COMMITTED on
+    /// PostgreSQL. Dropping it rolls back.
+    ///
+    /// On SQLite there is one at a time: who holds one and asks for another waits in vain.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when there is no connection or lock within five seconds.
+    pub async fn write(&self) -> Result<DatabaseTransaction, StoreError> {
+        let sqlite_transaction_mode = match self.backend() {
+            DatabaseBackend::Sqlite => Some(SqliteTransactionMode::Immediate),
+            _ => None,
+        };
+        let options = TransactionOptions {
+            sqlite_transaction_mode,
+            ..Default::default()
+        };
+        Ok(self.writer.begin_with_options(options).await?)
+    }
+
+    /// Which kind of database this is.
+    pub fn backend(&self) -> DatabaseBackend {
+        self.reader.get_database_backend()
+    }
+
+    /// Asks the database for a sign of life.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when there is none within five seconds.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        Ok(self.reader.ping().await?)
+    }
+
+    /// How far `clock` and the database's clock are apart, whichever is ahead; the journey to the
+    /// database counts half. SQLite has the machine's clock: zero.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn clock_skew(&self, clock: &dyn Clock) -> Result<Duration, StoreError> {
+        if self.backend() == DatabaseBackend::Sqlite {
+            return Ok(Duration::ZERO);
+        }
+        let ask = Statement::from_string(
+            self.backend(),
+            "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint) AS now",
+        );
+        let before = clock.now();
+        let row = self.reader.query_one_raw(ask).await?;
+        let ours = before.plus(clock.now().since(before) / 2);
+        let row = row.ok_or(StoreError::Corrupt("the database's clock"))?;
+        let theirs: i64 = row.try_get("", "now")?;
+        Ok(Duration::from_millis(ours.as_millis().abs_diff(theirs)))
+    }
+
+    /// Closes all connections, waiting for those in use.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.writer.close_by_ref().await?;
+        Ok(self.reader.close_by_ref().await?)
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Database({:?})", self.backend())
+    }
+}
+
+async fn sqlite_pool(size: u32, options: SqliteConnectOptions) -> Result<SqlitePool, StoreError> {
+    let pool = SqlitePoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .connect_with(options)
+        .await?;
+    Ok(pool)
+}
+
+/// Creates the file for its owner alone; a file that exists stays as it is.
+fn create_private(path: &std::path::Path) -> io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+fn refused_url() -> StoreError {
+    let text = "malformed or unsupported database URL";
+    StoreError::Database(DbErr::Conn(RuntimeErr::SqlxError(
+        sea_orm::SqlxError::Configuration(text.into()).into(),
+    )))
+}
+
+#[cfg(test)]
+#[path = "database_tests.rs"]
+mod tests;

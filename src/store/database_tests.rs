@@ -1,0 +1,189 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use sea_orm::{ConnectionTrait, DatabaseTransaction};
+use tokio::task::JoinSet;
+
+use crate::{
+    clock::SystemClock,
+    store::{
+        Database, StoreError, change,
+        fixture::{Migrator, migrated},
+    },
+    testing::{databases, sqlite, test_clock, test_random},
+};
+
+async fn read_number(tx: &DatabaseTransaction) -> i64 {
+    let statement = sea_orm::Statement::from_string(
+        tx.get_database_backend(),
+        "SELECT seq FROM change_counter WHERE id = 1",
+    );
+    tx.query_one_raw(statement)
+        .await
+        .unwrap()
+        .unwrap()
+        .try_get("", "seq")
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sqlite_transactions_that_read_and_then_write_all_commit() {
+    let place = sqlite();
+    // Two connections to the file, as two processes have them.
+    let replicas = [place.connect().await, place.connect().await];
+    replicas[0].migrate::<Migrator>().await.unwrap();
+    change::ensure(replicas[0].read(), &*test_random()).await.unwrap();
+
+    let mut writers = JoinSet::new();
+    for number in 0..16 {
+        let db = replicas[number % 2].clone();
+        writers.spawn(async move {
+            let tx = db.write().await.unwrap();
+            let before = read_number(&tx).await;
+            tokio::task::yield_now().await;
+            let set = format!("UPDATE change_counter SET seq = {}", before + 1);
+            tx.execute_unprepared(&set).await.unwrap();
+            tx.commit().await.unwrap();
+        });
+    }
+    writers.join_all().await;
+    assert_eq!(change::position(replicas[0].read()).await.unwrap().seq, 16);
+}
+
+#[tokio::test]
+async fn a_dropped_transaction_leaves_nothing() {
+    for (place, db) in migrated().await {
+        let tx = db.write().await.unwrap();
+        tx.execute_unprepared("UPDATE change_counter SET seq = 99")
+            .await
+            .unwrap();
+        drop(tx);
+        let tx = db.write().await.unwrap();
+        assert_eq!(read_number(&tx).await, 0, "{place:?}");
+        tx.rollback().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn racing_replicas_migrate_once() {
+    for place in databases() {
+        let mut replicas = JoinSet::new();
+        for _ in 0..4 {
+            let db = place.connect().await;
+            replicas.spawn(async move {
+                let result = db.migrate::<Migrator>().await;
+                db.close().await.unwrap();
+                result
+            });
+        }
+        for result in replicas.join_all().await {
+            result.unwrap_or_else(|error| panic!("{place:?}: {error}"));
+        }
+        let db = place.connect().await;
+        assert!(db.is_migrated::<Migrator>().await.unwrap(), "{place:?}");
+        db.migrate::<Migrator>().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_new_database_is_not_migrated_and_stays_untouched_by_the_question() {
+    for place in databases() {
+        let db = place.connect().await;
+        for _ in 0..2 {
+            assert!(!db.is_migrated::<Migrator>().await.unwrap(), "{place:?}");
+        }
+        let missing = change::position(db.read()).await.unwrap_err();
+        assert!(matches!(missing, StoreError::Database(_)), "{place:?}: {missing}");
+    }
+}
+
+#[tokio::test]
+async fn the_clocks_are_compared() {
+    for (place, db) in migrated().await {
+        db.ping().await.unwrap();
+        let close = db.clock_skew(&SystemClock).await.unwrap();
+        assert!(close < Duration::from_secs(5), "{place:?}: {close:?}");
+        let clock = test_clock();
+        clock.advance(Duration::from_secs(60 * 60 * 24 * 365 * 100));
+        let far = db.clock_skew(&*clock).await.unwrap();
+        assert_eq!(
+            far > Duration::from_secs(1_000_000),
+            place.label == "postgres",
+            "{far:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_closed_database_is_unavailable() {
+    for (place, db) in migrated().await {
+        db.close().await.unwrap();
+        assert!(
+            matches!(db.ping().await, Err(StoreError::Unavailable)),
+            "{place:?}"
+        );
+        assert!(
+            matches!(db.write().await, Err(StoreError::Unavailable)),
+            "{place:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_second_row_with_the_same_key_is_a_conflict() {
+    for (place, db) in migrated().await {
+        let insert = "INSERT INTO changes (seq, kind, id, changed_at) VALUES (1, 'k', 'i', 0)";
+        db.read().execute_unprepared(insert).await.unwrap();
+        let again = StoreError::from(db.read().execute_unprepared(insert).await.unwrap_err());
+        assert!(matches!(again, StoreError::Conflict), "{place:?}: {again}");
+    }
+}
+
+#[tokio::test]
+async fn no_error_shows_the_url_or_a_row() {
+    for url in [
+        "postgres://user:hunter2@127.0.0.1:1/db",
+        "postgres://user:hunter2@127.0.0.1:1/db?sslmode=hunter2",
+        "mysql://user:hunter2@127.0.0.1/db",
+        "hunter2",
+        "sqlite://no-such-directory/hunter2",
+        "sqlite::memory:?hunter2",
+    ] {
+        let error = Database::connect(url).await.unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(std::error::Error::source(&error).is_none());
+    }
+    for (place, db) in migrated().await {
+        for statement in [
+            "INSERT INTO changes (seq, kind, id, changed_at) VALUES (1, 'hunter2', NULL, 0)",
+            "SELECT CAST('hunter2' AS integer) FROM nowhere",
+            "UPDATE change_counter SET seq = CAST('hunter2' AS integer), id = 2",
+        ] {
+            let error = db.read().execute_unprepared(statement).await.unwrap_err();
+            let error = StoreError::from(error);
+            let shown = format!("{error} {error:?}");
+            assert!(!shown.contains("hunter2"), "{place:?}: {shown}");
+        }
+        assert!(!format!("{db:?}").contains(&place.url));
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_new_sqlite_file_is_private() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let place = sqlite();
+    let db = place.connect().await;
+    db.migrate::<Migrator>().await.unwrap();
+    let path = place.url.strip_prefix("sqlite://").unwrap();
+    for suffix in ["", "-wal"] {
+        let mode = std::fs::metadata(format!("{path}{suffix}"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600, "{suffix}");
+    }
+}

@@ -1,0 +1,44 @@
+//! What the suites of this module share: databases that have its tables.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use sea_orm_migration::{DbErr, MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
+
+use super::{Database, change, create_tables};
+use crate::testing::{TestDatabase, databases, test_random};
+
+/// A service that has the shared tables and nothing else.
+pub(super) struct Migrator;
+
+struct FirstVersion;
+
+impl MigrationName for FirstVersion {
+    fn name(&self) -> &str {
+        "m0001_shared_tables"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for FirstVersion {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        create_tables(manager).await
+    }
+}
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(FirstVersion)]
+    }
+}
+
+/// One migrated database of each kind, connected. The first of the pair keeps it alive.
+pub(super) async fn migrated() -> Vec<(TestDatabase, Database)> {
+    let mut all = Vec::new();
+    for place in databases() {
+        let db = place.connect().await;
+        db.migrate::<Migrator>().await.unwrap();
+        change::ensure(db.read(), &*test_random()).await.unwrap();
+        all.push((place, db));
+    }
+    all
+}

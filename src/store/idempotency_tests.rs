@@ -1,0 +1,304 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::Arc;
+
+use sea_orm::PaginatorTrait;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::{
+    clock::ManualClock,
+    random::{SeededRandom, SystemRandom},
+    store::{
+        fixture::migrated,
+        keyring::{self, FileMasterKey},
+    },
+    testing::test_clock,
+};
+
+const ID: Uuid = Uuid::from_u128(0x1234_5678_1234_4234_8234_1234_5678_9abc);
+
+fn request(content: &[u8]) -> Request<'_> {
+    Request {
+        principal: "opr_1",
+        method: "CreateThing",
+        request_id: Some(ID),
+        content,
+    }
+}
+
+struct Place {
+    label: &'static str,
+    db: Database,
+    keyring: Keyring,
+    clock: Arc<ManualClock>,
+    master: FileMasterKey,
+    _guards: (crate::testing::TestDatabase, tempfile::TempDir),
+}
+
+async fn open_keyring(db: &Database, master: &FileMasterKey, clock: &dyn Clock) -> Keyring {
+    Keyring::open(db, master, &[KEYRING_PURPOSE], clock, &SystemRandom)
+        .await
+        .unwrap()
+}
+
+async fn places() -> Vec<Place> {
+    let mut all = Vec::new();
+    for (place, db) in migrated().await {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("master.key");
+        let master = FileMasterKey::create(&path, &SeededRandom::new(1)).unwrap();
+        let clock = test_clock();
+        let keyring = open_keyring(&db, &master, &*clock).await;
+        all.push(Place {
+            label: place.label,
+            db,
+            keyring,
+            clock,
+            master,
+            _guards: (place, dir),
+        });
+    }
+    all
+}
+
+#[derive(Debug, PartialEq)]
+enum Answer {
+    New(String),
+    Replay(String, String),
+    Reused,
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Place {
+    /// What a service does with a request: begins, creates, completes, commits.
+    async fn ask(&self, request: &Request<'_>, resource_id: &str) -> Answer {
+        let tx = self.db.write().await.unwrap();
+        let outcome = begin(&tx, &self.keyring, &*self.clock, &SystemRandom, request).await;
+        match outcome {
+            Ok(Outcome::New(reservation)) => {
+                let secret = hex(&*reservation.secrets.secret("client_secret"));
+                reservation.complete(&tx, resource_id).await.unwrap();
+                tx.commit().await.unwrap();
+                Answer::New(secret)
+            }
+            Ok(Outcome::Replay { resource_id, secrets }) => {
+                Answer::Replay(resource_id, hex(&*secrets.secret("client_secret")))
+            }
+            Err(IdempotencyError::Reused) => Answer::Reused,
+            Err(other) => panic!("{}: {other}", self.label),
+        }
+    }
+
+    async fn new_secret(&self, request: &Request<'_>, resource_id: &str) -> String {
+        match self.ask(request, resource_id).await {
+            Answer::New(secret) => secret,
+            other => panic!("{}: {other:?}", self.label),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_same_request_gets_the_same_answer() {
+    for place in places().await {
+        let secret = place.new_secret(&request(b"a"), "cli_1").await;
+        let replay = Answer::Replay("cli_1".to_owned(), secret);
+        assert_eq!(
+            place.ask(&request(b"a"), "cli_2").await,
+            replay,
+            "{}",
+            place.label
+        );
+        place.clock.advance(REPLAY_WINDOW - Duration::from_millis(1));
+        sweep(&place.db, place.clock.now()).await.unwrap();
+        assert_eq!(
+            place.ask(&request(b"a"), "cli_2").await,
+            replay,
+            "{}",
+            place.label
+        );
+    }
+}
+
+#[tokio::test]
+async fn other_content_or_another_method_is_refused() {
+    for place in places().await {
+        place.new_secret(&request(b"a"), "cli_1").await;
+        assert_eq!(
+            place.ask(&request(b"b"), "x").await,
+            Answer::Reused,
+            "{}",
+            place.label
+        );
+        let other = Request {
+            method: "CreateOther",
+            ..request(b"a")
+        };
+        assert_eq!(place.ask(&other, "x").await, Answer::Reused, "{}", place.label);
+        // Another principal's id is another id.
+        let other = Request {
+            principal: "opr_2",
+            ..request(b"a")
+        };
+        place.new_secret(&other, "cli_2").await;
+    }
+}
+
+#[tokio::test]
+async fn after_ten_minutes_it_is_refused_and_after_a_day_anew() {
+    for place in places().await {
+        for swept in [false, true] {
+            let first = place.new_secret(&request(b"a"), "cli_1").await;
+            place.clock.advance(REPLAY_WINDOW);
+            if swept {
+                let expected = Swept { nonces: 1, rows: 0 };
+                assert_eq!(sweep(&place.db, place.clock.now()).await.unwrap(), expected);
+                let row = row::Entity::find().one(place.db.read()).await.unwrap().unwrap();
+                assert_eq!(row.nonce, None);
+            }
+            assert_eq!(
+                place.ask(&request(b"a"), "x").await,
+                Answer::Reused,
+                "{}",
+                place.label
+            );
+            place
+                .clock
+                .advance(REFUSAL_WINDOW - REPLAY_WINDOW - Duration::from_millis(1));
+            assert_eq!(
+                place.ask(&request(b"a"), "x").await,
+                Answer::Reused,
+                "{}",
+                place.label
+            );
+            place.clock.advance(Duration::from_millis(1));
+            if swept {
+                let expected = Swept { nonces: 0, rows: 1 };
+                assert_eq!(sweep(&place.db, place.clock.now()).await.unwrap(), expected);
+            }
+            assert_ne!(place.new_secret(&request(b"b"), "cli_2").await, first);
+            place.clock.advance(REFUSAL_WINDOW);
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_an_id_nothing_is_written() {
+    for place in places().await {
+        let anonymous = Request {
+            request_id: None,
+            ..request(b"a")
+        };
+        let first = place.new_secret(&anonymous, "cli_1").await;
+        let second = place.new_secret(&anonymous, "cli_2").await;
+        assert_ne!(first, second, "{}", place.label);
+        assert_eq!(row::Entity::find().count(place.db.read()).await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_rolled_back_request_is_new_again() {
+    for place in places().await {
+        let tx = place.db.write().await.unwrap();
+        let outcome = begin(&tx, &place.keyring, &*place.clock, &SystemRandom, &request(b"a"))
+            .await
+            .unwrap();
+        assert!(matches!(outcome, Outcome::New(_)));
+        tx.rollback().await.unwrap();
+        place.new_secret(&request(b"b"), "cli_1").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_racing_callers_one_is_new() {
+    for place in places().await {
+        let place = Arc::new(place);
+        let mut callers = JoinSet::new();
+        for number in 0..8 {
+            let place = Arc::clone(&place);
+            callers.spawn(async move { place.ask(&request(b"a"), &format!("cli_{number}")).await });
+        }
+        let answers = callers.join_all().await;
+        let (new, replays): (Vec<_>, Vec<_>) = answers
+            .into_iter()
+            .partition(|answer| matches!(answer, Answer::New(_)));
+        let [Answer::New(secret)] = &new[..] else {
+            panic!("{}: {new:?}", place.label);
+        };
+        assert_eq!(replays.len(), 7);
+        for replay in &replays {
+            assert!(
+                matches!(replay, Answer::Replay(_, same) if same == secret),
+                "{replay:?}"
+            );
+        }
+        assert!(
+            replays.windows(2).all(|pair| pair[0] == pair[1]),
+            "{}",
+            place.label
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_request_outlives_the_rotation_of_the_data_key() {
+    for mut place in places().await {
+        let secret = place.new_secret(&request(b"a"), "cli_1").await;
+        keyring::add_version(
+            &place.db,
+            &place.master,
+            KEYRING_PURPOSE,
+            &*place.clock,
+            &SystemRandom,
+        )
+        .await
+        .unwrap();
+        let older = std::mem::replace(
+            &mut place.keyring,
+            open_keyring(&place.db, &place.master, &*place.clock).await,
+        );
+        let replay = Answer::Replay("cli_1".to_owned(), secret);
+        assert_eq!(place.ask(&request(b"a"), "x").await, replay, "{}", place.label);
+        assert_eq!(
+            place.ask(&request(b"b"), "x").await,
+            Answer::Reused,
+            "{}",
+            place.label
+        );
+        let other = Request {
+            principal: "opr_2",
+            ..request(b"a")
+        };
+        place.new_secret(&other, "cli_2").await;
+        assert_eq!(older.current(KEYRING_PURPOSE).unwrap().version(), 1);
+    }
+}
+
+#[tokio::test]
+async fn each_label_and_each_id_has_its_own_secret() {
+    for place in places().await {
+        let tx = place.db.write().await.unwrap();
+        let outcome = begin(&tx, &place.keyring, &*place.clock, &SystemRandom, &request(b"a"))
+            .await
+            .unwrap();
+        let Outcome::New(reservation) = outcome else {
+            panic!("{}", place.label);
+        };
+        let secrets = &reservation.secrets;
+        assert_eq!(*secrets.secret("a"), *secrets.secret("a"));
+        assert_ne!(*secrets.secret("a"), *secrets.secret("b"));
+        // What is at rest (nonce and data key) isn't enough.
+        let row = row::Entity::find().one(&tx).await.unwrap().unwrap();
+        let guess = Derivation {
+            key: place.keyring.current(KEYRING_PURPOSE).unwrap().clone(),
+            nonce: Zeroizing::new(row.nonce.unwrap()),
+            request_id: Uuid::nil(),
+        };
+        assert_ne!(*secrets.secret("a"), *guess.secret("a"));
+        assert_eq!(format!("{secrets:?}"), "Derivation([redacted])");
+        tx.rollback().await.unwrap();
+    }
+}

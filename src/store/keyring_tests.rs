@@ -1,0 +1,188 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::{
+    random::{SeededRandom, SystemRandom},
+    store::fixture::migrated,
+    testing::{test_clock, test_random},
+};
+
+const PURPOSES: &[&str] = &["secrets", "names"];
+
+fn master_key(seed: u64) -> (TempDir, FileMasterKey) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("master.key");
+    let key = FileMasterKey::create(&path, &SeededRandom::new(seed)).unwrap();
+    (dir, key)
+}
+
+async fn open(db: &Database, master: &dyn MasterKey) -> Result<Keyring, KeyError> {
+    Keyring::open(db, master, PURPOSES, &*test_clock(), &SystemRandom).await
+}
+
+fn fingerprint(keyring: &Keyring, purpose: &str) -> Vec<(i32, [u8; 32])> {
+    keyring
+        .versions(purpose)
+        .map(|key| (key.version(), key.hmac(&[b"test"])))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_reopened_keyring_has_the_same_keys() {
+    let (_dir, master) = master_key(1);
+    for (place, db) in migrated().await {
+        let first = open(&db, &master).await.unwrap();
+        let again = open(&db, &master).await.unwrap();
+        for purpose in PURPOSES {
+            assert_eq!(
+                fingerprint(&first, purpose),
+                fingerprint(&again, purpose),
+                "{place:?}"
+            );
+            assert_eq!(first.current(purpose).unwrap().version(), 1);
+        }
+        assert_ne!(
+            fingerprint(&first, "secrets"),
+            fingerprint(&first, "names"),
+            "{place:?}"
+        );
+        assert!(matches!(first.current("other"), Err(KeyError::NotOpened(_))));
+        assert!(first.version("secrets", 2).is_none());
+        assert!(matches!(
+            first.require("secrets", 2),
+            Err(KeyError::UnknownVersion { .. })
+        ));
+        assert_eq!(first.versions("other").count(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn racing_replicas_agree_on_the_keys() {
+    let (_dir, master) = master_key(1);
+    let master = Arc::new(master);
+    for (place, db) in migrated().await {
+        let mut replicas = JoinSet::new();
+        for _ in 0..8 {
+            let (db, master) = (db.clone(), Arc::clone(&master));
+            replicas.spawn(async move { fingerprint(&open(&db, &*master).await.unwrap(), "secrets") });
+        }
+        let mut keys = replicas.join_all().await;
+        keys.dedup();
+        assert_eq!(keys.len(), 1, "{place:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_rotated_data_key_leaves_the_older_versions() {
+    let (_dir, master) = master_key(1);
+    for (place, db) in migrated().await {
+        let before = open(&db, &master).await.unwrap();
+        let (clock, random) = (test_clock(), test_random());
+        let version = add_version(&db, &master, "secrets", &*clock, &*random)
+            .await
+            .unwrap();
+        assert_eq!(version, 2, "{place:?}");
+        let after = open(&db, &master).await.unwrap();
+        assert_eq!(after.current("secrets").unwrap().version(), 2);
+        let keys = fingerprint(&after, "secrets");
+        assert_eq!(
+            keys.iter().map(|(version, _)| *version).collect::<Vec<_>>(),
+            [2, 1]
+        );
+        assert_eq!(keys[1..], fingerprint(&before, "secrets"), "{place:?}");
+        assert_eq!(fingerprint(&after, "names"), fingerprint(&before, "names"));
+    }
+}
+
+#[tokio::test]
+async fn another_master_key_opens_nothing() {
+    let (_dir, master) = master_key(1);
+    let (_other_dir, other) = master_key(2);
+    for (place, db) in migrated().await {
+        open(&db, &master).await.unwrap();
+        let refused = open(&db, &other).await.unwrap_err();
+        assert!(
+            matches!(refused, KeyError::OtherMasterKey { .. }),
+            "{place:?}: {refused}"
+        );
+        // Claiming to be the right key doesn't help.
+        let claim = row::ActiveModel {
+            master_key_id: Set(other.id()),
+            ..Default::default()
+        };
+        row::Entity::update_many()
+            .set(claim)
+            .exec(db.read())
+            .await
+            .unwrap();
+        let refused = open(&db, &other).await.unwrap_err();
+        assert!(matches!(refused, KeyError::Sealed), "{place:?}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrapped_key_does_not_open_in_the_place_of_another() {
+    let (_dir, master) = master_key(1);
+    for (place, db) in migrated().await {
+        open(&db, &master).await.unwrap();
+        let rows = read_rows(db.read(), &["secrets"]).await.unwrap();
+        let claim = row::ActiveModel {
+            wrapped: Set(rows[0].wrapped.clone()),
+            ..Default::default()
+        };
+        row::Entity::update_many()
+            .set(claim)
+            .exec(db.read())
+            .await
+            .unwrap();
+        assert!(
+            matches!(open(&db, &master).await, Err(KeyError::Sealed)),
+            "{place:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn rotating_the_master_key_keeps_the_data_keys() {
+    let (_old_dir, old) = master_key(1);
+    let (_new_dir, new) = master_key(2);
+    let (_third_dir, third) = master_key(3);
+    for (place, db) in migrated().await {
+        let before = open(&db, &old).await.unwrap();
+        // Neither of these keys wraps the rows: nothing happens.
+        assert!(
+            rewrap(&db, &third, &new, &*test_random()).await.is_err(),
+            "{place:?}"
+        );
+        open(&db, &old).await.unwrap();
+
+        assert_eq!(
+            rewrap(&db, &old, &new, &*test_random()).await.unwrap(),
+            2,
+            "{place:?}"
+        );
+        assert_eq!(
+            rewrap(&db, &old, &new, &*test_random()).await.unwrap(),
+            0,
+            "{place:?}"
+        );
+        assert!(matches!(
+            open(&db, &old).await,
+            Err(KeyError::OtherMasterKey { .. })
+        ));
+        let after = open(&db, &new).await.unwrap();
+        for purpose in PURPOSES {
+            assert_eq!(
+                fingerprint(&after, purpose),
+                fingerprint(&before, purpose),
+                "{place:?}"
+            );
+        }
+        assert_eq!(format!("{after:?}").matches("[1]").count(), 2, "{after:?}");
+    }
+}

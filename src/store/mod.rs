@@ -1,0 +1,40 @@
+//! What both services keep in their databases: the connection, migrations that replicas may race,
+//! the audit trail, the change feed, the keyring and the record of request ids.
+//!
+//! A service's own tables, and the rules about them, live in the service. What is here works the
+//! same on SQLite and on PostgreSQL: the database is a URL, not a second implementation.
+
+use sea_orm_migration::{DbErr, SchemaManager};
+
+pub mod audit;
+pub mod change;
+mod creation;
+mod data_key;
+mod database;
+mod error;
+pub mod idempotency;
+pub mod keyring;
+mod master_key;
+mod migrate;
+
+pub use creation::Creation;
+pub use database::Database;
+pub use error::StoreError;
+
+/// Creates the tables of this module, as they were in the first version of the schema.
+///
+/// Each service's first migration calls it. A later change of these tables is a function of its
+/// own, called from a new migration: this one is never edited. A service calls [`change::ensure`]
+/// once after its migrations, since the feed's epoch is random and migrations have no randomness.
+///
+/// # Errors
+/// What the database says, a table of one of these names among it.
+pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    change::create_tables(manager).await?;
+    keyring::create_table(manager).await?;
+    idempotency::create_table(manager).await?;
+    audit::create_table(manager).await
+}
+
+#[cfg(test)]
+mod fixture;

@@ -1,0 +1,155 @@
+//! What the tests of every member share: throw-away databases, and a clock and randomness that
+//! tests control. Built with the feature `testing` alone; may panic, since only tests call it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+use std::{
+    fmt,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, OnceLock},
+};
+
+use tempfile::TempDir;
+
+use crate::{
+    clock::{ManualClock, UnixMillis},
+    random::SeededRandom,
+    store::Database,
+};
+
+mod postgres;
+
+use postgres::{Cluster, PostgresDatabase};
+
+/// Where a [`test_clock`] starts: 2026-01-01T00:00:00Z.
+pub const TEST_START: UnixMillis = UnixMillis::from_millis(1_767_225_600_000);
+
+/// A clock that starts at [`TEST_START`] and moves when the test says so.
+pub fn test_clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::new(TEST_START))
+}
+
+/// Randomness that is the same in every run. Two of them give the same bytes: use one in a test,
+/// or seeds of your own.
+pub fn test_random() -> Arc<SeededRandom> {
+    Arc::new(SeededRandom::new(0x00ac_c04d))
+}
+
+/// A database of its own for a test, empty, and gone when this is dropped.
+pub struct TestDatabase {
+    /// The URL for [`Database::connect`].
+    pub url: String,
+    /// `sqlite` or `postgres`, for messages.
+    pub label: &'static str,
+    /// Removes the database when dropped.
+    _guard: Guard,
+}
+
+/// Never read: holds what is dropped.
+#[allow(dead_code)]
+enum Guard {
+    Directory(TempDir),
+    Postgres(PostgresDatabase),
+}
+
+impl TestDatabase {
+    /// Connects as a service does.
+    pub async fn connect(&self) -> Database {
+        Database::connect(&self.url)
+            .await
+            .expect("a test database answers")
+    }
+}
+
+impl fmt::Debug for TestDatabase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TestDatabase({})", self.label)
+    }
+}
+
+/// One database of each kind that can be had here. A rule about stored things holds on all of them.
+pub fn databases() -> Vec<TestDatabase> {
+    std::iter::once(sqlite()).chain(postgres()).collect()
+}
+
+/// A SQLite database in a directory of its own.
+pub fn sqlite() -> TestDatabase {
+    let dir = tempfile::tempdir_in(scratch_directory()).expect("a temp directory");
+    let path = dir.path().join("accord.db");
+    TestDatabase {
+        url: format!("sqlite://{}", path.display()),
+        label: "sqlite",
+        _guard: Guard::Directory(dir),
+    }
+}
+
+/// The directory for what tests of this process write. A shell that waits for the end of a pipe
+/// which this process alone can write to removes it, even if the process is killed.
+fn scratch_directory() -> &'static Path {
+    static DIRECTORY: OnceLock<(PathBuf, Child)> = OnceLock::new();
+    let (directory, _) = DIRECTORY.get_or_init(|| {
+        let directory = tempfile::Builder::new().prefix("accord-test-").tempdir();
+        let directory = directory.expect("a temp directory").keep();
+        let cleaner = Command::new("/bin/sh")
+            .args([
+                "-c",
+                "trap '' HUP INT TERM; cat >/dev/null; rm -rf \"$1\"",
+                "cleaner",
+            ])
+            .arg(&directory)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("/bin/sh runs");
+        // With it, our end of its pipe stays open.
+        (directory, cleaner)
+    });
+    directory
+}
+
+/// A PostgreSQL database: on the server of `ACCORD_TEST_POSTGRES_URL`, whose user must be allowed
+/// to create databases, or else on a server of this process's own, if PostgreSQL is installed.
+///
+/// `None`, and a line on stderr, if neither can be had; with `ACCORD_REQUIRE_ALL=1` a panic.
+pub fn postgres() -> Option<TestDatabase> {
+    static SERVER: OnceLock<Option<Server>> = OnceLock::new();
+    let server = SERVER.get_or_init(find_server).as_ref()?;
+    let database = PostgresDatabase::create(&server.url).expect("a database on the test server");
+    Some(TestDatabase {
+        url: database.url().to_owned(),
+        label: "postgres",
+        _guard: Guard::Postgres(database),
+    })
+}
+
+struct Server {
+    /// The URL of a database to connect to for creating others.
+    url: String,
+    /// Stops the process's own server when this process ends.
+    _cluster: Option<Cluster>,
+}
+
+fn find_server() -> Option<Server> {
+    let found = match std::env::var("ACCORD_TEST_POSTGRES_URL") {
+        Ok(url) if !url.is_empty() => Ok(Server { url, _cluster: None }),
+        _ => Cluster::start().map(|cluster| Server {
+            url: cluster.url().to_owned(),
+            _cluster: Some(cluster),
+        }),
+    };
+    match found {
+        Ok(server) => Some(server),
+        Err(reason) if std::env::var("ACCORD_REQUIRE_ALL").is_ok_and(|value| value == "1") => {
+            panic!("ACCORD_REQUIRE_ALL=1, and PostgreSQL can't be had: {reason}")
+        }
+        Err(reason) => {
+            eprintln!("SKIPPED: PostgreSQL can't be had, its tests prove nothing: {reason}");
+            None
+        }
+    }
+}

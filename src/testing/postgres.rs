@@ -1,0 +1,341 @@
+//! A PostgreSQL server for one test process, and the databases on it.
+//!
+//! Nothing stays behind, even if the process is killed: a small shell script runs the server and
+//! reads a pipe that only the test process can write to. When the pipe ends, however the process
+//! did, the script stops the server and removes its directory.
+
+use std::{
+    env, fs,
+    io::Read,
+    net::TcpListener,
+    os::unix::{fs::MetadataExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use sea_orm::sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, Row, postgres::PgConnectOptions,
+};
+use url::Url;
+
+/// Runs the server in `$1` until standard input ends. `$2` is the port, `$3` the directory of
+/// PostgreSQL's programs; the rest is the command that turns root into another user, if there is
+/// need. The script ignores the signals that a terminal sends to the tests.
+const WATCHDOG: &str = r#"
+trap '' HUP INT TERM
+dir=$1 port=$2 bin=$3
+shift 3
+"$@" /bin/sh -c '
+    dir=$1 port=$2 bin=$3
+    "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync || exit 1
+    [ -e "$dir/stop" ] && exit 1
+    exec "$bin/postgres" -D "$dir/data" -p "$port" -k "$dir" \
+        -c listen_addresses=127.0.0.1 -c max_connections=300 -c shared_buffers=64MB \
+        -c fsync=off -c synchronous_commit=off -c full_page_writes=off \
+        -c autovacuum=off -c logging_collector=off
+' server "$dir" "$port" "$bin" >"$dir/log" 2>&1 </dev/null &
+server=$!
+cat >/dev/null
+: >"$dir/stop"
+tries=0
+while kill -0 "$server" 2>/dev/null && [ "$tries" -lt 200 ]; do
+    postmaster=$(head -n 1 "$dir/data/postmaster.pid" 2>/dev/null)
+    [ -n "$postmaster" ] && kill -QUIT "$postmaster" 2>/dev/null
+    tries=$((tries + 1))
+    sleep 0.1
+done
+kill -KILL "$server" 2>/dev/null
+rm -rf "$dir"
+"#;
+
+const START_ATTEMPTS: usize = 3;
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// A path of a Unix socket has about a hundred bytes at most.
+const LONGEST_DIRECTORY: usize = 80;
+
+/// A server of this process's own. Stops when dropped, or when the process ends.
+pub(super) struct Cluster {
+    url: String,
+    /// The end of the pipe that keeps the server alive. Close-on-exec, so no other child has it.
+    keep_alive: Option<ChildStdin>,
+    watchdog: Child,
+}
+
+impl Cluster {
+    /// Starts a server, or says why there can be none.
+    pub(super) fn start() -> Result<Self, String> {
+        let programs = find_programs()?;
+        let mut reason = String::new();
+        // Another process may take the port between our choosing and the server's listening.
+        for _ in 0..START_ATTEMPTS {
+            match Self::try_start(&programs) {
+                Ok(cluster) => return Ok(cluster),
+                Err(error) => reason = error,
+            }
+        }
+        Err(reason)
+    }
+
+    /// A URL of the server, for its superuser.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn try_start(programs: &Path) -> Result<Self, String> {
+        let dir = tempfile::Builder::new()
+            .prefix("accord-pg-")
+            .tempdir()
+            .map_err(|error| format!("no temp directory: {error}"))?;
+        if dir.path().as_os_str().len() > LONGEST_DIRECTORY {
+            return Err("the path of the temp directory is too long for a socket".to_owned());
+        }
+        let change_user = change_user(dir.path())?;
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .map_err(|error| format!("no free port: {error}"))?
+            .port();
+
+        let mut watchdog = Command::new("/bin/sh")
+            .args(["-c", WATCHDOG, "watchdog"])
+            .arg(dir.path())
+            .arg(port.to_string())
+            .arg(programs)
+            .args(change_user)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // Not in the terminal's group: who interrupts the tests must not kill their cleaner.
+            .process_group(0)
+            .spawn()
+            .map_err(|error| format!("/bin/sh: {error}"))?;
+        let keep_alive = watchdog.stdin.take();
+        let url = format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable");
+        let cluster = Self {
+            url,
+            keep_alive,
+            watchdog,
+        };
+        // From here on the directory is the watchdog's to remove.
+        let dir = dir.keep();
+        cluster.wait_until_ready(&dir)?;
+        Ok(cluster)
+    }
+
+    fn wait_until_ready(&self, dir: &Path) -> Result<(), String> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        let ours = dir.join("data").display().to_string();
+        loop {
+            match data_directory(&self.url) {
+                Ok(directory) if directory == ours => return Ok(()),
+                Ok(_) => return Err("another server took the port".to_owned()),
+                Err(error) if Instant::now() > deadline || has_failed(dir) => {
+                    return Err(format!("{error}; the server's log ends: {}", log_tail(dir)));
+                }
+                Err(_) => thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        drop(self.keep_alive.take());
+        let _ = self.watchdog.wait();
+    }
+}
+
+/// Where `initdb` and `postgres` lie: on the PATH, else the newest of Debian's places.
+fn find_programs() -> Result<PathBuf, String> {
+    let complete = |dir: &PathBuf| ["initdb", "postgres"].iter().all(|p| dir.join(p).is_file());
+    // The PATH may have links to the programs alone: they need what lies beside the real ones.
+    let real = |dir: PathBuf| {
+        let program = dir.join("initdb").canonicalize().ok()?;
+        program.parent().map(Path::to_owned)
+    };
+    let path = env::var_os("PATH").unwrap_or_default();
+    if let Some(dir) = env::split_paths(&path).filter_map(real).find(complete) {
+        return Ok(dir);
+    }
+    let version = |dir: &PathBuf| -> u32 {
+        let name = dir
+            .parent()
+            .and_then(Path::file_name)
+            .and_then(|name| name.to_str());
+        name.and_then(|name| name.parse().ok()).unwrap_or(0)
+    };
+    fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("bin"))
+        .filter(complete)
+        .max_by_key(version)
+        .ok_or_else(|| "initdb and postgres are not installed".to_owned())
+}
+
+/// PostgreSQL refuses to run as root. Gives the directory to the user `postgres` then, and the
+/// command that becomes this user; for anyone else nothing is needed.
+fn change_user(dir: &Path) -> Result<Vec<String>, String> {
+    const ROOT: u32 = 0;
+    let owner = fs::metadata(dir).map_err(|error| error.to_string())?.uid();
+    if owner != ROOT {
+        return Ok(Vec::new());
+    }
+    let given = Command::new("chown")
+        .arg("postgres:")
+        .arg(dir)
+        .stderr(Stdio::null())
+        .status();
+    if !given.is_ok_and(|status| status.success()) {
+        return Err("running as root, and there is no user postgres".to_owned());
+    }
+    let candidates: [&[&str]; 2] = [
+        &[
+            "setpriv",
+            "--reuid=postgres",
+            "--regid=postgres",
+            "--init-groups",
+            "--",
+        ],
+        &["runuser", "-u", "postgres", "--"],
+    ];
+    let works = |command: &&[&str]| {
+        Command::new(command[0])
+            .args(&command[1..])
+            .arg("true")
+            .current_dir("/")
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    };
+    let command = candidates.into_iter().find(works);
+    let command = command.ok_or("neither setpriv nor runuser can become the user postgres")?;
+    Ok(command.iter().map(|word| (*word).to_owned()).collect())
+}
+
+/// Whether the server has given up, so that waiting is useless.
+fn has_failed(dir: &Path) -> bool {
+    log_tail(dir).contains("FATAL") || log_tail(dir).contains("initdb: error")
+}
+
+fn log_tail(dir: &Path) -> String {
+    let mut log = String::new();
+    if let Ok(mut file) = fs::File::open(dir.join("log")) {
+        let _ = file.read_to_string(&mut log);
+    }
+    let lines: Vec<_> = log.lines().rev().take(5).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
+}
+
+/// A database of its own on a server. Dropped with all who are connected to it.
+pub(super) struct PostgresDatabase {
+    server: String,
+    name: String,
+    url: String,
+}
+
+impl PostgresDatabase {
+    /// Creates an empty database on the server of this URL.
+    pub(super) fn create(server: &str) -> Result<Self, String> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let unique = u32::from_str_radix(&uuid::Uuid::new_v4().simple().to_string()[..8], 16);
+        let unique = unique.map_err(|error| error.to_string())?;
+        let name = format!("accord_test_{unique:08x}_{count}");
+
+        let mut url = Url::parse(server).map_err(|_| "the server's URL is malformed".to_owned())?;
+        url.set_path(&name);
+        execute(server, format!("CREATE DATABASE {name}"))?;
+        Ok(Self {
+            server: server.to_owned(),
+            name,
+            url: url.into(),
+        })
+    }
+
+    /// Its URL.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+impl Drop for PostgresDatabase {
+    fn drop(&mut self) {
+        let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+        if let Err(error) = execute(&self.server, drop) {
+            eprintln!("the test database {} stays: {error}", self.name);
+        }
+    }
+}
+
+fn execute(server: &str, sql: String) -> Result<(), String> {
+    on_connection(server, async move |conn| {
+        conn.execute(AssertSqlSafe(sql)).await.map(drop)
+    })
+}
+
+fn data_directory(server: &str) -> Result<String, String> {
+    on_connection(server, async |conn| {
+        conn.fetch_one("SHOW data_directory").await?.try_get(0)
+    })
+}
+
+/// Runs one operation on a connection of its own, from anywhere: tests call this from within their
+/// runtime, where nothing may block, so that another thread has a runtime for it.
+fn on_connection<T: Send>(
+    server: &str,
+    operation: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sea_orm::SqlxError> + Send,
+) -> Result<T, String> {
+    let run = || -> Result<T, String> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| error.to_string())?;
+        runtime.block_on(async {
+            let options: PgConnectOptions = server.parse().map_err(say)?;
+            let mut conn = options.disable_statement_logging().connect().await.map_err(say)?;
+            let result = operation(&mut conn).await.map_err(say);
+            let _ = conn.close().await;
+            result
+        })
+    };
+    let outcome = thread::scope(|scope| scope.spawn(run).join());
+    outcome.unwrap_or_else(|_| Err("the thread for the test server panicked".to_owned()))
+}
+
+fn say(error: sea_orm::SqlxError) -> String {
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_nobody_holds_leaves_nothing() {
+        let Ok(cluster) = Cluster::start() else {
+            return;
+        };
+        let directory = PathBuf::from(data_directory(cluster.url()).unwrap());
+        assert!(directory.exists());
+        let port = Url::parse(cluster.url()).unwrap().port().unwrap();
+        drop(cluster);
+        assert!(!directory.parent().unwrap().exists());
+        TcpListener::bind(("127.0.0.1", port)).unwrap();
+    }
+
+    #[test]
+    fn a_dropped_database_is_gone() {
+        let Some(database) = super::super::postgres() else {
+            return;
+        };
+        let url = database.url.clone();
+        data_directory(&url).unwrap();
+        drop(database);
+        assert!(data_directory(&url).unwrap_err().contains("does not exist"));
+    }
+}

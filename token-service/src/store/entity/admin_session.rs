@@ -1,0 +1,36 @@
+//! Rows of `admin_sessions`: a Tenant Admin's session.
+
+use sea_orm::entity::prelude::*;
+
+/// A Tenant Admin's session.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "admin_sessions")]
+pub struct Model {
+    /// SHA-256 of the session token.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub session_hash: Vec<u8>,
+    /// The tenant.
+    pub tenant_id: String,
+    /// The Tenant Admin.
+    pub user_id: String,
+    /// The workload that brought the sign-in.
+    pub workload_id: String,
+    /// The setup it was opened for.
+    pub setup_id: Option<String>,
+    /// The registry's epoch at the sign-in.
+    pub registry_epoch: String,
+    /// The registry's feed position at the sign-in.
+    pub registry_seq: i64,
+    /// Unix milliseconds.
+    pub signed_in_at: i64,
+    /// Unix milliseconds.
+    pub last_used_at: i64,
+    /// When it was signed out.
+    pub ended_at: Option<i64>,
+}
+
+/// Rows are joined by hand, where a join is needed.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

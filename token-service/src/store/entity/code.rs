@@ -1,0 +1,36 @@
+//! Rows of `codes`: an authorization code, as a hash.
+
+use sea_orm::entity::prelude::*;
+
+/// An authorization code, as a hash.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "codes")]
+pub struct Model {
+    /// SHA-256 of the code.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub code_hash: Vec<u8>,
+    /// The tenant.
+    pub tenant_id: String,
+    /// The grant that its redemption activates.
+    pub grant_id: String,
+    /// The client.
+    pub client_id: String,
+    /// The redirect URI of the authorization request.
+    pub redirect_uri: String,
+    /// PKCE challenge, S256.
+    pub code_challenge: String,
+    /// The resource asked for, or empty.
+    pub resource: String,
+    /// Unix milliseconds.
+    pub expires_at: i64,
+    /// When it was first presented by its client.
+    pub used_at: Option<i64>,
+    /// The refresh family of its redemption.
+    pub family_id: Option<String>,
+}
+
+/// Rows are joined by hand, where a join is needed.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

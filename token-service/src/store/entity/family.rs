@@ -1,0 +1,43 @@
+//! Rows of `families`: the refresh tokens of one redemption: only the current generation is kept.
+
+use sea_orm::entity::prelude::*;
+
+/// The refresh tokens of one redemption: only the current generation is kept.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "families")]
+pub struct Model {
+    /// The tenant.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub tenant_id: String,
+    /// ULID.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub family_id: String,
+    /// The grant.
+    pub grant_id: String,
+    /// The client.
+    pub client_id: String,
+    /// The current generation; the first is 1.
+    pub generation: i32,
+    /// When the current generation was made.
+    pub advanced_at: i64,
+    /// Version of the key of the tokens' MAC.
+    pub key_version: i32,
+    /// The registry's epoch when the family began.
+    pub registry_epoch: String,
+    /// The registry's feed position when the family began.
+    pub registry_seq: i64,
+    /// Unix milliseconds.
+    pub created_at: i64,
+    /// The family's absolute end.
+    pub expires_at: i64,
+    /// When it ended before that.
+    pub ended_at: Option<i64>,
+    /// `revoked`, `replayed`, `grant_ended` or `code_replayed`.
+    pub end_reason: Option<String>,
+}
+
+/// Rows are joined by hand, where a join is needed.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

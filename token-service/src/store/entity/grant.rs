@@ -1,0 +1,45 @@
+//! Rows of `grants`: what a Tenant Admin allowed a client.
+
+use sea_orm::entity::prelude::*;
+
+/// What a Tenant Admin allowed a client.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "grants")]
+pub struct Model {
+    /// The tenant.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub tenant_id: String,
+    /// `grt_...`
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub grant_id: String,
+    /// The client.
+    pub client_id: String,
+    /// Its name for people, as it was shown.
+    pub client_display_name: String,
+    /// Array of scope names.
+    pub scopes: Json,
+    /// The user that API transactions run as.
+    pub designated_user_id: String,
+    /// What it is for, as it was shown.
+    pub purpose: String,
+    /// The Tenant Admin.
+    pub granted_by_user_id: String,
+    /// `pending`, `active`, `revoked` or `superseded`; expiry and suspension show when read.
+    pub state: String,
+    /// Unix milliseconds.
+    pub created_at: i64,
+    /// When a pending grant ends with its code.
+    pub redeem_until: i64,
+    /// When its code was redeemed.
+    pub activated_at: Option<i64>,
+    /// When it ends by itself.
+    pub expires_at: Option<i64>,
+    /// When it was revoked or superseded.
+    pub ended_at: Option<i64>,
+}
+
+/// Rows are joined by hand, where a join is needed.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,9 @@
+//! The rows of token-service's own tables. Rules live in the nouns, not here.
+
+pub mod admin_session;
+pub mod code;
+pub mod family;
+pub mod grant;
+pub mod revocation;
+pub mod setup;
+pub mod signing_key;

@@ -1,0 +1,36 @@
+//! Rows of `signing_keys`: a key that access tokens are signed with.
+
+use sea_orm::entity::prelude::*;
+
+/// A key that access tokens are signed with.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "signing_keys")]
+pub struct Model {
+    /// Key id.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub kid: String,
+    /// `EdDSA`.
+    pub algorithm: String,
+    /// The private key (PKCS#8), sealed by a data key.
+    pub sealed: Vec<u8>,
+    /// Version of that data key.
+    pub key_version: i32,
+    /// The public key, 32 bytes.
+    pub public_key: Vec<u8>,
+    /// `next`, `active`, `retired` or `revoked`.
+    pub state: String,
+    /// Unix milliseconds; published from then on.
+    pub created_at: i64,
+    /// When it began to sign.
+    pub activated_at: Option<i64>,
+    /// When it stopped signing.
+    pub retired_at: Option<i64>,
+    /// When it was revoked.
+    pub revoked_at: Option<i64>,
+}
+
+/// Rows are joined by hand, where a join is needed.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
