@@ -1,1 +1,9 @@
-//! x
+//! The `accord` command: the development environment, and the demonstration of the whole process.
+//!
+//! A library as well, so that the demonstration is the first end-to-end test.
+
+pub mod call;
+pub mod demo;
+pub mod dev;
+pub mod dev_file;
+pub mod resource;

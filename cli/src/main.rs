@@ -1,1 +1,106 @@
-fn main() {}
+//! The `accord` command.
+
+use std::{io::Write, path::PathBuf, process::ExitCode, sync::Arc};
+
+use accord::{clock::SystemClock, random::SystemRandom, server::shutdown_signal, telemetry};
+use accord_cli::{
+    demo,
+    dev::{Dev, DevArgs},
+    dev_file::DevFile,
+};
+use clap::{Parser, Subcommand};
+
+/// Accord: delegated access to tenants' data for third-party integrations.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    dev: DevArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs both services on an embedded database, for development (the default).
+    Dev(DevArgs),
+    /// Walks through the six steps of an integration against a running `accord dev`.
+    Demo {
+        /// The data directory of the running `accord dev`.
+        #[arg(long, default_value = "accord-data")]
+        data_dir: PathBuf,
+    },
+    /// registry-service, as its own binary runs it.
+    #[command(hide = true)]
+    Registry(registry_service::config::Cli),
+    /// token-service, as its own binary runs it.
+    #[command(hide = true)]
+    Token(token_service::config::Cli),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        None => dev(cli.dev).await,
+        Some(Command::Dev(args)) => dev(args).await,
+        Some(Command::Demo { data_dir }) => run_demo(data_dir).await,
+        Some(Command::Registry(cli)) => registry_service::run(cli).await,
+        Some(Command::Token(cli)) => token_service::run(cli).await,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "accord: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn dev(args: DevArgs) -> anyhow::Result<()> {
+    telemetry::init("accord dev");
+    let shutdown = shutdown_signal()?;
+    let starting = Dev::start(&args, Arc::new(SystemClock), Arc::new(SystemRandom));
+    let dev = tokio::select! {
+        started = starting => started?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    // The reader may have gone: that is no reason to stop.
+    let _ = write!(std::io::stdout(), "{}", welcome(&dev.file, &args));
+    dev.run_until(shutdown).await
+}
+
+fn welcome(file: &DevFile, args: &DevArgs) -> String {
+    let data_dir = args.data_dir.display();
+    let demo = if args.data_dir.as_os_str() == "accord-data" {
+        "cargo run --release --bin accord -- demo".to_owned()
+    } else {
+        format!("cargo run --release --bin accord -- demo --data-dir {data_dir}")
+    };
+    format!(
+        "\nAccord is running, for development only.\n\n  \
+         registry-service   {}\n  \
+         token-service      {}\n  \
+         HTTP               {}\n  \
+         Tenant Authority   {}\n  \
+         credentials        {}\n\n\
+         Try, in another terminal:\n\n  \
+         {demo}\n  \
+         grpcurl -plaintext {} list\n  \
+         curl {}/.well-known/oauth-authorization-server\n\n\
+         Stop with Ctrl-C.\n",
+        file.registry_grpc,
+        file.token_grpc,
+        file.http_url,
+        file.tenant_authority_url,
+        DevFile::path(&args.data_dir).display(),
+        file.registry_grpc,
+        file.tenant_authority_url,
+    )
+}
+
+async fn run_demo(data_dir: PathBuf) -> anyhow::Result<()> {
+    let file = DevFile::read(&data_dir)?;
+    demo::run(&file, Arc::new(SystemClock), Arc::new(SystemRandom), &mut std::io::stdout()).await?;
+    Ok(())
+}

@@ -1,1 +1,27 @@
-//! placeholder
+//! token-service owns what is allowed: a Tenant Admin's consent, the user designated for API
+//! transactions, and every token issued under that consent.
+//!
+//! A request goes through `grpc` (one file a service) or [`gateway`] (the HTTP face), `convert`
+//! (messages to nouns), a noun at the top level (the rules), and then [`store`] (one transaction a
+//! method) or [`registry`] (who exists). Errors come back through [`error`].
+
+pub mod admin_session;
+pub mod code;
+pub mod config;
+pub mod consent;
+pub mod convert;
+pub mod error;
+pub mod family;
+pub mod gateway;
+pub mod grpc;
+pub mod introspection;
+pub mod issuance;
+pub mod metadata;
+pub mod permissions;
+pub mod registry;
+pub mod revocation;
+pub mod server;
+pub mod service;
+pub mod setup;
+pub mod signing_key;
+pub mod store;

@@ -30,6 +30,8 @@ mod integration_request;
 pub mod migration;
 mod scope;
 mod tenant;
+#[cfg(test)]
+pub(crate) mod testing;
 mod user;
 
 /// What the registry's data keys are for.

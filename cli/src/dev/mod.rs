@@ -1,0 +1,211 @@
+//! `accord dev`: both services in one process, on SQLite, with a tenant to try things on.
+//!
+//! For development alone: it listens on loopback, and writes credentials to `dev.json`.
+
+use std::{
+    fs::{self, File},
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use accord::{clock::SharedClock, config::require_loopback, random::SharedRandom, store::keyring::FileMasterKey};
+use anyhow::{Context, bail};
+use clap::Args;
+use registry_service::server::Registry;
+use token_service::server::TokenServer;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::dev_file::DevFile;
+
+mod callers;
+mod seed;
+
+/// Flags of `accord dev`.
+#[derive(Clone, Debug, Args)]
+pub struct DevArgs {
+    /// Where databases, master keys and dev.json are kept.
+    #[arg(long, default_value = "accord-data")]
+    pub data_dir: PathBuf,
+    /// Where registry-service listens for gRPC; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:50051")]
+    pub registry_listen: SocketAddr,
+    /// Where token-service listens for gRPC; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:50052")]
+    pub token_listen: SocketAddr,
+    /// Where token-service listens for HTTP; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub http_listen: SocketAddr,
+}
+
+/// A running development environment.
+#[derive(Debug)]
+pub struct Dev {
+    /// What was written to dev.json.
+    pub file: DevFile,
+    data_dir: PathBuf,
+    shutdown: CancellationToken,
+    registry: JoinHandle<anyhow::Result<()>>,
+    token: JoinHandle<anyhow::Result<()>>,
+    /// Held for as long as this process owns the data directory.
+    _lock: File,
+}
+
+impl Dev {
+    /// Starts both services, waits until all listeners answer, and writes dev.json.
+    ///
+    /// # Errors
+    /// When the data directory is in use, a port is taken, or anything else fails.
+    pub async fn start(args: &DevArgs, clock: SharedClock, random: SharedRandom) -> anyhow::Result<Self> {
+        let lock = claim(&args.data_dir)?;
+        DevFile::remove(&args.data_dir)?;
+        let registry_listener = bind(args.registry_listen).await?;
+        let token_listener = bind(args.token_listen).await?;
+        let http_listener = bind(args.http_listen).await?;
+        let registry_grpc = registry_listener.local_addr()?.to_string();
+        let token_grpc = token_listener.local_addr()?.to_string();
+        let http_url = format!("http://{}", http_listener.local_addr()?);
+
+        let registry_settings = registry_service::config::Settings {
+            listen: registry_listener.local_addr()?,
+            database_url: sqlite(&args.data_dir, "registry.db"),
+            master_key_file: master_key(&args.data_dir, "registry.key", &random)?,
+            public_base_url: http_url.clone(),
+        };
+        Registry::migrate(&registry_settings, &*random).await?;
+        let registry = Registry::open(&registry_settings, clock.clone(), random.clone()).await?;
+        let callers = callers::renew(registry.store()).await?;
+
+        let token_settings = token_service::config::Settings {
+            listen: token_listener.local_addr()?,
+            http_listen: http_listener.local_addr()?,
+            database_url: sqlite(&args.data_dir, "token.db"),
+            master_key_file: master_key(&args.data_dir, "token.key", &random)?,
+            registry_url: format!("http://{registry_grpc}"),
+            ..token_service::config::Settings::default()
+        };
+        TokenServer::migrate(&token_settings, &*random).await?;
+        let token =
+            TokenServer::open_with_token(&token_settings, &callers.token_service, clock.clone(), random.clone())
+                .await?;
+
+        let shutdown = CancellationToken::new();
+        let registry = tokio::spawn(registry.serve(registry_listener, shutdown.clone()));
+        let token = tokio::spawn(token.serve(token_listener, http_listener, shutdown.clone()));
+
+        let seeded = seed::run(&registry_grpc, callers.operator.expose(), &*random).await?;
+        let file = DevFile {
+            registry_grpc,
+            token_grpc,
+            http_url,
+            operator_token: callers.operator.expose().to_owned(),
+            workload_token: callers.internal_service.expose().to_owned(),
+            tenant_id: seeded.tenant.tenant_id,
+            tenant_authority_url: seeded.tenant.tenant_authority_url,
+            cloud_api_url: seeded.tenant.cloud_api_url,
+            admin_account_name: seed::ADMIN_ACCOUNT_NAME.to_owned(),
+            admin_password: seeded.admin_password,
+            api_user_account_name: seed::API_USER_ACCOUNT_NAME.to_owned(),
+            scopes: seed::SCOPES.iter().map(|(name, _)| (*name).to_owned()).collect(),
+        };
+        let dev = Self {
+            file,
+            data_dir: args.data_dir.clone(),
+            shutdown,
+            registry,
+            token,
+            _lock: lock,
+        };
+        dev.all_answer().await?;
+        dev.file.write(&args.data_dir)?;
+        Ok(dev)
+    }
+
+    /// Stops when `shutdown` says so: takes dev.json away, then drains both services.
+    ///
+    /// # Errors
+    /// When a service failed.
+    pub async fn run_until(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        tokio::select! {
+            () = shutdown.cancelled() => self.stop().await,
+            ended = &mut self.registry => {
+                DevFile::remove(&self.data_dir)?;
+                ended?.context("registry-service")?;
+                bail!("registry-service ended by itself");
+            }
+            ended = &mut self.token => {
+                DevFile::remove(&self.data_dir)?;
+                ended?.context("token-service")?;
+                bail!("token-service ended by itself");
+            }
+        }
+    }
+
+    /// Takes dev.json away, then drains both services.
+    ///
+    /// # Errors
+    /// When a service failed.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        DevFile::remove(&self.data_dir)?;
+        self.shutdown.cancel();
+        self.token.await?.context("token-service")?;
+        self.registry.await?.context("registry-service")?;
+        Ok(())
+    }
+
+    /// Waits until health and the HTTP listener say that all is well.
+    async fn all_answer(&self) -> anyhow::Result<()> {
+        use tonic_health::pb::{
+            HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+        };
+        let mut pause = tokio::time::interval(std::time::Duration::from_millis(20));
+        for _ in 0..500 {
+            pause.tick().await;
+            let mut serving = 0;
+            for address in [&self.file.registry_grpc, &self.file.token_grpc] {
+                let mut health = HealthClient::new(crate::call::open(address)?);
+                let answer = health.check(HealthCheckRequest::default()).await;
+                serving += usize::from(answer.is_ok_and(|a| a.get_ref().status() == ServingStatus::Serving));
+            }
+            let http = reqwest::get(format!("{}/healthz", self.file.http_url)).await;
+            if serving == 2 && http.is_ok_and(|answer| answer.status().is_success()) {
+                return Ok(());
+            }
+        }
+        bail!("the services did not begin to answer within ten seconds")
+    }
+}
+
+/// Makes the data directory this process's own.
+fn claim(data_dir: &Path) -> anyhow::Result<File> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .with_context(|| format!("can't make {}", data_dir.display()))?;
+    let lock = File::create(data_dir.join("lock"))?;
+    if lock.try_lock().is_err() {
+        bail!("{} is in use by another `accord dev`", data_dir.display());
+    }
+    Ok(lock)
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    require_loopback(address)?;
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("can't listen on {address}"))
+}
+
+fn sqlite(data_dir: &Path, name: &str) -> String {
+    format!("sqlite://{}", data_dir.join(name).display())
+}
+
+fn master_key(data_dir: &Path, name: &str, random: &SharedRandom) -> anyhow::Result<PathBuf> {
+    let path = data_dir.join(name);
+    if !path.exists() {
+        FileMasterKey::create(&path, &**random)?;
+    }
+    Ok(path)
+}

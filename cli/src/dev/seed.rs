@@ -1,0 +1,133 @@
+//! What a development environment begins with: a tenant with an admin and an API user, and scopes.
+//! Everything goes through the RPCs that an operator would use.
+
+use accord::{
+    channel::HopChannel,
+    random::Random,
+    registry::v1::{
+        self as pb, scope_service_client::ScopeServiceClient, tenant_service_client::TenantServiceClient,
+        user_service_client::UserServiceClient,
+    },
+};
+use tonic::{Code, Response, Status};
+
+use crate::call::{answer, open, with_token};
+
+const TENANT_ID: &str = "demo-firm";
+const CLOUD_API_URL: &str = "https://api.demo-firm.example/v1";
+/// Account name of the tenant's admin.
+pub const ADMIN_ACCOUNT_NAME: &str = "ada.admin@demo-firm.example";
+/// Account name of the user that API transactions can run as.
+pub const API_USER_ACCOUNT_NAME: &str = "integration.user@demo-firm.example";
+/// The scopes of the catalogue, with what they allow.
+pub const SCOPES: [(&str, &str); 6] = [
+    ("contacts.read", "See contacts: names, addresses, telephone numbers and e-mail addresses."),
+    ("contacts.write", "Add and change contacts."),
+    ("matters.read", "See matters: titles, parties, dates and the people who work on them."),
+    ("documents.read", "See and download documents of matters."),
+    ("documents.write", "Add documents to matters and change them."),
+    ("calendar.read", "See deadlines and appointments."),
+];
+
+/// What was there or has been made.
+#[derive(Debug)]
+pub struct Seeded {
+    /// The tenant.
+    pub tenant: pb::Tenant,
+    /// The admin's password, chosen anew at every start.
+    pub admin_password: String,
+}
+
+/// Makes what is missing.
+///
+/// # Errors
+/// When a call fails.
+pub async fn run(registry: &str, operator_token: &str, random: &dyn Random) -> anyhow::Result<Seeded> {
+    let channel = with_token(registry, operator_token)?;
+    let tenant = tenant(&channel).await?;
+    scopes(&channel).await?;
+    register(&channel, API_USER_ACCOUNT_NAME, "API user 1", false).await?;
+    let enrolment_token = match register(&channel, ADMIN_ACCOUNT_NAME, "Administrator 1", true).await? {
+        Some(registered) => registered.enrolment_token,
+        None => new_enrolment(&channel).await?,
+    };
+    let mut bytes = [0; 16];
+    random.fill(&mut bytes);
+    let admin_password = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let request = pb::CompleteEnrolmentRequest {
+        enrolment_token,
+        password: admin_password.clone(),
+    };
+    let mut users = UserServiceClient::new(open(registry)?);
+    answer("CompleteEnrolment", users.complete_enrolment(request).await)?;
+    Ok(Seeded { tenant, admin_password })
+}
+
+async fn tenant(channel: &HopChannel) -> anyhow::Result<pb::Tenant> {
+    let mut tenants = TenantServiceClient::new(channel.clone());
+    let request = pb::CreateTenantRequest {
+        tenant_id: TENANT_ID.to_owned(),
+        display_name: "Demo Firm LLP".to_owned(),
+        cloud_api_url: CLOUD_API_URL.to_owned(),
+        request_id: String::new(),
+    };
+    new_or_none("CreateTenant", tenants.create_tenant(request).await)?;
+    let request = pb::GetTenantRequest {
+        tenant_id: TENANT_ID.to_owned(),
+    };
+    let answer = answer("GetTenant", tenants.get_tenant(request).await)?;
+    Ok(answer.tenant.unwrap_or_default())
+}
+
+async fn scopes(channel: &HopChannel) -> anyhow::Result<()> {
+    let mut scopes = ScopeServiceClient::new(channel.clone());
+    for (name, description) in SCOPES {
+        let request = pb::CreateScopeRequest {
+            name: name.to_owned(),
+            description: description.to_owned(),
+            request_id: String::new(),
+        };
+        new_or_none("CreateScope", scopes.create_scope(request).await)?;
+    }
+    Ok(())
+}
+
+async fn register(
+    channel: &HopChannel,
+    account_name: &str,
+    label: &str,
+    tenant_admin: bool,
+) -> anyhow::Result<Option<pb::RegisterUserResponse>> {
+    let request = pb::RegisterUserRequest {
+        request_id: String::new(),
+        tenant_id: TENANT_ID.to_owned(),
+        account_name: account_name.to_owned(),
+        label: label.to_owned(),
+        tenant_admin,
+    };
+    let mut users = UserServiceClient::new(channel.clone());
+    new_or_none("RegisterUser", users.register_user(request).await)
+}
+
+async fn new_enrolment(channel: &HopChannel) -> anyhow::Result<String> {
+    let mut users = UserServiceClient::new(channel.clone());
+    let request = pb::FindUserRequest {
+        tenant_id: TENANT_ID.to_owned(),
+        user: Some(pb::find_user_request::User::AccountName(ADMIN_ACCOUNT_NAME.to_owned())),
+    };
+    let user = answer("FindUser", users.find_user(request).await)?.user.unwrap_or_default();
+    let request = pb::ResetUserPasswordRequest {
+        tenant_id: TENANT_ID.to_owned(),
+        user_id: user.user_id,
+        request_id: String::new(),
+    };
+    Ok(answer("ResetUserPassword", users.reset_user_password(request).await)?.enrolment_token)
+}
+
+/// The answer to a creating call; `None` if the thing was there already.
+fn new_or_none<T>(call: &str, result: Result<Response<T>, Status>) -> anyhow::Result<Option<T>> {
+    match result {
+        Err(status) if status.code() == Code::AlreadyExists => Ok(None),
+        other => answer(call, other).map(Some),
+    }
+}

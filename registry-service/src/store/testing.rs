@@ -1,0 +1,78 @@
+//! What the store suites share: an open store on a throw-away database, and who acts in it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::Arc;
+
+use accord::{
+    clock::ManualClock,
+    id::OperatorId,
+    random::SystemRandom,
+    store::{
+        Creation, Database,
+        audit::{self, Actor, ActorKind, Origin},
+        change,
+        keyring::{FileMasterKey, Keyring},
+    },
+    testing::test_clock,
+};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::{Store, migration::Migrator, purpose};
+
+/// A store on the empty database at `url`, migrated, under a master key that is in memory alone.
+pub async fn store(url: &str) -> (Store, Arc<ManualClock>) {
+    let clock = test_clock();
+    let random = Arc::new(SystemRandom);
+    let db = Database::connect(url).await.unwrap();
+    db.migrate::<Migrator>().await.unwrap();
+    change::ensure(db.read(), &*random).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let master = FileMasterKey::create(&directory.path().join("key"), &*random).unwrap();
+    let keyring = Keyring::open(&db, &master, purpose::ALL, &*clock, &*random)
+        .await
+        .unwrap();
+    (Store::new(db, keyring, clock.clone(), random), clock)
+}
+
+/// An operator; another one each time.
+pub fn origin() -> Origin {
+    Origin {
+        actor: Actor {
+            kind: ActorKind::Operator,
+            id: OperatorId::generate(&*test_clock(), &SystemRandom).into(),
+        },
+        request_id: "test-request".to_owned(),
+    }
+}
+
+/// A creating call of [`origin`] without a request id.
+pub fn creation(method: &'static str) -> Creation {
+    Creation {
+        origin: origin(),
+        method,
+        request_id: None,
+        content: Zeroizing::new(Vec::new()),
+    }
+}
+
+/// A creating call with a new request id: clone it to repeat the call.
+pub fn repeatable(method: &'static str, content: &[u8]) -> Creation {
+    Creation {
+        request_id: Some(Uuid::new_v4()),
+        content: Zeroizing::new(content.to_vec()),
+        ..creation(method)
+    }
+}
+
+/// The actions of all audit events, oldest first.
+pub async fn audited(store: &Store) -> Vec<String> {
+    let page = accord::page::PageRequest::parse("test", &[], 500, "").unwrap();
+    let events = audit::list(store.db.read(), &audit::Filter::default(), &page)
+        .await
+        .unwrap();
+    let mut actions: Vec<_> = events.items.into_iter().map(|event| event.action).collect();
+    actions.reverse();
+    actions
+}

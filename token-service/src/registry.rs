@@ -1,0 +1,381 @@
+//! token-service's view of the registry, and its only way to it: `DirectoryService`.
+//!
+//! Every answer carries the position of the registry's change feed at which it was read.
+
+use accord::{
+    auth::{Caller, CallerDirectory, Role, WorkloadKind},
+    channel::{self, HopChannel},
+    clock::UnixMillis,
+    id::{ClientId, OperatorId, ScopeName, SecretId, TenantId, UserId, WorkloadId},
+    opaque::OpaqueToken,
+    registry::v1::{self as pb, directory_service_client::DirectoryServiceClient},
+    status::{ErrorReason, Problem, reason_of},
+    store::change::Position,
+};
+use tonic::{Code, Status};
+use zeroize::Zeroizing;
+
+use crate::error::Error;
+
+/// A client, as far as consent and issuance need it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// The Client ID.
+    pub client_id: ClientId,
+    /// Name for people.
+    pub display_name: String,
+    /// The partner behind it.
+    pub partner_name: String,
+    /// What it is for.
+    pub purpose: String,
+    /// Whether it can obtain tokens.
+    pub active: bool,
+    /// The tenants it may ask.
+    pub tenant_ids: Vec<TenantId>,
+    /// Its scopes that are enabled in the catalogue.
+    pub scopes: Vec<ClientScope>,
+    /// Where browsers may be sent back to.
+    pub redirect_uris: Vec<String>,
+    /// Grows with every change that a consent page would show.
+    pub version: i64,
+    /// Access tokens issued at a lower position have ended.
+    pub tokens_ended_seq: i64,
+    /// Refresh families begun at a lower position have ended.
+    pub families_ended_seq: i64,
+}
+
+/// A scope of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientScope {
+    /// The name.
+    pub name: ScopeName,
+    /// What it allows.
+    pub description: String,
+    /// What the partner needs it for.
+    pub reason: String,
+}
+
+/// A tenant, as far as consent and issuance need it.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    /// The id.
+    pub tenant_id: TenantId,
+    /// Name for people.
+    pub display_name: String,
+    /// Whether its data can be reached.
+    pub active: bool,
+    /// The issuer of its tokens: the Tenant Authority URL.
+    pub issuer: String,
+    /// The audience of its tokens.
+    pub cloud_api_url: String,
+    /// Access tokens and admin sessions of a lower position have ended.
+    pub tokens_ended_seq: i64,
+}
+
+/// A tenant's user.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// The id.
+    pub user_id: UserId,
+    /// Display name that identifies nobody.
+    pub label: String,
+    /// Whether the user may grant consent.
+    pub tenant_admin: bool,
+    /// Whether the user counts.
+    pub active: bool,
+    /// Access tokens that run as the user, of a lower position, have ended.
+    pub tokens_ended_seq: i64,
+    /// Admin sessions of a lower position have ended.
+    pub sessions_ended_seq: i64,
+}
+
+/// Which user is meant. No `Debug`: an account name is not to be shown.
+pub enum UserRef<'a> {
+    /// By id.
+    Id(&'a UserId),
+    /// By account name.
+    AccountName(&'a str),
+}
+
+/// An answer and the position at which it was read.
+#[derive(Clone, Debug)]
+pub struct At<T> {
+    /// The answer.
+    pub value: T,
+    /// It reflects all of the registry's changes up to here.
+    pub position: Position,
+}
+
+/// A client that proved itself by a secret.
+#[derive(Clone, Debug)]
+pub struct AuthenticatedClient {
+    /// The client.
+    pub client: Client,
+    /// Which secret it was.
+    pub secret_id: SecretId,
+    /// When that secret ends by itself.
+    pub secret_expires_at: Option<UnixMillis>,
+}
+
+/// The registry.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    directory: DirectoryServiceClient<HopChannel>,
+}
+
+impl Registry {
+    /// A registry at `url` (`http://host:port`), asked with this service's own workload token. It
+    /// connects on first use.
+    ///
+    /// # Errors
+    /// When `url` is not a URI.
+    pub fn new(url: &str, token: &OpaqueToken) -> Result<Self, http::uri::InvalidUri> {
+        Ok(Self {
+            directory: DirectoryServiceClient::new(channel::connect(url, token)?),
+        })
+    }
+
+    /// Checks a Client Secret.
+    ///
+    /// # Errors
+    /// [`Error::InvalidClient`], [`Error::RegistryUnavailable`].
+    pub async fn authenticate_client(
+        &self,
+        client_id: &ClientId,
+        client_secret: &str,
+    ) -> Result<At<AuthenticatedClient>, Error> {
+        let request = pb::AuthenticateClientRequest {
+            client_id: client_id.to_string(),
+            client_secret: client_secret.to_owned(),
+        };
+        let answer = self.directory.clone().authenticate_client(request).await;
+        let answer = answer.map_err(failure)?.into_inner();
+        let value = AuthenticatedClient {
+            client: client(answer.client)?,
+            secret_id: SecretId::parse(&answer.secret_id).map_err(|_| unexpected("secret_id"))?,
+            secret_expires_at: answer.secret_expire_time.as_ref().and_then(UnixMillis::from_timestamp),
+        };
+        at(value, answer.position)
+    }
+
+    /// Checks a Tenant Admin's account name and password.
+    ///
+    /// # Errors
+    /// [`Error::SignInFailed`], [`Error::RegistryUnavailable`].
+    pub async fn authenticate_tenant_admin(
+        &self,
+        tenant_id: &TenantId,
+        account_name: Zeroizing<String>,
+        password: Zeroizing<String>,
+    ) -> Result<At<User>, Error> {
+        let request = pb::AuthenticateTenantAdminRequest {
+            tenant_id: tenant_id.to_string(),
+            account_name: account_name.to_string(),
+            password: password.to_string(),
+        };
+        let answer = self.directory.clone().authenticate_tenant_admin(request).await;
+        let answer = answer.map_err(failure)?.into_inner();
+        at(user(answer.user)?, answer.position)
+    }
+
+    /// Reads a client.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::RegistryUnavailable`].
+    pub async fn client(&self, client_id: &ClientId) -> Result<At<Client>, Error> {
+        let request = pb::GetClientProfileRequest {
+            client_id: client_id.to_string(),
+        };
+        let answer = self.directory.clone().get_client_profile(request).await;
+        let answer = answer.map_err(|status| not_found("client", status))?.into_inner();
+        at(client(answer.client)?, answer.position)
+    }
+
+    /// Reads a tenant.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::RegistryUnavailable`].
+    pub async fn tenant(&self, tenant_id: &TenantId) -> Result<At<Tenant>, Error> {
+        let request = pb::GetTenantProfileRequest {
+            tenant_id: tenant_id.to_string(),
+        };
+        let answer = self.directory.clone().get_tenant_profile(request).await;
+        let answer = answer.map_err(|status| not_found("tenant", status))?.into_inner();
+        at(tenant(answer.tenant)?, answer.position)
+    }
+
+    /// Reads a tenant's user.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] (also for an account name that can't be one), [`Error::RegistryUnavailable`].
+    pub async fn user(&self, tenant_id: &TenantId, which: UserRef<'_>) -> Result<At<User>, Error> {
+        use pb::resolve_user_request::User as Which;
+        let which = match which {
+            UserRef::Id(id) => Which::UserId(id.to_string()),
+            UserRef::AccountName(name) => Which::AccountName(name.to_owned()),
+        };
+        let request = pb::ResolveUserRequest {
+            tenant_id: tenant_id.to_string(),
+            user: Some(which),
+        };
+        let answer = self.directory.clone().resolve_user(request).await;
+        let answer = answer
+            .map_err(|status| match status.code() {
+                Code::InvalidArgument => Error::NotFound("user"),
+                _ => not_found("user", status),
+            })?
+            .into_inner();
+        at(user(answer.user)?, answer.position)
+    }
+}
+
+#[tonic::async_trait]
+impl CallerDirectory for Registry {
+    async fn find_caller(&self, token: &OpaqueToken) -> Result<Option<Caller>, Status> {
+        use pb::authenticate_caller_response::Caller as Answer;
+        let request = pb::AuthenticateCallerRequest {
+            token: token.expose().to_owned(),
+        };
+        let answer = match self.directory.clone().authenticate_caller(request).await {
+            Ok(answer) => answer.into_inner(),
+            // This service's own token is refused in the same way: that is no answer about theirs.
+            Err(status) if is_refusal(&status, ErrorReason::Unauthenticated) => return Ok(None),
+            Err(status) => return Err(failure(status).into()),
+        };
+        let malformed = || Status::from(Problem::internal(&unexpected("caller")));
+        match answer.caller.ok_or_else(malformed)? {
+            Answer::Operator(operator) => Ok(Some(Caller::Operator {
+                id: OperatorId::parse(&operator.operator_id).map_err(|_| malformed())?,
+                roles: operator.roles().filter_map(role).collect(),
+            })),
+            Answer::Workload(workload) => Ok(Some(Caller::Workload {
+                id: WorkloadId::parse(&workload.workload_id).map_err(|_| malformed())?,
+                kind: kind(workload.kind()).ok_or_else(malformed)?,
+            })),
+        }
+    }
+}
+
+fn role(role: pb::OperatorRole) -> Option<Role> {
+    match role {
+        pb::OperatorRole::Unspecified => None,
+        pb::OperatorRole::Registrar => Some(Role::Registrar),
+        pb::OperatorRole::Approver => Some(Role::Approver),
+        pb::OperatorRole::Security => Some(Role::Security),
+        pb::OperatorRole::Auditor => Some(Role::Auditor),
+        pb::OperatorRole::Admin => Some(Role::Admin),
+    }
+}
+
+fn kind(kind: pb::WorkloadKind) -> Option<WorkloadKind> {
+    match kind {
+        pb::WorkloadKind::Unspecified => None,
+        pb::WorkloadKind::Gateway => Some(WorkloadKind::Gateway),
+        pb::WorkloadKind::TokenService => Some(WorkloadKind::TokenService),
+        pb::WorkloadKind::InternalService => Some(WorkloadKind::InternalService),
+    }
+}
+
+fn is_refusal(status: &Status, reason: ErrorReason) -> bool {
+    reason_of(status) == Some(reason)
+}
+
+/// What a failed call to the registry means here.
+fn failure(status: Status) -> Error {
+    match (status.code(), reason_of(&status)) {
+        (_, Some(ErrorReason::InvalidClient)) => Error::InvalidClient,
+        (_, Some(ErrorReason::SignInFailed)) => Error::SignInFailed,
+        (Code::Unauthenticated | Code::PermissionDenied, _) => {
+            tracing::error!(code = ?status.code(), "the registry refuses this service's own token");
+            Error::RegistryUnavailable
+        }
+        (
+            Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::ResourceExhausted
+            | Code::Unknown
+            | Code::Internal,
+            _,
+        ) => {
+            tracing::warn!(code = ?status.code(), "the registry does not answer");
+            Error::RegistryUnavailable
+        }
+        (code, _) => Error::RegistryAnswer(format!("{code:?}")),
+    }
+}
+
+fn not_found(resource: &'static str, status: Status) -> Error {
+    match status.code() {
+        Code::NotFound => Error::NotFound(resource),
+        _ => failure(status),
+    }
+}
+
+fn unexpected(what: &str) -> Error {
+    Error::RegistryAnswer(format!("unreadable {what}"))
+}
+
+fn at<T>(value: T, position: Option<pb::FeedPosition>) -> Result<At<T>, Error> {
+    let position = position.ok_or_else(|| unexpected("position"))?;
+    Ok(At {
+        value,
+        position: Position {
+            epoch: position.epoch,
+            seq: position.seq,
+        },
+    })
+}
+
+fn client(profile: Option<pb::ClientProfile>) -> Result<Client, Error> {
+    let profile = profile.ok_or_else(|| unexpected("client"))?;
+    let active = profile.state() == pb::ClientState::Active;
+    let mut scopes = Vec::with_capacity(profile.scopes.len());
+    for scope in profile.scopes {
+        scopes.push(ClientScope {
+            name: ScopeName::parse(&scope.name).map_err(|_| unexpected("scope"))?,
+            description: scope.description,
+            reason: scope.reason,
+        });
+    }
+    let tenant_ids = profile.tenant_ids.iter().map(|id| TenantId::parse(id));
+    Ok(Client {
+        client_id: ClientId::parse(&profile.client_id).map_err(|_| unexpected("client_id"))?,
+        display_name: profile.display_name,
+        partner_name: profile.partner_name,
+        purpose: profile.purpose,
+        active,
+        tenant_ids: tenant_ids
+            .collect::<Result<_, _>>()
+            .map_err(|_| unexpected("tenant_id"))?,
+        scopes,
+        redirect_uris: profile.redirect_uris,
+        version: profile.version,
+        tokens_ended_seq: profile.tokens_ended_seq,
+        families_ended_seq: profile.families_ended_seq,
+    })
+}
+
+fn tenant(profile: Option<pb::TenantProfile>) -> Result<Tenant, Error> {
+    let profile = profile.ok_or_else(|| unexpected("tenant"))?;
+    Ok(Tenant {
+        tenant_id: TenantId::parse(&profile.tenant_id).map_err(|_| unexpected("tenant_id"))?,
+        active: profile.state() == pb::TenantState::Active,
+        display_name: profile.display_name,
+        issuer: profile.tenant_authority_url,
+        cloud_api_url: profile.cloud_api_url,
+        tokens_ended_seq: profile.tokens_ended_seq,
+    })
+}
+
+fn user(profile: Option<pb::UserProfile>) -> Result<User, Error> {
+    let profile = profile.ok_or_else(|| unexpected("user"))?;
+    Ok(User {
+        user_id: UserId::parse(&profile.user_id).map_err(|_| unexpected("user_id"))?,
+        active: profile.state() == pb::UserState::Active,
+        label: profile.label,
+        tenant_admin: profile.tenant_admin,
+        tokens_ended_seq: profile.tokens_ended_seq,
+        sessions_ended_seq: profile.sessions_ended_seq,
+    })
+}

@@ -1,0 +1,42 @@
+//! What every operation of token-service works with. The nouns take it; gRPC services and HTTP routes
+//! are implemented on it.
+
+use std::sync::Arc;
+
+use crate::{registry::Registry, signing_key::Signers, store::Store};
+
+/// The store, the registry, and the signing keys in use.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// token-service's own store.
+    pub store: Store,
+    /// The registry.
+    pub registry: Registry,
+    /// Signing keys, unsealed and parsed once per process.
+    pub signers: Arc<Signers>,
+    /// How access tokens and families end; see [`Lifetimes`].
+    pub lifetimes: Lifetimes,
+}
+
+/// How long tokens live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// An access token's life; 15 minutes at most.
+    pub access_token: std::time::Duration,
+    /// A refresh family's absolute life.
+    pub family: std::time::Duration,
+}
+
+impl Lifetimes {
+    /// The longest life of an access token.
+    pub const MAX_ACCESS_TOKEN: std::time::Duration = std::time::Duration::from_secs(15 * 60);
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        Self {
+            access_token: std::time::Duration::from_secs(5 * 60),
+            family: std::time::Duration::from_secs(90 * 24 * 3600),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What token-service keeps. A method of [`Store`] is one transaction, with its audit event and its
+//! place in the change feed; rules about what may happen are in the nouns.
+//!
+//! Tables that belong to a tenant are keyed by it, and their methods ask for it.
+
+use std::sync::Arc;
+
+use accord::{
+    clock::{SharedClock, UnixMillis},
+    random::SharedRandom,
+    store::{
+        Creation, Database, StoreError,
+        audit::{self, Event, Origin},
+        change::{self, Change, Position},
+        idempotency::{self, Outcome},
+        keyring::Keyring,
+    },
+};
+use sea_orm::{ConnectionTrait, DatabaseTransaction};
+
+use crate::error::Error;
+
+mod admin_session;
+mod code;
+pub mod entity;
+mod family;
+mod grant;
+pub mod migration;
+mod revocation;
+mod setup;
+mod signing_key;
+
+/// What token-service's data keys are for.
+pub mod purpose {
+    /// MACs of refresh tokens.
+    pub const REFRESH: &str = "refresh";
+    /// Sealing of signing keys.
+    pub const SIGNING_KEY: &str = "signing-key";
+    /// Every purpose, that of request ids included.
+    pub const ALL: &[&str] = &[REFRESH, SIGNING_KEY, accord::store::idempotency::KEYRING_PURPOSE];
+}
+
+/// Kinds of changes in the feed, as they are stored.
+pub mod change_kind {
+    /// A grant became active, ended, or runs as another user.
+    pub const GRANT: &str = "grant";
+    /// Something was revoked; the `revocations` row of the same position says what.
+    pub const REVOCATION: &str = "revocation";
+    /// A signing key changed its state.
+    pub const SIGNING_KEY: &str = "signing-key";
+}
+
+/// token-service's database, keys, clock and randomness.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub(crate) db: Database,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) clock: SharedClock,
+    pub(crate) random: SharedRandom,
+}
+
+impl Store {
+    /// Joins the parts of a store. The database is migrated and the keyring holds
+    /// [`purpose::ALL`].
+    pub fn new(db: Database, keyring: Keyring, clock: SharedClock, random: SharedRandom) -> Self {
+        Self {
+            db,
+            keyring: Arc::new(keyring),
+            clock,
+            random,
+        }
+    }
+
+    /// The time now.
+    pub fn now(&self) -> UnixMillis {
+        self.clock.now()
+    }
+
+    /// The change feed's position: what is read after this call reflects all changes up to it.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn position(&self) -> Result<Position, Error> {
+        Ok(change::position(self.db.read()).await?)
+    }
+
+    /// Records an event that comes with no change of its own, such as a refused attempt.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn record(&self, origin: &Origin, event: Event) -> Result<(), Error> {
+        Ok(self.audit(self.db.read(), origin, event).await?)
+    }
+
+    /// Begins a creating transaction: a new thing, or the answer to a repeated call.
+    async fn begin_creation(&self, creation: &Creation) -> Result<(DatabaseTransaction, Outcome), Error> {
+        let tx = self.db.write().await?;
+        let request = creation.idempotency();
+        let outcome = idempotency::begin(&tx, &self.keyring, &*self.clock, &*self.random, &request).await?;
+        Ok((tx, outcome))
+    }
+
+    async fn audit(&self, conn: &impl ConnectionTrait, origin: &Origin, event: Event) -> Result<(), StoreError> {
+        audit::record(conn, &*self.clock, &*self.random, origin, event).await?;
+        Ok(())
+    }
+
+    /// Bumps the change counter; the last of a transaction's slow steps.
+    async fn bump(&self, tx: &DatabaseTransaction, changes: &[Change]) -> Result<i64, StoreError> {
+        change::bump(tx, changes, self.clock.now()).await
+    }
+}
+
+/// Commits, so that a failed commit is a failed call.
+async fn commit(tx: DatabaseTransaction) -> Result<(), StoreError> {
+    Ok(tx.commit().await?)
+}
+
+/// A stored value that this program does not write.
+fn corrupt(what: &'static str) -> Error {
+    Error::Store(StoreError::Corrupt(what))
+}
