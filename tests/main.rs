@@ -1,1 +1,13 @@
-fn main(){}
+//! End to end: what crosses the services, through their real listeners, as a user would see it.
+//!
+//! One binary. `harness` starts things and stops them again; each other module is a subject.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs)]
+
+mod contract;
+mod demo;
+mod dev;
+mod harness;
+mod leaks;
+mod processes;
+mod readme;

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::dev_file::DevFile;
 
 mod callers;
-mod seed;
+pub mod seed;
 
 /// Flags of `accord dev`.
 #[derive(Clone, Debug, Args)]

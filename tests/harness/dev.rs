@@ -1,0 +1,32 @@
+//! A development environment inside the test process.
+
+use std::{path::Path, sync::Arc};
+
+use accord::{clock::SystemClock, random::SystemRandom};
+use accord_cli::dev::{Dev, DevArgs};
+use tempfile::TempDir;
+
+/// Flags for an environment in `data_dir` on free ports.
+pub fn args(data_dir: &Path) -> DevArgs {
+    let any = "127.0.0.1:0".parse().unwrap();
+    DevArgs {
+        data_dir: data_dir.to_owned(),
+        registry_listen: any,
+        token_listen: any,
+        http_listen: any,
+    }
+}
+
+/// Starts an environment in a new directory.
+pub async fn start() -> (TempDir, Dev) {
+    let directory = tempfile::tempdir().unwrap();
+    let dev = start_in(&directory.path().join("accord-data")).await;
+    (directory, dev)
+}
+
+/// Starts an environment in `data_dir`.
+pub async fn start_in(data_dir: &Path) -> Dev {
+    Dev::start(&args(data_dir), Arc::new(SystemClock), Arc::new(SystemRandom))
+        .await
+        .unwrap()
+}

@@ -1,0 +1,108 @@
+//! A process of a test's own: its output is kept, and it is gone when its handle is dropped.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+/// How long anything may take before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The `accord` binary, with nothing of the caller's configuration in its environment.
+pub fn accord() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_accord"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ACCORD_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// A running process.
+pub struct Process {
+    child: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Process {
+    /// Starts `command`; its output goes to `<name>.stdout` and `<name>.stderr` in `directory`.
+    pub fn start(mut command: Command, directory: &Path, name: &str) -> Self {
+        let stdout = directory.join(format!("{name}.stdout"));
+        let stderr = directory.join(format!("{name}.stderr"));
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(File::create(&stdout).unwrap())
+            .stderr(File::create(&stderr).unwrap())
+            .spawn()
+            .unwrap();
+        Self { child, stdout, stderr }
+    }
+
+    /// What the process has written to standard output.
+    pub fn stdout(&self) -> String {
+        std::fs::read_to_string(&self.stdout).unwrap()
+    }
+
+    /// What the process has written to standard error.
+    pub fn stderr(&self) -> String {
+        std::fs::read_to_string(&self.stderr).unwrap()
+    }
+
+    /// Waits until `look` finds something; fails if the process ends before.
+    pub fn wait_for<T>(&mut self, what: &str, mut look: impl FnMut(&Self) -> Option<T>) -> T {
+        let started = Instant::now();
+        loop {
+            if let Some(found) = look(self) {
+                return found;
+            }
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("ended ({status}) before {what}: {}", self.stderr());
+            }
+            assert!(started.elapsed() < PATIENCE, "no {what}: {}", self.stderr());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The address in the log line that says where a listener listens.
+    pub fn listening(&mut self, listener: &str) -> String {
+        self.wait_for(listener, |process| {
+            process.stderr().lines().find_map(|line| {
+                let line: serde_json::Value = serde_json::from_str(line).ok()?;
+                let matches = line["message"] == "listening" && line["listener"] == listener;
+                matches.then(|| line["address"].as_str().unwrap().to_owned())
+            })
+        })
+    }
+
+    /// Sends a signal by its name.
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill")
+            .args([&format!("-{signal}"), &self.child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for the end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(started.elapsed() < PATIENCE, "does not end: {}", self.stderr());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,122 @@
+//! Both services as separate processes, set up by the command line as an operator would.
+
+use std::{os::unix::fs::OpenOptionsExt, path::Path, process::Command};
+
+use accord::random::{Random, SystemRandom};
+use accord_cli::{dev::seed, dev_file::DevFile};
+use tempfile::TempDir;
+
+use super::process::{Process, accord};
+
+/// registry-service and token-service, each with its own database.
+pub struct Services {
+    pub registry: Process,
+    pub token: Process,
+    pub target: DevFile,
+    pub directory: TempDir,
+}
+
+impl Services {
+    /// Migrates, makes the callers, starts both, and fills in a tenant to try things on.
+    pub async fn start(registry_url: &str, token_url: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for name in ["registry.key", "token.key"] {
+            let mut key = [0; 32];
+            SystemRandom.fill(&mut key);
+            write_private(&at(name), &key);
+        }
+        let http_port = free_port();
+        let http_url = format!("http://127.0.0.1:{http_port}");
+        let registry = |arguments: &[&str]| {
+            let mut command = accord();
+            command
+                .arg("registry")
+                .args(arguments)
+                .env("ACCORD_REGISTRY_DATABASE_URL", registry_url)
+                .env("ACCORD_REGISTRY_MASTER_KEY_FILE", at("registry.key"))
+                .env("ACCORD_REGISTRY_PUBLIC_BASE_URL", &http_url)
+                .env("ACCORD_REGISTRY_LISTEN", "127.0.0.1:0");
+            command
+        };
+        run(registry(&["migrate"]));
+        let mut create_operator = vec!["operator", "create", "everything"];
+        for role in ["registrar", "approver", "security", "auditor", "admin"] {
+            create_operator.extend(["--role", role]);
+        }
+        let operator_token = run(registry(&create_operator));
+        let workload = |name, kind| run(registry(&["workload", "create", name, "--kind", kind]));
+        let token_service = workload("token-service", "token-service");
+        let workload_token = workload("pages", "internal-service");
+        write_private(&at("registry-token"), token_service.as_bytes());
+
+        let mut registry_process = Process::start(registry(&["serve"]), directory.path(), "registry");
+        let registry_grpc = registry_process.listening("grpc");
+
+        let token = |arguments: &[&str]| {
+            let mut command = accord();
+            command
+                .arg("token")
+                .args(arguments)
+                .env("ACCORD_TOKEN_DATABASE_URL", token_url)
+                .env("ACCORD_TOKEN_MASTER_KEY_FILE", at("token.key"))
+                .env("ACCORD_TOKEN_REGISTRY_URL", format!("http://{registry_grpc}"))
+                .env("ACCORD_TOKEN_REGISTRY_TOKEN_FILE", at("registry-token"))
+                .env("ACCORD_TOKEN_LISTEN", "127.0.0.1:0")
+                .env("ACCORD_TOKEN_HTTP_LISTEN", format!("127.0.0.1:{http_port}"));
+            command
+        };
+        run(token(&["migrate"]));
+        let mut token_process = Process::start(token(&["serve"]), directory.path(), "token");
+        let token_grpc = token_process.listening("grpc");
+        token_process.listening("http");
+
+        let seeded = seed::run(&registry_grpc, &operator_token, &SystemRandom).await.unwrap();
+        let target = DevFile {
+            registry_grpc,
+            token_grpc,
+            http_url,
+            operator_token,
+            workload_token,
+            tenant_id: seeded.tenant.tenant_id,
+            tenant_authority_url: seeded.tenant.tenant_authority_url,
+            cloud_api_url: seeded.tenant.cloud_api_url,
+            admin_account_name: seed::ADMIN_ACCOUNT_NAME.to_owned(),
+            admin_password: seeded.admin_password,
+            api_user_account_name: seed::API_USER_ACCOUNT_NAME.to_owned(),
+            scopes: Vec::new(),
+        };
+        Self {
+            registry: registry_process,
+            token: token_process,
+            target,
+            directory,
+        }
+    }
+}
+
+/// Runs a command to its end; what it prints, without the line break.
+fn run(mut command: Command) -> String {
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
+fn write_private(path: &Path, content: &[u8]) {
+    use std::io::Write;
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .unwrap()
+        .write_all(content)
+        .unwrap();
+}
+
+/// A port that was free a moment ago: the issuer's URL must be known before its listener is there.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}

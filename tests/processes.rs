@@ -1,0 +1,186 @@
+//! The services as processes: their command lines, what they refuse to start with, and how they stop.
+
+use std::{
+    os::unix::fs::PermissionsExt,
+    process::{Command, Output},
+};
+
+use accord::{
+    registry::v1::{ListTenantsRequest, tenant_service_client::TenantServiceClient},
+    testing,
+    token::v1::{IntrospectTokenRequest, token_service_client::TokenServiceClient},
+};
+use accord_cli::call::with_token;
+use tonic::Code;
+
+use crate::harness::{process::accord, services::Services};
+
+fn output(mut command: Command) -> Output {
+    command.output().unwrap()
+}
+
+fn registry(directory: &std::path::Path) -> Command {
+    let mut command = accord();
+    command.arg("registry").env(
+        "ACCORD_REGISTRY_DATABASE_URL",
+        format!("sqlite://{}", directory.join("registry.db").display()),
+    );
+    command
+}
+
+#[test]
+fn an_unknown_variable_key_or_flag_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = registry(directory.path());
+    command.arg("migrate").env("ACCORD_REGISTRY_LISTNE", "127.0.0.1:1");
+    let refused = output(command);
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("listne"), "{refused:?}");
+
+    let file = directory.path().join("registry.toml");
+    std::fs::write(&file, "databse_url = 'sqlite://x'").unwrap();
+    let mut command = registry(directory.path());
+    command.arg("migrate").arg("--config").arg(&file);
+    let refused = output(command);
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("databse_url"), "{refused:?}");
+
+    let mut command = registry(directory.path());
+    command.args(["migrate", "--listne", "127.0.0.1:1"]);
+    assert!(!output(command).status.success());
+
+    // Names of other subjects are not configuration.
+    let mut command = registry(directory.path());
+    command.arg("migrate").env("ACCORD_TEST_ANYTHING", "x").env("ACCORD_REQUIRE_ALL", "1");
+    let migrated = output(command);
+    assert!(migrated.status.success(), "{migrated:?}");
+}
+
+#[test]
+fn creating_callers_prints_the_token_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("key");
+    std::fs::write(&key, [7; 32]).unwrap();
+    std::fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
+    let with_key = |arguments: &[&str]| {
+        let mut command = registry(directory.path());
+        command.args(arguments).env("ACCORD_REGISTRY_MASTER_KEY_FILE", &key);
+        output(command)
+    };
+    let early = with_key(&["operator", "create", "ada", "--role", "admin"]);
+    assert!(!early.status.success(), "a database without tables can't hold operators");
+    assert!(String::from_utf8_lossy(&early.stderr).contains("migrate"), "{early:?}");
+
+    assert!(with_key(&["migrate"]).status.success());
+    let created = with_key(&["operator", "create", "ada", "--role", "admin", "--role", "auditor"]);
+    let printed = String::from_utf8(created.stdout).unwrap();
+    assert!(printed.starts_with("aco_") && printed.trim_end().lines().count() == 1, "{printed}");
+    let created = with_key(&["workload", "create", "pages", "--kind", "internal-service"]);
+    let printed = String::from_utf8(created.stdout).unwrap();
+    assert!(printed.starts_with("acw_") && printed.trim_end().lines().count() == 1, "{printed}");
+
+    for refused in [
+        with_key(&["operator", "create", "ada", "--role", "admin"]),
+        with_key(&["operator", "create", "eve", "--role", "root"]),
+        with_key(&["operator", "create", "eve"]),
+        with_key(&["workload", "create", "eve", "--kind", "other"]),
+    ] {
+        assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
+    }
+
+    std::fs::set_permissions(&key, PermissionsExt::from_mode(0o644)).unwrap();
+    let refused = with_key(&["operator", "create", "eve", "--role", "admin"]);
+    assert!(!refused.status.success(), "a master key that others can read must be refused");
+}
+
+#[test]
+fn plaintext_listeners_are_for_loopback() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("key");
+    std::fs::write(&key, [7; 32]).unwrap();
+    std::fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
+    let mut command = registry(directory.path());
+    assert!(output({ command.arg("migrate"); command }).status.success());
+    let mut command = registry(directory.path());
+    command
+        .args(["serve", "--listen", "0.0.0.0:0", "--public-base-url", "https://auth.example"])
+        .arg("--master-key-file")
+        .arg(&key);
+    let refused = output(command);
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("loopback"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_services_stop_on_sigterm_and_logs_are_json_lines() {
+    let (registry, token) = (testing::sqlite(), testing::sqlite());
+    let mut services = Services::start(&registry.url, &token.url).await;
+    let target = services.target.clone();
+    let mut tenants =
+        TenantServiceClient::new(with_token(&target.registry_grpc, &target.operator_token).unwrap());
+    tenants.list_tenants(ListTenantsRequest::default()).await.unwrap();
+
+    for process in [&mut services.token, &mut services.registry] {
+        process.signal("TERM");
+        assert!(process.wait().success(), "{}", process.stderr());
+        for line in process.stderr().lines() {
+            let line: serde_json::Value = serde_json::from_str(line).expect("a JSON line");
+            assert!(line["level"].is_string(), "{line}");
+        }
+    }
+    assert!(services.registry.stderr().contains("ListTenants"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_registry_nothing_is_answered_and_it_recovers_by_itself() {
+    let (registry, token) = (testing::sqlite(), testing::sqlite());
+    let mut services = Services::start(&registry.url, &token.url).await;
+    let target = services.target.clone();
+    let mut tokens = TokenServiceClient::new(with_token(&target.token_grpc, &target.workload_token).unwrap());
+    let request = || IntrospectTokenRequest {
+        tenant_id: target.tenant_id.clone(),
+        token: "not-a-token".to_owned(),
+        ..Default::default()
+    };
+    let answer = tokens.introspect_token(request()).await.unwrap().into_inner();
+    assert_eq!(answer.active, Some(false));
+
+    services.registry.signal("STOP");
+    let mut paused = tonic::Request::new(request());
+    paused.set_timeout(std::time::Duration::from_millis(500));
+    let status = tokens.introspect_token(paused).await.unwrap_err();
+    let expected = [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled];
+    assert!(expected.contains(&status.code()), "{status:?}");
+
+    services.registry.signal("CONT");
+    let answer = tokens.introspect_token(request()).await.unwrap().into_inner();
+    assert_eq!(answer.active, Some(false));
+
+    services.registry.signal("TERM");
+    services.registry.wait();
+    let status = tokens.introspect_token(request()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_id_is_found_in_the_logs_of_both_services() {
+    let (registry, token) = (testing::sqlite(), testing::sqlite());
+    let services = Services::start(&registry.url, &token.url).await;
+    let target = &services.target;
+    let mut tokens = TokenServiceClient::new(with_token(&target.token_grpc, &target.workload_token).unwrap());
+    // The hop of this test's own channel passes the id of its scope on, as a service would.
+    let context = accord::context::CallContext {
+        request_id: "trace-me-0001".to_owned(),
+        deadline: tokio::time::Instant::now() + std::time::Duration::from_secs(20),
+    };
+    let request = IntrospectTokenRequest {
+        tenant_id: target.tenant_id.clone(),
+        token: "not-a-token".to_owned(),
+        ..Default::default()
+    };
+    let answer = accord::context::scope(context, tokens.introspect_token(request)).await.unwrap();
+    assert_eq!(answer.metadata().get("x-request-id").unwrap(), "trace-me-0001");
+    for process in [&services.registry, &services.token] {
+        assert!(process.stderr().contains("trace-me-0001"), "{}", process.stderr());
+    }
+}
