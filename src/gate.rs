@@ -201,6 +201,78 @@ mod tests {
         }
     }
 
+    #[derive(Debug)]
+    struct Nobody;
+
+    #[tonic::async_trait]
+    impl crate::auth::CallerDirectory for Nobody {
+        async fn find_caller(
+            &self,
+            _token: &crate::opaque::OpaqueToken,
+        ) -> Result<Option<crate::auth::Caller>, Status> {
+            Ok(None)
+        }
+    }
+
+    /// Calls `/a.A/Open` through a gate, with `work` as the method.
+    async fn call<F>(headers: HeaderMap, work: impl Fn() -> F + Clone + Send + 'static) -> Response<Body>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let permissions = crate::auth::Permissions::new(&[("/a.A/Open", crate::auth::Access::Anyone)]);
+        let authorizer = Authorizer::new(permissions, std::sync::Arc::new(Nobody));
+        let method = tower::service_fn(move |_: Request<Body>| {
+            let work = work();
+            async move {
+                work.await;
+                Ok::<_, Infallible>(Response::new(Body::empty()))
+            }
+        });
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = "/a.A/Open".parse().unwrap();
+        *request.headers_mut() = headers;
+        GateLayer::new(authorizer).layer(method).call(request).await.unwrap()
+    }
+
+    fn code(response: &Response<Body>) -> Code {
+        let value = response.headers().get("grpc-status");
+        value.map_or(Code::Ok, |value| Code::from_bytes(value.as_bytes()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_ends_at_its_deadline_and_at_ours_without_one() {
+        let started = Instant::now();
+        let response = call(with("grpc-timeout", "250m"), std::future::pending::<()>).await;
+        assert_eq!(code(&response), Code::DeadlineExceeded);
+        assert_eq!(started.elapsed(), Duration::from_millis(250));
+
+        let started = Instant::now();
+        let response = call(with("grpc-timeout", "9H"), std::future::pending::<()>).await;
+        assert_eq!(code(&response), Code::DeadlineExceeded);
+        assert_eq!(started.elapsed(), MAX_CALL_TIME);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_internal_error_of_one_call() {
+        let response = call(HeaderMap::new(), || async { panic!("boom") }).await;
+        assert_eq!(code(&response), Code::Internal);
+        let message = response.headers().get("grpc-message").unwrap().to_str().unwrap();
+        assert!(!message.contains("boom"), "{message}");
+    }
+
+    #[tokio::test]
+    async fn the_request_id_is_there_for_the_work_and_in_the_answer() {
+        let seen = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+        let inside = seen.clone();
+        let response = call(with(REQUEST_ID, "from-outside-1"), move || {
+            let inside = inside.clone();
+            async move { *inside.lock().unwrap() = context::request_id() }
+        })
+        .await;
+        assert_eq!(response.headers().get(REQUEST_ID).unwrap(), "from-outside-1");
+        assert_eq!(*seen.lock().unwrap(), "from-outside-1");
+    }
+
     #[test]
     fn only_a_well_formed_request_id_is_kept() {
         assert_eq!(request_id(&with(REQUEST_ID, "abc-DEF_123")), "abc-DEF_123");

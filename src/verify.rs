@@ -186,3 +186,130 @@ pub fn key_id(token: &str) -> Option<String> {
     }
     jsonwebtoken::decode_header(token).ok()?.kid
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use aws_lc_rs::{
+        encoding::{AsDer, Pkcs8V1Der},
+        signature::{Ed25519KeyPair, KeyPair},
+    };
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    use jsonwebtoken::{EncodingKey, Header};
+
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+    const EXPECTED: Expected<'static> = Expected {
+        issuer: "https://auth.example/firm",
+        audience: "https://api.firm.example/v1",
+        tenant_id: "firm",
+    };
+
+    struct Signer {
+        key: EncodingKey,
+        x: String,
+    }
+
+    fn signer() -> Signer {
+        let pair = Ed25519KeyPair::generate().unwrap();
+        let public = pair.public_key().as_ref().to_vec();
+        let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+        Signer {
+            key: EncodingKey::from_ed_der(der.as_ref()),
+            x: URL_SAFE_NO_PAD.encode(public),
+        }
+    }
+
+    fn claims() -> AccessTokenClaims {
+        AccessTokenClaims {
+            iss: EXPECTED.issuer.into(),
+            aud: EXPECTED.audience.into(),
+            sub: "usr_1".into(),
+            client_id: "cli_1".into(),
+            tenant_id: EXPECTED.tenant_id.into(),
+            grant_id: "grt_1".into(),
+            family_id: None,
+            scope: "a b".into(),
+            jti: "1".into(),
+            iat: NOW as u32,
+            exp: NOW as u32 + 300,
+            rev: "e.0.0".into(),
+        }
+    }
+
+    fn header() -> Header {
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.typ = Some(ACCESS_TOKEN_TYPE.into());
+        header.kid = Some("k1".into());
+        header
+    }
+
+    fn set(signer: &Signer) -> KeySet {
+        let document = serde_json::json!({"keys": [
+            {"kty": "RSA", "kid": "other", "n": "AQAB", "e": "AQAB"},
+            {"kty": "OKP", "crv": "Ed25519", "kid": "k1", "x": signer.x, "use": "sig", "alg": "EdDSA"},
+        ]});
+        KeySet::from_json(document.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_genuine_token_counts_until_its_end() {
+        let signer = signer();
+        let token = jsonwebtoken::encode(&header(), &claims(), &signer.key).unwrap();
+        let keys = set(&signer);
+        assert_eq!(keys.verify(&token, &EXPECTED, NOW), Ok(claims()));
+        assert!(keys.verify(&token, &EXPECTED, NOW + 299).is_ok());
+        assert_eq!(keys.verify(&token, &EXPECTED, NOW + 300), Err(VerifyError::Expired));
+    }
+
+    #[test]
+    fn issuer_audience_and_tenant_must_be_exact() {
+        let signer = signer();
+        let token = jsonwebtoken::encode(&header(), &claims(), &signer.key).unwrap();
+        for expected in [
+            Expected { issuer: "https://auth.example/firm/", ..EXPECTED },
+            Expected { audience: "https://api.firm.example/v1/", ..EXPECTED },
+            Expected { tenant_id: "firm2", ..EXPECTED },
+        ] {
+            assert_eq!(set(&signer).verify(&token, &expected, NOW), Err(VerifyError::WrongTarget));
+        }
+    }
+
+    #[test]
+    fn another_key_type_or_algorithm_is_refused() {
+        let signer = signer();
+        let keys = set(&signer);
+        let with = |header: Header, key: &EncodingKey| jsonwebtoken::encode(&header, &claims(), key).unwrap();
+
+        let forged = with(header(), &self::signer().key);
+        assert_eq!(keys.verify(&forged, &EXPECTED, NOW), Err(VerifyError::Signature));
+        let unknown = with(Header { kid: Some("k2".into()), ..header() }, &signer.key);
+        assert_eq!(keys.verify(&unknown, &EXPECTED, NOW), Err(VerifyError::UnknownKey));
+        let id_token = with(Header { typ: Some("JWT".into()), ..header() }, &signer.key);
+        assert_eq!(keys.verify(&id_token, &EXPECTED, NOW), Err(VerifyError::Malformed));
+
+        // The public key as an HMAC secret: the classic confusion of algorithms.
+        let secret = EncodingKey::from_secret(&URL_SAFE_NO_PAD.decode(&signer.x).unwrap());
+        let hmac = with(Header { alg: Algorithm::HS256, ..header() }, &secret);
+        assert_eq!(keys.verify(&hmac, &EXPECTED, NOW), Err(VerifyError::Malformed));
+
+        let payload = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&claims()).unwrap());
+        let none = URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"at+jwt","kid":"k1"}"#);
+        for bad in ["", "a.b.c", "..", &format!("{none}.{payload}."), &"x".repeat(MAX_TOKEN_BYTES + 1)] {
+            assert_eq!(keys.verify(bad, &EXPECTED, NOW), Err(VerifyError::Malformed));
+        }
+    }
+
+    #[test]
+    fn a_changed_claim_breaks_the_signature() {
+        let signer = signer();
+        let token = jsonwebtoken::encode(&header(), &claims(), &signer.key).unwrap();
+        let mut parts: Vec<&str> = token.split('.').collect();
+        let widened = AccessTokenClaims { scope: "a b c".into(), ..claims() };
+        let payload = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&widened).unwrap());
+        parts[1] = &payload;
+        let refused = set(&signer).verify(&parts.join("."), &EXPECTED, NOW);
+        assert_eq!(refused, Err(VerifyError::Signature));
+    }
+}

@@ -1,1 +1,46 @@
-//! Not yet written.
+//! `ScopeService`.
+
+use accord::{
+    auth::Principal,
+    registry::v1::{self as pb, scope_service_server::ScopeService},
+};
+use tonic::{Request, Response, Status};
+
+use super::{Api, creation};
+use crate::{convert::scope as convert, error::Error, scope};
+
+#[tonic::async_trait]
+impl ScopeService for Api {
+    async fn create_scope(
+        &self,
+        request: Request<pb::CreateScopeRequest>,
+    ) -> Result<Response<pb::CreateScopeResponse>, Status> {
+        let (new, request_id) = convert::create(request.get_ref().clone()).map_err(Error::from)?;
+        let creation = creation(&request, "CreateScope", request_id);
+        let scope = scope::create(&self.store, &creation, new).await?;
+        Ok(Response::new(pb::CreateScopeResponse {
+            scope: Some(convert::message(scope)),
+        }))
+    }
+
+    async fn list_scopes(
+        &self,
+        request: Request<pb::ListScopesRequest>,
+    ) -> Result<Response<pb::ListScopesResponse>, Status> {
+        let page = convert::list(request.get_ref()).map_err(Error::from)?;
+        let scopes = scope::list(&self.store, &page).await?;
+        Ok(Response::new(convert::list_response(scopes)))
+    }
+
+    async fn update_scope(
+        &self,
+        request: Request<pb::UpdateScopeRequest>,
+    ) -> Result<Response<pb::UpdateScopeResponse>, Status> {
+        let origin = Principal::of(&request).origin();
+        let (name, update) = convert::update(request.into_inner()).map_err(Error::from)?;
+        let scope = scope::update(&self.store, &origin, &name, update).await?;
+        Ok(Response::new(pb::UpdateScopeResponse {
+            scope: Some(convert::message(scope)),
+        }))
+    }
+}

@@ -1,1 +1,207 @@
-//! Not yet written.
+//! The scope catalogue in the database.
+
+use accord::{
+    clock::UnixMillis,
+    id::ScopeName,
+    page::{Page, PageRequest},
+    store::{
+        Creation, StoreError,
+        audit::{Event, Origin},
+        change::Change,
+        idempotency::Outcome,
+    },
+};
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect, sea_query::Expr,
+};
+
+use super::{
+    Store, change_kind, commit, corrupt,
+    entity::scope::{ActiveModel, Column, Entity, Model},
+};
+use crate::{
+    error::Error,
+    scope::{NewScope, Scope, ScopeUpdate},
+};
+
+impl Store {
+    /// Adds a scope, enabled.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`], [`Error::RequestIdReused`].
+    pub async fn create_scope(&self, creation: &Creation, new: NewScope) -> Result<Scope, Error> {
+        let (tx, outcome) = self.begin_creation(creation).await?;
+        let reservation = match outcome {
+            Outcome::Replay { .. } => return find(&tx, &new.name).await?.ok_or(corrupt("idempotency")),
+            Outcome::New(reservation) => reservation,
+        };
+        let now = self.now().as_millis();
+        let row = ActiveModel {
+            name: Set(new.name.to_string()),
+            description: Set(new.description),
+            enabled: Set(true),
+            created_at: Set(now),
+            updated_at: Set(now),
+        };
+        let row = row.insert(&tx).await.map_err(|error| match StoreError::from(error) {
+            StoreError::Conflict => Error::AlreadyExists("scope"),
+            other => other.into(),
+        })?;
+        reservation.complete(&tx, new.name.as_str()).await?;
+        let event = Event::new("scope.create").subject(new.name.as_str());
+        self.audit(&tx, &creation.origin, event).await?;
+        self.bump(&tx, &[changed(&new.name)]).await?;
+        commit(tx).await?;
+        scope(row)
+    }
+
+    /// Lists the catalogue by name.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn list_scopes(&self, page: &PageRequest) -> Result<Page<Scope>, Error> {
+        let mut query = Entity::find().order_by_asc(Column::Name).limit(page.fetch());
+        if let Some(after) = page.after() {
+            query = query.filter(Column::Name.gt(after));
+        }
+        let rows = query.all(self.db.read()).await.map_err(StoreError::from)?;
+        let scopes = rows.into_iter().map(scope).collect::<Result<Vec<_>, _>>()?;
+        Ok(page.finish(scopes, |scope| scope.name.to_string()))
+    }
+
+    /// Changes the fields given.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn update_scope(&self, origin: &Origin, name: &ScopeName, update: ScopeUpdate) -> Result<Scope, Error> {
+        let tx = self.db.write().await?;
+        let mut event = Event::new("scope.update").subject(name.as_str());
+        let mut fields = Vec::new();
+        let mut query = Entity::update_many()
+            .filter(Column::Name.eq(name.as_str()))
+            .col_expr(Column::UpdatedAt, Expr::value(self.now().as_millis()));
+        if let Some(description) = update.description {
+            query = query.col_expr(Column::Description, Expr::value(description));
+            fields.push("description");
+        }
+        if let Some(enabled) = update.enabled {
+            query = query.col_expr(Column::Enabled, Expr::value(enabled));
+            fields.push("enabled");
+            event = event.detail("enabled", enabled.to_string());
+        }
+        let updated = query.exec(&tx).await.map_err(StoreError::from)?;
+        if updated.rows_affected == 0 {
+            return Err(Error::NotFound("scope"));
+        }
+        let event = event.detail("fields", fields.join(","));
+        self.audit(&tx, origin, event).await?;
+        let scope = find(&tx, name).await?.ok_or(Error::NotFound("scope"))?;
+        self.bump(&tx, &[changed(name)]).await?;
+        commit(tx).await?;
+        Ok(scope)
+    }
+}
+
+async fn find(conn: &impl ConnectionTrait, name: &ScopeName) -> Result<Option<Scope>, Error> {
+    let row = Entity::find_by_id(name.as_str())
+        .one(conn)
+        .await
+        .map_err(StoreError::from)?;
+    row.map(scope).transpose()
+}
+
+fn changed(name: &ScopeName) -> Change {
+    Change {
+        kind: change_kind::SCOPE,
+        id: name.to_string(),
+        tenant_id: None,
+    }
+}
+
+fn scope(row: Model) -> Result<Scope, Error> {
+    Ok(Scope {
+        name: ScopeName::parse(&row.name).map_err(|_| corrupt("scopes"))?,
+        description: row.description,
+        enabled: row.enabled,
+        created_at: UnixMillis::from_millis(row.created_at),
+        updated_at: UnixMillis::from_millis(row.updated_at),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use accord::{store::change, testing::databases};
+
+    use super::*;
+    use crate::store::testing::{audited, creation, origin, repeatable, store};
+
+    fn new(name: &str) -> NewScope {
+        NewScope {
+            name: ScopeName::parse(name).unwrap(),
+            description: "reads contacts".into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_taken_once_and_a_repeated_call_answers_the_same() {
+        for database in databases() {
+            let (store, _) = store(&database.url).await;
+            let call = repeatable("CreateScope", b"contacts.read");
+            let first = store.create_scope(&call, new("contacts.read")).await.unwrap();
+            assert!(first.enabled);
+            assert_eq!(store.create_scope(&call, new("contacts.read")).await.unwrap(), first);
+            let again = store.create_scope(&creation("CreateScope"), new("contacts.read")).await;
+            assert!(matches!(again, Err(Error::AlreadyExists("scope"))), "{database:?}");
+            assert_eq!(audited(&store).await, ["scope.create"], "{database:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_fields_given_change_and_the_feed_tells_it() {
+        for database in databases() {
+            let (store, clock) = store(&database.url).await;
+            let made = store.create_scope(&creation("CreateScope"), new("contacts.read")).await.unwrap();
+            clock.advance(std::time::Duration::from_secs(1));
+            let update = ScopeUpdate {
+                enabled: Some(false),
+                ..ScopeUpdate::default()
+            };
+            let changed = store.update_scope(&origin(), &made.name, update.clone()).await.unwrap();
+            let expected = Scope {
+                enabled: false,
+                updated_at: store.now(),
+                ..made
+            };
+            assert_eq!(changed, expected, "{database:?}");
+            let unknown = ScopeName::parse("contacts.write").unwrap();
+            let missing = store.update_scope(&origin(), &unknown, update).await;
+            assert!(matches!(missing, Err(Error::NotFound("scope"))));
+            let changes = change::list_after(store.db.read(), 0, 10).await.unwrap();
+            let ids: Vec<_> = changes.iter().map(|c| (c.kind.as_str(), c.id.as_str())).collect();
+            assert_eq!(ids, [("scope", "contacts.read"), ("scope", "contacts.read")], "{database:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_catalogue_is_listed_by_name_page_by_page() {
+        for database in databases() {
+            let (store, _) = store(&database.url).await;
+            for name in ["c", "a", "d", "b", "e"] {
+                store.create_scope(&creation("CreateScope"), new(name)).await.unwrap();
+            }
+            let (mut seen, mut token) = (Vec::new(), String::new());
+            loop {
+                let page = PageRequest::parse("scopes", &[], 2, &token).unwrap();
+                let page = store.list_scopes(&page).await.unwrap();
+                seen.extend(page.items.into_iter().map(|scope| scope.name.to_string()));
+                token = page.next_page_token;
+                if token.is_empty() {
+                    break;
+                }
+            }
+            assert_eq!(seen, ["a", "b", "c", "d", "e"], "{database:?}");
+        }
+    }
+}
