@@ -142,6 +142,20 @@ pub async fn revoke_workload(store: &Store, origin: &Origin, id: &WorkloadId) ->
     store.revoke_workload(origin, id).await
 }
 
+/// Revokes the live operators and workloads of these names, such as those of an earlier start.
+///
+/// # Errors
+/// [`Error::Store`].
+pub async fn revoke_by_name(store: &Store, origin: &Origin, names: &[&str]) -> Result<(), Error> {
+    for operator in store.find_live_operators(names).await? {
+        store.revoke_operator(origin, &operator.operator_id).await?;
+    }
+    for workload in store.find_live_workloads(names).await? {
+        store.revoke_workload(origin, &workload.workload_id).await?;
+    }
+    Ok(())
+}
+
 /// Whose bearer token this is; `None` for a revoked one, an unknown one, and a token that is no
 /// bearer token of an operator or workload.
 ///
@@ -150,8 +164,16 @@ pub async fn revoke_workload(store: &Store, origin: &Origin, id: &WorkloadId) ->
 pub async fn find_by_token(store: &Store, token: &OpaqueToken) -> Result<Option<CallerRecord>, Error> {
     let digest = token.digest();
     match token.kind() {
-        TokenKind::Operator => Ok(store.find_operator_by_token(&digest).await?.map(CallerRecord::Operator)),
-        TokenKind::Workload => Ok(store.find_workload_by_token(&digest).await?.map(CallerRecord::Workload)),
-        TokenKind::AuthorizationCode | TokenKind::Claim | TokenKind::Enrolment | TokenKind::AdminSession => Ok(None),
+        TokenKind::Operator => Ok(store
+            .find_operator_by_token(&digest)
+            .await?
+            .map(CallerRecord::Operator)),
+        TokenKind::Workload => Ok(store
+            .find_workload_by_token(&digest)
+            .await?
+            .map(CallerRecord::Workload)),
+        TokenKind::AuthorizationCode | TokenKind::Claim | TokenKind::Enrolment | TokenKind::AdminSession => {
+            Ok(None)
+        }
     }
 }

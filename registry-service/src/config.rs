@@ -23,7 +23,11 @@ pub const ENVIRONMENT_PREFIX: &str = "ACCORD_REGISTRY_";
 
 /// The command line.
 #[derive(Debug, Parser)]
-#[command(name = "registry-service", version, about = "Who exists: tenants, users, third-party clients")]
+#[command(
+    name = "registry-service",
+    version,
+    about = "Who exists: tenants, users, third-party clients"
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -245,7 +249,13 @@ mod tests {
             let settings = settings(given).checked(Needs::Everything).unwrap();
             assert_eq!(settings.public_base_url, kept);
         }
-        for bad in ["http://auth.example", "ftp://auth.example", "auth.example", "https://", "https://a.example/?q"] {
+        for bad in [
+            "http://auth.example",
+            "ftp://auth.example",
+            "auth.example",
+            "https://",
+            "https://a.example/?q",
+        ] {
             let error = settings(bad).checked(Needs::Everything).unwrap_err().to_string();
             assert!(error.contains("public_base_url"), "{error}");
             assert!(!error.contains(bad), "{error}");
@@ -264,7 +274,8 @@ mod tests {
 
     #[test]
     fn flags_come_after_the_subcommand_and_roles_repeat() {
-        let line = "registry-service operator create Ada --role admin --role auditor --database-url sqlite://x.db";
+        let line =
+            "registry-service operator create Ada --role admin --role auditor --database-url sqlite://x.db";
         let cli = Cli::try_parse_from(line.split(' ')).unwrap();
         let Command::Operator {
             command: OperatorCommand::Create { name, roles, flags },

@@ -155,7 +155,12 @@ impl NewIntegrationRequest {
         References {
             prefix: "",
             tenants: self.tenant_ids.iter().cloned().enumerate().collect(),
-            scopes: self.scopes.iter().map(|scope| scope.name.clone()).enumerate().collect(),
+            scopes: self
+                .scopes
+                .iter()
+                .map(|scope| scope.name.clone())
+                .enumerate()
+                .collect(),
         }
     }
 }
@@ -220,7 +225,11 @@ pub async fn get(store: &Store, id: &IntegrationRequestId) -> Result<Integration
 ///
 /// # Errors
 /// [`Error::Store`].
-pub async fn list(store: &Store, state: Option<State>, page: &PageRequest) -> Result<Page<IntegrationRequest>, Error> {
+pub async fn list(
+    store: &Store,
+    state: Option<State>,
+    page: &PageRequest,
+) -> Result<Page<IntegrationRequest>, Error> {
     store.list_integration_requests(state, page).await
 }
 
@@ -228,8 +237,14 @@ pub async fn list(store: &Store, state: Option<State>, page: &PageRequest) -> Re
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::WrongState`].
-pub async fn approve(store: &Store, origin: &Origin, id: &IntegrationRequestId) -> Result<IntegrationRequest, Error> {
-    store.decide_integration_request(origin, id, Decision::Approve).await
+pub async fn approve(
+    store: &Store,
+    origin: &Origin,
+    id: &IntegrationRequestId,
+) -> Result<IntegrationRequest, Error> {
+    store
+        .decide_integration_request(origin, id, Decision::Approve)
+        .await
 }
 
 /// Rejects a request, with a reason.
@@ -283,7 +298,11 @@ mod tests {
         ];
         for (step, from, to) in steps {
             for state in State::ALL {
-                let expected = if state == from { Ok(to) } else { Err(InvalidTransition { from: state }) };
+                let expected = if state == from {
+                    Ok(to)
+                } else {
+                    Err(InvalidTransition { from: state })
+                };
                 assert_eq!(step(state), expected);
             }
         }

@@ -8,6 +8,7 @@ pub mod account_name;
 pub mod caller;
 pub mod client;
 pub mod client_secret;
+mod command;
 pub mod config;
 pub mod convert;
 pub mod delivery;
@@ -22,3 +23,5 @@ pub mod server;
 pub mod store;
 pub mod tenant;
 pub mod user;
+
+pub use command::run;

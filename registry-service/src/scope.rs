@@ -62,6 +62,11 @@ pub async fn list(store: &Store, page: &PageRequest) -> Result<Page<Scope>, Erro
 ///
 /// # Errors
 /// [`Error::NotFound`].
-pub async fn update(store: &Store, origin: &Origin, name: &ScopeName, update: ScopeUpdate) -> Result<Scope, Error> {
+pub async fn update(
+    store: &Store,
+    origin: &Origin,
+    name: &ScopeName,
+    update: ScopeUpdate,
+) -> Result<Scope, Error> {
     store.update_scope(origin, name, update).await
 }

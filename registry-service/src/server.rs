@@ -14,9 +14,9 @@ use accord::{
     registry::v1::{
         client_service_server::ClientServiceServer, directory_service_server::DirectoryServiceServer,
         integration_request_service_server::IntegrationRequestServiceServer,
-        operator_service_server::OperatorServiceServer, provisioning_service_server::ProvisioningServiceServer,
-        scope_service_server::ScopeServiceServer, tenant_service_server::TenantServiceServer,
-        user_service_server::UserServiceServer,
+        operator_service_server::OperatorServiceServer,
+        provisioning_service_server::ProvisioningServiceServer, scope_service_server::ScopeServiceServer,
+        tenant_service_server::TenantServiceServer, user_service_server::UserServiceServer,
     },
     server::{DRAIN, GrpcServer, Health, MAX_MESSAGE_BYTES},
     store::{
@@ -92,7 +92,11 @@ impl Registry {
     /// another one.
     pub async fn open(settings: &Settings, clock: SharedClock, random: SharedRandom) -> anyhow::Result<Self> {
         let db = connect(settings).await?;
-        if !db.is_migrated::<Migrator>().await.context("reading the database's version")? {
+        if !db
+            .is_migrated::<Migrator>()
+            .await
+            .context("reading the database's version")?
+        {
             bail!("the database's tables are not up to date: run `registry-service migrate` first");
         }
         let master = FileMasterKey::load(&settings.master_key_file)?;
@@ -187,7 +191,9 @@ async fn tell_readiness(store: &Store, health: &Health, stop: &CancellationToken
     let looks = async {
         loop {
             ticks.tick().await;
-            let ready = timeout(READINESS_PATIENCE, is_ready(store)).await.unwrap_or(false);
+            let ready = timeout(READINESS_PATIENCE, is_ready(store))
+                .await
+                .unwrap_or(false);
             if was_ready != Some(ready) {
                 tracing::info!(ready, "readiness");
                 was_ready = Some(ready);
@@ -231,4 +237,37 @@ async fn clear_away(store: &Store, stop: &CancellationToken) {
         }
     };
     stop.run_until_cancelled(rounds).await;
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use accord::{
+        clock::{Clock, SystemClock},
+        testing::{postgres, sqlite},
+    };
+
+    use super::*;
+    use crate::store::testing::store;
+
+    #[tokio::test]
+    async fn a_clock_far_from_the_databases_is_not_ready() {
+        let Some(database) = postgres() else { return };
+        let (store, clock) = store(&database.url).await;
+        clock.set(SystemClock.now());
+        assert!(is_ready(&store).await);
+        clock.set(SystemClock.now().plus(Duration::from_secs(60)));
+        assert!(!is_ready(&store).await);
+        clock.set(SystemClock.now().minus(Duration::from_secs(60)));
+        assert!(!is_ready(&store).await);
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_gone_is_not_ready() {
+        let database = sqlite();
+        let (store, _) = store(&database.url).await;
+        assert!(is_ready(&store).await);
+        store.db.close().await.unwrap();
+        assert!(!is_ready(&store).await);
+    }
 }

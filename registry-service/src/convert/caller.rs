@@ -13,13 +13,15 @@ use accord::{
 use uuid::Uuid;
 
 use super::page;
-use crate::caller::{CallerRecord, NewOperator, NewWorkload, Operator, Workload};
+use crate::caller::{NewOperator, NewWorkload, Operator, Workload};
 
 /// Reads a `CreateOperatorRequest`.
 ///
 /// # Errors
 /// All violations.
-pub fn create_operator(request: &pb::CreateOperatorRequest) -> Result<(NewOperator, Option<Uuid>), Violations> {
+pub fn create_operator(
+    request: &pb::CreateOperatorRequest,
+) -> Result<(NewOperator, Option<Uuid>), Violations> {
     let mut v = Violations::default();
     let request_id = v.request_id("request_id", &request.request_id);
     let name = v.text("name", &request.name, 1..=100);
@@ -40,7 +42,10 @@ fn roles(v: &mut Violations, numbers: &[i32]) -> Vec<Role> {
     for (index, number) in numbers.iter().take(100).enumerate() {
         match pb::OperatorRole::try_from(*number).ok().and_then(read_role) {
             Some(role) if seen.insert(role) => roles.push(role),
-            Some(_) => v.add(list_field("roles", index), "must be different from those before it"),
+            Some(_) => v.add(
+                list_field("roles", index),
+                "must be different from those before it",
+            ),
             None => v.add(list_field("roles", index), "must be a known role"),
         }
     }
@@ -51,7 +56,9 @@ fn roles(v: &mut Violations, numbers: &[i32]) -> Vec<Role> {
 ///
 /// # Errors
 /// All violations.
-pub fn create_workload(request: &pb::CreateWorkloadRequest) -> Result<(NewWorkload, Option<Uuid>), Violations> {
+pub fn create_workload(
+    request: &pb::CreateWorkloadRequest,
+) -> Result<(NewWorkload, Option<Uuid>), Violations> {
     let mut v = Violations::default();
     let request_id = v.request_id("request_id", &request.request_id);
     let name = v.text("name", &request.name, 1..=100);
@@ -120,15 +127,6 @@ pub fn workload(workload: Workload) -> pb::Workload {
         kind: kind(workload.kind).into(),
         create_time: Some(workload.created_at.to_timestamp()),
         revoke_time: workload.revoked_at.map(|at| at.to_timestamp()),
-    }
-}
-
-/// Writes an operator or a workload, as `AuthenticateCaller` answers it.
-pub fn caller(record: CallerRecord) -> pb::authenticate_caller_response::Caller {
-    use pb::authenticate_caller_response::Caller;
-    match record {
-        CallerRecord::Operator(found) => Caller::Operator(operator(found)),
-        CallerRecord::Workload(found) => Caller::Workload(workload(found)),
     }
 }
 
@@ -208,7 +206,11 @@ mod tests {
                 ..Default::default()
             };
             let violations = create_operator(&request).err().unwrap_or_default();
-            violations.into_vec().into_iter().map(|v| v.field).collect::<Vec<_>>()
+            violations
+                .into_vec()
+                .into_iter()
+                .map(|v| v.field)
+                .collect::<Vec<_>>()
         };
         assert_eq!(refused(&[]), ["roles"]);
         assert_eq!(refused(&[1, 0, 1, 99]), ["roles[1]", "roles[2]", "roles[3]"]);

@@ -1,1 +1,175 @@
-//! Not yet written.
+//! token-service's questions and answers between messages and nouns.
+
+use accord::{
+    clock::UnixMillis,
+    field::{Violations, list_field},
+    id::{ClientId, SecretId, TenantId},
+    registry::v1 as pb,
+    store::change::{ChangeRow, Position},
+};
+
+use super::{client, tenant, user};
+use crate::{
+    client::ClientProfile,
+    client_secret::SecretUse,
+    directory::Changes,
+    store::change_kind,
+    tenant::{Tenant, authority_url},
+    user::User,
+};
+
+/// The most uses that one report may hold.
+pub const MAX_USES: usize = 1000;
+
+/// Writes a position.
+pub fn position(position: Position) -> pb::FeedPosition {
+    pb::FeedPosition {
+        epoch: position.epoch,
+        seq: position.seq,
+    }
+}
+
+/// Reads a client's id.
+///
+/// # Errors
+/// The violation.
+pub fn client_id(client_id: &str) -> Result<ClientId, Violations> {
+    let mut v = Violations::default();
+    v.check("client_id", ClientId::parse(client_id)).ok_or(v)
+}
+
+/// Writes a client's profile.
+pub fn client_profile(profile: ClientProfile) -> pb::ClientProfile {
+    let scopes = profile.scopes.into_iter().map(|scope| pb::ProfileScope {
+        name: scope.name.into(),
+        description: scope.description,
+        reason: scope.reason,
+    });
+    pb::ClientProfile {
+        client_id: profile.client_id.into(),
+        display_name: profile.display_name,
+        partner_name: profile.partner_name,
+        purpose: profile.purpose,
+        state: client::state(profile.state).into(),
+        tenant_ids: profile.tenant_ids.into_iter().map(String::from).collect(),
+        scopes: scopes.collect(),
+        redirect_uris: profile.redirect_uris,
+        version: profile.version,
+        tokens_ended_seq: profile.tokens_ended_seq,
+        families_ended_seq: profile.families_ended_seq,
+    }
+}
+
+/// Writes a tenant's profile.
+pub fn tenant_profile(profile: Tenant, public_base_url: &str) -> pb::TenantProfile {
+    pb::TenantProfile {
+        tenant_authority_url: authority_url(public_base_url, &profile.tenant_id),
+        tenant_id: profile.tenant_id.into(),
+        display_name: profile.display_name,
+        state: tenant::state(profile.state).into(),
+        cloud_api_url: profile.cloud_api_url,
+        tokens_ended_seq: profile.tokens_ended_seq,
+    }
+}
+
+/// Writes a user's profile.
+pub fn user_profile(profile: User) -> pb::UserProfile {
+    pb::UserProfile {
+        user_id: profile.user_id.into(),
+        tenant_id: profile.tenant_id.into(),
+        label: profile.label,
+        tenant_admin: profile.tenant_admin,
+        state: user::state(profile.state).into(),
+        tokens_ended_seq: profile.tokens_ended_seq,
+        sessions_ended_seq: profile.sessions_ended_seq,
+    }
+}
+
+/// Reads a `ListChangesRequest`: after which position, and how many at most.
+///
+/// # Errors
+/// All violations.
+pub fn list_changes(request: pb::ListChangesRequest) -> Result<(Option<Position>, u64), Violations> {
+    let mut v = Violations::default();
+    let after = request.after.unwrap_or_default();
+    if after.seq < 0 {
+        v.add("after.seq", "must not be negative");
+    }
+    let Ok(limit) = u64::try_from(request.page_size) else {
+        v.add("page_size", "must not be negative");
+        return Err(v);
+    };
+    if !v.is_empty() {
+        return Err(v);
+    }
+    let after = (!after.epoch.is_empty()).then_some(Position {
+        epoch: after.epoch,
+        seq: after.seq,
+    });
+    Ok((after, limit))
+}
+
+/// Writes changes.
+pub fn list_changes_response(changes: Changes) -> pb::ListChangesResponse {
+    pb::ListChangesResponse {
+        changes: changes.changes.into_iter().map(change).collect(),
+        position: Some(position(changes.position)),
+        reset: changes.reset,
+        more: changes.more,
+    }
+}
+
+fn change(row: ChangeRow) -> pb::Change {
+    let kind = match row.kind.as_str() {
+        change_kind::TENANT => pb::ChangeKind::Tenant,
+        change_kind::USER => pb::ChangeKind::User,
+        change_kind::CLIENT => pb::ChangeKind::Client,
+        change_kind::SCOPE => pb::ChangeKind::Scope,
+        change_kind::CALLER => pb::ChangeKind::Caller,
+        _ => pb::ChangeKind::Unspecified,
+    };
+    pb::Change {
+        seq: row.seq,
+        kind: kind.into(),
+        id: row.id,
+        tenant_id: row.tenant_id.map(String::from).unwrap_or_default(),
+    }
+}
+
+/// Reads a `ReportSecretUseRequest`.
+///
+/// # Errors
+/// All violations.
+pub fn uses(request: pb::ReportSecretUseRequest) -> Result<Vec<SecretUse>, Violations> {
+    let mut v = Violations::default();
+    if request.uses.len() > MAX_USES {
+        v.add("uses", "must have at most 1000 elements");
+        return Err(v);
+    }
+    let mut uses = Vec::with_capacity(request.uses.len());
+    for (index, used) in request.uses.into_iter().enumerate() {
+        let field = list_field("uses", index);
+        let client_id = v.check(&format!("{field}.client_id"), ClientId::parse(&used.client_id));
+        let secret_id = v.check(&format!("{field}.secret_id"), SecretId::parse(&used.secret_id));
+        let used_at = used.used_time.as_ref().and_then(UnixMillis::from_timestamp);
+        if used_at.is_none() {
+            v.add(format!("{field}.used_time"), "must be a time from 1970 on");
+        }
+        if let (Some(client_id), Some(secret_id), Some(used_at)) = (client_id, secret_id, used_at) {
+            uses.push(SecretUse {
+                client_id,
+                secret_id,
+                used_at,
+            });
+        }
+    }
+    if v.is_empty() { Ok(uses) } else { Err(v) }
+}
+
+/// Reads a tenant's id.
+///
+/// # Errors
+/// The violation.
+pub fn tenant_id(tenant_id: &str) -> Result<TenantId, Violations> {
+    tenant::tenant_id(tenant_id)
+}

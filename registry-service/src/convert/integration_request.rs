@@ -40,7 +40,9 @@ pub fn submit(
     let redirect_uris = redirect_uris(&mut v, "redirect_uris", &request.redirect_uris);
     let notes = v.multiline("notes", &request.notes, 0..=4000);
     match (request_id, partner_name, contact_email, goals, notes) {
-        (Some(request_id), Some(partner_name), Some(contact_email), Some(goals), Some(notes)) if v.is_empty() => {
+        (Some(request_id), Some(partner_name), Some(contact_email), Some(goals), Some(notes))
+            if v.is_empty() =>
+        {
             let new = NewIntegrationRequest {
                 partner_name,
                 contact_email,
@@ -82,7 +84,11 @@ pub fn tenant_ids(v: &mut Violations, references: &mut References, ids: &[String
 
 /// Reads a list of 1 to 100 different scopes with reasons, at `<prefix>scopes`. What can be read is
 /// added to `references`.
-pub fn scopes(v: &mut Violations, references: &mut References, scopes: &[pb::RequestedScope]) -> Vec<RequestedScope> {
+pub fn scopes(
+    v: &mut Violations,
+    references: &mut References,
+    scopes: &[pb::RequestedScope],
+) -> Vec<RequestedScope> {
     let field = format!("{}scopes", references.prefix);
     let mut seen = HashSet::new();
     let mut read = Vec::new();
@@ -142,14 +148,17 @@ fn counted<'a, T>(
 /// The violation.
 pub fn integration_request_id(id: &str) -> Result<IntegrationRequestId, Violations> {
     let mut v = Violations::default();
-    v.check("integration_request_id", IntegrationRequestId::parse(id)).ok_or(v)
+    v.check("integration_request_id", IntegrationRequestId::parse(id))
+        .ok_or(v)
 }
 
 /// Reads a `RejectIntegrationRequestRequest`.
 ///
 /// # Errors
 /// All violations.
-pub fn reject(request: &pb::RejectIntegrationRequestRequest) -> Result<(IntegrationRequestId, String), Violations> {
+pub fn reject(
+    request: &pb::RejectIntegrationRequestRequest,
+) -> Result<(IntegrationRequestId, String), Violations> {
     let mut v = Violations::default();
     let id = v.check(
         "integration_request_id",
@@ -166,7 +175,9 @@ pub fn reject(request: &pb::RejectIntegrationRequestRequest) -> Result<(Integrat
 ///
 /// # Errors
 /// All violations.
-pub fn list(request: &pb::ListIntegrationRequestsRequest) -> Result<(Option<State>, PageRequest), Violations> {
+pub fn list(
+    request: &pb::ListIntegrationRequestsRequest,
+) -> Result<(Option<State>, PageRequest), Violations> {
     let mut v = Violations::default();
     let state = match pb::IntegrationRequestState::try_from(request.state) {
         Ok(pb::IntegrationRequestState::Unspecified) => Some(None),
@@ -297,7 +308,10 @@ mod tests {
             ..Default::default()
         })
         .unwrap_err();
-        assert_eq!(fields(&malformed.violations), ["tenant_ids", "scopes", "redirect_uris"]);
+        assert_eq!(
+            fields(&malformed.violations),
+            ["tenant_ids", "scopes", "redirect_uris"]
+        );
         assert_eq!(malformed.references.tenants.len(), MAX_REFERENCES);
     }
 }

@@ -46,7 +46,9 @@ pub fn update(request: pb::UpdateScopeRequest) -> Result<(ScopeName, ScopeUpdate
     let mut update = ScopeUpdate::default();
     for path in mask(&mut v, request.update_mask, &["description", "enabled"]) {
         match path.as_str() {
-            "description" => update.description = v.multiline("scope.description", &scope.description, 1..=1000),
+            "description" => {
+                update.description = v.multiline("scope.description", &scope.description, 1..=1000)
+            }
             "enabled" => update.enabled = Some(scope.enabled),
             _ => {}
         }

@@ -1,1 +1,138 @@
-//! Not yet written.
+//! `ClientService`.
+
+use accord::{
+    auth::Principal,
+    registry::v1::{
+        self as pb, client_service_server::ClientService, create_client_secret_response, register_client_response,
+    },
+};
+use tonic::{Request, Response, Status};
+
+use super::{Api, creation};
+use crate::{client, client_secret, convert::client as convert, delivery::Handover, error::Error, integration_request};
+
+#[tonic::async_trait]
+impl ClientService for Api {
+    async fn register_client(
+        &self,
+        request: Request<pb::RegisterClientRequest>,
+    ) -> Result<Response<pb::RegisterClientResponse>, Status> {
+        use register_client_response::Credentials;
+        let (new, request_id) = convert::register(request.get_ref()).map_err(Error::from)?;
+        let creation = creation(&request, "RegisterClient", request_id);
+        let (client, handover) = client::register(&self.store, &creation, new).await?;
+        let credentials = match handover {
+            Handover::Bundle(bundle) => Credentials::Bundle(convert::bundle(bundle, &self.public_base_url)),
+            Handover::Link(link) => Credentials::DeliveryLink(convert::link(link, &self.public_base_url)),
+        };
+        Ok(Response::new(pb::RegisterClientResponse {
+            client: Some(convert::message(client)),
+            credentials: Some(credentials),
+        }))
+    }
+
+    async fn get_client(
+        &self,
+        request: Request<pb::GetClientRequest>,
+    ) -> Result<Response<pb::GetClientResponse>, Status> {
+        let client_id = convert::client_id(&request.get_ref().client_id).map_err(Error::from)?;
+        let client = client::get(&self.store, &client_id).await?;
+        Ok(Response::new(pb::GetClientResponse {
+            client: Some(convert::message(client)),
+        }))
+    }
+
+    async fn list_clients(
+        &self,
+        request: Request<pb::ListClientsRequest>,
+    ) -> Result<Response<pb::ListClientsResponse>, Status> {
+        let (filter, page) = convert::list(request.get_ref()).map_err(Error::from)?;
+        let clients = client::list(&self.store, &filter, &page).await?;
+        Ok(Response::new(convert::list_response(clients)))
+    }
+
+    async fn update_client(
+        &self,
+        request: Request<pb::UpdateClientRequest>,
+    ) -> Result<Response<pb::UpdateClientResponse>, Status> {
+        let origin = Principal::of(&request).origin();
+        let (client_id, update) = match convert::update(request.into_inner()) {
+            Ok(update) => update,
+            Err(malformed) => return Err(integration_request::refuse(&self.store, malformed).await.into()),
+        };
+        let client = client::update(&self.store, &origin, &client_id, update).await?;
+        Ok(Response::new(pb::UpdateClientResponse {
+            client: Some(convert::message(client)),
+        }))
+    }
+
+    async fn suspend_client(
+        &self,
+        request: Request<pb::SuspendClientRequest>,
+    ) -> Result<Response<pb::SuspendClientResponse>, Status> {
+        let origin = Principal::of(&request).origin();
+        let client_id = convert::client_id(&request.get_ref().client_id).map_err(Error::from)?;
+        let client = client::suspend(&self.store, &origin, &client_id).await?;
+        Ok(Response::new(pb::SuspendClientResponse {
+            client: Some(convert::message(client)),
+        }))
+    }
+
+    async fn reinstate_client(
+        &self,
+        request: Request<pb::ReinstateClientRequest>,
+    ) -> Result<Response<pb::ReinstateClientResponse>, Status> {
+        let origin = Principal::of(&request).origin();
+        let client_id = convert::client_id(&request.get_ref().client_id).map_err(Error::from)?;
+        let client = client::reinstate(&self.store, &origin, &client_id).await?;
+        Ok(Response::new(pb::ReinstateClientResponse {
+            client: Some(convert::message(client)),
+        }))
+    }
+
+    async fn create_client_secret(
+        &self,
+        request: Request<pb::CreateClientSecretRequest>,
+    ) -> Result<Response<pb::CreateClientSecretResponse>, Status> {
+        use create_client_secret_response::Credentials;
+        let (new, request_id) = convert::create_secret(request.get_ref(), self.store.now()).map_err(Error::from)?;
+        let creation = creation(&request, "CreateClientSecret", request_id);
+        let (secret, handover) = client_secret::create(&self.store, &creation, new).await?;
+        let credentials = match handover {
+            Handover::Bundle(bundle) => Credentials::Bundle(convert::bundle(bundle, &self.public_base_url)),
+            Handover::Link(link) => Credentials::DeliveryLink(convert::link(link, &self.public_base_url)),
+        };
+        Ok(Response::new(pb::CreateClientSecretResponse {
+            secret: Some(convert::secret(secret)),
+            credentials: Some(credentials),
+        }))
+    }
+
+    async fn list_client_secrets(
+        &self,
+        request: Request<pb::ListClientSecretsRequest>,
+    ) -> Result<Response<pb::ListClientSecretsResponse>, Status> {
+        let (client_id, page) = convert::list_secrets(request.get_ref()).map_err(Error::from)?;
+        let secrets = client_secret::list(&self.store, &client_id, &page).await?;
+        Ok(Response::new(convert::list_secrets_response(secrets)))
+    }
+
+    async fn revoke_client_secret(
+        &self,
+        request: Request<pb::RevokeClientSecretRequest>,
+    ) -> Result<Response<pb::RevokeClientSecretResponse>, Status> {
+        let origin = Principal::of(&request).origin();
+        let revocation = convert::revoke_secret(request.get_ref()).map_err(Error::from)?;
+        let secret = client_secret::revoke(&self.store, &origin, &revocation).await?;
+        Ok(Response::new(pb::RevokeClientSecretResponse {
+            secret: Some(convert::secret(secret)),
+        }))
+    }
+
+    async fn set_client_keys(
+        &self,
+        _request: Request<pb::SetClientKeysRequest>,
+    ) -> Result<Response<pb::SetClientKeysResponse>, Status> {
+        Err(Error::NotAvailable("SetClientKeys").into())
+    }
+}

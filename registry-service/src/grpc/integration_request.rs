@@ -30,7 +30,8 @@ impl IntegrationRequestService for Api {
         &self,
         request: Request<pb::GetIntegrationRequestRequest>,
     ) -> Result<Response<pb::GetIntegrationRequestResponse>, Status> {
-        let id = convert::integration_request_id(&request.get_ref().integration_request_id).map_err(Error::from)?;
+        let id = convert::integration_request_id(&request.get_ref().integration_request_id)
+            .map_err(Error::from)?;
         let found = integration_request::get(&self.store, &id).await?;
         Ok(Response::new(pb::GetIntegrationRequestResponse {
             integration_request: Some(convert::message(found)),
@@ -51,7 +52,8 @@ impl IntegrationRequestService for Api {
         request: Request<pb::ApproveIntegrationRequestRequest>,
     ) -> Result<Response<pb::ApproveIntegrationRequestResponse>, Status> {
         let origin = Principal::of(&request).origin();
-        let id = convert::integration_request_id(&request.get_ref().integration_request_id).map_err(Error::from)?;
+        let id = convert::integration_request_id(&request.get_ref().integration_request_id)
+            .map_err(Error::from)?;
         let approved = integration_request::approve(&self.store, &origin, &id).await?;
         Ok(Response::new(pb::ApproveIntegrationRequestResponse {
             integration_request: Some(convert::message(approved)),

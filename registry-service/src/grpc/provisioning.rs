@@ -1,1 +1,37 @@
-//! Not yet written.
+//! `ProvisioningService`.
+
+use accord::{
+    auth::Principal,
+    registry::v1::{self as pb, provisioning_service_server::ProvisioningService},
+};
+use tonic::{Request, Response, Status};
+
+use super::{Api, creation};
+use crate::{convert::client as convert, delivery, error::Error};
+
+#[tonic::async_trait]
+impl ProvisioningService for Api {
+    async fn create_delivery(
+        &self,
+        request: Request<pb::CreateDeliveryRequest>,
+    ) -> Result<Response<pb::CreateDeliveryResponse>, Status> {
+        let (client_id, request_id) = convert::create_delivery(request.get_ref()).map_err(Error::from)?;
+        let creation = creation(&request, "CreateDelivery", request_id);
+        let link = delivery::create(&self.store, &creation, &client_id).await?;
+        Ok(Response::new(pb::CreateDeliveryResponse {
+            delivery_link: Some(convert::link(link, &self.public_base_url)),
+        }))
+    }
+
+    async fn claim_delivery(
+        &self,
+        request: Request<pb::ClaimDeliveryRequest>,
+    ) -> Result<Response<pb::ClaimDeliveryResponse>, Status> {
+        let origin = Principal::of(&request).origin();
+        let claim_token = convert::claim(request.into_inner()).map_err(Error::from)?;
+        let bundle = delivery::claim(&self.store, &origin, &claim_token).await?;
+        Ok(Response::new(pb::ClaimDeliveryResponse {
+            bundle: Some(convert::bundle(bundle, &self.public_base_url)),
+        }))
+    }
+}

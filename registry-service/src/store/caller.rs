@@ -43,7 +43,9 @@ impl Store {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
             Outcome::Replay { resource_id, secrets } => {
-                let operator = find_operator(&tx, &resource_id).await?.ok_or(corrupt("idempotency"))?;
+                let operator = find_operator(&tx, &resource_id)
+                    .await?
+                    .ok_or(corrupt("idempotency"))?;
                 let token = OpaqueToken::from_secret(TokenKind::Operator, &secrets.secret(TOKEN));
                 return Ok((operator, token));
             }
@@ -77,12 +79,17 @@ impl Store {
     /// [`Error::Store`].
     pub async fn list_operators(&self, page: &PageRequest) -> Result<Page<Operator>, Error> {
         use operator::{Column, Entity};
-        let mut query = Entity::find().order_by_asc(Column::OperatorId).limit(page.fetch());
+        let mut query = Entity::find()
+            .order_by_asc(Column::OperatorId)
+            .limit(page.fetch());
         if let Some(after) = page.after() {
             query = query.filter(Column::OperatorId.gt(after));
         }
         let rows = query.all(self.db.read()).await.map_err(StoreError::from)?;
-        let operators = rows.into_iter().map(read_operator).collect::<Result<Vec<_>, _>>()?;
+        let operators = rows
+            .into_iter()
+            .map(read_operator)
+            .collect::<Result<Vec<_>, _>>()?;
         Ok(page.finish(operators, |operator| operator.operator_id.to_string()))
     }
 
@@ -100,7 +107,9 @@ impl Store {
             .exec(&tx)
             .await
             .map_err(StoreError::from)?;
-        let operator = find_operator(&tx, id.as_str()).await?.ok_or(Error::NotFound("operator"))?;
+        let operator = find_operator(&tx, id.as_str())
+            .await?
+            .ok_or(Error::NotFound("operator"))?;
         if revoked.rows_affected == 1 {
             let event = Event::new("operator.revoke").subject(id.as_str());
             self.audit(&tx, origin, event).await?;
@@ -108,6 +117,21 @@ impl Store {
         }
         commit(tx).await?;
         Ok(operator)
+    }
+
+    /// The live operators of these names.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn find_live_operators(&self, names: &[&str]) -> Result<Vec<Operator>, Error> {
+        use operator::{Column, Entity};
+        let rows = Entity::find()
+            .filter(Column::Name.is_in(names.iter().copied()))
+            .filter(Column::RevokedAt.is_null())
+            .all(self.db.read())
+            .await
+            .map_err(StoreError::from)?;
+        rows.into_iter().map(read_operator).collect()
     }
 
     /// The live operator whose token has this SHA-256.
@@ -137,7 +161,9 @@ impl Store {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
             Outcome::Replay { resource_id, secrets } => {
-                let workload = find_workload(&tx, &resource_id).await?.ok_or(corrupt("idempotency"))?;
+                let workload = find_workload(&tx, &resource_id)
+                    .await?
+                    .ok_or(corrupt("idempotency"))?;
                 let token = OpaqueToken::from_secret(TokenKind::Workload, &secrets.secret(TOKEN));
                 return Ok((workload, token));
             }
@@ -170,12 +196,17 @@ impl Store {
     /// [`Error::Store`].
     pub async fn list_workloads(&self, page: &PageRequest) -> Result<Page<Workload>, Error> {
         use workload::{Column, Entity};
-        let mut query = Entity::find().order_by_asc(Column::WorkloadId).limit(page.fetch());
+        let mut query = Entity::find()
+            .order_by_asc(Column::WorkloadId)
+            .limit(page.fetch());
         if let Some(after) = page.after() {
             query = query.filter(Column::WorkloadId.gt(after));
         }
         let rows = query.all(self.db.read()).await.map_err(StoreError::from)?;
-        let workloads = rows.into_iter().map(read_workload).collect::<Result<Vec<_>, _>>()?;
+        let workloads = rows
+            .into_iter()
+            .map(read_workload)
+            .collect::<Result<Vec<_>, _>>()?;
         Ok(page.finish(workloads, |workload| workload.workload_id.to_string()))
     }
 
@@ -193,7 +224,9 @@ impl Store {
             .exec(&tx)
             .await
             .map_err(StoreError::from)?;
-        let workload = find_workload(&tx, id.as_str()).await?.ok_or(Error::NotFound("workload"))?;
+        let workload = find_workload(&tx, id.as_str())
+            .await?
+            .ok_or(Error::NotFound("workload"))?;
         if revoked.rows_affected == 1 {
             let event = Event::new("workload.revoke").subject(id.as_str());
             self.audit(&tx, origin, event).await?;
@@ -201,6 +234,21 @@ impl Store {
         }
         commit(tx).await?;
         Ok(workload)
+    }
+
+    /// The live workloads of these names.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn find_live_workloads(&self, names: &[&str]) -> Result<Vec<Workload>, Error> {
+        use workload::{Column, Entity};
+        let rows = Entity::find()
+            .filter(Column::Name.is_in(names.iter().copied()))
+            .filter(Column::RevokedAt.is_null())
+            .all(self.db.read())
+            .await
+            .map_err(StoreError::from)?;
+        rows.into_iter().map(read_workload).collect()
     }
 
     /// The live workload whose token has this SHA-256.

@@ -1,1 +1,142 @@
-//! Not yet written.
+//! One-time enrolment links in the database. Of a token only its SHA-256 is kept.
+
+use accord::{
+    clock::UnixMillis,
+    id::{TenantId, UserId},
+    opaque::{OpaqueToken, TokenKind},
+    store::{
+        StoreError,
+        audit::{Event, Origin},
+        idempotency::Derivation,
+    },
+};
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter,
+    sea_query::Expr,
+};
+
+use super::{
+    Store, commit, corrupt,
+    entity::{
+        enrolment::{ActiveModel, Column, Entity},
+        user,
+    },
+    user::changed,
+};
+use crate::{
+    error::Error,
+    hashing::Hashed,
+    user::{ENROLMENT_LIFE, State},
+};
+
+impl Store {
+    /// Whether this enrolment can still be used, as far as can be told before it is.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn enrolment_is_open(&self, token: &OpaqueToken) -> Result<bool, Error> {
+        let open = Entity::find_by_id(token.digest().to_vec())
+            .filter(Column::UsedAt.is_null())
+            .filter(Column::EndedAt.is_null())
+            .filter(Column::ExpiresAt.gt(self.now().as_millis()))
+            .one(self.db.read())
+            .await
+            .map_err(StoreError::from)?;
+        Ok(open.is_some())
+    }
+
+    /// Uses an enrolment up and sets the password. One conditional update decides who comes first.
+    ///
+    /// # Errors
+    /// [`Error::LinkInvalid`].
+    pub async fn use_enrolment(
+        &self,
+        origin: &Origin,
+        token: &OpaqueToken,
+        hashed: Hashed,
+    ) -> Result<TenantId, Error> {
+        let tx = self.db.write().await?;
+        let now = self.now().as_millis();
+        let used = Entity::update_many()
+            .filter(Column::TokenHash.eq(token.digest().to_vec()))
+            .filter(Column::UsedAt.is_null())
+            .filter(Column::EndedAt.is_null())
+            .filter(Column::ExpiresAt.gt(now))
+            .col_expr(Column::UsedAt, Expr::value(now))
+            .exec(&tx)
+            .await
+            .map_err(StoreError::from)?;
+        if used.rows_affected == 0 {
+            return Err(Error::LinkInvalid);
+        }
+        let row = Entity::find_by_id(token.digest().to_vec())
+            .one(&tx)
+            .await
+            .map_err(StoreError::from)?
+            .ok_or(corrupt("enrolments"))?;
+        let enrolled = user::Entity::update_many()
+            .filter(user::Column::TenantId.eq(row.tenant_id.as_str()))
+            .filter(user::Column::UserId.eq(row.user_id.as_str()))
+            .filter(user::Column::State.eq(State::Active.name()))
+            .col_expr(user::Column::PasswordHash, Expr::value(hashed.phc))
+            .col_expr(user::Column::PepperVersion, Expr::value(hashed.pepper_version))
+            .col_expr(user::Column::UpdatedAt, Expr::value(now))
+            .exec(&tx)
+            .await
+            .map_err(StoreError::from)?;
+        if enrolled.rows_affected == 0 {
+            return Err(Error::LinkInvalid);
+        }
+        let tenant_id = TenantId::parse(&row.tenant_id).map_err(|_| corrupt("enrolments"))?;
+        let user_id = UserId::parse(&row.user_id).map_err(|_| corrupt("enrolments"))?;
+        let event = Event::new("user.enrol").tenant(&tenant_id).subject(user_id.as_str());
+        self.audit(&tx, origin, event).await?;
+        self.bump(&tx, &[changed(&tenant_id, &user_id)]).await?;
+        commit(tx).await?;
+        Ok(tenant_id)
+    }
+}
+
+/// The enrolment token of a creating call.
+pub(super) fn token(secrets: &Derivation) -> OpaqueToken {
+    OpaqueToken::from_secret(TokenKind::Enrolment, &secrets.secret("enrolment"))
+}
+
+/// Adds an enrolment.
+pub(super) async fn insert(
+    conn: &impl ConnectionTrait,
+    tenant_id: &TenantId,
+    user_id: &UserId,
+    token: &OpaqueToken,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let row = ActiveModel {
+        token_hash: Set(token.digest().to_vec()),
+        tenant_id: Set(tenant_id.to_string()),
+        user_id: Set(user_id.to_string()),
+        created_at: Set(now.as_millis()),
+        expires_at: Set(now.plus(ENROLMENT_LIFE).as_millis()),
+        used_at: Set(None),
+        ended_at: Set(None),
+    };
+    row.insert(conn).await?;
+    Ok(())
+}
+
+/// Ends the user's enrolments that were not used.
+pub(super) async fn end_all(
+    conn: &impl ConnectionTrait,
+    tenant_id: &TenantId,
+    user_id: &UserId,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    Entity::update_many()
+        .filter(Column::TenantId.eq(tenant_id.as_str()))
+        .filter(Column::UserId.eq(user_id.as_str()))
+        .filter(Column::UsedAt.is_null())
+        .filter(Column::EndedAt.is_null())
+        .col_expr(Column::EndedAt, Expr::value(now.as_millis()))
+        .exec(conn)
+        .await?;
+    Ok(())
+}

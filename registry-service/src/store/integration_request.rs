@@ -15,8 +15,8 @@ use accord::{
     },
 };
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter,
-    QueryOrder, QuerySelect, sea_query::Expr,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
+    QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -110,7 +110,10 @@ impl Store {
             query = query.filter(Column::IntegrationRequestId.lt(after));
         }
         let rows = query.all(self.db.read()).await.map_err(StoreError::from)?;
-        let requests = rows.into_iter().map(integration_request).collect::<Result<Vec<_>, _>>()?;
+        let requests = rows
+            .into_iter()
+            .map(integration_request)
+            .collect::<Result<Vec<_>, _>>()?;
         Ok(page.finish(requests, |request| request.integration_request_id.to_string()))
     }
 
@@ -141,7 +144,11 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn check_references(&self, violations: &mut Violations, references: &References) -> Result<(), Error> {
+    pub async fn check_references(
+        &self,
+        violations: &mut Violations,
+        references: &References,
+    ) -> Result<(), Error> {
         check_references(self.db.read(), violations, references).await
     }
 }
@@ -183,7 +190,9 @@ where
             update = update.col_expr(column, value);
         }
         let moved = update.exec(tx).await.map_err(StoreError::from)?;
-        let request = find(tx, id).await?.ok_or(Error::NotFound("integration_request"))?;
+        let request = find(tx, id)
+            .await?
+            .ok_or(Error::NotFound("integration_request"))?;
         if moved.rows_affected == 0 {
             rule(request.state)?;
             // Between the two statements it came into the very state that the step begins at.
@@ -236,7 +245,10 @@ pub(super) async fn check_references(
     Ok(())
 }
 
-async fn find(conn: &impl ConnectionTrait, id: &IntegrationRequestId) -> Result<Option<IntegrationRequest>, Error> {
+async fn find(
+    conn: &impl ConnectionTrait,
+    id: &IntegrationRequestId,
+) -> Result<Option<IntegrationRequest>, Error> {
     let row = Entity::find_by_id(id.as_str())
         .one(conn)
         .await

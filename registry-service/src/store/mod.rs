@@ -11,14 +11,14 @@ use accord::{
     store::{
         Creation, Database, StoreError,
         audit::{self, Event, Origin},
-        change::{self, Change, Position},
+        change::{self, Change, ChangeRow, Position},
         idempotency::{self, Outcome},
         keyring::Keyring,
     },
 };
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 
-use crate::error::Error;
+use crate::{error::Error, hashing::Hasher};
 
 mod caller;
 mod client;
@@ -72,15 +72,18 @@ pub struct Store {
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) clock: SharedClock,
     pub(crate) random: SharedRandom,
+    pub(crate) hasher: Hasher,
 }
 
 impl Store {
     /// Joins the parts of a store. The database is migrated and the keyring holds
     /// [`purpose::ALL`].
     pub fn new(db: Database, keyring: Keyring, clock: SharedClock, random: SharedRandom) -> Self {
+        let keyring = Arc::new(keyring);
         Self {
             db,
-            keyring: Arc::new(keyring),
+            hasher: Hasher::new(keyring.clone(), random.clone()),
+            keyring,
             clock,
             random,
         }
@@ -91,12 +94,33 @@ impl Store {
         self.clock.now()
     }
 
+    /// Computes and checks hashes of secrets and passwords.
+    pub fn hasher(&self) -> &Hasher {
+        &self.hasher
+    }
+
     /// The change feed's position: what is read after this call reflects all changes up to it.
     ///
     /// # Errors
     /// [`Error::Store`].
     pub async fn position(&self) -> Result<Position, Error> {
         Ok(change::position(self.db.read()).await?)
+    }
+
+    /// Changes after `seq`, in commit order, at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn changes_after(&self, seq: i64, limit: u64) -> Result<Vec<ChangeRow>, Error> {
+        Ok(change::list_after(self.db.read(), seq, limit).await?)
+    }
+
+    /// Records an event that comes with no change of its own, such as a refused attempt.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn record(&self, origin: &Origin, event: Event) -> Result<(), Error> {
+        Ok(self.audit(self.db.read(), origin, event).await?)
     }
 
     /// Begins a creating transaction: a new thing, or the answer to a repeated call.

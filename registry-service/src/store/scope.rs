@@ -44,10 +44,13 @@ impl Store {
             created_at: Set(now),
             updated_at: Set(now),
         };
-        let row = row.insert(&tx).await.map_err(|error| match StoreError::from(error) {
-            StoreError::Conflict => Error::AlreadyExists("scope"),
-            other => other.into(),
-        })?;
+        let row = row
+            .insert(&tx)
+            .await
+            .map_err(|error| match StoreError::from(error) {
+                StoreError::Conflict => Error::AlreadyExists("scope"),
+                other => other.into(),
+            })?;
         reservation.complete(&tx, new.name.as_str()).await?;
         let event = Event::new("scope.create").subject(new.name.as_str());
         self.audit(&tx, &creation.origin, event).await?;
@@ -74,7 +77,12 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn update_scope(&self, origin: &Origin, name: &ScopeName, update: ScopeUpdate) -> Result<Scope, Error> {
+    pub async fn update_scope(
+        &self,
+        origin: &Origin,
+        name: &ScopeName,
+        update: ScopeUpdate,
+    ) -> Result<Scope, Error> {
         let tx = self.db.write().await?;
         let mut event = Event::new("scope.update").subject(name.as_str());
         let mut fields = Vec::new();
@@ -151,9 +159,17 @@ mod tests {
             let call = repeatable("CreateScope", b"contacts.read");
             let first = store.create_scope(&call, new("contacts.read")).await.unwrap();
             assert!(first.enabled);
-            assert_eq!(store.create_scope(&call, new("contacts.read")).await.unwrap(), first);
-            let again = store.create_scope(&creation("CreateScope"), new("contacts.read")).await;
-            assert!(matches!(again, Err(Error::AlreadyExists("scope"))), "{database:?}");
+            assert_eq!(
+                store.create_scope(&call, new("contacts.read")).await.unwrap(),
+                first
+            );
+            let again = store
+                .create_scope(&creation("CreateScope"), new("contacts.read"))
+                .await;
+            assert!(
+                matches!(again, Err(Error::AlreadyExists("scope"))),
+                "{database:?}"
+            );
             assert_eq!(audited(&store).await, ["scope.create"], "{database:?}");
         }
     }
@@ -162,13 +178,19 @@ mod tests {
     async fn only_the_fields_given_change_and_the_feed_tells_it() {
         for database in databases() {
             let (store, clock) = store(&database.url).await;
-            let made = store.create_scope(&creation("CreateScope"), new("contacts.read")).await.unwrap();
+            let made = store
+                .create_scope(&creation("CreateScope"), new("contacts.read"))
+                .await
+                .unwrap();
             clock.advance(std::time::Duration::from_secs(1));
             let update = ScopeUpdate {
                 enabled: Some(false),
                 ..ScopeUpdate::default()
             };
-            let changed = store.update_scope(&origin(), &made.name, update.clone()).await.unwrap();
+            let changed = store
+                .update_scope(&origin(), &made.name, update.clone())
+                .await
+                .unwrap();
             let expected = Scope {
                 enabled: false,
                 updated_at: store.now(),
@@ -180,7 +202,11 @@ mod tests {
             assert!(matches!(missing, Err(Error::NotFound("scope"))));
             let changes = change::list_after(store.db.read(), 0, 10).await.unwrap();
             let ids: Vec<_> = changes.iter().map(|c| (c.kind.as_str(), c.id.as_str())).collect();
-            assert_eq!(ids, [("scope", "contacts.read"), ("scope", "contacts.read")], "{database:?}");
+            assert_eq!(
+                ids,
+                [("scope", "contacts.read"), ("scope", "contacts.read")],
+                "{database:?}"
+            );
         }
     }
 
@@ -189,7 +215,10 @@ mod tests {
         for database in databases() {
             let (store, _) = store(&database.url).await;
             for name in ["c", "a", "d", "b", "e"] {
-                store.create_scope(&creation("CreateScope"), new(name)).await.unwrap();
+                store
+                    .create_scope(&creation("CreateScope"), new(name))
+                    .await
+                    .unwrap();
             }
             let (mut seen, mut token) = (Vec::new(), String::new());
             loop {

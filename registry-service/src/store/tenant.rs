@@ -160,7 +160,7 @@ impl Store {
     }
 }
 
-async fn find(conn: &impl ConnectionTrait, tenant_id: &TenantId) -> Result<Option<Tenant>, Error> {
+pub(super) async fn find(conn: &impl ConnectionTrait, tenant_id: &TenantId) -> Result<Option<Tenant>, Error> {
     let row = Entity::find_by_id(tenant_id.as_str())
         .one(conn)
         .await

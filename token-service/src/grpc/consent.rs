@@ -1,1 +1,89 @@
-//! Not yet written.
+//! `ConsentService`.
+
+use accord::{
+    auth::{Caller, Principal},
+    token::v1::{self as pb, consent_service_server::ConsentService},
+};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    consent::{self, Access},
+    convert::consent as convert,
+    error::Error,
+    service::Service,
+};
+
+#[tonic::async_trait]
+impl ConsentService for Service {
+    async fn get_consent(
+        &self,
+        request: Request<pb::GetConsentRequest>,
+    ) -> Result<Response<pb::GetConsentResponse>, Status> {
+        let principal = Principal::of(&request);
+        let request = request.get_ref();
+        let (tenant_id, grant_id) = convert::ids(&request.tenant_id, &request.grant_id).map_err(Error::from)?;
+        let access = Access {
+            principal: &principal,
+            admin_session: &request.admin_session,
+            tenant_id: &tenant_id,
+        };
+        let consent = consent::get(self, access, &grant_id).await?;
+        Ok(Response::new(pb::GetConsentResponse {
+            consent: Some(convert::message(consent)),
+        }))
+    }
+
+    async fn list_consents(
+        &self,
+        request: Request<pb::ListConsentsRequest>,
+    ) -> Result<Response<pb::ListConsentsResponse>, Status> {
+        let principal = Principal::of(&request);
+        let request = request.get_ref();
+        let (tenant_id, filter, page) = convert::list(request).map_err(Error::from)?;
+        let access = Access {
+            principal: &principal,
+            admin_session: &request.admin_session,
+            tenant_id: &tenant_id,
+        };
+        let consents = consent::list(self, access, &filter, &page).await?;
+        Ok(Response::new(convert::list_response(consents)))
+    }
+
+    async fn revoke_consent(
+        &self,
+        request: Request<pb::RevokeConsentRequest>,
+    ) -> Result<Response<pb::RevokeConsentResponse>, Status> {
+        let principal = Principal::of(&request);
+        let request = request.get_ref();
+        let by_operator = matches!(principal, Principal::Caller(Caller::Operator { .. }));
+        let (tenant_id, revoke) = convert::revoke(request, by_operator).map_err(Error::from)?;
+        let access = Access {
+            principal: &principal,
+            admin_session: &request.admin_session,
+            tenant_id: &tenant_id,
+        };
+        let consent = consent::revoke(self, access, &revoke).await?;
+        Ok(Response::new(pb::RevokeConsentResponse {
+            consent: Some(convert::message(consent)),
+        }))
+    }
+
+    async fn change_designated_user(
+        &self,
+        request: Request<pb::ChangeDesignatedUserRequest>,
+    ) -> Result<Response<pb::ChangeDesignatedUserResponse>, Status> {
+        let principal = Principal::of(&request);
+        let request = request.get_ref();
+        let (tenant_id, grant_id) = convert::change_designated_user(request).map_err(Error::from)?;
+        let access = Access {
+            principal: &principal,
+            admin_session: &request.admin_session,
+            tenant_id: &tenant_id,
+        };
+        let account_name = &request.designated_account_name;
+        let consent = consent::change_designated_user(self, access, &grant_id, account_name).await?;
+        Ok(Response::new(pb::ChangeDesignatedUserResponse {
+            consent: Some(convert::message(consent)),
+        }))
+    }
+}

@@ -1,1 +1,144 @@
-//! Not yet written.
+//! Admin sessions in the database, by the SHA-256 of their tokens.
+
+use accord::{
+    clock::UnixMillis,
+    id::{SetupId, TenantId, UserId},
+    opaque::{OpaqueToken, TokenKind},
+    store::{
+        StoreError,
+        audit::{Event, Origin},
+        change::Position,
+    },
+};
+use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
+
+use super::{
+    Store, commit, corrupt,
+    entity::admin_session::{ActiveModel, Column, Entity, Model},
+};
+use crate::{
+    admin_session::{EndReason, IDLE, LIFE, NewSession, StoredSession},
+    error::Error,
+};
+
+impl Store {
+    /// Opens a session for the workload of `origin`. Gives its token, which is not kept, and when it
+    /// was opened.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn open_admin_session(
+        &self,
+        origin: &Origin,
+        new: NewSession,
+    ) -> Result<(OpaqueToken, UnixMillis), Error> {
+        let token = OpaqueToken::generate(TokenKind::AdminSession, &*self.random);
+        let tx = self.db.write().await?;
+        let now = self.now();
+        let mut event = Event::new("admin_session.open")
+            .tenant(&new.tenant_id)
+            .subject(new.user_id.as_str());
+        if let Some(setup_id) = &new.setup_id {
+            event = event.detail("setup_id", setup_id.as_str());
+        }
+        let row = ActiveModel {
+            session_hash: Set(token.digest().to_vec()),
+            tenant_id: Set(new.tenant_id.into()),
+            user_id: Set(new.user_id.into()),
+            workload_id: Set(origin.actor.id.clone()),
+            setup_id: Set(new.setup_id.map(String::from)),
+            registry_epoch: Set(new.position.epoch),
+            registry_seq: Set(new.position.seq),
+            signed_in_at: Set(now.as_millis()),
+            last_used_at: Set(now.as_millis()),
+            ended_at: Set(None),
+        };
+        row.insert(&tx).await.map_err(StoreError::from)?;
+        self.audit(&tx, origin, event).await?;
+        commit(tx).await?;
+        Ok((token, now))
+    }
+
+    /// Reads a session, whatever has become of it.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn find_admin_session(&self, digest: &[u8; 32]) -> Result<Option<StoredSession>, Error> {
+        let row = Entity::find_by_id(digest.to_vec())
+            .one(self.db.read())
+            .await
+            .map_err(StoreError::from)?;
+        row.map(session).transpose()
+    }
+
+    /// Notes that a session is used now. `false` if it is not open any more.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn touch_admin_session(&self, digest: &[u8; 32]) -> Result<bool, Error> {
+        let tx = self.db.write().await?;
+        let now = self.now();
+        let touched = Entity::update_many()
+            .filter(Column::SessionHash.eq(digest.to_vec()))
+            .filter(Column::EndedAt.is_null())
+            .filter(Column::LastUsedAt.gt(now.minus(IDLE).as_millis()))
+            .filter(Column::SignedInAt.gt(now.minus(LIFE).as_millis()))
+            .col_expr(Column::LastUsedAt, Expr::value(now.as_millis()))
+            .exec(&tx)
+            .await
+            .map_err(StoreError::from)?;
+        commit(tx).await?;
+        Ok(touched.rows_affected == 1)
+    }
+
+    /// Ends a session of the workload of `origin`; no change, and no event, for any other, and for one
+    /// that was ended before.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn end_admin_session(
+        &self,
+        origin: &Origin,
+        digest: &[u8; 32],
+        reason: EndReason,
+    ) -> Result<(), Error> {
+        let tx = self.db.write().await?;
+        let ended = Entity::update_many()
+            .filter(Column::SessionHash.eq(digest.to_vec()))
+            .filter(Column::WorkloadId.eq(&origin.actor.id))
+            .filter(Column::EndedAt.is_null())
+            .col_expr(Column::EndedAt, Expr::value(self.now().as_millis()))
+            .exec(&tx)
+            .await
+            .map_err(StoreError::from)?;
+        if ended.rows_affected == 0 {
+            return Ok(());
+        }
+        let row = Entity::find_by_id(digest.to_vec()).one(&tx).await.map_err(StoreError::from)?;
+        let session = session(row.ok_or(corrupt("admin_sessions"))?)?;
+        let event = Event::new("admin_session.end")
+            .tenant(&session.tenant_id)
+            .subject(session.user_id.as_str())
+            .detail("reason", reason.name());
+        self.audit(&tx, origin, event).await?;
+        Ok(commit(tx).await?)
+    }
+}
+
+fn session(row: Model) -> Result<StoredSession, Error> {
+    let unreadable = || corrupt("admin_sessions");
+    let setup_id = row.setup_id.as_deref().map(SetupId::parse).transpose();
+    Ok(StoredSession {
+        tenant_id: TenantId::parse(&row.tenant_id).map_err(|_| unreadable())?,
+        user_id: UserId::parse(&row.user_id).map_err(|_| unreadable())?,
+        workload: row.workload_id,
+        setup_id: setup_id.map_err(|_| unreadable())?,
+        position: Position {
+            epoch: row.registry_epoch,
+            seq: row.registry_seq,
+        },
+        signed_in_at: UnixMillis::from_millis(row.signed_in_at),
+        last_used_at: UnixMillis::from_millis(row.last_used_at),
+        ended_at: row.ended_at.map(UnixMillis::from_millis),
+    })
+}

@@ -1,1 +1,260 @@
-//! Not yet written.
+//! Grants in the database.
+
+use accord::{
+    clock::UnixMillis,
+    id::{ClientId, GrantId, ScopeName, TenantId, UserId},
+    page::{Page, PageRequest},
+    store::{
+        StoreError,
+        audit::{Event, Origin},
+        change::Change,
+    },
+};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect, sea_query::Expr,
+};
+
+use super::{
+    Store, change_kind, commit, corrupt,
+    entity::grant::{Column, Entity, Model},
+    family::end_families_of_grant,
+    revocation::{self, NewRevocation, RevocationKind},
+};
+use crate::{
+    consent::{Filter, Grant, Revoke, State, StoredState, wrong_state},
+    error::Error,
+    service::Lifetimes,
+};
+
+impl Store {
+    /// Reads a tenant's grant.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn find_grant(&self, tenant_id: &TenantId, grant_id: &GrantId) -> Result<Option<Grant>, Error> {
+        find(self.db.read(), tenant_id, grant_id).await
+    }
+
+    /// Reads the one grant of a tenant to a client whose stored state is active, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn find_current_grant(
+        &self,
+        tenant_id: &TenantId,
+        client_id: &ClientId,
+    ) -> Result<Option<Grant>, Error> {
+        let row = Entity::find()
+            .filter(Column::TenantId.eq(tenant_id.as_str()))
+            .filter(Column::ClientId.eq(client_id.as_str()))
+            .filter(Column::State.eq(StoredState::Active.name()))
+            .one(self.db.read())
+            .await
+            .map_err(StoreError::from)?;
+        row.map(grant).transpose()
+    }
+
+    /// Lists a tenant's grants, newest first: those of the filter's client whose stored state the
+    /// filter's state can have. Expiry and suspension are for the reader to tell apart.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn list_grants(
+        &self,
+        tenant_id: &TenantId,
+        filter: &Filter,
+        page: &PageRequest,
+    ) -> Result<Page<Grant>, Error> {
+        let mut query = Entity::find()
+            .filter(Column::TenantId.eq(tenant_id.as_str()))
+            .order_by_desc(Column::GrantId)
+            .limit(page.fetch());
+        if let Some(client_id) = &filter.client_id {
+            query = query.filter(Column::ClientId.eq(client_id.as_str()));
+        }
+        if let Some(state) = filter.state {
+            let names = state.stored().iter().map(|state| state.name());
+            query = query.filter(Column::State.is_in(names));
+        }
+        if let Some(after) = page.after() {
+            query = query.filter(Column::GrantId.lt(after));
+        }
+        let rows = query.all(self.db.read()).await.map_err(StoreError::from)?;
+        let grants = rows.into_iter().map(grant).collect::<Result<Vec<_>, _>>()?;
+        Ok(page.finish(grants, |grant| grant.grant_id.to_string()))
+    }
+
+    /// Ends a grant for good, its refresh families and access tokens with it; no change, and no event,
+    /// when it is revoked already. `workload` brought a Tenant Admin's decision.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::WrongState`] when it was superseded or has expired.
+    pub async fn revoke_grant(
+        &self,
+        origin: &Origin,
+        tenant_id: &TenantId,
+        revoke: &Revoke,
+        workload: Option<&str>,
+    ) -> Result<Grant, Error> {
+        let grant_id = &revoke.grant_id;
+        let tx = self.db.write().await?;
+        let now = self.now();
+        let in_time = Condition::any()
+            .add(Column::State.eq(StoredState::Active.name()))
+            .add(Column::RedeemUntil.gt(now.as_millis()));
+        let ended = Entity::update_many()
+            .filter(Column::TenantId.eq(tenant_id.as_str()))
+            .filter(Column::GrantId.eq(grant_id.as_str()))
+            .filter(Column::State.is_in([StoredState::Pending.name(), StoredState::Active.name()]))
+            .filter(in_time)
+            .filter(not_past_end(now))
+            .col_expr(Column::State, Expr::value(StoredState::Revoked.name()))
+            .col_expr(Column::EndedAt, Expr::value(now.as_millis()))
+            .exec(&tx)
+            .await
+            .map_err(StoreError::from)?;
+        let grant = find(&tx, tenant_id, grant_id).await?.ok_or(Error::NotFound("consent"))?;
+        if ended.rows_affected == 0 {
+            return match grant.state_at(now, true) {
+                State::Revoked => Ok(grant),
+                state => Err(wrong_state(state)),
+            };
+        }
+        end_families_of_grant(&tx, tenant_id, grant_id, "grant_ended", now).await?;
+        let mut event = Event::new("consent.revoke")
+            .tenant(tenant_id)
+            .client(&grant.client_id)
+            .subject(grant_id.as_str())
+            .detail("reason", &revoke.reason);
+        if let Some(workload) = workload {
+            event = event.detail("workload", workload);
+        }
+        self.audit(&tx, origin, event).await?;
+        self.end_access_tokens(&tx, &grant, now).await?;
+        commit(tx).await?;
+        Ok(grant)
+    }
+
+    /// Lets API transactions under an active grant run as `user_id`, and ends its access tokens; no
+    /// change, and no event, when they do already.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::WrongState`] when the grant is not active, or past its end.
+    pub async fn change_designated_user(
+        &self,
+        origin: &Origin,
+        grant: &Grant,
+        user_id: &UserId,
+        workload: &str,
+    ) -> Result<Grant, Error> {
+        let (tenant_id, grant_id) = (&grant.tenant_id, &grant.grant_id);
+        let tx = self.db.write().await?;
+        let now = self.now();
+        let before = find_locked(&tx, tenant_id, grant_id).await?.ok_or(Error::NotFound("consent"))?;
+        match before.state_at(now, true) {
+            State::Active if before.designated_user_id == *user_id => return Ok(before),
+            State::Active => {}
+            state => return Err(wrong_state(state)),
+        }
+        let changed = Entity::update_many()
+            .filter(Column::TenantId.eq(tenant_id.as_str()))
+            .filter(Column::GrantId.eq(grant_id.as_str()))
+            .filter(Column::State.eq(StoredState::Active.name()))
+            .col_expr(Column::DesignatedUserId, Expr::value(user_id.as_str()))
+            .exec(&tx)
+            .await
+            .map_err(StoreError::from)?;
+        if changed.rows_affected == 0 {
+            return Err(corrupt("grants"));
+        }
+        let event = Event::new("consent.change_designated_user")
+            .tenant(tenant_id)
+            .client(&before.client_id)
+            .subject(grant_id.as_str())
+            .detail("old_user_id", before.designated_user_id.as_str())
+            .detail("new_user_id", user_id.as_str())
+            .detail("workload", workload);
+        self.audit(&tx, origin, event).await?;
+        self.end_access_tokens(&tx, &before, now).await?;
+        let grant = Grant {
+            designated_user_id: user_id.clone(),
+            ..before
+        };
+        commit(tx).await?;
+        Ok(grant)
+    }
+
+    /// Publishes that a grant changed and that its access tokens issued so far have ended: the last
+    /// thing of a transaction.
+    async fn end_access_tokens(&self, tx: &DatabaseTransaction, grant: &Grant, now: UnixMillis) -> Result<(), StoreError> {
+        let change = |kind| Change {
+            kind,
+            id: grant.grant_id.to_string(),
+            tenant_id: Some(grant.tenant_id.clone()),
+        };
+        let seq = self
+            .bump(tx, &[change(change_kind::GRANT), change(change_kind::REVOCATION)])
+            .await?;
+        let revocation = NewRevocation {
+            seq,
+            kind: RevocationKind::Grant,
+            id: grant.grant_id.as_str(),
+            tenant_id: Some(&grant.tenant_id),
+            now,
+            expires_at: now.plus(Lifetimes::MAX_ACCESS_TOKEN),
+        };
+        revocation::insert(tx, revocation).await
+    }
+}
+
+/// No end by itself, or one that is still to come.
+fn not_past_end(now: UnixMillis) -> Condition {
+    Condition::any()
+        .add(Column::ExpiresAt.is_null())
+        .add(Column::ExpiresAt.gt(now.as_millis()))
+}
+
+/// The grant, locked until the transaction ends. SQLite lets one transaction write at a time anyway.
+async fn find_locked(
+    tx: &DatabaseTransaction,
+    tenant_id: &TenantId,
+    grant_id: &GrantId,
+) -> Result<Option<Grant>, Error> {
+    let mut query = Entity::find_by_id((tenant_id.to_string(), grant_id.to_string()));
+    if tx.get_database_backend() == DatabaseBackend::Postgres {
+        query = query.lock_exclusive();
+    }
+    let row = query.one(tx).await.map_err(StoreError::from)?;
+    row.map(grant).transpose()
+}
+
+async fn find(conn: &impl ConnectionTrait, tenant_id: &TenantId, grant_id: &GrantId) -> Result<Option<Grant>, Error> {
+    let row = Entity::find_by_id((tenant_id.to_string(), grant_id.to_string()))
+        .one(conn)
+        .await
+        .map_err(StoreError::from)?;
+    row.map(grant).transpose()
+}
+
+/// Reads a row.
+pub(super) fn grant(row: Model) -> Result<Grant, Error> {
+    let unreadable = || corrupt("grants");
+    let scopes: Vec<ScopeName> = serde_json::from_value(row.scopes).map_err(|_| unreadable())?;
+    Ok(Grant {
+        grant_id: GrantId::parse(&row.grant_id).map_err(|_| unreadable())?,
+        tenant_id: TenantId::parse(&row.tenant_id).map_err(|_| unreadable())?,
+        client_id: ClientId::parse(&row.client_id).map_err(|_| unreadable())?,
+        client_display_name: row.client_display_name,
+        scopes,
+        designated_user_id: UserId::parse(&row.designated_user_id).map_err(|_| unreadable())?,
+        purpose: row.purpose,
+        granted_by: UserId::parse(&row.granted_by_user_id).map_err(|_| unreadable())?,
+        state: StoredState::from_name(&row.state).ok_or_else(unreadable)?,
+        created_at: UnixMillis::from_millis(row.created_at),
+        redeem_until: UnixMillis::from_millis(row.redeem_until),
+        activated_at: row.activated_at.map(UnixMillis::from_millis),
+        expires_at: row.expires_at.map(UnixMillis::from_millis),
+        ended_at: row.ended_at.map(UnixMillis::from_millis),
+    })
+}

@@ -1,1 +1,287 @@
-//! Not yet written.
+//! Setups in the database, and what a decision on one writes: a grant and its code.
+
+use accord::{
+    clock::UnixMillis,
+    id::{ClientId, GrantId, ScopeName, SetupId, TenantId},
+    opaque::{OpaqueToken, TokenKind},
+    store::{
+        Creation, StoreError,
+        audit::{Event, Origin},
+        idempotency::Outcome,
+    },
+};
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter,
+    sea_query::Expr,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Store, commit, corrupt,
+    entity::{
+        code, grant as grant_row,
+        setup::{ActiveModel, Column, Entity, Model},
+    },
+    grant::grant,
+};
+use crate::{
+    consent::{Grant, StoredState},
+    error::Error,
+    registry::ClientScope,
+    setup::{Approval, CODE_LIFE, Decision, LIFE, NewSetup, Setup},
+};
+
+const PENDING: &str = "pending";
+const APPROVED: &str = "approved";
+const DENIED: &str = "denied";
+
+/// A scope in the column `scopes`.
+#[derive(Serialize, Deserialize)]
+struct ScopeEntry {
+    name: ScopeName,
+    description: String,
+    reason: String,
+}
+
+impl Store {
+    /// The setup that an earlier call with the same request id started; `None` if this call is new.
+    ///
+    /// # Errors
+    /// [`Error::RequestIdReused`].
+    pub async fn replay_setup(&self, creation: &Creation) -> Result<Option<Setup>, Error> {
+        if creation.request_id.is_none() {
+            return Ok(None);
+        }
+        let (tx, outcome) = self.begin_creation(creation).await?;
+        // The reservation of a call that is new goes with this transaction.
+        match outcome {
+            Outcome::Replay { resource_id, .. } => Ok(Some(replayed(&tx, &resource_id).await?)),
+            Outcome::New(_) => Ok(None),
+        }
+    }
+
+    /// Starts a setup.
+    ///
+    /// # Errors
+    /// [`Error::RequestIdReused`].
+    pub async fn create_setup(&self, creation: &Creation, new: NewSetup) -> Result<Setup, Error> {
+        let (tx, outcome) = self.begin_creation(creation).await?;
+        let reservation = match outcome {
+            Outcome::Replay { resource_id, .. } => return replayed(&tx, &resource_id).await,
+            Outcome::New(reservation) => reservation,
+        };
+        let now = self.now();
+        let setup_id = SetupId::generate(&*self.clock, &*self.random);
+        let NewSetup {
+            request,
+            tenant_display_name,
+            client,
+            scopes,
+        } = new;
+        let event = Event::new("setup.start")
+            .tenant(&request.tenant_id)
+            .client(&request.client_id)
+            .subject(setup_id.as_str())
+            .detail("scopes", join(scopes.iter().map(|scope| &scope.name)));
+        let scopes: Vec<_> = scopes
+            .into_iter()
+            .map(|scope| ScopeEntry {
+                name: scope.name,
+                description: scope.description,
+                reason: scope.reason,
+            })
+            .collect();
+        let row = ActiveModel {
+            setup_id: Set(setup_id.to_string()),
+            tenant_id: Set(request.tenant_id.into()),
+            tenant_display_name: Set(tenant_display_name),
+            client_id: Set(request.client_id.into()),
+            client_display_name: Set(client.display_name),
+            partner_name: Set(client.partner_name),
+            purpose: Set(client.purpose),
+            scopes: Set(serde_json::to_value(scopes).map_err(|_| corrupt("setups"))?),
+            redirect_uri: Set(request.redirect_uri),
+            state_parameter: Set(request.state_parameter),
+            code_challenge: Set(request.code_challenge),
+            resource: Set(request.resource),
+            client_version: Set(client.version),
+            state: Set(PENDING.to_owned()),
+            created_at: Set(now.as_millis()),
+            expires_at: Set(now.plus(LIFE).as_millis()),
+            decided_at: Set(None),
+        };
+        let row = row.insert(&tx).await.map_err(StoreError::from)?;
+        reservation.complete(&tx, setup_id.as_str()).await?;
+        self.audit(&tx, &creation.origin, event).await?;
+        commit(tx).await?;
+        setup(row)
+    }
+
+    /// Reads a setup.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn find_setup(&self, setup_id: &SetupId) -> Result<Option<Setup>, Error> {
+        find(self.db.read(), setup_id.as_str()).await
+    }
+
+    /// Approves a setup: makes the grant, pending, and its code. Of racing decisions one is made.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] when the setup was decided or has expired.
+    pub async fn approve_setup(
+        &self,
+        origin: &Origin,
+        approval: Approval<'_>,
+    ) -> Result<(Grant, OpaqueToken), Error> {
+        let setup = approval.setup;
+        let tx = self.db.write().await?;
+        let now = self.now();
+        decide(&tx, setup, Decision::Approved, now).await?;
+        let grant_id = GrantId::generate(&*self.clock, &*self.random);
+        let redeem_until = now.plus(CODE_LIFE).as_millis();
+        let row = grant_row::ActiveModel {
+            tenant_id: Set(setup.tenant_id.to_string()),
+            grant_id: Set(grant_id.to_string()),
+            client_id: Set(setup.client_id.to_string()),
+            client_display_name: Set(setup.client_display_name.clone()),
+            scopes: Set(serde_json::to_value(&approval.scopes).map_err(|_| corrupt("grants"))?),
+            designated_user_id: Set(approval.designated_user_id.to_string()),
+            purpose: Set(setup.purpose.clone()),
+            granted_by_user_id: Set(approval.granted_by.to_string()),
+            state: Set(StoredState::Pending.name().to_owned()),
+            created_at: Set(now.as_millis()),
+            redeem_until: Set(redeem_until),
+            activated_at: Set(None),
+            expires_at: Set(approval.expires_at.map(UnixMillis::as_millis)),
+            ended_at: Set(None),
+        };
+        let row = row.insert(&tx).await.map_err(StoreError::from)?;
+        let token = OpaqueToken::generate(TokenKind::AuthorizationCode, &*self.random);
+        let code = code::ActiveModel {
+            code_hash: Set(token.digest().to_vec()),
+            tenant_id: Set(setup.tenant_id.to_string()),
+            grant_id: Set(grant_id.to_string()),
+            client_id: Set(setup.client_id.to_string()),
+            redirect_uri: Set(setup.redirect_uri.clone()),
+            code_challenge: Set(setup.code_challenge.clone()),
+            resource: Set(setup.resource.clone()),
+            expires_at: Set(redeem_until),
+            used_at: Set(None),
+            family_id: Set(None),
+        };
+        code.insert(&tx).await.map_err(StoreError::from)?;
+        let event = Event::new("consent.approve")
+            .tenant(&setup.tenant_id)
+            .client(&setup.client_id)
+            .subject(grant_id.as_str())
+            .detail("setup_id", setup.setup_id.as_str())
+            .detail("scopes", join(&approval.scopes))
+            .detail("designated_user_id", approval.designated_user_id.as_str())
+            .detail("workload", approval.workload);
+        self.audit(&tx, origin, event).await?;
+        commit(tx).await?;
+        Ok((grant(row)?, token))
+    }
+
+    /// Denies a setup. Of racing decisions one is made.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] when the setup was decided or has expired.
+    pub async fn deny_setup(&self, origin: &Origin, setup: &Setup, workload: &str) -> Result<Setup, Error> {
+        let tx = self.db.write().await?;
+        let now = self.now();
+        decide(&tx, setup, Decision::Denied, now).await?;
+        let event = Event::new("consent.deny")
+            .tenant(&setup.tenant_id)
+            .client(&setup.client_id)
+            .subject(setup.setup_id.as_str())
+            .detail("workload", workload);
+        self.audit(&tx, origin, event).await?;
+        commit(tx).await?;
+        Ok(Setup {
+            decision: Some(Decision::Denied),
+            decided_at: Some(now),
+            ..setup.clone()
+        })
+    }
+}
+
+/// Decides a setup that is pending; all others are refused with their state.
+async fn decide(
+    tx: &DatabaseTransaction,
+    setup: &Setup,
+    decision: Decision,
+    now: UnixMillis,
+) -> Result<(), Error> {
+    let state = match decision {
+        Decision::Approved => APPROVED,
+        Decision::Denied => DENIED,
+    };
+    let decided = Entity::update_many()
+        .filter(Column::SetupId.eq(setup.setup_id.as_str()))
+        .filter(Column::TenantId.eq(setup.tenant_id.as_str()))
+        .filter(Column::State.eq(PENDING))
+        .filter(Column::ExpiresAt.gt(now.as_millis()))
+        .col_expr(Column::State, Expr::value(state))
+        .col_expr(Column::DecidedAt, Expr::value(now.as_millis()))
+        .exec(tx)
+        .await
+        .map_err(StoreError::from)?;
+    if decided.rows_affected == 1 {
+        return Ok(());
+    }
+    let found = find(tx, setup.setup_id.as_str()).await?.ok_or(Error::NotFound("setup"))?;
+    found.require_pending(now)?;
+    Err(corrupt("setups"))
+}
+
+async fn replayed(conn: &impl ConnectionTrait, setup_id: &str) -> Result<Setup, Error> {
+    find(conn, setup_id).await?.ok_or(corrupt("idempotency"))
+}
+
+async fn find(conn: &impl ConnectionTrait, setup_id: &str) -> Result<Option<Setup>, Error> {
+    let row = Entity::find_by_id(setup_id).one(conn).await.map_err(StoreError::from)?;
+    row.map(setup).transpose()
+}
+
+fn join<'a>(scopes: impl IntoIterator<Item = &'a ScopeName>) -> String {
+    let names: Vec<_> = scopes.into_iter().map(ScopeName::as_str).collect();
+    names.join(" ")
+}
+
+fn setup(row: Model) -> Result<Setup, Error> {
+    let unreadable = || corrupt("setups");
+    let scopes: Vec<ScopeEntry> = serde_json::from_value(row.scopes).map_err(|_| unreadable())?;
+    Ok(Setup {
+        setup_id: SetupId::parse(&row.setup_id).map_err(|_| unreadable())?,
+        tenant_id: TenantId::parse(&row.tenant_id).map_err(|_| unreadable())?,
+        tenant_display_name: row.tenant_display_name,
+        client_id: ClientId::parse(&row.client_id).map_err(|_| unreadable())?,
+        client_display_name: row.client_display_name,
+        partner_name: row.partner_name,
+        purpose: row.purpose,
+        scopes: scopes
+            .into_iter()
+            .map(|scope| ClientScope {
+                name: scope.name,
+                description: scope.description,
+                reason: scope.reason,
+            })
+            .collect(),
+        redirect_uri: row.redirect_uri,
+        state_parameter: row.state_parameter,
+        code_challenge: row.code_challenge,
+        resource: row.resource,
+        client_version: row.client_version,
+        decision: match row.state.as_str() {
+            PENDING => None,
+            APPROVED => Some(Decision::Approved),
+            DENIED => Some(Decision::Denied),
+            _ => return Err(unreadable()),
+        },
+        created_at: UnixMillis::from_millis(row.created_at),
+        expires_at: UnixMillis::from_millis(row.expires_at),
+        decided_at: row.decided_at.map(UnixMillis::from_millis),
+    })
+}

@@ -1,0 +1,233 @@
+//! `AuditService`, as registry-service serves it.
+
+use accord::{
+    audit::v1::{
+        self as pb, AuditActorKind, AuditOutcome, ListAuditEventsRequest, VerifyAuditLogRequest,
+        audit_service_client::AuditServiceClient,
+    },
+    auth::Role,
+    testing::TEST_START,
+};
+use prost_types::Timestamp;
+use tonic::{Code, Status};
+
+use crate::harness::{CallerChannel, Harness, assert_refused, assert_violations};
+
+fn client(harness: &Harness) -> AuditServiceClient<CallerChannel> {
+    AuditServiceClient::new(harness.operator(Role::Auditor))
+}
+
+async fn list(
+    harness: &Harness,
+    request: ListAuditEventsRequest,
+) -> Result<pb::ListAuditEventsResponse, Status> {
+    let answer = client(harness).list_audit_events(request).await?;
+    Ok(answer.into_inner())
+}
+
+/// A second later: `acme`; a second later: `globex`; a second later: a scope.
+async fn seeded() -> Harness {
+    let harness = Harness::start().await;
+    let second = std::time::Duration::from_secs(1);
+    harness.clock.advance(second);
+    harness.tenant("acme").await;
+    harness.clock.advance(second);
+    harness.tenant("globex").await;
+    harness.clock.advance(second);
+    harness.scope("contacts.read").await;
+    harness
+}
+
+fn after_start(seconds: i64, nanos: i32) -> Option<Timestamp> {
+    Some(Timestamp {
+        seconds: TEST_START.as_secs() + seconds,
+        nanos,
+    })
+}
+
+#[tokio::test]
+async fn an_event_tells_who_did_what_to_what() {
+    let harness = seeded().await;
+    let request = ListAuditEventsRequest {
+        action: "tenant.create".into(),
+        tenant_id: "acme".into(),
+        ..Default::default()
+    };
+    let events = list(&harness, request).await.unwrap().audit_events;
+    assert_eq!(events.len(), 1);
+    let event = &events[0];
+    assert_eq!(
+        (event.outcome(), event.actor_kind()),
+        (AuditOutcome::Success, AuditActorKind::Operator)
+    );
+    assert_eq!(
+        (event.tenant_id.as_str(), event.subject.as_str()),
+        ("acme", "acme")
+    );
+    assert_eq!(event.occurred_time, after_start(1, 0));
+    assert!(event.actor_id.starts_with("opr_") && event.request_id.len() >= 8 && event.client_id.is_empty());
+}
+
+#[tokio::test]
+async fn every_filter_narrows_the_list() {
+    let harness = seeded().await;
+    let registrar = harness.audit_events("scope.create").await[0].actor_id.clone();
+    let count =
+        async |request: ListAuditEventsRequest| list(&harness, request).await.unwrap().audit_events.len();
+    let none = ListAuditEventsRequest::default;
+    // Five operators and three workloads of the harness, two tenants and a scope.
+    assert_eq!(count(none()).await, 11);
+    assert_eq!(
+        count(ListAuditEventsRequest {
+            tenant_id: "globex".into(),
+            ..none()
+        })
+        .await,
+        1
+    );
+    assert_eq!(
+        count(ListAuditEventsRequest {
+            action: "workload.create".into(),
+            ..none()
+        })
+        .await,
+        3
+    );
+    assert_eq!(
+        count(ListAuditEventsRequest {
+            actor_id: registrar.clone(),
+            ..none()
+        })
+        .await,
+        3
+    );
+    assert_eq!(
+        count(ListAuditEventsRequest {
+            subject: "contacts.read".into(),
+            ..none()
+        })
+        .await,
+        1
+    );
+    assert_eq!(
+        count(ListAuditEventsRequest {
+            outcome: AuditOutcome::Refused.into(),
+            ..none()
+        })
+        .await,
+        0
+    );
+    assert_eq!(
+        count(ListAuditEventsRequest {
+            outcome: AuditOutcome::Success.into(),
+            ..none()
+        })
+        .await,
+        11
+    );
+    let client_id = "cli_01k9zzzzzzzzzzzzzzzzzzzzzz".to_owned();
+    assert_eq!(count(ListAuditEventsRequest { client_id, ..none() }).await, 0);
+    assert_eq!(
+        count(ListAuditEventsRequest {
+            from_time: after_start(2, 0),
+            ..none()
+        })
+        .await,
+        2
+    );
+    assert_eq!(
+        count(ListAuditEventsRequest {
+            from_time: after_start(2, 1),
+            ..none()
+        })
+        .await,
+        1
+    );
+    assert_eq!(
+        count(ListAuditEventsRequest {
+            until_time: after_start(2, 0),
+            ..none()
+        })
+        .await,
+        9
+    );
+    assert_eq!(
+        count(ListAuditEventsRequest {
+            until_time: after_start(2, 1),
+            ..none()
+        })
+        .await,
+        10
+    );
+    let nothing = ListAuditEventsRequest {
+        from_time: after_start(3, 0),
+        until_time: after_start(1, 0),
+        ..none()
+    };
+    assert_eq!(count(nothing).await, 0);
+    let several = ListAuditEventsRequest {
+        actor_id: registrar,
+        action: "tenant.create".into(),
+        ..none()
+    };
+    assert_eq!(count(several).await, 2);
+}
+
+#[tokio::test]
+async fn pages_are_newest_first_and_meet_every_event_once() {
+    let harness = seeded().await;
+    let (mut ids, mut actions, mut page_token) = (Vec::new(), Vec::new(), String::new());
+    loop {
+        let request = ListAuditEventsRequest {
+            page_size: 4,
+            page_token,
+            ..Default::default()
+        };
+        let page = list(&harness, request).await.unwrap();
+        assert!(page.audit_events.len() <= 4);
+        for event in page.audit_events {
+            ids.push(event.event_id);
+            actions.push(event.action);
+        }
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(ids.len(), 11);
+    assert!(ids.is_sorted_by(|newer, older| newer > older));
+    assert_eq!(actions[..3], ["scope.create", "tenant.create", "tenant.create"]);
+}
+
+#[tokio::test]
+async fn all_violations_come_at_once() {
+    let harness = Harness::start().await;
+    let bad = ListAuditEventsRequest {
+        tenant_id: "No".into(),
+        client_id: "1".into(),
+        action: "\0".into(),
+        outcome: 7,
+        from_time: Some(Timestamp {
+            seconds: -1,
+            nanos: 0,
+        }),
+        page_size: -1,
+        ..Default::default()
+    };
+    let fields = [
+        "tenant_id",
+        "client_id",
+        "action",
+        "outcome",
+        "from_time",
+        "page_size",
+    ];
+    assert_violations(list(&harness, bad).await, &fields);
+}
+
+#[tokio::test]
+async fn verifying_the_record_is_still_to_come() {
+    let harness = Harness::start().await;
+    let refused = client(&harness).verify_audit_log(VerifyAuditLogRequest {}).await;
+    assert_refused(refused, Code::Unimplemented, "NOT_AVAILABLE");
+}

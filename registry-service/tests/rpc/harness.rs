@@ -1,0 +1,354 @@
+//! A registry of a test's own, served on loopback by the production code, and callers of every kind.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use accord::{
+    audit::v1::{AuditEvent, ListAuditEventsRequest, audit_service_client::AuditServiceClient},
+    auth::{Role, WorkloadKind},
+    clock::ManualClock,
+    opaque::{OpaqueToken, TokenKind},
+    random::{SharedRandom, SystemRandom},
+    registry::v1 as pb,
+    registry::v1::{
+        integration_request_service_client::IntegrationRequestServiceClient,
+        scope_service_client::ScopeServiceClient, tenant_service_client::TenantServiceClient,
+    },
+    store::{
+        Creation,
+        audit::{Actor, ActorKind, Origin},
+        keyring::FileMasterKey,
+    },
+    testing::{TestDatabase, sqlite, test_clock},
+};
+use registry_service::{
+    caller::{self, NewOperator, NewWorkload},
+    config::Settings,
+    server::Registry,
+};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Code, Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
+use tonic_types::StatusExt;
+
+/// `--public-base-url` of every test's registry.
+pub const PUBLIC_BASE_URL: &str = "https://auth.example";
+
+/// A channel whose calls bring one caller's token; every generated client's `new` takes it.
+pub type CallerChannel = InterceptedService<Channel, Bearer>;
+
+/// Adds an `authorization` header, or none.
+#[derive(Clone)]
+pub struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// A running registry. It ends when this is dropped.
+pub struct Harness {
+    /// What is served; its store can be looked into.
+    pub registry: Registry,
+    /// The registry's clock.
+    pub clock: Arc<ManualClock>,
+    /// The settings it was opened with.
+    pub settings: Settings,
+    /// Stops it.
+    pub shutdown: CancellationToken,
+    channel: Channel,
+    operators: BTreeMap<Role, OpaqueToken>,
+    workloads: BTreeMap<WorkloadKind, OpaqueToken>,
+    _directory: TempDir,
+    _database: TestDatabase,
+}
+
+impl Drop for Harness {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+impl Harness {
+    /// Starts a registry on an empty SQLite database, with an operator of each role and a workload of
+    /// each kind.
+    pub async fn start() -> Self {
+        Self::start_on(sqlite()).await
+    }
+
+    /// Starts a registry on this empty database.
+    pub async fn start_on(database: TestDatabase) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = settings(&database, directory.path().join("key"));
+        let clock = test_clock();
+        let random: SharedRandom = Arc::new(SystemRandom);
+        Registry::migrate(&settings, &*random).await.unwrap();
+        let registry = Registry::open(&settings, clock.clone(), random).await.unwrap();
+
+        let mut operators = BTreeMap::new();
+        for role in Role::ALL {
+            operators.insert(role, operator(&registry, role).await);
+        }
+        let mut workloads = BTreeMap::new();
+        for kind in WorkloadKind::ALL {
+            workloads.insert(kind, workload(&registry, kind).await);
+        }
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        tokio::spawn(registry.clone().serve(listener, shutdown.clone()));
+        let channel = Endpoint::from_shared(format!("http://{address}"))
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
+        Self {
+            registry,
+            clock,
+            settings,
+            shutdown,
+            channel,
+            operators,
+            workloads,
+            _directory: directory,
+            _database: database,
+        }
+    }
+
+    /// Calls of the operator who has this role and no other.
+    pub fn operator(&self, role: Role) -> CallerChannel {
+        self.token(self.operators[&role].expose())
+    }
+
+    /// Calls of the workload of this kind.
+    pub fn workload(&self, kind: WorkloadKind) -> CallerChannel {
+        self.token(self.workloads[&kind].expose())
+    }
+
+    /// The bearer token of the workload of this kind.
+    pub fn workload_token(&self, kind: WorkloadKind) -> &OpaqueToken {
+        &self.workloads[&kind]
+    }
+
+    /// The bearer token of the operator who has this role and no other.
+    pub fn operator_token(&self, role: Role) -> &OpaqueToken {
+        &self.operators[&role]
+    }
+
+    /// Calls that bring this bearer token.
+    pub fn token(&self, token: &str) -> CallerChannel {
+        self.authorization(&format!("Bearer {token}"))
+    }
+
+    /// Calls that bring this `authorization` header.
+    pub fn authorization(&self, value: &str) -> CallerChannel {
+        InterceptedService::new(self.channel.clone(), Bearer(Some(value.parse().unwrap())))
+    }
+
+    /// Calls without a credential.
+    pub fn anonymous(&self) -> CallerChannel {
+        InterceptedService::new(self.channel.clone(), Bearer(None))
+    }
+
+    /// Adds a tenant.
+    pub async fn tenant(&self, tenant_id: &str) -> pb::Tenant {
+        let request = pb::CreateTenantRequest {
+            tenant_id: tenant_id.into(),
+            display_name: format!("Tenant {tenant_id}"),
+            cloud_api_url: format!("https://api.example/{tenant_id}"),
+            ..Default::default()
+        };
+        let mut tenants = TenantServiceClient::new(self.operator(Role::Registrar));
+        tenants
+            .create_tenant(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .tenant
+            .unwrap()
+    }
+
+    /// Adds a scope.
+    pub async fn scope(&self, name: &str) -> pb::Scope {
+        let request = pb::CreateScopeRequest {
+            name: name.into(),
+            description: format!("Allows {name}"),
+            ..Default::default()
+        };
+        let mut scopes = ScopeServiceClient::new(self.operator(Role::Registrar));
+        scopes
+            .create_scope(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .scope
+            .unwrap()
+    }
+
+    /// Submits a request for these tenants and scopes, which are there.
+    pub async fn submitted_request(&self, tenant_ids: &[&str], scopes: &[&str]) -> pb::IntegrationRequest {
+        let mut requests = IntegrationRequestServiceClient::new(self.operator(Role::Registrar));
+        requests
+            .submit_integration_request(submission(tenant_ids, scopes))
+            .await
+            .unwrap()
+            .into_inner()
+            .integration_request
+            .unwrap()
+    }
+
+    /// Submits and approves such a request.
+    pub async fn approved_request(&self, tenant_ids: &[&str], scopes: &[&str]) -> pb::IntegrationRequest {
+        let submitted = self.submitted_request(tenant_ids, scopes).await;
+        let request = pb::ApproveIntegrationRequestRequest {
+            integration_request_id: submitted.integration_request_id,
+        };
+        let mut requests = IntegrationRequestServiceClient::new(self.operator(Role::Approver));
+        requests
+            .approve_integration_request(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .integration_request
+            .unwrap()
+    }
+
+    /// Audit events with this action, newest first.
+    pub async fn audit_events(&self, action: &str) -> Vec<AuditEvent> {
+        let request = ListAuditEventsRequest {
+            action: action.into(),
+            page_size: 500,
+            ..Default::default()
+        };
+        let mut audit = AuditServiceClient::new(self.operator(Role::Auditor));
+        audit
+            .list_audit_events(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .audit_events
+    }
+}
+
+/// A well-formed request for these tenants and scopes.
+pub fn submission(tenant_ids: &[&str], scopes: &[&str]) -> pb::SubmitIntegrationRequestRequest {
+    pb::SubmitIntegrationRequestRequest {
+        request_id: String::new(),
+        partner_name: "Partner Ltd".into(),
+        contact_email: "dev@partner.example".into(),
+        goals: "Keep contacts in step".into(),
+        tenant_ids: tenant_ids.iter().map(ToString::to_string).collect(),
+        scopes: scopes
+            .iter()
+            .map(|name| pb::RequestedScope {
+                name: (*name).into(),
+                reason: format!("to use {name}"),
+            })
+            .collect(),
+        redirect_uris: vec!["https://app.partner.example/callback".into()],
+        notes: String::new(),
+    }
+}
+
+/// A new request id.
+pub fn request_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// Asserts the code, the reason and that it is Accord's status; gives the metadata.
+#[track_caller]
+pub fn assert_refused<T: std::fmt::Debug>(
+    result: Result<T, Status>,
+    code: Code,
+    reason: &str,
+) -> std::collections::HashMap<String, String> {
+    let status = result.expect_err("the call should be refused");
+    let info = status.get_details_error_info();
+    let info = info.unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
+    assert_eq!(
+        (status.code(), info.reason.as_str(), info.domain.as_str()),
+        (code, reason, "accord"),
+        "{status:?}"
+    );
+    info.metadata
+}
+
+/// Asserts INVALID_ARGUMENT/INVALID_FIELDS with violations of exactly these fields, in any order.
+#[track_caller]
+pub fn assert_violations<T: std::fmt::Debug>(result: Result<T, Status>, fields: &[&str]) {
+    let status = result.expect_err("the call should be refused");
+    let violations = status.get_details_bad_request().map(|bad| bad.field_violations);
+    let violations = violations.unwrap_or_default();
+    let mut found: Vec<_> = violations
+        .iter()
+        .map(|violation| violation.field.as_str())
+        .collect();
+    found.sort_unstable();
+    let mut expected = fields.to_vec();
+    expected.sort_unstable();
+    assert_eq!(found, expected, "{status:?}");
+    assert_refused::<T>(Err(status), Code::InvalidArgument, "INVALID_FIELDS");
+}
+
+/// Settings for this database, with a new master key at `key`.
+pub fn settings(database: &TestDatabase, key: PathBuf) -> Settings {
+    FileMasterKey::create(&key, &SystemRandom).unwrap();
+    Settings {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        database_url: database.url.clone(),
+        master_key_file: key,
+        public_base_url: PUBLIC_BASE_URL.into(),
+    }
+}
+
+fn creation(method: &'static str) -> Creation {
+    Creation {
+        origin: Origin {
+            actor: Actor {
+                kind: ActorKind::System,
+                id: "test".into(),
+            },
+            request_id: String::new(),
+        },
+        method,
+        request_id: None,
+        content: Default::default(),
+    }
+}
+
+async fn operator(registry: &Registry, role: Role) -> OpaqueToken {
+    let new = NewOperator {
+        name: format!("the {}", role.name()),
+        roles: vec![role],
+    };
+    let (_, token) = caller::create_operator(registry.store(), &creation("CreateOperator"), new)
+        .await
+        .unwrap();
+    token
+}
+
+async fn workload(registry: &Registry, kind: WorkloadKind) -> OpaqueToken {
+    let new = NewWorkload {
+        name: format!("the {}", kind.name()),
+        kind,
+    };
+    let (_, token) = caller::create_workload(registry.store(), &creation("CreateWorkload"), new)
+        .await
+        .unwrap();
+    token
+}
+
+/// A well-formed bearer token that nobody has.
+pub fn strangers_token(kind: TokenKind) -> String {
+    OpaqueToken::generate(kind, &SystemRandom).expose().to_owned()
+}

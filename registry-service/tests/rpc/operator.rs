@@ -1,0 +1,301 @@
+//! `OperatorService`.
+
+use accord::{
+    auth::Role,
+    registry::v1::{
+        self as pb, operator_service_client::OperatorServiceClient, scope_service_client::ScopeServiceClient,
+    },
+};
+use tonic::Code;
+
+use crate::harness::{CallerChannel, Harness, assert_refused, assert_violations, request_id};
+
+fn client(harness: &Harness) -> OperatorServiceClient<CallerChannel> {
+    OperatorServiceClient::new(harness.operator(Role::Admin))
+}
+
+fn ada() -> pb::CreateOperatorRequest {
+    pb::CreateOperatorRequest {
+        request_id: String::new(),
+        name: "Ada".into(),
+        roles: vec![
+            pb::OperatorRole::Auditor.into(),
+            pb::OperatorRole::Approver.into(),
+        ],
+    }
+}
+
+fn pages() -> pb::CreateWorkloadRequest {
+    pb::CreateWorkloadRequest {
+        request_id: String::new(),
+        name: "pages".into(),
+        kind: pb::WorkloadKind::InternalService.into(),
+    }
+}
+
+async fn list_scopes(harness: &Harness, token: &str) -> Result<(), tonic::Status> {
+    let mut scopes = ScopeServiceClient::new(harness.token(token));
+    scopes
+        .list_scopes(pb::ListScopesRequest::default())
+        .await
+        .map(drop)
+}
+
+#[tokio::test]
+async fn an_operators_token_works_until_it_is_revoked() {
+    let harness = Harness::start().await;
+    let made = client(&harness)
+        .create_operator(ada())
+        .await
+        .unwrap()
+        .into_inner();
+    let operator = made.operator.unwrap();
+    assert!(operator.operator_id.starts_with("opr_") && made.operator_token.starts_with("aco_"));
+    assert_eq!((operator.name.as_str(), &operator.roles), ("Ada", &ada().roles));
+    assert!(operator.create_time.is_some() && operator.revoke_time.is_none());
+    list_scopes(&harness, &made.operator_token).await.unwrap();
+
+    let request = pb::RevokeOperatorRequest {
+        operator_id: operator.operator_id.clone(),
+    };
+    let mut security = OperatorServiceClient::new(harness.operator(Role::Security));
+    let revoked = security
+        .revoke_operator(request.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(revoked.operator.as_ref().unwrap().revoke_time.is_some());
+    harness.clock.advance(std::time::Duration::from_secs(9));
+    assert_eq!(
+        security.revoke_operator(request).await.unwrap().into_inner(),
+        revoked
+    );
+    let refused = list_scopes(&harness, &made.operator_token).await;
+    assert_refused(refused, Code::Unauthenticated, "UNAUTHENTICATED");
+    let events = harness.audit_events("operator.revoke").await;
+    assert_eq!((events.len(), &events[0].subject), (1, &operator.operator_id));
+    assert!(!format!("{events:?}").contains("Ada"));
+}
+
+#[tokio::test]
+async fn an_operator_may_revoke_itself() {
+    let harness = Harness::start().await;
+    let admin = pb::CreateOperatorRequest {
+        roles: vec![pb::OperatorRole::Admin.into()],
+        ..ada()
+    };
+    let made = client(&harness)
+        .create_operator(admin)
+        .await
+        .unwrap()
+        .into_inner();
+    let request = pb::RevokeOperatorRequest {
+        operator_id: made.operator.unwrap().operator_id,
+    };
+    let mut itself = OperatorServiceClient::new(harness.token(&made.operator_token));
+    itself.revoke_operator(request.clone()).await.unwrap();
+    let refused = itself.revoke_operator(request).await;
+    assert_refused(refused, Code::Unauthenticated, "UNAUTHENTICATED");
+}
+
+#[tokio::test]
+async fn a_workload_is_made_and_revoked() {
+    let harness = Harness::start().await;
+    let made = client(&harness)
+        .create_workload(pages())
+        .await
+        .unwrap()
+        .into_inner();
+    let workload = made.workload.unwrap();
+    assert!(workload.workload_id.starts_with("wkl_") && made.workload_token.starts_with("acw_"));
+    assert_eq!(
+        (workload.name.as_str(), workload.kind()),
+        ("pages", pb::WorkloadKind::InternalService)
+    );
+    // Known, and not allowed to.
+    let refused = list_scopes(&harness, &made.workload_token).await;
+    assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+
+    let request = pb::RevokeWorkloadRequest {
+        workload_id: workload.workload_id,
+    };
+    let revoked = client(&harness)
+        .revoke_workload(request.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(revoked.workload.as_ref().unwrap().revoke_time.is_some());
+    assert_eq!(
+        client(&harness)
+            .revoke_workload(request)
+            .await
+            .unwrap()
+            .into_inner(),
+        revoked
+    );
+    let refused = list_scopes(&harness, &made.workload_token).await;
+    assert_refused(refused, Code::Unauthenticated, "UNAUTHENTICATED");
+    assert_eq!(harness.audit_events("workload.revoke").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_repeated_call_shows_the_same_token() {
+    let harness = Harness::start().await;
+    let call = pb::CreateOperatorRequest {
+        request_id: request_id(),
+        ..ada()
+    };
+    let first = client(&harness)
+        .create_operator(call.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    let second = client(&harness)
+        .create_operator(call.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(first == second && !first.operator_token.is_empty());
+    let other = pb::CreateOperatorRequest {
+        name: "Eve".into(),
+        ..call.clone()
+    };
+    assert_refused(
+        client(&harness).create_operator(other).await,
+        Code::AlreadyExists,
+        "REQUEST_ID_REUSED",
+    );
+    // The same id for another method is another content.
+    let other = pb::CreateWorkloadRequest {
+        request_id: call.request_id,
+        ..pages()
+    };
+    assert_refused(
+        client(&harness).create_workload(other).await,
+        Code::AlreadyExists,
+        "REQUEST_ID_REUSED",
+    );
+
+    let call = pb::CreateWorkloadRequest {
+        request_id: request_id(),
+        ..pages()
+    };
+    let first = client(&harness)
+        .create_workload(call.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    let second = client(&harness).create_workload(call).await.unwrap().into_inner();
+    assert!(first == second && !first.workload_token.is_empty());
+}
+
+#[tokio::test]
+async fn names_of_the_living_are_taken() {
+    let harness = Harness::start().await;
+    let made = client(&harness)
+        .create_operator(ada())
+        .await
+        .unwrap()
+        .into_inner();
+    let taken = client(&harness).create_operator(ada()).await;
+    assert_eq!(
+        assert_refused(taken, Code::AlreadyExists, "ALREADY_EXISTS")["resource"],
+        "operator"
+    );
+    let request = pb::RevokeOperatorRequest {
+        operator_id: made.operator.unwrap().operator_id,
+    };
+    client(&harness).revoke_operator(request).await.unwrap();
+    client(&harness).create_operator(ada()).await.unwrap();
+
+    client(&harness).create_workload(pages()).await.unwrap();
+    let taken = client(&harness).create_workload(pages()).await;
+    assert_eq!(
+        assert_refused(taken, Code::AlreadyExists, "ALREADY_EXISTS")["resource"],
+        "workload"
+    );
+}
+
+#[tokio::test]
+async fn all_violations_come_at_once() {
+    let harness = Harness::start().await;
+    let mut client = client(&harness);
+    let bad = pb::CreateOperatorRequest {
+        request_id: "1".into(),
+        name: "a\nb".into(),
+        roles: vec![1, 0, 1, 17],
+    };
+    let fields = ["request_id", "name", "roles[1]", "roles[2]", "roles[3]"];
+    assert_violations(client.create_operator(bad).await, &fields);
+    let empty = client.create_operator(pb::CreateOperatorRequest::default()).await;
+    assert_violations(empty, &["name", "roles"]);
+    let bad = pb::CreateWorkloadRequest {
+        request_id: "1".into(),
+        name: "n".repeat(101),
+        kind: 0,
+    };
+    assert_violations(client.create_workload(bad).await, &["request_id", "name", "kind"]);
+    let bad = pb::RevokeOperatorRequest {
+        operator_id: "wkl_01k9zzzzzzzzzzzzzzzzzzzzzz".into(),
+    };
+    assert_violations(client.revoke_operator(bad).await, &["operator_id"]);
+    let bad = pb::RevokeWorkloadRequest::default();
+    assert_violations(client.revoke_workload(bad).await, &["workload_id"]);
+    let bad = pb::ListOperatorsRequest {
+        page_size: -1,
+        ..Default::default()
+    };
+    assert_violations(client.list_operators(bad).await, &["page_size"]);
+    let bad = pb::ListWorkloadsRequest {
+        page_token: "#".into(),
+        ..Default::default()
+    };
+    assert_violations(client.list_workloads(bad).await, &["page_token"]);
+}
+
+#[tokio::test]
+async fn the_unknown_are_not_found() {
+    let harness = Harness::start().await;
+    let request = pb::RevokeOperatorRequest {
+        operator_id: "opr_01k9zzzzzzzzzzzzzzzzzzzzzz".into(),
+    };
+    let refused = client(&harness).revoke_operator(request).await;
+    assert_eq!(
+        assert_refused(refused, Code::NotFound, "NOT_FOUND")["resource"],
+        "operator"
+    );
+    let request = pb::RevokeWorkloadRequest {
+        workload_id: "wkl_01k9zzzzzzzzzzzzzzzzzzzzzz".into(),
+    };
+    let refused = client(&harness).revoke_workload(request).await;
+    assert_eq!(
+        assert_refused(refused, Code::NotFound, "NOT_FOUND")["resource"],
+        "workload"
+    );
+}
+
+#[tokio::test]
+async fn lists_show_everybody_page_by_page_and_no_token() {
+    let harness = Harness::start().await;
+    let mut client = client(&harness);
+    let (mut ids, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = pb::ListOperatorsRequest {
+            page_size: 2,
+            page_token,
+        };
+        let page = client.list_operators(request).await.unwrap().into_inner();
+        ids.extend(page.operators.into_iter().map(|operator| operator.operator_id));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(ids.len(), Role::ALL.len());
+    assert!(ids.is_sorted());
+    let workloads = client
+        .list_workloads(pb::ListWorkloadsRequest::default())
+        .await
+        .unwrap();
+    assert_eq!(workloads.into_inner().workloads.len(), 3);
+}

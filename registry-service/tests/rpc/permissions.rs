@@ -1,0 +1,185 @@
+//! Who may call what: every method of the contract, by every kind of caller.
+//!
+//! What is expected is worked out here from the roles' descriptions and the methods' names, not read
+//! from the table that is tested.
+
+use std::collections::BTreeSet;
+
+use accord::{
+    auth::{Role, WorkloadKind, unauthenticated},
+    opaque::TokenKind,
+};
+use prost::Message;
+use registry_service::permissions::{SERVICES, TABLE};
+use tonic::{Code, Request, Status, client::Grpc, codegen::http::uri::PathAndQuery};
+use tonic_prost::ProstCodec;
+use tonic_types::StatusExt;
+
+use crate::harness::{CallerChannel, Harness, strangers_token};
+
+/// Service and method names of the contract, of services whose full name `wanted` accepts.
+fn contract(wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+    let files = prost_types::FileDescriptorSet::decode(accord::FILE_DESCRIPTOR_SET).unwrap();
+    let mut methods = Vec::new();
+    for file in &files.file {
+        for service in &file.service {
+            let name = format!("{}.{}", file.package(), service.name());
+            if wanted(&name) {
+                methods.extend(
+                    service
+                        .method
+                        .iter()
+                        .map(|method| (name.clone(), method.name().to_owned())),
+                );
+            }
+        }
+    }
+    methods
+}
+
+fn served() -> Vec<(String, String)> {
+    contract(|service| SERVICES.contains(&service))
+}
+
+/// Who may call a method. `None`: anyone.
+type Expected = Option<(BTreeSet<Role>, BTreeSet<WorkloadKind>)>;
+
+fn expected(service: &str, method: &str) -> Expected {
+    if ["ClaimDelivery", "CompleteEnrolment"].contains(&method) {
+        return None;
+    }
+    if service.ends_with(".DirectoryService") {
+        return Some((BTreeSet::new(), BTreeSet::from([WorkloadKind::TokenService])));
+    }
+    let is = |verbs: &[&str]| verbs.iter().any(|verb| method.starts_with(verb));
+    let mut roles = if service.ends_with(".AuditService") {
+        BTreeSet::from([Role::Auditor])
+    } else if is(&["Get", "List", "Find"]) {
+        BTreeSet::from(Role::ALL)
+    } else if is(&["Suspend", "Reinstate", "Deactivate", "Reactivate", "Revoke"]) {
+        BTreeSet::from([Role::Security])
+    } else if is(&["Approve", "Reject"]) {
+        BTreeSet::from([Role::Approver])
+    } else if service.ends_with(".OperatorService") {
+        BTreeSet::new()
+    } else {
+        BTreeSet::from([Role::Registrar])
+    };
+    roles.insert(Role::Admin);
+    Some((roles, BTreeSet::new()))
+}
+
+/// Calls a method with an empty message.
+async fn call(channel: CallerChannel, service: &str, method: &str) -> Result<(), Status> {
+    let mut grpc = Grpc::new(channel);
+    grpc.ready().await.unwrap();
+    let path: PathAndQuery = format!("/{service}/{method}").parse().unwrap();
+    grpc.unary(Request::new(()), path, ProstCodec::<(), ()>::default())
+        .await
+        .map(drop)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    /// The method itself answered, whatever it said.
+    Admitted,
+    /// The caller is known and may not.
+    Denied,
+    /// The caller is not known.
+    Unknown,
+}
+
+fn answer(result: &Result<(), Status>) -> Answer {
+    let Err(status) = result else {
+        return Answer::Admitted;
+    };
+    let reason = status
+        .get_details_error_info()
+        .map(|info| info.reason)
+        .unwrap_or_default();
+    match (status.code(), reason.as_str()) {
+        (Code::PermissionDenied, "PERMISSION_DENIED") => Answer::Denied,
+        // A method may say of its own accord that a credential in the message is not valid.
+        (Code::Unauthenticated, "UNAUTHENTICATED") if status.message() == unauthenticated().message() => {
+            Answer::Unknown
+        }
+        (Code::Unimplemented, "") => panic!("not served: {status:?}"),
+        _ => Answer::Admitted,
+    }
+}
+
+#[tokio::test]
+async fn callers_get_exactly_as_far_as_the_design_says() {
+    let harness = Harness::start().await;
+    let strangers = [
+        "Bearer x".to_owned(),
+        "Bearer ".to_owned(),
+        "Basic b3BlcmF0b3I6b3BlcmF0b3I=".to_owned(),
+        format!("Bearer {}", strangers_token(TokenKind::Operator)),
+        format!("Bearer {}", strangers_token(TokenKind::Workload)),
+        format!("Bearer {}", strangers_token(TokenKind::Claim)),
+        harness.operator_token(Role::Admin).expose().to_owned(),
+    ];
+    for (service, method) in served() {
+        let expected = expected(&service, &method);
+        let due = |admitted: Option<bool>| match admitted {
+            None | Some(true) => Answer::Admitted,
+            Some(false) => Answer::Denied,
+        };
+        for role in Role::ALL {
+            let result = call(harness.operator(role), &service, &method).await;
+            let due = due(expected.as_ref().map(|(roles, _)| roles.contains(&role)));
+            assert_eq!(answer(&result), due, "{service}/{method} by {role:?}: {result:?}");
+        }
+        for kind in WorkloadKind::ALL {
+            let result = call(harness.workload(kind), &service, &method).await;
+            let due = due(expected.as_ref().map(|(_, kinds)| kinds.contains(&kind)));
+            assert_eq!(answer(&result), due, "{service}/{method} by {kind:?}: {result:?}");
+        }
+        let due = if expected.is_none() {
+            Answer::Admitted
+        } else {
+            Answer::Unknown
+        };
+        let result = call(harness.anonymous(), &service, &method).await;
+        assert_eq!(answer(&result), due, "{service}/{method} by nobody: {result:?}");
+        for (index, stranger) in strangers.iter().enumerate() {
+            let result = call(harness.authorization(stranger), &service, &method).await;
+            assert_eq!(
+                answer(&result),
+                due,
+                "{service}/{method} by stranger {index}: {result:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_table_has_exactly_the_methods_of_the_contract() {
+    let table: BTreeSet<_> = TABLE.iter().map(|(path, _)| (*path).to_owned()).collect();
+    let contract: BTreeSet<_> = served()
+        .into_iter()
+        .map(|(service, method)| format!("/{service}/{method}"))
+        .collect();
+    assert_eq!(table, contract);
+    assert_eq!(table.len(), TABLE.len(), "a method stands in the table twice");
+    // The contract's services that are missing here are token-service's.
+    for (service, _) in contract_of_others() {
+        assert!(service.starts_with("accord.token."), "{service} is not served");
+    }
+}
+
+fn contract_of_others() -> Vec<(String, String)> {
+    contract(|service| service.starts_with("accord.") && !SERVICES.contains(&service))
+}
+
+#[tokio::test]
+async fn another_services_methods_can_not_be_reached() {
+    let harness = Harness::start().await;
+    for (service, method) in contract_of_others() {
+        let status = call(harness.operator(Role::Admin), &service, &method)
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), Code::Unimplemented, "{service}/{method}");
+    }
+}

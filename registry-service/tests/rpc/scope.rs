@@ -1,0 +1,185 @@
+//! `ScopeService`.
+
+use accord::{
+    auth::Role,
+    registry::v1::{self as pb, scope_service_client::ScopeServiceClient},
+};
+use prost_types::FieldMask;
+use tonic::Code;
+
+use crate::harness::{CallerChannel, Harness, assert_refused, assert_violations, request_id};
+
+fn client(harness: &Harness) -> ScopeServiceClient<CallerChannel> {
+    ScopeServiceClient::new(harness.operator(Role::Registrar))
+}
+
+fn create(name: &str) -> pb::CreateScopeRequest {
+    pb::CreateScopeRequest {
+        name: name.into(),
+        description: "Reads contacts".into(),
+        request_id: String::new(),
+    }
+}
+
+fn update(name: &str, paths: &[&str]) -> pb::UpdateScopeRequest {
+    pb::UpdateScopeRequest {
+        scope: Some(pb::Scope {
+            name: name.into(),
+            description: "Reads all contacts".into(),
+            enabled: false,
+            ..Default::default()
+        }),
+        update_mask: Some(FieldMask {
+            paths: paths.iter().map(ToString::to_string).collect(),
+        }),
+    }
+}
+
+async fn list(harness: &Harness) -> Vec<pb::Scope> {
+    let request = pb::ListScopesRequest::default();
+    client(harness)
+        .list_scopes(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .scopes
+}
+
+#[tokio::test]
+async fn a_new_scope_is_enabled_and_listed() {
+    let harness = Harness::start().await;
+    let made = client(&harness)
+        .create_scope(create("contacts.read"))
+        .await
+        .unwrap();
+    let made = made.into_inner().scope.unwrap();
+    assert!(made.enabled && made.create_time.is_some() && made.create_time == made.update_time);
+    assert_eq!(
+        (made.name.as_str(), made.description.as_str()),
+        ("contacts.read", "Reads contacts")
+    );
+    assert_eq!(list(&harness).await, [made]);
+    let events = harness.audit_events("scope.create").await;
+    assert_eq!((events.len(), events[0].subject.as_str()), (1, "contacts.read"));
+    assert!(events[0].actor_id.starts_with("opr_") && !events[0].request_id.is_empty());
+}
+
+#[tokio::test]
+async fn a_name_is_taken_once() {
+    let harness = Harness::start().await;
+    harness.scope("contacts.read").await;
+    let again = client(&harness).create_scope(create("contacts.read")).await;
+    let metadata = assert_refused(again, Code::AlreadyExists, "ALREADY_EXISTS");
+    assert_eq!(metadata["resource"], "scope");
+    assert_eq!(list(&harness).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_repeated_call_answers_the_same_and_other_content_is_refused() {
+    let harness = Harness::start().await;
+    let call = pb::CreateScopeRequest {
+        request_id: request_id(),
+        ..create("contacts.read")
+    };
+    let first = client(&harness)
+        .create_scope(call.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    let second = client(&harness)
+        .create_scope(call.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(first, second);
+    let other = pb::CreateScopeRequest {
+        name: "contacts.write".into(),
+        ..call
+    };
+    assert_refused(
+        client(&harness).create_scope(other).await,
+        Code::AlreadyExists,
+        "REQUEST_ID_REUSED",
+    );
+    assert_eq!(list(&harness).await.len(), 1);
+}
+
+#[tokio::test]
+async fn all_violations_come_at_once() {
+    let harness = Harness::start().await;
+    let bad = pb::CreateScopeRequest {
+        name: "contacts read".into(),
+        description: " ".into(),
+        request_id: "1".into(),
+    };
+    let refused = client(&harness).create_scope(bad).await;
+    assert_violations(refused, &["name", "description", "request_id"]);
+    let nothing = client(&harness)
+        .update_scope(pb::UpdateScopeRequest::default())
+        .await;
+    assert_violations(nothing, &["scope.name", "update_mask"]);
+    let unknown = client(&harness)
+        .update_scope(update("contacts.read", &["name", "enabled"]))
+        .await;
+    assert_violations(unknown, &["update_mask"]);
+    let mut empty = update("contacts.read", &["description"]);
+    empty.scope.as_mut().unwrap().description = String::new();
+    assert_violations(client(&harness).update_scope(empty).await, &["scope.description"]);
+    let page = pb::ListScopesRequest {
+        page_size: -1,
+        page_token: String::new(),
+    };
+    assert_violations(client(&harness).list_scopes(page).await, &["page_size"]);
+    let page = pb::ListScopesRequest {
+        page_size: 1,
+        page_token: "x".into(),
+    };
+    assert_violations(client(&harness).list_scopes(page).await, &["page_token"]);
+}
+
+#[tokio::test]
+async fn an_update_changes_what_its_mask_names() {
+    let harness = Harness::start().await;
+    harness.scope("contacts.read").await;
+    let disabled = client(&harness)
+        .update_scope(update("contacts.read", &["enabled"]))
+        .await
+        .unwrap();
+    let disabled = disabled.into_inner().scope.unwrap();
+    assert!(!disabled.enabled && disabled.description == "Allows contacts.read");
+    let both = ["description", "enabled"];
+    let described = client(&harness)
+        .update_scope(update("contacts.read", &both))
+        .await
+        .unwrap();
+    let described = described.into_inner().scope.unwrap();
+    assert_eq!(described.description, "Reads all contacts");
+    assert_eq!(list(&harness).await, [described]);
+    let unknown = client(&harness)
+        .update_scope(update("contacts.write", &both))
+        .await;
+    let metadata = assert_refused(unknown, Code::NotFound, "NOT_FOUND");
+    assert_eq!(metadata["resource"], "scope");
+}
+
+#[tokio::test]
+async fn the_catalogue_is_paged_by_name() {
+    let harness = Harness::start().await;
+    for name in ["c", "a", "b"] {
+        harness.scope(name).await;
+    }
+    let (mut names, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = pb::ListScopesRequest {
+            page_size: 2,
+            page_token,
+        };
+        let page = client(&harness).list_scopes(request).await.unwrap().into_inner();
+        names.extend(page.scopes.into_iter().map(|scope| scope.name));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(names, ["a", "b", "c"]);
+}

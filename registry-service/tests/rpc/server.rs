@@ -1,0 +1,120 @@
+//! The server itself: what it refuses to start with, health, and how it stops.
+
+use std::sync::Arc;
+
+use accord::{
+    auth::Role,
+    random::SystemRandom,
+    registry::v1::{ListScopesRequest, scope_service_client::ScopeServiceClient},
+    testing::{sqlite, test_clock},
+};
+use registry_service::{permissions::SERVICES, server::Registry};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use crate::harness::{Harness, settings};
+
+#[tokio::test]
+async fn a_database_without_tables_is_not_opened() {
+    let (database, directory) = (sqlite(), tempfile::tempdir().unwrap());
+    let settings = settings(&database, directory.path().join("key"));
+    let error = Registry::open(&settings, test_clock(), Arc::new(SystemRandom))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("migrate"), "{error:#}");
+    Registry::migrate(&settings, &SystemRandom).await.unwrap();
+    Registry::migrate(&settings, &SystemRandom).await.unwrap();
+    Registry::open(&settings, test_clock(), Arc::new(SystemRandom))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn another_master_key_does_not_open_the_registry() {
+    let harness = Harness::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut others = settings(&sqlite(), directory.path().join("key"));
+    others.database_url.clone_from(&harness.settings.database_url);
+    let error = Registry::open(&others, test_clock(), Arc::new(SystemRandom))
+        .await
+        .unwrap_err();
+    assert!(format!("{error:#}").contains("master key"), "{error:#}");
+}
+
+#[tokio::test]
+async fn a_new_epoch_starts_when_asked_for() {
+    let harness = Harness::start().await;
+    let before = harness.registry.store().position().await.unwrap();
+    Registry::migrate(&harness.settings, &SystemRandom).await.unwrap();
+    assert_eq!(harness.registry.store().position().await.unwrap(), before);
+    Registry::start_epoch(&harness.settings, &SystemRandom)
+        .await
+        .unwrap();
+    let after = harness.registry.store().position().await.unwrap();
+    assert!(after.epoch != before.epoch && after.seq == before.seq);
+}
+
+#[tokio::test]
+async fn plaintext_is_served_on_loopback_alone() {
+    let harness = Harness::start().await;
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let served = harness
+        .registry
+        .clone()
+        .serve(listener, CancellationToken::new())
+        .await;
+    assert!(served.unwrap_err().to_string().contains("loopback"));
+}
+
+#[tokio::test]
+async fn health_tells_of_every_service_at_once() {
+    let harness = Harness::start().await;
+    let mut health = HealthClient::new(harness.anonymous());
+    for service in SERVICES.iter().copied().chain([""]) {
+        let request = HealthCheckRequest {
+            service: service.into(),
+        };
+        let mut states = health.watch(request).await.unwrap().into_inner();
+        loop {
+            let state = states.message().await.unwrap().expect("another state").status();
+            if state == ServingStatus::Serving {
+                break;
+            }
+        }
+    }
+    let request = HealthCheckRequest {
+        service: "accord.token.v1.TokenService".into(),
+    };
+    assert_eq!(health.check(request).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn it_stops_when_told_and_another_one_carries_on() {
+    let harness = Harness::start().await;
+    harness.scope("contacts.read").await;
+    let token = harness.operator_token(Role::Auditor).expose();
+    harness.shutdown.cancel();
+
+    let registry = Registry::open(&harness.settings, test_clock(), Arc::new(SystemRandom))
+        .await
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let serving = tokio::spawn(registry.serve(listener, shutdown.clone()));
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let mut scopes = ScopeServiceClient::new(channel.connect().await.unwrap());
+    let mut request = tonic::Request::new(ListScopesRequest::default());
+    request
+        .metadata_mut()
+        .insert("authorization", format!("Bearer {token}").parse().unwrap());
+    let listed = scopes.list_scopes(request).await.unwrap().into_inner();
+    assert_eq!(listed.scopes[0].name, "contacts.read");
+    drop(scopes);
+    shutdown.cancel();
+    serving.await.unwrap().unwrap();
+}

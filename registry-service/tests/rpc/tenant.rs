@@ -1,0 +1,217 @@
+//! `TenantService`.
+
+use accord::{
+    auth::Role,
+    registry::v1::{self as pb, TenantState, tenant_service_client::TenantServiceClient},
+};
+use prost_types::FieldMask;
+use tonic::Code;
+
+use crate::harness::{
+    CallerChannel, Harness, PUBLIC_BASE_URL, assert_refused, assert_violations, request_id,
+};
+
+fn client(harness: &Harness) -> TenantServiceClient<CallerChannel> {
+    TenantServiceClient::new(harness.operator(Role::Admin))
+}
+
+fn create(tenant_id: &str) -> pb::CreateTenantRequest {
+    pb::CreateTenantRequest {
+        tenant_id: tenant_id.into(),
+        display_name: "Acme Inc.".into(),
+        cloud_api_url: "https://api.acme.example/v1".into(),
+        ..Default::default()
+    }
+}
+
+fn update(tenant_id: &str, paths: &[&str]) -> pb::UpdateTenantRequest {
+    pb::UpdateTenantRequest {
+        tenant: Some(pb::Tenant {
+            tenant_id: tenant_id.into(),
+            display_name: "Acme Ltd.".into(),
+            cloud_api_url: "https://api.acme.example/v2".into(),
+            ..Default::default()
+        }),
+        update_mask: Some(FieldMask {
+            paths: paths.iter().map(ToString::to_string).collect(),
+        }),
+    }
+}
+
+async fn get(harness: &Harness, tenant_id: &str) -> pb::Tenant {
+    let request = pb::GetTenantRequest {
+        tenant_id: tenant_id.into(),
+    };
+    client(harness)
+        .get_tenant(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .tenant
+        .unwrap()
+}
+
+async fn suspend(harness: &Harness, tenant_id: &str) -> Result<pb::Tenant, tonic::Status> {
+    let request = pb::SuspendTenantRequest {
+        tenant_id: tenant_id.into(),
+    };
+    let answer = client(harness).suspend_tenant(request).await?;
+    Ok(answer.into_inner().tenant.unwrap())
+}
+
+async fn reinstate(harness: &Harness, tenant_id: &str) -> Result<pb::Tenant, tonic::Status> {
+    let request = pb::ReinstateTenantRequest {
+        tenant_id: tenant_id.into(),
+    };
+    let answer = client(harness).reinstate_tenant(request).await?;
+    Ok(answer.into_inner().tenant.unwrap())
+}
+
+#[tokio::test]
+async fn a_new_tenant_is_active_and_has_its_own_authority() {
+    let harness = Harness::start().await;
+    let made = client(&harness).create_tenant(create("acme")).await.unwrap();
+    let made = made.into_inner().tenant.unwrap();
+    assert_eq!(made.state(), TenantState::Active);
+    assert_eq!(made.tenant_authority_url, format!("{PUBLIC_BASE_URL}/acme"));
+    assert_eq!(made.cloud_api_url, "https://api.acme.example/v1");
+    assert_eq!(get(&harness, "acme").await, made);
+    let taken = client(&harness).create_tenant(create("acme")).await;
+    assert_eq!(
+        assert_refused(taken, Code::AlreadyExists, "ALREADY_EXISTS")["resource"],
+        "tenant"
+    );
+    assert_eq!(harness.audit_events("tenant.create").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_repeated_call_makes_one_tenant() {
+    let harness = Harness::start().await;
+    let call = pb::CreateTenantRequest {
+        request_id: request_id(),
+        ..create("acme")
+    };
+    let first = client(&harness)
+        .create_tenant(call.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    let second = client(&harness)
+        .create_tenant(call.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(first, second);
+    let other = pb::CreateTenantRequest {
+        tenant_id: "globex".into(),
+        ..call
+    };
+    assert_refused(
+        client(&harness).create_tenant(other).await,
+        Code::AlreadyExists,
+        "REQUEST_ID_REUSED",
+    );
+    assert_eq!(harness.audit_events("tenant.create").await.len(), 1);
+}
+
+#[tokio::test]
+async fn all_violations_come_at_once() {
+    let harness = Harness::start().await;
+    let mut client = client(&harness);
+    let bad = pb::CreateTenantRequest {
+        request_id: "1".into(),
+        tenant_id: "Acme".into(),
+        display_name: String::new(),
+        cloud_api_url: "http://api.acme.example".into(),
+    };
+    let fields = ["request_id", "tenant_id", "display_name", "cloud_api_url"];
+    assert_violations(client.create_tenant(bad).await, &fields);
+    let mut bad = update("a", &["display_name", "cloud_api_url", "state"]);
+    bad.tenant.as_mut().unwrap().display_name = " ".into();
+    bad.tenant.as_mut().unwrap().cloud_api_url = "https://api.acme.example/?q=1".into();
+    let fields = [
+        "tenant.tenant_id",
+        "update_mask",
+        "tenant.display_name",
+        "tenant.cloud_api_url",
+    ];
+    assert_violations(client.update_tenant(bad).await, &fields);
+    let bad = client.get_tenant(pb::GetTenantRequest::default()).await;
+    assert_violations(bad, &["tenant_id"]);
+    let bad = pb::ListTenantsRequest {
+        state: 9,
+        page_size: -1,
+        page_token: String::new(),
+    };
+    assert_violations(client.list_tenants(bad).await, &["state", "page_size"]);
+}
+
+#[tokio::test]
+async fn an_update_changes_what_its_mask_names() {
+    let harness = Harness::start().await;
+    let made = client(&harness)
+        .create_tenant(create("acme"))
+        .await
+        .unwrap()
+        .into_inner()
+        .tenant
+        .unwrap();
+    let renamed = client(&harness)
+        .update_tenant(update("acme", &["display_name"]))
+        .await
+        .unwrap();
+    let renamed = renamed.into_inner().tenant.unwrap();
+    assert_eq!(
+        (renamed.display_name.as_str(), &renamed.cloud_api_url),
+        ("Acme Ltd.", &made.cloud_api_url)
+    );
+    assert_eq!(get(&harness, "acme").await, renamed);
+    let unknown = client(&harness)
+        .update_tenant(update("nowhere", &["display_name"]))
+        .await;
+    assert_refused(unknown, Code::NotFound, "NOT_FOUND");
+}
+
+#[tokio::test]
+async fn suspending_and_reinstating_are_steps_that_may_be_repeated() {
+    let harness = Harness::start().await;
+    harness.tenant("acme").await;
+    let suspended = suspend(&harness, "acme").await.unwrap();
+    assert_eq!(suspended.state(), TenantState::Suspended);
+    harness.clock.advance(std::time::Duration::from_secs(1));
+    let position = harness.registry.store().position().await.unwrap();
+    assert_eq!(suspend(&harness, "acme").await.unwrap(), suspended);
+    assert_eq!(harness.registry.store().position().await.unwrap(), position);
+    let reinstated = reinstate(&harness, "acme").await.unwrap();
+    assert_eq!(reinstated.state(), TenantState::Active);
+    assert_eq!(reinstate(&harness, "acme").await.unwrap(), reinstated);
+    assert_eq!(harness.audit_events("tenant.suspend").await.len(), 1);
+    assert_eq!(harness.audit_events("tenant.reinstate").await.len(), 1);
+    assert_refused(suspend(&harness, "nowhere").await, Code::NotFound, "NOT_FOUND");
+    assert_refused(reinstate(&harness, "nowhere").await, Code::NotFound, "NOT_FOUND");
+}
+
+#[tokio::test]
+async fn tenants_are_listed_by_id_and_state() {
+    let harness = Harness::start().await;
+    for tenant_id in ["globex", "acme", "initech"] {
+        harness.tenant(tenant_id).await;
+    }
+    suspend(&harness, "acme").await.unwrap();
+    let list = async |state: TenantState, page_size, page_token: &str| {
+        let request = pb::ListTenantsRequest {
+            state: state.into(),
+            page_size,
+            page_token: page_token.into(),
+        };
+        let page = client(&harness).list_tenants(request).await.unwrap().into_inner();
+        let ids: Vec<_> = page.tenants.into_iter().map(|tenant| tenant.tenant_id).collect();
+        (ids, page.next_page_token)
+    };
+    let (first, token) = list(TenantState::Unspecified, 2, "").await;
+    assert_eq!(first, ["acme", "globex"]);
+    let (rest, end) = list(TenantState::Unspecified, 2, &token).await;
+    assert_eq!((rest, end.as_str()), (vec!["initech".to_owned()], ""));
+    assert_eq!(list(TenantState::Suspended, 0, "").await.0, ["acme"]);
+    assert_eq!(list(TenantState::Active, 0, "").await.0, ["globex", "initech"]);
+}

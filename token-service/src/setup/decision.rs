@@ -1,0 +1,196 @@
+//! A Tenant Admin's decision on a setup, and the answer that it sends to the client.
+
+use std::time::Duration;
+
+use accord::{
+    clock::UnixMillis,
+    id::{ScopeName, SetupId, UserId},
+    opaque::OpaqueToken,
+    store::audit::Origin,
+};
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::{Setup, of_tenant, require_active};
+use crate::{
+    admin_session::{self, AdminSession},
+    consent::{Consent, designated_user},
+    error::Error,
+    service::Service,
+};
+
+/// How long an authorization code, and the grant that waits for it, can be redeemed.
+pub const CODE_LIFE: Duration = Duration::from_secs(60);
+
+/// What a Tenant Admin decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// All or some of the scopes were granted.
+    Approved,
+    /// Nothing was granted.
+    Denied,
+}
+
+/// A Tenant Admin's approval. No `Debug`: an account name is not to be shown.
+pub struct Approve {
+    /// The setup.
+    pub setup_id: SetupId,
+    /// The scopes granted, all different; empty means all that were asked for.
+    pub scopes: Vec<ScopeName>,
+    /// The account name of the user that API transactions run as.
+    pub designated_account_name: Zeroizing<String>,
+    /// When the grant ends by itself.
+    pub expires_at: Option<UnixMillis>,
+}
+
+/// A decision for the store to write down.
+#[derive(Clone, Debug)]
+pub struct Approval<'a> {
+    /// The setup.
+    pub setup: &'a Setup,
+    /// The scopes granted.
+    pub scopes: Vec<ScopeName>,
+    /// The user that API transactions run as.
+    pub designated_user_id: UserId,
+    /// When the grant ends by itself.
+    pub expires_at: Option<UnixMillis>,
+    /// The Tenant Admin.
+    pub granted_by: &'a UserId,
+    /// The workload that brought the decision.
+    pub workload: &'a str,
+}
+
+/// An approved setup.
+#[derive(Debug)]
+pub struct Approved {
+    /// The grant, pending.
+    pub consent: Consent,
+    /// The authorization code.
+    pub code: OpaqueToken,
+    /// Where to send the browser; holds the code.
+    pub redirect_url: Zeroizing<String>,
+}
+
+/// Grants all or some of the scopes asked for, and designates the user that API transactions run as.
+///
+/// # Errors
+/// [`Error::AdminSessionInvalid`], [`Error::AdminSessionMismatch`], [`Error::SignInTooOld`],
+/// [`Error::NotFound`] (setup, or designated user), [`Error::WrongState`] for a setup that can't be decided
+/// any more and a suspended client, [`Error::ClientChanged`], [`Error::InvalidScope`],
+/// [`Error::RegistryUnavailable`].
+pub async fn approve(
+    service: &Service,
+    origin: &Origin,
+    admin_session: &str,
+    approve: Approve,
+) -> Result<Approved, Error> {
+    let (session, setup) = decide(service, origin, admin_session, &approve.setup_id).await?;
+    let now = service.store.now();
+    session.require_fresh(now)?;
+    setup.require_pending(now)?;
+    let scopes = setup.grantable(&approve.scopes)?;
+    let client = match service.registry.client(&setup.client_id).await {
+        Ok(client) => client.value,
+        Err(Error::NotFound(_)) => return Err(Error::ClientChanged),
+        Err(error) => return Err(error),
+    };
+    require_active("client", client.active)?;
+    // The version does not follow the catalogue: what a scope allows, and whether it is enabled, is
+    // compared here.
+    if client.version != setup.client_version || scopes.iter().any(|scope| !client.scopes.contains(scope)) {
+        return Err(Error::ClientChanged);
+    }
+    let user = designated_user(&service.registry, &session.tenant_id, &approve.designated_account_name).await?;
+    let approval = Approval {
+        setup: &setup,
+        scopes: scopes.into_iter().map(|scope| scope.name).collect(),
+        designated_user_id: user.user_id,
+        expires_at: approve.expires_at,
+        granted_by: &session.user_id,
+        workload: &session.workload,
+    };
+    let (grant, code) = service.store.approve_setup(&session.origin, approval).await?;
+    let redirect_url = answer(&setup, ("code", code.expose()), &session.tenant.issuer)?;
+    Ok(Approved {
+        consent: Consent::approved(grant, user.label),
+        code,
+        redirect_url,
+    })
+}
+
+/// Refuses what was asked for. Gives the setup, and where to send the browser.
+///
+/// # Errors
+/// [`Error::AdminSessionInvalid`], [`Error::AdminSessionMismatch`], [`Error::NotFound`], [`Error::WrongState`],
+/// [`Error::RegistryUnavailable`].
+pub async fn deny(
+    service: &Service,
+    origin: &Origin,
+    admin_session: &str,
+    setup_id: &SetupId,
+) -> Result<(Setup, Zeroizing<String>), Error> {
+    let (session, setup) = decide(service, origin, admin_session, setup_id).await?;
+    setup.require_pending(service.store.now())?;
+    let setup = service
+        .store
+        .deny_setup(&session.origin, &setup, &session.workload)
+        .await?;
+    let redirect_url = answer(&setup, ("error", "access_denied"), &session.tenant.issuer)?;
+    Ok((setup, redirect_url))
+}
+
+/// The session that is to decide a setup, and the setup.
+async fn decide(
+    service: &Service,
+    origin: &Origin,
+    admin_session: &str,
+    setup_id: &SetupId,
+) -> Result<(AdminSession, Setup), Error> {
+    let session = admin_session::require(service, origin, admin_session).await?;
+    let setup = of_tenant(service, &session.tenant_id, setup_id).await?;
+    if session.setup_id.as_ref() != Some(setup_id) {
+        return Err(Error::AdminSessionMismatch);
+    }
+    Ok((session, setup))
+}
+
+/// The redirect URI with an answer to the client: `result`, the client's `state` if it sent one, and
+/// `iss` (RFC 9207). A query that the URI has stays as it is.
+fn answer(setup: &Setup, result: (&str, &str), issuer: &str) -> Result<Zeroizing<String>, Error> {
+    let mut url =
+        Url::parse(&setup.redirect_uri).map_err(|_| Error::RegistryAnswer("unreadable redirect URI".to_owned()))?;
+    {
+        let mut query = url.query_pairs_mut();
+        query.append_pair(result.0, result.1);
+        if !setup.state_parameter.is_empty() {
+            query.append_pair("state", &setup.state_parameter);
+        }
+        query.append_pair("iss", issuer);
+    }
+    Ok(Zeroizing::new(String::from(url)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::{super::tests::setup, *};
+
+    #[test]
+    fn an_answer_keeps_the_query_and_encodes_what_it_adds() {
+        let issuer = "https://accord.example/acme";
+        let answer = |uri, state, result| answer(&setup(uri, state), result, issuer).unwrap().to_string();
+        assert_eq!(
+            answer("https://p.example/cb", "a b&c=d+%#é", ("code", "acc_1")),
+            "https://p.example/cb?code=acc_1&state=a+b%26c%3Dd%2B%25%23%C3%A9\
+             &iss=https%3A%2F%2Faccord.example%2Facme"
+        );
+        assert_eq!(
+            answer("https://p.example/cb?x=%7e&y", "", ("error", "access_denied")),
+            "https://p.example/cb?x=%7e&y&error=access_denied&iss=https%3A%2F%2Faccord.example%2Facme"
+        );
+        assert_eq!(
+            answer("http://127.0.0.1:9/cb?", "s", ("code", "acc_1")),
+            "http://127.0.0.1:9/cb?code=acc_1&state=s&iss=https%3A%2F%2Faccord.example%2Facme"
+        );
+    }
+}
