@@ -96,7 +96,9 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now(&self) -> UnixMillis {
         // A clock set before 1970 reads as 1970: everything then has expired or is not valid yet.
-        UnixMillis(millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()))
+        UnixMillis(millis(
+            SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        ))
     }
 }
 
@@ -110,9 +112,11 @@ impl ManualClock {
         Self(AtomicI64::new(start.0))
     }
 
-    /// Moves the clock on.
+    /// Moves the clock on; saturates.
     pub fn advance(&self, span: Duration) {
-        self.0.fetch_add(millis(span), Ordering::SeqCst);
+        let later = |now| Some(UnixMillis(now).plus(span).0);
+        // The closure never declines, so there is no failure to look at.
+        let _ = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, later);
     }
 
     /// Sets the clock.
@@ -140,7 +144,13 @@ mod tests {
 
     #[test]
     fn timestamps_out_of_range_are_refused() {
-        for (seconds, nanos) in [(-1, 0), (0, -1), (0, 1_000_000_000), (253_402_300_800, 0), (i64::MAX, 0)] {
+        for (seconds, nanos) in [
+            (-1, 0),
+            (0, -1),
+            (0, 1_000_000_000),
+            (253_402_300_800, 0),
+            (i64::MAX, 0),
+        ] {
             assert_eq!(UnixMillis::from_timestamp(&Timestamp { seconds, nanos }), None);
         }
     }
@@ -159,5 +169,7 @@ mod tests {
         assert_eq!(clock.now(), clock.now());
         clock.advance(Duration::from_secs(1));
         assert_eq!(clock.now(), UnixMillis::from_millis(2000));
+        clock.advance(Duration::MAX);
+        assert_eq!(clock.now(), UnixMillis::from_millis(i64::MAX));
     }
 }

@@ -93,7 +93,9 @@ fn describe(error: &figment::Error) -> String {
         .map(|error| {
             let path = error.path.join(".");
             match &error.kind {
-                Kind::UnknownField(name, known) => format!("unknown key `{name}` (known: {})", known.join(", ")),
+                Kind::UnknownField(name, known) => {
+                    format!("unknown key `{name}` (known: {})", known.join(", "))
+                }
                 Kind::MissingField(name) => format!("missing key `{name}`"),
                 Kind::InvalidType(_, expected) => format!("key `{path}` must be {expected}"),
                 Kind::InvalidValue(_, expected) => format!("key `{path}` must be {expected}"),
@@ -131,6 +133,10 @@ mod tests {
         name: String,
         #[serde(default)]
         seconds: u64,
+        #[serde(default)]
+        strict: bool,
+        #[serde(default)]
+        limit: Option<u32>,
     }
 
     #[derive(Default, Serialize)]
@@ -150,14 +156,55 @@ mod tests {
         let flags = Flags {
             listen: Some("127.0.0.1:3".parse().unwrap()),
         };
-        let variables = vars(&[("T_LISTEN", "127.0.0.1:2"), ("T_NAME", "123"), ("T_SECONDS", "9"), ("X", "y")]);
+        let variables = vars(&[
+            ("T_LISTEN", "127.0.0.1:2"),
+            ("T_NAME", "123"),
+            ("T_SECONDS", "9"),
+            ("X", "y"),
+        ]);
         let settings: Settings = load_from(variables, "T_", Some(file.path()), flags).unwrap();
         let expected = Settings {
             listen: "127.0.0.1:3".parse().unwrap(),
             name: "123".into(),
             seconds: 9,
+            strict: false,
+            limit: None,
         };
         assert_eq!(settings, expected);
+    }
+
+    #[test]
+    fn a_variable_is_read_as_its_field_asks() {
+        let variables = [
+            ("T_LISTEN", "[::1]:2"),
+            ("T_NAME", "true"),
+            ("T_STRICT", "true"),
+            ("T_LIMIT", "7"),
+        ];
+        let settings: Settings = load_from(vars(&variables), "T_", None, Flags::default()).unwrap();
+        assert_eq!(
+            (settings.name.as_str(), settings.strict, settings.limit),
+            ("true", true, Some(7))
+        );
+
+        for value in ["0123", "1e3", "[a]", "{}", "'x'", " x ", ""] {
+            let variables = vars(&[("T_LISTEN", "[::1]:2"), ("T_NAME", value)]);
+            let settings: Settings = load_from(variables, "T_", None, Flags::default()).unwrap();
+            assert_eq!(settings.name, value);
+        }
+        let variables = vars(&[("T_LISTEN", "[::1]:2"), ("T_SECONDS", "soon")]);
+        let error = load_from::<Settings>(variables, "T_", None, Flags::default()).unwrap_err();
+        assert!(error.to_string().contains("`seconds`"), "{error}");
+    }
+
+    #[test]
+    fn the_flags_file_beats_that_of_the_environment() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "listen = '127.0.0.1:1'").unwrap();
+        let variables = vars(&[("T_CONFIG", "no/such/file")]);
+        assert!(load_from::<Settings>(variables.clone(), "T_", Some(file.path()), Flags::default()).is_ok());
+        let error = load_from::<Settings>(variables, "T_", None, Flags::default()).unwrap_err();
+        assert!(matches!(error, ConfigError::Unreadable(_)), "{error}");
     }
 
     #[test]

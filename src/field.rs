@@ -56,15 +56,16 @@ impl Violations {
         result.map_err(|error| self.add(field, error.to_string())).ok()
     }
 
-    /// A text on one line: no control characters, its length in characters within `limits`, no white
-    /// space at its ends.
+    /// A text on one line, without the white space at its ends: no control characters, and a length
+    /// in characters within `limits`. Characters that reorder what is displayed count as control
+    /// characters: such texts are shown to the people who consent.
     pub fn text(&mut self, field: &str, value: &str, limits: RangeInclusive<usize>) -> Option<String> {
-        self.bounded(field, value, limits, |c| c.is_control())
+        self.bounded(field, value, limits, is_control)
     }
 
     /// A text that may hold line breaks and tabs.
     pub fn multiline(&mut self, field: &str, value: &str, limits: RangeInclusive<usize>) -> Option<String> {
-        self.bounded(field, value, limits, |c| c.is_control() && c != '\n' && c != '\t')
+        self.bounded(field, value, limits, |c| is_control(c) && c != '\n' && c != '\t')
     }
 
     fn bounded(
@@ -157,6 +158,12 @@ impl Violations {
     }
 }
 
+/// Control characters, the separators that break lines as they do, and the embeddings, overrides and
+/// isolates of bidirectional text (UAX #9). Its plain marks and the joiners are ordinary spelling.
+fn is_control(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
 /// A URL that its parser would write just as it stands, but for the slash of an empty path.
 fn normal_url(value: &str) -> Result<Url, &'static str> {
     let url = check_url(value)?;
@@ -234,15 +241,24 @@ mod tests {
         v.text("line", "a\nb", 1..=5);
         v.multiline("nul", "a\0b", 1..=5);
         v.text("c1", "a\u{85}b", 1..=5);
+        v.text("reorder", "a\u{202E}b", 1..=5);
+        v.multiline("isolate", "a\u{2066}b", 1..=5);
         let fields: Vec<_> = v.iter().map(|v| v.field.as_str()).collect();
-        assert_eq!(fields, ["empty", "long", "huge", "line", "nul", "c1"]);
+        assert_eq!(
+            fields,
+            ["empty", "long", "huge", "line", "nul", "c1", "reorder", "isolate"]
+        );
     }
 
     #[test]
     fn request_ids_are_random_uuids() {
         let mut v = Violations::default();
         assert_eq!(v.request_id("r", ""), Some(None));
-        assert!(v.request_id("r", "8e9b7f2c-6f0a-4c8e-9d7b-0f1e2d3c4b5a").unwrap().is_some());
+        assert!(
+            v.request_id("r", "8e9b7f2c-6f0a-4c8e-9d7b-0f1e2d3c4b5a")
+                .unwrap()
+                .is_some()
+        );
         for bad in [
             "8e9b7f2c-6f0a-1c8e-9d7b-0f1e2d3c4b5a",
             "8e9b7f2c6f0a4c8e9d7b0f1e2d3c4b5a",
@@ -329,7 +345,16 @@ mod tests {
     fn e_mail_addresses_have_both_halves() {
         let mut v = Violations::default();
         assert!(v.email("e", "dev@partner.example").is_some());
-        for bad in ["", "dev", "@partner.example", "dev@", "a@b@c.example", "d ev@p.example", "dev@partner", "dev@.example"] {
+        for bad in [
+            "",
+            "dev",
+            "@partner.example",
+            "dev@",
+            "a@b@c.example",
+            "d ev@p.example",
+            "dev@partner",
+            "dev@.example",
+        ] {
             assert_eq!(v.email("e", bad), None, "{bad}");
         }
     }
@@ -338,7 +363,12 @@ mod tests {
     fn urls_of_apis_have_neither_query_nor_fragment() {
         let mut v = Violations::default();
         assert!(v.https_url("u", "https://api.example/v1").is_some());
-        for bad in ["https://api.example/?a=1", "http://api.example/", "https://api.example/#", "https://u@api.example/"] {
+        for bad in [
+            "https://api.example/?a=1",
+            "http://api.example/",
+            "https://api.example/#",
+            "https://u@api.example/",
+        ] {
             assert_eq!(v.https_url("u", bad), None, "{bad}");
         }
     }

@@ -146,7 +146,7 @@ where
 struct Panicked;
 
 /// The caller's request id if it is well-formed, else a new one.
-fn request_id(headers: &HeaderMap) -> String {
+pub fn request_id(headers: &HeaderMap) -> String {
     let well_formed = |id: &&str| {
         (8..=64).contains(&id.len())
             && id

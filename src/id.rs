@@ -211,11 +211,7 @@ pub fn parse_scope_list(text: &str) -> Result<Vec<ScopeName>, MalformedId> {
 
 /// Writes scopes separated by single spaces (RFC 6749 §3.3).
 pub fn join_scopes(scopes: &[ScopeName]) -> String {
-    scopes
-        .iter()
-        .map(ScopeName::as_str)
-        .collect::<Vec<_>>()
-        .join(" ")
+    scopes.iter().map(ScopeName::as_str).collect::<Vec<_>>().join(" ")
 }
 
 fn new_ulid(clock: &dyn Clock, random: &dyn Random) -> String {
@@ -279,7 +275,19 @@ mod tests {
         for good in ["abc", "a-b", "smith-partners", "a1b"] {
             assert!(TenantId::parse(good).is_ok(), "{good}");
         }
-        for bad in ["", "ab", "1abc", "-abc", "abc-", "Abc", "a_b", "a.b", "a/b", &"a".repeat(41), "äbc"] {
+        for bad in [
+            "",
+            "ab",
+            "1abc",
+            "-abc",
+            "abc-",
+            "Abc",
+            "a_b",
+            "a.b",
+            "a/b",
+            &"a".repeat(41),
+            "äbc",
+        ] {
             assert!(TenantId::parse(bad).is_err(), "{bad}");
         }
     }

@@ -73,7 +73,7 @@ impl OpaqueToken {
 
     /// The token of a secret that was derived elsewhere.
     pub fn from_secret(kind: TokenKind, secret: &[u8; 32]) -> Self {
-        let text = seal(format!("{}{}", kind.prefix(), *encode_256(secret)));
+        let text = seal(&[kind.prefix(), encode_256(secret).as_str()]);
         Self { kind, text }
     }
 
@@ -127,7 +127,7 @@ pub struct ClientSecret {
 impl ClientSecret {
     /// The secret with this id and these 256 bits.
     pub fn from_secret(secret_id: SecretId, secret: &[u8; 32]) -> Self {
-        let text = seal(format!("acs_{secret_id}_{}", *encode_256(secret)));
+        let text = seal(&["acs_", secret_id.as_str(), "_", encode_256(secret).as_str()]);
         Self { secret_id, text }
     }
 
@@ -174,18 +174,20 @@ impl fmt::Debug for ClientSecret {
 pub struct RefreshToken {
     family: FamilyId,
     generation: u32,
-    mac: [u8; 32],
+    mac: Zeroizing<[u8; 32]>,
     text: Zeroizing<String>,
 }
 
 impl RefreshToken {
     /// Writes the token of a family's generation with its MAC.
     pub fn compose(family: &FamilyId, generation: u32, mac: &[u8; 32]) -> Self {
+        let number = generation.to_string();
+        let digits = encode_256(mac);
         Self {
             family: family.clone(),
             generation,
-            mac: *mac,
-            text: seal(format!("acr_{family}_{generation}_{}", *encode_256(mac))),
+            mac: Zeroizing::new(*mac),
+            text: seal(&["acr_", family.as_str(), "_", &number, "_", digits.as_str()]),
         }
     }
 
@@ -213,7 +215,7 @@ impl RefreshToken {
         Ok(Self {
             family: FamilyId::parse(family).map_err(|_| MalformedToken)?,
             generation: number,
-            mac: *decode_256(mac)?,
+            mac: decode_256(mac)?,
             text: Zeroizing::new(text.to_owned()),
         })
     }
@@ -252,17 +254,28 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     out
 }
 
-/// Appends the checksum.
-fn seal(body: String) -> Zeroizing<String> {
-    let mut text = Zeroizing::new(body);
-    let mut rest = u64::from(crc32fast::hash(text.as_bytes()));
+/// Joins the parts and appends the checksum. The buffer has its full size from the start: one that
+/// grows leaves copies of the secret behind.
+fn seal(parts: &[&str]) -> Zeroizing<String> {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let mut text = Zeroizing::new(String::with_capacity(length + CHECKSUM_DIGITS));
+    for part in parts {
+        text.push_str(part);
+    }
+    let digits = checksum(&text);
+    text.extend(digits.map(char::from));
+    text
+}
+
+/// The CRC-32 (IEEE) of a text as 6 base62 digits, most significant first.
+fn checksum(body: &str) -> [u8; CHECKSUM_DIGITS] {
+    let mut rest = crc32fast::hash(body.as_bytes());
     let mut digits = [0; CHECKSUM_DIGITS];
     for digit in digits.iter_mut().rev() {
         *digit = ALPHABET[(rest % 62) as usize];
         rest /= 62;
     }
-    text.extend(digits.iter().map(|&b| char::from(b)));
-    text
+    digits
 }
 
 /// Checks the checksum and gives what it covers.
@@ -270,8 +283,8 @@ fn unseal(text: &str) -> Result<&str, MalformedToken> {
     if !text.is_ascii() || text.len() < CHECKSUM_DIGITS {
         return Err(MalformedToken);
     }
-    let (body, _) = text.split_at(text.len() - CHECKSUM_DIGITS);
-    if *seal(body.to_owned()) == text {
+    let (body, digits) = text.split_at(text.len() - CHECKSUM_DIGITS);
+    if digits.as_bytes() == checksum(body) {
         Ok(body)
     } else {
         Err(MalformedToken)
@@ -327,7 +340,10 @@ mod tests {
         random::SeededRandom,
     };
 
-    fn samples() -> Vec<(String, fn(&str) -> bool)> {
+    /// A token's text, and whether the reader of its type takes a text.
+    type Sample = (String, fn(&str) -> bool);
+
+    fn samples() -> Vec<Sample> {
         let random = SeededRandom::new(11);
         let clock = ManualClock::new(UnixMillis::from_millis(1_800_000_000_000));
         let opaque = OpaqueToken::generate(TokenKind::Operator, &random);
@@ -352,15 +368,24 @@ mod tests {
         }
         let clock = ManualClock::new(UnixMillis::from_millis(1));
         let family = FamilyId::generate(&clock, &SeededRandom::new(1));
-        let token = RefreshToken::parse(RefreshToken::compose(&family, 4_000_000_000, &[3; 32]).expose()).unwrap();
-        assert_eq!((token.family(), token.generation(), token.mac()), (&family, 4_000_000_000, &[3; 32]));
+        let token =
+            RefreshToken::parse(RefreshToken::compose(&family, 4_000_000_000, &[3; 32]).expose()).unwrap();
+        assert_eq!(
+            (token.family(), token.generation(), token.mac()),
+            (&family, 4_000_000_000, &[3; 32])
+        );
     }
 
     #[test]
     fn every_changed_character_and_every_cut_is_refused() {
         for (text, accepts) in samples() {
             for at in 0..text.len() {
-                for other in ['A', 'b', '0', '_', '\0', ' '] {
+                for other in ALPHABET
+                    .iter()
+                    .chain(b"_-\0 \n\x7f")
+                    .map(|&b| char::from(b))
+                    .chain(['ä'])
+                {
                     let mut changed: Vec<char> = text.chars().collect();
                     if changed[at] == other {
                         continue;
@@ -394,14 +419,45 @@ mod tests {
         let clock = ManualClock::new(UnixMillis::from_millis(1));
         let family = FamilyId::generate(&clock, &SeededRandom::new(1));
         for generation in ["01", "+1", "-1", "", "4294967296"] {
-            let text = seal(format!("acr_{family}_{generation}_{}", *encode_256(&[1; 32])));
+            let text = seal(&[
+                "acr_",
+                family.as_str(),
+                "_",
+                generation,
+                "_",
+                encode_256(&[1; 32]).as_str(),
+            ]);
             assert!(RefreshToken::parse(&text).is_err(), "{generation}");
         }
     }
 
     #[test]
     fn debug_shows_no_secret() {
-        let token = OpaqueToken::generate(TokenKind::Operator, &SeededRandom::new(5));
+        let random = SeededRandom::new(5);
+        let clock = ManualClock::new(UnixMillis::from_millis(1));
+        let token = OpaqueToken::generate(TokenKind::Operator, &random);
         assert_eq!(format!("{token:?}"), "OpaqueToken(Operator, [redacted])");
+        let id = SecretId::generate(&clock, &random);
+        let secret = ClientSecret::from_secret(id.clone(), &[7; 32]);
+        assert_eq!(format!("{secret:?}"), format!("ClientSecret({id}, [redacted])"));
+        let family = FamilyId::generate(&clock, &random);
+        let token = RefreshToken::compose(&family, 2, &[7; 32]);
+        assert_eq!(
+            format!("{token:?}"),
+            format!("RefreshToken({family} 2, [redacted])")
+        );
+    }
+
+    #[test]
+    fn the_written_form_stays_the_same() {
+        let token = OpaqueToken::from_secret(TokenKind::Claim, &[0; 32]);
+        let body = format!("acl_{}", "0".repeat(SECRET_DIGITS));
+        assert!(token.expose().starts_with(&body));
+        assert_eq!(token.expose().len(), 4 + SECRET_DIGITS + CHECKSUM_DIGITS);
+        // The check value of CRC-32 (IEEE) is 0xCBF43926 for these nine digits.
+        let value = checksum("123456789").iter().fold(0_u64, |value, digit| {
+            value * 62 + ALPHABET.iter().position(|letter| letter == digit).unwrap() as u64
+        });
+        assert_eq!(value, 0xCBF4_3926);
     }
 }

@@ -60,7 +60,12 @@ impl PageRequest {
         let after = if page_token.is_empty() {
             None
         } else {
-            let refused = || violation("page_token", "must be the next_page_token of this list with the same filters");
+            let refused = || {
+                violation(
+                    "page_token",
+                    "must be the next_page_token of this list with the same filters",
+                )
+            };
             if page_token.len() > MAX_TOKEN_BYTES {
                 return Err(refused());
             }
@@ -140,8 +145,14 @@ mod tests {
         let mut token = String::new();
         loop {
             let request = PageRequest::parse("numbers", &["f"], 3, &token).unwrap();
-            let start = request.after().map_or(0, |after| after.parse::<usize>().unwrap() + 1);
-            let rows = all[start..].iter().copied().take(request.fetch() as usize).collect();
+            let start = request
+                .after()
+                .map_or(0, |after| after.parse::<usize>().unwrap() + 1);
+            let rows = all[start..]
+                .iter()
+                .copied()
+                .take(request.fetch() as usize)
+                .collect();
             let page = request.finish(rows, |n| n.to_string());
             seen.extend(page.items);
             if page.next_page_token.is_empty() {

@@ -4,26 +4,86 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
 /// Filters when `RUST_LOG` says nothing.
-const DEFAULT_FILTER: &str = "info,sqlx=warn,sea_orm=warn,sea_orm_migration=warn,hyper=warn,h2=warn,tower=warn";
+const DEFAULT_FILTER: &str =
+    "info,sqlx=warn,sea_orm=warn,sea_orm_migration=warn,hyper=warn,h2=warn,tower=warn";
 
 /// Begins to log for `service`, and logs panics. A second call does nothing.
-pub fn init(service: &'static str) {
+///
+/// `RUST_LOG` takes the place of the default filter; one that can't be read is passed over.
+pub fn init(service: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    let layer: Box<dyn Layer<Registry> + Send + Sync> = if io::stderr().is_terminal() {
-        Box::new(lines.with_filter(filter))
-    } else {
-        Box::new(lines.json().flatten_event(true).with_filter(filter))
-    };
-    if tracing_subscriber::registry().with(layer).try_init().is_ok() {
+    let lines = lines(io::stderr, io::stderr().is_terminal(), filter);
+    if tracing_subscriber::registry().with(lines).try_init().is_ok() {
         std::panic::set_hook(Box::new(|panic| {
             // The payload may hold anything, so only the place is told.
             let place = panic.location().map(ToString::to_string);
             tracing::error!(place, "panic");
         }));
         tracing::info!(service, version = env!("CARGO_PKG_VERSION"), "starting");
+    }
+}
+
+/// A line for each event that the filter lets through.
+fn lines<W>(writer: W, terminal: bool, filter: EnvFilter) -> Box<dyn Layer<Registry> + Send + Sync>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    if terminal {
+        Box::new(lines.with_filter(filter))
+    } else {
+        Box::new(lines.json().flatten_event(true).with_filter(filter))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::{
+        fs::File,
+        io::{Read, Seek},
+        sync::Arc,
+    };
+
+    fn logged(terminal: bool) -> String {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let filter = EnvFilter::builder().parse(DEFAULT_FILTER).unwrap();
+        let guard = tracing_subscriber::registry()
+            .with(lines(Arc::clone(&file), terminal, filter))
+            .set_default();
+        tracing::info!(port = 50051, "listening");
+        tracing::info!(target: "sqlx::query", "SELECT 1");
+        tracing::warn!(target: "sqlx::query", "slow statement");
+        tracing::debug!("detail");
+        drop(guard);
+        let mut file: &File = &file;
+        file.rewind().unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn statements_are_not_logged_and_lines_are_json() {
+        let text = logged(false);
+        let events: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let messages: Vec<_> = events.iter().map(|event| &event["message"]).collect();
+        assert_eq!(messages, ["listening", "slow statement"]);
+        assert_eq!(events[0]["port"], 50051);
+    }
+
+    #[test]
+    fn a_terminal_gets_lines_for_people() {
+        let text = logged(true);
+        assert!(text.contains("listening") && !text.starts_with('{'), "{text}");
     }
 }

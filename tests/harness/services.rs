@@ -13,7 +13,7 @@ pub struct Services {
     pub registry: Process,
     pub token: Process,
     pub target: DevFile,
-    pub directory: TempDir,
+    _directory: TempDir,
 }
 
 impl Services {
@@ -90,7 +90,7 @@ impl Services {
             registry: registry_process,
             token: token_process,
             target,
-            directory,
+            _directory: directory,
         }
     }
 }

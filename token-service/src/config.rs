@@ -1,1 +1,279 @@
-//! Not yet written.
+//! token-service's command line and settings. Values are never repeated in an error: a database URL
+//! holds a password.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use accord::config::{ConfigError, load};
+use clap::{Args, Parser, Subcommand};
+use serde::{Deserialize, Serialize};
+
+use crate::service::Lifetimes;
+
+/// What the names of environment variables begin with; the rest is the key in upper case.
+pub const ENVIRONMENT_PREFIX: &str = "ACCORD_TOKEN_";
+
+/// The longest life of a refresh family that can be set, in days.
+const MAX_FAMILY_DAYS: u64 = 3660;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "token-service", version, about = "What is allowed: consents and tokens")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What token-service can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve gRPC and HTTP until SIGTERM or SIGINT
+    Serve {
+        /// Settings.
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Create or update the database's tables
+    Migrate {
+        /// Settings.
+        #[command(flatten)]
+        flags: Flags,
+        /// Start a new epoch: for a database that was restored from a copy
+        #[arg(long)]
+        new_epoch: bool,
+    },
+}
+
+/// Settings as flags. Each is also an environment variable (`ACCORD_TOKEN_<FLAG>`) and a key of the
+/// TOML file; the flag wins over the variable, the variable over the file.
+#[derive(Args, Clone, Default, Serialize)]
+pub struct Flags {
+    /// Address to serve gRPC on [default: 127.0.0.1:50052]
+    #[arg(long, value_name = "ADDRESS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+    /// Address to serve HTTP on [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_listen: Option<String>,
+    /// sqlite://PATH or postgres://...
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database_url: Option<String>,
+    /// File of 32 random bytes, mode 0600, that wraps the database's keys
+    #[arg(long, value_name = "PATH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub master_key_file: Option<PathBuf>,
+    /// Where registry-service serves gRPC, such as http://127.0.0.1:50051
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry_url: Option<String>,
+    /// File with this service's own workload token, mode 0600
+    #[arg(long, value_name = "PATH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry_token_file: Option<PathBuf>,
+    /// Life of an access token in seconds; 900 at most [default: 300]
+    #[arg(long, value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_token_seconds: Option<u64>,
+    /// Absolute life of a refresh family in days [default: 90]
+    #[arg(long, value_name = "DAYS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub family_days: Option<u64>,
+    /// TOML file with these settings
+    #[arg(long, value_name = "PATH")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+}
+
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flags").finish_non_exhaustive()
+    }
+}
+
+/// token-service's settings. `Debug` leaves the database's URL out, which may hold a password.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where to serve gRPC.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// Where to serve HTTP.
+    #[serde(default = "default_http_listen")]
+    pub http_listen: SocketAddr,
+    /// `sqlite://<path>` or `postgres://...`.
+    pub database_url: String,
+    /// The file of the master key; empty when it was not given and is not needed.
+    #[serde(default)]
+    pub master_key_file: PathBuf,
+    /// Where registry-service serves gRPC.
+    #[serde(default)]
+    pub registry_url: String,
+    /// The file of this service's own workload token.
+    #[serde(default)]
+    pub registry_token_file: PathBuf,
+    /// Life of an access token in seconds.
+    #[serde(default = "default_access_token_seconds")]
+    pub access_token_seconds: u64,
+    /// Absolute life of a refresh family in days.
+    #[serde(default = "default_family_days")]
+    pub family_days: u64,
+}
+
+/// Which settings a command can't do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Needs {
+    /// The database.
+    Database,
+    /// All of them.
+    Everything,
+}
+
+impl Settings {
+    /// Settings with everything at its default, and a master key and a database.
+    pub fn new(database_url: String, master_key_file: PathBuf, registry_url: String) -> Self {
+        Self {
+            listen: default_listen(),
+            http_listen: default_http_listen(),
+            database_url,
+            master_key_file,
+            registry_url,
+            registry_token_file: PathBuf::new(),
+            access_token_seconds: default_access_token_seconds(),
+            family_days: default_family_days(),
+        }
+    }
+
+    /// Reads flags, environment and file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for what is unknown, missing or malformed.
+    pub fn load(flags: &Flags, needs: Needs) -> Result<Self, ConfigError> {
+        let settings: Self = load(ENVIRONMENT_PREFIX, flags.config.as_deref(), flags)?;
+        settings.checked(needs)
+    }
+
+    /// The settings, with every value in order and those there that `needs` names.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`].
+    pub fn checked(self, needs: Needs) -> Result<Self, ConfigError> {
+        let invalid = |text: &str| Err(ConfigError::Invalid(text.to_owned()));
+        let longest = Lifetimes::MAX_ACCESS_TOKEN.as_secs();
+        if !(1..=longest).contains(&self.access_token_seconds) {
+            return invalid("key `access_token_seconds` must be 1 to 900");
+        }
+        if !(1..=MAX_FAMILY_DAYS).contains(&self.family_days) {
+            return invalid("key `family_days` must be 1 to 3660");
+        }
+        if needs == Needs::Everything {
+            if self.master_key_file == Path::new("") {
+                return invalid("missing key `master_key_file`");
+            }
+            if self.registry_token_file == Path::new("") {
+                return invalid("missing key `registry_token_file`");
+            }
+            if !is_plaintext_loopback(&self.registry_url) {
+                return invalid("key `registry_url` must be http:// with a loopback host");
+            }
+        }
+        Ok(self)
+    }
+
+    /// How long tokens live.
+    pub fn lifetimes(&self) -> Lifetimes {
+        Lifetimes {
+            access_token: Duration::from_secs(self.access_token_seconds),
+            family: Duration::from_secs(self.family_days * 24 * 3600),
+        }
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("listen", &self.listen)
+            .field("http_listen", &self.http_listen)
+            .field("registry_url", &self.registry_url)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether a URL names this machine without TLS: plaintext is for loopback only.
+fn is_plaintext_loopback(text: &str) -> bool {
+    let Ok(url) = url::Url::parse(text) else { return false };
+    let loopback = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    url.scheme() == "http" && loopback && url.path() == "/" && url.query().is_none() && url.username().is_empty()
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 50052))
+}
+
+fn default_http_listen() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))
+}
+
+fn default_access_token_seconds() -> u64 {
+    Lifetimes::default().access_token.as_secs()
+}
+
+fn default_family_days() -> u64 {
+    Lifetimes::default().family.as_secs() / (24 * 3600)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            registry_token_file: "token".into(),
+            ..Settings::new(
+                "postgres://user:sup3rs3cret@db/token".into(),
+                "key".into(),
+                "http://127.0.0.1:50051".into(),
+            )
+        }
+    }
+
+    #[test]
+    fn plaintext_to_the_registry_is_for_loopback() {
+        assert!(settings().checked(Needs::Everything).is_ok());
+        for bad in ["", "127.0.0.1:50051", "https://127.0.0.1:1", "http://registry:50051", "http://u@localhost"] {
+            let other = Settings {
+                registry_url: bad.into(),
+                ..settings()
+            };
+            assert!(other.checked(Needs::Everything).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_access_token_lives_fifteen_minutes_at_most() {
+        for (seconds, accepted) in [(0, false), (1, true), (900, true), (901, false)] {
+            let other = Settings {
+                access_token_seconds: seconds,
+                ..settings()
+            };
+            assert_eq!(other.checked(Needs::Database).is_ok(), accepted, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_database_url() {
+        assert!(!format!("{:?}", settings()).contains("sup3rs3cret"));
+    }
+}

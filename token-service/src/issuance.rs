@@ -1,1 +1,304 @@
-//! Not yet written.
+//! Issuing tokens: what the three grants share. Each grant's own rules are in a file of its own.
+//!
+//! The order is always: authenticate the client, read where the feeds are, read what the decision needs,
+//! decide, sign, commit the event with whatever changes, look once more, answer.
+
+use accord::{
+    auth::Principal,
+    clock::UnixMillis,
+    context,
+    id::{ClientId, EventId, FamilyId, ScopeName, TenantId, UserId, join_scopes},
+    opaque::RefreshToken,
+    store::audit::{Actor, ActorKind, Event, Origin},
+    verify::AccessTokenClaims,
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    client_authentication::{Credentials, authenticate},
+    consent::{Grant, State},
+    error::Error,
+    registry::{Client, Tenant, UserRef},
+    revision::Revision,
+    service::Service,
+    signing_key::{self, Signed},
+    store::RevocationKind,
+};
+
+mod authorization_code;
+mod client_credentials;
+mod refresh_token;
+
+/// What a client asks for. No `Debug`.
+pub struct Request {
+    /// The tenant whose data is wanted.
+    pub tenant_id: TenantId,
+    /// The client's proof.
+    pub credentials: Credentials,
+    /// What the token is asked for.
+    pub grant: GrantRequest,
+    /// The scopes wanted; empty means all that is granted.
+    pub scopes: Vec<ScopeName>,
+    /// The tenant's Cloud API URL, or empty.
+    pub resource: String,
+}
+
+/// What the token is asked for. Texts are as they were sent.
+pub enum GrantRequest {
+    /// RFC 6749 §4.1.3 with RFC 7636 §4.5.
+    AuthorizationCode {
+        /// The code.
+        code: Zeroizing<String>,
+        /// The redirect URI of the authorization request.
+        redirect_uri: String,
+        /// The PKCE verifier.
+        code_verifier: Zeroizing<String>,
+    },
+    /// RFC 6749 §6.
+    RefreshToken(Zeroizing<String>),
+    /// RFC 6749 §4.4.
+    ClientCredentials,
+}
+
+impl GrantRequest {
+    /// What a client learns that may not know whether the tenant exists.
+    fn refusal(&self) -> Error {
+        match self {
+            Self::ClientCredentials => Error::ConsentRequired(None),
+            Self::AuthorizationCode { .. } | Self::RefreshToken(_) => Error::InvalidGrant,
+        }
+    }
+}
+
+/// What a client gets.
+pub struct Issued {
+    /// The access token.
+    pub access_token: Zeroizing<String>,
+    /// Its life in seconds.
+    pub expires_in: u32,
+    /// The refresh token; none with client credentials.
+    pub refresh_token: Option<RefreshToken>,
+    /// The access token's scopes.
+    pub scopes: Vec<ScopeName>,
+    /// The grant.
+    pub grant_id: String,
+}
+
+/// Issues a token.
+///
+/// # Errors
+/// [`Error::InvalidClient`], [`Error::InvalidGrant`], [`Error::InvalidScope`], [`Error::InvalidTarget`],
+/// [`Error::ConsentRequired`], [`Error::RegistryUnavailable`], [`Error::Store`].
+pub async fn issue(service: &Service, request: &Request) -> Result<Issued, Error> {
+    let token_position = service.store.position().await?;
+    let authenticated = authenticate(service, &request.credentials).await?;
+    let mut revision = Revision::new(authenticated.position, token_position);
+    let client = authenticated.value.client;
+    let tenant = match service.registry.tenant(&request.tenant_id).await {
+        Ok(tenant) => revision.with(tenant)?,
+        Err(Error::NotFound(_)) => return Err(request.grant.refusal()),
+        Err(error) => return Err(error),
+    };
+    if !client.tenant_ids.contains(&tenant.tenant_id) {
+        return Err(request.grant.refusal());
+    }
+    if !request.resource.is_empty() && request.resource != tenant.cloud_api_url {
+        return Err(Error::InvalidTarget);
+    }
+    let mut asked = Asked {
+        service,
+        client,
+        tenant,
+        revision,
+        scopes: &request.scopes,
+    };
+    match &request.grant {
+        GrantRequest::AuthorizationCode {
+            code,
+            redirect_uri,
+            code_verifier,
+        } => authorization_code::issue(&mut asked, code, redirect_uri, code_verifier).await,
+        GrantRequest::RefreshToken(token) => refresh_token::issue(&mut asked, token).await,
+        GrantRequest::ClientCredentials => client_credentials::issue(&mut asked).await,
+    }
+}
+
+/// A request whose client is proven and whose tenant is known.
+struct Asked<'a> {
+    service: &'a Service,
+    client: Client,
+    tenant: Tenant,
+    revision: Revision,
+    scopes: &'a [ScopeName],
+}
+
+/// An access token to be signed.
+struct NewToken<'a> {
+    grant: &'a Grant,
+    family_id: Option<&'a FamilyId>,
+    scopes: &'a [ScopeName],
+    /// Besides the grant's end, what the token must not outlive.
+    ends_with: Option<UnixMillis>,
+    grant_type: &'static str,
+}
+
+/// A signed access token and what is told of it.
+struct Made {
+    signed: Signed,
+    claims: AccessTokenClaims,
+    event: Event,
+}
+
+impl Asked<'_> {
+    fn origin(&self) -> Origin {
+        client_origin(&self.client.client_id)
+    }
+
+    /// The grant's state, with what the registry says of its parties.
+    async fn state_of(&mut self, grant: &Grant) -> Result<State, Error> {
+        let user_is_active = self.user_is_active(&grant.designated_user_id).await?;
+        let parties_active = self.client.active && self.tenant.active && user_is_active;
+        Ok(grant.state_at(self.service.store.now(), parties_active))
+    }
+
+    async fn user_is_active(&mut self, user_id: &UserId) -> Result<bool, Error> {
+        let registry = &self.service.registry;
+        match registry.user(&self.tenant.tenant_id, UserRef::Id(user_id)).await {
+            Ok(user) => Ok(self.revision.with(user)?.active),
+            Err(Error::NotFound(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The scopes that the token gets.
+    fn effective_scopes(&self, grant: &Grant) -> Result<Vec<ScopeName>, Error> {
+        let enabled: Vec<ScopeName> = self.client.scopes.iter().map(|scope| scope.name.clone()).collect();
+        effective_scopes(&grant.scopes, &enabled, self.scopes)
+    }
+
+    /// Signs an access token, and prepares its event.
+    async fn make(&self, new: NewToken<'_>) -> Result<Made, Error> {
+        let now = self.service.store.now();
+        let life_ends = now.plus(self.service.lifetimes.access_token);
+        let ends = [new.grant.expires_at, new.ends_with].into_iter().flatten().fold(life_ends, UnixMillis::min);
+        let claims = AccessTokenClaims {
+            iss: self.tenant.issuer.clone(),
+            aud: self.tenant.cloud_api_url.clone(),
+            sub: new.grant.designated_user_id.to_string(),
+            client_id: self.client.client_id.to_string(),
+            tenant_id: self.tenant.tenant_id.to_string(),
+            grant_id: new.grant.grant_id.to_string(),
+            family_id: new.family_id.map(ToString::to_string),
+            scope: join_scopes(new.scopes),
+            jti: EventId::generate(&*self.service.store.clock, &*self.service.store.random).into(),
+            iat: numeric_date(now)?,
+            exp: numeric_date(ends)?,
+            rev: self.revision.to_string(),
+        };
+        if claims.exp <= claims.iat {
+            // Less than a second of the grant is left: it has as good as ended.
+            return Err(Error::InvalidGrant);
+        }
+        let signed = signing_key::sign(self.service, &claims).await?;
+        let event = Event::new("token.issue")
+            .tenant(&self.tenant.tenant_id)
+            .client(&self.client.client_id)
+            .subject(new.grant.grant_id.as_str())
+            .detail("grant_type", new.grant_type)
+            .detail("jti", claims.jti.as_str())
+            .detail("kid", signed.kid.as_str())
+            .detail("scope", claims.scope.as_str())
+            .detail("sub", claims.sub.as_str());
+        Ok(Made { signed, claims, event })
+    }
+
+    /// The answer, unless something of it was revoked since the decision began.
+    async fn answer(
+        &self,
+        made: Made,
+        scopes: Vec<ScopeName>,
+        refresh_token: Option<RefreshToken>,
+    ) -> Result<Issued, Error> {
+        let claims = made.claims;
+        let mut named = vec![
+            (RevocationKind::Grant, claims.grant_id.as_str()),
+            (RevocationKind::Kid, made.signed.kid.as_str()),
+        ];
+        named.extend(claims.family_id.as_deref().map(|id| (RevocationKind::Family, id)));
+        let last = self.service.store.last_revocation(&named).await?;
+        if last.is_some_and(|seq| seq > self.revision.token.seq) {
+            return Err(match refresh_token {
+                Some(_) => Error::InvalidGrant,
+                None => Error::ConsentRequired(None),
+            });
+        }
+        Ok(Issued {
+            access_token: made.signed.token,
+            expires_in: claims.exp - claims.iat,
+            refresh_token,
+            scopes,
+            grant_id: claims.grant_id,
+        })
+    }
+}
+
+/// A client as the actor of an audit event.
+pub fn client_origin(client_id: &ClientId) -> Origin {
+    Origin {
+        actor: Actor {
+            kind: ActorKind::Client,
+            id: client_id.to_string(),
+        },
+        request_id: context::request_id(),
+    }
+}
+
+/// Where an event of a call comes from: the client if one is proven, else the caller on the channel.
+pub fn origin(principal: &Principal, client_id: Option<&ClientId>) -> Origin {
+    client_id.map_or_else(|| principal.origin(), client_origin)
+}
+
+/// The scopes of a token: what is granted, as far as the client may still have it and the catalogue
+/// enables it; of these the ones asked for, if any are.
+fn effective_scopes(
+    granted: &[ScopeName],
+    enabled: &[ScopeName],
+    asked: &[ScopeName],
+) -> Result<Vec<ScopeName>, Error> {
+    let available: Vec<&ScopeName> = granted.iter().filter(|scope| enabled.contains(scope)).collect();
+    if asked.iter().any(|scope| !available.contains(&scope)) {
+        return Err(Error::InvalidScope);
+    }
+    let effective = available.into_iter().filter(|scope| asked.is_empty() || asked.contains(scope));
+    let effective: Vec<ScopeName> = effective.cloned().collect();
+    if effective.is_empty() {
+        return Err(Error::InvalidScope);
+    }
+    Ok(effective)
+}
+
+/// Seconds since 1970 as 32 bits hold them, until 2106: JSON gateways print wider numbers as strings.
+fn numeric_date(time: UnixMillis) -> Result<u32, Error> {
+    u32::try_from(time.as_secs()).map_err(|_| Error::Signing)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn scopes(names: &str) -> Vec<ScopeName> {
+        accord::id::parse_scope_list(names).unwrap()
+    }
+
+    #[test]
+    fn a_token_gets_what_grant_client_and_catalogue_agree_on() {
+        let effective = |granted, enabled, asked| effective_scopes(&scopes(granted), &scopes(enabled), &scopes(asked));
+        assert_eq!(effective("a b", "a b c", "").unwrap(), scopes("a b"));
+        assert_eq!(effective("a b", "b c", "").unwrap(), scopes("b"));
+        assert_eq!(effective("a b", "a b", "b").unwrap(), scopes("b"));
+        for (granted, enabled, asked) in [("a", "a b", "b"), ("a b", "a", "b"), ("a", "b", ""), ("a", "a", "a b")] {
+            assert!(matches!(effective(granted, enabled, asked), Err(Error::InvalidScope)));
+        }
+    }
+}

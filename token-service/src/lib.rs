@@ -6,7 +6,9 @@
 //! method) or [`registry`] (who exists). Errors come back through [`error`].
 
 pub mod admin_session;
+pub mod client_authentication;
 pub mod code;
+mod command;
 pub mod config;
 pub mod consent;
 pub mod convert;
@@ -20,8 +22,11 @@ pub mod metadata;
 pub mod permissions;
 pub mod registry;
 pub mod revocation;
+pub mod revision;
 pub mod server;
 pub mod service;
 pub mod setup;
 pub mod signing_key;
 pub mod store;
+
+pub use command::run;

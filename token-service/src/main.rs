@@ -1,1 +1,18 @@
-fn main() {}
+//! The token-service binary.
+
+use std::{io::Write, process::ExitCode};
+
+use clap::Parser;
+use token_service::config::Cli;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match token_service::run(Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody may be reading: there is nowhere left to say so.
+            let _ = writeln!(std::io::stderr(), "token-service: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,5 +1,277 @@
-//! Not yet written.
+//! Signing keys: Ed25519 by default, sealed at rest, published before their first use and until their
+//! last token has ended.
 
-/// Signing keys in use.
-#[derive(Debug, Default)]
-pub struct Signers;
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use accord::{
+    clock::UnixMillis,
+    opaque::sha256,
+    page::{Page, PageRequest},
+    store::{Creation, audit::Origin},
+    verify::{ACCESS_TOKEN_TYPE, AccessTokenClaims, KeySet},
+};
+use aws_lc_rs::{
+    rand::SystemRandom,
+    signature::{Ed25519KeyPair, KeyPair},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use zeroize::Zeroizing;
+
+use crate::{
+    error::Error,
+    service::{Lifetimes, Service},
+    store::Store,
+};
+
+/// The one algorithm there is so far, by its JOSE name (RFC 8037 §3.1).
+pub const ALGORITHM: &str = "EdDSA";
+/// How long a retired key stays published: its last token's life, and a minute for clocks.
+pub const PUBLISHED_AFTER_RETIREMENT: Duration = Lifetimes::MAX_ACCESS_TOKEN.saturating_add(Duration::from_secs(60));
+
+/// What a key is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Published and not yet used.
+    Next,
+    /// Signs.
+    Active,
+    /// Signs no more; its tokens still count.
+    Retired,
+    /// Counts no more.
+    Revoked,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [State; 4] = [Self::Next, Self::Active, Self::Retired, Self::Revoked];
+
+    /// The state's name in the database.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Next => "next",
+            Self::Active => "active",
+            Self::Retired => "retired",
+            Self::Revoked => "revoked",
+        }
+    }
+
+    /// The state of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+}
+
+/// What is known of a key, the public half included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SigningKey {
+    /// The key's id.
+    pub kid: String,
+    /// What it is used for.
+    pub state: State,
+    /// The public key, 32 bytes.
+    pub public_key: Vec<u8>,
+    /// When it was made, and published.
+    pub created_at: UnixMillis,
+    /// When it began to sign.
+    pub activated_at: Option<UnixMillis>,
+    /// When it stopped signing.
+    pub retired_at: Option<UnixMillis>,
+    /// When it was revoked.
+    pub revoked_at: Option<UnixMillis>,
+}
+
+impl SigningKey {
+    /// Whether the key stands in the JWKS at this time.
+    pub fn published_at(&self, now: UnixMillis) -> bool {
+        match self.state {
+            State::Next | State::Active => true,
+            State::Retired => self
+                .retired_at
+                .is_some_and(|retired| now < retired.plus(PUBLISHED_AFTER_RETIREMENT)),
+            State::Revoked => false,
+        }
+    }
+
+    /// The public key as a JWK has it (RFC 8037 §2).
+    pub fn x(&self) -> String {
+        URL_SAFE_NO_PAD.encode(&self.public_key)
+    }
+}
+
+/// A new key pair.
+pub struct NewKey {
+    /// The key's id: its RFC 7638 thumbprint.
+    pub kid: String,
+    /// The private key, PKCS#8 version 1.
+    pub pkcs8: Zeroizing<Vec<u8>>,
+    /// The public key, 32 bytes.
+    pub public_key: Vec<u8>,
+}
+
+impl fmt::Debug for NewKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewKey").field("kid", &self.kid).finish_non_exhaustive()
+    }
+}
+
+/// Makes a key pair.
+///
+/// # Errors
+/// [`Error::Signing`].
+pub fn generate() -> Result<NewKey, Error> {
+    let pkcs8 = Ed25519KeyPair::generate_pkcs8v1(&SystemRandom::new()).map_err(|_| Error::Signing)?;
+    let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8.as_ref()).map_err(|_| Error::Signing)?;
+    let public_key = pair.public_key().as_ref().to_vec();
+    let x = URL_SAFE_NO_PAD.encode(&public_key);
+    // Members in lexicographic order, as RFC 7638 §3 and RFC 8037 §2 say.
+    let thumbprint = sha256(format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#).as_bytes());
+    Ok(NewKey {
+        kid: URL_SAFE_NO_PAD.encode(thumbprint),
+        pkcs8: Zeroizing::new(pkcs8.as_ref().to_vec()),
+        public_key,
+    })
+}
+
+/// Signing keys of this process, unsealed and parsed once.
+#[derive(Default)]
+pub struct Signers(Mutex<HashMap<String, EncodingKey>>);
+
+impl fmt::Debug for Signers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signers").finish_non_exhaustive()
+    }
+}
+
+/// A signed token and the key that signed it.
+pub struct Signed {
+    /// The token.
+    pub token: Zeroizing<String>,
+    /// The key's id.
+    pub kid: String,
+}
+
+/// Signs claims with the key that is active now.
+///
+/// # Errors
+/// [`Error::Signing`], [`Error::Store`], [`Error::Key`].
+pub async fn sign(service: &Service, claims: &AccessTokenClaims) -> Result<Signed, Error> {
+    let kid = service.store.active_signing_key().await?;
+    let known = service.signers.0.lock().unwrap_or_else(PoisonError::into_inner).get(&kid).cloned();
+    let key = match known {
+        Some(key) => key,
+        None => {
+            let pkcs8 = service.store.unseal_signing_key(&kid).await?;
+            let key = EncodingKey::from_ed_der(&pkcs8);
+            let mut signers = service.signers.0.lock().unwrap_or_else(PoisonError::into_inner);
+            // Keys that were rotated away are not needed again.
+            signers.clear();
+            signers.insert(kid.clone(), key.clone());
+            key
+        }
+    };
+    let mut header = Header::new(Algorithm::EdDSA);
+    header.typ = Some(ACCESS_TOKEN_TYPE.to_owned());
+    header.kid = Some(kid.clone());
+    let token = jsonwebtoken::encode(&header, claims, &key).map_err(|_| Error::Signing)?;
+    Ok(Signed {
+        token: Zeroizing::new(token),
+        kid,
+    })
+}
+
+/// The keys that stand in the JWKS now.
+///
+/// # Errors
+/// [`Error::Store`].
+pub async fn published(service: &Service) -> Result<Vec<SigningKey>, Error> {
+    let now = service.store.now();
+    let mut keys = service.store.live_signing_keys().await?;
+    keys.retain(|key| key.published_at(now));
+    Ok(keys)
+}
+
+/// The published keys, ready to verify with.
+///
+/// # Errors
+/// [`Error::Signing`], [`Error::Store`].
+pub async fn key_set(service: &Service) -> Result<KeySet, Error> {
+    let mut set = KeySet::default();
+    for key in published(service).await? {
+        set.insert_ed25519(&key.kid, &key.x()).map_err(|_| Error::Signing)?;
+    }
+    Ok(set)
+}
+
+/// Sees to it that there is an active key and a next one; of replicas that race, one makes them.
+///
+/// # Errors
+/// [`Error::Signing`], [`Error::Store`], [`Error::Key`].
+pub async fn ensure(store: &Store) -> Result<(), Error> {
+    store.ensure_signing_keys().await
+}
+
+/// Lists keys, newest first, those in `state` or all.
+///
+/// # Errors
+/// [`Error::Store`].
+pub async fn list(store: &Store, state: Option<State>, page: &PageRequest) -> Result<Page<SigningKey>, Error> {
+    store.list_signing_keys(state, page).await
+}
+
+/// Makes the next key active and the active one retired, and makes a new next key.
+///
+/// # Errors
+/// [`Error::RequestIdReused`], [`Error::Store`].
+pub async fn rotate(store: &Store, creation: &Creation) -> Result<SigningKey, Error> {
+    store.rotate_signing_key(creation).await
+}
+
+/// Ends a key and every token signed with it; a new one takes its place. Repeated, no change.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn revoke(store: &Store, origin: &Origin, kid: &str, reason: &str) -> Result<SigningKey, Error> {
+    store.revoke_signing_key(origin, kid, reason).await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use accord::testing::TEST_START;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_published_from_before_its_use_until_its_last_token_ends() {
+        let key = |state, retired_at| SigningKey {
+            kid: "k".into(),
+            state,
+            public_key: vec![0; 32],
+            created_at: TEST_START,
+            activated_at: None,
+            retired_at,
+            revoked_at: None,
+        };
+        assert!(key(State::Next, None).published_at(TEST_START));
+        assert!(key(State::Active, None).published_at(TEST_START));
+        let retired = key(State::Retired, Some(TEST_START));
+        assert!(retired.published_at(TEST_START.plus(Lifetimes::MAX_ACCESS_TOKEN)));
+        assert!(!retired.published_at(TEST_START.plus(PUBLISHED_AFTER_RETIREMENT)));
+        assert!(!key(State::Revoked, None).published_at(TEST_START));
+    }
+
+    #[test]
+    fn a_new_key_signs_what_its_public_half_verifies() {
+        let key = generate().unwrap();
+        assert_eq!(key.public_key.len(), 32);
+        assert_eq!(key.kid.len(), 43);
+        assert_ne!(generate().unwrap().kid, key.kid);
+        assert!(!format!("{key:?}").contains("pkcs8"));
+    }
+}

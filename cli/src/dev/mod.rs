@@ -77,14 +77,11 @@ impl Dev {
         let registry = Registry::open(&registry_settings, clock.clone(), random.clone()).await?;
         let callers = callers::renew(registry.store()).await?;
 
-        let token_settings = token_service::config::Settings {
-            listen: token_listener.local_addr()?,
-            http_listen: http_listener.local_addr()?,
-            database_url: sqlite(&args.data_dir, "token.db"),
-            master_key_file: master_key(&args.data_dir, "token.key", &random)?,
-            registry_url: format!("http://{registry_grpc}"),
-            ..token_service::config::Settings::default()
-        };
+        let token_settings = token_service::config::Settings::new(
+            sqlite(&args.data_dir, "token.db"),
+            master_key(&args.data_dir, "token.key", &random)?,
+            format!("http://{registry_grpc}"),
+        );
         TokenServer::migrate(&token_settings, &*random).await?;
         let token =
             TokenServer::open_with_token(&token_settings, &callers.token_service, clock.clone(), random.clone())

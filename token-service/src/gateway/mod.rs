@@ -1,1 +1,115 @@
-//! Not yet written.
+//! The HTTP face: what partners' libraries and resource servers read, on its own listener.
+//!
+//! It calls what the RPCs call, never the store.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request},
+    middleware,
+    routing::get,
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::service::Service;
+
+mod discovery;
+mod error;
+mod request;
+
+/// The largest body that is read, in bytes.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+/// The most bytes of headers that a request may bring.
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+
+/// What the routes work with.
+#[derive(Clone, Debug)]
+struct Gateway {
+    service: Service,
+    ready: Arc<AtomicBool>,
+}
+
+/// Every route, in one place.
+fn router(gateway: Gateway) -> Router {
+    Router::new()
+        .route("/healthz", get(discovery::healthz))
+        .route("/{tenant}/jwks.json", get(discovery::jwks))
+        .route("/.well-known/oauth-authorization-server/{tenant}", get(discovery::metadata))
+        .route("/{tenant}/.well-known/oauth-authorization-server", get(discovery::metadata))
+        .route("/{tenant}/.well-known/openid-configuration", get(discovery::metadata))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn(request::bounded))
+        .with_state(gateway)
+}
+
+/// Serves until `shutdown`; then requests under way have `drain` to finish.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    service: Service,
+    ready: Arc<AtomicBool>,
+    shutdown: CancellationToken,
+    drain: Duration,
+) {
+    let router = router(Gateway { service, ready });
+    let connections = GracefulShutdown::new();
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server
+        .http1()
+        .timer(hyper_util::rt::TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(10))
+        .max_buf_size(MAX_HEADER_BYTES);
+    server
+        .http2()
+        .timer(hyper_util::rt::TokioTimer::new())
+        .max_header_list_size(MAX_HEADER_BYTES as u32);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => break,
+        };
+        let Ok((stream, _)) = accepted else {
+            // Out of file descriptors, most likely: connections that end make room.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let _ = stream.set_nodelay(true);
+        let routes = TowerToHyperService::new(tower_service(router.clone()));
+        let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), routes);
+        let connection = connections.watch(connection.into_owned());
+        tokio::spawn(async move {
+            // A connection that breaks concerns its client alone.
+            let _ = connection.await;
+        });
+    }
+    if tokio::time::timeout(drain, connections.shutdown()).await.is_err() {
+        tracing::warn!("requests were still under way when the drain ended");
+    }
+}
+
+fn tower_service(
+    router: Router,
+) -> impl tower::Service<
+    http::Request<hyper::body::Incoming>,
+    Response = axum::response::Response,
+    Error = Infallible,
+    Future: Send,
+> + Clone {
+    tower::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let router = router.clone();
+        async move { tower::ServiceExt::oneshot(router, request.map(axum::body::Body::new)).await }
+    })
+}
+
+/// The type of the requests that the middleware sees.
+type HttpRequest = Request;

@@ -6,7 +6,6 @@ use tonic::Request;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::service::Service;
 
 mod consent;
 mod setup;

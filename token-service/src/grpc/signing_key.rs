@@ -1,1 +1,46 @@
-//! Not yet written.
+//! `SigningKeyService`.
+
+use accord::{
+    auth::Principal,
+    token::v1::{self as pb, signing_key_service_server::SigningKeyService},
+};
+use tonic::{Request, Response, Status};
+
+use super::creation;
+use crate::{convert::signing_key as convert, error::Error, service::Service, signing_key};
+
+#[tonic::async_trait]
+impl SigningKeyService for Service {
+    async fn list_signing_keys(
+        &self,
+        request: Request<pb::ListSigningKeysRequest>,
+    ) -> Result<Response<pb::ListSigningKeysResponse>, Status> {
+        let (state, page) = convert::list(request.get_ref()).map_err(Error::from)?;
+        let keys = signing_key::list(&self.store, state, &page).await?;
+        Ok(Response::new(convert::list_response(keys, self.store.now())))
+    }
+
+    async fn rotate_signing_key(
+        &self,
+        request: Request<pb::RotateSigningKeyRequest>,
+    ) -> Result<Response<pb::RotateSigningKeyResponse>, Status> {
+        let request_id = convert::rotate(request.get_ref()).map_err(Error::from)?;
+        let creation = creation(&request, "RotateSigningKey", request_id);
+        let key = signing_key::rotate(&self.store, &creation).await?;
+        Ok(Response::new(pb::RotateSigningKeyResponse {
+            signing_key: Some(convert::message(key, self.store.now())),
+        }))
+    }
+
+    async fn revoke_signing_key(
+        &self,
+        request: Request<pb::RevokeSigningKeyRequest>,
+    ) -> Result<Response<pb::RevokeSigningKeyResponse>, Status> {
+        let origin = Principal::of(&request).origin();
+        let (kid, reason) = convert::revoke(request.get_ref()).map_err(Error::from)?;
+        let key = signing_key::revoke(&self.store, &origin, &kid, &reason).await?;
+        Ok(Response::new(pb::RevokeSigningKeyResponse {
+            signing_key: Some(convert::message(key, self.store.now())),
+        }))
+    }
+}

@@ -1,1 +1,83 @@
-//! Not yet written.
+//! `TokenService`.
+
+use accord::{
+    auth::Principal,
+    token::v1::{self as pb, token_service_server::TokenService},
+};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    client_authentication::authenticate,
+    convert::{signing_key::json_web_key, token as convert},
+    error::Error,
+    introspection::{Asker, introspect},
+    issuance, metadata, revocation,
+    service::Service,
+    signing_key,
+};
+
+#[tonic::async_trait]
+impl TokenService for Service {
+    async fn issue_token(
+        &self,
+        request: Request<pb::IssueTokenRequest>,
+    ) -> Result<Response<pb::IssueTokenResponse>, Status> {
+        let request = convert::issue(request.into_inner())?;
+        let issued = issuance::issue(self, &request).await?;
+        Ok(Response::new(convert::issued(&issued)))
+    }
+
+    async fn introspect_token(
+        &self,
+        request: Request<pb::IntrospectTokenRequest>,
+    ) -> Result<Response<pb::IntrospectTokenResponse>, Status> {
+        let by_workload = matches!(Principal::of(&request), Principal::Caller(_));
+        let asked = convert::introspect(request.into_inner(), by_workload)?;
+        let asker = match &asked.credentials {
+            None => Asker::Workload,
+            Some(credentials) => {
+                let authenticated = authenticate(self, credentials).await?;
+                Asker::Client(authenticated.value.client.client_id)
+            }
+        };
+        let active = introspect(self, &asker, &asked.tenant_id, &asked.token).await?;
+        Ok(Response::new(convert::introspected(active)))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<pb::RevokeTokenRequest>,
+    ) -> Result<Response<pb::RevokeTokenResponse>, Status> {
+        let (tenant_id, token, credentials) = convert::revoke(request.into_inner())?;
+        let authenticated = authenticate(self, &credentials).await?;
+        let client_id = authenticated.value.client.client_id;
+        revocation::revoke(self, &client_id, &tenant_id, &token).await?;
+        Ok(Response::new(pb::RevokeTokenResponse {}))
+    }
+
+    async fn get_json_web_key_set(
+        &self,
+        _request: Request<pb::GetJsonWebKeySetRequest>,
+    ) -> Result<Response<pb::GetJsonWebKeySetResponse>, Status> {
+        let keys = signing_key::published(self).await?;
+        Ok(Response::new(pb::GetJsonWebKeySetResponse {
+            keys: keys.iter().map(json_web_key).collect(),
+        }))
+    }
+
+    async fn get_authority_metadata(
+        &self,
+        request: Request<pb::GetAuthorityMetadataRequest>,
+    ) -> Result<Response<pb::GetAuthorityMetadataResponse>, Status> {
+        let tenant_id = convert::tenant_id(&request.get_ref().tenant_id).map_err(Error::from)?;
+        let metadata = metadata::of_tenant(self, &tenant_id).await?;
+        Ok(Response::new(convert::metadata(metadata)))
+    }
+
+    async fn list_revocations(
+        &self,
+        _request: Request<pb::ListRevocationsRequest>,
+    ) -> Result<Response<pb::ListRevocationsResponse>, Status> {
+        Err(Error::NotAvailable("ListRevocations").into())
+    }
+}

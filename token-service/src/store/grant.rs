@@ -258,3 +258,7 @@ pub(super) fn grant(row: Model) -> Result<Grant, Error> {
         ended_at: row.ended_at.map(UnixMillis::from_millis),
     })
 }
+
+#[cfg(test)]
+#[path = "consent_tests.rs"]
+mod tests;

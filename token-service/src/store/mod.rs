@@ -30,6 +30,9 @@ mod revocation;
 mod setup;
 mod signing_key;
 
+pub use code::Redeemed;
+pub use revocation::RevocationKind;
+
 /// What token-service's data keys are for.
 pub mod purpose {
     /// MACs of refresh tokens.

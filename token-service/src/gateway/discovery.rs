@@ -1,0 +1,72 @@
+//! What is public: keys, metadata, health.
+
+use std::sync::atomic::Ordering;
+
+use accord::id::TenantId;
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+
+use super::{Gateway, error::HttpError};
+use crate::{
+    error::Error,
+    metadata,
+    signing_key::{self, ALGORITHM},
+};
+
+/// How long public documents may be kept. A key is published before its first use, and a verifier that
+/// meets an unknown key fetches anew.
+const CACHE_CONTROL: &str = "public, max-age=300";
+
+/// `GET /healthz`: 200 while this server can serve, else 503.
+pub(super) async fn healthz(State(gateway): State<Gateway>) -> Response {
+    let no_store = [(header::CACHE_CONTROL, "no-store")];
+    if gateway.ready.load(Ordering::Relaxed) {
+        (StatusCode::OK, no_store, "ok\n").into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, no_store, "not ready\n").into_response()
+    }
+}
+
+/// `GET /{tenant}/jwks.json`: the public keys (RFC 7517 §5).
+pub(super) async fn jwks(
+    State(gateway): State<Gateway>,
+    Path(tenant): Path<String>,
+) -> Result<Response, HttpError> {
+    let tenant_id = tenant_id(&tenant)?;
+    gateway.service.registry.tenant(&tenant_id).await?;
+    let keys = signing_key::published(&gateway.service).await?;
+    let keys: Vec<_> = keys
+        .iter()
+        .map(|key| {
+            json!({"kty": "OKP", "crv": "Ed25519", "x": key.x(), "kid": key.kid, "use": "sig", "alg": ALGORITHM})
+        })
+        .collect();
+    Ok(public(Json(json!({ "keys": keys }))))
+}
+
+/// The metadata document, the same at each of its places (RFC 8414 §3, and the suffixed forms where
+/// many clients look first).
+pub(super) async fn metadata(
+    State(gateway): State<Gateway>,
+    Path(tenant): Path<String>,
+) -> Result<Response, HttpError> {
+    let document = metadata::of_tenant(&gateway.service, &tenant_id(&tenant)?).await?;
+    Ok(public(Json(document)))
+}
+
+fn tenant_id(text: &str) -> Result<TenantId, Error> {
+    TenantId::parse(text).map_err(|_| Error::NotFound("tenant"))
+}
+
+fn public(document: impl IntoResponse) -> Response {
+    let headers = [
+        (header::CACHE_CONTROL, CACHE_CONTROL),
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+    ];
+    (headers, document).into_response()
+}

@@ -1,0 +1,103 @@
+//! The authorization code grant (RFC 6749 §4.1.3): the first tokens of a consent.
+
+use accord::{
+    id::FamilyId,
+    opaque::{OpaqueToken, TokenKind},
+    store::audit::Event,
+};
+
+use super::{Asked, Issued, NewToken};
+use crate::{
+    code::Code,
+    consent::State,
+    error::Error,
+    family::Family,
+    store::{Redeemed, purpose},
+};
+
+pub(super) async fn issue(
+    asked: &mut Asked<'_>,
+    code: &str,
+    redirect_uri: &str,
+    code_verifier: &str,
+) -> Result<Issued, Error> {
+    let store = &asked.service.store;
+    let token = OpaqueToken::parse(TokenKind::AuthorizationCode, code).map_err(|_| Error::InvalidGrant)?;
+    let found = store.find_code(&asked.tenant.tenant_id, &token).await?;
+    // Another client's code: this one learns nothing, and the code stays as it is.
+    let code = found
+        .filter(|code| code.client_id == asked.client.client_id)
+        .ok_or(Error::InvalidGrant)?;
+    if code.used_at.is_some() {
+        return replayed(asked, &token).await;
+    }
+    let now = store.now();
+    if !code.accepts(redirect_uri, code_verifier, now) {
+        let event = about(asked, &code, "code.refuse").detail("why", "verifier, redirect URI or time").refused();
+        if !store.burn_code(&asked.origin(), &code, event).await? {
+            return replayed(asked, &token).await;
+        }
+        return Err(Error::InvalidGrant);
+    }
+    let grant = store.find_grant(&code.tenant_id, &code.grant_id).await?;
+    let grant = grant.ok_or(Error::InvalidGrant)?;
+    if grant.state_at(now, true) != State::Pending {
+        return Err(Error::InvalidGrant);
+    }
+    if !asked.tenant.active || !asked.user_is_active(&grant.designated_user_id).await? {
+        return Err(Error::ConsentRequired(Some(State::Suspended.contract_name())));
+    }
+    let scopes = asked.effective_scopes(&grant)?;
+    let family = Family {
+        family_id: FamilyId::generate(&*store.clock, &*store.random),
+        tenant_id: code.tenant_id.clone(),
+        grant_id: code.grant_id.clone(),
+        client_id: code.client_id.clone(),
+        generation: 1,
+        advanced_at: now,
+        key_version: store.keyring.current(purpose::REFRESH)?.version(),
+        registry: asked.revision.registry.clone(),
+        expires_at: now.plus(asked.service.lifetimes.family),
+        ended_at: None,
+    };
+    let new = NewToken {
+        grant: &grant,
+        family_id: Some(&family.family_id),
+        scopes: &scopes,
+        ends_with: Some(family.expires_at),
+        grant_type: "authorization_code",
+    };
+    let made = asked.make(new).await?;
+    let refresh_token = family.token(&store.keyring, family.generation)?;
+    match store.redeem_code(&asked.origin(), &code, &family, made.event.clone()).await? {
+        Redeemed::Now => asked.answer(made, scopes, Some(refresh_token)).await,
+        Redeemed::Before => replayed(asked, &token).await,
+        Redeemed::GrantEnded => Err(Error::InvalidGrant),
+    }
+}
+
+/// A second use: somebody has the code who should not. The first use's tokens end (RFC 6749 §4.1.2),
+/// and that stays although the call fails.
+async fn replayed(asked: &Asked<'_>, token: &OpaqueToken) -> Result<Issued, Error> {
+    let store = &asked.service.store;
+    let code = store.find_code(&asked.tenant.tenant_id, token).await?.ok_or(Error::InvalidGrant)?;
+    let event = about(asked, &code, "code.replay").refused();
+    let family = match &code.family_id {
+        Some(family_id) => store.find_family(&code.tenant_id, family_id).await?,
+        None => None,
+    };
+    match family {
+        Some(family) if family.ended_at.is_none() => {
+            store.end_family(&asked.origin(), &family, "code_replayed", event).await?;
+        }
+        _ => store.record(&asked.origin(), event).await?,
+    }
+    Err(Error::InvalidGrant)
+}
+
+fn about(asked: &Asked<'_>, code: &Code, action: &'static str) -> Event {
+    Event::new(action)
+        .tenant(&asked.tenant.tenant_id)
+        .client(&asked.client.client_id)
+        .subject(code.grant_id.as_str())
+}

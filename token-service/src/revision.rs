@@ -1,0 +1,118 @@
+//! The `rev` claim: the feed positions that a token was checked at, `<epoch>.<registry seq>.<token seq>`.
+//!
+//! The epoch joins the registry's and token-service's own, so that either database, restored, refuses
+//! the tokens of its former life.
+
+use std::fmt;
+
+use accord::store::change::Position;
+
+use crate::{error::Error, registry::At};
+
+/// The positions at which a decision was made: the lowest of all that was read for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revision {
+    /// The registry's feed.
+    pub registry: Position,
+    /// token-service's own feed.
+    pub token: Position,
+}
+
+impl Revision {
+    /// Begins with the first answers. `token` was read before anything that it stands for.
+    pub fn new(registry: Position, token: Position) -> Self {
+        Self { registry, token }
+    }
+
+    /// Adds an answer of the registry; the revision falls to its position if that is lower.
+    ///
+    /// # Errors
+    /// [`Error::RegistryUnavailable`] when the registry's database was replaced in between.
+    pub fn with<T>(&mut self, answer: At<T>) -> Result<T, Error> {
+        if answer.position.epoch != self.registry.epoch {
+            return Err(Error::RegistryUnavailable);
+        }
+        self.registry.seq = self.registry.seq.min(answer.position.seq);
+        Ok(answer.value)
+    }
+
+    fn epoch(&self) -> String {
+        format!("{}-{}", self.registry.epoch, self.token.epoch)
+    }
+
+    /// Reads a `rev` claim of these databases' present epochs; `None` for any other.
+    pub fn parse_claim(&self, claim: &str) -> Option<Claimed> {
+        let mut parts = claim.split('.');
+        let (epoch, registry, token) = (parts.next()?, parts.next()?, parts.next()?);
+        if parts.next().is_some() || epoch != self.epoch() {
+            return None;
+        }
+        Some(Claimed {
+            registry_seq: registry.parse().ok()?,
+            token_seq: token.parse().ok()?,
+        })
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.epoch(), self.registry.seq, self.token.seq)
+    }
+}
+
+/// The positions of a `rev` claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// In the registry's feed.
+    pub registry_seq: i64,
+    /// In token-service's own.
+    pub token_seq: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn position(epoch: &str, seq: i64) -> Position {
+        Position {
+            epoch: epoch.into(),
+            seq,
+        }
+    }
+
+    #[test]
+    fn a_claim_reads_back_in_its_own_epochs_only() {
+        let revision = Revision::new(position("aa", 7), position("bb", 9));
+        let claim = revision.to_string();
+        assert_eq!(claim, "aa-bb.7.9");
+        let expected = Claimed {
+            registry_seq: 7,
+            token_seq: 9,
+        };
+        let later = Revision::new(position("aa", 70), position("bb", 90));
+        assert_eq!(later.parse_claim(&claim), Some(expected));
+        for other in [
+            Revision::new(position("ab", 7), position("bb", 9)),
+            Revision::new(position("aa", 7), position("bc", 9)),
+        ] {
+            assert_eq!(other.parse_claim(&claim), None);
+        }
+        for bad in ["", "aa-bb", "aa-bb.7", "aa-bb.7.9.1", "aa-bb.x.9", "aa-bb.7."] {
+            assert_eq!(revision.parse_claim(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_lowest_position_counts_and_a_new_epoch_stops_everything() {
+        let mut revision = Revision::new(position("aa", 7), position("bb", 9));
+        let at = |epoch, seq| At {
+            value: (),
+            position: position(epoch, seq),
+        };
+        revision.with(at("aa", 5)).unwrap();
+        revision.with(at("aa", 6)).unwrap();
+        assert_eq!(revision.registry.seq, 5);
+        assert!(revision.with(at("other", 9)).is_err());
+    }
+}
