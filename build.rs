@@ -55,17 +55,27 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut skipped = Vec::new();
     let mut debug_impls = String::new();
-    for file in descriptors.file.iter().filter(|f| f.package().starts_with("accord.")) {
+    for file in descriptors
+        .file
+        .iter()
+        .filter(|f| f.package().starts_with("accord."))
+    {
         let module = file.package().split('.').skip(1).collect::<Vec<_>>().join("::");
         for message in file.message_type.iter().filter(|m| carries_secret(m)) {
             let path = format!(".{}.{}", file.package(), message.name());
-            debug_impls.push_str(&debug_impl(&format!("crate::{module}::{}", message.name()), message.name()));
+            debug_impls.push_str(&debug_impl(
+                &format!("crate::{module}::{}", message.name()),
+                message.name(),
+            ));
             for oneof in &message.oneof_decl {
                 // A proto3 `optional` field's one-member oneof has no Rust type.
                 if !oneof.name().starts_with('_') {
                     let enum_name = upper_camel(oneof.name());
                     let parent = snake(message.name());
-                    debug_impls.push_str(&debug_impl(&format!("crate::{module}::{parent}::{enum_name}"), &enum_name));
+                    debug_impls.push_str(&debug_impl(
+                        &format!("crate::{module}::{parent}::{enum_name}"),
+                        &enum_name,
+                    ));
                     skipped.push(format!("{path}.{}", oneof.name()));
                 }
             }
@@ -74,12 +84,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     fs::write(out.join("redacted_debug.rs"), debug_impls)?;
 
-    tonic_prost_build::configure().skip_debug(skipped).compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .skip_debug(skipped)
+        .compile_fds(descriptors)?;
     Ok(())
 }
 
 fn carries_secret(message: &DescriptorProto) -> bool {
-    message.field.iter().any(|f| f.r#type() == Type::String && SECRET_FIELDS.contains(&f.name()))
+    message
+        .field
+        .iter()
+        .any(|f| f.r#type() == Type::String && SECRET_FIELDS.contains(&f.name()))
 }
 
 fn debug_impl(rust_type: &str, name: &str) -> String {

@@ -239,7 +239,12 @@ impl Authorizer {
     /// one is needed, PERMISSION_DENIED for a caller who may not.
     pub async fn authorize(&self, path: &str, headers: &HeaderMap) -> Result<Principal, Status> {
         let Some(access) = self.permissions.access(path) else {
-            return Err(Problem::new(Code::Unimplemented, ErrorReason::NotAvailable, "there is no such method").into());
+            return Err(Problem::new(
+                Code::Unimplemented,
+                ErrorReason::NotAvailable,
+                "there is no such method",
+            )
+            .into());
         };
         match access {
             Access::Anyone => return Ok(Principal::Anonymous),
@@ -321,8 +326,14 @@ mod tests {
         };
         let permissions = Permissions::new(&[
             ("/a.A/Open", Access::Anyone),
-            ("/a.A/Inner", Access::Callers(&[Role::Admin], &[WorkloadKind::InternalService])),
-            ("/a.A/Either", Access::CallersOrProof(&[], &[WorkloadKind::InternalService])),
+            (
+                "/a.A/Inner",
+                Access::Callers(&[Role::Admin], &[WorkloadKind::InternalService]),
+            ),
+            (
+                "/a.A/Either",
+                Access::CallersOrProof(&[], &[WorkloadKind::InternalService]),
+            ),
         ]);
         let directory = Arc::new(One(token.expose().to_owned(), caller));
         (Authorizer::new(permissions, directory), token.expose().to_owned())
@@ -360,7 +371,13 @@ mod tests {
         let (authorizer, token) = setup(WorkloadKind::InternalService);
         let anonymous = authorizer.authorize("/a.A/Either", &HeaderMap::new()).await;
         assert_eq!(anonymous.unwrap(), Principal::Anonymous);
-        for bad in ["Bearer x", "Basic abc", &token, &format!("Bearer {token}x"), "Bearer"] {
+        for bad in [
+            "Bearer x",
+            "Basic abc",
+            &token,
+            &format!("Bearer {token}x"),
+            "Bearer",
+        ] {
             let status = authorizer
                 .authorize("/a.A/Either", &headers(bad))
                 .await

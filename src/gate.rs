@@ -99,7 +99,9 @@ where
 
     let work = async {
         let work = tokio::time::timeout_at(context.deadline, admit(inner, authorizer, request));
-        let outcome = AssertUnwindSafe(context::scope(context.clone(), work)).catch_unwind().await;
+        let outcome = AssertUnwindSafe(context::scope(context.clone(), work))
+            .catch_unwind()
+            .await;
         let mut response = match outcome {
             Ok(Ok(Ok(response))) => response,
             Ok(Ok(Err(status))) => status.into_http(),
@@ -126,7 +128,11 @@ where
     work.instrument(span).await
 }
 
-async fn admit<S>(mut inner: S, authorizer: Authorizer, mut request: Request<Body>) -> Result<Response<Body>, Status>
+async fn admit<S>(
+    mut inner: S,
+    authorizer: Authorizer,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, Status>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
@@ -192,8 +198,14 @@ mod tests {
 
     #[test]
     fn timeouts_are_read_with_their_units() {
-        assert_eq!(grpc_timeout(&with("grpc-timeout", "250m")), Some(Duration::from_millis(250)));
-        assert_eq!(grpc_timeout(&with("grpc-timeout", "99999999H")), Some(Duration::from_secs(359_999_996_400)));
+        assert_eq!(
+            grpc_timeout(&with("grpc-timeout", "250m")),
+            Some(Duration::from_millis(250))
+        );
+        assert_eq!(
+            grpc_timeout(&with("grpc-timeout", "99999999H")),
+            Some(Duration::from_secs(359_999_996_400))
+        );
         for bad in ["", "m", "123456789m", "-1m", "1x", "é"] {
             let mut headers = HeaderMap::new();
             headers.insert("grpc-timeout", HeaderValue::from_bytes(bad.as_bytes()).unwrap());
@@ -231,7 +243,11 @@ mod tests {
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = "/a.A/Open".parse().unwrap();
         *request.headers_mut() = headers;
-        GateLayer::new(authorizer).layer(method).call(request).await.unwrap()
+        GateLayer::new(authorizer)
+            .layer(method)
+            .call(request)
+            .await
+            .unwrap()
     }
 
     fn code(response: &Response<Body>) -> Code {

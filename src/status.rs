@@ -70,7 +70,12 @@ impl Problem {
 
     /// NOT_FOUND for a resource of this kind.
     pub fn not_found(resource: &str) -> Self {
-        Self::new(Code::NotFound, ErrorReason::NotFound, format!("no such {resource}")).metadata("resource", resource)
+        Self::new(
+            Code::NotFound,
+            ErrorReason::NotFound,
+            format!("no such {resource}"),
+        )
+        .metadata("resource", resource)
     }
 
     /// UNAVAILABLE with `RetryInfo`: a database or another service does not answer.

@@ -260,7 +260,10 @@ mod tests {
         let keys = set(&signer);
         assert_eq!(keys.verify(&token, &EXPECTED, NOW), Ok(claims()));
         assert!(keys.verify(&token, &EXPECTED, NOW + 299).is_ok());
-        assert_eq!(keys.verify(&token, &EXPECTED, NOW + 300), Err(VerifyError::Expired));
+        assert_eq!(
+            keys.verify(&token, &EXPECTED, NOW + 300),
+            Err(VerifyError::Expired)
+        );
     }
 
     #[test]
@@ -268,11 +271,23 @@ mod tests {
         let signer = signer();
         let token = jsonwebtoken::encode(&header(), &claims(), &signer.key).unwrap();
         for expected in [
-            Expected { issuer: "https://auth.example/firm/", ..EXPECTED },
-            Expected { audience: "https://api.firm.example/v1/", ..EXPECTED },
-            Expected { tenant_id: "firm2", ..EXPECTED },
+            Expected {
+                issuer: "https://auth.example/firm/",
+                ..EXPECTED
+            },
+            Expected {
+                audience: "https://api.firm.example/v1/",
+                ..EXPECTED
+            },
+            Expected {
+                tenant_id: "firm2",
+                ..EXPECTED
+            },
         ] {
-            assert_eq!(set(&signer).verify(&token, &expected, NOW), Err(VerifyError::WrongTarget));
+            assert_eq!(
+                set(&signer).verify(&token, &expected, NOW),
+                Err(VerifyError::WrongTarget)
+            );
         }
     }
 
@@ -284,19 +299,49 @@ mod tests {
 
         let forged = with(header(), &self::signer().key);
         assert_eq!(keys.verify(&forged, &EXPECTED, NOW), Err(VerifyError::Signature));
-        let unknown = with(Header { kid: Some("k2".into()), ..header() }, &signer.key);
-        assert_eq!(keys.verify(&unknown, &EXPECTED, NOW), Err(VerifyError::UnknownKey));
-        let id_token = with(Header { typ: Some("JWT".into()), ..header() }, &signer.key);
-        assert_eq!(keys.verify(&id_token, &EXPECTED, NOW), Err(VerifyError::Malformed));
+        let unknown = with(
+            Header {
+                kid: Some("k2".into()),
+                ..header()
+            },
+            &signer.key,
+        );
+        assert_eq!(
+            keys.verify(&unknown, &EXPECTED, NOW),
+            Err(VerifyError::UnknownKey)
+        );
+        let id_token = with(
+            Header {
+                typ: Some("JWT".into()),
+                ..header()
+            },
+            &signer.key,
+        );
+        assert_eq!(
+            keys.verify(&id_token, &EXPECTED, NOW),
+            Err(VerifyError::Malformed)
+        );
 
         // The public key as an HMAC secret: the classic confusion of algorithms.
         let secret = EncodingKey::from_secret(&URL_SAFE_NO_PAD.decode(&signer.x).unwrap());
-        let hmac = with(Header { alg: Algorithm::HS256, ..header() }, &secret);
+        let hmac = with(
+            Header {
+                alg: Algorithm::HS256,
+                ..header()
+            },
+            &secret,
+        );
         assert_eq!(keys.verify(&hmac, &EXPECTED, NOW), Err(VerifyError::Malformed));
 
         let payload = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&claims()).unwrap());
         let none = URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"at+jwt","kid":"k1"}"#);
-        for bad in ["", "a.b.c", "..", &format!("{none}.{payload}."), &"x".repeat(MAX_TOKEN_BYTES + 1)] {
+        for bad in [
+            "",
+            "a.b.c",
+            "..",
+            &format!("{none}.{payload}."),
+            &"x".repeat(MAX_TOKEN_BYTES + 1),
+        ] {
             assert_eq!(keys.verify(bad, &EXPECTED, NOW), Err(VerifyError::Malformed));
         }
     }
@@ -306,7 +351,10 @@ mod tests {
         let signer = signer();
         let token = jsonwebtoken::encode(&header(), &claims(), &signer.key).unwrap();
         let mut parts: Vec<&str> = token.split('.').collect();
-        let widened = AccessTokenClaims { scope: "a b c".into(), ..claims() };
+        let widened = AccessTokenClaims {
+            scope: "a b c".into(),
+            ..claims()
+        };
         let payload = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&widened).unwrap());
         parts[1] = &payload;
         let refused = set(&signer).verify(&parts.join("."), &EXPECTED, NOW);

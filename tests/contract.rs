@@ -18,13 +18,19 @@ const REGISTRY: [(&str, &str); 9] = [
         "accord.registry.v1.UserService",
         "RegisterUser FindUser ListUsers DeactivateUser ReactivateUser ResetUserPassword CompleteEnrolment",
     ),
-    ("accord.registry.v1.ScopeService", "CreateScope ListScopes UpdateScope"),
+    (
+        "accord.registry.v1.ScopeService",
+        "CreateScope ListScopes UpdateScope",
+    ),
     (
         "accord.registry.v1.ClientService",
         "RegisterClient GetClient ListClients UpdateClient SuspendClient ReinstateClient CreateClientSecret \
          ListClientSecrets RevokeClientSecret SetClientKeys",
     ),
-    ("accord.registry.v1.ProvisioningService", "CreateDelivery ClaimDelivery"),
+    (
+        "accord.registry.v1.ProvisioningService",
+        "CreateDelivery ClaimDelivery",
+    ),
     (
         "accord.registry.v1.OperatorService",
         "CreateOperator ListOperators RevokeOperator CreateWorkload ListWorkloads RevokeWorkload",
@@ -63,7 +69,10 @@ const FIELDS: [(&str, &str); 12] = [
         "accord.registry.v1.SubmitIntegrationRequestRequest",
         "request_id partner_name contact_email goals tenant_ids scopes redirect_uris notes",
     ),
-    ("accord.registry.v1.CreateTenantRequest", "tenant_id display_name cloud_api_url"),
+    (
+        "accord.registry.v1.CreateTenantRequest",
+        "tenant_id display_name cloud_api_url",
+    ),
     ("accord.registry.v1.CreateScopeRequest", "name description"),
     (
         "accord.registry.v1.RegisterUserRequest",
@@ -73,7 +82,10 @@ const FIELDS: [(&str, &str); 12] = [
         "accord.registry.v1.RegisterClientRequest",
         "request_id integration_request_id display_name delivery",
     ),
-    ("accord.registry.v1.CredentialBundle", "client_id client_secret endpoints"),
+    (
+        "accord.registry.v1.CredentialBundle",
+        "client_id client_secret endpoints",
+    ),
     ("accord.registry.v1.DeliveryLink", "url claim_token expire_time"),
     (
         "accord.registry.v1.RevokeClientSecretRequest",
@@ -101,7 +113,10 @@ const FIELDS: [(&str, &str); 12] = [
 async fn services_methods_and_fields_are_those_of_the_contract() {
     let Some(grpcurl) = grpcurl::find() else { return };
     let (_directory, dev) = dev::start().await;
-    let sides = [(&dev.file.registry_grpc, &REGISTRY[..]), (&dev.file.token_grpc, &TOKEN[..])];
+    let sides = [
+        (&dev.file.registry_grpc, &REGISTRY[..]),
+        (&dev.file.token_grpc, &TOKEN[..]),
+    ];
     for (address, services) in sides {
         let listed = grpcurl::output(&grpcurl, &[address, "list"]);
         let mut expected: Vec<&str> = services.iter().map(|(service, _)| *service).collect();
@@ -134,7 +149,10 @@ async fn services_methods_and_fields_are_those_of_the_contract() {
         };
         let described = grpcurl::output(&grpcurl, &[address, "describe", message]);
         for field in fields.split_whitespace() {
-            assert!(described.contains(&format!(" {field} = ")), "{message}.{field}: {described}");
+            assert!(
+                described.contains(&format!(" {field} = ")),
+                "{message}.{field}: {described}"
+            );
         }
     }
     dev.stop().await.unwrap();
@@ -144,12 +162,21 @@ async fn services_methods_and_fields_are_those_of_the_contract() {
 async fn every_service_reports_its_health() {
     let Some(grpcurl) = grpcurl::find() else { return };
     let (_directory, dev) = dev::start().await;
-    let sides = [(&dev.file.registry_grpc, &REGISTRY[..]), (&dev.file.token_grpc, &TOKEN[..])];
+    let sides = [
+        (&dev.file.registry_grpc, &REGISTRY[..]),
+        (&dev.file.token_grpc, &TOKEN[..]),
+    ];
     for (address, services) in sides {
         for (service, _) in services.iter().chain(&[("", "")]) {
             let request = format!("{{\"service\": \"{service}\"}}");
-            let answer = grpcurl::output(&grpcurl, &["-d", &request, address, "grpc.health.v1.Health/Check"]);
-            assert!(answer.contains("SERVING") && !answer.contains("NOT_SERVING"), "{service}: {answer}");
+            let answer = grpcurl::output(
+                &grpcurl,
+                &["-d", &request, address, "grpc.health.v1.Health/Check"],
+            );
+            assert!(
+                answer.contains("SERVING") && !answer.contains("NOT_SERVING"),
+                "{service}: {answer}"
+            );
         }
     }
     dev.stop().await.unwrap();

@@ -9,9 +9,14 @@ use crate::harness::{dev, services::Services};
 
 pub async fn walk(target: &DevFile) -> (demo::Outcome, String) {
     let mut printed = Vec::new();
-    let outcome = demo::run(target, Arc::new(SystemClock), Arc::new(SystemRandom), &mut printed)
-        .await
-        .unwrap_or_else(|error| panic!("{error:#}\n{}", String::from_utf8_lossy(&printed)));
+    let outcome = demo::run(
+        target,
+        Arc::new(SystemClock),
+        Arc::new(SystemRandom),
+        &mut printed,
+    )
+    .await
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", String::from_utf8_lossy(&printed)));
     (outcome, String::from_utf8(printed).unwrap())
 }
 
@@ -19,7 +24,14 @@ pub async fn walk(target: &DevFile) -> (demo::Outcome, String) {
 async fn the_six_steps_hold_in_the_development_environment() {
     let (_directory, dev) = dev::start().await;
     let (outcome, printed) = walk(&dev.file).await;
-    for step in ["1. Collect", "2. Register", "3. Provision", "4. Develop", "5. Consent", "6. Issue"] {
+    for step in [
+        "1. Collect",
+        "2. Register",
+        "3. Provision",
+        "4. Develop",
+        "5. Consent",
+        "6. Issue",
+    ] {
         assert!(printed.contains(step), "{printed}");
     }
     for secret in &outcome.secrets {

@@ -8,7 +8,9 @@ use crate::harness::process::{Process, accord};
 
 fn dev(directory: &std::path::Path) -> Process {
     let mut command = accord();
-    command.current_dir(directory).args(["dev", "--registry-listen", "127.0.0.1:0"]);
+    command
+        .current_dir(directory)
+        .args(["dev", "--registry-listen", "127.0.0.1:0"]);
     command.args(["--token-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
     Process::start(command, directory, "dev")
 }
@@ -39,7 +41,10 @@ fn dev_json_is_private_and_is_there_only_while_the_environment_answers() {
 
     let mut demo = accord();
     demo.current_dir(directory.path()).arg("demo");
-    assert!(!demo.output().unwrap().status.success(), "there is nothing to demonstrate on");
+    assert!(
+        !demo.output().unwrap().status.success(),
+        "there is nothing to demonstrate on"
+    );
 }
 
 #[test]
@@ -49,13 +54,23 @@ fn a_data_directory_has_one_owner_and_a_killed_one_leaves_no_trap() {
     let before = ready(&mut first, directory.path());
     let second = tempfile::tempdir_in(directory.path()).unwrap();
     let mut command = accord();
-    command.arg("--data-dir").arg(directory.path().join("accord-data"));
-    command.args(["--registry-listen", "127.0.0.1:0", "--token-listen", "127.0.0.1:0"]);
+    command
+        .arg("--data-dir")
+        .arg(directory.path().join("accord-data"));
+    command.args([
+        "--registry-listen",
+        "127.0.0.1:0",
+        "--token-listen",
+        "127.0.0.1:0",
+    ]);
     command.args(["--http-listen", "127.0.0.1:0"]);
     let mut rival = Process::start(command, second.path(), "rival");
     assert!(!rival.wait().success());
     assert!(rival.stderr().contains("in use"), "{}", rival.stderr());
-    assert!(DevFile::path(&directory.path().join("accord-data")).exists(), "the owner's file must stay");
+    assert!(
+        DevFile::path(&directory.path().join("accord-data")).exists(),
+        "the owner's file must stay"
+    );
 
     first.signal("KILL");
     first.wait();
@@ -89,8 +104,15 @@ fn a_taken_port_is_an_error() {
 fn the_environment_listens_on_loopback_only() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = accord();
-    command.current_dir(directory.path()).args(["dev", "--http-listen", "0.0.0.0:0"]);
-    command.args(["--registry-listen", "127.0.0.1:0", "--token-listen", "127.0.0.1:0"]);
+    command
+        .current_dir(directory.path())
+        .args(["dev", "--http-listen", "0.0.0.0:0"]);
+    command.args([
+        "--registry-listen",
+        "127.0.0.1:0",
+        "--token-listen",
+        "127.0.0.1:0",
+    ]);
     let mut process = Process::start(command, directory.path(), "dev");
     assert!(!process.wait().success());
     assert!(process.stderr().contains("loopback"), "{}", process.stderr());

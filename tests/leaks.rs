@@ -49,12 +49,22 @@ async fn nothing_secret_is_kept_or_logged() {
     assert!(services.registry.wait().success());
     places.extend(files_below(data.path()));
     places.push(("the audit record".into(), audit.into_bytes()));
-    places.push(("registry-service's log".into(), services.registry.stderr().into_bytes()));
+    places.push((
+        "registry-service's log".into(),
+        services.registry.stderr().into_bytes(),
+    ));
     places.push(("token-service's log".into(), services.token.stderr().into_bytes()));
-    places.push(("registry-service's output".into(), services.registry.stdout().into_bytes()));
+    places.push((
+        "registry-service's output".into(),
+        services.registry.stdout().into_bytes(),
+    ));
 
     let target = &services.target;
-    let mut secrets: Vec<String> = outcome.secrets.iter().flat_map(|secret| needles(secret)).collect();
+    let mut secrets: Vec<String> = outcome
+        .secrets
+        .iter()
+        .flat_map(|secret| needles(secret))
+        .collect();
     for token in [&target.operator_token, &target.workload_token] {
         secrets.extend(needles(token));
     }
@@ -64,9 +74,16 @@ async fn nothing_secret_is_kept_or_logged() {
     }
     secrets.push(target.admin_password.clone());
     for (place, content) in &places {
-        assert!(!content.is_empty() || place.contains("output") || place.contains("-wal"), "{place} is empty");
+        assert!(
+            !content.is_empty() || place.contains("output") || place.contains("-wal"),
+            "{place} is empty"
+        );
         for secret in &secrets {
-            assert!(!holds(content, secret), "a secret beginning with {:.8} is in {place}", secret);
+            assert!(
+                !holds(content, secret),
+                "a secret beginning with {:.8} is in {place}",
+                secret
+            );
         }
     }
     // The search itself finds what is there.

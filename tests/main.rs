@@ -2,7 +2,13 @@
 //!
 //! One binary. `harness` starts things and stops them again; each other module is a subject.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    missing_docs
+)]
 
 mod contract;
 mod demo;

@@ -32,10 +32,15 @@ fn registry(directory: &std::path::Path) -> Command {
 fn an_unknown_variable_key_or_flag_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = registry(directory.path());
-    command.arg("migrate").env("ACCORD_REGISTRY_LISTNE", "127.0.0.1:1");
+    command
+        .arg("migrate")
+        .env("ACCORD_REGISTRY_LISTNE", "127.0.0.1:1");
     let refused = output(command);
     assert!(!refused.status.success());
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("listne"), "{refused:?}");
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("listne"),
+        "{refused:?}"
+    );
 
     let file = directory.path().join("registry.toml");
     std::fs::write(&file, "databse_url = 'sqlite://x'").unwrap();
@@ -43,7 +48,10 @@ fn an_unknown_variable_key_or_flag_is_an_error() {
     command.arg("migrate").arg("--config").arg(&file);
     let refused = output(command);
     assert!(!refused.status.success());
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("databse_url"), "{refused:?}");
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("databse_url"),
+        "{refused:?}"
+    );
 
     let mut command = registry(directory.path());
     command.args(["migrate", "--listne", "127.0.0.1:1"]);
@@ -51,7 +59,10 @@ fn an_unknown_variable_key_or_flag_is_an_error() {
 
     // Names of other subjects are not configuration.
     let mut command = registry(directory.path());
-    command.arg("migrate").env("ACCORD_TEST_ANYTHING", "x").env("ACCORD_REQUIRE_ALL", "1");
+    command
+        .arg("migrate")
+        .env("ACCORD_TEST_ANYTHING", "x")
+        .env("ACCORD_REQUIRE_ALL", "1");
     let migrated = output(command);
     assert!(migrated.status.success(), "{migrated:?}");
 }
@@ -64,20 +75,36 @@ fn creating_callers_prints_the_token_alone() {
     std::fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
     let with_key = |arguments: &[&str]| {
         let mut command = registry(directory.path());
-        command.args(arguments).env("ACCORD_REGISTRY_MASTER_KEY_FILE", &key);
+        command
+            .args(arguments)
+            .env("ACCORD_REGISTRY_MASTER_KEY_FILE", &key);
         output(command)
     };
     let early = with_key(&["operator", "create", "ada", "--role", "admin"]);
-    assert!(!early.status.success(), "a database without tables can't hold operators");
-    assert!(String::from_utf8_lossy(&early.stderr).contains("migrate"), "{early:?}");
+    assert!(
+        !early.status.success(),
+        "a database without tables can't hold operators"
+    );
+    assert!(
+        String::from_utf8_lossy(&early.stderr).contains("migrate"),
+        "{early:?}"
+    );
 
     assert!(with_key(&["migrate"]).status.success());
-    let created = with_key(&["operator", "create", "ada", "--role", "admin", "--role", "auditor"]);
+    let created = with_key(&[
+        "operator", "create", "ada", "--role", "admin", "--role", "auditor",
+    ]);
     let printed = String::from_utf8(created.stdout).unwrap();
-    assert!(printed.starts_with("aco_") && printed.trim_end().lines().count() == 1, "{printed}");
+    assert!(
+        printed.starts_with("aco_") && printed.trim_end().lines().count() == 1,
+        "{printed}"
+    );
     let created = with_key(&["workload", "create", "pages", "--kind", "internal-service"]);
     let printed = String::from_utf8(created.stdout).unwrap();
-    assert!(printed.starts_with("acw_") && printed.trim_end().lines().count() == 1, "{printed}");
+    assert!(
+        printed.starts_with("acw_") && printed.trim_end().lines().count() == 1,
+        "{printed}"
+    );
 
     for refused in [
         with_key(&["operator", "create", "ada", "--role", "admin"]),
@@ -85,12 +112,18 @@ fn creating_callers_prints_the_token_alone() {
         with_key(&["operator", "create", "eve"]),
         with_key(&["workload", "create", "eve", "--kind", "other"]),
     ] {
-        assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
+        assert!(
+            !refused.status.success() && refused.stdout.is_empty(),
+            "{refused:?}"
+        );
     }
 
     std::fs::set_permissions(&key, PermissionsExt::from_mode(0o644)).unwrap();
     let refused = with_key(&["operator", "create", "eve", "--role", "admin"]);
-    assert!(!refused.status.success(), "a master key that others can read must be refused");
+    assert!(
+        !refused.status.success(),
+        "a master key that others can read must be refused"
+    );
 }
 
 #[test]
@@ -100,15 +133,31 @@ fn plaintext_listeners_are_for_loopback() {
     std::fs::write(&key, [7; 32]).unwrap();
     std::fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
     let mut command = registry(directory.path());
-    assert!(output({ command.arg("migrate"); command }).status.success());
+    assert!(
+        output({
+            command.arg("migrate");
+            command
+        })
+        .status
+        .success()
+    );
     let mut command = registry(directory.path());
     command
-        .args(["serve", "--listen", "0.0.0.0:0", "--public-base-url", "https://auth.example"])
+        .args([
+            "serve",
+            "--listen",
+            "0.0.0.0:0",
+            "--public-base-url",
+            "https://auth.example",
+        ])
         .arg("--master-key-file")
         .arg(&key);
     let refused = output(command);
     assert!(!refused.status.success());
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("loopback"), "{refused:?}");
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("loopback"),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,7 +227,9 @@ async fn a_request_id_is_found_in_the_logs_of_both_services() {
         token: "not-a-token".to_owned(),
         ..Default::default()
     };
-    let answer = accord::context::scope(context, tokens.introspect_token(request)).await.unwrap();
+    let answer = accord::context::scope(context, tokens.introspect_token(request))
+        .await
+        .unwrap();
     assert_eq!(answer.metadata().get("x-request-id").unwrap(), "trace-me-0001");
     for process in [&services.registry, &services.token] {
         assert!(process.stderr().contains("trace-me-0001"), "{}", process.stderr());

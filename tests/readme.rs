@@ -7,8 +7,12 @@ use crate::harness::{dev, grpcurl, process::Process};
 /// The shell lines between the markers, in order.
 fn operators_day() -> String {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let (_, rest) = readme.split_once("<!-- operators-day -->").expect("the first marker");
-    let (day, _) = rest.split_once("<!-- /operators-day -->").expect("the second marker");
+    let (_, rest) = readme
+        .split_once("<!-- operators-day -->")
+        .expect("the first marker");
+    let (day, _) = rest
+        .split_once("<!-- /operators-day -->")
+        .expect("the second marker");
     let mut lines = String::new();
     let mut inside = false;
     for line in day.lines() {
@@ -53,8 +57,17 @@ async fn the_operators_day_runs_as_the_readme_tells_it() {
     })
     .await
     .unwrap();
-    assert!(status.success(), "{status}\n--- printed\n{stdout}\n--- errors\n{stderr}");
-    for sign in ["\"clientId\"", "accessToken", "\"active\": true", "CONSENT_STATE_REVOKED", "auditEvents"] {
+    assert!(
+        status.success(),
+        "{status}\n--- printed\n{stdout}\n--- errors\n{stderr}"
+    );
+    for sign in [
+        "\"clientId\"",
+        "accessToken",
+        "\"active\": true",
+        "CONSENT_STATE_REVOKED",
+        "auditEvents",
+    ] {
         assert!(stdout.contains(sign), "{sign} is not in\n{stdout}");
     }
     dev.stop().await.unwrap();

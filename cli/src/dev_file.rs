@@ -66,7 +66,8 @@ impl DevFile {
         let path = Self::path(data_dir);
         let text = fs::read_to_string(&path)
             .with_context(|| format!("can't read {}; is `accord dev` running there?", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is not what `accord dev` writes", path.display()))
+        serde_json::from_str(&text)
+            .with_context(|| format!("{} is not what `accord dev` writes", path.display()))
     }
 
     /// Writes the file with mode 0600, all at once: a reader sees the whole file or none.

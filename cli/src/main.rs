@@ -101,6 +101,12 @@ fn welcome(file: &DevFile, args: &DevArgs) -> String {
 
 async fn run_demo(data_dir: PathBuf) -> anyhow::Result<()> {
     let file = DevFile::read(&data_dir)?;
-    demo::run(&file, Arc::new(SystemClock), Arc::new(SystemRandom), &mut std::io::stdout()).await?;
+    demo::run(
+        &file,
+        Arc::new(SystemClock),
+        Arc::new(SystemRandom),
+        &mut std::io::stdout(),
+    )
+    .await?;
     Ok(())
 }

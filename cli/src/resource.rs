@@ -91,7 +91,10 @@ impl Resource {
         if claims.scope.split(' ').any(|granted| granted == scope) {
             Ok(claims)
         } else {
-            Err(refuse(StatusCode::FORBIDDEN, "Bearer error=\"insufficient_scope\""))
+            Err(refuse(
+                StatusCode::FORBIDDEN,
+                "Bearer error=\"insufficient_scope\"",
+            ))
         }
     }
 }

@@ -103,14 +103,31 @@ mod tests {
             ("e\u{301}ric", "\u{c9}RIC"),
             ("Σίσυφος", "ΣΊΣΥΦΟΣ"),
         ] {
-            assert!(AccountName::parse(one).unwrap() == AccountName::parse(other).unwrap(), "{one} {other}");
+            assert!(
+                AccountName::parse(one).unwrap() == AccountName::parse(other).unwrap(),
+                "{one} {other}"
+            );
         }
-        assert!(AccountName::parse("ada").unwrap() != AccountName::parse("аda").unwrap(), "Cyrillic is another");
+        assert!(
+            AccountName::parse("ada").unwrap() != AccountName::parse("аda").unwrap(),
+            "Cyrillic is another"
+        );
     }
 
     #[test]
     fn what_is_no_name_is_refused() {
-        for bad in ["", " ", " ada", "ada ", "a\0b", "a\nb", "\u{378}", "\u{e000}", "\u{85}", &"x".repeat(321)] {
+        for bad in [
+            "",
+            " ",
+            " ada",
+            "ada ",
+            "a\0b",
+            "a\nb",
+            "\u{378}",
+            "\u{e000}",
+            "\u{85}",
+            &"x".repeat(321),
+        ] {
             assert_eq!(AccountName::parse(bad).err(), Some(NotAnAccountName), "{bad:?}");
         }
         assert!(AccountName::parse(&"ä".repeat(320)).is_ok());
@@ -118,6 +135,9 @@ mod tests {
 
     #[test]
     fn debug_shows_nothing() {
-        assert_eq!(format!("{:?}", AccountName::parse("ada").unwrap()), "AccountName([redacted])");
+        assert_eq!(
+            format!("{:?}", AccountName::parse("ada").unwrap()),
+            "AccountName([redacted])"
+        );
     }
 }

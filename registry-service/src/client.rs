@@ -34,7 +34,9 @@ impl State {
 
     /// The state of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Active, Self::Suspended].into_iter().find(|state| state.name() == name)
+        [Self::Active, Self::Suspended]
+            .into_iter()
+            .find(|state| state.name() == name)
     }
 }
 
@@ -148,7 +150,11 @@ pub struct Filter {
 ///
 /// # Errors
 /// [`Error::NotFound`] and [`Error::WrongState`] (the request), [`Error::RequestIdReused`].
-pub async fn register(store: &Store, creation: &Creation, new: NewClient) -> Result<(Client, Handover), Error> {
+pub async fn register(
+    store: &Store,
+    creation: &Creation,
+    new: NewClient,
+) -> Result<(Client, Handover), Error> {
     store.register_client(creation, new).await
 }
 
@@ -157,7 +163,10 @@ pub async fn register(store: &Store, creation: &Creation, new: NewClient) -> Res
 /// # Errors
 /// [`Error::NotFound`].
 pub async fn get(store: &Store, client_id: &ClientId) -> Result<Client, Error> {
-    store.find_client(client_id).await?.ok_or(Error::NotFound("client"))
+    store
+        .find_client(client_id)
+        .await?
+        .ok_or(Error::NotFound("client"))
 }
 
 /// Reads what token-service needs of a client.

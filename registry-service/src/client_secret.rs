@@ -143,7 +143,11 @@ pub async fn create(
 ///
 /// # Errors
 /// [`Error::NotFound`] (client).
-pub async fn list(store: &Store, client_id: &ClientId, page: &PageRequest) -> Result<Page<ClientSecret>, Error> {
+pub async fn list(
+    store: &Store,
+    client_id: &ClientId,
+    page: &PageRequest,
+) -> Result<Page<ClientSecret>, Error> {
     client::get(store, client_id).await?;
     store.list_client_secrets(client_id, page).await
 }
@@ -177,7 +181,9 @@ pub fn revocation_effect(
     now: UnixMillis,
 ) -> Result<Effect, Error> {
     match secret.revoked {
-        Some((_, before)) if before == reason || before == Reason::Compromised || reason == Reason::Rotated => {
+        Some((_, before))
+            if before == reason || before == Reason::Compromised || reason == Reason::Rotated =>
+        {
             Ok(Effect::None)
         }
         Some(_) => Ok(Effect::Revoke),
@@ -269,12 +275,18 @@ mod tests {
             revocation_effect(&used, Reason::Compromised, false, now),
             Err(Error::SecretInUse { .. })
         ));
-        assert_eq!(revocation_effect(&used, Reason::Rotated, true, now).unwrap(), Effect::Revoke);
+        assert_eq!(
+            revocation_effect(&used, Reason::Rotated, true, now).unwrap(),
+            Effect::Revoke
+        );
         let rested = ClientSecret {
             last_used_at: Some(TEST_START),
             ..secret()
         };
-        assert_eq!(revocation_effect(&rested, Reason::Rotated, false, now).unwrap(), Effect::Revoke);
+        assert_eq!(
+            revocation_effect(&rested, Reason::Rotated, false, now).unwrap(),
+            Effect::Revoke
+        );
     }
 
     #[test]

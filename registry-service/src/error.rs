@@ -99,7 +99,8 @@ fn problem(error: Error) -> Problem {
         Error::Invalid(violations) => Problem::invalid_fields(violations),
         Error::NotFound(resource) => Problem::not_found(resource),
         Error::AlreadyExists(resource) => {
-            Problem::new(Code::AlreadyExists, ErrorReason::AlreadyExists, message).metadata("resource", resource)
+            Problem::new(Code::AlreadyExists, ErrorReason::AlreadyExists, message)
+                .metadata("resource", resource)
         }
         Error::RequestIdReused => Problem::new(Code::AlreadyExists, ErrorReason::RequestIdReused, message),
         Error::WrongState { resource, state } => {
@@ -113,8 +114,10 @@ fn problem(error: Error) -> Problem {
             "the secret was used within the last day; set force to revoke it all the same",
         )
         .metadata("last_used_time", last_used_at.to_timestamp().to_string()),
-        Error::TooMany { .. } => Problem::new(Code::ResourceExhausted, ErrorReason::ResourceExhausted, message)
-            .retry_after(std::time::Duration::from_secs(3600)),
+        Error::TooMany { .. } => {
+            Problem::new(Code::ResourceExhausted, ErrorReason::ResourceExhausted, message)
+                .retry_after(std::time::Duration::from_secs(3600))
+        }
         Error::InvalidClient => Problem::new(Code::Unauthenticated, ErrorReason::InvalidClient, message),
         Error::SignInFailed => Problem::new(Code::Unauthenticated, ErrorReason::SignInFailed, message),
         Error::UnknownCaller => Problem::new(Code::Unauthenticated, ErrorReason::Unauthenticated, message),

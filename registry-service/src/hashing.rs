@@ -111,7 +111,9 @@ impl Hasher {
         self.runs.fetch_add(1, Ordering::SeqCst);
         let pepper = self.keyring.require(purpose::PEPPER, hashed.pepper_version)?;
         let hash = PasswordHash::new(&hashed.phc).map_err(|_| Error::Hashing)?;
-        let matches = argon2(pepper.expose_for_pepper())?.verify_password(secret, &hash).is_ok();
+        let matches = argon2(pepper.expose_for_pepper())?
+            .verify_password(secret, &hash)
+            .is_ok();
         Ok(matches && is_there)
     }
 
@@ -134,7 +136,11 @@ async fn run<T: Send + 'static>(
     permits: &Arc<Semaphore>,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    let permit = permits.clone().acquire_owned().await.map_err(|_| Error::Hashing)?;
+    let permit = permits
+        .clone()
+        .acquire_owned()
+        .await
+        .map_err(|_| Error::Hashing)?;
     let run = tokio::task::spawn_blocking(move || {
         let _permit = permit;
         work()
@@ -166,7 +172,11 @@ mod tests {
         let hasher = Hasher::new(store.keyring.clone(), store.random.clone());
         let long = "x".repeat(100);
         let hashed = hasher.hash(bytes(&format!("{long}a\0b"))).await.unwrap();
-        assert!(hashed.phc.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hashed.phc);
+        assert!(
+            hashed.phc.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
+            "{}",
+            hashed.phc
+        );
         for (secret, expected) in [
             (format!("{long}a\0b"), true),
             (format!("{long}a\0c"), false),
@@ -174,7 +184,10 @@ mod tests {
             (format!("{long}b\0b"), false),
             (long[..72].to_owned(), false),
         ] {
-            assert_eq!(hasher.verify(bytes(&secret), Some(&hashed)).await.unwrap(), expected);
+            assert_eq!(
+                hasher.verify(bytes(&secret), Some(&hashed)).await.unwrap(),
+                expected
+            );
         }
         let again = hasher.hash(bytes(&format!("{long}a\0b"))).await.unwrap();
         assert_ne!(again.phc, hashed.phc, "each hash has its own salt");

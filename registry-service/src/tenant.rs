@@ -29,7 +29,9 @@ impl State {
 
     /// The state of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Active, Self::Suspended].into_iter().find(|state| state.name() == name)
+        [Self::Active, Self::Suspended]
+            .into_iter()
+            .find(|state| state.name() == name)
     }
 }
 
@@ -91,7 +93,10 @@ pub async fn create(store: &Store, creation: &Creation, new: NewTenant) -> Resul
 /// # Errors
 /// [`Error::NotFound`].
 pub async fn get(store: &Store, tenant_id: &TenantId) -> Result<Tenant, Error> {
-    store.find_tenant(tenant_id).await?.ok_or(Error::NotFound("tenant"))
+    store
+        .find_tenant(tenant_id)
+        .await?
+        .ok_or(Error::NotFound("tenant"))
 }
 
 /// Lists tenants by id, those in `state` or all.

@@ -15,13 +15,7 @@ use accord::{
 };
 use zeroize::Zeroizing;
 
-use crate::{
-    account_name::AccountName,
-    error::Error,
-    hashing::Hashed,
-    store::Store,
-    tenant,
-};
+use crate::{account_name::AccountName, error::Error, hashing::Hashed, store::Store, tenant};
 
 /// How long an enrolment link works.
 pub const ENROLMENT_LIFE: Duration = Duration::from_secs(72 * 3600);
@@ -50,7 +44,9 @@ impl State {
 
     /// The state of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Active, Self::Deactivated].into_iter().find(|state| state.name() == name)
+        [Self::Active, Self::Deactivated]
+            .into_iter()
+            .find(|state| state.name() == name)
     }
 }
 
@@ -185,7 +181,9 @@ pub async fn deactivate(
     tenant_id: &TenantId,
     user_id: &UserId,
 ) -> Result<User, Error> {
-    store.set_user_state(origin, tenant_id, user_id, State::Deactivated).await
+    store
+        .set_user_state(origin, tenant_id, user_id, State::Deactivated)
+        .await
 }
 
 /// Makes the user count again; what ended stays ended. Repeated, no change.
@@ -198,7 +196,9 @@ pub async fn reactivate(
     tenant_id: &TenantId,
     user_id: &UserId,
 ) -> Result<User, Error> {
-    store.set_user_state(origin, tenant_id, user_id, State::Active).await
+    store
+        .set_user_state(origin, tenant_id, user_id, State::Active)
+        .await
 }
 
 /// Removes a Tenant Admin's password, ends sessions and earlier links, and gives a new link's token.
@@ -248,13 +248,17 @@ pub async fn authenticate_admin(
         None => None,
     };
     let tenant = store.find_tenant(tenant_id).await?;
-    let tenant_is_active = tenant.as_ref().is_some_and(|tenant| tenant.state == tenant::State::Active);
+    let tenant_is_active = tenant
+        .as_ref()
+        .is_some_and(|tenant| tenant.state == tenant::State::Active);
     let admin = known.clone().filter(|user| {
         tenant_is_active && user.tenant_admin && user.state == State::Active && user.password.is_some()
     });
     let stored = admin.as_ref().and_then(|user| user.password.as_ref());
     // What can't be a password is not hashed as it is, so that its length costs nothing.
-    let typed = Password::parse(password).map(|password| password.bytes()).unwrap_or_default();
+    let typed = Password::parse(password)
+        .map(|password| password.bytes())
+        .unwrap_or_default();
     let matches = store.hasher.verify(typed, stored).await?;
 
     let mut event = Event::new("user.sign_in");

@@ -19,7 +19,11 @@ pub fn find() -> Option<PathBuf> {
 
 /// What a grpcurl command prints; it must succeed.
 pub fn output(grpcurl: &PathBuf, arguments: &[&str]) -> String {
-    let output = Command::new(grpcurl).arg("-plaintext").args(arguments).output().unwrap();
+    let output = Command::new(grpcurl)
+        .arg("-plaintext")
+        .args(arguments)
+        .output()
+        .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {stderr}");
     String::from_utf8(output.stdout).unwrap()

@@ -39,7 +39,11 @@ impl Process {
             .stderr(File::create(&stderr).unwrap())
             .spawn()
             .unwrap();
-        Self { child, stdout, stderr }
+        Self {
+            child,
+            stdout,
+            stderr,
+        }
     }
 
     /// What the process has written to standard output.

@@ -71,7 +71,9 @@ impl Services {
         let token_grpc = token_process.listening("grpc");
         token_process.listening("http");
 
-        let seeded = seed::run(&registry_grpc, &operator_token, &SystemRandom).await.unwrap();
+        let seeded = seed::run(&registry_grpc, &operator_token, &SystemRandom)
+            .await
+            .unwrap();
         let target = DevFile {
             registry_grpc,
             token_grpc,

@@ -156,7 +156,11 @@ pub struct SignIn {
 /// # Errors
 /// [`Error::NotFound`] for a setup that is unknown or asks another tenant, [`Error::WrongState`] for
 /// one that is decided or expired, [`Error::SignInFailed`], [`Error::RegistryUnavailable`].
-pub async fn sign_in(service: &Service, origin: &Origin, sign_in: SignIn) -> Result<(OpaqueToken, UnixMillis), Error> {
+pub async fn sign_in(
+    service: &Service,
+    origin: &Origin,
+    sign_in: SignIn,
+) -> Result<(OpaqueToken, UnixMillis), Error> {
     let SignIn {
         tenant_id,
         setup_id,
@@ -217,7 +221,9 @@ pub async fn require(service: &Service, origin: &Origin, text: &str) -> Result<A
         .filter(|session| session.is_open(workload, service.store.now()))
         .ok_or(Error::AdminSessionInvalid)?;
     let (user, tenant) = tokio::join!(
-        service.registry.user(&session.tenant_id, UserRef::Id(&session.user_id)),
+        service
+            .registry
+            .user(&session.tenant_id, UserRef::Id(&session.user_id)),
         service.registry.tenant(&session.tenant_id),
     );
     let tenant = match (user, tenant) {

@@ -21,11 +21,17 @@ pub struct Credentials {
 ///
 /// # Errors
 /// [`Error::InvalidClient`], for whatever reason; [`Error::RegistryUnavailable`].
-pub async fn authenticate(service: &Service, credentials: &Credentials) -> Result<At<AuthenticatedClient>, Error> {
+pub async fn authenticate(
+    service: &Service,
+    credentials: &Credentials,
+) -> Result<At<AuthenticatedClient>, Error> {
     // What is malformed tells nothing about what exists, so it may be refused at once.
     let client_id = ClientId::parse(&credentials.client_id).map_err(|_| Error::InvalidClient)?;
     let secret = ClientSecret::parse(&credentials.client_secret).map_err(|_| Error::InvalidClient)?;
-    let authenticated = service.registry.authenticate_client(&client_id, secret.expose()).await;
+    let authenticated = service
+        .registry
+        .authenticate_client(&client_id, secret.expose())
+        .await;
     if let Err(Error::InvalidClient) = authenticated {
         // Logged, not audited: a stranger must not be able to fill the database.
         tracing::warn!(%client_id, "client authentication failed");

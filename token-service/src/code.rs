@@ -85,7 +85,12 @@ mod tests {
 
     #[test]
     fn a_verifier_has_the_form_of_one_even_if_its_hash_fits() {
-        for bad in ["", &"v".repeat(42), &"v".repeat(129), &format!("{}+", "v".repeat(43))] {
+        for bad in [
+            "",
+            &"v".repeat(42),
+            &"v".repeat(129),
+            &format!("{}+", "v".repeat(43)),
+        ] {
             assert!(!code(bad).accepts(URI, bad, TEST_START), "{bad}");
         }
         // The example of RFC 7636, appendix B.

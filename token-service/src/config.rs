@@ -22,7 +22,11 @@ const MAX_FAMILY_DAYS: u64 = 3660;
 
 /// The command line.
 #[derive(Debug, Parser)]
-#[command(name = "token-service", version, about = "What is allowed: consents and tokens")]
+#[command(
+    name = "token-service",
+    version,
+    about = "What is allowed: consents and tokens"
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -207,14 +211,20 @@ impl fmt::Debug for Settings {
 
 /// Whether a URL names this machine without TLS: plaintext is for loopback only.
 fn is_plaintext_loopback(text: &str) -> bool {
-    let Ok(url) = url::Url::parse(text) else { return false };
+    let Ok(url) = url::Url::parse(text) else {
+        return false;
+    };
     let loopback = match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         None => false,
     };
-    url.scheme() == "http" && loopback && url.path() == "/" && url.query().is_none() && url.username().is_empty()
+    url.scheme() == "http"
+        && loopback
+        && url.path() == "/"
+        && url.query().is_none()
+        && url.username().is_empty()
 }
 
 fn default_listen() -> SocketAddr {
@@ -252,7 +262,13 @@ mod tests {
     #[test]
     fn plaintext_to_the_registry_is_for_loopback() {
         assert!(settings().checked(Needs::Everything).is_ok());
-        for bad in ["", "127.0.0.1:50051", "https://127.0.0.1:1", "http://registry:50051", "http://u@localhost"] {
+        for bad in [
+            "",
+            "127.0.0.1:50051",
+            "https://127.0.0.1:1",
+            "http://registry:50051",
+            "http://u@localhost",
+        ] {
             let other = Settings {
                 registry_url: bad.into(),
                 ..settings()

@@ -99,7 +99,12 @@ pub async fn revoke(service: &Service, access: Access<'_>, revoke: &Revoke) -> R
     let authority = authority(service, access, "consent").await?;
     let grant = service
         .store
-        .revoke_grant(&authority.origin(), access.tenant_id, revoke, authority.workload())
+        .revoke_grant(
+            &authority.origin(),
+            access.tenant_id,
+            revoke,
+            authority.workload(),
+        )
         .await?;
     view(service, grant).await
 }
@@ -140,9 +145,20 @@ pub async fn change_designated_user(
 ///
 /// # Errors
 /// [`Error::NotFound`] for nobody and for a deactivated user; [`Error::RegistryUnavailable`].
-pub async fn designated_user(registry: &Registry, tenant_id: &TenantId, account_name: &str) -> Result<User, Error> {
-    let user = registry.user(tenant_id, UserRef::AccountName(account_name)).await?.value;
-    if user.active { Ok(user) } else { Err(Error::NotFound("user")) }
+pub async fn designated_user(
+    registry: &Registry,
+    tenant_id: &TenantId,
+    account_name: &str,
+) -> Result<User, Error> {
+    let user = registry
+        .user(tenant_id, UserRef::AccountName(account_name))
+        .await?
+        .value;
+    if user.active {
+        Ok(user)
+    } else {
+        Err(Error::NotFound("user"))
+    }
 }
 
 /// The refusal that names a consent's state.
@@ -175,11 +191,17 @@ impl Authority {
 }
 
 /// By what right a call is made. A session of another tenant finds nothing: no such `resource`.
-async fn authority(service: &Service, access: Access<'_>, resource: &'static str) -> Result<Authority, Error> {
+async fn authority(
+    service: &Service,
+    access: Access<'_>,
+    resource: &'static str,
+) -> Result<Authority, Error> {
     let origin = access.principal.origin();
     match access.principal {
         Principal::Anonymous => Err(Error::Unauthenticated),
-        Principal::Caller(Caller::Operator { .. }) if access.admin_session.is_empty() => Ok(Authority::Operator(origin)),
+        Principal::Caller(Caller::Operator { .. }) if access.admin_session.is_empty() => {
+            Ok(Authority::Operator(origin))
+        }
         Principal::Caller(Caller::Operator { .. }) => Err(Error::PermissionDenied),
         Principal::Caller(Caller::Workload { .. }) => {
             let session = admin_session::require(service, &origin, access.admin_session).await?;

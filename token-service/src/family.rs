@@ -102,7 +102,12 @@ struct Whose<'a> {
     family_id: &'a FamilyId,
 }
 
-fn mac(keyring: &Keyring, key_version: i32, whose: &Whose<'_>, generation: u32) -> Result<[u8; 32], KeyError> {
+fn mac(
+    keyring: &Keyring,
+    key_version: i32,
+    whose: &Whose<'_>,
+    generation: u32,
+) -> Result<[u8; 32], KeyError> {
     let key = keyring.require(purpose::REFRESH, key_version)?;
     Ok(key.hmac(&[
         whose.tenant_id.as_str().as_bytes(),
@@ -135,7 +140,8 @@ pub fn is_genuine(
     };
     let expected = mac(keyring, key_version, &whose, token.generation())?;
     let matches: bool = expected.ct_eq(token.mac()).into();
-    Ok(matches && family.is_some_and(|family| family.client_id == *client_id && family.tenant_id == *tenant_id))
+    Ok(matches
+        && family.is_some_and(|family| family.client_id == *client_id && family.tenant_id == *tenant_id))
 }
 
 #[cfg(test)]

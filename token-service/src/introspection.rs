@@ -195,7 +195,8 @@ async fn refresh_token(
         tenant_or_none(service, tenant_id).await?;
         return Ok(None);
     };
-    let Some(parties) = parties(service, tenant_id, &family.client_id, &grant.designated_user_id).await? else {
+    let Some(parties) = parties(service, tenant_id, &family.client_id, &grant.designated_user_id).await?
+    else {
         return Ok(None);
     };
     let live = grant.state_at(now, parties.active()) == State::Active
@@ -206,8 +207,15 @@ async fn refresh_token(
         return Ok(None);
     }
     let enabled = |name: &ScopeName| parties.client.scopes.iter().any(|scope| scope.name == *name);
-    let scopes: Vec<_> = grant.scopes.iter().filter(|name| enabled(name)).cloned().collect();
-    let ends = grant.expires_at.map_or(family.expires_at, |end| end.min(family.expires_at));
+    let scopes: Vec<_> = grant
+        .scopes
+        .iter()
+        .filter(|name| enabled(name))
+        .cloned()
+        .collect();
+    let ends = grant
+        .expires_at
+        .map_or(family.expires_at, |end| end.min(family.expires_at));
     Ok(Some(Active {
         scope: accord::id::join_scopes(&scopes),
         client_id: family.client_id.into(),

@@ -172,7 +172,12 @@ impl Asked<'_> {
 
     /// The scopes that the token gets.
     fn effective_scopes(&self, grant: &Grant) -> Result<Vec<ScopeName>, Error> {
-        let enabled: Vec<ScopeName> = self.client.scopes.iter().map(|scope| scope.name.clone()).collect();
+        let enabled: Vec<ScopeName> = self
+            .client
+            .scopes
+            .iter()
+            .map(|scope| scope.name.clone())
+            .collect();
         effective_scopes(&grant.scopes, &enabled, self.scopes)
     }
 
@@ -180,7 +185,10 @@ impl Asked<'_> {
     async fn make(&self, new: NewToken<'_>) -> Result<Made, Error> {
         let now = self.service.store.now();
         let life_ends = now.plus(self.service.lifetimes.access_token);
-        let ends = [new.grant.expires_at, new.ends_with].into_iter().flatten().fold(life_ends, UnixMillis::min);
+        let ends = [new.grant.expires_at, new.ends_with]
+            .into_iter()
+            .flatten()
+            .fold(life_ends, UnixMillis::min);
         let claims = AccessTokenClaims {
             iss: self.tenant.issuer.clone(),
             aud: self.tenant.cloud_api_url.clone(),
@@ -209,7 +217,11 @@ impl Asked<'_> {
             .detail("kid", signed.kid.as_str())
             .detail("scope", claims.scope.as_str())
             .detail("sub", claims.sub.as_str());
-        Ok(Made { signed, claims, event })
+        Ok(Made {
+            signed,
+            claims,
+            event,
+        })
     }
 
     /// The answer, unless something of it was revoked since the decision began.
@@ -269,7 +281,9 @@ fn effective_scopes(
     if asked.iter().any(|scope| !available.contains(&scope)) {
         return Err(Error::InvalidScope);
     }
-    let effective = available.into_iter().filter(|scope| asked.is_empty() || asked.contains(scope));
+    let effective = available
+        .into_iter()
+        .filter(|scope| asked.is_empty() || asked.contains(scope));
     let effective: Vec<ScopeName> = effective.cloned().collect();
     if effective.is_empty() {
         return Err(Error::InvalidScope);
@@ -293,12 +307,21 @@ mod tests {
 
     #[test]
     fn a_token_gets_what_grant_client_and_catalogue_agree_on() {
-        let effective = |granted, enabled, asked| effective_scopes(&scopes(granted), &scopes(enabled), &scopes(asked));
+        let effective =
+            |granted, enabled, asked| effective_scopes(&scopes(granted), &scopes(enabled), &scopes(asked));
         assert_eq!(effective("a b", "a b c", "").unwrap(), scopes("a b"));
         assert_eq!(effective("a b", "b c", "").unwrap(), scopes("b"));
         assert_eq!(effective("a b", "a b", "b").unwrap(), scopes("b"));
-        for (granted, enabled, asked) in [("a", "a b", "b"), ("a b", "a", "b"), ("a", "b", ""), ("a", "a", "a b")] {
-            assert!(matches!(effective(granted, enabled, asked), Err(Error::InvalidScope)));
+        for (granted, enabled, asked) in [
+            ("a", "a b", "b"),
+            ("a b", "a", "b"),
+            ("a", "b", ""),
+            ("a", "a", "a b"),
+        ] {
+            assert!(matches!(
+                effective(granted, enabled, asked),
+                Err(Error::InvalidScope)
+            ));
         }
     }
 }

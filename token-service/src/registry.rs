@@ -153,7 +153,10 @@ impl Registry {
         let value = AuthenticatedClient {
             client: client(answer.client)?,
             secret_id: SecretId::parse(&answer.secret_id).map_err(|_| unexpected("secret_id"))?,
-            secret_expires_at: answer.secret_expire_time.as_ref().and_then(UnixMillis::from_timestamp),
+            secret_expires_at: answer
+                .secret_expire_time
+                .as_ref()
+                .and_then(UnixMillis::from_timestamp),
         };
         at(value, answer.position)
     }

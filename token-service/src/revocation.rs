@@ -8,19 +8,18 @@ use accord::{
     store::audit::Event,
 };
 
-use crate::{
-    error::Error,
-    family::is_genuine,
-    issuance::client_origin,
-    service::Service,
-    signing_key,
-};
+use crate::{error::Error, family::is_genuine, issuance::client_origin, service::Service, signing_key};
 
 /// Ends a token of the client, if it is one.
 ///
 /// # Errors
 /// [`Error::Store`].
-pub async fn revoke(service: &Service, client_id: &ClientId, tenant_id: &TenantId, token: &str) -> Result<(), Error> {
+pub async fn revoke(
+    service: &Service,
+    client_id: &ClientId,
+    tenant_id: &TenantId,
+    token: &str,
+) -> Result<(), Error> {
     match RefreshToken::parse(token) {
         Ok(token) => family(service, client_id, tenant_id, &token).await,
         Err(_) => access_token(service, client_id, tenant_id, token).await,
@@ -44,7 +43,9 @@ async fn family(
         .client(client_id)
         .subject(family.grant_id.as_str())
         .detail("family_id", family.family_id.as_str());
-    store.end_family(&client_origin(client_id), &family, "revoked", event).await
+    store
+        .end_family(&client_origin(client_id), &family, "revoked", event)
+        .await
 }
 
 async fn access_token(

@@ -75,7 +75,9 @@ impl TokenServer {
     pub async fn migrate(settings: &Settings, random: &dyn Random) -> anyhow::Result<()> {
         let db = connect(settings).await?;
         db.migrate::<Migrator>().await.context("migrating the database")?;
-        change::ensure(db.read(), random).await.context("starting the change feed")?;
+        change::ensure(db.read(), random)
+            .await
+            .context("starting the change feed")?;
         Ok(())
     }
 
@@ -87,7 +89,9 @@ impl TokenServer {
     pub async fn start_epoch(settings: &Settings, random: &dyn Random) -> anyhow::Result<()> {
         let db = connect(settings).await?;
         let tx = db.write().await?;
-        change::start_epoch(&tx, random).await.context("starting a new epoch")?;
+        change::start_epoch(&tx, random)
+            .await
+            .context("starting a new epoch")?;
         tx.commit().await.context("starting a new epoch")?;
         Ok(())
     }
@@ -114,7 +118,11 @@ impl TokenServer {
         random: SharedRandom,
     ) -> anyhow::Result<Self> {
         let db = connect(settings).await?;
-        if !db.is_migrated::<Migrator>().await.context("reading the database's version")? {
+        if !db
+            .is_migrated::<Migrator>()
+            .await
+            .context("reading the database's version")?
+        {
             bail!("the database's tables are not up to date: run `token-service migrate` first");
         }
         let master = FileMasterKey::load(&settings.master_key_file)?;
@@ -186,7 +194,12 @@ impl TokenServer {
                 );)*
             };
         }
-        add!(SetupServiceServer, ConsentServiceServer, TokenServiceServer, SigningKeyServiceServer);
+        add!(
+            SetupServiceServer,
+            ConsentServiceServer,
+            TokenServiceServer,
+            SigningKeyServiceServer
+        );
         let audit = AuditApi::new(self.service.store.db.clone());
         routes.add_service(AuditServiceServer::new(audit).max_decoding_message_size(MAX_MESSAGE_BYTES));
         routes
@@ -208,7 +221,8 @@ fn read_token(path: &Path) -> anyhow::Result<OpaqueToken> {
     }
     let text = std::fs::read_to_string(path).map(Zeroizing::new);
     let text = text.with_context(|| format!("can't read {shown}"))?;
-    OpaqueToken::parse(TokenKind::Workload, text.trim_end()).with_context(|| format!("{shown} holds no token"))
+    OpaqueToken::parse(TokenKind::Workload, text.trim_end())
+        .with_context(|| format!("{shown} holds no token"))
 }
 
 /// Says at once, and every five seconds, whether this server can serve. The registry need not answer:
@@ -220,7 +234,9 @@ async fn tell_readiness(store: &Store, health: &Health, is_ready: &AtomicBool, s
     let looks = async {
         loop {
             ticks.tick().await;
-            let ready = timeout(READINESS_PATIENCE, can_serve(store)).await.unwrap_or(false);
+            let ready = timeout(READINESS_PATIENCE, can_serve(store))
+                .await
+                .unwrap_or(false);
             if was_ready != Some(ready) {
                 tracing::info!(ready, "readiness");
                 was_ready = Some(ready);

@@ -156,7 +156,11 @@ impl Setup {
 /// As [`asked`]; [`Error::WrongState`] when client or tenant is suspended, [`Error::InvalidScope`] for a
 /// scope that is not the client's or when it has none, [`Error::InvalidTarget`],
 /// [`Error::RequestIdReused`], [`Error::RegistryUnavailable`].
-pub async fn start(service: &Service, creation: &Creation, request: AuthorizationRequest) -> Result<Setup, Error> {
+pub async fn start(
+    service: &Service,
+    creation: &Creation,
+    request: AuthorizationRequest,
+) -> Result<Setup, Error> {
     // What was answered once is answered so again, whatever the registry says by now.
     if let Some(setup) = service.store.replay_setup(creation).await? {
         return Ok(setup);
@@ -197,7 +201,10 @@ pub async fn asked(service: &Service, request: &AuthorizationRequest) -> Result<
     }
     if !client.redirect_uris.contains(&request.redirect_uri) {
         let mut violations = Violations::default();
-        violations.add("redirect_uri", "must be one that is registered for the client, byte for byte");
+        violations.add(
+            "redirect_uri",
+            "must be one that is registered for the client, byte for byte",
+        );
         return Err(violations.into());
     }
     Ok((tenant, client))
@@ -208,7 +215,11 @@ pub async fn asked(service: &Service, request: &AuthorizationRequest) -> Result<
 /// # Errors
 /// [`Error::NotFound`].
 pub async fn get(service: &Service, setup_id: &SetupId) -> Result<Setup, Error> {
-    service.store.find_setup(setup_id).await?.ok_or(Error::NotFound("setup"))
+    service
+        .store
+        .find_setup(setup_id)
+        .await?
+        .ok_or(Error::NotFound("setup"))
 }
 
 /// Reads a setup that asks this tenant.
@@ -217,7 +228,11 @@ pub async fn get(service: &Service, setup_id: &SetupId) -> Result<Setup, Error> 
 /// [`Error::NotFound`], also for one that asks another tenant.
 pub async fn of_tenant(service: &Service, tenant_id: &TenantId, setup_id: &SetupId) -> Result<Setup, Error> {
     let setup = get(service, setup_id).await?;
-    if setup.tenant_id == *tenant_id { Ok(setup) } else { Err(Error::NotFound("setup")) }
+    if setup.tenant_id == *tenant_id {
+        Ok(setup)
+    } else {
+        Err(Error::NotFound("setup"))
+    }
 }
 
 fn require_active(resource: &'static str, active: bool) -> Result<(), Error> {
@@ -241,7 +256,11 @@ fn select(offered: &[ClientScope], wanted: &[ScopeName]) -> Result<Vec<ClientSco
         .filter(|scope| wanted.contains(&scope.name))
         .cloned()
         .collect();
-    if selected.len() == wanted.len() { Ok(selected) } else { Err(Error::InvalidScope) }
+    if selected.len() == wanted.len() {
+        Ok(selected)
+    } else {
+        Err(Error::InvalidScope)
+    }
 }
 
 #[cfg(test)]
@@ -291,14 +310,23 @@ pub(crate) mod tests {
         let last = open.expires_at.minus(Duration::from_millis(1));
         assert_eq!(open.state_at(last), State::Pending);
         assert_eq!(open.state_at(open.expires_at), State::Expired);
-        for (decision, state) in [(Decision::Approved, State::Approved), (Decision::Denied, State::Denied)] {
+        for (decision, state) in [
+            (Decision::Approved, State::Approved),
+            (Decision::Denied, State::Denied),
+        ] {
             let decided = Setup {
                 decision: Some(decision),
                 ..open.clone()
             };
             assert_eq!(decided.state_at(START.plus(LIFE)), state);
             let refused = decided.require_pending(START);
-            assert!(matches!(refused, Err(Error::WrongState { resource: "setup", .. })));
+            assert!(matches!(
+                refused,
+                Err(Error::WrongState {
+                    resource: "setup",
+                    ..
+                })
+            ));
         }
     }
 
@@ -306,10 +334,16 @@ pub(crate) mod tests {
     fn scopes_are_chosen_from_those_asked_for() {
         let setup = setup("https://p.example/cb", "");
         let names = |wanted: &[&str]| {
-            let wanted: Vec<_> = wanted.iter().map(|name| ScopeName::parse(name).unwrap()).collect();
-            setup
-                .grantable(&wanted)
-                .map(|scopes| scopes.into_iter().map(|scope| scope.name.to_string()).collect::<Vec<_>>())
+            let wanted: Vec<_> = wanted
+                .iter()
+                .map(|name| ScopeName::parse(name).unwrap())
+                .collect();
+            setup.grantable(&wanted).map(|scopes| {
+                scopes
+                    .into_iter()
+                    .map(|scope| scope.name.to_string())
+                    .collect::<Vec<_>>()
+            })
         };
         assert_eq!(names(&[]).unwrap(), ["a", "b", "c"]);
         assert_eq!(names(&["c", "a"]).unwrap(), ["a", "c"]);

@@ -32,7 +32,8 @@ use crate::{
 /// The one algorithm there is so far, by its JOSE name (RFC 8037 §3.1).
 pub const ALGORITHM: &str = "EdDSA";
 /// How long a retired key stays published: its last token's life, and a minute for clocks.
-pub const PUBLISHED_AFTER_RETIREMENT: Duration = Lifetimes::MAX_ACCESS_TOKEN.saturating_add(Duration::from_secs(60));
+pub const PUBLISHED_AFTER_RETIREMENT: Duration =
+    Lifetimes::MAX_ACCESS_TOKEN.saturating_add(Duration::from_secs(60));
 
 /// What a key is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +117,9 @@ pub struct NewKey {
 
 impl fmt::Debug for NewKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NewKey").field("kid", &self.kid).finish_non_exhaustive()
+        f.debug_struct("NewKey")
+            .field("kid", &self.kid)
+            .finish_non_exhaustive()
     }
 }
 
@@ -162,7 +165,13 @@ pub struct Signed {
 /// [`Error::Signing`], [`Error::Store`], [`Error::Key`].
 pub async fn sign(service: &Service, claims: &AccessTokenClaims) -> Result<Signed, Error> {
     let kid = service.store.active_signing_key().await?;
-    let known = service.signers.0.lock().unwrap_or_else(PoisonError::into_inner).get(&kid).cloned();
+    let known = service
+        .signers
+        .0
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get(&kid)
+        .cloned();
     let key = match known {
         Some(key) => key,
         None => {
@@ -203,7 +212,8 @@ pub async fn published(service: &Service) -> Result<Vec<SigningKey>, Error> {
 pub async fn key_set(service: &Service) -> Result<KeySet, Error> {
     let mut set = KeySet::default();
     for key in published(service).await? {
-        set.insert_ed25519(&key.kid, &key.x()).map_err(|_| Error::Signing)?;
+        set.insert_ed25519(&key.kid, &key.x())
+            .map_err(|_| Error::Signing)?;
     }
     Ok(set)
 }
@@ -220,7 +230,11 @@ pub async fn ensure(store: &Store) -> Result<(), Error> {
 ///
 /// # Errors
 /// [`Error::Store`].
-pub async fn list(store: &Store, state: Option<State>, page: &PageRequest) -> Result<Page<SigningKey>, Error> {
+pub async fn list(
+    store: &Store,
+    state: Option<State>,
+    page: &PageRequest,
+) -> Result<Page<SigningKey>, Error> {
     store.list_signing_keys(state, page).await
 }
 

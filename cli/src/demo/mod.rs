@@ -62,15 +62,31 @@ pub async fn run(
     let bundle = onboarding::provision(target, &mut say, &link).await?;
     secrets.push(bundle.client_secret.clone());
 
-    say.step(4, "Develop", "the partner sends the Tenant Admin to the tenant's authority")?;
+    say.step(
+        4,
+        "Develop",
+        "the partner sends the Tenant Admin to the tenant's authority",
+    )?;
     let pkce = setup::Pkce::new(&*random);
     let setup = setup::start(target, &mut say, &bundle, &pkce).await?;
 
-    say.step(5, "Consent", "the Tenant Admin signs in, grants, and designates the API user")?;
+    say.step(
+        5,
+        "Consent",
+        "the Tenant Admin signs in, grants, and designates the API user",
+    )?;
     let approval = setup::approve(target, &mut say, &setup).await?;
-    secrets.extend([approval.admin_session, approval.code.clone(), pkce.verifier.clone()]);
+    secrets.extend([
+        approval.admin_session,
+        approval.code.clone(),
+        pkce.verifier.clone(),
+    ]);
 
-    say.step(6, "Issue", "the client obtains tokens and calls the protected resource")?;
+    say.step(
+        6,
+        "Issue",
+        "the client obtains tokens and calls the protected resource",
+    )?;
     let client = tokens::Client {
         tenant_id: &target.tenant_id,
         bundle: &bundle,
@@ -78,7 +94,10 @@ pub async fn run(
     let first = tokens::by_code(target, &mut say, &client, &approval.code, &pkce.verifier).await?;
     let renewed = tokens::by_refresh_token(target, &mut say, &client, &first.refresh_token).await?;
     let own = tokens::by_client_credentials(target, &mut say, &client).await?;
-    ensure!(first.grant_id == own.grant_id, "the tokens must stand under one grant");
+    ensure!(
+        first.grant_id == own.grant_id,
+        "the tokens must stand under one grant"
+    );
     tokens::introspect(target, &mut say, &renewed.access_token).await?;
     tokens::call_resource(target, &mut say, clock, &own.access_token).await?;
     for token in [&first, &renewed, &own] {

@@ -17,8 +17,14 @@ use crate::{
 pub const REDIRECT_URI: &str = "https://fileharbour.example/oauth/callback";
 /// What the partner asks for, and why.
 pub const SCOPES: [(&str, &str); 2] = [
-    ("contacts.read", "To file each document under the client it belongs to."),
-    ("matters.read", "To offer the open matters when a document is filed."),
+    (
+        "contacts.read",
+        "To file each document under the client it belongs to.",
+    ),
+    (
+        "matters.read",
+        "To offer the open matters when a document is filed.",
+    ),
 ];
 
 /// Records the partner's request; answers its id.
@@ -49,7 +55,11 @@ pub async fn collect(target: &DevFile, say: &mut Narrator<'_>) -> anyhow::Result
         ("redirect_uris", REDIRECT_URI),
     ];
     fields.extend(SCOPES);
-    say.sent("operator", "IntegrationRequestService.SubmitIntegrationRequest", &fields)?;
+    say.sent(
+        "operator",
+        "IntegrationRequestService.SubmitIntegrationRequest",
+        &fields,
+    )?;
     let answered = requests.submit_integration_request(request.clone()).await;
     let recorded = answer("SubmitIntegrationRequest", answered)?
         .integration_request
@@ -58,7 +68,10 @@ pub async fn collect(target: &DevFile, say: &mut Narrator<'_>) -> anyhow::Result
         ("integration_request_id", &recorded.integration_request_id),
         ("state", recorded.state().as_str_name()),
     ])?;
-    ensure!(recorded.state() == pb::IntegrationRequestState::Submitted, "it must be SUBMITTED");
+    ensure!(
+        recorded.state() == pb::IntegrationRequestState::Submitted,
+        "it must be SUBMITTED"
+    );
     Ok(recorded.integration_request_id)
 }
 
@@ -73,7 +86,11 @@ pub async fn register(
 ) -> anyhow::Result<pb::DeliveryLink> {
     let channel = with_token(&target.registry_grpc, &target.operator_token)?;
     let id = ("integration_request_id", integration_request_id);
-    say.sent("operator", "IntegrationRequestService.ApproveIntegrationRequest", &[id])?;
+    say.sent(
+        "operator",
+        "IntegrationRequestService.ApproveIntegrationRequest",
+        &[id],
+    )?;
     let request = pb::ApproveIntegrationRequestRequest {
         integration_request_id: integration_request_id.to_owned(),
     };
@@ -84,7 +101,11 @@ pub async fn register(
         .context("no request in the answer")?;
     say.got(&[("state", approved.state().as_str_name())])?;
 
-    say.sent("operator", "ClientService.RegisterClient", &[id, ("delivery", "DELIVERY_METHOD_LINK")])?;
+    say.sent(
+        "operator",
+        "ClientService.RegisterClient",
+        &[id, ("delivery", "DELIVERY_METHOD_LINK")],
+    )?;
     let request = pb::RegisterClientRequest {
         request_id: String::new(),
         integration_request_id: integration_request_id.to_owned(),
@@ -119,7 +140,11 @@ pub async fn provision(
         claim_token: link.claim_token.clone(),
     };
     let token = masked(&link.claim_token);
-    say.sent("partner", "ProvisioningService.ClaimDelivery", &[("claim_token", &token)])?;
+    say.sent(
+        "partner",
+        "ProvisioningService.ClaimDelivery",
+        &[("claim_token", &token)],
+    )?;
     let answered = provisioning.claim_delivery(request.clone()).await;
     let bundle = answer("ClaimDelivery", answered)?
         .bundle
@@ -136,7 +161,11 @@ pub async fn provision(
         "the bundle must name the tenant's authority"
     );
 
-    say.sent("partner", "ProvisioningService.ClaimDelivery, once more", &[("claim_token", &token)])?;
+    say.sent(
+        "partner",
+        "ProvisioningService.ClaimDelivery, once more",
+        &[("claim_token", &token)],
+    )?;
     match provisioning.claim_delivery(request).await {
         Ok(_) => anyhow::bail!("a one-time link opened twice"),
         Err(status) => say.got(&[("refused", &format!("{:?}", status.code()))])?,

@@ -85,7 +85,10 @@ pub async fn start(
         .context("no setup in the answer")?;
     say.got(&[
         ("setup_id", &setup.setup_id),
-        ("asked by", &format!("{} ({})", setup.client_display_name, setup.partner_name)),
+        (
+            "asked by",
+            &format!("{} ({})", setup.client_display_name, setup.partner_name),
+        ),
         ("purpose", &setup.purpose),
     ])?;
     for scope in &setup.scopes {
@@ -94,8 +97,14 @@ pub async fn start(
             ("allows", &scope.description),
             ("partner's reason", &scope.reason),
         ])?;
-        let reason = SCOPES.iter().find(|(name, _)| *name == scope.name).map(|(_, reason)| *reason);
-        ensure!(reason == Some(scope.reason.as_str()), "the partner's reason must be shown");
+        let reason = SCOPES
+            .iter()
+            .find(|(name, _)| *name == scope.name)
+            .map(|(_, reason)| *reason);
+        ensure!(
+            reason == Some(scope.reason.as_str()),
+            "the partner's reason must be shown"
+        );
     }
     Ok(setup)
 }
@@ -104,7 +113,11 @@ pub async fn start(
 ///
 /// # Errors
 /// When a call fails, or the redirect is not the partner's.
-pub async fn approve(target: &DevFile, say: &mut Narrator<'_>, setup: &pb::Setup) -> anyhow::Result<Approval> {
+pub async fn approve(
+    target: &DevFile,
+    say: &mut Narrator<'_>,
+    setup: &pb::Setup,
+) -> anyhow::Result<Approval> {
     let mut setups = SetupServiceClient::new(with_token(&target.token_grpc, &target.workload_token)?);
     let request = pb::SignInTenantAdminRequest {
         tenant_id: target.tenant_id.clone(),
@@ -117,7 +130,8 @@ pub async fn approve(target: &DevFile, say: &mut Narrator<'_>, setup: &pb::Setup
         "SetupService.SignInTenantAdmin",
         &[("account_name", "********"), ("password", "********")],
     )?;
-    let admin_session = answer("SignInTenantAdmin", setups.sign_in_tenant_admin(request).await)?.admin_session;
+    let admin_session =
+        answer("SignInTenantAdmin", setups.sign_in_tenant_admin(request).await)?.admin_session;
     say.got(&[("admin_session", &masked(&admin_session))])?;
 
     let request = pb::ApproveSetupRequest {
@@ -146,21 +160,30 @@ pub async fn approve(target: &DevFile, say: &mut Narrator<'_>, setup: &pb::Setup
         ("authorization_code", &masked(&approved.authorization_code)),
     ])?;
     let code = read_redirect(&approved.redirect_url, target)?;
-    ensure!(code == approved.authorization_code, "the redirect must carry the code");
+    ensure!(
+        code == approved.authorization_code,
+        "the redirect must carry the code"
+    );
     Ok(Approval { admin_session, code })
 }
 
 /// The code of the redirect, as a partner reads it: only with its own state, and from this issuer
 /// (RFC 9207 §2.4).
 fn read_redirect(redirect_url: &str, target: &DevFile) -> anyhow::Result<String> {
-    ensure!(redirect_url.starts_with(REDIRECT_URI), "the redirect must go to the partner");
+    ensure!(
+        redirect_url.starts_with(REDIRECT_URI),
+        "the redirect must go to the partner"
+    );
     let url = Url::parse(redirect_url)?;
     let parameter = |name: &str| {
         url.query_pairs()
             .find(|(key, _)| key == name)
             .map(|(_, value)| value.into_owned())
     };
-    ensure!(parameter("state").as_deref() == Some(STATE), "the redirect must carry the state");
+    ensure!(
+        parameter("state").as_deref() == Some(STATE),
+        "the redirect must carry the state"
+    );
     ensure!(
         parameter("iss").as_ref() == Some(&target.tenant_authority_url),
         "the redirect must name the issuer"

@@ -38,13 +38,18 @@ impl Client<'_> {
         grant: Grant,
         shown: &[(&str, &str)],
     ) -> anyhow::Result<pb::IssueTokenResponse> {
-        let mut fields = vec![("client_id", self.bundle.client_id.as_str()), ("client_secret", "acs_********")];
+        let mut fields = vec![
+            ("client_id", self.bundle.client_id.as_str()),
+            ("client_secret", "acs_********"),
+        ];
         fields.extend(shown);
         say.sent("client", "TokenService.IssueToken", &fields)?;
         let request = pb::IssueTokenRequest {
             tenant_id: self.tenant_id.to_owned(),
             client_id: self.bundle.client_id.clone(),
-            client_authentication: Some(ClientAuthentication::ClientSecret(self.bundle.client_secret.clone())),
+            client_authentication: Some(ClientAuthentication::ClientSecret(
+                self.bundle.client_secret.clone(),
+            )),
             grant: Some(grant),
             scopes: Vec::new(),
             resource: String::new(),
@@ -84,8 +89,14 @@ pub async fn by_code(
         redirect_uri: REDIRECT_URI.to_owned(),
         code_verifier: verifier.to_owned(),
     });
-    let shown = [("authorization_code", masked(code)), ("code_verifier", masked(verifier))];
-    let shown: Vec<_> = shown.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let shown = [
+        ("authorization_code", masked(code)),
+        ("code_verifier", masked(verifier)),
+    ];
+    let shown: Vec<_> = shown
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
     client.issue(target, say, grant, &shown).await
 }
 
@@ -105,7 +116,10 @@ pub async fn by_refresh_token(
     let issued = client
         .issue(target, say, grant, &[("refresh_token", &masked(refresh_token))])
         .await?;
-    ensure!(issued.refresh_token != refresh_token, "the refresh token must change with each use");
+    ensure!(
+        issued.refresh_token != refresh_token,
+        "the refresh token must change with each use"
+    );
     Ok(issued)
 }
 
@@ -119,7 +133,9 @@ pub async fn by_client_credentials(
     client: &Client<'_>,
 ) -> anyhow::Result<pb::IssueTokenResponse> {
     let grant = Grant::ClientCredentials(pb::ClientCredentialsGrant {});
-    client.issue(target, say, grant, &[("client_credentials", "{}")]).await
+    client
+        .issue(target, say, grant, &[("client_credentials", "{}")])
+        .await
 }
 
 /// Asks, as an internal service, what the token stands for.
@@ -171,13 +187,24 @@ pub async fn call_resource(
     let serving = tokio::spawn(resource::serve(listener, tenant, clock, shutdown.clone()).await?);
 
     let http = reqwest::Client::new();
-    say.sent("client", "GET /matters of a protected resource", &[("authorization", "(none)")])?;
+    say.sent(
+        "client",
+        "GET /matters of a protected resource",
+        &[("authorization", "(none)")],
+    )?;
     let without = http.get(&url).send().await?;
     say.got(&[("status", without.status().as_str())])?;
-    ensure!(without.status() == 401, "the resource must refuse a call without a token");
+    ensure!(
+        without.status() == 401,
+        "the resource must refuse a call without a token"
+    );
 
     let shown = format!("Bearer {}", masked(access_token));
-    say.sent("client", "GET /matters of a protected resource", &[("authorization", &shown)])?;
+    say.sent(
+        "client",
+        "GET /matters of a protected resource",
+        &[("authorization", &shown)],
+    )?;
     let with = http.get(&url).bearer_auth(access_token).send().await?;
     let status = with.status();
     let body = with.text().await?;

@@ -8,7 +8,11 @@ use accord::{
 };
 use registry_service::{caller, store::Store};
 
-const NAMES: [&str; 3] = ["accord dev", "accord dev token-service", "accord dev internal service"];
+const NAMES: [&str; 3] = [
+    "accord dev",
+    "accord dev token-service",
+    "accord dev internal service",
+];
 
 /// The tokens of a development environment.
 #[derive(Debug)]
@@ -49,7 +53,9 @@ pub async fn renew(store: &Store) -> anyhow::Result<Callers> {
         content: Default::default(),
     };
     Ok(Callers {
-        operator: caller::create_operator(store, &creation("CreateOperator"), operator).await?.1,
+        operator: caller::create_operator(store, &creation("CreateOperator"), operator)
+            .await?
+            .1,
         token_service: caller::create_workload(
             store,
             &creation("CreateWorkload"),

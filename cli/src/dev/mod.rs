@@ -9,7 +9,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use accord::{clock::SharedClock, config::require_loopback, random::SharedRandom, store::keyring::FileMasterKey};
+use accord::{
+    clock::SharedClock, config::require_loopback, random::SharedRandom, store::keyring::FileMasterKey,
+};
 use anyhow::{Context, bail};
 use clap::Args;
 use registry_service::server::Registry;
@@ -83,9 +85,13 @@ impl Dev {
             format!("http://{registry_grpc}"),
         );
         TokenServer::migrate(&token_settings, &*random).await?;
-        let token =
-            TokenServer::open_with_token(&token_settings, &callers.token_service, clock.clone(), random.clone())
-                .await?;
+        let token = TokenServer::open_with_token(
+            &token_settings,
+            &callers.token_service,
+            clock.clone(),
+            random.clone(),
+        )
+        .await?;
 
         let shutdown = CancellationToken::new();
         let registry = tokio::spawn(registry.serve(registry_listener, shutdown.clone()));

@@ -21,9 +21,15 @@ pub const ADMIN_ACCOUNT_NAME: &str = "ada.admin@demo-firm.example";
 pub const API_USER_ACCOUNT_NAME: &str = "integration.user@demo-firm.example";
 /// The scopes of the catalogue, with what they allow.
 pub const SCOPES: [(&str, &str); 6] = [
-    ("contacts.read", "See contacts: names, addresses, telephone numbers and e-mail addresses."),
+    (
+        "contacts.read",
+        "See contacts: names, addresses, telephone numbers and e-mail addresses.",
+    ),
     ("contacts.write", "Add and change contacts."),
-    ("matters.read", "See matters: titles, parties, dates and the people who work on them."),
+    (
+        "matters.read",
+        "See matters: titles, parties, dates and the people who work on them.",
+    ),
     ("documents.read", "See and download documents of matters."),
     ("documents.write", "Add documents to matters and change them."),
     ("calendar.read", "See deadlines and appointments."),
@@ -60,7 +66,10 @@ pub async fn run(registry: &str, operator_token: &str, random: &dyn Random) -> a
     };
     let mut users = UserServiceClient::new(open(registry)?);
     answer("CompleteEnrolment", users.complete_enrolment(request).await)?;
-    Ok(Seeded { tenant, admin_password })
+    Ok(Seeded {
+        tenant,
+        admin_password,
+    })
 }
 
 async fn tenant(channel: &HopChannel) -> anyhow::Result<pb::Tenant> {
@@ -113,9 +122,13 @@ async fn new_enrolment(channel: &HopChannel) -> anyhow::Result<String> {
     let mut users = UserServiceClient::new(channel.clone());
     let request = pb::FindUserRequest {
         tenant_id: TENANT_ID.to_owned(),
-        user: Some(pb::find_user_request::User::AccountName(ADMIN_ACCOUNT_NAME.to_owned())),
+        user: Some(pb::find_user_request::User::AccountName(
+            ADMIN_ACCOUNT_NAME.to_owned(),
+        )),
     };
-    let user = answer("FindUser", users.find_user(request).await)?.user.unwrap_or_default();
+    let user = answer("FindUser", users.find_user(request).await)?
+        .user
+        .unwrap_or_default();
     let request = pb::ResetUserPasswordRequest {
         tenant_id: TENANT_ID.to_owned(),
         user_id: user.user_id,

@@ -86,7 +86,12 @@ pub fn list(request: &pb::ListClientsRequest) -> Result<(Filter, PageRequest), V
         }
     };
     let filters = [request.tenant_id.as_str(), &request.state.to_string()];
-    let page = page(&mut v, "clients", &filters, (request.page_size, &request.page_token));
+    let page = page(
+        &mut v,
+        "clients",
+        &filters,
+        (request.page_size, &request.page_token),
+    );
     match (tenant_id, state, page) {
         (Some(tenant_id), Some(state), Some(page)) => Ok((Filter { tenant_id, state }, page)),
         _ => Err(v),
@@ -112,13 +117,20 @@ pub fn update(request: pb::UpdateClientRequest) -> Result<(ClientId, ClientUpdat
     paths.dedup();
     for path in paths {
         match path.as_str() {
-            "display_name" => update.display_name = v.text("client.display_name", &client.display_name, 1..=200),
+            "display_name" => {
+                update.display_name = v.text("client.display_name", &client.display_name, 1..=200)
+            }
             "redirect_uris" => {
-                let uris = integration_request::redirect_uris(&mut v, "client.redirect_uris", &client.redirect_uris);
+                let uris =
+                    integration_request::redirect_uris(&mut v, "client.redirect_uris", &client.redirect_uris);
                 update.redirect_uris = Some(uris);
             }
             "scopes" => {
-                update.scopes = Some(integration_request::scopes(&mut v, &mut references, &client.scopes));
+                update.scopes = Some(integration_request::scopes(
+                    &mut v,
+                    &mut references,
+                    &client.scopes,
+                ));
             }
             "tenant_ids" => {
                 let ids = integration_request::tenant_ids(&mut v, &mut references, &client.tenant_ids);
@@ -182,7 +194,12 @@ pub fn list_secrets(request: &pb::ListClientSecretsRequest) -> Result<(ClientId,
     let mut v = Violations::default();
     let client_id = v.check("client_id", ClientId::parse(&request.client_id));
     let filters = [request.client_id.as_str()];
-    let page = page(&mut v, "client_secrets", &filters, (request.page_size, &request.page_token));
+    let page = page(
+        &mut v,
+        "client_secrets",
+        &filters,
+        (request.page_size, &request.page_token),
+    );
     match (client_id, page) {
         (Some(client_id), Some(page)) => Ok((client_id, page)),
         _ => Err(v),
@@ -237,7 +254,8 @@ pub fn create_delivery(request: &pb::CreateDeliveryRequest) -> Result<(ClientId,
 pub fn claim(request: pb::ClaimDeliveryRequest) -> Result<OpaqueToken, Violations> {
     let mut v = Violations::default();
     let token = Zeroizing::new(request.claim_token);
-    v.check("claim_token", OpaqueToken::parse(TokenKind::Claim, &token)).ok_or(v)
+    v.check("claim_token", OpaqueToken::parse(TokenKind::Claim, &token))
+        .ok_or(v)
 }
 
 /// Writes a client.

@@ -1,10 +1,7 @@
 //! Between messages and nouns, one file a noun. Every violation of a message is found before any is
 //! reported; nothing here looks into the database.
 
-use accord::{
-    field::Violations,
-    page::PageRequest,
-};
+use accord::{field::Violations, page::PageRequest};
 
 pub mod caller;
 pub mod client;
@@ -31,10 +28,17 @@ pub fn page(
 }
 
 /// Checks the paths of an update mask: at least one, each of `known`.
-pub fn mask(violations: &mut Violations, mask: Option<prost_types::FieldMask>, known: &[&str]) -> Vec<String> {
+pub fn mask(
+    violations: &mut Violations,
+    mask: Option<prost_types::FieldMask>,
+    known: &[&str],
+) -> Vec<String> {
     let paths = mask.map(|mask| mask.paths).unwrap_or_default();
     if paths.is_empty() {
-        violations.add("update_mask", format!("must name at least one of {}", known.join(", ")));
+        violations.add(
+            "update_mask",
+            format!("must name at least one of {}", known.join(", ")),
+        );
     }
     for path in &paths {
         if !known.contains(&path.as_str()) {

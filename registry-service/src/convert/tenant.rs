@@ -60,7 +60,12 @@ pub fn list(request: &pb::ListTenantsRequest) -> Result<(Option<State>, PageRequ
     };
     let filters = [request.state.to_string()];
     let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
-    let page = page(&mut v, "tenants", &filters, (request.page_size, &request.page_token));
+    let page = page(
+        &mut v,
+        "tenants",
+        &filters,
+        (request.page_size, &request.page_token),
+    );
     match (state, page) {
         (Some(state), Some(page)) => Ok((state, page)),
         _ => Err(v),
@@ -78,8 +83,12 @@ pub fn update(request: pb::UpdateTenantRequest) -> Result<(TenantId, TenantUpdat
     let mut update = TenantUpdate::default();
     for path in mask(&mut v, request.update_mask, &["display_name", "cloud_api_url"]) {
         match path.as_str() {
-            "display_name" => update.display_name = v.text("tenant.display_name", &tenant.display_name, 1..=200),
-            "cloud_api_url" => update.cloud_api_url = v.https_url("tenant.cloud_api_url", &tenant.cloud_api_url),
+            "display_name" => {
+                update.display_name = v.text("tenant.display_name", &tenant.display_name, 1..=200)
+            }
+            "cloud_api_url" => {
+                update.cloud_api_url = v.https_url("tenant.cloud_api_url", &tenant.cloud_api_url)
+            }
             _ => {}
         }
     }

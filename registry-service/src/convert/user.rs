@@ -44,7 +44,10 @@ pub fn register(request: &pb::RegisterUserRequest) -> Result<(NewUser, Option<Uu
 ///
 /// # Errors
 /// All violations.
-pub fn which(tenant_id: &str, user: Option<pb::find_user_request::User>) -> Result<(TenantId, Which), Violations> {
+pub fn which(
+    tenant_id: &str,
+    user: Option<pb::find_user_request::User>,
+) -> Result<(TenantId, Which), Violations> {
     use pb::find_user_request::User as Given;
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(tenant_id));
@@ -52,7 +55,8 @@ pub fn which(tenant_id: &str, user: Option<pb::find_user_request::User>) -> Resu
         Some(Given::UserId(id)) => v.check("user_id", UserId::parse(&id)).map(Which::Id),
         Some(Given::AccountName(name)) => {
             let name = Zeroizing::new(name);
-            v.check("account_name", AccountName::parse(&name)).map(Which::AccountName)
+            v.check("account_name", AccountName::parse(&name))
+                .map(Which::AccountName)
         }
         None => {
             v.add("user", "must be named by user_id or account_name");
@@ -96,7 +100,12 @@ pub fn list(request: &pb::ListUsersRequest) -> Result<(TenantId, Option<State>, 
         }
     };
     let filters = [request.tenant_id.as_str(), &request.state.to_string()];
-    let page = page(&mut v, "users", &filters, (request.page_size, &request.page_token));
+    let page = page(
+        &mut v,
+        "users",
+        &filters,
+        (request.page_size, &request.page_token),
+    );
     match (tenant_id, state, page) {
         (Some(tenant_id), Some(state), Some(page)) => Ok((tenant_id, state, page)),
         _ => Err(v),

@@ -3,13 +3,16 @@
 use accord::{
     auth::Principal,
     registry::v1::{
-        self as pb, client_service_server::ClientService, create_client_secret_response, register_client_response,
+        self as pb, client_service_server::ClientService, create_client_secret_response,
+        register_client_response,
     },
 };
 use tonic::{Request, Response, Status};
 
 use super::{Api, creation};
-use crate::{client, client_secret, convert::client as convert, delivery::Handover, error::Error, integration_request};
+use crate::{
+    client, client_secret, convert::client as convert, delivery::Handover, error::Error, integration_request,
+};
 
 #[tonic::async_trait]
 impl ClientService for Api {
@@ -95,7 +98,8 @@ impl ClientService for Api {
         request: Request<pb::CreateClientSecretRequest>,
     ) -> Result<Response<pb::CreateClientSecretResponse>, Status> {
         use create_client_secret_response::Credentials;
-        let (new, request_id) = convert::create_secret(request.get_ref(), self.store.now()).map_err(Error::from)?;
+        let (new, request_id) =
+            convert::create_secret(request.get_ref(), self.store.now()).map_err(Error::from)?;
         let creation = creation(&request, "CreateClientSecret", request_id);
         let (secret, handover) = client_secret::create(&self.store, &creation, new).await?;
         let credentials = match handover {

@@ -45,7 +45,10 @@ impl DirectoryService for Api {
     ) -> Result<Response<pb::AuthenticateTenantAdminResponse>, Status> {
         let origin = Principal::of(&request).origin();
         let request = request.into_inner();
-        let (name, password) = (Zeroizing::new(request.account_name), Zeroizing::new(request.password));
+        let (name, password) = (
+            Zeroizing::new(request.account_name),
+            Zeroizing::new(request.password),
+        );
         let tenant_id = dir::tenant_id(&request.tenant_id).map_err(Error::from)?;
         // A text that can't be an account name is one that nobody has.
         let name = AccountName::parse(&name).ok();

@@ -40,7 +40,10 @@ impl TenantService for Api {
     ) -> Result<Response<pb::ListTenantsResponse>, Status> {
         let (state, page) = convert::list(request.get_ref()).map_err(Error::from)?;
         let tenants = tenant::list(&self.store, state, &page).await?;
-        Ok(Response::new(convert::list_response(tenants, &self.public_base_url)))
+        Ok(Response::new(convert::list_response(
+            tenants,
+            &self.public_base_url,
+        )))
     }
 
     async fn update_tenant(

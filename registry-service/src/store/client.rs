@@ -41,7 +41,11 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::WrongState`], [`Error::RequestIdReused`].
-    pub async fn register_client(&self, creation: &Creation, new: NewClient) -> Result<(Client, Handover), Error> {
+    pub async fn register_client(
+        &self,
+        creation: &Creation,
+        new: NewClient,
+    ) -> Result<(Client, Handover), Error> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
             Outcome::Replay { resource_id, secrets } => {
@@ -54,7 +58,9 @@ impl Store {
         };
         let now = self.now();
         let client_id = ClientId::generate(&*self.clock, &*self.random);
-        let request = mark_registered(&tx, &new.integration_request_id, &client_id, now).await?.content;
+        let request = mark_registered(&tx, &new.integration_request_id, &client_id, now)
+            .await?
+            .content;
         let row = ActiveModel {
             client_id: Set(client_id.to_string()),
             integration_request_id: Set(new.integration_request_id.to_string()),
@@ -75,7 +81,9 @@ impl Store {
         let made = self
             .make_secret(&tx, &client_id, None, new.delivery, &reservation.secrets)
             .await?;
-        let handover = self.handover(&tx, new.delivery, &made, &reservation.secrets).await?;
+        let handover = self
+            .handover(&tx, new.delivery, &made, &reservation.secrets)
+            .await?;
         reservation.complete(&tx, &made.to_string()).await?;
         let event = Event::new("client.register")
             .client(&client_id)
@@ -205,7 +213,12 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn set_client_state(&self, origin: &Origin, client_id: &ClientId, to: State) -> Result<Client, Error> {
+    pub async fn set_client_state(
+        &self,
+        origin: &Origin,
+        client_id: &ClientId,
+        to: State,
+    ) -> Result<Client, Error> {
         let tx = self.db.write().await?;
         let moved = Entity::update_many()
             .filter(Column::ClientId.eq(client_id.as_str()))
@@ -275,7 +288,9 @@ async fn insert_tenants(
         tenant_id: Set(tenant_id.to_string()),
         client_id: Set(client_id.to_string()),
     });
-    client_tenant::Entity::insert_many(rows).exec_without_returning(tx).await?;
+    client_tenant::Entity::insert_many(rows)
+        .exec_without_returning(tx)
+        .await?;
     Ok(())
 }
 

@@ -17,8 +17,8 @@ use accord::{
     },
 };
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, EntityTrait,
-    PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction,
+    EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
 use zeroize::Zeroizing;
 
@@ -32,7 +32,9 @@ use super::{
     },
 };
 use crate::{
-    client_secret::{ClientSecret, Effect, MAX_LIVE, NewSecret, Reason, Revocation, SecretUse, revocation_effect},
+    client_secret::{
+        ClientSecret, Effect, MAX_LIVE, NewSecret, Reason, Revocation, SecretUse, revocation_effect,
+    },
     delivery::{Bundle, Handover, Method},
     error::Error,
     hashing::Hashed,
@@ -53,7 +55,9 @@ impl SecretRef {
     pub(super) fn read(text: &str) -> Result<Self, Error> {
         let unreadable = || corrupt("idempotency");
         let mut parts = text.split('|');
-        let (Some(client_id), Some(secret_id), Some(delivery_id)) = (parts.next(), parts.next(), parts.next()) else {
+        let (Some(client_id), Some(secret_id), Some(delivery_id)) =
+            (parts.next(), parts.next(), parts.next())
+        else {
             return Err(unreadable());
         };
         Ok(Self {
@@ -95,9 +99,17 @@ impl Store {
             Outcome::New(reservation) => reservation,
         };
         let made = self
-            .make_secret(&tx, &new.client_id, new.expires_at, new.delivery, &reservation.secrets)
+            .make_secret(
+                &tx,
+                &new.client_id,
+                new.expires_at,
+                new.delivery,
+                &reservation.secrets,
+            )
             .await?;
-        let handover = self.handover(&tx, new.delivery, &made, &reservation.secrets).await?;
+        let handover = self
+            .handover(&tx, new.delivery, &made, &reservation.secrets)
+            .await?;
         reservation.complete(&tx, &made.to_string()).await?;
         let event = Event::new("client_secret.create")
             .client(&new.client_id)
@@ -127,7 +139,11 @@ impl Store {
         let live = Entity::find()
             .filter(Column::ClientId.eq(client_id.as_str()))
             .filter(Column::RevokedAt.is_null())
-            .filter(Condition::any().add(Column::ExpiresAt.is_null()).add(Column::ExpiresAt.gt(now.as_millis())))
+            .filter(
+                Condition::any()
+                    .add(Column::ExpiresAt.is_null())
+                    .add(Column::ExpiresAt.gt(now.as_millis())),
+            )
             .count(tx)
             .await
             .map_err(StoreError::from)?;
@@ -183,7 +199,8 @@ impl Store {
                 Ok(Handover::Link(self.find_link(conn, delivery_id, secrets).await?))
             }
             _ => {
-                let secret = opaque::ClientSecret::from_secret(made.secret_id.clone(), &inline_secret(secrets));
+                let secret =
+                    opaque::ClientSecret::from_secret(made.secret_id.clone(), &inline_secret(secrets));
                 Ok(Handover::Bundle(bundle(conn, &made.client_id, secret).await?))
             }
         }
@@ -218,7 +235,10 @@ impl Store {
             query = query.filter(Column::SecretId.lt(after));
         }
         let rows = query.all(self.db.read()).await.map_err(StoreError::from)?;
-        let secrets = rows.into_iter().map(client_secret).collect::<Result<Vec<_>, _>>()?;
+        let secrets = rows
+            .into_iter()
+            .map(client_secret)
+            .collect::<Result<Vec<_>, _>>()?;
         Ok(page.finish(secrets, |secret| secret.secret_id.to_string()))
     }
 
@@ -231,7 +251,8 @@ impl Store {
         origin: &Origin,
         revocation: &Revocation,
     ) -> Result<ClientSecret, Error> {
-        let (client_id, secret_id, reason) = (&revocation.client_id, &revocation.secret_id, revocation.reason);
+        let (client_id, secret_id, reason) =
+            (&revocation.client_id, &revocation.secret_id, revocation.reason);
         let tx = self.db.write().await?;
         let row = Entity::find_by_id(secret_id.as_str())
             .filter(Column::ClientId.eq(client_id.as_str()))
@@ -323,10 +344,14 @@ pub(super) async fn bundle(
     client_id: &ClientId,
     client_secret: opaque::ClientSecret,
 ) -> Result<Bundle, Error> {
-    let client = client::find(conn, client_id).await?.ok_or(corrupt("client_secrets"))?;
+    let client = client::find(conn, client_id)
+        .await?
+        .ok_or(corrupt("client_secrets"))?;
     let mut endpoints = Vec::with_capacity(client.tenant_ids.len());
     for tenant_id in client.tenant_ids {
-        let tenant = super::tenant::find(conn, &tenant_id).await?.ok_or(corrupt("client_tenants"))?;
+        let tenant = super::tenant::find(conn, &tenant_id)
+            .await?
+            .ok_or(corrupt("client_tenants"))?;
         endpoints.push(crate::delivery::Endpoint {
             tenant_id,
             cloud_api_url: tenant.cloud_api_url,

@@ -13,8 +13,8 @@ use accord::{
     },
 };
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter,
-    sea_query::Expr,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
+    QueryFilter, sea_query::Expr,
 };
 use zeroize::Zeroizing;
 
@@ -155,8 +155,13 @@ impl Store {
             .subject(row.delivery_id.as_str())
             .detail("secret_id", secret_id.as_str());
         if claimed.rows_affected == 0 {
-            let why = if row.claimed_at.is_some() { "opened before" } else { "ended" };
-            self.audit(&tx, origin, event.detail("refused", why).refused()).await?;
+            let why = if row.claimed_at.is_some() {
+                "opened before"
+            } else {
+                "ended"
+            };
+            self.audit(&tx, origin, event.detail("refused", why).refused())
+                .await?;
             commit(tx).await?;
             return Err(Error::LinkInvalid);
         }

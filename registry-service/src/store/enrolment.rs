@@ -89,7 +89,9 @@ impl Store {
         }
         let tenant_id = TenantId::parse(&row.tenant_id).map_err(|_| corrupt("enrolments"))?;
         let user_id = UserId::parse(&row.user_id).map_err(|_| corrupt("enrolments"))?;
-        let event = Event::new("user.enrol").tenant(&tenant_id).subject(user_id.as_str());
+        let event = Event::new("user.enrol")
+            .tenant(&tenant_id)
+            .subject(user_id.as_str());
         self.audit(&tx, origin, event).await?;
         self.bump(&tx, &[changed(&tenant_id, &user_id)]).await?;
         commit(tx).await?;

@@ -131,7 +131,12 @@ impl Store {
         Ok((tx, outcome))
     }
 
-    async fn audit(&self, conn: &impl ConnectionTrait, origin: &Origin, event: Event) -> Result<(), StoreError> {
+    async fn audit(
+        &self,
+        conn: &impl ConnectionTrait,
+        origin: &Origin,
+        event: Event,
+    ) -> Result<(), StoreError> {
         audit::record(conn, &*self.clock, &*self.random, origin, event).await?;
         Ok(())
     }

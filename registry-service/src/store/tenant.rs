@@ -48,12 +48,17 @@ impl Store {
             created_at: Set(now),
             updated_at: Set(now),
         };
-        let row = row.insert(&tx).await.map_err(|error| match StoreError::from(error) {
-            StoreError::Conflict => Error::AlreadyExists("tenant"),
-            other => other.into(),
-        })?;
+        let row = row
+            .insert(&tx)
+            .await
+            .map_err(|error| match StoreError::from(error) {
+                StoreError::Conflict => Error::AlreadyExists("tenant"),
+                other => other.into(),
+            })?;
         reservation.complete(&tx, new.tenant_id.as_str()).await?;
-        let event = Event::new("tenant.create").tenant(&new.tenant_id).subject(new.tenant_id.as_str());
+        let event = Event::new("tenant.create")
+            .tenant(&new.tenant_id)
+            .subject(new.tenant_id.as_str());
         self.audit(&tx, &creation.origin, event).await?;
         self.bump(&tx, &[changed(&new.tenant_id)]).await?;
         commit(tx).await?;
@@ -72,7 +77,11 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn list_tenants(&self, state: Option<State>, page: &PageRequest) -> Result<Page<Tenant>, Error> {
+    pub async fn list_tenants(
+        &self,
+        state: Option<State>,
+        page: &PageRequest,
+    ) -> Result<Page<Tenant>, Error> {
         let mut query = Entity::find().order_by_asc(Column::TenantId).limit(page.fetch());
         if let Some(state) = state {
             query = query.filter(Column::State.eq(state.name()));
@@ -127,7 +136,12 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn set_tenant_state(&self, origin: &Origin, tenant_id: &TenantId, to: State) -> Result<Tenant, Error> {
+    pub async fn set_tenant_state(
+        &self,
+        origin: &Origin,
+        tenant_id: &TenantId,
+        to: State,
+    ) -> Result<Tenant, Error> {
         let tx = self.db.write().await?;
         let moved = Entity::update_many()
             .filter(Column::TenantId.eq(tenant_id.as_str()))

@@ -43,7 +43,9 @@ impl Store {
         let reservation = match outcome {
             Outcome::Replay { resource_id, secrets } => {
                 let user_id = UserId::parse(&resource_id).map_err(|_| corrupt("idempotency"))?;
-                let user = find(&tx, &new.tenant_id, &user_id).await?.ok_or(corrupt("idempotency"))?;
+                let user = find(&tx, &new.tenant_id, &user_id)
+                    .await?
+                    .ok_or(corrupt("idempotency"))?;
                 let token = new.tenant_admin.then(|| enrolment::token(&secrets));
                 return Ok((user, token));
             }
@@ -53,7 +55,11 @@ impl Store {
             return Err(Error::NotFound("tenant"));
         }
         // Under an older key the same name has another hash, which no unique index compares.
-        if self.find_by_name(&tx, &new.tenant_id, &new.account_name).await?.is_some() {
+        if self
+            .find_by_name(&tx, &new.tenant_id, &new.account_name)
+            .await?
+            .is_some()
+        {
             return Err(Error::AlreadyExists("user"));
         }
         let now = self.now();
@@ -75,10 +81,13 @@ impl Store {
             created_at: Set(now.as_millis()),
             updated_at: Set(now.as_millis()),
         };
-        let row = row.insert(&tx).await.map_err(|error| match StoreError::from(error) {
-            StoreError::Conflict => Error::AlreadyExists("user"),
-            other => other.into(),
-        })?;
+        let row = row
+            .insert(&tx)
+            .await
+            .map_err(|error| match StoreError::from(error) {
+                StoreError::Conflict => Error::AlreadyExists("user"),
+                other => other.into(),
+            })?;
         let token = new.tenant_admin.then(|| enrolment::token(&reservation.secrets));
         if let Some(token) = &token {
             enrolment::insert(&tx, &new.tenant_id, &user_id, token, now).await?;
@@ -106,7 +115,11 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn find_user_by_name(&self, tenant_id: &TenantId, name: &AccountName) -> Result<Option<User>, Error> {
+    pub async fn find_user_by_name(
+        &self,
+        tenant_id: &TenantId,
+        name: &AccountName,
+    ) -> Result<Option<User>, Error> {
         self.find_by_name(self.db.read(), tenant_id, name).await
     }
 
@@ -194,7 +207,9 @@ impl Store {
                     .map_err(StoreError::from)?;
             }
         }
-        let user = find(&tx, tenant_id, user_id).await?.ok_or(Error::NotFound("user"))?;
+        let user = find(&tx, tenant_id, user_id)
+            .await?
+            .ok_or(Error::NotFound("user"))?;
         commit(tx).await?;
         Ok(user)
     }
@@ -210,7 +225,9 @@ impl Store {
         user_id: &UserId,
     ) -> Result<(User, OpaqueToken), Error> {
         let (tx, outcome) = self.begin_creation(creation).await?;
-        let current = find(&tx, tenant_id, user_id).await?.ok_or(Error::NotFound("user"))?;
+        let current = find(&tx, tenant_id, user_id)
+            .await?
+            .ok_or(Error::NotFound("user"))?;
         let reservation = match outcome {
             Outcome::Replay { secrets, .. } => return Ok((current, enrolment::token(&secrets))),
             Outcome::New(reservation) => reservation,
@@ -240,7 +257,9 @@ impl Store {
         enrolment::end_all(&tx, tenant_id, user_id, now).await?;
         enrolment::insert(&tx, tenant_id, user_id, &token, now).await?;
         reservation.complete(&tx, user_id.as_str()).await?;
-        let event = Event::new("user.reset_password").tenant(tenant_id).subject(user_id.as_str());
+        let event = Event::new("user.reset_password")
+            .tenant(tenant_id)
+            .subject(user_id.as_str());
         self.audit(&tx, &creation.origin, event).await?;
         let seq = self.bump(&tx, &[changed(tenant_id, user_id)]).await?;
         Entity::update_many()
@@ -250,7 +269,9 @@ impl Store {
             .exec(&tx)
             .await
             .map_err(StoreError::from)?;
-        let user = find(&tx, tenant_id, user_id).await?.ok_or(Error::NotFound("user"))?;
+        let user = find(&tx, tenant_id, user_id)
+            .await?
+            .ok_or(Error::NotFound("user"))?;
         commit(tx).await?;
         Ok((user, token))
     }

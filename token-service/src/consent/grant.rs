@@ -132,7 +132,10 @@ impl Grant {
     /// at the end that the Tenant Admin chose.
     fn lapses_at(&self) -> Option<UnixMillis> {
         match self.state {
-            StoredState::Pending => Some(self.expires_at.map_or(self.redeem_until, |end| end.min(self.redeem_until))),
+            StoredState::Pending => Some(
+                self.expires_at
+                    .map_or(self.redeem_until, |end| end.min(self.redeem_until)),
+            ),
             StoredState::Active => self.expires_at,
             StoredState::Revoked | StoredState::Superseded => None,
         }
@@ -183,7 +186,10 @@ mod tests {
         assert_eq!(open.state_at(after(59), true), State::Pending);
         assert_eq!(open.state_at(after(59), false), State::Pending);
         assert_eq!(open.state_at(after(60), true), State::Expired);
-        assert_eq!((open.ended_by(after(59)), open.ended_by(after(99))), (None, Some(after(60))));
+        assert_eq!(
+            (open.ended_by(after(59)), open.ended_by(after(99))),
+            (None, Some(after(60)))
+        );
         let short = grant(StoredState::Pending, Some(10));
         assert_eq!(short.state_at(after(10), true), State::Expired);
         assert_eq!(short.ended_by(after(99)), Some(after(10)));
@@ -201,7 +207,10 @@ mod tests {
 
     #[test]
     fn what_was_ended_stays_so() {
-        for (stored, state) in [(StoredState::Revoked, State::Revoked), (StoredState::Superseded, State::Superseded)] {
+        for (stored, state) in [
+            (StoredState::Revoked, State::Revoked),
+            (StoredState::Superseded, State::Superseded),
+        ] {
             let ended = Grant {
                 ended_at: Some(after(5)),
                 ..grant(stored, Some(100))
@@ -213,7 +222,12 @@ mod tests {
 
     #[test]
     fn states_have_names_that_read_back() {
-        for state in [StoredState::Pending, StoredState::Active, StoredState::Revoked, StoredState::Superseded] {
+        for state in [
+            StoredState::Pending,
+            StoredState::Active,
+            StoredState::Revoked,
+            StoredState::Superseded,
+        ] {
             assert_eq!(StoredState::from_name(state.name()), Some(state));
         }
         assert_eq!(StoredState::from_name("PENDING"), None);

@@ -52,7 +52,12 @@ pub fn list(request: &pb::ListConsentsRequest) -> Result<(TenantId, Filter, Page
     };
     let state_text = request.state.to_string();
     let filters = [request.tenant_id.as_str(), &request.client_id, &state_text];
-    let page = page(&mut v, "consents", &filters, (request.page_size, &request.page_token));
+    let page = page(
+        &mut v,
+        "consents",
+        &filters,
+        (request.page_size, &request.page_token),
+    );
     match (tenant_id, client_id, state, page) {
         (Some(tenant_id), Some(client_id), Some(state), Some(page)) => {
             Ok((tenant_id, Filter { client_id, state }, page))
@@ -77,7 +82,10 @@ fn filter_state(state: pb::ConsentState) -> Option<State> {
 ///
 /// # Errors
 /// All violations.
-pub fn revoke(request: &pb::RevokeConsentRequest, by_operator: bool) -> Result<(TenantId, Revoke), Violations> {
+pub fn revoke(
+    request: &pb::RevokeConsentRequest,
+    by_operator: bool,
+) -> Result<(TenantId, Revoke), Violations> {
     let mut v = Violations::default();
     let ids = read_ids(&mut v, &request.tenant_id, &request.grant_id);
     let reason = v.multiline("reason", &request.reason, usize::from(by_operator)..=MAX_REASON);

@@ -1,10 +1,7 @@
 //! Between messages and nouns, one file a noun. Every violation of a message is found before any is
 //! reported; nothing here looks into the database.
 
-use accord::{
-    field::Violations,
-    page::PageRequest,
-};
+use accord::{field::Violations, page::PageRequest};
 
 pub mod consent;
 pub mod setup;

@@ -39,11 +39,17 @@ pub fn start(request: pb::StartSetupRequest) -> Result<(AuthorizationRequest, Op
     }
     let scopes = scopes(&mut v, &request.scopes);
     if request.state.len() > MAX_STATE || !request.state.bytes().all(|b| matches!(b, 0x20..=0x7e)) {
-        v.add("state", "must have at most 1024 characters, all of them printable ASCII");
+        v.add(
+            "state",
+            "must have at most 1024 characters, all of them printable ASCII",
+        );
     }
     let base64url = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     if request.code_challenge.len() != CHALLENGE || !request.code_challenge.bytes().all(base64url) {
-        v.add("code_challenge", "must be a PKCE challenge of method S256: 43 base64url characters");
+        v.add(
+            "code_challenge",
+            "must be a PKCE challenge of method S256: 43 base64url characters",
+        );
     }
     match (request_id, tenant_id, client_id) {
         (Some(request_id), Some(tenant_id), Some(client_id)) if v.is_empty() => {
@@ -131,15 +137,21 @@ pub fn sign_in(request: pb::SignInTenantAdminRequest) -> Result<SignIn, Violatio
 pub fn sign_out(request: pb::SignOutTenantAdminRequest) -> Result<OpaqueToken, Violations> {
     let mut v = Violations::default();
     let text = Zeroizing::new(request.admin_session);
-    v.check("admin_session", OpaqueToken::parse(TokenKind::AdminSession, &text))
-        .ok_or(v)
+    v.check(
+        "admin_session",
+        OpaqueToken::parse(TokenKind::AdminSession, &text),
+    )
+    .ok_or(v)
 }
 
 /// Reads an `ApproveSetupRequest`, and the text of its session.
 ///
 /// # Errors
 /// All violations, that of an end which is not after `now` included.
-pub fn approve(request: pb::ApproveSetupRequest, now: UnixMillis) -> Result<(Approve, Zeroizing<String>), Violations> {
+pub fn approve(
+    request: pb::ApproveSetupRequest,
+    now: UnixMillis,
+) -> Result<(Approve, Zeroizing<String>), Violations> {
     let mut v = Violations::default();
     let admin_session = Zeroizing::new(request.admin_session);
     let designated_account_name = Zeroizing::new(request.designated_account_name);

@@ -29,7 +29,12 @@ pub fn list(request: &pb::ListSigningKeysRequest) -> Result<(Option<State>, Page
         }
     };
     let state_filter = request.state.to_string();
-    let page = page(&mut v, "signing_keys", &[&state_filter], (request.page_size, &request.page_token));
+    let page = page(
+        &mut v,
+        "signing_keys",
+        &[&state_filter],
+        (request.page_size, &request.page_token),
+    );
     match (state, page) {
         (Some(state), Some(page)) => Ok((state, page)),
         _ => Err(v),

@@ -250,11 +250,14 @@ pub fn metadata(metadata: Metadata) -> pb::GetAuthorityMetadataResponse {
         grant_types_supported: owned(metadata.grant_types_supported),
         token_endpoint_auth_methods_supported: owned(metadata.token_endpoint_auth_methods_supported),
         code_challenge_methods_supported: owned(metadata.code_challenge_methods_supported),
-        authorization_response_iss_parameter_supported: metadata.authorization_response_iss_parameter_supported,
+        authorization_response_iss_parameter_supported: metadata
+            .authorization_response_iss_parameter_supported,
         introspection_endpoint_auth_methods_supported: owned(
             metadata.introspection_endpoint_auth_methods_supported,
         ),
-        revocation_endpoint_auth_methods_supported: owned(metadata.revocation_endpoint_auth_methods_supported),
+        revocation_endpoint_auth_methods_supported: owned(
+            metadata.revocation_endpoint_auth_methods_supported,
+        ),
         response_modes_supported: owned(metadata.response_modes_supported),
     }
 }

@@ -32,7 +32,9 @@ impl IntoResponse for HttpError {
         let mut response = (code, Json(body)).into_response();
         if code == StatusCode::SERVICE_UNAVAILABLE {
             let seconds = accord::status::RETRY_UNAVAILABLE.as_secs();
-            response.headers_mut().insert(http::header::RETRY_AFTER, seconds.into());
+            response
+                .headers_mut()
+                .insert(http::header::RETRY_AFTER, seconds.into());
         }
         response
     }

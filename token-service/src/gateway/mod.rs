@@ -45,9 +45,18 @@ fn router(gateway: Gateway) -> Router {
     Router::new()
         .route("/healthz", get(discovery::healthz))
         .route("/{tenant}/jwks.json", get(discovery::jwks))
-        .route("/.well-known/oauth-authorization-server/{tenant}", get(discovery::metadata))
-        .route("/{tenant}/.well-known/oauth-authorization-server", get(discovery::metadata))
-        .route("/{tenant}/.well-known/openid-configuration", get(discovery::metadata))
+        .route(
+            "/.well-known/oauth-authorization-server/{tenant}",
+            get(discovery::metadata),
+        )
+        .route(
+            "/{tenant}/.well-known/oauth-authorization-server",
+            get(discovery::metadata),
+        )
+        .route(
+            "/{tenant}/.well-known/openid-configuration",
+            get(discovery::metadata),
+        )
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn(request::bounded))
         .with_state(gateway)

@@ -33,7 +33,10 @@ pub(super) async fn bounded(request: HttpRequest, next: Next) -> Response {
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             headers.insert(REQUEST_ID, value);
         }
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        );
         let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(status = response.status().as_u16(), elapsed_ms, "served");
         response
@@ -43,7 +46,9 @@ pub(super) async fn bounded(request: HttpRequest, next: Next) -> Response {
 
 /// The path as it may be logged: one-time links carry their token in it.
 fn shown_path(path: &str) -> &str {
-    let secret = ["/claim/", "/enrol/"].iter().find_map(|part| path.find(part).map(|at| at + part.len()));
+    let secret = ["/claim/", "/enrol/"]
+        .iter()
+        .find_map(|part| path.find(part).map(|at| at + part.len()));
     match secret {
         Some(end) => path.get(..end).unwrap_or_default(),
         None => path,

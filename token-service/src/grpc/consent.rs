@@ -21,7 +21,8 @@ impl ConsentService for Service {
     ) -> Result<Response<pb::GetConsentResponse>, Status> {
         let principal = Principal::of(&request);
         let request = request.get_ref();
-        let (tenant_id, grant_id) = convert::ids(&request.tenant_id, &request.grant_id).map_err(Error::from)?;
+        let (tenant_id, grant_id) =
+            convert::ids(&request.tenant_id, &request.grant_id).map_err(Error::from)?;
         let access = Access {
             principal: &principal,
             admin_session: &request.admin_session,

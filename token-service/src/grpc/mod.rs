@@ -6,7 +6,6 @@ use tonic::Request;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-
 mod consent;
 mod setup;
 mod signing_key;

@@ -63,7 +63,8 @@ impl SetupService for Service {
         request: Request<pb::ApproveSetupRequest>,
     ) -> Result<Response<pb::ApproveSetupResponse>, Status> {
         let origin = Principal::of(&request).origin();
-        let (approve, session) = convert::approve(request.into_inner(), self.store.now()).map_err(Error::from)?;
+        let (approve, session) =
+            convert::approve(request.into_inner(), self.store.now()).map_err(Error::from)?;
         let approved = setup::approve(self, &origin, &session, approve).await?;
         Ok(Response::new(convert::approve_response(approved)))
     }

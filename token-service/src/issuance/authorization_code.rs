@@ -33,7 +33,9 @@ pub(super) async fn issue(
     }
     let now = store.now();
     if !code.accepts(redirect_uri, code_verifier, now) {
-        let event = about(asked, &code, "code.refuse").detail("why", "verifier, redirect URI or time").refused();
+        let event = about(asked, &code, "code.refuse")
+            .detail("why", "verifier, redirect URI or time")
+            .refused();
         if !store.burn_code(&asked.origin(), &code, event).await? {
             return replayed(asked, &token).await;
         }
@@ -69,7 +71,10 @@ pub(super) async fn issue(
     };
     let made = asked.make(new).await?;
     let refresh_token = family.token(&store.keyring, family.generation)?;
-    match store.redeem_code(&asked.origin(), &code, &family, made.event.clone()).await? {
+    match store
+        .redeem_code(&asked.origin(), &code, &family, made.event.clone())
+        .await?
+    {
         Redeemed::Now => asked.answer(made, scopes, Some(refresh_token)).await,
         Redeemed::Before => replayed(asked, &token).await,
         Redeemed::GrantEnded => Err(Error::InvalidGrant),
@@ -80,7 +85,10 @@ pub(super) async fn issue(
 /// and that stays although the call fails.
 async fn replayed(asked: &Asked<'_>, token: &OpaqueToken) -> Result<Issued, Error> {
     let store = &asked.service.store;
-    let code = store.find_code(&asked.tenant.tenant_id, token).await?.ok_or(Error::InvalidGrant)?;
+    let code = store
+        .find_code(&asked.tenant.tenant_id, token)
+        .await?
+        .ok_or(Error::InvalidGrant)?;
     let event = about(asked, &code, "code.replay").refused();
     let family = match &code.family_id {
         Some(family_id) => store.find_family(&code.tenant_id, family_id).await?,
@@ -88,7 +96,9 @@ async fn replayed(asked: &Asked<'_>, token: &OpaqueToken) -> Result<Issued, Erro
     };
     match family {
         Some(family) if family.ended_at.is_none() => {
-            store.end_family(&asked.origin(), &family, "code_replayed", event).await?;
+            store
+                .end_family(&asked.origin(), &family, "code_replayed", event)
+                .await?;
         }
         _ => store.record(&asked.origin(), event).await?,
     }

@@ -23,6 +23,10 @@ pub(super) async fn issue(asked: &mut Asked<'_>) -> Result<Issued, Error> {
         grant_type: "client_credentials",
     };
     let made = asked.make(new).await?;
-    asked.service.store.record(&asked.origin(), made.event.clone()).await?;
+    asked
+        .service
+        .store
+        .record(&asked.origin(), made.event.clone())
+        .await?;
     asked.answer(made, scopes, None).await
 }

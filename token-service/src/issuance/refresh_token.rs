@@ -28,7 +28,13 @@ async fn attempt(asked: &mut Asked<'_>, token: &RefreshToken) -> Result<Option<I
     let tenant_id = &asked.tenant.tenant_id;
     let found = store.find_family(tenant_id, token.family()).await?;
     // A forged token, or another client's, has no effect on the family.
-    if !is_genuine(&store.keyring, token, found.as_ref(), &asked.client.client_id, tenant_id)? {
+    if !is_genuine(
+        &store.keyring,
+        token,
+        found.as_ref(),
+        &asked.client.client_id,
+        tenant_id,
+    )? {
         return Err(Error::InvalidGrant);
     }
     let family = found.ok_or(Error::InvalidGrant)?;
@@ -46,7 +52,9 @@ async fn attempt(asked: &mut Asked<'_>, token: &RefreshToken) -> Result<Option<I
         Presented::Reused => {
             let event = about(asked, &family, "refresh_token.reuse").refused();
             let event = event.detail("generation", token.generation().to_string());
-            store.end_family(&asked.origin(), &family, "replayed", event).await?;
+            store
+                .end_family(&asked.origin(), &family, "replayed", event)
+                .await?;
             return Err(Error::InvalidGrant);
         }
         Presented::Unknown => return Err(Error::InvalidGrant),
@@ -76,7 +84,9 @@ async fn attempt(asked: &mut Asked<'_>, token: &RefreshToken) -> Result<Option<I
         }
         family.generation + 1
     } else {
-        store.record(&origin, made.event.clone().detail("retried", "true")).await?;
+        store
+            .record(&origin, made.event.clone().detail("retried", "true"))
+            .await?;
         family.generation
     };
     let refresh_token = family.token(&store.keyring, successor)?;

@@ -100,7 +100,12 @@ pub async fn approve(
     if client.version != setup.client_version || scopes.iter().any(|scope| !client.scopes.contains(scope)) {
         return Err(Error::ClientChanged);
     }
-    let user = designated_user(&service.registry, &session.tenant_id, &approve.designated_account_name).await?;
+    let user = designated_user(
+        &service.registry,
+        &session.tenant_id,
+        &approve.designated_account_name,
+    )
+    .await?;
     let approval = Approval {
         setup: &setup,
         scopes: scopes.into_iter().map(|scope| scope.name).collect(),
@@ -157,8 +162,8 @@ async fn decide(
 /// The redirect URI with an answer to the client: `result`, the client's `state` if it sent one, and
 /// `iss` (RFC 9207). A query that the URI has stays as it is.
 fn answer(setup: &Setup, result: (&str, &str), issuer: &str) -> Result<Zeroizing<String>, Error> {
-    let mut url =
-        Url::parse(&setup.redirect_uri).map_err(|_| Error::RegistryAnswer("unreadable redirect URI".to_owned()))?;
+    let mut url = Url::parse(&setup.redirect_uri)
+        .map_err(|_| Error::RegistryAnswer("unreadable redirect URI".to_owned()))?;
     {
         let mut query = url.query_pairs_mut();
         query.append_pair(result.0, result.1);

@@ -114,7 +114,10 @@ impl Store {
         if ended.rows_affected == 0 {
             return Ok(());
         }
-        let row = Entity::find_by_id(digest.to_vec()).one(&tx).await.map_err(StoreError::from)?;
+        let row = Entity::find_by_id(digest.to_vec())
+            .one(&tx)
+            .await
+            .map_err(StoreError::from)?;
         let session = session(row.ok_or(corrupt("admin_sessions"))?)?;
         let event = Event::new("admin_session.end")
             .tenant(&session.tenant_id)

@@ -102,7 +102,8 @@ impl Store {
         let about = |event: Event| event.tenant(&code.tenant_id).client(&code.client_id);
         for grant_id in &superseded {
             let event = about(Event::new("consent.supersede")).subject(grant_id.as_str());
-            self.audit(&tx, origin, event.detail("by", code.grant_id.as_str())).await?;
+            self.audit(&tx, origin, event.detail("by", code.grant_id.as_str()))
+                .await?;
         }
         let activation = about(Event::new("consent.activate")).subject(code.grant_id.as_str());
         self.audit(&tx, origin, activation).await?;

@@ -24,7 +24,9 @@ use super::*;
 use crate::{
     admin_session::{EndReason, IDLE, LIFE as SESSION_LIFE, NewSession},
     registry::{Client, ClientScope},
-    setup::{Approval, AuthorizationRequest, CODE_LIFE, Decision, LIFE, NewSetup, Setup, State as SetupState},
+    setup::{
+        Approval, AuthorizationRequest, CODE_LIFE, Decision, LIFE, NewSetup, Setup, State as SetupState,
+    },
     store::{entity, migration::Migrator, purpose},
 };
 
@@ -43,7 +45,10 @@ async fn store(url: &str) -> (Store, Arc<ManualClock>) {
 }
 
 fn workload() -> Origin {
-    origin(ActorKind::Workload, WorkloadId::generate(&*test_clock(), &SystemRandom).into())
+    origin(
+        ActorKind::Workload,
+        WorkloadId::generate(&*test_clock(), &SystemRandom).into(),
+    )
 }
 
 fn admin(user_id: &UserId) -> Origin {
@@ -127,13 +132,20 @@ fn approval<'a>(setup: &'a Setup, granted_by: &'a UserId, expires_at: Option<Uni
 }
 
 /// A pending grant at `tenant_id` to `client_id`.
-async fn pending(store: &Store, tenant_id: &str, client_id: &ClientId, expires_at: Option<UnixMillis>) -> Grant {
+async fn pending(
+    store: &Store,
+    tenant_id: &str,
+    client_id: &ClientId,
+    expires_at: Option<UnixMillis>,
+) -> Grant {
     let setup = store
         .create_setup(&creation(None, b""), new_setup(tenant_id, client_id))
         .await
         .unwrap();
     let by = user();
-    let approved = store.approve_setup(&admin(&by), approval(&setup, &by, expires_at)).await;
+    let approved = store
+        .approve_setup(&admin(&by), approval(&setup, &by, expires_at))
+        .await;
     approved.unwrap().0
 }
 
@@ -147,10 +159,19 @@ async fn put(store: &Store, grant: &Grant, state: StoredState) {
         .unwrap();
 }
 
-async fn active(store: &Store, tenant_id: &str, client_id: &ClientId, expires_at: Option<UnixMillis>) -> Grant {
+async fn active(
+    store: &Store,
+    tenant_id: &str,
+    client_id: &ClientId,
+    expires_at: Option<UnixMillis>,
+) -> Grant {
     let grant = pending(store, tenant_id, client_id, expires_at).await;
     put(store, &grant, StoredState::Active).await;
-    store.find_grant(&grant.tenant_id, &grant.grant_id).await.unwrap().unwrap()
+    store
+        .find_grant(&grant.tenant_id, &grant.grant_id)
+        .await
+        .unwrap()
+        .unwrap()
 }
 
 fn page(size: i32, token: &str) -> PageRequest {
@@ -162,7 +183,10 @@ async fn events(store: &Store, action: &str) -> Vec<audit::EventRow> {
         action: Some(action.into()),
         ..Default::default()
     };
-    audit::list(store.db.read(), &filter, &page(500, "")).await.unwrap().items
+    audit::list(store.db.read(), &filter, &page(500, ""))
+        .await
+        .unwrap()
+        .items
 }
 
 async fn revocations(store: &Store) -> Vec<entity::revocation::Model> {
@@ -186,21 +210,40 @@ async fn a_setup_is_kept_as_it_was_shown_and_a_repeated_start_gives_the_same() {
         let (store, clock) = store(&database.url).await;
         let call = creation(Some(Uuid::new_v4()), b"content");
         assert_eq!(store.replay_setup(&call).await.unwrap(), None);
-        let started = store.create_setup(&call, new_setup("acme", &client())).await.unwrap();
-        assert_eq!(store.find_setup(&started.setup_id).await.unwrap().as_ref(), Some(&started));
+        let started = store
+            .create_setup(&call, new_setup("acme", &client()))
+            .await
+            .unwrap();
+        assert_eq!(
+            store.find_setup(&started.setup_id).await.unwrap().as_ref(),
+            Some(&started)
+        );
         assert_eq!(started.expires_at, store.now().plus(LIFE));
         assert_eq!((started.client_version, started.scopes.len()), (7, 2));
 
-        assert_eq!(store.replay_setup(&call).await.unwrap().as_ref(), Some(&started), "{database:?}");
-        let again = store.create_setup(&call, new_setup("other", &client())).await.unwrap();
+        assert_eq!(
+            store.replay_setup(&call).await.unwrap().as_ref(),
+            Some(&started),
+            "{database:?}"
+        );
+        let again = store
+            .create_setup(&call, new_setup("other", &client()))
+            .await
+            .unwrap();
         assert_eq!(again, started);
         let other = Creation {
             content: Zeroizing::new(b"other".to_vec()),
             ..call.clone()
         };
-        assert!(matches!(store.replay_setup(&other).await, Err(Error::RequestIdReused)));
+        assert!(matches!(
+            store.replay_setup(&other).await,
+            Err(Error::RequestIdReused)
+        ));
         clock.advance(Duration::from_secs(601));
-        assert!(matches!(store.replay_setup(&call).await, Err(Error::RequestIdReused)));
+        assert!(matches!(
+            store.replay_setup(&call).await,
+            Err(Error::RequestIdReused)
+        ));
         assert_eq!(events(&store, "setup.start").await.len(), 1, "{database:?}");
         let unknown = SetupId::generate(&*store.clock, &SystemRandom);
         assert_eq!(store.find_setup(&unknown).await.unwrap(), None);
@@ -225,11 +268,23 @@ async fn an_approval_makes_a_pending_grant_and_a_code_for_a_minute() {
         assert_eq!(found.as_ref(), Some(&grant), "{database:?}");
         assert_eq!(grant.state, StoredState::Pending);
         assert_eq!(grant.redeem_until, store.now().plus(CODE_LIFE));
-        assert_eq!((grant.expires_at, grant.activated_at, grant.ended_at), (Some(end), None, None));
+        assert_eq!(
+            (grant.expires_at, grant.activated_at, grant.ended_at),
+            (Some(end), None, None)
+        );
         assert_eq!(grant.scopes, [setup.scopes[0].name.clone()]);
         assert_eq!((&grant.granted_by, &grant.purpose), (&by, &setup.purpose));
-        assert_eq!(store.find_grant(&tenant("other"), &grant.grant_id).await.unwrap(), None);
-        assert_eq!(store.find_current_grant(&setup.tenant_id, &setup.client_id).await.unwrap(), None);
+        assert_eq!(
+            store.find_grant(&tenant("other"), &grant.grant_id).await.unwrap(),
+            None
+        );
+        assert_eq!(
+            store
+                .find_current_grant(&setup.tenant_id, &setup.client_id)
+                .await
+                .unwrap(),
+            None
+        );
 
         let row = entity::code::Entity::find_by_id(code.digest().to_vec())
             .one(store.db.read())
@@ -238,13 +293,22 @@ async fn an_approval_makes_a_pending_grant_and_a_code_for_a_minute() {
             .unwrap();
         assert_eq!(row.grant_id, grant.grant_id.as_str());
         assert_eq!(row.expires_at, grant.redeem_until.as_millis());
-        assert_eq!((row.redirect_uri, row.code_challenge), (setup.redirect_uri.clone(), setup.code_challenge.clone()));
+        assert_eq!(
+            (row.redirect_uri, row.code_challenge),
+            (setup.redirect_uri.clone(), setup.code_challenge.clone())
+        );
         assert_eq!((row.resource, row.used_at), (setup.resource.clone(), None));
 
         let event = events(&store, "consent.approve").await.remove(0);
-        assert_eq!((event.actor.kind, event.actor.id.as_str()), (ActorKind::TenantAdmin, by.as_str()));
+        assert_eq!(
+            (event.actor.kind, event.actor.id.as_str()),
+            (ActorKind::TenantAdmin, by.as_str())
+        );
         assert_eq!(event.subject.as_deref(), Some(grant.grant_id.as_str()));
-        assert_eq!((event.detail["scopes"].as_str(), event.detail["workload"].as_str()), ("contacts.read", "pages"));
+        assert_eq!(
+            (event.detail["scopes"].as_str(), event.detail["workload"].as_str()),
+            ("contacts.read", "pages")
+        );
         let decided = store.find_setup(&setup.setup_id).await.unwrap().unwrap();
         assert_eq!(decided.state_at(store.now()), SetupState::Approved);
         assert_eq!(decided.decided_at, Some(store.now()));
@@ -265,7 +329,9 @@ async fn of_racing_decisions_one_is_made() {
             racers.push(tokio::spawn(async move {
                 let by = user();
                 if racer % 2 == 0 {
-                    let approved = store.approve_setup(&admin(&by), approval(&setup, &by, None)).await;
+                    let approved = store
+                        .approve_setup(&admin(&by), approval(&setup, &by, None))
+                        .await;
                     approved.map(|_| Decision::Approved)
                 } else {
                     let denied = store.deny_setup(&admin(&by), &setup, "pages").await;
@@ -287,10 +353,14 @@ async fn of_racing_decisions_one_is_made() {
         let [decision] = made[..] else {
             panic!("{database:?}: {made:?}");
         };
-        assert_eq!(store.find_setup(&setup.setup_id).await.unwrap().unwrap().decision, Some(decision));
+        assert_eq!(
+            store.find_setup(&setup.setup_id).await.unwrap().unwrap().decision,
+            Some(decision)
+        );
         let grants = Entity::find().count(store.db.read()).await.unwrap();
         assert_eq!(grants, u64::from(decision == Decision::Approved), "{database:?}");
-        let decisions = events(&store, "consent.approve").await.len() + events(&store, "consent.deny").await.len();
+        let decisions =
+            events(&store, "consent.approve").await.len() + events(&store, "consent.deny").await.len();
         assert_eq!(decisions, 1, "{database:?}");
     }
 }
@@ -305,10 +375,18 @@ async fn an_expired_setup_can_not_be_decided() {
             .unwrap();
         clock.advance(LIFE);
         let by = user();
-        let approved = store.approve_setup(&admin(&by), approval(&setup, &by, None)).await;
-        assert!(matches!(approved, Err(Error::WrongState { state: "EXPIRED", .. })), "{database:?}");
+        let approved = store
+            .approve_setup(&admin(&by), approval(&setup, &by, None))
+            .await;
+        assert!(
+            matches!(approved, Err(Error::WrongState { state: "EXPIRED", .. })),
+            "{database:?}"
+        );
         let denied = store.deny_setup(&admin(&by), &setup, "pages").await;
-        assert!(matches!(denied, Err(Error::WrongState { state: "EXPIRED", .. })), "{database:?}");
+        assert!(
+            matches!(denied, Err(Error::WrongState { state: "EXPIRED", .. })),
+            "{database:?}"
+        );
         assert!(events(&store, "consent.approve").await.is_empty());
     }
 }
@@ -330,9 +408,16 @@ async fn a_session_is_open_while_it_is_used_until_it_is_ended() {
         let (token, opened_at) = store.open_admin_session(&by, new.clone()).await.unwrap();
         let digest = token.digest();
         let found = store.find_admin_session(&digest).await.unwrap().unwrap();
-        assert_eq!((&found.tenant_id, &found.user_id), (&new.tenant_id, &new.user_id), "{database:?}");
+        assert_eq!(
+            (&found.tenant_id, &found.user_id),
+            (&new.tenant_id, &new.user_id),
+            "{database:?}"
+        );
         assert_eq!((&found.setup_id, &found.position), (&new.setup_id, &new.position));
-        assert_eq!((found.workload.as_str(), found.signed_in_at), (by.actor.id.as_str(), opened_at));
+        assert_eq!(
+            (found.workload.as_str(), found.signed_in_at),
+            (by.actor.id.as_str(), opened_at)
+        );
 
         for _ in 0..4 {
             clock.advance(IDLE - Duration::from_millis(1));
@@ -345,14 +430,29 @@ async fn a_session_is_open_while_it_is_used_until_it_is_ended() {
 
         let (token, _) = store.open_admin_session(&by, new.clone()).await.unwrap();
         clock.advance(IDLE);
-        assert!(!store.touch_admin_session(&token.digest()).await.unwrap(), "{database:?}");
+        assert!(
+            !store.touch_admin_session(&token.digest()).await.unwrap(),
+            "{database:?}"
+        );
 
         let (token, _) = store.open_admin_session(&by, new).await.unwrap();
         let digest = token.digest();
-        store.end_admin_session(&workload(), &digest, EndReason::SignedOut).await.unwrap();
-        assert!(store.touch_admin_session(&digest).await.unwrap(), "another workload's call has no effect");
-        store.end_admin_session(&by, &digest, EndReason::SignedOut).await.unwrap();
-        store.end_admin_session(&by, &digest, EndReason::SignedOut).await.unwrap();
+        store
+            .end_admin_session(&workload(), &digest, EndReason::SignedOut)
+            .await
+            .unwrap();
+        assert!(
+            store.touch_admin_session(&digest).await.unwrap(),
+            "another workload's call has no effect"
+        );
+        store
+            .end_admin_session(&by, &digest, EndReason::SignedOut)
+            .await
+            .unwrap();
+        store
+            .end_admin_session(&by, &digest, EndReason::SignedOut)
+            .await
+            .unwrap();
         assert!(!store.touch_admin_session(&digest).await.unwrap(), "{database:?}");
         assert_eq!(events(&store, "admin_session.end").await.len(), 1, "{database:?}");
         assert_eq!(events(&store, "admin_session.open").await.len(), 3);
@@ -388,14 +488,25 @@ async fn a_revocation_ends_the_grant_its_families_and_its_access_tokens() {
         }
         let by = admin(&user());
         let tenant_id = &grant.tenant_id;
-        let missing = store.revoke_grant(&by, &tenant("other"), &revoke(&grant), None).await;
+        let missing = store
+            .revoke_grant(&by, &tenant("other"), &revoke(&grant), None)
+            .await;
         assert!(matches!(missing, Err(Error::NotFound("consent"))), "{database:?}");
 
-        let revoked = store.revoke_grant(&by, tenant_id, &revoke(&grant), Some("pages")).await.unwrap();
-        assert_eq!((revoked.state, revoked.ended_at), (StoredState::Revoked, Some(store.now())));
+        let revoked = store
+            .revoke_grant(&by, tenant_id, &revoke(&grant), Some("pages"))
+            .await
+            .unwrap();
+        assert_eq!(
+            (revoked.state, revoked.ended_at),
+            (StoredState::Revoked, Some(store.now()))
+        );
         let position = store.position().await.unwrap();
         clock.advance(Duration::from_secs(5));
-        let again = store.revoke_grant(&by, tenant_id, &revoke(&grant), None).await.unwrap();
+        let again = store
+            .revoke_grant(&by, tenant_id, &revoke(&grant), None)
+            .await
+            .unwrap();
         assert_eq!(again, revoked, "{database:?}");
         assert_eq!(store.position().await.unwrap(), position);
 
@@ -404,7 +515,11 @@ async fn a_revocation_ends_the_grant_its_families_and_its_access_tokens() {
             .all(store.db.read())
             .await
             .unwrap();
-        assert_eq!(families[0].end_reason.as_deref(), Some("grant_ended"), "{database:?}");
+        assert_eq!(
+            families[0].end_reason.as_deref(),
+            Some("grant_ended"),
+            "{database:?}"
+        );
         assert_eq!(families[1].ended_at, None, "{database:?}");
         let rows = revocations(&store).await;
         assert_eq!(rows.len(), 1, "{database:?}");
@@ -412,9 +527,16 @@ async fn a_revocation_ends_the_grant_its_families_and_its_access_tokens() {
         assert_eq!(rows[0].id, grant.grant_id.as_str());
         let changes = change::list_after(store.db.read(), 0, 10).await.unwrap();
         let kinds: Vec<_> = changes.iter().map(|change| change.kind.as_str()).collect();
-        assert_eq!(kinds, [change_kind::GRANT, change_kind::REVOCATION], "{database:?}");
+        assert_eq!(
+            kinds,
+            [change_kind::GRANT, change_kind::REVOCATION],
+            "{database:?}"
+        );
         let event = events(&store, "consent.revoke").await;
-        assert_eq!((event.len(), event[0].detail["reason"].as_str()), (1, "no longer needed"));
+        assert_eq!(
+            (event.len(), event[0].detail["reason"].as_str()),
+            (1, "no longer needed")
+        );
     }
 }
 
@@ -438,7 +560,12 @@ async fn only_a_grant_that_has_not_ended_can_be_revoked() {
             (endless, None),
             (fresh, None),
         ] {
-            match (store.revoke_grant(&by, &grant.tenant_id, &revoke(&grant), None).await, refused) {
+            match (
+                store
+                    .revoke_grant(&by, &grant.tenant_id, &revoke(&grant), None)
+                    .await,
+                refused,
+            ) {
                 (Ok(revoked), None) => assert_eq!(revoked.state, StoredState::Revoked),
                 (Err(Error::WrongState { state, .. }), Some(refused)) => assert_eq!(state, refused),
                 (other, refused) => panic!("{database:?}: {other:?} instead of {refused:?}"),
@@ -454,16 +581,33 @@ async fn another_designated_user_ends_access_tokens_alone() {
         let end = store.now().plus(Duration::from_secs(3600));
         let grant = active(&store, "acme", &client(), Some(end)).await;
         let (by, next) = (admin(&user()), user());
-        let changed = store.change_designated_user(&by, &grant, &next, "pages").await.unwrap();
+        let changed = store
+            .change_designated_user(&by, &grant, &next, "pages")
+            .await
+            .unwrap();
         assert_eq!(changed.designated_user_id, next, "{database:?}");
-        let found = store.find_grant(&grant.tenant_id, &grant.grant_id).await.unwrap().unwrap();
+        let found = store
+            .find_grant(&grant.tenant_id, &grant.grant_id)
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(found, changed);
         let rows = revocations(&store).await;
         let position = store.position().await.unwrap();
-        assert_eq!((rows.len(), rows[0].seq, rows[0].kind.as_str()), (1, position.seq, "grant"));
+        assert_eq!(
+            (rows.len(), rows[0].seq, rows[0].kind.as_str()),
+            (1, position.seq, "grant")
+        );
 
-        let same = store.change_designated_user(&by, &grant, &next, "pages").await.unwrap();
-        assert_eq!((same, store.position().await.unwrap()), (changed, position), "{database:?}");
+        let same = store
+            .change_designated_user(&by, &grant, &next, "pages")
+            .await
+            .unwrap();
+        assert_eq!(
+            (same, store.position().await.unwrap()),
+            (changed, position),
+            "{database:?}"
+        );
         let event = events(&store, "consent.change_designated_user").await;
         assert_eq!(event.len(), 1, "{database:?}");
         assert_eq!(event[0].detail["old_user_id"], grant.designated_user_id.as_str());
@@ -471,10 +615,16 @@ async fn another_designated_user_ends_access_tokens_alone() {
 
         let waiting = pending(&store, "acme", &client(), None).await;
         let refused = store.change_designated_user(&by, &waiting, &next, "pages").await;
-        assert!(matches!(refused, Err(Error::WrongState { state: "PENDING", .. })), "{database:?}");
+        assert!(
+            matches!(refused, Err(Error::WrongState { state: "PENDING", .. })),
+            "{database:?}"
+        );
         clock.set(end);
         let refused = store.change_designated_user(&by, &grant, &user(), "pages").await;
-        assert!(matches!(refused, Err(Error::WrongState { state: "EXPIRED", .. })), "{database:?}");
+        assert!(
+            matches!(refused, Err(Error::WrongState { state: "EXPIRED", .. })),
+            "{database:?}"
+        );
     }
 }
 
@@ -489,7 +639,9 @@ async fn racing_revocation_and_change_leave_the_grant_revoked() {
             racers.push(tokio::spawn(async move {
                 let by = admin(&user());
                 if racer % 2 == 0 {
-                    store.revoke_grant(&by, &grant.tenant_id, &revoke(&grant), None).await
+                    store
+                        .revoke_grant(&by, &grant.tenant_id, &revoke(&grant), None)
+                        .await
                 } else {
                     store.change_designated_user(&by, &grant, &user(), "pages").await
                 }
@@ -501,7 +653,11 @@ async fn racing_revocation_and_change_leave_the_grant_revoked() {
                 Err(other) => panic!("{database:?}: {other:?}"),
             }
         }
-        let found = store.find_grant(&grant.tenant_id, &grant.grant_id).await.unwrap().unwrap();
+        let found = store
+            .find_grant(&grant.tenant_id, &grant.grant_id)
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(found.state, StoredState::Revoked, "{database:?}");
         assert_eq!(events(&store, "consent.revoke").await.len(), 1, "{database:?}");
     }
@@ -520,13 +676,21 @@ async fn a_tenants_grants_are_listed_newest_first() {
         pending(&store, "other", &one, None).await;
         put(&store, &all[2], StoredState::Active).await;
         put(&store, &all[0], StoredState::Revoked).await;
-        let ids = |grants: &[Grant]| grants.iter().map(|grant| grant.grant_id.clone()).collect::<Vec<_>>();
+        let ids = |grants: &[Grant]| {
+            grants
+                .iter()
+                .map(|grant| grant.grant_id.clone())
+                .collect::<Vec<_>>()
+        };
         let newest_first: Vec<_> = ids(&all).into_iter().rev().collect();
 
         let acme = tenant("acme");
         let (mut seen, mut token) = (Vec::new(), String::new());
         loop {
-            let grants = store.list_grants(&acme, &Filter::default(), &page(2, &token)).await.unwrap();
+            let grants = store
+                .list_grants(&acme, &Filter::default(), &page(2, &token))
+                .await
+                .unwrap();
             seen.extend(ids(&grants.items));
             token = grants.next_page_token;
             if token.is_empty() {
@@ -547,11 +711,17 @@ async fn a_tenants_grants_are_listed_newest_first() {
                 state,
             };
             let grants = store.list_grants(&acme, &filter, &page(0, "")).await.unwrap();
-            let expected: Vec<_> = expected.into_iter().map(|index: usize| all[index].grant_id.clone()).collect();
+            let expected: Vec<_> = expected
+                .into_iter()
+                .map(|index: usize| all[index].grant_id.clone())
+                .collect();
             assert_eq!(ids(&grants.items), expected, "{database:?} {filter:?}");
         }
         let current = store.find_current_grant(&acme, &one).await.unwrap().unwrap();
         assert_eq!(current.grant_id, all[2].grant_id, "{database:?}");
-        assert_eq!(store.find_current_grant(&tenant("other"), &one).await.unwrap(), None);
+        assert_eq!(
+            store.find_current_grant(&tenant("other"), &one).await.unwrap(),
+            None
+        );
     }
 }

@@ -10,7 +10,8 @@ use accord::{
     },
 };
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, sea_query::Expr,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter,
+    sea_query::Expr,
 };
 
 use super::{
@@ -25,7 +26,11 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn find_family(&self, tenant_id: &TenantId, family_id: &FamilyId) -> Result<Option<Family>, Error> {
+    pub async fn find_family(
+        &self,
+        tenant_id: &TenantId,
+        family_id: &FamilyId,
+    ) -> Result<Option<Family>, Error> {
         let row = Entity::find_by_id((tenant_id.to_string(), family_id.to_string()))
             .one(self.db.read())
             .await

@@ -11,8 +11,8 @@ use accord::{
     },
 };
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, sea_query::Expr,
+    ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, QueryFilter,
+    QueryOrder, QuerySelect, sea_query::Expr,
 };
 
 use super::{
@@ -114,7 +114,9 @@ impl Store {
             .exec(&tx)
             .await
             .map_err(StoreError::from)?;
-        let grant = find(&tx, tenant_id, grant_id).await?.ok_or(Error::NotFound("consent"))?;
+        let grant = find(&tx, tenant_id, grant_id)
+            .await?
+            .ok_or(Error::NotFound("consent"))?;
         if ended.rows_affected == 0 {
             return match grant.state_at(now, true) {
                 State::Revoked => Ok(grant),
@@ -151,7 +153,9 @@ impl Store {
         let (tenant_id, grant_id) = (&grant.tenant_id, &grant.grant_id);
         let tx = self.db.write().await?;
         let now = self.now();
-        let before = find_locked(&tx, tenant_id, grant_id).await?.ok_or(Error::NotFound("consent"))?;
+        let before = find_locked(&tx, tenant_id, grant_id)
+            .await?
+            .ok_or(Error::NotFound("consent"))?;
         match before.state_at(now, true) {
             State::Active if before.designated_user_id == *user_id => return Ok(before),
             State::Active => {}
@@ -187,7 +191,12 @@ impl Store {
 
     /// Publishes that a grant changed and that its access tokens issued so far have ended: the last
     /// thing of a transaction.
-    async fn end_access_tokens(&self, tx: &DatabaseTransaction, grant: &Grant, now: UnixMillis) -> Result<(), StoreError> {
+    async fn end_access_tokens(
+        &self,
+        tx: &DatabaseTransaction,
+        grant: &Grant,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
         let change = |kind| Change {
             kind,
             id: grant.grant_id.to_string(),
@@ -229,7 +238,11 @@ async fn find_locked(
     row.map(grant).transpose()
 }
 
-async fn find(conn: &impl ConnectionTrait, tenant_id: &TenantId, grant_id: &GrantId) -> Result<Option<Grant>, Error> {
+async fn find(
+    conn: &impl ConnectionTrait,
+    tenant_id: &TenantId,
+    grant_id: &GrantId,
+) -> Result<Option<Grant>, Error> {
     let row = Entity::find_by_id((tenant_id.to_string(), grant_id.to_string()))
         .one(conn)
         .await

@@ -10,8 +10,8 @@ use accord::{
     },
 };
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, EntityTrait, QueryFilter,
-    QueryOrder,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, EntityTrait,
+    QueryFilter, QueryOrder,
 };
 
 use super::{
@@ -72,7 +72,10 @@ pub(super) fn change(kind: RevocationKind, id: &str, tenant_id: Option<&TenantId
 }
 
 /// Writes a revocation at the position that its change got.
-pub(super) async fn insert(tx: &DatabaseTransaction, revocation: NewRevocation<'_>) -> Result<(), StoreError> {
+pub(super) async fn insert(
+    tx: &DatabaseTransaction,
+    revocation: NewRevocation<'_>,
+) -> Result<(), StoreError> {
     let row = ActiveModel {
         seq: Set(revocation.seq),
         kind: Set(revocation.kind.name().to_owned()),
@@ -92,7 +95,11 @@ impl Store {
     /// [`Error::Store`].
     pub async fn last_revocation(&self, of: &[(RevocationKind, &str)]) -> Result<Option<i64>, Error> {
         let any = of.iter().fold(Condition::any(), |any, (kind, id)| {
-            any.add(Condition::all().add(Column::Kind.eq(kind.name())).add(Column::Id.eq(*id)))
+            any.add(
+                Condition::all()
+                    .add(Column::Kind.eq(kind.name()))
+                    .add(Column::Id.eq(*id)),
+            )
         });
         let last = Entity::find()
             .filter(any)
@@ -116,12 +123,18 @@ impl Store {
         ends: UnixMillis,
         event: Event,
     ) -> Result<(), Error> {
-        if self.last_revocation(&[(RevocationKind::Jti, jti)]).await?.is_some() {
+        if self
+            .last_revocation(&[(RevocationKind::Jti, jti)])
+            .await?
+            .is_some()
+        {
             return Ok(());
         }
         let tx = self.db.write().await?;
         self.audit(&tx, origin, event).await?;
-        let seq = self.bump(&tx, &[change(RevocationKind::Jti, jti, Some(tenant_id))]).await?;
+        let seq = self
+            .bump(&tx, &[change(RevocationKind::Jti, jti, Some(tenant_id))])
+            .await?;
         let new = NewRevocation {
             seq,
             kind: RevocationKind::Jti,
@@ -144,7 +157,10 @@ impl Store {
         use super::entity::{admin_session, code, family, setup};
         let tx = self.db.write().await?;
         let deletions = [
-            Entity::delete_many().filter(Column::ExpiresAt.lte(soon.as_millis())).exec(&tx).await,
+            Entity::delete_many()
+                .filter(Column::ExpiresAt.lte(soon.as_millis()))
+                .exec(&tx)
+                .await,
             code::Entity::delete_many()
                 .filter(code::Column::ExpiresAt.lte(late.as_millis()))
                 .exec(&tx)

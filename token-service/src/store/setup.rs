@@ -11,8 +11,8 @@ use accord::{
     },
 };
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter,
-    sea_query::Expr,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
+    QueryFilter, sea_query::Expr,
 };
 use serde::{Deserialize, Serialize};
 
@@ -231,7 +231,9 @@ async fn decide(
     if decided.rows_affected == 1 {
         return Ok(());
     }
-    let found = find(tx, setup.setup_id.as_str()).await?.ok_or(Error::NotFound("setup"))?;
+    let found = find(tx, setup.setup_id.as_str())
+        .await?
+        .ok_or(Error::NotFound("setup"))?;
     found.require_pending(now)?;
     Err(corrupt("setups"))
 }
@@ -241,7 +243,10 @@ async fn replayed(conn: &impl ConnectionTrait, setup_id: &str) -> Result<Setup, 
 }
 
 async fn find(conn: &impl ConnectionTrait, setup_id: &str) -> Result<Option<Setup>, Error> {
-    let row = Entity::find_by_id(setup_id).one(conn).await.map_err(StoreError::from)?;
+    let row = Entity::find_by_id(setup_id)
+        .one(conn)
+        .await
+        .map_err(StoreError::from)?;
     row.map(setup).transpose()
 }
 

@@ -13,8 +13,8 @@ use accord::{
     },
 };
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, EntityTrait,
-    QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction,
+    EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
 use zeroize::Zeroizing;
 
@@ -50,7 +50,9 @@ impl Store {
                         },
                         request_id: String::new(),
                     };
-                    let event = Event::new("signing_key.create").subject(&kid).detail("state", state.name());
+                    let event = Event::new("signing_key.create")
+                        .subject(&kid)
+                        .detail("state", state.name());
                     self.audit(&tx, &origin, event).await?;
                     self.bump(&tx, &[changed(&kid)]).await?;
                     commit(tx).await?;
@@ -119,9 +121,11 @@ impl Store {
         if let Some((created_at, kid)) = page.after().and_then(|after| after.split_once(' ')) {
             let created_at: i64 = created_at.parse().unwrap_or_default();
             query = query.filter(
-                Condition::any()
-                    .add(Column::CreatedAt.lt(created_at))
-                    .add(Condition::all().add(Column::CreatedAt.eq(created_at)).add(Column::Kid.lt(kid))),
+                Condition::any().add(Column::CreatedAt.lt(created_at)).add(
+                    Condition::all()
+                        .add(Column::CreatedAt.eq(created_at))
+                        .add(Column::Kid.lt(kid)),
+                ),
             );
         }
         let rows = query.all(self.db.read()).await.map_err(StoreError::from)?;
@@ -136,7 +140,9 @@ impl Store {
     pub async fn rotate_signing_key(&self, creation: &Creation) -> Result<SigningKey, Error> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
-            Outcome::Replay { resource_id, .. } => return find(&tx, &resource_id).await?.ok_or(corrupt("idempotency")),
+            Outcome::Replay { resource_id, .. } => {
+                return find(&tx, &resource_id).await?.ok_or(corrupt("idempotency"));
+            }
             Outcome::New(reservation) => reservation,
         };
         let now = self.now();
@@ -152,7 +158,8 @@ impl Store {
             .subject(&promoted)
             .detail("retired", active.kid.as_str());
         self.audit(&tx, &creation.origin, event).await?;
-        self.bump(&tx, &[changed(&active.kid), changed(&promoted)]).await?;
+        self.bump(&tx, &[changed(&active.kid), changed(&promoted)])
+            .await?;
         let key = find(&tx, &promoted).await?.ok_or(corrupt("signing_keys"))?;
         commit(tx).await?;
         Ok(key)
@@ -162,7 +169,12 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn revoke_signing_key(&self, origin: &Origin, kid: &str, reason: &str) -> Result<SigningKey, Error> {
+    pub async fn revoke_signing_key(
+        &self,
+        origin: &Origin,
+        kid: &str,
+        reason: &str,
+    ) -> Result<SigningKey, Error> {
         let tx = self.db.write().await?;
         let now = self.now();
         let row = Entity::find_by_id(kid)
@@ -186,7 +198,9 @@ impl Store {
             }
             State::Retired | State::Revoked => {}
         }
-        let event = Event::new("signing_key.revoke").subject(kid).detail("reason", reason);
+        let event = Event::new("signing_key.revoke")
+            .subject(kid)
+            .detail("reason", reason);
         self.audit(&tx, origin, event).await?;
         let changes = [changed(kid), revocation::change(RevocationKind::Kid, kid, None)];
         let seq = self.bump(&tx, &changes).await?;
@@ -258,11 +272,17 @@ async fn step(
 }
 
 async fn in_state(conn: &impl ConnectionTrait, state: State) -> Result<Option<Model>, StoreError> {
-    Ok(Entity::find().filter(Column::State.eq(state.name())).one(conn).await?)
+    Ok(Entity::find()
+        .filter(Column::State.eq(state.name()))
+        .one(conn)
+        .await?)
 }
 
 async fn find(conn: &impl ConnectionTrait, kid: &str) -> Result<Option<SigningKey>, Error> {
-    let row = Entity::find_by_id(kid).one(conn).await.map_err(StoreError::from)?;
+    let row = Entity::find_by_id(kid)
+        .one(conn)
+        .await
+        .map_err(StoreError::from)?;
     row.map(signing_key).transpose()
 }
 

@@ -85,7 +85,15 @@ async fn user(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         )
         .await?;
     manager
-        .create_index(Index::create().name("users_by_name").table("users").col("tenant_id").col("name_hash").unique().to_owned())
+        .create_index(
+            Index::create()
+                .name("users_by_name")
+                .table("users")
+                .col("tenant_id")
+                .col("name_hash")
+                .unique()
+                .to_owned(),
+        )
         .await?;
     Ok(())
 }
@@ -107,7 +115,14 @@ async fn enrolment(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         )
         .await?;
     manager
-        .create_index(Index::create().name("enrolments_by_user").table("enrolments").col("tenant_id").col("user_id").to_owned())
+        .create_index(
+            Index::create()
+                .name("enrolments_by_user")
+                .table("enrolments")
+                .col("tenant_id")
+                .col("user_id")
+                .to_owned(),
+        )
         .await?;
     Ok(())
 }
@@ -160,7 +175,14 @@ async fn client(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         )
         .await?;
     manager
-        .create_index(Index::create().name("clients_by_request").table("clients").col("integration_request_id").unique().to_owned())
+        .create_index(
+            Index::create()
+                .name("clients_by_request")
+                .table("clients")
+                .col("integration_request_id")
+                .unique()
+                .to_owned(),
+        )
         .await?;
     Ok(())
 }
@@ -177,7 +199,13 @@ async fn client_tenant(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         )
         .await?;
     manager
-        .create_index(Index::create().name("client_tenants_by_client").table("client_tenants").col("client_id").to_owned())
+        .create_index(
+            Index::create()
+                .name("client_tenants_by_client")
+                .table("client_tenants")
+                .col("client_id")
+                .to_owned(),
+        )
         .await?;
     Ok(())
 }
@@ -202,7 +230,14 @@ async fn client_secret(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         )
         .await?;
     manager
-        .create_index(Index::create().name("client_secrets_by_client").table("client_secrets").col("client_id").col("secret_id").to_owned())
+        .create_index(
+            Index::create()
+                .name("client_secrets_by_client")
+                .table("client_secrets")
+                .col("client_id")
+                .col("secret_id")
+                .to_owned(),
+        )
         .await?;
     Ok(())
 }
@@ -227,10 +262,23 @@ async fn delivery(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         )
         .await?;
     manager
-        .create_index(Index::create().name("deliveries_by_claim").table("deliveries").col("claim_hash").unique().to_owned())
+        .create_index(
+            Index::create()
+                .name("deliveries_by_claim")
+                .table("deliveries")
+                .col("claim_hash")
+                .unique()
+                .to_owned(),
+        )
         .await?;
     manager
-        .create_index(Index::create().name("deliveries_by_client").table("deliveries").col("client_id").to_owned())
+        .create_index(
+            Index::create()
+                .name("deliveries_by_client")
+                .table("deliveries")
+                .col("client_id")
+                .to_owned(),
+        )
         .await?;
     Ok(())
 }
@@ -251,12 +299,21 @@ async fn operator(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         )
         .await?;
     manager
-        .create_index(Index::create().name("operators_by_token").table("operators").col("token_hash").unique().to_owned())
+        .create_index(
+            Index::create()
+                .name("operators_by_token")
+                .table("operators")
+                .col("token_hash")
+                .unique()
+                .to_owned(),
+        )
         .await?;
     // sea-query writes no partial indexes for both databases; this statement is the same on both.
     manager
         .get_connection()
-        .execute_unprepared("CREATE UNIQUE INDEX operators_by_live_name ON operators (name) WHERE revoked_at is null")
+        .execute_unprepared(
+            "CREATE UNIQUE INDEX operators_by_live_name ON operators (name) WHERE revoked_at is null",
+        )
         .await?;
     Ok(())
 }
@@ -277,12 +334,21 @@ async fn workload(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         )
         .await?;
     manager
-        .create_index(Index::create().name("workloads_by_token").table("workloads").col("token_hash").unique().to_owned())
+        .create_index(
+            Index::create()
+                .name("workloads_by_token")
+                .table("workloads")
+                .col("token_hash")
+                .unique()
+                .to_owned(),
+        )
         .await?;
     // sea-query writes no partial indexes for both databases; this statement is the same on both.
     manager
         .get_connection()
-        .execute_unprepared("CREATE UNIQUE INDEX workloads_by_live_name ON workloads (name) WHERE revoked_at is null")
+        .execute_unprepared(
+            "CREATE UNIQUE INDEX workloads_by_live_name ON workloads (name) WHERE revoked_at is null",
+        )
         .await?;
     Ok(())
 }

@@ -48,7 +48,13 @@ async fn setup(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         )
         .await?;
     manager
-        .create_index(Index::create().name("setups_by_expiry").table("setups").col("expires_at").to_owned())
+        .create_index(
+            Index::create()
+                .name("setups_by_expiry")
+                .table("setups")
+                .col("expires_at")
+                .to_owned(),
+        )
         .await?;
     Ok(())
 }
@@ -73,7 +79,13 @@ async fn admin_session(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         )
         .await?;
     manager
-        .create_index(Index::create().name("admin_sessions_by_sign_in").table("admin_sessions").col("signed_in_at").to_owned())
+        .create_index(
+            Index::create()
+                .name("admin_sessions_by_sign_in")
+                .table("admin_sessions")
+                .col("signed_in_at")
+                .to_owned(),
+        )
         .await?;
     Ok(())
 }
@@ -104,10 +116,20 @@ async fn grant(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     // sea-query writes no partial indexes for both databases; this statement is the same on both.
     manager
         .get_connection()
-        .execute_unprepared("CREATE UNIQUE INDEX grants_active ON grants (tenant_id, client_id) WHERE state = 'active'")
+        .execute_unprepared(
+            "CREATE UNIQUE INDEX grants_active ON grants (tenant_id, client_id) WHERE state = 'active'",
+        )
         .await?;
     manager
-        .create_index(Index::create().name("grants_by_client").table("grants").col("tenant_id").col("client_id").col("grant_id").to_owned())
+        .create_index(
+            Index::create()
+                .name("grants_by_client")
+                .table("grants")
+                .col("tenant_id")
+                .col("client_id")
+                .col("grant_id")
+                .to_owned(),
+        )
         .await?;
     Ok(())
 }
@@ -132,7 +154,13 @@ async fn code(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         )
         .await?;
     manager
-        .create_index(Index::create().name("codes_by_expiry").table("codes").col("expires_at").to_owned())
+        .create_index(
+            Index::create()
+                .name("codes_by_expiry")
+                .table("codes")
+                .col("expires_at")
+                .to_owned(),
+        )
         .await?;
     Ok(())
 }
@@ -160,7 +188,14 @@ async fn family(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         )
         .await?;
     manager
-        .create_index(Index::create().name("families_by_grant").table("families").col("tenant_id").col("grant_id").to_owned())
+        .create_index(
+            Index::create()
+                .name("families_by_grant")
+                .table("families")
+                .col("tenant_id")
+                .col("grant_id")
+                .to_owned(),
+        )
         .await?;
     Ok(())
 }
@@ -181,10 +216,23 @@ async fn revocation(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         )
         .await?;
     manager
-        .create_index(Index::create().name("revocations_by_id").table("revocations").col("kind").col("id").to_owned())
+        .create_index(
+            Index::create()
+                .name("revocations_by_id")
+                .table("revocations")
+                .col("kind")
+                .col("id")
+                .to_owned(),
+        )
         .await?;
     manager
-        .create_index(Index::create().name("revocations_by_expiry").table("revocations").col("expires_at").to_owned())
+        .create_index(
+            Index::create()
+                .name("revocations_by_expiry")
+                .table("revocations")
+                .col("expires_at")
+                .to_owned(),
+        )
         .await?;
     Ok(())
 }
