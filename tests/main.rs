@@ -10,10 +10,14 @@
     missing_docs
 )]
 
+mod consents;
 mod contract;
 mod demo;
 mod dev;
 mod harness;
 mod leaks;
+mod permissions;
 mod processes;
 mod readme;
+mod setups;
+mod tokens;

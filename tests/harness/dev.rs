@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use accord::{clock::SystemClock, random::SystemRandom};
+use accord::{clock::{ManualClock, SystemClock}, random::SystemRandom};
 use accord_cli::dev::{Dev, DevArgs};
 use tempfile::TempDir;
 
@@ -22,6 +22,15 @@ pub async fn start() -> (TempDir, Dev) {
     let directory = tempfile::tempdir().unwrap();
     let dev = start_in(&directory.path().join("accord-data")).await;
     (directory, dev)
+}
+
+/// Starts an environment whose time the test moves.
+pub async fn start_with_clock() -> (TempDir, Dev, Arc<ManualClock>) {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = accord::testing::test_clock();
+    let args = args(&directory.path().join("accord-data"));
+    let dev = Dev::start(&args, clock.clone(), Arc::new(SystemRandom)).await.unwrap();
+    (directory, dev, clock)
 }
 
 /// Starts an environment in `data_dir`.

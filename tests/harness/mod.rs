@@ -2,6 +2,7 @@
 
 pub mod dev;
 pub mod grpcurl;
+pub mod partner;
 pub mod process;
 pub mod services;
 
