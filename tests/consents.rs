@@ -1,1 +1,181 @@
+//! Looking after consents: who sees them, who ends them, and who changes the designated user.
 
+use std::time::Duration;
+
+use accord::{
+    registry::v1::{self as reg, tenant_service_client::TenantServiceClient},
+    status::ErrorReason,
+    token::v1::{self as tok, consent_service_client::ConsentServiceClient},
+};
+use tonic::Code;
+
+use crate::harness::{
+    dev,
+    partner::{World, assert_refused, metadata, own_grant, refresh_grant, violations},
+};
+
+const NOT_FOUND: (Code, ErrorReason) = (Code::NotFound, ErrorReason::NotFound);
+const PERMISSION_DENIED: (Code, ErrorReason) = (Code::PermissionDenied, ErrorReason::PermissionDenied);
+
+#[track_caller]
+fn refused<T>(result: Result<T, tonic::Status>, (code, reason): (Code, ErrorReason)) {
+    assert_refused(result, code, reason);
+}
+
+fn get(world: &World, grant_id: &str, admin_session: &str) -> tok::GetConsentRequest {
+    tok::GetConsentRequest {
+        tenant_id: world.target.tenant_id.clone(),
+        grant_id: grant_id.into(),
+        admin_session: admin_session.into(),
+    }
+}
+
+fn change(world: &World, grant_id: &str, admin_session: &str, name: &str) -> tok::ChangeDesignatedUserRequest {
+    tok::ChangeDesignatedUserRequest {
+        tenant_id: world.target.tenant_id.clone(),
+        grant_id: grant_id.into(),
+        admin_session: admin_session.into(),
+        designated_account_name: name.into(),
+    }
+}
+
+fn revoke(world: &World, grant_id: &str, admin_session: &str, reason: &str) -> tok::RevokeConsentRequest {
+    tok::RevokeConsentRequest {
+        tenant_id: world.target.tenant_id.clone(),
+        grant_id: grant_id.into(),
+        admin_session: admin_session.into(),
+        reason: reason.into(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consent_is_seen_with_its_present_state() {
+    let (_directory, dev, clock) = dev::start_with_clock().await;
+    let world = World::new(&dev.file);
+    let (partner, other) = (world.partner().await, world.partner().await);
+    let tokens = world.first_tokens(&partner).await;
+    clock.advance(Duration::from_millis(1));
+    let pending = world.approve(&other).await;
+    let session = world.sign_in("").await;
+
+    let consent = world.consents().get_consent(get(&world, &tokens.grant_id, &session)).await.unwrap();
+    let consent = consent.into_inner().consent.unwrap();
+    assert_eq!(consent.state(), tok::ConsentState::Active);
+    assert_eq!(consent.designated_user_label, "API user 1");
+    assert!(consent.granted_by_user_id.starts_with("usr_") && consent.activate_time.is_some());
+
+    let list = |state: tok::ConsentState| tok::ListConsentsRequest {
+        tenant_id: world.target.tenant_id.clone(),
+        admin_session: session.clone(),
+        state: state.into(),
+        ..Default::default()
+    };
+    let ids = async |state| {
+        let listed = world.consents().list_consents(list(state)).await.unwrap().into_inner();
+        listed.consents.into_iter().map(|consent| consent.grant_id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(tok::ConsentState::Unspecified).await, [pending.grant_id.clone(), tokens.grant_id.clone()]);
+    assert_eq!(ids(tok::ConsentState::Pending).await, [pending.grant_id.clone()]);
+    let request = reg::SuspendClientRequest {
+        client_id: partner.client_id.clone(),
+    };
+    world.clients().suspend_client(request).await.unwrap();
+    assert_eq!(ids(tok::ConsentState::Suspended).await, [tokens.grant_id.clone()]);
+    assert!(ids(tok::ConsentState::Active).await.is_empty());
+
+    let mut bad = list(tok::ConsentState::Unspecified);
+    (bad.page_size, bad.page_token, bad.client_id) = (-1, "x".into(), "cli_x".into());
+    bad.state = 99;
+    let mut fields = violations(world.consents().list_consents(bad).await);
+    fields.sort();
+    assert_eq!(fields.first().map(String::as_str), Some("client_id"));
+    assert!(fields.contains(&"page_size".to_owned()) && fields.contains(&"state".to_owned()), "{fields:?}");
+
+    // Another tenant's things are not there, not even for an admin.
+    let mut tenants = TenantServiceClient::new(world.operator.clone());
+    let request = reg::CreateTenantRequest {
+        tenant_id: "other-firm".into(),
+        display_name: "Other".into(),
+        cloud_api_url: "https://api.other.example".into(),
+        ..Default::default()
+    };
+    tenants.create_tenant(request).await.unwrap();
+    let mut elsewhere = get(&world, &tokens.grant_id, &session);
+    elsewhere.tenant_id = "other-firm".into();
+    refused(world.consents().get_consent(elsewhere).await, NOT_FOUND);
+    let unknown = get(&world, "grt_01k9zzzzzzzzzzzzzzzzzzzzzz", &session);
+    refused(world.consents().get_consent(unknown).await, NOT_FOUND);
+    dev.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_read_and_revoke_with_a_reason_and_nothing_else() {
+    let (_directory, dev) = dev::start().await;
+    let world = World::new(&dev.file);
+    let partner = world.partner().await;
+    let tokens = world.first_tokens(&partner).await;
+    let session = world.sign_in("").await;
+    let mut operators = ConsentServiceClient::new(world.token_operator.clone());
+    assert!(operators.get_consent(get(&world, &tokens.grant_id, "")).await.is_ok());
+    refused(operators.get_consent(get(&world, &tokens.grant_id, &session)).await, PERMISSION_DENIED);
+    let request = change(&world, &tokens.grant_id, &session, "x@y.example");
+    refused(operators.change_designated_user(request).await, PERMISSION_DENIED);
+    // A workload's own word is not a Tenant Admin's.
+    let result = world.consents().get_consent(get(&world, &tokens.grant_id, "")).await;
+    refused(result, (Code::Unauthenticated, ErrorReason::AdminSessionInvalid));
+
+    let result = operators.revoke_consent(revoke(&world, &tokens.grant_id, "", "")).await;
+    assert_eq!(violations(result), ["reason"]);
+    assert!(world.active(&tokens.access_token).await);
+    for _ in 0..2 {
+        let request = revoke(&world, &tokens.grant_id, "", "The contract ended.");
+        let revoked = operators.revoke_consent(request).await.unwrap().into_inner().consent.unwrap();
+        assert_eq!(revoked.state(), tok::ConsentState::Revoked);
+    }
+    assert!(!world.active(&tokens.access_token).await && !world.active(&tokens.refresh_token).await);
+    let result = world.issue(&partner, refresh_grant(&tokens.refresh_token)).await;
+    refused(result, (Code::FailedPrecondition, ErrorReason::InvalidGrant));
+    let result = world.issue(&partner, own_grant()).await;
+    refused(result, (Code::PermissionDenied, ErrorReason::ConsentRequired));
+    dev.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changing_the_designated_user_ends_access_tokens_and_keeps_the_family() {
+    let (_directory, dev, clock) = dev::start_with_clock().await;
+    let world = World::new(&dev.file);
+    let partner = world.partner().await;
+    let tokens = world.first_tokens(&partner).await;
+    let successor = world.user("second.user@demo-firm.example").await;
+    let session = world.sign_in("").await;
+    let name = "Second.User@demo-firm.example";
+
+    let stranger = change(&world, &tokens.grant_id, &session, "nobody@nowhere.example");
+    refused(world.consents().change_designated_user(stranger).await, NOT_FOUND);
+    let request = change(&world, &tokens.grant_id, &session, name);
+    let changed = world.consents().change_designated_user(request.clone()).await.unwrap().into_inner();
+    assert_eq!(changed.consent.unwrap().designated_user_id, successor);
+    assert!(!world.active(&tokens.access_token).await && world.active(&tokens.refresh_token).await);
+    let renewed = world.issue(&partner, refresh_grant(&tokens.refresh_token)).await.unwrap();
+    assert_eq!(world.introspect(&renewed.access_token).await.sub, successor);
+    // The same again is no change.
+    world.consents().change_designated_user(request.clone()).await.unwrap();
+    assert!(world.active(&renewed.access_token).await);
+
+    clock.advance(Duration::from_secs(5 * 60 + 1));
+    let result = world.consents().change_designated_user(request).await;
+    refused(result, (Code::PermissionDenied, ErrorReason::SignInTooOld));
+
+    // A Tenant Admin revokes without having to say why; then nothing can be changed any more.
+    let session = world.sign_in("").await;
+    world.consents().revoke_consent(revoke(&world, &tokens.grant_id, &session, "")).await.unwrap();
+    let result = world.consents().change_designated_user(change(&world, &tokens.grant_id, &session, name)).await;
+    assert_eq!(metadata(result, "state"), "REVOKED");
+
+    // A superseded consent can't be revoked.
+    let old = world.first_tokens(&partner).await;
+    world.first_tokens(&partner).await;
+    let result = world.consents().revoke_consent(revoke(&world, &old.grant_id, &session, "")).await;
+    assert_eq!(metadata(result, "state"), "SUPERSEDED");
+    dev.stop().await.unwrap();
+}

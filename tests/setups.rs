@@ -1,1 +1,339 @@
+//! From an authorization request to a decision: what is shown, who may decide, and what is refused.
 
+use std::time::Duration;
+
+use accord::{
+    registry::v1::{self as reg, tenant_service_client::TenantServiceClient},
+    status::ErrorReason,
+    testing,
+    token::v1 as tok,
+};
+use tonic::Code;
+use url::Url;
+
+use crate::harness::{
+    dev,
+    partner::{REDIRECT_URI, World, assert_refused, code_grant, metadata, violations},
+    services::Services,
+};
+
+const SESSION_INVALID: (Code, ErrorReason) = (Code::Unauthenticated, ErrorReason::AdminSessionInvalid);
+const SESSION_MISMATCH: (Code, ErrorReason) = (Code::PermissionDenied, ErrorReason::AdminSessionMismatch);
+const NOT_FOUND: (Code, ErrorReason) = (Code::NotFound, ErrorReason::NotFound);
+const WRONG_STATE: (Code, ErrorReason) = (Code::FailedPrecondition, ErrorReason::WrongState);
+
+#[track_caller]
+fn refused<T>(result: Result<T, tonic::Status>, (code, reason): (Code, ErrorReason)) {
+    assert_refused(result, code, reason);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setup_shows_who_asks_for_what_and_why_and_is_checked_whole() {
+    let (_directory, dev) = dev::start().await;
+    let world = World::new(&dev.file);
+    let partner = world.partner().await;
+    let started = world.start(&partner).await;
+    assert_eq!(started.setup.purpose, "To be tested.");
+    assert_eq!(started.setup.scopes[0].reason, "because of contacts.read");
+    assert!(!started.setup.scopes[0].description.is_empty());
+    let request = tok::GetSetupRequest {
+        setup_id: started.setup.setup_id.clone(),
+    };
+    let read = world.setups().get_setup(request).await.unwrap().into_inner().setup.unwrap();
+    assert_eq!(read, started.setup);
+
+    let bad = tok::StartSetupRequest {
+        request_id: "not-a-uuid".into(),
+        tenant_id: "Bad Tenant".into(),
+        client_id: "cli_x".into(),
+        redirect_uri: String::new(),
+        scopes: vec!["a b".into()],
+        state: "<script>\u{7}".into(),
+        code_challenge: "short".into(),
+        resource: String::new(),
+    };
+    let mut fields = violations(world.setups().start_setup(bad).await);
+    fields.sort();
+    let expected =
+        ["client_id", "code_challenge", "redirect_uri", "request_id", "scopes[0]", "state", "tenant_id"];
+    assert_eq!(fields, expected);
+
+    let verifier = "v".repeat(43);
+    for redirect_uri in [
+        "https://app.example/callback/",
+        "https://app.example/Callback",
+        "https://app.example/callback?x=1",
+        "https://app.example/callback#",
+        "https://app.example@evil.example/callback",
+        "https://app.example./callback",
+        "https://app.example/%63allback",
+        "https://APP.example/callback",
+        "http://app.example/callback",
+    ] {
+        let mut request = world.setup_request(&partner, &verifier);
+        request.redirect_uri = redirect_uri.into();
+        assert_eq!(violations(world.setups().start_setup(request).await), ["redirect_uri"], "{redirect_uri}");
+    }
+    let mut beyond = world.setup_request(&partner, &verifier);
+    beyond.scopes = vec!["documents.read".into()];
+    let result = world.setups().start_setup(beyond).await;
+    refused(result, (Code::InvalidArgument, ErrorReason::InvalidScope));
+    let mut elsewhere = world.setup_request(&partner, &verifier);
+    elsewhere.resource = "https://api.other.example".into();
+    let result = world.setups().start_setup(elsewhere).await;
+    refused(result, (Code::InvalidArgument, ErrorReason::InvalidTarget));
+    for (tenant_id, client_id) in [
+        ("no-such-firm", partner.client_id.as_str()),
+        (world.target.tenant_id.as_str(), "cli_01k9zzzzzzzzzzzzzzzzzzzzzz"),
+    ] {
+        let mut unknown = world.setup_request(&partner, &verifier);
+        (unknown.tenant_id, unknown.client_id) = (tenant_id.into(), client_id.into());
+        refused(world.setups().start_setup(unknown).await, NOT_FOUND);
+    }
+
+    let mut repeated = world.setup_request(&partner, &verifier);
+    repeated.request_id = uuid::Uuid::new_v4().to_string();
+    let first = world.setups().start_setup(repeated.clone()).await.unwrap().into_inner();
+    let second = world.setups().start_setup(repeated.clone()).await.unwrap().into_inner();
+    assert_eq!(first, second);
+    repeated.state = "other".into();
+    let result = world.setups().start_setup(repeated).await;
+    refused(result, (Code::AlreadyExists, ErrorReason::RequestIdReused));
+    dev.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signing_in_fails_with_one_answer() {
+    let (_directory, dev) = dev::start().await;
+    let world = World::new(&dev.file);
+    let good = tok::SignInTenantAdminRequest {
+        tenant_id: world.target.tenant_id.clone(),
+        setup_id: String::new(),
+        account_name: world.target.admin_account_name.clone(),
+        password: world.target.admin_password.clone(),
+    };
+    assert!(world.setups().sign_in_tenant_admin(good.clone()).await.is_ok());
+    let upper = tok::SignInTenantAdminRequest {
+        account_name: good.account_name.to_uppercase(),
+        ..good.clone()
+    };
+    assert!(world.setups().sign_in_tenant_admin(upper).await.is_ok(), "names are compared without case");
+    for (tenant_id, account_name, password) in [
+        (&good.tenant_id, &good.account_name, "wrong-but-long-enough".to_owned()),
+        (&good.tenant_id, &good.account_name, format!("{}\0", good.password)),
+        (&good.tenant_id, &good.account_name, "short".to_owned()),
+        (&good.tenant_id, &world.target.api_user_account_name, good.password.clone()),
+        (&good.tenant_id, &"nobody@nowhere.example".to_owned(), good.password.clone()),
+        (&"no-such-firm".to_owned(), &good.account_name, good.password.clone()),
+    ] {
+        let attempt = tok::SignInTenantAdminRequest {
+            tenant_id: tenant_id.clone(),
+            setup_id: String::new(),
+            account_name: account_name.clone(),
+            password,
+        };
+        let result = world.setups().sign_in_tenant_admin(attempt).await;
+        refused(result, (Code::Unauthenticated, ErrorReason::SignInFailed));
+    }
+    let unknown_setup = tok::SignInTenantAdminRequest {
+        setup_id: "set_01k9zzzzzzzzzzzzzzzzzzzzzz".into(),
+        ..good
+    };
+    refused(world.setups().sign_in_tenant_admin(unknown_setup).await, NOT_FOUND);
+    dev.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_fresh_session_of_this_setup_decides() {
+    let (_directory, dev, clock) = dev::start_with_clock().await;
+    let world = World::new(&dev.file);
+    let partner = world.partner().await;
+    let (one, other) = (world.start(&partner).await.setup.setup_id, world.start(&partner).await.setup.setup_id);
+    let session = world.sign_in(&one).await;
+    let general = world.sign_in("").await;
+
+    refused(world.setups().approve_setup(world.approval(&other, &session)).await, SESSION_MISMATCH);
+    refused(world.setups().approve_setup(world.approval(&one, &general)).await, SESSION_MISMATCH);
+    for bad in ["", "x", &format!("ads_{}", "0".repeat(49))] {
+        let result = world.setups().approve_setup(world.approval(&one, bad)).await;
+        assert!(result.is_err(), "{bad}");
+        assert_ne!(result.unwrap_err().code(), Code::Internal);
+    }
+
+    // A session is its workload's own.
+    let mut callers = reg::operator_service_client::OperatorServiceClient::new(world.operator.clone());
+    let request = reg::CreateWorkloadRequest {
+        name: "another internal service".into(),
+        kind: reg::WorkloadKind::InternalService.into(),
+        ..Default::default()
+    };
+    let created = callers.create_workload(request).await.unwrap().into_inner();
+    let mut thief = world.clone();
+    thief.workload = accord_cli::call::with_token(&world.target.token_grpc, &created.workload_token).unwrap();
+    refused(thief.setups().approve_setup(world.approval(&one, &session)).await, SESSION_INVALID);
+
+    clock.advance(Duration::from_secs(5 * 60 + 1));
+    let result = world.setups().approve_setup(world.approval(&one, &session)).await;
+    refused(result, (Code::PermissionDenied, ErrorReason::SignInTooOld));
+    clock.advance(Duration::from_secs(15 * 60));
+    refused(world.setups().approve_setup(world.approval(&one, &session)).await, SESSION_INVALID);
+
+    // Signing out ends it; again, or with an unknown one, changes nothing.
+    let session = world.sign_in(&one).await;
+    let sign_out = tok::SignOutTenantAdminRequest {
+        admin_session: session.clone(),
+    };
+    for _ in 0..2 {
+        world.setups().sign_out_tenant_admin(sign_out.clone()).await.unwrap();
+    }
+    refused(world.setups().approve_setup(world.approval(&one, &session)).await, SESSION_INVALID);
+
+    // So does the admin's password reset.
+    let session = world.sign_in(&one).await;
+    let find = reg::FindUserRequest {
+        tenant_id: world.target.tenant_id.clone(),
+        user: Some(reg::find_user_request::User::AccountName(world.target.admin_account_name.clone())),
+    };
+    let admin = world.users().find_user(find).await.unwrap().into_inner().user.unwrap();
+    let reset = reg::ResetUserPasswordRequest {
+        tenant_id: world.target.tenant_id.clone(),
+        user_id: admin.user_id,
+        ..Default::default()
+    };
+    let enrolment_token = world.users().reset_user_password(reset).await.unwrap().into_inner().enrolment_token;
+    refused(world.setups().approve_setup(world.approval(&one, &session)).await, SESSION_INVALID);
+    let complete = reg::CompleteEnrolmentRequest {
+        enrolment_token,
+        password: world.target.admin_password.clone(),
+    };
+    world.users().complete_enrolment(complete).await.unwrap();
+
+    // And the tenant's suspension, also when it is over.
+    let session = world.sign_in(&one).await;
+    let mut tenants = TenantServiceClient::new(world.operator.clone());
+    let tenant_id = world.target.tenant_id.clone();
+    tenants.suspend_tenant(reg::SuspendTenantRequest { tenant_id: tenant_id.clone() }).await.unwrap();
+    tenants.reinstate_tenant(reg::ReinstateTenantRequest { tenant_id }).await.unwrap();
+    refused(world.setups().approve_setup(world.approval(&one, &session)).await, SESSION_INVALID);
+    dev.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_grants_what_was_asked_at_most_to_a_user_of_the_tenant() {
+    let (_directory, dev, clock) = dev::start_with_clock().await;
+    let world = World::new(&dev.file);
+    let partner = world.partner().await;
+    let started = world.start(&partner).await;
+    let setup_id = started.setup.setup_id.clone();
+    let session = world.sign_in(&setup_id).await;
+    let approval = world.approval(&setup_id, &session);
+
+    let mut beyond = approval.clone();
+    beyond.scopes = vec!["documents.read".into()];
+    let result = world.setups().approve_setup(beyond).await;
+    refused(result, (Code::InvalidArgument, ErrorReason::InvalidScope));
+    let mut stranger = approval.clone();
+    stranger.designated_account_name = "nobody@nowhere.example".into();
+    refused(world.setups().approve_setup(stranger).await, NOT_FOUND);
+    let mut past = approval.clone();
+    past.expire_time = Some(accord::testing::TEST_START.to_timestamp());
+    assert_eq!(violations(world.setups().approve_setup(past).await), ["expire_time"]);
+
+    let mut some = approval.clone();
+    some.scopes = vec!["matters.read".into()];
+    let end = accord::clock::Clock::now(&*clock).plus(Duration::from_secs(120));
+    some.expire_time = Some(end.to_timestamp());
+    let approved = world.setups().approve_setup(some.clone()).await.unwrap().into_inner();
+    let consent = approved.consent.clone().unwrap();
+    assert_eq!(consent.state(), tok::ConsentState::Pending);
+    assert_eq!(consent.scopes, ["matters.read"]);
+    let url = Url::parse(&approved.redirect_url).unwrap();
+    assert!(approved.redirect_url.starts_with(REDIRECT_URI));
+    let parameters: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+    let expected = [
+        ("code", approved.authorization_code.as_str()),
+        ("state", "state-1"),
+        ("iss", world.target.tenant_authority_url.as_str()),
+    ];
+    assert_eq!(parameters, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
+
+    let again = world.setups().approve_setup(approval).await;
+    assert_eq!(metadata(again, "state"), "APPROVED");
+
+    let redeemed = crate::harness::partner::Approved {
+        grant_id: consent.grant_id,
+        code: approved.authorization_code,
+        verifier: started.verifier,
+    };
+    let issued = world.issue(&partner, code_grant(&redeemed)).await.unwrap();
+    assert_eq!((issued.scope.as_str(), issued.expires_in), ("matters.read", 120), "never past the grant");
+    clock.advance(Duration::from_secs(120));
+    assert!(!world.active(&issued.refresh_token).await);
+
+    // A setup is a snapshot: when the client changes, it has to be shown anew.
+    let setup_id = world.start(&partner).await.setup.setup_id;
+    let session = world.sign_in(&setup_id).await;
+    let update = reg::UpdateClientRequest {
+        client: Some(reg::Client {
+            client_id: partner.client_id.clone(),
+            display_name: "Another name".into(),
+            ..Default::default()
+        }),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec!["display_name".into()],
+        }),
+    };
+    world.clients().update_client(update).await.unwrap();
+    let result = world.setups().approve_setup(world.approval(&setup_id, &session)).await;
+    refused(result, (Code::FailedPrecondition, ErrorReason::ClientChanged));
+
+    // A refusal goes back to the partner too, and is final.
+    let deny = tok::DenySetupRequest {
+        setup_id: setup_id.clone(),
+        admin_session: session.clone(),
+    };
+    let denied = world.setups().deny_setup(deny.clone()).await.unwrap().into_inner();
+    assert!(denied.redirect_url.contains("error=access_denied") && denied.redirect_url.contains("state=state-1"));
+    assert_eq!(metadata(world.setups().deny_setup(deny).await, "state"), "DENIED");
+
+    // Nobody decides after an hour.
+    let setup_id = world.start(&partner).await.setup.setup_id;
+    clock.advance(Duration::from_secs(3600));
+    let request = tok::GetSetupRequest {
+        setup_id: setup_id.clone(),
+    };
+    let expired = world.setups().get_setup(request).await.unwrap().into_inner().setup.unwrap();
+    assert_eq!(expired.state(), tok::SetupState::Expired);
+    let sign_in = tok::SignInTenantAdminRequest {
+        tenant_id: world.target.tenant_id.clone(),
+        setup_id,
+        account_name: world.target.admin_account_name.clone(),
+        password: world.target.admin_password.clone(),
+    };
+    refused(world.setups().sign_in_tenant_admin(sign_in).await, WRONG_STATE);
+    dev.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_racing_approvals_one_wins() {
+    let (registry, token) = (testing::databases(), testing::databases());
+    for (registry, token) in registry.iter().zip(&token) {
+        let services = Services::start(&registry.url, &token.url).await;
+        let world = World::new(&services.target);
+        let partner = world.partner().await;
+        let setup_id = world.start(&partner).await.setup.setup_id;
+        let session = world.sign_in(&setup_id).await;
+        let racing = (0..8).map(|_| {
+            let (world, request) = (world.clone(), world.approval(&setup_id, &session));
+            tokio::spawn(async move { world.setups().approve_setup(request).await })
+        });
+        let mut won = 0;
+        for race in racing.collect::<Vec<_>>() {
+            match race.await.unwrap() {
+                Ok(_) => won += 1,
+                Err(status) => refused(Err::<(), _>(status), WRONG_STATE),
+            }
+        }
+        assert_eq!(won, 1, "{}", registry.label);
+    }
+}

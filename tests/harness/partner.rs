@@ -51,7 +51,6 @@ pub struct Approved {
     pub grant_id: String,
     pub code: String,
     pub verifier: String,
-    pub redirect_url: String,
 }
 
 pub fn code_grant(approved: &Approved) -> Grant {
@@ -207,7 +206,6 @@ impl World {
             grant_id: approved.consent.unwrap().grant_id,
             code: approved.authorization_code,
             verifier: started.verifier,
-            redirect_url: approved.redirect_url,
         }
     }
 

@@ -102,15 +102,13 @@ pub async fn issue(service: &Service, request: &Request) -> Result<Issued, Error
     if !client.tenant_ids.contains(&tenant.tenant_id) {
         return Err(request.grant.refusal());
     }
-    if !request.resource.is_empty() && request.resource != tenant.cloud_api_url {
-        return Err(Error::InvalidTarget);
-    }
     let mut asked = Asked {
         service,
         client,
         tenant,
         revision,
         scopes: &request.scopes,
+        resource: &request.resource,
     };
     match &request.grant {
         GrantRequest::AuthorizationCode {
@@ -130,6 +128,7 @@ struct Asked<'a> {
     tenant: Tenant,
     revision: Revision,
     scopes: &'a [ScopeName],
+    resource: &'a str,
 }
 
 /// An access token to be signed.
@@ -170,6 +169,15 @@ impl Asked<'_> {
         }
     }
 
+    /// Refuses any other target than the tenant's API (RFC 8707 §2).
+    fn check_target(&self) -> Result<(), Error> {
+        if self.resource.is_empty() || self.resource == self.tenant.cloud_api_url {
+            Ok(())
+        } else {
+            Err(Error::InvalidTarget)
+        }
+    }
+
     /// The scopes that the token gets.
     fn effective_scopes(&self, grant: &Grant) -> Result<Vec<ScopeName>, Error> {
         let enabled: Vec<ScopeName> = self
@@ -204,8 +212,11 @@ impl Asked<'_> {
             rev: self.revision.to_string(),
         };
         if claims.exp <= claims.iat {
-            // Less than a second of the grant is left: it has as good as ended.
-            return Err(Error::InvalidGrant);
+            // Less than a second of the grant or family is left: it has as good as ended.
+            return Err(match new.family_id {
+                Some(_) => Error::InvalidGrant,
+                None => Error::ConsentRequired(Some(State::Expired.contract_name())),
+            });
         }
         let signed = signing_key::sign(self.service, &claims).await?;
         let event = Event::new("token.issue")

@@ -41,12 +41,15 @@ pub(super) async fn issue(
         }
         return Err(Error::InvalidGrant);
     }
+    // From here on the code stays as it is until the token is made: a refused call can be repeated.
+    asked.check_target()?;
     let grant = store.find_grant(&code.tenant_id, &code.grant_id).await?;
     let grant = grant.ok_or(Error::InvalidGrant)?;
     if grant.state_at(now, true) != State::Pending {
         return Err(Error::InvalidGrant);
     }
-    if !asked.tenant.active || !asked.user_is_active(&grant.designated_user_id).await? {
+    let user_is_active = asked.user_is_active(&grant.designated_user_id).await?;
+    if !(asked.client.active && asked.tenant.active && user_is_active) {
         return Err(Error::ConsentRequired(Some(State::Suspended.contract_name())));
     }
     let scopes = asked.effective_scopes(&grant)?;

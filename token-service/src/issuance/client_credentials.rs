@@ -5,6 +5,7 @@ use super::{Asked, Issued, NewToken};
 use crate::{consent::State, error::Error};
 
 pub(super) async fn issue(asked: &mut Asked<'_>) -> Result<Issued, Error> {
+    asked.check_target()?;
     let store = &asked.service.store;
     let grant = store
         .find_current_grant(&asked.tenant.tenant_id, &asked.client.client_id)

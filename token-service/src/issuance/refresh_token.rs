@@ -59,6 +59,8 @@ async fn attempt(asked: &mut Asked<'_>, token: &RefreshToken) -> Result<Option<I
         }
         Presented::Unknown => return Err(Error::InvalidGrant),
     }
+    // From here on nothing is used up until the token is made: a refused call can be repeated.
+    asked.check_target()?;
     let grant = store.find_grant(tenant_id, &family.grant_id).await?;
     let grant = grant.ok_or(Error::InvalidGrant)?;
     match asked.state_of(&grant).await? {

@@ -1,0 +1,220 @@
+//! A token-service of a test's own, served on loopback by the production code, with a fake registry and
+//! callers of every kind.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use accord::{
+    audit::v1::{AuditEvent, ListAuditEventsRequest, audit_service_client::AuditServiceClient},
+    auth::{Role, WorkloadKind},
+    clock::ManualClock,
+    opaque::OpaqueToken,
+    random::{SharedRandom, SystemRandom},
+    registry::v1::directory_service_server::DirectoryServiceServer,
+    store::keyring::FileMasterKey,
+    testing::{TestDatabase, sqlite, test_clock},
+    token::v1::{
+        consent_service_client::ConsentServiceClient, setup_service_client::SetupServiceClient,
+        token_service_client::TokenServiceClient,
+    },
+};
+use tempfile::TempDir;
+use token_service::{config::Settings, server::TokenServer};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Code, Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint, Server},
+};
+use tonic_types::StatusExt;
+
+use crate::fake_registry::FakeRegistry;
+
+/// A channel whose calls bring one caller's token; every generated client's `new` takes it.
+pub type CallerChannel = InterceptedService<Channel, Bearer>;
+
+/// Adds an `authorization` header, or none.
+#[derive(Clone)]
+pub struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// A running token-service. It ends when this is dropped.
+pub struct Harness {
+    /// token-service's registry.
+    pub registry: FakeRegistry,
+    /// token-service's clock.
+    pub clock: Arc<ManualClock>,
+    shutdown: CancellationToken,
+    channel: Channel,
+    operators: BTreeMap<Role, OpaqueToken>,
+    workload: OpaqueToken,
+    other_workload: OpaqueToken,
+    _directory: TempDir,
+    _database: TestDatabase,
+}
+
+impl Drop for Harness {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+impl Harness {
+    /// Starts a token-service on an empty SQLite database, with an operator of each role and two
+    /// internal services.
+    pub async fn start() -> Self {
+        Self::start_on(sqlite()).await
+    }
+
+    /// Starts a token-service on this empty database.
+    pub async fn start_on(database: TestDatabase) -> Self {
+        let registry = FakeRegistry::default();
+        let shutdown = CancellationToken::new();
+        let registry_url = serve_registry(&registry, &shutdown).await;
+        let operators = Role::ALL.map(|role| (role, registry.add_operator(role)));
+        let own_token = registry.add_workload(WorkloadKind::TokenService);
+
+        let directory = tempfile::tempdir().unwrap();
+        let key = directory.path().join("key");
+        FileMasterKey::create(&key, &SystemRandom).unwrap();
+        let settings = Settings::new(database.url.clone(), key, registry_url);
+        let clock = test_clock();
+        let random: SharedRandom = Arc::new(SystemRandom);
+        TokenServer::migrate(&settings, &*random).await.unwrap();
+        let server = TokenServer::open_with_token(&settings, &own_token, clock.clone(), random)
+            .await
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(server.serve(listener, http, shutdown.clone()));
+        let channel = Endpoint::from_shared(format!("http://{address}"))
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
+        Self {
+            workload: registry.add_workload(WorkloadKind::InternalService),
+            other_workload: registry.add_workload(WorkloadKind::InternalService),
+            operators: operators.into_iter().collect(),
+            registry,
+            clock,
+            shutdown,
+            channel,
+            _directory: directory,
+            _database: database,
+        }
+    }
+
+    /// `SetupService`, called by an internal service.
+    pub fn setups(&self) -> SetupServiceClient<CallerChannel> {
+        SetupServiceClient::new(self.token(&self.workload))
+    }
+
+    /// `SetupService`, called by another internal service.
+    pub fn other_setups(&self) -> SetupServiceClient<CallerChannel> {
+        SetupServiceClient::new(self.token(&self.other_workload))
+    }
+
+    /// `ConsentService`, called by the first internal service.
+    pub fn consents(&self) -> ConsentServiceClient<CallerChannel> {
+        ConsentServiceClient::new(self.token(&self.workload))
+    }
+
+    /// `ConsentService`, called by the other internal service.
+    pub fn other_consents(&self) -> ConsentServiceClient<CallerChannel> {
+        ConsentServiceClient::new(self.token(&self.other_workload))
+    }
+
+    /// `ConsentService`, called by the operator who has this role and no other.
+    pub fn consents_of(&self, role: Role) -> ConsentServiceClient<CallerChannel> {
+        ConsentServiceClient::new(self.token(&self.operators[&role]))
+    }
+
+    /// `TokenService`, called by nobody known.
+    pub fn tokens(&self) -> TokenServiceClient<CallerChannel> {
+        TokenServiceClient::new(InterceptedService::new(self.channel.clone(), Bearer(None)))
+    }
+
+    /// `TokenService`, called by an internal service.
+    pub fn internal_tokens(&self) -> TokenServiceClient<CallerChannel> {
+        TokenServiceClient::new(self.token(&self.workload))
+    }
+
+    fn token(&self, token: &OpaqueToken) -> CallerChannel {
+        let value = format!("Bearer {}", token.expose()).parse().unwrap();
+        InterceptedService::new(self.channel.clone(), Bearer(Some(value)))
+    }
+
+    /// Audit events with this action, newest first.
+    pub async fn audit_events(&self, action: &str) -> Vec<AuditEvent> {
+        let request = ListAuditEventsRequest {
+            action: action.into(),
+            page_size: 500,
+            ..Default::default()
+        };
+        let mut audit = AuditServiceClient::new(self.token(&self.operators[&Role::Auditor]));
+        let answer = audit.list_audit_events(request).await.unwrap();
+        answer.into_inner().audit_events
+    }
+}
+
+/// Serves a registry on loopback. Gives its URL.
+async fn serve_registry(registry: &FakeRegistry, shutdown: &CancellationToken) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Server::builder().add_service(DirectoryServiceServer::new(registry.clone()));
+    let stop = shutdown.clone().cancelled_owned();
+    tokio::spawn(router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop));
+    format!("http://{address}")
+}
+
+/// A new request id.
+pub fn request_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// Asserts the code, the reason and that it is Accord's status; gives the metadata.
+#[track_caller]
+pub fn assert_refused<T: std::fmt::Debug>(
+    result: Result<T, Status>,
+    code: Code,
+    reason: &str,
+) -> std::collections::HashMap<String, String> {
+    let status = result.expect_err("the call should be refused");
+    let info = status.get_details_error_info();
+    let info = info.unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
+    assert_eq!(
+        (status.code(), info.reason.as_str(), info.domain.as_str()),
+        (code, reason, "accord"),
+        "{status:?}"
+    );
+    info.metadata
+}
+
+/// Asserts INVALID_ARGUMENT/INVALID_FIELDS with violations of exactly these fields, in any order.
+#[track_caller]
+pub fn assert_violations<T: std::fmt::Debug>(result: Result<T, Status>, fields: &[&str]) {
+    let status = result.expect_err("the call should be refused");
+    let violations = status.get_details_bad_request().map(|bad| bad.field_violations);
+    let violations = violations.unwrap_or_default();
+    let mut found: Vec<_> = violations
+        .iter()
+        .map(|violation| violation.field.as_str())
+        .collect();
+    found.sort_unstable();
+    let mut expected = fields.to_vec();
+    expected.sort_unstable();
+    assert_eq!(found, expected, "{status:?}");
+    assert_refused::<T>(Err(status), Code::InvalidArgument, "INVALID_FIELDS");
+}

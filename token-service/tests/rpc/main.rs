@@ -1,0 +1,13 @@
+//! token-service as its callers see it: real clients over a real server on loopback, whose registry is
+//! an in-memory fake.
+//!
+//! Each file is about one service: what a call answers, every way in which it is refused, and what
+//! it leaves behind. Rules that show below the RPCs are tested where they are.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod consent;
+mod fake_registry;
+mod harness;
+mod setup;
+mod world;

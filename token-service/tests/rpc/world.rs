@@ -1,0 +1,525 @@
+//! Who is who in these tests: two tenants with their admins, users to run as, a client that asks the
+//! first tenant, and the steps from its request to its tokens.
+
+use std::sync::Arc;
+
+use accord::{
+    audit::v1::AuditEvent,
+    auth::{Role, WorkloadKind},
+    clock::ManualClock,
+    id::{ClientId, SecretId, UserId},
+    opaque::{ClientSecret, OpaqueToken, sha256},
+    random::{Random, SystemRandom},
+    registry::v1::{self as registry, ClientState, TenantState, UserState},
+    testing::{TestDatabase, databases, sqlite},
+    token::v1::{
+        self as pb, consent_service_client::ConsentServiceClient, setup_service_client::SetupServiceClient,
+        token_service_client::TokenServiceClient,
+    },
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use tonic::Status;
+
+use crate::{
+    fake_registry::{FakeRegistry, FakeUser},
+    harness::{CallerChannel, Harness},
+};
+
+/// Every admin's password.
+pub const PASSWORD: &str = "correct horse battery staple";
+/// Every client's redirect URI.
+pub const REDIRECT_URI: &str = "https://app.partner.example/callback";
+/// The PKCE verifier of every authorization request.
+pub const VERIFIER: &str = "a-verifier-of-unreserved-characters.0123456789~_";
+
+const ADMIN_NAME: &str = "alice.admin";
+const API_USER_NAME: &str = "api.user";
+const SECOND_USER_NAME: &str = "second.user";
+const GLOBEX_ADMIN_NAME: &str = "greta.globex";
+
+/// The S256 challenge of a verifier.
+pub fn challenge(verifier: &str) -> String {
+    URL_SAFE_NO_PAD.encode(sha256(verifier.as_bytes()))
+}
+
+/// A client and its secret.
+#[derive(Clone, Debug)]
+pub struct TestClient {
+    pub client_id: String,
+    pub client_secret: String,
+}
+
+/// The parties, and the token-service between them.
+pub struct World {
+    pub client_id: String,
+    pub client: TestClient,
+    pub admin_id: String,
+    pub api_user_id: String,
+    pub second_user_id: String,
+    pub issuer: String,
+    pub cloud_api_url: String,
+    pub harness: Harness,
+    other_workload: OpaqueToken,
+}
+
+impl World {
+    pub async fn start() -> Self {
+        Self::start_on(sqlite()).await
+    }
+
+    /// One for each kind of database.
+    pub async fn start_on_all() -> Vec<Self> {
+        let mut worlds = Vec::new();
+        for database in databases() {
+            worlds.push(Self::start_on(database).await);
+        }
+        worlds
+    }
+
+    async fn start_on(database: TestDatabase) -> Self {
+        let harness = Harness::start_on(database).await;
+        for tenant_id in ["acme", "globex"] {
+            harness.registry.change(|known, _| {
+                known.tenants.insert(tenant_id.into(), tenant(tenant_id));
+            });
+        }
+        let user = |tenant_id, account_name, tenant_admin| {
+            let user_id = String::from(UserId::generate(&*harness.clock, &SystemRandom));
+            let user = user(tenant_id, &user_id, account_name, tenant_admin);
+            harness.registry.change(|known, _| known.users.insert(user_id.clone(), user));
+            user_id
+        };
+        let admin_id = user("acme", ADMIN_NAME, true);
+        let api_user_id = user("acme", API_USER_NAME, false);
+        let second_user_id = user("acme", SECOND_USER_NAME, false);
+        user("globex", GLOBEX_ADMIN_NAME, true);
+        let client = new_client(&harness, &["acme"]);
+        Self {
+            client_id: client.client_id.clone(),
+            client,
+            admin_id,
+            api_user_id,
+            second_user_id,
+            issuer: issuer("acme"),
+            cloud_api_url: cloud_api_url("acme"),
+            other_workload: harness.new_workload(WorkloadKind::InternalService),
+            harness,
+        }
+    }
+
+    pub fn clock(&self) -> &Arc<ManualClock> {
+        &self.harness.clock
+    }
+
+    pub fn registry(&self) -> &FakeRegistry {
+        &self.harness.registry
+    }
+
+    pub fn admin_name(&self) -> &'static str {
+        ADMIN_NAME
+    }
+
+    pub fn api_user_name(&self) -> &'static str {
+        API_USER_NAME
+    }
+
+    pub fn second_user_name(&self) -> &'static str {
+        SECOND_USER_NAME
+    }
+
+    pub fn globex_admin_name(&self) -> &'static str {
+        GLOBEX_ADMIN_NAME
+    }
+
+    /// Adds a client that may ask these tenants.
+    pub fn new_client(&self, tenant_ids: &[&str]) -> TestClient {
+        new_client(&self.harness, tenant_ids)
+    }
+
+    // Callers.
+
+    pub fn setups(&self) -> SetupServiceClient<CallerChannel> {
+        SetupServiceClient::new(self.harness.workload(WorkloadKind::InternalService))
+    }
+
+    /// `SetupService` called by another workload of the same kind.
+    pub fn other_setups(&self) -> SetupServiceClient<CallerChannel> {
+        SetupServiceClient::new(self.harness.token(&self.other_workload))
+    }
+
+    pub fn consents(&self) -> ConsentServiceClient<CallerChannel> {
+        ConsentServiceClient::new(self.harness.workload(WorkloadKind::InternalService))
+    }
+
+    /// `ConsentService` called by another workload of the same kind.
+    pub fn other_consents(&self) -> ConsentServiceClient<CallerChannel> {
+        ConsentServiceClient::new(self.harness.token(&self.other_workload))
+    }
+
+    pub fn consents_of(&self, role: Role) -> ConsentServiceClient<CallerChannel> {
+        ConsentServiceClient::new(self.harness.operator(role))
+    }
+
+    /// `TokenService` as a partner calls it: without a credential on the channel.
+    pub fn tokens(&self) -> TokenServiceClient<CallerChannel> {
+        TokenServiceClient::new(self.harness.anonymous())
+    }
+
+    /// `TokenService` as the Cloud API calls it.
+    pub fn tokens_of_workload(&self) -> TokenServiceClient<CallerChannel> {
+        TokenServiceClient::new(self.harness.workload(WorkloadKind::InternalService))
+    }
+
+    // Changes in the registry.
+
+    pub fn change_client(&self, change: impl FnOnce(&mut registry::ClientProfile)) {
+        let client_id = &self.client_id;
+        self.registry()
+            .change(|known, _| change(known.clients.get_mut(client_id).unwrap()));
+    }
+
+    /// Suspends the `client` or `tenant`, or reinstates it.
+    pub fn suspend(&self, resource: &str, suspended: bool) {
+        match resource {
+            "client" => self.registry().set_client_active(&self.client_id, !suspended),
+            "tenant" => self.registry().set_tenant_active("acme", !suspended),
+            other => panic!("{other} can't be suspended"),
+        }
+    }
+
+    pub fn deactivate_api_user(&self, deactivated: bool) {
+        self.registry().set_user_active(&self.api_user_id, !deactivated);
+    }
+
+    pub fn deactivate_admin(&self, deactivated: bool) {
+        self.registry().set_user_active(&self.admin_id, !deactivated);
+    }
+
+    pub fn set_admin_role(&self, tenant_admin: bool) {
+        self.registry().change(|known, _| {
+            known.users.get_mut(&self.admin_id).unwrap().profile.tenant_admin = tenant_admin;
+        });
+    }
+
+    /// What a password reset does.
+    pub fn end_admin_sessions(&self) {
+        self.registry().change(|known, seq| {
+            let admin = &mut known.users.get_mut(&self.admin_id).unwrap().profile;
+            admin.sessions_ended_seq = seq;
+        });
+    }
+
+    pub fn start_registry_epoch(&self) {
+        self.registry().start_epoch();
+    }
+
+    // The steps of a consent.
+
+    /// The client's authorization request.
+    pub fn request(&self) -> pb::StartSetupRequest {
+        pb::StartSetupRequest {
+            tenant_id: "acme".into(),
+            client_id: self.client_id.clone(),
+            redirect_uri: REDIRECT_URI.into(),
+            code_challenge: challenge(VERIFIER),
+            ..Default::default()
+        }
+    }
+
+    pub async fn setup(&self) -> pb::Setup {
+        let answer = self.setups().start_setup(self.request()).await.unwrap();
+        answer.into_inner().setup.unwrap()
+    }
+
+    /// The admin's sign-in, for a setup or for none.
+    pub fn credentials(&self, setup_id: &str) -> pb::SignInTenantAdminRequest {
+        pb::SignInTenantAdminRequest {
+            tenant_id: "acme".into(),
+            setup_id: setup_id.into(),
+            account_name: ADMIN_NAME.into(),
+            password: PASSWORD.into(),
+        }
+    }
+
+    pub async fn sign_in(&self, setup_id: &str) -> String {
+        self.sign_in_with(self.credentials(setup_id)).await
+    }
+
+    /// A session of the admin of another tenant, `globex`.
+    pub async fn sign_in_at(&self, tenant_id: &str) -> String {
+        self.sign_in_with(pb::SignInTenantAdminRequest {
+            tenant_id: tenant_id.into(),
+            account_name: GLOBEX_ADMIN_NAME.into(),
+            ..self.credentials("")
+        })
+        .await
+    }
+
+    async fn sign_in_with(&self, request: pb::SignInTenantAdminRequest) -> String {
+        let answer = self.setups().sign_in_tenant_admin(request).await.unwrap();
+        answer.into_inner().admin_session
+    }
+
+    /// An approval of all that was asked for, without an end.
+    pub fn approval(&self, setup_id: &str, session: &str) -> pb::ApproveSetupRequest {
+        pb::ApproveSetupRequest {
+            setup_id: setup_id.into(),
+            admin_session: session.into(),
+            designated_account_name: API_USER_NAME.into(),
+            ..Default::default()
+        }
+    }
+
+    /// Goes through a setup of this client's, up to an approval that `adjust` may change.
+    pub async fn approved(
+        &self,
+        client: &TestClient,
+        adjust: impl FnOnce(&mut pb::ApproveSetupRequest),
+    ) -> pb::ApproveSetupResponse {
+        let request = pb::StartSetupRequest {
+            client_id: client.client_id.clone(),
+            ..self.request()
+        };
+        let setup = self.setups().start_setup(request).await.unwrap().into_inner();
+        let setup_id = setup.setup.unwrap().setup_id;
+        let session = self.sign_in(&setup_id).await;
+        let mut approval = self.approval(&setup_id, &session);
+        adjust(&mut approval);
+        self.setups().approve_setup(approval).await.unwrap().into_inner()
+    }
+
+    /// A code of the client's, for all it may ask.
+    pub async fn code(&self) -> String {
+        self.approved(&self.client, |_| ()).await.authorization_code
+    }
+
+    pub async fn pending_grant(&self) -> String {
+        let approved = self.approved(&self.client, |_| ()).await;
+        approved.consent.unwrap().grant_id
+    }
+
+    pub async fn active_grant(&self) -> String {
+        self.first_tokens().await.grant_id
+    }
+
+    pub async fn consent(&self, grant_id: &str) -> pb::Consent {
+        let request = pb::GetConsentRequest {
+            tenant_id: "acme".into(),
+            grant_id: grant_id.into(),
+            admin_session: String::new(),
+        };
+        let answer = self.consents_of(Role::Auditor).get_consent(request).await.unwrap();
+        answer.into_inner().consent.unwrap()
+    }
+
+    pub async fn list(&self, request: pb::ListConsentsRequest) -> Result<pb::ListConsentsResponse, Status> {
+        Ok(self.consents().list_consents(request).await?.into_inner())
+    }
+
+    /// An operator revokes the consent.
+    pub async fn revoke_consent(&self, grant_id: &str) {
+        let request = pb::RevokeConsentRequest {
+            tenant_id: "acme".into(),
+            grant_id: grant_id.into(),
+            admin_session: String::new(),
+            reason: "test".into(),
+        };
+        self.consents_of(Role::Security)
+            .revoke_consent(request)
+            .await
+            .unwrap();
+    }
+
+    // Tokens.
+
+    fn asking(&self, grant: pb::issue_token_request::Grant) -> pb::IssueTokenRequest {
+        self.client.asking(grant)
+    }
+
+    pub fn by_code(&self, code: &str) -> pb::IssueTokenRequest {
+        self.asking(pb::issue_token_request::Grant::AuthorizationCode(
+            pb::AuthorizationCodeGrant {
+                code: code.into(),
+                redirect_uri: REDIRECT_URI.into(),
+                code_verifier: VERIFIER.into(),
+            },
+        ))
+    }
+
+    pub fn by_refresh_token(&self, refresh_token: &str) -> pb::IssueTokenRequest {
+        self.asking(pb::issue_token_request::Grant::RefreshToken(
+            pb::RefreshTokenGrant {
+                refresh_token: refresh_token.into(),
+            },
+        ))
+    }
+
+    pub fn by_client_credentials(&self) -> pb::IssueTokenRequest {
+        self.asking(pb::issue_token_request::Grant::ClientCredentials(
+            pb::ClientCredentialsGrant {},
+        ))
+    }
+
+    pub async fn issue(&self, request: pb::IssueTokenRequest) -> Result<pb::IssueTokenResponse, Status> {
+        Ok(self.tokens().issue_token(request).await?.into_inner())
+    }
+
+    /// What redeeming a new code of the client's gives.
+    pub async fn first_tokens(&self) -> pb::IssueTokenResponse {
+        let code = self.code().await;
+        self.issue(self.by_code(&code)).await.unwrap()
+    }
+
+    pub async fn refresh(&self, refresh_token: &str) -> Result<pb::IssueTokenResponse, Status> {
+        self.issue(self.by_refresh_token(refresh_token)).await
+    }
+
+    /// What the Cloud API learns of a token.
+    pub async fn introspect(&self, token: &str) -> pb::IntrospectTokenResponse {
+        let request = pb::IntrospectTokenRequest {
+            tenant_id: "acme".into(),
+            token: token.into(),
+            ..Default::default()
+        };
+        let answer = self.tokens_of_workload().introspect_token(request).await.unwrap();
+        answer.into_inner()
+    }
+
+    pub async fn is_active(&self, token: &str) -> bool {
+        let answer = self.introspect(token).await;
+        let active = answer.active.expect("it is always set");
+        if !active {
+            let inactive = pb::IntrospectTokenResponse {
+                active: Some(false),
+                ..Default::default()
+            };
+            assert_eq!(answer, inactive, "an inactive token tells nothing");
+        }
+        active
+    }
+
+    /// The client ends a token of its own, or tries to.
+    pub async fn revoke(&self, token: &str) -> Result<(), Status> {
+        let request = self.client.revoking(token);
+        self.tokens().revoke_token(request).await.map(drop)
+    }
+
+    pub async fn audit_events(&self, action: &str) -> Vec<AuditEvent> {
+        self.harness.audit_events(action).await
+    }
+}
+
+impl TestClient {
+    /// A token request of this client's, for `acme`.
+    pub fn asking(&self, grant: pb::issue_token_request::Grant) -> pb::IssueTokenRequest {
+        pb::IssueTokenRequest {
+            tenant_id: "acme".into(),
+            client_id: self.client_id.clone(),
+            client_authentication: Some(pb::issue_token_request::ClientAuthentication::ClientSecret(
+                self.client_secret.clone(),
+            )),
+            grant: Some(grant),
+            scopes: Vec::new(),
+            resource: String::new(),
+        }
+    }
+
+    /// The same request, made by this client.
+    pub fn instead(&self, request: &pb::IssueTokenRequest) -> pb::IssueTokenRequest {
+        pb::IssueTokenRequest {
+            tenant_id: request.tenant_id.clone(),
+            ..self.asking(request.grant.clone().unwrap())
+        }
+    }
+
+    pub fn revoking(&self, token: &str) -> pb::RevokeTokenRequest {
+        pb::RevokeTokenRequest {
+            tenant_id: "acme".into(),
+            token: token.into(),
+            client_id: self.client_id.clone(),
+            client_authentication: Some(pb::revoke_token_request::ClientAuthentication::ClientSecret(
+                self.client_secret.clone(),
+            )),
+        }
+    }
+
+    pub fn introspecting(&self, token: &str) -> pb::IntrospectTokenRequest {
+        pb::IntrospectTokenRequest {
+            tenant_id: "acme".into(),
+            token: token.into(),
+            client_id: self.client_id.clone(),
+            client_authentication: Some(pb::introspect_token_request::ClientAuthentication::ClientSecret(
+                self.client_secret.clone(),
+            )),
+        }
+    }
+}
+
+fn issuer(tenant_id: &str) -> String {
+    format!("https://auth.example/{tenant_id}")
+}
+
+fn cloud_api_url(tenant_id: &str) -> String {
+    format!("https://api.example/{tenant_id}")
+}
+
+fn tenant(tenant_id: &str) -> registry::TenantProfile {
+    registry::TenantProfile {
+        tenant_id: tenant_id.into(),
+        display_name: format!("Tenant {tenant_id}"),
+        state: TenantState::Active.into(),
+        tenant_authority_url: issuer(tenant_id),
+        cloud_api_url: cloud_api_url(tenant_id),
+        tokens_ended_seq: 0,
+    }
+}
+
+fn user(tenant_id: &str, user_id: &str, account_name: &str, tenant_admin: bool) -> FakeUser {
+    FakeUser {
+        profile: registry::UserProfile {
+            user_id: user_id.into(),
+            tenant_id: tenant_id.into(),
+            label: format!("User {}", &user_id[user_id.len() - 4..]),
+            tenant_admin,
+            state: UserState::Active.into(),
+            ..Default::default()
+        },
+        account_name: account_name.into(),
+        password: PASSWORD.into(),
+    }
+}
+
+fn new_client(harness: &Harness, tenant_ids: &[&str]) -> TestClient {
+    let mut secret = [0; 32];
+    SystemRandom.fill(&mut secret);
+    let secret_id = SecretId::generate(&*harness.clock, &SystemRandom);
+    let client_secret = ClientSecret::from_secret(secret_id.clone(), &secret);
+    let client = TestClient {
+        client_id: ClientId::generate(&*harness.clock, &SystemRandom).into(),
+        client_secret: client_secret.expose().to_owned(),
+    };
+    let scope = |name: &str| registry::ProfileScope {
+        name: name.into(),
+        description: format!("Allows {name}"),
+        reason: format!("to use {name}"),
+    };
+    let profile = registry::ClientProfile {
+        client_id: client.client_id.clone(),
+        display_name: "Contact Sync".into(),
+        partner_name: "Partner Ltd".into(),
+        purpose: "Keep contacts in step".into(),
+        state: ClientState::Active.into(),
+        tenant_ids: tenant_ids.iter().map(ToString::to_string).collect(),
+        scopes: vec![scope("contacts.read"), scope("contacts.write")],
+        redirect_uris: vec![REDIRECT_URI.into()],
+        version: 1,
+        tokens_ended_seq: 0,
+        families_ended_seq: 0,
+    };
+    harness.registry.change(|known, _| {
+        let secret = (client.client_id.clone(), secret_id.to_string());
+        known.secrets.insert(client.client_secret.clone(), secret);
+        known.clients.insert(client.client_id.clone(), profile);
+    });
+    client
+}
