@@ -30,7 +30,12 @@ fn get(world: &World, grant_id: &str, admin_session: &str) -> tok::GetConsentReq
     }
 }
 
-fn change(world: &World, grant_id: &str, admin_session: &str, name: &str) -> tok::ChangeDesignatedUserRequest {
+fn change(
+    world: &World,
+    grant_id: &str,
+    admin_session: &str,
+    name: &str,
+) -> tok::ChangeDesignatedUserRequest {
     tok::ChangeDesignatedUserRequest {
         tenant_id: world.target.tenant_id.clone(),
         grant_id: grant_id.into(),
@@ -58,7 +63,11 @@ async fn a_consent_is_seen_with_its_present_state() {
     let pending = world.approve(&other).await;
     let session = world.sign_in("").await;
 
-    let consent = world.consents().get_consent(get(&world, &tokens.grant_id, &session)).await.unwrap();
+    let consent = world
+        .consents()
+        .get_consent(get(&world, &tokens.grant_id, &session))
+        .await
+        .unwrap();
     let consent = consent.into_inner().consent.unwrap();
     assert_eq!(consent.state(), tok::ConsentState::Active);
     assert_eq!(consent.designated_user_label, "API user 1");
@@ -71,10 +80,22 @@ async fn a_consent_is_seen_with_its_present_state() {
         ..Default::default()
     };
     let ids = async |state| {
-        let listed = world.consents().list_consents(list(state)).await.unwrap().into_inner();
-        listed.consents.into_iter().map(|consent| consent.grant_id).collect::<Vec<_>>()
+        let listed = world
+            .consents()
+            .list_consents(list(state))
+            .await
+            .unwrap()
+            .into_inner();
+        listed
+            .consents
+            .into_iter()
+            .map(|consent| consent.grant_id)
+            .collect::<Vec<_>>()
     };
-    assert_eq!(ids(tok::ConsentState::Unspecified).await, [pending.grant_id.clone(), tokens.grant_id.clone()]);
+    assert_eq!(
+        ids(tok::ConsentState::Unspecified).await,
+        [pending.grant_id.clone(), tokens.grant_id.clone()]
+    );
     assert_eq!(ids(tok::ConsentState::Pending).await, [pending.grant_id.clone()]);
     let request = reg::SuspendClientRequest {
         client_id: partner.client_id.clone(),
@@ -89,7 +110,10 @@ async fn a_consent_is_seen_with_its_present_state() {
     let mut fields = violations(world.consents().list_consents(bad).await);
     fields.sort();
     assert_eq!(fields.first().map(String::as_str), Some("client_id"));
-    assert!(fields.contains(&"page_size".to_owned()) && fields.contains(&"state".to_owned()), "{fields:?}");
+    assert!(
+        fields.contains(&"page_size".to_owned()) && fields.contains(&"state".to_owned()),
+        "{fields:?}"
+    );
 
     // Another tenant's things are not there, not even for an admin.
     let mut tenants = TenantServiceClient::new(world.operator.clone());
@@ -116,20 +140,41 @@ async fn operators_read_and_revoke_with_a_reason_and_nothing_else() {
     let tokens = world.first_tokens(&partner).await;
     let session = world.sign_in("").await;
     let mut operators = ConsentServiceClient::new(world.token_operator.clone());
-    assert!(operators.get_consent(get(&world, &tokens.grant_id, "")).await.is_ok());
-    refused(operators.get_consent(get(&world, &tokens.grant_id, &session)).await, PERMISSION_DENIED);
+    assert!(
+        operators
+            .get_consent(get(&world, &tokens.grant_id, ""))
+            .await
+            .is_ok()
+    );
+    refused(
+        operators
+            .get_consent(get(&world, &tokens.grant_id, &session))
+            .await,
+        PERMISSION_DENIED,
+    );
     let request = change(&world, &tokens.grant_id, &session, "x@y.example");
     refused(operators.change_designated_user(request).await, PERMISSION_DENIED);
     // A workload's own word is not a Tenant Admin's.
-    let result = world.consents().get_consent(get(&world, &tokens.grant_id, "")).await;
+    let result = world
+        .consents()
+        .get_consent(get(&world, &tokens.grant_id, ""))
+        .await;
     refused(result, (Code::Unauthenticated, ErrorReason::AdminSessionInvalid));
 
-    let result = operators.revoke_consent(revoke(&world, &tokens.grant_id, "", "")).await;
+    let result = operators
+        .revoke_consent(revoke(&world, &tokens.grant_id, "", ""))
+        .await;
     assert_eq!(violations(result), ["reason"]);
     assert!(world.active(&tokens.access_token).await);
     for _ in 0..2 {
         let request = revoke(&world, &tokens.grant_id, "", "The contract ended.");
-        let revoked = operators.revoke_consent(request).await.unwrap().into_inner().consent.unwrap();
+        let revoked = operators
+            .revoke_consent(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .consent
+            .unwrap();
         assert_eq!(revoked.state(), tok::ConsentState::Revoked);
     }
     assert!(!world.active(&tokens.access_token).await && !world.active(&tokens.refresh_token).await);
@@ -153,13 +198,25 @@ async fn changing_the_designated_user_ends_access_tokens_and_keeps_the_family() 
     let stranger = change(&world, &tokens.grant_id, &session, "nobody@nowhere.example");
     refused(world.consents().change_designated_user(stranger).await, NOT_FOUND);
     let request = change(&world, &tokens.grant_id, &session, name);
-    let changed = world.consents().change_designated_user(request.clone()).await.unwrap().into_inner();
+    let changed = world
+        .consents()
+        .change_designated_user(request.clone())
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(changed.consent.unwrap().designated_user_id, successor);
     assert!(!world.active(&tokens.access_token).await && world.active(&tokens.refresh_token).await);
-    let renewed = world.issue(&partner, refresh_grant(&tokens.refresh_token)).await.unwrap();
+    let renewed = world
+        .issue(&partner, refresh_grant(&tokens.refresh_token))
+        .await
+        .unwrap();
     assert_eq!(world.introspect(&renewed.access_token).await.sub, successor);
     // The same again is no change.
-    world.consents().change_designated_user(request.clone()).await.unwrap();
+    world
+        .consents()
+        .change_designated_user(request.clone())
+        .await
+        .unwrap();
     assert!(world.active(&renewed.access_token).await);
 
     clock.advance(Duration::from_secs(5 * 60 + 1));
@@ -168,14 +225,24 @@ async fn changing_the_designated_user_ends_access_tokens_and_keeps_the_family() 
 
     // A Tenant Admin revokes without having to say why; then nothing can be changed any more.
     let session = world.sign_in("").await;
-    world.consents().revoke_consent(revoke(&world, &tokens.grant_id, &session, "")).await.unwrap();
-    let result = world.consents().change_designated_user(change(&world, &tokens.grant_id, &session, name)).await;
+    world
+        .consents()
+        .revoke_consent(revoke(&world, &tokens.grant_id, &session, ""))
+        .await
+        .unwrap();
+    let result = world
+        .consents()
+        .change_designated_user(change(&world, &tokens.grant_id, &session, name))
+        .await;
     assert_eq!(metadata(result, "state"), "REVOKED");
 
     // A superseded consent can't be revoked.
     let old = world.first_tokens(&partner).await;
     world.first_tokens(&partner).await;
-    let result = world.consents().revoke_consent(revoke(&world, &old.grant_id, &session, "")).await;
+    let result = world
+        .consents()
+        .revoke_consent(revoke(&world, &old.grant_id, &session, ""))
+        .await;
     assert_eq!(metadata(result, "state"), "SUPERSEDED");
     dev.stop().await.unwrap();
 }

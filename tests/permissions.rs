@@ -26,7 +26,12 @@ fn served() -> Vec<(String, String)> {
         for service in &file.service {
             let name = format!("{}.{}", file.package(), service.name());
             if SERVICES.contains(&name.as_str()) {
-                methods.extend(service.method.iter().map(|method| (name.clone(), method.name().to_owned())));
+                methods.extend(
+                    service
+                        .method
+                        .iter()
+                        .map(|method| (name.clone(), method.name().to_owned())),
+                );
             }
         }
     }
@@ -95,15 +100,25 @@ fn answer(result: Result<(), Status>) -> Answer {
 }
 
 /// Calls a method with an empty message.
-async fn call(channel: &Channel, authorization: Option<&str>, (service, method): &(String, String)) -> Answer {
+async fn call(
+    channel: &Channel,
+    authorization: Option<&str>,
+    (service, method): &(String, String),
+) -> Answer {
     let mut grpc = Grpc::new(channel.clone());
     grpc.ready().await.unwrap();
     let path: PathAndQuery = format!("/{service}/{method}").parse().unwrap();
     let mut request = Request::new(());
     if let Some(value) = authorization {
-        request.metadata_mut().insert("authorization", value.parse().unwrap());
+        request
+            .metadata_mut()
+            .insert("authorization", value.parse().unwrap());
     }
-    answer(grpc.unary(request, path, ProstCodec::<(), ()>::default()).await.map(drop))
+    answer(
+        grpc.unary(request, path, ProstCodec::<(), ()>::default())
+            .await
+            .map(drop),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,9 +135,17 @@ async fn callers_get_exactly_as_far_as_the_design_says() {
             ..Default::default()
         };
         let created = callers.create_operator(request).await.unwrap().into_inner();
-        assert_eq!(created.operator.unwrap().roles().next().unwrap().as_str_name().to_lowercase(), {
-            format!("operator_role_{}", role.name())
-        });
+        assert_eq!(
+            created
+                .operator
+                .unwrap()
+                .roles()
+                .next()
+                .unwrap()
+                .as_str_name()
+                .to_lowercase(),
+            { format!("operator_role_{}", role.name()) }
+        );
         operators.push((role, format!("Bearer {}", created.operator_token)));
     }
     let mut workloads = Vec::new();
@@ -136,35 +159,78 @@ async fn callers_get_exactly_as_far_as_the_design_says() {
         workloads.push((kind, format!("Bearer {}", created.workload_token)));
     }
     let stranger = OpaqueToken::generate(TokenKind::Operator, &SystemRandom);
-    let strangers = [format!("Bearer {}", stranger.expose()), "Bearer x".into(), "Basic eDp4".into()];
+    let strangers = [
+        format!("Bearer {}", stranger.expose()),
+        "Bearer x".into(),
+        "Basic eDp4".into(),
+    ];
 
     for method in served() {
         let expected = expected(&method.0, &method.1);
         for (role, token) in &operators {
-            let due = if expected.roles.contains(role) { Answer::Admitted } else { Answer::Denied };
-            assert_eq!(call(&channel, Some(token), &method).await, due, "{method:?} by {role:?}");
+            let due = if expected.roles.contains(role) {
+                Answer::Admitted
+            } else {
+                Answer::Denied
+            };
+            assert_eq!(
+                call(&channel, Some(token), &method).await,
+                due,
+                "{method:?} by {role:?}"
+            );
         }
         for (kind, token) in &workloads {
-            let due = if expected.kinds.contains(kind) { Answer::Admitted } else { Answer::Denied };
-            assert_eq!(call(&channel, Some(token), &method).await, due, "{method:?} by {kind:?}");
+            let due = if expected.kinds.contains(kind) {
+                Answer::Admitted
+            } else {
+                Answer::Denied
+            };
+            assert_eq!(
+                call(&channel, Some(token), &method).await,
+                due,
+                "{method:?} by {kind:?}"
+            );
         }
-        let due = if expected.nobody { Answer::Admitted } else { Answer::Unknown };
+        let due = if expected.nobody {
+            Answer::Admitted
+        } else {
+            Answer::Unknown
+        };
         assert_eq!(call(&channel, None, &method).await, due, "{method:?} by nobody");
         for stranger in &strangers {
-            let due = if expected.anyone { Answer::Admitted } else { Answer::Unknown };
-            assert_eq!(call(&channel, Some(stranger), &method).await, due, "{method:?} by {stranger:.9}");
+            let due = if expected.anyone {
+                Answer::Admitted
+            } else {
+                Answer::Unknown
+            };
+            assert_eq!(
+                call(&channel, Some(stranger), &method).await,
+                due,
+                "{method:?} by {stranger:.9}"
+            );
         }
     }
 
     // A revoked caller is a stranger from the next call on.
     let (_, token) = &operators[0];
-    let listed = callers.list_operators(reg::ListOperatorsRequest::default()).await.unwrap().into_inner();
-    let registrar = listed.operators.iter().find(|operator| operator.name == "only registrar").unwrap();
+    let listed = callers
+        .list_operators(reg::ListOperatorsRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    let registrar = listed
+        .operators
+        .iter()
+        .find(|operator| operator.name == "only registrar")
+        .unwrap();
     let request = reg::RevokeOperatorRequest {
         operator_id: registrar.operator_id.clone(),
     };
     callers.revoke_operator(request).await.unwrap();
-    let method = ("accord.token.v1.SigningKeyService".to_owned(), "ListSigningKeys".to_owned());
+    let method = (
+        "accord.token.v1.SigningKeyService".to_owned(),
+        "ListSigningKeys".to_owned(),
+    );
     assert_eq!(call(&channel, Some(token), &method).await, Answer::Unknown);
     dev.stop().await.unwrap();
 }

@@ -39,7 +39,14 @@ async fn a_setup_shows_who_asks_for_what_and_why_and_is_checked_whole() {
     let request = tok::GetSetupRequest {
         setup_id: started.setup.setup_id.clone(),
     };
-    let read = world.setups().get_setup(request).await.unwrap().into_inner().setup.unwrap();
+    let read = world
+        .setups()
+        .get_setup(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .setup
+        .unwrap();
     assert_eq!(read, started.setup);
 
     let bad = tok::StartSetupRequest {
@@ -54,8 +61,15 @@ async fn a_setup_shows_who_asks_for_what_and_why_and_is_checked_whole() {
     };
     let mut fields = violations(world.setups().start_setup(bad).await);
     fields.sort();
-    let expected =
-        ["client_id", "code_challenge", "redirect_uri", "request_id", "scopes[0]", "state", "tenant_id"];
+    let expected = [
+        "client_id",
+        "code_challenge",
+        "redirect_uri",
+        "request_id",
+        "scopes[0]",
+        "state",
+        "tenant_id",
+    ];
     assert_eq!(fields, expected);
 
     let verifier = "v".repeat(43);
@@ -72,7 +86,11 @@ async fn a_setup_shows_who_asks_for_what_and_why_and_is_checked_whole() {
     ] {
         let mut request = world.setup_request(&partner, &verifier);
         request.redirect_uri = redirect_uri.into();
-        assert_eq!(violations(world.setups().start_setup(request).await), ["redirect_uri"], "{redirect_uri}");
+        assert_eq!(
+            violations(world.setups().start_setup(request).await),
+            ["redirect_uri"],
+            "{redirect_uri}"
+        );
     }
     let mut beyond = world.setup_request(&partner, &verifier);
     beyond.scopes = vec!["documents.read".into()];
@@ -93,8 +111,18 @@ async fn a_setup_shows_who_asks_for_what_and_why_and_is_checked_whole() {
 
     let mut repeated = world.setup_request(&partner, &verifier);
     repeated.request_id = uuid::Uuid::new_v4().to_string();
-    let first = world.setups().start_setup(repeated.clone()).await.unwrap().into_inner();
-    let second = world.setups().start_setup(repeated.clone()).await.unwrap().into_inner();
+    let first = world
+        .setups()
+        .start_setup(repeated.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    let second = world
+        .setups()
+        .start_setup(repeated.clone())
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(first, second);
     repeated.state = "other".into();
     let result = world.setups().start_setup(repeated).await;
@@ -117,14 +145,37 @@ async fn signing_in_fails_with_one_answer() {
         account_name: good.account_name.to_uppercase(),
         ..good.clone()
     };
-    assert!(world.setups().sign_in_tenant_admin(upper).await.is_ok(), "names are compared without case");
+    assert!(
+        world.setups().sign_in_tenant_admin(upper).await.is_ok(),
+        "names are compared without case"
+    );
     for (tenant_id, account_name, password) in [
-        (&good.tenant_id, &good.account_name, "wrong-but-long-enough".to_owned()),
-        (&good.tenant_id, &good.account_name, format!("{}\0", good.password)),
+        (
+            &good.tenant_id,
+            &good.account_name,
+            "wrong-but-long-enough".to_owned(),
+        ),
+        (
+            &good.tenant_id,
+            &good.account_name,
+            format!("{}\0", good.password),
+        ),
         (&good.tenant_id, &good.account_name, "short".to_owned()),
-        (&good.tenant_id, &world.target.api_user_account_name, good.password.clone()),
-        (&good.tenant_id, &"nobody@nowhere.example".to_owned(), good.password.clone()),
-        (&"no-such-firm".to_owned(), &good.account_name, good.password.clone()),
+        (
+            &good.tenant_id,
+            &world.target.api_user_account_name,
+            good.password.clone(),
+        ),
+        (
+            &good.tenant_id,
+            &"nobody@nowhere.example".to_owned(),
+            good.password.clone(),
+        ),
+        (
+            &"no-such-firm".to_owned(),
+            &good.account_name,
+            good.password.clone(),
+        ),
     ] {
         let attempt = tok::SignInTenantAdminRequest {
             tenant_id: tenant_id.clone(),
@@ -139,7 +190,10 @@ async fn signing_in_fails_with_one_answer() {
         setup_id: "set_01k9zzzzzzzzzzzzzzzzzzzzzz".into(),
         ..good
     };
-    refused(world.setups().sign_in_tenant_admin(unknown_setup).await, NOT_FOUND);
+    refused(
+        world.setups().sign_in_tenant_admin(unknown_setup).await,
+        NOT_FOUND,
+    );
     dev.stop().await.unwrap();
 }
 
@@ -148,12 +202,24 @@ async fn only_a_fresh_session_of_this_setup_decides() {
     let (_directory, dev, clock) = dev::start_with_clock().await;
     let world = World::new(&dev.file);
     let partner = world.partner().await;
-    let (one, other) = (world.start(&partner).await.setup.setup_id, world.start(&partner).await.setup.setup_id);
+    let (one, other) = (
+        world.start(&partner).await.setup.setup_id,
+        world.start(&partner).await.setup.setup_id,
+    );
     let session = world.sign_in(&one).await;
     let general = world.sign_in("").await;
 
-    refused(world.setups().approve_setup(world.approval(&other, &session)).await, SESSION_MISMATCH);
-    refused(world.setups().approve_setup(world.approval(&one, &general)).await, SESSION_MISMATCH);
+    refused(
+        world
+            .setups()
+            .approve_setup(world.approval(&other, &session))
+            .await,
+        SESSION_MISMATCH,
+    );
+    refused(
+        world.setups().approve_setup(world.approval(&one, &general)).await,
+        SESSION_MISMATCH,
+    );
     for bad in ["", "x", &format!("ads_{}", "0".repeat(49))] {
         let result = world.setups().approve_setup(world.approval(&one, bad)).await;
         assert!(result.is_err(), "{bad}");
@@ -170,13 +236,19 @@ async fn only_a_fresh_session_of_this_setup_decides() {
     let created = callers.create_workload(request).await.unwrap().into_inner();
     let mut thief = world.clone();
     thief.workload = accord_cli::call::with_token(&world.target.token_grpc, &created.workload_token).unwrap();
-    refused(thief.setups().approve_setup(world.approval(&one, &session)).await, SESSION_INVALID);
+    refused(
+        thief.setups().approve_setup(world.approval(&one, &session)).await,
+        SESSION_INVALID,
+    );
 
     clock.advance(Duration::from_secs(5 * 60 + 1));
     let result = world.setups().approve_setup(world.approval(&one, &session)).await;
     refused(result, (Code::PermissionDenied, ErrorReason::SignInTooOld));
     clock.advance(Duration::from_secs(15 * 60));
-    refused(world.setups().approve_setup(world.approval(&one, &session)).await, SESSION_INVALID);
+    refused(
+        world.setups().approve_setup(world.approval(&one, &session)).await,
+        SESSION_INVALID,
+    );
 
     // Signing out ends it; again, or with an unknown one, changes nothing.
     let session = world.sign_in(&one).await;
@@ -184,24 +256,49 @@ async fn only_a_fresh_session_of_this_setup_decides() {
         admin_session: session.clone(),
     };
     for _ in 0..2 {
-        world.setups().sign_out_tenant_admin(sign_out.clone()).await.unwrap();
+        world
+            .setups()
+            .sign_out_tenant_admin(sign_out.clone())
+            .await
+            .unwrap();
     }
-    refused(world.setups().approve_setup(world.approval(&one, &session)).await, SESSION_INVALID);
+    refused(
+        world.setups().approve_setup(world.approval(&one, &session)).await,
+        SESSION_INVALID,
+    );
 
     // So does the admin's password reset.
     let session = world.sign_in(&one).await;
     let find = reg::FindUserRequest {
         tenant_id: world.target.tenant_id.clone(),
-        user: Some(reg::find_user_request::User::AccountName(world.target.admin_account_name.clone())),
+        user: Some(reg::find_user_request::User::AccountName(
+            world.target.admin_account_name.clone(),
+        )),
     };
-    let admin = world.users().find_user(find).await.unwrap().into_inner().user.unwrap();
+    let admin = world
+        .users()
+        .find_user(find)
+        .await
+        .unwrap()
+        .into_inner()
+        .user
+        .unwrap();
     let reset = reg::ResetUserPasswordRequest {
         tenant_id: world.target.tenant_id.clone(),
         user_id: admin.user_id,
         ..Default::default()
     };
-    let enrolment_token = world.users().reset_user_password(reset).await.unwrap().into_inner().enrolment_token;
-    refused(world.setups().approve_setup(world.approval(&one, &session)).await, SESSION_INVALID);
+    let enrolment_token = world
+        .users()
+        .reset_user_password(reset)
+        .await
+        .unwrap()
+        .into_inner()
+        .enrolment_token;
+    refused(
+        world.setups().approve_setup(world.approval(&one, &session)).await,
+        SESSION_INVALID,
+    );
     let complete = reg::CompleteEnrolmentRequest {
         enrolment_token,
         password: world.target.admin_password.clone(),
@@ -212,9 +309,20 @@ async fn only_a_fresh_session_of_this_setup_decides() {
     let session = world.sign_in(&one).await;
     let mut tenants = TenantServiceClient::new(world.operator.clone());
     let tenant_id = world.target.tenant_id.clone();
-    tenants.suspend_tenant(reg::SuspendTenantRequest { tenant_id: tenant_id.clone() }).await.unwrap();
-    tenants.reinstate_tenant(reg::ReinstateTenantRequest { tenant_id }).await.unwrap();
-    refused(world.setups().approve_setup(world.approval(&one, &session)).await, SESSION_INVALID);
+    tenants
+        .suspend_tenant(reg::SuspendTenantRequest {
+            tenant_id: tenant_id.clone(),
+        })
+        .await
+        .unwrap();
+    tenants
+        .reinstate_tenant(reg::ReinstateTenantRequest { tenant_id })
+        .await
+        .unwrap();
+    refused(
+        world.setups().approve_setup(world.approval(&one, &session)).await,
+        SESSION_INVALID,
+    );
     dev.stop().await.unwrap();
 }
 
@@ -237,13 +345,21 @@ async fn an_approval_grants_what_was_asked_at_most_to_a_user_of_the_tenant() {
     refused(world.setups().approve_setup(stranger).await, NOT_FOUND);
     let mut past = approval.clone();
     past.expire_time = Some(accord::testing::TEST_START.to_timestamp());
-    assert_eq!(violations(world.setups().approve_setup(past).await), ["expire_time"]);
+    assert_eq!(
+        violations(world.setups().approve_setup(past).await),
+        ["expire_time"]
+    );
 
     let mut some = approval.clone();
     some.scopes = vec!["matters.read".into()];
     let end = accord::clock::Clock::now(&*clock).plus(Duration::from_secs(120));
     some.expire_time = Some(end.to_timestamp());
-    let approved = world.setups().approve_setup(some.clone()).await.unwrap().into_inner();
+    let approved = world
+        .setups()
+        .approve_setup(some.clone())
+        .await
+        .unwrap()
+        .into_inner();
     let consent = approved.consent.clone().unwrap();
     assert_eq!(consent.state(), tok::ConsentState::Pending);
     assert_eq!(consent.scopes, ["matters.read"]);
@@ -266,7 +382,11 @@ async fn an_approval_grants_what_was_asked_at_most_to_a_user_of_the_tenant() {
         verifier: started.verifier,
     };
     let issued = world.issue(&partner, code_grant(&redeemed)).await.unwrap();
-    assert_eq!((issued.scope.as_str(), issued.expires_in), ("matters.read", 120), "never past the grant");
+    assert_eq!(
+        (issued.scope.as_str(), issued.expires_in),
+        ("matters.read", 120),
+        "never past the grant"
+    );
     clock.advance(Duration::from_secs(120));
     assert!(!world.active(&issued.refresh_token).await);
 
@@ -284,7 +404,10 @@ async fn an_approval_grants_what_was_asked_at_most_to_a_user_of_the_tenant() {
         }),
     };
     world.clients().update_client(update).await.unwrap();
-    let result = world.setups().approve_setup(world.approval(&setup_id, &session)).await;
+    let result = world
+        .setups()
+        .approve_setup(world.approval(&setup_id, &session))
+        .await;
     refused(result, (Code::FailedPrecondition, ErrorReason::ClientChanged));
 
     // A refusal goes back to the partner too, and is final.
@@ -292,8 +415,15 @@ async fn an_approval_grants_what_was_asked_at_most_to_a_user_of_the_tenant() {
         setup_id: setup_id.clone(),
         admin_session: session.clone(),
     };
-    let denied = world.setups().deny_setup(deny.clone()).await.unwrap().into_inner();
-    assert!(denied.redirect_url.contains("error=access_denied") && denied.redirect_url.contains("state=state-1"));
+    let denied = world
+        .setups()
+        .deny_setup(deny.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(
+        denied.redirect_url.contains("error=access_denied") && denied.redirect_url.contains("state=state-1")
+    );
     assert_eq!(metadata(world.setups().deny_setup(deny).await, "state"), "DENIED");
 
     // Nobody decides after an hour.
@@ -302,7 +432,14 @@ async fn an_approval_grants_what_was_asked_at_most_to_a_user_of_the_tenant() {
     let request = tok::GetSetupRequest {
         setup_id: setup_id.clone(),
     };
-    let expired = world.setups().get_setup(request).await.unwrap().into_inner().setup.unwrap();
+    let expired = world
+        .setups()
+        .get_setup(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .setup
+        .unwrap();
     assert_eq!(expired.state(), tok::SetupState::Expired);
     let sign_in = tok::SignInTenantAdminRequest {
         tenant_id: world.target.tenant_id.clone(),

@@ -20,7 +20,8 @@ use tonic::Code;
 use crate::harness::{
     dev,
     partner::{
-        Partner, REDIRECT_URI, World, assert_refused, code_grant, metadata, own_grant, refresh_grant, violations,
+        Partner, REDIRECT_URI, World, assert_refused, code_grant, metadata, own_grant, refresh_grant,
+        violations,
     },
     services::Services,
 };
@@ -62,7 +63,10 @@ async fn an_access_token_says_what_rfc_9068_and_the_design_ask_for() {
     assert_eq!(claims["client_id"], partner.client_id.as_str());
     assert_eq!(claims["tenant_id"], world.target.tenant_id.as_str());
     assert_eq!(claims["grant_id"], issued.grant_id.as_str());
-    assert_eq!((claims["iat"].as_i64(), claims["exp"].as_i64()), (Some(now), Some(now + 300)));
+    assert_eq!(
+        (claims["iat"].as_i64(), claims["exp"].as_i64()),
+        (Some(now), Some(now + 300))
+    );
     assert!(claims["sub"].as_str().unwrap().starts_with("usr_"));
     assert!(claims["family_id"].is_string() && claims["jti"].is_string());
     assert_eq!(claims["rev"].as_str().unwrap().split('.').count(), 3);
@@ -71,7 +75,10 @@ async fn an_access_token_says_what_rfc_9068_and_the_design_ask_for() {
     assert!(own.refresh_token.is_empty());
     let own = self::claims(&own.access_token);
     assert!(own.get("family_id").is_none());
-    assert_eq!(own["sub"], claims["sub"], "the grant is run-as, for client credentials too");
+    assert_eq!(
+        own["sub"], claims["sub"],
+        "the grant is run-as, for client credentials too"
+    );
 
     let told = world.introspect(&issued.access_token).await;
     assert_eq!(told.active, Some(true));
@@ -100,7 +107,10 @@ async fn a_client_that_is_not_proven_gets_one_answer() {
     let attempts = [
         (partner.client_id.clone(), other.client_secret.clone()),
         (other.client_id.clone(), partner.client_secret.clone()),
-        ("cli_01k9zzzzzzzzzzzzzzzzzzzzzz".into(), partner.client_secret.clone()),
+        (
+            "cli_01k9zzzzzzzzzzzzzzzzzzzzzz".into(),
+            partner.client_secret.clone(),
+        ),
         (partner.client_id.clone(), changed),
         (partner.client_id.clone(), String::new()),
         (partner.client_id.clone(), "x".repeat(10_000)),
@@ -138,7 +148,9 @@ async fn every_violation_of_a_message_comes_back_at_once() {
         tenant_id: "Not A Tenant".into(),
         scopes: vec!["ok".into(), "with space".into(), "ok".into()],
         resource: "x".repeat(5000),
-        grant: Some(tok::issue_token_request::Grant::AuthorizationCode(Default::default())),
+        grant: Some(tok::issue_token_request::Grant::AuthorizationCode(
+            Default::default(),
+        )),
         ..Default::default()
     };
     let fields = violations(world.tokens().issue_token(request).await);
@@ -178,8 +190,14 @@ async fn a_code_is_good_once_for_its_client_with_its_verifier_in_time() {
     refused(world.issue(&partner, code_grant(&approved)).await, INVALID_GRANT);
     assert!(!world.active(&issued.access_token).await);
     assert!(!world.active(&issued.refresh_token).await);
-    refused(world.issue(&partner, refresh_grant(&issued.refresh_token)).await, INVALID_GRANT);
-    assert!(world.issue(&partner, own_grant()).await.is_ok(), "the grant itself stands");
+    refused(
+        world.issue(&partner, refresh_grant(&issued.refresh_token)).await,
+        INVALID_GRANT,
+    );
+    assert!(
+        world.issue(&partner, own_grant()).await.is_ok(),
+        "the grant itself stands"
+    );
 
     // A wrong verifier, or redirect URI, burns the code.
     for (redirect_uri, verifier) in [
@@ -200,7 +218,11 @@ async fn a_code_is_good_once_for_its_client_with_its_verifier_in_time() {
     let approved = world.approve(&partner).await;
     clock.advance(Duration::from_secs(60));
     refused(world.issue(&partner, code_grant(&approved)).await, INVALID_GRANT);
-    for code in ["acc_", "x", "acc_0000000000000000000000000000000000000000000000000"] {
+    for code in [
+        "acc_",
+        "x",
+        "acc_0000000000000000000000000000000000000000000000000",
+    ] {
         let mut unknown = approved.clone();
         unknown.code = code.into();
         refused(world.issue(&partner, code_grant(&unknown)).await, INVALID_GRANT);
@@ -221,9 +243,15 @@ async fn a_pending_grant_is_no_grant_and_a_new_one_supersedes_the_old() {
     let second = world.first_tokens(&partner).await;
     assert_ne!(first.grant_id, second.grant_id);
     assert!(!world.active(&first.access_token).await);
-    refused(world.issue(&partner, refresh_grant(&first.refresh_token)).await, INVALID_GRANT);
+    refused(
+        world.issue(&partner, refresh_grant(&first.refresh_token)).await,
+        INVALID_GRANT,
+    );
     assert!(world.active(&second.access_token).await);
-    assert_eq!(world.issue(&partner, own_grant()).await.unwrap().grant_id, second.grant_id);
+    assert_eq!(
+        world.issue(&partner, own_grant()).await.unwrap().grant_id,
+        second.grant_id
+    );
     dev.stop().await.unwrap();
 }
 
@@ -233,43 +261,82 @@ async fn refresh_tokens_follow_their_generations() {
     let world = World::new(&dev.file);
     let (partner, other) = (world.partner().await, world.partner().await);
     let first = world.first_tokens(&partner).await;
-    let second = world.issue(&partner, refresh_grant(&first.refresh_token)).await.unwrap();
+    let second = world
+        .issue(&partner, refresh_grant(&first.refresh_token))
+        .await
+        .unwrap();
     assert_ne!(first.refresh_token, second.refresh_token);
 
     // A lost answer: the immediate predecessor gets the same successor, within 30 seconds.
     clock.advance(Duration::from_secs(30));
-    let again = world.issue(&partner, refresh_grant(&first.refresh_token)).await.unwrap();
+    let again = world
+        .issue(&partner, refresh_grant(&first.refresh_token))
+        .await
+        .unwrap();
     assert_eq!(again.refresh_token, second.refresh_token);
 
     // Forged tokens, and another client's, have no effect.
-    refused(world.issue(&other, refresh_grant(&second.refresh_token)).await, INVALID_GRANT);
+    refused(
+        world.issue(&other, refresh_grant(&second.refresh_token)).await,
+        INVALID_GRANT,
+    );
     let parsed = accord::opaque::RefreshToken::parse(&second.refresh_token).unwrap();
     for (generation, mac) in [(2, [0; 32]), (1, [7; 32]), (3, *parsed.mac())] {
         let forged = accord::opaque::RefreshToken::compose(parsed.family(), generation, &mac);
-        refused(world.issue(&partner, refresh_grant(forged.expose())).await, INVALID_GRANT);
+        refused(
+            world.issue(&partner, refresh_grant(forged.expose())).await,
+            INVALID_GRANT,
+        );
     }
-    let third = world.issue(&partner, refresh_grant(&second.refresh_token)).await.unwrap();
+    let third = world
+        .issue(&partner, refresh_grant(&second.refresh_token))
+        .await
+        .unwrap();
 
     // Two generations old: somebody else has it, and the family ends.
     assert!(world.active(&third.access_token).await && world.active(&third.refresh_token).await);
-    refused(world.issue(&partner, refresh_grant(&first.refresh_token)).await, INVALID_GRANT);
-    refused(world.issue(&partner, refresh_grant(&third.refresh_token)).await, INVALID_GRANT);
+    refused(
+        world.issue(&partner, refresh_grant(&first.refresh_token)).await,
+        INVALID_GRANT,
+    );
+    refused(
+        world.issue(&partner, refresh_grant(&third.refresh_token)).await,
+        INVALID_GRANT,
+    );
     assert!(!world.active(&third.access_token).await && !world.active(&third.refresh_token).await);
-    assert!(world.issue(&partner, own_grant()).await.is_ok(), "the grant itself stands");
+    assert!(
+        world.issue(&partner, own_grant()).await.is_ok(),
+        "the grant itself stands"
+    );
 
     // The predecessor after its 30 seconds ends the family too.
     let first = world.first_tokens(&partner).await;
-    let second = world.issue(&partner, refresh_grant(&first.refresh_token)).await.unwrap();
+    let second = world
+        .issue(&partner, refresh_grant(&first.refresh_token))
+        .await
+        .unwrap();
     clock.advance(Duration::from_millis(30_001));
-    refused(world.issue(&partner, refresh_grant(&first.refresh_token)).await, INVALID_GRANT);
-    refused(world.issue(&partner, refresh_grant(&second.refresh_token)).await, INVALID_GRANT);
+    refused(
+        world.issue(&partner, refresh_grant(&first.refresh_token)).await,
+        INVALID_GRANT,
+    );
+    refused(
+        world.issue(&partner, refresh_grant(&second.refresh_token)).await,
+        INVALID_GRANT,
+    );
 
     // Families have an absolute end.
     let mut latest = world.first_tokens(&partner).await;
     clock.advance(Duration::from_secs(89 * 24 * 3600));
-    latest = world.issue(&partner, refresh_grant(&latest.refresh_token)).await.unwrap();
+    latest = world
+        .issue(&partner, refresh_grant(&latest.refresh_token))
+        .await
+        .unwrap();
     clock.advance(Duration::from_secs(24 * 3600));
-    refused(world.issue(&partner, refresh_grant(&latest.refresh_token)).await, INVALID_GRANT);
+    refused(
+        world.issue(&partner, refresh_grant(&latest.refresh_token)).await,
+        INVALID_GRANT,
+    );
     dev.stop().await.unwrap();
 }
 
@@ -324,8 +391,14 @@ async fn scopes_and_resource_are_held_to_what_was_granted() {
     narrow.resource = world.target.cloud_api_url.clone();
     let narrowed = world.tokens().issue_token(narrow).await.unwrap().into_inner();
     assert_eq!(narrowed.scope, "matters.read");
-    let wide = world.issue(&partner, refresh_grant(&narrowed.refresh_token)).await.unwrap();
-    assert_eq!(wide.scope, "contacts.read matters.read", "narrowing holds for that access token alone");
+    let wide = world
+        .issue(&partner, refresh_grant(&narrowed.refresh_token))
+        .await
+        .unwrap();
+    assert_eq!(
+        wide.scope, "contacts.read matters.read",
+        "narrowing holds for that access token alone"
+    );
 
     for scope in ["documents.read", "no.such.scope"] {
         let mut beyond = world.token_request(&partner, refresh_grant(&wide.refresh_token));
@@ -351,7 +424,10 @@ async fn scopes_and_resource_are_held_to_what_was_granted() {
         }),
     };
     scopes.update_scope(update(false)).await.unwrap();
-    let reduced = world.issue(&partner, refresh_grant(&wide.refresh_token)).await.unwrap();
+    let reduced = world
+        .issue(&partner, refresh_grant(&wide.refresh_token))
+        .await
+        .unwrap();
     assert_eq!(reduced.scope, "matters.read");
     dev.stop().await.unwrap();
 }
@@ -369,8 +445,19 @@ async fn suspension_pauses_families_and_reinstatement_revives_no_access_token() 
     for party in ["client", "tenant", "user"] {
         let (client_id, tenant_id, user_id) = (partner.client_id.clone(), tenant_id.clone(), user_id.clone());
         match party {
-            "client" => drop(world.clients().suspend_client(reg::SuspendClientRequest { client_id }).await.unwrap()),
-            "tenant" => drop(tenants.suspend_tenant(reg::SuspendTenantRequest { tenant_id }).await.unwrap()),
+            "client" => drop(
+                world
+                    .clients()
+                    .suspend_client(reg::SuspendClientRequest { client_id })
+                    .await
+                    .unwrap(),
+            ),
+            "tenant" => drop(
+                tenants
+                    .suspend_tenant(reg::SuspendTenantRequest { tenant_id })
+                    .await
+                    .unwrap(),
+            ),
             _ => {
                 let request = reg::DeactivateUserRequest { tenant_id, user_id };
                 drop(world.users().deactivate_user(request).await.unwrap());
@@ -387,20 +474,40 @@ async fn suspension_pauses_families_and_reinstatement_revives_no_access_token() 
                 refused(result, CONSENT_REQUIRED);
             }
         }
-        let (client_id, tenant_id, user_id) =
-            (partner.client_id.clone(), world.target.tenant_id.clone(), user_id_of(&tokens.access_token));
+        let (client_id, tenant_id, user_id) = (
+            partner.client_id.clone(),
+            world.target.tenant_id.clone(),
+            user_id_of(&tokens.access_token),
+        );
         match party {
             "client" => {
-                drop(world.clients().reinstate_client(reg::ReinstateClientRequest { client_id }).await.unwrap());
+                drop(
+                    world
+                        .clients()
+                        .reinstate_client(reg::ReinstateClientRequest { client_id })
+                        .await
+                        .unwrap(),
+                );
             }
-            "tenant" => drop(tenants.reinstate_tenant(reg::ReinstateTenantRequest { tenant_id }).await.unwrap()),
+            "tenant" => drop(
+                tenants
+                    .reinstate_tenant(reg::ReinstateTenantRequest { tenant_id })
+                    .await
+                    .unwrap(),
+            ),
             _ => {
                 let request = reg::ReactivateUserRequest { tenant_id, user_id };
                 drop(world.users().reactivate_user(request).await.unwrap());
             }
         }
-        assert!(!world.active(&tokens.access_token).await, "{party}: it must stay ended");
-        tokens = world.issue(&partner, refresh_grant(&tokens.refresh_token)).await.unwrap();
+        assert!(
+            !world.active(&tokens.access_token).await,
+            "{party}: it must stay ended"
+        );
+        tokens = world
+            .issue(&partner, refresh_grant(&tokens.refresh_token))
+            .await
+            .unwrap();
         assert!(world.active(&tokens.access_token).await, "{party}");
     }
     dev.stop().await.unwrap();
@@ -420,7 +527,12 @@ async fn a_compromised_secret_ends_everything_and_a_rotated_one_nothing() {
         client_id: partner.client_id.clone(),
         ..Default::default()
     };
-    let created = world.clients().create_client_secret(request).await.unwrap().into_inner();
+    let created = world
+        .clients()
+        .create_client_secret(request)
+        .await
+        .unwrap()
+        .into_inner();
     let Some(reg::create_client_secret_response::Credentials::Bundle(bundle)) = created.credentials else {
         panic!("no bundle");
     };
@@ -428,28 +540,54 @@ async fn a_compromised_secret_ends_everything_and_a_rotated_one_nothing() {
         client_secret: bundle.client_secret,
         ..partner.clone()
     };
-    assert!(world.issue(&renewed, own_grant()).await.is_ok() && world.issue(&partner, own_grant()).await.is_ok());
+    assert!(
+        world.issue(&renewed, own_grant()).await.is_ok() && world.issue(&partner, own_grant()).await.is_ok()
+    );
 
-    let secret_id = accord::opaque::ClientSecret::parse(&partner.client_secret).unwrap().secret_id().to_string();
-    let revoke = |secret_id: &str, reason: reg::SecretRevocationReason, force| reg::RevokeClientSecretRequest {
-        client_id: partner.client_id.clone(),
-        secret_id: secret_id.into(),
-        reason: reason.into(),
-        force,
-    };
+    let secret_id = accord::opaque::ClientSecret::parse(&partner.client_secret)
+        .unwrap()
+        .secret_id()
+        .to_string();
+    let revoke =
+        |secret_id: &str, reason: reg::SecretRevocationReason, force| reg::RevokeClientSecretRequest {
+            client_id: partner.client_id.clone(),
+            secret_id: secret_id.into(),
+            reason: reason.into(),
+            force,
+        };
     let rotated = reg::SecretRevocationReason::Rotated;
-    let in_use = world.clients().revoke_client_secret(revoke(&secret_id, rotated, false)).await;
+    let in_use = world
+        .clients()
+        .revoke_client_secret(revoke(&secret_id, rotated, false))
+        .await;
     refused(in_use, (Code::FailedPrecondition, ErrorReason::SecretInUse));
-    world.clients().revoke_client_secret(revoke(&secret_id, rotated, true)).await.unwrap();
+    world
+        .clients()
+        .revoke_client_secret(revoke(&secret_id, rotated, true))
+        .await
+        .unwrap();
     refused(world.issue(&partner, own_grant()).await, INVALID_CLIENT);
     assert!(world.active(&tokens.access_token).await);
-    let tokens = world.issue(&renewed, refresh_grant(&tokens.refresh_token)).await.unwrap();
+    let tokens = world
+        .issue(&renewed, refresh_grant(&tokens.refresh_token))
+        .await
+        .unwrap();
 
     let compromised = reg::SecretRevocationReason::Compromised;
-    world.clients().revoke_client_secret(revoke(&secret_id, compromised, true)).await.unwrap();
+    world
+        .clients()
+        .revoke_client_secret(revoke(&secret_id, compromised, true))
+        .await
+        .unwrap();
     assert!(!world.active(&tokens.access_token).await && !world.active(&tokens.refresh_token).await);
-    refused(world.issue(&renewed, refresh_grant(&tokens.refresh_token)).await, INVALID_GRANT);
-    assert!(world.issue(&renewed, own_grant()).await.is_ok(), "the grant itself stands");
+    refused(
+        world.issue(&renewed, refresh_grant(&tokens.refresh_token)).await,
+        INVALID_GRANT,
+    );
+    assert!(
+        world.issue(&renewed, own_grant()).await.is_ok(),
+        "the grant itself stands"
+    );
     dev.stop().await.unwrap();
 }
 
@@ -466,9 +604,22 @@ async fn clients_see_and_revoke_their_own_tokens_alone() {
         client_authentication: Some(IntrospectProof::ClientSecret(partner.client_secret.clone())),
     };
     for token in [&tokens.access_token, &tokens.refresh_token] {
-        let own = world.tokens().introspect_token(ask(&partner, token)).await.unwrap().into_inner();
-        assert_eq!((own.active, own.client_id.as_str()), (Some(true), partner.client_id.as_str()));
-        let foreign = world.tokens().introspect_token(ask(&other, token)).await.unwrap().into_inner();
+        let own = world
+            .tokens()
+            .introspect_token(ask(&partner, token))
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(
+            (own.active, own.client_id.as_str()),
+            (Some(true), partner.client_id.as_str())
+        );
+        let foreign = world
+            .tokens()
+            .introspect_token(ask(&other, token))
+            .await
+            .unwrap()
+            .into_inner();
         assert_eq!(foreign.active, Some(false));
     }
     let mut nobody = ask(&partner, &tokens.access_token);
@@ -476,10 +627,17 @@ async fn clients_see_and_revoke_their_own_tokens_alone() {
     let result = world.tokens().introspect_token(nobody).await;
     refused(result, (Code::Unauthenticated, ErrorReason::Unauthenticated));
     let mut both = TokenServiceClient::new(world.workload.clone());
-    assert_eq!(violations(both.introspect_token(ask(&partner, "t")).await), ["client_id"]);
-    assert_eq!(violations(both.introspect_token(tok::IntrospectTokenRequest::default()).await), [
-        "tenant_id", "token"
-    ]);
+    assert_eq!(
+        violations(both.introspect_token(ask(&partner, "t")).await),
+        ["client_id"]
+    );
+    assert_eq!(
+        violations(
+            both.introspect_token(tok::IntrospectTokenRequest::default())
+                .await
+        ),
+        ["tenant_id", "token"]
+    );
 
     let revoke = |partner: &Partner, token: &str| tok::RevokeTokenRequest {
         tenant_id: world.target.tenant_id.clone(),
@@ -493,12 +651,23 @@ async fn clients_see_and_revoke_their_own_tokens_alone() {
     assert!(world.active(&tokens.access_token).await && world.active(&tokens.refresh_token).await);
 
     // An access token ends alone; a refresh token with its family's access tokens; the grant never.
-    let renewed = world.issue(&partner, refresh_grant(&tokens.refresh_token)).await.unwrap();
+    let renewed = world
+        .issue(&partner, refresh_grant(&tokens.refresh_token))
+        .await
+        .unwrap();
     for _ in 0..2 {
-        world.tokens().revoke_token(revoke(&partner, &tokens.access_token)).await.unwrap();
+        world
+            .tokens()
+            .revoke_token(revoke(&partner, &tokens.access_token))
+            .await
+            .unwrap();
     }
     assert!(!world.active(&tokens.access_token).await && world.active(&renewed.access_token).await);
-    world.tokens().revoke_token(revoke(&partner, &renewed.refresh_token)).await.unwrap();
+    world
+        .tokens()
+        .revoke_token(revoke(&partner, &renewed.refresh_token))
+        .await
+        .unwrap();
     assert!(!world.active(&renewed.access_token).await && !world.active(&renewed.refresh_token).await);
     assert!(world.issue(&partner, own_grant()).await.is_ok());
     dev.stop().await.unwrap();
@@ -520,9 +689,17 @@ async fn a_token_of_one_tenant_is_nothing_at_another() {
     let approved = world.approve(&partner).await;
     let mut elsewhere = world.clone();
     elsewhere.target.tenant_id = "other-firm".into();
-    refused(elsewhere.issue(&partner, code_grant(&approved)).await, INVALID_GRANT);
+    refused(
+        elsewhere.issue(&partner, code_grant(&approved)).await,
+        INVALID_GRANT,
+    );
     let tokens = world.issue(&partner, code_grant(&approved)).await.unwrap();
-    refused(elsewhere.issue(&partner, refresh_grant(&tokens.refresh_token)).await, INVALID_GRANT);
+    refused(
+        elsewhere
+            .issue(&partner, refresh_grant(&tokens.refresh_token))
+            .await,
+        INVALID_GRANT,
+    );
     refused(elsewhere.issue(&partner, own_grant()).await, CONSENT_REQUIRED);
     assert!(!elsewhere.active(&tokens.access_token).await && !elsewhere.active(&tokens.refresh_token).await);
     assert!(world.active(&tokens.access_token).await && world.active(&tokens.refresh_token).await);
@@ -533,7 +710,10 @@ async fn a_token_of_one_tenant_is_nothing_at_another() {
     let stranger = world.partner().await;
     for (world, partner) in [(&unknown, &partner), (&elsewhere, &stranger)] {
         refused(world.issue(partner, own_grant()).await, CONSENT_REQUIRED);
-        refused(world.issue(partner, refresh_grant(&tokens.refresh_token)).await, INVALID_GRANT);
+        refused(
+            world.issue(partner, refresh_grant(&tokens.refresh_token)).await,
+            INVALID_GRANT,
+        );
     }
     dev.stop().await.unwrap();
 }
@@ -549,7 +729,8 @@ async fn keys_are_published_before_use_and_a_revoked_one_ends_its_tokens() {
         let url = format!("{}/jwks.json", world.target.tenant_authority_url);
         let document: serde_json::Value = reqwest::get(url).await.unwrap().json().await.unwrap();
         let kids = document["keys"].as_array().unwrap().iter();
-        kids.map(|key| key["kid"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        kids.map(|key| key["kid"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
     let first_kid = header(&tokens.access_token)["kid"].as_str().unwrap().to_owned();
     let before = published().await;
@@ -559,12 +740,30 @@ async fn keys_are_published_before_use_and_a_revoked_one_ends_its_tokens() {
     let request = tok::RotateSigningKeyRequest {
         request_id: uuid::Uuid::new_v4().to_string(),
     };
-    let rotated = keys.rotate_signing_key(request.clone()).await.unwrap().into_inner().signing_key.unwrap();
-    assert!(before.contains(&rotated.kid) && rotated.kid != first_kid, "published before its first use");
-    let again = keys.rotate_signing_key(request).await.unwrap().into_inner().signing_key.unwrap();
+    let rotated = keys
+        .rotate_signing_key(request.clone())
+        .await
+        .unwrap()
+        .into_inner()
+        .signing_key
+        .unwrap();
+    assert!(
+        before.contains(&rotated.kid) && rotated.kid != first_kid,
+        "published before its first use"
+    );
+    let again = keys
+        .rotate_signing_key(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .signing_key
+        .unwrap();
     assert_eq!(again.kid, rotated.kid, "a repeated call rotates once");
     assert!(published().await.contains(&first_kid) && world.active(&tokens.access_token).await);
-    let renewed = world.issue(&partner, refresh_grant(&tokens.refresh_token)).await.unwrap();
+    let renewed = world
+        .issue(&partner, refresh_grant(&tokens.refresh_token))
+        .await
+        .unwrap();
     assert_eq!(header(&renewed.access_token)["kid"], rotated.kid.as_str());
 
     let revoke = |kid: &str| tok::RevokeSigningKeyRequest {
@@ -572,19 +771,38 @@ async fn keys_are_published_before_use_and_a_revoked_one_ends_its_tokens() {
         reason: "It was on a stolen laptop.".into(),
     };
     for _ in 0..2 {
-        let revoked = keys.revoke_signing_key(revoke(&rotated.kid)).await.unwrap().into_inner();
-        assert_eq!(revoked.signing_key.unwrap().state(), tok::SigningKeyState::Revoked);
+        let revoked = keys
+            .revoke_signing_key(revoke(&rotated.kid))
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(
+            revoked.signing_key.unwrap().state(),
+            tok::SigningKeyState::Revoked
+        );
     }
     assert!(!published().await.contains(&rotated.kid));
     assert!(!world.active(&renewed.access_token).await && world.active(&tokens.access_token).await);
-    let after = world.issue(&partner, refresh_grant(&renewed.refresh_token)).await.unwrap();
+    let after = world
+        .issue(&partner, refresh_grant(&renewed.refresh_token))
+        .await
+        .unwrap();
     assert!(world.active(&after.access_token).await);
 
     clock.advance(Duration::from_secs(16 * 60));
-    assert!(!published().await.contains(&first_kid), "a retired key goes when its last token has ended");
+    assert!(
+        !published().await.contains(&first_kid),
+        "a retired key goes when its last token has ended"
+    );
     let result = keys.revoke_signing_key(revoke("no-such-key")).await;
     refused(result, (Code::NotFound, ErrorReason::NotFound));
-    assert_eq!(violations(keys.revoke_signing_key(tok::RevokeSigningKeyRequest::default()).await), ["kid", "reason"]);
+    assert_eq!(
+        violations(
+            keys.revoke_signing_key(tok::RevokeSigningKeyRequest::default())
+                .await
+        ),
+        ["kid", "reason"]
+    );
     dev.stop().await.unwrap();
 }
 
@@ -592,8 +810,11 @@ async fn keys_are_published_before_use_and_a_revoked_one_ends_its_tokens() {
 async fn metadata_is_the_same_at_each_of_its_places() {
     let (_directory, dev) = dev::start().await;
     let world = World::new(&dev.file);
-    let (base, issuer, tenant) =
-        (&world.target.http_url, &world.target.tenant_authority_url, &world.target.tenant_id);
+    let (base, issuer, tenant) = (
+        &world.target.http_url,
+        &world.target.tenant_authority_url,
+        &world.target.tenant_id,
+    );
     let mut documents = Vec::new();
     for url in [
         format!("{base}/.well-known/oauth-authorization-server/{tenant}"),
@@ -611,18 +832,32 @@ async fn metadata_is_the_same_at_each_of_its_places() {
     let request = tok::GetAuthorityMetadataRequest {
         tenant_id: tenant.clone(),
     };
-    let told = world.tokens().get_authority_metadata(request).await.unwrap().into_inner();
+    let told = world
+        .tokens()
+        .get_authority_metadata(request)
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(told.issuer, *issuer);
     assert_eq!(told.code_challenge_methods_supported, ["S256"]);
 
-    for missing in ["no-such-firm/jwks.json", "Bad%20Id/jwks.json", "no-such-firm/.well-known/openid-configuration"] {
+    for missing in [
+        "no-such-firm/jwks.json",
+        "Bad%20Id/jwks.json",
+        "no-such-firm/.well-known/openid-configuration",
+    ] {
         let answer = reqwest::get(format!("{base}/{missing}")).await.unwrap();
         assert_eq!(answer.status(), 404, "{missing}");
     }
-    let result = world.tokens().list_revocations(tok::ListRevocationsRequest::default()).await;
+    let result = world
+        .tokens()
+        .list_revocations(tok::ListRevocationsRequest::default())
+        .await;
     refused(result, (Code::Unauthenticated, ErrorReason::Unauthenticated));
     let mut tokens = TokenServiceClient::new(world.workload.clone());
-    let result = tokens.list_revocations(tok::ListRevocationsRequest::default()).await;
+    let result = tokens
+        .list_revocations(tok::ListRevocationsRequest::default())
+        .await;
     refused(result, (Code::Unimplemented, ErrorReason::NotAvailable));
     dev.stop().await.unwrap();
 }

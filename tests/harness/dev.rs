@@ -2,7 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use accord::{clock::{ManualClock, SystemClock}, random::SystemRandom};
+use accord::{
+    clock::{ManualClock, SystemClock},
+    random::SystemRandom,
+};
 use accord_cli::dev::{Dev, DevArgs};
 use tempfile::TempDir;
 
@@ -29,7 +32,9 @@ pub async fn start_with_clock() -> (TempDir, Dev, Arc<ManualClock>) {
     let directory = tempfile::tempdir().unwrap();
     let clock = accord::testing::test_clock();
     let args = args(&directory.path().join("accord-data"));
-    let dev = Dev::start(&args, clock.clone(), Arc::new(SystemRandom)).await.unwrap();
+    let dev = Dev::start(&args, clock.clone(), Arc::new(SystemRandom))
+        .await
+        .unwrap();
     (directory, dev, clock)
 }
 

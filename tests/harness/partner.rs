@@ -123,7 +123,11 @@ impl World {
             redirect_uris: vec![REDIRECT_URI.into()],
             ..Default::default()
         };
-        let submitted = requests.submit_integration_request(request).await.unwrap().into_inner();
+        let submitted = requests
+            .submit_integration_request(request)
+            .await
+            .unwrap()
+            .into_inner();
         let integration_request_id = submitted.integration_request.unwrap().integration_request_id;
         let request = reg::ApproveIntegrationRequestRequest {
             integration_request_id: integration_request_id.clone(),
@@ -134,7 +138,12 @@ impl World {
             display_name: "Integration".into(),
             ..Default::default()
         };
-        let registered = self.clients().register_client(request).await.unwrap().into_inner();
+        let registered = self
+            .clients()
+            .register_client(request)
+            .await
+            .unwrap()
+            .into_inner();
         let Some(Credentials::Bundle(bundle)) = registered.credentials else {
             panic!("no bundle");
         };
@@ -184,7 +193,12 @@ impl World {
             account_name: self.target.admin_account_name.clone(),
             password: self.target.admin_password.clone(),
         };
-        self.setups().sign_in_tenant_admin(request).await.unwrap().into_inner().admin_session
+        self.setups()
+            .sign_in_tenant_admin(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .admin_session
     }
 
     pub fn approval(&self, setup_id: &str, admin_session: &str) -> tok::ApproveSetupRequest {
@@ -221,7 +235,10 @@ impl World {
 
     pub async fn issue(&self, partner: &Partner, grant: Grant) -> Result<tok::IssueTokenResponse, Status> {
         let request = self.token_request(partner, grant);
-        self.tokens().issue_token(request).await.map(tonic::Response::into_inner)
+        self.tokens()
+            .issue_token(request)
+            .await
+            .map(tonic::Response::into_inner)
     }
 
     /// A whole setup up to the first tokens.
@@ -262,8 +279,14 @@ pub fn assert_refused<T>(result: Result<T, Status>, code: tonic::Code, reason: a
 pub fn violations<T>(result: Result<T, Status>) -> Vec<String> {
     use tonic_types::StatusExt;
     let status = result.err().expect("not refused");
-    let details = status.get_details_bad_request().unwrap_or_else(|| panic!("no details: {status:?}"));
-    details.field_violations.into_iter().map(|violation| violation.field).collect()
+    let details = status
+        .get_details_bad_request()
+        .unwrap_or_else(|| panic!("no details: {status:?}"));
+    details
+        .field_violations
+        .into_iter()
+        .map(|violation| violation.field)
+        .collect()
 }
 
 /// `ErrorInfo.metadata` of a refusal, by name.
@@ -271,5 +294,11 @@ pub fn violations<T>(result: Result<T, Status>) -> Vec<String> {
 pub fn metadata<T>(result: Result<T, Status>, name: &str) -> String {
     use tonic_types::StatusExt;
     let status = result.err().expect("not refused");
-    status.get_details_error_info().unwrap().metadata.get(name).cloned().unwrap_or_default()
+    status
+        .get_details_error_info()
+        .unwrap()
+        .metadata
+        .get(name)
+        .cloned()
+        .unwrap_or_default()
 }

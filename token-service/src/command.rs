@@ -48,7 +48,7 @@ async fn migrate(flags: &Flags, new_epoch: bool) -> anyhow::Result<()> {
     let settings = Settings::load(flags, Needs::Database)?;
     TokenServer::migrate(&settings, &SystemRandom).await?;
     if new_epoch {
-        TokenServer::start_epoch(&settings, &SystemRandom).await?;
+        TokenServer::start_epoch(&settings, &SystemClock, &SystemRandom).await?;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use accord::{
     audit::v1::audit_service_server::AuditServiceServer,
     audit_service::AuditApi,
     auth::Authorizer,
-    clock::SharedClock,
+    clock::{Clock, SharedClock},
     config::require_loopback,
     opaque::{OpaqueToken, TokenKind},
     random::{Random, SharedRandom},
@@ -45,7 +45,7 @@ use crate::{
     registry::Registry,
     service::Service,
     signing_key::{self, Signers},
-    store::{Store, migration::Migrator, purpose},
+    store::{self, Store, migration::Migrator, purpose},
 };
 
 /// How often the server looks whether it is ready.
@@ -81,17 +81,25 @@ impl TokenServer {
         Ok(())
     }
 
-    /// Starts a new epoch of the change feed, for a database that was restored from a copy: tokens
-    /// that were issued before are refused from then on.
+    /// Starts a new epoch of the change feed, for a database that was restored from a copy: access
+    /// tokens that were issued before are refused from then on, and the families and sessions that the
+    /// copy holds end, since nobody knows how they went on.
     ///
     /// # Errors
     /// What the database says, one that is not migrated among it.
-    pub async fn start_epoch(settings: &Settings, random: &dyn Random) -> anyhow::Result<()> {
+    pub async fn start_epoch(
+        settings: &Settings,
+        clock: &dyn Clock,
+        random: &dyn Random,
+    ) -> anyhow::Result<()> {
         let db = connect(settings).await?;
         let tx = db.write().await?;
         change::start_epoch(&tx, random)
             .await
             .context("starting a new epoch")?;
+        store::end_all_before(&tx, clock.now())
+            .await
+            .context("ending what the copy holds")?;
         tx.commit().await.context("starting a new epoch")?;
         Ok(())
     }

@@ -10,7 +10,10 @@ use accord::{
         change::Position,
     },
 };
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter,
+    sea_query::Expr,
+};
 
 use super::{
     Store, commit, corrupt,
@@ -126,6 +129,16 @@ impl Store {
         self.audit(&tx, origin, event).await?;
         Ok(commit(tx).await?)
     }
+}
+
+/// Ends every session there is.
+pub(super) async fn end_all(tx: &DatabaseTransaction, now: UnixMillis) -> Result<(), StoreError> {
+    Entity::update_many()
+        .filter(Column::EndedAt.is_null())
+        .col_expr(Column::EndedAt, Expr::value(now.as_millis()))
+        .exec(tx)
+        .await?;
+    Ok(())
 }
 
 fn session(row: Model) -> Result<StoredSession, Error> {

@@ -146,6 +146,21 @@ pub(super) async fn end_families_of_grant(
     Ok(ended.rows_affected)
 }
 
+/// Ends every family there is.
+pub(super) async fn end_all(
+    tx: &DatabaseTransaction,
+    reason: &'static str,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    Entity::update_many()
+        .filter(Column::EndedAt.is_null())
+        .col_expr(Column::EndedAt, Expr::value(now.as_millis()))
+        .col_expr(Column::EndReason, Expr::value(reason))
+        .exec(tx)
+        .await?;
+    Ok(())
+}
+
 fn stored(generation: u32) -> Result<i32, Error> {
     i32::try_from(generation).map_err(|_| corrupt("families"))
 }

@@ -119,6 +119,15 @@ impl Store {
     }
 }
 
+/// Ends every family and every admin session: for a database that was restored from a copy.
+///
+/// # Errors
+/// What the database says.
+pub async fn end_all_before(tx: &DatabaseTransaction, now: UnixMillis) -> Result<(), StoreError> {
+    family::end_all(tx, "restored", now).await?;
+    admin_session::end_all(tx, now).await
+}
+
 /// Commits, so that a failed commit is a failed call.
 async fn commit(tx: DatabaseTransaction) -> Result<(), StoreError> {
     Ok(tx.commit().await?)

@@ -53,11 +53,23 @@ fn changing(grant_id: &str, session: &str, account_name: &str) -> pb::ChangeDesi
 }
 
 async fn get(world: &World, request: pb::GetConsentRequest) -> Result<pb::Consent, Status> {
-    Ok(world.consents().get_consent(request).await?.into_inner().consent.unwrap())
+    Ok(world
+        .consents()
+        .get_consent(request)
+        .await?
+        .into_inner()
+        .consent
+        .unwrap())
 }
 
 async fn revoke(world: &World, request: pb::RevokeConsentRequest) -> Result<pb::Consent, Status> {
-    Ok(world.consents().revoke_consent(request).await?.into_inner().consent.unwrap())
+    Ok(world
+        .consents()
+        .revoke_consent(request)
+        .await?
+        .into_inner()
+        .consent
+        .unwrap())
 }
 
 async fn change(world: &World, request: pb::ChangeDesignatedUserRequest) -> Result<pb::Consent, Status> {
@@ -75,7 +87,10 @@ async fn a_tenant_admin_reads_the_tenants_own_consents() {
     let grant_id = world.active_grant().await;
     let session = world.sign_in("").await;
     let consent = get(&world, getting(&grant_id, &session)).await.unwrap();
-    assert_eq!((consent.grant_id.as_str(), consent.tenant_id.as_str()), (grant_id.as_str(), "acme"));
+    assert_eq!(
+        (consent.grant_id.as_str(), consent.tenant_id.as_str()),
+        (grant_id.as_str(), "acme")
+    );
     assert_eq!(consent.state(), ConsentState::Active);
     assert_eq!(consent.activate_time, Some(world.clock().now().to_timestamp()));
     assert_eq!((consent.expire_time, consent.end_time), (None, None));
@@ -84,7 +99,10 @@ async fn a_tenant_admin_reads_the_tenants_own_consents() {
     assert_eq!(listed.next_page_token, "");
 
     let unknown = get(&world, getting(UNKNOWN, &session)).await;
-    assert_eq!(assert_refused(unknown, Code::NotFound, "NOT_FOUND")["resource"], "consent");
+    assert_eq!(
+        assert_refused(unknown, Code::NotFound, "NOT_FOUND")["resource"],
+        "consent"
+    );
     let bad = pb::GetConsentRequest {
         tenant_id: "A".into(),
         ..getting("grt_", &session)
@@ -95,9 +113,15 @@ async fn a_tenant_admin_reads_the_tenants_own_consents() {
     assert_refused(without, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
     let foreign = world.sign_in_at_globex().await;
     let refused = get(&world, getting(&grant_id, &foreign)).await;
-    assert_eq!(assert_refused(refused, Code::NotFound, "NOT_FOUND")["resource"], "consent");
+    assert_eq!(
+        assert_refused(refused, Code::NotFound, "NOT_FOUND")["resource"],
+        "consent"
+    );
     let refused = world.list(listing(&foreign)).await;
-    assert_eq!(assert_refused(refused, Code::NotFound, "NOT_FOUND")["resource"], "tenant");
+    assert_eq!(
+        assert_refused(refused, Code::NotFound, "NOT_FOUND")["resource"],
+        "tenant"
+    );
     let refused = revoke(&world, revoking(&grant_id, &foreign, "")).await;
     assert_refused(refused, Code::NotFound, "NOT_FOUND");
     let refused = change(&world, changing(&grant_id, &foreign, world.api_user_name())).await;
@@ -116,7 +140,11 @@ async fn operators_read_without_a_session() {
     let session = world.sign_in("").await;
     for role in [Role::Auditor, Role::Security, Role::Admin] {
         let mut consents = world.consents_of(role);
-        let consent = consents.get_consent(getting(&grant_id, "")).await.unwrap().into_inner();
+        let consent = consents
+            .get_consent(getting(&grant_id, ""))
+            .await
+            .unwrap()
+            .into_inner();
         assert_eq!(consent.consent.unwrap().grant_id, grant_id);
         let listed = consents.list_consents(listing("")).await.unwrap().into_inner();
         assert_eq!(ids(&listed.consents), [grant_id.as_str()]);
@@ -129,7 +157,10 @@ async fn operators_read_without_a_session() {
             ..listing("")
         };
         let refused = consents.list_consents(elsewhere).await;
-        assert_eq!(assert_refused(refused, Code::NotFound, "NOT_FOUND")["resource"], "tenant");
+        assert_eq!(
+            assert_refused(refused, Code::NotFound, "NOT_FOUND")["resource"],
+            "tenant"
+        );
     }
     for role in [Role::Registrar, Role::Approver] {
         let refused = world.consents_of(role).get_consent(getting(&grant_id, "")).await;
@@ -173,7 +204,10 @@ async fn consents_are_listed_newest_first_in_pages_and_by_their_state() {
             ..listing(&session)
         };
         let page = world.list(request).await.unwrap();
-        page.consents.into_iter().map(|consent| consent.grant_id).collect::<Vec<_>>()
+        page.consents
+            .into_iter()
+            .map(|consent| consent.grant_id)
+            .collect::<Vec<_>>()
     };
     assert_eq!(in_state(Superseded, "").await, [all[1].clone(), all[0].clone()]);
     assert_eq!(in_state(Active, &world.client_id).await, [all[2].clone()]);
@@ -192,7 +226,10 @@ async fn consents_are_listed_newest_first_in_pages_and_by_their_state() {
         page_size: -1,
         ..listing(&session)
     };
-    assert_violations(world.list(bad).await, &["tenant_id", "client_id", "state", "page_size"]);
+    assert_violations(
+        world.list(bad).await,
+        &["tenant_id", "client_id", "state", "page_size"],
+    );
 }
 
 #[tokio::test]
@@ -212,9 +249,17 @@ async fn an_active_consent_is_suspended_while_one_of_its_parties_is() {
         assert_eq!(world.consent(&grant_id).await.state(), ConsentState::Active);
     }
     world.deactivate_admin(true);
-    assert_eq!(world.consent(&grant_id).await.state(), ConsentState::Active, "who consented is of no matter");
+    assert_eq!(
+        world.consent(&grant_id).await.state(),
+        ConsentState::Active,
+        "who consented is of no matter"
+    );
     world.registry.set_unavailable(true);
-    let refused = world.consents_of(Role::Auditor).get_consent(getting(&grant_id, "")).await.unwrap_err();
+    let refused = world
+        .consents_of(Role::Auditor)
+        .get_consent(getting(&grant_id, ""))
+        .await
+        .unwrap_err();
     assert!(refused.get_details_retry_info().is_some());
     assert_refused::<()>(Err(refused), Code::Unavailable, "UNAVAILABLE");
 }
@@ -230,7 +275,9 @@ async fn a_tenant_admin_revokes_for_good() {
         assert_eq!(revoked.state(), ConsentState::Revoked);
         assert_eq!(revoked.end_time, Some(world.clock().now().to_timestamp()));
         world.clock().advance(Duration::from_secs(1));
-        let again = revoke(&world, revoking(grant_id, &session, "again")).await.unwrap();
+        let again = revoke(&world, revoking(grant_id, &session, "again"))
+            .await
+            .unwrap();
         assert_eq!(again, revoked);
         assert_eq!(world.consent(grant_id).await, revoked);
     }
@@ -238,9 +285,15 @@ async fn a_tenant_admin_revokes_for_good() {
     assert_eq!(events.len(), 2);
     assert!(events.iter().all(|event| event.actor_id == world.admin_id));
     let refused = change(&world, changing(&grant_id, &session, world.api_user_name())).await;
-    assert_eq!(assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE")["state"], "REVOKED");
+    assert_eq!(
+        assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE")["state"],
+        "REVOKED"
+    );
     let unknown = revoke(&world, revoking(UNKNOWN, &session, "")).await;
-    assert_eq!(assert_refused(unknown, Code::NotFound, "NOT_FOUND")["resource"], "consent");
+    assert_eq!(
+        assert_refused(unknown, Code::NotFound, "NOT_FOUND")["resource"],
+        "consent"
+    );
 }
 
 #[tokio::test]
@@ -252,19 +305,33 @@ async fn operators_revoke_with_a_reason() {
         tenant_id: "A".into(),
         ..revoking("x", "", "  ")
     };
-    assert_violations(consents.revoke_consent(bad).await, &["tenant_id", "grant_id", "reason"]);
+    assert_violations(
+        consents.revoke_consent(bad).await,
+        &["tenant_id", "grant_id", "reason"],
+    );
     let long = "r".repeat(1001);
-    assert_violations(consents.revoke_consent(revoking(&grant_id, "", &long)).await, &["reason"]);
+    assert_violations(
+        consents.revoke_consent(revoking(&grant_id, "", &long)).await,
+        &["reason"],
+    );
     for role in [Role::Auditor, Role::Registrar, Role::Approver] {
-        let refused = world.consents_of(role).revoke_consent(revoking(&grant_id, "", "why")).await;
+        let refused = world
+            .consents_of(role)
+            .revoke_consent(revoking(&grant_id, "", "why"))
+            .await;
         assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
     }
     let session = world.sign_in("").await;
-    let refused = consents.revoke_consent(revoking(&grant_id, &session, "why")).await;
+    let refused = consents
+        .revoke_consent(revoking(&grant_id, &session, "why"))
+        .await;
     assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
     assert_eq!(world.consent(&grant_id).await.state(), ConsentState::Active);
 
-    consents.revoke_consent(revoking(&grant_id, "", "leaked credentials")).await.unwrap();
+    consents
+        .revoke_consent(revoking(&grant_id, "", "leaked credentials"))
+        .await
+        .unwrap();
     assert_eq!(world.consent(&grant_id).await.state(), ConsentState::Revoked);
     let event = world.audit_events("consent.revoke").await.remove(0);
     assert_eq!(event.detail["reason"], "leaked credentials");
@@ -281,9 +348,15 @@ async fn what_ended_otherwise_can_not_be_revoked() {
     for (grant_id, state) in [(first, "SUPERSEDED"), (lapsed, "EXPIRED")] {
         let refused = revoke(&world, revoking(&grant_id, &session, "")).await;
         let metadata = assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE");
-        assert_eq!((metadata["resource"].as_str(), metadata["state"].as_str()), ("consent", state));
+        assert_eq!(
+            (metadata["resource"].as_str(), metadata["state"].as_str()),
+            ("consent", state)
+        );
         let refused = change(&world, changing(&grant_id, &session, world.api_user_name())).await;
-        assert_eq!(assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE")["state"], state);
+        assert_eq!(
+            assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE")["state"],
+            state
+        );
     }
 }
 
@@ -302,18 +375,30 @@ async fn a_tenant_admin_changes_the_designated_user() {
     let world = World::start().await;
     let grant_id = world.active_grant().await;
     let session = world.sign_in("").await;
-    let same = change(&world, changing(&grant_id, &session, world.api_user_name())).await.unwrap();
+    let same = change(&world, changing(&grant_id, &session, world.api_user_name()))
+        .await
+        .unwrap();
     assert_eq!(same.designated_user_id, world.api_user_id);
-    assert!(world.audit_events("consent.change_designated_user").await.is_empty());
+    assert!(
+        world
+            .audit_events("consent.change_designated_user")
+            .await
+            .is_empty()
+    );
 
     // A suspended consent can be given another user: that is how it goes on after a deactivation.
     world.deactivate_api_user(true);
     assert_eq!(world.consent(&grant_id).await.state(), ConsentState::Suspended);
-    let changed = change(&world, changing(&grant_id, &session, world.second_user_name())).await.unwrap();
+    let changed = change(&world, changing(&grant_id, &session, world.second_user_name()))
+        .await
+        .unwrap();
     assert_eq!(changed.designated_user_id, world.second_user_id);
     assert_ne!(changed.designated_user_label, same.designated_user_label);
     assert_eq!(changed.state(), ConsentState::Active);
-    let event = world.audit_events("consent.change_designated_user").await.remove(0);
+    let event = world
+        .audit_events("consent.change_designated_user")
+        .await
+        .remove(0);
     assert_eq!((&event.actor_id, &event.subject), (&world.admin_id, &grant_id));
     assert_eq!(event.detail["old_user_id"], world.api_user_id);
     assert_eq!(event.detail["new_user_id"], world.second_user_id);
@@ -330,7 +415,10 @@ async fn a_tenant_admin_changes_the_designated_user() {
     let fields = ["tenant_id", "grant_id", "designated_account_name"];
     assert_violations(change(&world, bad).await, &fields);
     let unknown = change(&world, changing(UNKNOWN, &session, world.second_user_name())).await;
-    assert_eq!(assert_refused(unknown, Code::NotFound, "NOT_FOUND")["resource"], "consent");
+    assert_eq!(
+        assert_refused(unknown, Code::NotFound, "NOT_FOUND")["resource"],
+        "consent"
+    );
 }
 
 #[tokio::test]
@@ -340,7 +428,10 @@ async fn a_change_of_the_designated_user_needs_a_fresh_sign_in_and_an_active_con
     let pending = world.pending_grant().await;
     let session = world.sign_in("").await;
     let refused = change(&world, changing(&pending, &session, world.second_user_name())).await;
-    assert_eq!(assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE")["state"], "PENDING");
+    assert_eq!(
+        assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE")["state"],
+        "PENDING"
+    );
     world.clock().advance(5 * MINUTE + Duration::from_millis(1));
     let refused = change(&world, changing(&grant_id, &session, world.second_user_name())).await;
     assert_refused(refused, Code::PermissionDenied, "SIGN_IN_TOO_OLD");
@@ -351,5 +442,8 @@ async fn a_change_of_the_designated_user_needs_a_fresh_sign_in_and_an_active_con
         let refused = world.consents_of(role).change_designated_user(request).await;
         assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
     }
-    assert_eq!(world.consent(&grant_id).await.designated_user_id, world.api_user_id);
+    assert_eq!(
+        world.consent(&grant_id).await.designated_user_id,
+        world.api_user_id
+    );
 }

@@ -131,7 +131,9 @@ impl FakeRegistry {
         let mut bits = [0; 32];
         SystemRandom.fill(&mut bits);
         let secret_id = SecretId::generate(&*test_clock(), &SystemRandom);
-        let secret = ClientSecret::from_secret(secret_id.clone(), &bits).expose().to_owned();
+        let secret = ClientSecret::from_secret(secret_id.clone(), &bits)
+            .expose()
+            .to_owned();
         self.change(|state, _| {
             state.clients.insert(client_id.clone(), client);
             let entry = (client_id.clone(), secret_id.to_string());
@@ -141,7 +143,13 @@ impl FakeRegistry {
     }
 
     /// Adds an active user; the password is of use to a Tenant Admin alone.
-    pub fn add_user(&self, tenant_id: &str, account_name: &str, password: &str, tenant_admin: bool) -> String {
+    pub fn add_user(
+        &self,
+        tenant_id: &str,
+        account_name: &str,
+        password: &str,
+        tenant_admin: bool,
+    ) -> String {
         let user_id = UserId::generate(&*test_clock(), &SystemRandom).to_string();
         self.change(|state, _| {
             let profile = pb::UserProfile {
@@ -209,7 +217,11 @@ impl FakeRegistry {
     pub fn suspend_client(&self, client_id: &str, suspended: bool) {
         self.change(|state, seq| {
             let client = state.clients.get_mut(client_id).unwrap();
-            client.set_state(if suspended { pb::ClientState::Suspended } else { pb::ClientState::Active });
+            client.set_state(if suspended {
+                pb::ClientState::Suspended
+            } else {
+                pb::ClientState::Active
+            });
             if suspended {
                 client.tokens_ended_seq = seq;
             }
@@ -220,7 +232,11 @@ impl FakeRegistry {
     pub fn suspend_tenant(&self, tenant_id: &str, suspended: bool) {
         self.change(|state, seq| {
             let tenant = state.tenants.get_mut(tenant_id).unwrap();
-            tenant.set_state(if suspended { pb::TenantState::Suspended } else { pb::TenantState::Active });
+            tenant.set_state(if suspended {
+                pb::TenantState::Suspended
+            } else {
+                pb::TenantState::Active
+            });
             if suspended {
                 tenant.tokens_ended_seq = seq;
             }
@@ -231,7 +247,11 @@ impl FakeRegistry {
     pub fn deactivate_user(&self, user_id: &str, deactivated: bool) {
         self.change(|state, seq| {
             let user = &mut state.user(user_id).profile;
-            user.set_state(if deactivated { pb::UserState::Deactivated } else { pb::UserState::Active });
+            user.set_state(if deactivated {
+                pb::UserState::Deactivated
+            } else {
+                pb::UserState::Active
+            });
             if deactivated {
                 user.tokens_ended_seq = seq;
                 user.sessions_ended_seq = seq;
@@ -329,7 +349,10 @@ impl DirectoryService for FakeRegistry {
     ) -> Result<Response<pb::ResolveUserResponse>, Status> {
         let request = request.into_inner();
         let state = self.ask()?;
-        let mut users = state.users.iter().filter(|user| user.profile.tenant_id == request.tenant_id);
+        let mut users = state
+            .users
+            .iter()
+            .filter(|user| user.profile.tenant_id == request.tenant_id);
         let user = match request.user.unwrap() {
             Which::UserId(user_id) => users.find(|user| user.profile.user_id == user_id),
             Which::AccountName(name) => users.find(|user| user.account_name == name),

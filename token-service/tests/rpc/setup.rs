@@ -20,7 +20,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// What a browser brings back to the client.
 fn answer(redirect_url: &str) -> HashMap<String, String> {
     let url = Url::parse(redirect_url).unwrap();
-    url.query_pairs().map(|(key, value)| (key.into_owned(), value.into_owned())).collect()
+    url.query_pairs()
+        .map(|(key, value)| (key.into_owned(), value.into_owned()))
+        .collect()
 }
 
 async fn start(world: &World, request: pb::StartSetupRequest) -> Result<pb::Setup, Status> {
@@ -32,7 +34,13 @@ async fn get(world: &World, setup_id: &str) -> Result<pb::Setup, Status> {
     let request = pb::GetSetupRequest {
         setup_id: setup_id.into(),
     };
-    Ok(world.setups().get_setup(request).await?.into_inner().setup.unwrap())
+    Ok(world
+        .setups()
+        .get_setup(request)
+        .await?
+        .into_inner()
+        .setup
+        .unwrap())
 }
 
 async fn deny(world: &World, setup_id: &str, session: &str) -> Result<pb::DenySetupResponse, Status> {
@@ -43,7 +51,10 @@ async fn deny(world: &World, setup_id: &str, session: &str) -> Result<pb::DenySe
     Ok(world.setups().deny_setup(request).await?.into_inner())
 }
 
-async fn approve(world: &World, request: pb::ApproveSetupRequest) -> Result<pb::ApproveSetupResponse, Status> {
+async fn approve(
+    world: &World,
+    request: pb::ApproveSetupRequest,
+) -> Result<pb::ApproveSetupResponse, Status> {
     Ok(world.setups().approve_setup(request).await?.into_inner())
 }
 
@@ -56,13 +67,14 @@ async fn sign_out(world: &World, session: &str) -> Result<pb::SignOutTenantAdmin
 
 /// Asks something that needs a session and is harmless.
 async fn use_session(world: &World, session: &str) -> Result<(), Status> {
-    world.list(pb::ListConsentsRequest {
-        tenant_id: "acme".into(),
-        admin_session: session.into(),
-        ..Default::default()
-    })
-    .await
-    .map(drop)
+    world
+        .list(pb::ListConsentsRequest {
+            tenant_id: "acme".into(),
+            admin_session: session.into(),
+            ..Default::default()
+        })
+        .await
+        .map(drop)
 }
 
 #[track_caller]
@@ -75,7 +87,10 @@ async fn a_setup_shows_who_asks_for_what_and_why() {
     let world = World::start().await;
     let setup = start(&world, world.request()).await.unwrap();
     assert!(setup.setup_id.starts_with("set_"));
-    assert_eq!((setup.tenant_id.as_str(), setup.client_id.as_str()), ("acme", world.client_id.as_str()));
+    assert_eq!(
+        (setup.tenant_id.as_str(), setup.client_id.as_str()),
+        ("acme", world.client_id.as_str())
+    );
     assert_eq!(setup.state(), SetupState::Pending);
     assert_eq!(setup.redirect_uri, REDIRECT_URI);
     for text in [
@@ -88,16 +103,27 @@ async fn a_setup_shows_who_asks_for_what_and_why() {
     }
     let names: Vec<_> = setup.scopes.iter().map(|scope| scope.name.as_str()).collect();
     assert_eq!(names, ["contacts.read", "contacts.write"]);
-    assert!(setup.scopes.iter().all(|scope| !scope.description.is_empty() && !scope.reason.is_empty()));
+    assert!(
+        setup
+            .scopes
+            .iter()
+            .all(|scope| !scope.description.is_empty() && !scope.reason.is_empty())
+    );
     let now = world.clock().now();
     assert_eq!(setup.create_time, Some(now.to_timestamp()));
     assert_eq!(setup.expire_time, Some(now.plus(60 * MINUTE).to_timestamp()));
     assert_eq!(get(&world, &setup.setup_id).await.unwrap(), setup);
 
     world.clock().advance(60 * MINUTE);
-    assert_eq!(get(&world, &setup.setup_id).await.unwrap().state(), SetupState::Expired);
+    assert_eq!(
+        get(&world, &setup.setup_id).await.unwrap().state(),
+        SetupState::Expired
+    );
     let unknown = get(&world, "set_01jd0000000000000000000000").await;
-    assert_eq!(assert_refused(unknown, Code::NotFound, "NOT_FOUND")["resource"], "setup");
+    assert_eq!(
+        assert_refused(unknown, Code::NotFound, "NOT_FOUND")["resource"],
+        "setup"
+    );
     assert_violations(get(&world, "set_x").await, &["setup_id"]);
 }
 
@@ -111,24 +137,45 @@ async fn scopes_and_resource_may_be_named_or_left_out() {
         ..world.request()
     };
     let setup = start(&world, one).await.unwrap();
-    assert_eq!((setup.scopes.len(), setup.scopes[0].name.as_str()), (1, "contacts.write"));
+    assert_eq!(
+        (setup.scopes.len(), setup.scopes[0].name.as_str()),
+        (1, "contacts.write")
+    );
 
-    for scopes in [vec!["contacts.read".to_owned(), "files.read".to_owned()], vec!["unknown".to_owned()]] {
+    for scopes in [
+        vec!["contacts.read".to_owned(), "files.read".to_owned()],
+        vec!["unknown".to_owned()],
+    ] {
         let beyond = pb::StartSetupRequest {
             scopes,
             ..world.request()
         };
-        assert_refused(start(&world, beyond).await, Code::InvalidArgument, "INVALID_SCOPE");
+        assert_refused(
+            start(&world, beyond).await,
+            Code::InvalidArgument,
+            "INVALID_SCOPE",
+        );
     }
-    for resource in [format!("{}/", world.cloud_api_url), "https://elsewhere.example".to_owned()] {
+    for resource in [
+        format!("{}/", world.cloud_api_url),
+        "https://elsewhere.example".to_owned(),
+    ] {
         let elsewhere = pb::StartSetupRequest {
             resource,
             ..world.request()
         };
-        assert_refused(start(&world, elsewhere).await, Code::InvalidArgument, "INVALID_TARGET");
+        assert_refused(
+            start(&world, elsewhere).await,
+            Code::InvalidArgument,
+            "INVALID_TARGET",
+        );
     }
     world.change_client(|client| client.scopes.clear());
-    assert_refused(start(&world, world.request()).await, Code::InvalidArgument, "INVALID_SCOPE");
+    assert_refused(
+        start(&world, world.request()).await,
+        Code::InvalidArgument,
+        "INVALID_SCOPE",
+    );
 }
 
 #[tokio::test]
@@ -203,7 +250,10 @@ async fn only_an_active_client_may_ask_an_active_tenant_of_its_own() {
         world.suspend(resource, true);
         let refused = start(&world, world.request()).await;
         let metadata = assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE");
-        assert_eq!((metadata["resource"].as_str(), metadata["state"].as_str()), (resource, "SUSPENDED"));
+        assert_eq!(
+            (metadata["resource"].as_str(), metadata["state"].as_str()),
+            (resource, "SUSPENDED")
+        );
         world.suspend(resource, false);
     }
     world.registry.set_unavailable(true);
@@ -229,9 +279,17 @@ async fn a_repeated_start_gives_the_same_setup_whatever_has_happened_since() {
         state: "other".into(),
         ..request.clone()
     };
-    assert_refused(start(&world, other).await, Code::AlreadyExists, "REQUEST_ID_REUSED");
+    assert_refused(
+        start(&world, other).await,
+        Code::AlreadyExists,
+        "REQUEST_ID_REUSED",
+    );
     world.clock().advance(11 * MINUTE);
-    assert_refused(start(&world, request).await, Code::AlreadyExists, "REQUEST_ID_REUSED");
+    assert_refused(
+        start(&world, request).await,
+        Code::AlreadyExists,
+        "REQUEST_ID_REUSED",
+    );
     assert_eq!(world.audit_events("setup.start").await.len(), 1);
 }
 
@@ -240,12 +298,20 @@ async fn a_sign_in_opens_a_session_for_an_hour_at_most() {
     let world = World::start().await;
     let setup = world.setup().await;
     let request = world.credentials(&setup.setup_id);
-    let answer = world.setups().sign_in_tenant_admin(request).await.unwrap().into_inner();
+    let answer = world
+        .setups()
+        .sign_in_tenant_admin(request)
+        .await
+        .unwrap()
+        .into_inner();
     assert!(answer.admin_session.starts_with("ads_"));
     let end = world.clock().now().plus(60 * MINUTE);
     assert_eq!(answer.expire_time, Some(end.to_timestamp()));
     let event = world.audit_events("admin_session.open").await.remove(0);
-    assert_eq!((event.tenant_id.as_str(), event.subject.as_str()), ("acme", world.admin_id.as_str()));
+    assert_eq!(
+        (event.tenant_id.as_str(), event.subject.as_str()),
+        ("acme", world.admin_id.as_str())
+    );
     assert_eq!(event.detail["setup_id"], setup.setup_id);
     assert!(!format!("{event:?}").contains(&answer.admin_session));
 }
@@ -291,13 +357,23 @@ async fn a_sign_in_is_refused_without_the_right_password_or_for_a_setup_that_can
     let session = world.sign_in(&setup.setup_id).await;
     deny(&world, &setup.setup_id, &session).await.unwrap();
     let refused = sign_in(world.credentials(&setup.setup_id)).await;
-    assert_eq!(assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE")["state"], "DENIED");
+    assert_eq!(
+        assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE")["state"],
+        "DENIED"
+    );
     let late = world.setup().await;
     world.clock().advance(60 * MINUTE);
     let refused = sign_in(world.credentials(&late.setup_id)).await;
-    assert_eq!(assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE")["state"], "EXPIRED");
+    assert_eq!(
+        assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE")["state"],
+        "EXPIRED"
+    );
     world.registry.set_unavailable(true);
-    assert_refused(sign_in(world.credentials("")).await, Code::Unavailable, "UNAVAILABLE");
+    assert_refused(
+        sign_in(world.credentials("")).await,
+        Code::Unavailable,
+        "UNAVAILABLE",
+    );
 }
 
 #[tokio::test]
@@ -345,7 +421,12 @@ async fn a_session_is_of_use_to_its_own_workload_alone() {
     let refused = world.other_consents().list_consents(request).await;
     assert_session_invalid(refused.map(drop));
     use_session(&world, &session).await.unwrap();
-    for text in ["", "ads_", &session[..session.len() - 1], &session.replace("ads_", "acc_")] {
+    for text in [
+        "",
+        "ads_",
+        &session[..session.len() - 1],
+        &session.replace("ads_", "acc_"),
+    ] {
         assert_session_invalid(use_session(&world, text).await);
     }
 }
@@ -354,10 +435,19 @@ async fn a_session_is_of_use_to_its_own_workload_alone() {
 async fn a_session_ends_with_what_it_stands_on_and_does_not_come_back() {
     type Change = fn(&World);
     let changes: [(Change, Change); 5] = [
-        (|world| world.deactivate_admin(true), |world| world.deactivate_admin(false)),
-        (|world| world.registry.set_tenant_admin(&world.admin_id, false), |world| world.registry.set_tenant_admin(&world.admin_id, true)),
+        (
+            |world| world.deactivate_admin(true),
+            |world| world.deactivate_admin(false),
+        ),
+        (
+            |world| world.registry.set_tenant_admin(&world.admin_id, false),
+            |world| world.registry.set_tenant_admin(&world.admin_id, true),
+        ),
         (|world| world.registry.end_sessions(&world.admin_id), |_| ()),
-        (|world| world.suspend("tenant", true), |world| world.suspend("tenant", false)),
+        (
+            |world| world.suspend("tenant", true),
+            |world| world.suspend("tenant", false),
+        ),
         (|world| world.registry.start_epoch(), |_| ()),
     ];
     for (index, (end, restore)) in changes.into_iter().enumerate() {
@@ -369,9 +459,15 @@ async fn a_session_ends_with_what_it_stands_on_and_does_not_come_back() {
         restore(&world);
         assert_session_invalid(use_session(&world, &session).await);
         let again = world.sign_in("").await;
-        use_session(&world, &again).await.unwrap_or_else(|status| panic!("case {index}: {status:?}"));
+        use_session(&world, &again)
+            .await
+            .unwrap_or_else(|status| panic!("case {index}: {status:?}"));
         let ended = world.audit_events("admin_session.end").await;
-        assert_eq!((ended.len(), ended[0].detail["reason"].as_str()), (1, "no_longer_allowed"), "case {index}");
+        assert_eq!(
+            (ended.len(), ended[0].detail["reason"].as_str()),
+            (1, "no_longer_allowed"),
+            "case {index}"
+        );
     }
 }
 
@@ -402,13 +498,22 @@ async fn an_approval_gives_a_pending_consent_and_a_code_for_the_client() {
     let approved = approve(&world, request).await.unwrap();
     let consent = approved.consent.unwrap();
     assert_eq!(consent.state(), pb::ConsentState::Pending);
-    assert_eq!((consent.tenant_id.as_str(), consent.client_id.as_str()), ("acme", world.client_id.as_str()));
+    assert_eq!(
+        (consent.tenant_id.as_str(), consent.client_id.as_str()),
+        ("acme", world.client_id.as_str())
+    );
     assert_eq!(consent.scopes, ["contacts.read"]);
     assert_eq!(consent.designated_user_id, world.api_user_id);
     assert_eq!(consent.granted_by_user_id, world.admin_id);
-    assert_eq!((&consent.purpose, &consent.client_display_name), (&setup.purpose, &setup.client_display_name));
+    assert_eq!(
+        (&consent.purpose, &consent.client_display_name),
+        (&setup.purpose, &setup.client_display_name)
+    );
     assert!(!consent.designated_user_label.is_empty());
-    assert_eq!((consent.expire_time, consent.activate_time, consent.end_time), (Some(end), None, None));
+    assert_eq!(
+        (consent.expire_time, consent.activate_time, consent.end_time),
+        (Some(end), None, None)
+    );
     assert!(approved.authorization_code.starts_with("acc_"));
 
     assert!(approved.redirect_url.starts_with(REDIRECT_URI));
@@ -417,17 +522,29 @@ async fn an_approval_gives_a_pending_consent_and_a_code_for_the_client() {
     assert_eq!(sent["state"], "x y&z=1");
     assert_eq!(sent["iss"], world.issuer);
     assert_eq!(sent.len(), 3);
-    assert_eq!(get(&world, &setup.setup_id).await.unwrap().state(), SetupState::Approved);
+    assert_eq!(
+        get(&world, &setup.setup_id).await.unwrap().state(),
+        SetupState::Approved
+    );
 
     let event = world.audit_events("consent.approve").await.remove(0);
     assert_eq!(event.actor_id, world.admin_id);
-    assert_eq!((event.subject.as_str(), event.detail["scopes"].as_str()), (consent.grant_id.as_str(), "contacts.read"));
+    assert_eq!(
+        (event.subject.as_str(), event.detail["scopes"].as_str()),
+        (consent.grant_id.as_str(), "contacts.read")
+    );
     assert!(!format!("{event:?}").contains(&approved.authorization_code));
 
     let again = approve(&world, world.approval(&setup.setup_id, &session)).await;
-    assert_eq!(assert_refused(again, Code::FailedPrecondition, "WRONG_STATE")["state"], "APPROVED");
+    assert_eq!(
+        assert_refused(again, Code::FailedPrecondition, "WRONG_STATE")["state"],
+        "APPROVED"
+    );
     let denied = deny(&world, &setup.setup_id, &session).await;
-    assert_eq!(assert_refused(denied, Code::FailedPrecondition, "WRONG_STATE")["state"], "APPROVED");
+    assert_eq!(
+        assert_refused(denied, Code::FailedPrecondition, "WRONG_STATE")["state"],
+        "APPROVED"
+    );
     world.clock().advance(MINUTE);
     let consent = world.consent(&consent.grant_id).await;
     assert_eq!(consent.state(), pb::ConsentState::Expired);
@@ -439,8 +556,13 @@ async fn no_scopes_named_means_all_that_were_asked_for() {
     let world = World::start().await;
     let setup = world.setup().await;
     let session = world.sign_in(&setup.setup_id).await;
-    let approved = approve(&world, world.approval(&setup.setup_id, &session)).await.unwrap();
-    assert_eq!(approved.consent.unwrap().scopes, ["contacts.read", "contacts.write"]);
+    let approved = approve(&world, world.approval(&setup.setup_id, &session))
+        .await
+        .unwrap();
+    assert_eq!(
+        approved.consent.unwrap().scopes,
+        ["contacts.read", "contacts.write"]
+    );
     let sent = answer(&approved.redirect_url);
     assert!(!sent.contains_key("state"), "the client sent none");
 }
@@ -459,12 +581,24 @@ async fn a_decision_needs_a_session_that_was_opened_for_the_setup() {
     assert_refused(approved, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
     let session = world.sign_in_at_globex().await;
     let approved = approve(&world, world.approval(&setup.setup_id, &session)).await;
-    assert_eq!(assert_refused(approved, Code::NotFound, "NOT_FOUND")["resource"], "setup");
+    assert_eq!(
+        assert_refused(approved, Code::NotFound, "NOT_FOUND")["resource"],
+        "setup"
+    );
     let denied = deny(&world, &setup.setup_id, &session).await;
-    assert_eq!(assert_refused(denied, Code::NotFound, "NOT_FOUND")["resource"], "setup");
+    assert_eq!(
+        assert_refused(denied, Code::NotFound, "NOT_FOUND")["resource"],
+        "setup"
+    );
     let unknown = approve(&world, world.approval("set_01jd0000000000000000000000", &session)).await;
-    assert_eq!(assert_refused(unknown, Code::NotFound, "NOT_FOUND")["resource"], "setup");
-    assert_eq!(get(&world, &setup.setup_id).await.unwrap().state(), SetupState::Pending);
+    assert_eq!(
+        assert_refused(unknown, Code::NotFound, "NOT_FOUND")["resource"],
+        "setup"
+    );
+    assert_eq!(
+        get(&world, &setup.setup_id).await.unwrap().state(),
+        SetupState::Pending
+    );
 }
 
 #[tokio::test]
@@ -480,7 +614,9 @@ async fn an_approval_needs_a_fresh_sign_in_and_a_denial_does_not() {
     let setup = world.setup().await;
     let session = world.sign_in(&setup.setup_id).await;
     world.clock().advance(5 * MINUTE);
-    approve(&world, world.approval(&setup.setup_id, &session)).await.unwrap();
+    approve(&world, world.approval(&setup.setup_id, &session))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -501,7 +637,11 @@ async fn an_approval_is_refused_with_every_violation() {
         scopes: vec!["files.read".into()],
         ..world.approval(&setup.setup_id, &session)
     };
-    assert_refused(approve(&world, beyond).await, Code::InvalidArgument, "INVALID_SCOPE");
+    assert_refused(
+        approve(&world, beyond).await,
+        Code::InvalidArgument,
+        "INVALID_SCOPE",
+    );
     world.deactivate_api_user(true);
     for account_name in ["nobody", world.api_user_name(), world.globex_admin_name()] {
         let request = pb::ApproveSetupRequest {
@@ -511,7 +651,10 @@ async fn an_approval_is_refused_with_every_violation() {
         let metadata = assert_refused(approve(&world, request).await, Code::NotFound, "NOT_FOUND");
         assert_eq!(metadata["resource"], "user", "{account_name}");
     }
-    assert_eq!(get(&world, &setup.setup_id).await.unwrap().state(), SetupState::Pending);
+    assert_eq!(
+        get(&world, &setup.setup_id).await.unwrap().state(),
+        SetupState::Pending
+    );
     assert!(world.audit_events("consent.approve").await.is_empty());
 }
 
@@ -523,7 +666,10 @@ async fn an_approval_fails_when_what_was_shown_has_changed() {
     world.suspend("client", true);
     let approved = approve(&world, world.approval(&setup.setup_id, &session)).await;
     let metadata = assert_refused(approved, Code::FailedPrecondition, "WRONG_STATE");
-    assert_eq!((metadata["resource"].as_str(), metadata["state"].as_str()), ("client", "SUSPENDED"));
+    assert_eq!(
+        (metadata["resource"].as_str(), metadata["state"].as_str()),
+        ("client", "SUSPENDED")
+    );
     world.suspend("client", false);
     world.change_client(|client| client.version += 1);
     let approved = approve(&world, world.approval(&setup.setup_id, &session)).await;
@@ -549,9 +695,15 @@ async fn an_expired_setup_can_not_be_decided() {
     let session = world.sign_in(&setup.setup_id).await;
     world.clock().advance(MINUTE);
     let approved = approve(&world, world.approval(&setup.setup_id, &session)).await;
-    assert_eq!(assert_refused(approved, Code::FailedPrecondition, "WRONG_STATE")["state"], "EXPIRED");
+    assert_eq!(
+        assert_refused(approved, Code::FailedPrecondition, "WRONG_STATE")["state"],
+        "EXPIRED"
+    );
     let denied = deny(&world, &setup.setup_id, &session).await;
-    assert_eq!(assert_refused(denied, Code::FailedPrecondition, "WRONG_STATE")["state"], "EXPIRED");
+    assert_eq!(
+        assert_refused(denied, Code::FailedPrecondition, "WRONG_STATE")["state"],
+        "EXPIRED"
+    );
 }
 
 #[tokio::test]
@@ -567,14 +719,25 @@ async fn a_denial_sends_the_browser_back_with_an_error() {
     assert_eq!(denied.setup.unwrap().state(), SetupState::Denied);
     let sent = answer(&denied.redirect_url);
     assert_eq!(sent["error"], "access_denied");
-    assert_eq!((sent["state"].as_str(), sent["iss"].as_str(), sent.len()), ("s", world.issuer.as_str(), 3));
+    assert_eq!(
+        (sent["state"].as_str(), sent["iss"].as_str(), sent.len()),
+        ("s", world.issuer.as_str(), 3)
+    );
     let event = world.audit_events("consent.deny").await.remove(0);
-    assert_eq!((&event.actor_id, &event.subject), (&world.admin_id, &setup.setup_id));
+    assert_eq!(
+        (&event.actor_id, &event.subject),
+        (&world.admin_id, &setup.setup_id)
+    );
     for refused in [
         deny(&world, &setup.setup_id, &session).await.map(drop),
-        approve(&world, world.approval(&setup.setup_id, &session)).await.map(drop),
+        approve(&world, world.approval(&setup.setup_id, &session))
+            .await
+            .map(drop),
     ] {
-        assert_eq!(assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE")["state"], "DENIED");
+        assert_eq!(
+            assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE")["state"],
+            "DENIED"
+        );
     }
 }
 

@@ -5,23 +5,21 @@ use std::sync::Arc;
 
 use accord::{
     audit::v1::AuditEvent,
-    auth::{Role, WorkloadKind},
+    auth::Role,
     clock::ManualClock,
-    id::{ClientId, SecretId, UserId},
-    opaque::{ClientSecret, OpaqueToken, sha256},
-    random::{Random, SystemRandom},
-    registry::v1::{self as registry, ClientState, TenantState, UserState},
+    opaque::sha256,
+    registry::v1::ClientProfile,
     testing::{TestDatabase, databases, sqlite},
     token::v1::{
-        self as pb, consent_service_client::ConsentServiceClient, setup_service_client::SetupServiceClient,
-        token_service_client::TokenServiceClient,
+        self as pb, consent_service_client::ConsentServiceClient, issue_token_request as issue,
+        setup_service_client::SetupServiceClient, token_service_client::TokenServiceClient,
     },
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use tonic::Status;
 
 use crate::{
-    fake_registry::{FakeRegistry, FakeUser},
+    fake_registry::FakeRegistry,
     harness::{CallerChannel, Harness},
 };
 
@@ -58,8 +56,7 @@ pub struct World {
     pub second_user_id: String,
     pub issuer: String,
     pub cloud_api_url: String,
-    pub harness: Harness,
-    other_workload: OpaqueToken,
+    harness: Harness,
 }
 
 impl World {
@@ -78,31 +75,22 @@ impl World {
 
     async fn start_on(database: TestDatabase) -> Self {
         let harness = Harness::start_on(database).await;
-        for tenant_id in ["acme", "globex"] {
-            harness.registry.change(|known, _| {
-                known.tenants.insert(tenant_id.into(), tenant(tenant_id));
-            });
-        }
-        let user = |tenant_id, account_name, tenant_admin| {
-            let user_id = String::from(UserId::generate(&*harness.clock, &SystemRandom));
-            let user = user(tenant_id, &user_id, account_name, tenant_admin);
-            harness.registry.change(|known, _| known.users.insert(user_id.clone(), user));
-            user_id
-        };
-        let admin_id = user("acme", ADMIN_NAME, true);
-        let api_user_id = user("acme", API_USER_NAME, false);
-        let second_user_id = user("acme", SECOND_USER_NAME, false);
-        user("globex", GLOBEX_ADMIN_NAME, true);
-        let client = new_client(&harness, &["acme"]);
+        let registry = &harness.registry;
+        let acme = registry.add_tenant("acme");
+        registry.add_tenant("globex");
+        let admin_id = registry.add_user("acme", ADMIN_NAME, PASSWORD, true);
+        let api_user_id = registry.add_user("acme", API_USER_NAME, PASSWORD, false);
+        let second_user_id = registry.add_user("acme", SECOND_USER_NAME, PASSWORD, false);
+        registry.add_user("globex", GLOBEX_ADMIN_NAME, PASSWORD, true);
+        let client = new_client(registry, &["acme"]);
         Self {
             client_id: client.client_id.clone(),
             client,
             admin_id,
             api_user_id,
             second_user_id,
-            issuer: issuer("acme"),
-            cloud_api_url: cloud_api_url("acme"),
-            other_workload: harness.new_workload(WorkloadKind::InternalService),
+            issuer: acme.tenant_authority_url,
+            cloud_api_url: acme.cloud_api_url,
             harness,
         }
     }
@@ -133,80 +121,73 @@ impl World {
 
     /// Adds a client that may ask these tenants.
     pub fn new_client(&self, tenant_ids: &[&str]) -> TestClient {
-        new_client(&self.harness, tenant_ids)
+        new_client(self.registry(), tenant_ids)
     }
 
     // Callers.
 
     pub fn setups(&self) -> SetupServiceClient<CallerChannel> {
-        SetupServiceClient::new(self.harness.workload(WorkloadKind::InternalService))
+        self.harness.setups()
     }
 
     /// `SetupService` called by another workload of the same kind.
     pub fn other_setups(&self) -> SetupServiceClient<CallerChannel> {
-        SetupServiceClient::new(self.harness.token(&self.other_workload))
+        self.harness.other_setups()
     }
 
     pub fn consents(&self) -> ConsentServiceClient<CallerChannel> {
-        ConsentServiceClient::new(self.harness.workload(WorkloadKind::InternalService))
+        self.harness.consents()
     }
 
     /// `ConsentService` called by another workload of the same kind.
     pub fn other_consents(&self) -> ConsentServiceClient<CallerChannel> {
-        ConsentServiceClient::new(self.harness.token(&self.other_workload))
+        self.harness.other_consents()
     }
 
     pub fn consents_of(&self, role: Role) -> ConsentServiceClient<CallerChannel> {
-        ConsentServiceClient::new(self.harness.operator(role))
+        self.harness.consents_of(role)
     }
 
     /// `TokenService` as a partner calls it: without a credential on the channel.
     pub fn tokens(&self) -> TokenServiceClient<CallerChannel> {
-        TokenServiceClient::new(self.harness.anonymous())
+        self.harness.tokens()
     }
 
     /// `TokenService` as the Cloud API calls it.
-    pub fn tokens_of_workload(&self) -> TokenServiceClient<CallerChannel> {
-        TokenServiceClient::new(self.harness.workload(WorkloadKind::InternalService))
+    pub fn internal_tokens(&self) -> TokenServiceClient<CallerChannel> {
+        self.harness.internal_tokens()
     }
 
     // Changes in the registry.
 
-    pub fn change_client(&self, change: impl FnOnce(&mut registry::ClientProfile)) {
-        let client_id = &self.client_id;
-        self.registry()
-            .change(|known, _| change(known.clients.get_mut(client_id).unwrap()));
+    pub fn change_client(&self, change: impl FnOnce(&mut ClientProfile)) {
+        self.registry().edit_client(&self.client_id, change);
     }
 
     /// Suspends the `client` or `tenant`, or reinstates it.
     pub fn suspend(&self, resource: &str, suspended: bool) {
         match resource {
-            "client" => self.registry().set_client_active(&self.client_id, !suspended),
-            "tenant" => self.registry().set_tenant_active("acme", !suspended),
+            "client" => self.registry().suspend_client(&self.client_id, suspended),
+            "tenant" => self.registry().suspend_tenant("acme", suspended),
             other => panic!("{other} can't be suspended"),
         }
     }
 
     pub fn deactivate_api_user(&self, deactivated: bool) {
-        self.registry().set_user_active(&self.api_user_id, !deactivated);
+        self.registry().deactivate_user(&self.api_user_id, deactivated);
     }
 
     pub fn deactivate_admin(&self, deactivated: bool) {
-        self.registry().set_user_active(&self.admin_id, !deactivated);
+        self.registry().deactivate_user(&self.admin_id, deactivated);
     }
 
     pub fn set_admin_role(&self, tenant_admin: bool) {
-        self.registry().change(|known, _| {
-            known.users.get_mut(&self.admin_id).unwrap().profile.tenant_admin = tenant_admin;
-        });
+        self.registry().set_tenant_admin(&self.admin_id, tenant_admin);
     }
 
     /// What a password reset does.
     pub fn end_admin_sessions(&self) {
-        self.registry().change(|known, seq| {
-            let admin = &mut known.users.get_mut(&self.admin_id).unwrap().profile;
-            admin.sessions_ended_seq = seq;
-        });
+        self.registry().end_sessions(&self.admin_id);
     }
 
     pub fn start_registry_epoch(&self) {
@@ -308,7 +289,11 @@ impl World {
             grant_id: grant_id.into(),
             admin_session: String::new(),
         };
-        let answer = self.consents_of(Role::Auditor).get_consent(request).await.unwrap();
+        let answer = self
+            .consents_of(Role::Auditor)
+            .get_consent(request)
+            .await
+            .unwrap();
         answer.into_inner().consent.unwrap()
     }
 
@@ -332,32 +317,25 @@ impl World {
 
     // Tokens.
 
-    fn asking(&self, grant: pb::issue_token_request::Grant) -> pb::IssueTokenRequest {
-        self.client.asking(grant)
-    }
-
     pub fn by_code(&self, code: &str) -> pb::IssueTokenRequest {
-        self.asking(pb::issue_token_request::Grant::AuthorizationCode(
-            pb::AuthorizationCodeGrant {
+        self.client
+            .asking(issue::Grant::AuthorizationCode(pb::AuthorizationCodeGrant {
                 code: code.into(),
                 redirect_uri: REDIRECT_URI.into(),
                 code_verifier: VERIFIER.into(),
-            },
-        ))
+            }))
     }
 
     pub fn by_refresh_token(&self, refresh_token: &str) -> pb::IssueTokenRequest {
-        self.asking(pb::issue_token_request::Grant::RefreshToken(
-            pb::RefreshTokenGrant {
+        self.client
+            .asking(issue::Grant::RefreshToken(pb::RefreshTokenGrant {
                 refresh_token: refresh_token.into(),
-            },
-        ))
+            }))
     }
 
     pub fn by_client_credentials(&self) -> pb::IssueTokenRequest {
-        self.asking(pb::issue_token_request::Grant::ClientCredentials(
-            pb::ClientCredentialsGrant {},
-        ))
+        self.client
+            .asking(issue::Grant::ClientCredentials(pb::ClientCredentialsGrant {}))
     }
 
     pub async fn issue(&self, request: pb::IssueTokenRequest) -> Result<pb::IssueTokenResponse, Status> {
@@ -381,7 +359,7 @@ impl World {
             token: token.into(),
             ..Default::default()
         };
-        let answer = self.tokens_of_workload().introspect_token(request).await.unwrap();
+        let answer = self.internal_tokens().introspect_token(request).await.unwrap();
         answer.into_inner()
     }
 
@@ -411,11 +389,11 @@ impl World {
 
 impl TestClient {
     /// A token request of this client's, for `acme`.
-    pub fn asking(&self, grant: pb::issue_token_request::Grant) -> pb::IssueTokenRequest {
+    pub fn asking(&self, grant: issue::Grant) -> pb::IssueTokenRequest {
         pb::IssueTokenRequest {
             tenant_id: "acme".into(),
             client_id: self.client_id.clone(),
-            client_authentication: Some(pb::issue_token_request::ClientAuthentication::ClientSecret(
+            client_authentication: Some(issue::ClientAuthentication::ClientSecret(
                 self.client_secret.clone(),
             )),
             grant: Some(grant),
@@ -455,71 +433,11 @@ impl TestClient {
     }
 }
 
-fn issuer(tenant_id: &str) -> String {
-    format!("https://auth.example/{tenant_id}")
-}
-
-fn cloud_api_url(tenant_id: &str) -> String {
-    format!("https://api.example/{tenant_id}")
-}
-
-fn tenant(tenant_id: &str) -> registry::TenantProfile {
-    registry::TenantProfile {
-        tenant_id: tenant_id.into(),
-        display_name: format!("Tenant {tenant_id}"),
-        state: TenantState::Active.into(),
-        tenant_authority_url: issuer(tenant_id),
-        cloud_api_url: cloud_api_url(tenant_id),
-        tokens_ended_seq: 0,
+fn new_client(registry: &FakeRegistry, tenant_ids: &[&str]) -> TestClient {
+    let scopes = ["contacts.read", "contacts.write"];
+    let (client_id, client_secret) = registry.add_client(tenant_ids, &scopes, REDIRECT_URI);
+    TestClient {
+        client_id,
+        client_secret,
     }
-}
-
-fn user(tenant_id: &str, user_id: &str, account_name: &str, tenant_admin: bool) -> FakeUser {
-    FakeUser {
-        profile: registry::UserProfile {
-            user_id: user_id.into(),
-            tenant_id: tenant_id.into(),
-            label: format!("User {}", &user_id[user_id.len() - 4..]),
-            tenant_admin,
-            state: UserState::Active.into(),
-            ..Default::default()
-        },
-        account_name: account_name.into(),
-        password: PASSWORD.into(),
-    }
-}
-
-fn new_client(harness: &Harness, tenant_ids: &[&str]) -> TestClient {
-    let mut secret = [0; 32];
-    SystemRandom.fill(&mut secret);
-    let secret_id = SecretId::generate(&*harness.clock, &SystemRandom);
-    let client_secret = ClientSecret::from_secret(secret_id.clone(), &secret);
-    let client = TestClient {
-        client_id: ClientId::generate(&*harness.clock, &SystemRandom).into(),
-        client_secret: client_secret.expose().to_owned(),
-    };
-    let scope = |name: &str| registry::ProfileScope {
-        name: name.into(),
-        description: format!("Allows {name}"),
-        reason: format!("to use {name}"),
-    };
-    let profile = registry::ClientProfile {
-        client_id: client.client_id.clone(),
-        display_name: "Contact Sync".into(),
-        partner_name: "Partner Ltd".into(),
-        purpose: "Keep contacts in step".into(),
-        state: ClientState::Active.into(),
-        tenant_ids: tenant_ids.iter().map(ToString::to_string).collect(),
-        scopes: vec![scope("contacts.read"), scope("contacts.write")],
-        redirect_uris: vec![REDIRECT_URI.into()],
-        version: 1,
-        tokens_ended_seq: 0,
-        families_ended_seq: 0,
-    };
-    harness.registry.change(|known, _| {
-        let secret = (client.client_id.clone(), secret_id.to_string());
-        known.secrets.insert(client.client_secret.clone(), secret);
-        known.clients.insert(client.client_id.clone(), profile);
-    });
-    client
 }
