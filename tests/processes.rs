@@ -13,7 +13,11 @@ use accord::{
 use accord_cli::call::with_token;
 use tonic::Code;
 
-use crate::harness::{process::accord, services::Services};
+use crate::harness::{
+    partner::{World, own_grant, refresh_grant},
+    process::accord,
+    services::Services,
+};
 
 fn output(mut command: Command) -> Output {
     command.output().unwrap()
@@ -234,4 +238,23 @@ async fn a_request_id_is_found_in_the_logs_of_both_services() {
     for process in [&services.registry, &services.token] {
         assert!(process.stderr().contains("trace-me-0001"), "{}", process.stderr());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restore_older_tokens_are_refused_and_grants_stand() {
+    let (registry, token) = (testing::sqlite(), testing::sqlite());
+    let mut services = Services::start(&registry.url, &token.url).await;
+    let world = World::new(&services.target);
+    let partner = world.partner().await;
+    let tokens = world.first_tokens(&partner).await;
+    assert!(world.active(&tokens.access_token).await);
+
+    services.restore_token_service();
+    let world = World::new(&services.target);
+    assert!(!world.active(&tokens.access_token).await && !world.active(&tokens.refresh_token).await);
+    let refused = world.issue(&partner, refresh_grant(&tokens.refresh_token)).await;
+    assert_eq!(refused.unwrap_err().code(), Code::FailedPrecondition);
+    let own = world.issue(&partner, own_grant()).await.unwrap();
+    assert_eq!(own.grant_id, tokens.grant_id);
+    assert!(world.active(&own.access_token).await);
 }

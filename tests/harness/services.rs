@@ -1,6 +1,6 @@
 //! Both services as separate processes, set up by the command line as an operator would.
 
-use std::{os::unix::fs::OpenOptionsExt, path::Path, process::Command};
+use std::{ffi::OsString, os::unix::fs::OpenOptionsExt, path::Path, process::Command};
 
 use accord::random::{Random, SystemRandom};
 use accord_cli::{dev::seed, dev_file::DevFile};
@@ -13,7 +13,8 @@ pub struct Services {
     pub registry: Process,
     pub token: Process,
     pub target: DevFile,
-    _directory: TempDir,
+    directory: TempDir,
+    token_environment: Vec<(&'static str, OsString)>,
 }
 
 impl Services {
@@ -53,21 +54,26 @@ impl Services {
         let mut registry_process = Process::start(registry(&["serve"]), directory.path(), "registry");
         let registry_grpc = registry_process.listening("grpc");
 
-        let token = |arguments: &[&str]| {
-            let mut command = accord();
-            command
-                .arg("token")
-                .args(arguments)
-                .env("ACCORD_TOKEN_DATABASE_URL", token_url)
-                .env("ACCORD_TOKEN_MASTER_KEY_FILE", at("token.key"))
-                .env("ACCORD_TOKEN_REGISTRY_URL", format!("http://{registry_grpc}"))
-                .env("ACCORD_TOKEN_REGISTRY_TOKEN_FILE", at("registry-token"))
-                .env("ACCORD_TOKEN_LISTEN", "127.0.0.1:0")
-                .env("ACCORD_TOKEN_HTTP_LISTEN", format!("127.0.0.1:{http_port}"));
-            command
-        };
-        run(token(&["migrate"]));
-        let mut token_process = Process::start(token(&["serve"]), directory.path(), "token");
+        let token_environment = vec![
+            ("ACCORD_TOKEN_DATABASE_URL", token_url.into()),
+            ("ACCORD_TOKEN_MASTER_KEY_FILE", at("token.key").into_os_string()),
+            (
+                "ACCORD_TOKEN_REGISTRY_URL",
+                format!("http://{registry_grpc}").into(),
+            ),
+            (
+                "ACCORD_TOKEN_REGISTRY_TOKEN_FILE",
+                at("registry-token").into_os_string(),
+            ),
+            ("ACCORD_TOKEN_LISTEN", "127.0.0.1:0".into()),
+            (
+                "ACCORD_TOKEN_HTTP_LISTEN",
+                format!("127.0.0.1:{http_port}").into(),
+            ),
+        ];
+        run(token(&token_environment, &["migrate"]));
+        let serve = token(&token_environment, &["serve"]);
+        let mut token_process = Process::start(serve, directory.path(), "token");
         let token_grpc = token_process.listening("grpc");
         token_process.listening("http");
 
@@ -92,9 +98,28 @@ impl Services {
             registry: registry_process,
             token: token_process,
             target,
-            _directory: directory,
+            directory,
+            token_environment,
         }
     }
+
+    /// Stops token-service, starts a new epoch as after a restore, and starts it again.
+    pub fn restore_token_service(&mut self) {
+        self.token.signal("TERM");
+        assert!(self.token.wait().success());
+        run(token(&self.token_environment, &["migrate", "--new-epoch"]));
+        let serve = token(&self.token_environment, &["serve"]);
+        self.token = Process::start(serve, self.directory.path(), "token-again");
+        self.target.token_grpc = self.token.listening("grpc");
+    }
+}
+
+/// A token-service command with its configuration in the environment.
+fn token(environment: &[(&'static str, OsString)], arguments: &[&str]) -> Command {
+    let mut command = accord();
+    command.arg("token").args(arguments);
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    command
 }
 
 /// Runs a command to its end; what it prints, without the line break.
