@@ -61,7 +61,9 @@ pub async fn serve(
 async fn matters(State(resource): State<Arc<Resource>>, headers: HeaderMap) -> Response {
     let claims = match resource.authorize(&headers, "matters.read") {
         Ok(claims) => claims,
-        Err(refusal) => return refusal,
+        Err((status, challenge)) => {
+            return (status, [(header::WWW_AUTHENTICATE, challenge)]).into_response();
+        }
     };
     Json(json!({
         "tenant": claims.tenant_id,
@@ -71,14 +73,17 @@ async fn matters(State(resource): State<Arc<Resource>>, headers: HeaderMap) -> R
     .into_response()
 }
 
+/// A status and the challenge that goes with it (RFC 6750 §3).
+type Refusal = (StatusCode, &'static str);
+
 impl Resource {
     /// The claims of the request's bearer token, or the refusal of RFC 6750 §3.1.
-    fn authorize(&self, headers: &HeaderMap, scope: &str) -> Result<AccessTokenClaims, Response> {
+    fn authorize(&self, headers: &HeaderMap, scope: &str) -> Result<AccessTokenClaims, Refusal> {
         let token = headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.strip_prefix("Bearer "))
-            .ok_or_else(|| refuse(StatusCode::UNAUTHORIZED, "Bearer"))?;
+            .ok_or_else(|| (StatusCode::UNAUTHORIZED, "Bearer"))?;
         let expected = Expected {
             issuer: &self.tenant.issuer,
             audience: &self.tenant.audience,
@@ -87,18 +92,11 @@ impl Resource {
         let claims = self
             .keys
             .verify(token, &expected, self.clock.now().as_secs())
-            .map_err(|_| refuse(StatusCode::UNAUTHORIZED, "Bearer error=\"invalid_token\""))?;
+            .map_err(|_| (StatusCode::UNAUTHORIZED, "Bearer error=\"invalid_token\""))?;
         if claims.scope.split(' ').any(|granted| granted == scope) {
             Ok(claims)
         } else {
-            Err(refuse(
-                StatusCode::FORBIDDEN,
-                "Bearer error=\"insufficient_scope\"",
-            ))
+            Err((StatusCode::FORBIDDEN, "Bearer error=\"insufficient_scope\""))
         }
     }
-}
-
-fn refuse(status: StatusCode, challenge: &'static str) -> Response {
-    (status, [(header::WWW_AUTHENTICATE, challenge)]).into_response()
 }

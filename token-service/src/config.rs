@@ -1,6 +1,9 @@
 //! token-service's command line and settings. Values are never repeated in an error: a database URL
 //! holds a password.
 
+// The flags' comments are what `--help` prints, where a URL stands as it is.
+#![allow(rustdoc::bare_urls)]
+
 use std::{
     fmt,
     net::{Ipv4Addr, SocketAddr},

@@ -111,7 +111,7 @@ async fn a_tenant_admin_reads_the_tenants_own_consents() {
 
     let without = get(&world, getting(&grant_id, "")).await;
     assert_refused(without, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
-    let foreign = world.sign_in_at_globex().await;
+    let foreign = world.sign_in_at("globex").await;
     let refused = get(&world, getting(&grant_id, &foreign)).await;
     assert_eq!(
         assert_refused(refused, Code::NotFound, "NOT_FOUND")["resource"],
@@ -254,7 +254,7 @@ async fn an_active_consent_is_suspended_while_one_of_its_parties_is() {
         ConsentState::Active,
         "who consented is of no matter"
     );
-    world.registry.set_unavailable(true);
+    world.registry().set_unavailable(true);
     let refused = world
         .consents_of(Role::Auditor)
         .get_consent(getting(&grant_id, ""))
@@ -445,5 +445,45 @@ async fn a_change_of_the_designated_user_needs_a_fresh_sign_in_and_an_active_con
     assert_eq!(
         world.consent(&grant_id).await.designated_user_id,
         world.api_user_id
+    );
+}
+
+#[tokio::test]
+async fn tokens_end_with_their_consent_and_a_pending_code_dies() {
+    let world = World::start().await;
+    let tokens = world.first_tokens().await;
+    let code = world.code().await;
+    let session = world.sign_in("").await;
+    assert!(world.is_active(&tokens.access_token).await);
+    let listed = world.list(listing(&session)).await.unwrap();
+    for grant_id in ids(&listed.consents) {
+        revoke(&world, revoking(grant_id, &session, "")).await.unwrap();
+    }
+    assert!(!world.is_active(&tokens.access_token).await);
+    assert!(!world.is_active(&tokens.refresh_token).await);
+    let refused = world.refresh(&tokens.refresh_token).await;
+    assert_refused(refused, Code::FailedPrecondition, "INVALID_GRANT");
+    let refused = world.issue(world.by_code(&code)).await;
+    assert_refused(refused, Code::FailedPrecondition, "INVALID_GRANT");
+    let refused = world.issue(world.by_client_credentials()).await;
+    assert_refused(refused, Code::PermissionDenied, "CONSENT_REQUIRED");
+}
+
+#[tokio::test]
+async fn with_another_designated_user_access_tokens_end_and_refresh_tokens_go_on() {
+    let world = World::start().await;
+    let tokens = world.first_tokens().await;
+    let session = world.sign_in("").await;
+    change(
+        &world,
+        changing(&tokens.grant_id, &session, world.second_user_name()),
+    )
+    .await
+    .unwrap();
+    assert!(!world.is_active(&tokens.access_token).await);
+    let renewed = world.refresh(&tokens.refresh_token).await.unwrap();
+    assert_eq!(
+        world.introspect(&renewed.access_token).await.sub,
+        world.second_user_id
     );
 }

@@ -9,5 +9,7 @@
 mod consent;
 mod fake_registry;
 mod harness;
+mod introspection;
 mod setup;
+mod token;
 mod world;

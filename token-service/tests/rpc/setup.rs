@@ -256,7 +256,7 @@ async fn only_an_active_client_may_ask_an_active_tenant_of_its_own() {
         );
         world.suspend(resource, false);
     }
-    world.registry.set_unavailable(true);
+    world.registry().set_unavailable(true);
     let refused = start(&world, world.request()).await.unwrap_err();
     assert!(refused.get_details_retry_info().is_some());
     assert_refused::<()>(Err(refused), Code::Unavailable, "UNAVAILABLE");
@@ -273,7 +273,7 @@ async fn a_repeated_start_gives_the_same_setup_whatever_has_happened_since() {
     world.suspend("client", true);
     assert_eq!(start(&world, request.clone()).await.unwrap(), first);
     // What was answered is not asked for again.
-    world.registry.set_unavailable(true);
+    world.registry().set_unavailable(true);
     assert_eq!(start(&world, request.clone()).await.unwrap(), first);
     let other = pb::StartSetupRequest {
         state: "other".into(),
@@ -368,7 +368,7 @@ async fn a_sign_in_is_refused_without_the_right_password_or_for_a_setup_that_can
         assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE")["state"],
         "EXPIRED"
     );
-    world.registry.set_unavailable(true);
+    world.registry().set_unavailable(true);
     assert_refused(
         sign_in(world.credentials("")).await,
         Code::Unavailable,
@@ -440,15 +440,15 @@ async fn a_session_ends_with_what_it_stands_on_and_does_not_come_back() {
             |world| world.deactivate_admin(false),
         ),
         (
-            |world| world.registry.set_tenant_admin(&world.admin_id, false),
-            |world| world.registry.set_tenant_admin(&world.admin_id, true),
+            |world| world.registry().set_tenant_admin(&world.admin_id, false),
+            |world| world.registry().set_tenant_admin(&world.admin_id, true),
         ),
-        (|world| world.registry.end_sessions(&world.admin_id), |_| ()),
+        (|world| world.registry().end_sessions(&world.admin_id), |_| ()),
         (
             |world| world.suspend("tenant", true),
             |world| world.suspend("tenant", false),
         ),
-        (|world| world.registry.start_epoch(), |_| ()),
+        (|world| world.registry().start_epoch(), |_| ()),
     ];
     for (index, (end, restore)) in changes.into_iter().enumerate() {
         let world = World::start().await;
@@ -579,7 +579,7 @@ async fn a_decision_needs_a_session_that_was_opened_for_the_setup() {
     }
     let approved = approve(&world, world.approval(&setup.setup_id, "")).await;
     assert_refused(approved, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
-    let session = world.sign_in_at_globex().await;
+    let session = world.sign_in_at("globex").await;
     let approved = approve(&world, world.approval(&setup.setup_id, &session)).await;
     assert_eq!(
         assert_refused(approved, Code::NotFound, "NOT_FOUND")["resource"],
