@@ -83,7 +83,7 @@ impl Resource {
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.strip_prefix("Bearer "))
-            .ok_or_else(|| (StatusCode::UNAUTHORIZED, "Bearer"))?;
+            .ok_or((StatusCode::UNAUTHORIZED, "Bearer"))?;
         let expected = Expected {
             issuer: &self.tenant.issuer,
             audience: &self.tenant.audience,
