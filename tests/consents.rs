@@ -96,12 +96,18 @@ async fn a_consent_is_seen_with_its_present_state() {
         ids(tok::ConsentState::Unspecified).await,
         [pending.grant_id.clone(), tokens.grant_id.clone()]
     );
-    assert_eq!(ids(tok::ConsentState::Pending).await, [pending.grant_id.clone()]);
+    assert_eq!(
+        ids(tok::ConsentState::Pending).await,
+        std::slice::from_ref(&pending.grant_id)
+    );
     let request = reg::SuspendClientRequest {
         client_id: partner.client_id.clone(),
     };
     world.clients().suspend_client(request).await.unwrap();
-    assert_eq!(ids(tok::ConsentState::Suspended).await, [tokens.grant_id.clone()]);
+    assert_eq!(
+        ids(tok::ConsentState::Suspended).await,
+        std::slice::from_ref(&tokens.grant_id)
+    );
     assert!(ids(tok::ConsentState::Active).await.is_empty());
 
     let mut bad = list(tok::ConsentState::Unspecified);

@@ -11,7 +11,7 @@ use accord::{
     random::{SharedRandom, SystemRandom},
     registry::v1::directory_service_server::DirectoryServiceServer,
     store::keyring::FileMasterKey,
-    testing::{TestDatabase, sqlite, test_clock},
+    testing::{TestDatabase, test_clock},
     token::v1::{
         consent_service_client::ConsentServiceClient, setup_service_client::SetupServiceClient,
         token_service_client::TokenServiceClient,
@@ -70,13 +70,8 @@ impl Drop for Harness {
 }
 
 impl Harness {
-    /// Starts a token-service on an empty SQLite database, with an operator of each role and two
-    /// internal services.
-    pub async fn start() -> Self {
-        Self::start_on(sqlite()).await
-    }
-
-    /// Starts a token-service on this empty database.
+    /// Starts a token-service on this empty database, with an operator of each role and two internal
+    /// services.
     pub async fn start_on(database: TestDatabase) -> Self {
         let registry = FakeRegistry::default();
         let shutdown = CancellationToken::new();

@@ -1,1 +1,351 @@
+//! `TokenService.IntrospectToken` and `RevokeToken`: what a token stands for, and how it ends.
 
+use std::time::Duration;
+
+use accord::{
+    clock::Clock,
+    token::v1::{
+        self as pb, introspect_token_request::ClientAuthentication as IntrospectProof,
+        revoke_token_request::ClientAuthentication as RevokeProof,
+    },
+};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::{
+    harness::{assert_refused, assert_violations},
+    world::{TestClient, World},
+};
+
+fn asking(token: &str) -> pb::IntrospectTokenRequest {
+    pb::IntrospectTokenRequest {
+        tenant_id: "acme".into(),
+        token: token.into(),
+        ..Default::default()
+    }
+}
+
+async fn introspect_as(world: &World, client: &TestClient, token: &str) -> pb::IntrospectTokenResponse {
+    let request = client.introspecting(token);
+    let answer = world.tokens().introspect_token(request).await.unwrap();
+    answer.into_inner()
+}
+
+async fn introspect(
+    world: &World,
+    request: pb::IntrospectTokenRequest,
+) -> Result<pb::IntrospectTokenResponse, Status> {
+    Ok(world
+        .internal_tokens()
+        .introspect_token(request)
+        .await?
+        .into_inner())
+}
+
+async fn revoke(world: &World, request: pb::RevokeTokenRequest) -> Result<(), Status> {
+    world.tokens().revoke_token(request).await.map(drop)
+}
+
+#[tokio::test]
+async fn an_active_token_tells_what_it_stands_for() {
+    let world = World::start().await;
+    let first = world.first_tokens().await;
+    world.clock().advance(Duration::from_secs(10));
+    let tokens = world.refresh(&first.refresh_token).await.unwrap();
+    let now = u32::try_from(world.clock().now().as_secs()).unwrap();
+    let access = world.introspect(&tokens.access_token).await;
+    assert!(!access.jti.is_empty());
+    let expected = pb::IntrospectTokenResponse {
+        active: Some(true),
+        scope: "contacts.read contacts.write".into(),
+        client_id: world.client_id.clone(),
+        sub: world.api_user_id.clone(),
+        aud: world.cloud_api_url.clone(),
+        iss: world.issuer.clone(),
+        exp: now + 300,
+        iat: now,
+        jti: access.jti.clone(),
+        token_type: "Bearer".into(),
+        tenant_id: "acme".into(),
+        grant_id: tokens.grant_id.clone(),
+    };
+    assert_eq!(access, expected);
+    let refresh = pb::IntrospectTokenResponse {
+        exp: now - 10 + 90 * 24 * 3600,
+        jti: String::new(),
+        token_type: "refresh_token".into(),
+        ..expected
+    };
+    assert_eq!(world.introspect(&tokens.refresh_token).await, refresh);
+    assert!(
+        !world.is_active(&first.refresh_token).await,
+        "that one is used up"
+    );
+
+    world.clock().advance(Duration::from_millis(299_999));
+    assert!(world.is_active(&tokens.access_token).await);
+    world.clock().advance(Duration::from_millis(1));
+    assert!(!world.is_active(&tokens.access_token).await);
+    assert!(world.is_active(&tokens.refresh_token).await);
+}
+
+#[tokio::test]
+async fn what_is_no_token_of_the_tenant_is_inactive() {
+    let world = World::start().await;
+    let tokens = world.first_tokens().await;
+    let access = &tokens.access_token;
+    let (unsigned, _) = access.rsplit_once('.').unwrap();
+    let other_signature = format!("{unsigned}.{}", "A".repeat(86));
+    for token in ["x", "a.b.c", unsigned, &other_signature, &format!("{access}A")] {
+        assert!(!world.is_active(token).await, "{token}");
+    }
+    let refresh = &tokens.refresh_token;
+    assert!(!world.is_active(&refresh[..refresh.len() - 1]).await);
+    for tenant_id in ["globex", "nobody"] {
+        for token in [access, refresh] {
+            let elsewhere = pb::IntrospectTokenRequest {
+                tenant_id: tenant_id.into(),
+                ..asking(token)
+            };
+            let answer = introspect(&world, elsewhere).await.unwrap();
+            assert_eq!(answer.active, Some(false), "{tenant_id}");
+        }
+    }
+    assert!(world.is_active(access).await && world.is_active(refresh).await);
+}
+
+#[tokio::test]
+async fn a_client_sees_its_own_tokens_alone() {
+    let world = World::start().await;
+    let tokens = world.first_tokens().await;
+    let stranger = world.new_client(&["acme"]);
+    for token in [&tokens.access_token, &tokens.refresh_token] {
+        let own = introspect_as(&world, &world.client, token).await;
+        assert_eq!(own, world.introspect(token).await);
+        assert_eq!(own.active, Some(true));
+        let foreign = introspect_as(&world, &stranger, token).await;
+        let nothing = pb::IntrospectTokenResponse {
+            active: Some(false),
+            ..Default::default()
+        };
+        assert_eq!(foreign, nothing);
+    }
+}
+
+#[tokio::test]
+async fn an_introspection_needs_one_proof_and_every_field() {
+    let world = World::start().await;
+    let token = world.first_tokens().await.access_token;
+    let bad = pb::IntrospectTokenRequest {
+        tenant_id: "A".into(),
+        token: String::new(),
+        client_id: world.client_id.clone(),
+        client_authentication: None,
+    };
+    assert_violations(
+        introspect(&world, bad).await,
+        &["tenant_id", "token", "client_id"],
+    );
+    let twice = world.client.introspecting(&token);
+    assert_violations(introspect(&world, twice).await, &["client_id"]);
+
+    let anonymous = async |request| world.tokens().introspect_token(request).await.map(drop);
+    assert_refused(
+        anonymous(asking(&token)).await,
+        Code::Unauthenticated,
+        "UNAUTHENTICATED",
+    );
+    let own = world.client.introspecting(&token);
+    let other = world.new_client(&["acme"]);
+    for proof in [
+        None,
+        Some(IntrospectProof::ClientSecret("x".into())),
+        Some(IntrospectProof::ClientSecret(other.client_secret)),
+    ] {
+        let unproven = pb::IntrospectTokenRequest {
+            client_authentication: proof,
+            ..own.clone()
+        };
+        assert_refused(anonymous(unproven).await, Code::Unauthenticated, "INVALID_CLIENT");
+    }
+    let assertion = pb::IntrospectTokenRequest {
+        client_authentication: Some(IntrospectProof::ClientAssertion("x".into())),
+        ..own
+    };
+    assert_refused(anonymous(assertion).await, Code::Unimplemented, "NOT_AVAILABLE");
+}
+
+#[tokio::test]
+async fn without_the_registry_nothing_is_called_active_or_inactive() {
+    let world = World::start().await;
+    let tokens = world.first_tokens().await;
+    world.registry().set_unavailable(true);
+    for token in [&tokens.access_token, &tokens.refresh_token, "x"] {
+        let status = introspect(&world, asking(token)).await.unwrap_err();
+        assert!(status.get_details_retry_info().is_some());
+        assert_refused::<()>(Err(status), Code::Unavailable, "UNAVAILABLE");
+    }
+    world.registry().set_unavailable(false);
+    assert!(world.is_active(&tokens.access_token).await);
+}
+
+#[tokio::test]
+async fn a_suspension_ends_access_tokens_and_pauses_refresh_tokens() {
+    let world = World::start().await;
+    type Change = fn(&World, bool);
+    let changes: [Change; 3] = [
+        |world, on| world.suspend("client", on),
+        |world, on| world.suspend("tenant", on),
+        |world, on| world.deactivate_api_user(on),
+    ];
+    for (index, change) in changes.into_iter().enumerate() {
+        let tokens = world.first_tokens().await;
+        let by_itself = world.issue(world.by_client_credentials()).await.unwrap();
+        for on in [true, false] {
+            change(&world, on);
+            for token in [&tokens.access_token, &by_itself.access_token] {
+                assert!(
+                    !world.is_active(token).await,
+                    "reinstatement revives none: {index}"
+                );
+            }
+            assert_eq!(world.is_active(&tokens.refresh_token).await, !on, "{index}");
+        }
+        let next = world.refresh(&tokens.refresh_token).await.unwrap();
+        assert!(world.is_active(&next.access_token).await);
+    }
+}
+
+#[tokio::test]
+async fn a_new_epoch_of_the_registry_refuses_every_token_of_the_old() {
+    let world = World::start().await;
+    let old = world.first_tokens().await;
+    let by_itself = world.issue(world.by_client_credentials()).await.unwrap();
+    world.start_registry_epoch();
+    for token in [&old.access_token, &old.refresh_token, &by_itself.access_token] {
+        assert!(!world.is_active(token).await);
+    }
+    let new = world.issue(world.by_client_credentials()).await.unwrap();
+    assert!(world.is_active(&new.access_token).await);
+}
+
+#[tokio::test]
+async fn a_client_ends_one_access_token() {
+    let world = World::start().await;
+    let tokens = world.first_tokens().await;
+    let other = world.issue(world.by_client_credentials()).await.unwrap();
+    let jti = world.introspect(&tokens.access_token).await.jti;
+    for _ in 0..2 {
+        world.revoke(&tokens.access_token).await.unwrap();
+        assert!(!world.is_active(&tokens.access_token).await);
+    }
+    assert!(world.is_active(&other.access_token).await);
+    world.refresh(&tokens.refresh_token).await.unwrap();
+    let events = world.audit_events("token.revoke").await;
+    assert_eq!(events.len(), 1, "a repeated call changes nothing");
+    assert_eq!(
+        (&events[0].actor_id, &events[0].subject),
+        (&world.client_id, &tokens.grant_id)
+    );
+    assert_eq!(events[0].detail["jti"], jti);
+}
+
+#[tokio::test]
+async fn a_client_ends_a_family_by_any_of_its_refresh_tokens() {
+    let world = World::start().await;
+    for revoke_first in [true, false] {
+        let first = world.first_tokens().await;
+        let second = world.refresh(&first.refresh_token).await.unwrap();
+        let by_itself = world.issue(world.by_client_credentials()).await.unwrap();
+        let named = if revoke_first { &first } else { &second };
+        for _ in 0..2 {
+            world.revoke(&named.refresh_token).await.unwrap();
+        }
+        for token in [&first.access_token, &second.access_token, &second.refresh_token] {
+            assert!(!world.is_active(token).await);
+        }
+        assert_refused(
+            world.refresh(&second.refresh_token).await,
+            Code::FailedPrecondition,
+            "INVALID_GRANT",
+        );
+        assert!(
+            world.is_active(&by_itself.access_token).await,
+            "the consent stays"
+        );
+    }
+    assert_eq!(world.audit_events("token.revoke").await.len(), 2);
+}
+
+#[tokio::test]
+async fn what_is_not_the_clients_own_is_not_ended() {
+    let world = World::start().await;
+    let tokens = world.first_tokens().await;
+    let stranger = world.new_client(&["acme", "globex"]);
+    for token in [&tokens.access_token, &tokens.refresh_token] {
+        revoke(&world, stranger.revoking(token)).await.unwrap();
+        for tenant_id in ["globex", "nobody"] {
+            let elsewhere = pb::RevokeTokenRequest {
+                tenant_id: tenant_id.into(),
+                ..world.client.revoking(token)
+            };
+            revoke(&world, elsewhere).await.unwrap();
+        }
+    }
+    let (unsigned, _) = tokens.access_token.rsplit_once('.').unwrap();
+    for unknown in ["x", "a.b.c", &format!("{unsigned}.{}", "A".repeat(86))] {
+        world.revoke(unknown).await.unwrap();
+    }
+    assert!(world.is_active(&tokens.access_token).await);
+    assert!(world.is_active(&tokens.refresh_token).await);
+    world.clock().advance(Duration::from_secs(300));
+    world.revoke(&tokens.access_token).await.unwrap();
+    assert!(world.audit_events("token.revoke").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_revocation_needs_the_clients_proof_and_every_field() {
+    let world = World::start().await;
+    let token = world.first_tokens().await.access_token;
+    let own = world.client.revoking(&token);
+    let bad = pb::RevokeTokenRequest {
+        tenant_id: "A".into(),
+        token: String::new(),
+        ..own.clone()
+    };
+    assert_violations(revoke(&world, bad).await, &["tenant_id", "token"]);
+    let other = world.new_client(&["acme"]);
+    for proof in [
+        None,
+        Some(RevokeProof::ClientSecret("x".into())),
+        Some(RevokeProof::ClientSecret(other.client_secret)),
+    ] {
+        let unproven = pb::RevokeTokenRequest {
+            client_authentication: proof,
+            ..own.clone()
+        };
+        assert_refused(
+            revoke(&world, unproven).await,
+            Code::Unauthenticated,
+            "INVALID_CLIENT",
+        );
+    }
+    let assertion = pb::RevokeTokenRequest {
+        client_authentication: Some(RevokeProof::ClientAssertion("x".into())),
+        ..own
+    };
+    assert_refused(
+        revoke(&world, assertion).await,
+        Code::Unimplemented,
+        "NOT_AVAILABLE",
+    );
+    assert!(world.is_active(&token).await);
+}
+
+#[tokio::test]
+async fn the_revocation_feed_is_still_to_come() {
+    let world = World::start().await;
+    let request = pb::ListRevocationsRequest::default();
+    let refused = world.internal_tokens().list_revocations(request).await;
+    assert_refused(refused, Code::Unimplemented, "NOT_AVAILABLE");
+}

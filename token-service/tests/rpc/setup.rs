@@ -440,15 +440,15 @@ async fn a_session_ends_with_what_it_stands_on_and_does_not_come_back() {
             |world| world.deactivate_admin(false),
         ),
         (
-            |world| world.registry().set_tenant_admin(&world.admin_id, false),
-            |world| world.registry().set_tenant_admin(&world.admin_id, true),
+            |world| world.set_admin_role(false),
+            |world| world.set_admin_role(true),
         ),
-        (|world| world.registry().end_sessions(&world.admin_id), |_| ()),
+        (|world| world.end_admin_sessions(), |_| ()),
         (
             |world| world.suspend("tenant", true),
             |world| world.suspend("tenant", false),
         ),
-        (|world| world.registry().start_epoch(), |_| ()),
+        (|world| world.start_registry_epoch(), |_| ()),
     ];
     for (index, (end, restore)) in changes.into_iter().enumerate() {
         let world = World::start().await;
