@@ -279,7 +279,7 @@ async fn client_credentials_need_the_tenants_active_consent() {
 #[tokio::test]
 async fn no_token_outlives_the_consent() {
     let world = World::start().await;
-    let end = world.clock().now().plus(Duration::from_secs(400));
+    let end = world.clock().now().plus(Duration::from_millis(400_900));
     let approved = world
         .approved(&world.client, |approval| {
             approval.expire_time = Some(end.to_timestamp())
@@ -295,11 +295,12 @@ async fn no_token_outlives_the_consent() {
     let claims = verified(&world, &by_itself.access_token).await;
     assert_eq!(i64::from(claims.exp), end.as_secs());
 
-    world.clock().advance(Duration::from_millis(149_500));
+    // Tokens count in whole seconds: in what is left of the last one there are none.
+    world.clock().advance(Duration::from_millis(150_200));
     assert_invalid_grant(world.refresh(&second.refresh_token).await);
     let refused = world.issue(world.by_client_credentials()).await;
     assert_consent_required(refused, Some("EXPIRED"));
-    world.clock().advance(Duration::from_millis(500));
+    world.clock().advance(Duration::from_millis(700));
     assert_invalid_grant(world.refresh(&second.refresh_token).await);
     let refused = world.issue(world.by_client_credentials()).await;
     assert_consent_required(refused, Some("EXPIRED"));
