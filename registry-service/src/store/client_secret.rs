@@ -131,11 +131,7 @@ impl Store {
         secrets: &Derivation,
     ) -> Result<SecretRef, Error> {
         let now = self.now();
-        // The lock on the client's row makes racing calls count one after the other.
-        let client = client_entity::Entity::find_by_id(client_id.as_str()).lock_exclusive();
-        if client.one(tx).await.map_err(StoreError::from)?.is_none() {
-            return Err(Error::NotFound("client"));
-        }
+        lock_client(tx, client_id).await?;
         let live = Entity::find()
             .filter(Column::ClientId.eq(client_id.as_str()))
             .filter(Column::RevokedAt.is_null())
@@ -309,6 +305,16 @@ impl Store {
                 .map_err(StoreError::from)?;
         }
         Ok(())
+    }
+}
+
+/// Locks a client's row until the transaction ends, so that calls that count or replace its secrets
+/// come one after the other.
+pub(super) async fn lock_client(tx: &DatabaseTransaction, client_id: &ClientId) -> Result<(), Error> {
+    let client = client_entity::Entity::find_by_id(client_id.as_str()).lock_exclusive();
+    match client.one(tx).await.map_err(StoreError::from)? {
+        Some(_) => Ok(()),
+        None => Err(Error::NotFound("client")),
     }
 }
 

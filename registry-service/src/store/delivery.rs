@@ -7,7 +7,7 @@ use accord::{
     opaque::{self, OpaqueToken, TokenKind},
     store::{
         Creation, StoreError,
-        audit::{Event, Origin},
+        audit::{Actor, ActorKind, Event, Origin},
         idempotency::{Derivation, Outcome},
         keyring::DataKey,
     },
@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 use super::{
     Store,
     client::changed,
-    client_secret::{SecretRef, activate, bundle, end},
+    client_secret::{SecretRef, activate, bundle, end, lock_client},
     commit, corrupt,
     entity::delivery::{ActiveModel, Column, Entity, Model},
     purpose,
@@ -49,7 +49,8 @@ impl Store {
             }
             Outcome::New(reservation) => reservation,
         };
-        let now = self.now();
+        // Of racing calls each sees the link that the one before it made.
+        lock_client(&tx, client_id).await?;
         let earlier = Entity::find()
             .filter(Column::ClientId.eq(client_id.as_str()))
             .filter(Column::ClaimedAt.is_null())
@@ -58,7 +59,7 @@ impl Store {
             .await
             .map_err(StoreError::from)?;
         for row in earlier {
-            end_unopened(&tx, &row, now).await?;
+            self.end_unopened(&tx, &creation.origin, &row).await?;
         }
         let made = self
             .make_secret(&tx, client_id, None, Method::Link, &reservation.secrets)
@@ -192,14 +193,51 @@ impl Store {
             .all(&tx)
             .await
             .map_err(StoreError::from)?;
+        let origin = Origin {
+            actor: Actor {
+                kind: ActorKind::System,
+                id: "registry-service".to_owned(),
+            },
+            request_id: String::new(),
+        };
         let mut changes = Vec::with_capacity(expired.len());
         for row in &expired {
-            end_unopened(&tx, row, now).await?;
+            self.end_unopened(&tx, &origin, row).await?;
             changes.push(changed(&ids(row)?.0));
         }
         self.bump(&tx, &changes).await?;
         commit(tx).await?;
         Ok(expired.len())
+    }
+
+    /// Ends a link that was not opened, and its secret; no change, and no event, if it has been opened
+    /// since it was read.
+    async fn end_unopened(
+        &self,
+        tx: &DatabaseTransaction,
+        origin: &Origin,
+        row: &Model,
+    ) -> Result<(), Error> {
+        let now = self.now();
+        let ended = Entity::update_many()
+            .filter(Column::DeliveryId.eq(row.delivery_id.as_str()))
+            .filter(Column::ClaimedAt.is_null())
+            .filter(Column::EndedAt.is_null())
+            .col_expr(Column::EndedAt, Expr::value(now.as_millis()))
+            .exec(tx)
+            .await
+            .map_err(StoreError::from)?;
+        if ended.rows_affected == 0 {
+            return Ok(());
+        }
+        let (client_id, secret_id) = ids(row)?;
+        forget_nonce(tx, &row.delivery_id).await?;
+        end(tx, &secret_id, Reason::Unclaimed, now).await?;
+        let event = Event::new("delivery.end")
+            .client(&client_id)
+            .subject(row.delivery_id.as_str())
+            .detail("secret_id", secret_id.as_str());
+        Ok(self.audit(tx, origin, event).await?)
     }
 }
 
@@ -210,23 +248,6 @@ fn claim_token(secrets: &Derivation) -> OpaqueToken {
 
 fn linked_secret(key: &DataKey, nonce: &[u8], claim_token: &OpaqueToken) -> Zeroizing<[u8; 32]> {
     key.derive(nonce, &[claim_token.expose().as_bytes()])
-}
-
-async fn end_unopened(tx: &DatabaseTransaction, row: &Model, now: UnixMillis) -> Result<(), Error> {
-    let ended = Entity::update_many()
-        .filter(Column::DeliveryId.eq(row.delivery_id.as_str()))
-        .filter(Column::ClaimedAt.is_null())
-        .filter(Column::EndedAt.is_null())
-        .col_expr(Column::EndedAt, Expr::value(now.as_millis()))
-        .exec(tx)
-        .await
-        .map_err(StoreError::from)?;
-    // It may have been opened since it was read.
-    if ended.rows_affected == 1 {
-        forget_nonce(tx, &row.delivery_id).await?;
-        end(tx, &ids(row)?.1, Reason::Unclaimed, now).await?;
-    }
-    Ok(())
 }
 
 async fn forget_nonce(tx: &DatabaseTransaction, delivery_id: &str) -> Result<(), StoreError> {

@@ -1,1 +1,747 @@
-//! Not yet written.
+//! `ClientService`, and what token-service sees of clients and their secrets.
+
+use std::time::Duration;
+
+use accord::{
+    auth::{Role, WorkloadKind},
+    clock::Clock,
+    id::SecretId,
+    opaque::ClientSecret,
+    registry::v1::{
+        self as pb, ClientState, DeliveryMethod, IntegrationRequestState,
+        SecretRevocationReason as Reason, client_service_client::ClientServiceClient,
+        create_client_secret_response::Credentials as SecretCredentials,
+        directory_service_client::DirectoryServiceClient,
+        integration_request_service_client::IntegrationRequestServiceClient,
+        register_client_response::Credentials,
+    },
+    store::Database,
+    testing::databases,
+};
+use prost_types::FieldMask;
+use sea_orm::ConnectionTrait;
+use tonic::{Code, Status};
+
+use crate::harness::{
+    CallerChannel, Harness, PUBLIC_BASE_URL, assert_refused, assert_violations, request_id,
+};
+
+pub const UNKNOWN: &str = "cli_01k9zzzzzzzzzzzzzzzzzzzzzz";
+const UNKNOWN_REQUEST: &str = "irq_01k9zzzzzzzzzzzzzzzzzzzzzz";
+const UNKNOWN_SECRET: &str = "sec_01k9zzzzzzzzzzzzzzzzzzzzzz";
+const HOUR: Duration = Duration::from_secs(3600);
+
+pub fn client(harness: &Harness) -> ClientServiceClient<CallerChannel> {
+    ClientServiceClient::new(harness.operator(Role::Admin))
+}
+
+/// Adds two tenants and two scopes.
+pub async fn seed(harness: &Harness) {
+    harness.tenant("acme").await;
+    harness.tenant("globex").await;
+    harness.scope("contacts.read").await;
+    harness.scope("contacts.write").await;
+}
+
+async fn seeded() -> Harness {
+    let harness = Harness::start().await;
+    seed(&harness).await;
+    harness
+}
+
+fn register(integration_request_id: &str, delivery: DeliveryMethod) -> pb::RegisterClientRequest {
+    pb::RegisterClientRequest {
+        request_id: String::new(),
+        integration_request_id: integration_request_id.into(),
+        display_name: "Contact Sync".into(),
+        delivery: delivery.into(),
+    }
+}
+
+/// Registers a client of both tenants, whose secret is in the answer.
+pub async fn registered(harness: &Harness) -> (pb::Client, String) {
+    let approved = harness
+        .approved_request(&["acme", "globex"], &["contacts.read", "contacts.write"])
+        .await;
+    let call = register(&approved.integration_request_id, DeliveryMethod::Inline);
+    let answer = client(harness).register_client(call).await.unwrap().into_inner();
+    match answer.credentials.unwrap() {
+        Credentials::Bundle(bundle) => (answer.client.unwrap(), bundle.client_secret),
+        Credentials::DeliveryLink(_) => panic!("a link was not asked for"),
+    }
+}
+
+/// Registers a client of one tenant, whose secret is behind a link.
+pub async fn registered_with_link(harness: &Harness) -> (pb::Client, pb::DeliveryLink) {
+    let approved = harness.approved_request(&["acme"], &["contacts.read"]).await;
+    let call = register(&approved.integration_request_id, DeliveryMethod::Link);
+    let answer = client(harness).register_client(call).await.unwrap().into_inner();
+    match answer.credentials.unwrap() {
+        Credentials::DeliveryLink(link) => (answer.client.unwrap(), link),
+        Credentials::Bundle(_) => panic!("a bundle was not asked for"),
+    }
+}
+
+async fn get(harness: &Harness, client_id: &str) -> pb::Client {
+    let request = pb::GetClientRequest {
+        client_id: client_id.into(),
+    };
+    let answer = client(harness).get_client(request).await.unwrap();
+    answer.into_inner().client.unwrap()
+}
+
+async fn profile(harness: &Harness, client_id: &str) -> pb::ClientProfile {
+    let mut directory = DirectoryServiceClient::new(harness.workload(WorkloadKind::TokenService));
+    let request = pb::GetClientProfileRequest {
+        client_id: client_id.into(),
+    };
+    let answer = directory.get_client_profile(request).await.unwrap();
+    answer.into_inner().client.unwrap()
+}
+
+/// Authenticates as token-service has it done.
+pub async fn authenticate(
+    harness: &Harness,
+    client_id: &str,
+    client_secret: &str,
+) -> Result<pb::AuthenticateClientResponse, Status> {
+    let mut directory = DirectoryServiceClient::new(harness.workload(WorkloadKind::TokenService));
+    let request = pb::AuthenticateClientRequest {
+        client_id: client_id.into(),
+        client_secret: client_secret.into(),
+    };
+    directory
+        .authenticate_client(request)
+        .await
+        .map(tonic::Response::into_inner)
+}
+
+/// The client's secrets, newest first.
+pub async fn secrets(harness: &Harness, client_id: &str) -> Vec<pb::ClientSecret> {
+    let request = pb::ListClientSecretsRequest {
+        client_id: client_id.into(),
+        ..Default::default()
+    };
+    let answer = client(harness).list_client_secrets(request).await.unwrap();
+    answer.into_inner().secrets
+}
+
+async fn add_secret(
+    harness: &Harness,
+    request: pb::CreateClientSecretRequest,
+) -> Result<(pb::ClientSecret, String), Status> {
+    let answer = client(harness).create_client_secret(request).await?.into_inner();
+    match answer.credentials.unwrap() {
+        SecretCredentials::Bundle(bundle) => Ok((answer.secret.unwrap(), bundle.client_secret)),
+        SecretCredentials::DeliveryLink(_) => panic!("a link was not asked for"),
+    }
+}
+
+fn new_secret(client_id: &str) -> pb::CreateClientSecretRequest {
+    pb::CreateClientSecretRequest {
+        client_id: client_id.into(),
+        ..Default::default()
+    }
+}
+
+fn revoke(client_id: &str, secret_id: &str, reason: Reason, force: bool) -> pb::RevokeClientSecretRequest {
+    pb::RevokeClientSecretRequest {
+        client_id: client_id.into(),
+        secret_id: secret_id.into(),
+        reason: reason.into(),
+        force,
+    }
+}
+
+async fn revoked(
+    harness: &Harness,
+    request: pb::RevokeClientSecretRequest,
+) -> Result<pb::ClientSecret, Status> {
+    let answer = client(harness).revoke_client_secret(request).await?;
+    Ok(answer.into_inner().secret.unwrap())
+}
+
+async fn suspend(harness: &Harness, client_id: &str) -> Result<pb::Client, Status> {
+    let request = pb::SuspendClientRequest {
+        client_id: client_id.into(),
+    };
+    let answer = client(harness).suspend_client(request).await?;
+    Ok(answer.into_inner().client.unwrap())
+}
+
+async fn reinstate(harness: &Harness, client_id: &str) -> Result<pb::Client, Status> {
+    let request = pb::ReinstateClientRequest {
+        client_id: client_id.into(),
+    };
+    let answer = client(harness).reinstate_client(request).await?;
+    Ok(answer.into_inner().client.unwrap())
+}
+
+fn update(client: pb::Client, paths: &[&str]) -> pb::UpdateClientRequest {
+    pb::UpdateClientRequest {
+        client: Some(client),
+        update_mask: Some(FieldMask {
+            paths: paths.iter().map(ToString::to_string).collect(),
+        }),
+    }
+}
+
+async fn integration_request(harness: &Harness, id: &str) -> pb::IntegrationRequest {
+    let mut requests = IntegrationRequestServiceClient::new(harness.operator(Role::Admin));
+    let request = pb::GetIntegrationRequestRequest {
+        integration_request_id: id.into(),
+    };
+    let answer = requests.get_integration_request(request).await.unwrap();
+    answer.into_inner().integration_request.unwrap()
+}
+
+async fn count(harness: &Harness) -> usize {
+    let answer = client(harness).list_clients(pb::ListClientsRequest::default()).await;
+    answer.unwrap().into_inner().clients.len()
+}
+
+#[tokio::test]
+async fn a_client_is_what_its_request_said() {
+    let harness = seeded().await;
+    let approved = harness.approved_request(&["acme", "globex"], &["contacts.read"]).await;
+    let call = register(&approved.integration_request_id, DeliveryMethod::Unspecified);
+    let answer = client(&harness).register_client(call).await.unwrap().into_inner();
+    let made = answer.client.unwrap();
+    assert_eq!(
+        (made.display_name.as_str(), &made.partner_name, &made.purpose),
+        ("Contact Sync", &approved.partner_name, &approved.goals)
+    );
+    assert_eq!(
+        (&made.tenant_ids, &made.scopes, &made.redirect_uris),
+        (&approved.tenant_ids, &approved.scopes, &approved.redirect_uris)
+    );
+    assert_eq!(made.integration_request_id, approved.integration_request_id);
+    assert_eq!(made.state(), ClientState::Active);
+    assert_eq!(get(&harness, &made.client_id).await, made);
+    let request = integration_request(&harness, &approved.integration_request_id).await;
+    assert_eq!(
+        (request.state(), &request.client_id),
+        (IntegrationRequestState::Registered, &made.client_id)
+    );
+
+    let Some(Credentials::Bundle(bundle)) = answer.credentials else {
+        panic!("no bundle")
+    };
+    assert_eq!(bundle.client_id, made.client_id);
+    let endpoints = ["acme", "globex"].map(|tenant_id| pb::Endpoint {
+        tenant_id: tenant_id.into(),
+        tenant_authority_url: format!("{PUBLIC_BASE_URL}/t/{tenant_id}"),
+        cloud_api_url: format!("https://api.example/{tenant_id}"),
+    });
+    assert_eq!(bundle.endpoints, endpoints);
+    let proven = authenticate(&harness, &made.client_id, &bundle.client_secret)
+        .await
+        .unwrap();
+    assert_eq!(proven.client.unwrap(), profile(&harness, &made.client_id).await);
+    let events = harness.audit_events("client.register").await;
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].client_id, made.client_id);
+    assert!(!format!("{:?}", events[0].detail).contains(&bundle.client_secret));
+}
+
+#[tokio::test]
+async fn a_repeated_registration_gives_the_same_credentials() {
+    let harness = seeded().await;
+    for delivery in [DeliveryMethod::Inline, DeliveryMethod::Link] {
+        let approved = harness.approved_request(&["acme"], &["contacts.read"]).await;
+        let call = pb::RegisterClientRequest {
+            request_id: request_id(),
+            ..register(&approved.integration_request_id, delivery)
+        };
+        let first = client(&harness).register_client(call.clone()).await.unwrap();
+        let second = client(&harness).register_client(call.clone()).await.unwrap();
+        let first = first.into_inner();
+        assert_eq!(first, second.into_inner());
+        assert_eq!(
+            matches!(first.credentials, Some(Credentials::DeliveryLink(_))),
+            delivery == DeliveryMethod::Link
+        );
+        assert_eq!(secrets(&harness, &first.client.unwrap().client_id).await.len(), 1);
+        let other = pb::RegisterClientRequest {
+            display_name: "Other".into(),
+            ..call
+        };
+        let reused = client(&harness).register_client(other).await;
+        assert_refused(reused, Code::AlreadyExists, "REQUEST_ID_REUSED");
+    }
+    assert_eq!(count(&harness).await, 2);
+    assert_eq!(harness.audit_events("client.register").await.len(), 2);
+}
+
+#[tokio::test]
+async fn only_an_approved_request_is_registered() {
+    let harness = seeded().await;
+    let submitted = harness.submitted_request(&["acme"], &["contacts.read"]).await;
+    let inline = |id: &str| register(id, DeliveryMethod::Inline);
+    let early = client(&harness)
+        .register_client(inline(&submitted.integration_request_id))
+        .await;
+    let metadata = assert_refused(early, Code::FailedPrecondition, "WRONG_STATE");
+    assert_eq!(
+        (metadata["resource"].as_str(), metadata["state"].as_str()),
+        ("integration_request", "SUBMITTED")
+    );
+    let (made, _) = registered(&harness).await;
+    let again = client(&harness)
+        .register_client(inline(&made.integration_request_id))
+        .await;
+    let metadata = assert_refused(again, Code::FailedPrecondition, "WRONG_STATE");
+    assert_eq!(metadata["state"], "REGISTERED");
+    let unknown = client(&harness).register_client(inline(UNKNOWN_REQUEST)).await;
+    let metadata = assert_refused(unknown, Code::NotFound, "NOT_FOUND");
+    assert_eq!(metadata["resource"], "integration_request");
+    let malformed = pb::RegisterClientRequest {
+        request_id: "1".into(),
+        integration_request_id: "1".into(),
+        display_name: " ".into(),
+        delivery: 9,
+    };
+    let fields = ["request_id", "integration_request_id", "display_name", "delivery"];
+    assert_violations(client(&harness).register_client(malformed).await, &fields);
+    assert_eq!(count(&harness).await, 1);
+    assert_eq!(harness.audit_events("client.register").await.len(), 1);
+    let unchanged = integration_request(&harness, &submitted.integration_request_id).await;
+    assert_eq!(unchanged, submitted);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_racing_registrations_one_wins() {
+    for database in databases() {
+        let label = database.label;
+        let harness = Harness::start_on(database).await;
+        seed(&harness).await;
+        let approved = harness.approved_request(&["acme"], &["contacts.read"]).await;
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let mut client = client(&harness);
+            let call = register(&approved.integration_request_id, DeliveryMethod::Inline);
+            calls.spawn(async move { client.register_client(call).await });
+        }
+        let mut winners = 0;
+        for result in calls.join_all().await {
+            if result.is_ok() {
+                winners += 1;
+            } else {
+                let metadata = assert_refused(result, Code::FailedPrecondition, "WRONG_STATE");
+                assert_eq!(metadata["state"], "REGISTERED", "{label}");
+            }
+        }
+        assert_eq!((winners, count(&harness).await), (1, 1), "{label}");
+        assert_eq!(harness.audit_events("client.register").await.len(), 1, "{label}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_unknown_or_malformed_is_refused() {
+    let harness = seeded().await;
+    let mut client = client(&harness);
+    let unknown = pb::GetClientRequest {
+        client_id: UNKNOWN.into(),
+    };
+    let metadata = assert_refused(client.get_client(unknown).await, Code::NotFound, "NOT_FOUND");
+    assert_eq!(metadata["resource"], "client");
+    let unknown = pb::ListClientSecretsRequest {
+        client_id: UNKNOWN.into(),
+        ..Default::default()
+    };
+    assert_refused(
+        client.list_client_secrets(unknown).await,
+        Code::NotFound,
+        "NOT_FOUND",
+    );
+    let unknown = client.create_client_secret(new_secret(UNKNOWN)).await;
+    assert_refused(unknown, Code::NotFound, "NOT_FOUND");
+    assert_refused(suspend(&harness, UNKNOWN).await, Code::NotFound, "NOT_FOUND");
+    assert_refused(reinstate(&harness, UNKNOWN).await, Code::NotFound, "NOT_FOUND");
+
+    let malformed = client.get_client(pb::GetClientRequest::default()).await;
+    assert_violations(malformed, &["client_id"]);
+    assert_violations(suspend(&harness, "1").await, &["client_id"]);
+    assert_violations(reinstate(&harness, "1").await, &["client_id"]);
+    let malformed = pb::ListClientsRequest {
+        tenant_id: "Acme".into(),
+        state: 9,
+        page_size: -1,
+        page_token: String::new(),
+    };
+    let fields = ["tenant_id", "state", "page_size"];
+    assert_violations(client.list_clients(malformed).await, &fields);
+    let malformed = pb::ListClientSecretsRequest {
+        client_id: "1".into(),
+        page_size: -1,
+        page_token: String::new(),
+    };
+    let fields = ["client_id", "page_size"];
+    assert_violations(client.list_client_secrets(malformed).await, &fields);
+    let malformed = pb::CreateClientSecretRequest {
+        request_id: "1".into(),
+        client_id: "1".into(),
+        expire_time: Some(harness.clock.now().to_timestamp()),
+        delivery: 9,
+    };
+    let fields = ["request_id", "client_id", "expire_time", "delivery"];
+    assert_violations(client.create_client_secret(malformed).await, &fields);
+    let malformed = client
+        .revoke_client_secret(pb::RevokeClientSecretRequest::default())
+        .await;
+    assert_violations(malformed, &["client_id", "secret_id", "reason"]);
+    let keys = client.set_client_keys(pb::SetClientKeysRequest::default()).await;
+    assert_eq!(keys.unwrap_err().code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn clients_are_listed_newest_first_by_tenant_and_state() {
+    let harness = seeded().await;
+    let mut ids = Vec::new();
+    for both in [true, false, true] {
+        harness.clock.advance(Duration::from_millis(1));
+        let made = if both {
+            registered(&harness).await.0
+        } else {
+            registered_with_link(&harness).await.0
+        };
+        ids.insert(0, made.client_id);
+    }
+    suspend(&harness, &ids[2]).await.unwrap();
+    let list = async |tenant_id: &str, state: ClientState, page_size, page_token: &str| {
+        let request = pb::ListClientsRequest {
+            tenant_id: tenant_id.into(),
+            state: state.into(),
+            page_size,
+            page_token: page_token.into(),
+        };
+        client(&harness).list_clients(request).await.map(|answer| {
+            let page = answer.into_inner();
+            let ids = page.clients.into_iter().map(|client| client.client_id);
+            (ids.collect::<Vec<_>>(), page.next_page_token)
+        })
+    };
+    let (first, token) = list("", ClientState::Unspecified, 2, "").await.unwrap();
+    assert_eq!(first, ids[..2]);
+    let other = list("acme", ClientState::Unspecified, 2, &token).await;
+    assert_violations(other, &["page_token"]);
+    let (rest, end) = list("", ClientState::Unspecified, 2, &token).await.unwrap();
+    assert_eq!((rest.as_slice(), end.as_str()), (&ids[2..], ""));
+    let (globex, _) = list("globex", ClientState::Unspecified, 0, "").await.unwrap();
+    assert_eq!(globex, [ids[0].as_str(), &ids[2]]);
+    let (suspended, _) = list("", ClientState::Suspended, 0, "").await.unwrap();
+    assert_eq!(suspended, ids[2..]);
+    let (both, _) = list("globex", ClientState::Active, 0, "").await.unwrap();
+    assert_eq!(both, ids[..1]);
+}
+
+#[tokio::test]
+async fn an_update_changes_what_its_mask_names() {
+    let harness = seeded().await;
+    let (made, _) = registered(&harness).await;
+    let before = profile(&harness, &made.client_id).await;
+    harness.clock.advance(HOUR);
+    let wish = pb::Client {
+        client_id: made.client_id.clone(),
+        display_name: "Renamed".into(),
+        tenant_ids: vec!["globex".into()],
+        scopes: vec![pb::RequestedScope {
+            name: "contacts.read".into(),
+            reason: "less".into(),
+        }],
+        redirect_uris: vec!["https://new.partner.example/callback".into()],
+        partner_name: "ignored".into(),
+        ..Default::default()
+    };
+    let change = async |paths: &[&str]| {
+        let answer = client(&harness).update_client(update(wish.clone(), paths)).await;
+        answer.unwrap().into_inner().client.unwrap()
+    };
+    let renamed = change(&["display_name"]).await;
+    let expected = pb::Client {
+        display_name: "Renamed".into(),
+        update_time: renamed.update_time,
+        ..made.clone()
+    };
+    assert_eq!(renamed, expected);
+    assert!(renamed.update_time != made.update_time);
+    let changed = change(&["redirect_uris", "scopes", "tenant_ids"]).await;
+    let expected = pb::Client {
+        tenant_ids: wish.tenant_ids.clone(),
+        scopes: wish.scopes.clone(),
+        redirect_uris: wish.redirect_uris.clone(),
+        ..renamed
+    };
+    assert_eq!(changed, expected);
+    assert_eq!(get(&harness, &made.client_id).await, changed);
+    let after = profile(&harness, &made.client_id).await;
+    assert!(after.version > before.version);
+    assert_eq!((after.tokens_ended_seq, after.families_ended_seq), (0, 0));
+    assert_eq!(harness.audit_events("client.update").await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_refused_update_names_every_violation_and_changes_nothing() {
+    let harness = seeded().await;
+    let (made, _) = registered(&harness).await;
+    let mut wish = pb::Client {
+        client_id: made.client_id.clone(),
+        display_name: " ".into(),
+        tenant_ids: vec!["nowhere".into(), "Acme".into(), "acme".into()],
+        scopes: vec![pb::RequestedScope {
+            name: "unknown".into(),
+            reason: String::new(),
+        }],
+        redirect_uris: vec!["http://app.partner.example/callback".into()],
+        ..Default::default()
+    };
+    let all = ["display_name", "redirect_uris", "scopes", "tenant_ids", "state"];
+    let refused = client(&harness).update_client(update(wish.clone(), &all)).await;
+    let fields = [
+        "update_mask",
+        "client.display_name",
+        "client.redirect_uris[0]",
+        "client.scopes[0].name",
+        "client.scopes[0].reason",
+        "client.tenant_ids[0]",
+        "client.tenant_ids[1]",
+    ];
+    assert_violations(refused, &fields);
+    wish.tenant_ids = vec!["nowhere".into()];
+    let refused = client(&harness)
+        .update_client(update(wish, &["tenant_ids"]))
+        .await;
+    assert_violations(refused, &["client.tenant_ids[0]"]);
+    let empty = client(&harness)
+        .update_client(pb::UpdateClientRequest::default())
+        .await;
+    assert_violations(empty, &["client.client_id", "update_mask"]);
+    let unknown = pb::Client {
+        client_id: UNKNOWN.into(),
+        display_name: "Nobody".into(),
+        ..Default::default()
+    };
+    let refused = client(&harness)
+        .update_client(update(unknown, &["display_name"]))
+        .await;
+    assert_refused(refused, Code::NotFound, "NOT_FOUND");
+    assert_eq!(get(&harness, &made.client_id).await, made);
+    assert!(harness.audit_events("client.update").await.is_empty());
+}
+
+#[tokio::test]
+async fn suspending_ends_tokens_and_may_be_repeated() {
+    let harness = seeded().await;
+    let (made, secret) = registered(&harness).await;
+    let id = &made.client_id;
+    let before = profile(&harness, id).await;
+    let suspended = suspend(&harness, id).await.unwrap();
+    assert_eq!(suspended.state(), ClientState::Suspended);
+    let after = profile(&harness, id).await;
+    assert!(after.tokens_ended_seq > before.version);
+    assert_eq!((after.version, after.families_ended_seq), (before.version, 0));
+    let position = harness.registry.store().position().await.unwrap();
+    harness.clock.advance(HOUR);
+    assert_eq!(suspend(&harness, id).await.unwrap(), suspended);
+    assert_eq!(harness.registry.store().position().await.unwrap(), position);
+    let refused = authenticate(&harness, id, &secret).await;
+    assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
+
+    let reinstated = reinstate(&harness, id).await.unwrap();
+    assert_eq!(reinstated.state(), ClientState::Active);
+    assert_eq!(reinstate(&harness, id).await.unwrap(), reinstated);
+    let ended = profile(&harness, id).await.tokens_ended_seq;
+    assert_eq!(ended, after.tokens_ended_seq);
+    authenticate(&harness, id, &secret).await.unwrap();
+    assert_eq!(harness.audit_events("client.suspend").await.len(), 1);
+    assert_eq!(harness.audit_events("client.reinstate").await.len(), 1);
+}
+
+#[tokio::test]
+async fn secrets_overlap_until_they_expire() {
+    let harness = seeded().await;
+    let (made, first) = registered(&harness).await;
+    let id = &made.client_id;
+    harness.clock.advance(Duration::from_millis(1));
+    let end = harness.clock.now().plus(HOUR).to_timestamp();
+    let call = pb::CreateClientSecretRequest {
+        request_id: request_id(),
+        expire_time: Some(end),
+        ..new_secret(id)
+    };
+    let (secret, second) = add_secret(&harness, call.clone()).await.unwrap();
+    assert_eq!((secret.expire_time, secret.claimed), (Some(end), true));
+    let replayed = add_secret(&harness, call.clone()).await.unwrap();
+    assert_eq!(replayed, (secret.clone(), second.clone()));
+    let other = pb::CreateClientSecretRequest {
+        expire_time: None,
+        ..call
+    };
+    let reused = add_secret(&harness, other).await;
+    assert_refused(reused, Code::AlreadyExists, "REQUEST_ID_REUSED");
+    let listed = secrets(&harness, id).await;
+    assert_eq!((listed.len(), &listed[0]), (2, &secret));
+    assert_eq!(harness.audit_events("client_secret.create").await.len(), 1);
+
+    authenticate(&harness, id, &first).await.unwrap();
+    let proven = authenticate(&harness, id, &second).await.unwrap();
+    assert_eq!(
+        (proven.secret_id, proven.secret_expire_time),
+        (secret.secret_id, Some(end))
+    );
+    let used = secrets(&harness, id).await[0].last_used_time;
+    assert_eq!(used, Some(harness.clock.now().to_timestamp()));
+    harness.clock.advance(HOUR);
+    let expired = authenticate(&harness, id, &second).await;
+    assert_refused(expired, Code::Unauthenticated, "INVALID_CLIENT");
+    authenticate(&harness, id, &first).await.unwrap();
+}
+
+#[tokio::test]
+async fn ten_secrets_live_at_once() {
+    let harness = seeded().await;
+    let (made, _) = registered(&harness).await;
+    let id = &made.client_id;
+    let end = harness.clock.now().plus(HOUR).to_timestamp();
+    let expiring = pb::CreateClientSecretRequest {
+        expire_time: Some(end),
+        ..new_secret(id)
+    };
+    add_secret(&harness, expiring).await.unwrap();
+    for _ in 2..10 {
+        add_secret(&harness, new_secret(id)).await.unwrap();
+    }
+    let refused = add_secret(&harness, new_secret(id)).await;
+    assert_refused(refused, Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
+    assert_eq!(secrets(&harness, id).await.len(), 10);
+    // What expired or was revoked makes room.
+    harness.clock.advance(HOUR);
+    let (newest, _) = add_secret(&harness, new_secret(id)).await.unwrap();
+    let refused = add_secret(&harness, new_secret(id)).await;
+    assert_refused(refused, Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
+    revoked(&harness, revoke(id, &newest.secret_id, Reason::Rotated, false))
+        .await
+        .unwrap();
+    add_secret(&harness, new_secret(id)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_secret_in_use_is_revoked_with_force_only() {
+    let harness = seeded().await;
+    let (made, secret) = registered(&harness).await;
+    let id = &made.client_id;
+    let proven = authenticate(&harness, id, &secret).await.unwrap();
+    let used = harness.clock.now().to_timestamp();
+    harness.clock.advance(24 * HOUR - Duration::from_millis(1));
+    for reason in [Reason::Rotated, Reason::Compromised] {
+        let refused = revoked(&harness, revoke(id, &proven.secret_id, reason, false)).await;
+        let metadata = assert_refused(refused, Code::FailedPrecondition, "SECRET_IN_USE");
+        assert_eq!(metadata["last_used_time"], used.to_string());
+    }
+    assert!(secrets(&harness, id).await[0].revoke_time.is_none());
+    assert!(harness.audit_events("client_secret.revoke").await.is_empty());
+    let ended = revoked(&harness, revoke(id, &proven.secret_id, Reason::Rotated, true))
+        .await
+        .unwrap();
+    assert_eq!(
+        (ended.revocation_reason(), ended.revoke_time),
+        (Reason::Rotated, Some(harness.clock.now().to_timestamp()))
+    );
+    let refused = authenticate(&harness, id, &secret).await;
+    assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
+
+    // A day after its last use it needs no force.
+    let (second, text) = add_secret(&harness, new_secret(id)).await.unwrap();
+    authenticate(&harness, id, &text).await.unwrap();
+    harness.clock.advance(24 * HOUR);
+    revoked(&harness, revoke(id, &second.secret_id, Reason::Rotated, false))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_compromised_secret_ends_tokens_and_a_rotated_one_does_not() {
+    let harness = seeded().await;
+    let (made, _) = registered(&harness).await;
+    let (other, _) = registered(&harness).await;
+    let id = &made.client_id;
+    let secret_id = secrets(&harness, id).await[0].secret_id.clone();
+    let call = |reason| revoke(id, &secret_id, reason, false);
+    let foreign = revoke(&other.client_id, &secret_id, Reason::Rotated, false);
+    let metadata = assert_refused(revoked(&harness, foreign).await, Code::NotFound, "NOT_FOUND");
+    assert_eq!(metadata["resource"], "client_secret");
+    let unknown = revoke(id, UNKNOWN_SECRET, Reason::Rotated, false);
+    assert_refused(revoked(&harness, unknown).await, Code::NotFound, "NOT_FOUND");
+
+    let rotated = revoked(&harness, call(Reason::Rotated)).await.unwrap();
+    assert_eq!(rotated.revocation_reason(), Reason::Rotated);
+    let seen = profile(&harness, id).await;
+    assert_eq!((seen.tokens_ended_seq, seen.families_ended_seq), (0, 0));
+    assert_eq!(revoked(&harness, call(Reason::Rotated)).await.unwrap(), rotated);
+
+    let worse = revoked(&harness, call(Reason::Compromised)).await.unwrap();
+    assert_eq!(worse.revocation_reason(), Reason::Compromised);
+    let ended = profile(&harness, id).await;
+    assert!(ended.tokens_ended_seq > seen.version);
+    assert_eq!(ended.tokens_ended_seq, ended.families_ended_seq);
+    assert_eq!(ended.version, seen.version);
+    for reason in [Reason::Rotated, Reason::Compromised] {
+        assert_eq!(revoked(&harness, call(reason)).await.unwrap(), worse);
+    }
+    assert_eq!(profile(&harness, id).await, ended);
+    assert_eq!(harness.audit_events("client_secret.revoke").await.len(), 2);
+    let untouched = profile(&harness, &other.client_id).await;
+    assert_eq!((untouched.tokens_ended_seq, untouched.families_ended_seq), (0, 0));
+}
+
+#[tokio::test]
+async fn what_does_not_authenticate_is_refused_in_one_way() {
+    let harness = seeded().await;
+    let (made, secret) = registered(&harness).await;
+    let (other, others) = registered(&harness).await;
+    let id = &made.client_id;
+    let secret_id = authenticate(&harness, id, &secret).await.unwrap().secret_id;
+    let guess = |secret_id: &str| {
+        let secret_id = SecretId::parse(secret_id).unwrap();
+        ClientSecret::from_secret(secret_id, &[7; 32]).expose().to_owned()
+    };
+    let mut last_changed = secret.clone();
+    let last = last_changed.pop().unwrap();
+    last_changed.push(if last == 'a' { 'b' } else { 'a' });
+    let refused = [
+        (UNKNOWN, secret.clone()),
+        (id.as_str(), guess(UNKNOWN_SECRET)),
+        (id, guess(&secret_id)),
+        (id, others),
+        (&other.client_id, secret.clone()),
+        (id, last_changed),
+        (id, format!("{secret}\0")),
+        (id, String::new()),
+        ("", secret.clone()),
+    ];
+    for (client_id, attempt) in refused {
+        let result = authenticate(&harness, client_id, &attempt).await;
+        let metadata = assert_refused(result, Code::Unauthenticated, "INVALID_CLIENT");
+        assert!(metadata.is_empty());
+    }
+
+    // The right secret, while its link is still to be opened.
+    let awaiting = async |awaiting: bool| {
+        let database = Database::connect(&harness.settings.database_url).await.unwrap();
+        let tx = database.write().await.unwrap();
+        let change = format!("UPDATE client_secrets SET awaiting_claim = {awaiting}");
+        tx.execute_unprepared(&change).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    awaiting(true).await;
+    let refused = authenticate(&harness, id, &secret).await;
+    assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
+    awaiting(false).await;
+    authenticate(&harness, id, &secret).await.unwrap();
+
+    revoked(&harness, revoke(id, &secret_id, Reason::Rotated, true))
+        .await
+        .unwrap();
+    let refused = authenticate(&harness, id, &secret).await;
+    assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
+}
