@@ -217,9 +217,13 @@ fn change_user(dir: &Path) -> Result<Vec<String>, String> {
     Ok(command.iter().map(|word| (*word).to_owned()).collect())
 }
 
-/// Whether the server has given up, so that waiting is useless.
+/// Whether the server has given up, so that waiting is useless. It also says FATAL to whoever connects
+/// while it is still starting up, which is no failure.
 fn has_failed(dir: &Path) -> bool {
-    log_tail(dir).contains("FATAL") || log_tail(dir).contains("initdb: error")
+    let failed = |line: &str| {
+        line.contains("initdb: error") || line.contains("FATAL") && !line.contains("the database system is")
+    };
+    log_tail(dir).split(" | ").any(failed)
 }
 
 fn log_tail(dir: &Path) -> String {

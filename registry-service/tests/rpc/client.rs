@@ -8,8 +8,8 @@ use accord::{
     id::SecretId,
     opaque::ClientSecret,
     registry::v1::{
-        self as pb, ClientState, DeliveryMethod, IntegrationRequestState,
-        SecretRevocationReason as Reason, client_service_client::ClientServiceClient,
+        self as pb, ClientState, DeliveryMethod, IntegrationRequestState, SecretRevocationReason as Reason,
+        client_service_client::ClientServiceClient,
         create_client_secret_response::Credentials as SecretCredentials,
         directory_service_client::DirectoryServiceClient,
         integration_request_service_client::IntegrationRequestServiceClient,
@@ -196,14 +196,18 @@ async fn integration_request(harness: &Harness, id: &str) -> pb::IntegrationRequ
 }
 
 async fn count(harness: &Harness) -> usize {
-    let answer = client(harness).list_clients(pb::ListClientsRequest::default()).await;
+    let answer = client(harness)
+        .list_clients(pb::ListClientsRequest::default())
+        .await;
     answer.unwrap().into_inner().clients.len()
 }
 
 #[tokio::test]
 async fn a_client_is_what_its_request_said() {
     let harness = seeded().await;
-    let approved = harness.approved_request(&["acme", "globex"], &["contacts.read"]).await;
+    let approved = harness
+        .approved_request(&["acme", "globex"], &["contacts.read"])
+        .await;
     let call = register(&approved.integration_request_id, DeliveryMethod::Unspecified);
     let answer = client(&harness).register_client(call).await.unwrap().into_inner();
     let made = answer.client.unwrap();
