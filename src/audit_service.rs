@@ -93,7 +93,7 @@ fn read(request: &pb::ListAuditEventsRequest) -> Result<(Filter, PageRequest), V
     match PageRequest::parse("audit_events", &filters, request.page_size, &request.page_token) {
         Ok(page) if v.is_empty() => return Ok((filter, page)),
         Ok(_) => {}
-        Err(violation) => v.add(violation.field, violation.description),
+        Err(found) => v.extend(found),
     }
     Err(v)
 }

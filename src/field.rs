@@ -36,6 +36,11 @@ impl Violations {
         });
     }
 
+    /// Records another check's violations after these.
+    pub fn extend(&mut self, others: Violations) {
+        self.0.extend(others.0);
+    }
+
     /// Whether nothing was recorded.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -4,7 +4,7 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use crate::{field::FieldViolation, opaque::sha256};
+use crate::{field::Violations, opaque::sha256};
 
 /// The size of a page when the caller does not say.
 pub const DEFAULT_SIZE: u64 = 50;
@@ -44,40 +44,40 @@ impl PageRequest {
     /// Reads the two paging fields of a list call. `filters` are all of its other fields.
     ///
     /// # Errors
-    /// A violation for a negative size, or for a token that another list or filter gave.
+    /// Violations for a negative size, and for a token that another list or filter gave.
     pub fn parse(
         list: &'static str,
         filters: &[&str],
         page_size: i32,
         page_token: &str,
-    ) -> Result<Self, FieldViolation> {
+    ) -> Result<Self, Violations> {
+        let mut violations = Violations::default();
+        let mark = mark(list, filters);
         let size = match u64::try_from(page_size) {
-            Err(_) => return Err(violation("page_size", "must not be negative")),
             Ok(0) => DEFAULT_SIZE,
             Ok(size) => size.min(MAX_SIZE),
+            Err(_) => {
+                violations.add("page_size", "must not be negative");
+                DEFAULT_SIZE
+            }
         };
-        let mark = mark(list, filters);
         let after = if page_token.is_empty() {
             None
         } else {
-            let refused = || {
-                violation(
+            let cursor = cursor(&mark, page_token);
+            if cursor.is_none() {
+                violations.add(
                     "page_token",
                     "must be the next_page_token of this list with the same filters",
-                )
-            };
-            if page_token.len() > MAX_TOKEN_BYTES {
-                return Err(refused());
+                );
             }
-            let bytes = URL_SAFE_NO_PAD.decode(page_token).map_err(|_| refused())?;
-            let cursor = bytes.strip_prefix(&mark).ok_or_else(refused)?;
-            let cursor = std::str::from_utf8(cursor).map_err(|_| refused())?;
-            if cursor.is_empty() || cursor.contains('\0') {
-                return Err(refused());
-            }
-            Some(cursor.to_owned())
+            cursor
         };
-        Ok(Self { mark, size, after })
+        if violations.is_empty() {
+            Ok(Self { mark, size, after })
+        } else {
+            Err(violations)
+        }
     }
 
     /// How many rows a page has at most.
@@ -126,11 +126,14 @@ fn mark(list: &str, filters: &[&str]) -> [u8; MARK_BYTES] {
     mark
 }
 
-fn violation(field: &str, description: &str) -> FieldViolation {
-    FieldViolation {
-        field: field.to_owned(),
-        description: description.to_owned(),
+/// The key that a page token of this list and filter holds.
+fn cursor(mark: &[u8; MARK_BYTES], page_token: &str) -> Option<String> {
+    if page_token.len() > MAX_TOKEN_BYTES {
+        return None;
     }
+    let bytes = URL_SAFE_NO_PAD.decode(page_token).ok()?;
+    let cursor = std::str::from_utf8(bytes.strip_prefix(mark)?).ok()?;
+    (!cursor.is_empty() && !cursor.contains('\0')).then(|| cursor.to_owned())
 }
 
 #[cfg(test)]
@@ -168,7 +171,9 @@ mod tests {
         let size = |n| PageRequest::parse("l", &[], n, "").map(|r| r.size());
         assert_eq!(size(0), Ok(50));
         assert_eq!(size(501), Ok(500));
-        assert_eq!(size(-1).unwrap_err().field, "page_size");
+        let both = PageRequest::parse("l", &[], -1, "x").unwrap_err();
+        let fields: Vec<_> = both.iter().map(|violation| violation.field.as_str()).collect();
+        assert_eq!(fields, ["page_size", "page_token"]);
     }
 
     #[test]
@@ -178,7 +183,7 @@ mod tests {
         assert!(PageRequest::parse("l", &["a", "b"], 9, &token).is_ok());
         for (list, filters) in [("m", ["a", "b"]), ("l", ["ab", ""]), ("l", ["a", "c"])] {
             let error = PageRequest::parse(list, &filters, 1, &token).unwrap_err();
-            assert_eq!(error.field, "page_token");
+            assert_eq!(error.into_vec()[0].field, "page_token");
         }
         for bad in ["x", "####", "AAAAAAAAAAA", &"A".repeat(600), "\0"] {
             assert!(PageRequest::parse("l", &["a", "b"], 1, bad).is_err(), "{bad}");

@@ -26,6 +26,7 @@ use super::{
     Store,
     client::{self, changed},
     commit, corrupt,
+    delivery::end_link_to,
     entity::{
         client as client_entity,
         client_secret::{ActiveModel, Column, Entity, Model},
@@ -262,6 +263,8 @@ impl Store {
             return Ok(secret);
         }
         end(&tx, secret_id, reason, now).await?;
+        // A link to it would hand over what authenticates nobody.
+        end_link_to(&tx, secret_id, now).await?;
         let event = Event::new("client_secret.revoke")
             .client(client_id)
             .subject(secret_id.as_str())
@@ -325,12 +328,15 @@ pub(super) async fn end(
     reason: Reason,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    Entity::update_many()
+    let mut ending = Entity::update_many()
         .filter(Column::SecretId.eq(secret_id.as_str()))
         .col_expr(Column::RevokedAt, Expr::value(now.as_millis()))
-        .col_expr(Column::RevocationReason, Expr::value(reason.name()))
-        .exec(tx)
-        .await?;
+        .col_expr(Column::RevocationReason, Expr::value(reason.name()));
+    if reason == Reason::Unclaimed {
+        // What an operator revoked before its link ended keeps the operator's reason.
+        ending = ending.filter(Column::RevokedAt.is_null());
+    }
+    ending.exec(tx).await?;
     Ok(())
 }
 

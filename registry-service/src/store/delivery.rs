@@ -250,6 +250,23 @@ fn linked_secret(key: &DataKey, nonce: &[u8], claim_token: &OpaqueToken) -> Zero
     key.derive(nonce, &[claim_token.expose().as_bytes()])
 }
 
+/// Ends the link to a secret that is revoked, unless it was opened.
+pub(super) async fn end_link_to(
+    tx: &DatabaseTransaction,
+    secret_id: &SecretId,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    Entity::update_many()
+        .filter(Column::SecretId.eq(secret_id.as_str()))
+        .filter(Column::ClaimedAt.is_null())
+        .filter(Column::EndedAt.is_null())
+        .col_expr(Column::EndedAt, Expr::value(now.as_millis()))
+        .col_expr(Column::Nonce, Expr::value(None::<Vec<u8>>))
+        .exec(tx)
+        .await?;
+    Ok(())
+}
+
 async fn forget_nonce(tx: &DatabaseTransaction, delivery_id: &str) -> Result<(), StoreError> {
     Entity::update_many()
         .filter(Column::DeliveryId.eq(delivery_id))

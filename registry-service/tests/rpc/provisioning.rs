@@ -1,1 +1,347 @@
-//! Not yet written.
+//! `ProvisioningService`: one-time links to credentials.
+
+use std::time::Duration;
+
+use accord::{
+    audit::v1::{AuditActorKind, AuditOutcome},
+    auth::Role,
+    clock::Clock,
+    opaque::TokenKind,
+    registry::v1::{
+        self as pb, DeliveryMethod, create_client_secret_response::Credentials,
+        provisioning_service_client::ProvisioningServiceClient,
+    },
+    testing::databases,
+};
+use tonic::{Code, Status};
+
+use crate::{
+    client::{UNKNOWN, authenticate, client, registered, registered_with_link, secrets, seed},
+    harness::{
+        CallerChannel, Harness, PUBLIC_BASE_URL, assert_refused, assert_violations, request_id,
+        strangers_token,
+    },
+};
+
+const LINK_LIFE: Duration = Duration::from_secs(72 * 3600);
+
+fn operator(harness: &Harness) -> ProvisioningServiceClient<CallerChannel> {
+    ProvisioningServiceClient::new(harness.operator(Role::Registrar))
+}
+
+async fn seeded() -> Harness {
+    let harness = Harness::start().await;
+    seed(&harness).await;
+    harness
+}
+
+fn deliver(client_id: &str) -> pb::CreateDeliveryRequest {
+    pb::CreateDeliveryRequest {
+        request_id: String::new(),
+        client_id: client_id.into(),
+    }
+}
+
+async fn delivered(
+    harness: &Harness,
+    request: pb::CreateDeliveryRequest,
+) -> Result<pb::DeliveryLink, Status> {
+    let answer = operator(harness).create_delivery(request).await?;
+    Ok(answer.into_inner().delivery_link.unwrap())
+}
+
+/// Opens a link as the partner does: without a credential.
+async fn claim(harness: &Harness, claim_token: &str) -> Result<pb::CredentialBundle, Status> {
+    let mut partner = ProvisioningServiceClient::new(harness.anonymous());
+    let request = pb::ClaimDeliveryRequest {
+        claim_token: claim_token.into(),
+    };
+    let answer = partner.claim_delivery(request).await?;
+    Ok(answer.into_inner().bundle.unwrap())
+}
+
+/// How many claims succeeded, and why the others were refused, newest first.
+async fn claims(harness: &Harness) -> (usize, Vec<String>) {
+    let (succeeded, refused): (Vec<_>, Vec<_>) = harness
+        .audit_events("delivery.claim")
+        .await
+        .into_iter()
+        .partition(|event| event.outcome() == AuditOutcome::Success);
+    let why = refused.into_iter().map(|event| {
+        assert_eq!(event.outcome(), AuditOutcome::Refused);
+        event.detail["refused"].clone()
+    });
+    (succeeded.len(), why.collect())
+}
+
+#[tokio::test]
+async fn a_link_is_opened_once() {
+    let harness = seeded().await;
+    let (made, link) = registered_with_link(&harness).await;
+    assert_eq!(link.url, format!("{PUBLIC_BASE_URL}/claim/{}", link.claim_token));
+    let end = harness.clock.now().plus(LINK_LIFE).to_timestamp();
+    assert_eq!(link.expire_time, Some(end));
+    assert!(!secrets(&harness, &made.client_id).await[0].claimed);
+
+    let bundle = claim(&harness, &link.claim_token).await.unwrap();
+    assert_eq!(bundle.client_id, made.client_id);
+    let endpoints: Vec<_> = bundle.endpoints.iter().map(|e| e.tenant_id.as_str()).collect();
+    assert_eq!(endpoints, ["acme"]);
+    let secret = secrets(&harness, &made.client_id).await.remove(0);
+    assert!(secret.claimed);
+    let proven = authenticate(&harness, &made.client_id, &bundle.client_secret)
+        .await
+        .unwrap();
+    assert_eq!(proven.secret_id, secret.secret_id);
+
+    let second = claim(&harness, &link.claim_token).await;
+    assert_refused(second, Code::FailedPrecondition, "LINK_INVALID");
+    let events = harness.audit_events("delivery.claim").await;
+    let found: Vec<_> = events
+        .iter()
+        .map(|event| {
+            (
+                event.outcome(),
+                event.actor_kind(),
+                event.client_id.as_str(),
+                event.subject.as_str(),
+            )
+        })
+        .collect();
+    let event = |outcome| {
+        (
+            outcome,
+            AuditActorKind::Anonymous,
+            made.client_id.as_str(),
+            link.delivery_id.as_str(),
+        )
+    };
+    assert_eq!(
+        found,
+        [event(AuditOutcome::Refused), event(AuditOutcome::Success)]
+    );
+    assert_eq!(events[0].detail["refused"], "opened before");
+    // The secret that was handed over goes on.
+    authenticate(&harness, &made.client_id, &bundle.client_secret)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_racing_claims_one_wins() {
+    for database in databases() {
+        let label = database.label;
+        let harness = Harness::start_on(database).await;
+        seed(&harness).await;
+        let (made, link) = registered_with_link(&harness).await;
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let mut partner = ProvisioningServiceClient::new(harness.anonymous());
+            let request = pb::ClaimDeliveryRequest {
+                claim_token: link.claim_token.clone(),
+            };
+            calls.spawn(async move { partner.claim_delivery(request).await });
+        }
+        let mut bundles = Vec::new();
+        for result in calls.join_all().await {
+            match result {
+                Ok(answer) => bundles.push(answer.into_inner().bundle.unwrap()),
+                Err(status) => {
+                    let refused = Err::<(), _>(status);
+                    assert_refused(refused, Code::FailedPrecondition, "LINK_INVALID");
+                }
+            }
+        }
+        assert_eq!(bundles.len(), 1, "{label}");
+        let expected = (1, vec!["opened before".to_owned(); 7]);
+        assert_eq!(claims(&harness).await, expected, "{label}");
+        authenticate(&harness, &made.client_id, &bundles[0].client_secret)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_link_ends_after_three_days() {
+    let harness = seeded().await;
+    let (first, in_time) = registered_with_link(&harness).await;
+    let (second, too_late) = registered_with_link(&harness).await;
+    harness.clock.advance(LINK_LIFE - Duration::from_millis(1));
+    let bundle = claim(&harness, &in_time.claim_token).await.unwrap();
+    assert_eq!(bundle.client_id, first.client_id);
+    harness.clock.advance(Duration::from_millis(1));
+    let expired = claim(&harness, &too_late.claim_token).await;
+    assert_refused(expired, Code::FailedPrecondition, "LINK_INVALID");
+    assert_eq!(claims(&harness).await, (1, vec!["ended".to_owned()]));
+
+    assert_eq!(harness.registry.store().expire_deliveries().await.unwrap(), 1);
+    assert_eq!(harness.registry.store().expire_deliveries().await.unwrap(), 0);
+    let unclaimed = secrets(&harness, &second.client_id).await.remove(0);
+    assert!(!unclaimed.claimed);
+    assert!(unclaimed.revoke_time.is_some());
+    let expired = claim(&harness, &too_late.claim_token).await;
+    assert_refused(expired, Code::FailedPrecondition, "LINK_INVALID");
+    let claimed = secrets(&harness, &first.client_id).await.remove(0);
+    assert!(claimed.revoke_time.is_none());
+}
+
+#[tokio::test]
+async fn a_new_link_ends_the_one_before() {
+    let harness = seeded().await;
+    let (made, first) = registered_with_link(&harness).await;
+    harness.clock.advance(Duration::from_millis(1));
+    let second = delivered(&harness, deliver(&made.client_id)).await.unwrap();
+    assert!(first.delivery_id != second.delivery_id);
+    let ended = claim(&harness, &first.claim_token).await;
+    assert_refused(ended, Code::FailedPrecondition, "LINK_INVALID");
+    let listed = secrets(&harness, &made.client_id).await;
+    let revoked: Vec<_> = listed.iter().map(|secret| secret.revoke_time.is_some()).collect();
+    assert_eq!(revoked, [false, true]);
+
+    let bundle = claim(&harness, &second.claim_token).await.unwrap();
+    // A link that was opened is not ended by the next.
+    delivered(&harness, deliver(&made.client_id)).await.unwrap();
+    authenticate(&harness, &made.client_id, &bundle.client_secret)
+        .await
+        .unwrap();
+    assert_eq!(harness.audit_events("delivery.create").await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_repeated_call_gives_the_same_link() {
+    let harness = seeded().await;
+    let (made, _) = registered(&harness).await;
+    let call = pb::CreateDeliveryRequest {
+        request_id: request_id(),
+        ..deliver(&made.client_id)
+    };
+    let first = delivered(&harness, call.clone()).await.unwrap();
+    assert_eq!(delivered(&harness, call.clone()).await.unwrap(), first);
+    assert_eq!(secrets(&harness, &made.client_id).await.len(), 2);
+    assert_eq!(harness.audit_events("delivery.create").await.len(), 1);
+    let (other, _) = registered(&harness).await;
+    let other = pb::CreateDeliveryRequest {
+        client_id: other.client_id,
+        ..call
+    };
+    let reused = delivered(&harness, other).await;
+    assert_refused(reused, Code::AlreadyExists, "REQUEST_ID_REUSED");
+    claim(&harness, &first.claim_token).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_secret_can_be_created_behind_a_link() {
+    let harness = seeded().await;
+    let (made, _) = registered(&harness).await;
+    let call = pb::CreateClientSecretRequest {
+        request_id: request_id(),
+        client_id: made.client_id.clone(),
+        delivery: DeliveryMethod::Link.into(),
+        ..Default::default()
+    };
+    let first = client(&harness).create_client_secret(call.clone()).await.unwrap();
+    let first = first.into_inner();
+    let again = client(&harness).create_client_secret(call).await.unwrap();
+    assert_eq!(again.into_inner(), first);
+    let secret = first.secret.unwrap();
+    assert!(!secret.claimed);
+    let Some(Credentials::DeliveryLink(link)) = first.credentials else {
+        panic!("no link")
+    };
+    let bundle = claim(&harness, &link.claim_token).await.unwrap();
+    let proven = authenticate(&harness, &made.client_id, &bundle.client_secret)
+        .await
+        .unwrap();
+    assert_eq!(proven.secret_id, secret.secret_id);
+}
+
+#[tokio::test]
+async fn a_revoked_secret_is_not_brought_back_by_its_link() {
+    let harness = seeded().await;
+    let (made, link) = registered_with_link(&harness).await;
+    let secret = secrets(&harness, &made.client_id).await.remove(0);
+    let revoke = pb::RevokeClientSecretRequest {
+        client_id: made.client_id.clone(),
+        secret_id: secret.secret_id,
+        reason: pb::SecretRevocationReason::Compromised.into(),
+        force: false,
+    };
+    client(&harness).revoke_client_secret(revoke).await.unwrap();
+    let refused = claim(&harness, &link.claim_token).await;
+    assert_refused(refused, Code::FailedPrecondition, "LINK_INVALID");
+}
+
+#[tokio::test]
+async fn why_a_secret_was_revoked_outlives_its_link() {
+    let harness = seeded().await;
+    let (made, _) = registered_with_link(&harness).await;
+    let secret = secrets(&harness, &made.client_id).await.remove(0);
+    let revoke = pb::RevokeClientSecretRequest {
+        client_id: made.client_id.clone(),
+        secret_id: secret.secret_id,
+        reason: pb::SecretRevocationReason::Compromised.into(),
+        force: false,
+    };
+    client(&harness).revoke_client_secret(revoke).await.unwrap();
+    let revoked = secrets(&harness, &made.client_id).await.remove(0);
+    harness.clock.advance(Duration::from_secs(1));
+    delivered(&harness, deliver(&made.client_id)).await.unwrap();
+    assert_eq!(secrets(&harness, &made.client_id).await[1], revoked);
+}
+
+#[tokio::test]
+async fn what_is_unknown_or_malformed_is_refused() {
+    let harness = seeded().await;
+    let (made, link) = registered_with_link(&harness).await;
+    let unknown = delivered(&harness, deliver(UNKNOWN)).await;
+    let metadata = assert_refused(unknown, Code::NotFound, "NOT_FOUND");
+    assert_eq!(metadata["resource"], "client");
+    let malformed = pb::CreateDeliveryRequest {
+        request_id: "1".into(),
+        client_id: "1".into(),
+    };
+    assert_violations(delivered(&harness, malformed).await, &["client_id", "request_id"]);
+    for malformed in ["", "acl_1", &link.url] {
+        assert_violations(claim(&harness, malformed).await, &["claim_token"]);
+    }
+    let strangers = claim(&harness, &strangers_token(TokenKind::Claim)).await;
+    assert_refused(strangers, Code::FailedPrecondition, "LINK_INVALID");
+    assert_eq!(claims(&harness).await, (0, Vec::new()));
+    assert!(harness.audit_events("delivery.create").await.is_empty());
+
+    // A link counts among the secrets that may live at once.
+    for _ in 1..10 {
+        let request = pb::CreateClientSecretRequest {
+            client_id: made.client_id.clone(),
+            ..Default::default()
+        };
+        client(&harness).create_client_secret(request).await.unwrap();
+    }
+    // It takes the place of the link before; but that one was opened.
+    claim(&harness, &link.claim_token).await.unwrap();
+    let refused = delivered(&harness, deliver(&made.client_id)).await;
+    assert_refused(refused, Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
+    assert_eq!(secrets(&harness, &made.client_id).await.len(), 10);
+}
+
+#[tokio::test]
+async fn no_secret_is_in_the_database() {
+    let harness = seeded().await;
+    let (_, inline) = registered(&harness).await;
+    let (_, opened) = registered_with_link(&harness).await;
+    let (_, unopened) = registered_with_link(&harness).await;
+    let linked = claim(&harness, &opened.claim_token).await.unwrap().client_secret;
+    let path = harness.settings.database_url.strip_prefix("sqlite://").unwrap();
+    let mut stored = std::fs::read(path).unwrap();
+    stored.extend(std::fs::read(format!("{path}-wal")).unwrap_or_default());
+    let holds = |text: &str| {
+        let text = text.as_bytes();
+        stored.windows(text.len()).any(|window| window == text)
+    };
+    assert!(holds("Contact Sync"));
+    for secret in [inline, linked, opened.claim_token, unopened.claim_token] {
+        // Without the prefix and the id, which are no secret.
+        let end = &secret[secret.len() - 20..];
+        assert!(!holds(end));
+    }
+}

@@ -17,8 +17,8 @@ pub fn page(
 ) -> Option<PageRequest> {
     match PageRequest::parse(list, filters, page_size, page_token) {
         Ok(page) => Some(page),
-        Err(violation) => {
-            violations.add(violation.field, violation.description);
+        Err(found) => {
+            violations.extend(found);
             None
         }
     }
