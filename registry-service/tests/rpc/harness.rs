@@ -135,11 +135,6 @@ impl Harness {
         self.token(self.workloads[&kind].expose())
     }
 
-    /// The bearer token of the workload of this kind.
-    pub fn workload_token(&self, kind: WorkloadKind) -> &OpaqueToken {
-        &self.workloads[&kind]
-    }
-
     /// The bearer token of the operator who has this role and no other.
     pub fn operator_token(&self, role: Role) -> &OpaqueToken {
         &self.operators[&role]
