@@ -95,13 +95,13 @@ pub fn list_changes(request: pb::ListChangesRequest) -> Result<(Option<Position>
     if after.seq < 0 {
         v.add("after.seq", "must not be negative");
     }
-    let Ok(limit) = u64::try_from(request.page_size) else {
+    let limit = u64::try_from(request.page_size);
+    if limit.is_err() {
         v.add("page_size", "must not be negative");
+    }
+    let (Ok(limit), true) = (limit, v.is_empty()) else {
         return Err(v);
     };
-    if !v.is_empty() {
-        return Err(v);
-    }
     let after = (!after.epoch.is_empty()).then_some(Position {
         epoch: after.epoch,
         seq: after.seq,
