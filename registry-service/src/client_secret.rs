@@ -156,7 +156,7 @@ pub async fn list(
 /// as rotated before. Repeated, no change.
 ///
 /// # Errors
-/// [`Error::NotFound`], [`Error::SecretInUse`].
+/// [`Error::NotFound`] (client, secret), [`Error::SecretInUse`].
 pub async fn revoke(store: &Store, origin: &Origin, revocation: &Revocation) -> Result<ClientSecret, Error> {
     store.revoke_client_secret(origin, revocation).await
 }
@@ -212,9 +212,16 @@ pub async fn authenticate(store: &Store, client_id: &str, secret: &str) -> Resul
     let typed = Zeroizing::new(attempt.expose().as_bytes().to_vec());
     let hashed = known.as_ref().map(|secret| &secret.hashed);
     let matches = store.hasher().verify(typed, hashed).await?;
-    let Some(secret) = known.filter(|_| matches) else {
+    if !matches {
         return Err(Error::InvalidClient);
-    };
+    }
+    // The run may have waited in line: what ended meanwhile proves nothing.
+    let now = store.now();
+    let secret = store
+        .find_client_secret(&client_id, attempt.secret_id())
+        .await?
+        .filter(|secret| secret.counts_at(now))
+        .ok_or(Error::InvalidClient)?;
     let client = client::profile(store, &client_id).await?;
     if client.state != client::State::Active {
         return Err(Error::InvalidClient);

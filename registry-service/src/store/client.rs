@@ -325,3 +325,7 @@ async fn with_tenants(conn: &impl ConnectionTrait, row: Model) -> Result<Client,
 fn json(value: &impl serde::Serialize) -> Result<Value, Error> {
     serde_json::to_value(value).map_err(|_| corrupt("clients"))
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+pub(super) mod tests;

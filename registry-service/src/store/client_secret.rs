@@ -2,6 +2,9 @@
 //!
 //! A new secret is hashed inside the transaction that makes it, since it derives from what that
 //! transaction reserves. These are rare calls of operators; checks of secrets hold no transaction.
+//!
+//! Transactions lock rows in one order, so that none wait for each other in a ring: the client, its
+//! links by their ids, each link before its secret, and last the change counter.
 
 use std::{fmt, time::Duration};
 
@@ -26,7 +29,7 @@ use super::{
     Store,
     client::{self, changed},
     commit, corrupt,
-    delivery::end_link_to,
+    delivery::{end_link_to, lock_link_to},
     entity::{
         client as client_entity,
         client_secret::{ActiveModel, Column, Entity, Model},
@@ -251,6 +254,8 @@ impl Store {
         let (client_id, secret_id, reason) =
             (&revocation.client_id, &revocation.secret_id, revocation.reason);
         let tx = self.db.write().await?;
+        lock_client(&tx, client_id).await?;
+        lock_link_to(&tx, client_id, secret_id).await?;
         let row = Entity::find_by_id(secret_id.as_str())
             .filter(Column::ClientId.eq(client_id.as_str()))
             .lock_exclusive()
@@ -264,7 +269,7 @@ impl Store {
         }
         end(&tx, secret_id, reason, now).await?;
         // A link to it would hand over what authenticates nobody.
-        end_link_to(&tx, secret_id, now).await?;
+        end_link_to(&tx, client_id, secret_id, now).await?;
         let event = Event::new("client_secret.revoke")
             .client(client_id)
             .subject(secret_id.as_str())
@@ -311,8 +316,8 @@ impl Store {
     }
 }
 
-/// Locks a client's row until the transaction ends, so that calls that count or replace its secrets
-/// come one after the other.
+/// Locks a client's row until the transaction ends, so that calls that count, replace or revoke its
+/// secrets come one after the other.
 pub(super) async fn lock_client(tx: &DatabaseTransaction, client_id: &ClientId) -> Result<(), Error> {
     let client = client_entity::Entity::find_by_id(client_id.as_str()).lock_exclusive();
     match client.one(tx).await.map_err(StoreError::from)? {
@@ -417,3 +422,7 @@ fn client_secret(row: Model) -> Result<ClientSecret, Error> {
         revoked,
     })
 }
+
+#[cfg(test)]
+#[path = "client_secret_tests.rs"]
+mod tests;

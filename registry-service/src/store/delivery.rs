@@ -14,7 +14,7 @@ use accord::{
 };
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
-    QueryFilter, sea_query::Expr,
+    QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
 use zeroize::Zeroizing;
 
@@ -55,6 +55,7 @@ impl Store {
             .filter(Column::ClientId.eq(client_id.as_str()))
             .filter(Column::ClaimedAt.is_null())
             .filter(Column::EndedAt.is_null())
+            .order_by_asc(Column::DeliveryId)
             .all(&tx)
             .await
             .map_err(StoreError::from)?;
@@ -190,6 +191,7 @@ impl Store {
             .filter(Column::ClaimedAt.is_null())
             .filter(Column::EndedAt.is_null())
             .filter(Column::ExpiresAt.lte(now.as_millis()))
+            .order_by_asc(Column::DeliveryId)
             .all(&tx)
             .await
             .map_err(StoreError::from)?;
@@ -250,13 +252,30 @@ fn linked_secret(key: &DataKey, nonce: &[u8], claim_token: &OpaqueToken) -> Zero
     key.derive(nonce, &[claim_token.expose().as_bytes()])
 }
 
+/// Locks the link to a secret, if there is one, until the transaction ends: before the secret, as those
+/// do who open or end the link.
+pub(super) async fn lock_link_to(
+    tx: &DatabaseTransaction,
+    client_id: &ClientId,
+    secret_id: &SecretId,
+) -> Result<(), StoreError> {
+    let link = Entity::find()
+        .filter(Column::ClientId.eq(client_id.as_str()))
+        .filter(Column::SecretId.eq(secret_id.as_str()))
+        .lock_exclusive();
+    link.one(tx).await?;
+    Ok(())
+}
+
 /// Ends the link to a secret that is revoked, unless it was opened.
 pub(super) async fn end_link_to(
     tx: &DatabaseTransaction,
+    client_id: &ClientId,
     secret_id: &SecretId,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     Entity::update_many()
+        .filter(Column::ClientId.eq(client_id.as_str()))
         .filter(Column::SecretId.eq(secret_id.as_str()))
         .filter(Column::ClaimedAt.is_null())
         .filter(Column::EndedAt.is_null())
@@ -283,3 +302,7 @@ fn ids(row: &Model) -> Result<(ClientId, SecretId), Error> {
         SecretId::parse(&row.secret_id).map_err(unreadable)?,
     ))
 }
+
+#[cfg(test)]
+#[path = "delivery_tests.rs"]
+mod tests;
