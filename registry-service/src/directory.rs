@@ -85,3 +85,78 @@ pub async fn changes(store: &Store, after: Option<Position>, limit: u64) -> Resu
         more,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use accord::{
+        store::change::{self, Change},
+        testing::databases,
+    };
+
+    use super::*;
+    use crate::store::{change_kind, testing::store};
+
+    #[tokio::test]
+    async fn an_answer_has_at_most_500_changes() {
+        for database in databases() {
+            let (store, _) = store(&database.url).await;
+            let start = store.position().await.unwrap();
+            let new: Vec<_> = (0..501)
+                .map(|index| Change {
+                    kind: change_kind::SCOPE,
+                    id: index.to_string(),
+                    tenant_id: None,
+                })
+                .collect();
+            let tx = store.db.write().await.unwrap();
+            change::bump(&tx, &new, store.now()).await.unwrap();
+            tx.commit().await.unwrap();
+            for limit in [0, 500, 501, u64::MAX] {
+                let told = changes(&store, Some(start.clone()), limit).await.unwrap();
+                assert_eq!(told.changes.len(), 500, "{database:?} {limit}");
+                assert!(told.more && !told.reset, "{database:?} {limit}");
+                assert_eq!(told.position.seq, start.seq + 500, "{database:?} {limit}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_new_epoch_is_a_reset_and_its_numbers_go_on() {
+        for database in databases() {
+            let (store, _) = store(&database.url).await;
+            let old = store.position().await.unwrap();
+            let tx = store.db.write().await.unwrap();
+            change::start_epoch(&tx, &*store.random).await.unwrap();
+            tx.commit().await.unwrap();
+            let told = changes(&store, Some(old.clone()), 0).await.unwrap();
+            assert!(
+                told.reset && told.changes.is_empty() && !told.more,
+                "{database:?}"
+            );
+            assert_ne!(told.position.epoch, old.epoch, "{database:?}");
+            assert_eq!(told.position.seq, old.seq, "{database:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_claims_no_change_that_came_while_it_was_read() {
+        let database = accord::testing::sqlite();
+        let (store, _) = store(&database.url).await;
+        let start = store.position().await.unwrap();
+        let answer = async {
+            let new = Change {
+                kind: change_kind::SCOPE,
+                id: "a".into(),
+                tenant_id: None,
+            };
+            let tx = store.db.write().await?;
+            change::bump(&tx, &[new], store.now()).await?;
+            tx.commit().await.unwrap();
+            store.position().await
+        };
+        let told = at_position(&store, answer).await.unwrap();
+        assert_eq!(told.position, start);
+        assert_eq!(told.value.seq, start.seq + 1);
+    }
+}

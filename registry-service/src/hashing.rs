@@ -3,9 +3,12 @@
 //! Runs happen off the async threads: checks at most one per core at a time, new hashes one at a time.
 //! A check against nothing costs the same as a check against a stored hash.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use accord::{random::SharedRandom, store::keyring::Keyring};
@@ -25,13 +28,21 @@ const PASSES: u32 = 2;
 const LANES: u32 = 1;
 const SALT_BYTES: usize = 16;
 
-/// A hash as it is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A hash as it is kept. `Debug` leaves the PHC string out.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Hashed {
     /// The PHC string: algorithm, cost, salt and hash.
     pub phc: String,
     /// Which version of the pepper went into it.
     pub pepper_version: i32,
+}
+
+impl fmt::Debug for Hashed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hashed")
+            .field("pepper_version", &self.pepper_version)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Computes and checks hashes.

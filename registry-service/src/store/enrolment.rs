@@ -57,23 +57,13 @@ impl Store {
     ) -> Result<TenantId, Error> {
         let tx = self.db.write().await?;
         let now = self.now().as_millis();
-        let used = Entity::update_many()
-            .filter(Column::TokenHash.eq(token.digest().to_vec()))
-            .filter(Column::UsedAt.is_null())
-            .filter(Column::EndedAt.is_null())
-            .filter(Column::ExpiresAt.gt(now))
-            .col_expr(Column::UsedAt, Expr::value(now))
-            .exec(&tx)
-            .await
-            .map_err(StoreError::from)?;
-        if used.rows_affected == 0 {
-            return Err(Error::LinkInvalid);
-        }
         let row = Entity::find_by_id(token.digest().to_vec())
             .one(&tx)
             .await
             .map_err(StoreError::from)?
-            .ok_or(corrupt("enrolments"))?;
+            .ok_or(Error::LinkInvalid)?;
+        // The user's row first, as a reset and a deactivation do: in the other order they would
+        // wait for each other. Without the update below it is rolled back.
         let enrolled = user::Entity::update_many()
             .filter(user::Column::TenantId.eq(row.tenant_id.as_str()))
             .filter(user::Column::UserId.eq(row.user_id.as_str()))
@@ -85,6 +75,18 @@ impl Store {
             .await
             .map_err(StoreError::from)?;
         if enrolled.rows_affected == 0 {
+            return Err(Error::LinkInvalid);
+        }
+        let used = Entity::update_many()
+            .filter(Column::TokenHash.eq(token.digest().to_vec()))
+            .filter(Column::UsedAt.is_null())
+            .filter(Column::EndedAt.is_null())
+            .filter(Column::ExpiresAt.gt(now))
+            .col_expr(Column::UsedAt, Expr::value(now))
+            .exec(&tx)
+            .await
+            .map_err(StoreError::from)?;
+        if used.rows_affected == 0 {
             return Err(Error::LinkInvalid);
         }
         let tenant_id = TenantId::parse(&row.tenant_id).map_err(|_| corrupt("enrolments"))?;

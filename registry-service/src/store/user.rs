@@ -317,3 +317,7 @@ fn user(row: Model) -> Result<User, Error> {
         updated_at: UnixMillis::from_millis(row.updated_at),
     })
 }
+
+#[cfg(test)]
+#[path = "user_tests.rs"]
+mod tests;

@@ -365,3 +365,327 @@ async fn users_are_listed_per_tenant_page_by_page() {
         "NOT_FOUND",
     );
 }
+
+#[tokio::test]
+async fn malformed_ids_and_filters_are_named() {
+    let harness = seeded().await;
+    let find = |which| pb::FindUserRequest {
+        tenant_id: "Firm".into(),
+        user: Some(which),
+    };
+    let result = registrar(&harness)
+        .find_user(find(Which::UserId("cli_01k9zzzzzzzzzzzzzzzzzzzzzz".into())))
+        .await;
+    assert_violations(result, &["tenant_id", "user_id"]);
+    let result = registrar(&harness)
+        .find_user(find(Which::AccountName("ada\n".into())))
+        .await;
+    assert_violations(result, &["tenant_id", "account_name"]);
+    let result = security(&harness)
+        .deactivate_user(pb::DeactivateUserRequest::default())
+        .await;
+    assert_violations(result, &["tenant_id", "user_id"]);
+    let result = security(&harness)
+        .reactivate_user(pb::ReactivateUserRequest::default())
+        .await;
+    assert_violations(result, &["tenant_id", "user_id"]);
+    let bad = pb::ResetUserPasswordRequest {
+        request_id: "1".into(),
+        ..Default::default()
+    };
+    let result = registrar(&harness).reset_user_password(bad).await;
+    assert_violations(result, &["tenant_id", "user_id", "request_id"]);
+    for label in ["", "line\nbreak"] {
+        let bad = pb::RegisterUserRequest {
+            label: label.into(),
+            ..admin(NAME)
+        };
+        assert_violations(registrar(&harness).register_user(bad).await, &["label"]);
+    }
+    assert!(listed(&harness, pb::UserState::Unspecified).await.is_empty());
+    assert!(harness.audit_events("user.register").await.is_empty());
+}
+
+#[tokio::test]
+async fn the_unknown_and_another_tenants_user_are_not_found() {
+    let harness = seeded().await;
+    let user_id = registered(&harness, admin(NAME)).await.user.unwrap().user_id;
+    let position = harness.registry.store().position().await.unwrap();
+    for (tenant_id, user_id) in [
+        ("firm-one", "usr_01k9zzzzzzzzzzzzzzzzzzzzzz"),
+        ("firm-two", user_id.as_str()),
+        ("firm-nine", user_id.as_str()),
+    ] {
+        let (tenant_id, user_id) = (tenant_id.to_owned(), user_id.to_owned());
+        let found = found(&harness, &tenant_id, Which::UserId(user_id.clone()))
+            .await
+            .map(drop);
+        let deactivated = security(&harness)
+            .deactivate_user(pb::DeactivateUserRequest {
+                tenant_id: tenant_id.clone(),
+                user_id: user_id.clone(),
+            })
+            .await
+            .map(drop);
+        let reactivated = security(&harness)
+            .reactivate_user(pb::ReactivateUserRequest {
+                tenant_id: tenant_id.clone(),
+                user_id: user_id.clone(),
+            })
+            .await
+            .map(drop);
+        let reset = registrar(&harness)
+            .reset_user_password(pb::ResetUserPasswordRequest {
+                tenant_id,
+                user_id,
+                request_id: request_id(),
+            })
+            .await
+            .map(drop);
+        for refused in [found, deactivated, reactivated, reset] {
+            assert_eq!(
+                assert_refused(refused, Code::NotFound, "NOT_FOUND")["resource"],
+                "user"
+            );
+        }
+    }
+    for tenant_id in ["firm-two", "firm-nine"] {
+        let refused = found(&harness, tenant_id, Which::AccountName(NAME.into())).await;
+        assert_refused(refused, Code::NotFound, "NOT_FOUND");
+    }
+    assert_eq!(harness.registry.store().position().await.unwrap(), position);
+    let untouched = found(&harness, "firm-one", Which::UserId(user_id)).await.unwrap();
+    assert_eq!(untouched.state(), pb::UserState::Active);
+}
+
+#[tokio::test]
+async fn a_request_id_stands_for_one_call() {
+    let harness = seeded().await;
+    let register = pb::RegisterUserRequest {
+        request_id: request_id(),
+        ..admin(NAME)
+    };
+    let first = registered(&harness, register.clone()).await;
+    registered(&harness, register.clone()).await;
+    let other = registered(&harness, admin("other@firm.example"))
+        .await
+        .user
+        .unwrap();
+    let reset = pb::ResetUserPasswordRequest {
+        tenant_id: "firm-one".into(),
+        user_id: first.user.unwrap().user_id,
+        request_id: request_id(),
+    };
+    for _ in 0..2 {
+        registrar(&harness)
+            .reset_user_password(reset.clone())
+            .await
+            .unwrap();
+    }
+    let reused = [
+        pb::ResetUserPasswordRequest {
+            user_id: other.user_id,
+            ..reset.clone()
+        },
+        pb::ResetUserPasswordRequest {
+            request_id: register.request_id.clone(),
+            ..reset.clone()
+        },
+    ];
+    for reused in reused {
+        let refused = registrar(&harness).reset_user_password(reused).await;
+        assert_refused(refused, Code::AlreadyExists, "REQUEST_ID_REUSED");
+    }
+    assert_eq!(harness.audit_events("user.register").await.len(), 2);
+    assert_eq!(harness.audit_events("user.reset_password").await.len(), 1);
+
+    harness.clock.advance(Duration::from_secs(601));
+    let late = registrar(&harness).register_user(register).await;
+    assert_refused(late, Code::AlreadyExists, "REQUEST_ID_REUSED");
+    let late = registrar(&harness).reset_user_password(reset).await;
+    assert_refused(late, Code::AlreadyExists, "REQUEST_ID_REUSED");
+}
+
+#[tokio::test]
+async fn a_refused_password_leaves_the_link_as_it_was() {
+    let harness = seeded().await;
+    let made = registered(&harness, admin(NAME)).await;
+    let token = made.enrolment_token;
+    for refused in ["", &"ä".repeat(14), &"x".repeat(1025)] {
+        assert_violations(enrol(&harness, &token, refused).await, &["password"]);
+    }
+    let wrong_kind = strangers_token(accord::opaque::TokenKind::Claim);
+    assert_violations(enrol(&harness, &wrong_kind, PASSWORD).await, &["enrolment_token"]);
+    let stranger = strangers_token(accord::opaque::TokenKind::Enrolment);
+    let refused = enrol(&harness, &stranger, PASSWORD).await;
+    assert_refused(refused, Code::FailedPrecondition, "LINK_INVALID");
+    let hasher = harness.registry.store().hasher();
+    assert_eq!(hasher.runs(), 0, "what can't enrol costs no hash");
+    assert!(harness.audit_events("user.enrol").await.is_empty());
+
+    harness.clock.advance(Duration::from_millis(72 * 3_600_000 - 1));
+    enrol(&harness, &token, &"ä".repeat(1024)).await.unwrap();
+    assert_eq!(hasher.runs(), 1);
+    let user_id = made.user.unwrap().user_id;
+    let events = harness.audit_events("user.enrol").await;
+    assert_eq!(
+        (events.len(), &events[0].subject, events[0].tenant_id.as_str()),
+        (1, &user_id, "firm-one")
+    );
+}
+
+#[tokio::test]
+async fn reactivation_gives_back_the_password_and_no_link() {
+    let harness = seeded().await;
+    let enrolled = registered(&harness, admin(NAME)).await;
+    let invited = registered(&harness, admin("late@firm.example")).await;
+    enrol(&harness, &enrolled.enrolment_token, PASSWORD)
+        .await
+        .unwrap();
+    let ids: Vec<_> = [&enrolled, &invited]
+        .map(|made| made.user.as_ref().unwrap().user_id.clone())
+        .into();
+    for user_id in &ids {
+        let (tenant_id, user_id) = ("firm-one".to_owned(), user_id.clone());
+        let deactivate = pb::DeactivateUserRequest {
+            tenant_id: tenant_id.clone(),
+            user_id: user_id.clone(),
+        };
+        security(&harness).deactivate_user(deactivate).await.unwrap();
+        let reactivate = pb::ReactivateUserRequest { tenant_id, user_id };
+        let first = security(&harness)
+            .reactivate_user(reactivate.clone())
+            .await
+            .unwrap()
+            .into_inner();
+        harness.clock.advance(Duration::from_secs(1));
+        let second = security(&harness).reactivate_user(reactivate).await.unwrap();
+        assert_eq!(second.into_inner(), first);
+    }
+    assert_eq!(harness.audit_events("user.reactivate").await.len(), 2);
+    let refused = enrol(&harness, &invited.enrolment_token, PASSWORD).await;
+    assert_refused(refused, Code::FailedPrecondition, "LINK_INVALID");
+    let users = listed(&harness, pb::UserState::Active).await;
+    let enrolled: Vec<_> = users.iter().map(|user| (&user.user_id, user.enrolled)).collect();
+    assert_eq!(enrolled, [(&ids[0], true), (&ids[1], false)]);
+}
+
+/// Users of `firm-one`.
+async fn listed(harness: &Harness, state: pb::UserState) -> Vec<pb::User> {
+    let request = pb::ListUsersRequest {
+        tenant_id: "firm-one".into(),
+        state: state.into(),
+        ..Default::default()
+    };
+    registrar(harness)
+        .list_users(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .users
+}
+
+#[tokio::test]
+async fn users_are_listed_by_state_and_a_page_belongs_to_its_filter() {
+    let harness = seeded().await;
+    let mut ids = Vec::new();
+    for index in 0..3 {
+        let made = registered(&harness, admin(&format!("user{index}@firm.example"))).await;
+        ids.push(made.user.unwrap().user_id);
+        harness.clock.advance(Duration::from_millis(1));
+    }
+    let elsewhere = pb::RegisterUserRequest {
+        tenant_id: "firm-two".into(),
+        ..admin(NAME)
+    };
+    registered(&harness, elsewhere).await;
+    let deactivate = pb::DeactivateUserRequest {
+        tenant_id: "firm-one".into(),
+        user_id: ids[1].clone(),
+    };
+    security(&harness).deactivate_user(deactivate).await.unwrap();
+    let of = async |state| -> Vec<String> {
+        let users = listed(&harness, state).await;
+        users.into_iter().map(|user| user.user_id).collect()
+    };
+    assert_eq!(of(pb::UserState::Unspecified).await, ids);
+    assert_eq!(
+        of(pb::UserState::Active).await,
+        [ids[0].as_str(), ids[2].as_str()]
+    );
+    assert_eq!(of(pb::UserState::Deactivated).await, [ids[1].as_str()]);
+
+    let first = pb::ListUsersRequest {
+        tenant_id: "firm-one".into(),
+        page_size: 1,
+        ..Default::default()
+    };
+    let page = registrar(&harness)
+        .list_users(first.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    for other in [
+        pb::ListUsersRequest {
+            state: pb::UserState::Active.into(),
+            ..first.clone()
+        },
+        pb::ListUsersRequest {
+            tenant_id: "firm-two".into(),
+            ..first
+        },
+    ] {
+        let request = pb::ListUsersRequest {
+            page_token: page.next_page_token.clone(),
+            ..other
+        };
+        assert_violations(registrar(&harness).list_users(request).await, &["page_token"]);
+    }
+}
+
+#[tokio::test]
+async fn neither_a_trail_nor_debug_shows_names_passwords_or_tokens() {
+    let harness = seeded().await;
+    let request = admin(NAME);
+    let made = registered(&harness, request.clone()).await;
+    let complete = pb::CompleteEnrolmentRequest {
+        enrolment_token: made.enrolment_token.clone(),
+        password: PASSWORD.into(),
+    };
+    UserServiceClient::new(harness.anonymous())
+        .complete_enrolment(complete.clone())
+        .await
+        .unwrap();
+    let reset = pb::ResetUserPasswordRequest {
+        tenant_id: "firm-one".into(),
+        user_id: made.user.as_ref().unwrap().user_id.clone(),
+        request_id: String::new(),
+    };
+    let reset = registrar(&harness)
+        .reset_user_password(reset)
+        .await
+        .unwrap()
+        .into_inner();
+    let find = pb::FindUserRequest {
+        tenant_id: "firm-one".into(),
+        user: Some(Which::AccountName(NAME.into())),
+    };
+    let taken = registrar(&harness)
+        .register_user(request.clone())
+        .await
+        .unwrap_err();
+    let shown = format!(
+        "{request:?} {made:?} {complete:?} {reset:?} {find:?} {taken:?} {:?}",
+        harness.audit_events("").await
+    );
+    assert!(shown.contains("user.enrol") && shown.contains("user.reset_password"));
+    for secret in [
+        "firm.example",
+        PASSWORD,
+        &made.enrolment_token,
+        &reset.enrolment_token,
+    ] {
+        let shown = shown.to_lowercase();
+        assert!(!shown.contains(&secret.to_lowercase()), "{secret}: {shown}");
+    }
+}
