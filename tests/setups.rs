@@ -139,6 +139,7 @@ async fn signing_in_fails_with_one_answer() {
         setup_id: String::new(),
         account_name: world.target.admin_account_name.clone(),
         password: world.target.admin_password.clone(),
+        ..Default::default()
     };
     assert!(world.setups().sign_in_tenant_admin(good.clone()).await.is_ok());
     let upper = tok::SignInTenantAdminRequest {
@@ -182,6 +183,7 @@ async fn signing_in_fails_with_one_answer() {
             setup_id: String::new(),
             account_name: account_name.clone(),
             password,
+            ..Default::default()
         };
         let result = world.setups().sign_in_tenant_admin(attempt).await;
         refused(result, (Code::Unauthenticated, ErrorReason::SignInFailed));
@@ -446,6 +448,7 @@ async fn an_approval_grants_what_was_asked_at_most_to_a_user_of_the_tenant() {
         setup_id,
         account_name: world.target.admin_account_name.clone(),
         password: world.target.admin_password.clone(),
+        ..Default::default()
     };
     refused(world.setups().sign_in_tenant_admin(sign_in).await, WRONG_STATE);
     dev.stop().await.unwrap();

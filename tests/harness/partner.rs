@@ -192,6 +192,7 @@ impl World {
             setup_id: setup_id.into(),
             account_name: self.target.admin_account_name.clone(),
             password: self.target.admin_password.clone(),
+            ..Default::default()
         };
         self.setups()
             .sign_in_tenant_admin(request)

@@ -4,7 +4,7 @@
 //! Who a Tenant Admin is, and with which password, is the registry's to say. It is asked at every use,
 //! so that a session ends with the user's role, password or tenant.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use accord::{
     clock::UnixMillis,
@@ -149,6 +149,8 @@ pub struct SignIn {
     pub account_name: Zeroizing<String>,
     /// The password.
     pub password: Zeroizing<String>,
+    /// The address that the sign-in comes from, if it is known.
+    pub address: Option<IpAddr>,
 }
 
 /// Opens a session for the workload of `origin`. Gives its token, and when it ends at the latest.
@@ -166,6 +168,7 @@ pub async fn sign_in(
         setup_id,
         account_name,
         password,
+        address: _,
     } = sign_in;
     if let Some(setup_id) = &setup_id {
         let setup = setup::of_tenant(service, &tenant_id, setup_id).await?;

@@ -22,6 +22,8 @@ pub const ENVIRONMENT_PREFIX: &str = "ACCORD_TOKEN_";
 
 /// The longest life of a refresh family that can be set, in days.
 const MAX_FAMILY_DAYS: u64 = 3660;
+/// The longest name of the product, in characters.
+const MAX_PRODUCT_NAME: usize = 60;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -92,6 +94,10 @@ pub struct Flags {
     #[arg(long, value_name = "DAYS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub family_days: Option<u64>,
+    /// What the pages call the product [default: Accord]
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub product_name: Option<String>,
     /// TOML file with these settings
     #[arg(long, value_name = "PATH")]
     #[serde(skip)]
@@ -131,6 +137,9 @@ pub struct Settings {
     /// Absolute life of a refresh family in days.
     #[serde(default = "default_family_days")]
     pub family_days: u64,
+    /// What the pages call the product.
+    #[serde(default = "default_product_name")]
+    pub product_name: String,
 }
 
 /// Which settings a command can't do without.
@@ -154,6 +163,7 @@ impl Settings {
             registry_token_file: PathBuf::new(),
             access_token_seconds: default_access_token_seconds(),
             family_days: default_family_days(),
+            product_name: default_product_name(),
         }
     }
 
@@ -178,6 +188,9 @@ impl Settings {
         }
         if !(1..=MAX_FAMILY_DAYS).contains(&self.family_days) {
             return invalid("key `family_days` must be 1 to 3660");
+        }
+        if !(1..=MAX_PRODUCT_NAME).contains(&self.product_name.trim().chars().count()) {
+            return invalid("key `product_name` must have 1 to 60 characters");
         }
         if needs == Needs::Everything {
             if self.master_key_file == Path::new("") {
@@ -244,6 +257,10 @@ fn default_access_token_seconds() -> u64 {
 
 fn default_family_days() -> u64 {
     Lifetimes::default().family.as_secs() / (24 * 3600)
+}
+
+fn default_product_name() -> String {
+    "Accord".to_owned()
 }
 
 #[cfg(test)]

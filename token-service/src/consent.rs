@@ -15,9 +15,11 @@ use crate::{
     service::Service,
 };
 
+mod connected;
 mod grant;
 mod view;
 
+pub use connected::{Connected, current, get_connected, list_connected};
 pub use grant::{Grant, State, StoredState};
 pub use view::Consent;
 use view::Parties;

@@ -1,5 +1,7 @@
 //! Everything that can go wrong in token-service, and the one table from it to what a caller sees.
 
+use std::time::Duration;
+
 use accord::{
     field::Violations,
     status::{ErrorReason, Problem},
@@ -33,6 +35,21 @@ pub enum Error {
     /// Account name and password do not belong to an active Tenant Admin.
     #[error("sign-in failed")]
     SignInFailed,
+    /// Too many sign-ins of one account or address are waiting already.
+    #[error("too many attempts to sign in; try again later")]
+    TooManySignIns {
+        /// When the next try may be taken.
+        retry_after: Duration,
+    },
+    /// A one-time link was used, has expired, or never was.
+    #[error("the link was used, has expired, or never was")]
+    LinkInvalid {
+        /// When it was opened, if that is known (RFC 3339).
+        opened_time: Option<String>,
+    },
+    /// A password can't be one, for these reasons.
+    #[error("the password can't be used")]
+    PasswordRefused(Vec<String>),
     /// The admin session is unknown, ended, idle too long, or another workload's.
     #[error("the admin session is not valid")]
     AdminSessionInvalid,
@@ -120,6 +137,11 @@ fn problem(error: Error) -> Problem {
             .metadata("state", state),
         Error::ClientChanged => plain(Code::FailedPrecondition, ErrorReason::ClientChanged),
         Error::SignInFailed => plain(Code::Unauthenticated, ErrorReason::SignInFailed),
+        Error::TooManySignIns { retry_after } => {
+            plain(Code::ResourceExhausted, ErrorReason::ResourceExhausted).retry_after(retry_after)
+        }
+        Error::LinkInvalid { .. } => plain(Code::FailedPrecondition, ErrorReason::LinkInvalid),
+        Error::PasswordRefused(_) => plain(Code::InvalidArgument, ErrorReason::InvalidFields),
         Error::AdminSessionInvalid => plain(Code::Unauthenticated, ErrorReason::AdminSessionInvalid),
         Error::AdminSessionMismatch => plain(Code::PermissionDenied, ErrorReason::AdminSessionMismatch),
         Error::SignInTooOld => plain(Code::PermissionDenied, ErrorReason::SignInTooOld),

@@ -3,13 +3,15 @@
 use accord::{
     id::{ClientId, GrantId, ScopeName, TenantId, UserId},
     opaque::RefreshToken,
+    store::StoreError,
     verify::{AccessTokenClaims, Expected, KeySet, key_id},
 };
 
 use crate::{
-    consent::State,
+    consent::{Grant, State},
     error::Error,
-    family::{Presented, is_genuine},
+    family::{Family, Presented, is_genuine},
+    lease::{ATTEMPTS, Lease},
     registry::{Client, Tenant, User, UserRef},
     revision::Revision,
     service::Service,
@@ -72,24 +74,52 @@ struct Parties {
 
 impl Parties {
     fn active(&self) -> bool {
-        self.client.active && self.tenant.active && self.user.active
+        let may_ask = self.client.tenant_ids.contains(&self.tenant.tenant_id);
+        self.client.active && may_ask && self.tenant.active && self.user.active
     }
+
+    /// What is left of these scopes now; `None` if nothing is.
+    fn enabled<'a>(&self, scopes: impl Iterator<Item = &'a str>) -> Option<String> {
+        let enabled = |name: &&str| self.client.scopes.iter().any(|scope| scope.name.as_str() == *name);
+        let left: Vec<_> = scopes.filter(enabled).collect();
+        (!left.is_empty()).then(|| left.join(" "))
+    }
+}
+
+/// What a look at a token shows.
+enum Look {
+    /// It is active, as far as what was read still holds.
+    Active(Active),
+    /// It is not active, whatever the reason.
+    Inactive,
+    /// What was asked for is not what counts any more.
+    Again,
 }
 
 /// Looks a token up; `None` for every token that is not active, whatever the reason.
 ///
 /// # Errors
-/// [`Error::RegistryUnavailable`], [`Error::Store`].
+/// [`Error::RegistryUnavailable`], [`Error::Store`], also when the answers keep coming too late.
 pub async fn introspect(
     service: &Service,
     asker: &Asker,
     tenant_id: &TenantId,
     token: &str,
 ) -> Result<Option<Active>, Error> {
-    match RefreshToken::parse(token) {
-        Ok(token) => refresh_token(service, asker, tenant_id, &token).await,
-        Err(_) => access_token(service, asker, tenant_id, token).await,
+    let refresh = RefreshToken::parse(token).ok();
+    for _ in 0..ATTEMPTS {
+        let lease = Lease::begin();
+        let look = match &refresh {
+            Some(token) => refresh_token(service, asker, tenant_id, token).await?,
+            None => access_token(service, asker, tenant_id, token).await?,
+        };
+        match look {
+            Look::Active(active) if lease.holds() => return Ok(Some(active)),
+            Look::Inactive => return Ok(None),
+            Look::Active(_) | Look::Again => {}
+        }
     }
+    Err(StoreError::Unavailable.into())
 }
 
 async fn access_token(
@@ -97,15 +127,15 @@ async fn access_token(
     asker: &Asker,
     tenant_id: &TenantId,
     token: &str,
-) -> Result<Option<Active>, Error> {
+) -> Result<Look, Error> {
     let keys = signing_key::key_set(service).await?;
     let Some((claims, ids)) = genuine(&keys, token) else {
         // The registry is asked in any case: without it no answer is to be had, not even this one.
         tenant_or_none(service, tenant_id).await?;
-        return Ok(None);
+        return Ok(Look::Inactive);
     };
     let Some(parties) = parties(service, tenant_id, &ids.client_id, &ids.user_id).await? else {
-        return Ok(None);
+        return Ok(Look::Inactive);
     };
     let expected = Expected {
         issuer: &parties.tenant.issuer,
@@ -114,10 +144,10 @@ async fn access_token(
     };
     let now = service.store.now();
     if keys.verify(token, &expected, now.as_secs()).is_err() || !asker.may_see(&claims.client_id) {
-        return Ok(None);
+        return Ok(Look::Inactive);
     }
     let Some(rev) = parties.revision.parse_claim(&claims.rev) else {
-        return Ok(None);
+        return Ok(Look::Inactive);
     };
     let ended_seq = [
         parties.client.tokens_ended_seq,
@@ -125,8 +155,12 @@ async fn access_token(
         parties.user.tokens_ended_seq,
     ];
     if !parties.active() || ended_seq.iter().any(|seq| rev.registry_seq < *seq) {
-        return Ok(None);
+        return Ok(Look::Inactive);
     }
+    let Some(scope) = parties.enabled(claims.scope.split(' ')) else {
+        return Ok(Look::Inactive);
+    };
+    // What this service itself knows is read last: it is newer than what the registry said.
     let kid = key_id(token).unwrap_or_default();
     let mut named = vec![
         (RevocationKind::Jti, claims.jti.as_str()),
@@ -136,14 +170,14 @@ async fn access_token(
     named.extend(claims.family_id.as_deref().map(|id| (RevocationKind::Family, id)));
     let last = service.store.last_revocation(&named).await?;
     if last.is_some_and(|seq| rev.token_seq < seq) {
-        return Ok(None);
+        return Ok(Look::Inactive);
     }
     let grant = service.store.find_grant(tenant_id, &ids.grant_id).await?;
     if grant.is_none_or(|grant| grant.state_at(now, true) != State::Active) {
-        return Ok(None);
+        return Ok(Look::Inactive);
     }
-    Ok(Some(Active {
-        scope: claims.scope,
+    Ok(Look::Active(Active {
+        scope,
         client_id: claims.client_id,
         sub: claims.sub,
         aud: claims.aud,
@@ -180,44 +214,36 @@ async fn refresh_token(
     asker: &Asker,
     tenant_id: &TenantId,
     token: &RefreshToken,
-) -> Result<Option<Active>, Error> {
-    let store = &service.store;
-    let found = store.find_family(tenant_id, token.family()).await?;
-    let Some(family) = found else {
+) -> Result<Look, Error> {
+    let Some((family, grant)) = standing(service, tenant_id, token).await? else {
         tenant_or_none(service, tenant_id).await?;
-        return Ok(None);
-    };
-    let now = store.now();
-    let genuine = is_genuine(&store.keyring, token, Some(&family), &family.client_id, tenant_id)?;
-    let current = family.presented(token.generation(), now) == Presented::Current;
-    let grant = store.find_grant(tenant_id, &family.grant_id).await?;
-    let Some(grant) = grant.filter(|_| genuine && current && family.is_live_at(now)) else {
-        tenant_or_none(service, tenant_id).await?;
-        return Ok(None);
+        return Ok(Look::Inactive);
     };
     let Some(parties) = parties(service, tenant_id, &family.client_id, &grant.designated_user_id).await?
     else {
-        return Ok(None);
+        return Ok(Look::Inactive);
     };
-    let live = grant.state_at(now, parties.active()) == State::Active
+    // So far they only said whom to ask for. What counts is read after the registry's answers.
+    let asked_user = grant.designated_user_id;
+    let Some((family, grant)) = standing(service, tenant_id, token).await? else {
+        return Ok(Look::Inactive);
+    };
+    if grant.designated_user_id != asked_user {
+        return Ok(Look::Again);
+    }
+    let live = grant.state_at(service.store.now(), parties.active()) == State::Active
         && family.registry.epoch == parties.revision.registry.epoch
         && family.registry.seq >= parties.client.families_ended_seq
         && asker.may_see(family.client_id.as_str());
-    if !live {
-        return Ok(None);
-    }
-    let enabled = |name: &ScopeName| parties.client.scopes.iter().any(|scope| scope.name == *name);
-    let scopes: Vec<_> = grant
-        .scopes
-        .iter()
-        .filter(|name| enabled(name))
-        .cloned()
-        .collect();
+    let scope = parties.enabled(grant.scopes.iter().map(ScopeName::as_str));
+    let Some(scope) = scope.filter(|_| live) else {
+        return Ok(Look::Inactive);
+    };
     let ends = grant
         .expires_at
         .map_or(family.expires_at, |end| end.min(family.expires_at));
-    Ok(Some(Active {
-        scope: accord::id::join_scopes(&scopes),
+    Ok(Look::Active(Active {
+        scope,
         client_id: family.client_id.into(),
         sub: grant.designated_user_id.into(),
         aud: parties.tenant.cloud_api_url,
@@ -231,6 +257,26 @@ async fn refresh_token(
     }))
 }
 
+/// The family whose current token this is, and its grant; `None` unless the family is live.
+async fn standing(
+    service: &Service,
+    tenant_id: &TenantId,
+    token: &RefreshToken,
+) -> Result<Option<(Family, Grant)>, Error> {
+    let store = &service.store;
+    let Some(family) = store.find_family(tenant_id, token.family()).await? else {
+        return Ok(None);
+    };
+    let now = store.now();
+    let genuine = is_genuine(&store.keyring, token, Some(&family), &family.client_id, tenant_id)?;
+    let current = family.presented(token.generation(), now) == Presented::Current;
+    if !(genuine && current && family.is_live_at(now)) {
+        return Ok(None);
+    }
+    let grant = store.find_grant(tenant_id, &family.grant_id).await?;
+    Ok(grant.map(|grant| (family, grant)))
+}
+
 /// Reads the parties; `None` if one of them is unknown.
 async fn parties(
     service: &Service,
@@ -239,18 +285,18 @@ async fn parties(
     user_id: &UserId,
 ) -> Result<Option<Parties>, Error> {
     let token_position = service.store.position().await?;
-    let Some(client) = known(service.registry.client(client_id).await)? else {
+    let registry = &service.registry;
+    let (client, tenant, user) = tokio::join!(
+        registry.client(client_id),
+        registry.tenant(tenant_id),
+        registry.user(tenant_id, UserRef::Id(user_id)),
+    );
+    let (Some(client), Some(tenant), Some(user)) = (known(client)?, known(tenant)?, known(user)?) else {
         return Ok(None);
     };
     let mut revision = Revision::new(client.position.clone(), token_position);
     let client = revision.with(client)?;
-    let Some(tenant) = known(service.registry.tenant(tenant_id).await)? else {
-        return Ok(None);
-    };
     let tenant = revision.with(tenant)?;
-    let Some(user) = known(service.registry.user(tenant_id, UserRef::Id(user_id)).await)? else {
-        return Ok(None);
-    };
     let user = revision.with(user)?;
     Ok(Some(Parties {
         client,

@@ -1,16 +1,20 @@
 //! Issuing tokens: what the three grants share. Each grant's own rules are in a file of its own.
 //!
 //! The order is always: authenticate the client, read where the feeds are, read what the decision needs,
-//! decide, sign, commit the event with whatever changes, look once more, answer.
+//! decide, sign, commit the event with whatever changes, look once more, answer. If that last look shows
+//! that something changed meanwhile, the token is made again; see `answer`.
 
 use accord::{
     auth::Principal,
     clock::UnixMillis,
     context,
-    id::{ClientId, EventId, FamilyId, ScopeName, TenantId, UserId, join_scopes},
+    id::{ClientId, EventId, ScopeName, TenantId, UserId, join_scopes},
     opaque::RefreshToken,
-    store::audit::{Actor, ActorKind, Event, Origin},
-    verify::AccessTokenClaims,
+    store::{
+        audit::{Actor, ActorKind, Event, Origin},
+        change::Position,
+    },
+    verify::{ACCESS_TOKEN_TYPE, AccessTokenClaims},
 };
 use zeroize::Zeroizing;
 
@@ -18,13 +22,15 @@ use crate::{
     client_authentication::{Credentials, authenticate},
     consent::{Grant, State},
     error::Error,
+    family::Family,
+    lease::Lease,
     registry::{Client, Tenant, UserRef},
     revision::Revision,
     service::Service,
     signing_key::{self, Signed},
-    store::RevocationKind,
 };
 
+mod answer;
 mod authorization_code;
 mod client_credentials;
 mod refresh_token;
@@ -61,6 +67,15 @@ pub enum GrantRequest {
 }
 
 impl GrantRequest {
+    /// The `grant_type` of RFC 6749.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::AuthorizationCode { .. } => "authorization_code",
+            Self::RefreshToken(_) => "refresh_token",
+            Self::ClientCredentials => "client_credentials",
+        }
+    }
+
     /// What a client learns that may not know whether the tenant exists.
     fn refusal(&self) -> Error {
         match self {
@@ -90,26 +105,7 @@ pub struct Issued {
 /// [`Error::InvalidClient`], [`Error::InvalidGrant`], [`Error::InvalidScope`], [`Error::InvalidTarget`],
 /// [`Error::ConsentRequired`], [`Error::RegistryUnavailable`], [`Error::Store`].
 pub async fn issue(service: &Service, request: &Request) -> Result<Issued, Error> {
-    let token_position = service.store.position().await?;
-    let authenticated = authenticate(service, &request.credentials).await?;
-    let mut revision = Revision::new(authenticated.position, token_position);
-    let client = authenticated.value.client;
-    let tenant = match service.registry.tenant(&request.tenant_id).await {
-        Ok(tenant) => revision.with(tenant)?,
-        Err(Error::NotFound(_)) => return Err(request.grant.refusal()),
-        Err(error) => return Err(error),
-    };
-    if !client.tenant_ids.contains(&tenant.tenant_id) {
-        return Err(request.grant.refusal());
-    }
-    let mut asked = Asked {
-        service,
-        client,
-        tenant,
-        revision,
-        scopes: &request.scopes,
-        resource: &request.resource,
-    };
+    let mut asked = Asked::begin(service, request).await?;
     match &request.grant {
         GrantRequest::AuthorizationCode {
             code,
@@ -124,31 +120,59 @@ pub async fn issue(service: &Service, request: &Request) -> Result<Issued, Error
 /// A request whose client is proven and whose tenant is known.
 struct Asked<'a> {
     service: &'a Service,
+    request: &'a Request,
     client: Client,
     tenant: Tenant,
     revision: Revision,
-    scopes: &'a [ScopeName],
-    resource: &'a str,
-}
-
-/// An access token to be signed.
-struct NewToken<'a> {
-    grant: &'a Grant,
-    family_id: Option<&'a FamilyId>,
-    scopes: &'a [ScopeName],
-    /// Besides the grant's end, what the token must not outlive.
-    ends_with: Option<UnixMillis>,
-    grant_type: &'static str,
+    /// On the oldest answer of the registry that counts.
+    lease: Lease,
+    /// The registry's position at which the client was proven.
+    proven_at: Position,
 }
 
 /// A signed access token and what is told of it.
 struct Made {
     signed: Signed,
     claims: AccessTokenClaims,
+    scopes: Vec<ScopeName>,
     event: Event,
 }
 
-impl Asked<'_> {
+impl<'a> Asked<'a> {
+    /// Proves the client, and reads the tenant.
+    async fn begin(service: &'a Service, request: &'a Request) -> Result<Self, Error> {
+        let token_position = service.store.position().await?;
+        let lease = Lease::begin();
+        let client = authenticate(service, &request.tenant_id, &request.credentials).await?;
+        let proven_at = client.position;
+        let mut revision = Revision::new(proven_at.clone(), token_position);
+        let tenant = match service.registry.tenant(&request.tenant_id).await {
+            Ok(tenant) => revision.with(tenant)?,
+            Err(Error::NotFound(_)) => return Err(request.grant.refusal()),
+            Err(error) => return Err(error),
+        };
+        let asked = Self {
+            service,
+            request,
+            client: client.value,
+            tenant,
+            revision,
+            lease,
+            proven_at,
+        };
+        asked.require_tenant()?;
+        Ok(asked)
+    }
+
+    /// Refuses a client that may not ask the tenant.
+    fn require_tenant(&self) -> Result<(), Error> {
+        if self.client.tenant_ids.contains(&self.tenant.tenant_id) {
+            Ok(())
+        } else {
+            Err(self.request.grant.refusal())
+        }
+    }
+
     fn origin(&self) -> Origin {
         client_origin(&self.client.client_id)
     }
@@ -171,7 +195,8 @@ impl Asked<'_> {
 
     /// Refuses any other target than the tenant's API (RFC 8707 §2).
     fn check_target(&self) -> Result<(), Error> {
-        if self.resource.is_empty() || self.resource == self.tenant.cloud_api_url {
+        let resource = &self.request.resource;
+        if resource.is_empty() || *resource == self.tenant.cloud_api_url {
             Ok(())
         } else {
             Err(Error::InvalidTarget)
@@ -186,26 +211,51 @@ impl Asked<'_> {
             .iter()
             .map(|scope| scope.name.clone())
             .collect();
-        effective_scopes(&grant.scopes, &enabled, self.scopes)
+        effective_scopes(&grant.scopes, &enabled, &self.request.scopes)
     }
 
-    /// Signs an access token, and prepares its event.
-    async fn make(&self, new: NewToken<'_>) -> Result<Made, Error> {
+    /// The grant to issue under, if it is active: the family's, or without one the client's current
+    /// grant.
+    async fn active_grant(&mut self, family: Option<&Family>) -> Result<Grant, Error> {
+        let (store, tenant_id) = (&self.service.store, &self.tenant.tenant_id);
+        let (found, none) = match family {
+            Some(family) => {
+                let found = store.find_grant(tenant_id, &family.grant_id).await?;
+                (found, Error::InvalidGrant)
+            }
+            None => {
+                let found = store.find_current_grant(tenant_id, &self.client.client_id).await?;
+                (found, Error::ConsentRequired(None))
+            }
+        };
+        let grant = found.ok_or(none)?;
+        match self.state_of(&grant).await? {
+            State::Active => Ok(grant),
+            state if family.is_none() || state == State::Suspended => {
+                Err(Error::ConsentRequired(Some(state.contract_name())))
+            }
+            _ => Err(Error::InvalidGrant),
+        }
+    }
+
+    /// Signs an access token under a grant that was found to be active, and prepares its event.
+    async fn make(&self, grant: &Grant, family: Option<&Family>) -> Result<Made, Error> {
+        let scopes = self.effective_scopes(grant)?;
         let now = self.service.store.now();
         let life_ends = now.plus(self.service.lifetimes.access_token);
-        let ends = [new.grant.expires_at, new.ends_with]
+        let ends = [grant.expires_at, family.map(|family| family.expires_at)]
             .into_iter()
             .flatten()
             .fold(life_ends, UnixMillis::min);
         let claims = AccessTokenClaims {
             iss: self.tenant.issuer.clone(),
             aud: self.tenant.cloud_api_url.clone(),
-            sub: new.grant.designated_user_id.to_string(),
+            sub: grant.designated_user_id.to_string(),
             client_id: self.client.client_id.to_string(),
             tenant_id: self.tenant.tenant_id.to_string(),
-            grant_id: new.grant.grant_id.to_string(),
-            family_id: new.family_id.map(ToString::to_string),
-            scope: join_scopes(new.scopes),
+            grant_id: grant.grant_id.to_string(),
+            family_id: family.map(|family| family.family_id.to_string()),
+            scope: join_scopes(&scopes),
             jti: EventId::generate(&*self.service.store.clock, &*self.service.store.random).into(),
             iat: numeric_date(now)?,
             exp: numeric_date(ends)?,
@@ -213,17 +263,17 @@ impl Asked<'_> {
         };
         if claims.exp <= claims.iat {
             // Less than a second of the grant or family is left: it has as good as ended.
-            return Err(match new.family_id {
+            return Err(match family {
                 Some(_) => Error::InvalidGrant,
                 None => Error::ConsentRequired(Some(State::Expired.contract_name())),
             });
         }
-        let signed = signing_key::sign(self.service, &claims).await?;
+        let signed = signing_key::sign(self.service, ACCESS_TOKEN_TYPE, &claims).await?;
         let event = Event::new("token.issue")
             .tenant(&self.tenant.tenant_id)
             .client(&self.client.client_id)
-            .subject(new.grant.grant_id.as_str())
-            .detail("grant_type", new.grant_type)
+            .subject(grant.grant_id.as_str())
+            .detail("grant_type", self.request.grant.name())
             .detail("jti", claims.jti.as_str())
             .detail("kid", signed.kid.as_str())
             .detail("scope", claims.scope.as_str())
@@ -231,36 +281,8 @@ impl Asked<'_> {
         Ok(Made {
             signed,
             claims,
-            event,
-        })
-    }
-
-    /// The answer, unless something of it was revoked since the decision began.
-    async fn answer(
-        &self,
-        made: Made,
-        scopes: Vec<ScopeName>,
-        refresh_token: Option<RefreshToken>,
-    ) -> Result<Issued, Error> {
-        let claims = made.claims;
-        let mut named = vec![
-            (RevocationKind::Grant, claims.grant_id.as_str()),
-            (RevocationKind::Kid, made.signed.kid.as_str()),
-        ];
-        named.extend(claims.family_id.as_deref().map(|id| (RevocationKind::Family, id)));
-        let last = self.service.store.last_revocation(&named).await?;
-        if last.is_some_and(|seq| seq > self.revision.token.seq) {
-            return Err(match refresh_token {
-                Some(_) => Error::InvalidGrant,
-                None => Error::ConsentRequired(None),
-            });
-        }
-        Ok(Issued {
-            access_token: made.signed.token,
-            expires_in: claims.exp - claims.iat,
-            refresh_token,
             scopes,
-            grant_id: claims.grant_id,
+            event,
         })
     }
 }

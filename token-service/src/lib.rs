@@ -18,6 +18,7 @@ pub mod gateway;
 pub mod grpc;
 pub mod introspection;
 pub mod issuance;
+mod lease;
 pub mod metadata;
 pub mod permissions;
 pub mod registry;
@@ -26,6 +27,7 @@ pub mod revocation;
 pub mod server;
 pub mod service;
 pub mod setup;
+pub mod signed_introspection;
 pub mod signing_key;
 pub mod store;
 

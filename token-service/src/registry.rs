@@ -1,4 +1,5 @@
-//! token-service's view of the registry, and its only way to it: `DirectoryService`.
+//! token-service's view of the registry, and its only way to it: `DirectoryService`, and for one-time
+//! [`links`] the two methods that are open to their holders.
 //!
 //! Every answer carries the position of the registry's change feed at which it was read.
 
@@ -8,7 +9,10 @@ use accord::{
     clock::UnixMillis,
     id::{ClientId, OperatorId, ScopeName, SecretId, TenantId, UserId, WorkloadId},
     opaque::OpaqueToken,
-    registry::v1::{self as pb, directory_service_client::DirectoryServiceClient},
+    registry::v1::{
+        self as pb, directory_service_client::DirectoryServiceClient,
+        provisioning_service_client::ProvisioningServiceClient, user_service_client::UserServiceClient,
+    },
     status::{ErrorReason, Problem, reason_of},
     store::change::Position,
 };
@@ -16,6 +20,8 @@ use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
+
+pub mod links;
 
 /// A client, as far as consent and issuance need it.
 #[derive(Clone, Debug)]
@@ -42,6 +48,8 @@ pub struct Client {
     pub tokens_ended_seq: i64,
     /// Refresh families begun at a lower position have ended.
     pub families_ended_seq: i64,
+    /// Its public keys for assertions, a JWKS document; empty if none.
+    pub json_web_key_set: String,
 }
 
 /// A scope of a client.
@@ -121,6 +129,8 @@ pub struct AuthenticatedClient {
 #[derive(Clone, Debug)]
 pub struct Registry {
     directory: DirectoryServiceClient<HopChannel>,
+    provisioning: ProvisioningServiceClient<HopChannel>,
+    users: UserServiceClient<HopChannel>,
 }
 
 impl Registry {
@@ -130,8 +140,11 @@ impl Registry {
     /// # Errors
     /// When `url` is not a URI.
     pub fn new(url: &str, token: &OpaqueToken) -> Result<Self, http::uri::InvalidUri> {
+        let channel = channel::connect(url, token)?;
         Ok(Self {
-            directory: DirectoryServiceClient::new(channel::connect(url, token)?),
+            directory: DirectoryServiceClient::new(channel.clone()),
+            provisioning: ProvisioningServiceClient::new(channel.clone()),
+            users: UserServiceClient::new(channel),
         })
     }
 
@@ -356,6 +369,7 @@ fn client(profile: Option<pb::ClientProfile>) -> Result<Client, Error> {
         version: profile.version,
         tokens_ended_seq: profile.tokens_ended_seq,
         families_ended_seq: profile.families_ended_seq,
+        json_web_key_set: profile.json_web_key_set,
     })
 }
 

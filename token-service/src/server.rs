@@ -40,7 +40,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     config::Settings,
-    gateway,
+    gateway::{self, Gateway},
     permissions::{self, permissions},
     registry::Registry,
     service::Service,
@@ -65,6 +65,7 @@ const KEEP_ENDED: Duration = Duration::from_secs(7 * 24 * 3600);
 #[derive(Clone, Debug)]
 pub struct TokenServer {
     service: Service,
+    product_name: Arc<str>,
 }
 
 impl TokenServer {
@@ -146,6 +147,7 @@ impl TokenServer {
                 signers: Arc::new(Signers::default()),
                 lifetimes: settings.lifetimes(),
             },
+            product_name: settings.product_name.as_str().into(),
         })
     }
 
@@ -179,7 +181,12 @@ impl TokenServer {
             served
         };
         let serving_http = async {
-            gateway::serve(http, self.service.clone(), ready.clone(), stop.clone(), DRAIN).await;
+            let gateway = Gateway {
+                service: self.service.clone(),
+                ready: ready.clone(),
+                product_name: self.product_name.clone(),
+            };
+            gateway::serve(http, gateway, stop.clone(), DRAIN).await;
             stop.cancel();
         };
         let (served, (), (), ()) = tokio::join!(

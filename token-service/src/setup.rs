@@ -16,8 +16,10 @@ use crate::{
     service::Service,
 };
 
+mod answer;
 mod decision;
 
+pub use answer::answer_url;
 pub use decision::{Approval, Approve, Approved, CODE_LIFE, Decision, approve, deny};
 
 /// How long a setup waits for a decision.
@@ -165,7 +167,13 @@ pub async fn start(
     if let Some(setup) = service.store.replay_setup(creation).await? {
         return Ok(setup);
     }
-    let (tenant, client) = asked(service, &request).await?;
+    let (tenant, client) = asked(
+        service,
+        &request.tenant_id,
+        &request.client_id,
+        &request.redirect_uri,
+    )
+    .await?;
     require_active("tenant", tenant.active)?;
     require_active("client", client.active)?;
     let scopes = select(&client.scopes, &request.scopes)?;
@@ -184,22 +192,27 @@ pub async fn start(
     service.store.create_setup(creation, new).await
 }
 
-/// Tenant and client of an authorization request. Once this succeeds, further errors may be told to the
+/// Tenant and client of an authorization request, whose redirect URI is one of the client's byte for byte. Once this succeeds, further errors may be told to the
 /// client at its redirect URI; before, they must not (RFC 6749 §4.1.2.1).
 ///
 /// # Errors
 /// [`Error::NotFound`] for an unknown tenant or client, and for a client that may not ask the tenant;
 /// [`Error::Invalid`] for a redirect URI that is not registered, [`Error::RegistryUnavailable`].
-pub async fn asked(service: &Service, request: &AuthorizationRequest) -> Result<(Tenant, Client), Error> {
+pub async fn asked(
+    service: &Service,
+    tenant_id: &TenantId,
+    client_id: &ClientId,
+    redirect_uri: &str,
+) -> Result<(Tenant, Client), Error> {
     let (tenant, client) = tokio::join!(
-        service.registry.tenant(&request.tenant_id),
-        service.registry.client(&request.client_id),
+        service.registry.tenant(tenant_id),
+        service.registry.client(client_id),
     );
     let (tenant, client) = (tenant?.value, client?.value);
-    if !client.tenant_ids.contains(&request.tenant_id) {
+    if !client.tenant_ids.contains(tenant_id) {
         return Err(Error::NotFound("client"));
     }
-    if !client.redirect_uris.contains(&request.redirect_uri) {
+    if !client.redirect_uris.iter().any(|known| known == redirect_uri) {
         let mut violations = Violations::default();
         violations.add(
             "redirect_uri",

@@ -13,7 +13,7 @@ use accord::{
     opaque::sha256,
     page::{Page, PageRequest},
     store::{Creation, audit::Origin},
-    verify::{ACCESS_TOKEN_TYPE, AccessTokenClaims, KeySet},
+    verify::KeySet,
 };
 use aws_lc_rs::{
     rand::SystemRandom,
@@ -21,6 +21,7 @@ use aws_lc_rs::{
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -159,11 +160,11 @@ pub struct Signed {
     pub kid: String,
 }
 
-/// Signs claims with the key that is active now.
+/// Signs claims with the key that is active now, as a JWT of this type (`typ`, RFC 8725 §3.11).
 ///
 /// # Errors
 /// [`Error::Signing`], [`Error::Store`], [`Error::Key`].
-pub async fn sign(service: &Service, claims: &AccessTokenClaims) -> Result<Signed, Error> {
+pub async fn sign(service: &Service, media_type: &str, claims: &impl Serialize) -> Result<Signed, Error> {
     let kid = service.store.active_signing_key().await?;
     let known = service
         .signers
@@ -185,7 +186,7 @@ pub async fn sign(service: &Service, claims: &AccessTokenClaims) -> Result<Signe
         }
     };
     let mut header = Header::new(Algorithm::EdDSA);
-    header.typ = Some(ACCESS_TOKEN_TYPE.to_owned());
+    header.typ = Some(media_type.to_owned());
     header.kid = Some(kid.clone());
     let token = jsonwebtoken::encode(&header, claims, &key).map_err(|_| Error::Signing)?;
     Ok(Signed {

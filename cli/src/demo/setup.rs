@@ -124,6 +124,7 @@ pub async fn approve(
         setup_id: setup.setup_id.clone(),
         account_name: target.admin_account_name.clone(),
         password: target.admin_password.clone(),
+        ..Default::default()
     };
     say.sent(
         "Tenant Admin",

@@ -73,11 +73,13 @@ impl<'a> Parties<'a> {
         Ok(tenant)
     }
 
+    /// Whether the client is active and may still ask the tenant.
     async fn client_active(&mut self, client_id: &ClientId) -> Result<bool, Error> {
         if let Some(known) = self.clients.get(client_id) {
             return Ok(*known);
         }
-        let active = found(self.registry.client(client_id).await)?.is_some_and(|at| at.value.active);
+        let client = found(self.registry.client(client_id).await)?.map(|at| at.value);
+        let active = client.is_some_and(|it| it.active && it.tenant_ids.contains(self.tenant_id));
         self.clients.insert(client_id.clone(), active);
         Ok(active)
     }

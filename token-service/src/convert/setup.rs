@@ -38,14 +38,13 @@ pub fn start(request: pb::StartSetupRequest) -> Result<(AuthorizationRequest, Op
         v.add("redirect_uri", "must not be empty");
     }
     let scopes = scopes(&mut v, &request.scopes);
-    if request.state.len() > MAX_STATE || !request.state.bytes().all(|b| matches!(b, 0x20..=0x7e)) {
+    if !is_state(&request.state) {
         v.add(
             "state",
             "must have at most 1024 characters, all of them printable ASCII",
         );
     }
-    let base64url = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-    if request.code_challenge.len() != CHALLENGE || !request.code_challenge.bytes().all(base64url) {
+    if !is_code_challenge(&request.code_challenge) {
         v.add(
             "code_challenge",
             "must be a PKCE challenge of method S256: 43 base64url characters",
@@ -66,6 +65,17 @@ pub fn start(request: pb::StartSetupRequest) -> Result<(AuthorizationRequest, Op
         }
         _ => Err(v),
     }
+}
+
+/// Whether a text can be a `state` (RFC 6749 appendix A.5); no text at all included.
+pub fn is_state(text: &str) -> bool {
+    text.len() <= MAX_STATE && text.bytes().all(|b| matches!(b, 0x20..=0x7e))
+}
+
+/// Whether a text can be a PKCE challenge of method S256.
+pub fn is_code_challenge(text: &str) -> bool {
+    let base64url = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    text.len() == CHALLENGE && text.bytes().all(base64url)
 }
 
 /// Reads up to 100 different scopes, at `scopes`.
@@ -119,12 +129,23 @@ pub fn sign_in(request: pb::SignInTenantAdminRequest) -> Result<SignIn, Violatio
     if password.is_empty() {
         v.add("password", "must not be empty");
     }
+    let address = match request.client_address.as_str() {
+        "" => None,
+        text => match text.parse() {
+            Ok(address) => Some(address),
+            Err(_) => {
+                v.add("client_address", "must be an IP address, or empty");
+                None
+            }
+        },
+    };
     match (tenant_id, setup_id) {
         (Some(tenant_id), Some(setup_id)) if v.is_empty() => Ok(SignIn {
             tenant_id,
             setup_id,
             account_name,
             password,
+            address,
         }),
         _ => Err(v),
     }

@@ -15,7 +15,7 @@ use accord::{
 use zeroize::Zeroizing;
 
 use crate::{
-    client_authentication::Credentials,
+    client_authentication::{Credentials, Proof},
     error::Error,
     introspection::Active,
     issuance::{GrantRequest, Issued, Request},
@@ -27,36 +27,21 @@ const MAX_SCOPES: usize = 100;
 /// The longest token that is taken, in bytes.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
-/// What a message brings to prove its client.
-enum Proof {
-    Secret(String),
-    Assertion,
-    Nothing,
-}
-
 /// The credentials of a message that must prove its client.
-fn credentials(client_id: String, proof: Proof) -> Result<Credentials, Error> {
-    match proof {
-        Proof::Secret(secret) => Ok(Credentials {
-            client_id,
-            client_secret: Zeroizing::new(secret),
-        }),
-        Proof::Assertion => Err(Error::NotAvailable("client_assertion")),
-        Proof::Nothing => Err(Error::InvalidClient),
-    }
+fn credentials(client_id: String, proof: Option<Proof>) -> Result<Credentials, Error> {
+    let proof = proof.ok_or(Error::InvalidClient)?;
+    Ok(Credentials { client_id, proof })
 }
 
 /// Reads an `IssueTokenRequest`.
 ///
 /// # Errors
-/// [`Error::Invalid`] with all violations, [`Error::UnsupportedGrantType`], [`Error::InvalidClient`],
-/// [`Error::NotAvailable`].
+/// [`Error::Invalid`] with all violations, [`Error::UnsupportedGrantType`], [`Error::InvalidClient`].
 pub fn issue(request: pb::IssueTokenRequest) -> Result<Request, Error> {
-    let proof = match request.client_authentication {
-        Some(IssueProof::ClientSecret(secret)) => Proof::Secret(secret),
-        Some(IssueProof::ClientAssertion(_)) => Proof::Assertion,
-        None => Proof::Nothing,
-    };
+    let proof = request.client_authentication.map(|proof| match proof {
+        IssueProof::ClientSecret(secret) => Proof::Secret(Zeroizing::new(secret)),
+        IssueProof::ClientAssertion(jwt) => Proof::Assertion(Zeroizing::new(jwt)),
+    });
     let credentials = credentials(request.client_id, proof);
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
@@ -136,15 +121,14 @@ pub struct Asked {
 /// Reads an `IntrospectTokenRequest`; `by_workload` when the caller is proven by the channel.
 ///
 /// # Errors
-/// [`Error::Invalid`] with all violations, [`Error::InvalidClient`], [`Error::NotAvailable`],
+/// [`Error::Invalid`] with all violations, [`Error::InvalidClient`],
 /// [`Error::Unauthenticated`] when nobody is proven.
 pub fn introspect(request: pb::IntrospectTokenRequest, by_workload: bool) -> Result<Asked, Error> {
     let names_client = !request.client_id.is_empty() || request.client_authentication.is_some();
-    let proof = match request.client_authentication {
-        Some(IntrospectProof::ClientSecret(secret)) => Proof::Secret(secret),
-        Some(IntrospectProof::ClientAssertion(_)) => Proof::Assertion,
-        None => Proof::Nothing,
-    };
+    let proof = request.client_authentication.map(|proof| match proof {
+        IntrospectProof::ClientSecret(secret) => Proof::Secret(Zeroizing::new(secret)),
+        IntrospectProof::ClientAssertion(jwt) => Proof::Assertion(Zeroizing::new(jwt)),
+    });
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
     present(&mut v, "token", &request.token);
@@ -169,13 +153,12 @@ pub fn introspect(request: pb::IntrospectTokenRequest, by_workload: bool) -> Res
 /// Reads a `RevokeTokenRequest`.
 ///
 /// # Errors
-/// [`Error::Invalid`] with all violations, [`Error::InvalidClient`], [`Error::NotAvailable`].
+/// [`Error::Invalid`] with all violations, [`Error::InvalidClient`].
 pub fn revoke(request: pb::RevokeTokenRequest) -> Result<(TenantId, Zeroizing<String>, Credentials), Error> {
-    let proof = match request.client_authentication {
-        Some(RevokeProof::ClientSecret(secret)) => Proof::Secret(secret),
-        Some(RevokeProof::ClientAssertion(_)) => Proof::Assertion,
-        None => Proof::Nothing,
-    };
+    let proof = request.client_authentication.map(|proof| match proof {
+        RevokeProof::ClientSecret(secret) => Proof::Secret(Zeroizing::new(secret)),
+        RevokeProof::ClientAssertion(jwt) => Proof::Assertion(Zeroizing::new(jwt)),
+    });
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
     present(&mut v, "token", &request.token);

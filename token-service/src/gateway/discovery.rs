@@ -59,7 +59,7 @@ pub(super) async fn metadata(
     Ok(public(Json(document)))
 }
 
-fn tenant_id(text: &str) -> Result<TenantId, Error> {
+pub(super) fn tenant_id(text: &str) -> Result<TenantId, Error> {
     TenantId::parse(text).map_err(|_| Error::NotFound("tenant"))
 }
 

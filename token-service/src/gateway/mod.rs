@@ -12,7 +12,7 @@ use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
     middleware,
-    routing::get,
+    routing::{get, post},
 };
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -24,9 +24,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::service::Service;
 
+mod authorize;
+mod client;
 mod discovery;
 mod error;
+mod form;
+mod pages;
 mod request;
+mod token;
 
 /// The largest body that is read, in bytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -35,14 +40,22 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 
 /// What the routes work with.
 #[derive(Clone, Debug)]
-struct Gateway {
-    service: Service,
-    ready: Arc<AtomicBool>,
+pub(crate) struct Gateway {
+    /// What the operations work with.
+    pub(crate) service: Service,
+    /// Whether this server can serve.
+    pub(crate) ready: Arc<AtomicBool>,
+    /// What pages call the product.
+    pub(crate) product_name: Arc<str>,
 }
 
 /// Every route, in one place.
 fn router(gateway: Gateway) -> Router {
     Router::new()
+        .merge(pages::routes(&gateway))
+        .route("/{tenant}/oauth2/token", post(token::token))
+        .route("/{tenant}/oauth2/introspect", post(token::introspect))
+        .route("/{tenant}/oauth2/revoke", post(token::revoke))
         .route("/healthz", get(discovery::healthz))
         .route("/{tenant}/jwks.json", get(discovery::jwks))
         .route(
@@ -65,12 +78,11 @@ fn router(gateway: Gateway) -> Router {
 /// Serves until `shutdown`; then requests under way have `drain` to finish.
 pub(crate) async fn serve(
     listener: TcpListener,
-    service: Service,
-    ready: Arc<AtomicBool>,
+    gateway: Gateway,
     shutdown: CancellationToken,
     drain: Duration,
 ) {
-    let router = router(Gateway { service, ready });
+    let router = router(gateway);
     let connections = GracefulShutdown::new();
     let mut server = auto::Builder::new(TokioExecutor::new());
     server

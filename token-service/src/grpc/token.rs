@@ -36,8 +36,8 @@ impl TokenService for Service {
         let asker = match &asked.credentials {
             None => Asker::Workload,
             Some(credentials) => {
-                let authenticated = authenticate(self, credentials).await?;
-                Asker::Client(authenticated.value.client.client_id)
+                let authenticated = authenticate(self, &asked.tenant_id, credentials).await?;
+                Asker::Client(authenticated.value.client_id)
             }
         };
         let active = introspect(self, &asker, &asked.tenant_id, &asked.token).await?;
@@ -49,8 +49,8 @@ impl TokenService for Service {
         request: Request<pb::RevokeTokenRequest>,
     ) -> Result<Response<pb::RevokeTokenResponse>, Status> {
         let (tenant_id, token, credentials) = convert::revoke(request.into_inner())?;
-        let authenticated = authenticate(self, &credentials).await?;
-        let client_id = authenticated.value.client.client_id;
+        let authenticated = authenticate(self, &tenant_id, &credentials).await?;
+        let client_id = authenticated.value.client_id;
         revocation::revoke(self, &client_id, &tenant_id, &token).await?;
         Ok(Response::new(pb::RevokeTokenResponse {}))
     }

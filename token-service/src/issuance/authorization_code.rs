@@ -6,7 +6,7 @@ use accord::{
     store::audit::Event,
 };
 
-use super::{Asked, Issued, NewToken};
+use super::{Asked, Issued};
 use crate::{
     code::Code,
     consent::State,
@@ -52,7 +52,6 @@ pub(super) async fn issue(
     if !(asked.client.active && asked.tenant.active && user_is_active) {
         return Err(Error::ConsentRequired(Some(State::Suspended.contract_name())));
     }
-    let scopes = asked.effective_scopes(&grant)?;
     let family = Family {
         family_id: FamilyId::generate(&*store.clock, &*store.random),
         tenant_id: code.tenant_id.clone(),
@@ -65,20 +64,13 @@ pub(super) async fn issue(
         expires_at: now.plus(asked.service.lifetimes.family),
         ended_at: None,
     };
-    let new = NewToken {
-        grant: &grant,
-        family_id: Some(&family.family_id),
-        scopes: &scopes,
-        ends_with: Some(family.expires_at),
-        grant_type: "authorization_code",
-    };
-    let made = asked.make(new).await?;
+    let made = asked.make(&grant, Some(&family)).await?;
     let refresh_token = family.token(&store.keyring, family.generation)?;
     match store
         .redeem_code(&asked.origin(), &code, &family, made.event.clone())
         .await?
     {
-        Redeemed::Now => asked.answer(made, scopes, Some(refresh_token)).await,
+        Redeemed::Now => asked.answer(made, Some((&family, refresh_token))).await,
         Redeemed::Before => replayed(asked, &token).await,
         Redeemed::GrantEnded => Err(Error::InvalidGrant),
     }

@@ -1,16 +1,16 @@
 //! The refresh token grant (RFC 6749 §6, RFC 9700 §4.14): each use makes the next generation.
 
-use accord::{opaque::RefreshToken, store::audit::Event};
-
-use super::{Asked, Issued, NewToken};
-use crate::{
-    consent::State,
-    error::Error,
-    family::{Family, Presented, is_genuine},
+use accord::{
+    opaque::RefreshToken,
+    store::{StoreError, audit::Event},
 };
 
-/// How often a caller that loses the race for a generation looks again.
-const ATTEMPTS: usize = 3;
+use super::{Asked, Issued};
+use crate::{
+    error::Error,
+    family::{Family, Presented, is_genuine},
+    lease::ATTEMPTS,
+};
 
 pub(super) async fn issue(asked: &mut Asked<'_>, token: &str) -> Result<Issued, Error> {
     let token = RefreshToken::parse(token).map_err(|_| Error::InvalidGrant)?;
@@ -19,7 +19,7 @@ pub(super) async fn issue(asked: &mut Asked<'_>, token: &str) -> Result<Issued, 
             return Ok(issued);
         }
     }
-    Err(Error::InvalidGrant)
+    Err(StoreError::Unavailable.into())
 }
 
 /// One attempt; `None` when another caller moved the family in between.
@@ -38,15 +38,10 @@ async fn attempt(asked: &mut Asked<'_>, token: &RefreshToken) -> Result<Option<I
         return Err(Error::InvalidGrant);
     }
     let family = found.ok_or(Error::InvalidGrant)?;
-    let now = store.now();
-    if !family.is_live_at(now) {
+    if !asked.stands(&family) {
         return Err(Error::InvalidGrant);
     }
-    let registry = &asked.revision.registry;
-    if family.registry.epoch != registry.epoch || family.registry.seq < asked.client.families_ended_seq {
-        return Err(Error::InvalidGrant);
-    }
-    let presented = family.presented(token.generation(), now);
+    let presented = family.presented(token.generation(), store.now());
     match presented {
         Presented::Current | Presented::Retry => {}
         Presented::Reused => {
@@ -61,22 +56,8 @@ async fn attempt(asked: &mut Asked<'_>, token: &RefreshToken) -> Result<Option<I
     }
     // From here on nothing is used up until the token is made: a refused call can be repeated.
     asked.check_target()?;
-    let grant = store.find_grant(tenant_id, &family.grant_id).await?;
-    let grant = grant.ok_or(Error::InvalidGrant)?;
-    match asked.state_of(&grant).await? {
-        State::Active => {}
-        State::Suspended => return Err(Error::ConsentRequired(Some(State::Suspended.contract_name()))),
-        _ => return Err(Error::InvalidGrant),
-    }
-    let scopes = asked.effective_scopes(&grant)?;
-    let new = NewToken {
-        grant: &grant,
-        family_id: Some(&family.family_id),
-        scopes: &scopes,
-        ends_with: Some(family.expires_at),
-        grant_type: "refresh_token",
-    };
-    let made = asked.make(new).await?;
+    let grant = asked.active_grant(Some(&family)).await?;
+    let made = asked.make(&grant, Some(&family)).await?;
     let origin = asked.origin();
     let store = &asked.service.store;
     let successor = if presented == Presented::Current {
@@ -92,7 +73,8 @@ async fn attempt(asked: &mut Asked<'_>, token: &RefreshToken) -> Result<Option<I
         family.generation
     };
     let refresh_token = family.token(&store.keyring, successor)?;
-    asked.answer(made, scopes, Some(refresh_token)).await.map(Some)
+    let issued = asked.answer(made, Some((&family, refresh_token))).await?;
+    Ok(Some(issued))
 }
 
 fn about(asked: &Asked<'_>, family: &Family, action: &'static str) -> Event {

@@ -8,10 +8,9 @@ use accord::{
     opaque::OpaqueToken,
     store::audit::Origin,
 };
-use url::Url;
 use zeroize::Zeroizing;
 
-use super::{Setup, of_tenant, require_active};
+use super::{Setup, answer_url, of_tenant, require_active};
 use crate::{
     admin_session::{self, AdminSession},
     consent::{Consent, designated_user},
@@ -115,7 +114,7 @@ pub async fn approve(
         workload: &session.workload,
     };
     let (grant, code) = service.store.approve_setup(&session.origin, approval).await?;
-    let redirect_url = answer(&setup, ("code", code.expose()), &session.tenant.issuer)?;
+    let redirect_url = answer(&setup, ("code", code.expose()), &session)?;
     Ok(Approved {
         consent: Consent::approved(grant, user.label),
         code,
@@ -140,7 +139,7 @@ pub async fn deny(
         .store
         .deny_setup(&session.origin, &setup, &session.workload)
         .await?;
-    let redirect_url = answer(&setup, ("error", "access_denied"), &session.tenant.issuer)?;
+    let redirect_url = answer(&setup, ("error", "access_denied"), &session)?;
     Ok((setup, redirect_url))
 }
 
@@ -159,43 +158,7 @@ async fn decide(
     Ok((session, setup))
 }
 
-/// The redirect URI with an answer to the client: `result`, the client's `state` if it sent one, and
-/// `iss` (RFC 9207). A query that the URI has stays as it is.
-fn answer(setup: &Setup, result: (&str, &str), issuer: &str) -> Result<Zeroizing<String>, Error> {
-    let mut url = Url::parse(&setup.redirect_uri)
-        .map_err(|_| Error::RegistryAnswer("unreadable redirect URI".to_owned()))?;
-    {
-        let mut query = url.query_pairs_mut();
-        query.append_pair(result.0, result.1);
-        if !setup.state_parameter.is_empty() {
-            query.append_pair("state", &setup.state_parameter);
-        }
-        query.append_pair("iss", issuer);
-    }
-    Ok(Zeroizing::new(String::from(url)))
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::{super::tests::setup, *};
-
-    #[test]
-    fn an_answer_keeps_the_query_and_encodes_what_it_adds() {
-        let issuer = "https://accord.example/acme";
-        let answer = |uri, state, result| answer(&setup(uri, state), result, issuer).unwrap().to_string();
-        assert_eq!(
-            answer("https://p.example/cb", "a b&c=d+%#é", ("code", "acc_1")),
-            "https://p.example/cb?code=acc_1&state=a+b%26c%3Dd%2B%25%23%C3%A9\
-             &iss=https%3A%2F%2Faccord.example%2Facme"
-        );
-        assert_eq!(
-            answer("https://p.example/cb?x=%7e&y", "", ("error", "access_denied")),
-            "https://p.example/cb?x=%7e&y&error=access_denied&iss=https%3A%2F%2Faccord.example%2Facme"
-        );
-        assert_eq!(
-            answer("http://127.0.0.1:9/cb?", "s", ("code", "acc_1")),
-            "http://127.0.0.1:9/cb?code=acc_1&state=s&iss=https%3A%2F%2Faccord.example%2Facme"
-        );
-    }
+fn answer(setup: &Setup, says: (&str, &str), session: &AdminSession) -> Result<Zeroizing<String>, Error> {
+    let issuer = &session.tenant.issuer;
+    answer_url(&setup.redirect_uri, &setup.state_parameter, issuer, &[says])
 }

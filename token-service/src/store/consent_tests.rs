@@ -115,6 +115,7 @@ fn new_setup(tenant_id: &str, client_id: &ClientId) -> NewSetup {
             version: 7,
             tokens_ended_seq: 0,
             families_ended_seq: 0,
+            json_web_key_set: String::new(),
         },
         scopes,
     }

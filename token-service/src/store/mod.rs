@@ -21,10 +21,12 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use crate::error::Error;
 
 mod admin_session;
+mod client_assertion;
 mod code;
 pub mod entity;
 mod family;
 mod grant;
+mod last_token;
 pub mod migration;
 mod revocation;
 mod setup;

@@ -154,11 +154,15 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn clear_away(&self, soon: UnixMillis, late: UnixMillis) -> Result<(), Error> {
-        use super::entity::{admin_session, code, family, setup};
+        use super::entity::{admin_session, client_assertion, code, family, setup};
         let tx = self.db.write().await?;
         let deletions = [
             Entity::delete_many()
                 .filter(Column::ExpiresAt.lte(soon.as_millis()))
+                .exec(&tx)
+                .await,
+            client_assertion::Entity::delete_many()
+                .filter(client_assertion::Column::ExpiresAt.lte(soon.as_millis()))
                 .exec(&tx)
                 .await,
             code::Entity::delete_many()

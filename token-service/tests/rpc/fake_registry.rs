@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -37,7 +38,19 @@ struct State {
     users: Vec<User>,
     secrets: HashMap<String, (String, String)>,
     callers: HashMap<String, Caller>,
+    delays: HashMap<Question, Delay>,
 }
+
+/// A question whose answer a test can hold back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Question {
+    Tenant,
+    Client,
+    User,
+}
+
+/// What happens after an answer was read and before it arrives.
+type Delay = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 struct User {
     profile: pb::UserProfile,
@@ -87,6 +100,23 @@ impl FakeRegistry {
         self.state().unavailable = unavailable;
     }
 
+    /// Holds the next answer to this question back, as it is then, until all this has happened.
+    pub fn delay(&self, question: Question, meanwhile: impl Future<Output = ()> + Send + 'static) {
+        self.state().delays.insert(question, Box::pin(meanwhile));
+    }
+
+    /// Whether every delay was met.
+    pub fn was_delayed(&self) -> bool {
+        self.state().delays.is_empty()
+    }
+
+    async fn late(&self, question: Question) {
+        let delay = self.state().delays.remove(&question);
+        if let Some(delay) = delay {
+            delay.await;
+        }
+    }
+
     /// Starts a new epoch, as a restored database does.
     pub fn start_epoch(&self) {
         self.state().epoch += 1;
@@ -127,6 +157,7 @@ impl FakeRegistry {
             version: 1,
             tokens_ended_seq: 0,
             families_ended_seq: 0,
+            json_web_key_set: String::new(),
         };
         let mut bits = [0; 32];
         SystemRandom.fill(&mut bits);
@@ -348,43 +379,55 @@ impl DirectoryService for FakeRegistry {
         request: Request<pb::ResolveUserRequest>,
     ) -> Result<Response<pb::ResolveUserResponse>, Status> {
         let request = request.into_inner();
-        let state = self.ask()?;
-        let mut users = state
-            .users
-            .iter()
-            .filter(|user| user.profile.tenant_id == request.tenant_id);
-        let user = match request.user.unwrap() {
-            Which::UserId(user_id) => users.find(|user| user.profile.user_id == user_id),
-            Which::AccountName(name) => users.find(|user| user.account_name == name),
+        let answer = {
+            let state = self.ask()?;
+            let mut users = state
+                .users
+                .iter()
+                .filter(|user| user.profile.tenant_id == request.tenant_id);
+            let user = match request.user.unwrap() {
+                Which::UserId(user_id) => users.find(|user| user.profile.user_id == user_id),
+                Which::AccountName(name) => users.find(|user| user.account_name == name),
+            };
+            pb::ResolveUserResponse {
+                user: Some(user.ok_or_else(|| not_found("user"))?.profile.clone()),
+                position: state.position(),
+            }
         };
-        Ok(Response::new(pb::ResolveUserResponse {
-            user: Some(user.ok_or_else(|| not_found("user"))?.profile.clone()),
-            position: state.position(),
-        }))
+        self.late(Question::User).await;
+        Ok(Response::new(answer))
     }
 
     async fn get_client_profile(
         &self,
         request: Request<pb::GetClientProfileRequest>,
     ) -> Result<Response<pb::GetClientProfileResponse>, Status> {
-        let state = self.ask()?;
-        let client = state.clients.get(&request.into_inner().client_id);
-        Ok(Response::new(pb::GetClientProfileResponse {
-            client: Some(client.ok_or_else(|| not_found("client"))?.clone()),
-            position: state.position(),
-        }))
+        let answer = {
+            let state = self.ask()?;
+            let client = state.clients.get(&request.into_inner().client_id);
+            pb::GetClientProfileResponse {
+                client: Some(client.ok_or_else(|| not_found("client"))?.clone()),
+                position: state.position(),
+            }
+        };
+        self.late(Question::Client).await;
+        Ok(Response::new(answer))
     }
 
     async fn get_tenant_profile(
         &self,
         request: Request<pb::GetTenantProfileRequest>,
     ) -> Result<Response<pb::GetTenantProfileResponse>, Status> {
-        let state = self.ask()?;
-        let tenant = state.tenants.get(&request.into_inner().tenant_id);
-        Ok(Response::new(pb::GetTenantProfileResponse {
-            tenant: Some(tenant.ok_or_else(|| not_found("tenant"))?.clone()),
-            position: state.position(),
-        }))
+        let answer = {
+            let state = self.ask()?;
+            let tenant = state.tenants.get(&request.into_inner().tenant_id);
+            pb::GetTenantProfileResponse {
+                tenant: Some(tenant.ok_or_else(|| not_found("tenant"))?.clone()),
+                position: state.position(),
+            }
+        };
+        self.late(Question::Tenant).await;
+        Ok(Response::new(answer))
     }
 
     async fn list_changes(

@@ -8,6 +8,7 @@
 
 mod consent;
 mod fake_registry;
+mod freshness;
 mod harness;
 mod introspection;
 mod setup;

@@ -219,6 +219,7 @@ impl World {
             setup_id: setup_id.into(),
             account_name: ADMIN_NAME.into(),
             password: PASSWORD.into(),
+            ..Default::default()
         }
     }
 

@@ -1,6 +1,7 @@
 //! The rows of token-service's own tables. Rules live in the nouns, not here.
 
 pub mod admin_session;
+pub mod client_assertion;
 pub mod code;
 pub mod family;
 pub mod grant;

@@ -1,0 +1,125 @@
+//! Parameters as OAuth 2.0 sends them: `application/x-www-form-urlencoded`, in a query or in a body.
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, Request, rejection::BytesRejection},
+    http::{StatusCode, header},
+};
+use url::form_urlencoded;
+use zeroize::Zeroizing;
+
+use super::error::HttpError;
+
+/// Parameters. No `Debug`: secrets are among them. One that was sent without a value counts as not sent
+/// (RFC 6749 §3.1).
+#[derive(Default)]
+pub(super) struct Form(Vec<(String, Zeroizing<String>)>);
+
+impl Form {
+    /// Reads parameters, repeated ones included.
+    pub(super) fn parse(encoded: &[u8]) -> Self {
+        let pairs = form_urlencoded::parse(encoded)
+            .map(|(name, value)| (name.into_owned(), Zeroizing::new(value.into_owned())));
+        Self(pairs.filter(|(_, value)| !value.is_empty()).collect())
+    }
+
+    /// The value of a parameter; the first, if it is repeated.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        let mut pairs = self.0.iter();
+        pairs.find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The value of a parameter; empty if it was not sent.
+    pub(super) fn text(&self, name: &str) -> &str {
+        self.get(name).unwrap_or_default()
+    }
+
+    /// All values of a parameter.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0
+            .iter()
+            .filter(move |(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// Whether a parameter was sent more than once.
+    pub(super) fn repeats(&self, name: &str) -> bool {
+        self.all(name).nth(1).is_some()
+    }
+
+    /// Whether any parameter but these was sent more than once, which RFC 6749 §3.1 and §3.2 forbid.
+    pub(super) fn repeats_other_than(&self, allowed: &[&str]) -> bool {
+        self.0
+            .iter()
+            .any(|(name, _)| !allowed.contains(&name.as_str()) && self.repeats(name))
+    }
+}
+
+/// The body of a request to an OAuth endpoint: a form in which nothing but `resource` is repeated.
+impl<S: Send + Sync> FromRequest<S> for Form {
+    type Rejection = HttpError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, HttpError> {
+        let form = Posted::from_request(request, state).await?.0;
+        // RFC 8707 lets `resource` be repeated; what more than one of them means is decided later.
+        if form.repeats_other_than(&["resource"]) {
+            return Err(HttpError::invalid_request("a parameter is repeated"));
+        }
+        Ok(form)
+    }
+}
+
+/// The body of a page's form, in which the boxes of a list have one name.
+pub(super) struct Posted(pub(super) Form);
+
+impl<S: Send + Sync> FromRequest<S> for Posted {
+    type Rejection = HttpError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, HttpError> {
+        if !is_form(&request) {
+            return Err(HttpError::invalid_request(
+                "the content type must be application/x-www-form-urlencoded",
+            ));
+        }
+        let body = Bytes::from_request(request, state).await.map_err(unreadable)?;
+        Ok(Self(Form::parse(&body)))
+    }
+}
+
+fn is_form(request: &Request) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    let Some(content_type) = content_type.and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+fn unreadable(rejection: BytesRejection) -> HttpError {
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => HttpError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "invalid_request",
+            "the body is too large",
+        ),
+        _ => HttpError::invalid_request("the body can't be read"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_decoded_and_repetitions_seen() {
+        let form = Form::parse(b"a=1+%2B&b=&c=x&c=y&%64=%C3%A9");
+        assert_eq!(form.get("a"), Some("1 +"));
+        assert_eq!(form.get("b"), None);
+        assert_eq!(form.all("c").collect::<Vec<_>>(), ["x", "y"]);
+        assert_eq!(form.text("d"), "é");
+        assert!(form.repeats("c") && !form.repeats("a"));
+        assert!(form.repeats_other_than(&["a"]));
+        assert!(!form.repeats_other_than(&["c"]));
+        assert!(!Form::parse(b"a=&a=1").repeats("a"));
+    }
+}

@@ -1,0 +1,88 @@
+//! One-time links, which the browser pages open. Both calls are open to anyone who holds the link: this
+//! service brings no authority of its own to them.
+
+use accord::{
+    opaque::{OpaqueToken, TokenKind},
+    registry::v1 as pb,
+    status::{ErrorReason, reason_of},
+};
+use tonic::Status;
+use tonic_types::StatusExt;
+use zeroize::Zeroizing;
+
+use super::{Registry, failure};
+use crate::error::Error;
+
+/// What a partner needs to begin. No `Debug`.
+pub struct CredentialBundle {
+    /// The Client ID.
+    pub client_id: String,
+    /// The Client Secret.
+    pub client_secret: Zeroizing<String>,
+    /// Where the client reaches each tenant.
+    pub endpoints: Vec<pb::Endpoint>,
+}
+
+impl Registry {
+    /// Opens a claim link.
+    ///
+    /// # Errors
+    /// [`Error::LinkInvalid`], with the time for a link that was opened before;
+    /// [`Error::RegistryUnavailable`].
+    pub async fn claim_delivery(&self, claim_token: &OpaqueToken) -> Result<CredentialBundle, Error> {
+        let request = pb::ClaimDeliveryRequest {
+            claim_token: claim_token.expose().to_owned(),
+        };
+        let answer = self.provisioning.clone().claim_delivery(request).await;
+        let bundle = answer.map_err(link_failure)?.into_inner().bundle;
+        let bundle = bundle.ok_or_else(|| super::unexpected("bundle"))?;
+        Ok(CredentialBundle {
+            client_id: bundle.client_id,
+            client_secret: Zeroizing::new(bundle.client_secret),
+            endpoints: bundle.endpoints,
+        })
+    }
+
+    /// Sets the password that a Tenant Admin has chosen, by the one-time enrolment link. Gives the
+    /// tenant.
+    ///
+    /// # Errors
+    /// [`Error::LinkInvalid`], [`Error::PasswordRefused`], [`Error::RegistryUnavailable`].
+    pub async fn complete_enrolment(
+        &self,
+        enrolment_token: &OpaqueToken,
+        password: Zeroizing<String>,
+    ) -> Result<String, Error> {
+        let request = pb::CompleteEnrolmentRequest {
+            enrolment_token: enrolment_token.expose().to_owned(),
+            password: password.to_string(),
+        };
+        let answer = self.users.clone().complete_enrolment(request).await;
+        Ok(answer.map_err(link_failure)?.into_inner().tenant_id)
+    }
+}
+
+/// The token of a link, as it stands in the link's path.
+///
+/// # Errors
+/// [`Error::LinkInvalid`].
+pub fn link_token(kind: TokenKind, text: &str) -> Result<OpaqueToken, Error> {
+    OpaqueToken::parse(kind, text).map_err(|_| Error::LinkInvalid { opened_time: None })
+}
+
+fn link_failure(status: Status) -> Error {
+    match reason_of(&status) {
+        Some(ErrorReason::LinkInvalid) => {
+            let info = status.get_details_error_info();
+            let opened_time = info.and_then(|mut info| info.metadata.remove("claimed_time"));
+            Error::LinkInvalid { opened_time }
+        }
+        Some(ErrorReason::InvalidFields) => {
+            let bad = status.get_details_bad_request();
+            let violations = bad.into_iter().flat_map(|bad| bad.field_violations);
+            let about = violations.filter(|v| v.field == "password");
+            Error::PasswordRefused(about.map(|v| v.description).collect())
+        }
+        _ => failure(status),
+    }
+}
