@@ -157,7 +157,8 @@ pub struct SignIn {
 ///
 /// # Errors
 /// [`Error::NotFound`] for a setup that is unknown or asks another tenant, [`Error::WrongState`] for
-/// one that is decided or expired, [`Error::SignInFailed`], [`Error::RegistryUnavailable`].
+/// one that is decided or expired, [`Error::TooManySignIns`], [`Error::SignInFailed`],
+/// [`Error::RegistryUnavailable`].
 pub async fn sign_in(
     service: &Service,
     origin: &Origin,
@@ -168,18 +169,25 @@ pub async fn sign_in(
         setup_id,
         account_name,
         password,
-        address: _,
+        address,
     } = sign_in;
     if let Some(setup_id) = &setup_id {
         let setup = setup::of_tenant(service, &tenant_id, setup_id).await?;
         setup.require_pending(service.store.now())?;
     }
+    let delays = &service.sign_in_delays;
+    let attempt = delays.begin(&tenant_id, &account_name, address, service.store.now());
+    let attempt = attempt.map_err(|busy| Error::TooManySignIns {
+        retry_after: busy.retry_after,
+    })?;
+    tokio::time::sleep(attempt.delay()).await;
     let user = service
         .registry
         .authenticate_tenant_admin(&tenant_id, account_name, password)
         .await;
     match user {
         Ok(user) => {
+            attempt.succeeded(service.store.now());
             let new = NewSession {
                 tenant_id,
                 user_id: user.value.user_id,
@@ -190,6 +198,7 @@ pub async fn sign_in(
             Ok((token, opened_at.plus(LIFE)))
         }
         Err(Error::SignInFailed) => {
+            attempt.failed(service.store.now());
             let event = Event::new("admin_session.open").tenant(&tenant_id).refused();
             service.store.record(origin, event).await?;
             Err(Error::SignInFailed)

@@ -27,6 +27,7 @@ pub mod revocation;
 pub mod server;
 pub mod service;
 pub mod setup;
+pub mod sign_in_delay;
 pub mod signed_introspection;
 pub mod signing_key;
 pub mod store;

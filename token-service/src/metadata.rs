@@ -3,7 +3,9 @@
 use accord::id::TenantId;
 use serde::Serialize;
 
-use crate::{error::Error, service::Service};
+use crate::{
+    client_authentication::SIGNING_ALGORITHMS, error::Error, service::Service, signing_key::ALGORITHM,
+};
 
 /// The metadata; names and meanings are those of RFC 8414 §2.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -32,6 +34,14 @@ pub struct Metadata {
     pub introspection_endpoint_auth_methods_supported: Vec<&'static str>,
     /// How clients authenticate at the revocation endpoint.
     pub revocation_endpoint_auth_methods_supported: Vec<&'static str>,
+    /// The algorithms of `private_key_jwt` at the token endpoint.
+    pub token_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
+    /// The algorithms of `private_key_jwt` at the introspection endpoint.
+    pub introspection_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
+    /// The algorithms of `private_key_jwt` at the revocation endpoint.
+    pub revocation_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
+    /// How signed introspection answers are signed (RFC 9701 §7).
+    pub introspection_signing_alg_values_supported: Vec<&'static str>,
     /// PKCE methods (RFC 7636).
     pub code_challenge_methods_supported: Vec<&'static str>,
     /// Answers of the authorization endpoint carry `iss` (RFC 9207 §3).
@@ -48,7 +58,8 @@ pub async fn of_tenant(service: &Service, tenant_id: &TenantId) -> Result<Metada
 }
 
 fn of_issuer(issuer: &str) -> Metadata {
-    let client_authentication = || vec!["client_secret_basic", "client_secret_post"];
+    let client_authentication = || vec!["client_secret_basic", "client_secret_post", "private_key_jwt"];
+    let signing = || SIGNING_ALGORITHMS.to_vec();
     Metadata {
         issuer: issuer.to_owned(),
         authorization_endpoint: format!("{issuer}/oauth2/authorize"),
@@ -62,6 +73,10 @@ fn of_issuer(issuer: &str) -> Metadata {
         token_endpoint_auth_methods_supported: client_authentication(),
         introspection_endpoint_auth_methods_supported: client_authentication(),
         revocation_endpoint_auth_methods_supported: client_authentication(),
+        token_endpoint_auth_signing_alg_values_supported: signing(),
+        introspection_endpoint_auth_signing_alg_values_supported: signing(),
+        revocation_endpoint_auth_signing_alg_values_supported: signing(),
+        introspection_signing_alg_values_supported: vec![ALGORITHM],
         code_challenge_methods_supported: vec!["S256"],
         authorization_response_iss_parameter_supported: true,
     }

@@ -44,6 +44,7 @@ use crate::{
     permissions::{self, permissions},
     registry::Registry,
     service::Service,
+    sign_in_delay::SignInDelays,
     signing_key::{self, Signers},
     store::{self, Store, migration::Migrator, purpose},
 };
@@ -138,6 +139,7 @@ impl TokenServer {
         let keyring = Keyring::open(&db, &master, purpose::ALL, &*clock, &*random)
             .await
             .context("opening the keyring")?;
+        let sign_in_delays = SignInDelays::new(&*random);
         let store = Store::new(db, keyring, clock, random);
         signing_key::ensure(&store).await.context("making signing keys")?;
         Ok(Self {
@@ -145,6 +147,7 @@ impl TokenServer {
                 store,
                 registry: Registry::new(&settings.registry_url, token).context("the registry's URL")?,
                 signers: Arc::new(Signers::default()),
+                sign_in_delays,
                 lifetimes: settings.lifetimes(),
             },
             product_name: settings.product_name.as_str().into(),

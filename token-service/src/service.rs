@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::{registry::Registry, signing_key::Signers, store::Store};
+use crate::{registry::Registry, sign_in_delay::SignInDelays, signing_key::Signers, store::Store};
 
 /// The store, the registry, and the signing keys in use.
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ pub struct Service {
     pub registry: Registry,
     /// Signing keys, unsealed and parsed once per process.
     pub signers: Arc<Signers>,
+    /// Failed sign-ins, which make later ones wait.
+    pub sign_in_delays: SignInDelays,
     /// How access tokens and families end; see [`Lifetimes`].
     pub lifetimes: Lifetimes,
 }

@@ -242,5 +242,17 @@ pub fn metadata(metadata: Metadata) -> pb::GetAuthorityMetadataResponse {
             metadata.revocation_endpoint_auth_methods_supported,
         ),
         response_modes_supported: owned(metadata.response_modes_supported),
+        token_endpoint_auth_signing_alg_values_supported: owned(
+            metadata.token_endpoint_auth_signing_alg_values_supported,
+        ),
+        introspection_endpoint_auth_signing_alg_values_supported: owned(
+            metadata.introspection_endpoint_auth_signing_alg_values_supported,
+        ),
+        revocation_endpoint_auth_signing_alg_values_supported: owned(
+            metadata.revocation_endpoint_auth_signing_alg_values_supported,
+        ),
+        introspection_signing_alg_values_supported: owned(
+            metadata.introspection_signing_alg_values_supported,
+        ),
     }
 }
