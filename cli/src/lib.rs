@@ -4,6 +4,7 @@
 
 pub mod call;
 pub mod demo;
+pub mod descriptors;
 pub mod dev;
 pub mod dev_file;
 pub mod resource;

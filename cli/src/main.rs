@@ -4,7 +4,7 @@ use std::{io::Write, path::PathBuf, process::ExitCode, sync::Arc};
 
 use accord::{clock::SystemClock, random::SystemRandom, server::shutdown_signal, telemetry};
 use accord_cli::{
-    demo,
+    demo, descriptors,
     dev::{Dev, DevArgs},
     dev_file::DevFile,
 };
@@ -30,6 +30,8 @@ enum Command {
         #[arg(long, default_value = "accord-data")]
         data_dir: PathBuf,
     },
+    /// Writes the compiled contract, a FileDescriptorSet, for a gateway such as Envoy.
+    Descriptors(descriptors::DescriptorsArgs),
     /// registry-service, as its own binary runs it.
     #[command(hide = true)]
     Registry(registry_service::config::Cli),
@@ -45,6 +47,7 @@ async fn main() -> ExitCode {
         None => dev(cli.dev).await,
         Some(Command::Dev(args)) => dev(args).await,
         Some(Command::Demo { data_dir }) => run_demo(data_dir).await,
+        Some(Command::Descriptors(args)) => descriptors::run(&args),
         Some(Command::Registry(cli)) => registry_service::run(cli).await,
         Some(Command::Token(cli)) => token_service::run(cli).await,
     };
@@ -87,7 +90,7 @@ fn welcome(file: &DevFile, args: &DevArgs) -> String {
          Try, in another terminal:\n\n  \
          {demo}\n  \
          grpcurl -plaintext {} list\n  \
-         curl {}/.well-known/oauth-authorization-server\n\n\
+         curl {}/{}/.well-known/oauth-authorization-server\n\n\
          Stop with Ctrl-C.\n",
         file.registry_grpc,
         file.token_grpc,
@@ -95,7 +98,9 @@ fn welcome(file: &DevFile, args: &DevArgs) -> String {
         file.tenant_authority_url,
         DevFile::path(&args.data_dir).display(),
         file.registry_grpc,
-        file.tenant_authority_url,
+        // The listener itself: with a public base URL, the authority's own address is the gateway's.
+        file.http_url,
+        file.tenant_id,
     )
 }
 

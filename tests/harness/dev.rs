@@ -17,6 +17,8 @@ pub fn args(data_dir: &Path) -> DevArgs {
         registry_listen: any,
         token_listen: any,
         http_listen: any,
+        public_base_url: None,
+        api_listen: None,
     }
 }
 
@@ -24,6 +26,17 @@ pub fn args(data_dir: &Path) -> DevArgs {
 pub async fn start() -> (TempDir, Dev) {
     let directory = tempfile::tempdir().unwrap();
     let dev = start_in(&directory.path().join("accord-data")).await;
+    (directory, dev)
+}
+
+/// Starts an environment in a new directory behind a gateway with this URL.
+pub async fn start_behind(public_base_url: &str) -> (TempDir, Dev) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut args = args(&directory.path().join("accord-data"));
+    args.public_base_url = Some(public_base_url.to_owned());
+    let dev = Dev::start(&args, Arc::new(SystemClock), Arc::new(SystemRandom))
+        .await
+        .unwrap();
     (directory, dev)
 }
 

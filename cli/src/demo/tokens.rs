@@ -11,6 +11,7 @@ use accord::{
 use anyhow::ensure;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use super::{
     narrator::{Narrator, masked},
@@ -177,11 +178,14 @@ pub async fn call_resource(
     access_token: &str,
 ) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("http://{}/matters", listener.local_addr()?);
+    let base = Url::parse(&target.cloud_api_url)?;
+    let base = base.path().trim_end_matches('/');
+    let url = format!("http://{}{base}/matters", listener.local_addr()?);
     let tenant = resource::Tenant {
         tenant_id: target.tenant_id.clone(),
         issuer: target.tenant_authority_url.clone(),
         audience: target.cloud_api_url.clone(),
+        jwks_url: format!("{}/{}/jwks.json", target.http_url, target.tenant_id),
     };
     let shutdown = CancellationToken::new();
     let serving = tokio::spawn(resource::serve(listener, tenant, clock, shutdown.clone()).await?);

@@ -2,6 +2,9 @@
 //!
 //! For development alone: it listens on loopback, and writes credentials to `dev.json`.
 
+// The flags' comments are what `--help` prints, where a URL stands as it is.
+#![allow(rustdoc::bare_urls)]
+
 use std::{
     fs::{self, File},
     net::SocketAddr,
@@ -19,7 +22,7 @@ use token_service::server::TokenServer;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::dev_file::DevFile;
+use crate::{dev_file::DevFile, resource};
 
 mod callers;
 pub mod seed;
@@ -39,6 +42,13 @@ pub struct DevArgs {
     /// Where token-service listens for HTTP; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:8080")]
     pub http_listen: SocketAddr,
+    /// Base of the Tenant Authority URLs when a gateway stands in front, such as
+    /// https://localhost:8443; without it, the HTTP listener's own URL.
+    #[arg(long, value_name = "URL")]
+    pub public_base_url: Option<String>,
+    /// Where to serve a small Cloud API of the demo tenant, to try tokens on; without it, there is none.
+    #[arg(long, value_name = "ADDRESS")]
+    pub api_listen: Option<SocketAddr>,
 }
 
 /// A running development environment.
@@ -65,6 +75,10 @@ impl Dev {
         let registry_listener = bind(args.registry_listen).await?;
         let token_listener = bind(args.token_listen).await?;
         let http_listener = bind(args.http_listen).await?;
+        let api_listener = match args.api_listen {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
         let registry_grpc = registry_listener.local_addr()?.to_string();
         let token_grpc = token_listener.local_addr()?.to_string();
         let http_url = format!("http://{}", http_listener.local_addr()?);
@@ -73,8 +87,9 @@ impl Dev {
             listen: registry_listener.local_addr()?,
             database_url: sqlite(&args.data_dir, "registry.db"),
             master_key_file: master_key(&args.data_dir, "registry.key", &random)?,
-            public_base_url: http_url.clone(),
-        };
+            public_base_url: args.public_base_url.clone().unwrap_or_else(|| http_url.clone()),
+        }
+        .checked(registry_service::config::Needs::Everything)?;
         Registry::migrate(&registry_settings, &*random).await?;
         let registry = Registry::open(&registry_settings, clock.clone(), random.clone()).await?;
         let callers = callers::renew(registry.store()).await?;
@@ -97,7 +112,12 @@ impl Dev {
         let registry = tokio::spawn(registry.serve(registry_listener, shutdown.clone()));
         let token = tokio::spawn(token.serve(token_listener, http_listener, shutdown.clone()));
 
-        let seeded = seed::run(&registry_grpc, callers.operator.expose(), &*random).await?;
+        let api_url = match &api_listener {
+            Some(listener) => Some(format!("http://{}/v1", listener.local_addr()?)),
+            None => None,
+        };
+        let operator = callers.operator.expose();
+        let seeded = seed::run(&registry_grpc, operator, api_url.as_deref(), &*random).await?;
         let file = DevFile {
             registry_grpc,
             token_grpc,
@@ -121,6 +141,16 @@ impl Dev {
             _lock: lock,
         };
         dev.all_answer().await?;
+        if let Some(listener) = api_listener {
+            let tenant = resource::Tenant {
+                tenant_id: dev.file.tenant_id.clone(),
+                issuer: dev.file.tenant_authority_url.clone(),
+                audience: dev.file.cloud_api_url.clone(),
+                jwks_url: format!("{}/{}/jwks.json", dev.file.http_url, dev.file.tenant_id),
+            };
+            let api = resource::serve(listener, tenant, clock, dev.shutdown.clone()).await?;
+            tokio::spawn(api);
+        }
         dev.file.write(&args.data_dir)?;
         Ok(dev)
     }

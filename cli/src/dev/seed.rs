@@ -14,6 +14,7 @@ use tonic::{Code, Response, Status};
 use crate::call::{answer, open, with_token};
 
 const TENANT_ID: &str = "demo-firm";
+/// The Cloud API URL of a tenant whose Cloud API is not there.
 const CLOUD_API_URL: &str = "https://api.demo-firm.example/v1";
 /// Account name of the tenant's admin.
 pub const ADMIN_ACCOUNT_NAME: &str = "ada.admin@demo-firm.example";
@@ -44,13 +45,18 @@ pub struct Seeded {
     pub admin_password: String,
 }
 
-/// Makes what is missing.
+/// Makes what is missing. The tenant's Cloud API is at `cloud_api_url`, if it is served here.
 ///
 /// # Errors
 /// When a call fails.
-pub async fn run(registry: &str, operator_token: &str, random: &dyn Random) -> anyhow::Result<Seeded> {
+pub async fn run(
+    registry: &str,
+    operator_token: &str,
+    cloud_api_url: Option<&str>,
+    random: &dyn Random,
+) -> anyhow::Result<Seeded> {
     let channel = with_token(registry, operator_token)?;
-    let tenant = tenant(&channel).await?;
+    let tenant = tenant(&channel, cloud_api_url.unwrap_or(CLOUD_API_URL)).await?;
     scopes(&channel).await?;
     register(&channel, API_USER_ACCOUNT_NAME, "API user 1", false).await?;
     let enrolment_token = match register(&channel, ADMIN_ACCOUNT_NAME, "Administrator 1", true).await? {
@@ -72,19 +78,27 @@ pub async fn run(registry: &str, operator_token: &str, random: &dyn Random) -> a
     })
 }
 
-async fn tenant(channel: &HopChannel) -> anyhow::Result<pb::Tenant> {
+async fn tenant(channel: &HopChannel, cloud_api_url: &str) -> anyhow::Result<pb::Tenant> {
     let mut tenants = TenantServiceClient::new(channel.clone());
     let request = pb::CreateTenantRequest {
         tenant_id: TENANT_ID.to_owned(),
         display_name: "Demo Firm LLP".to_owned(),
-        cloud_api_url: CLOUD_API_URL.to_owned(),
+        cloud_api_url: cloud_api_url.to_owned(),
         request_id: String::new(),
     };
     new_or_none("CreateTenant", tenants.create_tenant(request).await)?;
-    let request = pb::GetTenantRequest {
-        tenant_id: TENANT_ID.to_owned(),
+    // A tenant of an earlier start may have been told another one.
+    let request = pb::UpdateTenantRequest {
+        tenant: Some(pb::Tenant {
+            tenant_id: TENANT_ID.to_owned(),
+            cloud_api_url: cloud_api_url.to_owned(),
+            ..Default::default()
+        }),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec!["cloud_api_url".to_owned()],
+        }),
     };
-    let answer = answer("GetTenant", tenants.get_tenant(request).await)?;
+    let answer = answer("UpdateTenant", tenants.update_tenant(request).await)?;
     Ok(answer.tenant.unwrap_or_default())
 }
 

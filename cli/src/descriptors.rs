@@ -1,0 +1,87 @@
+//! `accord descriptors`: the compiled contract, as gateways and other tools that know no Rust read it.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use clap::Args;
+
+/// Flags of `accord descriptors`.
+#[derive(Clone, Debug, Args)]
+pub struct DescriptorsArgs {
+    /// The file to write; standard output if there is none.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// The contract as a serialised `google.protobuf.FileDescriptorSet`: all of Accord's services, what they
+/// import, and the error details of `google.rpc`, without which a gateway can't show a refusal's reason.
+pub fn bytes() -> Vec<u8> {
+    // Two sets in a row are one: the message's only field is repeated.
+    [accord::FILE_DESCRIPTOR_SET, tonic_types::pb::FILE_DESCRIPTOR_SET].concat()
+}
+
+/// Writes [`bytes`].
+///
+/// # Errors
+/// When it can't be written.
+pub fn run(args: &DescriptorsArgs) -> anyhow::Result<()> {
+    let bytes = bytes();
+    match &args.out {
+        Some(path) => replace(path, &bytes).with_context(|| format!("can't write {}", path.display())),
+        None => {
+            let mut out = io::stdout().lock();
+            out.write_all(&bytes)?;
+            out.flush()?;
+            Ok(())
+        }
+    }
+}
+
+/// Writes beside the file and renames: a gateway that starts meanwhile reads the whole old one or the
+/// whole new one.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    std::fs::write(&partial, bytes)?;
+    std::fs::rename(&partial, path)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+
+    use prost::Message;
+
+    use super::*;
+
+    #[test]
+    fn an_old_file_is_replaced_and_nothing_is_left_beside_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("accord.bin");
+        std::fs::write(&out, "old").unwrap();
+        let args = DescriptorsArgs {
+            out: Some(out.clone()),
+        };
+        run(&args).unwrap();
+        assert_eq!(std::fs::read(&out).unwrap(), bytes());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn every_file_is_there_once_and_after_those_it_imports() {
+        let set = prost_types::FileDescriptorSet::decode(&*bytes()).unwrap();
+        let mut seen = BTreeSet::new();
+        for file in &set.file {
+            let missing = file.dependency.iter().find(|name| !seen.contains(name.as_str()));
+            assert_eq!(missing, None, "imported by {}", file.name());
+            assert!(seen.insert(file.name()), "{} twice", file.name());
+        }
+        for name in ["accord/token/v1/token.proto", "error_details.proto"] {
+            assert!(seen.contains(name), "{name} not among {seen:?}");
+        }
+    }
+}
