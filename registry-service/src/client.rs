@@ -71,6 +71,8 @@ pub struct Client {
     pub created_at: UnixMillis,
     /// When it last changed.
     pub updated_at: UnixMillis,
+    /// Its public keys, as [`ClientKeys`](crate::client_keys::ClientKeys) writes them; empty if none.
+    pub json_web_key_set: String,
 }
 
 /// What token-service needs of a client: scopes that are disabled in the catalogue are left out.
@@ -98,6 +100,8 @@ pub struct ClientProfile {
     pub tokens_ended_seq: i64,
     /// The feed position at which its refresh tokens last ended.
     pub families_ended_seq: i64,
+    /// Its public keys, a JSON Web Key Set; empty if none.
+    pub json_web_key_set: String,
 }
 
 /// An enabled scope of a client.
@@ -197,6 +201,7 @@ pub async fn profile(store: &Store, client_id: &ClientId) -> Result<ClientProfil
         version: client.version,
         tokens_ended_seq: client.tokens_ended_seq,
         families_ended_seq: client.families_ended_seq,
+        json_web_key_set: client.json_web_key_set,
     })
 }
 

@@ -88,7 +88,7 @@ pub async fn create(store: &Store, creation: &Creation, client_id: &ClientId) ->
 /// Opens a link, the first time: its secret lives from then on.
 ///
 /// # Errors
-/// [`Error::LinkInvalid`]. A second opening is recorded.
+/// [`Error::LinkOpened`] for a second opening, which is recorded; [`Error::LinkInvalid`].
 pub async fn claim(store: &Store, origin: &Origin, claim_token: &OpaqueToken) -> Result<Bundle, Error> {
     store.claim_delivery(origin, claim_token).await
 }

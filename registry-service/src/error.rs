@@ -1,5 +1,7 @@
 //! Everything that can go wrong in registry-service, and the one table from it to what a caller sees.
 
+use std::time::Duration;
+
 use accord::{
     clock::UnixMillis,
     field::Violations,
@@ -7,6 +9,9 @@ use accord::{
     store::{StoreError, idempotency::IdempotencyError, keyring::KeyError},
 };
 use tonic::{Code, Status};
+
+/// When to try again what found no place in a line.
+const RETRY_BUSY: Duration = Duration::from_secs(1);
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -57,9 +62,15 @@ pub enum Error {
     /// A claim or enrolment token was used, has expired, or never was.
     #[error("the link is not valid")]
     LinkInvalid,
-    /// A part of the contract that is still to come.
-    #[error("{0} is not available yet")]
-    NotAvailable(&'static str),
+    /// A claim token was used before: whoever holds it may know when.
+    #[error("the link is not valid")]
+    LinkOpened {
+        /// When it was used.
+        claimed_at: UnixMillis,
+    },
+    /// Too many wait for a hash already.
+    #[error("too many attempts are under way; try again later")]
+    Busy,
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -122,9 +133,23 @@ fn problem(error: Error) -> Problem {
         Error::SignInFailed => Problem::new(Code::Unauthenticated, ErrorReason::SignInFailed, message),
         Error::UnknownCaller => Problem::new(Code::Unauthenticated, ErrorReason::Unauthenticated, message),
         Error::LinkInvalid => Problem::new(Code::FailedPrecondition, ErrorReason::LinkInvalid, message),
-        Error::NotAvailable(what) => Problem::not_available(what),
+        Error::LinkOpened { claimed_at } => {
+            Problem::new(Code::FailedPrecondition, ErrorReason::LinkInvalid, message)
+                .metadata("claimed_time", seconds(claimed_at))
+        }
+        Error::Busy => Problem::new(Code::ResourceExhausted, ErrorReason::ResourceExhausted, message)
+            .retry_after(RETRY_BUSY),
         Error::Store(error) => error.into(),
         Error::Key(error) => Problem::internal(&error),
         Error::Hashing => Problem::internal(&Error::Hashing),
     }
+}
+
+/// RFC 3339, in UTC, to the second.
+fn seconds(at: UnixMillis) -> String {
+    let whole = prost_types::Timestamp {
+        seconds: at.as_secs(),
+        nanos: 0,
+    };
+    whole.to_string()
 }

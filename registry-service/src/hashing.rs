@@ -1,7 +1,8 @@
 //! argon2id for Client Secrets and passwords (RFC 9106), with a pepper from the keyring.
 //!
-//! Runs happen off the async threads: checks at most one per core at a time, new hashes one at a time.
-//! A check against nothing costs the same as a check against a stored hash.
+//! Runs happen off the async threads. What strangers can cause takes turns, at most one per core at a
+//! time and few enough waiting that the last one is served soon; what is made inside a transaction has a
+//! line of its own. A check against nothing costs the same as a check against a stored hash.
 
 use std::{
     fmt,
@@ -15,7 +16,7 @@ use accord::{random::SharedRandom, store::keyring::Keyring};
 use argon2::{
     Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version, password_hash::phc::PasswordHash,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zeroize::Zeroizing;
 
 use crate::{error::Error, store::purpose};
@@ -27,6 +28,8 @@ const PASSES: u32 = 2;
 /// Lanes.
 const LANES: u32 = 1;
 const SALT_BYTES: usize = 16;
+/// How many may wait for a turn, for each core: at about 15 ms a run, the last one waits half a second.
+const WAITING_PER_CORE: usize = 32;
 
 /// A hash as it is kept. `Debug` leaves the PHC string out.
 #[derive(Clone, PartialEq, Eq)]
@@ -50,8 +53,10 @@ impl fmt::Debug for Hashed {
 pub struct Hasher {
     keyring: Arc<Keyring>,
     random: SharedRandom,
-    /// For checks: one per core.
+    /// For what strangers can cause: one per core.
     permits: Arc<Semaphore>,
+    /// Those who have a permit or wait for one.
+    places: Arc<Semaphore>,
     /// For new hashes, which are made inside a transaction: they must not queue behind a stranger's
     /// guesses.
     new_permits: Arc<Semaphore>,
@@ -68,6 +73,7 @@ impl Hasher {
             keyring,
             random,
             permits: Arc::new(Semaphore::new(cores)),
+            places: Arc::new(Semaphore::new(cores * (1 + WAITING_PER_CORE))),
             new_permits: Arc::new(Semaphore::new(1)),
             runs: Arc::default(),
             decoy: Arc::default(),
@@ -79,24 +85,39 @@ impl Hasher {
         self.runs.load(Ordering::SeqCst)
     }
 
-    /// Hashes a secret under the current pepper and a random salt.
+    /// Waits for a turn.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when too many wait already.
+    pub async fn turn(&self) -> Result<Turn, Error> {
+        let place = self.places.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
+        let permit = self.permits.clone().acquire_owned().await;
+        Ok(Turn {
+            hasher: self.clone(),
+            permits: [place, permit.map_err(|_| Error::Hashing)?],
+        })
+    }
+
+    /// Hashes a secret that is made inside a transaction, under the current pepper and a random salt.
     ///
     /// # Errors
     /// [`Error::Key`], [`Error::Hashing`].
     pub async fn hash(&self, secret: Zeroizing<Vec<u8>>) -> Result<Hashed, Error> {
         let hasher = self.clone();
-        run(&self.new_permits, move || hasher.hash_now(&secret)).await
+        let permit = self.new_permits.clone().acquire_owned().await;
+        let permit = permit.map_err(|_| Error::Hashing)?;
+        run(permit, move || hasher.hash_now(&secret)).await
     }
 
-    /// Whether `secret` is the one that was hashed. Without a stored hash the answer is no, at the
-    /// same cost.
+    /// Whether `secret` is the one that was hashed, when its turn has come. Without a stored hash the
+    /// answer is no, at the same cost.
     ///
     /// # Errors
-    /// [`Error::Key`], [`Error::Hashing`].
+    /// [`Error::Busy`], [`Error::Key`], [`Error::Hashing`].
     pub async fn verify(&self, secret: Zeroizing<Vec<u8>>, stored: Option<&Hashed>) -> Result<bool, Error> {
-        let hasher = self.clone();
+        let Turn { hasher, permits } = self.turn().await?;
         let stored = stored.cloned();
-        run(&self.permits, move || hasher.verify_now(&secret, stored)).await
+        run(permits, move || hasher.verify_now(&secret, stored)).await
     }
 
     fn hash_now(&self, secret: &[u8]) -> Result<Hashed, Error> {
@@ -141,19 +162,32 @@ impl Hasher {
     }
 }
 
-/// Runs `work` on a blocking thread once there is a permit. The permit goes with the work, so that a
-/// caller who stops waiting does not let another run begin beside it.
+/// Leave for one run. Goes with the work, so that a caller who stops waiting does not let another run
+/// begin beside it.
+#[derive(Debug)]
+pub struct Turn {
+    hasher: Hasher,
+    permits: [OwnedSemaphorePermit; 2],
+}
+
+impl Turn {
+    /// Hashes a secret under the current pepper and a random salt.
+    ///
+    /// # Errors
+    /// [`Error::Key`], [`Error::Hashing`].
+    pub async fn hash(self, secret: Zeroizing<Vec<u8>>) -> Result<Hashed, Error> {
+        let Self { hasher, permits } = self;
+        run(permits, move || hasher.hash_now(&secret)).await
+    }
+}
+
+/// Runs `work` on a blocking thread, and holds `permits` until it ends.
 async fn run<T: Send + 'static>(
-    permits: &Arc<Semaphore>,
+    permits: impl Send + 'static,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    let permit = permits
-        .clone()
-        .acquire_owned()
-        .await
-        .map_err(|_| Error::Hashing)?;
     let run = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
+        let _permits = permits;
         work()
     });
     run.await.map_err(|_| Error::Hashing)?
@@ -202,6 +236,22 @@ mod tests {
         }
         let again = hasher.hash(bytes(&format!("{long}a\0b"))).await.unwrap();
         assert_ne!(again.phc, hashed.phc, "each hash has its own salt");
+    }
+
+    #[tokio::test]
+    async fn few_wait_and_the_next_is_turned_away_without_a_run() {
+        let database = testing::sqlite();
+        let (store, _) = store(&database.url).await;
+        let hasher = Hasher::new(store.keyring.clone(), store.random.clone());
+        let places = hasher.places.available_permits();
+        let taken = hasher.places.clone().try_acquire_many_owned(places as u32).unwrap();
+        let refused = hasher.verify(bytes("anything"), None).await;
+        assert!(matches!(refused, Err(Error::Busy)));
+        assert_eq!(hasher.runs(), 0);
+        // What is made inside a transaction has a line of its own.
+        hasher.hash(bytes("anything")).await.unwrap();
+        drop(taken);
+        assert!(!hasher.verify(bytes("anything"), None).await.unwrap());
     }
 
     #[tokio::test]

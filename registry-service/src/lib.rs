@@ -7,6 +7,7 @@
 pub mod account_name;
 pub mod caller;
 pub mod client;
+pub mod client_keys;
 pub mod client_secret;
 mod command;
 pub mod config;

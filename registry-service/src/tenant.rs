@@ -2,7 +2,7 @@
 
 use accord::{
     clock::UnixMillis,
-    id::TenantId,
+    id::{MalformedId, TenantId},
     page::{Page, PageRequest},
     store::{Creation, audit::Origin},
 };
@@ -74,6 +74,33 @@ pub struct TenantUpdate {
     pub cloud_api_url: Option<String>,
 }
 
+/// Slugs that no tenant can have: the Tenant Authority URL of `claim` would be the page of one-time
+/// links, and those of the others are kept for what is served beside the tenants.
+pub const RESERVED_IDS: [&str; 5] = ["assets", "claim", "healthz", "oauth2", "static"];
+
+/// A text that can't be a new tenant's id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnusableId {
+    /// It is no slug.
+    #[error(transparent)]
+    Malformed(#[from] MalformedId),
+    /// It is one of [`RESERVED_IDS`].
+    #[error("must not be {}: these are paths of their own", RESERVED_IDS.join(", "))]
+    Reserved,
+}
+
+/// The id that an operator chose for a new tenant.
+///
+/// # Errors
+/// [`UnusableId`].
+pub fn new_id(text: &str) -> Result<TenantId, UnusableId> {
+    let id = TenantId::parse(text)?;
+    if RESERVED_IDS.contains(&id.as_str()) {
+        return Err(UnusableId::Reserved);
+    }
+    Ok(id)
+}
+
 /// The Tenant Authority URL: the issuer of the tenant's tokens. `public_base_url` has no trailing
 /// slash.
 pub fn authority_url(public_base_url: &str, tenant_id: &TenantId) -> String {
@@ -134,4 +161,23 @@ pub async fn suspend(store: &Store, origin: &Origin, tenant_id: &TenantId) -> Re
 /// [`Error::NotFound`].
 pub async fn reinstate(store: &Store, origin: &Origin, tenant_id: &TenantId) -> Result<Tenant, Error> {
     store.set_tenant_state(origin, tenant_id, State::Active).await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_tenants_authority_is_no_path_of_our_own() {
+        for id in ["claim", "assets", "healthz", "static", "oauth2"] {
+            assert_eq!(new_id(id), Err(UnusableId::Reserved), "{id}");
+        }
+        for id in ["claims", "claim-1", "oauth", "acme"] {
+            assert_eq!(new_id(id).unwrap().as_str(), id);
+        }
+        for id in ["Claim", "claim/", "", ".well-known"] {
+            assert!(matches!(new_id(id), Err(UnusableId::Malformed(_))), "{id}");
+        }
+    }
 }

@@ -217,7 +217,7 @@ pub async fn reset_password(
 /// Sets the password that a Tenant Admin has chosen; the enrolment token works once.
 ///
 /// # Errors
-/// [`Error::LinkInvalid`] for a token that was used, has expired, or never was.
+/// [`Error::LinkInvalid`] for a token that was used, has expired, or never was; [`Error::Busy`].
 pub async fn complete_enrolment(
     store: &Store,
     origin: &Origin,
@@ -228,7 +228,12 @@ pub async fn complete_enrolment(
     if !store.enrolment_is_open(token).await? {
         return Err(Error::LinkInvalid);
     }
-    let hashed = store.hasher.hash(password.bytes()).await?;
+    // Others may have come with the same link meanwhile: all but the first cost no hash either.
+    let turn = store.hasher.turn().await?;
+    if !store.enrolment_is_open(token).await? {
+        return Err(Error::LinkInvalid);
+    }
+    let hashed = turn.hash(password.bytes()).await?;
     store.use_enrolment(origin, token, hashed).await
 }
 

@@ -9,6 +9,9 @@ use accord::{
 };
 use tonic::{Code, Status};
 
+/// When to try again what found no place in a line.
+const RETRY_BUSY: Duration = Duration::from_secs(1);
+
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -89,6 +92,9 @@ pub enum Error {
     /// The registry does not answer, or not in time.
     #[error("the registry does not answer")]
     RegistryUnavailable,
+    /// Too many attempts to authenticate wait in the registry already.
+    #[error("too many attempts are under way; try again later")]
+    Busy,
     /// The registry answered with something that the contract does not allow.
     #[error("unexpected answer of the registry: {0}")]
     RegistryAnswer(String),
@@ -157,6 +163,7 @@ fn problem(error: Error) -> Problem {
         }
         Error::UnsupportedGrantType => plain(Code::InvalidArgument, ErrorReason::UnsupportedGrantType),
         Error::NotAvailable(what) => Problem::not_available(what),
+        Error::Busy => plain(Code::ResourceExhausted, ErrorReason::ResourceExhausted).retry_after(RETRY_BUSY),
         Error::RegistryUnavailable => Problem::unavailable(),
         Error::RegistryAnswer(_) => Problem::internal(&error),
         Error::Store(error) => error.into(),

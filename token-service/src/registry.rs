@@ -301,6 +301,7 @@ fn failure(status: Status) -> Error {
     match (status.code(), reason_of(&status)) {
         (_, Some(ErrorReason::InvalidClient)) => Error::InvalidClient,
         (_, Some(ErrorReason::SignInFailed)) => Error::SignInFailed,
+        (_, Some(ErrorReason::ResourceExhausted)) => Error::Busy,
         (Code::Unauthenticated | Code::PermissionDenied, _) => {
             tracing::error!(code = ?status.code(), "the registry refuses this service's own token");
             Error::RegistryUnavailable

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::{integration_request, mask, page};
 use crate::{
     client::{Client, ClientUpdate, Filter, NewClient, State},
+    client_keys::ClientKeys,
     client_secret::{ClientSecret, NewSecret, Reason, Revocation},
     delivery::{Bundle, Link, Method, claim_url},
     integration_request::{Malformed, References},
@@ -151,6 +152,22 @@ pub fn update(request: pb::UpdateClientRequest) -> Result<(ClientId, ClientUpdat
     }
 }
 
+/// Reads a `SetClientKeysRequest`.
+///
+/// # Errors
+/// All violations.
+pub fn set_keys(request: &pb::SetClientKeysRequest) -> Result<(ClientId, ClientKeys), Violations> {
+    let mut v = Violations::default();
+    let client_id = v.check("client_id", ClientId::parse(&request.client_id));
+    match (client_id, ClientKeys::parse(&request.json_web_key_set)) {
+        (Some(client_id), Ok(keys)) => Ok((client_id, keys)),
+        (_, keys) => {
+            v.extend(keys.err().unwrap_or_default());
+            Err(v)
+        }
+    }
+}
+
 /// Reads a `CreateClientSecretRequest`; `now` bounds the end.
 ///
 /// # Errors
@@ -273,6 +290,7 @@ pub fn message(client: Client) -> pb::Client {
         state: state(client.state).into(),
         create_time: Some(client.created_at.to_timestamp()),
         update_time: Some(client.updated_at.to_timestamp()),
+        json_web_key_set: client.json_web_key_set,
     }
 }
 

@@ -57,6 +57,7 @@ pub fn client_profile(profile: ClientProfile) -> pb::ClientProfile {
         version: profile.version,
         tokens_ended_seq: profile.tokens_ended_seq,
         families_ended_seq: profile.families_ended_seq,
+        json_web_key_set: profile.json_web_key_set,
     }
 }
 

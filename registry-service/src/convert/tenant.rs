@@ -9,7 +9,7 @@ use accord::{
 use uuid::Uuid;
 
 use super::{mask, page};
-use crate::tenant::{NewTenant, State, Tenant, TenantUpdate, authority_url};
+use crate::tenant::{NewTenant, State, Tenant, TenantUpdate, authority_url, new_id};
 
 /// Reads a `CreateTenantRequest`.
 ///
@@ -17,7 +17,7 @@ use crate::tenant::{NewTenant, State, Tenant, TenantUpdate, authority_url};
 /// All violations.
 pub fn create(request: pb::CreateTenantRequest) -> Result<(NewTenant, Option<Uuid>), Violations> {
     let mut v = Violations::default();
-    let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
+    let tenant_id = v.check("tenant_id", new_id(&request.tenant_id));
     let display_name = v.text("display_name", &request.display_name, 1..=200);
     let cloud_api_url = v.https_url("cloud_api_url", &request.cloud_api_url);
     let request_id = v.request_id("request_id", &request.request_id);

@@ -11,7 +11,8 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, creation};
 use crate::{
-    client, client_secret, convert::client as convert, delivery::Handover, error::Error, integration_request,
+    client, client_keys, client_secret, convert::client as convert, delivery::Handover, error::Error,
+    integration_request,
 };
 
 #[tonic::async_trait]
@@ -135,8 +136,13 @@ impl ClientService for Api {
 
     async fn set_client_keys(
         &self,
-        _request: Request<pb::SetClientKeysRequest>,
+        request: Request<pb::SetClientKeysRequest>,
     ) -> Result<Response<pb::SetClientKeysResponse>, Status> {
-        Err(Error::NotAvailable("SetClientKeys").into())
+        let origin = Principal::of(&request).origin();
+        let (client_id, keys) = convert::set_keys(request.get_ref()).map_err(Error::from)?;
+        let client = client_keys::set(&self.store, &origin, &client_id, &keys).await?;
+        Ok(Response::new(pb::SetClientKeysResponse {
+            client: Some(convert::message(client)),
+        }))
     }
 }

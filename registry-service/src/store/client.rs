@@ -75,6 +75,7 @@ impl Store {
             families_ended_seq: Set(0),
             created_at: Set(now.as_millis()),
             updated_at: Set(now.as_millis()),
+            json_web_key_set: Set(String::new()),
         };
         row.insert(&tx).await.map_err(StoreError::from)?;
         insert_tenants(&tx, &client_id, &request.tenant_ids).await?;
@@ -319,6 +320,7 @@ async fn with_tenants(conn: &impl ConnectionTrait, row: Model) -> Result<Client,
         families_ended_seq: row.families_ended_seq,
         created_at: UnixMillis::from_millis(row.created_at),
         updated_at: UnixMillis::from_millis(row.updated_at),
+        json_web_key_set: row.json_web_key_set,
     })
 }
 

@@ -132,7 +132,7 @@ impl Store {
     /// recorded, and that stays although the call fails.
     ///
     /// # Errors
-    /// [`Error::LinkInvalid`].
+    /// [`Error::LinkOpened`], [`Error::LinkInvalid`].
     pub async fn claim_delivery(&self, origin: &Origin, claim_token: &OpaqueToken) -> Result<Bundle, Error> {
         let tx = self.db.write().await?;
         let now = self.now().as_millis();
@@ -157,15 +157,14 @@ impl Store {
             .subject(row.delivery_id.as_str())
             .detail("secret_id", secret_id.as_str());
         if claimed.rows_affected == 0 {
-            let why = if row.claimed_at.is_some() {
-                "opened before"
-            } else {
-                "ended"
+            let (why, refusal) = match row.claimed_at.map(UnixMillis::from_millis) {
+                Some(claimed_at) => ("opened before", Error::LinkOpened { claimed_at }),
+                None => ("ended", Error::LinkInvalid),
             };
             self.audit(&tx, origin, event.detail("refused", why).refused())
                 .await?;
             commit(tx).await?;
-            return Err(Error::LinkInvalid);
+            return Err(refusal);
         }
         let nonce = row.nonce.as_deref().ok_or(corrupt("deliveries"))?;
         let key = self.keyring.require(purpose::DELIVERY, row.key_version)?;

@@ -45,7 +45,7 @@ async fn count(store: &Store, action: &str) -> usize {
 #[tokio::test]
 async fn an_opened_link_gives_what_nothing_stored_gives() {
     for database in databases() {
-        let (store, _) = seeded(&database.url).await;
+        let (store, clock) = seeded(&database.url).await;
         let (client_id, link) = linked(&store).await;
         assert!(row(&store, &link).await.nonce.is_some(), "{database:?}");
         let bundle = store.claim_delivery(&origin(), &link.claim_token).await.unwrap();
@@ -64,9 +64,13 @@ async fn an_opened_link_gives_what_nothing_stored_gives() {
         );
 
         // The refusal is committed, and nothing else is.
-        let position = store.position().await.unwrap();
+        let (position, opened_at) = (store.position().await.unwrap(), store.now());
+        clock.advance(Duration::from_secs(1));
         let again = store.claim_delivery(&origin(), &link.claim_token).await;
-        assert!(matches!(again, Err(Error::LinkInvalid)), "{database:?}");
+        assert!(
+            matches!(again, Err(Error::LinkOpened { claimed_at }) if claimed_at == opened_at),
+            "{database:?}"
+        );
         assert_eq!(store.position().await.unwrap(), position, "{database:?}");
         assert_eq!(count(&store, "delivery.claim").await, 2, "{database:?}");
 

@@ -22,6 +22,7 @@ use crate::{error::Error, hashing::Hasher};
 
 mod caller;
 mod client;
+mod client_keys;
 mod client_secret;
 mod delivery;
 mod enrolment;

@@ -394,8 +394,6 @@ async fn what_is_unknown_or_malformed_is_refused() {
         .revoke_client_secret(pb::RevokeClientSecretRequest::default())
         .await;
     assert_violations(malformed, &["client_id", "secret_id", "reason"]);
-    let keys = client.set_client_keys(pb::SetClientKeysRequest::default()).await;
-    assert_refused(keys, Code::Unimplemented, "NOT_AVAILABLE");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 
 mod audit;
 mod client;
+mod client_keys;
 mod directory;
 mod harness;
 mod integration_request;

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use accord::{
-    audit::v1::{AuditActorKind, AuditOutcome},
+    audit::v1::{
+        AuditActorKind, AuditOutcome, ListAuditEventsRequest, audit_service_client::AuditServiceClient,
+    },
     auth::Role,
     clock::Clock,
     opaque::TokenKind,
@@ -13,6 +15,7 @@ use accord::{
     },
     testing::databases,
 };
+use prost_types::Timestamp;
 use tonic::{Code, Status};
 
 use crate::{
@@ -58,6 +61,13 @@ async fn claim(harness: &Harness, claim_token: &str) -> Result<pb::CredentialBun
     };
     let answer = partner.claim_delivery(request).await?;
     Ok(answer.into_inner().bundle.unwrap())
+}
+
+/// Asserts that a link is refused in a way that does not say whether it ever was one.
+#[track_caller]
+fn assert_nothing_told<T: std::fmt::Debug>(result: Result<T, Status>) {
+    let metadata = assert_refused(result, Code::FailedPrecondition, "LINK_INVALID");
+    assert_eq!(metadata, Default::default());
 }
 
 /// How many claims succeeded, and why the others were refused, newest first.
@@ -127,6 +137,66 @@ async fn a_link_is_opened_once() {
         .unwrap();
 }
 
+#[tokio::test]
+async fn who_opens_a_link_again_is_told_when_it_was_opened() {
+    let harness = seeded().await;
+    let (_, link) = registered_with_link(&harness).await;
+    harness.clock.advance(Duration::from_millis(90_500));
+    claim(&harness, &link.claim_token).await.unwrap();
+    let opened = Timestamp {
+        seconds: harness.clock.now().as_secs(),
+        nanos: 0,
+    };
+    // Also when the link would have ended meanwhile.
+    for wait in [Duration::ZERO, Duration::from_secs(3600), LINK_LIFE] {
+        harness.clock.advance(wait);
+        harness.registry.store().expire_deliveries().await.unwrap();
+        let again = claim(&harness, &link.claim_token).await;
+        let metadata = assert_refused(again, Code::FailedPrecondition, "LINK_INVALID");
+        assert_eq!(metadata.len(), 1);
+        assert_eq!(metadata["claimed_time"], opened.to_string());
+        assert!(metadata["claimed_time"].ends_with('Z') && !metadata["claimed_time"].contains('.'));
+    }
+    let again = claims(&harness).await;
+    assert_eq!(again, (1, vec!["opened before".to_owned(); 3]));
+}
+
+#[tokio::test]
+async fn an_operator_sees_whose_link_was_opened_again() {
+    let harness = seeded().await;
+    let (made, link) = registered_with_link(&harness).await;
+    let (_, others) = registered_with_link(&harness).await;
+    claim(&harness, &others.claim_token).await.unwrap();
+    claim(&harness, &link.claim_token).await.unwrap();
+    harness.clock.advance(Duration::from_secs(1));
+    claim(&harness, &link.claim_token).await.unwrap_err();
+    let again = harness.clock.now();
+    harness.clock.advance(Duration::from_secs(1));
+    claim(&harness, &strangers_token(TokenKind::Claim))
+        .await
+        .unwrap_err();
+
+    let mut auditor = AuditServiceClient::new(harness.operator(Role::Auditor));
+    let request = ListAuditEventsRequest {
+        action: "delivery.claim".into(),
+        outcome: AuditOutcome::Refused.into(),
+        ..Default::default()
+    };
+    let events = auditor.list_audit_events(request).await.unwrap();
+    let events = events.into_inner().audit_events;
+    assert_eq!(events.len(), 1, "{events:?}");
+    let secret = secrets(&harness, &made.client_id).await.remove(0);
+    let event = &events[0];
+    assert_eq!(
+        (&event.client_id, &event.subject, &event.detail["secret_id"]),
+        (&made.client_id, &link.delivery_id, &secret.secret_id)
+    );
+    assert_eq!(event.occurred_time, Some(again.to_timestamp()));
+    assert_eq!(event.detail["refused"], "opened before");
+    assert_eq!(event.actor_kind(), AuditActorKind::Anonymous);
+    assert!(!format!("{event:?}").contains(&link.claim_token));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_racing_claims_one_wins() {
     for database in databases() {
@@ -171,7 +241,7 @@ async fn a_link_ends_after_three_days() {
     assert_eq!(bundle.client_id, first.client_id);
     harness.clock.advance(Duration::from_millis(1));
     let expired = claim(&harness, &too_late.claim_token).await;
-    assert_refused(expired, Code::FailedPrecondition, "LINK_INVALID");
+    assert_nothing_told(expired);
     assert_eq!(claims(&harness).await, (1, vec!["ended".to_owned()]));
 
     assert_eq!(harness.registry.store().expire_deliveries().await.unwrap(), 1);
@@ -180,7 +250,7 @@ async fn a_link_ends_after_three_days() {
     assert!(!unclaimed.claimed);
     assert!(unclaimed.revoke_time.is_some());
     let expired = claim(&harness, &too_late.claim_token).await;
-    assert_refused(expired, Code::FailedPrecondition, "LINK_INVALID");
+    assert_nothing_told(expired);
     let claimed = secrets(&harness, &first.client_id).await.remove(0);
     assert!(claimed.revoke_time.is_none());
 }
@@ -193,7 +263,7 @@ async fn a_new_link_ends_the_one_before() {
     let second = delivered(&harness, deliver(&made.client_id)).await.unwrap();
     assert!(first.delivery_id != second.delivery_id);
     let ended = claim(&harness, &first.claim_token).await;
-    assert_refused(ended, Code::FailedPrecondition, "LINK_INVALID");
+    assert_nothing_told(ended);
     let listed = secrets(&harness, &made.client_id).await;
     let revoked: Vec<_> = listed.iter().map(|secret| secret.revoke_time.is_some()).collect();
     assert_eq!(revoked, [false, true]);
@@ -267,8 +337,7 @@ async fn a_revoked_secret_is_not_brought_back_by_its_link() {
         force: false,
     };
     client(&harness).revoke_client_secret(revoke).await.unwrap();
-    let refused = claim(&harness, &link.claim_token).await;
-    assert_refused(refused, Code::FailedPrecondition, "LINK_INVALID");
+    assert_nothing_told(claim(&harness, &link.claim_token).await);
 }
 
 #[tokio::test]
@@ -305,7 +374,7 @@ async fn what_is_unknown_or_malformed_is_refused() {
         assert_violations(claim(&harness, malformed).await, &["claim_token"]);
     }
     let strangers = claim(&harness, &strangers_token(TokenKind::Claim)).await;
-    assert_refused(strangers, Code::FailedPrecondition, "LINK_INVALID");
+    assert_nothing_told(strangers);
     assert_eq!(claims(&harness).await, (0, Vec::new()));
     assert!(harness.audit_events("delivery.create").await.is_empty());
 

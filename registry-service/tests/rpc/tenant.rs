@@ -147,6 +147,23 @@ async fn all_violations_come_at_once() {
 }
 
 #[tokio::test]
+async fn no_tenant_takes_the_place_of_a_path() {
+    let harness = Harness::start().await;
+    for tenant_id in ["claim", "assets", "healthz", "static", "oauth2"] {
+        let refused = client(&harness).create_tenant(create(tenant_id)).await;
+        assert_violations(refused, &["tenant_id"]);
+        let bad = pb::CreateTenantRequest {
+            display_name: String::new(),
+            ..create(tenant_id)
+        };
+        let refused = client(&harness).create_tenant(bad).await;
+        assert_violations(refused, &["tenant_id", "display_name"]);
+    }
+    assert!(harness.audit_events("tenant.create").await.is_empty());
+    client(&harness).create_tenant(create("claims")).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_update_changes_what_its_mask_names() {
     let harness = Harness::start().await;
     let made = client(&harness)

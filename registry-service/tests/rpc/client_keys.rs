@@ -1,0 +1,308 @@
+//! `ClientService.SetClientKeys`, and who sees the keys.
+
+use std::time::Duration;
+
+use accord::{
+    audit::v1::AuditOutcome,
+    auth::{Role, WorkloadKind},
+    registry::v1::{
+        self as pb, ChangeKind, client_service_client::ClientServiceClient,
+        directory_service_client::DirectoryServiceClient,
+    },
+};
+use prost_types::FieldMask;
+use serde_json::{Value, json};
+use tonic::{Code, Status};
+
+use crate::{
+    client::{UNKNOWN, authenticate, client, registered, seed},
+    harness::{CallerChannel, Harness, assert_refused, assert_violations},
+};
+
+async fn seeded() -> Harness {
+    let harness = Harness::start().await;
+    seed(&harness).await;
+    harness
+}
+
+/// The P-256 key of RFC 7517 appendix A.1.
+fn p256(kid: &str) -> Value {
+    json!({
+        "kty": "EC", "crv": "P-256", "kid": kid, "alg": "ES256",
+        "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+        "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
+    })
+}
+
+/// The Ed25519 key of RFC 8037 appendix A.2.
+fn ed25519(kid: &str) -> Value {
+    json!({
+        "kty": "OKP", "crv": "Ed25519", "kid": kid, "alg": "EdDSA",
+        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+    })
+}
+
+fn key_set(keys: &[Value]) -> String {
+    json!({ "keys": keys }).to_string()
+}
+
+fn set(client_id: &str, json_web_key_set: &str) -> pb::SetClientKeysRequest {
+    pb::SetClientKeysRequest {
+        client_id: client_id.into(),
+        json_web_key_set: json_web_key_set.into(),
+    }
+}
+
+async fn set_by(
+    mut clients: ClientServiceClient<CallerChannel>,
+    request: pb::SetClientKeysRequest,
+) -> Result<pb::Client, Status> {
+    let answer = clients.set_client_keys(request).await?;
+    Ok(answer.into_inner().client.unwrap())
+}
+
+/// The client as GetClient and ListClients show it, which is the same.
+async fn shown(harness: &Harness, client_id: &str) -> pb::Client {
+    let request = pb::GetClientRequest {
+        client_id: client_id.into(),
+    };
+    let got = client(harness).get_client(request).await.unwrap();
+    let got = got.into_inner().client.unwrap();
+    let listed = client(harness)
+        .list_clients(pb::ListClientsRequest::default())
+        .await;
+    let listed = listed.unwrap().into_inner().clients;
+    assert!(listed.contains(&got), "{listed:?}");
+    got
+}
+
+/// The client as token-service sees it, and where that was read.
+async fn profile(harness: &Harness, client_id: &str) -> (pb::ClientProfile, pb::FeedPosition) {
+    let mut directory = DirectoryServiceClient::new(harness.workload(WorkloadKind::TokenService));
+    let request = pb::GetClientProfileRequest {
+        client_id: client_id.into(),
+    };
+    let answer = directory.get_client_profile(request).await.unwrap().into_inner();
+    (answer.client.unwrap(), answer.position.unwrap())
+}
+
+/// The names and algorithms of the keys of a set.
+fn names(json_web_key_set: &str) -> Vec<(String, String)> {
+    let set: Value = serde_json::from_str(json_web_key_set).unwrap();
+    let text = |key: &Value, name: &str| key[name].as_str().unwrap().to_owned();
+    let keys = set["keys"].as_array().unwrap().iter();
+    keys.map(|key| (text(key, "kid"), text(key, "alg"))).collect()
+}
+
+#[tokio::test]
+async fn keys_are_shown_to_operators_and_to_token_service() {
+    let harness = seeded().await;
+    let (made, secret) = registered(&harness).await;
+    let id = &made.client_id;
+    assert_eq!(made.json_web_key_set, "");
+    let (before, position) = profile(&harness, id).await;
+    assert_eq!(before.json_web_key_set, "");
+
+    harness.clock.advance(Duration::from_secs(1));
+    let both = key_set(&[p256("next"), ed25519("2026, first")]);
+    let with_keys = set_by(client(&harness), set(id, &both)).await.unwrap();
+    let expected = pb::Client {
+        json_web_key_set: with_keys.json_web_key_set.clone(),
+        update_time: with_keys.update_time,
+        ..made.clone()
+    };
+    assert_eq!(with_keys, expected);
+    assert!(with_keys.update_time != made.update_time);
+    let pair = |kid: &str, alg: &str| (kid.to_owned(), alg.to_owned());
+    assert_eq!(
+        names(&with_keys.json_web_key_set),
+        [pair("2026, first", "EdDSA"), pair("next", "ES256")]
+    );
+    assert_eq!(shown(&harness, id).await, with_keys);
+
+    // Tokens go on, and so does a setup that is under way.
+    let (seen, after) = profile(&harness, id).await;
+    let expected = pb::ClientProfile {
+        json_web_key_set: with_keys.json_web_key_set.clone(),
+        ..before
+    };
+    assert_eq!(seen, expected);
+    assert_eq!(after.seq, position.seq + 1);
+    let proven = authenticate(&harness, id, &secret).await.unwrap();
+    assert_eq!(proven.client, Some(seen));
+    let mut directory = DirectoryServiceClient::new(harness.workload(WorkloadKind::TokenService));
+    let request = pb::ListChangesRequest {
+        after: Some(position),
+        ..Default::default()
+    };
+    let changes = directory
+        .list_changes(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .changes;
+    let changes: Vec<_> = changes.iter().map(|change| (change.kind(), &change.id)).collect();
+    assert_eq!(changes, [(ChangeKind::Client, id)]);
+
+    let events = harness.audit_events("client.set_keys").await;
+    assert_eq!(events.len(), 1);
+    assert_eq!(
+        (events[0].outcome(), &events[0].client_id, &events[0].subject),
+        (AuditOutcome::Success, id, id)
+    );
+    assert_eq!(events[0].detail["kids"], r#"["2026, first","next"]"#);
+    assert!(events[0].actor_id.starts_with("opr_"));
+}
+
+#[tokio::test]
+async fn the_same_keys_in_other_words_are_no_change() {
+    let harness = seeded().await;
+    let (made, _) = registered(&harness).await;
+    let id = &made.client_id;
+    let first = set_by(client(&harness), set(id, &key_set(&[p256("a"), ed25519("b")])))
+        .await
+        .unwrap();
+    let position = harness.registry.store().position().await.unwrap();
+    harness.clock.advance(Duration::from_secs(1));
+    let mut decorated = p256("a");
+    decorated["use"] = "sig".into();
+    decorated["key_ops"] = json!(["verify"]);
+    decorated["comment"] = "the one in the vault".into();
+    for same in [
+        key_set(&[ed25519("b"), decorated]),
+        format!(" {} \n", key_set(&[p256("a"), ed25519("b")])),
+        first.json_web_key_set.clone(),
+    ] {
+        let again = set_by(client(&harness), set(id, &same)).await.unwrap();
+        assert_eq!(again, first);
+    }
+    assert_eq!(harness.registry.store().position().await.unwrap(), position);
+    assert_eq!(harness.audit_events("client.set_keys").await.len(), 1);
+}
+
+#[tokio::test]
+async fn keys_are_replaced_and_removed_as_a_whole() {
+    let harness = seeded().await;
+    let (made, _) = registered(&harness).await;
+    let (other, _) = registered(&harness).await;
+    let id = &made.client_id;
+    let mut kids = Vec::new();
+    for text in [
+        key_set(&[p256("a")]),
+        key_set(&[ed25519("b")]),
+        String::new(),
+        key_set(&[p256("c")]),
+        key_set(&[]),
+    ] {
+        let answer = set_by(client(&harness), set(id, &text)).await.unwrap();
+        assert_eq!(shown(&harness, id).await, answer);
+        kids.push(match answer.json_web_key_set.as_str() {
+            "" => String::new(),
+            keys => names(keys).remove(0).0,
+        });
+    }
+    assert_eq!(kids, ["a", "b", "", "c", ""]);
+    let mut told = harness.audit_events("client.set_keys").await;
+    told.reverse();
+    let told: Vec<_> = told.iter().map(|event| event.detail["kids"].as_str()).collect();
+    assert_eq!(told, [r#"["a"]"#, r#"["b"]"#, "[]", r#"["c"]"#, "[]"]);
+    assert_eq!(shown(&harness, &other.client_id).await, other);
+}
+
+#[tokio::test]
+async fn a_refused_set_names_every_violation_and_changes_nothing() {
+    let harness = seeded().await;
+    let (made, _) = registered(&harness).await;
+    let id = &made.client_id;
+    let kept = set_by(client(&harness), set(id, &key_set(&[p256("a")])))
+        .await
+        .unwrap();
+    let mut private = ed25519("a");
+    private["d"] = "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A".into();
+    private["alg"] = "HS256".into();
+    let shared = json!({"kty": "oct", "kid": "s", "alg": "HS256", "k": "c2VjcmV0"});
+    let bad = set("cli_1", &key_set(&[p256("a"), private, shared]));
+    let result = set_by(client(&harness), bad).await;
+    let said = format!("{result:?}");
+    assert!(!said.contains("nWGxne") && !said.contains("c2VjcmV0"));
+    let fields = [
+        "client_id",
+        "json_web_key_set.keys[1].alg",
+        "json_web_key_set.keys[1].d",
+        "json_web_key_set.keys[1].kid",
+        "json_web_key_set.keys[2].alg",
+        "json_web_key_set.keys[2].k",
+        "json_web_key_set.keys[2].kty",
+    ];
+    assert_violations(result, &fields);
+    let malformed = set_by(client(&harness), set(id, "-----BEGIN PUBLIC KEY-----")).await;
+    assert_violations(malformed, &["json_web_key_set"]);
+    let empty = set_by(client(&harness), pb::SetClientKeysRequest::default()).await;
+    assert_violations(empty, &["client_id"]);
+    let unknown = set_by(client(&harness), set(UNKNOWN, &key_set(&[p256("a")]))).await;
+    let metadata = assert_refused(unknown, Code::NotFound, "NOT_FOUND");
+    assert_eq!(metadata["resource"], "client");
+    assert_eq!(shown(&harness, id).await, kept);
+    assert_eq!(harness.audit_events("client.set_keys").await.len(), 1);
+}
+
+#[tokio::test]
+async fn registrars_and_admins_set_keys_and_nobody_else() {
+    let harness = seeded().await;
+    let (made, _) = registered(&harness).await;
+    let id = &made.client_id;
+    let mut admitted = Vec::new();
+    for role in Role::ALL {
+        let clients = ClientServiceClient::new(harness.operator(role));
+        let keys = key_set(&[p256(role.name())]);
+        match set_by(clients, set(id, &keys)).await {
+            Ok(_) => admitted.push(role),
+            refused => {
+                assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+            }
+        }
+    }
+    admitted.sort_unstable();
+    let mut expected = [Role::Registrar, Role::Admin];
+    expected.sort_unstable();
+    assert_eq!(admitted, expected);
+    for kind in WorkloadKind::ALL {
+        let clients = ClientServiceClient::new(harness.workload(kind));
+        let refused = set_by(clients, set(id, "")).await;
+        assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+    }
+    let nobody = set_by(ClientServiceClient::new(harness.anonymous()), set(id, "")).await;
+    assert_refused(nobody, Code::Unauthenticated, "UNAUTHENTICATED");
+    assert!(!shown(&harness, id).await.json_web_key_set.is_empty());
+}
+
+#[tokio::test]
+async fn an_update_leaves_keys_alone() {
+    let harness = seeded().await;
+    let (made, _) = registered(&harness).await;
+    let kept = set_by(client(&harness), set(&made.client_id, &key_set(&[p256("a")])))
+        .await
+        .unwrap();
+    let update = |paths: &[&str]| pb::UpdateClientRequest {
+        client: Some(pb::Client {
+            client_id: made.client_id.clone(),
+            display_name: "Renamed".into(),
+            json_web_key_set: key_set(&[ed25519("b")]),
+            ..Default::default()
+        }),
+        update_mask: Some(FieldMask {
+            paths: paths.iter().map(ToString::to_string).collect(),
+        }),
+    };
+    let refused = client(&harness)
+        .update_client(update(&["display_name", "json_web_key_set"]))
+        .await;
+    assert_violations(refused, &["update_mask"]);
+    assert_eq!(shown(&harness, &made.client_id).await, kept);
+    let renamed = client(&harness).update_client(update(&["display_name"])).await;
+    let renamed = renamed.unwrap().into_inner().client.unwrap();
+    assert_eq!(
+        (renamed.display_name.as_str(), renamed.json_web_key_set),
+        ("Renamed", kept.json_web_key_set)
+    );
+}
