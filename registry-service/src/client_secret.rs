@@ -19,6 +19,8 @@ use crate::{
     store::Store,
 };
 
+/// Uses closer together than this are not worth a write.
+pub const USE_RESOLUTION: Duration = Duration::from_secs(60);
 /// How many secrets of a client may live at once.
 pub const MAX_LIVE: u64 = 10;
 /// A secret used this recently is revoked with `force` only.
@@ -231,7 +233,12 @@ pub async fn authenticate(store: &Store, client_id: &str, secret: &str) -> Resul
         secret_id: secret.secret_id.clone(),
         used_at: now,
     };
-    store.record_secret_uses(vec![used]).await?;
+    if secret
+        .last_used_at
+        .is_none_or(|last| now.since(last) >= USE_RESOLUTION)
+    {
+        store.record_secret_uses(vec![used]).await?;
+    }
     Ok(Authenticated {
         client,
         secret_id: secret.secret_id,

@@ -72,7 +72,7 @@ async fn migrate(flags: &Flags, new_epoch: bool) -> anyhow::Result<()> {
     let settings = Settings::load(flags, Needs::Database)?;
     Registry::migrate(&settings, &SystemRandom).await?;
     if new_epoch {
-        Registry::start_epoch(&settings, &SystemRandom).await?;
+        Registry::start_epoch(&settings, &SystemClock, &SystemRandom).await?;
     }
     Ok(())
 }

@@ -244,7 +244,11 @@ mod tests {
         let (store, _) = store(&database.url).await;
         let hasher = Hasher::new(store.keyring.clone(), store.random.clone());
         let places = hasher.places.available_permits();
-        let taken = hasher.places.clone().try_acquire_many_owned(places as u32).unwrap();
+        let taken = hasher
+            .places
+            .clone()
+            .try_acquire_many_owned(places as u32)
+            .unwrap();
         let refused = hasher.verify(bytes("anything"), None).await;
         assert!(matches!(refused, Err(Error::Busy)));
         assert_eq!(hasher.runs(), 0);

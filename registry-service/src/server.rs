@@ -7,7 +7,7 @@ use accord::{
     audit::v1::audit_service_server::AuditServiceServer,
     audit_service::AuditApi,
     auth::{Authorizer, Caller, CallerDirectory},
-    clock::SharedClock,
+    clock::{Clock, SharedClock},
     config::require_loopback,
     opaque::OpaqueToken,
     random::{Random, SharedRandom},
@@ -37,7 +37,7 @@ use crate::{
     config::Settings,
     grpc::Api,
     permissions::{self, permissions},
-    store::{Store, migration::Migrator, purpose},
+    store::{self, Store, migration::Migrator, purpose},
 };
 
 /// How often the server looks whether it is ready.
@@ -71,16 +71,24 @@ impl Registry {
     }
 
     /// Starts a new epoch of the change feed, for a database that was restored from a copy: tokens
-    /// that were issued before are refused from then on.
+    /// that were issued before are refused from then on, and one-time links that the copy holds unused
+    /// end, since nobody knows which of them were used meanwhile.
     ///
     /// # Errors
     /// What the database says, one that is not migrated among it.
-    pub async fn start_epoch(settings: &Settings, random: &dyn Random) -> anyhow::Result<()> {
+    pub async fn start_epoch(
+        settings: &Settings,
+        clock: &dyn Clock,
+        random: &dyn Random,
+    ) -> anyhow::Result<()> {
         let db = connect(settings).await?;
         let tx = db.write().await?;
         change::start_epoch(&tx, random)
             .await
             .context("starting a new epoch")?;
+        store::end_links(&tx, clock.now())
+            .await
+            .context("ending what the copy holds")?;
         tx.commit().await.context("starting a new epoch")?;
         Ok(())
     }

@@ -6,7 +6,7 @@
 //! Transactions lock rows in one order, so that none wait for each other in a ring: the client, its
 //! links by their ids, each link before its secret, and last the change counter.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use accord::{
     clock::UnixMillis,
@@ -37,15 +37,13 @@ use super::{
 };
 use crate::{
     client_secret::{
-        ClientSecret, Effect, MAX_LIVE, NewSecret, Reason, Revocation, SecretUse, revocation_effect,
+        ClientSecret, Effect, MAX_LIVE, NewSecret, Reason, Revocation, SecretUse, USE_RESOLUTION,
+        revocation_effect,
     },
     delivery::{Bundle, Handover, Method},
     error::Error,
     hashing::Hashed,
 };
-
-/// Uses closer together than this are not worth a write.
-const USE_RESOLUTION: Duration = Duration::from_secs(60);
 
 /// Which secret of which client was made, by which link: what a repeated call must find again.
 pub(super) struct SecretRef {
@@ -297,6 +295,8 @@ impl Store {
     /// [`Error::Store`].
     pub async fn record_secret_uses(&self, uses: Vec<SecretUse>) -> Result<(), Error> {
         let now = self.now();
+        // By the one writer: on SQLite even an update of no row takes the lock.
+        let tx = self.db.write().await?;
         for used in uses {
             let used_at = used.used_at.min(now);
             Entity::update_many()
@@ -308,11 +308,11 @@ impl Store {
                         .add(Column::LastUsedAt.lte(used_at.minus(USE_RESOLUTION).as_millis())),
                 )
                 .col_expr(Column::LastUsedAt, Expr::value(used_at.as_millis()))
-                .exec(self.db.read())
+                .exec(&tx)
                 .await
                 .map_err(StoreError::from)?;
         }
-        Ok(())
+        Ok(commit(tx).await?)
     }
 }
 

@@ -16,7 +16,7 @@ use accord::{
         keyring::Keyring,
     },
 };
-use sea_orm::{ConnectionTrait, DatabaseTransaction};
+use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter, sea_query::Expr};
 
 use crate::{error::Error, hashing::Hasher};
 
@@ -121,7 +121,9 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn record(&self, origin: &Origin, event: Event) -> Result<(), Error> {
-        Ok(self.audit(self.db.read(), origin, event).await?)
+        let tx = self.db.write().await?;
+        self.audit(&tx, origin, event).await?;
+        Ok(commit(tx).await?)
     }
 
     /// Begins a creating transaction: a new thing, or the answer to a repeated call.
@@ -146,6 +148,28 @@ impl Store {
     async fn bump(&self, tx: &DatabaseTransaction, changes: &[Change]) -> Result<i64, StoreError> {
         change::bump(tx, changes, self.clock.now()).await
     }
+}
+
+/// Ends every one-time link that was not used: for a database that was restored from a copy.
+///
+/// # Errors
+/// What the database says.
+pub async fn end_links(tx: &DatabaseTransaction, now: UnixMillis) -> Result<(), StoreError> {
+    use entity::{delivery, enrolment};
+    enrolment::Entity::update_many()
+        .filter(enrolment::Column::UsedAt.is_null())
+        .filter(enrolment::Column::EndedAt.is_null())
+        .col_expr(enrolment::Column::EndedAt, Expr::value(now.as_millis()))
+        .exec(tx)
+        .await?;
+    delivery::Entity::update_many()
+        .filter(delivery::Column::ClaimedAt.is_null())
+        .filter(delivery::Column::EndedAt.is_null())
+        .col_expr(delivery::Column::EndedAt, Expr::value(now.as_millis()))
+        .col_expr(delivery::Column::Nonce, Expr::value(None::<Vec<u8>>))
+        .exec(tx)
+        .await?;
+    Ok(())
 }
 
 /// Commits, so that a failed commit is a failed call.

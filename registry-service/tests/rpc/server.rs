@@ -5,7 +5,10 @@ use std::sync::Arc;
 use accord::{
     auth::Role,
     random::SystemRandom,
-    registry::v1::{ListScopesRequest, scope_service_client::ScopeServiceClient},
+    registry::v1::{
+        ClaimDeliveryRequest, ListScopesRequest, provisioning_service_client::ProvisioningServiceClient,
+        scope_service_client::ScopeServiceClient,
+    },
     testing::{sqlite, test_clock},
 };
 use registry_service::{permissions::SERVICES, server::Registry};
@@ -16,7 +19,11 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use crate::harness::{Harness, settings};
+use crate::{
+    client,
+    harness::{Harness, assert_refused, settings},
+    user,
+};
 
 #[tokio::test]
 async fn a_database_without_tables_is_not_opened() {
@@ -51,11 +58,35 @@ async fn a_new_epoch_starts_when_asked_for() {
     let before = harness.registry.store().position().await.unwrap();
     Registry::migrate(&harness.settings, &SystemRandom).await.unwrap();
     assert_eq!(harness.registry.store().position().await.unwrap(), before);
-    Registry::start_epoch(&harness.settings, &SystemRandom)
+    Registry::start_epoch(&harness.settings, &*harness.clock, &SystemRandom)
         .await
         .unwrap();
     let after = harness.registry.store().position().await.unwrap();
     assert!(after.epoch != before.epoch && after.seq == before.seq);
+}
+
+#[tokio::test]
+async fn a_new_epoch_ends_the_links_of_the_copy() {
+    let harness = user::seeded().await;
+    let invited = user::registered(&harness, user::admin("late@firm.example")).await;
+    Registry::start_epoch(&harness.settings, &*harness.clock, &SystemRandom)
+        .await
+        .unwrap();
+    let enrolled = user::enrol(&harness, &invited.enrolment_token, "correct horse battery").await;
+    assert_refused(enrolled, Code::FailedPrecondition, "LINK_INVALID");
+
+    let harness = Harness::start().await;
+    client::seed(&harness).await;
+    let (_, link) = client::registered_with_link(&harness).await;
+    Registry::start_epoch(&harness.settings, &*harness.clock, &SystemRandom)
+        .await
+        .unwrap();
+    let claim = ClaimDeliveryRequest {
+        claim_token: link.claim_token,
+    };
+    let mut provisioning = ProvisioningServiceClient::new(harness.anonymous());
+    let claimed = provisioning.claim_delivery(claim).await;
+    assert_refused(claimed, Code::FailedPrecondition, "LINK_INVALID");
 }
 
 #[tokio::test]
