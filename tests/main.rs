@@ -10,12 +10,15 @@
     missing_docs
 )]
 
+mod browser;
 mod consents;
 mod contract;
 mod demo;
 mod dev;
+mod gateway;
 mod harness;
 mod leaks;
+mod oauth_clients;
 mod permissions;
 mod processes;
 mod readme;

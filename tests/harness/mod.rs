@@ -1,6 +1,9 @@
 //! Starts environments for tests, and stops them again whatever happens.
 
+pub mod axe;
+pub mod browser;
 pub mod dev;
+pub mod envoy;
 pub mod grpcurl;
 pub mod partner;
 pub mod process;

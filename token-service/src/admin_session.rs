@@ -11,6 +11,7 @@ use accord::{
     id::{SetupId, TenantId, UserId},
     opaque::{OpaqueToken, TokenKind},
     store::{
+        StoreError,
         audit::{Actor, ActorKind, Event, Origin},
         change::Position,
     },
@@ -19,6 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     error::Error,
+    lease::{ATTEMPTS, Lease},
     registry::{At, Tenant, User, UserRef},
     service::Service,
     setup,
@@ -34,6 +36,8 @@ pub const FRESH: Duration = Duration::from_secs(5 * 60);
 /// A session that was found to be valid.
 #[derive(Clone, Debug)]
 pub struct AdminSession {
+    /// SHA-256 of its token.
+    pub digest: [u8; 32],
     /// The tenant.
     pub tenant_id: TenantId,
     /// The Tenant Admin.
@@ -48,6 +52,8 @@ pub struct AdminSession {
     pub workload: String,
     /// Where an audit event of the Tenant Admin's decision comes from.
     pub origin: Origin,
+    /// On what the registry says of the Tenant Admin.
+    pub(crate) lease: Lease,
 }
 
 impl AdminSession {
@@ -232,6 +238,7 @@ pub async fn require(service: &Service, origin: &Origin, text: &str) -> Result<A
     let session = session
         .filter(|session| session.is_open(workload, service.store.now()))
         .ok_or(Error::AdminSessionInvalid)?;
+    let lease = Lease::begin();
     let (user, tenant) = tokio::join!(
         service
             .registry
@@ -264,7 +271,28 @@ pub async fn require(service: &Service, origin: &Origin, text: &str) -> Result<A
         signed_in_at: session.signed_in_at,
         tenant,
         workload: session.workload,
+        digest,
+        lease,
     })
+}
+
+/// The same session, now that it is to decide: the registry is asked again if what it said is too old.
+///
+/// # Errors
+/// As [`require`]; [`Error::Store`] when the registry keeps answering too late.
+pub async fn renewed(
+    service: &Service,
+    origin: &Origin,
+    text: &str,
+    mut session: AdminSession,
+) -> Result<AdminSession, Error> {
+    for _ in 0..ATTEMPTS {
+        if session.lease.holds() {
+            return Ok(session);
+        }
+        session = require(service, origin, text).await?;
+    }
+    Err(StoreError::Unavailable.into())
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub struct Code {
     pub redirect_uri: String,
     /// The PKCE challenge, method S256.
     pub code_challenge: String,
-    /// When it ends.
+    /// When it ends; with its family, once it is redeemed.
     pub expires_at: UnixMillis,
     /// When its client first presented it.
     pub used_at: Option<UnixMillis>,

@@ -105,7 +105,7 @@ pub async fn revoke(service: &Service, access: Access<'_>, revoke: &Revoke) -> R
             &authority.origin(),
             access.tenant_id,
             revoke,
-            authority.workload(),
+            authority.session(),
         )
         .await?;
     view(service, grant).await
@@ -136,9 +136,11 @@ pub async fn change_designated_user(
         state => return Err(wrong_state(state)),
     }
     let user = designated_user(&service.registry, access.tenant_id, account_name).await?;
+    let origin = access.principal.origin();
+    let session = admin_session::renewed(service, &origin, access.admin_session, *session).await?;
     let grant = service
         .store
-        .change_designated_user(&session.origin, &grant, &user.user_id, &session.workload)
+        .change_designated_user(&session, &grant, &user.user_id)
         .await?;
     view(service, grant).await
 }
@@ -184,10 +186,10 @@ impl Authority {
         }
     }
 
-    fn workload(&self) -> Option<&str> {
+    fn session(&self) -> Option<&AdminSession> {
         match self {
             Self::Operator(_) => None,
-            Self::TenantAdmin(session) => Some(&session.workload),
+            Self::TenantAdmin(session) => Some(session),
         }
     }
 }

@@ -84,8 +84,8 @@ impl TokenServer {
     }
 
     /// Starts a new epoch of the change feed, for a database that was restored from a copy: access
-    /// tokens that were issued before are refused from then on, and the families and sessions that the
-    /// copy holds end, since nobody knows how they went on.
+    /// tokens that were issued before are refused from then on, and the families, sessions and signing
+    /// keys that the copy holds end, since nobody knows how they went on. [`Self::open`] makes new keys.
     ///
     /// # Errors
     /// What the database says, one that is not migrated among it.
@@ -99,7 +99,7 @@ impl TokenServer {
         change::start_epoch(&tx, random)
             .await
             .context("starting a new epoch")?;
-        store::end_all_before(&tx, clock.now())
+        store::end_all_before(&tx, clock, random)
             .await
             .context("ending what the copy holds")?;
         tx.commit().await.context("starting a new epoch")?;

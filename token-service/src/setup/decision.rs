@@ -53,10 +53,8 @@ pub struct Approval<'a> {
     pub designated_user_id: UserId,
     /// When the grant ends by itself.
     pub expires_at: Option<UnixMillis>,
-    /// The Tenant Admin.
-    pub granted_by: &'a UserId,
-    /// The workload that brought the decision.
-    pub workload: &'a str,
+    /// The Tenant Admin's session, which must still be open.
+    pub by: &'a AdminSession,
 }
 
 /// An approved setup.
@@ -105,15 +103,15 @@ pub async fn approve(
         &approve.designated_account_name,
     )
     .await?;
+    let session = admin_session::renewed(service, origin, admin_session, session).await?;
     let approval = Approval {
         setup: &setup,
         scopes: scopes.into_iter().map(|scope| scope.name).collect(),
         designated_user_id: user.user_id,
         expires_at: approve.expires_at,
-        granted_by: &session.user_id,
-        workload: &session.workload,
+        by: &session,
     };
-    let (grant, code) = service.store.approve_setup(&session.origin, approval).await?;
+    let (grant, code) = service.store.approve_setup(approval).await?;
     let redirect_url = answer(&setup, ("code", code.expose()), &session)?;
     Ok(Approved {
         consent: Consent::approved(grant, user.label),
@@ -135,10 +133,7 @@ pub async fn deny(
 ) -> Result<(Setup, Zeroizing<String>), Error> {
     let (session, setup) = decide(service, origin, admin_session, setup_id).await?;
     setup.require_pending(service.store.now())?;
-    let setup = service
-        .store
-        .deny_setup(&session.origin, &setup, &session.workload)
-        .await?;
+    let setup = service.store.deny_setup(&session, &setup).await?;
     let redirect_url = answer(&setup, ("error", "access_denied"), &session)?;
     Ok((setup, redirect_url))
 }

@@ -20,7 +20,7 @@ use super::{
     entity::admin_session::{ActiveModel, Column, Entity, Model},
 };
 use crate::{
-    admin_session::{EndReason, IDLE, LIFE, NewSession, StoredSession},
+    admin_session::{AdminSession, EndReason, IDLE, LIFE, NewSession, StoredSession},
     error::Error,
 };
 
@@ -80,18 +80,9 @@ impl Store {
     /// [`Error::Store`].
     pub async fn touch_admin_session(&self, digest: &[u8; 32]) -> Result<bool, Error> {
         let tx = self.db.write().await?;
-        let now = self.now();
-        let touched = Entity::update_many()
-            .filter(Column::SessionHash.eq(digest.to_vec()))
-            .filter(Column::EndedAt.is_null())
-            .filter(Column::LastUsedAt.gt(now.minus(IDLE).as_millis()))
-            .filter(Column::SignedInAt.gt(now.minus(LIFE).as_millis()))
-            .col_expr(Column::LastUsedAt, Expr::value(now.as_millis()))
-            .exec(&tx)
-            .await
-            .map_err(StoreError::from)?;
+        let touched = touch(&tx, digest, self.now()).await?;
         commit(tx).await?;
-        Ok(touched.rows_affected == 1)
+        Ok(touched)
     }
 
     /// Ends a session of the workload of `origin`; no change, and no event, for any other, and for one
@@ -129,6 +120,32 @@ impl Store {
         self.audit(&tx, origin, event).await?;
         Ok(commit(tx).await?)
     }
+}
+
+/// Lets a session decide in this transaction: it must still be open, and stays so until the commit.
+pub(super) async fn require_open(
+    tx: &DatabaseTransaction,
+    session: &AdminSession,
+    now: UnixMillis,
+) -> Result<(), Error> {
+    if touch(tx, &session.digest, now).await? {
+        Ok(())
+    } else {
+        Err(Error::AdminSessionInvalid)
+    }
+}
+
+/// Notes that a session is used; whether it is open.
+async fn touch(tx: &DatabaseTransaction, digest: &[u8; 32], now: UnixMillis) -> Result<bool, StoreError> {
+    let touched = Entity::update_many()
+        .filter(Column::SessionHash.eq(digest.to_vec()))
+        .filter(Column::EndedAt.is_null())
+        .filter(Column::LastUsedAt.gt(now.minus(IDLE).as_millis()))
+        .filter(Column::SignedInAt.gt(now.minus(LIFE).as_millis()))
+        .col_expr(Column::LastUsedAt, Expr::value(now.as_millis()))
+        .exec(tx)
+        .await?;
+    Ok(touched.rows_affected == 1)
 }
 
 /// Ends every session there is.

@@ -4,7 +4,7 @@ use accord::{clock::UnixMillis, id::ClientId, store::StoreError};
 use sea_orm::{ActiveValue::Set, EntityTrait, sea_query::OnConflict};
 
 use super::{
-    Store,
+    Store, commit,
     entity::client_assertion::{ActiveModel, Column, Entity},
 };
 use crate::error::Error;
@@ -29,11 +29,13 @@ impl Store {
         let once = OnConflict::columns([Column::ClientId, Column::JtiHash])
             .do_nothing()
             .to_owned();
+        let tx = self.db.write().await?;
         let inserted = Entity::insert(row)
             .on_conflict(once)
-            .exec_without_returning(self.db.read())
+            .exec_without_returning(&tx)
             .await
             .map_err(StoreError::from)?;
+        commit(tx).await?;
         Ok(inserted == 1)
     }
 }

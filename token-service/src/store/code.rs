@@ -77,7 +77,7 @@ impl Store {
     ) -> Result<Redeemed, Error> {
         let tx = self.db.write().await?;
         let now = self.now();
-        if !use_up(&tx, code, Some(&new_family.family_id), now).await? {
+        if !use_up(&tx, code, Some(new_family), now).await? {
             return Ok(Redeemed::Before);
         }
         let superseded = supersede(&tx, code, now).await?;
@@ -147,18 +147,22 @@ impl Store {
     }
 }
 
-/// Marks a code as used; whether it was unused.
+/// Marks a code as used; whether it was unused. One that began a family lasts as long as the family, since
+/// a second use must end it.
 async fn use_up(
     tx: &DatabaseTransaction,
     code: &Code,
-    family_id: Option<&FamilyId>,
+    family: Option<&Family>,
     now: UnixMillis,
 ) -> Result<bool, StoreError> {
+    let family_id = family.map(|family| family.family_id.to_string());
+    let expires_at = family.map_or(code.expires_at, |family| family.expires_at);
     let used = Entity::update_many()
         .filter(Column::CodeHash.eq(code.digest.to_vec()))
         .filter(Column::UsedAt.is_null())
         .col_expr(Column::UsedAt, Expr::value(now.as_millis()))
-        .col_expr(Column::FamilyId, Expr::value(family_id.map(ToString::to_string)))
+        .col_expr(Column::FamilyId, Expr::value(family_id))
+        .col_expr(Column::ExpiresAt, Expr::value(expires_at.as_millis()))
         .exec(tx)
         .await?;
     Ok(used.rows_affected == 1)

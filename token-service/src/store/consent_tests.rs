@@ -23,7 +23,8 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::{
     admin_session::{EndReason, IDLE, LIFE as SESSION_LIFE, NewSession},
-    registry::{Client, ClientScope},
+    lease::Lease,
+    registry::{Client, ClientScope, Tenant},
     setup::{
         Approval, AuthorizationRequest, CODE_LIFE, Decision, LIFE, NewSetup, Setup, State as SetupState,
     },
@@ -121,14 +122,51 @@ fn new_setup(tenant_id: &str, client_id: &ClientId) -> NewSetup {
     }
 }
 
-fn approval<'a>(setup: &'a Setup, granted_by: &'a UserId, expires_at: Option<UnixMillis>) -> Approval<'a> {
+fn approval<'a>(setup: &'a Setup, by: &'a AdminSession, expires_at: Option<UnixMillis>) -> Approval<'a> {
     Approval {
         setup,
         scopes: vec![setup.scopes[0].name.clone()],
-        designated_user_id: granted_by.clone(),
+        designated_user_id: by.user_id.clone(),
         expires_at,
-        granted_by,
-        workload: "pages",
+        by,
+    }
+}
+
+fn workload_named(name: &str) -> Origin {
+    origin(ActorKind::Workload, name.into())
+}
+
+/// A session of a new Tenant Admin's, brought by the workload `pages`.
+async fn session(store: &Store) -> AdminSession {
+    let (tenant_id, user_id) = (tenant("acme"), user());
+    let new = NewSession {
+        tenant_id: tenant_id.clone(),
+        user_id: user_id.clone(),
+        setup_id: None,
+        position: Position {
+            epoch: "abc".into(),
+            seq: 4,
+        },
+    };
+    let opened = store.open_admin_session(&workload_named("pages"), new).await;
+    let (token, signed_in_at) = opened.unwrap();
+    AdminSession {
+        digest: token.digest(),
+        tenant: Tenant {
+            tenant_id: tenant_id.clone(),
+            display_name: "Acme".into(),
+            active: true,
+            issuer: "https://accord.example/acme".into(),
+            cloud_api_url: "https://api.example/acme".into(),
+            tokens_ended_seq: 0,
+        },
+        tenant_id,
+        origin: admin(&user_id),
+        user_id,
+        setup_id: None,
+        signed_in_at,
+        workload: "pages".into(),
+        lease: Lease::begin(),
     }
 }
 
@@ -143,10 +181,8 @@ async fn pending(
         .create_setup(&creation(None, b""), new_setup(tenant_id, client_id))
         .await
         .unwrap();
-    let by = user();
-    let approved = store
-        .approve_setup(&admin(&by), approval(&setup, &by, expires_at))
-        .await;
+    let by = session(store).await;
+    let approved = store.approve_setup(approval(&setup, &by, expires_at)).await;
     approved.unwrap().0
 }
 
@@ -259,10 +295,10 @@ async fn an_approval_makes_a_pending_grant_and_a_code_for_a_minute() {
             .create_setup(&creation(None, b""), new_setup("acme", &client()))
             .await
             .unwrap();
-        let by = user();
+        let by = session(&store).await;
         let end = store.now().plus(Duration::from_secs(1_000_000));
         let (grant, code) = store
-            .approve_setup(&admin(&by), approval(&setup, &by, Some(end)))
+            .approve_setup(approval(&setup, &by, Some(end)))
             .await
             .unwrap();
         let found = store.find_grant(&setup.tenant_id, &grant.grant_id).await.unwrap();
@@ -274,7 +310,7 @@ async fn an_approval_makes_a_pending_grant_and_a_code_for_a_minute() {
             (Some(end), None, None)
         );
         assert_eq!(grant.scopes, [setup.scopes[0].name.clone()]);
-        assert_eq!((&grant.granted_by, &grant.purpose), (&by, &setup.purpose));
+        assert_eq!((&grant.granted_by, &grant.purpose), (&by.user_id, &setup.purpose));
         assert_eq!(
             store.find_grant(&tenant("other"), &grant.grant_id).await.unwrap(),
             None
@@ -303,7 +339,7 @@ async fn an_approval_makes_a_pending_grant_and_a_code_for_a_minute() {
         let event = events(&store, "consent.approve").await.remove(0);
         assert_eq!(
             (event.actor.kind, event.actor.id.as_str()),
-            (ActorKind::TenantAdmin, by.as_str())
+            (ActorKind::TenantAdmin, by.user_id.as_str())
         );
         assert_eq!(event.subject.as_deref(), Some(grant.grant_id.as_str()));
         assert_eq!(
@@ -328,14 +364,12 @@ async fn of_racing_decisions_one_is_made() {
         for racer in 0..16 {
             let (store, setup) = (store.clone(), setup.clone());
             racers.push(tokio::spawn(async move {
-                let by = user();
+                let by = session(&store).await;
                 if racer % 2 == 0 {
-                    let approved = store
-                        .approve_setup(&admin(&by), approval(&setup, &by, None))
-                        .await;
+                    let approved = store.approve_setup(approval(&setup, &by, None)).await;
                     approved.map(|_| Decision::Approved)
                 } else {
-                    let denied = store.deny_setup(&admin(&by), &setup, "pages").await;
+                    let denied = store.deny_setup(&by, &setup).await;
                     denied.map(|_| Decision::Denied)
                 }
             }));
@@ -375,15 +409,13 @@ async fn an_expired_setup_can_not_be_decided() {
             .await
             .unwrap();
         clock.advance(LIFE);
-        let by = user();
-        let approved = store
-            .approve_setup(&admin(&by), approval(&setup, &by, None))
-            .await;
+        let by = session(&store).await;
+        let approved = store.approve_setup(approval(&setup, &by, None)).await;
         assert!(
             matches!(approved, Err(Error::WrongState { state: "EXPIRED", .. })),
             "{database:?}"
         );
-        let denied = store.deny_setup(&admin(&by), &setup, "pages").await;
+        let denied = store.deny_setup(&by, &setup).await;
         assert!(
             matches!(denied, Err(Error::WrongState { state: "EXPIRED", .. })),
             "{database:?}"
@@ -461,6 +493,57 @@ async fn a_session_is_open_while_it_is_used_until_it_is_ended() {
 }
 
 #[tokio::test]
+async fn a_session_that_has_ended_decides_nothing_whatever_was_found_before() {
+    for database in databases() {
+        let (store, clock) = store(&database.url).await;
+        let grant = active(&store, "acme", &client(), None).await;
+        let setup = store
+            .create_setup(&creation(None, b""), new_setup("acme", &client()))
+            .await
+            .unwrap();
+        for ending in ["sign-out", "idleness", "age"] {
+            let by = session(&store).await;
+            match ending {
+                "sign-out" => store
+                    .end_admin_session(&workload_named("pages"), &by.digest, EndReason::SignedOut)
+                    .await
+                    .unwrap(),
+                "idleness" => clock.advance(IDLE),
+                _ => {
+                    for _ in 0..4 {
+                        clock.advance(IDLE - Duration::from_millis(1));
+                        store.touch_admin_session(&by.digest).await.unwrap();
+                    }
+                    clock.advance(Duration::from_millis(4));
+                }
+            }
+            let refused = [
+                store.approve_setup(approval(&setup, &by, None)).await.map(drop),
+                store.deny_setup(&by, &setup).await.map(drop),
+                store
+                    .revoke_grant(&by.origin, &grant.tenant_id, &revoke(&grant), Some(&by))
+                    .await
+                    .map(drop),
+                store.change_designated_user(&by, &grant, &user()).await.map(drop),
+            ];
+            for (index, refused) in refused.into_iter().enumerate() {
+                assert!(
+                    matches!(refused, Err(Error::AdminSessionInvalid)),
+                    "{database:?}: {ending}, {index}: {refused:?}"
+                );
+            }
+        }
+        let setup = store.find_setup(&setup.setup_id).await.unwrap().unwrap();
+        assert_eq!(setup.decision, None, "{database:?}");
+        let found = store.find_grant(&grant.tenant_id, &grant.grant_id).await.unwrap();
+        assert_eq!(found.as_ref(), Some(&grant), "{database:?}");
+        for action in ["consent.deny", "consent.revoke", "consent.change_designated_user"] {
+            assert!(events(&store, action).await.is_empty(), "{database:?}: {action}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_revocation_ends_the_grant_its_families_and_its_access_tokens() {
     for database in databases() {
         let (store, clock) = store(&database.url).await;
@@ -495,7 +578,7 @@ async fn a_revocation_ends_the_grant_its_families_and_its_access_tokens() {
         assert!(matches!(missing, Err(Error::NotFound("consent"))), "{database:?}");
 
         let revoked = store
-            .revoke_grant(&by, tenant_id, &revoke(&grant), Some("pages"))
+            .revoke_grant(&by, tenant_id, &revoke(&grant), Some(&session(&store).await))
             .await
             .unwrap();
         assert_eq!(
@@ -581,11 +664,8 @@ async fn another_designated_user_ends_access_tokens_alone() {
         let (store, clock) = store(&database.url).await;
         let end = store.now().plus(Duration::from_secs(3600));
         let grant = active(&store, "acme", &client(), Some(end)).await;
-        let (by, next) = (admin(&user()), user());
-        let changed = store
-            .change_designated_user(&by, &grant, &next, "pages")
-            .await
-            .unwrap();
+        let (by, next) = (session(&store).await, user());
+        let changed = store.change_designated_user(&by, &grant, &next).await.unwrap();
         assert_eq!(changed.designated_user_id, next, "{database:?}");
         let found = store
             .find_grant(&grant.tenant_id, &grant.grant_id)
@@ -600,10 +680,7 @@ async fn another_designated_user_ends_access_tokens_alone() {
             (1, position.seq, "grant")
         );
 
-        let same = store
-            .change_designated_user(&by, &grant, &next, "pages")
-            .await
-            .unwrap();
+        let same = store.change_designated_user(&by, &grant, &next).await.unwrap();
         assert_eq!(
             (same, store.position().await.unwrap()),
             (changed, position),
@@ -615,13 +692,14 @@ async fn another_designated_user_ends_access_tokens_alone() {
         assert_eq!(event[0].detail["new_user_id"], next.as_str());
 
         let waiting = pending(&store, "acme", &client(), None).await;
-        let refused = store.change_designated_user(&by, &waiting, &next, "pages").await;
+        let refused = store.change_designated_user(&by, &waiting, &next).await;
         assert!(
             matches!(refused, Err(Error::WrongState { state: "PENDING", .. })),
             "{database:?}"
         );
         clock.set(end);
-        let refused = store.change_designated_user(&by, &grant, &user(), "pages").await;
+        let by = session(&store).await;
+        let refused = store.change_designated_user(&by, &grant, &user()).await;
         assert!(
             matches!(refused, Err(Error::WrongState { state: "EXPIRED", .. })),
             "{database:?}"
@@ -638,13 +716,13 @@ async fn racing_revocation_and_change_leave_the_grant_revoked() {
         for racer in 0..8 {
             let (store, grant) = (store.clone(), grant.clone());
             racers.push(tokio::spawn(async move {
-                let by = admin(&user());
+                let by = session(&store).await;
                 if racer % 2 == 0 {
                     store
-                        .revoke_grant(&by, &grant.tenant_id, &revoke(&grant), None)
+                        .revoke_grant(&by.origin, &grant.tenant_id, &revoke(&grant), Some(&by))
                         .await
                 } else {
-                    store.change_designated_user(&by, &grant, &user(), "pages").await
+                    store.change_designated_user(&by, &grant, &user()).await
                 }
             }));
         }

@@ -16,12 +16,15 @@ use sea_orm::{
 };
 
 use super::{
-    Store, change_kind, commit, corrupt,
+    Store,
+    admin_session::require_open,
+    change_kind, commit, corrupt,
     entity::grant::{Column, Entity, Model},
     family::end_families_of_grant,
     revocation::{self, NewRevocation, RevocationKind},
 };
 use crate::{
+    admin_session::AdminSession,
     consent::{Filter, Grant, Revoke, State, StoredState, wrong_state},
     error::Error,
     service::Lifetimes,
@@ -86,20 +89,24 @@ impl Store {
     }
 
     /// Ends a grant for good, its refresh families and access tokens with it; no change, and no event,
-    /// when it is revoked already. `workload` brought a Tenant Admin's decision.
+    /// when it is revoked already. `session` is that of a Tenant Admin who decides.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::WrongState`] when it was superseded or has expired.
+    /// [`Error::AdminSessionInvalid`] when the session has ended; [`Error::NotFound`];
+    /// [`Error::WrongState`] when it was superseded or has expired.
     pub async fn revoke_grant(
         &self,
         origin: &Origin,
         tenant_id: &TenantId,
         revoke: &Revoke,
-        workload: Option<&str>,
+        session: Option<&AdminSession>,
     ) -> Result<Grant, Error> {
         let grant_id = &revoke.grant_id;
         let tx = self.db.write().await?;
         let now = self.now();
+        if let Some(session) = session {
+            require_open(&tx, session, now).await?;
+        }
         let in_time = Condition::any()
             .add(Column::State.eq(StoredState::Active.name()))
             .add(Column::RedeemUntil.gt(now.as_millis()));
@@ -129,8 +136,8 @@ impl Store {
             .client(&grant.client_id)
             .subject(grant_id.as_str())
             .detail("reason", &revoke.reason);
-        if let Some(workload) = workload {
-            event = event.detail("workload", workload);
+        if let Some(session) = session {
+            event = event.detail("workload", session.workload.as_str());
         }
         self.audit(&tx, origin, event).await?;
         self.end_access_tokens(&tx, &grant, now).await?;
@@ -142,17 +149,18 @@ impl Store {
     /// change, and no event, when they do already.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::WrongState`] when the grant is not active, or past its end.
+    /// [`Error::AdminSessionInvalid`] when the session has ended; [`Error::NotFound`];
+    /// [`Error::WrongState`] when the grant is not active, or past its end.
     pub async fn change_designated_user(
         &self,
-        origin: &Origin,
+        by: &AdminSession,
         grant: &Grant,
         user_id: &UserId,
-        workload: &str,
     ) -> Result<Grant, Error> {
         let (tenant_id, grant_id) = (&grant.tenant_id, &grant.grant_id);
         let tx = self.db.write().await?;
         let now = self.now();
+        require_open(&tx, by, now).await?;
         let before = find_locked(&tx, tenant_id, grant_id)
             .await?
             .ok_or(Error::NotFound("consent"))?;
@@ -178,8 +186,8 @@ impl Store {
             .subject(grant_id.as_str())
             .detail("old_user_id", before.designated_user_id.as_str())
             .detail("new_user_id", user_id.as_str())
-            .detail("workload", workload);
-        self.audit(&tx, origin, event).await?;
+            .detail("workload", by.workload.as_str());
+        self.audit(&tx, &by.origin, event).await?;
         self.end_access_tokens(&tx, &before, now).await?;
         let grant = Grant {
             designated_user_id: user_id.clone(),

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use accord::{
-    clock::{SharedClock, UnixMillis},
-    random::SharedRandom,
+    clock::{Clock, SharedClock, UnixMillis},
+    random::{Random, SharedRandom},
     store::{
         Creation, Database, StoreError,
         audit::{self, Event, Origin},
@@ -94,7 +94,9 @@ impl Store {
     /// # Errors
     /// [`Error::Store`].
     pub async fn record(&self, origin: &Origin, event: Event) -> Result<(), Error> {
-        Ok(self.audit(self.db.read(), origin, event).await?)
+        let tx = self.db.write().await?;
+        self.audit(&tx, origin, event).await?;
+        Ok(commit(tx).await?)
     }
 
     /// Begins a creating transaction: a new thing, or the answer to a repeated call.
@@ -121,13 +123,19 @@ impl Store {
     }
 }
 
-/// Ends every family and every admin session: for a database that was restored from a copy.
+/// Ends every family and every admin session, and revokes every signing key: for a database that was
+/// restored from a copy. New keys are made when it is opened.
 ///
 /// # Errors
 /// What the database says.
-pub async fn end_all_before(tx: &DatabaseTransaction, now: UnixMillis) -> Result<(), StoreError> {
-    family::end_all(tx, "restored", now).await?;
-    admin_session::end_all(tx, now).await
+pub async fn end_all_before(
+    tx: &DatabaseTransaction,
+    clock: &dyn Clock,
+    random: &dyn Random,
+) -> Result<(), StoreError> {
+    family::end_all(tx, "restored", clock.now()).await?;
+    admin_session::end_all(tx, clock.now()).await?;
+    signing_key::revoke_all(tx, clock, random).await
 }
 
 /// Commits, so that a failed commit is a failed call.

@@ -6,7 +6,7 @@ use accord::{
     opaque::{OpaqueToken, TokenKind},
     store::{
         Creation, StoreError,
-        audit::{Event, Origin},
+        audit::Event,
         idempotency::Outcome,
     },
 };
@@ -17,7 +17,9 @@ use sea_orm::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Store, commit, corrupt,
+    Store,
+    admin_session::require_open,
+    commit, corrupt,
     entity::{
         code, grant as grant_row,
         setup::{ActiveModel, Column, Entity, Model},
@@ -25,6 +27,7 @@ use super::{
     grant::grant,
 };
 use crate::{
+    admin_session::AdminSession,
     consent::{Grant, StoredState},
     error::Error,
     registry::ClientScope,
@@ -128,15 +131,13 @@ impl Store {
     /// Approves a setup: makes the grant, pending, and its code. Of racing decisions one is made.
     ///
     /// # Errors
-    /// [`Error::WrongState`] when the setup was decided or has expired.
-    pub async fn approve_setup(
-        &self,
-        origin: &Origin,
-        approval: Approval<'_>,
-    ) -> Result<(Grant, OpaqueToken), Error> {
-        let setup = approval.setup;
+    /// [`Error::AdminSessionInvalid`] when the session has ended; [`Error::WrongState`] when the setup
+    /// was decided or has expired.
+    pub async fn approve_setup(&self, approval: Approval<'_>) -> Result<(Grant, OpaqueToken), Error> {
+        let (setup, by) = (approval.setup, approval.by);
         let tx = self.db.write().await?;
         let now = self.now();
+        require_open(&tx, by, now).await?;
         decide(&tx, setup, Decision::Approved, now).await?;
         let grant_id = GrantId::generate(&*self.clock, &*self.random);
         let redeem_until = now.plus(CODE_LIFE).as_millis();
@@ -148,7 +149,7 @@ impl Store {
             scopes: Set(serde_json::to_value(&approval.scopes).map_err(|_| corrupt("grants"))?),
             designated_user_id: Set(approval.designated_user_id.to_string()),
             purpose: Set(setup.purpose.clone()),
-            granted_by_user_id: Set(approval.granted_by.to_string()),
+            granted_by_user_id: Set(by.user_id.to_string()),
             state: Set(StoredState::Pending.name().to_owned()),
             created_at: Set(now.as_millis()),
             redeem_until: Set(redeem_until),
@@ -178,8 +179,8 @@ impl Store {
             .detail("setup_id", setup.setup_id.as_str())
             .detail("scopes", join(&approval.scopes))
             .detail("designated_user_id", approval.designated_user_id.as_str())
-            .detail("workload", approval.workload);
-        self.audit(&tx, origin, event).await?;
+            .detail("workload", by.workload.as_str());
+        self.audit(&tx, &by.origin, event).await?;
         commit(tx).await?;
         Ok((grant(row)?, token))
     }
@@ -187,17 +188,18 @@ impl Store {
     /// Denies a setup. Of racing decisions one is made.
     ///
     /// # Errors
-    /// [`Error::WrongState`] when the setup was decided or has expired.
-    pub async fn deny_setup(&self, origin: &Origin, setup: &Setup, workload: &str) -> Result<Setup, Error> {
+    /// As [`Store::approve_setup`].
+    pub async fn deny_setup(&self, by: &AdminSession, setup: &Setup) -> Result<Setup, Error> {
         let tx = self.db.write().await?;
         let now = self.now();
+        require_open(&tx, by, now).await?;
         decide(&tx, setup, Decision::Denied, now).await?;
         let event = Event::new("consent.deny")
             .tenant(&setup.tenant_id)
             .client(&setup.client_id)
             .subject(setup.setup_id.as_str())
-            .detail("workload", workload);
-        self.audit(&tx, origin, event).await?;
+            .detail("workload", by.workload.as_str());
+        self.audit(&tx, &by.origin, event).await?;
         commit(tx).await?;
         Ok(Setup {
             decision: Some(Decision::Denied),

@@ -3,12 +3,13 @@
 //! A partial unique index keeps one key NEXT and one ACTIVE, whatever replicas do at a time.
 
 use accord::{
-    clock::UnixMillis,
+    clock::{Clock, UnixMillis},
     page::{Page, PageRequest},
+    random::Random,
     store::{
         Creation, StoreError,
-        audit::{Actor, ActorKind, Event, Origin},
-        change::Change,
+        audit::{self, Actor, ActorKind, Event, Origin},
+        change::{self, Change},
         idempotency::Outcome,
     },
 };
@@ -30,6 +31,9 @@ use crate::{
     signing_key::{ALGORITHM, SigningKey, State, generate},
 };
 
+/// How often a key that is to become active is looked for.
+const ATTEMPTS: usize = 3;
+
 impl Store {
     /// Makes an active key and a next one where they are missing.
     ///
@@ -43,13 +47,7 @@ impl Store {
             let tx = self.db.write().await?;
             match self.insert_key(&tx, state).await {
                 Ok(kid) => {
-                    let origin = Origin {
-                        actor: Actor {
-                            kind: ActorKind::System,
-                            id: "token-service".to_owned(),
-                        },
-                        request_id: String::new(),
-                    };
+                    let origin = system();
                     let event = Event::new("signing_key.create")
                         .subject(&kid)
                         .detail("state", state.name());
@@ -220,10 +218,15 @@ impl Store {
 
     /// Makes the next key active and a new one next; answers the promoted key's id.
     async fn promote_next(&self, tx: &DatabaseTransaction, now: UnixMillis) -> Result<String, Error> {
-        let next = in_state(tx, State::Next).await?.ok_or(Error::Signing)?;
-        step(tx, &next.kid, State::Next, State::Active, now).await?;
-        self.insert_key(tx, State::Next).await?;
-        Ok(next.kid)
+        for _ in 0..ATTEMPTS {
+            let next = in_state(tx, State::Next).await?.ok_or(Error::Signing)?;
+            if step(tx, &next.kid, State::Next, State::Active, now).await? == 1 {
+                self.insert_key(tx, State::Next).await?;
+                return Ok(next.kid);
+            }
+            // It was revoked since it was read, and another one is next.
+        }
+        Err(StoreError::Unavailable.into())
     }
 
     async fn insert_key(&self, tx: &DatabaseTransaction, state: State) -> Result<String, Error> {
@@ -245,6 +248,58 @@ impl Store {
         row.insert(tx).await.map_err(StoreError::from)?;
         Ok(new.kid)
     }
+}
+
+/// This service itself, as the actor of an event.
+fn system() -> Origin {
+    Origin {
+        actor: Actor {
+            kind: ActorKind::System,
+            id: "token-service".to_owned(),
+        },
+        request_id: String::new(),
+    }
+}
+
+/// Revokes every key there is, for a database that was restored from a copy: one that was revoked after
+/// the copy was made may be known to others.
+pub(super) async fn revoke_all(
+    tx: &DatabaseTransaction,
+    clock: &dyn Clock,
+    random: &dyn Random,
+) -> Result<(), StoreError> {
+    let now = clock.now();
+    let live = Entity::find()
+        .filter(Column::State.ne(State::Revoked.name()))
+        .order_by_asc(Column::Kid)
+        .all(tx)
+        .await?;
+    let mut changes = Vec::with_capacity(2 * live.len());
+    for key in &live {
+        let from = State::from_name(&key.state).ok_or(StoreError::Corrupt("signing_keys"))?;
+        step(tx, &key.kid, from, State::Revoked, now).await?;
+        let event = Event::new("signing_key.revoke")
+            .subject(&key.kid)
+            .detail("reason", "restored");
+        audit::record(tx, clock, random, &system(), event).await?;
+        changes.push(changed(&key.kid));
+        changes.push(revocation::change(RevocationKind::Kid, &key.kid, None));
+    }
+    let last = change::bump(tx, &changes, now).await?;
+    // Of each key's two changes the second is the revocation.
+    let first = last - changes.len() as i64 + 2;
+    for (seq, key) in (first..).step_by(2).zip(&live) {
+        let new = NewRevocation {
+            seq,
+            kind: RevocationKind::Kid,
+            id: &key.kid,
+            tenant_id: None,
+            now,
+            expires_at: now.plus(Lifetimes::MAX_ACCESS_TOKEN),
+        };
+        revocation::insert(tx, new).await?;
+    }
+    Ok(())
 }
 
 /// Moves a key from one state to another; how many keys were moved.

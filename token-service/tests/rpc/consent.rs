@@ -237,10 +237,11 @@ async fn an_active_consent_is_suspended_while_one_of_its_parties_is() {
     let world = World::start().await;
     let grant_id = world.active_grant().await;
     type Change = fn(&World, bool);
-    let changes: [Change; 3] = [
+    let changes: [Change; 4] = [
         |world, on| world.suspend("client", on),
         |world, on| world.suspend("tenant", on),
         |world, on| world.deactivate_api_user(on),
+        |world, on| world.let_client_ask(if on { "globex" } else { "acme" }),
     ];
     for change in changes {
         change(&world, true);

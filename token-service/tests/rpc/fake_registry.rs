@@ -110,6 +110,11 @@ impl FakeRegistry {
         self.state().delays.is_empty()
     }
 
+    /// Answers at once again.
+    pub fn end_delays(&self) {
+        self.state().delays.clear();
+    }
+
     async fn late(&self, question: Question) {
         let delay = self.state().delays.remove(&question);
         if let Some(delay) = delay {

@@ -3,14 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use accord::token::v1::{self as pb, IssueTokenResponse};
-use tonic::{Code, Status};
+use accord::token::v1 as pb;
+use tonic::Code;
 
-use crate::{
-    fake_registry::Question,
-    harness::assert_refused,
-    world::World,
-};
+use crate::{fake_registry::Question, harness::assert_refused, world::World};
 
 /// The registry takes so long to answer that its answer counts no more. Time jumps; nobody waits.
 async fn too_late() {
@@ -132,4 +128,175 @@ async fn a_refresh_token_that_ends_while_the_registry_is_asked_is_inactive() {
     meanwhile(&world, |world| async move { world.refresh(&token).await.map(drop).unwrap() });
     assert!(!world.is_active(&tokens.refresh_token).await, "it was used up");
     assert!(world.registry().was_delayed());
+}
+
+/// The last event of an issue is about this token: none leaves before its event is committed.
+async fn assert_audited(world: &World, tokens: &pb::IssueTokenResponse) {
+    let jti = world.introspect(&tokens.access_token).await.jti;
+    let events = world.audit_events("token.issue").await;
+    assert_eq!(events[0].detail["jti"], jti);
+    assert_eq!(
+        events[0].detail["instead_of"], events[1].detail["jti"],
+        "the one before never left"
+    );
+}
+
+#[tokio::test]
+async fn a_change_of_the_designated_user_during_a_refresh_is_no_replay() {
+    for world in World::start_on_all().await {
+        let world = Arc::new(world);
+        let first = world.first_tokens().await;
+        let grant_id = first.grant_id.clone();
+        meanwhile(&world, |world| async move { world.change_designated_user(&grant_id).await });
+        let second = world.refresh(&first.refresh_token).await.unwrap();
+        assert!(world.registry().was_delayed());
+        assert!(!world.is_active(&first.access_token).await);
+        assert_eq!(world.introspect(&second.access_token).await.sub, world.second_user_id);
+        assert_audited(&world, &second).await;
+        world.refresh(&second.refresh_token).await.unwrap();
+    }
+}
+
+/// Lets this happen after the call's own change was committed, before its answer leaves: the registry was
+/// too slow, and is asked again.
+fn after_the_commit<F>(world: &Arc<World>, happens: impl FnOnce(Arc<World>) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let happens = happens(world.clone());
+    let registry = world.registry().clone();
+    world.registry().delay(Question::User, async move {
+        too_late().await;
+        registry.delay(Question::Tenant, happens);
+    });
+}
+
+#[tokio::test]
+async fn what_ends_access_tokens_alone_does_not_end_a_family_that_is_being_used() {
+    for world in World::start_on_all().await {
+        let world = Arc::new(world);
+        // The key that signed the first token made.
+        let code = world.code().await;
+        after_the_commit(&world, |world| async move { world.revoke_active_signing_key().await });
+        let first = world.issue(world.by_code(&code)).await.unwrap();
+        assert!(world.registry().was_delayed());
+        assert_audited(&world, &first).await;
+
+        after_the_commit(&world, |world| async move { world.revoke_active_signing_key().await });
+        let second = world.refresh(&first.refresh_token).await.unwrap();
+        assert!(world.registry().was_delayed());
+        assert_audited(&world, &second).await;
+
+        after_the_commit(&world, |world| async move { world.revoke_active_signing_key().await });
+        let by_itself = world.issue(world.by_client_credentials()).await.unwrap();
+        assert!(world.registry().was_delayed());
+        assert_audited(&world, &by_itself).await;
+
+        let grant_id = second.grant_id.clone();
+        after_the_commit(&world, |world| async move { world.change_designated_user(&grant_id).await });
+        let third = world.refresh(&second.refresh_token).await.unwrap();
+        assert!(world.registry().was_delayed());
+        assert_eq!(world.introspect(&third.access_token).await.sub, world.second_user_id);
+        assert_audited(&world, &third).await;
+        world.refresh(&third.refresh_token).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_ends_the_grant_or_the_family_ends_the_call_too() {
+    let world = world().await;
+    let tokens = world.first_tokens().await;
+    let grant_id = tokens.grant_id.clone();
+    after_the_commit(&world, |world| async move { world.revoke_consent(&grant_id).await });
+    let refused = world.refresh(&tokens.refresh_token).await;
+    assert!(world.registry().was_delayed());
+    assert_refused(refused, Code::FailedPrecondition, "INVALID_GRANT");
+
+    let tokens = world.first_tokens().await;
+    let grant_id = tokens.grant_id.clone();
+    after_the_commit(&world, |world| async move { world.revoke_consent(&grant_id).await });
+    let refused = world.issue(world.by_client_credentials()).await;
+    assert!(world.registry().was_delayed());
+    assert_refused(refused, Code::PermissionDenied, "CONSENT_REQUIRED");
+
+    let tokens = world.first_tokens().await;
+    let token = tokens.refresh_token.clone();
+    after_the_commit(&world, |world| async move { world.revoke(&token).await.unwrap() });
+    let refused = world.refresh(&tokens.refresh_token).await;
+    assert!(world.registry().was_delayed());
+    assert_refused(refused, Code::FailedPrecondition, "INVALID_GRANT");
+}
+
+#[tokio::test]
+async fn without_an_end_of_changes_the_client_is_told_to_come_again() {
+    let world = world().await;
+    let tokens = world.first_tokens().await;
+    // Every answer about a tenant or a user comes too late.
+    fn always(world: Arc<World>, question: Question) {
+        let there = world.clone();
+        world.registry().delay(question, async move {
+            too_late().await;
+            always(there, question);
+        });
+    }
+    always(world.clone(), Question::Tenant);
+    let refused = world.refresh(&tokens.refresh_token).await;
+    assert_refused(refused, Code::Unavailable, "UNAVAILABLE");
+    world.registry().end_delays();
+    let next = world.refresh(&tokens.refresh_token).await.unwrap();
+    assert!(world.is_active(&next.access_token).await, "and it is no replay");
+}
+
+#[tokio::test]
+async fn a_session_that_ends_while_it_decides_decides_nothing() {
+    let world = world().await;
+    let setup = world.setup().await;
+    let session = world.sign_in(&setup.setup_id).await;
+    let signed_out = session.clone();
+    let happens = {
+        let world = world.clone();
+        async move { world.sign_out(&signed_out).await }
+    };
+    world.registry().delay(Question::Client, happens);
+    let approval = world.approval(&setup.setup_id, &session);
+    let refused = world.setups().approve_setup(approval).await;
+    assert!(world.registry().was_delayed());
+    assert_refused(refused, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
+    let session = world.sign_in(&setup.setup_id).await;
+    let approval = world.approval(&setup.setup_id, &session);
+    world.setups().approve_setup(approval).await.expect("it is still to be decided");
+}
+
+#[tokio::test]
+async fn a_session_that_a_reset_ended_decides_nothing_once_answers_are_too_old() {
+    let world = world().await;
+    let setup = world.setup().await;
+    let session = world.sign_in(&setup.setup_id).await;
+    let reset = |world: Arc<World>| async move {
+        world.end_admin_sessions();
+        too_late().await;
+    };
+    world.registry().delay(Question::Client, reset(world.clone()));
+    let approval = world.approval(&setup.setup_id, &session);
+    let refused = world.setups().approve_setup(approval).await;
+    assert!(world.registry().was_delayed());
+    assert_refused(refused, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
+
+    let grant_id = world.active_grant().await;
+    let request = pb::ChangeDesignatedUserRequest {
+        tenant_id: "acme".into(),
+        grant_id: grant_id.clone(),
+        admin_session: world.sign_in("").await,
+        designated_account_name: world.second_user_name().into(),
+    };
+    // The first answer about a user is about the admin; the second about the user to be.
+    let (there, registry) = (world.clone(), world.registry().clone());
+    world.registry().delay(Question::User, async move {
+        registry.delay(Question::User, reset(there));
+    });
+    let refused = world.consents().change_designated_user(request).await;
+    assert!(world.registry().was_delayed());
+    assert_refused(refused, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
+    let consent = world.consent(&grant_id).await;
+    assert_eq!(consent.designated_user_id, world.api_user_id);
 }

@@ -1,7 +1,7 @@
 //! A token-service of a test's own, served on loopback by the production code, with a fake registry and
 //! callers of every kind.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use accord::{
     audit::v1::{AuditEvent, ListAuditEventsRequest, audit_service_client::AuditServiceClient},
@@ -14,7 +14,7 @@ use accord::{
     testing::{TestDatabase, test_clock},
     token::v1::{
         consent_service_client::ConsentServiceClient, setup_service_client::SetupServiceClient,
-        token_service_client::TokenServiceClient,
+        signing_key_service_client::SigningKeyServiceClient, token_service_client::TokenServiceClient,
     },
 };
 use tempfile::TempDir;
@@ -54,6 +54,8 @@ pub struct Harness {
     pub registry: FakeRegistry,
     /// token-service's clock.
     pub clock: Arc<ManualClock>,
+    /// Where the HTTP face is.
+    pub http_address: SocketAddr,
     shutdown: CancellationToken,
     channel: Channel,
     operators: BTreeMap<Role, OpaqueToken>,
@@ -92,6 +94,7 @@ impl Harness {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let http_address = http.local_addr().unwrap();
         tokio::spawn(server.serve(listener, http, shutdown.clone()));
         let channel = Endpoint::from_shared(format!("http://{address}"))
             .unwrap()
@@ -104,6 +107,7 @@ impl Harness {
             operators: operators.into_iter().collect(),
             registry,
             clock,
+            http_address,
             shutdown,
             channel,
             _directory: directory,
@@ -134,6 +138,11 @@ impl Harness {
     /// `ConsentService`, called by the operator who has this role and no other.
     pub fn consents_of(&self, role: Role) -> ConsentServiceClient<CallerChannel> {
         ConsentServiceClient::new(self.token(&self.operators[&role]))
+    }
+
+    /// `SigningKeyService`, called by the operator for security.
+    pub fn signing_keys(&self) -> SigningKeyServiceClient<CallerChannel> {
+        SigningKeyServiceClient::new(self.token(&self.operators[&Role::Security]))
     }
 
     /// `TokenService`, called by nobody known.

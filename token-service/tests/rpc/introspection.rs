@@ -172,7 +172,7 @@ async fn an_introspection_needs_one_proof_and_every_field() {
         client_authentication: Some(IntrospectProof::ClientAssertion("x".into())),
         ..own
     };
-    assert_refused(anonymous(assertion).await, Code::Unimplemented, "NOT_AVAILABLE");
+    assert_refused(anonymous(assertion).await, Code::Unauthenticated, "INVALID_CLIENT");
 }
 
 #[tokio::test]
@@ -213,6 +213,31 @@ async fn a_suspension_ends_access_tokens_and_pauses_refresh_tokens() {
         }
         let next = world.refresh(&tokens.refresh_token).await.unwrap();
         assert!(world.is_active(&next.access_token).await);
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_may_no_more_its_tokens_no_longer_stand_for() {
+    let world = World::start().await;
+    let tokens = world.first_tokens().await;
+    let by_itself = world.issue(world.by_client_credentials()).await.unwrap();
+    let all = [&tokens.access_token, &tokens.refresh_token, &by_itself.access_token];
+    world.let_client_ask("globex");
+    for token in all {
+        assert!(!world.is_active(token).await, "not at this tenant");
+    }
+    world.let_client_ask("acme");
+    let without = |name: &'static str| {
+        world.change_client(|client| client.scopes.retain(|scope| scope.name != name));
+    };
+    without("contacts.write");
+    for token in all {
+        let answer = world.introspect(token).await;
+        assert_eq!((answer.active, answer.scope.as_str()), (Some(true), "contacts.read"));
+    }
+    without("contacts.read");
+    for token in all {
+        assert!(!world.is_active(token).await, "nothing is left of it");
     }
 }
 
@@ -336,8 +361,8 @@ async fn a_revocation_needs_the_clients_proof_and_every_field() {
     };
     assert_refused(
         revoke(&world, assertion).await,
-        Code::Unimplemented,
-        "NOT_AVAILABLE",
+        Code::Unauthenticated,
+        "INVALID_CLIENT",
     );
     assert!(world.is_active(&token).await);
 }

@@ -162,7 +162,7 @@ async fn a_client_that_is_not_proven_gets_one_answer() {
         Some(ClientAuthentication::ClientAssertion("x".into())),
     );
     let refused = world.issue(assertion).await;
-    assert_refused(refused, Code::Unimplemented, "NOT_AVAILABLE");
+    assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
 
     world.registry().set_unavailable(true);
     for request in malformed {

@@ -1,7 +1,7 @@
 //! Who is who in these tests: two tenants with their admins, users to run as, a client that asks the
 //! first tenant, and the steps from its request to its tokens.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use accord::{
     audit::v1::AuditEvent,
@@ -99,6 +99,11 @@ impl World {
         &self.harness.clock
     }
 
+    /// Where the HTTP face is.
+    pub fn http_address(&self) -> SocketAddr {
+        self.harness.http_address
+    }
+
     pub fn registry(&self) -> &FakeRegistry {
         &self.harness.registry
     }
@@ -164,6 +169,11 @@ impl World {
         self.registry().edit_client(&self.client_id, change);
     }
 
+    /// Lets the client ask this tenant and no other.
+    pub fn let_client_ask(&self, tenant_id: &str) {
+        self.change_client(|client| client.tenant_ids = vec![tenant_id.to_owned()]);
+    }
+
     /// Suspends the `client` or `tenant`, or reinstates it.
     pub fn suspend(&self, resource: &str, suspended: bool) {
         match resource {
@@ -225,6 +235,13 @@ impl World {
 
     pub async fn sign_in(&self, setup_id: &str) -> String {
         self.sign_in_with(self.credentials(setup_id)).await
+    }
+
+    pub async fn sign_out(&self, session: &str) {
+        let request = pb::SignOutTenantAdminRequest {
+            admin_session: session.into(),
+        };
+        self.setups().sign_out_tenant_admin(request).await.unwrap();
     }
 
     /// A session of the admin of another tenant, `globex`.
@@ -314,6 +331,39 @@ impl World {
             .revoke_consent(request)
             .await
             .unwrap();
+    }
+
+    /// The admin lets API transactions run as the second user.
+    pub async fn change_designated_user(&self, grant_id: &str) {
+        let request = pb::ChangeDesignatedUserRequest {
+            tenant_id: "acme".into(),
+            grant_id: grant_id.into(),
+            admin_session: self.sign_in("").await,
+            designated_account_name: SECOND_USER_NAME.into(),
+        };
+        self.consents().change_designated_user(request).await.unwrap();
+    }
+
+    /// Keys in this state.
+    pub async fn signing_keys(&self, state: pb::SigningKeyState) -> Vec<pb::SigningKey> {
+        let request = pb::ListSigningKeysRequest {
+            state: state.into(),
+            ..Default::default()
+        };
+        let mut keys = self.harness.signing_keys();
+        let answer = keys.list_signing_keys(request).await.unwrap();
+        answer.into_inner().signing_keys
+    }
+
+    /// An operator revokes the key that signs now.
+    pub async fn revoke_active_signing_key(&self) {
+        let active = self.signing_keys(pb::SigningKeyState::Active).await.remove(0);
+        let request = pb::RevokeSigningKeyRequest {
+            kid: active.kid,
+            reason: "test".into(),
+        };
+        let mut keys = self.harness.signing_keys();
+        keys.revoke_signing_key(request).await.unwrap();
     }
 
     // Tokens.

@@ -21,7 +21,7 @@ pub struct Model {
     pub code_challenge: String,
     /// The resource asked for, or empty.
     pub resource: String,
-    /// Unix milliseconds.
+    /// When it can't be redeemed any more; once it is redeemed, the end of its family. Unix milliseconds.
     pub expires_at: i64,
     /// When it was first presented by its client.
     pub used_at: Option<i64>,

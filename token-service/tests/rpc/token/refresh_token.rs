@@ -235,14 +235,7 @@ async fn an_access_token_does_not_outlive_the_family() {
 async fn a_family_goes_on_as_the_new_designated_user() {
     let world = World::start().await;
     let first = world.first_tokens().await;
-    let session = world.sign_in("").await;
-    let request = pb::ChangeDesignatedUserRequest {
-        tenant_id: "acme".into(),
-        grant_id: first.grant_id.clone(),
-        admin_session: session,
-        designated_account_name: world.second_user_name().into(),
-    };
-    world.consents().change_designated_user(request).await.unwrap();
+    world.change_designated_user(&first.grant_id).await;
     assert!(!world.is_active(&first.access_token).await);
     let second = world.refresh(&first.refresh_token).await.unwrap();
     assert_eq!(
