@@ -77,7 +77,7 @@ impl Services {
         let token_grpc = token_process.listening("grpc");
         token_process.listening("http");
 
-        let seeded = seed::run(&registry_grpc, &operator_token, &SystemRandom)
+        let seeded = seed::run(&registry_grpc, &operator_token, None, &SystemRandom)
             .await
             .unwrap();
         let target = DevFile {

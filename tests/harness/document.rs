@@ -1,0 +1,32 @@
+//! The shell lines of a document, as a reader would paste them.
+
+use std::path::{Path, PathBuf};
+
+/// A file of the repository.
+pub fn file(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(path)
+}
+
+/// The lines of every `sh` block of a document between `<!-- marker -->` and `<!-- /marker -->`, in order.
+pub fn shell_lines(document: &str, marker: &str) -> String {
+    let text = std::fs::read_to_string(file(document)).unwrap();
+    let begin = format!("<!-- {marker} -->");
+    let end = format!("<!-- /{marker} -->");
+    let (_, rest) = text.split_once(&begin).expect("the first marker");
+    let (marked, _) = rest.split_once(&end).expect("the second marker");
+    let mut lines = String::new();
+    let mut inside = false;
+    for line in marked.lines() {
+        match line {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            line if inside => {
+                lines.push_str(line);
+                lines.push('\n');
+            }
+            _ => {}
+        }
+    }
+    assert!(lines.lines().count() > 5, "no lines left in {document}: {lines}");
+    lines
+}
