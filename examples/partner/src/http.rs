@@ -1,0 +1,80 @@
+//! The one HTTP client, for the authority and for the Cloud API, and what the `oauth2` crate calls it by.
+
+use std::{pin::Pin, time::Duration};
+
+use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
+use reqwest::{Certificate, redirect::Policy};
+
+use crate::{
+    error::{CallError, StartError},
+    settings::Settings,
+};
+
+/// How long a whole exchange may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// The largest answer that is read, in bytes.
+const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+
+/// The HTTP client. It follows no redirects: an answer that leads elsewhere must not take a code, a
+/// secret or a token along (RFC 9700 §4.12).
+#[derive(Clone, Debug)]
+pub struct Http(reqwest::Client);
+
+impl Http {
+    /// A client that trusts the system's certificate authorities, and those of the settings.
+    ///
+    /// # Errors
+    /// [`StartError::Client`].
+    pub fn new(settings: &Settings) -> Result<Self, StartError> {
+        let pem = settings.ca_pem.as_deref().unwrap_or_default();
+        let certificates = Certificate::from_pem_bundle(pem).map_err(StartError::Client)?;
+        if settings.ca_pem.is_some() && certificates.is_empty() {
+            return Err(StartError::Setting("ca-file", "holds no certificate"));
+        }
+        reqwest::Client::builder()
+            .redirect(Policy::none())
+            .timeout(PATIENCE)
+            .tls_certs_merge(certificates)
+            .build()
+            .map(Self)
+            .map_err(StartError::Client)
+    }
+
+    /// Sends a request and reads the whole answer, up to a limit.
+    pub(crate) async fn send(&self, request: HttpRequest) -> Result<HttpResponse, CallError> {
+        // An error of reqwest names the URL; none of ours holds a secret, but a caller's might.
+        let unreachable = |error: reqwest::Error| CallError::Unreachable(chain(&error.without_url()));
+        let request = reqwest::Request::try_from(request).map_err(unreachable)?;
+        let mut response = self.0.execute(request).await.map_err(unreachable)?;
+        let mut answer = http::Response::new(Vec::new());
+        *answer.status_mut() = response.status();
+        *answer.headers_mut() = std::mem::take(response.headers_mut());
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+            if answer.body().len() + chunk.len() > MAX_ANSWER_BYTES {
+                return Err(CallError::Nonsense("it is too long"));
+            }
+            answer.body_mut().extend_from_slice(&chunk);
+        }
+        Ok(answer)
+    }
+}
+
+impl<'c> AsyncHttpClient<'c> for Http {
+    type Error = CallError;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, CallError>> + Send + 'c>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(self.send(request))
+    }
+}
+
+/// An error with its causes: "error sending request" alone helps nobody.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}

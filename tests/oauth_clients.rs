@@ -1,0 +1,77 @@
+//! OAuth clients that know nothing of Accord, against its HTTP face: given the Tenant Authority URL and
+//! their credentials, they find everything by discovery and need no special case.
+
+mod admin;
+mod guide;
+mod oauth2_crate;
+mod requests_oauthlib;
+mod sample;
+
+use accord::registry::v1 as reg;
+use accord_cli::dev::Dev;
+use accord_cli::dev_file::DevFile;
+use reqwest::{Client, redirect::Policy};
+
+use crate::harness::partner::{Partner, World};
+
+/// A browser's or a library's way to the HTTP face: as if a gateway with TLS stood in front, when the
+/// environment's public URL says so. It follows no redirects.
+#[derive(Clone, Debug)]
+pub struct Way {
+    http: Client,
+    public: String,
+    listener: String,
+}
+
+impl Way {
+    pub fn to(target: &DevFile) -> Self {
+        let tenant = format!("/{}", target.tenant_id);
+        Self {
+            http: Client::builder().redirect(Policy::none()).build().unwrap(),
+            public: target
+                .tenant_authority_url
+                .strip_suffix(&tenant)
+                .unwrap()
+                .to_owned(),
+            listener: target.http_url.clone(),
+        }
+    }
+
+    /// Where a public URL is listened for.
+    pub fn url(&self, public: &str) -> String {
+        let path = public.strip_prefix(&self.public);
+        format!(
+            "{}{}",
+            self.listener,
+            path.unwrap_or_else(|| panic!("not the authority's: {public}"))
+        )
+    }
+
+    pub async fn get_json(&self, url: &str) -> serde_json::Value {
+        let answer = self.http.get(self.url(url)).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{url}");
+        answer.json().await.unwrap()
+    }
+}
+
+/// Registers a partner whose only redirect URI is this one.
+pub async fn partner_at(world: &World, redirect_uri: &str) -> Partner {
+    let partner = world.partner().await;
+    let request = reg::UpdateClientRequest {
+        client: Some(reg::Client {
+            client_id: partner.client_id.clone(),
+            redirect_uris: vec![redirect_uri.into()],
+            ..Default::default()
+        }),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec!["redirect_uris".into()],
+        }),
+    };
+    world.clients().update_client(request).await.unwrap();
+    partner
+}
+
+/// Ends an environment in good order.
+pub async fn stop(dev: Dev) {
+    dev.stop().await.unwrap();
+}

@@ -1,0 +1,189 @@
+//! The sample partner of `examples/partner`, whole, with a Tenant Admin and a Cloud API at its other ends.
+
+use std::{sync::Arc, time::Duration};
+
+use accord::{clock::ManualClock, random::SystemRandom, token::v1 as tok};
+use accord_cli::dev::Dev;
+use example_partner::settings::Settings;
+use oauth2::{ClientId, ClientSecret};
+use reqwest::header;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use url::Url;
+
+use super::{
+    admin::{Admin, Decision},
+    partner_at, stop,
+};
+use crate::harness::{
+    dev,
+    partner::{Partner, World, own_grant},
+};
+
+/// The sample partner, running, and a browser at it.
+struct Sample {
+    base: String,
+    http: reqwest::Client,
+    cookie: String,
+}
+
+impl Sample {
+    async fn start(world: &World) -> (Self, Partner) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let redirect_uri = format!("{base}/callback");
+        let partner = partner_at(world, &redirect_uri).await;
+        let settings = Settings {
+            issuer: world.target.tenant_authority_url.clone(),
+            client_id: ClientId::new(partner.client_id.clone()),
+            client_secret: ClientSecret::new(partner.client_secret.clone()),
+            cloud_api_url: world.target.cloud_api_url.clone(),
+            redirect_uri: redirect_uri.parse().unwrap(),
+            ca_pem: None,
+        };
+        let router = example_partner::router(&settings.checked().unwrap())
+            .await
+            .unwrap();
+        tokio::spawn(axum::serve(listener, router).into_future());
+        let policy = reqwest::redirect::Policy::none();
+        let sample = Self {
+            base,
+            http: reqwest::Client::builder().redirect(policy).build().unwrap(),
+            cookie: String::new(),
+        };
+        (sample, partner)
+    }
+
+    /// Status, location and text of a page.
+    async fn get(&mut self, path: &str) -> (u16, String, String) {
+        self.send(self.http.get(format!("{}{path}", self.base))).await
+    }
+
+    /// Presses the button of the first page that sends its form to this path.
+    async fn press(&mut self, path: &str) -> (u16, String, String) {
+        let (_, _, home) = self.get("/").await;
+        let (_, rest) = home.split_once("name=\"form_token\" value=\"").expect("a form");
+        let body = format!("form_token={}", rest.split('"').next().unwrap());
+        let form = (header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let request = self.http.post(format!("{}{path}", self.base)).body(body);
+        self.send(request.header(form.0, form.1)).await
+    }
+
+    async fn send(&mut self, request: reqwest::RequestBuilder) -> (u16, String, String) {
+        let answer = request.header(header::COOKIE, &self.cookie).send().await.unwrap();
+        let text = |name| {
+            answer
+                .headers()
+                .get(name)
+                .map(|value| value.to_str().unwrap().to_owned())
+        };
+        if let Some(cookie) = text(header::SET_COOKIE) {
+            self.cookie = cookie.split(';').next().unwrap().to_owned();
+        }
+        let location = text(header::LOCATION).unwrap_or_default();
+        (answer.status().as_u16(), location, answer.text().await.unwrap())
+    }
+
+    /// From "Connect" to the answer's page.
+    async fn connect(&mut self, world: &World, decision: Decision<'_>) -> (u16, String, String) {
+        let (status, authorization_url, _) = self.get("/connect").await;
+        assert_eq!(status, 303);
+        let back = Admin::new(&world.target)
+            .decide(&authorization_url, decision)
+            .await;
+        let path = &back[url::Position::BeforePath..];
+        assert!(
+            back.as_str().starts_with(&self.base),
+            "back to the partner: {}",
+            origin(&back)
+        );
+        self.get(path).await
+    }
+}
+
+/// An environment that serves the tenant's Cloud API too, and whose time the test moves.
+async fn with_cloud_api() -> (TempDir, Dev, Arc<ManualClock>) {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = accord::testing::test_clock();
+    let mut args = dev::args(&directory.path().join("accord-data"));
+    args.api_listen = Some(args.http_listen);
+    let dev = Dev::start(&args, clock.clone(), Arc::new(SystemRandom))
+        .await
+        .unwrap();
+    (directory, dev, clock)
+}
+
+fn origin(url: &Url) -> String {
+    url.origin().ascii_serialization()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sample_partner_connects_reads_refreshes_and_disconnects() {
+    let (_directory, dev, clock) = with_cloud_api().await;
+    let world = World::new(&dev.file);
+    let (mut sample, partner) = Sample::start(&world).await;
+
+    let (status, _, text) = sample.connect(&world, Decision::Deny).await;
+    assert_eq!(status, 403);
+    assert!(text.contains("did not agree"), "{text}");
+
+    let both = Decision::Approve(&["contacts.read", "matters.read"]);
+    let (status, location, _) = sample.connect(&world, both).await;
+    assert_eq!((status, location.as_str()), (303, "/"));
+    let (_, _, home) = sample.get("/").await;
+    assert!(home.contains("<code>contacts.read</code>"), "{home}");
+    let (status, _, contacts) = sample.get("/contacts").await;
+    assert_eq!(status, 200);
+    assert!(
+        contacts.contains("Harbour Street Estates") && contacts.contains("usr_"),
+        "{contacts}"
+    );
+
+    // The Cloud API finds the token too old: the sample gets a new one and asks again.
+    clock.advance(Duration::from_secs(5 * 60 + 1));
+    assert_eq!(sample.get("/contacts").await.0, 200);
+    assert!(sample.get("/").await.2.contains("refreshed 1 times"));
+    assert_eq!(sample.press("/refresh").await.0, 303);
+    assert!(sample.get("/").await.2.contains("refreshed 2 times"));
+
+    assert_eq!(sample.press("/disconnect").await.0, 303);
+    assert_eq!(sample.get("/contacts").await.0, 409);
+    // Revoking the refresh token ends what came of it; the consent stands.
+    let own = world.issue(&partner, own_grant()).await.unwrap();
+    assert!(world.active(&own.access_token).await);
+    stop(dev).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sample_partner_lives_with_less_than_it_asked_for_and_with_the_end() {
+    let (_directory, dev, clock) = with_cloud_api().await;
+    let world = World::new(&dev.file);
+    let (mut sample, partner) = Sample::start(&world).await;
+
+    let (status, _, _) = sample.connect(&world, Decision::Approve(&["matters.read"])).await;
+    assert_eq!(status, 303);
+    let (status, _, text) = sample.get("/contacts").await;
+    assert_eq!(status, 403);
+    assert!(text.contains("does not cover"), "{text}");
+
+    // A second consent takes the first one's place.
+    let (status, _, _) = sample
+        .connect(&world, Decision::Approve(&["contacts.read"]))
+        .await;
+    assert_eq!(status, 303);
+    assert_eq!(sample.get("/contacts").await.0, 200);
+
+    let own = world.issue(&partner, own_grant()).await.unwrap();
+    let request = tok::RevokeConsentRequest {
+        tenant_id: world.target.tenant_id.clone(),
+        grant_id: own.grant_id,
+        admin_session: world.sign_in("").await,
+        reason: String::new(),
+    };
+    world.consents().revoke_consent(request).await.unwrap();
+    clock.advance(Duration::from_secs(5 * 60 + 1));
+    assert_eq!(sample.get("/contacts").await.0, 409);
+    let (_, _, home) = sample.get("/").await;
+    assert!(home.contains("href=\"/connect\""), "{home}");
+    stop(dev).await;
+}
