@@ -1,0 +1,37 @@
+//! The gateway: Envoy with `deploy/envoy.yaml`, as partners, browsers and strangers find it.
+//!
+//! What it lets through and what it makes of it is seen by a stand-in behind it; that the whole works,
+//! with the services themselves.
+
+mod closed;
+mod end_to_end;
+mod headers;
+mod limits;
+mod stand_in;
+mod transport;
+
+use reqwest::{RequestBuilder, Response, StatusCode};
+use serde_json::Value;
+
+use crate::harness::envoy::{Gateway, Place};
+use stand_in::StandIn;
+
+/// A gateway with a stand-in for all three listeners behind it.
+async fn with_stand_in() -> Option<(Gateway, StandIn)> {
+    let place = Place::reserve()?;
+    let stand_in = StandIn::start().await;
+    let gateway = Gateway::start(place, stand_in.upstreams()).await;
+    Some((gateway, stand_in))
+}
+
+/// What the gateway answers to a JSON call of a method, by its full name with a slash.
+async fn call(gateway: &Gateway, method: &str, message: &Value) -> Response {
+    let request = gateway.client().post(format!("{}/{method}", gateway.url()));
+    request.json(message).send().await.unwrap()
+}
+
+/// Status and JSON body of an answer.
+async fn json(request: RequestBuilder) -> (StatusCode, Value) {
+    let response = request.send().await.unwrap();
+    (response.status(), response.json().await.unwrap())
+}

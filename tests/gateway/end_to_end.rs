@@ -1,0 +1,284 @@
+//! The services behind the gateway: what a partner does with them from outside.
+
+use accord::registry::v1 as reg;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use super::{call, json};
+use crate::harness::{
+    dev,
+    envoy::{Gateway, Place},
+    partner::{Partner, World},
+};
+
+/// Services behind a gateway, and a partner with an active grant.
+struct Outside {
+    _directory: tempfile::TempDir,
+    dev: accord_cli::dev::Dev,
+    gateway: Gateway,
+    world: World,
+    partner: Partner,
+}
+
+impl Outside {
+    async fn start() -> Option<Self> {
+        let place = Place::reserve()?;
+        let (directory, dev) = dev::start_behind(&place.url()).await;
+        let gateway = Gateway::start(place, &dev.file).await;
+        let world = World::new(&dev.file);
+        let partner = world.partner().await;
+        world.first_tokens(&partner).await;
+        Some(Self {
+            _directory: directory,
+            dev,
+            gateway,
+            world,
+            partner,
+        })
+    }
+
+    /// Calls a method of TokenService as JSON, with the partner's own proof in the message.
+    async fn token_call(&self, method: &str, rest: Value) -> (StatusCode, Value) {
+        let mut message = json!({
+            "tenant_id": self.dev.file.tenant_id,
+            "client_id": self.partner.client_id,
+            "client_secret": self.partner.client_secret,
+        });
+        message
+            .as_object_mut()
+            .unwrap()
+            .extend(rest.as_object().unwrap().clone());
+        let method = format!("accord.token.v1.TokenService/{method}");
+        let answer = call(&self.gateway, &method, &message).await;
+        (answer.status(), answer.json().await.unwrap())
+    }
+
+    /// The Tenant Authority URL.
+    fn authority(&self) -> &str {
+        &self.dev.file.tenant_authority_url
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_issued_introspected_and_revoked_as_json() {
+    let Some(outside) = Outside::start().await else {
+        return;
+    };
+    let (status, issued) = outside
+        .token_call("IssueToken", json!({"client_credentials": {}}))
+        .await;
+    assert_eq!(status, StatusCode::OK, "{issued}");
+    assert_eq!(issued["token_type"], "Bearer");
+    assert_eq!(issued["expires_in"], 300);
+    assert_eq!(issued["scope"], "contacts.read matters.read");
+    let token = &issued["access_token"];
+    assert!(outside.world.active(token.as_str().unwrap()).await);
+
+    let (status, told) = outside
+        .token_call("IntrospectToken", json!({"token": token}))
+        .await;
+    assert_eq!(
+        (status, &told["active"]),
+        (StatusCode::OK, &json!(true)),
+        "{told}"
+    );
+    assert_eq!(told["iss"], outside.authority());
+    assert_eq!(told["client_id"], outside.partner.client_id);
+    assert!(told["exp"].is_u64(), "{told}");
+
+    let (status, revoked) = outside.token_call("RevokeToken", json!({"token": token})).await;
+    assert_eq!((status, revoked), (StatusCode::OK, json!({})));
+    let (_, told) = outside
+        .token_call("IntrospectToken", json!({"token": token}))
+        .await;
+    assert_eq!(told, json!({"active": false}));
+    outside.dev.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_issued_introspected_and_revoked_by_form() {
+    let Some(outside) = Outside::start().await else {
+        return;
+    };
+    let form = |endpoint: &str, fields: &[(&str, &str)]| {
+        let url = format!("{}/oauth2/{endpoint}", outside.authority());
+        let request = outside.gateway.client().post(url).form(fields);
+        request.basic_auth(&outside.partner.client_id, Some(&outside.partner.client_secret))
+    };
+    let (status, issued) = json(form("token", &[("grant_type", "client_credentials")])).await;
+    assert_eq!(status, StatusCode::OK, "{issued}");
+    assert_eq!(issued["token_type"], "Bearer");
+    let token = issued["access_token"].as_str().unwrap();
+    let (status, told) = json(form("introspect", &[("token", token)])).await;
+    assert_eq!(
+        (status, &told["active"]),
+        (StatusCode::OK, &json!(true)),
+        "{told}"
+    );
+    let revoked = form("revoke", &[("token", token)]).send().await.unwrap();
+    assert_eq!(revoked.status(), StatusCode::OK);
+    assert!(!outside.world.active(token).await);
+
+    // The client's proof, and nothing else.
+    let url = format!("{}/oauth2/token", outside.authority());
+    let request = outside
+        .gateway
+        .client()
+        .post(url)
+        .form(&[("grant_type", "client_credentials")]);
+    let (status, refused) = json(request.bearer_auth(&outside.dev.file.operator_token)).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED, "{refused}");
+    assert_eq!(refused["error"], "invalid_client");
+    outside.dev.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_and_keys_are_the_same_in_every_form_and_lead_back_here() {
+    let Some(outside) = Outside::start().await else {
+        return;
+    };
+    let client = outside.gateway.client();
+    let (base, tenant) = (outside.gateway.url(), &outside.dev.file.tenant_id);
+    assert_eq!(outside.authority(), format!("{base}/{tenant}"));
+    let places = [
+        format!("{base}/.well-known/oauth-authorization-server/{tenant}"),
+        format!("{base}/{tenant}/.well-known/oauth-authorization-server"),
+        format!("{base}/{tenant}/.well-known/openid-configuration"),
+    ];
+    let mut documents = Vec::new();
+    for place in places {
+        let (status, document) = json(client.get(place)).await;
+        assert_eq!(status, StatusCode::OK);
+        documents.push(document);
+    }
+    let method = |name| format!("accord.token.v1.TokenService/{name}");
+    let of_tenant = json!({"tenant_id": tenant});
+    let rpc = call(&outside.gateway, &method("GetAuthorityMetadata"), &of_tenant).await;
+    let document: Value = rpc.json().await.unwrap();
+    assert!(
+        documents
+            .iter()
+            .all(|other| other["issuer"] == outside.authority())
+    );
+    for (name, value) in document.as_object().unwrap() {
+        assert!(documents.iter().all(|other| &other[name] == value), "{name}");
+        if name.ends_with("_endpoint") || name == "jwks_uri" {
+            assert!(value.as_str().unwrap().starts_with(&base), "{name}: {value}");
+        }
+    }
+
+    let (status, keys) = json(client.get(document["jwks_uri"].as_str().unwrap())).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(!keys["keys"].as_array().unwrap().is_empty());
+    let rpc = call(&outside.gateway, &method("GetJsonWebKeySet"), &of_tenant).await;
+    assert_eq!(rpc.json::<Value>().await.unwrap(), keys);
+    outside.dev.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_is_claimed_once() {
+    let Some(outside) = Outside::start().await else {
+        return;
+    };
+    let mut provisioning =
+        reg::provisioning_service_client::ProvisioningServiceClient::new(outside.world.operator.clone());
+    let request = reg::CreateDeliveryRequest {
+        client_id: outside.partner.client_id.clone(),
+        ..Default::default()
+    };
+    let created = provisioning.create_delivery(request).await.unwrap().into_inner();
+    let link = created.delivery_link.unwrap();
+    assert!(
+        link.url
+            .starts_with(&format!("{}/claim/acl_", outside.gateway.url())),
+        "{}",
+        link.url
+    );
+
+    let method = "accord.registry.v1.ProvisioningService/ClaimDelivery";
+    let message = json!({"claim_token": link.claim_token});
+    let answer = call(&outside.gateway, method, &message).await;
+    assert_eq!(answer.headers()["cache-control"], "no-store");
+    let claimed: Value = answer.json().await.unwrap();
+    assert_eq!(claimed["bundle"]["client_id"], outside.partner.client_id);
+    assert_eq!(
+        claimed["bundle"]["endpoints"][0]["tenant_authority_url"],
+        outside.authority()
+    );
+    let partner = Partner {
+        client_secret: claimed["bundle"]["client_secret"].as_str().unwrap().into(),
+        ..outside.partner.clone()
+    };
+    let issued = outside
+        .world
+        .issue(&partner, crate::harness::partner::own_grant())
+        .await;
+    assert!(issued.is_ok(), "{issued:?}");
+
+    let again = call(&outside.gateway, method, &message).await;
+    assert_eq!(again.status(), StatusCode::BAD_REQUEST);
+    let refused: Value = again.json().await.unwrap();
+    assert!(refused["details"][0]["reason"].is_string(), "{refused}");
+    outside.dev.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callers_own_token_is_worth_nothing_outside() {
+    let Some(outside) = Outside::start().await else {
+        return;
+    };
+    let (_, issued) = outside
+        .token_call("IssueToken", json!({"client_credentials": {}}))
+        .await;
+    // The workload sees the token from inside.
+    assert!(
+        outside
+            .world
+            .active(issued["access_token"].as_str().unwrap())
+            .await
+    );
+    let file = &outside.dev.file;
+    for token in [&file.workload_token, &file.operator_token] {
+        let url = format!(
+            "{}/accord.token.v1.TokenService/IntrospectToken",
+            outside.gateway.url()
+        );
+        let message = json!({"tenant_id": file.tenant_id, "token": issued["access_token"]});
+        let request = outside
+            .gateway
+            .client()
+            .post(url)
+            .json(&message)
+            .bearer_auth(token);
+        let (status, refused) = json(request).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{refused}");
+        assert_eq!(refused["code"], 16);
+        assert!(refused.get("active").is_none());
+    }
+    outside.dev.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_as_json_keeps_its_reason_and_details() {
+    let Some(outside) = Outside::start().await else {
+        return;
+    };
+    let wrong = json!({"client_secret": "wrong", "client_credentials": {}});
+    let (status, refused) = outside.token_call("IssueToken", wrong).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    assert_eq!(refused["details"][0]["reason"], "INVALID_CLIENT", "{refused}");
+    let malformed = json!({"tenant_id": "!", "client_credentials": {}});
+    let (status, refused) = outside.token_call("IssueToken", malformed).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let details = refused["details"].as_array().unwrap();
+    let violations = details
+        .iter()
+        .find_map(|detail| detail["field_violations"].as_array());
+    assert_eq!(violations.unwrap()[0]["field"], "tenant_id", "{refused}");
+    let (status, refused) = outside.token_call("IssueToken", json!({"tenant_id": 5})).await;
+    assert_eq!(
+        (status, &refused["error"]),
+        (StatusCode::BAD_REQUEST, &json!("invalid_request"))
+    );
+    outside.dev.stop().await.unwrap();
+}
