@@ -24,3 +24,4 @@ mod processes;
 mod readme;
 mod setups;
 mod tokens;
+mod walkthrough;

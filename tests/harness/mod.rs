@@ -3,6 +3,7 @@
 pub mod axe;
 pub mod browser;
 pub mod dev;
+pub mod document;
 pub mod envoy;
 pub mod grpcurl;
 pub mod partner;

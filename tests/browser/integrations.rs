@@ -1,0 +1,116 @@
+//! Connected integrations: what a tenant has granted, and what its admin can do about it.
+
+use std::time::Duration;
+
+use super::stage::{FILEHARBOUR, Stage};
+use crate::harness::partner::{own_grant, refresh_grant};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_sees_a_grant_changes_its_user_and_revokes_it() {
+    let Some(stage) = Stage::set().await else { return };
+    let (browser, world) = (&stage.browser, &stage.world);
+    let partner = stage.partner(FILEHARBOUR).await;
+    let first = stage
+        .connected(&partner, &["contacts.read", "matters.read"])
+        .await;
+    stage.clock.advance(Duration::from_secs(3 * 60 * 60 + 60));
+    let renewed = world
+        .issue(&partner, refresh_grant(&first.refresh_token))
+        .await
+        .unwrap();
+
+    // The session of the setup has ended in the meantime.
+    browser.open(&stage.page("integrations")).await;
+    browser.arrive("Sign in").await;
+    stage.sign_in().await;
+    browser.arrive("Connected integrations").await;
+    let listed = browser.see(".integrations li").await.text().await.unwrap();
+    for part in [
+        FILEHARBOUR.client_name,
+        FILEHARBOUR.partner_name,
+        "Active",
+        "contacts.read",
+        "matters.read",
+        "API user 1",
+        "1 January 2026, 00:00 UTC by Administrator 1",
+        "1 January 2026, 03:01 UTC",
+    ] {
+        assert!(listed.contains(part), "{part} is not in {listed}");
+    }
+    assert!(!listed.contains("calendar.read"), "it was not granted: {listed}");
+
+    browser.press(FILEHARBOUR.client_name).await;
+    browser.see("#account_name").await;
+    let shown = browser.text().await;
+    for part in [FILEHARBOUR.goals, &first.grant_id, &partner.client_id] {
+        assert!(shown.contains(part), "{part} is not in {shown}");
+    }
+
+    browser.fill("account_name", "nobody@demo-firm.example").await;
+    browser.press("Change the user").await;
+    browser.see("#account_name-error").await;
+    assert!(world.active(&renewed.access_token).await, "nothing was changed");
+
+    world.user("second.user@demo-firm.example").await;
+    browser
+        .fill("account_name", "second.user@demo-firm.example")
+        .await;
+    browser.press("Change the user").await;
+    let told = browser.see("[role='status']").await.text().await.unwrap();
+    assert!(told.contains("Another user"), "{told}");
+    assert!(!world.active(&renewed.access_token).await);
+    let next = world
+        .issue(&partner, refresh_grant(&renewed.refresh_token))
+        .await
+        .unwrap();
+    assert_ne!(
+        world.introspect(&next.access_token).await.sub,
+        world.introspect(&first.refresh_token).await.sub,
+        "the tokens are the new user's"
+    );
+
+    browser.fill("reason", "We no longer use it.").await;
+    browser.press("Revoke access").await;
+    let told = browser.see("[role='status']").await.text().await.unwrap();
+    assert!(told.contains("revoked"), "{told}");
+    assert!(browser.all("form[action$='revoke']").await.is_empty());
+    assert!(!world.active(&next.access_token).await);
+    assert!(!world.active(&next.refresh_token).await);
+    assert!(world.issue(&partner, own_grant()).await.is_err());
+
+    browser.press("Connected integrations").await;
+    browser.arrive("Connected integrations").await;
+    let listed = browser.see(".integrations li").await.text().await.unwrap();
+    assert!(listed.contains("Revoked"), "{listed}");
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_date_is_kept_and_shown() {
+    let Some(stage) = Stage::set().await else { return };
+    let browser = &stage.browser;
+    let partner = stage.partner(FILEHARBOUR).await;
+    stage.ask(&partner, &[], "state-1").await;
+    let field = browser.see("[name='end_date']").await;
+    assert_eq!(field.attr("min").await.unwrap().as_deref(), Some("2026-01-02"));
+    // How a date is typed depends on the browser's language; its value does not.
+    browser
+        .evaluate("document.getElementById('end_date').value = '2026-03-31'")
+        .await;
+    stage.approve().await;
+    let received = stage.back_at_the_partner().await;
+    let issued = stage.redeem(&partner, &received).await;
+    browser.open(&stage.page("integrations")).await;
+    let listed = browser.see(".integrations li").await.text().await.unwrap();
+    assert!(listed.contains("31 March 2026, 23:59 UTC"), "{listed}");
+
+    let days = 24 * 60 * 60;
+    stage.clock.advance(Duration::from_secs(89 * days));
+    assert!(
+        stage.world.active(&issued.refresh_token).await,
+        "until the end of that day"
+    );
+    stage.clock.advance(Duration::from_secs(days));
+    assert!(!stage.world.active(&issued.refresh_token).await);
+    stage.strike().await;
+}

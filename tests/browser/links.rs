@@ -1,0 +1,79 @@
+//! The one-time link to a partner's credentials.
+
+use accord::{
+    audit::v1::{AuditEvent, AuditOutcome, ListAuditEventsRequest, audit_service_client::AuditServiceClient},
+    registry::v1 as reg,
+};
+
+use super::stage::{FILEHARBOUR, Stage};
+use crate::harness::partner::Partner;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_link_opens_once_by_its_button_and_then_says_when() {
+    let Some(stage) = Stage::set().await else { return };
+    let browser = &stage.browser;
+    let registered = stage.register(FILEHARBOUR, reg::DeliveryMethod::Link).await;
+    let Some(reg::register_client_response::Credentials::DeliveryLink(link)) = registered.credentials else {
+        panic!("no link");
+    };
+    // Mail scanners open links.
+    for _ in 0..2 {
+        browser.open(&link.url).await;
+        browser.arrive("Your client credentials").await;
+        assert!(!browser.text().await.contains("acs_"));
+    }
+    assert!(claims(&stage, &link.delivery_id).await.is_empty());
+
+    browser.press("Show the credentials").await;
+    let secret = browser.see("#client_secret").await.text().await.unwrap();
+    let client_id = browser.see("#client_id").await.text().await.unwrap();
+    assert_eq!(client_id, registered.client.unwrap().client_id);
+    let value = async |css: &str| browser.see(css).await.text().await.unwrap();
+    let target = &stage.world.target;
+    assert_eq!(
+        value("[id^='tenant_authority_url']").await,
+        target.tenant_authority_url
+    );
+    assert_eq!(value("[id^='cloud_api_url']").await, target.cloud_api_url);
+
+    // One click selects a whole value.
+    browser.see("#client_secret").await.click().await.unwrap();
+    let selected = browser.evaluate("return getSelection().toString()").await;
+    assert_eq!(selected, secret.as_str());
+
+    let partner = Partner {
+        client_id,
+        client_secret: secret.clone(),
+    };
+    let issued = stage.connected(&partner, &[]).await;
+    assert!(stage.world.active(&issued.access_token).await);
+
+    stage.clock.advance(std::time::Duration::from_secs(90 * 60));
+    browser.open(&link.url).await;
+    browser.press("Show the credentials").await;
+    browser.arrive("This link was opened already").await;
+    let told = browser.text().await;
+    assert!(told.contains("1 January 2026, 00:00 UTC"), "{told}");
+    assert!(!told.contains(&secret));
+    let outcomes: Vec<_> = claims(&stage, &link.delivery_id)
+        .await
+        .iter()
+        .map(AuditEvent::outcome)
+        .collect();
+    assert_eq!(outcomes, [AuditOutcome::Success, AuditOutcome::Refused]);
+    stage.strike().await;
+}
+
+/// What an operator sees of a link's openings, oldest first.
+async fn claims(stage: &Stage, delivery_id: &str) -> Vec<AuditEvent> {
+    let request = ListAuditEventsRequest {
+        action: "delivery.claim".into(),
+        subject: delivery_id.into(),
+        ..Default::default()
+    };
+    let mut audit = AuditServiceClient::new(stage.world.operator.clone());
+    let listed = audit.list_audit_events(request).await.unwrap().into_inner();
+    let mut events = listed.audit_events;
+    events.sort_by(|one, other| one.event_id.cmp(&other.event_id));
+    events
+}

@@ -1,0 +1,238 @@
+//! A Tenant Admin decides a partner's request, from the partner's link back to the partner.
+
+use super::stage::{Ask, FILEHARBOUR, Stage};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_sees_who_asks_for_what_and_why_and_grants_a_part() {
+    let Some(stage) = Stage::set().await else { return };
+    let browser = &stage.browser;
+    let partner = stage.partner(FILEHARBOUR).await;
+    stage.connect(&partner, &[], "state-1").await;
+    let before = browser.text().await;
+    assert!(
+        before.contains(FILEHARBOUR.client_name) && before.contains("Demo Firm LLP"),
+        "{before}"
+    );
+    assert!(
+        !before.contains(FILEHARBOUR.goals),
+        "only an admin is told: {before}"
+    );
+    stage.sign_in().await;
+    browser.arrive("asks for access").await;
+
+    let heading = browser.see("h1").await.text().await.unwrap();
+    for who in [FILEHARBOUR.client_name, FILEHARBOUR.partner_name, "Demo Firm LLP"] {
+        assert!(heading.contains(who), "{who} is not in {heading}");
+    }
+    let shown = browser.text().await;
+    assert!(shown.contains(FILEHARBOUR.goals), "{shown}");
+    for (name, reason) in FILEHARBOUR.scopes {
+        let (_, description) = accord_cli::dev::seed::SCOPES
+            .into_iter()
+            .find(|(known, _)| known == name)
+            .unwrap();
+        for part in [*name, description, *reason] {
+            assert!(shown.contains(part), "{part} is not in {shown}");
+        }
+        assert!(browser.see(&scope(name)).await.is_selected().await.unwrap());
+    }
+    assert!(shown.contains("returns to 127.0.0.1"), "{shown}");
+
+    browser.see(&scope("matters.read")).await.click().await.unwrap();
+    browser.see(&scope("calendar.read")).await.click().await.unwrap();
+    stage.approve().await;
+    let received = stage.back_at_the_partner().await;
+    assert_eq!(received.names(), ["code", "iss", "state"]);
+    assert_eq!(received.get("state"), "state-1");
+    assert_eq!(received.get("iss"), stage.world.target.tenant_authority_url);
+    assert_eq!(received.referrer, None);
+
+    let issued = stage.redeem(&partner, &received).await;
+    assert_eq!(issued.scope, "contacts.read");
+    assert!(stage.world.active(&issued.access_token).await);
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_denial_goes_back_to_the_partner() {
+    let Some(stage) = Stage::set().await else { return };
+    let browser = &stage.browser;
+    let partner = stage.partner(FILEHARBOUR).await;
+    stage.ask(&partner, &[], "state-1").await;
+    let decided = browser.driver.current_url().await.unwrap();
+    // No user has to be designated for this.
+    browser.press("Deny").await;
+    let received = stage.back_at_the_partner().await;
+    assert_eq!(received.get("error"), "access_denied");
+    assert_eq!(received.get("state"), "state-1");
+    assert_eq!(received.get("iss"), stage.world.target.tenant_authority_url);
+    assert!(!received.names().contains(&"code"));
+
+    browser.open(decided.as_str()).await;
+    browser.arrive("This request was denied already").await;
+    browser.open(&stage.page("integrations")).await;
+    browser.arrive("Connected integrations").await;
+    let listed = browser.text().await;
+    assert!(listed.contains("No integrations yet"), "{listed}");
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_entered_wrong_is_told_and_can_be_corrected() {
+    let Some(stage) = Stage::set().await else { return };
+    let browser = &stage.browser;
+    let partner = stage.partner(FILEHARBOUR).await;
+    stage
+        .connect(&partner, &["contacts.read", "matters.read"], "state-1")
+        .await;
+    stage
+        .sign_in_as("nobody@demo-firm.example", "not the password of anyone")
+        .await;
+    browser.see("[role='alert']").await;
+    assert!(browser.all("[name='scope']").await.is_empty());
+    stage.sign_in().await;
+    browser.arrive("asks for access").await;
+
+    browser.see(&scope("matters.read")).await.click().await.unwrap();
+    browser
+        .fill("designated_account_name", "nobody@demo-firm.example")
+        .await;
+    browser.press("Approve access").await;
+    let link = browser.see("[role='alert'] a").await;
+    link.click().await.unwrap();
+    let focused = browser.driver.active_element().await.unwrap();
+    assert_eq!(
+        focused.attr("name").await.unwrap().as_deref(),
+        Some("designated_account_name"),
+        "the summary leads to the field"
+    );
+    assert!(
+        !browser
+            .see(&scope("matters.read"))
+            .await
+            .is_selected()
+            .await
+            .unwrap()
+    );
+    assert!(stage.site.received().is_empty());
+
+    browser.see(&scope("contacts.read")).await.click().await.unwrap();
+    stage.approve().await;
+    let told = browser.see("#scopes-error").await.text().await.unwrap();
+    assert!(told.contains("at least one"), "{told}");
+
+    browser.see(&scope("contacts.read")).await.click().await.unwrap();
+    stage.approve().await;
+    let received = stage.back_at_the_partner().await;
+    assert_eq!(stage.redeem(&partner, &received).await.scope, "contacts.read");
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_request_shows_what_changes_and_widens_nothing_by_itself() {
+    let Some(stage) = Stage::set().await else { return };
+    let browser = &stage.browser;
+    let partner = stage.partner(FILEHARBOUR).await;
+    let first = stage
+        .connected(&partner, &["contacts.read", "calendar.read"])
+        .await;
+    assert_eq!(first.scope, "contacts.read calendar.read");
+
+    stage
+        .ask(&partner, &["contacts.read", "matters.read"], "state-2")
+        .await;
+    assert_eq!(browser.texts(".change.added code").await, ["matters.read"]);
+    assert_eq!(browser.texts(".change.dropped code").await, ["calendar.read"]);
+    let changes = browser.see(".changes").await.text().await.unwrap();
+    assert!(
+        changes.contains("1 January 2026") && changes.contains("API user 1"),
+        "{changes}"
+    );
+    assert!(
+        browser
+            .see(&scope("contacts.read"))
+            .await
+            .is_selected()
+            .await
+            .unwrap()
+    );
+    assert!(
+        !browser
+            .see(&scope("matters.read"))
+            .await
+            .is_selected()
+            .await
+            .unwrap()
+    );
+    stage.approve().await;
+    let received = stage.back_at_the_partner().await;
+    let second = stage.redeem(&partner, &received).await;
+    assert_eq!(second.scope, "contacts.read", "nobody ticked more");
+    assert!(!stage.world.active(&first.access_token).await);
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_partner_writes_is_text() {
+    let Some(stage) = Stage::set().await else { return };
+    let browser = &stage.browser;
+    let hostile = Ask {
+        partner_name: "<img src=x onerror=alert(1)> & Co",
+        client_name: "</h1><script>document.title='owned'</script>",
+        goals: "</blockquote><iframe src=javascript:alert(2)></iframe>\"'>{{ 7 * 7 }}&lt;b&gt;",
+        scopes: &[(
+            "contacts.read",
+            "</bdi></p><form action=//evil.example><svg/onload=alert(3)>",
+        )],
+    };
+    let state = "\"'><script>alert(4)</script>&code=stolen&#60;+%3D ~";
+    let partner = stage.partner(hostile).await;
+    stage.connect(&partner, &[], state).await;
+    stage.sign_in().await;
+    browser.arrive("asks for access").await;
+    let shown = browser.text().await;
+    for text in [
+        hostile.partner_name,
+        hostile.client_name,
+        hostile.goals,
+        hostile.scopes[0].1,
+    ] {
+        assert!(shown.contains(text), "{text} is not in {shown}");
+    }
+    assert!(nothing_came_alive(&stage).await);
+
+    stage.site.stay_silent();
+    stage.approve().await;
+    browser.arrive("Taking you back").await;
+    assert!(nothing_came_alive(&stage).await);
+    let received = browser
+        .until("told the partner", async |_| stage.site.received().pop())
+        .await;
+    assert_eq!(received.get("state"), state);
+    assert!(received.get("code").starts_with("acc_"));
+    stage.redeem(&partner, &received).await;
+
+    browser.open(&stage.page("integrations")).await;
+    browser.arrive("Connected integrations").await;
+    assert!(browser.text().await.contains(hostile.client_name));
+    assert!(nothing_came_alive(&stage).await);
+    browser.press("</h1>").await;
+    browser.arrive("</h1><script>").await;
+    assert!(browser.text().await.contains(hostile.goals));
+    assert!(nothing_came_alive(&stage).await);
+    stage.strike().await;
+}
+
+/// Whether the page holds no element that its template has not, and its title was left alone.
+async fn nothing_came_alive(stage: &Stage) -> bool {
+    let browser = &stage.browser;
+    let alive = "return document.querySelectorAll('script, iframe, img, object, base, main svg, \
+                 form:not([action^=\"/\"]), [onerror], [onload]').length";
+    let title = browser.driver.title().await.unwrap();
+    browser.evaluate(alive).await == 0 && title != "owned"
+}
+
+/// The box of a scope.
+fn scope(name: &str) -> String {
+    format!("[name='scope'][value='{name}']")
+}

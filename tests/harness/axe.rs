@@ -1,0 +1,106 @@
+//! axe-core, run in the page that a browser shows: what people who can't see it, or can't use a mouse,
+//! would stumble over.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::browser::{Browser, skipped};
+
+/// The rules, by the standards they come from.
+const TAGS: [&str; 6] = [
+    "wcag2a",
+    "wcag2aa",
+    "wcag21a",
+    "wcag21aa",
+    "wcag22aa",
+    "best-practice",
+];
+
+/// Checks the page and answers what is violated. The rule on the size of targets has to be asked for.
+const CHECK: &str = r"
+const done = arguments[arguments.length - 1];
+const options = {
+    runOnly: { type: 'tag', values: arguments[0] },
+    rules: { 'target-size': { enabled: true } },
+};
+axe.run(document, options).then(
+    (results) => done({
+        passes: results.passes.map((rule) => rule.id),
+        violations: results.violations,
+        incomplete: results.incomplete,
+    }),
+    (error) => done({ error: String(error) }),
+);
+";
+
+/// The script of axe-core, ready to be put into pages.
+pub struct Axe {
+    source: String,
+}
+
+/// What a run found.
+pub struct Findings {
+    /// The rules that applied and held.
+    pub passes: Vec<String>,
+    /// What does not hold, one readable line each: rule, what to do, element.
+    pub violations: Vec<String>,
+    /// What axe-core could not decide by itself, likewise.
+    pub incomplete: Vec<String>,
+}
+
+impl Axe {
+    /// The script that `.ci/run` fetched. `None`, and a line on stderr, if it is missing; a panic with
+    /// `ACCORD_REQUIRE_ALL=1`.
+    pub fn find() -> Option<Self> {
+        let source = std::fs::read_to_string(path()).ok();
+        if source.is_none() {
+            skipped(&format!("{} is missing", path().display()));
+        }
+        source.map(|source| Self { source })
+    }
+
+    /// Runs every rule on the page as it is shown now.
+    pub async fn check(&self, browser: &Browser) -> Findings {
+        let driver = &browser.driver;
+        if browser.evaluate("return typeof axe").await != "object" {
+            driver.execute(self.source.as_str(), Vec::new()).await.unwrap();
+        }
+        let tags = serde_json::json!(TAGS);
+        let answer = driver.execute_async(CHECK, vec![tags]).await.unwrap();
+        let answer = answer.json();
+        assert!(answer["error"].is_null(), "{answer}");
+        let passes = answer["passes"].as_array().unwrap();
+        assert!(!passes.is_empty(), "no rule was checked: {answer}");
+        Findings {
+            passes: passes.iter().map(text).collect(),
+            violations: lines(&answer["violations"]),
+            incomplete: lines(&answer["incomplete"]),
+        }
+    }
+}
+
+fn path() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    root.join("target/ci-tools/axe/node_modules/axe-core/axe.min.js")
+}
+
+fn lines(rules: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
+    for rule in rules.as_array().unwrap() {
+        for node in rule["nodes"].as_array().unwrap() {
+            lines.push(format!(
+                "{}: {} at {}\n    {}",
+                text(&rule["id"]),
+                text(&rule["help"]),
+                node["target"],
+                text(&node["failureSummary"]).replace('\n', "\n    "),
+            ));
+        }
+    }
+    lines
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
