@@ -102,9 +102,9 @@ fn read(v: &mut Violations, text: &str) -> Vec<jwk::Key> {
     if elements.len() > MAX_KEYS {
         v.add(list.as_str(), format!("must have at most {MAX_KEYS} elements"));
     }
-    let mut keys: Vec<jwk::Key> = Vec::with_capacity(elements.len());
-    let mut kids = Vec::with_capacity(elements.len());
-    for (index, element) in elements.iter().enumerate() {
+    let (mut keys, mut kids) = (Vec::new(), Vec::new());
+    // Of more, none needs a look of its own; and an answer has to fit into the headers of a response.
+    for (index, element) in elements.iter().enumerate().take(MAX_KEYS) {
         let field = list_field(&list, index);
         let kid = element.get("kid").and_then(Value::as_str).unwrap_or_default();
         if !kid.is_empty() && kids.contains(&kid) {

@@ -90,12 +90,9 @@ pub(super) fn refuse_members(v: &mut Violations, field: &str, members: &Map<Stri
     };
     refuse(
         &PRIVATE,
-        "must not be there: it is secret, and a key that was sent with it must be replaced",
+        "must not be sent: replace this key, it is secret no more",
     );
-    refuse(
-        &ELSEWHERE,
-        "must not be there: keys are given inline, without certificates",
-    );
+    refuse(&ELSEWHERE, "must not be sent: keys are given inline");
 }
 
 /// A key's members, and where it stands.

@@ -152,6 +152,8 @@ fn sets_are_limited_in_size_and_number() {
     assert_eq!(parse(&numbered(10).collect::<Vec<_>>()).unwrap().kids().len(), 10);
     let eleven = parse(&numbered(11).collect::<Vec<_>>());
     assert_eq!(refused(eleven), ["json_web_key_set.keys"]);
+    let many = parse(&vec![json!(0); 8000]);
+    assert_eq!(refused(many).len(), 11);
 
     let text = json!({ "keys": [p256()] }).to_string();
     let padded = |length: usize| text.clone() + &" ".repeat(length - text.len());

@@ -235,6 +235,20 @@ async fn a_refused_set_names_every_violation_and_changes_nothing() {
         "json_web_key_set.keys[2].kty",
     ];
     assert_violations(result, &fields);
+    // A whole file of private keys: the answer names each member and still fits into its headers.
+    let wrong = ["alg", "d", "dp", "dq", "e", "n", "p", "q", "qi"];
+    let pasted = |index: usize| {
+        let mut key = json!({"kty": "RSA", "kid": index.to_string()});
+        for name in wrong {
+            key[name] = "c2VjcmV0".into();
+        }
+        key
+    };
+    let path = |index: usize| wrong.map(|name| format!("json_web_key_set.keys[{index}].{name}"));
+    let fields: Vec<_> = (0..10).flat_map(path).collect();
+    let fields: Vec<_> = fields.iter().map(String::as_str).collect();
+    let file = key_set(&(0..10).map(pasted).collect::<Vec<_>>());
+    assert_violations(set_by(client(&harness), set(id, &file)).await, &fields);
     let malformed = set_by(client(&harness), set(id, "-----BEGIN PUBLIC KEY-----")).await;
     assert_violations(malformed, &["json_web_key_set"]);
     let empty = set_by(client(&harness), pb::SetClientKeysRequest::default()).await;
