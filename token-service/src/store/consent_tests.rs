@@ -2,17 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use accord::{
-    clock::ManualClock,
     id::{SetupId, WorkloadId},
     random::SystemRandom,
     store::{
-        Creation, Database,
+        Creation,
         audit::{self, Actor, ActorKind},
         change::{self, Position},
-        keyring::{FileMasterKey, Keyring},
     },
     testing::{databases, test_clock},
 };
@@ -28,22 +26,8 @@ use crate::{
     setup::{
         Approval, AuthorizationRequest, CODE_LIFE, Decision, LIFE, NewSetup, Setup, State as SetupState,
     },
-    store::{entity, migration::Migrator, purpose},
+    store::{entity, fixture::store},
 };
-
-async fn store(url: &str) -> (Store, Arc<ManualClock>) {
-    let clock = test_clock();
-    let random = Arc::new(SystemRandom);
-    let db = Database::connect(url).await.unwrap();
-    db.migrate::<Migrator>().await.unwrap();
-    change::ensure(db.read(), &*random).await.unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let master = FileMasterKey::create(&directory.path().join("key"), &*random).unwrap();
-    let keyring = Keyring::open(&db, &master, purpose::ALL, &*clock, &*random)
-        .await
-        .unwrap();
-    (Store::new(db, keyring, clock.clone(), random), clock)
-}
 
 fn workload() -> Origin {
     origin(

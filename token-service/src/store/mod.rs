@@ -25,6 +25,8 @@ mod client_assertion;
 mod code;
 pub mod entity;
 mod family;
+#[cfg(test)]
+mod fixture;
 mod grant;
 mod last_token;
 pub mod migration;
@@ -146,4 +148,50 @@ async fn commit(tx: DatabaseTransaction) -> Result<(), StoreError> {
 /// A stored value that this program does not write.
 fn corrupt(what: &'static str) -> Error {
     Error::Store(StoreError::Corrupt(what))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use accord::{
+        id::ClientId,
+        random::SystemRandom,
+        store::audit::{Actor, ActorKind},
+        testing::{sqlite, test_clock},
+    };
+    use sea_orm::TransactionTrait;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_has_no_change_of_its_own_is_written_by_the_one_writer_too() {
+        let database = sqlite();
+        let (store, _) = fixture::store(&database.url).await;
+        // All eight readers at a time, so that each is another one.
+        let mut readers = Vec::new();
+        for _ in 0..8 {
+            let reader = store.db.read().begin().await.unwrap();
+            reader
+                .execute_unprepared("PRAGMA query_only = ON")
+                .await
+                .unwrap();
+            readers.push(reader);
+        }
+        for reader in readers {
+            reader.rollback().await.unwrap();
+        }
+        let origin = Origin {
+            actor: Actor {
+                kind: ActorKind::System,
+                id: "test".into(),
+            },
+            request_id: String::new(),
+        };
+        store.record(&origin, Event::new("test.event")).await.unwrap();
+        let client_id = ClientId::generate(&*test_clock(), &SystemRandom);
+        let spent = store.spend_assertion(&client_id, &[7; 32], store.now()).await;
+        assert!(spent.unwrap());
+        let again = store.spend_assertion(&client_id, &[7; 32], store.now()).await;
+        assert!(!again.unwrap());
+    }
 }

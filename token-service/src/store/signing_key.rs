@@ -360,3 +360,7 @@ fn signing_key(row: Model) -> Result<SigningKey, Error> {
         revoked_at: row.revoked_at.map(UnixMillis::from_millis),
     })
 }
+
+#[cfg(test)]
+#[path = "signing_key_tests.rs"]
+mod tests;

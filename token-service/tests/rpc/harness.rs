@@ -18,7 +18,7 @@ use accord::{
     },
 };
 use tempfile::TempDir;
-use token_service::{config::Settings, server::TokenServer};
+use token_service::{config::Settings, server::TokenServer, store::Store};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +56,10 @@ pub struct Harness {
     pub clock: Arc<ManualClock>,
     /// Where the HTTP face is.
     pub http_address: SocketAddr,
+    /// token-service's store.
+    pub store: Store,
+    settings: Settings,
+    own_token: OpaqueToken,
     shutdown: CancellationToken,
     channel: Channel,
     operators: BTreeMap<Role, OpaqueToken>,
@@ -95,6 +99,7 @@ impl Harness {
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let http_address = http.local_addr().unwrap();
+        let store = server.service().store.clone();
         tokio::spawn(server.serve(listener, http, shutdown.clone()));
         let channel = Endpoint::from_shared(format!("http://{address}"))
             .unwrap()
@@ -108,11 +113,26 @@ impl Harness {
             registry,
             clock,
             http_address,
+            store,
+            settings,
+            own_token,
             shutdown,
             channel,
             _directory: directory,
             _database: database,
         }
+    }
+
+    /// Does what is done after the database was restored from a copy, and starts a token-service on it.
+    /// The one that runs goes on, as one of two replicas.
+    pub async fn restore(&self) {
+        let random: SharedRandom = Arc::new(SystemRandom);
+        TokenServer::start_epoch(&self.settings, &*self.clock, &*random)
+            .await
+            .unwrap();
+        TokenServer::open_with_token(&self.settings, &self.own_token, self.clock.clone(), random)
+            .await
+            .unwrap();
     }
 
     /// `SetupService`, called by an internal service.

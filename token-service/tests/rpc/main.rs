@@ -13,6 +13,7 @@ mod harness;
 mod http;
 mod introspection;
 mod openapi;
+mod restore;
 mod setup;
 mod token;
 mod world;

@@ -1,12 +1,12 @@
 //! Who is who in these tests: two tenants with their admins, users to run as, a client that asks the
 //! first tenant, and the steps from its request to its tokens.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use accord::{
     audit::v1::AuditEvent,
     auth::Role,
-    clock::ManualClock,
+    clock::{Clock, ManualClock},
     opaque::sha256,
     registry::v1::ClientProfile,
     testing::{TestDatabase, databases, sqlite},
@@ -353,6 +353,20 @@ impl World {
         let mut keys = self.harness.signing_keys();
         let answer = keys.list_signing_keys(request).await.unwrap();
         answer.into_inner().signing_keys
+    }
+
+    /// Starts anew as after a restore from a copy.
+    pub async fn restore(&self) {
+        self.harness.restore().await;
+    }
+
+    /// Clears away what ended a week ago and before.
+    pub async fn clear_away(&self) {
+        let now = self.clock().now();
+        let week = Duration::from_secs(7 * 24 * 3600);
+        let hour = Duration::from_secs(3600);
+        let store = &self.harness.store;
+        store.clear_away(now.minus(hour), now.minus(week)).await.unwrap();
     }
 
     /// An operator revokes the key that signs now.

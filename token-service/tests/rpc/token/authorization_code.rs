@@ -120,6 +120,30 @@ async fn a_second_use_of_a_code_ends_what_the_first_gave() {
 }
 
 #[tokio::test]
+async fn a_code_that_was_redeemed_is_known_as_long_as_its_family() {
+    for world in World::start_on_all().await {
+        let code = world.by_code(&world.code().await);
+        let unused = world.by_code(&world.code().await);
+        let first = world.issue(code.clone()).await.unwrap();
+        world.clock().advance(Duration::from_secs(89 * 24 * 3600));
+        world.clear_away().await;
+        let last = world.refresh(&first.refresh_token).await.unwrap();
+        assert_invalid_grant(world.issue(code.clone()).await);
+        assert!(!world.is_active(&last.access_token).await);
+        assert_invalid_grant(world.refresh(&last.refresh_token).await);
+        assert_eq!(world.audit_events("code.replay").await.len(), 1);
+
+        // One that was not redeemed is gone, and the other with its family.
+        assert_invalid_grant(world.issue(unused).await);
+        assert!(world.audit_events("code.refuse").await.is_empty());
+        world.clock().advance(Duration::from_secs(8 * 24 * 3600));
+        world.clear_away().await;
+        assert_invalid_grant(world.issue(code).await);
+        assert_eq!(world.audit_events("code.replay").await.len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn of_racing_redemptions_one_activates_and_the_others_are_replays() {
     for world in World::start_on_all().await {
         let code = world.code().await;

@@ -1,0 +1,32 @@
+//! A store on a database of a test's own.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use accord::{
+    clock::ManualClock,
+    random::SystemRandom,
+    store::{
+        Database, change,
+        keyring::{FileMasterKey, Keyring},
+    },
+    testing::test_clock,
+};
+
+use super::{Store, migration::Migrator, purpose};
+
+/// A store on this empty database, and its clock.
+pub(super) async fn store(url: &str) -> (Store, Arc<ManualClock>) {
+    let clock = test_clock();
+    let random = Arc::new(SystemRandom);
+    let db = Database::connect(url).await.unwrap();
+    db.migrate::<Migrator>().await.unwrap();
+    change::ensure(db.read(), &*random).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let master = FileMasterKey::create(&directory.path().join("key"), &*random).unwrap();
+    let keyring = Keyring::open(&db, &master, purpose::ALL, &*clock, &*random)
+        .await
+        .unwrap();
+    (Store::new(db, keyring, clock.clone(), random), clock)
+}

@@ -1,0 +1,179 @@
+//! The authorization endpoint: where the browser goes.
+
+use accord::token::v1 as pb;
+
+use super::{AUTHORIZE, Answer, Face, encoded};
+use crate::{
+    fake_registry::{FakeRegistry, Question},
+    world::{REDIRECT_URI, VERIFIER, challenge},
+};
+
+type Query = Vec<(&'static str, String)>;
+
+/// An authorization request with everything that it may have.
+fn query(face: &Face) -> Query {
+    vec![
+        ("response_type", "code".into()),
+        ("client_id", face.world.client_id.clone()),
+        ("redirect_uri", REDIRECT_URI.into()),
+        ("scope", "contacts.read".into()),
+        ("state", "a state & more".into()),
+        ("code_challenge", challenge(VERIFIER)),
+        ("code_challenge_method", "S256".into()),
+        ("resource", face.world.cloud_api_url.clone()),
+        ("response_mode", "query".into()),
+    ]
+}
+
+/// The request with one parameter changed; with none, if the value is empty.
+fn with(face: &Face, name: &'static str, value: &str) -> Query {
+    let mut query = query(face);
+    query.retain(|(known, _)| *known != name);
+    if !value.is_empty() {
+        query.push((name, value.to_owned()));
+    }
+    query
+}
+
+async fn ask(face: &mut Face<'_>, tenant: &str, query: &Query) -> Answer {
+    let parameters: Vec<_> = query.iter().map(|(name, value)| (*name, &**value)).collect();
+    let query = encoded(&parameters);
+    face.ask(AUTHORIZE, tenant, |mut request| {
+        request.target = format!("{}?{query}", request.target);
+        request
+    })
+    .await
+}
+
+/// A setup begins, is decided, and the answer comes back.
+pub async fn started(face: &mut Face<'_>) {
+    let world = face.world;
+    for approve in [true, false] {
+        let query = query(face);
+        let parameters: Vec<_> = query.iter().map(|(name, value)| (*name, &**value)).collect();
+        let operation = face.description.operation(AUTHORIZE, "get");
+        face.description.assert_query(operation, &parameters);
+        let answer = ask(face, "acme", &query).await;
+        let setup_id = answer
+            .header("location")
+            .unwrap()
+            .strip_prefix("/acme/setups/")
+            .unwrap();
+        let session = world.sign_in(setup_id).await;
+        let url = if approve {
+            let approval = world.approval(setup_id, &session);
+            world
+                .setups()
+                .approve_setup(approval)
+                .await
+                .unwrap()
+                .into_inner()
+                .redirect_url
+        } else {
+            let denial = pb::DenySetupRequest {
+                setup_id: setup_id.into(),
+                admin_session: session,
+            };
+            world
+                .setups()
+                .deny_setup(denial)
+                .await
+                .unwrap()
+                .into_inner()
+                .redirect_url
+        };
+        let answer = face.description.assert_callback(&url, REDIRECT_URI);
+        assert!(answer.contains(&("state".into(), "a state & more".into())));
+        assert_eq!(answer.iter().any(|(name, _)| name == "code"), approve);
+    }
+}
+
+/// Asserts that the client is told this error.
+async fn assert_told(face: &mut Face<'_>, query: Query, code: &str) {
+    let answer = ask(face, "acme", &query).await;
+    assert_eq!(answer.status, 303, "{query:?}");
+    let told = face
+        .description
+        .assert_callback(answer.header("location").unwrap(), REDIRECT_URI);
+    assert!(
+        told.contains(&("error".into(), code.into())),
+        "{query:?}: {told:?}"
+    );
+    assert!(
+        told.contains(&("iss".into(), face.world.issuer.clone())),
+        "{told:?}"
+    );
+}
+
+/// Errors that are told at the redirect URI.
+pub async fn refused(face: &mut Face<'_>) {
+    for (name, value, code) in [
+        ("response_type", "token", "unsupported_response_type"),
+        ("response_type", "", "invalid_request"),
+        ("response_mode", "fragment", "invalid_request"),
+        ("code_challenge", "", "invalid_request"),
+        ("code_challenge_method", "plain", "invalid_request"),
+        ("state", "caf\u{e9}", "invalid_request"),
+        ("scope", "unknown", "invalid_scope"),
+        ("resource", "https://else.example", "invalid_target"),
+        ("request", "eyJ9.e30.", "request_not_supported"),
+        (
+            "request_uri",
+            "https://else.example/r",
+            "request_uri_not_supported",
+        ),
+    ] {
+        assert_told(face, with(face, name, value), code).await;
+    }
+    let mut repeated = query(face);
+    repeated.push(("state", "another".into()));
+    assert_told(face, repeated, "invalid_request").await;
+
+    face.world.suspend("client", true);
+    assert_told(face, query(face), "unauthorized_client").await;
+    face.world.suspend("client", false);
+
+    registry_changes(face, |registry, _| registry.set_unavailable(true));
+    assert_told(face, query(face), "temporarily_unavailable").await;
+    face.world.registry().set_unavailable(false);
+    registry_changes(face, |registry, client_id| {
+        registry.edit_client(client_id, |client| client.scopes[0].name.clear());
+    });
+    assert_told(face, query(face), "server_error").await;
+    assert_eq!(
+        ask(face, "acme", &query(face)).await.status,
+        500,
+        "nobody knows the client now"
+    );
+    face.world
+        .change_client(|client| client.scopes[0].name = "contacts.read".into());
+}
+
+/// The registry changes at the next request, when client and redirect URI are known already.
+fn registry_changes(face: &Face<'_>, change: fn(&FakeRegistry, &str)) {
+    let (known, both_known) = tokio::sync::oneshot::channel();
+    let (registry, client_id) = (face.world.registry().clone(), face.world.client_id.clone());
+    face.world
+        .registry()
+        .delay(Question::Client, async { known.send(()).unwrap() });
+    face.world.registry().delay(Question::Tenant, async move {
+        both_known.await.unwrap();
+        change(&registry, &client_id);
+    });
+}
+
+/// Errors that are told to nobody but the person.
+pub async fn not_told(face: &mut Face<'_>) {
+    for (tenant, name, value, status) in [
+        ("acme", "client_id", "", 400),
+        ("acme", "client_id", "cli_00000000000000000000000000", 400),
+        ("acme", "redirect_uri", "", 400),
+        ("acme", "redirect_uri", "https://else.example/callback", 400),
+        ("nowhere", "state", "s", 404),
+        ("No-Tenant", "state", "s", 404),
+    ] {
+        let answer = ask(face, tenant, &with(face, name, value)).await;
+        assert_eq!(answer.status, status, "{tenant} {name} {value}");
+    }
+    assert_eq!(ask(face, "acme", &Vec::new()).await.status, 400);
+}
