@@ -16,6 +16,10 @@ pub const DOMAIN: &str = "accord";
 
 /// How long a caller should wait before it tries again, when a source does not answer.
 pub const RETRY_UNAVAILABLE: Duration = Duration::from_secs(1);
+/// The most bytes of violations in an answer: details travel in a header, and callers take 16 KiB of those.
+const MAX_VIOLATION_BYTES: usize = 8 * 1024;
+/// What a violation takes besides its texts, in bytes.
+const VIOLATION_OVERHEAD: usize = 8;
 
 /// An error as a caller sees it.
 #[derive(Debug)]
@@ -60,11 +64,22 @@ impl Problem {
             ErrorReason::InvalidFields,
             "one or more fields are not valid; the details list them all",
         );
-        problem.violations = violations
-            .into_vec()
-            .into_iter()
-            .map(|violation| FieldViolation::new(violation.field, violation.description))
+        let mut room = MAX_VIOLATION_BYTES;
+        let violations = violations.into_vec();
+        let fit = violations.iter().take_while(|violation| {
+            let bytes = violation.field.len() + violation.description.len() + VIOLATION_OVERHEAD;
+            room = room.checked_sub(bytes).unwrap_or_default();
+            room > 0
+        });
+        let fit: Vec<_> = fit
+            .map(|violation| FieldViolation::new(&violation.field, &violation.description))
             .collect();
+        let left_out = violations.len() - fit.len();
+        problem.violations = fit;
+        if left_out > 0 {
+            let more = format!("{left_out} more are not listed");
+            problem.violations.push(FieldViolation::new("", more));
+        }
         problem
     }
 
@@ -188,6 +203,21 @@ mod tests {
         let bad = status.get_details_bad_request().unwrap();
         let fields: Vec<_> = bad.field_violations.iter().map(|v| v.field.as_str()).collect();
         assert_eq!(fields, ["a", "b[1]"]);
+    }
+
+    #[test]
+    fn violations_that_no_header_holds_are_counted() {
+        let mut violations = Violations::default();
+        for index in 0..1_000 {
+            violations.add(format!("scopes[{index}].reason"), "must have 1 to 500 characters");
+        }
+        let status: Status = Problem::invalid_fields(violations).into();
+        assert!(status.details().len() < 12 * 1024, "{}", status.details().len());
+        let bad = status.get_details_bad_request().unwrap();
+        let (last, listed) = bad.field_violations.split_last().unwrap();
+        assert!(listed.len() > 100);
+        let left_out = 1_000 - listed.len();
+        assert_eq!(last.description, format!("{left_out} more are not listed"));
     }
 
     #[test]
