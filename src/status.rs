@@ -68,7 +68,7 @@ impl Problem {
         let violations = violations.into_vec();
         let fit = violations.iter().take_while(|violation| {
             let bytes = violation.field.len() + violation.description.len() + VIOLATION_OVERHEAD;
-            room = room.checked_sub(bytes).unwrap_or_default();
+            room = room.saturating_sub(bytes);
             room > 0
         });
         let fit: Vec<_> = fit

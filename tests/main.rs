@@ -15,6 +15,7 @@ mod consents;
 mod contract;
 mod demo;
 mod dev;
+mod freshness;
 mod gateway;
 mod harness;
 mod leaks;

@@ -23,7 +23,10 @@ async fn register(directory: &Path, grpcurl: &Path, redirect_uri: &str) -> Strin
     let request = file("examples/partner/integration-request.json");
     let request = std::fs::read_to_string(request).unwrap();
     let listed = "http://127.0.0.1:9090/callback";
-    assert!(request.contains(listed), "the sample listens elsewhere: {request}");
+    assert!(
+        request.contains(listed),
+        "the sample listens elsewhere: {request}"
+    );
     let copy = directory.join("examples/partner");
     std::fs::create_dir_all(&copy).unwrap();
     let request = request.replace(listed, redirect_uri);
@@ -63,7 +66,9 @@ async fn start_partner(listener: TcpListener, settings: Settings) {
 async fn a_tenant_admin_connects_the_sample_partner_through_the_gateway() {
     let Some(grpcurl) = grpcurl::find() else { return };
     let Some(place) = Place::reserve() else { return };
-    let Some(browser) = Browser::start().await else { return };
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
     let directory = tempfile::tempdir().unwrap();
     let mut args = dev::args(&directory.path().join("accord-data"));
     args.public_base_url = Some(place.url());
@@ -81,8 +86,19 @@ async fn a_tenant_admin_connects_the_sample_partner_through_the_gateway() {
     browser.open(&link).await;
     browser.press("Show the credentials").await;
     let client_id = browser.see("#client_id").await.value().await.unwrap().unwrap();
-    let secret = browser.see("#client_secret").await.value().await.unwrap().unwrap();
-    let authority = browser.see("#tenant_authority_url-0").await.value().await.unwrap();
+    let secret = browser
+        .see("#client_secret")
+        .await
+        .value()
+        .await
+        .unwrap()
+        .unwrap();
+    let authority = browser
+        .see("#tenant_authority_url-0")
+        .await
+        .value()
+        .await
+        .unwrap();
     let cloud_api_url = browser.see("#cloud_api_url-0").await.value().await.unwrap();
     assert_eq!(authority.as_deref(), Some(dev.file.tenant_authority_url.as_str()));
     let settings = Settings {
@@ -117,7 +133,10 @@ async fn a_tenant_admin_connects_the_sample_partner_through_the_gateway() {
     browser.open(&integrations).await;
     browser.arrive("Connected integrations").await;
     let shown = browser.text().await;
-    assert!(shown.contains("Fileharbour") && shown.contains("Active"), "{shown}");
+    assert!(
+        shown.contains("Fileharbour") && shown.contains("Active"),
+        "{shown}"
+    );
     browser.quit().await;
     dev.stop().await.unwrap();
 }

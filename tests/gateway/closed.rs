@@ -164,14 +164,15 @@ async fn no_other_way_to_write_a_page_leads_to_it() {
     }
 }
 
-/// Whether a raw answer says that the gateway knows no such thing, or is not the text of an HTTP
-/// request. gRPC has 200 and UNIMPLEMENTED for it.
+/// Whether a raw answer says that the gateway knows no such thing (404), or that the path itself can't be
+/// (400). To gRPC it says so with 200 and UNIMPLEMENTED or INTERNAL.
 fn refused(answer: &str) -> bool {
-    let unimplemented = answer.starts_with("HTTP/1.1 200") && answer.contains("\r\ngrpc-status: 12\r\n");
-    unimplemented
-        || ["400", "404"]
-            .iter()
-            .any(|status| answer.starts_with(&format!("HTTP/1.1 {status} ")))
+    let grpc = |code: &str| answer.contains(&format!("\r\ngrpc-status: {code}\r\n"));
+    match answer.split(' ').nth(1) {
+        Some("400" | "404") => true,
+        Some("200") => grpc("12") || grpc("13"),
+        _ => false,
+    }
 }
 
 async fn status(gateway: &Gateway, method: &Method, path: &str) -> StatusCode {

@@ -13,8 +13,8 @@ use std::{
 };
 
 use thirtyfour::{
-    By, Capabilities, CapabilitiesHelper, ChromiumLikeCapabilities, DesiredCapabilities, Key, LoggingPrefsLogLevel, WebDriver,
-    WebElement,
+    By, Capabilities, CapabilitiesHelper, ChromiumLikeCapabilities, DesiredCapabilities, Key,
+    LoggingPrefsLogLevel, WebDriver, WebElement,
     extensions::query::{ElementPollerWithTimeout, ElementQueryable},
 };
 

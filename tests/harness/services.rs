@@ -20,6 +20,12 @@ pub struct Services {
 impl Services {
     /// Migrates, makes the callers, starts both, and fills in a tenant to try things on.
     pub async fn start(registry_url: &str, token_url: &str) -> Self {
+        // What tests change must show at once; that it shows soon otherwise is tested on its own.
+        Self::start_polling(registry_url, token_url, 0).await
+    }
+
+    /// The same, with a token-service that asks every so often what changed, as it does by default.
+    pub async fn start_polling(registry_url: &str, token_url: &str, poll_ms: u64) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         for name in ["registry.key", "token.key"] {
@@ -66,6 +72,7 @@ impl Services {
                 at("registry-token").into_os_string(),
             ),
             ("ACCORD_TOKEN_LISTEN", "127.0.0.1:0".into()),
+            ("ACCORD_TOKEN_REGISTRY_POLL_MS", poll_ms.to_string().into()),
             (
                 "ACCORD_TOKEN_HTTP_LISTEN",
                 format!("127.0.0.1:{http_port}").into(),
@@ -101,6 +108,15 @@ impl Services {
             directory,
             token_environment,
         }
+    }
+
+    /// Starts another replica of token-service on the same database; it and its gRPC address.
+    pub fn another_token_service(&self) -> (Process, String) {
+        let mut serve = token(&self.token_environment, &["serve"]);
+        serve.env("ACCORD_TOKEN_HTTP_LISTEN", "127.0.0.1:0");
+        let mut process = Process::start(serve, self.directory.path(), "token-replica");
+        let address = process.listening("grpc");
+        (process, address)
     }
 
     /// Stops token-service, starts a new epoch as after a restore, and starts it again.

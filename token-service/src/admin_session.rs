@@ -345,10 +345,12 @@ mod tests {
         let at = position("a", 20);
         let user = At {
             value: user,
+            asked_at: tokio::time::Instant::now(),
             position: at.clone(),
         };
         let tenant = At {
             value: tenant,
+            asked_at: tokio::time::Instant::now(),
             position: at,
         };
         (user, tenant)

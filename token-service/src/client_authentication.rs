@@ -60,12 +60,8 @@ async fn by_secret(service: &Service, client_id: &str, secret: &str) -> Result<A
     // What is malformed tells nothing about what exists, so it may be refused at once.
     let client_id = ClientId::parse(client_id).map_err(|_| Error::InvalidClient)?;
     let secret = ClientSecret::parse(secret).map_err(|_| Error::InvalidClient)?;
-    let authenticated = service
-        .registry
+    service
+        .directory
         .authenticate_client(&client_id, secret.expose())
-        .await?;
-    Ok(At {
-        value: authenticated.value.client,
-        position: authenticated.position,
-    })
+        .await
 }

@@ -22,6 +22,8 @@ pub const ENVIRONMENT_PREFIX: &str = "ACCORD_TOKEN_";
 
 /// The longest life of a refresh family that can be set, in days.
 const MAX_FAMILY_DAYS: u64 = 3660;
+/// The most milliseconds between two looks at the registry's changes: less than half of a lease.
+const MAX_POLL_MS: u64 = 300;
 /// The longest name of the product, in characters.
 const MAX_PRODUCT_NAME: usize = 60;
 
@@ -94,6 +96,11 @@ pub struct Flags {
     #[arg(long, value_name = "DAYS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub family_days: Option<u64>,
+    /// How often the registry is asked what changed, in milliseconds, at most 300; 0: never, and every
+    /// question goes to the registry itself [default: 200]
+    #[arg(long, value_name = "MILLISECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry_poll_ms: Option<u64>,
     /// What the pages call the product [default: Accord]
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -137,6 +144,9 @@ pub struct Settings {
     /// Absolute life of a refresh family in days.
     #[serde(default = "default_family_days")]
     pub family_days: u64,
+    /// How often the registry is asked what changed, in milliseconds; 0: never.
+    #[serde(default = "default_registry_poll_ms")]
+    pub registry_poll_ms: u64,
     /// What the pages call the product.
     #[serde(default = "default_product_name")]
     pub product_name: String,
@@ -163,6 +173,7 @@ impl Settings {
             registry_token_file: PathBuf::new(),
             access_token_seconds: default_access_token_seconds(),
             family_days: default_family_days(),
+            registry_poll_ms: default_registry_poll_ms(),
             product_name: default_product_name(),
         }
     }
@@ -189,6 +200,9 @@ impl Settings {
         if !(1..=MAX_FAMILY_DAYS).contains(&self.family_days) {
             return invalid("key `family_days` must be 1 to 3660");
         }
+        if self.registry_poll_ms > MAX_POLL_MS {
+            return invalid("key `registry_poll_ms` must be 0 to 300");
+        }
         if !(1..=MAX_PRODUCT_NAME).contains(&self.product_name.trim().chars().count()) {
             return invalid("key `product_name` must have 1 to 60 characters");
         }
@@ -204,6 +218,11 @@ impl Settings {
             }
         }
         Ok(self)
+    }
+
+    /// How often the registry is asked what changed; `None`: never.
+    pub fn poll_every(&self) -> Option<Duration> {
+        (self.registry_poll_ms > 0).then(|| Duration::from_millis(self.registry_poll_ms))
     }
 
     /// How long tokens live.
@@ -257,6 +276,10 @@ fn default_access_token_seconds() -> u64 {
 
 fn default_family_days() -> u64 {
     Lifetimes::default().family.as_secs() / (24 * 3600)
+}
+
+fn default_registry_poll_ms() -> u64 {
+    200
 }
 
 fn default_product_name() -> String {

@@ -101,12 +101,7 @@ pub async fn revoke(service: &Service, access: Access<'_>, revoke: &Revoke) -> R
     let authority = authority(service, access, "consent").await?;
     let grant = service
         .store
-        .revoke_grant(
-            &authority.origin(),
-            access.tenant_id,
-            revoke,
-            authority.session(),
-        )
+        .revoke_grant(&authority.origin(), access.tenant_id, revoke, authority.session())
         .await?;
     view(service, grant).await
 }

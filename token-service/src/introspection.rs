@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     family::{Family, Presented, is_genuine},
     lease::{ATTEMPTS, Lease},
-    registry::{Client, Tenant, User, UserRef},
+    registry::{Client, Tenant, User},
     revision::Revision,
     service::Service,
     signing_key,
@@ -80,7 +80,12 @@ impl Parties {
 
     /// What is left of these scopes now; `None` if nothing is.
     fn enabled<'a>(&self, scopes: impl Iterator<Item = &'a str>) -> Option<String> {
-        let enabled = |name: &&str| self.client.scopes.iter().any(|scope| scope.name.as_str() == *name);
+        let enabled = |name: &&str| {
+            self.client
+                .scopes
+                .iter()
+                .any(|scope| scope.name.as_str() == *name)
+        };
         let left: Vec<_> = scopes.filter(enabled).collect();
         (!left.is_empty()).then(|| left.join(" "))
     }
@@ -89,7 +94,7 @@ impl Parties {
 /// What a look at a token shows.
 enum Look {
     /// It is active, as far as what was read still holds.
-    Active(Active),
+    Active(Box<Active>),
     /// It is not active, whatever the reason.
     Inactive,
     /// What was asked for is not what counts any more.
@@ -108,13 +113,13 @@ pub async fn introspect(
 ) -> Result<Option<Active>, Error> {
     let refresh = RefreshToken::parse(token).ok();
     for _ in 0..ATTEMPTS {
-        let lease = Lease::begin();
+        let mut lease = Lease::begin();
         let look = match &refresh {
-            Some(token) => refresh_token(service, asker, tenant_id, token).await?,
-            None => access_token(service, asker, tenant_id, token).await?,
+            Some(token) => refresh_token(service, asker, tenant_id, token, &mut lease).await?,
+            None => access_token(service, asker, tenant_id, token, &mut lease).await?,
         };
         match look {
-            Look::Active(active) if lease.holds() => return Ok(Some(active)),
+            Look::Active(active) if lease.holds() => return Ok(Some(*active)),
             Look::Inactive => return Ok(None),
             Look::Active(_) | Look::Again => {}
         }
@@ -127,6 +132,7 @@ async fn access_token(
     asker: &Asker,
     tenant_id: &TenantId,
     token: &str,
+    lease: &mut Lease,
 ) -> Result<Look, Error> {
     let keys = signing_key::key_set(service).await?;
     let Some((claims, ids)) = genuine(&keys, token) else {
@@ -134,7 +140,7 @@ async fn access_token(
         tenant_or_none(service, tenant_id).await?;
         return Ok(Look::Inactive);
     };
-    let Some(parties) = parties(service, tenant_id, &ids.client_id, &ids.user_id).await? else {
+    let Some(parties) = parties(service, tenant_id, (&ids.client_id, &ids.user_id), lease).await? else {
         return Ok(Look::Inactive);
     };
     let expected = Expected {
@@ -176,7 +182,7 @@ async fn access_token(
     if grant.is_none_or(|grant| grant.state_at(now, true) != State::Active) {
         return Ok(Look::Inactive);
     }
-    Ok(Look::Active(Active {
+    Ok(Look::Active(Box::new(Active {
         scope,
         client_id: claims.client_id,
         sub: claims.sub,
@@ -188,7 +194,7 @@ async fn access_token(
         token_type: "Bearer",
         tenant_id: claims.tenant_id,
         grant_id: claims.grant_id,
-    }))
+    })))
 }
 
 /// The ids that genuine claims hold.
@@ -214,13 +220,14 @@ async fn refresh_token(
     asker: &Asker,
     tenant_id: &TenantId,
     token: &RefreshToken,
+    lease: &mut Lease,
 ) -> Result<Look, Error> {
     let Some((family, grant)) = standing(service, tenant_id, token).await? else {
         tenant_or_none(service, tenant_id).await?;
         return Ok(Look::Inactive);
     };
-    let Some(parties) = parties(service, tenant_id, &family.client_id, &grant.designated_user_id).await?
-    else {
+    let asked_for = (&family.client_id, &grant.designated_user_id);
+    let Some(parties) = parties(service, tenant_id, asked_for, lease).await? else {
         return Ok(Look::Inactive);
     };
     // So far they only said whom to ask for. What counts is read after the registry's answers.
@@ -242,7 +249,7 @@ async fn refresh_token(
     let ends = grant
         .expires_at
         .map_or(family.expires_at, |end| end.min(family.expires_at));
-    Ok(Look::Active(Active {
+    Ok(Look::Active(Box::new(Active {
         scope,
         client_id: family.client_id.into(),
         sub: grant.designated_user_id.into(),
@@ -254,7 +261,7 @@ async fn refresh_token(
         token_type: "refresh_token",
         tenant_id: tenant_id.to_string(),
         grant_id: grant.grant_id.into(),
-    }))
+    })))
 }
 
 /// The family whose current token this is, and its grant; `None` unless the family is live.
@@ -277,23 +284,26 @@ async fn standing(
     Ok(grant.map(|grant| (family, grant)))
 }
 
-/// Reads the parties; `None` if one of them is unknown.
+/// Reads the parties; `None` if one of them is unknown. The lease is on what was read.
 async fn parties(
     service: &Service,
     tenant_id: &TenantId,
-    client_id: &ClientId,
-    user_id: &UserId,
+    (client_id, user_id): (&ClientId, &UserId),
+    lease: &mut Lease,
 ) -> Result<Option<Parties>, Error> {
     let token_position = service.store.position().await?;
-    let registry = &service.registry;
+    let directory = &service.directory;
     let (client, tenant, user) = tokio::join!(
-        registry.client(client_id),
-        registry.tenant(tenant_id),
-        registry.user(tenant_id, UserRef::Id(user_id)),
+        directory.client(client_id),
+        directory.tenant(tenant_id),
+        directory.user(tenant_id, user_id),
     );
     let (Some(client), Some(tenant), Some(user)) = (known(client)?, known(tenant)?, known(user)?) else {
         return Ok(None);
     };
+    lease.on(&client);
+    lease.on(&tenant);
+    lease.on(&user);
     let mut revision = Revision::new(client.position.clone(), token_position);
     let client = revision.with(client)?;
     let tenant = revision.with(tenant)?;
@@ -307,7 +317,7 @@ async fn parties(
 }
 
 async fn tenant_or_none(service: &Service, tenant_id: &TenantId) -> Result<(), Error> {
-    known(service.registry.tenant(tenant_id).await).map(drop)
+    known(service.directory.tenant(tenant_id).await).map(drop)
 }
 
 fn known<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {

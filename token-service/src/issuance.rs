@@ -24,7 +24,7 @@ use crate::{
     error::Error,
     family::Family,
     lease::Lease,
-    registry::{Client, Tenant, UserRef},
+    registry::{Client, Tenant},
     revision::Revision,
     service::Service,
     signing_key::{self, Signed},
@@ -142,12 +142,16 @@ impl<'a> Asked<'a> {
     /// Proves the client, and reads the tenant.
     async fn begin(service: &'a Service, request: &'a Request) -> Result<Self, Error> {
         let token_position = service.store.position().await?;
-        let lease = Lease::begin();
+        let mut lease = Lease::begin();
         let client = authenticate(service, &request.tenant_id, &request.credentials).await?;
+        lease.on(&client);
         let proven_at = client.position;
         let mut revision = Revision::new(proven_at.clone(), token_position);
-        let tenant = match service.registry.tenant(&request.tenant_id).await {
-            Ok(tenant) => revision.with(tenant)?,
+        let tenant = match service.directory.tenant(&request.tenant_id).await {
+            Ok(tenant) => {
+                lease.on(&tenant);
+                revision.with(tenant)?
+            }
             Err(Error::NotFound(_)) => return Err(request.grant.refusal()),
             Err(error) => return Err(error),
         };
@@ -185,9 +189,12 @@ impl<'a> Asked<'a> {
     }
 
     async fn user_is_active(&mut self, user_id: &UserId) -> Result<bool, Error> {
-        let registry = &self.service.registry;
-        match registry.user(&self.tenant.tenant_id, UserRef::Id(user_id)).await {
-            Ok(user) => Ok(self.revision.with(user)?.active),
+        let directory = &self.service.directory;
+        match directory.user(&self.tenant.tenant_id, user_id).await {
+            Ok(user) => {
+                self.lease.on(&user);
+                Ok(self.revision.with(user)?.active)
+            }
             Err(Error::NotFound(_)) => Ok(false),
             Err(error) => Err(error),
         }
@@ -224,7 +231,9 @@ impl<'a> Asked<'a> {
                 (found, Error::InvalidGrant)
             }
             None => {
-                let found = store.find_current_grant(tenant_id, &self.client.client_id).await?;
+                let found = store
+                    .find_current_grant(tenant_id, &self.client.client_id)
+                    .await?;
                 (found, Error::ConsentRequired(None))
             }
         };

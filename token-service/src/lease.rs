@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::registry::At;
+
 /// How long answers count.
-const LIFE: Duration = Duration::from_millis(700);
+pub const LIFE: Duration = Duration::from_millis(700);
 
 /// How often a decision is begun anew when answers come too late, or something changed meanwhile. Then
 /// the call is unavailable: trying again later may help.
@@ -21,6 +23,11 @@ impl Lease {
     /// Begins a lease; the questions come after.
     pub fn begin() -> Self {
         Self(Instant::now())
+    }
+
+    /// Adds an answer; the lease ends with the first of those that it is on.
+    pub fn on<T>(&mut self, answer: &At<T>) {
+        self.0 = self.0.min(answer.asked_at);
     }
 
     /// Whether the answers to these questions still count.

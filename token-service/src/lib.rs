@@ -12,6 +12,7 @@ mod command;
 pub mod config;
 pub mod consent;
 pub mod convert;
+pub mod directory;
 pub mod error;
 pub mod family;
 pub mod gateway;

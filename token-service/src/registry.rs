@@ -16,10 +16,11 @@ use accord::{
     status::{ErrorReason, Problem, reason_of},
     store::change::Position,
 };
+use tokio::time::Instant;
 use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
-use crate::error::Error;
+use crate::{directory::SecretUse, error::Error};
 
 pub mod links;
 
@@ -112,6 +113,37 @@ pub struct At<T> {
     pub value: T,
     /// It reflects all of the registry's changes up to here.
     pub position: Position,
+    /// It reflects all that the registry had committed then: when the question was sent, or that which
+    /// told that an earlier answer still holds.
+    pub asked_at: Instant,
+}
+
+/// A change of the registry: what to read anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A client, or one of its secrets.
+    Client(ClientId),
+    /// A tenant.
+    Tenant(TenantId),
+    /// A tenant's user.
+    User(TenantId, UserId),
+    /// A scope of the catalogue, and with it the profiles of clients.
+    Scope,
+    /// Something that is not remembered here.
+    Other,
+}
+
+/// What changed after a position.
+#[derive(Clone, Debug)]
+pub struct Changes {
+    /// The changes, in commit order.
+    pub changes: Vec<Change>,
+    /// The position up to which this is complete.
+    pub position: Position,
+    /// Everything known is to be forgotten.
+    pub reset: bool,
+    /// More changes wait behind the position.
+    pub more: bool,
 }
 
 /// A client that proved itself by a secret.
@@ -161,6 +193,7 @@ impl Registry {
             client_id: client_id.to_string(),
             client_secret: client_secret.to_owned(),
         };
+        let asked_at = Instant::now();
         let answer = self.directory.clone().authenticate_client(request).await;
         let answer = answer.map_err(failure)?.into_inner();
         let value = AuthenticatedClient {
@@ -171,7 +204,7 @@ impl Registry {
                 .as_ref()
                 .and_then(UnixMillis::from_timestamp),
         };
-        at(value, answer.position)
+        at(value, answer.position, asked_at)
     }
 
     /// Checks a Tenant Admin's account name and password.
@@ -189,9 +222,48 @@ impl Registry {
             account_name: account_name.to_string(),
             password: password.to_string(),
         };
+        let asked_at = Instant::now();
         let answer = self.directory.clone().authenticate_tenant_admin(request).await;
         let answer = answer.map_err(failure)?.into_inner();
-        at(user(answer.user)?, answer.position)
+        at(user(answer.user)?, answer.position, asked_at)
+    }
+
+    /// What changed after a position; without one, the position alone.
+    ///
+    /// # Errors
+    /// [`Error::RegistryUnavailable`].
+    pub async fn changes_after(&self, after: Option<Position>) -> Result<Changes, Error> {
+        let request = pb::ListChangesRequest {
+            after: after.map(|position| pb::FeedPosition {
+                epoch: position.epoch,
+                seq: position.seq,
+            }),
+            page_size: 0,
+        };
+        let answer = self.directory.clone().list_changes(request).await;
+        let answer = answer.map_err(failure)?.into_inner();
+        let changes = answer.changes.into_iter().map(change);
+        Ok(Changes {
+            changes: changes.collect::<Result<_, _>>()?,
+            position: position(answer.position)?,
+            reset: answer.reset,
+            more: answer.more,
+        })
+    }
+
+    /// Tells when secrets were used that were verified from memory.
+    ///
+    /// # Errors
+    /// [`Error::RegistryUnavailable`].
+    pub async fn report_secret_use(&self, uses: &[SecretUse]) -> Result<(), Error> {
+        let uses = uses.iter().map(|used| pb::SecretUse {
+            client_id: used.client_id.to_string(),
+            secret_id: used.secret_id.to_string(),
+            used_time: Some(used.used_at.to_timestamp()),
+        });
+        let request = pb::ReportSecretUseRequest { uses: uses.collect() };
+        let answer = self.directory.clone().report_secret_use(request).await;
+        answer.map(drop).map_err(failure)
     }
 
     /// Reads a client.
@@ -202,9 +274,10 @@ impl Registry {
         let request = pb::GetClientProfileRequest {
             client_id: client_id.to_string(),
         };
+        let asked_at = Instant::now();
         let answer = self.directory.clone().get_client_profile(request).await;
         let answer = answer.map_err(|status| not_found("client", status))?.into_inner();
-        at(client(answer.client)?, answer.position)
+        at(client(answer.client)?, answer.position, asked_at)
     }
 
     /// Reads a tenant.
@@ -215,9 +288,10 @@ impl Registry {
         let request = pb::GetTenantProfileRequest {
             tenant_id: tenant_id.to_string(),
         };
+        let asked_at = Instant::now();
         let answer = self.directory.clone().get_tenant_profile(request).await;
         let answer = answer.map_err(|status| not_found("tenant", status))?.into_inner();
-        at(tenant(answer.tenant)?, answer.position)
+        at(tenant(answer.tenant)?, answer.position, asked_at)
     }
 
     /// Reads a tenant's user.
@@ -234,6 +308,7 @@ impl Registry {
             tenant_id: tenant_id.to_string(),
             user: Some(which),
         };
+        let asked_at = Instant::now();
         let answer = self.directory.clone().resolve_user(request).await;
         let answer = answer
             .map_err(|status| match status.code() {
@@ -241,7 +316,7 @@ impl Registry {
                 _ => not_found("user", status),
             })?
             .into_inner();
-        at(user(answer.user)?, answer.position)
+        at(user(answer.user)?, answer.position, asked_at)
     }
 }
 
@@ -333,14 +408,35 @@ fn unexpected(what: &str) -> Error {
     Error::RegistryAnswer(format!("unreadable {what}"))
 }
 
-fn at<T>(value: T, position: Option<pb::FeedPosition>) -> Result<At<T>, Error> {
-    let position = position.ok_or_else(|| unexpected("position"))?;
+fn at<T>(value: T, at: Option<pb::FeedPosition>, asked_at: Instant) -> Result<At<T>, Error> {
     Ok(At {
         value,
-        position: Position {
-            epoch: position.epoch,
-            seq: position.seq,
-        },
+        position: position(at)?,
+        asked_at,
+    })
+}
+
+fn position(position: Option<pb::FeedPosition>) -> Result<Position, Error> {
+    let position = position.ok_or_else(|| unexpected("position"))?;
+    Ok(Position {
+        epoch: position.epoch,
+        seq: position.seq,
+    })
+}
+
+fn change(change: pb::Change) -> Result<Change, Error> {
+    let tenant = |id: &str| TenantId::parse(id).map_err(|_| unexpected("tenant of a change"));
+    Ok(match change.kind() {
+        pb::ChangeKind::Client => {
+            Change::Client(ClientId::parse(&change.id).map_err(|_| unexpected("client of a change"))?)
+        }
+        pb::ChangeKind::Tenant => Change::Tenant(tenant(&change.id)?),
+        pb::ChangeKind::User => Change::User(
+            tenant(&change.tenant_id)?,
+            UserId::parse(&change.id).map_err(|_| unexpected("user of a change"))?,
+        ),
+        pb::ChangeKind::Scope => Change::Scope,
+        pb::ChangeKind::Caller | pb::ChangeKind::Unspecified => Change::Other,
     })
 }
 

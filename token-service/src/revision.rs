@@ -109,6 +109,7 @@ mod tests {
         let at = |epoch, seq| At {
             value: (),
             position: position(epoch, seq),
+            asked_at: tokio::time::Instant::now(),
         };
         revision.with(at("aa", 5)).unwrap();
         revision.with(at("aa", 6)).unwrap();

@@ -40,6 +40,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     config::Settings,
+    directory::{self, Directory},
     gateway::{self, Gateway},
     permissions::{self, permissions},
     registry::Registry,
@@ -67,6 +68,8 @@ const KEEP_ENDED: Duration = Duration::from_secs(7 * 24 * 3600);
 pub struct TokenServer {
     service: Service,
     product_name: Arc<str>,
+    /// How often the registry is asked what changed; `None`: never, and nothing of it is remembered.
+    poll_every: Option<Duration>,
 }
 
 impl TokenServer {
@@ -140,17 +143,21 @@ impl TokenServer {
             .await
             .context("opening the keyring")?;
         let sign_in_delays = SignInDelays::new(&*random);
+        let registry = Registry::new(&settings.registry_url, token).context("the registry's URL")?;
+        let directory = Directory::new(registry.clone(), clock.clone(), &*random);
         let store = Store::new(db, keyring, clock, random);
         signing_key::ensure(&store).await.context("making signing keys")?;
         Ok(Self {
             service: Service {
                 store,
-                registry: Registry::new(&settings.registry_url, token).context("the registry's URL")?,
+                registry,
+                directory,
                 signers: Arc::new(Signers::default()),
                 sign_in_delays,
                 lifetimes: settings.lifetimes(),
             },
             product_name: settings.product_name.as_str().into(),
+            poll_every: settings.poll_every(),
         })
     }
 
@@ -192,9 +199,15 @@ impl TokenServer {
             gateway::serve(http, gateway, stop.clone(), DRAIN).await;
             stop.cancel();
         };
-        let (served, (), (), ()) = tokio::join!(
+        let following = async {
+            if let Some(every) = self.poll_every {
+                directory::follow(&self.service.directory, every, &stop).await;
+            }
+        };
+        let (served, (), (), (), ()) = tokio::join!(
             serving_grpc,
             serving_http,
+            following,
             tell_readiness(&self.service.store, &health, &ready, &stop),
             clear_away(&self.service.store, &stop),
         );

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use crate::{registry::Registry, sign_in_delay::SignInDelays, signing_key::Signers, store::Store};
+use crate::{
+    directory::Directory, registry::Registry, sign_in_delay::SignInDelays, signing_key::Signers, store::Store,
+};
 
 /// The store, the registry, and the signing keys in use.
 #[derive(Clone, Debug)]
@@ -12,6 +14,8 @@ pub struct Service {
     pub store: Store,
     /// The registry.
     pub registry: Registry,
+    /// The registry through a memory, for issuing and introspection.
+    pub directory: Directory,
     /// Signing keys, unsealed and parsed once per process.
     pub signers: Arc<Signers>,
     /// Failed sign-ins, which make later ones wait.

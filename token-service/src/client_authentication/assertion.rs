@@ -82,8 +82,8 @@ pub(super) async fn authenticate(
     }
     let client_id = ClientId::parse(&unverified.sub).map_err(|_| Error::InvalidClient)?;
     let (client, tenant) = tokio::join!(
-        service.registry.client(&client_id),
-        service.registry.tenant(tenant_id),
+        service.directory.client(&client_id),
+        service.directory.tenant(tenant_id),
     );
     let (client, tenant) = (known(client)?, known(tenant)?);
     if !client.value.active {

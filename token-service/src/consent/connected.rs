@@ -110,9 +110,9 @@ impl<'a> Names<'a> {
         let grant = &consent.grant;
         let client = self.client(&grant.client_id).await?;
         let scopes = grant.scopes.iter().map(|name| {
-            let known = client.iter().flat_map(|client| &client.scopes);
-            let known = known.cloned().find(|scope| scope.name == *name);
-            known.unwrap_or_else(|| ClientScope {
+            let mut known = client.iter().flat_map(|client| &client.scopes);
+            let known = known.find(|scope| scope.name == *name);
+            known.cloned().unwrap_or_else(|| ClientScope {
                 name: name.clone(),
                 description: String::new(),
                 reason: String::new(),

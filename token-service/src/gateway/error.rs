@@ -38,6 +38,12 @@ impl HttpError {
         }
     }
 
+    /// 504, for what was not done in time.
+    pub(super) fn timed_out() -> Self {
+        let description = "not done in time; a change may or may not have happened";
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "temporarily_unavailable", description)
+    }
+
     /// 400 `invalid_request`.
     pub(super) fn invalid_request(description: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request", description)

@@ -26,7 +26,9 @@ impl Form {
     /// The value of a parameter; the first, if it is repeated.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let mut pairs = self.0.iter();
-        pairs.find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        pairs
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// The value of a parameter; empty if it was not sent.

@@ -29,6 +29,7 @@ mod client;
 mod discovery;
 mod error;
 mod form;
+mod openapi;
 mod pages;
 mod request;
 mod token;
@@ -56,6 +57,7 @@ fn router(gateway: Gateway) -> Router {
         .route("/{tenant}/oauth2/token", post(token::token))
         .route("/{tenant}/oauth2/introspect", post(token::introspect))
         .route("/{tenant}/oauth2/revoke", post(token::revoke))
+        .route("/openapi.json", get(openapi::openapi))
         .route("/healthz", get(discovery::healthz))
         .route("/{tenant}/jwks.json", get(discovery::jwks))
         .route(

@@ -14,7 +14,6 @@ pub(super) async fn openapi() -> Response {
     let headers = [
         (header::CONTENT_TYPE, "application/json"),
         (header::CACHE_CONTROL, "public, max-age=300"),
-        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
     ];
     (headers, DOCUMENT).into_response()
 }

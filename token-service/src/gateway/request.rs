@@ -5,14 +5,14 @@ use accord::{
     gate::{MAX_CALL_TIME, REQUEST_ID, request_id},
 };
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::HttpRequest;
+use super::{HttpRequest, error::HttpError};
 
 /// Runs a request within its bounds. The log names method and path, never the query.
 pub(super) async fn bounded(request: HttpRequest, next: Next) -> Response {
@@ -27,7 +27,7 @@ pub(super) async fn bounded(request: HttpRequest, next: Next) -> Response {
         let work = context::scope(context, next.run(request));
         let mut response = match tokio::time::timeout(MAX_CALL_TIME, work).await {
             Ok(response) => response,
-            Err(_elapsed) => StatusCode::GATEWAY_TIMEOUT.into_response(),
+            Err(_elapsed) => HttpError::timed_out().into_response(),
         };
         let headers = response.headers_mut();
         if let Ok(value) = HeaderValue::from_str(&request_id) {

@@ -3,10 +3,7 @@
 //! another one is made of what counts now. A code or a generation that was used up stays so: the answer
 //! goes on from there, since a client that had to repeat its call would look like a thief.
 
-use accord::{
-    opaque::RefreshToken,
-    store::StoreError,
-};
+use accord::{opaque::RefreshToken, store::StoreError};
 
 use super::{Asked, Issued, Made};
 use crate::{
@@ -68,7 +65,7 @@ impl Asked<'_> {
         let (service, request) = (self.service, self.request);
         let token_position = service.store.position().await?;
         self.lease = Lease::begin();
-        let tenant = match service.registry.tenant(&request.tenant_id).await {
+        let tenant = match service.directory.tenant(&request.tenant_id).await {
             Ok(tenant) => tenant,
             Err(Error::NotFound(_)) => return Err(request.grant.refusal()),
             Err(error) => return Err(error),
@@ -76,10 +73,12 @@ impl Asked<'_> {
         // A client is proven anew only if anything changed since: a proof is slow, and may be used up.
         if tenant.position != self.proven_at {
             let client = self.proven_again().await?;
+            self.lease.on(&client);
             self.client = client.value;
             self.proven_at = client.position;
         }
         self.revision = Revision::new(self.proven_at.clone(), token_position);
+        self.lease.on(&tenant);
         self.tenant = self.revision.with(tenant)?;
         self.require_tenant()
     }
@@ -91,7 +90,7 @@ impl Asked<'_> {
             return authenticate(service, &request.tenant_id, &request.credentials).await;
         }
         // An assertion counts once. It was signed by one of these keys.
-        match service.registry.client(&self.client.client_id).await {
+        match service.directory.client(&self.client.client_id).await {
             Ok(client)
                 if client.value.active && client.value.json_web_key_set == self.client.json_web_key_set =>
             {
@@ -109,7 +108,10 @@ impl Asked<'_> {
         }
         let grant = self.active_grant(family).await?;
         let made = self.make(&grant, family).await?;
-        let event = made.event.clone().detail("instead_of", before.claims.jti.as_str());
+        let event = made
+            .event
+            .clone()
+            .detail("instead_of", before.claims.jti.as_str());
         self.service.store.record(&self.origin(), event).await?;
         Ok(made)
     }

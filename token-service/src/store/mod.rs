@@ -171,10 +171,7 @@ mod tests {
         let mut readers = Vec::new();
         for _ in 0..8 {
             let reader = store.db.read().begin().await.unwrap();
-            reader
-                .execute_unprepared("PRAGMA query_only = ON")
-                .await
-                .unwrap();
+            reader.execute_unprepared("PRAGMA query_only = ON").await.unwrap();
             readers.push(reader);
         }
         for reader in readers {

@@ -4,11 +4,7 @@ use accord::{
     clock::UnixMillis,
     id::{ClientId, GrantId, ScopeName, SetupId, TenantId},
     opaque::{OpaqueToken, TokenKind},
-    store::{
-        Creation, StoreError,
-        audit::Event,
-        idempotency::Outcome,
-    },
+    store::{Creation, StoreError, audit::Event, idempotency::Outcome},
 };
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,

@@ -44,8 +44,7 @@ async fn the_active_and_the_next_key_can_be_revoked_at_a_time() {
             let next = kid(&store, State::Next).await;
             let (one, other) = (store.clone(), store.clone());
             let (first, second) = (active.clone(), next.clone());
-            let one =
-                tokio::spawn(async move { one.revoke_signing_key(&operator(), &first, "test").await });
+            let one = tokio::spawn(async move { one.revoke_signing_key(&operator(), &first, "test").await });
             let other =
                 tokio::spawn(async move { other.revoke_signing_key(&operator(), &second, "test").await });
             for revoked in [one.await.unwrap(), other.await.unwrap()] {
@@ -71,7 +70,9 @@ async fn waiting(store: &Store) -> i64 {
 #[tokio::test]
 async fn a_next_key_that_is_revoked_just_before_it_becomes_active_is_passed_over() {
     // On SQLite transactions that write don't overlap.
-    let postgres = databases().into_iter().filter(|database| database.label == "postgres");
+    let postgres = databases()
+        .into_iter()
+        .filter(|database| database.label == "postgres");
     for database in postgres {
         let (store, _) = store(&database.url).await;
         store.ensure_signing_keys().await.unwrap();
@@ -109,7 +110,10 @@ async fn a_restored_copy_loses_every_key_that_it_holds() {
         let tx = store.db.write().await.unwrap();
         revoke_all(&tx, &*store.clock, &*store.random).await.unwrap();
         commit(tx).await.unwrap();
-        assert!(store.live_signing_keys().await.unwrap().is_empty(), "{database:?}");
+        assert!(
+            store.live_signing_keys().await.unwrap().is_empty(),
+            "{database:?}"
+        );
         store.ensure_signing_keys().await.unwrap();
         let revoked: Vec<_> = before.iter().map(String::as_str).collect();
         assert_replaced(&store, &revoked).await;
@@ -120,7 +124,10 @@ async fn a_restored_copy_loses_every_key_that_it_holds() {
         assert_eq!(about, before, "{database:?}");
         assert!(events.iter().all(|event| event.detail["reason"] == "restored"));
         for kid in &before {
-            let last = store.last_revocation(&[(RevocationKind::Kid, kid)]).await.unwrap();
+            let last = store
+                .last_revocation(&[(RevocationKind::Kid, kid)])
+                .await
+                .unwrap();
             assert!(last.is_some_and(|at| at > seq), "{database:?}");
         }
     }

@@ -1,4 +1,4 @@
-//! A registry in memory: `DirectoryService` and nothing else. It keeps the rules that token-service
+//! A registry in memory: `DirectoryService`, and of one-time links what anyone may call. It keeps the rules that token-service
 //! relies on: every change moves the feed's position, and what ends tokens or sessions says where.
 
 use std::{
@@ -21,6 +21,10 @@ use accord::{
 };
 use tonic::{Code, Request, Response, Status};
 
+mod links;
+
+use links::Links;
+
 /// What tenants' authority URLs begin with.
 pub const PUBLIC_BASE_URL: &str = "https://auth.example";
 
@@ -39,6 +43,7 @@ struct State {
     secrets: HashMap<String, (String, String)>,
     callers: HashMap<String, Caller>,
     delays: HashMap<Question, Delay>,
+    links: Links,
 }
 
 /// A question whose answer a test can hold back.
@@ -247,6 +252,11 @@ impl FakeRegistry {
     /// Changes a client as a consent page would show it.
     pub fn edit_client(&self, client_id: &str, edit: impl FnOnce(&mut pb::ClientProfile)) {
         self.change(|state, _| edit(state.clients.get_mut(client_id).unwrap()));
+    }
+
+    /// Changes a tenant as a page would show it.
+    pub fn edit_tenant(&self, tenant_id: &str, edit: impl FnOnce(&mut pb::TenantProfile)) {
+        self.change(|state, _| edit(state.tenants.get_mut(tenant_id).unwrap()));
     }
 
     /// Suspends a client, which ends its access tokens, or reinstates it.

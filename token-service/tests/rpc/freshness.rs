@@ -113,7 +113,10 @@ async fn a_refresh_token_that_ends_while_the_registry_is_asked_is_inactive() {
     let world = world().await;
     let tokens = world.first_tokens().await;
     let grant_id = tokens.grant_id.clone();
-    meanwhile(&world, |world| async move { world.revoke_consent(&grant_id).await });
+    meanwhile(
+        &world,
+        |world| async move { world.revoke_consent(&grant_id).await },
+    );
     assert!(!world.is_active(&tokens.refresh_token).await);
     assert!(world.registry().was_delayed());
 
@@ -125,7 +128,9 @@ async fn a_refresh_token_that_ends_while_the_registry_is_asked_is_inactive() {
 
     let tokens = world.first_tokens().await;
     let token = tokens.refresh_token.clone();
-    meanwhile(&world, |world| async move { world.refresh(&token).await.map(drop).unwrap() });
+    meanwhile(&world, |world| async move {
+        world.refresh(&token).await.map(drop).unwrap()
+    });
     assert!(!world.is_active(&tokens.refresh_token).await, "it was used up");
     assert!(world.registry().was_delayed());
 }
@@ -147,11 +152,16 @@ async fn a_change_of_the_designated_user_during_a_refresh_is_no_replay() {
         let world = Arc::new(world);
         let first = world.first_tokens().await;
         let grant_id = first.grant_id.clone();
-        meanwhile(&world, |world| async move { world.change_designated_user(&grant_id).await });
+        meanwhile(&world, |world| async move {
+            world.change_designated_user(&grant_id).await
+        });
         let second = world.refresh(&first.refresh_token).await.unwrap();
         assert!(world.registry().was_delayed());
         assert!(!world.is_active(&first.access_token).await);
-        assert_eq!(world.introspect(&second.access_token).await.sub, world.second_user_id);
+        assert_eq!(
+            world.introspect(&second.access_token).await.sub,
+            world.second_user_id
+        );
         assert_audited(&world, &second).await;
         world.refresh(&second.refresh_token).await.unwrap();
     }
@@ -177,26 +187,40 @@ async fn what_ends_access_tokens_alone_does_not_end_a_family_that_is_being_used(
         let world = Arc::new(world);
         // The key that signed the first token made.
         let code = world.code().await;
-        after_the_commit(&world, |world| async move { world.revoke_active_signing_key().await });
+        after_the_commit(
+            &world,
+            |world| async move { world.revoke_active_signing_key().await },
+        );
         let first = world.issue(world.by_code(&code)).await.unwrap();
         assert!(world.registry().was_delayed());
         assert_audited(&world, &first).await;
 
-        after_the_commit(&world, |world| async move { world.revoke_active_signing_key().await });
+        after_the_commit(
+            &world,
+            |world| async move { world.revoke_active_signing_key().await },
+        );
         let second = world.refresh(&first.refresh_token).await.unwrap();
         assert!(world.registry().was_delayed());
         assert_audited(&world, &second).await;
 
-        after_the_commit(&world, |world| async move { world.revoke_active_signing_key().await });
+        after_the_commit(
+            &world,
+            |world| async move { world.revoke_active_signing_key().await },
+        );
         let by_itself = world.issue(world.by_client_credentials()).await.unwrap();
         assert!(world.registry().was_delayed());
         assert_audited(&world, &by_itself).await;
 
         let grant_id = second.grant_id.clone();
-        after_the_commit(&world, |world| async move { world.change_designated_user(&grant_id).await });
+        after_the_commit(&world, |world| async move {
+            world.change_designated_user(&grant_id).await
+        });
         let third = world.refresh(&second.refresh_token).await.unwrap();
         assert!(world.registry().was_delayed());
-        assert_eq!(world.introspect(&third.access_token).await.sub, world.second_user_id);
+        assert_eq!(
+            world.introspect(&third.access_token).await.sub,
+            world.second_user_id
+        );
         assert_audited(&world, &third).await;
         world.refresh(&third.refresh_token).await.unwrap();
     }
@@ -207,14 +231,20 @@ async fn what_ends_the_grant_or_the_family_ends_the_call_too() {
     let world = world().await;
     let tokens = world.first_tokens().await;
     let grant_id = tokens.grant_id.clone();
-    after_the_commit(&world, |world| async move { world.revoke_consent(&grant_id).await });
+    after_the_commit(
+        &world,
+        |world| async move { world.revoke_consent(&grant_id).await },
+    );
     let refused = world.refresh(&tokens.refresh_token).await;
     assert!(world.registry().was_delayed());
     assert_refused(refused, Code::FailedPrecondition, "INVALID_GRANT");
 
     let tokens = world.first_tokens().await;
     let grant_id = tokens.grant_id.clone();
-    after_the_commit(&world, |world| async move { world.revoke_consent(&grant_id).await });
+    after_the_commit(
+        &world,
+        |world| async move { world.revoke_consent(&grant_id).await },
+    );
     let refused = world.issue(world.by_client_credentials()).await;
     assert!(world.registry().was_delayed());
     assert_refused(refused, Code::PermissionDenied, "CONSENT_REQUIRED");
@@ -264,7 +294,11 @@ async fn a_session_that_ends_while_it_decides_decides_nothing() {
     assert_refused(refused, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
     let session = world.sign_in(&setup.setup_id).await;
     let approval = world.approval(&setup.setup_id, &session);
-    world.setups().approve_setup(approval).await.expect("it is still to be decided");
+    world
+        .setups()
+        .approve_setup(approval)
+        .await
+        .expect("it is still to be decided");
 }
 
 #[tokio::test]

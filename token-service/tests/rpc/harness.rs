@@ -9,7 +9,10 @@ use accord::{
     clock::ManualClock,
     opaque::OpaqueToken,
     random::{SharedRandom, SystemRandom},
-    registry::v1::directory_service_server::DirectoryServiceServer,
+    registry::v1::{
+        directory_service_server::DirectoryServiceServer,
+        provisioning_service_server::ProvisioningServiceServer, user_service_server::UserServiceServer,
+    },
     store::keyring::FileMasterKey,
     testing::{TestDatabase, test_clock},
     token::v1::{
@@ -197,7 +200,10 @@ impl Harness {
 async fn serve_registry(registry: &FakeRegistry, shutdown: &CancellationToken) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let router = Server::builder().add_service(DirectoryServiceServer::new(registry.clone()));
+    let router = Server::builder()
+        .add_service(DirectoryServiceServer::new(registry.clone()))
+        .add_service(ProvisioningServiceServer::new(registry.clone()))
+        .add_service(UserServiceServer::new(registry.clone()));
     let stop = shutdown.clone().cancelled_owned();
     tokio::spawn(router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop));
     format!("http://{address}")

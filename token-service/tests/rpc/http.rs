@@ -17,19 +17,34 @@ use client::{Answer, Request};
 #[track_caller]
 fn assert_error(answer: &Answer, status: u16, code: &str) {
     let body = answer.json();
-    assert_eq!((answer.status, body["error"].as_str()), (status, Some(code)), "{answer:?}");
+    assert_eq!(
+        (answer.status, body["error"].as_str()),
+        (status, Some(code)),
+        "{answer:?}"
+    );
     let members = body.as_object().unwrap();
-    assert!(members.keys().all(|name| name == "error" || name == "error_description"));
+    assert!(
+        members
+            .keys()
+            .all(|name| name == "error" || name == "error_description")
+    );
     let description = body["error_description"].as_str().unwrap();
     assert!(
-        !description.is_empty() && description.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\'),
+        !description.is_empty()
+            && description
+                .bytes()
+                .all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\'),
         "{description:?}"
     );
     assert_eq!(answer.header("content-type"), Some("application/json"));
     assert_private(answer);
     let challenge = (status == 401).then_some(r#"Basic realm="accord", charset="UTF-8""#);
     assert_eq!(answer.header("www-authenticate"), challenge, "{answer:?}");
-    assert_eq!(answer.header("retry-after").is_some(), status == 503, "{answer:?}");
+    assert_eq!(
+        answer.header("retry-after").is_some(),
+        status == 503,
+        "{answer:?}"
+    );
 }
 
 /// Asserts that nobody on the way keeps the answer, and that no other site's script reads it.
@@ -51,11 +66,25 @@ async fn tokens_issued(world: &World) -> usize {
 #[track_caller]
 fn assert_page(answer: &Answer, status: u16) {
     assert_eq!(answer.status, status, "{answer:?}");
-    assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"), "{answer:?}");
+    assert_eq!(
+        answer.header("content-type"),
+        Some("text/html; charset=utf-8"),
+        "{answer:?}"
+    );
     assert_page_headers(answer);
     let body = answer.body.to_ascii_lowercase();
     assert!(body.starts_with("<!doctype html>") && body.trim_end().ends_with("</html>"));
-    for forbidden in ["<script", "<style", " style=", "<iframe", "<base", "javascript:", " onload", " onclick", " onerror"] {
+    for forbidden in [
+        "<script",
+        "<style",
+        " style=",
+        "<iframe",
+        "<base",
+        "javascript:",
+        " onload",
+        " onclick",
+        " onerror",
+    ] {
         assert!(!body.contains(forbidden), "{forbidden} in {}", answer.body);
     }
 }

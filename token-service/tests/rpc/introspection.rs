@@ -172,7 +172,11 @@ async fn an_introspection_needs_one_proof_and_every_field() {
         client_authentication: Some(IntrospectProof::ClientAssertion("x".into())),
         ..own
     };
-    assert_refused(anonymous(assertion).await, Code::Unauthenticated, "INVALID_CLIENT");
+    assert_refused(
+        anonymous(assertion).await,
+        Code::Unauthenticated,
+        "INVALID_CLIENT",
+    );
 }
 
 #[tokio::test]
@@ -221,7 +225,11 @@ async fn what_a_client_may_no_more_its_tokens_no_longer_stand_for() {
     let world = World::start().await;
     let tokens = world.first_tokens().await;
     let by_itself = world.issue(world.by_client_credentials()).await.unwrap();
-    let all = [&tokens.access_token, &tokens.refresh_token, &by_itself.access_token];
+    let all = [
+        &tokens.access_token,
+        &tokens.refresh_token,
+        &by_itself.access_token,
+    ];
     world.let_client_ask("globex");
     for token in all {
         assert!(!world.is_active(token).await, "not at this tenant");
@@ -233,7 +241,10 @@ async fn what_a_client_may_no_more_its_tokens_no_longer_stand_for() {
     without("contacts.write");
     for token in all {
         let answer = world.introspect(token).await;
-        assert_eq!((answer.active, answer.scope.as_str()), (Some(true), "contacts.read"));
+        assert_eq!(
+            (answer.active, answer.scope.as_str()),
+            (Some(true), "contacts.read")
+        );
     }
     without("contacts.read");
     for token in all {

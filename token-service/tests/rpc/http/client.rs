@@ -93,7 +93,10 @@ impl Request {
     pub async fn send_to(&self, address: SocketAddr) -> Answer {
         let stream = TcpStream::connect(address).await.unwrap();
         let (mut reader, mut writer) = stream.into_split();
-        let mut sent = format!("{} {} HTTP/1.1\r\nhost: auth.example\r\n", self.method, self.target);
+        let mut sent = format!(
+            "{} {} HTTP/1.1\r\nhost: auth.example\r\n",
+            self.method, self.target
+        );
         for (name, value) in &self.headers {
             sent.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -171,6 +174,7 @@ impl Answer {
     pub fn text(&self, member: &str) -> String {
         let body = self.json();
         let text = body[member].as_str();
-        text.unwrap_or_else(|| panic!("no {member} in {self:?}")).to_owned()
+        text.unwrap_or_else(|| panic!("no {member} in {self:?}"))
+            .to_owned()
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Answer, Request, assert_error,
-    client::{Fields, FORM, encoded},
+    client::{FORM, Fields, encoded},
     keys::{ALGORITHMS, ClientKey},
     tokens_issued,
 };
@@ -45,7 +45,10 @@ async fn world_with_grant() -> World {
 #[tokio::test]
 async fn each_way_of_authenticating_gives_a_token() {
     let world = world_with_grant().await;
-    let TestClient { client_id, client_secret } = &world.client;
+    let TestClient {
+        client_id,
+        client_secret,
+    } = &world.client;
     let basic = Request::post(TOKEN).basic(&world.client);
     let with_client_id = basic.clone().form(&[CREDENTIALS, ("client_id", client_id)]);
     let unpadded = Request::post(TOKEN).header("authorization", {
@@ -55,7 +58,11 @@ async fn each_way_of_authenticating_gives_a_token() {
     // RFC 6749 §2.3.1: both parts are form-encoded, and any character may be.
     let escaped: String = client_secret.bytes().map(|byte| format!("%{byte:02x}")).collect();
     let escaped = Request::post(TOKEN).authorization_basic(&format!("{client_id}:{escaped}"));
-    let post = [CREDENTIALS, ("client_id", client_id), ("client_secret", client_secret)];
+    let post = [
+        CREDENTIALS,
+        ("client_id", client_id),
+        ("client_secret", client_secret),
+    ];
     for request in [
         basic.form(&[CREDENTIALS]),
         with_client_id,
@@ -90,7 +97,10 @@ async fn two_ways_at_once_are_none() {
     let issued = tokens_issued(&world).await;
     let key = ClientKey::of_client(&world, "EdDSA");
     let jwt = key.assertion(&world);
-    let TestClient { client_id, client_secret } = &world.client;
+    let TestClient {
+        client_id,
+        client_secret,
+    } = &world.client;
     let id = ("client_id", &**client_id);
     let secret = ("client_secret", &**client_secret);
     let assertion = by_assertion(&jwt);
@@ -108,7 +118,10 @@ async fn two_ways_at_once_are_none() {
             basic().basic(&world.client).form(&[asks]),
             basic().basic(&other).form(&[asks]),
             basic().header("authorization", "Bearer x").form(&[asks]),
-            request().header("authorization", "").header("authorization", "").form(&[asks]),
+            request()
+                .header("authorization", "")
+                .header("authorization", "")
+                .form(&[asks]),
             // The header's client and that of the body differ.
             basic().form(&[asks, ("client_id", &other.client_id)]),
             basic().form(&[asks, ("client_id", "x")]),
@@ -128,10 +141,16 @@ async fn two_ways_at_once_are_none() {
 async fn a_broken_or_unknown_scheme_proves_nobody() {
     let world = world_with_grant().await;
     let issued = tokens_issued(&world).await;
-    let TestClient { client_id, client_secret } = &world.client;
+    let TestClient {
+        client_id,
+        client_secret,
+    } = &world.client;
     let pair = base64_of(&format!("{client_id}:{client_secret}"));
     let other = world.new_client(&["acme"]);
-    let changed = base64_of(&format!("{client_id}:{}", &client_secret[..client_secret.len() - 1]));
+    let changed = base64_of(&format!(
+        "{client_id}:{}",
+        &client_secret[..client_secret.len() - 1]
+    ));
     let swapped = base64_of(&format!("{client_id}:{}", other.client_secret));
     let reversed = base64_of(&format!("{client_secret}:{client_id}"));
     let without_colon = base64_of(&format!("{client_id}{client_secret}"));
@@ -177,7 +196,10 @@ async fn a_broken_or_unknown_scheme_proves_nobody() {
 async fn an_unknown_client_and_a_wrong_secret_get_one_answer() {
     let world = world_with_grant().await;
     let issued = tokens_issued(&world).await;
-    let TestClient { client_id, client_secret } = &world.client;
+    let TestClient {
+        client_id,
+        client_secret,
+    } = &world.client;
     let mut unknown = client_id.clone();
     unknown.replace_range(4..8, "7zzz");
     let mut bodies = Vec::new();

@@ -110,7 +110,12 @@ impl ClientKey {
             Pair::Ed25519(pair) => (spki(pair.public_key()), pair.public_key().as_ref().to_vec()),
             Pair::Rsa(pair) => (spki(pair.public_key()), pair.public_key().as_ref().to_vec()),
         };
-        let lines: Vec<_> = STANDARD.encode(&der).into_bytes().chunks(64).map(<[u8]>::to_vec).collect();
+        let lines: Vec<_> = STANDARD
+            .encode(&der)
+            .into_bytes()
+            .chunks(64)
+            .map(<[u8]>::to_vec)
+            .collect();
         let lines = lines.join(&b'\n');
         let pem = [
             b"-----BEGIN PUBLIC KEY-----\n".to_vec(),

@@ -65,7 +65,9 @@ async fn a_request_that_is_no_form_changes_nothing() {
             .body(body.clone()),
         request().header("content-type", "").body(body.clone()),
         request().header("content-type", FORM),
-        request().header("content-type", FORM).body(vec![0xff, 0xfe, 0x00]),
+        request()
+            .header("content-type", FORM)
+            .body(vec![0xff, 0xfe, 0x00]),
         // The parameters of a token request are never in the address (RFC 6749 §3.2).
         Request::post(format!("{TOKEN}?{body}"))
             .basic(&world.client)
@@ -102,7 +104,11 @@ async fn the_token_endpoint_takes_posts_alone() {
         for target in [TOKEN.to_owned(), format!("{TOKEN}?{query}")] {
             let request = Request::new(method, target).basic(&world.client);
             let answer = request.send(&world).await;
-            assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")), "{method}");
+            assert_eq!(
+                (answer.status, answer.header("allow")),
+                (405, Some("POST")),
+                "{method}"
+            );
             assert_eq!(answer.body, "");
             assert_eq!(answer.header("access-control-allow-origin"), None);
         }
@@ -139,7 +145,9 @@ async fn a_repeated_parameter_is_refused_whichever_it_is() {
     }
     // Also where the name is spelt in another way.
     let body = format!("{}&%67rant_type=client_credentials", encoded(&fields));
-    let request = Request::post(TOKEN).basic(&world.client).header("content-type", FORM);
+    let request = Request::post(TOKEN)
+        .basic(&world.client)
+        .header("content-type", FORM);
     assert_error(&request.body(body).send(&world).await, 400, "invalid_request");
     assert_eq!(tokens_issued(&world).await, 0);
     assert_code_is_good(&world, &code).await;
@@ -150,7 +158,12 @@ async fn a_parameter_without_a_value_counts_as_not_sent() {
     let world = World::start().await;
     let code = world.code().await;
     let mut fields = by_code(&code);
-    fields.extend([("code", ""), ("scope", ""), ("resource", ""), ("client_secret", "")]);
+    fields.extend([
+        ("code", ""),
+        ("scope", ""),
+        ("resource", ""),
+        ("client_secret", ""),
+    ]);
     let answer = ask(&world, &world.client, &fields).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let none = with(by_code(&code), &[("grant_type", "")]);
@@ -162,7 +175,11 @@ async fn other_grant_types_are_told_apart_from_none() {
     let world = World::start().await;
     let code = world.code().await;
     let missing = without(by_code(&code), "grant_type");
-    assert_error(&ask(&world, &world.client, &missing).await, 400, "invalid_request");
+    assert_error(
+        &ask(&world, &world.client, &missing).await,
+        400,
+        "invalid_request",
+    );
     for grant_type in [
         "password",
         "implicit",
@@ -197,10 +214,20 @@ async fn an_answer_with_tokens_is_complete_and_kept_by_nobody() {
     assert_eq!(answer.header("content-type"), Some("application/json"));
     assert_eq!(answer.header("pragma"), Some("no-cache"));
     let body = answer.json();
-    assert_eq!((&body["token_type"], &body["expires_in"]), (&"Bearer".into(), &300.into()));
+    assert_eq!(
+        (&body["token_type"], &body["expires_in"]),
+        (&"Bearer".into(), &300.into())
+    );
     assert_eq!(body["scope"], "contacts.read contacts.write");
     let names: Vec<_> = body.as_object().unwrap().keys().cloned().collect();
-    let expected = ["access_token", "expires_in", "grant_id", "refresh_token", "scope", "token_type"];
+    let expected = [
+        "access_token",
+        "expires_in",
+        "grant_id",
+        "refresh_token",
+        "scope",
+        "token_type",
+    ];
     assert_eq!(names, expected);
     assert!(world.is_active(&answer.text("access_token")).await);
     assert!(world.is_active(&answer.text("refresh_token")).await);

@@ -14,8 +14,14 @@ async fn a_request_that_is_not_ours_is_answered_at_the_client_s() {
         ("invalid_request", query.without("response_type")),
         ("invalid_request", query.with("response_type", "")),
         ("unsupported_response_type", query.with("response_type", "token")),
-        ("unsupported_response_type", query.with("response_type", "code token")),
-        ("unsupported_response_type", query.with("response_type", "id_token")),
+        (
+            "unsupported_response_type",
+            query.with("response_type", "code token"),
+        ),
+        (
+            "unsupported_response_type",
+            query.with("response_type", "id_token"),
+        ),
         ("unsupported_response_type", query.with("response_type", "CODE")),
         ("invalid_request", query.and("response_type", "code")),
         ("invalid_request", query.and("response_mode", "fragment")),
@@ -23,30 +29,65 @@ async fn a_request_that_is_not_ours_is_answered_at_the_client_s() {
         ("invalid_request", query.and("response_mode", "query.jwt")),
         ("invalid_request", query.without("code_challenge")),
         ("invalid_request", query.without("code_challenge_method")),
-        ("invalid_request", query.without("code_challenge").without("code_challenge_method")),
+        (
+            "invalid_request",
+            query.without("code_challenge").without("code_challenge_method"),
+        ),
         ("invalid_request", plain.clone()),
         ("invalid_request", plain.with("code_challenge", VERIFIER)),
         ("invalid_request", query.with("code_challenge_method", "s256")),
         ("invalid_request", query.with("code_challenge", "short")),
-        ("invalid_request", query.with("code_challenge", &challenge(VERIFIER)[1..])),
-        ("invalid_request", query.with("code_challenge", &format!("{}=", challenge(VERIFIER)))),
+        (
+            "invalid_request",
+            query.with("code_challenge", &challenge(VERIFIER)[1..]),
+        ),
+        (
+            "invalid_request",
+            query.with("code_challenge", &format!("{}=", challenge(VERIFIER))),
+        ),
         ("invalid_request", query.with("code_challenge", &"+".repeat(43))),
         ("invalid_request", query.and("code_challenge", &challenge("x"))),
-        ("invalid_request", query.and("scope", "contacts.read").and("scope", "contacts.write")),
-        ("invalid_request", query.and("scope", "contacts.read").and("scope", "contacts.read")),
+        (
+            "invalid_request",
+            query.and("scope", "contacts.read").and("scope", "contacts.write"),
+        ),
+        (
+            "invalid_request",
+            query.and("scope", "contacts.read").and("scope", "contacts.read"),
+        ),
         ("invalid_request", query.and("unknown", "a").and("unknown", "b")),
-        ("request_not_supported", query.and("request", "eyJhbGciOiJub25lIn0.e30.")),
-        ("request_uri_not_supported", query.and("request_uri", "https://evil.example/request")),
-        ("request_uri_not_supported", query.and("request_uri", "urn:example:1")),
+        (
+            "request_not_supported",
+            query.and("request", "eyJhbGciOiJub25lIn0.e30."),
+        ),
+        (
+            "request_uri_not_supported",
+            query.and("request_uri", "https://evil.example/request"),
+        ),
+        (
+            "request_uri_not_supported",
+            query.and("request_uri", "urn:example:1"),
+        ),
         ("invalid_scope", query.and("scope", "files.read")),
         ("invalid_scope", query.and("scope", "contacts.read files.read")),
-        ("invalid_scope", query.and("scope", "contacts.read  contacts.write")),
+        (
+            "invalid_scope",
+            query.and("scope", "contacts.read  contacts.write"),
+        ),
         ("invalid_scope", query.and("scope", "\"><script>")),
         ("invalid_scope", query.and("scope", &many)),
         ("invalid_target", query.and("resource", "https://evil.example/")),
         ("invalid_target", query.and("resource", &format!("{api}/"))),
-        ("invalid_target", query.and("resource", &api).and("resource", &api)),
-        ("invalid_target", query.and("resource", &api).and("resource", "https://evil.example/")),
+        (
+            "invalid_target",
+            query.and("resource", &api).and("resource", &api),
+        ),
+        (
+            "invalid_target",
+            query
+                .and("resource", &api)
+                .and("resource", "https://evil.example/"),
+        ),
     ] {
         let answer = query.send(&world).await;
         assert_told(&world, &answer, error, Some("xyz"));
@@ -64,7 +105,12 @@ async fn what_is_suspended_may_not_ask() {
         world.suspend(resource, false);
     }
     world.change_client(|client| client.scopes.clear());
-    assert_told(&world, &Query::of(&world).send(&world).await, "invalid_scope", Some("xyz"));
+    assert_told(
+        &world,
+        &Query::of(&world).send(&world).await,
+        "invalid_scope",
+        Some("xyz"),
+    );
     assert_eq!(setups_started(&world).await, 0);
 }
 
@@ -92,7 +138,10 @@ async fn a_state_comes_back_as_it_was_and_breaks_out_of_nothing() {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b":/?&=%+-._*".contains(&b);
         assert!(location.bytes().all(allowed), "{location}");
         assert_eq!(location.matches('?').count(), 1);
-        assert_eq!(location.matches("iss=").count() + location.matches("code=").count(), 1);
+        assert_eq!(
+            location.matches("iss=").count() + location.matches("code=").count(),
+            1
+        );
     }
     // Without a state there is none in the answer.
     let answer = bad.send(&world).await;
@@ -104,10 +153,23 @@ async fn a_state_that_can_be_none_is_not_repeated() {
     let world = World::start().await;
     let query = Query::of(&world).without("state");
     let long = "s".repeat(1025);
-    for state in ["a\nb", "a\r\nlocation: https://evil.example/", "\0", "\u{7f}", "zustand-für", "\u{202e}", &long] {
+    for state in [
+        "a\nb",
+        "a\r\nlocation: https://evil.example/",
+        "\0",
+        "\u{7f}",
+        "zustand-für",
+        "\u{202e}",
+        &long,
+    ] {
         let answer = query.and("state", state).send(&world).await;
         assert_told(&world, &answer, "invalid_request", None);
-        assert!(!answer.headers.values().any(|value| value.as_bytes().starts_with(b"https://evil")));
+        assert!(
+            !answer
+                .headers
+                .values()
+                .any(|value| value.as_bytes().starts_with(b"https://evil"))
+        );
     }
     let answer = query.and("state", "a").and("state", "b").send(&world).await;
     assert_told(&world, &answer, "invalid_request", None);
@@ -125,6 +187,9 @@ async fn a_query_of_the_redirect_uri_stays_as_it_is() {
     let query = Query::of(&world).with("redirect_uri", &registered);
     let answer = query.with("response_type", "token").send(&world).await;
     let location = answer.header("location").unwrap();
-    assert!(location.starts_with(&format!("{registered}&error=unsupported_response_type&")), "{location}");
+    assert!(
+        location.starts_with(&format!("{registered}&error=unsupported_response_type&")),
+        "{location}"
+    );
     assert_eq!(answer.status, 303);
 }

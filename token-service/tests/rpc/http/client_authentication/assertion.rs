@@ -26,19 +26,33 @@ const FLAWS: [(&str, Change); 36] = [
     ("the token endpoint", |world, _, claims| {
         claims["aud"] = format!("{}/oauth2/token", world.issuer).into();
     }),
-    ("a slash more", |world, _, claims| claims["aud"] = format!("{}/", world.issuer).into()),
+    ("a slash more", |world, _, claims| {
+        claims["aud"] = format!("{}/", world.issuer).into()
+    }),
     ("an audience in capitals", |world, _, claims| {
         claims["aud"] = world.issuer.to_uppercase().into();
     }),
-    ("a list of one audience", |world, _, claims| claims["aud"] = json!([world.issuer])),
-    ("two audiences", |world, _, claims| claims["aud"] = json!([world.issuer, "https://b.example"])),
-    ("no audience", |_, _, claims| drop(claims.as_object_mut().unwrap().remove("aud"))),
+    ("a list of one audience", |world, _, claims| {
+        claims["aud"] = json!([world.issuer])
+    }),
+    ("two audiences", |world, _, claims| {
+        claims["aud"] = json!([world.issuer, "https://b.example"])
+    }),
+    ("no audience", |_, _, claims| {
+        drop(claims.as_object_mut().unwrap().remove("aud"))
+    }),
     ("an empty audience", |_, _, claims| claims["aud"] = "".into()),
-    ("no end", |_, _, claims| drop(claims.as_object_mut().unwrap().remove("exp"))),
-    ("an end now", |world, _, claims| claims["exp"] = world.clock().now().as_secs().into()),
+    ("no end", |_, _, claims| {
+        drop(claims.as_object_mut().unwrap().remove("exp"))
+    }),
+    ("an end now", |world, _, claims| {
+        claims["exp"] = world.clock().now().as_secs().into()
+    }),
     ("an end long ago", |_, _, claims| claims["exp"] = 1.into()),
     ("a negative end", |_, _, claims| claims["exp"] = json!(-1)),
-    ("an end in text", |_, _, claims| claims["exp"] = claims["exp"].to_string().into()),
+    ("an end in text", |_, _, claims| {
+        claims["exp"] = claims["exp"].to_string().into()
+    }),
     ("an end that is null", |_, _, claims| claims["exp"] = Value::Null),
     ("an end too far ahead", |world, _, claims| {
         claims["exp"] = (world.clock().now().as_secs() + 3600 + 61).into();
@@ -46,33 +60,57 @@ const FLAWS: [(&str, Change); 36] = [
     ("an end in milliseconds", |world, _, claims| {
         claims["exp"] = (world.clock().now().as_secs() * 1000).into();
     }),
-    ("an end beyond numbers", |_, _, claims| claims["exp"] = json!(1e300)),
+    ("an end beyond numbers", |_, _, claims| {
+        claims["exp"] = json!(1e300)
+    }),
     ("a beginning to come", |world, _, claims| {
         claims["nbf"] = (world.clock().now().as_secs() + 61).into();
     }),
     ("an issue to come", |world, _, claims| {
         claims["iat"] = (world.clock().now().as_secs() + 61).into();
     }),
-    ("no jti", |_, _, claims| drop(claims.as_object_mut().unwrap().remove("jti"))),
+    ("no jti", |_, _, claims| {
+        drop(claims.as_object_mut().unwrap().remove("jti"))
+    }),
     ("an empty jti", |_, _, claims| claims["jti"] = "".into()),
     ("a jti that is a number", |_, _, claims| claims["jti"] = 1.into()),
-    ("a huge jti", |_, _, claims| claims["jti"] = "j".repeat(257).into()),
-    ("no iss", |_, _, claims| drop(claims.as_object_mut().unwrap().remove("iss"))),
-    ("another iss", |_, _, claims| claims["iss"] = "https://partner.example".into()),
-    ("another sub", |_, _, claims| claims["sub"] = "cli_01arz3ndektsv4rrffq69g5fav".into()),
-    ("no sub", |_, _, claims| drop(claims.as_object_mut().unwrap().remove("sub"))),
-    ("a sub that is no client", |_, _, claims| claims["sub"] = "partner".into()),
+    ("a huge jti", |_, _, claims| {
+        claims["jti"] = "j".repeat(257).into()
+    }),
+    ("no iss", |_, _, claims| {
+        drop(claims.as_object_mut().unwrap().remove("iss"))
+    }),
+    ("another iss", |_, _, claims| {
+        claims["iss"] = "https://partner.example".into()
+    }),
+    ("another sub", |_, _, claims| {
+        claims["sub"] = "cli_01arz3ndektsv4rrffq69g5fav".into()
+    }),
+    ("no sub", |_, _, claims| {
+        drop(claims.as_object_mut().unwrap().remove("sub"))
+    }),
+    ("a sub that is no client", |_, _, claims| {
+        claims["sub"] = "partner".into()
+    }),
     ("an unknown kid", |_, header, _| header["kid"] = "key-2".into()),
     ("an empty kid", |_, header, _| header["kid"] = "".into()),
-    ("a kid that is a path", |_, header, _| header["kid"] = "../../../../dev/null".into()),
-    ("a critical extension", |_, header, _| header["crit"] = json!(["exp"])),
+    ("a kid that is a path", |_, header, _| {
+        header["kid"] = "../../../../dev/null".into()
+    }),
+    ("a critical extension", |_, header, _| {
+        header["crit"] = json!(["exp"])
+    }),
     ("a critical extension that is there", |_, header, _| {
         header["crit"] = json!(["b64"]);
         header["b64"] = false.into();
     }),
-    ("an algorithm of the family", |_, header, _| header["alg"] = "RS512".into()),
+    ("an algorithm of the family", |_, header, _| {
+        header["alg"] = "RS512".into()
+    }),
     ("another algorithm", |_, header, _| header["alg"] = "ES384".into()),
-    ("no algorithm", |_, header, _| drop(header.as_object_mut().unwrap().remove("alg"))),
+    ("no algorithm", |_, header, _| {
+        drop(header.as_object_mut().unwrap().remove("alg"))
+    }),
 ];
 
 /// Assertions that nobody who holds the client's private key made, or not in this form.
@@ -83,7 +121,10 @@ fn forgeries(world: &World, key: &ClientKey) -> Vec<(String, String)> {
         let header = json!({"alg": alg, "typ": "JWT", "kid": key.kid});
         let unsigned = jwt(&header, &claims, |_| Vec::new());
         let kept = jwt(&header, &claims, |message| key.sign(message));
-        forged.extend([(format!("{alg:?} without a signature"), unsigned), (format!("{alg:?}"), kept)]);
+        forged.extend([
+            (format!("{alg:?} without a signature"), unsigned),
+            (format!("{alg:?}"), kept),
+        ]);
     }
     for (index, secret) in key.public_bytes().into_iter().enumerate() {
         for alg in ["HS256", key.algorithm] {
@@ -96,15 +137,24 @@ fn forgeries(world: &World, key: &ClientKey) -> Vec<(String, String)> {
     for algorithm in ALGORITHMS {
         let own = ClientKey::generate(algorithm, &key.kid);
         let mut header = json!({"alg": algorithm, "kid": own.kid});
-        forged.push((format!("{algorithm} by another key"), jwt(&header, &claims, |m| own.sign(m))));
+        forged.push((
+            format!("{algorithm} by another key"),
+            jwt(&header, &claims, |m| own.sign(m)),
+        ));
         header["jwk"] = own.jwk();
         header["jku"] = "https://evil.example/jwks.json".into();
         header["x5u"] = "https://evil.example/cert.pem".into();
-        forged.push((format!("{algorithm} with its key in the header"), jwt(&header, &claims, |m| own.sign(m))));
+        forged.push((
+            format!("{algorithm} with its key in the header"),
+            jwt(&header, &claims, |m| own.sign(m)),
+        ));
     }
     for other in ALGORITHMS.into_iter().filter(|other| *other != key.algorithm) {
         let header = json!({"alg": other, "kid": key.kid});
-        forged.push((format!("{other} in the header alone"), jwt(&header, &claims, |m| key.sign(m))));
+        forged.push((
+            format!("{other} in the header alone"),
+            jwt(&header, &claims, |m| key.sign(m)),
+        ));
     }
     // The right signature of something else.
     let good = jwt(&header, &claims, |message| key.sign(message));
@@ -141,7 +191,10 @@ fn forgeries(world: &World, key: &ClientKey) -> Vec<(String, String)> {
     }
     let mut padded = claims.clone();
     padded["padding"] = "x".repeat(8 * 1024).into();
-    forged.push(("oversize".into(), jwt(&header, &padded, |message| key.sign(message))));
+    forged.push((
+        "oversize".into(),
+        jwt(&header, &padded, |message| key.sign(message)),
+    ));
     forged
 }
 
@@ -166,7 +219,11 @@ async fn a_bad_assertion_proves_nobody() {
             assert_error(&answer, 401, "invalid_client");
         }
         // And a good one is still good, so it was not for something else that those were refused.
-        assert_eq!(post(&world, &by_assertion(&key.assertion(&world))).await.status, 200, "{algorithm}");
+        assert_eq!(
+            post(&world, &by_assertion(&key.assertion(&world))).await.status,
+            200,
+            "{algorithm}"
+        );
     }
     assert_eq!(tokens_issued(&world).await, issued + ALGORITHMS.len());
 }
@@ -176,9 +233,19 @@ async fn the_edges_of_time_are_where_they_should_be() {
     let world = world_with_grant().await;
     let key = ClientKey::of_client(&world, "EdDSA");
     let now = world.clock().now().as_secs();
-    for (claim, at) in [("exp", now + 1), ("exp", now + 3600), ("nbf", now + 60), ("iat", now + 60)] {
+    for (claim, at) in [
+        ("exp", now + 1),
+        ("exp", now + 3600),
+        ("nbf", now + 60),
+        ("iat", now + 60),
+    ] {
         let jwt = key.assertion_with(&world, |_, claims| claims[claim] = at.into());
-        assert_eq!(post(&world, &by_assertion(&jwt)).await.status, 200, "{claim} {}", at - now);
+        assert_eq!(
+            post(&world, &by_assertion(&jwt)).await.status,
+            200,
+            "{claim} {}",
+            at - now
+        );
     }
     let late = key.assertion(&world);
     world.clock().advance(Duration::from_secs(60));
@@ -194,10 +261,16 @@ async fn an_assertion_counts_once_at_whichever_endpoint() {
     for (first, asks) in ENDPOINTS {
         let fresh = key.assertion(&world);
         let assertion = ("client_assertion", &*fresh);
-        let answer = Request::post(first).form(&[asks, kind, assertion]).send(&world).await;
+        let answer = Request::post(first)
+            .form(&[asks, kind, assertion])
+            .send(&world)
+            .await;
         assert_eq!(answer.status, 200, "{answer:?}");
         for (second, asks) in ENDPOINTS {
-            let answer = Request::post(second).form(&[asks, kind, assertion]).send(&world).await;
+            let answer = Request::post(second)
+                .form(&[asks, kind, assertion])
+                .send(&world)
+                .await;
             assert_error(&answer, 401, "invalid_client");
         }
     }
@@ -222,7 +295,11 @@ async fn a_forged_assertion_does_not_use_up_a_genuine_one_s_name() {
     assert_error(&post(&world, &by_assertion(&forged)).await, 401, "invalid_client");
     world.registry().set_unavailable(true);
     let genuine = jwt(&header, &claims, |message| key.sign(message));
-    assert_error(&post(&world, &by_assertion(&genuine)).await, 503, "temporarily_unavailable");
+    assert_error(
+        &post(&world, &by_assertion(&genuine)).await,
+        503,
+        "temporarily_unavailable",
+    );
     world.registry().set_unavailable(false);
     assert_eq!(post(&world, &by_assertion(&genuine)).await.status, 200);
 }
@@ -256,7 +333,9 @@ async fn another_client_s_assertion_is_its_own_alone() {
     let other = world.new_client(&["acme"]);
     let others = ClientKey::generate("EdDSA", "key-1");
     let set = key_set(&[&others]);
-    world.registry().edit_client(&other.client_id, |client| client.json_web_key_set = set);
+    world
+        .registry()
+        .edit_client(&other.client_id, |client| client.json_web_key_set = set);
     for (iss, sub, signer) in [
         (&world.client_id, &other.client_id, &key),
         (&other.client_id, &world.client_id, &key),
@@ -285,21 +364,34 @@ async fn without_a_kid_only_a_single_key_can_be_meant() {
     let world = world_with_grant().await;
     let one = ClientKey::of_client(&world, "ES256");
     let nameless = |key: &ClientKey| {
-        key.assertion_with(&world, |header, _| drop(header.as_object_mut().unwrap().remove("kid")))
+        key.assertion_with(&world, |header, _| {
+            drop(header.as_object_mut().unwrap().remove("kid"))
+        })
     };
     assert_eq!(post(&world, &by_assertion(&nameless(&one))).await.status, 200);
     let two = ClientKey::generate("ES256", "key-2");
     let third = ClientKey::generate("EdDSA", "key-3");
     world.change_client(|client| client.json_web_key_set = key_set(&[&one, &two, &third]));
     for key in [&one, &two] {
-        assert_error(&post(&world, &by_assertion(&nameless(key))).await, 401, "invalid_client");
-        assert_eq!(post(&world, &by_assertion(&key.assertion(&world))).await.status, 200);
+        assert_error(
+            &post(&world, &by_assertion(&nameless(key))).await,
+            401,
+            "invalid_client",
+        );
+        assert_eq!(
+            post(&world, &by_assertion(&key.assertion(&world))).await.status,
+            200
+        );
     }
     // The only one of its algorithm.
     assert_eq!(post(&world, &by_assertion(&nameless(&third))).await.status, 200);
     // A key under another key's name.
     let crossed = one.assertion_with(&world, |header, _| header["kid"] = "key-2".into());
-    assert_error(&post(&world, &by_assertion(&crossed)).await, 401, "invalid_client");
+    assert_error(
+        &post(&world, &by_assertion(&crossed)).await,
+        401,
+        "invalid_client",
+    );
 }
 
 #[tokio::test]
@@ -307,13 +399,28 @@ async fn a_key_that_is_gone_or_a_client_that_is_suspended_proves_nothing() {
     let world = world_with_grant().await;
     let old = ClientKey::of_client(&world, "EdDSA");
     world.suspend("client", true);
-    assert_error(&post(&world, &by_assertion(&old.assertion(&world))).await, 401, "invalid_client");
+    assert_error(
+        &post(&world, &by_assertion(&old.assertion(&world))).await,
+        401,
+        "invalid_client",
+    );
     world.suspend("client", false);
-    assert_eq!(post(&world, &by_assertion(&old.assertion(&world))).await.status, 200);
+    assert_eq!(
+        post(&world, &by_assertion(&old.assertion(&world))).await.status,
+        200
+    );
     let new = ClientKey::of_client(&world, "EdDSA");
-    assert_error(&post(&world, &by_assertion(&old.assertion(&world))).await, 401, "invalid_client");
+    assert_error(
+        &post(&world, &by_assertion(&old.assertion(&world))).await,
+        401,
+        "invalid_client",
+    );
     world.change_client(|client| client.json_web_key_set = String::new());
-    assert_error(&post(&world, &by_assertion(&new.assertion(&world))).await, 401, "invalid_client");
+    assert_error(
+        &post(&world, &by_assertion(&new.assertion(&world))).await,
+        401,
+        "invalid_client",
+    );
 }
 
 #[tokio::test]
@@ -329,7 +436,11 @@ async fn the_type_of_an_assertion_must_be_told() {
         "urn:ietf:params:oauth:grant-type:jwt-bearer",
         &upper,
     ] {
-        let fields = [CREDENTIALS, ("client_assertion_type", kind), ("client_assertion", &jwt)];
+        let fields = [
+            CREDENTIALS,
+            ("client_assertion_type", kind),
+            ("client_assertion", &jwt),
+        ];
         assert_error(&post(&world, &fields).await, 400, "invalid_request");
     }
     let alone = [CREDENTIALS, ("client_assertion_type", ASSERTION_TYPE)];
@@ -345,6 +456,10 @@ async fn at_another_tenant_s_authority_an_assertion_is_a_stranger_s() {
         let jwt = key.assertion(&world);
         let request = Request::post(format!("/{tenant}/oauth2/token")).form(&by_assertion(&jwt));
         assert_error(&request.send(&world).await, 401, "invalid_client");
-        assert_eq!(post(&world, &by_assertion(&jwt)).await.status, 200, "it was not used up there");
+        assert_eq!(
+            post(&world, &by_assertion(&jwt)).await.status,
+            200,
+            "it was not used up there"
+        );
     }
 }

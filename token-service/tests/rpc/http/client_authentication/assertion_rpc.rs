@@ -17,7 +17,9 @@ use crate::{
 fn issuing(world: &World, jwt: &str) -> IssueTokenRequest {
     IssueTokenRequest {
         client_id: String::new(),
-        client_authentication: Some(issue_token_request::ClientAuthentication::ClientAssertion(jwt.into())),
+        client_authentication: Some(issue_token_request::ClientAuthentication::ClientAssertion(
+            jwt.into(),
+        )),
         ..world.by_client_credentials()
     }
 }
@@ -35,7 +37,9 @@ fn introspecting(world: &World, token: &str, jwt: &str) -> IntrospectTokenReques
 fn revoking(world: &World, token: &str, jwt: &str) -> RevokeTokenRequest {
     RevokeTokenRequest {
         client_id: String::new(),
-        client_authentication: Some(revoke_token_request::ClientAuthentication::ClientAssertion(jwt.into())),
+        client_authentication: Some(revoke_token_request::ClientAuthentication::ClientAssertion(
+            jwt.into(),
+        )),
         ..world.client.revoking(token)
     }
 }
@@ -86,7 +90,11 @@ async fn a_bad_assertion_proves_nobody_in_any_call() {
         ];
         for (call, refused) in refused.into_iter().enumerate() {
             let status = refused.expect_err(&flaw);
-            assert_eq!(status.code(), Code::Unauthenticated, "{flaw}, call {call}: {status:?}");
+            assert_eq!(
+                status.code(),
+                Code::Unauthenticated,
+                "{flaw}, call {call}: {status:?}"
+            );
             assert_refused::<()>(Err(status), Code::Unauthenticated, "INVALID_CLIENT");
         }
     }

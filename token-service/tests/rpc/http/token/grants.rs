@@ -29,7 +29,14 @@ async fn a_wrong_verifier_or_redirect_uri_burns_the_code() {
     let long = "v".repeat(129);
     let challenge = crate::world::challenge(VERIFIER);
     let slash = format!("{REDIRECT_URI}/");
-    let verifiers = ["", "short", &upper, &long, &challenge, "with spaces and ümlauts, but forty-three long"];
+    let verifiers = [
+        "",
+        "short",
+        &upper,
+        &long,
+        &challenge,
+        "with spaces and ümlauts, but forty-three long",
+    ];
     let verifiers = verifiers.map(|value| ("code_verifier", value));
     let uris = ["", &slash, "https://evil.example/callback"].map(|value| ("redirect_uri", value));
     for flaw in verifiers.into_iter().chain(uris) {
@@ -44,7 +51,11 @@ async fn a_wrong_verifier_or_redirect_uri_burns_the_code() {
         let code = world.code().await;
         let answer = ask(&world, &world.client, &without(by_code(&code), missing)).await;
         assert_error(&answer, 400, "invalid_grant");
-        assert_error(&ask(&world, &world.client, &by_code(&code)).await, 400, "invalid_grant");
+        assert_error(
+            &ask(&world, &world.client, &by_code(&code)).await,
+            400,
+            "invalid_grant",
+        );
     }
     assert_eq!(world.audit_events("code.refuse").await.len(), 11);
     assert_eq!(world.audit_events("consent.activate").await.len(), 0);
@@ -56,7 +67,11 @@ async fn a_stranger_s_try_leaves_the_code_to_its_client() {
     let world = World::start().await;
     let code = world.code().await;
     let stranger = world.new_client(&["acme", "globex"]);
-    assert_error(&ask(&world, &stranger, &by_code(&code)).await, 400, "invalid_grant");
+    assert_error(
+        &ask(&world, &stranger, &by_code(&code)).await,
+        400,
+        "invalid_grant",
+    );
     for tenant in ["globex", "nobody-known"] {
         for client in [&world.client, &stranger] {
             let request = Request::post(format!("/{tenant}/oauth2/token")).basic(client);
@@ -69,12 +84,25 @@ async fn a_stranger_s_try_leaves_the_code_to_its_client() {
         let answer = request.form(&by_code(&code)).send(&world).await;
         assert_error(&answer, 404, "not_found");
     }
-    let unknown = [format!("{code}x"), code[..code.len() - 1].to_owned(), "acc_x".into(), "ü".into()];
+    let unknown = [
+        format!("{code}x"),
+        code[..code.len() - 1].to_owned(),
+        "acc_x".into(),
+        "ü".into(),
+    ];
     for wrong in &unknown {
-        assert_error(&ask(&world, &world.client, &by_code(wrong)).await, 400, "invalid_grant");
+        assert_error(
+            &ask(&world, &world.client, &by_code(wrong)).await,
+            400,
+            "invalid_grant",
+        );
     }
     let huge = "c".repeat(17 * 1024);
-    assert_error(&ask(&world, &world.client, &by_code(&huge)).await, 400, "invalid_request");
+    assert_error(
+        &ask(&world, &world.client, &by_code(&huge)).await,
+        400,
+        "invalid_request",
+    );
     assert_eq!(tokens_issued(&world).await, 0);
     assert_code_is_good(&world, &code).await;
 }
@@ -96,7 +124,11 @@ async fn a_code_that_is_too_old_is_refused() {
     let world = World::start().await;
     let code = world.code().await;
     world.clock().advance(Duration::from_secs(60));
-    assert_error(&ask(&world, &world.client, &by_code(&code)).await, 400, "invalid_grant");
+    assert_error(
+        &ask(&world, &world.client, &by_code(&code)).await,
+        400,
+        "invalid_grant",
+    );
     assert_eq!(tokens_issued(&world).await, 0);
 }
 
@@ -128,12 +160,21 @@ async fn scopes_beyond_the_grant_or_malformed_are_refused() {
         }
     }
     assert_eq!(tokens_issued(&world).await, issued);
-    let fewer = [("grant_type", "client_credentials"), ("scope", "contacts.read contacts.read")];
+    let fewer = [
+        ("grant_type", "client_credentials"),
+        ("scope", "contacts.read contacts.read"),
+    ];
     let answer = ask(&world, &world.client, &fewer).await;
-    assert_eq!((answer.status, answer.text("scope").as_str()), (200, "contacts.read"));
+    assert_eq!(
+        (answer.status, answer.text("scope").as_str()),
+        (200, "contacts.read")
+    );
     // The refresh token was not used up by what was refused.
     let answer = ask(&world, &world.client, &by_refresh_token(&refresh)).await;
-    assert_eq!((answer.status, answer.text("scope").as_str()), (200, "contacts.read contacts.write"));
+    assert_eq!(
+        (answer.status, answer.text("scope").as_str()),
+        (200, "contacts.read contacts.write")
+    );
 }
 
 #[tokio::test]
@@ -150,7 +191,12 @@ async fn a_token_is_for_the_tenant_s_api_alone() {
         &url.to_uppercase(),
         "api",
     ] {
-        let answer = ask(&world, &world.client, &with(CREDENTIALS.to_vec(), &[("resource", resource)])).await;
+        let answer = ask(
+            &world,
+            &world.client,
+            &with(CREDENTIALS.to_vec(), &[("resource", resource)]),
+        )
+        .await;
         assert_error(&answer, 400, "invalid_target");
     }
     for second in [&*url, "https://evil.example/"] {
@@ -166,9 +212,17 @@ async fn a_token_is_for_the_tenant_s_api_alone() {
 #[tokio::test]
 async fn without_consent_a_client_gets_nothing() {
     let world = World::start().await;
-    assert_error(&ask(&world, &world.client, &CREDENTIALS).await, 400, "unauthorized_client");
+    assert_error(
+        &ask(&world, &world.client, &CREDENTIALS).await,
+        400,
+        "unauthorized_client",
+    );
     let code = world.code().await;
-    assert_error(&ask(&world, &world.client, &CREDENTIALS).await, 400, "unauthorized_client");
+    assert_error(
+        &ask(&world, &world.client, &CREDENTIALS).await,
+        400,
+        "unauthorized_client",
+    );
     for tenant in ["globex", "nobody-known"] {
         let request = Request::post(format!("/{tenant}/oauth2/token")).basic(&world.client);
         let answer = request.form(&CREDENTIALS).send(&world).await;
@@ -184,7 +238,10 @@ async fn what_is_suspended_or_revoked_gets_nothing_until_it_is_back() {
     let world = World::start().await;
     let tokens = first_tokens(&world).await;
     let refresh = tokens.text("refresh_token");
-    for (resource, status, code) in [("client", 401, "invalid_client"), ("tenant", 400, "unauthorized_client")] {
+    for (resource, status, code) in [
+        ("client", 401, "invalid_client"),
+        ("tenant", 400, "unauthorized_client"),
+    ] {
         world.suspend(resource, true);
         for fields in [CREDENTIALS.to_vec(), by_refresh_token(&refresh)] {
             assert_error(&ask(&world, &world.client, &fields).await, status, code);
@@ -193,12 +250,20 @@ async fn what_is_suspended_or_revoked_gets_nothing_until_it_is_back() {
         assert_eq!(ask(&world, &world.client, &CREDENTIALS).await.status, 200);
     }
     world.deactivate_api_user(true);
-    assert_error(&ask(&world, &world.client, &CREDENTIALS).await, 400, "unauthorized_client");
+    assert_error(
+        &ask(&world, &world.client, &CREDENTIALS).await,
+        400,
+        "unauthorized_client",
+    );
     world.deactivate_api_user(false);
     assert_eq!(ask(&world, &world.client, &CREDENTIALS).await.status, 200);
 
     world.revoke_consent(&tokens.text("grant_id")).await;
-    assert_error(&ask(&world, &world.client, &CREDENTIALS).await, 400, "unauthorized_client");
+    assert_error(
+        &ask(&world, &world.client, &CREDENTIALS).await,
+        400,
+        "unauthorized_client",
+    );
     let answer = ask(&world, &world.client, &by_refresh_token(&refresh)).await;
     assert_error(&answer, 400, "invalid_grant");
 }
@@ -246,11 +311,24 @@ async fn an_old_refresh_token_ends_the_family() {
     let world = World::start().await;
     let first = first_tokens(&world).await.text("refresh_token");
     let second = ask(&world, &world.client, &by_refresh_token(&first)).await;
-    let third = ask(&world, &world.client, &by_refresh_token(&second.text("refresh_token"))).await;
+    let third = ask(
+        &world,
+        &world.client,
+        &by_refresh_token(&second.text("refresh_token")),
+    )
+    .await;
     assert_ne!(second.text("refresh_token"), third.text("refresh_token"));
-    assert_error(&ask(&world, &world.client, &by_refresh_token(&first)).await, 400, "invalid_grant");
+    assert_error(
+        &ask(&world, &world.client, &by_refresh_token(&first)).await,
+        400,
+        "invalid_grant",
+    );
     let newest = third.text("refresh_token");
-    assert_error(&ask(&world, &world.client, &by_refresh_token(&newest)).await, 400, "invalid_grant");
+    assert_error(
+        &ask(&world, &world.client, &by_refresh_token(&newest)).await,
+        400,
+        "invalid_grant",
+    );
     assert!(!world.is_active(&third.text("access_token")).await);
     // The consent stands: the client can still ask by itself.
     assert_eq!(ask(&world, &world.client, &CREDENTIALS).await.status, 200);

@@ -1,0 +1,154 @@
+//! What the registry says, from memory for as long as that is known to hold, and else by asking.
+//!
+//! [`follow`] asks every 200 ms what changed. The answer reflects everything that was committed before the
+//! question was *sent*, so it renews a lease from that moment, and what is remembered counts while the
+//! lease holds. Without a lease every question goes to the registry itself: a registry that does not
+//! answer stops what depends on it, and a missed change is impossible.
+//!
+//! For issuing and introspection. What a Tenant Admin decides is asked of the registry each time.
+
+use std::{fmt, sync::Arc};
+
+use accord::{
+    clock::{SharedClock, UnixMillis},
+    id::{ClientId, SecretId, TenantId, UserId},
+    random::Random,
+};
+use aws_lc_rs::hmac;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use crate::{
+    error::Error,
+    registry::{At, Client, Registry, Tenant, User, UserRef},
+};
+
+mod cache;
+mod follow;
+
+use cache::{Cache, Verified};
+pub use follow::follow;
+
+/// The registry, asked through a memory. Cheap to clone; clones remember together.
+#[derive(Clone)]
+pub struct Directory {
+    registry: Registry,
+    clock: SharedClock,
+    /// Secrets are remembered as verified under this key, which is never written anywhere: nothing that
+    /// is remembered gives a secret back, or lets one be tried out elsewhere.
+    key: Arc<hmac::Key>,
+    cache: Arc<Cache>,
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Directory").finish_non_exhaustive()
+    }
+}
+
+/// When a secret that was verified from memory was used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretUse {
+    /// The client.
+    pub client_id: ClientId,
+    /// The secret.
+    pub secret_id: SecretId,
+    /// When.
+    pub used_at: UnixMillis,
+}
+
+impl Directory {
+    /// Remembers nothing yet.
+    pub fn new(registry: Registry, clock: SharedClock, random: &dyn Random) -> Self {
+        let mut key = Zeroizing::new([0; 32]);
+        random.fill(&mut *key);
+        Self {
+            registry,
+            clock,
+            key: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &*key)),
+            cache: Arc::default(),
+        }
+    }
+
+    /// Checks a Client Secret. The slow hash runs once per secret and process, for as long as nothing
+    /// about the client changes.
+    ///
+    /// # Errors
+    /// [`Error::InvalidClient`], [`Error::Busy`], [`Error::RegistryUnavailable`].
+    pub async fn authenticate_client(
+        &self,
+        client_id: &ClientId,
+        client_secret: &str,
+    ) -> Result<At<Client>, Error> {
+        let mac = self.mac(client_id, client_secret);
+        let now = self.clock.now();
+        if let Some(client) = self.cache.verified(client_id, &mac, now, Instant::now()) {
+            return Ok(client);
+        }
+        let answer = self
+            .registry
+            .authenticate_client(client_id, client_secret)
+            .await?;
+        let verified = Verified {
+            mac,
+            secret_id: answer.value.secret_id,
+            expires_at: answer.value.secret_expires_at,
+        };
+        let client = At {
+            value: answer.value.client,
+            position: answer.position,
+            asked_at: answer.asked_at,
+        };
+        self.cache.keep_client(&client, Some(verified));
+        Ok(client)
+    }
+
+    /// Reads a client.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::RegistryUnavailable`].
+    pub async fn client(&self, client_id: &ClientId) -> Result<At<Client>, Error> {
+        if let Some(client) = self.cache.client(client_id, Instant::now()) {
+            return Ok(client);
+        }
+        let client = self.registry.client(client_id).await?;
+        self.cache.keep_client(&client, None);
+        Ok(client)
+    }
+
+    /// Reads a tenant.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::RegistryUnavailable`].
+    pub async fn tenant(&self, tenant_id: &TenantId) -> Result<At<Tenant>, Error> {
+        if let Some(tenant) = self.cache.tenant(tenant_id, Instant::now()) {
+            return Ok(tenant);
+        }
+        let tenant = self.registry.tenant(tenant_id).await?;
+        self.cache.keep_tenant(&tenant);
+        Ok(tenant)
+    }
+
+    /// Reads a tenant's user.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::RegistryUnavailable`].
+    pub async fn user(&self, tenant_id: &TenantId, user_id: &UserId) -> Result<At<User>, Error> {
+        if let Some(user) = self.cache.user(tenant_id, user_id, Instant::now()) {
+            return Ok(user);
+        }
+        let user = self.registry.user(tenant_id, UserRef::Id(user_id)).await?;
+        self.cache.keep_user(tenant_id, &user);
+        Ok(user)
+    }
+
+    fn mac(&self, client_id: &ClientId, client_secret: &str) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.key);
+        // A Client ID has one length, so that no two pairs give the same bytes.
+        context.update(client_id.as_str().as_bytes());
+        context.update(client_secret.as_bytes());
+        let mut mac = [0; 32];
+        mac.copy_from_slice(context.sign().as_ref());
+        mac
+    }
+}

@@ -1,0 +1,181 @@
+//! One-time links of the fake registry: `ProvisioningService.ClaimDelivery` and
+//! `UserService.CompleteEnrolment`, which anyone who holds a link may call. It counts the calls.
+
+use std::collections::HashMap;
+
+use accord::{
+    field::Violations,
+    opaque::{OpaqueToken, TokenKind},
+    random::SystemRandom,
+    registry::v1::{
+        self as pb, provisioning_service_server::ProvisioningService, user_service_server::UserService,
+    },
+    status::{ErrorReason, Problem},
+};
+use tonic::{Code, Request, Response, Status};
+
+use super::FakeRegistry;
+
+/// When every link was opened, as far as one was.
+const OPENED_TIME: &str = "2026-01-01T12:34:56Z";
+
+#[derive(Default)]
+pub(super) struct Links {
+    deliveries: HashMap<String, Delivery>,
+    /// Users who may choose a password, by the link's token.
+    enrolments: HashMap<String, String>,
+    calls: usize,
+}
+
+struct Delivery {
+    bundle: pb::CredentialBundle,
+    opened: bool,
+}
+
+impl FakeRegistry {
+    /// A link to these credentials. Gives its token.
+    pub fn add_delivery(&self, bundle: pb::CredentialBundle) -> String {
+        let token = OpaqueToken::generate(TokenKind::Claim, &SystemRandom)
+            .expose()
+            .to_owned();
+        let delivery = Delivery {
+            bundle,
+            opened: false,
+        };
+        self.state().links.deliveries.insert(token.clone(), delivery);
+        token
+    }
+
+    /// A link by which a user chooses a password. Gives its token.
+    pub fn add_enrolment(&self, user_id: &str) -> String {
+        let token = OpaqueToken::generate(TokenKind::Enrolment, &SystemRandom)
+            .expose()
+            .to_owned();
+        self.state()
+            .links
+            .enrolments
+            .insert(token.clone(), user_id.into());
+        token
+    }
+
+    /// How often anything was asked about a link.
+    pub fn calls_about_links(&self) -> usize {
+        self.state().links.calls
+    }
+
+    /// Puts an end to every link, as time does.
+    pub fn end_links(&self) {
+        let mut state = self.state();
+        state.links.deliveries.clear();
+        state.links.enrolments.clear();
+    }
+}
+
+fn link_invalid() -> Problem {
+    Problem::new(
+        Code::FailedPrecondition,
+        ErrorReason::LinkInvalid,
+        "the link is not valid",
+    )
+}
+
+fn not_faked<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("the fake has no such method"))
+}
+
+#[tonic::async_trait]
+impl ProvisioningService for FakeRegistry {
+    async fn claim_delivery(
+        &self,
+        request: Request<pb::ClaimDeliveryRequest>,
+    ) -> Result<Response<pb::ClaimDeliveryResponse>, Status> {
+        self.state().links.calls += 1;
+        let mut state = self.ask()?;
+        let delivery = state.links.deliveries.get_mut(&request.into_inner().claim_token);
+        let delivery = delivery.ok_or_else(link_invalid)?;
+        if delivery.opened {
+            return Err(link_invalid().metadata("claimed_time", OPENED_TIME).into());
+        }
+        delivery.opened = true;
+        Ok(Response::new(pb::ClaimDeliveryResponse {
+            bundle: Some(delivery.bundle.clone()),
+        }))
+    }
+
+    async fn create_delivery(
+        &self,
+        _: Request<pb::CreateDeliveryRequest>,
+    ) -> Result<Response<pb::CreateDeliveryResponse>, Status> {
+        not_faked()
+    }
+}
+
+#[tonic::async_trait]
+impl UserService for FakeRegistry {
+    async fn complete_enrolment(
+        &self,
+        request: Request<pb::CompleteEnrolmentRequest>,
+    ) -> Result<Response<pb::CompleteEnrolmentResponse>, Status> {
+        let request = request.into_inner();
+        self.state().links.calls += 1;
+        let mut violations = Violations::default();
+        if request.password.chars().count() < 15 {
+            violations.add("password", "must have at least 15 characters");
+        }
+        if request.password.chars().count() > 1024 {
+            violations.add("password", "must have at most 1024 characters");
+        }
+        if !violations.is_empty() {
+            return Err(Problem::invalid_fields(violations).into());
+        }
+        let mut state = self.ask()?;
+        let user_id = state.links.enrolments.remove(&request.enrolment_token);
+        let user = state.user(&user_id.ok_or_else(link_invalid)?);
+        user.password = request.password;
+        Ok(Response::new(pb::CompleteEnrolmentResponse {
+            tenant_id: user.profile.tenant_id.clone(),
+        }))
+    }
+
+    async fn register_user(
+        &self,
+        _: Request<pb::RegisterUserRequest>,
+    ) -> Result<Response<pb::RegisterUserResponse>, Status> {
+        not_faked()
+    }
+
+    async fn find_user(
+        &self,
+        _: Request<pb::FindUserRequest>,
+    ) -> Result<Response<pb::FindUserResponse>, Status> {
+        not_faked()
+    }
+
+    async fn list_users(
+        &self,
+        _: Request<pb::ListUsersRequest>,
+    ) -> Result<Response<pb::ListUsersResponse>, Status> {
+        not_faked()
+    }
+
+    async fn deactivate_user(
+        &self,
+        _: Request<pb::DeactivateUserRequest>,
+    ) -> Result<Response<pb::DeactivateUserResponse>, Status> {
+        not_faked()
+    }
+
+    async fn reactivate_user(
+        &self,
+        _: Request<pb::ReactivateUserRequest>,
+    ) -> Result<Response<pb::ReactivateUserResponse>, Status> {
+        not_faked()
+    }
+
+    async fn reset_user_password(
+        &self,
+        _: Request<pb::ResetUserPasswordRequest>,
+    ) -> Result<Response<pb::ResetUserPasswordResponse>, Status> {
+        not_faked()
+    }
+}
