@@ -136,7 +136,7 @@ async fn a_client_that_is_not_proven_gets_one_answer() {
     refused(world.tokens().issue_token(request.clone()).await, INVALID_CLIENT);
     request.client_authentication = Some(ClientAuthentication::ClientAssertion("a.b.c".into()));
     let result = world.tokens().issue_token(request).await;
-    refused(result, (Code::Unimplemented, ErrorReason::NotAvailable));
+    refused(result, INVALID_CLIENT);
     dev.stop().await.unwrap();
 }
 
