@@ -15,7 +15,7 @@ use crate::{
     client::{self, ClientProfile},
     delivery::{Handover, Method},
     error::Error,
-    hashing::Hashed,
+    hashing::{Hashed, Line},
     store::Store,
 };
 
@@ -213,7 +213,7 @@ pub async fn authenticate(store: &Store, client_id: &str, secret: &str) -> Resul
         .filter(|secret| secret.counts_at(now));
     let typed = Zeroizing::new(attempt.expose().as_bytes().to_vec());
     let hashed = known.as_ref().map(|secret| &secret.hashed);
-    let matches = store.hasher().verify(typed, hashed).await?;
+    let matches = store.hasher().verify(Line::Secrets, typed, hashed).await?;
     if !matches {
         return Err(Error::InvalidClient);
     }

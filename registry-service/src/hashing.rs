@@ -55,8 +55,8 @@ pub struct Hasher {
     random: SharedRandom,
     /// For what strangers can cause: one per core.
     permits: Arc<Semaphore>,
-    /// Those who have a permit or wait for one.
-    places: Arc<Semaphore>,
+    /// Those who have a permit or wait for one: each [`Line`] has its own.
+    places: [Arc<Semaphore>; 2],
     /// For new hashes, which are made inside a transaction: they must not queue behind a stranger's
     /// guesses.
     new_permits: Arc<Semaphore>,
@@ -73,7 +73,7 @@ impl Hasher {
             keyring,
             random,
             permits: Arc::new(Semaphore::new(cores)),
-            places: Arc::new(Semaphore::new(cores * (1 + WAITING_PER_CORE))),
+            places: [(); 2].map(|()| Arc::new(Semaphore::new(cores * (1 + WAITING_PER_CORE)))),
             new_permits: Arc::new(Semaphore::new(1)),
             runs: Arc::default(),
             decoy: Arc::default(),
@@ -88,9 +88,14 @@ impl Hasher {
     /// Waits for a turn.
     ///
     /// # Errors
-    /// [`Error::Busy`] when too many wait already.
-    pub async fn turn(&self) -> Result<Turn, Error> {
-        let place = self.places.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
+    /// [`Error::Busy`] when too many wait in this line already.
+    pub async fn turn(&self, line: Line) -> Result<Turn, Error> {
+        let [secrets, passwords] = &self.places;
+        let places = match line {
+            Line::Secrets => secrets,
+            Line::Passwords => passwords,
+        };
+        let place = places.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
         let permit = self.permits.clone().acquire_owned().await;
         Ok(Turn {
             hasher: self.clone(),
@@ -114,8 +119,13 @@ impl Hasher {
     ///
     /// # Errors
     /// [`Error::Busy`], [`Error::Key`], [`Error::Hashing`].
-    pub async fn verify(&self, secret: Zeroizing<Vec<u8>>, stored: Option<&Hashed>) -> Result<bool, Error> {
-        let Turn { hasher, permits } = self.turn().await?;
+    pub async fn verify(
+        &self,
+        line: Line,
+        secret: Zeroizing<Vec<u8>>,
+        stored: Option<&Hashed>,
+    ) -> Result<bool, Error> {
+        let Turn { hasher, permits } = self.turn(line).await?;
         let stored = stored.cloned();
         run(permits, move || hasher.verify_now(&secret, stored)).await
     }
@@ -160,6 +170,15 @@ impl Hasher {
         self.runs.fetch_sub(1, Ordering::SeqCst);
         Ok(self.decoy.get_or_init(|| decoy).clone())
     }
+}
+
+/// Where to wait: strangers who try out secrets must not keep people from signing in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// Client Secrets.
+    Secrets,
+    /// Passwords, those that are being chosen among them.
+    Passwords,
 }
 
 /// Leave for one run. Goes with the work, so that a caller who stops waiting does not let another run
@@ -230,7 +249,10 @@ mod tests {
             (long[..72].to_owned(), false),
         ] {
             assert_eq!(
-                hasher.verify(bytes(&secret), Some(&hashed)).await.unwrap(),
+                hasher
+                    .verify(Line::Secrets, bytes(&secret), Some(&hashed))
+                    .await
+                    .unwrap(),
                 expected
             );
         }
@@ -243,19 +265,24 @@ mod tests {
         let database = testing::sqlite();
         let (store, _) = store(&database.url).await;
         let hasher = Hasher::new(store.keyring.clone(), store.random.clone());
-        let places = hasher.places.available_permits();
-        let taken = hasher
-            .places
-            .clone()
-            .try_acquire_many_owned(places as u32)
-            .unwrap();
-        let refused = hasher.verify(bytes("anything"), None).await;
+        let places = hasher.places[0].clone();
+        let all = u32::try_from(places.available_permits()).unwrap();
+        let taken = places.try_acquire_many_owned(all).unwrap();
+        let refused = hasher.verify(Line::Secrets, bytes("anything"), None).await;
         assert!(matches!(refused, Err(Error::Busy)));
         assert_eq!(hasher.runs(), 0);
+        // Passwords wait elsewhere.
+        let password = hasher.verify(Line::Passwords, Zeroizing::default(), None).await;
+        assert!(!password.unwrap());
         // What is made inside a transaction has a line of its own.
         hasher.hash(bytes("anything")).await.unwrap();
         drop(taken);
-        assert!(!hasher.verify(bytes("anything"), None).await.unwrap());
+        assert!(
+            !hasher
+                .verify(Line::Secrets, bytes("anything"), None)
+                .await
+                .unwrap()
+        );
     }
 
     #[tokio::test]
@@ -264,7 +291,12 @@ mod tests {
         let (store, _) = store(&database.url).await;
         let hasher = Hasher::new(store.keyring.clone(), store.random.clone());
         for expected in 1..=2 {
-            assert!(!hasher.verify(bytes("anything"), None).await.unwrap());
+            assert!(
+                !hasher
+                    .verify(Line::Secrets, bytes("anything"), None)
+                    .await
+                    .unwrap()
+            );
             assert_eq!(hasher.runs(), expected);
         }
     }

@@ -15,7 +15,13 @@ use accord::{
 };
 use zeroize::Zeroizing;
 
-use crate::{account_name::AccountName, error::Error, hashing::Hashed, store::Store, tenant};
+use crate::{
+    account_name::AccountName,
+    error::Error,
+    hashing::{Hashed, Line},
+    store::Store,
+    tenant,
+};
 
 /// How long an enrolment link works.
 pub const ENROLMENT_LIFE: Duration = Duration::from_secs(72 * 3600);
@@ -229,7 +235,7 @@ pub async fn complete_enrolment(
         return Err(Error::LinkInvalid);
     }
     // Others may have come with the same link meanwhile: all but the first cost no hash either.
-    let turn = store.hasher.turn().await?;
+    let turn = store.hasher.turn(Line::Passwords).await?;
     if !store.enrolment_is_open(token).await? {
         return Err(Error::LinkInvalid);
     }
@@ -264,7 +270,7 @@ pub async fn authenticate_admin(
     let typed = Password::parse(password)
         .map(|password| password.bytes())
         .unwrap_or_default();
-    let matches = store.hasher.verify(typed, stored).await?;
+    let matches = store.hasher.verify(Line::Passwords, typed, stored).await?;
 
     let mut event = Event::new("user.sign_in");
     if tenant.is_some() {

@@ -82,8 +82,20 @@ impl Directory {
     ) -> Result<At<Client>, Error> {
         let mac = self.mac(client_id, client_secret);
         let now = self.clock.now();
-        if let Some(client) = self.cache.verified(client_id, &mac, now, Instant::now()) {
-            return Ok(client);
+        if let Some((position, asked_at)) = self.cache.verified(client_id, &mac, now, Instant::now()) {
+            let mut client = match self.client(client_id).await {
+                Err(Error::NotFound(_)) => return Err(Error::InvalidClient),
+                client => client?,
+            };
+            // Client and secret may have been read at different times: the earlier one counts.
+            if client.position.epoch == position.epoch {
+                if !client.value.active {
+                    return Err(Error::InvalidClient);
+                }
+                client.position.seq = client.position.seq.min(position.seq);
+                client.asked_at = client.asked_at.min(asked_at);
+                return Ok(client);
+            }
         }
         let answer = self
             .registry

@@ -53,7 +53,7 @@ pub struct Metadata {
 /// # Errors
 /// [`Error::NotFound`], [`Error::RegistryUnavailable`].
 pub async fn of_tenant(service: &Service, tenant_id: &TenantId) -> Result<Metadata, Error> {
-    let tenant = service.registry.tenant(tenant_id).await?.value;
+    let tenant = service.directory.tenant(tenant_id).await?.value;
     Ok(of_issuer(&tenant.issuer))
 }
 

@@ -131,6 +131,8 @@ pub enum Change {
     Scope,
     /// Something that is not remembered here.
     Other,
+    /// Something that this version does not know: all that is remembered may be concerned.
+    Unknown,
 }
 
 /// What changed after a position.
@@ -436,7 +438,8 @@ fn change(change: pb::Change) -> Result<Change, Error> {
             UserId::parse(&change.id).map_err(|_| unexpected("user of a change"))?,
         ),
         pb::ChangeKind::Scope => Change::Scope,
-        pb::ChangeKind::Caller | pb::ChangeKind::Unspecified => Change::Other,
+        pb::ChangeKind::Caller => Change::Other,
+        pb::ChangeKind::Unspecified => Change::Unknown,
     })
 }
 

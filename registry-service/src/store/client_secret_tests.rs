@@ -11,6 +11,7 @@ use super::*;
 use crate::{
     client::{Client, State},
     client_secret::{authenticate, report_use},
+    hashing::Line,
     store::{
         client::tests::{registered, seeded, text},
         testing::{audited, creation, origin, repeatable},
@@ -129,7 +130,7 @@ async fn every_attempt_that_is_well_formed_costs_one_run() {
         // What a first check against nothing makes is made.
         store
             .hasher()
-            .verify(Zeroizing::new(Vec::new()), None)
+            .verify(Line::Secrets, Zeroizing::new(Vec::new()), None)
             .await
             .unwrap();
         for (what, client_id, attempt) in attempts {

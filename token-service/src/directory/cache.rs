@@ -45,7 +45,8 @@ pub(super) struct Verified {
 }
 
 struct KnownClient {
-    client: Client,
+    /// Goes when a scope of the catalogue changes; the secrets stay.
+    client: Option<Client>,
     bytes: usize,
     verified: Vec<Verified>,
 }
@@ -78,20 +79,20 @@ impl Default for Cache {
 }
 
 impl Cache {
-    /// A client whose secret is known to be right. Counts as a use of it.
+    /// Up to where, and since when, a client's secret is known to be right. Counts as a use of it.
     pub(super) fn verified(
         &self,
         client_id: &ClientId,
         mac: &[u8; 32],
         now: UnixMillis,
         at: Instant,
-    ) -> Option<At<Client>> {
+    ) -> Option<(Position, Instant)> {
         let mut state = self.state();
-        let (position, asked_at) = state.lease(at)?;
+        let lease = state.lease(at)?;
         let known = state.clients.get(client_id)?;
         // Both are MACs under a key that nobody has: comparing them tells nothing.
         let verified = known.verified.iter().find(|verified| verified.mac == *mac)?;
-        if verified.expires_at.is_some_and(|end| end <= now) || !known.client.active {
+        if verified.expires_at.is_some_and(|end| end <= now) {
             return None;
         }
         let used = SecretUse {
@@ -99,17 +100,12 @@ impl Cache {
             secret_id: verified.secret_id.clone(),
             used_at: now,
         };
-        let client = known.client.clone();
         state.uses.insert(used.secret_id.clone(), used);
-        Some(At {
-            value: client,
-            position,
-            asked_at,
-        })
+        Some(lease)
     }
 
     pub(super) fn client(&self, client_id: &ClientId, at: Instant) -> Option<At<Client>> {
-        self.known(at, |state| Some(state.clients.get(client_id)?.client.clone()))
+        self.known(at, |state| state.clients.get(client_id)?.client.clone())
     }
 
     pub(super) fn tenant(&self, tenant_id: &TenantId, at: Instant) -> Option<At<Tenant>> {
@@ -146,7 +142,7 @@ impl Cache {
         }
         let known = KnownClient {
             bytes: weight(&client.value),
-            client: client.value.clone(),
+            client: Some(client.value.clone()),
             verified: secrets,
         };
         state.client_bytes += known.bytes;
@@ -198,10 +194,7 @@ impl Cache {
     /// `position`.
     pub(super) fn reset(&self, position: Position, asked_at: Instant) {
         let mut state = self.state();
-        state.clients.clear();
-        state.client_bytes = 0;
-        state.tenants.clear();
-        state.users.clear();
+        state.forget_everything();
         state.told = Some((position, asked_at));
     }
 
@@ -250,13 +243,23 @@ impl State {
             Change::User(tenant_id, user_id) => {
                 self.users.pop(&(tenant_id.clone(), user_id.clone()));
             }
-            // Which clients have the scope is not known here.
+            // Which clients have the scope is not known here. Their secrets are as good as before: else one
+            // new scope would send every client to the slow hash at once.
             Change::Scope => {
-                self.clients.clear();
-                self.client_bytes = 0;
+                for (_, known) in &mut self.clients {
+                    known.client = None;
+                }
             }
             Change::Other => {}
+            Change::Unknown => self.forget_everything(),
         }
+    }
+
+    fn forget_everything(&mut self) {
+        self.clients.clear();
+        self.client_bytes = 0;
+        self.tenants.clear();
+        self.users.clear();
     }
 
     /// Takes a client away; what was known of its secrets.

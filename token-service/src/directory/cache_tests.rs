@@ -149,6 +149,7 @@ async fn a_change_takes_away_what_it_concerns_and_nothing_else() {
         ),
         (Change::User(globex, user_id.clone()), [true, true, true]),
         (Change::Other, [true, true, true]),
+        (Change::Unknown, [false, false, false]),
     ] {
         keep();
         cache.apply(std::slice::from_ref(&change), position(9), Some(Instant::now()));
@@ -178,14 +179,11 @@ async fn a_secret_counts_as_long_as_its_client_does() {
 
     clock.advance(Duration::from_secs(60));
     assert!(found(1) && !found(2), "one has ended");
-    let suspended = Client {
-        active: false,
-        ..client.clone()
-    };
-    cache.keep_client(&at(suspended, 6), None);
-    assert!(!found(1));
+    cache.keep_client(&at(client.clone(), 6), None);
+    assert!(found(1), "reading the client anew leaves its secrets");
+    cache.apply(&[Change::Scope], position(6), Some(Instant::now()));
+    assert!(found(1) && cache.client(&id, Instant::now()).is_none());
     cache.keep_client(&at(client, 6), None);
-    assert!(found(1));
     cache.apply(&[Change::Client(id.clone())], position(7), Some(Instant::now()));
     assert!(!found(1), "a change of the client takes its secrets along");
 }

@@ -35,7 +35,7 @@ pub(super) async fn authorize(
     Path(tenant): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, PageError> {
-    let form = Form::parse(query.unwrap_or_default().as_bytes());
+    let form = Form::parse(query.unwrap_or_default().as_bytes())?;
     let (tenant_id, client_id, redirect_uri) = asked(&tenant, &form)?;
     let service = &gateway.service;
     let known = setup::asked(service, &tenant_id, &client_id, redirect_uri).await;

@@ -106,7 +106,7 @@ mod tests {
     }
 
     fn secret(headers: &HeaderMap, form: &str) -> Result<(String, String), &'static str> {
-        match credentials(headers, &Form::parse(form.as_bytes())) {
+        match credentials(headers, &Form::parse(form.as_bytes()).unwrap()) {
             Ok(Credentials {
                 client_id,
                 proof: Proof::Secret(secret),

@@ -38,7 +38,7 @@ pub(super) async fn jwks(
     Path(tenant): Path<String>,
 ) -> Result<Response, HttpError> {
     let tenant_id = tenant_id(&tenant)?;
-    gateway.service.registry.tenant(&tenant_id).await?;
+    gateway.service.directory.tenant(&tenant_id).await?;
     let keys = signing_key::published(&gateway.service).await?;
     let keys: Vec<_> = keys
         .iter()

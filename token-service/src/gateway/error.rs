@@ -16,8 +16,8 @@ use crate::error::Error;
 /// How a client may authenticate, as RFC 9110 §11.6.1 has it said with a 401.
 const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Basic realm="accord", charset="UTF-8""#);
 
-/// An error of an HTTP route.
-#[derive(Debug)]
+/// An error of an HTTP route. It goes with its answer, so that a page can say it in a person's words.
+#[derive(Clone, Debug)]
 pub(super) struct HttpError {
     pub(super) status: StatusCode,
     /// The value of `error`.
@@ -41,7 +41,11 @@ impl HttpError {
     /// 504, for what was not done in time.
     pub(super) fn timed_out() -> Self {
         let description = "not done in time; a change may or may not have happened";
-        Self::new(StatusCode::GATEWAY_TIMEOUT, "temporarily_unavailable", description)
+        Self::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "temporarily_unavailable",
+            description,
+        )
     }
 
     /// 400 `invalid_request`.
@@ -117,6 +121,7 @@ impl IntoResponse for HttpError {
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
+        response.extensions_mut().insert(self);
         response
     }
 }

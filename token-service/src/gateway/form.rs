@@ -10,6 +10,9 @@ use zeroize::Zeroizing;
 
 use super::error::HttpError;
 
+/// The most parameters of a request: a hundred scopes on a page, and what goes with them.
+const MAX_PARAMETERS: usize = 120;
+
 /// Parameters. No `Debug`: secrets are among them. One that was sent without a value counts as not sent
 /// (RFC 6749 §3.1).
 #[derive(Default)]
@@ -17,10 +20,18 @@ pub(super) struct Form(Vec<(String, Zeroizing<String>)>);
 
 impl Form {
     /// Reads parameters, repeated ones included.
-    pub(super) fn parse(encoded: &[u8]) -> Self {
+    ///
+    /// # Errors
+    /// 400 `invalid_request` for more parameters than anybody needs.
+    pub(super) fn parse(encoded: &[u8]) -> Result<Self, HttpError> {
         let pairs = form_urlencoded::parse(encoded)
             .map(|(name, value)| (name.into_owned(), Zeroizing::new(value.into_owned())));
-        Self(pairs.filter(|(_, value)| !value.is_empty()).collect())
+        let pairs = pairs.filter(|(_, value)| !value.is_empty());
+        let form = Self(pairs.take(MAX_PARAMETERS + 1).collect());
+        if form.0.len() > MAX_PARAMETERS {
+            return Err(HttpError::invalid_request("there are too many parameters"));
+        }
+        Ok(form)
     }
 
     /// The value of a parameter; the first, if it is repeated.
@@ -84,7 +95,7 @@ impl<S: Send + Sync> FromRequest<S> for Posted {
             ));
         }
         let body = Bytes::from_request(request, state).await.map_err(unreadable)?;
-        Ok(Self(Form::parse(&body)))
+        Ok(Self(Form::parse(&body)?))
     }
 }
 
@@ -110,11 +121,12 @@ fn unreadable(rejection: BytesRejection) -> HttpError {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
     fn parameters_are_decoded_and_repetitions_seen() {
-        let form = Form::parse(b"a=1+%2B&b=&c=x&c=y&%64=%C3%A9");
+        let form = Form::parse(b"a=1+%2B&b=&c=x&c=y&%64=%C3%A9").unwrap();
         assert_eq!(form.get("a"), Some("1 +"));
         assert_eq!(form.get("b"), None);
         assert_eq!(form.all("c").collect::<Vec<_>>(), ["x", "y"]);
@@ -122,6 +134,8 @@ mod tests {
         assert!(form.repeats("c") && !form.repeats("a"));
         assert!(form.repeats_other_than(&["a"]));
         assert!(!form.repeats_other_than(&["c"]));
-        assert!(!Form::parse(b"a=&a=1").repeats("a"));
+        assert!(!Form::parse(b"a=&a=1").unwrap().repeats("a"));
+        let many = |count: usize| Form::parse("a=1&".repeat(count).as_bytes()).is_ok();
+        assert!(many(MAX_PARAMETERS) && !many(MAX_PARAMETERS + 1));
     }
 }

@@ -24,7 +24,7 @@ use crate::{
 /// How many integrations a page of the list shows.
 const PAGE_SIZE: i32 = 25;
 /// The longest reason, in characters.
-const MAX_REASON: usize = 500;
+const MAX_REASON: usize = 1000;
 
 /// `GET /{tenant}/integrations`.
 pub(super) async fn list(
@@ -37,7 +37,7 @@ pub(super) async fn list(
     if visit.session().await?.is_none() {
         return Ok(to_sign_in(&visit));
     }
-    let query = Form::parse(query.unwrap_or_default().as_bytes());
+    let query = Form::parse(query.unwrap_or_default().as_bytes())?;
     let page = PageRequest::parse(
         "connected",
         &[visit.tenant_id().as_str()],

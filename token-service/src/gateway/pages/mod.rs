@@ -131,7 +131,10 @@ async fn finish(State(gateway): State<Gateway>, request: Request, next: Next) ->
     } else {
         next.run(request).await
     };
-    if let Some(error) = response.extensions_mut().remove::<PageError>() {
+    let extensions = response.extensions_mut();
+    // What is wrong with a form itself comes as an endpoint's error.
+    let unread = extensions.remove::<HttpError>().map(PageError::from);
+    if let Some(error) = extensions.remove::<PageError>().or(unread) {
         response = error.page(&gateway.product_name);
     }
     for (name, value) in HEADERS {
@@ -228,12 +231,13 @@ impl From<HttpError> for PageError {
                  below.",
             ),
         };
-        let detail = (error.status == StatusCode::INTERNAL_SERVER_ERROR).then(|| error.description.clone());
+        let status = error.status;
+        let detail = (status == StatusCode::INTERNAL_SERVER_ERROR).then(|| error.description.clone());
         let retry_after = error.into_response().headers_mut().remove(header::RETRY_AFTER);
         Self {
             detail,
             retry_after,
-            ..Self::told(StatusCode::OK, title, text)
+            ..Self::told(status, title, text)
         }
     }
 }
@@ -253,14 +257,7 @@ impl From<Error> for PageError {
                 "This link no longer works",
                 "It was used already, or its time is over. Ask whoever sent it to you for a new one.",
             ),
-            error => {
-                let error = HttpError::from(error);
-                let status = error.status;
-                Self {
-                    status,
-                    ..Self::from(error)
-                }
-            }
+            error => HttpError::from(error).into(),
         }
     }
 }

@@ -7,12 +7,11 @@ use axum::{
 };
 
 use super::{
-    PageError, html, origin,
+    PageError, html,
     view::{Asking, SignInPage},
     visit::Visit,
 };
 use crate::{
-    admin_session,
     error::Error,
     gateway::{Gateway, error::HttpError, form::Posted},
 };
@@ -64,12 +63,7 @@ pub(super) async fn sign_out(
 ) -> Result<Response, PageError> {
     let mut visit = Visit::of(&gateway, &tenant, &headers).await?;
     visit.check_csrf(&form)?;
-    let token =
-        accord::opaque::OpaqueToken::parse(accord::opaque::TokenKind::AdminSession, visit.session_token());
-    if let Ok(token) = token {
-        admin_session::sign_out(&gateway.service, &origin(), &token).await?;
-    }
-    visit.clear_session();
+    visit.end_session().await?;
     let form = Form {
         action: visit.path("sign-in"),
         notice: Some("You are signed out."),

@@ -1,9 +1,7 @@
 //! Dates as pages show and read them. All of them are in UTC, and say so where the hour matters.
 
 use accord::clock::UnixMillis;
-use time::{
-    Date, Duration, OffsetDateTime, Time, format_description::BorrowedFormatItem, macros::format_description,
-};
+use time::{Date, OffsetDateTime, Time, format_description::BorrowedFormatItem, macros::format_description};
 
 const DAY: &[BorrowedFormatItem<'_>] = format_description!("[day padding:none] [month repr:long] [year]");
 const MINUTE: &[BorrowedFormatItem<'_>] =
@@ -38,9 +36,8 @@ pub(super) fn next_day_input(at: UnixMillis) -> String {
 /// The last millisecond of the day of a date field; `None` if it is no date.
 pub(super) fn end_of_day(input: &str) -> Option<UnixMillis> {
     let day = Date::parse(input, INPUT).ok()?;
-    let next = OffsetDateTime::new_utc(day, Time::MIDNIGHT).checked_add(Duration::DAY)?;
-    let millis = i64::try_from(next.unix_timestamp_nanos() / 1_000_000).ok()?;
-    Some(UnixMillis::from_millis(millis - 1))
+    let begins = OffsetDateTime::new_utc(day, Time::MIDNIGHT).unix_timestamp();
+    Some(UnixMillis::from_millis((begins + 86_400) * 1000 - 1))
 }
 
 fn formatted(at: UnixMillis, format: &[BorrowedFormatItem<'_>]) -> String {
@@ -69,6 +66,9 @@ mod tests {
             end_of_day("2026-01-01"),
             Some(UnixMillis::from_millis(TEST_START.as_millis() + 86_400_000 - 1))
         );
+        // The last day of all that has a fourth digit and no fifth.
+        let last = UnixMillis::from_millis(253_402_300_799_999);
+        assert_eq!(end_of_day("9999-12-31"), Some(last));
         for no_date in ["", "2026-02-30", "tomorrow", "2026-1-1", "99999-01-01"] {
             assert_eq!(end_of_day(no_date), None, "{no_date}");
         }

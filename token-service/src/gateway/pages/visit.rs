@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use accord::{
     id::{SetupId, TenantId},
-    opaque::{OpaqueToken, sha256},
+    opaque::{OpaqueToken, TokenKind, sha256},
 };
 use axum::http::HeaderMap;
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
@@ -123,7 +123,18 @@ impl Visit {
             return Err(Error::SignInFailed);
         }
         let (token, _) = admin_session::sign_in(service, &origin(), sign_in).await?;
+        // The session that this browser had before would go on unseen.
+        self.end_session().await?;
         self.set_session(&token);
+        Ok(())
+    }
+
+    /// Ends this browser's session, here and for anybody who has its token.
+    pub(super) async fn end_session(&mut self) -> Result<(), Error> {
+        if let Ok(token) = OpaqueToken::parse(TokenKind::AdminSession, self.session_token()) {
+            admin_session::sign_out(&self.gateway.service, &origin(), &token).await?;
+        }
+        self.clear_session();
         Ok(())
     }
 
@@ -133,7 +144,7 @@ impl Visit {
     }
 
     /// Forgets the session in this browser.
-    pub(super) fn clear_session(&mut self) {
+    fn clear_session(&mut self) {
         let cookie = self.cookie(self.session_name(), String::new());
         self.jar = std::mem::take(&mut self.jar).remove(cookie);
     }
