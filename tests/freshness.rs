@@ -7,7 +7,8 @@
 use std::time::{Duration, Instant};
 
 use accord::{
-    registry::v1 as reg, registry::v1::tenant_service_client::TenantServiceClient,
+    registry::v1 as reg,
+    registry::v1::tenant_service_client::TenantServiceClient,
     testing::{self, TestDatabase},
     token::v1::token_service_client::TokenServiceClient,
 };

@@ -86,7 +86,8 @@ async fn a_setup_needs_no_javascript() {
     assert!(stage.world.active(&issued.access_token).await);
     browser.open(&stage.page("integrations")).await;
     browser.press(FILEHARBOUR.client_name).await;
-    browser.press("Revoke access").await;
+    browser.press("Revoke access…").await;
+    browser.press("Revoke access now").await;
     browser.see("[role='status']").await;
     assert!(!stage.world.active(&issued.access_token).await);
     stage.strike().await;

@@ -1,5 +1,6 @@
 //! The means of these tests themselves: that they can fail.
 
+use super::screen::Gallery;
 use crate::harness::{axe::Axe, browser::Browser};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -25,20 +26,54 @@ async fn axe_finds_what_is_wrong_with_a_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_does_not_fit_or_breaks_its_own_policy_is_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let (Some(gallery), Some(browser)) = (Gallery::open_in(directory.path()), Browser::start().await) else {
+        return;
+    };
+    let page = "<!doctype html><html lang=en><title>x</title>\
+                <meta name=viewport content='width=device-width, initial-scale=1'>\
+                <meta http-equiv=Content-Security-Policy content=\"style-src 'none'\">\
+                <main><h1>x</h1><p style='color: red'>red</p><pre>";
+    let long = "not-broken-".repeat(8);
+    browser
+        .open(&format!("data:text/html,{page}{long}</pre></main>"))
+        .await;
+    let faults = gallery.faults(&browser, "bad").await.join("\n");
+    for fault in ["Content Security Policy", "bad-phone-dark: ", "bad, 320 wide: "] {
+        assert!(faults.contains(fault), "{fault} is not in\n{faults}");
+    }
+    assert!(!faults.contains("bad-desk-light: "), "there it fits: {faults}");
+    assert!(directory.path().join("bad-desk-dark.png").exists());
+    browser.quit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_browser_that_nobody_holds_leaves_nothing() {
     let Some(browser) = Browser::start().await else {
         return;
     };
     let directory = browser.directory().to_owned();
     let capabilities = browser.driver.capabilities();
-    let process = capabilities.get("goog:processID").unwrap().as_u64().unwrap();
-    let running = || {
-        let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-        !status.is_empty() && !status.contains("State:\tZ") && !status.contains("State:\tX")
-    };
-    assert!(running() && directory.exists());
-    // As in a test that panics.
+    let chromium = capabilities.get("goog:processID").unwrap().as_u64().unwrap();
+    let chromedriver = field(chromium, "PPid").unwrap().parse().unwrap();
+    assert_eq!(field(chromedriver, "Name").as_deref(), Some("chromedriver"));
+    assert!(is_running(chromium) && is_running(chromedriver) && directory.exists());
+    // As in a process that is killed: nobody ends the session.
+    browser.driver.clone().leak().unwrap();
     let dropped = tokio::task::spawn_blocking(move || drop(browser));
     dropped.await.unwrap();
-    assert!(!running() && !directory.exists());
+    assert!(!is_running(chromium) && !is_running(chromedriver) && !directory.exists());
+}
+
+fn is_running(process: u64) -> bool {
+    field(process, "State").is_some_and(|state| !state.starts_with(['Z', 'X']))
+}
+
+/// A field of what the system knows about a process; `None` if there is none.
+fn field(process: u64, name: &str) -> Option<String> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let mut fields = status.lines().filter_map(|line| line.split_once(':'));
+    let (_, value) = fields.find(|(given, _)| *given == name)?;
+    Some(value.trim().to_owned())
 }

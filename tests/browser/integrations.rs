@@ -69,8 +69,9 @@ async fn an_admin_sees_a_grant_changes_its_user_and_revokes_it() {
         "the tokens are the new user's"
     );
 
+    browser.press("Revoke access…").await;
     browser.fill("reason", "We no longer use it.").await;
-    browser.press("Revoke access").await;
+    browser.press("Revoke access now").await;
     let told = browser.see("[role='status']").await.text().await.unwrap();
     assert!(told.contains("revoked"), "{told}");
     assert!(browser.all("form[action$='revoke']").await.is_empty());

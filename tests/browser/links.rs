@@ -5,6 +5,9 @@ use accord::{
     registry::v1 as reg,
 };
 
+use serde_json::json;
+use thirtyfour::Key;
+
 use super::stage::{FILEHARBOUR, Stage};
 use crate::harness::partner::Partner;
 
@@ -25,24 +28,43 @@ async fn a_claim_link_opens_once_by_its_button_and_then_says_when() {
     assert!(claims(&stage, &link.delivery_id).await.is_empty());
 
     browser.press("Show the credentials").await;
-    let secret = browser.see("#client_secret").await.text().await.unwrap();
-    let client_id = browser.see("#client_id").await.text().await.unwrap();
-    assert_eq!(client_id, registered.client.unwrap().client_id);
-    let value = async |css: &str| browser.see(css).await.text().await.unwrap();
     let target = &stage.world.target;
-    assert_eq!(
-        value("[id^='tenant_authority_url']").await,
-        target.tenant_authority_url
-    );
-    assert_eq!(value("[id^='cloud_api_url']").await, target.cloud_api_url);
+    let secret = browser.value("#client_secret").await;
+    let values = [
+        registered.client.unwrap().client_id,
+        secret.clone(),
+        target.tenant_authority_url.clone(),
+        target.cloud_api_url.clone(),
+    ];
+    assert_eq!(browser.texts(".copy .value").await, values);
+    for (value, field) in values.iter().zip(browser.all(".copy input").await) {
+        assert_eq!(field.value().await.unwrap().as_ref(), Some(value));
+    }
 
-    // One click selects a whole value.
-    browser.see("#client_secret").await.click().await.unwrap();
-    let selected = browser.evaluate("return getSelection().toString()").await;
-    assert_eq!(selected, secret.as_str());
+    // A click selects a whole value, and so does the Tab key.
+    browser.click(".copy:has(#client_secret) .value").await;
+    let selected = "return getSelection().toString()";
+    assert_eq!(browser.evaluate(selected).await, secret.as_str());
+    browser
+        .evaluate("document.getElementById('client_id').focus()")
+        .await;
+    browser.key(Key::Tab).await;
+    assert_eq!(browser.evaluate(selected).await, secret.as_str());
+    let focused = browser.driver.active_element().await.unwrap();
+    assert_eq!(
+        focused.attr("id").await.unwrap().as_deref(),
+        Some("client_secret")
+    );
+
+    // On paper it is all there too.
+    browser
+        .cdp("Emulation.setEmulatedMedia", json!({"media": "print"}))
+        .await;
+    assert_eq!(browser.texts(".copy .value").await, values);
+    browser.cdp("Emulation.setEmulatedMedia", json!({})).await;
 
     let partner = Partner {
-        client_id,
+        client_id: values[0].clone(),
         client_secret: secret.clone(),
     };
     let issued = stage.connected(&partner, &[]).await;

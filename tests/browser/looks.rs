@@ -1,6 +1,8 @@
 //! Every page as people see it: phone and desk, light and dark. Each is looked at by axe-core, must fit
 //! the screen, and is kept as a screenshot in `target/screenshots` for people to look at.
 
+use std::time::Duration;
+
 use accord::registry::v1::{self as reg, register_client_response::Credentials};
 
 use super::{
@@ -50,8 +52,8 @@ async fn pages_of_a_setup_look_right() {
     stage.sign_in().await;
     browser.arrive("asks for access").await;
     look("consent").await;
-    for scope in browser.all("[name='scope']").await {
-        scope.click().await.unwrap();
+    for scope in first {
+        browser.click(&format!("[name='scope'][value='{scope}']")).await;
     }
     browser
         .fill("designated_account_name", "nobody@demo-firm.example")
@@ -59,8 +61,8 @@ async fn pages_of_a_setup_look_right() {
     browser.press("Approve access").await;
     browser.see("#scopes-error").await;
     look("consent-no-scope").await;
-    for scope in browser.all("[name='scope']").await {
-        scope.click().await.unwrap();
+    for scope in first {
+        browser.click(&format!("[name='scope'][value='{scope}']")).await;
     }
     browser.press("Approve access").await;
     browser.see("#designated_account_name-error").await;
@@ -113,12 +115,14 @@ async fn pages_of_the_tenant_look_right() {
     browser.arrive("Connected integrations").await;
     look("integrations-none").await;
 
-    let partner = stage.partner(FILEHARBOUR).await;
-    stage.connected(&partner, &[]).await;
-    let other = stage.partner(LEDGERLINE).await;
-    stage.ask(&other, &[], "state-2").await;
+    // One whose partner has not come for its token yet, and one at work.
+    let partner = stage.partner(LEDGERLINE).await;
+    stage.ask(&partner, &[], "state-1").await;
     stage.approve().await;
     stage.back_at_the_partner().await;
+    stage.clock.advance(Duration::from_secs(10 * 60));
+    let partner = stage.partner(FILEHARBOUR).await;
+    stage.connected(&partner, &[]).await;
     browser.open(&stage.page("integrations")).await;
     browser.arrive("Connected integrations").await;
     look("integrations").await;
@@ -129,7 +133,9 @@ async fn pages_of_the_tenant_look_right() {
     browser.press("Change the user").await;
     browser.see("#account_name-error").await;
     look("integration-unknown-user").await;
-    browser.press("Revoke access").await;
+    browser.press("Revoke access…").await;
+    look("integration-revoking").await;
+    browser.press("Revoke access now").await;
     browser.see("[role='status']").await;
     look("integration-revoked").await;
     browser.press("Sign out").await;

@@ -1,4 +1,7 @@
 //! The screens that pages are looked at on, and what must hold on each.
+//!
+//! Every picture goes to `target/screenshots`. With `ACCORD_TEST_KEEP_SCREENSHOTS=1`, the few that the README
+//! shows are written to `docs/screenshots` too.
 
 use std::path::{Path, PathBuf};
 
@@ -36,32 +39,59 @@ const NARROWEST: Screen = Screen {
     height: 640,
     touch: true,
 };
+/// The pages that the README shows, by the name that they have there: on a phone, in light colours.
+const KEPT: [(&str, &str); 3] = [
+    ("sign-in-to-decide", "sign-in"),
+    ("consent", "consent"),
+    ("integrations", "integrations"),
+];
 const SCHEMES: [&str; 2] = ["light", "dark"];
 
 /// Takes the screenshots, and checks what is on them.
 pub struct Gallery {
     axe: Axe,
     directory: PathBuf,
+    kept: Option<PathBuf>,
 }
 
 impl Gallery {
-    /// `None` without axe-core.
+    /// The one for people to look at. `None` without axe-core.
     pub fn open() -> Option<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let directory = root.join("target/screenshots");
-        let axe = Axe::find()?;
-        std::fs::create_dir_all(&directory).unwrap();
-        Some(Self { axe, directory })
+        let keep = std::env::var("ACCORD_TEST_KEEP_SCREENSHOTS").is_ok_and(|value| value == "1");
+        let mut gallery = Self::open_in(&root.join("target/screenshots"))?;
+        gallery.kept = keep.then(|| root.join("docs/screenshots"));
+        Some(gallery)
     }
 
-    /// Looks at the page that is shown, on every screen in every scheme.
+    /// One whose pictures go to `directory`. `None` without axe-core.
+    pub fn open_in(directory: &Path) -> Option<Self> {
+        let axe = Axe::find()?;
+        std::fs::create_dir_all(directory).unwrap();
+        Some(Self {
+            axe,
+            directory: directory.to_owned(),
+            kept: None,
+        })
+    }
+
+    /// Looks at the page that is shown; nothing may be wrong with it.
     pub async fn look(&self, browser: &Browser, name: &str) {
+        let wrong = self.faults(browser, name).await;
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    /// What is wrong with the page that is shown, on every screen in every scheme.
+    pub async fn faults(&self, browser: &Browser, name: &str) -> Vec<String> {
         let mut wrong = unexpected(browser.complaints().await);
         for screen in &SCREENS {
             for scheme in SCHEMES {
                 emulate(browser, screen, scheme).await;
                 let view = format!("{name}-{}-{scheme}", screen.name);
-                self.take(browser, &view).await;
+                picture(browser, None, &self.directory.join(format!("{view}.png"))).await;
+                if screen.touch && scheme == "light" {
+                    self.keep(browser, screen, name).await;
+                }
                 wrong.extend(sideways(browser).await.map(|why| format!("{view}: {why}")));
                 let findings = self.axe.check(browser).await;
                 assert!(
@@ -86,22 +116,36 @@ impl Gallery {
             .await;
         // What axe-core's own work made the browser say is not the page's.
         browser.complaints().await;
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        wrong
     }
 
-    /// Writes a picture of the whole page, also of what has to be scrolled to.
-    async fn take(&self, browser: &Browser, view: &str) {
-        let metrics = browser.cdp("Page.getLayoutMetrics", json!({})).await;
-        let size = &metrics["cssContentSize"];
-        let parameters = json!({
-            "format": "png",
-            "captureBeyondViewport": true,
-            "clip": {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1},
-        });
-        let answer = browser.cdp("Page.captureScreenshot", parameters).await;
-        let picture = STANDARD.decode(answer["data"].as_str().unwrap()).unwrap();
-        std::fs::write(self.directory.join(format!("{view}.png")), picture).unwrap();
+    /// Writes what the screen shows for the README, if it shows this page and is to be written anew.
+    async fn keep(&self, browser: &Browser, screen: &Screen, name: &str) {
+        let kept = KEPT.iter().find(|(page, _)| *page == name);
+        if let (Some(directory), Some((_, name))) = (&self.kept, kept) {
+            std::fs::create_dir_all(directory).unwrap();
+            picture(browser, Some(screen), &directory.join(format!("{name}.png"))).await;
+        }
     }
+}
+
+/// Writes a picture of what a screen shows at first; or of the whole page, also of what has to be
+/// scrolled to.
+async fn picture(browser: &Browser, screen: Option<&Screen>, path: &Path) {
+    let metrics = browser.cdp("Page.getLayoutMetrics", json!({})).await;
+    let whole = &metrics["cssContentSize"];
+    let (width, height) = match screen {
+        Some(screen) => (json!(screen.width), json!(screen.height)),
+        None => (whole["width"].clone(), whole["height"].clone()),
+    };
+    let parameters = json!({
+        "format": "png",
+        "captureBeyondViewport": true,
+        "clip": {"x": 0, "y": 0, "width": width, "height": height, "scale": 1},
+    });
+    let answer = browser.cdp("Page.captureScreenshot", parameters).await;
+    let picture = STANDARD.decode(answer["data"].as_str().unwrap()).unwrap();
+    std::fs::write(path, picture).unwrap();
 }
 
 async fn emulate(browser: &Browser, screen: &Screen, scheme: &str) {

@@ -172,6 +172,24 @@ async fn tokens_are_limited_more_than_keys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_flood_from_one_address_uses_up_nothing_of_the_others() {
+    let Some((gateway, _stand_in)) = with_stand_in().await else {
+        return;
+    };
+    // More than the bucket of all addresses together holds.
+    let mut through = 0;
+    for _ in 0..10 {
+        through += at_once(&gateway, "/firm/sign-in", true, 90).await.0;
+    }
+    assert!(through < 200, "{through}");
+    let other = at(&gateway, "127.0.0.2");
+    for _ in 0..10 {
+        let answer = other.post(format!("{}/firm/sign-in", gateway.url()));
+        assert_eq!(answer.send().await.unwrap().status(), StatusCode::OK);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_absent_service_is_told_as_such() {
     let Some(place) = Place::reserve() else { return };
     let stand_in = StandIn::start().await;

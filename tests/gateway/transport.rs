@@ -36,9 +36,28 @@ pub async fn raw(gateway: &Gateway, line: &str, headers: &str, body: &str) -> St
     let request = format!("{line}\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n{body}");
     tls.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    // A close without a farewell is good enough for a refusal.
-    let _ = tls.read_to_end(&mut answer).await;
+    // Envoy keeps a refused connection open for a while: the answer is whole before that.
+    while !is_whole(&answer) {
+        let mut part = [0; 4096];
+        match tls.read(&mut part).await {
+            // A close without a farewell is good enough for a refusal.
+            Ok(0) | Err(_) => break,
+            Ok(read) => answer.extend(&part[..read]),
+        }
+    }
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Whether an answer's header and as much of a body as it promises are there.
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let promised = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    promised.is_some_and(|length| body.len() >= length.parse().unwrap())
 }
 
 /// A ClientHello for `localhost` that offers `version` at most, and only what TLS before 1.3 has.

@@ -28,7 +28,8 @@ HOME=$dir TMPDIR=$dir XDG_CONFIG_HOME=$dir XDG_CACHE_HOME=$dir \
     setsid "$@" >"$dir/log" 2>&1 </dev/null &
 driver=$!
 cat >/dev/null
-kill -KILL -- "-$driver" 2>/dev/null
+kill -s KILL -- "-$driver" 2>/dev/null
+wait "$driver"
 tries=0
 while ! rm -rf "$dir" 2>/dev/null && [ "$tries" -lt 50 ]; do
     tries=$((tries + 1))
@@ -117,11 +118,27 @@ impl Browser {
 
     /// Presses the button, or follows the link, with this text.
     pub async fn press(&self, text: &str) {
-        let query = self.driver.query(By::Css("button, a")).ignore_errors(true);
+        let query = self
+            .driver
+            .query(By::Css("button, summary, a"))
+            .ignore_errors(true);
         match query.with_text(holds(text)).first().await {
             Ok(button) => button.click().await.unwrap(),
             Err(error) => panic!("no {text:?} to press: {error}\n{}", self.situation().await),
         }
+    }
+
+    /// What stands in the field that a CSS selector finds.
+    pub async fn value(&self, css: &str) -> String {
+        self.see(css).await.value().await.unwrap().unwrap_or_default()
+    }
+
+    /// Clicks where the first element of a CSS selector is, whatever lies over it.
+    pub async fn click(&self, css: &str) {
+        let element = self.see(css).await;
+        element.scroll_into_view().await.unwrap();
+        let click = self.driver.action_chain().click_element(&element);
+        click.perform().await.unwrap();
     }
 
     /// Presses a key wherever the focus is.

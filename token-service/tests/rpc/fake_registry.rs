@@ -1,5 +1,6 @@
-//! A registry in memory: `DirectoryService`, and of one-time links what anyone may call. It keeps the rules that token-service
-//! relies on: every change moves the feed's position, and what ends tokens or sessions says where.
+//! A registry in memory: `DirectoryService`, and of one-time links what anyone may call. It keeps the rules
+//! that token-service relies on: every change moves the feed's position, and what ends tokens or sessions
+//! says where.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -8,6 +8,8 @@ use tonic::Code;
 
 use crate::{fake_registry::Question, harness::assert_refused, world::World};
 
+mod assertions;
+
 /// The registry takes so long to answer that its answer counts no more. Time jumps; nobody waits.
 async fn too_late() {
     tokio::time::pause();

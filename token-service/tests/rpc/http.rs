@@ -5,9 +5,12 @@
 use crate::world::World;
 
 mod authorize;
+mod browser;
 mod client;
 mod client_authentication;
-mod keys;
+mod discovery;
+pub mod keys;
+mod pages;
 mod token;
 
 use client::{Answer, Request};

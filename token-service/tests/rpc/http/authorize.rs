@@ -16,10 +16,10 @@ const AUTHORIZE: &str = "/acme/oauth2/authorize";
 
 /// The parameters of an authorization request that is as it should be, to be changed.
 #[derive(Clone)]
-struct Query(Vec<(String, String)>);
+pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    fn of(world: &World) -> Self {
+    pub fn of(world: &World) -> Self {
         let fields = [
             ("response_type", "code"),
             ("client_id", &*world.client_id),
@@ -32,28 +32,28 @@ impl Query {
     }
 
     /// The same with another value.
-    fn with(&self, name: &str, value: &str) -> Self {
+    pub fn with(&self, name: &str, value: &str) -> Self {
         self.without(name).and(name, value)
     }
 
-    fn without(&self, name: &str) -> Self {
+    pub fn without(&self, name: &str) -> Self {
         let kept = self.0.iter().filter(|(known, _)| known != name);
         Self(kept.cloned().collect())
     }
 
     /// The same with one more parameter at the end, even if there is one of this name.
-    fn and(&self, name: &str, value: &str) -> Self {
+    pub fn and(&self, name: &str, value: &str) -> Self {
         let mut fields = self.0.clone();
         fields.push((name.into(), value.into()));
         Self(fields)
     }
 
-    fn encoded(&self) -> String {
+    pub fn encoded(&self) -> String {
         let fields: Vec<_> = self.0.iter().map(|(name, value)| (&**name, &**value)).collect();
         encoded(&fields)
     }
 
-    async fn send(&self, world: &World) -> Answer {
+    pub async fn send(&self, world: &World) -> Answer {
         send(world, &self.encoded()).await
     }
 }
@@ -69,7 +69,7 @@ async fn setups_started(world: &World) -> usize {
 
 /// Asserts that the request was taken in; gives the path of the setup's page.
 #[track_caller]
-fn assert_taken_in(answer: &Answer) -> &str {
+pub fn assert_taken_in(answer: &Answer) -> &str {
     assert_eq!(answer.status, 303, "{answer:?}");
     let location = answer.header("location").unwrap();
     let setup_id = location.strip_prefix("/acme/setups/set_").unwrap();

@@ -1,0 +1,362 @@
+//! Deciding a request: only what was ticked is granted, once, by whoever has just signed in for it.
+
+use std::time::Duration;
+
+use accord::token::v1::{Consent, ConsentState, GetSetupRequest, ListConsentsRequest, SetupState};
+
+use super::{Answer, Browser, Query, approval, assert_asks_to_sign_in, assert_leaves, assert_page};
+use crate::{http::client::Fields, world::World};
+
+/// Every consent of the client's, newest first.
+async fn consents(world: &World) -> Vec<Consent> {
+    let request = ListConsentsRequest {
+        tenant_id: "acme".into(),
+        admin_session: world.sign_in("").await,
+        ..Default::default()
+    };
+    world.list(request).await.unwrap().consents
+}
+
+async fn state_of(world: &World, path: &str) -> SetupState {
+    let setup_id = path.rsplit('/').next().unwrap().into();
+    let answer = world
+        .setups()
+        .get_setup(GetSetupRequest { setup_id })
+        .await
+        .unwrap();
+    answer.into_inner().setup.unwrap().state()
+}
+
+/// The world's one decision, taken with these fields instead.
+fn with<'a>(world: &World, name: &str, values: &[&'a str]) -> Vec<(&'a str, &'a str)> {
+    let mut fields: Vec<(&str, &str)> = approval(world);
+    fields.retain(|(known, _)| *known != name);
+    let name: &'static str = match name {
+        "scope" => "scope",
+        "end_date" => "end_date",
+        _ => "designated_account_name",
+    };
+    fields.extend(values.iter().map(|value| (name, *value)));
+    fields
+}
+
+async fn approve(browser: &mut Browser<'_>, path: &str, fields: &Fields<'_>) -> Answer {
+    browser.submit(&format!("{path}/approve"), fields).await
+}
+
+/// Whether the box of a scope is ticked.
+fn is_ticked(page: &Answer, scope: &str) -> bool {
+    let tag = page
+        .body
+        .split("<input")
+        .find(|tag| tag.contains(&format!("value=\"{scope}\"")));
+    tag.unwrap().split('>').next().unwrap().ends_with(" checked")
+}
+
+#[tokio::test]
+async fn no_box_ticked_is_no_approval() {
+    let world = World::start().await;
+    let mut browser = Browser::new(&world);
+    let path = browser.at_setup().await;
+    for scopes in [
+        &[] as &[&str],
+        &[""],
+        &["", ""],
+        &["files.read"],
+        &["contacts.read", "files.read"],
+        &["contacts.read", "a b"],
+        &["contacts.read contacts.write"],
+        &["CONTACTS.READ"],
+        &["*"],
+        &["all"],
+        &["<script>alert(1)</script>"],
+        &["contacts.read\u{0}"],
+    ] {
+        let answer = approve(&mut browser, &path, &with(&world, "scope", scopes)).await;
+        assert_page(&answer, 422);
+        assert!(answer.body.contains("scopes-error"), "{scopes:?}");
+        assert!(!answer.body.contains("alert(1)"));
+        // What was entered is there again, and no box is ticked that was not.
+        assert!(
+            answer
+                .body
+                .contains(&format!("value=\"{}\"", world.api_user_name()))
+        );
+        assert_eq!(
+            is_ticked(&answer, "contacts.read"),
+            scopes.contains(&"contacts.read"),
+            "{scopes:?}"
+        );
+        assert!(!is_ticked(&answer, "contacts.write"), "{scopes:?}");
+    }
+    assert_eq!(state_of(&world, &path).await, SetupState::Pending);
+    assert_eq!(consents(&world).await.len(), 0);
+    // Some of it, the same one twice.
+    let some = with(&world, "scope", &["contacts.write", "contacts.write"]);
+    assert_leaves(&approve(&mut browser, &path, &some).await);
+    assert_eq!(consents(&world).await[0].scopes, ["contacts.write"]);
+}
+
+#[tokio::test]
+async fn only_scopes_of_the_request_can_be_granted() {
+    let world = World::start().await;
+    let mut browser = Browser::new(&world);
+    let query = Query::of(&world).and("scope", "contacts.read");
+    let path = browser.at_setup_of(&query).await;
+    // The client has it, and did not ask for it.
+    let more = with(&world, "scope", &["contacts.read", "contacts.write"]);
+    assert_page(&approve(&mut browser, &path, &more).await, 422);
+    assert_eq!(consents(&world).await.len(), 0);
+    assert_leaves(&approve(&mut browser, &path, &with(&world, "scope", &["contacts.read"])).await);
+    assert_eq!(consents(&world).await[0].scopes, ["contacts.read"]);
+}
+
+#[tokio::test]
+async fn the_designated_user_must_be_an_active_one_of_this_tenant() {
+    let world = World::start().await;
+    let gone = world.registry().add_user("acme", "gone.user", "", false);
+    world.registry().deactivate_user(&gone, true);
+    let mut browser = Browser::new(&world);
+    let path = browser.at_setup().await;
+    let long = "a".repeat(1025);
+    let longer = "é".repeat(5_000);
+    for name in [
+        "",
+        "   ",
+        "nobody",
+        "gone.user",
+        world.globex_admin_name(),
+        "\"><img src=x>",
+        &long,
+        &longer,
+    ] {
+        let answer = approve(
+            &mut browser,
+            &path,
+            &with(&world, "designated_account_name", &[name]),
+        )
+        .await;
+        assert_page(&answer, 422);
+        assert!(answer.body.contains("designated_account_name-error"), "{name}");
+        assert!(!answer.body.contains("<img"));
+        assert!(is_ticked(&answer, "contacts.read") && is_ticked(&answer, "contacts.write"));
+    }
+    assert_eq!(state_of(&world, &path).await, SetupState::Pending);
+    let padded = format!("  {}  ", world.api_user_name());
+    let trimmed = with(&world, "designated_account_name", &[&padded]);
+    assert_leaves(&approve(&mut browser, &path, &trimmed).await);
+    assert_eq!(consents(&world).await[0].designated_user_id, world.api_user_id);
+}
+
+#[tokio::test]
+async fn an_end_date_is_a_day_to_come_or_none() {
+    let world = World::start().await;
+    let mut browser = Browser::new(&world);
+    let path = browser.at_setup().await;
+    // Now is 2026-01-01, 00:00 UTC.
+    for date in [
+        "2025-12-31",
+        "1970-01-01",
+        "0000-01-01",
+        "-0001-01-01",
+        "2026-02-29",
+        "2026-13-01",
+        "2026-1-2",
+        "02/01/2026",
+        "2026-01-02T00:00",
+        "20260102",
+        "99999-01-01",
+        "+12026-01-01",
+        "tomorrow",
+        " ",
+        "１２３４-01-01",
+        "\"><img src=x>",
+    ] {
+        let answer = approve(&mut browser, &path, &with(&world, "end_date", &[date])).await;
+        assert_page(&answer, 422);
+        assert!(
+            answer.body.contains("end_date-error") && !answer.body.contains("<img"),
+            "{date}"
+        );
+    }
+    assert_eq!(consents(&world).await.len(), 0);
+    for (date, ends) in [
+        ("2026-01-01", Some(1_767_312_000)),
+        ("2026-01-31", Some(1_769_904_000)),
+        ("9999-12-31", Some(253_402_300_800)),
+        ("", None),
+    ] {
+        let mut browser = Browser::new(&world);
+        let path = browser.at_setup().await;
+        let answer = approve(&mut browser, &path, &with(&world, "end_date", &[date])).await;
+        assert_leaves(&answer);
+        let newest = &consents(&world).await[0];
+        let end = newest.expire_time.map(|time| (time.seconds, time.nanos));
+        // The last millisecond of that day.
+        assert_eq!(end, ends.map(|seconds| (seconds - 1, 999_000_000)), "{date}");
+        world.clock().advance(Duration::from_millis(1));
+    }
+}
+
+#[tokio::test]
+async fn a_decision_is_taken_once() {
+    let world = World::start().await;
+    let mut browser = Browser::new(&world);
+    let path = browser.at_setup().await;
+    let mut again = browser.clone();
+    let location = assert_leaves(&approve(&mut browser, &path, &approval(&world)).await);
+    let code = location.split("code=").nth(1).unwrap().split('&').next().unwrap();
+    let replayed = approve(&mut again, &path, &approval(&world)).await;
+    assert_page(&replayed, 409);
+    assert!(!replayed.body.contains("acc_"), "the code is shown once");
+    assert_page(&again.submit(&format!("{path}/deny"), &[]).await, 409);
+    assert_page(&again.get(&path).await, 409);
+    let signing_in = [
+        ("account_name", world.admin_name()),
+        ("password", crate::world::PASSWORD),
+    ];
+    assert_page(&again.submit(&format!("{path}/sign-in"), &signing_in).await, 409);
+    assert_eq!(consents(&world).await.len(), 1);
+    assert_eq!(world.audit_events("consent.approve").await.len(), 1);
+    assert_eq!(world.audit_events("consent.deny").await.len(), 0);
+    // And the replay has ended nothing: the code is good.
+    world.issue(world.by_code(code)).await.unwrap();
+
+    let mut browser = Browser::new(&world);
+    let path = browser.at_setup().await;
+    let mut again = browser.clone();
+    assert_leaves(&browser.submit(&format!("{path}/deny"), &[]).await);
+    assert_page(&approve(&mut again, &path, &approval(&world)).await, 409);
+    assert_page(&again.submit(&format!("{path}/deny"), &[]).await, 409);
+    assert_eq!(consents(&world).await.len(), 1);
+    assert_eq!(world.audit_events("consent.deny").await.len(), 1);
+}
+
+#[tokio::test]
+async fn of_racing_approvals_one_grants() {
+    for world in World::start_on_all().await {
+        let mut browser = Browser::new(&world);
+        let path = browser.at_setup().await;
+        let fields = approval(&world);
+        let racer = || async {
+            let mut browser = browser.clone();
+            approve(&mut browser, &path, &fields).await.status
+        };
+        let (a, b, c, d) = tokio::join!(racer(), racer(), racer(), racer());
+        let mut statuses = [a, b, c, d];
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 409, 409, 409]);
+        assert_eq!(consents(&world).await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_session_decides_the_setup_that_it_was_opened_for() {
+    let world = World::start().await;
+    let mut browser = Browser::new(&world);
+    let first = browser.at_setup().await;
+    // A session for another setup, and one for none.
+    let mut at_integrations = Browser::new(&world);
+    at_integrations.at_integrations().await;
+    let other = browser.open_setup().await;
+    for browser in [&mut browser, &mut at_integrations] {
+        assert_asks_to_sign_in(&browser.get(&other).await);
+        assert_asks_to_sign_in(&approve(browser, &other, &approval(&world)).await);
+        assert_asks_to_sign_in(&browser.submit(&format!("{other}/deny"), &[]).await);
+    }
+    assert_eq!(state_of(&world, &other).await, SetupState::Pending);
+    assert_eq!(consents(&world).await.len(), 0);
+    assert_leaves(&approve(&mut browser, &first, &approval(&world)).await);
+}
+
+#[tokio::test]
+async fn a_setup_is_its_tenant_s_alone() {
+    let world = World::start().await;
+    let mut browser = Browser::new(&world);
+    let path = browser.at_setup().await;
+    let mut greta = Browser::new(&world);
+    greta
+        .at_integrations_of("globex", world.globex_admin_name())
+        .await;
+    let there = path.replace("/acme/", "/globex/");
+    assert_page(&greta.get(&there).await, 404);
+    for form in ["sign-in", "approve", "deny"] {
+        let fields = [
+            ("account_name", world.globex_admin_name()),
+            ("password", crate::world::PASSWORD),
+        ];
+        let fields = [&approval(&world)[..], &fields].concat();
+        assert_page(&greta.submit(&format!("{there}/{form}"), &fields).await, 404);
+    }
+    // Her session, under the name that acme's would have; and her name and password at acme's.
+    let session = greta.cookies["__Host-accord-admin-globex"].clone();
+    greta.cookies.insert("__Host-accord-admin-acme".into(), session);
+    assert_asks_to_sign_in(&greta.get(&path).await);
+    assert_asks_to_sign_in(&approve(&mut greta, &path, &approval(&world)).await);
+    let fields = [
+        ("account_name", world.globex_admin_name()),
+        ("password", crate::world::PASSWORD),
+    ];
+    assert_page(&greta.submit(&format!("{path}/sign-in"), &fields).await, 403);
+    assert_eq!(state_of(&world, &path).await, SetupState::Pending);
+    assert_leaves(&approve(&mut browser, &path, &approval(&world)).await);
+}
+
+#[tokio::test]
+async fn what_changed_since_it_was_shown_is_not_approved() {
+    let world = World::start().await;
+    let mut browser = Browser::new(&world);
+    let path = browser.at_setup().await;
+    world.change_client(|client| {
+        client.version += 1;
+        client.purpose = "Something else".into();
+    });
+    assert_page(&approve(&mut browser, &path, &approval(&world)).await, 409);
+    let path = browser.open_setup().await;
+    browser.sign_in_at(&path).await;
+    world.suspend("client", true);
+    assert_page(&approve(&mut browser, &path, &approval(&world)).await, 409);
+    world.suspend("client", false);
+    world.suspend("tenant", true);
+    assert_page(&approve(&mut browser, &path, &approval(&world)).await, 409);
+    assert_page(&browser.get(&path).await, 409);
+    world.suspend("tenant", false);
+    // The tenant's suspension has ended the session.
+    assert_asks_to_sign_in(&approve(&mut browser, &path, &approval(&world)).await);
+    world.clock().advance(Duration::from_secs(3600));
+    assert_page(&browser.get(&path).await, 409);
+    assert_eq!(consents(&world).await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_request_for_more_is_shown_and_never_granted_by_the_button_alone() {
+    let world = World::start().await;
+    let mut browser = Browser::new(&world);
+    let path = browser
+        .at_setup_of(&Query::of(&world).and("scope", "contacts.read"))
+        .await;
+    let location =
+        assert_leaves(&approve(&mut browser, &path, &with(&world, "scope", &["contacts.read"])).await);
+    let code = location
+        .split("code=")
+        .nth(1)
+        .unwrap()
+        .split('&')
+        .next()
+        .unwrap()
+        .to_owned();
+    let tokens = world.issue(world.by_code(&code)).await.unwrap();
+
+    let path = browser.open_setup().await;
+    let page = browser.sign_in_at(&path).await;
+    assert!(page.body.contains("It asks for more") && page.body.contains("badge new"));
+    assert!(is_ticked(&page, "contacts.read") && !is_ticked(&page, "contacts.write"));
+    // The old grant goes on until the new one's code is redeemed.
+    assert_leaves(&approve(&mut browser, &path, &approval(&world)).await);
+    assert_eq!(
+        world.consent(&tokens.grant_id).await.state(),
+        ConsentState::Active
+    );
+    assert_eq!(world.consent(&tokens.grant_id).await.scopes, ["contacts.read"]);
+    assert!(world.is_active(&tokens.access_token).await);
+}

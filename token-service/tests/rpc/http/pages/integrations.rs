@@ -1,0 +1,275 @@
+//! Connected integrations: what an admin sees of the own tenant's grants, and does about them.
+
+use std::time::Duration;
+
+use accord::token::v1::ConsentState;
+
+use super::{Answer, Browser, assert_asks_to_sign_in, assert_page};
+use crate::world::World;
+
+/// The addresses of the integrations that a list shows.
+fn listed(page: &Answer) -> Vec<String> {
+    let links = page.body.split(r#"<h2><a href=""#).skip(1);
+    links
+        .map(|rest| rest.split('"').next().unwrap().to_owned())
+        .collect()
+}
+
+/// The address of the list's next page.
+fn next(page: &Answer) -> Option<String> {
+    let before = page
+        .body
+        .split(r#"" rel="next""#)
+        .next()
+        .filter(|before| before.len() < page.body.len())?;
+    before.rsplit('"').next().map(str::to_owned)
+}
+
+#[tokio::test]
+async fn the_list_is_of_this_tenant_and_comes_in_pages() {
+    let world = World::start().await;
+    let mut grants = Vec::new();
+    for _ in 0..26 {
+        grants.push(format!("/acme/integrations/{}", world.pending_grant().await));
+        world.clock().advance(Duration::from_millis(1));
+    }
+    grants.reverse();
+    let mut browser = Browser::new(&world);
+    let first = browser.at_integrations().await;
+    assert_page(&first, 200);
+    assert_eq!(listed(&first), grants[..25]);
+    let next_url = next(&first).unwrap();
+    assert!(next_url.starts_with("/acme/integrations?page="), "{next_url}");
+    let second = browser.get(&next_url).await;
+    assert_page(&second, 200);
+    assert_eq!((listed(&second), next(&second)), (grants[25..].to_vec(), None));
+
+    let token = next_url.split_once('=').unwrap().1;
+    for wrong in [
+        "x",
+        "%00",
+        "-1",
+        "..%2f..%2f",
+        &format!("A{}", &token[1..]),
+        &token.to_uppercase(),
+        &"a".repeat(5000),
+    ] {
+        let answer = browser.get(&format!("/acme/integrations?page={wrong}")).await;
+        assert_eq!(answer.status, 404, "{wrong}");
+        assert_page(&answer, 404);
+    }
+    // Another tenant has none of this, and this page token is none of its own.
+    let mut greta = Browser::new(&world);
+    let list = greta
+        .at_integrations_of("globex", world.globex_admin_name())
+        .await;
+    assert_page(&list, 200);
+    assert_eq!((listed(&list), next(&list)), (Vec::new(), None));
+    assert!(list.body.contains("No integrations yet") && !list.body.contains("acme"));
+    assert_page(&greta.get(&next_url.replace("acme", "globex")).await, 404);
+    assert_asks_to_sign_in(&greta.get(&next_url).await);
+}
+
+#[tokio::test]
+async fn an_integration_shows_who_may_do_what_and_since_when() {
+    let world = World::start().await;
+    let tokens = world.first_tokens().await;
+    let mut browser = Browser::new(&world);
+    let list = browser.at_integrations().await;
+    let page = browser.get(&listed(&list)[0]).await;
+    assert_page(&page, 200);
+    for shown in [
+        "Contact Sync",
+        "Partner Ltd",
+        "Keep contacts in step",
+        "Allows contacts.read",
+        "1 January 2026, 00:00 UTC by",
+        "badge active",
+        &*world.client_id,
+        &*tokens.grant_id,
+    ] {
+        assert!(page.body.contains(shown), "{shown} in {}", page.body);
+    }
+    // Labels, and no account names; and nothing that lets anybody in.
+    for hidden in [
+        world.admin_name(),
+        world.api_user_name(),
+        "acs_",
+        "acr_",
+        "acc_",
+        "ads_",
+    ] {
+        assert!(
+            !page.body.contains(hidden) && !list.body.contains(hidden),
+            "{hidden}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn another_tenant_s_grant_is_no_grant() {
+    let world = World::start().await;
+    let grant_id = world.active_grant().await;
+    let mut greta = Browser::new(&world);
+    greta
+        .at_integrations_of("globex", world.globex_admin_name())
+        .await;
+    let unknown = "grt_01arz3ndektsv4rrffq69g5fav";
+    let none = greta.get(&format!("/globex/integrations/{unknown}")).await;
+    assert_page(&none, 404);
+    let theirs = greta.get(&format!("/globex/integrations/{grant_id}")).await;
+    assert_page(&theirs, 404);
+    assert_eq!(theirs.body, none.body, "not even that there is one is told");
+    for (form, fields) in [
+        ("revoke", [("reason", "mine now")]),
+        ("designated-user", [("account_name", world.globex_admin_name())]),
+        ("designated-user", [("account_name", world.second_user_name())]),
+    ] {
+        let path = format!("/globex/integrations/{grant_id}/{form}");
+        assert_page(&greta.submit(&path, &fields).await, 404);
+        // At its own tenant her session is none, and she has no token for its forms.
+        let path = format!("/acme/integrations/{grant_id}/{form}");
+        assert_page(&greta.clone().submit(&path, &fields).await, 403);
+        let mut stranger = Browser::new(&world);
+        stranger.get("/acme/sign-in").await;
+        assert_asks_to_sign_in(&stranger.submit(&path, &fields).await);
+    }
+    for id in [
+        "x",
+        "grt_",
+        "grt_%00",
+        "cli_01arz3ndektsv4rrffq69g5fav",
+        &grant_id.to_uppercase(),
+        "..%2fsign-in",
+    ] {
+        assert_page(&greta.get(&format!("/globex/integrations/{id}")).await, 404);
+    }
+    let consent = world.consent(&grant_id).await;
+    assert_eq!(
+        (consent.state(), consent.designated_user_id),
+        (ConsentState::Active, world.api_user_id.clone())
+    );
+}
+
+#[tokio::test]
+async fn the_designated_user_is_changed_by_a_fresh_sign_in_to_somebody_there_is() {
+    let world = World::start().await;
+    let tokens = world.first_tokens().await;
+    let path = format!("/acme/integrations/{}", tokens.grant_id);
+    let change = format!("{path}/designated-user");
+    let mut browser = Browser::new(&world);
+    browser.at_integrations().await;
+    let long = "a".repeat(10_000);
+    for name in [
+        "",
+        "  ",
+        "nobody",
+        world.globex_admin_name(),
+        "<img src=x>",
+        &long,
+    ] {
+        let answer = browser.submit(&change, &[("account_name", name)]).await;
+        assert_page(&answer, 422);
+        assert!(
+            answer.body.contains("account_name-error") && !answer.body.contains("<img"),
+            "{name}"
+        );
+    }
+    world
+        .clock()
+        .advance(Duration::from_secs(5 * 60) + Duration::from_millis(1));
+    let second = [("account_name", world.second_user_name())];
+    let answer = browser.submit(&change, &second).await;
+    assert_asks_to_sign_in(&answer);
+    assert!(answer.body.contains("Nothing was changed yet"));
+    assert_eq!(
+        world.consent(&tokens.grant_id).await.designated_user_id,
+        world.api_user_id
+    );
+
+    let mut browser = Browser::new(&world);
+    browser.at_integrations().await;
+    let answer = browser.submit(&change, &second).await;
+    assert_page(&answer, 200);
+    let consent = world.consent(&tokens.grant_id).await;
+    assert_eq!(consent.designated_user_id, world.second_user_id);
+    assert!(answer.body.contains(&consent.designated_user_label));
+    assert!(!answer.body.contains(world.second_user_name()));
+    assert!(!world.is_active(&tokens.access_token).await);
+    let event = world
+        .audit_events("consent.change_designated_user")
+        .await
+        .remove(0);
+    assert_eq!(event.actor_id, world.admin_id);
+}
+
+#[tokio::test]
+async fn a_revocation_is_final_and_told_who_did_it_and_why() {
+    let world = World::start().await;
+    let tokens = world.first_tokens().await;
+    let path = format!("/acme/integrations/{}", tokens.grant_id);
+    let mut browser = Browser::new(&world);
+    browser.at_integrations().await;
+    // It protects, so it needs no fresh sign-in.
+    world.clock().advance(Duration::from_secs(10 * 60));
+    let reason = "  <b>Left</b>\r\nthe\u{7} firm  ";
+    let answer = browser
+        .submit(&format!("{path}/revoke"), &[("reason", reason)])
+        .await;
+    assert_page(&answer, 200);
+    assert!(answer.body.contains("Access was revoked") && !answer.body.contains("/revoke\""));
+    assert_eq!(
+        world.consent(&tokens.grant_id).await.state(),
+        ConsentState::Revoked
+    );
+    assert!(!world.is_active(&tokens.access_token).await);
+    assert!(!world.is_active(&tokens.refresh_token).await);
+    let event = world.audit_events("consent.revoke").await.remove(0);
+    assert_eq!(event.actor_id, world.admin_id);
+    assert_eq!(event.detail["reason"], "<b>Left</b>the firm");
+
+    // Again: no error, and no second event. The user can't be changed any more.
+    assert_page(&browser.submit(&format!("{path}/revoke"), &[]).await, 200);
+    assert_eq!(world.audit_events("consent.revoke").await.len(), 1);
+    let fields = [("account_name", world.second_user_name())];
+    let mut fresh = Browser::new(&world);
+    fresh.at_integrations().await;
+    assert_page(
+        &fresh.submit(&format!("{path}/designated-user"), &fields).await,
+        409,
+    );
+    assert_eq!(
+        world.consent(&tokens.grant_id).await.designated_user_id,
+        world.api_user_id
+    );
+    assert!(fresh.get("/acme/integrations").await.body.contains("badge ended"));
+}
+
+#[tokio::test]
+async fn a_reason_may_be_as_long_as_its_field_and_no_longer() {
+    let world = World::start().await;
+    let mut browser = Browser::new(&world);
+    let grant_id = world.active_grant().await;
+    let path = format!("/acme/integrations/{grant_id}");
+    browser.at_integrations().await;
+    let page = browser.get(&path).await;
+    let field = page.body.split(r#"name="reason""#).nth(1).unwrap();
+    let most: usize = field
+        .split(r#"maxlength=""#)
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let reason = "é".repeat(most + 1);
+    assert_page(
+        &browser
+            .submit(&format!("{path}/revoke"), &[("reason", &reason)])
+            .await,
+        200,
+    );
+    let event = world.audit_events("consent.revoke").await.remove(0);
+    assert_eq!(event.detail["reason"], "é".repeat(most));
+}
