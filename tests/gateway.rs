@@ -13,7 +13,10 @@ mod transport;
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 
-use crate::harness::envoy::{Gateway, Place};
+use crate::harness::{
+    envoy::{Gateway, Place},
+    process::accord,
+};
 use stand_in::StandIn;
 
 /// A gateway with a stand-in for all three listeners behind it.
@@ -34,4 +37,11 @@ async fn call(gateway: &Gateway, method: &str, message: &Value) -> Response {
 async fn json(request: RequestBuilder) -> (StatusCode, Value) {
     let response = request.send().await.unwrap();
     (response.status(), response.json().await.unwrap())
+}
+
+#[test]
+fn the_contract_for_the_gateway_goes_to_standard_output_without_a_file() {
+    let output = accord().arg("descriptors").output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(output.stdout, accord_cli::descriptors::bytes());
 }

@@ -140,11 +140,9 @@ async fn too_many_requests_are_told_so_in_the_terms_of_who_asks() {
 }
 
 /// Sends `count` requests at a time; how many were let through, and a refusal.
-async fn at_once(gateway: &Gateway, path: &str, post: bool, count: usize) -> (usize, Option<Response>) {
+async fn at_once(client: &Client, url: &str, post: bool, count: usize) -> (usize, Option<Response>) {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..count {
-        let url = format!("{}{path}", gateway.url());
-        let client = gateway.client();
         let request = if post { client.post(url) } else { client.get(url) };
         tasks.spawn(request.send());
     }
@@ -161,32 +159,41 @@ async fn tokens_are_limited_more_than_keys() {
     let Some((gateway, stand_in)) = with_stand_in().await else {
         return;
     };
-    let (tokens, refused) = at_once(&gateway, "/firm/oauth2/token", true, 250).await;
+    let token = format!("{}/firm/oauth2/token", gateway.url());
+    let (tokens, refused) = at_once(gateway.client(), &token, true, 250).await;
     let refused = refused.expect("250 requests for tokens at once went through");
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(refused.headers()["retry-after"], "1");
     assert!(tokens >= 100, "{tokens}");
     assert_eq!(stand_in.taken().len(), tokens);
-    let (keys, refused) = at_once(&gateway, "/firm/jwks.json", false, 250).await;
+    let keys = format!("{}/firm/jwks.json", gateway.url());
+    let (keys, refused) = at_once(gateway.client(), &keys, false, 250).await;
     assert_eq!((keys, refused.is_none()), (250, true));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_from_one_address_uses_up_nothing_of_the_others() {
-    let Some((gateway, _stand_in)) = with_stand_in().await else {
+async fn a_flood_uses_up_nothing_of_other_addresses() {
+    let Some((gateway, stand_in)) = with_stand_in().await else {
         return;
     };
-    // More than the bucket of all addresses together holds.
+    let url = format!("{}/firm/sign-in", gateway.url());
+    // More addresses, each with its full bucket, than any bucket of the group holds.
     let mut through = 0;
-    for _ in 0..10 {
-        through += at_once(&gateway, "/firm/sign-in", true, 90).await.0;
+    for last in 10..40 {
+        let client = at(&gateway, &format!("127.0.0.{last}"));
+        through += at_once(&client, &url, true, 25).await.0;
     }
-    assert!(through < 200, "{through}");
+    assert!((600..700).contains(&through), "{through}");
+    // And one that goes on long after its own is empty.
+    let client = gateway.client();
+    let (through, _) = at_once(client, &url, true, 500).await;
+    assert!(through < 60, "{through}");
+    stand_in.taken();
     let other = at(&gateway, "127.0.0.2");
-    for _ in 0..10 {
-        let answer = other.post(format!("{}/firm/sign-in", gateway.url()));
-        assert_eq!(answer.send().await.unwrap().status(), StatusCode::OK);
+    for _ in 0..20 {
+        assert_eq!(other.post(&url).send().await.unwrap().status(), StatusCode::OK);
     }
+    assert_eq!(stand_in.taken().len(), 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,7 @@ mod client;
 mod client_authentication;
 mod discovery;
 pub mod keys;
+mod markup;
 mod pages;
 mod token;
 
@@ -75,21 +76,9 @@ fn assert_page(answer: &Answer, status: u16) {
         "{answer:?}"
     );
     assert_page_headers(answer);
-    let body = answer.body.to_ascii_lowercase();
-    assert!(body.starts_with("<!doctype html>") && body.trim_end().ends_with("</html>"));
-    for forbidden in [
-        "<script",
-        "<style",
-        " style=",
-        "<iframe",
-        "<base",
-        "javascript:",
-        " onload",
-        " onclick",
-        " onerror",
-    ] {
-        assert!(!body.contains(forbidden), "{forbidden} in {}", answer.body);
-    }
+    let body = &answer.body;
+    assert!(body.starts_with("<!DOCTYPE html>") && body.trim_end().ends_with("</html>"));
+    markup::assert_harmless(body);
 }
 
 /// Asserts what the headers of every answer of the pages say.

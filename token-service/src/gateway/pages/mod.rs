@@ -131,6 +131,14 @@ async fn finish(State(gateway): State<Gateway>, request: Request, next: Next) ->
     } else {
         next.run(request).await
     };
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        // Somebody asked for the address of a form's answer, such as by reloading it.
+        let allow = response.headers_mut().remove(header::ALLOW);
+        response = PageError::nothing_to_show().page(&gateway.product_name);
+        if let Some(allow) = allow {
+            response.headers_mut().insert(header::ALLOW, allow);
+        }
+    }
     let extensions = response.extensions_mut();
     // What is wrong with a form itself comes as an endpoint's error.
     let unread = extensions.remove::<HttpError>().map(PageError::from);
@@ -180,6 +188,14 @@ impl PageError {
             StatusCode::FORBIDDEN,
             "This form has expired",
             "Nothing was changed. Go back, load the page again, and repeat what you wanted to do.",
+        )
+    }
+
+    fn nothing_to_show() -> Self {
+        Self::told(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "There is nothing to show here",
+            "This is where a form was sent to. Go back to the page that you came from, and load it again.",
         )
     }
 

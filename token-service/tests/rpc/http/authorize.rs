@@ -210,6 +210,10 @@ async fn requests_are_made_by_looking_at_an_address_alone() {
         405
     );
     assert_eq!(setups_started(&world).await, 0);
+    // Asked for the head alone, it answers as it would.
+    let answer = Request::new("HEAD", &target).send(&world).await;
+    assert_taken_in(&answer);
+    assert_eq!(answer.body, "");
 }
 
 #[tokio::test]

@@ -33,6 +33,7 @@ pub struct Request {
     target: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
+    in_chunks: bool,
 }
 
 impl Request {
@@ -42,6 +43,7 @@ impl Request {
             target: target.into(),
             headers: Vec::new(),
             body: Vec::new(),
+            in_chunks: false,
         }
     }
 
@@ -61,6 +63,12 @@ impl Request {
 
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
+        self
+    }
+
+    /// Does not say beforehand how long the body is.
+    pub fn in_chunks(mut self) -> Self {
+        self.in_chunks = true;
         self
     }
 
@@ -100,8 +108,20 @@ impl Request {
         for (name, value) in &self.headers {
             sent.push_str(&format!("{name}: {value}\r\n"));
         }
-        sent.push_str(&format!("content-length: {}\r\n\r\n", self.body.len()));
-        let sent = [sent.as_bytes(), &self.body].concat();
+        let sent = match self.in_chunks {
+            false => {
+                sent.push_str(&format!("content-length: {}\r\n\r\n", self.body.len()));
+                [sent.as_bytes(), &self.body].concat()
+            }
+            true => {
+                sent.push_str("transfer-encoding: chunked\r\n\r\n");
+                let mut sent = sent.into_bytes();
+                for chunk in self.body.chunks(1000) {
+                    sent.extend([format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat());
+                }
+                [&*sent, b"0\r\n\r\n"].concat()
+            }
+        };
         // Beside the reading: a server may answer before it has read everything, and close.
         let writing = tokio::spawn(async move {
             let _ = writer.write_all(&sent).await;

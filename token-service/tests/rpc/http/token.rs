@@ -123,9 +123,43 @@ async fn a_body_that_is_too_large_is_not_read() {
     for size in [64 * 1024, 1024 * 1024] {
         let padding = "x".repeat(size);
         let fields = with(by_code(&code), &[("padding", &padding)]);
-        let answer = ask(&world, &world.client, &fields).await;
-        assert_error(&answer, 413, "invalid_request");
+        let request = Request::post(TOKEN).basic(&world.client).form(&fields);
+        // However long it says it is, or does not say.
+        assert_error(&request.send(&world).await, 413, "invalid_request");
+        assert_error(&request.in_chunks().send(&world).await, 413, "invalid_request");
     }
+    assert_eq!(tokens_issued(&world).await, 0);
+    assert_code_is_good(&world, &code).await;
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_not_read() {
+    let world = World::start().await;
+    let code = world.code().await;
+    let large = "x".repeat(20 * 1024);
+    let query = format!("{TOKEN}?{large}");
+    for request in [
+        Request::post(TOKEN).header("x-large", &*large),
+        Request::post(TOKEN).header("cookie", &*large),
+        Request::post(TOKEN).header("authorization", format!("Basic {large}")),
+        Request::post(query),
+    ] {
+        let answer = request.basic(&world.client).form(&by_code(&code)).send(&world).await;
+        assert!(matches!(answer.status, 414 | 431), "{answer:?}");
+        assert_eq!(answer.body, "");
+    }
+    assert_eq!(tokens_issued(&world).await, 0);
+    assert_code_is_good(&world, &code).await;
+}
+
+#[tokio::test]
+async fn there_are_only_so_many_parameters() {
+    let world = World::start().await;
+    let code = world.code().await;
+    let names: Vec<_> = (0..5000).map(|n| format!("p{n}")).collect();
+    let many = names.iter().map(|name| (&**name, "x"));
+    let fields: Vec<_> = by_code(&code).into_iter().chain(many).collect();
+    assert_error(&ask(&world, &world.client, &fields).await, 400, "invalid_request");
     assert_eq!(tokens_issued(&world).await, 0);
     assert_code_is_good(&world, &code).await;
 }

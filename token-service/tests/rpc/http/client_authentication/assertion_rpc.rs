@@ -7,7 +7,7 @@ use accord::token::v1::{
 };
 use tonic::Code;
 
-use super::{assertion::bad_assertions, tokens_issued};
+use super::{assertion::bad::bad_assertions, tokens_issued};
 use crate::{
     harness::assert_refused,
     http::keys::{ALGORITHMS, ClientKey},

@@ -20,6 +20,9 @@ struct Forms<'a> {
     enrolment: String,
 }
 
+/// Who may send a form, where to, and its fields but for the CSRF token.
+type Form<'f, 'a> = (&'f Browser<'a>, String, Vec<(&'static str, &'static str)>);
+
 impl<'a> Forms<'a> {
     async fn of(world: &'a World) -> Self {
         let grant_id = world.active_grant().await;
@@ -40,8 +43,7 @@ impl<'a> Forms<'a> {
         }
     }
 
-    /// Who may send a form, where to, and its fields but for the CSRF token.
-    fn each(&self) -> Vec<(&Browser<'a>, String, Vec<(&'static str, &'static str)>)> {
+    fn each(&self) -> Vec<Form<'_, 'a>> {
         let signing_in = vec![("account_name", self.world.admin_name()), ("password", PASSWORD)];
         let passwords = vec![("password", PASSWORD), ("password_again", PASSWORD)];
         let user = vec![("account_name", self.world.second_user_name())];
