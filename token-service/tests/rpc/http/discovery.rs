@@ -110,7 +110,7 @@ async fn nothing_but_public_documents_is_open_to_other_sites_scripts() {
     let authorize = format!("/acme/oauth2/authorize?{query}");
     let public: Vec<_> = METADATA
         .into_iter()
-        .chain([JWKS, "/openapi.json"])
+        .chain([JWKS])
         .map(|path| path.replace("{}", "acme"))
         .collect();
     let closed = [
@@ -124,6 +124,7 @@ async fn nothing_but_public_documents_is_open_to_other_sites_scripts() {
         "/acme/integrations",
         &claim,
         &enrolment,
+        "/openapi.json",
         "/healthz",
         "/accord.css",
         "/nothing/at/all",

@@ -144,7 +144,11 @@ async fn a_head_that_is_too_large_is_not_read() {
         Request::post(TOKEN).header("authorization", format!("Basic {large}")),
         Request::post(query),
     ] {
-        let answer = request.basic(&world.client).form(&by_code(&code)).send(&world).await;
+        let answer = request
+            .basic(&world.client)
+            .form(&by_code(&code))
+            .send(&world)
+            .await;
         assert!(matches!(answer.status, 414 | 431), "{answer:?}");
         assert_eq!(answer.body, "");
     }
