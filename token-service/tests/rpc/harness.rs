@@ -23,13 +23,12 @@ use accord::{
 use tempfile::TempDir;
 use token_service::{config::Settings, server::TokenServer, store::Store};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Code, Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint, Server},
+    transport::{Channel, Endpoint, Server, server::TcpIncoming},
 };
 use tonic_types::StatusExt;
 
@@ -205,7 +204,9 @@ async fn serve_registry(registry: &FakeRegistry, shutdown: &CancellationToken) -
         .add_service(ProvisioningServiceServer::new(registry.clone()))
         .add_service(UserServiceServer::new(registry.clone()));
     let stop = shutdown.clone().cancelled_owned();
-    tokio::spawn(router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop));
+    // Else every answer waits for the kernel to hope for more.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop));
     format!("http://{address}")
 }
 
