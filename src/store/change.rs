@@ -175,6 +175,20 @@ pub async fn list_after(
     rows.into_iter().map(ChangeRow::try_from).collect()
 }
 
+/// A position such that all changes from `since` on come after it, as far as the replicas' clocks agree:
+/// ask for a time well before the one that matters.
+///
+/// # Errors
+/// What the database says.
+pub async fn seq_before(conn: &impl ConnectionTrait, since: UnixMillis) -> Result<i64, StoreError> {
+    let last_before = entry::Entity::find()
+        .filter(entry::Column::ChangedAt.lt(since.as_millis()))
+        .order_by_desc(entry::Column::Seq)
+        .one(conn)
+        .await?;
+    Ok(last_before.map_or(0, |row| row.seq))
+}
+
 impl TryFrom<entry::Model> for ChangeRow {
     type Error = StoreError;
 

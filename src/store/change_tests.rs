@@ -137,6 +137,24 @@ async fn more_changes_than_fit_one_insert() {
 }
 
 #[tokio::test]
+async fn what_is_recent_comes_after_a_position() {
+    for (place, db) in migrated().await {
+        assert_eq!(seq_before(db.read(), TEST_START).await.unwrap(), 0, "{place:?}");
+        for minutes in [0, 10, 20] {
+            let tx = db.write().await.unwrap();
+            let at = TEST_START.plus(std::time::Duration::from_secs(60 * minutes));
+            bump(&tx, &[change("a")], at).await.unwrap();
+            tx.commit().await.unwrap();
+        }
+        for (minutes, expected) in [(0, 0), (1, 1), (10, 1), (15, 2), (20, 2), (21, 3)] {
+            let since = TEST_START.plus(std::time::Duration::from_secs(60 * minutes));
+            let seq = seq_before(db.read(), since).await.unwrap();
+            assert_eq!(seq, expected, "{place:?} {minutes}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_epoch_stays_until_a_new_one_is_started() {
     for (place, db) in migrated().await {
         let first = position(db.read()).await.unwrap();

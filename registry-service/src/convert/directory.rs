@@ -117,6 +117,7 @@ pub fn list_changes_response(changes: Changes) -> pb::ListChangesResponse {
         position: Some(position(changes.position)),
         reset: changes.reset,
         more: changes.more,
+        recent_seq: 0,
     }
 }
 
@@ -134,6 +135,7 @@ fn change(row: ChangeRow) -> pb::Change {
         kind: kind.into(),
         id: row.id,
         tenant_id: row.tenant_id.map(String::from).unwrap_or_default(),
+        ends_tokens: false,
     }
 }
 
