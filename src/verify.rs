@@ -42,6 +42,25 @@ pub struct AccessTokenClaims {
     pub rev: String,
 }
 
+impl AccessTokenClaims {
+    /// Checks target and time of genuine claims, at `now_secs` (seconds since 1970).
+    ///
+    /// # Errors
+    /// [`VerifyError::WrongTarget`], [`VerifyError::Expired`].
+    pub fn check(&self, expected: &Expected<'_>, now_secs: i64) -> Result<(), VerifyError> {
+        let target_matches = self.iss == expected.issuer
+            && self.aud == expected.audience
+            && self.tenant_id == expected.tenant_id;
+        if !target_matches {
+            return Err(VerifyError::WrongTarget);
+        }
+        if i64::from(self.exp) <= now_secs {
+            return Err(VerifyError::Expired);
+        }
+        Ok(())
+    }
+}
+
 /// What a token must name, exactly, to count at a resource server.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
@@ -138,15 +157,7 @@ impl KeySet {
         now_secs: i64,
     ) -> Result<AccessTokenClaims, VerifyError> {
         let claims = self.verify_signature(token)?;
-        let target_matches = claims.iss == expected.issuer
-            && claims.aud == expected.audience
-            && claims.tenant_id == expected.tenant_id;
-        if !target_matches {
-            return Err(VerifyError::WrongTarget);
-        }
-        if i64::from(claims.exp) <= now_secs {
-            return Err(VerifyError::Expired);
-        }
+        claims.check(expected, now_secs)?;
         Ok(claims)
     }
 

@@ -11,7 +11,7 @@ use accord::{
     store::{
         Creation, Database, StoreError,
         audit::{self, Event, Origin},
-        change::{self, Change, Position},
+        change::{self, Change, Position, Told},
         idempotency::{self, Outcome},
         keyring::Keyring,
     },
@@ -89,6 +89,22 @@ impl Store {
     /// [`Error::Store`].
     pub async fn position(&self) -> Result<Position, Error> {
         Ok(change::position(self.db.read()).await?)
+    }
+
+    /// The feed after a position, at most `limit` changes; without one, the feed's position.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn changes_after(&self, after: Option<&Position>, limit: u64) -> Result<Told, Error> {
+        Ok(change::tell(self.db.read(), after, limit).await?)
+    }
+
+    /// A position such that all changes from `since` on come after it.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn seq_before(&self, since: UnixMillis) -> Result<i64, Error> {
+        Ok(change::seq_before(self.db.read(), since).await?)
     }
 
     /// Records an event that comes with no change of its own, such as a refused attempt.
