@@ -1,6 +1,7 @@
 //! What every gRPC call passes through: a request id, a deadline, the permission table, a log line.
 //!
-//! It must not look into messages.
+//! It must not look into messages. Lines of the log get the call's id from [`crate::context`], not from a
+//! span: a span for each call would cost more than some calls do.
 
 use std::{
     convert::Infallible,
@@ -16,7 +17,6 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::time::Instant;
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
-use tracing::Instrument;
 
 use crate::{
     auth::Authorizer,
@@ -29,6 +29,9 @@ pub const REQUEST_ID: &str = "x-request-id";
 
 /// The longest that any call may take, whatever deadline the caller asks for.
 pub const MAX_CALL_TIME: Duration = Duration::from_secs(30);
+
+/// A call that took longer is logged although it succeeded.
+pub const SLOW: Duration = Duration::from_secs(1);
 
 /// Wraps a server's routes in a [`Gate`].
 #[derive(Clone, Debug)]
@@ -94,15 +97,14 @@ where
         request_id: request_id.clone(),
         deadline: started + allowed,
     };
-    let method = request.uri().path().to_owned();
-    let span = tracing::info_span!("call", method, request_id, caller = tracing::field::Empty);
+    let deadline = context.deadline;
+    let uri = request.uri().clone();
 
     let work = async {
-        let work = tokio::time::timeout_at(context.deadline, admit(inner, authorizer, request));
-        let outcome = AssertUnwindSafe(context::scope(context.clone(), work))
-            .catch_unwind()
-            .await;
-        let mut response = match outcome {
+        let mut caller = String::new();
+        let work = admit(inner, authorizer, request, &mut caller);
+        let work = tokio::time::timeout_at(deadline, work);
+        let mut response = match AssertUnwindSafe(work).catch_unwind().await {
             Ok(Ok(Ok(response))) => response,
             Ok(Ok(Err(status))) => status.into_http(),
             Ok(Err(_elapsed)) => Status::from(Problem::new(
@@ -121,17 +123,24 @@ where
             .headers()
             .get("grpc-status")
             .map_or(Code::Ok, |value| Code::from_bytes(value.as_bytes()));
-        let elapsed_ms = started.elapsed().as_millis() as u64;
-        tracing::info!(code = ?code, elapsed_ms, "served");
+        let (method, elapsed) = (uri.path(), started.elapsed());
+        let elapsed_ms = elapsed.as_millis() as u64;
+        if code == Code::Ok && elapsed < SLOW {
+            tracing::debug!(method, caller, ?code, elapsed_ms, "served");
+        } else {
+            tracing::info!(method, caller, ?code, elapsed_ms, "served");
+        }
         response
     };
-    work.instrument(span).await
+    context::scope(context, work).await
 }
 
+/// Lets the call through if its caller may make it; says who that is.
 async fn admit<S>(
     mut inner: S,
     authorizer: Authorizer,
     mut request: Request<Body>,
+    caller: &mut String,
 ) -> Result<Response<Body>, Status>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
@@ -139,7 +148,7 @@ where
     let principal = authorizer
         .authorize(request.uri().path(), request.headers())
         .await?;
-    tracing::Span::current().record("caller", principal.id());
+    caller.push_str(principal.id());
     request.extensions_mut().insert(principal);
     match inner.call(request).await {
         Ok(response) => Ok(response),

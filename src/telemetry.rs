@@ -1,12 +1,26 @@
 //! Logs: for people on a terminal, as JSON lines otherwise; always on standard error.
 //!
-//! No module logs a secret, a code, a token, a password or an account name.
+//! A line that is logged while a call is served has the call's request id. No module logs a secret, a
+//! code, a token, a password or an account name.
 
-use std::io::{self, IsTerminal};
-
-use tracing_subscriber::{
-    EnvFilter, Layer, Registry, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt,
+use std::{
+    fmt,
+    io::{self, IsTerminal},
 };
+
+use tracing::{Event, Subscriber};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    fmt::{
+        FmtContext, FormatEvent, FormatFields, MakeWriter, format,
+        format::{Format, JsonFields, Writer},
+    },
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
+};
+
+use crate::context;
 
 /// Filters when `RUST_LOG` says nothing.
 const DEFAULT_FILTER: &str =
@@ -35,9 +49,64 @@ where
 {
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     if terminal {
-        Box::new(lines.with_filter(filter))
+        Box::new(lines.event_format(OfCall::text(format())).with_filter(filter))
     } else {
-        Box::new(lines.json().flatten_event(true).with_filter(filter))
+        let json = OfCall::json(format().json().flatten_event(true));
+        Box::new(
+            lines
+                .fmt_fields(JsonFields::new())
+                .event_format(json)
+                .with_filter(filter),
+        )
+    }
+}
+
+/// A format whose lines end with the request id of the call that is being served, if one is.
+struct OfCall<F> {
+    format: F,
+    is_json: bool,
+}
+
+impl<F> OfCall<F> {
+    fn text(format: F) -> Self {
+        Self {
+            format,
+            is_json: false,
+        }
+    }
+
+    fn json(format: F) -> Self {
+        Self {
+            format,
+            is_json: true,
+        }
+    }
+}
+
+impl<S, N, L> FormatEvent<S, N> for OfCall<Format<L>>
+where
+    S: Subscriber + for<'s> LookupSpan<'s>,
+    N: for<'w> FormatFields<'w> + 'static,
+    Format<L>: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        // Letters, digits, `-` and `_`: nothing that would have to be escaped.
+        let request_id = context::request_id();
+        if request_id.is_empty() {
+            return self.format.format_event(context, writer, event);
+        }
+        let mut line = String::new();
+        self.format.format_event(context, Writer::new(&mut line), event)?;
+        let line = line.trim_end();
+        match line.strip_suffix('}').filter(|_| self.is_json) {
+            Some(members) => writeln!(writer, "{members},\"request_id\":\"{request_id}\"}}"),
+            None => writeln!(writer, "{line} request_id={request_id}"),
+        }
     }
 }
 
@@ -79,6 +148,25 @@ mod tests {
         let messages: Vec<_> = events.iter().map(|event| &event["message"]).collect();
         assert_eq!(messages, ["listening", "slow statement"]);
         assert_eq!(events[0]["port"], 50051);
+    }
+
+    #[tokio::test]
+    async fn a_line_has_the_id_of_its_call() {
+        let context = || context::CallContext {
+            request_id: "request-1".into(),
+            deadline: tokio::time::Instant::now(),
+        };
+        let text = context::scope(context(), async { logged(false) }).await;
+        for line in text.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!(line["request_id"], "request-1");
+        }
+        assert_eq!(text.lines().count(), 2);
+        let text = context::scope(context(), async { logged(true) }).await;
+        assert!(
+            text.lines().all(|line| line.ends_with(" request_id=request-1")),
+            "{text}"
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What the registry ends is ended everywhere within a second, on two replicas of token-service that answer
-//! from memory; and without a registry nothing is issued from memory for long.
+//! What is ended is ended everywhere within a second, on two replicas of token-service that answer from
+//! memory, whoever ended it; and without a registry nothing is issued from memory for long.
 //!
 //! The bound is counted from when a revoking call returned to when the last call *began* that still got
 //! something: however slow the machine is, no later call may.
@@ -10,7 +10,10 @@ use accord::{
     registry::v1 as reg,
     registry::v1::tenant_service_client::TenantServiceClient,
     testing::{self, TestDatabase},
-    token::v1::token_service_client::TokenServiceClient,
+    token::v1::{
+        self as tok, signing_key_service_client::SigningKeyServiceClient,
+        token_service_client::TokenServiceClient,
+    },
 };
 use tonic::{Code, Request, transport::Channel};
 
@@ -39,8 +42,13 @@ struct Stage {
 
 impl Stage {
     async fn set() -> Self {
+        Self::set_with(&[]).await
+    }
+
+    /// With these settings of token-service beside the usual ones.
+    async fn set_with(settings: &[(&'static str, &str)]) -> Self {
         let [registry, token] = [(); 2].map(|()| testing::postgres().unwrap_or_else(testing::sqlite));
-        let services = Services::start_polling(&registry.url, &token.url, 200).await;
+        let services = Services::start_with(&registry.url, &token.url, 200, settings).await;
         let (replica, address) = services.another_token_service();
         let world = World::new(&services.target);
         let other = accord_cli::call::open(&address).unwrap();
@@ -140,6 +148,146 @@ async fn what_the_registry_ends_is_ended_on_every_replica_within_a_second() {
         world.users().deactivate_user(request).await.unwrap();
     };
     stage.ends("user deactivated", &partner, deactivate).await;
+}
+
+/// A replica's answer about a token; `None` when it can't say.
+async fn is_active(stage: &Stage, replica: usize, token: &str) -> Option<bool> {
+    let mut request = Request::new(tok::IntrospectTokenRequest {
+        tenant_id: stage.world.target.tenant_id.clone(),
+        token: token.into(),
+        ..Default::default()
+    });
+    request.set_timeout(CALL);
+    let bearer = format!("Bearer {}", stage.world.target.workload_token);
+    request
+        .metadata_mut()
+        .insert("authorization", bearer.parse().unwrap());
+    match stage.replicas[replica].clone().introspect_token(request).await {
+        Ok(answer) => answer.into_inner().active,
+        Err(status) if status.code() == Code::Unavailable => None,
+        Err(status) => panic!("{status:?}"),
+    }
+}
+
+/// After the bound no replica calls the token active; the one that ended it never did.
+async fn is_over(stage: &Stage, what: &str, token: &str, returned: Instant) {
+    assert_eq!(
+        is_active(stage, 0, token).await,
+        Some(false),
+        "{what}: where it was ended"
+    );
+    loop {
+        let began = returned.elapsed();
+        match is_active(stage, 1, token).await {
+            Some(false) => break,
+            Some(true) => assert!(began <= BOUND, "{what}: called active after {began:?}"),
+            None => {}
+        }
+        assert!(began < PATIENCE, "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_replica_ends_is_ended_on_every_other_within_a_second() {
+    let stage = Stage::set().await;
+    let world = &stage.world;
+
+    let partner = stage.connected().await;
+    let consents = world.consent_ids(&partner).await;
+    let session = world.sign_in("").await;
+    let token = stage.issues(1, &partner).await.unwrap();
+    let revoke = async {
+        let request = tok::RevokeConsentRequest {
+            tenant_id: world.target.tenant_id.clone(),
+            grant_id: consents[0].clone(),
+            admin_session: session,
+            reason: String::new(),
+        };
+        world.consents().revoke_consent(request).await.unwrap();
+    };
+    stage.ends("grant revoked", &partner, revoke).await;
+    is_over(&stage, "grant revoked", &token, Instant::now()).await;
+
+    let partner = stage.connected().await;
+    let token = stage.issues(1, &partner).await.unwrap();
+    assert_eq!(is_active(&stage, 1, &token).await, Some(true));
+    let request = tok::RevokeTokenRequest {
+        tenant_id: world.target.tenant_id.clone(),
+        token: token.clone(),
+        client_id: partner.client_id.clone(),
+        client_authentication: Some(tok::revoke_token_request::ClientAuthentication::ClientSecret(
+            partner.client_secret.clone(),
+        )),
+    };
+    stage.replicas[0].clone().revoke_token(request).await.unwrap();
+    is_over(&stage, "token revoked", &token, Instant::now()).await;
+
+    let tokens = world.first_tokens(&partner).await;
+    let token = stage.issues(1, &partner).await.unwrap();
+    assert_eq!(is_active(&stage, 1, &token).await, Some(true));
+    let user = world.user("another-api-user").await;
+    let session = world.sign_in("").await;
+    let request = tok::ChangeDesignatedUserRequest {
+        tenant_id: world.target.tenant_id.clone(),
+        grant_id: tokens.grant_id.clone(),
+        admin_session: session,
+        designated_account_name: "another-api-user".into(),
+    };
+    world.consents().change_designated_user(request).await.unwrap();
+    let returned = Instant::now();
+    is_over(&stage, "designated user changed", &token, returned).await;
+    assert!(!user.is_empty());
+
+    // Superseded by a newer consent, whose code was redeemed elsewhere.
+    let token = stage.issues(1, &partner).await.unwrap();
+    world.first_tokens(&partner).await;
+    is_over(&stage, "superseded", &token, Instant::now()).await;
+
+    let token = stage.issues(1, &partner).await.unwrap();
+    let mut keys = SigningKeyServiceClient::new(world.token_operator.clone());
+    let active = tok::ListSigningKeysRequest {
+        state: tok::SigningKeyState::Active.into(),
+        ..Default::default()
+    };
+    let active = keys.list_signing_keys(active).await.unwrap().into_inner();
+    let request = tok::RevokeSigningKeyRequest {
+        kid: active.signing_keys[0].kid.clone(),
+        reason: "It leaked.".into(),
+    };
+    keys.revoke_signing_key(request).await.unwrap();
+    is_over(&stage, "signing key revoked", &token, Instant::now()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_be_stale_is_issued_for_that_long_without_a_registry_and_no_longer() {
+    const STALE: Duration = Duration::from_secs(3);
+    let stage = Stage::set_with(&[("ACCORD_TOKEN_REGISTRY_STALE_MAX", "3")]).await;
+    let partner = stage.connected().await;
+    for _ in 0..2 {
+        stage.issues(0, &partner).await.unwrap();
+    }
+    stage.services.registry.signal("STOP");
+    let stopped = Instant::now();
+    let mut last = Duration::ZERO;
+    loop {
+        let began = stopped.elapsed();
+        match stage.issues(0, &partner).await {
+            Ok(_) => last = began,
+            Err(_) if began > BOUND + STALE => break,
+            Err(code) => assert!(began > STALE - BOUND, "{code:?} after {began:?} of staleness"),
+        }
+        assert!(began < PATIENCE);
+    }
+    assert!(
+        last <= BOUND + STALE,
+        "issued {last:?} after the registry stopped"
+    );
+    assert!(last >= STALE - BOUND, "issued for {last:?} only");
+    stage.services.registry.signal("CONT");
+    let continued = Instant::now();
+    while stage.issues(0, &partner).await.is_err() {
+        assert!(continued.elapsed() < PATIENCE, "does not come back");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

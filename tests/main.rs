@@ -18,6 +18,7 @@ mod dev;
 mod freshness;
 mod gateway;
 mod harness;
+mod kill;
 mod leaks;
 mod oauth_clients;
 mod permissions;

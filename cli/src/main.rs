@@ -10,6 +10,10 @@ use accord_cli::{
 };
 use clap::{Parser, Subcommand};
 
+/// As the services' own binaries have it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Accord: delegated access to tenants' data for third-party integrations.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]

@@ -242,6 +242,23 @@ impl World {
             .map(tonic::Response::into_inner)
     }
 
+    /// The ids of the client's consents at the environment's tenant, newest first.
+    pub async fn consent_ids(&self, partner: &Partner) -> Vec<String> {
+        let request = tok::ListConsentsRequest {
+            tenant_id: self.target.tenant_id.clone(),
+            client_id: partner.client_id.clone(),
+            ..Default::default()
+        };
+        let mut operators = ConsentServiceClient::new(self.token_operator.clone());
+        let consents = operators
+            .list_consents(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .consents;
+        consents.into_iter().map(|consent| consent.grant_id).collect()
+    }
+
     /// A whole setup up to the first tokens.
     pub async fn first_tokens(&self, partner: &Partner) -> tok::IssueTokenResponse {
         let approved = self.approve(partner).await;

@@ -26,6 +26,16 @@ impl Services {
 
     /// The same, with a token-service that asks every so often what changed, as it does by default.
     pub async fn start_polling(registry_url: &str, token_url: &str, poll_ms: u64) -> Self {
+        Self::start_with(registry_url, token_url, poll_ms, &[]).await
+    }
+
+    /// The same, with more settings of token-service.
+    pub async fn start_with(
+        registry_url: &str,
+        token_url: &str,
+        poll_ms: u64,
+        settings: &[(&'static str, &str)],
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         for name in ["registry.key", "token.key"] {
@@ -60,7 +70,7 @@ impl Services {
         let mut registry_process = Process::start(registry(&["serve"]), directory.path(), "registry");
         let registry_grpc = registry_process.listening("grpc");
 
-        let token_environment = vec![
+        let mut token_environment = vec![
             ("ACCORD_TOKEN_DATABASE_URL", token_url.into()),
             ("ACCORD_TOKEN_MASTER_KEY_FILE", at("token.key").into_os_string()),
             (
@@ -78,6 +88,7 @@ impl Services {
                 format!("127.0.0.1:{http_port}").into(),
             ),
         ];
+        token_environment.extend(settings.iter().map(|(name, value)| (*name, value.into())));
         run(token(&token_environment, &["migrate"]));
         let serve = token(&token_environment, &["serve"]);
         let mut token_process = Process::start(serve, directory.path(), "token");
@@ -124,6 +135,11 @@ impl Services {
         self.token.signal("TERM");
         assert!(self.token.wait().success());
         run(token(&self.token_environment, &["migrate", "--new-epoch"]));
+        self.start_token_service_again();
+    }
+
+    /// Starts token-service after it ended.
+    pub fn start_token_service_again(&mut self) {
         let serve = token(&self.token_environment, &["serve"]);
         self.token = Process::start(serve, self.directory.path(), "token-again");
         self.target.token_grpc = self.token.listening("grpc");

@@ -42,7 +42,7 @@ pub async fn authenticate(
     let Credentials { client_id, proof } = credentials;
     let authenticated = match proof {
         Proof::Secret(secret) => by_secret(service, client_id, secret).await,
-        Proof::Assertion(jwt) => assertion::authenticate(service, tenant_id, client_id, jwt).await,
+        Proof::Assertion(jwt) => Box::pin(assertion::authenticate(service, tenant_id, client_id, jwt)).await,
     };
     if let Err(Error::InvalidClient) = authenticated {
         // Logged, not audited: a stranger must not be able to fill the database.

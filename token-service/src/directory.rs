@@ -125,10 +125,10 @@ impl Directory {
             }
             None => {}
         }
-        let answer = self
-            .registry
-            .authenticate_client(client_id, client_secret)
-            .await?;
+        // On the heap, as every question to the registry: the size of what it takes should not be part of
+        // every call that is answered from memory.
+        let answer = self.registry.authenticate_client(client_id, client_secret);
+        let answer = Box::pin(answer).await?;
         let verified = Verified {
             mac,
             secret_id: answer.value.secret_id.clone(),
@@ -147,7 +147,7 @@ impl Directory {
         if let Some(client) = self.cache.client(client_id, Instant::now()) {
             return Ok(client);
         }
-        let client = self.registry.client(client_id).await?.map(Arc::new);
+        let client = Box::pin(self.registry.client(client_id)).await?.map(Arc::new);
         self.cache.keep_client(&client, None);
         Ok(client)
     }
@@ -160,7 +160,7 @@ impl Directory {
         if let Some(tenant) = self.cache.tenant(tenant_id, Instant::now()) {
             return Ok(tenant);
         }
-        let tenant = self.registry.tenant(tenant_id).await?.map(Arc::new);
+        let tenant = Box::pin(self.registry.tenant(tenant_id)).await?.map(Arc::new);
         self.cache.keep_tenant(&tenant);
         Ok(tenant)
     }
@@ -173,8 +173,8 @@ impl Directory {
         if let Some(user) = self.cache.user(tenant_id, user_id, Instant::now()) {
             return Ok(user);
         }
-        let user = self.registry.user(tenant_id, UserRef::Id(user_id)).await?;
-        let user = user.map(Arc::new);
+        let user = self.registry.user(tenant_id, UserRef::Id(user_id));
+        let user = Box::pin(user).await?.map(Arc::new);
         self.cache.keep_user(tenant_id, &user);
         Ok(user)
     }
@@ -219,7 +219,7 @@ impl CallerDirectory for Directory {
         if let Some(caller) = self.cache.caller(&digest, Instant::now()) {
             return Ok(Some(caller));
         }
-        let Some(caller) = self.registry.caller(token).await? else {
+        let Some(caller) = Box::pin(self.registry.caller(token)).await? else {
             return Ok(None);
         };
         self.cache.keep_caller(digest, &caller);

@@ -116,7 +116,7 @@ pub async fn introspect(
     for _ in 0..ATTEMPTS {
         let mut lease = Lease::begin(service.directory.life());
         let look = match &refresh {
-            Some(token) => refresh_token(service, asker, tenant_id, token, &mut lease).await?,
+            Some(token) => Box::pin(refresh_token(service, asker, tenant_id, token, &mut lease)).await?,
             None => access_token(service, asker, tenant_id, token, &mut lease).await?,
         };
         match look {

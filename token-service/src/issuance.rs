@@ -13,7 +13,7 @@ use accord::{
     id::{ClientId, EventId, ScopeName, TenantId, UserId, join_scopes},
     opaque::RefreshToken,
     store::{
-        audit::{Actor, ActorKind, Event, Origin},
+        audit::{Actor, ActorKind, Event, ISSUE, Origin},
         change::Position,
     },
     verify::{ACCESS_TOKEN_TYPE, AccessTokenClaims},
@@ -112,8 +112,11 @@ pub async fn issue(service: &Service, request: &Request) -> Result<Issued, Error
             code,
             redirect_uri,
             code_verifier,
-        } => authorization_code::issue(&mut asked, code, redirect_uri, code_verifier).await,
-        GrantRequest::RefreshToken(token) => refresh_token::issue(&mut asked, token).await,
+        } => {
+            let issue = authorization_code::issue(&mut asked, code, redirect_uri, code_verifier);
+            Box::pin(issue).await
+        }
+        GrantRequest::RefreshToken(token) => Box::pin(refresh_token::issue(&mut asked, token)).await,
         GrantRequest::ClientCredentials => client_credentials::issue(&mut asked).await,
     }
 }
@@ -279,7 +282,7 @@ impl<'a> Asked<'a> {
         }
         let token = keys.signer().sign(ACCESS_TOKEN_TYPE, &claims)?;
         let kid = keys.signer().kid().to_owned();
-        let event = Event::new("token.issue")
+        let event = Event::new(ISSUE)
             .tenant(&self.tenant.tenant_id)
             .client(&self.client.client_id)
             .subject(grant.grant_id.as_str())

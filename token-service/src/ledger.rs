@@ -115,7 +115,7 @@ impl Ledger {
     pub async fn position(&self) -> Result<At<()>, Error> {
         match self.cache.position_under_lease(Instant::now()) {
             Some(known) => Ok(known),
-            None => self.read(async { Ok(()) }).await,
+            None => Box::pin(self.read(async { Ok(()) })).await,
         }
     }
 
@@ -131,9 +131,7 @@ impl Ledger {
         if let Some(known) = self.cache.current_grant(tenant_id, client_id, Instant::now()) {
             return Ok(known.map(Some));
         }
-        let read = self
-            .read(self.store.find_current_grant(tenant_id, client_id))
-            .await?;
+        let read = Box::pin(self.read(self.store.find_current_grant(tenant_id, client_id))).await?;
         Ok(self.keep(read))
     }
 
@@ -149,7 +147,7 @@ impl Ledger {
         if let Some(known) = self.cache.grant(tenant_id, grant_id, Instant::now()) {
             return Ok(known.map(Some));
         }
-        let read = self.read(self.store.find_grant(tenant_id, grant_id)).await?;
+        let read = Box::pin(self.read(self.store.find_grant(tenant_id, grant_id))).await?;
         Ok(self.keep(read))
     }
 
@@ -169,7 +167,7 @@ impl Ledger {
     pub async fn last_revocation(&self, named: &[(RevocationKind, &str)]) -> Result<At<Option<i64>>, Error> {
         match self.cache.last_revocation(named, Instant::now()) {
             Some(known) => Ok(known),
-            None => self.read(self.store.last_revocation(named)).await,
+            None => Box::pin(self.read(self.store.last_revocation(named))).await,
         }
     }
 
@@ -194,7 +192,7 @@ impl Ledger {
         if let Some(known) = self.cache.keys(Instant::now()) {
             return Ok(known);
         }
-        let read = self.read(self.read_keys()).await?.map(Arc::new);
+        let read = Box::pin(self.read(self.read_keys())).await?.map(Arc::new);
         self.cache.keep_keys(&read);
         Ok(read)
     }
@@ -221,7 +219,8 @@ impl Ledger {
     }
 
     /// Reads the position first, then the answer: what commits in between may show in the answer, and
-    /// what shows in no answer is never claimed.
+    /// what shows in no answer is never claimed. Callers put it on the heap: its size should not be part
+    /// of every call that is answered from memory.
     async fn read<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<At<T>, Error> {
         let asked_at = Instant::now();
         let position = self.store.position().await?;

@@ -75,3 +75,7 @@ async fn report(directory: &Directory) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "follow_tests.rs"]
+mod tests;

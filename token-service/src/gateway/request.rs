@@ -2,7 +2,7 @@
 
 use accord::{
     context::{self, CallContext},
-    gate::{MAX_CALL_TIME, REQUEST_ID, request_id},
+    gate::{MAX_CALL_TIME, REQUEST_ID, SLOW, request_id},
 };
 use axum::{
     http::{HeaderValue, header},
@@ -10,7 +10,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use tokio::time::Instant;
-use tracing::Instrument;
 
 use super::{HttpRequest, error::HttpError};
 
@@ -22,10 +21,9 @@ pub(super) async fn bounded(request: HttpRequest, next: Next) -> Response {
         request_id: request_id.clone(),
         deadline: started + MAX_CALL_TIME,
     };
-    let span = tracing::info_span!("request", method = %request.method(), path = shown_path(request.uri().path()), request_id);
+    let (method, uri) = (request.method().clone(), request.uri().clone());
     let work = async {
-        let work = context::scope(context, next.run(request));
-        let mut response = match tokio::time::timeout(MAX_CALL_TIME, work).await {
+        let mut response = match tokio::time::timeout(MAX_CALL_TIME, next.run(request)).await {
             Ok(response) => response,
             Err(_elapsed) => HttpError::timed_out().into_response(),
         };
@@ -37,11 +35,17 @@ pub(super) async fn bounded(request: HttpRequest, next: Next) -> Response {
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
         );
-        let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(status = response.status().as_u16(), elapsed_ms, "served");
+        let (status, elapsed) = (response.status(), started.elapsed());
+        let (path, status_code) = (shown_path(uri.path()), status.as_u16());
+        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        if status.is_client_error() || status.is_server_error() || elapsed >= SLOW {
+            tracing::info!(%method, path, status = status_code, elapsed_ms, "served");
+        } else {
+            tracing::debug!(%method, path, status = status_code, elapsed_ms, "served");
+        }
         response
     };
-    work.instrument(span).await
+    context::scope(context, work).await
 }
 
 /// The path as it may be logged: one-time links carry their token in it.

@@ -41,10 +41,10 @@ impl Asked<'_> {
                     grant_id: made.claims.grant_id,
                 });
             }
-            self.look_again().await?;
+            Box::pin(self.look_again()).await?;
             // If neither feed has moved, all that the token stands on is as it was.
             if self.revision.to_string() != made.claims.rev {
-                made = self.make_again(&made, family).await?;
+                made = Box::pin(self.make_again(&made, family)).await?;
             }
         }
         Err(StoreError::Unavailable.into())

@@ -4,6 +4,7 @@ use sea_orm_migration::prelude::*;
 
 mod m20261123_000001_first_tables;
 mod m20261124_000002_client_assertions;
+mod m20261125_000003_issues_by_time;
 
 /// Runs the migrations, recorded in a table of token-service's own.
 #[derive(Debug)]
@@ -15,6 +16,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m20261123_000001_first_tables::Migration),
             Box::new(m20261124_000002_client_assertions::Migration),
+            Box::new(m20261125_000003_issues_by_time::Migration),
         ]
     }
 

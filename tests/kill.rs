@@ -1,0 +1,119 @@
+//! Killed at any moment, token-service leaves no token without its audit event: whatever a client was given
+//! stands in the record when the service is back.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use accord::{
+    audit::v1::{ListAuditEventsRequest, audit_service_client::AuditServiceClient},
+    testing::databases,
+    token::v1::token_service_client::TokenServiceClient,
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use tokio::task::JoinSet;
+
+use crate::harness::{
+    partner::{World, own_grant, refresh_grant},
+    services::Services,
+};
+
+/// Callers at a time.
+const CALLERS: usize = 16;
+/// How often the service is killed.
+const KILLS: usize = 4;
+
+/// The `jti` of an access token.
+fn jti(token: &str) -> String {
+    let claims = token.split('.').nth(1).unwrap();
+    let claims: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+    claims["jti"].as_str().unwrap().to_owned()
+}
+
+/// The tokens that the record knows.
+async fn recorded(services: &Services) -> HashSet<String> {
+    let operator = accord_cli::call::with_token(&services.target.token_grpc, &services.target.operator_token);
+    let mut audit = AuditServiceClient::new(operator.unwrap());
+    let mut recorded = HashSet::new();
+    let mut page_token = String::new();
+    loop {
+        let request = ListAuditEventsRequest {
+            action: "token.issue".into(),
+            page_size: 500,
+            page_token,
+            ..Default::default()
+        };
+        let page = audit.list_audit_events(request).await.unwrap().into_inner();
+        let ids = page
+            .audit_events
+            .into_iter()
+            .map(|event| event.detail["jti"].clone());
+        recorded.extend(ids);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return recorded;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_token_is_without_its_event_whenever_the_service_is_killed() {
+    for database in databases() {
+        let registry = accord::testing::sqlite();
+        let mut services = Services::start_polling(&registry.url, &database.url, 200).await;
+        let given: Arc<Mutex<Vec<String>>> = Arc::default();
+        for kill in 0..KILLS {
+            let world = World::new(&services.target);
+            let partner = world.partner().await;
+            let first = world.first_tokens(&partner).await;
+            given.lock().unwrap().push(first.access_token);
+            let over = Arc::new(AtomicBool::new(false));
+            let count = given.lock().unwrap().len();
+            let mut callers = JoinSet::new();
+            for caller in 0..CALLERS {
+                let mut request = world.token_request(&partner, own_grant());
+                if caller == 0 {
+                    request.grant = Some(refresh_grant(&first.refresh_token));
+                }
+                let channel = accord_cli::call::open(&services.target.token_grpc).unwrap();
+                let (given, over) = (given.clone(), over.clone());
+                callers.spawn(async move {
+                    let mut tokens = TokenServiceClient::new(channel);
+                    while !over.load(Ordering::Relaxed) {
+                        let Ok(answer) = tokens.issue_token(request.clone()).await else {
+                            continue;
+                        };
+                        let answer = answer.into_inner();
+                        given.lock().unwrap().push(answer.access_token);
+                        if caller == 0 {
+                            request.grant = Some(refresh_grant(&answer.refresh_token));
+                        }
+                    }
+                });
+            }
+            // At another moment each time: after so many tokens.
+            while given.lock().unwrap().len() < count + 200 + 57 * kill {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            services.token.signal("KILL");
+            services.token.wait();
+            over.store(true, Ordering::Relaxed);
+            callers.join_all().await;
+            services.start_token_service_again();
+        }
+        let recorded = recorded(&services).await;
+        let given = given.lock().unwrap();
+        assert!(given.len() > KILLS * 200, "{database:?}");
+        for token in given.iter() {
+            assert!(
+                recorded.contains(&jti(token)),
+                "{database:?}: a token without its event"
+            );
+        }
+    }
+}
