@@ -236,14 +236,11 @@ impl Store {
             };
             let event = Event::new(action).client(client_id).subject(client_id.as_str());
             self.audit(&tx, origin, event).await?;
-            let seq = self.bump(&tx, &[changed(client_id)]).await?;
             if to == State::Suspended {
-                Entity::update_many()
-                    .filter(Column::ClientId.eq(client_id.as_str()))
-                    .col_expr(Column::TokensEndedSeq, Expr::value(seq))
-                    .exec(&tx)
-                    .await
-                    .map_err(StoreError::from)?;
+                let seq = self.bump(&tx, &[tokens_ended(client_id)]).await?;
+                end_tokens(&tx, client_id, seq).await?;
+            } else {
+                self.bump(&tx, &[changed(client_id)]).await?;
             }
         }
         let client = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
@@ -269,6 +266,23 @@ pub(super) fn changed(client_id: &ClientId) -> Change {
         id: client_id.to_string(),
         tenant_id: None,
     }
+}
+
+/// A change that ends the client's access tokens: to be recorded by [`end_tokens`] at its position.
+pub(super) fn tokens_ended(client_id: &ClientId) -> Change {
+    Change {
+        kind: change_kind::CLIENT_TOKENS_ENDED,
+        ..changed(client_id)
+    }
+}
+
+async fn end_tokens(tx: &DatabaseTransaction, client_id: &ClientId, seq: i64) -> Result<(), StoreError> {
+    Entity::update_many()
+        .filter(Column::ClientId.eq(client_id.as_str()))
+        .col_expr(Column::TokensEndedSeq, Expr::value(seq))
+        .exec(tx)
+        .await?;
+    Ok(())
 }
 
 async fn set_version(tx: &DatabaseTransaction, client_id: &ClientId, seq: i64) -> Result<(), StoreError> {
