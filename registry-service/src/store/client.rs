@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use super::{
     Store, change_kind,
-    client_secret::SecretRef,
+    client_secret::{SecretRef, lock_client},
     commit, corrupt,
     entity::{
         client::{ActiveModel, Column, Entity, Model},
@@ -153,7 +153,7 @@ impl Store {
         Ok(page.finish(clients, |client| client.client_id.to_string()))
     }
 
-    /// Changes the fields given.
+    /// Changes the fields given. What takes a tenant or a scope away ends the client's access tokens.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Invalid`].
@@ -169,6 +169,10 @@ impl Store {
         if !violations.is_empty() {
             return Err(violations.into());
         }
+        // Of racing updates, each compares with what the one before left.
+        lock_client(&tx, client_id).await?;
+        let before = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
+        let narrows = update.narrows(&before);
         let mut fields = Vec::new();
         let mut query = Entity::update_many()
             .filter(Column::ClientId.eq(client_id.as_str()))
@@ -185,10 +189,7 @@ impl Store {
             query = query.col_expr(Column::Scopes, Expr::value(json(scopes)?));
             fields.push("scopes");
         }
-        let updated = query.exec(&tx).await.map_err(StoreError::from)?;
-        if updated.rows_affected == 0 {
-            return Err(Error::NotFound("client"));
-        }
+        query.exec(&tx).await.map_err(StoreError::from)?;
         if let Some(tenant_ids) = &update.tenant_ids {
             client_tenant::Entity::delete_many()
                 .filter(client_tenant::Column::ClientId.eq(client_id.as_str()))
@@ -203,8 +204,12 @@ impl Store {
             .subject(client_id.as_str())
             .detail("fields", fields.join(","));
         self.audit(&tx, origin, event).await?;
-        let seq = self.bump(&tx, &[changed(client_id)]).await?;
+        let change = if narrows { tokens_ended } else { changed };
+        let seq = self.bump(&tx, &[change(client_id)]).await?;
         set_version(&tx, client_id, seq).await?;
+        if narrows {
+            end_tokens(&tx, client_id, seq).await?;
+        }
         let client = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
         commit(tx).await?;
         Ok(client)
