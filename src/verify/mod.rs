@@ -1,13 +1,31 @@
 //! Verification of access tokens where they are used: in resource servers, without a question to
 //! token-service for each call.
 //!
-//! [`Checker`] knows the authority's keys and, never more than two seconds late, what was revoked. The parts
-//! are of use on their own: [`KeySet`] decides whether a token is genuine, [`Revocations`] whether it was
-//! ended before its time.
+//! [`Checker`] knows the authority's keys and, never more than two seconds late, what was revoked;
+//! [`Protect`] puts it in front of an HTTP service. An internal service is protected by this:
+//!
+//! ```no_run
+//! # use accord::verify::{AccessTokenClaims, Checker, Protect, Tenant};
+//! # use axum::{Extension, Router, routing::get};
+//! # async fn contacts(Extension(_caller): Extension<AccessTokenClaims>) {}
+//! # async fn example(workload_token: &str, acme: Tenant) -> Result<Router, Box<dyn std::error::Error>> {
+//! let checker = Checker::connect("http://127.0.0.1:50052", workload_token)?;
+//! checker.ready().await;
+//! let app = Router::new()
+//!     .route("/contacts", get(contacts))
+//!     .layer(Protect::tenant(checker, acme).require_scope("contacts.read"));
+//! # Ok(app)
+//! # }
+//! ```
+//!
+//! `docs/RESOURCE_SERVERS.md` says what each refusal means. The parts are of use on their own:
+//! [`KeySet`] decides whether a token is genuine, [`Revocations`] whether it was ended before its time.
 
+mod bearer;
 mod checker;
 mod claims;
 mod key_set;
+mod layer;
 mod poll;
 mod revocations;
 #[cfg(test)]
@@ -16,6 +34,7 @@ mod testing;
 pub use checker::{Checker, CheckerBuilder, ConnectError};
 pub use claims::{AccessTokenClaims, Expected, Tenant};
 pub use key_set::{KeySet, key_id};
+pub use layer::{Protect, Protected, TenantOf};
 pub use revocations::{Applied, LEASE, Revocations};
 
 /// The `typ` header of access tokens (RFC 9068 §2.1).
