@@ -20,6 +20,7 @@ mod gateway;
 mod harness;
 mod leaks;
 mod oauth_clients;
+mod offline;
 mod permissions;
 mod processes;
 mod readme;
