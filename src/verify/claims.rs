@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::VerifyError;
+
 /// The claims of an access token (RFC 9068 §2.2, and Accord's own).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessTokenClaims {
@@ -33,6 +35,23 @@ pub struct AccessTokenClaims {
 }
 
 impl AccessTokenClaims {
+    /// Checks target and time of genuine claims, at `now_secs` (seconds since 1970).
+    ///
+    /// # Errors
+    /// [`VerifyError::WrongTarget`], [`VerifyError::Expired`].
+    pub fn check(&self, expected: &Expected<'_>, now_secs: i64) -> Result<(), VerifyError> {
+        let target_matches = self.iss == expected.issuer
+            && self.aud == expected.audience
+            && self.tenant_id == expected.tenant_id;
+        if !target_matches {
+            return Err(VerifyError::WrongTarget);
+        }
+        if i64::from(self.exp) <= now_secs {
+            return Err(VerifyError::Expired);
+        }
+        Ok(())
+    }
+
     /// Whether the token allows this scope: one scope-token, compared byte by byte (RFC 6749 §3.3).
     pub fn has_scope(&self, scope: &str) -> bool {
         self.scope.split(' ').any(|granted| granted == scope)

@@ -99,15 +99,7 @@ impl KeySet {
         now_secs: i64,
     ) -> Result<(AccessTokenClaims, String), VerifyError> {
         let (claims, kid) = self.open(token)?;
-        let target_matches = claims.iss == expected.issuer
-            && claims.aud == expected.audience
-            && claims.tenant_id == expected.tenant_id;
-        if !target_matches {
-            return Err(VerifyError::WrongTarget);
-        }
-        if i64::from(claims.exp) <= now_secs {
-            return Err(VerifyError::Expired);
-        }
+        claims.check(expected, now_secs)?;
         Ok((claims, kid))
     }
 
