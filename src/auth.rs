@@ -112,6 +112,16 @@ pub enum Caller {
     },
 }
 
+impl Caller {
+    /// The caller's id.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Operator { id, .. } => id.as_str(),
+            Self::Workload { id, .. } => id.as_str(),
+        }
+    }
+}
+
 /// Who a call comes from, as found in the request's extensions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Principal {
@@ -134,8 +144,7 @@ impl Principal {
     /// The id by which audit rows and idempotency know the principal; empty for anonymous.
     pub fn id(&self) -> &str {
         match self {
-            Principal::Caller(Caller::Operator { id, .. }) => id.as_str(),
-            Principal::Caller(Caller::Workload { id, .. }) => id.as_str(),
+            Principal::Caller(caller) => caller.id(),
             Principal::Anonymous => "",
         }
     }

@@ -9,7 +9,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use sea_orm::{ActiveValue::Set, ConnectionTrait, QueryOrder, QuerySelect, entity::prelude::*};
+use sea_orm::{ConnectionTrait, QueryOrder, QuerySelect, entity::prelude::*};
 use sea_orm_migration::{
     SchemaManager,
     prelude::{ColumnDef, Index, Table},
@@ -25,8 +25,12 @@ use crate::{
 };
 
 mod event;
+mod group;
+mod insert;
 
 pub use event::{Actor, ActorKind, Event, Origin, Outcome};
+pub use group::GroupWriter;
+use insert::insert;
 
 mod row {
     use sea_orm::entity::prelude::*;
@@ -54,9 +58,6 @@ mod row {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// Rows in one insert; eleven parameters each, and SQLite allows 32,766.
-const ROWS_PER_INSERT: usize = 1_000;
-
 /// An event with its id and time, ready to insert: what a writer that groups the events of several
 /// requests collects.
 #[derive(Clone, Debug)]
@@ -73,7 +74,7 @@ impl Record {
         origin: &Origin,
         event: Event,
     ) -> Result<Self, StoreError> {
-        let id = next_id(clock, random)?;
+        let id = next_id(clock, random);
         let detail = serde_json::to_string(&event.detail)
             .map_err(|_| StoreError::Corrupt("detail of an audit event"))?;
         Ok(Self(row::Model {
@@ -102,16 +103,17 @@ impl Record {
 
 /// A new id. Ids of one process and one millisecond are in the order of this call: the upper half
 /// of their random part is a counter, and what is left, 40 bits, tells replicas apart.
-fn next_id(clock: &dyn Clock, random: &dyn Random) -> Result<Ulid, StoreError> {
+fn next_id(clock: &dyn Clock, random: &dyn Random) -> Ulid {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     const RANDOM_BITS: u32 = 40;
     const RANDOM_MASK: u128 = (1 << RANDOM_BITS) - 1;
 
-    let fresh = EventId::generate(clock, random);
-    let fresh = Ulid::from_string(fresh.as_str()).map_err(|_| StoreError::Corrupt("id of an audit event"))?;
+    let mut bits = [0; 16];
+    random.fill(&mut bits[..5]);
     let count = u128::from(COUNT.fetch_add(1, Ordering::Relaxed)) & RANDOM_MASK;
-    let rest = count << RANDOM_BITS | fresh.random() & RANDOM_MASK;
-    Ok(Ulid::from_parts(fresh.timestamp_ms(), rest))
+    let rest = count << RANDOM_BITS | u128::from_le_bytes(bits) & RANDOM_MASK;
+    let millis = u64::try_from(clock.now().as_millis()).unwrap_or(0);
+    Ulid::from_parts(millis.min((1 << 48) - 1), rest)
 }
 
 /// Records an event: with the transaction, if `conn` is one.
@@ -152,35 +154,6 @@ pub async fn record_all(
         .collect::<Result<Vec<_>, _>>()?;
     insert(conn, records).await?;
     Ok(ids)
-}
-
-/// Inserts records, up to a thousand in a statement.
-///
-/// # Errors
-/// What the database says. Outside a transaction, some of more than a thousand may then be in.
-pub async fn insert(conn: &impl ConnectionTrait, records: Vec<Record>) -> Result<(), StoreError> {
-    let mut records = records.into_iter().map(|record| row::ActiveModel {
-        event_id: Set(record.0.event_id),
-        occurred_at: Set(record.0.occurred_at),
-        action: Set(record.0.action),
-        outcome: Set(record.0.outcome),
-        actor_kind: Set(record.0.actor_kind),
-        actor_id: Set(record.0.actor_id),
-        tenant_id: Set(record.0.tenant_id),
-        client_id: Set(record.0.client_id),
-        subject: Set(record.0.subject),
-        request_id: Set(record.0.request_id),
-        detail: Set(record.0.detail),
-    });
-    loop {
-        let chunk: Vec<_> = records.by_ref().take(ROWS_PER_INSERT).collect();
-        if chunk.is_empty() {
-            return Ok(());
-        }
-        row::Entity::insert_many(chunk)
-            .exec_without_returning(conn)
-            .await?;
-    }
 }
 
 /// Which events to list: those for which everything given holds.

@@ -263,7 +263,7 @@ async fn more_events_than_fit_one_insert() {
     for (place, db) in migrated().await {
         let clock = test_clock();
         let origin = origin(ActorKind::System, "");
-        let events = vec![Event::new("tick"); ROWS_PER_INSERT + 1];
+        let events = vec![Event::new("tick"); 64 + 3 * 16 + 3 * 4 + 3];
         let ids = record_all(db.read(), &*clock, &SystemRandom, &origin, events)
             .await
             .unwrap();

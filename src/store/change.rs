@@ -175,6 +175,58 @@ pub async fn list_after(
     rows.into_iter().map(ChangeRow::try_from).collect()
 }
 
+/// What a reader of the feed is told.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// The changes, in commit order.
+    pub changes: Vec<ChangeRow>,
+    /// Up to where this is complete.
+    pub position: Position,
+    /// The reader's position is of another epoch, or ahead of this database.
+    pub reset: bool,
+    /// More changes wait behind `position`.
+    pub more: bool,
+}
+
+/// The changes after a position, at most `limit`; without one, and for one that is of another epoch or
+/// ahead of the feed, none but the feed's own position.
+///
+/// # Errors
+/// As [`position`] and [`list_after`].
+pub async fn tell(
+    conn: &impl ConnectionTrait,
+    after: Option<&Position>,
+    limit: u64,
+) -> Result<Told, StoreError> {
+    // First the position: what commits in between may show in the list, and what is in no list is never
+    // claimed.
+    let now_at = position(conn).await?;
+    let reset = after.is_some_and(|after| after.epoch != now_at.epoch || after.seq > now_at.seq);
+    let Some(after) = after.filter(|after| !reset && after.seq < now_at.seq) else {
+        return Ok(Told {
+            changes: Vec::new(),
+            position: now_at,
+            reset,
+            more: false,
+        });
+    };
+    let mut changes = list_after(conn, after.seq, limit.saturating_add(1)).await?;
+    let more = changes.len() as u64 > limit;
+    changes.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    // Changes that committed after the position was read may be there already: then it is further.
+    let last = changes.last().map_or(after.seq, |change| change.seq);
+    let seq = if more { last } else { Ord::max(last, now_at.seq) };
+    Ok(Told {
+        changes,
+        position: Position {
+            epoch: now_at.epoch,
+            seq,
+        },
+        reset: false,
+        more,
+    })
+}
+
 /// A position such that all changes from `since` on come after it, as far as the replicas' clocks agree:
 /// ask for a time well before the one that matters.
 ///

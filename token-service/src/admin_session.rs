@@ -20,8 +20,9 @@ use zeroize::Zeroizing;
 
 use crate::{
     error::Error,
-    lease::{ATTEMPTS, Lease},
-    registry::{At, Tenant, User, UserRef},
+    lease::{self, ATTEMPTS, Lease},
+    registry::{Tenant, User, UserRef},
+    revision::At,
     service::Service,
     setup,
 };
@@ -238,7 +239,7 @@ pub async fn require(service: &Service, origin: &Origin, text: &str) -> Result<A
     let session = session
         .filter(|session| session.is_open(workload, service.store.now()))
         .ok_or(Error::AdminSessionInvalid)?;
-    let lease = Lease::begin();
+    let lease = Lease::begin(lease::LIFE);
     let (user, tenant) = tokio::join!(
         service
             .registry

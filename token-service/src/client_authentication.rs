@@ -1,16 +1,14 @@
 //! Client authentication (RFC 6749 §2.3): what a message proves about the client that sent it.
 
+use std::sync::Arc;
+
 use accord::{
     id::{ClientId, TenantId},
     opaque::ClientSecret,
 };
 use zeroize::Zeroizing;
 
-use crate::{
-    error::Error,
-    registry::{At, Client},
-    service::Service,
-};
+use crate::{error::Error, registry::Client, revision::At, service::Service};
 
 mod assertion;
 
@@ -40,7 +38,7 @@ pub async fn authenticate(
     service: &Service,
     tenant_id: &TenantId,
     credentials: &Credentials,
-) -> Result<At<Client>, Error> {
+) -> Result<At<Arc<Client>>, Error> {
     let Credentials { client_id, proof } = credentials;
     let authenticated = match proof {
         Proof::Secret(secret) => by_secret(service, client_id, secret).await,
@@ -56,7 +54,7 @@ pub async fn authenticate(
     authenticated
 }
 
-async fn by_secret(service: &Service, client_id: &str, secret: &str) -> Result<At<Client>, Error> {
+async fn by_secret(service: &Service, client_id: &str, secret: &str) -> Result<At<Arc<Client>>, Error> {
     // What is malformed tells nothing about what exists, so it may be refused at once.
     let client_id = ClientId::parse(client_id).map_err(|_| Error::InvalidClient)?;
     let secret = ClientSecret::parse(secret).map_err(|_| Error::InvalidClient)?;

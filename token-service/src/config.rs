@@ -15,7 +15,7 @@ use accord::config::{ConfigError, load};
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
-use crate::service::Lifetimes;
+use crate::{directory::Memory, service::Lifetimes};
 
 /// What the names of environment variables begin with; the rest is the key in upper case.
 pub const ENVIRONMENT_PREFIX: &str = "ACCORD_TOKEN_";
@@ -24,6 +24,8 @@ pub const ENVIRONMENT_PREFIX: &str = "ACCORD_TOKEN_";
 const MAX_FAMILY_DAYS: u64 = 3660;
 /// The most milliseconds between two looks at the registry's changes: less than half of a lease.
 const MAX_POLL_MS: u64 = 300;
+/// The most seconds that what the registry said may count on.
+const MAX_STALE_SECONDS: u64 = 3600;
 /// The longest name of the product, in characters.
 const MAX_PRODUCT_NAME: usize = 60;
 
@@ -96,11 +98,16 @@ pub struct Flags {
     #[arg(long, value_name = "DAYS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub family_days: Option<u64>,
-    /// How often the registry is asked what changed, in milliseconds, at most 300; 0: never, and every
-    /// question goes to the registry itself [default: 200]
+    /// How often registry and database are asked what changed, in milliseconds, at most 300; 0: never, and
+    /// nothing is answered from memory [default: 200]
     #[arg(long, value_name = "MILLISECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registry_poll_ms: Option<u64>,
+    /// How many seconds longer than a moment what the registry said may count while it does not answer, at
+    /// most 3600. Adds to the second within which what the registry ends is ended everywhere [default: 0]
+    #[arg(long, value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry_stale_max: Option<u64>,
     /// What the pages call the product [default: Accord]
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -144,9 +151,12 @@ pub struct Settings {
     /// Absolute life of a refresh family in days.
     #[serde(default = "default_family_days")]
     pub family_days: u64,
-    /// How often the registry is asked what changed, in milliseconds; 0: never.
+    /// How often registry and database are asked what changed, in milliseconds; 0: never.
     #[serde(default = "default_registry_poll_ms")]
     pub registry_poll_ms: u64,
+    /// How many seconds longer than a moment what the registry said may count while it does not answer.
+    #[serde(default)]
+    pub registry_stale_max: u64,
     /// What the pages call the product.
     #[serde(default = "default_product_name")]
     pub product_name: String,
@@ -174,6 +184,7 @@ impl Settings {
             access_token_seconds: default_access_token_seconds(),
             family_days: default_family_days(),
             registry_poll_ms: default_registry_poll_ms(),
+            registry_stale_max: 0,
             product_name: default_product_name(),
         }
     }
@@ -203,6 +214,14 @@ impl Settings {
         if self.registry_poll_ms > MAX_POLL_MS {
             return invalid("key `registry_poll_ms` must be 0 to 300");
         }
+        if self.registry_stale_max > MAX_STALE_SECONDS {
+            return invalid("key `registry_stale_max` must be 0 to 3600");
+        }
+        if self.registry_stale_max > 0 && self.registry_poll_ms == 0 {
+            return invalid(
+                "key `registry_stale_max` needs `registry_poll_ms`: nothing is in memory without",
+            );
+        }
         if !(1..=MAX_PRODUCT_NAME).contains(&self.product_name.trim().chars().count()) {
             return invalid("key `product_name` must have 1 to 60 characters");
         }
@@ -220,9 +239,17 @@ impl Settings {
         Ok(self)
     }
 
-    /// How often the registry is asked what changed; `None`: never.
+    /// How often registry and database are asked what changed; `None`: never.
     pub fn poll_every(&self) -> Option<Duration> {
         (self.registry_poll_ms > 0).then(|| Duration::from_millis(self.registry_poll_ms))
+    }
+
+    /// How much of the registry is answered from memory.
+    pub fn memory(&self) -> Memory {
+        Memory {
+            follows: self.poll_every().is_some(),
+            stale_max: Duration::from_secs(self.registry_stale_max),
+        }
     }
 
     /// How long tokens live.
@@ -328,6 +355,18 @@ mod tests {
                 ..settings()
             };
             assert_eq!(other.checked(Needs::Database).is_ok(), accepted, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn staleness_is_bounded_and_needs_a_memory() {
+        for (stale, poll, accepted) in [(0, 0, true), (3600, 200, true), (3601, 200, false), (1, 0, false)] {
+            let other = Settings {
+                registry_stale_max: stale,
+                registry_poll_ms: poll,
+                ..settings()
+            };
+            assert_eq!(other.checked(Needs::Database).is_ok(), accepted, "{stale} {poll}");
         }
     }
 

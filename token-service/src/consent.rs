@@ -103,6 +103,7 @@ pub async fn revoke(service: &Service, access: Access<'_>, revoke: &Revoke) -> R
         .store
         .revoke_grant(&authority.origin(), access.tenant_id, revoke, authority.session())
         .await?;
+    service.ledger.learn().await;
     view(service, grant).await
 }
 
@@ -137,6 +138,7 @@ pub async fn change_designated_user(
         .store
         .change_designated_user(&session, &grant, &user.user_id)
         .await?;
+    service.ledger.learn().await;
     view(service, grant).await
 }
 

@@ -5,28 +5,35 @@
 //! lease holds. Without a lease every question goes to the registry itself: a registry that does not
 //! answer stops what depends on it, and a missed change is impossible.
 //!
-//! For issuing and introspection. What a Tenant Admin decides is asked of the registry each time.
+//! For issuing and introspection, and for who calls. What a Tenant Admin decides is asked of the registry
+//! each time.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use accord::{
+    auth::{Caller, CallerDirectory},
     clock::{SharedClock, UnixMillis},
     id::{ClientId, SecretId, TenantId, UserId},
+    opaque::OpaqueToken,
     random::Random,
 };
 use aws_lc_rs::hmac;
-use tokio::time::Instant;
+use tokio::{sync::Mutex, time::Instant};
+use tonic::Status;
 use zeroize::Zeroizing;
 
 use crate::{
     error::Error,
-    registry::{At, Client, Registry, Tenant, User, UserRef},
+    lease,
+    recent::Ended,
+    registry::{Client, Registry, Tenant, User, UserRef},
+    revision::At,
 };
 
 mod cache;
 mod follow;
 
-use cache::{Cache, Verified};
+use cache::{Cache, Proven, Verified};
 pub use follow::follow;
 
 /// The registry, asked through a memory. Cheap to clone; clones remember together.
@@ -38,6 +45,18 @@ pub struct Directory {
     /// is remembered gives a secret back, or lets one be tried out elsewhere.
     key: Arc<hmac::Key>,
     cache: Arc<Cache>,
+    /// Held while the feed is asked: its answers are applied in the order of its questions.
+    asking: Arc<Mutex<()>>,
+}
+
+/// How much is answered from memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Whether the feed is followed, and questions answered from memory while that is known to hold.
+    pub follows: bool,
+    /// How much longer than a lease what the registry said may count while it does not answer. It adds to
+    /// the second within which what the registry ends is ended everywhere.
+    pub stale_max: Duration,
 }
 
 impl fmt::Debug for Directory {
@@ -59,15 +78,21 @@ pub struct SecretUse {
 
 impl Directory {
     /// Remembers nothing yet.
-    pub fn new(registry: Registry, clock: SharedClock, random: &dyn Random) -> Self {
+    pub fn new(registry: Registry, clock: SharedClock, random: &dyn Random, memory: Memory) -> Self {
         let mut key = Zeroizing::new([0; 32]);
         random.fill(&mut *key);
         Self {
             registry,
             clock,
             key: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &*key)),
-            cache: Arc::default(),
+            cache: Arc::new(Cache::new(memory.follows, lease::LIFE + memory.stale_max)),
+            asking: Arc::default(),
         }
+    }
+
+    /// How long the registry's answers count.
+    pub fn life(&self) -> Duration {
+        self.cache.life()
     }
 
     /// Checks a Client Secret. The slow hash runs once per secret and process, for as long as nothing
@@ -79,23 +104,26 @@ impl Directory {
         &self,
         client_id: &ClientId,
         client_secret: &str,
-    ) -> Result<At<Client>, Error> {
+    ) -> Result<At<Arc<Client>>, Error> {
         let mac = self.mac(client_id, client_secret);
-        let now = self.clock.now();
-        if let Some((position, asked_at)) = self.cache.verified(client_id, &mac, now, Instant::now()) {
-            let mut client = match self.client(client_id).await {
-                Err(Error::NotFound(_)) => return Err(Error::InvalidClient),
-                client => client?,
-            };
-            // Client and secret may have been read at different times: the earlier one counts.
-            if client.position.epoch == position.epoch {
-                if !client.value.active {
-                    return Err(Error::InvalidClient);
+        match self
+            .cache
+            .proven(client_id, &mac, self.clock.now(), Instant::now())
+        {
+            Some(Proven::Client(client)) => return active(client),
+            Some(Proven::Alone(position, asked_at)) => {
+                let mut client = match self.client(client_id).await {
+                    Err(Error::NotFound(_)) => return Err(Error::InvalidClient),
+                    client => client?,
+                };
+                // Client and secret were read at different times: the earlier one counts.
+                if client.position.epoch == position.epoch {
+                    client.position.seq = client.position.seq.min(position.seq);
+                    client.asked_at = client.asked_at.min(asked_at);
+                    return active(client);
                 }
-                client.position.seq = client.position.seq.min(position.seq);
-                client.asked_at = client.asked_at.min(asked_at);
-                return Ok(client);
             }
+            None => {}
         }
         let answer = self
             .registry
@@ -103,14 +131,10 @@ impl Directory {
             .await?;
         let verified = Verified {
             mac,
-            secret_id: answer.value.secret_id,
+            secret_id: answer.value.secret_id.clone(),
             expires_at: answer.value.secret_expires_at,
         };
-        let client = At {
-            value: answer.value.client,
-            position: answer.position,
-            asked_at: answer.asked_at,
-        };
+        let client = answer.map(|answer| Arc::new(answer.client));
         self.cache.keep_client(&client, Some(verified));
         Ok(client)
     }
@@ -119,11 +143,11 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::RegistryUnavailable`].
-    pub async fn client(&self, client_id: &ClientId) -> Result<At<Client>, Error> {
+    pub async fn client(&self, client_id: &ClientId) -> Result<At<Arc<Client>>, Error> {
         if let Some(client) = self.cache.client(client_id, Instant::now()) {
             return Ok(client);
         }
-        let client = self.registry.client(client_id).await?;
+        let client = self.registry.client(client_id).await?.map(Arc::new);
         self.cache.keep_client(&client, None);
         Ok(client)
     }
@@ -132,11 +156,11 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::RegistryUnavailable`].
-    pub async fn tenant(&self, tenant_id: &TenantId) -> Result<At<Tenant>, Error> {
+    pub async fn tenant(&self, tenant_id: &TenantId) -> Result<At<Arc<Tenant>>, Error> {
         if let Some(tenant) = self.cache.tenant(tenant_id, Instant::now()) {
             return Ok(tenant);
         }
-        let tenant = self.registry.tenant(tenant_id).await?;
+        let tenant = self.registry.tenant(tenant_id).await?.map(Arc::new);
         self.cache.keep_tenant(&tenant);
         Ok(tenant)
     }
@@ -145,13 +169,28 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::RegistryUnavailable`].
-    pub async fn user(&self, tenant_id: &TenantId, user_id: &UserId) -> Result<At<User>, Error> {
+    pub async fn user(&self, tenant_id: &TenantId, user_id: &UserId) -> Result<At<Arc<User>>, Error> {
         if let Some(user) = self.cache.user(tenant_id, user_id, Instant::now()) {
             return Ok(user);
         }
         let user = self.registry.user(tenant_id, UserRef::Id(user_id)).await?;
+        let user = user.map(Arc::new);
         self.cache.keep_user(tenant_id, &user);
         Ok(user)
+    }
+
+    /// Whose access tokens ended behind a position of the registry's feed, in its order and at most so
+    /// many, of those that may still live: clients, tenants and users.
+    ///
+    /// # Errors
+    /// [`Error::RegistryUnavailable`], [`Error::TooManyRevocations`].
+    pub async fn ended_after(&self, seq: i64, limit: usize) -> Result<At<Vec<Ended>>, Error> {
+        if let Some(ended) = self.cache.ended_after(seq, limit, Instant::now())? {
+            return Ok(ended);
+        }
+        follow::ask(self).await?;
+        let ended = self.cache.ended_after(seq, limit, Instant::now())?;
+        ended.ok_or(Error::RegistryUnavailable)
     }
 
     fn mac(&self, client_id: &ClientId, client_secret: &str) -> [u8; 32] {
@@ -162,5 +201,28 @@ impl Directory {
         let mut mac = [0; 32];
         mac.copy_from_slice(context.sign().as_ref());
         mac
+    }
+}
+
+fn active(client: At<Arc<Client>>) -> Result<At<Arc<Client>>, Error> {
+    if client.value.active {
+        Ok(client)
+    } else {
+        Err(Error::InvalidClient)
+    }
+}
+
+#[tonic::async_trait]
+impl CallerDirectory for Directory {
+    async fn find_caller(&self, token: &OpaqueToken) -> Result<Option<Caller>, Status> {
+        let digest = token.digest();
+        if let Some(caller) = self.cache.caller(&digest, Instant::now()) {
+            return Ok(Some(caller));
+        }
+        let Some(caller) = self.registry.caller(token).await? else {
+            return Ok(None);
+        };
+        self.cache.keep_caller(digest, &caller);
+        Ok(Some(caller.value))
     }
 }

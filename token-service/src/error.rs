@@ -95,6 +95,9 @@ pub enum Error {
     /// Too many attempts to authenticate wait in the registry already.
     #[error("too many attempts are under way; try again later")]
     Busy,
+    /// More was revoked lately than is kept in memory.
+    #[error("more was revoked lately than can be told")]
+    TooManyRevocations,
     /// The registry answered with something that the contract does not allow.
     #[error("unexpected answer of the registry: {0}")]
     RegistryAnswer(String),
@@ -164,7 +167,7 @@ fn problem(error: Error) -> Problem {
         Error::UnsupportedGrantType => plain(Code::InvalidArgument, ErrorReason::UnsupportedGrantType),
         Error::NotAvailable(what) => Problem::not_available(what),
         Error::Busy => plain(Code::ResourceExhausted, ErrorReason::ResourceExhausted).retry_after(RETRY_BUSY),
-        Error::RegistryUnavailable => Problem::unavailable(),
+        Error::RegistryUnavailable | Error::TooManyRevocations => Problem::unavailable(),
         Error::RegistryAnswer(_) => Problem::internal(&error),
         Error::Store(error) => error.into(),
         Error::Key(error) => Problem::internal(&error),

@@ -1,5 +1,7 @@
 //! Introspection (RFC 7662): whether a token is active at a tenant now, and what it stands for.
 
+use std::sync::Arc;
+
 use accord::{
     id::{ClientId, GrantId, ScopeName, TenantId, UserId},
     opaque::RefreshToken,
@@ -15,7 +17,6 @@ use crate::{
     registry::{Client, Tenant, User},
     revision::Revision,
     service::Service,
-    signing_key,
     store::RevocationKind,
 };
 
@@ -66,9 +67,9 @@ pub struct Active {
 
 /// What the registry says of those whom a token concerns.
 struct Parties {
-    client: Client,
-    tenant: Tenant,
-    user: User,
+    client: Arc<Client>,
+    tenant: Arc<Tenant>,
+    user: Arc<User>,
     revision: Revision,
 }
 
@@ -113,7 +114,7 @@ pub async fn introspect(
 ) -> Result<Option<Active>, Error> {
     let refresh = RefreshToken::parse(token).ok();
     for _ in 0..ATTEMPTS {
-        let mut lease = Lease::begin();
+        let mut lease = Lease::begin(service.directory.life());
         let look = match &refresh {
             Some(token) => refresh_token(service, asker, tenant_id, token, &mut lease).await?,
             None => access_token(service, asker, tenant_id, token, &mut lease).await?,
@@ -134,13 +135,14 @@ async fn access_token(
     token: &str,
     lease: &mut Lease,
 ) -> Result<Look, Error> {
-    let keys = signing_key::key_set(service).await?;
-    let Some((claims, ids)) = genuine(&keys, token) else {
+    let keys = service.ledger.keys().await?;
+    lease.on_own(&keys);
+    let Some((claims, ids)) = genuine(keys.value.set(), token) else {
         // The registry is asked in any case: without it no answer is to be had, not even this one.
         tenant_or_none(service, tenant_id).await?;
         return Ok(Look::Inactive);
     };
-    let Some(parties) = parties(service, tenant_id, (&ids.client_id, &ids.user_id), lease).await? else {
+    let Some(mut parties) = parties(service, tenant_id, (&ids.client_id, &ids.user_id), lease).await? else {
         return Ok(Look::Inactive);
     };
     let expected = Expected {
@@ -149,7 +151,7 @@ async fn access_token(
         tenant_id: tenant_id.as_str(),
     };
     let now = service.store.now();
-    if keys.verify(token, &expected, now.as_secs()).is_err() || !asker.may_see(&claims.client_id) {
+    if claims.check(&expected, now.as_secs()).is_err() || !asker.may_see(&claims.client_id) {
         return Ok(Look::Inactive);
     }
     let Some(rev) = parties.revision.parse_claim(&claims.rev) else {
@@ -174,11 +176,15 @@ async fn access_token(
         (RevocationKind::Kid, kid.as_str()),
     ];
     named.extend(claims.family_id.as_deref().map(|id| (RevocationKind::Family, id)));
-    let last = service.store.last_revocation(&named).await?;
+    let last = service.ledger.last_revocation(&named).await?;
+    lease.on_own(&last);
+    let last = parties.revision.with_own(last)?;
     if last.is_some_and(|seq| rev.token_seq < seq) {
         return Ok(Look::Inactive);
     }
-    let grant = service.store.find_grant(tenant_id, &ids.grant_id).await?;
+    let grant = service.ledger.grant(tenant_id, &ids.grant_id).await?;
+    lease.on_own(&grant);
+    let grant = parties.revision.with_own(grant)?;
     if grant.is_none_or(|grant| grant.state_at(now, true) != State::Active) {
         return Ok(Look::Inactive);
     }
@@ -253,8 +259,8 @@ async fn refresh_token(
         scope,
         client_id: family.client_id.into(),
         sub: grant.designated_user_id.into(),
-        aud: parties.tenant.cloud_api_url,
-        iss: parties.tenant.issuer,
+        aud: parties.tenant.cloud_api_url.clone(),
+        iss: parties.tenant.issuer.clone(),
         exp: u32::try_from(ends.as_secs()).unwrap_or(u32::MAX),
         iat: u32::try_from(family.advanced_at.as_secs()).unwrap_or_default(),
         jti: String::new(),
@@ -291,7 +297,8 @@ async fn parties(
     (client_id, user_id): (&ClientId, &UserId),
     lease: &mut Lease,
 ) -> Result<Option<Parties>, Error> {
-    let token_position = service.store.position().await?;
+    let own = service.ledger.position().await?;
+    lease.on_own(&own);
     let directory = &service.directory;
     let (client, tenant, user) = tokio::join!(
         directory.client(client_id),
@@ -301,10 +308,10 @@ async fn parties(
     let (Some(client), Some(tenant), Some(user)) = (known(client)?, known(tenant)?, known(user)?) else {
         return Ok(None);
     };
-    lease.on(&client);
-    lease.on(&tenant);
-    lease.on(&user);
-    let mut revision = Revision::new(client.position.clone(), token_position);
+    lease.on_registry(&client);
+    lease.on_registry(&tenant);
+    lease.on_registry(&user);
+    let mut revision = Revision::new(client.position.clone(), own.position);
     let client = revision.with(client)?;
     let tenant = revision.with(tenant)?;
     let user = revision.with(user)?;

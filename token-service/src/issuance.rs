@@ -4,6 +4,8 @@
 //! decide, sign, commit the event with whatever changes, look once more, answer. If that last look shows
 //! that something changed meanwhile, the token is made again; see `answer`.
 
+use std::sync::Arc;
+
 use accord::{
     auth::Principal,
     clock::UnixMillis,
@@ -27,7 +29,6 @@ use crate::{
     registry::{Client, Tenant},
     revision::Revision,
     service::Service,
-    signing_key::{self, Signed},
 };
 
 mod answer;
@@ -121,10 +122,10 @@ pub async fn issue(service: &Service, request: &Request) -> Result<Issued, Error
 struct Asked<'a> {
     service: &'a Service,
     request: &'a Request,
-    client: Client,
-    tenant: Tenant,
+    client: Arc<Client>,
+    tenant: Arc<Tenant>,
     revision: Revision,
-    /// On the oldest answer of the registry that counts.
+    /// On the oldest answers that count.
     lease: Lease,
     /// The registry's position at which the client was proven.
     proven_at: Position,
@@ -132,7 +133,8 @@ struct Asked<'a> {
 
 /// A signed access token and what is told of it.
 struct Made {
-    signed: Signed,
+    token: Zeroizing<String>,
+    kid: String,
     claims: AccessTokenClaims,
     scopes: Vec<ScopeName>,
     event: Event,
@@ -141,15 +143,16 @@ struct Made {
 impl<'a> Asked<'a> {
     /// Proves the client, and reads the tenant.
     async fn begin(service: &'a Service, request: &'a Request) -> Result<Self, Error> {
-        let token_position = service.store.position().await?;
-        let mut lease = Lease::begin();
+        let mut lease = Lease::begin(service.directory.life());
+        let own = service.ledger.position().await?;
+        lease.on_own(&own);
         let client = authenticate(service, &request.tenant_id, &request.credentials).await?;
-        lease.on(&client);
+        lease.on_registry(&client);
         let proven_at = client.position;
-        let mut revision = Revision::new(proven_at.clone(), token_position);
+        let mut revision = Revision::new(proven_at.clone(), own.position);
         let tenant = match service.directory.tenant(&request.tenant_id).await {
             Ok(tenant) => {
-                lease.on(&tenant);
+                lease.on_registry(&tenant);
                 revision.with(tenant)?
             }
             Err(Error::NotFound(_)) => return Err(request.grant.refusal()),
@@ -192,7 +195,7 @@ impl<'a> Asked<'a> {
         let directory = &self.service.directory;
         match directory.user(&self.tenant.tenant_id, user_id).await {
             Ok(user) => {
-                self.lease.on(&user);
+                self.lease.on_registry(&user);
                 Ok(self.revision.with(user)?.active)
             }
             Err(Error::NotFound(_)) => Ok(false),
@@ -212,32 +215,26 @@ impl<'a> Asked<'a> {
 
     /// The scopes that the token gets.
     fn effective_scopes(&self, grant: &Grant) -> Result<Vec<ScopeName>, Error> {
-        let enabled: Vec<ScopeName> = self
-            .client
-            .scopes
-            .iter()
-            .map(|scope| scope.name.clone())
-            .collect();
-        effective_scopes(&grant.scopes, &enabled, &self.request.scopes)
+        let enabled = |name: &ScopeName| self.client.scopes.iter().any(|scope| scope.name == *name);
+        effective_scopes(&grant.scopes, enabled, &self.request.scopes)
     }
 
     /// The grant to issue under, if it is active: the family's, or without one the client's current
     /// grant.
-    async fn active_grant(&mut self, family: Option<&Family>) -> Result<Grant, Error> {
-        let (store, tenant_id) = (&self.service.store, &self.tenant.tenant_id);
+    async fn active_grant(&mut self, family: Option<&Family>) -> Result<Arc<Grant>, Error> {
+        let (ledger, tenant_id) = (&self.service.ledger, &self.tenant.tenant_id);
         let (found, none) = match family {
             Some(family) => {
-                let found = store.find_grant(tenant_id, &family.grant_id).await?;
+                let found = ledger.grant(tenant_id, &family.grant_id).await?;
                 (found, Error::InvalidGrant)
             }
             None => {
-                let found = store
-                    .find_current_grant(tenant_id, &self.client.client_id)
-                    .await?;
+                let found = ledger.current_grant(tenant_id, &self.client.client_id).await?;
                 (found, Error::ConsentRequired(None))
             }
         };
-        let grant = found.ok_or(none)?;
+        self.lease.on_own(&found);
+        let grant = self.revision.with_own(found)?.ok_or(none)?;
         match self.state_of(&grant).await? {
             State::Active => Ok(grant),
             state if family.is_none() || state == State::Suspended => {
@@ -248,8 +245,11 @@ impl<'a> Asked<'a> {
     }
 
     /// Signs an access token under a grant that was found to be active, and prepares its event.
-    async fn make(&self, grant: &Grant, family: Option<&Family>) -> Result<Made, Error> {
+    async fn make(&mut self, grant: &Grant, family: Option<&Family>) -> Result<Made, Error> {
         let scopes = self.effective_scopes(grant)?;
+        let keys = self.service.ledger.keys().await?;
+        self.lease.on_own(&keys);
+        let keys = self.revision.with_own(keys)?;
         let now = self.service.store.now();
         let life_ends = now.plus(self.service.lifetimes.access_token);
         let ends = [grant.expires_at, family.map(|family| family.expires_at)]
@@ -277,18 +277,20 @@ impl<'a> Asked<'a> {
                 None => Error::ConsentRequired(Some(State::Expired.contract_name())),
             });
         }
-        let signed = signing_key::sign(self.service, ACCESS_TOKEN_TYPE, &claims).await?;
+        let token = keys.signer().sign(ACCESS_TOKEN_TYPE, &claims)?;
+        let kid = keys.signer().kid().to_owned();
         let event = Event::new("token.issue")
             .tenant(&self.tenant.tenant_id)
             .client(&self.client.client_id)
             .subject(grant.grant_id.as_str())
             .detail("grant_type", self.request.grant.name())
             .detail("jti", claims.jti.as_str())
-            .detail("kid", signed.kid.as_str())
+            .detail("kid", kid.as_str())
             .detail("scope", claims.scope.as_str())
             .detail("sub", claims.sub.as_str());
         Ok(Made {
-            signed,
+            token,
+            kid,
             claims,
             scopes,
             event,
@@ -316,10 +318,10 @@ pub fn origin(principal: &Principal, client_id: Option<&ClientId>) -> Origin {
 /// enables it; of these the ones asked for, if any are.
 fn effective_scopes(
     granted: &[ScopeName],
-    enabled: &[ScopeName],
+    enabled: impl Fn(&ScopeName) -> bool,
     asked: &[ScopeName],
 ) -> Result<Vec<ScopeName>, Error> {
-    let available: Vec<&ScopeName> = granted.iter().filter(|scope| enabled.contains(scope)).collect();
+    let available: Vec<&ScopeName> = granted.iter().filter(|scope| enabled(scope)).collect();
     if asked.iter().any(|scope| !available.contains(&scope)) {
         return Err(Error::InvalidScope);
     }
@@ -349,8 +351,10 @@ mod tests {
 
     #[test]
     fn a_token_gets_what_grant_client_and_catalogue_agree_on() {
-        let effective =
-            |granted, enabled, asked| effective_scopes(&scopes(granted), &scopes(enabled), &scopes(asked));
+        let effective = |granted, enabled, asked| {
+            let enabled = scopes(enabled);
+            effective_scopes(&scopes(granted), |scope| enabled.contains(scope), &scopes(asked))
+        };
         assert_eq!(effective("a b", "a b c", "").unwrap(), scopes("a b"));
         assert_eq!(effective("a b", "b c", "").unwrap(), scopes("b"));
         assert_eq!(effective("a b", "a b", "b").unwrap(), scopes("b"));

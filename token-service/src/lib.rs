@@ -6,6 +6,7 @@
 //! method) or [`registry`] (who exists). Errors come back through [`error`].
 
 pub mod admin_session;
+mod bounded;
 pub mod client_authentication;
 pub mod code;
 mod command;
@@ -15,16 +16,20 @@ pub mod convert;
 pub mod directory;
 pub mod error;
 pub mod family;
+mod feed;
 pub mod gateway;
 pub mod grpc;
 pub mod introspection;
 pub mod issuance;
 mod lease;
+pub mod ledger;
 pub mod metadata;
 pub mod permissions;
+pub mod recent;
 pub mod registry;
 pub mod revision;
 pub mod revocation;
+pub mod revocation_feed;
 pub mod server;
 pub mod service;
 pub mod setup;

@@ -4,7 +4,7 @@
 //! Every answer carries the position of the registry's change feed at which it was read.
 
 use accord::{
-    auth::{Caller, CallerDirectory, Role, WorkloadKind},
+    auth::{Caller, Role, WorkloadKind},
     channel::{self, HopChannel},
     clock::UnixMillis,
     id::{ClientId, OperatorId, ScopeName, SecretId, TenantId, UserId, WorkloadId},
@@ -13,14 +13,14 @@ use accord::{
         self as pb, directory_service_client::DirectoryServiceClient,
         provisioning_service_client::ProvisioningServiceClient, user_service_client::UserServiceClient,
     },
-    status::{ErrorReason, Problem, reason_of},
+    status::{ErrorReason, reason_of},
     store::change::Position,
 };
 use tokio::time::Instant;
 use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
-use crate::{directory::SecretUse, error::Error};
+use crate::{directory::SecretUse, error::Error, revision::At, store::RevocationKind};
 
 pub mod links;
 
@@ -106,18 +106,6 @@ pub enum UserRef<'a> {
     AccountName(&'a str),
 }
 
-/// An answer and the position at which it was read.
-#[derive(Clone, Debug)]
-pub struct At<T> {
-    /// The answer.
-    pub value: T,
-    /// It reflects all of the registry's changes up to here.
-    pub position: Position,
-    /// It reflects all that the registry had committed then: when the question was sent, or that which
-    /// told that an earlier answer still holds.
-    pub asked_at: Instant,
-}
-
 /// A change of the registry: what to read anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -129,8 +117,8 @@ pub enum Change {
     User(TenantId, UserId),
     /// A scope of the catalogue, and with it the profiles of clients.
     Scope,
-    /// Something that is not remembered here.
-    Other,
+    /// An operator or workload, by its id.
+    Caller(String),
     /// Something that this version does not know: all that is remembered may be concerned.
     Unknown,
 }
@@ -140,8 +128,12 @@ pub enum Change {
 pub struct Changes {
     /// The changes, in commit order.
     pub changes: Vec<Change>,
+    /// What ended with them: what it is, which one, and at which position.
+    pub ended: Vec<(RevocationKind, String, i64)>,
     /// The position up to which this is complete.
     pub position: Position,
+    /// Where the changes of the last hour begin, in an answer that tells of none.
+    pub recent_seq: i64,
     /// Everything known is to be forgotten.
     pub reset: bool,
     /// More changes wait behind the position.
@@ -244,10 +236,13 @@ impl Registry {
         };
         let answer = self.directory.clone().list_changes(request).await;
         let answer = answer.map_err(failure)?.into_inner();
+        let ended = answer.changes.iter().filter_map(ended).collect();
         let changes = answer.changes.into_iter().map(change);
         Ok(Changes {
             changes: changes.collect::<Result<_, _>>()?,
+            ended,
             position: position(answer.position)?,
+            recent_seq: answer.recent_seq,
             reset: answer.reset,
             more: answer.more,
         })
@@ -320,32 +315,35 @@ impl Registry {
             .into_inner();
         at(user(answer.user)?, answer.position, asked_at)
     }
-}
 
-#[tonic::async_trait]
-impl CallerDirectory for Registry {
-    async fn find_caller(&self, token: &OpaqueToken) -> Result<Option<Caller>, Status> {
+    /// The caller whose token this is; `None` for an unknown or revoked one.
+    ///
+    /// # Errors
+    /// [`Error::RegistryUnavailable`].
+    pub async fn caller(&self, token: &OpaqueToken) -> Result<Option<At<Caller>>, Error> {
         use pb::authenticate_caller_response::Caller as Answer;
         let request = pb::AuthenticateCallerRequest {
             token: token.expose().to_owned(),
         };
+        let asked_at = Instant::now();
         let answer = match self.directory.clone().authenticate_caller(request).await {
             Ok(answer) => answer.into_inner(),
             // This service's own token is refused in the same way: that is no answer about theirs.
             Err(status) if is_refusal(&status, ErrorReason::Unauthenticated) => return Ok(None),
-            Err(status) => return Err(failure(status).into()),
+            Err(status) => return Err(failure(status)),
         };
-        let malformed = || Status::from(Problem::internal(&unexpected("caller")));
-        match answer.caller.ok_or_else(malformed)? {
-            Answer::Operator(operator) => Ok(Some(Caller::Operator {
+        let malformed = || unexpected("caller");
+        let caller = match answer.caller.ok_or_else(malformed)? {
+            Answer::Operator(operator) => Caller::Operator {
                 id: OperatorId::parse(&operator.operator_id).map_err(|_| malformed())?,
                 roles: operator.roles().filter_map(role).collect(),
-            })),
-            Answer::Workload(workload) => Ok(Some(Caller::Workload {
+            },
+            Answer::Workload(workload) => Caller::Workload {
                 id: WorkloadId::parse(&workload.workload_id).map_err(|_| malformed())?,
                 kind: kind(workload.kind()).ok_or_else(malformed)?,
-            })),
-        }
+            },
+        };
+        at(caller, answer.position, asked_at).map(Some)
     }
 }
 
@@ -438,9 +436,20 @@ fn change(change: pb::Change) -> Result<Change, Error> {
             UserId::parse(&change.id).map_err(|_| unexpected("user of a change"))?,
         ),
         pb::ChangeKind::Scope => Change::Scope,
-        pb::ChangeKind::Caller => Change::Other,
+        pb::ChangeKind::Caller => Change::Caller(change.id),
         pb::ChangeKind::Unspecified => Change::Unknown,
     })
+}
+
+/// Whose access tokens ended with a change, if any did.
+fn ended(change: &pb::Change) -> Option<(RevocationKind, String, i64)> {
+    let kind = match change.kind() {
+        pb::ChangeKind::Client => RevocationKind::Client,
+        pb::ChangeKind::Tenant => RevocationKind::Tenant,
+        pb::ChangeKind::User => RevocationKind::User,
+        _ => return None,
+    };
+    change.ends_tokens.then(|| (kind, change.id.clone(), change.seq))
 }
 
 fn client(profile: Option<pb::ClientProfile>) -> Result<Client, Error> {

@@ -5,9 +5,33 @@
 
 use std::fmt;
 
-use accord::store::change::Position;
+use accord::store::{StoreError, change::Position};
+use tokio::time::Instant;
 
-use crate::{error::Error, registry::At};
+use crate::error::Error;
+
+/// An answer, and the position at which it was read.
+#[derive(Clone, Debug)]
+pub struct At<T> {
+    /// The answer.
+    pub value: T,
+    /// It reflects all changes of its feed up to here.
+    pub position: Position,
+    /// It reflects all that had been committed then: when the question was sent, or that which told that
+    /// an earlier answer still holds.
+    pub asked_at: Instant,
+}
+
+impl<T> At<T> {
+    /// The same answer in another form.
+    pub fn map<U>(self, form: impl FnOnce(T) -> U) -> At<U> {
+        At {
+            value: form(self.value),
+            position: self.position,
+            asked_at: self.asked_at,
+        }
+    }
+}
 
 /// The positions at which a decision was made: the lowest of all that was read for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,9 +43,22 @@ pub struct Revision {
 }
 
 impl Revision {
-    /// Begins with the first answers. `token` was read before anything that it stands for.
+    /// Begins with the first answers.
     pub fn new(registry: Position, token: Position) -> Self {
         Self { registry, token }
+    }
+
+    /// Adds an answer of token-service's own database; the revision falls to its position if that is
+    /// lower.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the database was replaced in between.
+    pub fn with_own<T>(&mut self, answer: At<T>) -> Result<T, Error> {
+        if answer.position.epoch != self.token.epoch {
+            return Err(StoreError::Unavailable.into());
+        }
+        self.token.seq = self.token.seq.min(answer.position.seq);
+        Ok(answer.value)
     }
 
     /// Adds an answer of the registry; the revision falls to its position if that is lower.
@@ -113,7 +150,10 @@ mod tests {
         };
         revision.with(at("aa", 5)).unwrap();
         revision.with(at("aa", 6)).unwrap();
-        assert_eq!(revision.registry.seq, 5);
+        revision.with_own(at("bb", 12)).unwrap();
+        revision.with_own(at("bb", 8)).unwrap();
+        assert_eq!((revision.registry.seq, revision.token.seq), (5, 8));
         assert!(revision.with(at("other", 9)).is_err());
+        assert!(revision.with_own(at("aa", 9)).is_err());
     }
 }

@@ -8,7 +8,7 @@ use accord::{
     store::audit::Event,
 };
 
-use crate::{error::Error, family::is_genuine, issuance::client_origin, service::Service, signing_key};
+use crate::{error::Error, family::is_genuine, issuance::client_origin, service::Service};
 
 /// Ends a token of the client, if it is one.
 ///
@@ -21,9 +21,11 @@ pub async fn revoke(
     token: &str,
 ) -> Result<(), Error> {
     match RefreshToken::parse(token) {
-        Ok(token) => family(service, client_id, tenant_id, &token).await,
-        Err(_) => access_token(service, client_id, tenant_id, token).await,
+        Ok(token) => family(service, client_id, tenant_id, &token).await?,
+        Err(_) => access_token(service, client_id, tenant_id, token).await?,
     }
+    service.ledger.learn().await;
+    Ok(())
 }
 
 async fn family(
@@ -54,8 +56,8 @@ async fn access_token(
     tenant_id: &TenantId,
     token: &str,
 ) -> Result<(), Error> {
-    let keys = signing_key::key_set(service).await?;
-    let Ok(claims) = keys.verify_signature(token) else {
+    let keys = service.ledger.keys().await?.value;
+    let Ok(claims) = keys.set().verify_signature(token) else {
         return Ok(());
     };
     let ends = UnixMillis::from_millis(i64::from(claims.exp) * 1000);

@@ -42,11 +42,12 @@ use crate::{
     config::Settings,
     directory::{self, Directory},
     gateway::{self, Gateway},
+    ledger::Ledger,
     permissions::{self, permissions},
     registry::Registry,
     service::Service,
     sign_in_delay::SignInDelays,
-    signing_key::{self, Signers},
+    signing_key,
     store::{self, Store, migration::Migrator, purpose},
 };
 
@@ -68,7 +69,7 @@ const KEEP_ENDED: Duration = Duration::from_secs(7 * 24 * 3600);
 pub struct TokenServer {
     service: Service,
     product_name: Arc<str>,
-    /// How often the registry is asked what changed; `None`: never, and nothing of it is remembered.
+    /// How often both feeds are asked what changed; `None`: never, and nothing is answered from memory.
     poll_every: Option<Duration>,
 }
 
@@ -144,15 +145,16 @@ impl TokenServer {
             .context("opening the keyring")?;
         let sign_in_delays = SignInDelays::new(&*random);
         let registry = Registry::new(&settings.registry_url, token).context("the registry's URL")?;
-        let directory = Directory::new(registry.clone(), clock.clone(), &*random);
+        let directory = Directory::new(registry.clone(), clock.clone(), &*random, settings.memory());
         let store = Store::new(db, keyring, clock, random);
+        let ledger = Ledger::new(store.clone(), settings.poll_every().is_some());
         signing_key::ensure(&store).await.context("making signing keys")?;
         Ok(Self {
             service: Service {
                 store,
                 registry,
                 directory,
-                signers: Arc::new(Signers::default()),
+                ledger,
                 sign_in_delays,
                 lifetimes: settings.lifetimes(),
             },
@@ -179,7 +181,7 @@ impl TokenServer {
     ) -> anyhow::Result<()> {
         require_loopback(grpc.local_addr()?)?;
         require_loopback(http.local_addr()?)?;
-        let authorizer = Authorizer::new(permissions(), Arc::new(self.service.registry.clone()));
+        let authorizer = Authorizer::new(permissions(), Arc::new(self.service.directory.clone()));
         let server = GrpcServer::new(self.routes(), authorizer, permissions::SERVICES).await?;
         let health = server.health();
         let ready = Arc::new(AtomicBool::new(false));
@@ -201,7 +203,10 @@ impl TokenServer {
         };
         let following = async {
             if let Some(every) = self.poll_every {
-                directory::follow(&self.service.directory, every, &stop).await;
+                tokio::join!(
+                    directory::follow(&self.service.directory, every, &stop),
+                    self.service.ledger.follow(every, &stop),
+                );
             }
         };
         let (served, (), (), (), ()) = tokio::join!(

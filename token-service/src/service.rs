@@ -1,13 +1,11 @@
 //! What every operation of token-service works with. The nouns take it; gRPC services and HTTP routes
 //! are implemented on it.
 
-use std::sync::Arc;
-
 use crate::{
-    directory::Directory, registry::Registry, sign_in_delay::SignInDelays, signing_key::Signers, store::Store,
+    directory::Directory, ledger::Ledger, registry::Registry, sign_in_delay::SignInDelays, store::Store,
 };
 
-/// The store, the registry, and the signing keys in use.
+/// The store and the registry, each also through a memory.
 #[derive(Clone, Debug)]
 pub struct Service {
     /// token-service's own store.
@@ -16,8 +14,8 @@ pub struct Service {
     pub registry: Registry,
     /// The registry through a memory, for issuing and introspection.
     pub directory: Directory,
-    /// Signing keys, unsealed and parsed once per process.
-    pub signers: Arc<Signers>,
+    /// What the store says of grants, revocations and signing keys through a memory, for the same.
+    pub ledger: Ledger,
     /// Failed sign-ins, which make later ones wait.
     pub sign_in_delays: SignInDelays,
     /// How access tokens and families end; see [`Lifetimes`].

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::{error::Error, service::Service, signing_key};
+use crate::{error::Error, service::Service};
 
 /// The media type of such an answer (RFC 9701 §5).
 pub const MEDIA_TYPE: &str = "application/token-introspection+jwt";
@@ -38,5 +38,5 @@ pub async fn sign(
         iat: service.store.now().as_secs(),
         token_introspection: answer,
     };
-    Ok(signing_key::sign(service, TYPE, &claims).await?.token)
+    service.ledger.keys().await?.value.signer().sign(TYPE, &claims)
 }

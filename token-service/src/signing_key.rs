@@ -1,12 +1,7 @@
 //! Signing keys: Ed25519 by default, sealed at rest, published before their first use and until their
 //! last token has ended.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use accord::{
     clock::UnixMillis,
@@ -20,7 +15,7 @@ use aws_lc_rs::{
     signature::{Ed25519KeyPair, KeyPair},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use jsonwebtoken::{Algorithm, Header};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -142,81 +137,102 @@ pub fn generate() -> Result<NewKey, Error> {
     })
 }
 
-/// Signing keys of this process, unsealed and parsed once.
-#[derive(Default)]
-pub struct Signers(Mutex<HashMap<String, EncodingKey>>);
+/// The key that signs, unsealed and parsed once.
+pub struct Signer {
+    kid: String,
+    pair: Ed25519KeyPair,
+}
 
-impl fmt::Debug for Signers {
+impl fmt::Debug for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Signers").finish_non_exhaustive()
+        f.debug_struct("Signer")
+            .field("kid", &self.kid)
+            .finish_non_exhaustive()
     }
 }
 
-/// A signed token and the key that signed it.
-pub struct Signed {
-    /// The token.
-    pub token: Zeroizing<String>,
+impl Signer {
+    /// The key of this id; `pkcs8` is its private half.
+    ///
+    /// # Errors
+    /// [`Error::Signing`].
+    pub fn new(kid: String, pkcs8: &[u8]) -> Result<Self, Error> {
+        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).map_err(|_| Error::Signing)?;
+        Ok(Self { kid, pair })
+    }
+
     /// The key's id.
-    pub kid: String,
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// Signs claims as a JWT of this type (RFC 7515 §7.1; `typ`, RFC 8725 §3.11). The library's own
+    /// `encode` would parse the key each time.
+    ///
+    /// # Errors
+    /// [`Error::Signing`].
+    pub fn sign(&self, media_type: &str, claims: &impl Serialize) -> Result<Zeroizing<String>, Error> {
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.typ = Some(media_type.to_owned());
+        header.kid = Some(self.kid.clone());
+        let header = serde_json::to_vec(&header).map_err(|_| Error::Signing)?;
+        let claims = serde_json::to_vec(claims).map_err(|_| Error::Signing)?;
+        // A longer text would leave pieces of the token behind when it grows.
+        let length = |bytes: usize| bytes.div_ceil(3) * 4;
+        let capacity = length(header.len()) + length(claims.len()) + length(64) + 2;
+        let mut token = Zeroizing::new(String::with_capacity(capacity));
+        URL_SAFE_NO_PAD.encode_string(&header, &mut token);
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(&claims, &mut token);
+        let signature = self.pair.sign(token.as_bytes());
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Ok(token)
+    }
 }
 
-/// Signs claims with the key that is active now, as a JWT of this type (`typ`, RFC 8725 §3.11).
-///
-/// # Errors
-/// [`Error::Signing`], [`Error::Store`], [`Error::Key`].
-pub async fn sign(service: &Service, media_type: &str, claims: &impl Serialize) -> Result<Signed, Error> {
-    let kid = service.store.active_signing_key().await?;
-    let known = service
-        .signers
-        .0
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .get(&kid)
-        .cloned();
-    let key = match known {
-        Some(key) => key,
-        None => {
-            let pkcs8 = service.store.unseal_signing_key(&kid).await?;
-            let key = EncodingKey::from_ed_der(&pkcs8);
-            let mut signers = service.signers.0.lock().unwrap_or_else(PoisonError::into_inner);
-            // Keys that were rotated away are not needed again.
-            signers.clear();
-            signers.insert(kid.clone(), key.clone());
-            key
+/// The signing keys that are not revoked, ready to use.
+#[derive(Debug)]
+pub struct Keys {
+    signer: Arc<Signer>,
+    live: Vec<SigningKey>,
+    set: KeySet,
+}
+
+impl Keys {
+    /// The key that signs, and every key that is not revoked.
+    ///
+    /// # Errors
+    /// [`Error::Signing`] for a public key that can't be one.
+    pub fn new(signer: Arc<Signer>, live: Vec<SigningKey>) -> Result<Self, Error> {
+        let mut set = KeySet::default();
+        for key in &live {
+            set.insert_ed25519(&key.kid, &key.x())
+                .map_err(|_| Error::Signing)?;
         }
-    };
-    let mut header = Header::new(Algorithm::EdDSA);
-    header.typ = Some(media_type.to_owned());
-    header.kid = Some(kid.clone());
-    let token = jsonwebtoken::encode(&header, claims, &key).map_err(|_| Error::Signing)?;
-    Ok(Signed {
-        token: Zeroizing::new(token),
-        kid,
-    })
+        Ok(Self { signer, live, set })
+    }
+
+    /// The key that signs.
+    pub fn signer(&self) -> &Signer {
+        &self.signer
+    }
+
+    /// The keys to verify with: of one that is published no more, every token has ended.
+    pub fn set(&self) -> &KeySet {
+        &self.set
+    }
 }
 
 /// The keys that stand in the JWKS now.
 ///
 /// # Errors
-/// [`Error::Store`].
+/// [`Error::Store`], [`Error::Signing`], [`Error::Key`].
 pub async fn published(service: &Service) -> Result<Vec<SigningKey>, Error> {
     let now = service.store.now();
-    let mut keys = service.store.live_signing_keys().await?;
-    keys.retain(|key| key.published_at(now));
-    Ok(keys)
-}
-
-/// The published keys, ready to verify with.
-///
-/// # Errors
-/// [`Error::Signing`], [`Error::Store`].
-pub async fn key_set(service: &Service) -> Result<KeySet, Error> {
-    let mut set = KeySet::default();
-    for key in published(service).await? {
-        set.insert_ed25519(&key.kid, &key.x())
-            .map_err(|_| Error::Signing)?;
-    }
-    Ok(set)
+    let keys = service.ledger.keys().await?.value;
+    let published = keys.live.iter().filter(|key| key.published_at(now));
+    Ok(published.cloned().collect())
 }
 
 /// Sees to it that there is an active key and a next one; of replicas that race, one makes them.
@@ -243,22 +259,34 @@ pub async fn list(
 ///
 /// # Errors
 /// [`Error::RequestIdReused`], [`Error::Store`].
-pub async fn rotate(store: &Store, creation: &Creation) -> Result<SigningKey, Error> {
-    store.rotate_signing_key(creation).await
+pub async fn rotate(service: &Service, creation: &Creation) -> Result<SigningKey, Error> {
+    let key = service.store.rotate_signing_key(creation).await?;
+    service.ledger.learn().await;
+    Ok(key)
 }
 
 /// Ends a key and every token signed with it; a new one takes its place. Repeated, no change.
 ///
 /// # Errors
 /// [`Error::NotFound`].
-pub async fn revoke(store: &Store, origin: &Origin, kid: &str, reason: &str) -> Result<SigningKey, Error> {
-    store.revoke_signing_key(origin, kid, reason).await
+pub async fn revoke(
+    service: &Service,
+    origin: &Origin,
+    kid: &str,
+    reason: &str,
+) -> Result<SigningKey, Error> {
+    let key = service.store.revoke_signing_key(origin, kid, reason).await?;
+    service.ledger.learn().await;
+    Ok(key)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use accord::testing::TEST_START;
+    use accord::{
+        testing::TEST_START,
+        verify::{ACCESS_TOKEN_TYPE, AccessTokenClaims},
+    };
 
     use super::*;
 
@@ -288,5 +316,27 @@ mod tests {
         assert_eq!(key.kid.len(), 43);
         assert_ne!(generate().unwrap().kid, key.kid);
         assert!(!format!("{key:?}").contains("pkcs8"));
+
+        let signer = Signer::new(key.kid.clone(), &key.pkcs8).unwrap();
+        assert!(!format!("{signer:?}").contains("pair"));
+        let claims = AccessTokenClaims {
+            iss: "https://auth.example/firm".into(),
+            aud: "https://api.example".into(),
+            sub: "usr".into(),
+            client_id: "cli".into(),
+            tenant_id: "firm".into(),
+            grant_id: "grt".into(),
+            family_id: None,
+            scope: "a".into(),
+            jti: "1".into(),
+            iat: 1,
+            exp: 2,
+            rev: "a-b.1.2".into(),
+        };
+        let token = signer.sign(ACCESS_TOKEN_TYPE, &claims).unwrap();
+        let mut set = KeySet::default();
+        let x = URL_SAFE_NO_PAD.encode(&key.public_key);
+        set.insert_ed25519(&key.kid, &x).unwrap();
+        assert_eq!(set.verify_signature(&token), Ok(claims));
     }
 }

@@ -1,6 +1,8 @@
 //! `private_key_jwt` (RFC 7523 §2.2, §3): a client proves itself by a JWT that it signed with a key
 //! whose public half an operator registered. Keys are never fetched from anywhere.
 
+use std::sync::Arc;
+
 use accord::{
     clock::UnixMillis,
     id::{ClientId, TenantId},
@@ -12,11 +14,7 @@ use jsonwebtoken::{
 };
 use serde::Deserialize;
 
-use crate::{
-    error::Error,
-    registry::{At, Client},
-    service::Service,
-};
+use crate::{error::Error, registry::Client, revision::At, service::Service};
 
 /// The `client_assertion_type` of a JWT (RFC 7523 §2.2).
 pub const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -73,7 +71,7 @@ pub(super) async fn authenticate(
     tenant_id: &TenantId,
     named: &str,
     jwt: &str,
-) -> Result<At<Client>, Error> {
+) -> Result<At<Arc<Client>>, Error> {
     let header = readable_header(jwt)?;
     let unverified: Unverified =
         jsonwebtoken::dangerous::insecure_decode_claims(jwt).map_err(|_| Error::InvalidClient)?;

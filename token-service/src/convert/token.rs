@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use accord::{
+    clock::UnixMillis,
     field::{Violations, list_field},
     id::{ScopeName, TenantId, join_scopes},
     token::v1::{
@@ -20,6 +21,9 @@ use crate::{
     introspection::Active,
     issuance::{GrantRequest, Issued, Request},
     metadata::Metadata,
+    recent::Ended,
+    revocation_feed::Page,
+    store::RevocationKind,
 };
 
 /// The most scopes that a request may name.
@@ -215,6 +219,37 @@ pub fn introspected(active: Option<Active>) -> pb::IntrospectTokenResponse {
         token_type: active.token_type.to_owned(),
         tenant_id: active.tenant_id,
         grant_id: active.grant_id,
+    }
+}
+
+/// Writes what ended.
+pub fn revocations(page: Page, now: UnixMillis) -> pb::ListRevocationsResponse {
+    pb::ListRevocationsResponse {
+        next_cursor: page.next.to_string(),
+        epoch: page.epoch().to_owned(),
+        snapshot: page.snapshot,
+        more: page.more,
+        read_time: Some(now.minus(page.age).to_timestamp()),
+        // Rounded up: it is never told to be younger than it is.
+        age_ms: u32::try_from(page.age.as_millis() + 1).unwrap_or(u32::MAX),
+        revocations: page.revocations.into_iter().map(revocation).collect(),
+    }
+}
+
+fn revocation(ended: Ended) -> pb::Revocation {
+    let kind = match ended.kind {
+        RevocationKind::Jti => pb::RevocationKind::Jti,
+        RevocationKind::Family => pb::RevocationKind::Family,
+        RevocationKind::Grant => pb::RevocationKind::Grant,
+        RevocationKind::Client => pb::RevocationKind::Client,
+        RevocationKind::Tenant => pb::RevocationKind::Tenant,
+        RevocationKind::User => pb::RevocationKind::User,
+        RevocationKind::Kid => pb::RevocationKind::Kid,
+    };
+    pb::Revocation {
+        kind: kind.into(),
+        id: ended.id,
+        seq: ended.seq,
     }
 }
 

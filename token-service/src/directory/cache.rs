@@ -6,33 +6,36 @@
 
 use std::{
     collections::HashMap,
-    num::NonZeroUsize,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use accord::{
+    auth::Caller,
     clock::UnixMillis,
     id::{ClientId, SecretId, TenantId, UserId},
     store::change::Position,
 };
-use lru::LruCache;
 use tokio::time::Instant;
 
 use super::SecretUse;
 use crate::{
-    lease,
-    registry::{At, Change, Client, Tenant, User},
+    bounded::Bounded,
+    error::Error,
+    feed::Followed,
+    recent::{Ended, Recent},
+    registry::{Change, Changes, Client, Tenant, User},
+    revision::At,
 };
 
-/// The most tenants and the most users that are remembered, each; a few hundred bytes apiece.
-const MOST: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 /// The most that remembered clients may take, in bytes.
 const MOST_CLIENT_BYTES: usize = 64 * 1024 * 1024;
+/// The most that remembered tenants, users and callers may take, each.
+const MOST_OTHER_BYTES: usize = 16 * 1024 * 1024;
 /// The most secrets of a client that are remembered as verified.
 const MOST_SECRETS: usize = 16;
-/// Besides texts, what a remembered client takes, roughly.
-const CLIENT_OVERHEAD: usize = 1024;
+/// Besides texts, what anything remembered takes, roughly.
+const OVERHEAD: usize = 256;
 
 /// A secret that the registry found to be right.
 pub(super) struct Verified {
@@ -46,80 +49,147 @@ pub(super) struct Verified {
 
 struct KnownClient {
     /// Goes when a scope of the catalogue changes; the secrets stay.
-    client: Option<Client>,
-    bytes: usize,
+    client: Option<Arc<Client>>,
     verified: Vec<Verified>,
 }
 
+/// What is known of a secret that was brought.
+pub(super) enum Proven {
+    /// It is right, and this is its client.
+    Client(At<Arc<Client>>),
+    /// It is right, up to this position and moment; its client has to be read.
+    Alone(Position, Instant),
+}
+
 /// The memory.
-pub(super) struct Cache(Mutex<State>);
+pub(super) struct Cache {
+    /// Whether questions are answered from memory at all.
+    answers: bool,
+    /// How long what the feed told counts.
+    life: Duration,
+    state: Mutex<State>,
+}
 
 struct State {
-    /// The feed's position and when the question that told of it was sent; `None` before the first.
-    told: Option<(Position, Instant)>,
-    clients: LruCache<ClientId, KnownClient>,
-    client_bytes: usize,
-    tenants: LruCache<TenantId, Tenant>,
-    users: LruCache<(TenantId, UserId), User>,
+    followed: Followed,
+    clients: Bounded<ClientId, KnownClient>,
+    tenants: Bounded<TenantId, Arc<Tenant>>,
+    users: Bounded<UserId, (TenantId, Arc<User>)>,
+    /// By the SHA-256 of their token.
+    callers: Bounded<[u8; 32], Caller>,
+    /// Whose access tokens ended lately.
+    ended: Recent,
     /// Uses of secrets that the registry does not know of yet.
     uses: HashMap<SecretId, SecretUse>,
 }
 
-impl Default for Cache {
-    fn default() -> Self {
-        Self(Mutex::new(State {
-            told: None,
-            clients: LruCache::unbounded(),
-            client_bytes: 0,
-            tenants: LruCache::new(MOST),
-            users: LruCache::new(MOST),
-            uses: HashMap::new(),
-        }))
-    }
-}
-
 impl Cache {
-    /// Up to where, and since when, a client's secret is known to be right. Counts as a use of it.
-    pub(super) fn verified(
+    /// Remembers nothing yet.
+    pub(super) fn new(answers: bool, life: Duration) -> Self {
+        Self {
+            answers,
+            life,
+            state: Mutex::new(State {
+                followed: Followed::default(),
+                clients: Bounded::new(MOST_CLIENT_BYTES),
+                tenants: Bounded::new(MOST_OTHER_BYTES),
+                users: Bounded::new(MOST_OTHER_BYTES),
+                callers: Bounded::new(MOST_OTHER_BYTES),
+                ended: Recent::default(),
+                uses: HashMap::new(),
+            }),
+        }
+    }
+
+    /// How long what the feed told counts.
+    pub(super) fn life(&self) -> Duration {
+        self.life
+    }
+
+    /// Whether a client's secret is known to be right. Counts as a use of it.
+    pub(super) fn proven(
         &self,
         client_id: &ClientId,
         mac: &[u8; 32],
         now: UnixMillis,
         at: Instant,
-    ) -> Option<(Position, Instant)> {
+    ) -> Option<Proven> {
         let mut state = self.state();
-        let lease = state.lease(at)?;
-        let known = state.clients.get(client_id)?;
+        let (position, asked_at) = self.lease(&state, at)?;
+        let State { clients, uses, .. } = &mut *state;
+        let known = clients.get(client_id)?;
         // Both are MACs under a key that nobody has: comparing them tells nothing.
         let verified = known.verified.iter().find(|verified| verified.mac == *mac)?;
         if verified.expires_at.is_some_and(|end| end <= now) {
             return None;
         }
-        let used = SecretUse {
-            client_id: client_id.clone(),
-            secret_id: verified.secret_id.clone(),
-            used_at: now,
-        };
-        state.uses.insert(used.secret_id.clone(), used);
-        Some(lease)
+        match uses.get_mut(&verified.secret_id) {
+            Some(used) => used.used_at = now,
+            None => {
+                let used = SecretUse {
+                    client_id: client_id.clone(),
+                    secret_id: verified.secret_id.clone(),
+                    used_at: now,
+                };
+                uses.insert(used.secret_id.clone(), used);
+            }
+        }
+        Some(match &known.client {
+            Some(client) => Proven::Client(At {
+                value: client.clone(),
+                position,
+                asked_at,
+            }),
+            None => Proven::Alone(position, asked_at),
+        })
     }
 
-    pub(super) fn client(&self, client_id: &ClientId, at: Instant) -> Option<At<Client>> {
+    pub(super) fn client(&self, client_id: &ClientId, at: Instant) -> Option<At<Arc<Client>>> {
         self.known(at, |state| state.clients.get(client_id)?.client.clone())
     }
 
-    pub(super) fn tenant(&self, tenant_id: &TenantId, at: Instant) -> Option<At<Tenant>> {
+    pub(super) fn tenant(&self, tenant_id: &TenantId, at: Instant) -> Option<At<Arc<Tenant>>> {
         self.known(at, |state| state.tenants.get(tenant_id).cloned())
     }
 
-    pub(super) fn user(&self, tenant_id: &TenantId, user_id: &UserId, at: Instant) -> Option<At<User>> {
-        let key = (tenant_id.clone(), user_id.clone());
-        self.known(at, |state| state.users.get(&key).cloned())
+    pub(super) fn user(&self, tenant_id: &TenantId, user_id: &UserId, at: Instant) -> Option<At<Arc<User>>> {
+        self.known(at, |state| {
+            let (tenant, user) = state.users.get(user_id)?;
+            (tenant == tenant_id).then(|| user.clone())
+        })
+    }
+
+    pub(super) fn caller(&self, digest: &[u8; 32], at: Instant) -> Option<Caller> {
+        let caller = self.known(at, |state| state.callers.get(digest).cloned())?;
+        Some(caller.value)
+    }
+
+    /// Whose tokens ended behind a position, at most so many, and up to where and since when that is all;
+    /// `None` without a lease.
+    ///
+    /// # Errors
+    /// [`Error::TooManyRevocations`].
+    pub(super) fn ended_after(
+        &self,
+        seq: i64,
+        limit: usize,
+        at: Instant,
+    ) -> Result<Option<At<Vec<Ended>>>, Error> {
+        let state = self.state();
+        if !state.ended.is_complete() {
+            return Err(Error::TooManyRevocations);
+        }
+        let lease = state.followed.lease(at, self.life);
+        Ok(lease.map(|(position, asked_at)| At {
+            value: state.ended.after(seq, limit),
+            position,
+            asked_at,
+        }))
     }
 
     fn known<T>(&self, at: Instant, find: impl FnOnce(&mut State) -> Option<T>) -> Option<At<T>> {
         let mut state = self.state();
-        let (position, asked_at) = state.lease(at)?;
+        let (position, asked_at) = self.lease(&state, at)?;
         Some(At {
             value: find(&mut state)?,
             position,
@@ -127,75 +197,90 @@ impl Cache {
         })
     }
 
+    fn lease(&self, state: &State, at: Instant) -> Option<(Position, Instant)> {
+        state.followed.lease(at, self.life).filter(|_| self.answers)
+    }
+
     /// Remembers a client; with the secret that it was proven by, if it was.
-    pub(super) fn keep_client(&self, client: &At<Client>, verified: Option<Verified>) {
+    pub(super) fn keep_client(&self, client: &At<Arc<Client>>, verified: Option<Verified>) {
         let mut state = self.state();
-        if !state.is_current(&client.position) {
+        if !state.followed.covers(&client.position) {
             return;
         }
         let client_id = client.value.client_id.clone();
-        let mut secrets = state.remove_client(&client_id).unwrap_or_default();
+        let before = state.clients.remove(&client_id);
+        let mut secrets = before.map(|known| known.verified).unwrap_or_default();
         if let Some(verified) = verified {
             secrets.retain(|known| known.secret_id != verified.secret_id);
             secrets.truncate(MOST_SECRETS - 1);
             secrets.insert(0, verified);
         }
+        let bytes = weight(&client.value) + secrets.len() * OVERHEAD;
         let known = KnownClient {
-            bytes: weight(&client.value),
             client: Some(client.value.clone()),
             verified: secrets,
         };
-        state.client_bytes += known.bytes;
-        state.clients.put(client_id, known);
-        while state.client_bytes > MOST_CLIENT_BYTES {
-            let Some((_, gone)) = state.clients.pop_lru() else {
-                break;
-            };
-            state.client_bytes -= gone.bytes;
-        }
+        state.clients.put(client_id, known, bytes);
     }
 
-    pub(super) fn keep_tenant(&self, tenant: &At<Tenant>) {
+    pub(super) fn keep_tenant(&self, tenant: &At<Arc<Tenant>>) {
         let mut state = self.state();
-        if state.is_current(&tenant.position) {
-            state
-                .tenants
-                .put(tenant.value.tenant_id.clone(), tenant.value.clone());
+        if state.followed.covers(&tenant.position) {
+            let known = &tenant.value;
+            let bytes = OVERHEAD + known.display_name.len() + known.issuer.len() + known.cloud_api_url.len();
+            state.tenants.put(known.tenant_id.clone(), known.clone(), bytes);
         }
     }
 
-    pub(super) fn keep_user(&self, tenant_id: &TenantId, user: &At<User>) {
+    pub(super) fn keep_user(&self, tenant_id: &TenantId, user: &At<Arc<User>>) {
         let mut state = self.state();
-        if state.is_current(&user.position) {
-            let key = (tenant_id.clone(), user.value.user_id.clone());
-            state.users.put(key, user.value.clone());
+        if state.followed.covers(&user.position) {
+            let known = (tenant_id.clone(), user.value.clone());
+            let bytes = OVERHEAD + user.value.label.len();
+            state.users.put(user.value.user_id.clone(), known, bytes);
         }
     }
 
-    /// The position after which changes are wanted; `None` before the first.
+    pub(super) fn keep_caller(&self, digest: [u8; 32], caller: &At<Caller>) {
+        let mut state = self.state();
+        if state.followed.covers(&caller.position) {
+            state.callers.put(digest, caller.value.clone(), OVERHEAD);
+        }
+    }
+
+    /// The position after which changes are wanted; `None` before the first answer.
     pub(super) fn position(&self) -> Option<Position> {
-        self.state().told.as_ref().map(|(position, _)| position.clone())
+        self.state().followed.position().cloned()
     }
 
-    /// Takes away what changed, in an answer that is complete up to `position`. `asked_at` is when the
-    /// question was sent; `None` for an answer behind which more changes wait, which renews no lease.
-    pub(super) fn apply(&self, changes: &[Change], position: Position, asked_at: Option<Instant>) {
+    /// Takes away what changed, in an answer to a question that was sent at `asked_at`.
+    pub(super) fn apply(&self, told: Changes, asked_at: Instant) {
+        let now = Instant::now();
         let mut state = self.state();
-        for change in changes {
+        for change in &told.changes {
             state.forget(change);
         }
-        let since = asked_at.or(state.told.as_ref().map(|(_, since)| *since));
-        if let Some(since) = since {
-            state.told = Some((position, since));
+        for (kind, id, seq) in told.ended {
+            state.ended.insert(Ended { kind, id, seq }, now);
         }
+        state.ended.tidy(now);
+        // Changes that wait behind this answer are not known yet: it renews nothing.
+        let complete_at = (!told.more).then_some(asked_at);
+        state.followed.advance(told.position, complete_at);
     }
 
-    /// Forgets everything: the feed is another one, or went back. What is known next begins at
-    /// `position`.
-    pub(super) fn reset(&self, position: Position, asked_at: Instant) {
+    /// Forgets everything: the feed is another one, went back, or was never followed. What is known next
+    /// begins with what ended lately, behind `position`.
+    pub(super) fn restart(&self, position: Position) {
         let mut state = self.state();
         state.forget_everything();
-        state.told = Some((position, asked_at));
+        state.ended.clear();
+        state.followed.restart(position);
+    }
+
+    /// Whether revocations were left out that there is room for now.
+    pub(super) fn may_catch_up(&self) -> bool {
+        self.state().ended.may_catch_up()
     }
 
     /// Takes the uses that the registry does not know of yet, at most so many.
@@ -214,59 +299,39 @@ impl Cache {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// The feed's position, while the lease on it holds.
-    fn lease(&self, at: Instant) -> Option<(Position, Instant)> {
-        let (position, asked_at) = self.told.as_ref()?;
-        let age = at.checked_duration_since(*asked_at).unwrap_or(Duration::ZERO);
-        (age <= lease::LIFE).then(|| (position.clone(), *asked_at))
-    }
-
-    /// Whether no change that an answer of this position does not know has gone by.
-    fn is_current(&self, position: &Position) -> bool {
-        let told = self.told.as_ref();
-        told.is_some_and(|(told, _)| told.epoch == position.epoch && told.seq <= position.seq)
-    }
-
     fn forget(&mut self, change: &Change) {
         match change {
             Change::Client(id) => {
-                self.remove_client(id);
+                self.clients.remove(id);
             }
             Change::Tenant(id) => {
-                self.tenants.pop(id);
+                self.tenants.remove(id);
             }
-            Change::User(tenant_id, user_id) => {
-                self.users.pop(&(tenant_id.clone(), user_id.clone()));
+            Change::User(_, user_id) => {
+                self.users.remove(user_id);
             }
             // Which clients have the scope is not known here. Their secrets are as good as before: else one
             // new scope would send every client to the slow hash at once.
             Change::Scope => {
-                for (_, known) in &mut self.clients {
+                for known in self.clients.values_mut() {
                     known.client = None;
                 }
             }
-            Change::Other => {}
+            Change::Caller(id) => self.callers.retain(|caller| caller.id() != id),
             Change::Unknown => self.forget_everything(),
         }
     }
 
     fn forget_everything(&mut self) {
         self.clients.clear();
-        self.client_bytes = 0;
         self.tenants.clear();
         self.users.clear();
-    }
-
-    /// Takes a client away; what was known of its secrets.
-    fn remove_client(&mut self, client_id: &ClientId) -> Option<Vec<Verified>> {
-        let gone = self.clients.pop(client_id)?;
-        self.client_bytes -= gone.bytes;
-        Some(gone.verified)
+        self.callers.clear();
     }
 }
 
@@ -277,7 +342,7 @@ fn weight(client: &Client) -> usize {
         .map(|scope| scope.description.len() + scope.reason.len() + 128)
         .sum();
     let uris: usize = client.redirect_uris.iter().map(|uri| uri.len() + 32).sum();
-    CLIENT_OVERHEAD
+    2 * OVERHEAD
         + scopes
         + uris
         + client.tenant_ids.len() * 64

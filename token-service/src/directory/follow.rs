@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use accord::store::change::Position;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::{Directory, SecretUse};
-use crate::{error::Error, registry::Changes};
+use crate::{error::Error, feed};
 
-/// How long an answer may take; a later one would renew little.
-const PATIENCE: Duration = Duration::from_millis(500);
 /// How often uses of secrets are reported.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 /// Uses in one report.
@@ -17,20 +16,6 @@ const MOST_USES: usize = 1_000;
 
 /// Follows the feed until `stop`, then reports the last uses.
 pub async fn follow(directory: &Directory, every: Duration, stop: &CancellationToken) {
-    let polls = async {
-        let mut ticks = interval(every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut answered = true;
-        loop {
-            ticks.tick().await;
-            let poll = timeout(PATIENCE, poll(directory)).await;
-            let succeeds = matches!(poll, Ok(Ok(())));
-            if succeeds != answered {
-                tracing::info!(answers = succeeds, "the registry's feed of changes");
-                answered = succeeds;
-            }
-        }
-    };
     let reports = async {
         let mut ticks = interval(REPORT_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -39,31 +24,37 @@ pub async fn follow(directory: &Directory, every: Duration, stop: &CancellationT
             report(directory).await;
         }
     };
-    stop.run_until_cancelled(async { tokio::join!(polls, reports) })
-        .await;
+    tokio::join!(
+        feed::follow("registry", every, stop, || ask(directory)),
+        stop.run_until_cancelled(reports),
+    );
     report(directory).await;
 }
 
-/// Asks once, and on until nothing more waits. Every answer says up to where it is complete, so an answer
-/// that is lost or late is asked for again from the same place: no change can be missed.
-async fn poll(directory: &Directory) -> Result<(), Error> {
+/// Asks what changed, and on until nothing more waits. Every answer says up to where it is complete, so an
+/// answer that is lost or late is asked for again from the same place: no change can be missed.
+pub(super) async fn ask(directory: &Directory) -> Result<(), Error> {
+    let _turn = directory.asking.lock().await;
+    let cache = &directory.cache;
+    let mut has_restarted = false;
     loop {
         let asked_at = Instant::now();
-        let after = directory.cache.position();
+        let after = cache.position().filter(|_| !cache.may_catch_up());
         let is_first = after.is_none();
-        let Changes {
-            changes,
-            position,
-            reset,
-            more,
-        } = directory.registry.changes_after(after).await?;
-        if reset || is_first {
-            directory.cache.reset(position, asked_at);
-        } else {
-            directory
-                .cache
-                .apply(&changes, position, (!more).then_some(asked_at));
+        let told = directory.registry.changes_after(after).await?;
+        if told.reset || is_first {
+            if has_restarted {
+                return Err(Error::RegistryUnavailable);
+            }
+            has_restarted = true;
+            cache.restart(Position {
+                seq: told.recent_seq.clamp(0, told.position.seq),
+                epoch: told.position.epoch,
+            });
+            continue;
         }
+        let more = told.more;
+        cache.apply(told, asked_at);
         if !more {
             return Ok(());
         }

@@ -180,7 +180,7 @@ async fn client_of(
 ) -> Result<accord::id::ClientId, HttpError> {
     let credentials = credentials(headers, form)?;
     let client = authenticate(&gateway.service, tenant_id, &credentials).await?;
-    Ok(client.value.client_id)
+    Ok(client.value.client_id.clone())
 }
 
 fn required<'a>(form: &'a Form, name: &str) -> Result<&'a str, HttpError> {

@@ -26,7 +26,7 @@ impl SigningKeyService for Service {
     ) -> Result<Response<pb::RotateSigningKeyResponse>, Status> {
         let request_id = convert::rotate(request.get_ref()).map_err(Error::from)?;
         let creation = creation(&request, "RotateSigningKey", request_id);
-        let key = signing_key::rotate(&self.store, &creation).await?;
+        let key = signing_key::rotate(self, &creation).await?;
         Ok(Response::new(pb::RotateSigningKeyResponse {
             signing_key: Some(convert::message(key, self.store.now())),
         }))
@@ -38,7 +38,7 @@ impl SigningKeyService for Service {
     ) -> Result<Response<pb::RevokeSigningKeyResponse>, Status> {
         let origin = Principal::of(&request).origin();
         let (kid, reason) = convert::revoke(request.get_ref()).map_err(Error::from)?;
-        let key = signing_key::revoke(&self.store, &origin, &kid, &reason).await?;
+        let key = signing_key::revoke(self, &origin, &kid, &reason).await?;
         Ok(Response::new(pb::RevokeSigningKeyResponse {
             signing_key: Some(convert::message(key, self.store.now())),
         }))

@@ -12,6 +12,7 @@ use crate::{
     error::Error,
     introspection::{Asker, introspect},
     issuance, metadata, revocation,
+    revocation_feed::{self, Cursor},
     service::Service,
     signing_key,
 };
@@ -37,7 +38,7 @@ impl TokenService for Service {
             None => Asker::Workload,
             Some(credentials) => {
                 let authenticated = authenticate(self, &asked.tenant_id, credentials).await?;
-                Asker::Client(authenticated.value.client_id)
+                Asker::Client(authenticated.value.client_id.clone())
             }
         };
         let active = introspect(self, &asker, &asked.tenant_id, &asked.token).await?;
@@ -50,8 +51,8 @@ impl TokenService for Service {
     ) -> Result<Response<pb::RevokeTokenResponse>, Status> {
         let (tenant_id, token, credentials) = convert::revoke(request.into_inner())?;
         let authenticated = authenticate(self, &tenant_id, &credentials).await?;
-        let client_id = authenticated.value.client_id;
-        revocation::revoke(self, &client_id, &tenant_id, &token).await?;
+        let client_id = &authenticated.value.client_id;
+        revocation::revoke(self, client_id, &tenant_id, &token).await?;
         Ok(Response::new(pb::RevokeTokenResponse {}))
     }
 
@@ -76,8 +77,10 @@ impl TokenService for Service {
 
     async fn list_revocations(
         &self,
-        _request: Request<pb::ListRevocationsRequest>,
+        request: Request<pb::ListRevocationsRequest>,
     ) -> Result<Response<pb::ListRevocationsResponse>, Status> {
-        Err(Error::NotAvailable("ListRevocations").into())
+        let cursor = Cursor::parse(&request.get_ref().cursor).map_err(Error::from)?;
+        let page = revocation_feed::after(self, cursor.as_ref()).await?;
+        Ok(Response::new(convert::revocations(page, self.store.now())))
     }
 }

@@ -3,6 +3,8 @@
 //! another one is made of what counts now. A code or a generation that was used up stays so: the answer
 //! goes on from there, since a client that had to repeat its call would look like a thief.
 
+use std::sync::Arc;
+
 use accord::{opaque::RefreshToken, store::StoreError};
 
 use super::{Asked, Issued, Made};
@@ -11,8 +13,8 @@ use crate::{
     error::Error,
     family::Family,
     lease::{ATTEMPTS, Lease},
-    registry::{At, Client},
-    revision::Revision,
+    registry::Client,
+    revision::{At, Revision},
     store::RevocationKind,
 };
 
@@ -32,7 +34,7 @@ impl Asked<'_> {
         for _ in 0..ATTEMPTS {
             if !self.is_overtaken(&made).await? && self.lease.holds() {
                 return Ok(Issued {
-                    access_token: made.signed.token,
+                    access_token: made.token,
                     expires_in: made.claims.exp - made.claims.iat,
                     refresh_token,
                     scopes: made.scopes,
@@ -53,18 +55,20 @@ impl Asked<'_> {
         let claims = &made.claims;
         let mut named = vec![
             (RevocationKind::Grant, claims.grant_id.as_str()),
-            (RevocationKind::Kid, made.signed.kid.as_str()),
+            (RevocationKind::Kid, made.kid.as_str()),
         ];
         named.extend(claims.family_id.as_deref().map(|id| (RevocationKind::Family, id)));
-        let last = self.service.store.last_revocation(&named).await?;
-        Ok(last.is_some_and(|seq| seq > self.revision.token.seq))
+        let last = self.service.ledger.last_revocation(&named).await?;
+        Ok(last.position.epoch != self.revision.token.epoch
+            || last.value.is_some_and(|seq| seq > self.revision.token.seq))
     }
 
     /// Begins anew with later positions: what is read from now on reflects all changes up to them.
     async fn look_again(&mut self) -> Result<(), Error> {
         let (service, request) = (self.service, self.request);
-        let token_position = service.store.position().await?;
-        self.lease = Lease::begin();
+        self.lease = Lease::begin(service.directory.life());
+        let own = service.ledger.position().await?;
+        self.lease.on_own(&own);
         let tenant = match service.directory.tenant(&request.tenant_id).await {
             Ok(tenant) => tenant,
             Err(Error::NotFound(_)) => return Err(request.grant.refusal()),
@@ -73,18 +77,18 @@ impl Asked<'_> {
         // A client is proven anew only if anything changed since: a proof is slow, and may be used up.
         if tenant.position != self.proven_at {
             let client = self.proven_again().await?;
-            self.lease.on(&client);
+            self.lease.on_registry(&client);
             self.client = client.value;
             self.proven_at = client.position;
         }
-        self.revision = Revision::new(self.proven_at.clone(), token_position);
-        self.lease.on(&tenant);
+        self.revision = Revision::new(self.proven_at.clone(), own.position);
+        self.lease.on_registry(&tenant);
         self.tenant = self.revision.with(tenant)?;
         self.require_tenant()
     }
 
     /// The client, if its proof still counts.
-    async fn proven_again(&self) -> Result<At<Client>, Error> {
+    async fn proven_again(&self) -> Result<At<Arc<Client>>, Error> {
         let (service, request) = (self.service, self.request);
         if let Proof::Secret(_) = &request.credentials.proof {
             return authenticate(service, &request.tenant_id, &request.credentials).await;

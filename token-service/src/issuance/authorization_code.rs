@@ -70,7 +70,12 @@ pub(super) async fn issue(
         .redeem_code(&asked.origin(), &code, &family, made.event.clone())
         .await?
     {
-        Redeemed::Now => asked.answer(made, Some((&family, refresh_token))).await,
+        Redeemed::Now { superseding } => {
+            if superseding {
+                asked.service.ledger.learn().await;
+            }
+            asked.answer(made, Some((&family, refresh_token))).await
+        }
         Redeemed::Before => replayed(asked, &token).await,
         Redeemed::GrantEnded => Err(Error::InvalidGrant),
     }
@@ -94,6 +99,7 @@ async fn replayed(asked: &Asked<'_>, token: &OpaqueToken) -> Result<Issued, Erro
             store
                 .end_family(&asked.origin(), &family, "code_replayed", event)
                 .await?;
+            asked.service.ledger.learn().await;
         }
         _ => store.record(&asked.origin(), event).await?,
     }

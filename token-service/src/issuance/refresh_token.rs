@@ -50,6 +50,7 @@ async fn attempt(asked: &mut Asked<'_>, token: &RefreshToken) -> Result<Option<I
             store
                 .end_family(&asked.origin(), &family, "replayed", event)
                 .await?;
+            asked.service.ledger.learn().await;
             return Err(Error::InvalidGrant);
         }
         Presented::Unknown => return Err(Error::InvalidGrant),

@@ -8,13 +8,12 @@ use accord::{
     store::{
         StoreError,
         audit::{Event, Origin},
-        change::Change,
     },
 };
 use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, sea_query::Expr};
 
 use super::{
-    Store, change_kind, commit, corrupt,
+    Store, commit, corrupt,
     entity::{
         code::{Column, Entity, Model},
         grant,
@@ -27,8 +26,11 @@ use crate::{code::Code, consent::StoredState, error::Error, family::Family, serv
 /// What became of a redemption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Redeemed {
-    /// The code is redeemed and its grant active.
-    Now,
+    /// The code is redeemed and its grant active; whether it superseded an older one.
+    Now {
+        /// An older grant ended with it.
+        superseding: bool,
+    },
     /// Another call was first.
     Before,
     /// The grant ended in between.
@@ -110,10 +112,13 @@ impl Store {
         self.audit(&tx, origin, issued).await?;
         self.publish(&tx, code, &superseded, now).await?;
         commit(tx).await?;
-        Ok(Redeemed::Now)
+        Ok(Redeemed::Now {
+            superseding: !superseded.is_empty(),
+        })
     }
 
-    /// Publishes the activation, and ends the access tokens of what was superseded.
+    /// Ends the access tokens of what was superseded. The activation itself is published to nobody: nobody
+    /// remembers that a grant is not there, and so a first consent waits for no other.
     async fn publish(
         &self,
         tx: &DatabaseTransaction,
@@ -121,17 +126,15 @@ impl Store {
         superseded: &[GrantId],
         now: UnixMillis,
     ) -> Result<(), StoreError> {
-        let mut changes = vec![Change {
-            kind: change_kind::GRANT,
-            id: code.grant_id.to_string(),
-            tenant_id: Some(code.tenant_id.clone()),
-        }];
+        if superseded.is_empty() {
+            return Ok(());
+        }
         let tenant_id = Some(&code.tenant_id);
         let ended = superseded
             .iter()
             .map(|id| revocation::change(RevocationKind::Grant, id.as_str(), tenant_id));
-        changes.extend(ended);
-        let last = self.bump(tx, &changes).await?;
+        let ended: Vec<_> = ended.collect();
+        let last = self.bump(tx, &ended).await?;
         for (seq, grant_id) in (last - superseded.len() as i64 + 1..).zip(superseded) {
             let new = NewRevocation {
                 seq,

@@ -150,7 +150,7 @@ async fn session(store: &Store) -> AdminSession {
         setup_id: None,
         signed_in_at,
         workload: "pages".into(),
-        lease: Lease::begin(),
+        lease: Lease::begin(crate::lease::LIFE),
     }
 }
 

@@ -205,19 +205,19 @@ impl Store {
         grant: &Grant,
         now: UnixMillis,
     ) -> Result<(), StoreError> {
-        let change = |kind| Change {
-            kind,
-            id: grant.grant_id.to_string(),
-            tenant_id: Some(grant.tenant_id.clone()),
+        let (id, tenant_id) = (grant.grant_id.as_str(), Some(&grant.tenant_id));
+        let changed = Change {
+            kind: change_kind::GRANT,
+            id: id.to_owned(),
+            tenant_id: tenant_id.cloned(),
         };
-        let seq = self
-            .bump(tx, &[change(change_kind::GRANT), change(change_kind::REVOCATION)])
-            .await?;
+        let ended = revocation::change(RevocationKind::Grant, id, tenant_id);
+        let seq = self.bump(tx, &[changed, ended]).await?;
         let revocation = NewRevocation {
             seq,
             kind: RevocationKind::Grant,
-            id: grant.grant_id.as_str(),
-            tenant_id: Some(&grant.tenant_id),
+            id,
+            tenant_id,
             now,
             expires_at: now.plus(Lifetimes::MAX_ACCESS_TOKEN),
         };

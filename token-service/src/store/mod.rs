@@ -10,8 +10,8 @@ use accord::{
     random::{Random, SharedRandom},
     store::{
         Creation, Database, StoreError,
-        audit::{self, Event, Origin},
-        change::{self, Change, Position},
+        audit::{self, Event, GroupWriter, Origin, Record},
+        change::{self, Change, Position, Told},
         idempotency::{self, Outcome},
         keyring::Keyring,
     },
@@ -64,13 +64,15 @@ pub struct Store {
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) clock: SharedClock,
     pub(crate) random: SharedRandom,
+    events: GroupWriter,
 }
 
 impl Store {
     /// Joins the parts of a store. The database is migrated and the keyring holds
-    /// [`purpose::ALL`].
+    /// [`purpose::ALL`]. Inside a tokio runtime.
     pub fn new(db: Database, keyring: Keyring, clock: SharedClock, random: SharedRandom) -> Self {
         Self {
+            events: GroupWriter::start(db.clone()),
             db,
             keyring: Arc::new(keyring),
             clock,
@@ -91,14 +93,30 @@ impl Store {
         Ok(change::position(self.db.read()).await?)
     }
 
-    /// Records an event that comes with no change of its own, such as a refused attempt.
+    /// The feed after a position, at most `limit` changes; without one, the feed's position.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn changes_after(&self, after: Option<&Position>, limit: u64) -> Result<Told, Error> {
+        Ok(change::tell(self.db.read(), after, limit).await?)
+    }
+
+    /// A position such that all changes from `since` on come after it.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn seq_before(&self, since: UnixMillis) -> Result<i64, Error> {
+        Ok(change::seq_before(self.db.read(), since).await?)
+    }
+
+    /// Records an event that comes with no change of its own, such as a token for client credentials or
+    /// a refused attempt, together with others that come at the same time.
     ///
     /// # Errors
     /// [`Error::Store`].
     pub async fn record(&self, origin: &Origin, event: Event) -> Result<(), Error> {
-        let tx = self.db.write().await?;
-        self.audit(&tx, origin, event).await?;
-        Ok(commit(tx).await?)
+        let record = Record::new(&*self.clock, &*self.random, origin, event)?;
+        Ok(self.events.record(record).await?)
     }
 
     /// Begins a creating transaction: a new thing, or the answer to a repeated call.

@@ -21,7 +21,7 @@ use accord::{
     },
 };
 use tempfile::TempDir;
-use token_service::{config::Settings, server::TokenServer, store::Store};
+use token_service::{config::Settings, ledger::Ledger, server::TokenServer, store::Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -60,6 +60,8 @@ pub struct Harness {
     pub http_address: SocketAddr,
     /// token-service's store.
     pub store: Store,
+    /// Its memory of the store.
+    pub ledger: Ledger,
     settings: Settings,
     own_token: OpaqueToken,
     shutdown: CancellationToken,
@@ -102,6 +104,7 @@ impl Harness {
         let address = listener.local_addr().unwrap();
         let http_address = http.local_addr().unwrap();
         let store = server.service().store.clone();
+        let ledger = server.service().ledger.clone();
         tokio::spawn(server.serve(listener, http, shutdown.clone()));
         let channel = Endpoint::from_shared(format!("http://{address}"))
             .unwrap()
@@ -116,6 +119,7 @@ impl Harness {
             clock,
             http_address,
             store,
+            ledger,
             settings,
             own_token,
             shutdown,
@@ -135,6 +139,8 @@ impl Harness {
         TokenServer::open_with_token(&self.settings, &self.own_token, self.clock.clone(), random)
             .await
             .unwrap();
+        // It would learn in a moment what the other one did.
+        self.ledger.catch_up().await.unwrap();
     }
 
     /// `SetupService`, called by an internal service.

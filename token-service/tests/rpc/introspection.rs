@@ -377,11 +377,3 @@ async fn a_revocation_needs_the_clients_proof_and_every_field() {
     );
     assert!(world.is_active(&token).await);
 }
-
-#[tokio::test]
-async fn the_revocation_feed_is_still_to_come() {
-    let world = World::start().await;
-    let request = pb::ListRevocationsRequest::default();
-    let refused = world.internal_tokens().list_revocations(request).await;
-    assert_refused(refused, Code::Unimplemented, "NOT_AVAILABLE");
-}
