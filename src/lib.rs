@@ -55,7 +55,7 @@ pub mod audit_service;
 pub mod auth;
 #[cfg(feature = "service")]
 pub mod channel;
-#[cfg(feature = "service")]
+#[cfg(feature = "verify")]
 pub mod clock;
 #[cfg(feature = "service")]
 pub mod config;

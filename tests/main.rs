@@ -21,6 +21,7 @@ mod harness;
 mod kill;
 mod leaks;
 mod oauth_clients;
+mod offline;
 mod permissions;
 mod processes;
 mod readme;

@@ -141,6 +141,21 @@ pub struct ClientUpdate {
     pub references: References,
 }
 
+impl ClientUpdate {
+    /// Whether it takes a tenant or a scope from the client as it is.
+    pub fn narrows(&self, client: &Client) -> bool {
+        let takes_tenant = self
+            .tenant_ids
+            .as_ref()
+            .is_some_and(|left| client.tenant_ids.iter().any(|id| !left.contains(id)));
+        let takes_scope = self.scopes.as_ref().is_some_and(|left| {
+            let stays = |scope: &RequestedScope| left.iter().any(|other| other.name == scope.name);
+            !client.scopes.iter().all(stays)
+        });
+        takes_tenant || takes_scope
+    }
+}
+
 /// Which clients are listed.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {

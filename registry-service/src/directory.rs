@@ -43,27 +43,28 @@ pub struct Changes {
     pub reset: bool,
     /// More changes wait behind `position`.
     pub more: bool,
+    /// Where the last hour begins; only when there was no usable `after`.
+    pub recent_seq: Option<i64>,
 }
 
 /// Lists what changed after `after`, at most `limit` changes; without `after` only says where the feed
-/// is. `limit` 0 means 500, more counts as 500.
+/// is, and where its last hour begins. `limit` 0 means 500, more counts as 500.
 ///
 /// # Errors
 /// [`Error::Store`].
 pub async fn changes(store: &Store, after: Option<Position>, limit: u64) -> Result<Changes, Error> {
     let now_at = store.position().await?;
-    let nothing = |reset| Changes {
-        changes: Vec::new(),
-        position: now_at.clone(),
-        reset,
-        more: false,
+    let usable = |after: &Position| after.epoch == now_at.epoch && after.seq <= now_at.seq;
+    let reset = after.as_ref().is_some_and(|after| !usable(after));
+    let Some(after) = after.filter(usable) else {
+        return Ok(Changes {
+            changes: Vec::new(),
+            recent_seq: Some(store.recent_seq().await?.min(now_at.seq)),
+            position: now_at,
+            reset,
+            more: false,
+        });
     };
-    let Some(after) = after else {
-        return Ok(nothing(false));
-    };
-    if after.epoch != now_at.epoch || after.seq > now_at.seq {
-        return Ok(nothing(true));
-    }
     let limit = if limit == 0 { MAX_SIZE } else { limit.min(MAX_SIZE) };
     let mut changes = store.changes_after(after.seq, limit + 1).await?;
     let more = changes.len() as u64 > limit;
@@ -83,12 +84,15 @@ pub async fn changes(store: &Store, after: Option<Position>, limit: u64) -> Resu
         },
         reset: false,
         more,
+        recent_seq: None,
     })
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
     use accord::{
         store::change::{self, Change},
         testing::databases,
@@ -136,6 +140,49 @@ mod tests {
             );
             assert_ne!(told.position.epoch, old.epoch, "{database:?}");
             assert_eq!(told.position.seq, old.seq, "{database:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_has_no_usable_position_is_told_where_the_last_hour_begins() {
+        for database in databases() {
+            let (store, clock) = store(&database.url).await;
+            let scope = || Change {
+                kind: change_kind::SCOPE,
+                id: "a".into(),
+                tenant_id: None,
+            };
+            let change = async || {
+                let tx = store.db.write().await.unwrap();
+                change::bump(&tx, &[scope()], store.now()).await.unwrap();
+                tx.commit().await.unwrap();
+            };
+            let start = store.position().await.unwrap();
+            change().await;
+            clock.advance(Duration::from_secs(3600));
+            change().await;
+            let foreign = Position {
+                epoch: "other".into(),
+                seq: 0,
+            };
+            let ahead = Position {
+                seq: start.seq + 3,
+                ..start.clone()
+            };
+            // A change of exactly an hour ago is told, one of a moment before is not.
+            for recent_seq in [start.seq, start.seq + 1] {
+                for unusable in [None, Some(foreign.clone()), Some(ahead.clone())] {
+                    let told = changes(&store, unusable.clone(), 0).await.unwrap();
+                    assert_eq!(told.recent_seq, Some(recent_seq), "{database:?} {unusable:?}");
+                    assert_eq!(told.reset, unusable.is_some(), "{database:?}");
+                }
+                let told = changes(&store, Some(start.clone()), 0).await.unwrap();
+                assert_eq!(told.recent_seq, None, "{database:?}");
+                clock.advance(Duration::from_millis(1));
+            }
+            clock.advance(Duration::from_secs(3600));
+            let told = changes(&store, None, 0).await.unwrap();
+            assert_eq!(told.recent_seq, Some(told.position.seq), "{database:?}");
         }
     }
 

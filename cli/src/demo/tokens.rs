@@ -181,14 +181,8 @@ pub async fn call_resource(
     let base = Url::parse(&target.cloud_api_url)?;
     let base = base.path().trim_end_matches('/');
     let url = format!("http://{}{base}/matters", listener.local_addr()?);
-    let tenant = resource::Tenant {
-        tenant_id: target.tenant_id.clone(),
-        issuer: target.tenant_authority_url.clone(),
-        audience: target.cloud_api_url.clone(),
-        jwks_url: format!("{}/{}/jwks.json", target.http_url, target.tenant_id),
-    };
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(resource::serve(listener, tenant, clock, shutdown.clone()).await?);
+    let serving = tokio::spawn(resource::serve(listener, target, clock, shutdown.clone()).await?);
 
     let http = reqwest::Client::new();
     say.sent(

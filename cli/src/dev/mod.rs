@@ -147,13 +147,7 @@ impl Dev {
         };
         dev.all_answer().await?;
         if let Some(listener) = api_listener {
-            let tenant = resource::Tenant {
-                tenant_id: dev.file.tenant_id.clone(),
-                issuer: dev.file.tenant_authority_url.clone(),
-                audience: dev.file.cloud_api_url.clone(),
-                jwks_url: format!("{}/{}/jwks.json", dev.file.http_url, dev.file.tenant_id),
-            };
-            let api = resource::serve(listener, tenant, clock, dev.shutdown.clone()).await?;
+            let api = resource::serve(listener, &dev.file, clock, dev.shutdown.clone()).await?;
             tokio::spawn(api);
         }
         dev.file.write(&args.data_dir)?;

@@ -117,25 +117,28 @@ pub fn list_changes_response(changes: Changes) -> pb::ListChangesResponse {
         position: Some(position(changes.position)),
         reset: changes.reset,
         more: changes.more,
-        recent_seq: 0,
+        recent_seq: changes.recent_seq.unwrap_or_default(),
     }
 }
 
 fn change(row: ChangeRow) -> pb::Change {
-    let kind = match row.kind.as_str() {
-        change_kind::TENANT => pb::ChangeKind::Tenant,
-        change_kind::USER => pb::ChangeKind::User,
-        change_kind::CLIENT => pb::ChangeKind::Client,
-        change_kind::SCOPE => pb::ChangeKind::Scope,
-        change_kind::CALLER => pb::ChangeKind::Caller,
-        _ => pb::ChangeKind::Unspecified,
+    let (kind, ends_tokens) = match row.kind.as_str() {
+        change_kind::TENANT => (pb::ChangeKind::Tenant, false),
+        change_kind::TENANT_TOKENS_ENDED => (pb::ChangeKind::Tenant, true),
+        change_kind::USER => (pb::ChangeKind::User, false),
+        change_kind::USER_TOKENS_ENDED => (pb::ChangeKind::User, true),
+        change_kind::CLIENT => (pb::ChangeKind::Client, false),
+        change_kind::CLIENT_TOKENS_ENDED => (pb::ChangeKind::Client, true),
+        change_kind::SCOPE => (pb::ChangeKind::Scope, false),
+        change_kind::CALLER => (pb::ChangeKind::Caller, false),
+        _ => (pb::ChangeKind::Unspecified, false),
     };
     pb::Change {
         seq: row.seq,
         kind: kind.into(),
         id: row.id,
         tenant_id: row.tenant_id.map(String::from).unwrap_or_default(),
-        ends_tokens: false,
+        ends_tokens,
     }
 }
 

@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use super::{
     Store, change_kind,
-    client_secret::SecretRef,
+    client_secret::{SecretRef, lock_client},
     commit, corrupt,
     entity::{
         client::{ActiveModel, Column, Entity, Model},
@@ -153,7 +153,7 @@ impl Store {
         Ok(page.finish(clients, |client| client.client_id.to_string()))
     }
 
-    /// Changes the fields given.
+    /// Changes the fields given. What takes a tenant or a scope away ends the client's access tokens.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Invalid`].
@@ -169,6 +169,10 @@ impl Store {
         if !violations.is_empty() {
             return Err(violations.into());
         }
+        // Of racing updates, each compares with what the one before left.
+        lock_client(&tx, client_id).await?;
+        let before = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
+        let narrows = update.narrows(&before);
         let mut fields = Vec::new();
         let mut query = Entity::update_many()
             .filter(Column::ClientId.eq(client_id.as_str()))
@@ -185,10 +189,7 @@ impl Store {
             query = query.col_expr(Column::Scopes, Expr::value(json(scopes)?));
             fields.push("scopes");
         }
-        let updated = query.exec(&tx).await.map_err(StoreError::from)?;
-        if updated.rows_affected == 0 {
-            return Err(Error::NotFound("client"));
-        }
+        query.exec(&tx).await.map_err(StoreError::from)?;
         if let Some(tenant_ids) = &update.tenant_ids {
             client_tenant::Entity::delete_many()
                 .filter(client_tenant::Column::ClientId.eq(client_id.as_str()))
@@ -203,8 +204,12 @@ impl Store {
             .subject(client_id.as_str())
             .detail("fields", fields.join(","));
         self.audit(&tx, origin, event).await?;
-        let seq = self.bump(&tx, &[changed(client_id)]).await?;
+        let change = if narrows { tokens_ended } else { changed };
+        let seq = self.bump(&tx, &[change(client_id)]).await?;
         set_version(&tx, client_id, seq).await?;
+        if narrows {
+            end_tokens(&tx, client_id, seq).await?;
+        }
         let client = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
         commit(tx).await?;
         Ok(client)
@@ -236,14 +241,11 @@ impl Store {
             };
             let event = Event::new(action).client(client_id).subject(client_id.as_str());
             self.audit(&tx, origin, event).await?;
-            let seq = self.bump(&tx, &[changed(client_id)]).await?;
             if to == State::Suspended {
-                Entity::update_many()
-                    .filter(Column::ClientId.eq(client_id.as_str()))
-                    .col_expr(Column::TokensEndedSeq, Expr::value(seq))
-                    .exec(&tx)
-                    .await
-                    .map_err(StoreError::from)?;
+                let seq = self.bump(&tx, &[tokens_ended(client_id)]).await?;
+                end_tokens(&tx, client_id, seq).await?;
+            } else {
+                self.bump(&tx, &[changed(client_id)]).await?;
             }
         }
         let client = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
@@ -269,6 +271,23 @@ pub(super) fn changed(client_id: &ClientId) -> Change {
         id: client_id.to_string(),
         tenant_id: None,
     }
+}
+
+/// A change that ends the client's access tokens: to be recorded by [`end_tokens`] at its position.
+pub(super) fn tokens_ended(client_id: &ClientId) -> Change {
+    Change {
+        kind: change_kind::CLIENT_TOKENS_ENDED,
+        ..changed(client_id)
+    }
+}
+
+async fn end_tokens(tx: &DatabaseTransaction, client_id: &ClientId, seq: i64) -> Result<(), StoreError> {
+    Entity::update_many()
+        .filter(Column::ClientId.eq(client_id.as_str()))
+        .col_expr(Column::TokensEndedSeq, Expr::value(seq))
+        .exec(tx)
+        .await?;
+    Ok(())
 }
 
 async fn set_version(tx: &DatabaseTransaction, client_id: &ClientId, seq: i64) -> Result<(), StoreError> {

@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Store,
-    client::{self, changed},
+    client::{self, changed, tokens_ended},
     commit, corrupt,
     delivery::{end_link_to, lock_link_to},
     entity::{
@@ -274,8 +274,8 @@ impl Store {
             .detail("reason", reason.name())
             .detail("force", revocation.force.to_string());
         self.audit(&tx, origin, event).await?;
-        let seq = self.bump(&tx, &[changed(client_id)]).await?;
         if reason == Reason::Compromised {
+            let seq = self.bump(&tx, &[tokens_ended(client_id)]).await?;
             client_entity::Entity::update_many()
                 .filter(client_entity::Column::ClientId.eq(client_id.as_str()))
                 .col_expr(client_entity::Column::TokensEndedSeq, Expr::value(seq))
@@ -283,6 +283,8 @@ impl Store {
                 .exec(&tx)
                 .await
                 .map_err(StoreError::from)?;
+        } else {
+            self.bump(&tx, &[changed(client_id)]).await?;
         }
         let secret = find(&tx, client_id, secret_id).await?;
         commit(tx).await?;

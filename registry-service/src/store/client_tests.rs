@@ -210,6 +210,7 @@ async fn an_update_moves_the_version_and_a_suspension_does_not() {
             scopes: change.scopes.unwrap(),
             tenant_ids: change.tenant_ids.unwrap(),
             version: store.position().await.unwrap().seq,
+            tokens_ended_seq: store.position().await.unwrap().seq,
             updated_at: store.now(),
             ..client.clone()
         };
@@ -233,6 +234,127 @@ async fn an_update_moves_the_version_and_a_suspension_does_not() {
             .unwrap();
         assert_eq!(again, suspended, "{database:?}");
         assert_eq!(store.position().await.unwrap(), ended, "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_takes_a_tenant_or_a_scope_away_ends_access_tokens_and_nothing_else_does() {
+    let tenants = |ids: &[&str]| Some(ids.iter().map(|id| TenantId::parse(id).unwrap()).collect());
+    let scopes = |names: &[&str]| Some(names.iter().map(|name| wanted(name)).collect());
+    let reworded = RequestedScope {
+        reason: "another reason".into(),
+        ..wanted("a.write")
+    };
+    let unchanged = ClientUpdate::default;
+    let updates = [
+        (
+            true,
+            ClientUpdate {
+                scopes: scopes(&["a.write"]),
+                ..unchanged()
+            },
+        ),
+        (
+            false,
+            ClientUpdate {
+                scopes: scopes(&["a.write", "a.read"]),
+                ..unchanged()
+            },
+        ),
+        (
+            true,
+            ClientUpdate {
+                tenant_ids: tenants(&["globex"]),
+                ..unchanged()
+            },
+        ),
+        (
+            false,
+            ClientUpdate {
+                tenant_ids: tenants(&["acme", "globex"]),
+                ..unchanged()
+            },
+        ),
+        (
+            true,
+            ClientUpdate {
+                tenant_ids: tenants(&["acme"]),
+                scopes: scopes(&["a.read"]),
+                ..unchanged()
+            },
+        ),
+        // One for another.
+        (
+            true,
+            ClientUpdate {
+                scopes: scopes(&["a.write"]),
+                ..unchanged()
+            },
+        ),
+        (
+            true,
+            ClientUpdate {
+                tenant_ids: tenants(&["globex"]),
+                ..unchanged()
+            },
+        ),
+        (
+            false,
+            ClientUpdate {
+                scopes: Some(vec![reworded]),
+                ..unchanged()
+            },
+        ),
+        (
+            false,
+            ClientUpdate {
+                display_name: Some("Renamed".into()),
+                ..unchanged()
+            },
+        ),
+        (
+            false,
+            ClientUpdate {
+                redirect_uris: Some(Vec::new()),
+                ..unchanged()
+            },
+        ),
+    ];
+    for database in databases() {
+        let (store, _) = seeded(&database.url).await;
+        let (client, _) = registered(&store, Method::Inline).await;
+        let mut ended = 0;
+        for (ends, update) in &updates {
+            let before = store.position().await.unwrap().seq;
+            let updated = store
+                .update_client(&origin(), &client.client_id, update.clone())
+                .await;
+            let updated = updated.unwrap();
+            if *ends {
+                ended = before + 1;
+            }
+            assert_eq!(
+                (
+                    updated.version,
+                    updated.tokens_ended_seq,
+                    updated.families_ended_seq
+                ),
+                (before + 1, ended, 0),
+                "{database:?} {update:?}"
+            );
+            let told = store.changes_after(before, 10).await.unwrap();
+            let told: Vec<_> = told.iter().map(|c| (c.kind.as_str(), c.id.as_str())).collect();
+            let kind = if *ends {
+                change_kind::CLIENT_TOKENS_ENDED
+            } else {
+                change_kind::CLIENT
+            };
+            assert_eq!(
+                told,
+                [(kind, client.client_id.as_str())],
+                "{database:?} {update:?}"
+            );
+        }
     }
 }
 

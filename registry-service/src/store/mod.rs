@@ -3,7 +3,7 @@
 //!
 //! Tables that belong to a tenant are keyed by it, and their methods ask for it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use accord::{
     clock::{SharedClock, UnixMillis},
@@ -52,19 +52,30 @@ pub mod purpose {
     ];
 }
 
-/// Kinds of changes in the feed, as they are stored.
+/// Kinds of changes in the feed, as they are stored. Those that end in `.tokens_ended` are changes that
+/// raised the `tokens_ended_seq` of what they concern.
 pub mod change_kind {
     /// A tenant.
     pub const TENANT: &str = "tenant";
+    /// A tenant whose access tokens ended.
+    pub const TENANT_TOKENS_ENDED: &str = "tenant.tokens_ended";
     /// A user.
     pub const USER: &str = "user";
+    /// A user whose access tokens ended.
+    pub const USER_TOKENS_ENDED: &str = "user.tokens_ended";
     /// A client or one of its secrets.
     pub const CLIENT: &str = "client";
+    /// A client whose access tokens ended.
+    pub const CLIENT_TOKENS_ENDED: &str = "client.tokens_ended";
     /// A scope.
     pub const SCOPE: &str = "scope";
     /// An operator or workload.
     pub const CALLER: &str = "caller";
 }
+
+/// How far back a reader looks that wants to know what ended lately: four times the longest life of an
+/// access token, so that replicas' clocks need not agree.
+const RECENT: Duration = Duration::from_secs(3600);
 
 /// The registry's database, keys, clock and randomness.
 #[derive(Clone, Debug)]
@@ -114,6 +125,15 @@ impl Store {
     /// [`Error::Store`].
     pub async fn changes_after(&self, seq: i64, limit: u64) -> Result<Vec<ChangeRow>, Error> {
         Ok(change::list_after(self.db.read(), seq, limit).await?)
+    }
+
+    /// A position that all changes of the last hour come after: every access token that still lives was
+    /// issued at this position or later.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn recent_seq(&self) -> Result<i64, Error> {
+        Ok(change::seq_before(self.db.read(), self.now().minus(RECENT)).await?)
     }
 
     /// Records an event that comes with no change of its own, such as a refused attempt.

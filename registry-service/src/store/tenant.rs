@@ -158,7 +158,14 @@ impl Store {
             };
             let event = Event::new(action).tenant(tenant_id).subject(tenant_id.as_str());
             self.audit(&tx, origin, event).await?;
-            let seq = self.bump(&tx, &[changed(tenant_id)]).await?;
+            let change = Change {
+                kind: match to {
+                    State::Suspended => change_kind::TENANT_TOKENS_ENDED,
+                    State::Active => change_kind::TENANT,
+                },
+                ..changed(tenant_id)
+            };
+            let seq = self.bump(&tx, &[change]).await?;
             if to == State::Suspended {
                 Entity::update_many()
                     .filter(Column::TenantId.eq(tenant_id.as_str()))

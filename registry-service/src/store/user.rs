@@ -195,7 +195,14 @@ impl Store {
             if to == State::Deactivated {
                 enrolment::end_all(&tx, tenant_id, user_id, self.now()).await?;
             }
-            let seq = self.bump(&tx, &[changed(tenant_id, user_id)]).await?;
+            let change = Change {
+                kind: match to {
+                    State::Deactivated => change_kind::USER_TOKENS_ENDED,
+                    State::Active => change_kind::USER,
+                },
+                ..changed(tenant_id, user_id)
+            };
+            let seq = self.bump(&tx, &[change]).await?;
             if to == State::Deactivated {
                 Entity::update_many()
                     .filter(Column::TenantId.eq(tenant_id.as_str()))

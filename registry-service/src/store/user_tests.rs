@@ -267,10 +267,14 @@ async fn what_ended_is_marked_with_the_change_that_ended_it() {
         );
         let changes = store.changes_after(first - 2, 10).await.unwrap();
         assert_eq!(changes.len(), 4, "{database:?}");
-        assert!(changes.iter().all(|change| {
-            (change.kind.as_str(), change.id.as_str()) == (change_kind::USER, id.as_str())
-                && change.tenant_id.as_ref() == Some(tenant)
-        }));
+        let kinds: Vec<_> = changes.iter().map(|change| change.kind.as_str()).collect();
+        let (plain, ended) = (change_kind::USER, change_kind::USER_TOKENS_ENDED);
+        assert_eq!(kinds, [plain, plain, ended, plain], "{database:?}");
+        assert!(
+            changes
+                .iter()
+                .all(|change| change.id == id.as_str() && change.tenant_id.as_ref() == Some(tenant))
+        );
 
         // Another tenant's user is not there.
         let other = tenant_id("globex");

@@ -8,9 +8,9 @@ use accord::{
     clock::Clock,
     opaque::TokenKind,
     registry::v1::{
-        self as pb, authenticate_caller_response::Caller, directory_service_client::DirectoryServiceClient,
-        operator_service_client::OperatorServiceClient, resolve_user_request::User as Which,
-        tenant_service_client::TenantServiceClient,
+        self as pb, authenticate_caller_response::Caller, client_service_client::ClientServiceClient,
+        directory_service_client::DirectoryServiceClient, operator_service_client::OperatorServiceClient,
+        resolve_user_request::User as Which, tenant_service_client::TenantServiceClient,
     },
 };
 use tonic::{Code, Status};
@@ -591,6 +591,105 @@ async fn the_feed_is_followed_to_its_end_page_by_page() {
         .into_inner();
     assert!(at.changes.is_empty() && !at.reset);
     assert_eq!(at.position.unwrap().seq, seq);
+}
+
+#[tokio::test]
+async fn the_feed_tells_which_changes_end_tokens() {
+    let harness = seeded().await;
+    client::seed(&harness).await;
+    let user = registered(&harness, admin(NAME)).await.user.unwrap();
+    let (made, _) = client::registered(&harness).await;
+    let id = made.client_id.clone();
+    let at = changes(&harness, "", 0, 0).await;
+    let start = at.position.unwrap();
+    assert_eq!(at.recent_seq, 0, "all of it is of the last hour");
+
+    let mut clients = ClientServiceClient::new(harness.operator(Role::Admin));
+    let mut update = async |names: &[&str]| {
+        let scope = |name: &&str| pb::RequestedScope {
+            name: (*name).to_owned(),
+            reason: "as before".into(),
+        };
+        let request = pb::UpdateClientRequest {
+            client: Some(pb::Client {
+                client_id: id.clone(),
+                scopes: names.iter().map(scope).collect(),
+                ..Default::default()
+            }),
+            update_mask: Some(prost_types::FieldMask {
+                paths: vec!["scopes".into()],
+            }),
+        };
+        clients.update_client(request).await.unwrap();
+    };
+    update(&["contacts.read"]).await;
+    update(&["contacts.read", "contacts.write"]).await;
+    let secrets = client::secrets(&harness, &id).await;
+    for reason in [
+        pb::SecretRevocationReason::Rotated,
+        pb::SecretRevocationReason::Compromised,
+    ] {
+        let request = pb::RevokeClientSecretRequest {
+            client_id: id.clone(),
+            secret_id: secrets[0].secret_id.clone(),
+            reason: reason.into(),
+            force: true,
+        };
+        clients.revoke_client_secret(request).await.unwrap();
+    }
+    let client_id = id.clone();
+    let suspend = pb::SuspendClientRequest { client_id };
+    clients.suspend_client(suspend).await.unwrap();
+    let client_id = id.clone();
+    let reinstate = pb::ReinstateClientRequest { client_id };
+    clients.reinstate_client(reinstate).await.unwrap();
+
+    let mut tenants = TenantServiceClient::new(harness.operator(Role::Admin));
+    let tenant_id = "firm-one".to_owned();
+    let suspend = pb::SuspendTenantRequest { tenant_id };
+    tenants.suspend_tenant(suspend).await.unwrap();
+    let tenant_id = "firm-one".to_owned();
+    let reinstate = pb::ReinstateTenantRequest { tenant_id };
+    tenants.reinstate_tenant(reinstate).await.unwrap();
+
+    let of_user = || ("firm-one".to_owned(), user.user_id.clone());
+    let (tenant_id, user_id) = of_user();
+    let deactivate = pb::DeactivateUserRequest { tenant_id, user_id };
+    security(&harness).deactivate_user(deactivate).await.unwrap();
+    let (tenant_id, user_id) = of_user();
+    let reactivate = pb::ReactivateUserRequest { tenant_id, user_id };
+    security(&harness).reactivate_user(reactivate).await.unwrap();
+
+    let told = changes(&harness, &start.epoch, start.seq, 0).await;
+    let (tenant, user, client) = (
+        pb::ChangeKind::Tenant,
+        pb::ChangeKind::User,
+        pb::ChangeKind::Client,
+    );
+    let expected = [
+        (client, true),
+        (client, false),
+        (client, false),
+        (client, true),
+        (client, true),
+        (client, false),
+        (tenant, true),
+        (tenant, false),
+        (user, true),
+        (user, false),
+    ];
+    let seen: Vec<_> = told
+        .changes
+        .iter()
+        .map(|change| (change.kind(), change.ends_tokens))
+        .collect();
+    assert_eq!(seen, expected);
+
+    // An hour later nothing of it concerns a token that still lives.
+    harness.clock.advance(Duration::from_millis(3_600_001));
+    let reset = changes(&harness, "other", 7, 0).await;
+    let end = told.position.unwrap();
+    assert_eq!((reset.reset, reset.recent_seq), (true, end.seq));
 }
 
 #[tokio::test]
