@@ -66,6 +66,8 @@ impl Database {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(ACQUIRE_TIMEOUT)
             .foreign_keys(true)
+            // A checkpoint syncs the file: not for every four megabytes that are written.
+            .pragma("wal_autocheckpoint", "4000")
             // What is deleted here (nonces of secrets, for one) is to be gone.
             .pragma("secure_delete", "ON")
             .disable_statement_logging();

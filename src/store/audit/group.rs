@@ -15,6 +15,8 @@ use crate::store::{Database, StoreError};
 
 /// The most events in a group.
 const MOST: usize = 512;
+/// How often others get their turn before a group is written.
+const MOST_TURNS: usize = 32;
 /// How many may wait, beside those that are being written. The next one is refused: a database that
 /// hangs makes no queue without bound.
 const MOST_WAITING: usize = 4096;
@@ -63,7 +65,14 @@ impl GroupWriter {
 
 async fn write(db: Database, mut queue: mpsc::Receiver<Waiting>) {
     let mut group = Vec::with_capacity(MOST);
-    while queue.recv_many(&mut group, MOST).await > 0 {
+    while let Some(first) = queue.recv().await {
+        group.push(first);
+        all_come(&queue).await;
+        while group.len() < MOST
+            && let Ok(next) = queue.try_recv()
+        {
+            group.push(next);
+        }
         // Who has given up meanwhile gets no token: there is nothing to record.
         group.retain(|waiting| !waiting.written.is_closed());
         let records = group.iter().map(|waiting| waiting.record.clone()).collect();
@@ -79,6 +88,19 @@ async fn write(db: Database, mut queue: mpsc::Receiver<Waiting>) {
                     let _ = waiting.written.send(told.clone());
                 }
             }
+        }
+    }
+}
+
+/// Lets those come along who are about to: tasks that could run now get their turn, for as long as that
+/// brings more. It takes microseconds when there is little to do, and under load a commit for few becomes
+/// one for many.
+async fn all_come(queue: &mpsc::Receiver<Waiting>) {
+    for _ in 0..MOST_TURNS {
+        let before = queue.len();
+        tokio::task::yield_now().await;
+        if queue.len() == before || before >= MOST {
+            return;
         }
     }
 }
