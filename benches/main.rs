@@ -7,7 +7,6 @@
 //! program again, started with a role (`child`); the services are the real binary (`services`).
 
 #![allow(clippy::print_stdout, clippy::print_stderr, missing_docs)]
-#![allow(dead_code, unused_imports)]
 
 mod bare;
 mod cases;
@@ -61,5 +60,5 @@ async fn run(options: &Options) -> anyhow::Result<()> {
         // What still ran has been told to end, and may be writing.
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    report::write(&measured.context("interrupted")??)
+    measured.context("interrupted")??.write(&directory)
 }

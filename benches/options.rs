@@ -124,7 +124,9 @@ impl Options {
 
     /// Clients with a secret, at most: who is called for.
     pub fn active(&self) -> usize {
-        if self.quick { 64 } else { 1_000 }
+        // Those who refresh and those who redeem codes are not the same.
+        let least = 2 * self.callers;
+        if self.quick { least } else { least.max(1_000) }
     }
 
     /// How many clients and grants there are, one database each.
