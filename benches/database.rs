@@ -7,7 +7,7 @@ use accord::{
     testing::{DurablePostgres, TestDatabase, durable_postgres},
 };
 use anyhow::Context;
-use sea_orm::{ConnectionTrait, Statement};
+use sea_orm::{ConnectionTrait, DatabaseBackend, Statement};
 
 use crate::options::Databases;
 
@@ -78,6 +78,18 @@ impl Server {
             Self::Postgres(server) => server.directory(),
         }
     }
+}
+
+/// Leaves a database that was filled at once as one that grew would be: with statistics, and with nothing
+/// that waits to be written.
+pub async fn settle(url: &str) -> anyhow::Result<()> {
+    let db = Database::connect(url).await?;
+    if db.backend() == DatabaseBackend::Postgres {
+        db.read().execute_unprepared("VACUUM ANALYZE").await?;
+        db.read().execute_unprepared("CHECKPOINT").await?;
+    }
+    // SQLite writes its log back when the last connection closes.
+    Ok(db.close().await?)
 }
 
 /// How many events of issued tokens a token-service's database holds.

@@ -28,6 +28,7 @@ pub struct Report {
 #[derive(Serialize)]
 struct Facts {
     quick: bool,
+    optimised: bool,
     rounds: usize,
     seconds: f64,
     callers: usize,
@@ -45,6 +46,7 @@ impl Report {
             machine: Machine::look(root, servers)?,
             run: Facts {
                 quick: options.quick,
+                optimised: !cfg!(debug_assertions),
                 rounds: options.rounds(),
                 seconds: options.span().as_secs_f64(),
                 callers: options.callers,
@@ -68,6 +70,9 @@ impl Report {
     pub fn write(&self, directory: &Path) -> anyhow::Result<()> {
         println!("{}", self.machine);
         let run = &self.run;
+        if run.quick || !run.optimised {
+            println!("quick, or not optimised: these figures mean little");
+        }
         println!(
             "{} round(s) of {} s a case, {} callers, {} active clients; {}\n",
             run.rounds, run.seconds, run.callers, run.active_clients, run.access,

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 use crate::{
-    database::{Made, Server, issued_tokens},
+    database::{Made, Server, issued_tokens, settle},
     load::{Job, Work},
     measure::{Generator, Sample, Watched},
     options::Options,
@@ -64,6 +64,9 @@ impl Stage {
         let [registry_url, token_url] = databases.each_ref().map(|made| made.url.clone());
         let setup = Setup::make(directory.clone(), registry_url, token_url).await?;
         let seeded = seed::run(&setup, &directory, amounts, progress).await?;
+        for made in &databases {
+            settle(&made.url).await?;
+        }
         let registry = setup.start_registry().await?;
         let token = setup.start_token().await?;
         sleep(IDLE_FOR).await;

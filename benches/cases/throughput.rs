@@ -70,6 +70,8 @@ impl Run<'_> {
     /// Measures `IssueToken` by clients that a new replica of token-service has not seen yet.
     pub(super) async fn cold(&mut self) -> anyhow::Result<()> {
         for number in self.wanted(Case::Cold) {
+            let database = self.stages[number].database;
+            self.next(Case::Cold.name(), Some(database));
             let stage = &mut self.stages[number];
             let (replica, address) = stage.setup.start_replica().await?;
             let job = Job {
@@ -80,8 +82,6 @@ impl Run<'_> {
             let sample = self.generator.run(&job, watched).await?;
             stage.count(&job, &sample);
             replica.end().await?;
-            let database = stage.database;
-            self.next(Case::Cold.name(), Some(database));
             self.results.add(Case::Cold.name(), Some(database), sample);
         }
         Ok(())

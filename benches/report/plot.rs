@@ -97,10 +97,18 @@ fn lines(area: &Area<'_>, title: &str, prefix: &str, rows: &[Row]) -> Drawn {
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 14))
         .margin(10)
+        .margin_right(40)
         .x_label_area_size(25)
         .y_label_area_size(60)
         .build_cartesian_2d((least..most * 1.01).log_scale(), 0.0..highest * 1.1)?;
-    chart.configure_mesh().disable_x_mesh().draw()?;
+    let whole = |number: &f64| format!("{number:.0}");
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .light_line_style(TRANSPARENT)
+        .x_label_formatter(&whole)
+        .y_label_formatter(&whole)
+        .draw()?;
     for (name, color) in COLORS {
         let own = points.iter().filter(|point| point.0 == Some(name));
         let own: Vec<(f64, f64)> = own.map(|point| (point.1, point.2)).collect();

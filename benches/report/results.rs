@@ -172,7 +172,7 @@ impl Results {
 
     /// What a case is compared with, the median of the rounds' ratios, and the limit.
     fn compared(&self, series: &Series) -> Option<(&'static str, f64, Option<f64>)> {
-        let (against, limit) = limit_of(&series.case)?;
+        let (against, limit) = limit_of(&series.case).filter(|(against, _)| *against != series.case)?;
         let of_database = self.series(against, series.database);
         // A bare server knows no database.
         let other = of_database.or_else(|| self.series(against, None))?;
