@@ -8,6 +8,10 @@ lint:
 test:
     cargo test --workspace
 
+# What issuing and checking tokens costs, beside what the machine could do; about twenty minutes.
+bench *options:
+    cargo bench --bench issuance -- {{options}}
+
 # Everything that must hold before a change lands.
 ci:
     .ci/run

@@ -7,7 +7,7 @@ use std::{
     process::Stdio,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
@@ -71,7 +71,7 @@ impl Role {
 pub struct Helper {
     role: Role,
     child: Child,
-    stdin: ChildStdin,
+    stdin: Option<ChildStdin>,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
@@ -96,7 +96,7 @@ impl Helper {
         Ok(Self {
             role,
             child,
-            stdin: stdin.context("no pipe")?,
+            stdin: Some(stdin.context("no pipe")?),
             lines: BufReader::new(stdout.context("no pipe")?).lines(),
         })
     }
@@ -111,8 +111,9 @@ impl Helper {
     pub async fn tell(&mut self, message: &impl Serialize) -> anyhow::Result<()> {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
-        self.stdin.write_all(&line).await?;
-        Ok(self.stdin.flush().await?)
+        let stdin = self.stdin.as_mut().context("told to end before")?;
+        stdin.write_all(&line).await?;
+        Ok(stdin.flush().await?)
     }
 
     pub async fn hear<T: DeserializeOwned>(&mut self) -> anyhow::Result<T> {
@@ -123,10 +124,10 @@ impl Helper {
     }
 
     /// Lets the child end by itself, and waits until it has.
-    pub async fn end(self) -> anyhow::Result<()> {
-        let Self { mut child, stdin, .. } = self;
-        drop(stdin);
-        child.wait().await?;
+    pub async fn end(&mut self) -> anyhow::Result<()> {
+        self.stdin = None;
+        let status = self.child.wait().await?;
+        ensure!(status.success(), "{}: {status}", self.role.name());
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ pub mod stock;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 
@@ -102,6 +103,19 @@ pub struct Latency {
     pub p99: f64,
     pub p999: f64,
     pub max: f64,
+}
+
+impl Latency {
+    /// Reads a histogram whose unit is so many times in a millisecond.
+    pub fn of(histogram: &Histogram<u64>, per_millisecond: f64) -> Self {
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / per_millisecond;
+        Self {
+            p50: at(0.5),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: at(1.0),
+        }
+    }
 }
 
 /// In a child: does jobs until there are no more.

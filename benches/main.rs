@@ -7,7 +7,6 @@
 //! program again, started with a role (`child`); the services are the real binary (`services`).
 
 #![allow(clippy::print_stdout, clippy::print_stderr, missing_docs)]
-#![allow(dead_code, unused_imports)]
 
 mod bare;
 mod cases;
@@ -20,17 +19,18 @@ mod options;
 mod proc;
 mod progress;
 mod report;
+mod scratch;
 mod seed;
 mod services;
 mod stage;
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use accord::server::shutdown_signal;
 use anyhow::Context;
 use clap::Parser;
 
-use crate::{child::Role, options::Options};
+use crate::{child::Role, options::Options, scratch::Scratch};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -51,15 +51,10 @@ fn main() -> ExitCode {
 #[tokio::main(flavor = "current_thread")]
 async fn run(options: &Options) -> anyhow::Result<()> {
     let directory = options.directory();
-    std::fs::create_dir_all(&directory)?;
-    let scratch = tempfile::Builder::new().prefix("run-").tempdir_in(&directory)?;
+    let scratch = Scratch::create(&directory)?;
     let shutdown = shutdown_signal().context("signal handlers")?;
     let measured = shutdown
         .run_until_cancelled(cases::run(options, scratch.path()))
         .await;
-    if measured.as_ref().is_none_or(Result::is_err) {
-        // What still ran has been told to end, and may be writing.
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-    report::write(&measured.context("interrupted")??)
+    measured.context("interrupted")??.write(&directory)
 }

@@ -1,6 +1,9 @@
 //! The command line: which cases, on which databases, for how long.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Parser, ValueEnum};
 
@@ -26,7 +29,7 @@ pub struct Options {
     /// Callers at a time, where a case does not say otherwise
     #[arg(long, default_value_t = 64)]
     pub callers: usize,
-    /// Where the results go [default: target/bench]
+    /// Where the results go, from the root of the workspace [default: target/bench]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// What cargo passes to benchmarks; of no effect
@@ -124,7 +127,9 @@ impl Options {
 
     /// Clients with a secret, at most: who is called for.
     pub fn active(&self) -> usize {
-        if self.quick { 64 } else { 1_000 }
+        // Those who refresh and those who redeem codes are not the same.
+        let least = 2 * self.callers;
+        if self.quick { least } else { least.max(1_000) }
     }
 
     /// How many clients and grants there are, one database each.
@@ -141,9 +146,11 @@ impl Options {
     }
 
     /// Where results and databases go: on the disk of the build, since a temporary directory may be in
-    /// memory.
+    /// memory. Cargo starts benchmarks elsewhere than it was started itself.
     pub fn directory(&self) -> PathBuf {
-        let build = || PathBuf::from(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench");
-        self.out.clone().unwrap_or_else(build)
+        match &self.out {
+            Some(directory) => Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(directory),
+            None => Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench"),
+        }
     }
 }

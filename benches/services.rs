@@ -50,8 +50,13 @@ impl Service {
         self.kept.pid
     }
 
-    pub async fn end(self) -> anyhow::Result<()> {
-        self.kept.end().await
+    /// Kills it; what holds it is of no use then.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        self.kept.kill().await
+    }
+
+    pub async fn end(mut self) -> anyhow::Result<()> {
+        self.kill().await
     }
 }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 use crate::{
-    database::{Server, issued_tokens},
+    database::{Made, Server, issued_tokens, settle},
     load::{Job, Work},
     measure::{Generator, Sample, Watched},
     options::Options,
@@ -37,6 +37,7 @@ pub struct Stage {
     database_pid: Option<u32>,
     /// Tokens that this stage gave out.
     issued: u64,
+    _databases: [Made; 2],
 }
 
 /// Bytes of memory of services that do nothing.
@@ -55,14 +56,17 @@ impl Stage {
         amounts: Amounts,
         progress: &Progress,
     ) -> anyhow::Result<Self> {
-        let database = server.kind().name();
+        let database = server.name();
         progress.step(None, &format!("{database}: {name}"));
         let directory = root.join(format!("{database}-{name}"));
         std::fs::create_dir(&directory)?;
-        let registry_url = server.create(&directory, "registry")?;
-        let token_url = server.create(&directory, "token")?;
+        let databases = ["registry", "token"].map(|name| server.create(&directory, name));
+        let [registry_url, token_url] = databases.each_ref().map(|made| made.url.clone());
         let setup = Setup::make(directory.clone(), registry_url, token_url).await?;
         let seeded = seed::run(&setup, &directory, amounts, progress).await?;
+        for made in &databases {
+            settle(&made.url).await?;
+        }
         let registry = setup.start_registry().await?;
         let token = setup.start_token().await?;
         sleep(IDLE_FOR).await;
@@ -80,6 +84,7 @@ impl Stage {
             token,
             database_pid: server.pid(),
             issued: 0,
+            _databases: databases,
         })
     }
 
@@ -125,6 +130,24 @@ impl Stage {
         if !matches!(job.work, Work::Introspect { .. } | Work::BadSecrets) {
             self.issued += sample.outcome.all_answers;
         }
+    }
+
+    /// Ends both services, as a crash would, and starts them again.
+    pub async fn restart(&mut self) -> anyhow::Result<()> {
+        // A process holds its addresses until it is gone.
+        self.token.kill().await?;
+        self.registry.kill().await?;
+        self.registry = self.setup.start_registry().await?;
+        self.token = self.setup.start_token().await?;
+        Ok(())
+    }
+
+    /// How long each service took to start.
+    pub fn ready_after(&self) -> [(&'static str, Duration); 2] {
+        [
+            ("registry-service", self.registry.ready_after),
+            ("token-service", self.token.ready_after),
+        ]
     }
 
     pub fn watched(&self) -> Watched {

@@ -21,7 +21,7 @@ use crate::{
 
 mod postgres;
 
-use postgres::{Cluster, PostgresDatabase};
+use postgres::{Cluster, Durability, PostgresDatabase};
 
 /// Where a [`test_clock`] starts: 2026-01-01T00:00:00Z.
 pub const TEST_START: UnixMillis = UnixMillis::from_millis(1_767_225_600_000);
@@ -119,12 +119,56 @@ fn scratch_directory() -> &'static Path {
 pub fn postgres() -> Option<TestDatabase> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
     let server = SERVER.get_or_init(find_server).as_ref()?;
-    let database = PostgresDatabase::create(&server.url).expect("a database on the test server");
-    Some(TestDatabase {
+    Some(database_on(&server.url))
+}
+
+fn database_on(server: &str) -> TestDatabase {
+    let database = PostgresDatabase::create(server).expect("a database on the test server");
+    TestDatabase {
         url: database.url().to_owned(),
         label: "postgres",
         _guard: Guard::Postgres(database),
-    })
+    }
+}
+
+/// A PostgreSQL server of the caller's own whose commits are on the disk when they are answered, for
+/// measuring. Stops when dropped, or when the process ends, and leaves nothing.
+pub struct DurablePostgres(Cluster);
+
+/// Starts one, its files below the first of `directories` that can hold them: running as root, its user
+/// must get there. `None` as with [`postgres`], which looks for no other server.
+pub fn durable_postgres(directories: &[&Path]) -> Option<DurablePostgres> {
+    let mut found = Err("no directory".to_owned());
+    for directory in directories {
+        found = Cluster::start(directory, Durability::Full);
+        if found.is_ok() {
+            break;
+        }
+    }
+    or_skipped(found).map(DurablePostgres)
+}
+
+impl DurablePostgres {
+    /// An empty database, gone when it is dropped.
+    pub fn database(&self) -> TestDatabase {
+        database_on(self.0.url())
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        self.0.directory()
+    }
+
+    /// The process that all of its processes descend from.
+    pub fn pid(&self) -> u32 {
+        self.0.pid().expect("a running server says its process id")
+    }
+}
+
+impl fmt::Debug for DurablePostgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DurablePostgres({})", self.directory().display())
+    }
 }
 
 struct Server {
@@ -135,20 +179,24 @@ struct Server {
 }
 
 fn find_server() -> Option<Server> {
-    let found = match std::env::var("ACCORD_TEST_POSTGRES_URL") {
+    or_skipped(match std::env::var("ACCORD_TEST_POSTGRES_URL") {
         Ok(url) if !url.is_empty() => Ok(Server { url, _cluster: None }),
-        _ => Cluster::start().map(|cluster| Server {
+        _ => Cluster::start(&std::env::temp_dir(), Durability::None).map(|cluster| Server {
             url: cluster.url().to_owned(),
             _cluster: Some(cluster),
         }),
-    };
+    })
+}
+
+/// What was found, or a line on stderr why not.
+fn or_skipped<T>(found: Result<T, String>) -> Option<T> {
     match found {
-        Ok(server) => Some(server),
+        Ok(found) => Some(found),
         Err(reason) if std::env::var("ACCORD_REQUIRE_ALL").is_ok_and(|value| value == "1") => {
             panic!("ACCORD_REQUIRE_ALL=1, and PostgreSQL can't be had: {reason}")
         }
         Err(reason) => {
-            eprintln!("SKIPPED: PostgreSQL can't be had, its tests prove nothing: {reason}");
+            eprintln!("SKIPPED: PostgreSQL can't be had, what needs it proves nothing: {reason}");
             None
         }
     }

@@ -190,17 +190,11 @@ impl Tally {
         for took in &self.took {
             latency.saturating_record(*took);
         }
-        let millis = |micros: u64| micros as f64 / 1e3;
         Ok(Outcome {
             seconds: measured.as_secs_f64(),
             answers: self.answers,
             all_answers: self.all_answers,
-            latency: Latency {
-                p50: millis(latency.value_at_quantile(0.5)),
-                p99: millis(latency.value_at_quantile(0.99)),
-                p999: millis(latency.value_at_quantile(0.999)),
-                max: millis(latency.max()),
-            },
+            latency: Latency::of(&latency, 1e3),
             refused: self.refused,
         })
     }

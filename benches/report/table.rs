@@ -1,67 +1,79 @@
 //! Tables for people: ratios first.
 
-use super::Row;
-
-const HEAD: [&str; 14] = [
-    "case",
-    "database",
-    "ratio",
-    "limit",
-    "met",
-    "against",
-    "per second",
-    "p50 ms",
-    "p99 ms",
-    "p99.9 ms",
-    "MiB",
-    "CPU µs",
-    "registry",
-    "database",
-];
+use super::results::{Finding, Row};
 
 /// A line for each case.
 pub fn rows(rows: &[Row]) -> String {
-    let mut lines = vec![HEAD.map(str::to_owned)];
-    lines.extend(rows.iter().map(line));
-    layout(&lines)
+    const HEAD: [&str; 14] = [
+        "case",
+        "database",
+        "ratio",
+        "limit",
+        "met",
+        "against",
+        "per second",
+        "p50 ms",
+        "p99 ms",
+        "p99.9 ms",
+        "MiB",
+        "CPU µs",
+        "registry",
+        "database",
+    ];
+    let line = |row: &Row| {
+        [
+            row.case.clone(),
+            row.database.unwrap_or_default().to_owned(),
+            number(row.ratio, 3),
+            number(row.limit, 2),
+            yes_or_no(row.met),
+            row.against.unwrap_or_default().to_owned(),
+            number(Some(row.per_second), 0),
+            number(Some(row.p50_ms), 2),
+            number(Some(row.p99_ms), 2),
+            number(Some(row.p999_ms), 2),
+            number(Some(row.memory), 1),
+            number(Some(row.cpu_server_us), 0),
+            number(row.cpu_registry_us, 0),
+            number(row.cpu_database_us, 0),
+        ]
+    };
+    layout(HEAD, rows.iter().map(line))
 }
 
-fn line(row: &Row) -> [String; 14] {
-    let some = |value: Option<f64>, digits: usize| {
-        value.map_or_else(String::new, |value| format!("{value:.digits$}"))
+/// A line for each figure with a limit of its own.
+pub fn findings(findings: &[Finding]) -> String {
+    let line = |finding: &Finding| {
+        [
+            finding.what.clone(),
+            finding.database.to_owned(),
+            number(Some(finding.value), 1),
+            number(finding.limit, 1),
+            yes_or_no(finding.met),
+        ]
     };
-    [
-        row.case.clone(),
-        row.database.unwrap_or_default().to_owned(),
-        some(row.ratio, 3),
-        some(row.limit, 2),
-        row.met
-            .map_or("", |met| if met { "yes" } else { "NO" })
-            .to_owned(),
-        row.against.unwrap_or_default().to_owned(),
-        format!("{:.0}", row.per_second),
-        format!("{:.2}", row.p50_ms),
-        format!("{:.2}", row.p99_ms),
-        format!("{:.2}", row.p999_ms),
-        format!("{:.1}", row.memory as f64 / (1024.0 * 1024.0)),
-        format!("{:.0}", row.cpu_server_us),
-        some(row.cpu_registry_us, 0),
-        some(row.cpu_database_us, 0),
-    ]
+    layout(
+        ["figure", "database", "value", "limit", "met"],
+        findings.iter().map(line),
+    )
+}
+
+fn number(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(String::new, |value| format!("{value:.digits$}"))
+}
+
+fn yes_or_no(met: Option<bool>) -> String {
+    met.map_or("", |met| if met { "yes" } else { "NO" }).to_owned()
 }
 
 /// Columns as wide as they need to be; the first two to the left, numbers to the right.
-fn layout<const N: usize>(lines: &[[String; N]]) -> String {
-    let width = |column: usize| {
-        lines
-            .iter()
-            .map(|line| line[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..N).map(width).collect();
+fn layout<const N: usize>(head: [&str; N], rest: impl Iterator<Item = [String; N]>) -> String {
+    let mut lines = vec![head.map(str::to_owned)];
+    lines.extend(rest);
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
+    let widths: Vec<usize> = (0..N).filter_map(width).collect();
     let mut text = String::new();
-    for line in lines {
+    for line in &lines {
         let cells = line
             .iter()
             .zip(&widths)

@@ -65,7 +65,8 @@ impl Kept {
         Ok(Prepared(helper))
     }
 
-    pub async fn end(self) -> anyhow::Result<()> {
+    /// Kills the process, and waits until it is gone.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
         self.helper.end().await
     }
 }

@@ -22,21 +22,19 @@ use sea_orm::sqlx::{
 use url::Url;
 
 /// Runs the server in `$1` until standard input ends. `$2` is the port, `$3` the directory of
-/// PostgreSQL's programs; the rest is the command that turns root into another user, if there is
-/// need. The script ignores the signals that a terminal sends to the tests.
+/// PostgreSQL's programs, `$4` further options of the server; the rest is the command that turns root
+/// into another user, if there is need. The script ignores the signals that a terminal sends to the tests.
 const WATCHDOG: &str = r#"
 trap '' HUP INT TERM
-dir=$1 port=$2 bin=$3
-shift 3
+dir=$1 port=$2 bin=$3 options=$4
+shift 4
 "$@" /bin/sh -c '
-    dir=$1 port=$2 bin=$3
+    dir=$1 port=$2 bin=$3 options=$4
     "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync || exit 1
     [ -e "$dir/stop" ] && exit 1
-    exec "$bin/postgres" -D "$dir/data" -p "$port" -k "$dir" \
-        -c listen_addresses=127.0.0.1 -c max_connections=300 -c shared_buffers=64MB \
-        -c fsync=off -c synchronous_commit=off -c full_page_writes=off \
-        -c autovacuum=off -c logging_collector=off
-' server "$dir" "$port" "$bin" >"$dir/log" 2>&1 </dev/null &
+    exec "$bin/postgres" -D "$dir/data" -p "$port" -c unix_socket_directories= \
+        -c listen_addresses=127.0.0.1 -c max_connections=300 -c logging_collector=off $options
+' server "$dir" "$port" "$bin" "$options" >"$dir/log" 2>&1 </dev/null &
 server=$!
 cat >/dev/null
 : >"$dir/stop"
@@ -53,25 +51,47 @@ rm -rf "$dir"
 
 const START_ATTEMPTS: usize = 3;
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// A path of a Unix socket has about a hundred bytes at most.
-const LONGEST_DIRECTORY: usize = 80;
+
+/// What a server does for those who want to find their data again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// Nothing: tests throw their data away.
+    None,
+    /// Everything: a commit that was answered is on the disk.
+    Full,
+}
+
+impl Durability {
+    fn options(self) -> &'static str {
+        match self {
+            Self::None => {
+                "-c shared_buffers=64MB -c fsync=off -c synchronous_commit=off -c full_page_writes=off \
+                 -c autovacuum=off"
+            }
+            Self::Full => {
+                "-c shared_buffers=256MB -c fsync=on -c synchronous_commit=on -c full_page_writes=on"
+            }
+        }
+    }
+}
 
 /// A server of this process's own. Stops when dropped, or when the process ends.
 pub(super) struct Cluster {
     url: String,
+    directory: PathBuf,
     /// The end of the pipe that keeps the server alive. Close-on-exec, so no other child has it.
     keep_alive: Option<ChildStdin>,
     watchdog: Child,
 }
 
 impl Cluster {
-    /// Starts a server, or says why there can be none.
-    pub(super) fn start() -> Result<Self, String> {
+    /// Starts a server whose files lie below `parent`, or says why there can be none.
+    pub(super) fn start(parent: &Path, durability: Durability) -> Result<Self, String> {
         let programs = find_programs()?;
         let mut reason = String::new();
         // Another process may take the port between our choosing and the server's listening.
         for _ in 0..START_ATTEMPTS {
-            match Self::try_start(&programs) {
+            match Self::try_start(&programs, parent, durability) {
                 Ok(cluster) => return Ok(cluster),
                 Err(error) => reason = error,
             }
@@ -84,14 +104,25 @@ impl Cluster {
         &self.url
     }
 
-    fn try_start(programs: &Path) -> Result<Self, String> {
+    /// Where the server's files are.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The process that all of the server's descend from.
+    pub(super) fn pid(&self) -> Result<u32, String> {
+        let file = fs::read_to_string(self.directory.join("data/postmaster.pid"));
+        let file = file.map_err(|error| format!("postmaster.pid: {error}"))?;
+        let line = file.lines().next().unwrap_or_default();
+        line.parse()
+            .map_err(|_| "postmaster.pid holds no number".to_owned())
+    }
+
+    fn try_start(programs: &Path, parent: &Path, durability: Durability) -> Result<Self, String> {
         let dir = tempfile::Builder::new()
             .prefix("accord-pg-")
-            .tempdir()
+            .tempdir_in(parent)
             .map_err(|error| format!("no temp directory: {error}"))?;
-        if dir.path().as_os_str().len() > LONGEST_DIRECTORY {
-            return Err("the path of the temp directory is too long for a socket".to_owned());
-        }
         let change_user = change_user(dir.path())?;
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
@@ -103,6 +134,7 @@ impl Cluster {
             .arg(dir.path())
             .arg(port.to_string())
             .arg(programs)
+            .arg(durability.options())
             .args(change_user)
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -116,16 +148,17 @@ impl Cluster {
         let url = format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable");
         let cluster = Self {
             url,
+            // From here on the directory is the watchdog's to remove.
+            directory: dir.keep(),
             keep_alive,
             watchdog,
         };
-        // From here on the directory is the watchdog's to remove.
-        let dir = dir.keep();
-        cluster.wait_until_ready(&dir)?;
+        cluster.wait_until_ready()?;
         Ok(cluster)
     }
 
-    fn wait_until_ready(&self, dir: &Path) -> Result<(), String> {
+    fn wait_until_ready(&self) -> Result<(), String> {
+        let dir = &self.directory;
         let deadline = Instant::now() + START_TIMEOUT;
         let ours = dir.join("data").display().to_string();
         loop {
@@ -203,17 +236,20 @@ fn change_user(dir: &Path) -> Result<Vec<String>, String> {
         ],
         &["runuser", "-u", "postgres", "--"],
     ];
+    // The other user may not get as far as the directory.
     let works = |command: &&[&str]| {
         Command::new(command[0])
             .args(&command[1..])
-            .arg("true")
+            .args(["test", "-w"])
+            .arg(dir)
             .current_dir("/")
             .stderr(Stdio::null())
             .status()
             .is_ok_and(|status| status.success())
     };
     let command = candidates.into_iter().find(works);
-    let command = command.ok_or("neither setpriv nor runuser can become the user postgres")?;
+    let command =
+        command.ok_or("neither setpriv nor runuser can become a user postgres who reaches the directory")?;
     Ok(command.iter().map(|word| (*word).to_owned()).collect())
 }
 
@@ -321,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_server_that_nobody_holds_leaves_nothing() {
-        let Ok(cluster) = Cluster::start() else {
+        let Ok(cluster) = Cluster::start(&env::temp_dir(), Durability::None) else {
             return;
         };
         let directory = PathBuf::from(data_directory(cluster.url()).unwrap());
@@ -330,6 +366,22 @@ mod tests {
         drop(cluster);
         assert!(!directory.parent().unwrap().exists());
         TcpListener::bind(("127.0.0.1", port)).unwrap();
+    }
+
+    #[test]
+    fn a_durable_server_is_durable() {
+        let Ok(cluster) = Cluster::start(&env::temp_dir(), Durability::Full) else {
+            return;
+        };
+        assert!(fs::exists(format!("/proc/{}", cluster.pid().unwrap())).unwrap());
+        for setting in ["fsync", "synchronous_commit", "full_page_writes"] {
+            let shown: String = on_connection(cluster.url(), async |conn| {
+                let show = AssertSqlSafe(format!("SHOW {setting}"));
+                conn.fetch_one(show).await?.try_get(0)
+            })
+            .unwrap();
+            assert_eq!(shown, "on", "{setting}");
+        }
     }
 
     #[test]
