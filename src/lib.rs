@@ -60,6 +60,8 @@ pub mod clock;
 #[cfg(feature = "service")]
 pub mod config;
 #[cfg(feature = "service")]
+mod connection;
+#[cfg(feature = "service")]
 pub mod context;
 #[cfg(feature = "service")]
 pub mod field;

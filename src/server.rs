@@ -4,25 +4,18 @@
 
 use std::{
     io,
-    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
-};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    service::RoutesBuilder,
-    transport::{Server, server::Connected},
-};
+use tonic::{service::RoutesBuilder, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use crate::{auth::Authorizer, gate::GateLayer};
+use crate::{auth::Authorizer, connection::Connection, gate::GateLayer};
 
 /// The largest message that is read or written, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 256 * 1024;
@@ -152,73 +145,16 @@ struct Acceptor {
 }
 
 impl Stream for Acceptor {
-    type Item = io::Result<Connection>;
+    type Item = io::Result<Connection<TcpStream>>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.listener.poll_accept(cx).map(|accepted| {
-            Some(accepted.map(|(stream, peer)| {
+            Some(accepted.map(|(stream, _peer)| {
                 // Without this, small answers wait for the peer's acknowledgement.
                 let _ = stream.set_nodelay(true);
-                Connection { stream, peer }
+                Connection::new(stream)
             }))
         })
-    }
-}
-
-/// One accepted connection.
-struct Connection {
-    stream: TcpStream,
-    peer: SocketAddr,
-}
-
-/// What is known of a call's connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer {
-    /// The address of the other end.
-    pub address: SocketAddr,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        Peer { address: self.peer }
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 }
 

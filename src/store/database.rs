@@ -70,6 +70,8 @@ impl Database {
             .pragma("wal_autocheckpoint", "4000")
             // What is deleted here (nonces of secrets, for one) is to be gone.
             .pragma("secure_delete", "ON")
+            // Beside all others, one for each number of rows that an insert of audit events has.
+            .statement_cache_capacity(256)
             .disable_statement_logging();
         // The writer first: it makes the file a WAL database before readers come.
         let writer = sqlite_pool(1, options.clone()).await?;
@@ -110,6 +112,11 @@ impl Database {
     /// The connections for reading, and for what needs no transaction.
     pub fn read(&self) -> &DatabaseConnection {
         &self.reader
+    }
+
+    /// The connections for a single statement that writes: a transaction by itself.
+    pub fn write_once(&self) -> &DatabaseConnection {
+        &self.writer
     }
 
     /// Begins a transaction that may write: BEGIN IMMEDIATE on SQLite, READ COMMITTED on

@@ -10,7 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Record, insert};
+use super::{Record, insert, insert::MOST_ROWS};
 use crate::store::{Database, StoreError};
 
 /// The most events in a group.
@@ -111,9 +111,9 @@ async fn insert_group(db: &Database, records: Vec<Record>) -> Result<(), StoreEr
         return Ok(());
     }
     let inserting = async {
-        if db.backend() == DatabaseBackend::Postgres {
-            // One statement is a transaction by itself.
-            return insert(db.read(), records).await;
+        // One statement is a transaction by itself.
+        if db.backend() == DatabaseBackend::Postgres || records.len() <= MOST_ROWS {
+            return insert(db.write_once(), records).await;
         }
         let tx = db.write().await?;
         insert(&tx, records).await?;

@@ -25,10 +25,11 @@ const COLUMNS: [&str; 11] = [
 /// The column that is a number; the others are texts.
 const NUMBER: usize = 1;
 
-/// How many rows a statement for SQLite has; any number is made up of these.
-const ROWS: [usize; 4] = [64, 16, 4, 1];
+/// The most rows of one statement for SQLite, which has a statement for each number of rows: those of
+/// more rows are not worth what they take, prepared, in memory.
+pub(super) const MOST_ROWS: usize = 64;
 
-static SQLITE: LazyLock<[String; ROWS.len()]> = LazyLock::new(|| ROWS.map(values_statement));
+static SQLITE: LazyLock<Vec<String>> = LazyLock::new(|| (1..=MOST_ROWS).map(values_statement).collect());
 static POSTGRES_ONE: LazyLock<String> = LazyLock::new(|| {
     let parameters: Vec<_> = (1..=COLUMNS.len()).map(|number| format!("${number}")).collect();
     format!(
@@ -82,10 +83,11 @@ impl Record {
     }
 }
 
-/// Inserts records: on PostgreSQL in one statement, on SQLite in a few.
+/// Inserts records: on PostgreSQL in one statement, on SQLite in one for every [`MOST_ROWS`].
 ///
 /// # Errors
-/// What the database says. On SQLite, outside a transaction, some may then be in.
+/// What the database says. On SQLite, outside a transaction, some of more than [`MOST_ROWS`] may then be
+/// in.
 pub(super) async fn insert(conn: &impl ConnectionTrait, records: Vec<Record>) -> Result<(), StoreError> {
     let backend = conn.get_database_backend();
     let run = async |sql: &str, values: Vec<Value>| {
@@ -97,16 +99,12 @@ pub(super) async fn insert(conn: &impl ConnectionTrait, records: Vec<Record>) ->
         return Ok(());
     }
     let mut records = records.into_iter();
-    if backend == DatabaseBackend::Postgres {
-        if let Some(record) = records.next() {
-            run(&POSTGRES_ONE, record.values().into()).await?;
-        }
-        return Ok(());
-    }
-    for (size, sql) in ROWS.into_iter().zip(&*SQLITE) {
-        while records.len() >= size {
-            let rows = records.by_ref().take(size);
-            run(sql, rows.flat_map(Record::values).collect()).await?;
+    while records.len() > 0 {
+        let rows = records.len().min(MOST_ROWS);
+        let values = records.by_ref().take(rows).flat_map(Record::values).collect();
+        match backend {
+            DatabaseBackend::Postgres => run(&POSTGRES_ONE, values).await?,
+            _ => run(&SQLITE[rows - 1], values).await?,
         }
     }
     Ok(())

@@ -1,13 +1,17 @@
 //! The endpoints that clients call themselves: token (RFC 6749 §3.2), introspection (RFC 7662, and
 //! RFC 9701 for a signed answer) and revocation (RFC 7009).
 
-use accord::id::{ScopeName, TenantId, join_scopes};
+use accord::{
+    id::{ScopeName, TenantId, join_scopes},
+    opaque::RefreshToken,
+};
 use axum::{
     Json,
     extract::{Path, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -89,18 +93,27 @@ pub(super) fn resource(form: &Form) -> Result<String, Error> {
     Ok(form.text("resource").to_owned())
 }
 
-fn answer(issued: &Issued) -> Value {
-    let mut answer = json!({
-        "access_token": *issued.access_token,
-        "token_type": "Bearer",
-        "expires_in": issued.expires_in,
-        "scope": join_scopes(&issued.scopes),
-        "grant_id": issued.grant_id,
-    });
-    if let Some(token) = &issued.refresh_token {
-        answer["refresh_token"] = token.expose().into();
+/// The answer of RFC 6749 §5.1. No `Debug`.
+#[derive(Serialize)]
+struct TokenAnswer<'a> {
+    access_token: &'a str,
+    token_type: &'static str,
+    expires_in: u32,
+    scope: String,
+    grant_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<&'a str>,
+}
+
+fn answer(issued: &Issued) -> TokenAnswer<'_> {
+    TokenAnswer {
+        access_token: &issued.access_token,
+        token_type: "Bearer",
+        expires_in: issued.expires_in,
+        scope: join_scopes(&issued.scopes),
+        grant_id: &issued.grant_id,
+        refresh_token: issued.refresh_token.as_ref().map(RefreshToken::expose),
     }
-    answer
 }
 
 /// `POST /{tenant}/oauth2/introspect`: a client sees its own tokens alone.
