@@ -38,6 +38,7 @@ struct State {
     epoch: u32,
     seq: i64,
     unavailable: bool,
+    tells_changes: bool,
     tenants: BTreeMap<String, pb::TenantProfile>,
     clients: BTreeMap<String, pb::ClientProfile>,
     users: Vec<User>,
@@ -104,6 +105,11 @@ impl FakeRegistry {
     /// own questions.
     pub fn set_unavailable(&self, unavailable: bool) {
         self.state().unavailable = unavailable;
+    }
+
+    /// Answers questions about changes, and that there are none: for tests that make none.
+    pub fn tell_changes(&self) {
+        self.state().tells_changes = true;
     }
 
     /// Holds the next answer to this question back, as it is then, until all this has happened.
@@ -450,7 +456,14 @@ impl DirectoryService for FakeRegistry {
         &self,
         _: Request<pb::ListChangesRequest>,
     ) -> Result<Response<pb::ListChangesResponse>, Status> {
-        Err(Status::unimplemented("the fake has no feed"))
+        let state = self.ask()?;
+        if !state.tells_changes {
+            return Err(Status::unimplemented("the fake has no feed"));
+        }
+        Ok(Response::new(pb::ListChangesResponse {
+            position: state.position(),
+            ..Default::default()
+        }))
     }
 
     async fn report_secret_use(

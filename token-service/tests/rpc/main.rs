@@ -14,6 +14,7 @@ mod http;
 mod introspection;
 mod openapi;
 mod restore;
+mod revocation_feed;
 mod setup;
 mod token;
 mod world;

@@ -1,0 +1,96 @@
+//! `ListRevocations`: a snapshot, then what is new, from whichever replica; and nothing at all when that
+//! could be out of date.
+
+use accord::token::v1 as pb;
+use tonic::Code;
+
+use crate::{harness::assert_refused, world::World};
+
+async fn list(world: &World, cursor: &str) -> Result<pb::ListRevocationsResponse, tonic::Status> {
+    let request = pb::ListRevocationsRequest {
+        cursor: cursor.into(),
+    };
+    let answer = world.internal_tokens().list_revocations(request).await;
+    answer.map(tonic::Response::into_inner)
+}
+
+fn named(answer: &pb::ListRevocationsResponse) -> Vec<(pb::RevocationKind, String)> {
+    let revocations = answer.revocations.iter();
+    revocations
+        .map(|revocation| (revocation.kind(), revocation.id.clone()))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_snapshot_is_followed_by_what_is_new() {
+    for world in World::start_on_all().await {
+        world.registry().tell_changes();
+        let empty = list(&world, "").await.unwrap();
+        assert!(empty.snapshot && !empty.more && empty.revocations.is_empty());
+        assert!(empty.age_ms <= 700, "{}", empty.age_ms);
+        assert!(empty.next_cursor.starts_with(&empty.epoch));
+
+        let tokens = world.first_tokens().await;
+        let jti = world.introspect(&tokens.access_token).await.jti;
+        world.revoke(&tokens.access_token).await.unwrap();
+        let first = list(&world, &empty.next_cursor).await.unwrap();
+        assert!(!first.snapshot && !first.more);
+        assert_eq!(named(&first), [(pb::RevocationKind::Jti, jti.clone())]);
+        world.revoke(&tokens.refresh_token).await.unwrap();
+        world.revoke_consent(&tokens.grant_id).await;
+        let second = list(&world, &first.next_cursor).await.unwrap();
+        let kinds: Vec<_> = named(&second).into_iter().map(|(kind, _)| kind).collect();
+        assert_eq!(kinds, [pb::RevocationKind::Family, pb::RevocationKind::Grant]);
+        assert!(
+            list(&world, &second.next_cursor)
+                .await
+                .unwrap()
+                .revocations
+                .is_empty()
+        );
+
+        // The same snapshot for whoever comes now, and for who knows another epoch.
+        for cursor in ["", "aaaaaaaaaa-bbbbbbbbbb.1.1"] {
+            let all = list(&world, cursor).await.unwrap();
+            assert!(all.snapshot, "{cursor:?}");
+            assert_eq!(all.revocations.len(), 3, "{cursor:?}");
+            assert_eq!(all.revocations[0].id, jti);
+            assert_eq!(all.next_cursor, second.next_cursor, "{cursor:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_told_that_could_be_out_of_date() {
+    let world = World::start().await;
+    world.registry().tell_changes();
+    world.registry().set_unavailable(true);
+    assert_refused(list(&world, "").await, Code::Unavailable, "UNAVAILABLE");
+    world.registry().set_unavailable(false);
+    list(&world, "").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cursor_that_no_answer_gave_is_refused() {
+    let world = World::start().await;
+    world.registry().tell_changes();
+    for cursor in [
+        "x",
+        "a.b.c",
+        "a.1",
+        "a.1.2.3",
+        "a.-1.0",
+        "a.1.99999999999999999999",
+    ] {
+        let refused = list(&world, cursor).await;
+        assert_refused(refused, Code::InvalidArgument, "INVALID_FIELDS");
+    }
+}
+
+#[tokio::test]
+async fn it_is_for_internal_services_alone() {
+    let world = World::start().await;
+    let request = pb::ListRevocationsRequest::default();
+    let refused = world.tokens().list_revocations(request).await;
+    assert_refused(refused, Code::Unauthenticated, "UNAUTHENTICATED");
+}
