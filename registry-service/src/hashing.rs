@@ -1,8 +1,11 @@
 //! argon2id for Client Secrets and passwords (RFC 9106), with a pepper from the keyring.
 //!
-//! Runs happen off the async threads. What strangers can cause takes turns, at most one per core at a
-//! time and few enough waiting that the last one is served soon; what is made inside a transaction has a
-//! line of its own. A check against nothing costs the same as a check against a stored hash.
+//! Runs happen on threads of their own (`threads.rs`). What strangers can cause takes turns, at most one
+//! per core at a time and few enough waiting that the last one is served soon, and yields to what serves
+//! calls; what is made inside a transaction has a line of its own. A check against nothing costs the same
+//! as a check against a stored hash.
+
+mod threads;
 
 use std::{
     fmt,
@@ -14,11 +17,13 @@ use std::{
 
 use accord::{random::SharedRandom, store::keyring::Keyring};
 use argon2::{
-    Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version, password_hash::phc::PasswordHash,
+    ARGON2ID_IDENT, Algorithm, Argon2, Params, Version,
+    password_hash::phc::{Output, ParamsString, PasswordHash, Salt},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zeroize::Zeroizing;
 
+use self::threads::{Memory, Priority, Threads};
 use crate::{error::Error, store::purpose};
 
 /// Memory of a run, in KiB: 19 MiB.
@@ -28,7 +33,9 @@ const PASSES: u32 = 2;
 /// Lanes.
 const LANES: u32 = 1;
 const SALT_BYTES: usize = 16;
-/// How many may wait for a turn, for each core: at about 15 ms a run, the last one waits half a second.
+const HASH_BYTES: usize = 32;
+/// How many may wait for a turn, for each core: at about 15 ms a run, the last one waits half a second,
+/// or longer while what serves calls needs the cores.
 const WAITING_PER_CORE: usize = 32;
 
 /// A hash as it is kept. `Debug` leaves the PHC string out.
@@ -60,6 +67,11 @@ pub struct Hasher {
     /// For new hashes, which are made inside a transaction: they must not queue behind a stranger's
     /// guesses.
     new_permits: Arc<Semaphore>,
+    /// One for each of the permits.
+    threads: Arc<Threads>,
+    /// One for new hashes. It is as urgent as what serves calls, since a transaction waits for it and,
+    /// on SQLite, everyone who wants to write waits for that.
+    new_thread: Arc<Threads>,
     runs: Arc<AtomicU64>,
     /// What a check against nothing is run against.
     decoy: Arc<OnceLock<Hashed>>,
@@ -75,6 +87,8 @@ impl Hasher {
             permits: Arc::new(Semaphore::new(cores)),
             places: [(); 2].map(|()| Arc::new(Semaphore::new(cores * (1 + WAITING_PER_CORE)))),
             new_permits: Arc::new(Semaphore::new(1)),
+            threads: Threads::new("argon2", Priority::Low),
+            new_thread: Threads::new("argon2-new", Priority::Usual),
             runs: Arc::default(),
             decoy: Arc::default(),
         }
@@ -111,7 +125,8 @@ impl Hasher {
         let hasher = self.clone();
         let permit = self.new_permits.clone().acquire_owned().await;
         let permit = permit.map_err(|_| Error::Hashing)?;
-        run(permit, move || hasher.hash_now(&secret)).await
+        let work = move |memory: &mut Memory| hasher.hash_now(memory, &secret);
+        self.new_thread.run(permit, work).await
     }
 
     /// Whether `secret` is the one that was hashed, when its turn has come. Without a stored hash the
@@ -127,46 +142,55 @@ impl Hasher {
     ) -> Result<bool, Error> {
         let Turn { hasher, permits } = self.turn(line).await?;
         let stored = stored.cloned();
-        run(permits, move || hasher.verify_now(&secret, stored)).await
+        let work = move |memory: &mut Memory| hasher.verify_now(memory, &secret, stored);
+        self.threads.run(permits, work).await
     }
 
-    fn hash_now(&self, secret: &[u8]) -> Result<Hashed, Error> {
+    fn hash_now(&self, memory: &mut Memory, secret: &[u8]) -> Result<Hashed, Error> {
         self.runs.fetch_add(1, Ordering::SeqCst);
         let pepper = self.keyring.current(purpose::PEPPER)?;
         let mut salt = [0; SALT_BYTES];
         self.random.fill(&mut salt);
-        let hash = argon2(pepper.expose_for_pepper())?
-            .hash_password_with_salt(secret, &salt)
-            .map_err(|_| Error::Hashing)?;
+        let params = Params::new(MEMORY_KIB, PASSES, LANES, Some(HASH_BYTES)).map_err(|_| Error::Hashing)?;
+        let argon2 = argon2(
+            pepper.expose_for_pepper(),
+            Algorithm::Argon2id,
+            Version::V0x13,
+            params,
+        )?;
+        let hash = PasswordHash {
+            algorithm: ARGON2ID_IDENT,
+            version: Some(Version::V0x13.into()),
+            params: ParamsString::try_from(argon2.params()).map_err(|_| Error::Hashing)?,
+            salt: Some(Salt::new(&salt).map_err(|_| Error::Hashing)?),
+            hash: Some(output(memory, &argon2, secret, &salt, HASH_BYTES)?),
+        };
         Ok(Hashed {
             phc: hash.to_string(),
             pepper_version: pepper.version(),
         })
     }
 
-    fn verify_now(&self, secret: &[u8], stored: Option<Hashed>) -> Result<bool, Error> {
+    fn verify_now(&self, memory: &mut Memory, secret: &[u8], stored: Option<Hashed>) -> Result<bool, Error> {
         let is_there = stored.is_some();
         let hashed = match stored {
             Some(hashed) => hashed,
-            None => self.decoy()?,
+            None => self.decoy(memory)?,
         };
         self.runs.fetch_add(1, Ordering::SeqCst);
         let pepper = self.keyring.require(purpose::PEPPER, hashed.pepper_version)?;
-        let hash = PasswordHash::new(&hashed.phc).map_err(|_| Error::Hashing)?;
-        let matches = argon2(pepper.expose_for_pepper())?
-            .verify_password(secret, &hash)
-            .is_ok();
+        let matches = matches(memory, pepper.expose_for_pepper(), secret, &hashed.phc)?;
         Ok(matches && is_there)
     }
 
     /// A hash of something that nobody knows; made at the first need, then kept.
-    fn decoy(&self) -> Result<Hashed, Error> {
+    fn decoy(&self, memory: &mut Memory) -> Result<Hashed, Error> {
         if let Some(decoy) = self.decoy.get() {
             return Ok(decoy.clone());
         }
         let mut nobody_knows = Zeroizing::new([0; 32]);
         self.random.fill(&mut *nobody_knows);
-        let decoy = self.hash_now(&*nobody_knows)?;
+        let decoy = self.hash_now(memory, &*nobody_knows)?;
         self.runs.fetch_sub(1, Ordering::SeqCst);
         Ok(self.decoy.get_or_init(|| decoy).clone())
     }
@@ -196,108 +220,49 @@ impl Turn {
     /// [`Error::Key`], [`Error::Hashing`].
     pub async fn hash(self, secret: Zeroizing<Vec<u8>>) -> Result<Hashed, Error> {
         let Self { hasher, permits } = self;
-        run(permits, move || hasher.hash_now(&secret)).await
+        let threads = hasher.threads.clone();
+        let work = move |memory: &mut Memory| hasher.hash_now(memory, &secret);
+        threads.run(permits, work).await
     }
 }
 
-/// Runs `work` on a blocking thread, and holds `permits` until it ends.
-async fn run<T: Send + 'static>(
-    permits: impl Send + 'static,
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    let run = tokio::task::spawn_blocking(move || {
-        let _permits = permits;
-        work()
-    });
-    run.await.map_err(|_| Error::Hashing)?
+/// Whether `secret` is the one whose PHC string this is. The string's own cost counts, so that hashes of
+/// another time can still be checked.
+fn matches(memory: &mut Memory, pepper: &[u8; 32], secret: &[u8], phc: &str) -> Result<bool, Error> {
+    let stored = PasswordHash::new(phc).map_err(|_| Error::Hashing)?;
+    let (Some(salt), Some(expected)) = (&stored.salt, &stored.hash) else {
+        return Err(Error::Hashing);
+    };
+    let algorithm = Algorithm::new(stored.algorithm).map_err(|_| Error::Hashing)?;
+    let version = stored.version.map(Version::try_from).transpose();
+    let version = version.map_err(|_| Error::Hashing)?.unwrap_or_default();
+    let params = Params::try_from(&stored).map_err(|_| Error::Hashing)?;
+    let argon2 = argon2(pepper, algorithm, version, params)?;
+    // Outputs compare in constant time.
+    Ok(output(memory, &argon2, secret, salt, expected.len())? == *expected)
 }
 
-fn argon2(pepper: &[u8; 32]) -> Result<Argon2<'_>, Error> {
-    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|_| Error::Hashing)?;
-    Argon2::new_with_secret(pepper, Algorithm::Argon2id, Version::V0x13, params).map_err(|_| Error::Hashing)
+fn output(
+    memory: &mut Memory,
+    argon2: &Argon2<'_>,
+    secret: &[u8],
+    salt: &[u8],
+    length: usize,
+) -> Result<Output, Error> {
+    let mut buffer = [0; Output::MAX_LENGTH];
+    let hash = buffer.get_mut(..length).ok_or(Error::Hashing)?;
+    memory.fill(argon2, secret, salt, hash)?;
+    Output::new(hash).map_err(|_| Error::Hashing)
+}
+
+fn argon2(
+    pepper: &[u8; 32],
+    algorithm: Algorithm,
+    version: Version,
+    params: Params,
+) -> Result<Argon2<'_>, Error> {
+    Argon2::new_with_secret(pepper, algorithm, version, params).map_err(|_| Error::Hashing)
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use accord::testing;
-
-    use super::*;
-    use crate::store::testing::store;
-
-    fn bytes(text: &str) -> Zeroizing<Vec<u8>> {
-        Zeroizing::new(text.as_bytes().to_vec())
-    }
-
-    #[tokio::test]
-    async fn every_byte_counts() {
-        let database = testing::sqlite();
-        let (store, _) = store(&database.url).await;
-        let hasher = Hasher::new(store.keyring.clone(), store.random.clone());
-        let long = "x".repeat(100);
-        let hashed = hasher.hash(bytes(&format!("{long}a\0b"))).await.unwrap();
-        assert!(
-            hashed.phc.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
-            "{}",
-            hashed.phc
-        );
-        for (secret, expected) in [
-            (format!("{long}a\0b"), true),
-            (format!("{long}a\0c"), false),
-            (format!("{long}a"), false),
-            (format!("{long}b\0b"), false),
-            (long[..72].to_owned(), false),
-        ] {
-            assert_eq!(
-                hasher
-                    .verify(Line::Secrets, bytes(&secret), Some(&hashed))
-                    .await
-                    .unwrap(),
-                expected
-            );
-        }
-        let again = hasher.hash(bytes(&format!("{long}a\0b"))).await.unwrap();
-        assert_ne!(again.phc, hashed.phc, "each hash has its own salt");
-    }
-
-    #[tokio::test]
-    async fn few_wait_and_the_next_is_turned_away_without_a_run() {
-        let database = testing::sqlite();
-        let (store, _) = store(&database.url).await;
-        let hasher = Hasher::new(store.keyring.clone(), store.random.clone());
-        let places = hasher.places[0].clone();
-        let all = u32::try_from(places.available_permits()).unwrap();
-        let taken = places.try_acquire_many_owned(all).unwrap();
-        let refused = hasher.verify(Line::Secrets, bytes("anything"), None).await;
-        assert!(matches!(refused, Err(Error::Busy)));
-        assert_eq!(hasher.runs(), 0);
-        // Passwords wait elsewhere.
-        let password = hasher.verify(Line::Passwords, Zeroizing::default(), None).await;
-        assert!(!password.unwrap());
-        // What is made inside a transaction has a line of its own.
-        hasher.hash(bytes("anything")).await.unwrap();
-        drop(taken);
-        assert!(
-            !hasher
-                .verify(Line::Secrets, bytes("anything"), None)
-                .await
-                .unwrap()
-        );
-    }
-
-    #[tokio::test]
-    async fn a_check_against_nothing_is_one_run_and_fails() {
-        let database = testing::sqlite();
-        let (store, _) = store(&database.url).await;
-        let hasher = Hasher::new(store.keyring.clone(), store.random.clone());
-        for expected in 1..=2 {
-            assert!(
-                !hasher
-                    .verify(Line::Secrets, bytes("anything"), None)
-                    .await
-                    .unwrap()
-            );
-            assert_eq!(hasher.runs(), expected);
-        }
-    }
-}
+mod tests;

@@ -149,6 +149,7 @@ async fn every_attempt_that_is_well_formed_costs_one_run() {
             (client.client_id.as_str(), ""),
             (client.client_id.as_str(), &secret[1..]),
             (client.client_id.as_str(), &format!("{secret}\0")),
+            (client.client_id.as_str(), &secret.repeat(10_000)),
         ] {
             let refused = authenticate(&store, client_id, attempt).await;
             assert!(matches!(refused, Err(Error::InvalidClient)), "{database:?}");
