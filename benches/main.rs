@@ -32,6 +32,10 @@ use clap::Parser;
 
 use crate::{child::Role, options::Options, scratch::Scratch};
 
+/// The bare servers get what the services have, too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let outcome = match arguments.next().as_deref() {
