@@ -312,21 +312,29 @@ fn decode_256(digits: &str) -> Result<Zeroizing<[u8; 32]>, MalformedToken> {
     if digits.len() != SECRET_DIGITS {
         return Err(MalformedToken);
     }
-    let mut number = Zeroizing::new([0_u8; 32]);
+    // Most significant first.
+    let mut limbs = Zeroizing::new([0_u32; 8]);
     for digit in digits.bytes() {
-        let value = ALPHABET
-            .iter()
-            .position(|&letter| letter == digit)
-            .ok_or(MalformedToken)?;
-        let mut carry = value as u32;
-        for byte in number.iter_mut().rev() {
-            let value = u32::from(*byte) * 62 + carry;
-            *byte = (value % 256) as u8;
-            carry = value / 256;
+        let value = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'A'..=b'Z' => digit - b'A' + 10,
+            b'a'..=b'z' => digit - b'a' + 36,
+            _ => return Err(MalformedToken),
+        };
+        let mut carry = u64::from(value);
+        for limb in limbs.iter_mut().rev() {
+            let product = u64::from(*limb) * 62 + carry;
+            // The lower half; the upper one is carried.
+            *limb = product as u32;
+            carry = product >> 32;
         }
         if carry > 0 {
             return Err(MalformedToken);
         }
+    }
+    let mut number = Zeroizing::new([0_u8; 32]);
+    for (bytes, limb) in number.chunks_exact_mut(4).zip(limbs.iter()) {
+        bytes.copy_from_slice(&limb.to_be_bytes());
     }
     Ok(number)
 }

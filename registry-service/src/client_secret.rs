@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use crate::{
     client::{self, ClientProfile},
     delivery::{Handover, Method},
+    directory::At,
     error::Error,
     hashing::{Hashed, Line},
     store::Store,
@@ -202,7 +203,7 @@ pub fn revocation_effect(
 ///
 /// # Errors
 /// [`Error::InvalidClient`], for whatever reason.
-pub async fn authenticate(store: &Store, client_id: &str, secret: &str) -> Result<Authenticated, Error> {
+pub async fn authenticate(store: &Store, client_id: &str, secret: &str) -> Result<At<Authenticated>, Error> {
     // What is malformed tells nothing about what exists, so it may be refused at once.
     let client_id = ClientId::parse(client_id).map_err(|_| Error::InvalidClient)?;
     let attempt = opaque::ClientSecret::parse(secret).map_err(|_| Error::InvalidClient)?;
@@ -217,7 +218,9 @@ pub async fn authenticate(store: &Store, client_id: &str, secret: &str) -> Resul
     if !matches {
         return Err(Error::InvalidClient);
     }
-    // The run may have waited in line: what ended meanwhile proves nothing.
+    // The run may have waited in line: what ended meanwhile proves nothing. What a hash is of never
+    // changes, so that the answer is as of now and not as of when the run was asked for.
+    let position = store.position().await?;
     let now = store.now();
     let secret = store
         .find_client_secret(&client_id, attempt.secret_id())
@@ -239,10 +242,13 @@ pub async fn authenticate(store: &Store, client_id: &str, secret: &str) -> Resul
     {
         store.record_secret_uses(vec![used]).await?;
     }
-    Ok(Authenticated {
-        client,
-        secret_id: secret.secret_id,
-        expires_at: secret.expires_at,
+    Ok(At {
+        value: Authenticated {
+            client,
+            secret_id: secret.secret_id,
+            expires_at: secret.expires_at,
+        },
+        position,
     })
 }
 

@@ -53,38 +53,19 @@ pub struct Changes {
 /// # Errors
 /// [`Error::Store`].
 pub async fn changes(store: &Store, after: Option<Position>, limit: u64) -> Result<Changes, Error> {
-    let now_at = store.position().await?;
-    let usable = |after: &Position| after.epoch == now_at.epoch && after.seq <= now_at.seq;
-    let reset = after.as_ref().is_some_and(|after| !usable(after));
-    let Some(after) = after.filter(usable) else {
-        return Ok(Changes {
-            changes: Vec::new(),
-            recent_seq: Some(store.recent_seq().await?.min(now_at.seq)),
-            position: now_at,
-            reset,
-            more: false,
-        });
-    };
     let limit = if limit == 0 { MAX_SIZE } else { limit.min(MAX_SIZE) };
-    let mut changes = store.changes_after(after.seq, limit + 1).await?;
-    let more = changes.len() as u64 > limit;
-    changes.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let last_seq = changes.last().map(|change| change.seq);
-    // Changes that committed after the position was read are there already: then it is further.
-    let seq = match last_seq {
-        Some(last) if more => last,
-        Some(last) => last.max(now_at.seq),
-        None => now_at.seq,
+    let told = store.changes_after(after.as_ref(), limit).await?;
+    let recent_seq = if after.is_none() || told.reset {
+        Some(store.recent_seq().await?.min(told.position.seq))
+    } else {
+        None
     };
     Ok(Changes {
-        changes,
-        position: Position {
-            epoch: now_at.epoch,
-            seq,
-        },
-        reset: false,
-        more,
-        recent_seq: None,
+        changes: told.changes,
+        position: told.position,
+        reset: told.reset,
+        more: told.more,
+        recent_seq,
     })
 }
 

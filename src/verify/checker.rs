@@ -12,6 +12,7 @@ use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
     task::JoinHandle,
+    time::Instant,
 };
 use tonic::{
     metadata::{Ascii, MetadataValue},
@@ -19,11 +20,14 @@ use tonic::{
 };
 use zeroize::Zeroizing;
 
-use super::{AccessTokenClaims, Expected, KeySet, Revocations, VerifyError, poll};
+use super::{AccessTokenClaims, Expected, KeySet, Revocations, VerifyError, poll, revocations::Applied};
 use crate::{
     clock::{SharedClock, SystemClock},
-    token::v1::token_service_client::TokenServiceClient,
+    token::v1::{self as pb, token_service_client::TokenServiceClient},
 };
+
+/// How long keys count after they were asked for. The end of a key is told for longer than this.
+const KEYS_LIFE: Duration = Duration::from_secs(600);
 
 /// Why a checker can't be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +71,8 @@ pub(super) struct Shared {
     pub(super) poll_every: Duration,
     pub(super) call_timeout: Duration,
     pub(super) revocations: RwLock<Revocations>,
-    pub(super) keys: RwLock<Option<Arc<KeySet>>>,
+    /// The keys, and when the question was sent that they answer.
+    pub(super) keys: RwLock<Option<(Arc<KeySet>, Instant)>>,
     pub(super) reading_keys: tokio::sync::Mutex<poll::LastRead>,
     /// The keys should be read again.
     pub(super) keys_changed: Notify,
@@ -262,12 +267,31 @@ impl Checker {
 }
 
 impl Shared {
+    /// The keys, unless they are too old: one that was revoked long ago is named by no revocation any more.
     fn keys(&self) -> Option<Arc<KeySet>> {
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let (keys, asked_at) = keys.as_ref()?;
+        (asked_at.elapsed() <= KEYS_LIFE).then(|| keys.clone())
     }
 
-    pub(super) fn set_keys(&self, keys: Option<Arc<KeySet>>) {
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+    /// Takes keys in that were asked for at this moment, unless the revocations began anew since.
+    pub(super) fn set_keys(&self, keys: KeySet, asked_at: Instant) {
+        let revocations = self.revocations.read().unwrap_or_else(PoisonError::into_inner);
+        if revocations.epoch_since().is_none_or(|since| asked_at >= since) {
+            let keys = Some((Arc::new(keys), asked_at));
+            *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        }
+    }
+
+    /// Takes in what was revoked. Another database that took over, maybe because of what happened to the
+    /// keys of the one before, takes these along.
+    pub(super) fn apply(&self, answer: pb::ListRevocationsResponse, asked_at: Instant) -> Applied {
+        let mut revocations = self.revocations.write().unwrap_or_else(PoisonError::into_inner);
+        let applied = revocations.apply(answer, asked_at);
+        if applied.new_epoch {
+            *self.keys.write().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        applied
     }
 
     fn with_revocations<T>(&self, look: impl FnOnce(&Revocations) -> T) -> T {

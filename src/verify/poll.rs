@@ -42,10 +42,6 @@ async fn follow_revocations(shared: &Shared) {
                     tracing::info!("revocations can be read again");
                 }
                 failing = false;
-                if applied.new_epoch {
-                    // Another database took over, maybe because of what happened to this one's keys.
-                    shared.set_keys(None);
-                }
                 if applied.new_epoch || applied.key_revoked {
                     shared.keys_changed.notify_one();
                 }
@@ -81,7 +77,7 @@ async fn ask(shared: &Shared, asked_at: Instant) -> Result<Applied, Code> {
     )
     .await
     {
-        Ok(Ok(answer)) => Ok(revocations().apply(answer.into_inner(), asked_at)),
+        Ok(Ok(answer)) => Ok(shared.apply(answer.into_inner(), asked_at)),
         Ok(Err(status)) => {
             if status.code() == Code::InvalidArgument {
                 // Of another server's making, or of an older one's.
@@ -128,7 +124,8 @@ pub(super) async fn read_keys_again(shared: &Shared) -> Result<(), NotRead> {
 }
 
 async fn read_keys(shared: &Shared, last: &mut LastRead) -> Result<(), NotRead> {
-    last.began_at = Some(Instant::now());
+    let asked_at = Instant::now();
+    last.began_at = Some(asked_at);
     // Until it is known better: whoever waits may be dropped.
     last.failed = true;
     let request = Request::new(pb::GetJsonWebKeySetRequest::default());
@@ -138,7 +135,7 @@ async fn read_keys(shared: &Shared, last: &mut LastRead) -> Result<(), NotRead> 
         return Err(NotRead);
     };
     let keys = KeySet::from_answer(answer.get_ref()).map_err(|_| NotRead)?;
-    shared.set_keys(Some(Arc::new(keys)));
+    shared.set_keys(keys, asked_at);
     last.failed = false;
     shared.learnt.send_replace(());
     Ok(())

@@ -26,6 +26,8 @@ const SWEPT_EVERY: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub struct Revocations {
     epoch: String,
+    /// When this epoch took over from another one.
+    epoch_since: Option<Instant>,
     cursor: String,
     /// A snapshot of this epoch was begun: what `cursor` stands for is told completely.
     begun: bool,
@@ -76,6 +78,11 @@ impl Revocations {
         &self.cursor
     }
 
+    /// When this epoch took over from another one; `None` for the first.
+    pub(super) fn epoch_since(&self) -> Option<Instant> {
+        self.epoch_since
+    }
+
     /// Asks for a snapshot next, since the server does not know the cursor. What is known stays known.
     pub fn forget_cursor(&mut self) {
         self.cursor.clear();
@@ -100,6 +107,7 @@ impl Revocations {
             applied.new_epoch = !self.epoch.is_empty();
             *self = Self {
                 epoch: answer.epoch,
+                epoch_since: applied.new_epoch.then_some(now),
                 ..Self::default()
             };
         }

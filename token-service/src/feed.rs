@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use accord::store::change::Position;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 
 /// How long an answer may take; a later one would renew little.
-const PATIENCE: Duration = Duration::from_millis(500);
+pub const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How far a feed was followed.
 #[derive(Debug, Default)]
@@ -32,6 +32,12 @@ impl Followed {
         let (position, complete_at) = (self.position.as_ref()?, self.complete_at?);
         let age = at.checked_duration_since(complete_at).unwrap_or(Duration::ZERO);
         (age <= life).then(|| (position.clone(), complete_at))
+    }
+
+    /// Whether all that was committed before this moment is known.
+    pub fn is_complete_since(&self, wanted_at: Instant) -> bool {
+        self.complete_at
+            .is_some_and(|complete_at| complete_at >= wanted_at)
     }
 
     /// Whether no change that an answer of this position does not know has gone by. Only such an answer
@@ -56,7 +62,7 @@ impl Followed {
     }
 }
 
-/// Calls `poll` every so often until `stop`.
+/// Calls `poll`, which takes no longer than [`PATIENCE`], every so often until `stop`.
 pub async fn follow<F>(feed: &'static str, every: Duration, stop: &CancellationToken, poll: impl Fn() -> F)
 where
     F: Future<Output = Result<(), Error>>,
@@ -67,8 +73,7 @@ where
         let mut answered = true;
         loop {
             ticks.tick().await;
-            let polled = timeout(PATIENCE, poll()).await;
-            let succeeds = matches!(polled, Ok(Ok(())));
+            let succeeds = poll().await.is_ok();
             if succeeds != answered {
                 tracing::info!(feed, answers = succeeds, "a feed of changes");
                 answered = succeeds;

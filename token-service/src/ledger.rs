@@ -9,9 +9,12 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use accord::{
     id::{ClientId, GrantId, TenantId},
-    store::change::Position,
+    store::{StoreError, change::Position},
 };
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -28,8 +31,9 @@ mod cache;
 
 use cache::Cache;
 
-/// Where the changes begin that a memory is filled from: more than the life of an access token ago.
-const RECENT: Duration = Duration::from_secs(3600);
+/// Where the changes begin that a memory is filled from: more than the life of an access token ago, and
+/// what clocks of replicas may differ.
+const RECENT: Duration = Duration::from_secs(25 * 60);
 /// Changes in one reading.
 const CHANGES: u64 = 500;
 
@@ -72,7 +76,22 @@ impl Ledger {
     /// # Errors
     /// [`Error::Store`].
     pub async fn catch_up(&self) -> Result<(), Error> {
-        let _turn = self.reading.lock().await;
+        let wanted_at = Instant::now();
+        let caught_up = async {
+            let _turn = self.reading.lock().await;
+            // Whoever had the turn before may have read since.
+            if self.cache.is_complete_since(wanted_at) {
+                return Ok(());
+            }
+            self.read_in_turn().await
+        };
+        // Nobody keeps the turn for longer than its answer would be worth.
+        timeout(feed::PATIENCE, caught_up)
+            .await
+            .unwrap_or(Err(StoreError::Unavailable.into()))
+    }
+
+    async fn read_in_turn(&self) -> Result<(), Error> {
         let mut has_restarted = false;
         loop {
             let asked_at = Instant::now();
@@ -80,7 +99,7 @@ impl Ledger {
             let told = self.store.changes_after(after.as_ref(), CHANGES).await?;
             if told.reset || after.is_none() {
                 if has_restarted {
-                    return Err(accord::store::StoreError::Unavailable.into());
+                    return Err(StoreError::Unavailable.into());
                 }
                 has_restarted = true;
                 let recent = self.store.seq_before(self.store.now().minus(RECENT)).await?;
@@ -132,7 +151,7 @@ impl Ledger {
             return Ok(known.map(Some));
         }
         let read = Box::pin(self.read(self.store.find_current_grant(tenant_id, client_id))).await?;
-        Ok(self.keep(read))
+        Ok(Box::pin(self.keep(read)).await)
     }
 
     /// A tenant's grant, whatever its state.
@@ -148,13 +167,18 @@ impl Ledger {
             return Ok(known.map(Some));
         }
         let read = Box::pin(self.read(self.store.find_grant(tenant_id, grant_id))).await?;
-        Ok(self.keep(read))
+        Ok(Box::pin(self.keep(read)).await)
     }
 
-    fn keep(&self, read: At<Option<Grant>>) -> At<Option<Arc<Grant>>> {
+    /// Remembers a grant that was read. If it is newer than what is known of revocations, these are read,
+    /// too: else a token could be made of it that seems to be older than the last end of its grant.
+    async fn keep(&self, read: At<Option<Grant>>) -> At<Option<Arc<Grant>>> {
         let read = read.map(|grant| grant.map(Arc::new));
         if let Some(grant) = &read.value {
             self.cache.keep_grant(grant, &read.position);
+        }
+        if self.cache.is_behind(&read.position) {
+            self.learn().await;
         }
         read
     }
@@ -181,7 +205,7 @@ impl Ledger {
         }
         self.catch_up().await?;
         let ended = self.cache.ended_after(seq, limit, Instant::now())?;
-        ended.ok_or(accord::store::StoreError::Unavailable.into())
+        ended.ok_or(StoreError::Unavailable.into())
     }
 
     /// The signing keys that are not revoked, and the one that signs.

@@ -61,18 +61,20 @@ impl Recent {
                 self.by_seq.remove(known);
                 *known = seq;
             }
-            None if self.by_seq.len() >= self.most => {
-                if !self.full {
-                    tracing::error!("there are more revocations than are kept in memory");
-                }
-                self.full = true;
-                return;
-            }
+            None if self.by_seq.len() >= self.most => return self.leave_out(),
             None => {
                 last.insert(id.clone(), seq);
             }
         }
         self.by_seq.insert(seq, (kind, id, now));
+    }
+
+    /// Says that there is a revocation which is not here.
+    pub fn leave_out(&mut self) {
+        if !self.full {
+            tracing::error!("there are revocations that are not kept in memory");
+        }
+        self.full = true;
     }
 
     /// Whether all that matters is here.

@@ -6,6 +6,7 @@ use accord::{
     id::{ClientId, TenantId},
     opaque::RefreshToken,
     store::audit::Event,
+    verify::VerifyError,
 };
 
 use crate::{error::Error, family::is_genuine, issuance::client_origin, service::Service};
@@ -57,7 +58,14 @@ async fn access_token(
     token: &str,
 ) -> Result<(), Error> {
     let keys = service.ledger.keys().await?.value;
-    let Ok(claims) = keys.set().verify_signature(token) else {
+    let mut verified = keys.set().verify_signature(token);
+    if verified == Err(VerifyError::UnknownKey) {
+        // Another replica may have begun to sign with it a moment ago.
+        service.ledger.learn().await;
+        let keys = service.ledger.keys().await?.value;
+        verified = keys.set().verify_signature(token);
+    }
+    let Ok(claims) = verified else {
         return Ok(());
     };
     let ends = UnixMillis::from_millis(i64::from(claims.exp) * 1000);

@@ -29,8 +29,7 @@ impl DirectoryService for Api {
     ) -> Result<Response<pb::AuthenticateClientResponse>, Status> {
         let request = request.into_inner();
         let secret = Zeroizing::new(request.client_secret);
-        let check = client_secret::authenticate(&self.store, &request.client_id, &secret);
-        let answer = at_position(&self.store, check).await?;
+        let answer = client_secret::authenticate(&self.store, &request.client_id, &secret).await?;
         Ok(Response::new(pb::AuthenticateClientResponse {
             client: Some(dir::client_profile(answer.value.client)),
             secret_id: answer.value.secret_id.into(),

@@ -49,7 +49,9 @@ async fn new_keys_are_a_change_that_ends_no_token_and_no_setup() {
             assert_eq!(found, Some(expected), "{database:?}");
             let seen = profile(&store, &client.client_id).await.unwrap();
             assert_eq!(seen.json_web_key_set, keys.as_str(), "{database:?}");
-            let changes = store.changes_after(before.seq, 10).await.unwrap();
+            let changes = accord::store::change::list_after(store.db.read(), before.seq, 10)
+                .await
+                .unwrap();
             let changes: Vec<_> = changes
                 .iter()
                 .map(|row| (row.kind.as_str(), row.id.as_str()))

@@ -342,7 +342,9 @@ async fn what_takes_a_tenant_or_a_scope_away_ends_access_tokens_and_nothing_else
                 (before + 1, ended, 0),
                 "{database:?} {update:?}"
             );
-            let told = store.changes_after(before, 10).await.unwrap();
+            let told = accord::store::change::list_after(store.db.read(), before, 10)
+                .await
+                .unwrap();
             let told: Vec<_> = told.iter().map(|c| (c.kind.as_str(), c.id.as_str())).collect();
             let kind = if *ends {
                 change_kind::CLIENT_TOKENS_ENDED

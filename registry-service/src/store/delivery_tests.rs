@@ -58,7 +58,7 @@ async fn an_opened_link_gives_what_nothing_stored_gives() {
         assert_eq!(opened.claim_hash, link.claim_token.digest(), "{database:?}");
         let proven = authenticate(&store, client_id.as_str(), bundle.client_secret.expose()).await;
         assert_eq!(
-            proven.unwrap().secret_id.as_str(),
+            proven.unwrap().value.secret_id.as_str(),
             opened.secret_id,
             "{database:?}"
         );

@@ -11,7 +11,7 @@ use accord::{
     store::{
         Creation, Database, StoreError,
         audit::{self, Event, Origin},
-        change::{self, Change, ChangeRow, Position},
+        change::{self, Change, Position, Told},
         idempotency::{self, Outcome},
         keyring::Keyring,
     },
@@ -119,12 +119,12 @@ impl Store {
         Ok(change::position(self.db.read()).await?)
     }
 
-    /// Changes after `seq`, in commit order, at most `limit`.
+    /// The feed after a position, at most `limit` changes; without one, the feed's position.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn changes_after(&self, seq: i64, limit: u64) -> Result<Vec<ChangeRow>, Error> {
-        Ok(change::list_after(self.db.read(), seq, limit).await?)
+    pub async fn changes_after(&self, after: Option<&Position>, limit: u64) -> Result<Told, Error> {
+        Ok(change::tell(self.db.read(), after, limit).await?)
     }
 
     /// A position that all changes of the last hour come after: every access token that still lives was

@@ -265,7 +265,9 @@ async fn what_ended_is_marked_with_the_change_that_ended_it() {
             ],
             "{database:?}"
         );
-        let changes = store.changes_after(first - 2, 10).await.unwrap();
+        let changes = accord::store::change::list_after(store.db.read(), first - 2, 10)
+            .await
+            .unwrap();
         assert_eq!(changes.len(), 4, "{database:?}");
         let kinds: Vec<_> = changes.iter().map(|change| change.kind.as_str()).collect();
         let (plain, ended) = (change_kind::USER, change_kind::USER_TOKENS_ENDED);

@@ -176,11 +176,13 @@ impl Cache {
         at: Instant,
     ) -> Result<Option<At<Vec<Ended>>>, Error> {
         let state = self.state();
+        let Some((position, asked_at)) = state.followed.lease(at, self.life) else {
+            return Ok(None);
+        };
         if !state.ended.is_complete() {
             return Err(Error::TooManyRevocations);
         }
-        let lease = state.followed.lease(at, self.life);
-        Ok(lease.map(|(position, asked_at)| At {
+        Ok(Some(At {
             value: state.ended.after(seq, limit),
             position,
             asked_at,
@@ -204,7 +206,7 @@ impl Cache {
     /// Remembers a client; with the secret that it was proven by, if it was.
     pub(super) fn keep_client(&self, client: &At<Arc<Client>>, verified: Option<Verified>) {
         let mut state = self.state();
-        if !state.followed.covers(&client.position) {
+        if !(self.answers && state.followed.covers(&client.position)) {
             return;
         }
         let client_id = client.value.client_id.clone();
@@ -225,7 +227,7 @@ impl Cache {
 
     pub(super) fn keep_tenant(&self, tenant: &At<Arc<Tenant>>) {
         let mut state = self.state();
-        if state.followed.covers(&tenant.position) {
+        if self.answers && state.followed.covers(&tenant.position) {
             let known = &tenant.value;
             let bytes = OVERHEAD + known.display_name.len() + known.issuer.len() + known.cloud_api_url.len();
             state.tenants.put(known.tenant_id.clone(), known.clone(), bytes);
@@ -234,7 +236,7 @@ impl Cache {
 
     pub(super) fn keep_user(&self, tenant_id: &TenantId, user: &At<Arc<User>>) {
         let mut state = self.state();
-        if state.followed.covers(&user.position) {
+        if self.answers && state.followed.covers(&user.position) {
             let known = (tenant_id.clone(), user.value.clone());
             let bytes = OVERHEAD + user.value.label.len();
             state.users.put(user.value.user_id.clone(), known, bytes);
@@ -243,7 +245,7 @@ impl Cache {
 
     pub(super) fn keep_caller(&self, digest: [u8; 32], caller: &At<Caller>) {
         let mut state = self.state();
-        if state.followed.covers(&caller.position) {
+        if self.answers && state.followed.covers(&caller.position) {
             state.callers.put(digest, caller.value.clone(), OVERHEAD);
         }
     }
@@ -276,6 +278,11 @@ impl Cache {
         state.forget_everything();
         state.ended.clear();
         state.followed.restart(position);
+    }
+
+    /// Whether all that was committed before this moment is known.
+    pub(super) fn is_complete_since(&self, wanted_at: Instant) -> bool {
+        self.state().followed.is_complete_since(wanted_at)
     }
 
     /// Whether revocations were left out that there is room for now.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use accord::store::change::Position;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Directory, SecretUse};
@@ -34,7 +34,22 @@ pub async fn follow(directory: &Directory, every: Duration, stop: &CancellationT
 /// Asks what changed, and on until nothing more waits. Every answer says up to where it is complete, so an
 /// answer that is lost or late is asked for again from the same place: no change can be missed.
 pub(super) async fn ask(directory: &Directory) -> Result<(), Error> {
-    let _turn = directory.asking.lock().await;
+    let wanted_at = Instant::now();
+    let asked = async {
+        let _turn = directory.asking.lock().await;
+        // Whoever had the turn before may have asked since.
+        if directory.cache.is_complete_since(wanted_at) {
+            return Ok(());
+        }
+        ask_in_turn(directory).await
+    };
+    // Nobody keeps the turn for longer than its answer would be worth.
+    timeout(feed::PATIENCE, asked)
+        .await
+        .unwrap_or(Err(Error::RegistryUnavailable))
+}
+
+async fn ask_in_turn(directory: &Directory) -> Result<(), Error> {
     let cache = &directory.cache;
     let mut has_restarted = false;
     loop {
@@ -48,7 +63,7 @@ pub(super) async fn ask(directory: &Directory) -> Result<(), Error> {
             }
             has_restarted = true;
             cache.restart(Position {
-                seq: told.recent_seq.clamp(0, told.position.seq),
+                seq: told.recent_seq.min(told.position.seq).max(0),
                 epoch: told.position.epoch,
             });
             continue;
@@ -71,6 +86,10 @@ async fn report(directory: &Directory) {
         if let Err(error) = directory.registry.report_secret_use(&uses).await {
             tracing::warn!(%error, count, "uses of secrets were not reported");
             directory.cache.give_back(uses);
+            return;
+        }
+        // What was used meanwhile is for the next report: else a busy client would make this endless.
+        if count < MOST_USES {
             return;
         }
     }

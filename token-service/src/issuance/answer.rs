@@ -31,7 +31,7 @@ impl Asked<'_> {
         family: Option<(&Family, RefreshToken)>,
     ) -> Result<Issued, Error> {
         let (family, refresh_token) = family.unzip();
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..=ATTEMPTS {
             if !self.is_overtaken(&made).await? && self.lease.holds() {
                 return Ok(Issued {
                     access_token: made.token,
@@ -40,6 +40,9 @@ impl Asked<'_> {
                     scopes: made.scopes,
                     grant_id: made.claims.grant_id,
                 });
+            }
+            if attempt == ATTEMPTS {
+                break;
             }
             Box::pin(self.look_again()).await?;
             // If neither feed has moved, all that the token stands on is as it was.

@@ -120,11 +120,13 @@ impl Cache {
         at: Instant,
     ) -> Result<Option<At<Vec<Ended>>>, Error> {
         let state = self.state();
+        let Some((position, asked_at)) = state.followed.lease(at, lease::LIFE) else {
+            return Ok(None);
+        };
         if !state.ended.is_complete() {
             return Err(Error::TooManyRevocations);
         }
-        let lease = state.followed.lease(at, lease::LIFE);
-        Ok(lease.map(|(position, asked_at)| At {
+        Ok(Some(At {
             value: state.ended.after(seq, limit),
             position,
             asked_at,
@@ -147,14 +149,14 @@ impl Cache {
     /// Remembers a grant that was read at this position, if it is active.
     pub(super) fn keep_grant(&self, grant: &Arc<Grant>, position: &Position) {
         let mut state = self.state();
-        if grant.state == StoredState::Active && state.followed.covers(position) {
+        if self.answers && grant.state == StoredState::Active && state.followed.covers(position) {
             state.keep(grant.clone());
         }
     }
 
     pub(super) fn keep_keys(&self, keys: &At<Arc<Keys>>) {
         let mut state = self.state();
-        if state.followed.covers(&keys.position) {
+        if self.answers && state.followed.covers(&keys.position) {
             state.keys = Some(keys.value.clone());
         }
     }
@@ -184,6 +186,18 @@ impl Cache {
         state.forget_everything();
         state.ended.clear();
         state.followed.restart(position);
+    }
+
+    /// Whether an answer of this position knows changes that are not known here.
+    pub(super) fn is_behind(&self, position: &Position) -> bool {
+        let state = self.state();
+        let told = state.followed.position();
+        told.is_some_and(|told| told.epoch != position.epoch || told.seq < position.seq)
+    }
+
+    /// Whether all that was committed before this moment is known.
+    pub(super) fn is_complete_since(&self, wanted_at: Instant) -> bool {
+        self.state().followed.is_complete_since(wanted_at)
     }
 
     /// Whether revocations were left out that there is room for now.
@@ -232,6 +246,8 @@ impl State {
             change_kind::SIGNING_KEY => self.keys = None,
             change_kind::REVOCATION => {
                 let Some((kind, id)) = RevocationKind::from_change(&change.id) else {
+                    // A newer version wrote it. What it ends is not known here.
+                    self.ended.leave_out();
                     return self.forget_everything();
                 };
                 match kind {
