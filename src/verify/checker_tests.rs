@@ -225,6 +225,24 @@ async fn keys_come_and_go_within_a_minute_and_a_revoked_one_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn keys_that_were_read_long_ago_count_no_more() {
+    let signer = Signer::new("k1");
+    let authority = Authority::new(&signer);
+    let checker = started(&authority).await;
+    // The end of a key may have been told, and forgotten again, while nobody could ask.
+    authority.set_keys_down(true);
+    sleep(Duration::from_secs(500)).await;
+    checker.check(&token(&signer, "1"), &EXPECTED).await.unwrap();
+    sleep(Duration::from_secs(101)).await;
+    let refused = checker.check(&token(&signer, "1"), &EXPECTED).await;
+    assert_eq!(refused, Err(VerifyError::NoKeys));
+    assert!(!checker.is_ready());
+    authority.set_keys_down(false);
+    timeout(SOON, checker.ready()).await.unwrap();
+    checker.check(&token(&signer, "1"), &EXPECTED).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_epoch_begins_anew() {
     let [first, second] = ["k1", "k2"].map(Signer::new);
     let authority = Authority::new(&first);
