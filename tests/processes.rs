@@ -6,9 +6,11 @@ use std::{
 };
 
 use accord::{
+    opaque::{OpaqueToken, TokenKind},
+    random::SystemRandom,
     registry::v1::{ListTenantsRequest, tenant_service_client::TenantServiceClient},
     testing,
-    token::v1::{IntrospectTokenRequest, token_service_client::TokenServiceClient},
+    token::v1::{GetJsonWebKeySetRequest, IntrospectTokenRequest, token_service_client::TokenServiceClient},
 };
 use accord_cli::call::with_token;
 use tonic::Code;
@@ -171,7 +173,17 @@ async fn both_services_stop_on_sigterm_and_logs_are_json_lines() {
     let target = services.target.clone();
     let mut tenants =
         TenantServiceClient::new(with_token(&target.registry_grpc, &target.operator_token).unwrap());
-    tenants.list_tenants(ListTenantsRequest::default()).await.unwrap();
+    let request = ListTenantsRequest {
+        page_size: -1,
+        ..Default::default()
+    };
+    tenants.list_tenants(request).await.unwrap_err();
+    // What goes well leaves no line.
+    let mut tokens = TokenServiceClient::new(with_token(&target.token_grpc, &target.workload_token).unwrap());
+    tokens
+        .get_json_web_key_set(GetJsonWebKeySetRequest::default())
+        .await
+        .unwrap();
 
     for process in [&mut services.token, &mut services.registry] {
         process.signal("TERM");
@@ -182,6 +194,7 @@ async fn both_services_stop_on_sigterm_and_logs_are_json_lines() {
         }
     }
     assert!(services.registry.stderr().contains("ListTenants"));
+    assert!(!services.token.stderr().contains("GetJsonWebKeySet"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,7 +233,9 @@ async fn a_request_id_is_found_in_the_logs_of_both_services() {
     let (registry, token) = (testing::sqlite(), testing::sqlite());
     let services = Services::start(&registry.url, &token.url).await;
     let target = &services.target;
-    let mut tokens = TokenServiceClient::new(with_token(&target.token_grpc, &target.workload_token).unwrap());
+    // Only the registry can tell that nobody has this token.
+    let nobody = OpaqueToken::generate(TokenKind::Workload, &SystemRandom);
+    let mut tokens = TokenServiceClient::new(with_token(&target.token_grpc, nobody.expose()).unwrap());
     // The hop of this test's own channel passes the id of its scope on, as a service would.
     let context = accord::context::CallContext {
         request_id: "trace-me-0001".to_owned(),
@@ -231,10 +246,11 @@ async fn a_request_id_is_found_in_the_logs_of_both_services() {
         token: "not-a-token".to_owned(),
         ..Default::default()
     };
-    let answer = accord::context::scope(context, tokens.introspect_token(request))
+    let refused = accord::context::scope(context, tokens.introspect_token(request))
         .await
-        .unwrap();
-    assert_eq!(answer.metadata().get("x-request-id").unwrap(), "trace-me-0001");
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    assert_eq!(refused.metadata().get("x-request-id").unwrap(), "trace-me-0001");
     for process in [&services.registry, &services.token] {
         assert!(process.stderr().contains("trace-me-0001"), "{}", process.stderr());
     }
