@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
+use accord::store::change::Position;
 use tokio::time::Instant;
 
-use crate::store::RevocationKind;
+use crate::{error::Error, revision::At, store::RevocationKind};
 
 /// How long a revocation is kept after it was learnt: no access token that it ends lives longer than
 /// fifteen minutes, and none is issued later than a second after it.
@@ -106,6 +107,26 @@ impl Recent {
                 seq: *seq,
             })
             .collect()
+    }
+
+    /// [`Self::after`] under a lease on the feed: up to its position and as of its moment, that is all.
+    ///
+    /// # Errors
+    /// [`Error::TooManyRevocations`] when something was left out.
+    pub fn told_after(
+        &self,
+        (position, asked_at): (Position, Instant),
+        seq: i64,
+        limit: usize,
+    ) -> Result<At<Vec<Ended>>, Error> {
+        if !self.is_complete() {
+            return Err(Error::TooManyRevocations);
+        }
+        Ok(At {
+            value: self.after(seq, limit),
+            position,
+            asked_at,
+        })
     }
 
     /// Forgets what can't matter any more. Revocations are learnt about in their order, so that it is

@@ -176,17 +176,10 @@ impl Cache {
         at: Instant,
     ) -> Result<Option<At<Vec<Ended>>>, Error> {
         let state = self.state();
-        let Some((position, asked_at)) = state.followed.lease(at, self.life) else {
-            return Ok(None);
-        };
-        if !state.ended.is_complete() {
-            return Err(Error::TooManyRevocations);
-        }
-        Ok(Some(At {
-            value: state.ended.after(seq, limit),
-            position,
-            asked_at,
-        }))
+        let lease = state.followed.lease(at, self.life);
+        lease
+            .map(|lease| state.ended.told_after(lease, seq, limit))
+            .transpose()
     }
 
     fn known<T>(&self, at: Instant, find: impl FnOnce(&mut State) -> Option<T>) -> Option<At<T>> {
