@@ -116,18 +116,8 @@ async fn what_the_registry_ends_is_ended_on_every_replica_within_a_second() {
 
     let partner = stage.connected().await;
     let revoke = async {
-        let list = reg::ListClientSecretsRequest {
-            client_id: partner.client_id.clone(),
-            ..Default::default()
-        };
-        let secrets = world.clients().list_client_secrets(list).await.unwrap();
-        let request = reg::RevokeClientSecretRequest {
-            client_id: partner.client_id.clone(),
-            secret_id: secrets.into_inner().secrets[0].secret_id.clone(),
-            reason: reg::SecretRevocationReason::Rotated.into(),
-            force: true,
-        };
-        world.clients().revoke_client_secret(request).await.unwrap();
+        let reason = reg::SecretRevocationReason::Rotated;
+        world.revoke_secret(&partner, reason).await;
     };
     stage.ends("secret revoked", &partner, revoke).await;
 

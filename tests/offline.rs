@@ -232,18 +232,8 @@ async fn what_the_registry_ends_a_resource_server_refuses_two_seconds_later() {
 
     let (partner, tokens) = stage.connected().await;
     let compromised = async {
-        let list = reg::ListClientSecretsRequest {
-            client_id: partner.client_id.clone(),
-            ..Default::default()
-        };
-        let secrets = world.clients().list_client_secrets(list).await.unwrap();
-        let request = reg::RevokeClientSecretRequest {
-            client_id: partner.client_id.clone(),
-            secret_id: secrets.into_inner().secrets[0].secret_id.clone(),
-            reason: reg::SecretRevocationReason::Compromised.into(),
-            force: true,
-        };
-        world.clients().revoke_client_secret(request).await.unwrap();
+        let reason = reg::SecretRevocationReason::Compromised;
+        world.revoke_secret(&partner, reason).await;
     };
     stage
         .ends("secret compromised", &tokens.access_token, compromised)

@@ -102,6 +102,22 @@ impl World {
         UserServiceClient::new(self.operator.clone())
     }
 
+    /// Ends the client's newest secret, also if it was used.
+    pub async fn revoke_secret(&self, partner: &Partner, reason: reg::SecretRevocationReason) {
+        let list = reg::ListClientSecretsRequest {
+            client_id: partner.client_id.clone(),
+            ..Default::default()
+        };
+        let secrets = self.clients().list_client_secrets(list).await.unwrap();
+        let request = reg::RevokeClientSecretRequest {
+            client_id: partner.client_id.clone(),
+            secret_id: secrets.into_inner().secrets[0].secret_id.clone(),
+            reason: reason.into(),
+            force: true,
+        };
+        self.clients().revoke_client_secret(request).await.unwrap();
+    }
+
     /// Registers a client of the environment's tenant.
     pub async fn partner(&self) -> Partner {
         self.partner_of(&[&self.target.tenant_id]).await
