@@ -142,7 +142,7 @@ impl Run<'_> {
         self.offline().await?;
         self.cold().await?;
         self.callers().await?;
-        self.strain().await
+        self.strain(&bare.grpc_signer).await
     }
 
     /// Says what is measured next.

@@ -4,6 +4,7 @@ use std::{thread, time::Duration};
 
 use super::Run;
 use crate::{
+    bare::Bare,
     load::{Job, Work},
     measure::Generator,
     options::{Case, Options},
@@ -22,10 +23,11 @@ const ARGON2: f64 = 19.0;
 const ALLOWANCE: f64 = 32.0;
 
 impl Run<'_> {
-    pub(super) async fn strain(&mut self) -> anyhow::Result<()> {
+    pub(super) async fn strain(&mut self, bare: &Bare) -> anyhow::Result<()> {
         if !self.options.wants_any(&[Case::HalfLoad, Case::Flood]) {
             return Ok(());
         }
+        self.bare_half_load(bare).await?;
         for number in 0..self.stages.len() {
             let stage = &mut self.stages[number];
             let (callers, span) = (self.options.callers, self.options.span());
@@ -46,6 +48,24 @@ impl Run<'_> {
                 self.flood(number, &job, quiet_p99).await?;
             }
         }
+        Ok(())
+    }
+
+    /// What the machine itself makes of half of a load.
+    async fn bare_half_load(&mut self, bare: &Bare) -> anyhow::Result<()> {
+        let Some(stage) = self.stages.first() else {
+            return Ok(());
+        };
+        let case = "bare-half-load";
+        self.next(case, None);
+        let job = stage.job(Work::Issue, self.options.callers, self.options.span());
+        let highest = self.ask_bare(bare, job.clone()).await?.throughput();
+        let job = Job {
+            pace: Some(highest / 2.0),
+            ..job
+        };
+        let sample = self.ask_bare(bare, job).await?;
+        self.results.add(case, None, sample);
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use super::Run;
 use crate::{
     bare::Bare,
     load::{Job, Work},
-    measure::Watched,
+    measure::{Sample, Watched},
     options::{Case, Options},
     seed::Codes,
     stage::Stage,
@@ -22,18 +22,24 @@ impl Run<'_> {
             return Ok(());
         };
         self.next(case.name(), None);
+        let job = stage.job(work, self.options.callers, self.options.span());
+        let sample = self.ask_bare(bare, job).await?;
+        self.results.add(case.name(), None, sample);
+        Ok(())
+    }
+
+    /// Has a bare server do a job.
+    pub(super) async fn ask_bare(&mut self, bare: &Bare, job: Job) -> anyhow::Result<Sample> {
         let job = Job {
             server: bare.address.clone(),
-            ..stage.job(work, self.options.callers, self.options.span())
+            ..job
         };
         let watched = Watched {
             server: bare.pid()?,
             registry: None,
             database: None,
         };
-        let sample = self.generator.run(&job, watched).await?;
-        self.results.add(case.name(), None, sample);
-        Ok(())
+        self.generator.run(&job, watched).await
     }
 
     /// Measures token-service on each database, if the case is wanted.

@@ -1,8 +1,8 @@
 //! Lets callers call, and measures: as fast as they can, or by a schedule.
 //!
 //! By a schedule, a call's time begins when it was due, even if its caller was still waiting for the
-//! answer before: a server that stalls is not forgiven the calls that it held back. A thread with a fine
-//! clock tells callers when it is time; tokio's timers are a millisecond apart.
+//! answer before: a server that stalls is not forgiven the calls that it held back. A thread tells callers
+//! when it is time.
 
 use std::{
     collections::BTreeMap,
@@ -116,24 +116,29 @@ impl Plan {
     }
 }
 
-/// For each caller, when to call; the times of all are evenly apart.
+/// How far apart the times of a schedule are: a thread that wakes up for each call would be as much work
+/// for the machine as the call.
+const STEP: Duration = Duration::from_millis(1);
+
+/// For each caller, when to call; all of them in turn, a few in every [`STEP`].
 fn schedule(pace: Option<f64>, callers: usize, ends: Instant) -> Vec<Option<UnboundedReceiver<Instant>>> {
     let Some(pace) = pace else {
         return (0..callers).map(|_| None).collect();
     };
-    let step = Duration::from_secs_f64(1.0 / pace);
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..callers).map(|_| unbounded_channel()).unzip();
     thread::spawn(move || {
-        let mut due = Instant::now();
-        for sender in senders.iter().cycle() {
-            if due >= ends {
-                break;
-            }
+        let mut in_turn = senders.iter().cycle();
+        let (mut due, mut calls) = (Instant::now(), 0.0);
+        while due < ends {
             thread::sleep(due.saturating_duration_since(Instant::now()));
-            if sender.send(due).is_err() {
-                break;
+            calls += pace * STEP.as_secs_f64();
+            for sender in in_turn.by_ref().take(calls as usize) {
+                if sender.send(due).is_err() {
+                    return;
+                }
             }
-            due += step;
+            calls = calls.fract();
+            due += STEP;
         }
     });
     receivers.into_iter().map(Some).collect()
