@@ -1,7 +1,7 @@
 //! The connection to a service's database. Owns how each database is opened and how a transaction
 //! that writes begins on it; knows no table.
 
-use std::{fmt, io, str::FromStr, time::Duration};
+use std::{fmt, io, str::FromStr, sync::Arc, time::Duration};
 
 use sea_orm::{
     ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr,
@@ -14,7 +14,9 @@ use sea_orm::{
     },
 };
 
-use super::StoreError;
+use tokio::task::JoinSet;
+
+use super::{StoreError, checkpoint};
 use crate::clock::Clock;
 
 /// How long an operation waits for a free connection, and on SQLite for another process's lock.
@@ -29,6 +31,8 @@ pub struct Database {
     /// On SQLite a pool of one connection, so that writers queue in order instead of polling for
     /// the lock of the file; on PostgreSQL the same pool as `reader`.
     writer: DatabaseConnection,
+    /// What works on the database in the background, until the last clone is gone.
+    _background: Arc<JoinSet<()>>,
 }
 
 impl Database {
@@ -66,8 +70,8 @@ impl Database {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(ACQUIRE_TIMEOUT)
             .foreign_keys(true)
-            // A checkpoint syncs the file: not for every four megabytes that are written.
-            .pragma("wal_autocheckpoint", "4000")
+            // Who commits writes the log back only if nobody else gets to it; see `checkpoint`.
+            .pragma("wal_autocheckpoint", "16000")
             // What is deleted here (nonces of secrets, for one) is to be gone.
             .pragma("secure_delete", "ON")
             // Beside all others, one for each number of rows that an insert of audit events has.
@@ -76,9 +80,11 @@ impl Database {
         // The writer first: it makes the file a WAL database before readers come.
         let writer = sqlite_pool(1, options.clone()).await?;
         let reader = sqlite_pool(SQLITE_READERS, options).await?;
+        let background = checkpoint::start(reader.clone(), writer.clone());
         Ok(Self {
             reader: SqlxSqliteConnector::from_sqlx_sqlite_pool(reader),
             writer: SqlxSqliteConnector::from_sqlx_sqlite_pool(writer),
+            _background: Arc::new(background),
         })
     }
 
@@ -106,6 +112,7 @@ impl Database {
         Ok(Self {
             reader: pool.clone(),
             writer: pool,
+            _background: Arc::default(),
         })
     }
 

@@ -8,6 +8,7 @@ use sea_orm_migration::{DbErr, SchemaManager};
 
 pub mod audit;
 pub mod change;
+mod checkpoint;
 mod creation;
 mod data_key;
 mod database;
