@@ -29,8 +29,8 @@ mod group;
 mod insert;
 
 pub use event::{Actor, ActorKind, Event, Origin, Outcome};
-pub use group::GroupWriter;
-use insert::insert;
+pub use group::Recording;
+pub use insert::insert;
 
 mod row {
     use sea_orm::entity::prelude::*;

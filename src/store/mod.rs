@@ -13,10 +13,12 @@ mod creation;
 mod data_key;
 mod database;
 mod error;
+pub mod group;
 pub mod idempotency;
 pub mod keyring;
 mod master_key;
 mod migrate;
+pub mod rows;
 
 pub use creation::Creation;
 pub use database::Database;

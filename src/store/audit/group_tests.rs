@@ -1,8 +1,7 @@
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used)]
 
 use std::collections::HashSet;
 
-use futures_util::FutureExt;
 use sea_orm::ConnectionTrait;
 use tokio::task::JoinSet;
 
@@ -13,6 +12,7 @@ use crate::{
     store::{
         audit::{Actor, ActorKind, Event, Filter, Origin, list},
         fixture::migrated,
+        group::Group,
     },
     testing::test_clock,
 };
@@ -46,11 +46,11 @@ async fn subjects(db: &Database) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn whoever_is_told_that_it_is_written_finds_it_written_once() {
     for (place, db) in migrated().await {
-        let writer = GroupWriter::start(db.clone());
+        let events = Group::start(Recording(db.clone()));
         let mut callers = JoinSet::new();
         for subject in 0..1500 {
-            let writer = writer.clone();
-            callers.spawn(async move { writer.record(record(subject)).await.unwrap() });
+            let events = events.clone();
+            callers.spawn(async move { events.ask(record(subject)).await.unwrap() });
         }
         callers.join_all().await;
         let subjects = subjects(&db).await;
@@ -61,76 +61,51 @@ async fn whoever_is_told_that_it_is_written_finds_it_written_once() {
 }
 
 #[tokio::test]
-async fn one_event_that_is_refused_takes_no_other_along() {
+async fn a_group_is_written_whole_or_not_at_all() {
     for (place, db) in migrated().await {
-        let (queue, waiting) = mpsc::channel(MOST_WAITING);
-        let writer = GroupWriter { queue };
         let known = record(0);
-        insert_group(&db, vec![known.clone()]).await.unwrap();
-        // All three wait before anything writes.
-        let three = async {
-            tokio::join!(
-                writer.record(record(1)),
-                writer.record(known),
-                writer.record(record(2))
-            )
-        };
-        let mut three = Box::pin(three);
-        assert!((&mut three).now_or_never().is_none());
-        let writing = tokio::spawn(write(db.clone(), waiting));
-        let told = three.await;
-        assert!(
-            matches!(told, (Ok(()), Err(StoreError::Conflict), Ok(()))),
-            "{place:?} {told:?}"
-        );
-        let mut subjects = subjects(&db).await;
-        subjects.sort_unstable();
-        assert_eq!(subjects, ["0", "1", "2"], "{place:?}");
-        drop(writer);
-        writing.await.unwrap();
+        let recording = Recording(db.clone());
+        recording.run(std::slice::from_ref(&known)).await.unwrap();
+        // More than one statement of SQLite, and the last of them is refused.
+        let mut many: Vec<_> = (1..=2 * MOST_ROWS).map(record).collect();
+        many.push(known);
+        let refused = recording.run(&many).await;
+        assert!(matches!(refused, Err(StoreError::Conflict)), "{place:?}");
+        assert_eq!(subjects(&db).await, ["0"], "{place:?}");
+        many.pop();
+        recording.run(&many).await.unwrap();
+        assert_eq!(subjects(&db).await.len(), 1 + 2 * MOST_ROWS, "{place:?}");
     }
 }
 
 #[tokio::test]
 async fn a_database_that_fails_writes_nothing_and_says_so_to_each() {
     for (place, db) in migrated().await {
-        let writer = GroupWriter::start(db.clone());
+        let events = Group::start(Recording(db.clone()));
         db.read()
             .execute_unprepared("DROP TABLE audit_events")
             .await
             .unwrap();
-        let (one, other) = tokio::join!(writer.record(record(1)), writer.record(record(2)));
+        let (one, other) = tokio::join!(events.ask(record(1)), events.ask(record(2)));
         assert!(one.is_err() && other.is_err(), "{place:?}");
         db.close().await.unwrap();
-        assert!(writer.record(record(3)).await.is_err(), "{place:?}");
+        assert!(events.ask(record(3)).await.is_err(), "{place:?}");
     }
 }
 
 #[tokio::test]
-async fn a_hanging_database_makes_no_queue_without_bound_and_tells_everybody_in_time() {
+async fn who_waits_for_a_database_that_hangs_gets_through_when_it_is_back() {
     let (_database, db) = migrated().await.remove(0);
     assert_eq!(db.backend(), DatabaseBackend::Sqlite);
-    let writer = GroupWriter::start(db.clone());
+    let events = Group::start(Recording(db.clone()));
     // Whoever holds the one writer lets everybody else hang.
     let held = db.write().await.unwrap();
-    let mut callers: Vec<_> = (0..=MOST_WAITING + MOST)
-        .map(|subject| Box::pin(writer.record(record(subject))))
-        .collect();
-    let mut refused = 0;
-    for caller in &mut callers {
-        if let Some(told) = caller.now_or_never() {
-            assert!(matches!(told, Err(StoreError::Unavailable)));
-            refused += 1;
-        }
-    }
-    assert!(refused > 0, "the queue has an end");
-    callers.truncate(MOST_WAITING - 1);
-    // Who gives up is not written, even if the database comes back.
-    let gave_up = callers.split_off(1);
-    drop(gave_up);
-    held.rollback().await.unwrap();
-    callers.remove(0).await.unwrap();
-    let written = subjects(&db).await;
-    assert!(written.contains(&"0".to_owned()));
-    assert!(written.len() <= 1 + MOST, "{}", written.len());
+    let release = async {
+        tokio::task::yield_now().await;
+        assert_eq!(subjects(&db).await.len(), 0);
+        held.rollback().await.unwrap();
+    };
+    let (written, ()) = tokio::join!(events.ask(record(0)), release);
+    written.unwrap();
+    assert_eq!(subjects(&db).await, ["0"]);
 }

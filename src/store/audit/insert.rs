@@ -88,7 +88,7 @@ impl Record {
 /// # Errors
 /// What the database says. On SQLite, outside a transaction, some of more than [`MOST_ROWS`] may then be
 /// in.
-pub(super) async fn insert(conn: &impl ConnectionTrait, records: Vec<Record>) -> Result<(), StoreError> {
+pub async fn insert(conn: &impl ConnectionTrait, records: Vec<Record>) -> Result<(), StoreError> {
     let backend = conn.get_database_backend();
     let run = async |sql: &str, values: Vec<Value>| {
         let statement = Statement::from_sql_and_values(backend, sql, values);

@@ -12,7 +12,7 @@ use crate::{
     consent::State,
     error::Error,
     family::Family,
-    store::{Redeemed, purpose},
+    store::{Redeemed, Redemption, purpose},
 };
 
 pub(super) async fn issue(
@@ -25,8 +25,8 @@ pub(super) async fn issue(
     let token = OpaqueToken::parse(TokenKind::AuthorizationCode, code).map_err(|_| Error::InvalidGrant)?;
     let found = store.find_code(&asked.tenant.tenant_id, &token).await?;
     // Another client's code: this one learns nothing, and the code stays as it is.
-    let code = found
-        .filter(|code| code.client_id == asked.client.client_id)
+    let (code, grant) = found
+        .filter(|(code, _)| code.client_id == asked.client.client_id)
         .ok_or(Error::InvalidGrant)?;
     if code.used_at.is_some() {
         return replayed(asked, &token).await;
@@ -43,8 +43,6 @@ pub(super) async fn issue(
     }
     // From here on the code stays as it is until the token is made: a refused call can be repeated.
     asked.check_target()?;
-    let grant = store.find_grant(&code.tenant_id, &code.grant_id).await?;
-    let grant = grant.ok_or(Error::InvalidGrant)?;
     if grant.state_at(now, true) != State::Pending {
         return Err(Error::InvalidGrant);
     }
@@ -66,10 +64,13 @@ pub(super) async fn issue(
     };
     let made = asked.make(&grant, Some(&family)).await?;
     let refresh_token = family.token(&store.keyring, family.generation)?;
-    match store
-        .redeem_code(&asked.origin(), &code, &family, made.event.clone())
-        .await?
-    {
+    let redemption = Redemption {
+        origin: asked.origin(),
+        code,
+        family: family.clone(),
+        issued: made.event.clone(),
+    };
+    match store.redeem_code(redemption).await? {
         Redeemed::Now { superseding } => {
             if superseding {
                 asked.service.ledger.learn().await;
@@ -85,7 +86,7 @@ pub(super) async fn issue(
 /// and that stays although the call fails.
 async fn replayed(asked: &Asked<'_>, token: &OpaqueToken) -> Result<Issued, Error> {
     let store = &asked.service.store;
-    let code = store
+    let (code, _) = store
         .find_code(&asked.tenant.tenant_id, token)
         .await?
         .ok_or(Error::InvalidGrant)?;

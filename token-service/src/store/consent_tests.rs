@@ -788,3 +788,6 @@ async fn a_tenants_grants_are_listed_newest_first() {
         );
     }
 }
+
+#[path = "together_tests.rs"]
+mod together;

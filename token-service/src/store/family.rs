@@ -1,22 +1,25 @@
 //! Refresh families in the database.
 
+use std::{collections::HashSet, sync::LazyLock};
+
 use accord::{
     clock::UnixMillis,
     id::{ClientId, FamilyId, GrantId, TenantId},
     store::{
         StoreError,
-        audit::{Event, Origin},
+        audit::{self, Event, Origin, Record},
         change::Position,
+        group::Work,
+        rows::AboutRows,
     },
 };
-use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter,
-    sea_query::Expr,
-};
+use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, sea_query::Expr};
+use serde::Serialize;
 
 use super::{
-    Store, commit, corrupt,
-    entity::family::{ActiveModel, Column, Entity, Model},
+    Shared, Store, column, commit, corrupt,
+    entity::family::{Column, Entity, Model},
+    grant::GrantKey,
     revocation::{self, NewRevocation, RevocationKind},
 };
 use crate::{error::Error, family::Family, service::Lifetimes};
@@ -39,18 +42,32 @@ impl Store {
     }
 
     /// Moves a family on by one generation, if it still stands where it was read; whether it did. The
-    /// event goes with it.
+    /// event goes with it. Those who come at a time share a transaction.
     ///
     /// # Errors
     /// [`Error::Store`].
     pub async fn advance_family(&self, origin: &Origin, from: &Family, event: Event) -> Result<bool, Error> {
+        let advance = Advance {
+            tenant_id: from.tenant_id.to_string(),
+            family_id: from.family_id.to_string(),
+            generation: stored(from.generation)?,
+            record: Record::new(&*self.clock, &*self.random, origin, event)?,
+        };
+        if self.advances.ask(advance.clone()).await? {
+            return Ok(true);
+        }
+        self.advance_alone(advance).await
+    }
+
+    /// The same in a transaction of its own, which waits for whoever holds the family.
+    async fn advance_alone(&self, advance: Advance) -> Result<bool, Error> {
         let tx = self.db.write().await?;
         let advanced = Entity::update_many()
-            .filter(Column::TenantId.eq(from.tenant_id.as_str()))
-            .filter(Column::FamilyId.eq(from.family_id.as_str()))
-            .filter(Column::Generation.eq(stored(from.generation)?))
+            .filter(Column::TenantId.eq(advance.tenant_id))
+            .filter(Column::FamilyId.eq(advance.family_id))
+            .filter(Column::Generation.eq(advance.generation))
             .filter(Column::EndedAt.is_null())
-            .col_expr(Column::Generation, Expr::value(stored(from.generation + 1)?))
+            .col_expr(Column::Generation, Expr::value(advance.generation + 1))
             .col_expr(Column::AdvancedAt, Expr::value(self.now().as_millis()))
             .exec(&tx)
             .await
@@ -58,7 +75,7 @@ impl Store {
         if advanced.rows_affected == 0 {
             return Ok(false);
         }
-        self.audit(&tx, origin, event).await?;
+        audit::insert(&tx, vec![advance.record]).await?;
         commit(tx).await?;
         Ok(true)
     }
@@ -106,24 +123,144 @@ impl Store {
     }
 }
 
-/// Adds a family, at its first generation.
-pub(super) async fn insert(tx: &DatabaseTransaction, family: &Family, now: UnixMillis) -> Result<(), Error> {
-    let row = ActiveModel {
-        tenant_id: Set(family.tenant_id.to_string()),
-        family_id: Set(family.family_id.to_string()),
-        grant_id: Set(family.grant_id.to_string()),
-        client_id: Set(family.client_id.to_string()),
-        generation: Set(stored(family.generation)?),
-        advanced_at: Set(family.advanced_at.as_millis()),
-        key_version: Set(family.key_version),
-        registry_epoch: Set(family.registry.epoch.clone()),
-        registry_seq: Set(family.registry.seq),
-        created_at: Set(now.as_millis()),
-        expires_at: Set(family.expires_at.as_millis()),
-        ended_at: Set(None),
-        end_reason: Set(None),
-    };
-    row.insert(tx).await.map_err(StoreError::from)?;
+/// A family to be moved on from a generation, and the event of it.
+#[derive(Clone, Serialize)]
+pub(super) struct Advance {
+    tenant_id: String,
+    family_id: String,
+    generation: i32,
+    #[serde(skip)]
+    record: Record,
+}
+
+/// Moves on together the families that nobody else holds at that moment: who waits for one while he holds
+/// others could be waited for in turn.
+pub(super) struct Advances(pub(super) Shared);
+
+static ADVANCE: LazyLock<AboutRows> = LazyLock::new(|| {
+    let columns = [
+        ("tenant_id", "text"),
+        ("family_id", "text"),
+        ("generation", "integer"),
+    ];
+    AboutRows::new(&columns, |dialect| {
+        format!(
+            "WITH free AS (
+                SELECT f.tenant_id, f.family_id FROM {} JOIN families AS f
+                ON f.tenant_id = asked.tenant_id AND f.family_id = asked.family_id
+                    AND f.generation = asked.generation AND f.ended_at IS NULL
+                {}
+            )
+            UPDATE families SET generation = families.generation + 1, advanced_at = $2 FROM free
+            WHERE families.tenant_id = free.tenant_id AND families.family_id = free.family_id
+            RETURNING families.family_id AS family_id",
+            dialect.asked,
+            dialect.lock_free("f"),
+        )
+    })
+});
+
+impl Work for Advances {
+    type Item = Advance;
+    type Outcome = bool;
+
+    fn key(advance: &Advance) -> Option<String> {
+        Some(advance.family_id.clone())
+    }
+
+    async fn run(&self, advances: &[Advance]) -> Result<Vec<bool>, StoreError> {
+        let Self(Shared { db, clock, .. }) = self;
+        let tx = db.write().await?;
+        let now = clock.now().as_millis();
+        let rows = ADVANCE.query(&tx, advances, [now.into()]).await?;
+        let advanced = rows.iter().map(|row| column(row, "family_id"));
+        let advanced: HashSet<String> = advanced.collect::<Result<_, _>>()?;
+        let outcomes: Vec<_> = advances
+            .iter()
+            .map(|advance| advanced.contains(&advance.family_id))
+            .collect();
+        let records = advances
+            .iter()
+            .filter(|advance| advanced.contains(&advance.family_id))
+            .map(|advance| advance.record.clone());
+        audit::insert(&tx, records.collect()).await?;
+        commit(tx).await?;
+        Ok(outcomes)
+    }
+}
+
+/// Families to be added, at their first generation.
+static INSERT: LazyLock<AboutRows> = LazyLock::new(|| {
+    let columns = [
+        ("tenant_id", "text"),
+        ("family_id", "text"),
+        ("grant_id", "text"),
+        ("client_id", "text"),
+        ("generation", "integer"),
+        ("advanced_at", "bigint"),
+        ("key_version", "integer"),
+        ("registry_epoch", "text"),
+        ("registry_seq", "bigint"),
+        ("created_at", "bigint"),
+        ("expires_at", "bigint"),
+    ];
+    let names = columns.map(|(name, _)| name).join(", ");
+    AboutRows::new(&columns, |dialect| {
+        format!(
+            "INSERT INTO families ({names}) SELECT {names} FROM {}",
+            dialect.asked
+        )
+    })
+});
+
+/// Adds families.
+pub(super) async fn insert(
+    tx: &DatabaseTransaction,
+    families: impl Iterator<Item = &Family>,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let rows = families.map(|family| {
+        serde_json::json!({
+            "tenant_id": family.tenant_id.as_str(),
+            "family_id": family.family_id.as_str(),
+            "grant_id": family.grant_id.as_str(),
+            "client_id": family.client_id.as_str(),
+            "generation": family.generation,
+            "advanced_at": family.advanced_at.as_millis(),
+            "key_version": family.key_version,
+            "registry_epoch": family.registry.epoch,
+            "registry_seq": family.registry.seq,
+            "created_at": now.as_millis(),
+            "expires_at": family.expires_at.as_millis(),
+        })
+    });
+    let rows: Vec<_> = rows.collect();
+    INSERT.execute(tx, &rows, []).await?;
+    Ok(())
+}
+
+/// Ends families of several grants.
+static END_OF_GRANTS: LazyLock<AboutRows> = LazyLock::new(|| {
+    let columns = [("tenant_id", "text"), ("grant_id", "text")];
+    AboutRows::new(&columns, |dialect| {
+        format!(
+            "UPDATE families SET ended_at = $2, end_reason = $3 FROM {}
+            WHERE families.tenant_id = asked.tenant_id AND families.grant_id = asked.grant_id
+                AND families.ended_at IS NULL",
+            dialect.asked
+        )
+    })
+});
+
+/// Ends the families of these grants. Their access tokens end with the grants' own revocations.
+pub(super) async fn end_families_of_grants(
+    tx: &DatabaseTransaction,
+    grants: &[GrantKey],
+    reason: &'static str,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let others = [now.as_millis().into(), reason.into()];
+    END_OF_GRANTS.execute(tx, grants, others).await?;
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! Grants in the database.
 
+use std::{collections::HashMap, sync::LazyLock};
+
 use accord::{
     clock::UnixMillis,
     id::{ClientId, GrantId, ScopeName, TenantId, UserId},
@@ -8,12 +10,14 @@ use accord::{
         StoreError,
         audit::{Event, Origin},
         change::Change,
+        rows::AboutRows,
     },
 };
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, QueryFilter,
-    QueryOrder, QuerySelect, sea_query::Expr,
+    ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait,
+    FromQueryResult, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
+use serde::Serialize;
 
 use super::{
     Store,
@@ -55,7 +59,7 @@ impl Store {
             .one(self.db.read())
             .await
             .map_err(StoreError::from)?;
-        row.map(grant).transpose()
+        Ok(row.map(grant).transpose()?)
     }
 
     /// Lists a tenant's grants, newest first: those of the filter's client whose stored state the
@@ -243,7 +247,7 @@ async fn find_locked(
         query = query.lock_exclusive();
     }
     let row = query.one(tx).await.map_err(StoreError::from)?;
-    row.map(grant).transpose()
+    Ok(row.map(grant).transpose()?)
 }
 
 async fn find(
@@ -255,12 +259,46 @@ async fn find(
         .one(conn)
         .await
         .map_err(StoreError::from)?;
-    row.map(grant).transpose()
+    Ok(row.map(grant).transpose()?)
+}
+
+/// A tenant's grant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub(super) struct GrantKey {
+    pub(super) tenant_id: String,
+    pub(super) grant_id: String,
+}
+
+static FIND: LazyLock<AboutRows> = LazyLock::new(|| {
+    AboutRows::new(&[("tenant_id", "text"), ("grant_id", "text")], |dialect| {
+        format!(
+            "SELECT grants.* FROM {} JOIN grants
+            ON grants.tenant_id = asked.tenant_id AND grants.grant_id = asked.grant_id",
+            dialect.asked
+        )
+    })
+});
+
+/// Reads several grants.
+pub(super) async fn find_grants(
+    conn: &impl ConnectionTrait,
+    keys: &[GrantKey],
+) -> Result<HashMap<GrantKey, Grant>, StoreError> {
+    let rows = FIND.query(conn, keys, []).await?;
+    let grants = rows.iter().map(|row| {
+        let row = Model::from_query_result(row, "")?;
+        let key = GrantKey {
+            tenant_id: row.tenant_id.clone(),
+            grant_id: row.grant_id.clone(),
+        };
+        Ok((key, grant(row)?))
+    });
+    grants.collect()
 }
 
 /// Reads a row.
-pub(super) fn grant(row: Model) -> Result<Grant, Error> {
-    let unreadable = || corrupt("grants");
+pub(super) fn grant(row: Model) -> Result<Grant, StoreError> {
+    let unreadable = || StoreError::Corrupt("grants");
     let scopes: Vec<ScopeName> = serde_json::from_value(row.scopes).map_err(|_| unreadable())?;
     Ok(Grant {
         grant_id: GrantId::parse(&row.grant_id).map_err(|_| unreadable())?,

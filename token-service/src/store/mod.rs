@@ -10,13 +10,14 @@ use accord::{
     random::{Random, SharedRandom},
     store::{
         Creation, Database, StoreError,
-        audit::{self, Event, GroupWriter, Origin, Record},
+        audit::{self, Event, Origin, Record, Recording},
         change::{self, Change, Position, Told},
+        group::Group,
         idempotency::{self, Outcome},
         keyring::Keyring,
     },
 };
-use sea_orm::{ConnectionTrait, DatabaseTransaction};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, QueryResult, TryGetable};
 
 use crate::error::Error;
 
@@ -34,7 +35,9 @@ mod revocation;
 mod setup;
 mod signing_key;
 
-pub use code::Redeemed;
+use code::{Lookups, Redemptions};
+pub use code::{Redeemed, Redemption};
+use family::Advances;
 pub use revocation::RevocationKind;
 
 /// What token-service's data keys are for.
@@ -64,15 +67,34 @@ pub struct Store {
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) clock: SharedClock,
     pub(crate) random: SharedRandom,
-    events: GroupWriter,
+    events: Group<Recording>,
+    codes: Group<Lookups>,
+    advances: Group<Advances>,
+    redemptions: Group<Redemptions>,
+}
+
+/// What work for groups is done with.
+#[derive(Clone, Debug)]
+struct Shared {
+    db: Database,
+    clock: SharedClock,
+    random: SharedRandom,
 }
 
 impl Store {
     /// Joins the parts of a store. The database is migrated and the keyring holds
     /// [`purpose::ALL`]. Inside a tokio runtime.
     pub fn new(db: Database, keyring: Keyring, clock: SharedClock, random: SharedRandom) -> Self {
+        let shared = Shared {
+            db: db.clone(),
+            clock: clock.clone(),
+            random: random.clone(),
+        };
         Self {
-            events: GroupWriter::start(db.clone()),
+            events: Group::start(Recording(db.clone())),
+            codes: Group::start(Lookups(shared.clone())),
+            advances: Group::start(Advances(shared.clone())),
+            redemptions: Group::start(Redemptions(shared)),
             db,
             keyring: Arc::new(keyring),
             clock,
@@ -116,7 +138,7 @@ impl Store {
     /// [`Error::Store`].
     pub async fn record(&self, origin: &Origin, event: Event) -> Result<(), Error> {
         let record = Record::new(&*self.clock, &*self.random, origin, event)?;
-        Ok(self.events.record(record).await?)
+        Ok(self.events.ask(record).await?)
     }
 
     /// Begins a creating transaction: a new thing, or the answer to a repeated call.
@@ -161,6 +183,11 @@ pub async fn end_all_before(
 /// Commits, so that a failed commit is a failed call.
 async fn commit(tx: DatabaseTransaction) -> Result<(), StoreError> {
     Ok(tx.commit().await?)
+}
+
+/// A column of a row that a statement returned.
+fn column<T: TryGetable>(row: &QueryResult, name: &str) -> Result<T, StoreError> {
+    Ok(row.try_get("", name)?)
 }
 
 /// A stored value that this program does not write.

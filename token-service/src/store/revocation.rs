@@ -1,5 +1,7 @@
 //! What ended before its time, by its position in the change feed.
 
+use std::sync::LazyLock;
+
 use accord::{
     clock::UnixMillis,
     id::TenantId,
@@ -7,16 +9,14 @@ use accord::{
         StoreError,
         audit::{Event, Origin},
         change::Change,
+        rows::AboutRows,
     },
 };
-use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, EntityTrait,
-    QueryFilter, QueryOrder,
-};
+use sea_orm::{ColumnTrait, Condition, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder};
 
 use super::{
     Store, change_kind,
-    entity::revocation::{ActiveModel, Column, Entity},
+    entity::revocation::{Column, Entity, Model},
 };
 use crate::error::Error;
 
@@ -98,20 +98,47 @@ pub(super) fn change(kind: RevocationKind, id: &str, tenant_id: Option<&TenantId
     }
 }
 
+static INSERT: LazyLock<AboutRows> = LazyLock::new(|| {
+    let columns = [
+        ("seq", "bigint"),
+        ("kind", "text"),
+        ("id", "text"),
+        ("tenant_id", "text"),
+        ("revoked_at", "bigint"),
+        ("expires_at", "bigint"),
+    ];
+    let names = columns.map(|(name, _)| name).join(", ");
+    AboutRows::new(&columns, |dialect| {
+        format!(
+            "INSERT INTO revocations ({names}) SELECT {names} FROM {}",
+            dialect.asked
+        )
+    })
+});
+
 /// Writes a revocation at the position that its change got.
 pub(super) async fn insert(
     tx: &DatabaseTransaction,
     revocation: NewRevocation<'_>,
 ) -> Result<(), StoreError> {
-    let row = ActiveModel {
-        seq: Set(revocation.seq),
-        kind: Set(revocation.kind.name().to_owned()),
-        id: Set(revocation.id.to_owned()),
-        tenant_id: Set(revocation.tenant_id.map(ToString::to_string)),
-        revoked_at: Set(revocation.now.as_millis()),
-        expires_at: Set(revocation.expires_at.as_millis()),
-    };
-    row.insert(tx).await?;
+    insert_all(tx, vec![revocation]).await
+}
+
+/// Writes revocations at the positions that their changes got.
+pub(super) async fn insert_all(
+    tx: &DatabaseTransaction,
+    revocations: Vec<NewRevocation<'_>>,
+) -> Result<(), StoreError> {
+    let rows = revocations.into_iter().map(|revocation| Model {
+        seq: revocation.seq,
+        kind: revocation.kind.name().to_owned(),
+        id: revocation.id.to_owned(),
+        tenant_id: revocation.tenant_id.map(ToString::to_string),
+        revoked_at: revocation.now.as_millis(),
+        expires_at: revocation.expires_at.as_millis(),
+    });
+    let rows: Vec<_> = rows.collect();
+    INSERT.execute(tx, &rows, []).await?;
     Ok(())
 }
 

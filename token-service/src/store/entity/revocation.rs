@@ -1,9 +1,10 @@
 //! Rows of `revocations`: something that ended before its time.
 
 use sea_orm::entity::prelude::*;
+use serde::Serialize;
 
 /// Something that ended before its time.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, DeriveEntityModel)]
 #[sea_orm(table_name = "revocations")]
 pub struct Model {
     /// Feed position.

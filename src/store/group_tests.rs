@@ -1,0 +1,210 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex},
+};
+
+use futures_util::FutureExt;
+use sea_orm::DbErr;
+use tokio::{sync::Semaphore, task::JoinSet};
+
+use super::*;
+
+/// What an item asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Item {
+    number: usize,
+    key: Option<usize>,
+    is_bad: bool,
+}
+
+fn item(number: usize) -> Item {
+    Item {
+        number,
+        key: None,
+        is_bad: false,
+    }
+}
+
+/// Notes its groups. Each takes a permit.
+#[derive(Clone)]
+struct Notes {
+    groups: Arc<Mutex<Vec<Vec<usize>>>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Notes {
+    fn new(permits: usize) -> Self {
+        Self {
+            groups: Arc::default(),
+            permits: Arc::new(Semaphore::new(permits)),
+        }
+    }
+
+    fn groups(&self) -> Vec<Vec<usize>> {
+        self.groups.lock().unwrap().clone()
+    }
+}
+
+impl Work for Notes {
+    type Item = Item;
+    type Outcome = usize;
+
+    fn key(item: &Item) -> Option<String> {
+        item.key.map(|key| key.to_string())
+    }
+
+    async fn run(&self, items: &[Item]) -> Result<Vec<usize>, StoreError> {
+        self.permits.acquire().await.unwrap().forget();
+        if items.iter().any(|item| item.is_bad) {
+            return Err(StoreError::Database(DbErr::Custom("bad".into())));
+        }
+        let numbers: Vec<_> = items.iter().map(|item| item.number).collect();
+        self.groups.lock().unwrap().push(numbers.clone());
+        Ok(numbers)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn each_is_told_what_became_of_his_own() {
+    let notes = Notes::new(Semaphore::MAX_PERMITS);
+    let group = Group::start(notes.clone());
+    let mut callers = JoinSet::new();
+    for number in 0..2000 {
+        let group = group.clone();
+        callers.spawn(async move { (number, group.ask(item(number)).await.unwrap()) });
+    }
+    for (number, outcome) in callers.join_all().await {
+        assert_eq!(number, outcome);
+    }
+    let mut numbers = notes.groups().concat();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..2000).collect::<Vec<_>>(), "each once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_come_while_one_is_under_way_are_the_next_group() {
+    let notes = Notes::new(0);
+    let group = Group::start(notes.clone());
+    let first = group.ask(item(0));
+    let others = async { tokio::join!(group.ask(item(1)), group.ask(item(2)), group.ask(item(3))) };
+    let mut first = pin!(first);
+    assert!((&mut first).now_or_never().is_none());
+    tokio::task::yield_now().await;
+    let mut others = pin!(others);
+    assert!((&mut others).now_or_never().is_none());
+    notes.permits.add_permits(2);
+    first.await.unwrap();
+    others.await.0.unwrap();
+    assert_eq!(notes.groups(), [vec![0], vec![1, 2, 3]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_of_those_before_are_waited_for_but_no_longer_than_a_moment() {
+    let notes = Notes::new(Semaphore::MAX_PERMITS);
+    let group = Group::start(notes.clone());
+    let four = async {
+        tokio::join!(
+            group.ask(item(0)),
+            group.ask(item(1)),
+            group.ask(item(2)),
+            group.ask(item(3))
+        )
+    };
+    assert!(matches!(four.await, (Ok(0), Ok(1), Ok(2), Ok(3))));
+    assert_eq!(notes.groups(), [[0, 1, 2, 3]]);
+    // One of two that are expected: the second comes before the moment is over.
+    let mut one = pin!(group.ask(item(4)));
+    assert!((&mut one).now_or_never().is_none());
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(notes.groups().len(), 1, "waits for another");
+    group.ask(item(5)).await.unwrap();
+    one.await.unwrap();
+    assert_eq!(notes.groups()[1], [4, 5]);
+    // Nobody else comes.
+    let before = tokio::time::Instant::now();
+    let (six, seven) = tokio::join!(group.ask(item(6)), group.ask(item(7)));
+    six.and(seven).unwrap();
+    group.ask(item(8)).await.unwrap();
+    group.ask(item(9)).await.unwrap();
+    assert_eq!(notes.groups()[2..], [vec![6, 7], vec![8], vec![9]]);
+    assert!(before.elapsed() <= 3 * MOMENT, "{:?}", before.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_those_with_one_key_there_is_one_in_a_group_in_their_order() {
+    let notes = Notes::new(Semaphore::MAX_PERMITS);
+    let (queue, waiting) = mpsc::channel(MOST_WAITING);
+    let group = Group { queue };
+    let keyed = |number, key| {
+        group.ask(Item {
+            key: Some(key),
+            ..item(number)
+        })
+    };
+    let mut five = Box::pin(async {
+        tokio::join!(
+            keyed(0, 7),
+            keyed(1, 7),
+            keyed(2, 8),
+            keyed(3, 7),
+            group.ask(item(4))
+        )
+    });
+    assert!((&mut five).now_or_never().is_none());
+    let working = tokio::spawn(serve(notes.clone(), waiting));
+    let told = five.await;
+    assert!(matches!(told, (Ok(0), Ok(1), Ok(2), Ok(3), Ok(4))));
+    assert_eq!(notes.groups(), [vec![0, 2, 4], vec![1], vec![3]]);
+    drop(group);
+    working.await.unwrap();
+}
+
+#[tokio::test]
+async fn one_that_is_refused_takes_no_other_along() {
+    let notes = Notes::new(Semaphore::MAX_PERMITS);
+    let (queue, waiting) = mpsc::channel(MOST_WAITING);
+    let group = Group { queue };
+    let bad = Item {
+        is_bad: true,
+        ..item(1)
+    };
+    let mut three = Box::pin(async { tokio::join!(group.ask(item(0)), group.ask(bad), group.ask(item(2))) });
+    assert!((&mut three).now_or_never().is_none());
+    let working = tokio::spawn(serve(notes.clone(), waiting));
+    let told = three.await;
+    assert!(matches!(told, (Ok(0), Err(StoreError::Database(_)), Ok(2))));
+    assert_eq!(notes.groups(), [[0], [2]]);
+    drop(group);
+    working.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_hangs_makes_no_queue_without_bound_and_everybody_is_told_in_time() {
+    let notes = Notes::new(0);
+    let group = Group::start(notes.clone());
+    let mut callers: Vec<_> = (0..=MOST_WAITING + MOST)
+        .map(|number| Box::pin(group.ask(item(number))))
+        .collect();
+    let mut refused = 0;
+    for caller in &mut callers {
+        if let Some(told) = caller.now_or_never() {
+            assert!(matches!(told, Err(StoreError::Unavailable)));
+            refused += 1;
+        }
+    }
+    assert!(refused > 0, "the queue has an end");
+    callers.truncate(MOST_WAITING - 1);
+    // For who gives up nothing is done, even if the work goes on later.
+    let gave_up = callers.split_off(1);
+    drop(gave_up);
+    let before = tokio::time::Instant::now();
+    assert!(matches!(callers.remove(0).await, Err(StoreError::Unavailable)));
+    assert!(before.elapsed() <= PATIENCE + MOMENT);
+    notes.permits.add_permits(Semaphore::MAX_PERMITS / 2);
+    assert_eq!(group.ask(item(9000)).await.unwrap(), 9000);
+    assert_eq!(notes.groups(), [[9000]]);
+}
