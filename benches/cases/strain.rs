@@ -84,7 +84,8 @@ impl Run<'_> {
         let good = stage.run(&mut self.generator, job).await?;
         let bad = flooder.finish(stage.watched()).await?;
 
-        let permits = thread::available_parallelism()?.get() as f64;
+        // One core is left to others.
+        let permits = (thread::available_parallelism()?.get() - 1).max(1) as f64;
         let idle = stage.idle.registry as f64 / MIB;
         let memory = good.memory.registry.max(bad.memory.registry).unwrap_or_default() as f64 / MIB;
         let results = &mut self.results;

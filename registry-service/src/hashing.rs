@@ -1,8 +1,8 @@
 //! argon2id for Client Secrets and passwords (RFC 9106), with a pepper from the keyring.
 //!
-//! Runs happen on threads of their own (`threads.rs`). What strangers can cause takes turns, at most one
-//! per core at a time and few enough waiting that the last one is served soon, and yields to what serves
-//! calls; what is made inside a transaction has a line of its own. A check against nothing costs the same
+//! Runs happen on threads of their own (`threads.rs`). What strangers can cause takes turns, leaves a
+//! core to others, lets few enough wait that the last one is served soon, and yields to what serves calls; what
+//! is made inside a transaction has a line of its own. A check against nothing costs the same
 //! as a check against a stored hash.
 
 mod threads;
@@ -34,8 +34,8 @@ const PASSES: u32 = 2;
 const LANES: u32 = 1;
 const SALT_BYTES: usize = 16;
 const HASH_BYTES: usize = 32;
-/// How many may wait for a turn, for each core: at about 15 ms a run, the last one waits half a second,
-/// or longer while what serves calls needs the cores.
+/// How many may wait for a turn, for each core: at about 15 ms a run, the last one waits half a second, on two
+/// cores a second, or longer while what serves calls needs the cores.
 const WAITING_PER_CORE: usize = 32;
 
 /// A hash as it is kept. `Debug` leaves the PHC string out.
@@ -60,7 +60,8 @@ impl fmt::Debug for Hashed {
 pub struct Hasher {
     keyring: Arc<Keyring>,
     random: SharedRandom,
-    /// For what strangers can cause: one per core.
+    /// For what strangers can cause: one for each core but one, which is left to those who serve calls, here and in
+    /// other processes; at least one.
     permits: Arc<Semaphore>,
     /// Those who have a permit or wait for one: each [`Line`] has its own.
     places: [Arc<Semaphore>; 2],
@@ -81,10 +82,11 @@ impl Hasher {
     /// A hasher with the keyring's peppers. The keyring holds [`purpose::PEPPER`].
     pub fn new(keyring: Arc<Keyring>, random: SharedRandom) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let at_once = (cores - 1).max(1);
         Self {
             keyring,
             random,
-            permits: Arc::new(Semaphore::new(cores)),
+            permits: Arc::new(Semaphore::new(at_once)),
             places: [(); 2].map(|()| Arc::new(Semaphore::new(cores * (1 + WAITING_PER_CORE)))),
             new_permits: Arc::new(Semaphore::new(1)),
             threads: Threads::new("argon2", Priority::Low),

@@ -8,7 +8,11 @@
 //! For issuing and introspection, and for who calls. What a Tenant Admin decides is asked of the registry
 //! each time.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use accord::{
     auth::{Caller, CallerDirectory},
@@ -45,6 +49,8 @@ pub struct Directory {
     /// is remembered gives a secret back, or lets one be tried out elsewhere.
     key: Arc<hmac::Key>,
     cache: Arc<Cache>,
+    /// Where secrets wait for the registry's slow hash.
+    line: Arc<Line>,
     /// Held while the feed is asked: its answers are applied in the order of its questions.
     asking: Arc<Mutex<()>>,
 }
@@ -86,6 +92,7 @@ impl Directory {
             clock,
             key: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &*key)),
             cache: Arc::new(Cache::new(memory.follows, lease::LIFE + memory.stale_max)),
+            line: Arc::default(),
             asking: Arc::default(),
         }
     }
@@ -125,10 +132,17 @@ impl Directory {
             }
             None => {}
         }
+        if self.line.is_full(Instant::now()) {
+            return Err(Error::Busy);
+        }
         // On the heap, as every question to the registry: the size of what it takes should not be part of
         // every call that is answered from memory.
         let answer = self.registry.authenticate_client(client_id, client_secret);
-        let answer = Box::pin(answer).await?;
+        let answer = Box::pin(answer).await;
+        if let Err(Error::Busy) = answer {
+            self.line.was_full(Instant::now());
+        }
+        let answer = answer?;
         let verified = Verified {
             mac,
             secret_id: answer.value.secret_id.clone(),
@@ -204,6 +218,27 @@ impl Directory {
     }
 }
 
+/// Whether it makes sense to ask the registry about another secret. To be told that too many wait costs both
+/// services more than a token: who comes just after somebody was told so need not ask.
+#[derive(Debug, Default)]
+struct Line {
+    full_at: std::sync::Mutex<Option<Instant>>,
+}
+
+impl Line {
+    /// How long a full line counts as full: about as long as a few runs of the hash take.
+    const FULL_FOR: Duration = Duration::from_millis(50);
+
+    fn is_full(&self, now: Instant) -> bool {
+        let full_at = *self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        full_at.is_some_and(|at| now.saturating_duration_since(at) < Self::FULL_FOR)
+    }
+
+    fn was_full(&self, now: Instant) {
+        *self.full_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+}
+
 fn active(client: At<Arc<Client>>) -> Result<At<Arc<Client>>, Error> {
     if client.value.active {
         Ok(client)
@@ -224,5 +259,21 @@ impl CallerDirectory for Directory {
         };
         self.cache.keep_caller(digest, &caller);
         Ok(Some(caller.value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_line_is_asked_again_after_a_while() {
+        let line = Line::default();
+        assert!(!line.is_full(Instant::now()));
+        line.was_full(Instant::now());
+        tokio::time::advance(Line::FULL_FOR - Duration::from_millis(1)).await;
+        assert!(line.is_full(Instant::now()));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!line.is_full(Instant::now()));
     }
 }
