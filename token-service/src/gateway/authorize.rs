@@ -4,6 +4,8 @@
 //! Until client and redirect URI are known to belong together, whatever is wrong is shown on a page; from
 //! then on it is told to the client at that URI (RFC 6749 §4.1.2.1).
 
+use std::sync::Arc;
+
 use accord::{
     id::{ClientId, TenantId},
     store::Creation,
@@ -31,7 +33,7 @@ use crate::{
 
 /// `GET /{tenant}/oauth2/authorize`.
 pub(super) async fn authorize(
-    State(gateway): State<Gateway>,
+    State(gateway): State<Arc<Gateway>>,
     Path(tenant): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, PageError> {

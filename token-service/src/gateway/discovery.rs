@@ -1,5 +1,7 @@
 //! What is public: keys, metadata, health.
 
+use std::sync::Arc;
+
 use std::sync::atomic::Ordering;
 
 use accord::id::TenantId;
@@ -23,7 +25,7 @@ use crate::{
 const CACHE_CONTROL: &str = "public, max-age=300";
 
 /// `GET /healthz`: 200 while this server can serve, else 503.
-pub(super) async fn healthz(State(gateway): State<Gateway>) -> Response {
+pub(super) async fn healthz(State(gateway): State<Arc<Gateway>>) -> Response {
     let no_store = [(header::CACHE_CONTROL, "no-store")];
     if gateway.ready.load(Ordering::Relaxed) {
         (StatusCode::OK, no_store, "ok\n").into_response()
@@ -34,7 +36,7 @@ pub(super) async fn healthz(State(gateway): State<Gateway>) -> Response {
 
 /// `GET /{tenant}/jwks.json`: the public keys (RFC 7517 §5).
 pub(super) async fn jwks(
-    State(gateway): State<Gateway>,
+    State(gateway): State<Arc<Gateway>>,
     Path(tenant): Path<String>,
 ) -> Result<Response, HttpError> {
     let tenant_id = tenant_id(&tenant)?;
@@ -52,7 +54,7 @@ pub(super) async fn jwks(
 /// The metadata document, the same at each of its places (RFC 8414 §3, and the suffixed forms where
 /// many clients look first).
 pub(super) async fn metadata(
-    State(gateway): State<Gateway>,
+    State(gateway): State<Arc<Gateway>>,
     Path(tenant): Path<String>,
 ) -> Result<Response, HttpError> {
     let document = metadata::of_tenant(&gateway.service, &tenant_id(&tenant)?).await?;

@@ -10,8 +10,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request},
-    middleware,
+    extract::DefaultBodyLimit,
     routing::{get, post},
 };
 use hyper_util::{
@@ -21,6 +20,7 @@ use hyper_util::{
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tower::{Layer, ServiceExt, service_fn};
 
 use crate::service::Service;
 
@@ -51,7 +51,7 @@ pub(crate) struct Gateway {
 }
 
 /// Every route, in one place.
-fn router(gateway: Gateway) -> Router {
+fn router(gateway: Arc<Gateway>) -> Router {
     Router::new()
         .merge(pages::routes(&gateway))
         .route("/{tenant}/oauth2/token", post(token::token))
@@ -72,8 +72,6 @@ fn router(gateway: Gateway) -> Router {
             "/{tenant}/.well-known/openid-configuration",
             get(discovery::metadata),
         )
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(middleware::from_fn(request::bounded))
         .with_state(gateway)
 }
 
@@ -84,7 +82,7 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
     drain: Duration,
 ) {
-    let router = router(gateway);
+    let router = router(Arc::new(gateway));
     let connections = GracefulShutdown::new();
     let mut server = auto::Builder::new(TokioExecutor::new());
     server
@@ -120,6 +118,8 @@ pub(crate) async fn serve(
     }
 }
 
+/// The routes within the bounds of every request. Around the router and not in it, where a layer is copied
+/// for each request.
 fn tower_service(
     router: Router,
 ) -> impl tower::Service<
@@ -128,11 +128,11 @@ fn tower_service(
     Error = Infallible,
     Future: Send,
 > + Clone {
-    tower::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        let router = router.clone();
-        async move { tower::ServiceExt::oneshot(router, request.map(axum::body::Body::new)).await }
+    let routes = DefaultBodyLimit::max(MAX_BODY_BYTES).layer(router);
+    service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let routes = routes.clone();
+        request::bounded(request.map(axum::body::Body::new), |request| {
+            routes.oneshot(request)
+        })
     })
 }
-
-/// The type of the requests that the middleware sees.
-type HttpRequest = Request;

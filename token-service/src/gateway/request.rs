@@ -1,20 +1,28 @@
 //! What every HTTP request passes through: a request id, a deadline, a log line, safe headers.
 
+use std::convert::Infallible;
+
 use accord::{
     context::{self, CallContext},
     gate::{MAX_CALL_TIME, REQUEST_ID, SLOW, request_id},
 };
 use axum::{
+    extract::Request,
     http::{HeaderValue, header},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use tokio::time::Instant;
 
-use super::{HttpRequest, error::HttpError};
+use super::error::HttpError;
 
-/// Runs a request within its bounds. The log names method and path, never the query.
-pub(super) async fn bounded(request: HttpRequest, next: Next) -> Response {
+/// Answers a request within its bounds. The log names method and path, never the query.
+pub(super) async fn bounded<F>(
+    request: Request,
+    answer: impl FnOnce(Request) -> F,
+) -> Result<Response, Infallible>
+where
+    F: Future<Output = Result<Response, Infallible>>,
+{
     let started = Instant::now();
     let request_id = request_id(request.headers());
     let context = CallContext {
@@ -23,8 +31,8 @@ pub(super) async fn bounded(request: HttpRequest, next: Next) -> Response {
     };
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let work = async {
-        let mut response = match tokio::time::timeout(MAX_CALL_TIME, next.run(request)).await {
-            Ok(response) => response,
+        let mut response = match tokio::time::timeout(MAX_CALL_TIME, answer(request)).await {
+            Ok(answered) => answered?,
             Err(_elapsed) => HttpError::timed_out().into_response(),
         };
         let headers = response.headers_mut();
@@ -43,7 +51,7 @@ pub(super) async fn bounded(request: HttpRequest, next: Next) -> Response {
         } else {
             tracing::debug!(%method, path, status = status_code, elapsed_ms, "served");
         }
-        response
+        Ok(response)
     };
     context::scope(context, work).await
 }

@@ -1,6 +1,8 @@
 //! The endpoints that clients call themselves: token (RFC 6749 §3.2), introspection (RFC 7662, and
 //! RFC 9701 for a signed answer) and revocation (RFC 7009).
 
+use std::sync::Arc;
+
 use accord::{
     id::{ScopeName, TenantId, join_scopes},
     opaque::RefreshToken,
@@ -35,7 +37,7 @@ const NO_STORE: [(header::HeaderName, &str); 2] =
 
 /// `POST /{tenant}/oauth2/token`.
 pub(super) async fn token(
-    State(gateway): State<Gateway>,
+    State(gateway): State<Arc<Gateway>>,
     Path(tenant): Path<String>,
     headers: HeaderMap,
     form: Form,
@@ -118,7 +120,7 @@ fn answer(issued: &Issued) -> TokenAnswer<'_> {
 
 /// `POST /{tenant}/oauth2/introspect`: a client sees its own tokens alone.
 pub(super) async fn introspect(
-    State(gateway): State<Gateway>,
+    State(gateway): State<Arc<Gateway>>,
     Path(tenant): Path<String>,
     headers: HeaderMap,
     form: Form,
@@ -173,7 +175,7 @@ fn introspected(active: Option<Active>) -> Value {
 
 /// `POST /{tenant}/oauth2/revoke`: 200, whether there was such a token or not (RFC 7009 §2.2).
 pub(super) async fn revoke(
-    State(gateway): State<Gateway>,
+    State(gateway): State<Arc<Gateway>>,
     Path(tenant): Path<String>,
     headers: HeaderMap,
     form: Form,

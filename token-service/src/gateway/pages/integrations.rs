@@ -1,5 +1,7 @@
 //! Connected integrations: what a tenant has consented to, and what its admins can do about it.
 
+use std::sync::Arc;
+
 use accord::{id::GrantId, page::PageRequest};
 use axum::{
     extract::{Path, RawQuery, State},
@@ -28,7 +30,7 @@ const MAX_REASON: usize = 1000;
 
 /// `GET /{tenant}/integrations`.
 pub(super) async fn list(
-    State(gateway): State<Gateway>,
+    State(gateway): State<Arc<Gateway>>,
     Path(tenant): Path<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -62,7 +64,7 @@ pub(super) async fn list(
 
 /// `GET /{tenant}/integrations/{grant}`.
 pub(super) async fn show(
-    State(gateway): State<Gateway>,
+    State(gateway): State<Arc<Gateway>>,
     Path((tenant, grant)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
@@ -75,7 +77,7 @@ pub(super) async fn show(
 
 /// `POST /{tenant}/integrations/{grant}/designated-user`.
 pub(super) async fn change_user(
-    State(gateway): State<Gateway>,
+    State(gateway): State<Arc<Gateway>>,
     Path((tenant, grant)): Path<(String, String)>,
     headers: HeaderMap,
     Posted(form): Posted,
@@ -104,7 +106,7 @@ pub(super) async fn change_user(
 
 /// `POST /{tenant}/integrations/{grant}/revoke`.
 pub(super) async fn revoke(
-    State(gateway): State<Gateway>,
+    State(gateway): State<Arc<Gateway>>,
     Path((tenant, grant)): Path<(String, String)>,
     headers: HeaderMap,
     Posted(form): Posted,

@@ -2,6 +2,8 @@
 //!
 //! Looking at a link changes nothing, since mail scanners open links: only a button does.
 
+use std::sync::Arc;
+
 use accord::opaque::TokenKind;
 use axum::{
     extract::{Path, State},
@@ -24,7 +26,7 @@ use crate::{
 /// `GET /{tenant}/enrol/{token}`: the form to choose a password. Whether the link still works shows when
 /// the form is sent.
 pub(super) async fn enrolment(
-    State(gateway): State<Gateway>,
+    State(gateway): State<Arc<Gateway>>,
     Path((tenant, token)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
@@ -35,7 +37,7 @@ pub(super) async fn enrolment(
 
 /// `POST /{tenant}/enrol/{token}`.
 pub(super) async fn enrol(
-    State(gateway): State<Gateway>,
+    State(gateway): State<Arc<Gateway>>,
     Path((tenant, token)): Path<(String, String)>,
     headers: HeaderMap,
     Posted(form): Posted,
@@ -83,7 +85,7 @@ fn enrolment_page(visit: &Visit, token: &str, errors: Vec<String>) -> Response {
 /// `GET /claim/{token}`: a button, and nothing else. Whether the link still works shows when it is
 /// pressed.
 pub(super) async fn claim(
-    State(gateway): State<Gateway>,
+    State(gateway): State<Arc<Gateway>>,
     Path(token): Path<String>,
 ) -> Result<Response, PageError> {
     let token = link_token(TokenKind::Claim, &token)?;
@@ -97,7 +99,7 @@ pub(super) async fn claim(
 /// `POST /claim/{token}`: opens the link. Whoever has the token may: there is no session that a form of
 /// another site could misuse.
 pub(super) async fn open_claim(
-    State(gateway): State<Gateway>,
+    State(gateway): State<Arc<Gateway>>,
     Path(token): Path<String>,
 ) -> Result<Response, PageError> {
     let token = link_token(TokenKind::Claim, &token)?;

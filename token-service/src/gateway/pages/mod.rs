@@ -4,6 +4,8 @@
 //! A Tenant Admin's pages are under the tenant's path; [`visit`] knows the tenant, the cookies and the
 //! proof that a form was sent from one of our pages.
 
+use std::sync::Arc;
+
 use std::sync::LazyLock;
 
 use accord::{
@@ -88,7 +90,7 @@ pub(super) fn origin() -> Origin {
 }
 
 /// The routes of the pages.
-pub(super) fn routes(gateway: &Gateway) -> Router<Gateway> {
+pub(super) fn routes(gateway: &Arc<Gateway>) -> Router<Arc<Gateway>> {
     Router::new()
         .route("/{tenant}/oauth2/authorize", get(super::authorize::authorize))
         .route("/{tenant}/setups/{setup}", get(setups::show))
@@ -125,7 +127,7 @@ async fn stylesheet() -> Response {
 }
 
 /// Turns a [`PageError`] into a page, gives every page its headers, and refuses what another site sends.
-async fn finish(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
+async fn finish(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
     let mut response = if is_cross_site_post(&request) {
         PageError::foreign_form().into_response()
     } else {

@@ -1,5 +1,7 @@
 //! Deciding a partner's request: sign in, see who asks for what and why, approve or deny.
 
+use std::sync::Arc;
+
 use accord::id::{ScopeName, SetupId};
 use axum::{
     extract::{Path, State},
@@ -29,7 +31,7 @@ const MAX_ACCOUNT_NAME_BYTES: usize = 1024;
 
 /// `GET /{tenant}/setups/{setup}`: the sign-in form, or the request to decide.
 pub(super) async fn show(
-    State(gateway): State<Gateway>,
+    State(gateway): State<Arc<Gateway>>,
     Path((tenant, setup)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
@@ -43,7 +45,7 @@ pub(super) async fn show(
 
 /// `POST /{tenant}/setups/{setup}/sign-in`.
 pub(super) async fn sign_in(
-    State(gateway): State<Gateway>,
+    State(gateway): State<Arc<Gateway>>,
     Path((tenant, setup)): Path<(String, String)>,
     headers: HeaderMap,
     Posted(form): Posted,
@@ -58,7 +60,7 @@ pub(super) async fn sign_in(
 
 /// `POST /{tenant}/setups/{setup}/approve`.
 pub(super) async fn approve(
-    State(gateway): State<Gateway>,
+    State(gateway): State<Arc<Gateway>>,
     Path((tenant, setup)): Path<(String, String)>,
     headers: HeaderMap,
     Posted(form): Posted,
@@ -87,7 +89,7 @@ pub(super) async fn approve(
 
 /// `POST /{tenant}/setups/{setup}/deny`.
 pub(super) async fn deny(
-    State(gateway): State<Gateway>,
+    State(gateway): State<Arc<Gateway>>,
     Path((tenant, setup)): Path<(String, String)>,
     headers: HeaderMap,
     Posted(form): Posted,

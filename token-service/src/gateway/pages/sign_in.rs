@@ -1,5 +1,7 @@
 //! Signing in to look after a tenant's integrations, and signing out.
 
+use std::sync::Arc;
+
 use axum::{
     extract::{Path, State},
     http::{HeaderMap, StatusCode, header},
@@ -18,7 +20,7 @@ use crate::{
 
 /// `GET /{tenant}/sign-in`.
 pub(super) async fn show(
-    State(gateway): State<Gateway>,
+    State(gateway): State<Arc<Gateway>>,
     Path(tenant): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
@@ -35,7 +37,7 @@ pub(super) async fn show(
 
 /// `POST /{tenant}/sign-in`.
 pub(super) async fn sign_in(
-    State(gateway): State<Gateway>,
+    State(gateway): State<Arc<Gateway>>,
     Path(tenant): Path<String>,
     headers: HeaderMap,
     Posted(form): Posted,
@@ -56,7 +58,7 @@ pub(super) async fn sign_in(
 
 /// `POST /{tenant}/sign-out`: ends the session here and for anybody who has its token.
 pub(super) async fn sign_out(
-    State(gateway): State<Gateway>,
+    State(gateway): State<Arc<Gateway>>,
     Path(tenant): Path<String>,
     headers: HeaderMap,
     Posted(form): Posted,
