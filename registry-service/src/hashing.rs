@@ -34,8 +34,9 @@ const PASSES: u32 = 2;
 const LANES: u32 = 1;
 const SALT_BYTES: usize = 16;
 const HASH_BYTES: usize = 32;
-/// How many may wait for a turn, for each core: at about 15 ms a run, the last one waits half a second, on two
-/// cores a second, or longer while what serves calls needs the cores.
+/// How many may wait for a turn in each line, for each core. At about 15 ms a run the last one waits a second on
+/// two cores and half a second on many; twice that if both lines are full, and longer while what serves calls
+/// needs the cores.
 const WAITING_PER_CORE: usize = 32;
 
 /// A hash as it is kept. `Debug` leaves the PHC string out.

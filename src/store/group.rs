@@ -1,11 +1,13 @@
 //! Does together what several callers ask of a database: while one group is under way others wait, and
-//! those that wait are the next group. So the cost of a transaction is shared by those who come at a time.
+//! those that wait are the next group. So the cost of a transaction is shared by those who come at the same time.
 
-use std::{collections::HashSet, fmt, future::Future, mem, time::Duration};
+use std::{fmt, future::Future, panic::AssertUnwindSafe, time::Duration};
 
+use futures_util::FutureExt;
+use sea_orm::DbErr;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::StoreError;
@@ -27,15 +29,10 @@ pub trait Work: Send + Sync + 'static {
     /// What becomes of it.
     type Outcome: Send + 'static;
 
-    /// What no two items of a group may have in common: the one that comes later waits for the next group.
-    /// `None` for what goes together with anything.
-    fn key(item: &Self::Item) -> Option<String>;
-
     /// Does what all of the items ask for, or nothing, in one transaction. Outcomes are in the items' order.
     ///
     /// # Errors
-    /// All but [`StoreError::Unavailable`] may be the fault of one of several items: then each is tried on
-    /// its own.
+    /// Any may be the fault of one of several items: then each is tried on its own.
     fn run(
         &self,
         items: &[Self::Item],
@@ -92,46 +89,22 @@ impl<W: Work> Group<W> {
 async fn serve<W: Work>(work: W, mut queue: mpsc::Receiver<Waiting<W>>) {
     let mut group = Vec::with_capacity(MOST);
     let mut before = 0;
-    loop {
-        if group.is_empty() {
-            match queue.recv().await {
-                Some(first) => group.push(first),
-                None => return,
-            }
-        }
+    while let Some(first) = queue.recv().await {
+        group.push(first);
         gather(&mut queue, &mut group, before / 2).await;
-        // For whom nobody waits any more nothing is done.
-        group.retain(|waiting| !waiting.done.is_closed());
         before = group.len();
-        let later = set_apart(&mut group);
-        let (items, waiting): (Vec<_>, Vec<_>) = mem::replace(&mut group, later)
-            .into_iter()
-            .map(|waiting| (waiting.item, waiting.done))
-            .unzip();
-        match in_time(&work, &items).await {
-            Ok(outcomes) => {
-                for (done, outcome) in waiting.into_iter().zip(outcomes) {
-                    let _ = done.send(Ok(outcome));
-                }
-            }
-            // One item that is refused must not take the others along.
-            Err(error) if items.len() > 1 && !matches!(error, StoreError::Unavailable) => {
-                for (done, item) in waiting.into_iter().zip(items) {
-                    let _ = done.send(alone(&work, item).await);
-                }
-            }
-            Err(error) => {
-                for done in waiting {
-                    let _ = done.send(Err(error.clone()));
-                }
-            }
+        // For whom nobody waits any more nothing is done.
+        let waiting = group.drain(..).filter(|waiting| !waiting.done.is_closed());
+        let (items, waiting): (Vec<_>, Vec<_>) = waiting.map(|waiting| (waiting.item, waiting.done)).unzip();
+        if !items.is_empty() {
+            answer(&work, items, waiting).await;
         }
     }
 }
 
 /// Takes along those who are about to come: half as many as there were before are waited for, a moment at
-/// most. Half, so that there is something to do for the machine while the other half is written. Who comes
-/// alone never waits.
+/// most. Half, so that there is something to do for the machine while the other half is written. Among those
+/// who come alone, one after the other, nobody waits.
 async fn gather<W: Work>(
     queue: &mut mpsc::Receiver<Waiting<W>>,
     group: &mut Vec<Waiting<W>>,
@@ -147,29 +120,49 @@ async fn gather<W: Work>(
     }
 }
 
-/// Takes out, in their order, those whose key another one before them has.
-fn set_apart<W: Work>(group: &mut Vec<Waiting<W>>) -> Vec<Waiting<W>> {
-    let mut keys = HashSet::new();
-    group
-        .extract_if(.., |waiting| {
-            W::key(&waiting.item).is_some_and(|key| !keys.insert(key))
-        })
-        .collect()
-}
-
-async fn alone<W: Work>(work: &W, item: W::Item) -> Result<W::Outcome, StoreError> {
-    let outcomes = in_time(work, &[item]).await?;
-    outcomes.into_iter().next().ok_or(StoreError::Unavailable)
-}
-
-/// Does the work, which may take so long.
-async fn in_time<W: Work>(work: &W, items: &[W::Item]) -> Result<Vec<W::Outcome>, StoreError> {
-    if items.is_empty() {
-        return Ok(Vec::new());
+/// Does the work of a group, and tells everybody. All of it takes no longer than [`PATIENCE`].
+async fn answer<W: Work>(
+    work: &W,
+    items: Vec<W::Item>,
+    waiting: Vec<oneshot::Sender<Result<W::Outcome, StoreError>>>,
+) {
+    let until = Instant::now() + PATIENCE;
+    match timeout_at(until, run(work, &items)).await {
+        Ok(Ok(outcomes)) => {
+            for (done, outcome) in waiting.into_iter().zip(outcomes) {
+                let _ = done.send(Ok(outcome));
+            }
+        }
+        // One item that is refused, or has to wait, must not take the others along.
+        Ok(Err(_)) if items.len() > 1 => {
+            for (done, item) in waiting.into_iter().zip(items) {
+                if !done.is_closed() {
+                    let alone = timeout_at(until, run(work, &[item])).await;
+                    let alone = alone.unwrap_or(Err(StoreError::Unavailable));
+                    let _ = done.send(alone.and_then(first));
+                }
+            }
+        }
+        Ok(Err(error)) => tell(waiting, &error),
+        Err(_elapsed) => tell(waiting, &StoreError::Unavailable),
     }
-    timeout(PATIENCE, work.run(items))
-        .await
-        .unwrap_or(Err(StoreError::Unavailable))
+}
+
+fn tell<T>(waiting: Vec<oneshot::Sender<Result<T, StoreError>>>, error: &StoreError) {
+    tracing::warn!(%error, callers = waiting.len(), "a group failed");
+    for done in waiting {
+        let _ = done.send(Err(error.clone()));
+    }
+}
+
+/// Does the work; a panic in it fails these items alone.
+async fn run<W: Work>(work: &W, items: &[W::Item]) -> Result<Vec<W::Outcome>, StoreError> {
+    let done = AssertUnwindSafe(work.run(items)).catch_unwind().await;
+    done.unwrap_or_else(|_panic| Err(StoreError::Database(DbErr::Custom("a panic".to_owned()))))
+}
+
+fn first<T>(outcomes: Vec<T>) -> Result<T, StoreError> {
+    outcomes.into_iter().next().ok_or(StoreError::Unavailable)
 }
 
 #[cfg(test)]

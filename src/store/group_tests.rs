@@ -6,7 +6,6 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use sea_orm::DbErr;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::*;
@@ -15,16 +14,18 @@ use super::*;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Item {
     number: usize,
-    key: Option<usize>,
-    is_bad: bool,
+    fault: Option<Fault>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Refused,
+    HasToWait,
+    Panics,
 }
 
 fn item(number: usize) -> Item {
-    Item {
-        number,
-        key: None,
-        is_bad: false,
-    }
+    Item { number, fault: None }
 }
 
 /// Notes its groups. Each takes a permit.
@@ -51,14 +52,13 @@ impl Work for Notes {
     type Item = Item;
     type Outcome = usize;
 
-    fn key(item: &Item) -> Option<String> {
-        item.key.map(|key| key.to_string())
-    }
-
     async fn run(&self, items: &[Item]) -> Result<Vec<usize>, StoreError> {
         self.permits.acquire().await.unwrap().forget();
-        if items.iter().any(|item| item.is_bad) {
-            return Err(StoreError::Database(DbErr::Custom("bad".into())));
+        match items.iter().find_map(|item| item.fault) {
+            Some(Fault::Refused) => return Err(StoreError::Conflict),
+            Some(Fault::HasToWait) => return Err(StoreError::Unavailable),
+            Some(Fault::Panics) => panic!("a bug"),
+            None => {}
         }
         let numbers: Vec<_> = items.iter().map(|item| item.number).collect();
         self.groups.lock().unwrap().push(numbers.clone());
@@ -134,52 +134,28 @@ async fn half_of_those_before_are_waited_for_but_no_longer_than_a_moment() {
     assert!(before.elapsed() <= 3 * MOMENT, "{:?}", before.elapsed());
 }
 
-#[tokio::test(start_paused = true)]
-async fn of_those_with_one_key_there_is_one_in_a_group_in_their_order() {
-    let notes = Notes::new(Semaphore::MAX_PERMITS);
-    let (queue, waiting) = mpsc::channel(MOST_WAITING);
-    let group = Group { queue };
-    let keyed = |number, key| {
-        group.ask(Item {
-            key: Some(key),
-            ..item(number)
-        })
-    };
-    let mut five = Box::pin(async {
-        tokio::join!(
-            keyed(0, 7),
-            keyed(1, 7),
-            keyed(2, 8),
-            keyed(3, 7),
-            group.ask(item(4))
-        )
-    });
-    assert!((&mut five).now_or_never().is_none());
-    let working = tokio::spawn(serve(notes.clone(), waiting));
-    let told = five.await;
-    assert!(matches!(told, (Ok(0), Ok(1), Ok(2), Ok(3), Ok(4))));
-    assert_eq!(notes.groups(), [vec![0, 2, 4], vec![1], vec![3]]);
-    drop(group);
-    working.await.unwrap();
-}
-
 #[tokio::test]
-async fn one_that_is_refused_takes_no_other_along() {
-    let notes = Notes::new(Semaphore::MAX_PERMITS);
-    let (queue, waiting) = mpsc::channel(MOST_WAITING);
-    let group = Group { queue };
-    let bad = Item {
-        is_bad: true,
-        ..item(1)
-    };
-    let mut three = Box::pin(async { tokio::join!(group.ask(item(0)), group.ask(bad), group.ask(item(2))) });
-    assert!((&mut three).now_or_never().is_none());
-    let working = tokio::spawn(serve(notes.clone(), waiting));
-    let told = three.await;
-    assert!(matches!(told, (Ok(0), Err(StoreError::Database(_)), Ok(2))));
-    assert_eq!(notes.groups(), [[0], [2]]);
-    drop(group);
-    working.await.unwrap();
+async fn one_that_fails_takes_no_other_along_and_work_goes_on() {
+    for fault in [Fault::Refused, Fault::HasToWait, Fault::Panics] {
+        let notes = Notes::new(Semaphore::MAX_PERMITS);
+        let (queue, waiting) = mpsc::channel(MOST_WAITING);
+        let group = Group { queue };
+        let bad = Item {
+            fault: Some(fault),
+            ..item(1)
+        };
+        let mut three =
+            Box::pin(async { tokio::join!(group.ask(item(0)), group.ask(bad), group.ask(item(2))) });
+        assert!((&mut three).now_or_never().is_none());
+        let working = tokio::spawn(serve(notes.clone(), waiting));
+        let told = three.await;
+        assert!(matches!(told, (Ok(0), Err(_), Ok(2))), "{fault:?}");
+        assert_eq!(notes.groups(), [[0], [2]], "{fault:?}");
+        assert!(group.ask(bad).await.is_err());
+        assert_eq!(group.ask(item(3)).await.unwrap(), 3, "{fault:?}");
+        drop(group);
+        working.await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -77,7 +77,7 @@ impl AboutRows {
     /// Runs it with rows whose fields are named as the columns.
     ///
     /// # Errors
-    /// What the database says.
+    /// [`StoreError::Corrupt`] for rows that JSON can't hold; what the database says.
     pub async fn execute(
         &self,
         conn: &impl ConnectionTrait,
@@ -90,7 +90,7 @@ impl AboutRows {
     /// Runs it, and reads what it returns.
     ///
     /// # Errors
-    /// What the database says.
+    /// [`StoreError::Corrupt`] for rows that JSON can't hold; what the database says.
     pub async fn query(
         &self,
         conn: &impl ConnectionTrait,

@@ -13,10 +13,6 @@ impl Work for Recording {
     type Item = Record;
     type Outcome = ();
 
-    fn key(_record: &Record) -> Option<String> {
-        None
-    }
-
     async fn run(&self, records: &[Record]) -> Result<Vec<()>, StoreError> {
         let Self(db) = self;
         let written = vec![(); records.len()];

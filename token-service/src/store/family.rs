@@ -13,7 +13,7 @@ use accord::{
         rows::AboutRows,
     },
 };
-use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, sea_query::Expr};
+use sea_orm::{ColumnTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, QueryFilter, sea_query::Expr};
 use serde::Serialize;
 
 use super::{
@@ -42,7 +42,7 @@ impl Store {
     }
 
     /// Moves a family on by one generation, if it still stands where it was read; whether it did. The
-    /// event goes with it. Those who come at a time share a transaction.
+    /// event goes with it. Those who come at the same time share a transaction.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -53,10 +53,10 @@ impl Store {
             generation: stored(from.generation)?,
             record: Record::new(&*self.clock, &*self.random, origin, event)?,
         };
-        if self.advances.ask(advance.clone()).await? {
-            return Ok(true);
+        match self.advances.ask(advance.clone()).await? {
+            Some(advanced) => Ok(advanced),
+            None => self.advance_alone(advance).await,
         }
-        self.advance_alone(advance).await
     }
 
     /// The same in a transaction of its own, which waits for whoever holds the family.
@@ -133,7 +133,7 @@ pub(super) struct Advance {
     record: Record,
 }
 
-/// Moves on together the families that nobody else holds at that moment: who waits for one while he holds
+/// Moves on together the families that nobody else holds at that moment: what waits for one while it holds
 /// others could be waited for in turn.
 pub(super) struct Advances(pub(super) Shared);
 
@@ -153,7 +153,7 @@ static ADVANCE: LazyLock<AboutRows> = LazyLock::new(|| {
             )
             UPDATE families SET generation = families.generation + 1, advanced_at = $2 FROM free
             WHERE families.tenant_id = free.tenant_id AND families.family_id = free.family_id
-            RETURNING families.family_id AS family_id",
+            RETURNING families.family_id AS family_id, families.generation AS generation",
             dialect.asked,
             dialect.lock_free("f"),
         )
@@ -162,28 +162,33 @@ static ADVANCE: LazyLock<AboutRows> = LazyLock::new(|| {
 
 impl Work for Advances {
     type Item = Advance;
-    type Outcome = bool;
+    /// Whether the family was moved on by this very item; `None` if it is elsewhere, or held by somebody.
+    type Outcome = Option<bool>;
 
-    fn key(advance: &Advance) -> Option<String> {
-        Some(advance.family_id.clone())
-    }
-
-    async fn run(&self, advances: &[Advance]) -> Result<Vec<bool>, StoreError> {
+    async fn run(&self, advances: &[Advance]) -> Result<Vec<Option<bool>>, StoreError> {
         let Self(Shared { db, clock, .. }) = self;
         let tx = db.write().await?;
         let now = clock.now().as_millis();
         let rows = ADVANCE.query(&tx, advances, [now.into()]).await?;
-        let advanced = rows.iter().map(|row| column(row, "family_id"));
-        let advanced: HashSet<String> = advanced.collect::<Result<_, _>>()?;
-        let outcomes: Vec<_> = advances
+        let moved = rows
             .iter()
-            .map(|advance| advanced.contains(&advance.family_id))
-            .collect();
-        let records = advances
-            .iter()
-            .filter(|advance| advanced.contains(&advance.family_id))
-            .map(|advance| advance.record.clone());
-        audit::insert(&tx, records.collect()).await?;
+            .map(|row| Ok((column(row, "family_id")?, column::<i32>(row, "generation")? - 1)));
+        let moved: HashSet<(String, i32)> = moved.collect::<Result<_, StoreError>>()?;
+        // Of several who would move a family on it is the first.
+        let mut left = moved.clone();
+        let mut records = Vec::with_capacity(moved.len());
+        let outcomes = advances.iter().map(|advance| {
+            let from = (advance.family_id.clone(), advance.generation);
+            let is_first = left.remove(&from);
+            if is_first {
+                records.push(advance.record.clone());
+            }
+            // On SQLite nobody else holds anything.
+            let is_known = moved.contains(&from) || db.backend() != DatabaseBackend::Postgres;
+            is_known.then_some(is_first)
+        });
+        let outcomes = outcomes.collect();
+        audit::insert(&tx, records).await?;
         commit(tx).await?;
         Ok(outcomes)
     }
@@ -262,25 +267,6 @@ pub(super) async fn end_families_of_grants(
     let others = [now.as_millis().into(), reason.into()];
     END_OF_GRANTS.execute(tx, grants, others).await?;
     Ok(())
-}
-
-/// Ends a grant's families. Their access tokens end with the grant's own revocation.
-pub(super) async fn end_families_of_grant(
-    tx: &DatabaseTransaction,
-    tenant_id: &TenantId,
-    grant_id: &GrantId,
-    reason: &'static str,
-    now: UnixMillis,
-) -> Result<u64, StoreError> {
-    let ended = Entity::update_many()
-        .filter(Column::TenantId.eq(tenant_id.as_str()))
-        .filter(Column::GrantId.eq(grant_id.as_str()))
-        .filter(Column::EndedAt.is_null())
-        .col_expr(Column::EndedAt, Expr::value(now.as_millis()))
-        .col_expr(Column::EndReason, Expr::value(reason))
-        .exec(tx)
-        .await?;
-    Ok(ended.rows_affected)
 }
 
 /// Ends every family there is.

@@ -24,7 +24,7 @@ use super::{
     admin_session::require_open,
     change_kind, commit, corrupt,
     entity::grant::{Column, Entity, Model},
-    family::end_families_of_grant,
+    family::end_families_of_grants,
     revocation::{self, NewRevocation, RevocationKind},
 };
 use crate::{
@@ -134,7 +134,11 @@ impl Store {
                 state => Err(wrong_state(state)),
             };
         }
-        end_families_of_grant(&tx, tenant_id, grant_id, "grant_ended", now).await?;
+        let key = GrantKey {
+            tenant_id: tenant_id.to_string(),
+            grant_id: grant_id.to_string(),
+        };
+        end_families_of_grants(&tx, &[key], "grant_ended", now).await?;
         let mut event = Event::new("consent.revoke")
             .tenant(tenant_id)
             .client(&grant.client_id)

@@ -31,13 +31,15 @@ mod fixture;
 mod grant;
 mod last_token;
 pub mod migration;
+mod redemption;
 mod revocation;
 mod setup;
 mod signing_key;
 
-use code::{Lookups, Redemptions};
-pub use code::{Redeemed, Redemption};
+use code::Lookups;
 use family::Advances;
+use redemption::Redemptions;
+pub use redemption::{Redeemed, Redemption};
 pub use revocation::RevocationKind;
 
 /// What token-service's data keys are for.
@@ -92,7 +94,7 @@ impl Store {
         };
         Self {
             events: Group::start(Recording(db.clone())),
-            codes: Group::start(Lookups(shared.clone())),
+            codes: Group::start(Lookups(db.clone())),
             advances: Group::start(Advances(shared.clone())),
             redemptions: Group::start(Redemptions(shared)),
             db,

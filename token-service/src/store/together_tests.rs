@@ -161,6 +161,59 @@ async fn codes_that_are_redeemed_at_a_time_have_each_their_own_outcome() {
 }
 
 #[tokio::test]
+async fn a_code_that_is_redeemed_by_many_at_once_is_redeemed_by_one_and_holds_up_nobody() {
+    for database in databases() {
+        let (store, _) = store(&database.url).await;
+        let (_, _, code) = pending_code(&store, &client()).await;
+        let (_, _, other) = pending_code(&store, &client()).await;
+        let mut redemptions: Vec<_> = (0..20).map(|_| redemption(&store, &code)).collect();
+        redemptions.push(redemption(&store, &other));
+        let outcomes = join_all(redemptions.iter().cloned().map(|one| store.redeem_code(one))).await;
+        let mut outcomes: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
+        let now = Redeemed::Now { superseding: false };
+        assert_eq!(outcomes.pop(), Some(now), "{database:?}");
+        let won: Vec<_> = (0..20).filter(|&index| outcomes[index] == now).collect();
+        assert_eq!(won.len(), 1, "{database:?} {outcomes:?}");
+        let before = outcomes.iter().filter(|&&outcome| outcome == Redeemed::Before);
+        assert_eq!(before.count(), 19, "{database:?}");
+        for (index, redemption) in redemptions.iter().take(20).enumerate() {
+            let exists = found(&store, &redemption.family).await.is_some();
+            assert_eq!(exists, index == won[0], "{database:?}");
+        }
+        assert_eq!(events(&store, audit::ISSUE).await.len(), 2, "{database:?}");
+    }
+}
+
+/// A grant that somebody holds is not waited for longer than by its own caller.
+#[tokio::test]
+async fn a_grant_that_somebody_holds_fails_its_own_redemption_alone() {
+    for database in databases() {
+        let (store, _) = store(&database.url).await;
+        if store.db.backend() != DatabaseBackend::Postgres {
+            continue;
+        }
+        let (held, _, code) = pending_code(&store, &client()).await;
+        let (_, _, other) = pending_code(&store, &client()).await;
+        let holder = store.db.write().await.unwrap();
+        let lock = format!(
+            "SELECT 1 FROM grants WHERE grant_id = '{}' FOR UPDATE",
+            held.grant_id
+        );
+        holder.execute_unprepared(&lock).await.unwrap();
+        let (refused, redeemed) = join(
+            store.redeem_code(redemption(&store, &code)),
+            store.redeem_code(redemption(&store, &other)),
+        )
+        .await;
+        assert!(matches!(refused, Err(Error::Store(StoreError::Unavailable))));
+        assert_eq!(redeemed.unwrap(), Redeemed::Now { superseding: false });
+        holder.rollback().await.unwrap();
+        let again = store.redeem_code(redemption(&store, &code)).await.unwrap();
+        assert_eq!(again, Redeemed::Now { superseding: false });
+    }
+}
+
+#[tokio::test]
 async fn a_code_of_another_tenant_or_of_nobody_is_not_found_among_others() {
     for database in databases() {
         let (store, _) = store(&database.url).await;

@@ -4,9 +4,7 @@
 //! A Tenant Admin's pages are under the tenant's path; [`visit`] knows the tenant, the cookies and the
 //! proof that a form was sent from one of our pages.
 
-use std::sync::Arc;
-
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use accord::{
     auth::{Caller, Principal, WorkloadKind},
