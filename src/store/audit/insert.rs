@@ -83,10 +83,10 @@ impl Record {
     }
 }
 
-/// Inserts records: on PostgreSQL in one statement, on SQLite in one for every [`MOST_ROWS`].
+/// Inserts records: on PostgreSQL in one statement, on SQLite in one for every 64.
 ///
 /// # Errors
-/// What the database says. On SQLite, outside a transaction, some of more than [`MOST_ROWS`] may then be
+/// What the database says. On SQLite, outside a transaction, some of more than 64 may then be
 /// in.
 pub async fn insert(conn: &impl ConnectionTrait, records: Vec<Record>) -> Result<(), StoreError> {
     let backend = conn.get_database_backend();
