@@ -41,6 +41,14 @@ struct Stage {
 }
 
 impl Stage {
+    /// Issues until the feed has told all that made the partner: what it tells is forgotten once more.
+    async fn is_remembered(&self, partner: &Partner) {
+        let begun = Instant::now();
+        while begun.elapsed() < BOUND {
+            self.issues(0, partner).await.unwrap();
+        }
+    }
+
     async fn set() -> Self {
         Self::set_with(&[]).await
     }
@@ -253,9 +261,7 @@ async fn what_may_be_stale_is_issued_for_that_long_without_a_registry_and_no_lon
     const STALE: Duration = Duration::from_secs(3);
     let stage = Stage::set_with(&[("ACCORD_TOKEN_REGISTRY_STALE_MAX", "3")]).await;
     let partner = stage.connected().await;
-    for _ in 0..2 {
-        stage.issues(0, &partner).await.unwrap();
-    }
+    stage.is_remembered(&partner).await;
     stage.services.registry.signal("STOP");
     let stopped = Instant::now();
     let mut last = Duration::ZERO;
@@ -302,9 +308,7 @@ async fn a_suspended_tenant_s_tokens_are_active_nowhere_after_a_second() {
 async fn without_a_registry_memory_lasts_for_a_lease_and_comes_back_by_itself() {
     let stage = Stage::set().await;
     let partner = stage.connected().await;
-    for _ in 0..2 {
-        stage.issues(0, &partner).await.unwrap();
-    }
+    stage.is_remembered(&partner).await;
     stage.services.registry.signal("STOP");
     let stopped = Instant::now();
     loop {
