@@ -1,9 +1,9 @@
 //! argon2id for Client Secrets and passwords (RFC 9106), with a pepper from the keyring.
 //!
-//! Runs happen on threads of their own (`threads.rs`). What strangers can cause takes turns, leaves a
-//! core to others, lets few enough wait that the last one is served soon, and yields to what serves calls; what
-//! is made inside a transaction has a line of its own. A check against nothing costs the same
-//! as a check against a stored hash.
+//! Runs happen on threads of their own (`threads.rs`). What strangers can cause takes turns, leaves a core
+//! to others, lets few enough wait that the last one is served soon, and yields to what serves calls; what
+//! is made inside a transaction has a line of its own. A check against nothing costs the same as a check
+//! against a stored hash.
 
 mod threads;
 
@@ -61,8 +61,8 @@ impl fmt::Debug for Hashed {
 pub struct Hasher {
     keyring: Arc<Keyring>,
     random: SharedRandom,
-    /// For what strangers can cause: one for each core but one, which is left to those who serve calls, here and in
-    /// other processes; at least one.
+    /// For what strangers can cause: one for each core but one, which is left to those who serve calls, here
+    /// and in other processes; at least one.
     permits: Arc<Semaphore>,
     /// Those who have a permit or wait for one: each [`Line`] has its own.
     places: [Arc<Semaphore>; 2],
