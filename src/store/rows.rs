@@ -74,6 +74,15 @@ impl AboutRows {
         }
     }
 
+    /// The statement that adds the rows to a table.
+    pub fn insert(table: &str, columns: &[Column]) -> Self {
+        let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
+        let names = names.join(", ");
+        Self::new(columns, |Dialect { asked, .. }| {
+            format!("INSERT INTO {table} ({names}) SELECT {names} FROM {asked}")
+        })
+    }
+
     /// Runs it with rows whose fields are named as the columns.
     ///
     /// # Errors

@@ -107,13 +107,7 @@ static INSERT: LazyLock<AboutRows> = LazyLock::new(|| {
         ("revoked_at", "bigint"),
         ("expires_at", "bigint"),
     ];
-    let names = columns.map(|(name, _)| name).join(", ");
-    AboutRows::new(&columns, |dialect| {
-        format!(
-            "INSERT INTO revocations ({names}) SELECT {names} FROM {}",
-            dialect.asked
-        )
-    })
+    AboutRows::insert("revocations", &columns)
 });
 
 /// Writes a revocation at the position that its change got.
