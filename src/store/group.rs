@@ -32,7 +32,8 @@ pub trait Work: Send + Sync + 'static {
     /// Does what all of the items ask for, or nothing, in one transaction. Outcomes are in the items' order.
     ///
     /// # Errors
-    /// Any may be the fault of one of several items: then each is tried on its own.
+    /// All but [`StoreError::Unavailable`] may be the fault of one of several items: then each is tried on
+    /// its own.
     fn run(
         &self,
         items: &[Self::Item],
@@ -133,8 +134,8 @@ async fn answer<W: Work>(
                 let _ = done.send(Ok(outcome));
             }
         }
-        // One item that is refused, or has to wait, must not take the others along.
-        Ok(Err(_)) if items.len() > 1 => {
+        // One item that is refused must not take the others along.
+        Ok(Err(error)) if items.len() > 1 && !matches!(error, StoreError::Unavailable) => {
             for (done, item) in waiting.into_iter().zip(items) {
                 if !done.is_closed() {
                     let alone = timeout_at(until, run(work, &[item])).await;

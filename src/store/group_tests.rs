@@ -20,7 +20,6 @@ struct Item {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     Refused,
-    HasToWait,
     Panics,
 }
 
@@ -56,7 +55,6 @@ impl Work for Notes {
         self.permits.acquire().await.unwrap().forget();
         match items.iter().find_map(|item| item.fault) {
             Some(Fault::Refused) => return Err(StoreError::Conflict),
-            Some(Fault::HasToWait) => return Err(StoreError::Unavailable),
             Some(Fault::Panics) => panic!("a bug"),
             None => {}
         }
@@ -136,7 +134,7 @@ async fn half_of_those_before_are_waited_for_but_no_longer_than_a_moment() {
 
 #[tokio::test]
 async fn one_that_fails_takes_no_other_along_and_work_goes_on() {
-    for fault in [Fault::Refused, Fault::HasToWait, Fault::Panics] {
+    for fault in [Fault::Refused, Fault::Panics] {
         let notes = Notes::new(Semaphore::MAX_PERMITS);
         let (queue, waiting) = mpsc::channel(MOST_WAITING);
         let group = Group { queue };

@@ -1,6 +1,9 @@
 //! Refresh families in the database.
 
-use std::{collections::HashSet, sync::LazyLock};
+use std::{
+    collections::HashSet,
+    sync::{Arc, LazyLock},
+};
 
 use accord::{
     clock::UnixMillis,
@@ -51,7 +54,7 @@ impl Store {
             tenant_id: from.tenant_id.to_string(),
             family_id: from.family_id.to_string(),
             generation: stored(from.generation)?,
-            record: Record::new(&*self.clock, &*self.random, origin, event)?,
+            record: Arc::new(Record::new(&*self.clock, &*self.random, origin, event)?),
         };
         match self.advances.ask(advance.clone()).await? {
             Some(advanced) => Ok(advanced),
@@ -75,7 +78,7 @@ impl Store {
         if advanced.rows_affected == 0 {
             return Ok(false);
         }
-        audit::insert(&tx, vec![advance.record]).await?;
+        audit::insert(&tx, vec![Record::clone(&advance.record)]).await?;
         commit(tx).await?;
         Ok(true)
     }
@@ -130,7 +133,7 @@ pub(super) struct Advance {
     family_id: String,
     generation: i32,
     #[serde(skip)]
-    record: Record,
+    record: Arc<Record>,
 }
 
 /// Moves on together the families that nobody else holds at that moment: what waits for one while it holds
@@ -181,7 +184,7 @@ impl Work for Advances {
             let from = (advance.family_id.clone(), advance.generation);
             let is_first = left.remove(&from);
             if is_first {
-                records.push(advance.record.clone());
+                records.push(Record::clone(&advance.record));
             }
             // On SQLite nobody else holds anything.
             let is_known = moved.contains(&from) || db.backend() != DatabaseBackend::Postgres;
@@ -209,13 +212,7 @@ static INSERT: LazyLock<AboutRows> = LazyLock::new(|| {
         ("created_at", "bigint"),
         ("expires_at", "bigint"),
     ];
-    let names = columns.map(|(name, _)| name).join(", ");
-    AboutRows::new(&columns, |dialect| {
-        format!(
-            "INSERT INTO families ({names}) SELECT {names} FROM {}",
-            dialect.asked
-        )
-    })
+    AboutRows::insert("families", &columns)
 });
 
 /// Adds families.

@@ -81,9 +81,25 @@ impl Work for Redemptions {
     type Outcome = Option<Redeemed>;
 
     async fn run(&self, asked: &[Redemption]) -> Result<Vec<Option<Redeemed>>, StoreError> {
-        let Self(Shared { db, clock, random }) = self;
+        let tx = self.0.db.write().await?;
+        match self.redeem(tx, asked).await {
+            // Somebody holds what one of them needs: alone it shows which.
+            Err(StoreError::Unavailable) if asked.len() > 1 => Err(StoreError::Conflict),
+            // Another code of the same client was redeemed at this moment: trying again helps.
+            Err(StoreError::Conflict) if asked.len() == 1 => Err(StoreError::Unavailable),
+            done => done,
+        }
+    }
+}
+
+impl Redemptions {
+    async fn redeem(
+        &self,
+        tx: DatabaseTransaction,
+        asked: &[Redemption],
+    ) -> Result<Vec<Option<Redeemed>>, StoreError> {
+        let Self(Shared { clock, random, .. }) = self;
         let candidates = one_code_of_each_client(asked);
-        let tx = db.write().await?;
         if tx.get_database_backend() == DatabaseBackend::Postgres {
             tx.execute_unprepared(LOCK_TIMEOUT).await?;
         }
@@ -94,14 +110,12 @@ impl Work for Redemptions {
             .partition(|redemption| used.contains(redemption.family.family_id.as_str()));
         let superseded = supersede(&tx, &redeemed, now).await?;
         let mut outcomes = HashMap::new();
-        match activate(&tx, &redeemed, now).await {
-            Ok(activated) if activated == redeemed.len() => {}
-            // A grant ended since its code was used up: alone it shows whose.
-            Ok(_) if asked.len() == 1 => return Ok(vec![Some(Redeemed::GrantEnded)]),
-            Ok(_) => return Err(StoreError::Conflict),
-            // Another code of the same client was redeemed at this moment: trying again helps.
-            Err(StoreError::Conflict) if asked.len() == 1 => return Err(StoreError::Unavailable),
-            Err(error) => return Err(error),
+        if activate(&tx, &redeemed, now).await? < redeemed.len() {
+            // A grant ended since its code was used up.
+            return match asked {
+                [_] => Ok(vec![Some(Redeemed::GrantEnded)]),
+                _ => Err(StoreError::Conflict),
+            };
         }
         family::insert(&tx, redeemed.iter().map(|redemption| &redemption.family), now).await?;
         let mut records = Vec::with_capacity(2 * redeemed.len() + superseded.len());

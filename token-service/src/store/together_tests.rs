@@ -50,6 +50,25 @@ fn redemption(store: &Store, code: &Code) -> Redemption {
     }
 }
 
+/// A transaction that holds a row, on PostgreSQL.
+async fn holding(store: &Store, table: &str, column: &str, id: &str) -> Option<DatabaseTransaction> {
+    if store.db.backend() != DatabaseBackend::Postgres {
+        return None;
+    }
+    let holder = store.db.write().await.unwrap();
+    let lock = format!("SELECT 1 FROM {table} WHERE {column} = '{id}' FOR UPDATE");
+    holder.execute_unprepared(&lock).await.unwrap();
+    Some(holder)
+}
+
+/// The family of a code that was redeemed.
+async fn redeemed(store: &Store) -> Family {
+    let (_, _, code) = pending_code(store, &client()).await;
+    let redemption = redemption(store, &code);
+    store.redeem_code(redemption.clone()).await.unwrap();
+    redemption.family
+}
+
 async fn found(store: &Store, family: &Family) -> Option<Family> {
     store
         .find_family(&family.tenant_id, &family.family_id)
@@ -189,17 +208,11 @@ async fn a_code_that_is_redeemed_by_many_at_once_is_redeemed_by_one_and_holds_up
 async fn a_grant_that_somebody_holds_fails_its_own_redemption_alone() {
     for database in databases() {
         let (store, _) = store(&database.url).await;
-        if store.db.backend() != DatabaseBackend::Postgres {
-            continue;
-        }
         let (held, _, code) = pending_code(&store, &client()).await;
         let (_, _, other) = pending_code(&store, &client()).await;
-        let holder = store.db.write().await.unwrap();
-        let lock = format!(
-            "SELECT 1 FROM grants WHERE grant_id = '{}' FOR UPDATE",
-            held.grant_id
-        );
-        holder.execute_unprepared(&lock).await.unwrap();
+        let Some(holder) = holding(&store, "grants", "grant_id", held.grant_id.as_str()).await else {
+            continue;
+        };
         let (refused, redeemed) = join(
             store.redeem_code(redemption(&store, &code)),
             store.redeem_code(redemption(&store, &other)),
@@ -239,10 +252,7 @@ async fn families_move_on_together_once_each() {
         let (store, clock) = store(&database.url).await;
         let mut families = Vec::new();
         for _ in 0..4 {
-            let (_, _, code) = pending_code(&store, &client()).await;
-            let redemption = redemption(&store, &code);
-            families.push(redemption.family.clone());
-            store.redeem_code(redemption).await.unwrap();
+            families.push(redeemed(&store).await);
         }
         let by = workload();
         let replayed = Event::new("refresh_token.reuse").refused();
@@ -275,22 +285,14 @@ async fn families_move_on_together_once_each() {
 async fn a_family_that_somebody_holds_keeps_no_other_waiting() {
     for database in databases() {
         let (store, _) = store(&database.url).await;
-        if store.db.backend() != DatabaseBackend::Postgres {
-            continue;
-        }
         let mut families = Vec::new();
         for _ in 0..2 {
-            let (_, _, code) = pending_code(&store, &client()).await;
-            let redemption = redemption(&store, &code);
-            families.push(redemption.family.clone());
-            store.redeem_code(redemption).await.unwrap();
+            families.push(redeemed(&store).await);
         }
-        let holder = store.db.write().await.unwrap();
-        let lock = format!(
-            "SELECT 1 FROM families WHERE family_id = '{}' FOR UPDATE",
-            families[0].family_id
-        );
-        holder.execute_unprepared(&lock).await.unwrap();
+        let held = families[0].family_id.as_str();
+        let Some(holder) = holding(&store, "families", "family_id", held).await else {
+            continue;
+        };
         let by = workload();
         let advance = |family| store.advance_family(&by, family, Event::new("test.advance"));
         let mut held = Box::pin(advance(&families[0]));
