@@ -4,7 +4,7 @@
 //! Every answer carries the position of the registry's change feed at which it was read.
 
 use accord::{
-    auth::{Caller, Role, WorkloadKind},
+    auth::Caller,
     channel::{self, HopChannel},
     clock::UnixMillis,
     id::{ClientId, OperatorId, ScopeName, SecretId, TenantId, UserId, WorkloadId},
@@ -13,16 +13,21 @@ use accord::{
         self as pb, directory_service_client::DirectoryServiceClient,
         provisioning_service_client::ProvisioningServiceClient, user_service_client::UserServiceClient,
     },
-    status::{ErrorReason, reason_of},
+    status::ErrorReason,
     store::change::Position,
 };
 use tokio::time::Instant;
-use tonic::{Code, Status};
+use tonic::Code;
 use zeroize::Zeroizing;
 
 use crate::{directory::SecretUse, error::Error, revision::At, store::RevocationKind};
 
+mod answer;
 pub mod links;
+
+use answer::{
+    at, change, client, ended, failure, is_refusal, kind, not_found, position, role, tenant, unexpected, user,
+};
 
 /// A client, as far as consent and issuance need it.
 #[derive(Clone, Debug)]
@@ -345,163 +350,4 @@ impl Registry {
         };
         at(caller, answer.position, asked_at).map(Some)
     }
-}
-
-fn role(role: pb::OperatorRole) -> Option<Role> {
-    match role {
-        pb::OperatorRole::Unspecified => None,
-        pb::OperatorRole::Registrar => Some(Role::Registrar),
-        pb::OperatorRole::Approver => Some(Role::Approver),
-        pb::OperatorRole::Security => Some(Role::Security),
-        pb::OperatorRole::Auditor => Some(Role::Auditor),
-        pb::OperatorRole::Admin => Some(Role::Admin),
-    }
-}
-
-fn kind(kind: pb::WorkloadKind) -> Option<WorkloadKind> {
-    match kind {
-        pb::WorkloadKind::Unspecified => None,
-        pb::WorkloadKind::Gateway => Some(WorkloadKind::Gateway),
-        pb::WorkloadKind::TokenService => Some(WorkloadKind::TokenService),
-        pb::WorkloadKind::InternalService => Some(WorkloadKind::InternalService),
-    }
-}
-
-fn is_refusal(status: &Status, reason: ErrorReason) -> bool {
-    reason_of(status) == Some(reason)
-}
-
-/// What a failed call to the registry means here.
-fn failure(status: Status) -> Error {
-    match (status.code(), reason_of(&status)) {
-        (_, Some(ErrorReason::InvalidClient)) => Error::InvalidClient,
-        (_, Some(ErrorReason::SignInFailed)) => Error::SignInFailed,
-        (_, Some(ErrorReason::ResourceExhausted)) => Error::Busy,
-        (Code::Unauthenticated | Code::PermissionDenied, _) => {
-            tracing::error!(code = ?status.code(), "the registry refuses this service's own token");
-            Error::RegistryUnavailable
-        }
-        (
-            Code::Unavailable
-            | Code::DeadlineExceeded
-            | Code::Cancelled
-            | Code::ResourceExhausted
-            | Code::Unknown
-            | Code::Internal,
-            _,
-        ) => {
-            tracing::warn!(code = ?status.code(), "the registry does not answer");
-            Error::RegistryUnavailable
-        }
-        (code, _) => Error::RegistryAnswer(format!("{code:?}")),
-    }
-}
-
-fn not_found(resource: &'static str, status: Status) -> Error {
-    match status.code() {
-        Code::NotFound => Error::NotFound(resource),
-        _ => failure(status),
-    }
-}
-
-fn unexpected(what: &str) -> Error {
-    Error::RegistryAnswer(format!("unreadable {what}"))
-}
-
-fn at<T>(value: T, at: Option<pb::FeedPosition>, asked_at: Instant) -> Result<At<T>, Error> {
-    Ok(At {
-        value,
-        position: position(at)?,
-        asked_at,
-    })
-}
-
-fn position(position: Option<pb::FeedPosition>) -> Result<Position, Error> {
-    let position = position.ok_or_else(|| unexpected("position"))?;
-    Ok(Position {
-        epoch: position.epoch,
-        seq: position.seq,
-    })
-}
-
-fn change(change: pb::Change) -> Result<Change, Error> {
-    let tenant = |id: &str| TenantId::parse(id).map_err(|_| unexpected("tenant of a change"));
-    Ok(match change.kind() {
-        pb::ChangeKind::Client => {
-            Change::Client(ClientId::parse(&change.id).map_err(|_| unexpected("client of a change"))?)
-        }
-        pb::ChangeKind::Tenant => Change::Tenant(tenant(&change.id)?),
-        pb::ChangeKind::User => Change::User(
-            tenant(&change.tenant_id)?,
-            UserId::parse(&change.id).map_err(|_| unexpected("user of a change"))?,
-        ),
-        pb::ChangeKind::Scope => Change::Scope,
-        pb::ChangeKind::Caller => Change::Caller(change.id),
-        pb::ChangeKind::Unspecified => Change::Unknown,
-    })
-}
-
-/// Whose access tokens ended with a change, if any did.
-fn ended(change: &pb::Change) -> Option<(RevocationKind, String, i64)> {
-    let kind = match change.kind() {
-        pb::ChangeKind::Client => RevocationKind::Client,
-        pb::ChangeKind::Tenant => RevocationKind::Tenant,
-        pb::ChangeKind::User => RevocationKind::User,
-        _ => return None,
-    };
-    change.ends_tokens.then(|| (kind, change.id.clone(), change.seq))
-}
-
-fn client(profile: Option<pb::ClientProfile>) -> Result<Client, Error> {
-    let profile = profile.ok_or_else(|| unexpected("client"))?;
-    let active = profile.state() == pb::ClientState::Active;
-    let mut scopes = Vec::with_capacity(profile.scopes.len());
-    for scope in profile.scopes {
-        scopes.push(ClientScope {
-            name: ScopeName::parse(&scope.name).map_err(|_| unexpected("scope"))?,
-            description: scope.description,
-            reason: scope.reason,
-        });
-    }
-    let tenant_ids = profile.tenant_ids.iter().map(|id| TenantId::parse(id));
-    Ok(Client {
-        client_id: ClientId::parse(&profile.client_id).map_err(|_| unexpected("client_id"))?,
-        display_name: profile.display_name,
-        partner_name: profile.partner_name,
-        purpose: profile.purpose,
-        active,
-        tenant_ids: tenant_ids
-            .collect::<Result<_, _>>()
-            .map_err(|_| unexpected("tenant_id"))?,
-        scopes,
-        redirect_uris: profile.redirect_uris,
-        version: profile.version,
-        tokens_ended_seq: profile.tokens_ended_seq,
-        families_ended_seq: profile.families_ended_seq,
-        json_web_key_set: profile.json_web_key_set,
-    })
-}
-
-fn tenant(profile: Option<pb::TenantProfile>) -> Result<Tenant, Error> {
-    let profile = profile.ok_or_else(|| unexpected("tenant"))?;
-    Ok(Tenant {
-        tenant_id: TenantId::parse(&profile.tenant_id).map_err(|_| unexpected("tenant_id"))?,
-        active: profile.state() == pb::TenantState::Active,
-        display_name: profile.display_name,
-        issuer: profile.tenant_authority_url,
-        cloud_api_url: profile.cloud_api_url,
-        tokens_ended_seq: profile.tokens_ended_seq,
-    })
-}
-
-fn user(profile: Option<pb::UserProfile>) -> Result<User, Error> {
-    let profile = profile.ok_or_else(|| unexpected("user"))?;
-    Ok(User {
-        user_id: UserId::parse(&profile.user_id).map_err(|_| unexpected("user_id"))?,
-        active: profile.state() == pb::UserState::Active,
-        label: profile.label,
-        tenant_admin: profile.tenant_admin,
-        tokens_ended_seq: profile.tokens_ended_seq,
-        sessions_ended_seq: profile.sessions_ended_seq,
-    })
 }
