@@ -30,6 +30,12 @@ driver=$!
 cat >/dev/null
 kill -s KILL -- "-$driver" 2>/dev/null
 wait "$driver"
+# Chromium is killed with it, and takes a moment to be gone.
+tries=0
+while kill -0 -- "-$driver" 2>/dev/null && [ "$tries" -lt 100 ]; do
+    tries=$((tries + 1))
+    sleep 0.02
+done
 tries=0
 while ! rm -rf "$dir" 2>/dev/null && [ "$tries" -lt 50 ]; do
     tries=$((tries + 1))
