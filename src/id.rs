@@ -1,7 +1,10 @@
 //! The identifiers of Accord, each a type of its own. An id is public: it proves nothing.
+//!
+//! All but scopes are short and kept in place: a clone is a copy of some bytes.
 
 use std::fmt;
 
+use arrayvec::ArrayString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use ulid::Ulid;
 
@@ -44,7 +47,7 @@ macro_rules! text_type {
 
         impl From<$name> for String {
             fn from(id: $name) -> String {
-                id.0
+                id.as_str().to_owned()
             }
         }
 
@@ -67,12 +70,21 @@ macro_rules! ulid_id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(String);
+        pub struct $name(ArrayString<{ $prefix.len() + ULID_LENGTH }>);
 
         impl $name {
             /// A new id: the clock's milliseconds and 80 random bits.
             pub fn generate(clock: &dyn Clock, random: &dyn Random) -> Self {
-                Self(format!("{}{}", $prefix, new_ulid(clock, random)))
+                Self::of(new_ulid(clock, random))
+            }
+
+            /// The id with these bits.
+            pub(crate) fn of(ulid: Ulid) -> Self {
+                let mut id = ArrayString::new();
+                id.push_str($prefix);
+                id.push_str(ulid.array_to_str(&mut [0; ULID_LENGTH]));
+                id.make_ascii_lowercase();
+                Self(id)
             }
 
             /// Reads an id.
@@ -80,8 +92,9 @@ macro_rules! ulid_id {
             /// # Errors
             /// [`MalformedId`] unless `text` is exactly the prefix and a lowercase ULID.
             pub fn parse(text: &str) -> Result<Self, MalformedId> {
-                match text.strip_prefix($prefix) {
-                    Some(ulid) if is_lowercase_ulid(ulid) => Ok(Self(text.to_owned())),
+                let ulid = text.strip_prefix($prefix).filter(|ulid| is_lowercase_ulid(ulid));
+                match ulid.map(|_| ArrayString::from(text)) {
+                    Some(Ok(id)) => Ok(Self(id)),
                     _ => Err(MalformedId(concat!("`", $prefix, "` followed by a lowercase ULID"))),
                 }
             }
@@ -149,7 +162,7 @@ ulid_id!(
 
 /// A tenant's id: a slug that the operator chose, `[a-z][a-z0-9-]{1,38}[a-z0-9]`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TenantId(String);
+pub struct TenantId(ArrayString<40>);
 
 impl TenantId {
     /// Reads a tenant id.
@@ -163,17 +176,37 @@ impl TenantId {
             && bytes[0].is_ascii_lowercase()
             && bytes.iter().all(inner)
             && bytes[bytes.len() - 1] != b'-';
-        if sound {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(MalformedId(
+        match ArrayString::from(text) {
+            Ok(id) if sound => Ok(Self(id)),
+            _ => Err(MalformedId(
                 "3 to 40 characters of a-z, 0-9 and -, beginning with a letter and not ending with -",
-            ))
+            )),
         }
     }
 }
 
 text_type!(TenantId);
+
+/// The epoch of a change feed: ten lowercase base32 characters, chosen at random when its database is made or
+/// restored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Epoch(ArrayString<10>);
+
+impl Epoch {
+    /// Reads an epoch.
+    ///
+    /// # Errors
+    /// [`MalformedId`] unless `text` is 1 to 10 lowercase letters and digits.
+    pub fn parse(text: &str) -> Result<Self, MalformedId> {
+        let sound = !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        match ArrayString::from(text) {
+            Ok(epoch) if sound => Ok(Self(epoch)),
+            _ => Err(MalformedId("1 to 10 lowercase letters and digits")),
+        }
+    }
+}
+
+text_type!(Epoch);
 
 /// A scope's name: an RFC 6749 §3.3 scope-token of 1 to 128 characters.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -214,18 +247,19 @@ pub fn join_scopes(scopes: &[ScopeName]) -> String {
     scopes.iter().map(ScopeName::as_str).collect::<Vec<_>>().join(" ")
 }
 
-fn new_ulid(clock: &dyn Clock, random: &dyn Random) -> String {
+fn new_ulid(clock: &dyn Clock, random: &dyn Random) -> Ulid {
     let mut bytes = [0; 16];
     random.fill(&mut bytes[6..]);
     let bits = u128::from_be_bytes(bytes);
     let millis = u64::try_from(clock.now().as_millis()).unwrap_or(0);
-    Ulid::from_parts(millis, bits).to_string().to_ascii_lowercase()
+    Ulid::from_parts(millis, bits)
 }
 
+/// Whether a text is 128 bits in Crockford's base32, which has no i, l, o and u.
 fn is_lowercase_ulid(text: &str) -> bool {
-    text.len() == ULID_LENGTH
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-        && Ulid::from_string(text).is_ok_and(|ulid| ulid.to_string().eq_ignore_ascii_case(text))
+    let digit = |b: &u8| matches!(b, b'0'..=b'9' | b'a'..=b'h' | b'j' | b'k' | b'm' | b'n' | b'p'..=b't' | b'v'..=b'z');
+    let bytes = text.as_bytes();
+    bytes.len() == ULID_LENGTH && bytes[0] <= b'7' && bytes.iter().all(digit)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::{
     clock::{ManualClock, UnixMillis},
+    id::Epoch,
     random::SeededRandom,
     store::Database,
 };
@@ -25,6 +26,11 @@ use postgres::{Cluster, Durability, PostgresDatabase};
 
 /// Where a [`test_clock`] starts: 2026-01-01T00:00:00Z.
 pub const TEST_START: UnixMillis = UnixMillis::from_millis(1_767_225_600_000);
+
+/// An epoch of a change feed.
+pub fn epoch(text: &str) -> Epoch {
+    Epoch::parse(text).unwrap()
+}
 
 /// A clock that starts at [`TEST_START`] and moves when the test says so.
 pub fn test_clock() -> Arc<ManualClock> {

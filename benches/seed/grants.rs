@@ -127,7 +127,7 @@ fn row(family: &Family, now: UnixMillis) -> family::Model {
         generation: 1,
         advanced_at: family.advanced_at.as_millis(),
         key_version: family.key_version,
-        registry_epoch: family.registry.epoch.clone(),
+        registry_epoch: family.registry.epoch.to_string(),
         registry_seq: family.registry.seq,
         created_at: now.as_millis(),
         expires_at: family.expires_at.as_millis(),

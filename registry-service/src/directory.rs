@@ -143,7 +143,7 @@ mod tests {
             clock.advance(Duration::from_secs(3600));
             change().await;
             let foreign = Position {
-                epoch: "other".into(),
+                epoch: accord::testing::epoch("other"),
                 seq: 0,
             };
             let ahead = Position {

@@ -65,43 +65,46 @@ const NOT_ISSUE: &str = "action <> 'token.issue'";
 /// An event with its id and time, ready to insert: what a writer that groups the events of several
 /// requests collects.
 #[derive(Clone, Debug)]
-pub struct Record(row::Model);
+pub struct Record {
+    event_id: EventId,
+    occurred_at: i64,
+    action: &'static str,
+    outcome: Outcome,
+    actor: Actor,
+    tenant_id: Option<TenantId>,
+    client_id: Option<ClientId>,
+    subject: Option<String>,
+    request_id: String,
+    /// A JSON object.
+    detail: String,
+}
 
 impl Record {
     /// Gives the event an id and the present time.
     ///
     /// # Errors
-    /// None in practice: [`StoreError::Corrupt`] if the id or the detail can't be written as text.
+    /// None in practice: [`StoreError::Corrupt`] if the detail can't be written as text.
     pub fn new(
         clock: &dyn Clock,
         random: &dyn Random,
-        origin: &Origin,
+        origin: Origin,
         event: Event,
     ) -> Result<Self, StoreError> {
         let id = next_id(clock, random);
         let detail = serde_json::to_string(&event.detail)
             .map_err(|_| StoreError::Corrupt("detail of an audit event"))?;
-        Ok(Self(row::Model {
-            event_id: id.to_string().to_ascii_lowercase(),
+        Ok(Self {
+            event_id: EventId::of(id),
             occurred_at: i64::try_from(id.timestamp_ms()).unwrap_or(i64::MAX),
-            action: event.action.to_owned(),
-            outcome: event.outcome.as_str().to_owned(),
-            actor_kind: origin.actor.kind.as_str().to_owned(),
-            actor_id: origin.actor.id.clone(),
-            tenant_id: event.tenant_id.map(String::from),
-            client_id: event.client_id.map(String::from),
+            action: event.action,
+            outcome: event.outcome,
+            actor: origin.actor,
+            tenant_id: event.tenant_id,
+            client_id: event.client_id,
             subject: event.subject,
-            request_id: origin.request_id.clone(),
+            request_id: origin.request_id,
             detail,
-        }))
-    }
-
-    /// The event's id.
-    ///
-    /// # Errors
-    /// None in practice: [`StoreError::Corrupt`] if the id isn't what it was made as.
-    pub fn event_id(&self) -> Result<EventId, StoreError> {
-        EventId::parse(&self.0.event_id).map_err(|_| StoreError::Corrupt("id of an audit event"))
+        })
     }
 }
 
@@ -131,10 +134,9 @@ pub async fn record(
     origin: &Origin,
     event: Event,
 ) -> Result<EventId, StoreError> {
-    let record = Record::new(clock, random, origin, event)?;
-    let event_id = record.event_id()?;
-    insert(conn, vec![record]).await?;
-    Ok(event_id)
+    let record = Record::new(clock, random, origin.clone(), event)?;
+    insert(conn, &[&record]).await?;
+    Ok(record.event_id)
 }
 
 /// Records the events of one origin in this order.
@@ -150,14 +152,10 @@ pub async fn record_all(
 ) -> Result<Vec<EventId>, StoreError> {
     let records = events
         .into_iter()
-        .map(|event| Record::new(clock, random, origin, event));
+        .map(|event| Record::new(clock, random, origin.clone(), event));
     let records = records.collect::<Result<Vec<_>, _>>()?;
-    let ids = records
-        .iter()
-        .map(Record::event_id)
-        .collect::<Result<Vec<_>, _>>()?;
-    insert(conn, records).await?;
-    Ok(ids)
+    insert(conn, &records).await?;
+    Ok(records.into_iter().map(|record| record.event_id).collect())
 }
 
 /// Which events to list: those for which everything given holds.
@@ -266,8 +264,12 @@ fn find(filter: &Filter, page: &PageRequest) -> Select<row::Entity> {
         text(Column::Subject, filter.subject.as_deref()),
         text(Column::Outcome, filter.outcome.map(Outcome::as_str)),
         // Ids begin with the time, so that the indexes serve these too.
-        filter.from.map(|from| Column::EventId.gte(first_id_at(from))),
-        filter.until.map(|until| Column::EventId.lt(first_id_at(until))),
+        filter
+            .from
+            .map(|from| Column::EventId.gte(first_id_at(from).as_str())),
+        filter
+            .until
+            .map(|until| Column::EventId.lt(first_id_at(until).as_str())),
         page.after().map(|after| Column::EventId.lt(after)),
     ];
     let mut find = row::Entity::find();
@@ -278,11 +280,9 @@ fn find(filter: &Filter, page: &PageRequest) -> Select<row::Entity> {
 }
 
 /// The lowest id that an event of this millisecond can have.
-fn first_id_at(time: UnixMillis) -> String {
+fn first_id_at(time: UnixMillis) -> EventId {
     let millis = u64::try_from(time.as_millis()).unwrap_or(0);
-    Ulid::from_parts(millis.min((1 << 48) - 1), 0)
-        .to_string()
-        .to_ascii_lowercase()
+    EventId::of(Ulid::from_parts(millis.min((1 << 48) - 1), 0))
 }
 
 impl TryFrom<row::Model> for EventRow {

@@ -14,7 +14,11 @@ use sea_orm_migration::{
 };
 
 use super::StoreError;
-use crate::{clock::UnixMillis, id::TenantId, random::Random};
+use crate::{
+    clock::UnixMillis,
+    id::{Epoch, TenantId},
+    random::Random,
+};
 
 mod counter {
     use sea_orm::entity::prelude::*;
@@ -64,9 +68,8 @@ const EPOCH_ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 /// How far the feed of a database has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// Ten lowercase base32 characters, chosen at random when the database is made or restored.
     /// Numbers of different epochs can't be compared.
-    pub epoch: String,
+    pub epoch: Epoch,
     /// The number of the last committed change; 0 before the first.
     pub seq: i64,
 }
@@ -108,7 +111,7 @@ pub async fn position(conn: &impl ConnectionTrait) -> Result<Position, StoreErro
     let row = counter::Entity::find_by_id(COUNTER).one(conn).await?;
     let row = row.ok_or(MISSING_COUNTER)?;
     Ok(Position {
-        epoch: row.epoch,
+        epoch: Epoch::parse(&row.epoch).map_err(|_| StoreError::Corrupt("the change feed's epoch"))?,
         seq: row.seq,
     })
 }

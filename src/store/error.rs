@@ -47,7 +47,7 @@ impl From<DbErr> for StoreError {
 
 impl From<SqlxError> for StoreError {
     fn from(error: SqlxError) -> Self {
-        DbErr::Conn(RuntimeErr::SqlxError(error.into())).into()
+        DbErr::Exec(RuntimeErr::SqlxError(error.into())).into()
     }
 }
 

@@ -207,7 +207,7 @@ pub async fn sign_in(
         Err(Error::SignInFailed) => {
             attempt.failed(service.store.now());
             let event = Event::new("admin_session.open").tenant(&tenant_id).refused();
-            service.store.record(origin, event).await?;
+            service.store.record(origin.clone(), event).await?;
             Err(Error::SignInFailed)
         }
         Err(error) => Err(error),
@@ -307,7 +307,7 @@ mod tests {
 
     fn position(epoch: &str, seq: i64) -> Position {
         Position {
-            epoch: epoch.into(),
+            epoch: accord::testing::epoch(epoch),
             seq,
         }
     }
@@ -389,8 +389,11 @@ mod tests {
             (|user, _| user.value.active = false, false),
             (|user, _| user.value.tenant_admin = false, false),
             (|_, tenant| tenant.value.active = false, false),
-            (|user, _| user.position.epoch = "b".into(), false),
-            (|_, tenant| tenant.position.epoch = "b".into(), false),
+            (|user, _| user.position.epoch = accord::testing::epoch("b"), false),
+            (
+                |_, tenant| tenant.position.epoch = accord::testing::epoch("b"),
+                false,
+            ),
         ];
         for (index, (change, stands)) in cases.into_iter().enumerate() {
             let (mut user, mut tenant) = parties();

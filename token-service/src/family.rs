@@ -161,7 +161,7 @@ mod tests {
             advanced_at: TEST_START,
             key_version: 1,
             registry: Position {
-                epoch: "e".into(),
+                epoch: accord::testing::epoch("e"),
                 seq: 0,
             },
             expires_at: TEST_START.plus(Duration::from_secs(3600)),

@@ -140,7 +140,6 @@ struct Made {
     kid: String,
     claims: AccessTokenClaims,
     scopes: Vec<ScopeName>,
-    event: Event,
 }
 
 impl<'a> Asked<'a> {
@@ -248,7 +247,7 @@ impl<'a> Asked<'a> {
     }
 
     /// Signs an access token under a grant that was found to be active, and prepares its event.
-    async fn make(&mut self, grant: &Grant, family: Option<&Family>) -> Result<Made, Error> {
+    async fn make(&mut self, grant: &Grant, family: Option<&Family>) -> Result<(Made, Event), Error> {
         let scopes = self.effective_scopes(grant)?;
         let keys = self.service.ledger.keys().await?;
         self.lease.on_own(&keys);
@@ -291,13 +290,13 @@ impl<'a> Asked<'a> {
             .detail("kid", kid.as_str())
             .detail("scope", claims.scope.as_str())
             .detail("sub", claims.sub.as_str());
-        Ok(Made {
+        let made = Made {
             token,
             kid,
             claims,
             scopes,
-            event,
-        })
+        };
+        Ok((made, event))
     }
 }
 

@@ -61,7 +61,7 @@ mod tests {
         let answer = At {
             value: (),
             position: Position {
-                epoch: "a".into(),
+                epoch: accord::testing::epoch("a"),
                 seq: 1,
             },
             asked_at: Instant::now(),

@@ -234,7 +234,7 @@ impl Registry {
     pub async fn changes_after(&self, after: Option<Position>) -> Result<Changes, Error> {
         let request = pb::ListChangesRequest {
             after: after.map(|position| pb::FeedPosition {
-                epoch: position.epoch,
+                epoch: position.epoch.into(),
                 seq: position.seq,
             }),
             page_size: 0,

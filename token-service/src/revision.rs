@@ -113,7 +113,7 @@ mod tests {
 
     fn position(epoch: &str, seq: i64) -> Position {
         Position {
-            epoch: epoch.into(),
+            epoch: accord::testing::epoch(epoch),
             seq,
         }
     }

@@ -3,7 +3,7 @@
 use accord::{
     clock::UnixMillis,
     field::{Violations, list_field},
-    id::{ClientId, SecretId, TenantId},
+    id::{ClientId, Epoch, SecretId, TenantId},
     registry::v1 as pb,
     store::change::{ChangeRow, Position},
 };
@@ -24,7 +24,7 @@ pub const MAX_USES: usize = 1000;
 /// Writes a position.
 pub fn position(position: Position) -> pb::FeedPosition {
     pb::FeedPosition {
-        epoch: position.epoch,
+        epoch: position.epoch.into(),
         seq: position.seq,
     }
 }
@@ -100,11 +100,12 @@ pub fn list_changes(request: pb::ListChangesRequest) -> Result<(Option<Position>
     if limit.is_err() {
         v.add("page_size", "must not be negative");
     }
+    let epoch = (!after.epoch.is_empty()).then(|| v.check("after.epoch", Epoch::parse(&after.epoch)));
     let (Ok(limit), true) = (limit, v.is_empty()) else {
         return Err(v);
     };
-    let after = (!after.epoch.is_empty()).then_some(Position {
-        epoch: after.epoch,
+    let after = epoch.flatten().map(|epoch| Position {
+        epoch,
         seq: after.seq,
     });
     Ok((after, limit))

@@ -2,7 +2,7 @@
 
 use sea_orm::DatabaseBackend;
 
-use super::{Record, insert, insert::MOST_ROWS};
+use super::{Record, insert};
 use crate::store::{Database, StoreError, group::Work};
 
 /// Writes events together: all of a group, or none.
@@ -15,16 +15,13 @@ impl Work for Recording {
 
     async fn run(&self, records: &[Record]) -> Result<Vec<()>, StoreError> {
         let Self(db) = self;
-        let written = vec![(); records.len()];
-        // One statement is a transaction by itself.
-        if db.backend() == DatabaseBackend::Postgres || records.len() <= MOST_ROWS {
-            insert(db.write_once(), records.to_vec()).await?;
-            return Ok(written);
+        match db.backend() {
+            DatabaseBackend::Postgres => {
+                insert::insert_postgres(db.write_once().get_postgres_connection_pool(), records).await?;
+            }
+            _ => insert::insert_sqlite(db.write_once().get_sqlite_connection_pool(), records).await?,
         }
-        let tx = db.write().await?;
-        insert(&tx, records.to_vec()).await?;
-        tx.commit().await?;
-        Ok(written)
+        Ok(vec![(); records.len()])
     }
 }
 

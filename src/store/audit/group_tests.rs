@@ -10,7 +10,7 @@ use crate::{
     page::PageRequest,
     random::SystemRandom,
     store::{
-        audit::{Actor, ActorKind, Event, Filter, Origin, list},
+        audit::{Actor, ActorKind, Event, Filter, Origin, insert::MOST_ROWS, list},
         fixture::migrated,
         group::Group,
     },
@@ -26,7 +26,7 @@ fn record(subject: usize) -> Record {
         request_id: "req-1".into(),
     };
     let event = Event::new("test.event").subject(subject.to_string());
-    Record::new(&*test_clock(), &SystemRandom, &origin, event).unwrap()
+    Record::new(&*test_clock(), &SystemRandom, origin, event).unwrap()
 }
 
 async fn subjects(db: &Database) -> Vec<String> {

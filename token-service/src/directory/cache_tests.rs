@@ -13,11 +13,11 @@ use accord::{
 use super::*;
 use crate::{lease, store::RevocationKind};
 
-const EPOCH: &str = "epoch-one";
+const EPOCH: &str = "epochone";
 
 fn position(seq: i64) -> Position {
     Position {
-        epoch: EPOCH.into(),
+        epoch: accord::testing::epoch(EPOCH),
         seq,
     }
 }
@@ -119,7 +119,7 @@ async fn an_answer_from_before_a_change_is_not_kept() {
     assert!(cache.client(&id, Instant::now()).is_some(), "newer than the feed");
     let elsewhere = At {
         position: Position {
-            epoch: "another".into(),
+            epoch: accord::testing::epoch("another"),
             seq: 9,
         },
         ..at(client, 9)

@@ -114,12 +114,9 @@ impl Asked<'_> {
             self.require_live(family).await?;
         }
         let grant = self.active_grant(family).await?;
-        let made = self.make(&grant, family).await?;
-        let event = made
-            .event
-            .clone()
-            .detail("instead_of", before.claims.jti.as_str());
-        self.service.store.record(&self.origin(), event).await?;
+        let (made, event) = self.make(&grant, family).await?;
+        let event = event.detail("instead_of", before.claims.jti.as_str());
+        self.service.store.record(self.origin(), event).await?;
         Ok(made)
     }
 

@@ -62,13 +62,13 @@ pub(super) async fn issue(
         expires_at: now.plus(asked.service.lifetimes.family),
         ended_at: None,
     };
-    let made = asked.make(&grant, Some(&family)).await?;
+    let (made, issued) = asked.make(&grant, Some(&family)).await?;
     let refresh_token = family.token(&store.keyring, family.generation)?;
     let redemption = Redemption {
         origin: asked.origin(),
         code,
         family: family.clone(),
-        issued: made.event.clone(),
+        issued,
     };
     match store.redeem_code(redemption).await? {
         Redeemed::Now { superseding } => {
@@ -102,7 +102,7 @@ async fn replayed(asked: &Asked<'_>, token: &OpaqueToken) -> Result<Issued, Erro
                 .await?;
             asked.service.ledger.learn().await;
         }
-        _ => store.record(&asked.origin(), event).await?,
+        _ => store.record(asked.origin(), event).await?,
     }
     Err(Error::InvalidGrant)
 }

@@ -7,8 +7,7 @@ use crate::error::Error;
 pub(super) async fn issue(asked: &mut Asked<'_>) -> Result<Issued, Error> {
     asked.check_target()?;
     let grant = asked.active_grant(None).await?;
-    let made = asked.make(&grant, None).await?;
-    let event = made.event.clone();
-    asked.service.store.record(&asked.origin(), event).await?;
+    let (made, event) = asked.make(&grant, None).await?;
+    asked.service.store.record(asked.origin(), event).await?;
     asked.answer(made, None).await
 }

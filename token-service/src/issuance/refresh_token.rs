@@ -58,19 +58,16 @@ async fn attempt(asked: &mut Asked<'_>, token: &RefreshToken) -> Result<Option<I
     // From here on nothing is used up until the token is made: a refused call can be repeated.
     asked.check_target()?;
     let grant = asked.active_grant(Some(&family)).await?;
-    let made = asked.make(&grant, Some(&family)).await?;
+    let (made, event) = asked.make(&grant, Some(&family)).await?;
     let origin = asked.origin();
     let store = &asked.service.store;
     let successor = if presented == Presented::Current {
-        let event = made.event.clone();
-        if !store.advance_family(&origin, &family, event).await? {
+        if !store.advance_family(origin, &family, event).await? {
             return Ok(None);
         }
         family.generation + 1
     } else {
-        store
-            .record(&origin, made.event.clone().detail("retried", "true"))
-            .await?;
+        store.record(origin, event.detail("retried", "true")).await?;
         family.generation
     };
     let refresh_token = family.token(&store.keyring, successor)?;

@@ -14,7 +14,7 @@ use crate::signing_key::{Signer, generate};
 
 fn position(seq: i64) -> Position {
     Position {
-        epoch: "epoch-one".into(),
+        epoch: accord::testing::epoch("epochone"),
         seq,
     }
 }

@@ -2,7 +2,7 @@
 
 use accord::{
     auth::{Role, WorkloadKind},
-    id::{ClientId, ScopeName, TenantId, UserId},
+    id::{ClientId, Epoch, ScopeName, TenantId, UserId},
     registry::v1 as pb,
     status::{ErrorReason, reason_of},
     store::change::Position,
@@ -85,7 +85,7 @@ pub(super) fn at<T>(value: T, at: Option<pb::FeedPosition>, asked_at: Instant) -
 pub(super) fn position(position: Option<pb::FeedPosition>) -> Result<Position, Error> {
     let position = position.ok_or_else(|| unexpected("position"))?;
     Ok(Position {
-        epoch: position.epoch,
+        epoch: Epoch::parse(&position.epoch).map_err(|_| unexpected("epoch"))?,
         seq: position.seq,
     })
 }

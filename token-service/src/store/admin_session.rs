@@ -2,7 +2,7 @@
 
 use accord::{
     clock::UnixMillis,
-    id::{SetupId, TenantId, UserId},
+    id::{Epoch, SetupId, TenantId, UserId},
     opaque::{OpaqueToken, TokenKind},
     store::{
         StoreError,
@@ -50,7 +50,7 @@ impl Store {
             user_id: Set(new.user_id.into()),
             workload_id: Set(origin.actor.id.clone()),
             setup_id: Set(new.setup_id.map(String::from)),
-            registry_epoch: Set(new.position.epoch),
+            registry_epoch: Set(new.position.epoch.into()),
             registry_seq: Set(new.position.seq),
             signed_in_at: Set(now.as_millis()),
             last_used_at: Set(now.as_millis()),
@@ -167,7 +167,7 @@ fn session(row: Model) -> Result<StoredSession, Error> {
         workload: row.workload_id,
         setup_id: setup_id.map_err(|_| unreadable())?,
         position: Position {
-            epoch: row.registry_epoch,
+            epoch: Epoch::parse(&row.registry_epoch).map_err(|_| unreadable())?,
             seq: row.registry_seq,
         },
         signed_in_at: UnixMillis::from_millis(row.signed_in_at),

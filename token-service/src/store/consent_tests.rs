@@ -128,7 +128,7 @@ async fn session(store: &Store) -> AdminSession {
         user_id: user_id.clone(),
         setup_id: None,
         position: Position {
-            epoch: "abc".into(),
+            epoch: accord::testing::epoch("abc"),
             seq: 4,
         },
     };

@@ -7,7 +7,7 @@ use std::{
 
 use accord::{
     clock::UnixMillis,
-    id::{ClientId, FamilyId, GrantId, TenantId},
+    id::{ClientId, Epoch, FamilyId, GrantId, TenantId},
     store::{
         StoreError,
         audit::{self, Event, Origin, Record},
@@ -49,7 +49,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn advance_family(&self, origin: &Origin, from: &Family, event: Event) -> Result<bool, Error> {
+    pub async fn advance_family(&self, origin: Origin, from: &Family, event: Event) -> Result<bool, Error> {
         let advance = Advance {
             tenant_id: from.tenant_id.to_string(),
             family_id: from.family_id.to_string(),
@@ -78,7 +78,7 @@ impl Store {
         if advanced.rows_affected == 0 {
             return Ok(false);
         }
-        audit::insert(&tx, vec![Record::clone(&advance.record)]).await?;
+        audit::insert(&tx, &[&*advance.record]).await?;
         commit(tx).await?;
         Ok(true)
     }
@@ -184,14 +184,14 @@ impl Work for Advances {
             let from = (advance.family_id.clone(), advance.generation);
             let is_first = left.remove(&from);
             if is_first {
-                records.push(Record::clone(&advance.record));
+                records.push(&*advance.record);
             }
             // On SQLite nobody else holds anything.
             let is_known = moved.contains(&from) || db.backend() != DatabaseBackend::Postgres;
             is_known.then_some(is_first)
         });
         let outcomes = outcomes.collect();
-        audit::insert(&tx, records).await?;
+        audit::insert(&tx, &records).await?;
         commit(tx).await?;
         Ok(outcomes)
     }
@@ -296,7 +296,7 @@ fn family(row: Model) -> Result<Family, Error> {
         advanced_at: UnixMillis::from_millis(row.advanced_at),
         key_version: row.key_version,
         registry: Position {
-            epoch: row.registry_epoch,
+            epoch: Epoch::parse(&row.registry_epoch).map_err(|_| unreadable())?,
             seq: row.registry_seq,
         },
         expires_at: UnixMillis::from_millis(row.expires_at),

@@ -138,7 +138,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn record(&self, origin: &Origin, event: Event) -> Result<(), Error> {
+    pub async fn record(&self, origin: Origin, event: Event) -> Result<(), Error> {
         let record = Record::new(&*self.clock, &*self.random, origin, event)?;
         Ok(self.events.ask(record).await?)
     }
@@ -231,7 +231,7 @@ mod tests {
             },
             request_id: String::new(),
         };
-        store.record(&origin, Event::new("test.event")).await.unwrap();
+        store.record(origin, Event::new("test.event")).await.unwrap();
         let client_id = ClientId::generate(&*test_clock(), &SystemRandom);
         let spent = store.spend_assertion(&client_id, &[7; 32], store.now()).await;
         assert!(spent.unwrap());

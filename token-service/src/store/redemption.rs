@@ -122,7 +122,12 @@ impl Redemptions {
         for redemption in &redeemed {
             let ended = superseded.get(&redemption.code.client_key());
             for event in redemption.events(ended) {
-                records.push(Record::new(&**clock, &**random, &redemption.origin, event)?);
+                records.push(Record::new(
+                    &**clock,
+                    &**random,
+                    redemption.origin.clone(),
+                    event,
+                )?);
             }
             let superseding = ended.is_some();
             outcomes.insert(redemption.key(), Redeemed::Now { superseding });
@@ -135,7 +140,7 @@ impl Redemptions {
             };
             outcomes.insert(redemption.key(), outcome);
         }
-        audit::insert(&tx, records).await?;
+        audit::insert(&tx, &records).await?;
         publish(&tx, superseded.values(), now).await?;
         commit(tx).await?;
         let outcomes = asked

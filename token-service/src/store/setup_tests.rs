@@ -195,7 +195,7 @@ async fn a_session_is_open_while_it_is_used_until_it_is_ended() {
             user_id: user(),
             setup_id: Some(SetupId::generate(&*store.clock, &SystemRandom)),
             position: Position {
-                epoch: "abc".into(),
+                epoch: accord::testing::epoch("abc"),
                 seq: 4,
             },
         };

@@ -36,7 +36,7 @@ fn redemption(store: &Store, code: &Code) -> Redemption {
         advanced_at: store.now(),
         key_version: 1,
         registry: Position {
-            epoch: "abc".into(),
+            epoch: accord::testing::epoch("abc"),
             seq: 4,
         },
         expires_at: store.now().plus(Duration::from_secs(3600)),
@@ -266,7 +266,7 @@ async fn families_move_on_together_once_each() {
         };
         clock.advance(Duration::from_secs(5));
         let callers = [&families[0], &families[0], &families[1], &families[2], &ahead];
-        let advances = callers.map(|from| store.advance_family(&by, from, Event::new("test.advance")));
+        let advances = callers.map(|from| store.advance_family(by.clone(), from, Event::new("test.advance")));
         let moved: Vec<_> = join_all(advances).await.into_iter().map(Result::unwrap).collect();
         assert_eq!(moved, [true, false, true, false, false], "{database:?}");
         let mut generations = Vec::new();
@@ -294,7 +294,7 @@ async fn a_family_that_somebody_holds_keeps_no_other_waiting() {
             continue;
         };
         let by = workload();
-        let advance = |family| store.advance_family(&by, family, Event::new("test.advance"));
+        let advance = |family| store.advance_family(by.clone(), family, Event::new("test.advance"));
         let mut held = Box::pin(advance(&families[0]));
         let free = async {
             let moved = advance(&families[1]).await.unwrap();
