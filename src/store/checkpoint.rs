@@ -1,10 +1,15 @@
 //! Writes SQLite's log back into the file beside those who write. Left to SQLite, a commit that finds the
 //! log long does it, and all others wait for that one.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use sea_orm::sqlx::{self, Row, SqliteExecutor, sqlite::SqlitePool};
+use sea_orm::sqlx::{
+    self, Row, SqliteExecutor,
+    sqlite::{Sqlite, SqlitePool},
+};
 use tokio::{task::JoinSet, time::sleep};
+
+use super::kept::Kept;
 
 /// How often the log is written back.
 const EVERY: Duration = Duration::from_millis(500);
@@ -12,10 +17,10 @@ const EVERY: Duration = Duration::from_millis(500);
 const MANY: i64 = 4_000;
 
 /// Begins in the background, until the task is dropped or the pools are closed.
-pub(super) fn start(reader: SqlitePool, writer: SqlitePool) -> JoinSet<()> {
+pub(super) fn start(reader: SqlitePool, writer: Arc<Kept<Sqlite>>) -> JoinSet<()> {
     let mut task = JoinSet::new();
     task.spawn(async move {
-        while !writer.is_closed() {
+        while !reader.is_closed() {
             sleep(EVERY).await;
             if let Err(error) = write_back(&reader, &writer).await {
                 // Commits do it if this does not.
@@ -26,10 +31,10 @@ pub(super) fn start(reader: SqlitePool, writer: SqlitePool) -> JoinSet<()> {
     task
 }
 
-async fn write_back(reader: &SqlitePool, writer: &SqlitePool) -> Result<(), sqlx::Error> {
+async fn write_back(reader: &SqlitePool, writer: &Kept<Sqlite>) -> Result<(), sqlx::Error> {
     if checkpoint(reader).await? > MANY {
         // What came meanwhile is little. After it, with nobody writing, the log starts anew.
-        checkpoint(writer).await?;
+        checkpoint(writer.want().pool()).await?;
     }
     Ok(())
 }
@@ -48,40 +53,47 @@ mod tests {
     use sea_orm::{ConnectionTrait, TransactionTrait};
 
     use super::*;
-    use crate::{store::Database, testing::sqlite};
+    use crate::{
+        store::{Database, database::Keeper},
+        testing::sqlite,
+    };
 
     const TABLE: &str = "CREATE TABLE filled (page BLOB)";
     const ROW: &str = "INSERT INTO filled VALUES (zeroblob(10))";
 
-    async fn fill(db: &Database, pages: i64) {
-        let rows = format!(
-            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {pages})
-            INSERT INTO filled SELECT zeroblob(4000) FROM n"
-        );
-        db.write_once().execute_unprepared(&rows).await.unwrap();
+    async fn run(db: &Database, sql: &str) {
+        let tx = db.write().await.unwrap();
+        tx.execute_unprepared(sql).await.unwrap();
+        tx.commit().await.unwrap();
     }
 
     #[tokio::test]
     async fn a_long_log_starts_anew_once_nobody_reads_what_is_old() {
         let database = sqlite();
         let db = Database::connect(&database.url).await.unwrap();
-        let (reader, writer) = (
-            db.read().get_sqlite_connection_pool(),
-            db.write_once().get_sqlite_connection_pool(),
+        let reader = db.read().get_sqlite_connection_pool();
+        let Keeper::Sqlite(writer) = db.kept() else {
+            unreachable!()
+        };
+        run(&db, TABLE).await;
+        let fill = format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {MANY} + 100)
+            INSERT INTO filled SELECT zeroblob(4000) FROM n"
         );
-        db.write_once().execute_unprepared(TABLE).await.unwrap();
-        fill(&db, MANY + 100).await;
+        run(&db, &fill).await;
         // Who still reads keeps the log, and nobody waits for it.
         let reading = db.read().begin().await.unwrap();
         let ask = "SELECT COUNT(*) FROM filled";
         reading.execute_unprepared(ask).await.unwrap();
-        db.write_once().execute_unprepared(ROW).await.unwrap();
+        run(&db, ROW).await;
         write_back(reader, writer).await.unwrap();
-        db.write_once().execute_unprepared(ROW).await.unwrap();
+        run(&db, ROW).await;
         assert!(checkpoint(reader).await.unwrap() > MANY);
         reading.rollback().await.unwrap();
+        // Nor does it wait for who keeps the writer and does nothing.
+        writer.keep(writer.take().await.unwrap());
         write_back(reader, writer).await.unwrap();
-        db.write_once().execute_unprepared(ROW).await.unwrap();
+        run(&db, ROW).await;
         assert!(checkpoint(reader).await.unwrap() < 10);
     }
 }

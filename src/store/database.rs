@@ -9,14 +9,16 @@ use sea_orm::{
     TransactionTrait,
     sqlx::{
         ConnectOptions, Executor,
-        postgres::{PgConnectOptions, PgPoolOptions},
-        sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous},
+        postgres::{PgConnectOptions, PgPoolOptions, Postgres},
+        sqlite::{
+            Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+        },
     },
 };
 
 use tokio::task::JoinSet;
 
-use super::{StoreError, checkpoint};
+use super::{StoreError, checkpoint, kept::Kept};
 use crate::clock::Clock;
 
 /// How long an operation waits for a free connection, and on SQLite for another process's lock.
@@ -31,8 +33,16 @@ pub struct Database {
     /// On SQLite a pool of one connection, so that writers queue in order instead of polling for
     /// the lock of the file; on PostgreSQL the same pool as `reader`.
     writer: DatabaseConnection,
+    kept: Keeper,
     /// What works on the database in the background, until the last clone is gone.
     _background: Arc<JoinSet<()>>,
+}
+
+/// A connection of `writer`, kept for who writes again and again.
+#[derive(Clone)]
+pub(super) enum Keeper {
+    Sqlite(Arc<Kept<Sqlite>>),
+    Postgres(Arc<Kept<Postgres>>),
 }
 
 impl Database {
@@ -80,10 +90,12 @@ impl Database {
         // The writer first: it makes the file a WAL database before readers come.
         let writer = sqlite_pool(1, options.clone()).await?;
         let reader = sqlite_pool(SQLITE_READERS, options).await?;
-        let background = checkpoint::start(reader.clone(), writer.clone());
+        let kept = Arc::new(Kept::new(writer.clone()));
+        let background = checkpoint::start(reader.clone(), kept.clone());
         Ok(Self {
             reader: SqlxSqliteConnector::from_sqlx_sqlite_pool(reader),
             writer: SqlxSqliteConnector::from_sqlx_sqlite_pool(writer),
+            kept: Keeper::Sqlite(kept),
             _background: Arc::new(background),
         })
     }
@@ -108,10 +120,12 @@ impl Database {
             })
             .connect_with(options)
             .await?;
+        let kept = Arc::new(Kept::new(pool.clone()));
         let pool = SqlxPostgresConnector::from_sqlx_postgres_pool(pool);
         Ok(Self {
             reader: pool.clone(),
             writer: pool,
+            kept: Keeper::Postgres(kept),
             _background: Arc::default(),
         })
     }
@@ -121,9 +135,9 @@ impl Database {
         &self.reader
     }
 
-    /// The connections for a single statement that writes: a transaction by itself.
-    pub fn write_once(&self) -> &DatabaseConnection {
-        &self.writer
+    /// The connection for who writes again and again.
+    pub(super) fn kept(&self) -> &Keeper {
+        &self.kept
     }
 
     /// Begins a transaction that may write: BEGIN IMMEDIATE on SQLite, READ COMMITTED on
@@ -134,9 +148,10 @@ impl Database {
     /// # Errors
     /// [`StoreError::Unavailable`] when there is no connection or lock within five seconds.
     pub async fn write(&self) -> Result<DatabaseTransaction, StoreError> {
-        let sqlite_transaction_mode = match self.backend() {
-            DatabaseBackend::Sqlite => Some(SqliteTransactionMode::Immediate),
-            _ => None,
+        let (sqlite_transaction_mode, _wanted) = match &self.kept {
+            Keeper::Sqlite(kept) => (Some(SqliteTransactionMode::Immediate), Some(kept.want())),
+            // There are others.
+            Keeper::Postgres(_) => (None, None),
         };
         let options = TransactionOptions {
             sqlite_transaction_mode,
@@ -184,6 +199,10 @@ impl Database {
     /// # Errors
     /// What the database says.
     pub async fn close(&self) -> Result<(), StoreError> {
+        let _wanted = match &self.kept {
+            Keeper::Sqlite(kept) => (Some(kept.want()), None),
+            Keeper::Postgres(kept) => (None, Some(kept.want())),
+        };
         self.writer.close_by_ref().await?;
         Ok(self.reader.close_by_ref().await?)
     }

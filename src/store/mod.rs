@@ -15,6 +15,7 @@ mod database;
 mod error;
 pub mod group;
 pub mod idempotency;
+mod kept;
 pub mod keyring;
 mod master_key;
 mod migrate;

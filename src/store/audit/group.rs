@@ -1,9 +1,7 @@
 //! Groups the events of calls that change nothing else.
 
-use sea_orm::DatabaseBackend;
-
 use super::{Record, insert};
-use crate::store::{Database, StoreError, group::Work};
+use crate::store::{Database, StoreError, database::Keeper, group::Work};
 
 /// Writes events together: all of a group, or none.
 #[derive(Debug)]
@@ -15,11 +13,17 @@ impl Work for Recording {
 
     async fn run(&self, records: &[Record]) -> Result<Vec<()>, StoreError> {
         let Self(db) = self;
-        match db.backend() {
-            DatabaseBackend::Postgres => {
-                insert::insert_postgres(db.write_once().get_postgres_connection_pool(), records).await?;
+        match db.kept() {
+            Keeper::Sqlite(kept) => {
+                let mut conn = kept.take().await?;
+                insert::insert_sqlite(&mut conn, records).await?;
+                kept.keep(conn);
             }
-            _ => insert::insert_sqlite(db.write_once().get_sqlite_connection_pool(), records).await?,
+            Keeper::Postgres(kept) => {
+                let mut conn = kept.take().await?;
+                insert::insert_postgres(&mut conn, records).await?;
+                kept.keep(conn);
+            }
         }
         Ok(vec![(); records.len()])
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DatabaseBackend};
 use tokio::task::JoinSet;
 
 use super::*;

@@ -9,7 +9,7 @@ use std::{
 use sea_orm::{
     ConnectionTrait, DatabaseBackend, Statement, Value,
     sea_query::ArrayType,
-    sqlx::{self, PgPool, SqliteExecutor, SqlitePool},
+    sqlx::{self, Connection, PgConnection, SqliteConnection},
 };
 
 use super::Record;
@@ -116,12 +116,12 @@ pub async fn insert(conn: &impl ConnectionTrait, records: &[impl Borrow<Record>]
 ///
 /// # Errors
 /// What the database says; then no record is in.
-pub(super) async fn insert_postgres(pool: &PgPool, records: &[Record]) -> Result<(), StoreError> {
+pub(super) async fn insert_postgres(conn: &mut PgConnection, records: &[Record]) -> Result<(), StoreError> {
     let (texts, times) = columns(records);
     let statement = texts
         .iter()
         .fold(sqlx::query(POSTGRES.as_str()), sqlx::query::Query::bind);
-    statement.bind(times).execute(pool).await?;
+    statement.bind(times).execute(conn).await?;
     Ok(())
 }
 
@@ -129,19 +129,19 @@ pub(super) async fn insert_postgres(pool: &PgPool, records: &[Record]) -> Result
 ///
 /// # Errors
 /// What the database says; then no record is in.
-pub(super) async fn insert_sqlite(pool: &SqlitePool, records: &[Record]) -> Result<(), StoreError> {
+pub(super) async fn insert_sqlite(conn: &mut SqliteConnection, records: &[Record]) -> Result<(), StoreError> {
     // One statement is a transaction by itself.
     if records.len() <= MOST_ROWS {
-        return insert_rows(pool, records).await;
+        return insert_rows(conn, records).await;
     }
-    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
     for records in records.chunks(MOST_ROWS) {
-        insert_rows(&mut *tx, records).await?;
+        insert_rows(&mut tx, records).await?;
     }
     Ok(tx.commit().await?)
 }
 
-async fn insert_rows(conn: impl SqliteExecutor<'_>, records: &[Record]) -> Result<(), StoreError> {
+async fn insert_rows(conn: &mut SqliteConnection, records: &[Record]) -> Result<(), StoreError> {
     let mut statement = sqlx::query(SQLITE[records.len() - 1].as_str());
     for record in records {
         for text in record.texts() {
