@@ -116,7 +116,10 @@ where
             // The panic hook has logged where and why.
             Err(_panic) => Status::from(Problem::internal(&Panicked)).into_http(),
         };
-        if let Ok(value) = HeaderValue::from_str(&request_id) {
+        if let Ok(mut value) = HeaderValue::from_str(&request_id) {
+            // Each is another one: it must not take the place of what comes again from HPACK's table
+            // (RFC 7541 §6.2.3).
+            value.set_sensitive(true);
             response.headers_mut().insert(REQUEST_ID, value);
         }
         let code = response

@@ -243,8 +243,12 @@ pub fn parse_scope_list(text: &str) -> Result<Vec<ScopeName>, MalformedId> {
 }
 
 /// Writes scopes separated by single spaces (RFC 6749 §3.3).
-pub fn join_scopes(scopes: &[ScopeName]) -> String {
-    scopes.iter().map(ScopeName::as_str).collect::<Vec<_>>().join(" ")
+pub fn join_scopes<'a>(scopes: impl IntoIterator<Item = &'a ScopeName>) -> String {
+    scopes
+        .into_iter()
+        .map(ScopeName::as_str)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn new_ulid(clock: &dyn Clock, random: &dyn Random) -> Ulid {

@@ -8,7 +8,7 @@ use accord::{
     opaque::sha256,
     page::{Page, PageRequest},
     store::{Creation, audit::Origin},
-    verify::KeySet,
+    verify::{ACCESS_TOKEN_TYPE, AccessTokenClaims, KeySet},
 };
 use aws_lc_rs::{
     rand::SystemRandom,
@@ -140,6 +140,8 @@ pub fn generate() -> Result<NewKey, Error> {
 /// The key that signs, unsealed and parsed once.
 pub struct Signer {
     kid: String,
+    /// The header of an access token, encoded.
+    access_token_header: String,
     pair: Ed25519KeyPair,
 }
 
@@ -158,7 +160,11 @@ impl Signer {
     /// [`Error::Signing`].
     pub fn new(kid: String, pkcs8: &[u8]) -> Result<Self, Error> {
         let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).map_err(|_| Error::Signing)?;
-        Ok(Self { kid, pair })
+        Ok(Self {
+            access_token_header: header(ACCESS_TOKEN_TYPE, &kid)?,
+            kid,
+            pair,
+        })
     }
 
     /// The key's id.
@@ -166,22 +172,31 @@ impl Signer {
         &self.kid
     }
 
-    /// Signs claims as a JWT of this type (RFC 7515 §7.1; `typ`, RFC 8725 §3.11). The library's own
-    /// `encode` would parse the key each time.
+    /// Signs an access token.
+    ///
+    /// # Errors
+    /// [`Error::Signing`].
+    pub fn sign_access_token(&self, claims: &AccessTokenClaims) -> Result<Zeroizing<String>, Error> {
+        self.sign_under(&self.access_token_header, claims)
+    }
+
+    /// Signs claims as a JWT of this type (`typ`, RFC 8725 §3.11).
     ///
     /// # Errors
     /// [`Error::Signing`].
     pub fn sign(&self, media_type: &str, claims: &impl Serialize) -> Result<Zeroizing<String>, Error> {
-        let mut header = Header::new(Algorithm::EdDSA);
-        header.typ = Some(media_type.to_owned());
-        header.kid = Some(self.kid.clone());
-        let header = serde_json::to_vec(&header).map_err(|_| Error::Signing)?;
+        self.sign_under(&header(media_type, &self.kid)?, claims)
+    }
+
+    /// The JWT with this encoded header (RFC 7515 §7.1). The library's own `encode` would parse the key each
+    /// time.
+    fn sign_under(&self, header: &str, claims: &impl Serialize) -> Result<Zeroizing<String>, Error> {
         let claims = serde_json::to_vec(claims).map_err(|_| Error::Signing)?;
         // A longer text would leave pieces of the token behind when it grows.
         let length = |bytes: usize| bytes.div_ceil(3) * 4;
-        let capacity = length(header.len()) + length(claims.len()) + length(64) + 2;
+        let capacity = header.len() + length(claims.len()) + length(64) + 2;
         let mut token = Zeroizing::new(String::with_capacity(capacity));
-        URL_SAFE_NO_PAD.encode_string(&header, &mut token);
+        token.push_str(header);
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(&claims, &mut token);
         let signature = self.pair.sign(token.as_bytes());
@@ -189,6 +204,15 @@ impl Signer {
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
         Ok(token)
     }
+}
+
+/// The header of a JWT that is signed with the key of this id, encoded.
+fn header(media_type: &str, kid: &str) -> Result<String, Error> {
+    let mut header = Header::new(Algorithm::EdDSA);
+    header.typ = Some(media_type.to_owned());
+    header.kid = Some(kid.to_owned());
+    let header = serde_json::to_vec(&header).map_err(|_| Error::Signing)?;
+    Ok(URL_SAFE_NO_PAD.encode(header))
 }
 
 /// The signing keys that are not revoked, ready to use.
@@ -283,10 +307,7 @@ pub async fn revoke(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use accord::{
-        testing::TEST_START,
-        verify::{ACCESS_TOKEN_TYPE, AccessTokenClaims},
-    };
+    use accord::{testing::TEST_START, verify::AccessTokenClaims};
 
     use super::*;
 
@@ -333,7 +354,7 @@ mod tests {
             exp: 2,
             rev: "a-b.1.2".into(),
         };
-        let token = signer.sign(ACCESS_TOKEN_TYPE, &claims).unwrap();
+        let token = signer.sign_access_token(&claims).unwrap();
         let mut set = KeySet::default();
         let x = URL_SAFE_NO_PAD.encode(&key.public_key);
         set.insert_ed25519(&key.kid, &x).unwrap();

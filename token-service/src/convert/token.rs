@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use accord::{
     clock::UnixMillis,
     field::{Violations, list_field},
-    id::{ScopeName, TenantId, join_scopes},
+    id::{ScopeName, TenantId},
     token::v1::{
         self as pb,
         introspect_token_request::ClientAuthentication as IntrospectProof,
@@ -183,9 +183,9 @@ pub fn tenant_id(tenant_id: &str) -> Result<TenantId, Violations> {
 }
 
 /// Writes what a client gets.
-pub fn issued(issued: &Issued) -> pb::IssueTokenResponse {
+pub fn issued(mut issued: Issued) -> pb::IssueTokenResponse {
     pb::IssueTokenResponse {
-        access_token: issued.access_token.to_string(),
+        access_token: std::mem::take(&mut *issued.access_token),
         token_type: "Bearer".to_owned(),
         expires_in: issued.expires_in,
         refresh_token: issued
@@ -193,8 +193,8 @@ pub fn issued(issued: &Issued) -> pb::IssueTokenResponse {
             .as_ref()
             .map(|token| token.expose().to_owned())
             .unwrap_or_default(),
-        scope: join_scopes(&issued.scopes),
-        grant_id: issued.grant_id.clone(),
+        scope: issued.scope,
+        grant_id: issued.grant_id,
     }
 }
 

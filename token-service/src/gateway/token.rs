@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use accord::{
-    id::{ScopeName, TenantId, join_scopes},
+    id::{ScopeName, TenantId},
     opaque::RefreshToken,
 };
 use axum::{
@@ -101,7 +101,7 @@ struct TokenAnswer<'a> {
     access_token: &'a str,
     token_type: &'static str,
     expires_in: u32,
-    scope: String,
+    scope: &'a str,
     grant_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token: Option<&'a str>,
@@ -112,7 +112,7 @@ fn answer(issued: &Issued) -> TokenAnswer<'_> {
         access_token: &issued.access_token,
         token_type: "Bearer",
         expires_in: issued.expires_in,
-        scope: join_scopes(&issued.scopes),
+        scope: &issued.scope,
         grant_id: &issued.grant_id,
         refresh_token: issued.refresh_token.as_ref().map(RefreshToken::expose),
     }
@@ -209,6 +209,8 @@ fn required<'a>(form: &'a Form, name: &str) -> Result<&'a str, HttpError> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use accord::id::join_scopes;
+
     use super::*;
 
     #[test]

@@ -25,7 +25,7 @@ impl TokenService for Service {
     ) -> Result<Response<pb::IssueTokenResponse>, Status> {
         let request = convert::issue(request.into_inner())?;
         let issued = issuance::issue(self, &request).await?;
-        Ok(Response::new(convert::issued(&issued)))
+        Ok(Response::new(convert::issued(issued)))
     }
 
     async fn introspect_token(

@@ -37,7 +37,7 @@ impl Asked<'_> {
                     access_token: made.token,
                     expires_in: made.claims.exp - made.claims.iat,
                     refresh_token,
-                    scopes: made.scopes,
+                    scope: made.claims.scope,
                     grant_id: made.claims.grant_id,
                 });
             }
