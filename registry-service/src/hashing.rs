@@ -1,9 +1,9 @@
 //! argon2id for Client Secrets and passwords (RFC 9106), with a pepper from the keyring.
 //!
 //! Runs happen on threads of their own (`threads.rs`). What strangers can cause takes turns, leaves a core
-//! to others, lets few enough wait that the last one is served soon, and yields to what serves calls; what
-//! is made inside a transaction has a line of its own. A check against nothing costs the same as a check
-//! against a stored hash.
+//! to others, lets few enough wait that the last one is served soon, rests after each wrong guess, and yields to
+//! what serves calls; what is made inside a transaction has a line of its own. A check against nothing costs the
+//! same as a check against a stored hash.
 
 mod threads;
 
@@ -13,6 +13,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use accord::{random::SharedRandom, store::keyring::Keyring};
@@ -20,7 +21,10 @@ use argon2::{
     ARGON2ID_IDENT, Algorithm, Argon2, Params, Version,
     password_hash::phc::{Output, ParamsString, PasswordHash, Salt},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::sleep,
+};
 use zeroize::Zeroizing;
 
 use self::threads::{Memory, Priority, Threads};
@@ -35,9 +39,12 @@ const LANES: u32 = 1;
 const SALT_BYTES: usize = 16;
 const HASH_BYTES: usize = 32;
 /// How many may wait for a turn in each line, for each core. At about 15 ms a run the last one waits a second on
-/// two cores and half a second on many; twice that if both lines are full, and longer while what serves calls
-/// needs the cores.
+/// two cores and half a second on many; three times that behind wrong guesses alone, and longer while what
+/// serves calls needs the cores.
 const WAITING_PER_CORE: usize = 32;
+/// How long a turn rests after a wrong guess, in times of what its run took: guesses take a third of the cores
+/// that are left to them, and less when others need these, since then a run takes longer.
+const REST: u32 = 2;
 
 /// A hash as it is kept. `Debug` leaves the PHC string out.
 #[derive(Clone, PartialEq, Eq)]
@@ -64,8 +71,8 @@ pub struct Hasher {
     /// For what strangers can cause: one for each core but one, which is left to those who serve calls, here
     /// and in other processes; at least one.
     permits: Arc<Semaphore>,
-    /// Those who have a permit or wait for one: each [`Line`] has its own.
-    places: [Arc<Semaphore>; 2],
+    /// Where to wait for one of them: see [`Line`].
+    lines: [Queue; 2],
     /// For new hashes, which are made inside a transaction: they must not queue behind a stranger's
     /// guesses.
     new_permits: Arc<Semaphore>,
@@ -88,7 +95,10 @@ impl Hasher {
             keyring,
             random,
             permits: Arc::new(Semaphore::new(at_once)),
-            places: [(); 2].map(|()| Arc::new(Semaphore::new(cores * (1 + WAITING_PER_CORE)))),
+            lines: [(); 2].map(|()| Queue {
+                places: Arc::new(Semaphore::new(cores * (1 + WAITING_PER_CORE))),
+                turns: Arc::new(Semaphore::new(at_once)),
+            }),
             new_permits: Arc::new(Semaphore::new(1)),
             threads: Threads::new("argon2", Priority::Low),
             new_thread: Threads::new("argon2-new", Priority::Usual),
@@ -107,15 +117,14 @@ impl Hasher {
     /// # Errors
     /// [`Error::Busy`] when too many wait in this line already.
     pub async fn turn(&self, line: Line) -> Result<Turn, Error> {
-        let [secrets, passwords] = &self.places;
-        let places = match line {
-            Line::Secrets => secrets,
-            Line::Passwords => passwords,
-        };
+        let Queue { places, turns } = &self.lines[line as usize];
         let place = places.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
+        let turn = turns.clone().acquire_owned().await;
+        let turn = turn.map_err(|_| Error::Hashing)?;
         let permit = self.permits.clone().acquire_owned().await;
         Ok(Turn {
             hasher: self.clone(),
+            turn,
             permits: [place, permit.map_err(|_| Error::Hashing)?],
         })
     }
@@ -143,10 +152,26 @@ impl Hasher {
         secret: Zeroizing<Vec<u8>>,
         stored: Option<&Hashed>,
     ) -> Result<bool, Error> {
-        let Turn { hasher, permits } = self.turn(line).await?;
-        let stored = stored.cloned();
-        let work = move |memory: &mut Memory| hasher.verify_now(memory, &secret, stored);
-        self.threads.run(permits, work).await
+        let Turn {
+            hasher,
+            turn,
+            permits,
+        } = self.turn(line).await?;
+        let (threads, stored) = (self.threads.clone(), stored.cloned());
+        let (answer, answered) = oneshot::channel();
+        // On its own, so that the turn rests also after those who did not wait for their answer.
+        tokio::spawn(async move {
+            let began = Instant::now();
+            let work = move |memory: &mut Memory| hasher.verify_now(memory, &secret, stored);
+            let verified = threads.run(permits, work).await;
+            let rests = !matches!(verified, Ok(true));
+            let _ = answer.send(verified);
+            if rests {
+                sleep(began.elapsed() * REST).await;
+            }
+            drop(turn);
+        });
+        answered.await.map_err(|_| Error::Hashing)?
     }
 
     fn hash_now(&self, memory: &mut Memory, secret: &[u8]) -> Result<Hashed, Error> {
@@ -199,7 +224,8 @@ impl Hasher {
     }
 }
 
-/// Where to wait: strangers who try out secrets must not keep people from signing in.
+/// Where to wait: strangers who try out secrets must not keep people from signing in. Who is next in either line
+/// takes a permit as soon as there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line {
     /// Client Secrets.
@@ -208,11 +234,22 @@ pub enum Line {
     Passwords,
 }
 
+/// A line of those who wait.
+#[derive(Clone, Debug)]
+struct Queue {
+    /// Those whose run is under way or who wait.
+    places: Arc<Semaphore>,
+    /// As many as there are permits, so that each line has the next one for each.
+    turns: Arc<Semaphore>,
+}
+
 /// Leave for one run. Goes with the work, so that a caller who stops waiting does not let another run
 /// begin beside it.
 #[derive(Debug)]
 pub struct Turn {
     hasher: Hasher,
+    /// The turn in its line.
+    turn: OwnedSemaphorePermit,
     permits: [OwnedSemaphorePermit; 2],
 }
 
@@ -222,10 +259,14 @@ impl Turn {
     /// # Errors
     /// [`Error::Key`], [`Error::Hashing`].
     pub async fn hash(self, secret: Zeroizing<Vec<u8>>) -> Result<Hashed, Error> {
-        let Self { hasher, permits } = self;
+        let Self {
+            hasher,
+            turn,
+            permits,
+        } = self;
         let threads = hasher.threads.clone();
         let work = move |memory: &mut Memory| hasher.hash_now(memory, &secret);
-        threads.run(permits, work).await
+        threads.run((turn, permits), work).await
     }
 }
 

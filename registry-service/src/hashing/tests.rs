@@ -48,7 +48,7 @@ async fn few_wait_and_the_next_is_turned_away_without_a_run() {
     let database = testing::sqlite();
     let (store, _) = store(&database.url).await;
     let hasher = Hasher::new(store.keyring.clone(), store.random.clone());
-    let places = hasher.places[0].clone();
+    let places = hasher.lines[0].places.clone();
     let all = u32::try_from(places.available_permits()).unwrap();
     let taken = places.try_acquire_many_owned(all).unwrap();
     let refused = hasher.verify(Line::Secrets, bytes("anything"), None).await;
@@ -66,6 +66,38 @@ async fn few_wait_and_the_next_is_turned_away_without_a_run() {
             .await
             .unwrap()
     );
+}
+
+#[tokio::test]
+async fn after_a_wrong_guess_its_line_rests_and_the_other_does_not() {
+    let database = testing::sqlite();
+    let (store, _) = store(&database.url).await;
+    let hasher = Hasher::new(store.keyring.clone(), store.random.clone());
+    let [secrets, passwords] = hasher.lines.clone().map(|line| line.turns);
+    let (all, free) = (secrets.available_permits(), hasher.permits.available_permits());
+    let hashed = hasher.hash(bytes("right")).await.unwrap();
+    tokio::time::pause();
+    for (secret, resting) in [("right", 0), ("wrong", 1)] {
+        let verified = hasher.verify(Line::Secrets, bytes(secret), Some(&hashed)).await;
+        assert_eq!(verified.unwrap(), resting == 0);
+        tokio::task::yield_now().await;
+        assert_eq!(secrets.available_permits(), all - resting, "{secret}");
+        assert_eq!(passwords.available_permits(), all);
+        assert_eq!(hasher.permits.available_permits(), free);
+    }
+    // Also after those who do not wait for their answer.
+    let slept = tokio::time::Instant::now();
+    drop(
+        secrets
+            .clone()
+            .acquire_many_owned(u32::try_from(all).unwrap())
+            .await,
+    );
+    assert!(slept.elapsed() > Duration::ZERO, "the clock went on");
+    let guess = hasher.verify(Line::Secrets, bytes("wrong"), None);
+    tokio::select! { biased; _ = guess => unreachable!(), () = tokio::task::yield_now() => {} }
+    drop(secrets.acquire_many_owned(u32::try_from(all).unwrap()).await);
+    assert_eq!(hasher.runs(), 4);
 }
 
 #[tokio::test]
