@@ -16,6 +16,8 @@ use super::StoreError;
 const MOST: usize = 512;
 /// How long a group waits for others at most; timers are a millisecond apart.
 const MOMENT: Duration = Duration::from_millis(1);
+/// Up to so many, all who came the last time are waited for; of more than twice as many, half.
+const FEW: usize = 16;
 /// How many may wait, beside those that are under way. The next one is refused: a database that hangs
 /// makes no queue without bound.
 const MOST_WAITING: usize = 4096;
@@ -92,7 +94,7 @@ async fn serve<W: Work>(work: W, mut queue: mpsc::Receiver<Waiting<W>>) {
     let mut before = 0;
     while let Some(first) = queue.recv().await {
         group.push(first);
-        gather(&mut queue, &mut group, before / 2).await;
+        gather(&mut queue, &mut group, before.min(FEW).max(before / 2)).await;
         before = group.len();
         // For whom nobody waits any more nothing is done.
         let waiting = group.drain(..).filter(|waiting| !waiting.done.is_closed());
@@ -103,9 +105,9 @@ async fn serve<W: Work>(work: W, mut queue: mpsc::Receiver<Waiting<W>>) {
     }
 }
 
-/// Takes along those who are about to come: half as many as there were before are waited for, a moment at
-/// most. Half, so that there is something to do for the machine while the other half is written. Among those
-/// who come alone, one after the other, nobody waits.
+/// Takes along those who are about to come: a moment at most they are waited for until as many are there as
+/// there were before, or, if these were many, half as many, so that there is something to do for the machine
+/// while the other half is written. Among those who come alone, one after the other, nobody waits.
 async fn gather<W: Work>(
     queue: &mut mpsc::Receiver<Waiting<W>>,
     group: &mut Vec<Waiting<W>>,

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::join_all};
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::*;
@@ -98,38 +98,53 @@ async fn those_who_come_while_one_is_under_way_are_the_next_group() {
     assert_eq!(notes.groups(), [vec![0], vec![1, 2, 3]]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn half_of_those_before_are_waited_for_but_no_longer_than_a_moment() {
-    let notes = Notes::new(Semaphore::MAX_PERMITS);
-    let group = Group::start(notes.clone());
-    let four = async {
-        tokio::join!(
-            group.ask(item(0)),
-            group.ask(item(1)),
-            group.ask(item(2)),
-            group.ask(item(3))
-        )
-    };
-    assert!(matches!(four.await, (Ok(0), Ok(1), Ok(2), Ok(3))));
-    assert_eq!(notes.groups(), [[0, 1, 2, 3]]);
-    // One of two that are expected: the second comes before the moment is over.
-    let mut one = pin!(group.ask(item(4)));
-    assert!((&mut one).now_or_never().is_none());
+/// Lets whatever can go on do so, without time passing.
+async fn settle() {
     for _ in 0..10 {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_many_as_before_are_waited_for_but_no_longer_than_a_moment() {
+    let notes = Notes::new(Semaphore::MAX_PERMITS);
+    let group = Group::start(notes.clone());
+    let (zero, one) = tokio::join!(group.ask(item(0)), group.ask(item(1)));
+    zero.and(one).unwrap();
+    assert_eq!(notes.groups(), [[0, 1]]);
+    // One of two that are expected: the second comes before the moment is over.
+    let mut two = pin!(group.ask(item(2)));
+    assert!((&mut two).now_or_never().is_none());
+    settle().await;
     assert_eq!(notes.groups().len(), 1, "waits for another");
-    group.ask(item(5)).await.unwrap();
-    one.await.unwrap();
-    assert_eq!(notes.groups()[1], [4, 5]);
-    // Nobody else comes.
+    group.ask(item(3)).await.unwrap();
+    two.await.unwrap();
+    assert_eq!(notes.groups()[1], [2, 3]);
+    // Nobody else comes; and then nobody is expected.
     let before = tokio::time::Instant::now();
-    let (six, seven) = tokio::join!(group.ask(item(6)), group.ask(item(7)));
-    six.and(seven).unwrap();
-    group.ask(item(8)).await.unwrap();
-    group.ask(item(9)).await.unwrap();
-    assert_eq!(notes.groups()[2..], [vec![6, 7], vec![8], vec![9]]);
-    assert!(before.elapsed() <= 3 * MOMENT, "{:?}", before.elapsed());
+    group.ask(item(4)).await.unwrap();
+    group.ask(item(5)).await.unwrap();
+    assert_eq!(notes.groups()[2..], [[4], [5]]);
+    assert!(before.elapsed() <= 2 * MOMENT, "{:?}", before.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_before_half_are_waited_for() {
+    let notes = Notes::new(Semaphore::MAX_PERMITS);
+    let group = Group::start(notes.clone());
+    let ask = |numbers: std::ops::Range<usize>| join_all(numbers.map(|number| group.ask(item(number))));
+    let many = 4 * FEW;
+    ask(0..many).await;
+    assert_eq!(notes.groups().len(), 1);
+    let mut half = pin!(ask(many..many + many / 2 - 1));
+    assert!((&mut half).now_or_never().is_none());
+    settle().await;
+    assert_eq!(notes.groups().len(), 1, "waits for another");
+    let begun = tokio::time::Instant::now();
+    group.ask(item(many + many / 2)).await.unwrap();
+    half.await;
+    assert_eq!(notes.groups()[1].len(), many / 2);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test]
