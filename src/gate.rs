@@ -297,7 +297,9 @@ mod tests {
             async move { *inside.lock().unwrap() = context::request_id() }
         })
         .await;
-        assert_eq!(response.headers().get(REQUEST_ID).unwrap(), "from-outside-1");
+        let answered = response.headers().get(REQUEST_ID).unwrap();
+        assert_eq!(answered, "from-outside-1");
+        assert!(answered.is_sensitive(), "would fill HPACK's table");
         assert_eq!(*seen.lock().unwrap(), "from-outside-1");
     }
 

@@ -187,8 +187,8 @@ impl TenantId {
 
 text_type!(TenantId);
 
-/// The epoch of a change feed: ten lowercase base32 characters, chosen at random when its database is made or
-/// restored.
+/// The epoch of a change feed, chosen at random when its database is made or restored: 1 to 10 lowercase letters
+/// and digits, of which this version uses ten of base32.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Epoch(ArrayString<10>);
 
@@ -327,6 +327,16 @@ mod tests {
             "äbc",
         ] {
             assert!(TenantId::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn epochs_are_short_and_plain() {
+        for good in ["a", "abcdefghij", "a234567z"] {
+            assert_eq!(Epoch::parse(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "abcdefghijk", "Abc", "a-b", "a.b", "ä"] {
+            assert!(Epoch::parse(bad).is_err(), "{bad}");
         }
     }
 

@@ -13,7 +13,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use accord::{random::SharedRandom, store::keyring::Keyring};
@@ -39,12 +39,14 @@ const LANES: u32 = 1;
 const SALT_BYTES: usize = 16;
 const HASH_BYTES: usize = 32;
 /// How many may wait for a turn in each line, for each core. At about 15 ms a run the last one waits a second on
-/// two cores and half a second on many; three times that behind wrong guesses alone, and longer while what
-/// serves calls needs the cores.
+/// two cores and half a second on many; three times that behind wrong guesses alone, and longer while the other
+/// line is full or what serves calls needs the cores.
 const WAITING_PER_CORE: usize = 32;
-/// How long a turn rests after a wrong guess, in times of what its run took: guesses take a third of the cores
-/// that are left to them, and less when others need these, since then a run takes longer.
+/// How long a turn rests after a wrong guess, in times of what its run took: guesses in one line take a third of
+/// the cores that are left to them.
 const REST: u32 = 2;
+/// The longest rest. A run that had to wait for a core for seconds is no reason for more.
+const LONGEST_REST: Duration = Duration::from_millis(200);
 
 /// A hash as it is kept. `Debug` leaves the PHC string out.
 #[derive(Clone, PartialEq, Eq)]
@@ -72,7 +74,8 @@ pub struct Hasher {
     /// and in other processes; at least one.
     permits: Arc<Semaphore>,
     /// Where to wait for one of them: see [`Line`].
-    lines: [Queue; 2],
+    secrets: Queue,
+    passwords: Queue,
     /// For new hashes, which are made inside a transaction: they must not queue behind a stranger's
     /// guesses.
     new_permits: Arc<Semaphore>,
@@ -91,14 +94,16 @@ impl Hasher {
     pub fn new(keyring: Arc<Keyring>, random: SharedRandom) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let at_once = (cores - 1).max(1);
+        let queue = || Queue {
+            places: Arc::new(Semaphore::new(cores * (1 + WAITING_PER_CORE))),
+            turns: Arc::new(Semaphore::new(at_once)),
+        };
         Self {
             keyring,
             random,
             permits: Arc::new(Semaphore::new(at_once)),
-            lines: [(); 2].map(|()| Queue {
-                places: Arc::new(Semaphore::new(cores * (1 + WAITING_PER_CORE))),
-                turns: Arc::new(Semaphore::new(at_once)),
-            }),
+            secrets: queue(),
+            passwords: queue(),
             new_permits: Arc::new(Semaphore::new(1)),
             threads: Threads::new("argon2", Priority::Low),
             new_thread: Threads::new("argon2-new", Priority::Usual),
@@ -117,7 +122,10 @@ impl Hasher {
     /// # Errors
     /// [`Error::Busy`] when too many wait in this line already.
     pub async fn turn(&self, line: Line) -> Result<Turn, Error> {
-        let Queue { places, turns } = &self.lines[line as usize];
+        let Queue { places, turns } = match line {
+            Line::Secrets => &self.secrets,
+            Line::Passwords => &self.passwords,
+        };
         let place = places.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
         let turn = turns.clone().acquire_owned().await;
         let turn = turn.map_err(|_| Error::Hashing)?;
@@ -167,7 +175,7 @@ impl Hasher {
             let rests = !matches!(verified, Ok(true));
             let _ = answer.send(verified);
             if rests {
-                sleep(began.elapsed() * REST).await;
+                sleep(LONGEST_REST.min(began.elapsed() * REST)).await;
             }
             drop(turn);
         });

@@ -8,7 +8,7 @@ use sea_orm::{
     SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions,
     TransactionTrait,
     sqlx::{
-        ConnectOptions, Executor,
+        ConnectOptions, Connection, Executor,
         postgres::{PgConnectOptions, PgPoolOptions, Postgres},
         sqlite::{
             Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -108,7 +108,7 @@ impl Database {
         let pool = PgPoolOptions::new()
             .max_connections(POSTGRES_CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            // Connections are checked when they come back; asking again costs a round trip.
+            // Connections are checked when they come back, unless they are kept; asking again costs a round trip.
             .test_before_acquire(false)
             .after_connect(|conn, _| {
                 Box::pin(async move {
@@ -221,6 +221,9 @@ async fn sqlite_pool(size: u32, options: SqliteConnectOptions) -> Result<SqliteP
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
+        // SQLite ends a transaction by itself when its disk is full or fails. Then the driver takes the next one
+        // for a part of it, and nothing would be committed any more.
+        .before_acquire(|conn, _| Box::pin(async move { Ok(!conn.is_in_transaction()) }))
         .connect_with(options)
         .await?;
     Ok(pool)

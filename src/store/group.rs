@@ -16,7 +16,7 @@ use super::StoreError;
 const MOST: usize = 512;
 /// How long a group waits for others at most; timers are a millisecond apart.
 const MOMENT: Duration = Duration::from_millis(1);
-/// Up to so many, all who came the last time are waited for; of more than twice as many, half.
+/// Of those who came the last time, so many are waited for, or half if that is more.
 const FEW: usize = 16;
 /// How many may wait, beside those that are under way. The next one is refused: a database that hangs
 /// makes no queue without bound.
@@ -105,9 +105,9 @@ async fn serve<W: Work>(work: W, mut queue: mpsc::Receiver<Waiting<W>>) {
     }
 }
 
-/// Takes along those who are about to come: a moment at most they are waited for until as many are there as
-/// there were before, or, if these were many, half as many, so that there is something to do for the machine
-/// while the other half is written. Among those who come alone, one after the other, nobody waits.
+/// Takes along those who are about to come: a moment at most they are waited for until as many are there as are
+/// expected. Of few all are, of many half, so that there is something to do for the machine while the other half
+/// is written. Among those who come alone, one after the other, nobody waits.
 async fn gather<W: Work>(
     queue: &mut mpsc::Receiver<Waiting<W>>,
     group: &mut Vec<Waiting<W>>,

@@ -1,12 +1,18 @@
 //! A connection that is kept from one use to the next, for who writes again and again. A pool asks the database
-//! for a sign of life whenever a connection comes back: that costs as much as a small transaction does, and on
-//! SQLite, with its one writer, everybody waits for it.
+//! for a sign of life whenever a connection comes back: on PostgreSQL a journey to the server, on SQLite, where
+//! everybody waits for the one writer, a task and two threads that wake up.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use sea_orm::sqlx::{self, Pool, pool::PoolConnection};
 
 use super::StoreError;
+
+/// For how long a connection is kept without use. One that the network forgot would let those hang who use it.
+const UNUSED: Duration = Duration::from_secs(30);
 
 /// A pool, and one of its connections that is kept back.
 pub(super) struct Kept<DB: sqlx::Database> {
@@ -15,7 +21,8 @@ pub(super) struct Kept<DB: sqlx::Database> {
 }
 
 struct State<DB: sqlx::Database> {
-    connection: Option<PoolConnection<DB>>,
+    /// The connection, and since when it is not used.
+    connection: Option<(PoolConnection<DB>, Instant)>,
     /// How many want one of the pool's: while there is anybody, none is kept back.
     wanted: usize,
 }
@@ -33,23 +40,26 @@ impl<DB: sqlx::Database> Kept<DB> {
     }
 
     /// Takes the connection that is kept, or else one of the pool's. It is to be given to [`Self::keep`] if all
-    /// went well; otherwise it goes back to the pool, which looks whether it is sound.
+    /// went well; otherwise it goes back to the pool, which looks whether it is alive and in no transaction.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub(super) async fn take(&self) -> Result<PoolConnection<DB>, StoreError> {
         let kept = self.state().connection.take();
         match kept {
-            Some(connection) => Ok(connection),
-            None => Ok(self.pool.acquire().await?),
+            Some((connection, since)) if since.elapsed() < UNUSED => Ok(connection),
+            unused => {
+                drop(unused);
+                Ok(self.pool.acquire().await?)
+            }
         }
     }
 
     /// Keeps a connection for the next use, unless somebody wants one of the pool's.
     pub(super) fn keep(&self, connection: PoolConnection<DB>) {
         let mut state = self.state();
-        if state.wanted == 0 {
-            state.connection = Some(connection);
+        if state.wanted == 0 && !self.pool.is_closed() {
+            state.connection = Some((connection, Instant::now()));
         }
     }
 

@@ -48,7 +48,7 @@ async fn few_wait_and_the_next_is_turned_away_without_a_run() {
     let database = testing::sqlite();
     let (store, _) = store(&database.url).await;
     let hasher = Hasher::new(store.keyring.clone(), store.random.clone());
-    let places = hasher.lines[0].places.clone();
+    let places = hasher.secrets.places.clone();
     let all = u32::try_from(places.available_permits()).unwrap();
     let taken = places.try_acquire_many_owned(all).unwrap();
     let refused = hasher.verify(Line::Secrets, bytes("anything"), None).await;
@@ -73,7 +73,7 @@ async fn after_a_wrong_guess_its_line_rests_and_the_other_does_not() {
     let database = testing::sqlite();
     let (store, _) = store(&database.url).await;
     let hasher = Hasher::new(store.keyring.clone(), store.random.clone());
-    let [secrets, passwords] = hasher.lines.clone().map(|line| line.turns);
+    let (secrets, passwords) = (hasher.secrets.turns.clone(), hasher.passwords.turns.clone());
     let (all, free) = (secrets.available_permits(), hasher.permits.available_permits());
     let hashed = hasher.hash(bytes("right")).await.unwrap();
     tokio::time::pause();

@@ -275,13 +275,13 @@ async fn the_feed_tells_what_changed_and_where_it_is() {
     }
     let negative = pb::ListChangesRequest {
         after: Some(pb::FeedPosition {
-            epoch: "e".into(),
+            epoch: "not an epoch".into(),
             seq: -1,
         }),
         page_size: -1,
     };
     let refused = directory(&harness).list_changes(negative).await;
-    assert_violations(refused, &["after.seq", "page_size"]);
+    assert_violations(refused, &["after.seq", "page_size", "after.epoch"]);
 }
 
 #[tokio::test]

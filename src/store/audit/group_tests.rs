@@ -2,15 +2,17 @@
 
 use std::collections::HashSet;
 
+use futures_util::FutureExt;
 use sea_orm::{ConnectionTrait, DatabaseBackend};
 use tokio::task::JoinSet;
 
 use super::*;
 use crate::{
+    id::{ClientId, EventId, TenantId},
     page::PageRequest,
     random::SystemRandom,
     store::{
-        audit::{Actor, ActorKind, Event, Filter, Origin, insert::MOST_ROWS, list},
+        audit::{Actor, ActorKind, Event, EventRow, Filter, Origin, insert::MOST_ROWS, list},
         fixture::migrated,
         group::Group,
     },
@@ -108,4 +110,98 @@ async fn who_waits_for_a_database_that_hangs_gets_through_when_it_is_back() {
     let (written, ()) = tokio::join!(events.ask(record(0)), release);
     written.unwrap();
     assert_eq!(subjects(&db).await, ["0"]);
+}
+
+#[tokio::test]
+async fn what_a_group_writes_is_what_a_transaction_writes() {
+    for (place, db) in migrated().await {
+        let tenant = TenantId::parse("acme").unwrap();
+        let client = ClientId::generate(&*test_clock(), &SystemRandom);
+        let mut bare = record(0);
+        bare.subject = None;
+        let mut full = record(1);
+        (full.tenant_id, full.client_id) = (Some(tenant), Some(client));
+        full.detail = r#"{"why":"it's \"odd\""}"#.into();
+        // The same but for their ids, one by each way.
+        let again = |record: &Record| Record {
+            event_id: EventId::generate(&*test_clock(), &SystemRandom),
+            ..record.clone()
+        };
+        let tx = db.write().await.unwrap();
+        insert::insert(&tx, &[again(&bare), again(&full)]).await.unwrap();
+        insert::insert(&tx, &[] as &[Record]).await.unwrap();
+        tx.commit().await.unwrap();
+        Recording(db.clone())
+            .run(&[again(&bare), again(&full)])
+            .await
+            .unwrap();
+        let page = PageRequest::parse("audit", &[], 500, "").unwrap();
+        let listed = list(db.read(), &Filter::default(), &page).await.unwrap();
+        for subject in [None, Some("1")] {
+            let same = listed
+                .items
+                .iter()
+                .filter(|event| event.subject.as_deref() == subject);
+            let same: Vec<_> = same
+                .cloned()
+                .map(|event| EventRow {
+                    event_id: bare.event_id.clone(),
+                    ..event
+                })
+                .collect();
+            assert_eq!(same.len(), 2, "{place:?}");
+            assert_eq!(same[0], same[1], "{place:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_the_database_ended_by_itself_spoils_no_later_one() {
+    for (place, db) in migrated().await {
+        // As SQLite does when its disk is full: the driver does not know.
+        let ended = db.write().await.unwrap();
+        ended.execute_unprepared("ROLLBACK").await.unwrap();
+        drop(ended);
+        let dropped = db.write().await.unwrap();
+        dropped
+            .execute_unprepared("DELETE FROM audit_events")
+            .await
+            .unwrap();
+        drop(dropped);
+        let recording = Recording(db.clone());
+        recording.run(&[record(0)]).await.unwrap();
+        let many: Vec<_> = (1..=MOST_ROWS + 1).map(record).collect();
+        recording.run(&many).await.unwrap();
+        assert_eq!(subjects(&db).await.len(), MOST_ROWS + 2, "{place:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_group_that_is_given_up_midway_spoils_no_later_one() {
+    for (place, db) in migrated().await {
+        let recording = Recording(db.clone());
+        let many: Vec<_> = (1..=2 * MOST_ROWS).map(record).collect();
+        let mut expected = 0;
+        for polls in 0..30 {
+            let mut run = Box::pin(recording.run(&many));
+            let mut is_done = false;
+            for _ in 0..polls {
+                is_done = is_done || (&mut run).now_or_never().is_some();
+                if is_done {
+                    break;
+                }
+                // What the database's own thread does in between is up to it.
+                db.ping().await.unwrap();
+            }
+            drop(run);
+            recording.run(&[record(polls)]).await.unwrap();
+            expected += 1;
+            db.write().await.unwrap().rollback().await.unwrap();
+            let written = subjects(&db).await.len() - expected;
+            assert!([0, many.len()].contains(&written), "{place:?} {polls} {written}");
+            if written > 0 {
+                break;
+            }
+        }
+    }
 }

@@ -85,6 +85,9 @@ impl Record {
 /// What the database says. On SQLite, outside a transaction, some of more than 64 may then be
 /// in.
 pub async fn insert(conn: &impl ConnectionTrait, records: &[impl Borrow<Record>]) -> Result<(), StoreError> {
+    if records.is_empty() {
+        return Ok(());
+    }
     let backend = conn.get_database_backend();
     let run = async |sql: &str, values: Vec<Value>| {
         let statement = Statement::from_sql_and_values(backend, sql, values);
@@ -131,7 +134,7 @@ pub(super) async fn insert_postgres(conn: &mut PgConnection, records: &[Record])
 /// What the database says; then no record is in.
 pub(super) async fn insert_sqlite(conn: &mut SqliteConnection, records: &[Record]) -> Result<(), StoreError> {
     // One statement is a transaction by itself.
-    if records.len() <= MOST_ROWS {
+    if (1..=MOST_ROWS).contains(&records.len()) {
         return insert_rows(conn, records).await;
     }
     let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
