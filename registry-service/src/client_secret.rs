@@ -212,9 +212,21 @@ pub async fn authenticate(store: &Store, client_id: &str, secret: &str) -> Resul
         .find_client_secret(&client_id, attempt.secret_id())
         .await?
         .filter(|secret| secret.counts_at(now));
+    // A secret of a client that is not active counts as little as none: or it would be tried again and again.
+    let known = match known {
+        Some(secret) if client::profile(store, &client_id).await?.state == client::State::Active => {
+            Some(secret)
+        }
+        _ => None,
+    };
+    let line = if known.is_some() {
+        Line::Secrets
+    } else {
+        Line::Guesses
+    };
     let typed = Zeroizing::new(attempt.expose().as_bytes().to_vec());
     let hashed = known.as_ref().map(|secret| &secret.hashed);
-    let matches = store.hasher().verify(Line::Secrets, typed, hashed).await?;
+    let matches = store.hasher().verify(line, typed, hashed).await?;
     if !matches {
         return Err(Error::InvalidClient);
     }

@@ -75,6 +75,7 @@ pub struct Hasher {
     permits: Arc<Semaphore>,
     /// Where to wait for one of them: see [`Line`].
     secrets: Queue,
+    guesses: Queue,
     passwords: Queue,
     /// For new hashes, which are made inside a transaction: they must not queue behind a stranger's
     /// guesses.
@@ -103,6 +104,7 @@ impl Hasher {
             random,
             permits: Arc::new(Semaphore::new(at_once)),
             secrets: queue(),
+            guesses: queue(),
             passwords: queue(),
             new_permits: Arc::new(Semaphore::new(1)),
             threads: Threads::new("argon2", Priority::Low),
@@ -122,10 +124,7 @@ impl Hasher {
     /// # Errors
     /// [`Error::Busy`] when too many wait in this line already.
     pub async fn turn(&self, line: Line) -> Result<Turn, Error> {
-        let Queue { places, turns } = match line {
-            Line::Secrets => &self.secrets,
-            Line::Passwords => &self.passwords,
-        };
+        let Queue { places, turns } = self.queue(line);
         let place = places.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
         let turn = turns.clone().acquire_owned().await;
         let turn = turn.map_err(|_| Error::Hashing)?;
@@ -135,6 +134,24 @@ impl Hasher {
             turn,
             permits: [place, permit.map_err(|_| Error::Hashing)?],
         })
+    }
+
+    fn queue(&self, line: Line) -> &Queue {
+        match line {
+            Line::Secrets => &self.secrets,
+            Line::Guesses => &self.guesses,
+            Line::Passwords => &self.passwords,
+        }
+    }
+
+    /// Takes all places of a line.
+    #[cfg(test)]
+    pub(crate) fn fill(&self, line: Line) -> OwnedSemaphorePermit {
+        let places = self.queue(line).places.clone();
+        let all = u32::try_from(places.available_permits()).unwrap_or(u32::MAX);
+        places
+            .try_acquire_many_owned(all)
+            .unwrap_or_else(|_| unreachable!())
     }
 
     /// Hashes a secret that is made inside a transaction, under the current pepper and a random salt.
@@ -232,12 +249,15 @@ impl Hasher {
     }
 }
 
-/// Where to wait: strangers who try out secrets must not keep people from signing in. Who is next in either line
-/// takes a permit as soon as there is one.
+/// Where to wait: strangers who try out secrets must not hold up clients that start, nor keep people from signing
+/// in. Who is next in any line takes a permit as soon as there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line {
-    /// Client Secrets.
+    /// Client Secrets that name one that counts.
     Secrets,
+    /// Those that name none. A secret's id is as hard to guess as the secret: these are guesses of strangers, or
+    /// secrets that have ended.
+    Guesses,
     /// Passwords, those that are being chosen among them.
     Passwords,
 }

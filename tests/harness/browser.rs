@@ -143,8 +143,22 @@ impl Browser {
     pub async fn click(&self, css: &str) {
         let element = self.see(css).await;
         element.scroll_into_view().await.unwrap();
+        self.stays(&element).await;
         let click = self.driver.action_chain().click_element(&element);
         click.perform().await.unwrap();
+    }
+
+    /// Waits until an element stays where it is: a page that was just scrolled, or whose window changed its size,
+    /// may still move, and what is clicked then is what was there before.
+    async fn stays(&self, element: &WebElement) {
+        let mut before = None;
+        self.until("stays where it is", async |_| {
+            let now = element.rect().await.ok().map(|rect| format!("{rect:?}"));
+            let stays = now.is_some() && now == before;
+            before = now;
+            stays.then_some(())
+        })
+        .await;
     }
 
     /// Presses a key wherever the focus is.

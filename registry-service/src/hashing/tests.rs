@@ -48,9 +48,7 @@ async fn few_wait_and_the_next_is_turned_away_without_a_run() {
     let database = testing::sqlite();
     let (store, _) = store(&database.url).await;
     let hasher = Hasher::new(store.keyring.clone(), store.random.clone());
-    let places = hasher.secrets.places.clone();
-    let all = u32::try_from(places.available_permits()).unwrap();
-    let taken = places.try_acquire_many_owned(all).unwrap();
+    let taken = hasher.fill(Line::Secrets);
     let refused = hasher.verify(Line::Secrets, bytes("anything"), None).await;
     assert!(matches!(refused, Err(Error::Busy)));
     assert_eq!(hasher.runs(), 0);

@@ -133,15 +133,27 @@ async fn every_attempt_that_is_well_formed_costs_one_run() {
             .verify(Line::Secrets, Zeroizing::new(Vec::new()), None)
             .await
             .unwrap();
-        for (what, client_id, attempt) in attempts {
+        for (what, client_id, attempt) in &attempts {
             let before = store.hasher().runs();
-            let refused = authenticate(&store, client_id, &attempt).await;
+            let refused = authenticate(&store, client_id, attempt).await;
             assert!(
                 matches!(refused, Err(Error::InvalidClient)),
                 "{database:?} {what}"
             );
             assert_eq!(store.hasher().runs() - before, 1, "{database:?} {what}");
         }
+        // Who names no secret that counts does not hold up those who do.
+        let filled = store.hasher().fill(Line::Guesses);
+        for (what, client_id, attempt) in &attempts {
+            let answer = authenticate(&store, client_id, attempt).await;
+            let waits_elsewhere = matches!(answer, Err(Error::InvalidClient));
+            assert_eq!(waits_elsewhere, *what == "wrong secret", "{database:?} {what}");
+            assert!(waits_elsewhere || matches!(answer, Err(Error::Busy)));
+        }
+        authenticate(&store, client.client_id.as_str(), &secret)
+            .await
+            .unwrap();
+        drop(filled);
         let before = store.hasher().runs();
         for (client_id, attempt) in [
             ("", secret.as_str()),
