@@ -78,7 +78,7 @@ impl State {
 
     fn position(&self, seq: usize) -> Option<pb::FeedPosition> {
         Some(pb::FeedPosition {
-            epoch: "epoch-one".into(),
+            epoch: "epochone".into(),
             seq: seq as i64,
         })
     }

@@ -1,17 +1,20 @@
 //! Assertions that clients proved themselves by: each counts once.
 
-use accord::{clock::UnixMillis, id::ClientId, store::StoreError};
-use sea_orm::{ActiveValue::Set, EntityTrait, sea_query::OnConflict};
+use std::{collections::HashSet, sync::LazyLock};
 
-use super::{
-    Store, commit,
-    entity::client_assertion::{ActiveModel, Column, Entity},
+use accord::{
+    clock::UnixMillis,
+    id::ClientId,
+    store::{Database, StoreError, group::Work, rows::AboutRows},
 };
+use serde::Serialize;
+
+use super::{Store, column, commit};
 use crate::error::Error;
 
 impl Store {
     /// Uses up a client's assertion, known by the hash of its `jti`; false if it was used before. It is
-    /// remembered until it ends.
+    /// remembered until it ends. Those who come at the same time share a transaction.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -21,21 +24,62 @@ impl Store {
         jti_hash: &[u8; 32],
         ends_at: UnixMillis,
     ) -> Result<bool, Error> {
-        let row = ActiveModel {
-            client_id: Set(client_id.to_string()),
-            jti_hash: Set(jti_hash.to_vec()),
-            expires_at: Set(ends_at.as_millis()),
+        let assertion = Assertion {
+            client_id: client_id.to_string(),
+            jti_hash: hex::encode(jti_hash),
+            expires_at: ends_at.as_millis(),
         };
-        let once = OnConflict::columns([Column::ClientId, Column::JtiHash])
-            .do_nothing()
-            .to_owned();
-        let tx = self.db.write().await?;
-        let inserted = Entity::insert(row)
-            .on_conflict(once)
-            .exec_without_returning(&tx)
-            .await
-            .map_err(StoreError::from)?;
+        Ok(self.assertions.ask(assertion).await?)
+    }
+}
+
+/// An assertion to be used up.
+#[derive(Serialize)]
+pub(super) struct Assertion {
+    client_id: String,
+    jti_hash: String,
+    expires_at: i64,
+}
+
+/// Uses assertions up together.
+pub(super) struct Spending(pub(super) Database);
+
+static SPEND: LazyLock<AboutRows> = LazyLock::new(|| {
+    let columns = [
+        ("client_id", "text"),
+        ("jti_hash", "text"),
+        ("expires_at", "bigint"),
+    ];
+    // Of several replicas that use the same ones up, each waits for another in the same order.
+    AboutRows::new(&columns, |dialect| {
+        format!(
+            "INSERT INTO client_assertions (client_id, jti_hash, expires_at)
+            SELECT client_id, {}, expires_at FROM {} WHERE true ORDER BY client_id, jti_hash
+            ON CONFLICT (client_id, jti_hash) DO NOTHING RETURNING client_id, jti_hash",
+            dialect.unhex("jti_hash"),
+            dialect.asked,
+        )
+    })
+});
+
+impl Work for Spending {
+    type Item = Assertion;
+    /// Whether it was this very item that used it up.
+    type Outcome = bool;
+
+    async fn run(&self, assertions: &[Assertion]) -> Result<Vec<bool>, StoreError> {
+        let tx = self.0.write().await?;
+        let rows = SPEND.query(&tx, assertions, []).await?;
+        let spent = rows.iter().map(|row| {
+            let jti_hash: Vec<u8> = column(row, "jti_hash")?;
+            Ok((column(row, "client_id")?, hex::encode(jti_hash)))
+        });
+        let mut spent: HashSet<(String, String)> = spent.collect::<Result<_, StoreError>>()?;
         commit(tx).await?;
-        Ok(inserted == 1)
+        // Of several with the same one it is the first.
+        let outcomes = assertions
+            .iter()
+            .map(|assertion| spent.remove(&(assertion.client_id.clone(), assertion.jti_hash.clone())));
+        Ok(outcomes.collect())
     }
 }

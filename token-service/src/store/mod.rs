@@ -36,6 +36,7 @@ mod revocation;
 mod setup;
 mod signing_key;
 
+use client_assertion::Spending;
 use code::Lookups;
 use family::Advances;
 use redemption::Redemptions;
@@ -70,6 +71,7 @@ pub struct Store {
     pub(crate) clock: SharedClock,
     pub(crate) random: SharedRandom,
     events: Group<Recording>,
+    assertions: Group<Spending>,
     codes: Group<Lookups>,
     advances: Group<Advances>,
     redemptions: Group<Redemptions>,
@@ -94,6 +96,7 @@ impl Store {
         };
         Self {
             events: Group::start(Recording(db.clone())),
+            assertions: Group::start(Spending(db.clone())),
             codes: Group::start(Lookups(db.clone())),
             advances: Group::start(Advances(shared.clone())),
             redemptions: Group::start(Redemptions(shared)),

@@ -1,4 +1,5 @@
-//! Codes that are redeemed together, and families that move on together: each as it would alone.
+//! Codes that are redeemed together, families that move on together, and assertions that are used up together:
+//! each as it would alone.
 
 use std::time::Duration;
 
@@ -304,5 +305,29 @@ async fn a_family_that_somebody_holds_keeps_no_other_waiting() {
         let (held, free) = join(&mut held, free).await;
         assert!(free && held.unwrap(), "{database:?}");
         assert_eq!(events(&store, "test.advance").await.len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn of_assertions_that_come_together_each_counts_once() {
+    for database in databases() {
+        let (store, _) = store(&database.url).await;
+        let (one, other) = (client(), client());
+        let before = store.spend_assertion(&one, &[0; 32], store.now()).await;
+        assert!(before.unwrap());
+        let assertions = [
+            (&one, 0),
+            (&one, 1),
+            (&other, 1),
+            (&one, 1),
+            (&other, 0),
+            (&one, 2),
+        ];
+        let spent = assertions.map(async |(client_id, jti)| {
+            let spent = store.spend_assertion(client_id, &[jti; 32], store.now()).await;
+            spent.unwrap()
+        });
+        let spent = join_all(spent).await;
+        assert_eq!(spent, [false, true, true, false, true, true], "{database:?}");
     }
 }
