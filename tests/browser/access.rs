@@ -88,7 +88,7 @@ async fn a_setup_needs_no_javascript() {
     browser.press(FILEHARBOUR.client_name).await;
     browser.press("Revoke access…").await;
     browser.press("Revoke access now").await;
-    browser.see("[role='status']").await;
+    browser.told("revoked").await;
     assert!(!stage.world.active(&issued.access_token).await);
     stage.strike().await;
 }

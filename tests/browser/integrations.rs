@@ -56,8 +56,7 @@ async fn an_admin_sees_a_grant_changes_its_user_and_revokes_it() {
         .fill("account_name", "second.user@demo-firm.example")
         .await;
     browser.press("Change the user").await;
-    let told = browser.see("[role='status']").await.text().await.unwrap();
-    assert!(told.contains("Another user"), "{told}");
+    browser.told("Another user").await;
     assert!(!world.active(&renewed.access_token).await);
     let next = world
         .issue(&partner, refresh_grant(&renewed.refresh_token))
@@ -72,8 +71,7 @@ async fn an_admin_sees_a_grant_changes_its_user_and_revokes_it() {
     browser.press("Revoke access…").await;
     browser.fill("reason", "We no longer use it.").await;
     browser.press("Revoke access now").await;
-    let told = browser.see("[role='status']").await.text().await.unwrap();
-    assert!(told.contains("revoked"), "{told}");
+    browser.told("revoked").await;
     assert!(browser.all("form[action$='revoke']").await.is_empty());
     assert!(!world.active(&next.access_token).await);
     assert!(!world.active(&next.refresh_token).await);

@@ -136,10 +136,10 @@ async fn pages_of_the_tenant_look_right() {
     browser.press("Revoke access…").await;
     look("integration-revoking").await;
     browser.press("Revoke access now").await;
-    browser.see("[role='status']").await;
+    browser.told("revoked").await;
     look("integration-revoked").await;
     browser.press("Sign out").await;
-    browser.see("[role='status']").await;
+    browser.told("signed out").await;
     look("signed-out").await;
     stage.strike().await;
 }

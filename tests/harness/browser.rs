@@ -110,6 +110,15 @@ impl Browser {
         }
     }
 
+    /// Waits until the page tells that what was asked for was done, in a text that holds `text`. What the page
+    /// before told does not count.
+    pub async fn told(&self, text: &str) {
+        let query = self.driver.query(By::Css("[role='status']")).ignore_errors(true);
+        if let Err(error) = query.with_text(holds(text)).first().await {
+            panic!("not told {text:?}: {error}\n{}", self.situation().await);
+        }
+    }
+
     /// The visible text of the whole page.
     pub async fn text(&self) -> String {
         self.see("body").await.text().await.unwrap()
