@@ -1,0 +1,128 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::{
+    clock::{ManualClock, UnixMillis},
+    random::SeededRandom,
+};
+
+/// A token's text, and whether the reader of its type takes a text.
+type Sample = (String, fn(&str) -> bool);
+
+fn samples() -> Vec<Sample> {
+    let random = SeededRandom::new(11);
+    let clock = ManualClock::new(UnixMillis::from_millis(1_800_000_000_000));
+    let opaque = OpaqueToken::generate(TokenKind::Operator, &random);
+    let secret = ClientSecret::from_secret(SecretId::generate(&clock, &random), &[7; 32]);
+    let refresh = RefreshToken::compose(&FamilyId::generate(&clock, &random), 12, &[0xff; 32]);
+    vec![
+        (opaque.expose().to_owned(), |t| {
+            OpaqueToken::parse(TokenKind::Operator, t).is_ok()
+        }),
+        (secret.expose().to_owned(), |t| ClientSecret::parse(t).is_ok()),
+        (refresh.expose().to_owned(), |t| RefreshToken::parse(t).is_ok()),
+    ]
+}
+
+#[test]
+fn what_is_written_reads_back() {
+    for bytes in [[0; 32], [1; 32], [0xff; 32]] {
+        assert_eq!(*decode_256(&encode_256(&bytes)).unwrap(), bytes);
+    }
+    for (text, accepts) in samples() {
+        assert!(accepts(&text), "{text}");
+    }
+    let clock = ManualClock::new(UnixMillis::from_millis(1));
+    let family = FamilyId::generate(&clock, &SeededRandom::new(1));
+    let token =
+        RefreshToken::parse(RefreshToken::compose(&family, 4_000_000_000, &[3; 32]).expose()).unwrap();
+    assert_eq!(
+        (token.family(), token.generation(), token.mac()),
+        (&family, 4_000_000_000, &[3; 32])
+    );
+}
+
+#[test]
+fn every_changed_character_and_every_cut_is_refused() {
+    for (text, accepts) in samples() {
+        for at in 0..text.len() {
+            for other in ALPHABET
+                .iter()
+                .chain(b"_-\0 \n\x7f")
+                .map(|&b| char::from(b))
+                .chain(['ä'])
+            {
+                let mut changed: Vec<char> = text.chars().collect();
+                if changed[at] == other {
+                    continue;
+                }
+                changed[at] = other;
+                assert!(!accepts(&changed.iter().collect::<String>()), "{text} at {at}");
+            }
+            assert!(!accepts(&text[..at]));
+        }
+        for suffix in ["0", "\0", " ", "\n"] {
+            assert!(!accepts(&format!("{text}{suffix}")));
+            assert!(!accepts(&format!("{suffix}{text}")));
+        }
+        assert!(!accepts(&text.repeat(2)));
+    }
+}
+
+#[test]
+fn a_token_of_another_kind_is_refused() {
+    let token = OpaqueToken::generate(TokenKind::Claim, &SeededRandom::new(5));
+    assert!(OpaqueToken::parse(TokenKind::Enrolment, token.expose()).is_err());
+}
+
+#[test]
+fn a_number_beyond_256_bits_is_refused() {
+    assert!(decode_256(&"z".repeat(SECRET_DIGITS)).is_err());
+}
+
+#[test]
+fn a_generation_has_one_way_to_be_written() {
+    let clock = ManualClock::new(UnixMillis::from_millis(1));
+    let family = FamilyId::generate(&clock, &SeededRandom::new(1));
+    for generation in ["01", "+1", "-1", "", "4294967296"] {
+        let text = seal(&[
+            "acr_",
+            family.as_str(),
+            "_",
+            generation,
+            "_",
+            encode_256(&[1; 32]).as_str(),
+        ]);
+        assert!(RefreshToken::parse(&text).is_err(), "{generation}");
+    }
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let random = SeededRandom::new(5);
+    let clock = ManualClock::new(UnixMillis::from_millis(1));
+    let token = OpaqueToken::generate(TokenKind::Operator, &random);
+    assert_eq!(format!("{token:?}"), "OpaqueToken(Operator, [redacted])");
+    let id = SecretId::generate(&clock, &random);
+    let secret = ClientSecret::from_secret(id.clone(), &[7; 32]);
+    assert_eq!(format!("{secret:?}"), format!("ClientSecret({id}, [redacted])"));
+    let family = FamilyId::generate(&clock, &random);
+    let token = RefreshToken::compose(&family, 2, &[7; 32]);
+    assert_eq!(
+        format!("{token:?}"),
+        format!("RefreshToken({family} 2, [redacted])")
+    );
+}
+
+#[test]
+fn the_written_form_stays_the_same() {
+    let token = OpaqueToken::from_secret(TokenKind::Claim, &[0; 32]);
+    let body = format!("acl_{}", "0".repeat(SECRET_DIGITS));
+    assert!(token.expose().starts_with(&body));
+    assert_eq!(token.expose().len(), 4 + SECRET_DIGITS + CHECKSUM_DIGITS);
+    // The check value of CRC-32 (IEEE) is 0xCBF43926 for these nine digits.
+    let value = checksum("123456789").iter().fold(0_u64, |value, digit| {
+        value * 62 + ALPHABET.iter().position(|letter| letter == digit).unwrap() as u64
+    });
+    assert_eq!(value, 0xCBF4_3926);
+}
