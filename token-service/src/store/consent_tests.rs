@@ -68,6 +68,13 @@ fn client() -> ClientId {
     ClientId::generate(&*test_clock(), &SystemRandom)
 }
 
+/// A setup of a client that nobody has decided yet.
+async fn started(store: &Store, client_id: &ClientId) -> Setup {
+    let call = creation(None, b"");
+    let setup = store.create_setup(&call, new_setup("acme", client_id)).await;
+    setup.unwrap()
+}
+
 fn new_setup(tenant_id: &str, client_id: &ClientId) -> NewSetup {
     let scopes: Vec<_> = ["contacts.read", "contacts.write"]
         .into_iter()

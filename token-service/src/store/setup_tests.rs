@@ -52,10 +52,7 @@ async fn a_setup_is_kept_as_it_was_shown_and_a_repeated_start_gives_the_same() {
 async fn an_approval_makes_a_pending_grant_and_a_code_for_a_minute() {
     for database in databases() {
         let (store, _) = store(&database.url).await;
-        let setup = store
-            .create_setup(&creation(None, b""), new_setup("acme", &client()))
-            .await
-            .unwrap();
+        let setup = started(&store, &client()).await;
         let by = session(&store).await;
         let end = store.now().plus(Duration::from_secs(1_000_000));
         let (grant, code) = store
@@ -117,10 +114,7 @@ async fn an_approval_makes_a_pending_grant_and_a_code_for_a_minute() {
 async fn of_racing_decisions_one_is_made() {
     for database in databases() {
         let (store, _) = store(&database.url).await;
-        let setup = store
-            .create_setup(&creation(None, b""), new_setup("acme", &client()))
-            .await
-            .unwrap();
+        let setup = started(&store, &client()).await;
         let mut racers = Vec::new();
         for racer in 0..16 {
             let (store, setup) = (store.clone(), setup.clone());
@@ -165,10 +159,7 @@ async fn of_racing_decisions_one_is_made() {
 async fn an_expired_setup_can_not_be_decided() {
     for database in databases() {
         let (store, clock) = store(&database.url).await;
-        let setup = store
-            .create_setup(&creation(None, b""), new_setup("acme", &client()))
-            .await
-            .unwrap();
+        let setup = started(&store, &client()).await;
         clock.advance(LIFE);
         let by = session(&store).await;
         let approved = store.approve_setup(approval(&setup, &by, None)).await;
@@ -258,10 +249,7 @@ async fn a_session_that_has_ended_decides_nothing_whatever_was_found_before() {
     for database in databases() {
         let (store, clock) = store(&database.url).await;
         let grant = active(&store, "acme", &client(), None).await;
-        let setup = store
-            .create_setup(&creation(None, b""), new_setup("acme", &client()))
-            .await
-            .unwrap();
+        let setup = started(&store, &client()).await;
         for ending in ["sign-out", "idleness", "age"] {
             let by = session(&store).await;
             match ending {

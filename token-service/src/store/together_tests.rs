@@ -16,10 +16,7 @@ use crate::{
 
 /// A pending grant of a client, and its code.
 async fn pending_code(store: &Store, client_id: &ClientId) -> (Grant, OpaqueToken, Code) {
-    let setup = store
-        .create_setup(&creation(None, b""), new_setup("acme", client_id))
-        .await
-        .unwrap();
+    let setup = started(store, client_id).await;
     let by = session(store).await;
     let (grant, token) = store.approve_setup(approval(&setup, &by, None)).await.unwrap();
     let (code, of) = store.find_code(&grant.tenant_id, &token).await.unwrap().unwrap();
