@@ -39,8 +39,8 @@ const LANES: u32 = 1;
 const SALT_BYTES: usize = 16;
 const HASH_BYTES: usize = 32;
 /// How many may wait for a turn in each line, for each core. At about 15 ms a run the last one waits a second on
-/// two cores and half a second on many; three times that behind wrong guesses alone, and longer while the other
-/// line is full or what serves calls needs the cores.
+/// two cores and half a second on many; three times that behind wrong guesses alone, and longer while others
+/// wait, too, or what serves calls needs the cores.
 const WAITING_PER_CORE: usize = 32;
 /// How long a turn rests after a wrong guess, in times of what its run took: guesses in one line take a third of
 /// the cores that are left to them.
