@@ -1,10 +1,17 @@
 //! Both services as separate processes, set up by the command line as an operator would.
 
-use std::{ffi::OsString, os::unix::fs::OpenOptionsExt, path::Path, process::Command};
+use std::{
+    ffi::OsString,
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    process::Command,
+};
 
 use accord::random::{Random, SystemRandom};
 use accord_cli::{dev::seed, dev_file::DevFile};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 use super::process::{Process, accord};
 
@@ -15,6 +22,7 @@ pub struct Services {
     pub target: DevFile,
     directory: TempDir,
     token_environment: Vec<(&'static str, OsString)>,
+    _http_port: HeldPort,
 }
 
 impl Services {
@@ -43,8 +51,9 @@ impl Services {
             SystemRandom.fill(&mut key);
             write_private(&at(name), &key);
         }
-        let http_port = free_port();
-        let http_url = format!("http://127.0.0.1:{http_port}");
+        let http_port = HeldPort::reserve();
+        let http_address = http_port.0.local_addr().unwrap().to_string();
+        let http_url = format!("http://{http_address}");
         let registry = |arguments: &[&str]| {
             let mut command = accord();
             command
@@ -83,10 +92,7 @@ impl Services {
             ),
             ("ACCORD_TOKEN_LISTEN", "127.0.0.1:0".into()),
             ("ACCORD_TOKEN_REGISTRY_POLL_MS", poll_ms.to_string().into()),
-            (
-                "ACCORD_TOKEN_HTTP_LISTEN",
-                format!("127.0.0.1:{http_port}").into(),
-            ),
+            ("ACCORD_TOKEN_HTTP_LISTEN", http_address.into()),
         ];
         token_environment.extend(settings.iter().map(|(name, value)| (*name, value.into())));
         run(token(&token_environment, &["migrate"]));
@@ -118,6 +124,7 @@ impl Services {
             target,
             directory,
             token_environment,
+            _http_port: http_port,
         }
     }
 
@@ -174,8 +181,17 @@ fn write_private(path: &Path, content: &[u8]) {
         .unwrap();
 }
 
-/// A port that was free a moment ago: the issuer's URL must be known before its listener is there.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+/// A port that nobody else is given: the issuer's URL must be known before its listener is there.
+///
+/// The socket is bound and never listens, so the service, which sets `SO_REUSEADDR` as this does, can
+/// listen there, and as often as it starts again.
+struct HeldPort(TcpSocket);
+
+impl HeldPort {
+    fn reserve() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        Self(socket)
+    }
 }
