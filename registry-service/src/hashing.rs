@@ -39,12 +39,14 @@ const LANES: u32 = 1;
 const SALT_BYTES: usize = 16;
 const HASH_BYTES: usize = 32;
 /// How many may wait for a turn in each line, for each core. At about 15 ms a run the last one waits a second on
-/// two cores and half a second on many; three times that behind wrong guesses alone, and longer while others
-/// wait, too, or what serves calls needs the cores.
+/// two cores and half a second on many; behind wrong guesses alone as many times that as they rest and one more, and
+/// longer while others wait, too, or what serves calls needs the cores.
 const WAITING_PER_CORE: usize = 32;
-/// How long a turn rests after a wrong guess, in times of what its run took: guesses in one line take a third of
-/// the cores that are left to them.
-const REST: u32 = 2;
+/// How long a turn rests after a wrong secret, in times of what its run took: wrong secrets in one line take a
+/// seventh of the cores that are left to them. None comes from who means well.
+const REST_OF_SECRETS: u32 = 6;
+/// The same after a wrong password, which people do type: who waits behind one waits for its rest, too.
+const REST_OF_PASSWORDS: u32 = 2;
 /// The longest rest. A run that had to wait for a core for seconds is no reason for more.
 const LONGEST_REST: Duration = Duration::from_millis(200);
 
@@ -182,7 +184,7 @@ impl Hasher {
             turn,
             permits,
         } = self.turn(line).await?;
-        let (threads, stored) = (self.threads.clone(), stored.cloned());
+        let (threads, stored, rest) = (self.threads.clone(), stored.cloned(), line.rest());
         let (answer, answered) = oneshot::channel();
         // On its own, so that the turn rests also after those who did not wait for their answer.
         tokio::spawn(async move {
@@ -192,7 +194,7 @@ impl Hasher {
             let rests = !matches!(verified, Ok(true));
             let _ = answer.send(verified);
             if rests {
-                sleep(LONGEST_REST.min(began.elapsed() * REST)).await;
+                sleep(LONGEST_REST.min(began.elapsed() * rest)).await;
             }
             drop(turn);
         });
@@ -260,6 +262,16 @@ pub enum Line {
     Guesses,
     /// Passwords, those that are being chosen among them.
     Passwords,
+}
+
+impl Line {
+    /// How long a turn rests after a wrong guess, in times of what its run took.
+    fn rest(self) -> u32 {
+        match self {
+            Self::Secrets | Self::Guesses => REST_OF_SECRETS,
+            Self::Passwords => REST_OF_PASSWORDS,
+        }
+    }
 }
 
 /// A line of those who wait.
