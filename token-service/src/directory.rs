@@ -35,9 +35,13 @@ use crate::{
 };
 
 mod cache;
+mod checking;
+#[cfg(test)]
+mod fixture;
 mod follow;
 
 use cache::{Cache, Proven, Verified};
+use checking::Checking;
 pub use follow::follow;
 
 /// The registry, asked through a memory. Cheap to clone; clones remember together.
@@ -49,6 +53,8 @@ pub struct Directory {
     /// is remembered gives a secret back, or lets one be tried out elsewhere.
     key: Arc<hmac::Key>,
     cache: Arc<Cache>,
+    /// Who asks about which secret.
+    checking: Arc<Checking>,
     /// Where secrets wait for the registry's slow hash.
     line: Arc<Line>,
     /// Held while the feed is asked: its answers are applied in the order of its questions.
@@ -92,6 +98,7 @@ impl Directory {
             clock,
             key: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &*key)),
             cache: Arc::new(Cache::new(memory.follows, lease::LIFE + memory.stale_max)),
+            checking: Arc::default(),
             line: Arc::default(),
             asking: Arc::default(),
         }
@@ -113,32 +120,36 @@ impl Directory {
         client_secret: &str,
     ) -> Result<At<Arc<Client>>, Error> {
         let mac = self.mac(client_id, client_secret);
-        match self
-            .cache
-            .proven(client_id, &mac, self.clock.now(), Instant::now())
-        {
-            Some(Proven::Client(client)) => return active(client),
-            Some(Proven::Alone(position, asked_at)) => {
-                let mut client = match self.client(client_id).await {
-                    Err(Error::NotFound(_)) => return Err(Error::InvalidClient),
-                    client => client?,
-                };
-                // Client and secret were read at different times: the earlier one counts.
-                if client.position.epoch == position.epoch {
-                    client.position.seq = client.position.seq.min(position.seq);
-                    client.asked_at = client.asked_at.min(asked_at);
-                    return active(client);
-                }
+        if let Some(client) = self.proven(client_id, &mac).await? {
+            return Ok(client);
+        }
+        // On the heap, as every question to the registry: the size of what it takes should not be part of
+        // every call that is answered from memory.
+        Box::pin(self.check_client(client_id, client_secret, mac)).await
+    }
+
+    /// Asks the registry about a secret that is not known to be right; of those who bring the same one at the same
+    /// time one asks, if the others will find the answer in memory.
+    async fn check_client(
+        &self,
+        client_id: &ClientId,
+        client_secret: &str,
+        mac: [u8; 32],
+    ) -> Result<At<Arc<Client>>, Error> {
+        let mut check = self.checking.begin(mac);
+        if self.cache.has_lease(Instant::now()) && check.turn().await {
+            if let Some(client) = self.proven(client_id, &mac).await? {
+                return Ok(client);
             }
-            None => {}
+            // Without a lease nobody will find anything there, and all ask.
+            if !self.cache.has_lease(Instant::now()) {
+                check.pass_on();
+            }
         }
         if self.line.is_full(Instant::now()) {
             return Err(Error::Busy);
         }
-        // On the heap, as every question to the registry: the size of what it takes should not be part of
-        // every call that is answered from memory.
-        let answer = self.registry.authenticate_client(client_id, client_secret);
-        let answer = Box::pin(answer).await;
+        let answer = self.registry.authenticate_client(client_id, client_secret).await;
         if let Err(Error::Busy) = answer {
             self.line.was_full(Instant::now());
         }
@@ -151,6 +162,33 @@ impl Directory {
         let client = answer.map(|answer| Arc::new(answer.client));
         self.cache.keep_client(&client, Some(verified));
         Ok(client)
+    }
+
+    /// The client whose secret is known to be right.
+    ///
+    /// # Errors
+    /// [`Error::InvalidClient`] when it is not active; [`Error::RegistryUnavailable`].
+    async fn proven(&self, client_id: &ClientId, mac: &[u8; 32]) -> Result<Option<At<Arc<Client>>>, Error> {
+        let proven = self
+            .cache
+            .proven(client_id, mac, self.clock.now(), Instant::now());
+        match proven {
+            Some(Proven::Client(client)) => active(client).map(Some),
+            Some(Proven::Alone(position, asked_at)) => {
+                let mut client = match self.client(client_id).await {
+                    Err(Error::NotFound(_)) => return Err(Error::InvalidClient),
+                    client => client?,
+                };
+                // Client and secret were read at different times: the earlier one counts.
+                if client.position.epoch != position.epoch {
+                    return Ok(None);
+                }
+                client.position.seq = client.position.seq.min(position.seq);
+                client.asked_at = client.asked_at.min(asked_at);
+                active(client).map(Some)
+            }
+            None => Ok(None),
+        }
     }
 
     /// Reads a client.
@@ -264,7 +302,38 @@ impl CallerDirectory for Directory {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use accord::{random::SeededRandom, testing::test_clock};
+    use futures_util::future::join_all;
+
     use super::*;
+    use crate::directory::fixture::{Fake, RIGHT, directory};
+
+    #[tokio::test]
+    async fn of_those_who_bring_the_same_secret_at_once_one_asks() {
+        let client_id = ClientId::generate(&*test_clock(), &SeededRandom::new(2));
+        let fake = Fake::of(vec![client_id.clone()]);
+        let directory = directory(&fake).await;
+        let bring = |secret| {
+            let (directory, client_id) = (&directory, &client_id);
+            join_all((0..20).map(move |_| directory.authenticate_client(client_id, secret)))
+        };
+        let checks = || std::mem::take(&mut fake.0.lock().unwrap().checks);
+        // Nothing would be found in memory: each asks for himself.
+        assert!(bring(RIGHT).await.iter().all(Result::is_ok));
+        assert_eq!(checks(), 20);
+        follow::ask(&directory).await.unwrap();
+        assert!(bring(RIGHT).await.iter().all(Result::is_ok));
+        assert_eq!(checks(), 1);
+        // A wrong one is remembered nowhere.
+        let refused = bring("wrong").await;
+        assert!(
+            refused
+                .iter()
+                .all(|answer| matches!(answer, Err(Error::InvalidClient)))
+        );
+        assert_eq!(checks(), 20);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_full_line_is_asked_again_after_a_while() {

@@ -192,6 +192,11 @@ impl Cache {
         })
     }
 
+    /// Whether questions are answered from memory now.
+    pub(super) fn has_lease(&self, at: Instant) -> bool {
+        self.lease(&self.state(), at).is_some()
+    }
+
     fn lease(&self, state: &State, at: Instant) -> Option<(Position, Instant)> {
         state.followed.lease(at, self.life).filter(|_| self.answers)
     }
