@@ -1,102 +1,91 @@
-//! Lets one call at a time ask about the same secret: those that come meanwhile find it in memory then. A client
-//! that starts with many calls at once costs one run of the registry's slow hash, not one for each.
+//! Of calls that bring the same secret at the same time one asks about it, and the others find the answer in
+//! memory: a client that starts with many calls at once costs one run of the registry's slow hash, not one for each.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{HashMap, hash_map::Entry},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// How long somebody else's question is waited for. Several runs of the hash fit in; a registry that hangs, or where
+/// many wait already, should be seen by each for himself.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Of client and secret, under this process's key.
 type Mac = [u8; 32];
 
-/// The secrets that are being asked about.
+/// The secrets that are being asked about, and when that is over.
 #[derive(Debug, Default)]
 pub(super) struct Checking {
-    turns: Mutex<HashMap<Mac, Arc<Turn<()>>>>,
+    under_way: Mutex<HashMap<Mac, CancellationToken>>,
 }
 
-/// One that asks, or waits to.
-pub(super) struct Check<'a> {
+/// The first one who asks about a secret. The others wait for its end.
+#[derive(Debug)]
+pub(super) struct First<'a> {
     checking: &'a Checking,
     mac: Mac,
-    turn: Arc<Turn<()>>,
-    held: Option<OwnedMutexGuard<()>>,
+    over: CancellationToken,
 }
 
 impl Checking {
-    /// Begins to wait for a turn.
-    pub(super) fn begin(&self, mac: Mac) -> Check<'_> {
-        let turn = self.turns().entry(mac).or_default().clone();
-        Check {
-            checking: self,
-            mac,
-            turn,
-            held: None,
-        }
-    }
-
-    fn turns(&self) -> MutexGuard<'_, HashMap<Mac, Arc<Turn<()>>>> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Check<'_> {
-    /// Waits until nobody else has the turn, and has it until the end; whether somebody else had it before.
-    pub(super) async fn turn(&mut self) -> bool {
-        let free = self.turn.clone().try_lock_owned().ok();
-        let waited = free.is_none();
-        self.held = match free {
-            Some(held) => Some(held),
-            None => Some(self.turn.clone().lock_owned().await),
+    /// Begins to ask; or, if somebody does so already, waits until that is over, whatever came of it, but not for long.
+    pub(super) async fn begin(&self, mac: Mac) -> Option<First<'_>> {
+        let over = match self.under_way().entry(mac) {
+            Entry::Occupied(other) => other.get().clone(),
+            Entry::Vacant(free) => {
+                let over = free.insert(CancellationToken::new()).clone();
+                let checking = self;
+                return Some(First { checking, mac, over });
+            }
         };
-        waited
+        let _ = timeout(PATIENCE, over.cancelled()).await;
+        None
     }
 
-    /// Gives the turn to the next one.
-    pub(super) fn pass_on(&mut self) {
-        self.held = None;
+    fn under_way(&self) -> MutexGuard<'_, HashMap<Mac, CancellationToken>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Check<'_> {
+impl Drop for First<'_> {
     fn drop(&mut self) {
-        let mut turns = self.checking.turns();
-        self.held = None;
-        // This one and the map's: nobody else is there.
-        if Arc::strong_count(&self.turn) == 2 {
-            turns.remove(&self.mac);
-        }
+        self.checking.under_way().remove(&self.mac);
+        self.over.cancel();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use std::pin::pin;
 
-    use futures_util::FutureExt;
+    use futures_util::{FutureExt, future::join};
+    use tokio::time::Instant;
 
     use super::*;
 
-    #[tokio::test]
-    async fn one_at_a_time_has_the_turn_of_a_secret_and_nothing_stays() {
+    #[tokio::test(start_paused = true)]
+    async fn others_wait_for_the_first_one_but_not_for_long() {
         let checking = Checking::default();
         let begin = || checking.begin([1; 32]);
-        let (mut one, mut other, mut gave_up) = (begin(), begin(), begin());
-        assert!(!one.turn().await);
-        assert!(!checking.begin([2; 32]).turn().await, "another secret");
-        assert!(gave_up.turn().now_or_never().is_none());
-        drop(gave_up);
-        {
-            let mut next = pin!(other.turn());
-            assert!((&mut next).now_or_never().is_none());
-            drop(one);
-            assert!(next.await);
-        }
-        assert!(begin().turn().now_or_never().is_none());
-        assert_eq!(checking.turns().len(), 1);
-        drop(other);
-        assert!(checking.turns().is_empty());
+        let first = begin().await.unwrap();
+        assert!(checking.begin([2; 32]).await.is_some(), "another secret");
+        let mut others = pin!(join(begin(), begin()));
+        assert!((&mut others).now_or_never().is_none());
+        drop(first);
+        let told = others.now_or_never().unwrap();
+        assert!(told.0.is_none() && told.1.is_none());
+
+        let first = begin().await.unwrap();
+        let begun = Instant::now();
+        assert!(begin().await.is_none());
+        let waited = begun.elapsed();
+        assert!((PATIENCE..PATIENCE * 2).contains(&waited), "{waited:?}");
+        drop(first);
+        assert!(checking.under_way().is_empty());
     }
 }
