@@ -229,3 +229,34 @@ async fn the_log_holds_neither_queries_nor_tokens() {
         assert!(!printed.contains(mark), "{mark} in {printed}");
     }
 }
+
+#[tokio::test]
+async fn pages_and_tokens_have_a_cluster_each() {
+    let Some((mut gateway, _stand_in)) = with_stand_in().await else {
+        return;
+    };
+    let url = gateway.url();
+    for (method, path, route, cluster) in [
+        ("POST", "/firm/oauth2/token", "token", "token-service-http"),
+        ("GET", "/firm/jwks.json", "discovery", "token-service-http"),
+        (
+            "GET",
+            "/firm/oauth2/authorize",
+            "authorize",
+            "token-service-pages",
+        ),
+        ("GET", "/accord.css", "stylesheet", "token-service-pages"),
+        ("GET", "/claim/acl_1", "one-time-link", "token-service-pages"),
+        ("POST", "/claim/acl_1", "one-time-link-use", "token-service-pages"),
+        ("POST", "/firm/sign-in", "sign-in", "token-service-pages"),
+        ("GET", "/firm/integrations", "page", "token-service-pages"),
+        ("POST", "/firm/sign-out", "decision", "token-service-pages"),
+    ] {
+        let request = gateway
+            .client()
+            .request(method.parse().unwrap(), format!("{url}{path}"));
+        request.send().await.unwrap();
+        let line = gateway.logged(path, |line| line["route"] == route);
+        assert_eq!(line["cluster"], cluster, "{method} {path}");
+    }
+}
