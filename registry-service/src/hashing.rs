@@ -39,11 +39,11 @@ const LANES: u32 = 1;
 const SALT_BYTES: usize = 16;
 const HASH_BYTES: usize = 32;
 /// How many may wait for a turn in each line, for each core. At about 15 ms a run the last one waits a second on
-/// two cores and half a second on many; behind wrong guesses alone as many times that as they rest and one more, and
-/// longer while others wait, too, or what serves calls needs the cores.
+/// two cores and half a second on many; behind wrong secrets alone seven times that, behind wrong passwords three times,
+/// and longer while others wait, too, or what serves calls needs the cores.
 const WAITING_PER_CORE: usize = 32;
 /// How long a turn rests after a wrong secret, in times of what its run took: wrong secrets in one line take a
-/// seventh of the cores that are left to them. None comes from who means well.
+/// seventh of the cores that are left to them. Of those who mean well only a client whose secret has ended brings one.
 const REST_OF_SECRETS: u32 = 6;
 /// The same after a wrong password, which people do type: who waits behind one waits for its rest, too.
 const REST_OF_PASSWORDS: u32 = 2;
