@@ -184,7 +184,7 @@ impl Hasher {
             turn,
             permits,
         } = self.turn(line).await?;
-        let (threads, stored, rest) = (self.threads.clone(), stored.cloned(), line.rest());
+        let (threads, stored) = (self.threads.clone(), stored.cloned());
         let (answer, answered) = oneshot::channel();
         // On its own, so that the turn rests also after those who did not wait for their answer.
         tokio::spawn(async move {
@@ -194,7 +194,7 @@ impl Hasher {
             let rests = !matches!(verified, Ok(true));
             let _ = answer.send(verified);
             if rests {
-                sleep(LONGEST_REST.min(began.elapsed() * rest)).await;
+                sleep(line.rest_after(began.elapsed())).await;
             }
             drop(turn);
         });
@@ -265,12 +265,13 @@ pub enum Line {
 }
 
 impl Line {
-    /// How long a turn rests after a wrong guess, in times of what its run took.
-    fn rest(self) -> u32 {
-        match self {
+    /// How long a turn rests after a wrong guess whose run took so long.
+    fn rest_after(self, run: Duration) -> Duration {
+        let times = match self {
             Self::Secrets | Self::Guesses => REST_OF_SECRETS,
             Self::Passwords => REST_OF_PASSWORDS,
-        }
+        };
+        LONGEST_REST.min(run * times)
     }
 }
 

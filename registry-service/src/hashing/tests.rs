@@ -98,6 +98,14 @@ async fn after_a_wrong_guess_its_line_rests_and_the_other_does_not() {
     assert_eq!(hasher.runs(), 4);
 }
 
+#[test]
+fn wrong_secrets_are_followed_by_longer_rests_than_wrong_passwords_and_none_by_a_long_one() {
+    let run = Duration::from_millis(15);
+    let rests = [Line::Secrets, Line::Guesses, Line::Passwords].map(|line| line.rest_after(run).as_millis());
+    assert_eq!(rests, [90, 90, 30]);
+    assert_eq!(Line::Guesses.rest_after(Duration::from_secs(3)), LONGEST_REST);
+}
+
 #[tokio::test]
 async fn a_check_against_nothing_is_one_run_and_fails() {
     let database = testing::sqlite();
