@@ -58,8 +58,5 @@ async fn by_secret(service: &Service, client_id: &str, secret: &str) -> Result<A
     // What is malformed tells nothing about what exists, so it may be refused at once.
     let client_id = ClientId::parse(client_id).map_err(|_| Error::InvalidClient)?;
     let secret = ClientSecret::parse(secret).map_err(|_| Error::InvalidClient)?;
-    service
-        .directory
-        .authenticate_client(&client_id, secret.expose())
-        .await
+    service.directory.authenticate_client(&client_id, &secret).await
 }

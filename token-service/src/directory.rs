@@ -18,7 +18,7 @@ use accord::{
     auth::{Caller, CallerDirectory},
     clock::{SharedClock, UnixMillis},
     id::{ClientId, SecretId, TenantId, UserId},
-    opaque::OpaqueToken,
+    opaque::{ClientSecret, OpaqueToken},
     random::Random,
 };
 use aws_lc_rs::hmac;
@@ -117,7 +117,7 @@ impl Directory {
     pub async fn authenticate_client(
         &self,
         client_id: &ClientId,
-        client_secret: &str,
+        client_secret: &ClientSecret,
     ) -> Result<At<Arc<Client>>, Error> {
         let mac = self.mac(client_id, client_secret);
         if let Some(client) = self.proven(client_id, &mac).await? {
@@ -128,26 +128,32 @@ impl Directory {
         Box::pin(self.check_client(client_id, client_secret, mac)).await
     }
 
-    /// Asks the registry about a secret that is not known to be right. Of those who bring the same one at the same
-    /// time one asks first, if the others may find the answer in memory; if they do not, all ask.
+    /// Asks the registry about a secret that is not known to be right: one after the other, if the next one may find
+    /// the answer in memory. Otherwise, and with a registry that hangs, everybody sees for himself.
     async fn check_client(
         &self,
         client_id: &ClientId,
-        client_secret: &str,
+        client_secret: &ClientSecret,
         mac: [u8; 32],
     ) -> Result<At<Arc<Client>>, Error> {
-        let _first = if self.cache.has_lease(Instant::now()) {
-            self.checking.begin(mac).await
-        } else {
-            None
-        };
-        if let Some(client) = self.proven(client_id, &mac).await? {
-            return Ok(client);
+        let mut turn = None;
+        if self.cache.has_lease(Instant::now()) {
+            let name = (client_id.clone(), client_secret.secret_id().clone());
+            turn = self.checking.turn(name).await;
+            if let Some(client) = self.proven(client_id, &mac).await? {
+                return Ok(client);
+            }
+            if turn.is_none() && self.cache.has_lease(Instant::now()) {
+                return Err(Error::Busy);
+            }
         }
         if self.line.is_full(Instant::now()) {
             return Err(Error::Busy);
         }
-        let answer = self.registry.authenticate_client(client_id, client_secret).await;
+        let answer = self
+            .registry
+            .authenticate_client(client_id, client_secret.expose())
+            .await;
         if let Err(Error::Busy) = answer {
             self.line.was_full(Instant::now());
         }
@@ -159,6 +165,8 @@ impl Directory {
         };
         let client = answer.map(|answer| Arc::new(answer.client));
         self.cache.keep_client(&client, Some(verified));
+        // The next one finds it in memory.
+        drop(turn);
         Ok(client)
     }
 
@@ -243,11 +251,11 @@ impl Directory {
         ended.ok_or(Error::RegistryUnavailable)
     }
 
-    fn mac(&self, client_id: &ClientId, client_secret: &str) -> [u8; 32] {
+    fn mac(&self, client_id: &ClientId, client_secret: &ClientSecret) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&self.key);
         // A Client ID has one length, so that no two pairs give the same bytes.
         context.update(client_id.as_str().as_bytes());
-        context.update(client_secret.as_bytes());
+        context.update(client_secret.expose().as_bytes());
         let mut mac = [0; 32];
         mac.copy_from_slice(context.sign().as_ref());
         mac
@@ -305,32 +313,53 @@ mod tests {
     use futures_util::future::join_all;
 
     use super::*;
-    use crate::directory::fixture::{Fake, RIGHT, directory};
+    use crate::directory::fixture::{Fake, directory, right, wrong};
 
     #[tokio::test]
     async fn of_those_who_bring_the_same_secret_at_once_one_asks() {
         let client_id = ClientId::generate(&*test_clock(), &SeededRandom::new(2));
         let fake = Fake::of(vec![client_id.clone()]);
         let directory = directory(&fake).await;
+        let bring = async |secret: &ClientSecret| {
+            join_all((0..20).map(|_| directory.authenticate_client(&client_id, secret))).await
+        };
+        // Nothing would be found in memory: each asks for himself.
+        assert!(bring(&right()).await.iter().all(Result::is_ok));
+        assert_eq!(fake.asked().checks, 20);
+        follow::ask(&directory).await.unwrap();
+        assert!(bring(&right()).await.iter().all(Result::is_ok));
+        assert_eq!(fake.asked().checks, 1);
+        // A wrong one is remembered nowhere: each is refused by the registry, one after the other.
+        let refused = bring(&wrong()).await;
+        let is_refused = |answer: &_| matches!(answer, Err(Error::InvalidClient));
+        assert!(refused.iter().all(is_refused));
+        let asked = fake.asked();
+        assert_eq!((asked.checks, asked.at_once), (20, 1));
+    }
+
+    #[tokio::test]
+    async fn who_waits_long_for_a_turn_is_told_so_by_a_registry_that_answers() {
+        let client_id = ClientId::generate(&*test_clock(), &SeededRandom::new(2));
+        let fake = Fake::of(vec![client_id.clone()]);
+        let directory = directory(&fake).await;
+        follow::ask(&directory).await.unwrap();
+        let name = (client_id.clone(), right().secret_id().clone());
+        let held = directory.checking.turn(name).await.unwrap();
         let bring = |secret| {
             let (directory, client_id) = (&directory, &client_id);
-            join_all((0..20).map(move |_| directory.authenticate_client(client_id, secret)))
+            async move { directory.authenticate_client(client_id, &secret).await }
         };
-        let checks = || std::mem::take(&mut fake.0.lock().unwrap().checks);
-        // Nothing would be found in memory: each asks for himself.
-        assert!(bring(RIGHT).await.iter().all(Result::is_ok));
-        assert_eq!(checks(), 20);
-        follow::ask(&directory).await.unwrap();
-        assert!(bring(RIGHT).await.iter().all(Result::is_ok));
-        assert_eq!(checks(), 1);
-        // A wrong one is remembered nowhere: each is refused by the registry.
-        let refused = bring("wrong").await;
-        assert!(
-            refused
-                .iter()
-                .all(|answer| matches!(answer, Err(Error::InvalidClient)))
-        );
-        assert_eq!(checks(), 20);
+        tokio::time::pause();
+        assert!(matches!(bring(wrong()).await, Err(Error::Busy)));
+        assert_eq!(fake.asked().checks, 0);
+        // The lease ends while a turn is waited for: each sees for himself.
+        let end_of_lease = async {
+            tokio::time::advance(directory.life()).await;
+            tokio::time::resume();
+        };
+        let (answer, ()) = tokio::join!(bring(wrong()), end_of_lease);
+        assert!(matches!(answer, Err(Error::InvalidClient)));
+        drop(held);
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use std::{
 
 use accord::{
     id::{ClientId, SecretId},
-    opaque::{OpaqueToken, TokenKind},
+    opaque::{ClientSecret, OpaqueToken, TokenKind},
     random::SeededRandom,
     registry::v1::{
         self as pb,
@@ -34,8 +34,22 @@ pub const BURST: usize = 2 * CLIENTS;
 /// Changes in an answer: less than a burst.
 const PAGE: usize = 2;
 
+/// Every client's secret is made of these bits.
+const RIGHT: [u8; 32] = [1; 32];
+
 /// Every client's secret.
-pub const RIGHT: &str = "right";
+pub fn right() -> ClientSecret {
+    ClientSecret::from_secret(secret_id(), &RIGHT)
+}
+
+/// Another one, with the right one's id.
+pub fn wrong() -> ClientSecret {
+    ClientSecret::from_secret(secret_id(), &[2; 32])
+}
+
+fn secret_id() -> SecretId {
+    SecretId::generate(&*test_clock(), &SeededRandom::new(3))
+}
 
 /// What becomes of the next question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +82,17 @@ pub struct State {
     /// Which client each change was about.
     pub changes: Vec<usize>,
     pub fate: Fate,
-    /// How often a secret was checked.
+    /// What was asked about secrets.
+    pub asked: Asked,
+}
+
+/// How often secrets were checked.
+#[derive(Debug, Default)]
+pub struct Asked {
     pub checks: usize,
+    /// The most at a time.
+    pub at_once: usize,
+    under_way: usize,
 }
 
 impl State {
@@ -100,8 +123,13 @@ impl Fake {
             clients,
             changes: Vec::new(),
             fate: Fate::Answered,
-            checks: 0,
+            asked: Asked::default(),
         })))
+    }
+
+    /// What was asked about secrets since this was called the last time.
+    pub fn asked(&self) -> Asked {
+        std::mem::take(&mut self.0.lock().unwrap().asked)
     }
 }
 
@@ -174,9 +202,17 @@ impl DirectoryService for Fake {
         request: Request<pb::AuthenticateClientRequest>,
     ) -> Result<Response<pb::AuthenticateClientResponse>, Status> {
         let request = request.into_inner();
-        let mut state = self.0.lock().unwrap();
-        state.checks += 1;
-        if request.client_secret != RIGHT {
+        let count = |count: fn(&mut Asked)| count(&mut self.0.lock().unwrap().asked);
+        count(|asked| {
+            asked.checks += 1;
+            asked.under_way += 1;
+            asked.at_once = asked.at_once.max(asked.under_way);
+        });
+        // Who comes at the same time is here before this one leaves.
+        tokio::task::yield_now().await;
+        count(|asked| asked.under_way -= 1);
+        let state = self.0.lock().unwrap();
+        if request.client_secret != right().expose() {
             return Err(Problem::new(Code::Unauthenticated, ErrorReason::InvalidClient, "").into());
         }
         Ok(Response::new(pb::AuthenticateClientResponse {
@@ -185,7 +221,7 @@ impl DirectoryService for Fake {
                 state: pb::ClientState::Active.into(),
                 ..Default::default()
             }),
-            secret_id: SecretId::generate(&*test_clock(), &SeededRandom::new(3)).to_string(),
+            secret_id: secret_id().to_string(),
             secret_expire_time: None,
             position: state.position(state.changes.len()),
         }))
