@@ -46,18 +46,22 @@ static SQLITE: LazyLock<Vec<String>> = LazyLock::new(|| {
     };
     (1..=MOST_ROWS).map(statement).collect()
 });
-/// One array a column. No text that is there is empty, so that an empty one stands for none.
+/// One array a column. They are taken apart side by side: in FROM each would be copied row by row, and then again.
+/// No text that is there is empty, so that an empty one stands for none.
 static POSTGRES: LazyLock<String> = LazyLock::new(|| {
     let selected = TEXTS.map(|column| match column {
         "tenant_id" | "client_id" | "subject" => format!("NULLIF({column}, '')"),
         _ => column.to_owned(),
     });
-    let arrays: Vec<_> = (1..=TEXTS.len()).map(|at| format!("${at}::text[]")).collect();
+    let texts = (1..)
+        .zip(TEXTS)
+        .map(|(at, column)| format!("unnest(${at}::text[]) AS {column}"));
     format!(
-        "INSERT INTO audit_events ({0}, {TIME}) SELECT {1}, {TIME} FROM unnest({2}, ${3}::bigint[]) AS event ({0}, {TIME})",
+        "INSERT INTO audit_events ({}, {TIME}) SELECT {}, {TIME} \
+         FROM (SELECT {}, unnest(${}::bigint[]) AS {TIME}) AS event",
         TEXTS.join(", "),
         selected.join(", "),
-        arrays.join(", "),
+        texts.collect::<Vec<_>>().join(", "),
         TEXTS.len() + 1
     )
 });
