@@ -135,7 +135,8 @@ ulid_id!(
     "dlv_"
 );
 ulid_id!(
-    /// A Client Secret's id, `sec_...`; it is part of the secret.
+    /// A Client Secret's id, `sec_...`; it is part of the secret. Strangers must not see it: who knows it can hold up
+    /// the secret's first check.
     SecretId,
     "sec_"
 );

@@ -257,8 +257,8 @@ impl Hasher {
 pub enum Line {
     /// Client Secrets that name one that counts.
     Secrets,
-    /// Those that name none. A secret's id is as hard to guess as the secret: these are guesses of strangers, or
-    /// secrets that have ended.
+    /// Those that name none. A secret's id is too hard to guess: these are guesses of strangers, or secrets that
+    /// have ended.
     Guesses,
     /// Passwords, those that are being chosen among them.
     Passwords,

@@ -92,7 +92,7 @@ pub enum Error {
     /// The registry does not answer, or not in time.
     #[error("the registry does not answer")]
     RegistryUnavailable,
-    /// Too many attempts to authenticate wait in the registry already.
+    /// Too many attempts to authenticate wait already.
     #[error("too many attempts are under way; try again later")]
     Busy,
     /// More was revoked lately than is kept in memory.

@@ -1,7 +1,6 @@
-//! Of calls that bring the same Client Secret at the same time one asks the registry, and the others wait for their
-//! turn: who brings the right one then finds the answer in memory, so that a client that starts with many calls
-//! at once costs one run of the slow hash; who brings wrong ones with the id of a secret of its own has one place
-//! in the registry's line, whatever it sends, and does not hold up the others.
+//! One question at a time about the Client Secrets of one id, right or wrong. A client that starts with many calls at
+//! once costs one run of the registry's slow hash: the others find the answer in memory when their turn has come. Who
+//! brings wrong ones with the id of a secret of its own has one place in the registry's line, whatever it sends.
 
 use std::{
     collections::HashMap,
@@ -11,28 +10,34 @@ use std::{
 
 use accord::id::{ClientId, SecretId};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{self, OwnedMutexGuard, Semaphore},
     time::timeout,
 };
 
-/// How long a turn is waited for: about as long as the registry takes for the last one in a full line of right
-/// secrets.
-const PATIENCE: Duration = Duration::from_secs(1);
+use crate::lease;
 
-/// A secret, right or not. Its id is as hard to guess as the secret, so that strangers can't take a client's turn.
+/// How long a turn is waited for: about as long as the registry takes for the last one in a full line of right
+/// secrets, and longer than a lease, so that a registry that hangs is known to.
+const PATIENCE: Duration = Duration::from_secs(1);
+const _: () = assert!(PATIENCE.as_millis() > lease::LIFE.as_millis());
+/// How many may wait, whatever for: few of the calls that a gateway lets be under way at once.
+const MOST_WAITING: usize = 256;
+
+/// Client and secret, whether there are such or not. The secret's id is too hard to guess for strangers to take a
+/// client's turn; a Client ID is not.
 pub(super) type Name = (ClientId, SecretId);
 
 /// The secrets that are being asked about.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Checking {
     under_way: Mutex<HashMap<Name, Queue>>,
+    waiting: Semaphore,
 }
 
 /// Those who bring a secret.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Queue {
-    /// One.
-    turns: Arc<Semaphore>,
+    turns: Arc<sync::Mutex<()>>,
     /// Who has the turn, and who waits.
     callers: usize,
 }
@@ -40,8 +45,7 @@ struct Queue {
 /// Leave to ask about a secret.
 #[derive(Debug)]
 pub(super) struct Turn<'a> {
-    /// Goes first: the next one must find the queue.
-    _permit: OwnedSemaphorePermit,
+    _turn: OwnedMutexGuard<()>,
     _place: Place<'a>,
 }
 
@@ -52,26 +56,45 @@ struct Place<'a> {
     name: Name,
 }
 
+impl Default for Checking {
+    fn default() -> Self {
+        Self {
+            under_way: Mutex::default(),
+            waiting: Semaphore::new(MOST_WAITING),
+        }
+    }
+}
+
 impl Checking {
-    /// Waits for the turn of a secret; `None` if it does not come in time.
+    /// Waits for the turn of a secret; `None` if it does not come in time, or too many wait.
     pub(super) async fn turn(&self, name: Name) -> Option<Turn<'_>> {
         let (turns, place) = self.queue(name);
-        let permit = timeout(PATIENCE, turns.acquire_owned()).await;
+        let turn = match turns.clone().try_lock_owned() {
+            Ok(turn) => turn,
+            Err(_taken) => {
+                let _waiting = self.waiting.try_acquire().ok()?;
+                timeout(PATIENCE, turns.lock_owned()).await.ok()?
+            }
+        };
         Some(Turn {
-            _permit: permit.ok()?.ok()?,
+            _turn: turn,
             _place: place,
         })
     }
 
-    fn queue(&self, name: Name) -> (Arc<Semaphore>, Place<'_>) {
+    fn queue(&self, name: Name) -> (Arc<sync::Mutex<()>>, Place<'_>) {
         let mut under_way = self.under_way();
-        let queue = under_way.entry(name.clone()).or_insert_with(|| Queue {
-            turns: Arc::new(Semaphore::new(1)),
-            callers: 0,
-        });
+        let queue = under_way.entry(name.clone()).or_default();
         queue.callers += 1;
         let checking = self;
         (queue.turns.clone(), Place { checking, name })
+    }
+
+    /// Takes all places of those who wait.
+    #[cfg(test)]
+    pub(super) fn fill(&self) -> sync::SemaphorePermit<'_> {
+        let all = self.waiting.try_acquire_many(MOST_WAITING as u32);
+        all.unwrap_or_else(|_| unreachable!())
     }
 
     fn under_way(&self) -> MutexGuard<'_, HashMap<Name, Queue>> {
@@ -129,6 +152,24 @@ mod tests {
         assert!((&mut fourth).now_or_never().is_none());
         drop(second);
         assert!(fourth.now_or_never().flatten().is_some());
+        assert!(checking.under_way().is_empty());
+    }
+
+    #[tokio::test]
+    async fn few_wait_at_a_time_whatever_for() {
+        let checking = Checking::default();
+        let held = [name(1), name(2)].map(|name| checking.turn(name).now_or_never().flatten().unwrap());
+        let mut waiting: Vec<_> = (0..MOST_WAITING)
+            .map(|_| Box::pin(checking.turn(name(1))))
+            .collect();
+        for caller in &mut waiting {
+            assert!(caller.now_or_never().is_none());
+        }
+        assert!(checking.turn(name(2)).await.is_none());
+        assert!(checking.turn(name(3)).await.is_some(), "who need not wait");
+        waiting.pop();
+        assert!(checking.turn(name(2)).now_or_never().is_none());
+        drop((waiting, held));
         assert!(checking.under_way().is_empty());
     }
 
