@@ -1,0 +1,222 @@
+//! What a token says and who gets one.
+
+use std::time::Duration;
+
+use accord::{
+    registry::v1::{self as reg, scope_service_client::ScopeServiceClient},
+    status::ErrorReason,
+    token::v1::{self as tok, issue_token_request::ClientAuthentication},
+};
+use tonic::Code;
+
+use super::{CONSENT_REQUIRED, INVALID_CLIENT, INVALID_GRANT, claims, header, refused};
+use crate::harness::{
+    dev,
+    partner::{Partner, World, code_grant, own_grant, refresh_grant, violations},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_access_token_says_what_rfc_9068_and_the_design_ask_for() {
+    let (_directory, dev, clock) = dev::start_with_clock().await;
+    let world = World::new(&dev.file);
+    let partner = world.partner().await;
+    let issued = world.first_tokens(&partner).await;
+    assert_eq!((issued.token_type.as_str(), issued.expires_in), ("Bearer", 300));
+    assert_eq!(issued.scope, "contacts.read matters.read");
+
+    let claims = claims(&issued.access_token);
+    let now = accord::clock::Clock::now(&*clock).as_secs();
+    assert_eq!(header(&issued.access_token)["typ"], "at+jwt");
+    assert_eq!(header(&issued.access_token)["alg"], "EdDSA");
+    assert_eq!(claims["iss"], world.target.tenant_authority_url.as_str());
+    assert_eq!(claims["aud"], world.target.cloud_api_url.as_str());
+    assert_eq!(claims["client_id"], partner.client_id.as_str());
+    assert_eq!(claims["tenant_id"], world.target.tenant_id.as_str());
+    assert_eq!(claims["grant_id"], issued.grant_id.as_str());
+    assert_eq!(
+        (claims["iat"].as_i64(), claims["exp"].as_i64()),
+        (Some(now), Some(now + 300))
+    );
+    assert!(claims["sub"].as_str().unwrap().starts_with("usr_"));
+    assert!(claims["family_id"].is_string() && claims["jti"].is_string());
+    assert_eq!(claims["rev"].as_str().unwrap().split('.').count(), 3);
+
+    let own = world.issue(&partner, own_grant()).await.unwrap();
+    assert!(own.refresh_token.is_empty());
+    let own = super::claims(&own.access_token);
+    assert!(own.get("family_id").is_none());
+    assert_eq!(
+        own["sub"], claims["sub"],
+        "the grant is run-as, for client credentials too"
+    );
+
+    let told = world.introspect(&issued.access_token).await;
+    assert_eq!(told.active, Some(true));
+    assert_eq!(told.sub, claims["sub"].as_str().unwrap());
+    assert_eq!((told.iat as i64, told.exp as i64), (now, now + 300));
+    assert_eq!(told.token_type, "Bearer");
+    clock.advance(Duration::from_secs(300));
+    let told = world.introspect(&issued.access_token).await;
+    let nothing = tok::IntrospectTokenResponse {
+        active: Some(false),
+        ..Default::default()
+    };
+    assert_eq!(told, nothing, "an inactive token has no other field set");
+    dev.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_not_proven_gets_one_answer() {
+    let (_directory, dev) = dev::start().await;
+    let world = World::new(&dev.file);
+    let (partner, other) = (world.partner().await, world.partner().await);
+    let mut changed = partner.client_secret.clone();
+    let last = if changed.ends_with('0') { '1' } else { '0' };
+    changed.pop();
+    changed.push(last);
+    let attempts = [
+        (partner.client_id.clone(), other.client_secret.clone()),
+        (other.client_id.clone(), partner.client_secret.clone()),
+        (
+            "cli_01k9zzzzzzzzzzzzzzzzzzzzzz".into(),
+            partner.client_secret.clone(),
+        ),
+        (partner.client_id.clone(), changed),
+        (partner.client_id.clone(), String::new()),
+        (partner.client_id.clone(), "x".repeat(10_000)),
+        (String::new(), partner.client_secret.clone()),
+        ("not-an-id".into(), partner.client_secret.clone()),
+        (partner.client_id.clone(), format!("{}\0", partner.client_secret)),
+    ];
+    let mut messages = Vec::new();
+    for (client_id, client_secret) in attempts {
+        let impostor = Partner {
+            client_id,
+            client_secret,
+        };
+        let result = world.issue(&impostor, own_grant()).await;
+        messages.push(result.as_ref().err().unwrap().message().to_owned());
+        refused(result, INVALID_CLIENT);
+    }
+    messages.dedup();
+    assert_eq!(messages.len(), 1);
+
+    let mut request = world.token_request(&partner, own_grant());
+    request.client_authentication = None;
+    refused(world.tokens().issue_token(request.clone()).await, INVALID_CLIENT);
+    request.client_authentication = Some(ClientAuthentication::ClientAssertion("a.b.c".into()));
+    let result = world.tokens().issue_token(request).await;
+    refused(result, INVALID_CLIENT);
+    dev.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_violation_of_a_message_comes_back_at_once() {
+    let (_directory, dev) = dev::start().await;
+    let world = World::new(&dev.file);
+    let request = tok::IssueTokenRequest {
+        tenant_id: "Not A Tenant".into(),
+        scopes: vec!["ok".into(), "with space".into(), "ok".into()],
+        resource: "x".repeat(5000),
+        grant: Some(tok::issue_token_request::Grant::AuthorizationCode(
+            Default::default(),
+        )),
+        ..Default::default()
+    };
+    let fields = violations(world.tokens().issue_token(request).await);
+    let expected = [
+        "tenant_id",
+        "scopes[1]",
+        "scopes[2]",
+        "resource",
+        "authorization_code.code",
+        "authorization_code.redirect_uri",
+        "authorization_code.code_verifier",
+    ];
+    assert_eq!(fields, expected);
+
+    let partner = world.partner().await;
+    let mut request = world.token_request(&partner, own_grant());
+    request.grant = None;
+    let result = world.tokens().issue_token(request).await;
+    refused(result, (Code::InvalidArgument, ErrorReason::UnsupportedGrantType));
+    dev.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pending_grant_is_no_grant_and_a_new_one_supersedes_the_old() {
+    let (_directory, dev, _clock) = dev::start_with_clock().await;
+    let world = World::new(&dev.file);
+    let partner = world.partner().await;
+    refused(world.issue(&partner, own_grant()).await, CONSENT_REQUIRED);
+    let approved = world.approve(&partner).await;
+    refused(world.issue(&partner, own_grant()).await, CONSENT_REQUIRED);
+
+    let first = world.issue(&partner, code_grant(&approved)).await.unwrap();
+    let second = world.first_tokens(&partner).await;
+    assert_ne!(first.grant_id, second.grant_id);
+    assert!(!world.active(&first.access_token).await);
+    refused(
+        world.issue(&partner, refresh_grant(&first.refresh_token)).await,
+        INVALID_GRANT,
+    );
+    assert!(world.active(&second.access_token).await);
+    assert_eq!(
+        world.issue(&partner, own_grant()).await.unwrap().grant_id,
+        second.grant_id
+    );
+    dev.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scopes_and_resource_are_held_to_what_was_granted() {
+    let (_directory, dev) = dev::start().await;
+    let world = World::new(&dev.file);
+    let partner = world.partner().await;
+    let first = world.first_tokens(&partner).await;
+
+    let mut narrow = world.token_request(&partner, refresh_grant(&first.refresh_token));
+    narrow.scopes = vec!["matters.read".into()];
+    narrow.resource = world.target.cloud_api_url.clone();
+    let narrowed = world.tokens().issue_token(narrow).await.unwrap().into_inner();
+    assert_eq!(narrowed.scope, "matters.read");
+    let wide = world
+        .issue(&partner, refresh_grant(&narrowed.refresh_token))
+        .await
+        .unwrap();
+    assert_eq!(
+        wide.scope, "contacts.read matters.read",
+        "narrowing holds for that access token alone"
+    );
+
+    for scope in ["documents.read", "no.such.scope"] {
+        let mut beyond = world.token_request(&partner, refresh_grant(&wide.refresh_token));
+        beyond.scopes = vec![scope.into()];
+        let result = world.tokens().issue_token(beyond).await;
+        refused(result, (Code::InvalidArgument, ErrorReason::InvalidScope));
+    }
+    let mut elsewhere = world.token_request(&partner, refresh_grant(&wide.refresh_token));
+    elsewhere.resource = format!("{}/", world.target.cloud_api_url);
+    let result = world.tokens().issue_token(elsewhere).await;
+    refused(result, (Code::InvalidArgument, ErrorReason::InvalidTarget));
+
+    // A refused call does not use the refresh token up; a scope that is disabled drops out.
+    let mut scopes = ScopeServiceClient::new(world.operator.clone());
+    let update = |enabled| reg::UpdateScopeRequest {
+        scope: Some(reg::Scope {
+            name: "contacts.read".into(),
+            enabled,
+            ..Default::default()
+        }),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec!["enabled".into()],
+        }),
+    };
+    scopes.update_scope(update(false)).await.unwrap();
+    let reduced = world
+        .issue(&partner, refresh_grant(&wide.refresh_token))
+        .await
+        .unwrap();
+    assert_eq!(reduced.scope, "matters.read");
+    dev.stop().await.unwrap();
+}
