@@ -143,10 +143,13 @@ async fn metadata_is_the_same_at_each_of_its_places() {
     for missing in [
         "no-such-firm/jwks.json",
         "Bad%20Id/jwks.json",
+        "%FF/jwks.json",
         "no-such-firm/.well-known/openid-configuration",
     ] {
         let answer = reqwest::get(format!("{base}/{missing}")).await.unwrap();
         assert_eq!(answer.status(), 404, "{missing}");
+        let body: serde_json::Value = answer.json().await.unwrap();
+        assert!(body["error"].is_string(), "{missing}");
     }
     let result = world
         .tokens()

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use accord::id::TenantId;
 use axum::{
     Json,
-    extract::{Path, State},
-    http::{StatusCode, header},
+    extract::{FromRequestParts, Path, State},
+    http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
@@ -37,9 +37,8 @@ pub(super) async fn healthz(State(gateway): State<Arc<Gateway>>) -> Response {
 /// `GET /{tenant}/jwks.json`: the public keys (RFC 7517 §5).
 pub(super) async fn jwks(
     State(gateway): State<Arc<Gateway>>,
-    Path(tenant): Path<String>,
+    Tenant(tenant_id): Tenant,
 ) -> Result<Response, HttpError> {
-    let tenant_id = tenant_id(&tenant)?;
     gateway.service.directory.tenant(&tenant_id).await?;
     let keys = signing_key::published(&gateway.service).await?;
     let keys: Vec<_> = keys
@@ -55,10 +54,24 @@ pub(super) async fn jwks(
 /// many clients look first).
 pub(super) async fn metadata(
     State(gateway): State<Arc<Gateway>>,
-    Path(tenant): Path<String>,
+    Tenant(tenant_id): Tenant,
 ) -> Result<Response, HttpError> {
-    let document = metadata::of_tenant(&gateway.service, &tenant_id(&tenant)?).await?;
+    let document = metadata::of_tenant(&gateway.service, &tenant_id).await?;
     Ok(public(Json(document)))
+}
+
+/// The tenant of the path. Whatever is no Tenant ID is not found.
+pub(super) struct Tenant(pub(super) TenantId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Tenant {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(text)) => Ok(Self(tenant_id(&text)?)),
+            Err(_) => Err(Error::NotFound("tenant").into()),
+        }
+    }
 }
 
 pub(super) fn tenant_id(text: &str) -> Result<TenantId, Error> {

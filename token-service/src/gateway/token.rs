@@ -9,7 +9,7 @@ use accord::{
 };
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{Gateway, client::credentials, discovery::tenant_id, error::HttpError, form::Form};
+use super::{Gateway, client::credentials, discovery::Tenant, error::HttpError, form::Form};
 use crate::{
     client_authentication::authenticate,
     error::Error,
@@ -38,12 +38,12 @@ const NO_STORE: [(header::HeaderName, &str); 2] =
 /// `POST /{tenant}/oauth2/token`.
 pub(super) async fn token(
     State(gateway): State<Arc<Gateway>>,
-    Path(tenant): Path<String>,
+    Tenant(tenant_id): Tenant,
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, HttpError> {
     let request = Request {
-        tenant_id: tenant_id(&tenant)?,
+        tenant_id,
         credentials: credentials(&headers, &form)?,
         grant: grant(&form)?,
         scopes: scopes(form.text("scope"))?,
@@ -121,11 +121,10 @@ fn answer(issued: &Issued) -> TokenAnswer<'_> {
 /// `POST /{tenant}/oauth2/introspect`: a client sees its own tokens alone.
 pub(super) async fn introspect(
     State(gateway): State<Arc<Gateway>>,
-    Path(tenant): Path<String>,
+    Tenant(tenant_id): Tenant,
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, HttpError> {
-    let tenant_id = tenant_id(&tenant)?;
     let client_id = client_of(&gateway, &tenant_id, &headers, &form).await?;
     let token = required(&form, "token")?;
     let asker = Asker::Client(client_id.clone());
@@ -176,11 +175,10 @@ fn introspected(active: Option<Active>) -> Value {
 /// `POST /{tenant}/oauth2/revoke`: 200, whether there was such a token or not (RFC 7009 §2.2).
 pub(super) async fn revoke(
     State(gateway): State<Arc<Gateway>>,
-    Path(tenant): Path<String>,
+    Tenant(tenant_id): Tenant,
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, HttpError> {
-    let tenant_id = tenant_id(&tenant)?;
     let client_id = client_of(&gateway, &tenant_id, &headers, &form).await?;
     let token = required(&form, "token")?;
     revocation::revoke(&gateway.service, &client_id, &tenant_id, token).await?;
