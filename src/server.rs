@@ -119,7 +119,7 @@ impl GrpcServer {
             .http2_max_header_list_size(MAX_HEADER_BYTES)
             .max_concurrent_streams(MAX_CONCURRENT_CALLS)
             // A gateway, and token-service, speak for many on one connection: those who hang up before their call was
-            // begun, as many as there may be, must not end it for the others. h2 would let 20.
+            // begun, as many as there may be, must not end it for the others. h2 would allow 20.
             .http2_max_pending_accept_reset_streams(Some(MAX_CONCURRENT_CALLS as usize))
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
             .layer(GateLayer::new(self.authorizer))
@@ -187,13 +187,14 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::sync::Arc;
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::spawn_blocking;
     use tonic::Status;
 
     use super::*;
     use crate::{
         auth::{Caller, CallerDirectory, Permissions},
         opaque::OpaqueToken,
+        testing::http2::hang_up,
     };
 
     #[derive(Debug)]
@@ -206,19 +207,6 @@ mod tests {
         }
     }
 
-    // RFC 9113 §6.
-    const HEADERS: u8 = 1;
-    const RST_STREAM: u8 = 3;
-    const SETTINGS: u8 = 4;
-    const GOAWAY: u8 = 7;
-    const END_STREAM: u8 = 1;
-    const END_HEADERS: u8 = 4;
-
-    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-    }
-
     #[tokio::test]
     async fn many_who_hang_up_at_once_do_not_end_the_connection_of_others() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -227,32 +215,8 @@ mod tests {
         let server = GrpcServer::new(RoutesBuilder::default(), authorizer, &[]);
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(server.await.unwrap().serve(listener, shutdown.clone(), DRAIN));
-
-        // `:method: POST`, `:scheme: http`, `:path: /` of HPACK's static table.
-        let post = [0x83, 0x86, 0x84];
-        let cancel = 8_u32.to_be_bytes();
-        let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-        sent.extend(frame(SETTINGS, 0, 0, &[]));
-        let last = 2 * MAX_CONCURRENT_CALLS - 1;
-        for stream in (1..last).step_by(2) {
-            sent.extend(frame(HEADERS, END_HEADERS, stream, &post));
-            sent.extend(frame(RST_STREAM, 0, stream, &cancel));
-        }
-        sent.extend(frame(HEADERS, END_HEADERS | END_STREAM, last, &post));
-        let mut connection = TcpStream::connect(address).await.unwrap();
-        connection.write_all(&sent).await.unwrap();
-        loop {
-            let mut head = [0; 9];
-            connection.read_exact(&mut head).await.unwrap();
-            let [_, a, b, kind, _, stream @ ..] = head;
-            let mut payload = vec![0; usize::from(u16::from_be_bytes([a, b]))];
-            connection.read_exact(&mut payload).await.unwrap();
-            assert_ne!(kind, GOAWAY, "{}", String::from_utf8_lossy(&payload));
-            if (kind, u32::from_be_bytes(stream)) == (HEADERS, last) {
-                break;
-            }
-        }
-        drop(connection);
+        let calling = spawn_blocking(move || hang_up(address, MAX_CONCURRENT_CALLS - 1));
+        calling.await.unwrap();
         shutdown.cancel();
         serving.await.unwrap().unwrap();
     }

@@ -20,6 +20,7 @@ use crate::{
     store::Database,
 };
 
+pub mod http2;
 mod postgres;
 
 use postgres::{Cluster, Durability, PostgresDatabase};

@@ -22,6 +22,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::{Layer, ServiceExt, service_fn};
 
+use accord::server::MAX_CONCURRENT_CALLS;
+
 use crate::service::Service;
 
 mod authorize;
@@ -93,7 +95,9 @@ pub(crate) async fn serve(
     server
         .http2()
         .timer(hyper_util::rt::TokioTimer::new())
-        .max_header_list_size(MAX_HEADER_BYTES as u32);
+        .max_header_list_size(MAX_HEADER_BYTES as u32)
+        // As for gRPC: a gateway speaks for many.
+        .max_pending_accept_reset_streams(Some(MAX_CONCURRENT_CALLS as usize));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,

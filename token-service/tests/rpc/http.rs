@@ -2,6 +2,8 @@
 //! real listener. Every refusal is checked for its status, its headers, its body, and for what it leaves
 //! behind.
 
+use accord::{server::MAX_CONCURRENT_CALLS, testing::http2::hang_up};
+
 use crate::world::World;
 
 mod authorize;
@@ -98,4 +100,13 @@ fn assert_page_headers(answer: &Answer) {
     ] {
         assert_eq!(answer.header(name), Some(value), "{answer:?}");
     }
+}
+
+/// Over HTTP/2, as the gateway speaks it.
+#[tokio::test]
+async fn many_who_hang_up_at_once_do_not_end_the_connection_of_others() {
+    let world = World::start().await;
+    let server = world.http_address();
+    let calling = tokio::task::spawn_blocking(move || hang_up(server, MAX_CONCURRENT_CALLS - 1));
+    calling.await.unwrap();
 }
