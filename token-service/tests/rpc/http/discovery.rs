@@ -82,7 +82,15 @@ async fn the_keys_are_public_ones() {
 async fn a_tenant_that_is_unknown_has_no_documents() {
     let world = World::start().await;
     for path in METADATA.into_iter().chain([JWKS]) {
-        for tenant in ["nobody-known", "ACME", "a", "acme%00", "%2e%2e", "%3Cscript%3E"] {
+        for tenant in [
+            "nobody-known",
+            "ACME",
+            "a",
+            "acme%00",
+            "%ff",
+            "%2e%2e",
+            "%3Cscript%3E",
+        ] {
             let answer = get(&world, path, tenant).await;
             assert_error(&answer, 404, "not_found");
             assert!(!answer.body.contains("<script"));
