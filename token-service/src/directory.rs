@@ -137,7 +137,7 @@ impl Directory {
         mac: [u8; 32],
     ) -> Result<At<Arc<Client>>, Error> {
         let mut turn = None;
-        if self.cache.has_lease(Instant::now()) {
+        if self.registry_answers() {
             let name = (client_id.clone(), client_secret.secret_id().clone());
             turn = self.checking.turn(name).await;
             if let Some(client) = self.proven(client_id, &mac).await? {
@@ -170,10 +170,11 @@ impl Directory {
         Ok(client)
     }
 
-    /// Whether the registry's feed was read just now, however long what it told counts.
+    /// Whether there is a memory, and the registry's feed was read just now, however long what it told counts.
     fn registry_answers(&self) -> bool {
-        let since = Instant::now().checked_sub(lease::LIFE);
-        since.is_some_and(|since| self.cache.is_complete_since(since))
+        let now = Instant::now();
+        let since = now.checked_sub(lease::LIFE);
+        self.cache.has_lease(now) && since.is_some_and(|since| self.cache.is_complete_since(since))
     }
 
     /// The client whose secret is known to be right.
@@ -350,16 +351,17 @@ mod tests {
         let client_id = ClientId::generate(&*test_clock(), &SeededRandom::new(2));
         let fake = Fake::of(vec![client_id.clone()]);
         let directory = directory(&fake).await;
-        follow::ask(&directory).await.unwrap();
         let name = (client_id.clone(), right().secret_id().clone());
         let held = directory.checking.turn(name).await.unwrap();
         let wrong = wrong();
         let others = directory.checking.fill();
+        follow::ask(&directory).await.unwrap();
         let answer = directory.authenticate_client(&client_id, &wrong).await;
         assert!(matches!(answer, Err(Error::Busy)));
         assert_eq!(fake.asked().checks, 0);
         drop(others);
-        // Nothing was heard of the registry while the turn was waited for. What it said before still counts.
+        // Nothing is heard of the registry while the turn is waited for. What it said before still counts.
+        follow::ask(&directory).await.unwrap();
         tokio::time::pause();
         let wait = async {
             tokio::time::advance(lease::LIFE * 2).await;
