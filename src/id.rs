@@ -1,4 +1,4 @@
-//! The identifiers of Accord, each a type of its own. An id is public: it proves nothing.
+//! The identifiers of Accord, each a type of its own. An id is public, but for that of a secret: it proves nothing.
 //!
 //! All but scopes are short and kept in place: a clone is a copy of some bytes.
 
@@ -135,8 +135,8 @@ ulid_id!(
     "dlv_"
 );
 ulid_id!(
-    /// A Client Secret's id, `sec_...`; it is part of the secret. Strangers must not see it: who knows it can hold up
-    /// the secret's first check.
+    /// A Client Secret's id, `sec_...`; it is part of the secret. Strangers must not see it: whoever knows it can keep
+    /// the secret from being checked.
     SecretId,
     "sec_"
 );

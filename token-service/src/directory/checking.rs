@@ -1,6 +1,7 @@
 //! One question at a time about the Client Secrets of one id, right or wrong. A client that starts with many calls at
-//! once costs one run of the registry's slow hash: the others find the answer in memory when their turn has come. Who
-//! brings wrong ones with the id of a secret of its own has one place in the registry's line, whatever it sends.
+//! once costs one run of the registry's slow hash: the others find the answer in memory when their turn has come.
+//! Whoever brings wrong ones with the id of a secret of its own has one place in the registry's line, whatever it
+//! sends.
 
 use std::{
     collections::HashMap,
