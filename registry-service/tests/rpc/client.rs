@@ -1,12 +1,13 @@
 //! `ClientService`, and what token-service sees of clients and their secrets.
 
+mod registration;
+mod secrets;
+
 use std::time::Duration;
 
 use accord::{
     auth::{Role, WorkloadKind},
     clock::Clock,
-    id::SecretId,
-    opaque::ClientSecret,
     registry::v1::{
         self as pb, ClientState, DeliveryMethod, IntegrationRequestState, SecretRevocationReason as Reason,
         client_service_client::ClientServiceClient,
@@ -15,20 +16,18 @@ use accord::{
         integration_request_service_client::IntegrationRequestServiceClient,
         register_client_response::Credentials,
     },
-    store::Database,
-    testing::databases,
 };
 use prost_types::FieldMask;
-use sea_orm::ConnectionTrait;
 use tonic::{Code, Status};
 
-use crate::harness::{
-    CallerChannel, Harness, PUBLIC_BASE_URL, assert_refused, assert_violations, request_id,
-};
+use crate::harness::{CallerChannel, Harness, PUBLIC_BASE_URL, assert_refused, assert_violations};
 
 pub const UNKNOWN: &str = "cli_01k9zzzzzzzzzzzzzzzzzzzzzz";
+
 const UNKNOWN_REQUEST: &str = "irq_01k9zzzzzzzzzzzzzzzzzzzzzz";
+
 const UNKNOWN_SECRET: &str = "sec_01k9zzzzzzzzzzzzzzzzzzzzzz";
+
 const HOUR: Duration = Duration::from_secs(3600);
 
 pub fn client(harness: &Harness) -> ClientServiceClient<CallerChannel> {
@@ -246,98 +245,6 @@ async fn a_client_is_what_its_request_said() {
     assert_eq!(events.len(), 1);
     assert_eq!(events[0].client_id, made.client_id);
     assert!(!format!("{:?}", events[0].detail).contains(&bundle.client_secret));
-}
-
-#[tokio::test]
-async fn a_repeated_registration_gives_the_same_credentials() {
-    let harness = seeded().await;
-    for delivery in [DeliveryMethod::Inline, DeliveryMethod::Link] {
-        let approved = harness.approved_request(&["acme"], &["contacts.read"]).await;
-        let call = pb::RegisterClientRequest {
-            request_id: request_id(),
-            ..register(&approved.integration_request_id, delivery)
-        };
-        let first = client(&harness).register_client(call.clone()).await.unwrap();
-        let second = client(&harness).register_client(call.clone()).await.unwrap();
-        let first = first.into_inner();
-        assert_eq!(first, second.into_inner());
-        assert_eq!(
-            matches!(first.credentials, Some(Credentials::DeliveryLink(_))),
-            delivery == DeliveryMethod::Link
-        );
-        assert_eq!(secrets(&harness, &first.client.unwrap().client_id).await.len(), 1);
-        let other = pb::RegisterClientRequest {
-            display_name: "Other".into(),
-            ..call
-        };
-        let reused = client(&harness).register_client(other).await;
-        assert_refused(reused, Code::AlreadyExists, "REQUEST_ID_REUSED");
-    }
-    assert_eq!(count(&harness).await, 2);
-    assert_eq!(harness.audit_events("client.register").await.len(), 2);
-}
-
-#[tokio::test]
-async fn only_an_approved_request_is_registered() {
-    let harness = seeded().await;
-    let submitted = harness.submitted_request(&["acme"], &["contacts.read"]).await;
-    let inline = |id: &str| register(id, DeliveryMethod::Inline);
-    let early = client(&harness)
-        .register_client(inline(&submitted.integration_request_id))
-        .await;
-    let metadata = assert_refused(early, Code::FailedPrecondition, "WRONG_STATE");
-    assert_eq!(
-        (metadata["resource"].as_str(), metadata["state"].as_str()),
-        ("integration_request", "SUBMITTED")
-    );
-    let (made, _) = registered(&harness).await;
-    let again = client(&harness)
-        .register_client(inline(&made.integration_request_id))
-        .await;
-    let metadata = assert_refused(again, Code::FailedPrecondition, "WRONG_STATE");
-    assert_eq!(metadata["state"], "REGISTERED");
-    let unknown = client(&harness).register_client(inline(UNKNOWN_REQUEST)).await;
-    let metadata = assert_refused(unknown, Code::NotFound, "NOT_FOUND");
-    assert_eq!(metadata["resource"], "integration_request");
-    let malformed = pb::RegisterClientRequest {
-        request_id: "1".into(),
-        integration_request_id: "1".into(),
-        display_name: " ".into(),
-        delivery: 9,
-    };
-    let fields = ["request_id", "integration_request_id", "display_name", "delivery"];
-    assert_violations(client(&harness).register_client(malformed).await, &fields);
-    assert_eq!(count(&harness).await, 1);
-    assert_eq!(harness.audit_events("client.register").await.len(), 1);
-    let unchanged = integration_request(&harness, &submitted.integration_request_id).await;
-    assert_eq!(unchanged, submitted);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_racing_registrations_one_wins() {
-    for database in databases() {
-        let label = database.label;
-        let harness = Harness::start_on(database).await;
-        seed(&harness).await;
-        let approved = harness.approved_request(&["acme"], &["contacts.read"]).await;
-        let mut calls = tokio::task::JoinSet::new();
-        for _ in 0..8 {
-            let mut client = client(&harness);
-            let call = register(&approved.integration_request_id, DeliveryMethod::Inline);
-            calls.spawn(async move { client.register_client(call).await });
-        }
-        let mut winners = 0;
-        for result in calls.join_all().await {
-            if result.is_ok() {
-                winners += 1;
-            } else {
-                let metadata = assert_refused(result, Code::FailedPrecondition, "WRONG_STATE");
-                assert_eq!(metadata["state"], "REGISTERED", "{label}");
-            }
-        }
-        assert_eq!((winners, count(&harness).await), (1, 1), "{label}");
-        assert_eq!(harness.audit_events("client.register").await.len(), 1, "{label}");
-    }
 }
 
 #[tokio::test]
@@ -561,193 +468,4 @@ async fn suspending_ends_tokens_and_may_be_repeated() {
     authenticate(&harness, id, &secret).await.unwrap();
     assert_eq!(harness.audit_events("client.suspend").await.len(), 1);
     assert_eq!(harness.audit_events("client.reinstate").await.len(), 1);
-}
-
-#[tokio::test]
-async fn secrets_overlap_until_they_expire() {
-    let harness = seeded().await;
-    let (made, first) = registered(&harness).await;
-    let id = &made.client_id;
-    harness.clock.advance(Duration::from_millis(1));
-    let end = harness.clock.now().plus(HOUR).to_timestamp();
-    let call = pb::CreateClientSecretRequest {
-        request_id: request_id(),
-        expire_time: Some(end),
-        ..new_secret(id)
-    };
-    let (secret, second) = add_secret(&harness, call.clone()).await.unwrap();
-    assert_eq!((secret.expire_time, secret.claimed), (Some(end), true));
-    let replayed = add_secret(&harness, call.clone()).await.unwrap();
-    assert_eq!(replayed, (secret.clone(), second.clone()));
-    let other = pb::CreateClientSecretRequest {
-        expire_time: None,
-        ..call
-    };
-    let reused = add_secret(&harness, other).await;
-    assert_refused(reused, Code::AlreadyExists, "REQUEST_ID_REUSED");
-    let listed = secrets(&harness, id).await;
-    assert_eq!((listed.len(), &listed[0]), (2, &secret));
-    assert_eq!(harness.audit_events("client_secret.create").await.len(), 1);
-
-    authenticate(&harness, id, &first).await.unwrap();
-    let proven = authenticate(&harness, id, &second).await.unwrap();
-    assert_eq!(
-        (proven.secret_id, proven.secret_expire_time),
-        (secret.secret_id, Some(end))
-    );
-    let used = secrets(&harness, id).await[0].last_used_time;
-    assert_eq!(used, Some(harness.clock.now().to_timestamp()));
-    harness.clock.advance(HOUR);
-    let expired = authenticate(&harness, id, &second).await;
-    assert_refused(expired, Code::Unauthenticated, "INVALID_CLIENT");
-    authenticate(&harness, id, &first).await.unwrap();
-}
-
-#[tokio::test]
-async fn ten_secrets_live_at_once() {
-    let harness = seeded().await;
-    let (made, _) = registered(&harness).await;
-    let id = &made.client_id;
-    let end = harness.clock.now().plus(HOUR).to_timestamp();
-    let expiring = pb::CreateClientSecretRequest {
-        expire_time: Some(end),
-        ..new_secret(id)
-    };
-    add_secret(&harness, expiring).await.unwrap();
-    for _ in 2..10 {
-        add_secret(&harness, new_secret(id)).await.unwrap();
-    }
-    let refused = add_secret(&harness, new_secret(id)).await;
-    assert_refused(refused, Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
-    assert_eq!(secrets(&harness, id).await.len(), 10);
-    // What expired or was revoked makes room.
-    harness.clock.advance(HOUR);
-    let (newest, _) = add_secret(&harness, new_secret(id)).await.unwrap();
-    let refused = add_secret(&harness, new_secret(id)).await;
-    assert_refused(refused, Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
-    revoked(&harness, revoke(id, &newest.secret_id, Reason::Rotated, false))
-        .await
-        .unwrap();
-    add_secret(&harness, new_secret(id)).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_secret_in_use_is_revoked_with_force_only() {
-    let harness = seeded().await;
-    let (made, secret) = registered(&harness).await;
-    let id = &made.client_id;
-    let proven = authenticate(&harness, id, &secret).await.unwrap();
-    let used = harness.clock.now().to_timestamp();
-    harness.clock.advance(24 * HOUR - Duration::from_millis(1));
-    for reason in [Reason::Rotated, Reason::Compromised] {
-        let refused = revoked(&harness, revoke(id, &proven.secret_id, reason, false)).await;
-        let metadata = assert_refused(refused, Code::FailedPrecondition, "SECRET_IN_USE");
-        assert_eq!(metadata["last_used_time"], used.to_string());
-    }
-    assert!(secrets(&harness, id).await[0].revoke_time.is_none());
-    assert!(harness.audit_events("client_secret.revoke").await.is_empty());
-    let ended = revoked(&harness, revoke(id, &proven.secret_id, Reason::Rotated, true))
-        .await
-        .unwrap();
-    assert_eq!(
-        (ended.revocation_reason(), ended.revoke_time),
-        (Reason::Rotated, Some(harness.clock.now().to_timestamp()))
-    );
-    let refused = authenticate(&harness, id, &secret).await;
-    assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
-
-    // A day after its last use it needs no force.
-    let (second, text) = add_secret(&harness, new_secret(id)).await.unwrap();
-    authenticate(&harness, id, &text).await.unwrap();
-    harness.clock.advance(24 * HOUR);
-    revoked(&harness, revoke(id, &second.secret_id, Reason::Rotated, false))
-        .await
-        .unwrap();
-}
-
-#[tokio::test]
-async fn a_compromised_secret_ends_tokens_and_a_rotated_one_does_not() {
-    let harness = seeded().await;
-    let (made, _) = registered(&harness).await;
-    let (other, _) = registered(&harness).await;
-    let id = &made.client_id;
-    let secret_id = secrets(&harness, id).await[0].secret_id.clone();
-    let call = |reason| revoke(id, &secret_id, reason, false);
-    let foreign = revoke(&other.client_id, &secret_id, Reason::Rotated, false);
-    let metadata = assert_refused(revoked(&harness, foreign).await, Code::NotFound, "NOT_FOUND");
-    assert_eq!(metadata["resource"], "client_secret");
-    let unknown = revoke(id, UNKNOWN_SECRET, Reason::Rotated, false);
-    assert_refused(revoked(&harness, unknown).await, Code::NotFound, "NOT_FOUND");
-
-    let rotated = revoked(&harness, call(Reason::Rotated)).await.unwrap();
-    assert_eq!(rotated.revocation_reason(), Reason::Rotated);
-    let seen = profile(&harness, id).await;
-    assert_eq!((seen.tokens_ended_seq, seen.families_ended_seq), (0, 0));
-    assert_eq!(revoked(&harness, call(Reason::Rotated)).await.unwrap(), rotated);
-
-    let worse = revoked(&harness, call(Reason::Compromised)).await.unwrap();
-    assert_eq!(worse.revocation_reason(), Reason::Compromised);
-    let ended = profile(&harness, id).await;
-    assert!(ended.tokens_ended_seq > seen.version);
-    assert_eq!(ended.tokens_ended_seq, ended.families_ended_seq);
-    assert_eq!(ended.version, seen.version);
-    for reason in [Reason::Rotated, Reason::Compromised] {
-        assert_eq!(revoked(&harness, call(reason)).await.unwrap(), worse);
-    }
-    assert_eq!(profile(&harness, id).await, ended);
-    assert_eq!(harness.audit_events("client_secret.revoke").await.len(), 2);
-    let untouched = profile(&harness, &other.client_id).await;
-    assert_eq!((untouched.tokens_ended_seq, untouched.families_ended_seq), (0, 0));
-}
-
-#[tokio::test]
-async fn what_does_not_authenticate_is_refused_in_one_way() {
-    let harness = seeded().await;
-    let (made, secret) = registered(&harness).await;
-    let (other, others) = registered(&harness).await;
-    let id = &made.client_id;
-    let secret_id = authenticate(&harness, id, &secret).await.unwrap().secret_id;
-    let guess = |secret_id: &str| {
-        let secret_id = SecretId::parse(secret_id).unwrap();
-        ClientSecret::from_secret(secret_id, &[7; 32]).expose().to_owned()
-    };
-    let mut last_changed = secret.clone();
-    let last = last_changed.pop().unwrap();
-    last_changed.push(if last == 'a' { 'b' } else { 'a' });
-    let refused = [
-        (UNKNOWN, secret.clone()),
-        (id.as_str(), guess(UNKNOWN_SECRET)),
-        (id, guess(&secret_id)),
-        (id, others),
-        (&other.client_id, secret.clone()),
-        (id, last_changed),
-        (id, format!("{secret}\0")),
-        (id, String::new()),
-        ("", secret.clone()),
-    ];
-    for (client_id, attempt) in refused {
-        let result = authenticate(&harness, client_id, &attempt).await;
-        let metadata = assert_refused(result, Code::Unauthenticated, "INVALID_CLIENT");
-        assert!(metadata.is_empty());
-    }
-
-    // The right secret, while its link is still to be opened.
-    let awaiting = async |awaiting: bool| {
-        let database = Database::connect(&harness.settings.database_url).await.unwrap();
-        let tx = database.write().await.unwrap();
-        let change = format!("UPDATE client_secrets SET awaiting_claim = {awaiting}");
-        tx.execute_unprepared(&change).await.unwrap();
-        tx.commit().await.unwrap();
-    };
-    awaiting(true).await;
-    let refused = authenticate(&harness, id, &secret).await;
-    assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
-    awaiting(false).await;
-    authenticate(&harness, id, &secret).await.unwrap();
-
-    revoked(&harness, revoke(id, &secret_id, Reason::Rotated, true))
-        .await
-        .unwrap();
-    let refused = authenticate(&harness, id, &secret).await;
-    assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
 }
