@@ -201,6 +201,7 @@ fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
+    use crate::testing::Nobody;
 
     fn with(name: &'static str, value: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -222,19 +223,6 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert("grpc-timeout", HeaderValue::from_bytes(bad.as_bytes()).unwrap());
             assert_eq!(grpc_timeout(&headers), None, "{bad:?}");
-        }
-    }
-
-    #[derive(Debug)]
-    struct Nobody;
-
-    #[tonic::async_trait]
-    impl crate::auth::CallerDirectory for Nobody {
-        async fn find_caller(
-            &self,
-            _token: &crate::opaque::OpaqueToken,
-        ) -> Result<Option<crate::auth::Caller>, Status> {
-            Ok(None)
         }
     }
 

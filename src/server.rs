@@ -188,24 +188,12 @@ mod tests {
     use std::sync::Arc;
 
     use tokio::task::spawn_blocking;
-    use tonic::Status;
 
     use super::*;
     use crate::{
-        auth::{Caller, CallerDirectory, Permissions},
-        opaque::OpaqueToken,
-        testing::http2::hang_up,
+        auth::Permissions,
+        testing::{Nobody, http2::hang_up},
     };
-
-    #[derive(Debug)]
-    struct Nobody;
-
-    #[tonic::async_trait]
-    impl CallerDirectory for Nobody {
-        async fn find_caller(&self, _: &OpaqueToken) -> Result<Option<Caller>, Status> {
-            Ok(None)
-        }
-    }
 
     #[tokio::test]
     async fn many_who_hang_up_at_once_do_not_end_the_connection_of_others() {

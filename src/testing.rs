@@ -12,10 +12,13 @@ use std::{
 };
 
 use tempfile::TempDir;
+use tonic::Status;
 
 use crate::{
+    auth::{Caller, CallerDirectory},
     clock::{ManualClock, UnixMillis},
     id::Epoch,
+    opaque::OpaqueToken,
     random::SeededRandom,
     store::Database,
 };
@@ -27,6 +30,17 @@ use postgres::{Cluster, Durability, PostgresDatabase};
 
 /// Where a [`test_clock`] starts: 2026-01-01T00:00:00Z.
 pub const TEST_START: UnixMillis = UnixMillis::from_millis(1_767_225_600_000);
+
+/// A directory in which nobody is.
+#[derive(Debug)]
+pub struct Nobody;
+
+#[tonic::async_trait]
+impl CallerDirectory for Nobody {
+    async fn find_caller(&self, _: &OpaqueToken) -> Result<Option<Caller>, Status> {
+        Ok(None)
+    }
+}
 
 /// An epoch of a change feed.
 pub fn epoch(text: &str) -> Epoch {
