@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use accord::server::MAX_CONCURRENT_CALLS;
 use axum::{
     Router,
     extract::DefaultBodyLimit,
@@ -21,8 +22,6 @@ use hyper_util::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::{Layer, ServiceExt, service_fn};
-
-use accord::server::MAX_CONCURRENT_CALLS;
 
 use crate::service::Service;
 
