@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use accord::{
-    registry::v1::{self as reg, tenant_service_client::TenantServiceClient},
+    registry::v1 as reg,
     status::ErrorReason,
     token::v1::{self as tok, consent_service_client::ConsentServiceClient},
 };
@@ -122,14 +122,7 @@ async fn a_consent_is_seen_with_its_present_state() {
     );
 
     // Another tenant's things are not there, not even for an admin.
-    let mut tenants = TenantServiceClient::new(world.operator.clone());
-    let request = reg::CreateTenantRequest {
-        tenant_id: "other-firm".into(),
-        display_name: "Other".into(),
-        cloud_api_url: "https://api.other.example".into(),
-        ..Default::default()
-    };
-    tenants.create_tenant(request).await.unwrap();
+    world.add_tenant("other-firm").await;
     let mut elsewhere = get(&world, &tokens.grant_id, &session);
     elsewhere.tenant_id = "other-firm".into();
     refused(world.consents().get_consent(elsewhere).await, NOT_FOUND);

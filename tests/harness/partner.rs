@@ -6,7 +6,8 @@ use accord::{
     registry::v1::{
         self as reg, client_service_client::ClientServiceClient,
         integration_request_service_client::IntegrationRequestServiceClient,
-        register_client_response::Credentials, user_service_client::UserServiceClient,
+        register_client_response::Credentials, tenant_service_client::TenantServiceClient,
+        user_service_client::UserServiceClient,
     },
     token::v1::{
         self as tok, consent_service_client::ConsentServiceClient, issue_token_request::ClientAuthentication,
@@ -167,6 +168,18 @@ impl World {
             client_id: bundle.client_id,
             client_secret: bundle.client_secret,
         }
+    }
+
+    /// Adds a tenant beside the environment's.
+    pub async fn add_tenant(&self, tenant_id: &str) {
+        let request = reg::CreateTenantRequest {
+            tenant_id: tenant_id.into(),
+            display_name: "Other".into(),
+            cloud_api_url: "https://api.other.example".into(),
+            ..Default::default()
+        };
+        let mut tenants = TenantServiceClient::new(self.operator.clone());
+        tenants.create_tenant(request).await.unwrap();
     }
 
     /// Adds a user of the environment's tenant; answers the id.

@@ -261,14 +261,7 @@ async fn clients_see_and_revoke_their_own_tokens_alone() {
 async fn a_token_of_one_tenant_is_nothing_at_another() {
     let (_directory, dev) = dev::start().await;
     let world = World::new(&dev.file);
-    let mut tenants = TenantServiceClient::new(world.operator.clone());
-    let request = reg::CreateTenantRequest {
-        tenant_id: "other-firm".into(),
-        display_name: "Other".into(),
-        cloud_api_url: "https://api.other.example".into(),
-        ..Default::default()
-    };
-    tenants.create_tenant(request).await.unwrap();
+    world.add_tenant("other-firm").await;
     let partner = world.partner_of(&[&world.target.tenant_id, "other-firm"]).await;
     let approved = world.approve(&partner).await;
     let mut elsewhere = world.clone();
