@@ -26,7 +26,7 @@ mod stage;
 
 use std::process::ExitCode;
 
-use accord::server::shutdown_signal;
+use accord::rpc::server::shutdown_signal;
 use anyhow::Context;
 use clap::Parser;
 

@@ -17,9 +17,11 @@ use std::{
 
 use accord::{
     clock::SystemClock,
-    id::{ClientId, GrantId, SecretId, UserId},
-    opaque::ClientSecret,
     random::{Random, SystemRandom},
+    text::{
+        id::{ClientId, GrantId, SecretId, UserId},
+        opaque::ClientSecret,
+    },
 };
 use anyhow::Context;
 use serde::Serialize;

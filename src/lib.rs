@@ -49,41 +49,19 @@ include!(concat!(env!("OUT_DIR"), "/redacted_debug.rs"));
 /// The descriptors of every proto file, encoded, as reflection serves them.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/accord.bin"));
 
-#[cfg(feature = "service")]
-pub mod audit_service;
-#[cfg(feature = "service")]
-pub mod auth;
-#[cfg(feature = "service")]
-pub mod channel;
 #[cfg(feature = "verify")]
 pub mod clock;
 #[cfg(feature = "service")]
-pub mod config;
-#[cfg(feature = "service")]
-mod connection;
-#[cfg(feature = "service")]
-pub mod context;
-#[cfg(feature = "service")]
-pub mod field;
-#[cfg(feature = "service")]
-pub mod gate;
-#[cfg(feature = "service")]
-pub mod id;
-#[cfg(feature = "service")]
-pub mod opaque;
-#[cfg(feature = "service")]
-pub mod page;
+pub mod keys;
 #[cfg(feature = "service")]
 pub mod random;
 #[cfg(feature = "service")]
-pub mod server;
-#[cfg(feature = "service")]
-pub mod status;
+pub mod rpc;
 #[cfg(feature = "service")]
 pub mod store;
-#[cfg(feature = "service")]
-pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "service")]
+pub mod text;
 #[cfg(feature = "verify")]
 pub mod verify;

@@ -15,12 +15,11 @@ use tempfile::TempDir;
 use tonic::Status;
 
 use crate::{
-    auth::{Caller, CallerDirectory},
     clock::{ManualClock, UnixMillis},
-    id::Epoch,
-    opaque::OpaqueToken,
     random::SeededRandom,
+    rpc::auth::{Caller, CallerDirectory},
     store::Database,
+    text::{id::Epoch, opaque::OpaqueToken},
 };
 
 pub mod http2;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use accord::{
     registry::v1 as reg,
-    status::ErrorReason,
+    rpc::status::ErrorReason,
     token::v1::{self as tok, consent_service_client::ConsentServiceClient},
 };
 use tonic::Code;

@@ -5,10 +5,10 @@
 use std::collections::BTreeSet;
 
 use accord::{
-    auth::{Role, WorkloadKind, unauthenticated},
-    opaque::{OpaqueToken, TokenKind},
     random::SystemRandom,
     registry::v1::{self as reg, operator_service_client::OperatorServiceClient},
+    rpc::auth::{Role, WorkloadKind, unauthenticated},
+    text::opaque::{OpaqueToken, TokenKind},
 };
 use accord_cli::call;
 use prost::Message;

@@ -6,10 +6,10 @@ use std::{
 };
 
 use accord::{
-    opaque::{OpaqueToken, TokenKind},
     random::SystemRandom,
     registry::v1::{ListTenantsRequest, tenant_service_client::TenantServiceClient},
     testing,
+    text::opaque::{OpaqueToken, TokenKind},
     token::v1::{GetJsonWebKeySetRequest, IntrospectTokenRequest, token_service_client::TokenServiceClient},
 };
 use accord_cli::call::with_token;
@@ -237,7 +237,7 @@ async fn a_request_id_is_found_in_the_logs_of_both_services() {
     let nobody = OpaqueToken::generate(TokenKind::Workload, &SystemRandom);
     let mut tokens = TokenServiceClient::new(with_token(&target.token_grpc, nobody.expose()).unwrap());
     // The hop of this test's own channel passes the id of its scope on, as a service would.
-    let context = accord::context::CallContext {
+    let context = accord::rpc::context::CallContext {
         request_id: "trace-me-0001".to_owned(),
         deadline: tokio::time::Instant::now() + std::time::Duration::from_secs(20),
     };
@@ -246,7 +246,7 @@ async fn a_request_id_is_found_in_the_logs_of_both_services() {
         token: "not-a-token".to_owned(),
         ..Default::default()
     };
-    let refused = accord::context::scope(context, tokens.introspect_token(request))
+    let refused = accord::rpc::context::scope(context, tokens.introspect_token(request))
         .await
         .unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);

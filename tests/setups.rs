@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use accord::{
     registry::v1::{self as reg, tenant_service_client::TenantServiceClient},
-    status::ErrorReason,
+    rpc::status::ErrorReason,
     testing,
     token::v1 as tok,
 };

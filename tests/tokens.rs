@@ -5,7 +5,7 @@ mod endings;
 mod issuance;
 mod renewal;
 
-use accord::status::ErrorReason;
+use accord::rpc::status::ErrorReason;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use tonic::Code;
 

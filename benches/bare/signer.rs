@@ -2,9 +2,11 @@
 
 use accord::{
     clock::{Clock, SystemClock},
-    id::{ClientId, EventId, GrantId, UserId},
-    opaque::sha256,
     random::SystemRandom,
+    text::{
+        id::{ClientId, EventId, GrantId, UserId},
+        opaque::sha256,
+    },
     verify::{ACCESS_TOKEN_TYPE, AccessTokenClaims},
 };
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use accord::{
     clock::SystemClock,
-    id::{ClientId, SecretId},
-    opaque::ClientSecret,
     random::{Random, SystemRandom},
+    text::{
+        id::{ClientId, SecretId},
+        opaque::ClientSecret,
+    },
 };
 
 use super::{

@@ -8,20 +8,22 @@ use std::{
 
 use accord::{
     clock::{Clock, SystemClock, UnixMillis},
-    id::{FamilyId, GrantId, TenantId},
-    opaque::{OpaqueToken, TokenKind, sha256},
     random::SystemRandom,
     store::{
         Database,
         change::Position,
         keyring::{FileMasterKey, Keyring},
     },
+    text::{
+        id::{FamilyId, GrantId, TenantId},
+        opaque::{OpaqueToken, TokenKind, sha256},
+    },
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sea_orm::IntoActiveModel;
 use serde_json::json;
 use token_service::{
-    family::Family,
+    model::family::Family,
     store::{
         entity::{code, family, grant},
         purpose,

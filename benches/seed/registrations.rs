@@ -4,14 +4,13 @@ use std::{net::Ipv4Addr, sync::Arc, thread};
 
 use accord::{
     clock::{Clock, SystemClock},
-    id::IntegrationRequestId,
-    opaque::ClientSecret,
     random::{Random, SystemRandom},
     store::{Database, change::Position},
+    text::{id::IntegrationRequestId, opaque::ClientSecret},
 };
 use registry_service::{
-    account_name,
     config::Settings,
+    model::account_name,
     server::Registry,
     store::entity::{client, client_secret, client_tenant, scope, tenant, user},
 };

@@ -2,9 +2,11 @@
 //! and errors that name the call and its reason.
 
 use accord::{
-    channel::{self, HopChannel},
-    opaque::{OpaqueToken, TokenKind},
-    status::{reason_name, reason_of},
+    rpc::{
+        channel::{self, HopChannel},
+        status::{reason_name, reason_of},
+    },
+    text::opaque::{OpaqueToken, TokenKind},
 };
 use anyhow::{Context, anyhow};
 use tonic::{

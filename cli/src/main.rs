@@ -2,7 +2,11 @@
 
 use std::{io::Write, path::PathBuf, process::ExitCode, sync::Arc};
 
-use accord::{clock::SystemClock, random::SystemRandom, server::shutdown_signal, telemetry};
+use accord::{
+    clock::SystemClock,
+    random::SystemRandom,
+    rpc::{server::shutdown_signal, telemetry},
+};
 use accord_cli::{
     demo, descriptors,
     dev::{Dev, DevArgs},

@@ -4,25 +4,22 @@ use std::{io::Write, sync::Arc, time::Duration};
 
 use accord::{
     clock::SystemClock,
-    config::require_loopback,
-    field::Violations,
-    opaque::OpaqueToken,
     random::SystemRandom,
     registry::v1 as pb,
-    server::shutdown_signal,
+    rpc::{config::require_loopback, server::shutdown_signal, telemetry},
     store::{
         Creation,
         audit::{Actor, ActorKind, Origin},
     },
-    telemetry,
+    text::{opaque::OpaqueToken, validation::Violations},
 };
 use anyhow::{Context, anyhow};
 use tokio::net::TcpListener;
 
 use crate::{
-    caller,
     config::{Cli, Command, Flags, Needs, OperatorCommand, Settings, WorkloadCommand},
-    convert,
+    grpc::convert,
+    model::caller,
     server::Registry,
 };
 

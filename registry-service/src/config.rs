@@ -11,9 +11,11 @@ use std::{
 };
 
 use accord::{
-    auth::{Role, WorkloadKind},
-    config::{ConfigError, load},
-    field::Violations,
+    rpc::{
+        auth::{Role, WorkloadKind},
+        config::{ConfigError, load},
+    },
+    text::validation::Violations,
 };
 use clap::{
     Args, Parser, Subcommand,

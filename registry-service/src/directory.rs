@@ -1,8 +1,8 @@
 //! What token-service asks: who exists, and at which position of the change feed that was read.
 
 use accord::{
-    page::MAX_SIZE,
     store::change::{ChangeRow, Position},
+    text::page::MAX_SIZE,
 };
 
 use crate::{error::Error, store::Store};

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use accord::{
     clock::UnixMillis,
-    field::Violations,
-    status::{ErrorReason, Problem},
+    rpc::status::{ErrorReason, Problem},
     store::{StoreError, idempotency::IdempotencyError, keyring::KeyError},
+    text::validation::Violations,
 };
 use tonic::{Code, Status};
 

@@ -1,6 +1,10 @@
 //! Who may call which method of registry-service: the whole table, on one page.
 
-use accord::auth::{Access, Permissions, Role, Role::*, WorkloadKind};
+use accord::rpc::auth::{
+    Access, Permissions,
+    Role::{self, *},
+    WorkloadKind,
+};
 
 const READ: Access = Access::Callers(&Role::ALL, &[]);
 const REGISTER: Access = Access::Callers(&[Registrar, Admin], &[]);

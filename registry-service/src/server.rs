@@ -5,11 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use accord::{
     audit::v1::audit_service_server::AuditServiceServer,
-    audit_service::AuditApi,
-    auth::{Authorizer, Caller, CallerDirectory},
     clock::{Clock, SharedClock},
-    config::require_loopback,
-    opaque::OpaqueToken,
     random::{Random, SharedRandom},
     registry::v1::{
         client_service_server::ClientServiceServer, directory_service_server::DirectoryServiceServer,
@@ -18,11 +14,17 @@ use accord::{
         provisioning_service_server::ProvisioningServiceServer, scope_service_server::ScopeServiceServer,
         tenant_service_server::TenantServiceServer, user_service_server::UserServiceServer,
     },
-    server::{DRAIN, GrpcServer, Health, MAX_MESSAGE_BYTES},
+    rpc::{
+        audit_service::AuditApi,
+        auth::{Authorizer, Caller, CallerDirectory},
+        config::require_loopback,
+        server::{DRAIN, GrpcServer, Health, MAX_MESSAGE_BYTES},
+    },
     store::{
         Database, change, idempotency,
         keyring::{FileMasterKey, Keyring},
     },
+    text::opaque::OpaqueToken,
 };
 use anyhow::{Context, bail};
 use tokio::{
@@ -33,9 +35,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, service::RoutesBuilder};
 
 use crate::{
-    caller,
     config::Settings,
     grpc::Api,
+    model::caller,
     permissions::{self, permissions},
     store::{self, Store, migration::Migrator, purpose},
 };

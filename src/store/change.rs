@@ -16,8 +16,8 @@ use sea_orm_migration::{
 use super::StoreError;
 use crate::{
     clock::UnixMillis,
-    id::{Epoch, TenantId},
     random::Random,
+    text::id::{Epoch, TenantId},
 };
 
 mod counter {
@@ -300,7 +300,7 @@ fn random_epoch(random: &dyn Random) -> String {
     bytes.iter().map(letter).collect()
 }
 
-/// Creates `change_counter` and `changes`, as they were in the first version of the schema.
+/// Creates `change_counter` and `changes`.
 ///
 /// # Errors
 /// What the database says.
@@ -329,5 +329,5 @@ pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
 }
 
 #[cfg(test)]
-#[path = "change_tests.rs"]
+#[path = "tests/change.rs"]
 mod tests;

@@ -9,7 +9,7 @@ use sea_orm::sqlx::{
 };
 use tokio::{task::JoinSet, time::sleep};
 
-use super::kept::Kept;
+use crate::store::pinned_connection::Kept;
 
 /// How often the log is written back.
 const EVERY: Duration = Duration::from_millis(500);

@@ -18,8 +18,9 @@ use sea_orm::{
 
 use tokio::task::JoinSet;
 
-use super::{StoreError, checkpoint, kept::Kept};
+use super::{StoreError, checkpoint};
 use crate::clock::Clock;
+use crate::store::pinned_connection::Kept;
 
 /// How long an operation waits for a free connection, and on SQLite for another process's lock.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -249,5 +250,5 @@ fn refused_url() -> StoreError {
 }
 
 #[cfg(test)]
-#[path = "database_tests.rs"]
+#[path = "tests/database.rs"]
 mod tests;

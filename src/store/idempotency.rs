@@ -342,7 +342,7 @@ pub async fn sweep(db: &Database, now: UnixMillis) -> Result<Swept, StoreError> 
     })
 }
 
-/// Creates `idempotency`, as it was in the first version of the schema.
+/// Creates `idempotency`.
 ///
 /// # Errors
 /// What the database says.
@@ -368,5 +368,5 @@ pub async fn create_table(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
 }
 
 #[cfg(test)]
-#[path = "idempotency_tests.rs"]
+#[path = "tests/idempotency.rs"]
 mod tests;

@@ -15,10 +15,11 @@ use sea_orm_migration::{
 };
 use zeroize::Zeroizing;
 
-use super::{Database, StoreError, data_key::KEY_LENGTH};
+use super::{Database, StoreError};
+use crate::keys::data_key::KEY_LENGTH;
 use crate::{clock::Clock, random::Random};
 
-pub use super::{
+pub use crate::keys::{
     data_key::DataKey,
     master_key::{FileMasterKey, MasterKey},
 };
@@ -301,7 +302,7 @@ fn primary_key() -> OnConflict {
     OnConflict::columns([row::Column::Purpose, row::Column::Version])
 }
 
-/// Creates `keyring`, as it was in the first version of the schema.
+/// Creates `keyring`.
 ///
 /// # Errors
 /// What the database says.
@@ -321,5 +322,5 @@ pub async fn create_table(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
 }
 
 #[cfg(test)]
-#[path = "keyring_tests.rs"]
+#[path = "tests/keyring.rs"]
 mod tests;

@@ -10,26 +10,23 @@ pub mod audit;
 pub mod change;
 mod checkpoint;
 mod creation;
-mod data_key;
 mod database;
 mod error;
-pub mod group;
+pub mod group_commit;
 pub mod idempotency;
-mod kept;
+pub mod json_rows;
 pub mod keyring;
-mod master_key;
 mod migrate;
-pub mod rows;
+mod pinned_connection;
 
 pub use creation::Creation;
 pub use database::Database;
 pub use error::StoreError;
 
-/// Creates the tables of this module, as they were in the first version of the schema.
+/// Creates the tables of this module. Each service's migration calls it.
 ///
-/// Each service's first migration calls it. A later change of these tables is a function of its
-/// own, called from a new migration: this one is never edited. A service calls [`change::ensure`]
-/// once after its migrations, since the feed's epoch is random and migrations have no randomness.
+/// A service calls [`change::ensure`] once after its migrations, since the feed's epoch is random and
+/// migrations have no randomness.
 ///
 /// # Errors
 /// What the database says, a table of one of these names among it.

@@ -318,5 +318,5 @@ fn loopback(url: &str) -> Result<Uri, ConnectError> {
 }
 
 #[cfg(test)]
-#[path = "checker_tests.rs"]
+#[path = "tests/checker.rs"]
 mod tests;

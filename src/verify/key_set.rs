@@ -145,5 +145,5 @@ pub fn key_id(token: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-#[path = "key_set_tests.rs"]
+#[path = "tests/key_set.rs"]
 mod tests;

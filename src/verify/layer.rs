@@ -172,5 +172,5 @@ where
 }
 
 #[cfg(test)]
-#[path = "layer_tests.rs"]
+#[path = "tests/layer.rs"]
 mod tests;

@@ -257,5 +257,5 @@ impl<'a> Rev<'a> {
 }
 
 #[cfg(test)]
-#[path = "revocations_tests.rs"]
+#[path = "tests/revocations.rs"]
 mod tests;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use accord::{
     clock::ManualClock,
-    opaque::sha256,
     registry::v1::{
         self as reg, integration_request_service_client::IntegrationRequestServiceClient,
         register_client_response::Credentials,
     },
+    text::opaque::sha256,
     token::v1 as tok,
 };
 use accord_cli::dev::Dev;

@@ -1,17 +1,19 @@
 //! A partner and a Tenant Admin, as tests play them, against a running environment.
 
 use accord::{
-    channel::HopChannel,
-    opaque::sha256,
     registry::v1::{
         self as reg, client_service_client::ClientServiceClient,
         integration_request_service_client::IntegrationRequestServiceClient,
         register_client_response::Credentials, tenant_service_client::TenantServiceClient,
         user_service_client::UserServiceClient,
     },
+    rpc::channel::HopChannel,
+    text::opaque::sha256,
     token::v1::{
-        self as tok, consent_service_client::ConsentServiceClient, issue_token_request::ClientAuthentication,
-        issue_token_request::Grant, setup_service_client::SetupServiceClient,
+        self as tok,
+        consent_service_client::ConsentServiceClient,
+        issue_token_request::{ClientAuthentication, Grant},
+        setup_service_client::SetupServiceClient,
         token_service_client::TokenServiceClient,
     },
 };
@@ -312,13 +314,21 @@ impl World {
 
 /// Checks code and reason of a refusal.
 #[track_caller]
-pub fn assert_refused<T>(result: Result<T, Status>, code: tonic::Code, reason: accord::status::ErrorReason) {
+pub fn assert_refused<T>(
+    result: Result<T, Status>,
+    code: tonic::Code,
+    reason: accord::rpc::status::ErrorReason,
+) {
     let status = match result {
         Ok(_) => panic!("not refused"),
         Err(status) => status,
     };
     assert_eq!(status.code(), code, "{status:?}");
-    assert_eq!(accord::status::reason_of(&status), Some(reason), "{status:?}");
+    assert_eq!(
+        accord::rpc::status::reason_of(&status),
+        Some(reason),
+        "{status:?}"
+    );
 }
 
 /// The fields of a refusal's violations.

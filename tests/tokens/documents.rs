@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use accord::{
-    status::ErrorReason,
+    rpc::status::ErrorReason,
     token::v1::{
         self as tok, signing_key_service_client::SigningKeyServiceClient,
         token_service_client::TokenServiceClient,

@@ -2,7 +2,7 @@
 
 use accord::{
     registry::v1::{self as reg, tenant_service_client::TenantServiceClient},
-    status::ErrorReason,
+    rpc::status::ErrorReason,
     token::v1::{
         self as tok, introspect_token_request::ClientAuthentication as IntrospectProof,
         revoke_token_request::ClientAuthentication as RevokeProof, token_service_client::TokenServiceClient,
@@ -128,7 +128,7 @@ async fn a_compromised_secret_ends_everything_and_a_rotated_one_nothing() {
         world.issue(&renewed, own_grant()).await.is_ok() && world.issue(&partner, own_grant()).await.is_ok()
     );
 
-    let secret_id = accord::opaque::ClientSecret::parse(&partner.client_secret)
+    let secret_id = accord::text::opaque::ClientSecret::parse(&partner.client_secret)
         .unwrap()
         .secret_id()
         .to_string();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use accord::{
     registry::v1::{self as reg, scope_service_client::ScopeServiceClient},
-    status::ErrorReason,
+    rpc::status::ErrorReason,
     token::v1::{self as tok, issue_token_request::ClientAuthentication},
 };
 use tonic::Code;

@@ -97,9 +97,9 @@ async fn refresh_tokens_follow_their_generations() {
         world.issue(&other, refresh_grant(&second.refresh_token)).await,
         INVALID_GRANT,
     );
-    let parsed = accord::opaque::RefreshToken::parse(&second.refresh_token).unwrap();
+    let parsed = accord::text::opaque::RefreshToken::parse(&second.refresh_token).unwrap();
     for (generation, mac) in [(2, [0; 32]), (1, [7; 32]), (3, *parsed.mac())] {
-        let forged = accord::opaque::RefreshToken::compose(parsed.family(), generation, &mac);
+        let forged = accord::text::opaque::RefreshToken::compose(parsed.family(), generation, &mac);
         refused(
             world.issue(&partner, refresh_grant(forged.expose())).await,
             INVALID_GRANT,
@@ -176,7 +176,7 @@ async fn racing_callers_move_a_family_once_and_redeem_a_code_once() {
         }
         successors.dedup();
         assert_eq!(successors.len(), 1, "{}", registry.label);
-        let parsed = accord::opaque::RefreshToken::parse(&successors[0]).unwrap();
+        let parsed = accord::text::opaque::RefreshToken::parse(&successors[0]).unwrap();
         assert_eq!(parsed.generation(), 2, "{}", registry.label);
 
         let approved = world.approve(&partner).await;

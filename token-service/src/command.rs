@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use accord::{
-    clock::SystemClock, config::require_loopback, random::SystemRandom, server::shutdown_signal, telemetry,
+    clock::SystemClock,
+    random::SystemRandom,
+    rpc::{config::require_loopback, server::shutdown_signal, telemetry},
 };
 use anyhow::Context;
 use tokio::net::TcpListener;

@@ -11,11 +11,11 @@ use std::{
     time::Duration,
 };
 
-use accord::config::{ConfigError, load};
+use accord::rpc::config::{ConfigError, load};
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
-use crate::{directory::Memory, service::Lifetimes};
+use crate::{cache::registry::Memory, service::Lifetimes};
 
 /// What the names of environment variables begin with; the rest is the key in upper case.
 pub const ENVIRONMENT_PREFIX: &str = "ACCORD_TOKEN_";

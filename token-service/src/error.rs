@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use accord::{
-    field::Violations,
-    status::{ErrorReason, Problem},
+    rpc::status::{ErrorReason, Problem},
     store::{StoreError, idempotency::IdempotencyError, keyring::KeyError},
+    text::validation::Violations,
 };
 use tonic::{Code, Status};
 

@@ -2,7 +2,11 @@
 //!
 //! Where a method also needs a Tenant Admin's session, the method itself checks that.
 
-use accord::auth::{Access, Permissions, Role, Role::*, WorkloadKind::InternalService};
+use accord::rpc::auth::{
+    Access, Permissions,
+    Role::{self, *},
+    WorkloadKind::InternalService,
+};
 
 const READ: Access = Access::Callers(&Role::ALL, &[]);
 const SECURE: Access = Access::Callers(&[Security, Admin], &[]);

@@ -13,17 +13,19 @@ use std::{
 
 use accord::{
     audit::v1::audit_service_server::AuditServiceServer,
-    audit_service::AuditApi,
-    auth::Authorizer,
     clock::{Clock, SharedClock},
-    config::require_loopback,
-    opaque::{OpaqueToken, TokenKind},
     random::{Random, SharedRandom},
-    server::{DRAIN, GrpcServer, Health, MAX_MESSAGE_BYTES},
+    rpc::{
+        audit_service::AuditApi,
+        auth::Authorizer,
+        config::require_loopback,
+        server::{DRAIN, GrpcServer, Health, MAX_MESSAGE_BYTES},
+    },
     store::{
         Database, change, idempotency,
         keyring::{FileMasterKey, Keyring},
     },
+    text::opaque::{OpaqueToken, TokenKind},
     token::v1::{
         consent_service_server::ConsentServiceServer, setup_service_server::SetupServiceServer,
         signing_key_service_server::SigningKeyServiceServer, token_service_server::TokenServiceServer,
@@ -39,15 +41,17 @@ use tonic::service::RoutesBuilder;
 use zeroize::Zeroizing;
 
 use crate::{
+    cache::{
+        grants::Ledger,
+        registry::{self, Directory},
+    },
     config::Settings,
-    directory::{self, Directory},
-    gateway::{self, Gateway},
-    ledger::Ledger,
+    consent::sign_in_delay::SignInDelays,
+    http::{self, Gateway},
+    model::signing_key,
     permissions::{self, permissions},
     registry::Registry,
     service::Service,
-    sign_in_delay::SignInDelays,
-    signing_key,
     store::{self, Store, migration::Migrator, purpose},
 };
 
@@ -198,13 +202,13 @@ impl TokenServer {
                 ready: ready.clone(),
                 product_name: self.product_name.clone(),
             };
-            gateway::serve(http, gateway, stop.clone(), DRAIN).await;
+            http::serve(http, gateway, stop.clone(), DRAIN).await;
             stop.cancel();
         };
         let following = async {
             if let Some(every) = self.poll_every {
                 tokio::join!(
-                    directory::follow(&self.service.directory, every, &stop),
+                    registry::follow(&self.service.directory, every, &stop),
                     self.service.ledger.follow(every, &stop),
                 );
             }

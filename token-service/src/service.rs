@@ -2,7 +2,10 @@
 //! are implemented on it.
 
 use crate::{
-    directory::Directory, ledger::Ledger, registry::Registry, sign_in_delay::SignInDelays, store::Store,
+    cache::{grants::Ledger, registry::Directory},
+    consent::sign_in_delay::SignInDelays,
+    registry::Registry,
+    store::Store,
 };
 
 /// The store and the registry, each also through a memory.

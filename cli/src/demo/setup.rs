@@ -1,9 +1,9 @@
 //! Steps 4 and 5: from the partner's authorization request to the Tenant Admin's decision.
 
 use accord::{
-    opaque::sha256,
     random::Random,
     registry::v1::CredentialBundle,
+    text::opaque::sha256,
     token::v1::{self as pb, setup_service_client::SetupServiceClient},
 };
 use anyhow::{Context, ensure};

@@ -2,11 +2,11 @@
 //! nothing keeps the old ones' plaintext.
 
 use accord::{
-    auth::{Role, WorkloadKind},
-    opaque::OpaqueToken,
+    rpc::auth::{Role, WorkloadKind},
     store::audit::{Actor, ActorKind, Origin},
+    text::opaque::OpaqueToken,
 };
-use registry_service::{caller, store::Store};
+use registry_service::{model::caller, store::Store};
 
 const NAMES: [&str; 3] = [
     "accord dev",

@@ -13,7 +13,7 @@ use std::{
 };
 
 use accord::{
-    clock::SharedClock, config::require_loopback, random::SharedRandom, store::keyring::FileMasterKey,
+    clock::SharedClock, random::SharedRandom, rpc::config::require_loopback, store::keyring::FileMasterKey,
 };
 use anyhow::{Context, bail};
 use clap::Args;

@@ -2,12 +2,12 @@
 //! Everything goes through the RPCs that an operator would use.
 
 use accord::{
-    channel::HopChannel,
     random::Random,
     registry::v1::{
         self as pb, scope_service_client::ScopeServiceClient, tenant_service_client::TenantServiceClient,
         user_service_client::UserServiceClient,
     },
+    rpc::channel::HopChannel,
 };
 use tonic::{Code, Response, Status};
 

@@ -1,18 +1,19 @@
 //! `ClientService`.
 
 use accord::{
-    auth::Principal,
     registry::v1::{
         self as pb, client_service_server::ClientService, create_client_secret_response,
         register_client_response,
     },
+    rpc::auth::Principal,
 };
 use tonic::{Request, Response, Status};
 
 use super::{Api, creation};
 use crate::{
-    client, client_keys, client_secret, convert::client as convert, delivery::Handover, error::Error,
-    integration_request,
+    error::Error,
+    grpc::convert::client as convert,
+    model::{client, client_keys, client_secret, delivery::Handover, integration_request},
 };
 
 #[tonic::async_trait]

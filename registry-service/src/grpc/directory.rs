@@ -1,24 +1,25 @@
 //! `DirectoryService`.
 
 use accord::{
-    auth::Principal,
-    opaque::{OpaqueToken, TokenKind},
     registry::v1::{
         self as pb, authenticate_caller_response::Caller, directory_service_server::DirectoryService,
     },
+    rpc::auth::Principal,
+    text::opaque::{OpaqueToken, TokenKind},
 };
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
 use super::Api;
 use crate::{
-    account_name::AccountName,
-    caller::{self, CallerRecord},
-    client, client_secret,
-    convert::{self, directory as dir},
     directory::{self, at_position},
     error::Error,
-    tenant, user,
+    grpc::convert::{self, directory as dir},
+    model::{
+        account_name::AccountName,
+        caller::{self, CallerRecord},
+        client, client_secret, tenant, user,
+    },
 };
 
 #[tonic::async_trait]

@@ -1,13 +1,13 @@
 //! `IntegrationRequestService`.
 
 use accord::{
-    auth::Principal,
     registry::v1::{self as pb, integration_request_service_server::IntegrationRequestService},
+    rpc::auth::Principal,
 };
 use tonic::{Request, Response, Status};
 
 use super::{Api, creation};
-use crate::{convert::integration_request as convert, error::Error, integration_request};
+use crate::{error::Error, grpc::convert::integration_request as convert, model::integration_request};
 
 #[tonic::async_trait]
 impl IntegrationRequestService for Api {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use accord::{auth::Principal, store::Creation};
+use accord::{rpc::auth::Principal, store::Creation};
 use prost::Message;
 use tonic::Request;
 use uuid::Uuid;
@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use crate::store::Store;
 
 mod client;
+pub mod convert;
 mod directory;
 mod integration_request;
 mod operator;

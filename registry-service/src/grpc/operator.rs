@@ -1,13 +1,13 @@
 //! `OperatorService`.
 
 use accord::{
-    auth::Principal,
     registry::v1::{self as pb, operator_service_server::OperatorService},
+    rpc::auth::Principal,
 };
 use tonic::{Request, Response, Status};
 
 use super::{Api, creation};
-use crate::{caller, convert::caller as convert, error::Error};
+use crate::{error::Error, grpc::convert::caller as convert, model::caller};
 
 #[tonic::async_trait]
 impl OperatorService for Api {

@@ -1,13 +1,13 @@
 //! `ProvisioningService`.
 
 use accord::{
-    auth::Principal,
     registry::v1::{self as pb, provisioning_service_server::ProvisioningService},
+    rpc::auth::Principal,
 };
 use tonic::{Request, Response, Status};
 
 use super::{Api, creation};
-use crate::{convert::client as convert, delivery, error::Error};
+use crate::{error::Error, grpc::convert::client as convert, model::delivery};
 
 #[tonic::async_trait]
 impl ProvisioningService for Api {

@@ -1,13 +1,13 @@
 //! `ScopeService`.
 
 use accord::{
-    auth::Principal,
     registry::v1::{self as pb, scope_service_server::ScopeService},
+    rpc::auth::Principal,
 };
 use tonic::{Request, Response, Status};
 
 use super::{Api, creation};
-use crate::{convert::scope as convert, error::Error, scope};
+use crate::{error::Error, grpc::convert::scope as convert, model::scope};
 
 #[tonic::async_trait]
 impl ScopeService for Api {

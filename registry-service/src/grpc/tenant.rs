@@ -1,13 +1,13 @@
 //! `TenantService`.
 
 use accord::{
-    auth::Principal,
     registry::v1::{self as pb, tenant_service_server::TenantService},
+    rpc::auth::Principal,
 };
 use tonic::{Request, Response, Status};
 
 use super::{Api, creation};
-use crate::{convert::tenant as convert, error::Error, tenant};
+use crate::{error::Error, grpc::convert::tenant as convert, model::tenant};
 
 #[tonic::async_trait]
 impl TenantService for Api {

@@ -1,13 +1,13 @@
 //! `UserService`.
 
 use accord::{
-    auth::Principal,
     registry::v1::{self as pb, user_service_server::UserService},
+    rpc::auth::Principal,
 };
 use tonic::{Request, Response, Status};
 
 use super::{Api, creation};
-use crate::{convert::user as convert, error::Error, user};
+use crate::{error::Error, grpc::convert::user as convert, model::user};
 
 #[tonic::async_trait]
 impl UserService for Api {

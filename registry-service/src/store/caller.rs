@@ -1,16 +1,18 @@
 //! Operators and workloads in the database. Of a bearer token only its SHA-256 is kept.
 
 use accord::{
-    auth::{Role, WorkloadKind},
     clock::UnixMillis,
-    id::{OperatorId, WorkloadId},
-    opaque::{OpaqueToken, TokenKind},
-    page::{Page, PageRequest},
+    rpc::auth::{Role, WorkloadKind},
     store::{
         Creation, StoreError,
         audit::{Event, Origin},
         change::Change,
         idempotency::Outcome,
+    },
+    text::{
+        id::{OperatorId, WorkloadId},
+        opaque::{OpaqueToken, TokenKind},
+        page::{Page, PageRequest},
     },
 };
 use sea_orm::{
@@ -23,8 +25,8 @@ use super::{
     entity::{operator, workload},
 };
 use crate::{
-    caller::{NewOperator, NewWorkload, Operator, Workload},
     error::Error,
+    model::caller::{NewOperator, NewWorkload, Operator, Workload},
 };
 
 /// The label under which a bearer token derives from its creation.
@@ -324,5 +326,5 @@ fn read_workload(row: workload::Model) -> Result<Workload, Error> {
 }
 
 #[cfg(test)]
-#[path = "caller_tests.rs"]
+#[path = "tests/caller.rs"]
 mod tests;

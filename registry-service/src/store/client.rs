@@ -4,14 +4,16 @@ use std::collections::HashMap;
 
 use accord::{
     clock::UnixMillis,
-    field::Violations,
-    id::{ClientId, IntegrationRequestId, ScopeName, TenantId},
-    page::{Page, PageRequest},
     store::{
         Creation, StoreError,
         audit::{Event, Origin},
         change::Change,
         idempotency::Outcome,
+    },
+    text::{
+        id::{ClientId, IntegrationRequestId, ScopeName, TenantId},
+        page::{Page, PageRequest},
+        validation::Violations,
     },
 };
 use sea_orm::{
@@ -31,9 +33,11 @@ use super::{
     integration_request::{check_references, mark_registered},
 };
 use crate::{
-    client::{Client, ClientUpdate, Filter, NewClient, State},
-    delivery::Handover,
     error::Error,
+    model::{
+        client::{Client, ClientUpdate, Filter, NewClient, State},
+        delivery::Handover,
+    },
 };
 
 impl Store {
@@ -348,5 +352,5 @@ fn json(value: &impl serde::Serialize) -> Result<Value, Error> {
 }
 
 #[cfg(test)]
-#[path = "client_tests.rs"]
+#[path = "tests/client.rs"]
 pub(super) mod tests;

@@ -1,11 +1,11 @@
 //! Clients' public keys in the database: a column of their row.
 
 use accord::{
-    id::ClientId,
     store::{
         StoreError,
         audit::{Event, Origin},
     },
+    text::id::ClientId,
 };
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
 
@@ -15,7 +15,10 @@ use super::{
     commit, corrupt,
     entity::client::{Column, Entity},
 };
-use crate::{client::Client, client_keys::ClientKeys, error::Error};
+use crate::{
+    error::Error,
+    model::{client::Client, client_keys::ClientKeys},
+};
 
 impl Store {
     /// Replaces a client's keys; no change, and no event, when they are these already. The client's
@@ -55,5 +58,5 @@ impl Store {
 }
 
 #[cfg(test)]
-#[path = "client_keys_tests.rs"]
+#[path = "tests/client_keys.rs"]
 mod tests;

@@ -10,13 +10,15 @@ use std::fmt;
 
 use accord::{
     clock::UnixMillis,
-    id::{ClientId, DeliveryId, SecretId},
-    opaque,
-    page::{Page, PageRequest},
     store::{
         Creation, StoreError,
         audit::{Event, Origin},
         idempotency::{Derivation, Outcome},
+    },
+    text::{
+        id::{ClientId, DeliveryId, SecretId},
+        opaque,
+        page::{Page, PageRequest},
     },
 };
 use sea_orm::{
@@ -36,13 +38,15 @@ use super::{
     },
 };
 use crate::{
-    client_secret::{
-        ClientSecret, Effect, MAX_LIVE, NewSecret, Reason, Revocation, SecretUse, USE_RESOLUTION,
-        revocation_effect,
-    },
-    delivery::{Bundle, Handover, Method},
     error::Error,
     hashing::Hashed,
+    model::{
+        client_secret::{
+            ClientSecret, Effect, MAX_LIVE, NewSecret, Reason, Revocation, SecretUse, USE_RESOLUTION,
+            revocation_effect,
+        },
+        delivery::{Bundle, Handover, Method},
+    },
 };
 
 /// Which secret of which client was made, by which link: what a repeated call must find again.
@@ -371,7 +375,7 @@ pub(super) async fn bundle(
         let tenant = super::tenant::find(conn, &tenant_id)
             .await?
             .ok_or(corrupt("client_tenants"))?;
-        endpoints.push(crate::delivery::Endpoint {
+        endpoints.push(crate::model::delivery::Endpoint {
             tenant_id,
             cloud_api_url: tenant.cloud_api_url,
         });
@@ -426,5 +430,5 @@ fn client_secret(row: Model) -> Result<ClientSecret, Error> {
 }
 
 #[cfg(test)]
-#[path = "client_secret_tests.rs"]
+#[path = "tests/client_secret.rs"]
 mod tests;

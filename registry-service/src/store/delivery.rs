@@ -3,13 +3,15 @@
 
 use accord::{
     clock::UnixMillis,
-    id::{ClientId, DeliveryId, SecretId},
-    opaque::{self, OpaqueToken, TokenKind},
     store::{
         Creation, StoreError,
         audit::{Actor, ActorKind, Event, Origin},
         idempotency::{Derivation, Outcome},
         keyring::DataKey,
+    },
+    text::{
+        id::{ClientId, DeliveryId, SecretId},
+        opaque::{self, OpaqueToken, TokenKind},
     },
 };
 use sea_orm::{
@@ -27,9 +29,11 @@ use super::{
     purpose,
 };
 use crate::{
-    client_secret::Reason,
-    delivery::{Bundle, LINK_LIFE, Link, Method},
     error::Error,
+    model::{
+        client_secret::Reason,
+        delivery::{Bundle, LINK_LIFE, Link, Method},
+    },
 };
 
 const NONCE_BYTES: usize = 32;
@@ -303,5 +307,5 @@ fn ids(row: &Model) -> Result<(ClientId, SecretId), Error> {
 }
 
 #[cfg(test)]
-#[path = "delivery_tests.rs"]
+#[path = "tests/delivery.rs"]
 mod tests;

@@ -2,12 +2,14 @@
 
 use accord::{
     clock::UnixMillis,
-    id::{TenantId, UserId},
-    opaque::{OpaqueToken, TokenKind},
     store::{
         StoreError,
         audit::{Event, Origin},
         idempotency::Derivation,
+    },
+    text::{
+        id::{TenantId, UserId},
+        opaque::{OpaqueToken, TokenKind},
     },
 };
 use sea_orm::{
@@ -26,7 +28,7 @@ use super::{
 use crate::{
     error::Error,
     hashing::Hashed,
-    user::{ENROLMENT_LIFE, State},
+    model::user::{ENROLMENT_LIFE, State},
 };
 
 impl Store {

@@ -5,13 +5,15 @@ use std::collections::HashMap;
 
 use accord::{
     clock::UnixMillis,
-    field::{Violations, list_field},
-    id::{ClientId, IntegrationRequestId, TenantId},
-    page::{Page, PageRequest},
     store::{
         Creation, StoreError,
         audit::{Event, Origin},
         idempotency::Outcome,
+    },
+    text::{
+        id::{ClientId, IntegrationRequestId, TenantId},
+        page::{Page, PageRequest},
+        validation::{Violations, list_field},
     },
 };
 use sea_orm::{
@@ -29,7 +31,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    integration_request::{Decision, IntegrationRequest, NewIntegrationRequest, References, State},
+    model::integration_request::{Decision, IntegrationRequest, NewIntegrationRequest, References, State},
 };
 
 impl Store {
@@ -288,5 +290,5 @@ fn from_json<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Error> 
 }
 
 #[cfg(test)]
-#[path = "integration_request_tests.rs"]
+#[path = "tests/integration_request.rs"]
 mod tests;

@@ -2,13 +2,15 @@
 
 use accord::{
     clock::UnixMillis,
-    id::ScopeName,
-    page::{Page, PageRequest},
     store::{
         Creation, StoreError,
         audit::{Event, Origin},
         change::Change,
         idempotency::Outcome,
+    },
+    text::{
+        id::ScopeName,
+        page::{Page, PageRequest},
     },
 };
 use sea_orm::{
@@ -22,7 +24,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    scope::{NewScope, Scope, ScopeUpdate},
+    model::scope::{NewScope, Scope, ScopeUpdate},
 };
 
 impl Store {

@@ -2,13 +2,15 @@
 
 use accord::{
     clock::UnixMillis,
-    id::TenantId,
-    page::{Page, PageRequest},
     store::{
         Creation, StoreError,
         audit::{Event, Origin},
         change::Change,
         idempotency::Outcome,
+    },
+    text::{
+        id::TenantId,
+        page::{Page, PageRequest},
     },
 };
 use sea_orm::{
@@ -22,7 +24,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    tenant::{NewTenant, State, Tenant, TenantUpdate},
+    model::tenant::{NewTenant, State, Tenant, TenantUpdate},
 };
 
 impl Store {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use accord::{
     clock::ManualClock,
-    id::OperatorId,
     random::SystemRandom,
     store::{
         Creation, Database,
@@ -15,6 +14,7 @@ use accord::{
         keyring::{FileMasterKey, Keyring},
     },
     testing::test_clock,
+    text::id::OperatorId,
 };
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -68,7 +68,7 @@ pub fn repeatable(method: &'static str, content: &[u8]) -> Creation {
 
 /// The actions of all audit events, oldest first.
 pub async fn audited(store: &Store) -> Vec<String> {
-    let page = accord::page::PageRequest::parse("test", &[], 500, "").unwrap();
+    let page = accord::text::page::PageRequest::parse("test", &[], 500, "").unwrap();
     let events = audit::list(store.db.read(), &audit::Filter::default(), &page)
         .await
         .unwrap();

@@ -2,14 +2,16 @@
 
 use accord::{
     clock::UnixMillis,
-    id::{TenantId, UserId},
-    opaque::OpaqueToken,
-    page::{Page, PageRequest},
     store::{
         Creation, StoreError,
         audit::{Event, Origin},
         change::Change,
         idempotency::Outcome,
+    },
+    text::{
+        id::{TenantId, UserId},
+        opaque::OpaqueToken,
+        page::{Page, PageRequest},
     },
 };
 use sea_orm::{
@@ -23,10 +25,12 @@ use super::{
     tenant,
 };
 use crate::{
-    account_name::{AccountName, RULES_VERSION},
     error::Error,
     hashing::Hashed,
-    user::{NewUser, State, User},
+    model::{
+        account_name::{AccountName, RULES_VERSION},
+        user::{NewUser, State, User},
+    },
 };
 
 impl Store {
@@ -326,5 +330,5 @@ fn user(row: Model) -> Result<User, Error> {
 }
 
 #[cfg(test)]
-#[path = "user_tests.rs"]
+#[path = "tests/user.rs"]
 mod tests;

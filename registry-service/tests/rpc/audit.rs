@@ -5,7 +5,7 @@ use accord::{
         self as pb, AuditActorKind, AuditOutcome, ListAuditEventsRequest, VerifyAuditLogRequest,
         audit_service_client::AuditServiceClient,
     },
-    auth::Role,
+    rpc::auth::Role,
     testing::TEST_START,
 };
 use prost_types::Timestamp;

@@ -6,7 +6,6 @@ mod secrets;
 use std::time::Duration;
 
 use accord::{
-    auth::{Role, WorkloadKind},
     clock::Clock,
     registry::v1::{
         self as pb, ClientState, DeliveryMethod, IntegrationRequestState, SecretRevocationReason as Reason,
@@ -16,6 +15,7 @@ use accord::{
         integration_request_service_client::IntegrationRequestServiceClient,
         register_client_response::Credentials,
     },
+    rpc::auth::{Role, WorkloadKind},
 };
 use prost_types::FieldMask;
 use tonic::{Code, Status};

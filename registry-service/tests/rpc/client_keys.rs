@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use accord::{
     audit::v1::AuditOutcome,
-    auth::{Role, WorkloadKind},
     registry::v1::{
         self as pb, ChangeKind, client_service_client::ClientServiceClient,
         directory_service_client::DirectoryServiceClient,
     },
+    rpc::auth::{Role, WorkloadKind},
 };
 use prost_types::FieldMask;
 use serde_json::{Value, json};

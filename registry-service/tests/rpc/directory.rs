@@ -6,14 +6,14 @@ mod sign_in;
 use std::time::Duration;
 
 use accord::{
-    auth::{Role, WorkloadKind},
     clock::Clock,
-    opaque::TokenKind,
     registry::v1::{
         self as pb, authenticate_caller_response::Caller, directory_service_client::DirectoryServiceClient,
         operator_service_client::OperatorServiceClient, resolve_user_request::User as Which,
         tenant_service_client::TenantServiceClient,
     },
+    rpc::auth::{Role, WorkloadKind},
+    text::opaque::TokenKind,
 };
 use tonic::{Code, Status};
 

@@ -4,25 +4,24 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use accord::{
     audit::v1::{AuditEvent, ListAuditEventsRequest, audit_service_client::AuditServiceClient},
-    auth::{Role, WorkloadKind},
     clock::ManualClock,
-    opaque::{OpaqueToken, TokenKind},
     random::{SharedRandom, SystemRandom},
-    registry::v1 as pb,
     registry::v1::{
-        integration_request_service_client::IntegrationRequestServiceClient,
+        self as pb, integration_request_service_client::IntegrationRequestServiceClient,
         scope_service_client::ScopeServiceClient, tenant_service_client::TenantServiceClient,
     },
+    rpc::auth::{Role, WorkloadKind},
     store::{
         Creation,
         audit::{Actor, ActorKind, Origin},
         keyring::FileMasterKey,
     },
     testing::{TestDatabase, sqlite, test_clock},
+    text::opaque::{OpaqueToken, TokenKind},
 };
 use registry_service::{
-    caller::{self, NewOperator, NewWorkload},
     config::Settings,
+    model::caller::{self, NewOperator, NewWorkload},
     server::Registry,
 };
 use tempfile::TempDir;

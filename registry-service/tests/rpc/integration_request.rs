@@ -1,12 +1,12 @@
 //! `IntegrationRequestService`.
 
 use accord::{
-    auth::Role,
     registry::v1::{
         self as pb, IntegrationRequestState as State,
         integration_request_service_client::IntegrationRequestServiceClient,
         scope_service_client::ScopeServiceClient, tenant_service_client::TenantServiceClient,
     },
+    rpc::auth::Role,
 };
 use prost_types::FieldMask;
 use tonic::Code;

@@ -1,10 +1,10 @@
 //! `OperatorService`.
 
 use accord::{
-    auth::Role,
     registry::v1::{
         self as pb, operator_service_client::OperatorServiceClient, scope_service_client::ScopeServiceClient,
     },
+    rpc::auth::Role,
 };
 use tonic::Code;
 

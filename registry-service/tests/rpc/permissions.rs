@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use accord::{
-    auth::{Role, WorkloadKind, unauthenticated},
-    opaque::TokenKind,
+    rpc::auth::{Role, WorkloadKind, unauthenticated},
+    text::opaque::TokenKind,
 };
 use prost::Message;
 use registry_service::permissions::{SERVICES, TABLE};

@@ -6,14 +6,14 @@ use accord::{
     audit::v1::{
         AuditActorKind, AuditOutcome, ListAuditEventsRequest, audit_service_client::AuditServiceClient,
     },
-    auth::Role,
     clock::Clock,
-    opaque::TokenKind,
     registry::v1::{
         self as pb, DeliveryMethod, create_client_secret_response::Credentials,
         provisioning_service_client::ProvisioningServiceClient,
     },
+    rpc::auth::Role,
     testing::databases,
+    text::opaque::TokenKind,
 };
 use prost_types::Timestamp;
 use tonic::{Code, Status};

@@ -1,8 +1,8 @@
 //! `ScopeService`.
 
 use accord::{
-    auth::Role,
     registry::v1::{self as pb, scope_service_client::ScopeServiceClient},
+    rpc::auth::Role,
 };
 use prost_types::FieldMask;
 use tonic::Code;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use accord::{
-    auth::Role,
     random::SystemRandom,
     registry::v1::{
         ClaimDeliveryRequest, ListScopesRequest, provisioning_service_client::ProvisioningServiceClient,
         scope_service_client::ScopeServiceClient,
     },
+    rpc::auth::Role,
     testing::{sqlite, test_clock},
 };
 use registry_service::{permissions::SERVICES, server::Registry};

@@ -1,8 +1,8 @@
 //! `TenantService`.
 
 use accord::{
-    auth::Role,
     registry::v1::{self as pb, TenantState, tenant_service_client::TenantServiceClient},
+    rpc::auth::Role,
 };
 use prost_types::FieldMask;
 use tonic::Code;

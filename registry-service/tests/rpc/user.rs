@@ -6,8 +6,8 @@ mod listing;
 use std::time::Duration;
 
 use accord::{
-    auth::Role,
     registry::v1::{self as pb, find_user_request::User as Which, user_service_client::UserServiceClient},
+    rpc::auth::Role,
 };
 use tonic::{Code, Status};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::id::{ClientId, TenantId};
+use crate::text::id::{ClientId, TenantId};
 
 /// An enum kept as text, with one table for both directions.
 macro_rules! text_enum {

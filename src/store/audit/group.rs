@@ -1,7 +1,7 @@
 //! Groups the events of calls that change nothing else.
 
 use super::{Record, insert};
-use crate::store::{Database, StoreError, database::Keeper, group::Work};
+use crate::store::{Database, StoreError, database::Keeper, group_commit::Work};
 
 /// Writes events together: all of a group, or none.
 #[derive(Debug)]

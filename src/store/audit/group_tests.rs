@@ -8,15 +8,17 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::{
-    id::{ClientId, EventId, TenantId},
-    page::PageRequest,
     random::SystemRandom,
     store::{
         audit::{Actor, ActorKind, Event, EventRow, Filter, Origin, insert::MOST_ROWS, list},
         fixture::migrated,
-        group::Group,
+        group_commit::Group,
     },
     testing::test_clock,
+    text::{
+        id::{ClientId, EventId, TenantId},
+        page::PageRequest,
+    },
 };
 
 fn record(subject: usize) -> Record {

@@ -5,11 +5,14 @@ use std::collections::HashMap;
 
 use accord::{
     clock::UnixMillis,
-    id::{ClientId, GrantId, UserId},
-    page::{Page, PageRequest},
+    text::{
+        id::{ClientId, GrantId, UserId},
+        page::{Page, PageRequest},
+    },
 };
 
-use super::{Access, Consent, Filter, State, get, list};
+use super::{Access, Consent, Filter, get, list};
+use crate::model::grant::State;
 use crate::{
     error::Error,
     registry::{Client, ClientScope, UserRef},

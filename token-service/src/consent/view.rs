@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use accord::{
     clock::UnixMillis,
-    id::{ClientId, TenantId, UserId},
+    text::id::{ClientId, TenantId, UserId},
 };
 
-use super::{Grant, State};
+use crate::model::grant::{Grant, State};
 use crate::{
     error::Error,
     registry::{Registry, User, UserRef},

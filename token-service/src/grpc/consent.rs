@@ -1,15 +1,15 @@
 //! `ConsentService`.
 
 use accord::{
-    auth::{Caller, Principal},
+    rpc::auth::{Caller, Principal},
     token::v1::{self as pb, consent_service_server::ConsentService},
 };
 use tonic::{Request, Response, Status};
 
 use crate::{
     consent::{self, Access},
-    convert::consent as convert,
     error::Error,
+    grpc::convert::consent as convert,
     service::Service,
 };
 

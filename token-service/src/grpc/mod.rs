@@ -1,12 +1,13 @@
 //! The gRPC services, one file each: convert, call the noun, convert back.
 
-use accord::{auth::Principal, store::Creation};
+use accord::{rpc::auth::Principal, store::Creation};
 use prost::Message;
 use tonic::Request;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 mod consent;
+pub mod convert;
 mod setup;
 mod signing_key;
 mod token;

@@ -1,14 +1,19 @@
 //! `SetupService`.
 
 use accord::{
-    auth::Principal,
+    rpc::auth::Principal,
     token::v1::{self as pb, setup_service_server::SetupService},
 };
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
 use super::creation;
-use crate::{admin_session, convert::setup as convert, error::Error, service::Service, setup};
+use crate::{
+    consent::{admin_session, setup},
+    error::Error,
+    grpc::convert::setup as convert,
+    service::Service,
+};
 
 #[tonic::async_trait]
 impl SetupService for Service {

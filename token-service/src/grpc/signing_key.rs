@@ -1,13 +1,13 @@
 //! `SigningKeyService`.
 
 use accord::{
-    auth::Principal,
+    rpc::auth::Principal,
     token::v1::{self as pb, signing_key_service_server::SigningKeyService},
 };
 use tonic::{Request, Response, Status};
 
 use super::creation;
-use crate::{convert::signing_key as convert, error::Error, service::Service, signing_key};
+use crate::{error::Error, grpc::convert::signing_key as convert, model::signing_key, service::Service};
 
 #[tonic::async_trait]
 impl SigningKeyService for Service {

@@ -1,20 +1,22 @@
 //! `TokenService`.
 
 use accord::{
-    auth::Principal,
+    rpc::auth::Principal,
     token::v1::{self as pb, token_service_server::TokenService},
 };
 use tonic::{Request, Response, Status};
 
 use crate::{
-    client_authentication::authenticate,
-    convert::{signing_key::json_web_key, token as convert},
     error::Error,
-    introspection::{Asker, introspect},
-    issuance, metadata, revocation,
-    revocation_feed::{self, Cursor},
+    grpc::convert::{signing_key::json_web_key, token as convert},
+    model::signing_key,
+    oauth::{
+        client_authentication::authenticate,
+        introspection::{Asker, introspect},
+        issuance, metadata, revocation,
+        revocation_feed::{self, Cursor},
+    },
     service::Service,
-    signing_key,
 };
 
 #[tonic::async_trait]

@@ -1,17 +1,19 @@
 //! What the registry's answers and failures mean here.
 
 use accord::{
-    auth::{Role, WorkloadKind},
-    id::{ClientId, Epoch, ScopeName, TenantId, UserId},
     registry::v1 as pb,
-    status::{ErrorReason, reason_of},
+    rpc::{
+        auth::{Role, WorkloadKind},
+        status::{ErrorReason, reason_of},
+    },
     store::change::Position,
+    text::id::{ClientId, Epoch, ScopeName, TenantId, UserId},
 };
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use super::{Change, Client, ClientScope, Tenant, User};
-use crate::{error::Error, revision::At, store::RevocationKind};
+use crate::{error::Error, model::watermark::At, store::RevocationKind};
 
 pub(super) fn role(role: pb::OperatorRole) -> Option<Role> {
     match role {

@@ -2,9 +2,9 @@
 //! service brings no authority of its own to them.
 
 use accord::{
-    opaque::{OpaqueToken, TokenKind},
     registry::v1 as pb,
-    status::{ErrorReason, reason_of},
+    rpc::status::{ErrorReason, reason_of},
+    text::opaque::{OpaqueToken, TokenKind},
 };
 use tonic::Status;
 use tonic_types::StatusExt;

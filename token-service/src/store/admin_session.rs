@@ -2,12 +2,14 @@
 
 use accord::{
     clock::UnixMillis,
-    id::{Epoch, SetupId, TenantId, UserId},
-    opaque::{OpaqueToken, TokenKind},
     store::{
         StoreError,
         audit::{Event, Origin},
         change::Position,
+    },
+    text::{
+        id::{Epoch, SetupId, TenantId, UserId},
+        opaque::{OpaqueToken, TokenKind},
     },
 };
 use sea_orm::{
@@ -20,7 +22,7 @@ use super::{
     entity::admin_session::{ActiveModel, Column, Entity, Model},
 };
 use crate::{
-    admin_session::{AdminSession, EndReason, IDLE, LIFE, NewSession, StoredSession},
+    consent::admin_session::{AdminSession, EndReason, IDLE, LIFE, NewSession, StoredSession},
     error::Error,
 };
 

@@ -4,8 +4,8 @@ use std::{collections::HashSet, sync::LazyLock};
 
 use accord::{
     clock::UnixMillis,
-    id::ClientId,
-    store::{Database, StoreError, group::Work, rows::AboutRows},
+    store::{Database, StoreError, group_commit::Work, json_rows::AboutRows},
+    text::id::ClientId,
 };
 use serde::Serialize;
 

@@ -5,13 +5,15 @@ use std::{collections::HashMap, sync::LazyLock};
 
 use accord::{
     clock::UnixMillis,
-    id::{ClientId, FamilyId, GrantId, TenantId},
-    opaque::OpaqueToken,
     store::{
         Database, StoreError,
         audit::{Event, Origin},
-        group::Work,
-        rows::AboutRows,
+        group_commit::Work,
+        json_rows::AboutRows,
+    },
+    text::{
+        id::{ClientId, FamilyId, GrantId, TenantId},
+        opaque::OpaqueToken,
     },
 };
 use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter, sea_query::Expr};
@@ -22,7 +24,10 @@ use super::{
     entity::code::{Column, Entity, Model},
     grant::{GrantKey, find_grants},
 };
-use crate::{code::Code, consent::Grant, error::Error};
+use crate::{
+    error::Error,
+    model::{code::Code, grant::Grant},
+};
 
 impl Store {
     /// Reads a tenant's code, and the grant that its redemption activates. Those who come at the same

@@ -7,14 +7,14 @@ use std::{
 
 use accord::{
     clock::UnixMillis,
-    id::{ClientId, Epoch, FamilyId, GrantId, TenantId},
     store::{
         StoreError,
         audit::{self, Event, Origin, Record},
         change::Position,
-        group::Work,
-        rows::AboutRows,
+        group_commit::Work,
+        json_rows::AboutRows,
     },
+    text::id::{ClientId, Epoch, FamilyId, GrantId, TenantId},
 };
 use sea_orm::{ColumnTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, QueryFilter, sea_query::Expr};
 use serde::Serialize;
@@ -25,7 +25,7 @@ use super::{
     grant::GrantKey,
     revocation::{self, NewRevocation, RevocationKind},
 };
-use crate::{error::Error, family::Family, service::Lifetimes};
+use crate::{error::Error, model::family::Family, service::Lifetimes};
 
 impl Store {
     /// Reads a tenant's family.

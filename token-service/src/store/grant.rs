@@ -4,13 +4,15 @@ use std::{collections::HashMap, sync::LazyLock};
 
 use accord::{
     clock::UnixMillis,
-    id::{ClientId, GrantId, ScopeName, TenantId, UserId},
-    page::{Page, PageRequest},
     store::{
         StoreError,
         audit::{Event, Origin},
         change::Change,
-        rows::AboutRows,
+        json_rows::AboutRows,
+    },
+    text::{
+        id::{ClientId, GrantId, ScopeName, TenantId, UserId},
+        page::{Page, PageRequest},
     },
 };
 use sea_orm::{
@@ -28,9 +30,9 @@ use super::{
     revocation::{self, NewRevocation, RevocationKind},
 };
 use crate::{
-    admin_session::AdminSession,
-    consent::{Filter, Grant, Revoke, State, StoredState, wrong_state},
+    consent::{Filter, Revoke, admin_session::AdminSession, wrong_state},
     error::Error,
+    model::grant::{Grant, State, StoredState},
     service::Lifetimes,
 };
 
@@ -323,5 +325,5 @@ pub(super) fn grant(row: Model) -> Result<Grant, StoreError> {
 }
 
 #[cfg(test)]
-#[path = "consent_tests.rs"]
+#[path = "tests/grant.rs"]
 mod tests;

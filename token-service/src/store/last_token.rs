@@ -2,9 +2,11 @@
 
 use accord::{
     clock::UnixMillis,
-    id::{GrantId, TenantId},
-    page::PageRequest,
     store::audit::{self, Outcome},
+    text::{
+        id::{GrantId, TenantId},
+        page::PageRequest,
+    },
 };
 
 use super::Store;

@@ -12,7 +12,7 @@ use accord::{
         Creation, Database, StoreError,
         audit::{self, Event, Origin, Record, Recording},
         change::{self, Change, Position, Told},
-        group::Group,
+        group_commit::Group,
         idempotency::{self, Outcome},
         keyring::Keyring,
     },
@@ -204,10 +204,10 @@ fn corrupt(what: &'static str) -> Error {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use accord::{
-        id::ClientId,
         random::SystemRandom,
         store::audit::{Actor, ActorKind},
         testing::{sqlite, test_clock},
+        text::id::ClientId,
     };
     use sea_orm::TransactionTrait;
 

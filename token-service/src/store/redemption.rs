@@ -8,14 +8,14 @@ use std::{
 
 use accord::{
     clock::UnixMillis,
-    id::TenantId,
     store::{
         StoreError,
         audit::{self, Event, Origin, Record},
         change,
-        group::Work,
-        rows::AboutRows,
+        group_commit::Work,
+        json_rows::AboutRows,
     },
+    text::id::TenantId,
 };
 use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction};
 use serde_json::{Value, json};
@@ -26,7 +26,11 @@ use super::{
     grant::GrantKey,
     revocation::{self, NewRevocation, RevocationKind},
 };
-use crate::{code::Code, error::Error, family::Family, service::Lifetimes};
+use crate::{
+    error::Error,
+    model::{code::Code, family::Family},
+    service::Lifetimes,
+};
 
 /// A code to be redeemed.
 #[derive(Clone, Debug)]

@@ -4,13 +4,13 @@ use std::sync::LazyLock;
 
 use accord::{
     clock::UnixMillis,
-    id::TenantId,
     store::{
         StoreError,
         audit::{Event, Origin},
         change::Change,
-        rows::AboutRows,
+        json_rows::AboutRows,
     },
+    text::id::TenantId,
 };
 use sea_orm::{ColumnTrait, Condition, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder};
 

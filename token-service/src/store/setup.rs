@@ -2,9 +2,11 @@
 
 use accord::{
     clock::UnixMillis,
-    id::{ClientId, GrantId, ScopeName, SetupId, TenantId},
-    opaque::{OpaqueToken, TokenKind},
     store::{Creation, StoreError, audit::Event, idempotency::Outcome},
+    text::{
+        id::{ClientId, GrantId, ScopeName, SetupId, TenantId},
+        opaque::{OpaqueToken, TokenKind},
+    },
 };
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
@@ -23,11 +25,13 @@ use super::{
     grant::grant,
 };
 use crate::{
-    admin_session::AdminSession,
-    consent::{Grant, StoredState},
+    consent::{
+        admin_session::AdminSession,
+        setup::{Approval, CODE_LIFE, Decision, LIFE, NewSetup, Setup},
+    },
     error::Error,
+    model::grant::{Grant, StoredState},
     registry::ClientScope,
-    setup::{Approval, CODE_LIFE, Decision, LIFE, NewSetup, Setup},
 };
 
 const PENDING: &str = "pending";

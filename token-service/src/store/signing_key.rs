@@ -4,7 +4,6 @@
 
 use accord::{
     clock::{Clock, UnixMillis},
-    page::{Page, PageRequest},
     random::Random,
     store::{
         Creation, StoreError,
@@ -12,6 +11,7 @@ use accord::{
         change::{self, Change},
         idempotency::Outcome,
     },
+    text::page::{Page, PageRequest},
 };
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction,
@@ -27,8 +27,8 @@ use super::{
 };
 use crate::{
     error::Error,
+    model::signing_key::{ALGORITHM, SigningKey, State, generate},
     service::Lifetimes,
-    signing_key::{ALGORITHM, SigningKey, State, generate},
 };
 
 /// How often a key that is to become active is looked for.
@@ -362,5 +362,5 @@ fn signing_key(row: Model) -> Result<SigningKey, Error> {
 }
 
 #[cfg(test)]
-#[path = "signing_key_tests.rs"]
+#[path = "tests/signing_key.rs"]
 mod tests;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use accord::{
-    auth::Role,
     clock::Clock,
+    rpc::auth::Role,
     token::v1::{self as pb, ConsentState},
 };
 use tonic::{Code, Status};

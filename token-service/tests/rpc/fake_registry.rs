@@ -9,16 +9,20 @@ use std::{
 };
 
 use accord::{
-    auth::{Role, WorkloadKind},
-    id::{ClientId, OperatorId, SecretId, TenantId, UserId, WorkloadId},
-    opaque::{ClientSecret, OpaqueToken, TokenKind},
     random::{Random, SystemRandom},
     registry::v1::{
         self as pb, authenticate_caller_response::Caller, directory_service_server::DirectoryService,
         resolve_user_request::User as Which,
     },
-    status::{ErrorReason, Problem},
+    rpc::{
+        auth::{Role, WorkloadKind},
+        status::{ErrorReason, Problem},
+    },
     testing::test_clock,
+    text::{
+        id::{ClientId, OperatorId, SecretId, TenantId, UserId, WorkloadId},
+        opaque::{ClientSecret, OpaqueToken, TokenKind},
+    },
 };
 use tonic::{Code, Request, Response, Status};
 

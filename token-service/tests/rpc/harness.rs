@@ -5,23 +5,23 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use accord::{
     audit::v1::{AuditEvent, ListAuditEventsRequest, audit_service_client::AuditServiceClient},
-    auth::{Role, WorkloadKind},
     clock::ManualClock,
-    opaque::OpaqueToken,
     random::{SharedRandom, SystemRandom},
     registry::v1::{
         directory_service_server::DirectoryServiceServer,
         provisioning_service_server::ProvisioningServiceServer, user_service_server::UserServiceServer,
     },
+    rpc::auth::{Role, WorkloadKind},
     store::keyring::FileMasterKey,
     testing::{TestDatabase, test_clock},
+    text::opaque::OpaqueToken,
     token::v1::{
         consent_service_client::ConsentServiceClient, setup_service_client::SetupServiceClient,
         signing_key_service_client::SigningKeyServiceClient, token_service_client::TokenServiceClient,
     },
 };
 use tempfile::TempDir;
-use token_service::{config::Settings, ledger::Ledger, server::TokenServer, store::Store};
+use token_service::{cache::grants::Ledger, config::Settings, server::TokenServer, store::Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{

@@ -5,11 +5,11 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use accord::{
     audit::v1::AuditEvent,
-    auth::Role,
     clock::{Clock, ManualClock},
-    opaque::sha256,
     registry::v1::ClientProfile,
+    rpc::auth::Role,
     testing::{TestDatabase, databases, sqlite},
+    text::opaque::sha256,
     token::v1::{
         self as pb, consent_service_client::ConsentServiceClient, issue_token_request as issue,
         setup_service_client::SetupServiceClient, token_service_client::TokenServiceClient,

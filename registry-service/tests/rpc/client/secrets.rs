@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use accord::{
     clock::Clock,
-    id::SecretId,
-    opaque::ClientSecret,
     registry::v1::{self as pb, SecretRevocationReason as Reason},
     store::Database,
+    text::{id::SecretId, opaque::ClientSecret},
 };
 use sea_orm::ConnectionTrait;
 use tonic::Code;

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use accord::{
-    auth::Role,
     registry::v1::{
         self as pb, client_service_client::ClientServiceClient, tenant_service_client::TenantServiceClient,
     },
+    rpc::auth::Role,
 };
 
 use super::{NAME, changes, directory};

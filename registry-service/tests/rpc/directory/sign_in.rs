@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use accord::{
     audit::v1::AuditOutcome,
-    auth::Role,
     registry::v1::{self as pb, tenant_service_client::TenantServiceClient},
+    rpc::auth::Role,
 };
 use tonic::Code;
 

@@ -20,7 +20,7 @@ async fn an_enrolment_link_works_once_in_its_time() {
     invalid(
         enrol(
             &harness,
-            &strangers_token(accord::opaque::TokenKind::Enrolment),
+            &strangers_token(accord::text::opaque::TokenKind::Enrolment),
             PASSWORD,
         )
         .await,
@@ -137,9 +137,9 @@ async fn a_refused_password_leaves_the_link_as_it_was() {
     for refused in ["", &"ä".repeat(14), &"x".repeat(1025)] {
         assert_violations(enrol(&harness, &token, refused).await, &["password"]);
     }
-    let wrong_kind = strangers_token(accord::opaque::TokenKind::Claim);
+    let wrong_kind = strangers_token(accord::text::opaque::TokenKind::Claim);
     assert_violations(enrol(&harness, &wrong_kind, PASSWORD).await, &["enrolment_token"]);
-    let stranger = strangers_token(accord::opaque::TokenKind::Enrolment);
+    let stranger = strangers_token(accord::text::opaque::TokenKind::Enrolment);
     let refused = enrol(&harness, &stranger, PASSWORD).await;
     assert_refused(refused, Code::FailedPrecondition, "LINK_INVALID");
     let hasher = harness.registry.store().hasher();

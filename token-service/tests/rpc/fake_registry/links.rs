@@ -4,13 +4,15 @@
 use std::collections::HashMap;
 
 use accord::{
-    field::Violations,
-    opaque::{OpaqueToken, TokenKind},
     random::SystemRandom,
     registry::v1::{
         self as pb, provisioning_service_server::ProvisioningService, user_service_server::UserService,
     },
-    status::{ErrorReason, Problem},
+    rpc::status::{ErrorReason, Problem},
+    text::{
+        opaque::{OpaqueToken, TokenKind},
+        validation::Violations,
+    },
 };
 use tonic::{Code, Request, Response, Status};
 

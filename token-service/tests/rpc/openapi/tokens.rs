@@ -5,7 +5,7 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
-use token_service::client_authentication::ASSERTION_TYPE;
+use token_service::oauth::client_authentication::ASSERTION_TYPE;
 use uuid::Uuid;
 
 use super::{Face, INTROSPECT, Parameters, REVOKE, Request, TOKEN};

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use accord::{audit::v1::AuditOutcome, opaque::RefreshToken, token::v1 as pb};
+use accord::{audit::v1::AuditOutcome, text::opaque::RefreshToken, token::v1 as pb};
 
 use super::{assert_consent_required, assert_invalid_grant, verified};
 use crate::world::World;

@@ -1,0 +1,49 @@
+//! Between messages and nouns, one file a noun. Every violation of a message is found before any is
+//! reported; nothing here looks into the database.
+
+use accord::text::{page::PageRequest, validation::Violations};
+
+pub mod caller;
+pub mod client;
+pub mod directory;
+pub mod integration_request;
+pub mod scope;
+pub mod tenant;
+pub mod user;
+
+/// Reads the paging fields of a list call into `violations`.
+pub fn page(
+    violations: &mut Violations,
+    list: &'static str,
+    filters: &[&str],
+    (page_size, page_token): (i32, &str),
+) -> Option<PageRequest> {
+    match PageRequest::parse(list, filters, page_size, page_token) {
+        Ok(page) => Some(page),
+        Err(found) => {
+            violations.extend(found);
+            None
+        }
+    }
+}
+
+/// Checks the paths of an update mask: at least one, each of `known`.
+pub fn mask(
+    violations: &mut Violations,
+    mask: Option<prost_types::FieldMask>,
+    known: &[&str],
+) -> Vec<String> {
+    let paths = mask.map(|mask| mask.paths).unwrap_or_default();
+    if paths.is_empty() {
+        violations.add(
+            "update_mask",
+            format!("must name at least one of {}", known.join(", ")),
+        );
+    }
+    for path in &paths {
+        if !known.contains(&path.as_str()) {
+            violations.add("update_mask", format!("may name {} only", known.join(", ")));
+        }
+    }
+    paths
+}

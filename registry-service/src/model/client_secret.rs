@@ -1,0 +1,355 @@
+//! Client Secrets: several may live at once, so that a partner changes over without a gap.
+
+use std::time::Duration;
+
+use accord::{
+    clock::UnixMillis,
+    store::{Creation, audit::Origin},
+    text::{
+        id::{ClientId, SecretId},
+        opaque,
+        page::{Page, PageRequest},
+    },
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    directory::At,
+    error::Error,
+    hashing::{Hashed, Line},
+    model::{
+        client::{self, ClientProfile},
+        delivery::{Handover, Method},
+    },
+    store::Store,
+};
+
+/// Uses closer together than this are not worth a write.
+pub const USE_RESOLUTION: Duration = Duration::from_secs(60);
+/// How many secrets of a client may live at once.
+pub const MAX_LIVE: u64 = 10;
+/// A secret used this recently is revoked with `force` only.
+pub const IN_USE: Duration = Duration::from_secs(24 * 3600);
+
+/// Why a secret ended before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Replaced in good order.
+    Rotated,
+    /// Known to somebody who should not know it.
+    Compromised,
+    /// Its one-time link ended unopened.
+    Unclaimed,
+}
+
+impl Reason {
+    /// The reason's name in the database.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rotated => "rotated",
+            Self::Compromised => "compromised",
+            Self::Unclaimed => "unclaimed",
+        }
+    }
+
+    /// The reason of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Rotated, Self::Compromised, Self::Unclaimed]
+            .into_iter()
+            .find(|reason| reason.name() == name)
+    }
+}
+
+/// What is known of a secret; never the secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientSecret {
+    /// The secret's id.
+    pub secret_id: SecretId,
+    /// The client.
+    pub client_id: ClientId,
+    /// Its hash.
+    pub hashed: Hashed,
+    /// Whether it waits for its one-time link to be opened.
+    pub awaiting_claim: bool,
+    /// When it was made.
+    pub created_at: UnixMillis,
+    /// When it ends by itself.
+    pub expires_at: Option<UnixMillis>,
+    /// When it last authenticated the client.
+    pub last_used_at: Option<UnixMillis>,
+    /// When and why it was revoked.
+    pub revoked: Option<(UnixMillis, Reason)>,
+}
+
+impl ClientSecret {
+    /// Whether it authenticates its client at this time.
+    pub fn counts_at(&self, now: UnixMillis) -> bool {
+        !self.awaiting_claim && self.revoked.is_none() && self.expires_at.is_none_or(|end| now < end)
+    }
+}
+
+/// What an operator gives to add a secret.
+#[derive(Clone, Debug)]
+pub struct NewSecret {
+    /// The client.
+    pub client_id: ClientId,
+    /// When it shall end by itself.
+    pub expires_at: Option<UnixMillis>,
+    /// How to hand it over.
+    pub delivery: Method,
+}
+
+/// What an operator gives to end a secret.
+#[derive(Clone, Debug)]
+pub struct Revocation {
+    /// The client.
+    pub client_id: ClientId,
+    /// The secret.
+    pub secret_id: SecretId,
+    /// Why: [`Reason::Rotated`] or [`Reason::Compromised`].
+    pub reason: Reason,
+    /// Also if it was used in the last day.
+    pub force: bool,
+}
+
+/// A client that proved itself.
+#[derive(Clone, Debug)]
+pub struct Authenticated {
+    /// The client.
+    pub client: ClientProfile,
+    /// By which secret.
+    pub secret_id: SecretId,
+    /// When that secret ends by itself.
+    pub expires_at: Option<UnixMillis>,
+}
+
+/// When a secret was used, as token-service reports it.
+#[derive(Clone, Debug)]
+pub struct SecretUse {
+    /// The client.
+    pub client_id: ClientId,
+    /// The secret.
+    pub secret_id: SecretId,
+    /// When.
+    pub used_at: UnixMillis,
+}
+
+/// Adds a secret beside those that live.
+///
+/// # Errors
+/// [`Error::NotFound`] (client), [`Error::TooMany`], [`Error::RequestIdReused`].
+pub async fn create(
+    store: &Store,
+    creation: &Creation,
+    new: NewSecret,
+) -> Result<(ClientSecret, Handover), Error> {
+    store.create_client_secret(creation, new).await
+}
+
+/// Lists a client's secrets, newest first.
+///
+/// # Errors
+/// [`Error::NotFound`] (client).
+pub async fn list(
+    store: &Store,
+    client_id: &ClientId,
+    page: &PageRequest,
+) -> Result<Page<ClientSecret>, Error> {
+    client::get(store, client_id).await?;
+    store.list_client_secrets(client_id, page).await
+}
+
+/// Ends a secret. [`Reason::Compromised`] ends the client's tokens too, also when the secret had ended
+/// as rotated before. Repeated, no change.
+///
+/// # Errors
+/// [`Error::NotFound`] (client, secret), [`Error::SecretInUse`].
+pub async fn revoke(store: &Store, origin: &Origin, revocation: &Revocation) -> Result<ClientSecret, Error> {
+    store.revoke_client_secret(origin, revocation).await
+}
+
+/// What revoking does to a secret as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing: it ended for this reason, or a worse one, before.
+    None,
+    /// It ends; or the reason for which it ended turns out to be worse.
+    Revoke,
+}
+
+/// Whether a secret may be revoked, and what that does.
+///
+/// # Errors
+/// [`Error::SecretInUse`].
+pub fn revocation_effect(
+    secret: &ClientSecret,
+    reason: Reason,
+    force: bool,
+    now: UnixMillis,
+) -> Result<Effect, Error> {
+    match secret.revoked {
+        Some((_, before))
+            if before == reason || before == Reason::Compromised || reason == Reason::Rotated =>
+        {
+            Ok(Effect::None)
+        }
+        Some(_) => Ok(Effect::Revoke),
+        None => match secret.last_used_at {
+            Some(last_used_at) if !force && now.since(last_used_at) < IN_USE => {
+                Err(Error::SecretInUse { last_used_at })
+            }
+            _ => Ok(Effect::Revoke),
+        },
+    }
+}
+
+/// Checks a client's secret: for a well-formed attempt always one argon2 run.
+///
+/// # Errors
+/// [`Error::InvalidClient`], for whatever reason.
+pub async fn authenticate(store: &Store, client_id: &str, secret: &str) -> Result<At<Authenticated>, Error> {
+    // What is malformed tells nothing about what exists, so it may be refused at once.
+    let client_id = ClientId::parse(client_id).map_err(|_| Error::InvalidClient)?;
+    let attempt = opaque::ClientSecret::parse(secret).map_err(|_| Error::InvalidClient)?;
+    let now = store.now();
+    let known = store
+        .find_client_secret(&client_id, attempt.secret_id())
+        .await?
+        .filter(|secret| secret.counts_at(now));
+    // A secret of a client that is not active counts as little as none: or it would be tried again and again.
+    let known = match known {
+        Some(secret) if client::profile(store, &client_id).await?.state == client::State::Active => {
+            Some(secret)
+        }
+        _ => None,
+    };
+    let line = if known.is_some() {
+        Line::Secrets
+    } else {
+        Line::Guesses
+    };
+    let typed = Zeroizing::new(attempt.expose().as_bytes().to_vec());
+    let hashed = known.as_ref().map(|secret| &secret.hashed);
+    let matches = store.hasher().verify(line, typed, hashed).await?;
+    if !matches {
+        return Err(Error::InvalidClient);
+    }
+    // The run may have waited in line: what ended meanwhile proves nothing. What a hash is of never
+    // changes, so that the answer is as of now and not as of when the run was asked for.
+    let position = store.position().await?;
+    let now = store.now();
+    let secret = store
+        .find_client_secret(&client_id, attempt.secret_id())
+        .await?
+        .filter(|secret| secret.counts_at(now))
+        .ok_or(Error::InvalidClient)?;
+    let client = client::profile(store, &client_id).await?;
+    if client.state != client::State::Active {
+        return Err(Error::InvalidClient);
+    }
+    let used = SecretUse {
+        client_id,
+        secret_id: secret.secret_id.clone(),
+        used_at: now,
+    };
+    if secret
+        .last_used_at
+        .is_none_or(|last| now.since(last) >= USE_RESOLUTION)
+    {
+        store.record_secret_uses(vec![used]).await?;
+    }
+    Ok(At {
+        value: Authenticated {
+            client,
+            secret_id: secret.secret_id,
+            expires_at: secret.expires_at,
+        },
+        position,
+    })
+}
+
+/// Records when secrets were used. Unknown ones are passed over; a time in the future counts as now.
+///
+/// # Errors
+/// [`Error::Store`].
+pub async fn report_use(store: &Store, uses: Vec<SecretUse>) -> Result<(), Error> {
+    store.record_secret_uses(uses).await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use accord::testing::{TEST_START, test_clock, test_random};
+
+    use super::*;
+
+    fn secret() -> ClientSecret {
+        let (clock, random) = (test_clock(), test_random());
+        ClientSecret {
+            secret_id: SecretId::generate(&*clock, &*random),
+            client_id: ClientId::generate(&*clock, &*random),
+            hashed: Hashed {
+                phc: String::new(),
+                pepper_version: 1,
+            },
+            awaiting_claim: false,
+            created_at: TEST_START,
+            expires_at: None,
+            last_used_at: None,
+            revoked: None,
+        }
+    }
+
+    #[test]
+    fn a_secret_in_use_needs_force() {
+        let now = TEST_START.plus(IN_USE);
+        let used = ClientSecret {
+            last_used_at: Some(TEST_START.plus(Duration::from_millis(1))),
+            ..secret()
+        };
+        assert!(matches!(
+            revocation_effect(&used, Reason::Compromised, false, now),
+            Err(Error::SecretInUse { .. })
+        ));
+        assert_eq!(
+            revocation_effect(&used, Reason::Rotated, true, now).unwrap(),
+            Effect::Revoke
+        );
+        let rested = ClientSecret {
+            last_used_at: Some(TEST_START),
+            ..secret()
+        };
+        assert_eq!(
+            revocation_effect(&rested, Reason::Rotated, false, now).unwrap(),
+            Effect::Revoke
+        );
+    }
+
+    #[test]
+    fn a_reason_can_only_get_worse() {
+        let ended = |reason| ClientSecret {
+            revoked: Some((TEST_START, reason)),
+            ..secret()
+        };
+        let effect = |before, reason| revocation_effect(&ended(before), reason, false, TEST_START).unwrap();
+        assert_eq!(effect(Reason::Rotated, Reason::Rotated), Effect::None);
+        assert_eq!(effect(Reason::Rotated, Reason::Compromised), Effect::Revoke);
+        assert_eq!(effect(Reason::Compromised, Reason::Rotated), Effect::None);
+        assert_eq!(effect(Reason::Compromised, Reason::Compromised), Effect::None);
+    }
+
+    #[test]
+    fn a_secret_counts_from_its_claim_to_its_end() {
+        assert!(secret().counts_at(TEST_START));
+        let waiting = ClientSecret {
+            awaiting_claim: true,
+            ..secret()
+        };
+        assert!(!waiting.counts_at(TEST_START));
+        let ending = ClientSecret {
+            expires_at: Some(TEST_START.plus(Duration::from_secs(1))),
+            ..secret()
+        };
+        assert!(ending.counts_at(TEST_START) && !ending.counts_at(TEST_START.plus(Duration::from_secs(1))));
+    }
+}

@@ -1,0 +1,12 @@
+//! What the registry knows about: types, states, and rules as plain functions.
+
+pub mod account_name;
+pub mod caller;
+pub mod client;
+pub mod client_keys;
+pub mod client_secret;
+pub mod delivery;
+pub mod integration_request;
+pub mod scope;
+pub mod tenant;
+pub mod user;

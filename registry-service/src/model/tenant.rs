@@ -1,0 +1,185 @@
+//! Tenants: the customers of the cloud product that integrations can be set up for.
+
+use accord::{
+    clock::UnixMillis,
+    store::{Creation, audit::Origin},
+    text::{
+        id::{MalformedId, TenantId},
+        page::{Page, PageRequest},
+    },
+};
+
+use crate::{error::Error, store::Store};
+
+/// Whether a tenant's data can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The usual state.
+    Active,
+    /// All access is stopped.
+    Suspended,
+}
+
+impl State {
+    /// The state's name in the database.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Suspended => "suspended",
+        }
+    }
+
+    /// The state of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Active, Self::Suspended]
+            .into_iter()
+            .find(|state| state.name() == name)
+    }
+}
+
+/// A tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenant {
+    /// The slug that the operator chose.
+    pub tenant_id: TenantId,
+    /// The name for people.
+    pub display_name: String,
+    /// The base URL of the Cloud API, and the audience of the tenant's tokens.
+    pub cloud_api_url: String,
+    /// Whether the tenant's data can be reached.
+    pub state: State,
+    /// The feed position of the last suspension; 0 if there was none.
+    pub tokens_ended_seq: i64,
+    /// When it was added.
+    pub created_at: UnixMillis,
+    /// When it last changed.
+    pub updated_at: UnixMillis,
+}
+
+/// What an operator gives to add a tenant.
+#[derive(Clone, Debug)]
+pub struct NewTenant {
+    /// The slug.
+    pub tenant_id: TenantId,
+    /// The name for people.
+    pub display_name: String,
+    /// The base URL of the Cloud API.
+    pub cloud_api_url: String,
+}
+
+/// What an operator changes; `None` leaves a field as it is.
+#[derive(Clone, Debug, Default)]
+pub struct TenantUpdate {
+    /// The name for people.
+    pub display_name: Option<String>,
+    /// The base URL of the Cloud API.
+    pub cloud_api_url: Option<String>,
+}
+
+/// Slugs that no tenant can have: the Tenant Authority URL of `claim` would be the page of one-time
+/// links, and those of the others are kept for what is served beside the tenants.
+pub const RESERVED_IDS: [&str; 5] = ["assets", "claim", "healthz", "oauth2", "static"];
+
+/// A text that can't be a new tenant's id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnusableId {
+    /// It is no slug.
+    #[error(transparent)]
+    Malformed(#[from] MalformedId),
+    /// It is one of [`RESERVED_IDS`].
+    #[error("must not be {}: these are paths of their own", RESERVED_IDS.join(", "))]
+    Reserved,
+}
+
+/// The id that an operator chose for a new tenant.
+///
+/// # Errors
+/// [`UnusableId`].
+pub fn new_id(text: &str) -> Result<TenantId, UnusableId> {
+    let id = TenantId::parse(text)?;
+    if RESERVED_IDS.contains(&id.as_str()) {
+        return Err(UnusableId::Reserved);
+    }
+    Ok(id)
+}
+
+/// The Tenant Authority URL: the issuer of the tenant's tokens. `public_base_url` has no trailing
+/// slash.
+pub fn authority_url(public_base_url: &str, tenant_id: &TenantId) -> String {
+    format!("{public_base_url}/{tenant_id}")
+}
+
+/// Adds a tenant.
+///
+/// # Errors
+/// [`Error::AlreadyExists`] when the id was ever used, [`Error::RequestIdReused`].
+pub async fn create(store: &Store, creation: &Creation, new: NewTenant) -> Result<Tenant, Error> {
+    store.create_tenant(creation, new).await
+}
+
+/// Reads a tenant.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn get(store: &Store, tenant_id: &TenantId) -> Result<Tenant, Error> {
+    store
+        .find_tenant(tenant_id)
+        .await?
+        .ok_or(Error::NotFound("tenant"))
+}
+
+/// Lists tenants by id, those in `state` or all.
+///
+/// # Errors
+/// [`Error::Store`].
+pub async fn list(store: &Store, state: Option<State>, page: &PageRequest) -> Result<Page<Tenant>, Error> {
+    store.list_tenants(state, page).await
+}
+
+/// Changes a tenant.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn update(
+    store: &Store,
+    origin: &Origin,
+    tenant_id: &TenantId,
+    update: TenantUpdate,
+) -> Result<Tenant, Error> {
+    store.update_tenant(origin, tenant_id, update).await
+}
+
+/// Stops all access to a tenant: its access tokens and admin sessions end. Repeated, no change.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn suspend(store: &Store, origin: &Origin, tenant_id: &TenantId) -> Result<Tenant, Error> {
+    store.set_tenant_state(origin, tenant_id, State::Suspended).await
+}
+
+/// Lets a tenant be reached again; what ended stays ended. Repeated, no change.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn reinstate(store: &Store, origin: &Origin, tenant_id: &TenantId) -> Result<Tenant, Error> {
+    store.set_tenant_state(origin, tenant_id, State::Active).await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_tenants_authority_is_no_path_of_our_own() {
+        for id in ["claim", "assets", "healthz", "static", "oauth2"] {
+            assert_eq!(new_id(id), Err(UnusableId::Reserved), "{id}");
+        }
+        for id in ["claims", "claim-1", "oauth", "acme"] {
+            assert_eq!(new_id(id).unwrap().as_str(), id);
+        }
+        for id in ["Claim", "claim/", "", ".well-known"] {
+            assert!(matches!(new_id(id), Err(UnusableId::Malformed(_))), "{id}");
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! Clients, on both databases.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{sync::Arc, time::Duration};
+
+use accord::{clock::ManualClock, testing::databases};
+
+use super::*;
+use crate::{
+    model::{
+        client::profile,
+        delivery::Method,
+        integration_request::{
+            Decision, NewIntegrationRequest, References, RequestedScope, State as RequestState,
+        },
+        scope::{NewScope, ScopeUpdate},
+        tenant::NewTenant,
+    },
+    store::testing::{audited, creation, origin, repeatable, store},
+};
+
+/// A store with the tenants `acme` and `globex`, and the scopes `a.read` and `a.write`.
+pub(in crate::store) async fn seeded(url: &str) -> (Store, Arc<ManualClock>) {
+    let (store, clock) = store(url).await;
+    for id in ["acme", "globex"] {
+        let new = NewTenant {
+            tenant_id: TenantId::parse(id).unwrap(),
+            display_name: id.into(),
+            cloud_api_url: format!("https://api.example/{id}"),
+        };
+        store.create_tenant(&creation("CreateTenant"), new).await.unwrap();
+    }
+    for name in ["a.read", "a.write"] {
+        let new = NewScope {
+            name: ScopeName::parse(name).unwrap(),
+            description: format!("allows {name}"),
+        };
+        store.create_scope(&creation("CreateScope"), new).await.unwrap();
+    }
+    (store, clock)
+}
+
+/// An approved request for both tenants and both scopes.
+async fn approved(store: &Store) -> IntegrationRequestId {
+    let new = NewIntegrationRequest {
+        partner_name: "Partner".into(),
+        contact_email: "dev@partner.example".into(),
+        goals: "Keep contacts in step".into(),
+        tenant_ids: ["acme", "globex"].map(|id| TenantId::parse(id).unwrap()).into(),
+        scopes: ["a.read", "a.write"].map(wanted).into(),
+        redirect_uris: vec!["https://app.example/cb".into()],
+        notes: String::new(),
+    };
+    let submitted = store
+        .submit_integration_request(&creation("SubmitIntegrationRequest"), new)
+        .await
+        .unwrap();
+    store
+        .decide_integration_request(&origin(), &submitted.integration_request_id, Decision::Approve)
+        .await
+        .unwrap()
+        .integration_request_id
+}
+
+fn wanted(name: &str) -> RequestedScope {
+    RequestedScope {
+        name: ScopeName::parse(name).unwrap(),
+        reason: format!("to use {name}"),
+    }
+}
+
+fn new_client(integration_request_id: IntegrationRequestId, delivery: Method) -> NewClient {
+    NewClient {
+        integration_request_id,
+        display_name: "Contact Sync".into(),
+        delivery,
+    }
+}
+
+/// Registers a client.
+pub(in crate::store) async fn registered(store: &Store, delivery: Method) -> (Client, Handover) {
+    let new = new_client(approved(store).await, delivery);
+    store
+        .register_client(&creation("RegisterClient"), new)
+        .await
+        .unwrap()
+}
+
+/// What was handed over, as text: the secret, or the claim token.
+pub(in crate::store) fn text(handover: &Handover) -> &str {
+    match handover {
+        Handover::Bundle(bundle) => bundle.client_secret.expose(),
+        Handover::Link(link) => link.claim_token.expose(),
+    }
+}
+
+#[tokio::test]
+async fn what_is_registered_reads_back_and_a_repeated_call_answers_the_same() {
+    for database in databases() {
+        let (store, _) = seeded(&database.url).await;
+        for delivery in [Method::Inline, Method::Link] {
+            let new = new_client(approved(&store).await, delivery);
+            let call = repeatable("RegisterClient", b"1");
+            let (client, handover) = store.register_client(&call, new.clone()).await.unwrap();
+            assert_eq!(
+                (client.version, client.tokens_ended_seq, client.families_ended_seq),
+                (store.position().await.unwrap().seq, 0, 0),
+                "{database:?}"
+            );
+            let found = store.find_client(&client.client_id).await.unwrap();
+            assert_eq!(found.as_ref(), Some(&client), "{database:?}");
+            let request = store
+                .find_integration_request(&new.integration_request_id)
+                .await
+                .unwrap()
+                .unwrap();
+            assert_eq!(request.state, RequestState::Registered, "{database:?}");
+            assert_eq!(
+                (&request.content.scopes, &request.content.tenant_ids),
+                (&client.scopes, &client.tenant_ids),
+                "{database:?}"
+            );
+
+            let (again, same) = store.register_client(&call, new).await.unwrap();
+            assert_eq!((again, text(&same)), (client, text(&handover)), "{database:?}");
+        }
+        let registrations = audited(&store).await;
+        let registrations = registrations.iter().filter(|action| *action == "client.register");
+        assert_eq!(registrations.count(), 2, "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_registration_leaves_nothing_behind() {
+    for database in databases() {
+        let (store, _) = seeded(&database.url).await;
+        let (client, _) = registered(&store, Method::Inline).await;
+        let before = (store.position().await.unwrap(), audited(&store).await);
+        let again = new_client(client.integration_request_id.clone(), Method::Link);
+        let refused = store.register_client(&creation("RegisterClient"), again).await;
+        assert!(
+            matches!(
+                refused,
+                Err(Error::WrongState {
+                    state: "REGISTERED",
+                    ..
+                })
+            ),
+            "{database:?}: {refused:?}"
+        );
+        let after = (store.position().await.unwrap(), audited(&store).await);
+        assert_eq!(after, before, "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_profile_holds_enabled_scopes_only() {
+    for database in databases() {
+        let (store, _) = seeded(&database.url).await;
+        let (client, _) = registered(&store, Method::Inline).await;
+        let names = async || {
+            let profile = profile(&store, &client.client_id).await.unwrap();
+            let scopes = profile
+                .scopes
+                .into_iter()
+                .map(|s| (s.name.to_string(), s.description, s.reason));
+            scopes.collect::<Vec<_>>()
+        };
+        let row = |name: &str| {
+            (
+                name.to_owned(),
+                format!("allows {name}"),
+                format!("to use {name}"),
+            )
+        };
+        assert_eq!(names().await, [row("a.read"), row("a.write")], "{database:?}");
+        for (enabled, expected) in [
+            (false, vec![row("a.write")]),
+            (true, vec![row("a.read"), row("a.write")]),
+        ] {
+            let change = ScopeUpdate {
+                enabled: Some(enabled),
+                ..ScopeUpdate::default()
+            };
+            let read = ScopeName::parse("a.read").unwrap();
+            store.update_scope(&origin(), &read, change).await.unwrap();
+            assert_eq!(names().await, expected, "{database:?}");
+        }
+        let nobody = ClientId::generate(&*store.clock, &*store.random);
+        let unknown = profile(&store, &nobody).await;
+        assert!(matches!(unknown, Err(Error::NotFound("client"))), "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_update_moves_the_version_and_a_suspension_does_not() {
+    for database in databases() {
+        let (store, clock) = seeded(&database.url).await;
+        let (client, _) = registered(&store, Method::Inline).await;
+        clock.advance(Duration::from_secs(1));
+        let change = ClientUpdate {
+            scopes: Some(vec![wanted("a.write")]),
+            tenant_ids: Some(vec![TenantId::parse("globex").unwrap()]),
+            ..ClientUpdate::default()
+        };
+        let updated = store
+            .update_client(&origin(), &client.client_id, change.clone())
+            .await
+            .unwrap();
+        let expected = Client {
+            scopes: change.scopes.unwrap(),
+            tenant_ids: change.tenant_ids.unwrap(),
+            version: store.position().await.unwrap().seq,
+            tokens_ended_seq: store.position().await.unwrap().seq,
+            updated_at: store.now(),
+            ..client.clone()
+        };
+        assert_eq!(updated, expected, "{database:?}");
+        assert!(updated.version > client.version, "{database:?}");
+
+        let suspended = store
+            .set_client_state(&origin(), &client.client_id, State::Suspended)
+            .await
+            .unwrap();
+        let ended = store.position().await.unwrap();
+        let expected = Client {
+            state: State::Suspended,
+            tokens_ended_seq: ended.seq,
+            ..updated
+        };
+        assert_eq!(suspended, expected, "{database:?}");
+        let again = store
+            .set_client_state(&origin(), &client.client_id, State::Suspended)
+            .await
+            .unwrap();
+        assert_eq!(again, suspended, "{database:?}");
+        assert_eq!(store.position().await.unwrap(), ended, "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_takes_a_tenant_or_a_scope_away_ends_access_tokens_and_nothing_else_does() {
+    let tenants = |ids: &[&str]| Some(ids.iter().map(|id| TenantId::parse(id).unwrap()).collect());
+    let scopes = |names: &[&str]| Some(names.iter().map(|name| wanted(name)).collect());
+    let reworded = RequestedScope {
+        reason: "another reason".into(),
+        ..wanted("a.write")
+    };
+    let unchanged = ClientUpdate::default;
+    let updates = [
+        (
+            true,
+            ClientUpdate {
+                scopes: scopes(&["a.write"]),
+                ..unchanged()
+            },
+        ),
+        (
+            false,
+            ClientUpdate {
+                scopes: scopes(&["a.write", "a.read"]),
+                ..unchanged()
+            },
+        ),
+        (
+            true,
+            ClientUpdate {
+                tenant_ids: tenants(&["globex"]),
+                ..unchanged()
+            },
+        ),
+        (
+            false,
+            ClientUpdate {
+                tenant_ids: tenants(&["acme", "globex"]),
+                ..unchanged()
+            },
+        ),
+        (
+            true,
+            ClientUpdate {
+                tenant_ids: tenants(&["acme"]),
+                scopes: scopes(&["a.read"]),
+                ..unchanged()
+            },
+        ),
+        // One for another.
+        (
+            true,
+            ClientUpdate {
+                scopes: scopes(&["a.write"]),
+                ..unchanged()
+            },
+        ),
+        (
+            true,
+            ClientUpdate {
+                tenant_ids: tenants(&["globex"]),
+                ..unchanged()
+            },
+        ),
+        (
+            false,
+            ClientUpdate {
+                scopes: Some(vec![reworded]),
+                ..unchanged()
+            },
+        ),
+        (
+            false,
+            ClientUpdate {
+                display_name: Some("Renamed".into()),
+                ..unchanged()
+            },
+        ),
+        (
+            false,
+            ClientUpdate {
+                redirect_uris: Some(Vec::new()),
+                ..unchanged()
+            },
+        ),
+    ];
+    for database in databases() {
+        let (store, _) = seeded(&database.url).await;
+        let (client, _) = registered(&store, Method::Inline).await;
+        let mut ended = 0;
+        for (ends, update) in &updates {
+            let before = store.position().await.unwrap().seq;
+            let updated = store
+                .update_client(&origin(), &client.client_id, update.clone())
+                .await;
+            let updated = updated.unwrap();
+            if *ends {
+                ended = before + 1;
+            }
+            assert_eq!(
+                (
+                    updated.version,
+                    updated.tokens_ended_seq,
+                    updated.families_ended_seq
+                ),
+                (before + 1, ended, 0),
+                "{database:?} {update:?}"
+            );
+            let told = accord::store::change::list_after(store.db.read(), before, 10)
+                .await
+                .unwrap();
+            let told: Vec<_> = told.iter().map(|c| (c.kind.as_str(), c.id.as_str())).collect();
+            let kind = if *ends {
+                change_kind::CLIENT_TOKENS_ENDED
+            } else {
+                change_kind::CLIENT
+            };
+            assert_eq!(
+                told,
+                [(kind, client.client_id.as_str())],
+                "{database:?} {update:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_update_changes_nothing() {
+    for database in databases() {
+        let (store, _) = seeded(&database.url).await;
+        let (client, _) = registered(&store, Method::Inline).await;
+        let nowhere = TenantId::parse("nowhere").unwrap();
+        let change = ClientUpdate {
+            display_name: Some("Renamed".into()),
+            tenant_ids: Some(vec![nowhere.clone()]),
+            references: References {
+                prefix: "client.",
+                tenants: vec![(0, nowhere)],
+                ..References::default()
+            },
+            ..ClientUpdate::default()
+        };
+        let refused = store.update_client(&origin(), &client.client_id, change).await;
+        assert!(matches!(refused, Err(Error::Invalid(_))), "{database:?}");
+        let found = store.find_client(&client.client_id).await.unwrap();
+        assert_eq!(found, Some(client), "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn clients_are_listed_by_tenant_and_state() {
+    for database in databases() {
+        let (store, clock) = seeded(&database.url).await;
+        let mut ids = Vec::new();
+        for _ in 0..3 {
+            clock.advance(Duration::from_millis(1));
+            ids.insert(0, registered(&store, Method::Inline).await.0.client_id);
+        }
+        let acme_only = ClientUpdate {
+            tenant_ids: Some(vec![TenantId::parse("acme").unwrap()]),
+            ..ClientUpdate::default()
+        };
+        store.update_client(&origin(), &ids[1], acme_only).await.unwrap();
+        store
+            .set_client_state(&origin(), &ids[2], State::Suspended)
+            .await
+            .unwrap();
+        let list = async |tenant_id: Option<&str>, state, size, token: &str| {
+            let filter = Filter {
+                tenant_id: tenant_id.map(|id| TenantId::parse(id).unwrap()),
+                state,
+            };
+            let page = PageRequest::parse("clients", &[], size, token).unwrap();
+            let page = store.list_clients(&filter, &page).await.unwrap();
+            let ids = page.items.into_iter().map(|client| client.client_id);
+            (ids.collect::<Vec<_>>(), page.next_page_token)
+        };
+        let (first, token) = list(None, None, 2, "").await;
+        let (rest, end) = list(None, None, 2, &token).await;
+        assert_eq!((&first[..], &rest[..]), (&ids[..2], &ids[2..]), "{database:?}");
+        assert_eq!(end, "", "{database:?}");
+        let (globex, _) = list(Some("globex"), None, 0, "").await;
+        assert_eq!(globex, [ids[0].clone(), ids[2].clone()], "{database:?}");
+        let (active, _) = list(Some("globex"), Some(State::Active), 0, "").await;
+        assert_eq!(active, ids[..1], "{database:?}");
+    }
+}

@@ -1,0 +1,392 @@
+//! Client Secrets, on both databases.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use accord::testing::databases;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::{
+    hashing::Line,
+    model::{
+        client::{Client, State},
+        client_secret::{authenticate, report_use},
+    },
+    store::{
+        client::tests::{registered, seeded, text},
+        testing::{audited, creation, origin, repeatable},
+    },
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn another(client: &Client) -> NewSecret {
+    NewSecret {
+        client_id: client.client_id.clone(),
+        expires_at: None,
+        delivery: Method::Inline,
+    }
+}
+
+fn revocation(secret: &ClientSecret, reason: Reason) -> Revocation {
+    Revocation {
+        client_id: secret.client_id.clone(),
+        secret_id: secret.secret_id.clone(),
+        reason,
+        force: true,
+    }
+}
+
+async fn added(store: &Store, new: NewSecret) -> (ClientSecret, String) {
+    let (secret, handover) = store
+        .create_client_secret(&creation("CreateClientSecret"), new)
+        .await
+        .unwrap();
+    (secret, text(&handover).to_owned())
+}
+
+/// The client's secrets, newest first.
+async fn secrets(store: &Store, client_id: &ClientId) -> Vec<ClientSecret> {
+    let page = PageRequest::parse("client_secrets", &[], 500, "").unwrap();
+    store.list_client_secrets(client_id, &page).await.unwrap().items
+}
+
+#[tokio::test]
+async fn a_repeated_call_makes_one_secret() {
+    for database in databases() {
+        let (store, clock) = seeded(&database.url).await;
+        let (client, _) = registered(&store, Method::Inline).await;
+        clock.advance(MINUTE);
+        for delivery in [Method::Inline, Method::Link] {
+            let new = NewSecret {
+                delivery,
+                expires_at: Some(store.now().plus(MINUTE)),
+                ..another(&client)
+            };
+            let call = repeatable("CreateClientSecret", b"1");
+            let (first, handover) = store.create_client_secret(&call, new.clone()).await.unwrap();
+            let (again, same) = store.create_client_secret(&call, new).await.unwrap();
+            assert_eq!((&again, text(&same)), (&first, text(&handover)), "{database:?}");
+            assert_eq!(first.awaiting_claim, delivery == Method::Link, "{database:?}");
+        }
+        assert_eq!(secrets(&store, &client.client_id).await.len(), 3, "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_attempt_that_is_well_formed_costs_one_run() {
+    for database in databases() {
+        let (store, clock) = seeded(&database.url).await;
+        let (client, handover) = registered(&store, Method::Inline).await;
+        let (other, others) = registered(&store, Method::Inline).await;
+        let (suspended, its) = registered(&store, Method::Inline).await;
+        store
+            .set_client_state(&origin(), &suspended.client_id, State::Suspended)
+            .await
+            .unwrap();
+        let expiring = NewSecret {
+            expires_at: Some(store.now().plus(MINUTE)),
+            ..another(&client)
+        };
+        let (_, expired) = added(&store, expiring).await;
+        let (ended, revoked) = added(&store, another(&client)).await;
+        store
+            .revoke_client_secret(&origin(), &revocation(&ended, Reason::Rotated))
+            .await
+            .unwrap();
+        let unclaimed = NewSecret {
+            delivery: Method::Link,
+            ..another(&client)
+        };
+        let (unclaimed, _) = added(&store, unclaimed).await;
+        clock.advance(MINUTE);
+
+        let guess = |secret_id: &SecretId| {
+            let guess = opaque::ClientSecret::from_secret(secret_id.clone(), &[7; 32]);
+            guess.expose().to_owned()
+        };
+        let known = &secrets(&store, &other.client_id).await[0].secret_id;
+        let unknown = SecretId::generate(&*store.clock, &*store.random);
+        let stranger = ClientId::generate(&*store.clock, &*store.random);
+        let secret = text(&handover).to_owned();
+        let attempts = [
+            ("unknown client", stranger.as_str(), secret.clone()),
+            ("unknown secret", client.client_id.as_str(), guess(&unknown)),
+            (
+                "another's secret",
+                client.client_id.as_str(),
+                text(&others).to_owned(),
+            ),
+            ("wrong secret", other.client_id.as_str(), guess(known)),
+            ("expired", client.client_id.as_str(), expired),
+            ("revoked", client.client_id.as_str(), revoked),
+            (
+                "awaiting its claim",
+                client.client_id.as_str(),
+                guess(&unclaimed.secret_id),
+            ),
+            ("suspended", suspended.client_id.as_str(), text(&its).to_owned()),
+        ];
+        // What a first check against nothing makes is made.
+        store
+            .hasher()
+            .verify(Line::Secrets, Zeroizing::new(Vec::new()), None)
+            .await
+            .unwrap();
+        for (what, client_id, attempt) in &attempts {
+            let before = store.hasher().runs();
+            let refused = authenticate(&store, client_id, attempt).await;
+            assert!(
+                matches!(refused, Err(Error::InvalidClient)),
+                "{database:?} {what}"
+            );
+            assert_eq!(store.hasher().runs() - before, 1, "{database:?} {what}");
+        }
+        // Who names no secret that counts does not hold up those who do.
+        let filled = store.hasher().fill(Line::Guesses);
+        for (what, client_id, attempt) in &attempts {
+            let answer = authenticate(&store, client_id, attempt).await;
+            let waits_elsewhere = matches!(answer, Err(Error::InvalidClient));
+            assert_eq!(waits_elsewhere, *what == "wrong secret", "{database:?} {what}");
+            assert!(waits_elsewhere || matches!(answer, Err(Error::Busy)));
+        }
+        authenticate(&store, client.client_id.as_str(), &secret)
+            .await
+            .unwrap();
+        drop(filled);
+        let before = store.hasher().runs();
+        for (client_id, attempt) in [
+            ("", secret.as_str()),
+            ("CLI_1", &secret),
+            (client.client_id.as_str(), ""),
+            (client.client_id.as_str(), &secret[1..]),
+            (client.client_id.as_str(), &format!("{secret}\0")),
+            (client.client_id.as_str(), &secret.repeat(10_000)),
+        ] {
+            let refused = authenticate(&store, client_id, attempt).await;
+            assert!(matches!(refused, Err(Error::InvalidClient)), "{database:?}");
+        }
+        assert_eq!(store.hasher().runs(), before, "{database:?}");
+        authenticate(&store, client.client_id.as_str(), &secret)
+            .await
+            .unwrap();
+        assert_eq!(store.hasher().runs() - before, 1, "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn secrets_that_differ_at_their_end_are_different() {
+    for database in databases() {
+        let (store, _) = seeded(&database.url).await;
+        let (client, _) = registered(&store, Method::Inline).await;
+        let secret = secrets(&store, &client.client_id).await.remove(0);
+        // The last of 256 bits show in the text behind its 72nd byte alone.
+        let mut bytes = [9; 32];
+        let right = opaque::ClientSecret::from_secret(secret.secret_id.clone(), &bytes);
+        bytes[31] ^= 1;
+        let wrong = opaque::ClientSecret::from_secret(secret.secret_id.clone(), &bytes);
+        assert_eq!(right.expose()[..72], wrong.expose()[..72]);
+        let typed = Zeroizing::new(right.expose().as_bytes().to_vec());
+        let hashed = store.hasher().hash(typed).await.unwrap();
+        let tx = store.db.write().await.unwrap();
+        Entity::update_many()
+            .filter(Column::SecretId.eq(secret.secret_id.as_str()))
+            .col_expr(Column::SecretHash, Expr::value(hashed.phc))
+            .exec(&tx)
+            .await
+            .unwrap();
+        commit(tx).await.unwrap();
+        let id = client.client_id.as_str();
+        let refused = authenticate(&store, id, wrong.expose()).await;
+        assert!(matches!(refused, Err(Error::InvalidClient)), "{database:?}");
+        authenticate(&store, id, right.expose()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn uses_are_recorded_once_a_minute_without_a_trace_in_feed_or_audit() {
+    for database in databases() {
+        let (store, clock) = seeded(&database.url).await;
+        let (client, handover) = registered(&store, Method::Inline).await;
+        let before = (store.position().await.unwrap(), audited(&store).await);
+        let start = store.now();
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            authenticate(&store, client.client_id.as_str(), text(&handover))
+                .await
+                .unwrap();
+            seen.push(secrets(&store, &client.client_id).await[0].last_used_at);
+            clock.advance(MINUTE / 2);
+        }
+        assert_eq!(
+            seen,
+            [Some(start), Some(start), Some(start.plus(MINUTE))],
+            "{database:?}"
+        );
+        let after = (store.position().await.unwrap(), audited(&store).await);
+        assert_eq!(after, before, "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn reported_uses_move_forward_to_now_at_most() {
+    for database in databases() {
+        let (store, clock) = seeded(&database.url).await;
+        let (client, _) = registered(&store, Method::Inline).await;
+        let (other, _) = registered(&store, Method::Inline).await;
+        let secret_id = secrets(&store, &client.client_id).await.remove(0).secret_id;
+        let start = store.now();
+        clock.advance(10 * MINUTE);
+        let report = async |client: &Client, used_at| {
+            let used = SecretUse {
+                client_id: client.client_id.clone(),
+                secret_id: secret_id.clone(),
+                used_at,
+            };
+            let unknown = SecretUse {
+                secret_id: SecretId::generate(&*store.clock, &*store.random),
+                ..used.clone()
+            };
+            report_use(&store, vec![unknown, used]).await.unwrap();
+            secrets(&store, &client.client_id).await[0].last_used_at
+        };
+        let later = start.plus(5 * MINUTE);
+        assert_eq!(report(&other, later).await, None, "{database:?}");
+        assert_eq!(report(&client, later).await, Some(later), "{database:?}");
+        assert_eq!(report(&client, start).await, Some(later), "{database:?}");
+        let future = store.now().plus(MINUTE);
+        assert_eq!(report(&client, future).await, Some(store.now()), "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn compromise_ends_tokens_at_its_place_in_the_feed() {
+    for database in databases() {
+        let (store, _) = seeded(&database.url).await;
+        let (client, _) = registered(&store, Method::Inline).await;
+        let (other, _) = registered(&store, Method::Inline).await;
+        let secret = secrets(&store, &client.client_id).await.remove(0);
+        let by = origin();
+        let foreign = Revocation {
+            client_id: other.client_id.clone(),
+            ..revocation(&secret, Reason::Compromised)
+        };
+        let refused = store.revoke_client_secret(&by, &foreign).await;
+        assert!(
+            matches!(refused, Err(Error::NotFound("client_secret"))),
+            "{database:?}"
+        );
+        let nobodys = Revocation {
+            client_id: ClientId::generate(&*store.clock, &*store.random),
+            ..foreign
+        };
+        let refused = store.revoke_client_secret(&by, &nobodys).await;
+        assert!(matches!(refused, Err(Error::NotFound("client"))), "{database:?}");
+
+        let rotated = revocation(&secret, Reason::Rotated);
+        store.revoke_client_secret(&by, &rotated).await.unwrap();
+        let found = store.find_client(&client.client_id).await.unwrap().unwrap();
+        assert_eq!(found, client, "{database:?}");
+        let compromised = revocation(&secret, Reason::Compromised);
+        let ended = store.revoke_client_secret(&by, &compromised).await.unwrap();
+        let position = store.position().await.unwrap();
+        let found = store.find_client(&client.client_id).await.unwrap().unwrap();
+        let expected = Client {
+            tokens_ended_seq: position.seq,
+            families_ended_seq: position.seq,
+            ..client
+        };
+        assert_eq!(found, expected, "{database:?}");
+        for repeated in [&rotated, &compromised] {
+            let again = store.revoke_client_secret(&by, repeated).await.unwrap();
+            assert_eq!(again, ended, "{database:?}");
+        }
+        assert_eq!(store.position().await.unwrap(), position, "{database:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn racing_calls_make_no_eleventh_secret() {
+    for database in databases() {
+        let (store, _) = seeded(&database.url).await;
+        let (client, _) = registered(&store, Method::Inline).await;
+        for _ in 2..MAX_LIVE {
+            added(&store, another(&client)).await;
+        }
+        let mut calls = JoinSet::new();
+        for _ in 0..4 {
+            let (store, new) = (store.clone(), another(&client));
+            calls.spawn(async move {
+                store
+                    .create_client_secret(&creation("CreateClientSecret"), new)
+                    .await
+            });
+        }
+        let mut made = 0;
+        for result in calls.join_all().await {
+            match result {
+                Ok(_) => made += 1,
+                Err(Error::TooMany { limit, .. }) => assert_eq!(limit, MAX_LIVE),
+                Err(other) => panic!("{database:?}: {other:?}"),
+            }
+        }
+        assert_eq!(made, 1, "{database:?}");
+        let live = secrets(&store, &client.client_id).await;
+        assert_eq!(live.len() as u64, MAX_LIVE, "{database:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_about_one_client_wait_for_each_other_and_never_in_a_ring() {
+    for database in databases() {
+        let (store, clock) = seeded(&database.url).await;
+        let (client, _) = registered(&store, Method::Inline).await;
+        for round in 0..30 {
+            clock.advance(Duration::from_millis(1));
+            let linked = NewSecret {
+                delivery: Method::Link,
+                ..another(&client)
+            };
+            let (secret, claim_token) = added(&store, linked).await;
+            let claim_token = opaque::OpaqueToken::parse(opaque::TokenKind::Claim, &claim_token).unwrap();
+            let mut calls = JoinSet::<Result<(), Error>>::new();
+            let revoke = revocation(&secret, Reason::Compromised);
+            let (one, two, three) = (store.clone(), store.clone(), store.clone());
+            let client_id = client.client_id.clone();
+            calls.spawn(async move { one.revoke_client_secret(&origin(), &revoke).await.map(drop) });
+            calls.spawn(async move {
+                two.create_delivery(&creation("CreateDelivery"), &client_id)
+                    .await
+                    .map(drop)
+            });
+            calls.spawn(async move {
+                match three.claim_delivery(&origin(), &claim_token).await {
+                    Ok(_) | Err(Error::LinkInvalid) => Ok(()),
+                    Err(other) => Err(other),
+                }
+            });
+            for result in calls.join_all().await {
+                assert!(result.is_ok(), "{database:?} round {round}: {result:?}");
+            }
+            // Whoever came first, the secret is revoked for the worst reason and authenticates nobody.
+            let after = find(store.db.read(), &client.client_id, &secret.secret_id)
+                .await
+                .unwrap()
+                .unwrap();
+            assert!(!after.counts_at(store.now()), "{database:?} round {round}");
+            assert_eq!(
+                after.revoked.map(|(_, reason)| reason),
+                Some(Reason::Compromised),
+                "{database:?} round {round}"
+            );
+            for left in secrets(&store, &client.client_id).await {
+                store
+                    .revoke_client_secret(&origin(), &revocation(&left, Reason::Rotated))
+                    .await
+                    .unwrap();
+            }
+        }
+    }
+}

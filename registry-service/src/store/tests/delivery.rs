@@ -1,0 +1,218 @@
+//! One-time links, on both databases.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use accord::testing::databases;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::{
+    model::{
+        client_secret::{ClientSecret, authenticate},
+        delivery::Handover,
+    },
+    store::{
+        client::tests::{registered, seeded},
+        testing::{audited, creation, origin, repeatable},
+    },
+};
+
+/// A client whose secret is behind a link.
+async fn linked(store: &Store) -> (ClientId, Link) {
+    let (client, handover) = registered(store, Method::Link).await;
+    match handover {
+        Handover::Link(link) => (client.client_id, link),
+        Handover::Bundle(_) => panic!("a bundle was not asked for"),
+    }
+}
+
+/// The client's secrets, newest first.
+async fn secrets(store: &Store, client_id: &ClientId) -> Vec<ClientSecret> {
+    let page = accord::text::page::PageRequest::parse("client_secrets", &[], 500, "").unwrap();
+    store.list_client_secrets(client_id, &page).await.unwrap().items
+}
+
+async fn row(store: &Store, link: &Link) -> Model {
+    let row = Entity::find_by_id(link.delivery_id.as_str());
+    row.one(store.db.read()).await.unwrap().unwrap()
+}
+
+async fn count(store: &Store, action: &str) -> usize {
+    let actions = audited(store).await;
+    actions.iter().filter(|found| *found == action).count()
+}
+
+#[tokio::test]
+async fn an_opened_link_gives_what_nothing_stored_gives() {
+    for database in databases() {
+        let (store, clock) = seeded(&database.url).await;
+        let (client_id, link) = linked(&store).await;
+        assert!(row(&store, &link).await.nonce.is_some(), "{database:?}");
+        let bundle = store.claim_delivery(&origin(), &link.claim_token).await.unwrap();
+        let opened = row(&store, &link).await;
+        assert_eq!(
+            (opened.nonce, opened.claimed_at, opened.ended_at),
+            (None, Some(store.now().as_millis()), None),
+            "{database:?}"
+        );
+        assert_eq!(opened.claim_hash, link.claim_token.digest(), "{database:?}");
+        let proven = authenticate(&store, client_id.as_str(), bundle.client_secret.expose()).await;
+        assert_eq!(
+            proven.unwrap().value.secret_id.as_str(),
+            opened.secret_id,
+            "{database:?}"
+        );
+
+        // The refusal is committed, and nothing else is.
+        let (position, opened_at) = (store.position().await.unwrap(), store.now());
+        clock.advance(Duration::from_secs(1));
+        let again = store.claim_delivery(&origin(), &link.claim_token).await;
+        assert!(
+            matches!(again, Err(Error::LinkOpened { claimed_at }) if claimed_at == opened_at),
+            "{database:?}"
+        );
+        assert_eq!(store.position().await.unwrap(), position, "{database:?}");
+        assert_eq!(count(&store, "delivery.claim").await, 2, "{database:?}");
+
+        let stranger = OpaqueToken::generate(TokenKind::Claim, &*store.random);
+        let unknown = store.claim_delivery(&origin(), &stranger).await;
+        assert!(matches!(unknown, Err(Error::LinkInvalid)), "{database:?}");
+        assert_eq!(count(&store, "delivery.claim").await, 2, "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn links_that_were_not_opened_in_time_end_with_their_secrets() {
+    for database in databases() {
+        let (store, clock) = seeded(&database.url).await;
+        let (claimed, opened) = linked(&store).await;
+        let (unclaimed, link) = linked(&store).await;
+        store
+            .claim_delivery(&origin(), &opened.claim_token)
+            .await
+            .unwrap();
+        clock.advance(LINK_LIFE - Duration::from_millis(1));
+        assert_eq!(store.expire_deliveries().await.unwrap(), 0, "{database:?}");
+        clock.advance(Duration::from_millis(1));
+        let before = store.position().await.unwrap();
+        assert_eq!(store.expire_deliveries().await.unwrap(), 1, "{database:?}");
+        let after = store.position().await.unwrap();
+        assert_eq!(after.seq, before.seq + 1, "{database:?}");
+        assert_eq!(store.expire_deliveries().await.unwrap(), 0, "{database:?}");
+        assert_eq!(store.position().await.unwrap(), after, "{database:?}");
+
+        let ended = row(&store, &link).await;
+        assert_eq!(
+            (ended.nonce, ended.claimed_at, ended.ended_at),
+            (None, None, Some(store.now().as_millis())),
+            "{database:?}"
+        );
+        let secret = secrets(&store, &unclaimed).await.remove(0);
+        assert_eq!(
+            secret.revoked,
+            Some((store.now(), Reason::Unclaimed)),
+            "{database:?}"
+        );
+        assert_eq!(secrets(&store, &claimed).await[0].revoked, None, "{database:?}");
+        assert_eq!(count(&store, "delivery.end").await, 1, "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_link_ends_all_that_wait() {
+    for database in databases() {
+        let (store, clock) = seeded(&database.url).await;
+        let (client_id, first) = linked(&store).await;
+        clock.advance(Duration::from_millis(1));
+        let call = repeatable("CreateDelivery", b"1");
+        let second = store.create_delivery(&call, &client_id).await.unwrap();
+        let again = store.create_delivery(&call, &client_id).await.unwrap();
+        assert_eq!(
+            (again.delivery_id, again.claim_token.digest()),
+            (second.delivery_id, second.claim_token.digest()),
+            "{database:?}"
+        );
+        let reasons: Vec<_> = secrets(&store, &client_id)
+            .await
+            .into_iter()
+            .map(|secret| secret.revoked.map(|(_, reason)| reason))
+            .collect();
+        assert_eq!(reasons, [None, Some(Reason::Unclaimed)], "{database:?}");
+        let refused = store.claim_delivery(&origin(), &first.claim_token).await;
+        assert!(matches!(refused, Err(Error::LinkInvalid)), "{database:?}");
+        store
+            .claim_delivery(&origin(), &second.claim_token)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_racing_deliveries_one_link_stays() {
+    for database in databases() {
+        let (store, _) = seeded(&database.url).await;
+        let (client_id, _) = linked(&store).await;
+        let mut calls = JoinSet::new();
+        for _ in 0..4 {
+            let (store, client_id) = (store.clone(), client_id.clone());
+            calls.spawn(async move {
+                store
+                    .create_delivery(&creation("CreateDelivery"), &client_id)
+                    .await
+            });
+        }
+        let mut open = 0;
+        for link in calls.join_all().await {
+            let claimed = store.claim_delivery(&origin(), &link.unwrap().claim_token).await;
+            open += usize::from(claimed.is_ok());
+        }
+        assert_eq!(open, 1, "{database:?}");
+        let live = secrets(&store, &client_id).await;
+        let live = live.iter().filter(|secret| secret.counts_at(store.now()));
+        assert_eq!(live.count(), 1, "{database:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_is_opened_or_expires_or_is_replaced_but_once() {
+    for database in databases() {
+        let (store, clock) = seeded(&database.url).await;
+        for round in 0..20 {
+            // As many links as one call has to end, of two clients.
+            let (first, link) = linked(&store).await;
+            let (second, _) = linked(&store).await;
+            clock.advance(LINK_LIFE);
+            let mut calls = JoinSet::<Result<(), Error>>::new();
+            for client_id in [&first, &second] {
+                let (store, client_id) = (store.clone(), client_id.clone());
+                calls.spawn(async move {
+                    store
+                        .create_delivery(&creation("CreateDelivery"), &client_id)
+                        .await
+                        .map(drop)
+                });
+            }
+            for _ in 0..2 {
+                let store = store.clone();
+                calls.spawn(async move { store.expire_deliveries().await.map(drop) });
+            }
+            for result in calls.join_all().await {
+                assert!(result.is_ok(), "{database:?} round {round}: {result:?}");
+            }
+            let ended = row(&store, &link).await;
+            assert!(
+                ended.ended_at.is_some() && ended.claimed_at.is_none(),
+                "{database:?}"
+            );
+        }
+        // Two links of each round were replaced or expired, none of them twice; those of the last
+        // round's replacements still wait, the others have expired.
+        assert_eq!(
+            count(&store, "delivery.end").await,
+            20 * 2 + 19 * 2,
+            "{database:?}"
+        );
+    }
+}

@@ -1,0 +1,295 @@
+//! Integration requests, on both databases.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use accord::{random::SystemRandom, testing::databases, text::id::ScopeName};
+
+use super::*;
+use crate::{
+    model::{
+        integration_request::{RequestedScope, refuse},
+        scope::{NewScope, ScopeUpdate},
+        tenant::{self, NewTenant},
+    },
+    store::testing::{audited, creation, origin, repeatable, store},
+};
+
+/// A store with the tenants `acme` and `globex` (suspended), and the scopes `a.read` and `a.old`
+/// (disabled).
+async fn seeded(url: &str) -> (Store, std::sync::Arc<accord::clock::ManualClock>) {
+    let (store, clock) = store(url).await;
+    for id in ["acme", "globex"] {
+        let new = NewTenant {
+            tenant_id: TenantId::parse(id).unwrap(),
+            display_name: id.into(),
+            cloud_api_url: "https://api.example".into(),
+        };
+        store.create_tenant(&creation("CreateTenant"), new).await.unwrap();
+    }
+    let globex = TenantId::parse("globex").unwrap();
+    store
+        .set_tenant_state(&origin(), &globex, tenant::State::Suspended)
+        .await
+        .unwrap();
+    for name in ["a.read", "a.old"] {
+        let new = NewScope {
+            name: ScopeName::parse(name).unwrap(),
+            description: "what it allows".into(),
+        };
+        store.create_scope(&creation("CreateScope"), new).await.unwrap();
+    }
+    let disable = ScopeUpdate {
+        enabled: Some(false),
+        ..ScopeUpdate::default()
+    };
+    let old = ScopeName::parse("a.old").unwrap();
+    store.update_scope(&origin(), &old, disable).await.unwrap();
+    (store, clock)
+}
+
+fn wanted(tenants: &[&str], scopes: &[&str]) -> NewIntegrationRequest {
+    NewIntegrationRequest {
+        partner_name: "Partner".into(),
+        contact_email: "dev@partner.example".into(),
+        goals: "Keep contacts in step".into(),
+        tenant_ids: tenants.iter().map(|id| TenantId::parse(id).unwrap()).collect(),
+        scopes: scopes
+            .iter()
+            .map(|name| RequestedScope {
+                name: ScopeName::parse(name).unwrap(),
+                reason: "to read".into(),
+            })
+            .collect(),
+        redirect_uris: vec!["https://app.example/cb".into()],
+        notes: String::new(),
+    }
+}
+
+async fn submitted(store: &Store) -> IntegrationRequest {
+    let new = wanted(&["acme", "globex"], &["a.read"]);
+    store
+        .submit_integration_request(&creation("SubmitIntegrationRequest"), new)
+        .await
+        .unwrap()
+}
+
+fn state_of(result: Result<IntegrationRequest, Error>) -> &'static str {
+    match result {
+        Err(Error::WrongState { resource, state }) => {
+            assert_eq!(resource, "integration_request");
+            state
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_is_submitted_reads_back_and_a_repeated_call_answers_the_same() {
+    for database in databases() {
+        let (store, _) = seeded(&database.url).await;
+        let call = repeatable("SubmitIntegrationRequest", b"1");
+        let new = wanted(&["globex", "acme"], &["a.read"]);
+        let first = store
+            .submit_integration_request(&call, new.clone())
+            .await
+            .unwrap();
+        assert_eq!(
+            (first.state, &first.content),
+            (State::Submitted, &new),
+            "{database:?}"
+        );
+        let found = store
+            .find_integration_request(&first.integration_request_id)
+            .await;
+        assert_eq!(found.unwrap(), Some(first.clone()), "{database:?}");
+
+        // Also when what it refers to has changed since.
+        let disable = ScopeUpdate {
+            enabled: Some(false),
+            ..ScopeUpdate::default()
+        };
+        store
+            .update_scope(&origin(), &new.scopes[0].name, disable)
+            .await
+            .unwrap();
+        let again = store.submit_integration_request(&call, new).await.unwrap();
+        assert_eq!(again, first, "{database:?}");
+        let submissions = audited(&store).await;
+        let submissions = submissions
+            .iter()
+            .filter(|action| *action == "integration_request.submit");
+        assert_eq!(submissions.count(), 1, "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn references_in_vain_are_all_named_and_nothing_is_kept() {
+    for database in databases() {
+        let (store, _) = seeded(&database.url).await;
+        let new = wanted(&["acme", "nowhere", "nobody"], &["a.old", "a.read", "a.write"]);
+        let fields = |error: Error| match error {
+            Error::Invalid(violations) => violations
+                .into_vec()
+                .into_iter()
+                .map(|v| v.field)
+                .collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        };
+        let mut malformed = crate::model::integration_request::Malformed {
+            violations: Violations::default(),
+            references: References {
+                prefix: "client.",
+                ..new.references()
+            },
+        };
+        let refused = store
+            .submit_integration_request(&creation("SubmitIntegrationRequest"), new)
+            .await;
+        let expected = [
+            "tenant_ids[1]",
+            "tenant_ids[2]",
+            "scopes[0].name",
+            "scopes[2].name",
+        ];
+        assert_eq!(fields(refused.unwrap_err()), expected, "{database:?}");
+        let page = PageRequest::parse("integration_requests", &[], 0, "").unwrap();
+        assert!(
+            store
+                .list_integration_requests(None, &page)
+                .await
+                .unwrap()
+                .items
+                .is_empty()
+        );
+
+        malformed
+            .violations
+            .add("notes", "must not hold control characters");
+        let refused = fields(refuse(&store, malformed).await);
+        assert_eq!(refused[..2], ["notes", "client.tenant_ids[1]"], "{database:?}");
+        assert_eq!(refused.len(), 5);
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_decided_once() {
+    for database in databases() {
+        let (store, clock) = seeded(&database.url).await;
+        let approved = submitted(&store).await;
+        clock.advance(std::time::Duration::from_secs(1));
+        let rejected = submitted(&store).await;
+        let by = origin();
+        let id = &approved.integration_request_id;
+        let decided = store
+            .decide_integration_request(&by, id, Decision::Approve)
+            .await
+            .unwrap();
+        assert_eq!(
+            (decided.state, decided.updated_at),
+            (State::Approved, store.now())
+        );
+        for decision in [Decision::Approve, Decision::Reject("no".into())] {
+            let refused = store.decide_integration_request(&by, id, decision).await;
+            assert_eq!(state_of(refused), "APPROVED", "{database:?}");
+        }
+        let id = &rejected.integration_request_id;
+        let reject = Decision::Reject("no need".into());
+        let decided = store.decide_integration_request(&by, id, reject).await.unwrap();
+        assert_eq!(
+            (decided.state, decided.rejection_reason.as_str()),
+            (State::Rejected, "no need")
+        );
+        let refused = store.decide_integration_request(&by, id, Decision::Approve).await;
+        assert_eq!(state_of(refused), "REJECTED", "{database:?}");
+        let unknown = IntegrationRequestId::generate(&*store.clock, &SystemRandom);
+        let refused = store
+            .decide_integration_request(&by, &unknown, Decision::Approve)
+            .await;
+        assert!(
+            matches!(refused, Err(Error::NotFound("integration_request"))),
+            "{database:?}"
+        );
+        let decisions = audited(&store).await;
+        assert_eq!(
+            decisions[decisions.len() - 2..],
+            ["integration_request.approve", "integration_request.reject"],
+            "{database:?}"
+        );
+
+        let page = PageRequest::parse("integration_requests", &[], 1, "").unwrap();
+        let newest = store.list_integration_requests(None, &page).await.unwrap();
+        assert_eq!(
+            newest.items[0].integration_request_id,
+            rejected.integration_request_id
+        );
+        let page = PageRequest::parse("integration_requests", &[], 1, &newest.next_page_token).unwrap();
+        let older = store.list_integration_requests(None, &page).await.unwrap();
+        assert_eq!(
+            older.items[0].integration_request_id,
+            approved.integration_request_id
+        );
+        assert!(older.next_page_token.is_empty());
+        let page = PageRequest::parse("integration_requests", &[], 0, "").unwrap();
+        let filtered = store
+            .list_integration_requests(Some(State::Approved), &page)
+            .await
+            .unwrap();
+        assert_eq!(filtered.items.len(), 1, "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_approved_request_becomes_one_client() {
+    for database in databases() {
+        let (store, _) = seeded(&database.url).await;
+        let id = submitted(&store).await.integration_request_id;
+        let client = ClientId::generate(&*store.clock, &SystemRandom);
+        let register = async || {
+            let tx = store.db.write().await.unwrap();
+            let marked = mark_registered(&tx, &id, &client, store.now()).await;
+            if marked.is_ok() {
+                commit(tx).await.unwrap();
+            }
+            marked
+        };
+        assert_eq!(state_of(register().await), "SUBMITTED", "{database:?}");
+        store
+            .decide_integration_request(&origin(), &id, Decision::Approve)
+            .await
+            .unwrap();
+        let registered = register().await.unwrap();
+        assert_eq!(
+            (registered.state, registered.client_id),
+            (State::Registered, Some(client.clone()))
+        );
+        assert_eq!(state_of(register().await), "REGISTERED", "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_operators_who_race_one_decides() {
+    for database in databases() {
+        let (store, _) = seeded(&database.url).await;
+        let id = submitted(&store).await.integration_request_id;
+        let racers = (0..8).map(|n| {
+            let (store, id) = (store.clone(), id.clone());
+            let decision = if n % 2 == 0 {
+                Decision::Approve
+            } else {
+                Decision::Reject("no".into())
+            };
+            tokio::spawn(async move { store.decide_integration_request(&origin(), &id, decision).await })
+        });
+        let mut winners = 0;
+        for racer in racers.collect::<Vec<_>>() {
+            match racer.await.unwrap() {
+                Ok(_) => winners += 1,
+                Err(error) => assert!(
+                    matches!(error, Error::WrongState { .. }),
+                    "{database:?}: {error:?}"
+                ),
+            }
+        }
+        assert_eq!(winners, 1, "{database:?}");
+    }
+}

@@ -1,0 +1,430 @@
+//! Users and their enrolments, on both databases.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{sync::Arc, time::Duration};
+
+use accord::{
+    clock::ManualClock,
+    random::SystemRandom,
+    store::{
+        Database, change,
+        keyring::{FileMasterKey, Keyring, add_version},
+    },
+    testing::{databases, test_clock},
+    text::opaque::TokenKind,
+};
+use tokio::task::JoinSet;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::{
+    model::{
+        tenant::NewTenant,
+        user::{ENROLMENT_LIFE, Password, authenticate_admin, complete_enrolment},
+    },
+    store::{
+        entity::enrolment as enrolment_entity,
+        migration::Migrator,
+        purpose,
+        testing::{audited, creation, origin, repeatable, store},
+    },
+};
+
+const PASSWORD: &str = "a long enough password";
+
+fn tenant_id(id: &str) -> TenantId {
+    TenantId::parse(id).unwrap()
+}
+
+fn name(text: &str) -> AccountName {
+    AccountName::parse(text).unwrap()
+}
+
+fn admin(account_name: &str) -> NewUser {
+    NewUser {
+        tenant_id: tenant_id("acme"),
+        account_name: name(account_name),
+        label: "Administrator 1".into(),
+        tenant_admin: true,
+    }
+}
+
+async fn add_tenants(store: &Store) {
+    for id in ["acme", "globex"] {
+        let new = NewTenant {
+            tenant_id: tenant_id(id),
+            display_name: id.into(),
+            cloud_api_url: format!("https://api.example/{id}"),
+        };
+        store.create_tenant(&creation("CreateTenant"), new).await.unwrap();
+    }
+}
+
+/// A store with the tenants `acme` and `globex`.
+async fn seeded(url: &str) -> (Store, Arc<ManualClock>) {
+    let (store, clock) = store(url).await;
+    add_tenants(&store).await;
+    (store, clock)
+}
+
+/// Adds an admin of `acme`.
+async fn added(store: &Store, account_name: &str) -> (User, OpaqueToken) {
+    let call = creation("RegisterUser");
+    let (user, token) = store.create_user(&call, admin(account_name)).await.unwrap();
+    (user, token.unwrap())
+}
+
+/// A hash that costs nothing to make, and that no password matches.
+fn hashed() -> Hashed {
+    Hashed {
+        phc: "$argon2id$secret-part".into(),
+        pepper_version: 1,
+    }
+}
+
+async fn row(store: &Store, user: &User) -> Model {
+    let key = (user.tenant_id.to_string(), user.user_id.to_string());
+    let found = Entity::find_by_id(key).one(store.db.read()).await;
+    found.unwrap().unwrap()
+}
+
+async fn enrolment_row(store: &Store, token: &OpaqueToken) -> enrolment_entity::Model {
+    let found = enrolment_entity::Entity::find_by_id(token.digest().to_vec());
+    found.one(store.db.read()).await.unwrap().unwrap()
+}
+
+async fn count(store: &Store, action: &str) -> usize {
+    let actions = audited(store).await;
+    actions.iter().filter(|found| *found == action).count()
+}
+
+#[tokio::test]
+async fn of_a_name_and_a_token_hashes_are_kept() {
+    for database in databases() {
+        let (store, _) = seeded(&database.url).await;
+        let (user, token) = added(&store, "Ada@Firm.example").await;
+        let kept = row(&store, &user).await;
+        assert_eq!(kept.name_hash.len(), 32, "{database:?}");
+        assert_eq!(
+            (kept.name_key_version, kept.name_rules_version),
+            (1, RULES_VERSION),
+            "{database:?}"
+        );
+        assert!(
+            !format!("{kept:?}").to_lowercase().contains("firm"),
+            "{database:?}"
+        );
+
+        let elsewhere = NewUser {
+            tenant_id: tenant_id("globex"),
+            tenant_admin: false,
+            ..admin("ada@firm.example")
+        };
+        let call = creation("RegisterUser");
+        let (other, no_token) = store.create_user(&call, elsewhere).await.unwrap();
+        assert!(no_token.is_none(), "{database:?}");
+        assert_ne!(
+            row(&store, &other).await.name_hash,
+            kept.name_hash,
+            "{database:?}: a name's hash tells nothing about another tenant's"
+        );
+        for id in ["acme", "globex"] {
+            let wanted = if id == "acme" { &user } else { &other };
+            let found = store
+                .find_user_by_name(&tenant_id(id), &name("ADA@firm.example"))
+                .await;
+            assert_eq!(found.unwrap().as_ref(), Some(wanted), "{database:?}");
+        }
+
+        let enrolment = enrolment_row(&store, &token).await;
+        assert_eq!(
+            (enrolment.user_id.as_str(), enrolment.used_at, enrolment.ended_at),
+            (user.user_id.as_str(), None, None),
+            "{database:?}"
+        );
+        assert_eq!(
+            enrolment.expires_at,
+            store.now().plus(ENROLMENT_LIFE).as_millis(),
+            "{database:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn of_racing_registrations_of_a_name_one_wins() {
+    for database in databases() {
+        let (store, _) = seeded(&database.url).await;
+        let mut racing = JoinSet::new();
+        for _ in 0..8 {
+            let store = store.clone();
+            racing.spawn(async move { store.create_user(&creation("RegisterUser"), admin("ada")).await });
+        }
+        let mut won = 0;
+        for result in racing.join_all().await {
+            match result {
+                Ok(_) => won += 1,
+                Err(error) => assert!(matches!(error, Error::AlreadyExists("user")), "{error:?}"),
+            }
+        }
+        assert_eq!(won, 1, "{database:?}");
+        assert_eq!(count(&store, "user.register").await, 1, "{database:?}");
+        let enrolments = enrolment_entity::Entity::find().all(store.db.read()).await;
+        assert_eq!(enrolments.unwrap().len(), 1, "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn keys_are_rotated_and_who_was_there_stays() {
+    for database in databases() {
+        let (clock, random) = (test_clock(), Arc::new(SystemRandom));
+        let db = Database::connect(&database.url).await.unwrap();
+        db.migrate::<Migrator>().await.unwrap();
+        change::ensure(db.read(), &*random).await.unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let master = FileMasterKey::create(&directory.path().join("key"), &*random).unwrap();
+        let open = async || {
+            let keyring = Keyring::open(&db, &master, purpose::ALL, &*clock, &*random).await;
+            Store::new(db.clone(), keyring.unwrap(), clock.clone(), random.clone())
+        };
+        let before = open().await;
+        add_tenants(&before).await;
+        let (user, token) = added(&before, "ada").await;
+        let password = || Zeroizing::new(PASSWORD.to_owned());
+        let chosen = Password::parse(password()).unwrap();
+        complete_enrolment(&before, &origin(), &token, chosen)
+            .await
+            .unwrap();
+
+        for purpose in [purpose::ACCOUNT_NAME, purpose::PEPPER] {
+            add_version(&db, &master, purpose, &*clock, &*random)
+                .await
+                .unwrap();
+        }
+        let after = open().await;
+        let taken = after.create_user(&creation("RegisterUser"), admin("ADA")).await;
+        assert!(
+            matches!(taken, Err(Error::AlreadyExists("user"))),
+            "{database:?}: under the older key"
+        );
+        let proven =
+            authenticate_admin(&after, &origin(), &user.tenant_id, Some(name("Ada")), password()).await;
+        assert_eq!(proven.unwrap().user_id, user.user_id, "{database:?}");
+        let (other, _) = added(&after, "eve").await;
+        assert_eq!(row(&after, &other).await.name_key_version, 2, "{database:?}");
+        let found = after.find_user_by_name(&other.tenant_id, &name("EVE")).await;
+        assert_eq!(found.unwrap(), Some(other), "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_ended_is_marked_with_the_change_that_ended_it() {
+    for database in databases() {
+        let (store, clock) = seeded(&database.url).await;
+        let (user, _) = added(&store, "ada").await;
+        let (by, tenant, id) = (origin(), &user.tenant_id, &user.user_id);
+        let ended = |user: &User| (user.tokens_ended_seq, user.sessions_ended_seq);
+        assert_eq!(ended(&user), (0, 0), "{database:?}");
+
+        let call = creation("ResetUserPassword");
+        let (reset, _) = store.reset_user_password(&call, tenant, id).await.unwrap();
+        let first = store.position().await.unwrap().seq;
+        assert_eq!(ended(&reset), (0, first), "{database:?}");
+
+        clock.advance(Duration::from_secs(1));
+        let deactivated = store
+            .set_user_state(&by, tenant, id, State::Deactivated)
+            .await
+            .unwrap();
+        let second = store.position().await.unwrap().seq;
+        assert_eq!((second, ended(&deactivated)), (first + 1, (second, second)));
+        assert_eq!(deactivated.updated_at, store.now(), "{database:?}");
+
+        // Repeated, nothing changes; reactivated, what ended stays ended.
+        clock.advance(Duration::from_secs(1));
+        let again = store.set_user_state(&by, tenant, id, State::Deactivated).await;
+        assert_eq!(again.unwrap(), deactivated, "{database:?}");
+        assert_eq!(store.position().await.unwrap().seq, second, "{database:?}");
+        for _ in 0..2 {
+            let active = store
+                .set_user_state(&by, tenant, id, State::Active)
+                .await
+                .unwrap();
+            assert_eq!(
+                (active.state, ended(&active)),
+                (State::Active, (second, second)),
+                "{database:?}"
+            );
+            assert_eq!(store.position().await.unwrap().seq, second + 1, "{database:?}");
+        }
+        assert_eq!(
+            audited(&store).await[2..],
+            [
+                "user.register",
+                "user.reset_password",
+                "user.deactivate",
+                "user.reactivate"
+            ],
+            "{database:?}"
+        );
+        let changes = accord::store::change::list_after(store.db.read(), first - 2, 10)
+            .await
+            .unwrap();
+        assert_eq!(changes.len(), 4, "{database:?}");
+        let kinds: Vec<_> = changes.iter().map(|change| change.kind.as_str()).collect();
+        let (plain, ended) = (change_kind::USER, change_kind::USER_TOKENS_ENDED);
+        assert_eq!(kinds, [plain, plain, ended, plain], "{database:?}");
+        assert!(
+            changes
+                .iter()
+                .all(|change| change.id == id.as_str() && change.tenant_id.as_ref() == Some(tenant))
+        );
+
+        // Another tenant's user is not there.
+        let other = tenant_id("globex");
+        assert!(store.find_user(&other, id).await.unwrap().is_none());
+        let call = creation("ResetUserPassword");
+        for refused in [
+            store
+                .set_user_state(&by, &other, id, State::Deactivated)
+                .await
+                .err(),
+            store.reset_user_password(&call, &other, id).await.err(),
+        ] {
+            assert!(matches!(refused, Some(Error::NotFound("user"))), "{database:?}");
+        }
+        assert_eq!(store.position().await.unwrap().seq, second + 1, "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_call_gives_the_same_token_and_does_nothing() {
+    for database in databases() {
+        let (store, clock) = seeded(&database.url).await;
+        let call = repeatable("RegisterUser", b"ada");
+        let (user, token) = store.create_user(&call, admin("ada")).await.unwrap();
+        let (again, same) = store.create_user(&call, admin("ada")).await.unwrap();
+        assert_eq!(again, user, "{database:?}");
+        let shown = |token: &Option<OpaqueToken>| token.as_ref().unwrap().expose().to_owned();
+        assert_eq!(shown(&same), shown(&token), "{database:?}");
+
+        let reset = repeatable("ResetUserPassword", b"ada");
+        let (tenant, id) = (&user.tenant_id, &user.user_id);
+        let (_, first) = store.reset_user_password(&reset, tenant, id).await.unwrap();
+        let position = store.position().await.unwrap();
+        let (_, second) = store.reset_user_password(&reset, tenant, id).await.unwrap();
+        assert_eq!(first.expose(), second.expose(), "{database:?}");
+        assert_ne!(first.expose(), shown(&token), "{database:?}");
+        assert_eq!(store.position().await.unwrap(), position, "{database:?}");
+        assert!(store.enrolment_is_open(&second).await.unwrap(), "{database:?}");
+        assert_eq!(count(&store, "user.register").await, 1, "{database:?}");
+        assert_eq!(count(&store, "user.reset_password").await, 1, "{database:?}");
+
+        let other = Creation {
+            content: b"eve".to_vec().into(),
+            ..reset.clone()
+        };
+        let reused = store.reset_user_password(&other, tenant, id).await;
+        assert!(matches!(reused, Err(Error::RequestIdReused)), "{database:?}");
+        clock.advance(Duration::from_secs(601));
+        let late = store.reset_user_password(&reset, tenant, id).await;
+        assert!(matches!(late, Err(Error::RequestIdReused)), "{database:?}");
+        let late = store.create_user(&call, admin("ada")).await;
+        assert!(matches!(late, Err(Error::RequestIdReused)), "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_enrolment_is_used_once_and_to_the_last_millisecond() {
+    for database in databases() {
+        let (store, clock) = seeded(&database.url).await;
+        let (user, early) = added(&store, "ada").await;
+        let (late_user, late) = added(&store, "eve").await;
+        clock.advance(ENROLMENT_LIFE - Duration::from_millis(1));
+        let used = store.use_enrolment(&origin(), &early, hashed()).await;
+        assert_eq!(used.unwrap(), user.tenant_id, "{database:?}");
+        let kept = row(&store, &user).await;
+        assert_eq!(kept.password_hash, Some(hashed().phc), "{database:?}");
+        let used_at = enrolment_row(&store, &early).await.used_at;
+        assert_eq!(used_at, Some(store.now().as_millis()), "{database:?}");
+
+        clock.advance(Duration::from_millis(1));
+        let position = store.position().await.unwrap();
+        let stranger = OpaqueToken::generate(TokenKind::Enrolment, &SystemRandom);
+        for token in [&early, &late, &stranger] {
+            assert!(!store.enrolment_is_open(token).await.unwrap(), "{database:?}");
+            let refused = store.use_enrolment(&origin(), token, hashed()).await;
+            assert!(matches!(refused, Err(Error::LinkInvalid)), "{database:?}");
+        }
+        assert_eq!(row(&store, &late_user).await.password_hash, None, "{database:?}");
+        assert_eq!(row(&store, &user).await, kept, "{database:?}");
+        assert_eq!(store.position().await.unwrap(), position, "{database:?}");
+        assert_eq!(count(&store, "user.enrol").await, 1, "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn enrolments_that_have_no_time_left_cost_no_hash() {
+    let database = accord::testing::sqlite();
+    let (store, clock) = seeded(&database.url).await;
+    let (_, token) = added(&store, "ada").await;
+    clock.advance(ENROLMENT_LIFE);
+    let password = Password::parse(Zeroizing::new(PASSWORD.to_owned())).unwrap();
+    let refused = complete_enrolment(&store, &origin(), &token, password).await;
+    assert!(matches!(refused, Err(Error::LinkInvalid)));
+    assert_eq!(store.hasher().runs(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_enrolment_that_races_its_end_leaves_one_outcome() {
+    for database in databases() {
+        let (store, _) = seeded(&database.url).await;
+        for round in 0..12 {
+            let (user, token) = added(&store, &format!("user{round}")).await;
+            let (tenant, id) = (user.tenant_id.clone(), user.user_id.clone());
+            let enrolling = {
+                let store = store.clone();
+                tokio::spawn(async move { store.use_enrolment(&origin(), &token, hashed()).await })
+            };
+            let ending = {
+                let (store, tenant, id) = (store.clone(), tenant.clone(), id.clone());
+                tokio::spawn(async move {
+                    if round % 2 == 0 {
+                        let to = State::Deactivated;
+                        store.set_user_state(&origin(), &tenant, &id, to).await
+                    } else {
+                        let call = creation("ResetUserPassword");
+                        let reset = store.reset_user_password(&call, &tenant, &id).await;
+                        reset.map(|(user, _)| user)
+                    }
+                })
+            };
+            ending.await.unwrap().expect("an operator's step goes through");
+            let enrolled = match enrolling.await.unwrap() {
+                Ok(_) => true,
+                Err(Error::LinkInvalid) => false,
+                Err(other) => panic!("{database:?} {round}: {other:?}"),
+            };
+            let left = store.find_user(&tenant, &id).await.unwrap().unwrap();
+            let has_password = round % 2 == 0 && enrolled;
+            assert_eq!(left.password.is_some(), has_password, "{database:?} {round}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn debug_shows_neither_names_nor_passwords_nor_hashes() {
+    let database = accord::testing::sqlite();
+    let (store, _) = seeded(&database.url).await;
+    let (user, token) = added(&store, "ada.admin").await;
+    store.use_enrolment(&origin(), &token, hashed()).await.unwrap();
+    let user = store.find_user(&user.tenant_id, &user.user_id).await.unwrap();
+    let password = Password::parse(Zeroizing::new(PASSWORD.to_owned())).unwrap();
+    let shown = format!(
+        "{user:?} {token:?} {password:?} {:?} {store:?}",
+        admin("ada.admin")
+    );
+    for secret in ["secret-part", "ada.admin", PASSWORD, token.expose()] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+}

@@ -1,0 +1,12 @@
+//! The service kit: what both services need to serve a call, from the listener to the status.
+
+pub mod audit_service;
+pub mod auth;
+pub mod channel;
+pub mod config;
+mod connection;
+pub mod context;
+pub mod middleware;
+pub mod server;
+pub mod status;
+pub mod telemetry;

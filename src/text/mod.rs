@@ -1,0 +1,6 @@
+//! Values with a form of their own: ids, opaque tokens, field validation and pages.
+
+pub mod id;
+pub mod opaque;
+pub mod page;
+pub mod validation;

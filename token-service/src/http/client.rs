@@ -1,0 +1,166 @@
+//! A client's credentials in an HTTP request: `client_secret_basic`, `client_secret_post` (RFC 6749
+//! §2.3.1) or `private_key_jwt` (RFC 7523 §2.2), exactly one of them.
+
+use axum::http::{HeaderMap, HeaderValue, header};
+use base64::{
+    Engine,
+    alphabet::STANDARD,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use url::form_urlencoded;
+use zeroize::Zeroizing;
+
+use super::{error::HttpError, form::Form};
+use crate::{
+    error::Error,
+    oauth::client_authentication::{ASSERTION_TYPE, Credentials, Proof},
+};
+
+/// Basic credentials come with padding and, from some clients, without.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The credentials of a request.
+pub(super) fn credentials(headers: &HeaderMap, form: &Form) -> Result<Credentials, HttpError> {
+    let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
+    let authorization = authorizations.next();
+    if authorizations.next().is_some() {
+        return Err(HttpError::invalid_request("Authorization is repeated"));
+    }
+    let (secret, assertion) = (form.get("client_secret"), form.get("client_assertion"));
+    let ways = [authorization.is_some(), secret.is_some(), assertion.is_some()];
+    if ways.into_iter().filter(|way| *way).count() > 1 {
+        return Err(HttpError::invalid_request(
+            "the client must authenticate in one way only",
+        ));
+    }
+    let client_id = form.text("client_id").to_owned();
+    if let Some(authorization) = authorization {
+        let credentials = basic(authorization).ok_or(Error::InvalidClient)?;
+        if !client_id.is_empty() && client_id != credentials.client_id {
+            return Err(HttpError::invalid_request(
+                "client_id is another one than that of Authorization",
+            ));
+        }
+        return Ok(credentials);
+    }
+    let proof = match (secret, assertion) {
+        (Some(secret), _) => Proof::Secret(Zeroizing::new(secret.to_owned())),
+        (None, Some(jwt)) if form.get("client_assertion_type") == Some(ASSERTION_TYPE) => {
+            Proof::Assertion(Zeroizing::new(jwt.to_owned()))
+        }
+        (None, Some(_)) => {
+            return Err(HttpError::invalid_request(
+                "client_assertion_type must be that of a JWT (RFC 7523)",
+            ));
+        }
+        (None, None) => return Err(Error::InvalidClient.into()),
+    };
+    Ok(Credentials { client_id, proof })
+}
+
+/// The credentials of an `Authorization: Basic` header; both parts are form-encoded before they are
+/// joined. `None` for anything else.
+fn basic(authorization: &HeaderValue) -> Option<Credentials> {
+    let (scheme, encoded) = authorization.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = Zeroizing::new(BASE64.decode(encoded.trim()).ok()?);
+    let decoded = std::str::from_utf8(&decoded).ok()?;
+    let (client_id, secret) = decoded.split_once(':')?;
+    Some(Credentials {
+        client_id: form_decoded(client_id)?.to_string(),
+        proof: Proof::Secret(form_decoded(secret)?),
+    })
+}
+
+/// A single form-encoded value. `None` if there is something in it that would end the value.
+fn form_decoded(encoded: &str) -> Option<Zeroizing<String>> {
+    if encoded.contains(['&', '=']) {
+        return None;
+    }
+    let mut pairs = form_urlencoded::parse(encoded.as_bytes());
+    Some(Zeroizing::new(match pairs.next() {
+        Some((value, _)) => value.into_owned(),
+        None => String::new(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use base64::engine::general_purpose;
+
+    use super::*;
+
+    fn with_basic(text: &str) -> HeaderMap {
+        let value = format!("Basic {}", general_purpose::STANDARD.encode(text));
+        header(&value)
+    }
+
+    fn header(value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().unwrap())])
+    }
+
+    fn secret(headers: &HeaderMap, form: &str) -> Result<(String, String), &'static str> {
+        match credentials(headers, &Form::parse(form.as_bytes()).unwrap()) {
+            Ok(Credentials {
+                client_id,
+                proof: Proof::Secret(secret),
+            }) => Ok((client_id, secret.to_string())),
+            Ok(_) => Err("assertion"),
+            Err(error) => Err(error.code),
+        }
+    }
+
+    #[test]
+    fn basic_credentials_are_form_decoded() {
+        let read = |text: &str| secret(&with_basic(text), "");
+        let of = |id: &str, secret: &str| Ok((id.to_owned(), secret.to_owned()));
+        assert_eq!(read("cli:acs"), of("cli", "acs"));
+        assert_eq!(read("cli:a+b%3A%26c"), of("cli", "a b:&c"));
+        assert_eq!(read("cli:a:b"), of("cli", "a:b"));
+        assert_eq!(secret(&header("bAsIc Y2xpOmFjcw"), ""), of("cli", "acs"));
+        for broken in [
+            "Basic",
+            "Basic ",
+            "Basic !!!",
+            "Basic Y2xp",
+            "Bearer Y2xpOmFjcw==",
+            "Basic /w==",
+        ] {
+            assert_eq!(secret(&header(broken), ""), Err("invalid_client"), "{broken}");
+        }
+        assert_eq!(read("cli:a&b"), Err("invalid_client"));
+    }
+
+    #[test]
+    fn there_is_one_way_at_a_time() {
+        let none = HeaderMap::new();
+        assert_eq!(
+            secret(&none, "client_id=c&client_secret=s"),
+            Ok(("c".into(), "s".into()))
+        );
+        assert_eq!(secret(&none, "client_id=c"), Err("invalid_client"));
+        let basic = with_basic("c:s");
+        assert_eq!(secret(&basic, "client_id=c"), Ok(("c".into(), "s".into())));
+        assert_eq!(secret(&basic, "client_id=d"), Err("invalid_request"));
+        assert_eq!(secret(&basic, "client_secret=s"), Err("invalid_request"));
+        assert_eq!(
+            secret(&none, "client_secret=s&client_assertion=j"),
+            Err("invalid_request")
+        );
+        assert_eq!(
+            secret(&none, "client_assertion=j&client_assertion_type=x"),
+            Err("invalid_request")
+        );
+        let typed = format!("client_assertion=j&client_assertion_type={ASSERTION_TYPE}");
+        assert_eq!(secret(&none, &typed), Err("assertion"));
+        let mut twice = with_basic("c:s");
+        twice.append(header::AUTHORIZATION, "Basic Yzpz".parse().unwrap());
+        assert_eq!(secret(&twice, ""), Err("invalid_request"));
+    }
+}

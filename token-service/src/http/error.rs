@@ -1,0 +1,173 @@
+//! Errors as HTTP has them: a status, and RFC 6749 §5.2's two members. [`code`] is the one table from
+//! what went wrong to what a client sees.
+
+use accord::rpc::status::{ErrorReason, reason_of};
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+use tonic::Status;
+use tonic_types::StatusExt;
+
+use crate::error::Error;
+
+/// How a client may authenticate, as RFC 9110 §11.6.1 has it said with a 401.
+const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Basic realm="accord", charset="UTF-8""#);
+
+/// An error of an HTTP route. It goes with its answer, so that a page can say it in a person's words.
+#[derive(Clone, Debug)]
+pub(super) struct HttpError {
+    pub(super) status: StatusCode,
+    /// The value of `error`.
+    pub(super) code: &'static str,
+    /// The value of `error_description`.
+    pub(super) description: String,
+    /// How long to wait before the next try, in seconds.
+    retry_after: Option<u64>,
+}
+
+impl HttpError {
+    pub(super) fn new(status: StatusCode, code: &'static str, description: &str) -> Self {
+        Self {
+            status,
+            code,
+            description: description.to_owned(),
+            retry_after: None,
+        }
+    }
+
+    /// 504, for what was not done in time.
+    pub(super) fn timed_out() -> Self {
+        let description = "not done in time; a change may or may not have happened";
+        Self::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "temporarily_unavailable",
+            description,
+        )
+    }
+
+    /// 400 `invalid_request`.
+    pub(super) fn invalid_request(description: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", description)
+    }
+}
+
+impl From<Error> for HttpError {
+    fn from(error: Error) -> Self {
+        // The status is the one place where an error's text, and what is logged of it, is decided.
+        let status = Status::from(error);
+        let reason = reason_of(&status).unwrap_or(ErrorReason::Internal);
+        let (code, error) = code(reason);
+        let details = status.get_error_details();
+        let violations = details.bad_request().map(|bad| {
+            let fields = bad.field_violations.iter();
+            let fields = fields.map(|v| format!("{} {}", v.field, v.description));
+            fields.collect::<Vec<_>>().join("; ")
+        });
+        let retry_after = details.retry_info().and_then(|info| info.retry_delay);
+        Self {
+            status: code,
+            code: error,
+            description: violations.unwrap_or_else(|| status.message().to_owned()),
+            retry_after: retry_after.map(|delay| delay.as_secs().max(1)),
+        }
+    }
+}
+
+/// HTTP status and OAuth error code for a reason. Codes are those of RFC 6749 §5.2 and §4.1.2.1, and of
+/// RFC 8707 §2.
+fn code(reason: ErrorReason) -> (StatusCode, &'static str) {
+    match reason {
+        ErrorReason::InvalidFields => (StatusCode::BAD_REQUEST, "invalid_request"),
+        ErrorReason::InvalidClient => (StatusCode::UNAUTHORIZED, "invalid_client"),
+        ErrorReason::InvalidGrant => (StatusCode::BAD_REQUEST, "invalid_grant"),
+        ErrorReason::InvalidScope => (StatusCode::BAD_REQUEST, "invalid_scope"),
+        ErrorReason::InvalidTarget => (StatusCode::BAD_REQUEST, "invalid_target"),
+        ErrorReason::UnsupportedGrantType => (StatusCode::BAD_REQUEST, "unsupported_grant_type"),
+        // The client is known, and this grant type is not open to it as long as nobody consents.
+        ErrorReason::ConsentRequired | ErrorReason::WrongState => {
+            (StatusCode::BAD_REQUEST, "unauthorized_client")
+        }
+        ErrorReason::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+        ErrorReason::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
+        ErrorReason::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, "temporarily_unavailable"),
+        ErrorReason::ResourceExhausted => (StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable"),
+        _ => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
+    }
+}
+
+/// A text in the characters that RFC 6749 §5.2 allows in `error_description`.
+pub(super) fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '"' | '\\' => '\'',
+            ' '..='~' => c,
+            _ => '?',
+        })
+        .collect()
+}
+
+impl IntoResponse for HttpError {
+    fn into_response(self) -> Response {
+        let body = json!({"error": self.code, "error_description": plain(&self.description)});
+        let no_store = [(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")];
+        let mut response = (self.status, no_store, Json(body)).into_response();
+        let headers = response.headers_mut();
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, CHALLENGE);
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use accord::text::validation::Violations;
+
+    use super::*;
+
+    #[test]
+    fn what_went_wrong_is_told_in_the_terms_of_oauth() {
+        let cases = [
+            (Error::InvalidClient, 401, "invalid_client"),
+            (Error::InvalidGrant, 400, "invalid_grant"),
+            (Error::InvalidScope, 400, "invalid_scope"),
+            (Error::InvalidTarget, 400, "invalid_target"),
+            (Error::ConsentRequired(None), 400, "unauthorized_client"),
+            (Error::UnsupportedGrantType, 400, "unsupported_grant_type"),
+            (Error::NotFound("tenant"), 404, "not_found"),
+            (Error::RegistryUnavailable, 503, "temporarily_unavailable"),
+            (Error::Signing, 500, "server_error"),
+        ];
+        for (error, status, code) in cases {
+            let shown = format!("{error:?}");
+            let error = HttpError::from(error);
+            assert_eq!((error.status.as_u16(), error.code), (status, code), "{shown}");
+        }
+    }
+
+    #[test]
+    fn every_violation_is_told_and_nothing_internal() {
+        let mut violations = Violations::default();
+        violations.add("a", "must be \"x\"");
+        violations.add("b", "müst be y");
+        let error = HttpError::from(Error::from(violations));
+        assert_eq!(plain(&error.description), "a must be 'x'; b m?st be y");
+        let internal = HttpError::from(Error::RegistryAnswer("sector 7".into()));
+        assert!(!internal.description.contains("sector"));
+    }
+
+    #[test]
+    fn a_refused_client_is_told_how_to_authenticate() {
+        let response = HttpError::from(Error::InvalidClient).into_response();
+        assert!(response.headers().contains_key(header::WWW_AUTHENTICATE));
+        let response = HttpError::from(Error::RegistryUnavailable).into_response();
+        assert!(response.headers().contains_key(header::RETRY_AFTER));
+    }
+}

@@ -1,0 +1,171 @@
+//! Every page with all its parts, filled with one text.
+
+use std::collections::BTreeMap;
+
+use askama::Template;
+use zeroize::Zeroizing;
+
+use crate::http::pages::view::*;
+
+pub(super) fn frame(text: &str) -> Frame {
+    Frame {
+        product_name: text.to_owned(),
+        tenant_name: text.to_owned(),
+        stylesheet: "/accord.css".to_owned(),
+        session: Some(SessionLinks {
+            integrations_url: "/t/integrations".to_owned(),
+            sign_out_url: "/t/sign-out".to_owned(),
+            csrf: "csrf-of-the-session".to_owned(),
+        }),
+    }
+}
+
+fn sign_in(text: &str) -> SignInPage {
+    SignInPage {
+        frame: frame(text),
+        action: "/t/sign-in".to_owned(),
+        csrf: "csrf-of-the-page".to_owned(),
+        client: Some(Asking {
+            client_name: text.to_owned(),
+            partner_name: text.to_owned(),
+        }),
+        error: Some(text.to_owned()),
+        notice: Some(text.to_owned()),
+    }
+}
+
+pub(super) fn consent(text: &str) -> ConsentPage {
+    let scope = |is_new: bool| ScopeChoice {
+        name: text.to_owned(),
+        description: text.to_owned(),
+        reason: text.to_owned(),
+        checked: !is_new,
+        is_new,
+    };
+    ConsentPage {
+        frame: frame(text),
+        approve_url: "/t/setups/1/approve".to_owned(),
+        deny_url: "/t/setups/1/deny".to_owned(),
+        csrf: "csrf-of-the-page".to_owned(),
+        client_name: text.to_owned(),
+        partner_name: text.to_owned(),
+        purpose: text.to_owned(),
+        redirect_host: text.to_owned(),
+        scopes: vec![scope(false), scope(true)],
+        changes: Some(ScopeChanges {
+            granted_on: text.to_owned(),
+            added: vec![text.to_owned()],
+            dropped: vec![text.to_owned()],
+            designated_user: text.to_owned(),
+        }),
+        account_name: text.to_owned(),
+        end_date: text.to_owned(),
+        earliest_end_date: text.to_owned(),
+        errors: ConsentErrors {
+            scopes: Some(text.to_owned()),
+            account_name: Some(text.to_owned()),
+            end_date: Some(text.to_owned()),
+        },
+    }
+}
+
+fn integration(text: &str) -> Integration {
+    Integration {
+        url: "/t/integrations/1".to_owned(),
+        client_name: text.to_owned(),
+        partner_name: text.to_owned(),
+        purpose: text.to_owned(),
+        state: StateBadge {
+            label: "Active",
+            class: "active",
+        },
+        scopes: vec![ScopeLine {
+            name: text.to_owned(),
+            description: text.to_owned(),
+        }],
+        designated_user: text.to_owned(),
+        granted_by: text.to_owned(),
+        granted_on: text.to_owned(),
+        ends_on: Some(text.to_owned()),
+        ended_on: None,
+        last_token: Some(text.to_owned()),
+        client_id: text.to_owned(),
+        grant_id: text.to_owned(),
+    }
+}
+
+pub(super) fn integration_page(text: &str) -> IntegrationPage {
+    IntegrationPage {
+        frame: frame(text),
+        integration: integration(text),
+        csrf: "csrf-of-the-page".to_owned(),
+        change_user_url: Some("/t/integrations/1/designated-user".to_owned()),
+        revoke_url: Some("/t/integrations/1/revoke".to_owned()),
+        error: Some(text.to_owned()),
+        account_name_error: Some(text.to_owned()),
+        notice: Some(text.to_owned()),
+    }
+}
+
+pub(super) fn claimed(text: &str) -> ClaimedPage {
+    ClaimedPage {
+        frame: frame(text),
+        client_id: text.to_owned(),
+        client_secret: Zeroizing::new(text.to_owned()),
+        endpoints: vec![Endpoint {
+            tenant_id: text.to_owned(),
+            tenant_authority_url: text.to_owned(),
+            cloud_api_url: text.to_owned(),
+        }],
+    }
+}
+
+/// Every page with all its parts, each text being `text`.
+pub(super) fn pages(text: &str) -> BTreeMap<&'static str, String> {
+    let text = text.to_owned();
+    let integrations = IntegrationsPage {
+        frame: frame(&text),
+        integrations: vec![integration(&text)],
+        notice: Some(text.clone()),
+        next_url: Some("/t/integrations?page=2".to_owned()),
+    };
+    let leaving = LeavingPage {
+        frame: frame(&text),
+        url: "https://partner.example/callback?code=1".to_owned(),
+        partner_name: text.clone(),
+        approved: true,
+    };
+    let enrolment = EnrolmentPage {
+        frame: frame(&text),
+        action: "/t/enrol/1".to_owned(),
+        csrf: "csrf-of-the-page".to_owned(),
+        errors: vec![text.clone()],
+    };
+    let enrolled = EnrolledPage {
+        frame: frame(&text),
+        sign_in_url: "/t/sign-in".to_owned(),
+    };
+    let claim = ClaimPage {
+        frame: frame(&text),
+        action: "/claim/1".to_owned(),
+    };
+    let message = MessagePage {
+        frame: frame(&text),
+        title: text.clone(),
+        text: text.clone(),
+        detail: Some(text.clone()),
+        link: Some(("/t/integrations".to_owned(), text.clone())),
+    };
+    BTreeMap::from([
+        ("sign-in", sign_in(&text).render().unwrap()),
+        ("consent", consent(&text).render().unwrap()),
+        ("leaving", leaving.render().unwrap()),
+        ("integrations", integrations.render().unwrap()),
+        ("integration", integration_page(&text).render().unwrap()),
+        ("enrolment", enrolment.render().unwrap()),
+        ("enrolled", enrolled.render().unwrap()),
+        ("claim", claim.render().unwrap()),
+        ("claimed", claimed(&text).render().unwrap()),
+        ("message", message.render().unwrap()),
+    ])
+}

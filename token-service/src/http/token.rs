@@ -1,0 +1,242 @@
+//! The endpoints that clients call themselves: token (RFC 6749 §3.2), introspection (RFC 7662, and
+//! RFC 9701 for a signed answer) and revocation (RFC 7009).
+
+use std::sync::Arc;
+
+use accord::text::{
+    id::{ScopeName, TenantId},
+    opaque::RefreshToken,
+};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::{Gateway, client::credentials, discovery::Tenant, error::HttpError, form::Form};
+use crate::{
+    error::Error,
+    oauth::{
+        client_authentication::authenticate,
+        introspection::{self, Active, Asker},
+        issuance::{self, GrantRequest, Issued, Request},
+        revocation,
+        signed_introspection::{MEDIA_TYPE, sign},
+    },
+};
+
+/// The most scopes that a request may name.
+const MAX_SCOPES: usize = 100;
+/// The longest value of a parameter that is looked at, in bytes.
+const MAX_VALUE_BYTES: usize = 16 * 1024;
+/// What must not be kept by anybody on the way (RFC 6749 §5.1).
+const NO_STORE: [(header::HeaderName, &str); 2] =
+    [(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")];
+
+/// `POST /{tenant}/oauth2/token`.
+pub(super) async fn token(
+    State(gateway): State<Arc<Gateway>>,
+    Tenant(tenant_id): Tenant,
+    headers: HeaderMap,
+    form: Form,
+) -> Result<Response, HttpError> {
+    let request = Request {
+        tenant_id,
+        credentials: credentials(&headers, &form)?,
+        grant: grant(&form)?,
+        scopes: scopes(form.text("scope"))?,
+        resource: resource(&form)?,
+    };
+    let issued = issuance::issue(&gateway.service, &request).await?;
+    Ok((NO_STORE, Json(answer(&issued))).into_response())
+}
+
+/// What the token is asked for. A code comes with its verifier, or is burned: the noun sees to that.
+fn grant(form: &Form) -> Result<GrantRequest, HttpError> {
+    let secret = |name: &'static str| required(form, name).map(|value| Zeroizing::new(value.to_owned()));
+    match required(form, "grant_type")? {
+        "authorization_code" => Ok(GrantRequest::AuthorizationCode {
+            code: secret("code")?,
+            redirect_uri: form.text("redirect_uri").to_owned(),
+            code_verifier: Zeroizing::new(form.text("code_verifier").to_owned()),
+        }),
+        "refresh_token" => Ok(GrantRequest::RefreshToken(secret("refresh_token")?)),
+        "client_credentials" => Ok(GrantRequest::ClientCredentials),
+        _ => Err(Error::UnsupportedGrantType.into()),
+    }
+}
+
+/// Scopes separated by single spaces (RFC 6749 §3.3); none means all that is granted.
+pub(super) fn scopes(text: &str) -> Result<Vec<ScopeName>, Error> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut scopes = Vec::new();
+    for name in text.split(' ') {
+        let name = ScopeName::parse(name).map_err(|_| Error::InvalidScope)?;
+        if !scopes.contains(&name) {
+            scopes.push(name);
+        }
+        if scopes.len() > MAX_SCOPES {
+            return Err(Error::InvalidScope);
+        }
+    }
+    Ok(scopes)
+}
+
+/// The one resource asked for (RFC 8707 §2), or nothing. A token is for one API: more than one resource
+/// is a target that can't be.
+pub(super) fn resource(form: &Form) -> Result<String, Error> {
+    if form.repeats("resource") {
+        return Err(Error::InvalidTarget);
+    }
+    Ok(form.text("resource").to_owned())
+}
+
+/// The answer of RFC 6749 §5.1. No `Debug`.
+#[derive(Serialize)]
+struct TokenAnswer<'a> {
+    access_token: &'a str,
+    token_type: &'static str,
+    expires_in: u32,
+    scope: &'a str,
+    grant_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<&'a str>,
+}
+
+fn answer(issued: &Issued) -> TokenAnswer<'_> {
+    TokenAnswer {
+        access_token: &issued.access_token,
+        token_type: "Bearer",
+        expires_in: issued.expires_in,
+        scope: &issued.scope,
+        grant_id: &issued.grant_id,
+        refresh_token: issued.refresh_token.as_ref().map(RefreshToken::expose),
+    }
+}
+
+/// `POST /{tenant}/oauth2/introspect`: a client sees its own tokens alone.
+pub(super) async fn introspect(
+    State(gateway): State<Arc<Gateway>>,
+    Tenant(tenant_id): Tenant,
+    headers: HeaderMap,
+    form: Form,
+) -> Result<Response, HttpError> {
+    let client_id = client_of(&gateway, &tenant_id, &headers, &form).await?;
+    let token = required(&form, "token")?;
+    let asker = Asker::Client(client_id.clone());
+    let active = introspection::introspect(&gateway.service, &asker, &tenant_id, token).await?;
+    let answer = introspected(active);
+    if wants_jwt(&headers) {
+        let jwt = sign(&gateway.service, &tenant_id, &client_id, &answer).await?;
+        let media_type = [(header::CONTENT_TYPE, MEDIA_TYPE)];
+        return Ok((NO_STORE, media_type, jwt.to_string()).into_response());
+    }
+    Ok((NO_STORE, Json(answer)).into_response())
+}
+
+/// Whether the answer is wanted as a signed JWT (RFC 9701 §4).
+fn wants_jwt(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    accepted
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|range| range.split(';').next())
+        .any(|range| range.trim().eq_ignore_ascii_case(MEDIA_TYPE))
+}
+
+/// RFC 7662 §2.2; nothing but `active` for a token that is not.
+fn introspected(active: Option<Active>) -> Value {
+    let Some(active) = active else {
+        return json!({"active": false});
+    };
+    let mut answer = json!({
+        "active": true,
+        "scope": active.scope,
+        "client_id": active.client_id,
+        "sub": active.sub,
+        "aud": active.aud,
+        "iss": active.iss,
+        "exp": active.exp,
+        "iat": active.iat,
+        "token_type": active.token_type,
+        "tenant_id": active.tenant_id,
+        "grant_id": active.grant_id,
+    });
+    if !active.jti.is_empty() {
+        answer["jti"] = active.jti.into();
+    }
+    answer
+}
+
+/// `POST /{tenant}/oauth2/revoke`: 200, whether there was such a token or not (RFC 7009 §2.2).
+pub(super) async fn revoke(
+    State(gateway): State<Arc<Gateway>>,
+    Tenant(tenant_id): Tenant,
+    headers: HeaderMap,
+    form: Form,
+) -> Result<Response, HttpError> {
+    let client_id = client_of(&gateway, &tenant_id, &headers, &form).await?;
+    let token = required(&form, "token")?;
+    revocation::revoke(&gateway.service, &client_id, &tenant_id, token).await?;
+    Ok((NO_STORE, StatusCode::OK).into_response())
+}
+
+async fn client_of(
+    gateway: &Gateway,
+    tenant_id: &TenantId,
+    headers: &HeaderMap,
+    form: &Form,
+) -> Result<accord::text::id::ClientId, HttpError> {
+    let credentials = credentials(headers, form)?;
+    let client = authenticate(&gateway.service, tenant_id, &credentials).await?;
+    Ok(client.value.client_id.clone())
+}
+
+fn required<'a>(form: &'a Form, name: &str) -> Result<&'a str, HttpError> {
+    match form.get(name) {
+        Some(value) if value.len() <= MAX_VALUE_BYTES => Ok(value),
+        Some(_) => Err(HttpError::invalid_request(&format!("{name} is too long"))),
+        None => Err(HttpError::invalid_request(&format!("{name} is missing"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use accord::text::id::join_scopes;
+
+    use super::*;
+
+    #[test]
+    fn scopes_are_separated_by_single_spaces() {
+        let names = |text| scopes(text).map(|scopes| join_scopes(&scopes)).ok();
+        assert_eq!(names(""), Some(String::new()));
+        assert_eq!(names("a.read b a.read"), Some("a.read b".into()));
+        for bad in [" a", "a ", "a  b", "a\tb", "\"a\"", "é"] {
+            assert_eq!(names(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_signed_answer_is_for_those_who_ask() {
+        let wants =
+            |accept: &str| wants_jwt(&HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]));
+        assert!(wants("application/token-introspection+jwt"));
+        assert!(wants(
+            "application/json;q=0.5, application/token-introspection+JWT; q=1"
+        ));
+        assert!(!wants("application/json"));
+        assert!(!wants("*/*"));
+    }
+
+    #[test]
+    fn an_inactive_token_has_no_other_member() {
+        assert_eq!(introspected(None), json!({"active": false}));
+    }
+}

@@ -1,0 +1,106 @@
+//! Authorization codes: redeemed once, by their client, with the verifier of the request they answer.
+
+use accord::{
+    clock::UnixMillis,
+    text::{
+        id::{ClientId, FamilyId, GrantId, TenantId},
+        opaque::sha256,
+    },
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use subtle::ConstantTimeEq;
+
+/// A code, as far as it is kept.
+#[derive(Clone, Debug)]
+pub struct Code {
+    /// SHA-256 of the code.
+    pub digest: [u8; 32],
+    /// The tenant.
+    pub tenant_id: TenantId,
+    /// The grant that its redemption activates.
+    pub grant_id: GrantId,
+    /// The client.
+    pub client_id: ClientId,
+    /// The redirect URI of the authorization request.
+    pub redirect_uri: String,
+    /// The PKCE challenge, method S256.
+    pub code_challenge: String,
+    /// When it ends; with its family, once it is redeemed.
+    pub expires_at: UnixMillis,
+    /// When its client first presented it.
+    pub used_at: Option<UnixMillis>,
+    /// The refresh family of its redemption.
+    pub family_id: Option<FamilyId>,
+}
+
+impl Code {
+    /// Whether the client brings what belongs to the code, in time (RFC 6749 §4.1.3, RFC 7636 §4.6).
+    pub fn accepts(&self, redirect_uri: &str, code_verifier: &str, now: UnixMillis) -> bool {
+        let challenge = URL_SAFE_NO_PAD.encode(sha256(code_verifier.as_bytes()));
+        let verified: bool = challenge.as_bytes().ct_eq(self.code_challenge.as_bytes()).into();
+        verified && is_verifier(code_verifier) && self.redirect_uri == redirect_uri && now < self.expires_at
+    }
+}
+
+/// Whether a text can be a verifier: 43 to 128 unreserved characters (RFC 7636 §4.1).
+fn is_verifier(text: &str) -> bool {
+    (43..=128).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use accord::testing::{TEST_START, test_clock, test_random};
+
+    use super::*;
+
+    const URI: &str = "https://app.example/cb";
+
+    fn code(verifier: &str) -> Code {
+        let (clock, random) = (test_clock(), test_random());
+        Code {
+            digest: [0; 32],
+            tenant_id: TenantId::parse("firm").unwrap_or_else(|_| unreachable!()),
+            grant_id: GrantId::generate(&*clock, &*random),
+            client_id: ClientId::generate(&*clock, &*random),
+            redirect_uri: URI.into(),
+            code_challenge: URL_SAFE_NO_PAD.encode(sha256(verifier.as_bytes())),
+            expires_at: TEST_START.plus(Duration::from_secs(60)),
+            used_at: None,
+            family_id: None,
+        }
+    }
+
+    #[test]
+    fn verifier_uri_and_time_must_fit() {
+        let verifier = "v".repeat(43);
+        let code = code(&verifier);
+        assert!(code.accepts(URI, &verifier, TEST_START));
+        assert!(!code.accepts(URI, &"w".repeat(43), TEST_START));
+        assert!(!code.accepts("https://app.example/cb/", &verifier, TEST_START));
+        assert!(!code.accepts(URI, &verifier, TEST_START.plus(Duration::from_secs(60))));
+    }
+
+    #[test]
+    fn a_verifier_has_the_form_of_one_even_if_its_hash_fits() {
+        for bad in [
+            "",
+            &"v".repeat(42),
+            &"v".repeat(129),
+            &format!("{}+", "v".repeat(43)),
+        ] {
+            assert!(!code(bad).accepts(URI, bad, TEST_START), "{bad}");
+        }
+        // The example of RFC 7636, appendix B.
+        let verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+        let known = Code {
+            code_challenge: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".into(),
+            ..code(verifier)
+        };
+        assert!(known.accepts(URI, verifier, TEST_START));
+    }
+}

@@ -1,0 +1,273 @@
+//! `private_key_jwt` (RFC 7523 §2.2, §3): a client proves itself by a JWT that it signed with a key
+//! whose public half an operator registered. Keys are never fetched from anywhere.
+
+use std::sync::Arc;
+
+use accord::{
+    clock::UnixMillis,
+    text::{
+        id::{ClientId, TenantId},
+        opaque::sha256,
+    },
+};
+use jsonwebtoken::{
+    Algorithm, DecodingKey, Header, Validation,
+    jwk::{Jwk, JwkSet, KeyAlgorithm},
+};
+use serde::Deserialize;
+
+use crate::{error::Error, model::watermark::At, registry::Client, service::Service};
+
+/// The `client_assertion_type` of a JWT (RFC 7523 §2.2).
+pub const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+/// The algorithms that an assertion may be signed by.
+pub const SIGNING_ALGORITHMS: [&str; 4] = ["ES256", "EdDSA", "PS256", "RS256"];
+
+/// The longest assertion that is looked at, in bytes.
+const MAX_BYTES: usize = 8 * 1024;
+/// The longest `jti`, in bytes.
+const MAX_JTI_BYTES: usize = 256;
+/// How far in the future an assertion may end, in seconds: its `jti` is remembered until then.
+const MAX_LIFE_SECS: i64 = 3600;
+/// How far ahead the client's clock may be, in seconds, where `iat` and `nbf` are looked at.
+const SKEW_SECS: i64 = 60;
+
+/// The claims of an assertion (RFC 7523 §3). `aud` must be one string: an assertion that is also meant
+/// for somebody else could be replayed there.
+#[derive(Deserialize)]
+struct Claims {
+    iss: String,
+    sub: String,
+    aud: String,
+    exp: NumericDate,
+    jti: String,
+    #[serde(default)]
+    iat: Option<NumericDate>,
+    #[serde(default)]
+    nbf: Option<NumericDate>,
+}
+
+/// Seconds since 1970 (RFC 7519 §2), with or without a fraction.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(transparent)]
+struct NumericDate(f64);
+
+impl NumericDate {
+    /// Whole seconds, rounded down. The conversion saturates.
+    #[allow(clippy::cast_possible_truncation)]
+    fn secs(self) -> i64 {
+        self.0.floor() as i64
+    }
+}
+
+/// Whose assertion has not been verified yet: which client it names.
+#[derive(Deserialize)]
+struct Unverified {
+    sub: String,
+}
+
+/// The client that signed `jwt` for the authority of `tenant_id`. `named` is the Client ID that the
+/// message names beside it; may be empty.
+pub(super) async fn authenticate(
+    service: &Service,
+    tenant_id: &TenantId,
+    named: &str,
+    jwt: &str,
+) -> Result<At<Arc<Client>>, Error> {
+    let header = readable_header(jwt)?;
+    let unverified: Unverified =
+        jsonwebtoken::dangerous::insecure_decode_claims(jwt).map_err(|_| Error::InvalidClient)?;
+    if !named.is_empty() && named != unverified.sub {
+        return Err(Error::InvalidClient);
+    }
+    let client_id = ClientId::parse(&unverified.sub).map_err(|_| Error::InvalidClient)?;
+    let (client, tenant) = tokio::join!(
+        service.directory.client(&client_id),
+        service.directory.tenant(tenant_id),
+    );
+    let (client, tenant) = (known(client)?, known(tenant)?);
+    if !client.value.active {
+        return Err(Error::InvalidClient);
+    }
+    let claims = verified(&client.value.json_web_key_set, &header, jwt)?;
+    let now = service.store.now();
+    let ends_at = accepted(&claims, &client_id, &tenant.value.issuer, now)?;
+    let jti = sha256(claims.jti.as_bytes());
+    if service.store.spend_assertion(&client_id, &jti, ends_at).await? {
+        Ok(client)
+    } else {
+        Err(Error::InvalidClient)
+    }
+}
+
+/// What the registry does not know is a failed authentication like any other.
+fn known<T>(answer: Result<T, Error>) -> Result<T, Error> {
+    answer.map_err(|error| match error {
+        Error::NotFound(_) => Error::InvalidClient,
+        error => error,
+    })
+}
+
+fn readable_header(jwt: &str) -> Result<Header, Error> {
+    if jwt.len() > MAX_BYTES {
+        return Err(Error::InvalidClient);
+    }
+    // `none` is no algorithm that the library knows: such a header is unreadable.
+    let header = jsonwebtoken::decode_header(jwt).map_err(|_| Error::InvalidClient)?;
+    // RFC 7515 §4.1.11: an extension that must be understood, and is not.
+    if header.crit.is_some() || key_algorithm(header.alg).is_none() {
+        return Err(Error::InvalidClient);
+    }
+    Ok(header)
+}
+
+/// The algorithms that are accepted: none with a shared secret among them.
+fn key_algorithm(algorithm: Algorithm) -> Option<KeyAlgorithm> {
+    match algorithm {
+        Algorithm::ES256 => Some(KeyAlgorithm::ES256),
+        Algorithm::EdDSA => Some(KeyAlgorithm::EdDSA),
+        Algorithm::RS256 => Some(KeyAlgorithm::RS256),
+        Algorithm::PS256 => Some(KeyAlgorithm::PS256),
+        _ => None,
+    }
+}
+
+/// The claims, if one of the client's keys verifies them. A key counts for its own algorithm alone.
+fn verified(json_web_key_set: &str, header: &Header, jwt: &str) -> Result<Claims, Error> {
+    if json_web_key_set.is_empty() {
+        return Err(Error::InvalidClient);
+    }
+    let keys: JwkSet = serde_json::from_str(json_web_key_set)
+        .map_err(|_| Error::RegistryAnswer("unreadable json_web_key_set".to_owned()))?;
+    let algorithm = key_algorithm(header.alg);
+    let mut candidates = keys
+        .keys
+        .iter()
+        .filter(|key| key.common.key_algorithm == algorithm);
+    let key = match &header.kid {
+        Some(kid) => candidates.find(|key| key.common.key_id.as_deref() == Some(kid)),
+        // Without a name, only a single key can be meant.
+        None => candidates.next().filter(|_| candidates.next().is_none()),
+    };
+    verify_with(key.ok_or(Error::InvalidClient)?, header.alg, jwt)
+}
+
+fn verify_with(key: &Jwk, algorithm: Algorithm, jwt: &str) -> Result<Claims, Error> {
+    let key = DecodingKey::from_jwk(key)
+        .map_err(|_| Error::RegistryAnswer("unusable key of json_web_key_set".to_owned()))?;
+    // Time and target are compared by our own rules: against a clock that is handed in, exactly.
+    let mut validation = Validation::new(algorithm);
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    jsonwebtoken::decode(jwt, &key, &validation)
+        .map(|data| data.claims)
+        .map_err(|_| Error::InvalidClient)
+}
+
+/// Whether genuine claims are meant for this authority and time; when they end.
+fn accepted(
+    claims: &Claims,
+    client_id: &ClientId,
+    issuer: &str,
+    now: UnixMillis,
+) -> Result<UnixMillis, Error> {
+    let now = now.as_secs();
+    let ends = claims.exp.secs();
+    let begins = [claims.iat, claims.nbf];
+    let in_time = now < ends
+        && ends <= now.saturating_add(MAX_LIFE_SECS + SKEW_SECS)
+        && begins
+            .into_iter()
+            .flatten()
+            .all(|begins| begins.secs() <= now.saturating_add(SKEW_SECS));
+    let ours = claims.iss == client_id.as_str() && claims.sub == client_id.as_str() && claims.aud == issuer;
+    let named = !claims.jti.is_empty() && claims.jti.len() <= MAX_JTI_BYTES;
+    if in_time && ours && named {
+        Ok(UnixMillis::from_millis((ends + 1).saturating_mul(1000)))
+    } else {
+        Err(Error::InvalidClient)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use accord::{
+        random::SeededRandom,
+        testing::{TEST_START, test_clock},
+    };
+
+    use super::*;
+
+    const ISSUER: &str = "https://accord.example/firm";
+
+    fn client_id() -> ClientId {
+        ClientId::generate(&*test_clock(), &SeededRandom::new(7))
+    }
+
+    fn claims(change: impl FnOnce(&mut serde_json::Value)) -> Option<Claims> {
+        let mut claims = serde_json::json!({
+            "iss": client_id().as_str(), "sub": client_id().as_str(), "aud": ISSUER,
+            "exp": TEST_START.as_secs() + 60, "jti": "one",
+        });
+        change(&mut claims);
+        serde_json::from_value(claims).ok()
+    }
+
+    fn accepts(change: impl FnOnce(&mut serde_json::Value)) -> bool {
+        claims(change).is_some_and(|claims| accepted(&claims, &client_id(), ISSUER, TEST_START).is_ok())
+    }
+
+    #[test]
+    fn an_assertion_counts_for_its_client_authority_and_time() {
+        let now = TEST_START.as_secs();
+        assert!(accepts(|_| ()));
+        assert!(accepts(|c| c["exp"] = (now as f64 + 1.5).into()));
+        assert!(accepts(|c| c["exp"] = (now + MAX_LIFE_SECS).into()));
+        assert!(accepts(|c| {
+            c["iat"] = (now + SKEW_SECS).into();
+            c["nbf"] = now.into();
+        }));
+        for (member, value) in [
+            ("iss", "cli_other".into()),
+            ("sub", "cli_other".into()),
+            ("aud", format!("{ISSUER}/").into()),
+            ("aud", format!("{ISSUER}/oauth2/token").into()),
+            ("aud", serde_json::json!([ISSUER])),
+            ("aud", serde_json::json!([ISSUER, "https://else.example"])),
+            ("exp", now.into()),
+            ("exp", (now - 1).into()),
+            ("exp", (now + MAX_LIFE_SECS + SKEW_SECS + 1).into()),
+            ("exp", 1e300.into()),
+            ("exp", "soon".into()),
+            ("nbf", (now + SKEW_SECS + 1).into()),
+            ("iat", (now + SKEW_SECS + 1).into()),
+            ("jti", "".into()),
+            ("jti", "j".repeat(MAX_JTI_BYTES + 1).into()),
+        ] {
+            let shown = format!("{member}: {value}");
+            assert!(!accepts(|c| c[member] = value), "{shown}");
+        }
+        for member in ["iss", "sub", "aud", "exp", "jti"] {
+            let without = accepts(|c| {
+                c.as_object_mut().unwrap().remove(member);
+            });
+            assert!(!without, "without {member}");
+        }
+    }
+
+    #[test]
+    fn algorithms_with_a_shared_secret_are_no_algorithms() {
+        for algorithm in [
+            Algorithm::HS256,
+            Algorithm::HS384,
+            Algorithm::HS512,
+            Algorithm::RS512,
+        ] {
+            assert!(key_algorithm(algorithm).is_none());
+        }
+        let none = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.";
+        assert!(matches!(readable_header(none), Err(Error::InvalidClient)));
+    }
+}

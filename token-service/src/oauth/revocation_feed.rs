@@ -1,0 +1,170 @@
+//! What ended before its time, for resource servers that check tokens offline: a snapshot, then what is
+//! new. Both feeds' revocations, each by its own positions; a cursor names one position of each, so that
+//! any replica can go on where another one ended.
+
+use std::{fmt, time::Duration};
+
+use accord::{store::StoreError, text::validation::Violations};
+use tokio::time::Instant;
+
+use crate::{cache::revocation_index::Ended, error::Error, service::Service};
+
+/// The most revocations in one answer, of each feed.
+const MOST: usize = 500;
+
+/// Up to where a reader was told: positions of both feeds, in the form of the `rev` claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    epoch: String,
+    registry_seq: i64,
+    token_seq: i64,
+}
+
+impl Cursor {
+    /// Reads a cursor; `None` for the empty one, which asks for a snapshot.
+    ///
+    /// # Errors
+    /// The violation.
+    pub fn parse(text: &str) -> Result<Option<Self>, Violations> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let mut parts = text.split('.');
+        let mut read = || {
+            let epoch = parts.next().filter(|epoch| !epoch.is_empty())?.to_owned();
+            let mut seq = || parts.next()?.parse().ok().filter(|seq| *seq >= 0);
+            let cursor = Self {
+                epoch,
+                registry_seq: seq()?,
+                token_seq: seq()?,
+            };
+            parts.next().is_none().then_some(cursor)
+        };
+        match read() {
+            Some(cursor) => Ok(Some(cursor)),
+            None => {
+                let mut v = Violations::default();
+                v.add("cursor", "must be the next_cursor of an answer, or empty");
+                Err(v)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.epoch, self.registry_seq, self.token_seq)
+    }
+}
+
+/// What a reader is told.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The revocations.
+    pub revocations: Vec<Ended>,
+    /// Where to go on.
+    pub next: Cursor,
+    /// Whether the reader has to forget what it knew.
+    pub snapshot: bool,
+    /// Whether more waits behind `next`.
+    pub more: bool,
+    /// How long ago all of this was known to be complete.
+    pub age: Duration,
+}
+
+impl Page {
+    /// The epoch of the positions, as in the `rev` claim.
+    pub fn epoch(&self) -> &str {
+        &self.next.epoch
+    }
+}
+
+/// Tells what ended behind a cursor, of what may still have tokens that live.
+///
+/// # Errors
+/// [`Error::RegistryUnavailable`], [`Error::Store`], [`Error::TooManyRevocations`].
+pub async fn after(service: &Service, cursor: Option<&Cursor>) -> Result<Page, Error> {
+    // Without a cursor of this epoch, from the beginning. What is asked for first tells the epoch.
+    let seqs = |cursor: Option<&Cursor>| cursor.map_or((0, 0), |c| (c.registry_seq, c.token_seq));
+    let (mut registry_seq, mut token_seq) = seqs(cursor);
+    let mut snapshot = cursor.is_none();
+    // One more than fits tells whether there is more.
+    let mut registry = service.directory.ended_after(registry_seq, MOST + 1).await?;
+    let mut own = service.ledger.ended_after(token_seq, MOST + 1).await?;
+    let epoch = format!("{}-{}", registry.position.epoch, own.position.epoch);
+    if cursor.is_some_and(|cursor| cursor.epoch != epoch) {
+        (registry_seq, token_seq, snapshot) = (0, 0, true);
+        registry = service.directory.ended_after(registry_seq, MOST + 1).await?;
+        own = service.ledger.ended_after(token_seq, MOST + 1).await?;
+        if epoch != format!("{}-{}", registry.position.epoch, own.position.epoch) {
+            return Err(StoreError::Unavailable.into());
+        }
+    }
+    let age = Instant::now().saturating_duration_since(registry.asked_at.min(own.asked_at));
+    let (registry_more, registry_seq) = cut(&mut registry.value, registry.position.seq, registry_seq);
+    let (own_more, token_seq) = cut(&mut own.value, own.position.seq, token_seq);
+    let mut revocations = registry.value;
+    revocations.append(&mut own.value);
+    Ok(Page {
+        revocations,
+        next: Cursor {
+            epoch,
+            registry_seq,
+            token_seq,
+        },
+        snapshot,
+        more: registry_more || own_more,
+        age,
+    })
+}
+
+/// Cuts what does not fit; whether there was more, and up to where the rest goes. A reader that another
+/// replica told more than this one knows keeps its place.
+fn cut(ended: &mut Vec<Ended>, complete_to: i64, asked_after: i64) -> (bool, i64) {
+    let more = ended.len() > MOST;
+    ended.truncate(MOST);
+    match ended.last() {
+        Some(last) if more => (true, last.seq),
+        _ => (false, complete_to.max(asked_after)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::store::RevocationKind;
+
+    #[test]
+    fn a_cursor_reads_back_and_nothing_else_does() {
+        let cursor = Cursor {
+            epoch: "aa-bb".into(),
+            registry_seq: 7,
+            token_seq: 9,
+        };
+        assert_eq!(cursor.to_string(), "aa-bb.7.9");
+        assert_eq!(Cursor::parse("aa-bb.7.9").unwrap(), Some(cursor));
+        assert_eq!(Cursor::parse("").unwrap(), None);
+        for bad in ["aa", "aa.1", "aa.1.2.3", "aa.-1.2", ".1.2", "aa.x.2", "aa.1."] {
+            assert!(Cursor::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_page_ends_where_it_was_cut_and_never_before_where_it_began() {
+        let ended = |count: i64| -> Vec<Ended> {
+            let one = |seq: i64| Ended {
+                kind: RevocationKind::Jti,
+                id: seq.to_string(),
+                seq,
+            };
+            (1..=count).map(one).collect()
+        };
+        let most = MOST as i64;
+        assert_eq!(cut(&mut ended(most), 2000, 0), (false, 2000));
+        let mut longer = ended(most + 1);
+        assert_eq!(cut(&mut longer, 2000, 0), (true, most));
+        assert_eq!(longer.len(), MOST);
+        assert_eq!(cut(&mut Vec::new(), 8, 10), (false, 10), "this replica lags");
+    }
+}

@@ -1,0 +1,357 @@
+//! token-service's view of the registry, and its only way to it: `DirectoryService`, and for one-time
+//! [`links`] the two methods that are open to their holders.
+//!
+//! Every answer carries the position of the registry's change feed at which it was read.
+
+use accord::{
+    clock::UnixMillis,
+    registry::v1::{
+        self as pb, directory_service_client::DirectoryServiceClient,
+        provisioning_service_client::ProvisioningServiceClient, user_service_client::UserServiceClient,
+    },
+    rpc::{
+        auth::Caller,
+        channel::{self, HopChannel},
+        status::ErrorReason,
+    },
+    store::change::Position,
+    text::{
+        id::{ClientId, OperatorId, ScopeName, SecretId, TenantId, UserId, WorkloadId},
+        opaque::OpaqueToken,
+    },
+};
+use tokio::time::Instant;
+use tonic::Code;
+use zeroize::Zeroizing;
+
+use crate::{cache::registry::SecretUse, error::Error, model::watermark::At, store::RevocationKind};
+
+mod answer;
+pub mod links;
+
+use answer::{
+    at, change, client, ended, failure, is_refusal, kind, not_found, position, role, tenant, unexpected, user,
+};
+
+/// A client, as far as consent and issuance need it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// The Client ID.
+    pub client_id: ClientId,
+    /// Name for people.
+    pub display_name: String,
+    /// The partner behind it.
+    pub partner_name: String,
+    /// What it is for.
+    pub purpose: String,
+    /// Whether it can obtain tokens.
+    pub active: bool,
+    /// The tenants it may ask.
+    pub tenant_ids: Vec<TenantId>,
+    /// Its scopes that are enabled in the catalogue.
+    pub scopes: Vec<ClientScope>,
+    /// Where browsers may be sent back to.
+    pub redirect_uris: Vec<String>,
+    /// Grows with every change that a consent page would show.
+    pub version: i64,
+    /// Access tokens issued at a lower position have ended.
+    pub tokens_ended_seq: i64,
+    /// Refresh families begun at a lower position have ended.
+    pub families_ended_seq: i64,
+    /// Its public keys for assertions, a JWKS document; empty if none.
+    pub json_web_key_set: String,
+}
+
+/// A scope of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientScope {
+    /// The name.
+    pub name: ScopeName,
+    /// What it allows.
+    pub description: String,
+    /// What the partner needs it for.
+    pub reason: String,
+}
+
+/// A tenant, as far as consent and issuance need it.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    /// The id.
+    pub tenant_id: TenantId,
+    /// Name for people.
+    pub display_name: String,
+    /// Whether its data can be reached.
+    pub active: bool,
+    /// The issuer of its tokens: the Tenant Authority URL.
+    pub issuer: String,
+    /// The audience of its tokens.
+    pub cloud_api_url: String,
+    /// Access tokens and admin sessions of a lower position have ended.
+    pub tokens_ended_seq: i64,
+}
+
+/// A tenant's user.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// The id.
+    pub user_id: UserId,
+    /// Display name that identifies nobody.
+    pub label: String,
+    /// Whether the user may grant consent.
+    pub tenant_admin: bool,
+    /// Whether the user counts.
+    pub active: bool,
+    /// Access tokens that run as the user, of a lower position, have ended.
+    pub tokens_ended_seq: i64,
+    /// Admin sessions of a lower position have ended.
+    pub sessions_ended_seq: i64,
+}
+
+/// Which user is meant. No `Debug`: an account name is not to be shown.
+pub enum UserRef<'a> {
+    /// By id.
+    Id(&'a UserId),
+    /// By account name.
+    AccountName(&'a str),
+}
+
+/// A change of the registry: what to read anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A client, or one of its secrets.
+    Client(ClientId),
+    /// A tenant.
+    Tenant(TenantId),
+    /// A tenant's user.
+    User(TenantId, UserId),
+    /// A scope of the catalogue, and with it the profiles of clients.
+    Scope,
+    /// An operator or workload, by its id.
+    Caller(String),
+    /// Something that this version does not know: all that is remembered may be concerned.
+    Unknown,
+}
+
+/// What changed after a position.
+#[derive(Clone, Debug)]
+pub struct Changes {
+    /// The changes, in commit order.
+    pub changes: Vec<Change>,
+    /// What ended with them: what it is, which one, and at which position.
+    pub ended: Vec<(RevocationKind, String, i64)>,
+    /// The position up to which this is complete.
+    pub position: Position,
+    /// Where the changes of the last hour begin, in an answer that tells of none.
+    pub recent_seq: i64,
+    /// Everything known is to be forgotten.
+    pub reset: bool,
+    /// More changes wait behind the position.
+    pub more: bool,
+}
+
+/// A client that proved itself by a secret.
+#[derive(Clone, Debug)]
+pub struct AuthenticatedClient {
+    /// The client.
+    pub client: Client,
+    /// Which secret it was.
+    pub secret_id: SecretId,
+    /// When that secret ends by itself.
+    pub secret_expires_at: Option<UnixMillis>,
+}
+
+/// The registry.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    directory: DirectoryServiceClient<HopChannel>,
+    provisioning: ProvisioningServiceClient<HopChannel>,
+    users: UserServiceClient<HopChannel>,
+}
+
+impl Registry {
+    /// A registry at `url` (`http://host:port`), asked with this service's own workload token. It
+    /// connects on first use.
+    ///
+    /// # Errors
+    /// When `url` is not a URI.
+    pub fn new(url: &str, token: &OpaqueToken) -> Result<Self, http::uri::InvalidUri> {
+        let channel = channel::connect(url, token)?;
+        Ok(Self {
+            directory: DirectoryServiceClient::new(channel.clone()),
+            provisioning: ProvisioningServiceClient::new(channel.clone()),
+            users: UserServiceClient::new(channel),
+        })
+    }
+
+    /// Checks a Client Secret.
+    ///
+    /// # Errors
+    /// [`Error::InvalidClient`], [`Error::RegistryUnavailable`].
+    pub async fn authenticate_client(
+        &self,
+        client_id: &ClientId,
+        client_secret: &str,
+    ) -> Result<At<AuthenticatedClient>, Error> {
+        let request = pb::AuthenticateClientRequest {
+            client_id: client_id.to_string(),
+            client_secret: client_secret.to_owned(),
+        };
+        let asked_at = Instant::now();
+        let answer = self.directory.clone().authenticate_client(request).await;
+        let answer = answer.map_err(failure)?.into_inner();
+        let value = AuthenticatedClient {
+            client: client(answer.client)?,
+            secret_id: SecretId::parse(&answer.secret_id).map_err(|_| unexpected("secret_id"))?,
+            secret_expires_at: answer
+                .secret_expire_time
+                .as_ref()
+                .and_then(UnixMillis::from_timestamp),
+        };
+        at(value, answer.position, asked_at)
+    }
+
+    /// Checks a Tenant Admin's account name and password.
+    ///
+    /// # Errors
+    /// [`Error::SignInFailed`], [`Error::RegistryUnavailable`].
+    pub async fn authenticate_tenant_admin(
+        &self,
+        tenant_id: &TenantId,
+        account_name: Zeroizing<String>,
+        password: Zeroizing<String>,
+    ) -> Result<At<User>, Error> {
+        let request = pb::AuthenticateTenantAdminRequest {
+            tenant_id: tenant_id.to_string(),
+            account_name: account_name.to_string(),
+            password: password.to_string(),
+        };
+        let asked_at = Instant::now();
+        let answer = self.directory.clone().authenticate_tenant_admin(request).await;
+        let answer = answer.map_err(failure)?.into_inner();
+        at(user(answer.user)?, answer.position, asked_at)
+    }
+
+    /// What changed after a position; without one, the position alone.
+    ///
+    /// # Errors
+    /// [`Error::RegistryUnavailable`].
+    pub async fn changes_after(&self, after: Option<Position>) -> Result<Changes, Error> {
+        let request = pb::ListChangesRequest {
+            after: after.map(|position| pb::FeedPosition {
+                epoch: position.epoch.into(),
+                seq: position.seq,
+            }),
+            page_size: 0,
+        };
+        let answer = self.directory.clone().list_changes(request).await;
+        let answer = answer.map_err(failure)?.into_inner();
+        let ended = answer.changes.iter().filter_map(ended).collect();
+        let changes = answer.changes.into_iter().map(change);
+        Ok(Changes {
+            changes: changes.collect::<Result<_, _>>()?,
+            ended,
+            position: position(answer.position)?,
+            recent_seq: answer.recent_seq,
+            reset: answer.reset,
+            more: answer.more,
+        })
+    }
+
+    /// Tells when secrets were used that were verified from memory.
+    ///
+    /// # Errors
+    /// [`Error::RegistryUnavailable`].
+    pub async fn report_secret_use(&self, uses: &[SecretUse]) -> Result<(), Error> {
+        let uses = uses.iter().map(|used| pb::SecretUse {
+            client_id: used.client_id.to_string(),
+            secret_id: used.secret_id.to_string(),
+            used_time: Some(used.used_at.to_timestamp()),
+        });
+        let request = pb::ReportSecretUseRequest { uses: uses.collect() };
+        let answer = self.directory.clone().report_secret_use(request).await;
+        answer.map(drop).map_err(failure)
+    }
+
+    /// Reads a client.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::RegistryUnavailable`].
+    pub async fn client(&self, client_id: &ClientId) -> Result<At<Client>, Error> {
+        let request = pb::GetClientProfileRequest {
+            client_id: client_id.to_string(),
+        };
+        let asked_at = Instant::now();
+        let answer = self.directory.clone().get_client_profile(request).await;
+        let answer = answer.map_err(|status| not_found("client", status))?.into_inner();
+        at(client(answer.client)?, answer.position, asked_at)
+    }
+
+    /// Reads a tenant.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::RegistryUnavailable`].
+    pub async fn tenant(&self, tenant_id: &TenantId) -> Result<At<Tenant>, Error> {
+        let request = pb::GetTenantProfileRequest {
+            tenant_id: tenant_id.to_string(),
+        };
+        let asked_at = Instant::now();
+        let answer = self.directory.clone().get_tenant_profile(request).await;
+        let answer = answer.map_err(|status| not_found("tenant", status))?.into_inner();
+        at(tenant(answer.tenant)?, answer.position, asked_at)
+    }
+
+    /// Reads a tenant's user.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] (also for an account name that can't be one), [`Error::RegistryUnavailable`].
+    pub async fn user(&self, tenant_id: &TenantId, which: UserRef<'_>) -> Result<At<User>, Error> {
+        use pb::resolve_user_request::User as Which;
+        let which = match which {
+            UserRef::Id(id) => Which::UserId(id.to_string()),
+            UserRef::AccountName(name) => Which::AccountName(name.to_owned()),
+        };
+        let request = pb::ResolveUserRequest {
+            tenant_id: tenant_id.to_string(),
+            user: Some(which),
+        };
+        let asked_at = Instant::now();
+        let answer = self.directory.clone().resolve_user(request).await;
+        let answer = answer
+            .map_err(|status| match status.code() {
+                Code::InvalidArgument => Error::NotFound("user"),
+                _ => not_found("user", status),
+            })?
+            .into_inner();
+        at(user(answer.user)?, answer.position, asked_at)
+    }
+
+    /// The caller whose token this is; `None` for an unknown or revoked one.
+    ///
+    /// # Errors
+    /// [`Error::RegistryUnavailable`].
+    pub async fn caller(&self, token: &OpaqueToken) -> Result<Option<At<Caller>>, Error> {
+        use pb::authenticate_caller_response::Caller as Answer;
+        let request = pb::AuthenticateCallerRequest {
+            token: token.expose().to_owned(),
+        };
+        let asked_at = Instant::now();
+        let answer = match self.directory.clone().authenticate_caller(request).await {
+            Ok(answer) => answer.into_inner(),
+            // This service's own token is refused in the same way: that is no answer about theirs.
+            Err(status) if is_refusal(&status, ErrorReason::Unauthenticated) => return Ok(None),
+            Err(status) => return Err(failure(status)),
+        };
+        let malformed = || unexpected("caller");
+        let caller = match answer.caller.ok_or_else(malformed)? {
+            Answer::Operator(operator) => Caller::Operator {
+                id: OperatorId::parse(&operator.operator_id).map_err(|_| malformed())?,
+                roles: operator.roles().filter_map(role).collect(),
+            },
+            Answer::Workload(workload) => Caller::Workload {
+                id: WorkloadId::parse(&workload.workload_id).map_err(|_| malformed())?,
+                kind: kind(workload.kind()).ok_or_else(malformed)?,
+            },
+        };
+        at(caller, answer.position, asked_at).map(Some)
+    }
+}

@@ -1,0 +1,330 @@
+//! Codes that are redeemed together, families that move on together, and assertions that are used up together:
+//! each as it would alone.
+
+use std::time::Duration;
+
+use accord::text::{id::FamilyId, opaque::OpaqueToken};
+use futures_util::future::{join, join_all};
+use sea_orm::ConnectionTrait;
+
+use super::*;
+use crate::{
+    model::{code::Code, family::Family},
+    store::{Redeemed, Redemption},
+};
+
+/// A pending grant of a client, and its code.
+async fn pending_code(store: &Store, client_id: &ClientId) -> (Grant, OpaqueToken, Code) {
+    let setup = started(store, client_id).await;
+    let by = session(store).await;
+    let (grant, token) = store.approve_setup(approval(&setup, &by, None)).await.unwrap();
+    let (code, of) = store.find_code(&grant.tenant_id, &token).await.unwrap().unwrap();
+    assert_eq!(of, grant);
+    (grant, token, code)
+}
+
+fn redemption(store: &Store, code: &Code) -> Redemption {
+    let family = Family {
+        family_id: FamilyId::generate(&*store.clock, &SystemRandom),
+        tenant_id: code.tenant_id.clone(),
+        grant_id: code.grant_id.clone(),
+        client_id: code.client_id.clone(),
+        generation: 1,
+        advanced_at: store.now(),
+        key_version: 1,
+        registry: Position {
+            epoch: accord::testing::epoch("abc"),
+            seq: 4,
+        },
+        expires_at: store.now().plus(Duration::from_secs(3600)),
+        ended_at: None,
+    };
+    Redemption {
+        origin: origin(ActorKind::Client, code.client_id.to_string()),
+        code: code.clone(),
+        issued: Event::new(audit::ISSUE).subject(family.family_id.as_str()),
+        family,
+    }
+}
+
+/// A transaction that holds a row, on PostgreSQL.
+async fn holding(store: &Store, table: &str, column: &str, id: &str) -> Option<DatabaseTransaction> {
+    if store.db.backend() != DatabaseBackend::Postgres {
+        return None;
+    }
+    let holder = store.db.write().await.unwrap();
+    let lock = format!("SELECT 1 FROM {table} WHERE {column} = '{id}' FOR UPDATE");
+    holder.execute_unprepared(&lock).await.unwrap();
+    Some(holder)
+}
+
+/// The family of a code that was redeemed.
+async fn redeemed(store: &Store) -> Family {
+    let (_, _, code) = pending_code(store, &client()).await;
+    let redemption = redemption(store, &code);
+    store.redeem_code(redemption.clone()).await.unwrap();
+    redemption.family
+}
+
+async fn found(store: &Store, family: &Family) -> Option<Family> {
+    store
+        .find_family(&family.tenant_id, &family.family_id)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn codes_that_are_redeemed_at_a_time_have_each_their_own_outcome() {
+    for database in databases() {
+        let (store, _) = store(&database.url).await;
+        let (first, again, burnt, revoked) = (client(), client(), client(), client());
+        let old = active(&store, "acme", &again, None).await;
+        let mut codes = Vec::new();
+        for client_id in [&first, &again, &again, &burnt, &revoked] {
+            codes.push(pending_code(&store, client_id).await);
+        }
+        let by = session(&store).await;
+        let burn = Event::new("code.refuse").refused();
+        assert!(store.burn_code(&by.origin, &codes[3].2, burn).await.unwrap());
+        store
+            .revoke_grant(&by.origin, &old.tenant_id, &revoke(&codes[4].0), None)
+            .await
+            .unwrap();
+        let before = revocations(&store).await.len();
+        let redemptions: Vec<_> = codes
+            .iter()
+            .map(|(_, _, code)| redemption(&store, code))
+            .collect();
+
+        let outcomes = join_all(redemptions.iter().cloned().map(|one| store.redeem_code(one))).await;
+        let outcomes: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
+        let now = |superseding| Redeemed::Now { superseding };
+        let expected = [
+            now(false),
+            now(true),
+            now(true),
+            Redeemed::Before,
+            Redeemed::GrantEnded,
+        ];
+        assert_eq!(outcomes, expected, "{database:?}");
+
+        // Grants: the second code of one client supersedes the first.
+        let mut states = Vec::new();
+        for grant in codes.iter().map(|(grant, ..)| grant).chain([&old]) {
+            let grant = store.find_grant(&grant.tenant_id, &grant.grant_id).await;
+            states.push(grant.unwrap().unwrap().state);
+        }
+        use StoredState::{Active, Pending, Revoked, Superseded};
+        let expected = [Active, Superseded, Active, Pending, Revoked, Superseded];
+        assert_eq!(states, expected, "{database:?}");
+
+        // Families: those of what was redeemed, and they end with their grants.
+        let mut families = Vec::new();
+        for redemption in &redemptions {
+            let family = found(&store, &redemption.family).await;
+            families.push(family.map(|family| family.ended_at.is_none()));
+        }
+        let expected = [Some(true), Some(false), Some(true), None, None];
+        assert_eq!(families, expected, "{database:?}");
+        let whole = found(&store, &redemptions[0].family).await.unwrap();
+        assert_eq!(
+            format!("{whole:?}"),
+            format!("{:?}", redemptions[0].family),
+            "{database:?}"
+        );
+
+        // Codes: what failed is as it was.
+        let mut used = Vec::new();
+        for (grant, token, _) in &codes {
+            let (code, _) = store.find_code(&grant.tenant_id, token).await.unwrap().unwrap();
+            used.push((code.used_at.is_some(), code.family_id));
+        }
+        let family = |index: usize| Some(redemptions[index].family.family_id.clone());
+        let expected = [
+            (true, family(0)),
+            (true, family(1)),
+            (true, family(2)),
+            (true, None),
+            (false, None),
+        ];
+        assert_eq!(used, expected, "{database:?}");
+
+        // Events and revocations: one for each, at the positions of their changes.
+        for (action, count) in [
+            ("consent.activate", 3),
+            ("consent.supersede", 2),
+            (audit::ISSUE, 3),
+        ] {
+            assert_eq!(events(&store, action).await.len(), count, "{database:?} {action}");
+        }
+        let superseding = events(&store, "consent.supersede").await;
+        let (newest, oldest) = (&superseding[0], &superseding[1]);
+        assert_eq!(newest.subject.as_deref(), Some(codes[1].0.grant_id.as_str()));
+        assert_eq!(oldest.subject.as_deref(), Some(old.grant_id.as_str()));
+        let ended = revocations(&store).await.split_off(before);
+        let changes = store.changes_after(None, 500).await.unwrap().position;
+        let ids: Vec<_> = ended.iter().map(|ended| ended.id.as_str()).collect();
+        assert_eq!(ids, [old.grant_id.as_str(), codes[1].0.grant_id.as_str()]);
+        assert_eq!(ended[1].seq, changes.seq, "{database:?}");
+        assert_eq!(ended[0].seq, changes.seq - 1, "{database:?}");
+        let told = change::list_after(store.db.read(), ended[0].seq - 1, 10)
+            .await
+            .unwrap();
+        let told: Vec<_> = told.into_iter().map(|change| change.id).collect();
+        let expected: Vec<_> = ended.iter().map(|ended| format!("grant:{}", ended.id)).collect();
+        assert_eq!(told, expected, "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_code_that_is_redeemed_by_many_at_once_is_redeemed_by_one_and_holds_up_nobody() {
+    for database in databases() {
+        let (store, _) = store(&database.url).await;
+        let (_, _, code) = pending_code(&store, &client()).await;
+        let (_, _, other) = pending_code(&store, &client()).await;
+        let mut redemptions: Vec<_> = (0..20).map(|_| redemption(&store, &code)).collect();
+        redemptions.push(redemption(&store, &other));
+        let outcomes = join_all(redemptions.iter().cloned().map(|one| store.redeem_code(one))).await;
+        let mut outcomes: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
+        let now = Redeemed::Now { superseding: false };
+        assert_eq!(outcomes.pop(), Some(now), "{database:?}");
+        let won: Vec<_> = (0..20).filter(|&index| outcomes[index] == now).collect();
+        assert_eq!(won.len(), 1, "{database:?} {outcomes:?}");
+        let before = outcomes.iter().filter(|&&outcome| outcome == Redeemed::Before);
+        assert_eq!(before.count(), 19, "{database:?}");
+        for (index, redemption) in redemptions.iter().take(20).enumerate() {
+            let exists = found(&store, &redemption.family).await.is_some();
+            assert_eq!(exists, index == won[0], "{database:?}");
+        }
+        assert_eq!(events(&store, audit::ISSUE).await.len(), 2, "{database:?}");
+    }
+}
+
+/// A grant that somebody holds is not waited for longer than by its own caller.
+#[tokio::test]
+async fn a_grant_that_somebody_holds_fails_its_own_redemption_alone() {
+    for database in databases() {
+        let (store, _) = store(&database.url).await;
+        let (held, _, code) = pending_code(&store, &client()).await;
+        let (_, _, other) = pending_code(&store, &client()).await;
+        let Some(holder) = holding(&store, "grants", "grant_id", held.grant_id.as_str()).await else {
+            continue;
+        };
+        let (refused, redeemed) = join(
+            store.redeem_code(redemption(&store, &code)),
+            store.redeem_code(redemption(&store, &other)),
+        )
+        .await;
+        assert!(matches!(refused, Err(Error::Store(StoreError::Unavailable))));
+        assert_eq!(redeemed.unwrap(), Redeemed::Now { superseding: false });
+        holder.rollback().await.unwrap();
+        let again = store.redeem_code(redemption(&store, &code)).await.unwrap();
+        assert_eq!(again, Redeemed::Now { superseding: false });
+    }
+}
+
+#[tokio::test]
+async fn a_code_of_another_tenant_or_of_nobody_is_not_found_among_others() {
+    for database in databases() {
+        let (store, _) = store(&database.url).await;
+        let (grant, token, _) = pending_code(&store, &client()).await;
+        let unknown =
+            OpaqueToken::generate(accord::text::opaque::TokenKind::AuthorizationCode, &SystemRandom);
+        let other = tenant("other");
+        let (acme, acme_tenant) = (&token, &grant.tenant_id);
+        let asked = [
+            (acme_tenant, acme),
+            (&other, acme),
+            (acme_tenant, &unknown),
+            (acme_tenant, acme),
+        ];
+        let found = join_all(asked.map(|(tenant_id, token)| store.find_code(tenant_id, token))).await;
+        let found: Vec<_> = found.into_iter().map(|found| found.unwrap().is_some()).collect();
+        assert_eq!(found, [true, false, false, true], "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn families_move_on_together_once_each() {
+    for database in databases() {
+        let (store, clock) = store(&database.url).await;
+        let mut families = Vec::new();
+        for _ in 0..4 {
+            families.push(redeemed(&store).await);
+        }
+        let by = workload();
+        let replayed = Event::new("refresh_token.reuse").refused();
+        store
+            .end_family(&by, &families[2], "replayed", replayed)
+            .await
+            .unwrap();
+        let ahead = Family {
+            generation: 2,
+            ..families[3].clone()
+        };
+        clock.advance(Duration::from_secs(5));
+        let callers = [&families[0], &families[0], &families[1], &families[2], &ahead];
+        let advances = callers.map(|from| store.advance_family(by.clone(), from, Event::new("test.advance")));
+        let moved: Vec<_> = join_all(advances).await.into_iter().map(Result::unwrap).collect();
+        assert_eq!(moved, [true, false, true, false, false], "{database:?}");
+        let mut generations = Vec::new();
+        for family in &families {
+            let family = found(&store, family).await.unwrap();
+            generations.push((family.generation, family.advanced_at == store.now()));
+        }
+        let expected = [(2, true), (2, true), (1, false), (1, false)];
+        assert_eq!(generations, expected, "{database:?}");
+        assert_eq!(events(&store, "test.advance").await.len(), 2, "{database:?}");
+    }
+}
+
+/// Who holds rows of several families and waits for one could be waited for in turn.
+#[tokio::test]
+async fn a_family_that_somebody_holds_keeps_no_other_waiting() {
+    for database in databases() {
+        let (store, _) = store(&database.url).await;
+        let mut families = Vec::new();
+        for _ in 0..2 {
+            families.push(redeemed(&store).await);
+        }
+        let held = families[0].family_id.as_str();
+        let Some(holder) = holding(&store, "families", "family_id", held).await else {
+            continue;
+        };
+        let by = workload();
+        let advance = |family| store.advance_family(by.clone(), family, Event::new("test.advance"));
+        let mut held = Box::pin(advance(&families[0]));
+        let free = async {
+            let moved = advance(&families[1]).await.unwrap();
+            holder.rollback().await.unwrap();
+            moved
+        };
+        let (held, free) = join(&mut held, free).await;
+        assert!(free && held.unwrap(), "{database:?}");
+        assert_eq!(events(&store, "test.advance").await.len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn of_assertions_that_come_together_each_counts_once() {
+    for database in databases() {
+        let (store, _) = store(&database.url).await;
+        let (one, other) = (client(), client());
+        let before = store.spend_assertion(&one, &[0; 32], store.now()).await;
+        assert!(before.unwrap());
+        let assertions = [
+            (&one, 0),
+            (&one, 1),
+            (&other, 1),
+            (&one, 1),
+            (&other, 0),
+            (&one, 2),
+        ];
+        let spent = assertions.map(async |(client_id, jti)| {
+            let spent = store.spend_assertion(client_id, &[jti; 32], store.now()).await;
+            spent.unwrap()
+        });
+        let spent = join_all(spent).await;
+        assert_eq!(spent, [false, true, true, false, true, true], "{database:?}");
+    }
+}
