@@ -54,6 +54,8 @@ pub mod clock;
 #[cfg(feature = "service")]
 pub mod keys;
 #[cfg(feature = "service")]
+pub mod position;
+#[cfg(feature = "service")]
 pub mod random;
 #[cfg(feature = "service")]
 pub mod rpc;

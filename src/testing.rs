@@ -16,10 +16,11 @@ use tonic::Status;
 
 use crate::{
     clock::{ManualClock, UnixMillis},
+    position::Epoch,
     random::SeededRandom,
     rpc::auth::{Caller, CallerDirectory},
     store::Database,
-    text::{id::Epoch, opaque::OpaqueToken},
+    text::opaque::OpaqueToken,
 };
 
 pub mod http2;

@@ -8,12 +8,10 @@ use std::{
 
 use accord::{
     clock::{Clock, SystemClock, UnixMillis},
+    keys::{FileMasterKey, Keyring},
+    position::Position,
     random::SystemRandom,
-    store::{
-        Database,
-        change::Position,
-        keyring::{FileMasterKey, Keyring},
-    },
+    store::{Database, keyring},
     text::{
         id::{FamilyId, GrantId, TenantId},
         opaque::{OpaqueToken, TokenKind, sha256},
@@ -52,7 +50,7 @@ pub async fn write(
 ) -> anyhow::Result<Vec<Chain>> {
     let db = Database::connect(&setup.token_url).await?;
     let master = FileMasterKey::load(&setup.master_key_file("token"))?;
-    let keyring = Keyring::open(&db, &master, purpose::ALL, &SystemClock, &SystemRandom).await?;
+    let keyring = keyring::open(&db, &master, purpose::ALL, &SystemClock, &SystemRandom).await?;
     let now = SystemClock.now();
     let grants = seeded.clients.iter().map(|client| {
         let row = grant::Model {

@@ -4,8 +4,9 @@ use std::{net::Ipv4Addr, sync::Arc, thread};
 
 use accord::{
     clock::{Clock, SystemClock},
+    position::Position,
     random::{Random, SystemRandom},
-    store::{Database, change::Position},
+    store::Database,
     text::{id::IntegrationRequestId, opaque::ClientSecret},
 };
 use registry_service::{

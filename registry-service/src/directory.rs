@@ -1,9 +1,6 @@
 //! What token-service asks: who exists, and at which position of the change feed that was read.
 
-use accord::{
-    store::change::{ChangeRow, Position},
-    text::page::MAX_SIZE,
-};
+use accord::{position::Position, store::change::ChangeRow, text::page::MAX_SIZE};
 
 use crate::{error::Error, store::Store};
 

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use accord::{
     clock::UnixMillis,
+    keys::KeyError,
     rpc::status::{ErrorReason, Problem},
-    store::{StoreError, idempotency::IdempotencyError, keyring::KeyError},
+    store::{StoreError, idempotency::IdempotencyError},
     text::validation::Violations,
 };
 use tonic::{Code, Status};
@@ -87,7 +88,6 @@ impl From<IdempotencyError> for Error {
         match error {
             IdempotencyError::Reused => Self::RequestIdReused,
             IdempotencyError::Store(error) => Self::Store(error),
-            IdempotencyError::Key(error) => Self::Key(error),
         }
     }
 }

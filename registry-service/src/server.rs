@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use accord::{
     audit::v1::audit_service_server::AuditServiceServer,
     clock::{Clock, SharedClock},
+    keys::FileMasterKey,
     random::{Random, SharedRandom},
     registry::v1::{
         client_service_server::ClientServiceServer, directory_service_server::DirectoryServiceServer,
@@ -20,10 +21,7 @@ use accord::{
         config::require_loopback,
         server::{DRAIN, GrpcServer, Health, MAX_MESSAGE_BYTES},
     },
-    store::{
-        Database, change, idempotency,
-        keyring::{FileMasterKey, Keyring},
-    },
+    store::{Database, change, idempotency, keyring},
     text::opaque::OpaqueToken,
 };
 use anyhow::{Context, bail};
@@ -110,7 +108,7 @@ impl Registry {
             bail!("the database's tables are not up to date: run `registry-service migrate` first");
         }
         let master = FileMasterKey::load(&settings.master_key_file)?;
-        let keyring = Keyring::open(&db, &master, purpose::ALL, &*clock, &*random)
+        let keyring = keyring::open(&db, &master, purpose::ALL, &*clock, &*random)
             .await
             .context("opening the keyring")?;
         Ok(Self {

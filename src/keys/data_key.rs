@@ -9,8 +9,8 @@ use aws_lc_rs::{
 };
 use zeroize::{Zeroize, Zeroizing};
 
+use super::KeyError;
 use crate::random::Random;
-use crate::store::keyring::KeyError;
 
 /// Length of every key here, in bytes.
 pub(crate) const KEY_LENGTH: usize = 32;

@@ -8,9 +8,11 @@ use aws_lc_rs::{
 };
 use zeroize::Zeroizing;
 
-use super::data_key::{KEY_LENGTH, aes_256_gcm, open, seal};
+use super::{
+    KeyError,
+    data_key::{KEY_LENGTH, aes_256_gcm, open, seal},
+};
 use crate::random::Random;
-use crate::store::keyring::KeyError;
 
 /// Wraps data keys. A key management service is another implementation.
 pub trait MasterKey: Send + Sync + fmt::Debug {

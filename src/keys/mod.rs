@@ -1,4 +1,12 @@
-//! Keys: the master key and the data keys that it wraps.
+//! Keys: the data keys, the keyring that holds their versions, and the master key that wraps them.
 
-pub mod data_key;
-pub mod master_key;
+mod data_key;
+mod error;
+mod keyring;
+mod master_key;
+
+pub use data_key::DataKey;
+pub(crate) use data_key::KEY_LENGTH;
+pub use error::KeyError;
+pub use keyring::Keyring;
+pub use master_key::{FileMasterKey, MasterKey};

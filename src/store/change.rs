@@ -16,8 +16,9 @@ use sea_orm_migration::{
 use super::StoreError;
 use crate::{
     clock::UnixMillis,
+    position::{Epoch, Position},
     random::Random,
-    text::id::{Epoch, TenantId},
+    text::id::TenantId,
 };
 
 mod counter {
@@ -62,17 +63,6 @@ mod entry {
 const COUNTER: i32 = 1;
 /// Rows in one insert; five parameters each, and SQLite allows 32,766.
 const ROWS_PER_INSERT: usize = 1_000;
-const EPOCH_LENGTH: usize = 10;
-const EPOCH_ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-
-/// How far the feed of a database has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Position {
-    /// Numbers of different epochs can't be compared.
-    pub epoch: Epoch,
-    /// The number of the last committed change; 0 before the first.
-    pub seq: i64,
-}
 
 /// A change to publish in the feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -266,7 +256,7 @@ impl TryFrom<entry::Model> for ChangeRow {
 pub async fn ensure(conn: &impl ConnectionTrait, random: &dyn Random) -> Result<(), StoreError> {
     let row = counter::ActiveModel {
         id: Set(COUNTER),
-        epoch: Set(random_epoch(random)),
+        epoch: Set(Epoch::generate(random).into()),
         seq: Set(0),
     };
     counter::Entity::insert(row)
@@ -283,7 +273,10 @@ pub async fn ensure(conn: &impl ConnectionTrait, random: &dyn Random) -> Result<
 /// [`StoreError::Corrupt`] before the first [`ensure`]; what the database says.
 pub async fn start_epoch(tx: &DatabaseTransaction, random: &dyn Random) -> Result<Position, StoreError> {
     let changed = counter::Entity::update_many()
-        .col_expr(counter::Column::Epoch, Expr::value(random_epoch(random)))
+        .col_expr(
+            counter::Column::Epoch,
+            Expr::value(Epoch::generate(random).as_str()),
+        )
         .filter(counter::Column::Id.eq(COUNTER))
         .exec(tx)
         .await?;
@@ -291,13 +284,6 @@ pub async fn start_epoch(tx: &DatabaseTransaction, random: &dyn Random) -> Resul
         return Err(MISSING_COUNTER);
     }
     position(tx).await
-}
-
-fn random_epoch(random: &dyn Random) -> String {
-    let mut bytes = [0; EPOCH_LENGTH];
-    random.fill(&mut bytes);
-    let letter = |byte: &u8| char::from(EPOCH_ALPHABET[usize::from(byte & 31)]);
-    bytes.iter().map(letter).collect()
 }
 
 /// Creates `change_counter` and `changes`.

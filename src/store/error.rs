@@ -5,6 +5,8 @@ use std::fmt;
 
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, SqlErr, SqlxError};
 
+use crate::keys::KeyError;
+
 /// A failed operation on the database.
 ///
 /// Neither `Display` nor `Debug` shows a value of a row, a statement's parameter or the database's
@@ -21,6 +23,9 @@ pub enum StoreError {
     /// A row is not what this program writes; the text says which kind of row.
     #[error("the database holds something unreadable: {0}")]
     Corrupt(&'static str),
+    /// The master key or a data key does not fit the database.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// Anything else that the database refused: an error of the program or of the schema.
     #[error("the database refused: {}", describe(.0))]
     Database(DbErr),

@@ -18,10 +18,8 @@ use subtle::ConstantTimeEq;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{
-    Database, StoreError,
-    keyring::{DataKey, KeyError, Keyring},
-};
+use super::{Database, StoreError};
+use crate::keys::{DataKey, KeyError, Keyring};
 use crate::{
     clock::{Clock, UnixMillis},
     random::Random,
@@ -154,17 +152,11 @@ pub enum IdempotencyError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The keyring: not opened for [`KEYRING_PURPOSE`], or older than the row.
-    #[error(transparent)]
-    Key(KeyError),
 }
 
 impl From<KeyError> for IdempotencyError {
     fn from(error: KeyError) -> Self {
-        match error {
-            KeyError::Store(error) => Self::Store(error),
-            other => Self::Key(other),
-        }
+        Self::Store(error.into())
     }
 }
 

@@ -16,7 +16,7 @@ const ULID_LENGTH: usize = 26;
 /// A text that is not an id of the kind asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be {0}")]
-pub struct MalformedId(&'static str);
+pub struct MalformedId(pub(crate) &'static str);
 
 macro_rules! text_type {
     ($name:ident) => {
@@ -65,6 +65,8 @@ macro_rules! text_type {
         }
     };
 }
+
+pub(crate) use text_type;
 
 macro_rules! ulid_id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
@@ -188,27 +190,6 @@ impl TenantId {
 
 text_type!(TenantId);
 
-/// The epoch of a change feed, chosen at random when its database is made or restored: 1 to 10 lowercase letters
-/// and digits, of which this version uses ten of base32.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Epoch(ArrayString<10>);
-
-impl Epoch {
-    /// Reads an epoch.
-    ///
-    /// # Errors
-    /// [`MalformedId`] unless `text` is 1 to 10 lowercase letters and digits.
-    pub fn parse(text: &str) -> Result<Self, MalformedId> {
-        let sound = !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        match ArrayString::from(text) {
-            Ok(epoch) if sound => Ok(Self(epoch)),
-            _ => Err(MalformedId("1 to 10 lowercase letters and digits")),
-        }
-    }
-}
-
-text_type!(Epoch);
-
 /// A scope's name: an RFC 6749 §3.3 scope-token of 1 to 128 characters.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ScopeName(String);
@@ -328,16 +309,6 @@ mod tests {
             "äbc",
         ] {
             assert!(TenantId::parse(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn epochs_are_short_and_plain() {
-        for good in ["a", "abcdefghij", "a234567z"] {
-            assert_eq!(Epoch::parse(good).unwrap().as_str(), good);
-        }
-        for bad in ["", "abcdefghijk", "Abc", "a-b", "a.b", "ä"] {
-            assert!(Epoch::parse(bad).is_err(), "{bad}");
         }
     }
 

@@ -14,6 +14,7 @@ use std::{
 use accord::{
     audit::v1::audit_service_server::AuditServiceServer,
     clock::{Clock, SharedClock},
+    keys::FileMasterKey,
     random::{Random, SharedRandom},
     rpc::{
         audit_service::AuditApi,
@@ -21,10 +22,7 @@ use accord::{
         config::require_loopback,
         server::{DRAIN, GrpcServer, Health, MAX_MESSAGE_BYTES},
     },
-    store::{
-        Database, change, idempotency,
-        keyring::{FileMasterKey, Keyring},
-    },
+    store::{Database, change, idempotency, keyring},
     text::opaque::{OpaqueToken, TokenKind},
     token::v1::{
         consent_service_server::ConsentServiceServer, setup_service_server::SetupServiceServer,
@@ -144,7 +142,7 @@ impl TokenServer {
             bail!("the database's tables are not up to date: run `token-service migrate` first");
         }
         let master = FileMasterKey::load(&settings.master_key_file)?;
-        let keyring = Keyring::open(&db, &master, purpose::ALL, &*clock, &*random)
+        let keyring = keyring::open(&db, &master, purpose::ALL, &*clock, &*random)
             .await
             .context("opening the keyring")?;
         let sign_in_delays = SignInDelays::new(&*random);

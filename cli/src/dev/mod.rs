@@ -12,9 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use accord::{
-    clock::SharedClock, random::SharedRandom, rpc::config::require_loopback, store::keyring::FileMasterKey,
-};
+use accord::{clock::SharedClock, keys::FileMasterKey, random::SharedRandom, rpc::config::require_loopback};
 use anyhow::{Context, bail};
 use clap::Args;
 use registry_service::server::Registry;

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use accord::{random::SharedRandom, store::keyring::Keyring};
+use accord::{keys::Keyring, random::SharedRandom};
 use argon2::{
     ARGON2ID_IDENT, Algorithm, Argon2, Params, Version,
     password_hash::phc::{Output, ParamsString, PasswordHash, Salt},

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use accord::{
-    store::keyring::{KeyError, Keyring},
+    keys::{KeyError, Keyring},
     text::id::TenantId,
 };
 use icu_casemap::CaseMapper;

@@ -3,11 +3,11 @@
 
 use accord::{
     clock::UnixMillis,
+    keys::DataKey,
     store::{
         Creation, StoreError,
         audit::{Actor, ActorKind, Event, Origin},
         idempotency::{Derivation, Outcome},
-        keyring::DataKey,
     },
     text::{
         id::{ClientId, DeliveryId, SecretId},

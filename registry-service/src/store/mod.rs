@@ -7,13 +7,14 @@ use std::{sync::Arc, time::Duration};
 
 use accord::{
     clock::{SharedClock, UnixMillis},
+    keys::Keyring,
+    position::Position,
     random::SharedRandom,
     store::{
         Creation, Database, StoreError,
         audit::{self, Event, Origin},
-        change::{self, Change, Position, Told},
+        change::{self, Change, Told},
         idempotency::{self, Outcome},
-        keyring::Keyring,
     },
 };
 use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter, sea_query::Expr};

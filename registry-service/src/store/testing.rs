@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use accord::{
     clock::ManualClock,
+    keys::FileMasterKey,
     random::SystemRandom,
     store::{
         Creation, Database,
         audit::{self, Actor, ActorKind, Origin},
-        change,
-        keyring::{FileMasterKey, Keyring},
+        change, keyring,
     },
     testing::test_clock,
     text::id::OperatorId,
@@ -30,7 +30,7 @@ pub async fn store(url: &str) -> (Store, Arc<ManualClock>) {
     change::ensure(db.read(), &*random).await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     let master = FileMasterKey::create(&directory.path().join("key"), &*random).unwrap();
-    let keyring = Keyring::open(&db, &master, purpose::ALL, &*clock, &*random)
+    let keyring = keyring::open(&db, &master, purpose::ALL, &*clock, &*random)
         .await
         .unwrap();
     (Store::new(db, keyring, clock.clone(), random), clock)

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use accord::{
     audit::v1::{AuditEvent, ListAuditEventsRequest, audit_service_client::AuditServiceClient},
     clock::ManualClock,
+    keys::FileMasterKey,
     random::{SharedRandom, SystemRandom},
     registry::v1::{
         self as pb, integration_request_service_client::IntegrationRequestServiceClient,
@@ -14,7 +15,6 @@ use accord::{
     store::{
         Creation,
         audit::{Actor, ActorKind, Origin},
-        keyring::FileMasterKey,
     },
     testing::{TestDatabase, sqlite, test_clock},
     text::opaque::{OpaqueToken, TokenKind},

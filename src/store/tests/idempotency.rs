@@ -8,11 +8,9 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::{
     clock::ManualClock,
+    keys::FileMasterKey,
     random::{SeededRandom, SystemRandom},
-    store::{
-        fixture::migrated,
-        keyring::{self, FileMasterKey},
-    },
+    store::{fixture::migrated, keyring},
     testing::test_clock,
 };
 
@@ -37,7 +35,7 @@ struct Place {
 }
 
 async fn open_keyring(db: &Database, master: &FileMasterKey, clock: &dyn Clock) -> Keyring {
-    Keyring::open(db, master, &[KEYRING_PURPOSE], clock, &SystemRandom)
+    keyring::open(db, master, &[KEYRING_PURPOSE], clock, &SystemRandom)
         .await
         .unwrap()
 }

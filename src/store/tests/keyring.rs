@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::{
+    keys::FileMasterKey,
     random::{SeededRandom, SystemRandom},
     store::fixture::migrated,
     testing::{test_clock, test_random},
@@ -21,8 +22,8 @@ fn master_key(seed: u64) -> (TempDir, FileMasterKey) {
     (dir, key)
 }
 
-async fn open(db: &Database, master: &dyn MasterKey) -> Result<Keyring, KeyError> {
-    Keyring::open(db, master, PURPOSES, &*test_clock(), &SystemRandom).await
+async fn open(db: &Database, master: &dyn MasterKey) -> Result<Keyring, StoreError> {
+    super::open(db, master, PURPOSES, &*test_clock(), &SystemRandom).await
 }
 
 fn fingerprint(keyring: &Keyring, purpose: &str) -> Vec<(i32, [u8; 32])> {
@@ -107,7 +108,7 @@ async fn another_master_key_opens_nothing() {
         open(&db, &master).await.unwrap();
         let refused = open(&db, &other).await.unwrap_err();
         assert!(
-            matches!(refused, KeyError::OtherMasterKey { .. }),
+            matches!(refused, StoreError::Key(KeyError::OtherMasterKey { .. })),
             "{place:?}: {refused}"
         );
         // Claiming to be the right key doesn't help.
@@ -121,7 +122,10 @@ async fn another_master_key_opens_nothing() {
             .await
             .unwrap();
         let refused = open(&db, &other).await.unwrap_err();
-        assert!(matches!(refused, KeyError::Sealed), "{place:?}: {refused}");
+        assert!(
+            matches!(refused, StoreError::Key(KeyError::Sealed)),
+            "{place:?}: {refused}"
+        );
     }
 }
 
@@ -141,7 +145,7 @@ async fn a_wrapped_key_does_not_open_in_the_place_of_another() {
             .await
             .unwrap();
         assert!(
-            matches!(open(&db, &master).await, Err(KeyError::Sealed)),
+            matches!(open(&db, &master).await, Err(StoreError::Key(KeyError::Sealed))),
             "{place:?}"
         );
     }
@@ -173,7 +177,7 @@ async fn rotating_the_master_key_keeps_the_data_keys() {
         );
         assert!(matches!(
             open(&db, &old).await,
-            Err(KeyError::OtherMasterKey { .. })
+            Err(StoreError::Key(KeyError::OtherMasterKey { .. }))
         ));
         let after = open(&db, &new).await.unwrap();
         for purpose in PURPOSES {

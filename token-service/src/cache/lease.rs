@@ -52,7 +52,7 @@ impl Lease {
 
 #[cfg(test)]
 mod tests {
-    use accord::store::change::Position;
+    use accord::position::Position;
 
     use super::*;
 

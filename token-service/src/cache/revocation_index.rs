@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use accord::store::change::Position;
+use accord::position::Position;
 use tokio::time::Instant;
 
 use crate::{error::Error, model::watermark::At, store::RevocationKind};

@@ -8,10 +8,10 @@ use std::{net::IpAddr, time::Duration};
 
 use accord::{
     clock::UnixMillis,
+    position::Position,
     store::{
         StoreError,
         audit::{Actor, ActorKind, Event, Origin},
-        change::Position,
     },
     text::{
         id::{SetupId, TenantId, UserId},

@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use accord::{
     clock::UnixMillis,
-    store::{
-        change::Position,
-        keyring::{KeyError, Keyring},
-    },
+    keys::{KeyError, Keyring},
+    position::Position,
     text::{
         id::{ClientId, FamilyId, GrantId, TenantId},
         opaque::RefreshToken,

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use accord::store::{StoreError, change::Position};
+use accord::{position::Position, store::StoreError};
 use tokio::time::Instant;
 
 use crate::error::Error;

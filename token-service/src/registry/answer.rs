@@ -1,13 +1,13 @@
 //! What the registry's answers and failures mean here.
 
 use accord::{
+    position::{Epoch, Position},
     registry::v1 as pb,
     rpc::{
         auth::{Role, WorkloadKind},
         status::{ErrorReason, reason_of},
     },
-    store::change::Position,
-    text::id::{ClientId, Epoch, ScopeName, TenantId, UserId},
+    text::id::{ClientId, ScopeName, TenantId, UserId},
 };
 use tokio::time::Instant;
 use tonic::{Code, Status};

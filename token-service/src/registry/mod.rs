@@ -5,6 +5,7 @@
 
 use accord::{
     clock::UnixMillis,
+    position::Position,
     registry::v1::{
         self as pb, directory_service_client::DirectoryServiceClient,
         provisioning_service_client::ProvisioningServiceClient, user_service_client::UserServiceClient,
@@ -14,7 +15,6 @@ use accord::{
         channel::{self, HopChannel},
         status::ErrorReason,
     },
-    store::change::Position,
     text::{
         id::{ClientId, OperatorId, ScopeName, SecretId, TenantId, UserId, WorkloadId},
         opaque::OpaqueToken,

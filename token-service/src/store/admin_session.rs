@@ -2,13 +2,13 @@
 
 use accord::{
     clock::UnixMillis,
+    position::{Epoch, Position},
     store::{
         StoreError,
         audit::{Event, Origin},
-        change::Position,
     },
     text::{
-        id::{Epoch, SetupId, TenantId, UserId},
+        id::{SetupId, TenantId, UserId},
         opaque::{OpaqueToken, TokenKind},
     },
 };

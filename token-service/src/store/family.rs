@@ -7,14 +7,14 @@ use std::{
 
 use accord::{
     clock::UnixMillis,
+    position::{Epoch, Position},
     store::{
         StoreError,
         audit::{self, Event, Origin, Record},
-        change::Position,
         group_commit::Work,
         json_rows::AboutRows,
     },
-    text::id::{ClientId, Epoch, FamilyId, GrantId, TenantId},
+    text::id::{ClientId, FamilyId, GrantId, TenantId},
 };
 use sea_orm::{ColumnTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, QueryFilter, sea_query::Expr};
 use serde::Serialize;

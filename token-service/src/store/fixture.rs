@@ -6,11 +6,9 @@ use std::sync::Arc;
 
 use accord::{
     clock::ManualClock,
+    keys::FileMasterKey,
     random::SystemRandom,
-    store::{
-        Database, change,
-        keyring::{FileMasterKey, Keyring},
-    },
+    store::{Database, change, keyring},
     testing::test_clock,
 };
 
@@ -25,7 +23,7 @@ pub(super) async fn store(url: &str) -> (Store, Arc<ManualClock>) {
     change::ensure(db.read(), &*random).await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     let master = FileMasterKey::create(&directory.path().join("key"), &*random).unwrap();
-    let keyring = Keyring::open(&db, &master, purpose::ALL, &*clock, &*random)
+    let keyring = keyring::open(&db, &master, purpose::ALL, &*clock, &*random)
         .await
         .unwrap();
     (Store::new(db, keyring, clock.clone(), random), clock)

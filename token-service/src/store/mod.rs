@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use accord::{
     clock::{Clock, SharedClock, UnixMillis},
+    keys::Keyring,
+    position::Position,
     random::{Random, SharedRandom},
     store::{
         Creation, Database, StoreError,
         audit::{self, Event, Origin, Record, Recording},
-        change::{self, Change, Position, Told},
+        change::{self, Change, Told},
         group_commit::Group,
         idempotency::{self, Outcome},
-        keyring::Keyring,
     },
 };
 use sea_orm::{ConnectionTrait, DatabaseTransaction, QueryResult, TryGetable};

@@ -6,13 +6,13 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use accord::{
     audit::v1::{AuditEvent, ListAuditEventsRequest, audit_service_client::AuditServiceClient},
     clock::ManualClock,
+    keys::FileMasterKey,
     random::{SharedRandom, SystemRandom},
     registry::v1::{
         directory_service_server::DirectoryServiceServer,
         provisioning_service_server::ProvisioningServiceServer, user_service_server::UserServiceServer,
     },
     rpc::auth::{Role, WorkloadKind},
-    store::keyring::FileMasterKey,
     testing::{TestDatabase, test_clock},
     text::opaque::OpaqueToken,
     token::v1::{

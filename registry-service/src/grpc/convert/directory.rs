@@ -2,10 +2,11 @@
 
 use accord::{
     clock::UnixMillis,
+    position::{Epoch, Position},
     registry::v1 as pb,
-    store::change::{ChangeRow, Position},
+    store::change::ChangeRow,
     text::{
-        id::{ClientId, Epoch, SecretId, TenantId},
+        id::{ClientId, SecretId, TenantId},
         validation::{Violations, list_field},
     },
 };

@@ -6,10 +6,11 @@ use std::{sync::Arc, time::Duration};
 
 use accord::{
     clock::ManualClock,
+    keys::FileMasterKey,
     random::SystemRandom,
     store::{
         Database, change,
-        keyring::{FileMasterKey, Keyring, add_version},
+        keyring::{self, add_version},
     },
     testing::{databases, test_clock},
     text::opaque::TokenKind,
@@ -184,7 +185,7 @@ async fn keys_are_rotated_and_who_was_there_stays() {
         let directory = tempfile::tempdir().unwrap();
         let master = FileMasterKey::create(&directory.path().join("key"), &*random).unwrap();
         let open = async || {
-            let keyring = Keyring::open(&db, &master, purpose::ALL, &*clock, &*random).await;
+            let keyring = keyring::open(&db, &master, purpose::ALL, &*clock, &*random).await;
             Store::new(db.clone(), keyring.unwrap(), clock.clone(), random.clone())
         };
         let before = open().await;

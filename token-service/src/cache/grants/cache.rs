@@ -6,7 +6,8 @@ use std::{
 };
 
 use accord::{
-    store::change::{ChangeRow, Position, Told},
+    position::Position,
+    store::change::{ChangeRow, Told},
     text::id::{ClientId, GrantId, ScopeName, TenantId},
 };
 use tokio::time::Instant;

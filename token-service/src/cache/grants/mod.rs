@@ -8,7 +8,8 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use accord::{
-    store::{StoreError, change::Position},
+    position::Position,
+    store::StoreError,
     text::id::{ClientId, GrantId, TenantId},
 };
 use tokio::{

@@ -12,8 +12,8 @@ use std::{
 
 use accord::{
     clock::UnixMillis,
+    position::Position,
     rpc::auth::Caller,
-    store::change::Position,
     text::id::{ClientId, SecretId, TenantId, UserId},
 };
 use tokio::time::Instant;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use accord::store::change::Position;
+use accord::position::Position;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 

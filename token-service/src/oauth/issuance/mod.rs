@@ -8,11 +8,9 @@ use std::sync::Arc;
 
 use accord::{
     clock::UnixMillis,
+    position::Position,
     rpc::{auth::Principal, context},
-    store::{
-        audit::{Actor, ActorKind, Event, ISSUE, Origin},
-        change::Position,
-    },
+    store::audit::{Actor, ActorKind, Event, ISSUE, Origin},
     text::{
         id::{ClientId, EventId, ScopeName, TenantId, UserId, join_scopes},
         opaque::RefreshToken,

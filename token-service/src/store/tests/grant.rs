@@ -5,11 +5,12 @@
 use std::time::Duration;
 
 use accord::{
+    position::Position,
     random::SystemRandom,
     store::{
         Creation,
         audit::{self, Actor, ActorKind},
-        change::{self, Position},
+        change,
     },
     testing::{databases, test_clock},
     text::id::{SetupId, WorkloadId},

@@ -2,10 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use accord::{
-    store::{audit::EventRow, change::Position},
-    testing::databases,
-};
+use accord::{position::Position, store::audit::EventRow, testing::databases};
 use sea_orm::{DatabaseBackend, Statement};
 
 use super::*;
