@@ -38,7 +38,7 @@ use modules::{CRATES, Modules, Tree};
 use rules::{empty_layers, violations};
 
 /// Lines of code that the three crates may have together; 20,500 when [`KNOWN`] is empty.
-const MOST_LINES: usize = 23_800;
+const MOST_LINES: usize = 23_900;
 
 static SOURCES: LazyLock<(Tree, Modules)> = LazyLock::new(|| {
     let tree = sources();
