@@ -84,9 +84,9 @@ async fn dev(args: DevArgs) -> anyhow::Result<()> {
 fn welcome(file: &DevFile, args: &DevArgs) -> String {
     let data_dir = args.data_dir.display();
     let demo = if args.data_dir.as_os_str() == "accord-data" {
-        "cargo run --release --bin accord -- demo".to_owned()
+        "cargo run --bin accord -- demo".to_owned()
     } else {
-        format!("cargo run --release --bin accord -- demo --data-dir {data_dir}")
+        format!("cargo run --bin accord -- demo --data-dir {data_dir}")
     };
     format!(
         "\nAccord is running, for development only.\n\n  \

@@ -58,7 +58,9 @@ pub struct Dev {
     /// What was written to dev.json.
     pub file: DevFile,
     data_dir: PathBuf,
+    /// Stops everything but registry-service, which token-service needs until its end.
     shutdown: CancellationToken,
+    registry_shutdown: CancellationToken,
     registry: JoinHandle<anyhow::Result<()>>,
     token: JoinHandle<anyhow::Result<()>>,
     /// Held for as long as this process owns the data directory.
@@ -73,11 +75,11 @@ impl Dev {
     pub async fn start(args: &DevArgs, clock: SharedClock, random: SharedRandom) -> anyhow::Result<Self> {
         let lock = claim(&args.data_dir)?;
         DevFile::remove(&args.data_dir)?;
-        let registry_listener = bind(args.registry_listen).await?;
-        let token_listener = bind(args.token_listen).await?;
-        let http_listener = bind(args.http_listen).await?;
+        let registry_listener = bind("--registry-listen", args.registry_listen).await?;
+        let token_listener = bind("--token-listen", args.token_listen).await?;
+        let http_listener = bind("--http-listen", args.http_listen).await?;
         let api_listener = match args.api_listen {
-            Some(address) => Some(bind(address).await?),
+            Some(address) => Some(bind("--api-listen", address).await?),
             None => None,
         };
         let registry_grpc = registry_listener.local_addr()?.to_string();
@@ -111,8 +113,8 @@ impl Dev {
         )
         .await?;
 
-        let shutdown = CancellationToken::new();
-        let registry = tokio::spawn(registry.serve(registry_listener, shutdown.clone()));
+        let (registry_shutdown, shutdown) = (CancellationToken::new(), CancellationToken::new());
+        let registry = tokio::spawn(registry.serve(registry_listener, registry_shutdown.clone()));
         let token = tokio::spawn(token.serve(token_listener, http_listener, shutdown.clone()));
 
         let api_url = match &api_listener {
@@ -139,6 +141,7 @@ impl Dev {
             file,
             data_dir: args.data_dir.clone(),
             shutdown,
+            registry_shutdown,
             registry,
             token,
             _lock: lock,
@@ -180,6 +183,7 @@ impl Dev {
         DevFile::remove(&self.data_dir)?;
         self.shutdown.cancel();
         self.token.await?.context("token-service")?;
+        self.registry_shutdown.cancel();
         self.registry.await?.context("registry-service")?;
         Ok(())
     }
@@ -221,11 +225,11 @@ fn claim(data_dir: &Path) -> anyhow::Result<File> {
     Ok(lock)
 }
 
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     require_loopback(address)?;
     TcpListener::bind(address)
         .await
-        .with_context(|| format!("can't listen on {address}"))
+        .with_context(|| format!("{flag} {address}"))
 }
 
 fn sqlite(data_dir: &Path, name: &str) -> String {

@@ -16,6 +16,8 @@ use crate::call::{answer, open, with_token};
 const TENANT_ID: &str = "demo-firm";
 /// The Cloud API URL of a tenant whose Cloud API is not there.
 const CLOUD_API_URL: &str = "https://api.demo-firm.example/v1";
+/// The largest page that the registry returns.
+const PAGE_SIZE: i32 = 500;
 /// Account name of the tenant's admin.
 pub const ADMIN_ACCOUNT_NAME: &str = "ada.admin@demo-firm.example";
 /// Account name of the user that API transactions can run as.
@@ -45,7 +47,7 @@ pub struct Seeded {
     pub admin_password: String,
 }
 
-/// Makes what is missing. The tenant's Cloud API is at `cloud_api_url`, if it is served here.
+/// Creates what is missing. The tenant's Cloud API is at `cloud_api_url`, if `accord dev` serves one.
 ///
 /// # Errors
 /// When a call fails.
@@ -58,11 +60,7 @@ pub async fn run(
     let channel = with_token(registry, operator_token)?;
     let tenant = tenant(&channel, cloud_api_url.unwrap_or(CLOUD_API_URL)).await?;
     scopes(&channel).await?;
-    register(&channel, API_USER_ACCOUNT_NAME, "API user 1", false).await?;
-    let enrolment_token = match register(&channel, ADMIN_ACCOUNT_NAME, "Administrator 1", true).await? {
-        Some(registered) => registered.enrolment_token,
-        None => new_enrolment(&channel).await?,
-    };
+    let enrolment_token = users(&channel).await?;
     let mut bytes = [0; 16];
     random.fill(&mut bytes);
     let admin_password = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
@@ -78,16 +76,24 @@ pub async fn run(
     })
 }
 
+/// Lists before it creates, as the others do, so that no start logs a rejected call.
 async fn tenant(channel: &HopChannel, cloud_api_url: &str) -> anyhow::Result<pb::Tenant> {
     let mut tenants = TenantServiceClient::new(channel.clone());
-    let request = pb::CreateTenantRequest {
-        tenant_id: TENANT_ID.to_owned(),
-        display_name: "Demo Firm LLP".to_owned(),
-        cloud_api_url: cloud_api_url.to_owned(),
-        request_id: String::new(),
+    let request = pb::ListTenantsRequest {
+        page_size: PAGE_SIZE,
+        ..Default::default()
     };
-    new_or_none("CreateTenant", tenants.create_tenant(request).await)?;
-    // A tenant of an earlier start may have been told another one.
+    let listed = answer("ListTenants", tenants.list_tenants(request).await)?.tenants;
+    if !listed.iter().any(|tenant| tenant.tenant_id == TENANT_ID) {
+        let request = pb::CreateTenantRequest {
+            tenant_id: TENANT_ID.to_owned(),
+            display_name: "Demo Firm LLP".to_owned(),
+            cloud_api_url: cloud_api_url.to_owned(),
+            ..Default::default()
+        };
+        created("CreateTenant", tenants.create_tenant(request).await)?;
+    }
+    // A tenant of an earlier start may have another Cloud API.
     let request = pb::UpdateTenantRequest {
         tenant: Some(pb::Tenant {
             tenant_id: TENANT_ID.to_owned(),
@@ -104,57 +110,68 @@ async fn tenant(channel: &HopChannel, cloud_api_url: &str) -> anyhow::Result<pb:
 
 async fn scopes(channel: &HopChannel) -> anyhow::Result<()> {
     let mut scopes = ScopeServiceClient::new(channel.clone());
+    let request = pb::ListScopesRequest {
+        page_size: PAGE_SIZE,
+        ..Default::default()
+    };
+    let listed = answer("ListScopes", scopes.list_scopes(request).await)?.scopes;
     for (name, description) in SCOPES {
-        let request = pb::CreateScopeRequest {
-            name: name.to_owned(),
-            description: description.to_owned(),
-            request_id: String::new(),
-        };
-        new_or_none("CreateScope", scopes.create_scope(request).await)?;
+        if !listed.iter().any(|scope| scope.name == name) {
+            let request = pb::CreateScopeRequest {
+                name: name.to_owned(),
+                description: description.to_owned(),
+                ..Default::default()
+            };
+            created("CreateScope", scopes.create_scope(request).await)?;
+        }
     }
     Ok(())
 }
 
-async fn register(
-    channel: &HopChannel,
-    account_name: &str,
-    label: &str,
-    tenant_admin: bool,
-) -> anyhow::Result<Option<pb::RegisterUserResponse>> {
-    let request = pb::RegisterUserRequest {
-        request_id: String::new(),
-        tenant_id: TENANT_ID.to_owned(),
-        account_name: account_name.to_owned(),
-        label: label.to_owned(),
-        tenant_admin,
-    };
+/// Both users. Returns an enrolment token of the admin, whose password is new at every start.
+async fn users(channel: &HopChannel) -> anyhow::Result<String> {
     let mut users = UserServiceClient::new(channel.clone());
-    new_or_none("RegisterUser", users.register_user(request).await)
+    let request = pb::ListUsersRequest {
+        tenant_id: TENANT_ID.to_owned(),
+        page_size: PAGE_SIZE,
+        ..Default::default()
+    };
+    // The oldest come first.
+    let listed = answer("ListUsers", users.list_users(request).await)?.users;
+    let mut enrolment_token = String::new();
+    for (account_name, label, tenant_admin) in [
+        (API_USER_ACCOUNT_NAME, "API user 1", false),
+        (ADMIN_ACCOUNT_NAME, "Administrator 1", true),
+    ] {
+        enrolment_token = match listed.iter().find(|user| user.label == label) {
+            None => {
+                let request = pb::RegisterUserRequest {
+                    tenant_id: TENANT_ID.to_owned(),
+                    account_name: account_name.to_owned(),
+                    label: label.to_owned(),
+                    tenant_admin,
+                    ..Default::default()
+                };
+                answer("RegisterUser", users.register_user(request).await)?.enrolment_token
+            }
+            Some(user) if tenant_admin => {
+                let request = pb::ResetUserPasswordRequest {
+                    tenant_id: TENANT_ID.to_owned(),
+                    user_id: user.user_id.clone(),
+                    ..Default::default()
+                };
+                answer("ResetUserPassword", users.reset_user_password(request).await)?.enrolment_token
+            }
+            Some(_) => String::new(),
+        };
+    }
+    Ok(enrolment_token)
 }
 
-async fn new_enrolment(channel: &HopChannel) -> anyhow::Result<String> {
-    let mut users = UserServiceClient::new(channel.clone());
-    let request = pb::FindUserRequest {
-        tenant_id: TENANT_ID.to_owned(),
-        user: Some(pb::find_user_request::User::AccountName(
-            ADMIN_ACCOUNT_NAME.to_owned(),
-        )),
-    };
-    let user = answer("FindUser", users.find_user(request).await)?
-        .user
-        .unwrap_or_default();
-    let request = pb::ResetUserPasswordRequest {
-        tenant_id: TENANT_ID.to_owned(),
-        user_id: user.user_id,
-        request_id: String::new(),
-    };
-    Ok(answer("ResetUserPassword", users.reset_user_password(request).await)?.enrolment_token)
-}
-
-/// The answer to a creating call; `None` if the thing was there already.
-fn new_or_none<T>(call: &str, result: Result<Response<T>, Status>) -> anyhow::Result<Option<T>> {
+/// Accepts what exists already: it was on none of the first page's rows.
+fn created<T>(call: &str, result: Result<Response<T>, Status>) -> anyhow::Result<()> {
     match result {
-        Err(status) if status.code() == Code::AlreadyExists => Ok(None),
-        other => answer(call, other).map(Some),
+        Err(status) if status.code() == Code::AlreadyExists => Ok(()),
+        other => answer(call, other).map(drop),
     }
 }
