@@ -21,10 +21,10 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sea_orm::IntoActiveModel;
 use serde_json::json;
 use token_service::{
-    model::family::Family,
+    model::{family::Family, purpose},
     store::{
+        PURPOSES,
         entity::{code, family, grant},
-        purpose,
     },
 };
 
@@ -50,7 +50,7 @@ pub async fn write(
 ) -> anyhow::Result<Vec<Chain>> {
     let db = Database::connect(&setup.token_url).await?;
     let master = FileMasterKey::load(&setup.master_key_file("token"))?;
-    let keyring = keyring::open(&db, &master, purpose::ALL, &SystemClock, &SystemRandom).await?;
+    let keyring = keyring::open(&db, &master, PURPOSES, &SystemClock, &SystemRandom).await?;
     let now = SystemClock.now();
     let grants = seeded.clients.iter().map(|client| {
         let row = grant::Model {

@@ -15,7 +15,7 @@ use accord::rpc::config::{ConfigError, load};
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
-use crate::{cache::registry::Memory, service::Lifetimes};
+use crate::{cache::registry::Memory, model::lifetimes::Lifetimes};
 
 /// What the names of environment variables begin with; the rest is the key in upper case.
 pub const ENVIRONMENT_PREFIX: &str = "ACCORD_TOKEN_";

@@ -1,17 +1,8 @@
-//! Everything that can go wrong in token-service, and the one table from it to what a caller sees.
+//! Everything that can go wrong in token-service.
 
 use std::time::Duration;
 
-use accord::{
-    keys::KeyError,
-    rpc::status::{ErrorReason, Problem},
-    store::{StoreError, idempotency::IdempotencyError},
-    text::validation::Violations,
-};
-use tonic::{Code, Status};
-
-/// When to try again what found no place in a line.
-const RETRY_BUSY: Duration = Duration::from_secs(1);
+use accord::{keys::KeyError, text::validation::Violations};
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -102,75 +93,25 @@ pub enum Error {
     /// The registry answered with something that the contract does not allow.
     #[error("unexpected answer of the registry: {0}")]
     RegistryAnswer(String),
-    /// The database.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    /// The database does not answer, or what a decision rests on keeps changing: trying again may help.
+    #[error("unavailable; try again later")]
+    Unavailable,
+    /// A row with this key exists.
+    #[error("a row with this key exists")]
+    Conflict,
     /// The keyring.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// A fault of this program, of its data or of its keys. Its text is for the log alone.
+    #[error(transparent)]
+    Internal(Box<dyn std::error::Error + Send + Sync>),
     /// A signing key can't be used.
     #[error("a signing key can't be used")]
     Signing,
 }
 
-impl From<IdempotencyError> for Error {
-    fn from(error: IdempotencyError) -> Self {
-        match error {
-            IdempotencyError::Reused => Self::RequestIdReused,
-            IdempotencyError::Store(error) => Self::Store(error),
-        }
-    }
-}
-
 impl From<Violations> for Error {
     fn from(violations: Violations) -> Self {
         Self::Invalid(violations)
-    }
-}
-
-impl From<Error> for Status {
-    fn from(error: Error) -> Self {
-        problem(error).into()
-    }
-}
-
-fn problem(error: Error) -> Problem {
-    let message = error.to_string();
-    let plain = |code, reason| Problem::new(code, reason, message.clone());
-    match error {
-        Error::Invalid(violations) => Problem::invalid_fields(violations),
-        Error::NotFound(resource) => Problem::not_found(resource),
-        Error::RequestIdReused => plain(Code::AlreadyExists, ErrorReason::RequestIdReused),
-        Error::WrongState { resource, state } => plain(Code::FailedPrecondition, ErrorReason::WrongState)
-            .metadata("resource", resource)
-            .metadata("state", state),
-        Error::ClientChanged => plain(Code::FailedPrecondition, ErrorReason::ClientChanged),
-        Error::SignInFailed => plain(Code::Unauthenticated, ErrorReason::SignInFailed),
-        Error::TooManySignIns { retry_after } => {
-            plain(Code::ResourceExhausted, ErrorReason::ResourceExhausted).retry_after(retry_after)
-        }
-        Error::LinkInvalid { .. } => plain(Code::FailedPrecondition, ErrorReason::LinkInvalid),
-        Error::PasswordRefused(_) => plain(Code::InvalidArgument, ErrorReason::InvalidFields),
-        Error::AdminSessionInvalid => plain(Code::Unauthenticated, ErrorReason::AdminSessionInvalid),
-        Error::AdminSessionMismatch => plain(Code::PermissionDenied, ErrorReason::AdminSessionMismatch),
-        Error::SignInTooOld => plain(Code::PermissionDenied, ErrorReason::SignInTooOld),
-        Error::PermissionDenied => plain(Code::PermissionDenied, ErrorReason::PermissionDenied),
-        Error::Unauthenticated => plain(Code::Unauthenticated, ErrorReason::Unauthenticated),
-        Error::InvalidClient => plain(Code::Unauthenticated, ErrorReason::InvalidClient),
-        Error::InvalidGrant => plain(Code::FailedPrecondition, ErrorReason::InvalidGrant),
-        Error::InvalidScope => plain(Code::InvalidArgument, ErrorReason::InvalidScope),
-        Error::InvalidTarget => plain(Code::InvalidArgument, ErrorReason::InvalidTarget),
-        Error::ConsentRequired(None) => plain(Code::PermissionDenied, ErrorReason::ConsentRequired),
-        Error::ConsentRequired(Some(state)) => {
-            plain(Code::PermissionDenied, ErrorReason::ConsentRequired).metadata("state", state)
-        }
-        Error::UnsupportedGrantType => plain(Code::InvalidArgument, ErrorReason::UnsupportedGrantType),
-        Error::NotAvailable(what) => Problem::not_available(what),
-        Error::Busy => plain(Code::ResourceExhausted, ErrorReason::ResourceExhausted).retry_after(RETRY_BUSY),
-        Error::RegistryUnavailable | Error::TooManyRevocations => Problem::unavailable(),
-        Error::RegistryAnswer(_) => Problem::internal(&error),
-        Error::Store(error) => error.into(),
-        Error::Key(error) => Problem::internal(&error),
-        Error::Signing => Problem::internal(&Error::Signing),
     }
 }

@@ -17,7 +17,6 @@ pub mod oauth;
 pub mod permissions;
 pub mod registry;
 pub mod server;
-pub mod service;
 pub mod store;
 
 pub use command::run;

@@ -44,13 +44,12 @@ use crate::{
         registry::{self, Directory},
     },
     config::Settings,
-    consent::sign_in_delay::SignInDelays,
+    consent::{Consents, sign_in_delay::SignInDelays},
     http::{self, Gateway},
-    model::signing_key,
+    oauth::OAuth,
     permissions::{self, permissions},
     registry::Registry,
-    service::Service,
-    store::{self, Store, migration::Migrator, purpose},
+    store::{self, Store, migration::Migrator},
 };
 
 /// How often the server looks whether it is ready.
@@ -69,7 +68,8 @@ const KEEP_ENDED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// An open token-service, ready to serve. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct TokenServer {
-    service: Service,
+    oauth: OAuth,
+    consents: Consents,
     product_name: Arc<str>,
     /// How often both feeds are asked what changed; `None`: never, and nothing is answered from memory.
     poll_every: Option<Duration>,
@@ -142,7 +142,7 @@ impl TokenServer {
             bail!("the database's tables are not up to date: run `token-service migrate` first");
         }
         let master = FileMasterKey::load(&settings.master_key_file)?;
-        let keyring = keyring::open(&db, &master, purpose::ALL, &*clock, &*random)
+        let keyring = keyring::open(&db, &master, store::PURPOSES, &*clock, &*random)
             .await
             .context("opening the keyring")?;
         let sign_in_delays = SignInDelays::new(&*random);
@@ -150,14 +150,18 @@ impl TokenServer {
         let directory = Directory::new(registry.clone(), clock.clone(), &*random, settings.memory());
         let store = Store::new(db, keyring, clock, random);
         let ledger = Ledger::new(store.clone(), settings.poll_every().is_some());
-        signing_key::ensure(&store).await.context("making signing keys")?;
+        store.ensure_signing_keys().await.context("making signing keys")?;
         Ok(Self {
-            service: Service {
-                store,
+            consents: Consents {
+                store: store.clone(),
                 registry,
+                ledger: ledger.clone(),
+                sign_in_delays,
+            },
+            oauth: OAuth {
+                store,
                 directory,
                 ledger,
-                sign_in_delays,
                 lifetimes: settings.lifetimes(),
             },
             product_name: settings.product_name.as_str().into(),
@@ -165,9 +169,9 @@ impl TokenServer {
         })
     }
 
-    /// What the operations work with.
-    pub fn service(&self) -> &Service {
-        &self.service
+    /// What the OAuth 2.0 operations work with.
+    pub fn oauth(&self) -> &OAuth {
+        &self.oauth
     }
 
     /// Serves gRPC and HTTP, both on loopback addresses, until `shutdown`; then calls under way have
@@ -183,7 +187,7 @@ impl TokenServer {
     ) -> anyhow::Result<()> {
         require_loopback(grpc.local_addr()?)?;
         require_loopback(http.local_addr()?)?;
-        let authorizer = Authorizer::new(permissions(), Arc::new(self.service.directory.clone()));
+        let authorizer = Authorizer::new(permissions(), Arc::new(self.oauth.directory.clone()));
         let server = GrpcServer::new(self.routes(), authorizer, permissions::SERVICES).await?;
         let health = server.health();
         let ready = Arc::new(AtomicBool::new(false));
@@ -196,7 +200,8 @@ impl TokenServer {
         };
         let serving_http = async {
             let gateway = Gateway {
-                service: self.service.clone(),
+                oauth: self.oauth.clone(),
+                consents: self.consents.clone(),
                 ready: ready.clone(),
                 product_name: self.product_name.clone(),
             };
@@ -206,8 +211,8 @@ impl TokenServer {
         let following = async {
             if let Some(every) = self.poll_every {
                 tokio::join!(
-                    registry::follow(&self.service.directory, every, &stop),
-                    self.service.ledger.follow(every, &stop),
+                    registry::follow(&self.oauth.directory, every, &stop),
+                    self.oauth.ledger.follow(every, &stop),
                 );
             }
         };
@@ -215,30 +220,30 @@ impl TokenServer {
             serving_grpc,
             serving_http,
             following,
-            tell_readiness(&self.service.store, &health, &ready, &stop),
-            clear_away(&self.service.store, &stop),
+            tell_readiness(&self.oauth.store, &health, &ready, &stop),
+            clear_away(&self.oauth.store, &stop),
         );
         // Calls that outlived the drain must not hold the process back.
-        let _ = timeout(Duration::from_secs(2), self.service.store.db.close()).await;
+        let _ = timeout(Duration::from_secs(2), self.oauth.store.db.close()).await;
         Ok(served?)
     }
 
     fn routes(&self) -> RoutesBuilder {
         let mut routes = RoutesBuilder::default();
         macro_rules! add {
-            ($($server:ident),* $(,)?) => {
+            ($($server:ident($api:expr)),* $(,)?) => {
                 $(routes.add_service(
-                    $server::new(self.service.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
+                    $server::new($api.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
                 );)*
             };
         }
         add!(
-            SetupServiceServer,
-            ConsentServiceServer,
-            TokenServiceServer,
-            SigningKeyServiceServer
+            SetupServiceServer(self.consents),
+            ConsentServiceServer(self.consents),
+            TokenServiceServer(self.oauth),
+            SigningKeyServiceServer(self.oauth),
         );
-        let audit = AuditApi::new(self.service.store.db.clone());
+        let audit = AuditApi::new(self.oauth.store.db.clone());
         routes.add_service(AuditServiceServer::new(audit).max_decoding_message_size(MAX_MESSAGE_BYTES));
         routes
     }

@@ -10,7 +10,10 @@ use std::{
 use accord::position::Position;
 use tokio::time::Instant;
 
-use crate::{error::Error, model::watermark::At, store::RevocationKind};
+use crate::{
+    error::Error,
+    model::{revocation::RevocationKind, watermark::At},
+};
 
 /// How long a revocation is kept after it was learnt: no access token that it ends lives longer than
 /// fifteen minutes, and none is issued later than a second after it.

@@ -9,10 +9,7 @@ use std::{net::IpAddr, time::Duration};
 use accord::{
     clock::UnixMillis,
     position::Position,
-    store::{
-        StoreError,
-        audit::{Actor, ActorKind, Event, Origin},
-    },
+    store::audit::{Actor, ActorKind, Event, Origin},
     text::{
         id::{SetupId, TenantId, UserId},
         opaque::{OpaqueToken, TokenKind},
@@ -22,11 +19,11 @@ use zeroize::Zeroizing;
 
 use crate::{
     cache::lease::{self, ATTEMPTS, Lease},
+    consent::Consents,
     consent::setup,
     error::Error,
-    model::watermark::At,
-    registry::{Tenant, User, UserRef},
-    service::Service,
+    model::{tenant::Tenant, user::User, watermark::At},
+    registry::UserRef,
 };
 
 /// A session ends after this long without use.
@@ -169,7 +166,7 @@ pub struct SignIn {
 /// one that is decided or expired, [`Error::TooManySignIns`], [`Error::SignInFailed`],
 /// [`Error::RegistryUnavailable`].
 pub async fn sign_in(
-    service: &Service,
+    service: &Consents,
     origin: &Origin,
     sign_in: SignIn,
 ) -> Result<(OpaqueToken, UnixMillis), Error> {
@@ -220,7 +217,7 @@ pub async fn sign_in(
 ///
 /// # Errors
 /// [`Error::Store`].
-pub async fn sign_out(service: &Service, origin: &Origin, session: &OpaqueToken) -> Result<(), Error> {
+pub async fn sign_out(service: &Consents, origin: &Origin, session: &OpaqueToken) -> Result<(), Error> {
     service
         .store
         .end_admin_session(origin, &session.digest(), EndReason::SignedOut)
@@ -233,7 +230,7 @@ pub async fn sign_out(service: &Service, origin: &Origin, session: &OpaqueToken)
 /// # Errors
 /// [`Error::AdminSessionInvalid`] for one that is malformed, unknown, ended, idle too long, too old or
 /// another workload's; [`Error::RegistryUnavailable`].
-pub async fn require(service: &Service, origin: &Origin, text: &str) -> Result<AdminSession, Error> {
+pub async fn require(service: &Consents, origin: &Origin, text: &str) -> Result<AdminSession, Error> {
     let workload = origin.actor.id.as_str();
     let token = OpaqueToken::parse(TokenKind::AdminSession, text).map_err(|_| Error::AdminSessionInvalid)?;
     let digest = token.digest();
@@ -284,7 +281,7 @@ pub async fn require(service: &Service, origin: &Origin, text: &str) -> Result<A
 /// # Errors
 /// As [`require`]; [`Error::Store`] when the registry keeps answering too late.
 pub async fn renewed(
-    service: &Service,
+    service: &Consents,
     origin: &Origin,
     text: &str,
     mut session: AdminSession,
@@ -295,7 +292,7 @@ pub async fn renewed(
         }
         session = require(service, origin, text).await?;
     }
-    Err(StoreError::Unavailable.into())
+    Err(Error::Unavailable)
 }
 
 #[cfg(test)]

@@ -14,9 +14,10 @@ use accord::{
 use super::{Access, Consent, Filter, get, list};
 use crate::model::grant::State;
 use crate::{
+    consent::Consents,
     error::Error,
-    registry::{Client, ClientScope, UserRef},
-    service::Service,
+    model::client::{Client, ClientScope},
+    registry::UserRef,
 };
 
 /// A consent, and what a Tenant Admin wants to know of it.
@@ -39,7 +40,7 @@ pub struct Connected {
 /// # Errors
 /// As [`list`].
 pub async fn list_connected(
-    service: &Service,
+    service: &Consents,
     access: Access<'_>,
     page: &PageRequest,
 ) -> Result<Page<Connected>, Error> {
@@ -60,7 +61,7 @@ pub async fn list_connected(
 /// # Errors
 /// As [`get`].
 pub async fn get_connected(
-    service: &Service,
+    service: &Consents,
     access: Access<'_>,
     grant_id: &GrantId,
 ) -> Result<Connected, Error> {
@@ -73,7 +74,7 @@ pub async fn get_connected(
 /// # Errors
 /// As [`list`].
 pub async fn current(
-    service: &Service,
+    service: &Consents,
     access: Access<'_>,
     client_id: &ClientId,
 ) -> Result<Option<Consent>, Error> {
@@ -93,14 +94,14 @@ pub async fn current(
 
 /// What the registry knows of those whom consents concern, each asked for once.
 struct Names<'a> {
-    service: &'a Service,
+    service: &'a Consents,
     access: Access<'a>,
     clients: HashMap<ClientId, Option<Client>>,
     users: HashMap<UserId, String>,
 }
 
 impl<'a> Names<'a> {
-    fn new(service: &'a Service, access: Access<'a>) -> Self {
+    fn new(service: &'a Consents, access: Access<'a>) -> Self {
         Self {
             service,
             access,

@@ -11,11 +11,16 @@ use accord::{
 };
 
 use crate::{
+    cache::grants::Ledger,
     consent::admin_session::AdminSession,
+    consent::sign_in_delay::SignInDelays,
     error::Error,
-    model::grant::{Grant, State},
-    registry::{Registry, User, UserRef},
-    service::Service,
+    model::{
+        grant::{Grant, State},
+        user::User,
+    },
+    registry::{Registry, UserRef},
+    store::Store,
 };
 
 pub mod admin_session;
@@ -27,6 +32,19 @@ mod view;
 pub use connected::{Connected, current, get_connected, list_connected};
 pub use view::Consent;
 use view::Parties;
+
+/// What the operations on consents work with. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Consents {
+    /// token-service's own store.
+    pub store: Store,
+    /// The registry, asked each time.
+    pub registry: Registry,
+    /// What the store says of grants through a memory, which learns what ends here.
+    pub ledger: Ledger,
+    /// Failed sign-ins, which make later ones wait.
+    pub sign_in_delays: SignInDelays,
+}
 
 /// Who asks, by which proof, and for which tenant.
 #[derive(Clone, Copy)]
@@ -62,7 +80,7 @@ pub struct Revoke {
 /// # Errors
 /// [`Error::AdminSessionInvalid`], [`Error::PermissionDenied`] for an operator that brings a session,
 /// [`Error::NotFound`] (another tenant's too), [`Error::RegistryUnavailable`].
-pub async fn get(service: &Service, access: Access<'_>, grant_id: &GrantId) -> Result<Consent, Error> {
+pub async fn get(service: &Consents, access: Access<'_>, grant_id: &GrantId) -> Result<Consent, Error> {
     authority(service, access, "consent").await?;
     let grant = service.store.find_grant(access.tenant_id, grant_id).await?;
     view(service, grant.ok_or(Error::NotFound("consent"))?).await
@@ -73,7 +91,7 @@ pub async fn get(service: &Service, access: Access<'_>, grant_id: &GrantId) -> R
 /// # Errors
 /// As [`get`]; [`Error::NotFound`] for a tenant that is unknown or not the session's.
 pub async fn list(
-    service: &Service,
+    service: &Consents,
     access: Access<'_>,
     filter: &Filter,
     page: &PageRequest,
@@ -101,7 +119,7 @@ pub async fn list(
 ///
 /// # Errors
 /// As [`get`]; [`Error::WrongState`] when it ended otherwise.
-pub async fn revoke(service: &Service, access: Access<'_>, revoke: &Revoke) -> Result<Consent, Error> {
+pub async fn revoke(service: &Consents, access: Access<'_>, revoke: &Revoke) -> Result<Consent, Error> {
     let authority = authority(service, access, "consent").await?;
     let grant = service
         .store
@@ -119,7 +137,7 @@ pub async fn revoke(service: &Service, access: Access<'_>, revoke: &Revoke) -> R
 /// [`Error::NotFound`] (consent, or user), [`Error::WrongState`] unless it is active or suspended,
 /// [`Error::RegistryUnavailable`].
 pub async fn change_designated_user(
-    service: &Service,
+    service: &Consents,
     access: Access<'_>,
     grant_id: &GrantId,
     account_name: &str,
@@ -197,7 +215,7 @@ impl Authority {
 
 /// By what right a call is made. A session of another tenant finds nothing: no such `resource`.
 async fn authority(
-    service: &Service,
+    service: &Consents,
     access: Access<'_>,
     resource: &'static str,
 ) -> Result<Authority, Error> {
@@ -219,7 +237,7 @@ async fn authority(
     }
 }
 
-async fn view(service: &Service, grant: Grant) -> Result<Consent, Error> {
+async fn view(service: &Consents, grant: Grant) -> Result<Consent, Error> {
     let tenant_id = grant.tenant_id.clone();
     let mut parties = Parties::new(&service.registry, &tenant_id);
     parties.view(grant, service.store.now()).await

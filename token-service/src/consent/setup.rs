@@ -13,9 +13,12 @@ use accord::{
 };
 
 use crate::{
+    consent::Consents,
     error::Error,
-    registry::{Client, ClientScope, Tenant},
-    service::Service,
+    model::{
+        client::{Client, ClientScope},
+        tenant::Tenant,
+    },
 };
 
 mod answer;
@@ -161,7 +164,7 @@ impl Setup {
 /// scope that is not the client's or when it has none, [`Error::InvalidTarget`],
 /// [`Error::RequestIdReused`], [`Error::RegistryUnavailable`].
 pub async fn start(
-    service: &Service,
+    service: &Consents,
     creation: &Creation,
     request: AuthorizationRequest,
 ) -> Result<Setup, Error> {
@@ -201,7 +204,7 @@ pub async fn start(
 /// [`Error::NotFound`] for an unknown tenant or client, and for a client that may not ask the tenant;
 /// [`Error::Invalid`] for a redirect URI that is not registered, [`Error::RegistryUnavailable`].
 pub async fn asked(
-    service: &Service,
+    service: &Consents,
     tenant_id: &TenantId,
     client_id: &ClientId,
     redirect_uri: &str,
@@ -229,7 +232,7 @@ pub async fn asked(
 ///
 /// # Errors
 /// [`Error::NotFound`].
-pub async fn get(service: &Service, setup_id: &SetupId) -> Result<Setup, Error> {
+pub async fn get(service: &Consents, setup_id: &SetupId) -> Result<Setup, Error> {
     service
         .store
         .find_setup(setup_id)
@@ -241,7 +244,7 @@ pub async fn get(service: &Service, setup_id: &SetupId) -> Result<Setup, Error> 
 ///
 /// # Errors
 /// [`Error::NotFound`], also for one that asks another tenant.
-pub async fn of_tenant(service: &Service, tenant_id: &TenantId, setup_id: &SetupId) -> Result<Setup, Error> {
+pub async fn of_tenant(service: &Consents, tenant_id: &TenantId, setup_id: &SetupId) -> Result<Setup, Error> {
     let setup = get(service, setup_id).await?;
     if setup.tenant_id == *tenant_id {
         Ok(setup)

@@ -10,7 +10,8 @@ use accord::{
 use crate::model::grant::{Grant, State};
 use crate::{
     error::Error,
-    registry::{Registry, User, UserRef},
+    model::user::User,
+    registry::{Registry, UserRef},
 };
 
 /// A grant as it is shown: where it stands now, and the designated user's label.

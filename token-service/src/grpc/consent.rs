@@ -7,14 +7,13 @@ use accord::{
 use tonic::{Request, Response, Status};
 
 use crate::{
-    consent::{self, Access},
+    consent::{self, Access, Consents},
     error::Error,
     grpc::convert::consent as convert,
-    service::Service,
 };
 
 #[tonic::async_trait]
-impl ConsentService for Service {
+impl ConsentService for Consents {
     async fn get_consent(
         &self,
         request: Request<pb::GetConsentRequest>,

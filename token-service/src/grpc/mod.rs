@@ -10,6 +10,7 @@ mod consent;
 pub mod convert;
 mod setup;
 mod signing_key;
+mod status;
 mod token;
 
 /// The caller, method and encoded content of a creating call.

@@ -9,14 +9,13 @@ use zeroize::Zeroizing;
 
 use super::creation;
 use crate::{
-    consent::{admin_session, setup},
+    consent::{Consents, admin_session, setup},
     error::Error,
     grpc::convert::setup as convert,
-    service::Service,
 };
 
 #[tonic::async_trait]
-impl SetupService for Service {
+impl SetupService for Consents {
     async fn start_setup(
         &self,
         request: Request<pb::StartSetupRequest>,

@@ -7,16 +7,16 @@ use accord::{
 use tonic::{Request, Response, Status};
 
 use super::creation;
-use crate::{error::Error, grpc::convert::signing_key as convert, model::signing_key, service::Service};
+use crate::{error::Error, grpc::convert::signing_key as convert, oauth::OAuth};
 
 #[tonic::async_trait]
-impl SigningKeyService for Service {
+impl SigningKeyService for OAuth {
     async fn list_signing_keys(
         &self,
         request: Request<pb::ListSigningKeysRequest>,
     ) -> Result<Response<pb::ListSigningKeysResponse>, Status> {
         let (state, page) = convert::list(request.get_ref()).map_err(Error::from)?;
-        let keys = signing_key::list(&self.store, state, &page).await?;
+        let keys = self.store.list_signing_keys(state, &page).await?;
         Ok(Response::new(convert::list_response(keys, self.store.now())))
     }
 
@@ -26,7 +26,8 @@ impl SigningKeyService for Service {
     ) -> Result<Response<pb::RotateSigningKeyResponse>, Status> {
         let request_id = convert::rotate(request.get_ref()).map_err(Error::from)?;
         let creation = creation(&request, "RotateSigningKey", request_id);
-        let key = signing_key::rotate(self, &creation).await?;
+        let key = self.store.rotate_signing_key(&creation).await?;
+        self.ledger.learn().await;
         Ok(Response::new(pb::RotateSigningKeyResponse {
             signing_key: Some(convert::message(key, self.store.now())),
         }))
@@ -38,7 +39,8 @@ impl SigningKeyService for Service {
     ) -> Result<Response<pb::RevokeSigningKeyResponse>, Status> {
         let origin = Principal::of(&request).origin();
         let (kid, reason) = convert::revoke(request.get_ref()).map_err(Error::from)?;
-        let key = signing_key::revoke(self, &origin, &kid, &reason).await?;
+        let key = self.store.revoke_signing_key(&origin, &kid, &reason).await?;
+        self.ledger.learn().await;
         Ok(Response::new(pb::RevokeSigningKeyResponse {
             signing_key: Some(convert::message(key, self.store.now())),
         }))

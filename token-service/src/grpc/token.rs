@@ -9,18 +9,17 @@ use tonic::{Request, Response, Status};
 use crate::{
     error::Error,
     grpc::convert::{signing_key::json_web_key, token as convert},
-    model::signing_key,
     oauth::{
+        OAuth,
         client_authentication::authenticate,
         introspection::{Asker, introspect},
         issuance, metadata, revocation,
         revocation_feed::{self, Cursor},
     },
-    service::Service,
 };
 
 #[tonic::async_trait]
-impl TokenService for Service {
+impl TokenService for OAuth {
     async fn issue_token(
         &self,
         request: Request<pb::IssueTokenRequest>,
@@ -62,9 +61,9 @@ impl TokenService for Service {
         &self,
         _request: Request<pb::GetJsonWebKeySetRequest>,
     ) -> Result<Response<pb::GetJsonWebKeySetResponse>, Status> {
-        let keys = signing_key::published(self).await?;
+        let keys = self.ledger.keys().await?.value;
         Ok(Response::new(pb::GetJsonWebKeySetResponse {
-            keys: keys.iter().map(json_web_key).collect(),
+            keys: keys.published_at(self.store.now()).map(json_web_key).collect(),
         }))
     }
 

@@ -39,7 +39,7 @@ pub(super) async fn authorize(
 ) -> Result<Response, PageError> {
     let form = Form::parse(query.unwrap_or_default().as_bytes())?;
     let (tenant_id, client_id, redirect_uri) = asked(&tenant, &form)?;
-    let service = &gateway.service;
+    let service = &gateway.consents;
     let known = setup::asked(service, &tenant_id, &client_id, redirect_uri).await;
     let (tenant, _) = known.map_err(not_ours)?;
     let state = form.text("state");

@@ -14,11 +14,7 @@ use axum::{
 use serde_json::json;
 
 use super::{Gateway, error::HttpError};
-use crate::{
-    error::Error,
-    model::signing_key::{self, ALGORITHM},
-    oauth::metadata,
-};
+use crate::{error::Error, model::signing_key::ALGORITHM, oauth::metadata};
 
 /// How long public documents may be kept. A key is published before its first use, and a verifier that
 /// meets an unknown key fetches anew.
@@ -39,10 +35,10 @@ pub(super) async fn jwks(
     State(gateway): State<Arc<Gateway>>,
     Tenant(tenant_id): Tenant,
 ) -> Result<Response, HttpError> {
-    gateway.service.directory.tenant(&tenant_id).await?;
-    let keys = signing_key::published(&gateway.service).await?;
+    gateway.oauth.directory.tenant(&tenant_id).await?;
+    let keys = gateway.oauth.ledger.keys().await?.value;
     let keys: Vec<_> = keys
-        .iter()
+        .published_at(gateway.oauth.store.now())
         .map(|key| {
             json!({"kty": "OKP", "crv": "Ed25519", "x": key.x(), "kid": key.kid, "use": "sig", "alg": ALGORITHM})
         })
@@ -56,7 +52,7 @@ pub(super) async fn metadata(
     State(gateway): State<Arc<Gateway>>,
     Tenant(tenant_id): Tenant,
 ) -> Result<Response, HttpError> {
-    let document = metadata::of_tenant(&gateway.service, &tenant_id).await?;
+    let document = metadata::of_tenant(&gateway.oauth, &tenant_id).await?;
     Ok(public(Json(document)))
 }
 

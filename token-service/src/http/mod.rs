@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::service::Service;
+use crate::{consent::Consents, oauth::OAuth};
 
 mod authorize;
 mod client;
@@ -43,8 +43,10 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// What the routes work with.
 #[derive(Clone, Debug)]
 pub(crate) struct Gateway {
-    /// What the operations work with.
-    pub(crate) service: Service,
+    /// Tokens.
+    pub(crate) oauth: OAuth,
+    /// Consents.
+    pub(crate) consents: Consents,
     /// Whether this server can serve.
     pub(crate) ready: Arc<AtomicBool>,
     /// What pages call the product.

@@ -51,7 +51,7 @@ pub(super) async fn token(
         scopes: scopes(form.text("scope"))?,
         resource: resource(&form)?,
     };
-    let issued = issuance::issue(&gateway.service, &request).await?;
+    let issued = issuance::issue(&gateway.oauth, &request).await?;
     Ok((NO_STORE, Json(answer(&issued))).into_response())
 }
 
@@ -130,10 +130,10 @@ pub(super) async fn introspect(
     let client_id = client_of(&gateway, &tenant_id, &headers, &form).await?;
     let token = required(&form, "token")?;
     let asker = Asker::Client(client_id.clone());
-    let active = introspection::introspect(&gateway.service, &asker, &tenant_id, token).await?;
+    let active = introspection::introspect(&gateway.oauth, &asker, &tenant_id, token).await?;
     let answer = introspected(active);
     if wants_jwt(&headers) {
-        let jwt = sign(&gateway.service, &tenant_id, &client_id, &answer).await?;
+        let jwt = sign(&gateway.oauth, &tenant_id, &client_id, &answer).await?;
         let media_type = [(header::CONTENT_TYPE, MEDIA_TYPE)];
         return Ok((NO_STORE, media_type, jwt.to_string()).into_response());
     }
@@ -183,7 +183,7 @@ pub(super) async fn revoke(
 ) -> Result<Response, HttpError> {
     let client_id = client_of(&gateway, &tenant_id, &headers, &form).await?;
     let token = required(&form, "token")?;
-    revocation::revoke(&gateway.service, &client_id, &tenant_id, token).await?;
+    revocation::revoke(&gateway.oauth, &client_id, &tenant_id, token).await?;
     Ok((NO_STORE, StatusCode::OK).into_response())
 }
 
@@ -194,7 +194,7 @@ async fn client_of(
     form: &Form,
 ) -> Result<accord::text::id::ClientId, HttpError> {
     let credentials = credentials(headers, form)?;
-    let client = authenticate(&gateway.service, tenant_id, &credentials).await?;
+    let client = authenticate(&gateway.oauth, tenant_id, &credentials).await?;
     Ok(client.value.client_id.clone())
 }
 

@@ -14,7 +14,7 @@ use accord::{
 };
 use subtle::ConstantTimeEq;
 
-use crate::store::purpose;
+use crate::model::purpose;
 
 /// How long after an advance the generation before may come again, and get the same successor: answers
 /// get lost, and callers race.

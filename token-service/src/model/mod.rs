@@ -1,7 +1,14 @@
 //! What token-service decides about: types, states, and rules as plain functions.
 
+pub mod change;
+pub mod client;
 pub mod code;
 pub mod family;
 pub mod grant;
+pub mod lifetimes;
+pub mod purpose;
+pub mod revocation;
 pub mod signing_key;
+pub mod tenant;
+pub mod user;
 pub mod watermark;

@@ -5,11 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use accord::{
     clock::UnixMillis,
-    store::{Creation, audit::Origin},
-    text::{
-        opaque::sha256,
-        page::{Page, PageRequest},
-    },
+    text::opaque::sha256,
     verify::{ACCESS_TOKEN_TYPE, AccessTokenClaims, KeySet},
 };
 use aws_lc_rs::{
@@ -21,11 +17,7 @@ use jsonwebtoken::{Algorithm, Header};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::{
-    error::Error,
-    service::{Lifetimes, Service},
-    store::Store,
-};
+use crate::{error::Error, model::lifetimes::Lifetimes};
 
 /// The one algorithm there is so far, by its JOSE name (RFC 8037 §3.1).
 pub const ALGORITHM: &str = "EdDSA";
@@ -244,66 +236,15 @@ impl Keys {
         &self.signer
     }
 
+    /// The keys that stand in the JWKS at this time.
+    pub fn published_at(&self, now: UnixMillis) -> impl Iterator<Item = &SigningKey> {
+        self.live.iter().filter(move |key| key.published_at(now))
+    }
+
     /// The keys to verify with: of one that is published no more, every token has ended.
     pub fn set(&self) -> &KeySet {
         &self.set
     }
-}
-
-/// The keys that stand in the JWKS now.
-///
-/// # Errors
-/// [`Error::Store`], [`Error::Signing`], [`Error::Key`].
-pub async fn published(service: &Service) -> Result<Vec<SigningKey>, Error> {
-    let now = service.store.now();
-    let keys = service.ledger.keys().await?.value;
-    let published = keys.live.iter().filter(|key| key.published_at(now));
-    Ok(published.cloned().collect())
-}
-
-/// Sees to it that there is an active key and a next one; of replicas that race, one makes them.
-///
-/// # Errors
-/// [`Error::Signing`], [`Error::Store`], [`Error::Key`].
-pub async fn ensure(store: &Store) -> Result<(), Error> {
-    store.ensure_signing_keys().await
-}
-
-/// Lists keys, newest first, those in `state` or all.
-///
-/// # Errors
-/// [`Error::Store`].
-pub async fn list(
-    store: &Store,
-    state: Option<State>,
-    page: &PageRequest,
-) -> Result<Page<SigningKey>, Error> {
-    store.list_signing_keys(state, page).await
-}
-
-/// Makes the next key active and the active one retired, and makes a new next key.
-///
-/// # Errors
-/// [`Error::RequestIdReused`], [`Error::Store`].
-pub async fn rotate(service: &Service, creation: &Creation) -> Result<SigningKey, Error> {
-    let key = service.store.rotate_signing_key(creation).await?;
-    service.ledger.learn().await;
-    Ok(key)
-}
-
-/// Ends a key and every token signed with it; a new one takes its place. Repeated, no change.
-///
-/// # Errors
-/// [`Error::NotFound`].
-pub async fn revoke(
-    service: &Service,
-    origin: &Origin,
-    kid: &str,
-    reason: &str,
-) -> Result<SigningKey, Error> {
-    let key = service.store.revoke_signing_key(origin, kid, reason).await?;
-    service.ledger.learn().await;
-    Ok(key)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use accord::{position::Position, store::StoreError};
+use accord::position::Position;
 use tokio::time::Instant;
 
 use crate::error::Error;
@@ -55,7 +55,7 @@ impl Revision {
     /// [`Error::Store`] when the database was replaced in between.
     pub fn with_own<T>(&mut self, answer: At<T>) -> Result<T, Error> {
         if answer.position.epoch != self.token.epoch {
-            return Err(StoreError::Unavailable.into());
+            return Err(Error::Unavailable);
         }
         self.token.seq = self.token.seq.min(answer.position.seq);
         Ok(answer.value)

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use accord::{
-    store::StoreError,
     text::{
         id::{ClientId, GrantId, ScopeName, TenantId, UserId},
         opaque::RefreshToken,
@@ -15,13 +14,15 @@ use crate::{
     cache::lease::{ATTEMPTS, Lease},
     error::Error,
     model::{
+        client::Client,
         family::{Family, Presented, is_genuine},
         grant::{Grant, State},
+        revocation::RevocationKind,
+        tenant::Tenant,
+        user::User,
         watermark::Revision,
     },
-    registry::{Client, Tenant, User},
-    service::Service,
-    store::RevocationKind,
+    oauth::OAuth,
 };
 
 /// Who asks.
@@ -111,7 +112,7 @@ enum Look {
 /// # Errors
 /// [`Error::RegistryUnavailable`], [`Error::Store`], also when the answers keep coming too late.
 pub async fn introspect(
-    service: &Service,
+    service: &OAuth,
     asker: &Asker,
     tenant_id: &TenantId,
     token: &str,
@@ -129,11 +130,11 @@ pub async fn introspect(
             Look::Active(_) | Look::Again => {}
         }
     }
-    Err(StoreError::Unavailable.into())
+    Err(Error::Unavailable)
 }
 
 async fn access_token(
-    service: &Service,
+    service: &OAuth,
     asker: &Asker,
     tenant_id: &TenantId,
     token: &str,
@@ -226,7 +227,7 @@ fn genuine(keys: &KeySet, token: &str) -> Option<(AccessTokenClaims, Ids)> {
 }
 
 async fn refresh_token(
-    service: &Service,
+    service: &OAuth,
     asker: &Asker,
     tenant_id: &TenantId,
     token: &RefreshToken,
@@ -276,7 +277,7 @@ async fn refresh_token(
 
 /// The family whose current token this is, and its grant; `None` unless the family is live.
 async fn standing(
-    service: &Service,
+    service: &OAuth,
     tenant_id: &TenantId,
     token: &RefreshToken,
 ) -> Result<Option<(Family, Grant)>, Error> {
@@ -296,7 +297,7 @@ async fn standing(
 
 /// Reads the parties; `None` if one of them is unknown. The lease is on what was read.
 async fn parties(
-    service: &Service,
+    service: &OAuth,
     tenant_id: &TenantId,
     (client_id, user_id): (&ClientId, &UserId),
     lease: &mut Lease,
@@ -327,7 +328,7 @@ async fn parties(
     }))
 }
 
-async fn tenant_or_none(service: &Service, tenant_id: &TenantId) -> Result<(), Error> {
+async fn tenant_or_none(service: &OAuth, tenant_id: &TenantId) -> Result<(), Error> {
     known(service.directory.tenant(tenant_id).await).map(drop)
 }
 

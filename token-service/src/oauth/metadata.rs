@@ -4,8 +4,8 @@ use accord::text::id::TenantId;
 use serde::Serialize;
 
 use crate::{
-    error::Error, model::signing_key::ALGORITHM, oauth::client_authentication::SIGNING_ALGORITHMS,
-    service::Service,
+    error::Error, model::signing_key::ALGORITHM, oauth::OAuth,
+    oauth::client_authentication::SIGNING_ALGORITHMS,
 };
 
 /// The metadata; names and meanings are those of RFC 8414 §2.
@@ -53,7 +53,7 @@ pub struct Metadata {
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::RegistryUnavailable`].
-pub async fn of_tenant(service: &Service, tenant_id: &TenantId) -> Result<Metadata, Error> {
+pub async fn of_tenant(service: &OAuth, tenant_id: &TenantId) -> Result<Metadata, Error> {
     let tenant = service.directory.tenant(tenant_id).await?.value;
     Ok(of_issuer(&tenant.issuer))
 }

@@ -11,14 +11,14 @@ use accord::{
     verify::VerifyError,
 };
 
-use crate::{error::Error, model::family::is_genuine, oauth::issuance::client_origin, service::Service};
+use crate::{error::Error, model::family::is_genuine, oauth::OAuth, oauth::issuance::client_origin};
 
 /// Ends a token of the client, if it is one.
 ///
 /// # Errors
 /// [`Error::Store`].
 pub async fn revoke(
-    service: &Service,
+    service: &OAuth,
     client_id: &ClientId,
     tenant_id: &TenantId,
     token: &str,
@@ -32,7 +32,7 @@ pub async fn revoke(
 }
 
 async fn family(
-    service: &Service,
+    service: &OAuth,
     client_id: &ClientId,
     tenant_id: &TenantId,
     token: &RefreshToken,
@@ -54,7 +54,7 @@ async fn family(
 }
 
 async fn access_token(
-    service: &Service,
+    service: &OAuth,
     client_id: &ClientId,
     tenant_id: &TenantId,
     token: &str,

@@ -4,10 +4,10 @@
 
 use std::{fmt, time::Duration};
 
-use accord::{store::StoreError, text::validation::Violations};
+use accord::text::validation::Violations;
 use tokio::time::Instant;
 
-use crate::{cache::revocation_index::Ended, error::Error, service::Service};
+use crate::{cache::revocation_index::Ended, error::Error, oauth::OAuth};
 
 /// The most revocations in one answer, of each feed.
 const MOST: usize = 500;
@@ -83,7 +83,7 @@ impl Page {
 ///
 /// # Errors
 /// [`Error::RegistryUnavailable`], [`Error::Store`], [`Error::TooManyRevocations`].
-pub async fn after(service: &Service, cursor: Option<&Cursor>) -> Result<Page, Error> {
+pub async fn after(service: &OAuth, cursor: Option<&Cursor>) -> Result<Page, Error> {
     // Without a cursor of this epoch, from the beginning. What is asked for first tells the epoch.
     let seqs = |cursor: Option<&Cursor>| cursor.map_or((0, 0), |c| (c.registry_seq, c.token_seq));
     let (mut registry_seq, mut token_seq) = seqs(cursor);
@@ -97,7 +97,7 @@ pub async fn after(service: &Service, cursor: Option<&Cursor>) -> Result<Page, E
         registry = service.directory.ended_after(registry_seq, MOST + 1).await?;
         own = service.ledger.ended_after(token_seq, MOST + 1).await?;
         if epoch != format!("{}-{}", registry.position.epoch, own.position.epoch) {
-            return Err(StoreError::Unavailable.into());
+            return Err(Error::Unavailable);
         }
     }
     let age = Instant::now().saturating_duration_since(registry.asked_at.min(own.asked_at));
@@ -133,7 +133,7 @@ fn cut(ended: &mut Vec<Ended>, complete_to: i64, asked_after: i64) -> (bool, i64
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::store::RevocationKind;
+    use crate::model::revocation::RevocationKind;
 
     #[test]
     fn a_cursor_reads_back_and_nothing_else_does() {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::{error::Error, service::Service};
+use crate::{error::Error, oauth::OAuth};
 
 /// The media type of such an answer (RFC 9701 §5).
 pub const MEDIA_TYPE: &str = "application/token-introspection+jwt";
@@ -26,12 +26,12 @@ struct Claims<'a> {
 /// [`Error::NotFound`] for an unknown tenant, [`Error::RegistryUnavailable`], [`Error::Signing`],
 /// [`Error::Store`].
 pub async fn sign(
-    service: &Service,
+    service: &OAuth,
     tenant_id: &TenantId,
     client_id: &ClientId,
     answer: &Value,
 ) -> Result<Zeroizing<String>, Error> {
-    let tenant = service.registry.tenant(tenant_id).await?.value;
+    let tenant = service.directory.tenant(tenant_id).await?.value;
     let claims = Claims {
         iss: &tenant.issuer,
         aud: client_id.as_str(),

@@ -12,8 +12,16 @@ use accord::{
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use super::{Change, Client, ClientScope, Tenant, User};
-use crate::{error::Error, model::watermark::At, store::RevocationKind};
+use crate::model::{
+    change::Change,
+    client::{Client, ClientScope},
+    tenant::Tenant,
+    user::User,
+};
+use crate::{
+    error::Error,
+    model::{revocation::RevocationKind, watermark::At},
+};
 
 pub(super) fn role(role: pb::OperatorRole) -> Option<Role> {
     match role {

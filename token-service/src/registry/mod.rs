@@ -16,7 +16,7 @@ use accord::{
         status::ErrorReason,
     },
     text::{
-        id::{ClientId, OperatorId, ScopeName, SecretId, TenantId, UserId, WorkloadId},
+        id::{ClientId, OperatorId, SecretId, TenantId, UserId, WorkloadId},
         opaque::OpaqueToken,
     },
 };
@@ -24,7 +24,16 @@ use tokio::time::Instant;
 use tonic::Code;
 use zeroize::Zeroizing;
 
-use crate::{cache::registry::SecretUse, error::Error, model::watermark::At, store::RevocationKind};
+use crate::{
+    error::Error,
+    model::{
+        change::Changes,
+        client::{Client, SecretUse},
+        tenant::Tenant,
+        user::User,
+        watermark::At,
+    },
+};
 
 mod answer;
 pub mod links;
@@ -33,120 +42,12 @@ use answer::{
     at, change, client, ended, failure, is_refusal, kind, not_found, position, role, tenant, unexpected, user,
 };
 
-/// A client, as far as consent and issuance need it.
-#[derive(Clone, Debug)]
-pub struct Client {
-    /// The Client ID.
-    pub client_id: ClientId,
-    /// Name for people.
-    pub display_name: String,
-    /// The partner behind it.
-    pub partner_name: String,
-    /// What it is for.
-    pub purpose: String,
-    /// Whether it can obtain tokens.
-    pub active: bool,
-    /// The tenants it may ask.
-    pub tenant_ids: Vec<TenantId>,
-    /// Its scopes that are enabled in the catalogue.
-    pub scopes: Vec<ClientScope>,
-    /// Where browsers may be sent back to.
-    pub redirect_uris: Vec<String>,
-    /// Grows with every change that a consent page would show.
-    pub version: i64,
-    /// Access tokens issued at a lower position have ended.
-    pub tokens_ended_seq: i64,
-    /// Refresh families begun at a lower position have ended.
-    pub families_ended_seq: i64,
-    /// Its public keys for assertions, a JWKS document; empty if none.
-    pub json_web_key_set: String,
-}
-
-/// A scope of a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientScope {
-    /// The name.
-    pub name: ScopeName,
-    /// What it allows.
-    pub description: String,
-    /// What the partner needs it for.
-    pub reason: String,
-}
-
-/// A tenant, as far as consent and issuance need it.
-#[derive(Clone, Debug)]
-pub struct Tenant {
-    /// The id.
-    pub tenant_id: TenantId,
-    /// Name for people.
-    pub display_name: String,
-    /// Whether its data can be reached.
-    pub active: bool,
-    /// The issuer of its tokens: the Tenant Authority URL.
-    pub issuer: String,
-    /// The audience of its tokens.
-    pub cloud_api_url: String,
-    /// Access tokens and admin sessions of a lower position have ended.
-    pub tokens_ended_seq: i64,
-}
-
-/// A tenant's user.
-#[derive(Clone, Debug)]
-pub struct User {
-    /// The id.
-    pub user_id: UserId,
-    /// Display name that identifies nobody.
-    pub label: String,
-    /// Whether the user may grant consent.
-    pub tenant_admin: bool,
-    /// Whether the user counts.
-    pub active: bool,
-    /// Access tokens that run as the user, of a lower position, have ended.
-    pub tokens_ended_seq: i64,
-    /// Admin sessions of a lower position have ended.
-    pub sessions_ended_seq: i64,
-}
-
 /// Which user is meant. No `Debug`: an account name is not to be shown.
 pub enum UserRef<'a> {
     /// By id.
     Id(&'a UserId),
     /// By account name.
     AccountName(&'a str),
-}
-
-/// A change of the registry: what to read anew.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// A client, or one of its secrets.
-    Client(ClientId),
-    /// A tenant.
-    Tenant(TenantId),
-    /// A tenant's user.
-    User(TenantId, UserId),
-    /// A scope of the catalogue, and with it the profiles of clients.
-    Scope,
-    /// An operator or workload, by its id.
-    Caller(String),
-    /// Something that this version does not know: all that is remembered may be concerned.
-    Unknown,
-}
-
-/// What changed after a position.
-#[derive(Clone, Debug)]
-pub struct Changes {
-    /// The changes, in commit order.
-    pub changes: Vec<Change>,
-    /// What ended with them: what it is, which one, and at which position.
-    pub ended: Vec<(RevocationKind, String, i64)>,
-    /// The position up to which this is complete.
-    pub position: Position,
-    /// Where the changes of the last hour begin, in an answer that tells of none.
-    pub recent_seq: i64,
-    /// Everything known is to be forgotten.
-    pub reset: bool,
-    /// More changes wait behind the position.
-    pub more: bool,
 }
 
 /// A client that proved itself by a secret.

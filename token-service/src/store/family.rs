@@ -23,9 +23,13 @@ use super::{
     Shared, Store, column, commit, corrupt,
     entity::family::{Column, Entity, Model},
     grant::GrantKey,
-    revocation::{self, NewRevocation, RevocationKind},
+    revocation::{self, NewRevocation},
 };
-use crate::{error::Error, model::family::Family, service::Lifetimes};
+use crate::model::revocation::RevocationKind;
+use crate::{
+    error::Error,
+    model::{family::Family, lifetimes::Lifetimes},
+};
 
 impl Store {
     /// Reads a tenant's family.

@@ -12,7 +12,7 @@ use accord::{
     testing::test_clock,
 };
 
-use super::{Store, migration::Migrator, purpose};
+use super::{PURPOSES, Store, migration::Migrator};
 
 /// A store on this empty database, and its clock.
 pub(super) async fn store(url: &str) -> (Store, Arc<ManualClock>) {
@@ -23,7 +23,7 @@ pub(super) async fn store(url: &str) -> (Store, Arc<ManualClock>) {
     change::ensure(db.read(), &*random).await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     let master = FileMasterKey::create(&directory.path().join("key"), &*random).unwrap();
-    let keyring = keyring::open(&db, &master, purpose::ALL, &*clock, &*random)
+    let keyring = keyring::open(&db, &master, PURPOSES, &*clock, &*random)
         .await
         .unwrap();
     (Store::new(db, keyring, clock.clone(), random), clock)

@@ -27,13 +27,16 @@ use super::{
     change_kind, commit, corrupt,
     entity::grant::{Column, Entity, Model},
     family::end_families_of_grants,
-    revocation::{self, NewRevocation, RevocationKind},
+    revocation::{self, NewRevocation},
 };
+use crate::model::revocation::RevocationKind;
 use crate::{
     consent::{Filter, Revoke, admin_session::AdminSession, wrong_state},
     error::Error,
-    model::grant::{Grant, State, StoredState},
-    service::Lifetimes,
+    model::{
+        grant::{Grant, State, StoredState},
+        lifetimes::Lifetimes,
+    },
 };
 
 impl Store {

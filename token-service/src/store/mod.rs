@@ -15,12 +15,12 @@ use accord::{
         audit::{self, Event, Origin, Record, Recording},
         change::{self, Change, Told},
         group_commit::Group,
-        idempotency::{self, Outcome},
+        idempotency::{self, IdempotencyError, Outcome},
     },
 };
 use sea_orm::{ConnectionTrait, DatabaseTransaction, QueryResult, TryGetable};
 
-use crate::error::Error;
+use crate::{error::Error, model::purpose};
 
 mod admin_session;
 mod client_assertion;
@@ -42,17 +42,13 @@ use code::Lookups;
 use family::Advances;
 use redemption::Redemptions;
 pub use redemption::{Redeemed, Redemption};
-pub use revocation::RevocationKind;
 
-/// What token-service's data keys are for.
-pub mod purpose {
-    /// MACs of refresh tokens.
-    pub const REFRESH: &str = "refresh";
-    /// Sealing of signing keys.
-    pub const SIGNING_KEY: &str = "signing-key";
-    /// Every purpose, that of request ids included.
-    pub const ALL: &[&str] = &[REFRESH, SIGNING_KEY, accord::store::idempotency::KEYRING_PURPOSE];
-}
+/// The purposes of every data key, that of request ids included.
+pub const PURPOSES: &[&str] = &[
+    purpose::REFRESH,
+    purpose::SIGNING_KEY,
+    accord::store::idempotency::KEYRING_PURPOSE,
+];
 
 /// Kinds of changes in the feed, as they are stored.
 pub mod change_kind {
@@ -88,7 +84,7 @@ struct Shared {
 
 impl Store {
     /// Joins the parts of a store. The database is migrated and the keyring holds
-    /// [`purpose::ALL`]. Inside a tokio runtime.
+    /// [`PURPOSES`]. Inside a tokio runtime.
     pub fn new(db: Database, keyring: Keyring, clock: SharedClock, random: SharedRandom) -> Self {
         let shared = Shared {
             db: db.clone(),
@@ -186,6 +182,25 @@ pub async fn end_all_before(
     signing_key::revoke_all(tx, clock, random).await
 }
 
+impl From<IdempotencyError> for Error {
+    fn from(error: IdempotencyError) -> Self {
+        match error {
+            IdempotencyError::Reused => Self::RequestIdReused,
+            IdempotencyError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable => Self::Unavailable,
+            StoreError::Conflict => Self::Conflict,
+            error => Self::Internal(error.into()),
+        }
+    }
+}
+
 /// Commits, so that a failed commit is a failed call.
 async fn commit(tx: DatabaseTransaction) -> Result<(), StoreError> {
     Ok(tx.commit().await?)
@@ -198,7 +213,7 @@ fn column<T: TryGetable>(row: &QueryResult, name: &str) -> Result<T, StoreError>
 
 /// A stored value that this program does not write.
 fn corrupt(what: &'static str) -> Error {
-    Error::Store(StoreError::Corrupt(what))
+    StoreError::Corrupt(what).into()
 }
 
 #[cfg(test)]

@@ -24,12 +24,12 @@ use super::{
     Shared, Store, column, commit,
     family::{self, end_families_of_grants},
     grant::GrantKey,
-    revocation::{self, NewRevocation, RevocationKind},
+    revocation::{self, NewRevocation},
 };
+use crate::model::revocation::RevocationKind;
 use crate::{
     error::Error,
-    model::{code::Code, family::Family},
-    service::Lifetimes,
+    model::{code::Code, family::Family, lifetimes::Lifetimes},
 };
 
 /// A code to be redeemed.

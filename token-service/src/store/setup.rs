@@ -30,8 +30,10 @@ use crate::{
         setup::{Approval, CODE_LIFE, Decision, LIFE, NewSetup, Setup},
     },
     error::Error,
-    model::grant::{Grant, StoredState},
-    registry::ClientScope,
+    model::{
+        client::ClientScope,
+        grant::{Grant, StoredState},
+    },
 };
 
 const PENDING: &str = "pending";

@@ -22,13 +22,15 @@ use zeroize::Zeroizing;
 use super::{
     Store, change_kind, commit, corrupt,
     entity::signing_key::{ActiveModel, Column, Entity, Model},
-    purpose,
-    revocation::{self, NewRevocation, RevocationKind},
+    revocation::{self, NewRevocation},
 };
+use crate::model::{purpose, revocation::RevocationKind};
 use crate::{
     error::Error,
-    model::signing_key::{ALGORITHM, SigningKey, State, generate},
-    service::Lifetimes,
+    model::{
+        lifetimes::Lifetimes,
+        signing_key::{ALGORITHM, SigningKey, State, generate},
+    },
 };
 
 /// How often a key that is to become active is looked for.
@@ -56,7 +58,7 @@ impl Store {
                     commit(tx).await?;
                 }
                 // Another replica was faster.
-                Err(Error::Store(StoreError::Conflict)) => {}
+                Err(Error::Conflict) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -103,8 +103,8 @@ impl Harness {
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let http_address = http.local_addr().unwrap();
-        let store = server.service().store.clone();
-        let ledger = server.service().ledger.clone();
+        let store = server.oauth().store.clone();
+        let ledger = server.oauth().ledger.clone();
         tokio::spawn(server.serve(listener, http, shutdown.clone()));
         let channel = Endpoint::from_shared(format!("http://{address}"))
             .unwrap()

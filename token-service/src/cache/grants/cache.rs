@@ -22,10 +22,11 @@ use crate::{
     error::Error,
     model::{
         grant::{Grant, StoredState},
+        revocation::RevocationKind,
         signing_key::Keys,
         watermark::At,
     },
-    store::{RevocationKind, change_kind},
+    store::change_kind,
 };
 
 /// The most that remembered grants may take, in bytes.

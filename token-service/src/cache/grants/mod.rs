@@ -9,7 +9,6 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use accord::{
     position::Position,
-    store::StoreError,
     text::id::{ClientId, GrantId, TenantId},
 };
 use tokio::{
@@ -23,10 +22,11 @@ use crate::{
     error::Error,
     model::{
         grant::Grant,
+        revocation::RevocationKind,
         signing_key::{Keys, Signer},
         watermark::At,
     },
-    store::{RevocationKind, Store},
+    store::Store,
 };
 
 mod cache;
@@ -90,7 +90,7 @@ impl Ledger {
         // Nobody keeps the turn for longer than its answer would be worth.
         timeout(follower::PATIENCE, caught_up)
             .await
-            .unwrap_or(Err(StoreError::Unavailable.into()))
+            .unwrap_or(Err(Error::Unavailable))
     }
 
     async fn read_in_turn(&self) -> Result<(), Error> {
@@ -101,7 +101,7 @@ impl Ledger {
             let told = self.store.changes_after(after.as_ref(), CHANGES).await?;
             if told.reset || after.is_none() {
                 if has_restarted {
-                    return Err(StoreError::Unavailable.into());
+                    return Err(Error::Unavailable);
                 }
                 has_restarted = true;
                 let recent = self.store.seq_before(self.store.now().minus(RECENT)).await?;
@@ -207,7 +207,7 @@ impl Ledger {
         }
         self.catch_up().await?;
         let ended = self.cache.ended_after(seq, limit, Instant::now())?;
-        ended.ok_or(StoreError::Unavailable.into())
+        ended.ok_or(Error::Unavailable)
     }
 
     /// The signing keys that are not revoked, and the one that signs.

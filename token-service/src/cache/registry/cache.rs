@@ -18,7 +18,7 @@ use accord::{
 };
 use tokio::time::Instant;
 
-use super::SecretUse;
+use crate::model::client::SecretUse;
 use crate::{
     cache::{
         bounded::Bounded,
@@ -26,8 +26,13 @@ use crate::{
         revocation_index::{Ended, Recent},
     },
     error::Error,
-    model::watermark::At,
-    registry::{Change, Changes, Client, Tenant, User},
+    model::{
+        change::{Change, Changes},
+        client::Client,
+        tenant::Tenant,
+        user::User,
+        watermark::At,
+    },
 };
 
 /// The most that remembered clients may take, in bytes.

@@ -11,7 +11,7 @@ use accord::{
 };
 
 use super::*;
-use crate::{cache::lease, store::RevocationKind};
+use crate::{cache::lease, model::revocation::RevocationKind};
 
 const EPOCH: &str = "epochone";
 

@@ -6,7 +6,8 @@ use accord::position::Position;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Directory, SecretUse};
+use super::Directory;
+use crate::model::client::SecretUse;
 use crate::{cache::follower, error::Error};
 
 /// How often uses of secrets are reported.

@@ -15,11 +15,11 @@ use std::{
 };
 
 use accord::{
-    clock::{SharedClock, UnixMillis},
+    clock::SharedClock,
     random::Random,
     rpc::auth::{Caller, CallerDirectory},
     text::{
-        id::{ClientId, SecretId, TenantId, UserId},
+        id::{ClientId, TenantId, UserId},
         opaque::{ClientSecret, OpaqueToken},
     },
 };
@@ -31,8 +31,8 @@ use zeroize::Zeroizing;
 use crate::{
     cache::{lease, revocation_index::Ended},
     error::Error,
-    model::watermark::At,
-    registry::{Client, Registry, Tenant, User, UserRef},
+    model::{client::Client, tenant::Tenant, user::User, watermark::At},
+    registry::{Registry, UserRef},
 };
 
 mod cache;
@@ -76,17 +76,6 @@ impl fmt::Debug for Directory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Directory").finish_non_exhaustive()
     }
-}
-
-/// When a secret that was verified from memory was used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SecretUse {
-    /// The client.
-    pub client_id: ClientId,
-    /// The secret.
-    pub secret_id: SecretId,
-    /// When.
-    pub used_at: UnixMillis,
 }
 
 impl Directory {

@@ -14,13 +14,13 @@ use zeroize::Zeroizing;
 
 use super::{Setup, answer_url, of_tenant, require_active};
 use crate::{
+    consent::Consents,
     consent::{
         Consent,
         admin_session::{self, AdminSession},
         designated_user,
     },
     error::Error,
-    service::Service,
 };
 
 /// How long an authorization code, and the grant that waits for it, can be redeemed.
@@ -81,7 +81,7 @@ pub struct Approved {
 /// any more and a suspended client, [`Error::ClientChanged`], [`Error::InvalidScope`],
 /// [`Error::RegistryUnavailable`].
 pub async fn approve(
-    service: &Service,
+    service: &Consents,
     origin: &Origin,
     admin_session: &str,
     approve: Approve,
@@ -131,7 +131,7 @@ pub async fn approve(
 /// [`Error::AdminSessionInvalid`], [`Error::AdminSessionMismatch`], [`Error::NotFound`], [`Error::WrongState`],
 /// [`Error::RegistryUnavailable`].
 pub async fn deny(
-    service: &Service,
+    service: &Consents,
     origin: &Origin,
     admin_session: &str,
     setup_id: &SetupId,
@@ -145,7 +145,7 @@ pub async fn deny(
 
 /// The session that is to decide a setup, and the setup.
 async fn decide(
-    service: &Service,
+    service: &Consents,
     origin: &Origin,
     admin_session: &str,
     setup_id: &SetupId,

@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 use crate::{
     cache::revocation_index::Ended,
     error::Error,
+    model::revocation::RevocationKind,
     oauth::{
         client_authentication::{Credentials, Proof},
         introspection::Active,
@@ -27,7 +28,6 @@ use crate::{
         metadata::Metadata,
         revocation_feed::Page,
     },
-    store::RevocationKind,
 };
 
 /// The most scopes that a request may name.

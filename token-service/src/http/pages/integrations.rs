@@ -48,7 +48,7 @@ pub(super) async fn list(
         query.text("page"),
     );
     let page = page.map_err(|_| PageError::not_found())?;
-    let connected = consent::list_connected(&gateway.service, visit.access(), &page).await?;
+    let connected = consent::list_connected(&gateway.consents, visit.access(), &page).await?;
     let next = connected.next_page_token;
     let page = IntegrationsPage {
         frame: visit.frame(true),
@@ -90,7 +90,7 @@ pub(super) async fn change_user(
     let said = if name.is_empty() {
         Said::account_name("Enter the account name of a user.")
     } else {
-        let changed = consent::change_designated_user(&gateway.service, visit.access(), &grant_id, name);
+        let changed = consent::change_designated_user(&gateway.consents, visit.access(), &grant_id, name);
         match changed.await {
             Ok(consent) => Said::done(format!(
                 "API transactions now run with the permissions of {}.",
@@ -125,7 +125,7 @@ pub(super) async fn revoke(
         grant_id: grant_id.clone(),
         reason: reason.trim().to_owned(),
     };
-    match consent::revoke(&gateway.service, visit.access(), &revoke).await {
+    match consent::revoke(&gateway.consents, visit.access(), &revoke).await {
         Ok(_) => {
             let told = "Access was revoked. The integration can no longer reach your data.".to_owned();
             page(&visit, &grant_id, Said::done(told)).await
@@ -181,7 +181,7 @@ fn refused(visit: &Visit, error: Error) -> Result<Response, PageError> {
 }
 
 async fn page(visit: &Visit, grant_id: &GrantId, said: Said) -> Result<Response, PageError> {
-    let service = &visit.gateway.service;
+    let service = &visit.gateway.consents;
     let connected = match consent::get_connected(service, visit.access(), grant_id).await {
         Ok(connected) => connected,
         Err(error) => return refused(visit, error),

@@ -50,7 +50,7 @@ pub(super) async fn enrol(
         let told = "The two passwords are not the same.".to_owned();
         return Ok(enrolment_page(&visit, &token, vec![told]));
     }
-    let registry = &gateway.service.registry;
+    let registry = &gateway.consents.registry;
     match registry.complete_enrolment(&enrolment_token, password).await {
         Ok(tenant_id) => {
             let page = EnrolledPage {
@@ -103,7 +103,7 @@ pub(super) async fn open_claim(
     Path(token): Path<String>,
 ) -> Result<Response, PageError> {
     let token = link_token(TokenKind::Claim, &token)?;
-    let bundle = match gateway.service.registry.claim_delivery(&token).await {
+    let bundle = match gateway.consents.registry.claim_delivery(&token).await {
         Ok(bundle) => bundle,
         Err(Error::LinkInvalid {
             opened_time: Some(opened_time),

@@ -76,7 +76,7 @@ pub(super) async fn approve(
         Ok(approve) => approve,
         Err(errors) => return consent_page(&visit, &setup, Some((&form, errors))).await,
     };
-    match setup::approve(&gateway.service, &origin(), visit.session_token(), approve).await {
+    match setup::approve(&gateway.consents, &origin(), visit.session_token(), approve).await {
         Ok(approved) => Ok(leaving(&visit, &setup, &approved.redirect_url, true)),
         Err(Error::NotFound("user")) => {
             let errors = ConsentErrors {
@@ -102,7 +102,7 @@ pub(super) async fn deny(
         return Ok(sign_in_again(&visit, &setup));
     }
     let origin = origin();
-    let denied = setup::deny(&gateway.service, &origin, visit.session_token(), &setup.setup_id);
+    let denied = setup::deny(&gateway.consents, &origin, visit.session_token(), &setup.setup_id);
     match denied.await {
         Ok((setup, redirect_url)) => Ok(leaving(&visit, &setup, &redirect_url, false)),
         Err(error) => decided_otherwise(&visit, &setup, error),
@@ -118,8 +118,8 @@ async fn pending(
 ) -> Result<(Visit, Setup), PageError> {
     let visit = Visit::of(gateway, tenant, headers).await?;
     let setup_id = SetupId::parse(setup).map_err(|_| Error::NotFound("setup"))?;
-    let setup = setup::of_tenant(&gateway.service, visit.tenant_id(), &setup_id).await?;
-    setup.require_pending(gateway.service.store.now())?;
+    let setup = setup::of_tenant(&gateway.consents, visit.tenant_id(), &setup_id).await?;
+    setup.require_pending(gateway.consents.store.now())?;
     if !visit.tenant.active {
         return Err(PageError::wrong_state("tenant", "SUSPENDED"));
     }
@@ -184,7 +184,7 @@ fn read(visit: &Visit, setup: &Setup, form: &Form) -> Result<Approve, ConsentErr
     } else if account_name.len() > MAX_ACCOUNT_NAME_BYTES {
         errors.account_name = Some("No active user of this organisation has this account name.".to_owned());
     }
-    let now = visit.gateway.service.store.now();
+    let now = visit.gateway.consents.store.now();
     let expires_at = match form.get("end_date").map(text::end_of_day) {
         None => None,
         Some(Some(end)) if end > now => Some(end),
@@ -214,7 +214,7 @@ async fn consent_page(
     setup: &Setup,
     entered: Option<(&Form, ConsentErrors)>,
 ) -> Result<Response, PageError> {
-    let service = &visit.gateway.service;
+    let service = &visit.gateway.consents;
     let current = match consent::current(service, visit.access(), &setup.client_id).await {
         Err(Error::AdminSessionInvalid) => return Ok(sign_in_again(visit, setup)),
         current => current?,

@@ -27,7 +27,7 @@ use crate::{
     },
     error::Error,
     http::{Gateway, discovery::tenant_id, form::Form},
-    registry::Tenant,
+    model::tenant::Tenant,
 };
 
 /// Bytes of randomness in the value that CSRF tokens derive from.
@@ -45,7 +45,7 @@ pub(super) struct Visit {
 impl Visit {
     /// A visit to the pages of the tenant of this path.
     pub(super) async fn of(gateway: &Gateway, tenant: &str, headers: &HeaderMap) -> Result<Self, PageError> {
-        let tenant = gateway.service.registry.tenant(&tenant_id(tenant)?).await?.value;
+        let tenant = gateway.consents.registry.tenant(&tenant_id(tenant)?).await?.value;
         let mut visit = Self {
             gateway: gateway.clone(),
             tenant,
@@ -54,7 +54,7 @@ impl Visit {
         };
         if visit.seed().is_none() {
             let mut seed = [0; SEED_BYTES];
-            gateway.service.store.random.fill(&mut seed);
+            gateway.consents.store.random.fill(&mut seed);
             let cookie = visit.cookie(visit.seed_name(), URL_SAFE_NO_PAD.encode(seed));
             visit.jar = visit.jar.add(cookie);
         }
@@ -103,7 +103,7 @@ impl Visit {
         if self.session_token().is_empty() {
             return Ok(None);
         }
-        let service = &self.gateway.service;
+        let service = &self.gateway.consents;
         match admin_session::require(service, &origin(), self.session_token()).await {
             Ok(session) => Ok(Some(session).filter(|session| session.tenant_id == self.tenant.tenant_id)),
             Err(Error::AdminSessionInvalid) => Ok(None),
@@ -113,7 +113,7 @@ impl Visit {
 
     /// Signs a Tenant Admin in by the fields of a form; the session's cookie is in the jar then.
     pub(super) async fn sign_in(&mut self, setup_id: Option<SetupId>, form: &Form) -> Result<(), Error> {
-        let service = &self.gateway.service;
+        let service = &self.gateway.consents;
         let sign_in = SignIn {
             tenant_id: self.tenant.tenant_id.clone(),
             setup_id,
@@ -134,7 +134,7 @@ impl Visit {
     /// Ends this browser's session, here and for anybody who has its token.
     pub(super) async fn end_session(&mut self) -> Result<(), Error> {
         if let Ok(token) = OpaqueToken::parse(TokenKind::AdminSession, self.session_token()) {
-            admin_session::sign_out(&self.gateway.service, &origin(), &token).await?;
+            admin_session::sign_out(&self.gateway.consents, &origin(), &token).await?;
         }
         self.clear_session();
         Ok(())

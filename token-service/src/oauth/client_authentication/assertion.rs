@@ -16,7 +16,11 @@ use jsonwebtoken::{
 };
 use serde::Deserialize;
 
-use crate::{error::Error, model::watermark::At, registry::Client, service::Service};
+use crate::{
+    error::Error,
+    model::{client::Client, watermark::At},
+    oauth::OAuth,
+};
 
 /// The `client_assertion_type` of a JWT (RFC 7523 §2.2).
 pub const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -69,7 +73,7 @@ struct Unverified {
 /// The client that signed `jwt` for the authority of `tenant_id`. `named` is the Client ID that the
 /// message names beside it; may be empty.
 pub(super) async fn authenticate(
-    service: &Service,
+    service: &OAuth,
     tenant_id: &TenantId,
     named: &str,
     jwt: &str,

@@ -8,7 +8,11 @@ use accord::text::{
 };
 use zeroize::Zeroizing;
 
-use crate::{error::Error, model::watermark::At, registry::Client, service::Service};
+use crate::{
+    error::Error,
+    model::{client::Client, watermark::At},
+    oauth::OAuth,
+};
 
 mod assertion;
 
@@ -35,7 +39,7 @@ pub enum Proof {
 /// # Errors
 /// [`Error::InvalidClient`], for whatever reason; [`Error::RegistryUnavailable`], [`Error::Store`].
 pub async fn authenticate(
-    service: &Service,
+    service: &OAuth,
     tenant_id: &TenantId,
     credentials: &Credentials,
 ) -> Result<At<Arc<Client>>, Error> {
@@ -54,7 +58,7 @@ pub async fn authenticate(
     authenticated
 }
 
-async fn by_secret(service: &Service, client_id: &str, secret: &str) -> Result<At<Arc<Client>>, Error> {
+async fn by_secret(service: &OAuth, client_id: &str, secret: &str) -> Result<At<Arc<Client>>, Error> {
     // What is malformed tells nothing about what exists, so it may be refused at once.
     let client_id = ClientId::parse(client_id).map_err(|_| Error::InvalidClient)?;
     let secret = ClientSecret::parse(secret).map_err(|_| Error::InvalidClient)?;

@@ -11,8 +11,8 @@ use accord::{
 use super::{Asked, Issued};
 use crate::{
     error::Error,
-    model::{code::Code, family::Family, grant::State},
-    store::{Redeemed, Redemption, purpose},
+    model::{code::Code, family::Family, grant::State, purpose},
+    store::{Redeemed, Redemption},
 };
 
 pub(super) async fn issue(

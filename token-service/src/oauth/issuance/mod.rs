@@ -23,13 +23,14 @@ use crate::{
     cache::lease::Lease,
     error::Error,
     model::{
+        client::Client,
         family::Family,
         grant::{Grant, State},
+        tenant::Tenant,
         watermark::Revision,
     },
+    oauth::OAuth,
     oauth::client_authentication::{Credentials, authenticate},
-    registry::{Client, Tenant},
-    service::Service,
 };
 
 mod authorization_code;
@@ -106,7 +107,7 @@ pub struct Issued {
 /// # Errors
 /// [`Error::InvalidClient`], [`Error::InvalidGrant`], [`Error::InvalidScope`], [`Error::InvalidTarget`],
 /// [`Error::ConsentRequired`], [`Error::RegistryUnavailable`], [`Error::Store`].
-pub async fn issue(service: &Service, request: &Request) -> Result<Issued, Error> {
+pub async fn issue(service: &OAuth, request: &Request) -> Result<Issued, Error> {
     let mut asked = Asked::begin(service, request).await?;
     match &request.grant {
         GrantRequest::AuthorizationCode {
@@ -124,7 +125,7 @@ pub async fn issue(service: &Service, request: &Request) -> Result<Issued, Error
 
 /// A request whose client is proven and whose tenant is known.
 struct Asked<'a> {
-    service: &'a Service,
+    service: &'a OAuth,
     request: &'a Request,
     client: Arc<Client>,
     tenant: Arc<Tenant>,
@@ -144,7 +145,7 @@ struct Made {
 
 impl<'a> Asked<'a> {
     /// Proves the client, and reads the tenant.
-    async fn begin(service: &'a Service, request: &'a Request) -> Result<Self, Error> {
+    async fn begin(service: &'a OAuth, request: &'a Request) -> Result<Self, Error> {
         let mut lease = Lease::begin(service.directory.life());
         let own = service.ledger.position().await?;
         lease.on_own(&own);

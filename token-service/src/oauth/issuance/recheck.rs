@@ -5,19 +5,19 @@
 
 use std::sync::Arc;
 
-use accord::{store::StoreError, text::opaque::RefreshToken};
+use accord::text::opaque::RefreshToken;
 
 use super::{Asked, Issued, Made};
 use crate::{
     cache::lease::{ATTEMPTS, Lease},
     error::Error,
     model::{
+        client::Client,
         family::Family,
+        revocation::RevocationKind,
         watermark::{At, Revision},
     },
     oauth::client_authentication::{Proof, authenticate},
-    registry::Client,
-    store::RevocationKind,
 };
 
 impl Asked<'_> {
@@ -52,7 +52,7 @@ impl Asked<'_> {
                 made = Box::pin(self.make_again(&made, family)).await?;
             }
         }
-        Err(StoreError::Unavailable.into())
+        Err(Error::Unavailable)
     }
 
     /// Whether something that the token names was revoked since its position was read.

@@ -1,9 +1,6 @@
 //! The refresh token grant (RFC 6749 §6, RFC 9700 §4.14): each use makes the next generation.
 
-use accord::{
-    store::{StoreError, audit::Event},
-    text::opaque::RefreshToken,
-};
+use accord::{store::audit::Event, text::opaque::RefreshToken};
 
 use super::{Asked, Issued};
 use crate::{
@@ -19,7 +16,7 @@ pub(super) async fn issue(asked: &mut Asked<'_>, token: &str) -> Result<Issued, 
             return Ok(issued);
         }
     }
-    Err(StoreError::Unavailable.into())
+    Err(Error::Unavailable)
 }
 
 /// One attempt; `None` when another caller moved the family in between.

@@ -28,7 +28,10 @@ use crate::{
             Approval, AuthorizationRequest, CODE_LIFE, Decision, LIFE, NewSetup, Setup, State as SetupState,
         },
     },
-    registry::{Client, ClientScope, Tenant},
+    model::{
+        client::{Client, ClientScope},
+        tenant::Tenant,
+    },
     store::{entity, fixture::store},
 };
 

@@ -215,7 +215,7 @@ async fn a_grant_that_somebody_holds_fails_its_own_redemption_alone() {
             store.redeem_code(redemption(&store, &other)),
         )
         .await;
-        assert!(matches!(refused, Err(Error::Store(StoreError::Unavailable))));
+        assert!(matches!(refused, Err(Error::Unavailable)));
         assert_eq!(redeemed.unwrap(), Redeemed::Now { superseding: false });
         holder.rollback().await.unwrap();
         let again = store.redeem_code(redemption(&store, &code)).await.unwrap();

@@ -1,0 +1,57 @@
+//! A client as the registry describes it.
+
+use accord::{
+    clock::UnixMillis,
+    text::id::{ClientId, ScopeName, SecretId, TenantId},
+};
+
+/// A client, as far as consent and issuance need it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// The Client ID.
+    pub client_id: ClientId,
+    /// Name for people.
+    pub display_name: String,
+    /// The partner behind it.
+    pub partner_name: String,
+    /// What it is for.
+    pub purpose: String,
+    /// Whether it can obtain tokens.
+    pub active: bool,
+    /// The tenants it may ask.
+    pub tenant_ids: Vec<TenantId>,
+    /// Its scopes that are enabled in the catalogue.
+    pub scopes: Vec<ClientScope>,
+    /// Where browsers may be sent back to.
+    pub redirect_uris: Vec<String>,
+    /// Grows with every change that a consent page would show.
+    pub version: i64,
+    /// Access tokens issued at a lower position have ended.
+    pub tokens_ended_seq: i64,
+    /// Refresh families begun at a lower position have ended.
+    pub families_ended_seq: i64,
+    /// Its public keys for assertions, a JWKS document; empty if none.
+    pub json_web_key_set: String,
+}
+
+/// A scope of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientScope {
+    /// The name.
+    pub name: ScopeName,
+    /// What it allows.
+    pub description: String,
+    /// What the partner needs it for.
+    pub reason: String,
+}
+
+/// When a secret that was verified from memory was used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretUse {
+    /// The client.
+    pub client_id: ClientId,
+    /// The secret.
+    pub secret_id: SecretId,
+    /// When.
+    pub used_at: UnixMillis,
+}

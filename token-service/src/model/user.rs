@@ -1,0 +1,20 @@
+//! A tenant's user as the registry describes it.
+
+use accord::text::id::UserId;
+
+/// A tenant's user.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// The id.
+    pub user_id: UserId,
+    /// Display name that identifies nobody.
+    pub label: String,
+    /// Whether the user may grant consent.
+    pub tenant_admin: bool,
+    /// Whether the user counts.
+    pub active: bool,
+    /// Access tokens that run as the user, of a lower position, have ended.
+    pub tokens_ended_seq: i64,
+    /// Admin sessions of a lower position have ended.
+    pub sessions_ended_seq: i64,
+}
