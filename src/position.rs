@@ -59,6 +59,9 @@ mod tests {
 
     #[test]
     fn epochs_are_short_and_plain() {
+        let generated = Epoch::generate(&crate::random::SystemRandom);
+        assert_eq!(generated.as_str().len(), EPOCH_LENGTH);
+        assert_eq!(Epoch::parse(generated.as_str()).unwrap(), generated);
         for good in ["a", "abcdefghij", "a234567z"] {
             assert_eq!(Epoch::parse(good).unwrap().as_str(), good);
         }
