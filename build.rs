@@ -25,7 +25,7 @@ const PROTOS: [&str; 14] = [
 
 /// Fields that hold a secret, a one-time link or an account name. A message with such a field gets a
 /// `Debug` that names the message and nothing else, written below instead of derived.
-const SECRET_FIELDS: [&str; 19] = [
+const SECRET_FIELDS: [&str; 20] = [
     "access_token",
     "account_name",
     "admin_session",
@@ -38,6 +38,7 @@ const SECRET_FIELDS: [&str; 19] = [
     "designated_account_name",
     "enrolment_link",
     "enrolment_token",
+    "key",
     "operator_token",
     "password",
     "redirect_url",
@@ -94,7 +95,7 @@ fn carries_secret(message: &DescriptorProto) -> bool {
     message
         .field
         .iter()
-        .any(|f| f.r#type() == Type::String && SECRET_FIELDS.contains(&f.name()))
+        .any(|f| matches!(f.r#type(), Type::String | Type::Bytes) && SECRET_FIELDS.contains(&f.name()))
 }
 
 fn debug_impl(rust_type: &str, name: &str) -> String {

@@ -20,7 +20,7 @@ use accord::{
     random::{Random, SystemRandom},
     text::{
         id::{ClientId, GrantId, SecretId, UserId},
-        opaque::ClientSecret,
+        opaque::{ClientSecret, SecretTagKey},
     },
 };
 use anyhow::Context;
@@ -86,7 +86,9 @@ pub async fn run(
     progress: &Progress,
 ) -> anyhow::Result<Seeded> {
     let tenants = (0..TENANTS).map(tenant).collect();
-    let clients = (0..amounts.clients).map(|number| client(number, number < amounts.active));
+    let tag_key = registrations::secret_tag_key(setup).await?;
+    let clients =
+        (0..amounts.clients).map(|number| client(number, (number < amounts.active).then_some(&tag_key)));
     let seeded = Seeded {
         tenants,
         clients: clients.collect(),
@@ -112,17 +114,20 @@ fn tenant(number: usize) -> Tenant {
     }
 }
 
-fn client(number: usize, active: bool) -> Client {
-    let secret = || {
+/// A client, with a secret if there is a key to tag it with.
+fn client(number: usize, tag_key: Option<&SecretTagKey>) -> Client {
+    let client_id = ClientId::generate(&SystemClock, &SystemRandom);
+    let secret = tag_key.map(|tag_key| {
         let mut bytes = [0; 32];
         SystemRandom.fill(&mut bytes);
-        ClientSecret::from_secret(SecretId::generate(&SystemClock, &SystemRandom), &bytes)
-    };
+        let secret_id = SecretId::generate(&SystemClock, &SystemRandom);
+        ClientSecret::compose(tag_key, &client_id, secret_id, &bytes)
+    });
     Client {
         tenant: number % TENANTS,
-        client_id: ClientId::generate(&SystemClock, &SystemRandom),
+        client_id,
         grant_id: GrantId::generate(&SystemClock, &SystemRandom),
-        secret: active.then(secret),
+        secret,
     }
 }
 

@@ -8,7 +8,7 @@ use accord::{
     random::{Random, SystemRandom},
     text::{
         id::{ClientId, SecretId},
-        opaque::ClientSecret,
+        opaque::{ClientSecret, SecretTagKey},
     },
 };
 
@@ -49,7 +49,9 @@ impl Guessing {
                 SecretId::generate(&SystemClock, &SystemRandom)
             }
         };
-        let secret = ClientSecret::from_secret(secret_id, &bytes);
+        let tag_key = SecretTagKey::new(1, &bytes);
+        let client_id = ClientId::generate(&SystemClock, &SystemRandom);
+        let secret = ClientSecret::compose(&tag_key, &client_id, secret_id, &bytes);
         person.client_secret = secret.expose().to_owned();
         person
     }

@@ -7,7 +7,10 @@ use accord::{
     position::Position,
     random::{Random, SystemRandom},
     store::Database,
-    text::{id::IntegrationRequestId, opaque::ClientSecret},
+    text::{
+        id::IntegrationRequestId,
+        opaque::{ClientSecret, SecretTagKey},
+    },
 };
 use registry_service::{
     config::Settings,
@@ -145,12 +148,13 @@ async fn secrets(
         .map_while(|client| Some((client.client_id.to_string(), client.secret.clone()?)))
         .collect();
     progress.step(Some(active.len() as u64), &format!("{} secrets", active.len()));
+    let tag_key = secret_tag_key(setup).await?;
     let cores = thread::available_parallelism()?.get();
     let mut hashing = JoinSet::new();
     for share in active.chunks(active.len().div_ceil(cores).max(1)) {
         let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
         let registry = Registry::open(&settings(setup), clock, random).await?;
-        let (share, progress) = (share.to_vec(), progress.clone());
+        let (share, progress, tag_key) = (share.to_vec(), progress.clone(), tag_key.clone());
         hashing.spawn(async move {
             let mut rows = Vec::with_capacity(share.len());
             for (client_id, secret) in share {
@@ -161,6 +165,7 @@ async fn secrets(
                     client_id,
                     secret_hash: hashed.phc,
                     pepper_version: hashed.pepper_version,
+                    tag_key_version: tag_key.version(),
                     awaiting_claim: false,
                     created_at: SystemClock.now().as_millis(),
                     expires_at: None,
@@ -178,6 +183,13 @@ async fn secrets(
         rows.extend(share??);
     }
     Ok(rows)
+}
+
+/// The key that the registry tags Client Secrets with.
+pub async fn secret_tag_key(setup: &Setup) -> anyhow::Result<SecretTagKey> {
+    let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+    let registry = Registry::open(&settings(setup), clock, random).await?;
+    Ok(registry.store().secret_tag_key()?)
 }
 
 fn settings(setup: &Setup) -> Settings {

@@ -2,6 +2,8 @@
 
 use accord::{position::Position, store::change::ChangeRow, text::page::MAX_SIZE};
 
+use zeroize::Zeroizing;
+
 use crate::{error::Error, store::Store};
 
 /// An answer, and the position at which it was read: it reflects all changes up to there.
@@ -30,7 +32,7 @@ pub async fn at_position<T>(
 }
 
 /// Changes after a position.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Changes {
     /// In commit order.
     pub changes: Vec<ChangeRow>,
@@ -40,6 +42,8 @@ pub struct Changes {
     pub reset: bool,
     /// More changes wait behind `position`.
     pub more: bool,
+    /// The keys that Client Secrets may be tagged with, by version.
+    pub secret_tag_keys: Vec<(i32, Zeroizing<[u8; 32]>)>,
     /// Where the last hour begins; only when there was no usable `after`.
     pub recent_seq: Option<i64>,
 }
@@ -63,6 +67,7 @@ pub async fn changes(store: &Store, after: Option<Position>, limit: u64) -> Resu
         reset: told.reset,
         more: told.more,
         recent_seq,
+        secret_tag_keys: store.secret_tag_keys(),
     })
 }
 
@@ -77,7 +82,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::store::{change_kind, testing::store};
+    use crate::{model::change_kind, store::testing::store};
 
     #[tokio::test]
     async fn an_answer_has_at_most_500_changes() {

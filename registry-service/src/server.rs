@@ -37,7 +37,7 @@ use crate::{
     grpc::Api,
     model::caller,
     permissions::{self, permissions},
-    store::{self, Store, migration::Migrator, purpose},
+    store::{self, Store, migration::Migrator},
 };
 
 /// How often the server looks whether it is ready.
@@ -108,7 +108,7 @@ impl Registry {
             bail!("the database's tables are not up to date: run `registry-service migrate` first");
         }
         let master = FileMasterKey::load(&settings.master_key_file)?;
-        let keyring = keyring::open(&db, &master, purpose::ALL, &*clock, &*random)
+        let keyring = keyring::open(&db, &master, store::PURPOSES, &*clock, &*random)
             .await
             .context("opening the keyring")?;
         Ok(Self {

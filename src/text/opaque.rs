@@ -8,10 +8,10 @@ use std::fmt;
 use aws_lc_rs::digest;
 use zeroize::Zeroizing;
 
-use crate::{
-    random::Random,
-    text::id::{FamilyId, SecretId},
-};
+pub use self::client_secret::{ClientSecret, SecretTagKey};
+use crate::{random::Random, text::id::FamilyId};
+
+mod client_secret;
 
 /// Base62 digits of a 256-bit number.
 const SECRET_DIGITS: usize = 43;
@@ -113,58 +113,6 @@ impl OpaqueToken {
 impl fmt::Debug for OpaqueToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "OpaqueToken({:?}, [redacted])", self.kind)
-    }
-}
-
-/// A Client Secret, `acs_<secret id>_<256 bits><checksum>`. It names the secret that it claims to
-/// be, so that one hash is computed per attempt, however many secrets a client has.
-#[derive(Clone)]
-pub struct ClientSecret {
-    secret_id: SecretId,
-    text: Zeroizing<String>,
-}
-
-impl ClientSecret {
-    /// The secret with this id and these 256 bits.
-    pub fn from_secret(secret_id: SecretId, secret: &[u8; 32]) -> Self {
-        let text = seal(&["acs_", secret_id.as_str(), "_", encode_256(secret).as_str()]);
-        Self { secret_id, text }
-    }
-
-    /// Reads a Client Secret.
-    ///
-    /// # Errors
-    /// [`MalformedToken`] for any other text.
-    pub fn parse(text: &str) -> Result<Self, MalformedToken> {
-        // acs_ + sec_ + ULID + _ + digits + checksum
-        if text.len() != 4 + 30 + 1 + SECRET_DIGITS + CHECKSUM_DIGITS {
-            return Err(MalformedToken);
-        }
-        let body = unseal(text)?;
-        let body = body.strip_prefix("acs_").ok_or(MalformedToken)?;
-        let (secret_id, digits) = body.rsplit_once('_').ok_or(MalformedToken)?;
-        let secret_id = SecretId::parse(secret_id).map_err(|_| MalformedToken)?;
-        decode_256(digits)?;
-        Ok(Self {
-            secret_id,
-            text: Zeroizing::new(text.to_owned()),
-        })
-    }
-
-    /// Which secret it claims to be.
-    pub fn secret_id(&self) -> &SecretId {
-        &self.secret_id
-    }
-
-    /// The secret's text: a secret.
-    pub fn expose(&self) -> &str {
-        &self.text
-    }
-}
-
-impl fmt::Debug for ClientSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ClientSecret({}, [redacted])", self.secret_id)
     }
 }
 
@@ -293,8 +241,14 @@ fn unseal(text: &str) -> Result<&str, MalformedToken> {
 
 /// 256 bits as 43 base62 digits, most significant first.
 fn encode_256(bytes: &[u8; 32]) -> Zeroizing<String> {
-    let mut number = Zeroizing::new(*bytes);
-    let mut digits = Zeroizing::new([0_u8; SECRET_DIGITS]);
+    let mut digits = Zeroizing::new([0; SECRET_DIGITS]);
+    encode(*bytes, &mut *digits);
+    Zeroizing::new(digits.iter().map(|&b| char::from(b)).collect())
+}
+
+/// Writes a big-endian number as base62 digits, most significant first.
+fn encode<const BYTES: usize>(number: [u8; BYTES], digits: &mut [u8]) {
+    let mut number = Zeroizing::new(number);
     for digit in digits.iter_mut().rev() {
         let mut remainder = 0_u32;
         for byte in number.iter_mut() {
@@ -304,37 +258,36 @@ fn encode_256(bytes: &[u8; 32]) -> Zeroizing<String> {
         }
         *digit = ALPHABET[remainder as usize];
     }
-    Zeroizing::new(digits.iter().map(|&b| char::from(b)).collect())
 }
 
-/// The reverse of [`encode_256`]; refuses other lengths, other characters and larger numbers.
+/// Reads a number of 256 bits.
 fn decode_256(digits: &str) -> Result<Zeroizing<[u8; 32]>, MalformedToken> {
     if digits.len() != SECRET_DIGITS {
         return Err(MalformedToken);
     }
-    // Most significant first.
-    let mut limbs = Zeroizing::new([0_u32; 8]);
+    decode(digits)
+}
+
+/// The reverse of [`encode`]. Rejects other characters and numbers that need more bytes, so that a number has one
+/// form of each length.
+fn decode<const BYTES: usize>(digits: &str) -> Result<Zeroizing<[u8; BYTES]>, MalformedToken> {
+    let mut number = Zeroizing::new([0; BYTES]);
     for digit in digits.bytes() {
-        let value = match digit {
+        let mut carry = u32::from(match digit {
             b'0'..=b'9' => digit - b'0',
             b'A'..=b'Z' => digit - b'A' + 10,
             b'a'..=b'z' => digit - b'a' + 36,
             _ => return Err(MalformedToken),
-        };
-        let mut carry = u64::from(value);
-        for limb in limbs.iter_mut().rev() {
-            let product = u64::from(*limb) * 62 + carry;
-            // The lower half; the upper one is carried.
-            *limb = product as u32;
-            carry = product >> 32;
+        });
+        for byte in number.iter_mut().rev() {
+            let product = u32::from(*byte) * 62 + carry;
+            // The lower byte; the rest is carried.
+            *byte = product as u8;
+            carry = product >> 8;
         }
         if carry > 0 {
             return Err(MalformedToken);
         }
-    }
-    let mut number = Zeroizing::new([0_u8; 32]);
-    for (bytes, limb) in number.chunks_exact_mut(4).zip(limbs.iter()) {
-        bytes.copy_from_slice(&limb.to_be_bytes());
     }
     Ok(number)
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     clock::{ManualClock, UnixMillis},
     random::SeededRandom,
+    text::id::{ClientId, SecretId},
 };
 
 /// A token's text, and whether the reader of its type takes a text.
@@ -13,7 +14,7 @@ fn samples() -> Vec<Sample> {
     let random = SeededRandom::new(11);
     let clock = ManualClock::new(UnixMillis::from_millis(1_800_000_000_000));
     let opaque = OpaqueToken::generate(TokenKind::Operator, &random);
-    let secret = ClientSecret::from_secret(SecretId::generate(&clock, &random), &[7; 32]);
+    let secret = client_secret(&[7; 32]);
     let refresh = RefreshToken::compose(&FamilyId::generate(&clock, &random), 12, &[0xff; 32]);
     vec![
         (opaque.expose().to_owned(), |t| {
@@ -24,10 +25,31 @@ fn samples() -> Vec<Sample> {
     ]
 }
 
+fn client_id(seed: u64) -> ClientId {
+    let clock = ManualClock::new(UnixMillis::from_millis(1));
+    ClientId::generate(&clock, &SeededRandom::new(seed))
+}
+
+fn client_secret(bits: &[u8; 32]) -> ClientSecret {
+    let clock = ManualClock::new(UnixMillis::from_millis(1));
+    let secret_id = SecretId::generate(&clock, &SeededRandom::new(5));
+    ClientSecret::compose(&SecretTagKey::new(1, &[1; 32]), &client_id(1), secret_id, bits)
+}
+
 #[test]
 fn what_is_written_reads_back() {
     for bytes in [[0; 32], [1; 32], [0xff; 32]] {
         assert_eq!(*decode_256(&encode_256(&bytes)).unwrap(), bytes);
+    }
+    for bits in 0..64_u8 {
+        let secret = client_secret(&[bits; 32]);
+        let read = ClientSecret::parse(secret.expose()).unwrap();
+        assert_eq!(read.secret_id(), secret.secret_id());
+        let keys = [SecretTagKey::new(2, &[2; 32]), SecretTagKey::new(1, &[1; 32])];
+        assert!(read.is_tagged_for(&client_id(1), &keys));
+        assert!(!read.is_tagged_for(&client_id(2), &keys));
+        assert!(!read.is_tagged_for(&client_id(1), &keys[..1]));
+        assert!(!read.is_tagged_for(&client_id(1), []));
     }
     for (text, accepts) in samples() {
         assert!(accepts(&text), "{text}");
@@ -76,8 +98,26 @@ fn a_token_of_another_kind_is_refused() {
 }
 
 #[test]
-fn a_number_beyond_256_bits_is_refused() {
+fn a_number_beyond_its_bits_is_refused() {
     assert!(decode_256(&"z".repeat(SECRET_DIGITS)).is_err());
+    // 2^64 - 1 and 2^64.
+    assert_eq!(*decode::<8>("LygHa16AHYF").unwrap(), [0xff; 8]);
+    assert!(decode::<8>("LygHa16AHYG").is_err());
+}
+
+#[test]
+fn a_tag_covers_every_bit_before_it() {
+    let secret = client_secret(&[7; 32]);
+    let body = &secret.expose()[..secret.expose().len() - CHECKSUM_DIGITS];
+    let key = SecretTagKey::new(1, &[1; 32]);
+    for at in "acs_sec_".len()..body.len() {
+        let other = if &body[at..=at] == "1" { "2" } else { "1" };
+        let changed = seal(&[&body[..at], other, &body[at + 1..]]);
+        // A digit that makes no id, or a number of too many bits, is malformed.
+        if let Ok(changed) = ClientSecret::parse(&changed) {
+            assert!(!changed.is_tagged_for(&client_id(1), [&key]), "{at}");
+        }
+    }
 }
 
 #[test]
@@ -103,9 +143,9 @@ fn debug_shows_no_secret() {
     let clock = ManualClock::new(UnixMillis::from_millis(1));
     let token = OpaqueToken::generate(TokenKind::Operator, &random);
     assert_eq!(format!("{token:?}"), "OpaqueToken(Operator, [redacted])");
-    let id = SecretId::generate(&clock, &random);
-    let secret = ClientSecret::from_secret(id.clone(), &[7; 32]);
-    assert_eq!(format!("{secret:?}"), format!("ClientSecret({id}, [redacted])"));
+    let secret = client_secret(&[7; 32]);
+    let shown = format!("ClientSecret({}, [redacted])", secret.secret_id());
+    assert_eq!(format!("{secret:?}"), shown);
     let family = FamilyId::generate(&clock, &random);
     let token = RefreshToken::compose(&family, 2, &[7; 32]);
     assert_eq!(

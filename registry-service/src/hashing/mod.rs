@@ -5,6 +5,7 @@
 //! what serves calls; what is made inside a transaction has a line of its own. A check against nothing costs the
 //! same as a check against a stored hash.
 
+pub mod secret_tag;
 mod threads;
 
 use std::{
@@ -28,7 +29,7 @@ use tokio::{
 use zeroize::Zeroizing;
 
 use self::threads::{Memory, Priority, Threads};
-use crate::{error::Error, store::purpose};
+use crate::{error::Error, model::purpose};
 
 /// Memory of a run, in KiB: 19 MiB.
 const MEMORY_KIB: u32 = 19 * 1024;

@@ -11,7 +11,7 @@ use icu_normalizer::ComposingNormalizerBorrowed;
 use icu_properties::{CodePointMapData, props::GeneralCategory};
 use zeroize::Zeroizing;
 
-use crate::store::purpose;
+use crate::model::purpose;
 
 /// Version of the rules below, kept beside each hash: other rules hash other names.
 pub const RULES_VERSION: i32 = 1;

@@ -12,6 +12,7 @@ use accord::{
 use crate::{
     error::Error,
     model::{
+        client_secret::LiveSecret,
         delivery::{Handover, Method},
         integration_request::{References, RequestedScope},
     },
@@ -106,6 +107,8 @@ pub struct ClientProfile {
     pub families_ended_seq: i64,
     /// Its public keys, a JSON Web Key Set; empty if none.
     pub json_web_key_set: String,
+    /// The secrets that authenticate it.
+    pub live_secrets: Vec<LiveSecret>,
 }
 
 /// An enabled scope of a client.
@@ -221,6 +224,7 @@ pub async fn profile(store: &Store, client_id: &ClientId) -> Result<ClientProfil
         tokens_ended_seq: client.tokens_ended_seq,
         families_ended_seq: client.families_ended_seq,
         json_web_key_set: client.json_web_key_set,
+        live_secrets: store.live_secrets(client_id).await?,
     })
 }
 

@@ -82,10 +82,19 @@ pub struct ClientSecret {
 }
 
 impl ClientSecret {
-    /// Whether it authenticates its client at this time.
-    pub fn counts_at(&self, now: UnixMillis) -> bool {
+    /// Whether it authenticates its client at this time: claimed, not revoked, not expired.
+    pub fn is_live_at(&self, now: UnixMillis) -> bool {
         !self.awaiting_claim && self.revoked.is_none() && self.expires_at.is_none_or(|end| now < end)
     }
+}
+
+/// A secret that authenticates its client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveSecret {
+    /// The secret's id.
+    pub secret_id: SecretId,
+    /// When it ends by itself.
+    pub expires_at: Option<UnixMillis>,
 }
 
 /// What an operator gives to add a secret.
@@ -203,7 +212,8 @@ pub fn revocation_effect(
     }
 }
 
-/// Checks a client's secret: for a well-formed attempt always one argon2 run.
+/// Checks a client's secret. Only a live secret of an active client costs an argon2 run: the tag rejects what was
+/// never issued, and the database what has ended.
 ///
 /// # Errors
 /// [`Error::InvalidClient`], for whatever reason.
@@ -211,42 +221,22 @@ pub async fn authenticate(store: &Store, client_id: &str, secret: &str) -> Resul
     // What is malformed tells nothing about what exists, so it may be refused at once.
     let client_id = ClientId::parse(client_id).map_err(|_| Error::InvalidClient)?;
     let attempt = opaque::ClientSecret::parse(secret).map_err(|_| Error::InvalidClient)?;
-    let now = store.now();
-    let known = store
-        .find_client_secret(&client_id, attempt.secret_id())
-        .await?
-        .filter(|secret| secret.counts_at(now));
-    // A secret of a client that is not active counts as little as none: or it would be tried again and again.
-    let known = match known {
-        Some(secret) if client::profile(store, &client_id).await?.state == client::State::Active => {
-            Some(secret)
-        }
-        _ => None,
-    };
-    let line = if known.is_some() {
-        Line::Secrets
-    } else {
-        Line::Guesses
-    };
+    if !store.is_tagged_for(&attempt, &client_id) {
+        return Err(Error::InvalidClient);
+    }
+    let (secret, _) = live(store, &client_id, attempt.secret_id()).await?;
     let typed = Zeroizing::new(attempt.expose().as_bytes().to_vec());
-    let hashed = known.as_ref().map(|secret| &secret.hashed);
-    let matches = store.hasher().verify(line, typed, hashed).await?;
-    if !matches {
-        return Err(Error::InvalidClient);
-    }
-    // The run may have waited in line: what ended meanwhile proves nothing. What a hash is of never
-    // changes, so that the answer is as of now and not as of when the run was asked for.
-    let position = store.position().await?;
-    let now = store.now();
-    let secret = store
-        .find_client_secret(&client_id, attempt.secret_id())
+    if !store
+        .hasher()
+        .verify(Line::Secrets, typed, Some(&secret.hashed))
         .await?
-        .filter(|secret| secret.counts_at(now))
-        .ok_or(Error::InvalidClient)?;
-    let client = client::profile(store, &client_id).await?;
-    if client.state != client::State::Active {
+    {
         return Err(Error::InvalidClient);
     }
+    // The secret may have ended while the run waited. The hash never changes.
+    let position = store.position().await?;
+    let (secret, client) = live(store, &client_id, attempt.secret_id()).await?;
+    let now = store.now();
     let used = SecretUse {
         client_id,
         secret_id: secret.secret_id.clone(),
@@ -266,6 +256,23 @@ pub async fn authenticate(store: &Store, client_id: &str, secret: &str) -> Resul
         },
         position,
     })
+}
+
+/// The live secret with this id of an active client.
+async fn live(
+    store: &Store,
+    client_id: &ClientId,
+    secret_id: &SecretId,
+) -> Result<(ClientSecret, ClientProfile), Error> {
+    let secret = store.find_client_secret(client_id, secret_id).await?;
+    let secret = secret
+        .filter(|secret| secret.is_live_at(store.now()))
+        .ok_or(Error::InvalidClient)?;
+    let client = client::profile(store, client_id).await?;
+    match client.state {
+        client::State::Active => Ok((secret, client)),
+        client::State::Suspended => Err(Error::InvalidClient),
+    }
 }
 
 /// Records when secrets were used. Unknown ones are passed over; a time in the future counts as now.
@@ -340,16 +347,16 @@ mod tests {
 
     #[test]
     fn a_secret_counts_from_its_claim_to_its_end() {
-        assert!(secret().counts_at(TEST_START));
+        assert!(secret().is_live_at(TEST_START));
         let waiting = ClientSecret {
             awaiting_claim: true,
             ..secret()
         };
-        assert!(!waiting.counts_at(TEST_START));
+        assert!(!waiting.is_live_at(TEST_START));
         let ending = ClientSecret {
             expires_at: Some(TEST_START.plus(Duration::from_secs(1))),
             ..secret()
         };
-        assert!(ending.counts_at(TEST_START) && !ending.counts_at(TEST_START.plus(Duration::from_secs(1))));
+        assert!(ending.is_live_at(TEST_START) && !ending.is_live_at(TEST_START.plus(Duration::from_secs(1))));
     }
 }

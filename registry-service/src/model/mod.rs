@@ -2,11 +2,13 @@
 
 pub mod account_name;
 pub mod caller;
+pub mod change_kind;
 pub mod client;
 pub mod client_keys;
 pub mod client_secret;
 pub mod delivery;
 pub mod integration_request;
+pub mod purpose;
 pub mod scope;
 pub mod tenant;
 pub mod user;

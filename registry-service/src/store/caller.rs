@@ -21,9 +21,10 @@ use sea_orm::{
 };
 
 use super::{
-    Store, change_kind, commit, corrupt,
+    Store, commit, corrupt,
     entity::{operator, workload},
 };
+use crate::model::change_kind;
 use crate::{
     error::Error,
     model::caller::{NewOperator, NewWorkload, Operator, Workload},

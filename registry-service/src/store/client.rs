@@ -23,7 +23,7 @@ use sea_orm::{
 use serde_json::Value;
 
 use super::{
-    Store, change_kind,
+    Store,
     client_secret::{SecretRef, lock_client},
     commit, corrupt,
     entity::{
@@ -32,6 +32,7 @@ use super::{
     },
     integration_request::{check_references, mark_registered},
 };
+use crate::model::change_kind;
 use crate::{
     error::Error,
     model::{

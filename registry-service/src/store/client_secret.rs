@@ -39,11 +39,11 @@ use super::{
 };
 use crate::{
     error::Error,
-    hashing::Hashed,
+    hashing::{Hashed, secret_tag},
     model::{
         client_secret::{
-            ClientSecret, Effect, MAX_LIVE, NewSecret, Reason, Revocation, SecretUse, USE_RESOLUTION,
-            revocation_effect,
+            ClientSecret, Effect, LiveSecret, MAX_LIVE, NewSecret, Reason, Revocation, SecretUse,
+            USE_RESOLUTION, revocation_effect,
         },
         delivery::{Bundle, Handover, Method},
     },
@@ -163,7 +163,8 @@ impl Store {
                 (bytes, Some(id))
             }
         };
-        let secret = opaque::ClientSecret::from_secret(secret_id.clone(), &bytes);
+        let tag_key = self.secret_tag_key()?;
+        let secret = opaque::ClientSecret::compose(&tag_key, client_id, secret_id.clone(), &bytes);
         let hashed = self
             .hasher
             .hash(Zeroizing::new(secret.expose().as_bytes().to_vec()))
@@ -173,6 +174,7 @@ impl Store {
             client_id: Set(client_id.to_string()),
             secret_hash: Set(hashed.phc),
             pepper_version: Set(hashed.pepper_version),
+            tag_key_version: Set(tag_key.version()),
             awaiting_claim: Set(delivery_id.is_some()),
             created_at: Set(now.as_millis()),
             expires_at: Set(expires_at.map(UnixMillis::as_millis)),
@@ -201,11 +203,62 @@ impl Store {
                 Ok(Handover::Link(self.find_link(conn, delivery_id, secrets).await?))
             }
             _ => {
-                let secret =
-                    opaque::ClientSecret::from_secret(made.secret_id.clone(), &inline_secret(secrets));
+                let bits = inline_secret(secrets);
+                let secret = self
+                    .rebuild(conn, &made.client_id, &made.secret_id, &bits)
+                    .await?;
                 Ok(Handover::Bundle(bundle(conn, &made.client_id, secret).await?))
             }
         }
+    }
+
+    /// Writes a stored secret anew, with the tag that it was issued with.
+    pub(super) async fn rebuild(
+        &self,
+        conn: &impl ConnectionTrait,
+        client_id: &ClientId,
+        secret_id: &SecretId,
+        bits: &[u8; 32],
+    ) -> Result<opaque::ClientSecret, Error> {
+        let row = Entity::find_by_id(secret_id.as_str())
+            .one(conn)
+            .await
+            .map_err(StoreError::from)?
+            .ok_or(corrupt("client_secrets"))?;
+        let tag_key = secret_tag::require(&self.keyring, row.tag_key_version)?;
+        Ok(opaque::ClientSecret::compose(
+            &tag_key,
+            client_id,
+            secret_id.clone(),
+            bits,
+        ))
+    }
+
+    /// The secrets that authenticate a client now.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn live_secrets(&self, client_id: &ClientId) -> Result<Vec<LiveSecret>, Error> {
+        let now = self.now();
+        let rows = Entity::find()
+            .filter(Column::ClientId.eq(client_id.as_str()))
+            .filter(Column::RevokedAt.is_null())
+            .filter(Column::AwaitingClaim.eq(false))
+            .order_by_asc(Column::SecretId)
+            .all(self.db.read())
+            .await
+            .map_err(StoreError::from)?;
+        let mut live = Vec::with_capacity(rows.len());
+        for row in rows {
+            let secret = client_secret(row)?;
+            if secret.is_live_at(now) {
+                live.push(LiveSecret {
+                    secret_id: secret.secret_id,
+                    expires_at: secret.expires_at,
+                });
+            }
+        }
+        Ok(live)
     }
 
     /// Reads one secret of a client.

@@ -11,7 +11,7 @@ use accord::{
     },
     text::{
         id::{ClientId, DeliveryId, SecretId},
-        opaque::{self, OpaqueToken, TokenKind},
+        opaque::{OpaqueToken, TokenKind},
     },
 };
 use sea_orm::{
@@ -26,8 +26,8 @@ use super::{
     client_secret::{SecretRef, activate, bundle, end, lock_client},
     commit, corrupt,
     entity::delivery::{ActiveModel, Column, Entity, Model},
-    purpose,
 };
+use crate::model::purpose;
 use crate::{
     error::Error,
     model::{
@@ -173,7 +173,7 @@ impl Store {
         let nonce = row.nonce.as_deref().ok_or(corrupt("deliveries"))?;
         let key = self.keyring.require(purpose::DELIVERY, row.key_version)?;
         let bytes = linked_secret(key, nonce, claim_token);
-        let secret = opaque::ClientSecret::from_secret(secret_id.clone(), &bytes);
+        let secret = self.rebuild(&tx, &client_id, &secret_id, &bytes).await?;
         forget_nonce(&tx, &row.delivery_id).await?;
         activate(&tx, &secret_id).await?;
         let bundle = bundle(&tx, &client_id, secret).await?;

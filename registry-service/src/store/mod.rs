@@ -16,10 +16,19 @@ use accord::{
         change::{self, Change, Told},
         idempotency::{self, Outcome},
     },
+    text::{
+        id::ClientId,
+        opaque::{ClientSecret, SecretTagKey},
+    },
 };
 use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter, sea_query::Expr};
+use zeroize::Zeroizing;
 
-use crate::{error::Error, hashing::Hasher};
+use crate::{
+    error::Error,
+    hashing::{Hasher, secret_tag},
+    model::purpose,
+};
 
 mod caller;
 mod client;
@@ -36,43 +45,14 @@ mod tenant;
 pub(crate) mod testing;
 mod user;
 
-/// What the registry's data keys are for.
-pub mod purpose {
-    /// Keyed hashes of account names.
-    pub const ACCOUNT_NAME: &str = "account-name";
-    /// The pepper of argon2id.
-    pub const PEPPER: &str = "pepper";
-    /// Client Secrets that a one-time link derives from its claim token.
-    pub const DELIVERY: &str = "delivery";
-    /// Every purpose, that of request ids included.
-    pub const ALL: &[&str] = &[
-        ACCOUNT_NAME,
-        PEPPER,
-        DELIVERY,
-        accord::store::idempotency::KEYRING_PURPOSE,
-    ];
-}
-
-/// Kinds of changes in the feed, as they are stored. Those that end in `.tokens_ended` are changes that
-/// raised the `tokens_ended_seq` of what they concern.
-pub mod change_kind {
-    /// A tenant.
-    pub const TENANT: &str = "tenant";
-    /// A tenant whose access tokens ended.
-    pub const TENANT_TOKENS_ENDED: &str = "tenant.tokens_ended";
-    /// A user.
-    pub const USER: &str = "user";
-    /// A user whose access tokens ended.
-    pub const USER_TOKENS_ENDED: &str = "user.tokens_ended";
-    /// A client or one of its secrets.
-    pub const CLIENT: &str = "client";
-    /// A client whose access tokens ended.
-    pub const CLIENT_TOKENS_ENDED: &str = "client.tokens_ended";
-    /// A scope.
-    pub const SCOPE: &str = "scope";
-    /// An operator or workload.
-    pub const CALLER: &str = "caller";
-}
+/// The purposes of every data key, that of request ids included.
+pub const PURPOSES: &[&str] = &[
+    purpose::ACCOUNT_NAME,
+    purpose::PEPPER,
+    purpose::DELIVERY,
+    purpose::SECRET_TAG,
+    idempotency::KEYRING_PURPOSE,
+];
 
 /// How far back a reader looks that wants to know what ended lately: four times the longest life of an
 /// access token, so that replicas' clocks need not agree.
@@ -90,7 +70,7 @@ pub struct Store {
 
 impl Store {
     /// Joins the parts of a store. The database is migrated and the keyring holds
-    /// [`purpose::ALL`].
+    /// [`PURPOSES`].
     pub fn new(db: Database, keyring: Keyring, clock: SharedClock, random: SharedRandom) -> Self {
         let keyring = Arc::new(keyring);
         Self {
@@ -126,6 +106,25 @@ impl Store {
     /// [`Error::Store`].
     pub async fn changes_after(&self, after: Option<&Position>, limit: u64) -> Result<Told, Error> {
         Ok(change::tell(self.db.read(), after, limit).await?)
+    }
+
+    /// The key that new Client Secrets are tagged with.
+    ///
+    /// # Errors
+    /// [`Error::Key`].
+    pub fn secret_tag_key(&self) -> Result<SecretTagKey, Error> {
+        Ok(secret_tag::current(&self.keyring)?)
+    }
+
+    /// Whether the registry tagged this text as a secret of this client. Takes the same time for every client.
+    pub fn is_tagged_for(&self, secret: &ClientSecret, client_id: &ClientId) -> bool {
+        let keys: Vec<_> = secret_tag::all(&self.keyring).collect();
+        secret.is_tagged_for(client_id, &keys)
+    }
+
+    /// The keys that Client Secrets may be tagged with, by version.
+    pub fn secret_tag_keys(&self) -> Vec<(i32, Zeroizing<[u8; 32]>)> {
+        secret_tag::exposed(&self.keyring)
     }
 
     /// A position that all changes of the last hour come after: every access token that still lives was

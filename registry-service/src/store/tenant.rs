@@ -19,9 +19,10 @@ use sea_orm::{
 };
 
 use super::{
-    Store, change_kind, commit, corrupt,
+    Store, commit, corrupt,
     entity::tenant::{ActiveModel, Column, Entity, Model},
 };
+use crate::model::change_kind;
 use crate::{
     error::Error,
     model::tenant::{NewTenant, State, Tenant, TenantUpdate},

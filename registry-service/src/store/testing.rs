@@ -19,7 +19,7 @@ use accord::{
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Store, migration::Migrator, purpose};
+use super::{PURPOSES, Store, migration::Migrator};
 
 /// A store on the empty database at `url`, migrated, under a master key that is in memory alone.
 pub async fn store(url: &str) -> (Store, Arc<ManualClock>) {
@@ -30,7 +30,7 @@ pub async fn store(url: &str) -> (Store, Arc<ManualClock>) {
     change::ensure(db.read(), &*random).await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     let master = FileMasterKey::create(&directory.path().join("key"), &*random).unwrap();
-    let keyring = keyring::open(&db, &master, purpose::ALL, &*clock, &*random)
+    let keyring = keyring::open(&db, &master, PURPOSES, &*clock, &*random)
         .await
         .unwrap();
     (Store::new(db, keyring, clock.clone(), random), clock)

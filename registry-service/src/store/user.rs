@@ -20,10 +20,11 @@ use sea_orm::{
 };
 
 use super::{
-    Store, change_kind, commit, corrupt, enrolment,
+    Store, commit, corrupt, enrolment,
     entity::user::{ActiveModel, Column, Entity, Model},
     tenant,
 };
+use crate::model::change_kind;
 use crate::{
     error::Error,
     hashing::Hashed,

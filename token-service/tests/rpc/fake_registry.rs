@@ -21,7 +21,7 @@ use accord::{
     testing::test_clock,
     text::{
         id::{ClientId, OperatorId, SecretId, TenantId, UserId, WorkloadId},
-        opaque::{ClientSecret, OpaqueToken, TokenKind},
+        opaque::{ClientSecret, OpaqueToken, SecretTagKey, TokenKind},
     },
 };
 use tonic::{Code, Request, Response, Status};
@@ -32,6 +32,9 @@ use links::Links;
 
 /// What tenants' authority URLs begin with.
 pub const PUBLIC_BASE_URL: &str = "https://auth.example";
+
+/// The key that tags its Client Secrets.
+const TAG_KEY: [u8; 32] = [3; 32];
 
 /// The registry. Cheap to clone: clones are one registry.
 #[derive(Clone, Default)]
@@ -160,7 +163,9 @@ impl FakeRegistry {
 
     /// Adds an active client of these tenants and scopes, and gives it a secret.
     pub fn add_client(&self, tenant_ids: &[&str], scopes: &[&str], redirect_uri: &str) -> (String, String) {
-        let client_id = ClientId::generate(&*test_clock(), &SystemRandom).to_string();
+        let id = ClientId::generate(&*test_clock(), &SystemRandom);
+        let secret_id = SecretId::generate(&*test_clock(), &SystemRandom);
+        let client_id = id.to_string();
         let scope = |name: &&str| pb::ProfileScope {
             name: (*name).into(),
             description: format!("Allows {name}"),
@@ -179,11 +184,15 @@ impl FakeRegistry {
             tokens_ended_seq: 0,
             families_ended_seq: 0,
             json_web_key_set: String::new(),
+            live_secrets: vec![pb::LiveSecret {
+                secret_id: secret_id.to_string(),
+                expire_time: None,
+            }],
         };
         let mut bits = [0; 32];
         SystemRandom.fill(&mut bits);
-        let secret_id = SecretId::generate(&*test_clock(), &SystemRandom);
-        let secret = ClientSecret::from_secret(secret_id.clone(), &bits)
+        let tag_key = SecretTagKey::new(1, &TAG_KEY);
+        let secret = ClientSecret::compose(&tag_key, &id, secret_id.clone(), &bits)
             .expose()
             .to_owned();
         self.change(|state, _| {
@@ -466,6 +475,10 @@ impl DirectoryService for FakeRegistry {
         }
         Ok(Response::new(pb::ListChangesResponse {
             position: state.position(),
+            secret_tag_keys: vec![pb::SecretTagKey {
+                version: 1,
+                key: TAG_KEY.to_vec(),
+            }],
             ..Default::default()
         }))
     }

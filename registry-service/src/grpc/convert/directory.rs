@@ -15,12 +15,12 @@ use super::{client, tenant, user};
 use crate::{
     directory::Changes,
     model::{
+        change_kind,
         client::ClientProfile,
-        client_secret::SecretUse,
+        client_secret::{LiveSecret, SecretUse},
         tenant::{Tenant, authority_url},
         user::User,
     },
-    store::change_kind,
 };
 
 /// The most uses that one report may hold.
@@ -63,6 +63,14 @@ pub fn client_profile(profile: ClientProfile) -> pb::ClientProfile {
         tokens_ended_seq: profile.tokens_ended_seq,
         families_ended_seq: profile.families_ended_seq,
         json_web_key_set: profile.json_web_key_set,
+        live_secrets: profile.live_secrets.into_iter().map(live_secret).collect(),
+    }
+}
+
+fn live_secret(secret: LiveSecret) -> pb::LiveSecret {
+    pb::LiveSecret {
+        secret_id: secret.secret_id.into(),
+        expire_time: secret.expires_at.map(UnixMillis::to_timestamp),
     }
 }
 
@@ -124,6 +132,14 @@ pub fn list_changes_response(changes: Changes) -> pb::ListChangesResponse {
         reset: changes.reset,
         more: changes.more,
         recent_seq: changes.recent_seq.unwrap_or_default(),
+        secret_tag_keys: changes
+            .secret_tag_keys
+            .iter()
+            .map(|(version, key)| pb::SecretTagKey {
+                version: *version,
+                key: key.to_vec(),
+            })
+            .collect(),
     }
 }
 

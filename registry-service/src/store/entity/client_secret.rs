@@ -15,6 +15,8 @@ pub struct Model {
     pub secret_hash: String,
     /// Version of the pepper of that hash.
     pub pepper_version: i32,
+    /// Version of the key of its tag.
+    pub tag_key_version: i32,
     /// True until the one-time link was opened.
     pub awaiting_claim: bool,
     /// Unix milliseconds.

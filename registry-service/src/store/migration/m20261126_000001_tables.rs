@@ -220,6 +220,7 @@ async fn client_secret(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
                 .col(text("client_id"))
                 .col(text("secret_hash"))
                 .col(integer("pepper_version"))
+                .col(integer("tag_key_version"))
                 .col(boolean("awaiting_claim"))
                 .col(big_integer("created_at"))
                 .col(big_integer_null("expires_at"))

@@ -11,9 +11,8 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::{
-    model::{client::profile, delivery::Method},
+    model::{change_kind, client::profile, delivery::Method},
     store::{
-        change_kind,
         client::tests::{registered, seeded},
         migration::Migrator,
         testing::{audited, origin},

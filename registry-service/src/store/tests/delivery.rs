@@ -170,7 +170,7 @@ async fn of_racing_deliveries_one_link_stays() {
         }
         assert_eq!(open, 1, "{database:?}");
         let live = secrets(&store, &client_id).await;
-        let live = live.iter().filter(|secret| secret.counts_at(store.now()));
+        let live = live.iter().filter(|secret| secret.is_live_at(store.now()));
         assert_eq!(live.count(), 1, "{database:?}");
     }
 }

@@ -21,13 +21,13 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::{
     model::{
+        purpose,
         tenant::NewTenant,
         user::{ENROLMENT_LIFE, Password, authenticate_admin, complete_enrolment},
     },
     store::{
         entity::enrolment as enrolment_entity,
         migration::Migrator,
-        purpose,
         testing::{audited, creation, origin, repeatable, store},
     },
 };
@@ -185,7 +185,7 @@ async fn keys_are_rotated_and_who_was_there_stays() {
         let directory = tempfile::tempdir().unwrap();
         let master = FileMasterKey::create(&directory.path().join("key"), &*random).unwrap();
         let open = async || {
-            let keyring = keyring::open(&db, &master, purpose::ALL, &*clock, &*random).await;
+            let keyring = keyring::open(&db, &master, crate::store::PURPOSES, &*clock, &*random).await;
             Store::new(db.clone(), keyring.unwrap(), clock.clone(), random.clone())
         };
         let before = open().await;

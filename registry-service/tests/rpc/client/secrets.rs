@@ -6,7 +6,10 @@ use accord::{
     clock::Clock,
     registry::v1::{self as pb, SecretRevocationReason as Reason},
     store::Database,
-    text::{id::SecretId, opaque::ClientSecret},
+    text::{
+        id::{ClientId, SecretId},
+        opaque::{ClientSecret, SecretTagKey},
+    },
 };
 use sea_orm::ConnectionTrait;
 use tonic::Code;
@@ -163,7 +166,11 @@ async fn what_does_not_authenticate_is_refused_in_one_way() {
     let secret_id = authenticate(&harness, id, &secret).await.unwrap().secret_id;
     let guess = |secret_id: &str| {
         let secret_id = SecretId::parse(secret_id).unwrap();
-        ClientSecret::from_secret(secret_id, &[7; 32]).expose().to_owned()
+        let key = SecretTagKey::new(1, &[7; 32]);
+        let client_id = ClientId::parse(id).unwrap();
+        ClientSecret::compose(&key, &client_id, secret_id, &[7; 32])
+            .expose()
+            .to_owned()
     };
     let mut last_changed = secret.clone();
     let last = last_changed.pop().unwrap();

@@ -17,7 +17,7 @@ use accord::{
     testing::test_clock,
     text::{
         id::{ClientId, SecretId},
-        opaque::{ClientSecret, OpaqueToken, TokenKind},
+        opaque::{ClientSecret, OpaqueToken, SecretTagKey, TokenKind},
     },
 };
 use tokio::net::TcpListener;
@@ -41,12 +41,17 @@ const RIGHT: [u8; 32] = [1; 32];
 
 /// Every client's secret.
 pub fn right() -> ClientSecret {
-    ClientSecret::from_secret(secret_id(), &RIGHT)
+    secret(&RIGHT)
 }
 
 /// Another one, with the right one's id.
 pub fn wrong() -> ClientSecret {
-    ClientSecret::from_secret(secret_id(), &[2; 32])
+    secret(&[2; 32])
+}
+
+fn secret(bits: &[u8; 32]) -> ClientSecret {
+    let client_id = ClientId::generate(&*test_clock(), &SeededRandom::new(3));
+    ClientSecret::compose(&SecretTagKey::new(1, &[1; 32]), &client_id, secret_id(), bits)
 }
 
 fn secret_id() -> SecretId {

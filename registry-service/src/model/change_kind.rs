@@ -1,0 +1,19 @@
+//! Kinds of changes in the feed, as they are stored. A kind that ends in `.tokens_ended` also raised the
+//! `tokens_ended_seq` of what changed.
+
+/// A tenant.
+pub const TENANT: &str = "tenant";
+/// A tenant whose access tokens ended.
+pub const TENANT_TOKENS_ENDED: &str = "tenant.tokens_ended";
+/// A user.
+pub const USER: &str = "user";
+/// A user whose access tokens ended.
+pub const USER_TOKENS_ENDED: &str = "user.tokens_ended";
+/// A client or one of its secrets.
+pub const CLIENT: &str = "client";
+/// A client whose access tokens ended.
+pub const CLIENT_TOKENS_ENDED: &str = "client.tokens_ended";
+/// A scope.
+pub const SCOPE: &str = "scope";
+/// An operator or workload.
+pub const CALLER: &str = "caller";

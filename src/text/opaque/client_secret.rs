@@ -1,0 +1,139 @@
+//! Client Secrets, and the tag that tells a secret of this registry from a guess.
+
+use std::fmt;
+
+use aws_lc_rs::hmac;
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::{
+    CHECKSUM_DIGITS, MalformedToken, SECRET_DIGITS, decode, decode_256, encode, encode_256, seal, unseal,
+};
+use crate::text::id::{ClientId, SecretId};
+
+/// Bytes of a tag.
+const TAG_BYTES: usize = 8;
+/// Base62 digits of a tag.
+const TAG_DIGITS: usize = 11;
+const TAG_LABEL: &[u8] = b"accord client secret tag";
+/// Length of `acs_<secret id>_`.
+const HEAD_LENGTH: usize = 4 + 30 + 1;
+
+/// A key that makes and checks tags, and nothing else. Cheap to clone.
+#[derive(Clone)]
+pub struct SecretTagKey {
+    version: i32,
+    key: hmac::Key,
+}
+
+impl SecretTagKey {
+    /// The key of this version of the registry's data key.
+    pub fn new(version: i32, key: &[u8; 32]) -> Self {
+        Self {
+            version,
+            key: hmac::Key::new(hmac::HMAC_SHA256, key),
+        }
+    }
+
+    /// The version of the data key that it derives from.
+    pub fn version(&self) -> i32 {
+        self.version
+    }
+
+    /// The first 64 bits of HMAC-SHA-256 over the label, the client and the text in front of the tag, each preceded
+    /// by its length.
+    fn tag(&self, client_id: &ClientId, text: &str) -> [u8; TAG_BYTES] {
+        let mut context = hmac::Context::with_key(&self.key);
+        for part in [TAG_LABEL, client_id.as_str().as_bytes(), text.as_bytes()] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        let mut tag = [0; TAG_BYTES];
+        tag.copy_from_slice(&context.sign().as_ref()[..TAG_BYTES]);
+        tag
+    }
+}
+
+impl fmt::Debug for SecretTagKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretTagKey(version {}, [redacted])", self.version)
+    }
+}
+
+/// A Client Secret, `acs_<secret id>_<256 bits><tag><checksum>`.
+///
+/// It names the secret that it claims to be, so that one hash decides an attempt, however many secrets a client
+/// has. The tag rejects a guess before any look-up; it proves nothing.
+#[derive(Clone)]
+pub struct ClientSecret {
+    secret_id: SecretId,
+    tag: [u8; TAG_BYTES],
+    text: Zeroizing<String>,
+}
+
+impl ClientSecret {
+    /// Writes the secret of a client with these 256 bits, tagged under `key`.
+    pub fn compose(key: &SecretTagKey, client_id: &ClientId, secret_id: SecretId, secret: &[u8; 32]) -> Self {
+        let digits = encode_256(secret);
+        let mut text = Zeroizing::new(String::with_capacity(HEAD_LENGTH + SECRET_DIGITS));
+        for part in ["acs_", secret_id.as_str(), "_", digits.as_str()] {
+            text.push_str(part);
+        }
+        let tag = key.tag(client_id, &text);
+        let mut tag_digits = [0; TAG_DIGITS];
+        encode(tag, &mut tag_digits);
+        let tag_text: String = tag_digits.map(char::from).iter().collect();
+        Self {
+            secret_id,
+            tag,
+            text: seal(&[&text, &tag_text]),
+        }
+    }
+
+    /// Reads a Client Secret. The tag is not checked.
+    ///
+    /// # Errors
+    /// [`MalformedToken`] for any other text.
+    pub fn parse(text: &str) -> Result<Self, MalformedToken> {
+        if text.len() != HEAD_LENGTH + SECRET_DIGITS + TAG_DIGITS + CHECKSUM_DIGITS {
+            return Err(MalformedToken);
+        }
+        let (head, digits) = unseal(text)?.split_at(HEAD_LENGTH);
+        let secret_id = head.strip_prefix("acs_").and_then(|head| head.strip_suffix('_'));
+        let secret_id = SecretId::parse(secret_id.ok_or(MalformedToken)?).map_err(|_| MalformedToken)?;
+        let (secret, tag) = digits.split_at(SECRET_DIGITS);
+        decode_256(secret)?;
+        Ok(Self {
+            secret_id,
+            tag: *decode(tag)?,
+            text: Zeroizing::new(text.to_owned()),
+        })
+    }
+
+    /// Whether one of the keys tagged this text for this client. Takes the same time for every client.
+    pub fn is_tagged_for<'a>(
+        &self,
+        client_id: &ClientId,
+        keys: impl IntoIterator<Item = &'a SecretTagKey>,
+    ) -> bool {
+        let tagged = &self.text[..HEAD_LENGTH + SECRET_DIGITS];
+        keys.into_iter()
+            .any(|key| key.tag(client_id, tagged).ct_eq(&self.tag).into())
+    }
+
+    /// Which secret it claims to be.
+    pub fn secret_id(&self) -> &SecretId {
+        &self.secret_id
+    }
+
+    /// The secret's text: a secret.
+    pub fn expose(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Debug for ClientSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClientSecret({}, [redacted])", self.secret_id)
+    }
+}
