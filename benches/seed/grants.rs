@@ -21,7 +21,10 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sea_orm::IntoActiveModel;
 use serde_json::json;
 use token_service::{
-    model::{family::Family, purpose},
+    model::{
+        family::{Family, Generations},
+        purpose,
+    },
     store::{
         PURPOSES,
         entity::{code, family, grant},
@@ -68,7 +71,10 @@ pub async fn write(
         let family = begin(seeded, client, &position, &keyring, now)?;
         first_tokens.push(Chain {
             person,
-            refresh_token: family.token(&keyring, family.generation)?.expose().to_owned(),
+            refresh_token: family
+                .token(&keyring, family.generations.current)?
+                .expose()
+                .to_owned(),
         });
         families.push(row(&family, now).into_active_model());
     }
@@ -109,8 +115,7 @@ fn begin(
         tenant_id: TenantId::parse(&seeded.tenant_of(client).tenant_id)?,
         grant_id: client.grant_id.clone(),
         client_id: client.client_id.clone(),
-        generation: 1,
-        advanced_at: now,
+        generations: Generations::first(now),
         key_version: keyring.current(purpose::REFRESH)?.version(),
         registry: position.clone(),
         expires_at: now.plus(90 * DAY),
@@ -124,8 +129,9 @@ fn row(family: &Family, now: UnixMillis) -> family::Model {
         family_id: family.family_id.to_string(),
         grant_id: family.grant_id.to_string(),
         client_id: family.client_id.to_string(),
-        generation: 1,
-        advanced_at: family.advanced_at.as_millis(),
+        used_generation: 0,
+        current_generation: 1,
+        handed_out_at: now.as_millis(),
         key_version: family.key_version,
         registry_epoch: family.registry.epoch.to_string(),
         registry_seq: family.registry.seq,

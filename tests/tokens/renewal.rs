@@ -125,35 +125,6 @@ async fn refresh_tokens_follow_their_generations() {
         world.issue(&partner, own_grant()).await.is_ok(),
         "the grant itself stands"
     );
-
-    // The predecessor after its 30 seconds ends the family too.
-    let first = world.first_tokens(&partner).await;
-    let second = world
-        .issue(&partner, refresh_grant(&first.refresh_token))
-        .await
-        .unwrap();
-    clock.advance(Duration::from_millis(30_001));
-    refused(
-        world.issue(&partner, refresh_grant(&first.refresh_token)).await,
-        INVALID_GRANT,
-    );
-    refused(
-        world.issue(&partner, refresh_grant(&second.refresh_token)).await,
-        INVALID_GRANT,
-    );
-
-    // Families have an absolute end.
-    let mut latest = world.first_tokens(&partner).await;
-    clock.advance(Duration::from_secs(89 * 24 * 3600));
-    latest = world
-        .issue(&partner, refresh_grant(&latest.refresh_token))
-        .await
-        .unwrap();
-    clock.advance(Duration::from_secs(24 * 3600));
-    refused(
-        world.issue(&partner, refresh_grant(&latest.refresh_token)).await,
-        INVALID_GRANT,
-    );
     dev.stop().await.unwrap();
 }
 

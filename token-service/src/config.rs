@@ -98,6 +98,10 @@ pub struct Flags {
     #[arg(long, value_name = "DAYS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub family_days: Option<u64>,
+    /// Days after its last use at which a refresh family ends; a suspension does not stop them [default: 30]
+    #[arg(long, value_name = "DAYS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub family_idle_days: Option<u64>,
     /// How often registry and database are asked what changed, in milliseconds, at most 300; 0: never, and
     /// nothing is answered from memory [default: 200]
     #[arg(long, value_name = "MILLISECONDS")]
@@ -151,6 +155,9 @@ pub struct Settings {
     /// Absolute life of a refresh family in days.
     #[serde(default = "default_family_days")]
     pub family_days: u64,
+    /// Days after its last use at which a refresh family ends.
+    #[serde(default = "default_family_idle_days")]
+    pub family_idle_days: u64,
     /// How often registry and database are asked what changed, in milliseconds; 0: never.
     #[serde(default = "default_registry_poll_ms")]
     pub registry_poll_ms: u64,
@@ -183,6 +190,7 @@ impl Settings {
             registry_token_file: PathBuf::new(),
             access_token_seconds: default_access_token_seconds(),
             family_days: default_family_days(),
+            family_idle_days: default_family_idle_days(),
             registry_poll_ms: default_registry_poll_ms(),
             registry_stale_max: 0,
             product_name: default_product_name(),
@@ -210,6 +218,9 @@ impl Settings {
         }
         if !(1..=MAX_FAMILY_DAYS).contains(&self.family_days) {
             return invalid("key `family_days` must be 1 to 3660");
+        }
+        if !(1..=MAX_FAMILY_DAYS).contains(&self.family_idle_days) {
+            return invalid("key `family_idle_days` must be 1 to 3660");
         }
         if self.registry_poll_ms > MAX_POLL_MS {
             return invalid("key `registry_poll_ms` must be 0 to 300");
@@ -257,6 +268,7 @@ impl Settings {
         Lifetimes {
             access_token: Duration::from_secs(self.access_token_seconds),
             family: Duration::from_secs(self.family_days * 24 * 3600),
+            family_idle: Duration::from_secs(self.family_idle_days * 24 * 3600),
         }
     }
 }
@@ -303,6 +315,10 @@ fn default_access_token_seconds() -> u64 {
 
 fn default_family_days() -> u64 {
     Lifetimes::default().family.as_secs() / (24 * 3600)
+}
+
+fn default_family_idle_days() -> u64 {
+    Lifetimes::default().family_idle.as_secs() / (24 * 3600)
 }
 
 fn default_registry_poll_ms() -> u64 {

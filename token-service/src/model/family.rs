@@ -1,5 +1,5 @@
-//! Refresh families: one generation counts at a time, and a token proves itself by a MAC, so that only
-//! the current generation's number is kept.
+//! Refresh families: what presenting a generation does, and the MAC that makes a token genuine. The tokens
+//! themselves are not stored.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ use subtle::ConstantTimeEq;
 
 use crate::model::purpose;
 
-/// How long after an advance the generation before may come again, and get the same successor: answers
-/// get lost, and callers race.
-pub const RETRY_WINDOW: Duration = Duration::from_secs(30);
+/// How long the generation before the current one may come again and get the same successor, because
+/// answers get lost and callers race.
+pub const REPEAT_WINDOW: Duration = Duration::from_secs(30);
 
 /// A refresh family.
 #[derive(Clone, Debug)]
@@ -31,10 +31,8 @@ pub struct Family {
     pub grant_id: GrantId,
     /// The client.
     pub client_id: ClientId,
-    /// The generation that counts; the first is 1.
-    pub generation: u32,
-    /// When that generation was made.
-    pub advanced_at: UnixMillis,
+    /// Where its generations are.
+    pub generations: Generations,
     /// The version of the key of its tokens' MACs.
     pub key_version: i32,
     /// The registry's feed position when the family began.
@@ -45,42 +43,76 @@ pub struct Family {
     pub ended_at: Option<UnixMillis>,
 }
 
-/// What presenting a generation's token means.
+/// The two numbers that decide what a refresh token is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presented {
-    /// The generation that counts: the family advances.
-    Current,
-    /// The one just before, within the window: the same successor again.
-    Retry,
-    /// One that was used up: somebody else has it, and the family ends.
-    Reused,
-    /// One that was never made.
-    Unknown,
+pub struct Generations {
+    /// The newest generation that a client presented; 0 at first.
+    pub used: u32,
+    /// The newest generation that was handed out; 1 at first.
+    pub current: u32,
+    /// When `current` was first handed out.
+    pub handed_out_at: UnixMillis,
 }
 
-impl Family {
-    /// What presenting this generation means now.
-    pub fn presented(&self, generation: u32, now: UnixMillis) -> Presented {
-        if generation == self.generation {
-            Presented::Current
-        } else if generation > self.generation || generation == 0 {
-            Presented::Unknown
-        } else if generation + 1 == self.generation && now.since(self.advanced_at) <= RETRY_WINDOW {
-            Presented::Retry
-        } else {
-            Presented::Reused
+/// What presenting a refresh token does to its family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// Moves the family to these generations and hands out the new `current`.
+    HandOut(Generations),
+    /// Hands out the same `current` again; nothing moves.
+    Repeat,
+    /// Ends the family: two parties hold its tokens.
+    Replay,
+}
+
+impl Generations {
+    /// The first refresh token, handed out now.
+    pub fn first(now: UnixMillis) -> Self {
+        Self {
+            used: 0,
+            current: 1,
+            handed_out_at: now,
         }
     }
 
-    /// Whether the family can be used at this time.
-    pub fn is_live_at(&self, now: UnixMillis) -> bool {
-        self.ended_at.is_none() && now < self.expires_at
+    /// Judges a genuine token of this generation.
+    ///
+    /// A generation above `current` was handed out by a commit that the database lost in a failover. While
+    /// `used` is presented, its successor has not come back: the answer got lost, callers race, or
+    /// somebody copied the token. After [`REPEAT_WINDOW`] a copy and the original part, and whichever is
+    /// left behind ends the family.
+    pub fn renew(&self, presented: u32, now: UnixMillis) -> Renewal {
+        let hand_out = |current: u32| {
+            Renewal::HandOut(Self {
+                used: presented,
+                current: current.saturating_add(1),
+                handed_out_at: now,
+            })
+        };
+        if presented >= self.current {
+            hand_out(presented)
+        } else if presented != self.used || presented == 0 {
+            Renewal::Replay
+        } else if now.since(self.handed_out_at) <= REPEAT_WINDOW {
+            Renewal::Repeat
+        } else {
+            hand_out(self.current)
+        }
+    }
+}
+
+impl Family {
+    /// When the family ends by itself: at its absolute end, or `idle` after its newest token was handed out.
+    pub fn ends_at(&self, idle: Duration) -> UnixMillis {
+        self.expires_at.min(self.generations.handed_out_at.plus(idle))
+    }
+
+    /// Whether the family can be used.
+    pub fn is_live_at(&self, now: UnixMillis, idle: Duration) -> bool {
+        self.ended_at.is_none() && now < self.ends_at(idle)
     }
 
     /// The token of a generation; the same each time.
-    ///
-    /// # Errors
-    /// When the keyring lacks the family's key.
     pub fn token(&self, keyring: &Keyring, generation: u32) -> Result<RefreshToken, KeyError> {
         let mac = mac(keyring, self.key_version, &self.whose(), generation)?;
         Ok(RefreshToken::compose(&self.family_id, generation, &mac))
@@ -95,7 +127,7 @@ impl Family {
     }
 }
 
-/// What a refresh token's MAC speaks of, beside the generation.
+/// What a refresh token's MAC covers, beside the generation.
 struct Whose<'a> {
     tenant_id: &'a TenantId,
     client_id: &'a ClientId,
@@ -117,11 +149,8 @@ fn mac(
     ]))
 }
 
-/// Whether `token` is genuine: of this family, and of this client at this tenant. Without a family the
-/// answer is no, at the same cost.
-///
-/// # Errors
-/// When the keyring lacks the family's key.
+/// Whether `token` belongs to this family and to this client at this tenant. An unknown family costs the
+/// same time.
 pub fn is_genuine(
     keyring: &Keyring,
     token: &RefreshToken,
@@ -145,40 +174,5 @@ pub fn is_genuine(
 }
 
 #[cfg(test)]
-mod tests {
-    use accord::testing::{TEST_START, test_clock, test_random};
-
-    use super::*;
-
-    fn family(generation: u32) -> Family {
-        let (clock, random) = (test_clock(), test_random());
-        Family {
-            family_id: FamilyId::generate(&*clock, &*random),
-            tenant_id: TenantId::parse("firm").unwrap_or_else(|_| unreachable!()),
-            grant_id: GrantId::generate(&*clock, &*random),
-            client_id: ClientId::generate(&*clock, &*random),
-            generation,
-            advanced_at: TEST_START,
-            key_version: 1,
-            registry: Position {
-                epoch: accord::testing::epoch("e"),
-                seq: 0,
-            },
-            expires_at: TEST_START.plus(Duration::from_secs(3600)),
-            ended_at: None,
-        }
-    }
-
-    #[test]
-    fn only_the_generation_just_before_may_come_again_and_not_for_long() {
-        let family = family(5);
-        let soon = TEST_START.plus(RETRY_WINDOW);
-        let late = soon.plus(Duration::from_millis(1));
-        assert_eq!(family.presented(5, late), Presented::Current);
-        assert_eq!(family.presented(4, soon), Presented::Retry);
-        assert_eq!(family.presented(4, late), Presented::Reused);
-        assert_eq!(family.presented(3, soon), Presented::Reused);
-        assert_eq!(family.presented(6, soon), Presented::Unknown);
-        assert_eq!(family.presented(0, soon), Presented::Unknown);
-    }
-}
+#[path = "family_tests.rs"]
+mod tests;

@@ -9,6 +9,8 @@ pub struct Lifetimes {
     pub access_token: Duration,
     /// A refresh family's absolute life.
     pub family: Duration,
+    /// How long a refresh family lives after its newest token was handed out.
+    pub family_idle: Duration,
 }
 
 impl Lifetimes {
@@ -21,6 +23,7 @@ impl Default for Lifetimes {
         Self {
             access_token: Duration::from_secs(5 * 60),
             family: Duration::from_secs(90 * 24 * 3600),
+            family_idle: Duration::from_secs(30 * 24 * 3600),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     error::Error,
     model::{
         client::Client,
-        family::{Family, Presented, is_genuine},
+        family::{Family, is_genuine},
         grant::{Grant, State},
         revocation::RevocationKind,
         tenant::Tenant,
@@ -257,9 +257,8 @@ async fn refresh_token(
     let Some(scope) = scope.filter(|_| live) else {
         return Ok(Look::Inactive);
     };
-    let ends = grant
-        .expires_at
-        .map_or(family.expires_at, |end| end.min(family.expires_at));
+    let family_ends = family.ends_at(service.lifetimes.family_idle);
+    let ends = grant.expires_at.map_or(family_ends, |end| end.min(family_ends));
     Ok(Look::Active(Box::new(Active {
         scope,
         client_id: family.client_id.into(),
@@ -267,7 +266,7 @@ async fn refresh_token(
         aud: parties.tenant.cloud_api_url.clone(),
         iss: parties.tenant.issuer.clone(),
         exp: u32::try_from(ends.as_secs()).unwrap_or(u32::MAX),
-        iat: u32::try_from(family.advanced_at.as_secs()).unwrap_or_default(),
+        iat: u32::try_from(family.generations.handed_out_at.as_secs()).unwrap_or_default(),
         jti: String::new(),
         token_type: "refresh_token",
         tenant_id: tenant_id.to_string(),
@@ -287,8 +286,8 @@ async fn standing(
     };
     let now = store.now();
     let genuine = is_genuine(&store.keyring, token, Some(&family), &family.client_id, tenant_id)?;
-    let current = family.presented(token.generation(), now) == Presented::Current;
-    if !(genuine && current && family.is_live_at(now)) {
+    let is_newest = token.generation() >= family.generations.current;
+    if !(genuine && is_newest && family.is_live_at(now, service.lifetimes.family_idle)) {
         return Ok(None);
     }
     let grant = store.find_grant(tenant_id, &family.grant_id).await?;

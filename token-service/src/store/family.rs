@@ -1,7 +1,7 @@
 //! Refresh families in the database.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, LazyLock},
 };
 
@@ -9,7 +9,7 @@ use accord::{
     clock::UnixMillis,
     position::{Epoch, Position},
     store::{
-        StoreError,
+        Database, StoreError,
         audit::{self, Event, Origin, Record},
         group_commit::Work,
         json_rows::AboutRows,
@@ -20,15 +20,18 @@ use sea_orm::{ColumnTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, Qu
 use serde::Serialize;
 
 use super::{
-    Shared, Store, column, commit, corrupt,
+    Store, column, commit, corrupt,
     entity::family::{Column, Entity, Model},
     grant::GrantKey,
     revocation::{self, NewRevocation},
 };
-use crate::model::revocation::RevocationKind;
 use crate::{
     error::Error,
-    model::{family::Family, lifetimes::Lifetimes},
+    model::{
+        family::{Family, Generations},
+        lifetimes::Lifetimes,
+        revocation::RevocationKind,
+    },
 };
 
 impl Store {
@@ -48,16 +51,24 @@ impl Store {
         row.map(family).transpose()
     }
 
-    /// Moves a family on by one generation, if it still stands where it was read; whether it did. The
-    /// event goes with it. Those who come at the same time share a transaction.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
-    pub async fn advance_family(&self, origin: Origin, from: &Family, event: Event) -> Result<bool, Error> {
+    /// Moves a family to its next generations, unless it has moved or ended since it was read. Returns
+    /// whether it moved. The event is committed with it; callers at the same time share a transaction.
+    pub async fn advance_family(
+        &self,
+        origin: Origin,
+        from: &Family,
+        to: Generations,
+        event: Event,
+    ) -> Result<bool, Error> {
+        let stored = |generation: u32| i32::try_from(generation).map_err(|_| corrupt("families"));
         let advance = Advance {
             tenant_id: from.tenant_id.to_string(),
             family_id: from.family_id.to_string(),
-            generation: stored(from.generation)?,
+            used: stored(from.generations.used)?,
+            current: stored(from.generations.current)?,
+            next_used: stored(to.used)?,
+            next_current: stored(to.current)?,
+            handed_out_at: to.handed_out_at.as_millis(),
             record: Arc::new(Record::new(&*self.clock, &*self.random, origin, event)?),
         };
         match self.advances.ask(advance.clone()).await? {
@@ -72,10 +83,12 @@ impl Store {
         let advanced = Entity::update_many()
             .filter(Column::TenantId.eq(advance.tenant_id))
             .filter(Column::FamilyId.eq(advance.family_id))
-            .filter(Column::Generation.eq(advance.generation))
+            .filter(Column::UsedGeneration.eq(advance.used))
+            .filter(Column::CurrentGeneration.eq(advance.current))
             .filter(Column::EndedAt.is_null())
-            .col_expr(Column::Generation, Expr::value(advance.generation + 1))
-            .col_expr(Column::AdvancedAt, Expr::value(self.now().as_millis()))
+            .col_expr(Column::UsedGeneration, Expr::value(advance.next_used))
+            .col_expr(Column::CurrentGeneration, Expr::value(advance.next_current))
+            .col_expr(Column::HandedOutAt, Expr::value(advance.handed_out_at))
             .exec(&tx)
             .await
             .map_err(StoreError::from)?;
@@ -130,37 +143,49 @@ impl Store {
     }
 }
 
-/// A family to be moved on from a generation, and the event of it.
+/// A family that moves from two generations to the next two, and the event of it.
 #[derive(Clone, Serialize)]
 pub(super) struct Advance {
     tenant_id: String,
     family_id: String,
-    generation: i32,
+    used: i32,
+    current: i32,
+    next_used: i32,
+    next_current: i32,
+    handed_out_at: i64,
     #[serde(skip)]
     record: Arc<Record>,
 }
 
-/// Moves on together the families that nobody else holds at that moment: what waits for one while it holds
-/// others could be waited for in turn.
-pub(super) struct Advances(pub(super) Shared);
+/// Moves families in one transaction. It skips rows that another transaction has locked: waiting for one
+/// while holding others could deadlock.
+pub(super) struct Advances(pub(super) Database);
 
 static ADVANCE: LazyLock<AboutRows> = LazyLock::new(|| {
     let columns = [
         ("tenant_id", "text"),
         ("family_id", "text"),
-        ("generation", "integer"),
+        ("used", "integer"),
+        ("current", "integer"),
+        ("next_used", "integer"),
+        ("next_current", "integer"),
+        ("handed_out_at", "bigint"),
     ];
     AboutRows::new(&columns, |dialect| {
         format!(
             "WITH free AS (
-                SELECT f.tenant_id, f.family_id FROM {} JOIN families AS f
+                SELECT asked.* FROM {} JOIN families AS f
                 ON f.tenant_id = asked.tenant_id AND f.family_id = asked.family_id
-                    AND f.generation = asked.generation AND f.ended_at IS NULL
+                    AND f.used_generation = asked.used AND f.current_generation = asked.current
+                    AND f.ended_at IS NULL
                 {}
             )
-            UPDATE families SET generation = families.generation + 1, advanced_at = $2 FROM free
+            UPDATE families SET used_generation = free.next_used,
+                current_generation = free.next_current, handed_out_at = free.handed_out_at
+            FROM free
             WHERE families.tenant_id = free.tenant_id AND families.family_id = free.family_id
-            RETURNING families.family_id AS family_id, families.generation AS generation",
+            RETURNING families.family_id AS family_id, families.used_generation AS used,
+                families.current_generation AS current",
             dialect.asked,
             dialect.lock_free("f"),
         )
@@ -169,29 +194,33 @@ static ADVANCE: LazyLock<AboutRows> = LazyLock::new(|| {
 
 impl Work for Advances {
     type Item = Advance;
-    /// Whether the family was moved on by this very item; `None` if it is elsewhere, or held by somebody.
+    /// Whether this item moved the family; `None` if the family has moved, has ended or is locked.
     type Outcome = Option<bool>;
 
     async fn run(&self, advances: &[Advance]) -> Result<Vec<Option<bool>>, StoreError> {
-        let Self(Shared { db, clock, .. }) = self;
+        let Self(db) = self;
         let tx = db.write().await?;
-        let now = clock.now().as_millis();
-        let rows = ADVANCE.query(&tx, advances, [now.into()]).await?;
-        let moved = rows
-            .iter()
-            .map(|row| Ok((column(row, "family_id")?, column::<i32>(row, "generation")? - 1)));
-        let moved: HashSet<(String, i32)> = moved.collect::<Result<_, StoreError>>()?;
-        // Of several who would move a family on it is the first.
+        let rows = ADVANCE.query(&tx, advances, []).await?;
+        let moved = rows.iter().map(|row| {
+            Ok((
+                column(row, "family_id")?,
+                (column(row, "used")?, column(row, "current")?),
+            ))
+        });
+        let moved: HashMap<String, (i32, i32)> = moved.collect::<Result<_, StoreError>>()?;
+        // Items that move a family to the same generations present the same token: the first one wins.
         let mut left = moved.clone();
         let mut records = Vec::with_capacity(moved.len());
         let outcomes = advances.iter().map(|advance| {
-            let from = (advance.family_id.clone(), advance.generation);
-            let is_first = left.remove(&from);
+            let next = (advance.next_used, advance.next_current);
+            let is_first = left.get(&advance.family_id) == Some(&next);
             if is_first {
+                left.remove(&advance.family_id);
                 records.push(&*advance.record);
             }
-            // On SQLite nobody else holds anything.
-            let is_known = moved.contains(&from) || db.backend() != DatabaseBackend::Postgres;
+            // SQLite has one writer, so no row is locked by somebody else.
+            let is_known =
+                moved.contains_key(&advance.family_id) || db.backend() != DatabaseBackend::Postgres;
             is_known.then_some(is_first)
         });
         let outcomes = outcomes.collect();
@@ -208,8 +237,9 @@ static INSERT: LazyLock<AboutRows> = LazyLock::new(|| {
         ("family_id", "text"),
         ("grant_id", "text"),
         ("client_id", "text"),
-        ("generation", "integer"),
-        ("advanced_at", "bigint"),
+        ("used_generation", "integer"),
+        ("current_generation", "integer"),
+        ("handed_out_at", "bigint"),
         ("key_version", "integer"),
         ("registry_epoch", "text"),
         ("registry_seq", "bigint"),
@@ -231,8 +261,9 @@ pub(super) async fn insert(
             "family_id": family.family_id.as_str(),
             "grant_id": family.grant_id.as_str(),
             "client_id": family.client_id.as_str(),
-            "generation": family.generation,
-            "advanced_at": family.advanced_at.as_millis(),
+            "used_generation": family.generations.used,
+            "current_generation": family.generations.current,
+            "handed_out_at": family.generations.handed_out_at.as_millis(),
             "key_version": family.key_version,
             "registry_epoch": family.registry.epoch,
             "registry_seq": family.registry.seq,
@@ -285,10 +316,6 @@ pub(super) async fn end_all(
     Ok(())
 }
 
-fn stored(generation: u32) -> Result<i32, Error> {
-    i32::try_from(generation).map_err(|_| corrupt("families"))
-}
-
 fn family(row: Model) -> Result<Family, Error> {
     let unreadable = || corrupt("families");
     Ok(Family {
@@ -296,8 +323,11 @@ fn family(row: Model) -> Result<Family, Error> {
         tenant_id: TenantId::parse(&row.tenant_id).map_err(|_| unreadable())?,
         grant_id: GrantId::parse(&row.grant_id).map_err(|_| unreadable())?,
         client_id: ClientId::parse(&row.client_id).map_err(|_| unreadable())?,
-        generation: u32::try_from(row.generation).map_err(|_| unreadable())?,
-        advanced_at: UnixMillis::from_millis(row.advanced_at),
+        generations: Generations {
+            used: u32::try_from(row.used_generation).map_err(|_| unreadable())?,
+            current: u32::try_from(row.current_generation).map_err(|_| unreadable())?,
+            handed_out_at: UnixMillis::from_millis(row.handed_out_at),
+        },
         key_version: row.key_version,
         registry: Position {
             epoch: Epoch::parse(&row.registry_epoch).map_err(|_| unreadable())?,

@@ -95,7 +95,7 @@ impl Store {
             events: Group::start(Recording(db.clone())),
             assertions: Group::start(Spending(db.clone())),
             codes: Group::start(Lookups(db.clone())),
-            advances: Group::start(Advances(shared.clone())),
+            advances: Group::start(Advances(db.clone())),
             redemptions: Group::start(Redemptions(shared)),
             db,
             keyring: Arc::new(keyring),

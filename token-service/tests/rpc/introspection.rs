@@ -71,7 +71,7 @@ async fn an_active_token_tells_what_it_stands_for() {
     };
     assert_eq!(access, expected);
     let refresh = pb::IntrospectTokenResponse {
-        exp: now - 10 + 90 * 24 * 3600,
+        exp: now + 30 * 24 * 3600,
         jti: String::new(),
         token_type: "refresh_token".into(),
         ..expected

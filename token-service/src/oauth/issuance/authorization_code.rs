@@ -11,7 +11,12 @@ use accord::{
 use super::{Asked, Issued};
 use crate::{
     error::Error,
-    model::{code::Code, family::Family, grant::State, purpose},
+    model::{
+        code::Code,
+        family::{Family, Generations},
+        grant::State,
+        purpose,
+    },
     store::{Redeemed, Redemption},
 };
 
@@ -55,15 +60,14 @@ pub(super) async fn issue(
         tenant_id: code.tenant_id.clone(),
         grant_id: code.grant_id.clone(),
         client_id: code.client_id.clone(),
-        generation: 1,
-        advanced_at: now,
+        generations: Generations::first(now),
         key_version: store.keyring.current(purpose::REFRESH)?.version(),
         registry: asked.revision.registry.clone(),
         expires_at: now.plus(asked.service.lifetimes.family),
         ended_at: None,
     };
     let (made, issued) = asked.make(&grant, Some(&family)).await?;
-    let refresh_token = family.token(&store.keyring, family.generation)?;
+    let refresh_token = family.token(&store.keyring, family.generations.current)?;
     let redemption = Redemption {
         origin: asked.origin(),
         code,

@@ -134,7 +134,7 @@ impl Asked<'_> {
 
     /// Whether a family has not ended, here or by what the registry says of the client.
     pub(super) fn stands(&self, family: &Family) -> bool {
-        family.is_live_at(self.service.store.now())
+        family.is_live_at(self.service.store.now(), self.service.lifetimes.family_idle)
             && family.registry.epoch == self.revision.registry.epoch
             && family.registry.seq >= self.client.families_ended_seq
     }

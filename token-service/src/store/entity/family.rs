@@ -1,8 +1,8 @@
-//! Rows of `families`: the refresh tokens of one redemption: only the current generation is kept.
+//! Rows of `families`.
 
 use sea_orm::entity::prelude::*;
 
-/// The refresh tokens of one redemption: only the current generation is kept.
+/// The refresh tokens of one redemption: their numbers, not the tokens.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "families")]
 pub struct Model {
@@ -16,10 +16,12 @@ pub struct Model {
     pub grant_id: String,
     /// The client.
     pub client_id: String,
-    /// The current generation; the first is 1.
-    pub generation: i32,
-    /// When the current generation was made.
-    pub advanced_at: i64,
+    /// The newest generation that was presented; 0 at first.
+    pub used_generation: i32,
+    /// The newest generation that was handed out; 1 at first.
+    pub current_generation: i32,
+    /// When the current generation was first handed out.
+    pub handed_out_at: i64,
     /// Version of the key of the tokens' MAC.
     pub key_version: i32,
     /// The registry's epoch when the family began.

@@ -9,7 +9,10 @@ use sea_orm::ConnectionTrait;
 
 use super::*;
 use crate::{
-    model::{code::Code, family::Family},
+    model::{
+        code::Code,
+        family::{Family, Generations},
+    },
     store::{Redeemed, Redemption},
 };
 
@@ -29,8 +32,7 @@ fn redemption(store: &Store, code: &Code) -> Redemption {
         tenant_id: code.tenant_id.clone(),
         grant_id: code.grant_id.clone(),
         client_id: code.client_id.clone(),
-        generation: 1,
-        advanced_at: store.now(),
+        generations: Generations::first(store.now()),
         key_version: 1,
         registry: Position {
             epoch: accord::testing::epoch("abc"),
@@ -245,11 +247,11 @@ async fn a_code_of_another_tenant_or_of_nobody_is_not_found_among_others() {
 }
 
 #[tokio::test]
-async fn families_move_on_together_once_each() {
+async fn families_that_advance_in_one_group_move_once_each() {
     for database in databases() {
         let (store, clock) = store(&database.url).await;
         let mut families = Vec::new();
-        for _ in 0..4 {
+        for _ in 0..5 {
             families.push(redeemed(&store).await);
         }
         let by = workload();
@@ -258,22 +260,40 @@ async fn families_move_on_together_once_each() {
             .end_family(&by, &families[2], "replayed", replayed)
             .await
             .unwrap();
-        let ahead = Family {
-            generation: 2,
-            ..families[3].clone()
-        };
         clock.advance(Duration::from_secs(5));
-        let callers = [&families[0], &families[0], &families[1], &families[2], &ahead];
-        let advances = callers.map(|from| store.advance_family(by.clone(), from, Event::new("test.advance")));
+        let numbers = |used, current| Generations {
+            used,
+            current,
+            handed_out_at: store.now(),
+        };
+        // One of the two numbers that the caller read is no longer so.
+        let stale = |family: &Family, used, current| Family {
+            generations: numbers(used, current),
+            ..family.clone()
+        };
+        let callers = [
+            (&families[0], numbers(1, 2)),
+            (&families[0], numbers(1, 2)),
+            // A commit that the database lost had handed out generation 7.
+            (&families[1], numbers(7, 8)),
+            (&families[2], numbers(1, 2)),
+            (&stale(&families[3], 1, 1), numbers(1, 2)),
+            (&stale(&families[4], 0, 2), numbers(2, 3)),
+        ];
+        let advances =
+            callers.map(|(from, to)| store.advance_family(by.clone(), from, to, Event::new("test.advance")));
         let moved: Vec<_> = join_all(advances).await.into_iter().map(Result::unwrap).collect();
-        assert_eq!(moved, [true, false, true, false, false], "{database:?}");
+        assert_eq!(moved, [true, false, true, false, false, false], "{database:?}");
         let mut generations = Vec::new();
         for family in &families {
-            let family = found(&store, family).await.unwrap();
-            generations.push((family.generation, family.advanced_at == store.now()));
+            generations.push(found(&store, family).await.unwrap().generations);
         }
-        let expected = [(2, true), (2, true), (1, false), (1, false)];
-        assert_eq!(generations, expected, "{database:?}");
+        let first = families[2].generations;
+        assert_eq!(
+            generations,
+            [numbers(1, 2), numbers(7, 8), first, first, first],
+            "{database:?}"
+        );
         assert_eq!(events(&store, "test.advance").await.len(), 2, "{database:?}");
     }
 }
@@ -292,7 +312,19 @@ async fn a_family_that_somebody_holds_keeps_no_other_waiting() {
             continue;
         };
         let by = workload();
-        let advance = |family| store.advance_family(by.clone(), family, Event::new("test.advance"));
+        let advance = |family: &Family| {
+            let to = Generations {
+                used: 1,
+                current: 2,
+                handed_out_at: store.now(),
+            };
+            let (store, by, family) = (&store, by.clone(), family.clone());
+            async move {
+                store
+                    .advance_family(by, &family, to, Event::new("test.advance"))
+                    .await
+            }
+        };
         let mut held = Box::pin(advance(&families[0]));
         let free = async {
             let moved = advance(&families[1]).await.unwrap();
