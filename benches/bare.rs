@@ -1,54 +1,134 @@
-//! The limits: servers that do the one thing nobody can leave out, signing or verifying, and nothing
-//! else. No client is authenticated, no grant is looked up, nothing is kept.
+//! The bare server: signs access tokens with a held key over gRPC and HTTP, verifies their signatures over
+//! gRPC, and does nothing else. It authenticates nobody, looks up nothing and stores nothing. The claims of
+//! its tokens are those of token-service and as long.
 
-pub mod grpc;
-pub mod http;
-pub mod signer;
-pub mod verifier;
+mod grpc;
+mod http;
 
-use std::net::SocketAddr;
+use std::{sync::Arc, thread};
 
+use accord::{
+    clock::{Clock, SystemClock},
+    random::SystemRandom,
+    text::{
+        id::{ClientId, EventId, GrantId, UserId},
+        opaque::sha256,
+    },
+    verify::{ACCESS_TOKEN_TYPE, AccessTokenClaims},
+};
+use anyhow::{Context, Result, anyhow};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, ParsedPublicKey};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
-use crate::child::{self, Helper, Role};
+use crate::pipe;
 
-/// What a bare server says when it can be called.
-#[derive(Serialize, Deserialize)]
-struct Listening {
-    address: SocketAddr,
+/// The role of a process that is a bare server.
+pub const ROLE: &str = "bare";
+/// The scope of every token.
+pub const SCOPE: &str = "contacts.read documents.read matters.read";
+/// Life of a token in seconds, token-service's default.
+const EXPIRES_IN: u32 = 300;
+const PUBLIC_BASE_URL: &str = "http://127.0.0.1:50000";
+/// A dot and 64 bytes in base64url.
+const SIGNATURE: usize = 1 + 86;
+
+/// Signs and verifies with one key, in the fewest steps.
+struct Signer {
+    key: Ed25519KeyPair,
+    public_key: ParsedPublicKey,
+    /// The header in base64url, with the dot.
+    header: String,
+    user_id: String,
+    grant_id: String,
+    client_id: String,
+    rev: String,
 }
 
-/// In a bare server: listens, and says where.
-async fn listen() -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    child::tell(&Listening {
-        address: listener.local_addr()?,
-    })?;
-    child::end_with_parent();
-    Ok(listener)
-}
-
-/// A bare server that runs.
-pub struct Bare {
-    helper: Helper,
-    /// Where it listens.
-    pub address: String,
-}
-
-impl Bare {
-    /// Starts one. `configuration` is what it reads first.
-    pub async fn start(role: Role, configuration: &impl Serialize) -> anyhow::Result<Self> {
-        let mut helper = Helper::start(role)?;
-        helper.tell(configuration).await?;
-        let Listening { address } = helper.hear().await?;
+impl Signer {
+    fn new() -> Result<Self> {
+        let key = Ed25519KeyPair::generate()?;
+        let public_key = ParsedPublicKey::new(&ED25519, key.public_key().as_ref());
+        let kid = URL_SAFE_NO_PAD.encode(sha256(key.public_key().as_ref()));
+        let header = format!(r#"{{"typ":"{ACCESS_TOKEN_TYPE}","alg":"EdDSA","kid":"{kid}"}}"#);
+        let (clock, random) = (SystemClock, SystemRandom);
+        let epoch = EventId::generate(&clock, &random);
         Ok(Self {
-            helper,
-            address: address.to_string(),
+            key,
+            public_key: public_key.map_err(|_| anyhow!("not an Ed25519 key"))?,
+            header: URL_SAFE_NO_PAD.encode(header) + ".",
+            user_id: UserId::generate(&clock, &random).into(),
+            grant_id: GrantId::generate(&clock, &random).into(),
+            client_id: ClientId::generate(&clock, &random).into(),
+            rev: format!("{epoch}.1234.5678"),
         })
     }
 
-    pub fn pid(&self) -> anyhow::Result<u32> {
-        self.helper.pid()
+    /// Signs a token for a client at a tenant; without a client, for one that is always the same.
+    fn issue(&self, tenant_id: String, client_id: Option<String>) -> Result<String> {
+        let iat = u32::try_from(SystemClock.now().as_secs())?;
+        let claims = serde_json::to_vec(&AccessTokenClaims {
+            iss: format!("{PUBLIC_BASE_URL}/{tenant_id}"),
+            aud: cloud_api_url(0),
+            sub: self.user_id.clone(),
+            client_id: client_id.unwrap_or_else(|| self.client_id.clone()),
+            tenant_id,
+            grant_id: self.grant_id.clone(),
+            family_id: None,
+            scope: SCOPE.to_owned(),
+            jti: EventId::generate(&SystemClock, &SystemRandom).into(),
+            iat,
+            exp: iat + EXPIRES_IN,
+            rev: self.rev.clone(),
+        })?;
+        let length = self.header.len() + claims.len().div_ceil(3) * 4 + SIGNATURE;
+        let mut token = String::with_capacity(length);
+        token.push_str(&self.header);
+        URL_SAFE_NO_PAD.encode_string(claims, &mut token);
+        let signature = self.key.sign(token.as_bytes());
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Ok(token)
     }
+
+    /// Verifies a token's signature, and nothing else about it, and reads its claims.
+    fn verify(&self, token: &str) -> Result<AccessTokenClaims> {
+        let (signed, signature) = token.rsplit_once('.').context("not a JWT")?;
+        let signature = URL_SAFE_NO_PAD.decode(signature)?;
+        let verified = self.public_key.verify_sig(signed.as_bytes(), &signature);
+        verified.map_err(|_| anyhow!("another signature"))?;
+        let (_, claims) = signed.split_once('.').context("not a JWT")?;
+        Ok(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims)?)?)
+    }
+}
+
+/// The Cloud API URL of a tenant, the audience of its tokens.
+pub fn cloud_api_url(tenant: usize) -> String {
+    format!("https://api.firm-{tenant}.example/v1")
+}
+
+/// Where a server listens, `host:port`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Listening {
+    pub grpc: String,
+    pub http: String,
+}
+
+/// Serves until the parent ends.
+#[tokio::main]
+pub async fn serve() -> Result<()> {
+    thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        std::process::exit(0);
+    });
+    let signer = Arc::new(Signer::new()?);
+    let grpc = TcpListener::bind("127.0.0.1:0").await?;
+    let http = TcpListener::bind("127.0.0.1:0").await?;
+    pipe::send(Ok(Listening {
+        grpc: grpc.local_addr()?.to_string(),
+        http: http.local_addr()?.to_string(),
+    }))?;
+    tokio::try_join!(grpc::serve(grpc, signer.clone()), http::serve(http, signer))?;
+    Ok(())
 }

@@ -1,155 +1,87 @@
-//! What is measured, and in which order: rounds, each of which measures every case once, so that what a
-//! ratio compares was measured within moments, however the machine's mood changes over the run.
+//! What is measured, and the limits of the design.
 
-mod growth;
-mod start;
-mod strain;
-mod throughput;
-mod verify;
+use clap::ValueEnum;
+use serde::Serialize;
 
-use std::path::Path;
+use self::Limit::{AtLeast, AtMost};
+use crate::protocol::Work;
 
-use crate::{
-    bare::{Bare, signer::Subject},
-    child::Role,
-    database::Server,
-    load::Work,
-    measure::Generator,
-    options::{Case, Options},
-    progress::Progress,
-    report::{Report, Results},
-    seed::{Amounts, SCOPES, cloud_api_url},
-    stage::Stage,
-};
-
-/// Cases that need no stage of their own.
-const ON_THE_MAIN_STAGE: [Case; 14] = [
-    Case::BareGrpc,
-    Case::Issue,
-    Case::BareHttp,
-    Case::Form,
-    Case::Refresh,
-    Case::Code,
-    Case::BareVerify,
-    Case::Introspect,
-    Case::Offline,
-    Case::Cold,
-    Case::Callers,
-    Case::HalfLoad,
-    Case::Flood,
-    Case::Start,
-];
-
-/// A run: what it measures with, and what it has measured so far.
-struct Run<'a> {
-    options: &'a Options,
-    progress: Progress,
-    generator: Generator,
-    /// One for each database.
-    stages: Vec<Stage>,
-    results: Results,
+/// Slices that are measured in the same rounds and compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Case {
+    /// IssueToken with client credentials
+    Issue,
+    /// The token endpoint with client credentials
+    Form,
+    /// IssueToken with refresh tokens
+    Refresh,
+    /// IssueToken with authorization codes
+    Code,
+    /// IntrospectToken by an internal service
+    Introspect,
+    /// IssueToken at half of the highest load
+    HalfLoad,
+    /// First calls to a new replica by clients that another one has verified
+    NewReplica,
+    /// IssueToken at half load under 2,000 wrong secrets a second
+    Flood,
+    /// The same on a replica that has just started
+    FloodNewReplica,
+    /// IssueToken with 10 clients and grants, and with 1,000,000
+    Growth,
 }
 
-/// Measures everything that the options want. What it writes goes below `root`.
-pub async fn run(options: &Options, root: &Path) -> anyhow::Result<Report> {
-    // First here, last to go: databases are gone before their server.
-    let servers = Server::all(options.database, root);
-    let mut report = Report::begin(options, root, &servers)?;
-    let mut run = Run {
-        options,
-        progress: Progress::new(),
-        generator: Generator::start()?,
-        stages: Vec::new(),
-        results: Results::default(),
-    };
-    if options.wants_any(&ON_THE_MAIN_STAGE) {
-        run.set_stages(&servers, root).await?;
-    }
-    let mut growth = growth::Stages::start(&mut run, &servers, root).await?;
-    let bare = BareServers::start(&run).await?;
-    for round in 1..=options.rounds() {
-        run.progress
-            .step(None, &format!("round {round} of {}", options.rounds()));
-        run.round(&bare).await?;
-        growth.measure(&mut run).await?;
-    }
-    growth.end().await?;
-    run.measure_start().await?;
-    for stage in std::mem::take(&mut run.stages) {
-        stage.end().await?;
-    }
-    run.progress.finish();
-    report.finish(run.results);
-    Ok(report)
-}
+impl Case {
+    /// The work of the cases that every build has a bare counterpart for.
+    pub const BESIDE_BARE: [(Self, Work); 7] = [
+        (Self::Issue, Work::Issue),
+        (Self::Form, Work::Form),
+        (Self::Refresh, Work::Refresh),
+        (Self::Code, Work::Code),
+        (Self::Introspect, Work::Introspect),
+        (Self::HalfLoad, Work::Issue),
+        (Self::NewReplica, Work::IssueOnce),
+    ];
 
-/// The limits, each a process.
-struct BareServers {
-    grpc_signer: Bare,
-    http_signer: Bare,
-    verifier: Option<Bare>,
-}
+    /// Whether it compares latencies, at half of the load that `Issue` reached.
+    pub fn is_latency(self) -> bool {
+        matches!(self, Self::HalfLoad | Self::Flood | Self::FloodNewReplica)
+    }
 
-impl BareServers {
-    async fn start(run: &Run<'_>) -> anyhow::Result<Self> {
-        // What bare signers put into tokens is as long as what the services put there.
-        let subject = Subject {
-            public_base_url: "http://127.0.0.1:50000".to_owned(),
-            cloud_api_url: cloud_api_url(0),
-            scope: SCOPES.join(" "),
-        };
-        let verifier = match run.stages.first() {
-            Some(stage) => Some(Bare::start(Role::Verifier, &verify::signing_key(stage).await?).await?),
-            None => None,
-        };
-        Ok(Self {
-            grpc_signer: Bare::start(Role::GrpcSigner, &subject).await?,
-            http_signer: Bare::start(Role::HttpSigner, &subject).await?,
-            verifier,
+    /// The bound of its ratios.
+    pub fn limit(self) -> Option<Limit> {
+        Some(match self {
+            Self::Issue | Self::Introspect | Self::Growth => AtLeast(0.9),
+            Self::Form => AtLeast(0.75),
+            Self::Refresh => AtLeast(0.4),
+            Self::Code => AtLeast(0.1),
+            Self::HalfLoad => AtMost(1.5),
+            Self::Flood | Self::FloodNewReplica => AtMost(1.2),
+            Self::NewReplica => return None,
         })
     }
+
+    /// As on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
+    }
 }
 
-impl Run<'_> {
-    async fn set_stages(&mut self, servers: &[Server], root: &Path) -> anyhow::Result<()> {
-        let amounts = Amounts {
-            clients: self.options.active(),
-            active: self.options.active(),
-            chains: self.options.callers,
+/// A bound of the design.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub enum Limit {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Limit {
+    /// The bound in words, and whether a value keeps it.
+    pub fn check(self, value: f64) -> (String, &'static str) {
+        let (text, is_met) = match self {
+            AtLeast(least) => (format!("≥ {least}"), value >= least),
+            AtMost(most) => (format!("≤ {most}"), value <= most),
         };
-        for server in servers {
-            let mut stage = Stage::start(server, root, "main", amounts, &self.progress).await?;
-            self.results.idle(&stage);
-            stage.warm(&mut self.generator, &self.progress).await?;
-            self.stages.push(stage);
-        }
-        Ok(())
-    }
-
-    async fn round(&mut self, bare: &BareServers) -> anyhow::Result<()> {
-        self.bare(Case::BareGrpc, &bare.grpc_signer, Work::Issue).await?;
-        self.service(Case::Issue, |_| Work::Issue).await?;
-        self.bare(Case::BareHttp, &bare.http_signer, Work::Form).await?;
-        self.service(Case::Form, |_| Work::Form).await?;
-        self.service(Case::Refresh, |stage| Work::Refresh(stage.seeded.chains.clone()))
-            .await?;
-        self.codes().await?;
-        if let (Some(verifier), Some(stage)) = (&bare.verifier, self.stages.first()) {
-            let work = verify::introspection(stage);
-            self.bare(Case::BareVerify, verifier, work).await?;
-        }
-        self.service(Case::Introspect, verify::introspection).await?;
-        self.offline().await?;
-        self.cold().await?;
-        self.callers().await?;
-        self.strain(&bare.grpc_signer).await
-    }
-
-    /// Says what is measured next.
-    fn next(&self, case: &str, database: Option<&str>) {
-        match database {
-            Some(database) => self.progress.advance(1, Some(&format!("{case} on {database}"))),
-            None => self.progress.advance(1, Some(case)),
-        }
+        (text, if is_met { "yes" } else { "NO" })
     }
 }

@@ -1,172 +1,181 @@
-//! The load generator: a process of its own that calls a server as long and as often as it is told, looks
-//! at every answer, and says how long each took.
+//! Calls a server and measures how long the answers take: callers that wait for each answer before they
+//! call again (a closed loop), or calls that come by a schedule whatever the server does (an open loop).
+//!
+//! In an open loop the time of a call begins when it was due, so a server that stalls is charged for the
+//! calls that it held back.
 
-mod asking;
-mod drive;
-mod form;
-mod grpc;
-mod guessing;
-mod issuing;
-mod picks;
-mod renewing;
-pub mod stock;
+pub mod form;
+pub mod grpc;
+pub mod wrong_secrets;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
-
-use hdrhistogram::Histogram;
-use serde::{Deserialize, Serialize};
-use tokio::runtime::Runtime;
-
-use self::{
-    asking::Asking,
-    drive::Plan,
-    form::Posting,
-    grpc::Connections,
-    guessing::Guessing,
-    issuing::{AtRandom, InTurn},
-    renewing::{Redeeming, Refreshing},
-    stock::Stock,
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
 };
-use crate::child;
 
-/// What to do.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Job {
-    /// `host:port` of the server.
-    pub server: String,
-    pub work: Work,
-    pub callers: usize,
-    /// How long to measure; sooner over if there is nothing left to call with.
-    pub span: Duration,
-    /// How long to call before that.
-    pub warm_up: Duration,
-    /// Calls a second by a schedule; without it each caller calls as soon as it has its answer.
-    pub pace: Option<f64>,
-    /// The file of those in whose name calls are made.
-    pub people: PathBuf,
+use accord::random::{Random, SystemRandom};
+use anyhow::{Result, bail, ensure};
+use hdrhistogram::Histogram;
+use tokio::{runtime::Handle, sync::mpsc, task::JoinSet};
+
+use crate::protocol::{Outcome, Pace};
+
+/// Latencies are told apart up to this many microseconds.
+const LONGEST: u64 = 120_000_000;
+/// The step of an open loop's schedule: waking up for each call would cost as much as the call.
+const STEP: Duration = Duration::from_millis(1);
+
+/// A client that may call, at the tenant that consented. Holds its secret.
+#[derive(Clone)]
+pub struct Credentials {
+    pub tenant_id: String,
+    pub client_id: String,
+    pub client_secret: String,
 }
 
-/// What to call.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Work {
-    /// `IssueToken` with client credentials, by clients picked at random.
-    Issue,
-    /// The same by every client once.
-    IssueOnce,
-    /// The token endpoint with client credentials, by clients picked at random.
-    Form,
-    /// `IssueToken` with refresh tokens, a chain for each caller; those of the file come first.
-    Refresh(PathBuf),
-    /// `IssueToken` with the codes of the file.
-    Code(PathBuf),
-    /// `IntrospectToken` with tokens that `issuer` gives out first.
-    Introspect {
-        issuer: String,
-        /// The bearer token to ask with.
-        workload_token: String,
-    },
-    /// `IssueToken` with bad secrets, which must be refused.
-    BadSecrets,
+/// Why a call has no right answer.
+#[derive(Debug)]
+pub enum Failure {
+    /// The server is overloaded, or rejects a wrong secret.
+    Refused(String),
+    /// Nothing is left to call with.
+    NothingLeft,
+    Wrong(String),
 }
 
-/// What the load generator says while it works.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum Said {
-    /// From now on it counts.
-    Begun,
-    /// From now on it does not.
-    Over,
-    /// The job is done.
-    Done(Outcome),
-    /// The job is not: a wrong answer, or none.
-    Failed(String),
+/// Something that is called again and again.
+#[tonic::async_trait]
+pub trait Calls: Send + Sync {
+    /// Makes one call. `caller` counts the callers in a closed loop, the calls in an open one.
+    async fn call(&self, caller: usize) -> Result<(), Failure>;
 }
 
-/// What became of a job.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Outcome {
-    /// How long was measured, in seconds.
-    pub seconds: f64,
-    /// Right answers within that time.
-    pub answers: u64,
-    /// Right answers before, within and after it.
-    pub all_answers: u64,
-    pub latency: Latency,
-    /// Refusals, by code and reason.
-    pub refused: BTreeMap<String, u64>,
+/// The time that counts.
+#[derive(Clone, Copy)]
+pub struct Window {
+    pub begins: Instant,
+    pub ends: Instant,
 }
 
-/// Milliseconds from sending, or from when it was time to send, to the answer.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Latency {
-    pub p50: f64,
-    pub p99: f64,
-    pub p999: f64,
-    pub max: f64,
+/// Calls until the window ends or nothing is left.
+pub async fn drive(calls: Arc<dyn Calls>, pace: Pace, window: Window) -> Result<Outcome> {
+    let counts = Counts {
+        outcome: Outcome::default(),
+        microseconds: Histogram::new_with_bounds(1, LONGEST, 3)?,
+        wrong: None,
+        last: window.begins,
+    };
+    let counts = Mutex::new(counts);
+    let tally = Arc::new(Tally { window, counts });
+    match pace {
+        Pace::Callers(callers) => closed(calls, callers, &tally).await,
+        Pace::Rate(rate) => open(calls, rate, &tally).await,
+    }
+    tally.outcome()
 }
 
-impl Latency {
-    /// Reads a histogram whose unit is so many times in a millisecond.
-    pub fn of(histogram: &Histogram<u64>, per_millisecond: f64) -> Self {
-        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / per_millisecond;
-        Self {
-            p50: at(0.5),
-            p99: at(0.99),
-            p999: at(0.999),
-            max: at(1.0),
+async fn closed(calls: Arc<dyn Calls>, callers: usize, tally: &Arc<Tally>) {
+    let mut calling = JoinSet::new();
+    for caller in 0..callers {
+        let (calls, tally) = (calls.clone(), tally.clone());
+        calling.spawn(async move {
+            let mut due = Instant::now();
+            while due < tally.window.ends && tally.record(due, calls.call(caller).await) {
+                due = Instant::now();
+            }
+        });
+    }
+    calling.join_all().await;
+}
+
+/// A thread of its own starts the calls: timers of a busy runtime are late.
+async fn open(calls: Arc<dyn Calls>, rate: f64, tally: &Arc<Tally>) {
+    // Nothing is sent: the channel closes when the last call has ended.
+    let (running, mut ended) = mpsc::channel::<Infallible>(1);
+    let (runtime, tally) = (Handle::current(), tally.clone());
+    thread::spawn(move || {
+        let (mut due, mut pending, mut number) = (Instant::now(), 0.0, 0);
+        while due < tally.window.ends {
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            pending += rate * STEP.as_secs_f64();
+            while pending >= 1.0 {
+                let (calls, tally, running) = (calls.clone(), tally.clone(), running.clone());
+                runtime.spawn(async move {
+                    tally.record(due, calls.call(number).await);
+                    drop(running);
+                });
+                pending -= 1.0;
+                number += 1;
+            }
+            due += STEP;
         }
+    });
+    ended.recv().await;
+}
+
+/// Counts what all callers see.
+struct Tally {
+    window: Window,
+    counts: Mutex<Counts>,
+}
+
+struct Counts {
+    outcome: Outcome,
+    microseconds: Histogram<u64>,
+    /// The first wrong answer.
+    wrong: Option<String>,
+    /// When the last answer came.
+    last: Instant,
+}
+
+impl Tally {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts an answer. Returns whether to call again.
+    fn record(&self, due: Instant, answer: Result<(), Failure>) -> bool {
+        let now = Instant::now();
+        let mut counts = self.counts();
+        let outcome = &mut counts.outcome;
+        match answer {
+            Ok(()) => {
+                outcome.all_answers += 1;
+                outcome.answers += u64::from((self.window.begins..self.window.ends).contains(&now));
+            }
+            Err(Failure::Refused(why)) => *outcome.refused.entry(why).or_default() += 1,
+            Err(Failure::NothingLeft) => return false,
+            Err(Failure::Wrong(what)) => {
+                counts.wrong.get_or_insert(what);
+            }
+        }
+        counts.last = now;
+        if due >= self.window.begins {
+            let micros = (now - due).as_micros() as u64;
+            counts.microseconds.saturating_record(micros);
+        }
+        counts.wrong.is_none()
+    }
+
+    fn outcome(&self) -> Result<Outcome> {
+        let counts = self.counts();
+        if let Some(wrong) = &counts.wrong {
+            bail!("a wrong answer: {wrong}");
+        }
+        let seconds = (counts.last.min(self.window.ends) - self.window.begins).as_secs_f64();
+        ensure!(seconds > 0.0, "no answer came in the time that is measured");
+        let at = |quantile| counts.microseconds.value_at_quantile(quantile) as f64 / 1e3;
+        let mut outcome = counts.outcome.clone();
+        (outcome.seconds, outcome.latency) = (seconds, [at(0.5), at(0.99), at(0.999)]);
+        Ok(outcome)
     }
 }
 
-/// In a child: does jobs until there are no more.
-pub fn serve() -> anyhow::Result<()> {
-    let runtime = Runtime::new()?;
-    let mut stock = Stock::default();
-    while let Some(job) = child::hear::<Job>()? {
-        let last = match runtime.block_on(work(&job, &mut stock)) {
-            Ok(outcome) => Said::Done(outcome),
-            Err(error) => Said::Failed(format!("{:?}: {error:#}", job.work)),
-        };
-        child::tell(&last)?;
-    }
-    Ok(())
-}
-
-async fn work(job: &Job, stock: &mut Stock) -> anyhow::Result<Outcome> {
-    let (plan, people) = (Plan::of(job), stock.people(&job.people)?);
-    let (server, callers) = (&job.server, job.callers);
-    if let Work::Form = job.work {
-        return plan
-            .drive(Posting::callers(server, callers, &people).await?)
-            .await;
-    }
-    let connections = Connections::open(server).await?;
-    match &job.work {
-        Work::Form | Work::Issue => {
-            plan.drive(AtRandom::callers(&connections, callers, &people))
-                .await
-        }
-        Work::IssueOnce => plan.drive(InTurn::callers(&connections, callers, &people)).await,
-        Work::Refresh(file) => {
-            let chains = stock.chains(file, callers)?;
-            plan.drive(Refreshing::callers(&connections, chains, &people))
-                .await
-        }
-        Work::Code(file) => {
-            let shares = stock::codes(file, callers)?;
-            plan.drive(Redeeming::callers(&connections, shares, &people))
-                .await
-        }
-        Work::Introspect {
-            issuer,
-            workload_token,
-        } => {
-            let asking = Asking::callers(&connections, callers, &people, issuer, workload_token).await?;
-            plan.drive(asking).await
-        }
-        Work::BadSecrets => {
-            plan.drive(Guessing::callers(&connections, callers, &people))
-                .await
-        }
-    }
+/// One of `all`, uniformly.
+pub fn pick<T>(all: &[T]) -> &T {
+    let mut bytes = [0; 8];
+    SystemRandom.fill(&mut bytes);
+    &all[(u64::from_ne_bytes(bytes) % all.len() as u64) as usize]
 }

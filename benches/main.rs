@@ -1,48 +1,49 @@
-//! `cargo bench --bench issuance`: what issuing and checking tokens costs, beside what the machine could
-//! do at best, in one run.
+//! `cargo bench --bench issuance`: what issuing and checking tokens costs, beside a bare server that only
+//! signs or verifies.
 //!
-//! Every figure of a service stands beside that of a bare server that only signs or verifies, measured
-//! moments before by the same load generator. `options` says what can be asked for, `cases` what is
-//! measured, `report` what comes of it. Bare servers (`bare`) and load generators (`load`) are this very
-//! program again, started with a role (`child`); the services are the real binary (`services`).
+//! This process plans and reports. Each deployment of the two services is set up, called and watched by a
+//! process of its own (`deployment`), and so is the bare server (`bare`); both are this program again,
+//! started with a role. `cases` says what is compared, `run` in which order, `report` prints.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 mod bare;
 mod cases;
-mod child;
 mod database;
+mod deployment;
 mod load;
-mod machine;
-mod measure;
 mod options;
-mod proc;
-mod progress;
+mod pipe;
+mod protocol;
 mod report;
-mod scratch;
-mod seed;
-mod services;
-mod stage;
+mod results;
+mod run;
 
-use std::process::ExitCode;
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::ExitCode,
+};
 
 use accord::rpc::server::shutdown_signal;
-use anyhow::Context;
+use anyhow::{Context, Result};
 use clap::Parser;
 
-use crate::{child::Role, options::Options, scratch::Scratch};
+use crate::{options::Options, report::Report};
 
-/// The bare servers get what the services have, too.
+/// The bare server gets the services' allocator too.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    let outcome = match arguments.next().as_deref() {
-        Some(child::ARGUMENT) => Role::run(arguments),
-        _ => run(&Options::parse()),
+    let (first, role) = (arguments.next(), arguments.next());
+    let result = match (first.as_deref(), role.as_deref()) {
+        (Some(pipe::ROLE), Some(bare::ROLE)) => bare::serve(),
+        (Some(pipe::ROLE), Some(deployment::ROLE)) => deployment::serve(),
+        _ => measure(&Options::parse()),
     };
-    match outcome {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("issuance: {error:#}");
@@ -51,14 +52,22 @@ fn main() -> ExitCode {
     }
 }
 
-/// Measures and reports. Stopped by a signal, it drops all that it has started.
+/// Measures and reports. A signal ends everything that was started.
 #[tokio::main(flavor = "current_thread")]
-async fn run(options: &Options) -> anyhow::Result<()> {
-    let directory = options.directory();
-    let scratch = Scratch::create(&directory)?;
+async fn measure(options: &Options) -> Result<()> {
+    // Beside the build, because a temporary directory may be in memory.
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench");
+    fs::create_dir_all(&directory)?;
+    let lock = File::create(directory.join("lock"))?;
+    lock.try_lock().context("another run is under way")?;
+    // A run that was killed leaves its databases to the next one.
+    let scratch = directory.join("run");
+    let _ = fs::remove_dir_all(&scratch);
+    fs::create_dir(&scratch)?;
+    let scratch = scratch.canonicalize()?;
+    let machine = report::machine(&scratch)?;
     let shutdown = shutdown_signal().context("signal handlers")?;
-    let measured = shutdown
-        .run_until_cancelled(cases::run(options, scratch.path()))
-        .await;
-    measured.context("interrupted")??.write(&directory)
+    let measured = shutdown.run_until_cancelled(run::run(options, &scratch)).await;
+    let _ = fs::remove_dir_all(&scratch);
+    Report::new(machine, options, measured.context("interrupted")??).write(&directory)
 }

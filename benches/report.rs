@@ -1,92 +1,140 @@
-//! What comes of a run: medians over the rounds, ratios within each round and their median, and whether
-//! the limits of the design hold. Nothing here fails a run: figures are for people to judge.
+//! Tables for people, in Markdown, and a file with every sample. Nothing here fails a run: figures are for
+//! people to judge.
 
-mod plot;
-mod results;
-mod table;
+use std::{
+    fs::{self, File},
+    io::{BufWriter, Write},
+    path::Path,
+    thread,
+    time::Instant,
+};
 
-use std::{fs::File, io::BufWriter, path::Path};
-
-use anyhow::Context;
+use anyhow::{Context, Result};
 use serde::Serialize;
 
-use self::results::{Finding, Row, Series};
-pub use self::results::{Results, median};
-use crate::{database::Server, machine::Machine, options::Options};
+use crate::{
+    options::Options,
+    protocol::{CALLERS, Sample},
+    results::{Figure, Results, Series, quantile},
+};
 
-/// All of it.
+/// How often a page is made durable, to see how long that takes.
+const SYNCS: usize = 200;
+
 #[derive(Serialize)]
 pub struct Report {
-    machine: Machine,
-    run: Facts,
-    rows: Vec<Row>,
-    findings: Vec<Finding>,
-    rounds: Vec<Series>,
+    machine: String,
+    method: String,
+    results: Results,
 }
-
-/// How it was measured.
-#[derive(Serialize)]
-struct Facts {
-    quick: bool,
-    optimised: bool,
-    rounds: usize,
-    seconds: f64,
-    callers: usize,
-    active_clients: usize,
-    access: &'static str,
-}
-
-const ACCESS: &str = "calls are for clients picked uniformly among the active ones, whose secrets \
-    token-service has verified before (not so: cold); clients are spread over 10 tenants";
 
 impl Report {
-    /// What is known before anything is measured.
-    pub fn begin(options: &Options, root: &Path, servers: &[Server]) -> anyhow::Result<Self> {
-        Ok(Self {
-            machine: Machine::look(root, servers)?,
-            run: Facts {
-                quick: options.quick,
-                optimised: !cfg!(debug_assertions),
-                rounds: options.rounds(),
-                seconds: options.span().as_secs_f64(),
-                callers: options.callers,
-                active_clients: options.active(),
-                access: ACCESS,
-            },
-            rows: Vec::new(),
-            findings: Vec::new(),
-            rounds: Vec::new(),
-        })
-    }
-
-    /// Adds what was measured.
-    pub fn finish(&mut self, results: Results) {
-        self.rows = results.rows();
-        self.findings = results.findings();
-        self.rounds = results.into_series();
-    }
-
-    /// Prints the tables, and writes the files.
-    pub fn write(&self, directory: &Path) -> anyhow::Result<()> {
-        println!("{}", self.machine);
-        let run = &self.run;
-        if run.quick || !run.optimised {
-            println!("quick, or not optimised: these figures mean little");
-        }
-        println!(
-            "{} round(s) of {} s a case, {} callers, {} active clients; {}\n",
-            run.rounds, run.seconds, run.callers, run.active_clients, run.access,
+    pub fn new(machine: String, options: &Options, results: Results) -> Self {
+        let (rounds, seconds) = (options.rounds(), options.span().as_secs_f64());
+        let (clients, optimised) = (options.active(), !cfg!(debug_assertions));
+        let method = format!(
+            "{rounds} rounds, slices of {seconds} s, {CALLERS} callers, {clients} clients, optimised: {optimised}"
         );
-        print!("{}", table::rows(&self.rows));
-        if !self.findings.is_empty() {
-            print!("\n{}", table::findings(&self.findings));
+        Self {
+            machine,
+            method,
+            results,
         }
+    }
+
+    /// Prints the tables, and writes the file.
+    pub fn write(&self, directory: &Path) -> Result<()> {
+        println!("{}\n{}", self.machine, self.method);
+        let Results { figures, series } = &self.results;
+        table(
+            "figure|database|of|value|quartiles|limit|met",
+            figures.iter().map(figure),
+        );
+        println!("\nCPU is in microseconds for each answer: server, registry-service, database processes.");
+        let head = "case|database|of|per second|p50 ms|p99 ms|p99.9 ms|MiB|CPU|registry|database";
+        table(head, series.iter().map(median));
         let json = directory.join("issuance.json");
         let file = File::create(&json).with_context(|| json.display().to_string())?;
-        serde_json::to_writer_pretty(BufWriter::new(file), self)?;
-        let svg = directory.join("issuance.svg");
-        plot::write(&svg, &self.rows).with_context(|| svg.display().to_string())?;
-        println!("\nwritten: {} and {}", json.display(), svg.display());
+        serde_json::to_writer(BufWriter::new(file), self)?;
+        println!("\nEvery sample: {}", json.display());
         Ok(())
+    }
+}
+
+/// Describes the machine before it is busy: figures say nothing without it.
+pub fn machine(directory: &Path) -> Result<String> {
+    let load = fs::read_to_string("/proc/loadavg")?;
+    let load = load.split(' ').next().unwrap_or_default();
+    let (cores, fdatasync) = (thread::available_parallelism()?, fdatasync(directory)?);
+    Ok(format!(
+        "{cores} cores, load before: {load}, fdatasync: {fdatasync:.3} ms"
+    ))
+}
+
+fn fdatasync(directory: &Path) -> Result<f64> {
+    let mut file = File::create(directory.join("fdatasync"))?;
+    let mut millis = Vec::with_capacity(SYNCS);
+    for _ in 0..SYNCS {
+        let started = Instant::now();
+        file.write_all(&[0; 4096])?;
+        file.sync_data()?;
+        millis.push(started.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(quantile(millis, 0.5))
+}
+
+fn figure(figure: &Figure) -> Vec<String> {
+    let Figure {
+        value,
+        quartiles,
+        limit,
+        ..
+    } = figure;
+    let spread = quartiles.map(|[low, high]| format!("{low:.3} to {high:.3}"));
+    let (limit, met) = limit.map(|limit| limit.check(*value)).unwrap_or_default();
+    vec![
+        figure.what.clone(),
+        figure.database.to_owned(),
+        figure.name.clone(),
+        format!("{value:.3}"),
+        spread.unwrap_or_default(),
+        limit,
+        met.to_owned(),
+    ]
+}
+
+fn median(series: &Series) -> Vec<String> {
+    let latency = |part: usize| format!("{:.2}", series.median(|sample| sample.outcome.latency[part]));
+    let cpu = |part: usize| match series.for_each_answer(|sample| sample.usage.cpu[part]) {
+        Some(micros) => format!("{micros:.1}"),
+        None => String::new(),
+    };
+    vec![
+        series.case.clone(),
+        series.database.to_owned(),
+        series.name.clone(),
+        format!("{:.0}", series.median(Sample::throughput)),
+        latency(0),
+        latency(1),
+        latency(2),
+        format!("{:.1}", series.most(|sample| sample.usage.server_memory)),
+        cpu(0),
+        cpu(1),
+        cpu(2),
+    ]
+}
+
+/// Prints a table whose columns are as wide as their content.
+fn table(head: &str, rows: impl Iterator<Item = Vec<String>>) {
+    let mut lines: Vec<Vec<String>> = vec![head.split('|').map(str::to_owned).collect()];
+    lines.extend(rows);
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
+    let widths: Vec<usize> = (0..lines[0].len()).filter_map(width).collect();
+    lines.insert(1, widths.iter().map(|&width| "-".repeat(width)).collect());
+    println!();
+    for line in &lines {
+        let cells = line.iter().zip(&widths);
+        let cells: Vec<String> = cells.map(|(cell, &width)| format!(" {cell:<width$} ")).collect();
+        println!("|{}|", cells.join("|"));
     }
 }

@@ -1,8 +1,8 @@
-//! The limit of the token endpoint: an axum handler that reads the form, signs and answers.
+//! The token endpoint in axum: a handler that reads the form, signs and answers.
 
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::Result;
 use axum::{
     Form, Json, Router,
     extract::{Path, State},
@@ -11,22 +11,15 @@ use axum::{
     serve::ListenerExt,
 };
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
 
-use super::{
-    listen,
-    signer::{EXPIRES_IN, Signer},
-};
-use crate::child;
+use super::{EXPIRES_IN, SCOPE, Signer};
 
-/// In a child: signs.
-#[tokio::main]
-pub async fn sign() -> anyhow::Result<()> {
-    let subject = child::hear()?.context("no configuration")?;
-    let signer = Arc::new(Signer::new(subject)?);
+pub async fn serve(listener: TcpListener, signer: Arc<Signer>) -> Result<()> {
     let routes = Router::new()
         .route("/{tenant}/oauth2/token", post(token))
         .with_state(signer);
-    let listener = listen().await?.tap_io(|stream| {
+    let listener = listener.tap_io(|stream| {
         // Without this, small answers wait for the peer's acknowledgement.
         let _ = stream.set_nodelay(true);
     });
@@ -34,7 +27,7 @@ pub async fn sign() -> anyhow::Result<()> {
 }
 
 #[derive(Deserialize)]
-struct Wanted {
+struct TokenForm {
     grant_type: String,
 }
 
@@ -50,7 +43,7 @@ struct Issued {
 async fn token(
     State(signer): State<Arc<Signer>>,
     Path(tenant_id): Path<String>,
-    Form(form): Form<Wanted>,
+    Form(form): Form<TokenForm>,
 ) -> Result<([(HeaderName, &'static str); 2], Json<Issued>), StatusCode> {
     if form.grant_type != "client_credentials" {
         return Err(StatusCode::BAD_REQUEST);
@@ -60,8 +53,8 @@ async fn token(
         access_token: signed.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?,
         token_type: "Bearer",
         expires_in: EXPIRES_IN,
-        scope: signer.scope().to_owned(),
-        grant_id: signer.grant_id().to_owned(),
+        scope: SCOPE.to_owned(),
+        grant_id: signer.grant_id.clone(),
     };
     let no_store = [(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")];
     Ok((no_store, Json(issued)))

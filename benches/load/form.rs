@@ -1,8 +1,8 @@
-//! Callers of the token endpoint: HTTP/1.1, each on a connection of its own that stays open.
+//! The token endpoint over HTTP/1.1: a connection for each caller, which stays open.
 
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, Result, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -13,14 +13,10 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::Mutex};
 
-use super::{
-    drive::{Answer, Caller},
-    grpc::is_token,
-    picks::Picks,
-    stock::Person,
-};
+use super::{Calls, Credentials, Failure, grpc::is_token, pick};
+use crate::protocol::CALLERS;
 
 const FORM: &[u8] = b"grant_type=client_credentials";
 
@@ -29,63 +25,61 @@ struct Issued {
     access_token: String,
 }
 
-/// Posts forms.
-pub struct Posting {
+pub struct Form {
     server: String,
-    connection: SendRequest<Full<Bytes>>,
-    picks: Picks,
+    connections: Vec<Mutex<SendRequest<Full<Bytes>>>>,
+    credentials: Arc<[Credentials]>,
 }
 
-impl Posting {
-    pub async fn callers(server: &str, callers: usize, people: &Arc<[Person]>) -> anyhow::Result<Vec<Self>> {
-        let mut posting = Vec::with_capacity(callers);
-        for number in 0..callers {
-            posting.push(Self {
-                server: server.to_owned(),
-                connection: connect(server).await.context("connecting")?,
-                picks: Picks::new(people, number),
-            });
+impl Form {
+    pub async fn connect(server: &str, credentials: Arc<[Credentials]>) -> Result<Self> {
+        let mut connections = Vec::with_capacity(CALLERS);
+        for _ in 0..CALLERS {
+            connections.push(Mutex::new(connect(server).await.context("connecting")?));
         }
-        Ok(posting)
+        Ok(Self {
+            server: server.to_owned(),
+            connections,
+            credentials,
+        })
     }
 
-    async fn post(&mut self) -> anyhow::Result<Answer> {
-        let person = self.picks.next();
-        let credentials = STANDARD.encode(format!("{}:{}", person.client_id, person.client_secret));
-        let request = Request::post(format!("/{}/oauth2/token", person.tenant_id))
+    async fn post(&self, caller: usize) -> Result<()> {
+        let client = pick(&self.credentials);
+        let basic = STANDARD.encode(format!("{}:{}", client.client_id, client.client_secret));
+        let request = Request::post(format!("/{}/oauth2/token", client.tenant_id))
             .header(header::HOST, &self.server)
-            .header(header::AUTHORIZATION, format!("Basic {credentials}"))
+            .header(header::AUTHORIZATION, format!("Basic {basic}"))
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(Full::new(Bytes::from_static(FORM)))?;
-        self.connection.ready().await?;
-        let answer = self.connection.send_request(request).await?;
-        let status = answer.status();
-        let body = answer.into_body().collect().await?.to_bytes();
-        if status != StatusCode::OK {
-            return Ok(Answer::Wrong(format!(
-                "{status}: {}",
-                String::from_utf8_lossy(&body)
-            )));
-        }
+        let mut connection = self.connections[caller % CALLERS].lock().await;
+        connection.ready().await?;
+        let response = connection.send_request(request).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        ensure!(
+            status == StatusCode::OK,
+            "{status}: {}",
+            String::from_utf8_lossy(&body)
+        );
         let issued: Issued = serde_json::from_slice(&body)?;
-        if is_token(&issued.access_token) {
-            Ok(Answer::Right)
-        } else {
-            Ok(Answer::Wrong("an answer without an access token".to_owned()))
-        }
+        ensure!(
+            is_token(&issued.access_token),
+            "an answer without an access token"
+        );
+        Ok(())
     }
 }
 
-impl Caller for Posting {
-    async fn call(&mut self) -> Answer {
-        match self.post().await {
-            Ok(answer) => answer,
-            Err(error) => Answer::Wrong(format!("{error:#}")),
-        }
+#[tonic::async_trait]
+impl Calls for Form {
+    async fn call(&self, caller: usize) -> Result<(), Failure> {
+        let posted = self.post(caller).await;
+        posted.map_err(|error| Failure::Wrong(format!("{error:#}")))
     }
 }
 
-async fn connect(server: &str) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+async fn connect(server: &str) -> Result<SendRequest<Full<Bytes>>> {
     let stream = TcpStream::connect(server).await?;
     stream.set_nodelay(true)?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await?;

@@ -1,74 +1,224 @@
-//! gRPC through tonic's client: connections, and what all callers of `IssueToken` do alike.
+//! Calls over gRPC, on a few connections that all callers share, as those of a gateway.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use accord::token::v1::{
-    ClientCredentialsGrant, IssueTokenRequest, IssueTokenResponse,
+    AuthorizationCodeGrant, ClientCredentialsGrant, IntrospectTokenRequest, IssueTokenRequest,
+    IssueTokenResponse, RefreshTokenGrant,
     issue_token_request::{ClientAuthentication, Grant},
     token_service_client::TokenServiceClient,
 };
+use anyhow::{Result, anyhow};
 use tonic::{
-    Response, Status,
+    Code, Request, Status,
+    metadata::{Ascii, MetadataValue},
     transport::{Channel, Endpoint},
 };
 use tonic_types::StatusExt;
 
-use super::{drive::Answer, stock::Person};
+use super::{Calls, Credentials, Failure, pick};
 
-/// All callers share a few connections, as those of a gateway do.
 const CONNECTIONS: usize = 4;
+/// A call ends after this time in any case.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// How many tokens are introspected again and again.
+const TOKENS: usize = 256;
 
-pub type Client = TokenServiceClient<Channel>;
+type Issued = Result<IssueTokenResponse, Failure>;
 
-/// The connections of a server's callers.
-pub struct Connections(Vec<Client>);
+/// Connections to a server.
+pub struct Clients(Vec<TokenServiceClient<Channel>>);
 
-impl Connections {
-    pub async fn open(server: &str) -> anyhow::Result<Self> {
+impl Clients {
+    pub async fn connect(server: &str) -> Result<Self> {
         let mut clients = Vec::with_capacity(CONNECTIONS);
         for _ in 0..CONNECTIONS {
-            let endpoint = Endpoint::from_shared(format!("http://{server}"))?.tcp_nodelay(true);
+            let endpoint = Endpoint::from_shared(format!("http://{server}"))?;
+            let endpoint = endpoint.tcp_nodelay(true).timeout(TIMEOUT);
             clients.push(TokenServiceClient::new(endpoint.connect().await?));
         }
         Ok(Self(clients))
     }
 
-    /// A client for the caller with this number.
-    pub fn client(&self, caller: usize) -> Client {
+    fn of(&self, caller: usize) -> TokenServiceClient<Channel> {
         self.0[caller % CONNECTIONS].clone()
     }
-}
 
-/// What asks for a token with client credentials.
-pub fn client_credentials() -> Grant {
-    Grant::ClientCredentials(ClientCredentialsGrant {})
-}
+    /// Requests a token. An answer without one is wrong.
+    async fn issue(&self, caller: usize, client: &Credentials, grant: Grant) -> Issued {
+        let secret = client.client_secret.clone();
+        let request = IssueTokenRequest {
+            tenant_id: client.tenant_id.clone(),
+            client_id: client.client_id.clone(),
+            client_authentication: Some(ClientAuthentication::ClientSecret(secret)),
+            grant: Some(grant),
+            ..Default::default()
+        };
+        let issued = self.of(caller).issue_token(request).await.map_err(failure)?;
+        match issued.into_inner() {
+            issued if is_token(&issued.access_token) => Ok(issued),
+            _ => Err(Failure::Wrong("an answer without an access token".to_owned())),
+        }
+    }
 
-/// Asks for a token, and looks whether there is one in the answer.
-pub async fn issue(client: &mut Client, person: &Person, grant: Grant) -> Result<IssueTokenResponse, Answer> {
-    let request = IssueTokenRequest {
-        tenant_id: person.tenant_id.clone(),
-        client_id: person.client_id.clone(),
-        client_authentication: Some(ClientAuthentication::ClientSecret(person.client_secret.clone())),
-        grant: Some(grant),
-        scopes: Vec::new(),
-        resource: String::new(),
-    };
-    match client.issue_token(request).await.map(Response::into_inner) {
-        Ok(issued) if is_token(&issued.access_token) => Ok(issued),
-        Ok(_) => Err(Answer::Wrong("an answer without an access token".to_owned())),
-        Err(status) => Err(Answer::Wrong(describe(&status))),
+    /// Requests a token with client credentials.
+    pub async fn issue_for(&self, caller: usize, client: &Credentials) -> Result<String, Failure> {
+        let grant = Grant::ClientCredentials(ClientCredentialsGrant {});
+        Ok(self.issue(caller, client, grant).await?.access_token)
+    }
+
+    /// Requests tokens with a code or a refresh token, and returns the new refresh token.
+    async fn renew(&self, caller: usize, client: &Credentials, grant: Grant) -> Result<String, Failure> {
+        match self.issue(caller, client, grant).await?.refresh_token {
+            token if token.is_empty() => Err(Failure::Wrong("no refresh token".to_owned())),
+            token => Ok(token),
+        }
     }
 }
 
 /// Whether a text has the three parts of a JWT.
 pub fn is_token(text: &str) -> bool {
-    let mut parts = text.split('.');
-    let three = parts.by_ref().take(3).filter(|part| !part.is_empty()).count() == 3;
-    three && parts.next().is_none()
+    text.split('.').count() == 3 && text.split('.').all(|part| !part.is_empty())
 }
 
-/// A status as it is counted: code and reason.
-pub fn describe(status: &Status) -> String {
+/// Tells overload from a wrong answer.
+fn failure(status: Status) -> Failure {
     let details = status.get_error_details();
     let reason = details.error_info().map(|info| info.reason.as_str());
-    format!("{:?}/{}", status.code(), reason.unwrap_or(status.message()))
+    let what = format!("{:?}/{}", status.code(), reason.unwrap_or(status.message()));
+    match status.code() {
+        // A client's own timeout is Cancelled.
+        Code::ResourceExhausted | Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
+            Failure::Refused(what)
+        }
+        _ => Failure::Wrong(what),
+    }
+}
+
+/// What `IssueToken` is called with.
+pub enum Source {
+    /// Client credentials, by clients picked uniformly.
+    ClientCredentials(Arc<[Credentials]>),
+    /// Client credentials, by each client once.
+    Once(Arc<[Credentials]>, AtomicUsize),
+    /// Refresh tokens, a family for each caller.
+    Families(Arc<[Family]>),
+    /// Codes, a client for each caller.
+    Codes(Vec<Codes>),
+}
+
+/// A refresh family with its newest token.
+pub struct Family {
+    credentials: Credentials,
+    refresh_token: Mutex<String>,
+}
+
+/// Codes of one client.
+pub struct Codes {
+    pub credentials: Credentials,
+    pub own: Mutex<Vec<AuthorizationCodeGrant>>,
+}
+
+impl Codes {
+    async fn redeem(&self, clients: &Clients, caller: usize) -> Result<String, Failure> {
+        let code = self.own.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let grant = Grant::AuthorizationCode(code.ok_or(Failure::NothingLeft)?);
+        clients.renew(caller, &self.credentials, grant).await
+    }
+
+    /// Redeems a code, which begins a family.
+    pub async fn begin_family(self, clients: &Clients) -> Result<Family> {
+        let refresh_token = self.redeem(clients, 0).await;
+        let refresh_token = refresh_token.map_err(|failure| anyhow!("a code: {failure:?}"))?;
+        Ok(Family {
+            credentials: self.credentials,
+            refresh_token: Mutex::new(refresh_token),
+        })
+    }
+}
+
+impl Family {
+    fn newest(&self) -> MutexGuard<'_, String> {
+        self.refresh_token.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// `IssueToken`.
+pub struct Issuing {
+    pub clients: Clients,
+    pub source: Source,
+}
+
+#[tonic::async_trait]
+impl Calls for Issuing {
+    async fn call(&self, caller: usize) -> Result<(), Failure> {
+        let clients = &self.clients;
+        match &self.source {
+            Source::ClientCredentials(all) => clients.issue_for(caller, pick(all)).await?,
+            Source::Once(all, next) => {
+                let next = all.get(next.fetch_add(1, Ordering::Relaxed));
+                let next = next.ok_or(Failure::NothingLeft)?;
+                clients.issue_for(caller, next).await?
+            }
+            Source::Codes(codes) => codes[caller].redeem(clients, caller).await?,
+            Source::Families(families) => {
+                let family = &families[caller];
+                let refresh_token = family.newest().clone();
+                let grant = Grant::RefreshToken(RefreshTokenGrant { refresh_token });
+                let next = clients.renew(caller, &family.credentials, grant).await?;
+                std::mem::replace(&mut *family.newest(), next)
+            }
+        };
+        Ok(())
+    }
+}
+
+/// `IntrospectToken` by an internal service.
+pub struct Introspection {
+    clients: Clients,
+    authorization: MetadataValue<Ascii>,
+    /// Tenant and token.
+    tokens: Vec<(String, String)>,
+}
+
+impl Introspection {
+    /// Has the server issue the tokens first.
+    pub async fn prepare(clients: Clients, all: &[Credentials], workload_token: &str) -> Result<Self> {
+        let mut tokens = Vec::with_capacity(TOKENS);
+        for credentials in all.iter().cycle().take(TOKENS) {
+            let token = clients.issue_for(0, credentials).await;
+            let token = token.map_err(|failure| anyhow!("a token to introspect: {failure:?}"))?;
+            tokens.push((credentials.tenant_id.clone(), token));
+        }
+        Ok(Self {
+            clients,
+            authorization: format!("Bearer {workload_token}").parse()?,
+            tokens,
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl Calls for Introspection {
+    async fn call(&self, caller: usize) -> Result<(), Failure> {
+        let (tenant_id, token) = pick(&self.tokens).clone();
+        let mut request = Request::new(IntrospectTokenRequest {
+            tenant_id,
+            token,
+            ..Default::default()
+        });
+        let metadata = request.metadata_mut();
+        metadata.insert("authorization", self.authorization.clone());
+        let answer = self.clients.of(caller).introspect_token(request).await;
+        match answer.map_err(failure)?.get_ref().active {
+            Some(true) => Ok(()),
+            _ => Err(Failure::Wrong("a live token is inactive".to_owned())),
+        }
+    }
 }

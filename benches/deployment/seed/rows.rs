@@ -1,0 +1,168 @@
+//! Rows as the services write them.
+
+use std::time::Duration;
+
+use accord::{
+    clock::{Clock, SystemClock},
+    random::{Random, SystemRandom},
+    text::{
+        id::{GrantId, IntegrationRequestId},
+        opaque::{ClientSecret, OpaqueToken, sha256},
+    },
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use registry_service::{
+    hashing::Hashed,
+    model::account_name,
+    store::entity::{client, client_secret, client_tenant, scope, tenant, user},
+};
+use serde_json::{Value, json};
+use token_service::store::entity::{code, grant};
+
+use super::{CODE_VERIFIER, Client, REDIRECT_URI, Tenant};
+use crate::bare::{SCOPE, cloud_api_url};
+
+const PURPOSE: &str = "Keep contacts and matters in step with the partner's product.";
+
+fn now() -> i64 {
+    SystemClock.now().as_millis()
+}
+
+fn tomorrow() -> i64 {
+    SystemClock.now().plus(Duration::from_secs(24 * 3600)).as_millis()
+}
+
+pub fn tenant(tenant: &Tenant) -> tenant::Model {
+    tenant::Model {
+        tenant_id: tenant.tenant_id.clone(),
+        display_name: format!("Firm {} LLP", tenant.number),
+        cloud_api_url: cloud_api_url(tenant.number),
+        state: "active".to_owned(),
+        tokens_ended_seq: 0,
+        created_at: now(),
+        updated_at: now(),
+    }
+}
+
+pub fn user(tenant: &Tenant) -> user::Model {
+    // Nobody looks these users up by name.
+    let mut name_hash = vec![0; 32];
+    SystemRandom.fill(&mut name_hash);
+    user::Model {
+        tenant_id: tenant.tenant_id.clone(),
+        user_id: tenant.user_id.to_string(),
+        name_hash,
+        name_key_version: 1,
+        name_rules_version: account_name::RULES_VERSION,
+        label: "Administrator 1".to_owned(),
+        tenant_admin: true,
+        state: "active".to_owned(),
+        password_hash: None,
+        pepper_version: None,
+        tokens_ended_seq: 0,
+        sessions_ended_seq: 0,
+        created_at: now(),
+        updated_at: now(),
+    }
+}
+
+pub fn scope(name: &str) -> scope::Model {
+    scope::Model {
+        name: name.to_owned(),
+        description: format!("See what {name} stands for."),
+        enabled: true,
+        created_at: now(),
+        updated_at: now(),
+    }
+}
+
+pub fn client(client: &Client) -> client::Model {
+    let scope = |name| json!({"name": name, "reason": "Shown where it is worked with."});
+    client::Model {
+        client_id: client.client_id.to_string(),
+        integration_request_id: IntegrationRequestId::generate(&SystemClock, &SystemRandom).into(),
+        display_name: "Practice Integration".to_owned(),
+        partner_name: "Integrations Ltd".to_owned(),
+        purpose: PURPOSE.to_owned(),
+        scopes: SCOPE.split(' ').map(scope).collect::<Value>(),
+        redirect_uris: json!([REDIRECT_URI]),
+        state: "active".to_owned(),
+        version: 0,
+        tokens_ended_seq: 0,
+        families_ended_seq: 0,
+        created_at: now(),
+        updated_at: now(),
+        json_web_key_set: String::new(),
+    }
+}
+
+pub fn client_tenant(client: &Client) -> client_tenant::Model {
+    client_tenant::Model {
+        tenant_id: client.tenant.tenant_id.clone(),
+        client_id: client.client_id.to_string(),
+    }
+}
+
+pub fn secret(
+    client: &Client,
+    secret: &ClientSecret,
+    (hashed, tag_key_version): (Hashed, i32),
+    is_ended: bool,
+) -> client_secret::Model {
+    client_secret::Model {
+        secret_id: secret.secret_id().to_string(),
+        client_id: client.client_id.to_string(),
+        secret_hash: hashed.phc,
+        pepper_version: hashed.pepper_version,
+        tag_key_version,
+        awaiting_claim: false,
+        created_at: now(),
+        expires_at: None,
+        last_used_at: None,
+        revoked_at: is_ended.then(now),
+        revocation_reason: is_ended.then(|| "rotated".to_owned()),
+    }
+}
+
+/// A grant whose code was not redeemed yet.
+pub fn grant(client: &Client, grant_id: GrantId) -> grant::Model {
+    grant::Model {
+        tenant_id: client.tenant.tenant_id.clone(),
+        grant_id: grant_id.into(),
+        client_id: client.client_id.to_string(),
+        client_display_name: "Practice Integration".to_owned(),
+        scopes: SCOPE.split(' ').collect(),
+        designated_user_id: client.tenant.user_id.to_string(),
+        purpose: PURPOSE.to_owned(),
+        granted_by_user_id: client.tenant.user_id.to_string(),
+        state: "pending".to_owned(),
+        created_at: now(),
+        redeem_until: tomorrow(),
+        activated_at: None,
+        expires_at: None,
+        ended_at: None,
+    }
+}
+
+pub fn active_grant(client: &Client) -> grant::Model {
+    grant::Model {
+        state: "active".to_owned(),
+        activated_at: Some(now()),
+        ..grant(client, GrantId::generate(&SystemClock, &SystemRandom))
+    }
+}
+
+pub fn code(client: &Client, grant_id: &GrantId, code: &OpaqueToken) -> code::Model {
+    code::Model {
+        code_hash: code.digest().to_vec(),
+        tenant_id: client.tenant.tenant_id.clone(),
+        grant_id: grant_id.to_string(),
+        client_id: client.client_id.to_string(),
+        redirect_uri: REDIRECT_URI.to_owned(),
+        code_challenge: URL_SAFE_NO_PAD.encode(sha256(CODE_VERIFIER.as_bytes())),
+        resource: String::new(),
+        expires_at: tomorrow(),
+        used_at: None,
+        family_id: None,
+    }
+}
