@@ -1,164 +1,182 @@
-//! Consents as a Tenant Admin looks after them: with the names of everybody concerned, and when each was
-//! last used.
-
-use std::collections::HashMap;
+//! Connected integrations: the consents of a tenant, for its Tenant Admins and, to read and revoke, for
+//! operators.
 
 use accord::{
-    clock::UnixMillis,
+    rpc::auth::{Caller, Principal},
+    store::audit::Origin,
     text::{
-        id::{ClientId, GrantId, UserId},
+        id::{ClientId, GrantId, TenantId},
         page::{Page, PageRequest},
     },
 };
 
-use super::{Access, Consent, Filter, get, list};
-use crate::model::grant::State;
+use super::{
+    Consents, Facts,
+    admin_session::{self, admin_origin},
+};
 use crate::{
-    consent::Consents,
+    cache::lease::ATTEMPTS,
     error::Error,
-    model::client::{Client, ClientScope},
-    registry::UserRef,
+    model::{
+        admin_session::AdminSession,
+        grant::{Consent, GrantFilter, GrantState},
+    },
 };
 
-/// A consent, and what a Tenant Admin wants to know of it.
-#[derive(Clone, Debug)]
-pub struct Connected {
-    /// The consent.
-    pub consent: Consent,
-    /// The partner behind the client; empty if the registry knows the client no more.
-    pub partner_name: String,
-    /// The scopes granted; without description or reason where the client lost the scope.
-    pub scopes: Vec<ClientScope>,
-    /// The label of the Tenant Admin who consented; empty if the registry knows the user no more.
-    pub granted_by_label: String,
-    /// When a token was last issued under it.
-    pub last_token_at: Option<UnixMillis>,
-}
-
-/// Lists a tenant's consents, newest first.
-///
-/// # Errors
-/// As [`list`].
-pub async fn list_connected(
-    service: &Consents,
-    access: Access<'_>,
-    page: &PageRequest,
-) -> Result<Page<Connected>, Error> {
-    let consents = list(service, access, &Filter::default(), page).await?;
-    let mut names = Names::new(service, access);
-    let mut items = Vec::with_capacity(consents.items.len());
-    for consent in consents.items {
-        items.push(names.connected(consent).await?);
-    }
-    Ok(Page {
-        items,
-        next_page_token: consents.next_page_token,
-    })
+/// A call about the consents of a tenant.
+#[derive(Clone, Copy)]
+pub struct Access<'a> {
+    /// The caller on the channel.
+    pub principal: &'a Principal,
+    /// The token of a Tenant Admin's session; empty for operators.
+    pub admin_session: &'a str,
+    /// The tenant.
+    pub tenant_id: &'a TenantId,
 }
 
 /// Reads a consent.
 ///
 /// # Errors
-/// As [`get`].
-pub async fn get_connected(
-    service: &Consents,
+/// [`Error::AdminSessionInvalid`], [`Error::PermissionDenied`] for an operator that brings a session,
+/// [`Error::NotFound`], also for another tenant's.
+pub async fn get(
+    consents: &Consents,
+    facts: &mut Facts,
     access: Access<'_>,
     grant_id: &GrantId,
-) -> Result<Connected, Error> {
-    let consent = get(service, access, grant_id).await?;
-    Names::new(service, access).connected(consent).await
+) -> Result<Consent, Error> {
+    authority(consents, facts, access, "consent").await?;
+    let grant = consents.store.find_grant(access.tenant_id, grant_id).await?;
+    let grant = grant.ok_or(Error::NotFound("consent"))?;
+    facts.consent(&consents.store, grant).await
 }
 
-/// The consent that a client has now, suspended or not.
+/// Lists a tenant's consents, newest first. A page may hold fewer than requested while more follow.
 ///
 /// # Errors
-/// As [`list`].
+/// Those of [`get`]; [`Error::NotFound`] for a tenant that is unknown or not the session's.
+pub async fn list(
+    consents: &Consents,
+    facts: &mut Facts,
+    access: Access<'_>,
+    filter: &GrantFilter,
+    page: &PageRequest,
+) -> Result<Page<Consent>, Error> {
+    authority(consents, facts, access, "tenant").await?;
+    if facts.tenant(access.tenant_id).await?.is_none() {
+        return Err(Error::NotFound("tenant"));
+    }
+    let grants = consents.store.list_grants(access.tenant_id, filter, page).await?;
+    let mut items = facts.consents(&consents.store, grants.items).await?;
+    items.retain(|consent| filter.state.is_none_or(|state| state == consent.state));
+    Ok(Page {
+        items,
+        next_page_token: grants.next_page_token,
+    })
+}
+
+/// The consent that a client has now, active or suspended.
+///
+/// # Errors
+/// Those of [`get`].
 pub async fn current(
-    service: &Consents,
+    consents: &Consents,
+    facts: &mut Facts,
     access: Access<'_>,
     client_id: &ClientId,
 ) -> Result<Option<Consent>, Error> {
-    let one = PageRequest::parse("consents", &[], 1, "")?;
-    for state in [State::Active, State::Suspended] {
-        let filter = Filter {
-            client_id: Some(client_id.clone()),
-            state: Some(state),
-        };
-        let found = list(service, access, &filter, &one).await?;
-        if let Some(consent) = found.items.into_iter().next() {
-            return Ok(Some(consent));
-        }
-    }
-    Ok(None)
+    authority(consents, facts, access, "tenant").await?;
+    let grant = consents
+        .store
+        .find_current_grant(access.tenant_id, client_id)
+        .await?;
+    let Some(grant) = grant else { return Ok(None) };
+    let consent = facts.consent(&consents.store, grant).await?;
+    let is_current = matches!(consent.state, GrantState::Active | GrantState::Suspended);
+    Ok(is_current.then_some(consent))
 }
 
-/// What the registry knows of those whom consents concern, each asked for once.
-struct Names<'a> {
-    service: &'a Consents,
-    access: Access<'a>,
-    clients: HashMap<ClientId, Option<Client>>,
-    users: HashMap<UserId, String>,
+/// Ends a consent for good, with its refresh families and access tokens. Changes nothing when it is revoked
+/// already.
+///
+/// # Errors
+/// Those of [`get`]; [`Error::WrongState`] when it was superseded or has expired.
+pub async fn revoke(
+    consents: &Consents,
+    facts: &mut Facts,
+    access: Access<'_>,
+    grant_id: &GrantId,
+    reason: &str,
+) -> Result<Consent, Error> {
+    let (origin, session) = authority(consents, facts, access, "consent").await?;
+    let grant = consents
+        .store
+        .revoke_grant(&origin, access.tenant_id, grant_id, reason, session.as_ref())
+        .await?;
+    consents.ledger.learn().await;
+    facts.consent(&consents.store, grant).await
 }
 
-impl<'a> Names<'a> {
-    fn new(service: &'a Consents, access: Access<'a>) -> Self {
-        Self {
-            service,
-            access,
-            clients: HashMap::new(),
-            users: HashMap::new(),
+/// Lets API transactions run as another user: access tokens end, refresh families continue. Changes nothing
+/// for the same user. Reads the facts again when they are too old by the time of the commit.
+///
+/// # Errors
+/// [`Error::AdminSessionInvalid`], [`Error::SignInTooOld`], [`Error::PermissionDenied`] for an operator,
+/// [`Error::NotFound`] (consent, or user), [`Error::WrongState`] unless it is active or suspended,
+/// [`Error::Unavailable`] when the registry keeps answering too late.
+pub async fn change_designated_user(
+    consents: &Consents,
+    facts: &mut Facts,
+    access: Access<'_>,
+    grant_id: &GrantId,
+    account_name: &str,
+) -> Result<Consent, Error> {
+    for _ in 0..ATTEMPTS {
+        let (origin, session) = authority(consents, facts, access, "consent").await?;
+        let session = session.ok_or(Error::PermissionDenied)?;
+        session.require_fresh(consents.store.now())?;
+        let grant = consents.store.find_grant(access.tenant_id, grant_id).await?;
+        let grant = grant.ok_or(Error::NotFound("consent"))?;
+        // A suspended consent may change too, so its parties don't matter.
+        match grant.state_at(consents.store.now(), true) {
+            GrantState::Active => {}
+            state => return Err(state.refusal()),
         }
-    }
-
-    async fn connected(&mut self, consent: Consent) -> Result<Connected, Error> {
-        let grant = &consent.grant;
-        let client = self.client(&grant.client_id).await?;
-        let scopes = grant.scopes.iter().map(|name| {
-            let mut known = client.iter().flat_map(|client| &client.scopes);
-            let known = known.find(|scope| scope.name == *name);
-            known.cloned().unwrap_or_else(|| ClientScope {
-                name: name.clone(),
-                description: String::new(),
-                reason: String::new(),
-            })
-        });
-        Ok(Connected {
-            scopes: scopes.collect(),
-            partner_name: client.map(|client| client.partner_name).unwrap_or_default(),
-            granted_by_label: self.user(&grant.granted_by).await?,
-            last_token_at: self
-                .service
-                .store
-                .last_token_at(&grant.tenant_id, &grant.grant_id)
-                .await?,
-            consent,
-        })
-    }
-
-    async fn client(&mut self, client_id: &ClientId) -> Result<Option<Client>, Error> {
-        if let Some(known) = self.clients.get(client_id) {
-            return Ok(known.clone());
+        let user = facts.designated_user(access.tenant_id, account_name).await?;
+        if !facts.are_fresh() {
+            facts.forget();
+            continue;
         }
-        let client = match self.service.registry.client(client_id).await {
-            Ok(client) => Some(client.value),
-            Err(Error::NotFound(_)) => None,
-            Err(error) => return Err(error),
-        };
-        self.clients.insert(client_id.clone(), client.clone());
-        Ok(client)
+        let grant = consents
+            .store
+            .change_designated_user(&origin, &session, &grant, &user.value.user_id)
+            .await?;
+        consents.ledger.learn().await;
+        return facts.consent(&consents.store, grant).await;
     }
+    Err(Error::Unavailable)
+}
 
-    async fn user(&mut self, user_id: &UserId) -> Result<String, Error> {
-        if let Some(known) = self.users.get(user_id) {
-            return Ok(known.clone());
+/// The authority of a call: the origin of its audit events, and the session of a Tenant Admin. For a session
+/// of another tenant there is no such `resource`.
+async fn authority(
+    consents: &Consents,
+    facts: &mut Facts,
+    access: Access<'_>,
+    resource: &'static str,
+) -> Result<(Origin, Option<AdminSession>), Error> {
+    let origin = access.principal.origin();
+    match access.principal {
+        Principal::Anonymous => Err(Error::Unauthenticated),
+        Principal::Caller(Caller::Operator { .. }) if access.admin_session.is_empty() => Ok((origin, None)),
+        Principal::Caller(Caller::Operator { .. }) => Err(Error::PermissionDenied),
+        Principal::Caller(Caller::Workload { .. }) => {
+            let session = admin_session::require(consents, facts, &origin, access.admin_session).await?;
+            if session.tenant_id == *access.tenant_id {
+                Ok((admin_origin(&session, &origin), Some(session)))
+            } else {
+                Err(Error::NotFound(resource))
+            }
         }
-        let registry = &self.service.registry;
-        let label = match registry.user(self.access.tenant_id, UserRef::Id(user_id)).await {
-            Ok(user) => user.value.label,
-            Err(Error::NotFound(_)) => String::new(),
-            Err(error) => return Err(error),
-        };
-        self.users.insert(user_id.clone(), label.clone());
-        Ok(label)
     }
 }

@@ -7,7 +7,10 @@ use accord::{
 use tonic::{Request, Response, Status};
 
 use crate::{
-    consent::{self, Access, Consents},
+    consent::{
+        Consents, Facts,
+        connected::{self, Access},
+    },
     error::Error,
     grpc::convert::consent as convert,
 };
@@ -27,7 +30,8 @@ impl ConsentService for Consents {
             admin_session: &request.admin_session,
             tenant_id: &tenant_id,
         };
-        let consent = consent::get(self, access, &grant_id).await?;
+        let mut facts = Facts::new(&self.registry);
+        let consent = connected::get(self, &mut facts, access, &grant_id).await?;
         Ok(Response::new(pb::GetConsentResponse {
             consent: Some(convert::message(consent)),
         }))
@@ -45,7 +49,8 @@ impl ConsentService for Consents {
             admin_session: &request.admin_session,
             tenant_id: &tenant_id,
         };
-        let consents = consent::list(self, access, &filter, &page).await?;
+        let mut facts = Facts::new(&self.registry);
+        let consents = connected::list(self, &mut facts, access, &filter, &page).await?;
         Ok(Response::new(convert::list_response(consents)))
     }
 
@@ -56,13 +61,14 @@ impl ConsentService for Consents {
         let principal = Principal::of(&request);
         let request = request.get_ref();
         let by_operator = matches!(principal, Principal::Caller(Caller::Operator { .. }));
-        let (tenant_id, revoke) = convert::revoke(request, by_operator).map_err(Error::from)?;
+        let (tenant_id, grant_id, reason) = convert::revoke(request, by_operator).map_err(Error::from)?;
         let access = Access {
             principal: &principal,
             admin_session: &request.admin_session,
             tenant_id: &tenant_id,
         };
-        let consent = consent::revoke(self, access, &revoke).await?;
+        let mut facts = Facts::new(&self.registry);
+        let consent = connected::revoke(self, &mut facts, access, &grant_id, &reason).await?;
         Ok(Response::new(pb::RevokeConsentResponse {
             consent: Some(convert::message(consent)),
         }))
@@ -81,7 +87,9 @@ impl ConsentService for Consents {
             tenant_id: &tenant_id,
         };
         let account_name = &request.designated_account_name;
-        let consent = consent::change_designated_user(self, access, &grant_id, account_name).await?;
+        let mut facts = Facts::new(&self.registry);
+        let consent =
+            connected::change_designated_user(self, &mut facts, access, &grant_id, account_name).await?;
         Ok(Response::new(pb::ChangeDesignatedUserResponse {
             consent: Some(convert::message(consent)),
         }))

@@ -9,9 +9,10 @@ use zeroize::Zeroizing;
 
 use super::creation;
 use crate::{
-    consent::{Consents, admin_session, setup},
+    consent::{Consents, Facts, admin_session, decision, setup},
     error::Error,
     grpc::convert::setup as convert,
+    model::admin_session::EndReason,
 };
 
 #[tonic::async_trait]
@@ -20,9 +21,9 @@ impl SetupService for Consents {
         &self,
         request: Request<pb::StartSetupRequest>,
     ) -> Result<Response<pb::StartSetupResponse>, Status> {
-        let (asked, request_id) = convert::start(request.get_ref().clone()).map_err(Error::from)?;
+        let (start, request_id) = convert::start(request.get_ref().clone()).map_err(Error::from)?;
         let creation = creation(&request, "StartSetup", request_id);
-        let setup = setup::start(self, &creation, asked).await?;
+        let setup = setup::start(self, &mut Facts::new(&self.registry), &creation, start).await?;
         Ok(Response::new(pb::StartSetupResponse {
             setup: Some(convert::message(setup, self.store.now())),
         }))
@@ -33,7 +34,7 @@ impl SetupService for Consents {
         request: Request<pb::GetSetupRequest>,
     ) -> Result<Response<pb::GetSetupResponse>, Status> {
         let setup_id = convert::setup_id(&request.get_ref().setup_id).map_err(Error::from)?;
-        let setup = setup::get(self, &setup_id).await?;
+        let setup = self.store.get_setup(&setup_id).await?;
         Ok(Response::new(pb::GetSetupResponse {
             setup: Some(convert::message(setup, self.store.now())),
         }))
@@ -58,7 +59,9 @@ impl SetupService for Consents {
     ) -> Result<Response<pb::SignOutTenantAdminResponse>, Status> {
         let origin = Principal::of(&request).origin();
         let session = convert::sign_out(request.into_inner()).map_err(Error::from)?;
-        admin_session::sign_out(self, &origin, &session).await?;
+        self.store
+            .end_admin_session(&origin, &session.digest(), EndReason::SignedOut)
+            .await?;
         Ok(Response::new(pb::SignOutTenantAdminResponse {}))
     }
 
@@ -69,7 +72,8 @@ impl SetupService for Consents {
         let origin = Principal::of(&request).origin();
         let (approve, session) =
             convert::approve(request.into_inner(), self.store.now()).map_err(Error::from)?;
-        let approved = setup::approve(self, &origin, &session, approve).await?;
+        let mut facts = Facts::new(&self.registry);
+        let approved = decision::approve(self, &mut facts, &origin, &session, approve).await?;
         Ok(Response::new(convert::approve_response(approved)))
     }
 
@@ -81,7 +85,8 @@ impl SetupService for Consents {
         let request = request.into_inner();
         let session = Zeroizing::new(request.admin_session);
         let setup_id = convert::setup_id(&request.setup_id).map_err(Error::from)?;
-        let (setup, redirect_url) = setup::deny(self, &origin, &session, &setup_id).await?;
+        let mut facts = Facts::new(&self.registry);
+        let (setup, redirect_url) = decision::deny(self, &mut facts, &origin, &session, &setup_id).await?;
         Ok(Response::new(pb::DenySetupResponse {
             setup: Some(convert::message(setup, self.store.now())),
             redirect_url: redirect_url.to_string(),

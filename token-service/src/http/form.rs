@@ -34,6 +34,20 @@ impl Form {
         Ok(form)
     }
 
+    /// Reads a form from a body, repeated parameters included.
+    ///
+    /// # Errors
+    /// 400 `invalid_request` for another content type; 413 for a body that is too large.
+    pub(super) async fn read(request: Request) -> Result<Self, HttpError> {
+        if !is_form(&request) {
+            return Err(HttpError::invalid_request(
+                "the content type must be application/x-www-form-urlencoded",
+            ));
+        }
+        let body = Bytes::from_request(request, &()).await.map_err(unreadable)?;
+        Self::parse(&body)
+    }
+
     /// The value of a parameter; the first, if it is repeated.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let mut pairs = self.0.iter();
@@ -72,30 +86,13 @@ impl Form {
 impl<S: Send + Sync> FromRequest<S> for Form {
     type Rejection = HttpError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, HttpError> {
-        let form = Posted::from_request(request, state).await?.0;
-        // RFC 8707 lets `resource` be repeated; what more than one of them means is decided later.
+    async fn from_request(request: Request, _: &S) -> Result<Self, HttpError> {
+        let form = Self::read(request).await?;
+        // RFC 8707 §2 allows several `resource` parameters; the issuance rejects them.
         if form.repeats_other_than(&["resource"]) {
             return Err(HttpError::invalid_request("a parameter is repeated"));
         }
         Ok(form)
-    }
-}
-
-/// The body of a page's form, in which the boxes of a list have one name.
-pub(super) struct Posted(pub(super) Form);
-
-impl<S: Send + Sync> FromRequest<S> for Posted {
-    type Rejection = HttpError;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, HttpError> {
-        if !is_form(&request) {
-            return Err(HttpError::invalid_request(
-                "the content type must be application/x-www-form-urlencoded",
-            ));
-        }
-        let body = Bytes::from_request(request, state).await.map_err(unreadable)?;
-        Ok(Self(Form::parse(&body)?))
     }
 }
 

@@ -25,7 +25,6 @@ use tower::{Layer, ServiceExt, service_fn};
 
 use crate::{consent::Consents, oauth::OAuth};
 
-mod authorize;
 mod client;
 mod discovery;
 mod error;

@@ -4,18 +4,15 @@ use accord::{
     clock::UnixMillis,
     text::id::{ClientId, ScopeName, SecretId, TenantId},
 };
+use serde::{Deserialize, Serialize};
 
 /// A client, as far as consent and issuance need it.
 #[derive(Clone, Debug)]
 pub struct Client {
     /// The Client ID.
     pub client_id: ClientId,
-    /// Name for people.
-    pub display_name: String,
-    /// The partner behind it.
-    pub partner_name: String,
-    /// What it is for.
-    pub purpose: String,
+    /// The texts that people see.
+    pub profile: Profile,
     /// Whether it can obtain tokens.
     pub active: bool,
     /// The tenants it may ask.
@@ -34,8 +31,28 @@ pub struct Client {
     pub json_web_key_set: String,
 }
 
+/// The texts about a client that people see. Setups and grants store a copy, so that a later change of the
+/// client changes nothing about what a Tenant Admin was shown. A field that an older row lacks is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Profile {
+    /// The client's display name.
+    pub display_name: String,
+    /// The partner's name.
+    pub partner_name: String,
+    /// The goals of the integration, in the partner's words.
+    pub purpose: String,
+}
+
+impl Profile {
+    /// The bytes of all texts, for the bounds of caches.
+    pub fn size(&self) -> usize {
+        self.display_name.len() + self.partner_name.len() + self.purpose.len()
+    }
+}
+
 /// A scope of a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientScope {
     /// The name.
     pub name: ScopeName,

@@ -1,9 +1,16 @@
-//! A grant and its states. Expiry and suspension are never stored: they show when a grant is read.
+//! A grant and its states. Expiry and suspension are never stored: [`Grant::state_at`] derives them.
 
 use accord::{
     clock::UnixMillis,
     text::id::{ClientId, GrantId, ScopeName, TenantId, UserId},
 };
+
+use super::{
+    client::{Client, ClientScope, Profile},
+    tenant::Tenant,
+    user::User,
+};
+use crate::error::Error;
 
 /// A grant's state as it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +46,7 @@ impl StoredState {
 
 /// A grant's state at a point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum GrantState {
     /// Approved; its code can still be redeemed.
     Pending,
     /// Tokens are issued under it.
@@ -54,7 +61,7 @@ pub enum State {
     Superseded,
 }
 
-impl State {
+impl GrantState {
     /// The short name of the contract's enum value.
     pub fn contract_name(self) -> &'static str {
         match self {
@@ -64,6 +71,14 @@ impl State {
             Self::Revoked => "REVOKED",
             Self::Expired => "EXPIRED",
             Self::Superseded => "SUPERSEDED",
+        }
+    }
+
+    /// The error for a step that a consent in this state does not allow.
+    pub fn refusal(self) -> Error {
+        Error::WrongState {
+            resource: "consent",
+            state: self.contract_name(),
         }
     }
 
@@ -79,6 +94,15 @@ impl State {
     }
 }
 
+/// Selects grants: those that match everything given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GrantFilter {
+    /// The client.
+    pub client_id: Option<ClientId>,
+    /// The state.
+    pub state: Option<GrantState>,
+}
+
 /// What a Tenant Admin allowed a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
@@ -88,17 +112,15 @@ pub struct Grant {
     pub tenant_id: TenantId,
     /// The client.
     pub client_id: ClientId,
-    /// The client's name for people, as it was shown.
-    pub client_display_name: String,
+    /// The client's profile as the Tenant Admin saw it.
+    pub profile: Profile,
     /// The scopes granted.
     pub scopes: Vec<ScopeName>,
     /// The user that API transactions run as.
     pub designated_user_id: UserId,
-    /// What the integration is for, as it was shown.
-    pub purpose: String,
     /// The Tenant Admin who granted it.
     pub granted_by: UserId,
-    /// Its state as stored; see [`Grant::state_at`] for what counts.
+    /// The stored state; [`Grant::state_at`] derives the state at a point in time.
     pub state: StoredState,
     /// When it was approved.
     pub created_at: UnixMillis,
@@ -113,23 +135,23 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Where the grant stands at `now`. `parties_active` says whether client, tenant and designated
-    /// user all count in the registry; it matters to an active grant alone.
-    pub fn state_at(&self, now: UnixMillis, parties_active: bool) -> State {
+    /// The state at `now`. `parties_active` tells whether client, tenant and designated user are all active
+    /// in the registry; it matters to an active grant alone.
+    pub fn state_at(&self, now: UnixMillis, parties_active: bool) -> GrantState {
         match self.state {
-            StoredState::Revoked => State::Revoked,
-            StoredState::Superseded => State::Superseded,
+            StoredState::Revoked => GrantState::Revoked,
+            StoredState::Superseded => GrantState::Superseded,
             StoredState::Pending | StoredState::Active if self.lapses_at().is_some_and(|end| now >= end) => {
-                State::Expired
+                GrantState::Expired
             }
-            StoredState::Pending => State::Pending,
-            StoredState::Active if parties_active => State::Active,
-            StoredState::Active => State::Suspended,
+            StoredState::Pending => GrantState::Pending,
+            StoredState::Active if parties_active => GrantState::Active,
+            StoredState::Active => GrantState::Suspended,
         }
     }
 
-    /// When the grant ends if nobody does anything: with its code while that is not redeemed, and
-    /// at the end that the Tenant Admin chose.
+    /// When the grant expires: with its code while that is not redeemed, and at the end that the Tenant
+    /// Admin chose.
     fn lapses_at(&self) -> Option<UnixMillis> {
         match self.state {
             StoredState::Pending => Some(
@@ -141,9 +163,80 @@ impl Grant {
         }
     }
 
-    /// When the grant ended, by whichever way; `None` while it has not.
+    /// When the grant ended, by revocation, replacement or expiry; `None` while it has not.
     pub fn ended_by(&self, now: UnixMillis) -> Option<UnixMillis> {
         self.ended_at.or(self.lapses_at().filter(|end| now >= *end))
+    }
+}
+
+/// A grant with what the registry says about its parties.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consent {
+    /// The grant.
+    pub grant: Grant,
+    /// Its state.
+    pub state: GrantState,
+    /// When it ended; `None` before.
+    pub ended_at: Option<UnixMillis>,
+    /// The scopes granted; without description and reason where the client lost the scope.
+    pub scopes: Vec<ClientScope>,
+    /// The label of the designated user; empty if the registry does not know the user.
+    pub designated_user_label: String,
+    /// The label of the Tenant Admin who granted it; empty if the registry does not know the user.
+    pub granted_by_label: String,
+    /// When a token was last issued under it, up to a few seconds late.
+    pub last_used_at: Option<UnixMillis>,
+}
+
+/// The parties of a grant, as far as the registry knows them.
+#[derive(Clone, Copy, Debug)]
+pub struct Parties<'a> {
+    /// The tenant.
+    pub tenant: Option<&'a Tenant>,
+    /// The client.
+    pub client: Option<&'a Client>,
+    /// The user that API transactions run as.
+    pub designated_user: Option<&'a User>,
+    /// The Tenant Admin who granted it.
+    pub granted_by: Option<&'a User>,
+}
+
+impl Consent {
+    /// The grant as it is at `now`.
+    pub fn new(
+        grant: Grant,
+        parties: Parties<'_>,
+        last_used_at: Option<UnixMillis>,
+        now: UnixMillis,
+    ) -> Self {
+        let is_client_active =
+            |client: &Client, tenant_id: &TenantId| client.active && client.tenant_ids.contains(tenant_id);
+        let parties_active = parties.tenant.is_some_and(|tenant| tenant.active)
+            && parties.designated_user.is_some_and(|user| user.active)
+            && parties
+                .client
+                .is_some_and(|client| is_client_active(client, &grant.tenant_id));
+        let scopes = grant.scopes.iter().map(|name| {
+            let mut known = parties.client.iter().flat_map(|client| &client.scopes);
+            known
+                .find(|scope| scope.name == *name)
+                .cloned()
+                .unwrap_or_else(|| ClientScope {
+                    name: name.clone(),
+                    description: String::new(),
+                    reason: String::new(),
+                })
+        });
+        let label = |user: Option<&User>| user.map(|user| user.label.clone()).unwrap_or_default();
+        Self {
+            scopes: scopes.collect(),
+            state: grant.state_at(now, parties_active),
+            ended_at: grant.ended_by(now),
+            designated_user_label: label(parties.designated_user),
+            granted_by_label: label(parties.granted_by),
+            last_used_at,
+            grant,
+        }
     }
 }
 
@@ -162,10 +255,9 @@ mod tests {
             grant_id: GrantId::generate(&clock, &random),
             tenant_id: TenantId::parse("acme").unwrap(),
             client_id: ClientId::generate(&clock, &random),
-            client_display_name: "Sync".into(),
+            profile: Profile::default(),
             scopes: Vec::new(),
             designated_user_id: UserId::generate(&clock, &random),
-            purpose: "Sync".into(),
             granted_by: UserId::generate(&clock, &random),
             state,
             created_at: START,
@@ -183,33 +275,33 @@ mod tests {
     #[test]
     fn a_pending_grant_expires_with_its_code_or_at_its_end() {
         let open = grant(StoredState::Pending, None);
-        assert_eq!(open.state_at(after(59), true), State::Pending);
-        assert_eq!(open.state_at(after(59), false), State::Pending);
-        assert_eq!(open.state_at(after(60), true), State::Expired);
+        assert_eq!(open.state_at(after(59), true), GrantState::Pending);
+        assert_eq!(open.state_at(after(59), false), GrantState::Pending);
+        assert_eq!(open.state_at(after(60), true), GrantState::Expired);
         assert_eq!(
             (open.ended_by(after(59)), open.ended_by(after(99))),
             (None, Some(after(60)))
         );
         let short = grant(StoredState::Pending, Some(10));
-        assert_eq!(short.state_at(after(10), true), State::Expired);
+        assert_eq!(short.state_at(after(10), true), GrantState::Expired);
         assert_eq!(short.ended_by(after(99)), Some(after(10)));
     }
 
     #[test]
     fn an_active_grant_is_suspended_with_its_parties_and_expires_at_its_end() {
         let endless = grant(StoredState::Active, None);
-        assert_eq!(endless.state_at(after(1_000_000), true), State::Active);
-        assert_eq!(endless.state_at(after(1_000_000), false), State::Suspended);
+        assert_eq!(endless.state_at(after(1_000_000), true), GrantState::Active);
+        assert_eq!(endless.state_at(after(1_000_000), false), GrantState::Suspended);
         let ending = grant(StoredState::Active, Some(100));
-        assert_eq!(ending.state_at(after(99), true), State::Active);
-        assert_eq!(ending.state_at(after(100), false), State::Expired);
+        assert_eq!(ending.state_at(after(99), true), GrantState::Active);
+        assert_eq!(ending.state_at(after(100), false), GrantState::Expired);
     }
 
     #[test]
     fn what_was_ended_stays_so() {
         for (stored, state) in [
-            (StoredState::Revoked, State::Revoked),
-            (StoredState::Superseded, State::Superseded),
+            (StoredState::Revoked, GrantState::Revoked),
+            (StoredState::Superseded, GrantState::Superseded),
         ] {
             let ended = Grant {
                 ended_at: Some(after(5)),

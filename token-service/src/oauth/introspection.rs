@@ -16,7 +16,7 @@ use crate::{
     model::{
         client::Client,
         family::{Family, is_genuine},
-        grant::{Grant, State},
+        grant::{Grant, GrantState as State},
         revocation::RevocationKind,
         tenant::Tenant,
         user::User,

@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 
 use crate::model::{
     change::Change,
-    client::{Client, ClientScope},
+    client::{Client, ClientScope, Profile},
     tenant::Tenant,
     user::User,
 };
@@ -142,9 +142,11 @@ pub(super) fn client(profile: Option<pb::ClientProfile>) -> Result<Client, Error
     let tenant_ids = profile.tenant_ids.iter().map(|id| TenantId::parse(id));
     Ok(Client {
         client_id: ClientId::parse(&profile.client_id).map_err(|_| unexpected("client_id"))?,
-        display_name: profile.display_name,
-        partner_name: profile.partner_name,
-        purpose: profile.purpose,
+        profile: Profile {
+            display_name: profile.display_name,
+            partner_name: profile.partner_name,
+            purpose: profile.purpose,
+        },
         active,
         tenant_ids: tenant_ids
             .collect::<Result<_, _>>()

@@ -22,8 +22,8 @@ use super::{
     entity::admin_session::{ActiveModel, Column, Entity, Model},
 };
 use crate::{
-    consent::admin_session::{AdminSession, EndReason, IDLE, LIFE, NewSession, StoredSession},
     error::Error,
+    model::admin_session::{AdminSession, EndReason, IDLE, LIFE, NewSession},
 };
 
 impl Store {
@@ -68,7 +68,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn find_admin_session(&self, digest: &[u8; 32]) -> Result<Option<StoredSession>, Error> {
+    pub async fn find_admin_session(&self, digest: &[u8; 32]) -> Result<Option<AdminSession>, Error> {
         let row = Entity::find_by_id(digest.to_vec())
             .one(self.db.read())
             .await
@@ -160,10 +160,11 @@ pub(super) async fn end_all(tx: &DatabaseTransaction, now: UnixMillis) -> Result
     Ok(())
 }
 
-fn session(row: Model) -> Result<StoredSession, Error> {
+fn session(row: Model) -> Result<AdminSession, Error> {
     let unreadable = || corrupt("admin_sessions");
     let setup_id = row.setup_id.as_deref().map(SetupId::parse).transpose();
-    Ok(StoredSession {
+    Ok(AdminSession {
+        digest: row.session_hash.try_into().map_err(|_| unreadable())?,
         tenant_id: TenantId::parse(&row.tenant_id).map_err(|_| unreadable())?,
         user_id: UserId::parse(&row.user_id).map_err(|_| unreadable())?,
         workload: row.workload_id,

@@ -31,10 +31,10 @@ use super::{
 };
 use crate::model::revocation::RevocationKind;
 use crate::{
-    consent::{Filter, Revoke, admin_session::AdminSession, wrong_state},
     error::Error,
     model::{
-        grant::{Grant, State, StoredState},
+        admin_session::AdminSession,
+        grant::{Grant, GrantFilter, GrantState, StoredState},
         lifetimes::Lifetimes,
     },
 };
@@ -75,7 +75,7 @@ impl Store {
     pub async fn list_grants(
         &self,
         tenant_id: &TenantId,
-        filter: &Filter,
+        filter: &GrantFilter,
         page: &PageRequest,
     ) -> Result<Page<Grant>, Error> {
         let mut query = Entity::find()
@@ -107,10 +107,10 @@ impl Store {
         &self,
         origin: &Origin,
         tenant_id: &TenantId,
-        revoke: &Revoke,
+        grant_id: &GrantId,
+        reason: &str,
         session: Option<&AdminSession>,
     ) -> Result<Grant, Error> {
-        let grant_id = &revoke.grant_id;
         let tx = self.db.write().await?;
         let now = self.now();
         if let Some(session) = session {
@@ -135,8 +135,8 @@ impl Store {
             .ok_or(Error::NotFound("consent"))?;
         if ended.rows_affected == 0 {
             return match grant.state_at(now, true) {
-                State::Revoked => Ok(grant),
-                state => Err(wrong_state(state)),
+                GrantState::Revoked => Ok(grant),
+                state => Err(state.refusal()),
             };
         }
         let key = GrantKey {
@@ -148,7 +148,7 @@ impl Store {
             .tenant(tenant_id)
             .client(&grant.client_id)
             .subject(grant_id.as_str())
-            .detail("reason", &revoke.reason);
+            .detail("reason", reason);
         if let Some(session) = session {
             event = event.detail("workload", session.workload.as_str());
         }
@@ -166,6 +166,7 @@ impl Store {
     /// [`Error::WrongState`] when the grant is not active, or past its end.
     pub async fn change_designated_user(
         &self,
+        origin: &Origin,
         by: &AdminSession,
         grant: &Grant,
         user_id: &UserId,
@@ -178,9 +179,9 @@ impl Store {
             .await?
             .ok_or(Error::NotFound("consent"))?;
         match before.state_at(now, true) {
-            State::Active if before.designated_user_id == *user_id => return Ok(before),
-            State::Active => {}
-            state => return Err(wrong_state(state)),
+            GrantState::Active if before.designated_user_id == *user_id => return Ok(before),
+            GrantState::Active => {}
+            state => return Err(state.refusal()),
         }
         let changed = Entity::update_many()
             .filter(Column::TenantId.eq(tenant_id.as_str()))
@@ -200,7 +201,7 @@ impl Store {
             .detail("old_user_id", before.designated_user_id.as_str())
             .detail("new_user_id", user_id.as_str())
             .detail("workload", by.workload.as_str());
-        self.audit(&tx, &by.origin, event).await?;
+        self.audit(&tx, origin, event).await?;
         self.end_access_tokens(&tx, &before, now).await?;
         let grant = Grant {
             designated_user_id: user_id.clone(),
@@ -313,10 +314,9 @@ pub(super) fn grant(row: Model) -> Result<Grant, StoreError> {
         grant_id: GrantId::parse(&row.grant_id).map_err(|_| unreadable())?,
         tenant_id: TenantId::parse(&row.tenant_id).map_err(|_| unreadable())?,
         client_id: ClientId::parse(&row.client_id).map_err(|_| unreadable())?,
-        client_display_name: row.client_display_name,
+        profile: serde_json::from_value(row.profile).map_err(|_| unreadable())?,
         scopes,
         designated_user_id: UserId::parse(&row.designated_user_id).map_err(|_| unreadable())?,
-        purpose: row.purpose,
         granted_by: UserId::parse(&row.granted_by_user_id).map_err(|_| unreadable())?,
         state: StoredState::from_name(&row.state).ok_or_else(unreadable)?,
         created_at: UnixMillis::from_millis(row.created_at),

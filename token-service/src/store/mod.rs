@@ -30,7 +30,7 @@ mod family;
 #[cfg(test)]
 mod fixture;
 mod grant;
-mod last_token;
+mod grant_use;
 pub mod migration;
 mod redemption;
 mod revocation;
@@ -40,6 +40,7 @@ mod signing_key;
 use client_assertion::Spending;
 use code::Lookups;
 use family::Advances;
+use grant_use::GrantUses;
 use redemption::Redemptions;
 pub use redemption::{Redeemed, Redemption};
 
@@ -72,6 +73,7 @@ pub struct Store {
     codes: Group<Lookups>,
     advances: Group<Advances>,
     redemptions: Group<Redemptions>,
+    grant_uses: GrantUses,
 }
 
 /// What work for groups is done with.
@@ -97,6 +99,7 @@ impl Store {
             codes: Group::start(Lookups(db.clone())),
             advances: Group::start(Advances(db.clone())),
             redemptions: Group::start(Redemptions(shared)),
+            grant_uses: GrantUses::start(db.clone()),
             db,
             keyring: Arc::new(keyring),
             clock,

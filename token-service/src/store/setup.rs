@@ -2,7 +2,11 @@
 
 use accord::{
     clock::UnixMillis,
-    store::{Creation, StoreError, audit::Event, idempotency::Outcome},
+    store::{
+        Creation, StoreError,
+        audit::{Event, Origin},
+        idempotency::Outcome,
+    },
     text::{
         id::{ClientId, GrantId, ScopeName, SetupId, TenantId},
         opaque::{OpaqueToken, TokenKind},
@@ -12,7 +16,7 @@ use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
     QueryFilter, sea_query::Expr,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{
     Store,
@@ -25,28 +29,17 @@ use super::{
     grant::grant,
 };
 use crate::{
-    consent::{
-        admin_session::AdminSession,
-        setup::{Approval, CODE_LIFE, Decision, LIFE, NewSetup, Setup},
-    },
     error::Error,
     model::{
-        client::ClientScope,
+        admin_session::AdminSession,
         grant::{Grant, StoredState},
+        setup::{Approval, CODE_LIFE, Decision, LIFE, NewSetup, Setup},
     },
 };
 
 const PENDING: &str = "pending";
 const APPROVED: &str = "approved";
 const DENIED: &str = "denied";
-
-/// A scope in the column `scopes`.
-#[derive(Serialize, Deserialize)]
-struct ScopeEntry {
-    name: ScopeName,
-    description: String,
-    reason: String,
-}
 
 impl Store {
     /// The setup that an earlier call with the same request id started; `None` if this call is new.
@@ -80,7 +73,8 @@ impl Store {
         let NewSetup {
             request,
             tenant_display_name,
-            client,
+            profile,
+            client_version,
             scopes,
         } = new;
         let event = Event::new("setup.start")
@@ -88,28 +82,18 @@ impl Store {
             .client(&request.client_id)
             .subject(setup_id.as_str())
             .detail("scopes", join(scopes.iter().map(|scope| &scope.name)));
-        let scopes: Vec<_> = scopes
-            .into_iter()
-            .map(|scope| ScopeEntry {
-                name: scope.name,
-                description: scope.description,
-                reason: scope.reason,
-            })
-            .collect();
         let row = ActiveModel {
             setup_id: Set(setup_id.to_string()),
             tenant_id: Set(request.tenant_id.into()),
             tenant_display_name: Set(tenant_display_name),
             client_id: Set(request.client_id.into()),
-            client_display_name: Set(client.display_name),
-            partner_name: Set(client.partner_name),
-            purpose: Set(client.purpose),
-            scopes: Set(serde_json::to_value(scopes).map_err(|_| corrupt("setups"))?),
+            profile: Set(json(&profile)?),
+            scopes: Set(json(&scopes)?),
             redirect_uri: Set(request.redirect_uri),
             state_parameter: Set(request.state_parameter),
             code_challenge: Set(request.code_challenge),
             resource: Set(request.resource),
-            client_version: Set(client.version),
+            client_version: Set(client_version),
             state: Set(PENDING.to_owned()),
             created_at: Set(now.as_millis()),
             expires_at: Set(now.plus(LIFE).as_millis()),
@@ -125,9 +109,23 @@ impl Store {
     /// Reads a setup.
     ///
     /// # Errors
-    /// [`Error::Store`].
-    pub async fn find_setup(&self, setup_id: &SetupId) -> Result<Option<Setup>, Error> {
-        find(self.db.read(), setup_id.as_str()).await
+    /// [`Error::NotFound`].
+    pub async fn get_setup(&self, setup_id: &SetupId) -> Result<Setup, Error> {
+        let setup = find(self.db.read(), setup_id.as_str()).await?;
+        setup.ok_or(Error::NotFound("setup"))
+    }
+
+    /// Reads a setup of this tenant.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], also for another tenant's.
+    pub async fn get_tenant_setup(&self, tenant_id: &TenantId, setup_id: &SetupId) -> Result<Setup, Error> {
+        let setup = self.get_setup(setup_id).await?;
+        if setup.tenant_id == *tenant_id {
+            Ok(setup)
+        } else {
+            Err(Error::NotFound("setup"))
+        }
     }
 
     /// Approves a setup: makes the grant, pending, and its code. Of racing decisions one is made.
@@ -135,8 +133,13 @@ impl Store {
     /// # Errors
     /// [`Error::AdminSessionInvalid`] when the session has ended; [`Error::WrongState`] when the setup
     /// was decided or has expired.
-    pub async fn approve_setup(&self, approval: Approval<'_>) -> Result<(Grant, OpaqueToken), Error> {
-        let (setup, by) = (approval.setup, approval.by);
+    pub async fn approve_setup(
+        &self,
+        origin: &Origin,
+        by: &AdminSession,
+        approval: Approval<'_>,
+    ) -> Result<(Grant, OpaqueToken), Error> {
+        let setup = approval.setup;
         let tx = self.db.write().await?;
         let now = self.now();
         require_open(&tx, by, now).await?;
@@ -147,10 +150,9 @@ impl Store {
             tenant_id: Set(setup.tenant_id.to_string()),
             grant_id: Set(grant_id.to_string()),
             client_id: Set(setup.client_id.to_string()),
-            client_display_name: Set(setup.client_display_name.clone()),
-            scopes: Set(serde_json::to_value(&approval.scopes).map_err(|_| corrupt("grants"))?),
+            profile: Set(json(&setup.profile)?),
+            scopes: Set(json(&approval.scopes)?),
             designated_user_id: Set(approval.designated_user_id.to_string()),
-            purpose: Set(setup.purpose.clone()),
             granted_by_user_id: Set(by.user_id.to_string()),
             state: Set(StoredState::Pending.name().to_owned()),
             created_at: Set(now.as_millis()),
@@ -182,7 +184,7 @@ impl Store {
             .detail("scopes", join(&approval.scopes))
             .detail("designated_user_id", approval.designated_user_id.as_str())
             .detail("workload", by.workload.as_str());
-        self.audit(&tx, &by.origin, event).await?;
+        self.audit(&tx, origin, event).await?;
         commit(tx).await?;
         Ok((grant(row)?, token))
     }
@@ -191,7 +193,12 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::approve_setup`].
-    pub async fn deny_setup(&self, by: &AdminSession, setup: &Setup) -> Result<Setup, Error> {
+    pub async fn deny_setup(
+        &self,
+        origin: &Origin,
+        by: &AdminSession,
+        setup: &Setup,
+    ) -> Result<Setup, Error> {
         let tx = self.db.write().await?;
         let now = self.now();
         require_open(&tx, by, now).await?;
@@ -201,7 +208,7 @@ impl Store {
             .client(&setup.client_id)
             .subject(setup.setup_id.as_str())
             .detail("workload", by.workload.as_str());
-        self.audit(&tx, &by.origin, event).await?;
+        self.audit(&tx, origin, event).await?;
         commit(tx).await?;
         Ok(Setup {
             decision: Some(Decision::Denied),
@@ -254,6 +261,10 @@ async fn find(conn: &impl ConnectionTrait, setup_id: &str) -> Result<Option<Setu
     row.map(setup).transpose()
 }
 
+fn json(value: &impl Serialize) -> Result<serde_json::Value, Error> {
+    serde_json::to_value(value).map_err(|_| corrupt("setups"))
+}
+
 fn join<'a>(scopes: impl IntoIterator<Item = &'a ScopeName>) -> String {
     let names: Vec<_> = scopes.into_iter().map(ScopeName::as_str).collect();
     names.join(" ")
@@ -261,23 +272,13 @@ fn join<'a>(scopes: impl IntoIterator<Item = &'a ScopeName>) -> String {
 
 fn setup(row: Model) -> Result<Setup, Error> {
     let unreadable = || corrupt("setups");
-    let scopes: Vec<ScopeEntry> = serde_json::from_value(row.scopes).map_err(|_| unreadable())?;
     Ok(Setup {
         setup_id: SetupId::parse(&row.setup_id).map_err(|_| unreadable())?,
         tenant_id: TenantId::parse(&row.tenant_id).map_err(|_| unreadable())?,
         tenant_display_name: row.tenant_display_name,
         client_id: ClientId::parse(&row.client_id).map_err(|_| unreadable())?,
-        client_display_name: row.client_display_name,
-        partner_name: row.partner_name,
-        purpose: row.purpose,
-        scopes: scopes
-            .into_iter()
-            .map(|scope| ClientScope {
-                name: scope.name,
-                description: scope.description,
-                reason: scope.reason,
-            })
-            .collect(),
+        profile: serde_json::from_value(row.profile).map_err(|_| unreadable())?,
+        scopes: serde_json::from_value(row.scopes).map_err(|_| unreadable())?,
         redirect_uri: row.redirect_uri,
         state_parameter: row.state_parameter,
         code_challenge: row.code_challenge,

@@ -52,15 +52,17 @@ struct State {
     secrets: HashMap<String, (String, String)>,
     callers: HashMap<String, Caller>,
     delays: HashMap<Question, Delay>,
+    counts: BTreeMap<Question, usize>,
     links: Links,
 }
 
-/// A question whose answer a test can hold back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A question that is counted, and whose answer a test can hold back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Question {
     Tenant,
     Client,
     User,
+    SignIn,
 }
 
 /// What happens after an answer was read and before it arrives.
@@ -132,6 +134,15 @@ impl FakeRegistry {
     /// Answers at once again.
     pub fn end_delays(&self) {
         self.state().delays.clear();
+    }
+
+    /// How often each question was asked since the last call.
+    pub fn take_counts(&self) -> BTreeMap<Question, usize> {
+        std::mem::take(&mut self.state().counts)
+    }
+
+    fn count(&self, question: Question) {
+        *self.state().counts.entry(question).or_default() += 1;
     }
 
     async fn late(&self, question: Question) {
@@ -376,6 +387,8 @@ impl DirectoryService for FakeRegistry {
         &self,
         request: Request<pb::AuthenticateTenantAdminRequest>,
     ) -> Result<Response<pb::AuthenticateTenantAdminResponse>, Status> {
+        self.count(Question::SignIn);
+        self.late(Question::SignIn).await;
         let request = request.into_inner();
         let state = self.ask()?;
         let found = state.users.iter().find(|user| {
@@ -413,6 +426,7 @@ impl DirectoryService for FakeRegistry {
         &self,
         request: Request<pb::ResolveUserRequest>,
     ) -> Result<Response<pb::ResolveUserResponse>, Status> {
+        self.count(Question::User);
         let request = request.into_inner();
         let answer = {
             let state = self.ask()?;
@@ -437,6 +451,7 @@ impl DirectoryService for FakeRegistry {
         &self,
         request: Request<pb::GetClientProfileRequest>,
     ) -> Result<Response<pb::GetClientProfileResponse>, Status> {
+        self.count(Question::Client);
         let answer = {
             let state = self.ask()?;
             let client = state.clients.get(&request.into_inner().client_id);
@@ -453,6 +468,7 @@ impl DirectoryService for FakeRegistry {
         &self,
         request: Request<pb::GetTenantProfileRequest>,
     ) -> Result<Response<pb::GetTenantProfileResponse>, Status> {
+        self.count(Question::Tenant);
         let answer = {
             let state = self.ask()?;
             let tenant = state.tenants.get(&request.into_inner().tenant_id);

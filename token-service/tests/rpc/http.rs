@@ -6,14 +6,14 @@ use accord::{rpc::server::MAX_CONCURRENT_CALLS, testing::http2::hang_up};
 
 use crate::world::World;
 
-mod authorize;
-mod browser;
+pub mod authorize;
+pub mod browser;
 mod client;
 mod client_authentication;
 mod discovery;
 pub mod keys;
 mod markup;
-mod pages;
+pub mod pages;
 mod token;
 
 use client::{Answer, Request};

@@ -13,6 +13,7 @@ mod harness;
 mod http;
 mod introspection;
 mod openapi;
+mod registry_calls;
 mod restore;
 mod revocation_feed;
 mod setup;

@@ -129,6 +129,11 @@ impl World {
         new_client(self.registry(), tenant_ids)
     }
 
+    /// Lets pages show the uses of grants so far, which are written every few seconds.
+    pub async fn write_grant_uses(&self) {
+        self.harness.store.write_grant_uses().await;
+    }
+
     // Callers.
 
     pub fn setups(&self) -> SetupServiceClient<CallerChannel> {

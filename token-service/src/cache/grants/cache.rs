@@ -278,7 +278,7 @@ impl State {
 /// What a grant takes in memory, roughly.
 fn weight(grant: &Grant) -> usize {
     let scopes: usize = grant.scopes.iter().map(ScopeName::as_str).map(str::len).sum();
-    GRANT_OVERHEAD + scopes + grant.scopes.len() * 24 + grant.purpose.len() + grant.client_display_name.len()
+    GRANT_OVERHEAD + scopes + grant.scopes.len() * 24 + grant.profile.size()
 }
 
 #[cfg(test)]

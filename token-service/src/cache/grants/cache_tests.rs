@@ -10,7 +10,10 @@ use accord::{
 };
 
 use super::*;
-use crate::model::signing_key::{Signer, generate};
+use crate::model::{
+    client::Profile,
+    signing_key::{Signer, generate},
+};
 
 fn position(seq: i64) -> Position {
     Position {
@@ -25,10 +28,9 @@ fn grant(random: &SeededRandom, state: StoredState) -> Arc<Grant> {
         grant_id: GrantId::generate(&*clock, random),
         tenant_id: TenantId::parse("acme").unwrap(),
         client_id: ClientId::generate(&*clock, random),
-        client_display_name: "Sync".into(),
+        profile: Profile::default(),
         scopes: Vec::new(),
         designated_user_id: UserId::generate(&*clock, random),
-        purpose: "Sync".into(),
         granted_by: UserId::generate(&*clock, random),
         state,
         created_at: clock.now(),
@@ -243,7 +245,10 @@ async fn what_is_remembered_has_a_bound() {
     let heavy = || {
         let grant = grant(&random, StoredState::Active);
         Arc::new(Grant {
-            purpose: "x".repeat(1024 * 1024),
+            profile: Profile {
+                purpose: "x".repeat(1024 * 1024),
+                ..Profile::default()
+            },
             ..(*grant).clone()
         })
     };

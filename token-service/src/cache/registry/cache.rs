@@ -358,9 +358,7 @@ fn weight(client: &Client) -> usize {
         + scopes
         + uris
         + client.tenant_ids.len() * 64
-        + client.display_name.len()
-        + client.partner_name.len()
-        + client.purpose.len()
+        + client.profile.size()
         + client.json_web_key_set.len()
 }
 

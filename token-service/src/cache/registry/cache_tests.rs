@@ -11,7 +11,10 @@ use accord::{
 };
 
 use super::*;
-use crate::{cache::lease, model::revocation::RevocationKind};
+use crate::{
+    cache::lease,
+    model::{client::Profile, revocation::RevocationKind},
+};
 
 const EPOCH: &str = "epochone";
 
@@ -25,9 +28,7 @@ fn position(seq: i64) -> Position {
 fn client(random: &SeededRandom) -> Client {
     Client {
         client_id: ClientId::generate(&*test_clock(), random),
-        display_name: "Sync".into(),
-        partner_name: "Partner".into(),
-        purpose: "Sync".into(),
+        profile: Profile::default(),
         active: true,
         tenant_ids: Vec::new(),
         scopes: Vec::new(),
@@ -220,7 +221,10 @@ async fn what_is_remembered_has_a_bound() {
     let random = SeededRandom::new(5);
     let cache = told();
     let heavy = || Client {
-        purpose: "x".repeat(1024 * 1024),
+        profile: Profile {
+            purpose: "x".repeat(1024 * 1024),
+            ..Profile::default()
+        },
         ..client(&random)
     };
     let first = heavy();

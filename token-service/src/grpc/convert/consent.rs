@@ -11,10 +11,7 @@ use accord::{
 };
 
 use super::page;
-use crate::{
-    consent::{Consent, Filter, Revoke},
-    model::grant::State,
-};
+use crate::model::grant::{Consent, GrantFilter, GrantState};
 
 /// Characters of the reason for a revocation.
 const MAX_REASON: usize = 1000;
@@ -41,7 +38,7 @@ fn read_ids(v: &mut Violations, tenant_id: &str, grant_id: &str) -> Option<(Tena
 ///
 /// # Errors
 /// All violations.
-pub fn list(request: &pb::ListConsentsRequest) -> Result<(TenantId, Filter, PageRequest), Violations> {
+pub fn list(request: &pb::ListConsentsRequest) -> Result<(TenantId, GrantFilter, PageRequest), Violations> {
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
     let client_id = match request.client_id.as_str() {
@@ -65,21 +62,21 @@ pub fn list(request: &pb::ListConsentsRequest) -> Result<(TenantId, Filter, Page
     );
     match (tenant_id, client_id, state, page) {
         (Some(tenant_id), Some(client_id), Some(state), Some(page)) => {
-            Ok((tenant_id, Filter { client_id, state }, page))
+            Ok((tenant_id, GrantFilter { client_id, state }, page))
         }
         _ => Err(v),
     }
 }
 
-fn filter_state(state: pb::ConsentState) -> Option<State> {
+fn filter_state(state: pb::ConsentState) -> Option<GrantState> {
     match state {
         pb::ConsentState::Unspecified => None,
-        pb::ConsentState::Pending => Some(State::Pending),
-        pb::ConsentState::Active => Some(State::Active),
-        pb::ConsentState::Suspended => Some(State::Suspended),
-        pb::ConsentState::Revoked => Some(State::Revoked),
-        pb::ConsentState::Expired => Some(State::Expired),
-        pb::ConsentState::Superseded => Some(State::Superseded),
+        pb::ConsentState::Pending => Some(GrantState::Pending),
+        pb::ConsentState::Active => Some(GrantState::Active),
+        pb::ConsentState::Suspended => Some(GrantState::Suspended),
+        pb::ConsentState::Revoked => Some(GrantState::Revoked),
+        pb::ConsentState::Expired => Some(GrantState::Expired),
+        pb::ConsentState::Superseded => Some(GrantState::Superseded),
     }
 }
 
@@ -90,12 +87,12 @@ fn filter_state(state: pb::ConsentState) -> Option<State> {
 pub fn revoke(
     request: &pb::RevokeConsentRequest,
     by_operator: bool,
-) -> Result<(TenantId, Revoke), Violations> {
+) -> Result<(TenantId, GrantId, String), Violations> {
     let mut v = Violations::default();
     let ids = read_ids(&mut v, &request.tenant_id, &request.grant_id);
     let reason = v.multiline("reason", &request.reason, usize::from(by_operator)..=MAX_REASON);
     match (ids, reason) {
-        (Some((tenant_id, grant_id)), Some(reason)) => Ok((tenant_id, Revoke { grant_id, reason })),
+        (Some((tenant_id, grant_id)), Some(reason)) => Ok((tenant_id, grant_id, reason)),
         _ => Err(v),
     }
 }
@@ -120,39 +117,34 @@ pub fn change_designated_user(
 
 /// Writes a consent.
 pub fn message(consent: Consent) -> pb::Consent {
-    let Consent {
-        grant,
-        state: stands,
-        ended_at,
-        designated_user_label,
-    } = consent;
+    let grant = consent.grant;
     pb::Consent {
         grant_id: grant.grant_id.into(),
         tenant_id: grant.tenant_id.into(),
         client_id: grant.client_id.into(),
-        client_display_name: grant.client_display_name,
+        client_display_name: grant.profile.display_name,
         scopes: grant.scopes.into_iter().map(ScopeName::into).collect(),
         designated_user_id: grant.designated_user_id.into(),
-        designated_user_label,
-        purpose: grant.purpose,
+        designated_user_label: consent.designated_user_label,
+        purpose: grant.profile.purpose,
         granted_by_user_id: grant.granted_by.into(),
-        state: state(stands).into(),
+        state: state(consent.state).into(),
         create_time: Some(grant.created_at.to_timestamp()),
         activate_time: grant.activated_at.map(UnixMillis::to_timestamp),
         expire_time: grant.expires_at.map(UnixMillis::to_timestamp),
-        end_time: ended_at.map(UnixMillis::to_timestamp),
+        end_time: consent.ended_at.map(UnixMillis::to_timestamp),
     }
 }
 
 /// Writes a consent's state.
-pub fn state(state: State) -> pb::ConsentState {
+pub fn state(state: GrantState) -> pb::ConsentState {
     match state {
-        State::Pending => pb::ConsentState::Pending,
-        State::Active => pb::ConsentState::Active,
-        State::Suspended => pb::ConsentState::Suspended,
-        State::Revoked => pb::ConsentState::Revoked,
-        State::Expired => pb::ConsentState::Expired,
-        State::Superseded => pb::ConsentState::Superseded,
+        GrantState::Pending => pb::ConsentState::Pending,
+        GrantState::Active => pb::ConsentState::Active,
+        GrantState::Suspended => pb::ConsentState::Suspended,
+        GrantState::Revoked => pb::ConsentState::Revoked,
+        GrantState::Expired => pb::ConsentState::Expired,
+        GrantState::Superseded => pb::ConsentState::Superseded,
     }
 }
 

@@ -15,17 +15,16 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::consent;
-use crate::consent::{
-    admin_session::SignIn,
-    setup::{Approve, Approved, AuthorizationRequest, Setup, State},
+use crate::{
+    consent::{
+        admin_session::SignIn,
+        decision::{Approve, Approved},
+    },
+    model::setup::{AuthorizationRequest, Setup, SetupState, is_code_challenge, is_state},
 };
 
 /// Scopes in one request.
 const MAX_SCOPES: usize = 100;
-/// Characters of `state`.
-const MAX_STATE: usize = 1024;
-/// Characters of a PKCE challenge, method S256: 256 bits in base64url (RFC 7636 §4.2).
-const CHALLENGE: usize = 43;
 
 /// Reads a `StartSetupRequest`. Whether the redirect URI is a registered one is not decided here.
 ///
@@ -67,17 +66,6 @@ pub fn start(request: pb::StartSetupRequest) -> Result<(AuthorizationRequest, Op
         }
         _ => Err(v),
     }
-}
-
-/// Whether a text can be a `state` (RFC 6749 appendix A.5); no text at all included.
-pub fn is_state(text: &str) -> bool {
-    text.len() <= MAX_STATE && text.bytes().all(|b| matches!(b, 0x20..=0x7e))
-}
-
-/// Whether a text can be a PKCE challenge of method S256.
-pub fn is_code_challenge(text: &str) -> bool {
-    let base64url = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-    text.len() == CHALLENGE && text.bytes().all(base64url)
 }
 
 /// Reads up to 100 different scopes, at `scopes`.
@@ -221,9 +209,9 @@ pub fn message(setup: Setup, now: UnixMillis) -> pb::Setup {
         tenant_id: setup.tenant_id.into(),
         tenant_display_name: setup.tenant_display_name,
         client_id: setup.client_id.into(),
-        client_display_name: setup.client_display_name,
-        partner_name: setup.partner_name,
-        purpose: setup.purpose,
+        client_display_name: setup.profile.display_name,
+        partner_name: setup.profile.partner_name,
+        purpose: setup.profile.purpose,
         redirect_uri: setup.redirect_uri,
         create_time: Some(setup.created_at.to_timestamp()),
         expire_time: Some(setup.expires_at.to_timestamp()),
@@ -231,12 +219,12 @@ pub fn message(setup: Setup, now: UnixMillis) -> pb::Setup {
 }
 
 /// Writes a setup's state.
-pub fn state(state: State) -> pb::SetupState {
+pub fn state(state: SetupState) -> pb::SetupState {
     match state {
-        State::Pending => pb::SetupState::Pending,
-        State::Approved => pb::SetupState::Approved,
-        State::Denied => pb::SetupState::Denied,
-        State::Expired => pb::SetupState::Expired,
+        SetupState::Pending => pb::SetupState::Pending,
+        SetupState::Approved => pb::SetupState::Approved,
+        SetupState::Denied => pb::SetupState::Denied,
+        SetupState::Expired => pb::SetupState::Expired,
     }
 }
 

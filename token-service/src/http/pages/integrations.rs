@@ -1,159 +1,107 @@
-//! Connected integrations: what a tenant has consented to, and what its admins can do about it.
-
-use std::sync::Arc;
+//! Connected integrations: a tenant's consents, and what its Tenant Admins can do about them.
 
 use accord::text::{id::GrantId, page::PageRequest};
 use axum::{
-    extract::{Path, RawQuery, State},
-    http::{HeaderMap, StatusCode},
-    response::{IntoResponse, Redirect, Response},
+    extract::{Path, RawQuery},
+    http::StatusCode,
+    response::Response,
 };
 
 use super::{
-    PageError, html, sign_in, text,
+    context::{PageContext, PageForm},
+    dates,
+    error::PageError,
+    sign_in::SignInForm,
     view::{Integration, IntegrationPage, IntegrationsPage, ScopeLine, StateBadge},
-    visit::Visit,
 };
 use crate::{
-    consent::{self, Connected, Revoke},
+    consent::connected,
     error::Error,
-    http::{
-        Gateway,
-        form::{Form, Posted},
-    },
-    model::grant::State as ConsentState,
+    http::form::Form,
+    model::grant::{Consent, GrantFilter, GrantState},
 };
 
 /// How many integrations a page of the list shows.
 const PAGE_SIZE: i32 = 25;
-/// The longest reason, in characters.
+/// The most characters of a reason.
 const MAX_REASON: usize = 1000;
 
 /// `GET /{tenant}/integrations`.
-pub(super) async fn list(
-    State(gateway): State<Arc<Gateway>>,
-    Path(tenant): Path<String>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, PageError> {
-    let visit = Visit::of(&gateway, &tenant, &headers).await?;
-    if visit.session().await?.is_none() {
-        return Ok(to_sign_in(&visit));
+pub(super) async fn list(mut page: PageContext, RawQuery(query): RawQuery) -> Result<Response, PageError> {
+    if page.session().await?.is_none() {
+        return Ok(page.redirect("sign-in"));
     }
     let query = Form::parse(query.unwrap_or_default().as_bytes())?;
-    let page = PageRequest::parse(
-        "connected",
-        &[visit.tenant_id().as_str()],
-        PAGE_SIZE,
-        query.text("page"),
-    );
-    let page = page.map_err(|_| PageError::not_found())?;
-    let connected = consent::list_connected(&gateway.consents, visit.access(), &page).await?;
-    let next = connected.next_page_token;
-    let page = IntegrationsPage {
-        frame: visit.frame(true),
-        integrations: connected
+    let filters = [page.tenant_id().as_str()];
+    let request = PageRequest::parse("connected", &filters, PAGE_SIZE, query.text("page"));
+    let request = request.map_err(|_| PageError::not_found())?;
+    let (consents, facts, access) = page.operation();
+    let listed = connected::list(consents, facts, access, &GrantFilter::default(), &request).await?;
+    let next = listed.next_page_token;
+    let view = IntegrationsPage {
+        frame: page.frame(true),
+        integrations: listed
             .items
-            .iter()
-            .map(|item| integration(&visit, item))
+            .into_iter()
+            .map(|consent| integration(&page, consent))
             .collect(),
         notice: None,
-        next_url: (!next.is_empty()).then(|| visit.path(&format!("integrations?page={next}"))),
+        next_url: (!next.is_empty()).then(|| page.path(&format!("integrations?page={next}"))),
     };
-    Ok((visit.jar.clone(), html(StatusCode::OK, &page)).into_response())
+    Ok(page.html(StatusCode::OK, &view))
 }
 
 /// `GET /{tenant}/integrations/{grant}`.
 pub(super) async fn show(
-    State(gateway): State<Arc<Gateway>>,
-    Path((tenant, grant)): Path<(String, String)>,
-    headers: HeaderMap,
+    mut page: PageContext,
+    Path((_, grant)): Path<(String, String)>,
 ) -> Result<Response, PageError> {
-    let visit = Visit::of(&gateway, &tenant, &headers).await?;
-    if visit.session().await?.is_none() {
-        return Ok(to_sign_in(&visit));
+    if page.session().await?.is_none() {
+        return Ok(page.redirect("sign-in"));
     }
-    page(&visit, &grant_id(&grant)?, Said::default()).await
+    integration_page(page, &grant_id(&grant)?, None, None).await
 }
 
 /// `POST /{tenant}/integrations/{grant}/designated-user`.
 pub(super) async fn change_user(
-    State(gateway): State<Arc<Gateway>>,
-    Path((tenant, grant)): Path<(String, String)>,
-    headers: HeaderMap,
-    Posted(form): Posted,
+    Path((_, grant)): Path<(String, String)>,
+    PageForm { mut page, form }: PageForm,
 ) -> Result<Response, PageError> {
-    let visit = Visit::of(&gateway, &tenant, &headers).await?;
-    visit.check_csrf(&form)?;
     let grant_id = grant_id(&grant)?;
     let name = form.text("account_name").trim();
-    let said = if name.is_empty() {
-        Said::account_name("Enter the account name of a user.")
-    } else {
-        let changed = consent::change_designated_user(&gateway.consents, visit.access(), &grant_id, name);
-        match changed.await {
-            Ok(consent) => Said::done(format!(
-                "API transactions now run with the permissions of {}.",
-                consent.designated_user_label
-            )),
-            Err(Error::NotFound("user")) => {
-                Said::account_name("No active user of this organisation has this account name.")
-            }
-            Err(error) => return refused(&visit, error),
+    if name.is_empty() {
+        return integration_page(page, &grant_id, None, Some("Enter the account name of a user.")).await;
+    }
+    let (consents, facts, access) = page.operation();
+    match connected::change_designated_user(consents, facts, access, &grant_id, name).await {
+        Ok(consent) => {
+            let user = consent.designated_user_label;
+            let notice = format!("API transactions now run with the permissions of {user}.");
+            integration_page(page, &grant_id, Some(notice), None).await
         }
-    };
-    page(&visit, &grant_id, said).await
+        Err(Error::NotFound("user")) => {
+            let error = "No active user of this organisation has this account name.";
+            integration_page(page, &grant_id, None, Some(error)).await
+        }
+        Err(error) => sign_in_again(&page, error),
+    }
 }
 
 /// `POST /{tenant}/integrations/{grant}/revoke`.
 pub(super) async fn revoke(
-    State(gateway): State<Arc<Gateway>>,
-    Path((tenant, grant)): Path<(String, String)>,
-    headers: HeaderMap,
-    Posted(form): Posted,
+    Path((_, grant)): Path<(String, String)>,
+    PageForm { mut page, form }: PageForm,
 ) -> Result<Response, PageError> {
-    let visit = Visit::of(&gateway, &tenant, &headers).await?;
-    visit.check_csrf(&form)?;
     let grant_id = grant_id(&grant)?;
-    let reason: String = form
-        .text("reason")
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(MAX_REASON)
-        .collect();
-    let revoke = Revoke {
-        grant_id: grant_id.clone(),
-        reason: reason.trim().to_owned(),
-    };
-    match consent::revoke(&gateway.consents, visit.access(), &revoke).await {
+    let reason = form.text("reason").chars().filter(|c| !c.is_control());
+    let reason: String = reason.take(MAX_REASON).collect();
+    let (consents, facts, access) = page.operation();
+    match connected::revoke(consents, facts, access, &grant_id, reason.trim()).await {
         Ok(_) => {
-            let told = "Access was revoked. The integration can no longer reach your data.".to_owned();
-            page(&visit, &grant_id, Said::done(told)).await
+            let notice = "Access was revoked. The integration can no longer reach your data.".to_owned();
+            integration_page(page, &grant_id, Some(notice), None).await
         }
-        Err(error) => refused(&visit, error),
-    }
-}
-
-/// What the page of an integration says after something was tried.
-#[derive(Default)]
-struct Said {
-    notice: Option<String>,
-    account_name_error: Option<String>,
-}
-
-impl Said {
-    fn done(notice: String) -> Self {
-        Self {
-            notice: Some(notice),
-            account_name_error: None,
-        }
-    }
-
-    fn account_name(error: &str) -> Self {
-        Self {
-            notice: None,
-            account_name_error: Some(error.to_owned()),
-        }
+        Err(error) => sign_in_again(&page, error),
     }
 }
 
@@ -161,90 +109,81 @@ fn grant_id(text: &str) -> Result<GrantId, PageError> {
     GrantId::parse(text).map_err(|_| PageError::not_found())
 }
 
-fn to_sign_in(visit: &Visit) -> Response {
-    (visit.jar.clone(), Redirect::to(&visit.path("sign-in"))).into_response()
-}
-
-/// What a step that was not taken leads to.
-fn refused(visit: &Visit, error: Error) -> Result<Response, PageError> {
+/// Shows the sign-in form when the error is about the session.
+fn sign_in_again(page: &PageContext, error: Error) -> Result<Response, PageError> {
     match error {
         Error::AdminSessionInvalid | Error::SignInTooOld => {
-            let form = sign_in::Form {
-                action: visit.path("sign-in"),
+            let form = SignInForm {
                 notice: Some("For safety, please sign in once more. Nothing was changed yet."),
-                client: None,
+                ..SignInForm::of_integrations(page)
             };
-            Ok(form.show(visit))
+            Ok(form.show(page))
         }
         error => Err(error.into()),
     }
 }
 
-async fn page(visit: &Visit, grant_id: &GrantId, said: Said) -> Result<Response, PageError> {
-    let service = &visit.gateway.consents;
-    let connected = match consent::get_connected(service, visit.access(), grant_id).await {
-        Ok(connected) => connected,
-        Err(error) => return refused(visit, error),
+async fn integration_page(
+    mut page: PageContext,
+    grant_id: &GrantId,
+    notice: Option<String>,
+    account_name_error: Option<&str>,
+) -> Result<Response, PageError> {
+    let (consents, facts, access) = page.operation();
+    let consent = match connected::get(consents, facts, access, grant_id).await {
+        Ok(consent) => consent,
+        Err(error) => return sign_in_again(&page, error),
     };
-    let integration = integration(visit, &connected);
-    let can_change = matches!(
-        connected.consent.state,
-        ConsentState::Active | ConsentState::Suspended
-    );
-    let can_revoke = can_change || connected.consent.state == ConsentState::Pending;
-    let status = match said.account_name_error {
+    let can_change = matches!(consent.state, GrantState::Active | GrantState::Suspended);
+    let can_revoke = can_change || consent.state == GrantState::Pending;
+    let integration = integration(&page, consent);
+    let status = match account_name_error {
         Some(_) => StatusCode::UNPROCESSABLE_ENTITY,
         None => StatusCode::OK,
     };
-    let page = IntegrationPage {
-        frame: visit.frame(true),
-        csrf: visit.csrf(),
+    let view = IntegrationPage {
+        frame: page.frame(true),
+        csrf: page.csrf(),
         change_user_url: can_change.then(|| format!("{}/designated-user", integration.url)),
         revoke_url: can_revoke.then(|| format!("{}/revoke", integration.url)),
         error: None,
-        account_name_error: said.account_name_error,
-        notice: said.notice,
+        account_name_error: account_name_error.map(str::to_owned),
+        notice,
         integration,
     };
-    Ok((visit.jar.clone(), html(status, &page)).into_response())
+    Ok(page.html(status, &view))
 }
 
-fn integration(visit: &Visit, connected: &Connected) -> Integration {
-    let Connected { consent, .. } = connected;
-    let grant = &consent.grant;
+fn integration(page: &PageContext, consent: Consent) -> Integration {
+    let grant = consent.grant;
+    let scopes = consent.scopes.into_iter().map(|scope| ScopeLine {
+        name: scope.name.into(),
+        description: scope.description,
+    });
     Integration {
-        url: visit.path(&format!("integrations/{}", grant.grant_id)),
-        client_name: grant.client_display_name.clone(),
-        partner_name: connected.partner_name.clone(),
-        purpose: grant.purpose.clone(),
+        url: page.path(&format!("integrations/{}", grant.grant_id)),
+        client: grant.profile,
         state: badge(consent.state),
-        scopes: connected
-            .scopes
-            .iter()
-            .map(|scope| ScopeLine {
-                name: scope.name.to_string(),
-                description: scope.description.clone(),
-            })
-            .collect(),
-        designated_user: consent.designated_user_label.clone(),
-        granted_by: connected.granted_by_label.clone(),
-        granted_on: text::minute(grant.created_at),
-        ends_on: grant.expires_at.map(text::minute),
-        ended_on: consent.ended_at.map(text::minute),
-        last_token: connected.last_token_at.map(text::minute),
-        client_id: grant.client_id.to_string(),
-        grant_id: grant.grant_id.to_string(),
+        scopes: scopes.collect(),
+        designated_user: consent.designated_user_label,
+        granted_by: consent.granted_by_label,
+        granted_on: dates::minute(grant.created_at),
+        ends_on: grant.expires_at.map(dates::minute),
+        ended_on: consent.ended_at.map(dates::minute),
+        last_used: consent.last_used_at.map(dates::minute),
+        client_id: grant.client_id.into(),
+        grant_id: grant.grant_id.into(),
     }
 }
 
-fn badge(state: ConsentState) -> StateBadge {
+fn badge(state: GrantState) -> StateBadge {
     let (label, class) = match state {
-        ConsentState::Pending => ("Waiting", "waiting"),
-        ConsentState::Active => ("Active", "active"),
-        ConsentState::Suspended => ("Suspended", "suspended"),
-        ConsentState::Revoked => ("Revoked", "ended"),
-        ConsentState::Expired => ("Ended", "ended"),
-        ConsentState::Superseded => ("Replaced", "ended"),
+        GrantState::Pending => ("Waiting", "waiting"),
+        GrantState::Active => ("Active", "active"),
+        GrantState::Suspended => ("Suspended", "suspended"),
+        GrantState::Revoked => ("Revoked", "ended"),
+        GrantState::Expired => ("Ended", "ended"),
+        GrantState::Superseded => ("Replaced", "ended"),
     };
     StateBadge { label, class }
 }

@@ -1,125 +1,97 @@
-//! Signing in to look after a tenant's integrations, and signing out.
-
-use std::sync::Arc;
+//! Signs in to look after a tenant's integrations, and signs out.
 
 use axum::{
-    extract::{Path, State},
-    http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse, Redirect, Response},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
 };
 
 use super::{
-    PageError, html,
-    view::{Asking, SignInPage},
-    visit::Visit,
+    context::{PageContext, PageForm},
+    error::PageError,
+    view::SignInPage,
 };
-use crate::{
-    error::Error,
-    http::{Gateway, error::HttpError, form::Posted},
-};
+use crate::{error::Error, http::error::HttpError, model::client::Profile};
 
 /// `GET /{tenant}/sign-in`.
-pub(super) async fn show(
-    State(gateway): State<Arc<Gateway>>,
-    Path(tenant): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, PageError> {
-    let visit = Visit::of(&gateway, &tenant, &headers).await?;
-    if visit.session().await?.is_some() {
-        return Ok((visit.jar.clone(), Redirect::to(&visit.path("integrations"))).into_response());
+pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
+    if page.session().await?.is_some() {
+        return Ok(page.redirect("integrations"));
     }
-    let form = Form {
-        action: visit.path("sign-in"),
-        ..Form::default()
-    };
-    Ok(form.show(&visit))
+    Ok(SignInForm::of_integrations(&page).show(&page))
 }
 
 /// `POST /{tenant}/sign-in`.
-pub(super) async fn sign_in(
-    State(gateway): State<Arc<Gateway>>,
-    Path(tenant): Path<String>,
-    headers: HeaderMap,
-    Posted(form): Posted,
-) -> Result<Response, PageError> {
-    let mut visit = Visit::of(&gateway, &tenant, &headers).await?;
-    visit.check_csrf(&form)?;
-    match visit.sign_in(None, &form).await {
-        Ok(()) => Ok((visit.jar.clone(), Redirect::to(&visit.path("integrations"))).into_response()),
-        Err(error) => {
-            let form = Form {
-                action: visit.path("sign-in"),
-                ..Form::default()
-            };
-            form.refuse(&visit, error)
-        }
+pub(super) async fn sign_in(PageForm { mut page, form }: PageForm) -> Result<Response, PageError> {
+    match page.sign_in(None, &form).await {
+        Ok(()) => Ok(page.redirect("integrations")),
+        Err(error) => SignInForm::of_integrations(&page).fail(&page, error),
     }
 }
 
 /// `POST /{tenant}/sign-out`: ends the session here and for anybody who has its token.
-pub(super) async fn sign_out(
-    State(gateway): State<Arc<Gateway>>,
-    Path(tenant): Path<String>,
-    headers: HeaderMap,
-    Posted(form): Posted,
-) -> Result<Response, PageError> {
-    let mut visit = Visit::of(&gateway, &tenant, &headers).await?;
-    visit.check_csrf(&form)?;
-    visit.end_session().await?;
-    let form = Form {
-        action: visit.path("sign-in"),
+pub(super) async fn sign_out(PageForm { mut page, .. }: PageForm) -> Result<Response, PageError> {
+    page.end_session().await?;
+    let form = SignInForm {
         notice: Some("You are signed out."),
-        ..Form::default()
+        ..SignInForm::of_integrations(&page)
     };
-    Ok(form.show(&visit))
+    Ok(form.show(&page))
 }
 
 /// The sign-in form, in one of its uses.
-#[derive(Default)]
-pub(super) struct Form {
-    /// Where it is sent to.
+pub(super) struct SignInForm {
+    /// Where it is posted.
     pub(super) action: String,
-    /// Who waits for a decision.
-    pub(super) client: Option<Asking>,
-    /// What to know first.
+    /// The client that waits for a decision.
+    pub(super) client: Option<Profile>,
+    /// A notice above the form.
     pub(super) notice: Option<&'static str>,
 }
 
-impl Form {
-    /// The empty form.
-    pub(super) fn show(self, visit: &Visit) -> Response {
-        self.page(visit, StatusCode::OK, None)
+impl SignInForm {
+    /// The form to look after integrations.
+    pub(super) fn of_integrations(page: &PageContext) -> Self {
+        Self {
+            action: page.path("sign-in"),
+            client: None,
+            notice: None,
+        }
     }
 
-    /// The form again, after an attempt that failed.
-    pub(super) fn refuse(self, visit: &Visit, error: Error) -> Result<Response, PageError> {
+    /// Shows the empty form.
+    pub(super) fn show(self, page: &PageContext) -> Response {
+        self.html(page, StatusCode::OK, None)
+    }
+
+    /// Shows the form again after a failed attempt.
+    pub(super) fn fail(self, page: &PageContext, error: Error) -> Result<Response, PageError> {
         match error {
             Error::SignInFailed => {
-                let told = "Account name and password do not match an administrator of this organisation.";
-                Ok(self.page(visit, StatusCode::FORBIDDEN, Some(told)))
+                let text = "Account name and password do not match a Tenant Admin of this organisation.";
+                Ok(self.html(page, StatusCode::FORBIDDEN, Some(text)))
             }
             error @ Error::TooManySignIns { .. } => {
                 let mut limit = HttpError::from(error).into_response();
-                let told = "Too many attempts are under way. Wait a moment, then try again.";
-                let mut page = self.page(visit, StatusCode::TOO_MANY_REQUESTS, Some(told));
+                let text = "Too many attempts are under way. Wait a moment, then try again.";
+                let mut response = self.html(page, StatusCode::TOO_MANY_REQUESTS, Some(text));
                 if let Some(seconds) = limit.headers_mut().remove(header::RETRY_AFTER) {
-                    page.headers_mut().insert(header::RETRY_AFTER, seconds);
+                    response.headers_mut().insert(header::RETRY_AFTER, seconds);
                 }
-                Ok(page)
+                Ok(response)
             }
             error => Err(error.into()),
         }
     }
 
-    fn page(self, visit: &Visit, status: StatusCode, error: Option<&str>) -> Response {
-        let page = SignInPage {
-            frame: visit.frame(false),
+    fn html(self, page: &PageContext, status: StatusCode, error: Option<&str>) -> Response {
+        let view = SignInPage {
+            frame: page.frame(false),
             action: self.action,
-            csrf: visit.csrf(),
+            csrf: page.csrf(),
             client: self.client,
             error: error.map(str::to_owned),
             notice: self.notice.map(str::to_owned),
         };
-        (visit.jar.clone(), html(status, &page)).into_response()
+        page.html(status, &view)
     }
 }

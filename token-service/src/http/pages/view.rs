@@ -1,27 +1,69 @@
-//! What each page says: one struct per page, with the text that its template puts in place.
+//! The content of each page: one struct per page, with the values of its template.
 //!
-//! Everything here comes formatted, and much of it was written by partners. So no rule is decided
-//! here, and no text is marked as safe: askama escapes every value for HTML.
+//! Values are formatted already, and partners wrote many of them. So no template decides a rule, and no text
+//! is marked as safe: askama escapes every value for HTML.
 
+use std::sync::LazyLock;
+
+use accord::text::opaque::sha256;
 use askama::Template;
+use axum::{
+    http::StatusCode,
+    response::{Html, IntoResponse, Response},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
-/// What every page shows around its content.
+use crate::model::client::Profile;
+
+/// The one stylesheet.
+pub(super) const STYLESHEET: &str = include_str!("../../../assets/accord.css");
+
+/// The stylesheet's path. It changes with the content, so that browsers may cache it for ever.
+static STYLESHEET_URL: LazyLock<String> = LazyLock::new(|| {
+    let hash = URL_SAFE_NO_PAD.encode(sha256(STYLESHEET.as_bytes()));
+    format!("/accord.css?{}", &hash[..12])
+});
+
+/// Renders a page.
+pub(super) fn html(status: StatusCode, page: &impl Template) -> Response {
+    match page.render() {
+        Ok(text) => (status, Html(text)).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a page can't be rendered");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// The frame of every page.
 #[derive(Clone, Debug)]
-pub(in crate::http) struct Frame {
+pub(super) struct Frame {
     /// The product's name, as configured.
     pub product_name: String,
     /// The tenant's display name; empty where a page belongs to no tenant.
     pub tenant_name: String,
-    /// Where the stylesheet lies.
+    /// The stylesheet's path.
     pub stylesheet: String,
     /// The links of a signed-in admin.
     pub session: Option<SessionLinks>,
 }
 
+impl Frame {
+    /// The frame of a page that nobody is signed in to.
+    pub fn new(product_name: &str, tenant_name: &str) -> Self {
+        Self {
+            product_name: product_name.to_owned(),
+            tenant_name: tenant_name.to_owned(),
+            stylesheet: STYLESHEET_URL.clone(),
+            session: None,
+        }
+    }
+}
+
 /// Where a signed-in admin can go from every page.
 #[derive(Clone)]
-pub(in crate::http) struct SessionLinks {
+pub(super) struct SessionLinks {
     /// The list of connected integrations.
     pub integrations_url: String,
     /// Where the sign-out form is posted.
@@ -42,35 +84,26 @@ impl std::fmt::Debug for SessionLinks {
 /// The form where an admin signs in.
 #[derive(Template)]
 #[template(path = "sign_in.html")]
-pub(in crate::http) struct SignInPage {
-    /// What surrounds the page.
+pub(super) struct SignInPage {
+    /// The frame.
     pub frame: Frame,
     /// Where the form is posted.
     pub action: String,
     /// The form's CSRF token.
     pub csrf: String,
-    /// Who asks for access; present when signing in to decide a setup.
-    pub client: Option<Asking>,
+    /// The client that requests access; present when signing in to decide a setup.
+    pub client: Option<Profile>,
     /// Why the last attempt failed; shown above the form.
     pub error: Option<String>,
-    /// Something to know first, such as that a session ended.
+    /// A notice above the form, such as that a session ended.
     pub notice: Option<String>,
 }
 
-/// Who asks for access.
-#[derive(Clone, Debug)]
-pub(in crate::http) struct Asking {
-    /// The integration's display name.
-    pub client_name: String,
-    /// The partner's name.
-    pub partner_name: String,
-}
-
-/// Who asks for what and why, and the form that decides it.
+/// A request with its scopes and reasons, and the form that decides it.
 #[derive(Template)]
 #[template(path = "consent.html")]
-pub(in crate::http) struct ConsentPage {
-    /// What surrounds the page.
+pub(super) struct ConsentPage {
+    /// The frame.
     pub frame: Frame,
     /// Where the approval is posted.
     pub approve_url: String,
@@ -78,15 +111,11 @@ pub(in crate::http) struct ConsentPage {
     pub deny_url: String,
     /// The CSRF token of both forms.
     pub csrf: String,
-    /// The integration's display name.
-    pub client_name: String,
-    /// The partner's name.
-    pub partner_name: String,
-    /// The integration's goals, in the partner's words.
-    pub purpose: String,
-    /// The host that the browser goes to afterwards.
+    /// The client.
+    pub client: Profile,
+    /// The host of the redirect URI.
     pub redirect_host: String,
-    /// Each scope asked for.
+    /// The scopes requested.
     pub scopes: Vec<ScopeChoice>,
     /// How this differs from the grant that exists already.
     pub changes: Option<ScopeChanges>,
@@ -96,13 +125,13 @@ pub(in crate::http) struct ConsentPage {
     pub end_date: String,
     /// The first day that can be chosen: `YYYY-MM-DD`.
     pub earliest_end_date: String,
-    /// What is wrong with what was entered before.
+    /// The errors in what was entered before.
     pub errors: ConsentErrors,
 }
 
 /// A scope that the admin grants or leaves out.
 #[derive(Clone, Debug)]
-pub(in crate::http) struct ScopeChoice {
+pub(super) struct ScopeChoice {
     /// The scope's name.
     pub name: String,
     /// What it allows, from the catalogue.
@@ -111,26 +140,26 @@ pub(in crate::http) struct ScopeChoice {
     pub reason: String,
     /// Whether it is ticked.
     pub checked: bool,
-    /// Whether the existing grant is without it; means nothing where there is no such grant.
+    /// Whether the existing grant lacks it; without an existing grant it means nothing.
     pub is_new: bool,
 }
 
 /// How a request differs from the grant that exists already.
 #[derive(Clone, Debug)]
-pub(in crate::http) struct ScopeChanges {
+pub(super) struct ScopeChanges {
     /// The day of the existing grant.
     pub granted_on: String,
     /// The scopes that would be new.
     pub added: Vec<String>,
-    /// The granted scopes that are asked for no more.
+    /// The granted scopes that the request no longer contains.
     pub dropped: Vec<String>,
     /// The label of the existing grant's designated user.
     pub designated_user: String,
 }
 
-/// What is wrong with a consent form's fields.
+/// The errors of a consent form's fields.
 #[derive(Clone, Debug, Default)]
-pub(in crate::http) struct ConsentErrors {
+pub(super) struct ConsentErrors {
     /// About the choice of scopes.
     pub scopes: Option<String>,
     /// About the designated user's account name.
@@ -140,8 +169,8 @@ pub(in crate::http) struct ConsentErrors {
 }
 
 impl ConsentErrors {
-    /// Whether anything is wrong.
-    fn any(&self) -> bool {
+    /// Whether there is any error.
+    pub fn any(&self) -> bool {
         self.scopes.is_some() || self.account_name.is_some() || self.end_date.is_some()
     }
 }
@@ -149,8 +178,8 @@ impl ConsentErrors {
 /// The page that takes the browser back to the partner.
 #[derive(Template)]
 #[template(path = "leaving.html")]
-pub(in crate::http) struct LeavingPage {
-    /// What surrounds the page.
+pub(super) struct LeavingPage {
+    /// The frame.
     pub frame: Frame,
     /// The whole location, with the partner's code or error.
     pub url: String,
@@ -163,12 +192,12 @@ pub(in crate::http) struct LeavingPage {
 /// The tenant's grants.
 #[derive(Template)]
 #[template(path = "integrations.html")]
-pub(in crate::http) struct IntegrationsPage {
-    /// What surrounds the page.
+pub(super) struct IntegrationsPage {
+    /// The frame.
     pub frame: Frame,
     /// The grants of this page of the list.
     pub integrations: Vec<Integration>,
-    /// What was just done.
+    /// What the admin just did.
     pub notice: Option<String>,
     /// The next page of the list.
     pub next_url: Option<String>,
@@ -176,18 +205,14 @@ pub(in crate::http) struct IntegrationsPage {
 
 /// A grant, as its tenant's admins see it.
 #[derive(Clone, Debug)]
-pub(in crate::http) struct Integration {
+pub(super) struct Integration {
     /// The page of this grant.
     pub url: String,
-    /// The integration's display name.
-    pub client_name: String,
-    /// The partner's name.
-    pub partner_name: String,
-    /// The integration's goals, in the partner's words.
-    pub purpose: String,
-    /// Where the grant stands.
+    /// The client.
+    pub client: Profile,
+    /// The state.
     pub state: StateBadge,
-    /// What is granted.
+    /// The scopes granted.
     pub scopes: Vec<ScopeLine>,
     /// The designated user's label.
     pub designated_user: String,
@@ -200,7 +225,7 @@ pub(in crate::http) struct Integration {
     /// When it ended, if it did.
     pub ended_on: Option<String>,
     /// When a token was last issued; `None` means never.
-    pub last_token: Option<String>,
+    pub last_used: Option<String>,
     /// The Client ID.
     pub client_id: String,
     /// The grant's id.
@@ -209,16 +234,16 @@ pub(in crate::http) struct Integration {
 
 /// A granted scope.
 #[derive(Clone, Debug)]
-pub(in crate::http) struct ScopeLine {
+pub(super) struct ScopeLine {
     /// The scope's name.
     pub name: String,
     /// What it allows.
     pub description: String,
 }
 
-/// Where a grant stands, in a word.
+/// A grant's state in a word.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::http) struct StateBadge {
+pub(super) struct StateBadge {
     /// Active, Waiting, Suspended, Revoked, Ended or Replaced.
     pub label: &'static str,
     /// The stylesheet's class: `active`, `waiting`, `suspended` or `ended`.
@@ -228,8 +253,8 @@ pub(in crate::http) struct StateBadge {
 /// One grant, with what an admin can do about it.
 #[derive(Template)]
 #[template(path = "integration.html")]
-pub(in crate::http) struct IntegrationPage {
-    /// What surrounds the page.
+pub(super) struct IntegrationPage {
+    /// The frame.
     pub frame: Frame,
     /// The grant.
     pub integration: Integration,
@@ -241,31 +266,31 @@ pub(in crate::http) struct IntegrationPage {
     pub revoke_url: Option<String>,
     /// Why the last action failed as a whole.
     pub error: Option<String>,
-    /// What is wrong with the account name entered.
+    /// The error of the account name entered.
     pub account_name_error: Option<String>,
-    /// What was just done.
+    /// What the admin just did.
     pub notice: Option<String>,
 }
 
 /// The form where a new admin chooses a password.
 #[derive(Template)]
 #[template(path = "enrolment.html")]
-pub(in crate::http) struct EnrolmentPage {
-    /// What surrounds the page.
+pub(super) struct EnrolmentPage {
+    /// The frame.
     pub frame: Frame,
     /// Where the form is posted.
     pub action: String,
     /// The form's CSRF token.
     pub csrf: String,
-    /// What is wrong with the passwords entered.
+    /// The errors of the passwords entered.
     pub errors: Vec<String>,
 }
 
 /// Says that the password is set.
 #[derive(Template)]
 #[template(path = "enrolled.html")]
-pub(in crate::http) struct EnrolledPage {
-    /// What surrounds the page.
+pub(super) struct EnrolledPage {
+    /// The frame.
     pub frame: Frame,
     /// Where to sign in.
     pub sign_in_url: String,
@@ -274,8 +299,8 @@ pub(in crate::http) struct EnrolledPage {
 /// A one-time link before it is opened.
 #[derive(Template)]
 #[template(path = "claim.html")]
-pub(in crate::http) struct ClaimPage {
-    /// What surrounds the page.
+pub(super) struct ClaimPage {
+    /// The frame.
     pub frame: Frame,
     /// Where the button posts to.
     pub action: String,
@@ -284,8 +309,8 @@ pub(in crate::http) struct ClaimPage {
 /// The credentials of a one-time link, shown once.
 #[derive(Template)]
 #[template(path = "claimed.html")]
-pub(in crate::http) struct ClaimedPage {
-    /// What surrounds the page.
+pub(super) struct ClaimedPage {
+    /// The frame.
     pub frame: Frame,
     /// The Client ID.
     pub client_id: String,
@@ -297,7 +322,7 @@ pub(in crate::http) struct ClaimedPage {
 
 /// Where a tenant is reached.
 #[derive(Clone, Debug)]
-pub(in crate::http) struct Endpoint {
+pub(super) struct Endpoint {
     /// The tenant.
     pub tenant_id: String,
     /// Its Tenant Authority URL.
@@ -309,8 +334,8 @@ pub(in crate::http) struct Endpoint {
 /// A page that says one thing: an error, or what cannot be done.
 #[derive(Template)]
 #[template(path = "message.html")]
-pub(in crate::http) struct MessagePage {
-    /// What surrounds the page.
+pub(super) struct MessagePage {
+    /// The frame.
     pub frame: Frame,
     /// The heading.
     pub title: String,

@@ -14,7 +14,7 @@ use crate::{
     model::{
         code::Code,
         family::{Family, Generations},
-        grant::State,
+        grant::GrantState as State,
         purpose,
     },
     store::{Redeemed, Redemption},

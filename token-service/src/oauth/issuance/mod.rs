@@ -25,7 +25,7 @@ use crate::{
     model::{
         client::Client,
         family::Family,
-        grant::{Grant, State},
+        grant::{Grant, GrantState as State},
         tenant::Tenant,
         watermark::Revision,
     },

@@ -35,6 +35,10 @@ impl Asked<'_> {
         let (family, refresh_token) = family.unzip();
         for attempt in 0..=ATTEMPTS {
             if !self.is_overtaken(&made).await? && self.lease.holds() {
+                let claims = &made.claims;
+                self.service
+                    .store
+                    .note_grant_use(&claims.tenant_id, &claims.grant_id);
                 return Ok(Issued {
                     access_token: made.token,
                     expires_in: made.claims.exp - made.claims.iat,

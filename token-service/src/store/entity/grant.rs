@@ -14,14 +14,12 @@ pub struct Model {
     pub grant_id: String,
     /// The client.
     pub client_id: String,
-    /// Its name for people, as it was shown.
-    pub client_display_name: String,
+    /// What people see of the client, as the Tenant Admin saw it: `{display_name, partner_name, purpose}`.
+    pub profile: Json,
     /// Array of scope names.
     pub scopes: Json,
     /// The user that API transactions run as.
     pub designated_user_id: String,
-    /// What it is for, as it was shown.
-    pub purpose: String,
     /// The Tenant Admin.
     pub granted_by_user_id: String,
     /// `pending`, `active`, `revoked` or `superseded`; expiry and suspension show when read.

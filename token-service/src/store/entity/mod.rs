@@ -5,6 +5,7 @@ pub mod client_assertion;
 pub mod code;
 pub mod family;
 pub mod grant;
+pub mod grant_use;
 pub mod revocation;
 pub mod setup;
 pub mod signing_key;

@@ -15,12 +15,8 @@ pub struct Model {
     pub tenant_display_name: String,
     /// The client that asks.
     pub client_id: String,
-    /// Its name for people.
-    pub client_display_name: String,
-    /// The partner behind it.
-    pub partner_name: String,
-    /// What it is for.
-    pub purpose: String,
+    /// What people see of the client: `{display_name, partner_name, purpose}`.
+    pub profile: Json,
     /// Array of `{name, description, reason}`.
     pub scopes: Json,
     /// Where the decision goes.

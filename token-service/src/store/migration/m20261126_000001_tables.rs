@@ -31,9 +31,7 @@ async fn setup(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
                 .col(text("tenant_id"))
                 .col(text("tenant_display_name"))
                 .col(text("client_id"))
-                .col(text("client_display_name"))
-                .col(text("partner_name"))
-                .col(text("purpose"))
+                .col(json("profile"))
                 .col(json("scopes"))
                 .col(text("redirect_uri"))
                 .col(text("state_parameter"))
@@ -99,10 +97,9 @@ async fn grant(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
                 .col(text("tenant_id"))
                 .col(text("grant_id"))
                 .col(text("client_id"))
-                .col(text("client_display_name"))
+                .col(json("profile"))
                 .col(json("scopes"))
                 .col(text("designated_user_id"))
-                .col(text("purpose"))
                 .col(text("granted_by_user_id"))
                 .col(text("state"))
                 .col(big_integer("created_at"))
@@ -132,7 +129,17 @@ async fn grant(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
                 .to_owned(),
         )
         .await?;
-    Ok(())
+    manager
+        .create_table(
+            Table::create()
+                .table("grant_uses")
+                .col(text("tenant_id"))
+                .col(text("grant_id"))
+                .col(big_integer("last_used_at"))
+                .primary_key(Index::create().col("tenant_id").col("grant_id"))
+                .to_owned(),
+        )
+        .await
 }
 
 async fn code(manager: &SchemaManager<'_>) -> Result<(), DbErr> {

@@ -13,7 +13,10 @@ use accord::{
         change,
     },
     testing::{databases, test_clock},
-    text::id::{SetupId, WorkloadId},
+    text::{
+        id::{SetupId, WorkloadId},
+        opaque::OpaqueToken,
+    },
 };
 use sea_orm::PaginatorTrait;
 use uuid::Uuid;
@@ -21,16 +24,10 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::{
-    cache::lease::Lease,
-    consent::{
-        admin_session::{EndReason, IDLE, LIFE as SESSION_LIFE, NewSession},
-        setup::{
-            Approval, AuthorizationRequest, CODE_LIFE, Decision, LIFE, NewSetup, Setup, State as SetupState,
-        },
-    },
     model::{
-        client::{Client, ClientScope},
-        tenant::Tenant,
+        admin_session::{EndReason, IDLE, LIFE as SESSION_LIFE, NewSession},
+        client::{ClientScope, Profile},
+        setup::{Approval, AuthorizationRequest, CODE_LIFE, Decision, LIFE, NewSetup, Setup, SetupState},
     },
     store::{entity, fixture::store},
 };
@@ -101,31 +98,21 @@ fn new_setup(tenant_id: &str, client_id: &ClientId) -> NewSetup {
             resource: "https://api.example/acme".into(),
         },
         tenant_display_name: "Acme".into(),
-        client: Client {
-            client_id: client_id.clone(),
+        profile: Profile {
             display_name: "Contact Sync".into(),
-            partner_name: "Partner Ltd".into(),
-            purpose: "Keep contacts in step".into(),
-            active: true,
-            tenant_ids: vec![tenant(tenant_id)],
-            scopes: scopes.clone(),
-            redirect_uris: Vec::new(),
-            version: 7,
-            tokens_ended_seq: 0,
-            families_ended_seq: 0,
-            json_web_key_set: String::new(),
+            ..Profile::default()
         },
+        client_version: 7,
         scopes,
     }
 }
 
-fn approval<'a>(setup: &'a Setup, by: &'a AdminSession, expires_at: Option<UnixMillis>) -> Approval<'a> {
+fn approval<'a>(setup: &'a Setup, by: &AdminSession, expires_at: Option<UnixMillis>) -> Approval<'a> {
     Approval {
         setup,
         scopes: vec![setup.scopes[0].name.clone()],
         designated_user_id: by.user_id.clone(),
         expires_at,
-        by,
     }
 }
 
@@ -135,10 +122,9 @@ fn workload_named(name: &str) -> Origin {
 
 /// A session of a new Tenant Admin's, brought by the workload `pages`.
 async fn session(store: &Store) -> AdminSession {
-    let (tenant_id, user_id) = (tenant("acme"), user());
     let new = NewSession {
-        tenant_id: tenant_id.clone(),
-        user_id: user_id.clone(),
+        tenant_id: tenant("acme"),
+        user_id: user(),
         setup_id: None,
         position: Position {
             epoch: accord::testing::epoch("abc"),
@@ -146,25 +132,19 @@ async fn session(store: &Store) -> AdminSession {
         },
     };
     let opened = store.open_admin_session(&workload_named("pages"), new).await;
-    let (token, signed_in_at) = opened.unwrap();
-    AdminSession {
-        digest: token.digest(),
-        tenant: Tenant {
-            tenant_id: tenant_id.clone(),
-            display_name: "Acme".into(),
-            active: true,
-            issuer: "https://accord.example/acme".into(),
-            cloud_api_url: "https://api.example/acme".into(),
-            tokens_ended_seq: 0,
-        },
-        tenant_id,
-        origin: admin(&user_id),
-        user_id,
-        setup_id: None,
-        signed_in_at,
-        workload: "pages".into(),
-        lease: Lease::begin(crate::cache::lease::LIFE),
-    }
+    let digest = opened.unwrap().0.digest();
+    store.find_admin_session(&digest).await.unwrap().unwrap()
+}
+
+/// Approves a setup as the admin of this session.
+async fn approve(
+    store: &Store,
+    setup: &Setup,
+    by: &AdminSession,
+    expires_at: Option<UnixMillis>,
+) -> Result<(Grant, OpaqueToken), Error> {
+    let approval = approval(setup, by, expires_at);
+    store.approve_setup(&admin(&by.user_id), by, approval).await
 }
 
 /// A pending grant at `tenant_id` to `client_id`.
@@ -179,7 +159,7 @@ async fn pending(
         .await
         .unwrap();
     let by = session(store).await;
-    let approved = store.approve_setup(approval(&setup, &by, expires_at)).await;
+    let approved = approve(store, &setup, &by, expires_at).await;
     approved.unwrap().0
 }
 
@@ -231,12 +211,7 @@ async fn revocations(store: &Store) -> Vec<entity::revocation::Model> {
         .unwrap()
 }
 
-fn revoke(grant: &Grant) -> Revoke {
-    Revoke {
-        grant_id: grant.grant_id.clone(),
-        reason: "no longer needed".into(),
-    }
-}
+const REASON: &str = "no longer needed";
 
 #[tokio::test]
 async fn a_revocation_ends_the_grant_its_families_and_its_access_tokens() {
@@ -269,12 +244,18 @@ async fn a_revocation_ends_the_grant_its_families_and_its_access_tokens() {
         let by = admin(&user());
         let tenant_id = &grant.tenant_id;
         let missing = store
-            .revoke_grant(&by, &tenant("other"), &revoke(&grant), None)
+            .revoke_grant(&by, &tenant("other"), &grant.grant_id, REASON, None)
             .await;
         assert!(matches!(missing, Err(Error::NotFound("consent"))), "{database:?}");
 
         let revoked = store
-            .revoke_grant(&by, tenant_id, &revoke(&grant), Some(&session(&store).await))
+            .revoke_grant(
+                &by,
+                tenant_id,
+                &grant.grant_id,
+                REASON,
+                Some(&session(&store).await),
+            )
             .await
             .unwrap();
         assert_eq!(
@@ -284,7 +265,7 @@ async fn a_revocation_ends_the_grant_its_families_and_its_access_tokens() {
         let position = store.position().await.unwrap();
         clock.advance(Duration::from_secs(5));
         let again = store
-            .revoke_grant(&by, tenant_id, &revoke(&grant), None)
+            .revoke_grant(&by, tenant_id, &grant.grant_id, REASON, None)
             .await
             .unwrap();
         assert_eq!(again, revoked, "{database:?}");
@@ -342,7 +323,7 @@ async fn only_a_grant_that_has_not_ended_can_be_revoked() {
         ] {
             match (
                 store
-                    .revoke_grant(&by, &grant.tenant_id, &revoke(&grant), None)
+                    .revoke_grant(&by, &grant.tenant_id, &grant.grant_id, REASON, None)
                     .await,
                 refused,
             ) {
@@ -361,7 +342,10 @@ async fn another_designated_user_ends_access_tokens_alone() {
         let end = store.now().plus(Duration::from_secs(3600));
         let grant = active(&store, "acme", &client(), Some(end)).await;
         let (by, next) = (session(&store).await, user());
-        let changed = store.change_designated_user(&by, &grant, &next).await.unwrap();
+        let changed = store
+            .change_designated_user(&admin(&by.user_id), &by, &grant, &next)
+            .await
+            .unwrap();
         assert_eq!(changed.designated_user_id, next, "{database:?}");
         let found = store
             .find_grant(&grant.tenant_id, &grant.grant_id)
@@ -376,7 +360,10 @@ async fn another_designated_user_ends_access_tokens_alone() {
             (1, position.seq, "grant")
         );
 
-        let same = store.change_designated_user(&by, &grant, &next).await.unwrap();
+        let same = store
+            .change_designated_user(&admin(&by.user_id), &by, &grant, &next)
+            .await
+            .unwrap();
         assert_eq!(
             (same, store.position().await.unwrap()),
             (changed, position),
@@ -388,14 +375,18 @@ async fn another_designated_user_ends_access_tokens_alone() {
         assert_eq!(event[0].detail["new_user_id"], next.as_str());
 
         let waiting = pending(&store, "acme", &client(), None).await;
-        let refused = store.change_designated_user(&by, &waiting, &next).await;
+        let refused = store
+            .change_designated_user(&admin(&by.user_id), &by, &waiting, &next)
+            .await;
         assert!(
             matches!(refused, Err(Error::WrongState { state: "PENDING", .. })),
             "{database:?}"
         );
         clock.set(end);
         let by = session(&store).await;
-        let refused = store.change_designated_user(&by, &grant, &user()).await;
+        let refused = store
+            .change_designated_user(&admin(&by.user_id), &by, &grant, &user())
+            .await;
         assert!(
             matches!(refused, Err(Error::WrongState { state: "EXPIRED", .. })),
             "{database:?}"
@@ -415,10 +406,18 @@ async fn racing_revocation_and_change_leave_the_grant_revoked() {
                 let by = session(&store).await;
                 if racer % 2 == 0 {
                     store
-                        .revoke_grant(&by.origin, &grant.tenant_id, &revoke(&grant), Some(&by))
+                        .revoke_grant(
+                            &admin(&by.user_id),
+                            &grant.tenant_id,
+                            &grant.grant_id,
+                            REASON,
+                            Some(&by),
+                        )
                         .await
                 } else {
-                    store.change_designated_user(&by, &grant, &user()).await
+                    store
+                        .change_designated_user(&admin(&by.user_id), &by, &grant, &user())
+                        .await
                 }
             }));
         }
@@ -463,7 +462,7 @@ async fn a_tenants_grants_are_listed_newest_first() {
         let (mut seen, mut token) = (Vec::new(), String::new());
         loop {
             let grants = store
-                .list_grants(&acme, &Filter::default(), &page(2, &token))
+                .list_grants(&acme, &GrantFilter::default(), &page(2, &token))
                 .await
                 .unwrap();
             seen.extend(ids(&grants.items));
@@ -476,12 +475,12 @@ async fn a_tenants_grants_are_listed_newest_first() {
 
         for (client_id, state, expected) in [
             (Some(&one), None, vec![4, 2, 0]),
-            (Some(&one), Some(State::Suspended), vec![2]),
-            (None, Some(State::Revoked), vec![0]),
-            (None, Some(State::Expired), vec![4, 3, 2, 1]),
-            (Some(&two), Some(State::Superseded), vec![]),
+            (Some(&one), Some(GrantState::Suspended), vec![2]),
+            (None, Some(GrantState::Revoked), vec![0]),
+            (None, Some(GrantState::Expired), vec![4, 3, 2, 1]),
+            (Some(&two), Some(GrantState::Superseded), vec![]),
         ] {
-            let filter = Filter {
+            let filter = GrantFilter {
                 client_id: client_id.cloned(),
                 state,
             };

@@ -12,10 +12,7 @@ async fn a_setup_is_kept_as_it_was_shown_and_a_repeated_start_gives_the_same() {
             .create_setup(&call, new_setup("acme", &client()))
             .await
             .unwrap();
-        assert_eq!(
-            store.find_setup(&started.setup_id).await.unwrap().as_ref(),
-            Some(&started)
-        );
+        assert_eq!(store.get_setup(&started.setup_id).await.unwrap(), started);
         assert_eq!(started.expires_at, store.now().plus(LIFE));
         assert_eq!((started.client_version, started.scopes.len()), (7, 2));
 
@@ -44,7 +41,8 @@ async fn a_setup_is_kept_as_it_was_shown_and_a_repeated_start_gives_the_same() {
         ));
         assert_eq!(events(&store, "setup.start").await.len(), 1, "{database:?}");
         let unknown = SetupId::generate(&*store.clock, &SystemRandom);
-        assert_eq!(store.find_setup(&unknown).await.unwrap(), None);
+        let found = store.get_setup(&unknown).await;
+        assert!(matches!(found, Err(Error::NotFound("setup"))), "{database:?}");
     }
 }
 
@@ -55,10 +53,7 @@ async fn an_approval_makes_a_pending_grant_and_a_code_for_a_minute() {
         let setup = started(&store, &client()).await;
         let by = session(&store).await;
         let end = store.now().plus(Duration::from_secs(1_000_000));
-        let (grant, code) = store
-            .approve_setup(approval(&setup, &by, Some(end)))
-            .await
-            .unwrap();
+        let (grant, code) = approve(&store, &setup, &by, Some(end)).await.unwrap();
         let found = store.find_grant(&setup.tenant_id, &grant.grant_id).await.unwrap();
         assert_eq!(found.as_ref(), Some(&grant), "{database:?}");
         assert_eq!(grant.state, StoredState::Pending);
@@ -68,7 +63,7 @@ async fn an_approval_makes_a_pending_grant_and_a_code_for_a_minute() {
             (Some(end), None, None)
         );
         assert_eq!(grant.scopes, [setup.scopes[0].name.clone()]);
-        assert_eq!((&grant.granted_by, &grant.purpose), (&by.user_id, &setup.purpose));
+        assert_eq!((&grant.granted_by, &grant.profile), (&by.user_id, &setup.profile));
         assert_eq!(
             store.find_grant(&tenant("other"), &grant.grant_id).await.unwrap(),
             None
@@ -104,7 +99,7 @@ async fn an_approval_makes_a_pending_grant_and_a_code_for_a_minute() {
             (event.detail["scopes"].as_str(), event.detail["workload"].as_str()),
             ("contacts.read", "pages")
         );
-        let decided = store.find_setup(&setup.setup_id).await.unwrap().unwrap();
+        let decided = store.get_setup(&setup.setup_id).await.unwrap();
         assert_eq!(decided.state_at(store.now()), SetupState::Approved);
         assert_eq!(decided.decided_at, Some(store.now()));
     }
@@ -121,10 +116,10 @@ async fn of_racing_decisions_one_is_made() {
             racers.push(tokio::spawn(async move {
                 let by = session(&store).await;
                 if racer % 2 == 0 {
-                    let approved = store.approve_setup(approval(&setup, &by, None)).await;
+                    let approved = approve(&store, &setup, &by, None).await;
                     approved.map(|_| Decision::Approved)
                 } else {
-                    let denied = store.deny_setup(&by, &setup).await;
+                    let denied = store.deny_setup(&admin(&by.user_id), &by, &setup).await;
                     denied.map(|_| Decision::Denied)
                 }
             }));
@@ -144,7 +139,7 @@ async fn of_racing_decisions_one_is_made() {
             panic!("{database:?}: {made:?}");
         };
         assert_eq!(
-            store.find_setup(&setup.setup_id).await.unwrap().unwrap().decision,
+            store.get_setup(&setup.setup_id).await.unwrap().decision,
             Some(decision)
         );
         let grants = Entity::find().count(store.db.read()).await.unwrap();
@@ -162,12 +157,12 @@ async fn an_expired_setup_can_not_be_decided() {
         let setup = started(&store, &client()).await;
         clock.advance(LIFE);
         let by = session(&store).await;
-        let approved = store.approve_setup(approval(&setup, &by, None)).await;
+        let approved = approve(&store, &setup, &by, None).await;
         assert!(
             matches!(approved, Err(Error::WrongState { state: "EXPIRED", .. })),
             "{database:?}"
         );
-        let denied = store.deny_setup(&by, &setup).await;
+        let denied = store.deny_setup(&admin(&by.user_id), &by, &setup).await;
         assert!(
             matches!(denied, Err(Error::WrongState { state: "EXPIRED", .. })),
             "{database:?}"
@@ -267,13 +262,22 @@ async fn a_session_that_has_ended_decides_nothing_whatever_was_found_before() {
                 }
             }
             let refused = [
-                store.approve_setup(approval(&setup, &by, None)).await.map(drop),
-                store.deny_setup(&by, &setup).await.map(drop),
+                approve(&store, &setup, &by, None).await.map(drop),
+                store.deny_setup(&admin(&by.user_id), &by, &setup).await.map(drop),
                 store
-                    .revoke_grant(&by.origin, &grant.tenant_id, &revoke(&grant), Some(&by))
+                    .revoke_grant(
+                        &admin(&by.user_id),
+                        &grant.tenant_id,
+                        &grant.grant_id,
+                        REASON,
+                        Some(&by),
+                    )
                     .await
                     .map(drop),
-                store.change_designated_user(&by, &grant, &user()).await.map(drop),
+                store
+                    .change_designated_user(&admin(&by.user_id), &by, &grant, &user())
+                    .await
+                    .map(drop),
             ];
             for (index, refused) in refused.into_iter().enumerate() {
                 assert!(
@@ -282,7 +286,7 @@ async fn a_session_that_has_ended_decides_nothing_whatever_was_found_before() {
                 );
             }
         }
-        let setup = store.find_setup(&setup.setup_id).await.unwrap().unwrap();
+        let setup = store.get_setup(&setup.setup_id).await.unwrap();
         assert_eq!(setup.decision, None, "{database:?}");
         let found = store.find_grant(&grant.tenant_id, &grant.grant_id).await.unwrap();
         assert_eq!(found.as_ref(), Some(&grant), "{database:?}");

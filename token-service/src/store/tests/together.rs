@@ -20,7 +20,7 @@ use crate::{
 async fn pending_code(store: &Store, client_id: &ClientId) -> (Grant, OpaqueToken, Code) {
     let setup = started(store, client_id).await;
     let by = session(store).await;
-    let (grant, token) = store.approve_setup(approval(&setup, &by, None)).await.unwrap();
+    let (grant, token) = approve(store, &setup, &by, None).await.unwrap();
     let (code, of) = store.find_code(&grant.tenant_id, &token).await.unwrap().unwrap();
     assert_eq!(of, grant);
     (grant, token, code)
@@ -87,9 +87,20 @@ async fn codes_that_are_redeemed_at_a_time_have_each_their_own_outcome() {
         }
         let by = session(&store).await;
         let burn = Event::new("code.refuse").refused();
-        assert!(store.burn_code(&by.origin, &codes[3].2, burn).await.unwrap());
+        assert!(
+            store
+                .burn_code(&admin(&by.user_id), &codes[3].2, burn)
+                .await
+                .unwrap()
+        );
         store
-            .revoke_grant(&by.origin, &old.tenant_id, &revoke(&codes[4].0), None)
+            .revoke_grant(
+                &admin(&by.user_id),
+                &old.tenant_id,
+                &codes[4].0.grant_id,
+                REASON,
+                None,
+            )
             .await
             .unwrap();
         let before = revocations(&store).await.len();

@@ -16,7 +16,7 @@ mod links;
 mod sessions;
 
 /// The fields of an approval of everything, without an end.
-fn approval(world: &World) -> Vec<(&'static str, &'static str)> {
+pub fn approval(world: &World) -> Vec<(&'static str, &'static str)> {
     vec![
         ("scope", "contacts.read"),
         ("scope", "contacts.write"),

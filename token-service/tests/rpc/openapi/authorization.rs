@@ -3,10 +3,7 @@
 use accord::token::v1 as pb;
 
 use super::{AUTHORIZE, Answer, Face, encoded};
-use crate::{
-    fake_registry::{FakeRegistry, Question},
-    world::{REDIRECT_URI, VERIFIER, challenge},
-};
+use crate::world::{REDIRECT_URI, VERIFIER, challenge};
 
 type Query = Vec<(&'static str, String)>;
 
@@ -132,34 +129,6 @@ pub async fn refused(face: &mut Face<'_>) {
     face.world.suspend("client", true);
     assert_told(face, query(face), "unauthorized_client").await;
     face.world.suspend("client", false);
-
-    registry_changes(face, |registry, _| registry.set_unavailable(true));
-    assert_told(face, query(face), "temporarily_unavailable").await;
-    face.world.registry().set_unavailable(false);
-    registry_changes(face, |registry, client_id| {
-        registry.edit_client(client_id, |client| client.scopes[0].name.clear());
-    });
-    assert_told(face, query(face), "server_error").await;
-    assert_eq!(
-        ask(face, "acme", &query(face)).await.status,
-        500,
-        "nobody knows the client now"
-    );
-    face.world
-        .change_client(|client| client.scopes[0].name = "contacts.read".into());
-}
-
-/// The registry changes at the next request, when client and redirect URI are known already.
-fn registry_changes(face: &Face<'_>, change: fn(&FakeRegistry, &str)) {
-    let (known, both_known) = tokio::sync::oneshot::channel();
-    let (registry, client_id) = (face.world.registry().clone(), face.world.client_id.clone());
-    face.world
-        .registry()
-        .delay(Question::Client, async { known.send(()).unwrap() });
-    face.world.registry().delay(Question::Tenant, async move {
-        both_known.await.unwrap();
-        change(&registry, &client_id);
-    });
 }
 
 /// Errors that are told to nobody but the person.
@@ -176,4 +145,12 @@ pub async fn not_told(face: &mut Face<'_>) {
         assert_eq!(answer.status, status, "{tenant} {name} {value}");
     }
     assert_eq!(ask(face, "acme", &Vec::new()).await.status, 400);
+    // Nothing is known of client and redirect URI then.
+    face.world.registry().set_unavailable(true);
+    assert_eq!(ask(face, "acme", &query(face)).await.status, 503);
+    face.world.registry().set_unavailable(false);
+    face.world.change_client(|client| client.scopes[0].name.clear());
+    assert_eq!(ask(face, "acme", &query(face)).await.status, 500);
+    face.world
+        .change_client(|client| client.scopes[0].name = "contacts.read".into());
 }

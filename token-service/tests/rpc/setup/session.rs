@@ -1,12 +1,13 @@
 //! Sessions of Tenant Admins: who opens one, and what ends it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use accord::{clock::Clock, token::v1 as pb};
 use tonic::Code;
 
 use super::{MINUTE, assert_session_invalid, deny, sign_out, use_session};
 use crate::{
+    fake_registry::Question,
     harness::{assert_refused, assert_violations},
     world::{PASSWORD, World},
 };
@@ -92,6 +93,39 @@ async fn a_sign_in_is_refused_without_the_right_password_or_for_a_setup_that_can
         Code::Unavailable,
         "UNAVAILABLE",
     );
+}
+
+#[tokio::test]
+async fn who_hangs_up_early_is_counted_recorded_and_delayed_all_the_same() {
+    let world = World::start().await;
+    let guess = pb::SignInTenantAdminRequest {
+        password: "wrong".into(),
+        ..world.credentials("")
+    };
+    for count in 1..=4 {
+        let (asked, answer) = tokio::sync::oneshot::channel();
+        let (hung_up, held) = tokio::sync::oneshot::channel::<()>();
+        world.registry().delay(Question::SignIn, async move {
+            asked.send(()).unwrap();
+            held.await.unwrap();
+        });
+        let mut setups = world.setups();
+        let mut request = tonic::Request::new(guess.clone());
+        // A short deadline does not shorten the attempt either.
+        request.set_timeout(Duration::from_secs(1));
+        let call = tokio::spawn(async move { setups.sign_in_tenant_admin(request).await });
+        answer.await.unwrap();
+        call.abort();
+        assert!(call.await.unwrap_err().is_cancelled());
+        hung_up.send(()).unwrap();
+        while world.audit_events("admin_session.open").await.len() < count {
+            tokio::task::yield_now().await;
+        }
+    }
+    // Three failures are free; after the fourth everybody waits 500 ms for this account.
+    let started = Instant::now();
+    world.sign_in("").await;
+    assert!(started.elapsed() >= Duration::from_millis(500));
 }
 
 #[tokio::test]

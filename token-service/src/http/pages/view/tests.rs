@@ -16,7 +16,6 @@ mod sample;
 /// What a partner who means ill would write.
 const HOSTILE: &str =
     "javascript:x</title></textarea>'\"><script>x</script><img src=x onerror=x style=x>&amp;";
-const STYLESHEET: &str = include_str!("../../../../assets/accord.css");
 
 #[test]
 fn hostile_text_stays_text() {

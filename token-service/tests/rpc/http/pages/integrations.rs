@@ -73,9 +73,21 @@ async fn the_list_is_of_this_tenant_and_comes_in_pages() {
 #[tokio::test]
 async fn an_integration_shows_who_may_do_what_and_since_when() {
     let world = World::start().await;
-    let tokens = world.first_tokens().await;
+    let code = world.code().await;
     let mut browser = Browser::new(&world);
     let list = browser.at_integrations().await;
+    assert!(list.body.contains("<dd>Never</dd>"), "{}", list.body);
+    world.clock().advance(Duration::from_secs(59));
+    let first = world.issue(world.by_code(&code)).await.unwrap();
+    world.clock().advance(Duration::from_secs(120));
+    let tokens = world.refresh(&first.refresh_token).await.unwrap();
+    world.write_grant_uses().await;
+    let list = browser.get("/acme/integrations").await;
+    assert!(
+        list.body.contains("<dd>1 January 2026, 00:02 UTC</dd>"),
+        "{}",
+        list.body
+    );
     let page = browser.get(&listed(&list)[0]).await;
     assert_page(&page, 200);
     for shown in [

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use askama::Template;
 use zeroize::Zeroizing;
 
-use crate::http::pages::view::*;
+use crate::{http::pages::view::*, model::client::Profile};
 
 pub(super) fn frame(text: &str) -> Frame {
     Frame {
@@ -20,15 +20,20 @@ pub(super) fn frame(text: &str) -> Frame {
     }
 }
 
+fn profile(text: &str) -> Profile {
+    Profile {
+        display_name: text.to_owned(),
+        partner_name: text.to_owned(),
+        purpose: text.to_owned(),
+    }
+}
+
 fn sign_in(text: &str) -> SignInPage {
     SignInPage {
         frame: frame(text),
         action: "/t/sign-in".to_owned(),
         csrf: "csrf-of-the-page".to_owned(),
-        client: Some(Asking {
-            client_name: text.to_owned(),
-            partner_name: text.to_owned(),
-        }),
+        client: Some(profile(text)),
         error: Some(text.to_owned()),
         notice: Some(text.to_owned()),
     }
@@ -47,9 +52,7 @@ pub(super) fn consent(text: &str) -> ConsentPage {
         approve_url: "/t/setups/1/approve".to_owned(),
         deny_url: "/t/setups/1/deny".to_owned(),
         csrf: "csrf-of-the-page".to_owned(),
-        client_name: text.to_owned(),
-        partner_name: text.to_owned(),
-        purpose: text.to_owned(),
+        client: profile(text),
         redirect_host: text.to_owned(),
         scopes: vec![scope(false), scope(true)],
         changes: Some(ScopeChanges {
@@ -72,9 +75,7 @@ pub(super) fn consent(text: &str) -> ConsentPage {
 fn integration(text: &str) -> Integration {
     Integration {
         url: "/t/integrations/1".to_owned(),
-        client_name: text.to_owned(),
-        partner_name: text.to_owned(),
-        purpose: text.to_owned(),
+        client: profile(text),
         state: StateBadge {
             label: "Active",
             class: "active",
@@ -88,7 +89,7 @@ fn integration(text: &str) -> Integration {
         granted_on: text.to_owned(),
         ends_on: Some(text.to_owned()),
         ended_on: None,
-        last_token: Some(text.to_owned()),
+        last_used: Some(text.to_owned()),
         client_id: text.to_owned(),
         grant_id: text.to_owned(),
     }

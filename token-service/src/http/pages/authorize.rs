@@ -1,8 +1,8 @@
-//! The authorization endpoint (RFC 6749 §3.1): takes a partner's request in and sends the browser to the
-//! page where a Tenant Admin decides.
+//! The authorization endpoint (RFC 6749 §3.1): takes a partner's request and sends the browser to the page
+//! where a Tenant Admin decides.
 //!
-//! Until client and redirect URI are known to belong together, whatever is wrong is shown on a page; from
-//! then on it is told to the client at that URI (RFC 6749 §4.1.2.1).
+//! Until the redirect URI is known to be the client's, an error is a page; from then on it goes to the client
+//! at that URI (RFC 6749 §4.1.2.1).
 
 use std::sync::Arc;
 
@@ -17,18 +17,18 @@ use axum::{
 };
 use zeroize::Zeroizing;
 
-use super::{
-    Gateway,
-    discovery::tenant_id,
-    error::{HttpError, plain},
-    form::Form,
-    pages::{self, PageError},
-    token::{resource, scopes},
-};
+use super::{context::origin, error::PageError};
 use crate::{
-    consent::setup::{self, AuthorizationRequest, answer_url},
+    consent::{Facts, setup},
     error::Error,
-    grpc::convert::setup::{is_code_challenge, is_state},
+    http::{
+        Gateway,
+        discovery::tenant_id,
+        error::{HttpError, plain},
+        form::Form,
+        token::{resource, scopes},
+    },
+    model::setup::{AuthorizationRequest, answer_url, is_code_challenge, is_state},
 };
 
 /// `GET /{tenant}/oauth2/authorize`.
@@ -38,10 +38,11 @@ pub(super) async fn authorize(
     RawQuery(query): RawQuery,
 ) -> Result<Response, PageError> {
     let form = Form::parse(query.unwrap_or_default().as_bytes())?;
-    let (tenant_id, client_id, redirect_uri) = asked(&tenant, &form)?;
-    let service = &gateway.consents;
-    let known = setup::asked(service, &tenant_id, &client_id, redirect_uri).await;
-    let (tenant, _) = known.map_err(not_ours)?;
+    let (tenant_id, client_id, redirect_uri) = parties(&tenant, &form)?;
+    let consents = &gateway.consents;
+    let mut facts = Facts::new(&consents.registry);
+    let known = setup::parties(&mut facts, &tenant_id, &client_id, redirect_uri).await;
+    let (tenant, _) = known.map_err(unknown_party)?;
     let state = form.text("state");
     let state = if is_state(state) && !form.repeats("state") {
         state
@@ -52,15 +53,15 @@ pub(super) async fn authorize(
     let started = match request {
         Ok(request) => {
             let creation = Creation {
-                origin: pages::origin(),
+                origin: origin(),
                 method: "authorize",
                 request_id: None,
                 content: Zeroizing::default(),
             };
-            let started = setup::start(service, &creation, request).await;
+            let started = setup::start(consents, &mut facts, &creation, request).await;
             started.map_err(|error| refusal(error.into()))
         }
-        Err(refused) => Err(refused),
+        Err(error) => Err(error),
     };
     match started {
         Ok(setup) => Ok(see_other(&format!(
@@ -68,15 +69,15 @@ pub(super) async fn authorize(
             setup.tenant_id, setup.setup_id
         ))),
         Err((code, description)) => {
-            let says = [("error", code), ("error_description", &*description)];
-            let url = answer_url(redirect_uri, state, &tenant.issuer, &says)?;
+            let parameters = [("error", code), ("error_description", &*description)];
+            let url = answer_url(redirect_uri, state, &tenant.issuer, &parameters)?;
             Ok(see_other(&url))
         }
     }
 }
 
-/// Whom the request asks, for whom, and where it is to be answered. No parameter of these is repeated.
-fn asked<'a>(tenant: &str, form: &'a Form) -> Result<(TenantId, ClientId, &'a str), PageError> {
+/// Reads the tenant, the client and the redirect URI. Each may occur once.
+fn parties<'a>(tenant: &str, form: &'a Form) -> Result<(TenantId, ClientId, &'a str), PageError> {
     let tenant_id = tenant_id(tenant)?;
     let client_id = form
         .get("client_id")
@@ -90,8 +91,8 @@ fn asked<'a>(tenant: &str, form: &'a Form) -> Result<(TenantId, ClientId, &'a st
     }
 }
 
-/// An error that must not be told at the redirect URI, since that may be a stranger's.
-fn not_ours(error: Error) -> PageError {
+/// The page for an error that must not go to the redirect URI, which may be a stranger's.
+fn unknown_party(error: Error) -> PageError {
     match error {
         Error::NotFound("client") => unknown_client(),
         Error::Invalid(_) => unknown_redirect_uri(),
@@ -100,7 +101,7 @@ fn not_ours(error: Error) -> PageError {
 }
 
 fn unknown_client() -> PageError {
-    PageError::told(
+    PageError::new(
         StatusCode::BAD_REQUEST,
         "This link does not work",
         "The integration that sent you here is not known to this organisation. Nothing was shared with it.",
@@ -108,7 +109,7 @@ fn unknown_client() -> PageError {
 }
 
 fn unknown_redirect_uri() -> PageError {
-    PageError::told(
+    PageError::new(
         StatusCode::BAD_REQUEST,
         "This link does not work",
         "The integration that sent you here asked for the answer at an address that is not registered for \
@@ -116,7 +117,7 @@ fn unknown_redirect_uri() -> PageError {
     )
 }
 
-/// What the request says beside whom it asks; or the error code and description for its sender.
+/// Reads the rest of the request, or the error code and description for the client.
 fn read(
     form: &Form,
     tenant_id: TenantId,
@@ -156,19 +157,19 @@ fn read(
     if !is_code_challenge(form.text("code_challenge")) {
         return invalid("code_challenge must be 43 base64url characters");
     }
-    let refused = |error: Error| refusal(error.into());
+    let rejected = |error: Error| refusal(error.into());
     Ok(AuthorizationRequest {
         tenant_id,
         client_id,
         redirect_uri: form.text("redirect_uri").to_owned(),
-        scopes: scopes(form.text("scope")).map_err(refused)?,
+        scopes: scopes(form.text("scope")).map_err(rejected)?,
         state_parameter: form.text("state").to_owned(),
         code_challenge: form.text("code_challenge").to_owned(),
-        resource: resource(form).map_err(refused)?,
+        resource: resource(form).map_err(rejected)?,
     })
 }
 
-/// An error as the authorization endpoint tells it: with codes of RFC 6749 §4.1.2.1 alone.
+/// An error of the authorization endpoint, with the codes of RFC 6749 §4.1.2.1.
 fn refusal(error: HttpError) -> (&'static str, String) {
     let code = match error.code {
         "not_found" => "unauthorized_client",

@@ -1,0 +1,168 @@
+//! Errors as pages: every error gets a title, a text that says what to do, and a status, in one table.
+//! A handler returns a [`PageError`]; the layer around the pages renders it.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+
+use super::view::{Frame, MessagePage, html};
+use crate::{error::Error, http::error::HttpError};
+
+/// An error that a person sees as a page.
+#[derive(Clone, Debug)]
+pub(super) struct PageError {
+    status: StatusCode,
+    title: &'static str,
+    text: &'static str,
+    detail: Option<String>,
+    retry_after: Option<HeaderValue>,
+}
+
+impl PageError {
+    /// An error with these words.
+    pub(super) fn new(status: StatusCode, title: &'static str, text: &'static str) -> Self {
+        Self {
+            status,
+            title,
+            text,
+            detail: None,
+            retry_after: None,
+        }
+    }
+
+    /// A form that was not sent from one of our pages in this browser and session.
+    pub(super) fn foreign_form() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "This form has expired",
+            "Nothing was changed. Go back, load the page again, and repeat what you wanted to do.",
+        )
+    }
+
+    pub(super) fn nothing_to_show() -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "There is nothing to show here",
+            "This is where a form was sent to. Go back to the page that you came from, and load it again.",
+        )
+    }
+
+    pub(super) fn not_found() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "There is nothing here",
+            "The address is not complete, or what it stood for is gone.",
+        )
+    }
+
+    pub(super) fn page(self, product_name: &str) -> Response {
+        let page = MessagePage {
+            frame: Frame::new(product_name, ""),
+            title: self.title.to_owned(),
+            text: self.text.to_owned(),
+            detail: self.detail,
+            link: None,
+        };
+        let mut response = html(self.status, &page);
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        response
+    }
+}
+
+impl From<HttpError> for PageError {
+    fn from(error: HttpError) -> Self {
+        let (title, text) = match error.status {
+            StatusCode::NOT_FOUND => return Self::not_found(),
+            StatusCode::BAD_REQUEST => (
+                "That did not work",
+                "The request could not be understood. Go back, load the page again, and repeat what you \
+                 wanted to do.",
+            ),
+            StatusCode::PAYLOAD_TOO_LARGE => ("That was too much", "What was sent is too large."),
+            StatusCode::TOO_MANY_REQUESTS => (
+                "Please wait a moment",
+                "Too many attempts are under way. Try again in a little while.",
+            ),
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => (
+                "Please try again in a moment",
+                "A part of the service does not answer at the moment. Nothing was changed.",
+            ),
+            _ => (
+                "Something went wrong",
+                "This is our mistake, not yours. If it happens again, tell your provider the reference \
+                 below.",
+            ),
+        };
+        let status = error.status;
+        let detail = (status == StatusCode::INTERNAL_SERVER_ERROR).then(|| error.description.clone());
+        let retry_after = error.into_response().headers_mut().remove(header::RETRY_AFTER);
+        Self {
+            detail,
+            retry_after,
+            ..Self::new(status, title, text)
+        }
+    }
+}
+
+impl From<Error> for PageError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::WrongState { resource, state } => Self::wrong_state(resource, state),
+            Error::ClientChanged => Self::new(
+                StatusCode::CONFLICT,
+                "The request has changed",
+                "What this integration may ask for was changed after it sent you here. Go back to the \
+                 integration and start again, so that you see what it asks for now.",
+            ),
+            Error::LinkInvalid { .. } => Self::new(
+                StatusCode::GONE,
+                "This link no longer works",
+                "It was used already, or its time is over. Ask whoever sent it to you for a new one.",
+            ),
+            error => HttpError::from(error).into(),
+        }
+    }
+}
+
+impl PageError {
+    pub(super) fn wrong_state(resource: &str, state: &str) -> Self {
+        let (title, text) = match (resource, state) {
+            ("setup", "APPROVED") => (
+                "This request was approved already",
+                "There is nothing more to decide. You find the integration under Connected integrations.",
+            ),
+            ("setup", "DENIED") => (
+                "This request was denied already",
+                "There is nothing more to decide. The integration can send you here again.",
+            ),
+            ("setup", _) => (
+                "This request has expired",
+                "It was not decided in time. Go back to the integration and start again.",
+            ),
+            ("tenant", _) => (
+                "Access is suspended",
+                "Integrations of this organisation are suspended at the moment.",
+            ),
+            ("client", _) => (
+                "This integration is suspended",
+                "It can't be given access at the moment.",
+            ),
+            _ => (
+                "That is no longer possible",
+                "This access has ended or changed in the meantime. Load the list of integrations again.",
+            ),
+        };
+        Self::new(StatusCode::CONFLICT, title, text)
+    }
+}
+
+impl IntoResponse for PageError {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}

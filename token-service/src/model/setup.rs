@@ -1,0 +1,324 @@
+//! A setup: a partner's authorization request (RFC 6749 §4.1.1, with PKCE) as it was when it came in, open
+//! for one hour. A `setup_id` carries no authority.
+
+use std::{collections::HashSet, time::Duration};
+
+use accord::{
+    clock::UnixMillis,
+    text::id::{ClientId, ScopeName, SetupId, TenantId, UserId},
+};
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::client::{Client, ClientScope, Profile};
+use crate::error::Error;
+
+/// How long a setup waits for a decision.
+pub const LIFE: Duration = Duration::from_secs(60 * 60);
+/// How long an authorization code, and the grant that waits for it, can be redeemed.
+pub const CODE_LIFE: Duration = Duration::from_secs(60);
+/// The most characters of `state`.
+const MAX_STATE: usize = 1024;
+/// Characters of a PKCE challenge, method S256: 256 bits in base64url (RFC 7636 §4.2).
+const CHALLENGE: usize = 43;
+
+/// A setup's state at a point in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetupState {
+    /// It waits for a decision.
+    Pending,
+    /// It was approved.
+    Approved,
+    /// It was denied.
+    Denied,
+    /// It was not decided in time.
+    Expired,
+}
+
+impl SetupState {
+    /// The short name of the contract's enum value.
+    pub fn contract_name(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Approved => "APPROVED",
+            Self::Denied => "DENIED",
+            Self::Expired => "EXPIRED",
+        }
+    }
+}
+
+/// A Tenant Admin's decision on a setup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// All or some of the scopes were granted.
+    Approved,
+    /// Nothing was granted.
+    Denied,
+}
+
+/// An authorization request whose fields are valid in themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorizationRequest {
+    /// The tenant.
+    pub tenant_id: TenantId,
+    /// The client.
+    pub client_id: ClientId,
+    /// Where the answer goes.
+    pub redirect_uri: String,
+    /// The scopes requested, all different; empty means all of the client's.
+    pub scopes: Vec<ScopeName>,
+    /// The partner's `state`; may be empty.
+    pub state_parameter: String,
+    /// PKCE challenge, method S256.
+    pub code_challenge: String,
+    /// The resource requested; may be empty (RFC 8707).
+    pub resource: String,
+}
+
+/// A setup to be stored: a valid request, and the registry's facts that it was checked against.
+#[derive(Clone, Debug)]
+pub struct NewSetup {
+    /// The request.
+    pub request: AuthorizationRequest,
+    /// The tenant's display name.
+    pub tenant_display_name: String,
+    /// The client's profile.
+    pub profile: Profile,
+    /// The client's version.
+    pub client_version: i64,
+    /// The scopes requested; not empty.
+    pub scopes: Vec<ClientScope>,
+}
+
+/// An authorization request as a Tenant Admin sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// Its id.
+    pub setup_id: SetupId,
+    /// The tenant.
+    pub tenant_id: TenantId,
+    /// The tenant's display name.
+    pub tenant_display_name: String,
+    /// The client.
+    pub client_id: ClientId,
+    /// The client's profile.
+    pub profile: Profile,
+    /// The scopes requested.
+    pub scopes: Vec<ClientScope>,
+    /// Where the answer goes.
+    pub redirect_uri: String,
+    /// The partner's `state`; may be empty.
+    pub state_parameter: String,
+    /// PKCE challenge, method S256.
+    pub code_challenge: String,
+    /// The resource requested; may be empty.
+    pub resource: String,
+    /// The client's version when the request came in.
+    pub client_version: i64,
+    /// The decision, if there is one.
+    pub decision: Option<Decision>,
+    /// When it was started.
+    pub created_at: UnixMillis,
+    /// When it expires undecided.
+    pub expires_at: UnixMillis,
+    /// When it was decided.
+    pub decided_at: Option<UnixMillis>,
+}
+
+impl Setup {
+    /// The state at `now`.
+    pub fn state_at(&self, now: UnixMillis) -> SetupState {
+        match self.decision {
+            Some(Decision::Approved) => SetupState::Approved,
+            Some(Decision::Denied) => SetupState::Denied,
+            None if now >= self.expires_at => SetupState::Expired,
+            None => SetupState::Pending,
+        }
+    }
+
+    /// Rejects a setup that is decided or has expired.
+    pub fn require_pending(&self, now: UnixMillis) -> Result<(), Error> {
+        match self.state_at(now) {
+            SetupState::Pending => Ok(()),
+            state => Err(Error::WrongState {
+                resource: "setup",
+                state: state.contract_name(),
+            }),
+        }
+    }
+
+    /// The URL that brings this answer to the client; see [`answer_url`].
+    pub fn answer_url(&self, issuer: &str, parameter: (&str, &str)) -> Result<Zeroizing<String>, Error> {
+        answer_url(&self.redirect_uri, &self.state_parameter, issuer, &[parameter])
+    }
+}
+
+/// An approval to be stored.
+#[derive(Clone, Debug)]
+pub struct Approval<'a> {
+    /// The setup.
+    pub setup: &'a Setup,
+    /// The scopes granted.
+    pub scopes: Vec<ScopeName>,
+    /// The user that API transactions run as.
+    pub designated_user_id: UserId,
+    /// When the grant expires.
+    pub expires_at: Option<UnixMillis>,
+}
+
+/// Selects the scopes of `offered` that `requested` names, in the order of `offered`; all if it names none.
+///
+/// # Errors
+/// [`Error::InvalidScope`] when a requested scope is not offered.
+pub fn select_scopes(offered: &[ClientScope], requested: &[ScopeName]) -> Result<Vec<ClientScope>, Error> {
+    if requested.is_empty() {
+        return Ok(offered.to_vec());
+    }
+    let requested: HashSet<_> = requested.iter().collect();
+    let selected = offered.iter().filter(|scope| requested.contains(&scope.name));
+    let selected: Vec<_> = selected.cloned().collect();
+    if selected.len() == requested.len() {
+        Ok(selected)
+    } else {
+        Err(Error::InvalidScope)
+    }
+}
+
+/// Whether the scopes that a setup shows are still the client's, as they were shown.
+pub fn is_unchanged(setup: &Setup, scopes: &[ClientScope], client: &Client) -> bool {
+    // A change of the catalogue leaves the version as it is, so that scopes are compared one by one.
+    client.version == setup.client_version && scopes.iter().all(|scope| client.scopes.contains(scope))
+}
+
+/// Whether a text can be a `state` (RFC 6749 appendix A.5); the empty text can.
+pub fn is_state(text: &str) -> bool {
+    text.len() <= MAX_STATE && text.bytes().all(|b| matches!(b, 0x20..=0x7e))
+}
+
+/// Whether a text can be a PKCE challenge of method S256.
+pub fn is_code_challenge(text: &str) -> bool {
+    let base64url = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    text.len() == CHALLENGE && text.bytes().all(base64url)
+}
+
+/// Adds the parameters of an answer to a registered redirect URI, with the client's `state` if it sent one
+/// and `iss` (RFC 6749 §4.1.2, RFC 9207). Keeps the URI's own query.
+///
+/// # Errors
+/// [`Error::RegistryAnswer`] when `redirect_uri` is no URI.
+pub fn answer_url(
+    redirect_uri: &str,
+    state_parameter: &str,
+    issuer: &str,
+    parameters: &[(&str, &str)],
+) -> Result<Zeroizing<String>, Error> {
+    let mut url =
+        Url::parse(redirect_uri).map_err(|_| Error::RegistryAnswer("unreadable redirect URI".to_owned()))?;
+    let mut query = url.query_pairs_mut();
+    query.extend_pairs(parameters);
+    if !state_parameter.is_empty() {
+        query.append_pair("state", state_parameter);
+    }
+    query.append_pair("iss", issuer);
+    drop(query);
+    Ok(Zeroizing::new(String::from(url)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use accord::{clock::ManualClock, random::SeededRandom};
+
+    use super::*;
+
+    const START: UnixMillis = UnixMillis::from_millis(1_800_000_000_000);
+
+    fn setup() -> Setup {
+        let (clock, random) = (ManualClock::new(START), SeededRandom::new(3));
+        Setup {
+            setup_id: SetupId::generate(&clock, &random),
+            tenant_id: TenantId::parse("acme").unwrap(),
+            tenant_display_name: "Acme".into(),
+            client_id: ClientId::generate(&clock, &random),
+            profile: Profile::default(),
+            scopes: Vec::new(),
+            redirect_uri: "https://p.example/cb".into(),
+            state_parameter: String::new(),
+            code_challenge: String::new(),
+            resource: String::new(),
+            client_version: 1,
+            decision: None,
+            created_at: START,
+            expires_at: START.plus(LIFE),
+            decided_at: None,
+        }
+    }
+
+    #[test]
+    fn a_setup_can_be_decided_once_and_for_an_hour() {
+        let open = setup();
+        let last = open.expires_at.minus(Duration::from_millis(1));
+        assert!(open.require_pending(last).is_ok());
+        assert_eq!(open.state_at(open.expires_at), SetupState::Expired);
+        for (decision, state) in [
+            (Decision::Approved, SetupState::Approved),
+            (Decision::Denied, SetupState::Denied),
+        ] {
+            let decided = Setup {
+                decision: Some(decision),
+                ..open.clone()
+            };
+            assert_eq!(decided.state_at(START.plus(LIFE)), state);
+            assert!(matches!(
+                decided.require_pending(START),
+                Err(Error::WrongState {
+                    resource: "setup",
+                    ..
+                })
+            ));
+        }
+    }
+
+    #[test]
+    fn scopes_are_selected_from_those_offered() {
+        let offered = ["a", "b", "c"].map(|name| ClientScope {
+            name: ScopeName::parse(name).unwrap(),
+            description: String::new(),
+            reason: String::new(),
+        });
+        let select = |requested: &[&str]| {
+            let requested = requested.iter().map(|name| ScopeName::parse(name).unwrap());
+            let selected = select_scopes(&offered, &requested.collect::<Vec<_>>())?;
+            Ok(selected
+                .iter()
+                .map(|scope| scope.name.to_string())
+                .collect::<String>())
+        };
+        assert_eq!(select(&[]).unwrap(), "abc");
+        assert_eq!(select(&["c", "a"]).unwrap(), "ac");
+        assert!(matches!(
+            select(&["a", "d"]),
+            Err::<_, Error>(Error::InvalidScope)
+        ));
+    }
+
+    #[test]
+    fn an_answer_keeps_the_query_and_encodes_what_it_adds() {
+        let issuer = "https://accord.example/acme";
+        let answer =
+            |uri, state, parameter| answer_url(uri, state, issuer, &[parameter]).unwrap().to_string();
+        assert_eq!(
+            answer("https://p.example/cb", "a b&c=d+%#é", ("code", "acc_1")),
+            "https://p.example/cb?code=acc_1&state=a+b%26c%3Dd%2B%25%23%C3%A9\
+             &iss=https%3A%2F%2Faccord.example%2Facme"
+        );
+        assert_eq!(
+            answer("https://p.example/cb?x=%7e&y", "", ("error", "access_denied")),
+            "https://p.example/cb?x=%7e&y&error=access_denied&iss=https%3A%2F%2Faccord.example%2Facme"
+        );
+        assert_eq!(
+            answer("http://127.0.0.1:9/cb?", "s", ("code", "acc_1")),
+            "http://127.0.0.1:9/cb?code=acc_1&state=s&iss=https%3A%2F%2Faccord.example%2Facme"
+        );
+    }
+}

@@ -1,0 +1,24 @@
+//! Rows of `grant_uses`: when a grant last yielded a token. A table of its own, because every row of
+//! `grants` confers authority and changes only by a decision.
+
+use sea_orm::entity::prelude::*;
+
+/// When a grant last yielded a token.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "grant_uses")]
+pub struct Model {
+    /// The tenant.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub tenant_id: String,
+    /// The grant.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub grant_id: String,
+    /// Unix milliseconds.
+    pub last_used_at: i64,
+}
+
+/// Rows are joined by hand, where a join is needed.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
