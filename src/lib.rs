@@ -46,6 +46,12 @@ pub mod token {
 
 include!(concat!(env!("OUT_DIR"), "/redacted_debug.rs"));
 
+// The generated clients and servers name their codec by this path.
+#[cfg(feature = "service")]
+use rpc::codec::Codec;
+#[cfg(not(feature = "service"))]
+use tonic_prost::ProstCodec as Codec;
+
 /// The descriptors of every proto file, encoded, as reflection serves them.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/accord.bin"));
 

@@ -102,6 +102,7 @@ async fn a_consent_is_seen_with_its_present_state() {
     );
     let request = reg::SuspendClientRequest {
         client_id: partner.client_id.clone(),
+        ..Default::default()
     };
     world.clients().suspend_client(request).await.unwrap();
     assert_eq!(

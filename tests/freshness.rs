@@ -117,6 +117,7 @@ async fn what_the_registry_ends_is_ended_on_every_replica_within_a_second() {
     let suspend = async {
         let request = reg::SuspendClientRequest {
             client_id: partner.client_id.clone(),
+            ..Default::default()
         };
         world.clients().suspend_client(request).await.unwrap();
     };
@@ -142,6 +143,7 @@ async fn what_the_registry_ends_is_ended_on_every_replica_within_a_second() {
         let request = reg::DeactivateUserRequest {
             tenant_id,
             user_id: user.unwrap().user_id,
+            ..Default::default()
         };
         world.users().deactivate_user(request).await.unwrap();
     };
@@ -297,6 +299,7 @@ async fn a_suspended_tenant_s_tokens_are_active_nowhere_after_a_second() {
     let suspend = async {
         let request = reg::SuspendTenantRequest {
             tenant_id: world.target.tenant_id.clone(),
+            ..Default::default()
         };
         tenants.suspend_tenant(request).await.unwrap();
     };

@@ -204,7 +204,10 @@ async fn what_the_registry_ends_a_resource_server_refuses_two_seconds_later() {
     let (partner, tokens) = stage.connected().await;
     let client_id = partner.client_id.clone();
     let suspend = async {
-        let request = reg::SuspendClientRequest { client_id };
+        let request = reg::SuspendClientRequest {
+            client_id,
+            ..Default::default()
+        };
         world.clients().suspend_client(request).await.unwrap();
     };
     stage
@@ -243,7 +246,10 @@ async fn what_the_registry_ends_a_resource_server_refuses_two_seconds_later() {
     let mut tenants = TenantServiceClient::new(world.operator.clone());
     let suspend = async {
         let tenant_id = tenant_id.clone();
-        let request = reg::SuspendTenantRequest { tenant_id };
+        let request = reg::SuspendTenantRequest {
+            tenant_id,
+            ..Default::default()
+        };
         tenants.suspend_tenant(request).await.unwrap();
     };
     stage
@@ -266,6 +272,7 @@ async fn what_the_registry_ends_a_resource_server_refuses_two_seconds_later() {
         let request = reg::DeactivateUserRequest {
             tenant_id: tenant_id.clone(),
             user_id: user.unwrap().user_id,
+            ..Default::default()
         };
         world.users().deactivate_user(request).await.unwrap();
     };

@@ -57,7 +57,7 @@ fn expected(service: &str, method: &str) -> Expected {
     match (service.rsplit('.').next().unwrap(), method) {
         ("SetupService", _) => only(&[], internal),
         // Operators read (auditor, security) and revoke (security); they never change the user.
-        ("ConsentService", "GetConsent" | "ListConsents") => {
+        ("ConsentService", "GetConsent" | "ListConsents" | "GetGrantUsage") => {
             only(&[Role::Auditor, Role::Security, Role::Admin], internal)
         }
         ("ConsentService", "RevokeConsent") => only(&[Role::Security, Role::Admin], internal),
@@ -225,6 +225,7 @@ async fn callers_get_exactly_as_far_as_the_design_says() {
         .unwrap();
     let request = reg::RevokeOperatorRequest {
         operator_id: registrar.operator_id.clone(),
+        ..Default::default()
     };
     callers.revoke_operator(request).await.unwrap();
     let method = (

@@ -58,6 +58,7 @@ async fn a_setup_shows_who_asks_for_what_and_why_and_is_checked_whole() {
         state: "<script>\u{7}".into(),
         code_challenge: "short".into(),
         resource: String::new(),
+        ..Default::default()
     };
     let mut fields = violations(world.setups().start_setup(bad).await);
     fields.sort();
@@ -304,6 +305,7 @@ async fn only_a_fresh_session_of_this_setup_decides() {
     let complete = reg::CompleteEnrolmentRequest {
         enrolment_token,
         password: world.target.admin_password.clone(),
+        ..Default::default()
     };
     world.users().complete_enrolment(complete).await.unwrap();
 
@@ -314,6 +316,7 @@ async fn only_a_fresh_session_of_this_setup_decides() {
     tenants
         .suspend_tenant(reg::SuspendTenantRequest {
             tenant_id: tenant_id.clone(),
+            ..Default::default()
         })
         .await
         .unwrap();

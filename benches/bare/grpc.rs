@@ -45,6 +45,13 @@ impl TokenService for Bare {
         }))
     }
 
+    async fn push_authorization_request(
+        &self,
+        _: Request<pb::PushAuthorizationRequestRequest>,
+    ) -> Result<Response<pb::PushAuthorizationRequestResponse>, Status> {
+        not_here()
+    }
+
     async fn introspect_token(
         &self,
         request: Request<pb::IntrospectTokenRequest>,

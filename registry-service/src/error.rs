@@ -37,6 +37,9 @@ pub enum Error {
         /// Its state, by the name of the contract's enum value.
         state: &'static str,
     },
+    /// The resource changed since its etag was read; the kind of resource is named.
+    #[error("the {0} changed since the etag was read")]
+    EtagMismatch(&'static str),
     /// The secret was used within the last day.
     #[error("the secret is in use")]
     SecretInUse {
@@ -119,12 +122,15 @@ fn problem(error: Error) -> Problem {
                 .metadata("resource", resource)
                 .metadata("state", state)
         }
+        Error::EtagMismatch(resource) => {
+            Problem::new(Code::Aborted, ErrorReason::EtagMismatch, message).metadata("resource", resource)
+        }
         Error::SecretInUse { last_used_at } => Problem::new(
             Code::FailedPrecondition,
             ErrorReason::SecretInUse,
             "the secret was used within the last day; set force to revoke it all the same",
         )
-        .metadata("last_used_time", last_used_at.to_timestamp().to_string()),
+        .metadata("last_use_time", last_used_at.to_timestamp().to_string()),
         Error::TooMany { .. } => {
             Problem::new(Code::ResourceExhausted, ErrorReason::ResourceExhausted, message)
                 .retry_after(std::time::Duration::from_secs(3600))
@@ -135,7 +141,7 @@ fn problem(error: Error) -> Problem {
         Error::LinkInvalid => Problem::new(Code::FailedPrecondition, ErrorReason::LinkInvalid, message),
         Error::LinkOpened { claimed_at } => {
             Problem::new(Code::FailedPrecondition, ErrorReason::LinkInvalid, message)
-                .metadata("claimed_time", seconds(claimed_at))
+                .metadata("claim_time", seconds(claimed_at))
         }
         Error::Busy => Problem::new(Code::ResourceExhausted, ErrorReason::ResourceExhausted, message)
             .retry_after(RETRY_BUSY),

@@ -50,6 +50,7 @@ pub const TABLE: &[(&str, Access)] = &[
     ("/accord.registry.v1.UserService/ReactivateUser", SECURE),
     ("/accord.registry.v1.UserService/ResetUserPassword", REGISTER),
     ("/accord.registry.v1.UserService/CompleteEnrolment", Access::Anyone),
+    ("/accord.registry.v1.UserService/ReleaseEnrolment", DECIDE),
 
     ("/accord.registry.v1.ScopeService/CreateScope", REGISTER),
     ("/accord.registry.v1.ScopeService/ListScopes", READ),
@@ -59,6 +60,7 @@ pub const TABLE: &[(&str, Access)] = &[
     ("/accord.registry.v1.ClientService/GetClient", READ),
     ("/accord.registry.v1.ClientService/ListClients", READ),
     ("/accord.registry.v1.ClientService/UpdateClient", REGISTER),
+    ("/accord.registry.v1.ClientService/AmendClient", REGISTER),
     ("/accord.registry.v1.ClientService/SuspendClient", SECURE),
     ("/accord.registry.v1.ClientService/ReinstateClient", SECURE),
     ("/accord.registry.v1.ClientService/CreateClientSecret", REGISTER),
@@ -67,6 +69,7 @@ pub const TABLE: &[(&str, Access)] = &[
     ("/accord.registry.v1.ClientService/SetClientKeys", REGISTER),
 
     ("/accord.registry.v1.ProvisioningService/CreateDelivery", REGISTER),
+    ("/accord.registry.v1.ProvisioningService/ReleaseDelivery", DECIDE),
     ("/accord.registry.v1.ProvisioningService/ClaimDelivery", Access::Anyone),
 
     ("/accord.registry.v1.OperatorService/CreateOperator", ADMINISTER),
@@ -87,6 +90,10 @@ pub const TABLE: &[(&str, Access)] = &[
 
     ("/accord.audit.v1.AuditService/ListAuditEvents", AUDIT),
     ("/accord.audit.v1.AuditService/VerifyAuditLog", AUDIT),
+    ("/accord.audit.v1.AuditService/GetCheckpoint", AUDIT),
+    ("/accord.audit.v1.AuditService/GetInclusionProof", AUDIT),
+    ("/accord.audit.v1.AuditService/GetConsistencyProof", AUDIT),
+    ("/accord.audit.v1.AuditService/TraceToken", AUDIT),
 ];
 
 /// The table, for the authorizer.

@@ -56,6 +56,34 @@ impl AuditService for AuditApi {
     ) -> Result<Response<pb::VerifyAuditLogResponse>, Status> {
         Err(Problem::not_available("VerifyAuditLog").into())
     }
+
+    async fn get_checkpoint(
+        &self,
+        _: Request<pb::GetCheckpointRequest>,
+    ) -> Result<Response<pb::GetCheckpointResponse>, Status> {
+        Err(Problem::not_available("GetCheckpoint").into())
+    }
+
+    async fn get_inclusion_proof(
+        &self,
+        _: Request<pb::GetInclusionProofRequest>,
+    ) -> Result<Response<pb::GetInclusionProofResponse>, Status> {
+        Err(Problem::not_available("GetInclusionProof").into())
+    }
+
+    async fn get_consistency_proof(
+        &self,
+        _: Request<pb::GetConsistencyProofRequest>,
+    ) -> Result<Response<pb::GetConsistencyProofResponse>, Status> {
+        Err(Problem::not_available("GetConsistencyProof").into())
+    }
+
+    async fn trace_token(
+        &self,
+        _: Request<pb::TraceTokenRequest>,
+    ) -> Result<Response<pb::TraceTokenResponse>, Status> {
+        Err(Problem::not_available("TraceToken").into())
+    }
 }
 
 /// Reads a `ListAuditEventsRequest`, or finds all that is wrong with it.
@@ -73,8 +101,8 @@ fn read(request: &pb::ListAuditEventsRequest) -> Result<(Filter, PageRequest), V
         actor_id,
         subject,
         outcome: outcome(&mut v, request.outcome),
-        from: time(&mut v, "from_time", request.from_time.as_ref()),
-        until: time(&mut v, "until_time", request.until_time.as_ref()),
+        from: time(&mut v, "start_time", request.start_time.as_ref()),
+        until: time(&mut v, "end_time", request.end_time.as_ref()),
     };
     let millis = |time: Option<UnixMillis>| time.map(|time| time.as_millis().to_string()).unwrap_or_default();
     let (number, from, until) = (
@@ -130,7 +158,7 @@ fn time(v: &mut Violations, field: &str, timestamp: Option<&prost_types::Timesta
 fn message(event: EventRow) -> pb::AuditEvent {
     pb::AuditEvent {
         event_id: event.event_id.into(),
-        occurred_time: Some(event.occurred_at.to_timestamp()),
+        occur_time: Some(event.occurred_at.to_timestamp()),
         action: event.action,
         outcome: match event.outcome {
             Outcome::Success => pb::AuditOutcome::Success,
@@ -171,11 +199,11 @@ mod tests {
             actor_id: "\0".into(),
             subject: "a\nb".into(),
             outcome: 9,
-            from_time: Some(Timestamp {
+            start_time: Some(Timestamp {
                 seconds: -1,
                 nanos: 0,
             }),
-            until_time: Some(Timestamp {
+            end_time: Some(Timestamp {
                 seconds: 0,
                 nanos: -1,
             }),
@@ -193,8 +221,8 @@ mod tests {
                 "tenant_id",
                 "client_id",
                 "outcome",
-                "from_time",
-                "until_time",
+                "start_time",
+                "end_time",
                 "page_size",
             ]
         );
@@ -221,10 +249,10 @@ mod tests {
         assert!(!with(|request| request.action = "tenant.update".into()));
         assert!(!with(|request| request.outcome = 1));
         assert!(!with(
-            |request| request.from_time = Some(Timestamp { seconds: 1, nanos: 0 })
+            |request| request.start_time = Some(Timestamp { seconds: 1, nanos: 0 })
         ));
         assert!(!with(
-            |request| request.until_time = Some(Timestamp { seconds: 1, nanos: 0 })
+            |request| request.end_time = Some(Timestamp { seconds: 1, nanos: 0 })
         ));
     }
 

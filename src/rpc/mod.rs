@@ -3,6 +3,7 @@
 pub mod audit_service;
 pub mod auth;
 pub mod channel;
+pub(crate) mod codec;
 pub mod config;
 mod connection;
 pub mod context;

@@ -127,8 +127,9 @@ impl Revocations {
         applied.more = answer.more && self.cursor != answer.next_cursor;
         self.cursor = answer.next_cursor;
         if !answer.more {
-            let age = Duration::from_millis(answer.age_ms.into());
-            self.complete_at = self.complete_at.max(asked_at.checked_sub(age));
+            let age = answer.age.and_then(|age| Duration::try_from(age).ok());
+            let complete_at = age.and_then(|age| asked_at.checked_sub(age));
+            self.complete_at = self.complete_at.max(complete_at);
         }
         applied
     }

@@ -262,7 +262,7 @@ impl State {
             more: to < visible,
             read_time: None,
             epoch: self.epoch.clone(),
-            age_ms: u32::try_from(as_of.elapsed().as_millis()).unwrap(),
+            age: Some(as_of.elapsed().try_into().unwrap()),
         })
     }
 }
@@ -324,6 +324,13 @@ impl TokenService for Authority {
         &self,
         _: Request<pb::IssueTokenRequest>,
     ) -> Result<Response<pb::IssueTokenResponse>, Status> {
+        Err(Status::unimplemented("not asked"))
+    }
+
+    async fn push_authorization_request(
+        &self,
+        _: Request<pb::PushAuthorizationRequestRequest>,
+    ) -> Result<Response<pb::PushAuthorizationRequestResponse>, Status> {
         Err(Status::unimplemented("not asked"))
     }
 

@@ -104,6 +104,7 @@ impl Stage {
         };
         let request = reg::SubmitIntegrationRequestRequest {
             partner_name: ask.partner_name.into(),
+            display_name: ask.client_name.into(),
             contact_email: "integrations@fileharbour.example".into(),
             goals: ask.goals.into(),
             tenant_ids: vec![self.world.target.tenant_id.clone()],
@@ -120,7 +121,6 @@ impl Stage {
         requests.approve_integration_request(request).await.unwrap();
         let request = reg::RegisterClientRequest {
             integration_request_id,
-            display_name: ask.client_name.into(),
             delivery: delivery.into(),
             ..Default::default()
         };

@@ -135,6 +135,7 @@ impl World {
         };
         let request = reg::SubmitIntegrationRequestRequest {
             partner_name: "Partner".into(),
+            display_name: "Integration".into(),
             contact_email: "dev@partner.example".into(),
             goals: "To be tested.".into(),
             tenant_ids: tenant_ids.iter().map(|id| (*id).into()).collect(),
@@ -154,7 +155,6 @@ impl World {
         requests.approve_integration_request(request).await.unwrap();
         let request = reg::RegisterClientRequest {
             integration_request_id,
-            display_name: "Integration".into(),
             ..Default::default()
         };
         let registered = self

@@ -38,6 +38,7 @@ async fn keys_are_published_before_use_and_a_revoked_one_ends_its_tokens() {
 
     let request = tok::RotateSigningKeyRequest {
         request_id: uuid::Uuid::new_v4().to_string(),
+        ..Default::default()
     };
     let rotated = keys
         .rotate_signing_key(request.clone())

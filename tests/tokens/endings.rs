@@ -32,18 +32,28 @@ async fn suspension_pauses_families_and_reinstatement_revives_no_access_token() 
             "client" => drop(
                 world
                     .clients()
-                    .suspend_client(reg::SuspendClientRequest { client_id })
+                    .suspend_client(reg::SuspendClientRequest {
+                        client_id,
+                        ..Default::default()
+                    })
                     .await
                     .unwrap(),
             ),
             "tenant" => drop(
                 tenants
-                    .suspend_tenant(reg::SuspendTenantRequest { tenant_id })
+                    .suspend_tenant(reg::SuspendTenantRequest {
+                        tenant_id,
+                        ..Default::default()
+                    })
                     .await
                     .unwrap(),
             ),
             _ => {
-                let request = reg::DeactivateUserRequest { tenant_id, user_id };
+                let request = reg::DeactivateUserRequest {
+                    tenant_id,
+                    user_id,
+                    ..Default::default()
+                };
                 drop(world.users().deactivate_user(request).await.unwrap());
             }
         }
@@ -186,6 +196,7 @@ async fn clients_see_and_revoke_their_own_tokens_alone() {
         token: token.into(),
         client_id: partner.client_id.clone(),
         client_authentication: Some(IntrospectProof::ClientSecret(partner.client_secret.clone())),
+        ..Default::default()
     };
     for token in [&tokens.access_token, &tokens.refresh_token] {
         let own = world

@@ -38,8 +38,11 @@ pub const TABLE: &[(&str, Access)] = &[
     ("/accord.token.v1.ConsentService/ListConsents", READ_CONSENT),
     ("/accord.token.v1.ConsentService/RevokeConsent", REVOKE_CONSENT),
     ("/accord.token.v1.ConsentService/ChangeDesignatedUser", INTERNAL),
+    ("/accord.token.v1.ConsentService/ChangeAllowedNetworks", INTERNAL),
+    ("/accord.token.v1.ConsentService/GetGrantUsage", READ_CONSENT),
 
     ("/accord.token.v1.TokenService/IssueToken", Access::Anyone),
+    ("/accord.token.v1.TokenService/PushAuthorizationRequest", Access::Anyone),
     ("/accord.token.v1.TokenService/IntrospectToken", Access::CallersOrProof(&[], &[InternalService])),
     ("/accord.token.v1.TokenService/RevokeToken", Access::Anyone),
     ("/accord.token.v1.TokenService/GetJsonWebKeySet", Access::Anyone),
@@ -52,6 +55,10 @@ pub const TABLE: &[(&str, Access)] = &[
 
     ("/accord.audit.v1.AuditService/ListAuditEvents", AUDIT),
     ("/accord.audit.v1.AuditService/VerifyAuditLog", AUDIT),
+    ("/accord.audit.v1.AuditService/GetCheckpoint", AUDIT),
+    ("/accord.audit.v1.AuditService/GetInclusionProof", AUDIT),
+    ("/accord.audit.v1.AuditService/GetConsistencyProof", AUDIT),
+    ("/accord.audit.v1.AuditService/TraceToken", AUDIT),
 ];
 
 /// The table, for the authorizer.

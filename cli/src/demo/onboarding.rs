@@ -39,17 +39,18 @@ pub async fn collect(target: &DevFile, say: &mut Narrator<'_>) -> anyhow::Result
         reason: reason.to_owned(),
     };
     let request = pb::SubmitIntegrationRequestRequest {
-        request_id: String::new(),
         partner_name: "Fileharbour GmbH".to_owned(),
+        display_name: "Fileharbour".to_owned(),
         contact_email: "integrations@fileharbour.example".to_owned(),
         goals: "File documents straight into the right matter.".to_owned(),
         tenant_ids: vec![target.tenant_id.clone()],
         scopes: SCOPES.into_iter().map(scope).collect(),
         redirect_uris: vec![REDIRECT_URI.to_owned()],
-        notes: String::new(),
+        ..Default::default()
     };
     let mut fields = vec![
         ("partner_name", request.partner_name.as_str()),
+        ("display_name", &request.display_name),
         ("goals", &request.goals),
         ("tenant_ids", &target.tenant_id),
         ("redirect_uris", REDIRECT_URI),
@@ -109,7 +110,6 @@ pub async fn register(
     let request = pb::RegisterClientRequest {
         request_id: String::new(),
         integration_request_id: integration_request_id.to_owned(),
-        display_name: "Fileharbour".to_owned(),
         delivery: pb::DeliveryMethod::Link.into(),
     };
     let answered = ClientServiceClient::new(channel).register_client(request).await;
@@ -138,6 +138,7 @@ pub async fn provision(
     let mut provisioning = ProvisioningServiceClient::new(open(&target.registry_grpc)?);
     let request = pb::ClaimDeliveryRequest {
         claim_token: link.claim_token.clone(),
+        ..Default::default()
     };
     let token = masked(&link.claim_token);
     say.sent(

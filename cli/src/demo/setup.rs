@@ -68,6 +68,7 @@ pub async fn start(
         state: STATE.to_owned(),
         code_challenge: pkce.challenge.clone(),
         resource: target.cloud_api_url.clone(),
+        ..Default::default()
     };
     say.sent(
         "internal service",
@@ -141,6 +142,7 @@ pub async fn approve(
         scopes: Vec::new(),
         designated_account_name: target.api_user_account_name.clone(),
         expire_time: None,
+        ..Default::default()
     };
     say.sent(
         "Tenant Admin",

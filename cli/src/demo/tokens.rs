@@ -54,6 +54,7 @@ impl Client<'_> {
             grant: Some(grant),
             scopes: Vec::new(),
             resource: String::new(),
+            ..Default::default()
         };
         let mut tokens = TokenServiceClient::new(open(&target.token_grpc)?);
         let issued = answer("IssueToken", tokens.issue_token(request).await)?;
@@ -154,6 +155,7 @@ pub async fn introspect(target: &DevFile, say: &mut Narrator<'_>, access_token: 
         token: access_token.to_owned(),
         client_id: String::new(),
         client_authentication: None,
+        ..Default::default()
     };
     let mut tokens = TokenServiceClient::new(with_token(&target.token_grpc, &target.workload_token)?);
     let token = answer("IntrospectToken", tokens.introspect_token(request).await)?;

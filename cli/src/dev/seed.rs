@@ -67,6 +67,7 @@ pub async fn run(
     let request = pb::CompleteEnrolmentRequest {
         enrolment_token,
         password: admin_password.clone(),
+        ..Default::default()
     };
     let mut users = UserServiceClient::new(open(registry)?);
     answer("CompleteEnrolment", users.complete_enrolment(request).await)?;

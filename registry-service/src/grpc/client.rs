@@ -5,7 +5,7 @@ use accord::{
         self as pb, client_service_server::ClientService, create_client_secret_response,
         register_client_response,
     },
-    rpc::auth::Principal,
+    rpc::{auth::Principal, status::Problem},
 };
 use tonic::{Request, Response, Status};
 
@@ -69,6 +69,13 @@ impl ClientService for Api {
         Ok(Response::new(pb::UpdateClientResponse {
             client: Some(convert::message(client)),
         }))
+    }
+
+    async fn amend_client(
+        &self,
+        _: Request<pb::AmendClientRequest>,
+    ) -> Result<Response<pb::AmendClientResponse>, Status> {
+        Err(Problem::not_available("AmendClient").into())
     }
 
     async fn suspend_client(

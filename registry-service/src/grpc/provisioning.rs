@@ -2,7 +2,7 @@
 
 use accord::{
     registry::v1::{self as pb, provisioning_service_server::ProvisioningService},
-    rpc::auth::Principal,
+    rpc::{auth::Principal, status::Problem},
 };
 use tonic::{Request, Response, Status};
 
@@ -21,6 +21,13 @@ impl ProvisioningService for Api {
         Ok(Response::new(pb::CreateDeliveryResponse {
             delivery_link: Some(convert::link(link, &self.public_base_url)),
         }))
+    }
+
+    async fn release_delivery(
+        &self,
+        _: Request<pb::ReleaseDeliveryRequest>,
+    ) -> Result<Response<pb::ReleaseDeliveryResponse>, Status> {
+        Err(Problem::not_available("ReleaseDelivery").into())
     }
 
     async fn claim_delivery(

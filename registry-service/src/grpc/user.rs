@@ -2,7 +2,7 @@
 
 use accord::{
     registry::v1::{self as pb, user_service_server::UserService},
-    rpc::auth::Principal,
+    rpc::{auth::Principal, status::Problem},
 };
 use tonic::{Request, Response, Status};
 
@@ -99,5 +99,12 @@ impl UserService for Api {
         Ok(Response::new(pb::CompleteEnrolmentResponse {
             tenant_id: tenant_id.into(),
         }))
+    }
+
+    async fn release_enrolment(
+        &self,
+        _: Request<pb::ReleaseEnrolmentRequest>,
+    ) -> Result<Response<pb::ReleaseEnrolmentResponse>, Status> {
+        Err(Problem::not_available("ReleaseEnrolment").into())
     }
 }

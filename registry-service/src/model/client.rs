@@ -76,6 +76,8 @@ pub struct Client {
     pub created_at: UnixMillis,
     /// When it last changed.
     pub updated_at: UnixMillis,
+    /// Grows with every change of a returned field.
+    pub etag: i64,
     /// Its public keys, as [`ClientKeys`](crate::model::client_keys::ClientKeys) writes them; empty if none.
     pub json_web_key_set: String,
 }
@@ -127,8 +129,6 @@ pub struct ProfileScope {
 pub struct NewClient {
     /// The approved request.
     pub integration_request_id: IntegrationRequestId,
-    /// Name for people.
-    pub display_name: String,
     /// How to hand the credentials over.
     pub delivery: Method,
 }
@@ -136,6 +136,8 @@ pub struct NewClient {
 /// What an operator changes; `None` leaves a field as it is. Every list is free of duplicates.
 #[derive(Clone, Debug, Default)]
 pub struct ClientUpdate {
+    /// The version that the change is made from; `None` takes any.
+    pub etag: Option<i64>,
     /// Name for people.
     pub display_name: Option<String>,
     /// Where browsers may be sent back to.

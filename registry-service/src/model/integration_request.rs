@@ -137,6 +137,8 @@ pub struct IntegrationRequest {
 pub struct NewIntegrationRequest {
     /// Who asks.
     pub partner_name: String,
+    /// The integration's name, which consent pages show.
+    pub display_name: String,
     /// Where to reach the partner.
     pub contact_email: String,
     /// What the integration is for; Tenant Admins see it as the purpose.

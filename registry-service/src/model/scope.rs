@@ -24,6 +24,8 @@ pub struct Scope {
     pub created_at: UnixMillis,
     /// When it last changed.
     pub updated_at: UnixMillis,
+    /// Grows with every change of a returned field.
+    pub etag: i64,
 }
 
 /// What an operator gives to add a scope.
@@ -38,6 +40,8 @@ pub struct NewScope {
 /// What an operator changes; `None` leaves a field as it is.
 #[derive(Clone, Debug, Default)]
 pub struct ScopeUpdate {
+    /// The version that the change is made from; `None` takes any.
+    pub etag: Option<i64>,
     /// What it allows.
     pub description: Option<String>,
     /// Whether it can be asked for and put in tokens.

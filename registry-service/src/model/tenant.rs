@@ -54,6 +54,8 @@ pub struct Tenant {
     pub created_at: UnixMillis,
     /// When it last changed.
     pub updated_at: UnixMillis,
+    /// Grows with every change of a returned field.
+    pub etag: i64,
 }
 
 /// What an operator gives to add a tenant.
@@ -70,6 +72,8 @@ pub struct NewTenant {
 /// What an operator changes; `None` leaves a field as it is.
 #[derive(Clone, Debug, Default)]
 pub struct TenantUpdate {
+    /// The version that the change is made from; `None` takes any.
+    pub etag: Option<i64>,
     /// The name for people.
     pub display_name: Option<String>,
     /// The base URL of the Cloud API.

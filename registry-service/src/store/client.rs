@@ -17,8 +17,10 @@ use accord::{
     },
 };
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
-    QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+    ActiveModelTrait,
+    ActiveValue::Set,
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::{Expr, ExprTrait},
 };
 use serde_json::Value;
 
@@ -69,7 +71,7 @@ impl Store {
         let row = ActiveModel {
             client_id: Set(client_id.to_string()),
             integration_request_id: Set(new.integration_request_id.to_string()),
-            display_name: Set(new.display_name),
+            display_name: Set(request.display_name),
             partner_name: Set(request.partner_name),
             purpose: Set(request.goals),
             scopes: Set(json(&request.scopes)?),
@@ -80,6 +82,7 @@ impl Store {
             families_ended_seq: Set(0),
             created_at: Set(now.as_millis()),
             updated_at: Set(now.as_millis()),
+            etag: Set(1),
             json_web_key_set: Set(String::new()),
         };
         row.insert(&tx).await.map_err(StoreError::from)?;
@@ -161,7 +164,7 @@ impl Store {
     /// Changes the fields given. What takes a tenant or a scope away ends the client's access tokens.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Invalid`].
+    /// [`Error::NotFound`], [`Error::Invalid`], [`Error::EtagMismatch`].
     pub async fn update_client(
         &self,
         origin: &Origin,
@@ -177,11 +180,15 @@ impl Store {
         // Of racing updates, each compares with what the one before left.
         lock_client(&tx, client_id).await?;
         let before = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
+        if update.etag.is_some_and(|etag| etag != before.etag) {
+            return Err(Error::EtagMismatch("client"));
+        }
         let narrows = update.narrows(&before);
         let mut fields = Vec::new();
         let mut query = Entity::update_many()
             .filter(Column::ClientId.eq(client_id.as_str()))
-            .col_expr(Column::UpdatedAt, Expr::value(self.now().as_millis()));
+            .col_expr(Column::UpdatedAt, Expr::value(self.now().as_millis()))
+            .col_expr(Column::Etag, Expr::col(Column::Etag).add(1));
         if let Some(name) = update.display_name {
             query = query.col_expr(Column::DisplayName, Expr::value(name));
             fields.push("display_name");
@@ -236,6 +243,7 @@ impl Store {
             .filter(Column::State.ne(to.name()))
             .col_expr(Column::State, Expr::value(to.name()))
             .col_expr(Column::UpdatedAt, Expr::value(self.now().as_millis()))
+            .col_expr(Column::Etag, Expr::col(Column::Etag).add(1))
             .exec(&tx)
             .await
             .map_err(StoreError::from)?;
@@ -344,6 +352,7 @@ async fn with_tenants(conn: &impl ConnectionTrait, row: Model) -> Result<Client,
         families_ended_seq: row.families_ended_seq,
         created_at: UnixMillis::from_millis(row.created_at),
         updated_at: UnixMillis::from_millis(row.updated_at),
+        etag: row.etag,
         json_web_key_set: row.json_web_key_set,
     })
 }

@@ -7,7 +7,10 @@ use accord::{
     },
     text::id::ClientId,
 };
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
+use sea_orm::{
+    ColumnTrait, EntityTrait, QueryFilter,
+    sea_query::{Expr, ExprTrait},
+};
 
 use super::{
     Store,
@@ -38,6 +41,7 @@ impl Store {
             .filter(Column::JsonWebKeySet.ne(keys.as_str()))
             .col_expr(Column::JsonWebKeySet, Expr::value(keys.as_str()))
             .col_expr(Column::UpdatedAt, Expr::value(self.now().as_millis()))
+            .col_expr(Column::Etag, Expr::col(Column::Etag).add(1))
             .exec(&tx)
             .await
             .map_err(StoreError::from)?;

@@ -62,6 +62,7 @@ impl Store {
         let row = ActiveModel {
             integration_request_id: Set(id.to_string()),
             partner_name: Set(new.partner_name),
+            display_name: Set(new.display_name),
             contact_email: Set(new.contact_email),
             goals: Set(new.goals),
             tenant_ids: Set(to_json(&new.tenant_ids)?),
@@ -266,6 +267,7 @@ fn integration_request(row: Model) -> Result<IntegrationRequest, Error> {
         integration_request_id: id,
         content: NewIntegrationRequest {
             partner_name: row.partner_name,
+            display_name: row.display_name,
             contact_email: row.contact_email,
             goals: row.goals,
             tenant_ids: from_json::<Vec<TenantId>>(row.tenant_ids)?,

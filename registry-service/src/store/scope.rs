@@ -14,8 +14,10 @@ use accord::{
     },
 };
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, sea_query::Expr,
+    ActiveModelTrait,
+    ActiveValue::Set,
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::{Expr, ExprTrait},
 };
 
 use super::{
@@ -46,6 +48,7 @@ impl Store {
             enabled: Set(true),
             created_at: Set(now),
             updated_at: Set(now),
+            etag: Set(1),
         };
         let row = row
             .insert(&tx)
@@ -79,7 +82,7 @@ impl Store {
     /// Changes the fields given.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`], [`Error::EtagMismatch`].
     pub async fn update_scope(
         &self,
         origin: &Origin,
@@ -91,7 +94,8 @@ impl Store {
         let mut fields = Vec::new();
         let mut query = Entity::update_many()
             .filter(Column::Name.eq(name.as_str()))
-            .col_expr(Column::UpdatedAt, Expr::value(self.now().as_millis()));
+            .col_expr(Column::UpdatedAt, Expr::value(self.now().as_millis()))
+            .col_expr(Column::Etag, Expr::col(Column::Etag).add(1));
         if let Some(description) = update.description {
             query = query.col_expr(Column::Description, Expr::value(description));
             fields.push("description");
@@ -101,9 +105,13 @@ impl Store {
             fields.push("enabled");
             event = event.detail("enabled", enabled.to_string());
         }
+        if let Some(etag) = update.etag {
+            query = query.filter(Column::Etag.eq(etag));
+        }
         let updated = query.exec(&tx).await.map_err(StoreError::from)?;
         if updated.rows_affected == 0 {
-            return Err(Error::NotFound("scope"));
+            find(&tx, name).await?.ok_or(Error::NotFound("scope"))?;
+            return Err(Error::EtagMismatch("scope"));
         }
         let event = event.detail("fields", fields.join(","));
         self.audit(&tx, origin, event).await?;
@@ -137,6 +145,7 @@ fn scope(row: Model) -> Result<Scope, Error> {
         enabled: row.enabled,
         created_at: UnixMillis::from_millis(row.created_at),
         updated_at: UnixMillis::from_millis(row.updated_at),
+        etag: row.etag,
     })
 }
 

@@ -14,8 +14,10 @@ use accord::{
     },
 };
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, sea_query::Expr,
+    ActiveModelTrait,
+    ActiveValue::Set,
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::{Expr, ExprTrait},
 };
 
 use super::{
@@ -50,6 +52,7 @@ impl Store {
             tokens_ended_seq: Set(0),
             created_at: Set(now),
             updated_at: Set(now),
+            etag: Set(1),
         };
         let row = row
             .insert(&tx)
@@ -100,7 +103,7 @@ impl Store {
     /// Changes the fields given.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`], [`Error::EtagMismatch`].
     pub async fn update_tenant(
         &self,
         origin: &Origin,
@@ -111,7 +114,8 @@ impl Store {
         let mut fields = Vec::new();
         let mut query = Entity::update_many()
             .filter(Column::TenantId.eq(tenant_id.as_str()))
-            .col_expr(Column::UpdatedAt, Expr::value(self.now().as_millis()));
+            .col_expr(Column::UpdatedAt, Expr::value(self.now().as_millis()))
+            .col_expr(Column::Etag, Expr::col(Column::Etag).add(1));
         if let Some(name) = update.display_name {
             query = query.col_expr(Column::DisplayName, Expr::value(name));
             fields.push("display_name");
@@ -120,9 +124,13 @@ impl Store {
             query = query.col_expr(Column::CloudApiUrl, Expr::value(url));
             fields.push("cloud_api_url");
         }
+        if let Some(etag) = update.etag {
+            query = query.filter(Column::Etag.eq(etag));
+        }
         let updated = query.exec(&tx).await.map_err(StoreError::from)?;
         if updated.rows_affected == 0 {
-            return Err(Error::NotFound("tenant"));
+            find(&tx, tenant_id).await?.ok_or(Error::NotFound("tenant"))?;
+            return Err(Error::EtagMismatch("tenant"));
         }
         let event = Event::new("tenant.update")
             .tenant(tenant_id)
@@ -151,6 +159,7 @@ impl Store {
             .filter(Column::State.ne(to.name()))
             .col_expr(Column::State, Expr::value(to.name()))
             .col_expr(Column::UpdatedAt, Expr::value(self.now().as_millis()))
+            .col_expr(Column::Etag, Expr::col(Column::Etag).add(1))
             .exec(&tx)
             .await
             .map_err(StoreError::from)?;
@@ -209,5 +218,6 @@ fn tenant(row: Model) -> Result<Tenant, Error> {
         tokens_ended_seq: row.tokens_ended_seq,
         created_at: UnixMillis::from_millis(row.created_at),
         updated_at: UnixMillis::from_millis(row.updated_at),
+        etag: row.etag,
     })
 }

@@ -64,7 +64,7 @@ async fn an_event_tells_who_did_what_to_what() {
         (event.tenant_id.as_str(), event.subject.as_str()),
         ("acme", "acme")
     );
-    assert_eq!(event.occurred_time, after_start(1, 0));
+    assert_eq!(event.occur_time, after_start(1, 0));
     assert!(event.actor_id.starts_with("opr_") && event.request_id.len() >= 8 && event.client_id.is_empty());
 }
 
@@ -129,7 +129,7 @@ async fn every_filter_narrows_the_list() {
     assert_eq!(count(ListAuditEventsRequest { client_id, ..none() }).await, 0);
     assert_eq!(
         count(ListAuditEventsRequest {
-            from_time: after_start(2, 0),
+            start_time: after_start(2, 0),
             ..none()
         })
         .await,
@@ -137,7 +137,7 @@ async fn every_filter_narrows_the_list() {
     );
     assert_eq!(
         count(ListAuditEventsRequest {
-            from_time: after_start(2, 1),
+            start_time: after_start(2, 1),
             ..none()
         })
         .await,
@@ -145,7 +145,7 @@ async fn every_filter_narrows_the_list() {
     );
     assert_eq!(
         count(ListAuditEventsRequest {
-            until_time: after_start(2, 0),
+            end_time: after_start(2, 0),
             ..none()
         })
         .await,
@@ -153,15 +153,15 @@ async fn every_filter_narrows_the_list() {
     );
     assert_eq!(
         count(ListAuditEventsRequest {
-            until_time: after_start(2, 1),
+            end_time: after_start(2, 1),
             ..none()
         })
         .await,
         10
     );
     let nothing = ListAuditEventsRequest {
-        from_time: after_start(3, 0),
-        until_time: after_start(1, 0),
+        start_time: after_start(3, 0),
+        end_time: after_start(1, 0),
         ..none()
     };
     assert_eq!(count(nothing).await, 0);
@@ -207,7 +207,7 @@ async fn all_violations_come_at_once() {
         client_id: "1".into(),
         action: "\0".into(),
         outcome: 7,
-        from_time: Some(Timestamp {
+        start_time: Some(Timestamp {
             seconds: -1,
             nanos: 0,
         }),
@@ -219,7 +219,7 @@ async fn all_violations_come_at_once() {
         "client_id",
         "action",
         "outcome",
-        "from_time",
+        "start_time",
         "page_size",
     ];
     assert_violations(list(&harness, bad).await, &fields);

@@ -52,7 +52,6 @@ fn register(integration_request_id: &str, delivery: DeliveryMethod) -> pb::Regis
     pb::RegisterClientRequest {
         request_id: String::new(),
         integration_request_id: integration_request_id.into(),
-        display_name: "Contact Sync".into(),
         delivery: delivery.into(),
     }
 }
@@ -163,6 +162,7 @@ async fn revoked(
 async fn suspend(harness: &Harness, client_id: &str) -> Result<pb::Client, Status> {
     let request = pb::SuspendClientRequest {
         client_id: client_id.into(),
+        ..Default::default()
     };
     let answer = client(harness).suspend_client(request).await?;
     Ok(answer.into_inner().client.unwrap())

@@ -104,6 +104,7 @@ async fn users_are_resolved_with_the_positions_at_which_things_ended() {
     let deactivate = pb::DeactivateUserRequest {
         tenant_id: ids.0.clone(),
         user_id: ids.1.clone(),
+        ..Default::default()
     };
     security(&harness).deactivate_user(deactivate).await.unwrap();
     let deactivated = directory(&harness)
@@ -152,6 +153,7 @@ async fn callers_are_known_until_they_are_revoked() {
     let mut operators = OperatorServiceClient::new(harness.operator(Role::Security));
     let revoke = pb::RevokeOperatorRequest {
         operator_id: operator.operator_id,
+        ..Default::default()
     };
     operators.revoke_operator(revoke).await.unwrap();
     let refused = directory(&harness).authenticate_caller(ask(&token)).await;
@@ -189,7 +191,7 @@ async fn unknown_reported_uses_are_passed_over() {
             pb::SecretUse {
                 client_id: "cli_01k9zzzzzzzzzzzzzzzzzzzzzz".into(),
                 secret_id: "sec_01k9zzzzzzzzzzzzzzzzzzzzzz".into(),
-                used_time: Some(accord::testing::TEST_START.to_timestamp()),
+                use_time: Some(accord::testing::TEST_START.to_timestamp()),
             };
             count
         ],
@@ -201,7 +203,7 @@ async fn unknown_reported_uses_are_passed_over() {
     let refused = directory(&harness).report_secret_use(bad).await;
     assert_violations(
         refused,
-        &["uses[0].client_id", "uses[0].secret_id", "uses[0].used_time"],
+        &["uses[0].client_id", "uses[0].secret_id", "uses[0].use_time"],
     );
 }
 
@@ -259,6 +261,7 @@ async fn a_workload_is_known_until_it_is_revoked() {
         request_id: String::new(),
         name: "pages".into(),
         kind: pb::WorkloadKind::InternalService.into(),
+        ..Default::default()
     };
     let made = callers.create_workload(new).await.unwrap().into_inner();
     let ask = |token: &str| pb::AuthenticateCallerRequest { token: token.into() };
@@ -273,6 +276,7 @@ async fn a_workload_is_known_until_it_is_revoked() {
 
     let revoke = pb::RevokeWorkloadRequest {
         workload_id: workload.workload_id.clone(),
+        ..Default::default()
     };
     callers.revoke_workload(revoke).await.unwrap();
     let mut messages = Vec::new();
@@ -308,7 +312,10 @@ async fn every_answer_is_at_the_position_of_what_it_reflects() {
     for round in 0..2 {
         let tenant_id = "firm-two".to_owned();
         if round == 0 {
-            let suspend = pb::SuspendTenantRequest { tenant_id };
+            let suspend = pb::SuspendTenantRequest {
+                tenant_id,
+                ..Default::default()
+            };
             tenants.suspend_tenant(suspend).await.unwrap();
         } else {
             let reinstate = pb::ReinstateTenantRequest { tenant_id };
@@ -364,12 +371,12 @@ async fn a_reported_use_moves_forward_only() {
         let used = pb::SecretUse {
             client_id: client_id.clone(),
             secret_id: secret_id.clone(),
-            used_time: at(reported),
+            use_time: at(reported),
         };
         let report = pb::ReportSecretUseRequest { uses: vec![used] };
         directory(&harness).report_secret_use(report).await.unwrap();
         let secret = &client::secrets(&harness, &client_id).await[0];
-        assert_eq!(secret.last_used_time, at(expected), "{reported}");
+        assert_eq!(secret.last_use_time, at(expected), "{reported}");
     }
 }
 

@@ -237,8 +237,8 @@ impl Harness {
 /// A well-formed request for these tenants and scopes.
 pub fn submission(tenant_ids: &[&str], scopes: &[&str]) -> pb::SubmitIntegrationRequestRequest {
     pb::SubmitIntegrationRequestRequest {
-        request_id: String::new(),
         partner_name: "Partner Ltd".into(),
+        display_name: "Contact Sync".into(),
         contact_email: "dev@partner.example".into(),
         goals: "Keep contacts in step".into(),
         tenant_ids: tenant_ids.iter().map(ToString::to_string).collect(),
@@ -250,7 +250,7 @@ pub fn submission(tenant_ids: &[&str], scopes: &[&str]) -> pb::SubmitIntegration
             })
             .collect(),
         redirect_uris: vec!["https://app.partner.example/callback".into()],
-        notes: String::new(),
+        ..Default::default()
     }
 }
 

@@ -76,20 +76,28 @@ async fn a_request_is_recorded_as_it_was_given() {
     );
     assert_eq!(made.create_time, made.update_time);
     let kept = pb::SubmitIntegrationRequestRequest {
-        request_id: String::new(),
         partner_name: made.partner_name.clone(),
+        display_name: made.display_name.clone(),
         contact_email: made.contact_email.clone(),
         goals: made.goals.clone(),
         tenant_ids: made.tenant_ids.clone(),
         scopes: made.scopes.clone(),
         redirect_uris: made.redirect_uris.clone(),
         notes: made.notes.clone(),
+        ..Default::default()
     };
     assert_eq!(kept, given);
+    let nameless = pb::SubmitIntegrationRequestRequest {
+        display_name: String::new(),
+        ..given
+    };
+    let answer = client(&harness).submit_integration_request(nameless).await;
+    let nameless = answer.unwrap().into_inner().integration_request.unwrap();
+    assert_eq!(nameless.display_name, made.partner_name);
     assert_eq!(get(&harness, &made.integration_request_id).await, made);
 
     let events = harness.audit_events("integration_request.submit").await;
-    assert_eq!(events[0].subject, made.integration_request_id);
+    assert_eq!(events[1].subject, made.integration_request_id);
     assert!(
         !format!("{events:?}").contains("dev@partner.example"),
         "an e-mail address in the audit record"
@@ -101,6 +109,7 @@ async fn a_suspended_tenant_may_be_asked_for_and_a_disabled_scope_may_not() {
     let harness = seeded().await;
     let request = pb::SuspendTenantRequest {
         tenant_id: "acme".into(),
+        ..Default::default()
     };
     TenantServiceClient::new(harness.operator(Role::Security))
         .suspend_tenant(request)

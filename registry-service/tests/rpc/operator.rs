@@ -22,6 +22,7 @@ fn ada() -> pb::CreateOperatorRequest {
             pb::OperatorRole::Auditor.into(),
             pb::OperatorRole::Approver.into(),
         ],
+        ..Default::default()
     }
 }
 
@@ -30,6 +31,7 @@ fn pages() -> pb::CreateWorkloadRequest {
         request_id: String::new(),
         name: "pages".into(),
         kind: pb::WorkloadKind::InternalService.into(),
+        ..Default::default()
     }
 }
 
@@ -57,6 +59,7 @@ async fn an_operators_token_works_until_it_is_revoked() {
 
     let request = pb::RevokeOperatorRequest {
         operator_id: operator.operator_id.clone(),
+        ..Default::default()
     };
     let mut security = OperatorServiceClient::new(harness.operator(Role::Security));
     let revoked = security
@@ -91,6 +94,7 @@ async fn an_operator_may_revoke_itself() {
         .into_inner();
     let request = pb::RevokeOperatorRequest {
         operator_id: made.operator.unwrap().operator_id,
+        ..Default::default()
     };
     let mut itself = OperatorServiceClient::new(harness.token(&made.operator_token));
     itself.revoke_operator(request.clone()).await.unwrap();
@@ -118,6 +122,7 @@ async fn a_workload_is_made_and_revoked() {
 
     let request = pb::RevokeWorkloadRequest {
         workload_id: workload.workload_id,
+        ..Default::default()
     };
     let revoked = client(&harness)
         .revoke_workload(request.clone())
@@ -204,6 +209,7 @@ async fn names_of_the_living_are_taken() {
     );
     let request = pb::RevokeOperatorRequest {
         operator_id: made.operator.unwrap().operator_id,
+        ..Default::default()
     };
     client(&harness).revoke_operator(request).await.unwrap();
     client(&harness).create_operator(ada()).await.unwrap();
@@ -224,6 +230,7 @@ async fn all_violations_come_at_once() {
         request_id: "1".into(),
         name: "a\nb".into(),
         roles: vec![1, 0, 1, 17],
+        ..Default::default()
     };
     let fields = ["request_id", "name", "roles[1]", "roles[2]", "roles[3]"];
     assert_violations(client.create_operator(bad).await, &fields);
@@ -233,10 +240,12 @@ async fn all_violations_come_at_once() {
         request_id: "1".into(),
         name: "n".repeat(101),
         kind: 0,
+        ..Default::default()
     };
     assert_violations(client.create_workload(bad).await, &["request_id", "name", "kind"]);
     let bad = pb::RevokeOperatorRequest {
         operator_id: "wkl_01k9zzzzzzzzzzzzzzzzzzzzzz".into(),
+        ..Default::default()
     };
     assert_violations(client.revoke_operator(bad).await, &["operator_id"]);
     let bad = pb::RevokeWorkloadRequest::default();
@@ -258,6 +267,7 @@ async fn the_unknown_are_not_found() {
     let harness = Harness::start().await;
     let request = pb::RevokeOperatorRequest {
         operator_id: "opr_01k9zzzzzzzzzzzzzzzzzzzzzz".into(),
+        ..Default::default()
     };
     let refused = client(&harness).revoke_operator(request).await;
     assert_eq!(
@@ -266,6 +276,7 @@ async fn the_unknown_are_not_found() {
     );
     let request = pb::RevokeWorkloadRequest {
         workload_id: "wkl_01k9zzzzzzzzzzzzzzzzzzzzzz".into(),
+        ..Default::default()
     };
     let refused = client(&harness).revoke_workload(request).await;
     assert_eq!(

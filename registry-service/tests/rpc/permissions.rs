@@ -58,7 +58,7 @@ fn expected(service: &str, method: &str) -> Expected {
         BTreeSet::from(Role::ALL)
     } else if is(&["Suspend", "Reinstate", "Deactivate", "Reactivate", "Revoke"]) {
         BTreeSet::from([Role::Security])
-    } else if is(&["Approve", "Reject"]) {
+    } else if is(&["Approve", "Reject", "Release"]) {
         BTreeSet::from([Role::Approver])
     } else if service.ends_with(".OperatorService") {
         BTreeSet::new()

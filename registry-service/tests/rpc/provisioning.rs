@@ -58,6 +58,7 @@ async fn claim(harness: &Harness, claim_token: &str) -> Result<pb::CredentialBun
     let mut partner = ProvisioningServiceClient::new(harness.anonymous());
     let request = pb::ClaimDeliveryRequest {
         claim_token: claim_token.into(),
+        ..Default::default()
     };
     let answer = partner.claim_delivery(request).await?;
     Ok(answer.into_inner().bundle.unwrap())
@@ -154,8 +155,8 @@ async fn who_opens_a_link_again_is_told_when_it_was_opened() {
         let again = claim(&harness, &link.claim_token).await;
         let metadata = assert_refused(again, Code::FailedPrecondition, "LINK_INVALID");
         assert_eq!(metadata.len(), 1);
-        assert_eq!(metadata["claimed_time"], opened.to_string());
-        assert!(metadata["claimed_time"].ends_with('Z') && !metadata["claimed_time"].contains('.'));
+        assert_eq!(metadata["claim_time"], opened.to_string());
+        assert!(metadata["claim_time"].ends_with('Z') && !metadata["claim_time"].contains('.'));
     }
     let again = claims(&harness).await;
     assert_eq!(again, (1, vec!["opened before".to_owned(); 3]));
@@ -191,7 +192,7 @@ async fn an_operator_sees_whose_link_was_opened_again() {
         (&event.client_id, &event.subject, &event.detail["secret_id"]),
         (&made.client_id, &link.delivery_id, &secret.secret_id)
     );
-    assert_eq!(event.occurred_time, Some(again.to_timestamp()));
+    assert_eq!(event.occur_time, Some(again.to_timestamp()));
     assert_eq!(event.detail["refused"], "opened before");
     assert_eq!(event.actor_kind(), AuditActorKind::Anonymous);
     assert!(!format!("{event:?}").contains(&link.claim_token));
@@ -209,6 +210,7 @@ async fn of_racing_claims_one_wins() {
             let mut partner = ProvisioningServiceClient::new(harness.anonymous());
             let request = pb::ClaimDeliveryRequest {
                 claim_token: link.claim_token.clone(),
+                ..Default::default()
             };
             calls.spawn(async move { partner.claim_delivery(request).await });
         }

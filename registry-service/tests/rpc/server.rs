@@ -83,6 +83,7 @@ async fn a_new_epoch_ends_the_links_of_the_copy() {
         .unwrap();
     let claim = ClaimDeliveryRequest {
         claim_token: link.claim_token,
+        ..Default::default()
     };
     let mut provisioning = ProvisioningServiceClient::new(harness.anonymous());
     let claimed = provisioning.claim_delivery(claim).await;

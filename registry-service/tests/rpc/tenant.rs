@@ -54,6 +54,7 @@ async fn get(harness: &Harness, tenant_id: &str) -> pb::Tenant {
 async fn suspend(harness: &Harness, tenant_id: &str) -> Result<pb::Tenant, tonic::Status> {
     let request = pb::SuspendTenantRequest {
         tenant_id: tenant_id.into(),
+        ..Default::default()
     };
     let answer = client(harness).suspend_tenant(request).await?;
     Ok(answer.into_inner().tenant.unwrap())

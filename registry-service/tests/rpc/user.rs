@@ -50,6 +50,7 @@ pub async fn enrol(harness: &Harness, token: &str, password: &str) -> Result<Str
     let request = pb::CompleteEnrolmentRequest {
         enrolment_token: token.into(),
         password: password.into(),
+        ..Default::default()
     };
     Ok(anyone.complete_enrolment(request).await?.into_inner().tenant_id)
 }
@@ -117,6 +118,7 @@ async fn a_name_is_found_however_it_is_written_and_never_shown() {
     let deactivate = pb::DeactivateUserRequest {
         tenant_id: "firm-two".into(),
         user_id: user.user_id,
+        ..Default::default()
     };
     let foreign = security(&harness).deactivate_user(deactivate).await;
     assert_refused(foreign, Code::NotFound, "NOT_FOUND");
@@ -256,6 +258,7 @@ async fn the_unknown_and_another_tenants_user_are_not_found() {
             .deactivate_user(pb::DeactivateUserRequest {
                 tenant_id: tenant_id.clone(),
                 user_id: user_id.clone(),
+                ..Default::default()
             })
             .await
             .map(drop);
@@ -361,6 +364,7 @@ async fn neither_a_trail_nor_debug_shows_names_passwords_or_tokens() {
     let complete = pb::CompleteEnrolmentRequest {
         enrolment_token: made.enrolment_token.clone(),
         password: PASSWORD.into(),
+        ..Default::default()
     };
     UserServiceClient::new(harness.anonymous())
         .complete_enrolment(complete.clone())

@@ -16,8 +16,13 @@ fn snapshot(revocations: Vec<pb::Revocation>) -> pb::ListRevocationsResponse {
         next_cursor: "1".into(),
         snapshot: true,
         epoch: EPOCH.into(),
+        age: age(0),
         ..Default::default()
     }
+}
+
+fn age(millis: u64) -> Option<prost_types::Duration> {
+    Duration::from_millis(millis).try_into().ok()
 }
 
 /// What is new since.
@@ -145,7 +150,7 @@ async fn the_lease_runs_from_when_the_question_was_sent_less_the_answer_s_age() 
     let asked_at = Instant::now();
     advance(700 * MS).await;
     let answer = pb::ListRevocationsResponse {
-        age_ms: 300,
+        age: age(300),
         ..snapshot(vec![])
     };
     known.apply(answer, asked_at);
@@ -156,7 +161,14 @@ async fn the_lease_runs_from_when_the_question_was_sent_less_the_answer_s_age() 
 
     // Too old to be of use from the start.
     let answer = pb::ListRevocationsResponse {
-        age_ms: u32::MAX,
+        age: age(u32::MAX.into()),
+        ..news(vec![])
+    };
+    known.apply(answer, Instant::now());
+    assert!(!known.is_fresh());
+    // As is an answer of unknown age.
+    let answer = pb::ListRevocationsResponse {
+        age: None,
         ..news(vec![])
     };
     known.apply(answer, Instant::now());
@@ -165,7 +177,7 @@ async fn the_lease_runs_from_when_the_question_was_sent_less_the_answer_s_age() 
     assert!(known.is_fresh());
     // Nor does it shorten a lease.
     let answer = pb::ListRevocationsResponse {
-        age_ms: 3000,
+        age: age(3000),
         ..news(vec![])
     };
     known.apply(answer, Instant::now());

@@ -1,7 +1,10 @@
 //! `ConsentService`.
 
 use accord::{
-    rpc::auth::{Caller, Principal},
+    rpc::{
+        auth::{Caller, Principal},
+        status::Problem,
+    },
     token::v1::{self as pb, consent_service_server::ConsentService},
 };
 use tonic::{Request, Response, Status};
@@ -93,5 +96,19 @@ impl ConsentService for Consents {
         Ok(Response::new(pb::ChangeDesignatedUserResponse {
             consent: Some(convert::message(consent)),
         }))
+    }
+
+    async fn change_allowed_networks(
+        &self,
+        _: Request<pb::ChangeAllowedNetworksRequest>,
+    ) -> Result<Response<pb::ChangeAllowedNetworksResponse>, Status> {
+        Err(Problem::not_available("ChangeAllowedNetworks").into())
+    }
+
+    async fn get_grant_usage(
+        &self,
+        _: Request<pb::GetGrantUsageRequest>,
+    ) -> Result<Response<pb::GetGrantUsageResponse>, Status> {
+        Err(Problem::not_available("GetGrantUsage").into())
     }
 }

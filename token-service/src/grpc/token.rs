@@ -1,7 +1,7 @@
 //! `TokenService`.
 
 use accord::{
-    rpc::auth::Principal,
+    rpc::{auth::Principal, status::Problem},
     token::v1::{self as pb, token_service_server::TokenService},
 };
 use tonic::{Request, Response, Status};
@@ -27,6 +27,13 @@ impl TokenService for OAuth {
         let request = convert::issue(request.into_inner())?;
         let issued = issuance::issue(self, &request).await?;
         Ok(Response::new(convert::issued(issued)))
+    }
+
+    async fn push_authorization_request(
+        &self,
+        _: Request<pb::PushAuthorizationRequestRequest>,
+    ) -> Result<Response<pb::PushAuthorizationRequestResponse>, Status> {
+        Err(Problem::not_available("PushAuthorizationRequest").into())
     }
 
     async fn introspect_token(

@@ -32,6 +32,7 @@ impl Registry {
     pub async fn claim_delivery(&self, claim_token: &OpaqueToken) -> Result<CredentialBundle, Error> {
         let request = pb::ClaimDeliveryRequest {
             claim_token: claim_token.expose().to_owned(),
+            ..Default::default()
         };
         let answer = self.provisioning.clone().claim_delivery(request).await;
         let bundle = answer.map_err(link_failure)?.into_inner().bundle;
@@ -56,6 +57,7 @@ impl Registry {
         let request = pb::CompleteEnrolmentRequest {
             enrolment_token: enrolment_token.expose().to_owned(),
             password: password.to_string(),
+            ..Default::default()
         };
         let answer = self.users.clone().complete_enrolment(request).await;
         Ok(answer.map_err(link_failure)?.into_inner().tenant_id)
@@ -74,7 +76,7 @@ fn link_failure(status: Status) -> Error {
     match reason_of(&status) {
         Some(ErrorReason::LinkInvalid) => {
             let info = status.get_details_error_info();
-            let opened_time = info.and_then(|mut info| info.metadata.remove("claimed_time"));
+            let opened_time = info.and_then(|mut info| info.metadata.remove("claim_time"));
             Error::LinkInvalid { opened_time }
         }
         Some(ErrorReason::InvalidFields) => {

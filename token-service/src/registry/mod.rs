@@ -166,7 +166,7 @@ impl Registry {
         let uses = uses.iter().map(|used| pb::SecretUse {
             client_id: used.client_id.to_string(),
             secret_id: used.secret_id.to_string(),
-            used_time: Some(used.used_at.to_timestamp()),
+            use_time: Some(used.used_at.to_timestamp()),
         });
         let request = pb::ReportSecretUseRequest { uses: uses.collect() };
         let answer = self.directory.clone().report_secret_use(request).await;

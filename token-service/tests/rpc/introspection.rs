@@ -141,6 +141,7 @@ async fn an_introspection_needs_one_proof_and_every_field() {
         token: String::new(),
         client_id: world.client_id.clone(),
         client_authentication: None,
+        ..Default::default()
     };
     assert_violations(
         introspect(&world, bad).await,

@@ -193,6 +193,7 @@ async fn every_violation_of_a_start_is_reported_at_once() {
         state: "é".into(),
         code_challenge: "c".repeat(42),
         resource: String::new(),
+        ..Default::default()
     };
     let fields = [
         "request_id",

@@ -469,6 +469,7 @@ impl TestClient {
             grant: Some(grant),
             scopes: Vec::new(),
             resource: String::new(),
+            ..Default::default()
         }
     }
 
@@ -499,6 +500,7 @@ impl TestClient {
             client_authentication: Some(pb::introspect_token_request::ClientAuthentication::ClientSecret(
                 self.client_secret.clone(),
             )),
+            ..Default::default()
         }
     }
 }

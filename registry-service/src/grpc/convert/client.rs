@@ -13,7 +13,7 @@ use accord::{
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{integration_request, mask, page};
+use super::{etag, integration_request, mask, page};
 use crate::model::{
     client::{Client, ClientUpdate, Filter, NewClient, State},
     client_keys::ClientKeys,
@@ -34,13 +34,11 @@ pub fn register(request: &pb::RegisterClientRequest) -> Result<(NewClient, Optio
         "integration_request_id",
         IntegrationRequestId::parse(&request.integration_request_id),
     );
-    let display_name = v.text("display_name", &request.display_name, 1..=200);
     let delivery = method(&mut v, request.delivery);
-    match (request_id, integration_request_id, display_name, delivery) {
-        (Some(request_id), Some(integration_request_id), Some(display_name), Some(delivery)) => {
+    match (request_id, integration_request_id, delivery) {
+        (Some(request_id), Some(integration_request_id), Some(delivery)) => {
             let new = NewClient {
                 integration_request_id,
-                display_name,
                 delivery,
             };
             Ok((new, request_id))
@@ -113,7 +111,10 @@ pub fn update(request: pb::UpdateClientRequest) -> Result<(ClientId, ClientUpdat
     };
     let client = request.client.unwrap_or_default();
     let client_id = v.check("client.client_id", ClientId::parse(&client.client_id));
-    let mut update = ClientUpdate::default();
+    let mut update = ClientUpdate {
+        etag: etag(&client.etag),
+        ..ClientUpdate::default()
+    };
     let known = ["display_name", "redirect_uris", "scopes", "tenant_ids"];
     let mut paths = mask(&mut v, request.update_mask, &known);
     paths.sort_unstable();
@@ -237,7 +238,10 @@ pub fn revoke_secret(request: &pb::RevokeClientSecretRequest) -> Result<Revocati
         Ok(pb::SecretRevocationReason::Rotated) => Some(Reason::Rotated),
         Ok(pb::SecretRevocationReason::Compromised) => Some(Reason::Compromised),
         Ok(pb::SecretRevocationReason::Unspecified) | Err(_) => {
-            v.add("reason", "must be ROTATED or COMPROMISED");
+            v.add(
+                "reason",
+                "must be SECRET_REVOCATION_REASON_ROTATED or SECRET_REVOCATION_REASON_COMPROMISED",
+            );
             None
         }
     };
@@ -292,6 +296,7 @@ pub fn message(client: Client) -> pb::Client {
         state: state(client.state).into(),
         create_time: Some(client.created_at.to_timestamp()),
         update_time: Some(client.updated_at.to_timestamp()),
+        etag: client.etag.to_string(),
         json_web_key_set: client.json_web_key_set,
     }
 }
@@ -326,7 +331,7 @@ pub fn secret(secret: ClientSecret) -> pb::ClientSecret {
         client_id: secret.client_id.into(),
         create_time: Some(secret.created_at.to_timestamp()),
         expire_time: secret.expires_at.map(UnixMillis::to_timestamp),
-        last_used_time: secret.last_used_at.map(UnixMillis::to_timestamp),
+        last_use_time: secret.last_used_at.map(UnixMillis::to_timestamp),
         revoke_time: secret.revoked.map(|(at, _)| at.to_timestamp()),
         revocation_reason: reason.into(),
         claimed: !secret.awaiting_claim,

@@ -179,9 +179,9 @@ pub fn uses(request: pb::ReportSecretUseRequest) -> Result<Vec<SecretUse>, Viola
         let field = list_field("uses", index);
         let client_id = v.check(&format!("{field}.client_id"), ClientId::parse(&used.client_id));
         let secret_id = v.check(&format!("{field}.secret_id"), SecretId::parse(&used.secret_id));
-        let used_at = used.used_time.as_ref().and_then(UnixMillis::from_timestamp);
+        let used_at = used.use_time.as_ref().and_then(UnixMillis::from_timestamp);
         if used_at.is_none() {
-            v.add(format!("{field}.used_time"), "must be a time from 1970 on");
+            v.add(format!("{field}.use_time"), "must be a time from 1970 on");
         }
         if let (Some(client_id), Some(secret_id), Some(used_at)) = (client_id, secret_id, used_at) {
             uses.push(SecretUse {

@@ -35,17 +35,35 @@ pub fn submit(
     let mut references = References::default();
     let request_id = v.request_id("request_id", &request.request_id);
     let partner_name = v.text("partner_name", &request.partner_name, 1..=200);
+    let display_name = v.text("display_name", &request.display_name, 0..=200);
     let contact_email = v.email("contact_email", &request.contact_email);
     let goals = v.multiline("goals", &request.goals, 1..=4000);
     let tenant_ids = tenant_ids(&mut v, &mut references, &request.tenant_ids);
     let scopes = scopes(&mut v, &mut references, &request.scopes);
     let redirect_uris = redirect_uris(&mut v, "redirect_uris", &request.redirect_uris);
     let notes = v.multiline("notes", &request.notes, 0..=4000);
-    match (request_id, partner_name, contact_email, goals, notes) {
-        (Some(request_id), Some(partner_name), Some(contact_email), Some(goals), Some(notes))
-            if v.is_empty() =>
-        {
+    match (
+        request_id,
+        partner_name,
+        display_name,
+        contact_email,
+        goals,
+        notes,
+    ) {
+        (
+            Some(request_id),
+            Some(partner_name),
+            Some(display_name),
+            Some(contact_email),
+            Some(goals),
+            Some(notes),
+        ) if v.is_empty() => {
             let new = NewIntegrationRequest {
+                display_name: if display_name.is_empty() {
+                    partner_name.clone()
+                } else {
+                    display_name
+                },
                 partner_name,
                 contact_email,
                 goals,
@@ -207,6 +225,7 @@ pub fn message(request: IntegrationRequest) -> pb::IntegrationRequest {
     pb::IntegrationRequest {
         integration_request_id: request.integration_request_id.into(),
         partner_name: content.partner_name,
+        display_name: content.display_name,
         contact_email: content.contact_email,
         goals: content.goals,
         tenant_ids: content.tenant_ids.into_iter().map(String::from).collect(),
@@ -265,6 +284,7 @@ mod tests {
         let malformed = submit(pb::SubmitIntegrationRequestRequest {
             request_id: "1".into(),
             partner_name: " ".into(),
+            display_name: "n".repeat(201),
             contact_email: "nobody".into(),
             goals: String::new(),
             tenant_ids: vec!["acme".into(), "Acme".into(), "acme".into()],
@@ -275,6 +295,7 @@ mod tests {
                 "https://app.example/cb".into(),
             ],
             notes: "\0".into(),
+            ..Default::default()
         })
         .unwrap_err();
         assert_eq!(
@@ -282,6 +303,7 @@ mod tests {
             [
                 "request_id",
                 "partner_name",
+                "display_name",
                 "contact_email",
                 "goals",
                 "tenant_ids[1]",

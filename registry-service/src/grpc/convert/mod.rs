@@ -27,6 +27,11 @@ pub fn page(
     }
 }
 
+/// The version of a row that an update asks for; `None` asks for none. A text that is no etag is no row's version.
+pub fn etag(text: &str) -> Option<i64> {
+    (!text.is_empty()).then(|| text.parse().unwrap_or(-1))
+}
+
 /// Checks the paths of an update mask: at least one, each of `known`.
 pub fn mask(
     violations: &mut Violations,

@@ -10,7 +10,7 @@ use accord::{
 };
 use uuid::Uuid;
 
-use super::{mask, page};
+use super::{etag, mask, page};
 use crate::model::scope::{NewScope, Scope, ScopeUpdate};
 
 /// Reads a `CreateScopeRequest`.
@@ -45,7 +45,10 @@ pub fn update(request: pb::UpdateScopeRequest) -> Result<(ScopeName, ScopeUpdate
     let mut v = Violations::default();
     let scope = request.scope.unwrap_or_default();
     let name = v.check("scope.name", ScopeName::parse(&scope.name));
-    let mut update = ScopeUpdate::default();
+    let mut update = ScopeUpdate {
+        etag: etag(&scope.etag),
+        ..ScopeUpdate::default()
+    };
     for path in mask(&mut v, request.update_mask, &["description", "enabled"]) {
         match path.as_str() {
             "description" => {
@@ -69,6 +72,7 @@ pub fn message(scope: Scope) -> pb::Scope {
         enabled: scope.enabled,
         create_time: Some(scope.created_at.to_timestamp()),
         update_time: Some(scope.updated_at.to_timestamp()),
+        etag: scope.etag.to_string(),
     }
 }
 

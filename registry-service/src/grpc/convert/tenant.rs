@@ -10,7 +10,7 @@ use accord::{
 };
 use uuid::Uuid;
 
-use super::{mask, page};
+use super::{etag, mask, page};
 use crate::model::tenant::{NewTenant, State, Tenant, TenantUpdate, authority_url, new_id};
 
 /// Reads a `CreateTenantRequest`.
@@ -82,7 +82,10 @@ pub fn update(request: pb::UpdateTenantRequest) -> Result<(TenantId, TenantUpdat
     let mut v = Violations::default();
     let tenant = request.tenant.unwrap_or_default();
     let tenant_id = v.check("tenant.tenant_id", TenantId::parse(&tenant.tenant_id));
-    let mut update = TenantUpdate::default();
+    let mut update = TenantUpdate {
+        etag: etag(&tenant.etag),
+        ..TenantUpdate::default()
+    };
     for path in mask(&mut v, request.update_mask, &["display_name", "cloud_api_url"]) {
         match path.as_str() {
             "display_name" => {
@@ -110,6 +113,7 @@ pub fn message(tenant: Tenant, public_base_url: &str) -> pb::Tenant {
         state: state(tenant.state).into(),
         create_time: Some(tenant.created_at.to_timestamp()),
         update_time: Some(tenant.updated_at.to_timestamp()),
+        etag: tenant.etag.to_string(),
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Model {
     pub created_at: i64,
     /// Unix milliseconds.
     pub updated_at: i64,
+    /// Grows with every change of a returned field.
+    pub etag: i64,
     /// JSON Web Key Set in canonical form; empty if there are no keys.
     pub json_web_key_set: String,
 }

@@ -11,6 +11,8 @@ pub struct Model {
     pub integration_request_id: String,
     /// Who asks.
     pub partner_name: String,
+    /// The integration's name.
+    pub display_name: String,
     /// Where to reach the partner.
     pub contact_email: String,
     /// What the integration is for.

@@ -17,6 +17,8 @@ pub struct Model {
     pub created_at: i64,
     /// Unix milliseconds.
     pub updated_at: i64,
+    /// Grows with every change of a returned field.
+    pub etag: i64,
 }
 
 /// Rows are joined by hand, where a join is needed.

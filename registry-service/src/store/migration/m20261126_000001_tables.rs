@@ -37,6 +37,7 @@ async fn tenant(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
                 .col(big_integer("tokens_ended_seq"))
                 .col(big_integer("created_at"))
                 .col(big_integer("updated_at"))
+                .col(big_integer("etag"))
                 .primary_key(Index::create().col("tenant_id"))
                 .to_owned(),
         )
@@ -54,6 +55,7 @@ async fn scope(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
                 .col(boolean("enabled"))
                 .col(big_integer("created_at"))
                 .col(big_integer("updated_at"))
+                .col(big_integer("etag"))
                 .primary_key(Index::create().col("name"))
                 .to_owned(),
         )
@@ -134,6 +136,7 @@ async fn integration_request(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
                 .table("integration_requests")
                 .col(text("integration_request_id"))
                 .col(text("partner_name"))
+                .col(text("display_name"))
                 .col(text("contact_email"))
                 .col(text("goals"))
                 .col(json("tenant_ids"))
@@ -171,6 +174,7 @@ async fn client(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
                 .col(big_integer("families_ended_seq"))
                 .col(big_integer("created_at"))
                 .col(big_integer("updated_at"))
+                .col(big_integer("etag"))
                 .primary_key(Index::create().col("client_id"))
                 .to_owned(),
         )

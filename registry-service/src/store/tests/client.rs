@@ -45,6 +45,7 @@ pub(in crate::store) async fn seeded(url: &str) -> (Store, Arc<ManualClock>) {
 async fn approved(store: &Store) -> IntegrationRequestId {
     let new = NewIntegrationRequest {
         partner_name: "Partner".into(),
+        display_name: "Contact Sync".into(),
         contact_email: "dev@partner.example".into(),
         goals: "Keep contacts in step".into(),
         tenant_ids: ["acme", "globex"].map(|id| TenantId::parse(id).unwrap()).into(),
@@ -73,7 +74,6 @@ fn wanted(name: &str) -> RequestedScope {
 fn new_client(integration_request_id: IntegrationRequestId, delivery: Method) -> NewClient {
     NewClient {
         integration_request_id,
-        display_name: "Contact Sync".into(),
         delivery,
     }
 }

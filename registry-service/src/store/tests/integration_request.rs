@@ -50,6 +50,7 @@ async fn seeded(url: &str) -> (Store, std::sync::Arc<accord::clock::ManualClock>
 fn wanted(tenants: &[&str], scopes: &[&str]) -> NewIntegrationRequest {
     NewIntegrationRequest {
         partner_name: "Partner".into(),
+        display_name: "Contact Sync".into(),
         contact_email: "dev@partner.example".into(),
         goals: "Keep contacts in step".into(),
         tenant_ids: tenants.iter().map(|id| TenantId::parse(id).unwrap()).collect(),

@@ -30,7 +30,7 @@ async fn a_repeated_registration_gives_the_same_credentials() {
         );
         assert_eq!(secrets(&harness, &first.client.unwrap().client_id).await.len(), 1);
         let other = pb::RegisterClientRequest {
-            display_name: "Other".into(),
+            integration_request_id: UNKNOWN_REQUEST.into(),
             ..call
         };
         let reused = client(&harness).register_client(other).await;
@@ -65,10 +65,9 @@ async fn only_an_approved_request_is_registered() {
     let malformed = pb::RegisterClientRequest {
         request_id: "1".into(),
         integration_request_id: "1".into(),
-        display_name: " ".into(),
         delivery: 9,
     };
-    let fields = ["request_id", "integration_request_id", "display_name", "delivery"];
+    let fields = ["request_id", "integration_request_id", "delivery"];
     assert_violations(client(&harness).register_client(malformed).await, &fields);
     assert_eq!(count(&harness).await, 1);
     assert_eq!(harness.audit_events("client.register").await.len(), 1);

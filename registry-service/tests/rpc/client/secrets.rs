@@ -52,7 +52,7 @@ async fn secrets_overlap_until_they_expire() {
         (proven.secret_id, proven.secret_expire_time),
         (secret.secret_id, Some(end))
     );
-    let used = secrets(&harness, id).await[0].last_used_time;
+    let used = secrets(&harness, id).await[0].last_use_time;
     assert_eq!(used, Some(harness.clock.now().to_timestamp()));
     harness.clock.advance(HOUR);
     let expired = authenticate(&harness, id, &second).await;
@@ -99,7 +99,7 @@ async fn a_secret_in_use_is_revoked_with_force_only() {
     for reason in [Reason::Rotated, Reason::Compromised] {
         let refused = revoked(&harness, revoke(id, &proven.secret_id, reason, false)).await;
         let metadata = assert_refused(refused, Code::FailedPrecondition, "SECRET_IN_USE");
-        assert_eq!(metadata["last_used_time"], used.to_string());
+        assert_eq!(metadata["last_use_time"], used.to_string());
     }
     assert!(secrets(&harness, id).await[0].revoke_time.is_none());
     assert!(harness.audit_events("client_secret.revoke").await.is_empty());

@@ -146,7 +146,10 @@ async fn the_feed_tells_which_changes_end_tokens() {
         clients.revoke_client_secret(request).await.unwrap();
     }
     let client_id = id.clone();
-    let suspend = pb::SuspendClientRequest { client_id };
+    let suspend = pb::SuspendClientRequest {
+        client_id,
+        ..Default::default()
+    };
     clients.suspend_client(suspend).await.unwrap();
     let client_id = id.clone();
     let reinstate = pb::ReinstateClientRequest { client_id };
@@ -154,7 +157,10 @@ async fn the_feed_tells_which_changes_end_tokens() {
 
     let mut tenants = TenantServiceClient::new(harness.operator(Role::Admin));
     let tenant_id = "firm-one".to_owned();
-    let suspend = pb::SuspendTenantRequest { tenant_id };
+    let suspend = pb::SuspendTenantRequest {
+        tenant_id,
+        ..Default::default()
+    };
     tenants.suspend_tenant(suspend).await.unwrap();
     let tenant_id = "firm-one".to_owned();
     let reinstate = pb::ReinstateTenantRequest { tenant_id };
@@ -162,7 +168,11 @@ async fn the_feed_tells_which_changes_end_tokens() {
 
     let of_user = || ("firm-one".to_owned(), user.user_id.clone());
     let (tenant_id, user_id) = of_user();
-    let deactivate = pb::DeactivateUserRequest { tenant_id, user_id };
+    let deactivate = pb::DeactivateUserRequest {
+        tenant_id,
+        user_id,
+        ..Default::default()
+    };
     security(&harness).deactivate_user(deactivate).await.unwrap();
     let (tenant_id, user_id) = of_user();
     let reactivate = pb::ReactivateUserRequest { tenant_id, user_id };

@@ -70,6 +70,7 @@ async fn each_sign_in_costs_one_hash_whatever_the_answer() {
     let deactivate = pb::DeactivateUserRequest {
         tenant_id: "firm-one".into(),
         user_id,
+        ..Default::default()
     };
     security(&harness).deactivate_user(deactivate).await.unwrap();
     let before = hasher.runs();
@@ -104,6 +105,7 @@ async fn who_may_not_sign_in_is_refused_like_a_stranger() {
     let tenant_id = "firm-one".to_owned();
     let suspend = pb::SuspendTenantRequest {
         tenant_id: tenant_id.clone(),
+        ..Default::default()
     };
     tenants.suspend_tenant(suspend).await.unwrap();
     messages.push(refused(NAME).await);

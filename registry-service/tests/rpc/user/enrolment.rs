@@ -67,6 +67,7 @@ async fn an_enrolment_link_works_once_in_its_time() {
     let deactivate = pb::DeactivateUserRequest {
         tenant_id: "firm-one".into(),
         user_id: user_id.clone(),
+        ..Default::default()
     };
     for _ in 0..2 {
         let answer = security(&harness)
@@ -114,6 +115,7 @@ async fn of_racing_enrolments_one_wins() {
             let request = pb::CompleteEnrolmentRequest {
                 enrolment_token: token.clone(),
                 password: format!("{PASSWORD} {index}"),
+                ..Default::default()
             };
             tokio::spawn(async move { anyone.complete_enrolment(request).await })
         });
@@ -175,6 +177,7 @@ async fn reactivation_gives_back_the_password_and_no_link() {
         let deactivate = pb::DeactivateUserRequest {
             tenant_id: tenant_id.clone(),
             user_id: user_id.clone(),
+            ..Default::default()
         };
         security(&harness).deactivate_user(deactivate).await.unwrap();
         let reactivate = pb::ReactivateUserRequest { tenant_id, user_id };

@@ -234,8 +234,7 @@ pub fn revocations(page: Page, now: UnixMillis) -> pb::ListRevocationsResponse {
         snapshot: page.snapshot,
         more: page.more,
         read_time: Some(now.minus(page.age).to_timestamp()),
-        // Rounded up: it is never told to be younger than it is.
-        age_ms: u32::try_from(page.age.as_millis() + 1).unwrap_or(u32::MAX),
+        age: page.age.try_into().ok(),
         revocations: page.revocations.into_iter().map(revocation).collect(),
     }
 }
@@ -267,7 +266,6 @@ pub fn metadata(metadata: Metadata) -> pb::GetAuthorityMetadataResponse {
         introspection_endpoint: metadata.introspection_endpoint,
         revocation_endpoint: metadata.revocation_endpoint,
         jwks_uri: metadata.jwks_uri,
-        scopes_supported: Vec::new(),
         response_types_supported: owned(metadata.response_types_supported),
         grant_types_supported: owned(metadata.grant_types_supported),
         token_endpoint_auth_methods_supported: owned(metadata.token_endpoint_auth_methods_supported),

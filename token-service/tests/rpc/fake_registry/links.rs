@@ -96,12 +96,19 @@ impl ProvisioningService for FakeRegistry {
         let delivery = state.links.deliveries.get_mut(&request.into_inner().claim_token);
         let delivery = delivery.ok_or_else(link_invalid)?;
         if delivery.opened {
-            return Err(link_invalid().metadata("claimed_time", OPENED_TIME).into());
+            return Err(link_invalid().metadata("claim_time", OPENED_TIME).into());
         }
         delivery.opened = true;
         Ok(Response::new(pb::ClaimDeliveryResponse {
             bundle: Some(delivery.bundle.clone()),
         }))
+    }
+
+    async fn release_delivery(
+        &self,
+        _: Request<pb::ReleaseDeliveryRequest>,
+    ) -> Result<Response<pb::ReleaseDeliveryResponse>, Status> {
+        not_faked()
     }
 
     async fn create_delivery(
@@ -137,6 +144,13 @@ impl UserService for FakeRegistry {
         Ok(Response::new(pb::CompleteEnrolmentResponse {
             tenant_id: user.profile.tenant_id.clone(),
         }))
+    }
+
+    async fn release_enrolment(
+        &self,
+        _: Request<pb::ReleaseEnrolmentRequest>,
+    ) -> Result<Response<pb::ReleaseEnrolmentResponse>, Status> {
+        not_faked()
     }
 
     async fn register_user(

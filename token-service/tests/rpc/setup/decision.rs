@@ -164,6 +164,7 @@ async fn an_approval_is_refused_with_every_violation() {
         scopes: ["a", "a"].map(String::from).to_vec(),
         designated_account_name: String::new(),
         expire_time: Some(world.clock().now().to_timestamp()),
+        ..Default::default()
     };
     let fields = ["setup_id", "scopes[1]", "designated_account_name", "expire_time"];
     assert_violations(approve(&world, bad).await, &fields);

@@ -1,0 +1,135 @@
+//! `etag`: an update from a version that is no longer the current one is rejected.
+
+use std::collections::BTreeSet;
+
+use accord::{
+    registry::v1::{
+        self as pb, client_service_client::ClientServiceClient, scope_service_client::ScopeServiceClient,
+        tenant_service_client::TenantServiceClient,
+    },
+    rpc::auth::Role,
+    testing::databases,
+};
+use prost_types::FieldMask;
+use tonic::{Code, Status};
+
+use crate::{
+    client::registered,
+    harness::{Harness, assert_refused},
+};
+
+fn mask(path: &str) -> Option<FieldMask> {
+    Some(FieldMask {
+        paths: vec![path.into()],
+    })
+}
+
+/// Asserts that `update` takes the current etag or none, and that each change gives a new one. `others` are the etags
+/// after changes by other methods.
+async fn assert_compared(
+    resource: &str,
+    first: String,
+    update: impl AsyncFn(&str) -> Result<String, Status>,
+    others: impl AsyncFn() -> Vec<String>,
+) {
+    let mut seen = vec![first.clone(), update(&first).await.unwrap()];
+    seen.extend(others().await);
+    let current = seen.pop().unwrap();
+    for stale in seen.iter().map(String::as_str).chain(["0", "none"]) {
+        let metadata = assert_refused(update(stale).await, Code::Aborted, "ETAG_MISMATCH");
+        assert_eq!(metadata["resource"], resource, "{stale}");
+    }
+    seen.push(current.clone());
+    seen.push(update(&current).await.unwrap());
+    seen.push(update("").await.unwrap());
+    let different: BTreeSet<_> = seen.iter().collect();
+    assert_eq!(different.len(), seen.len(), "{resource}: {seen:?}");
+}
+
+#[tokio::test]
+async fn a_stale_etag_is_rejected_and_none_is_not_compared() {
+    for database in databases() {
+        let harness = Harness::start_on(database).await;
+        let admin = || harness.operator(Role::Admin);
+
+        let tenants = || TenantServiceClient::new(admin());
+        let tenant_id = "acme".to_owned();
+        let update = async |etag: &str| {
+            let tenant = pb::Tenant {
+                tenant_id: tenant_id.clone(),
+                display_name: "Acme".into(),
+                etag: etag.into(),
+                ..Default::default()
+            };
+            let request = pb::UpdateTenantRequest {
+                tenant: Some(tenant),
+                update_mask: mask("display_name"),
+            };
+            let answer = tenants().update_tenant(request).await?;
+            Ok(answer.into_inner().tenant.unwrap().etag)
+        };
+        let others = async || {
+            let suspend = pb::SuspendTenantRequest {
+                tenant_id: tenant_id.clone(),
+                ..Default::default()
+            };
+            let suspended = tenants().suspend_tenant(suspend).await.unwrap().into_inner();
+            let reinstate = pb::ReinstateTenantRequest {
+                tenant_id: tenant_id.clone(),
+            };
+            let reinstated = tenants().reinstate_tenant(reinstate).await.unwrap().into_inner();
+            vec![suspended.tenant.unwrap().etag, reinstated.tenant.unwrap().etag]
+        };
+        assert_compared("tenant", harness.tenant("acme").await.etag, update, others).await;
+
+        let update = async |etag: &str| {
+            let scope = pb::Scope {
+                name: "contacts.read".into(),
+                enabled: true,
+                etag: etag.into(),
+                ..Default::default()
+            };
+            let request = pb::UpdateScopeRequest {
+                scope: Some(scope),
+                update_mask: mask("enabled"),
+            };
+            let answer = ScopeServiceClient::new(admin()).update_scope(request).await?;
+            Ok(answer.into_inner().scope.unwrap().etag)
+        };
+        let first = harness.scope("contacts.read").await.etag;
+        assert_compared("scope", first, update, async || Vec::new()).await;
+
+        harness.tenant("globex").await;
+        harness.scope("contacts.write").await;
+        let clients = || ClientServiceClient::new(admin());
+        let (made, _) = registered(&harness).await;
+        let update = async |etag: &str| {
+            let client = pb::Client {
+                client_id: made.client_id.clone(),
+                display_name: "Renamed".into(),
+                etag: etag.into(),
+                ..Default::default()
+            };
+            let request = pb::UpdateClientRequest {
+                client: Some(client),
+                update_mask: mask("display_name"),
+            };
+            let answer = clients().update_client(request).await?;
+            Ok(answer.into_inner().client.unwrap().etag)
+        };
+        let others = async || {
+            let suspend = pb::SuspendClientRequest {
+                client_id: made.client_id.clone(),
+                ..Default::default()
+            };
+            let suspended = clients().suspend_client(suspend).await.unwrap().into_inner();
+            let keys = pb::SetClientKeysRequest {
+                client_id: made.client_id.clone(),
+                json_web_key_set: r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"1","alg":"EdDSA","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#.into(),
+            };
+            let keyed = clients().set_client_keys(keys).await.unwrap().into_inner();
+            vec![suspended.client.unwrap().etag, keyed.client.unwrap().etag]
+        };
+        assert_compared("client", made.etag.clone(), update, others).await;
+    }
+}

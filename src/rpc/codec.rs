@@ -1,0 +1,102 @@
+//! The codec of every generated client and server.
+//!
+//! It rejects a request that can't be decoded, or that sets a field which is part of the contract but does nothing yet:
+//! ignored, such a field would promise a caller what Accord does not do.
+
+use std::marker::PhantomData;
+
+use tonic::{
+    Code, Status,
+    codec::{DecodeBuf, Decoder},
+};
+use tonic_prost::ProstEncoder;
+
+use crate::{
+    rpc::status::{ErrorReason, Problem},
+    text::validation::Violations,
+};
+
+/// A message that a method takes or returns; `build.rs` implements it.
+pub trait Checked: prost::Message + Default {
+    /// Whether a method takes it.
+    const REQUEST: bool = false;
+
+    /// The fields that are set although nothing reads them yet.
+    fn set_too_early(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+}
+
+fn is_set<T: Default + PartialEq>(value: &T) -> bool {
+    *value != T::default()
+}
+
+fn named(fields: &[(bool, &'static str)]) -> Vec<&'static str> {
+    fields
+        .iter()
+        .filter(|(set, _)| *set)
+        .map(|(_, field)| *field)
+        .collect()
+}
+
+include!(concat!(env!("OUT_DIR"), "/checked.rs"));
+
+/// Encodes `T` and decodes `U`.
+#[derive(Debug)]
+pub struct Codec<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for Codec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> tonic::codec::Codec for Codec<T, U>
+where
+    T: Checked + Send + 'static,
+    U: Checked + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = ProstEncoder<T>;
+    type Decoder = CheckedDecoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstEncoder::default()
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        CheckedDecoder(PhantomData)
+    }
+}
+
+/// Decodes `U` and checks it.
+#[derive(Debug)]
+pub struct CheckedDecoder<U>(PhantomData<U>);
+
+impl<U: Checked> Decoder for CheckedDecoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        let message = U::decode(buffer).map_err(undecodable::<U>)?;
+        let mut violations = Violations::default();
+        for field in message.set_too_early() {
+            violations.add(field, "is not available yet");
+        }
+        if violations.is_empty() {
+            Ok(Some(message))
+        } else {
+            Err(Problem::from(violations).into())
+        }
+    }
+}
+
+fn undecodable<U: Checked>(error: prost::DecodeError) -> Status {
+    if U::REQUEST {
+        let message = "the message can't be decoded";
+        Problem::new(Code::InvalidArgument, ErrorReason::InvalidFields, message).into()
+    } else {
+        Status::internal(error.to_string())
+    }
+}
