@@ -25,7 +25,7 @@ use std::{
     process::ExitCode,
 };
 
-use accord::rpc::server::shutdown_signal;
+use accord::rpc::run::shutdown_signal;
 use anyhow::{Context, Result};
 use clap::Parser;
 

@@ -5,7 +5,10 @@ use std::{io::Write, path::PathBuf, process::ExitCode, sync::Arc};
 use accord::{
     clock::SystemClock,
     random::SystemRandom,
-    rpc::{server::shutdown_signal, telemetry},
+    rpc::{
+        run::{exit, shutdown_signal},
+        telemetry,
+    },
 };
 use accord_cli::{
     demo, descriptors,
@@ -59,13 +62,7 @@ async fn main() -> ExitCode {
         Some(Command::Registry(cli)) => registry_service::run(cli).await,
         Some(Command::Token(cli)) => token_service::run(cli).await,
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "accord: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit("accord", result)
 }
 
 async fn dev(args: DevArgs) -> anyhow::Result<()> {

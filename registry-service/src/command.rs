@@ -1,12 +1,12 @@
-//! What the command line does, one function a subcommand.
+//! The commands of the command line, one function each.
 
-use std::{io::Write, sync::Arc, time::Duration};
+use std::{io::Write, sync::Arc};
 
 use accord::{
     clock::SystemClock,
     random::SystemRandom,
     registry::v1 as pb,
-    rpc::{config::require_loopback, server::shutdown_signal, telemetry},
+    rpc::{listener, run::shutdown_signal, telemetry},
     store::{
         Creation,
         audit::{Actor, ActorKind, Origin},
@@ -14,7 +14,6 @@ use accord::{
     text::{opaque::OpaqueToken, validation::Violations},
 };
 use anyhow::{Context, anyhow};
-use tokio::net::TcpListener;
 
 use crate::{
     config::{Cli, Command, Flags, Needs, OperatorCommand, Settings, WorkloadCommand},
@@ -23,14 +22,7 @@ use crate::{
     server::Registry,
 };
 
-/// How long the database may take to close.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Does what the command line says. Creating a caller prints its bearer token, alone, on standard
-/// output.
-///
-/// # Errors
-/// Settings that can't be used, a database that does not answer, a name that is taken.
+/// Runs a command. Creating a caller prints its bearer token, alone, on standard output.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve { flags } => serve(&flags).await,
@@ -50,19 +42,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
 async fn serve(flags: &Flags) -> anyhow::Result<()> {
     telemetry::init("registry-service");
     let settings = Settings::load(flags, Needs::Everything)?;
-    require_loopback(settings.listen)?;
     let registry = open(&settings).await?;
-    let listener = TcpListener::bind(settings.listen)
-        .await
-        .with_context(|| format!("can't listen on {}", settings.listen))?;
-    let shutdown = shutdown_signal()?;
-    let address = listener.local_addr()?.to_string();
-    tracing::info!(listener = "grpc", address, "listening");
-    let store = registry.store().clone();
-    let served = registry.serve(listener, shutdown).await;
-    // Leaves a file database in one piece. Calls that outlived the drain are not waited for.
-    let _ = tokio::time::timeout(CLOSE_PATIENCE, store.db.close()).await;
-    served
+    let listener = listener::bind("--listen", settings.listen).await?;
+    registry.serve(listener, shutdown_signal()?).await
 }
 
 async fn migrate(flags: &Flags, new_epoch: bool) -> anyhow::Result<()> {
@@ -102,7 +84,7 @@ async fn open(settings: &Settings) -> anyhow::Result<Registry> {
     Registry::open(settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await
 }
 
-/// A creating call from the command line: no request id, so that each one creates anew.
+/// A creating call from the command line. Without a request id, each call creates.
 fn creation(method: &'static str) -> Creation {
     Creation {
         origin: Origin {

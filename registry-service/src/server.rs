@@ -1,12 +1,10 @@
-//! registry-service as a server: opens the store, serves every service, tells whether it is ready,
-//! and clears away what has expired.
+//! registry-service as a server: its store, routes, permissions and janitor, for the common life of a service.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use accord::{
     audit::v1::audit_service_server::AuditServiceServer,
     clock::{Clock, SharedClock},
-    keys::FileMasterKey,
     random::{Random, SharedRandom},
     registry::v1::{
         client_service_server::ClientServiceServer, directory_service_server::DirectoryServiceServer,
@@ -18,17 +16,13 @@ use accord::{
     rpc::{
         audit_service::AuditApi,
         auth::{Authorizer, Caller, CallerDirectory},
-        config::require_loopback,
-        server::{DRAIN, GrpcServer, Health, MAX_MESSAGE_BYTES},
+        grpc::MAX_MESSAGE_BYTES,
+        run::{self, Service, run},
     },
-    store::{Database, change, idempotency, keyring},
+    store::Database,
     text::opaque::OpaqueToken,
 };
-use anyhow::{Context, bail};
-use tokio::{
-    net::TcpListener,
-    time::{MissedTickBehavior, interval, timeout},
-};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, service::RoutesBuilder};
 
@@ -40,15 +34,6 @@ use crate::{
     store::{self, Store, migration::Migrator},
 };
 
-/// How often the server looks whether it is ready.
-const READINESS_EVERY: Duration = Duration::from_secs(5);
-/// How long the database may take to say that it is there.
-const READINESS_PATIENCE: Duration = Duration::from_secs(4);
-/// A server whose clock is further from the database's than this is not ready.
-const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
-/// How often what has expired is cleared away.
-const JANITOR_EVERY: Duration = Duration::from_secs(60);
-
 /// An open registry, ready to serve. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Registry {
@@ -57,60 +42,28 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Brings the database's tables up to date. Of replicas that race, one does it.
-    ///
-    /// # Errors
-    /// What the database says.
+    /// Applies the migrations. Of racing replicas one does it.
     pub async fn migrate(settings: &Settings, random: &dyn Random) -> anyhow::Result<()> {
-        let db = connect(settings).await?;
-        db.migrate::<Migrator>().await.context("migrating the database")?;
-        change::ensure(db.read(), random)
-            .await
-            .context("starting the change feed")?;
-        Ok(())
+        run::migrate::<Migrator>(&settings.database_url, random).await
     }
 
-    /// Starts a new epoch of the change feed, for a database that was restored from a copy: tokens
-    /// that were issued before are refused from then on, and one-time links that the copy holds unused
-    /// end, since nobody knows which of them were used meanwhile.
-    ///
-    /// # Errors
-    /// What the database says, one that is not migrated among it.
+    /// Starts a new epoch, for a database restored from a backup. Ends the one-time links that the backup
+    /// holds unused: some may have been used since.
     pub async fn start_epoch(
         settings: &Settings,
         clock: &dyn Clock,
         random: &dyn Random,
     ) -> anyhow::Result<()> {
-        let db = connect(settings).await?;
-        let tx = db.write().await?;
-        change::start_epoch(&tx, random)
-            .await
-            .context("starting a new epoch")?;
-        store::end_links(&tx, clock.now())
-            .await
-            .context("ending what the copy holds")?;
-        tx.commit().await.context("starting a new epoch")?;
-        Ok(())
+        run::start_epoch(&settings.database_url, random, async |tx| {
+            Ok(store::end_links(tx, clock.now()).await?)
+        })
+        .await
     }
 
     /// Opens the database and its keys.
-    ///
-    /// # Errors
-    /// When the database does not answer or is not migrated, or the master key is missing or
-    /// another one.
     pub async fn open(settings: &Settings, clock: SharedClock, random: SharedRandom) -> anyhow::Result<Self> {
-        let db = connect(settings).await?;
-        if !db
-            .is_migrated::<Migrator>()
-            .await
-            .context("reading the database's version")?
-        {
-            bail!("the database's tables are not up to date: run `registry-service migrate` first");
-        }
-        let master = FileMasterKey::load(&settings.master_key_file)?;
-        let keyring = keyring::open(&db, &master, store::PURPOSES, &*clock, &*random)
-            .await
-            .context("opening the keyring")?;
+        let (url, master): (_, &Path) = (&settings.database_url, &settings.master_key_file);
+        let (db, keyring) = run::open::<Migrator>(url, master, store::PURPOSES, &*clock, &*random).await?;
         Ok(Self {
             store: Store::new(db, keyring, clock, random),
             public_base_url: settings.public_base_url.as_str().into(),
@@ -122,29 +75,25 @@ impl Registry {
         &self.store
     }
 
-    /// Serves on `listener`, which must be on a loopback address, until `shutdown`; then calls under
-    /// way have ten seconds to finish.
-    ///
-    /// # Errors
-    /// When the listener is on another address, or fails.
+    /// Serves on a loopback listener until `shutdown`, then drains.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> anyhow::Result<()> {
-        require_loopback(listener.local_addr()?)?;
-        let authorizer = Authorizer::new(permissions(), Arc::new(BearerTokens(self.store.clone())));
-        let server = GrpcServer::new(self.routes(), authorizer, permissions::SERVICES).await?;
-        let health = server.health();
-        // Ends the loops also when the server ends by itself.
-        let stop = shutdown.child_token();
-        let serving = async {
-            let served = server.serve(listener, shutdown, DRAIN).await;
-            stop.cancel();
-            served
-        };
-        let (served, (), ()) = tokio::join!(
-            serving,
-            tell_readiness(&self.store, &health, &stop),
-            clear_away(&self.store, &stop),
-        );
-        Ok(served?)
+        run(self, listener, None, shutdown).await
+    }
+}
+
+impl Service for Registry {
+    const GRPC_SERVICES: &'static [&'static str] = permissions::SERVICES;
+
+    fn database(&self) -> &Database {
+        &self.store.db
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        &*self.store.clock
+    }
+
+    fn authorizer(&self) -> Authorizer {
+        Authorizer::new(permissions(), Arc::new(BearerTokens(self.store.clone())))
     }
 
     fn routes(&self) -> RoutesBuilder {
@@ -171,12 +120,11 @@ impl Registry {
         }
         routes
     }
-}
 
-async fn connect(settings: &Settings) -> anyhow::Result<Database> {
-    Database::connect(&settings.database_url)
-        .await
-        .context("connecting to the database")
+    async fn delete_expired(&self) -> anyhow::Result<()> {
+        self.store.expire_deliveries().await?;
+        Ok(())
+    }
 }
 
 /// Looks bearer tokens up in the registry's own tables.
@@ -188,94 +136,5 @@ impl CallerDirectory for BearerTokens {
     async fn find_caller(&self, token: &OpaqueToken) -> Result<Option<Caller>, Status> {
         let record = caller::find_by_token(&self.0, token).await?;
         Ok(record.map(|record| record.caller()))
-    }
-}
-
-/// Says at once, and every five seconds, whether this server can serve.
-async fn tell_readiness(store: &Store, health: &Health, stop: &CancellationToken) {
-    let mut ticks = interval(READINESS_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut was_ready = None;
-    let looks = async {
-        loop {
-            ticks.tick().await;
-            let ready = timeout(READINESS_PATIENCE, is_ready(store))
-                .await
-                .unwrap_or(false);
-            if was_ready != Some(ready) {
-                tracing::info!(ready, "readiness");
-                was_ready = Some(ready);
-            }
-            health.set_serving(ready).await;
-        }
-    };
-    stop.run_until_cancelled(looks).await;
-    health.set_serving(false).await;
-}
-
-async fn is_ready(store: &Store) -> bool {
-    if store.db.ping().await.is_err() {
-        return false;
-    }
-    match store.db.clock_skew(&*store.clock).await {
-        Ok(skew) if skew <= MAX_CLOCK_SKEW => true,
-        Ok(skew) => {
-            let skew_ms = u64::try_from(skew.as_millis()).unwrap_or(u64::MAX);
-            tracing::warn!(skew_ms, "this clock and the database's are too far apart");
-            false
-        }
-        Err(_) => false,
-    }
-}
-
-/// Clears away request ids and one-time links that have expired. Whether they still count is decided
-/// where they are used: nothing depends on this being in time.
-async fn clear_away(store: &Store, stop: &CancellationToken) {
-    let mut ticks = interval(JANITOR_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let rounds = async {
-        loop {
-            ticks.tick().await;
-            if let Err(error) = idempotency::sweep(&store.db, store.now()).await {
-                tracing::warn!(%error, "expired request ids were not cleared away");
-            }
-            if let Err(error) = store.expire_deliveries().await {
-                tracing::warn!(%error, "expired links were not cleared away");
-            }
-        }
-    };
-    stop.run_until_cancelled(rounds).await;
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use accord::{
-        clock::{Clock, SystemClock},
-        testing::{postgres, sqlite},
-    };
-
-    use super::*;
-    use crate::store::testing::store;
-
-    #[tokio::test]
-    async fn a_clock_far_from_the_databases_is_not_ready() {
-        let Some(database) = postgres() else { return };
-        let (store, clock) = store(&database.url).await;
-        clock.set(SystemClock.now());
-        assert!(is_ready(&store).await);
-        clock.set(SystemClock.now().plus(Duration::from_secs(60)));
-        assert!(!is_ready(&store).await);
-        clock.set(SystemClock.now().minus(Duration::from_secs(60)));
-        assert!(!is_ready(&store).await);
-    }
-
-    #[tokio::test]
-    async fn a_database_that_is_gone_is_not_ready() {
-        let database = sqlite();
-        let (store, _) = store(&database.url).await;
-        assert!(is_ready(&store).await);
-        store.db.close().await.unwrap();
-        assert!(!is_ready(&store).await);
     }
 }

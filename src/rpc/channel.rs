@@ -16,7 +16,7 @@ use crate::{
     rpc::{
         context,
         middleware::{MAX_CALL_TIME, REQUEST_ID},
-        status::{ErrorReason, Problem},
+        status::Problem,
     },
     text::opaque::OpaqueToken,
 };
@@ -76,12 +76,7 @@ impl Interceptor for Hop {
         }
         let left = current.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Problem::new(
-                tonic::Code::DeadlineExceeded,
-                ErrorReason::DeadlineExceeded,
-                "the call's deadline passed",
-            )
-            .into());
+            return Err(Problem::deadline_exceeded().into());
         }
         request.set_timeout(shaved(left));
         Ok(request)

@@ -103,6 +103,15 @@ impl Problem {
         .retry_after(RETRY_UNAVAILABLE)
     }
 
+    /// DEADLINE_EXCEEDED: the caller's time, or ours, is up.
+    pub fn deadline_exceeded() -> Self {
+        Self::new(
+            Code::DeadlineExceeded,
+            ErrorReason::DeadlineExceeded,
+            "the deadline passed; a change may or may not have happened",
+        )
+    }
+
     /// UNIMPLEMENTED/NOT_AVAILABLE for a part of the contract that is still to come.
     pub fn not_available(what: &str) -> Self {
         Self::new(

@@ -1,5 +1,5 @@
-//! Writes SQLite's log back into the file beside those who write. Left to SQLite, a commit that finds the
-//! log long does it, and all others wait for that one.
+//! Checkpoints SQLite's write-ahead log in the background. Left to SQLite, a commit that finds the log long does
+//! it, and all other writers wait.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,37 +9,37 @@ use sea_orm::sqlx::{
 };
 use tokio::{task::JoinSet, time::sleep};
 
-use crate::store::pinned_connection::Kept;
+use crate::store::pinned_connection::PinnedConnection;
 
-/// How often the log is written back.
-const EVERY: Duration = Duration::from_millis(500);
-/// From how many pages on the log is to start anew: 16 MiB.
-const MANY: i64 = 4_000;
+/// How often the log is checkpointed.
+const PERIOD: Duration = Duration::from_millis(500);
+/// The length in pages from which the log is restarted: 16 MiB.
+const LONG: i64 = 4_000;
 
-/// Begins in the background, until the task is dropped or the pools are closed.
-pub(super) fn start(reader: SqlitePool, writer: Arc<Kept<Sqlite>>) -> JoinSet<()> {
+/// Starts the task, which ends when it is dropped or the pools close.
+pub(super) fn start(reader: SqlitePool, writer: Arc<PinnedConnection<Sqlite>>) -> JoinSet<()> {
     let mut task = JoinSet::new();
     task.spawn(async move {
         while !reader.is_closed() {
-            sleep(EVERY).await;
-            if let Err(error) = write_back(&reader, &writer).await {
-                // Commits do it if this does not.
-                tracing::debug!(%error, "the log is not written back");
+            sleep(PERIOD).await;
+            if let Err(error) = checkpoint_and_restart(&reader, &writer).await {
+                // Commits do it then.
+                tracing::debug!(%error, "the checkpoint failed");
             }
         }
     });
     task
 }
 
-async fn write_back(reader: &SqlitePool, writer: &Kept<Sqlite>) -> Result<(), sqlx::Error> {
-    if checkpoint(reader).await? > MANY {
-        // What came meanwhile is little. After it, with nobody writing, the log starts anew.
-        checkpoint(writer.want().pool()).await?;
+async fn checkpoint_and_restart(reader: &SqlitePool, writer: &PinnedConnection<Sqlite>) -> Result<(), sqlx::Error> {
+    if checkpoint(reader).await? > LONG {
+        // Little was added meanwhile. After a second checkpoint without a writer the log restarts.
+        checkpoint(writer.unpin().pool()).await?;
     }
     Ok(())
 }
 
-/// Writes back what no reader needs any more; how many pages the log has.
+/// Checkpoints the pages that no reader needs. Returns the length of the log in pages.
 async fn checkpoint(conn: impl SqliteExecutor<'_>) -> Result<i64, sqlx::Error> {
     let row = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
         .fetch_one(conn)
@@ -54,7 +54,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        store::{Database, database::Keeper},
+        store::{Database, database::Writer},
         testing::sqlite,
     };
 
@@ -68,31 +68,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_long_log_starts_anew_once_nobody_reads_what_is_old() {
+    async fn a_long_log_restarts_once_no_reader_needs_it() {
         let database = sqlite();
         let db = Database::connect(&database.url).await.unwrap();
         let reader = db.read().get_sqlite_connection_pool();
-        let Keeper::Sqlite(writer) = db.kept() else {
+        let Writer::Sqlite(writer) = db.writer() else {
             unreachable!()
         };
         run(&db, TABLE).await;
         let fill = format!(
-            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {MANY} + 100)
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {LONG} + 100)
             INSERT INTO filled SELECT zeroblob(4000) FROM n"
         );
         run(&db, &fill).await;
-        // Who still reads keeps the log, and nobody waits for it.
+        // A reader keeps the log from restarting, and nothing waits for it.
         let reading = db.read().begin().await.unwrap();
         let ask = "SELECT COUNT(*) FROM filled";
         reading.execute_unprepared(ask).await.unwrap();
         run(&db, ROW).await;
-        write_back(reader, writer).await.unwrap();
+        checkpoint_and_restart(reader, writer).await.unwrap();
         run(&db, ROW).await;
-        assert!(checkpoint(reader).await.unwrap() > MANY);
+        assert!(checkpoint(reader).await.unwrap() > LONG);
         reading.rollback().await.unwrap();
-        // Nor does it wait for who keeps the writer and does nothing.
-        writer.keep(writer.take().await.unwrap());
-        write_back(reader, writer).await.unwrap();
+        // A pinned connection that does nothing does not hold it up.
+        writer.pin(writer.acquire().await.unwrap());
+        checkpoint_and_restart(reader, writer).await.unwrap();
         run(&db, ROW).await;
         assert!(checkpoint(reader).await.unwrap() < 10);
     }

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use super::{StoreError, checkpoint};
 use crate::clock::Clock;
-use crate::store::pinned_connection::Kept;
+use crate::store::pinned_connection::PinnedConnection;
 
 /// How long an operation waits for a free connection, and on SQLite for another process's lock.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,19 +31,19 @@ const SQLITE_READERS: u32 = 8;
 #[derive(Clone)]
 pub struct Database {
     reader: DatabaseConnection,
-    /// On SQLite a pool of one connection, so that writers queue in order instead of polling for
-    /// the lock of the file; on PostgreSQL the same pool as `reader`.
+    /// On SQLite a pool of one connection, so that writers queue in order and do not poll for the file's lock. On
+    /// PostgreSQL the same pool as `reader`.
     writer: DatabaseConnection,
-    kept: Keeper,
-    /// What works on the database in the background, until the last clone is gone.
+    pinned: Writer,
+    /// Background tasks, which end with the last clone.
     _background: Arc<JoinSet<()>>,
 }
 
-/// A connection of `writer`, kept for who writes again and again.
+/// The pinned connection of the writing pool.
 #[derive(Clone)]
-pub(super) enum Keeper {
-    Sqlite(Arc<Kept<Sqlite>>),
-    Postgres(Arc<Kept<Postgres>>),
+pub(super) enum Writer {
+    Sqlite(Arc<PinnedConnection<Sqlite>>),
+    Postgres(Arc<PinnedConnection<Postgres>>),
 }
 
 impl Database {
@@ -81,22 +81,22 @@ impl Database {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(ACQUIRE_TIMEOUT)
             .foreign_keys(true)
-            // Who commits writes the log back only if nobody else gets to it; see `checkpoint`.
+            // A commit writes the log back only if the background task does not get to it; see `checkpoint`.
             .pragma("wal_autocheckpoint", "16000")
-            // What is deleted here (nonces of secrets, for one) is to be gone.
+            // Deleted rows, such as nonces of secrets, must be gone from the file.
             .pragma("secure_delete", "ON")
-            // Beside all others, one for each number of rows that an insert of audit events has.
+            // Room for one insert of audit events for each number of rows, beside all other statements.
             .statement_cache_capacity(256)
             .disable_statement_logging();
         // The writer first: it makes the file a WAL database before readers come.
         let writer = sqlite_pool(1, options.clone()).await?;
         let reader = sqlite_pool(SQLITE_READERS, options).await?;
-        let kept = Arc::new(Kept::new(writer.clone()));
-        let background = checkpoint::start(reader.clone(), kept.clone());
+        let pinned = Arc::new(PinnedConnection::new(writer.clone()));
+        let background = checkpoint::start(reader.clone(), pinned.clone());
         Ok(Self {
             reader: SqlxSqliteConnector::from_sqlx_sqlite_pool(reader),
             writer: SqlxSqliteConnector::from_sqlx_sqlite_pool(writer),
-            kept: Keeper::Sqlite(kept),
+            pinned: Writer::Sqlite(pinned),
             _background: Arc::new(background),
         })
     }
@@ -109,7 +109,7 @@ impl Database {
         let pool = PgPoolOptions::new()
             .max_connections(POSTGRES_CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            // Connections are checked when they come back, unless they are kept; asking again costs a round trip.
+            // The pool checks connections when they come back; another check costs a round trip.
             .test_before_acquire(false)
             .after_connect(|conn, _| {
                 Box::pin(async move {
@@ -121,38 +121,35 @@ impl Database {
             })
             .connect_with(options)
             .await?;
-        let kept = Arc::new(Kept::new(pool.clone()));
+        let pinned = Arc::new(PinnedConnection::new(pool.clone()));
         let pool = SqlxPostgresConnector::from_sqlx_postgres_pool(pool);
         Ok(Self {
             reader: pool.clone(),
             writer: pool,
-            kept: Keeper::Postgres(kept),
+            pinned: Writer::Postgres(pinned),
             _background: Arc::default(),
         })
     }
 
-    /// The connections for reading, and for what needs no transaction.
+    /// The connections for reads, and for single statements.
     pub fn read(&self) -> &DatabaseConnection {
         &self.reader
     }
 
-    /// The connection for who writes again and again.
-    pub(super) fn kept(&self) -> &Keeper {
-        &self.kept
+    /// The pinned connection, for a writer that runs all the time.
+    pub(super) fn writer(&self) -> &Writer {
+        &self.pinned
     }
 
     /// Begins a transaction that may write: BEGIN IMMEDIATE on SQLite, READ COMMITTED on
     /// PostgreSQL. Dropping it rolls back.
     ///
-    /// On SQLite there is one at a time: who holds one and asks for another waits in vain.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`] when there is no connection or lock within five seconds.
+    /// On SQLite there is one at a time: a task that holds one and begins another waits in vain.
     pub async fn write(&self) -> Result<DatabaseTransaction, StoreError> {
-        let (sqlite_transaction_mode, _wanted) = match &self.kept {
-            Keeper::Sqlite(kept) => (Some(SqliteTransactionMode::Immediate), Some(kept.want())),
-            // There are others.
-            Keeper::Postgres(_) => (None, None),
+        let (sqlite_transaction_mode, _unpinned) = match &self.pinned {
+            Writer::Sqlite(pinned) => (Some(SqliteTransactionMode::Immediate), Some(pinned.unpin())),
+            // The pool has other connections.
+            Writer::Postgres(_) => (None, None),
         };
         let options = TransactionOptions {
             sqlite_transaction_mode,
@@ -161,24 +158,18 @@ impl Database {
         Ok(self.writer.begin_with_options(options).await?)
     }
 
-    /// Which kind of database this is.
+    /// Returns the kind of database.
     pub fn backend(&self) -> DatabaseBackend {
         self.reader.get_database_backend()
     }
 
-    /// Asks the database for a sign of life.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`] when there is none within five seconds.
+    /// Checks that the database answers within five seconds.
     pub async fn ping(&self) -> Result<(), StoreError> {
         Ok(self.reader.ping().await?)
     }
 
-    /// How far `clock` and the database's clock are apart, whichever is ahead; the journey to the
-    /// database counts half. SQLite has the machine's clock: zero.
-    ///
-    /// # Errors
-    /// What the database says.
+    /// Returns the difference between `clock` and the database's clock, half a round trip allowed for. SQLite uses
+    /// the machine's clock: zero.
     pub async fn clock_skew(&self, clock: &dyn Clock) -> Result<Duration, StoreError> {
         if self.backend() == DatabaseBackend::Sqlite {
             return Ok(Duration::ZERO);
@@ -195,14 +186,11 @@ impl Database {
         Ok(Duration::from_millis(ours.as_millis().abs_diff(theirs)))
     }
 
-    /// Closes all connections, waiting for those in use.
-    ///
-    /// # Errors
-    /// What the database says.
+    /// Closes all connections, after those in use.
     pub async fn close(&self) -> Result<(), StoreError> {
-        let _wanted = match &self.kept {
-            Keeper::Sqlite(kept) => (Some(kept.want()), None),
-            Keeper::Postgres(kept) => (None, Some(kept.want())),
+        let _unpinned = match &self.pinned {
+            Writer::Sqlite(pinned) => (Some(pinned.unpin()), None),
+            Writer::Postgres(pinned) => (None, Some(pinned.unpin())),
         };
         self.writer.close_by_ref().await?;
         Ok(self.reader.close_by_ref().await?)
@@ -222,8 +210,8 @@ async fn sqlite_pool(size: u32, options: SqliteConnectOptions) -> Result<SqliteP
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
-        // SQLite ends a transaction by itself when its disk is full or fails. Then the driver takes the next one
-        // for a part of it, and nothing would be committed any more.
+        // SQLite ends a transaction by itself when its disk is full or fails. The driver then takes the next one for
+        // a part of it, and commits nothing any more.
         .before_acquire(|conn, _| Box::pin(async move { Ok(!conn.is_in_transaction()) }))
         .connect_with(options)
         .await?;

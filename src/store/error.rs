@@ -26,6 +26,11 @@ pub enum StoreError {
     /// The master key or a data key does not fit the database.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// An older build made the database, and no migration leads from there to here.
+    #[error(
+        "an older build made this database: delete it (for `accord dev`, the data directory) and start anew"
+    )]
+    OlderBuild,
     /// Anything else that the database refused: an error of the program or of the schema.
     #[error("the database refused: {}", describe(.0))]
     Database(DbErr),

@@ -7,16 +7,15 @@
 use sea_orm_migration::{DbErr, SchemaManager};
 
 pub mod audit;
+pub mod batch;
 pub mod change;
 mod checkpoint;
 mod creation;
 mod database;
 mod error;
-pub mod group_commit;
 pub mod idempotency;
-pub mod json_rows;
 pub mod keyring;
-mod migrate;
+mod migration;
 mod pinned_connection;
 
 pub use creation::Creation;

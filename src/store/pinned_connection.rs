@@ -1,6 +1,6 @@
-//! A connection that is kept from one use to the next, for who writes again and again. A pool asks the database
-//! for a sign of life whenever a connection comes back: on PostgreSQL a journey to the server, on SQLite, where
-//! everybody waits for the one writer, a task and two threads that wake up.
+//! A pinned connection, for a writer that runs all the time. Without it the pool pings every connection that comes
+//! back: on PostgreSQL a round trip, on SQLite, where all writers share one connection, a task and two threads
+//! that wake up.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -11,65 +11,62 @@ use sea_orm::sqlx::{self, Pool, pool::PoolConnection};
 
 use super::StoreError;
 
-/// For how long a connection is kept without use. One that the network forgot would let those hang who use it.
-const UNUSED: Duration = Duration::from_secs(30);
+/// How long a connection stays pinned without use. The network may forget an idle one, and its next user hangs.
+const MAX_IDLE: Duration = Duration::from_secs(30);
 
-/// A pool, and one of its connections that is kept back.
-pub(super) struct Kept<DB: sqlx::Database> {
+/// A pool, and one of its connections outside of it.
+pub(super) struct PinnedConnection<DB: sqlx::Database> {
     pool: Pool<DB>,
     state: Mutex<State<DB>>,
 }
 
 struct State<DB: sqlx::Database> {
-    /// The connection, and since when it is not used.
-    connection: Option<(PoolConnection<DB>, Instant)>,
-    /// How many want one of the pool's: while there is anybody, none is kept back.
-    wanted: usize,
+    /// The pinned connection, and when it was last used.
+    pinned: Option<(PoolConnection<DB>, Instant)>,
+    /// How many wait for the pool. Nothing is pinned meanwhile.
+    pool_users: usize,
 }
 
-impl<DB: sqlx::Database> Kept<DB> {
-    /// Keeps none yet.
+impl<DB: sqlx::Database> PinnedConnection<DB> {
     pub(super) fn new(pool: Pool<DB>) -> Self {
+        let state = State {
+            pinned: None,
+            pool_users: 0,
+        };
         Self {
             pool,
-            state: Mutex::new(State {
-                connection: None,
-                wanted: 0,
-            }),
+            state: Mutex::new(state),
         }
     }
 
-    /// Takes the connection that is kept, or else one of the pool's. It is to be given to [`Self::keep`] if all
-    /// went well; otherwise it goes back to the pool, which looks whether it is alive and in no transaction.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub(super) async fn take(&self) -> Result<PoolConnection<DB>, StoreError> {
-        let kept = self.state().connection.take();
-        match kept {
-            Some((connection, since)) if since.elapsed() < UNUSED => Ok(connection),
-            unused => {
-                drop(unused);
+    /// Takes the pinned connection, or else one of the pool. After success give it to [`Self::pin`]; after a
+    /// failure drop it, and the pool checks that it is alive and in no transaction.
+    pub(super) async fn acquire(&self) -> Result<PoolConnection<DB>, StoreError> {
+        let pinned = self.state().pinned.take();
+        match pinned {
+            Some((connection, used)) if used.elapsed() < MAX_IDLE => Ok(connection),
+            stale => {
+                drop(stale);
                 Ok(self.pool.acquire().await?)
             }
         }
     }
 
-    /// Keeps a connection for the next use, unless somebody wants one of the pool's.
-    pub(super) fn keep(&self, connection: PoolConnection<DB>) {
+    /// Pins a connection for its next use, unless somebody waits for the pool.
+    pub(super) fn pin(&self, connection: PoolConnection<DB>) {
         let mut state = self.state();
-        if state.wanted == 0 && !self.pool.is_closed() {
-            state.connection = Some((connection, Instant::now()));
+        if state.pool_users == 0 && !self.pool.is_closed() {
+            state.pinned = Some((connection, Instant::now()));
         }
     }
 
-    /// Gives back what is kept, and sees to it that nothing is until the answer goes: for who waits for a
-    /// connection of the pool, or for all of them.
-    pub(super) fn want(&self) -> Wanted<'_, DB> {
+    /// Gives the pinned connection back to the pool, and pins none until the returned guard is dropped. Without it
+    /// a user of the pool would wait in vain for the last connection.
+    pub(super) fn unpin(&self) -> Unpinned<'_, DB> {
         let mut state = self.state();
-        state.wanted += 1;
-        state.connection = None;
-        Wanted(self)
+        state.pool_users += 1;
+        state.pinned = None;
+        Unpinned(self)
     }
 
     fn state(&self) -> MutexGuard<'_, State<DB>> {
@@ -77,27 +74,24 @@ impl<DB: sqlx::Database> Kept<DB> {
     }
 }
 
-/// Somebody wants a connection of the pool.
-pub(super) struct Wanted<'a, DB: sqlx::Database>(&'a Kept<DB>);
+/// While it lives, no connection is pinned.
+pub(super) struct Unpinned<'a, DB: sqlx::Database>(&'a PinnedConnection<DB>);
 
-impl<DB: sqlx::Database> Wanted<'_, DB> {
-    /// The pool.
+impl<DB: sqlx::Database> Unpinned<'_, DB> {
     pub(super) fn pool(&self) -> &Pool<DB> {
         &self.0.pool
     }
 }
 
-impl<DB: sqlx::Database> Drop for Wanted<'_, DB> {
+impl<DB: sqlx::Database> Drop for Unpinned<'_, DB> {
     fn drop(&mut self) {
-        self.0.state().wanted -= 1;
+        self.0.state().pool_users -= 1;
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::time::Duration;
-
     use sea_orm::sqlx::sqlite::{Sqlite, SqlitePoolOptions};
     use tokio::time::timeout;
 
@@ -105,36 +99,36 @@ mod tests {
     use crate::testing::sqlite;
 
     /// A pool of one connection.
-    async fn one(url: &str) -> Kept<Sqlite> {
+    async fn one(url: &str) -> PinnedConnection<Sqlite> {
         let pool = SqlitePoolOptions::new().max_connections(1).connect(url).await;
-        Kept::new(pool.unwrap())
+        PinnedConnection::new(pool.unwrap())
     }
 
     #[tokio::test]
-    async fn what_is_kept_comes_back_until_somebody_wants_it() {
+    async fn a_pinned_connection_goes_back_when_the_pool_is_needed() {
         let database = sqlite();
-        let kept = one(&format!("{}?mode=rwc", database.url)).await;
-        kept.keep(kept.take().await.unwrap());
-        assert_eq!(kept.pool.num_idle(), 0, "the pool has it back");
-        let taken = kept.take().await.unwrap();
-        let wanted = kept.want();
-        kept.keep(taken);
-        let given = wanted.pool().acquire().await.unwrap();
-        drop(wanted);
+        let connection = one(&format!("{}?mode=rwc", database.url)).await;
+        connection.pin(connection.acquire().await.unwrap());
+        assert_eq!(connection.pool.num_idle(), 0, "the pool has it back");
+        let taken = connection.acquire().await.unwrap();
+        let unpinned = connection.unpin();
+        connection.pin(taken);
+        let given = unpinned.pool().acquire().await.unwrap();
+        drop(unpinned);
         drop(given);
-        kept.keep(kept.take().await.unwrap());
-        let wanted = kept.want();
-        wanted.pool().acquire().await.unwrap();
+        connection.pin(connection.acquire().await.unwrap());
+        let unpinned = connection.unpin();
+        unpinned.pool().acquire().await.unwrap();
     }
 
     #[tokio::test]
-    async fn a_pool_that_closes_waits_for_nothing_that_is_kept() {
+    async fn closing_the_pool_does_not_wait_for_the_pinned_connection() {
         let database = sqlite();
-        let kept = one(&format!("{}?mode=rwc", database.url)).await;
-        kept.keep(kept.take().await.unwrap());
-        let wanted = kept.want();
-        let closed = timeout(Duration::from_secs(60), wanted.pool().close());
+        let connection = one(&format!("{}?mode=rwc", database.url)).await;
+        connection.pin(connection.acquire().await.unwrap());
+        let unpinned = connection.unpin();
+        let closed = timeout(Duration::from_secs(60), unpinned.pool().close());
         closed.await.unwrap();
-        assert!(matches!(kept.take().await, Err(StoreError::Unavailable)));
+        assert!(matches!(connection.acquire().await, Err(StoreError::Unavailable)));
     }
 }

@@ -1,24 +1,19 @@
-//! What the command line does, one function a subcommand.
+//! The commands of the command line, one function each.
 
 use std::sync::Arc;
 
 use accord::{
     clock::SystemClock,
     random::SystemRandom,
-    rpc::{config::require_loopback, server::shutdown_signal, telemetry},
+    rpc::{listener, run::shutdown_signal, telemetry},
 };
-use anyhow::Context;
-use tokio::net::TcpListener;
 
 use crate::{
     config::{Cli, Command, Flags, Needs, Settings},
     server::TokenServer,
 };
 
-/// Does what the command line says.
-///
-/// # Errors
-/// Settings that can't be used, a database that does not answer, an address that is taken.
+/// Runs a command.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve { flags } => serve(&flags).await,
@@ -29,21 +24,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
 async fn serve(flags: &Flags) -> anyhow::Result<()> {
     telemetry::init("token-service");
     let settings = Settings::load(flags, Needs::Everything)?;
-    require_loopback(settings.listen)?;
-    require_loopback(settings.http_listen)?;
     let server = TokenServer::open(&settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await?;
-    let bind = async |address| {
-        let listener = TcpListener::bind(address).await;
-        listener.with_context(|| format!("can't listen on {address}"))
-    };
-    let grpc = bind(settings.listen).await?;
-    let http = bind(settings.http_listen).await?;
-    let shutdown = shutdown_signal()?;
-    for (listener, bound) in [("grpc", &grpc), ("http", &http)] {
-        let address = bound.local_addr()?.to_string();
-        tracing::info!(listener, address, "listening");
-    }
-    server.serve(grpc, http, shutdown).await
+    let grpc = listener::bind("--listen", settings.listen).await?;
+    let http = listener::bind("--http-listen", settings.http_listen).await?;
+    server.serve(grpc, http, shutdown_signal()?).await
 }
 
 async fn migrate(flags: &Flags, new_epoch: bool) -> anyhow::Result<()> {

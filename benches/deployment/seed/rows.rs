@@ -41,6 +41,7 @@ pub fn tenant(tenant: &Tenant) -> tenant::Model {
         tokens_ended_seq: 0,
         created_at: now(),
         updated_at: now(),
+        etag: 1,
     }
 }
 
@@ -73,6 +74,7 @@ pub fn scope(name: &str) -> scope::Model {
         enabled: true,
         created_at: now(),
         updated_at: now(),
+        etag: 1,
     }
 }
 
@@ -92,6 +94,7 @@ pub fn client(client: &Client) -> client::Model {
         families_ended_seq: 0,
         created_at: now(),
         updated_at: now(),
+        etag: 1,
         json_web_key_set: String::new(),
     }
 }

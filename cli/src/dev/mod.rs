@@ -12,12 +12,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use accord::{clock::SharedClock, keys::FileMasterKey, random::SharedRandom, rpc::config::require_loopback};
+use accord::{clock::SharedClock, keys::FileMasterKey, random::SharedRandom, rpc::listener};
 use anyhow::{Context, bail};
 use clap::Args;
 use registry_service::server::Registry;
 use token_service::server::TokenServer;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{dev_file::DevFile, resource};
@@ -75,11 +75,11 @@ impl Dev {
     pub async fn start(args: &DevArgs, clock: SharedClock, random: SharedRandom) -> anyhow::Result<Self> {
         let lock = claim(&args.data_dir)?;
         DevFile::remove(&args.data_dir)?;
-        let registry_listener = bind("--registry-listen", args.registry_listen).await?;
-        let token_listener = bind("--token-listen", args.token_listen).await?;
-        let http_listener = bind("--http-listen", args.http_listen).await?;
+        let registry_listener = listener::bind("--registry-listen", args.registry_listen).await?;
+        let token_listener = listener::bind("--token-listen", args.token_listen).await?;
+        let http_listener = listener::bind("--http-listen", args.http_listen).await?;
         let api_listener = match args.api_listen {
-            Some(address) => Some(bind("--api-listen", address).await?),
+            Some(address) => Some(listener::bind("--api-listen", address).await?),
             None => None,
         };
         let registry_grpc = registry_listener.local_addr()?.to_string();
@@ -223,13 +223,6 @@ fn claim(data_dir: &Path) -> anyhow::Result<File> {
         bail!("{} is in use by another `accord dev`", data_dir.display());
     }
     Ok(lock)
-}
-
-async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    require_loopback(address)?;
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("{flag} {address}"))
 }
 
 fn sqlite(data_dir: &Path, name: &str) -> String {

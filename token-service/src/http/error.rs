@@ -38,16 +38,6 @@ impl HttpError {
         }
     }
 
-    /// 504, for what was not done in time.
-    pub(super) fn timed_out() -> Self {
-        let description = "not done in time; a change may or may not have happened";
-        Self::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            "temporarily_unavailable",
-            description,
-        )
-    }
-
     /// 400 `invalid_request`.
     pub(super) fn invalid_request(description: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request", description)
@@ -56,8 +46,13 @@ impl HttpError {
 
 impl From<Error> for HttpError {
     fn from(error: Error) -> Self {
-        // The status is the one place where an error's text, and what is logged of it, is decided.
-        let status = Status::from(error);
+        Status::from(error).into()
+    }
+}
+
+impl From<Status> for HttpError {
+    /// The status decides the text of an error, and what the log holds of it.
+    fn from(status: Status) -> Self {
         let reason = reason_of(&status).unwrap_or(ErrorReason::Internal);
         let (code, error) = code(reason);
         let details = status.get_error_details();

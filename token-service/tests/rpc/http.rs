@@ -2,7 +2,7 @@
 //! real listener. Every refusal is checked for its status, its headers, its body, and for what it leaves
 //! behind.
 
-use accord::{rpc::server::MAX_CONCURRENT_CALLS, testing::http2::hang_up};
+use accord::{rpc::listener::MAX_CONCURRENT_CALLS, testing::http2::hang_up};
 
 use crate::world::World;
 

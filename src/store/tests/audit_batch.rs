@@ -10,9 +10,9 @@ use super::*;
 use crate::{
     random::SystemRandom,
     store::{
-        audit::{Actor, ActorKind, Event, EventRow, Filter, Origin, insert::MOST_ROWS, list},
+        audit::{Actor, ActorKind, Event, EventRow, Filter, Origin, list},
+        batch::group_commit::GroupCommit,
         fixture::migrated,
-        group_commit::Group,
     },
     testing::test_clock,
     text::{
@@ -50,11 +50,11 @@ async fn subjects(db: &Database) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn whoever_is_told_that_it_is_written_finds_it_written_once() {
     for (place, db) in migrated().await {
-        let events = Group::start(Recording(db.clone()));
+        let events = GroupCommit::start(RecordEvents(db.clone()));
         let mut callers = JoinSet::new();
         for subject in 0..1500 {
             let events = events.clone();
-            callers.spawn(async move { events.ask(record(subject)).await.unwrap() });
+            callers.spawn(async move { events.submit(record(subject)).await.unwrap() });
         }
         callers.join_all().await;
         let subjects = subjects(&db).await;
@@ -68,32 +68,32 @@ async fn whoever_is_told_that_it_is_written_finds_it_written_once() {
 async fn a_group_is_written_whole_or_not_at_all() {
     for (place, db) in migrated().await {
         let known = record(0);
-        let recording = Recording(db.clone());
+        let recording = RecordEvents(db.clone());
         recording.run(std::slice::from_ref(&known)).await.unwrap();
         // More than one statement of SQLite, and the last of them is refused.
-        let mut many: Vec<_> = (1..=2 * MOST_ROWS).map(record).collect();
+        let mut many: Vec<_> = (1..=2 * MAX_ROWS).map(record).collect();
         many.push(known);
         let refused = recording.run(&many).await;
         assert!(matches!(refused, Err(StoreError::Conflict)), "{place:?}");
         assert_eq!(subjects(&db).await, ["0"], "{place:?}");
         many.pop();
         recording.run(&many).await.unwrap();
-        assert_eq!(subjects(&db).await.len(), 1 + 2 * MOST_ROWS, "{place:?}");
+        assert_eq!(subjects(&db).await.len(), 1 + 2 * MAX_ROWS, "{place:?}");
     }
 }
 
 #[tokio::test]
 async fn a_database_that_fails_writes_nothing_and_says_so_to_each() {
     for (place, db) in migrated().await {
-        let events = Group::start(Recording(db.clone()));
+        let events = GroupCommit::start(RecordEvents(db.clone()));
         db.read()
             .execute_unprepared("DROP TABLE audit_events")
             .await
             .unwrap();
-        let (one, other) = tokio::join!(events.ask(record(1)), events.ask(record(2)));
+        let (one, other) = tokio::join!(events.submit(record(1)), events.submit(record(2)));
         assert!(one.is_err() && other.is_err(), "{place:?}");
         db.close().await.unwrap();
-        assert!(events.ask(record(3)).await.is_err(), "{place:?}");
+        assert!(events.submit(record(3)).await.is_err(), "{place:?}");
     }
 }
 
@@ -101,7 +101,7 @@ async fn a_database_that_fails_writes_nothing_and_says_so_to_each() {
 async fn who_waits_for_a_database_that_hangs_gets_through_when_it_is_back() {
     let (_database, db) = migrated().await.remove(0);
     assert_eq!(db.backend(), DatabaseBackend::Sqlite);
-    let events = Group::start(Recording(db.clone()));
+    let events = GroupCommit::start(RecordEvents(db.clone()));
     // Whoever holds the one writer lets everybody else hang.
     let held = db.write().await.unwrap();
     let release = async {
@@ -109,7 +109,7 @@ async fn who_waits_for_a_database_that_hangs_gets_through_when_it_is_back() {
         assert_eq!(subjects(&db).await.len(), 0);
         held.rollback().await.unwrap();
     };
-    let (written, ()) = tokio::join!(events.ask(record(0)), release);
+    let (written, ()) = tokio::join!(events.submit(record(0)), release);
     written.unwrap();
     assert_eq!(subjects(&db).await, ["0"]);
 }
@@ -133,7 +133,7 @@ async fn what_a_group_writes_is_what_a_transaction_writes() {
         insert::insert(&tx, &[again(&bare), again(&full)]).await.unwrap();
         insert::insert(&tx, &[] as &[Record]).await.unwrap();
         tx.commit().await.unwrap();
-        Recording(db.clone())
+        RecordEvents(db.clone())
             .run(&[again(&bare), again(&full)])
             .await
             .unwrap();
@@ -170,19 +170,19 @@ async fn a_transaction_that_the_database_ended_by_itself_spoils_no_later_one() {
             .await
             .unwrap();
         drop(dropped);
-        let recording = Recording(db.clone());
+        let recording = RecordEvents(db.clone());
         recording.run(&[record(0)]).await.unwrap();
-        let many: Vec<_> = (1..=MOST_ROWS + 1).map(record).collect();
+        let many: Vec<_> = (1..=MAX_ROWS + 1).map(record).collect();
         recording.run(&many).await.unwrap();
-        assert_eq!(subjects(&db).await.len(), MOST_ROWS + 2, "{place:?}");
+        assert_eq!(subjects(&db).await.len(), MAX_ROWS + 2, "{place:?}");
     }
 }
 
 #[tokio::test]
 async fn a_group_that_is_given_up_midway_spoils_no_later_one() {
     for (place, db) in migrated().await {
-        let recording = Recording(db.clone());
-        let many: Vec<_> = (1..=2 * MOST_ROWS).map(record).collect();
+        let recording = RecordEvents(db.clone());
+        let many: Vec<_> = (1..=2 * MAX_ROWS).map(record).collect();
         let mut expected = 0;
         for polls in 0..30 {
             let mut run = Box::pin(recording.run(&many));

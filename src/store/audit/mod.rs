@@ -4,10 +4,7 @@
 //! An event's id is a ULID, and its time part is the event's time. Details are for people who
 //! investigate; no secret, token or account name belongs in them.
 
-use std::{
-    collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::collections::BTreeMap;
 
 use sea_orm::{ConnectionTrait, QueryOrder, QuerySelect, entity::prelude::*};
 use sea_orm_migration::{
@@ -16,7 +13,7 @@ use sea_orm_migration::{
 };
 use ulid::Ulid;
 
-use super::StoreError;
+use super::{StoreError, batch::audit::insert, migration::create_partial_index};
 use crate::{
     clock::{Clock, UnixMillis},
     random::Random,
@@ -27,12 +24,8 @@ use crate::{
 };
 
 mod event;
-mod group;
-mod insert;
 
-pub use event::{Actor, ActorKind, Event, Origin, Outcome};
-pub use group::Recording;
-pub use insert::insert;
+pub use event::{Actor, ActorKind, Event, Origin, Outcome, Record};
 
 mod row {
     use sea_orm::entity::prelude::*;
@@ -62,68 +55,6 @@ mod row {
 
 /// The action of the events of issued tokens.
 pub const ISSUE: &str = "token.issue";
-const NOT_ISSUE: &str = "action <> 'token.issue'";
-
-/// An event with its id and time, ready to insert: what a writer that groups the events of several
-/// requests collects.
-#[derive(Clone, Debug)]
-pub struct Record {
-    event_id: EventId,
-    occurred_at: i64,
-    action: &'static str,
-    outcome: Outcome,
-    actor: Actor,
-    tenant_id: Option<TenantId>,
-    client_id: Option<ClientId>,
-    subject: Option<String>,
-    request_id: String,
-    /// A JSON object.
-    detail: String,
-}
-
-impl Record {
-    /// Gives the event an id and the present time.
-    ///
-    /// # Errors
-    /// None in practice: [`StoreError::Corrupt`] if the detail can't be written as text.
-    pub fn new(
-        clock: &dyn Clock,
-        random: &dyn Random,
-        origin: Origin,
-        event: Event,
-    ) -> Result<Self, StoreError> {
-        let id = next_id(clock, random);
-        let detail = serde_json::to_string(&event.detail)
-            .map_err(|_| StoreError::Corrupt("detail of an audit event"))?;
-        Ok(Self {
-            event_id: EventId::of(id),
-            occurred_at: i64::try_from(id.timestamp_ms()).unwrap_or(i64::MAX),
-            action: event.action,
-            outcome: event.outcome,
-            actor: origin.actor,
-            tenant_id: event.tenant_id,
-            client_id: event.client_id,
-            subject: event.subject,
-            request_id: origin.request_id,
-            detail,
-        })
-    }
-}
-
-/// A new id. Ids of one process and one millisecond are in the order of this call: the upper half
-/// of their random part is a counter, and what is left, 40 bits, tells replicas apart.
-fn next_id(clock: &dyn Clock, random: &dyn Random) -> Ulid {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    const RANDOM_BITS: u32 = 40;
-    const RANDOM_MASK: u128 = (1 << RANDOM_BITS) - 1;
-
-    let mut bits = [0; 16];
-    random.fill(&mut bits[..5]);
-    let count = u128::from(COUNT.fetch_add(1, Ordering::Relaxed)) & RANDOM_MASK;
-    let rest = count << RANDOM_BITS | u128::from_le_bytes(bits) & RANDOM_MASK;
-    let millis = u64::try_from(clock.now().as_millis()).unwrap_or(0);
-    Ulid::from_parts(millis.min((1 << 48) - 1), rest)
-}
 
 /// Records an event: with the transaction, if `conn` is one.
 ///
@@ -249,9 +180,9 @@ impl Filter {
     }
 }
 
-/// The condition of the indexes, as they have it: with a parameter it would not be recognised.
+/// The condition of the partial indexes. It holds a constant, since neither database recognises a parameter.
 fn not_issue() -> Expr {
-    Expr::cust(NOT_ISSUE)
+    Expr::col(row::Column::Action).ne(Expr::Constant(ISSUE.into()))
 }
 
 fn find(filter: &Filter, page: &PageRequest) -> Select<row::Entity> {
@@ -264,7 +195,7 @@ fn find(filter: &Filter, page: &PageRequest) -> Select<row::Entity> {
         text(Column::Action, filter.action.as_deref()),
         text(Column::ActorId, filter.actor_id.as_deref()),
         text(Column::Subject, filter.subject.as_deref()),
-        text(Column::Outcome, filter.outcome.map(Outcome::as_str)),
+        text(Column::Outcome, filter.outcome.as_ref().map(Outcome::as_ref)),
         // Ids begin with the time, so that the indexes serve these too.
         filter
             .from
@@ -298,9 +229,9 @@ impl TryFrom<row::Model> for EventRow {
             event_id: EventId::parse(&row.event_id).map_err(|_| UNREADABLE)?,
             occurred_at: UnixMillis::from_millis(row.occurred_at),
             action: row.action,
-            outcome: Outcome::parse(&row.outcome).ok_or(UNREADABLE)?,
+            outcome: row.outcome.parse().map_err(|_| UNREADABLE)?,
             actor: Actor {
-                kind: ActorKind::parse(&row.actor_kind).ok_or(UNREADABLE)?,
+                kind: row.actor_kind.parse().map_err(|_| UNREADABLE)?,
                 id: row.actor_id,
             },
             tenant_id: tenant_id.map_err(|_| UNREADABLE)?,
@@ -337,10 +268,8 @@ pub async fn create_table(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     manager.create_table(table).await?;
 
     for column in INDEXED {
-        let (name, column) = (index_name(column), column.as_str());
-        // sea-query writes no partial indexes for both databases; this statement is the same on both.
-        let create = format!("CREATE INDEX {name} ON audit_events ({column}, event_id) WHERE {NOT_ISSUE}");
-        manager.get_connection().execute_unprepared(&create).await?;
+        let columns = [column.as_str(), Column::EventId.as_str()];
+        create_partial_index(manager, &index_name(column), "audit_events", columns, not_issue()).await?;
     }
     Ok(())
 }
@@ -359,5 +288,5 @@ fn index_name(column: row::Column) -> String {
 }
 
 #[cfg(test)]
-#[path = "tests/audit.rs"]
+#[path = "../tests/audit.rs"]
 mod tests;

@@ -1,5 +1,5 @@
-//! Applies a service's migrations, once, however many replicas start together. Knows no table but
-//! its lock and the migrator's own record.
+//! Applies a service's migrations once, however many replicas start together. Knows no table but its lock and
+//! the migrator's record.
 
 use std::collections::BTreeSet;
 
@@ -19,11 +19,8 @@ impl Database {
     /// Applies all pending migrations of `M` in one transaction, under a lock: of racing replicas
     /// one migrates and the others find nothing left to do.
     ///
-    /// A database that knows newer migrations than this program is left alone, so that an older
-    /// replica may restart while a newer version rolls out.
-    ///
-    /// # Errors
-    /// What the database says; the transaction is then rolled back as a whole.
+    /// Leaves a database with newer migrations alone, so that an older replica can restart while a newer
+    /// version rolls out. Rejects one with older migrations that `M` does not know.
     pub async fn migrate<M: MigratorTrait>(&self) -> Result<(), StoreError> {
         if self.is_migrated::<M>().await? {
             return Ok(());
@@ -46,10 +43,7 @@ impl Database {
         Ok(tx.commit().await?)
     }
 
-    /// Whether every migration of `M` has been applied. Only reads.
-    ///
-    /// # Errors
-    /// What the database says.
+    /// Returns whether every migration of `M` has been applied. Only reads.
     pub async fn is_migrated<M: MigratorTrait>(&self) -> Result<bool, StoreError> {
         Ok(pending::<M>(self.read()).await?.is_empty())
     }
@@ -86,7 +80,11 @@ impl Database {
     }
 }
 
-/// Names of the migrations of `M` that the database has no record of.
+/// Returns the names of the migrations of `M` that the database has no record of.
+///
+/// # Errors
+/// [`StoreError::OlderBuild`] if the database has applied a migration that `M` does not know and that comes
+/// before its newest one.
 async fn pending<'c, M: MigratorTrait>(
     conn: impl IntoSchemaManagerConnection<'c>,
 ) -> Result<BTreeSet<String>, StoreError> {
@@ -100,8 +98,29 @@ async fn pending<'c, M: MigratorTrait>(
         return Ok(names);
     }
     let applied = Query::select().column("version").from(record).to_owned();
+    let newest = names.last().cloned();
     for row in manager.get_connection().query_all(&applied).await? {
-        names.remove(&row.try_get::<String>("", "version")?);
+        let version: String = row.try_get("", "version")?;
+        if !names.remove(&version) && Some(version) < newest {
+            return Err(StoreError::OlderBuild);
+        }
     }
     Ok(names)
+}
+
+/// Creates an index over the rows for which `condition` holds. sea-query writes no partial indexes; this statement
+/// is the same on both databases.
+pub(super) async fn create_partial_index(
+    manager: &SchemaManager<'_>,
+    name: &str,
+    table: &str,
+    columns: [&str; 2],
+    condition: Expr,
+) -> Result<(), DbErr> {
+    let condition = Query::select().expr(condition).to_string(SqliteQueryBuilder);
+    let condition = condition.trim_start_matches("SELECT ");
+    let columns = columns.join(", ");
+    let create = format!("CREATE INDEX {name} ON {table} ({columns}) WHERE {condition}");
+    manager.get_connection().execute_unprepared(&create).await?;
+    Ok(())
 }

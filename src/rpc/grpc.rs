@@ -1,0 +1,133 @@
+//! The gRPC face: health and reflection beside a service's own methods, permissions, deadlines, statuses.
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderMap, Request, Response},
+};
+use tonic::{Code, Status, service::RoutesBuilder};
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use crate::rpc::{
+    auth::Authorizer,
+    middleware::{Face, MAX_CALL_TIME},
+};
+
+/// The largest message that a server reads, in bytes.
+pub const MAX_MESSAGE_BYTES: usize = 256 * 1024;
+
+/// The health of a server's services. It starts as not serving.
+pub(super) struct Health {
+    reporter: HealthReporter,
+    services: &'static [&'static str],
+}
+
+impl Health {
+    /// Sets the status of every service, and of the server as a whole (the empty name).
+    pub(super) async fn set_serving(&self, serving: bool) {
+        let status = if serving {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
+        for service in self.services.iter().copied().chain([""]) {
+            self.reporter.set_service_status(service, status).await;
+        }
+    }
+}
+
+/// Adds health and reflection (v1 and v1alpha) for `services`, named in full, to `routes`.
+pub(super) async fn router(
+    mut routes: RoutesBuilder,
+    services: &'static [&'static str],
+) -> Result<(Router, Health), tonic_reflection::server::Error> {
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let health = Health { reporter, services };
+    health.set_serving(false).await;
+    let reflection = || {
+        let builder = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(crate::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+            .with_service_name("grpc.health.v1.Health");
+        let names = services.iter().copied();
+        names.fold(builder, |builder, name| builder.with_service_name(name))
+    };
+    routes.add_service(health_service);
+    routes.add_service(reflection().build_v1()?);
+    routes.add_service(reflection().build_v1alpha()?);
+    Ok((routes.routes().prepare().into_axum_router(), health))
+}
+
+/// How the middleware speaks gRPC.
+#[derive(Clone, Debug)]
+pub(super) struct Grpc {
+    pub(super) authorizer: Authorizer,
+}
+
+impl Face for Grpc {
+    fn time_allowed(&self, headers: &HeaderMap) -> Duration {
+        grpc_timeout(headers).unwrap_or(MAX_CALL_TIME)
+    }
+
+    async fn admit(&self, request: &mut Request<Body>) -> Result<String, Status> {
+        let path = request.uri().path();
+        let principal = self.authorizer.authorize(path, request.headers()).await?;
+        let id = principal.id().to_owned();
+        request.extensions_mut().insert(principal);
+        Ok(id)
+    }
+
+    fn error(&self, status: Status) -> Response<Body> {
+        status.into_http()
+    }
+
+    fn failure(&self, response: &Response<Body>) -> Option<String> {
+        let code = response.headers().get("grpc-status");
+        let code = code.map_or(Code::Ok, |value| Code::from_bytes(value.as_bytes()));
+        (code != Code::Ok).then(|| format!("{code:?}"))
+    }
+}
+
+/// Parses `grpc-timeout` as the gRPC over HTTP/2 protocol defines it: up to 8 digits and a unit.
+fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(amount * 3600)),
+        "M" => Some(Duration::from_secs(amount * 60)),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_timeout_has_digits_and_a_unit() {
+        let parse = |value: &[u8]| {
+            let value = http::HeaderValue::from_bytes(value).unwrap();
+            grpc_timeout(&HeaderMap::from_iter([(
+                http::HeaderName::from_static("grpc-timeout"),
+                value,
+            )]))
+        };
+        assert_eq!(parse(b"250m"), Some(Duration::from_millis(250)));
+        assert_eq!(parse(b"99999999H"), Some(Duration::from_secs(359_999_996_400)));
+        for bad in ["", "m", "123456789m", "-1m", "1x", "é"] {
+            assert_eq!(parse(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The life of a service: migrate, open, serve, become ready, drain.
+
+use std::{
+    future::Future,
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use sea_orm::DatabaseTransaction;
+use sea_orm_migration::MigratorTrait;
+use tokio::{
+    net::TcpListener,
+    time::{Interval, MissedTickBehavior, interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::service::RoutesBuilder;
+
+use crate::{
+    clock::Clock,
+    keys::{FileMasterKey, Keyring},
+    random::Random,
+    rpc::{
+        auth::Authorizer,
+        config::require_loopback,
+        grpc::{self, Grpc, Health},
+        http::Http,
+        listener, middleware,
+    },
+    store::{Database, change, idempotency, keyring},
+};
+
+/// How often readiness is checked.
+const READINESS_PERIOD: Duration = Duration::from_secs(5);
+/// How long a readiness check may take.
+const READINESS_TIMEOUT: Duration = Duration::from_secs(4);
+/// A server whose clock and the database's differ by more is not ready.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
+/// How often expired rows are deleted.
+const JANITOR_PERIOD: Duration = Duration::from_secs(60);
+/// How long the database may take to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a service hands to [`run`].
+pub trait Service: Clone + Send + Sync + 'static {
+    /// The gRPC services, named in full, for health and reflection.
+    const GRPC_SERVICES: &'static [&'static str];
+
+    /// The service's database.
+    fn database(&self) -> &Database;
+
+    /// The service's clock.
+    fn clock(&self) -> &dyn Clock;
+
+    /// Decides who may call which method.
+    fn authorizer(&self) -> Authorizer;
+
+    /// The gRPC routes.
+    fn routes(&self) -> RoutesBuilder;
+
+    /// The HTTP routes, if the service has any. `ready` follows the readiness of the server.
+    fn http(&self, _ready: Arc<AtomicBool>) -> Option<Http> {
+        None
+    }
+
+    /// Checks what the service needs besides its database. The registry is not part of it: calls that
+    /// need it fail by themselves.
+    fn is_ready(&self) -> impl Future<Output = bool> + Send {
+        async { true }
+    }
+
+    /// Works in the background until `stop`.
+    fn follow_changes(&self, _stop: &CancellationToken) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
+    /// Deletes expired rows. Nothing depends on when: each use of a row checks whether it has expired.
+    fn delete_expired(&self) -> impl Future<Output = anyhow::Result<()>> + Send;
+}
+
+/// Applies a service's migrations and starts its change feed. Of racing replicas one does it.
+pub async fn migrate<M: MigratorTrait>(database_url: &str, random: &dyn Random) -> anyhow::Result<()> {
+    let db = connect(database_url).await?;
+    db.migrate::<M>().await.context("migrating the database")?;
+    let started = change::ensure(db.read(), random).await;
+    started.context("starting the change feed")
+}
+
+/// Starts a new epoch of the change feed, for a database restored from a backup. Tokens issued before are
+/// rejected from then on. In the same transaction `end` ends what else the backup holds: nobody knows how it
+/// went on.
+pub async fn start_epoch(
+    database_url: &str,
+    random: &dyn Random,
+    end: impl AsyncFnOnce(&DatabaseTransaction) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let db = connect(database_url).await?;
+    let tx = db.write().await?;
+    let started = change::start_epoch(&tx, random).await;
+    started.context("starting a new epoch")?;
+    end(&tx).await.context("ending what the backup holds")?;
+    tx.commit().await.context("starting a new epoch")
+}
+
+/// Opens a migrated database and its keyring.
+pub async fn open<M: MigratorTrait>(
+    database_url: &str,
+    master_key_file: &Path,
+    purposes: &[&'static str],
+    clock: &dyn Clock,
+    random: &dyn Random,
+) -> anyhow::Result<(Database, Keyring)> {
+    let db = connect(database_url).await?;
+    let migrated = db.is_migrated::<M>().await;
+    if !migrated.context("reading the database's schema")? {
+        bail!("the database's schema is not up to date: run `migrate` first");
+    }
+    let master = FileMasterKey::load(master_key_file)?;
+    let keyring = keyring::open(&db, &master, purposes, clock, random).await;
+    Ok((db, keyring.context("opening the keyring")?))
+}
+
+async fn connect(database_url: &str) -> anyhow::Result<Database> {
+    let connected = Database::connect(database_url).await;
+    connected.context("connecting to the database")
+}
+
+/// Serves on loopback listeners until `shutdown`; then running calls have ten seconds to finish.
+pub async fn run<S: Service>(
+    service: S,
+    grpc: TcpListener,
+    http: Option<TcpListener>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    for listener in std::iter::once(&grpc).chain(&http) {
+        require_loopback(listener.local_addr()?)?;
+    }
+    let authorizer = service.authorizer();
+    let (routes, health) = grpc::router(service.routes(), S::GRPC_SERVICES).await?;
+    let ready = Arc::new(AtomicBool::new(false));
+    let serving_http = async {
+        if let Some((listener, http)) = http.zip(service.http(ready.clone())) {
+            listener::serve_http(listener, http.into_handler(), &shutdown).await;
+        }
+    };
+    tokio::join!(
+        listener::serve_grpc(grpc, middleware::stack(Grpc { authorizer }, routes), &shutdown),
+        serving_http,
+        service.follow_changes(&shutdown),
+        report_readiness(&service, &health, &ready, &shutdown),
+        delete_expired(&service, &shutdown),
+    );
+    // Calls that outlive the drain must not hold up the process.
+    let _ = timeout(CLOSE_TIMEOUT, service.database().close()).await;
+    Ok(())
+}
+
+async fn report_readiness<S: Service>(
+    service: &S,
+    health: &Health,
+    ready: &AtomicBool,
+    stop: &CancellationToken,
+) {
+    let mut ticks = every(READINESS_PERIOD);
+    let mut last = None;
+    let checks = async {
+        loop {
+            ticks.tick().await;
+            let check = timeout(READINESS_TIMEOUT, is_ready(service)).await;
+            let is_ready = check.unwrap_or(false);
+            if last.replace(is_ready) != Some(is_ready) {
+                tracing::info!(ready = is_ready, "readiness");
+            }
+            ready.store(is_ready, Ordering::Relaxed);
+            health.set_serving(is_ready).await;
+        }
+    };
+    stop.run_until_cancelled(checks).await;
+    ready.store(false, Ordering::Relaxed);
+    health.set_serving(false).await;
+}
+
+async fn is_ready(service: &impl Service) -> bool {
+    let db = service.database();
+    if db.ping().await.is_err() || !service.is_ready().await {
+        return false;
+    }
+    match db.clock_skew(service.clock()).await {
+        Ok(skew) if skew <= MAX_CLOCK_SKEW => true,
+        Ok(skew) => {
+            tracing::warn!(
+                skew_ms = skew.as_millis(),
+                "this clock and the database's differ too much"
+            );
+            false
+        }
+        Err(_) => false,
+    }
+}
+
+async fn delete_expired(service: &impl Service, stop: &CancellationToken) {
+    let mut ticks = every(JANITOR_PERIOD);
+    let rounds = async {
+        loop {
+            ticks.tick().await;
+            let request_ids = idempotency::sweep(service.database(), service.clock().now()).await;
+            let rows = service.delete_expired().await;
+            if let Err(error) = request_ids.map_err(anyhow::Error::from).and(rows) {
+                tracing::warn!(error = format!("{error:#}"), "expired rows were not deleted");
+            }
+        }
+    };
+    stop.run_until_cancelled(rounds).await;
+}
+
+fn every(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Returns a token that the first SIGTERM or SIGINT cancels.
+pub fn shutdown_signal() -> io::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let token = CancellationToken::new();
+    let cancelled = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        cancelled.cancel();
+    });
+    Ok(token)
+}
+
+/// Ends a program: an error goes to standard error, on one line.
+pub fn exit(program: &str, result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // If nobody reads it, there is nowhere left to report it.
+            let _ = writeln!(io::stderr(), "{program}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/run.rs"]
+mod tests;

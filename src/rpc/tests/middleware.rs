@@ -1,0 +1,80 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::sync::{Arc, Mutex};
+
+use tonic::Code;
+
+use super::*;
+use crate::{
+    rpc::{
+        auth::{Access, Authorizer, Permissions},
+        grpc::Grpc,
+    },
+    testing::Nobody,
+};
+
+fn with(name: &'static str, value: &str) -> HeaderMap {
+    HeaderMap::from_iter([(HeaderName::from_static(name), value.parse().unwrap())])
+}
+
+/// Calls `/a.A/Open`, which does `work`, through the stack of the gRPC face.
+async fn call<F>(headers: HeaderMap, work: impl Fn() -> F + Clone + Send + 'static) -> Response<Body>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let permissions = Permissions::new(&[("/a.A/Open", Access::Anyone)]);
+    let authorizer = Authorizer::new(permissions, Arc::new(Nobody));
+    let method = service_fn(move |_: Request<Body>| {
+        let work = work();
+        async move {
+            work.await;
+            Ok(Response::new(Body::empty()))
+        }
+    });
+    let mut request = Request::new(Body::empty());
+    *request.uri_mut() = "/a.A/Open".parse().unwrap();
+    *request.headers_mut() = headers;
+    let stack = stack(Grpc { authorizer }, method);
+    stack.oneshot(request).await.unwrap()
+}
+
+fn code(response: &Response<Body>) -> Code {
+    let value = response.headers().get("grpc-status");
+    value.map_or(Code::Ok, |value| Code::from_bytes(value.as_bytes()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_ends_at_its_deadline_and_at_ours_without_one() {
+    let started = Instant::now();
+    let response = call(with("grpc-timeout", "250m"), std::future::pending::<()>).await;
+    assert_eq!(code(&response), Code::DeadlineExceeded);
+    assert_eq!(started.elapsed(), Duration::from_millis(250));
+
+    let started = Instant::now();
+    let response = call(with("grpc-timeout", "9H"), std::future::pending::<()>).await;
+    assert_eq!(code(&response), Code::DeadlineExceeded);
+    assert_eq!(started.elapsed(), MAX_CALL_TIME);
+}
+
+#[tokio::test]
+async fn the_request_id_is_there_for_the_work_and_in_the_answer() {
+    let seen = Arc::new(Mutex::new(String::new()));
+    let inside = seen.clone();
+    let response = call(with(REQUEST_ID, "from-outside-1"), move || {
+        let inside = inside.clone();
+        async move { *inside.lock().unwrap() = context::request_id() }
+    })
+    .await;
+    let answered = response.headers().get(REQUEST_ID).unwrap();
+    assert_eq!(answered, "from-outside-1");
+    assert!(answered.is_sensitive(), "HPACK would index it");
+    assert_eq!(*seen.lock().unwrap(), "from-outside-1");
+}
+
+#[test]
+fn only_a_well_formed_request_id_is_taken_over() {
+    assert_eq!(request_id(&with(REQUEST_ID, "abc-DEF_123")), "abc-DEF_123");
+    for bad in ["short", "has space in it", "x\"; drop", &"a".repeat(65)] {
+        assert_ne!(request_id(&with(REQUEST_ID, bad)), bad);
+    }
+}
