@@ -130,7 +130,7 @@ async fn callers_get_exactly_as_far_as_the_design_says() {
     let mut operators = Vec::new();
     for (role, number) in Role::ALL.into_iter().zip(1..) {
         let request = reg::CreateOperatorRequest {
-            name: format!("only {}", role.name()),
+            name: format!("only {}", role.as_ref()),
             roles: vec![number],
             ..Default::default()
         };
@@ -144,14 +144,14 @@ async fn callers_get_exactly_as_far_as_the_design_says() {
                 .unwrap()
                 .as_str_name()
                 .to_lowercase(),
-            { format!("operator_role_{}", role.name()) }
+            { format!("operator_role_{}", role.as_ref()) }
         );
         operators.push((role, format!("Bearer {}", created.operator_token)));
     }
     let mut workloads = Vec::new();
     for (kind, number) in WorkloadKind::ALL.into_iter().zip(1..) {
         let request = reg::CreateWorkloadRequest {
-            name: format!("only {}", kind.name()),
+            name: format!("only {}", kind.as_ref()),
             kind: number,
             ..Default::default()
         };

@@ -17,10 +17,7 @@ use accord::{
     },
     text::validation::Violations,
 };
-use clap::{
-    Args, Parser, Subcommand,
-    builder::{PossibleValuesParser, TypedValueParser},
-};
+use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
 /// What the names of environment variables begin with; the rest is the key in upper case.
@@ -79,7 +76,7 @@ pub enum OperatorCommand {
         /// The operator's name
         name: String,
         /// A role; may be repeated
-        #[arg(long = "role", required = true, value_name = "ROLE", value_parser = role())]
+        #[arg(long = "role", required = true, value_name = "ROLE")]
         roles: Vec<Role>,
         /// Settings.
         #[command(flatten)]
@@ -95,22 +92,12 @@ pub enum WorkloadCommand {
         /// The workload's name
         name: String,
         /// What it is
-        #[arg(long, value_name = "KIND", value_parser = kind())]
+        #[arg(long, value_name = "KIND")]
         kind: WorkloadKind,
         /// Settings.
         #[command(flatten)]
         flags: Flags,
     },
-}
-
-fn role() -> impl TypedValueParser<Value = Role> {
-    PossibleValuesParser::new(Role::ALL.map(Role::name))
-        .try_map(|name| Role::from_name(&name).ok_or("must be a known role"))
-}
-
-fn kind() -> impl TypedValueParser<Value = WorkloadKind> {
-    PossibleValuesParser::new(WorkloadKind::ALL.map(WorkloadKind::name))
-        .try_map(|name| WorkloadKind::from_name(&name).ok_or("must be a known kind"))
 }
 
 /// Settings as flags. Each is also an environment variable (`ACCORD_REGISTRY_<FLAG>`) and a key of

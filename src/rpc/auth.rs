@@ -6,7 +6,9 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
+use clap::ValueEnum;
 use http::HeaderMap;
+use strum::{AsRefStr, EnumString};
 use tonic::{Code, Request, Status};
 
 use crate::{
@@ -21,8 +23,9 @@ use crate::{
     },
 };
 
-/// What an operator may do (design: operator roles).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// What an operator may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, AsRefStr, EnumString, ValueEnum)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Role {
     /// Reads; writes requests, tenants, users, scopes, clients and deliveries.
     Registrar,
@@ -45,26 +48,11 @@ impl Role {
         Role::Auditor,
         Role::Admin,
     ];
-
-    /// The role's name on the command line and in the database.
-    pub fn name(self) -> &'static str {
-        match self {
-            Role::Registrar => "registrar",
-            Role::Approver => "approver",
-            Role::Security => "security",
-            Role::Auditor => "auditor",
-            Role::Admin => "admin",
-        }
-    }
-
-    /// The role of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|role| role.name() == name)
-    }
 }
 
-/// What an internal service is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// The kind of an internal service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, AsRefStr, EnumString, ValueEnum)]
+#[strum(serialize_all = "kebab-case")]
 pub enum WorkloadKind {
     /// Passes partners' calls on; has no authority of its own.
     Gateway,
@@ -81,20 +69,6 @@ impl WorkloadKind {
         WorkloadKind::TokenService,
         WorkloadKind::InternalService,
     ];
-
-    /// The kind's name on the command line and in the database.
-    pub fn name(self) -> &'static str {
-        match self {
-            WorkloadKind::Gateway => "gateway",
-            WorkloadKind::TokenService => "token-service",
-            WorkloadKind::InternalService => "internal-service",
-        }
-    }
-
-    /// The kind of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
 }
 
 /// A caller that proved who it is.

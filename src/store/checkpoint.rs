@@ -31,7 +31,10 @@ pub(super) fn start(reader: SqlitePool, writer: Arc<PinnedConnection<Sqlite>>) -
     task
 }
 
-async fn checkpoint_and_restart(reader: &SqlitePool, writer: &PinnedConnection<Sqlite>) -> Result<(), sqlx::Error> {
+async fn checkpoint_and_restart(
+    reader: &SqlitePool,
+    writer: &PinnedConnection<Sqlite>,
+) -> Result<(), sqlx::Error> {
     if checkpoint(reader).await? > LONG {
         // Little was added meanwhile. After a second checkpoint without a writer the log restarts.
         checkpoint(writer.unpin().pool()).await?;

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use sea_orm::{ConnectionTrait, DatabaseBackend, ExprTrait};
+use sea_orm::{ConnectionTrait, DatabaseBackend, DbErr, ExprTrait};
 use sea_orm_migration::{
     IntoSchemaManagerConnection, MigratorTrait, SchemaManager,
-    prelude::{ColumnDef, Expr, OnConflict, Query, Table},
+    prelude::{ColumnDef, Expr, OnConflict, Query, SqliteQueryBuilder, Table},
 };
 
 use super::{Database, StoreError};

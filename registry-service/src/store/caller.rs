@@ -2,7 +2,7 @@
 
 use accord::{
     clock::UnixMillis,
-    rpc::auth::{Role, WorkloadKind},
+    rpc::auth::Role,
     store::{
         Creation, StoreError,
         audit::{Event, Origin},
@@ -56,7 +56,7 @@ impl Store {
         };
         let id = OperatorId::generate(&*self.clock, &*self.random);
         let token = OpaqueToken::from_secret(TokenKind::Operator, &reservation.secrets.secret(TOKEN));
-        let roles: Vec<_> = new.roles.iter().map(|role| role.name()).collect();
+        let roles: Vec<_> = new.roles.iter().map(AsRef::as_ref).collect();
         let row = operator::ActiveModel {
             operator_id: Set(id.to_string()),
             name: Set(new.name),
@@ -177,7 +177,7 @@ impl Store {
         let row = workload::ActiveModel {
             workload_id: Set(id.to_string()),
             name: Set(new.name),
-            kind: Set(new.kind.name().to_owned()),
+            kind: Set(new.kind.as_ref().to_owned()),
             token_hash: Set(token.digest().to_vec()),
             created_at: Set(self.now().as_millis()),
             revoked_at: Set(None),
@@ -186,7 +186,7 @@ impl Store {
         reservation.complete(&tx, id.as_str()).await?;
         let event = Event::new("workload.create")
             .subject(id.as_str())
-            .detail("kind", new.kind.name());
+            .detail("kind", new.kind.as_ref());
         self.audit(&tx, &creation.origin, event).await?;
         self.bump(&tx, &[changed(id.as_str())]).await?;
         commit(tx).await?;
@@ -305,11 +305,11 @@ async fn find_workload(conn: &impl ConnectionTrait, id: &str) -> Result<Option<W
 fn read_operator(row: operator::Model) -> Result<Operator, Error> {
     const UNREADABLE: Error = Error::Store(StoreError::Corrupt("operators"));
     let roles: Vec<String> = serde_json::from_value(row.roles).map_err(|_| UNREADABLE)?;
-    let roles: Option<Vec<_>> = roles.iter().map(|name| Role::from_name(name)).collect();
+    let roles: Result<Vec<Role>, _> = roles.iter().map(|name| name.parse()).collect();
     Ok(Operator {
         operator_id: OperatorId::parse(&row.operator_id).map_err(|_| UNREADABLE)?,
         name: row.name,
-        roles: roles.ok_or(UNREADABLE)?,
+        roles: roles.map_err(|_| UNREADABLE)?,
         created_at: UnixMillis::from_millis(row.created_at),
         revoked_at: row.revoked_at.map(UnixMillis::from_millis),
     })
@@ -320,7 +320,7 @@ fn read_workload(row: workload::Model) -> Result<Workload, Error> {
     Ok(Workload {
         workload_id: WorkloadId::parse(&row.workload_id).map_err(|_| UNREADABLE)?,
         name: row.name,
-        kind: WorkloadKind::from_name(&row.kind).ok_or(UNREADABLE)?,
+        kind: row.kind.parse().map_err(|_| UNREADABLE)?,
         created_at: UnixMillis::from_millis(row.created_at),
         revoked_at: row.revoked_at.map(UnixMillis::from_millis),
     })

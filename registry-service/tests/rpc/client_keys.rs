@@ -268,7 +268,7 @@ async fn registrars_and_admins_set_keys_and_nobody_else() {
     let mut admitted = Vec::new();
     for role in Role::ALL {
         let clients = ClientServiceClient::new(harness.operator(role));
-        let keys = key_set(&[p256(role.name())]);
+        let keys = key_set(&[p256(role.as_ref())]);
         match set_by(clients, set(id, &keys)).await {
             Ok(_) => admitted.push(role),
             refused => {

@@ -322,7 +322,7 @@ fn creation(method: &'static str) -> Creation {
 
 async fn operator(registry: &Registry, role: Role) -> OpaqueToken {
     let new = NewOperator {
-        name: format!("the {}", role.name()),
+        name: format!("the {}", role.as_ref()),
         roles: vec![role],
     };
     let (_, token) = caller::create_operator(registry.store(), &creation("CreateOperator"), new)
@@ -333,7 +333,7 @@ async fn operator(registry: &Registry, role: Role) -> OpaqueToken {
 
 async fn workload(registry: &Registry, kind: WorkloadKind) -> OpaqueToken {
     let new = NewWorkload {
-        name: format!("the {}", kind.name()),
+        name: format!("the {}", kind.as_ref()),
         kind,
     };
     let (_, token) = caller::create_workload(registry.store(), &creation("CreateWorkload"), new)

@@ -182,7 +182,7 @@ impl Filter {
 
 /// The condition of the partial indexes. It holds a constant, since neither database recognises a parameter.
 fn not_issue() -> Expr {
-    Expr::col(row::Column::Action).ne(Expr::Constant(ISSUE.into()))
+    sea_orm::ExprTrait::ne(Expr::col(row::Column::Action), Expr::Constant(ISSUE.into()))
 }
 
 fn find(filter: &Filter, page: &PageRequest) -> Select<row::Entity> {

@@ -15,11 +15,7 @@ use sea_orm::{
 };
 
 use super::group_commit::Work;
-use crate::store::{
-    Database, StoreError,
-    audit::Record,
-    database::Writer,
-};
+use crate::store::{Database, StoreError, audit::Record, database::Writer};
 
 /// The columns that hold texts, in the order of [`Record::texts`].
 const TEXTS: [&str; 10] = [

@@ -107,11 +107,7 @@ async fn serve<W: Work>(work: W, mut queue: mpsc::Receiver<Queued<W>>) {
 /// Waits up to 1 ms for more items, so that they share one commit, until `expected` are there. Expecting half of
 /// a large group leaves the processor work while the other half is written. A caller that is alone never waits:
 /// then one item is expected.
-async fn gather<W: Work>(
-    queue: &mut mpsc::Receiver<Queued<W>>,
-    group: &mut Vec<Queued<W>>,
-    expected: usize,
-) {
+async fn gather<W: Work>(queue: &mut mpsc::Receiver<Queued<W>>, group: &mut Vec<Queued<W>>, expected: usize) {
     let expected_come = async {
         while group.len() < expected && queue.recv_many(group, MAX_GROUP - group.len()).await > 0 {}
     };

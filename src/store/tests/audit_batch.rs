@@ -130,8 +130,8 @@ async fn what_a_group_writes_is_what_a_transaction_writes() {
             ..record.clone()
         };
         let tx = db.write().await.unwrap();
-        insert::insert(&tx, &[again(&bare), again(&full)]).await.unwrap();
-        insert::insert(&tx, &[] as &[Record]).await.unwrap();
+        insert(&tx, &[again(&bare), again(&full)]).await.unwrap();
+        insert(&tx, &[] as &[Record]).await.unwrap();
         tx.commit().await.unwrap();
         RecordEvents(db.clone())
             .run(&[again(&bare), again(&full)])

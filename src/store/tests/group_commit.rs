@@ -86,7 +86,13 @@ async fn those_who_come_while_one_is_under_way_are_the_next_group() {
     let notes = Notes::new(0);
     let group = GroupCommit::start(notes.clone());
     let first = group.submit(item(0));
-    let others = async { tokio::join!(group.submit(item(1)), group.submit(item(2)), group.submit(item(3))) };
+    let others = async {
+        tokio::join!(
+            group.submit(item(1)),
+            group.submit(item(2)),
+            group.submit(item(3))
+        )
+    };
     let mut first = pin!(first);
     assert!((&mut first).now_or_never().is_none());
     tokio::task::yield_now().await;
@@ -152,7 +158,7 @@ async fn one_that_fails_takes_no_other_along_and_work_goes_on() {
     for fault in [Fault::Refused, Fault::Panics] {
         let notes = Notes::new(Semaphore::MAX_PERMITS);
         let (queue, waiting) = mpsc::channel(MAX_QUEUE);
-        let group = Group { queue };
+        let group = GroupCommit { queue };
         let bad = Item {
             fault: Some(fault),
             ..item(1)

@@ -4,7 +4,10 @@ use std::{collections::HashSet, sync::LazyLock};
 
 use accord::{
     clock::UnixMillis,
-    store::{Database, StoreError, group_commit::Work, json_rows::AboutRows},
+    store::{
+        Database, StoreError,
+        batch::{group_commit::Work, json_rows::JsonRows},
+    },
     text::id::ClientId,
 };
 use serde::Serialize;
@@ -29,7 +32,7 @@ impl Store {
             jti_hash: hex::encode(jti_hash),
             expires_at: ends_at.as_millis(),
         };
-        Ok(self.assertions.ask(assertion).await?)
+        Ok(self.assertions.submit(assertion).await?)
     }
 }
 
@@ -44,20 +47,20 @@ pub(super) struct Assertion {
 /// Uses assertions up together.
 pub(super) struct Spending(pub(super) Database);
 
-static SPEND: LazyLock<AboutRows> = LazyLock::new(|| {
+static SPEND: LazyLock<JsonRows> = LazyLock::new(|| {
     let columns = [
         ("client_id", "text"),
         ("jti_hash", "text"),
         ("expires_at", "bigint"),
     ];
     // Of several replicas that use the same ones up, each waits for another in the same order.
-    AboutRows::new(&columns, |dialect| {
+    JsonRows::new(&columns, |dialect| {
         format!(
             "INSERT INTO client_assertions (client_id, jti_hash, expires_at)
             SELECT client_id, {}, expires_at FROM {} WHERE true ORDER BY client_id, jti_hash
             ON CONFLICT (client_id, jti_hash) DO NOTHING RETURNING client_id, jti_hash",
             dialect.unhex("jti_hash"),
-            dialect.asked,
+            dialect.input,
         )
     })
 });

@@ -8,8 +8,7 @@ use accord::{
     store::{
         Database, StoreError,
         audit::{Event, Origin},
-        group_commit::Work,
-        json_rows::AboutRows,
+        batch::{group_commit::Work, json_rows::JsonRows},
     },
     text::{
         id::{ClientId, FamilyId, GrantId, TenantId},
@@ -44,7 +43,7 @@ impl Store {
             tenant_id: tenant_id.to_string(),
             code_hash: hex::encode(code.digest()),
         };
-        Ok(self.codes.ask(key).await?)
+        Ok(self.codes.submit(key).await?)
     }
 
     /// Uses a code up without redeeming it; whether it was unused. The event goes with it.
@@ -72,13 +71,13 @@ pub(super) struct CodeKey {
 /// Looks codes up together.
 pub(super) struct Lookups(pub(super) Database);
 
-static FIND: LazyLock<AboutRows> = LazyLock::new(|| {
-    AboutRows::new(&[("tenant_id", "text"), ("code_hash", "text")], |dialect| {
+static FIND: LazyLock<JsonRows> = LazyLock::new(|| {
+    JsonRows::new(&[("tenant_id", "text"), ("code_hash", "text")], |dialect| {
         format!(
             "SELECT codes.* FROM {} JOIN codes
-            ON codes.code_hash = {} AND codes.tenant_id = asked.tenant_id",
-            dialect.asked,
-            dialect.unhex("asked.code_hash"),
+            ON codes.code_hash = {} AND codes.tenant_id = input.tenant_id",
+            dialect.input,
+            dialect.unhex("input.code_hash"),
         )
     })
 });

@@ -10,9 +10,8 @@ use accord::{
     position::{Epoch, Position},
     store::{
         Database, StoreError,
-        audit::{self, Event, Origin, Record},
-        group_commit::Work,
-        json_rows::AboutRows,
+        audit::{Event, Origin, Record},
+        batch::{self, group_commit::Work, json_rows::JsonRows},
     },
     text::id::{ClientId, FamilyId, GrantId, TenantId},
 };
@@ -71,7 +70,7 @@ impl Store {
             handed_out_at: to.handed_out_at.as_millis(),
             record: Arc::new(Record::new(&*self.clock, &*self.random, origin, event)?),
         };
-        match self.advances.ask(advance.clone()).await? {
+        match self.advances.submit(advance.clone()).await? {
             Some(advanced) => Ok(advanced),
             None => self.advance_alone(advance).await,
         }
@@ -95,7 +94,7 @@ impl Store {
         if advanced.rows_affected == 0 {
             return Ok(false);
         }
-        audit::insert(&tx, &[&*advance.record]).await?;
+        batch::audit::insert(&tx, &[&*advance.record]).await?;
         commit(tx).await?;
         Ok(true)
     }
@@ -161,7 +160,7 @@ pub(super) struct Advance {
 /// while holding others could deadlock.
 pub(super) struct Advances(pub(super) Database);
 
-static ADVANCE: LazyLock<AboutRows> = LazyLock::new(|| {
+static ADVANCE: LazyLock<JsonRows> = LazyLock::new(|| {
     let columns = [
         ("tenant_id", "text"),
         ("family_id", "text"),
@@ -171,12 +170,12 @@ static ADVANCE: LazyLock<AboutRows> = LazyLock::new(|| {
         ("next_current", "integer"),
         ("handed_out_at", "bigint"),
     ];
-    AboutRows::new(&columns, |dialect| {
+    JsonRows::new(&columns, |dialect| {
         format!(
             "WITH free AS (
-                SELECT asked.* FROM {} JOIN families AS f
-                ON f.tenant_id = asked.tenant_id AND f.family_id = asked.family_id
-                    AND f.used_generation = asked.used AND f.current_generation = asked.current
+                SELECT input.* FROM {} JOIN families AS f
+                ON f.tenant_id = input.tenant_id AND f.family_id = input.family_id
+                    AND f.used_generation = input.used AND f.current_generation = input.current
                     AND f.ended_at IS NULL
                 {}
             )
@@ -186,7 +185,7 @@ static ADVANCE: LazyLock<AboutRows> = LazyLock::new(|| {
             WHERE families.tenant_id = free.tenant_id AND families.family_id = free.family_id
             RETURNING families.family_id AS family_id, families.used_generation AS used,
                 families.current_generation AS current",
-            dialect.asked,
+            dialect.input,
             dialect.lock_free("f"),
         )
     })
@@ -224,14 +223,14 @@ impl Work for Advances {
             is_known.then_some(is_first)
         });
         let outcomes = outcomes.collect();
-        audit::insert(&tx, &records).await?;
+        batch::audit::insert(&tx, &records).await?;
         commit(tx).await?;
         Ok(outcomes)
     }
 }
 
 /// Families to be added, at their first generation.
-static INSERT: LazyLock<AboutRows> = LazyLock::new(|| {
+static INSERT: LazyLock<JsonRows> = LazyLock::new(|| {
     let columns = [
         ("tenant_id", "text"),
         ("family_id", "text"),
@@ -246,7 +245,7 @@ static INSERT: LazyLock<AboutRows> = LazyLock::new(|| {
         ("created_at", "bigint"),
         ("expires_at", "bigint"),
     ];
-    AboutRows::insert("families", &columns)
+    JsonRows::insert("families", &columns)
 });
 
 /// Adds families.
@@ -277,14 +276,14 @@ pub(super) async fn insert(
 }
 
 /// Ends families of several grants.
-static END_OF_GRANTS: LazyLock<AboutRows> = LazyLock::new(|| {
+static END_OF_GRANTS: LazyLock<JsonRows> = LazyLock::new(|| {
     let columns = [("tenant_id", "text"), ("grant_id", "text")];
-    AboutRows::new(&columns, |dialect| {
+    JsonRows::new(&columns, |dialect| {
         format!(
             "UPDATE families SET ended_at = $2, end_reason = $3 FROM {}
-            WHERE families.tenant_id = asked.tenant_id AND families.grant_id = asked.grant_id
+            WHERE families.tenant_id = input.tenant_id AND families.grant_id = input.grant_id
                 AND families.ended_at IS NULL",
-            dialect.asked
+            dialect.input
         )
     })
 });

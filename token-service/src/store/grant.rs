@@ -7,8 +7,8 @@ use accord::{
     store::{
         StoreError,
         audit::{Event, Origin},
+        batch::json_rows::JsonRows,
         change::Change,
-        json_rows::AboutRows,
     },
     text::{
         id::{ClientId, GrantId, ScopeName, TenantId, UserId},
@@ -279,12 +279,12 @@ pub(super) struct GrantKey {
     pub(super) grant_id: String,
 }
 
-static FIND: LazyLock<AboutRows> = LazyLock::new(|| {
-    AboutRows::new(&[("tenant_id", "text"), ("grant_id", "text")], |dialect| {
+static FIND: LazyLock<JsonRows> = LazyLock::new(|| {
+    JsonRows::new(&[("tenant_id", "text"), ("grant_id", "text")], |dialect| {
         format!(
             "SELECT grants.* FROM {} JOIN grants
-            ON grants.tenant_id = asked.tenant_id AND grants.grant_id = asked.grant_id",
-            dialect.asked
+            ON grants.tenant_id = input.tenant_id AND grants.grant_id = input.grant_id",
+            dialect.input
         )
     })
 });

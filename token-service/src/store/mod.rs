@@ -12,9 +12,9 @@ use accord::{
     random::{Random, SharedRandom},
     store::{
         Creation, Database, StoreError,
-        audit::{self, Event, Origin, Record, Recording},
+        audit::{Event, Origin, Record},
+        batch::{audit::RecordEvents, group_commit::GroupCommit},
         change::{self, Change, Told},
-        group_commit::Group,
         idempotency::{self, IdempotencyError, Outcome},
     },
 };
@@ -68,11 +68,11 @@ pub struct Store {
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) clock: SharedClock,
     pub(crate) random: SharedRandom,
-    events: Group<Recording>,
-    assertions: Group<Spending>,
-    codes: Group<Lookups>,
-    advances: Group<Advances>,
-    redemptions: Group<Redemptions>,
+    events: GroupCommit<RecordEvents>,
+    assertions: GroupCommit<Spending>,
+    codes: GroupCommit<Lookups>,
+    advances: GroupCommit<Advances>,
+    redemptions: GroupCommit<Redemptions>,
     grant_uses: GrantUses,
 }
 
@@ -94,11 +94,11 @@ impl Store {
             random: random.clone(),
         };
         Self {
-            events: Group::start(Recording(db.clone())),
-            assertions: Group::start(Spending(db.clone())),
-            codes: Group::start(Lookups(db.clone())),
-            advances: Group::start(Advances(db.clone())),
-            redemptions: Group::start(Redemptions(shared)),
+            events: GroupCommit::start(RecordEvents(db.clone())),
+            assertions: GroupCommit::start(Spending(db.clone())),
+            codes: GroupCommit::start(Lookups(db.clone())),
+            advances: GroupCommit::start(Advances(db.clone())),
+            redemptions: GroupCommit::start(Redemptions(shared)),
             grant_uses: GrantUses::start(db.clone()),
             db,
             keyring: Arc::new(keyring),
@@ -143,7 +143,7 @@ impl Store {
     /// [`Error::Store`].
     pub async fn record(&self, origin: Origin, event: Event) -> Result<(), Error> {
         let record = Record::new(&*self.clock, &*self.random, origin, event)?;
-        Ok(self.events.ask(record).await?)
+        Ok(self.events.submit(record).await?)
     }
 
     /// Begins a creating transaction: a new thing, or the answer to a repeated call.

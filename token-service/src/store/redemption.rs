@@ -10,10 +10,9 @@ use accord::{
     clock::UnixMillis,
     store::{
         StoreError,
-        audit::{self, Event, Origin, Record},
+        audit::{Event, Origin, Record},
+        batch::{self, group_commit::Work, json_rows::JsonRows},
         change,
-        group_commit::Work,
-        json_rows::AboutRows,
     },
     text::id::TenantId,
 };
@@ -69,7 +68,7 @@ impl Store {
     pub async fn redeem_code(&self, redemption: Redemption) -> Result<Redeemed, Error> {
         loop {
             // None: after another code of this client.
-            if let Some(redeemed) = self.redemptions.ask(redemption.clone()).await? {
+            if let Some(redeemed) = self.redemptions.submit(redemption.clone()).await? {
                 return Ok(redeemed);
             }
         }
@@ -144,7 +143,7 @@ impl Redemptions {
             };
             outcomes.insert(redemption.key(), outcome);
         }
-        audit::insert(&tx, &records).await?;
+        batch::audit::insert(&tx, &records).await?;
         publish(&tx, superseded.values(), now).await?;
         commit(tx).await?;
         let outcomes = asked
@@ -257,18 +256,18 @@ fn codes(redemptions: &[&Redemption]) -> Vec<Value> {
 }
 
 /// A code of two redemptions goes to one of them.
-static USE_UP: LazyLock<AboutRows> = LazyLock::new(|| {
-    AboutRows::new(&CODES, |dialect| {
+static USE_UP: LazyLock<JsonRows> = LazyLock::new(|| {
+    JsonRows::new(&CODES, |dialect| {
         format!(
-            "UPDATE codes SET used_at = $2, family_id = asked.family_id, expires_at = asked.expires_at
+            "UPDATE codes SET used_at = $2, family_id = input.family_id, expires_at = input.expires_at
             FROM {} WHERE codes.code_hash = {} AND codes.used_at IS NULL AND EXISTS (
                 SELECT 1 FROM grants
-                WHERE grants.tenant_id = asked.tenant_id AND grants.grant_id = asked.grant_id
+                WHERE grants.tenant_id = input.tenant_id AND grants.grant_id = input.grant_id
                     AND grants.state = 'pending' AND grants.redeem_until > $2
             )
             RETURNING codes.family_id AS family_id",
-            dialect.asked,
-            dialect.unhex("asked.code_hash"),
+            dialect.input,
+            dialect.unhex("input.code_hash"),
         )
     })
 });
@@ -286,13 +285,13 @@ async fn use_up(
     rows.iter().map(|row| column(row, "family_id")).collect()
 }
 
-static USED: LazyLock<AboutRows> = LazyLock::new(|| {
-    AboutRows::new(&CODES, |dialect| {
+static USED: LazyLock<JsonRows> = LazyLock::new(|| {
+    JsonRows::new(&CODES, |dialect| {
         format!(
-            "SELECT asked.family_id AS family_id FROM {} JOIN codes ON codes.code_hash = {}
+            "SELECT input.family_id AS family_id FROM {} JOIN codes ON codes.code_hash = {}
             WHERE codes.used_at IS NOT NULL",
-            dialect.asked,
-            dialect.unhex("asked.code_hash"),
+            dialect.input,
+            dialect.unhex("input.code_hash"),
         )
     })
 });
@@ -311,15 +310,15 @@ async fn were_used(tx: &DatabaseTransaction, late: &[&Redemption]) -> Result<Vec
         .collect())
 }
 
-static SUPERSEDE: LazyLock<AboutRows> = LazyLock::new(|| {
-    AboutRows::new(&[("tenant_id", "text"), ("client_id", "text")], |dialect| {
+static SUPERSEDE: LazyLock<JsonRows> = LazyLock::new(|| {
+    JsonRows::new(&[("tenant_id", "text"), ("client_id", "text")], |dialect| {
         format!(
             "UPDATE grants SET state = 'superseded', ended_at = $2 FROM {}
-            WHERE grants.tenant_id = asked.tenant_id AND grants.client_id = asked.client_id
+            WHERE grants.tenant_id = input.tenant_id AND grants.client_id = input.client_id
                 AND grants.state = 'active'
             RETURNING grants.tenant_id AS tenant_id, grants.client_id AS client_id,
                 grants.grant_id AS grant_id",
-            dialect.asked
+            dialect.input
         )
     })
 });
@@ -351,13 +350,13 @@ async fn supersede(
     Ok(superseded)
 }
 
-static ACTIVATE: LazyLock<AboutRows> = LazyLock::new(|| {
-    AboutRows::new(&[("tenant_id", "text"), ("grant_id", "text")], |dialect| {
+static ACTIVATE: LazyLock<JsonRows> = LazyLock::new(|| {
+    JsonRows::new(&[("tenant_id", "text"), ("grant_id", "text")], |dialect| {
         format!(
             "UPDATE grants SET state = 'active', activated_at = $2 FROM {}
-            WHERE grants.tenant_id = asked.tenant_id AND grants.grant_id = asked.grant_id
+            WHERE grants.tenant_id = input.tenant_id AND grants.grant_id = input.grant_id
                 AND grants.state = 'pending' AND grants.redeem_until > $2",
-            dialect.asked
+            dialect.input
         )
     })
 });

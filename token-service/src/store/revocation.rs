@@ -7,8 +7,8 @@ use accord::{
     store::{
         StoreError,
         audit::{Event, Origin},
+        batch::json_rows::JsonRows,
         change::Change,
-        json_rows::AboutRows,
     },
     text::id::TenantId,
 };
@@ -46,7 +46,7 @@ pub(super) fn change(kind: RevocationKind, id: &str, tenant_id: Option<&TenantId
     }
 }
 
-static INSERT: LazyLock<AboutRows> = LazyLock::new(|| {
+static INSERT: LazyLock<JsonRows> = LazyLock::new(|| {
     let columns = [
         ("seq", "bigint"),
         ("kind", "text"),
@@ -55,7 +55,7 @@ static INSERT: LazyLock<AboutRows> = LazyLock::new(|| {
         ("revoked_at", "bigint"),
         ("expires_at", "bigint"),
     ];
-    AboutRows::insert("revocations", &columns)
+    JsonRows::insert("revocations", &columns)
 });
 
 /// Writes a revocation at the position that its change got.

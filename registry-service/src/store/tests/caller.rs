@@ -9,6 +9,7 @@ use crate::{
     model::caller::{CallerRecord, find_by_token, revoke_by_name},
     store::testing::{audited, creation, origin, repeatable, store},
 };
+use accord::rpc::auth::WorkloadKind;
 
 fn ada() -> NewOperator {
     NewOperator {
