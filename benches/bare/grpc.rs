@@ -48,8 +48,8 @@ impl TokenService for Bare {
     async fn push_authorization_request(
         &self,
         _: Request<pb::PushAuthorizationRequestRequest>,
-    ) -> Result<Response<pb::PushAuthorizationRequestResponse>, Status> {
-        not_here()
+    ) -> Reply<pb::PushAuthorizationRequestResponse> {
+        unimplemented()
     }
 
     async fn introspect_token(

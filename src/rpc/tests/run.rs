@@ -48,6 +48,34 @@ impl AuditService for Panics {
     ) -> Result<tonic::Response<pb::VerifyAuditLogResponse>, Status> {
         panic!("boom")
     }
+
+    async fn get_checkpoint(
+        &self,
+        _: Request<pb::GetCheckpointRequest>,
+    ) -> Result<tonic::Response<pb::GetCheckpointResponse>, Status> {
+        panic!("boom")
+    }
+
+    async fn get_inclusion_proof(
+        &self,
+        _: Request<pb::GetInclusionProofRequest>,
+    ) -> Result<tonic::Response<pb::GetInclusionProofResponse>, Status> {
+        panic!("boom")
+    }
+
+    async fn get_consistency_proof(
+        &self,
+        _: Request<pb::GetConsistencyProofRequest>,
+    ) -> Result<tonic::Response<pb::GetConsistencyProofResponse>, Status> {
+        panic!("boom")
+    }
+
+    async fn trace_token(
+        &self,
+        _: Request<pb::TraceTokenRequest>,
+    ) -> Result<tonic::Response<pb::TraceTokenResponse>, Status> {
+        panic!("boom")
+    }
 }
 
 impl Service for Panics {

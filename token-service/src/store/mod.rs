@@ -12,7 +12,7 @@ use accord::{
     random::{Random, SharedRandom},
     store::{
         Creation, Database, StoreError,
-        audit::{Event, Origin, Record},
+        audit::{self, Event, Origin, Record},
         batch::{audit::RecordEvents, group_commit::GroupCommit},
         change::{self, Change, Told},
         idempotency::{self, IdempotencyError, Outcome},
