@@ -43,7 +43,8 @@ impl Layers {
         } else {
             place(to) < place(from)
         };
-        from == to || is_leaf(to) || is_before
+        // The root of the crate names the codec of the generated code.
+        from == to || is_leaf(to) || is_before || from == "lib"
     }
 }
 

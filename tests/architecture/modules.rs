@@ -147,7 +147,7 @@ impl Modules {
                         }
                         (None, Some(path)) => {
                             let beside = &self.modules[module].file;
-                            let file = format!("{}/{}", parent_folder(beside), text_of(path));
+                            let file = joined(parent_folder(beside), &text_of(path));
                             self.file(tree, &file, Some(module), parent_folder(&file), test)
                         }
                         (None, None) => {
@@ -318,6 +318,13 @@ impl Modules {
             .parent
             .map_or(module, |parent| self.root(parent))
     }
+}
+
+fn joined<'a>(mut folder: &'a str, mut path: &'a str) -> String {
+    while let Some(rest) = path.strip_prefix("../") {
+        (folder, path) = (parent_folder(folder), rest);
+    }
+    format!("{folder}/{path}")
 }
 
 fn parent_folder(path: &str) -> &str {
