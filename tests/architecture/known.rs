@@ -19,7 +19,6 @@ pub const KNOWN: &[(&str, &str, &str)] = &[
     ("layers", "registry-service/src/model/client_secret.rs", "registry-service/src/directory.rs"),
     ("layers", "registry-service/src/model/client_secret.rs", "registry-service/src/hashing/mod.rs"),
     ("layers", "registry-service/src/model/user.rs", "registry-service/src/hashing/mod.rs"),
-    ("layers", "token-service/src/config.rs", "token-service/src/cache/registry/mod.rs"),
     ("model", "registry-service/src/model/account_name.rs", "registry-service/src/store/mod.rs"),
     ("model", "registry-service/src/model/caller.rs", "registry-service/src/store/mod.rs"),
     ("model", "registry-service/src/model/caller.rs", "src/rpc/auth.rs"),

@@ -15,7 +15,7 @@ use accord::rpc::config::{ConfigError, load};
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
-use crate::{cache::registry::Memory, model::lifetimes::Lifetimes};
+use crate::model::lifetimes::Lifetimes;
 
 /// What the names of environment variables begin with; the rest is the key in upper case.
 pub const ENVIRONMENT_PREFIX: &str = "ACCORD_TOKEN_";
@@ -255,12 +255,9 @@ impl Settings {
         (self.registry_poll_ms > 0).then(|| Duration::from_millis(self.registry_poll_ms))
     }
 
-    /// How much of the registry is answered from memory.
-    pub fn memory(&self) -> Memory {
-        Memory {
-            follows: self.poll_every().is_some(),
-            stale_max: Duration::from_secs(self.registry_stale_max),
-        }
+    /// How much longer than a lease the registry's facts may count while it does not answer.
+    pub fn registry_stale_max(&self) -> Duration {
+        Duration::from_secs(self.registry_stale_max)
     }
 
     /// How long tokens live.

@@ -33,12 +33,10 @@ use tonic::service::RoutesBuilder;
 use zeroize::Zeroizing;
 
 use crate::{
-    cache::{
-        grants::Ledger,
-        registry::{self, Directory},
-    },
+    cache::Cache,
     config::Settings,
     consent::{Consents, sign_in_delay::SignInDelays},
+    grpc::Callers,
     http::{self, Gateway},
     oauth::OAuth,
     permissions::{self, permissions},
@@ -97,26 +95,32 @@ impl TokenServer {
         let (db, keyring) = run::open::<Migrator>(url, master, store::PURPOSES, &*clock, &*random).await?;
         let sign_in_delays = SignInDelays::new(&*random);
         let registry = Registry::new(&settings.registry_url, token).context("the registry's URL")?;
-        let directory = Directory::new(registry.clone(), clock.clone(), &*random, settings.memory());
-        let store = Store::new(db, keyring, clock, random);
-        let ledger = Ledger::new(store.clone(), settings.poll_every().is_some());
+        let store = Store::new(db, keyring, clock, random.clone());
         let created = store.ensure_signing_keys().await;
         created.context("creating signing keys")?;
+        let poll_every = settings.poll_every();
+        let cache = Cache::new(
+            registry.clone(),
+            store.clone(),
+            &*random,
+            poll_every.is_some(),
+            settings.registry_stale_max(),
+        );
+        let cache = Arc::new(cache);
         Ok(Self {
             consents: Consents {
                 store: store.clone(),
                 registry,
-                ledger: ledger.clone(),
+                cache: cache.clone(),
                 sign_in_delays,
             },
             oauth: OAuth {
                 store,
-                directory,
-                ledger,
+                cache,
                 lifetimes: settings.lifetimes(),
             },
             product_name: settings.product_name.as_str().into(),
-            poll_every: settings.poll_every(),
+            poll_every,
         })
     }
 
@@ -148,7 +152,7 @@ impl Service for TokenServer {
     }
 
     fn authorizer(&self) -> Authorizer {
-        Authorizer::new(permissions(), Arc::new(self.oauth.directory.clone()))
+        Authorizer::new(permissions(), Arc::new(Callers(self.oauth.cache.clone())))
     }
 
     fn routes(&self) -> RoutesBuilder {
@@ -186,10 +190,7 @@ impl Service for TokenServer {
 
     async fn follow_changes(&self, stop: &CancellationToken) {
         if let Some(every) = self.poll_every {
-            tokio::join!(
-                registry::follow(&self.oauth.directory, every, stop),
-                self.oauth.ledger.follow(every, stop),
-            );
+            self.oauth.cache.follow(every, stop).await;
         }
     }
 

@@ -1,131 +1,242 @@
-//! Following a feed of changes: up to where it was told, and since when that is known to be complete.
-//! What is remembered beside it, and which change takes what away, is the business of who follows.
+//! Follows the change feed of one source: its position, and the lease under which facts in memory count.
+//!
+//! An answer reflects everything that was committed before its question was *sent*, so the lease starts then, by a
+//! clock that only goes forward. Each answer names the position up to which it is complete. A lost or late one is
+//! asked for again from the same place, so no change is missed.
 
 use std::time::Duration;
 
 use accord::position::Position;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use arc_swap::ArcSwapOption;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::Error;
+use super::{facts::Facts, lock::Lock, revocation_index::RevocationIndex};
+use crate::{
+    error::Error,
+    model::{
+        change::{Change, Changes},
+        revocation::{Revocation, RevocationKind},
+        watermark::AsOf,
+    },
+};
 
-/// How long an answer may take; a later one would renew little.
-pub const PATIENCE: Duration = Duration::from_millis(500);
+/// How long catching up may take; a later answer would renew little.
+const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How far a feed was followed.
-#[derive(Debug, Default)]
-pub struct Followed {
-    /// Up to where the feed was told; `None` before the first answer.
-    position: Option<Position>,
-    /// When the question was sent whose answer left nothing behind it; `None` until there is one.
+/// A change feed: the registry's, or that of this service's own database.
+pub trait ChangeSource: Send + Sync {
+    /// Its name in the log.
+    const NAME: &'static str;
+
+    /// The error for a source that doesn't answer in time.
+    fn unavailable() -> Error;
+
+    /// Reads what changed after a position; without one, the position alone and where recent changes begin.
+    fn changes_after(&self, after: Option<&Position>) -> impl Future<Output = Result<Changes, Error>> + Send;
+}
+
+/// Follows one source.
+pub struct ChangeFollower<S> {
+    source: S,
+    lease: Duration,
+    applied: ArcSwapOption<Applied>,
+    revocations: Lock<RevocationIndex>,
+    /// Held while the source is read, so that answers are applied in the order of their questions.
+    reading: Mutex<()>,
+}
+
+/// What has been applied.
+struct Applied {
+    position: Position,
+    /// When the question was sent whose answer left no change behind; `None` since the last restart.
     complete_at: Option<Instant>,
 }
 
-impl Followed {
-    /// The position after which changes are wanted; `None` before the first answer.
-    pub fn position(&self) -> Option<&Position> {
-        self.position.as_ref()
+impl<S: ChangeSource> ChangeFollower<S> {
+    pub(super) fn new(source: S, lease: Duration) -> Self {
+        Self {
+            source,
+            lease,
+            applied: ArcSwapOption::empty(),
+            revocations: Lock::new(RevocationIndex::default()),
+            reading: Mutex::default(),
+        }
     }
 
-    /// The feed's position, and since when all of it is known, if that is no longer ago than `life`.
-    pub fn lease(&self, at: Instant, life: Duration) -> Option<(Position, Instant)> {
-        let (position, complete_at) = (self.position.as_ref()?, self.complete_at?);
-        let age = at.checked_duration_since(complete_at).unwrap_or(Duration::ZERO);
-        (age <= life).then(|| (position.clone(), complete_at))
+    /// How long the source's answers count.
+    pub(super) fn lease_duration(&self) -> Duration {
+        self.lease
     }
 
-    /// Whether all that was committed before this moment is known.
-    pub fn is_complete_since(&self, wanted_at: Instant) -> bool {
-        self.complete_at
-            .is_some_and(|complete_at| complete_at >= wanted_at)
+    /// The position that has been applied, while the lease lasts. Takes no lock.
+    pub(super) fn lease(&self) -> Option<AsOf<()>> {
+        let applied = self.applied.load();
+        let applied = applied.as_ref()?;
+        let asked_at = applied.complete_at?;
+        (asked_at.elapsed() <= self.lease).then(|| AsOf {
+            value: (),
+            position: applied.position.clone(),
+            asked_at,
+        })
     }
 
-    /// Whether no change that an answer of this position does not know has gone by. Only such an answer
-    /// may be remembered: from then on the feed takes it away when it changes.
-    pub fn covers(&self, position: &Position) -> bool {
-        let told = self.position.as_ref();
-        told.is_some_and(|told| told.epoch == position.epoch && told.seq <= position.seq)
+    /// Whether an answer of this position reflects every change that has been applied.
+    pub(super) fn covers(&self, position: &Position) -> bool {
+        let applied = self.applied.load();
+        let applied = applied.as_ref().map(|applied| &applied.position);
+        applied.is_some_and(|applied| applied.epoch == position.epoch && applied.seq <= position.seq)
     }
 
-    /// Moves on to `position`. `complete_at` is when the question was sent; `None` for an answer behind
-    /// which more changes wait, which renews no lease.
-    pub fn advance(&mut self, position: Position, complete_at: Option<Instant>) {
-        self.position = Some(position);
-        self.complete_at = complete_at.or(self.complete_at);
+    /// Whether an answer of this position reflects changes that have not been applied.
+    pub(super) fn is_behind(&self, position: &Position) -> bool {
+        let applied = self.applied.load();
+        let applied = applied.as_ref().map(|applied| &applied.position);
+        applied.is_some_and(|applied| applied.epoch != position.epoch || applied.seq < position.seq)
     }
 
-    /// Begins anew behind `position`, in another feed or the same; nothing is complete until the next
-    /// [`Self::advance`] says so.
-    pub fn restart(&mut self, position: Position) {
-        self.position = Some(position);
-        self.complete_at = None;
+    /// Whether everything that was committed before this moment has been applied.
+    pub(super) fn is_complete_since(&self, since: Instant) -> bool {
+        let applied = self.applied.load();
+        let complete_at = applied.as_ref().and_then(|applied| applied.complete_at);
+        complete_at.is_some_and(|complete_at| complete_at >= since)
     }
-}
 
-/// Calls `poll`, which takes no longer than [`PATIENCE`], every so often until `stop`.
-pub async fn follow<F>(feed: &'static str, every: Duration, stop: &CancellationToken, poll: impl Fn() -> F)
-where
-    F: Future<Output = Result<(), Error>>,
-{
-    let polls = async {
-        let mut ticks = interval(every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut answered = true;
+    /// Catches up every so often until `stop`.
+    pub(super) async fn follow(&self, facts: &Facts, every: Duration, stop: &CancellationToken) {
+        let polls = async {
+            let mut ticks = interval(every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut answers = true;
+            loop {
+                ticks.tick().await;
+                let succeeds = self.catch_up(facts).await.is_ok();
+                if succeeds != answers {
+                    tracing::info!(feed = S::NAME, answers = succeeds, "change feed");
+                    answers = succeeds;
+                }
+            }
+        };
+        stop.run_until_cancelled(polls).await;
+    }
+
+    /// Applies every change that was committed before this call.
+    pub(super) async fn catch_up(&self, facts: &Facts) -> Result<(), Error> {
+        let since = Instant::now();
+        let caught_up = async {
+            let _reading = self.reading.lock().await;
+            // Another caller may have caught up meanwhile.
+            if self.is_complete_since(since) {
+                return Ok(());
+            }
+            self.read(facts).await
+        };
+        timeout(PATIENCE, caught_up)
+            .await
+            .unwrap_or_else(|_| Err(S::unavailable()))
+    }
+
+    async fn read(&self, facts: &Facts) -> Result<(), Error> {
+        let mut has_restarted = false;
         loop {
-            ticks.tick().await;
-            let succeeds = poll().await.is_ok();
-            if succeeds != answered {
-                tracing::info!(feed, answers = succeeds, "a feed of changes");
-                answered = succeeds;
+            let asked_at = Instant::now();
+            let after = self.applied.load_full();
+            let after = after.filter(|_| !self.revocations.lock().may_catch_up());
+            let after = after.as_ref().map(|applied| &applied.position);
+            let changes = self.source.changes_after(after).await?;
+            if changes.reset || after.is_none() {
+                if has_restarted {
+                    return Err(S::unavailable());
+                }
+                has_restarted = true;
+                self.restart(facts, changes);
+                continue;
+            }
+            let more = changes.more;
+            self.apply(facts, changes, asked_at);
+            if !more {
+                return Ok(());
             }
         }
-    };
-    stop.run_until_cancelled(polls).await;
-}
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIFE: Duration = Duration::from_millis(700);
-
-    fn position(epoch: &str, seq: i64) -> Position {
-        Position {
-            epoch: accord::testing::epoch(epoch),
-            seq,
+    /// Removes what the changes affect, and then publishes their position. An answer behind which more changes wait
+    /// renews no lease.
+    pub(super) fn apply(&self, facts: &Facts, changes: Changes, asked_at: Instant) {
+        let now = Instant::now();
+        let _applying = facts.applying.lock();
+        let mut revocations = self.revocations.lock();
+        for change in changes.changes {
+            facts.apply(&change);
+            match change {
+                Change::Revocation(revocation) => revocations.insert(revocation, now),
+                Change::UnknownRevocation => revocations.leave_out(),
+                _ => {}
+            }
         }
+        revocations.tidy(now);
+        let before = self.applied.load();
+        let before = before.as_ref().and_then(|applied| applied.complete_at);
+        let complete_at = if changes.more { before } else { Some(asked_at) };
+        self.publish(changes.position, complete_at);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_lease_runs_from_the_question_and_only_a_complete_answer_renews_it() {
-        let mut followed = Followed::default();
-        let start = Instant::now();
-        assert_eq!(followed.lease(start, LIFE), None);
-        followed.restart(position("a", 3));
-        assert_eq!(followed.lease(start, LIFE), None, "nothing is complete yet");
-        followed.advance(position("a", 5), None);
-        assert_eq!(followed.lease(start, LIFE), None, "more waits");
-        followed.advance(position("a", 6), Some(start));
-        tokio::time::advance(LIFE).await;
-        let held = followed.lease(Instant::now(), LIFE);
-        assert_eq!(held, Some((position("a", 6), start)));
-        tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(followed.lease(Instant::now(), LIFE), None);
-        followed.advance(position("a", 7), None);
-        assert_eq!(
-            followed.lease(Instant::now(), LIFE),
-            None,
-            "an incomplete answer renews nothing"
-        );
+    /// Forgets everything: the feed is another one, went back, or was never followed. Begins again where the
+    /// revocations begin that may still matter.
+    pub(super) fn restart(&self, facts: &Facts, changes: Changes) {
+        let _applying = facts.applying.lock();
+        facts.clear();
+        let mut revocations = self.revocations.lock();
+        revocations.clear();
+        let Position { epoch, seq } = changes.position;
+        let seq = changes.recent_seq.min(seq).max(0);
+        self.publish(Position { epoch, seq }, None);
     }
 
-    #[test]
-    fn only_what_was_read_at_the_position_or_later_may_be_remembered() {
-        let mut followed = Followed::default();
-        assert!(!followed.covers(&position("a", 9)), "nothing is followed yet");
-        followed.restart(position("a", 5));
-        assert!(!followed.covers(&position("a", 4)));
-        assert!(followed.covers(&position("a", 5)) && followed.covers(&position("a", 6)));
-        assert!(!followed.covers(&position("b", 6)));
+    fn publish(&self, position: Position, complete_at: Option<Instant>) {
+        let applied = Applied {
+            position,
+            complete_at,
+        };
+        self.applied.store(Some(applied.into()));
+    }
+
+    /// The last position at which one of these was revoked, if any was; `None` without a lease, or when the index
+    /// is incomplete. Takes no lock unless something has changed after `seq`.
+    pub(super) fn last_revocation_after(
+        &self,
+        seq: i64,
+        named: &[(RevocationKind, &str)],
+    ) -> Option<AsOf<Option<i64>>> {
+        let lease = self.lease()?;
+        if lease.position.seq <= seq {
+            return Some(lease.map(|()| None));
+        }
+        // Index and position change together under this lock.
+        let revocations = self.revocations.lock();
+        let lease = self.lease()?;
+        let last = revocations.last(named).filter(|last| *last > seq);
+        revocations.is_complete().then(|| lease.map(|()| last))
+    }
+
+    /// At most `limit` revocations after a position of the feed, in its order, of those whose tokens may still live.
+    pub(super) async fn revocations_after(
+        &self,
+        facts: &Facts,
+        seq: i64,
+        limit: usize,
+    ) -> Result<AsOf<Vec<Revocation>>, Error> {
+        if self.lease().is_none() {
+            self.catch_up(facts).await?;
+        }
+        let revocations = self.revocations.lock();
+        let lease = self.lease().ok_or_else(S::unavailable)?;
+        if !revocations.is_complete() {
+            return Err(Error::TooManyRevocations);
+        }
+        Ok(lease.map(|()| revocations.after(seq, limit)))
     }
 }

@@ -15,11 +15,11 @@ use super::{
     admin_session::{self, admin_origin},
 };
 use crate::{
-    cache::lease::ATTEMPTS,
     error::Error,
     model::{
         admin_session::AdminSession,
         grant::{Consent, GrantFilter, GrantState},
+        watermark::ATTEMPTS,
     },
 };
 
@@ -113,7 +113,7 @@ pub async fn revoke(
         .store
         .revoke_grant(&origin, access.tenant_id, grant_id, reason, session.as_ref())
         .await?;
-    consents.ledger.learn().await;
+    consents.cache.learn().await;
     facts.consent(&consents.store, grant).await
 }
 
@@ -151,7 +151,7 @@ pub async fn change_designated_user(
             .store
             .change_designated_user(&origin, &session, &grant, &user.value.user_id)
             .await?;
-        consents.ledger.learn().await;
+        consents.cache.learn().await;
         return facts.consent(&consents.store, grant).await;
     }
     Err(Error::Unavailable)

@@ -16,12 +16,12 @@ use super::{
     setup::require_active,
 };
 use crate::{
-    cache::lease::ATTEMPTS,
     error::Error,
     model::{
         admin_session::AdminSession,
         grant::Consent,
         setup::{Approval, Setup, is_unchanged, select_scopes},
+        watermark::ATTEMPTS,
     },
 };
 

@@ -7,9 +7,9 @@
 use std::{collections::HashMap, hash::Hash, sync::Arc};
 
 use accord::text::id::{ClientId, TenantId, UserId};
+use tokio::time::Instant;
 
 use crate::{
-    cache::lease::{self, Lease},
     error::Error,
     model::{
         admin_session::AdminSession,
@@ -17,19 +17,19 @@ use crate::{
         grant::{Consent, Grant, Parties},
         tenant::Tenant,
         user::User,
-        watermark::At,
+        watermark::{AsOf, LEASE},
     },
     registry::{Registry, UserRef},
     store::Store,
 };
 
 /// `None`: the registry does not know it.
-type Fact<T> = Option<Arc<At<T>>>;
+type Fact<T> = Option<Arc<AsOf<T>>>;
 
 /// The facts that one request has read so far.
 pub struct Facts {
     registry: Registry,
-    lease: Lease,
+    asked_at: Instant,
     tenants: HashMap<TenantId, Fact<Tenant>>,
     clients: HashMap<ClientId, Fact<Client>>,
     users: HashMap<(TenantId, UserId), Fact<User>>,
@@ -42,7 +42,7 @@ impl Facts {
     pub fn new(registry: &Registry) -> Self {
         Self {
             registry: registry.clone(),
-            lease: Lease::begin(lease::LIFE),
+            asked_at: Instant::now(),
             tenants: HashMap::new(),
             clients: HashMap::new(),
             users: HashMap::new(),
@@ -52,7 +52,7 @@ impl Facts {
 
     /// Whether a decision may still rest on the facts read so far.
     pub(super) fn are_fresh(&self) -> bool {
-        self.lease.holds()
+        self.asked_at.elapsed() <= LEASE
     }
 
     /// Forgets every fact, so that each is read again.
@@ -95,7 +95,7 @@ impl Facts {
         &mut self,
         tenant_id: &TenantId,
         account_name: &str,
-    ) -> Result<Arc<At<User>>, Error> {
+    ) -> Result<Arc<AsOf<User>>, Error> {
         let found = self.registry.user(tenant_id, UserRef::AccountName(account_name));
         let user = Arc::new(found.await?);
         if !user.value.active {
@@ -150,7 +150,7 @@ fn value<T>(fact: &Fact<T>) -> Option<&T> {
 async fn once<K: Eq + Hash, T>(
     known: &mut HashMap<K, Fact<T>>,
     key: K,
-    read: impl Future<Output = Result<At<T>, Error>>,
+    read: impl Future<Output = Result<AsOf<T>, Error>>,
 ) -> Result<Fact<T>, Error> {
     if let Some(fact) = known.get(&key) {
         return Ok(fact.clone());

@@ -1,7 +1,9 @@
 //! What a Tenant Admin allows a client: setups, decisions, connected integrations, and the sessions and
 //! sign-ins of Tenant Admins. A consent is the grant of OAuth 2.0.
 
-use crate::{cache::grants::Ledger, registry::Registry, store::Store};
+use std::sync::Arc;
+
+use crate::{cache::Cache, registry::Registry, store::Store};
 
 pub mod admin_session;
 pub mod connected;
@@ -20,8 +22,8 @@ pub struct Consents {
     pub store: Store,
     /// The registry.
     pub registry: Registry,
-    /// The cache of grants, which learns at once what ends here.
-    pub ledger: Ledger,
+    /// The cache, which learns at once what ends here.
+    pub cache: Arc<Cache>,
     /// The delays after failed sign-ins.
     pub sign_in_delays: SignInDelays,
 }

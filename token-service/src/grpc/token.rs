@@ -12,7 +12,7 @@ use crate::{
     oauth::{
         OAuth,
         client_authentication::authenticate,
-        introspection::{Asker, introspect},
+        introspection::{Requester, introspect},
         issuance, metadata, revocation,
         revocation_feed::{self, Cursor},
     },
@@ -42,14 +42,14 @@ impl TokenService for OAuth {
     ) -> Result<Response<pb::IntrospectTokenResponse>, Status> {
         let by_workload = matches!(Principal::of(&request), Principal::Caller(_));
         let asked = convert::introspect(request.into_inner(), by_workload)?;
-        let asker = match &asked.credentials {
-            None => Asker::Workload,
+        let requester = match &asked.credentials {
+            None => Requester::Workload,
             Some(credentials) => {
                 let authenticated = authenticate(self, &asked.tenant_id, credentials).await?;
-                Asker::Client(authenticated.value.client_id.clone())
+                Requester::Client(authenticated.client.value.client_id.clone())
             }
         };
-        let active = introspect(self, &asker, &asked.tenant_id, &asked.token).await?;
+        let active = introspect(self, &requester, &asked.tenant_id, &asked.token).await?;
         Ok(Response::new(convert::introspected(active)))
     }
 
@@ -59,7 +59,7 @@ impl TokenService for OAuth {
     ) -> Result<Response<pb::RevokeTokenResponse>, Status> {
         let (tenant_id, token, credentials) = convert::revoke(request.into_inner())?;
         let authenticated = authenticate(self, &tenant_id, &credentials).await?;
-        let client_id = &authenticated.value.client_id;
+        let client_id = &authenticated.client.value.client_id;
         revocation::revoke(self, client_id, &tenant_id, &token).await?;
         Ok(Response::new(pb::RevokeTokenResponse {}))
     }
@@ -68,7 +68,7 @@ impl TokenService for OAuth {
         &self,
         _request: Request<pb::GetJsonWebKeySetRequest>,
     ) -> Result<Response<pb::GetJsonWebKeySetResponse>, Status> {
-        let keys = self.ledger.keys().await?.value;
+        let keys = self.cache.keys().await?.value;
         Ok(Response::new(pb::GetJsonWebKeySetResponse {
             keys: keys.published_at(self.store.now()).map(json_web_key).collect(),
         }))

@@ -35,8 +35,8 @@ pub(super) async fn jwks(
     State(gateway): State<Arc<Gateway>>,
     Tenant(tenant_id): Tenant,
 ) -> Result<Response, HttpError> {
-    gateway.oauth.directory.tenant(&tenant_id).await?;
-    let keys = gateway.oauth.ledger.keys().await?.value;
+    gateway.oauth.cache.tenant(&tenant_id).await?;
+    let keys = gateway.oauth.cache.keys().await?.value;
     let keys: Vec<_> = keys
         .published_at(gateway.oauth.store.now())
         .map(|key| {

@@ -22,7 +22,7 @@ use crate::{
     error::Error,
     oauth::{
         client_authentication::authenticate,
-        introspection::{self, Active, Asker},
+        introspection::{self, Active, Requester},
         issuance::{self, GrantRequest, Issued, Request},
         revocation,
         signed_introspection::{MEDIA_TYPE, sign},
@@ -129,8 +129,8 @@ pub(super) async fn introspect(
 ) -> Result<Response, HttpError> {
     let client_id = client_of(&gateway, &tenant_id, &headers, &form).await?;
     let token = required(&form, "token")?;
-    let asker = Asker::Client(client_id.clone());
-    let active = introspection::introspect(&gateway.oauth, &asker, &tenant_id, token).await?;
+    let requester = Requester::Client(client_id.clone());
+    let active = introspection::introspect(&gateway.oauth, &requester, &tenant_id, token).await?;
     let answer = introspected(active);
     if wants_jwt(&headers) {
         let jwt = sign(&gateway.oauth, &tenant_id, &client_id, &answer).await?;
@@ -194,8 +194,8 @@ async fn client_of(
     form: &Form,
 ) -> Result<accord::text::id::ClientId, HttpError> {
     let credentials = credentials(headers, form)?;
-    let client = authenticate(&gateway.oauth, tenant_id, &credentials).await?;
-    Ok(client.value.client_id.clone())
+    let authenticated = authenticate(&gateway.oauth, tenant_id, &credentials).await?;
+    Ok(authenticated.client.value.client_id.clone())
 }
 
 fn required<'a>(form: &'a Form, name: &str) -> Result<&'a str, HttpError> {

@@ -9,7 +9,7 @@ use accord::{
     text::id::{SetupId, TenantId, UserId},
 };
 
-use super::{tenant::Tenant, user::User, watermark::At};
+use super::{tenant::Tenant, user::User, watermark::AsOf};
 use crate::error::Error;
 
 /// A session ends after this long without use.
@@ -52,7 +52,7 @@ impl AdminSession {
     }
 
     /// Whether the registry still lets the Tenant Admin act, and has ended no sessions since the sign-in.
-    pub fn is_allowed(&self, user: &At<User>, tenant: &At<Tenant>) -> bool {
+    pub fn is_allowed(&self, user: &AsOf<User>, tenant: &AsOf<Tenant>) -> bool {
         user.value.active
             && user.value.tenant_admin
             && tenant.value.active
@@ -134,7 +134,7 @@ mod tests {
         }
     }
 
-    fn parties() -> (At<User>, At<Tenant>) {
+    fn parties() -> (AsOf<User>, AsOf<Tenant>) {
         let session = session();
         let user = User {
             user_id: session.user_id,
@@ -153,12 +153,12 @@ mod tests {
             tokens_ended_seq: 0,
         };
         let at = position("a", 20);
-        let user = At {
+        let user = AsOf {
             value: user,
             asked_at: tokio::time::Instant::now(),
             position: at.clone(),
         };
-        let tenant = At {
+        let tenant = AsOf {
             value: tenant,
             asked_at: tokio::time::Instant::now(),
             position: at,
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_session_is_allowed_only_while_the_registry_has_ended_nothing() {
-        type Change = fn(&mut At<User>, &mut At<Tenant>);
+        type Change = fn(&mut AsOf<User>, &mut AsOf<Tenant>);
         let cases: [(Change, bool); 10] = [
             (|_, _| {}, true),
             (|user, _| user.value.sessions_ended_seq = 10, true),

@@ -1,13 +1,13 @@
-//! Changes of a feed.
+//! Changes of a feed: the registry's, or that of this service's own database.
 
 use accord::{
     position::Position,
-    text::id::{ClientId, TenantId, UserId},
+    text::id::{ClientId, GrantId, TenantId, UserId},
 };
 
-use super::revocation::RevocationKind;
+use super::revocation::Revocation;
 
-/// A change of the registry: what to read anew.
+/// A change: what has to be read anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A client, or one of its secrets.
@@ -16,11 +16,19 @@ pub enum Change {
     Tenant(TenantId),
     /// A tenant's user.
     User(TenantId, UserId),
-    /// A scope of the catalogue, and with it the profiles of clients.
+    /// A scope of the catalogue, and with it the clients that have it.
     Scope,
     /// An operator or workload, by its id.
     Caller(String),
-    /// Something that this version does not know: all that is remembered may be concerned.
+    /// A grant.
+    Grant(GrantId),
+    /// The signing keys.
+    SigningKeys,
+    /// Tokens that have ended.
+    Revocation(Revocation),
+    /// Tokens that have ended; this version does not know which.
+    UnknownRevocation,
+    /// Something that this version does not know: anything may be affected.
     Unknown,
 }
 
@@ -29,14 +37,12 @@ pub enum Change {
 pub struct Changes {
     /// The changes, in commit order.
     pub changes: Vec<Change>,
-    /// What ended with them: what it is, which one, and at which position.
-    pub ended: Vec<(RevocationKind, String, i64)>,
     /// The position up to which this is complete.
     pub position: Position,
-    /// Where the changes of the last hour begin, in an answer that tells of none.
+    /// Where the changes begin whose revocations may still matter, in an answer without changes.
     pub recent_seq: i64,
-    /// Everything known is to be forgotten.
+    /// The reader has to forget everything.
     pub reset: bool,
-    /// More changes wait behind the position.
+    /// More changes wait after the position.
     pub more: bool,
 }

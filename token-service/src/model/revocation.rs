@@ -51,3 +51,14 @@ impl RevocationKind {
         Some((kind, id))
     }
 }
+
+/// A revocation in a change feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// What it ends.
+    pub kind: RevocationKind,
+    /// Which one.
+    pub id: String,
+    /// Its position in the feed.
+    pub seq: i64,
+}

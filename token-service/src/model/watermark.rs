@@ -3,85 +3,102 @@
 //! The epoch joins the registry's and token-service's own, so that either database, restored, refuses
 //! the tokens of its former life.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use accord::position::Position;
 use tokio::time::Instant;
 
 use crate::error::Error;
 
-/// An answer, and the position at which it was read.
-#[derive(Clone, Debug)]
-pub struct At<T> {
+/// How long an answer counts, from the moment its question was sent. `--registry-stale-max` adds to it for the
+/// registry's answers.
+pub const LEASE: Duration = Duration::from_millis(700);
+/// How often a decision is made again when its answers are too old, or something changed meanwhile.
+pub const ATTEMPTS: usize = 3;
+
+/// An answer of a source, and how current it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AsOf<T> {
     /// The answer.
     pub value: T,
-    /// It reflects all changes of its feed up to here.
+    /// It reflects every change of its feed up to here.
     pub position: Position,
-    /// It reflects all that had been committed then: when the question was sent, or that which told that
-    /// an earlier answer still holds.
+    /// It reflects everything that was committed before this moment, by a clock that only goes forward.
     pub asked_at: Instant,
 }
 
-impl<T> At<T> {
-    /// The same answer in another form.
-    pub fn map<U>(self, form: impl FnOnce(T) -> U) -> At<U> {
-        At {
-            value: form(self.value),
+impl<T> AsOf<T> {
+    /// Changes the answer alone.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> AsOf<U> {
+        AsOf {
+            value: change(self.value),
             position: self.position,
             asked_at: self.asked_at,
         }
     }
+
+    /// Separates the answer from how current it is.
+    pub fn split(self) -> (T, AsOf<()>) {
+        let Self {
+            value,
+            position,
+            asked_at,
+        } = self;
+        (
+            value,
+            AsOf {
+                value: (),
+                position,
+                asked_at,
+            },
+        )
+    }
+
+    /// Lowers this to another answer of the same source, if that is older. `None` if the source was replaced in
+    /// between: positions of different epochs can't be compared.
+    pub fn lower<U>(&mut self, answer: AsOf<U>) -> Option<U> {
+        if answer.position.epoch != self.position.epoch {
+            return None;
+        }
+        self.position.seq = self.position.seq.min(answer.position.seq);
+        self.asked_at = self.asked_at.min(answer.asked_at);
+        Some(answer.value)
+    }
 }
 
-/// The positions at which a decision was made: the lowest of all that was read for it.
+/// How current a decision is: the lowest position, and the earliest question, of all that it read from each source.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Revision {
-    /// The registry's feed.
-    pub registry: Position,
-    /// token-service's own feed.
-    pub token: Position,
+pub struct Watermark {
+    /// The registry.
+    pub registry: AsOf<()>,
+    /// token-service's own database.
+    pub own: AsOf<()>,
 }
 
-impl Revision {
-    /// Begins with the first answers.
-    pub fn new(registry: Position, token: Position) -> Self {
-        Self { registry, token }
+impl Watermark {
+    /// Adds an answer of the registry.
+    pub fn registry<T>(&mut self, answer: AsOf<T>) -> Result<T, Error> {
+        self.registry.lower(answer).ok_or(Error::RegistryUnavailable)
     }
 
-    /// Adds an answer of token-service's own database; the revision falls to its position if that is
-    /// lower.
-    ///
-    /// # Errors
-    /// [`Error::Store`] when the database was replaced in between.
-    pub fn with_own<T>(&mut self, answer: At<T>) -> Result<T, Error> {
-        if answer.position.epoch != self.token.epoch {
-            return Err(Error::Unavailable);
-        }
-        self.token.seq = self.token.seq.min(answer.position.seq);
-        Ok(answer.value)
+    /// Adds an answer of token-service's own database.
+    pub fn own<T>(&mut self, answer: AsOf<T>) -> Result<T, Error> {
+        self.own.lower(answer).ok_or(Error::Unavailable)
     }
 
-    /// Adds an answer of the registry; the revision falls to its position if that is lower.
-    ///
-    /// # Errors
-    /// [`Error::RegistryUnavailable`] when the registry's database was replaced in between.
-    pub fn with<T>(&mut self, answer: At<T>) -> Result<T, Error> {
-        if answer.position.epoch != self.registry.epoch {
-            return Err(Error::RegistryUnavailable);
-        }
-        self.registry.seq = self.registry.seq.min(answer.position.seq);
-        Ok(answer.value)
-    }
-
-    fn epoch(&self) -> String {
-        format!("{}-{}", self.registry.epoch, self.token.epoch)
+    /// Whether every answer still counts.
+    pub fn is_current(&self, registry_lease: Duration) -> bool {
+        self.registry.asked_at.elapsed() <= registry_lease && self.own.asked_at.elapsed() <= LEASE
     }
 
     /// Reads a `rev` claim of these databases' present epochs; `None` for any other.
     pub fn parse_claim(&self, claim: &str) -> Option<Claimed> {
         let mut parts = claim.split('.');
         let (epoch, registry, token) = (parts.next()?, parts.next()?, parts.next()?);
-        if parts.next().is_some() || epoch != self.epoch() {
+        let (registry_epoch, own_epoch) = epoch.split_once('-')?;
+        let is_present = registry_epoch == self.registry.position.epoch.as_str()
+            && own_epoch == self.own.position.epoch.as_str();
+        if parts.next().is_some() || !is_present {
             return None;
         }
         Some(Claimed {
@@ -91,9 +108,10 @@ impl Revision {
     }
 }
 
-impl fmt::Display for Revision {
+impl fmt::Display for Watermark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.epoch(), self.registry.seq, self.token.seq)
+        let (registry, own) = (&self.registry.position, &self.own.position);
+        write!(f, "{}-{}.{}.{}", registry.epoch, own.epoch, registry.seq, own.seq)
     }
 }
 
@@ -111,49 +129,63 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn position(epoch: &str, seq: i64) -> Position {
-        Position {
-            epoch: accord::testing::epoch(epoch),
-            seq,
+    fn at(epoch: &str, seq: i64) -> AsOf<()> {
+        AsOf {
+            value: (),
+            position: Position {
+                epoch: accord::testing::epoch(epoch),
+                seq,
+            },
+            asked_at: Instant::now(),
+        }
+    }
+
+    fn watermark(registry: (&str, i64), own: (&str, i64)) -> Watermark {
+        Watermark {
+            registry: at(registry.0, registry.1),
+            own: at(own.0, own.1),
         }
     }
 
     #[test]
     fn a_claim_reads_back_in_its_own_epochs_only() {
-        let revision = Revision::new(position("aa", 7), position("bb", 9));
-        let claim = revision.to_string();
+        let first = watermark(("aa", 7), ("bb", 9));
+        let claim = first.to_string();
         assert_eq!(claim, "aa-bb.7.9");
         let expected = Claimed {
             registry_seq: 7,
             token_seq: 9,
         };
-        let later = Revision::new(position("aa", 70), position("bb", 90));
-        assert_eq!(later.parse_claim(&claim), Some(expected));
-        for other in [
-            Revision::new(position("ab", 7), position("bb", 9)),
-            Revision::new(position("aa", 7), position("bc", 9)),
-        ] {
+        assert_eq!(
+            watermark(("aa", 70), ("bb", 90)).parse_claim(&claim),
+            Some(expected)
+        );
+        for other in [watermark(("ab", 7), ("bb", 9)), watermark(("aa", 7), ("bc", 9))] {
             assert_eq!(other.parse_claim(&claim), None);
         }
         for bad in ["", "aa-bb", "aa-bb.7", "aa-bb.7.9.1", "aa-bb.x.9", "aa-bb.7."] {
-            assert_eq!(revision.parse_claim(bad), None, "{bad}");
+            assert_eq!(first.parse_claim(bad), None, "{bad}");
         }
     }
 
-    #[test]
-    fn the_lowest_position_counts_and_a_new_epoch_stops_everything() {
-        let mut revision = Revision::new(position("aa", 7), position("bb", 9));
-        let at = |epoch, seq| At {
-            value: (),
-            position: position(epoch, seq),
-            asked_at: tokio::time::Instant::now(),
-        };
-        revision.with(at("aa", 5)).unwrap();
-        revision.with(at("aa", 6)).unwrap();
-        revision.with_own(at("bb", 12)).unwrap();
-        revision.with_own(at("bb", 8)).unwrap();
-        assert_eq!((revision.registry.seq, revision.token.seq), (5, 8));
-        assert!(revision.with(at("other", 9)).is_err());
-        assert!(revision.with_own(at("aa", 9)).is_err());
+    #[tokio::test(start_paused = true)]
+    async fn the_lowest_position_and_the_earliest_question_count() {
+        let older = at("aa", 6);
+        tokio::time::advance(Duration::from_millis(100)).await;
+        let mut watermark = watermark(("aa", 7), ("bb", 9));
+        watermark.registry(at("aa", 5)).unwrap();
+        watermark.registry(older).unwrap();
+        watermark.own(at("bb", 12)).unwrap();
+        watermark.own(at("bb", 8)).unwrap();
+        assert_eq!(watermark.to_string(), "aa-bb.5.8");
+        assert!(watermark.registry(at("other", 9)).is_err() && watermark.own(at("aa", 9)).is_err());
+
+        tokio::time::advance(LEASE - Duration::from_millis(100)).await;
+        assert!(watermark.is_current(LEASE));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!watermark.is_current(LEASE), "the registry's answer is too old");
+        assert!(watermark.is_current(LEASE * 2), "unless it may be stale");
+        tokio::time::advance(Duration::from_millis(100)).await;
+        assert!(!watermark.is_current(LEASE * 2), "this database's may not");
     }
 }

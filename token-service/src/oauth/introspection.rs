@@ -11,30 +11,29 @@ use accord::{
 };
 
 use crate::{
-    cache::lease::{ATTEMPTS, Lease},
+    cache::{Cached, Entry, EntryAsOf, KnownClient},
     error::Error,
     model::{
-        client::Client,
         family::{Family, is_genuine},
-        grant::{Grant, GrantState as State},
+        grant::{Grant, GrantState},
         revocation::RevocationKind,
         tenant::Tenant,
         user::User,
-        watermark::Revision,
+        watermark::{ATTEMPTS, Watermark},
     },
     oauth::OAuth,
 };
 
-/// Who asks.
+/// The party that introspects.
 #[derive(Clone, Debug)]
-pub enum Asker {
+pub enum Requester {
     /// An internal service: it sees every token of the tenant.
     Workload,
     /// A client: it sees its own tokens alone.
     Client(ClientId),
 }
 
-impl Asker {
+impl Requester {
     fn may_see(&self, client_id: &str) -> bool {
         match self {
             Self::Workload => true,
@@ -70,12 +69,12 @@ pub struct Active {
     pub grant_id: String,
 }
 
-/// What the registry says of those whom a token concerns.
+/// The parties of a token, and how current the facts about them are.
 struct Parties {
-    client: Arc<Client>,
-    tenant: Arc<Tenant>,
-    user: Arc<User>,
-    revision: Revision,
+    client: Arc<Cached<KnownClient>>,
+    tenant: Arc<Cached<Tenant>>,
+    user: Arc<Cached<User>>,
+    watermark: Watermark,
 }
 
 impl Parties {
@@ -97,70 +96,70 @@ impl Parties {
     }
 }
 
-/// What a look at a token shows.
-enum Look {
-    /// It is active, as far as what was read still holds.
-    Active(Box<Active>),
-    /// It is not active, whatever the reason.
+/// What an attempt finds.
+enum Introspection {
+    /// The token is active, if the facts still count.
+    Active(Box<Active>, Watermark),
+    /// The token is not active, whatever the reason.
     Inactive,
-    /// What was asked for is not what counts any more.
-    Again,
+    /// What was read first has changed.
+    Changed,
 }
 
-/// Looks a token up; `None` for every token that is not active, whatever the reason.
-///
-/// # Errors
-/// [`Error::RegistryUnavailable`], [`Error::Store`], also when the answers keep coming too late.
+/// Introspects a token; `None` for every token that is not active, whatever the reason. Fails with
+/// [`Error::Unavailable`] also when the answers keep coming too late.
 pub async fn introspect(
-    service: &OAuth,
-    asker: &Asker,
+    oauth: &OAuth,
+    requester: &Requester,
     tenant_id: &TenantId,
     token: &str,
 ) -> Result<Option<Active>, Error> {
     let refresh = RefreshToken::parse(token).ok();
     for _ in 0..ATTEMPTS {
-        let mut lease = Lease::begin(service.directory.life());
-        let look = match &refresh {
-            Some(token) => Box::pin(refresh_token(service, asker, tenant_id, token, &mut lease)).await?,
-            None => access_token(service, asker, tenant_id, token, &mut lease).await?,
+        let found = match &refresh {
+            Some(token) => Box::pin(refresh_token(oauth, requester, tenant_id, token)).await?,
+            None => access_token(oauth, requester, tenant_id, token).await?,
         };
-        match look {
-            Look::Active(active) if lease.holds() => return Ok(Some(*active)),
-            Look::Inactive => return Ok(None),
-            Look::Active(_) | Look::Again => {}
+        match found {
+            Introspection::Active(active, watermark)
+                if watermark.is_current(oauth.cache.registry_lease()) =>
+            {
+                return Ok(Some(*active));
+            }
+            Introspection::Inactive => return Ok(None),
+            Introspection::Active(..) | Introspection::Changed => {}
         }
     }
     Err(Error::Unavailable)
 }
 
 async fn access_token(
-    service: &OAuth,
-    asker: &Asker,
+    oauth: &OAuth,
+    requester: &Requester,
     tenant_id: &TenantId,
     token: &str,
-    lease: &mut Lease,
-) -> Result<Look, Error> {
-    let keys = service.ledger.keys().await?;
-    lease.on_own(&keys);
+) -> Result<Introspection, Error> {
+    let keys = oauth.cache.keys().await?;
     let Some((claims, ids)) = genuine(keys.value.set(), token) else {
-        // The registry is asked in any case: without it no answer is to be had, not even this one.
-        tenant_or_none(service, tenant_id).await?;
-        return Ok(Look::Inactive);
+        // Without the registry there is no answer, not even this one.
+        known(oauth.cache.tenant(tenant_id).await)?;
+        return Ok(Introspection::Inactive);
     };
-    let Some(mut parties) = parties(service, tenant_id, (&ids.client_id, &ids.user_id), lease).await? else {
-        return Ok(Look::Inactive);
+    let Some((mut parties, grant)) = parties_and_grant(oauth, tenant_id, &ids).await? else {
+        return Ok(Introspection::Inactive);
     };
+    parties.watermark.own(keys)?;
     let expected = Expected {
         issuer: &parties.tenant.issuer,
         audience: &parties.tenant.cloud_api_url,
         tenant_id: tenant_id.as_str(),
     };
-    let now = service.store.now();
-    if claims.check(&expected, now.as_secs()).is_err() || !asker.may_see(&claims.client_id) {
-        return Ok(Look::Inactive);
+    let now = oauth.store.now();
+    if claims.check(&expected, now.as_secs()).is_err() || !requester.may_see(&claims.client_id) {
+        return Ok(Introspection::Inactive);
     }
-    let Some(rev) = parties.revision.parse_claim(&claims.rev) else {
-        return Ok(Look::Inactive);
+    let Some(rev) = parties.watermark.parse_claim(&claims.rev) else {
+        return Ok(Introspection::Inactive);
     };
     let ended_seq = [
         parties.client.tokens_ended_seq,
@@ -168,32 +167,28 @@ async fn access_token(
         parties.user.tokens_ended_seq,
     ];
     if !parties.active() || ended_seq.iter().any(|seq| rev.registry_seq < *seq) {
-        return Ok(Look::Inactive);
+        return Ok(Introspection::Inactive);
     }
     let Some(scope) = parties.enabled(claims.scope.split(' ')) else {
-        return Ok(Look::Inactive);
+        return Ok(Introspection::Inactive);
     };
-    // What this service itself knows is read last: it is newer than what the registry said.
     let kid = key_id(token).unwrap_or_default();
-    let mut named = vec![
+    let named = [
         (RevocationKind::Jti, claims.jti.as_str()),
         (RevocationKind::Grant, claims.grant_id.as_str()),
         (RevocationKind::Kid, kid.as_str()),
+        // No family has this id.
+        (
+            RevocationKind::Family,
+            claims.family_id.as_deref().unwrap_or_default(),
+        ),
     ];
-    named.extend(claims.family_id.as_deref().map(|id| (RevocationKind::Family, id)));
-    let last = service.ledger.last_revocation(&named).await?;
-    lease.on_own(&last);
-    let last = parties.revision.with_own(last)?;
-    if last.is_some_and(|seq| rev.token_seq < seq) {
-        return Ok(Look::Inactive);
+    let revoked = oauth.cache.last_revocation_after(rev.token_seq, &named).await?;
+    let is_revoked = parties.watermark.own(revoked)?.is_some();
+    if is_revoked || grant.is_none_or(|grant| grant.state_at(now, true) != GrantState::Active) {
+        return Ok(Introspection::Inactive);
     }
-    let grant = service.ledger.grant(tenant_id, &ids.grant_id).await?;
-    lease.on_own(&grant);
-    let grant = parties.revision.with_own(grant)?;
-    if grant.is_none_or(|grant| grant.state_at(now, true) != State::Active) {
-        return Ok(Look::Inactive);
-    }
-    Ok(Look::Active(Box::new(Active {
+    let active = Active {
         scope,
         client_id: claims.client_id,
         sub: claims.sub,
@@ -205,7 +200,8 @@ async fn access_token(
         token_type: "Bearer",
         tenant_id: claims.tenant_id,
         grant_id: claims.grant_id,
-    })))
+    };
+    Ok(Introspection::Active(Box::new(active), parties.watermark))
 }
 
 /// The ids that genuine claims hold.
@@ -227,39 +223,38 @@ fn genuine(keys: &KeySet, token: &str) -> Option<(AccessTokenClaims, Ids)> {
 }
 
 async fn refresh_token(
-    service: &OAuth,
-    asker: &Asker,
+    oauth: &OAuth,
+    requester: &Requester,
     tenant_id: &TenantId,
     token: &RefreshToken,
-    lease: &mut Lease,
-) -> Result<Look, Error> {
-    let Some((family, grant)) = standing(service, tenant_id, token).await? else {
-        tenant_or_none(service, tenant_id).await?;
-        return Ok(Look::Inactive);
+) -> Result<Introspection, Error> {
+    let Some((family, grant)) = live_family(oauth, tenant_id, token).await? else {
+        known(oauth.cache.tenant(tenant_id).await)?;
+        return Ok(Introspection::Inactive);
     };
-    let asked_for = (&family.client_id, &grant.designated_user_id);
-    let Some(parties) = parties(service, tenant_id, asked_for, lease).await? else {
-        return Ok(Look::Inactive);
+    let found = parties(oauth, tenant_id, &family.client_id, &grant.designated_user_id).await?;
+    let Some(parties) = found else {
+        return Ok(Introspection::Inactive);
     };
-    // So far they only said whom to ask for. What counts is read after the registry's answers.
-    let asked_user = grant.designated_user_id;
-    let Some((family, grant)) = standing(service, tenant_id, token).await? else {
-        return Ok(Look::Inactive);
+    // So far they only named the parties. What counts is read after the registry's answers.
+    let user_id = grant.designated_user_id;
+    let Some((family, grant)) = live_family(oauth, tenant_id, token).await? else {
+        return Ok(Introspection::Inactive);
     };
-    if grant.designated_user_id != asked_user {
-        return Ok(Look::Again);
+    if grant.designated_user_id != user_id {
+        return Ok(Introspection::Changed);
     }
-    let live = grant.state_at(service.store.now(), parties.active()) == State::Active
-        && family.registry.epoch == parties.revision.registry.epoch
+    let live = grant.state_at(oauth.store.now(), parties.active()) == GrantState::Active
+        && family.registry.epoch == parties.watermark.registry.position.epoch
         && family.registry.seq >= parties.client.families_ended_seq
-        && asker.may_see(family.client_id.as_str());
+        && requester.may_see(family.client_id.as_str());
     let scope = parties.enabled(grant.scopes.iter().map(ScopeName::as_str));
     let Some(scope) = scope.filter(|_| live) else {
-        return Ok(Look::Inactive);
+        return Ok(Introspection::Inactive);
     };
-    let family_ends = family.ends_at(service.lifetimes.family_idle);
+    let family_ends = family.ends_at(oauth.lifetimes.family_idle);
     let ends = grant.expires_at.map_or(family_ends, |end| end.min(family_ends));
-    Ok(Look::Active(Box::new(Active {
+    let active = Active {
         scope,
         client_id: family.client_id.into(),
         sub: grant.designated_user_id.into(),
@@ -271,64 +266,92 @@ async fn refresh_token(
         token_type: "refresh_token",
         tenant_id: tenant_id.to_string(),
         grant_id: grant.grant_id.into(),
-    })))
+    };
+    Ok(Introspection::Active(Box::new(active), parties.watermark))
 }
 
 /// The family whose current token this is, and its grant; `None` unless the family is live.
-async fn standing(
-    service: &OAuth,
+async fn live_family(
+    oauth: &OAuth,
     tenant_id: &TenantId,
     token: &RefreshToken,
 ) -> Result<Option<(Family, Grant)>, Error> {
-    let store = &service.store;
+    let store = &oauth.store;
     let Some(family) = store.find_family(tenant_id, token.family()).await? else {
         return Ok(None);
     };
     let now = store.now();
     let genuine = is_genuine(&store.keyring, token, Some(&family), &family.client_id, tenant_id)?;
     let is_newest = token.generation() >= family.generations.current;
-    if !(genuine && is_newest && family.is_live_at(now, service.lifetimes.family_idle)) {
+    if !(genuine && is_newest && family.is_live_at(now, oauth.lifetimes.family_idle)) {
         return Ok(None);
     }
     let grant = store.find_grant(tenant_id, &family.grant_id).await?;
     Ok(grant.map(|grant| (family, grant)))
 }
 
-/// Reads the parties; `None` if one of them is unknown. The lease is on what was read.
-async fn parties(
-    service: &OAuth,
+/// The parties of an access token, and its grant; `None` if a party is unknown.
+async fn parties_and_grant(
+    oauth: &OAuth,
     tenant_id: &TenantId,
-    (client_id, user_id): (&ClientId, &UserId),
-    lease: &mut Lease,
+    ids: &Ids,
+) -> Result<Option<(Parties, Option<Arc<Cached<Grant>>>)>, Error> {
+    let Ids {
+        client_id,
+        user_id,
+        grant_id,
+    } = ids;
+    let found = oauth.cache.entry(client_id, tenant_id);
+    // Another grant's token, or another user's: this replica may not know yet that it is the current one.
+    let is_meant = |entry: &Entry| entry.grant.grant_id == *grant_id && entry.user.user_id == *user_id;
+    if let Some(found) = found.filter(|found| is_meant(&found.entry)) {
+        let EntryAsOf { entry, registry, own } = found;
+        let parties = Parties {
+            client: entry.client.clone(),
+            tenant: entry.tenant.clone(),
+            user: entry.user.clone(),
+            watermark: Watermark { registry, own },
+        };
+        return Ok(Some((parties, Some(entry.grant.clone()))));
+    }
+    let Some(mut parties) = Box::pin(parties(oauth, tenant_id, client_id, user_id)).await? else {
+        return Ok(None);
+    };
+    let grant = Box::pin(oauth.cache.grant(tenant_id, grant_id)).await?;
+    let grant = parties.watermark.own(grant)?;
+    if let Some(grant) = &grant {
+        oauth
+            .cache
+            .keep_entry(&parties.client, &parties.tenant, &parties.user, grant);
+    }
+    Ok(Some((parties, grant)))
+}
+
+/// Reads the parties; `None` if one of them is unknown.
+async fn parties(
+    oauth: &OAuth,
+    tenant_id: &TenantId,
+    client_id: &ClientId,
+    user_id: &UserId,
 ) -> Result<Option<Parties>, Error> {
-    let own = service.ledger.position().await?;
-    lease.on_own(&own);
-    let directory = &service.directory;
+    let cache = &oauth.cache;
+    let own = cache.own_position().await?;
     let (client, tenant, user) = tokio::join!(
-        directory.client(client_id),
-        directory.tenant(tenant_id),
-        directory.user(tenant_id, user_id),
+        cache.client(client_id),
+        cache.tenant(tenant_id),
+        cache.user(tenant_id, user_id),
     );
     let (Some(client), Some(tenant), Some(user)) = (known(client)?, known(tenant)?, known(user)?) else {
         return Ok(None);
     };
-    lease.on_registry(&client);
-    lease.on_registry(&tenant);
-    lease.on_registry(&user);
-    let mut revision = Revision::new(client.position.clone(), own.position);
-    let client = revision.with(client)?;
-    let tenant = revision.with(tenant)?;
-    let user = revision.with(user)?;
+    let (client, registry) = client.split();
+    let mut watermark = Watermark { registry, own };
     Ok(Some(Parties {
         client,
-        tenant,
-        user,
-        revision,
+        tenant: watermark.registry(tenant)?,
+        user: watermark.registry(user)?,
+        watermark,
     }))
-}
-
-async fn tenant_or_none(service: &OAuth, tenant_id: &TenantId) -> Result<(), Error> {
-    known(service.directory.tenant(tenant_id).await).map(drop)
 }
 
 fn known<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {

@@ -53,8 +53,8 @@ pub struct Metadata {
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::RegistryUnavailable`].
-pub async fn of_tenant(service: &OAuth, tenant_id: &TenantId) -> Result<Metadata, Error> {
-    let tenant = service.directory.tenant(tenant_id).await?.value;
+pub async fn of_tenant(oauth: &OAuth, tenant_id: &TenantId) -> Result<Metadata, Error> {
+    let tenant = oauth.cache.tenant(tenant_id).await?.value;
     Ok(of_issuer(&tenant.issuer))
 }
 

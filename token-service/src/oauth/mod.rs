@@ -1,10 +1,8 @@
 //! The OAuth 2.0 operations: issuance, introspection, revocation, and the public documents.
 
-use crate::{
-    cache::{grants::Ledger, registry::Directory},
-    model::lifetimes::Lifetimes,
-    store::Store,
-};
+use std::sync::Arc;
+
+use crate::{cache::Cache, model::lifetimes::Lifetimes, store::Store};
 
 pub mod client_authentication;
 pub mod introspection;
@@ -19,10 +17,8 @@ pub mod signed_introspection;
 pub struct OAuth {
     /// token-service's own store.
     pub store: Store,
-    /// The registry through a memory.
-    pub directory: Directory,
-    /// What the store says of grants, revocations and signing keys through a memory.
-    pub ledger: Ledger,
+    /// Memory over the registry and the store.
+    pub cache: Arc<Cache>,
     /// How long tokens live.
     pub lifetimes: Lifetimes,
 }

@@ -18,26 +18,26 @@ use crate::{error::Error, model::family::is_genuine, oauth::OAuth, oauth::issuan
 /// # Errors
 /// [`Error::Store`].
 pub async fn revoke(
-    service: &OAuth,
+    oauth: &OAuth,
     client_id: &ClientId,
     tenant_id: &TenantId,
     token: &str,
 ) -> Result<(), Error> {
     match RefreshToken::parse(token) {
-        Ok(token) => family(service, client_id, tenant_id, &token).await?,
-        Err(_) => access_token(service, client_id, tenant_id, token).await?,
+        Ok(token) => family(oauth, client_id, tenant_id, &token).await?,
+        Err(_) => access_token(oauth, client_id, tenant_id, token).await?,
     }
-    service.ledger.learn().await;
+    oauth.cache.learn().await;
     Ok(())
 }
 
 async fn family(
-    service: &OAuth,
+    oauth: &OAuth,
     client_id: &ClientId,
     tenant_id: &TenantId,
     token: &RefreshToken,
 ) -> Result<(), Error> {
-    let store = &service.store;
+    let store = &oauth.store;
     let found = store.find_family(tenant_id, token.family()).await?;
     if !is_genuine(&store.keyring, token, found.as_ref(), client_id, tenant_id)? {
         return Ok(());
@@ -54,17 +54,17 @@ async fn family(
 }
 
 async fn access_token(
-    service: &OAuth,
+    oauth: &OAuth,
     client_id: &ClientId,
     tenant_id: &TenantId,
     token: &str,
 ) -> Result<(), Error> {
-    let keys = service.ledger.keys().await?.value;
+    let keys = oauth.cache.keys().await?.value;
     let mut verified = keys.set().verify_signature(token);
     if verified == Err(VerifyError::UnknownKey) {
         // Another replica may have begun to sign with it a moment ago.
-        service.ledger.learn().await;
-        let keys = service.ledger.keys().await?.value;
+        oauth.cache.learn().await;
+        let keys = oauth.cache.keys().await?.value;
         verified = keys.set().verify_signature(token);
     }
     let Ok(claims) = verified else {
@@ -72,7 +72,7 @@ async fn access_token(
     };
     let ends = UnixMillis::from_millis(i64::from(claims.exp) * 1000);
     let is_theirs = claims.client_id == client_id.as_str() && claims.tenant_id == tenant_id.as_str();
-    if !is_theirs || ends <= service.store.now() {
+    if !is_theirs || ends <= oauth.store.now() {
         return Ok(());
     }
     let event = Event::new("token.revoke")
@@ -80,7 +80,7 @@ async fn access_token(
         .client(client_id)
         .subject(claims.grant_id.as_str())
         .detail("jti", claims.jti.as_str());
-    service
+    oauth
         .store
         .revoke_access_token(&client_origin(client_id), tenant_id, &claims.jti, ends, event)
         .await

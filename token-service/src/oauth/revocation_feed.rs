@@ -7,10 +7,10 @@ use std::{fmt, time::Duration};
 use accord::text::validation::Violations;
 use tokio::time::Instant;
 
-use crate::{cache::revocation_index::Ended, error::Error, oauth::OAuth};
+use crate::{error::Error, model::revocation::Revocation, oauth::OAuth};
 
 /// The most revocations in one answer, of each feed.
-const MOST: usize = 500;
+const MAX: usize = 500;
 
 /// Up to where a reader was told: positions of both feeds, in the form of the `rev` claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl fmt::Display for Cursor {
 #[derive(Clone, Debug)]
 pub struct Page {
     /// The revocations.
-    pub revocations: Vec<Ended>,
+    pub revocations: Vec<Revocation>,
     /// Where to go on.
     pub next: Cursor,
     /// Whether the reader has to forget what it knew.
@@ -83,19 +83,25 @@ impl Page {
 ///
 /// # Errors
 /// [`Error::RegistryUnavailable`], [`Error::Store`], [`Error::TooManyRevocations`].
-pub async fn after(service: &OAuth, cursor: Option<&Cursor>) -> Result<Page, Error> {
+pub async fn after(oauth: &OAuth, cursor: Option<&Cursor>) -> Result<Page, Error> {
     // Without a cursor of this epoch, from the beginning. What is asked for first tells the epoch.
     let seqs = |cursor: Option<&Cursor>| cursor.map_or((0, 0), |c| (c.registry_seq, c.token_seq));
     let (mut registry_seq, mut token_seq) = seqs(cursor);
     let mut snapshot = cursor.is_none();
     // One more than fits tells whether there is more.
-    let mut registry = service.directory.ended_after(registry_seq, MOST + 1).await?;
-    let mut own = service.ledger.ended_after(token_seq, MOST + 1).await?;
+    let mut registry = oauth
+        .cache
+        .registry_revocations_after(registry_seq, MAX + 1)
+        .await?;
+    let mut own = oauth.cache.own_revocations_after(token_seq, MAX + 1).await?;
     let epoch = format!("{}-{}", registry.position.epoch, own.position.epoch);
     if cursor.is_some_and(|cursor| cursor.epoch != epoch) {
         (registry_seq, token_seq, snapshot) = (0, 0, true);
-        registry = service.directory.ended_after(registry_seq, MOST + 1).await?;
-        own = service.ledger.ended_after(token_seq, MOST + 1).await?;
+        registry = oauth
+            .cache
+            .registry_revocations_after(registry_seq, MAX + 1)
+            .await?;
+        own = oauth.cache.own_revocations_after(token_seq, MAX + 1).await?;
         if epoch != format!("{}-{}", registry.position.epoch, own.position.epoch) {
             return Err(Error::Unavailable);
         }
@@ -120,12 +126,12 @@ pub async fn after(service: &OAuth, cursor: Option<&Cursor>) -> Result<Page, Err
 
 /// Cuts what does not fit; whether there was more, and up to where the rest goes. A reader that another
 /// replica told more than this one knows keeps its place.
-fn cut(ended: &mut Vec<Ended>, complete_to: i64, asked_after: i64) -> (bool, i64) {
-    let more = ended.len() > MOST;
-    ended.truncate(MOST);
-    match ended.last() {
+fn cut(revocations: &mut Vec<Revocation>, complete_to: i64, after_seq: i64) -> (bool, i64) {
+    let more = revocations.len() > MAX;
+    revocations.truncate(MAX);
+    match revocations.last() {
         Some(last) if more => (true, last.seq),
-        _ => (false, complete_to.max(asked_after)),
+        _ => (false, complete_to.max(after_seq)),
     }
 }
 
@@ -152,19 +158,19 @@ mod tests {
 
     #[test]
     fn a_page_ends_where_it_was_cut_and_never_before_where_it_began() {
-        let ended = |count: i64| -> Vec<Ended> {
-            let one = |seq: i64| Ended {
+        let ended = |count: i64| -> Vec<Revocation> {
+            let one = |seq: i64| Revocation {
                 kind: RevocationKind::Jti,
                 id: seq.to_string(),
                 seq,
             };
             (1..=count).map(one).collect()
         };
-        let most = MOST as i64;
+        let most = MAX as i64;
         assert_eq!(cut(&mut ended(most), 2000, 0), (false, 2000));
         let mut longer = ended(most + 1);
         assert_eq!(cut(&mut longer, 2000, 0), (true, most));
-        assert_eq!(longer.len(), MOST);
+        assert_eq!(longer.len(), MAX);
         assert_eq!(cut(&mut Vec::new(), 8, 10), (false, 10), "this replica lags");
     }
 }

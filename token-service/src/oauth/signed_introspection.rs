@@ -26,17 +26,17 @@ struct Claims<'a> {
 /// [`Error::NotFound`] for an unknown tenant, [`Error::RegistryUnavailable`], [`Error::Signing`],
 /// [`Error::Store`].
 pub async fn sign(
-    service: &OAuth,
+    oauth: &OAuth,
     tenant_id: &TenantId,
     client_id: &ClientId,
     answer: &Value,
 ) -> Result<Zeroizing<String>, Error> {
-    let tenant = service.directory.tenant(tenant_id).await?.value;
+    let tenant = oauth.cache.tenant(tenant_id).await?.value;
     let claims = Claims {
         iss: &tenant.issuer,
         aud: client_id.as_str(),
-        iat: service.store.now().as_secs(),
+        iat: oauth.store.now().as_secs(),
         token_introspection: answer,
     };
-    service.ledger.keys().await?.value.signer().sign(TYPE, &claims)
+    oauth.cache.keys().await?.value.signer().sign(TYPE, &claims)
 }

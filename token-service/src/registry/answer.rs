@@ -20,7 +20,10 @@ use crate::model::{
 };
 use crate::{
     error::Error,
-    model::{revocation::RevocationKind, watermark::At},
+    model::{
+        revocation::{Revocation, RevocationKind},
+        watermark::AsOf,
+    },
 };
 
 pub(super) fn role(role: pb::OperatorRole) -> Option<Role> {
@@ -84,8 +87,8 @@ pub(super) fn unexpected(what: &str) -> Error {
     Error::RegistryAnswer(format!("unreadable {what}"))
 }
 
-pub(super) fn at<T>(value: T, at: Option<pb::FeedPosition>, asked_at: Instant) -> Result<At<T>, Error> {
-    Ok(At {
+pub(super) fn as_of<T>(value: T, at: Option<pb::FeedPosition>, asked_at: Instant) -> Result<AsOf<T>, Error> {
+    Ok(AsOf {
         value,
         position: position(at)?,
         asked_at,
@@ -100,32 +103,32 @@ pub(super) fn position(position: Option<pb::FeedPosition>) -> Result<Position, E
     })
 }
 
-pub(super) fn change(change: pb::Change) -> Result<Change, Error> {
+/// What a change affects, and the revocation that comes with it, if one does.
+pub(super) fn changes(row: pb::Change) -> Result<impl Iterator<Item = Change>, Error> {
     let tenant = |id: &str| TenantId::parse(id).map_err(|_| unexpected("tenant of a change"));
-    Ok(match change.kind() {
+    let (change, revoked) = match row.kind() {
         pb::ChangeKind::Client => {
-            Change::Client(ClientId::parse(&change.id).map_err(|_| unexpected("client of a change"))?)
+            let id = ClientId::parse(&row.id).map_err(|_| unexpected("client of a change"))?;
+            (Change::Client(id), Some(RevocationKind::Client))
         }
-        pb::ChangeKind::Tenant => Change::Tenant(tenant(&change.id)?),
-        pb::ChangeKind::User => Change::User(
-            tenant(&change.tenant_id)?,
-            UserId::parse(&change.id).map_err(|_| unexpected("user of a change"))?,
-        ),
-        pb::ChangeKind::Scope => Change::Scope,
-        pb::ChangeKind::Caller => Change::Caller(change.id),
-        pb::ChangeKind::Unspecified => Change::Unknown,
-    })
-}
-
-/// Whose access tokens ended with a change, if any did.
-pub(super) fn ended(change: &pb::Change) -> Option<(RevocationKind, String, i64)> {
-    let kind = match change.kind() {
-        pb::ChangeKind::Client => RevocationKind::Client,
-        pb::ChangeKind::Tenant => RevocationKind::Tenant,
-        pb::ChangeKind::User => RevocationKind::User,
-        _ => return None,
+        pb::ChangeKind::Tenant => (Change::Tenant(tenant(&row.id)?), Some(RevocationKind::Tenant)),
+        pb::ChangeKind::User => {
+            let id = UserId::parse(&row.id).map_err(|_| unexpected("user of a change"))?;
+            let change = Change::User(tenant(&row.tenant_id)?, id);
+            (change, Some(RevocationKind::User))
+        }
+        pb::ChangeKind::Scope => (Change::Scope, None),
+        pb::ChangeKind::Caller => (Change::Caller(row.id.clone()), None),
+        pb::ChangeKind::Unspecified => (Change::Unknown, None),
     };
-    change.ends_tokens.then(|| (kind, change.id.clone(), change.seq))
+    let revocation = revoked.filter(|_| row.ends_tokens).map(|kind| {
+        Change::Revocation(Revocation {
+            kind,
+            id: row.id,
+            seq: row.seq,
+        })
+    });
+    Ok([Some(change), revocation].into_iter().flatten())
 }
 
 pub(super) fn client(profile: Option<pb::ClientProfile>) -> Result<Client, Error> {

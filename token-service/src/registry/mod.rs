@@ -31,7 +31,7 @@ use crate::{
         client::{Client, SecretUse},
         tenant::Tenant,
         user::User,
-        watermark::At,
+        watermark::AsOf,
     },
 };
 
@@ -39,7 +39,7 @@ mod answer;
 pub mod links;
 
 use answer::{
-    at, change, client, ended, failure, is_refusal, kind, not_found, position, role, tenant, unexpected, user,
+    as_of, changes, client, failure, is_refusal, kind, not_found, position, role, tenant, unexpected, user,
 };
 
 /// Which user is meant. No `Debug`: an account name is not to be shown.
@@ -92,7 +92,7 @@ impl Registry {
         &self,
         client_id: &ClientId,
         client_secret: &str,
-    ) -> Result<At<AuthenticatedClient>, Error> {
+    ) -> Result<AsOf<AuthenticatedClient>, Error> {
         let request = pb::AuthenticateClientRequest {
             client_id: client_id.to_string(),
             client_secret: client_secret.to_owned(),
@@ -108,7 +108,7 @@ impl Registry {
                 .as_ref()
                 .and_then(UnixMillis::from_timestamp),
         };
-        at(value, answer.position, asked_at)
+        as_of(value, answer.position, asked_at)
     }
 
     /// Checks a Tenant Admin's account name and password.
@@ -120,7 +120,7 @@ impl Registry {
         tenant_id: &TenantId,
         account_name: Zeroizing<String>,
         password: Zeroizing<String>,
-    ) -> Result<At<User>, Error> {
+    ) -> Result<AsOf<User>, Error> {
         let request = pb::AuthenticateTenantAdminRequest {
             tenant_id: tenant_id.to_string(),
             account_name: account_name.to_string(),
@@ -129,28 +129,29 @@ impl Registry {
         let asked_at = Instant::now();
         let answer = self.directory.clone().authenticate_tenant_admin(request).await;
         let answer = answer.map_err(failure)?.into_inner();
-        at(user(answer.user)?, answer.position, asked_at)
+        as_of(user(answer.user)?, answer.position, asked_at)
     }
 
     /// What changed after a position; without one, the position alone.
     ///
     /// # Errors
     /// [`Error::RegistryUnavailable`].
-    pub async fn changes_after(&self, after: Option<Position>) -> Result<Changes, Error> {
+    pub async fn changes_after(&self, after: Option<&Position>) -> Result<Changes, Error> {
         let request = pb::ListChangesRequest {
             after: after.map(|position| pb::FeedPosition {
-                epoch: position.epoch.into(),
+                epoch: position.epoch.to_string(),
                 seq: position.seq,
             }),
             page_size: 0,
         };
         let answer = self.directory.clone().list_changes(request).await;
         let answer = answer.map_err(failure)?.into_inner();
-        let ended = answer.changes.iter().filter_map(ended).collect();
-        let changes = answer.changes.into_iter().map(change);
+        let mut all = Vec::with_capacity(answer.changes.len());
+        for row in answer.changes {
+            all.extend(changes(row)?);
+        }
         Ok(Changes {
-            changes: changes.collect::<Result<_, _>>()?,
-            ended,
+            changes: all,
             position: position(answer.position)?,
             recent_seq: answer.recent_seq,
             reset: answer.reset,
@@ -177,35 +178,35 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::RegistryUnavailable`].
-    pub async fn client(&self, client_id: &ClientId) -> Result<At<Client>, Error> {
+    pub async fn client(&self, client_id: &ClientId) -> Result<AsOf<Client>, Error> {
         let request = pb::GetClientProfileRequest {
             client_id: client_id.to_string(),
         };
         let asked_at = Instant::now();
         let answer = self.directory.clone().get_client_profile(request).await;
         let answer = answer.map_err(|status| not_found("client", status))?.into_inner();
-        at(client(answer.client)?, answer.position, asked_at)
+        as_of(client(answer.client)?, answer.position, asked_at)
     }
 
     /// Reads a tenant.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::RegistryUnavailable`].
-    pub async fn tenant(&self, tenant_id: &TenantId) -> Result<At<Tenant>, Error> {
+    pub async fn tenant(&self, tenant_id: &TenantId) -> Result<AsOf<Tenant>, Error> {
         let request = pb::GetTenantProfileRequest {
             tenant_id: tenant_id.to_string(),
         };
         let asked_at = Instant::now();
         let answer = self.directory.clone().get_tenant_profile(request).await;
         let answer = answer.map_err(|status| not_found("tenant", status))?.into_inner();
-        at(tenant(answer.tenant)?, answer.position, asked_at)
+        as_of(tenant(answer.tenant)?, answer.position, asked_at)
     }
 
     /// Reads a tenant's user.
     ///
     /// # Errors
     /// [`Error::NotFound`] (also for an account name that can't be one), [`Error::RegistryUnavailable`].
-    pub async fn user(&self, tenant_id: &TenantId, which: UserRef<'_>) -> Result<At<User>, Error> {
+    pub async fn user(&self, tenant_id: &TenantId, which: UserRef<'_>) -> Result<AsOf<User>, Error> {
         use pb::resolve_user_request::User as Which;
         let which = match which {
             UserRef::Id(id) => Which::UserId(id.to_string()),
@@ -223,14 +224,14 @@ impl Registry {
                 _ => not_found("user", status),
             })?
             .into_inner();
-        at(user(answer.user)?, answer.position, asked_at)
+        as_of(user(answer.user)?, answer.position, asked_at)
     }
 
     /// The caller whose token this is; `None` for an unknown or revoked one.
     ///
     /// # Errors
     /// [`Error::RegistryUnavailable`].
-    pub async fn caller(&self, token: &OpaqueToken) -> Result<Option<At<Caller>>, Error> {
+    pub async fn caller(&self, token: &OpaqueToken) -> Result<Option<AsOf<Caller>>, Error> {
         use pb::authenticate_caller_response::Caller as Answer;
         let request = pb::AuthenticateCallerRequest {
             token: token.expose().to_owned(),
@@ -253,6 +254,6 @@ impl Registry {
                 kind: kind(workload.kind()).ok_or_else(malformed)?,
             },
         };
-        at(caller, answer.position, asked_at).map(Some)
+        as_of(caller, answer.position, asked_at).map(Some)
     }
 }

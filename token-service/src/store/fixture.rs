@@ -15,7 +15,7 @@ use accord::{
 use super::{PURPOSES, Store, migration::Migrator};
 
 /// A store on this empty database, and its clock.
-pub(super) async fn store(url: &str) -> (Store, Arc<ManualClock>) {
+pub(crate) async fn store(url: &str) -> (Store, Arc<ManualClock>) {
     let clock = test_clock();
     let random = Arc::new(SystemRandom);
     let db = Database::connect(url).await.unwrap();

@@ -28,7 +28,7 @@ mod code;
 pub mod entity;
 mod family;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod grant;
 mod grant_use;
 pub mod migration;

@@ -21,7 +21,7 @@ use accord::{
     },
 };
 use tempfile::TempDir;
-use token_service::{cache::grants::Ledger, config::Settings, server::TokenServer, store::Store};
+use token_service::{cache::Cache, config::Settings, server::TokenServer, store::Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -60,8 +60,8 @@ pub struct Harness {
     pub http_address: SocketAddr,
     /// token-service's store.
     pub store: Store,
-    /// Its memory of the store.
-    pub ledger: Ledger,
+    /// Its memory.
+    pub cache: Arc<Cache>,
     settings: Settings,
     own_token: OpaqueToken,
     shutdown: CancellationToken,
@@ -104,7 +104,7 @@ impl Harness {
         let address = listener.local_addr().unwrap();
         let http_address = http.local_addr().unwrap();
         let store = server.oauth().store.clone();
-        let ledger = server.oauth().ledger.clone();
+        let cache = server.oauth().cache.clone();
         tokio::spawn(server.serve(listener, http, shutdown.clone()));
         let channel = Endpoint::from_shared(format!("http://{address}"))
             .unwrap()
@@ -119,7 +119,7 @@ impl Harness {
             clock,
             http_address,
             store,
-            ledger,
+            cache,
             settings,
             own_token,
             shutdown,
@@ -140,7 +140,7 @@ impl Harness {
             .await
             .unwrap();
         // It would learn in a moment what the other one did.
-        self.ledger.catch_up().await.unwrap();
+        self.cache.catch_up().await.unwrap();
     }
 
     /// `SetupService`, called by an internal service.

@@ -18,9 +18,8 @@ use accord::{
 use zeroize::Zeroizing;
 
 use crate::{
-    cache::revocation_index::Ended,
     error::Error,
-    model::revocation::RevocationKind,
+    model::revocation::{Revocation, RevocationKind},
     oauth::{
         client_authentication::{Credentials, Proof},
         introspection::Active,
@@ -239,8 +238,8 @@ pub fn revocations(page: Page, now: UnixMillis) -> pb::ListRevocationsResponse {
     }
 }
 
-fn revocation(ended: Ended) -> pb::Revocation {
-    let kind = match ended.kind {
+fn revocation(revocation: Revocation) -> pb::Revocation {
+    let kind = match revocation.kind {
         RevocationKind::Jti => pb::RevocationKind::Jti,
         RevocationKind::Family => pb::RevocationKind::Family,
         RevocationKind::Grant => pb::RevocationKind::Grant,
@@ -251,8 +250,8 @@ fn revocation(ended: Ended) -> pb::Revocation {
     };
     pb::Revocation {
         kind: kind.into(),
-        id: ended.id,
-        seq: ended.seq,
+        id: revocation.id,
+        seq: revocation.seq,
     }
 }
 

@@ -1,8 +1,6 @@
 //! `private_key_jwt` (RFC 7523 §2.2, §3): a client proves itself by a JWT that it signed with a key
 //! whose public half an operator registered. Keys are never fetched from anywhere.
 
-use std::sync::Arc;
-
 use accord::{
     clock::UnixMillis,
     text::{
@@ -16,11 +14,7 @@ use jsonwebtoken::{
 };
 use serde::Deserialize;
 
-use crate::{
-    error::Error,
-    model::{client::Client, watermark::At},
-    oauth::OAuth,
-};
+use crate::{cache::Authenticated, error::Error, oauth::OAuth};
 
 /// The `client_assertion_type` of a JWT (RFC 7523 §2.2).
 pub const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -73,11 +67,11 @@ struct Unverified {
 /// The client that signed `jwt` for the authority of `tenant_id`. `named` is the Client ID that the
 /// message names beside it; may be empty.
 pub(super) async fn authenticate(
-    service: &OAuth,
+    oauth: &OAuth,
     tenant_id: &TenantId,
     named: &str,
     jwt: &str,
-) -> Result<At<Arc<Client>>, Error> {
+) -> Result<Authenticated, Error> {
     let header = readable_header(jwt)?;
     let unverified: Unverified =
         jsonwebtoken::dangerous::insecure_decode_claims(jwt).map_err(|_| Error::InvalidClient)?;
@@ -85,20 +79,26 @@ pub(super) async fn authenticate(
         return Err(Error::InvalidClient);
     }
     let client_id = ClientId::parse(&unverified.sub).map_err(|_| Error::InvalidClient)?;
-    let (client, tenant) = tokio::join!(
-        service.directory.client(&client_id),
-        service.directory.tenant(tenant_id),
-    );
-    let (client, tenant) = (known(client)?, known(tenant)?);
+    let entry = oauth.cache.entry(&client_id, tenant_id);
+    let (client, tenant) = match &entry {
+        Some(found) => {
+            let client = found.registry.clone().map(|()| found.entry.client.clone());
+            (client, found.entry.tenant.clone())
+        }
+        None => {
+            let cache = &oauth.cache;
+            let (client, tenant) = tokio::join!(cache.client(&client_id), cache.tenant(tenant_id));
+            (known(client)?, known(tenant)?.value)
+        }
+    };
     if !client.value.active {
         return Err(Error::InvalidClient);
     }
     let claims = verified(&client.value.json_web_key_set, &header, jwt)?;
-    let now = service.store.now();
-    let ends_at = accepted(&claims, &client_id, &tenant.value.issuer, now)?;
+    let ends_at = accepted(&claims, &client_id, &tenant.issuer, oauth.store.now())?;
     let jti = sha256(claims.jti.as_bytes());
-    if service.store.spend_assertion(&client_id, &jti, ends_at).await? {
-        Ok(client)
+    if oauth.store.spend_assertion(&client_id, &jti, ends_at).await? {
+        Ok(Authenticated { client, entry })
     } else {
         Err(Error::InvalidClient)
     }

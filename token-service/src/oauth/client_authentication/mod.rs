@@ -1,18 +1,12 @@
 //! Client authentication (RFC 6749 §2.3): what a message proves about the client that sent it.
 
-use std::sync::Arc;
-
 use accord::text::{
     id::{ClientId, TenantId},
     opaque::ClientSecret,
 };
 use zeroize::Zeroizing;
 
-use crate::{
-    error::Error,
-    model::{client::Client, watermark::At},
-    oauth::OAuth,
-};
+use crate::{cache::Authenticated, error::Error, oauth::OAuth};
 
 mod assertion;
 
@@ -34,19 +28,17 @@ pub enum Proof {
     Assertion(Zeroizing<String>),
 }
 
-/// Finds out which client sent a message to the authority of `tenant_id`.
-///
-/// # Errors
-/// [`Error::InvalidClient`], for whatever reason; [`Error::RegistryUnavailable`], [`Error::Store`].
+/// Finds out which client sent a message to the authority of `tenant_id`. Fails with [`Error::InvalidClient`] for
+/// whatever reason a proof is refused.
 pub async fn authenticate(
-    service: &OAuth,
+    oauth: &OAuth,
     tenant_id: &TenantId,
     credentials: &Credentials,
-) -> Result<At<Arc<Client>>, Error> {
+) -> Result<Authenticated, Error> {
     let Credentials { client_id, proof } = credentials;
     let authenticated = match proof {
-        Proof::Secret(secret) => by_secret(service, client_id, secret).await,
-        Proof::Assertion(jwt) => Box::pin(assertion::authenticate(service, tenant_id, client_id, jwt)).await,
+        Proof::Secret(secret) => by_secret(oauth, tenant_id, client_id, secret).await,
+        Proof::Assertion(jwt) => Box::pin(assertion::authenticate(oauth, tenant_id, client_id, jwt)).await,
     };
     if let Err(Error::InvalidClient) = authenticated {
         // Logged, not audited: a stranger must not be able to fill the database.
@@ -58,9 +50,17 @@ pub async fn authenticate(
     authenticated
 }
 
-async fn by_secret(service: &OAuth, client_id: &str, secret: &str) -> Result<At<Arc<Client>>, Error> {
+async fn by_secret(
+    oauth: &OAuth,
+    tenant_id: &TenantId,
+    client_id: &str,
+    secret: &str,
+) -> Result<Authenticated, Error> {
     // What is malformed tells nothing about what exists, so it may be refused at once.
     let client_id = ClientId::parse(client_id).map_err(|_| Error::InvalidClient)?;
     let secret = ClientSecret::parse(secret).map_err(|_| Error::InvalidClient)?;
-    service.directory.authenticate_client(&client_id, &secret).await
+    oauth
+        .cache
+        .authenticate_client(&client_id, &secret, tenant_id)
+        .await
 }

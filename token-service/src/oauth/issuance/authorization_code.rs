@@ -8,52 +8,54 @@ use accord::{
     },
 };
 
-use super::{Asked, Issued};
+use super::{Issuance, Issued};
 use crate::{
     error::Error,
     model::{
         code::Code,
         family::{Family, Generations},
-        grant::GrantState as State,
+        grant::GrantState,
         purpose,
     },
     store::{Redeemed, Redemption},
 };
 
 pub(super) async fn issue(
-    asked: &mut Asked<'_>,
+    issuance: &mut Issuance<'_>,
     code: &str,
     redirect_uri: &str,
     code_verifier: &str,
 ) -> Result<Issued, Error> {
-    let store = &asked.service.store;
+    let store = &issuance.oauth.store;
     let token = OpaqueToken::parse(TokenKind::AuthorizationCode, code).map_err(|_| Error::InvalidGrant)?;
-    let found = store.find_code(&asked.tenant.tenant_id, &token).await?;
+    let found = store.find_code(&issuance.tenant.tenant_id, &token).await?;
     // Another client's code: this one learns nothing, and the code stays as it is.
     let (code, grant) = found
-        .filter(|(code, _)| code.client_id == asked.client.client_id)
+        .filter(|(code, _)| code.client_id == issuance.client.client_id)
         .ok_or(Error::InvalidGrant)?;
     if code.used_at.is_some() {
-        return replayed(asked, &token).await;
+        return replayed(issuance, &token).await;
     }
     let now = store.now();
     if !code.accepts(redirect_uri, code_verifier, now) {
-        let event = about(asked, &code, "code.refuse")
+        let event = about(issuance, &code, "code.refuse")
             .detail("why", "verifier, redirect URI or time")
             .refused();
-        if !store.burn_code(&asked.origin(), &code, event).await? {
-            return replayed(asked, &token).await;
+        if !store.burn_code(&issuance.origin(), &code, event).await? {
+            return replayed(issuance, &token).await;
         }
         return Err(Error::InvalidGrant);
     }
     // From here on the code stays as it is until the token is made: a refused call can be repeated.
-    asked.check_target()?;
-    if grant.state_at(now, true) != State::Pending {
+    issuance.check_target()?;
+    if grant.state_at(now, true) != GrantState::Pending {
         return Err(Error::InvalidGrant);
     }
-    let user_is_active = asked.user_is_active(&grant.designated_user_id).await?;
-    if !(asked.client.active && asked.tenant.active && user_is_active) {
-        return Err(Error::ConsentRequired(Some(State::Suspended.contract_name())));
+    let user = issuance.user(&grant.designated_user_id).await?;
+    if !(issuance.client.active && issuance.tenant.active && user.is_some_and(|user| user.active)) {
+        return Err(Error::ConsentRequired(Some(
+            GrantState::Suspended.contract_name(),
+        )));
     }
     let family = Family {
         family_id: FamilyId::generate(&*store.clock, &*store.random),
@@ -62,14 +64,14 @@ pub(super) async fn issue(
         client_id: code.client_id.clone(),
         generations: Generations::first(now),
         key_version: store.keyring.current(purpose::REFRESH)?.version(),
-        registry: asked.revision.registry.clone(),
-        expires_at: now.plus(asked.service.lifetimes.family),
+        registry: issuance.watermark.registry.position.clone(),
+        expires_at: now.plus(issuance.oauth.lifetimes.family),
         ended_at: None,
     };
-    let (made, issued) = asked.make(&grant, Some(&family)).await?;
+    let (signed, issued) = issuance.sign(&grant, Some(&family)).await?;
     let refresh_token = family.token(&store.keyring, family.generations.current)?;
     let redemption = Redemption {
-        origin: asked.origin(),
+        origin: issuance.origin(),
         code,
         family: family.clone(),
         issued,
@@ -77,24 +79,24 @@ pub(super) async fn issue(
     match store.redeem_code(redemption).await? {
         Redeemed::Now { superseding } => {
             if superseding {
-                asked.service.ledger.learn().await;
+                issuance.oauth.cache.learn().await;
             }
-            asked.answer(made, Some((&family, refresh_token))).await
+            issuance.recheck(signed, Some((&family, refresh_token))).await
         }
-        Redeemed::Before => replayed(asked, &token).await,
+        Redeemed::Before => replayed(issuance, &token).await,
         Redeemed::GrantEnded => Err(Error::InvalidGrant),
     }
 }
 
 /// A second use: somebody has the code who should not. The first use's tokens end (RFC 6749 §4.1.2),
 /// and that stays although the call fails.
-async fn replayed(asked: &Asked<'_>, token: &OpaqueToken) -> Result<Issued, Error> {
-    let store = &asked.service.store;
+async fn replayed(issuance: &Issuance<'_>, token: &OpaqueToken) -> Result<Issued, Error> {
+    let store = &issuance.oauth.store;
     let (code, _) = store
-        .find_code(&asked.tenant.tenant_id, token)
+        .find_code(&issuance.tenant.tenant_id, token)
         .await?
         .ok_or(Error::InvalidGrant)?;
-    let event = about(asked, &code, "code.replay").refused();
+    let event = about(issuance, &code, "code.replay").refused();
     let family = match &code.family_id {
         Some(family_id) => store.find_family(&code.tenant_id, family_id).await?,
         None => None,
@@ -102,18 +104,18 @@ async fn replayed(asked: &Asked<'_>, token: &OpaqueToken) -> Result<Issued, Erro
     match family {
         Some(family) if family.ended_at.is_none() => {
             store
-                .end_family(&asked.origin(), &family, "code_replayed", event)
+                .end_family(&issuance.origin(), &family, "code_replayed", event)
                 .await?;
-            asked.service.ledger.learn().await;
+            issuance.oauth.cache.learn().await;
         }
-        _ => store.record(asked.origin(), event).await?,
+        _ => store.record(issuance.origin(), event).await?,
     }
     Err(Error::InvalidGrant)
 }
 
-fn about(asked: &Asked<'_>, code: &Code, action: &'static str) -> Event {
+fn about(issuance: &Issuance<'_>, code: &Code, action: &'static str) -> Event {
     Event::new(action)
-        .tenant(&asked.tenant.tenant_id)
-        .client(&asked.client.client_id)
+        .tenant(&issuance.tenant.tenant_id)
+        .client(&issuance.client.client_id)
         .subject(code.grant_id.as_str())
 }

@@ -1,13 +1,13 @@
 //! The client credentials grant (RFC 6749 §4.4): a token under the tenant's active grant to the client.
 //! It runs as the designated user, and comes without a refresh token.
 
-use super::{Asked, Issued};
+use super::{Issuance, Issued};
 use crate::error::Error;
 
-pub(super) async fn issue(asked: &mut Asked<'_>) -> Result<Issued, Error> {
-    asked.check_target()?;
-    let grant = asked.active_grant(None).await?;
-    let (made, event) = asked.make(&grant, None).await?;
-    asked.service.store.record(asked.origin(), event).await?;
-    asked.answer(made, None).await
+pub(super) async fn issue(issuance: &mut Issuance<'_>) -> Result<Issued, Error> {
+    issuance.check_target()?;
+    let grant = issuance.active_grant(None).await?;
+    let (token, event) = issuance.sign(&grant, None).await?;
+    issuance.oauth.store.record(issuance.origin(), event).await?;
+    issuance.recheck(token, None).await
 }

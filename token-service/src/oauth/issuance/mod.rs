@@ -1,8 +1,8 @@
 //! Issuing tokens: what the three grants share. Each grant's own rules are in a file of its own.
 //!
-//! The order is always: authenticate the client, read where the feeds are, read what the decision needs,
-//! decide, sign, commit the event with whatever changes, look once more, answer. If that last look shows
-//! that something changed meanwhile, the token is made again; see `answer`.
+//! The order is always: authenticate the client, read the positions of both feeds, read what the decision needs,
+//! decide, sign, commit the event with whatever changes, check again, answer. If that last check finds that something
+//! has changed meanwhile, another token is signed; see `recheck`.
 
 use std::sync::Arc;
 
@@ -20,17 +20,19 @@ use accord::{
 use zeroize::Zeroizing;
 
 use crate::{
-    cache::lease::Lease,
+    cache::{Authenticated, Cached, Entry, KnownClient},
     error::Error,
     model::{
-        client::Client,
         family::Family,
-        grant::{Grant, GrantState as State},
+        grant::{Grant, GrantState},
         tenant::Tenant,
-        watermark::Revision,
+        user::User,
+        watermark::{AsOf, Watermark},
     },
-    oauth::OAuth,
-    oauth::client_authentication::{Credentials, authenticate},
+    oauth::{
+        OAuth,
+        client_authentication::{Credentials, authenticate},
+    },
 };
 
 mod authorization_code;
@@ -38,13 +40,13 @@ mod client_credentials;
 mod recheck;
 mod refresh_token;
 
-/// What a client asks for. No `Debug`.
+/// A token request. No `Debug`.
 pub struct Request {
     /// The tenant whose data is wanted.
     pub tenant_id: TenantId,
     /// The client's proof.
     pub credentials: Credentials,
-    /// What the token is asked for.
+    /// The grant.
     pub grant: GrantRequest,
     /// The scopes wanted; empty means all that is granted.
     pub scopes: Vec<ScopeName>,
@@ -52,7 +54,7 @@ pub struct Request {
     pub resource: String,
 }
 
-/// What the token is asked for. Texts are as they were sent.
+/// The grant of a token request. Texts are as they were sent.
 pub enum GrantRequest {
     /// RFC 6749 §4.1.3 with RFC 7636 §4.5.
     AuthorizationCode {
@@ -79,7 +81,7 @@ impl GrantRequest {
         }
     }
 
-    /// What a client learns that may not know whether the tenant exists.
+    /// The error for a client that must not learn whether the tenant exists.
     fn refusal(&self) -> Error {
         match self {
             Self::ClientCredentials => Error::ConsentRequired(None),
@@ -88,7 +90,7 @@ impl GrantRequest {
     }
 }
 
-/// What a client gets.
+/// The answer to a token request.
 pub struct Issued {
     /// The access token.
     pub access_token: Zeroizing<String>,
@@ -103,110 +105,93 @@ pub struct Issued {
 }
 
 /// Issues a token.
-///
-/// # Errors
-/// [`Error::InvalidClient`], [`Error::InvalidGrant`], [`Error::InvalidScope`], [`Error::InvalidTarget`],
-/// [`Error::ConsentRequired`], [`Error::RegistryUnavailable`], [`Error::Store`].
-pub async fn issue(service: &OAuth, request: &Request) -> Result<Issued, Error> {
-    let mut asked = Asked::begin(service, request).await?;
+pub async fn issue(oauth: &OAuth, request: &Request) -> Result<Issued, Error> {
+    let mut issuance = Issuance::begin(oauth, request).await?;
     match &request.grant {
         GrantRequest::AuthorizationCode {
             code,
             redirect_uri,
             code_verifier,
         } => {
-            let issue = authorization_code::issue(&mut asked, code, redirect_uri, code_verifier);
+            let issue = authorization_code::issue(&mut issuance, code, redirect_uri, code_verifier);
             Box::pin(issue).await
         }
-        GrantRequest::RefreshToken(token) => Box::pin(refresh_token::issue(&mut asked, token)).await,
-        GrantRequest::ClientCredentials => client_credentials::issue(&mut asked).await,
+        GrantRequest::RefreshToken(token) => Box::pin(refresh_token::issue(&mut issuance, token)).await,
+        GrantRequest::ClientCredentials => client_credentials::issue(&mut issuance).await,
     }
 }
 
 /// A request whose client is proven and whose tenant is known.
-struct Asked<'a> {
-    service: &'a OAuth,
+struct Issuance<'a> {
+    oauth: &'a OAuth,
     request: &'a Request,
-    client: Arc<Client>,
-    tenant: Arc<Tenant>,
-    revision: Revision,
-    /// On the oldest answers that count.
-    lease: Lease,
+    client: Arc<Cached<KnownClient>>,
+    tenant: Arc<Cached<Tenant>>,
+    /// The user and grant that were found with these, if they were.
+    entry: Option<Arc<Cached<Entry>>>,
+    watermark: Watermark,
     /// The registry's position at which the client was proven.
     proven_at: Position,
 }
 
-/// A signed access token and what is told of it.
-struct Made {
+/// A signed access token.
+struct SignedToken {
     token: Zeroizing<String>,
     kid: String,
     claims: AccessTokenClaims,
 }
 
-impl<'a> Asked<'a> {
-    /// Proves the client, and reads the tenant.
-    async fn begin(service: &'a OAuth, request: &'a Request) -> Result<Self, Error> {
-        let mut lease = Lease::begin(service.directory.life());
-        let own = service.ledger.position().await?;
-        lease.on_own(&own);
-        let client = authenticate(service, &request.tenant_id, &request.credentials).await?;
-        lease.on_registry(&client);
-        let proven_at = client.position;
-        let mut revision = Revision::new(proven_at.clone(), own.position);
-        let tenant = match service.directory.tenant(&request.tenant_id).await {
-            Ok(tenant) => {
-                lease.on_registry(&tenant);
-                revision.with(tenant)?
-            }
-            Err(Error::NotFound(_)) => return Err(request.grant.refusal()),
-            Err(error) => return Err(error),
-        };
-        let asked = Self {
-            service,
-            request,
-            client: client.value,
-            tenant,
-            revision,
-            lease,
-            proven_at,
-        };
-        asked.require_tenant()?;
-        Ok(asked)
+impl<'a> Issuance<'a> {
+    async fn begin(oauth: &'a OAuth, request: &'a Request) -> Result<Self, Error> {
+        let authenticated = authenticate(oauth, &request.tenant_id, &request.credentials).await?;
+        Self::for_client(oauth, request, authenticated).await
     }
 
-    /// Refuses a client that may not ask the tenant.
-    fn require_tenant(&self) -> Result<(), Error> {
-        if self.client.tenant_ids.contains(&self.tenant.tenant_id) {
-            Ok(())
-        } else {
-            Err(self.request.grant.refusal())
+    /// Reads the tenant, and rejects a client that may not reach it.
+    async fn for_client(
+        oauth: &'a OAuth,
+        request: &'a Request,
+        authenticated: Authenticated,
+    ) -> Result<Self, Error> {
+        let (client, registry) = authenticated.client.split();
+        let proven_at = registry.position.clone();
+        let (entry, own) = match authenticated.entry {
+            Some(found) => (Some(found.entry), found.own),
+            None => (None, oauth.cache.own_position().await?),
+        };
+        let mut watermark = Watermark { registry, own };
+        let tenant = match &entry {
+            Some(entry) => entry.tenant.clone(),
+            None => watermark.registry(find_tenant(oauth, request).await?)?,
+        };
+        if !client.tenant_ids.contains(&tenant.tenant_id) {
+            return Err(request.grant.refusal());
         }
+        Ok(Self {
+            oauth,
+            request,
+            client,
+            tenant,
+            entry,
+            watermark,
+            proven_at,
+        })
     }
 
     fn origin(&self) -> Origin {
         client_origin(&self.client.client_id)
     }
 
-    /// The grant's state, with what the registry says of its parties.
-    async fn state_of(&mut self, grant: &Grant) -> Result<State, Error> {
-        let user_is_active = self.user_is_active(&grant.designated_user_id).await?;
-        let parties_active = self.client.active && self.tenant.active && user_is_active;
-        Ok(grant.state_at(self.service.store.now(), parties_active))
-    }
-
-    async fn user_is_active(&mut self, user_id: &UserId) -> Result<bool, Error> {
-        let directory = &self.service.directory;
-        match directory.user(&self.tenant.tenant_id, user_id).await {
-            Ok(user) => {
-                self.lease.on_registry(&user);
-                Ok(self.revision.with(user)?.active)
-            }
-            Err(Error::NotFound(_)) => Ok(false),
+    /// The tenant's user, if there is one.
+    async fn user(&mut self, user_id: &UserId) -> Result<Option<Arc<Cached<User>>>, Error> {
+        match self.oauth.cache.user(&self.tenant.tenant_id, user_id).await {
+            Ok(user) => self.watermark.registry(user).map(Some),
+            Err(Error::NotFound(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Refuses any other target than the tenant's API (RFC 8707 §2).
+    /// Rejects any other target than the tenant's API (RFC 8707 §2).
     fn check_target(&self) -> Result<(), Error> {
         let resource = &self.request.resource;
         if resource.is_empty() || *resource == self.tenant.cloud_api_url {
@@ -216,45 +201,52 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// The scopes that the token gets.
-    fn effective_scopes<'g>(&self, grant: &'g Grant) -> Result<Vec<&'g ScopeName>, Error> {
-        let enabled = |name: &ScopeName| self.client.scopes.iter().any(|scope| scope.name == *name);
-        effective_scopes(&grant.scopes, enabled, &self.request.scopes)
-    }
-
-    /// The grant to issue under, if it is active: the family's, or without one the client's current
-    /// grant.
-    async fn active_grant(&mut self, family: Option<&Family>) -> Result<Arc<Grant>, Error> {
-        let (ledger, tenant_id) = (&self.service.ledger, &self.tenant.tenant_id);
-        let (found, none) = match family {
-            Some(family) => {
-                let found = ledger.grant(tenant_id, &family.grant_id).await?;
-                (found, Error::InvalidGrant)
-            }
-            None => {
-                let found = ledger.current_grant(tenant_id, &self.client.client_id).await?;
-                (found, Error::ConsentRequired(None))
-            }
+    /// The grant to issue under, if it is active: the family's, or without one the client's current grant.
+    async fn active_grant(&mut self, family: Option<&Family>) -> Result<Arc<Cached<Grant>>, Error> {
+        let is_meant = |grant: &Grant| family.is_none_or(|family| family.grant_id == grant.grant_id);
+        let (grant, user_is_active) = match self.entry.take().filter(|entry| is_meant(&entry.grant)) {
+            Some(entry) => (entry.grant.clone(), entry.user.active),
+            None => Box::pin(self.read_grant(family)).await?,
         };
-        self.lease.on_own(&found);
-        let grant = self.revision.with_own(found)?.ok_or(none)?;
-        match self.state_of(&grant).await? {
-            State::Active => Ok(grant),
-            state if family.is_none() || state == State::Suspended => {
+        let parties_active = self.client.active && self.tenant.active && user_is_active;
+        match grant.state_at(self.oauth.store.now(), parties_active) {
+            GrantState::Active => Ok(grant),
+            state if family.is_none() || state == GrantState::Suspended => {
                 Err(Error::ConsentRequired(Some(state.contract_name())))
             }
             _ => Err(Error::InvalidGrant),
         }
     }
 
-    /// Signs an access token under a grant that was found to be active, and prepares its event.
-    async fn make(&mut self, grant: &Grant, family: Option<&Family>) -> Result<(Made, Event), Error> {
-        let scopes = self.effective_scopes(grant)?;
-        let keys = self.service.ledger.keys().await?;
-        self.lease.on_own(&keys);
-        let keys = self.revision.with_own(keys)?;
-        let now = self.service.store.now();
-        let life_ends = now.plus(self.service.lifetimes.access_token);
+    /// Reads the grant, and whether its designated user is active.
+    async fn read_grant(&mut self, family: Option<&Family>) -> Result<(Arc<Cached<Grant>>, bool), Error> {
+        let (cache, tenant_id) = (&self.oauth.cache, &self.tenant.tenant_id);
+        let (found, none) = match family {
+            Some(family) => (
+                cache.grant(tenant_id, &family.grant_id).await?,
+                Error::InvalidGrant,
+            ),
+            None => {
+                let found = cache.current_grant(&self.client.client_id, tenant_id).await?;
+                (found, Error::ConsentRequired(None))
+            }
+        };
+        let grant = self.watermark.own(found)?.ok_or(none)?;
+        let user = self.user(&grant.designated_user_id).await?;
+        if let Some(user) = &user {
+            cache.keep_entry(&self.client, &self.tenant, user, &grant);
+        }
+        Ok((grant, user.is_some_and(|user| user.active)))
+    }
+
+    /// Signs an access token under an active grant, and prepares its event.
+    async fn sign(&mut self, grant: &Grant, family: Option<&Family>) -> Result<(SignedToken, Event), Error> {
+        let enabled = |name: &ScopeName| self.client.scopes.iter().any(|scope| scope.name == *name);
+        let scopes = effective_scopes(&grant.scopes, enabled, &self.request.scopes)?;
+        let keys = self.watermark.own(self.oauth.cache.keys().await?)?;
+        let store = &self.oauth.store;
+        let now = store.now();
+        let life_ends = now.plus(self.oauth.lifetimes.access_token);
         let ends = [grant.expires_at, family.map(|family| family.expires_at)]
             .into_iter()
             .flatten()
@@ -268,16 +260,16 @@ impl<'a> Asked<'a> {
             grant_id: grant.grant_id.to_string(),
             family_id: family.map(|family| family.family_id.to_string()),
             scope: join_scopes(scopes),
-            jti: EventId::generate(&*self.service.store.clock, &*self.service.store.random).into(),
+            jti: EventId::generate(&*store.clock, &*store.random).into(),
             iat: numeric_date(now)?,
             exp: numeric_date(ends)?,
-            rev: self.revision.to_string(),
+            rev: self.watermark.to_string(),
         };
         if claims.exp <= claims.iat {
             // Less than a second of the grant or family is left: it has as good as ended.
             return Err(match family {
                 Some(_) => Error::InvalidGrant,
-                None => Error::ConsentRequired(Some(State::Expired.contract_name())),
+                None => Error::ConsentRequired(Some(GrantState::Expired.contract_name())),
             });
         }
         let token = keys.signer().sign_access_token(&claims)?;
@@ -291,7 +283,15 @@ impl<'a> Asked<'a> {
             .detail("kid", kid.as_str())
             .detail("scope", claims.scope.as_str())
             .detail("sub", claims.sub.as_str());
-        Ok((Made { token, kid, claims }, event))
+        Ok((SignedToken { token, kid, claims }, event))
+    }
+}
+
+/// The tenant of a request.
+async fn find_tenant(oauth: &OAuth, request: &Request) -> Result<AsOf<Arc<Cached<Tenant>>>, Error> {
+    match oauth.cache.tenant(&request.tenant_id).await {
+        Err(Error::NotFound(_)) => Err(request.grant.refusal()),
+        tenant => tenant,
     }
 }
 
@@ -311,18 +311,18 @@ pub fn origin(principal: &Principal, client_id: Option<&ClientId>) -> Origin {
     client_id.map_or_else(|| principal.origin(), client_origin)
 }
 
-/// The scopes of a token: what is granted, as far as the client may still have it and the catalogue
-/// enables it; of these the ones asked for, if any are.
+/// The scopes of a token: those granted that the client still has and the catalogue enables; of these the requested
+/// ones, if any are requested.
 fn effective_scopes<'g>(
     granted: &'g [ScopeName],
     enabled: impl Fn(&ScopeName) -> bool,
-    asked: &[ScopeName],
+    requested: &[ScopeName],
 ) -> Result<Vec<&'g ScopeName>, Error> {
     let mut effective: Vec<_> = granted.iter().filter(|scope| enabled(scope)).collect();
-    if asked.iter().any(|scope| !effective.contains(&scope)) {
+    if requested.iter().any(|scope| !effective.contains(&scope)) {
         return Err(Error::InvalidScope);
     }
-    effective.retain(|scope| asked.is_empty() || asked.contains(scope));
+    effective.retain(|scope| requested.is_empty() || requested.contains(scope));
     if effective.is_empty() {
         return Err(Error::InvalidScope);
     }
@@ -338,6 +338,17 @@ fn numeric_date(time: UnixMillis) -> Result<u32, Error> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::{
+        cache::{
+            fixture::{SCOPE, TENANT, cache},
+            locks_taken,
+        },
+        model::lifetimes::Lifetimes,
+        oauth::{
+            client_authentication::Proof,
+            introspection::{Requester, introspect},
+        },
+    };
 
     fn scopes(names: &str) -> Vec<ScopeName> {
         accord::text::id::parse_scope_list(names).unwrap()
@@ -363,6 +374,40 @@ mod tests {
                 effective(granted, enabled, asked),
                 Err(Error::InvalidScope)
             ));
+        }
+    }
+
+    #[tokio::test]
+    async fn issuing_takes_at_most_two_locks() {
+        let (cache, registry, _database) = cache().await;
+        cache.insert_grant(&registry).await;
+        let oauth = OAuth {
+            store: cache.store().clone(),
+            cache,
+            lifetimes: Lifetimes::default(),
+        };
+        let request = Request {
+            tenant_id: TenantId::parse(TENANT).unwrap(),
+            credentials: Credentials {
+                client_id: registry.client_id.to_string(),
+                proof: Proof::Secret(Zeroizing::new(registry.secret().expose().to_owned())),
+            },
+            grant: GrantRequest::ClientCredentials,
+            scopes: Vec::new(),
+            resource: String::new(),
+        };
+        for token in 1..=3 {
+            locks_taken();
+            let issued = issue(&oauth, &request).await.unwrap();
+            let locks = locks_taken();
+            assert_eq!(issued.scope, SCOPE);
+            // The first one reads and keeps the facts, and its secret counts as used.
+            assert!(token == 1 || locks <= 2, "token {token}: {locks} locks");
+            let requester = Requester::Client(registry.client_id.clone());
+            let active = introspect(&oauth, &requester, &request.tenant_id, &issued.access_token);
+            assert!(active.await.unwrap().is_some());
+            let locks = locks_taken();
+            assert!(token == 1 || locks <= 2, "introspection {token}: {locks} locks");
         }
     }
 }

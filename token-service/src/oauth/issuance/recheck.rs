@@ -1,145 +1,130 @@
-//! The last look before a token leaves: what it stands on must not have changed since it was read, and
-//! what the registry said must not be too old. Otherwise the token that was made never leaves, and
-//! another one is made of what counts now. A code or a generation that was used up stays so: the answer
-//! goes on from there, since a client that had to repeat its call would look like a thief.
-
-use std::sync::Arc;
+//! The check after the commit: what a token rests on must not have changed since it was read, and what the registry
+//! said must not be too old. Otherwise the token never leaves, and another one is signed at a later watermark. A code
+//! or a generation that was used up stays so: the answer goes on from there, since a client that had to repeat its
+//! call would look like a thief.
 
 use accord::text::opaque::RefreshToken;
 
-use super::{Asked, Issued, Made};
+use super::{Issuance, Issued, SignedToken, find_tenant};
 use crate::{
-    cache::lease::{ATTEMPTS, Lease},
+    cache::Authenticated,
     error::Error,
-    model::{
-        client::Client,
-        family::Family,
-        revocation::RevocationKind,
-        watermark::{At, Revision},
-    },
+    model::{family::Family, revocation::RevocationKind, watermark::ATTEMPTS},
     oauth::client_authentication::{Proof, authenticate},
 };
 
-impl Asked<'_> {
-    /// The answer with a token that was made and whose event is committed, or with another one. `family`
-    /// is the token's, with the refresh token that goes with it.
-    ///
-    /// # Errors
-    /// What refuses a token at first; [`Error::Store`] when there is no end of changes, or the registry
-    /// keeps answering too late.
-    pub(super) async fn answer(
+impl Issuance<'_> {
+    /// The answer with a token whose event is committed, or with another one. `family` is the token's, with the
+    /// refresh token that goes with it. Fails with [`Error::Unavailable`] when there is no end of changes, or the
+    /// registry keeps answering too late.
+    pub(super) async fn recheck(
         &mut self,
-        mut made: Made,
+        mut token: SignedToken,
         family: Option<(&Family, RefreshToken)>,
     ) -> Result<Issued, Error> {
         let (family, refresh_token) = family.unzip();
         for attempt in 0..=ATTEMPTS {
-            if !self.is_overtaken(&made).await? && self.lease.holds() {
-                let claims = &made.claims;
-                self.service
+            let is_revoked = self.is_revoked(&token).await?;
+            if !is_revoked && self.watermark.is_current(self.oauth.cache.registry_lease()) {
+                let claims = &token.claims;
+                self.oauth
                     .store
                     .note_grant_use(&claims.tenant_id, &claims.grant_id);
                 return Ok(Issued {
-                    access_token: made.token,
-                    expires_in: made.claims.exp - made.claims.iat,
+                    access_token: token.token,
+                    expires_in: token.claims.exp - token.claims.iat,
                     refresh_token,
-                    scope: made.claims.scope,
-                    grant_id: made.claims.grant_id,
+                    scope: token.claims.scope,
+                    grant_id: token.claims.grant_id,
                 });
             }
             if attempt == ATTEMPTS {
                 break;
             }
-            Box::pin(self.look_again()).await?;
-            // If neither feed has moved, all that the token stands on is as it was.
-            if self.revision.to_string() != made.claims.rev {
-                made = Box::pin(self.make_again(&made, family)).await?;
+            Box::pin(self.renew()).await?;
+            // If neither feed has moved, all that the token rests on is as it was.
+            if self.watermark.to_string() != token.claims.rev {
+                token = Box::pin(self.sign_again(&token, family)).await?;
             }
         }
         Err(Error::Unavailable)
     }
 
-    /// Whether something that the token names was revoked since its position was read.
-    async fn is_overtaken(&self, made: &Made) -> Result<bool, Error> {
-        let claims = &made.claims;
-        let mut named = vec![
+    /// Whether something that the token names was revoked after its watermark.
+    async fn is_revoked(&self, token: &SignedToken) -> Result<bool, Error> {
+        let claims = &token.claims;
+        let named = [
             (RevocationKind::Grant, claims.grant_id.as_str()),
-            (RevocationKind::Kid, made.kid.as_str()),
+            (RevocationKind::Kid, token.kid.as_str()),
+            // No family has this id.
+            (
+                RevocationKind::Family,
+                claims.family_id.as_deref().unwrap_or_default(),
+            ),
         ];
-        named.extend(claims.family_id.as_deref().map(|id| (RevocationKind::Family, id)));
-        let last = self.service.ledger.last_revocation(&named).await?;
-        Ok(last.position.epoch != self.revision.token.epoch
-            || last.value.is_some_and(|seq| seq > self.revision.token.seq))
+        let own = &self.watermark.own.position;
+        let last = self.oauth.cache.last_revocation_after(own.seq, &named).await?;
+        Ok(last.position.epoch != own.epoch || last.value.is_some())
     }
 
-    /// Begins anew with later positions: what is read from now on reflects all changes up to them.
-    async fn look_again(&mut self) -> Result<(), Error> {
-        let (service, request) = (self.service, self.request);
-        self.lease = Lease::begin(service.directory.life());
-        let own = service.ledger.position().await?;
-        self.lease.on_own(&own);
-        let tenant = match service.directory.tenant(&request.tenant_id).await {
-            Ok(tenant) => tenant,
-            Err(Error::NotFound(_)) => return Err(request.grant.refusal()),
-            Err(error) => return Err(error),
+    /// Begins again at later positions: what is read from now on reflects all changes up to them.
+    async fn renew(&mut self) -> Result<(), Error> {
+        let tenant = find_tenant(self.oauth, self.request).await?;
+        let authenticated = if tenant.position == self.proven_at {
+            // Nothing has changed since the proof, which is slow or may be used up.
+            Authenticated {
+                client: tenant.map(|_| self.client.clone()),
+                entry: None,
+            }
+        } else {
+            self.authenticate_again().await?
         };
-        // A client is proven anew only if anything changed since: a proof is slow, and may be used up.
-        if tenant.position != self.proven_at {
-            let client = self.proven_again().await?;
-            self.lease.on_registry(&client);
-            self.client = client.value;
-            self.proven_at = client.position;
-        }
-        self.revision = Revision::new(self.proven_at.clone(), own.position);
-        self.lease.on_registry(&tenant);
-        self.tenant = self.revision.with(tenant)?;
-        self.require_tenant()
+        *self = Self::for_client(self.oauth, self.request, authenticated).await?;
+        Ok(())
     }
 
     /// The client, if its proof still counts.
-    async fn proven_again(&self) -> Result<At<Arc<Client>>, Error> {
-        let (service, request) = (self.service, self.request);
+    async fn authenticate_again(&self) -> Result<Authenticated, Error> {
+        let (oauth, request) = (self.oauth, self.request);
         if let Proof::Secret(_) = &request.credentials.proof {
-            return authenticate(service, &request.tenant_id, &request.credentials).await;
+            return authenticate(oauth, &request.tenant_id, &request.credentials).await;
         }
         // An assertion counts once. It was signed by one of these keys.
-        match service.directory.client(&self.client.client_id).await {
+        match oauth.cache.client(&self.client.client_id).await {
             Ok(client)
                 if client.value.active && client.value.json_web_key_set == self.client.json_web_key_set =>
             {
-                Ok(client)
+                Ok(Authenticated { client, entry: None })
             }
             Ok(_) | Err(Error::NotFound(_)) => Err(Error::InvalidClient),
             Err(error) => Err(error),
         }
     }
 
-    /// Makes the token anew, and records that this one leaves instead of the one before.
-    async fn make_again(&mut self, before: &Made, family: Option<&Family>) -> Result<Made, Error> {
+    /// Signs another token, and records that it leaves instead of the one before.
+    async fn sign_again(
+        &mut self,
+        before: &SignedToken,
+        family: Option<&Family>,
+    ) -> Result<SignedToken, Error> {
+        let store = &self.oauth.store;
         if let Some(family) = family {
-            self.require_live(family).await?;
+            let found = store.find_family(&family.tenant_id, &family.family_id).await?;
+            if !found.is_some_and(|family| self.is_live(&family)) {
+                return Err(Error::InvalidGrant);
+            }
         }
         let grant = self.active_grant(family).await?;
-        let (made, event) = self.make(&grant, family).await?;
+        let (token, event) = self.sign(&grant, family).await?;
         let event = event.detail("instead_of", before.claims.jti.as_str());
-        self.service.store.record(self.origin(), event).await?;
-        Ok(made)
-    }
-
-    /// Refuses a family that has ended since it was read.
-    async fn require_live(&self, family: &Family) -> Result<(), Error> {
-        let store = &self.service.store;
-        let found = store.find_family(&family.tenant_id, &family.family_id).await?;
-        match found {
-            Some(family) if self.stands(&family) => Ok(()),
-            _ => Err(Error::InvalidGrant),
-        }
+        store.record(self.origin(), event).await?;
+        Ok(token)
     }
 
     /// Whether a family has not ended, here or by what the registry says of the client.
-    pub(super) fn stands(&self, family: &Family) -> bool {
-        family.is_live_at(self.service.store.now(), self.service.lifetimes.family_idle)
-            && family.registry.epoch == self.revision.registry.epoch
+    pub(super) fn is_live(&self, family: &Family) -> bool {
+        family.is_live_at(self.oauth.store.now(), self.oauth.lifetimes.family_idle)
+            && family.registry.epoch == self.watermark.registry.position.epoch
             && family.registry.seq >= self.client.families_ended_seq
     }
 }

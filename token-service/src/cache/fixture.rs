@@ -1,0 +1,252 @@
+//! A registry on loopback that knows one client of one tenant, and a cache that follows it.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use accord::{
+    random::SeededRandom,
+    registry::v1::{
+        self as pb,
+        directory_service_server::{DirectoryService, DirectoryServiceServer},
+    },
+    rpc::status::{ErrorReason, Problem},
+    testing::{TestDatabase, sqlite, test_clock},
+    text::{
+        id::{ClientId, GrantId, SecretId, UserId},
+        opaque::{ClientSecret, OpaqueToken, SecretTagKey, TokenKind},
+    },
+};
+use sea_orm::{ActiveModelTrait, IntoActiveModel};
+use tokio::net::TcpListener;
+use tonic::{
+    Code, Request, Response, Status,
+    transport::{Server, server::TcpIncoming},
+};
+
+use super::Cache;
+use crate::{
+    model::client::Profile,
+    registry::Registry,
+    store::{Store, entity, fixture},
+};
+
+/// The one tenant.
+pub const TENANT: &str = "acme";
+/// The one scope.
+pub const SCOPE: &str = "contacts.read";
+
+/// How often secrets were checked.
+#[derive(Debug, Default)]
+pub struct Checks {
+    pub all: usize,
+    /// The most at a time.
+    pub at_once: usize,
+    under_way: usize,
+}
+
+#[derive(Clone)]
+pub struct FakeRegistry {
+    pub client_id: ClientId,
+    pub user_id: UserId,
+    secret: Arc<ClientSecret>,
+    checks: Arc<Mutex<Checks>>,
+}
+
+impl FakeRegistry {
+    /// The client's secret.
+    pub fn secret(&self) -> &ClientSecret {
+        &self.secret
+    }
+
+    /// How often secrets were checked since the last call.
+    pub fn checks(&self) -> Checks {
+        std::mem::take(&mut self.checks.lock().unwrap())
+    }
+
+    fn client(&self) -> Option<pb::ClientProfile> {
+        Some(pb::ClientProfile {
+            client_id: self.client_id.to_string(),
+            state: pb::ClientState::Active.into(),
+            tenant_ids: vec![TENANT.into()],
+            scopes: vec![pb::ProfileScope {
+                name: SCOPE.into(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        })
+    }
+}
+
+/// A secret of these bits.
+pub fn secret(client_id: &ClientId, secret_id: SecretId, bits: u8) -> ClientSecret {
+    let key = SecretTagKey::new(1, &[7; 32]);
+    ClientSecret::compose(&key, client_id, secret_id, &[bits; 32])
+}
+
+fn position() -> Option<pb::FeedPosition> {
+    Some(pb::FeedPosition {
+        epoch: "epochone".into(),
+        seq: 1,
+    })
+}
+
+#[tonic::async_trait]
+impl DirectoryService for FakeRegistry {
+    async fn list_changes(
+        &self,
+        _: Request<pb::ListChangesRequest>,
+    ) -> Result<Response<pb::ListChangesResponse>, Status> {
+        Ok(Response::new(pb::ListChangesResponse {
+            position: position(),
+            ..Default::default()
+        }))
+    }
+
+    async fn get_client_profile(
+        &self,
+        _: Request<pb::GetClientProfileRequest>,
+    ) -> Result<Response<pb::GetClientProfileResponse>, Status> {
+        Ok(Response::new(pb::GetClientProfileResponse {
+            client: self.client(),
+            position: position(),
+        }))
+    }
+
+    async fn authenticate_client(
+        &self,
+        request: Request<pb::AuthenticateClientRequest>,
+    ) -> Result<Response<pb::AuthenticateClientResponse>, Status> {
+        let count = |count: fn(&mut Checks)| count(&mut self.checks.lock().unwrap());
+        count(|checks| {
+            checks.all += 1;
+            checks.under_way += 1;
+            checks.at_once = checks.at_once.max(checks.under_way);
+        });
+        // Calls that come at the same time are here before this one leaves.
+        tokio::task::yield_now().await;
+        count(|checks| checks.under_way -= 1);
+        if request.get_ref().client_secret != self.secret.expose() {
+            return Err(Problem::new(Code::Unauthenticated, ErrorReason::InvalidClient, "").into());
+        }
+        Ok(Response::new(pb::AuthenticateClientResponse {
+            client: self.client(),
+            secret_id: self.secret.secret_id().to_string(),
+            secret_expire_time: None,
+            position: position(),
+        }))
+    }
+
+    async fn authenticate_tenant_admin(
+        &self,
+        _: Request<pb::AuthenticateTenantAdminRequest>,
+    ) -> Result<Response<pb::AuthenticateTenantAdminResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn authenticate_caller(
+        &self,
+        _: Request<pb::AuthenticateCallerRequest>,
+    ) -> Result<Response<pb::AuthenticateCallerResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn resolve_user(
+        &self,
+        _: Request<pb::ResolveUserRequest>,
+    ) -> Result<Response<pb::ResolveUserResponse>, Status> {
+        Ok(Response::new(pb::ResolveUserResponse {
+            user: Some(pb::UserProfile {
+                user_id: self.user_id.to_string(),
+                state: pb::UserState::Active.into(),
+                ..Default::default()
+            }),
+            position: position(),
+        }))
+    }
+
+    async fn get_tenant_profile(
+        &self,
+        _: Request<pb::GetTenantProfileRequest>,
+    ) -> Result<Response<pb::GetTenantProfileResponse>, Status> {
+        Ok(Response::new(pb::GetTenantProfileResponse {
+            tenant: Some(pb::TenantProfile {
+                tenant_id: TENANT.into(),
+                state: pb::TenantState::Active.into(),
+                tenant_authority_url: "https://auth.example/acme".into(),
+                cloud_api_url: "https://api.example/acme".into(),
+                ..Default::default()
+            }),
+            position: position(),
+        }))
+    }
+
+    async fn report_secret_use(
+        &self,
+        _: Request<pb::ReportSecretUseRequest>,
+    ) -> Result<Response<pb::ReportSecretUseResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+/// A cache over such a registry and a new database, both followed up to now.
+pub async fn cache() -> (Arc<Cache>, FakeRegistry, TestDatabase) {
+    let random = SeededRandom::new(1);
+    let clock = test_clock();
+    let client_id = ClientId::generate(&*clock, &random);
+    let secret = secret(&client_id, SecretId::generate(&*clock, &random), 1);
+    let registry = FakeRegistry {
+        client_id,
+        user_id: UserId::generate(&*clock, &random),
+        secret: Arc::new(secret),
+        checks: Arc::default(),
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let serving = Server::builder().add_service(DirectoryServiceServer::new(registry.clone()));
+    tokio::spawn(serving.serve_with_incoming(incoming));
+    let token = OpaqueToken::generate(TokenKind::Workload, &random);
+    let database = sqlite();
+    let (store, _) = fixture::store(&database.url).await;
+    store.ensure_signing_keys().await.unwrap();
+    // The rules are about positions: the machine may be slow.
+    let stale_max = Duration::from_secs(3600);
+    let client = Registry::new(&url, &token).unwrap();
+    let cache = Cache::new(client, store, &random, true, stale_max);
+    cache.registry_changes.catch_up(&cache.facts).await.unwrap();
+    cache.catch_up().await.unwrap();
+    (Arc::new(cache), registry, database)
+}
+
+impl Cache {
+    /// The store that is cached.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Stores an active grant of the tenant to the client.
+    pub async fn insert_grant(&self, registry: &FakeRegistry) {
+        let now = self.store.now().as_millis();
+        let grant = entity::grant::Model {
+            tenant_id: TENANT.into(),
+            grant_id: GrantId::generate(&*self.store.clock, &*self.store.random).into(),
+            client_id: registry.client_id.to_string(),
+            profile: serde_json::to_value(Profile::default()).unwrap(),
+            scopes: serde_json::json!([SCOPE]),
+            designated_user_id: registry.user_id.to_string(),
+            granted_by_user_id: registry.user_id.to_string(),
+            state: "active".into(),
+            created_at: now,
+            redeem_until: now,
+            activated_at: Some(now),
+            expires_at: None,
+            ended_at: None,
+        };
+        let grant = grant.into_active_model();
+        grant.insert(self.store.db.read()).await.unwrap();
+    }
+}
