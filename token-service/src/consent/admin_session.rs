@@ -58,16 +58,8 @@ pub async fn sign_in(
         let setup = store.get_tenant_setup(&sign_in.tenant_id, setup_id).await?;
         setup.require_pending(store.now())?;
     }
-    let attempt = delays
-        .begin(
-            &sign_in.tenant_id,
-            &sign_in.account_name,
-            sign_in.address,
-            store.now(),
-        )
-        .map_err(|busy| Error::TooManySignIns {
-            retry_after: busy.retry_after,
-        })?;
+    let (tenant_id, account_name) = (&sign_in.tenant_id, &sign_in.account_name);
+    let attempt = delays.begin(tenant_id, account_name, sign_in.address, store.now())?;
     let context = CallContext {
         request_id: origin.request_id.clone(),
         deadline: Instant::now() + attempt.delay() + MAX_CALL_TIME,

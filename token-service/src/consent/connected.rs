@@ -27,11 +27,21 @@ use crate::{
 #[derive(Clone, Copy)]
 pub struct Access<'a> {
     /// The caller on the channel.
-    pub principal: &'a Principal,
+    principal: &'a Principal,
     /// The token of a Tenant Admin's session; empty for operators.
     pub admin_session: &'a str,
-    /// The tenant.
-    pub tenant_id: &'a TenantId,
+    tenant_id: &'a TenantId,
+}
+
+impl<'a> Access<'a> {
+    /// The access of a call with these credentials.
+    pub fn new(principal: &'a Principal, admin_session: &'a str, tenant_id: &'a TenantId) -> Self {
+        Self {
+            principal,
+            admin_session,
+            tenant_id,
+        }
+    }
 }
 
 /// Reads a consent.

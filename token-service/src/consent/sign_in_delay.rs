@@ -1,10 +1,11 @@
-//! Slows the guessing of passwords down, and locks nobody out: a failed sign-in makes later ones wait,
-//! for the account from wherever they come and for the address whatever the account, and that fades.
+//! Delays after failed sign-ins, which slow guessing down and lock nobody out: failures delay later attempts
+//! for the account, wherever they come from, and for the address, whatever the account. The delays fade.
 //!
-//! It knows no accounts and asks nobody, so an unknown one is treated as any other. The rules and their
-//! reasons are in `docs/decisions/0012-sign-in-delays.md`.
+//! It asks nobody whether an account exists, so that an unknown one is treated like any other. The rules and
+//! their reasons are in `docs/decisions/0012-sign-in-delays.md`.
 
 use std::{
+    array::from_fn,
     fmt,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,134 +16,115 @@ use accord::{clock::UnixMillis, random::Random, text::id::TenantId};
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
+use crate::error::Error;
+
 mod tally;
 
 use tally::{Key, Tally};
 
 /// The first delay that is not zero.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
-/// No attempt waits longer.
+/// The longest delay.
 pub const MAX_DELAY: Duration = Duration::from_secs(4);
-/// Failures for which an account does not wait.
+/// Failures that don't delay an account.
 const FREE_PER_ACCOUNT: u32 = 3;
-/// Failures for which an address does not wait: an office of many shares one.
+/// Failures that don't delay an address: the people of an office share one.
 const FREE_PER_ADDRESS: u32 = 10;
-/// Attempts that an address may have under way.
-const MOST_PER_ADDRESS: u32 = 8;
-/// The most accounts, addresses, and pairs of them that are remembered, each.
-const MOST_KEYS: usize = 65_536;
+/// Attempts under way from one address.
+const MAX_PER_ADDRESS: u32 = 8;
+/// Entries of each tally.
+const MAX_KEYS: usize = 65_536;
 
-/// Remembers failed sign-ins, in this process's memory alone, by hashes under a key of this process.
-/// Cheap to clone; clones remember together.
+/// What an attempt is counted under: its account, its address, and the pair of both, whose failures a success
+/// forgets.
+const ACCOUNT: usize = 0;
+const ADDRESS: usize = 1;
+const PAIR: usize = 2;
+
+/// Counts failed sign-ins in this process's memory, by hashes under a key of the process. Cheap to clone; clones
+/// share the counts.
 #[derive(Clone)]
 pub struct SignInDelays(Arc<Inner>);
 
 struct Inner {
     key: hmac::Key,
-    tallies: Mutex<Tallies>,
+    tallies: Mutex<[Tally; 3]>,
 }
 
-struct Tallies {
-    accounts: Tally,
-    addresses: Tally,
-    /// Of an account and an address: what a success may forget.
-    pairs: Tally,
-}
-
-/// There are as many attempts under way from this address as may be: nobody else's failures make it so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many attempts to sign in at a time; try again later")]
-pub struct Busy {
-    /// How long to wait before the next try: from one to four seconds.
-    pub retry_after: Duration,
-}
-
-/// An attempt under way. Ends as [`Self::failed`] or [`Self::succeeded`]; dropped without either, it
-/// counts as nothing.
+/// An attempt under way. Ends by [`Self::failed`] or [`Self::succeeded`]; dropped without either, it counts
+/// as nothing.
 #[must_use]
 pub struct Attempt {
     delays: SignInDelays,
-    account: Option<Key>,
-    address: Option<Key>,
-    pair: Option<Key>,
+    /// `None` where it could not be counted.
+    keys: [Option<Key>; 3],
     delay: Duration,
 }
 
 impl SignInDelays {
-    /// Remembers nothing yet.
+    /// Starts without any failure.
     pub fn new(random: &dyn Random) -> Self {
-        Self::with_room(random, MOST_KEYS)
+        Self::with_room(random, MAX_KEYS)
     }
 
-    fn with_room(random: &dyn Random, most: usize) -> Self {
+    fn with_room(random: &dyn Random, max_keys: usize) -> Self {
         let mut key = Zeroizing::new([0; 32]);
         random.fill(&mut *key);
         Self(Arc::new(Inner {
             key: hmac::Key::new(hmac::HMAC_SHA256, &*key),
-            tallies: Mutex::new(Tallies {
-                accounts: Tally::new(most),
-                addresses: Tally::new(most),
-                pairs: Tally::new(most),
-            }),
+            tallies: Mutex::new(from_fn(|_| Tally::new(max_keys))),
         }))
     }
 
-    /// Begins an attempt to sign in, before the password is looked at. `account_name` is as it was
-    /// sent. `address` is the client's; an internal service that names none answers for its own users,
-    /// and its attempts wait for the account's failures alone.
+    /// Begins an attempt, before its password is checked. `account_name` is as it was sent. `address` is the
+    /// browser's; an internal service that names none answers for its users, and only the account's failures
+    /// delay its attempts.
     ///
     /// # Errors
-    /// [`Busy`], when too many attempts from this address are under way: eight, or one for this account
-    /// beside as many as failures for which it would not wait.
+    /// [`Error::TooManySignIns`] when too many attempts are under way from this address: eight, or for this
+    /// account one more than the failures that are still free. Failures of others never cause it.
     pub fn begin(
         &self,
         tenant_id: &TenantId,
         account_name: &str,
         address: Option<IpAddr>,
         now: UnixMillis,
-    ) -> Result<Attempt, Busy> {
+    ) -> Result<Attempt, Error> {
         let account = self.account(tenant_id, account_name);
         let address = address.map(|address| self.address(address));
         let pair = address.map(|address| self.hash(b"pair", &[&account, &address]));
+        let keys = [Some(account), address, pair];
         let mut tallies = self.tallies();
-        // Attempts under way count as failures: else many at once would all be free.
-        let mut delay = delay(tallies.accounts.look(&account, now).at_worst(), FREE_PER_ACCOUNT);
-        let mut is_busy = false;
-        if let (Some(address), Some(pair)) = (&address, &pair) {
-            let by_address = tallies.addresses.look(address, now);
-            let by_pair = tallies.pairs.look(pair, now);
-            let free = FREE_PER_ACCOUNT.saturating_sub(by_pair.failures);
-            delay = delay.max(self::delay(by_address.at_worst(), FREE_PER_ADDRESS));
-            is_busy = by_address.under_way >= MOST_PER_ADDRESS || by_pair.under_way > free;
-        }
-        if is_busy {
-            return Err(Busy {
+        let counts = from_fn::<_, 3, _>(|at| {
+            keys[at]
+                .map(|key| tallies[at].count(&key, now))
+                .unwrap_or_default()
+        });
+        // An attempt under way counts as a failure: otherwise simultaneous guesses would all be free.
+        let mut delay = delay(counts[ACCOUNT].at_worst(), FREE_PER_ACCOUNT)
+            .max(delay(counts[ADDRESS].at_worst(), FREE_PER_ADDRESS));
+        let free = FREE_PER_ACCOUNT.saturating_sub(counts[PAIR].failures);
+        if counts[ADDRESS].under_way >= MAX_PER_ADDRESS || counts[PAIR].under_way > free {
+            return Err(Error::TooManySignIns {
                 retry_after: delay.max(Duration::from_secs(1)),
             });
         }
-        let asked = [Some(account), address, pair];
-        let [account, address, pair] = [
-            asked[0].filter(|key| tallies.accounts.enter(*key, now)),
-            asked[1].filter(|key| tallies.addresses.enter(*key, now)),
-            asked[2].filter(|key| tallies.pairs.enter(*key, now)),
-        ];
+        let counted = from_fn(|at| keys[at].filter(|key| tallies[at].begin(*key, now)));
         drop(tallies);
-        // What can't be remembered waits longest: a flood must not make guesses free.
-        if [account, address, pair] != asked {
+        // An attempt that can't be counted gets the longest delay: a flood must not make guesses free.
+        if counted != keys {
             delay = MAX_DELAY;
         }
         Ok(Attempt {
             delays: self.clone(),
-            account,
-            address,
-            pair,
+            keys: counted,
             delay,
         })
     }
 
-    /// The key of an account. Names that the registry takes for one must not be two here, or each
-    /// spelling would be guessed at anew. Names in ASCII are one if they differ in case alone; any other
-    /// may, in some spelling, be the same as many (NFKC), so all of a tenant's are one.
+    /// The key of an account. Spellings that the registry compares as equal share a key, or each would be a
+    /// fresh guess. ASCII names are equal if they differ in case alone; by NFKC any other name may equal many,
+    /// so that all of a tenant's share one key.
     fn account(&self, tenant_id: &TenantId, account_name: &str) -> Key {
         let (tenant, name) = (tenant_id.as_str().as_bytes(), account_name.trim());
         if name.is_ascii() {
@@ -153,7 +135,7 @@ impl SignInDelays {
         }
     }
 
-    /// The key of an address; in IPv6 that of its /64, which is as little as anybody gets.
+    /// The key of an address; of its /64 in IPv6, the smallest network that anybody gets.
     fn address(&self, address: IpAddr) -> Key {
         match address.to_canonical() {
             IpAddr::V4(address) => self.hash(b"address", &[&address.octets()]),
@@ -172,12 +154,12 @@ impl SignInDelays {
         key
     }
 
-    fn tallies(&self) -> MutexGuard<'_, Tallies> {
+    fn tallies(&self) -> MutexGuard<'_, [Tally; 3]> {
         self.0.tallies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How long an attempt waits after so many failures, of which some are free.
+/// The delay after so many failures, of which some are free.
 fn delay(failures: u32, free: u32) -> Duration {
     match failures.checked_sub(free) {
         None => Duration::ZERO,
@@ -189,49 +171,35 @@ fn delay(failures: u32, free: u32) -> Duration {
 }
 
 impl Attempt {
-    /// How long to wait before the password is looked at; at most [`MAX_DELAY`].
+    /// How long to wait before the password is checked; at most [`MAX_DELAY`].
     pub fn delay(&self) -> Duration {
         self.delay
     }
 
-    /// Ends the attempt: the password was wrong, or the account was no Tenant Admin's.
+    /// Ends the attempt with a wrong password, or an account that is no Tenant Admin's.
     pub fn failed(self, now: UnixMillis) {
-        let mut tallies = self.delays.tallies();
-        for (tally, key) in tallies.each(&self) {
-            tally.add(&key, 1.0, now);
-        }
+        self.each(|tally, key| tally.add(key, 1.0, now));
     }
 
-    /// Ends the attempt: the Tenant Admin is there. Failures with this account from this address are
-    /// forgotten, since they were mistakes; those from elsewhere are not.
+    /// Ends the attempt with the right password. Forgets the failures of this account from this address, which
+    /// were mistakes; keeps those from elsewhere.
     pub fn succeeded(self, now: UnixMillis) {
-        let mut tallies = self.delays.tallies();
-        let own = self.pair.map_or(0.0, |pair| tallies.pairs.forget(&pair, now));
-        for (tally, key) in tallies.each(&self) {
-            tally.add(&key, -own, now);
-        }
+        let forgotten = self.keys[PAIR].map_or(0.0, |pair| self.delays.tallies()[PAIR].forget(&pair, now));
+        self.each(|tally, key| tally.add(key, -forgotten, now));
     }
-}
 
-impl Tallies {
-    /// The tallies in which an attempt is counted, and where.
-    fn each(&mut self, attempt: &Attempt) -> impl Iterator<Item = (&mut Tally, Key)> {
-        [
-            (&mut self.accounts, attempt.account),
-            (&mut self.addresses, attempt.address),
-            (&mut self.pairs, attempt.pair),
-        ]
-        .into_iter()
-        .filter_map(|(tally, key)| Some((tally, key?)))
+    fn each(&self, mut change: impl FnMut(&mut Tally, &Key)) {
+        for (tally, key) in self.delays.tallies().iter_mut().zip(&self.keys) {
+            if let Some(key) = key {
+                change(tally, key);
+            }
+        }
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        let mut tallies = self.delays.tallies();
-        for (tally, key) in tallies.each(self) {
-            tally.leave(&key);
-        }
+        self.each(Tally::end);
     }
 }
 

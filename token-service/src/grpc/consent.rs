@@ -28,11 +28,7 @@ impl ConsentService for Consents {
         let request = request.get_ref();
         let (tenant_id, grant_id) =
             convert::ids(&request.tenant_id, &request.grant_id).map_err(Error::from)?;
-        let access = Access {
-            principal: &principal,
-            admin_session: &request.admin_session,
-            tenant_id: &tenant_id,
-        };
+        let access = Access::new(&principal, &request.admin_session, &tenant_id);
         let mut facts = Facts::new(&self.registry);
         let consent = connected::get(self, &mut facts, access, &grant_id).await?;
         Ok(Response::new(pb::GetConsentResponse {
@@ -47,11 +43,7 @@ impl ConsentService for Consents {
         let principal = Principal::of(&request);
         let request = request.get_ref();
         let (tenant_id, filter, page) = convert::list(request).map_err(Error::from)?;
-        let access = Access {
-            principal: &principal,
-            admin_session: &request.admin_session,
-            tenant_id: &tenant_id,
-        };
+        let access = Access::new(&principal, &request.admin_session, &tenant_id);
         let mut facts = Facts::new(&self.registry);
         let consents = connected::list(self, &mut facts, access, &filter, &page).await?;
         Ok(Response::new(convert::list_response(consents)))
@@ -65,11 +57,7 @@ impl ConsentService for Consents {
         let request = request.get_ref();
         let by_operator = matches!(principal, Principal::Caller(Caller::Operator { .. }));
         let (tenant_id, grant_id, reason) = convert::revoke(request, by_operator).map_err(Error::from)?;
-        let access = Access {
-            principal: &principal,
-            admin_session: &request.admin_session,
-            tenant_id: &tenant_id,
-        };
+        let access = Access::new(&principal, &request.admin_session, &tenant_id);
         let mut facts = Facts::new(&self.registry);
         let consent = connected::revoke(self, &mut facts, access, &grant_id, &reason).await?;
         Ok(Response::new(pb::RevokeConsentResponse {
@@ -84,11 +72,7 @@ impl ConsentService for Consents {
         let principal = Principal::of(&request);
         let request = request.get_ref();
         let (tenant_id, grant_id) = convert::change_designated_user(request).map_err(Error::from)?;
-        let access = Access {
-            principal: &principal,
-            admin_session: &request.admin_session,
-            tenant_id: &tenant_id,
-        };
+        let access = Access::new(&principal, &request.admin_session, &tenant_id);
         let account_name = &request.designated_account_name;
         let mut facts = Facts::new(&self.registry);
         let consent =

@@ -1,5 +1,5 @@
-//! A client's credentials in an HTTP request: `client_secret_basic`, `client_secret_post` (RFC 6749
-//! §2.3.1) or `private_key_jwt` (RFC 7523 §2.2), exactly one of them.
+//! A client's credentials in an HTTP request: exactly one of `client_secret_basic`, `client_secret_post`
+//! (RFC 6749 §2.3.1) and `private_key_jwt` (RFC 7523 §2.2).
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use base64::{
@@ -16,13 +16,13 @@ use crate::{
     oauth::client_authentication::{ASSERTION_TYPE, Credentials, Proof},
 };
 
-/// Basic credentials come with padding and, from some clients, without.
+/// Some clients send Basic credentials without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The credentials of a request.
+/// Reads the credentials of a request.
 pub(super) fn credentials(headers: &HeaderMap, form: &Form) -> Result<Credentials, HttpError> {
     let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
     let authorization = authorizations.next();
@@ -30,10 +30,10 @@ pub(super) fn credentials(headers: &HeaderMap, form: &Form) -> Result<Credential
         return Err(HttpError::invalid_request("Authorization is repeated"));
     }
     let (secret, assertion) = (form.get("client_secret"), form.get("client_assertion"));
-    let ways = [authorization.is_some(), secret.is_some(), assertion.is_some()];
-    if ways.into_iter().filter(|way| *way).count() > 1 {
+    let methods = [authorization.is_some(), secret.is_some(), assertion.is_some()];
+    if methods.into_iter().filter(|is_used| *is_used).count() > 1 {
         return Err(HttpError::invalid_request(
-            "the client must authenticate in one way only",
+            "the client must use one authentication method only",
         ));
     }
     let client_id = form.text("client_id").to_owned();
@@ -41,7 +41,7 @@ pub(super) fn credentials(headers: &HeaderMap, form: &Form) -> Result<Credential
         let credentials = basic(authorization).ok_or(Error::InvalidClient)?;
         if !client_id.is_empty() && client_id != credentials.client_id {
             return Err(HttpError::invalid_request(
-                "client_id is another one than that of Authorization",
+                "client_id differs from that in Authorization",
             ));
         }
         return Ok(credentials);
@@ -53,7 +53,7 @@ pub(super) fn credentials(headers: &HeaderMap, form: &Form) -> Result<Credential
         }
         (None, Some(_)) => {
             return Err(HttpError::invalid_request(
-                "client_assertion_type must be that of a JWT (RFC 7523)",
+                "client_assertion_type must be the URN for JWTs (RFC 7523)",
             ));
         }
         (None, None) => return Err(Error::InvalidClient.into()),
@@ -61,8 +61,8 @@ pub(super) fn credentials(headers: &HeaderMap, form: &Form) -> Result<Credential
     Ok(Credentials { client_id, proof })
 }
 
-/// The credentials of an `Authorization: Basic` header; both parts are form-encoded before they are
-/// joined. `None` for anything else.
+/// Reads the credentials of an `Authorization: Basic` header, whose parts are form-encoded. `None` for any
+/// other header.
 fn basic(authorization: &HeaderValue) -> Option<Credentials> {
     let (scheme, encoded) = authorization.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -77,7 +77,7 @@ fn basic(authorization: &HeaderValue) -> Option<Credentials> {
     })
 }
 
-/// A single form-encoded value. `None` if there is something in it that would end the value.
+/// Decodes a form-encoded value. `None` if it holds a delimiter.
 fn form_decoded(encoded: &str) -> Option<Zeroizing<String>> {
     if encoded.contains(['&', '=']) {
         return None;

@@ -1,8 +1,6 @@
-//! What is public: keys, metadata, health.
+//! Public documents: keys, metadata, health.
 
-use std::sync::Arc;
-
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 use accord::text::id::TenantId;
 use axum::{
@@ -16,8 +14,8 @@ use serde_json::json;
 use super::{Gateway, error::HttpError};
 use crate::{error::Error, model::signing_key::ALGORITHM, oauth::metadata};
 
-/// How long public documents may be kept. A key is published before its first use, and a verifier that
-/// meets an unknown key fetches anew.
+/// How long caches may store public documents. A key is published before its first use, and a verifier fetches
+/// again for an unknown key.
 const CACHE_CONTROL: &str = "public, max-age=300";
 
 /// `GET /healthz`: 200 while this server can serve, else 503.
@@ -46,8 +44,8 @@ pub(super) async fn jwks(
     Ok(public(Json(json!({ "keys": keys }))))
 }
 
-/// The metadata document, the same at each of its places (RFC 8414 §3, and the suffixed forms where
-/// many clients look first).
+/// The metadata document, the same at each of its paths (RFC 8414 §3, and the suffixed forms that many clients
+/// try first).
 pub(super) async fn metadata(
     State(gateway): State<Arc<Gateway>>,
     Tenant(tenant_id): Tenant,
@@ -56,7 +54,7 @@ pub(super) async fn metadata(
     Ok(public(Json(document)))
 }
 
-/// The tenant of the path. Whatever is no Tenant ID is not found.
+/// The tenant of the path; 404 for anything that is no tenant id.
 pub(super) struct Tenant(pub(super) TenantId);
 
 impl<S: Send + Sync> FromRequestParts<S> for Tenant {

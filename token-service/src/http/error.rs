@@ -1,5 +1,5 @@
-//! Errors as HTTP has them: a status, and RFC 6749 §5.2's two members. [`code`] is the one table from
-//! what went wrong to what a client sees.
+//! Errors of HTTP routes: a status and the members of RFC 6749 §5.2. [`code`] is the one table from reasons to
+//! both.
 
 use accord::rpc::status::{ErrorReason, reason_of};
 use axum::{
@@ -13,10 +13,10 @@ use tonic_types::StatusExt;
 
 use crate::error::Error;
 
-/// How a client may authenticate, as RFC 9110 §11.6.1 has it said with a 401.
+/// The challenge that RFC 9110 §11.6.1 requires with a 401.
 const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Basic realm="accord", charset="UTF-8""#);
 
-/// An error of an HTTP route. It goes with its answer, so that a page can say it in a person's words.
+/// An error of an HTTP route. It stays in the response's extensions, so that a page can replace the body.
 #[derive(Clone, Debug)]
 pub(super) struct HttpError {
     pub(super) status: StatusCode,
@@ -81,7 +81,7 @@ fn code(reason: ErrorReason) -> (StatusCode, &'static str) {
         ErrorReason::InvalidScope => (StatusCode::BAD_REQUEST, "invalid_scope"),
         ErrorReason::InvalidTarget => (StatusCode::BAD_REQUEST, "invalid_target"),
         ErrorReason::UnsupportedGrantType => (StatusCode::BAD_REQUEST, "unsupported_grant_type"),
-        // The client is known, and this grant type is not open to it as long as nobody consents.
+        // Without consent the client may not use this grant type.
         ErrorReason::ConsentRequired | ErrorReason::WrongState => {
             (StatusCode::BAD_REQUEST, "unauthorized_client")
         }
@@ -93,7 +93,7 @@ fn code(reason: ErrorReason) -> (StatusCode, &'static str) {
     }
 }
 
-/// A text in the characters that RFC 6749 §5.2 allows in `error_description`.
+/// Replaces the characters that RFC 6749 §5.2 forbids in `error_description`.
 pub(super) fn plain(text: &str) -> String {
     text.chars()
         .map(|c| match c {

@@ -1,4 +1,4 @@
-//! Parameters as OAuth 2.0 sends them: `application/x-www-form-urlencoded`, in a query or in a body.
+//! Parameters of OAuth 2.0 and of forms: `application/x-www-form-urlencoded`, in a query or a body.
 
 use axum::{
     body::Bytes,
@@ -10,11 +10,10 @@ use zeroize::Zeroizing;
 
 use super::error::HttpError;
 
-/// The most parameters of a request: a hundred scopes on a page, and what goes with them.
+/// The most parameters of a request: a consent form with a hundred scopes.
 const MAX_PARAMETERS: usize = 120;
 
-/// Parameters. No `Debug`: secrets are among them. One that was sent without a value counts as not sent
-/// (RFC 6749 §3.1).
+/// Parameters. No `Debug`: some are secret. A parameter without a value counts as absent (RFC 6749 §3.1).
 #[derive(Default)]
 pub(super) struct Form(Vec<(String, Zeroizing<String>)>);
 
@@ -22,7 +21,7 @@ impl Form {
     /// Reads parameters, repeated ones included.
     ///
     /// # Errors
-    /// 400 `invalid_request` for more parameters than anybody needs.
+    /// 400 `invalid_request` for more than 120 parameters.
     pub(super) fn parse(encoded: &[u8]) -> Result<Self, HttpError> {
         let pairs = form_urlencoded::parse(encoded)
             .map(|(name, value)| (name.into_owned(), Zeroizing::new(value.into_owned())));
@@ -56,7 +55,7 @@ impl Form {
             .map(|(_, value)| value.as_str())
     }
 
-    /// The value of a parameter; empty if it was not sent.
+    /// The value of a parameter; empty if it is absent.
     pub(super) fn text(&self, name: &str) -> &str {
         self.get(name).unwrap_or_default()
     }
@@ -69,12 +68,12 @@ impl Form {
             .map(|(_, value)| value.as_str())
     }
 
-    /// Whether a parameter was sent more than once.
+    /// Whether a parameter occurs more than once.
     pub(super) fn repeats(&self, name: &str) -> bool {
         self.all(name).nth(1).is_some()
     }
 
-    /// Whether any parameter but these was sent more than once, which RFC 6749 §3.1 and §3.2 forbid.
+    /// Whether any parameter but these occurs more than once, which RFC 6749 §3.1 and §3.2 forbid.
     pub(super) fn repeats_other_than(&self, allowed: &[&str]) -> bool {
         self.0
             .iter()

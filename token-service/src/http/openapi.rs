@@ -1,5 +1,5 @@
-//! The description of the protocol's endpoints (OpenAPI 3.1), for people and their tools. It is one for
-//! all tenants, written by hand, and tested against what the endpoints answer.
+//! The description of the OAuth endpoints (OpenAPI 3.1): one for all tenants, written by hand, tested against the
+//! endpoints.
 
 use axum::{
     http::header,
@@ -8,8 +8,8 @@ use axum::{
 
 const DOCUMENT: &str = include_str!("../../openapi.json");
 
-/// `GET /openapi.json`. The type is JSON's: `application/openapi+json` is not registered so far
-/// (draft-ietf-httpapi-rest-api-mediatypes), and a browser would save what it does not know.
+/// `GET /openapi.json`. Its type is `application/json`: `application/openapi+json` is not registered yet
+/// (draft-ietf-httpapi-rest-api-mediatypes), and browsers download unknown types.
 pub(super) async fn openapi() -> Response {
     let headers = [
         (header::CONTENT_TYPE, "application/json"),

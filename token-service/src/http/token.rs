@@ -1,5 +1,5 @@
-//! The endpoints that clients call themselves: token (RFC 6749 §3.2), introspection (RFC 7662, and
-//! RFC 9701 for a signed answer) and revocation (RFC 7009).
+//! The endpoints that clients call: token (RFC 6749 §3.2), introspection (RFC 7662, signed by RFC 9701) and
+//! revocation (RFC 7009).
 
 use std::sync::Arc;
 
@@ -29,11 +29,11 @@ use crate::{
     },
 };
 
-/// The most scopes that a request may name.
+/// The most scopes of a request.
 const MAX_SCOPES: usize = 100;
-/// The longest value of a parameter that is looked at, in bytes.
+/// The longest value of a parameter, in bytes.
 const MAX_VALUE_BYTES: usize = 16 * 1024;
-/// What must not be kept by anybody on the way (RFC 6749 §5.1).
+/// The headers of answers that no cache may store (RFC 6749 §5.1).
 const NO_STORE: [(header::HeaderName, &str); 2] =
     [(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")];
 
@@ -55,7 +55,7 @@ pub(super) async fn token(
     Ok((NO_STORE, Json(answer(&issued))).into_response())
 }
 
-/// What the token is asked for. A code comes with its verifier, or is burned: the noun sees to that.
+/// Reads the grant. A code without a verifier passes, so that the issuance burns it.
 fn grant(form: &Form) -> Result<GrantRequest, HttpError> {
     let secret = |name: &'static str| required(form, name).map(|value| Zeroizing::new(value.to_owned()));
     match required(form, "grant_type")? {
@@ -70,7 +70,7 @@ fn grant(form: &Form) -> Result<GrantRequest, HttpError> {
     }
 }
 
-/// Scopes separated by single spaces (RFC 6749 §3.3); none means all that is granted.
+/// Reads scopes separated by single spaces (RFC 6749 §3.3); none means all that is granted.
 pub(super) fn scopes(text: &str) -> Result<Vec<ScopeName>, Error> {
     if text.is_empty() {
         return Ok(Vec::new());
@@ -88,8 +88,8 @@ pub(super) fn scopes(text: &str) -> Result<Vec<ScopeName>, Error> {
     Ok(scopes)
 }
 
-/// The one resource asked for (RFC 8707 §2), or nothing. A token is for one API: more than one resource
-/// is a target that can't be.
+/// Reads the resource (RFC 8707 §2); empty if there is none. A token is for one API, so that more than one
+/// resource is an invalid target.
 pub(super) fn resource(form: &Form) -> Result<String, Error> {
     if form.repeats("resource") {
         return Err(Error::InvalidTarget);
@@ -120,14 +120,14 @@ fn answer(issued: &Issued) -> TokenAnswer<'_> {
     }
 }
 
-/// `POST /{tenant}/oauth2/introspect`: a client sees its own tokens alone.
+/// `POST /{tenant}/oauth2/introspect`: shows a client its own tokens alone.
 pub(super) async fn introspect(
     State(gateway): State<Arc<Gateway>>,
     Tenant(tenant_id): Tenant,
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, HttpError> {
-    let client_id = client_of(&gateway, &tenant_id, &headers, &form).await?;
+    let client_id = authenticated_client(&gateway, &tenant_id, &headers, &form).await?;
     let token = required(&form, "token")?;
     let requester = Requester::Client(client_id.clone());
     let active = introspection::introspect(&gateway.oauth, &requester, &tenant_id, token).await?;
@@ -140,7 +140,7 @@ pub(super) async fn introspect(
     Ok((NO_STORE, Json(answer)).into_response())
 }
 
-/// Whether the answer is wanted as a signed JWT (RFC 9701 §4).
+/// Whether the client accepts a signed JWT (RFC 9701 §4).
 fn wants_jwt(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter();
     accepted
@@ -150,7 +150,7 @@ fn wants_jwt(headers: &HeaderMap) -> bool {
         .any(|range| range.trim().eq_ignore_ascii_case(MEDIA_TYPE))
 }
 
-/// RFC 7662 §2.2; nothing but `active` for a token that is not.
+/// The answer of RFC 7662 §2.2; only `active` for an inactive token.
 fn introspected(active: Option<Active>) -> Value {
     let Some(active) = active else {
         return json!({"active": false});
@@ -174,20 +174,20 @@ fn introspected(active: Option<Active>) -> Value {
     answer
 }
 
-/// `POST /{tenant}/oauth2/revoke`: 200, whether there was such a token or not (RFC 7009 §2.2).
+/// `POST /{tenant}/oauth2/revoke`: 200 for unknown tokens too (RFC 7009 §2.2).
 pub(super) async fn revoke(
     State(gateway): State<Arc<Gateway>>,
     Tenant(tenant_id): Tenant,
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, HttpError> {
-    let client_id = client_of(&gateway, &tenant_id, &headers, &form).await?;
+    let client_id = authenticated_client(&gateway, &tenant_id, &headers, &form).await?;
     let token = required(&form, "token")?;
     revocation::revoke(&gateway.oauth, &client_id, &tenant_id, token).await?;
     Ok((NO_STORE, StatusCode::OK).into_response())
 }
 
-async fn client_of(
+async fn authenticated_client(
     gateway: &Gateway,
     tenant_id: &TenantId,
     headers: &HeaderMap,

@@ -162,11 +162,8 @@ impl PageContext {
     /// The arguments of an operation on the tenant's consents.
     pub(super) fn operation(&mut self) -> (&Consents, &mut Facts, Access<'_>) {
         let cookie = self.jar.get(&session_name(&self.tenant));
-        let access = Access {
-            principal: principal(),
-            admin_session: cookie.map(Cookie::value).unwrap_or_default(),
-            tenant_id: &self.tenant.tenant_id,
-        };
+        let admin_session = cookie.map(Cookie::value).unwrap_or_default();
+        let access = Access::new(principal(), admin_session, &self.tenant.tenant_id);
         (&self.gateway.consents, &mut self.facts, access)
     }
 
@@ -180,7 +177,7 @@ impl PageContext {
     pub(super) async fn session(&mut self) -> Result<Option<AdminSession>, Error> {
         let (consents, facts, access) = self.operation();
         match admin_session::require(consents, facts, &origin(), access.admin_session).await {
-            Ok(session) => Ok(Some(session).filter(|session| session.tenant_id == *access.tenant_id)),
+            Ok(session) => Ok(Some(session).filter(|session| session.tenant_id == self.tenant.tenant_id)),
             Err(Error::AdminSessionInvalid) => Ok(None),
             Err(error) => Err(error),
         }

@@ -1,4 +1,4 @@
-//! Dates as pages show and read them. All of them are in UTC, and say so where the hour matters.
+//! Dates in pages and forms. All are in UTC, and name it next to an hour.
 
 use accord::clock::UnixMillis;
 use time::{Date, OffsetDateTime, Time, format_description::BorrowedFormatItem, macros::format_description};
@@ -18,14 +18,14 @@ pub(super) fn minute(at: UnixMillis) -> String {
     formatted(at, MINUTE)
 }
 
-/// An instant of RFC 3339, as [`minute`] has it; `None` if it is none.
+/// A time of RFC 3339 in the form of [`minute`]; `None` for any other text.
 pub(super) fn minute_of(rfc3339: &str) -> Option<String> {
     let format = &time::format_description::well_known::Rfc3339;
     let at = OffsetDateTime::parse(rfc3339, format).ok()?;
     at.to_offset(time::UtcOffset::UTC).format(MINUTE).ok()
 }
 
-/// The day after this time, as a date field has it: `2026-05-04`.
+/// The next day in the form of a date field: `2026-05-04`.
 pub(super) fn next_day_input(at: UnixMillis) -> String {
     formatted(
         UnixMillis::from_millis(at.as_millis().saturating_add(86_400_000)),
@@ -33,7 +33,7 @@ pub(super) fn next_day_input(at: UnixMillis) -> String {
     )
 }
 
-/// The last millisecond of the day of a date field; `None` if it is no date.
+/// The last millisecond of a date field's day; `None` for any other text.
 pub(super) fn end_of_day(input: &str) -> Option<UnixMillis> {
     let day = Date::parse(input, INPUT).ok()?;
     let begins = OffsetDateTime::new_utc(day, Time::MIDNIGHT).unix_timestamp();
@@ -66,7 +66,7 @@ mod tests {
             end_of_day("2026-01-01"),
             Some(UnixMillis::from_millis(TEST_START.as_millis() + 86_400_000 - 1))
         );
-        // The last day of all that has a fourth digit and no fifth.
+        // The last day of a year with four digits.
         let last = UnixMillis::from_millis(253_402_300_799_999);
         assert_eq!(end_of_day("9999-12-31"), Some(last));
         for no_date in ["", "2026-02-30", "tomorrow", "2026-1-1", "99999-01-01"] {
