@@ -80,6 +80,11 @@ pub trait Service: Clone + Send + Sync + 'static {
         async {}
     }
 
+    /// Writes what is still in memory, after the last call and before the database closes.
+    fn before_close(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
     /// Deletes expired rows. Nothing depends on when: each use of a row checks whether it has expired.
     fn delete_expired(&self) -> impl Future<Output = anyhow::Result<()>> + Send;
 }
@@ -157,7 +162,11 @@ pub async fn run<S: Service>(
         delete_expired(&service, &shutdown),
     );
     // Calls that outlive the drain must not hold up the process.
-    let _ = timeout(CLOSE_TIMEOUT, service.database().close()).await;
+    let closed = async {
+        service.before_close().await;
+        service.database().close().await
+    };
+    let _ = timeout(CLOSE_TIMEOUT, closed).await;
     Ok(())
 }
 

@@ -37,7 +37,7 @@ use crate::{
     config::Settings,
     consent::{Consents, sign_in_delay::SignInDelays},
     grpc::Callers,
-    http::{self, Gateway},
+    http::{self, HttpState},
     oauth::OAuth,
     permissions::{self, permissions},
     registry::Registry,
@@ -176,7 +176,7 @@ impl Service for TokenServer {
     }
 
     fn http(&self, ready: Arc<AtomicBool>) -> Option<Http> {
-        Some(http::routes(Gateway {
+        Some(http::routes(HttpState {
             oauth: self.oauth.clone(),
             consents: self.consents.clone(),
             ready,
@@ -192,6 +192,10 @@ impl Service for TokenServer {
         if let Some(every) = self.poll_every {
             self.oauth.cache.follow(every, stop).await;
         }
+    }
+
+    async fn before_close(&self) {
+        self.oauth.store.write_grant_uses().await;
     }
 
     async fn delete_expired(&self) -> anyhow::Result<()> {

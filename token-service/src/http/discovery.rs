@@ -11,7 +11,7 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Gateway, error::HttpError};
+use super::{HttpState, error::HttpError};
 use crate::{error::Error, model::signing_key::ALGORITHM, oauth::metadata};
 
 /// How long caches may store public documents. A key is published before its first use, and a verifier fetches
@@ -19,9 +19,9 @@ use crate::{error::Error, model::signing_key::ALGORITHM, oauth::metadata};
 const CACHE_CONTROL: &str = "public, max-age=300";
 
 /// `GET /healthz`: 200 while this server can serve, else 503.
-pub(super) async fn healthz(State(gateway): State<Arc<Gateway>>) -> Response {
+pub(super) async fn healthz(State(http): State<Arc<HttpState>>) -> Response {
     let no_store = [(header::CACHE_CONTROL, "no-store")];
-    if gateway.ready.load(Ordering::Relaxed) {
+    if http.ready.load(Ordering::Relaxed) {
         (StatusCode::OK, no_store, "ok\n").into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, no_store, "not ready\n").into_response()
@@ -30,13 +30,13 @@ pub(super) async fn healthz(State(gateway): State<Arc<Gateway>>) -> Response {
 
 /// `GET /{tenant}/jwks.json`: the public keys (RFC 7517 §5).
 pub(super) async fn jwks(
-    State(gateway): State<Arc<Gateway>>,
+    State(http): State<Arc<HttpState>>,
     Tenant(tenant_id): Tenant,
 ) -> Result<Response, HttpError> {
-    gateway.oauth.cache.tenant(&tenant_id).await?;
-    let keys = gateway.oauth.cache.keys().await?.value;
+    http.oauth.cache.tenant(&tenant_id).await?;
+    let keys = http.oauth.cache.keys().await?.value;
     let keys: Vec<_> = keys
-        .published_at(gateway.oauth.store.now())
+        .published_at(http.oauth.store.now())
         .map(|key| {
             json!({"kty": "OKP", "crv": "Ed25519", "x": key.x(), "kid": key.kid, "use": "sig", "alg": ALGORITHM})
         })
@@ -47,10 +47,10 @@ pub(super) async fn jwks(
 /// The metadata document, the same at each of its paths (RFC 8414 §3, and the suffixed forms that many clients
 /// try first).
 pub(super) async fn metadata(
-    State(gateway): State<Arc<Gateway>>,
+    State(http): State<Arc<HttpState>>,
     Tenant(tenant_id): Tenant,
 ) -> Result<Response, HttpError> {
-    let document = metadata::of_tenant(&gateway.oauth, &tenant_id).await?;
+    let document = metadata::of_tenant(&http.oauth, &tenant_id).await?;
     Ok(public(Json(document)))
 }
 

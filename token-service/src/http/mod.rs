@@ -24,7 +24,7 @@ mod token;
 
 /// The state of the routes.
 #[derive(Clone, Debug)]
-pub(crate) struct Gateway {
+pub(crate) struct HttpState {
     /// Tokens.
     pub(crate) oauth: OAuth,
     /// Consents.
@@ -36,10 +36,10 @@ pub(crate) struct Gateway {
 }
 
 /// Every route, in one place.
-pub(crate) fn routes(gateway: Gateway) -> Http {
-    let gateway = Arc::new(gateway);
+pub(crate) fn routes(http: HttpState) -> Http {
+    let http = Arc::new(http);
     let router = Router::new()
-        .merge(pages::routes(&gateway))
+        .merge(pages::routes(&http))
         .route("/{tenant}/oauth2/token", post(token::token))
         .route("/{tenant}/oauth2/introspect", post(token::introspect))
         .route("/{tenant}/oauth2/revoke", post(token::revoke))
@@ -58,7 +58,7 @@ pub(crate) fn routes(gateway: Gateway) -> Http {
             "/{tenant}/.well-known/openid-configuration",
             get(discovery::metadata),
         )
-        .with_state(gateway);
+        .with_state(http);
     Http {
         router,
         error: |status| HttpError::from(status).into_response(),

@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{Gateway, client::credentials, discovery::Tenant, error::HttpError, form::Form};
+use super::{HttpState, client::credentials, discovery::Tenant, error::HttpError, form::Form};
 use crate::{
     error::Error,
     oauth::{
@@ -39,7 +39,7 @@ const NO_STORE: [(header::HeaderName, &str); 2] =
 
 /// `POST /{tenant}/oauth2/token`.
 pub(super) async fn token(
-    State(gateway): State<Arc<Gateway>>,
+    State(http): State<Arc<HttpState>>,
     Tenant(tenant_id): Tenant,
     headers: HeaderMap,
     form: Form,
@@ -51,7 +51,7 @@ pub(super) async fn token(
         scopes: scopes(form.text("scope"))?,
         resource: resource(&form)?,
     };
-    let issued = issuance::issue(&gateway.oauth, &request).await?;
+    let issued = issuance::issue(&http.oauth, &request).await?;
     Ok((NO_STORE, Json(answer(&issued))).into_response())
 }
 
@@ -122,18 +122,18 @@ fn answer(issued: &Issued) -> TokenAnswer<'_> {
 
 /// `POST /{tenant}/oauth2/introspect`: shows a client its own tokens alone.
 pub(super) async fn introspect(
-    State(gateway): State<Arc<Gateway>>,
+    State(http): State<Arc<HttpState>>,
     Tenant(tenant_id): Tenant,
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, HttpError> {
-    let client_id = authenticated_client(&gateway, &tenant_id, &headers, &form).await?;
+    let client_id = authenticated_client(&http, &tenant_id, &headers, &form).await?;
     let token = required(&form, "token")?;
     let requester = Requester::Client(client_id.clone());
-    let active = introspection::introspect(&gateway.oauth, &requester, &tenant_id, token).await?;
+    let active = introspection::introspect(&http.oauth, &requester, &tenant_id, token).await?;
     let answer = introspected(active);
     if wants_jwt(&headers) {
-        let jwt = sign(&gateway.oauth, &tenant_id, &client_id, &answer).await?;
+        let jwt = sign(&http.oauth, &tenant_id, &client_id, &answer).await?;
         let media_type = [(header::CONTENT_TYPE, MEDIA_TYPE)];
         return Ok((NO_STORE, media_type, jwt.to_string()).into_response());
     }
@@ -176,25 +176,25 @@ fn introspected(active: Option<Active>) -> Value {
 
 /// `POST /{tenant}/oauth2/revoke`: 200 for unknown tokens too (RFC 7009 §2.2).
 pub(super) async fn revoke(
-    State(gateway): State<Arc<Gateway>>,
+    State(http): State<Arc<HttpState>>,
     Tenant(tenant_id): Tenant,
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, HttpError> {
-    let client_id = authenticated_client(&gateway, &tenant_id, &headers, &form).await?;
+    let client_id = authenticated_client(&http, &tenant_id, &headers, &form).await?;
     let token = required(&form, "token")?;
-    revocation::revoke(&gateway.oauth, &client_id, &tenant_id, token).await?;
+    revocation::revoke(&http.oauth, &client_id, &tenant_id, token).await?;
     Ok((NO_STORE, StatusCode::OK).into_response())
 }
 
 async fn authenticated_client(
-    gateway: &Gateway,
+    http: &HttpState,
     tenant_id: &TenantId,
     headers: &HeaderMap,
     form: &Form,
 ) -> Result<accord::text::id::ClientId, HttpError> {
     let credentials = credentials(headers, form)?;
-    let authenticated = authenticate(&gateway.oauth, tenant_id, &credentials).await?;
+    let authenticated = authenticate(&http.oauth, tenant_id, &credentials).await?;
     Ok(authenticated.client.value.client_id.clone())
 }
 

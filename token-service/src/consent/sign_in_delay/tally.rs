@@ -96,9 +96,9 @@ impl Tally {
 
     /// Ends an attempt under way.
     pub(super) fn end(&mut self, key: &Key) {
-        if let Some(count) = self.entries.get_mut(key) {
-            count.under_way = count.under_way.saturating_sub(1);
-            if count.under_way == 0 && count.failures == 0.0 {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.under_way = entry.under_way.saturating_sub(1);
+            if entry.under_way == 0 && entry.failures == 0.0 {
                 self.entries.remove(key);
             }
         }
@@ -106,18 +106,18 @@ impl Tally {
 
     /// Adds failures, or subtracts them if negative. Does nothing for an unknown key.
     pub(super) fn add(&mut self, key: &Key, failures: f64, now: UnixMillis) {
-        if let Some(count) = self.entries.get_mut(key) {
-            count.add(failures, now);
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.add(failures, now);
         }
     }
 
     /// Forgets a key's failures. Returns their faded number.
     pub(super) fn forget(&mut self, key: &Key, now: UnixMillis) -> f64 {
-        let Some(count) = self.entries.get_mut(key) else {
+        let Some(entry) = self.entries.get_mut(key) else {
             return 0.0;
         };
-        let failures = count.failures(now);
-        count.failures = 0.0;
+        let failures = entry.failures(now);
+        entry.failures = 0.0;
         failures
     }
 
@@ -128,22 +128,19 @@ impl Tally {
         if self.entries.len() < self.max_keys {
             return true;
         }
-        self.entries.retain(|_, count| !count.is_forgettable(now));
+        self.entries.retain(|_, entry| !entry.is_forgettable(now));
         let aim = self.max_keys - self.max_keys.div_ceil(8);
         let surplus = self.entries.len().saturating_sub(aim);
-        let mut idle: Vec<_> = self
-            .counts
-            .iter()
-            .filter(|(_, count)| count.under_way == 0)
-            .collect();
+        let idle = self.entries.iter().filter(|(_, entry)| entry.under_way == 0);
+        let mut idle: Vec<_> = idle.collect();
         if surplus < idle.len() {
             idle.select_nth_unstable_by(surplus, |(_, one), (_, other)| {
                 one.failures(now).total_cmp(&other.failures(now))
             });
             idle.truncate(surplus);
         }
-        let gone: Vec<Key> = idle.into_iter().map(|(key, _)| *key).collect();
-        for key in &gone {
+        let removed: Vec<Key> = idle.into_iter().map(|(key, _)| *key).collect();
+        for key in &removed {
             self.entries.remove(key);
         }
         self.entries.len() < self.max_keys

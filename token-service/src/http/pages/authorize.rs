@@ -22,7 +22,7 @@ use crate::{
     consent::{Facts, setup},
     error::Error,
     http::{
-        Gateway,
+        HttpState,
         discovery::tenant_id,
         error::{HttpError, plain},
         form::Form,
@@ -33,13 +33,13 @@ use crate::{
 
 /// `GET /{tenant}/oauth2/authorize`.
 pub(super) async fn authorize(
-    State(gateway): State<Arc<Gateway>>,
+    State(http): State<Arc<HttpState>>,
     Path(tenant): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, PageError> {
     let form = Form::parse(query.unwrap_or_default().as_bytes())?;
     let (tenant_id, client_id, redirect_uri) = parties(&tenant, &form)?;
-    let consents = &gateway.consents;
+    let consents = &http.consents;
     let mut facts = Facts::new(&consents.registry);
     let known = setup::parties(&mut facts, &tenant_id, &client_id, redirect_uri).await;
     let (tenant, _) = known.map_err(unknown_party)?;

@@ -39,7 +39,7 @@ use crate::{
         connected::Access,
     },
     error::Error,
-    http::{Gateway, discovery::tenant_id, form::Form},
+    http::{HttpState, discovery::tenant_id, form::Form},
     model::{
         admin_session::{AdminSession, EndReason},
         tenant::Tenant,
@@ -69,7 +69,7 @@ pub(super) fn origin() -> Origin {
 
 /// A request to the pages of the tenant of its path. No `Debug`: it holds the session.
 pub(super) struct PageContext {
-    pub(super) gateway: Arc<Gateway>,
+    pub(super) http: Arc<HttpState>,
     pub(super) tenant: Tenant,
     facts: Facts,
     jar: CookieJar,
@@ -77,18 +77,18 @@ pub(super) struct PageContext {
     address: Option<IpAddr>,
 }
 
-impl FromRequestParts<Arc<Gateway>> for PageContext {
+impl FromRequestParts<Arc<HttpState>> for PageContext {
     type Rejection = PageError;
 
-    async fn from_request_parts(parts: &mut Parts, gateway: &Arc<Gateway>) -> Result<Self, PageError> {
-        let params = RawPathParams::from_request_parts(parts, gateway).await;
+    async fn from_request_parts(parts: &mut Parts, http: &Arc<HttpState>) -> Result<Self, PageError> {
+        let params = RawPathParams::from_request_parts(parts, http).await;
         let params = params.map_err(|_| PageError::not_found())?;
         let tenant = params.iter().find(|(name, _)| *name == "tenant");
         let tenant_id = tenant_id(tenant.map(|(_, value)| value).unwrap_or_default())?;
-        let mut facts = Facts::new(&gateway.consents.registry);
+        let mut facts = Facts::new(&http.consents.registry);
         let tenant = facts.tenant(&tenant_id).await?.ok_or(Error::NotFound("tenant"))?;
         let mut page = Self {
-            gateway: gateway.clone(),
+            http: http.clone(),
             tenant: tenant.value.clone(),
             facts,
             jar: CookieJar::from_headers(&parts.headers),
@@ -96,7 +96,7 @@ impl FromRequestParts<Arc<Gateway>> for PageContext {
         };
         if page.seed().is_none() {
             let mut seed = [0; SEED_BYTES];
-            gateway.consents.store.random.fill(&mut seed);
+            http.consents.store.random.fill(&mut seed);
             let cookie = page.cookie(page.seed_name(), URL_SAFE_NO_PAD.encode(seed));
             page.jar = page.jar.add(cookie);
         }
@@ -110,12 +110,12 @@ pub(super) struct PageForm {
     pub(super) form: Form,
 }
 
-impl FromRequest<Arc<Gateway>> for PageForm {
+impl FromRequest<Arc<HttpState>> for PageForm {
     type Rejection = PageError;
 
-    async fn from_request(request: Request, gateway: &Arc<Gateway>) -> Result<Self, PageError> {
+    async fn from_request(request: Request, http: &Arc<HttpState>) -> Result<Self, PageError> {
         let (mut parts, body) = request.into_parts();
-        let page = PageContext::from_request_parts(&mut parts, gateway).await?;
+        let page = PageContext::from_request_parts(&mut parts, http).await?;
         let form = Form::read(Request::from_parts(parts, body)).await?;
         let sent = form.text("csrf").as_bytes();
         if bool::from(sent.ct_eq(page.csrf().as_bytes())) {
@@ -145,7 +145,7 @@ impl PageContext {
         });
         Frame {
             session,
-            ..Frame::new(&self.gateway.product_name, &self.tenant.display_name)
+            ..Frame::new(&self.http.product_name, &self.tenant.display_name)
         }
     }
 
@@ -164,7 +164,7 @@ impl PageContext {
         let cookie = self.jar.get(&session_name(&self.tenant));
         let admin_session = cookie.map(Cookie::value).unwrap_or_default();
         let access = Access::new(principal(), admin_session, &self.tenant.tenant_id);
-        (&self.gateway.consents, &mut self.facts, access)
+        (&self.http.consents, &mut self.facts, access)
     }
 
     /// The text of the session's token; empty if there is no cookie.
@@ -195,7 +195,7 @@ impl PageContext {
         if sign_in.account_name.is_empty() || sign_in.password.is_empty() {
             return Err(Error::SignInFailed);
         }
-        let (token, _) = admin_session::sign_in(&self.gateway.consents, &origin(), sign_in).await?;
+        let (token, _) = admin_session::sign_in(&self.http.consents, &origin(), sign_in).await?;
         // Otherwise the browser's earlier session would stay open.
         self.end_session().await?;
         let cookie = self.cookie(session_name(&self.tenant), token.expose().to_owned());
@@ -206,7 +206,7 @@ impl PageContext {
     /// Ends this browser's session, here and for anybody who has its token.
     pub(super) async fn end_session(&mut self) -> Result<(), Error> {
         if let Ok(token) = OpaqueToken::parse(TokenKind::AdminSession, self.session_token()) {
-            let store = &self.gateway.consents.store;
+            let store = &self.http.consents.store;
             store
                 .end_admin_session(&origin(), &token.digest(), EndReason::SignedOut)
                 .await?;

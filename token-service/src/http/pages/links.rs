@@ -18,7 +18,7 @@ use super::{
     error::PageError,
     view::{ClaimPage, ClaimedPage, Endpoint, EnrolledPage, EnrolmentPage, Frame, MessagePage, html},
 };
-use crate::{error::Error, http::Gateway, registry::links::link_token};
+use crate::{error::Error, http::HttpState, registry::links::link_token};
 
 /// `GET /{tenant}/enrol/{token}`: the form to choose a password. Only sending it shows whether the link still
 /// works.
@@ -41,7 +41,7 @@ pub(super) async fn enrol(
         let error = "The two passwords are not the same.".to_owned();
         return Ok(enrolment_page(&page, &token, vec![error]));
     }
-    let registry = &page.gateway.consents.registry;
+    let registry = &page.http.consents.registry;
     match registry.complete_enrolment(&enrolment_token, password).await {
         Ok(tenant_id) => {
             let view = EnrolledPage {
@@ -75,12 +75,12 @@ fn enrolment_page(page: &PageContext, token: &str, errors: Vec<String>) -> Respo
 
 /// `GET /claim/{token}`: a button. Only pressing it shows whether the link still works.
 pub(super) async fn claim(
-    State(gateway): State<Arc<Gateway>>,
+    State(http): State<Arc<HttpState>>,
     Path(token): Path<String>,
 ) -> Result<Response, PageError> {
     let token = link_token(TokenKind::Claim, &token)?;
     let page = ClaimPage {
-        frame: Frame::new(&gateway.product_name, ""),
+        frame: Frame::new(&http.product_name, ""),
         action: format!("/claim/{}", token.expose()),
     };
     Ok(html(StatusCode::OK, &page))
@@ -89,15 +89,15 @@ pub(super) async fn claim(
 /// `POST /claim/{token}`: opens the link for anybody who has the token. It needs no CSRF token, because there is
 /// no session that another site's form could misuse.
 pub(super) async fn open_claim(
-    State(gateway): State<Arc<Gateway>>,
+    State(http): State<Arc<HttpState>>,
     Path(token): Path<String>,
 ) -> Result<Response, PageError> {
     let token = link_token(TokenKind::Claim, &token)?;
-    let bundle = match gateway.consents.registry.claim_delivery(&token).await {
+    let bundle = match http.consents.registry.claim_delivery(&token).await {
         Ok(bundle) => bundle,
         Err(Error::LinkInvalid {
             opened_time: Some(opened_time),
-        }) => return Ok(opened_before(&gateway, &opened_time)),
+        }) => return Ok(opened_before(&http, &opened_time)),
         Err(error) => return Err(error.into()),
     };
     let endpoints = bundle.endpoints.into_iter().map(|endpoint| Endpoint {
@@ -106,7 +106,7 @@ pub(super) async fn open_claim(
         cloud_api_url: endpoint.cloud_api_url,
     });
     let page = ClaimedPage {
-        frame: Frame::new(&gateway.product_name, ""),
+        frame: Frame::new(&http.product_name, ""),
         client_id: bundle.client_id,
         client_secret: bundle.client_secret,
         endpoints: endpoints.collect(),
@@ -114,10 +114,10 @@ pub(super) async fn open_claim(
     Ok(html(StatusCode::OK, &page))
 }
 
-fn opened_before(gateway: &Gateway, opened_time: &str) -> Response {
+fn opened_before(http: &HttpState, opened_time: &str) -> Response {
     let at = dates::minute_of(opened_time).unwrap_or_else(|| opened_time.to_owned());
     let page = MessagePage {
-        frame: Frame::new(&gateway.product_name, ""),
+        frame: Frame::new(&http.product_name, ""),
         title: "This link was opened already".to_owned(),
         text: format!(
             "The credentials were shown on {at}. If that was not you, tell whoever sent you the link at \

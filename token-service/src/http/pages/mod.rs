@@ -16,7 +16,7 @@ use axum::{
 };
 
 use self::{error::PageError, view::STYLESHEET};
-use super::{Gateway, error::HttpError};
+use super::{HttpState, error::HttpError};
 
 mod authorize;
 mod context;
@@ -53,7 +53,7 @@ const HEADERS: [(HeaderName, &str); 7] = [
 ];
 
 /// The routes of the pages.
-pub(super) fn routes(gateway: &Arc<Gateway>) -> Router<Arc<Gateway>> {
+pub(super) fn routes(http: &Arc<HttpState>) -> Router<Arc<HttpState>> {
     Router::new()
         .route("/{tenant}/oauth2/authorize", get(authorize::authorize))
         .route("/{tenant}/setups/{setup}", get(setups::show))
@@ -77,7 +77,7 @@ pub(super) fn routes(gateway: &Arc<Gateway>) -> Router<Arc<Gateway>> {
             get(links::enrolment).post(links::enrol),
         )
         .route("/claim/{token}", get(links::claim).post(links::open_claim))
-        .layer(middleware::from_fn_with_state(gateway.clone(), finish))
+        .layer(middleware::from_fn_with_state(http.clone(), finish))
         .route("/accord.css", get(stylesheet))
 }
 
@@ -90,7 +90,7 @@ async fn stylesheet() -> Response {
 }
 
 /// Renders a [`PageError`], adds the headers of every page, and rejects forms that another site sends.
-async fn finish(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+async fn finish(State(http): State<Arc<HttpState>>, request: Request, next: Next) -> Response {
     let mut response = if is_cross_site_post(&request) {
         PageError::foreign_form().into_response()
     } else {
@@ -99,7 +99,7 @@ async fn finish(State(gateway): State<Arc<Gateway>>, request: Request, next: Nex
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
         // A browser reloads the address that a form was posted to.
         let allow = response.headers_mut().remove(header::ALLOW);
-        response = PageError::nothing_to_show().page(&gateway.product_name);
+        response = PageError::nothing_to_show().page(&http.product_name);
         if let Some(allow) = allow {
             response.headers_mut().insert(header::ALLOW, allow);
         }
@@ -108,7 +108,7 @@ async fn finish(State(gateway): State<Arc<Gateway>>, request: Request, next: Nex
     // The form extractor fails with an endpoint's error.
     let unreadable = extensions.remove::<HttpError>().map(PageError::from);
     if let Some(error) = extensions.remove::<PageError>().or(unreadable) {
-        response = error.page(&gateway.product_name);
+        response = error.page(&http.product_name);
     }
     for (name, value) in HEADERS {
         response

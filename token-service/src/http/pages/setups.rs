@@ -93,7 +93,7 @@ pub(super) async fn deny(
 
 /// The setup of a path, which waits for a decision.
 async fn pending_setup(page: &PageContext, setup: &str) -> Result<Setup, PageError> {
-    let store = &page.gateway.consents.store;
+    let store = &page.http.consents.store;
     let setup_id = SetupId::parse(setup).map_err(|_| Error::NotFound("setup"))?;
     let setup = store.get_tenant_setup(page.tenant_id(), &setup_id).await?;
     setup.require_pending(store.now())?;
@@ -158,7 +158,7 @@ fn read(page: &PageContext, setup: &Setup, form: &Form) -> Result<Approve, Conse
     } else if account_name.len() > MAX_ACCOUNT_NAME_BYTES {
         errors.account_name = Some(UNKNOWN_USER.to_owned());
     }
-    let now = page.gateway.consents.store.now();
+    let now = page.http.consents.store.now();
     let expires_at = match form.get("end_date").map(dates::end_of_day) {
         None => None,
         Some(Some(end)) if end > now => Some(end),
@@ -234,7 +234,7 @@ async fn consent_page(
         changes: current.as_ref().map(|consent| changes(setup, consent)),
         account_name: field("designated_account_name"),
         end_date: field("end_date"),
-        earliest_end_date: dates::next_day_input(page.gateway.consents.store.now()),
+        earliest_end_date: dates::next_day_input(page.http.consents.store.now()),
         errors: failed.map(|(_, errors)| errors).unwrap_or_default(),
     };
     Ok(page.html(status, &view))
