@@ -18,7 +18,7 @@ use sea_orm::{
 };
 
 use super::{
-    Store, commit, corrupt,
+    Store, corrupt,
     entity::admin_session::{ActiveModel, Column, Entity, Model},
 };
 use crate::{
@@ -29,9 +29,6 @@ use crate::{
 impl Store {
     /// Opens a session for the workload of `origin`. Gives its token, which is not kept, and when it
     /// was opened.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn open_admin_session(
         &self,
         origin: &Origin,
@@ -58,40 +55,28 @@ impl Store {
             last_used_at: Set(now.as_millis()),
             ended_at: Set(None),
         };
-        row.insert(&tx).await.map_err(StoreError::from)?;
+        row.insert(&tx).await?;
         self.audit(&tx, origin, event).await?;
-        commit(tx).await?;
+        tx.commit().await?;
         Ok((token, now))
     }
 
     /// Reads a session, whatever has become of it.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn find_admin_session(&self, digest: &[u8; 32]) -> Result<Option<AdminSession>, Error> {
-        let row = Entity::find_by_id(digest.to_vec())
-            .one(self.db.read())
-            .await
-            .map_err(StoreError::from)?;
+        let row = Entity::find_by_id(digest.to_vec()).one(self.db.read()).await?;
         row.map(session).transpose()
     }
 
     /// Notes that a session is used now. `false` if it is not open any more.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn touch_admin_session(&self, digest: &[u8; 32]) -> Result<bool, Error> {
         let tx = self.db.write().await?;
         let touched = touch(&tx, digest, self.now()).await?;
-        commit(tx).await?;
+        tx.commit().await?;
         Ok(touched)
     }
 
     /// Ends a session of the workload of `origin`; no change, and no event, for any other, and for one
     /// that was ended before.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn end_admin_session(
         &self,
         origin: &Origin,
@@ -105,22 +90,18 @@ impl Store {
             .filter(Column::EndedAt.is_null())
             .col_expr(Column::EndedAt, Expr::value(self.now().as_millis()))
             .exec(&tx)
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         if ended.rows_affected == 0 {
             return Ok(());
         }
-        let row = Entity::find_by_id(digest.to_vec())
-            .one(&tx)
-            .await
-            .map_err(StoreError::from)?;
+        let row = Entity::find_by_id(digest.to_vec()).one(&tx).await?;
         let session = session(row.ok_or(corrupt("admin_sessions"))?)?;
         let event = Event::new("admin_session.end")
             .tenant(&session.tenant_id)
             .subject(session.user_id.as_str())
             .detail("reason", reason.name());
         self.audit(&tx, origin, event).await?;
-        Ok(commit(tx).await?)
+        Ok(tx.commit().await?)
     }
 }
 

@@ -1,13 +1,10 @@
 //! Grants in the database.
 
-use std::{collections::HashMap, sync::LazyLock};
-
 use accord::{
     clock::UnixMillis,
     store::{
         StoreError,
         audit::{Event, Origin},
-        batch::json_rows::JsonRows,
         change::Change,
     },
     text::{
@@ -16,42 +13,36 @@ use accord::{
     },
 };
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait,
-    FromQueryResult, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+    ColumnTrait, Condition, ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, QueryFilter,
+    QueryOrder, QuerySelect, sea_query::Expr,
 };
 use serde::Serialize;
 
 use super::{
     Store,
     admin_session::require_open,
-    change_kind, commit, corrupt,
+    change_kind, corrupt,
     entity::grant::{Column, Entity, Model},
-    family::end_families_of_grants,
-    revocation::{self, NewRevocation},
+    family,
+    revocation::{self, Revocation},
 };
-use crate::model::revocation::RevocationKind;
 use crate::{
     error::Error,
     model::{
         admin_session::AdminSession,
+        code::Code,
         grant::{Grant, GrantFilter, GrantState, StoredState},
-        lifetimes::Lifetimes,
+        revocation::RevocationKind,
     },
 };
 
 impl Store {
     /// Reads a tenant's grant.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn find_grant(&self, tenant_id: &TenantId, grant_id: &GrantId) -> Result<Option<Grant>, Error> {
         find(self.db.read(), tenant_id, grant_id).await
     }
 
     /// Reads the one grant of a tenant to a client whose stored state is active, if there is one.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn find_current_grant(
         &self,
         tenant_id: &TenantId,
@@ -62,16 +53,12 @@ impl Store {
             .filter(Column::ClientId.eq(client_id.as_str()))
             .filter(Column::State.eq(StoredState::Active.name()))
             .one(self.db.read())
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         Ok(row.map(grant).transpose()?)
     }
 
     /// Lists a tenant's grants, newest first: those of the filter's client whose stored state the
     /// filter's state can have. Expiry and suspension are for the reader to tell apart.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn list_grants(
         &self,
         tenant_id: &TenantId,
@@ -92,7 +79,7 @@ impl Store {
         if let Some(after) = page.after() {
             query = query.filter(Column::GrantId.lt(after));
         }
-        let rows = query.all(self.db.read()).await.map_err(StoreError::from)?;
+        let rows = query.all(self.db.read()).await?;
         let grants = rows.into_iter().map(grant).collect::<Result<Vec<_>, _>>()?;
         Ok(page.finish(grants, |grant| grant.grant_id.to_string()))
     }
@@ -128,8 +115,7 @@ impl Store {
             .col_expr(Column::State, Expr::value(StoredState::Revoked.name()))
             .col_expr(Column::EndedAt, Expr::value(now.as_millis()))
             .exec(&tx)
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         let grant = find(&tx, tenant_id, grant_id)
             .await?
             .ok_or(Error::NotFound("consent"))?;
@@ -139,11 +125,7 @@ impl Store {
                 state => Err(state.refusal()),
             };
         }
-        let key = GrantKey {
-            tenant_id: tenant_id.to_string(),
-            grant_id: grant_id.to_string(),
-        };
-        end_families_of_grants(&tx, &[key], "grant_ended", now).await?;
+        family::end_of_grant(&tx, tenant_id, grant_id, now).await?;
         let mut event = Event::new("consent.revoke")
             .tenant(tenant_id)
             .client(&grant.client_id)
@@ -154,7 +136,7 @@ impl Store {
         }
         self.audit(&tx, origin, event).await?;
         self.end_access_tokens(&tx, &grant, now).await?;
-        commit(tx).await?;
+        tx.commit().await?;
         Ok(grant)
     }
 
@@ -189,8 +171,7 @@ impl Store {
             .filter(Column::State.eq(StoredState::Active.name()))
             .col_expr(Column::DesignatedUserId, Expr::value(user_id.as_str()))
             .exec(&tx)
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         if changed.rows_affected == 0 {
             return Err(corrupt("grants"));
         }
@@ -207,12 +188,11 @@ impl Store {
             designated_user_id: user_id.clone(),
             ..before
         };
-        commit(tx).await?;
+        tx.commit().await?;
         Ok(grant)
     }
 
-    /// Publishes that a grant changed and that its access tokens issued so far have ended: the last
-    /// thing of a transaction.
+    /// Publishes that a grant changed and that its access tokens have ended. Comes last in a transaction.
     async fn end_access_tokens(
         &self,
         tx: &DatabaseTransaction,
@@ -225,17 +205,8 @@ impl Store {
             id: id.to_owned(),
             tenant_id: tenant_id.cloned(),
         };
-        let ended = revocation::change(RevocationKind::Grant, id, tenant_id);
-        let seq = self.bump(tx, &[changed, ended]).await?;
-        let revocation = NewRevocation {
-            seq,
-            kind: RevocationKind::Grant,
-            id,
-            tenant_id,
-            now,
-            expires_at: now.plus(Lifetimes::MAX_ACCESS_TOKEN),
-        };
-        revocation::insert(tx, revocation).await
+        let revocation = Revocation::new(RevocationKind::Grant, id, tenant_id, now);
+        revocation::publish(tx, vec![changed], vec![revocation], now).await
     }
 }
 
@@ -256,7 +227,7 @@ async fn find_locked(
     if tx.get_database_backend() == DatabaseBackend::Postgres {
         query = query.lock_exclusive();
     }
-    let row = query.one(tx).await.map_err(StoreError::from)?;
+    let row = query.one(tx).await?;
     Ok(row.map(grant).transpose()?)
 }
 
@@ -267,8 +238,7 @@ async fn find(
 ) -> Result<Option<Grant>, Error> {
     let row = Entity::find_by_id((tenant_id.to_string(), grant_id.to_string()))
         .one(conn)
-        .await
-        .map_err(StoreError::from)?;
+        .await?;
     Ok(row.map(grant).transpose()?)
 }
 
@@ -279,31 +249,18 @@ pub(super) struct GrantKey {
     pub(super) grant_id: String,
 }
 
-static FIND: LazyLock<JsonRows> = LazyLock::new(|| {
-    JsonRows::new(&[("tenant_id", "text"), ("grant_id", "text")], |dialect| {
-        format!(
-            "SELECT grants.* FROM {} JOIN grants
-            ON grants.tenant_id = input.tenant_id AND grants.grant_id = input.grant_id",
-            dialect.input
-        )
-    })
-});
+impl GrantKey {
+    pub(super) fn new(tenant_id: &TenantId, grant_id: &GrantId) -> Self {
+        Self {
+            tenant_id: tenant_id.to_string(),
+            grant_id: grant_id.to_string(),
+        }
+    }
 
-/// Reads several grants.
-pub(super) async fn find_grants(
-    conn: &impl ConnectionTrait,
-    keys: &[GrantKey],
-) -> Result<HashMap<GrantKey, Grant>, StoreError> {
-    let rows = FIND.query(conn, keys, []).await?;
-    let grants = rows.iter().map(|row| {
-        let row = Model::from_query_result(row, "")?;
-        let key = GrantKey {
-            tenant_id: row.tenant_id.clone(),
-            grant_id: row.grant_id.clone(),
-        };
-        Ok((key, grant(row)?))
-    });
-    grants.collect()
+    /// The grant that the code's redemption activates.
+    pub(super) fn of_code(code: &Code) -> Self {
+        Self::new(&code.tenant_id, &code.grant_id)
+    }
 }
 
 /// Reads a row.

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    Store, commit,
+    Store,
     entity::grant_use::{ActiveModel, Column, Entity},
 };
 use crate::error::Error;
@@ -80,8 +80,7 @@ impl Store {
             .filter(Column::TenantId.eq(tenant_id.as_str()))
             .filter(Column::GrantId.is_in(grant_ids))
             .all(self.db.read())
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         let uses = rows
             .into_iter()
             .map(|row| (row.grant_id, UnixMillis::from_millis(row.last_used_at)));
@@ -143,5 +142,5 @@ async fn write(db: &Database, uses: &BTreeMap<Key, UnixMillis>) -> Result<(), St
             .exec_without_returning(&tx)
             .await?;
     }
-    commit(tx).await
+    Ok(tx.commit().await?)
 }

@@ -1,7 +1,7 @@
-//! What token-service keeps. A method of [`Store`] is one transaction, with its audit event and its
-//! place in the change feed; rules about what may happen are in the nouns.
+//! token-service's database. A method of [`Store`] is one transaction, with its audit event and its
+//! changes; the rules are in `model`.
 //!
-//! Tables that belong to a tenant are keyed by it, and their methods ask for it.
+//! Tables that a tenant owns are keyed by tenant, and their methods take it.
 
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ use accord::{
         idempotency::{self, IdempotencyError, Outcome},
     },
 };
-use sea_orm::{ConnectionTrait, DatabaseTransaction, QueryResult, TryGetable};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, QueryResult, TryGetable};
 
 use crate::{error::Error, model::purpose};
 
 mod admin_session;
-mod client_assertion;
+mod batch;
 mod code;
 pub mod entity;
 mod family;
@@ -32,17 +32,15 @@ pub(crate) mod fixture;
 mod grant;
 mod grant_use;
 pub mod migration;
-mod redemption;
 mod revocation;
 mod setup;
 mod signing_key;
 
-use client_assertion::Spending;
-use code::Lookups;
-use family::Advances;
+pub use batch::redemption::{Redemption, RedemptionOutcome};
+use batch::{
+    assertion::Assertions, code_lookup::CodeLookups, family_advance::Advances, redemption::Redemptions,
+};
 use grant_use::GrantUses;
-use redemption::Redemptions;
-pub use redemption::{Redeemed, Redemption};
 
 /// The purposes of every data key, that of request ids included.
 pub const PURPOSES: &[&str] = &[
@@ -69,14 +67,14 @@ pub struct Store {
     pub(crate) clock: SharedClock,
     pub(crate) random: SharedRandom,
     events: GroupCommit<RecordEvents>,
-    assertions: GroupCommit<Spending>,
-    codes: GroupCommit<Lookups>,
+    assertions: GroupCommit<Assertions>,
+    codes: GroupCommit<CodeLookups>,
     advances: GroupCommit<Advances>,
     redemptions: GroupCommit<Redemptions>,
     grant_uses: GrantUses,
 }
 
-/// What work for groups is done with.
+/// What a group needs to write events.
 #[derive(Clone, Debug)]
 struct Shared {
     db: Database,
@@ -85,8 +83,7 @@ struct Shared {
 }
 
 impl Store {
-    /// Joins the parts of a store. The database is migrated and the keyring holds
-    /// [`PURPOSES`]. Inside a tokio runtime.
+    /// Opens a store on a migrated database and a keyring that holds [`PURPOSES`], inside a tokio runtime.
     pub fn new(db: Database, keyring: Keyring, clock: SharedClock, random: SharedRandom) -> Self {
         let shared = Shared {
             db: db.clone(),
@@ -95,8 +92,8 @@ impl Store {
         };
         Self {
             events: GroupCommit::start(RecordEvents(db.clone())),
-            assertions: GroupCommit::start(Spending(db.clone())),
-            codes: GroupCommit::start(Lookups(db.clone())),
+            assertions: GroupCommit::start(Assertions(db.clone())),
+            codes: GroupCommit::start(CodeLookups(db.clone())),
             advances: GroupCommit::start(Advances(db.clone())),
             redemptions: GroupCommit::start(Redemptions(shared)),
             grant_uses: GrantUses::start(db.clone()),
@@ -113,40 +110,27 @@ impl Store {
     }
 
     /// The change feed's position: what is read after this call reflects all changes up to it.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn position(&self) -> Result<Position, Error> {
         Ok(change::position(self.db.read()).await?)
     }
 
-    /// The feed after a position, at most `limit` changes; without one, the feed's position.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
+    /// Reads at most `limit` changes after a position; without a position, the feed's own.
     pub async fn changes_after(&self, after: Option<&Position>, limit: u64) -> Result<Told, Error> {
         Ok(change::tell(self.db.read(), after, limit).await?)
     }
 
-    /// A position such that all changes from `since` on come after it.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
+    /// Returns a position that all changes from `since` on come after.
     pub async fn seq_before(&self, since: UnixMillis) -> Result<i64, Error> {
         Ok(change::seq_before(self.db.read(), since).await?)
     }
 
-    /// Records an event that comes with no change of its own, such as a token for client credentials or
-    /// a refused attempt, together with others that come at the same time.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
+    /// Records an event without a change, such as a token for client credentials or a rejected attempt.
     pub async fn record(&self, origin: Origin, event: Event) -> Result<(), Error> {
         let record = Record::new(&*self.clock, &*self.random, origin, event)?;
         Ok(self.events.submit(record).await?)
     }
 
-    /// Begins a creating transaction: a new thing, or the answer to a repeated call.
+    /// Begins a transaction that creates something, or finds what an earlier call with this id created.
     async fn begin_creation(&self, creation: &Creation) -> Result<(DatabaseTransaction, Outcome), Error> {
         let tx = self.db.write().await?;
         let request = creation.idempotency();
@@ -164,17 +148,14 @@ impl Store {
         Ok(())
     }
 
-    /// Bumps the change counter; the last of a transaction's slow steps.
+    /// Publishes changes. Comes last in a transaction, because it locks the feed's counter.
     async fn bump(&self, tx: &DatabaseTransaction, changes: &[Change]) -> Result<i64, StoreError> {
         change::bump(tx, changes, self.clock.now()).await
     }
 }
 
-/// Ends every family and every admin session, and revokes every signing key: for a database that was
-/// restored from a copy. New keys are made when it is opened.
-///
-/// # Errors
-/// What the database says.
+/// Ends every family and admin session and revokes every signing key, for a database that was restored from a
+/// backup. New keys are made when it is opened.
 pub async fn end_all_before(
     tx: &DatabaseTransaction,
     clock: &dyn Clock,
@@ -194,6 +175,12 @@ impl From<IdempotencyError> for Error {
     }
 }
 
+impl From<DbErr> for Error {
+    fn from(error: DbErr) -> Self {
+        StoreError::from(error).into()
+    }
+}
+
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
@@ -204,17 +191,12 @@ impl From<StoreError> for Error {
     }
 }
 
-/// Commits, so that a failed commit is a failed call.
-async fn commit(tx: DatabaseTransaction) -> Result<(), StoreError> {
-    Ok(tx.commit().await?)
-}
-
-/// A column of a row that a statement returned.
+/// Reads a column of a row that a statement returned.
 fn column<T: TryGetable>(row: &QueryResult, name: &str) -> Result<T, StoreError> {
     Ok(row.try_get("", name)?)
 }
 
-/// A stored value that this program does not write.
+/// The error for a stored value that this program does not write.
 fn corrupt(what: &'static str) -> Error {
     StoreError::Corrupt(what).into()
 }

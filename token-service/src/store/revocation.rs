@@ -1,187 +1,148 @@
-//! What ended before its time, by its position in the change feed.
-
-use std::sync::LazyLock;
+//! Revocations, each at its own position of the change feed, and the removal of expired rows.
 
 use accord::{
     clock::UnixMillis,
     store::{
         StoreError,
         audit::{Event, Origin},
-        batch::json_rows::JsonRows,
-        change::Change,
+        change::{self, Change},
     },
     text::id::TenantId,
 };
-use sea_orm::{ColumnTrait, Condition, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder,
+    sea_query::ExprTrait,
+};
 
 use super::{
     Store, change_kind,
-    entity::revocation::{Column, Entity, Model},
+    entity::revocation::{ActiveModel, Column, Entity},
 };
-use crate::{error::Error, model::revocation::RevocationKind};
+use crate::{
+    error::Error,
+    model::{lifetimes::Lifetimes, revocation::RevocationKind},
+};
 
-/// A revocation to be written.
+/// A revocation to publish.
 #[derive(Debug)]
-pub(super) struct NewRevocation<'a> {
-    /// Its position, of a change that [`change`] made.
-    pub(super) seq: i64,
-    /// What it names.
-    pub(super) kind: RevocationKind,
-    /// Which one.
-    pub(super) id: &'a str,
+pub(super) struct Revocation<'a> {
+    kind: RevocationKind,
+    id: &'a str,
     /// The tenant, unless it is a key.
-    pub(super) tenant_id: Option<&'a TenantId>,
-    /// The time now.
-    pub(super) now: UnixMillis,
+    tenant_id: Option<&'a TenantId>,
     /// When the last token that it ends has ended anyway.
-    pub(super) expires_at: UnixMillis,
+    expires_at: UnixMillis,
 }
 
-/// The change that goes with a revocation.
-pub(super) fn change(kind: RevocationKind, id: &str, tenant_id: Option<&TenantId>) -> Change {
-    Change {
-        kind: change_kind::REVOCATION,
-        id: format!("{}:{id}", kind.name()),
-        tenant_id: tenant_id.cloned(),
+impl<'a> Revocation<'a> {
+    /// Ends every token of this kind that was issued up to `now`.
+    pub(super) fn new(
+        kind: RevocationKind,
+        id: &'a str,
+        tenant_id: Option<&'a TenantId>,
+        now: UnixMillis,
+    ) -> Self {
+        Self {
+            kind,
+            id,
+            tenant_id,
+            expires_at: now.plus(Lifetimes::MAX_ACCESS_TOKEN),
+        }
     }
 }
 
-static INSERT: LazyLock<JsonRows> = LazyLock::new(|| {
-    let columns = [
-        ("seq", "bigint"),
-        ("kind", "text"),
-        ("id", "text"),
-        ("tenant_id", "text"),
-        ("revoked_at", "bigint"),
-        ("expires_at", "bigint"),
-    ];
-    JsonRows::insert("revocations", &columns)
-});
-
-/// Writes a revocation at the position that its change got.
-pub(super) async fn insert(
+/// Publishes changes, then revocations. Comes last in a transaction, because it locks the feed's counter.
+pub(super) async fn publish(
     tx: &DatabaseTransaction,
-    revocation: NewRevocation<'_>,
+    mut changes: Vec<Change>,
+    revocations: Vec<Revocation<'_>>,
+    now: UnixMillis,
 ) -> Result<(), StoreError> {
-    insert_all(tx, vec![revocation]).await
-}
-
-/// Writes revocations at the positions that their changes got.
-pub(super) async fn insert_all(
-    tx: &DatabaseTransaction,
-    revocations: Vec<NewRevocation<'_>>,
-) -> Result<(), StoreError> {
-    let rows = revocations.into_iter().map(|revocation| Model {
-        seq: revocation.seq,
-        kind: revocation.kind.name().to_owned(),
-        id: revocation.id.to_owned(),
-        tenant_id: revocation.tenant_id.map(ToString::to_string),
-        revoked_at: revocation.now.as_millis(),
-        expires_at: revocation.expires_at.as_millis(),
+    changes.extend(revocations.iter().map(|revocation| Change {
+        kind: change_kind::REVOCATION,
+        id: format!("{}:{}", revocation.kind.name(), revocation.id),
+        tenant_id: revocation.tenant_id.cloned(),
+    }));
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let last = change::bump(tx, &changes, now).await?;
+    let first = last + 1 - revocations.len() as i64;
+    let rows = (first..).zip(revocations).map(|(seq, revocation)| ActiveModel {
+        seq: Set(seq),
+        kind: Set(revocation.kind.name().to_owned()),
+        id: Set(revocation.id.to_owned()),
+        tenant_id: Set(revocation.tenant_id.map(ToString::to_string)),
+        revoked_at: Set(now.as_millis()),
+        expires_at: Set(revocation.expires_at.as_millis()),
     });
-    let rows: Vec<_> = rows.collect();
-    INSERT.execute(tx, &rows, []).await?;
+    Entity::insert_many(rows).exec_without_returning(tx).await?;
     Ok(())
 }
 
 impl Store {
-    /// The highest position at which one of these was revoked; `None` if none ever was.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
+    /// Returns the highest position at which one of these was revoked.
     pub async fn last_revocation(&self, of: &[(RevocationKind, &str)]) -> Result<Option<i64>, Error> {
         let any = of.iter().fold(Condition::any(), |any, (kind, id)| {
-            any.add(
-                Condition::all()
-                    .add(Column::Kind.eq(kind.name()))
-                    .add(Column::Id.eq(*id)),
-            )
+            any.add(Column::Kind.eq(kind.name()).and(Column::Id.eq(*id)))
         });
         let last = Entity::find()
             .filter(any)
             .order_by_desc(Column::Seq)
             .one(self.db.read())
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         Ok(last.map(|row| row.seq))
     }
 
-    /// Ends one access token, which would have ended at `ends`; no change, and no event, if it was
-    /// revoked before.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
+    /// Ends one access token, unless it was revoked before. It would have ended at `expires_at`.
     pub async fn revoke_access_token(
         &self,
         origin: &Origin,
         tenant_id: &TenantId,
         jti: &str,
-        ends: UnixMillis,
+        expires_at: UnixMillis,
         event: Event,
     ) -> Result<(), Error> {
-        if self
-            .last_revocation(&[(RevocationKind::Jti, jti)])
-            .await?
-            .is_some()
-        {
+        let kind = RevocationKind::Jti;
+        if self.last_revocation(&[(kind, jti)]).await?.is_some() {
             return Ok(());
         }
         let tx = self.db.write().await?;
         self.audit(&tx, origin, event).await?;
-        let seq = self
-            .bump(&tx, &[change(RevocationKind::Jti, jti, Some(tenant_id))])
-            .await?;
-        let new = NewRevocation {
-            seq,
-            kind: RevocationKind::Jti,
+        let revocation = Revocation {
+            kind,
             id: jti,
             tenant_id: Some(tenant_id),
-            now: self.now(),
-            expires_at: ends,
+            expires_at,
         };
-        insert(&tx, new).await?;
-        super::commit(tx).await?;
-        Ok(())
+        publish(&tx, Vec::new(), vec![revocation], self.now()).await?;
+        Ok(tx.commit().await?)
     }
 
-    /// Removes what can't matter any more: revocations of tokens that have all ended, and codes, setups,
-    /// sessions and families that ended at or before these times.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
+    /// Removes revocations and assertions that expired by `soon`, and codes, setups, sessions and families that
+    /// ended by `late`.
     pub async fn clear_away(&self, soon: UnixMillis, late: UnixMillis) -> Result<(), Error> {
         use super::entity::{admin_session, client_assertion, code, family, setup};
+        let (soon, late) = (soon.as_millis(), late.as_millis());
         let tx = self.db.write().await?;
-        let deletions = [
-            Entity::delete_many()
-                .filter(Column::ExpiresAt.lte(soon.as_millis()))
-                .exec(&tx)
-                .await,
-            client_assertion::Entity::delete_many()
-                .filter(client_assertion::Column::ExpiresAt.lte(soon.as_millis()))
-                .exec(&tx)
-                .await,
-            code::Entity::delete_many()
-                .filter(code::Column::ExpiresAt.lte(late.as_millis()))
-                .exec(&tx)
-                .await,
-            setup::Entity::delete_many()
-                .filter(setup::Column::ExpiresAt.lte(late.as_millis()))
-                .exec(&tx)
-                .await,
-            admin_session::Entity::delete_many()
-                .filter(admin_session::Column::SignedInAt.lte(late.as_millis()))
-                .exec(&tx)
-                .await,
-            family::Entity::delete_many()
-                .filter(family::Column::ExpiresAt.lte(late.as_millis()))
-                .exec(&tx)
-                .await,
-        ];
-        for deletion in deletions {
-            deletion.map_err(StoreError::from)?;
-        }
-        super::commit(tx).await?;
-        Ok(())
+        let expired = Column::ExpiresAt.lte(soon);
+        Entity::delete_many().filter(expired).exec(&tx).await?;
+        let expired = client_assertion::Column::ExpiresAt.lte(soon);
+        client_assertion::Entity::delete_many()
+            .filter(expired)
+            .exec(&tx)
+            .await?;
+        let expired = code::Column::ExpiresAt.lte(late);
+        code::Entity::delete_many().filter(expired).exec(&tx).await?;
+        let expired = setup::Column::ExpiresAt.lte(late);
+        setup::Entity::delete_many().filter(expired).exec(&tx).await?;
+        let expired = admin_session::Column::SignedInAt.lte(late);
+        admin_session::Entity::delete_many()
+            .filter(expired)
+            .exec(&tx)
+            .await?;
+        let expired = family::Column::ExpiresAt.lte(late);
+        family::Entity::delete_many().filter(expired).exec(&tx).await?;
+        Ok(tx.commit().await?)
     }
 }

@@ -3,7 +3,7 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        Creation, StoreError,
+        Creation,
         audit::{Event, Origin},
         idempotency::Outcome,
     },
@@ -21,7 +21,7 @@ use serde::Serialize;
 use super::{
     Store,
     admin_session::require_open,
-    commit, corrupt,
+    corrupt,
     entity::{
         code, grant as grant_row,
         setup::{ActiveModel, Column, Entity, Model},
@@ -99,10 +99,10 @@ impl Store {
             expires_at: Set(now.plus(LIFE).as_millis()),
             decided_at: Set(None),
         };
-        let row = row.insert(&tx).await.map_err(StoreError::from)?;
+        let row = row.insert(&tx).await?;
         reservation.complete(&tx, setup_id.as_str()).await?;
         self.audit(&tx, &creation.origin, event).await?;
-        commit(tx).await?;
+        tx.commit().await?;
         setup(row)
     }
 
@@ -161,7 +161,7 @@ impl Store {
             expires_at: Set(approval.expires_at.map(UnixMillis::as_millis)),
             ended_at: Set(None),
         };
-        let row = row.insert(&tx).await.map_err(StoreError::from)?;
+        let row = row.insert(&tx).await?;
         let token = OpaqueToken::generate(TokenKind::AuthorizationCode, &*self.random);
         let code = code::ActiveModel {
             code_hash: Set(token.digest().to_vec()),
@@ -175,7 +175,7 @@ impl Store {
             used_at: Set(None),
             family_id: Set(None),
         };
-        code.insert(&tx).await.map_err(StoreError::from)?;
+        code.insert(&tx).await?;
         let event = Event::new("consent.approve")
             .tenant(&setup.tenant_id)
             .client(&setup.client_id)
@@ -185,7 +185,7 @@ impl Store {
             .detail("designated_user_id", approval.designated_user_id.as_str())
             .detail("workload", by.workload.as_str());
         self.audit(&tx, origin, event).await?;
-        commit(tx).await?;
+        tx.commit().await?;
         Ok((grant(row)?, token))
     }
 
@@ -209,7 +209,7 @@ impl Store {
             .subject(setup.setup_id.as_str())
             .detail("workload", by.workload.as_str());
         self.audit(&tx, origin, event).await?;
-        commit(tx).await?;
+        tx.commit().await?;
         Ok(Setup {
             decision: Some(Decision::Denied),
             decided_at: Some(now),
@@ -237,8 +237,7 @@ async fn decide(
         .col_expr(Column::State, Expr::value(state))
         .col_expr(Column::DecidedAt, Expr::value(now.as_millis()))
         .exec(tx)
-        .await
-        .map_err(StoreError::from)?;
+        .await?;
     if decided.rows_affected == 1 {
         return Ok(());
     }
@@ -254,10 +253,7 @@ async fn replayed(conn: &impl ConnectionTrait, setup_id: &str) -> Result<Setup, 
 }
 
 async fn find(conn: &impl ConnectionTrait, setup_id: &str) -> Result<Option<Setup>, Error> {
-    let row = Entity::find_by_id(setup_id)
-        .one(conn)
-        .await
-        .map_err(StoreError::from)?;
+    let row = Entity::find_by_id(setup_id).one(conn).await?;
     row.map(setup).transpose()
 }
 

@@ -1,6 +1,6 @@
 //! Signing keys in the database: the private half sealed by a data key, with the key's id as context.
 //!
-//! A partial unique index keeps one key NEXT and one ACTIVE, whatever replicas do at a time.
+//! A partial unique index allows one key NEXT and one ACTIVE, whatever replicas do at the same time.
 
 use accord::{
     clock::{Clock, UnixMillis},
@@ -8,7 +8,7 @@ use accord::{
     store::{
         Creation, StoreError,
         audit::{self, Actor, ActorKind, Event, Origin},
-        change::{self, Change},
+        change::Change,
         idempotency::Outcome,
     },
     text::page::{Page, PageRequest},
@@ -20,20 +20,20 @@ use sea_orm::{
 use zeroize::Zeroizing;
 
 use super::{
-    Store, change_kind, commit, corrupt,
+    Store, change_kind, corrupt,
     entity::signing_key::{ActiveModel, Column, Entity, Model},
-    revocation::{self, NewRevocation},
+    revocation::{self, Revocation},
 };
-use crate::model::{purpose, revocation::RevocationKind};
 use crate::{
     error::Error,
     model::{
-        lifetimes::Lifetimes,
+        purpose,
+        revocation::RevocationKind,
         signing_key::{ALGORITHM, SigningKey, State, generate},
     },
 };
 
-/// How often a key that is to become active is looked for.
+/// How often a promotion retries when the next key is revoked meanwhile.
 const ATTEMPTS: usize = 3;
 
 impl Store {
@@ -55,7 +55,7 @@ impl Store {
                         .detail("state", state.name());
                     self.audit(&tx, &origin, event).await?;
                     self.bump(&tx, &[changed(&kid)]).await?;
-                    commit(tx).await?;
+                    tx.commit().await?;
                 }
                 // Another replica was faster.
                 Err(Error::Conflict) => {}
@@ -81,31 +81,23 @@ impl Store {
     pub async fn unseal_signing_key(&self, kid: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
         let row = Entity::find_by_id(kid)
             .one(self.db.read())
-            .await
-            .map_err(StoreError::from)?
+            .await?
             .ok_or(Error::Signing)?;
         let key = self.keyring.require(purpose::SIGNING_KEY, row.key_version)?;
         Ok(key.open(kid.as_bytes(), &row.sealed)?)
     }
 
     /// Every key that is not revoked.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn live_signing_keys(&self) -> Result<Vec<SigningKey>, Error> {
         let rows = Entity::find()
             .filter(Column::State.ne(State::Revoked.name()))
             .order_by_desc(Column::CreatedAt)
             .all(self.db.read())
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         rows.into_iter().map(signing_key).collect()
     }
 
     /// Lists keys, newest first.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn list_signing_keys(
         &self,
         state: Option<State>,
@@ -128,7 +120,7 @@ impl Store {
                 ),
             );
         }
-        let rows = query.all(self.db.read()).await.map_err(StoreError::from)?;
+        let rows = query.all(self.db.read()).await?;
         let keys = rows.into_iter().map(signing_key).collect::<Result<Vec<_>, _>>()?;
         Ok(page.finish(keys, |key| format!("{} {}", key.created_at.as_millis(), key.kid)))
     }
@@ -161,7 +153,7 @@ impl Store {
         self.bump(&tx, &[changed(&active.kid), changed(&promoted)])
             .await?;
         let key = find(&tx, &promoted).await?.ok_or(corrupt("signing_keys"))?;
-        commit(tx).await?;
+        tx.commit().await?;
         Ok(key)
     }
 
@@ -177,11 +169,7 @@ impl Store {
     ) -> Result<SigningKey, Error> {
         let tx = self.db.write().await?;
         let now = self.now();
-        let row = Entity::find_by_id(kid)
-            .lock_exclusive()
-            .one(&tx)
-            .await
-            .map_err(StoreError::from)?;
+        let row = Entity::find_by_id(kid).lock_exclusive().one(&tx).await?;
         let key = signing_key(row.ok_or(Error::NotFound("signing_key"))?)?;
         if key.state == State::Revoked {
             return Ok(key);
@@ -202,23 +190,14 @@ impl Store {
             .subject(kid)
             .detail("reason", reason);
         self.audit(&tx, origin, event).await?;
-        let changes = [changed(kid), revocation::change(RevocationKind::Kid, kid, None)];
-        let seq = self.bump(&tx, &changes).await?;
-        let new = NewRevocation {
-            seq,
-            kind: RevocationKind::Kid,
-            id: kid,
-            tenant_id: None,
-            now,
-            expires_at: now.plus(Lifetimes::MAX_ACCESS_TOKEN),
-        };
-        revocation::insert(&tx, new).await?;
+        let revocation = Revocation::new(RevocationKind::Kid, kid, None, now);
+        revocation::publish(&tx, vec![changed(kid)], vec![revocation], now).await?;
         let key = find(&tx, kid).await?.ok_or(corrupt("signing_keys"))?;
-        commit(tx).await?;
+        tx.commit().await?;
         Ok(key)
     }
 
-    /// Makes the next key active and a new one next; answers the promoted key's id.
+    /// Makes the next key active and a new one next. Returns the promoted key's id.
     async fn promote_next(&self, tx: &DatabaseTransaction, now: UnixMillis) -> Result<String, Error> {
         for _ in 0..ATTEMPTS {
             let next = in_state(tx, State::Next).await?.ok_or(Error::Signing)?;
@@ -247,12 +226,12 @@ impl Store {
             retired_at: Set(None),
             revoked_at: Set(None),
         };
-        row.insert(tx).await.map_err(StoreError::from)?;
+        row.insert(tx).await?;
         Ok(new.kid)
     }
 }
 
-/// This service itself, as the actor of an event.
+/// The service itself as the actor of an event.
 fn system() -> Origin {
     Origin {
         actor: Actor {
@@ -263,8 +242,8 @@ fn system() -> Origin {
     }
 }
 
-/// Revokes every key there is, for a database that was restored from a copy: one that was revoked after
-/// the copy was made may be known to others.
+/// Revokes every key, for a database that was restored from a backup: one that was revoked after the backup
+/// may be known to others.
 pub(super) async fn revoke_all(
     tx: &DatabaseTransaction,
     clock: &dyn Clock,
@@ -276,7 +255,6 @@ pub(super) async fn revoke_all(
         .order_by_asc(Column::Kid)
         .all(tx)
         .await?;
-    let mut changes = Vec::with_capacity(2 * live.len());
     for key in &live {
         let from = State::from_name(&key.state).ok_or(StoreError::Corrupt("signing_keys"))?;
         step(tx, &key.kid, from, State::Revoked, now).await?;
@@ -284,27 +262,15 @@ pub(super) async fn revoke_all(
             .subject(&key.kid)
             .detail("reason", "restored");
         audit::record(tx, clock, random, &system(), event).await?;
-        changes.push(changed(&key.kid));
-        changes.push(revocation::change(RevocationKind::Kid, &key.kid, None));
     }
-    let last = change::bump(tx, &changes, now).await?;
-    // Of each key's two changes the second is the revocation.
-    let first = last - changes.len() as i64 + 2;
-    for (seq, key) in (first..).step_by(2).zip(&live) {
-        let new = NewRevocation {
-            seq,
-            kind: RevocationKind::Kid,
-            id: &key.kid,
-            tenant_id: None,
-            now,
-            expires_at: now.plus(Lifetimes::MAX_ACCESS_TOKEN),
-        };
-        revocation::insert(tx, new).await?;
-    }
-    Ok(())
+    let changes = live.iter().map(|key| changed(&key.kid)).collect();
+    let revocations = live
+        .iter()
+        .map(|key| Revocation::new(RevocationKind::Kid, &key.kid, None, now));
+    revocation::publish(tx, changes, revocations.collect(), now).await
 }
 
-/// Moves a key from one state to another; how many keys were moved.
+/// Moves a key from one state to another. Returns how many keys moved.
 async fn step(
     tx: &DatabaseTransaction,
     kid: &str,
@@ -336,10 +302,7 @@ async fn in_state(conn: &impl ConnectionTrait, state: State) -> Result<Option<Mo
 }
 
 async fn find(conn: &impl ConnectionTrait, kid: &str) -> Result<Option<SigningKey>, Error> {
-    let row = Entity::find_by_id(kid)
-        .one(conn)
-        .await
-        .map_err(StoreError::from)?;
+    let row = Entity::find_by_id(kid).one(conn).await?;
     row.map(signing_key).transpose()
 }
 

@@ -17,7 +17,7 @@ use crate::{
         grant::GrantState,
         purpose,
     },
-    store::{Redeemed, Redemption},
+    store::{Redemption, RedemptionOutcome},
 };
 
 pub(super) async fn issue(
@@ -77,14 +77,14 @@ pub(super) async fn issue(
         issued,
     };
     match store.redeem_code(redemption).await? {
-        Redeemed::Now { superseding } => {
+        RedemptionOutcome::Redeemed { superseding } => {
             if superseding {
                 issuance.oauth.cache.learn().await;
             }
             issuance.recheck(signed, Some((&family, refresh_token))).await
         }
-        Redeemed::Before => replayed(issuance, &token).await,
-        Redeemed::GrantEnded => Err(Error::InvalidGrant),
+        RedemptionOutcome::AlreadyUsed => replayed(issuance, &token).await,
+        RedemptionOutcome::GrantEnded => Err(Error::InvalidGrant),
     }
 }
 

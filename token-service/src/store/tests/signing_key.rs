@@ -106,7 +106,7 @@ async fn a_restored_copy_loses_every_key_that_it_holds() {
 
         let tx = store.db.write().await.unwrap();
         revoke_all(&tx, &*store.clock, &*store.random).await.unwrap();
-        commit(tx).await.unwrap();
+        tx.commit().await.unwrap();
         assert!(
             store.live_signing_keys().await.unwrap().is_empty(),
             "{database:?}"

@@ -13,7 +13,7 @@ use crate::{
         code::Code,
         family::{Family, Generations},
     },
-    store::{Redeemed, Redemption},
+    store::{Redemption, RedemptionOutcome},
 };
 
 /// A pending grant of a client, and its code.
@@ -111,13 +111,13 @@ async fn codes_that_are_redeemed_at_a_time_have_each_their_own_outcome() {
 
         let outcomes = join_all(redemptions.iter().cloned().map(|one| store.redeem_code(one))).await;
         let outcomes: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
-        let now = |superseding| Redeemed::Now { superseding };
+        let now = |superseding| RedemptionOutcome::Redeemed { superseding };
         let expected = [
             now(false),
             now(true),
             now(true),
-            Redeemed::Before,
-            Redeemed::GrantEnded,
+            RedemptionOutcome::AlreadyUsed,
+            RedemptionOutcome::GrantEnded,
         ];
         assert_eq!(outcomes, expected, "{database:?}");
 
@@ -199,11 +199,13 @@ async fn a_code_that_is_redeemed_by_many_at_once_is_redeemed_by_one_and_holds_up
         redemptions.push(redemption(&store, &other));
         let outcomes = join_all(redemptions.iter().cloned().map(|one| store.redeem_code(one))).await;
         let mut outcomes: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
-        let now = Redeemed::Now { superseding: false };
+        let now = RedemptionOutcome::Redeemed { superseding: false };
         assert_eq!(outcomes.pop(), Some(now), "{database:?}");
         let won: Vec<_> = (0..20).filter(|&index| outcomes[index] == now).collect();
         assert_eq!(won.len(), 1, "{database:?} {outcomes:?}");
-        let before = outcomes.iter().filter(|&&outcome| outcome == Redeemed::Before);
+        let before = outcomes
+            .iter()
+            .filter(|&&outcome| outcome == RedemptionOutcome::AlreadyUsed);
         assert_eq!(before.count(), 19, "{database:?}");
         for (index, redemption) in redemptions.iter().take(20).enumerate() {
             let exists = found(&store, &redemption.family).await.is_some();
@@ -229,10 +231,13 @@ async fn a_grant_that_somebody_holds_fails_its_own_redemption_alone() {
         )
         .await;
         assert!(matches!(refused, Err(Error::Unavailable)));
-        assert_eq!(redeemed.unwrap(), Redeemed::Now { superseding: false });
+        assert_eq!(
+            redeemed.unwrap(),
+            RedemptionOutcome::Redeemed { superseding: false }
+        );
         holder.rollback().await.unwrap();
         let again = store.redeem_code(redemption(&store, &code)).await.unwrap();
-        assert_eq!(again, Redeemed::Now { superseding: false });
+        assert_eq!(again, RedemptionOutcome::Redeemed { superseding: false });
     }
 }
 

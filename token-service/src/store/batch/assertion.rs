@@ -1,4 +1,5 @@
-//! Assertions that clients proved themselves by: each counts once.
+//! Spends the `jti` of client assertions. One insert a group, in place of a transaction each: a call that
+//! authenticates by assertion has no other write before its event (decision 21).
 
 use std::{collections::HashSet, sync::LazyLock};
 
@@ -12,48 +13,43 @@ use accord::{
 };
 use serde::Serialize;
 
-use super::{Store, column, commit};
+use super::super::{Store, column};
 use crate::error::Error;
 
 impl Store {
-    /// Uses up a client's assertion, known by the hash of its `jti`; false if it was used before. It is
-    /// remembered until it ends. Those who come at the same time share a transaction.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
+    /// Spends a client's assertion, identified by the hash of its `jti` and remembered until `expires_at`.
+    /// Returns false if it was spent before.
     pub async fn spend_assertion(
         &self,
         client_id: &ClientId,
         jti_hash: &[u8; 32],
-        ends_at: UnixMillis,
+        expires_at: UnixMillis,
     ) -> Result<bool, Error> {
         let assertion = Assertion {
             client_id: client_id.to_string(),
             jti_hash: hex::encode(jti_hash),
-            expires_at: ends_at.as_millis(),
+            expires_at: expires_at.as_millis(),
         };
         Ok(self.assertions.submit(assertion).await?)
     }
 }
 
-/// An assertion to be used up.
 #[derive(Serialize)]
-pub(super) struct Assertion {
+pub(in crate::store) struct Assertion {
     client_id: String,
     jti_hash: String,
     expires_at: i64,
 }
 
-/// Uses assertions up together.
-pub(super) struct Spending(pub(super) Database);
+pub(in crate::store) struct Assertions(pub(in crate::store) Database);
 
+/// Inserts in the order of keys, so that replicas that spend the same assertions do not deadlock.
 static SPEND: LazyLock<JsonRows> = LazyLock::new(|| {
     let columns = [
         ("client_id", "text"),
         ("jti_hash", "text"),
         ("expires_at", "bigint"),
     ];
-    // Of several replicas that use the same ones up, each waits for another in the same order.
     JsonRows::new(&columns, |dialect| {
         format!(
             "INSERT INTO client_assertions (client_id, jti_hash, expires_at)
@@ -65,9 +61,9 @@ static SPEND: LazyLock<JsonRows> = LazyLock::new(|| {
     })
 });
 
-impl Work for Spending {
+impl Work for Assertions {
     type Item = Assertion;
-    /// Whether it was this very item that used it up.
+    /// Whether this item spent the assertion.
     type Outcome = bool;
 
     async fn run(&self, assertions: &[Assertion]) -> Result<Vec<bool>, StoreError> {
@@ -78,8 +74,8 @@ impl Work for Spending {
             Ok((column(row, "client_id")?, hex::encode(jti_hash)))
         });
         let mut spent: HashSet<(String, String)> = spent.collect::<Result<_, StoreError>>()?;
-        commit(tx).await?;
-        // Of several with the same one it is the first.
+        tx.commit().await?;
+        // Of several items with the same assertion the first one wins.
         let outcomes = assertions
             .iter()
             .map(|assertion| spent.remove(&(assertion.client_id.clone(), assertion.jti_hash.clone())));

@@ -1,0 +1,153 @@
+//! Moves refresh families to their next generations: one update and one insert of events a group (decision 21;
+//! benchmark case `refresh`).
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
+
+use accord::store::{
+    Database, StoreError,
+    audit::{Event, Origin, Record},
+    batch::{self, group_commit::Work, json_rows::JsonRows},
+};
+use sea_orm::{ColumnTrait, DatabaseBackend, EntityTrait, QueryFilter};
+use serde::Serialize;
+
+use super::super::{
+    Store, column, corrupt,
+    entity::family::{Column, Entity},
+};
+use crate::{
+    error::Error,
+    model::family::{Family, Generations},
+};
+
+impl Store {
+    /// Moves a family to its next generations, unless it has moved or ended since it was read. Returns
+    /// whether it moved. The event is committed with it.
+    pub async fn advance_family(
+        &self,
+        origin: Origin,
+        from: &Family,
+        to: Generations,
+        event: Event,
+    ) -> Result<bool, Error> {
+        let stored = |generation: u32| i32::try_from(generation).map_err(|_| corrupt("families"));
+        let advance = Advance {
+            tenant_id: from.tenant_id.to_string(),
+            family_id: from.family_id.to_string(),
+            used: stored(from.generations.used)?,
+            current: stored(from.generations.current)?,
+            next_used: stored(to.used)?,
+            next_current: stored(to.current)?,
+            handed_out_at: to.handed_out_at.as_millis(),
+            record: Arc::new(Record::new(&*self.clock, &*self.random, origin, event)?),
+        };
+        match self.advances.submit(advance.clone()).await? {
+            Some(advanced) => Ok(advanced),
+            None => self.advance_alone(advance).await,
+        }
+    }
+
+    /// The same in a transaction of its own, which waits for the family's row.
+    async fn advance_alone(&self, advance: Advance) -> Result<bool, Error> {
+        let tx = self.db.write().await?;
+        let advanced = Entity::update_many()
+            .filter(Column::TenantId.eq(advance.tenant_id))
+            .filter(Column::FamilyId.eq(advance.family_id))
+            .filter(Column::UsedGeneration.eq(advance.used))
+            .filter(Column::CurrentGeneration.eq(advance.current))
+            .filter(Column::EndedAt.is_null())
+            .col_expr(Column::UsedGeneration, advance.next_used.into())
+            .col_expr(Column::CurrentGeneration, advance.next_current.into())
+            .col_expr(Column::HandedOutAt, advance.handed_out_at.into())
+            .exec(&tx)
+            .await?;
+        if advanced.rows_affected == 0 {
+            return Ok(false);
+        }
+        batch::audit::insert(&tx, &[&*advance.record]).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+}
+
+#[derive(Clone, Serialize)]
+pub(in crate::store) struct Advance {
+    tenant_id: String,
+    family_id: String,
+    used: i32,
+    current: i32,
+    next_used: i32,
+    next_current: i32,
+    handed_out_at: i64,
+    #[serde(skip)]
+    record: Arc<Record>,
+}
+
+/// Skips rows that another transaction has locked: waiting for one while holding others could deadlock.
+pub(in crate::store) struct Advances(pub(in crate::store) Database);
+
+static ADVANCE: LazyLock<JsonRows> = LazyLock::new(|| {
+    let columns = [
+        ("tenant_id", "text"),
+        ("family_id", "text"),
+        ("used", "integer"),
+        ("current", "integer"),
+        ("next_used", "integer"),
+        ("next_current", "integer"),
+        ("handed_out_at", "bigint"),
+    ];
+    JsonRows::new(&columns, |dialect| {
+        format!(
+            "WITH free AS (
+                SELECT input.* FROM {} JOIN families AS f
+                ON f.tenant_id = input.tenant_id AND f.family_id = input.family_id
+                    AND f.used_generation = input.used AND f.current_generation = input.current
+                    AND f.ended_at IS NULL
+                {}
+            )
+            UPDATE families SET used_generation = free.next_used,
+                current_generation = free.next_current, handed_out_at = free.handed_out_at
+            FROM free
+            WHERE families.tenant_id = free.tenant_id AND families.family_id = free.family_id
+            RETURNING families.family_id AS family_id, families.used_generation AS used,
+                families.current_generation AS current",
+            dialect.input,
+            dialect.lock_free("f"),
+        )
+    })
+});
+
+impl Work for Advances {
+    type Item = Advance;
+    /// Whether this item moved the family; `None` if the family has moved, has ended or is locked.
+    type Outcome = Option<bool>;
+
+    async fn run(&self, advances: &[Advance]) -> Result<Vec<Option<bool>>, StoreError> {
+        let tx = self.0.write().await?;
+        let mut moved: HashMap<String, (i32, i32)> = HashMap::new();
+        for row in ADVANCE.query(&tx, advances, []).await? {
+            let next = (column(&row, "used")?, column(&row, "current")?);
+            moved.insert(column(&row, "family_id")?, next);
+        }
+        // SQLite has one writer, so no row is locked by another.
+        let locks = self.0.backend() == DatabaseBackend::Postgres;
+        let mut left = moved.clone();
+        let mut records = Vec::with_capacity(moved.len());
+        let outcomes = advances.iter().map(|advance| {
+            // Items that move a family to the same generations present the same token: the first one wins.
+            let wins = left.get(&advance.family_id) == Some(&(advance.next_used, advance.next_current));
+            if wins {
+                left.remove(&advance.family_id);
+                records.push(&*advance.record);
+            }
+            (!locks || moved.contains_key(&advance.family_id)).then_some(wins)
+        });
+        let outcomes = outcomes.collect();
+        batch::audit::insert(&tx, &records).await?;
+        tx.commit().await?;
+        Ok(outcomes)
+    }
+}
