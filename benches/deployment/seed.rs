@@ -102,7 +102,14 @@ pub async fn run(setup: &Setup, plan: &Plan) -> Result<Seeded> {
     for (client, secret, is_ended) in live.chain(ended) {
         let Some(secret) = secret else { continue };
         let text = Zeroizing::new(secret.expose().as_bytes().to_vec());
-        let hashed = (registry.store().hasher().hash(text).await?, tag_key.version());
+        let hashed = (
+            registry
+                .store()
+                .hasher()
+                .hash(client.client_id.as_str(), text)
+                .await?,
+            tag_key.version(),
+        );
         secrets.push(rows::secret(client, secret, hashed, is_ended));
     }
     insert(&db, secrets.into_iter()).await?;

@@ -18,7 +18,6 @@ use anyhow::{Context, anyhow};
 use crate::{
     config::{Cli, Command, Flags, Needs, OperatorCommand, Settings, WorkloadCommand},
     grpc::convert,
-    model::caller,
     server::Registry,
 };
 
@@ -64,7 +63,10 @@ async fn create_operator(flags: &Flags, name: String, roles: Vec<i32>) -> anyhow
     };
     let (new, _) = convert::caller::create_operator(&request).map_err(refused)?;
     let registry = open(&Settings::load(flags, Needs::Keys)?).await?;
-    let (_, token) = caller::create_operator(registry.store(), &creation("CreateOperator"), new).await?;
+    let (_, token) = registry
+        .store()
+        .create_caller(&creation("CreateOperator"), new)
+        .await?;
     print(&token)
 }
 
@@ -76,7 +78,10 @@ async fn create_workload(flags: &Flags, name: String, kind: i32) -> anyhow::Resu
     };
     let (new, _) = convert::caller::create_workload(&request).map_err(refused)?;
     let registry = open(&Settings::load(flags, Needs::Keys)?).await?;
-    let (_, token) = caller::create_workload(registry.store(), &creation("CreateWorkload"), new).await?;
+    let (_, token) = registry
+        .store()
+        .create_caller(&creation("CreateWorkload"), new)
+        .await?;
     print(&token)
 }
 

@@ -1,34 +1,20 @@
-//! What token-service asks: who exists, and at which position of the change feed that was read.
+//! What token-service reads: facts, and the position of the change feed that they were read at.
 
 use accord::{position::Position, store::change::ChangeRow, text::page::MAX_SIZE};
-
 use zeroize::Zeroizing;
 
 use crate::{error::Error, store::Store};
 
-/// An answer, and the position at which it was read: it reflects all changes up to there.
-#[derive(Clone, Debug)]
-pub struct At<T> {
-    /// The answer.
-    pub value: T,
-    /// Where it was read.
-    pub position: Position,
-}
-
-/// Reads the position first, then the answer: what commits in between may show in the answer, and
-/// what shows in no answer is never claimed.
+/// Reads the position before the fact, so that the fact reflects all changes up to the position.
 ///
 /// # Errors
-/// What `answer` says.
-pub async fn at_position<T>(
+/// Those of `fact`.
+pub async fn read_at<T>(
     store: &Store,
-    answer: impl Future<Output = Result<T, Error>>,
-) -> Result<At<T>, Error> {
+    fact: impl Future<Output = Result<T, Error>>,
+) -> Result<(T, Position), Error> {
     let position = store.position().await?;
-    Ok(At {
-        value: answer.await?,
-        position,
-    })
+    Ok((fact.await?, position))
 }
 
 /// Changes after a position.
@@ -38,9 +24,9 @@ pub struct Changes {
     pub changes: Vec<ChangeRow>,
     /// Up to where this is complete.
     pub position: Position,
-    /// The asker's position is of another epoch, or ahead of this database.
+    /// Whether the reader's position is of another epoch, or ahead of this database.
     pub reset: bool,
-    /// More changes wait behind `position`.
+    /// Whether more changes follow `position`.
     pub more: bool,
     /// The keys that Client Secrets may be tagged with, by version.
     pub secret_tag_keys: Vec<(i32, Zeroizing<[u8; 32]>)>,
@@ -48,11 +34,8 @@ pub struct Changes {
     pub recent_seq: Option<i64>,
 }
 
-/// Lists what changed after `after`, at most `limit` changes; without `after` only says where the feed
-/// is, and where its last hour begins. `limit` 0 means 500, more counts as 500.
-///
-/// # Errors
-/// [`Error::Store`].
+/// Lists the changes after `after`, at most `limit`; 0 and more than 500 mean 500. Without `after`, only the position
+/// of the feed and the beginning of its last hour.
 pub async fn changes(store: &Store, after: Option<Position>, limit: u64) -> Result<Changes, Error> {
     let limit = if limit == 0 { MAX_SIZE } else { limit.min(MAX_SIZE) };
     let told = store.changes_after(after.as_ref(), limit).await?;
@@ -185,8 +168,8 @@ mod tests {
             tx.commit().await.unwrap();
             store.position().await
         };
-        let told = at_position(&store, answer).await.unwrap();
-        assert_eq!(told.position, start);
-        assert_eq!(told.value.seq, start.seq + 1);
+        let (position_in_fact, position) = read_at(&store, answer).await.unwrap();
+        assert_eq!(position, start);
+        assert_eq!(position_in_fact.seq, start.seq + 1);
     }
 }

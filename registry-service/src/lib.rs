@@ -1,9 +1,10 @@
 //! registry-service owns who exists: integration requests, tenants, tenant users, third-party
 //! clients and their secrets, the scope catalogue, operators and workloads.
 //!
-//! A request goes through `grpc` (one file a service), `convert` (messages to nouns), a noun at the
-//! top level (the rules) and [`store`] (one transaction a method). Errors come back through [`error`].
+//! A request passes `grpc` (one file a service; `grpc::convert` reads its messages) and [`store`] (one transaction a
+//! method), or [`authentication`] where more than one transaction is needed. The rules are in [`model`].
 
+pub mod authentication;
 mod command;
 pub mod config;
 pub mod directory;

@@ -29,7 +29,6 @@ use tonic::{Status, service::RoutesBuilder};
 use crate::{
     config::Settings,
     grpc::Api,
-    model::caller,
     permissions::{self, permissions},
     store::{self, Store, migration::Migrator},
 };
@@ -134,7 +133,7 @@ struct BearerTokens(Store);
 #[tonic::async_trait]
 impl CallerDirectory for BearerTokens {
     async fn find_caller(&self, token: &OpaqueToken) -> Result<Option<Caller>, Status> {
-        let record = caller::find_by_token(&self.0, token).await?;
-        Ok(record.map(|record| record.caller()))
+        let record = self.0.find_caller(token).await?;
+        Ok(record.map(|record| record.caller))
     }
 }

@@ -148,6 +148,12 @@ impl From<Problem> for Status {
     }
 }
 
+impl From<Violations> for Status {
+    fn from(violations: Violations) -> Self {
+        Problem::from(violations).into()
+    }
+}
+
 impl From<Violations> for Problem {
     fn from(violations: Violations) -> Self {
         Self::invalid_fields(violations)

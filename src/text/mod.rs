@@ -1,5 +1,6 @@
 //! Values with a form of their own: ids, opaque tokens, field validation and pages.
 
+pub mod caller;
 pub mod id;
 pub mod opaque;
 pub mod page;

@@ -12,8 +12,8 @@ use accord::{
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use registry_service::{
-    hashing::Hashed,
     model::account_name,
+    model::argon2_hash::Argon2Hash,
     store::entity::{client, client_secret, client_tenant, scope, tenant, user},
 };
 use serde_json::{Value, json};
@@ -83,9 +83,11 @@ pub fn client(client: &Client) -> client::Model {
     client::Model {
         client_id: client.client_id.to_string(),
         integration_request_id: IntegrationRequestId::generate(&SystemClock, &SystemRandom).into(),
-        display_name: "Practice Integration".to_owned(),
-        partner_name: "Integrations Ltd".to_owned(),
-        purpose: PURPOSE.to_owned(),
+        presentation: json!({
+            "display_name": "Practice Integration",
+            "partner_name": "Integrations Ltd",
+            "goals": PURPOSE,
+        }),
         scopes: SCOPE.split(' ').map(scope).collect::<Value>(),
         redirect_uris: json!([REDIRECT_URI]),
         state: "active".to_owned(),
@@ -109,7 +111,7 @@ pub fn client_tenant(client: &Client) -> client_tenant::Model {
 pub fn secret(
     client: &Client,
     secret: &ClientSecret,
-    (hashed, tag_key_version): (Hashed, i32),
+    (hashed, tag_key_version): (Argon2Hash, i32),
     is_ended: bool,
 ) -> client_secret::Model {
     client_secret::Model {

@@ -6,7 +6,10 @@ use accord::{
     store::audit::{Actor, ActorKind, Origin},
     text::opaque::OpaqueToken,
 };
-use registry_service::{model::caller, store::Store};
+use registry_service::{
+    model::caller::{Authority, NewCaller},
+    store::Store,
+};
 
 const NAMES: [&str; 3] = [
     "accord dev",
@@ -37,38 +40,28 @@ pub async fn renew(store: &Store) -> anyhow::Result<Callers> {
         },
         request_id: String::new(),
     };
-    caller::revoke_by_name(store, &origin, &NAMES).await?;
-    let operator = caller::NewOperator {
-        name: NAMES[0].to_owned(),
-        roles: Role::ALL.to_vec(),
-    };
-    let workload = |index: usize, kind| caller::NewWorkload {
-        name: NAMES[index].to_owned(),
-        kind,
-    };
-    let creation = |method| accord::store::Creation {
-        origin: origin.clone(),
-        method,
-        request_id: None,
-        content: Default::default(),
+    store.revoke_callers_named(&origin, &NAMES).await?;
+    let create = async |index: usize, method, authority| {
+        let creation = accord::store::Creation {
+            origin: origin.clone(),
+            method,
+            request_id: None,
+            content: Default::default(),
+        };
+        let name = NAMES[index].to_owned();
+        let (_, token) = store
+            .create_caller(&creation, NewCaller { name, authority })
+            .await?;
+        anyhow::Ok(token)
     };
     Ok(Callers {
-        operator: caller::create_operator(store, &creation("CreateOperator"), operator)
-            .await?
-            .1,
-        token_service: caller::create_workload(
-            store,
-            &creation("CreateWorkload"),
-            workload(1, WorkloadKind::TokenService),
+        operator: create(0, "CreateOperator", Authority::Roles(Role::ALL.to_vec())).await?,
+        token_service: create(1, "CreateWorkload", Authority::Kind(WorkloadKind::TokenService)).await?,
+        internal_service: create(
+            2,
+            "CreateWorkload",
+            Authority::Kind(WorkloadKind::InternalService),
         )
-        .await?
-        .1,
-        internal_service: caller::create_workload(
-            store,
-            &creation("CreateWorkload"),
-            workload(2, WorkloadKind::InternalService),
-        )
-        .await?
-        .1,
+        .await?,
     })
 }

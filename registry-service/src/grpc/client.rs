@@ -13,7 +13,7 @@ use super::{Api, creation};
 use crate::{
     error::Error,
     grpc::convert::client as convert,
-    model::{client, client_keys, client_secret, delivery::Handover, integration_request},
+    model::{client::State, delivery::Handover},
 };
 
 #[tonic::async_trait]
@@ -23,9 +23,9 @@ impl ClientService for Api {
         request: Request<pb::RegisterClientRequest>,
     ) -> Result<Response<pb::RegisterClientResponse>, Status> {
         use register_client_response::Credentials;
-        let (new, request_id) = convert::register(request.get_ref()).map_err(Error::from)?;
+        let (new, request_id) = convert::register(request.get_ref())?;
         let creation = creation(&request, "RegisterClient", request_id);
-        let (client, handover) = client::register(&self.store, &creation, new).await?;
+        let (client, handover) = self.store.register_client(&creation, new).await?;
         let credentials = match handover {
             Handover::Bundle(bundle) => Credentials::Bundle(convert::bundle(bundle, &self.public_base_url)),
             Handover::Link(link) => Credentials::DeliveryLink(convert::link(link, &self.public_base_url)),
@@ -40,10 +40,10 @@ impl ClientService for Api {
         &self,
         request: Request<pb::GetClientRequest>,
     ) -> Result<Response<pb::GetClientResponse>, Status> {
-        let client_id = convert::client_id(&request.get_ref().client_id).map_err(Error::from)?;
-        let client = client::get(&self.store, &client_id).await?;
+        let client_id = convert::client_id(&request.get_ref().client_id)?;
+        let client = self.store.find_client(&client_id).await?;
         Ok(Response::new(pb::GetClientResponse {
-            client: Some(convert::message(client)),
+            client: Some(convert::message(client.ok_or(Error::NotFound("client"))?)),
         }))
     }
 
@@ -51,8 +51,8 @@ impl ClientService for Api {
         &self,
         request: Request<pb::ListClientsRequest>,
     ) -> Result<Response<pb::ListClientsResponse>, Status> {
-        let (filter, page) = convert::list(request.get_ref()).map_err(Error::from)?;
-        let clients = client::list(&self.store, &filter, &page).await?;
+        let (filter, page) = convert::list(request.get_ref())?;
+        let clients = self.store.list_clients(&filter, &page).await?;
         Ok(Response::new(convert::list_response(clients)))
     }
 
@@ -63,9 +63,9 @@ impl ClientService for Api {
         let origin = Principal::of(&request).origin();
         let (client_id, update) = match convert::update(request.into_inner()) {
             Ok(update) => update,
-            Err(malformed) => return Err(integration_request::refuse(&self.store, malformed).await.into()),
+            Err(malformed) => return Err(self.store.reject_malformed(malformed).await.into()),
         };
-        let client = client::update(&self.store, &origin, &client_id, update).await?;
+        let client = self.store.update_client(&origin, &client_id, update).await?;
         Ok(Response::new(pb::UpdateClientResponse {
             client: Some(convert::message(client)),
         }))
@@ -83,8 +83,11 @@ impl ClientService for Api {
         request: Request<pb::SuspendClientRequest>,
     ) -> Result<Response<pb::SuspendClientResponse>, Status> {
         let origin = Principal::of(&request).origin();
-        let client_id = convert::client_id(&request.get_ref().client_id).map_err(Error::from)?;
-        let client = client::suspend(&self.store, &origin, &client_id).await?;
+        let client_id = convert::client_id(&request.get_ref().client_id)?;
+        let client = self
+            .store
+            .set_client_state(&origin, &client_id, State::Suspended)
+            .await?;
         Ok(Response::new(pb::SuspendClientResponse {
             client: Some(convert::message(client)),
         }))
@@ -95,8 +98,11 @@ impl ClientService for Api {
         request: Request<pb::ReinstateClientRequest>,
     ) -> Result<Response<pb::ReinstateClientResponse>, Status> {
         let origin = Principal::of(&request).origin();
-        let client_id = convert::client_id(&request.get_ref().client_id).map_err(Error::from)?;
-        let client = client::reinstate(&self.store, &origin, &client_id).await?;
+        let client_id = convert::client_id(&request.get_ref().client_id)?;
+        let client = self
+            .store
+            .set_client_state(&origin, &client_id, State::Active)
+            .await?;
         Ok(Response::new(pb::ReinstateClientResponse {
             client: Some(convert::message(client)),
         }))
@@ -107,10 +113,9 @@ impl ClientService for Api {
         request: Request<pb::CreateClientSecretRequest>,
     ) -> Result<Response<pb::CreateClientSecretResponse>, Status> {
         use create_client_secret_response::Credentials;
-        let (new, request_id) =
-            convert::create_secret(request.get_ref(), self.store.now()).map_err(Error::from)?;
+        let (new, request_id) = convert::create_secret(request.get_ref(), self.store.now())?;
         let creation = creation(&request, "CreateClientSecret", request_id);
-        let (secret, handover) = client_secret::create(&self.store, &creation, new).await?;
+        let (secret, handover) = self.store.create_client_secret(&creation, new).await?;
         let credentials = match handover {
             Handover::Bundle(bundle) => Credentials::Bundle(convert::bundle(bundle, &self.public_base_url)),
             Handover::Link(link) => Credentials::DeliveryLink(convert::link(link, &self.public_base_url)),
@@ -125,8 +130,8 @@ impl ClientService for Api {
         &self,
         request: Request<pb::ListClientSecretsRequest>,
     ) -> Result<Response<pb::ListClientSecretsResponse>, Status> {
-        let (client_id, page) = convert::list_secrets(request.get_ref()).map_err(Error::from)?;
-        let secrets = client_secret::list(&self.store, &client_id, &page).await?;
+        let (client_id, page) = convert::list_secrets(request.get_ref())?;
+        let secrets = self.store.list_client_secrets(&client_id, &page).await?;
         Ok(Response::new(convert::list_secrets_response(secrets)))
     }
 
@@ -135,8 +140,8 @@ impl ClientService for Api {
         request: Request<pb::RevokeClientSecretRequest>,
     ) -> Result<Response<pb::RevokeClientSecretResponse>, Status> {
         let origin = Principal::of(&request).origin();
-        let revocation = convert::revoke_secret(request.get_ref()).map_err(Error::from)?;
-        let secret = client_secret::revoke(&self.store, &origin, &revocation).await?;
+        let revocation = convert::revoke_secret(request.get_ref())?;
+        let secret = self.store.revoke_client_secret(&origin, &revocation).await?;
         Ok(Response::new(pb::RevokeClientSecretResponse {
             secret: Some(convert::secret(secret)),
         }))
@@ -147,8 +152,8 @@ impl ClientService for Api {
         request: Request<pb::SetClientKeysRequest>,
     ) -> Result<Response<pb::SetClientKeysResponse>, Status> {
         let origin = Principal::of(&request).origin();
-        let (client_id, keys) = convert::set_keys(request.get_ref()).map_err(Error::from)?;
-        let client = client_keys::set(&self.store, &origin, &client_id, &keys).await?;
+        let (client_id, keys) = convert::set_keys(request.get_ref())?;
+        let client = self.store.set_client_keys(&origin, &client_id, &keys).await?;
         Ok(Response::new(pb::SetClientKeysResponse {
             client: Some(convert::message(client)),
         }))

@@ -1,25 +1,19 @@
 //! `DirectoryService`.
 
 use accord::{
-    registry::v1::{
-        self as pb, authenticate_caller_response::Caller, directory_service_server::DirectoryService,
-    },
+    registry::v1::{self as pb, directory_service_server::DirectoryService},
     rpc::auth::Principal,
-    text::opaque::{OpaqueToken, TokenKind},
 };
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
 use super::Api;
 use crate::{
-    directory::{self, at_position},
+    authentication::{caller, client, tenant_admin},
+    directory::{self, read_at},
     error::Error,
     grpc::convert::{self, directory as dir},
-    model::{
-        account_name::AccountName,
-        caller::{self, CallerRecord},
-        client, client_secret, tenant, user,
-    },
+    model::account_name::AccountName,
 };
 
 #[tonic::async_trait]
@@ -30,11 +24,11 @@ impl DirectoryService for Api {
     ) -> Result<Response<pb::AuthenticateClientResponse>, Status> {
         let request = request.into_inner();
         let secret = Zeroizing::new(request.client_secret);
-        let answer = client_secret::authenticate(&self.store, &request.client_id, &secret).await?;
+        let answer = client::authenticate(&self.store, &request.client_id, &secret).await?;
         Ok(Response::new(pb::AuthenticateClientResponse {
-            client: Some(dir::client_profile(answer.value.client)),
-            secret_id: answer.value.secret_id.into(),
-            secret_expire_time: answer.value.expires_at.map(|at| at.to_timestamp()),
+            client: Some(dir::client_profile(answer.client)),
+            secret_id: answer.secret_id.into(),
+            secret_expire_time: answer.expires_at.map(|at| at.to_timestamp()),
             position: Some(dir::position(answer.position)),
         }))
     }
@@ -49,14 +43,14 @@ impl DirectoryService for Api {
             Zeroizing::new(request.account_name),
             Zeroizing::new(request.password),
         );
-        let tenant_id = dir::tenant_id(&request.tenant_id).map_err(Error::from)?;
-        // A text that can't be an account name is one that nobody has.
+        let tenant_id = dir::tenant_id(&request.tenant_id)?;
+        // Nobody has a name that can't be an account name.
         let name = AccountName::parse(&name).ok();
-        let check = user::authenticate_admin(&self.store, &origin, &tenant_id, name, password);
-        let answer = at_position(&self.store, check).await?;
+        let check = tenant_admin::sign_in(&self.store, origin, tenant_id, name, password);
+        let (user, position) = read_at(&self.store, check).await?;
         Ok(Response::new(pb::AuthenticateTenantAdminResponse {
-            user: Some(dir::user_profile(answer.value)),
-            position: Some(dir::position(answer.position)),
+            user: Some(dir::user_profile(user)),
+            position: Some(dir::position(position)),
         }))
     }
 
@@ -65,17 +59,10 @@ impl DirectoryService for Api {
         request: Request<pb::AuthenticateCallerRequest>,
     ) -> Result<Response<pb::AuthenticateCallerResponse>, Status> {
         let token = Zeroizing::new(request.into_inner().token);
-        let token = OpaqueToken::parse(TokenKind::Operator, &token)
-            .or_else(|_| OpaqueToken::parse(TokenKind::Workload, &token))
-            .map_err(|_| Error::UnknownCaller)?;
-        let answer = at_position(&self.store, caller::find_by_token(&self.store, &token)).await?;
-        let caller = match answer.value.ok_or(Error::UnknownCaller)? {
-            CallerRecord::Operator(operator) => Caller::Operator(convert::caller::operator(operator)),
-            CallerRecord::Workload(workload) => Caller::Workload(convert::caller::workload(workload)),
-        };
+        let (record, position) = read_at(&self.store, caller::authenticate(&self.store, &token)).await?;
         Ok(Response::new(pb::AuthenticateCallerResponse {
-            caller: Some(caller),
-            position: Some(dir::position(answer.position)),
+            caller: Some(convert::caller::message(record)),
+            position: Some(dir::position(position)),
         }))
     }
 
@@ -83,17 +70,18 @@ impl DirectoryService for Api {
         &self,
         request: Request<pb::ResolveUserRequest>,
     ) -> Result<Response<pb::ResolveUserResponse>, Status> {
-        use pb::{find_user_request::User as Which, resolve_user_request::User as Asked};
+        use pb::{find_user_request::User as Which, resolve_user_request::User as By};
         let request = request.into_inner();
-        let asked = request.user.map(|user| match user {
-            Asked::UserId(id) => Which::UserId(id),
-            Asked::AccountName(name) => Which::AccountName(name),
+        let by = request.user.map(|user| match user {
+            By::UserId(id) => Which::UserId(id),
+            By::AccountName(name) => Which::AccountName(name),
         });
-        let (tenant_id, which) = convert::user::which(&request.tenant_id, asked).map_err(Error::from)?;
-        let answer = at_position(&self.store, user::find(&self.store, &tenant_id, &which)).await?;
+        let (tenant_id, which) = convert::user::which(&request.tenant_id, by)?;
+        let (user, position) = read_at(&self.store, self.store.find_user(&tenant_id, &which)).await?;
+        let user = user.ok_or(Error::NotFound("user"))?;
         Ok(Response::new(pb::ResolveUserResponse {
-            user: Some(dir::user_profile(answer.value)),
-            position: Some(dir::position(answer.position)),
+            user: Some(dir::user_profile(user)),
+            position: Some(dir::position(position)),
         }))
     }
 
@@ -101,11 +89,12 @@ impl DirectoryService for Api {
         &self,
         request: Request<pb::GetClientProfileRequest>,
     ) -> Result<Response<pb::GetClientProfileResponse>, Status> {
-        let client_id = dir::client_id(&request.get_ref().client_id).map_err(Error::from)?;
-        let answer = at_position(&self.store, client::profile(&self.store, &client_id)).await?;
+        let client_id = dir::client_id(&request.get_ref().client_id)?;
+        let (client, position) = read_at(&self.store, self.store.find_client_profile(&client_id)).await?;
+        let client = client.ok_or(Error::NotFound("client"))?;
         Ok(Response::new(pb::GetClientProfileResponse {
-            client: Some(dir::client_profile(answer.value)),
-            position: Some(dir::position(answer.position)),
+            client: Some(dir::client_profile(client)),
+            position: Some(dir::position(position)),
         }))
     }
 
@@ -113,11 +102,12 @@ impl DirectoryService for Api {
         &self,
         request: Request<pb::GetTenantProfileRequest>,
     ) -> Result<Response<pb::GetTenantProfileResponse>, Status> {
-        let tenant_id = dir::tenant_id(&request.get_ref().tenant_id).map_err(Error::from)?;
-        let answer = at_position(&self.store, tenant::get(&self.store, &tenant_id)).await?;
+        let tenant_id = dir::tenant_id(&request.get_ref().tenant_id)?;
+        let (tenant, position) = read_at(&self.store, self.store.find_tenant(&tenant_id)).await?;
+        let tenant = tenant.ok_or(Error::NotFound("tenant"))?;
         Ok(Response::new(pb::GetTenantProfileResponse {
-            tenant: Some(dir::tenant_profile(answer.value, &self.public_base_url)),
-            position: Some(dir::position(answer.position)),
+            tenant: Some(dir::tenant_profile(tenant, &self.public_base_url)),
+            position: Some(dir::position(position)),
         }))
     }
 
@@ -125,7 +115,7 @@ impl DirectoryService for Api {
         &self,
         request: Request<pb::ListChangesRequest>,
     ) -> Result<Response<pb::ListChangesResponse>, Status> {
-        let (after, limit) = dir::list_changes(request.into_inner()).map_err(Error::from)?;
+        let (after, limit) = dir::list_changes(request.into_inner())?;
         let changes = directory::changes(&self.store, after, limit).await?;
         Ok(Response::new(dir::list_changes_response(changes)))
     }
@@ -134,8 +124,8 @@ impl DirectoryService for Api {
         &self,
         request: Request<pb::ReportSecretUseRequest>,
     ) -> Result<Response<pb::ReportSecretUseResponse>, Status> {
-        let uses = dir::uses(request.into_inner()).map_err(Error::from)?;
-        client_secret::report_use(&self.store, uses).await?;
+        let uses = dir::uses(request.into_inner())?;
+        self.store.record_secret_uses(uses).await?;
         Ok(Response::new(pb::ReportSecretUseResponse {}))
     }
 }

@@ -7,7 +7,9 @@ use accord::{
 use tonic::{Request, Response, Status};
 
 use super::{Api, creation};
-use crate::{error::Error, grpc::convert::integration_request as convert, model::integration_request};
+use crate::{
+    error::Error, grpc::convert::integration_request as convert, model::integration_request::Decision,
+};
 
 #[tonic::async_trait]
 impl IntegrationRequestService for Api {
@@ -17,10 +19,10 @@ impl IntegrationRequestService for Api {
     ) -> Result<Response<pb::SubmitIntegrationRequestResponse>, Status> {
         let (new, request_id) = match convert::submit(request.get_ref().clone()) {
             Ok(read) => read,
-            Err(malformed) => return Err(integration_request::refuse(&self.store, malformed).await.into()),
+            Err(malformed) => return Err(self.store.reject_malformed(malformed).await.into()),
         };
         let creation = creation(&request, "SubmitIntegrationRequest", request_id);
-        let submitted = integration_request::submit(&self.store, &creation, new).await?;
+        let submitted = self.store.submit_integration_request(&creation, new).await?;
         Ok(Response::new(pb::SubmitIntegrationRequestResponse {
             integration_request: Some(convert::message(submitted)),
         }))
@@ -30,9 +32,9 @@ impl IntegrationRequestService for Api {
         &self,
         request: Request<pb::GetIntegrationRequestRequest>,
     ) -> Result<Response<pb::GetIntegrationRequestResponse>, Status> {
-        let id = convert::integration_request_id(&request.get_ref().integration_request_id)
-            .map_err(Error::from)?;
-        let found = integration_request::get(&self.store, &id).await?;
+        let id = convert::integration_request_id(&request.get_ref().integration_request_id)?;
+        let found = self.store.find_integration_request(&id).await?;
+        let found = found.ok_or(Error::NotFound("integration_request"))?;
         Ok(Response::new(pb::GetIntegrationRequestResponse {
             integration_request: Some(convert::message(found)),
         }))
@@ -42,8 +44,8 @@ impl IntegrationRequestService for Api {
         &self,
         request: Request<pb::ListIntegrationRequestsRequest>,
     ) -> Result<Response<pb::ListIntegrationRequestsResponse>, Status> {
-        let (state, page) = convert::list(request.get_ref()).map_err(Error::from)?;
-        let requests = integration_request::list(&self.store, state, &page).await?;
+        let (state, page) = convert::list(request.get_ref())?;
+        let requests = self.store.list_integration_requests(state, &page).await?;
         Ok(Response::new(convert::list_response(requests)))
     }
 
@@ -52,9 +54,11 @@ impl IntegrationRequestService for Api {
         request: Request<pb::ApproveIntegrationRequestRequest>,
     ) -> Result<Response<pb::ApproveIntegrationRequestResponse>, Status> {
         let origin = Principal::of(&request).origin();
-        let id = convert::integration_request_id(&request.get_ref().integration_request_id)
-            .map_err(Error::from)?;
-        let approved = integration_request::approve(&self.store, &origin, &id).await?;
+        let id = convert::integration_request_id(&request.get_ref().integration_request_id)?;
+        let approved = self
+            .store
+            .decide_integration_request(&origin, &id, Decision::Approve)
+            .await?;
         Ok(Response::new(pb::ApproveIntegrationRequestResponse {
             integration_request: Some(convert::message(approved)),
         }))
@@ -65,8 +69,11 @@ impl IntegrationRequestService for Api {
         request: Request<pb::RejectIntegrationRequestRequest>,
     ) -> Result<Response<pb::RejectIntegrationRequestResponse>, Status> {
         let origin = Principal::of(&request).origin();
-        let (id, reason) = convert::reject(request.get_ref()).map_err(Error::from)?;
-        let rejected = integration_request::reject(&self.store, &origin, &id, reason).await?;
+        let (id, reason) = convert::reject(request.get_ref())?;
+        let rejected = self
+            .store
+            .decide_integration_request(&origin, &id, Decision::Reject(reason))
+            .await?;
         Ok(Response::new(pb::RejectIntegrationRequestResponse {
             integration_request: Some(convert::message(rejected)),
         }))

@@ -1,4 +1,4 @@
-//! The gRPC services, one file each: convert, call the noun, convert back.
+//! The gRPC services, one file each: convert, call the store or `authentication`, convert back.
 
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ mod integration_request;
 mod operator;
 mod provisioning;
 mod scope;
+mod status;
 mod tenant;
 mod user;
 

@@ -7,7 +7,7 @@ use accord::{
 use tonic::{Request, Response, Status};
 
 use super::{Api, creation};
-use crate::{error::Error, grpc::convert::caller as convert, model::caller};
+use crate::{grpc::convert::caller as convert, model::caller::CallerType};
 
 #[tonic::async_trait]
 impl OperatorService for Api {
@@ -15,19 +15,25 @@ impl OperatorService for Api {
         &self,
         request: Request<pb::CreateOperatorRequest>,
     ) -> Result<Response<pb::CreateOperatorResponse>, Status> {
-        let (new, request_id) = convert::create_operator(request.get_ref()).map_err(Error::from)?;
+        let (new, request_id) = convert::create_operator(request.get_ref())?;
         let creation = creation(&request, "CreateOperator", request_id);
-        let created = caller::create_operator(&self.store, &creation, new).await?;
-        Ok(Response::new(convert::created_operator(created)))
+        let (record, token) = self.store.create_caller(&creation, new).await?;
+        Ok(Response::new(pb::CreateOperatorResponse {
+            operator: convert::operator(record),
+            operator_token: token.expose().to_owned(),
+        }))
     }
 
     async fn list_operators(
         &self,
         request: Request<pb::ListOperatorsRequest>,
     ) -> Result<Response<pb::ListOperatorsResponse>, Status> {
-        let page = convert::list_operators(request.get_ref()).map_err(Error::from)?;
-        let operators = caller::list_operators(&self.store, &page).await?;
-        Ok(Response::new(convert::operators_response(operators)))
+        let page = convert::list_operators(request.get_ref())?;
+        let page = self.store.list_callers(CallerType::Operator, &page).await?;
+        Ok(Response::new(pb::ListOperatorsResponse {
+            operators: page.items.into_iter().filter_map(convert::operator).collect(),
+            next_page_token: page.next_page_token,
+        }))
     }
 
     async fn revoke_operator(
@@ -35,10 +41,12 @@ impl OperatorService for Api {
         request: Request<pb::RevokeOperatorRequest>,
     ) -> Result<Response<pb::RevokeOperatorResponse>, Status> {
         let origin = Principal::of(&request).origin();
-        let id = convert::operator_id(&request.get_ref().operator_id).map_err(Error::from)?;
-        let operator = caller::revoke_operator(&self.store, &origin, &id).await?;
+        let id = convert::operator_id(&request.get_ref().operator_id)?;
+        let revoking = self
+            .store
+            .revoke_caller(&origin, CallerType::Operator, id.as_str());
         Ok(Response::new(pb::RevokeOperatorResponse {
-            operator: Some(convert::operator(operator)),
+            operator: convert::operator(revoking.await?),
         }))
     }
 
@@ -46,19 +54,25 @@ impl OperatorService for Api {
         &self,
         request: Request<pb::CreateWorkloadRequest>,
     ) -> Result<Response<pb::CreateWorkloadResponse>, Status> {
-        let (new, request_id) = convert::create_workload(request.get_ref()).map_err(Error::from)?;
+        let (new, request_id) = convert::create_workload(request.get_ref())?;
         let creation = creation(&request, "CreateWorkload", request_id);
-        let created = caller::create_workload(&self.store, &creation, new).await?;
-        Ok(Response::new(convert::created_workload(created)))
+        let (record, token) = self.store.create_caller(&creation, new).await?;
+        Ok(Response::new(pb::CreateWorkloadResponse {
+            workload: convert::workload(record),
+            workload_token: token.expose().to_owned(),
+        }))
     }
 
     async fn list_workloads(
         &self,
         request: Request<pb::ListWorkloadsRequest>,
     ) -> Result<Response<pb::ListWorkloadsResponse>, Status> {
-        let page = convert::list_workloads(request.get_ref()).map_err(Error::from)?;
-        let workloads = caller::list_workloads(&self.store, &page).await?;
-        Ok(Response::new(convert::workloads_response(workloads)))
+        let page = convert::list_workloads(request.get_ref())?;
+        let page = self.store.list_callers(CallerType::Workload, &page).await?;
+        Ok(Response::new(pb::ListWorkloadsResponse {
+            workloads: page.items.into_iter().filter_map(convert::workload).collect(),
+            next_page_token: page.next_page_token,
+        }))
     }
 
     async fn revoke_workload(
@@ -66,10 +80,12 @@ impl OperatorService for Api {
         request: Request<pb::RevokeWorkloadRequest>,
     ) -> Result<Response<pb::RevokeWorkloadResponse>, Status> {
         let origin = Principal::of(&request).origin();
-        let id = convert::workload_id(&request.get_ref().workload_id).map_err(Error::from)?;
-        let workload = caller::revoke_workload(&self.store, &origin, &id).await?;
+        let id = convert::workload_id(&request.get_ref().workload_id)?;
+        let revoking = self
+            .store
+            .revoke_caller(&origin, CallerType::Workload, id.as_str());
         Ok(Response::new(pb::RevokeWorkloadResponse {
-            workload: Some(convert::workload(workload)),
+            workload: convert::workload(revoking.await?),
         }))
     }
 }

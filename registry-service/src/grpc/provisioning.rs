@@ -7,7 +7,7 @@ use accord::{
 use tonic::{Request, Response, Status};
 
 use super::{Api, creation};
-use crate::{error::Error, grpc::convert::client as convert, model::delivery};
+use crate::{authentication::complete, grpc::convert::client as convert};
 
 #[tonic::async_trait]
 impl ProvisioningService for Api {
@@ -15,9 +15,9 @@ impl ProvisioningService for Api {
         &self,
         request: Request<pb::CreateDeliveryRequest>,
     ) -> Result<Response<pb::CreateDeliveryResponse>, Status> {
-        let (client_id, request_id) = convert::create_delivery(request.get_ref()).map_err(Error::from)?;
+        let (client_id, request_id) = convert::create_delivery(request.get_ref())?;
         let creation = creation(&request, "CreateDelivery", request_id);
-        let link = delivery::create(&self.store, &creation, &client_id).await?;
+        let link = self.store.create_delivery(&creation, &client_id).await?;
         Ok(Response::new(pb::CreateDeliveryResponse {
             delivery_link: Some(convert::link(link, &self.public_base_url)),
         }))
@@ -35,8 +35,9 @@ impl ProvisioningService for Api {
         request: Request<pb::ClaimDeliveryRequest>,
     ) -> Result<Response<pb::ClaimDeliveryResponse>, Status> {
         let origin = Principal::of(&request).origin();
-        let claim_token = convert::claim(request.into_inner()).map_err(Error::from)?;
-        let bundle = delivery::claim(&self.store, &origin, &claim_token).await?;
+        let claim_token = convert::claim(request.into_inner())?;
+        let store = self.store.clone();
+        let bundle = complete(async move { store.claim_delivery(&origin, &claim_token).await }).await?;
         Ok(Response::new(pb::ClaimDeliveryResponse {
             bundle: Some(convert::bundle(bundle, &self.public_base_url)),
         }))

@@ -7,7 +7,7 @@ use accord::{
 use tonic::{Request, Response, Status};
 
 use super::{Api, creation};
-use crate::{error::Error, grpc::convert::scope as convert, model::scope};
+use crate::grpc::convert::scope as convert;
 
 #[tonic::async_trait]
 impl ScopeService for Api {
@@ -15,9 +15,9 @@ impl ScopeService for Api {
         &self,
         request: Request<pb::CreateScopeRequest>,
     ) -> Result<Response<pb::CreateScopeResponse>, Status> {
-        let (new, request_id) = convert::create(request.get_ref().clone()).map_err(Error::from)?;
+        let (new, request_id) = convert::create(request.get_ref().clone())?;
         let creation = creation(&request, "CreateScope", request_id);
-        let scope = scope::create(&self.store, &creation, new).await?;
+        let scope = self.store.create_scope(&creation, new).await?;
         Ok(Response::new(pb::CreateScopeResponse {
             scope: Some(convert::message(scope)),
         }))
@@ -27,8 +27,8 @@ impl ScopeService for Api {
         &self,
         request: Request<pb::ListScopesRequest>,
     ) -> Result<Response<pb::ListScopesResponse>, Status> {
-        let page = convert::list(request.get_ref()).map_err(Error::from)?;
-        let scopes = scope::list(&self.store, &page).await?;
+        let page = convert::list(request.get_ref())?;
+        let scopes = self.store.list_scopes(&page).await?;
         Ok(Response::new(convert::list_response(scopes)))
     }
 
@@ -37,8 +37,8 @@ impl ScopeService for Api {
         request: Request<pb::UpdateScopeRequest>,
     ) -> Result<Response<pb::UpdateScopeResponse>, Status> {
         let origin = Principal::of(&request).origin();
-        let (name, update) = convert::update(request.into_inner()).map_err(Error::from)?;
-        let scope = scope::update(&self.store, &origin, &name, update).await?;
+        let (name, update) = convert::update(request.into_inner())?;
+        let scope = self.store.update_scope(&origin, &name, update).await?;
         Ok(Response::new(pb::UpdateScopeResponse {
             scope: Some(convert::message(scope)),
         }))

@@ -7,7 +7,7 @@ use accord::{
 use tonic::{Request, Response, Status};
 
 use super::{Api, creation};
-use crate::{error::Error, grpc::convert::tenant as convert, model::tenant};
+use crate::{error::Error, grpc::convert::tenant as convert, model::tenant::State};
 
 #[tonic::async_trait]
 impl TenantService for Api {
@@ -15,9 +15,9 @@ impl TenantService for Api {
         &self,
         request: Request<pb::CreateTenantRequest>,
     ) -> Result<Response<pb::CreateTenantResponse>, Status> {
-        let (new, request_id) = convert::create(request.get_ref().clone()).map_err(Error::from)?;
+        let (new, request_id) = convert::create(request.get_ref().clone())?;
         let creation = creation(&request, "CreateTenant", request_id);
-        let tenant = tenant::create(&self.store, &creation, new).await?;
+        let tenant = self.store.create_tenant(&creation, new).await?;
         Ok(Response::new(pb::CreateTenantResponse {
             tenant: Some(convert::message(tenant, &self.public_base_url)),
         }))
@@ -27,8 +27,9 @@ impl TenantService for Api {
         &self,
         request: Request<pb::GetTenantRequest>,
     ) -> Result<Response<pb::GetTenantResponse>, Status> {
-        let tenant_id = convert::tenant_id(&request.get_ref().tenant_id).map_err(Error::from)?;
-        let tenant = tenant::get(&self.store, &tenant_id).await?;
+        let tenant_id = convert::tenant_id(&request.get_ref().tenant_id)?;
+        let tenant = self.store.find_tenant(&tenant_id).await?;
+        let tenant = tenant.ok_or(Error::NotFound("tenant"))?;
         Ok(Response::new(pb::GetTenantResponse {
             tenant: Some(convert::message(tenant, &self.public_base_url)),
         }))
@@ -38,8 +39,8 @@ impl TenantService for Api {
         &self,
         request: Request<pb::ListTenantsRequest>,
     ) -> Result<Response<pb::ListTenantsResponse>, Status> {
-        let (state, page) = convert::list(request.get_ref()).map_err(Error::from)?;
-        let tenants = tenant::list(&self.store, state, &page).await?;
+        let (state, page) = convert::list(request.get_ref())?;
+        let tenants = self.store.list_tenants(state, &page).await?;
         Ok(Response::new(convert::list_response(
             tenants,
             &self.public_base_url,
@@ -51,8 +52,8 @@ impl TenantService for Api {
         request: Request<pb::UpdateTenantRequest>,
     ) -> Result<Response<pb::UpdateTenantResponse>, Status> {
         let origin = Principal::of(&request).origin();
-        let (tenant_id, update) = convert::update(request.into_inner()).map_err(Error::from)?;
-        let tenant = tenant::update(&self.store, &origin, &tenant_id, update).await?;
+        let (tenant_id, update) = convert::update(request.into_inner())?;
+        let tenant = self.store.update_tenant(&origin, &tenant_id, update).await?;
         Ok(Response::new(pb::UpdateTenantResponse {
             tenant: Some(convert::message(tenant, &self.public_base_url)),
         }))
@@ -63,8 +64,11 @@ impl TenantService for Api {
         request: Request<pb::SuspendTenantRequest>,
     ) -> Result<Response<pb::SuspendTenantResponse>, Status> {
         let origin = Principal::of(&request).origin();
-        let tenant_id = convert::tenant_id(&request.get_ref().tenant_id).map_err(Error::from)?;
-        let tenant = tenant::suspend(&self.store, &origin, &tenant_id).await?;
+        let tenant_id = convert::tenant_id(&request.get_ref().tenant_id)?;
+        let tenant = self
+            .store
+            .set_tenant_state(&origin, &tenant_id, State::Suspended)
+            .await?;
         Ok(Response::new(pb::SuspendTenantResponse {
             tenant: Some(convert::message(tenant, &self.public_base_url)),
         }))
@@ -75,8 +79,11 @@ impl TenantService for Api {
         request: Request<pb::ReinstateTenantRequest>,
     ) -> Result<Response<pb::ReinstateTenantResponse>, Status> {
         let origin = Principal::of(&request).origin();
-        let tenant_id = convert::tenant_id(&request.get_ref().tenant_id).map_err(Error::from)?;
-        let tenant = tenant::reinstate(&self.store, &origin, &tenant_id).await?;
+        let tenant_id = convert::tenant_id(&request.get_ref().tenant_id)?;
+        let tenant = self
+            .store
+            .set_tenant_state(&origin, &tenant_id, State::Active)
+            .await?;
         Ok(Response::new(pb::ReinstateTenantResponse {
             tenant: Some(convert::message(tenant, &self.public_base_url)),
         }))

@@ -7,7 +7,12 @@ use accord::{
 use tonic::{Request, Response, Status};
 
 use super::{Api, creation};
-use crate::{error::Error, grpc::convert::user as convert, model::user};
+use crate::{
+    authentication::enrolment::complete_enrolment,
+    error::Error,
+    grpc::convert::user as convert,
+    model::user::{State, enrolment_link},
+};
 
 #[tonic::async_trait]
 impl UserService for Api {
@@ -15,12 +20,12 @@ impl UserService for Api {
         &self,
         request: Request<pb::RegisterUserRequest>,
     ) -> Result<Response<pb::RegisterUserResponse>, Status> {
-        let (new, request_id) = convert::register(request.get_ref()).map_err(Error::from)?;
+        let (new, request_id) = convert::register(request.get_ref())?;
         let creation = creation(&request, "RegisterUser", request_id);
-        let (user, token) = user::register(&self.store, &creation, new).await?;
+        let (user, token) = self.store.create_user(&creation, new).await?;
         let link = token
             .as_ref()
-            .map(|token| user::enrolment_link(&self.public_base_url, &user.tenant_id, token));
+            .map(|token| enrolment_link(&self.public_base_url, &user.tenant_id, token));
         Ok(Response::new(pb::RegisterUserResponse {
             user: Some(convert::message(user)),
             enrolment_token: token.map(|token| token.expose().to_owned()).unwrap_or_default(),
@@ -33,8 +38,9 @@ impl UserService for Api {
         request: Request<pb::FindUserRequest>,
     ) -> Result<Response<pb::FindUserResponse>, Status> {
         let request = request.into_inner();
-        let (tenant_id, which) = convert::which(&request.tenant_id, request.user).map_err(Error::from)?;
-        let user = user::find(&self.store, &tenant_id, &which).await?;
+        let (tenant_id, which) = convert::which(&request.tenant_id, request.user)?;
+        let user = self.store.find_user(&tenant_id, &which).await?;
+        let user = user.ok_or(Error::NotFound("user"))?;
         Ok(Response::new(pb::FindUserResponse {
             user: Some(convert::message(user)),
         }))
@@ -44,8 +50,8 @@ impl UserService for Api {
         &self,
         request: Request<pb::ListUsersRequest>,
     ) -> Result<Response<pb::ListUsersResponse>, Status> {
-        let (tenant_id, state, page) = convert::list(request.get_ref()).map_err(Error::from)?;
-        let users = user::list(&self.store, &tenant_id, state, &page).await?;
+        let (tenant_id, state, page) = convert::list(request.get_ref())?;
+        let users = self.store.list_users(&tenant_id, state, &page).await?;
         Ok(Response::new(convert::list_response(users)))
     }
 
@@ -55,8 +61,11 @@ impl UserService for Api {
     ) -> Result<Response<pb::DeactivateUserResponse>, Status> {
         let origin = Principal::of(&request).origin();
         let request = request.into_inner();
-        let (tenant_id, user_id) = convert::ids(&request.tenant_id, &request.user_id).map_err(Error::from)?;
-        let user = user::deactivate(&self.store, &origin, &tenant_id, &user_id).await?;
+        let (tenant_id, user_id) = convert::ids(&request.tenant_id, &request.user_id)?;
+        let user = self
+            .store
+            .set_user_state(&origin, &tenant_id, &user_id, State::Deactivated)
+            .await?;
         Ok(Response::new(pb::DeactivateUserResponse {
             user: Some(convert::message(user)),
         }))
@@ -68,8 +77,11 @@ impl UserService for Api {
     ) -> Result<Response<pb::ReactivateUserResponse>, Status> {
         let origin = Principal::of(&request).origin();
         let request = request.into_inner();
-        let (tenant_id, user_id) = convert::ids(&request.tenant_id, &request.user_id).map_err(Error::from)?;
-        let user = user::reactivate(&self.store, &origin, &tenant_id, &user_id).await?;
+        let (tenant_id, user_id) = convert::ids(&request.tenant_id, &request.user_id)?;
+        let user = self
+            .store
+            .set_user_state(&origin, &tenant_id, &user_id, State::Active)
+            .await?;
         Ok(Response::new(pb::ReactivateUserResponse {
             user: Some(convert::message(user)),
         }))
@@ -79,11 +91,14 @@ impl UserService for Api {
         &self,
         request: Request<pb::ResetUserPasswordRequest>,
     ) -> Result<Response<pb::ResetUserPasswordResponse>, Status> {
-        let (tenant_id, user_id, request_id) = convert::reset(request.get_ref()).map_err(Error::from)?;
+        let (tenant_id, user_id, request_id) = convert::reset(request.get_ref())?;
         let creation = creation(&request, "ResetUserPassword", request_id);
-        let (user, token) = user::reset_password(&self.store, &creation, &tenant_id, &user_id).await?;
+        let (user, token) = self
+            .store
+            .reset_user_password(&creation, &tenant_id, &user_id)
+            .await?;
         Ok(Response::new(pb::ResetUserPasswordResponse {
-            enrolment_link: user::enrolment_link(&self.public_base_url, &user.tenant_id, &token),
+            enrolment_link: enrolment_link(&self.public_base_url, &user.tenant_id, &token),
             enrolment_token: token.expose().to_owned(),
             user: Some(convert::message(user)),
         }))
@@ -94,8 +109,8 @@ impl UserService for Api {
         request: Request<pb::CompleteEnrolmentRequest>,
     ) -> Result<Response<pb::CompleteEnrolmentResponse>, Status> {
         let origin = Principal::of(&request).origin();
-        let (token, password) = convert::complete(request.into_inner()).map_err(Error::from)?;
-        let tenant_id = user::complete_enrolment(&self.store, &origin, &token, password).await?;
+        let (token, password) = convert::complete(request.into_inner())?;
+        let tenant_id = complete_enrolment(&self.store, origin, token, password).await?;
         Ok(Response::new(pb::CompleteEnrolmentResponse {
             tenant_id: tenant_id.into(),
         }))

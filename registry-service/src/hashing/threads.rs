@@ -1,9 +1,8 @@
-//! The threads that argon2 runs on, each with memory of its own that it uses again.
+//! The threads that argon2 runs on, each with a block of memory that it reuses.
 //!
-//! A run on any thread that happens to be free leaves 19 MiB behind in the allocator for each of them.
-//! Here there are as many threads as runs that may be under way at once: whoever brings work holds a
-//! permit for it, so there are never more threads than permits. They start when they are first needed
-//! and end with the [`Threads`] that they belong to.
+//! On tokio's blocking threads every run would allocate 19 MiB on whichever thread is free, and the allocator would
+//! keep them for each thread. Here the caller of a run holds a permit, so that there are never more threads than
+//! permits. Threads start when they are first needed and end with their [`Threads`].
 
 use std::{
     mem,
@@ -21,46 +20,45 @@ use zeroize::Zeroize;
 
 use crate::error::Error;
 
-/// For how long an idle thread keeps its memory.
-const KEPT: Duration = Duration::from_secs(60);
+/// How long an idle thread keeps its memory.
+const MEMORY_LIFE: Duration = Duration::from_secs(60);
 
-/// A run, and what is left to do once its thread is idle again.
-type Work = Box<dyn FnOnce(&mut Memory) -> Afterwards + Send>;
-type Afterwards = Box<dyn FnOnce() + Send>;
-
-/// How a thread's work compares with serving calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Priority {
-    /// As urgent.
-    Usual,
-    /// What serves goes first.
-    Low,
-}
+/// A run, and what its thread does when it is idle again.
+type Work = Box<dyn FnOnce(&mut Memory) -> Completion + Send>;
+type Completion = Box<dyn FnOnce() + Send>;
 
 /// Threads of one name and priority.
 #[derive(Debug)]
 pub(super) struct Threads {
     name: &'static str,
-    priority: Priority,
-    /// The way to each thread that is idle. The last one is asked first: little work, little memory.
+    nice: bool,
+    /// The idle threads. The last one gets the next run, so that little work keeps little memory.
     idle: Mutex<Vec<SyncSender<Work>>>,
 }
 
 impl Threads {
     /// No thread yet. `name` has at most 15 bytes, as systems show no more.
-    pub(super) fn new(name: &'static str, priority: Priority) -> Arc<Self> {
+    pub(super) fn new(name: &'static str) -> Arc<Self> {
         Arc::new(Self {
             name,
-            priority,
+            nice: false,
             idle: Mutex::default(),
         })
     }
 
-    /// Runs `work` on one of the threads, and holds `permits` until it ends, also when nobody waits for
-    /// it any more.
+    /// The same, of the lowest priority.
+    pub(super) fn nice(name: &'static str) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            nice: true,
+            idle: Mutex::default(),
+        })
+    }
+
+    /// Runs `work` on one of the threads, and holds `permits` until it ends, although the caller may go away.
     ///
     /// # Errors
-    /// Those of `work`; [`Error::Hashing`] if there can't be a thread.
+    /// Those of `work`; [`Error::Hashing`] if no thread can start.
     pub(super) async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         permits: impl Send + 'static,
@@ -71,7 +69,7 @@ impl Threads {
             let result = work(memory);
             Box::new(move || {
                 drop(permits);
-                // Nobody may be waiting any more.
+                // The caller may have gone away.
                 let _ = answer.send(result);
             })
         }))?;
@@ -87,17 +85,17 @@ impl Threads {
     }
 
     fn start(self: &Arc<Self>, first: Work) -> Result<(), Error> {
-        let (threads, priority) = (Arc::downgrade(self), self.priority);
+        let (threads, nice) = (Arc::downgrade(self), self.nice);
         let thread = thread::Builder::new().name(self.name.to_owned()).spawn(move || {
-            if priority == Priority::Low {
-                step_back();
+            if nice {
+                lower_priority();
             }
             serve(&threads, first);
         });
         thread.map(drop).map_err(|_| Error::Hashing)
     }
 
-    /// Counts the calling thread as idle. Its next work comes here, if any does.
+    /// Counts the calling thread as idle. Its next work arrives on the receiver.
     fn idle(&self) -> Receiver<Work> {
         let (way, works) = mpsc::sync_channel(1);
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,22 +104,22 @@ impl Threads {
     }
 }
 
-/// What a thread does, until the last who could bring it work is gone.
+/// Does work until the [`Threads`] are dropped.
 fn serve(threads: &Weak<Threads>, first: Work) {
     let mut memory = Memory::default();
     let mut next = Some(first);
     while let Some(work) = next {
-        let afterwards = work(&mut memory);
-        // The next who gets the permits must find this thread idle.
+        let complete = work(&mut memory);
+        // The next holder of the permits must find this thread idle.
         let works = threads.upgrade().map(|threads| threads.idle());
-        afterwards();
-        next = works.and_then(|works| wait(&works, &mut memory, KEPT));
+        complete();
+        next = works.and_then(|works| wait(&works, &mut memory, MEMORY_LIFE));
     }
 }
 
-/// Waits for work, and gives the memory back after `kept`.
-fn wait(works: &Receiver<Work>, memory: &mut Memory, kept: Duration) -> Option<Work> {
-    match works.recv_timeout(kept) {
+/// Waits for work, and frees the memory after `life`.
+fn wait(works: &Receiver<Work>, memory: &mut Memory, life: Duration) -> Option<Work> {
+    match works.recv_timeout(life) {
         Ok(work) => Some(work),
         Err(RecvTimeoutError::Disconnected) => None,
         Err(RecvTimeoutError::Timeout) => {
@@ -131,25 +129,22 @@ fn wait(works: &Receiver<Work>, memory: &mut Memory, kept: Duration) -> Option<W
     }
 }
 
-/// How much nicer than its process a thread of low priority is: as nice as can be. Less than that does
-/// not make it yield as soon as a serving thread has something to do.
+/// The increment of niceness. With less, a thread does not yield as soon as a serving thread has work.
 #[cfg(target_os = "linux")]
 const NICER: i32 = 19;
 
-/// Lowers the calling thread's priority.
+/// Lowers the calling thread's priority. Elsewhere than on Linux, niceness is one of the whole process.
 #[cfg(target_os = "linux")]
-fn step_back() {
-    // On Linux each thread is as nice as it likes; elsewhere this would slow the whole process down.
+fn lower_priority() {
     if let Err(error) = rustix::process::nice(NICER) {
         tracing::warn!(%error, "hashing at the usual priority");
     }
 }
 
-/// Other systems have no such thing per thread.
 #[cfg(not(target_os = "linux"))]
-fn step_back() {}
+fn lower_priority() {}
 
-/// What argon2 fills, kept from one run to the next. Nothing of a run is left in it.
+/// What argon2 fills, reused by the next run. It is wiped after each.
 #[derive(Default)]
 pub(super) struct Memory(Vec<Block>);
 
@@ -167,8 +162,7 @@ impl Memory {
     ) -> Result<(), Error> {
         let blocks = self.blocks(argon2.params().block_count())?;
         let filled = argon2.hash_password_into_with_memory(secret, salt, hash, &mut *blocks);
-        // Costs a tenth of a run. What the memory holds is as good as the hash to whoever finds it, and
-        // it might stay for as long as the process lives.
+        // A tenth of a run's cost. What the memory holds is worth as much as the hash.
         blocks.iter_mut().for_each(Zeroize::zeroize);
         filled.map_err(|_| Error::Hashing)
     }
@@ -209,10 +203,12 @@ mod tests {
     async fn threads_of_low_priority_are_nicer_and_only_those() {
         let Some(here) = proc_dir() else { return };
         let usual = niceness(&here);
-        for (priority, expected) in [(Priority::Usual, usual), (Priority::Low, (usual + NICER).min(19))] {
-            let threads = Threads::new("argon2-nice", priority);
+        for (threads, expected) in [
+            (Threads::new("argon2-nice"), usual),
+            (Threads::nice("argon2-nice"), (usual + NICER).min(19)),
+        ] {
             let there = threads.run((), |_| Ok(proc_dir().unwrap())).await.unwrap();
-            assert_eq!(niceness(&there), expected, "{priority:?}");
+            assert_eq!(niceness(&there), expected);
             let name = fs::read_to_string(there.join("comm")).unwrap();
             assert_eq!(name.trim_end(), "argon2-nice");
         }
@@ -221,7 +217,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_thread_is_used_again_and_one_that_failed_is_replaced() {
-        let threads = Threads::new("argon2-again", Priority::Usual);
+        let threads = Threads::new("argon2-again");
         let id = |_: &mut Memory| Ok(thread::current().id());
         let first = threads.run((), id).await.unwrap();
         for _ in 0..3 {
@@ -245,7 +241,7 @@ mod tests {
             let kept = memory.0.capacity();
             work.unwrap()(&mut memory)();
             memory.0 = vec![Block::new(); 8];
-            (kept, wait(&works, &mut memory, KEPT).is_none())
+            (kept, wait(&works, &mut memory, MEMORY_LIFE).is_none())
         });
         // Nothing shows when the thread begins to wait: it has all the time it needs.
         thread::sleep(Duration::from_millis(200));

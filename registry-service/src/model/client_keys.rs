@@ -2,17 +2,9 @@
 //! (RFC 7523 §2.2): which JSON Web Key Sets are taken, and in what form they are kept. What a single
 //! key must be like is in `jwk`.
 
-use accord::{
-    store::audit::Origin,
-    text::{
-        id::ClientId,
-        validation::{Violations, list_field},
-    },
-};
+use accord::text::validation::{Violations, list_field};
 use serde::Serialize;
 use serde_json::Value;
-
-use crate::{error::Error, model::client::Client, store::Store};
 
 mod jwk;
 
@@ -68,19 +60,6 @@ impl ClientKeys {
     pub fn kids(&self) -> &[String] {
         &self.kids
     }
-}
-
-/// Replaces a client's keys. The same keys again are no change.
-///
-/// # Errors
-/// [`Error::NotFound`].
-pub async fn set(
-    store: &Store,
-    origin: &Origin,
-    client_id: &ClientId,
-    keys: &ClientKeys,
-) -> Result<Client, Error> {
-    store.set_client_keys(origin, client_id, keys).await
 }
 
 #[derive(Serialize)]

@@ -4,25 +4,12 @@ use std::time::Duration;
 
 use accord::{
     clock::UnixMillis,
-    store::{Creation, audit::Origin},
-    text::{
-        id::{ClientId, SecretId},
-        opaque,
-        page::{Page, PageRequest},
-    },
+    text::id::{ClientId, SecretId},
 };
-use zeroize::Zeroizing;
+use strum::{AsRefStr, EnumString};
 
-use crate::{
-    directory::At,
-    error::Error,
-    hashing::{Hashed, Line},
-    model::{
-        client::{self, ClientProfile},
-        delivery::{Handover, Method},
-    },
-    store::Store,
-};
+use super::{argon2_hash::Argon2Hash, delivery::Method};
+use crate::error::Error;
 
 /// Uses closer together than this are not worth a write.
 pub const USE_RESOLUTION: Duration = Duration::from_secs(60);
@@ -32,7 +19,8 @@ pub const MAX_LIVE: u64 = 10;
 pub const IN_USE: Duration = Duration::from_secs(24 * 3600);
 
 /// Why a secret ended before its time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString)]
+#[strum(serialize_all = "snake_case")]
 pub enum Reason {
     /// Replaced in good order.
     Rotated,
@@ -40,24 +28,6 @@ pub enum Reason {
     Compromised,
     /// Its one-time link ended unopened.
     Unclaimed,
-}
-
-impl Reason {
-    /// The reason's name in the database.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Rotated => "rotated",
-            Self::Compromised => "compromised",
-            Self::Unclaimed => "unclaimed",
-        }
-    }
-
-    /// The reason of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Rotated, Self::Compromised, Self::Unclaimed]
-            .into_iter()
-            .find(|reason| reason.name() == name)
-    }
 }
 
 /// What is known of a secret; never the secret.
@@ -68,7 +38,7 @@ pub struct ClientSecret {
     /// The client.
     pub client_id: ClientId,
     /// Its hash.
-    pub hashed: Hashed,
+    pub hashed: Argon2Hash,
     /// Whether it waits for its one-time link to be opened.
     pub awaiting_claim: bool,
     /// When it was made.
@@ -121,17 +91,6 @@ pub struct Revocation {
     pub force: bool,
 }
 
-/// A client that proved itself.
-#[derive(Clone, Debug)]
-pub struct Authenticated {
-    /// The client.
-    pub client: ClientProfile,
-    /// By which secret.
-    pub secret_id: SecretId,
-    /// When that secret ends by itself.
-    pub expires_at: Option<UnixMillis>,
-}
-
 /// When a secret was used, as token-service reports it.
 #[derive(Clone, Debug)]
 pub struct SecretUse {
@@ -141,40 +100,6 @@ pub struct SecretUse {
     pub secret_id: SecretId,
     /// When.
     pub used_at: UnixMillis,
-}
-
-/// Adds a secret beside those that live.
-///
-/// # Errors
-/// [`Error::NotFound`] (client), [`Error::TooMany`], [`Error::RequestIdReused`].
-pub async fn create(
-    store: &Store,
-    creation: &Creation,
-    new: NewSecret,
-) -> Result<(ClientSecret, Handover), Error> {
-    store.create_client_secret(creation, new).await
-}
-
-/// Lists a client's secrets, newest first.
-///
-/// # Errors
-/// [`Error::NotFound`] (client).
-pub async fn list(
-    store: &Store,
-    client_id: &ClientId,
-    page: &PageRequest,
-) -> Result<Page<ClientSecret>, Error> {
-    client::get(store, client_id).await?;
-    store.list_client_secrets(client_id, page).await
-}
-
-/// Ends a secret. [`Reason::Compromised`] ends the client's tokens too, also when the secret had ended
-/// as rotated before. Repeated, no change.
-///
-/// # Errors
-/// [`Error::NotFound`] (client, secret), [`Error::SecretInUse`].
-pub async fn revoke(store: &Store, origin: &Origin, revocation: &Revocation) -> Result<ClientSecret, Error> {
-    store.revoke_client_secret(origin, revocation).await
 }
 
 /// What revoking does to a secret as it is.
@@ -212,77 +137,6 @@ pub fn revocation_effect(
     }
 }
 
-/// Checks a client's secret. Only a live secret of an active client costs an argon2 run: the tag rejects what was
-/// never issued, and the database what has ended.
-///
-/// # Errors
-/// [`Error::InvalidClient`], for whatever reason.
-pub async fn authenticate(store: &Store, client_id: &str, secret: &str) -> Result<At<Authenticated>, Error> {
-    // What is malformed tells nothing about what exists, so it may be refused at once.
-    let client_id = ClientId::parse(client_id).map_err(|_| Error::InvalidClient)?;
-    let attempt = opaque::ClientSecret::parse(secret).map_err(|_| Error::InvalidClient)?;
-    if !store.is_tagged_for(&attempt, &client_id) {
-        return Err(Error::InvalidClient);
-    }
-    let (secret, _) = live(store, &client_id, attempt.secret_id()).await?;
-    let typed = Zeroizing::new(attempt.expose().as_bytes().to_vec());
-    if !store
-        .hasher()
-        .verify(Line::Secrets, typed, Some(&secret.hashed))
-        .await?
-    {
-        return Err(Error::InvalidClient);
-    }
-    // The secret may have ended while the run waited. The hash never changes.
-    let position = store.position().await?;
-    let (secret, client) = live(store, &client_id, attempt.secret_id()).await?;
-    let now = store.now();
-    let used = SecretUse {
-        client_id,
-        secret_id: secret.secret_id.clone(),
-        used_at: now,
-    };
-    if secret
-        .last_used_at
-        .is_none_or(|last| now.since(last) >= USE_RESOLUTION)
-    {
-        store.record_secret_uses(vec![used]).await?;
-    }
-    Ok(At {
-        value: Authenticated {
-            client,
-            secret_id: secret.secret_id,
-            expires_at: secret.expires_at,
-        },
-        position,
-    })
-}
-
-/// The live secret with this id of an active client.
-async fn live(
-    store: &Store,
-    client_id: &ClientId,
-    secret_id: &SecretId,
-) -> Result<(ClientSecret, ClientProfile), Error> {
-    let secret = store.find_client_secret(client_id, secret_id).await?;
-    let secret = secret
-        .filter(|secret| secret.is_live_at(store.now()))
-        .ok_or(Error::InvalidClient)?;
-    let client = client::profile(store, client_id).await?;
-    match client.state {
-        client::State::Active => Ok((secret, client)),
-        client::State::Suspended => Err(Error::InvalidClient),
-    }
-}
-
-/// Records when secrets were used. Unknown ones are passed over; a time in the future counts as now.
-///
-/// # Errors
-/// [`Error::Store`].
-pub async fn report_use(store: &Store, uses: Vec<SecretUse>) -> Result<(), Error> {
-    store.record_secret_uses(uses).await
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -295,7 +149,7 @@ mod tests {
         ClientSecret {
             secret_id: SecretId::generate(&*clock, &*random),
             client_id: ClientId::generate(&*clock, &*random),
-            hashed: Hashed {
+            hashed: Argon2Hash {
                 phc: String::new(),
                 pepper_version: 1,
             },

@@ -4,14 +4,11 @@ use std::{fmt, time::Duration};
 
 use accord::{
     clock::UnixMillis,
-    store::{Creation, audit::Origin},
     text::{
         id::{ClientId, DeliveryId, TenantId},
         opaque::{ClientSecret, OpaqueToken},
     },
 };
-
-use crate::{error::Error, store::Store};
 
 /// How long a link waits to be opened.
 pub const LINK_LIFE: Duration = Duration::from_secs(72 * 3600);
@@ -77,20 +74,4 @@ impl fmt::Debug for Handover {
 /// The page that opens a link. `public_base_url` has no trailing slash.
 pub fn claim_url(public_base_url: &str, claim_token: &OpaqueToken) -> String {
     format!("{public_base_url}/claim/{}", claim_token.expose())
-}
-
-/// Makes a new secret and a link to it; an earlier link of the client that was not opened ends.
-///
-/// # Errors
-/// [`Error::NotFound`] (client), [`Error::TooMany`], [`Error::RequestIdReused`].
-pub async fn create(store: &Store, creation: &Creation, client_id: &ClientId) -> Result<Link, Error> {
-    store.create_delivery(creation, client_id).await
-}
-
-/// Opens a link, the first time: its secret lives from then on.
-///
-/// # Errors
-/// [`Error::LinkOpened`] for a second opening, which is recorded; [`Error::LinkInvalid`].
-pub async fn claim(store: &Store, origin: &Origin, claim_token: &OpaqueToken) -> Result<Bundle, Error> {
-    store.claim_delivery(origin, claim_token).await
 }

@@ -2,19 +2,19 @@
 
 use accord::{
     clock::UnixMillis,
-    store::{Creation, audit::Origin},
     text::{
         id::{ClientId, IntegrationRequestId, ScopeName, TenantId},
-        page::{Page, PageRequest},
         validation::Violations,
     },
 };
 use serde::{Deserialize, Serialize};
+use strum::{AsRefStr, EnumString};
 
-use crate::{error::Error, store::Store};
+use crate::error::Error;
 
 /// Where a request stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString)]
+#[strum(serialize_all = "snake_case")]
 pub enum State {
     /// Waits for a decision.
     Submitted,
@@ -45,21 +45,6 @@ impl From<InvalidTransition> for Error {
 impl State {
     /// Every state.
     pub const ALL: [Self; 4] = [Self::Submitted, Self::Approved, Self::Rejected, Self::Registered];
-
-    /// The state's name in the database.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Submitted => "submitted",
-            Self::Approved => "approved",
-            Self::Rejected => "rejected",
-            Self::Registered => "registered",
-        }
-    }
-
-    /// The state of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.name() == name)
-    }
 
     /// The state's name in the contract, without the prefix of its type.
     pub fn contract_name(self) -> &'static str {
@@ -118,7 +103,7 @@ pub struct RequestedScope {
 pub struct IntegrationRequest {
     /// The request's id.
     pub integration_request_id: IntegrationRequestId,
-    /// What is asked for.
+    /// What the partner asks for.
     pub content: NewIntegrationRequest,
     /// Where it stands.
     pub state: State,
@@ -132,22 +117,30 @@ pub struct IntegrationRequest {
     pub updated_at: UnixMillis,
 }
 
-/// A partner's request as an operator takes it in. Every list is free of duplicates.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewIntegrationRequest {
-    /// Who asks.
+/// What consent pages show of an integration. It is stored as one value, here and in the client, so that a new text
+/// needs no column.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Presentation {
+    /// The partner's name.
     pub partner_name: String,
-    /// The integration's name, which consent pages show.
+    /// The integration's name.
     pub display_name: String,
-    /// Where to reach the partner.
-    pub contact_email: String,
-    /// What the integration is for; Tenant Admins see it as the purpose.
+    /// What the integration is for: the purpose of every consent.
     pub goals: String,
+}
+
+/// A partner's request as an operator takes it in, stored as one value. Every list is free of duplicates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewIntegrationRequest {
+    /// What consent pages show.
+    pub presentation: Presentation,
+    /// The address of the partner's contact.
+    pub contact_email: String,
     /// The tenants whose data is asked for.
     pub tenant_ids: Vec<TenantId>,
     /// The scopes asked for.
     pub scopes: Vec<RequestedScope>,
-    /// Where browsers may be sent back to, compared byte by byte.
+    /// Where browsers may be redirected to, compared byte by byte.
     pub redirect_uris: Vec<String>,
     /// Anything else.
     pub notes: String,
@@ -188,82 +181,6 @@ pub struct Malformed {
     pub violations: Violations,
     /// What may be wrong beyond that.
     pub references: References,
-}
-
-/// All that is wrong with a malformed message: what it refers to in vain as well.
-pub async fn refuse(store: &Store, mut malformed: Malformed) -> Error {
-    match store
-        .check_references(&mut malformed.violations, &malformed.references)
-        .await
-    {
-        Ok(()) => Error::Invalid(malformed.violations),
-        Err(error) => error,
-    }
-}
-
-/// Records a request, submitted.
-///
-/// # Errors
-/// [`Error::Invalid`] for unknown tenants and for scopes that are unknown or disabled,
-/// [`Error::RequestIdReused`].
-pub async fn submit(
-    store: &Store,
-    creation: &Creation,
-    new: NewIntegrationRequest,
-) -> Result<IntegrationRequest, Error> {
-    store.submit_integration_request(creation, new).await
-}
-
-/// Reads a request.
-///
-/// # Errors
-/// [`Error::NotFound`].
-pub async fn get(store: &Store, id: &IntegrationRequestId) -> Result<IntegrationRequest, Error> {
-    store
-        .find_integration_request(id)
-        .await?
-        .ok_or(Error::NotFound("integration_request"))
-}
-
-/// Lists requests, newest first, those in `state` or all.
-///
-/// # Errors
-/// [`Error::Store`].
-pub async fn list(
-    store: &Store,
-    state: Option<State>,
-    page: &PageRequest,
-) -> Result<Page<IntegrationRequest>, Error> {
-    store.list_integration_requests(state, page).await
-}
-
-/// Approves a request.
-///
-/// # Errors
-/// [`Error::NotFound`], [`Error::WrongState`].
-pub async fn approve(
-    store: &Store,
-    origin: &Origin,
-    id: &IntegrationRequestId,
-) -> Result<IntegrationRequest, Error> {
-    store
-        .decide_integration_request(origin, id, Decision::Approve)
-        .await
-}
-
-/// Rejects a request, with a reason.
-///
-/// # Errors
-/// [`Error::NotFound`], [`Error::WrongState`].
-pub async fn reject(
-    store: &Store,
-    origin: &Origin,
-    id: &IntegrationRequestId,
-    reason: String,
-) -> Result<IntegrationRequest, Error> {
-    store
-        .decide_integration_request(origin, id, Decision::Reject(reason))
-        .await
 }
 
 /// What an operator decides about a request.
@@ -313,11 +230,9 @@ mod tests {
     }
 
     #[test]
-    fn names_read_back() {
+    fn the_contract_s_names_are_ours() {
         for state in State::ALL {
-            assert_eq!(State::from_name(state.name()), Some(state));
-            assert_eq!(state.contract_name(), state.name().to_uppercase());
+            assert_eq!(state.contract_name(), state.as_ref().to_uppercase());
         }
-        assert_eq!(State::from_name("SUBMITTED"), None);
     }
 }

@@ -1,6 +1,7 @@
 //! What the registry knows about: types, states, and rules as plain functions.
 
 pub mod account_name;
+pub mod argon2_hash;
 pub mod caller;
 pub mod change_kind;
 pub mod client;

@@ -1,15 +1,6 @@
 //! The catalogue of data scopes that integrations can ask for.
 
-use accord::{
-    clock::UnixMillis,
-    store::{Creation, audit::Origin},
-    text::{
-        id::ScopeName,
-        page::{Page, PageRequest},
-    },
-};
-
-use crate::{error::Error, store::Store};
+use accord::{clock::UnixMillis, text::id::ScopeName};
 
 /// A kind of access to a tenant's data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,33 +37,4 @@ pub struct ScopeUpdate {
     pub description: Option<String>,
     /// Whether it can be asked for and put in tokens.
     pub enabled: Option<bool>,
-}
-
-/// Adds a scope, enabled.
-///
-/// # Errors
-/// [`Error::AlreadyExists`], [`Error::RequestIdReused`].
-pub async fn create(store: &Store, creation: &Creation, new: NewScope) -> Result<Scope, Error> {
-    store.create_scope(creation, new).await
-}
-
-/// Lists the catalogue by name.
-///
-/// # Errors
-/// [`Error::Store`].
-pub async fn list(store: &Store, page: &PageRequest) -> Result<Page<Scope>, Error> {
-    store.list_scopes(page).await
-}
-
-/// Changes a scope.
-///
-/// # Errors
-/// [`Error::NotFound`].
-pub async fn update(
-    store: &Store,
-    origin: &Origin,
-    name: &ScopeName,
-    update: ScopeUpdate,
-) -> Result<Scope, Error> {
-    store.update_scope(origin, name, update).await
 }

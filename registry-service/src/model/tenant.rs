@@ -2,39 +2,18 @@
 
 use accord::{
     clock::UnixMillis,
-    store::{Creation, audit::Origin},
-    text::{
-        id::{MalformedId, TenantId},
-        page::{Page, PageRequest},
-    },
+    text::id::{MalformedId, TenantId},
 };
-
-use crate::{error::Error, store::Store};
+use strum::{AsRefStr, EnumString};
 
 /// Whether a tenant's data can be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString)]
+#[strum(serialize_all = "snake_case")]
 pub enum State {
     /// The usual state.
     Active,
     /// All access is stopped.
     Suspended,
-}
-
-impl State {
-    /// The state's name in the database.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Suspended => "suspended",
-        }
-    }
-
-    /// The state of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Active, Self::Suspended]
-            .into_iter()
-            .find(|state| state.name() == name)
-    }
 }
 
 /// A tenant.
@@ -111,62 +90,6 @@ pub fn new_id(text: &str) -> Result<TenantId, UnusableId> {
 /// slash.
 pub fn authority_url(public_base_url: &str, tenant_id: &TenantId) -> String {
     format!("{public_base_url}/{tenant_id}")
-}
-
-/// Adds a tenant.
-///
-/// # Errors
-/// [`Error::AlreadyExists`] when the id was ever used, [`Error::RequestIdReused`].
-pub async fn create(store: &Store, creation: &Creation, new: NewTenant) -> Result<Tenant, Error> {
-    store.create_tenant(creation, new).await
-}
-
-/// Reads a tenant.
-///
-/// # Errors
-/// [`Error::NotFound`].
-pub async fn get(store: &Store, tenant_id: &TenantId) -> Result<Tenant, Error> {
-    store
-        .find_tenant(tenant_id)
-        .await?
-        .ok_or(Error::NotFound("tenant"))
-}
-
-/// Lists tenants by id, those in `state` or all.
-///
-/// # Errors
-/// [`Error::Store`].
-pub async fn list(store: &Store, state: Option<State>, page: &PageRequest) -> Result<Page<Tenant>, Error> {
-    store.list_tenants(state, page).await
-}
-
-/// Changes a tenant.
-///
-/// # Errors
-/// [`Error::NotFound`].
-pub async fn update(
-    store: &Store,
-    origin: &Origin,
-    tenant_id: &TenantId,
-    update: TenantUpdate,
-) -> Result<Tenant, Error> {
-    store.update_tenant(origin, tenant_id, update).await
-}
-
-/// Stops all access to a tenant: its access tokens and admin sessions end. Repeated, no change.
-///
-/// # Errors
-/// [`Error::NotFound`].
-pub async fn suspend(store: &Store, origin: &Origin, tenant_id: &TenantId) -> Result<Tenant, Error> {
-    store.set_tenant_state(origin, tenant_id, State::Suspended).await
-}
-
-/// Lets a tenant be reached again; what ended stays ended. Repeated, no change.
-///
-/// # Errors
-/// [`Error::NotFound`].
-pub async fn reinstate(store: &Store, origin: &Origin, tenant_id: &TenantId) -> Result<Tenant, Error> {
-    store.set_tenant_state(origin, tenant_id, State::Active).await
 }
 
 #[cfg(test)]

@@ -1,28 +1,18 @@
-//! Tenants' users: Tenant Admins, and those that API transactions can run as. Enrolment and sign-in of
-//! Tenant Admins.
+//! Tenants' users: Tenant Admins, and those that API transactions can run as.
 
 use std::time::Duration;
 
 use accord::{
     clock::UnixMillis,
-    store::{
-        Creation,
-        audit::{Event, Origin},
-    },
     text::{
         id::{TenantId, UserId},
         opaque::OpaqueToken,
-        page::{Page, PageRequest},
     },
 };
+use strum::{AsRefStr, EnumString};
 use zeroize::Zeroizing;
 
-use crate::{
-    error::Error,
-    hashing::{Hashed, Line},
-    model::{account_name::AccountName, tenant},
-    store::Store,
-};
+use super::{account_name::AccountName, argon2_hash::Argon2Hash};
 
 /// How long an enrolment link works.
 pub const ENROLMENT_LIFE: Duration = Duration::from_secs(72 * 3600);
@@ -32,29 +22,13 @@ pub const MIN_PASSWORD_CHARS: usize = 15;
 pub const MAX_PASSWORD_CHARS: usize = 1024;
 
 /// Whether a user counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString)]
+#[strum(serialize_all = "snake_case")]
 pub enum State {
     /// The usual state.
     Active,
     /// Can neither sign in nor be run as.
     Deactivated,
-}
-
-impl State {
-    /// The state's name in the database.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Deactivated => "deactivated",
-        }
-    }
-
-    /// The state of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Active, Self::Deactivated]
-            .into_iter()
-            .find(|state| state.name() == name)
-    }
 }
 
 /// A tenant's user. The account name is not here: nobody can read it back.
@@ -71,7 +45,7 @@ pub struct User {
     /// Whether the user counts.
     pub state: State,
     /// The password's hash; none before enrolment and after a reset.
-    pub password: Option<Hashed>,
+    pub password: Option<Argon2Hash>,
     /// The feed position of the last deactivation; 0 if there was none.
     pub tokens_ended_seq: i64,
     /// The feed position of the last deactivation or password reset; 0 if there was none.
@@ -124,7 +98,8 @@ impl Password {
         if fits { Ok(Self(text)) } else { Err(NotAPassword) }
     }
 
-    fn bytes(&self) -> Zeroizing<Vec<u8>> {
+    /// What is hashed.
+    pub fn bytes(&self) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(self.0.as_bytes().to_vec())
     }
 }
@@ -138,158 +113,6 @@ impl std::fmt::Debug for Password {
 /// The page that takes an enrolment token. `public_base_url` has no trailing slash.
 pub fn enrolment_link(public_base_url: &str, tenant_id: &TenantId, token: &OpaqueToken) -> String {
     format!("{public_base_url}/{tenant_id}/enrol/{}", token.expose())
-}
-
-/// Adds a user; for a Tenant Admin also a one-time enrolment token.
-///
-/// # Errors
-/// [`Error::NotFound`] (tenant), [`Error::AlreadyExists`], [`Error::RequestIdReused`].
-pub async fn register(
-    store: &Store,
-    creation: &Creation,
-    new: NewUser,
-) -> Result<(User, Option<OpaqueToken>), Error> {
-    store.create_user(creation, new).await
-}
-
-/// Reads a user.
-///
-/// # Errors
-/// [`Error::NotFound`], also for another tenant's user.
-pub async fn find(store: &Store, tenant_id: &TenantId, which: &Which) -> Result<User, Error> {
-    let found = match which {
-        Which::Id(user_id) => store.find_user(tenant_id, user_id).await?,
-        Which::AccountName(name) => store.find_user_by_name(tenant_id, name).await?,
-    };
-    found.ok_or(Error::NotFound("user"))
-}
-
-/// Lists a tenant's users, oldest first, those in `state` or all.
-///
-/// # Errors
-/// [`Error::NotFound`] (tenant).
-pub async fn list(
-    store: &Store,
-    tenant_id: &TenantId,
-    state: Option<State>,
-    page: &PageRequest,
-) -> Result<Page<User>, Error> {
-    tenant::get(store, tenant_id).await?;
-    store.list_users(tenant_id, state, page).await
-}
-
-/// Ends the user's admin sessions, and the access tokens that run as the user. Repeated, no change.
-///
-/// # Errors
-/// [`Error::NotFound`].
-pub async fn deactivate(
-    store: &Store,
-    origin: &Origin,
-    tenant_id: &TenantId,
-    user_id: &UserId,
-) -> Result<User, Error> {
-    store
-        .set_user_state(origin, tenant_id, user_id, State::Deactivated)
-        .await
-}
-
-/// Makes the user count again; what ended stays ended. Repeated, no change.
-///
-/// # Errors
-/// [`Error::NotFound`].
-pub async fn reactivate(
-    store: &Store,
-    origin: &Origin,
-    tenant_id: &TenantId,
-    user_id: &UserId,
-) -> Result<User, Error> {
-    store
-        .set_user_state(origin, tenant_id, user_id, State::Active)
-        .await
-}
-
-/// Removes a Tenant Admin's password, ends sessions and earlier links, and gives a new link's token.
-///
-/// # Errors
-/// [`Error::NotFound`], [`Error::WrongState`] for a user who is deactivated or no Tenant Admin.
-pub async fn reset_password(
-    store: &Store,
-    creation: &Creation,
-    tenant_id: &TenantId,
-    user_id: &UserId,
-) -> Result<(User, OpaqueToken), Error> {
-    store.reset_user_password(creation, tenant_id, user_id).await
-}
-
-/// Sets the password that a Tenant Admin has chosen; the enrolment token works once.
-///
-/// # Errors
-/// [`Error::LinkInvalid`] for a token that was used, has expired, or never was; [`Error::Busy`].
-pub async fn complete_enrolment(
-    store: &Store,
-    origin: &Origin,
-    token: &OpaqueToken,
-    password: Password,
-) -> Result<TenantId, Error> {
-    // A stranger's guess costs no hash; a real link is decided by the update that uses it up.
-    if !store.enrolment_is_open(token).await? {
-        return Err(Error::LinkInvalid);
-    }
-    // Others may have come with the same link meanwhile: all but the first cost no hash either.
-    let turn = store.hasher.turn(Line::Passwords).await?;
-    if !store.enrolment_is_open(token).await? {
-        return Err(Error::LinkInvalid);
-    }
-    let hashed = turn.hash(password.bytes()).await?;
-    store.use_enrolment(origin, token, hashed).await
-}
-
-/// Checks a Tenant Admin's account name and password: one argon2 run, whatever the answer.
-///
-/// # Errors
-/// [`Error::SignInFailed`] for each reason.
-pub async fn authenticate_admin(
-    store: &Store,
-    origin: &Origin,
-    tenant_id: &TenantId,
-    account_name: Option<AccountName>,
-    password: Zeroizing<String>,
-) -> Result<User, Error> {
-    let known = match &account_name {
-        Some(name) => store.find_user_by_name(tenant_id, name).await?,
-        None => None,
-    };
-    let tenant = store.find_tenant(tenant_id).await?;
-    let tenant_is_active = tenant
-        .as_ref()
-        .is_some_and(|tenant| tenant.state == tenant::State::Active);
-    let admin = known.clone().filter(|user| {
-        tenant_is_active && user.tenant_admin && user.state == State::Active && user.password.is_some()
-    });
-    let stored = admin.as_ref().and_then(|user| user.password.as_ref());
-    // What can't be a password is not hashed as it is, so that its length costs nothing.
-    let typed = Password::parse(password)
-        .map(|password| password.bytes())
-        .unwrap_or_default();
-    let matches = store.hasher.verify(Line::Passwords, typed, stored).await?;
-
-    let mut event = Event::new("user.sign_in");
-    if tenant.is_some() {
-        event = event.tenant(tenant_id);
-    }
-    if let Some(user) = &known {
-        event = event.subject(user.user_id.as_str());
-    }
-    match admin {
-        Some(admin) if matches => {
-            store.record(origin, event).await?;
-            Ok(admin)
-        }
-        _ => {
-            store.record(origin, event.refused()).await?;
-            Err(Error::SignInFailed)
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,14 @@
-//! Operators and workloads in the database. Of a bearer token only its SHA-256 is kept.
+//! Operators and workloads in the database. Of a bearer token only its SHA-256 is stored.
 
 use accord::{
     clock::UnixMillis,
-    rpc::auth::Role,
     store::{
-        Creation, StoreError,
+        Creation,
         audit::{Event, Origin},
-        change::Change,
-        idempotency::Outcome,
+        idempotency::{Derivation, Outcome},
     },
     text::{
+        caller::Caller,
         id::{OperatorId, WorkloadId},
         opaque::{OpaqueToken, TokenKind},
         page::{Page, PageRequest},
@@ -21,306 +20,179 @@ use sea_orm::{
 };
 
 use super::{
-    Store, commit, corrupt,
-    entity::{operator, workload},
+    Store, change, commit, corrupt,
+    entity::caller::{ActiveModel, Column, Entity, Model},
+    exists,
 };
-use crate::model::change_kind;
 use crate::{
     error::Error,
-    model::caller::{NewOperator, NewWorkload, Operator, Workload},
+    model::{
+        caller::{Authority, CallerRecord, CallerType, NewCaller},
+        change_kind,
+    },
 };
 
-/// The label under which a bearer token derives from its creation.
-const TOKEN: &str = "token";
-
 impl Store {
-    /// Adds an operator.
+    /// Adds a caller. The token is shown here and nowhere else.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`], [`Error::RequestIdReused`].
-    pub async fn create_operator(
+    /// [`Error::AlreadyExists`] for the name of a live caller of the type, [`Error::RequestIdReused`].
+    pub async fn create_caller(
         &self,
         creation: &Creation,
-        new: NewOperator,
-    ) -> Result<(Operator, OpaqueToken), Error> {
+        new: NewCaller,
+    ) -> Result<(CallerRecord, OpaqueToken), Error> {
+        let caller_type = new.authority.caller_type();
+        let token = |secrets: &Derivation| {
+            OpaqueToken::from_secret(caller_type.token_kind(), &secrets.secret("token"))
+        };
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
             Outcome::Replay { resource_id, secrets } => {
-                let operator = find_operator(&tx, &resource_id)
-                    .await?
-                    .ok_or(corrupt("idempotency"))?;
-                let token = OpaqueToken::from_secret(TokenKind::Operator, &secrets.secret(TOKEN));
-                return Ok((operator, token));
+                let record = find(&tx, &resource_id).await?.ok_or(corrupt("idempotency"))?;
+                return Ok((record, token(&secrets)));
             }
             Outcome::New(reservation) => reservation,
         };
-        let id = OperatorId::generate(&*self.clock, &*self.random);
-        let token = OpaqueToken::from_secret(TokenKind::Operator, &reservation.secrets.secret(TOKEN));
-        let roles: Vec<_> = new.roles.iter().map(AsRef::as_ref).collect();
-        let row = operator::ActiveModel {
-            operator_id: Set(id.to_string()),
+        let id = match caller_type {
+            CallerType::Operator => OperatorId::generate(&*self.clock, &*self.random).to_string(),
+            CallerType::Workload => WorkloadId::generate(&*self.clock, &*self.random).to_string(),
+        };
+        let token = token(&reservation.secrets);
+        let row = ActiveModel {
+            caller_id: Set(id.clone()),
+            caller_type: Set(name(caller_type).to_owned()),
             name: Set(new.name),
-            roles: Set(serde_json::Value::from(roles.clone())),
+            authority: Set(new.authority.name()),
             token_hash: Set(token.digest().to_vec()),
             created_at: Set(self.now().as_millis()),
             revoked_at: Set(None),
         };
-        let row = row.insert(&tx).await.map_err(|error| taken(error, "operator"))?;
-        reservation.complete(&tx, id.as_str()).await?;
-        let event = Event::new("operator.create")
-            .subject(id.as_str())
-            .detail("roles", roles.join(","));
-        self.audit(&tx, &creation.origin, event).await?;
-        self.bump(&tx, &[changed(id.as_str())]).await?;
+        let row = row.insert(&tx).await.map_err(exists(name(caller_type)))?;
+        reservation.complete(&tx, &id).await?;
+        let (action, detail) = match caller_type {
+            CallerType::Operator => ("operator.create", "roles"),
+            CallerType::Workload => ("workload.create", "kind"),
+        };
+        let event = Event::new(action)
+            .subject(&id)
+            .detail(detail, new.authority.name());
+        let change = change(change_kind::CALLER, &id, None);
+        self.publish(&tx, &creation.origin, event, change).await?;
         commit(tx).await?;
-        Ok((read_operator(row)?, token))
+        Ok((caller(row)?, token))
     }
 
-    /// Lists operators, oldest first.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
-    pub async fn list_operators(&self, page: &PageRequest) -> Result<Page<Operator>, Error> {
-        use operator::{Column, Entity};
-        let mut query = Entity::find()
-            .order_by_asc(Column::OperatorId)
-            .limit(page.fetch());
-        if let Some(after) = page.after() {
-            query = query.filter(Column::OperatorId.gt(after));
-        }
-        let rows = query.all(self.db.read()).await.map_err(StoreError::from)?;
-        let operators = rows
-            .into_iter()
-            .map(read_operator)
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(page.finish(operators, |operator| operator.operator_id.to_string()))
-    }
-
-    /// Revokes an operator; no change, and no event, when it is revoked already.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`].
-    pub async fn revoke_operator(&self, origin: &Origin, id: &OperatorId) -> Result<Operator, Error> {
-        use operator::{Column, Entity};
-        let tx = self.db.write().await?;
-        let revoked = Entity::update_many()
-            .filter(Column::OperatorId.eq(id.as_str()))
-            .filter(Column::RevokedAt.is_null())
-            .col_expr(Column::RevokedAt, Expr::value(self.now().as_millis()))
-            .exec(&tx)
-            .await
-            .map_err(StoreError::from)?;
-        let operator = find_operator(&tx, id.as_str())
-            .await?
-            .ok_or(Error::NotFound("operator"))?;
-        if revoked.rows_affected == 1 {
-            let event = Event::new("operator.revoke").subject(id.as_str());
-            self.audit(&tx, origin, event).await?;
-            self.bump(&tx, &[changed(id.as_str())]).await?;
-        }
-        commit(tx).await?;
-        Ok(operator)
-    }
-
-    /// The live operators of these names.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
-    pub async fn find_live_operators(&self, names: &[&str]) -> Result<Vec<Operator>, Error> {
-        use operator::{Column, Entity};
-        let rows = Entity::find()
-            .filter(Column::Name.is_in(names.iter().copied()))
-            .filter(Column::RevokedAt.is_null())
-            .all(self.db.read())
-            .await
-            .map_err(StoreError::from)?;
-        rows.into_iter().map(read_operator).collect()
-    }
-
-    /// The live operator whose token has this SHA-256.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
-    pub async fn find_operator_by_token(&self, digest: &[u8; 32]) -> Result<Option<Operator>, Error> {
-        use operator::{Column, Entity};
-        let row = Entity::find()
-            .filter(Column::TokenHash.eq(digest.to_vec()))
-            .filter(Column::RevokedAt.is_null())
-            .one(self.db.read())
-            .await
-            .map_err(StoreError::from)?;
-        row.map(read_operator).transpose()
-    }
-
-    /// Adds a workload.
-    ///
-    /// # Errors
-    /// [`Error::AlreadyExists`], [`Error::RequestIdReused`].
-    pub async fn create_workload(
+    /// Lists the callers of a type, oldest first, the revoked ones included.
+    pub async fn list_callers(
         &self,
-        creation: &Creation,
-        new: NewWorkload,
-    ) -> Result<(Workload, OpaqueToken), Error> {
-        let (tx, outcome) = self.begin_creation(creation).await?;
-        let reservation = match outcome {
-            Outcome::Replay { resource_id, secrets } => {
-                let workload = find_workload(&tx, &resource_id)
-                    .await?
-                    .ok_or(corrupt("idempotency"))?;
-                let token = OpaqueToken::from_secret(TokenKind::Workload, &secrets.secret(TOKEN));
-                return Ok((workload, token));
-            }
-            Outcome::New(reservation) => reservation,
-        };
-        let id = WorkloadId::generate(&*self.clock, &*self.random);
-        let token = OpaqueToken::from_secret(TokenKind::Workload, &reservation.secrets.secret(TOKEN));
-        let row = workload::ActiveModel {
-            workload_id: Set(id.to_string()),
-            name: Set(new.name),
-            kind: Set(new.kind.as_ref().to_owned()),
-            token_hash: Set(token.digest().to_vec()),
-            created_at: Set(self.now().as_millis()),
-            revoked_at: Set(None),
-        };
-        let row = row.insert(&tx).await.map_err(|error| taken(error, "workload"))?;
-        reservation.complete(&tx, id.as_str()).await?;
-        let event = Event::new("workload.create")
-            .subject(id.as_str())
-            .detail("kind", new.kind.as_ref());
-        self.audit(&tx, &creation.origin, event).await?;
-        self.bump(&tx, &[changed(id.as_str())]).await?;
-        commit(tx).await?;
-        Ok((read_workload(row)?, token))
-    }
-
-    /// Lists workloads, oldest first.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
-    pub async fn list_workloads(&self, page: &PageRequest) -> Result<Page<Workload>, Error> {
-        use workload::{Column, Entity};
+        caller_type: CallerType,
+        page: &PageRequest,
+    ) -> Result<Page<CallerRecord>, Error> {
         let mut query = Entity::find()
-            .order_by_asc(Column::WorkloadId)
+            .filter(Column::CallerType.eq(name(caller_type)))
+            .order_by_asc(Column::CallerId)
             .limit(page.fetch());
         if let Some(after) = page.after() {
-            query = query.filter(Column::WorkloadId.gt(after));
+            query = query.filter(Column::CallerId.gt(after));
         }
-        let rows = query.all(self.db.read()).await.map_err(StoreError::from)?;
-        let workloads = rows
-            .into_iter()
-            .map(read_workload)
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(page.finish(workloads, |workload| workload.workload_id.to_string()))
+        let rows = query.all(self.db.read()).await?;
+        let callers = rows.into_iter().map(caller).collect::<Result<Vec<_>, _>>()?;
+        Ok(page.finish(callers, |record| record.caller.id().to_owned()))
     }
 
-    /// Revokes a workload; no change, and no event, when it is revoked already.
+    /// Revokes a caller for good; no change, and no event, when it is revoked already. The caller may be the one
+    /// that calls: the command line can always add another admin.
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn revoke_workload(&self, origin: &Origin, id: &WorkloadId) -> Result<Workload, Error> {
-        use workload::{Column, Entity};
+    pub async fn revoke_caller(
+        &self,
+        origin: &Origin,
+        caller_type: CallerType,
+        id: &str,
+    ) -> Result<CallerRecord, Error> {
         let tx = self.db.write().await?;
         let revoked = Entity::update_many()
-            .filter(Column::WorkloadId.eq(id.as_str()))
+            .filter(Column::CallerId.eq(id))
             .filter(Column::RevokedAt.is_null())
             .col_expr(Column::RevokedAt, Expr::value(self.now().as_millis()))
             .exec(&tx)
-            .await
-            .map_err(StoreError::from)?;
-        let workload = find_workload(&tx, id.as_str())
-            .await?
-            .ok_or(Error::NotFound("workload"))?;
+            .await?;
+        let record = find(&tx, id).await?.ok_or(Error::NotFound(name(caller_type)))?;
         if revoked.rows_affected == 1 {
-            let event = Event::new("workload.revoke").subject(id.as_str());
-            self.audit(&tx, origin, event).await?;
-            self.bump(&tx, &[changed(id.as_str())]).await?;
+            let action = match caller_type {
+                CallerType::Operator => "operator.revoke",
+                CallerType::Workload => "workload.revoke",
+            };
+            let change = change(change_kind::CALLER, &id, None);
+            self.publish(&tx, origin, Event::new(action).subject(id), change)
+                .await?;
         }
         commit(tx).await?;
-        Ok(workload)
+        Ok(record)
     }
 
-    /// The live workloads of these names.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
-    pub async fn find_live_workloads(&self, names: &[&str]) -> Result<Vec<Workload>, Error> {
-        use workload::{Column, Entity};
+    /// Revokes the live callers of these names, such as those of an earlier start.
+    pub async fn revoke_callers_named(&self, origin: &Origin, names: &[&str]) -> Result<(), Error> {
         let rows = Entity::find()
             .filter(Column::Name.is_in(names.iter().copied()))
             .filter(Column::RevokedAt.is_null())
             .all(self.db.read())
-            .await
-            .map_err(StoreError::from)?;
-        rows.into_iter().map(read_workload).collect()
+            .await?;
+        for row in rows {
+            self.revoke_caller(origin, caller_type(&row)?, &row.caller_id)
+                .await?;
+        }
+        Ok(())
     }
 
-    /// The live workload whose token has this SHA-256.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
-    pub async fn find_workload_by_token(&self, digest: &[u8; 32]) -> Result<Option<Workload>, Error> {
-        use workload::{Column, Entity};
+    /// Finds the live caller with this bearer token.
+    pub async fn find_caller(&self, token: &OpaqueToken) -> Result<Option<CallerRecord>, Error> {
+        let caller_type = match token.kind() {
+            TokenKind::Operator => CallerType::Operator,
+            TokenKind::Workload => CallerType::Workload,
+            _ => return Ok(None),
+        };
         let row = Entity::find()
-            .filter(Column::TokenHash.eq(digest.to_vec()))
+            .filter(Column::CallerType.eq(name(caller_type)))
+            .filter(Column::TokenHash.eq(token.digest().to_vec()))
             .filter(Column::RevokedAt.is_null())
             .one(self.db.read())
-            .await
-            .map_err(StoreError::from)?;
-        row.map(read_workload).transpose()
+            .await?;
+        row.map(caller).transpose()
     }
 }
 
-/// The only unique values that a caller chooses are names of live operators and workloads.
-fn taken(error: sea_orm::DbErr, resource: &'static str) -> Error {
-    match StoreError::from(error) {
-        StoreError::Conflict => Error::AlreadyExists(resource),
-        other => other.into(),
-    }
+async fn find(conn: &impl ConnectionTrait, id: &str) -> Result<Option<CallerRecord>, Error> {
+    let row = Entity::find_by_id(id).one(conn).await?;
+    row.map(caller).transpose()
 }
 
-fn changed(id: &str) -> Change {
-    Change {
-        kind: change_kind::CALLER,
-        id: id.to_owned(),
-        tenant_id: None,
-    }
+fn name(caller_type: CallerType) -> &'static str {
+    caller_type.into()
 }
 
-async fn find_operator(conn: &impl ConnectionTrait, id: &str) -> Result<Option<Operator>, Error> {
-    let row = operator::Entity::find_by_id(id)
-        .one(conn)
-        .await
-        .map_err(StoreError::from)?;
-    row.map(read_operator).transpose()
+fn caller_type(row: &Model) -> Result<CallerType, Error> {
+    row.caller_type.parse().map_err(|_| corrupt("callers"))
 }
 
-async fn find_workload(conn: &impl ConnectionTrait, id: &str) -> Result<Option<Workload>, Error> {
-    let row = workload::Entity::find_by_id(id)
-        .one(conn)
-        .await
-        .map_err(StoreError::from)?;
-    row.map(read_workload).transpose()
-}
-
-fn read_operator(row: operator::Model) -> Result<Operator, Error> {
-    const UNREADABLE: Error = Error::Store(StoreError::Corrupt("operators"));
-    let roles: Vec<String> = serde_json::from_value(row.roles).map_err(|_| UNREADABLE)?;
-    let roles: Result<Vec<Role>, _> = roles.iter().map(|name| name.parse()).collect();
-    Ok(Operator {
-        operator_id: OperatorId::parse(&row.operator_id).map_err(|_| UNREADABLE)?,
+fn caller(row: Model) -> Result<CallerRecord, Error> {
+    let unreadable = || corrupt("callers");
+    let authority = Authority::from_name(caller_type(&row)?, &row.authority).ok_or_else(unreadable)?;
+    let caller = match authority {
+        Authority::Roles(roles) => Caller::Operator {
+            id: OperatorId::parse(&row.caller_id).map_err(|_| unreadable())?,
+            roles,
+        },
+        Authority::Kind(kind) => Caller::Workload {
+            id: WorkloadId::parse(&row.caller_id).map_err(|_| unreadable())?,
+            kind,
+        },
+    };
+    Ok(CallerRecord {
+        caller,
         name: row.name,
-        roles: roles.map_err(|_| UNREADABLE)?,
-        created_at: UnixMillis::from_millis(row.created_at),
-        revoked_at: row.revoked_at.map(UnixMillis::from_millis),
-    })
-}
-
-fn read_workload(row: workload::Model) -> Result<Workload, Error> {
-    const UNREADABLE: Error = Error::Store(StoreError::Corrupt("workloads"));
-    Ok(Workload {
-        workload_id: WorkloadId::parse(&row.workload_id).map_err(|_| UNREADABLE)?,
-        name: row.name,
-        kind: row.kind.parse().map_err(|_| UNREADABLE)?,
         created_at: UnixMillis::from_millis(row.created_at),
         revoked_at: row.revoked_at.map(UnixMillis::from_millis),
     })

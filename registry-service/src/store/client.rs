@@ -1,112 +1,46 @@
 //! Clients in the database.
 
-use std::collections::HashMap;
-
 use accord::{
     clock::UnixMillis,
     store::{
-        Creation, StoreError,
+        StoreError,
         audit::{Event, Origin},
         change::Change,
-        idempotency::Outcome,
     },
     text::{
-        id::{ClientId, IntegrationRequestId, ScopeName, TenantId},
+        id::{ClientId, IntegrationRequestId, SecretId, TenantId},
         page::{Page, PageRequest},
         validation::Violations,
     },
 };
 use sea_orm::{
-    ActiveModelTrait,
     ActiveValue::Set,
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect,
     sea_query::{Expr, ExprTrait},
 };
 use serde_json::Value;
 
 use super::{
-    Store,
-    client_secret::{SecretRef, lock_client},
-    commit, corrupt,
+    Store, change, commit, corrupt,
     entity::{
-        client::{ActiveModel, Column, Entity, Model},
-        client_tenant, scope,
+        client::{Column, Entity, Model},
+        client_secret, client_tenant, scope,
     },
-    integration_request::{check_references, mark_registered},
+    integration_request::check_references,
 };
-use crate::model::change_kind;
 use crate::{
     error::Error,
     model::{
-        client::{Client, ClientUpdate, Filter, NewClient, State},
-        delivery::Handover,
+        change_kind,
+        client::{Client, ClientProfile, ClientUpdate, Filter, ProfileScope, State},
+        client_keys::ClientKeys,
+        client_secret::LiveSecret,
+        integration_request::Presentation,
     },
 };
 
 impl Store {
-    /// Registers the client of an approved request, with its first credentials.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`], [`Error::WrongState`], [`Error::RequestIdReused`].
-    pub async fn register_client(
-        &self,
-        creation: &Creation,
-        new: NewClient,
-    ) -> Result<(Client, Handover), Error> {
-        let (tx, outcome) = self.begin_creation(creation).await?;
-        let reservation = match outcome {
-            Outcome::Replay { resource_id, secrets } => {
-                let made = SecretRef::read(&resource_id)?;
-                let client = find(&tx, &made.client_id).await?.ok_or(corrupt("idempotency"))?;
-                let handover = self.handover(&tx, new.delivery, &made, &secrets).await?;
-                return Ok((client, handover));
-            }
-            Outcome::New(reservation) => reservation,
-        };
-        let now = self.now();
-        let client_id = ClientId::generate(&*self.clock, &*self.random);
-        let request = mark_registered(&tx, &new.integration_request_id, &client_id, now)
-            .await?
-            .content;
-        let row = ActiveModel {
-            client_id: Set(client_id.to_string()),
-            integration_request_id: Set(new.integration_request_id.to_string()),
-            display_name: Set(request.display_name),
-            partner_name: Set(request.partner_name),
-            purpose: Set(request.goals),
-            scopes: Set(json(&request.scopes)?),
-            redirect_uris: Set(json(&request.redirect_uris)?),
-            state: Set(State::Active.name().to_owned()),
-            version: Set(0),
-            tokens_ended_seq: Set(0),
-            families_ended_seq: Set(0),
-            created_at: Set(now.as_millis()),
-            updated_at: Set(now.as_millis()),
-            etag: Set(1),
-            json_web_key_set: Set(String::new()),
-        };
-        row.insert(&tx).await.map_err(StoreError::from)?;
-        insert_tenants(&tx, &client_id, &request.tenant_ids).await?;
-        let made = self
-            .make_secret(&tx, &client_id, None, new.delivery, &reservation.secrets)
-            .await?;
-        let handover = self
-            .handover(&tx, new.delivery, &made, &reservation.secrets)
-            .await?;
-        reservation.complete(&tx, &made.to_string()).await?;
-        let event = Event::new("client.register")
-            .client(&client_id)
-            .subject(client_id.as_str())
-            .detail("integration_request_id", new.integration_request_id.as_str())
-            .detail("secret_id", made.secret_id.as_str());
-        self.audit(&tx, &creation.origin, event).await?;
-        let seq = self.bump(&tx, &[changed(&client_id)]).await?;
-        set_version(&tx, &client_id, seq).await?;
-        let client = find(&tx, &client_id).await?.ok_or(corrupt("clients"))?;
-        commit(tx).await?;
-        Ok((client, handover))
-    }
-
     /// Reads a client.
     ///
     /// # Errors
@@ -115,22 +49,30 @@ impl Store {
         find(self.db.read(), client_id).await
     }
 
-    /// Descriptions of those of `names` that are enabled in the catalogue.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
-    pub async fn enabled_scopes(&self, names: Vec<ScopeName>) -> Result<HashMap<ScopeName, String>, Error> {
-        let rows = scope::Entity::find()
-            .filter(scope::Column::Name.is_in(names.iter().map(ScopeName::as_str)))
-            .filter(scope::Column::Enabled.eq(true))
-            .all(self.db.read())
-            .await
-            .map_err(StoreError::from)?;
-        let described = |row: scope::Model| {
-            let name = ScopeName::parse(&row.name).map_err(|_| corrupt("scopes"))?;
-            Ok((name, row.description))
+    /// Reads what token-service needs of a client.
+    pub async fn find_client_profile(&self, client_id: &ClientId) -> Result<Option<ClientProfile>, Error> {
+        let conn = self.db.read();
+        let Some(client) = find(conn, client_id).await? else {
+            return Ok(None);
         };
-        rows.into_iter().map(described).collect()
+        let catalogue = scope::Entity::find()
+            .filter(scope::Column::Name.is_in(client.scopes.iter().map(|scope| scope.name.as_str())))
+            .filter(scope::Column::Enabled.eq(true))
+            .all(conn)
+            .await?;
+        let scopes = client.scopes.iter().filter_map(|scope| {
+            let row = catalogue.iter().find(|row| row.name == scope.name.as_str())?;
+            Some(ProfileScope {
+                name: scope.name.clone(),
+                description: row.description.clone(),
+                reason: scope.reason.clone(),
+            })
+        });
+        Ok(Some(ClientProfile {
+            scopes: scopes.collect(),
+            live_secrets: live_secrets(conn, client_id, self.now()).await?,
+            client,
+        }))
     }
 
     /// Lists clients, newest first.
@@ -140,7 +82,7 @@ impl Store {
     pub async fn list_clients(&self, filter: &Filter, page: &PageRequest) -> Result<Page<Client>, Error> {
         let mut query = Entity::find().order_by_desc(Column::ClientId).limit(page.fetch());
         if let Some(state) = filter.state {
-            query = query.filter(Column::State.eq(state.name()));
+            query = query.filter(Column::State.eq(state.as_ref()));
         }
         if let Some(tenant_id) = &filter.tenant_id {
             let mut clients = sea_orm::sea_query::Query::select();
@@ -153,7 +95,7 @@ impl Store {
         if let Some(after) = page.after() {
             query = query.filter(Column::ClientId.lt(after));
         }
-        let rows = query.all(self.db.read()).await.map_err(StoreError::from)?;
+        let rows = query.all(self.db.read()).await?;
         let mut clients = Vec::with_capacity(rows.len());
         for row in rows {
             clients.push(with_tenants(self.db.read(), row).await?);
@@ -189,8 +131,12 @@ impl Store {
             .filter(Column::ClientId.eq(client_id.as_str()))
             .col_expr(Column::UpdatedAt, Expr::value(self.now().as_millis()))
             .col_expr(Column::Etag, Expr::col(Column::Etag).add(1));
-        if let Some(name) = update.display_name {
-            query = query.col_expr(Column::DisplayName, Expr::value(name));
+        if let Some(display_name) = update.display_name {
+            let presentation = Presentation {
+                display_name,
+                ..before.presentation
+            };
+            query = query.col_expr(Column::Presentation, Expr::value(json(&presentation)?));
             fields.push("display_name");
         }
         if let Some(uris) = &update.redirect_uris {
@@ -201,13 +147,12 @@ impl Store {
             query = query.col_expr(Column::Scopes, Expr::value(json(scopes)?));
             fields.push("scopes");
         }
-        query.exec(&tx).await.map_err(StoreError::from)?;
+        query.exec(&tx).await?;
         if let Some(tenant_ids) = &update.tenant_ids {
             client_tenant::Entity::delete_many()
                 .filter(client_tenant::Column::ClientId.eq(client_id.as_str()))
                 .exec(&tx)
-                .await
-                .map_err(StoreError::from)?;
+                .await?;
             insert_tenants(&tx, client_id, tenant_ids).await?;
             fields.push("tenant_ids");
         }
@@ -215,9 +160,8 @@ impl Store {
             .client(client_id)
             .subject(client_id.as_str())
             .detail("fields", fields.join(","));
-        self.audit(&tx, origin, event).await?;
         let change = if narrows { tokens_ended } else { changed };
-        let seq = self.bump(&tx, &[change(client_id)]).await?;
+        let seq = self.publish(&tx, origin, event, change(client_id)).await?;
         set_version(&tx, client_id, seq).await?;
         if narrows {
             end_tokens(&tx, client_id, seq).await?;
@@ -240,26 +184,56 @@ impl Store {
         let tx = self.db.write().await?;
         let moved = Entity::update_many()
             .filter(Column::ClientId.eq(client_id.as_str()))
-            .filter(Column::State.ne(to.name()))
-            .col_expr(Column::State, Expr::value(to.name()))
+            .filter(Column::State.ne(to.as_ref()))
+            .col_expr(Column::State, Expr::value(to.as_ref()))
             .col_expr(Column::UpdatedAt, Expr::value(self.now().as_millis()))
             .col_expr(Column::Etag, Expr::col(Column::Etag).add(1))
             .exec(&tx)
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         if moved.rows_affected == 1 {
-            let action = match to {
-                State::Suspended => "client.suspend",
-                State::Active => "client.reinstate",
+            let (action, change) = match to {
+                State::Suspended => ("client.suspend", tokens_ended(client_id)),
+                State::Active => ("client.reinstate", changed(client_id)),
             };
             let event = Event::new(action).client(client_id).subject(client_id.as_str());
-            self.audit(&tx, origin, event).await?;
+            let seq = self.publish(&tx, origin, event, change).await?;
             if to == State::Suspended {
-                let seq = self.bump(&tx, &[tokens_ended(client_id)]).await?;
                 end_tokens(&tx, client_id, seq).await?;
-            } else {
-                self.bump(&tx, &[changed(client_id)]).await?;
             }
+        }
+        let client = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
+        commit(tx).await?;
+        Ok(client)
+    }
+
+    /// Replaces a client's keys; no change, and no event, when they are these already. The client's
+    /// version stays: nothing that a consent page shows has changed.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn set_client_keys(
+        &self,
+        origin: &Origin,
+        client_id: &ClientId,
+        keys: &ClientKeys,
+    ) -> Result<Client, Error> {
+        let tx = self.db.write().await?;
+        let replaced = Entity::update_many()
+            .filter(Column::ClientId.eq(client_id.as_str()))
+            .filter(Column::JsonWebKeySet.ne(keys.as_str()))
+            .col_expr(Column::JsonWebKeySet, Expr::value(keys.as_str()))
+            .col_expr(Column::UpdatedAt, Expr::value(self.now().as_millis()))
+            .col_expr(Column::Etag, Expr::col(Column::Etag).add(1))
+            .exec(&tx)
+            .await?;
+        if replaced.rows_affected == 1 {
+            // As JSON: a key's name may hold any separator.
+            let kids = serde_json::to_string(keys.kids()).map_err(|_| corrupt("clients"))?;
+            let event = Event::new("client.set_keys")
+                .client(client_id)
+                .subject(client_id.as_str())
+                .detail("kids", kids);
+            self.publish(&tx, origin, event, changed(client_id)).await?;
         }
         let client = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
         commit(tx).await?;
@@ -267,31 +241,59 @@ impl Store {
     }
 }
 
+/// Locks a client's row until the transaction ends, so that calls that count, replace or revoke its
+/// secrets come one after the other.
+pub(super) async fn lock_client(tx: &DatabaseTransaction, client_id: &ClientId) -> Result<(), Error> {
+    let client = Entity::find_by_id(client_id.as_str()).lock_exclusive();
+    match client.one(tx).await? {
+        Some(_) => Ok(()),
+        None => Err(Error::NotFound("client")),
+    }
+}
+
 pub(super) async fn find(conn: &impl ConnectionTrait, client_id: &ClientId) -> Result<Option<Client>, Error> {
-    let row = Entity::find_by_id(client_id.as_str())
-        .one(conn)
-        .await
-        .map_err(StoreError::from)?;
+    let row = Entity::find_by_id(client_id.as_str()).one(conn).await?;
     match row {
         Some(row) => with_tenants(conn, row).await.map(Some),
         None => Ok(None),
     }
 }
 
+/// The secrets that authenticate a client at this time.
+async fn live_secrets(
+    conn: &impl ConnectionTrait,
+    client_id: &ClientId,
+    now: UnixMillis,
+) -> Result<Vec<LiveSecret>, Error> {
+    use client_secret::{Column, Entity};
+    let rows = Entity::find()
+        .filter(Column::ClientId.eq(client_id.as_str()))
+        .filter(Column::RevokedAt.is_null())
+        .filter(Column::AwaitingClaim.eq(false))
+        .filter(
+            Condition::any()
+                .add(Column::ExpiresAt.is_null())
+                .add(Column::ExpiresAt.gt(now.as_millis())),
+        )
+        .order_by_asc(Column::SecretId)
+        .all(conn)
+        .await?;
+    let live = rows.into_iter().map(|row| {
+        Ok(LiveSecret {
+            secret_id: SecretId::parse(&row.secret_id).map_err(|_| corrupt("client_secrets"))?,
+            expires_at: row.expires_at.map(UnixMillis::from_millis),
+        })
+    });
+    live.collect()
+}
+
 pub(super) fn changed(client_id: &ClientId) -> Change {
-    Change {
-        kind: change_kind::CLIENT,
-        id: client_id.to_string(),
-        tenant_id: None,
-    }
+    change(change_kind::CLIENT, client_id, None)
 }
 
 /// A change that ends the client's access tokens: to be recorded by [`end_tokens`] at its position.
 pub(super) fn tokens_ended(client_id: &ClientId) -> Change {
-    Change {
-        kind: change_kind::CLIENT_TOKENS_ENDED,
-        ..changed(client_id)
-    }
+    change(change_kind::CLIENT_TOKENS_ENDED, client_id, None)
 }
 
 async fn end_tokens(tx: &DatabaseTransaction, client_id: &ClientId, seq: i64) -> Result<(), StoreError> {
@@ -303,7 +305,11 @@ async fn end_tokens(tx: &DatabaseTransaction, client_id: &ClientId, seq: i64) ->
     Ok(())
 }
 
-async fn set_version(tx: &DatabaseTransaction, client_id: &ClientId, seq: i64) -> Result<(), StoreError> {
+pub(super) async fn set_version(
+    tx: &DatabaseTransaction,
+    client_id: &ClientId,
+    seq: i64,
+) -> Result<(), StoreError> {
     Entity::update_many()
         .filter(Column::ClientId.eq(client_id.as_str()))
         .col_expr(Column::Version, Expr::value(seq))
@@ -312,7 +318,7 @@ async fn set_version(tx: &DatabaseTransaction, client_id: &ClientId, seq: i64) -
     Ok(())
 }
 
-async fn insert_tenants(
+pub(super) async fn insert_tenants(
     tx: &DatabaseTransaction,
     client_id: &ClientId,
     tenant_ids: &[TenantId],
@@ -333,20 +339,17 @@ async fn with_tenants(conn: &impl ConnectionTrait, row: Model) -> Result<Client,
         .filter(client_tenant::Column::ClientId.eq(row.client_id.as_str()))
         .order_by_asc(client_tenant::Column::TenantId)
         .all(conn)
-        .await
-        .map_err(StoreError::from)?;
+        .await?;
     let tenant_ids = tenants.iter().map(|row| TenantId::parse(&row.tenant_id));
     Ok(Client {
         tenant_ids: tenant_ids.collect::<Result<_, _>>().map_err(|_| unreadable())?,
         client_id: ClientId::parse(&row.client_id).map_err(|_| unreadable())?,
         integration_request_id: IntegrationRequestId::parse(&row.integration_request_id)
             .map_err(|_| unreadable())?,
-        display_name: row.display_name,
-        partner_name: row.partner_name,
-        purpose: row.purpose,
+        presentation: serde_json::from_value(row.presentation).map_err(|_| unreadable())?,
         scopes: serde_json::from_value(row.scopes).map_err(|_| unreadable())?,
         redirect_uris: serde_json::from_value(row.redirect_uris).map_err(|_| unreadable())?,
-        state: State::from_name(&row.state).ok_or_else(unreadable)?,
+        state: row.state.parse().map_err(|_| unreadable())?,
         version: row.version,
         tokens_ended_seq: row.tokens_ended_seq,
         families_ended_seq: row.families_ended_seq,
@@ -357,10 +360,13 @@ async fn with_tenants(conn: &impl ConnectionTrait, row: Model) -> Result<Client,
     })
 }
 
-fn json(value: &impl serde::Serialize) -> Result<Value, Error> {
+pub(super) fn json(value: &impl serde::Serialize) -> Result<Value, Error> {
     serde_json::to_value(value).map_err(|_| corrupt("clients"))
 }
 
+#[cfg(test)]
+#[path = "tests/client_keys.rs"]
+mod key_tests;
 #[cfg(test)]
 #[path = "tests/client.rs"]
 pub(super) mod tests;

@@ -1,42 +1,36 @@
-//! One-time links in the database. Of a claim token only its SHA-256 is kept; the secret derives from
-//! the token and a nonce, and is kept nowhere.
+//! One-time links in the database. Of a claim token only its SHA-256 is stored; the secret derives from the token and
+//! a nonce, and is stored nowhere.
 
 use accord::{
     clock::UnixMillis,
-    keys::DataKey,
     store::{
         Creation, StoreError,
         audit::{Actor, ActorKind, Event, Origin},
-        idempotency::{Derivation, Outcome},
+        change,
+        idempotency::Outcome,
     },
     text::{
-        id::{ClientId, DeliveryId, SecretId},
-        opaque::{OpaqueToken, TokenKind},
+        id::{ClientId, SecretId},
+        opaque::OpaqueToken,
     },
 };
-use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
-    QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
-};
-use zeroize::Zeroizing;
+use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, sea_query::Expr};
 
 use super::{
     Store,
-    client::changed,
-    client_secret::{SecretRef, activate, bundle, end, lock_client},
+    client::{changed, lock_client},
     commit, corrupt,
-    entity::delivery::{ActiveModel, Column, Entity, Model},
+    credentials::{SecretRef, activate, bundle, end, linked_secret},
+    entity::delivery::{Column, Entity, Model},
 };
-use crate::model::purpose;
 use crate::{
     error::Error,
     model::{
         client_secret::Reason,
-        delivery::{Bundle, LINK_LIFE, Link, Method},
+        delivery::{Bundle, Link, Method},
+        purpose,
     },
 };
-
-const NONCE_BYTES: usize = 32;
 
 impl Store {
     /// Makes a new secret and a link to it. Earlier links that were not opened end.
@@ -61,8 +55,7 @@ impl Store {
             .filter(Column::EndedAt.is_null())
             .order_by_asc(Column::DeliveryId)
             .all(&tx)
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         for row in earlier {
             self.end_unopened(&tx, &creation.origin, &row).await?;
         }
@@ -76,60 +69,10 @@ impl Store {
             .client(client_id)
             .subject(delivery_id.as_str())
             .detail("secret_id", made.secret_id.as_str());
-        self.audit(&tx, &creation.origin, event).await?;
-        self.bump(&tx, &[changed(client_id)]).await?;
+        self.publish(&tx, &creation.origin, event, changed(client_id))
+            .await?;
         commit(tx).await?;
         Ok(link)
-    }
-
-    /// Adds a delivery for a secret that is being made; answers the secret's bytes.
-    pub(super) async fn make_delivery(
-        &self,
-        tx: &DatabaseTransaction,
-        client_id: &ClientId,
-        secret_id: &SecretId,
-        secrets: &Derivation,
-    ) -> Result<(Zeroizing<[u8; 32]>, DeliveryId), Error> {
-        let now = self.now();
-        let delivery_id = DeliveryId::generate(&*self.clock, &*self.random);
-        let claim_token = claim_token(secrets);
-        let mut nonce = vec![0; NONCE_BYTES];
-        self.random.fill(&mut nonce);
-        let key = self.keyring.current(purpose::DELIVERY)?;
-        let bytes = linked_secret(key, &nonce, &claim_token);
-        let row = ActiveModel {
-            delivery_id: Set(delivery_id.to_string()),
-            client_id: Set(client_id.to_string()),
-            secret_id: Set(secret_id.to_string()),
-            claim_hash: Set(claim_token.digest().to_vec()),
-            nonce: Set(Some(nonce)),
-            key_version: Set(key.version()),
-            created_at: Set(now.as_millis()),
-            expires_at: Set(now.plus(LINK_LIFE).as_millis()),
-            claimed_at: Set(None),
-            ended_at: Set(None),
-        };
-        row.insert(tx).await.map_err(StoreError::from)?;
-        Ok((bytes, delivery_id))
-    }
-
-    /// The link of a delivery, with its claim token made again.
-    pub(super) async fn find_link(
-        &self,
-        conn: &impl ConnectionTrait,
-        delivery_id: &DeliveryId,
-        secrets: &Derivation,
-    ) -> Result<Link, Error> {
-        let row = Entity::find_by_id(delivery_id.as_str())
-            .one(conn)
-            .await
-            .map_err(StoreError::from)?
-            .ok_or(corrupt("deliveries"))?;
-        Ok(Link {
-            delivery_id: delivery_id.clone(),
-            claim_token: claim_token(secrets),
-            expires_at: UnixMillis::from_millis(row.expires_at),
-        })
     }
 
     /// Opens a link. One conditional update decides who comes first; a later opening of a real link is
@@ -147,13 +90,11 @@ impl Store {
             .filter(Column::ExpiresAt.gt(now))
             .col_expr(Column::ClaimedAt, Expr::value(now))
             .exec(&tx)
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         let row = Entity::find()
             .filter(Column::ClaimHash.eq(claim_token.digest().to_vec()))
             .one(&tx)
-            .await
-            .map_err(StoreError::from)?
+            .await?
             .ok_or(Error::LinkInvalid)?;
         let (client_id, secret_id) = ids(&row)?;
         let event = Event::new("delivery.claim")
@@ -177,8 +118,7 @@ impl Store {
         forget_nonce(&tx, &row.delivery_id).await?;
         activate(&tx, &secret_id).await?;
         let bundle = bundle(&tx, &client_id, secret).await?;
-        self.audit(&tx, origin, event).await?;
-        self.bump(&tx, &[changed(&client_id)]).await?;
+        self.publish(&tx, origin, event, changed(&client_id)).await?;
         commit(tx).await?;
         Ok(bundle)
     }
@@ -196,8 +136,7 @@ impl Store {
             .filter(Column::ExpiresAt.lte(now.as_millis()))
             .order_by_asc(Column::DeliveryId)
             .all(&tx)
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         let origin = Origin {
             actor: Actor {
                 kind: ActorKind::System,
@@ -210,7 +149,7 @@ impl Store {
             self.end_unopened(&tx, &origin, row).await?;
             changes.push(changed(&ids(row)?.0));
         }
-        self.bump(&tx, &changes).await?;
+        change::bump(&tx, &changes, now).await?;
         commit(tx).await?;
         Ok(expired.len())
     }
@@ -230,8 +169,7 @@ impl Store {
             .filter(Column::EndedAt.is_null())
             .col_expr(Column::EndedAt, Expr::value(now.as_millis()))
             .exec(tx)
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         if ended.rows_affected == 0 {
             return Ok(());
         }
@@ -244,49 +182,6 @@ impl Store {
             .detail("secret_id", secret_id.as_str());
         Ok(self.audit(tx, origin, event).await?)
     }
-}
-
-/// The claim token of a creating call.
-fn claim_token(secrets: &Derivation) -> OpaqueToken {
-    OpaqueToken::from_secret(TokenKind::Claim, &secrets.secret("claim"))
-}
-
-fn linked_secret(key: &DataKey, nonce: &[u8], claim_token: &OpaqueToken) -> Zeroizing<[u8; 32]> {
-    key.derive(nonce, &[claim_token.expose().as_bytes()])
-}
-
-/// Locks the link to a secret, if there is one, until the transaction ends: before the secret, as those
-/// do who open or end the link.
-pub(super) async fn lock_link_to(
-    tx: &DatabaseTransaction,
-    client_id: &ClientId,
-    secret_id: &SecretId,
-) -> Result<(), StoreError> {
-    let link = Entity::find()
-        .filter(Column::ClientId.eq(client_id.as_str()))
-        .filter(Column::SecretId.eq(secret_id.as_str()))
-        .lock_exclusive();
-    link.one(tx).await?;
-    Ok(())
-}
-
-/// Ends the link to a secret that is revoked, unless it was opened.
-pub(super) async fn end_link_to(
-    tx: &DatabaseTransaction,
-    client_id: &ClientId,
-    secret_id: &SecretId,
-    now: UnixMillis,
-) -> Result<(), StoreError> {
-    Entity::update_many()
-        .filter(Column::ClientId.eq(client_id.as_str()))
-        .filter(Column::SecretId.eq(secret_id.as_str()))
-        .filter(Column::ClaimedAt.is_null())
-        .filter(Column::EndedAt.is_null())
-        .col_expr(Column::EndedAt, Expr::value(now.as_millis()))
-        .col_expr(Column::Nonce, Expr::value(None::<Vec<u8>>))
-        .exec(tx)
-        .await?;
-    Ok(())
 }
 
 async fn forget_nonce(tx: &DatabaseTransaction, delivery_id: &str) -> Result<(), StoreError> {

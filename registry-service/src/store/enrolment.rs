@@ -18,33 +18,32 @@ use sea_orm::{
 };
 
 use super::{
-    Store, commit, corrupt,
+    Store, change, commit, corrupt,
     entity::{
         enrolment::{ActiveModel, Column, Entity},
         user,
     },
-    user::changed,
 };
 use crate::{
     error::Error,
-    hashing::Hashed,
-    model::user::{ENROLMENT_LIFE, State},
+    model::{
+        argon2_hash::Argon2Hash,
+        change_kind,
+        user::{ENROLMENT_LIFE, State},
+    },
 };
 
 impl Store {
-    /// Whether this enrolment can still be used, as far as can be told before it is.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
-    pub async fn enrolment_is_open(&self, token: &OpaqueToken) -> Result<bool, Error> {
+    /// The Tenant Admin that this enrolment is for, while it is open.
+    pub async fn find_enrolment(&self, token: &OpaqueToken) -> Result<Option<UserId>, Error> {
         let open = Entity::find_by_id(token.digest().to_vec())
             .filter(Column::UsedAt.is_null())
             .filter(Column::EndedAt.is_null())
             .filter(Column::ExpiresAt.gt(self.now().as_millis()))
             .one(self.db.read())
-            .await
-            .map_err(StoreError::from)?;
-        Ok(open.is_some())
+            .await?;
+        let user_id = open.map(|row| UserId::parse(&row.user_id)).transpose();
+        user_id.map_err(|_| corrupt("enrolments"))
     }
 
     /// Uses an enrolment up and sets the password. One conditional update decides who comes first.
@@ -55,27 +54,25 @@ impl Store {
         &self,
         origin: &Origin,
         token: &OpaqueToken,
-        hashed: Hashed,
+        hashed: Argon2Hash,
     ) -> Result<TenantId, Error> {
         let tx = self.db.write().await?;
         let now = self.now().as_millis();
         let row = Entity::find_by_id(token.digest().to_vec())
             .one(&tx)
-            .await
-            .map_err(StoreError::from)?
+            .await?
             .ok_or(Error::LinkInvalid)?;
         // The user's row first, as a reset and a deactivation do: in the other order they would
         // wait for each other. Without the update below it is rolled back.
         let enrolled = user::Entity::update_many()
             .filter(user::Column::TenantId.eq(row.tenant_id.as_str()))
             .filter(user::Column::UserId.eq(row.user_id.as_str()))
-            .filter(user::Column::State.eq(State::Active.name()))
+            .filter(user::Column::State.eq(State::Active.as_ref()))
             .col_expr(user::Column::PasswordHash, Expr::value(hashed.phc))
             .col_expr(user::Column::PepperVersion, Expr::value(hashed.pepper_version))
             .col_expr(user::Column::UpdatedAt, Expr::value(now))
             .exec(&tx)
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         if enrolled.rows_affected == 0 {
             return Err(Error::LinkInvalid);
         }
@@ -86,8 +83,7 @@ impl Store {
             .filter(Column::ExpiresAt.gt(now))
             .col_expr(Column::UsedAt, Expr::value(now))
             .exec(&tx)
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         if used.rows_affected == 0 {
             return Err(Error::LinkInvalid);
         }
@@ -96,8 +92,8 @@ impl Store {
         let event = Event::new("user.enrol")
             .tenant(&tenant_id)
             .subject(user_id.as_str());
-        self.audit(&tx, origin, event).await?;
-        self.bump(&tx, &[changed(&tenant_id, &user_id)]).await?;
+        let change = change(change_kind::USER, &user_id, Some(&tenant_id));
+        self.publish(&tx, origin, event, change).await?;
         commit(tx).await?;
         Ok(tenant_id)
     }

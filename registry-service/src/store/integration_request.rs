@@ -11,7 +11,7 @@ use accord::{
         idempotency::Outcome,
     },
     text::{
-        id::{ClientId, IntegrationRequestId, TenantId},
+        id::{ClientId, IntegrationRequestId},
         page::{Page, PageRequest},
         validation::{Violations, list_field},
     },
@@ -20,7 +20,6 @@ use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
     QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
-use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     Store, commit, corrupt,
@@ -31,7 +30,9 @@ use super::{
 };
 use crate::{
     error::Error,
-    model::integration_request::{Decision, IntegrationRequest, NewIntegrationRequest, References, State},
+    model::integration_request::{
+        Decision, IntegrationRequest, Malformed, NewIntegrationRequest, References, State,
+    },
 };
 
 impl Store {
@@ -61,21 +62,14 @@ impl Store {
         let now = self.now().as_millis();
         let row = ActiveModel {
             integration_request_id: Set(id.to_string()),
-            partner_name: Set(new.partner_name),
-            display_name: Set(new.display_name),
-            contact_email: Set(new.contact_email),
-            goals: Set(new.goals),
-            tenant_ids: Set(to_json(&new.tenant_ids)?),
-            scopes: Set(to_json(&new.scopes)?),
-            redirect_uris: Set(to_json(&new.redirect_uris)?),
-            notes: Set(new.notes),
-            state: Set(State::Submitted.name().to_owned()),
+            content: Set(serde_json::to_value(&new).map_err(|_| corrupt("integration_requests"))?),
+            state: Set(State::Submitted.as_ref().to_owned()),
             rejection_reason: Set(String::new()),
             client_id: Set(None),
             created_at: Set(now),
             updated_at: Set(now),
         };
-        let row = row.insert(&tx).await.map_err(StoreError::from)?;
+        let row = row.insert(&tx).await?;
         reservation.complete(&tx, id.as_str()).await?;
         let event = Event::new("integration_request.submit").subject(id.as_str());
         self.audit(&tx, &creation.origin, event).await?;
@@ -107,12 +101,12 @@ impl Store {
             .order_by_desc(Column::IntegrationRequestId)
             .limit(page.fetch());
         if let Some(state) = state {
-            query = query.filter(Column::State.eq(state.name()));
+            query = query.filter(Column::State.eq(state.as_ref()));
         }
         if let Some(after) = page.after() {
             query = query.filter(Column::IntegrationRequestId.lt(after));
         }
-        let rows = query.all(self.db.read()).await.map_err(StoreError::from)?;
+        let rows = query.all(self.db.read()).await?;
         let requests = rows
             .into_iter()
             .map(integration_request)
@@ -143,16 +137,16 @@ impl Store {
         Ok(request)
     }
 
-    /// Adds a violation for each tenant that is unknown and each scope that is unknown or disabled.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
-    pub async fn check_references(
-        &self,
-        violations: &mut Violations,
-        references: &References,
-    ) -> Result<(), Error> {
-        check_references(self.db.read(), violations, references).await
+    /// All that is wrong with a malformed message: unknown tenants and scopes as well.
+    pub async fn reject_malformed(&self, mut malformed: Malformed) -> Error {
+        let Malformed {
+            violations,
+            references,
+        } = &mut malformed;
+        match check_references(self.db.read(), violations, references).await {
+            Ok(()) => Error::Invalid(malformed.violations),
+            Err(error) => error,
+        }
     }
 }
 
@@ -186,13 +180,13 @@ where
         let Ok(to) = rule(from) else { continue };
         let mut update = Entity::update_many()
             .filter(Column::IntegrationRequestId.eq(id.as_str()))
-            .filter(Column::State.eq(from.name()))
-            .col_expr(Column::State, Expr::value(to.name()))
+            .filter(Column::State.eq(from.as_ref()))
+            .col_expr(Column::State, Expr::value(to.as_ref()))
             .col_expr(Column::UpdatedAt, Expr::value(now.as_millis()));
         for (column, value) in values {
             update = update.col_expr(column, value);
         }
-        let moved = update.exec(tx).await.map_err(StoreError::from)?;
+        let moved = update.exec(tx).await?;
         let request = find(tx, id)
             .await?
             .ok_or(Error::NotFound("integration_request"))?;
@@ -217,8 +211,7 @@ pub(super) async fn check_references(
         let known = tenant::Entity::find()
             .filter(tenant::Column::TenantId.is_in(references.tenants.iter().map(|(_, id)| id.as_str())))
             .all(conn)
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         for (index, id) in &references.tenants {
             if !known.iter().any(|row| row.tenant_id == id.as_str()) {
                 let list = format!("{}tenant_ids", references.prefix);
@@ -230,8 +223,7 @@ pub(super) async fn check_references(
         let known: HashMap<_, _> = scope::Entity::find()
             .filter(scope::Column::Name.is_in(references.scopes.iter().map(|(_, name)| name.as_str())))
             .all(conn)
-            .await
-            .map_err(StoreError::from)?
+            .await?
             .into_iter()
             .map(|row| (row.name, row.enabled))
             .collect();
@@ -252,10 +244,7 @@ async fn find(
     conn: &impl ConnectionTrait,
     id: &IntegrationRequestId,
 ) -> Result<Option<IntegrationRequest>, Error> {
-    let row = Entity::find_by_id(id.as_str())
-        .one(conn)
-        .await
-        .map_err(StoreError::from)?;
+    let row = Entity::find_by_id(id.as_str()).one(conn).await?;
     row.map(integration_request).transpose()
 }
 
@@ -265,30 +254,13 @@ fn integration_request(row: Model) -> Result<IntegrationRequest, Error> {
     let client_id = row.client_id.as_deref().map(ClientId::parse).transpose();
     Ok(IntegrationRequest {
         integration_request_id: id,
-        content: NewIntegrationRequest {
-            partner_name: row.partner_name,
-            display_name: row.display_name,
-            contact_email: row.contact_email,
-            goals: row.goals,
-            tenant_ids: from_json::<Vec<TenantId>>(row.tenant_ids)?,
-            scopes: from_json(row.scopes)?,
-            redirect_uris: from_json(row.redirect_uris)?,
-            notes: row.notes,
-        },
-        state: State::from_name(&row.state).ok_or(UNREADABLE)?,
+        content: serde_json::from_value(row.content).map_err(|_| UNREADABLE)?,
+        state: row.state.parse().map_err(|_| UNREADABLE)?,
         rejection_reason: row.rejection_reason,
         client_id: client_id.map_err(|_| UNREADABLE)?,
         created_at: UnixMillis::from_millis(row.created_at),
         updated_at: UnixMillis::from_millis(row.updated_at),
     })
-}
-
-fn to_json(value: &impl Serialize) -> Result<serde_json::Value, Error> {
-    serde_json::to_value(value).map_err(|_| corrupt("integration_requests"))
-}
-
-fn from_json<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Error> {
-    serde_json::from_value(value).map_err(|_| corrupt("integration_requests"))
 }
 
 #[cfg(test)]

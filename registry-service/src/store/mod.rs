@@ -1,7 +1,7 @@
-//! What registry-service keeps. A method of [`Store`] is one transaction, with its audit event and
-//! its place in the change feed; rules about what may happen are in the nouns.
+//! The registry's database. A method of [`Store`] is one transaction, with its audit event and its change in the
+//! feed; rules are in `model`.
 //!
-//! Tables that belong to a tenant are keyed by it, and their methods ask for it.
+//! Tables that belong to a tenant are keyed by it, and their methods take it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,11 +17,13 @@ use accord::{
         idempotency::{self, Outcome},
     },
     text::{
-        id::ClientId,
+        id::{ClientId, TenantId},
         opaque::{ClientSecret, SecretTagKey},
     },
 };
-use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter, sea_query::Expr};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, sea_query::Expr,
+};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -32,13 +34,14 @@ use crate::{
 
 mod caller;
 mod client;
-mod client_keys;
 mod client_secret;
+mod credentials;
 mod delivery;
 mod enrolment;
 pub mod entity;
 mod integration_request;
 pub mod migration;
+mod registration;
 mod scope;
 mod tenant;
 #[cfg(test)]
@@ -164,9 +167,17 @@ impl Store {
         Ok(())
     }
 
-    /// Bumps the change counter; the last of a transaction's slow steps.
-    async fn bump(&self, tx: &DatabaseTransaction, changes: &[Change]) -> Result<i64, StoreError> {
-        change::bump(tx, changes, self.clock.now()).await
+    /// Records an event and publishes its change; the change's position. Call it last: all other writers wait from
+    /// here to the commit.
+    async fn publish(
+        &self,
+        tx: &DatabaseTransaction,
+        origin: &Origin,
+        event: Event,
+        change: Change,
+    ) -> Result<i64, StoreError> {
+        self.audit(tx, origin, event).await?;
+        change::bump(tx, &[change], self.now()).await
     }
 }
 
@@ -190,6 +201,29 @@ pub async fn end_links(tx: &DatabaseTransaction, now: UnixMillis) -> Result<(), 
         .exec(tx)
         .await?;
     Ok(())
+}
+
+/// A change of what has this id.
+fn change(kind: &'static str, id: &impl ToString, tenant_id: Option<&TenantId>) -> Change {
+    Change {
+        kind,
+        id: id.to_string(),
+        tenant_id: tenant_id.cloned(),
+    }
+}
+
+/// The error of an insert that only a natural key can refuse.
+fn exists(resource: &'static str) -> impl Fn(DbErr) -> Error {
+    move |error| match StoreError::from(error) {
+        StoreError::Conflict => Error::AlreadyExists(resource),
+        other => other.into(),
+    }
+}
+
+impl From<DbErr> for Error {
+    fn from(error: DbErr) -> Self {
+        Self::Store(error.into())
+    }
 }
 
 /// Commits, so that a failed commit is a failed call.

@@ -3,9 +3,8 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        Creation, StoreError,
+        Creation,
         audit::{Event, Origin},
-        change::Change,
         idempotency::Outcome,
     },
     text::{
@@ -21,13 +20,16 @@ use sea_orm::{
 };
 
 use super::{
-    Store, commit, corrupt,
+    Store, change, commit, corrupt,
     entity::scope::{ActiveModel, Column, Entity, Model},
+    exists,
 };
-use crate::model::change_kind;
 use crate::{
     error::Error,
-    model::scope::{NewScope, Scope, ScopeUpdate},
+    model::{
+        change_kind,
+        scope::{NewScope, Scope, ScopeUpdate},
+    },
 };
 
 impl Store {
@@ -50,17 +52,16 @@ impl Store {
             updated_at: Set(now),
             etag: Set(1),
         };
-        let row = row
-            .insert(&tx)
-            .await
-            .map_err(|error| match StoreError::from(error) {
-                StoreError::Conflict => Error::AlreadyExists("scope"),
-                other => other.into(),
-            })?;
+        let row = row.insert(&tx).await.map_err(exists("scope"))?;
         reservation.complete(&tx, new.name.as_str()).await?;
         let event = Event::new("scope.create").subject(new.name.as_str());
-        self.audit(&tx, &creation.origin, event).await?;
-        self.bump(&tx, &[changed(&new.name)]).await?;
+        self.publish(
+            &tx,
+            &creation.origin,
+            event,
+            change(change_kind::SCOPE, &new.name, None),
+        )
+        .await?;
         commit(tx).await?;
         scope(row)
     }
@@ -74,7 +75,7 @@ impl Store {
         if let Some(after) = page.after() {
             query = query.filter(Column::Name.gt(after));
         }
-        let rows = query.all(self.db.read()).await.map_err(StoreError::from)?;
+        let rows = query.all(self.db.read()).await?;
         let scopes = rows.into_iter().map(scope).collect::<Result<Vec<_>, _>>()?;
         Ok(page.finish(scopes, |scope| scope.name.to_string()))
     }
@@ -108,34 +109,23 @@ impl Store {
         if let Some(etag) = update.etag {
             query = query.filter(Column::Etag.eq(etag));
         }
-        let updated = query.exec(&tx).await.map_err(StoreError::from)?;
+        let updated = query.exec(&tx).await?;
         if updated.rows_affected == 0 {
             find(&tx, name).await?.ok_or(Error::NotFound("scope"))?;
             return Err(Error::EtagMismatch("scope"));
         }
         let event = event.detail("fields", fields.join(","));
-        self.audit(&tx, origin, event).await?;
+        let change = change(change_kind::SCOPE, name, None);
+        self.publish(&tx, origin, event, change).await?;
         let scope = find(&tx, name).await?.ok_or(Error::NotFound("scope"))?;
-        self.bump(&tx, &[changed(name)]).await?;
         commit(tx).await?;
         Ok(scope)
     }
 }
 
 async fn find(conn: &impl ConnectionTrait, name: &ScopeName) -> Result<Option<Scope>, Error> {
-    let row = Entity::find_by_id(name.as_str())
-        .one(conn)
-        .await
-        .map_err(StoreError::from)?;
+    let row = Entity::find_by_id(name.as_str()).one(conn).await?;
     row.map(scope).transpose()
-}
-
-fn changed(name: &ScopeName) -> Change {
-    Change {
-        kind: change_kind::SCOPE,
-        id: name.to_string(),
-        tenant_id: None,
-    }
 }
 
 fn scope(row: Model) -> Result<Scope, Error> {

@@ -3,9 +3,8 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        Creation, StoreError,
+        Creation,
         audit::{Event, Origin},
-        change::Change,
         idempotency::Outcome,
     },
     text::{
@@ -21,13 +20,16 @@ use sea_orm::{
 };
 
 use super::{
-    Store, commit, corrupt,
+    Store, change, commit, corrupt,
     entity::tenant::{ActiveModel, Column, Entity, Model},
+    exists,
 };
-use crate::model::change_kind;
 use crate::{
     error::Error,
-    model::tenant::{NewTenant, State, Tenant, TenantUpdate},
+    model::{
+        change_kind,
+        tenant::{NewTenant, State, Tenant, TenantUpdate},
+    },
 };
 
 impl Store {
@@ -48,25 +50,24 @@ impl Store {
             tenant_id: Set(new.tenant_id.to_string()),
             display_name: Set(new.display_name),
             cloud_api_url: Set(new.cloud_api_url),
-            state: Set(State::Active.name().to_owned()),
+            state: Set(State::Active.as_ref().to_owned()),
             tokens_ended_seq: Set(0),
             created_at: Set(now),
             updated_at: Set(now),
             etag: Set(1),
         };
-        let row = row
-            .insert(&tx)
-            .await
-            .map_err(|error| match StoreError::from(error) {
-                StoreError::Conflict => Error::AlreadyExists("tenant"),
-                other => other.into(),
-            })?;
+        let row = row.insert(&tx).await.map_err(exists("tenant"))?;
         reservation.complete(&tx, new.tenant_id.as_str()).await?;
         let event = Event::new("tenant.create")
             .tenant(&new.tenant_id)
             .subject(new.tenant_id.as_str());
-        self.audit(&tx, &creation.origin, event).await?;
-        self.bump(&tx, &[changed(&new.tenant_id)]).await?;
+        self.publish(
+            &tx,
+            &creation.origin,
+            event,
+            change(change_kind::TENANT, &new.tenant_id, Some(&new.tenant_id)),
+        )
+        .await?;
         commit(tx).await?;
         tenant(row)
     }
@@ -90,12 +91,12 @@ impl Store {
     ) -> Result<Page<Tenant>, Error> {
         let mut query = Entity::find().order_by_asc(Column::TenantId).limit(page.fetch());
         if let Some(state) = state {
-            query = query.filter(Column::State.eq(state.name()));
+            query = query.filter(Column::State.eq(state.as_ref()));
         }
         if let Some(after) = page.after() {
             query = query.filter(Column::TenantId.gt(after));
         }
-        let rows = query.all(self.db.read()).await.map_err(StoreError::from)?;
+        let rows = query.all(self.db.read()).await?;
         let tenants = rows.into_iter().map(tenant).collect::<Result<Vec<_>, _>>()?;
         Ok(page.finish(tenants, |tenant| tenant.tenant_id.to_string()))
     }
@@ -127,7 +128,7 @@ impl Store {
         if let Some(etag) = update.etag {
             query = query.filter(Column::Etag.eq(etag));
         }
-        let updated = query.exec(&tx).await.map_err(StoreError::from)?;
+        let updated = query.exec(&tx).await?;
         if updated.rows_affected == 0 {
             find(&tx, tenant_id).await?.ok_or(Error::NotFound("tenant"))?;
             return Err(Error::EtagMismatch("tenant"));
@@ -136,8 +137,13 @@ impl Store {
             .tenant(tenant_id)
             .subject(tenant_id.as_str())
             .detail("fields", fields.join(","));
-        self.audit(&tx, origin, event).await?;
-        self.bump(&tx, &[changed(tenant_id)]).await?;
+        self.publish(
+            &tx,
+            origin,
+            event,
+            change(change_kind::TENANT, tenant_id, Some(tenant_id)),
+        )
+        .await?;
         let tenant = find(&tx, tenant_id).await?.ok_or(Error::NotFound("tenant"))?;
         commit(tx).await?;
         Ok(tenant)
@@ -156,35 +162,26 @@ impl Store {
         let tx = self.db.write().await?;
         let moved = Entity::update_many()
             .filter(Column::TenantId.eq(tenant_id.as_str()))
-            .filter(Column::State.ne(to.name()))
-            .col_expr(Column::State, Expr::value(to.name()))
+            .filter(Column::State.ne(to.as_ref()))
+            .col_expr(Column::State, Expr::value(to.as_ref()))
             .col_expr(Column::UpdatedAt, Expr::value(self.now().as_millis()))
             .col_expr(Column::Etag, Expr::col(Column::Etag).add(1))
             .exec(&tx)
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         if moved.rows_affected == 1 {
-            let action = match to {
-                State::Suspended => "tenant.suspend",
-                State::Active => "tenant.reinstate",
+            let (action, kind) = match to {
+                State::Suspended => ("tenant.suspend", change_kind::TENANT_TOKENS_ENDED),
+                State::Active => ("tenant.reinstate", change_kind::TENANT),
             };
             let event = Event::new(action).tenant(tenant_id).subject(tenant_id.as_str());
-            self.audit(&tx, origin, event).await?;
-            let change = Change {
-                kind: match to {
-                    State::Suspended => change_kind::TENANT_TOKENS_ENDED,
-                    State::Active => change_kind::TENANT,
-                },
-                ..changed(tenant_id)
-            };
-            let seq = self.bump(&tx, &[change]).await?;
+            let change = change(kind, tenant_id, Some(tenant_id));
+            let seq = self.publish(&tx, origin, event, change).await?;
             if to == State::Suspended {
                 Entity::update_many()
                     .filter(Column::TenantId.eq(tenant_id.as_str()))
                     .col_expr(Column::TokensEndedSeq, Expr::value(seq))
                     .exec(&tx)
-                    .await
-                    .map_err(StoreError::from)?;
+                    .await?;
             }
         }
         let tenant = find(&tx, tenant_id).await?.ok_or(Error::NotFound("tenant"))?;
@@ -194,19 +191,8 @@ impl Store {
 }
 
 pub(super) async fn find(conn: &impl ConnectionTrait, tenant_id: &TenantId) -> Result<Option<Tenant>, Error> {
-    let row = Entity::find_by_id(tenant_id.as_str())
-        .one(conn)
-        .await
-        .map_err(StoreError::from)?;
+    let row = Entity::find_by_id(tenant_id.as_str()).one(conn).await?;
     row.map(tenant).transpose()
-}
-
-fn changed(tenant_id: &TenantId) -> Change {
-    Change {
-        kind: change_kind::TENANT,
-        id: tenant_id.to_string(),
-        tenant_id: Some(tenant_id.clone()),
-    }
 }
 
 fn tenant(row: Model) -> Result<Tenant, Error> {
@@ -214,7 +200,7 @@ fn tenant(row: Model) -> Result<Tenant, Error> {
         tenant_id: TenantId::parse(&row.tenant_id).map_err(|_| corrupt("tenants"))?,
         display_name: row.display_name,
         cloud_api_url: row.cloud_api_url,
-        state: State::from_name(&row.state).ok_or(corrupt("tenants"))?,
+        state: row.state.parse().map_err(|_| corrupt("tenants"))?,
         tokens_ended_seq: row.tokens_ended_seq,
         created_at: UnixMillis::from_millis(row.created_at),
         updated_at: UnixMillis::from_millis(row.updated_at),

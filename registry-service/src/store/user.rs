@@ -3,9 +3,8 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        Creation, StoreError,
+        Creation,
         audit::{Event, Origin},
-        change::Change,
         idempotency::Outcome,
     },
     text::{
@@ -20,17 +19,17 @@ use sea_orm::{
 };
 
 use super::{
-    Store, commit, corrupt, enrolment,
+    Store, change, commit, corrupt, enrolment,
     entity::user::{ActiveModel, Column, Entity, Model},
-    tenant,
+    exists, tenant,
 };
-use crate::model::change_kind;
 use crate::{
     error::Error,
-    hashing::Hashed,
     model::{
         account_name::{AccountName, RULES_VERSION},
-        user::{NewUser, State, User},
+        argon2_hash::Argon2Hash,
+        change_kind,
+        user::{NewUser, State, User, Which},
     },
 };
 
@@ -78,7 +77,7 @@ impl Store {
             name_rules_version: Set(RULES_VERSION),
             label: Set(new.label),
             tenant_admin: Set(new.tenant_admin),
-            state: Set(State::Active.name().to_owned()),
+            state: Set(State::Active.as_ref().to_owned()),
             password_hash: Set(None),
             pepper_version: Set(None),
             tokens_ended_seq: Set(0),
@@ -86,13 +85,7 @@ impl Store {
             created_at: Set(now.as_millis()),
             updated_at: Set(now.as_millis()),
         };
-        let row = row
-            .insert(&tx)
-            .await
-            .map_err(|error| match StoreError::from(error) {
-                StoreError::Conflict => Error::AlreadyExists("user"),
-                other => other.into(),
-            })?;
+        let row = row.insert(&tx).await.map_err(exists("user"))?;
         let token = new.tenant_admin.then(|| enrolment::token(&reservation.secrets));
         if let Some(token) = &token {
             enrolment::insert(&tx, &new.tenant_id, &user_id, token, now).await?;
@@ -102,18 +95,23 @@ impl Store {
             .tenant(&new.tenant_id)
             .subject(user_id.as_str())
             .detail("tenant_admin", new.tenant_admin.to_string());
-        self.audit(&tx, &creation.origin, event).await?;
-        self.bump(&tx, &[changed(&new.tenant_id, &user_id)]).await?;
+        self.publish(
+            &tx,
+            &creation.origin,
+            event,
+            change(change_kind::USER, &user_id, Some(&new.tenant_id)),
+        )
+        .await?;
         commit(tx).await?;
         Ok((user(row)?, token))
     }
 
     /// Reads a tenant's user.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
-    pub async fn find_user(&self, tenant_id: &TenantId, user_id: &UserId) -> Result<Option<User>, Error> {
-        find(self.db.read(), tenant_id, user_id).await
+    pub async fn find_user(&self, tenant_id: &TenantId, which: &Which) -> Result<Option<User>, Error> {
+        match which {
+            Which::Id(user_id) => find(self.db.read(), tenant_id, user_id).await,
+            Which::AccountName(name) => self.find_user_by_name(tenant_id, name).await,
+        }
     }
 
     /// Reads a tenant's user by account name, under whichever key the name was hashed.
@@ -139,32 +137,34 @@ impl Store {
             .filter(Column::TenantId.eq(tenant_id.as_str()))
             .filter(Column::NameHash.is_in(hashes))
             .one(conn)
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         row.map(user).transpose()
     }
 
     /// Lists a tenant's users, oldest first.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::NotFound`] (tenant).
     pub async fn list_users(
         &self,
         tenant_id: &TenantId,
         state: Option<State>,
         page: &PageRequest,
     ) -> Result<Page<User>, Error> {
+        if self.find_tenant(tenant_id).await?.is_none() {
+            return Err(Error::NotFound("tenant"));
+        }
         let mut query = Entity::find()
             .filter(Column::TenantId.eq(tenant_id.as_str()))
             .order_by_asc(Column::UserId)
             .limit(page.fetch());
         if let Some(state) = state {
-            query = query.filter(Column::State.eq(state.name()));
+            query = query.filter(Column::State.eq(state.as_ref()));
         }
         if let Some(after) = page.after() {
             query = query.filter(Column::UserId.gt(after));
         }
-        let rows = query.all(self.db.read()).await.map_err(StoreError::from)?;
+        let rows = query.all(self.db.read()).await?;
         let users = rows.into_iter().map(user).collect::<Result<Vec<_>, _>>()?;
         Ok(page.finish(users, |user| user.user_id.to_string()))
     }
@@ -184,30 +184,22 @@ impl Store {
         let moved = Entity::update_many()
             .filter(Column::TenantId.eq(tenant_id.as_str()))
             .filter(Column::UserId.eq(user_id.as_str()))
-            .filter(Column::State.ne(to.name()))
-            .col_expr(Column::State, Expr::value(to.name()))
+            .filter(Column::State.ne(to.as_ref()))
+            .col_expr(Column::State, Expr::value(to.as_ref()))
             .col_expr(Column::UpdatedAt, Expr::value(self.now().as_millis()))
             .exec(&tx)
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         if moved.rows_affected == 1 {
-            let action = match to {
-                State::Deactivated => "user.deactivate",
-                State::Active => "user.reactivate",
+            let (action, kind) = match to {
+                State::Deactivated => ("user.deactivate", change_kind::USER_TOKENS_ENDED),
+                State::Active => ("user.reactivate", change_kind::USER),
             };
-            let event = Event::new(action).tenant(tenant_id).subject(user_id.as_str());
-            self.audit(&tx, origin, event).await?;
             if to == State::Deactivated {
                 enrolment::end_all(&tx, tenant_id, user_id, self.now()).await?;
             }
-            let change = Change {
-                kind: match to {
-                    State::Deactivated => change_kind::USER_TOKENS_ENDED,
-                    State::Active => change_kind::USER,
-                },
-                ..changed(tenant_id, user_id)
-            };
-            let seq = self.bump(&tx, &[change]).await?;
+            let event = Event::new(action).tenant(tenant_id).subject(user_id.as_str());
+            let change = change(kind, user_id, Some(tenant_id));
+            let seq = self.publish(&tx, origin, event, change).await?;
             if to == State::Deactivated {
                 Entity::update_many()
                     .filter(Column::TenantId.eq(tenant_id.as_str()))
@@ -215,8 +207,7 @@ impl Store {
                     .col_expr(Column::TokensEndedSeq, Expr::value(seq))
                     .col_expr(Column::SessionsEndedSeq, Expr::value(seq))
                     .exec(&tx)
-                    .await
-                    .map_err(StoreError::from)?;
+                    .await?;
             }
         }
         let user = find(&tx, tenant_id, user_id)
@@ -255,13 +246,12 @@ impl Store {
         let reset = Entity::update_many()
             .filter(Column::TenantId.eq(tenant_id.as_str()))
             .filter(Column::UserId.eq(user_id.as_str()))
-            .filter(Column::State.eq(State::Active.name()))
+            .filter(Column::State.eq(State::Active.as_ref()))
             .col_expr(Column::PasswordHash, Expr::value(None::<String>))
             .col_expr(Column::PepperVersion, Expr::value(None::<i32>))
             .col_expr(Column::UpdatedAt, Expr::value(now.as_millis()))
             .exec(&tx)
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         if reset.rows_affected == 0 {
             return Err(refused("DEACTIVATED"));
         }
@@ -272,15 +262,20 @@ impl Store {
         let event = Event::new("user.reset_password")
             .tenant(tenant_id)
             .subject(user_id.as_str());
-        self.audit(&tx, &creation.origin, event).await?;
-        let seq = self.bump(&tx, &[changed(tenant_id, user_id)]).await?;
+        let seq = self
+            .publish(
+                &tx,
+                &creation.origin,
+                event,
+                change(change_kind::USER, user_id, Some(tenant_id)),
+            )
+            .await?;
         Entity::update_many()
             .filter(Column::TenantId.eq(tenant_id.as_str()))
             .filter(Column::UserId.eq(user_id.as_str()))
             .col_expr(Column::SessionsEndedSeq, Expr::value(seq))
             .exec(&tx)
-            .await
-            .map_err(StoreError::from)?;
+            .await?;
         let user = find(&tx, tenant_id, user_id)
             .await?
             .ok_or(Error::NotFound("user"))?;
@@ -296,23 +291,14 @@ pub(super) async fn find(
 ) -> Result<Option<User>, Error> {
     let row = Entity::find_by_id((tenant_id.to_string(), user_id.to_string()))
         .one(conn)
-        .await
-        .map_err(StoreError::from)?;
+        .await?;
     row.map(user).transpose()
-}
-
-pub(super) fn changed(tenant_id: &TenantId, user_id: &UserId) -> Change {
-    Change {
-        kind: change_kind::USER,
-        id: user_id.to_string(),
-        tenant_id: Some(tenant_id.clone()),
-    }
 }
 
 fn user(row: Model) -> Result<User, Error> {
     let unreadable = || corrupt("users");
     let password = match (row.password_hash, row.pepper_version) {
-        (Some(phc), Some(pepper_version)) => Some(Hashed { phc, pepper_version }),
+        (Some(phc), Some(pepper_version)) => Some(Argon2Hash { phc, pepper_version }),
         (None, None) => None,
         _ => return Err(unreadable()),
     };
@@ -321,7 +307,7 @@ fn user(row: Model) -> Result<User, Error> {
         tenant_id: TenantId::parse(&row.tenant_id).map_err(|_| unreadable())?,
         label: row.label,
         tenant_admin: row.tenant_admin,
-        state: State::from_name(&row.state).ok_or_else(unreadable)?,
+        state: row.state.parse().map_err(|_| unreadable())?,
         password,
         tokens_ended_seq: row.tokens_ended_seq,
         sessions_ended_seq: row.sessions_ended_seq,

@@ -21,7 +21,7 @@ use accord::{
 };
 use registry_service::{
     config::Settings,
-    model::caller::{self, NewOperator, NewWorkload},
+    model::caller::{Authority, NewCaller},
     server::Registry,
 };
 use tempfile::TempDir;
@@ -321,22 +321,21 @@ fn creation(method: &'static str) -> Creation {
 }
 
 async fn operator(registry: &Registry, role: Role) -> OpaqueToken {
-    let new = NewOperator {
-        name: format!("the {}", role.as_ref()),
-        roles: vec![role],
-    };
-    let (_, token) = caller::create_operator(registry.store(), &creation("CreateOperator"), new)
-        .await
-        .unwrap();
-    token
+    caller(registry, role.as_ref(), Authority::Roles(vec![role])).await
 }
 
 async fn workload(registry: &Registry, kind: WorkloadKind) -> OpaqueToken {
-    let new = NewWorkload {
-        name: format!("the {}", kind.as_ref()),
-        kind,
+    caller(registry, kind.as_ref(), Authority::Kind(kind)).await
+}
+
+async fn caller(registry: &Registry, name: &str, authority: Authority) -> OpaqueToken {
+    let new = NewCaller {
+        name: format!("the {name}"),
+        authority,
     };
-    let (_, token) = caller::create_workload(registry.store(), &creation("CreateWorkload"), new)
+    let (_, token) = registry
+        .store()
+        .create_caller(&creation("Create"), new)
         .await
         .unwrap();
     token

@@ -3,33 +3,33 @@
 use std::collections::HashSet;
 
 use accord::{
-    registry::v1 as pb,
-    rpc::auth::{Role, WorkloadKind},
+    registry::v1::{self as pb, authenticate_caller_response::Caller as Message},
     text::{
+        caller::{Caller, Role, WorkloadKind},
         id::{OperatorId, WorkloadId},
-        opaque::OpaqueToken,
-        page::{Page, PageRequest},
+        page::PageRequest,
         validation::{Violations, list_field},
     },
 };
 use uuid::Uuid;
 
 use super::page;
-use crate::model::caller::{NewOperator, NewWorkload, Operator, Workload};
+use crate::model::caller::{Authority, CallerRecord, NewCaller};
 
 /// Reads a `CreateOperatorRequest`.
 ///
 /// # Errors
 /// All violations.
-pub fn create_operator(
-    request: &pb::CreateOperatorRequest,
-) -> Result<(NewOperator, Option<Uuid>), Violations> {
+pub fn create_operator(request: &pb::CreateOperatorRequest) -> Result<(NewCaller, Option<Uuid>), Violations> {
     let mut v = Violations::default();
     let request_id = v.request_id("request_id", &request.request_id);
     let name = v.text("name", &request.name, 1..=100);
     let roles = roles(&mut v, &request.roles);
     match (request_id, name) {
-        (Some(request_id), Some(name)) if v.is_empty() => Ok((NewOperator { name, roles }, request_id)),
+        (Some(request_id), Some(name)) if v.is_empty() => {
+            let authority = Authority::Roles(roles);
+            Ok((NewCaller { name, authority }, request_id))
+        }
         _ => Err(v),
     }
 }
@@ -58,9 +58,7 @@ fn roles(v: &mut Violations, numbers: &[i32]) -> Vec<Role> {
 ///
 /// # Errors
 /// All violations.
-pub fn create_workload(
-    request: &pb::CreateWorkloadRequest,
-) -> Result<(NewWorkload, Option<Uuid>), Violations> {
+pub fn create_workload(request: &pb::CreateWorkloadRequest) -> Result<(NewCaller, Option<Uuid>), Violations> {
     let mut v = Violations::default();
     let request_id = v.request_id("request_id", &request.request_id);
     let name = v.text("name", &request.name, 1..=100);
@@ -69,7 +67,10 @@ pub fn create_workload(
         v.add("kind", "must be a known kind");
     }
     match (request_id, name, kind) {
-        (Some(request_id), Some(name), Some(kind)) => Ok((NewWorkload { name, kind }, request_id)),
+        (Some(request_id), Some(name), Some(kind)) => {
+            let authority = Authority::Kind(kind);
+            Ok((NewCaller { name, authority }, request_id))
+        }
         _ => Err(v),
     }
 }
@@ -110,59 +111,41 @@ pub fn list_workloads(request: &pb::ListWorkloadsRequest) -> Result<PageRequest,
     page(&mut v, "workloads", &[], (request.page_size, &request.page_token)).ok_or(v)
 }
 
-/// Writes an operator.
-pub fn operator(operator: Operator) -> pb::Operator {
-    pb::Operator {
-        operator_id: operator.operator_id.into(),
-        name: operator.name,
-        roles: operator.roles.into_iter().map(|held| role(held).into()).collect(),
-        create_time: Some(operator.created_at.to_timestamp()),
-        revoke_time: operator.revoked_at.map(|at| at.to_timestamp()),
+/// Writes a caller.
+pub fn message(record: CallerRecord) -> Message {
+    let create_time = Some(record.created_at.to_timestamp());
+    let revoke_time = record.revoked_at.map(|at| at.to_timestamp());
+    match record.caller {
+        Caller::Operator { id, roles } => Message::Operator(pb::Operator {
+            operator_id: id.into(),
+            name: record.name,
+            roles: roles.into_iter().map(|held| role(held).into()).collect(),
+            create_time,
+            revoke_time,
+        }),
+        Caller::Workload { id, kind: is } => Message::Workload(pb::Workload {
+            workload_id: id.into(),
+            name: record.name,
+            kind: kind(is).into(),
+            create_time,
+            revoke_time,
+        }),
     }
 }
 
-/// Writes a workload.
-pub fn workload(workload: Workload) -> pb::Workload {
-    pb::Workload {
-        workload_id: workload.workload_id.into(),
-        name: workload.name,
-        kind: kind(workload.kind).into(),
-        create_time: Some(workload.created_at.to_timestamp()),
-        revoke_time: workload.revoked_at.map(|at| at.to_timestamp()),
+/// Writes an operator; `None` for a workload.
+pub fn operator(record: CallerRecord) -> Option<pb::Operator> {
+    match message(record) {
+        Message::Operator(operator) => Some(operator),
+        Message::Workload(_) => None,
     }
 }
 
-/// Writes a new operator with its token.
-pub fn created_operator((created, token): (Operator, OpaqueToken)) -> pb::CreateOperatorResponse {
-    pb::CreateOperatorResponse {
-        operator: Some(operator(created)),
-        operator_token: token.expose().to_owned(),
-    }
-}
-
-/// Writes a new workload with its token.
-pub fn created_workload((created, token): (Workload, OpaqueToken)) -> pb::CreateWorkloadResponse {
-    pb::CreateWorkloadResponse {
-        workload: Some(workload(created)),
-        workload_token: token.expose().to_owned(),
-    }
-}
-
-/// Writes a page of operators.
-pub fn operators_response(operators: Page<Operator>) -> pb::ListOperatorsResponse {
-    let page = operators.map(operator);
-    pb::ListOperatorsResponse {
-        operators: page.items,
-        next_page_token: page.next_page_token,
-    }
-}
-
-/// Writes a page of workloads.
-pub fn workloads_response(workloads: Page<Workload>) -> pb::ListWorkloadsResponse {
-    let page = workloads.map(workload);
-    pb::ListWorkloadsResponse {
-        workloads: page.items,
-        next_page_token: page.next_page_token,
+/// Writes a workload; `None` for an operator.
+pub fn workload(record: CallerRecord) -> Option<pb::Workload> {
+    match message(record) {
+        Message::Operator(_) => None,
+        Message::Workload(workload) => Some(workload),
     }
 }
 

@@ -286,9 +286,9 @@ pub fn message(client: Client) -> pb::Client {
     let scopes = client.scopes.into_iter().map(integration_request::scope_message);
     pb::Client {
         client_id: client.client_id.into(),
-        display_name: client.display_name,
-        partner_name: client.partner_name,
-        purpose: client.purpose,
+        display_name: client.presentation.display_name,
+        partner_name: client.presentation.partner_name,
+        purpose: client.presentation.goals,
         integration_request_id: client.integration_request_id.into(),
         tenant_ids: client.tenant_ids.into_iter().map(String::from).collect(),
         scopes: scopes.collect(),

@@ -50,19 +50,20 @@ pub fn client_profile(profile: ClientProfile) -> pb::ClientProfile {
         description: scope.description,
         reason: scope.reason,
     });
+    let client = profile.client;
     pb::ClientProfile {
-        client_id: profile.client_id.into(),
-        display_name: profile.display_name,
-        partner_name: profile.partner_name,
-        purpose: profile.purpose,
-        state: client::state(profile.state).into(),
-        tenant_ids: profile.tenant_ids.into_iter().map(String::from).collect(),
+        client_id: client.client_id.into(),
+        display_name: client.presentation.display_name,
+        partner_name: client.presentation.partner_name,
+        purpose: client.presentation.goals,
+        state: client::state(client.state).into(),
+        tenant_ids: client.tenant_ids.into_iter().map(String::from).collect(),
         scopes: scopes.collect(),
-        redirect_uris: profile.redirect_uris,
-        version: profile.version,
-        tokens_ended_seq: profile.tokens_ended_seq,
-        families_ended_seq: profile.families_ended_seq,
-        json_web_key_set: profile.json_web_key_set,
+        redirect_uris: client.redirect_uris,
+        version: client.version,
+        tokens_ended_seq: client.tokens_ended_seq,
+        families_ended_seq: client.families_ended_seq,
+        json_web_key_set: client.json_web_key_set,
         live_secrets: profile.live_secrets.into_iter().map(live_secret).collect(),
     }
 }

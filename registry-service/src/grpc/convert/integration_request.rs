@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::page;
 use crate::model::integration_request::{
-    IntegrationRequest, Malformed, NewIntegrationRequest, References, RequestedScope, State,
+    IntegrationRequest, Malformed, NewIntegrationRequest, Presentation, References, RequestedScope, State,
 };
 
 /// The most tenants, and the most scopes, of a request or client.
@@ -59,14 +59,16 @@ pub fn submit(
             Some(notes),
         ) if v.is_empty() => {
             let new = NewIntegrationRequest {
-                display_name: if display_name.is_empty() {
-                    partner_name.clone()
-                } else {
-                    display_name
+                presentation: Presentation {
+                    display_name: if display_name.is_empty() {
+                        partner_name.clone()
+                    } else {
+                        display_name
+                    },
+                    partner_name,
+                    goals,
                 },
-                partner_name,
                 contact_email,
-                goals,
                 tenant_ids,
                 scopes,
                 redirect_uris,
@@ -224,10 +226,10 @@ pub fn message(request: IntegrationRequest) -> pb::IntegrationRequest {
     let content = request.content;
     pb::IntegrationRequest {
         integration_request_id: request.integration_request_id.into(),
-        partner_name: content.partner_name,
-        display_name: content.display_name,
+        partner_name: content.presentation.partner_name,
+        display_name: content.presentation.display_name,
         contact_email: content.contact_email,
-        goals: content.goals,
+        goals: content.presentation.goals,
         tenant_ids: content.tenant_ids.into_iter().map(String::from).collect(),
         scopes: content.scopes.into_iter().map(scope_message).collect(),
         redirect_uris: content.redirect_uris,

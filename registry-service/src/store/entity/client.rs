@@ -11,12 +11,8 @@ pub struct Model {
     pub client_id: String,
     /// The request it was registered from.
     pub integration_request_id: String,
-    /// Name for people.
-    pub display_name: String,
-    /// The partner behind it.
-    pub partner_name: String,
-    /// The goals of the request.
-    pub purpose: String,
+    /// What consent pages show, an object.
+    pub presentation: Json,
     /// Array of `{name, reason}`.
     pub scopes: Json,
     /// Array of URIs.

@@ -9,22 +9,8 @@ pub struct Model {
     /// `irq_...`
     #[sea_orm(primary_key, auto_increment = false)]
     pub integration_request_id: String,
-    /// Who asks.
-    pub partner_name: String,
-    /// The integration's name.
-    pub display_name: String,
-    /// Where to reach the partner.
-    pub contact_email: String,
-    /// What the integration is for.
-    pub goals: String,
-    /// Array of tenant ids.
-    pub tenant_ids: Json,
-    /// Array of `{name, reason}`.
-    pub scopes: Json,
-    /// Array of URIs.
-    pub redirect_uris: Json,
-    /// Anything else.
-    pub notes: String,
+    /// What the partner asks for, an object.
+    pub content: Json,
     /// `submitted`, `approved`, `rejected` or `registered`.
     pub state: String,
     /// Empty unless rejected.

@@ -19,8 +19,7 @@ impl MigrationTrait for Migration {
         client_tenant(manager).await?;
         client_secret(manager).await?;
         delivery(manager).await?;
-        operator(manager).await?;
-        workload(manager).await?;
+        caller(manager).await?;
         Ok(())
     }
 }
@@ -135,14 +134,7 @@ async fn integration_request(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
             Table::create()
                 .table("integration_requests")
                 .col(text("integration_request_id"))
-                .col(text("partner_name"))
-                .col(text("display_name"))
-                .col(text("contact_email"))
-                .col(text("goals"))
-                .col(json("tenant_ids"))
-                .col(json("scopes"))
-                .col(json("redirect_uris"))
-                .col(text("notes"))
+                .col(json("content"))
                 .col(text("state"))
                 .col(text("rejection_reason"))
                 .col(text_null("client_id"))
@@ -162,9 +154,7 @@ async fn client(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
                 .table("clients")
                 .col(text("client_id"))
                 .col(text("integration_request_id"))
-                .col(text("display_name"))
-                .col(text("partner_name"))
-                .col(text("purpose"))
+                .col(json("presentation"))
                 .col(json("scopes"))
                 .col(json("redirect_uris"))
                 .col(text("json_web_key_set"))
@@ -289,26 +279,27 @@ async fn delivery(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     Ok(())
 }
 
-async fn operator(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+async fn caller(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     manager
         .create_table(
             Table::create()
-                .table("operators")
-                .col(text("operator_id"))
+                .table("callers")
+                .col(text("caller_id"))
+                .col(text("caller_type"))
                 .col(text("name"))
-                .col(json("roles"))
+                .col(text("authority"))
                 .col(blob("token_hash"))
                 .col(big_integer("created_at"))
                 .col(big_integer_null("revoked_at"))
-                .primary_key(Index::create().col("operator_id"))
+                .primary_key(Index::create().col("caller_id"))
                 .to_owned(),
         )
         .await?;
     manager
         .create_index(
             Index::create()
-                .name("operators_by_token")
-                .table("operators")
+                .name("callers_by_token")
+                .table("callers")
                 .col("token_hash")
                 .unique()
                 .to_owned(),
@@ -318,42 +309,7 @@ async fn operator(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     manager
         .get_connection()
         .execute_unprepared(
-            "CREATE UNIQUE INDEX operators_by_live_name ON operators (name) WHERE revoked_at is null",
-        )
-        .await?;
-    Ok(())
-}
-
-async fn workload(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    manager
-        .create_table(
-            Table::create()
-                .table("workloads")
-                .col(text("workload_id"))
-                .col(text("name"))
-                .col(text("kind"))
-                .col(blob("token_hash"))
-                .col(big_integer("created_at"))
-                .col(big_integer_null("revoked_at"))
-                .primary_key(Index::create().col("workload_id"))
-                .to_owned(),
-        )
-        .await?;
-    manager
-        .create_index(
-            Index::create()
-                .name("workloads_by_token")
-                .table("workloads")
-                .col("token_hash")
-                .unique()
-                .to_owned(),
-        )
-        .await?;
-    // sea-query writes no partial indexes for both databases; this statement is the same on both.
-    manager
-        .get_connection()
-        .execute_unprepared(
-            "CREATE UNIQUE INDEX workloads_by_live_name ON workloads (name) WHERE revoked_at is null",
+            "CREATE UNIQUE INDEX callers_by_live_name ON callers (caller_type, name) WHERE revoked_at is null",
         )
         .await?;
     Ok(())

@@ -4,15 +4,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use accord::{clock::ManualClock, testing::databases};
+use accord::{clock::ManualClock, testing::databases, text::id::ScopeName};
 
 use super::*;
 use crate::{
     model::{
-        client::profile,
-        delivery::Method,
+        client::NewClient,
+        delivery::{Handover, Method},
         integration_request::{
-            Decision, NewIntegrationRequest, References, RequestedScope, State as RequestState,
+            Decision, NewIntegrationRequest, Presentation, References, RequestedScope, State as RequestState,
         },
         scope::{NewScope, ScopeUpdate},
         tenant::NewTenant,
@@ -44,10 +44,12 @@ pub(in crate::store) async fn seeded(url: &str) -> (Store, Arc<ManualClock>) {
 /// An approved request for both tenants and both scopes.
 async fn approved(store: &Store) -> IntegrationRequestId {
     let new = NewIntegrationRequest {
-        partner_name: "Partner".into(),
-        display_name: "Contact Sync".into(),
+        presentation: Presentation {
+            partner_name: "Partner".into(),
+            display_name: "Contact Sync".into(),
+            goals: "Keep contacts in step".into(),
+        },
         contact_email: "dev@partner.example".into(),
-        goals: "Keep contacts in step".into(),
         tenant_ids: ["acme", "globex"].map(|id| TenantId::parse(id).unwrap()).into(),
         scopes: ["a.read", "a.write"].map(wanted).into(),
         redirect_uris: vec!["https://app.example/cb".into()],
@@ -160,7 +162,11 @@ async fn a_profile_holds_enabled_scopes_only() {
         let (store, _) = seeded(&database.url).await;
         let (client, _) = registered(&store, Method::Inline).await;
         let names = async || {
-            let profile = profile(&store, &client.client_id).await.unwrap();
+            let profile = store
+                .find_client_profile(&client.client_id)
+                .await
+                .unwrap()
+                .unwrap();
             let scopes = profile
                 .scopes
                 .into_iter()
@@ -188,8 +194,8 @@ async fn a_profile_holds_enabled_scopes_only() {
             assert_eq!(names().await, expected, "{database:?}");
         }
         let nobody = ClientId::generate(&*store.clock, &*store.random);
-        let unknown = profile(&store, &nobody).await;
-        assert!(matches!(unknown, Err(Error::NotFound("client"))), "{database:?}");
+        let unknown = store.find_client_profile(&nobody).await.unwrap();
+        assert_eq!(unknown, None, "{database:?}");
     }
 }
 

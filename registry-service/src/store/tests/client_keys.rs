@@ -4,17 +4,14 @@
 
 use std::time::Duration;
 
-use accord::{store::Database, testing::databases};
-use sea_orm::ConnectionTrait;
-use sea_orm_migration::prelude::*;
+use accord::testing::databases;
 use tokio::task::JoinSet;
 
 use super::*;
 use crate::{
-    model::{change_kind, client::profile, delivery::Method},
+    model::delivery::Method,
     store::{
         client::tests::{registered, seeded},
-        migration::Migrator,
         testing::{audited, origin},
     },
 };
@@ -45,8 +42,6 @@ async fn new_keys_are_a_change_that_ends_no_token_and_no_setup() {
             assert_eq!(set.unwrap(), expected, "{database:?}");
             let found = store.find_client(&client.client_id).await.unwrap();
             assert_eq!(found, Some(expected), "{database:?}");
-            let seen = profile(&store, &client.client_id).await.unwrap();
-            assert_eq!(seen.json_web_key_set, keys.as_str(), "{database:?}");
             let changes = accord::store::change::list_after(store.db.read(), before.seq, 10)
                 .await
                 .unwrap();
@@ -106,44 +101,5 @@ async fn of_racing_calls_with_the_same_keys_one_is_a_change() {
         let events = audited(&store).await;
         let events = events.iter().filter(|action| *action == "client.set_keys");
         assert_eq!(events.count(), 1, "{database:?}");
-    }
-}
-
-/// The first release's migrations.
-struct FirstRelease;
-
-#[async_trait::async_trait]
-impl MigratorTrait for FirstRelease {
-    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        Migrator::migrations().into_iter().take(1).collect()
-    }
-
-    fn migration_table_name() -> DynIden {
-        Migrator::migration_table_name()
-    }
-}
-
-#[tokio::test]
-async fn clients_of_the_first_release_have_no_keys() {
-    for database in databases() {
-        let db = Database::connect(&database.url).await.unwrap();
-        db.migrate::<FirstRelease>().await.unwrap();
-        let tx = db.write().await.unwrap();
-        let row = "INSERT INTO clients (client_id, integration_request_id, display_name, partner_name, purpose, \
-             scopes, redirect_uris, state, version, tokens_ended_seq, families_ended_seq, created_at, updated_at) \
-             VALUES ('cli_old', 'irq_old', 'Old', 'Partner', 'Goals', '[]', '[]', 'active', 1, 0, 0, 0, 0)";
-        tx.execute_unprepared(row).await.unwrap();
-        tx.commit().await.unwrap();
-        db.migrate::<Migrator>().await.unwrap();
-        let kept = Entity::find_by_id("cli_old")
-            .one(db.read())
-            .await
-            .unwrap()
-            .unwrap();
-        assert_eq!(
-            (kept.display_name.as_str(), kept.json_web_key_set.as_str()),
-            ("Old", ""),
-            "{database:?}"
-        );
     }
 }

@@ -4,14 +4,17 @@
 
 use std::time::Duration;
 
-use accord::testing::databases;
+use accord::{testing::databases, text::opaque};
 use tokio::task::JoinSet;
+use zeroize::Zeroizing;
 
 use super::*;
 use crate::{
+    authentication::client::authenticate,
     model::{
         client::{Client, State},
-        client_secret::{authenticate, report_use},
+        client_secret::MAX_LIVE,
+        delivery::Method,
     },
     store::{
         client::tests::{registered, seeded, text},
@@ -176,7 +179,11 @@ async fn secrets_that_differ_at_their_end_are_different() {
         let wrong = composed(&bytes);
         assert_eq!(right.expose()[..72], wrong.expose()[..72]);
         let typed = Zeroizing::new(right.expose().as_bytes().to_vec());
-        let hashed = store.hasher().hash(typed).await.unwrap();
+        let hashed = store
+            .hasher()
+            .hash(client.client_id.as_str(), typed)
+            .await
+            .unwrap();
         let tx = store.db.write().await.unwrap();
         Entity::update_many()
             .filter(Column::SecretId.eq(secret.secret_id.as_str()))
@@ -236,7 +243,7 @@ async fn reported_uses_move_forward_to_now_at_most() {
                 secret_id: SecretId::generate(&*store.clock, &*store.random),
                 ..used.clone()
             };
-            report_use(&store, vec![unknown, used]).await.unwrap();
+            store.record_secret_uses(vec![unknown, used]).await.unwrap();
             secrets(&store, &client.client_id).await[0].last_used_at
         };
         let later = start.plus(5 * MINUTE);

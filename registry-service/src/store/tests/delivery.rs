@@ -4,14 +4,15 @@
 
 use std::time::Duration;
 
-use accord::testing::databases;
+use accord::{testing::databases, text::opaque::TokenKind};
 use tokio::task::JoinSet;
 
 use super::*;
 use crate::{
+    authentication::client::authenticate,
     model::{
-        client_secret::{ClientSecret, authenticate},
-        delivery::Handover,
+        client_secret::ClientSecret,
+        delivery::{Handover, LINK_LIFE},
     },
     store::{
         client::tests::{registered, seeded},
@@ -60,7 +61,7 @@ async fn an_opened_link_gives_what_nothing_stored_gives() {
         assert_eq!(opened.claim_hash, link.claim_token.digest(), "{database:?}");
         let proven = authenticate(&store, client_id.as_str(), bundle.client_secret.expose()).await;
         assert_eq!(
-            proven.unwrap().value.secret_id.as_str(),
+            proven.unwrap().secret_id.as_str(),
             opened.secret_id,
             "{database:?}"
         );

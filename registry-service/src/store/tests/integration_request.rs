@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use accord::{random::SystemRandom, testing::databases, text::id::ScopeName};
+use accord::{
+    random::SystemRandom,
+    testing::databases,
+    text::id::{ScopeName, TenantId},
+};
 
 use super::*;
 use crate::{
     model::{
-        integration_request::{RequestedScope, refuse},
+        integration_request::{Presentation, RequestedScope},
         scope::{NewScope, ScopeUpdate},
         tenant::{self, NewTenant},
     },
@@ -49,10 +53,12 @@ async fn seeded(url: &str) -> (Store, std::sync::Arc<accord::clock::ManualClock>
 
 fn wanted(tenants: &[&str], scopes: &[&str]) -> NewIntegrationRequest {
     NewIntegrationRequest {
-        partner_name: "Partner".into(),
-        display_name: "Contact Sync".into(),
+        presentation: Presentation {
+            partner_name: "Partner".into(),
+            display_name: "Contact Sync".into(),
+            goals: "Keep contacts in step".into(),
+        },
         contact_email: "dev@partner.example".into(),
-        goals: "Keep contacts in step".into(),
         tenant_ids: tenants.iter().map(|id| TenantId::parse(id).unwrap()).collect(),
         scopes: scopes
             .iter()
@@ -166,7 +172,7 @@ async fn references_in_vain_are_all_named_and_nothing_is_kept() {
         malformed
             .violations
             .add("notes", "must not hold control characters");
-        let refused = fields(refuse(&store, malformed).await);
+        let refused = fields(store.reject_malformed(malformed).await);
         assert_eq!(refused[..2], ["notes", "client.tenant_ids[1]"], "{database:?}");
         assert_eq!(refused.len(), 5);
     }

@@ -20,10 +20,11 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::{
+    authentication::{enrolment::complete_enrolment, tenant_admin::sign_in},
     model::{
         purpose,
         tenant::NewTenant,
-        user::{ENROLMENT_LIFE, Password, authenticate_admin, complete_enrolment},
+        user::{ENROLMENT_LIFE, Password},
     },
     store::{
         entity::enrolment as enrolment_entity,
@@ -77,8 +78,8 @@ async fn added(store: &Store, account_name: &str) -> (User, OpaqueToken) {
 }
 
 /// A hash that costs nothing to make, and that no password matches.
-fn hashed() -> Hashed {
-    Hashed {
+fn hashed() -> Argon2Hash {
+    Argon2Hash {
         phc: "$argon2id$secret-part".into(),
         pepper_version: 1,
     }
@@ -193,7 +194,7 @@ async fn keys_are_rotated_and_who_was_there_stays() {
         let (user, token) = added(&before, "ada").await;
         let password = || Zeroizing::new(PASSWORD.to_owned());
         let chosen = Password::parse(password()).unwrap();
-        complete_enrolment(&before, &origin(), &token, chosen)
+        complete_enrolment(&before, origin(), token, chosen)
             .await
             .unwrap();
 
@@ -208,8 +209,14 @@ async fn keys_are_rotated_and_who_was_there_stays() {
             matches!(taken, Err(Error::AlreadyExists("user"))),
             "{database:?}: under the older key"
         );
-        let proven =
-            authenticate_admin(&after, &origin(), &user.tenant_id, Some(name("Ada")), password()).await;
+        let proven = sign_in(
+            &after,
+            origin(),
+            user.tenant_id.clone(),
+            Some(name("Ada")),
+            password(),
+        )
+        .await;
         assert_eq!(proven.unwrap().user_id, user.user_id, "{database:?}");
         let (other, _) = added(&after, "eve").await;
         assert_eq!(row(&after, &other).await.name_key_version, 2, "{database:?}");
@@ -283,7 +290,13 @@ async fn what_ended_is_marked_with_the_change_that_ended_it() {
 
         // Another tenant's user is not there.
         let other = tenant_id("globex");
-        assert!(store.find_user(&other, id).await.unwrap().is_none());
+        assert!(
+            store
+                .find_user(&other, &Which::Id(id.clone()))
+                .await
+                .unwrap()
+                .is_none()
+        );
         let call = creation("ResetUserPassword");
         for refused in [
             store
@@ -317,7 +330,10 @@ async fn a_repeated_call_gives_the_same_token_and_does_nothing() {
         assert_eq!(first.expose(), second.expose(), "{database:?}");
         assert_ne!(first.expose(), shown(&token), "{database:?}");
         assert_eq!(store.position().await.unwrap(), position, "{database:?}");
-        assert!(store.enrolment_is_open(&second).await.unwrap(), "{database:?}");
+        assert!(
+            store.find_enrolment(&second).await.unwrap().is_some(),
+            "{database:?}"
+        );
         assert_eq!(count(&store, "user.register").await, 1, "{database:?}");
         assert_eq!(count(&store, "user.reset_password").await, 1, "{database:?}");
 
@@ -353,7 +369,10 @@ async fn an_enrolment_is_used_once_and_to_the_last_millisecond() {
         let position = store.position().await.unwrap();
         let stranger = OpaqueToken::generate(TokenKind::Enrolment, &SystemRandom);
         for token in [&early, &late, &stranger] {
-            assert!(!store.enrolment_is_open(token).await.unwrap(), "{database:?}");
+            assert!(
+                store.find_enrolment(token).await.unwrap().is_none(),
+                "{database:?}"
+            );
             let refused = store.use_enrolment(&origin(), token, hashed()).await;
             assert!(matches!(refused, Err(Error::LinkInvalid)), "{database:?}");
         }
@@ -371,7 +390,7 @@ async fn enrolments_that_have_no_time_left_cost_no_hash() {
     let (_, token) = added(&store, "ada").await;
     clock.advance(ENROLMENT_LIFE);
     let password = Password::parse(Zeroizing::new(PASSWORD.to_owned())).unwrap();
-    let refused = complete_enrolment(&store, &origin(), &token, password).await;
+    let refused = complete_enrolment(&store, origin(), token, password).await;
     assert!(matches!(refused, Err(Error::LinkInvalid)));
     assert_eq!(store.hasher().runs(), 0);
 }
@@ -406,11 +425,33 @@ async fn an_enrolment_that_races_its_end_leaves_one_outcome() {
                 Err(Error::LinkInvalid) => false,
                 Err(other) => panic!("{database:?} {round}: {other:?}"),
             };
-            let left = store.find_user(&tenant, &id).await.unwrap().unwrap();
+            let left = store.find_user(&tenant, &Which::Id(id)).await.unwrap().unwrap();
             let has_password = round % 2 == 0 && enrolled;
             assert_eq!(left.password.is_some(), has_password, "{database:?} {round}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_sign_in_is_recorded_although_its_caller_disconnects() {
+    let database = accord::testing::sqlite();
+    let (store, _) = seeded(&database.url).await;
+    let call = sign_in(
+        &store,
+        origin(),
+        tenant_id("acme"),
+        Some(name("ada")),
+        Zeroizing::new(PASSWORD.to_owned()),
+    );
+    tokio::select! {
+        biased;
+        _ = call => panic!("it takes longer than one poll"),
+        () = tokio::task::yield_now() => {}
+    }
+    while count(&store, "user.sign_in").await == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(store.hasher().runs(), 1);
 }
 
 #[tokio::test]
@@ -419,7 +460,10 @@ async fn debug_shows_neither_names_nor_passwords_nor_hashes() {
     let (store, _) = seeded(&database.url).await;
     let (user, token) = added(&store, "ada.admin").await;
     store.use_enrolment(&origin(), &token, hashed()).await.unwrap();
-    let user = store.find_user(&user.tenant_id, &user.user_id).await.unwrap();
+    let user = store
+        .find_user(&user.tenant_id, &Which::Id(user.user_id))
+        .await
+        .unwrap();
     let password = Password::parse(Zeroizing::new(PASSWORD.to_owned())).unwrap();
     let shown = format!(
         "{user:?} {token:?} {password:?} {:?} {store:?}",

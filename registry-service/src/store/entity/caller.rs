@@ -1,18 +1,20 @@
-//! Rows of `workloads`: an internal service that calls Accord.
+//! Rows of `callers`: an operator or a workload.
 
 use sea_orm::entity::prelude::*;
 
-/// An internal service that calls Accord.
+/// An operator or a workload.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
-#[sea_orm(table_name = "workloads")]
+#[sea_orm(table_name = "callers")]
 pub struct Model {
-    /// `wkl_...`
+    /// `opr_...` or `wkl_...`
     #[sea_orm(primary_key, auto_increment = false)]
-    pub workload_id: String,
-    /// Unique among live workloads.
+    pub caller_id: String,
+    /// `operator` or `workload`.
+    pub caller_type: String,
+    /// Unique among live callers of the type.
     pub name: String,
-    /// `gateway`, `token-service` or `internal-service`.
-    pub kind: String,
+    /// An operator's roles, separated by commas, or a workload's kind.
+    pub authority: String,
     /// SHA-256 of the bearer token.
     pub token_hash: Vec<u8>,
     /// Unix milliseconds.
