@@ -77,7 +77,7 @@ impl Services {
         write_private(&at("registry-token"), token_service.as_bytes());
 
         let mut registry_process = Process::start(registry(&["serve"]), directory.path(), "registry");
-        let registry_grpc = registry_process.listening("grpc");
+        let registry_grpc = registry_process.listening("--listen");
 
         let mut token_environment = vec![
             ("ACCORD_TOKEN_DATABASE_URL", token_url.into()),
@@ -98,8 +98,8 @@ impl Services {
         run(token(&token_environment, &["migrate"]));
         let serve = token(&token_environment, &["serve"]);
         let mut token_process = Process::start(serve, directory.path(), "token");
-        let token_grpc = token_process.listening("grpc");
-        token_process.listening("http");
+        let token_grpc = token_process.listening("--listen");
+        token_process.listening("--http-listen");
 
         let seeded = seed::run(&registry_grpc, &operator_token, None, &SystemRandom)
             .await
@@ -133,7 +133,7 @@ impl Services {
         let mut serve = token(&self.token_environment, &["serve"]);
         serve.env("ACCORD_TOKEN_HTTP_LISTEN", "127.0.0.1:0");
         let mut process = Process::start(serve, self.directory.path(), "token-replica");
-        let address = process.listening("grpc");
+        let address = process.listening("--listen");
         (process, address)
     }
 
@@ -149,7 +149,7 @@ impl Services {
     pub fn start_token_service_again(&mut self) {
         let serve = token(&self.token_environment, &["serve"]);
         self.token = Process::start(serve, self.directory.path(), "token-again");
-        self.target.token_grpc = self.token.listening("grpc");
+        self.target.token_grpc = self.token.listening("--listen");
     }
 }
 
