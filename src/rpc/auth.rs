@@ -210,6 +210,7 @@ mod tests {
     use crate::{
         clock::{ManualClock, UnixMillis},
         random::SeededRandom,
+        text::id::WorkloadId,
     };
 
     #[derive(Debug)]

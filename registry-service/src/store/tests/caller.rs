@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use accord::rpc::auth::WorkloadKind;
 use accord::{
     random::SystemRandom,
     store::change,
