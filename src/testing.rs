@@ -5,6 +5,7 @@
 
 use std::{
     fmt,
+    io::Write,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -23,6 +24,7 @@ use crate::{
     text::opaque::OpaqueToken,
 };
 
+pub mod calls;
 pub mod http2;
 mod postgres;
 
@@ -97,7 +99,7 @@ pub fn databases() -> Vec<TestDatabase> {
 
 /// A SQLite database in a directory of its own.
 pub fn sqlite() -> TestDatabase {
-    let dir = tempfile::tempdir_in(scratch_directory()).expect("a temp directory");
+    let dir = tempfile::tempdir_in(&scratch().0).expect("a temp directory");
     let path = dir.path().join("accord.db");
     TestDatabase {
         url: format!("sqlite://{}", path.display()),
@@ -106,37 +108,37 @@ pub fn sqlite() -> TestDatabase {
     }
 }
 
-/// The directory for what tests of this process write. A shell that waits for the end of a pipe
-/// which this process alone can write to removes it, even if the process is killed.
-fn scratch_directory() -> &'static Path {
-    static DIRECTORY: OnceLock<(PathBuf, Child)> = OnceLock::new();
-    let (directory, _) = DIRECTORY.get_or_init(|| {
+/// The directory for what tests of this process write, and the shell that removes it. The shell reads a pipe
+/// which this process alone can write to; when the pipe ends, even if the process is killed, it writes what it
+/// has read to standard error: the test runner swallows what passing tests print, and has no hook at its end.
+fn scratch() -> &'static (PathBuf, Child) {
+    static SCRATCH: OnceLock<(PathBuf, Child)> = OnceLock::new();
+    SCRATCH.get_or_init(|| {
         let directory = tempfile::Builder::new().prefix("accord-test-").tempdir();
         let directory = directory.expect("a temp directory").keep();
         let cleaner = Command::new("/bin/sh")
             .args([
                 "-c",
-                "trap '' HUP INT TERM; cat >/dev/null; rm -rf \"$1\"",
+                "trap '' HUP INT TERM; notes=$(sort -u); rm -rf \"$1\"; [ -z \"$notes\" ] || echo \"$notes\" >&2",
                 "cleaner",
             ])
             .arg(&directory)
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
             .process_group(0)
             .spawn()
             .expect("/bin/sh runs");
         // With it, our end of its pipe stays open.
         (directory, cleaner)
-    });
-    directory
+    })
 }
 
 /// A PostgreSQL database: on the server of `ACCORD_TEST_POSTGRES_URL`, whose user must be allowed
 /// to create databases, or else on a server of this process's own, if PostgreSQL is installed.
 ///
-/// `None`, and a line on stderr, if neither can be had; with `ACCORD_REQUIRE_ALL=1` a panic.
+/// `None`, and a line on standard error at the process's end, if neither can be had; with
+/// `ACCORD_REQUIRE_ALL=1` a panic.
 pub fn postgres() -> Option<TestDatabase> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
     let server = SERVER.get_or_init(find_server).as_ref()?;
@@ -209,7 +211,7 @@ fn find_server() -> Option<Server> {
     })
 }
 
-/// What was found, or a line on stderr why not.
+/// What was found. Without it the process says at its end that its tests ran without PostgreSQL.
 fn or_skipped<T>(found: Result<T, String>) -> Option<T> {
     match found {
         Ok(found) => Some(found),
@@ -217,7 +219,10 @@ fn or_skipped<T>(found: Result<T, String>) -> Option<T> {
             panic!("ACCORD_REQUIRE_ALL=1, and PostgreSQL can't be had: {reason}")
         }
         Err(reason) => {
-            eprintln!("SKIPPED: PostgreSQL can't be had, what needs it proves nothing: {reason}");
+            let process = std::env::args().next().unwrap_or_default();
+            let process = process.rsplit('/').next().unwrap_or_default();
+            let mut cleaner = scratch().1.stdin.as_ref().expect("a pipe");
+            writeln!(cleaner, "SKIPPED: {process} ran without PostgreSQL: {reason}").expect("a pipe");
             None
         }
     }

@@ -20,7 +20,7 @@ use accord::{
 use prost_types::FieldMask;
 use tonic::{Code, Status};
 
-use crate::harness::{CallerChannel, Harness, PUBLIC_BASE_URL, assert_refused, assert_violations};
+use crate::harness::{CallerChannel, Harness, PUBLIC_BASE_URL, assert_refused, assert_violations, ok};
 
 pub const UNKNOWN: &str = "cli_01k9zzzzzzzzzzzzzzzzzzzzzz";
 
@@ -62,7 +62,7 @@ pub async fn registered(harness: &Harness) -> (pb::Client, String) {
         .approved_request(&["acme", "globex"], &["contacts.read", "contacts.write"])
         .await;
     let call = register(&approved.integration_request_id, DeliveryMethod::Inline);
-    let answer = client(harness).register_client(call).await.unwrap().into_inner();
+    let answer = ok(client(harness).register_client(call).await);
     match answer.credentials.unwrap() {
         Credentials::Bundle(bundle) => (answer.client.unwrap(), bundle.client_secret),
         Credentials::DeliveryLink(_) => panic!("a link was not asked for"),
@@ -73,7 +73,7 @@ pub async fn registered(harness: &Harness) -> (pb::Client, String) {
 pub async fn registered_with_link(harness: &Harness) -> (pb::Client, pb::DeliveryLink) {
     let approved = harness.approved_request(&["acme"], &["contacts.read"]).await;
     let call = register(&approved.integration_request_id, DeliveryMethod::Link);
-    let answer = client(harness).register_client(call).await.unwrap().into_inner();
+    let answer = ok(client(harness).register_client(call).await);
     match answer.credentials.unwrap() {
         Credentials::DeliveryLink(link) => (answer.client.unwrap(), link),
         Credentials::Bundle(_) => panic!("a bundle was not asked for"),
@@ -84,8 +84,7 @@ async fn get(harness: &Harness, client_id: &str) -> pb::Client {
     let request = pb::GetClientRequest {
         client_id: client_id.into(),
     };
-    let answer = client(harness).get_client(request).await.unwrap();
-    answer.into_inner().client.unwrap()
+    ok(client(harness).get_client(request).await).client.unwrap()
 }
 
 async fn profile(harness: &Harness, client_id: &str) -> pb::ClientProfile {
@@ -93,8 +92,7 @@ async fn profile(harness: &Harness, client_id: &str) -> pb::ClientProfile {
     let request = pb::GetClientProfileRequest {
         client_id: client_id.into(),
     };
-    let answer = directory.get_client_profile(request).await.unwrap();
-    answer.into_inner().client.unwrap()
+    ok(directory.get_client_profile(request).await).client.unwrap()
 }
 
 /// Authenticates as token-service has it done.
@@ -120,8 +118,7 @@ pub async fn secrets(harness: &Harness, client_id: &str) -> Vec<pb::ClientSecret
         client_id: client_id.into(),
         ..Default::default()
     };
-    let answer = client(harness).list_client_secrets(request).await.unwrap();
-    answer.into_inner().secrets
+    ok(client(harness).list_client_secrets(request).await).secrets
 }
 
 async fn add_secret(
@@ -190,8 +187,9 @@ async fn integration_request(harness: &Harness, id: &str) -> pb::IntegrationRequ
     let request = pb::GetIntegrationRequestRequest {
         integration_request_id: id.into(),
     };
-    let answer = requests.get_integration_request(request).await.unwrap();
-    answer.into_inner().integration_request.unwrap()
+    ok(requests.get_integration_request(request).await)
+        .integration_request
+        .unwrap()
 }
 
 async fn count(harness: &Harness) -> usize {
@@ -208,7 +206,7 @@ async fn a_client_is_what_its_request_said() {
         .approved_request(&["acme", "globex"], &["contacts.read"])
         .await;
     let call = register(&approved.integration_request_id, DeliveryMethod::Unspecified);
-    let answer = client(&harness).register_client(call).await.unwrap().into_inner();
+    let answer = ok(client(&harness).register_client(call).await);
     let made = answer.client.unwrap();
     assert_eq!(
         (made.display_name.as_str(), &made.partner_name, &made.purpose),

@@ -16,7 +16,7 @@ use tonic::{Code, Status};
 
 use crate::{
     client::{UNKNOWN, authenticate, client, registered, seed},
-    harness::{CallerChannel, Harness, assert_refused, assert_violations},
+    harness::{CallerChannel, Harness, assert_refused, assert_violations, ok},
 };
 
 async fn seeded() -> Harness {
@@ -66,8 +66,7 @@ async fn shown(harness: &Harness, client_id: &str) -> pb::Client {
     let request = pb::GetClientRequest {
         client_id: client_id.into(),
     };
-    let got = client(harness).get_client(request).await.unwrap();
-    let got = got.into_inner().client.unwrap();
+    let got = ok(client(harness).get_client(request).await).client.unwrap();
     let listed = client(harness)
         .list_clients(pb::ListClientsRequest::default())
         .await;
@@ -82,7 +81,7 @@ async fn profile(harness: &Harness, client_id: &str) -> (pb::ClientProfile, pb::
     let request = pb::GetClientProfileRequest {
         client_id: client_id.into(),
     };
-    let answer = directory.get_client_profile(request).await.unwrap().into_inner();
+    let answer = ok(directory.get_client_profile(request).await);
     (answer.client.unwrap(), answer.position.unwrap())
 }
 
@@ -135,12 +134,7 @@ async fn keys_are_shown_to_operators_and_to_token_service() {
         after: Some(position),
         ..Default::default()
     };
-    let changes = directory
-        .list_changes(request)
-        .await
-        .unwrap()
-        .into_inner()
-        .changes;
+    let changes = ok(directory.list_changes(request).await).changes;
     let changes: Vec<_> = changes.iter().map(|change| (change.kind(), &change.id)).collect();
     assert_eq!(changes, [(ChangeKind::Client, id)]);
 

@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 
 use crate::{
     client,
-    harness::{CallerChannel, Harness, assert_refused, assert_violations, strangers_token},
+    harness::{CallerChannel, Harness, assert_refused, assert_violations, ok, strangers_token},
     user::{PASSWORD, admin, enrol, registered, registrar, security, seeded},
 };
 
@@ -54,11 +54,7 @@ async fn changes(harness: &Harness, epoch: &str, seq: i64, page_size: i32) -> pb
         }),
         page_size,
     };
-    directory(harness)
-        .list_changes(request)
-        .await
-        .unwrap()
-        .into_inner()
+    ok(directory(harness).list_changes(request).await)
 }
 
 #[tokio::test]
@@ -69,11 +65,9 @@ async fn users_are_resolved_with_the_positions_at_which_things_ended() {
         tenant_id: "firm-one".into(),
         user: Some(which),
     };
-    let by_name = directory(&harness)
+    let first = ok(directory(&harness)
         .resolve_user(resolve(Which::AccountName(NAME.to_uppercase())))
-        .await
-        .unwrap();
-    let first = by_name.into_inner();
+        .await);
     let profile = first.user.unwrap();
     assert_eq!(
         (profile.user_id.as_str(), profile.tokens_ended_seq),
@@ -88,11 +82,7 @@ async fn users_are_resolved_with_the_positions_at_which_things_ended() {
     };
     registrar(&harness).reset_user_password(reset).await.unwrap();
     let by_id = || resolve(Which::UserId(ids.1.clone()));
-    let after_reset = directory(&harness)
-        .resolve_user(by_id())
-        .await
-        .unwrap()
-        .into_inner();
+    let after_reset = ok(directory(&harness).resolve_user(by_id()).await);
     let (profile, position) = (after_reset.user.unwrap(), after_reset.position.unwrap());
     assert_eq!(
         (profile.sessions_ended_seq, profile.tokens_ended_seq),
@@ -107,11 +97,7 @@ async fn users_are_resolved_with_the_positions_at_which_things_ended() {
         ..Default::default()
     };
     security(&harness).deactivate_user(deactivate).await.unwrap();
-    let deactivated = directory(&harness)
-        .resolve_user(by_id())
-        .await
-        .unwrap()
-        .into_inner();
+    let deactivated = ok(directory(&harness).resolve_user(by_id()).await);
     let (profile, position) = (deactivated.user.unwrap(), deactivated.position.unwrap());
     assert_eq!(
         (profile.sessions_ended_seq, profile.tokens_ended_seq),
@@ -137,11 +123,7 @@ async fn callers_are_known_until_they_are_revoked() {
     let harness = seeded().await;
     let ask = |token: &str| pb::AuthenticateCallerRequest { token: token.into() };
     let token = harness.operator_token(Role::Auditor).expose().to_owned();
-    let known = directory(&harness)
-        .authenticate_caller(ask(&token))
-        .await
-        .unwrap()
-        .into_inner();
+    let known = ok(directory(&harness).authenticate_caller(ask(&token)).await);
     let Some(Caller::Operator(operator)) = known.caller else {
         panic!("no operator");
     };
@@ -166,11 +148,7 @@ async fn a_tenants_profile_names_issuer_and_audience() {
     let ask = |tenant_id: &str| pb::GetTenantProfileRequest {
         tenant_id: tenant_id.into(),
     };
-    let told = directory(&harness)
-        .get_tenant_profile(ask("firm-one"))
-        .await
-        .unwrap()
-        .into_inner();
+    let told = ok(directory(&harness).get_tenant_profile(ask("firm-one")).await);
     let profile = told.tenant.unwrap();
     assert_eq!(
         profile.tenant_authority_url,
@@ -238,8 +216,7 @@ async fn another_tenants_user_is_not_resolved() {
     let other = registered(&harness, elsewhere).await.user.unwrap();
     for (tenant_id, expected) in [("firm-one", &user), ("firm-two", &other)] {
         let asked = ask(tenant_id, Which::AccountName(NAME.to_uppercase()));
-        let profile = directory(&harness).resolve_user(asked).await.unwrap();
-        let profile = profile.into_inner().user.unwrap();
+        let profile = ok(directory(&harness).resolve_user(asked).await).user.unwrap();
         assert_eq!(
             (&profile.user_id, &profile.label, profile.tenant_admin),
             (&expected.user_id, &expected.label, expected.tenant_admin)
@@ -263,13 +240,11 @@ async fn a_workload_is_known_until_it_is_revoked() {
         kind: pb::WorkloadKind::InternalService.into(),
         ..Default::default()
     };
-    let made = callers.create_workload(new).await.unwrap().into_inner();
+    let made = ok(callers.create_workload(new).await);
     let ask = |token: &str| pb::AuthenticateCallerRequest { token: token.into() };
-    let known = directory(&harness)
+    let known = ok(directory(&harness)
         .authenticate_caller(ask(&made.workload_token))
-        .await
-        .unwrap()
-        .into_inner();
+        .await);
     let workload = made.workload.unwrap();
     assert_eq!(known.caller, Some(Caller::Workload(workload.clone())));
     let before = known.position.unwrap();
@@ -325,14 +300,14 @@ async fn every_answer_is_at_the_position_of_what_it_reflects() {
         let profile = pb::GetTenantProfileRequest {
             tenant_id: "firm-two".into(),
         };
-        let profile = directory.get_tenant_profile(profile).await.unwrap().into_inner();
+        let profile = ok(directory.get_tenant_profile(profile).await);
         let caller = pb::AuthenticateCallerRequest { token: token.clone() };
-        let caller = directory.authenticate_caller(caller).await.unwrap().into_inner();
+        let caller = ok(directory.authenticate_caller(caller).await);
         let user = pb::ResolveUserRequest {
             tenant_id: "firm-one".into(),
             user: Some(Which::AccountName(NAME.into())),
         };
-        let user = directory.resolve_user(user).await.unwrap().into_inner();
+        let user = ok(directory.resolve_user(user).await);
         let admin = sign_in(&harness, "firm-one", NAME, PASSWORD).await.unwrap();
         let feed = changes(&harness, &last.epoch, last.seq, 0).await;
         let expected = pb::FeedPosition {

@@ -16,7 +16,7 @@ use accord::{
         Creation,
         audit::{Actor, ActorKind, Origin},
     },
-    testing::{TestDatabase, sqlite, test_clock},
+    testing::{TestDatabase, calls::authorized, sqlite, test_clock},
     text::opaque::{OpaqueToken, TokenKind},
 };
 use registry_service::{
@@ -27,32 +27,12 @@ use registry_service::{
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Code, Request, Status,
-    metadata::{Ascii, MetadataValue},
-    service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint},
-};
-use tonic_types::StatusExt;
+use tonic::transport::{Channel, Endpoint};
+
+pub use accord::testing::calls::{CallerChannel, assert_refused, assert_violations, ok};
 
 /// `--public-base-url` of every test's registry.
 pub const PUBLIC_BASE_URL: &str = "https://auth.example";
-
-/// A channel whose calls bring one caller's token; every generated client's `new` takes it.
-pub type CallerChannel = InterceptedService<Channel, Bearer>;
-
-/// Adds an `authorization` header, or none.
-#[derive(Clone)]
-pub struct Bearer(Option<MetadataValue<Ascii>>);
-
-impl Interceptor for Bearer {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(value) = &self.0 {
-            request.metadata_mut().insert("authorization", value.clone());
-        }
-        Ok(request)
-    }
-}
 
 /// A running registry. It ends when this is dropped.
 pub struct Harness {
@@ -146,12 +126,12 @@ impl Harness {
 
     /// Calls that bring this `authorization` header.
     pub fn authorization(&self, value: &str) -> CallerChannel {
-        InterceptedService::new(self.channel.clone(), Bearer(Some(value.parse().unwrap())))
+        authorized(&self.channel, value)
     }
 
     /// Calls without a credential.
     pub fn anonymous(&self) -> CallerChannel {
-        InterceptedService::new(self.channel.clone(), Bearer(None))
+        authorized(&self.channel, "")
     }
 
     /// Adds a tenant.
@@ -163,13 +143,7 @@ impl Harness {
             ..Default::default()
         };
         let mut tenants = TenantServiceClient::new(self.operator(Role::Registrar));
-        tenants
-            .create_tenant(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .tenant
-            .unwrap()
+        ok(tenants.create_tenant(request).await).tenant.unwrap()
     }
 
     /// Adds a scope.
@@ -180,25 +154,17 @@ impl Harness {
             ..Default::default()
         };
         let mut scopes = ScopeServiceClient::new(self.operator(Role::Registrar));
-        scopes
-            .create_scope(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .scope
-            .unwrap()
+        ok(scopes.create_scope(request).await).scope.unwrap()
     }
 
     /// Submits a request for these tenants and scopes, which are there.
     pub async fn submitted_request(&self, tenant_ids: &[&str], scopes: &[&str]) -> pb::IntegrationRequest {
         let mut requests = IntegrationRequestServiceClient::new(self.operator(Role::Registrar));
-        requests
+        ok(requests
             .submit_integration_request(submission(tenant_ids, scopes))
-            .await
-            .unwrap()
-            .into_inner()
-            .integration_request
-            .unwrap()
+            .await)
+        .integration_request
+        .unwrap()
     }
 
     /// Submits and approves such a request.
@@ -208,11 +174,7 @@ impl Harness {
             integration_request_id: submitted.integration_request_id,
         };
         let mut requests = IntegrationRequestServiceClient::new(self.operator(Role::Approver));
-        requests
-            .approve_integration_request(request)
-            .await
-            .unwrap()
-            .into_inner()
+        ok(requests.approve_integration_request(request).await)
             .integration_request
             .unwrap()
     }
@@ -225,12 +187,7 @@ impl Harness {
             ..Default::default()
         };
         let mut audit = AuditServiceClient::new(self.operator(Role::Auditor));
-        audit
-            .list_audit_events(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .audit_events
+        ok(audit.list_audit_events(request).await).audit_events
     }
 }
 
@@ -257,41 +214,6 @@ pub fn submission(tenant_ids: &[&str], scopes: &[&str]) -> pb::SubmitIntegration
 /// A new request id.
 pub fn request_id() -> String {
     uuid::Uuid::new_v4().to_string()
-}
-
-/// Asserts the code, the reason and that it is Accord's status; gives the metadata.
-#[track_caller]
-pub fn assert_refused<T: std::fmt::Debug>(
-    result: Result<T, Status>,
-    code: Code,
-    reason: &str,
-) -> std::collections::HashMap<String, String> {
-    let status = result.expect_err("the call should be refused");
-    let info = status.get_details_error_info();
-    let info = info.unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
-    assert_eq!(
-        (status.code(), info.reason.as_str(), info.domain.as_str()),
-        (code, reason, "accord"),
-        "{status:?}"
-    );
-    info.metadata
-}
-
-/// Asserts INVALID_ARGUMENT/INVALID_FIELDS with violations of exactly these fields, in any order.
-#[track_caller]
-pub fn assert_violations<T: std::fmt::Debug>(result: Result<T, Status>, fields: &[&str]) {
-    let status = result.expect_err("the call should be refused");
-    let violations = status.get_details_bad_request().map(|bad| bad.field_violations);
-    let violations = violations.unwrap_or_default();
-    let mut found: Vec<_> = violations
-        .iter()
-        .map(|violation| violation.field.as_str())
-        .collect();
-    found.sort_unstable();
-    let mut expected = fields.to_vec();
-    expected.sort_unstable();
-    assert_eq!(found, expected, "{status:?}");
-    assert_refused::<T>(Err(status), Code::InvalidArgument, "INVALID_FIELDS");
 }
 
 /// Settings for this database, with a new master key at `key`.

@@ -11,6 +11,7 @@ use accord::{
 use prost_types::FieldMask;
 use tonic::Code;
 
+use crate::harness::ok;
 use crate::harness::{CallerChannel, Harness, assert_refused, assert_violations, request_id, submission};
 
 const UNKNOWN: &str = "irq_01k9zzzzzzzzzzzzzzzzzzzzzz";
@@ -32,8 +33,9 @@ async fn get(harness: &Harness, id: &str) -> pb::IntegrationRequest {
     let request = pb::GetIntegrationRequestRequest {
         integration_request_id: id.into(),
     };
-    let answer = client(harness).get_integration_request(request).await.unwrap();
-    answer.into_inner().integration_request.unwrap()
+    ok(client(harness).get_integration_request(request).await)
+        .integration_request
+        .unwrap()
 }
 
 fn approve(id: &str) -> pb::ApproveIntegrationRequestRequest {
@@ -51,8 +53,9 @@ fn reject(id: &str, reason: &str) -> pb::RejectIntegrationRequestRequest {
 
 async fn count(harness: &Harness) -> usize {
     let request = pb::ListIntegrationRequestsRequest::default();
-    let answer = client(harness).list_integration_requests(request).await.unwrap();
-    answer.into_inner().integration_requests.len()
+    ok(client(harness).list_integration_requests(request).await)
+        .integration_requests
+        .len()
 }
 
 #[tokio::test]
@@ -63,11 +66,9 @@ async fn a_request_is_recorded_as_it_was_given() {
         redirect_uris: vec!["https://app.example/cb?x=1".into(), "http://127.0.0.1/cb".into()],
         ..submission(&["globex", "acme"], &["contacts.write", "contacts.read"])
     };
-    let answer = client(&harness)
-        .submit_integration_request(given.clone())
-        .await
+    let made = ok(client(&harness).submit_integration_request(given.clone()).await)
+        .integration_request
         .unwrap();
-    let made = answer.into_inner().integration_request.unwrap();
     assert!(made.integration_request_id.starts_with("irq_"));
     assert_eq!(made.state(), State::Submitted);
     assert_eq!(
@@ -225,11 +226,9 @@ async fn a_request_is_approved_or_rejected_once() {
     harness.clock.advance(std::time::Duration::from_secs(1));
 
     let id = &first.integration_request_id;
-    let approved = client(&harness)
-        .approve_integration_request(approve(id))
-        .await
+    let approved = ok(client(&harness).approve_integration_request(approve(id)).await)
+        .integration_request
         .unwrap();
-    let approved = approved.into_inner().integration_request.unwrap();
     assert_eq!(approved.state(), State::Approved);
     assert!(approved.update_time != approved.create_time);
     let again = client(&harness).approve_integration_request(approve(id)).await;
@@ -245,11 +244,11 @@ async fn a_request_is_approved_or_rejected_once() {
     assert_eq!(get(&harness, id).await, approved);
 
     let id = &second.integration_request_id;
-    let rejected = client(&harness)
+    let rejected = ok(client(&harness)
         .reject_integration_request(reject(id, "no need"))
-        .await
-        .unwrap();
-    let rejected = rejected.into_inner().integration_request.unwrap();
+        .await)
+    .integration_request
+    .unwrap();
     assert_eq!(
         (rejected.state(), rejected.rejection_reason.as_str()),
         (State::Rejected, "no need")

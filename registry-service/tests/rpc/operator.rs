@@ -8,7 +8,7 @@ use accord::{
 };
 use tonic::Code;
 
-use crate::harness::{CallerChannel, Harness, assert_refused, assert_violations, request_id};
+use crate::harness::{CallerChannel, Harness, assert_refused, assert_violations, ok, request_id};
 
 fn client(harness: &Harness) -> OperatorServiceClient<CallerChannel> {
     OperatorServiceClient::new(harness.operator(Role::Admin))
@@ -46,11 +46,7 @@ async fn list_scopes(harness: &Harness, token: &str) -> Result<(), tonic::Status
 #[tokio::test]
 async fn an_operators_token_works_until_it_is_revoked() {
     let harness = Harness::start().await;
-    let made = client(&harness)
-        .create_operator(ada())
-        .await
-        .unwrap()
-        .into_inner();
+    let made = ok(client(&harness).create_operator(ada()).await);
     let operator = made.operator.unwrap();
     assert!(operator.operator_id.starts_with("opr_") && made.operator_token.starts_with("aco_"));
     assert_eq!((operator.name.as_str(), &operator.roles), ("Ada", &ada().roles));
@@ -62,17 +58,10 @@ async fn an_operators_token_works_until_it_is_revoked() {
         ..Default::default()
     };
     let mut security = OperatorServiceClient::new(harness.operator(Role::Security));
-    let revoked = security
-        .revoke_operator(request.clone())
-        .await
-        .unwrap()
-        .into_inner();
+    let revoked = ok(security.revoke_operator(request.clone()).await);
     assert!(revoked.operator.as_ref().unwrap().revoke_time.is_some());
     harness.clock.advance(std::time::Duration::from_secs(9));
-    assert_eq!(
-        security.revoke_operator(request).await.unwrap().into_inner(),
-        revoked
-    );
+    assert_eq!(ok(security.revoke_operator(request).await), revoked);
     let refused = list_scopes(&harness, &made.operator_token).await;
     assert_refused(refused, Code::Unauthenticated, "UNAUTHENTICATED");
     let events = harness.audit_events("operator.revoke").await;
@@ -87,11 +76,7 @@ async fn an_operator_may_revoke_itself() {
         roles: vec![pb::OperatorRole::Admin.into()],
         ..ada()
     };
-    let made = client(&harness)
-        .create_operator(admin)
-        .await
-        .unwrap()
-        .into_inner();
+    let made = ok(client(&harness).create_operator(admin).await);
     let request = pb::RevokeOperatorRequest {
         operator_id: made.operator.unwrap().operator_id,
         ..Default::default()
@@ -105,11 +90,7 @@ async fn an_operator_may_revoke_itself() {
 #[tokio::test]
 async fn a_workload_is_made_and_revoked() {
     let harness = Harness::start().await;
-    let made = client(&harness)
-        .create_workload(pages())
-        .await
-        .unwrap()
-        .into_inner();
+    let made = ok(client(&harness).create_workload(pages()).await);
     let workload = made.workload.unwrap();
     assert!(workload.workload_id.starts_with("wkl_") && made.workload_token.starts_with("acw_"));
     assert_eq!(
@@ -124,20 +105,9 @@ async fn a_workload_is_made_and_revoked() {
         workload_id: workload.workload_id,
         ..Default::default()
     };
-    let revoked = client(&harness)
-        .revoke_workload(request.clone())
-        .await
-        .unwrap()
-        .into_inner();
+    let revoked = ok(client(&harness).revoke_workload(request.clone()).await);
     assert!(revoked.workload.as_ref().unwrap().revoke_time.is_some());
-    assert_eq!(
-        client(&harness)
-            .revoke_workload(request)
-            .await
-            .unwrap()
-            .into_inner(),
-        revoked
-    );
+    assert_eq!(ok(client(&harness).revoke_workload(request).await), revoked);
     let refused = list_scopes(&harness, &made.workload_token).await;
     assert_refused(refused, Code::Unauthenticated, "UNAUTHENTICATED");
     assert_eq!(harness.audit_events("workload.revoke").await.len(), 1);
@@ -150,16 +120,8 @@ async fn a_repeated_call_shows_the_same_token() {
         request_id: request_id(),
         ..ada()
     };
-    let first = client(&harness)
-        .create_operator(call.clone())
-        .await
-        .unwrap()
-        .into_inner();
-    let second = client(&harness)
-        .create_operator(call.clone())
-        .await
-        .unwrap()
-        .into_inner();
+    let first = ok(client(&harness).create_operator(call.clone()).await);
+    let second = ok(client(&harness).create_operator(call.clone()).await);
     assert!(first == second && !first.operator_token.is_empty());
     let other = pb::CreateOperatorRequest {
         name: "Eve".into(),
@@ -185,23 +147,15 @@ async fn a_repeated_call_shows_the_same_token() {
         request_id: request_id(),
         ..pages()
     };
-    let first = client(&harness)
-        .create_workload(call.clone())
-        .await
-        .unwrap()
-        .into_inner();
-    let second = client(&harness).create_workload(call).await.unwrap().into_inner();
+    let first = ok(client(&harness).create_workload(call.clone()).await);
+    let second = ok(client(&harness).create_workload(call).await);
     assert!(first == second && !first.workload_token.is_empty());
 }
 
 #[tokio::test]
 async fn names_of_the_living_are_taken() {
     let harness = Harness::start().await;
-    let made = client(&harness)
-        .create_operator(ada())
-        .await
-        .unwrap()
-        .into_inner();
+    let made = ok(client(&harness).create_operator(ada()).await);
     let taken = client(&harness).create_operator(ada()).await;
     assert_eq!(
         assert_refused(taken, Code::AlreadyExists, "ALREADY_EXISTS")["resource"],
@@ -295,7 +249,7 @@ async fn lists_show_everybody_page_by_page_and_no_token() {
             page_size: 2,
             page_token,
         };
-        let page = client.list_operators(request).await.unwrap().into_inner();
+        let page = ok(client.list_operators(request).await);
         ids.extend(page.operators.into_iter().map(|operator| operator.operator_id));
         page_token = page.next_page_token;
         if page_token.is_empty() {

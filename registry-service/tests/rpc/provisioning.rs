@@ -21,7 +21,7 @@ use tonic::{Code, Status};
 use crate::{
     client::{UNKNOWN, authenticate, client, registered, registered_with_link, secrets, seed},
     harness::{
-        CallerChannel, Harness, PUBLIC_BASE_URL, assert_refused, assert_violations, request_id,
+        CallerChannel, Harness, PUBLIC_BASE_URL, assert_refused, assert_violations, ok, request_id,
         strangers_token,
     },
 };
@@ -183,8 +183,7 @@ async fn an_operator_sees_whose_link_was_opened_again() {
         outcome: AuditOutcome::Refused.into(),
         ..Default::default()
     };
-    let events = auditor.list_audit_events(request).await.unwrap();
-    let events = events.into_inner().audit_events;
+    let events = ok(auditor.list_audit_events(request).await).audit_events;
     assert_eq!(events.len(), 1, "{events:?}");
     let secret = secrets(&harness, &made.client_id).await.remove(0);
     let event = &events[0];
@@ -311,8 +310,7 @@ async fn a_secret_can_be_created_behind_a_link() {
         delivery: DeliveryMethod::Link.into(),
         ..Default::default()
     };
-    let first = client(&harness).create_client_secret(call.clone()).await.unwrap();
-    let first = first.into_inner();
+    let first = ok(client(&harness).create_client_secret(call.clone()).await);
     let again = client(&harness).create_client_secret(call).await.unwrap();
     assert_eq!(again.into_inner(), first);
     let secret = first.secret.unwrap();

@@ -7,7 +7,7 @@ use accord::{
 use prost_types::FieldMask;
 use tonic::Code;
 
-use crate::harness::{CallerChannel, Harness, assert_refused, assert_violations, request_id};
+use crate::harness::{CallerChannel, Harness, assert_refused, assert_violations, ok, request_id};
 
 fn client(harness: &Harness) -> ScopeServiceClient<CallerChannel> {
     ScopeServiceClient::new(harness.operator(Role::Registrar))
@@ -37,22 +37,15 @@ fn update(name: &str, paths: &[&str]) -> pb::UpdateScopeRequest {
 
 async fn list(harness: &Harness) -> Vec<pb::Scope> {
     let request = pb::ListScopesRequest::default();
-    client(harness)
-        .list_scopes(request)
-        .await
-        .unwrap()
-        .into_inner()
-        .scopes
+    ok(client(harness).list_scopes(request).await).scopes
 }
 
 #[tokio::test]
 async fn a_new_scope_is_enabled_and_listed() {
     let harness = Harness::start().await;
-    let made = client(&harness)
-        .create_scope(create("contacts.read"))
-        .await
+    let made = ok(client(&harness).create_scope(create("contacts.read")).await)
+        .scope
         .unwrap();
-    let made = made.into_inner().scope.unwrap();
     assert!(made.enabled && made.create_time.is_some() && made.create_time == made.update_time);
     assert_eq!(
         (made.name.as_str(), made.description.as_str()),
@@ -81,16 +74,8 @@ async fn a_repeated_call_answers_the_same_and_other_content_is_refused() {
         request_id: request_id(),
         ..create("contacts.read")
     };
-    let first = client(&harness)
-        .create_scope(call.clone())
-        .await
-        .unwrap()
-        .into_inner();
-    let second = client(&harness)
-        .create_scope(call.clone())
-        .await
-        .unwrap()
-        .into_inner();
+    let first = ok(client(&harness).create_scope(call.clone()).await);
+    let second = ok(client(&harness).create_scope(call.clone()).await);
     assert_eq!(first, second);
     let other = pb::CreateScopeRequest {
         name: "contacts.write".into(),
@@ -141,18 +126,18 @@ async fn all_violations_come_at_once() {
 async fn an_update_changes_what_its_mask_names() {
     let harness = Harness::start().await;
     harness.scope("contacts.read").await;
-    let disabled = client(&harness)
+    let disabled = ok(client(&harness)
         .update_scope(update("contacts.read", &["enabled"]))
-        .await
-        .unwrap();
-    let disabled = disabled.into_inner().scope.unwrap();
+        .await)
+    .scope
+    .unwrap();
     assert!(!disabled.enabled && disabled.description == "Allows contacts.read");
     let both = ["description", "enabled"];
-    let described = client(&harness)
+    let described = ok(client(&harness)
         .update_scope(update("contacts.read", &both))
-        .await
-        .unwrap();
-    let described = described.into_inner().scope.unwrap();
+        .await)
+    .scope
+    .unwrap();
     assert_eq!(described.description, "Reads all contacts");
     assert_eq!(list(&harness).await, [described]);
     let unknown = client(&harness)
@@ -174,7 +159,7 @@ async fn the_catalogue_is_paged_by_name() {
             page_size: 2,
             page_token,
         };
-        let page = client(&harness).list_scopes(request).await.unwrap().into_inner();
+        let page = ok(client(&harness).list_scopes(request).await);
         names.extend(page.scopes.into_iter().map(|scope| scope.name));
         page_token = page.next_page_token;
         if page_token.is_empty() {

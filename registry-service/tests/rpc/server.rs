@@ -21,7 +21,7 @@ use tonic_health::pb::{
 
 use crate::{
     client,
-    harness::{Harness, assert_refused, settings},
+    harness::{Harness, assert_refused, ok, settings},
     user,
 };
 
@@ -110,7 +110,7 @@ async fn health_tells_of_every_service_at_once() {
         let request = HealthCheckRequest {
             service: service.into(),
         };
-        let mut states = health.watch(request).await.unwrap().into_inner();
+        let mut states = ok(health.watch(request).await);
         loop {
             let state = states.message().await.unwrap().expect("another state").status();
             if state == ServingStatus::Serving {
@@ -144,7 +144,7 @@ async fn it_stops_when_told_and_another_one_carries_on() {
     request
         .metadata_mut()
         .insert("authorization", format!("Bearer {token}").parse().unwrap());
-    let listed = scopes.list_scopes(request).await.unwrap().into_inner();
+    let listed = ok(scopes.list_scopes(request).await);
     assert_eq!(listed.scopes[0].name, "contacts.read");
     drop(scopes);
     shutdown.cancel();

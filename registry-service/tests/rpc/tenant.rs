@@ -8,7 +8,7 @@ use prost_types::FieldMask;
 use tonic::Code;
 
 use crate::harness::{
-    CallerChannel, Harness, PUBLIC_BASE_URL, assert_refused, assert_violations, request_id,
+    CallerChannel, Harness, PUBLIC_BASE_URL, assert_refused, assert_violations, ok, request_id,
 };
 
 fn client(harness: &Harness) -> TenantServiceClient<CallerChannel> {
@@ -42,13 +42,7 @@ async fn get(harness: &Harness, tenant_id: &str) -> pb::Tenant {
     let request = pb::GetTenantRequest {
         tenant_id: tenant_id.into(),
     };
-    client(harness)
-        .get_tenant(request)
-        .await
-        .unwrap()
-        .into_inner()
-        .tenant
-        .unwrap()
+    ok(client(harness).get_tenant(request).await).tenant.unwrap()
 }
 
 async fn suspend(harness: &Harness, tenant_id: &str) -> Result<pb::Tenant, tonic::Status> {
@@ -71,8 +65,9 @@ async fn reinstate(harness: &Harness, tenant_id: &str) -> Result<pb::Tenant, ton
 #[tokio::test]
 async fn a_new_tenant_is_active_and_has_its_own_authority() {
     let harness = Harness::start().await;
-    let made = client(&harness).create_tenant(create("acme")).await.unwrap();
-    let made = made.into_inner().tenant.unwrap();
+    let made = ok(client(&harness).create_tenant(create("acme")).await)
+        .tenant
+        .unwrap();
     assert_eq!(made.state(), TenantState::Active);
     assert_eq!(made.tenant_authority_url, format!("{PUBLIC_BASE_URL}/acme"));
     assert_eq!(made.cloud_api_url, "https://api.acme.example/v1");
@@ -92,16 +87,8 @@ async fn a_repeated_call_makes_one_tenant() {
         request_id: request_id(),
         ..create("acme")
     };
-    let first = client(&harness)
-        .create_tenant(call.clone())
-        .await
-        .unwrap()
-        .into_inner();
-    let second = client(&harness)
-        .create_tenant(call.clone())
-        .await
-        .unwrap()
-        .into_inner();
+    let first = ok(client(&harness).create_tenant(call.clone()).await);
+    let second = ok(client(&harness).create_tenant(call.clone()).await);
     assert_eq!(first, second);
     let other = pb::CreateTenantRequest {
         tenant_id: "globex".into(),
@@ -167,18 +154,14 @@ async fn no_tenant_takes_the_place_of_a_path() {
 #[tokio::test]
 async fn an_update_changes_what_its_mask_names() {
     let harness = Harness::start().await;
-    let made = client(&harness)
-        .create_tenant(create("acme"))
-        .await
-        .unwrap()
-        .into_inner()
+    let made = ok(client(&harness).create_tenant(create("acme")).await)
         .tenant
         .unwrap();
-    let renamed = client(&harness)
+    let renamed = ok(client(&harness)
         .update_tenant(update("acme", &["display_name"]))
-        .await
-        .unwrap();
-    let renamed = renamed.into_inner().tenant.unwrap();
+        .await)
+    .tenant
+    .unwrap();
     assert_eq!(
         (renamed.display_name.as_str(), &renamed.cloud_api_url),
         ("Acme Ltd.", &made.cloud_api_url)
@@ -222,7 +205,7 @@ async fn tenants_are_listed_by_id_and_state() {
             page_size,
             page_token: page_token.into(),
         };
-        let page = client(&harness).list_tenants(request).await.unwrap().into_inner();
+        let page = ok(client(&harness).list_tenants(request).await);
         let ids: Vec<_> = page.tenants.into_iter().map(|tenant| tenant.tenant_id).collect();
         (ids, page.next_page_token)
     };

@@ -12,7 +12,7 @@ use accord::{
 use tonic::{Code, Status};
 
 use crate::harness::{
-    CallerChannel, Harness, PUBLIC_BASE_URL, assert_refused, assert_violations, request_id,
+    CallerChannel, Harness, PUBLIC_BASE_URL, assert_refused, assert_violations, ok, request_id,
 };
 
 const NAME: &str = "Ada.Admin@Firm.example";
@@ -38,11 +38,7 @@ pub fn admin(account_name: &str) -> pb::RegisterUserRequest {
 }
 
 pub async fn registered(harness: &Harness, request: pb::RegisterUserRequest) -> pb::RegisterUserResponse {
-    registrar(harness)
-        .register_user(request)
-        .await
-        .unwrap()
-        .into_inner()
+    ok(registrar(harness).register_user(request).await)
 }
 
 pub async fn enrol(harness: &Harness, token: &str, password: &str) -> Result<String, Status> {
@@ -186,16 +182,8 @@ async fn a_repeated_call_gives_the_same_link_and_other_content_is_refused() {
         user_id: first.user.unwrap().user_id,
         request_id: request_id(),
     };
-    let again = registrar(&harness)
-        .reset_user_password(reset.clone())
-        .await
-        .unwrap()
-        .into_inner();
-    let repeated = registrar(&harness)
-        .reset_user_password(reset)
-        .await
-        .unwrap()
-        .into_inner();
+    let again = ok(registrar(&harness).reset_user_password(reset.clone()).await);
+    let repeated = ok(registrar(&harness).reset_user_password(reset).await);
     assert_eq!(again, repeated);
     assert_ne!(again.enrolment_token, first.enrolment_token);
 }
@@ -348,12 +336,7 @@ async fn listed(harness: &Harness, state: pb::UserState) -> Vec<pb::User> {
         state: state.into(),
         ..Default::default()
     };
-    registrar(harness)
-        .list_users(request)
-        .await
-        .unwrap()
-        .into_inner()
-        .users
+    ok(registrar(harness).list_users(request).await).users
 }
 
 #[tokio::test]
@@ -375,11 +358,7 @@ async fn neither_a_trail_nor_debug_shows_names_passwords_or_tokens() {
         user_id: made.user.as_ref().unwrap().user_id.clone(),
         request_id: String::new(),
     };
-    let reset = registrar(&harness)
-        .reset_user_password(reset)
-        .await
-        .unwrap()
-        .into_inner();
+    let reset = ok(registrar(&harness).reset_user_password(reset).await);
     let find = pb::FindUserRequest {
         tenant_id: "firm-one".into(),
         user: Some(Which::AccountName(NAME.into())),

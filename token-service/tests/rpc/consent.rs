@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::{
-    harness::{assert_refused, assert_violations},
+    harness::{assert_refused, assert_violations, ok},
     world::World,
 };
 
@@ -140,13 +140,9 @@ async fn operators_read_without_a_session() {
     let session = world.sign_in("").await;
     for role in [Role::Auditor, Role::Security, Role::Admin] {
         let mut consents = world.consents_of(role);
-        let consent = consents
-            .get_consent(getting(&grant_id, ""))
-            .await
-            .unwrap()
-            .into_inner();
+        let consent = ok(consents.get_consent(getting(&grant_id, "")).await);
         assert_eq!(consent.consent.unwrap().grant_id, grant_id);
-        let listed = consents.list_consents(listing("")).await.unwrap().into_inner();
+        let listed = ok(consents.list_consents(listing("")).await);
         assert_eq!(ids(&listed.consents), [grant_id.as_str()]);
         let refused = consents.get_consent(getting(&grant_id, &session)).await;
         assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");

@@ -13,7 +13,7 @@ use accord::{
         provisioning_service_server::ProvisioningServiceServer, user_service_server::UserServiceServer,
     },
     rpc::auth::{Role, WorkloadKind},
-    testing::{TestDatabase, test_clock},
+    testing::{TestDatabase, calls::authorized, test_clock},
     text::opaque::OpaqueToken,
     token::v1::{
         consent_service_client::ConsentServiceClient, setup_service_client::SetupServiceClient,
@@ -24,31 +24,11 @@ use tempfile::TempDir;
 use token_service::{cache::Cache, config::Settings, server::TokenServer, store::Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Code, Request, Status,
-    metadata::{Ascii, MetadataValue},
-    service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint, Server, server::TcpIncoming},
-};
-use tonic_types::StatusExt;
+use tonic::transport::{Channel, Endpoint, Server, server::TcpIncoming};
+
+pub use accord::testing::calls::{CallerChannel, assert_refused, assert_violations, ok};
 
 use crate::fake_registry::FakeRegistry;
-
-/// A channel whose calls bring one caller's token; every generated client's `new` takes it.
-pub type CallerChannel = InterceptedService<Channel, Bearer>;
-
-/// Adds an `authorization` header, or none.
-#[derive(Clone)]
-pub struct Bearer(Option<MetadataValue<Ascii>>);
-
-impl Interceptor for Bearer {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(value) = &self.0 {
-            request.metadata_mut().insert("authorization", value.clone());
-        }
-        Ok(request)
-    }
-}
 
 /// A running token-service. It ends when this is dropped.
 pub struct Harness {
@@ -175,7 +155,7 @@ impl Harness {
 
     /// `TokenService`, called by nobody known.
     pub fn tokens(&self) -> TokenServiceClient<CallerChannel> {
-        TokenServiceClient::new(InterceptedService::new(self.channel.clone(), Bearer(None)))
+        TokenServiceClient::new(authorized(&self.channel, ""))
     }
 
     /// `TokenService`, called by an internal service.
@@ -184,8 +164,7 @@ impl Harness {
     }
 
     fn token(&self, token: &OpaqueToken) -> CallerChannel {
-        let value = format!("Bearer {}", token.expose()).parse().unwrap();
-        InterceptedService::new(self.channel.clone(), Bearer(Some(value)))
+        authorized(&self.channel, &format!("Bearer {}", token.expose()))
     }
 
     /// Audit events with this action, newest first.
@@ -196,8 +175,7 @@ impl Harness {
             ..Default::default()
         };
         let mut audit = AuditServiceClient::new(self.token(&self.operators[&Role::Auditor]));
-        let answer = audit.list_audit_events(request).await.unwrap();
-        answer.into_inner().audit_events
+        ok(audit.list_audit_events(request).await).audit_events
     }
 }
 
@@ -219,39 +197,4 @@ async fn serve_registry(registry: &FakeRegistry, shutdown: &CancellationToken) -
 /// A new request id.
 pub fn request_id() -> String {
     uuid::Uuid::new_v4().to_string()
-}
-
-/// Asserts the code, the reason and that it is Accord's status; gives the metadata.
-#[track_caller]
-pub fn assert_refused<T: std::fmt::Debug>(
-    result: Result<T, Status>,
-    code: Code,
-    reason: &str,
-) -> std::collections::HashMap<String, String> {
-    let status = result.expect_err("the call should be refused");
-    let info = status.get_details_error_info();
-    let info = info.unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
-    assert_eq!(
-        (status.code(), info.reason.as_str(), info.domain.as_str()),
-        (code, reason, "accord"),
-        "{status:?}"
-    );
-    info.metadata
-}
-
-/// Asserts INVALID_ARGUMENT/INVALID_FIELDS with violations of exactly these fields, in any order.
-#[track_caller]
-pub fn assert_violations<T: std::fmt::Debug>(result: Result<T, Status>, fields: &[&str]) {
-    let status = result.expect_err("the call should be refused");
-    let violations = status.get_details_bad_request().map(|bad| bad.field_violations);
-    let violations = violations.unwrap_or_default();
-    let mut found: Vec<_> = violations
-        .iter()
-        .map(|violation| violation.field.as_str())
-        .collect();
-    found.sort_unstable();
-    let mut expected = fields.to_vec();
-    expected.sort_unstable();
-    assert_eq!(found, expected, "{status:?}");
-    assert_refused::<T>(Err(status), Code::InvalidArgument, "INVALID_FIELDS");
 }

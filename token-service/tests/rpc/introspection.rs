@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::{
-    harness::{assert_refused, assert_violations},
+    harness::{assert_refused, assert_violations, ok},
     world::{TestClient, World},
 };
 
@@ -27,8 +27,7 @@ fn asking(token: &str) -> pb::IntrospectTokenRequest {
 
 async fn introspect_as(world: &World, client: &TestClient, token: &str) -> pb::IntrospectTokenResponse {
     let request = client.introspecting(token);
-    let answer = world.tokens().introspect_token(request).await.unwrap();
-    answer.into_inner()
+    ok(world.tokens().introspect_token(request).await)
 }
 
 async fn introspect(

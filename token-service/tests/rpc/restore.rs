@@ -4,6 +4,7 @@
 use accord::token::v1::{self as pb, SigningKeyState};
 use tonic::Code;
 
+use crate::harness::ok;
 use crate::{harness::assert_refused, world::World};
 
 /// The ids of the keys that verifiers get.
@@ -11,8 +12,7 @@ async fn published(world: &World) -> Vec<String> {
     let request = pb::GetJsonWebKeySetRequest {
         tenant_id: "acme".into(),
     };
-    let answer = world.tokens().get_json_web_key_set(request).await.unwrap();
-    let keys = answer.into_inner().keys;
+    let keys = ok(world.tokens().get_json_web_key_set(request).await).keys;
     keys.into_iter().map(|key| key.kid).collect()
 }
 

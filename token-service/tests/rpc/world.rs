@@ -20,7 +20,7 @@ use tonic::Status;
 
 use crate::{
     fake_registry::FakeRegistry,
-    harness::{CallerChannel, Harness},
+    harness::{CallerChannel, Harness, ok},
 };
 
 /// Every admin's password.
@@ -223,8 +223,7 @@ impl World {
     }
 
     pub async fn setup(&self) -> pb::Setup {
-        let answer = self.setups().start_setup(self.request()).await.unwrap();
-        answer.into_inner().setup.unwrap()
+        ok(self.setups().start_setup(self.request()).await).setup.unwrap()
     }
 
     /// The admin's sign-in, for a setup or for none.
@@ -260,8 +259,7 @@ impl World {
     }
 
     async fn sign_in_with(&self, request: pb::SignInTenantAdminRequest) -> String {
-        let answer = self.setups().sign_in_tenant_admin(request).await.unwrap();
-        answer.into_inner().admin_session
+        ok(self.setups().sign_in_tenant_admin(request).await).admin_session
     }
 
     /// An approval of all that was asked for, without an end.
@@ -284,12 +282,12 @@ impl World {
             client_id: client.client_id.clone(),
             ..self.request()
         };
-        let setup = self.setups().start_setup(request).await.unwrap().into_inner();
+        let setup = ok(self.setups().start_setup(request).await);
         let setup_id = setup.setup.unwrap().setup_id;
         let session = self.sign_in(&setup_id).await;
         let mut approval = self.approval(&setup_id, &session);
         adjust(&mut approval);
-        self.setups().approve_setup(approval).await.unwrap().into_inner()
+        ok(self.setups().approve_setup(approval).await)
     }
 
     /// A code of the client's, for all it may ask.
@@ -312,12 +310,9 @@ impl World {
             grant_id: grant_id.into(),
             admin_session: String::new(),
         };
-        let answer = self
-            .consents_of(Role::Auditor)
-            .get_consent(request)
-            .await
-            .unwrap();
-        answer.into_inner().consent.unwrap()
+        ok(self.consents_of(Role::Auditor).get_consent(request).await)
+            .consent
+            .unwrap()
     }
 
     pub async fn list(&self, request: pb::ListConsentsRequest) -> Result<pb::ListConsentsResponse, Status> {
@@ -356,8 +351,7 @@ impl World {
             ..Default::default()
         };
         let mut keys = self.harness.signing_keys();
-        let answer = keys.list_signing_keys(request).await.unwrap();
-        answer.into_inner().signing_keys
+        ok(keys.list_signing_keys(request).await).signing_keys
     }
 
     /// Starts anew as after a restore from a copy.
@@ -429,8 +423,7 @@ impl World {
             token: token.into(),
             ..Default::default()
         };
-        let answer = self.internal_tokens().introspect_token(request).await.unwrap();
-        answer.into_inner()
+        ok(self.internal_tokens().introspect_token(request).await)
     }
 
     pub async fn is_active(&self, token: &str) -> bool {

@@ -12,7 +12,7 @@ use accord::{
 use super::{NAME, changes, directory};
 use crate::{
     client,
-    harness::assert_violations,
+    harness::{assert_violations, ok},
     user::{admin, registered, security, seeded},
 };
 
@@ -92,11 +92,7 @@ async fn the_feed_is_followed_to_its_end_page_by_page() {
     assert!(all.changes.len() == 5 && !all.more);
     // No `after` at all asks for the position, and what changes nothing moves nothing.
     let nothing = pb::ListChangesRequest::default();
-    let at = directory(&harness)
-        .list_changes(nothing)
-        .await
-        .unwrap()
-        .into_inner();
+    let at = ok(directory(&harness).list_changes(nothing).await);
     assert!(at.changes.is_empty() && !at.reset);
     assert_eq!(at.position.unwrap().seq, seq);
 }

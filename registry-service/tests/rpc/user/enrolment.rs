@@ -9,7 +9,7 @@ use accord::{
 use tonic::Code;
 
 use super::{NAME, PASSWORD, admin, enrol, found, listed, registered, registrar, security, seeded};
-use crate::harness::{Harness, assert_refused, assert_violations, strangers_token};
+use crate::harness::{Harness, assert_refused, assert_violations, ok, strangers_token};
 
 #[tokio::test]
 async fn an_enrolment_link_works_once_in_its_time() {
@@ -43,27 +43,15 @@ async fn an_enrolment_link_works_once_in_its_time() {
         user_id: user_id.clone(),
         request_id: String::new(),
     };
-    let first = registrar(&harness)
-        .reset_user_password(reset.clone())
-        .await
-        .unwrap()
-        .into_inner();
+    let first = ok(registrar(&harness).reset_user_password(reset.clone()).await);
     assert!(!first.user.unwrap().enrolled);
-    let second = registrar(&harness)
-        .reset_user_password(reset.clone())
-        .await
-        .unwrap()
-        .into_inner();
+    let second = ok(registrar(&harness).reset_user_password(reset.clone()).await);
     invalid(enrol(&harness, &first.enrolment_token, PASSWORD).await);
     harness.clock.advance(Duration::from_secs(72 * 3600));
     invalid(enrol(&harness, &second.enrolment_token, PASSWORD).await);
 
     // Deactivation ends links too, and nobody resets the deactivated or those who are no admins.
-    let third = registrar(&harness)
-        .reset_user_password(reset.clone())
-        .await
-        .unwrap()
-        .into_inner();
+    let third = ok(registrar(&harness).reset_user_password(reset.clone()).await);
     let deactivate = pb::DeactivateUserRequest {
         tenant_id: "firm-one".into(),
         user_id: user_id.clone(),
@@ -181,11 +169,7 @@ async fn reactivation_gives_back_the_password_and_no_link() {
         };
         security(&harness).deactivate_user(deactivate).await.unwrap();
         let reactivate = pb::ReactivateUserRequest { tenant_id, user_id };
-        let first = security(&harness)
-            .reactivate_user(reactivate.clone())
-            .await
-            .unwrap()
-            .into_inner();
+        let first = ok(security(&harness).reactivate_user(reactivate.clone()).await);
         harness.clock.advance(Duration::from_secs(1));
         let second = security(&harness).reactivate_user(reactivate).await.unwrap();
         assert_eq!(second.into_inner(), first);

@@ -6,7 +6,7 @@ use accord::registry::v1 as pb;
 use tonic::Code;
 
 use super::{NAME, admin, listed, registered, registrar, security, seeded};
-use crate::harness::{assert_refused, assert_violations};
+use crate::harness::{assert_refused, assert_violations, ok};
 
 #[tokio::test]
 async fn users_are_listed_per_tenant_page_by_page() {
@@ -24,11 +24,7 @@ async fn users_are_listed_per_tenant_page_by_page() {
             page_token,
             ..Default::default()
         };
-        let page = registrar(&harness)
-            .list_users(request)
-            .await
-            .unwrap()
-            .into_inner();
+        let page = ok(registrar(&harness).list_users(request).await);
         seen.extend(page.users.into_iter().map(|user| user.user_id));
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -41,15 +37,7 @@ async fn users_are_listed_per_tenant_page_by_page() {
         tenant_id: "firm-two".into(),
         ..Default::default()
     };
-    assert!(
-        registrar(&harness)
-            .list_users(empty)
-            .await
-            .unwrap()
-            .into_inner()
-            .users
-            .is_empty()
-    );
+    assert!(ok(registrar(&harness).list_users(empty).await).users.is_empty());
     let unknown = pb::ListUsersRequest {
         tenant_id: "firm-nine".into(),
         ..Default::default()
@@ -97,11 +85,7 @@ async fn users_are_listed_by_state_and_a_page_belongs_to_its_filter() {
         page_size: 1,
         ..Default::default()
     };
-    let page = registrar(&harness)
-        .list_users(first.clone())
-        .await
-        .unwrap()
-        .into_inner();
+    let page = ok(registrar(&harness).list_users(first.clone()).await);
     for other in [
         pb::ListUsersRequest {
             state: pb::UserState::Active.into(),

@@ -7,6 +7,7 @@ use super::{
     Answer, Request, assert_page,
     client::{Fields, encoded},
 };
+use crate::harness::ok;
 use crate::world::{REDIRECT_URI, VERIFIER, World, challenge};
 
 mod redirect_uris;
@@ -131,14 +132,7 @@ async fn a_request_becomes_a_setup_as_it_was_sent() {
     let request = accord::token::v1::GetSetupRequest {
         setup_id: setup_id.into(),
     };
-    let setup = world
-        .setups()
-        .get_setup(request)
-        .await
-        .unwrap()
-        .into_inner()
-        .setup
-        .unwrap();
+    let setup = ok(world.setups().get_setup(request).await).setup.unwrap();
     assert_eq!(
         (setup.client_id, setup.tenant_id),
         (world.client_id.clone(), "acme".into())

@@ -3,7 +3,10 @@
 use accord::token::v1 as pb;
 
 use super::{AUTHORIZE, Answer, Face, encoded};
-use crate::world::{REDIRECT_URI, VERIFIER, challenge};
+use crate::{
+    harness::ok,
+    world::{REDIRECT_URI, VERIFIER, challenge},
+};
 
 type Query = Vec<(&'static str, String)>;
 
@@ -59,25 +62,13 @@ pub async fn started(face: &mut Face<'_>) {
         let session = world.sign_in(setup_id).await;
         let url = if approve {
             let approval = world.approval(setup_id, &session);
-            world
-                .setups()
-                .approve_setup(approval)
-                .await
-                .unwrap()
-                .into_inner()
-                .redirect_url
+            ok(world.setups().approve_setup(approval).await).redirect_url
         } else {
             let denial = pb::DenySetupRequest {
                 setup_id: setup_id.into(),
                 admin_session: session,
             };
-            world
-                .setups()
-                .deny_setup(denial)
-                .await
-                .unwrap()
-                .into_inner()
-                .redirect_url
+            ok(world.setups().deny_setup(denial).await).redirect_url
         };
         let answer = face.description.assert_callback(&url, REDIRECT_URI);
         assert!(answer.contains(&("state".into(), "a state & more".into())));

@@ -8,7 +8,7 @@ use tonic::Code;
 use super::{MINUTE, assert_session_invalid, deny, sign_out, use_session};
 use crate::{
     fake_registry::Question,
-    harness::{assert_refused, assert_violations},
+    harness::{assert_refused, assert_violations, ok},
     world::{PASSWORD, World},
 };
 
@@ -17,12 +17,7 @@ async fn a_sign_in_opens_a_session_for_an_hour_at_most() {
     let world = World::start().await;
     let setup = world.setup().await;
     let request = world.credentials(&setup.setup_id);
-    let answer = world
-        .setups()
-        .sign_in_tenant_admin(request)
-        .await
-        .unwrap()
-        .into_inner();
+    let answer = ok(world.setups().sign_in_tenant_admin(request).await);
     assert!(answer.admin_session.starts_with("ads_"));
     let end = world.clock().now().plus(60 * MINUTE);
     assert_eq!(answer.expire_time, Some(end.to_timestamp()));
