@@ -1,12 +1,12 @@
 //! What a Tenant Admin and a partner see in a real browser, and that nobody is kept from using it.
 
-mod access;
-mod enrolment;
-mod harness_holds;
-mod integrations;
-mod links;
-mod looks;
+pub mod access;
+pub mod enrolment;
+pub mod harness_holds;
+pub mod integrations;
+pub mod links;
+pub mod looks;
 mod partner_site;
 mod screen;
-mod setup;
+pub mod setup;
 mod stage;

@@ -3,24 +3,26 @@
 use std::time::Duration;
 
 use accord::{
-    registry::v1 as reg,
-    rpc::status::ErrorReason,
+    testing::calls::{assert_violations, ok},
     token::v1::{self as tok, consent_service_client::ConsentServiceClient},
 };
 use tonic::Code;
 
 use crate::harness::{
     dev,
-    partner::{World, assert_refused, metadata, own_grant, refresh_grant, violations},
+    partner::{
+        CONSENT_REQUIRED, INVALID_GRANT, NOT_FOUND, Party, Refusal, SESSION_INVALID, WRONG_STATE, World,
+        own_grant, refresh_grant, refused, soon,
+    },
 };
 
-const NOT_FOUND: (Code, ErrorReason) = (Code::NotFound, ErrorReason::NotFound);
-const PERMISSION_DENIED: (Code, ErrorReason) = (Code::PermissionDenied, ErrorReason::PermissionDenied);
+const PERMISSION_DENIED: Refusal = (Code::PermissionDenied, "PERMISSION_DENIED");
 
-#[track_caller]
-fn refused<T>(result: Result<T, tonic::Status>, (code, reason): (Code, ErrorReason)) {
-    assert_refused(result, code, reason);
-}
+tests!(
+    a_consent_is_seen_with_its_present_state,
+    operators_read_and_revoke_with_a_reason_and_nothing_else,
+    changing_the_designated_user_ends_access_tokens_and_keeps_the_family,
+);
 
 fn get(world: &World, grant_id: &str, admin_session: &str) -> tok::GetConsentRequest {
     tok::GetConsentRequest {
@@ -53,7 +55,6 @@ fn revoke(world: &World, grant_id: &str, admin_session: &str, reason: &str) -> t
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_consent_is_seen_with_its_present_state() {
     let (_directory, dev, clock) = dev::start_with_clock().await;
     let world = World::new(&dev.file);
@@ -63,12 +64,8 @@ async fn a_consent_is_seen_with_its_present_state() {
     let pending = world.approve(&other).await;
     let session = world.sign_in("").await;
 
-    let consent = world
-        .consents()
-        .get_consent(get(&world, &tokens.grant_id, &session))
-        .await
-        .unwrap();
-    let consent = consent.into_inner().consent.unwrap();
+    let request = get(&world, &tokens.grant_id, &session);
+    let consent = ok(world.consents().get_consent(request).await).consent.unwrap();
     assert_eq!(consent.state(), tok::ConsentState::Active);
     assert_eq!(consent.designated_user_label, "API user 1");
     assert!(consent.granted_by_user_id.starts_with("usr_") && consent.activate_time.is_some());
@@ -80,12 +77,7 @@ async fn a_consent_is_seen_with_its_present_state() {
         ..Default::default()
     };
     let ids = async |state| {
-        let listed = world
-            .consents()
-            .list_consents(list(state))
-            .await
-            .unwrap()
-            .into_inner();
+        let listed = ok(world.consents().list_consents(list(state)).await);
         listed
             .consents
             .into_iter()
@@ -100,27 +92,18 @@ async fn a_consent_is_seen_with_its_present_state() {
         ids(tok::ConsentState::Pending).await,
         std::slice::from_ref(&pending.grant_id)
     );
-    let request = reg::SuspendClientRequest {
-        client_id: partner.client_id.clone(),
-        ..Default::default()
-    };
-    world.clients().suspend_client(request).await.unwrap();
-    assert_eq!(
-        ids(tok::ConsentState::Suspended).await,
-        std::slice::from_ref(&tokens.grant_id)
-    );
+    world.suspend(Party::Client(&partner)).await;
+    soon("the consent is suspended", async || {
+        ids(tok::ConsentState::Suspended).await == [tokens.grant_id.as_str()]
+    })
+    .await;
     assert!(ids(tok::ConsentState::Active).await.is_empty());
 
     let mut bad = list(tok::ConsentState::Unspecified);
     (bad.page_size, bad.page_token, bad.client_id) = (-1, "x".into(), "cli_x".into());
     bad.state = 99;
-    let mut fields = violations(world.consents().list_consents(bad).await);
-    fields.sort();
-    assert_eq!(fields.first().map(String::as_str), Some("client_id"));
-    assert!(
-        fields.contains(&"page_size".to_owned()) && fields.contains(&"state".to_owned()),
-        "{fields:?}"
-    );
+    let fields = ["client_id", "page_size", "page_token", "state"];
+    assert_violations(world.consents().list_consents(bad).await, &fields);
 
     // Another tenant's things are not there, not even for an admin.
     world.add_tenant("other-firm").await;
@@ -132,7 +115,6 @@ async fn a_consent_is_seen_with_its_present_state() {
     dev.stop().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn operators_read_and_revoke_with_a_reason_and_nothing_else() {
     let (_directory, dev) = dev::start().await;
     let world = World::new(&dev.file);
@@ -159,33 +141,26 @@ async fn operators_read_and_revoke_with_a_reason_and_nothing_else() {
         .consents()
         .get_consent(get(&world, &tokens.grant_id, ""))
         .await;
-    refused(result, (Code::Unauthenticated, ErrorReason::AdminSessionInvalid));
+    refused(result, SESSION_INVALID);
 
     let result = operators
         .revoke_consent(revoke(&world, &tokens.grant_id, "", ""))
         .await;
-    assert_eq!(violations(result), ["reason"]);
+    assert_violations(result, &["reason"]);
     assert!(world.active(&tokens.access_token).await);
     for _ in 0..2 {
         let request = revoke(&world, &tokens.grant_id, "", "The contract ended.");
-        let revoked = operators
-            .revoke_consent(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .consent
-            .unwrap();
+        let revoked = ok(operators.revoke_consent(request).await).consent.unwrap();
         assert_eq!(revoked.state(), tok::ConsentState::Revoked);
     }
     assert!(!world.active(&tokens.access_token).await && !world.active(&tokens.refresh_token).await);
     let result = world.issue(&partner, refresh_grant(&tokens.refresh_token)).await;
-    refused(result, (Code::FailedPrecondition, ErrorReason::InvalidGrant));
+    refused(result, INVALID_GRANT);
     let result = world.issue(&partner, own_grant()).await;
-    refused(result, (Code::PermissionDenied, ErrorReason::ConsentRequired));
+    refused(result, CONSENT_REQUIRED);
     dev.stop().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn changing_the_designated_user_ends_access_tokens_and_keeps_the_family() {
     let (_directory, dev, clock) = dev::start_with_clock().await;
     let world = World::new(&dev.file);
@@ -198,12 +173,7 @@ async fn changing_the_designated_user_ends_access_tokens_and_keeps_the_family() 
     let stranger = change(&world, &tokens.grant_id, &session, "nobody@nowhere.example");
     refused(world.consents().change_designated_user(stranger).await, NOT_FOUND);
     let request = change(&world, &tokens.grant_id, &session, name);
-    let changed = world
-        .consents()
-        .change_designated_user(request.clone())
-        .await
-        .unwrap()
-        .into_inner();
+    let changed = ok(world.consents().change_designated_user(request.clone()).await);
     assert_eq!(changed.consent.unwrap().designated_user_id, successor);
     assert!(!world.active(&tokens.access_token).await && world.active(&tokens.refresh_token).await);
     let renewed = world
@@ -221,7 +191,7 @@ async fn changing_the_designated_user_ends_access_tokens_and_keeps_the_family() 
 
     clock.advance(Duration::from_secs(5 * 60 + 1));
     let result = world.consents().change_designated_user(request).await;
-    refused(result, (Code::PermissionDenied, ErrorReason::SignInTooOld));
+    refused(result, (Code::PermissionDenied, "SIGN_IN_TOO_OLD"));
 
     // A Tenant Admin revokes without having to say why; then nothing can be changed any more.
     let session = world.sign_in("").await;
@@ -234,7 +204,7 @@ async fn changing_the_designated_user_ends_access_tokens_and_keeps_the_family() 
         .consents()
         .change_designated_user(change(&world, &tokens.grant_id, &session, name))
         .await;
-    assert_eq!(metadata(result, "state"), "REVOKED");
+    assert_eq!(refused(result, WRONG_STATE)["state"], "REVOKED");
 
     // A superseded consent can't be revoked.
     let old = world.first_tokens(&partner).await;
@@ -243,6 +213,6 @@ async fn changing_the_designated_user_ends_access_tokens_and_keeps_the_family() 
         .consents()
         .revoke_consent(revoke(&world, &old.grant_id, &session, ""))
         .await;
-    assert_eq!(metadata(result, "state"), "SUPERSEDED");
+    assert_eq!(refused(result, WRONG_STATE)["state"], "SUPERSEDED");
     dev.stop().await.unwrap();
 }

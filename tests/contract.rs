@@ -1,14 +1,15 @@
 //! The surface that other people's scripts call by name, seen through reflection by grpcurl.
 
-use accord::rpc::status::{ErrorReason, reason_of};
-use accord_cli::call;
-use prost::Message;
-use prost_types::{FieldDescriptorProto, FileDescriptorSet, field_descriptor_proto::Type};
-use tonic::{Code, Request, Status, client::Grpc, codegen::http::uri::PathAndQuery};
-use tonic_prost::ProstCodec;
-use tonic_types::StatusExt;
+pub mod not_available;
 
-use crate::harness::{dev, grpcurl};
+use std::process::Command;
+
+use crate::harness::dev;
+
+tests!(
+    services_methods_and_fields_are_those_of_the_contract,
+    every_service_reports_its_health,
+);
 
 const AUDIT: (&str, &str) = (
     "accord.audit.v1.AuditService",
@@ -122,16 +123,26 @@ const FIELDS: [(&str, &str); 12] = [
     ),
 ];
 
-#[tokio::test(flavor = "multi_thread")]
+/// What a grpcurl command prints; it must succeed.
+fn grpcurl(arguments: &[&str]) -> String {
+    let output = Command::new("grpcurl")
+        .arg("-plaintext")
+        .args(arguments)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
 async fn services_methods_and_fields_are_those_of_the_contract() {
-    let Some(grpcurl) = grpcurl::find() else { return };
     let (_directory, dev) = dev::start().await;
     let sides = [
         (&dev.file.registry_grpc, &REGISTRY[..]),
         (&dev.file.token_grpc, &TOKEN[..]),
     ];
     for (address, services) in sides {
-        let listed = grpcurl::output(&grpcurl, &[address, "list"]);
+        let listed = grpcurl(&[address, "list"]);
         let mut expected: Vec<&str> = services.iter().map(|(service, _)| *service).collect();
         expected.extend(["grpc.health.v1.Health"]);
         expected.sort_unstable();
@@ -143,7 +154,7 @@ async fn services_methods_and_fields_are_those_of_the_contract() {
         assert_eq!(listed, expected);
 
         for (service, methods) in services {
-            let listed = grpcurl::output(&grpcurl, &[address, "list", service]);
+            let listed = grpcurl(&[address, "list", service]);
             let mut listed: Vec<&str> = listed
                 .lines()
                 .map(|line| line.rsplit('.').next().unwrap())
@@ -160,7 +171,7 @@ async fn services_methods_and_fields_are_those_of_the_contract() {
         } else {
             &dev.file.token_grpc
         };
-        let described = grpcurl::output(&grpcurl, &[address, "describe", message]);
+        let described = grpcurl(&[address, "describe", message]);
         for field in fields.split_whitespace() {
             assert!(
                 described.contains(&format!(" {field} = ")),
@@ -171,133 +182,7 @@ async fn services_methods_and_fields_are_those_of_the_contract() {
     dev.stop().await.unwrap();
 }
 
-/// Methods that answer UNIMPLEMENTED.
-const NOT_AVAILABLE: &str = "AmendClient ChangeAllowedNetworks GetCheckpoint GetConsistencyProof GetGrantUsage \
-    GetInclusionProof PushAuthorizationRequest ReleaseDelivery ReleaseEnrolment TraceToken VerifyAuditLog";
-
-/// A message in its encoded form.
-#[derive(Debug, Default)]
-struct Encoded(Vec<u8>);
-
-impl Message for Encoded {
-    fn encode_raw(&self, buffer: &mut impl prost::bytes::BufMut) {
-        buffer.put_slice(&self.0);
-    }
-
-    fn merge_field(
-        &mut self,
-        tag: u32,
-        wire_type: prost::encoding::WireType,
-        buffer: &mut impl prost::bytes::Buf,
-        context: prost::encoding::DecodeContext,
-    ) -> Result<(), prost::DecodeError> {
-        prost::encoding::skip_field(wire_type, tag, buffer, context)
-    }
-
-    fn encoded_len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn clear(&mut self) {}
-}
-
-/// A message that sets this one field.
-fn with(field: &FieldDescriptorProto) -> Vec<u8> {
-    let (wire_type, value): (u32, &[u8]) = match field.r#type() {
-        Type::String | Type::Bytes => (2, b"\x01x"),
-        Type::Message => (2, b"\x00"),
-        Type::Bool | Type::Enum => (0, b"\x01"),
-        other => panic!("{other:?}"),
-    };
-    let mut message = Vec::new();
-    prost::encoding::encode_varint(
-        u64::from(field.number() as u32) << 3 | u64::from(wire_type),
-        &mut message,
-    );
-    message.extend(value);
-    message
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_available_yet_is_rejected() {
-    let (_directory, dev) = dev::start().await;
-    let call = async |path: &str, message: Vec<u8>| {
-        let address = if path.starts_with("/accord.token") {
-            &dev.file.token_grpc
-        } else {
-            &dev.file.registry_grpc
-        };
-        let mut answer = Err(Status::unknown("nobody called"));
-        for token in [&dev.file.operator_token, &dev.file.workload_token] {
-            let mut grpc = Grpc::new(call::with_token(address, token).unwrap());
-            grpc.ready().await.unwrap();
-            let request = Request::new(Encoded(message.clone()));
-            let path: PathAndQuery = path.parse().unwrap();
-            answer = grpc
-                .unary(request, path, ProstCodec::<Encoded, Encoded>::default())
-                .await;
-            if !matches!(&answer, Err(status) if status.code() == Code::PermissionDenied) {
-                break;
-            }
-        }
-        answer.map(drop)
-    };
-    let (mut methods, mut fields) = (Vec::new(), 0);
-    let set = FileDescriptorSet::decode(accord::FILE_DESCRIPTOR_SET).unwrap();
-    for file in set
-        .file
-        .iter()
-        .filter(|file| file.package().starts_with("accord."))
-    {
-        let comments = &file.source_code_info.as_ref().unwrap().location;
-        for (service, method) in file
-            .service
-            .iter()
-            .flat_map(|s| s.method.iter().map(move |m| (s, m)))
-        {
-            let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
-            if let Err(status) = call(&path, Vec::new()).await
-                && status.code() == Code::Unimplemented
-            {
-                assert_eq!(reason_of(&status), Some(ErrorReason::NotAvailable), "{path}");
-                methods.push(method.name());
-            }
-            let named = |message: &prost_types::DescriptorProto| {
-                method.input_type().ends_with(&format!(".{}", message.name()))
-            };
-            let message = file.message_type.iter().position(named).unwrap();
-            for (index, field) in file.message_type[message].field.iter().enumerate() {
-                let location = [4, message as i32, 2, index as i32];
-                let comment = comments.iter().find(|comment| comment.path == location).unwrap();
-                if !comment.leading_comments().starts_with(" Not available yet") {
-                    continue;
-                }
-                let status = call(&path, with(field)).await.unwrap_err();
-                assert_eq!(
-                    reason_of(&status),
-                    Some(ErrorReason::InvalidFields),
-                    "{path} {status:?}"
-                );
-                let violations = status.get_details_bad_request().unwrap().field_violations;
-                let violations: Vec<_> = violations.iter().map(|v| v.field.as_str()).collect();
-                assert_eq!(
-                    (status.code(), &violations[..]),
-                    (Code::InvalidArgument, &[field.name()][..])
-                );
-                fields += 1;
-            }
-        }
-    }
-    methods.sort_unstable();
-    methods.dedup();
-    assert_eq!(methods.join(" "), NOT_AVAILABLE);
-    assert_eq!(fields, 30, "as many as build.rs names");
-    dev.stop().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn every_service_reports_its_health() {
-    let Some(grpcurl) = grpcurl::find() else { return };
     let (_directory, dev) = dev::start().await;
     let sides = [
         (&dev.file.registry_grpc, &REGISTRY[..]),
@@ -306,10 +191,7 @@ async fn every_service_reports_its_health() {
     for (address, services) in sides {
         for (service, _) in services.iter().chain(&[("", "")]) {
             let request = format!("{{\"service\": \"{service}\"}}");
-            let answer = grpcurl::output(
-                &grpcurl,
-                &["-d", &request, address, "grpc.health.v1.Health/Check"],
-            );
+            let answer = grpcurl(&["-d", &request, address, "grpc.health.v1.Health/Check"]);
             assert!(
                 answer.contains("SERVING") && !answer.contains("NOT_SERVING"),
                 "{service}: {answer}"

@@ -7,6 +7,12 @@ use accord_cli::{demo, dev_file::DevFile};
 
 use crate::harness::{dev, services::Services};
 
+tests!(
+    the_six_steps_hold_in_the_development_environment,
+    the_six_steps_hold_again_after_a_restart,
+    the_six_steps_hold_on_separate_processes_and_each_database,
+);
+
 pub async fn walk(target: &DevFile) -> (demo::Outcome, String) {
     let mut printed = Vec::new();
     let outcome = demo::run(
@@ -20,7 +26,6 @@ pub async fn walk(target: &DevFile) -> (demo::Outcome, String) {
     (outcome, String::from_utf8(printed).unwrap())
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn the_six_steps_hold_in_the_development_environment() {
     let (_directory, dev) = dev::start().await;
     let (outcome, printed) = walk(&dev.file).await;
@@ -42,7 +47,6 @@ async fn the_six_steps_hold_in_the_development_environment() {
     dev.stop().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn the_six_steps_hold_again_after_a_restart() {
     let (directory, dev) = dev::start().await;
     let (first, _) = walk(&dev.file).await;
@@ -53,7 +57,6 @@ async fn the_six_steps_hold_again_after_a_restart() {
     dev.stop().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn the_six_steps_hold_on_separate_processes_and_each_database() {
     let (registry, token) = (testing::databases(), testing::databases());
     for (registry, token) in registry.iter().zip(&token) {

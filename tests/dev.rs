@@ -6,6 +6,13 @@ use accord_cli::dev_file::DevFile;
 
 use crate::harness::process::{Process, accord};
 
+tests!(
+    dev_json_is_private_and_is_there_only_while_the_environment_answers,
+    a_data_directory_has_one_owner_and_a_killed_one_leaves_no_trap,
+    a_taken_port_is_an_error,
+    the_environment_listens_on_loopback_only,
+);
+
 fn dev(directory: &std::path::Path) -> Process {
     let mut command = accord();
     command
@@ -19,8 +26,7 @@ fn ready(process: &mut Process, directory: &std::path::Path) -> DevFile {
     process.wait_for("dev.json", |_| DevFile::read(&directory.join("accord-data")).ok())
 }
 
-#[test]
-fn dev_json_is_private_and_is_there_only_while_the_environment_answers() {
+async fn dev_json_is_private_and_is_there_only_while_the_environment_answers() {
     let directory = tempfile::tempdir().unwrap();
     let path = DevFile::path(&directory.path().join("accord-data"));
     let mut process = dev(directory.path());
@@ -47,8 +53,7 @@ fn dev_json_is_private_and_is_there_only_while_the_environment_answers() {
     );
 }
 
-#[test]
-fn a_data_directory_has_one_owner_and_a_killed_one_leaves_no_trap() {
+async fn a_data_directory_has_one_owner_and_a_killed_one_leaves_no_trap() {
     let directory = tempfile::tempdir().unwrap();
     let mut first = dev(directory.path());
     let before = ready(&mut first, directory.path());
@@ -82,8 +87,7 @@ fn a_data_directory_has_one_owner_and_a_killed_one_leaves_no_trap() {
     assert_eq!(after.tenant_id, before.tenant_id);
 }
 
-#[test]
-fn a_taken_port_is_an_error() {
+async fn a_taken_port_is_an_error() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for flag in ["--registry-listen", "--token-listen", "--http-listen"] {
@@ -100,8 +104,7 @@ fn a_taken_port_is_an_error() {
     }
 }
 
-#[test]
-fn the_environment_listens_on_loopback_only() {
+async fn the_environment_listens_on_loopback_only() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = accord();
     command

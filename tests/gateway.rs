@@ -3,12 +3,12 @@
 //! What it lets through and what it makes of it is seen by a stand-in behind it; that the whole works,
 //! with the services themselves.
 
-mod closed;
-mod end_to_end;
-mod headers;
-mod limits;
+pub mod closed;
+pub mod end_to_end;
+pub mod headers;
+pub mod limits;
 mod stand_in;
-mod transport;
+pub mod transport;
 
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::Value;
@@ -19,12 +19,14 @@ use crate::harness::{
 };
 use stand_in::StandIn;
 
+tests!(the_contract_for_the_gateway_goes_to_standard_output_without_a_file,);
+
 /// A gateway with a stand-in for all three listeners behind it.
-async fn with_stand_in() -> Option<(Gateway, StandIn)> {
-    let place = Place::reserve()?;
+async fn with_stand_in() -> (Gateway, StandIn) {
+    let place = Place::reserve();
     let stand_in = StandIn::start().await;
     let gateway = Gateway::start(place, stand_in.upstreams()).await;
-    Some((gateway, stand_in))
+    (gateway, stand_in)
 }
 
 /// What the gateway answers to a JSON call of a method, by its full name with a slash.
@@ -39,8 +41,7 @@ async fn json(request: RequestBuilder) -> (StatusCode, Value) {
     (response.status(), response.json().await.unwrap())
 }
 
-#[test]
-fn the_contract_for_the_gateway_goes_to_standard_output_without_a_file() {
+async fn the_contract_for_the_gateway_goes_to_standard_output_without_a_file() {
     let output = accord().arg("descriptors").output().unwrap();
     assert!(output.status.success());
     assert_eq!(output.stdout, accord_cli::descriptors::bytes());

@@ -12,7 +12,7 @@ use std::{
 
 use accord::{
     audit::v1::{ListAuditEventsRequest, audit_service_client::AuditServiceClient},
-    testing::databases,
+    testing::{calls::ok, durable_postgres, sqlite},
     token::v1::token_service_client::TokenServiceClient,
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -22,6 +22,8 @@ use crate::harness::{
     partner::{World, own_grant, refresh_grant},
     services::Services,
 };
+
+tests!(no_token_is_without_its_event_whenever_the_service_is_killed,);
 
 /// Callers at a time.
 const CALLERS: usize = 16;
@@ -48,7 +50,7 @@ async fn recorded(services: &Services) -> HashSet<String> {
             page_token,
             ..Default::default()
         };
-        let page = audit.list_audit_events(request).await.unwrap().into_inner();
+        let page = ok(audit.list_audit_events(request).await);
         let ids = page
             .audit_events
             .into_iter()
@@ -61,11 +63,12 @@ async fn recorded(services: &Services) -> HashSet<String> {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn no_token_is_without_its_event_whenever_the_service_is_killed() {
-    for database in databases() {
-        let registry = accord::testing::sqlite();
-        let mut services = Services::start_polling(&registry.url, &database.url, 200).await;
+    // One whose commits reach the disk, as in production.
+    let postgres = durable_postgres(&[&std::env::temp_dir()]);
+    for database in std::iter::once(sqlite()).chain(postgres.as_ref().map(|server| server.database())) {
+        let registry = sqlite();
+        let mut services = Services::start(&registry.url, &database.url).await;
         let given: Arc<Mutex<Vec<String>>> = Arc::default();
         for kill in 0..KILLS {
             let world = World::new(&services.target);

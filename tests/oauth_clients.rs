@@ -2,10 +2,10 @@
 //! their credentials, they find everything by discovery and need no special case.
 
 mod admin;
-mod guide;
-mod oauth2_crate;
-mod requests_oauthlib;
-mod sample;
+pub mod guide;
+pub mod oauth2_crate;
+pub mod requests_oauthlib;
+pub mod sample;
 
 use accord::registry::v1 as reg;
 use accord_cli::dev::Dev;
@@ -57,17 +57,11 @@ impl Way {
 /// Registers a partner whose only redirect URI is this one.
 pub async fn partner_at(world: &World, redirect_uri: &str) -> Partner {
     let partner = world.partner().await;
-    let request = reg::UpdateClientRequest {
-        client: Some(reg::Client {
-            client_id: partner.client_id.clone(),
-            redirect_uris: vec![redirect_uri.into()],
-            ..Default::default()
-        }),
-        update_mask: Some(prost_types::FieldMask {
-            paths: vec!["redirect_uris".into()],
-        }),
+    let elsewhere = reg::Client {
+        redirect_uris: vec![redirect_uri.into()],
+        ..Default::default()
     };
-    world.clients().update_client(request).await.unwrap();
+    world.update_client(&partner, elsewhere, &["redirect_uris"]).await;
     partner
 }
 

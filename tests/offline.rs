@@ -12,23 +12,25 @@ use std::{
 use accord::{
     clock::SystemClock,
     registry::v1 as reg,
-    registry::v1::tenant_service_client::TenantServiceClient,
     testing::{self, TestDatabase},
-    token::v1::{
-        self as tok, consent_service_client::ConsentServiceClient, revoke_token_request,
-        signing_key_service_client::SigningKeyServiceClient,
-    },
-    verify::{LEASE, key_id},
+    token::v1 as tok,
+    verify::LEASE,
 };
 use accord_cli::resource;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::{
-    partner::{Partner, World, own_grant},
+    partner::{Partner, Party, World, own_grant},
     process::Process,
     services::Services,
 };
+
+tests!(
+    what_token_service_ends_a_resource_server_refuses_two_seconds_later,
+    what_the_registry_ends_a_resource_server_refuses_two_seconds_later,
+    a_resource_server_that_can_not_know_refuses_everything_and_recovers,
+);
 
 /// When a test gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -56,7 +58,7 @@ impl Drop for Stage {
 impl Stage {
     async fn set() -> Self {
         let [registry, token] = [(); 2].map(|()| testing::postgres().unwrap_or_else(testing::sqlite));
-        let services = Services::start_polling(&registry.url, &token.url, 200).await;
+        let services = Services::start(&registry.url, &token.url).await;
         let (replica, token_grpc) = services.another_token_service();
         let world = World::new(&services.target);
         let mut asked = services.target.clone();
@@ -123,159 +125,77 @@ impl Stage {
         away.await;
         self.is_refused(what, token, Instant::now()).await;
     }
-
-    async fn revoke_token(&self, partner: &Partner, token: &str) {
-        let request = tok::RevokeTokenRequest {
-            tenant_id: self.world.target.tenant_id.clone(),
-            token: token.to_owned(),
-            client_id: partner.client_id.clone(),
-            client_authentication: Some(revoke_token_request::ClientAuthentication::ClientSecret(
-                partner.client_secret.clone(),
-            )),
-        };
-        self.world.tokens().revoke_token(request).await.unwrap();
-    }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn what_token_service_ends_a_resource_server_refuses_two_seconds_later() {
     let stage = Stage::set().await;
     let world = &stage.world;
-    let tenant_id = world.target.tenant_id.clone();
 
     let (partner, tokens) = stage.connected().await;
     let own = world.issue(&partner, own_grant()).await.unwrap().access_token;
-    let revoke = stage.revoke_token(&partner, &tokens.access_token);
+    let revoke = world.revoke_token(&partner, &tokens.access_token);
     stage.ends("token revoked", &tokens.access_token, revoke).await;
     stage.begins("another token of the client", &own).await;
 
     let (partner, tokens) = stage.connected().await;
     let own = world.issue(&partner, own_grant()).await.unwrap().access_token;
-    let revoke = stage.revoke_token(&partner, &tokens.refresh_token);
+    let revoke = world.revoke_token(&partner, &tokens.refresh_token);
     stage.ends("family ended", &tokens.access_token, revoke).await;
     stage.begins("a token of no family", &own).await;
 
     let (_, tokens) = stage.connected().await;
-    let revoke = async {
-        let request = tok::RevokeConsentRequest {
-            tenant_id: tenant_id.clone(),
-            grant_id: tokens.grant_id.clone(),
-            reason: "it was tested".into(),
-            ..Default::default()
-        };
-        let mut consents = ConsentServiceClient::new(world.token_operator.clone());
-        consents.revoke_consent(request).await.unwrap();
-    };
+    let revoke = world.revoke_consent(&tokens.grant_id);
     stage.ends("consent revoked", &tokens.access_token, revoke).await;
 
     let (_, tokens) = stage.connected().await;
     world.user("another@firm.example").await;
-    let change = async {
-        let request = tok::ChangeDesignatedUserRequest {
-            tenant_id: tenant_id.clone(),
-            grant_id: tokens.grant_id.clone(),
-            admin_session: world.sign_in("").await,
-            designated_account_name: "another@firm.example".into(),
-        };
-        world.consents().change_designated_user(request).await.unwrap();
-    };
+    let change = world.change_designated_user(&tokens.grant_id, "another@firm.example");
     stage.ends("user changed", &tokens.access_token, change).await;
 
     let (partner, tokens) = stage.connected().await;
-    let revoke = async {
-        let request = tok::RevokeSigningKeyRequest {
-            kid: key_id(&tokens.access_token).unwrap(),
-            reason: "it was tested".into(),
-        };
-        let mut keys = SigningKeyServiceClient::new(world.token_operator.clone());
-        keys.revoke_signing_key(request).await.unwrap();
-    };
+    let revoke = world.revoke_key_of(&tokens.access_token);
     stage.ends("key revoked", &tokens.access_token, revoke).await;
     let own = world.issue(&partner, own_grant()).await.unwrap().access_token;
     stage.begins("a token of the next key", &own).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn what_the_registry_ends_a_resource_server_refuses_two_seconds_later() {
     let stage = Stage::set().await;
     let world = &stage.world;
-    let tenant_id = world.target.tenant_id.clone();
 
     let (partner, tokens) = stage.connected().await;
-    let client_id = partner.client_id.clone();
-    let suspend = async {
-        let request = reg::SuspendClientRequest {
-            client_id,
-            ..Default::default()
-        };
-        world.clients().suspend_client(request).await.unwrap();
-    };
+    let suspend = world.suspend(Party::Client(&partner));
     stage
         .ends("client suspended", &tokens.access_token, suspend)
         .await;
 
     let (partner, tokens) = stage.connected().await;
-    let narrow = async {
-        let request = reg::UpdateClientRequest {
-            client: Some(reg::Client {
-                client_id: partner.client_id.clone(),
-                scopes: vec![reg::RequestedScope {
-                    name: "contacts.read".into(),
-                    reason: "nothing else is needed".into(),
-                }],
-                ..Default::default()
-            }),
-            update_mask: Some(prost_types::FieldMask {
-                paths: vec!["scopes".into()],
-            }),
-        };
-        world.clients().update_client(request).await.unwrap();
+    let narrower = reg::Client {
+        scopes: vec![reg::RequestedScope {
+            name: "contacts.read".into(),
+            reason: "nothing else is needed".into(),
+        }],
+        ..Default::default()
     };
+    let narrow = world.update_client(&partner, narrower, &["scopes"]);
     stage.ends("scope taken away", &tokens.access_token, narrow).await;
 
     let (partner, tokens) = stage.connected().await;
-    let compromised = async {
-        let reason = reg::SecretRevocationReason::Compromised;
-        world.revoke_secret(&partner, reason).await;
-    };
+    let compromised = world.revoke_secret(&partner, reg::SecretRevocationReason::Compromised);
     stage
         .ends("secret compromised", &tokens.access_token, compromised)
         .await;
 
-    let (_, tokens) = stage.connected().await;
-    let mut tenants = TenantServiceClient::new(world.operator.clone());
-    let suspend = async {
-        let tenant_id = tenant_id.clone();
-        let request = reg::SuspendTenantRequest {
-            tenant_id,
-            ..Default::default()
-        };
-        tenants.suspend_tenant(request).await.unwrap();
-    };
+    let (partner, tokens) = stage.connected().await;
+    let suspend = world.suspend(Party::Tenant);
     stage
         .ends("tenant suspended", &tokens.access_token, suspend)
         .await;
-    let request = reg::ReinstateTenantRequest {
-        tenant_id: tenant_id.clone(),
-    };
-    tenants.reinstate_tenant(request).await.unwrap();
+    world.reinstate(Party::Tenant).await;
+    world.is_issued(&partner, own_grant()).await;
 
     let (_, tokens) = stage.connected().await;
-    let deactivate = async {
-        let find = reg::FindUserRequest {
-            tenant_id: tenant_id.clone(),
-            user: Some(reg::find_user_request::User::AccountName(
-                world.target.api_user_account_name.clone(),
-            )),
-        };
-        let user = world.users().find_user(find).await.unwrap().into_inner().user;
-        let request = reg::DeactivateUserRequest {
-            tenant_id: tenant_id.clone(),
-            user_id: user.unwrap().user_id,
-            ..Default::default()
-        };
-        world.users().deactivate_user(request).await.unwrap();
-    };
+    let deactivate = world.suspend(Party::User);
     stage
         .ends("user deactivated", &tokens.access_token, deactivate)
         .await;
@@ -285,7 +205,12 @@ async fn what_the_registry_ends_a_resource_server_refuses_two_seconds_later() {
 /// it goes on, and what is not is let through again.
 async fn nothing_is_let_through_without(stage: &Stage, what: &str, stopped: &Process, may_revoke: bool) {
     let (partner, tokens) = stage.connected().await;
-    let live = world_token(stage, &partner).await;
+    let live = stage
+        .world
+        .issue(&partner, own_grant())
+        .await
+        .unwrap()
+        .access_token;
     let revoked = tokens.access_token;
     stage.begins(what, &live).await;
     stage.begins(what, &revoked).await;
@@ -300,7 +225,7 @@ async fn nothing_is_let_through_without(stage: &Stage, what: &str, stopped: &Pro
         }
     }
     if may_revoke {
-        stage.revoke_token(&partner, &revoked).await;
+        stage.world.revoke_token(&partner, &revoked).await;
     }
     assert_eq!(stage.call(&revoked).await, 503, "{what}");
     stopped.signal("CONT");
@@ -310,16 +235,6 @@ async fn nothing_is_let_through_without(stage: &Stage, what: &str, stopped: &Pro
     }
 }
 
-async fn world_token(stage: &Stage, partner: &Partner) -> String {
-    stage
-        .world
-        .issue(partner, own_grant())
-        .await
-        .unwrap()
-        .access_token
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_resource_server_that_can_not_know_refuses_everything_and_recovers() {
     let stage = Stage::set().await;
     nothing_is_let_through_without(&stage, "token-service", &stage.replica, true).await;

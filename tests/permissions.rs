@@ -7,35 +7,26 @@ use std::collections::BTreeSet;
 use accord::{
     random::SystemRandom,
     registry::v1::{self as reg, operator_service_client::OperatorServiceClient},
-    rpc::auth::{Role, WorkloadKind, unauthenticated},
+    rpc::auth::{Role, WorkloadKind},
+    testing::calls::{Admission, CallerChannel, admission, authorized, methods, ok},
     text::opaque::{OpaqueToken, TokenKind},
 };
 use accord_cli::call;
-use prost::Message;
 use token_service::permissions::{SERVICES, TABLE};
-use tonic::{Code, Request, Status, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
-use tonic_prost::ProstCodec;
 
-use crate::harness::{dev, partner::World};
+use crate::harness::{
+    dev,
+    partner::{World, soon},
+};
+
+tests!(
+    callers_get_exactly_as_far_as_the_design_says,
+    the_table_has_exactly_the_methods_of_the_contract,
+);
 
 /// Full service name and method name of everything that token-service serves.
 fn served() -> Vec<(String, String)> {
-    let files = prost_types::FileDescriptorSet::decode(accord::FILE_DESCRIPTOR_SET).unwrap();
-    let mut methods = Vec::new();
-    for file in &files.file {
-        for service in &file.service {
-            let name = format!("{}.{}", file.package(), service.name());
-            if SERVICES.contains(&name.as_str()) {
-                methods.extend(
-                    service
-                        .method
-                        .iter()
-                        .map(|method| (name.clone(), method.name().to_owned())),
-                );
-            }
-        }
-    }
-    methods
+    methods(|service| SERVICES.contains(&service))
 }
 
 /// Who may call a method, and whether nobody in particular may.
@@ -80,83 +71,37 @@ fn expected(service: &str, method: &str) -> Expected {
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Answer {
-    /// The method itself answered, whatever it said.
-    Admitted,
-    /// The caller is known and may not.
-    Denied,
-    /// The caller is not known.
-    Unknown,
-}
-
-fn answer(result: Result<(), Status>) -> Answer {
-    match result {
-        Err(status) if status.code() == Code::PermissionDenied => Answer::Denied,
-        Err(status) if status.message() == unauthenticated().message() => Answer::Unknown,
-        Err(status) if status.code() == Code::Unknown => panic!("{status:?}"),
-        _ => Answer::Admitted,
-    }
-}
-
-/// Calls a method with an empty message.
-async fn call(
-    channel: &Channel,
-    authorization: Option<&str>,
-    (service, method): &(String, String),
-) -> Answer {
-    let mut grpc = Grpc::new(channel.clone());
-    grpc.ready().await.unwrap();
-    let path: PathAndQuery = format!("/{service}/{method}").parse().unwrap();
-    let mut request = Request::new(());
-    if let Some(value) = authorization {
-        request
-            .metadata_mut()
-            .insert("authorization", value.parse().unwrap());
-    }
-    answer(
-        grpc.unary(request, path, ProstCodec::<(), ()>::default())
-            .await
-            .map(drop),
-    )
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn callers_get_exactly_as_far_as_the_design_says() {
     let (_directory, dev) = dev::start().await;
     let world = World::new(&dev.file);
     let channel = call::open(&dev.file.token_grpc).unwrap();
+    let with = |authorization: &str| authorized(&channel, authorization);
     let mut callers = OperatorServiceClient::new(world.operator.clone());
-    let mut operators = Vec::new();
+    let (mut operators, mut workloads) = (Vec::new(), Vec::new());
     for (role, number) in Role::ALL.into_iter().zip(1..) {
         let request = reg::CreateOperatorRequest {
             name: format!("only {}", role.as_ref()),
             roles: vec![number],
             ..Default::default()
         };
-        let created = callers.create_operator(request).await.unwrap().into_inner();
-        assert_eq!(
-            created
-                .operator
-                .unwrap()
-                .roles()
-                .next()
-                .unwrap()
-                .as_str_name()
-                .to_lowercase(),
-            { format!("operator_role_{}", role.as_ref()) }
-        );
-        operators.push((role, format!("Bearer {}", created.operator_token)));
+        let created = ok(callers.create_operator(request).await);
+        let operator = created.operator.unwrap();
+        let named = operator.roles().next().unwrap().as_str_name().to_lowercase();
+        assert_eq!(named, format!("operator_role_{}", role.as_ref()));
+        operators.push((
+            role,
+            operator.operator_id,
+            with(&format!("Bearer {}", created.operator_token)),
+        ));
     }
-    let mut workloads = Vec::new();
     for (kind, number) in WorkloadKind::ALL.into_iter().zip(1..) {
         let request = reg::CreateWorkloadRequest {
             name: format!("only {}", kind.as_ref()),
             kind: number,
             ..Default::default()
         };
-        let created = callers.create_workload(request).await.unwrap().into_inner();
-        workloads.push((kind, format!("Bearer {}", created.workload_token)));
+        let created = ok(callers.create_workload(request).await);
+        workloads.push((kind, with(&format!("Bearer {}", created.workload_token))));
     }
     let stranger = OpaqueToken::generate(TokenKind::Operator, &SystemRandom);
     let strangers = [
@@ -167,77 +112,57 @@ async fn callers_get_exactly_as_far_as_the_design_says() {
 
     for method in served() {
         let expected = expected(&method.0, &method.1);
-        for (role, token) in &operators {
-            let due = if expected.roles.contains(role) {
-                Answer::Admitted
-            } else {
-                Answer::Denied
-            };
+        let is = async |caller: &CallerChannel, admitted: bool, otherwise: Admission, who: &str| {
+            let due = if admitted { Admission::Admitted } else { otherwise };
             assert_eq!(
-                call(&channel, Some(token), &method).await,
+                admission(caller.clone(), &method).await,
                 due,
-                "{method:?} by {role:?}"
+                "{method:?} by {who}"
             );
-        }
-        for (kind, token) in &workloads {
-            let due = if expected.kinds.contains(kind) {
-                Answer::Admitted
-            } else {
-                Answer::Denied
-            };
-            assert_eq!(
-                call(&channel, Some(token), &method).await,
-                due,
-                "{method:?} by {kind:?}"
-            );
-        }
-        let due = if expected.nobody {
-            Answer::Admitted
-        } else {
-            Answer::Unknown
         };
-        assert_eq!(call(&channel, None, &method).await, due, "{method:?} by nobody");
+        for (role, _, caller) in &operators {
+            is(
+                caller,
+                expected.roles.contains(role),
+                Admission::Denied,
+                role.as_ref(),
+            )
+            .await;
+        }
+        for (kind, caller) in &workloads {
+            is(
+                caller,
+                expected.kinds.contains(kind),
+                Admission::Denied,
+                kind.as_ref(),
+            )
+            .await;
+        }
+        is(&with(""), expected.nobody, Admission::Unknown, "nobody").await;
         for stranger in &strangers {
-            let due = if expected.anyone {
-                Answer::Admitted
-            } else {
-                Answer::Unknown
-            };
-            assert_eq!(
-                call(&channel, Some(stranger), &method).await,
-                due,
-                "{method:?} by {stranger:.9}"
-            );
+            is(&with(stranger), expected.anyone, Admission::Unknown, "a stranger").await;
         }
     }
 
-    // A revoked caller is a stranger from the next call on.
-    let (_, token) = &operators[0];
-    let listed = callers
-        .list_operators(reg::ListOperatorsRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
-    let registrar = listed
-        .operators
-        .iter()
-        .find(|operator| operator.name == "only registrar")
-        .unwrap();
+    // A revoked caller is a stranger.
+    let (_, operator_id, caller) = operators.remove(0);
     let request = reg::RevokeOperatorRequest {
-        operator_id: registrar.operator_id.clone(),
+        operator_id,
         ..Default::default()
     };
-    callers.revoke_operator(request).await.unwrap();
+    ok(callers.revoke_operator(request).await);
     let method = (
         "accord.token.v1.SigningKeyService".to_owned(),
         "ListSigningKeys".to_owned(),
     );
-    assert_eq!(call(&channel, Some(token), &method).await, Answer::Unknown);
+    soon("a revoked operator is unknown", async || {
+        admission(caller.clone(), &method).await == Admission::Unknown
+    })
+    .await;
     dev.stop().await.unwrap();
 }
 
-#[test]
-fn the_table_has_exactly_the_methods_of_the_contract() {
+async fn the_table_has_exactly_the_methods_of_the_contract() {
     let table: BTreeSet<String> = TABLE.iter().map(|(path, _)| (*path).to_owned()).collect();
     let contract: BTreeSet<String> = served()
         .into_iter()

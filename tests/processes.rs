@@ -13,13 +13,23 @@ use accord::{
     token::v1::{GetJsonWebKeySetRequest, IntrospectTokenRequest, token_service_client::TokenServiceClient},
 };
 use accord_cli::call::with_token;
-use tonic::Code;
+use tonic::{Code, Response};
 
 use crate::harness::{
-    partner::{World, own_grant, refresh_grant},
+    partner::{INVALID_GRANT, World, own_grant, refresh_grant, refused, soon},
     process::accord,
     services::Services,
 };
+
+tests!(
+    an_unknown_variable_key_or_flag_is_an_error,
+    creating_callers_prints_the_token_alone,
+    plaintext_listeners_are_for_loopback,
+    both_services_stop_on_sigterm_and_logs_are_json_lines,
+    without_the_registry_nothing_is_answered_and_it_recovers_by_itself,
+    a_request_id_is_found_in_the_logs_of_both_services,
+    after_a_restore_older_tokens_are_refused_and_grants_stand,
+);
 
 fn output(mut command: Command) -> Output {
     command.output().unwrap()
@@ -34,8 +44,7 @@ fn registry(directory: &std::path::Path) -> Command {
     command
 }
 
-#[test]
-fn an_unknown_variable_key_or_flag_is_an_error() {
+async fn an_unknown_variable_key_or_flag_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = registry(directory.path());
     command
@@ -73,8 +82,7 @@ fn an_unknown_variable_key_or_flag_is_an_error() {
     assert!(migrated.status.success(), "{migrated:?}");
 }
 
-#[test]
-fn creating_callers_prints_the_token_alone() {
+async fn creating_callers_prints_the_token_alone() {
     let directory = tempfile::tempdir().unwrap();
     let key = directory.path().join("key");
     std::fs::write(&key, [7; 32]).unwrap();
@@ -132,8 +140,7 @@ fn creating_callers_prints_the_token_alone() {
     );
 }
 
-#[test]
-fn plaintext_listeners_are_for_loopback() {
+async fn plaintext_listeners_are_for_loopback() {
     let directory = tempfile::tempdir().unwrap();
     let key = directory.path().join("key");
     std::fs::write(&key, [7; 32]).unwrap();
@@ -166,7 +173,6 @@ fn plaintext_listeners_are_for_loopback() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn both_services_stop_on_sigterm_and_logs_are_json_lines() {
     let (registry, token) = (testing::sqlite(), testing::sqlite());
     let mut services = Services::start(&registry.url, &token.url).await;
@@ -197,38 +203,48 @@ async fn both_services_stop_on_sigterm_and_logs_are_json_lines() {
     assert!(!services.token.stderr().contains("GetJsonWebKeySet"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn without_the_registry_nothing_is_answered_and_it_recovers_by_itself() {
     let (registry, token) = (testing::sqlite(), testing::sqlite());
     let mut services = Services::start(&registry.url, &token.url).await;
     let target = services.target.clone();
-    let mut tokens = TokenServiceClient::new(with_token(&target.token_grpc, &target.workload_token).unwrap());
-    let request = || IntrospectTokenRequest {
-        tenant_id: target.tenant_id.clone(),
-        token: "not-a-token".to_owned(),
-        ..Default::default()
+    let tokens = TokenServiceClient::new(with_token(&target.token_grpc, &target.workload_token).unwrap());
+    let introspect = async || {
+        let mut request = tonic::Request::new(IntrospectTokenRequest {
+            tenant_id: target.tenant_id.clone(),
+            token: "not-a-token".to_owned(),
+            ..Default::default()
+        });
+        request.set_timeout(std::time::Duration::from_millis(500));
+        tokens
+            .clone()
+            .introspect_token(request)
+            .await
+            .map(Response::into_inner)
     };
-    let answer = tokens.introspect_token(request()).await.unwrap().into_inner();
-    assert_eq!(answer.active, Some(false));
+    assert_eq!(introspect().await.unwrap().active, Some(false));
 
     services.registry.signal("STOP");
-    let mut paused = tonic::Request::new(request());
-    paused.set_timeout(std::time::Duration::from_millis(500));
-    let status = tokens.introspect_token(paused).await.unwrap_err();
-    let expected = [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled];
-    assert!(expected.contains(&status.code()), "{status:?}");
+    soon("nothing is answered", async || {
+        let unknown = [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled];
+        introspect()
+            .await
+            .is_err_and(|status| unknown.contains(&status.code()))
+    })
+    .await;
 
     services.registry.signal("CONT");
-    let answer = tokens.introspect_token(request()).await.unwrap().into_inner();
-    assert_eq!(answer.active, Some(false));
+    soon("it is answered again", async || introspect().await.is_ok()).await;
 
     services.registry.signal("TERM");
     services.registry.wait();
-    let status = tokens.introspect_token(request()).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    soon("nothing is answered", async || {
+        introspect()
+            .await
+            .is_err_and(|status| status.code() == Code::Unavailable)
+    })
+    .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_request_id_is_found_in_the_logs_of_both_services() {
     let (registry, token) = (testing::sqlite(), testing::sqlite());
     let services = Services::start(&registry.url, &token.url).await;
@@ -256,7 +272,6 @@ async fn a_request_id_is_found_in_the_logs_of_both_services() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn after_a_restore_older_tokens_are_refused_and_grants_stand() {
     let (registry, token) = (testing::sqlite(), testing::sqlite());
     let mut services = Services::start(&registry.url, &token.url).await;
@@ -268,8 +283,8 @@ async fn after_a_restore_older_tokens_are_refused_and_grants_stand() {
     services.restore_token_service();
     let world = World::new(&services.target);
     assert!(!world.active(&tokens.access_token).await && !world.active(&tokens.refresh_token).await);
-    let refused = world.issue(&partner, refresh_grant(&tokens.refresh_token)).await;
-    assert_eq!(refused.unwrap_err().code(), Code::FailedPrecondition);
+    let result = world.issue(&partner, refresh_grant(&tokens.refresh_token)).await;
+    refused(result, INVALID_GRANT);
     let own = world.issue(&partner, own_grant()).await.unwrap();
     assert_eq!(own.grant_id, tokens.grant_id);
     assert!(world.active(&own.access_token).await);

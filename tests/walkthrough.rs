@@ -14,12 +14,13 @@ use crate::harness::{
     dev,
     document::{file, shell_lines},
     envoy::{Gateway, Place},
-    grpcurl,
     process::Process,
 };
 
+tests!(a_tenant_admin_connects_the_sample_partner_through_the_gateway,);
+
 /// Runs the README's lines that register the sample partner; gives the one-time link.
-async fn register(directory: &Path, grpcurl: &Path, redirect_uri: &str) -> String {
+async fn register(directory: &Path, redirect_uri: &str) -> String {
     let request = file("examples/partner/integration-request.json");
     let request = std::fs::read_to_string(request).unwrap();
     let listed = "http://127.0.0.1:9090/callback";
@@ -34,14 +35,11 @@ async fn register(directory: &Path, grpcurl: &Path, redirect_uri: &str) -> Strin
     let script = directory.join("register.sh");
     std::fs::write(&script, shell_lines("README.md", "sample-partner")).unwrap();
 
-    let mut path = vec![grpcurl.parent().unwrap().to_owned()];
-    path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
     let mut command = Command::new("bash");
     command
         .args(["-euo", "pipefail"])
         .arg(&script)
-        .current_dir(directory)
-        .env("PATH", std::env::join_paths(path).unwrap());
+        .current_dir(directory);
     let directory = directory.to_owned();
     let ran = tokio::task::spawn_blocking(move || {
         let mut process = Process::start(command, &directory, "register");
@@ -62,13 +60,9 @@ async fn start_partner(listener: TcpListener, settings: Settings) {
     tokio::spawn(axum::serve(listener, router).into_future());
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_admin_connects_the_sample_partner_through_the_gateway() {
-    let Some(grpcurl) = grpcurl::find() else { return };
-    let Some(place) = Place::reserve() else { return };
-    let Some(browser) = Browser::start().await else {
-        return;
-    };
+    let place = Place::reserve();
+    let browser = Browser::start().await;
     let directory = tempfile::tempdir().unwrap();
     let mut args = dev::args(&directory.path().join("accord-data"));
     args.public_base_url = Some(place.url());
@@ -80,7 +74,7 @@ async fn a_tenant_admin_connects_the_sample_partner_through_the_gateway() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let partner = format!("http://{}", listener.local_addr().unwrap());
     let redirect_uri = format!("{partner}/callback");
-    let link = register(directory.path(), &grpcurl, &redirect_uri).await;
+    let link = register(directory.path(), &redirect_uri).await;
     assert!(link.starts_with(&gateway.url()), "{link} is not the gateway's");
 
     browser.open(&link).await;

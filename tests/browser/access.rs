@@ -5,9 +5,14 @@ use thirtyfour::Key;
 
 use super::stage::{FILEHARBOUR, Stage};
 
-#[tokio::test(flavor = "multi_thread")]
+tests!(
+    the_keyboard_alone_is_enough,
+    a_setup_needs_no_javascript,
+    no_page_is_shown_inside_a_stranger_s,
+);
+
 async fn the_keyboard_alone_is_enough() {
-    let Some(stage) = Stage::set().await else { return };
+    let stage = Stage::set().await;
     let (browser, target) = (&stage.browser, &stage.world.target);
     let partner = stage.partner(FILEHARBOUR).await;
     let url = stage.authorization_url(&partner, &["contacts.read", "matters.read"], "state-1");
@@ -69,9 +74,8 @@ async fn tab_to(stage: &Stage, css: &str) {
     panic!("the Tab key never reaches {css}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_setup_needs_no_javascript() {
-    let Some(stage) = Stage::set().await else { return };
+    let stage = Stage::set().await;
     let browser = &stage.browser;
     let partner = stage.partner(FILEHARBOUR).await;
     browser
@@ -93,9 +97,8 @@ async fn a_setup_needs_no_javascript() {
     stage.strike().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn no_page_is_shown_inside_a_stranger_s() {
-    let Some(stage) = Stage::set().await else { return };
+    let stage = Stage::set().await;
     let browser = &stage.browser;
     assert_eq!(
         framed(&stage, &stage.site.harmless_page()).await,

@@ -2,11 +2,12 @@
 
 use super::stage::Stage;
 
+tests!(an_admin_chooses_a_password_and_signs_in_with_it,);
+
 const PASSWORD: &str = "correct horse battery staple";
 
-#[tokio::test(flavor = "multi_thread")]
 async fn an_admin_chooses_a_password_and_signs_in_with_it() {
-    let Some(stage) = Stage::set().await else { return };
+    let stage = Stage::set().await;
     let browser = &stage.browser;
     let name = "grace.admin@demo-firm.example";
     let link = stage.enrolment_link(name).await;

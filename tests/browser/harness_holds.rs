@@ -3,11 +3,14 @@
 use super::screen::Gallery;
 use crate::harness::{axe::Axe, browser::Browser};
 
-#[tokio::test(flavor = "multi_thread")]
+tests!(
+    axe_finds_what_is_wrong_with_a_page,
+    a_page_that_does_not_fit_or_breaks_its_own_policy_is_found,
+    a_browser_that_nobody_holds_leaves_nothing,
+);
+
 async fn axe_finds_what_is_wrong_with_a_page() {
-    let (Some(axe), Some(browser)) = (Axe::find(), Browser::start().await) else {
-        return;
-    };
+    let (axe, browser) = (Axe::load(), Browser::start().await);
     let page = "<!doctype html><html><title>x</title><style>p{color:%23999;background:%23aaa}</style>\
                 <p>hardly legible<form><input name=q></form>";
     browser.open(&format!("data:text/html,{page}")).await;
@@ -25,12 +28,9 @@ async fn axe_finds_what_is_wrong_with_a_page() {
     browser.quit().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_page_that_does_not_fit_or_breaks_its_own_policy_is_found() {
     let directory = tempfile::tempdir().unwrap();
-    let (Some(gallery), Some(browser)) = (Gallery::open_in(directory.path()), Browser::start().await) else {
-        return;
-    };
+    let (gallery, browser) = (Gallery::open_in(directory.path()), Browser::start().await);
     let page = "<!doctype html><html lang=en><title>x</title>\
                 <meta name=viewport content='width=device-width, initial-scale=1'>\
                 <meta http-equiv=Content-Security-Policy content=\"style-src 'none'\">\
@@ -48,11 +48,8 @@ async fn a_page_that_does_not_fit_or_breaks_its_own_policy_is_found() {
     browser.quit().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_browser_that_nobody_holds_leaves_nothing() {
-    let Some(browser) = Browser::start().await else {
-        return;
-    };
+    let browser = Browser::start().await;
     let directory = browser.directory().to_owned();
     let capabilities = browser.driver.capabilities();
     let chromium = capabilities.get("goog:processID").unwrap().as_u64().unwrap();

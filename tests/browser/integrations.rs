@@ -5,9 +5,13 @@ use std::time::Duration;
 use super::stage::{FILEHARBOUR, Stage};
 use crate::harness::partner::{own_grant, refresh_grant};
 
-#[tokio::test(flavor = "multi_thread")]
+tests!(
+    an_admin_sees_a_grant_changes_its_user_and_revokes_it,
+    an_end_date_is_kept_and_shown,
+);
+
 async fn an_admin_sees_a_grant_changes_its_user_and_revokes_it() {
-    let Some(stage) = Stage::set().await else { return };
+    let stage = Stage::set().await;
     let (browser, world) = (&stage.browser, &stage.world);
     let partner = stage.partner(FILEHARBOUR).await;
     let first = stage
@@ -84,9 +88,8 @@ async fn an_admin_sees_a_grant_changes_its_user_and_revokes_it() {
     stage.strike().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn an_end_date_is_kept_and_shown() {
-    let Some(stage) = Stage::set().await else { return };
+    let stage = Stage::set().await;
     let browser = &stage.browser;
     let partner = stage.partner(FILEHARBOUR).await;
     stage.ask(&partner, &[], "state-1").await;

@@ -3,6 +3,7 @@
 use accord::{
     audit::v1::{AuditEvent, AuditOutcome, ListAuditEventsRequest, audit_service_client::AuditServiceClient},
     registry::v1 as reg,
+    testing::calls::ok,
 };
 
 use serde_json::json;
@@ -11,9 +12,10 @@ use thirtyfour::Key;
 use super::stage::{FILEHARBOUR, Stage};
 use crate::harness::partner::Partner;
 
-#[tokio::test(flavor = "multi_thread")]
+tests!(a_claim_link_opens_once_by_its_button_and_then_says_when,);
+
 async fn a_claim_link_opens_once_by_its_button_and_then_says_when() {
-    let Some(stage) = Stage::set().await else { return };
+    let stage = Stage::set().await;
     let browser = &stage.browser;
     let registered = stage.register(FILEHARBOUR, reg::DeliveryMethod::Link).await;
     let Some(reg::register_client_response::Credentials::DeliveryLink(link)) = registered.credentials else {
@@ -94,7 +96,7 @@ async fn claims(stage: &Stage, delivery_id: &str) -> Vec<AuditEvent> {
         ..Default::default()
     };
     let mut audit = AuditServiceClient::new(stage.world.operator.clone());
-    let listed = audit.list_audit_events(request).await.unwrap().into_inner();
+    let listed = ok(audit.list_audit_events(request).await);
     let mut events = listed.audit_events;
     events.sort_by(|one, other| one.event_id.cmp(&other.event_id));
     events

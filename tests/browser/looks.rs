@@ -10,6 +10,12 @@ use super::{
     stage::{Ask, FILEHARBOUR, Stage},
 };
 
+tests!(
+    pages_of_a_setup_look_right,
+    pages_of_the_tenant_look_right,
+    pages_of_one_time_links_look_right,
+);
+
 /// Another integration, whose names and texts are long.
 const LEDGERLINE: Ask<'_> = Ask {
     partner_name: "Ledgerline Rechnungslegungs- und Zeiterfassungssysteme Aktiengesellschaft",
@@ -29,11 +35,8 @@ const LEDGERLINE: Ask<'_> = Ask {
     ],
 };
 
-#[tokio::test(flavor = "multi_thread")]
 async fn pages_of_a_setup_look_right() {
-    let (Some(gallery), Some(stage)) = (Gallery::open(), Stage::set().await) else {
-        return;
-    };
+    let (gallery, stage) = (Gallery::open(), Stage::set().await);
     let browser = &stage.browser;
     let look = async |name: &str| gallery.look(browser, name).await;
     let unknown = stage.page("oauth2/authorize?client_id=cli_01k9zzzzzzzzzzzzzzzzzzzzzz");
@@ -97,11 +100,8 @@ async fn pages_of_a_setup_look_right() {
     stage.strike().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn pages_of_the_tenant_look_right() {
-    let (Some(gallery), Some(stage)) = (Gallery::open(), Stage::set().await) else {
-        return;
-    };
+    let (gallery, stage) = (Gallery::open(), Stage::set().await);
     let browser = &stage.browser;
     let look = async |name: &str| gallery.look(browser, name).await;
     browser.open(&stage.page("sign-in")).await;
@@ -144,11 +144,8 @@ async fn pages_of_the_tenant_look_right() {
     stage.strike().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn pages_of_one_time_links_look_right() {
-    let (Some(gallery), Some(stage)) = (Gallery::open(), Stage::set().await) else {
-        return;
-    };
+    let (gallery, stage) = (Gallery::open(), Stage::set().await);
     let browser = &stage.browser;
     let look = async |name: &str| gallery.look(browser, name).await;
     let choose = async |password: &str, again: &str| {

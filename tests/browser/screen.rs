@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
 
-use crate::harness::{axe::Axe, browser::Browser};
+use crate::harness::{axe::Axe, browser::Browser, document::file};
 
 /// A screen, in CSS pixels.
 struct Screen {
@@ -55,24 +55,22 @@ pub struct Gallery {
 }
 
 impl Gallery {
-    /// The one for people to look at. `None` without axe-core.
-    pub fn open() -> Option<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    /// The one for people to look at.
+    pub fn open() -> Self {
         let keep = std::env::var("ACCORD_TEST_KEEP_SCREENSHOTS").is_ok_and(|value| value == "1");
-        let mut gallery = Self::open_in(&root.join("target/screenshots"))?;
-        gallery.kept = keep.then(|| root.join("docs/screenshots"));
-        Some(gallery)
+        let mut gallery = Self::open_in(&file("target/screenshots"));
+        gallery.kept = keep.then(|| file("docs/screenshots"));
+        gallery
     }
 
-    /// One whose pictures go to `directory`. `None` without axe-core.
-    pub fn open_in(directory: &Path) -> Option<Self> {
-        let axe = Axe::find()?;
+    /// One whose pictures go to `directory`.
+    pub fn open_in(directory: &Path) -> Self {
         std::fs::create_dir_all(directory).unwrap();
-        Some(Self {
-            axe,
+        Self {
+            axe: Axe::load(),
             directory: directory.to_owned(),
             kept: None,
-        })
+        }
     }
 
     /// Looks at the page that is shown; nothing may be wrong with it.

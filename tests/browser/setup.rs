@@ -2,9 +2,16 @@
 
 use super::stage::{Ask, FILEHARBOUR, Stage};
 
-#[tokio::test(flavor = "multi_thread")]
+tests!(
+    an_admin_sees_who_asks_for_what_and_why_and_grants_a_part,
+    a_denial_goes_back_to_the_partner,
+    what_was_entered_wrong_is_told_and_can_be_corrected,
+    another_request_shows_what_changes_and_widens_nothing_by_itself,
+    what_a_partner_writes_is_text,
+);
+
 async fn an_admin_sees_who_asks_for_what_and_why_and_grants_a_part() {
-    let Some(stage) = Stage::set().await else { return };
+    let stage = Stage::set().await;
     let browser = &stage.browser;
     let partner = stage.partner(FILEHARBOUR).await;
     stage.connect(&partner, &[], "state-1").await;
@@ -55,9 +62,8 @@ async fn an_admin_sees_who_asks_for_what_and_why_and_grants_a_part() {
     stage.strike().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_denial_goes_back_to_the_partner() {
-    let Some(stage) = Stage::set().await else { return };
+    let stage = Stage::set().await;
     let browser = &stage.browser;
     let partner = stage.partner(FILEHARBOUR).await;
     stage.ask(&partner, &[], "state-1").await;
@@ -79,9 +85,8 @@ async fn a_denial_goes_back_to_the_partner() {
     stage.strike().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn what_was_entered_wrong_is_told_and_can_be_corrected() {
-    let Some(stage) = Stage::set().await else { return };
+    let stage = Stage::set().await;
     let browser = &stage.browser;
     let partner = stage.partner(FILEHARBOUR).await;
     stage
@@ -130,9 +135,8 @@ async fn what_was_entered_wrong_is_told_and_can_be_corrected() {
     stage.strike().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn another_request_shows_what_changes_and_widens_nothing_by_itself() {
-    let Some(stage) = Stage::set().await else { return };
+    let stage = Stage::set().await;
     let browser = &stage.browser;
     let partner = stage.partner(FILEHARBOUR).await;
     let first = stage
@@ -181,9 +185,8 @@ async fn another_request_shows_what_changes_and_widens_nothing_by_itself() {
     stage.strike().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn what_a_partner_writes_is_text() {
-    let Some(stage) = Stage::set().await else { return };
+    let stage = Stage::set().await;
     let browser = &stage.browser;
     let hostile = Ask {
         partner_name: "<img src=x onerror=alert(1)> & Co",

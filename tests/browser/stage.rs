@@ -8,6 +8,7 @@ use accord::{
         self as reg, integration_request_service_client::IntegrationRequestServiceClient,
         register_client_response::Credentials,
     },
+    testing::calls::ok,
     text::opaque::sha256,
     token::v1 as tok,
 };
@@ -67,18 +68,17 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// `None` without a browser.
-    pub async fn set() -> Option<Self> {
-        let browser = Browser::start().await?;
+    pub async fn set() -> Self {
+        let browser = Browser::start().await;
         let (directory, dev, clock) = dev::start_with_clock().await;
-        Some(Self {
+        Self {
             _directory: directory,
             world: World::new(&dev.file),
             dev,
             clock,
             site: PartnerSite::start().await,
             browser,
-        })
+        }
     }
 
     /// Ends everything in good order.
@@ -112,8 +112,9 @@ impl Stage {
             redirect_uris: vec![self.site.redirect_uri()],
             ..Default::default()
         };
-        let submitted = requests.submit_integration_request(request).await.unwrap();
-        let request = submitted.into_inner().integration_request.unwrap();
+        let request = ok(requests.submit_integration_request(request).await)
+            .integration_request
+            .unwrap();
         let integration_request_id = request.integration_request_id;
         let request = reg::ApproveIntegrationRequestRequest {
             integration_request_id: integration_request_id.clone(),
@@ -124,8 +125,7 @@ impl Stage {
             delivery: delivery.into(),
             ..Default::default()
         };
-        let registered = self.world.clients().register_client(request).await.unwrap();
-        registered.into_inner()
+        ok(self.world.clients().register_client(request).await)
     }
 
     /// Registers a partner, and gives it its credentials.
@@ -228,7 +228,6 @@ impl Stage {
             tenant_admin: true,
             ..Default::default()
         };
-        let registered = self.world.users().register_user(request).await.unwrap();
-        registered.into_inner().enrolment_link
+        ok(self.world.users().register_user(request).await).enrolment_link
     }
 }

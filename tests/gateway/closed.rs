@@ -8,6 +8,14 @@ use reqwest::{Method, StatusCode};
 use super::{stand_in::StandIn, transport::raw, with_stand_in};
 use crate::harness::envoy::Gateway;
 
+tests!(
+    six_methods_are_open_as_json_and_no_other_in_any_form,
+    no_other_way_to_write_a_path_leads_anywhere,
+    no_other_way_to_write_a_page_leads_to_it,
+    each_path_has_its_methods_and_no_others,
+    a_refusal_says_what_would_be_right,
+);
+
 /// The methods that are open as JSON, with the listener that serves each.
 const OPEN: [(&str, &str); 6] = [
     ("accord.token.v1.TokenService/IssueToken", "token gRPC"),
@@ -55,11 +63,8 @@ async fn native(gateway: &Gateway, method: &str) -> (StatusCode, String) {
     (response.status(), status)
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn six_methods_are_open_as_json_and_no_other_in_any_form() {
-    let Some((gateway, stand_in)) = with_stand_in().await else {
-        return;
-    };
+    let (gateway, stand_in) = with_stand_in().await;
     let open = BTreeMap::from(OPEN);
     let methods = methods();
     assert!(methods.len() > 60, "{}", methods.len());
@@ -123,11 +128,8 @@ fn disguises(path: &str) -> Vec<String> {
     disguises
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn no_other_way_to_write_a_path_leads_anywhere() {
-    let Some((gateway, stand_in)) = with_stand_in().await else {
-        return;
-    };
+    let (gateway, stand_in) = with_stand_in().await;
     let internal = [
         "/accord.token.v1.TokenService/ListRevocations",
         "/accord.token.v1.SetupService/ApproveSetup",
@@ -148,11 +150,8 @@ async fn no_other_way_to_write_a_path_leads_anywhere() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn no_other_way_to_write_a_page_leads_to_it() {
-    let Some((gateway, stand_in)) = with_stand_in().await else {
-        return;
-    };
+    let (gateway, stand_in) = with_stand_in().await;
     let answer = raw(&gateway, "GET /firm/sign-in HTTP/1.1", "", "").await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     stand_in.one();
@@ -184,11 +183,8 @@ async fn status(gateway: &Gateway, method: &Method, path: &str) -> StatusCode {
     request.send().await.unwrap().status()
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn each_path_has_its_methods_and_no_others() {
-    let Some((gateway, stand_in)) = with_stand_in().await else {
-        return;
-    };
+    let (gateway, stand_in) = with_stand_in().await;
     let get: &[&str] = &["GET", "HEAD"];
     let post: &[&str] = &["POST"];
     let form: &[&str] = &["GET", "HEAD", "POST"];
@@ -254,11 +250,8 @@ async fn stays_outside(stand_in: &StandIn, request: reqwest::RequestBuilder, sta
     assert!(stand_in.taken().is_empty());
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_says_what_would_be_right() {
-    let Some((gateway, stand_in)) = with_stand_in().await else {
-        return;
-    };
+    let (gateway, stand_in) = with_stand_in().await;
     let client = gateway.client();
     let token = format!("{}/firm/oauth2/token", gateway.url());
     let answer = client.get(&token).send().await.unwrap();

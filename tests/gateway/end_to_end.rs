@@ -1,6 +1,6 @@
 //! The services behind the gateway: what a partner does with them from outside.
 
-use accord::registry::v1 as reg;
+use accord::{registry::v1 as reg, testing::calls::ok};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -10,6 +10,15 @@ use crate::harness::{
     envoy::{Gateway, Place},
     partner::{Partner, World},
 };
+
+tests!(
+    a_token_is_issued_introspected_and_revoked_as_json,
+    a_token_is_issued_introspected_and_revoked_by_form,
+    metadata_and_keys_are_the_same_in_every_form_and_lead_back_here,
+    a_delivery_is_claimed_once,
+    a_callers_own_token_is_worth_nothing_outside,
+    a_refusal_as_json_keeps_its_reason_and_details,
+);
 
 /// Services behind a gateway, and a partner with an active grant.
 struct Outside {
@@ -21,20 +30,20 @@ struct Outside {
 }
 
 impl Outside {
-    async fn start() -> Option<Self> {
-        let place = Place::reserve()?;
+    async fn start() -> Self {
+        let place = Place::reserve();
         let (directory, dev) = dev::start_behind(&place.url()).await;
         let gateway = Gateway::start(place, &dev.file).await;
         let world = World::new(&dev.file);
         let partner = world.partner().await;
         world.first_tokens(&partner).await;
-        Some(Self {
+        Self {
             _directory: directory,
             dev,
             gateway,
             world,
             partner,
-        })
+        }
     }
 
     /// Calls a method of TokenService as JSON, with the partner's own proof in the message.
@@ -59,11 +68,8 @@ impl Outside {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_issued_introspected_and_revoked_as_json() {
-    let Some(outside) = Outside::start().await else {
-        return;
-    };
+    let outside = Outside::start().await;
     let (status, issued) = outside
         .token_call("IssueToken", json!({"client_credentials": {}}))
         .await;
@@ -95,11 +101,8 @@ async fn a_token_is_issued_introspected_and_revoked_as_json() {
     outside.dev.stop().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_issued_introspected_and_revoked_by_form() {
-    let Some(outside) = Outside::start().await else {
-        return;
-    };
+    let outside = Outside::start().await;
     let form = |endpoint: &str, fields: &[(&str, &str)]| {
         let url = format!("{}/oauth2/{endpoint}", outside.authority());
         let request = outside.gateway.client().post(url).form(fields);
@@ -132,11 +135,8 @@ async fn a_token_is_issued_introspected_and_revoked_by_form() {
     outside.dev.stop().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn metadata_and_keys_are_the_same_in_every_form_and_lead_back_here() {
-    let Some(outside) = Outside::start().await else {
-        return;
-    };
+    let outside = Outside::start().await;
     let client = outside.gateway.client();
     let (base, tenant) = (outside.gateway.url(), &outside.dev.file.tenant_id);
     assert_eq!(outside.authority(), format!("{base}/{tenant}"));
@@ -175,18 +175,15 @@ async fn metadata_and_keys_are_the_same_in_every_form_and_lead_back_here() {
     outside.dev.stop().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_is_claimed_once() {
-    let Some(outside) = Outside::start().await else {
-        return;
-    };
+    let outside = Outside::start().await;
     let mut provisioning =
         reg::provisioning_service_client::ProvisioningServiceClient::new(outside.world.operator.clone());
     let request = reg::CreateDeliveryRequest {
         client_id: outside.partner.client_id.clone(),
         ..Default::default()
     };
-    let created = provisioning.create_delivery(request).await.unwrap().into_inner();
+    let created = ok(provisioning.create_delivery(request).await);
     let link = created.delivery_link.unwrap();
     assert!(
         link.url
@@ -222,11 +219,8 @@ async fn a_delivery_is_claimed_once() {
     outside.dev.stop().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_callers_own_token_is_worth_nothing_outside() {
-    let Some(outside) = Outside::start().await else {
-        return;
-    };
+    let outside = Outside::start().await;
     let (_, issued) = outside
         .token_call("IssueToken", json!({"client_credentials": {}}))
         .await;
@@ -258,11 +252,8 @@ async fn a_callers_own_token_is_worth_nothing_outside() {
     outside.dev.stop().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_as_json_keeps_its_reason_and_details() {
-    let Some(outside) = Outside::start().await else {
-        return;
-    };
+    let outside = Outside::start().await;
     let wrong = json!({"client_secret": "wrong", "client_credentials": {}});
     let (status, refused) = outside.token_call("IssueToken", wrong).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);

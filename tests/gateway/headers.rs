@@ -4,6 +4,14 @@ use serde_json::json;
 
 use super::{call, with_stand_in};
 
+tests!(
+    what_a_request_says_of_its_origin_is_taken_out,
+    of_authorization_basic_alone_goes_through_and_only_where_clients_authenticate,
+    pages_get_their_cookies,
+    an_answer_is_quiet_about_what_is_behind_it,
+    the_log_holds_neither_queries_nor_tokens,
+);
+
 /// Headers by which a request would pass for another one.
 const SPOOFED: [(&str, &str); 24] = [
     ("x-forwarded-for", "203.0.113.7"),
@@ -35,11 +43,8 @@ const SPOOFED: [(&str, &str); 24] = [
     ("x_forwarded_for", "203.0.113.7"),
 ];
 
-#[tokio::test(flavor = "multi_thread")]
 async fn what_a_request_says_of_its_origin_is_taken_out() {
-    let Some((gateway, stand_in)) = with_stand_in().await else {
-        return;
-    };
+    let (gateway, stand_in) = with_stand_in().await;
     let page = gateway.client().get(format!("{}/firm/sign-in", gateway.url()));
     let form = gateway
         .client()
@@ -76,11 +81,8 @@ async fn what_a_request_says_of_its_origin_is_taken_out() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn of_authorization_basic_alone_goes_through_and_only_where_clients_authenticate() {
-    let Some((gateway, stand_in)) = with_stand_in().await else {
-        return;
-    };
+    let (gateway, stand_in) = with_stand_in().await;
     let cases: [(&[&str], bool); 10] = [
         (&["Basic Y2xpOnNlY3JldA=="], true),
         (&["basic Y2xpOnNlY3JldA=="], true),
@@ -132,11 +134,8 @@ async fn of_authorization_basic_alone_goes_through_and_only_where_clients_authen
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn pages_get_their_cookies() {
-    let Some((gateway, stand_in)) = with_stand_in().await else {
-        return;
-    };
+    let (gateway, stand_in) = with_stand_in().await;
     let request = gateway
         .client()
         .get(format!("{}/firm/integrations", gateway.url()));
@@ -144,11 +143,8 @@ async fn pages_get_their_cookies() {
     assert_eq!(stand_in.one().all("cookie"), ["session=1"]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_is_quiet_about_what_is_behind_it() {
-    let Some((gateway, stand_in)) = with_stand_in().await else {
-        return;
-    };
+    let (gateway, stand_in) = with_stand_in().await;
     for path in ["/firm/sign-in", "/nothing"] {
         let answer = gateway.client().get(format!("{}{path}", gateway.url()));
         let answer = answer.send().await.unwrap();
@@ -164,11 +160,8 @@ async fn an_answer_is_quiet_about_what_is_behind_it() {
     assert_eq!(answer.headers()["cache-control"], "no-store");
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn the_log_holds_neither_queries_nor_tokens() {
-    let Some((mut gateway, _stand_in)) = with_stand_in().await else {
-        return;
-    };
+    let (mut gateway, _stand_in) = with_stand_in().await;
     let marks = [
         "acl_MARK1",
         "ace_MARK2",
@@ -232,9 +225,7 @@ async fn the_log_holds_neither_queries_nor_tokens() {
 
 #[tokio::test]
 async fn pages_and_tokens_have_a_cluster_each() {
-    let Some((mut gateway, _stand_in)) = with_stand_in().await else {
-        return;
-    };
+    let (mut gateway, _stand_in) = with_stand_in().await;
     let url = gateway.url();
     for (method, path, route, cluster) in [
         ("POST", "/firm/oauth2/token", "token", "token-service-http"),

@@ -8,11 +8,18 @@ use serde_json::Value;
 use super::{stand_in::StandIn, with_stand_in};
 use crate::harness::envoy::{Gateway, Place};
 
-#[tokio::test(flavor = "multi_thread")]
+tests!(
+    a_body_beyond_64_kib_is_refused,
+    headers_beyond_16_kib_are_refused,
+    sign_in_is_limited_per_address_before_all_else,
+    too_many_requests_are_told_so_in_the_terms_of_who_asks,
+    tokens_are_limited_more_than_keys,
+    a_flood_uses_up_nothing_of_other_addresses,
+    an_absent_service_is_told_as_such,
+);
+
 async fn a_body_beyond_64_kib_is_refused() {
-    let Some((gateway, stand_in)) = with_stand_in().await else {
-        return;
-    };
+    let (gateway, stand_in) = with_stand_in().await;
     let form = format!("{}/firm/oauth2/token", gateway.url());
     let json = format!("{}/accord.token.v1.TokenService/IssueToken", gateway.url());
     for client in [gateway.client().clone(), gateway.http1_client()] {
@@ -30,11 +37,8 @@ async fn a_body_beyond_64_kib_is_refused() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn headers_beyond_16_kib_are_refused() {
-    let Some((gateway, stand_in)) = with_stand_in().await else {
-        return;
-    };
+    let (gateway, stand_in) = with_stand_in().await;
     let url = format!("{}/firm/sign-in", gateway.url());
     let client = gateway.http1_client();
     let with = |client: &Client, bytes| client.get(&url).header("x-long", "a".repeat(bytes));
@@ -84,11 +88,8 @@ fn at(gateway: &Gateway, address: &str) -> Client {
         .unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn sign_in_is_limited_per_address_before_all_else() {
-    let Some((gateway, stand_in)) = with_stand_in().await else {
-        return;
-    };
+    let (gateway, stand_in) = with_stand_in().await;
     let client = gateway.client();
     let (through, refused) = until_refused(&gateway, client, "/firm/sign-in", 40).await;
     assert!(through >= 20, "{through}");
@@ -115,11 +116,8 @@ async fn sign_in_is_limited_per_address_before_all_else() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn too_many_requests_are_told_so_in_the_terms_of_who_asks() {
-    let Some((gateway, _stand_in)) = with_stand_in().await else {
-        return;
-    };
+    let (gateway, _stand_in) = with_stand_in().await;
     let client = gateway.client();
     until_refused(&gateway, client, "/firm/sign-in", 40).await;
     let url = format!("{}/firm/sign-in", gateway.url());
@@ -154,11 +152,8 @@ async fn at_once(client: &Client, url: &str, post: bool, count: usize) -> (usize
     (through.len(), refused.into_iter().next())
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn tokens_are_limited_more_than_keys() {
-    let Some((gateway, stand_in)) = with_stand_in().await else {
-        return;
-    };
+    let (gateway, stand_in) = with_stand_in().await;
     let token = format!("{}/firm/oauth2/token", gateway.url());
     let (tokens, refused) = at_once(gateway.client(), &token, true, 250).await;
     let refused = refused.expect("250 requests for tokens at once went through");
@@ -171,11 +166,8 @@ async fn tokens_are_limited_more_than_keys() {
     assert_eq!((keys, refused.is_none()), (250, true));
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_flood_uses_up_nothing_of_other_addresses() {
-    let Some((gateway, stand_in)) = with_stand_in().await else {
-        return;
-    };
+    let (gateway, stand_in) = with_stand_in().await;
     let url = format!("{}/firm/sign-in", gateway.url());
     // More addresses, each with its full bucket, than any bucket of the group holds.
     let mut through = 0;
@@ -196,9 +188,8 @@ async fn a_flood_uses_up_nothing_of_other_addresses() {
     assert_eq!(stand_in.taken().len(), 20);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn an_absent_service_is_told_as_such() {
-    let Some(place) = Place::reserve() else { return };
+    let place = Place::reserve();
     let stand_in = StandIn::start().await;
     let upstreams = stand_in.upstreams();
     drop(stand_in);

@@ -17,6 +17,12 @@ use tokio_rustls::{
 use super::with_stand_in;
 use crate::harness::envoy::Gateway;
 
+tests!(
+    tls_before_1_2_is_refused,
+    nothing_is_answered_without_tls,
+    a_request_of_two_minds_goes_nowhere,
+);
+
 /// What the gateway answers to a request line and header lines as they stand, over TLS and HTTP/1.1. The
 /// connection is asked to close after it.
 pub async fn raw(gateway: &Gateway, line: &str, headers: &str, body: &str) -> String {
@@ -110,11 +116,8 @@ async fn answer_to(gateway: &Gateway, sent: &[u8]) -> Vec<u8> {
     answer
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn tls_before_1_2_is_refused() {
-    let Some((gateway, _)) = with_stand_in().await else {
-        return;
-    };
+    let (gateway, _) = with_stand_in().await;
     // A handshake record: the server goes on.
     let answer = answer_to(&gateway, &client_hello([3, 3])).await;
     assert_eq!(answer[0], 22, "{answer:?}");
@@ -129,11 +132,8 @@ async fn tls_before_1_2_is_refused() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_answered_without_tls() {
-    let Some((gateway, stand_in)) = with_stand_in().await else {
-        return;
-    };
+    let (gateway, stand_in) = with_stand_in().await;
     for sent in [
         "GET /firm/jwks.json HTTP/1.1\r\nhost: localhost\r\n\r\n",
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -144,11 +144,8 @@ async fn nothing_is_answered_without_tls() {
     assert!(stand_in.taken().is_empty());
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_request_of_two_minds_goes_nowhere() {
-    let Some((gateway, stand_in)) = with_stand_in().await else {
-        return;
-    };
+    let (gateway, stand_in) = with_stand_in().await;
     let line = "POST /firm/oauth2/token HTTP/1.1";
     let twice = "transfer-encoding: chunked\r\ncontent-length: 5\r\n";
     let lengths = "content-length: 2\r\ncontent-length: 5\r\n";

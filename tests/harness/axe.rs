@@ -1,11 +1,9 @@
 //! axe-core, run in the page that a browser shows: what people who can't see it, or can't use a mouse,
 //! would stumble over.
 
-use std::path::{Path, PathBuf};
-
 use serde_json::Value;
 
-use super::browser::{Browser, skipped};
+use super::{browser::Browser, suite};
 
 /// The rules, by the standards they come from.
 const TAGS: [&str; 6] = [
@@ -50,14 +48,10 @@ pub struct Findings {
 }
 
 impl Axe {
-    /// The script that `.ci/run` fetched. `None`, and a line on stderr, if it is missing; a panic with
-    /// `ACCORD_REQUIRE_ALL=1`.
-    pub fn find() -> Option<Self> {
-        let source = std::fs::read_to_string(path()).ok();
-        if source.is_none() {
-            skipped(&format!("{} is missing", path().display()));
-        }
-        source.map(|source| Self { source })
+    /// Reads the script that `.ci/run` fetched.
+    pub fn load() -> Self {
+        let source = std::fs::read_to_string(suite::axe()).unwrap();
+        Self { source }
     }
 
     /// Runs every rule on the page as it is shown now.
@@ -78,11 +72,6 @@ impl Axe {
             incomplete: lines(&answer["incomplete"]),
         }
     }
-}
-
-fn path() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    root.join("target/ci-tools/axe/node_modules/axe-core/axe.min.js")
 }
 
 fn lines(rules: &Value) -> Vec<String> {

@@ -55,24 +55,16 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts one. `None`, and a line on stderr, if Chromium or chromedriver is missing; a panic with
-    /// `ACCORD_REQUIRE_ALL=1`.
-    pub async fn start() -> Option<Self> {
-        let missing = ["chromium", "chromedriver"]
-            .into_iter()
-            .find(|program| on_path(program).is_none());
-        if let Some(program) = missing {
-            skipped(&format!("{program} is not on PATH"));
-            return None;
-        }
-        let chromedriver = Chromedriver::start(&on_path("chromedriver")?);
+    /// Starts one.
+    pub async fn start() -> Self {
+        let chromedriver = Chromedriver::start();
         let url = format!("http://127.0.0.1:{}", chromedriver.port());
         let driver = WebDriver::builder(url, capabilities())
             .poller(Arc::new(ElementPollerWithTimeout::new(PATIENCE, INTERVAL)))
             .request_timeout(PATIENCE * 2)
             .await
             .unwrap();
-        Some(Self { driver, chromedriver })
+        Self { driver, chromedriver }
     }
 
     pub async fn open(&self, url: &str) {
@@ -259,20 +251,6 @@ fn capabilities() -> Capabilities {
     capabilities.into()
 }
 
-/// Says that a test proves nothing, or panics with `ACCORD_REQUIRE_ALL=1`.
-pub fn skipped(why: &str) {
-    let required = std::env::var("ACCORD_REQUIRE_ALL").is_ok_and(|value| value == "1");
-    assert!(!required, "ACCORD_REQUIRE_ALL=1, and {why}");
-    eprintln!("SKIPPED: {why}, the browser's tests prove nothing");
-}
-
-fn on_path(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|directory| directory.join(program))
-        .find(|candidate| candidate.is_file())
-}
-
 /// A running chromedriver and the browser it started.
 struct Chromedriver {
     directory: PathBuf,
@@ -282,15 +260,14 @@ struct Chromedriver {
 }
 
 impl Chromedriver {
-    fn start(program: &Path) -> Self {
+    fn start() -> Self {
         // The watchdog removes it.
         let directory = tempfile::Builder::new().prefix("accord-browser-").tempdir();
         let directory = directory.unwrap().keep();
         let mut watchdog = Command::new("/bin/sh")
             .args(["-c", WATCHDOG, "watchdog"])
             .arg(&directory)
-            .arg(program)
-            .arg("--port=0")
+            .args(["chromedriver", "--port=0"])
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

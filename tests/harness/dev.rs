@@ -19,8 +19,6 @@ pub fn args(data_dir: &Path) -> DevArgs {
         http_listen: any,
         public_base_url: None,
         api_listen: None,
-        // What tests change must show at once; that it shows soon otherwise is tested on its own.
-        registry_poll_ms: 0,
     }
 }
 

@@ -3,7 +3,7 @@
 //! The gateway's URL is the public base URL of the services behind it, so it is known before they start:
 //!
 //! ```ignore
-//! let Some(place) = envoy::Place::reserve() else { return };
+//! let place = envoy::Place::reserve();
 //! let (_directory, dev) = dev::start_behind(&place.url()).await;
 //! let gateway = Gateway::start(place, &dev.file).await;
 //! gateway.client().get(format!("{}/...", gateway.url()))
@@ -20,11 +20,13 @@ use reqwest::{Certificate, Client, ClientBuilder};
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
 
-use super::process::{Process, accord};
+use super::{
+    document::{file, shell_lines},
+    process::{Process, accord},
+};
 
-/// An Envoy and the port it will listen on.
+/// The port that an Envoy will listen on.
 pub struct Place {
-    envoy: PathBuf,
     port: u16,
     /// Bound but not listening: nobody else gets the port, and Envoy, which shares it by
     /// `SO_REUSEPORT`, gets every connection.
@@ -32,39 +34,19 @@ pub struct Place {
 }
 
 impl Place {
-    /// Finds Envoy on PATH and a free port. `None`, and a line on stderr, if Envoy or openssl is
-    /// missing; a panic with `ACCORD_REQUIRE_ALL=1`.
-    pub fn reserve() -> Option<Self> {
-        let envoy = find("envoy")?;
-        find("openssl")?;
+    /// Takes a free port.
+    pub fn reserve() -> Self {
         let held = TcpSocket::new_v4().unwrap();
         held.set_reuseport(true).unwrap();
         held.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
         let port = held.local_addr().unwrap().port();
-        Some(Self {
-            envoy,
-            port,
-            _held: held,
-        })
+        Self { port, _held: held }
     }
 
     /// The gateway's URL, without a trailing slash.
     pub fn url(&self) -> String {
         format!("https://localhost:{}", self.port)
     }
-}
-
-fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
-        .map(|directory| directory.join(program))
-        .find(|candidate| candidate.is_file());
-    if found.is_none() {
-        let required = std::env::var("ACCORD_REQUIRE_ALL").is_ok_and(|value| value == "1");
-        assert!(!required, "ACCORD_REQUIRE_ALL=1, and {program} is not on PATH");
-        eprintln!("SKIPPED: {program} is not on PATH, the gateway's tests prove nothing");
-    }
-    found
 }
 
 /// What stands behind the gateway.
@@ -105,10 +87,15 @@ impl Gateway {
             .args(["descriptors", "--out", "accord.bin"])
             .current_dir(directory.path()));
         run(Command::new("bash")
-            .args(["-euo", "pipefail", "-c", &certificate_lines()])
+            .args([
+                "-euo",
+                "pipefail",
+                "-c",
+                &shell_lines("deploy/README.md", "certificate"),
+            ])
             .current_dir(directory.path()));
 
-        let mut command = Command::new(&place.envoy);
+        let mut command = Command::new("envoy");
         command
             .args(["-c", "envoy.yaml", "--concurrency", "2", "--log-level", "warn"])
             // Several gateways at a time share nothing; log lines are there soon.
@@ -190,7 +177,7 @@ fn trusting(certificate: &Path) -> ClientBuilder {
 
 /// `deploy/envoy.yaml` with other ports, and nothing else changed.
 fn configuration(port: u16, upstreams: Upstreams) -> String {
-    let mut text = std::fs::read_to_string(deploy().join("envoy.yaml")).unwrap();
+    let mut text = std::fs::read_to_string(file("deploy/envoy.yaml")).unwrap();
     for (listed, used) in [
         (8443, port),
         (50051, upstreams.registry_grpc.port()),
@@ -205,23 +192,6 @@ fn configuration(port: u16, upstreams: Upstreams) -> String {
     }
     assert_eq!(text.matches("address: 127.0.0.1").count(), 4, "loopback alone");
     text.replace("port_value: PORT", "port_value: ")
-}
-
-/// The lines of `deploy/README.md` that make a certificate for localhost.
-fn certificate_lines() -> String {
-    let readme = std::fs::read_to_string(deploy().join("README.md")).unwrap();
-    let (_, rest) = readme
-        .split_once("<!-- certificate -->\n```sh\n")
-        .expect("the marker");
-    let (lines, _) = rest.split_once("```").expect("the end of the lines");
-    lines.to_owned()
-}
-
-fn deploy() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .join("deploy")
 }
 
 fn run(command: &mut Command) {

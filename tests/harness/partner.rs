@@ -1,5 +1,10 @@
 //! A partner and a Tenant Admin, as tests play them, against a running environment.
 
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
 use accord::{
     registry::v1::{
         self as reg, client_service_client::ClientServiceClient,
@@ -8,18 +13,21 @@ use accord::{
         user_service_client::UserServiceClient,
     },
     rpc::channel::HopChannel,
+    testing::calls::{assert_refused, ok},
     text::opaque::sha256,
     token::v1::{
         self as tok,
         consent_service_client::ConsentServiceClient,
         issue_token_request::{ClientAuthentication, Grant},
         setup_service_client::SetupServiceClient,
+        signing_key_service_client::SigningKeyServiceClient,
         token_service_client::TokenServiceClient,
     },
 };
 use accord_cli::{call, dev_file::DevFile};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use tonic::{Status, transport::Channel};
+use tonic::{Code, Response, Status, transport::Channel};
+use tonic_types::StatusExt;
 
 pub const REDIRECT_URI: &str = "https://app.example/callback";
 pub const SCOPES: [&str; 2] = ["contacts.read", "matters.read"];
@@ -32,6 +40,16 @@ pub struct World {
     pub token_operator: HopChannel,
     pub workload: HopChannel,
     pub anyone: Channel,
+}
+
+/// Those whose suspension suspends a grant.
+#[derive(Clone, Copy)]
+pub enum Party<'a> {
+    Client(&'a Partner),
+    /// The environment's tenant.
+    Tenant,
+    /// The environment's API user.
+    User,
 }
 
 /// A registered client.
@@ -101,6 +119,10 @@ impl World {
         ClientServiceClient::new(self.operator.clone())
     }
 
+    pub fn tenants(&self) -> TenantServiceClient<HopChannel> {
+        TenantServiceClient::new(self.operator.clone())
+    }
+
     pub fn users(&self) -> UserServiceClient<HopChannel> {
         UserServiceClient::new(self.operator.clone())
     }
@@ -111,14 +133,136 @@ impl World {
             client_id: partner.client_id.clone(),
             ..Default::default()
         };
-        let secrets = self.clients().list_client_secrets(list).await.unwrap();
+        let mut secrets = ok(self.clients().list_client_secrets(list).await).secrets;
         let request = reg::RevokeClientSecretRequest {
             client_id: partner.client_id.clone(),
-            secret_id: secrets.into_inner().secrets[0].secret_id.clone(),
+            secret_id: secrets.remove(0).secret_id,
             reason: reason.into(),
             force: true,
         };
-        self.clients().revoke_client_secret(request).await.unwrap();
+        ok(self.clients().revoke_client_secret(request).await);
+    }
+
+    /// The id of the environment's user with this account name.
+    pub async fn user_id(&self, account_name: &str) -> String {
+        let request = reg::FindUserRequest {
+            tenant_id: self.target.tenant_id.clone(),
+            user: Some(reg::find_user_request::User::AccountName(account_name.into())),
+        };
+        ok(self.users().find_user(request).await).user.unwrap().user_id
+    }
+
+    /// Suspends or deactivates one of those that every grant needs.
+    pub async fn suspend(&self, party: Party<'_>) {
+        let tenant_id = self.target.tenant_id.clone();
+        match party {
+            Party::Client(partner) => {
+                let client_id = partner.client_id.clone();
+                let request = reg::SuspendClientRequest {
+                    client_id,
+                    ..Default::default()
+                };
+                ok(self.clients().suspend_client(request).await);
+            }
+            Party::Tenant => {
+                let request = reg::SuspendTenantRequest {
+                    tenant_id,
+                    ..Default::default()
+                };
+                ok(self.tenants().suspend_tenant(request).await);
+            }
+            Party::User => {
+                let user_id = self.user_id(&self.target.api_user_account_name).await;
+                let request = reg::DeactivateUserRequest {
+                    tenant_id,
+                    user_id,
+                    ..Default::default()
+                };
+                ok(self.users().deactivate_user(request).await);
+            }
+        }
+    }
+
+    /// The opposite of [`Self::suspend`].
+    pub async fn reinstate(&self, party: Party<'_>) {
+        let tenant_id = self.target.tenant_id.clone();
+        match party {
+            Party::Client(partner) => {
+                let client_id = partner.client_id.clone();
+                let request = reg::ReinstateClientRequest { client_id };
+                ok(self.clients().reinstate_client(request).await);
+            }
+            Party::Tenant => {
+                let request = reg::ReinstateTenantRequest { tenant_id };
+                ok(self.tenants().reinstate_tenant(request).await);
+            }
+            Party::User => {
+                let user_id = self.user_id(&self.target.api_user_account_name).await;
+                let request = reg::ReactivateUserRequest { tenant_id, user_id };
+                ok(self.users().reactivate_user(request).await);
+            }
+        }
+    }
+
+    /// Changes these fields of the client.
+    pub async fn update_client(&self, partner: &Partner, client: reg::Client, paths: &[&str]) {
+        let request = reg::UpdateClientRequest {
+            client: Some(reg::Client {
+                client_id: partner.client_id.clone(),
+                ..client
+            }),
+            update_mask: Some(prost_types::FieldMask {
+                paths: paths.iter().map(|path| (*path).into()).collect(),
+            }),
+        };
+        ok(self.clients().update_client(request).await);
+    }
+
+    /// Revokes a token as the client.
+    pub async fn revoke_token(&self, partner: &Partner, token: &str) {
+        let secret = partner.client_secret.clone();
+        let request = tok::RevokeTokenRequest {
+            tenant_id: self.target.tenant_id.clone(),
+            token: token.into(),
+            client_id: partner.client_id.clone(),
+            client_authentication: Some(tok::revoke_token_request::ClientAuthentication::ClientSecret(
+                secret,
+            )),
+        };
+        ok(self.tokens().revoke_token(request).await);
+    }
+
+    /// Revokes a consent as a Tenant Admin.
+    pub async fn revoke_consent(&self, grant_id: &str) {
+        let request = tok::RevokeConsentRequest {
+            tenant_id: self.target.tenant_id.clone(),
+            grant_id: grant_id.into(),
+            admin_session: self.sign_in("").await,
+            ..Default::default()
+        };
+        ok(self.consents().revoke_consent(request).await);
+    }
+
+    /// Makes a consent's calls run as another user.
+    pub async fn change_designated_user(&self, grant_id: &str, account_name: &str) {
+        let request = tok::ChangeDesignatedUserRequest {
+            tenant_id: self.target.tenant_id.clone(),
+            grant_id: grant_id.into(),
+            admin_session: self.sign_in("").await,
+            designated_account_name: account_name.into(),
+        };
+        ok(self.consents().change_designated_user(request).await);
+    }
+
+    /// Revokes the signing key of an access token.
+    pub async fn revoke_key_of(&self, access_token: &str) {
+        let request = tok::RevokeSigningKeyRequest {
+            kid: accord::verify::key_id(access_token).unwrap(),
+            reason: "It leaked.".into(),
+        };
+        ok(SigningKeyServiceClient::new(self.token_operator.clone())
+            .revoke_signing_key(request)
+            .await);
     }
 
     /// Registers a client of the environment's tenant.
@@ -143,11 +287,7 @@ impl World {
             redirect_uris: vec![REDIRECT_URI.into()],
             ..Default::default()
         };
-        let submitted = requests
-            .submit_integration_request(request)
-            .await
-            .unwrap()
-            .into_inner();
+        let submitted = ok(requests.submit_integration_request(request).await);
         let integration_request_id = submitted.integration_request.unwrap().integration_request_id;
         let request = reg::ApproveIntegrationRequestRequest {
             integration_request_id: integration_request_id.clone(),
@@ -157,12 +297,7 @@ impl World {
             integration_request_id,
             ..Default::default()
         };
-        let registered = self
-            .clients()
-            .register_client(request)
-            .await
-            .unwrap()
-            .into_inner();
+        let registered = ok(self.clients().register_client(request).await);
         let Some(Credentials::Bundle(bundle)) = registered.credentials else {
             panic!("no bundle");
         };
@@ -180,8 +315,7 @@ impl World {
             cloud_api_url: "https://api.other.example".into(),
             ..Default::default()
         };
-        let mut tenants = TenantServiceClient::new(self.operator.clone());
-        tenants.create_tenant(request).await.unwrap();
+        ok(self.tenants().create_tenant(request).await);
     }
 
     /// Adds a user of the environment's tenant; answers the id.
@@ -192,7 +326,7 @@ impl World {
             label: "Another user".into(),
             ..Default::default()
         };
-        let registered = self.users().register_user(request).await.unwrap().into_inner();
+        let registered = ok(self.users().register_user(request).await);
         registered.user.unwrap().user_id
     }
 
@@ -210,7 +344,7 @@ impl World {
     pub async fn start(&self, partner: &Partner) -> Started {
         let verifier = "v".repeat(43);
         let request = self.setup_request(partner, &verifier);
-        let started = self.setups().start_setup(request).await.unwrap().into_inner();
+        let started = ok(self.setups().start_setup(request).await);
         Started {
             setup: started.setup.unwrap(),
             verifier,
@@ -225,12 +359,7 @@ impl World {
             password: self.target.admin_password.clone(),
             ..Default::default()
         };
-        self.setups()
-            .sign_in_tenant_admin(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .admin_session
+        ok(self.setups().sign_in_tenant_admin(request).await).admin_session
     }
 
     pub fn approval(&self, setup_id: &str, admin_session: &str) -> tok::ApproveSetupRequest {
@@ -247,7 +376,7 @@ impl World {
         let started = self.start(partner).await;
         let session = self.sign_in(&started.setup.setup_id).await;
         let request = self.approval(&started.setup.setup_id, &session);
-        let approved = self.setups().approve_setup(request).await.unwrap().into_inner();
+        let approved = ok(self.setups().approve_setup(request).await);
         Approved {
             grant_id: approved.consent.unwrap().grant_id,
             code: approved.authorization_code,
@@ -267,10 +396,7 @@ impl World {
 
     pub async fn issue(&self, partner: &Partner, grant: Grant) -> Result<tok::IssueTokenResponse, Status> {
         let request = self.token_request(partner, grant);
-        self.tokens()
-            .issue_token(request)
-            .await
-            .map(tonic::Response::into_inner)
+        self.tokens().issue_token(request).await.map(Response::into_inner)
     }
 
     /// The ids of the client's consents at the environment's tenant, newest first.
@@ -281,12 +407,7 @@ impl World {
             ..Default::default()
         };
         let mut operators = ConsentServiceClient::new(self.token_operator.clone());
-        let consents = operators
-            .list_consents(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .consents;
+        let consents = ok(operators.list_consents(request).await).consents;
         consents.into_iter().map(|consent| consent.grant_id).collect()
     }
 
@@ -304,58 +425,72 @@ impl World {
             ..Default::default()
         };
         let mut tokens = TokenServiceClient::new(self.workload.clone());
-        tokens.introspect_token(request).await.unwrap().into_inner()
+        ok(tokens.introspect_token(request).await)
     }
 
     pub async fn active(&self, token: &str) -> bool {
         self.introspect(token).await.active.unwrap()
     }
+
+    /// Waits until a token is inactive everywhere: what ended it was not this replica.
+    pub async fn ends(&self, token: &str) {
+        soon("a token ends", async || !self.active(token).await).await;
+    }
+
+    /// Waits until a grant is rejected for this reason.
+    pub async fn is_refused(&self, partner: &Partner, grant: Grant, refusal: Refusal) {
+        let attempt = async || is_refused(&self.issue(partner, grant.clone()).await, refusal);
+        soon(refusal.1, attempt).await;
+    }
+
+    /// Waits until a grant is answered.
+    pub async fn is_issued(&self, partner: &Partner, grant: Grant) -> tok::IssueTokenResponse {
+        let mut issued = None;
+        soon("a token is issued", async || {
+            issued = self.issue(partner, grant.clone()).await.ok();
+            issued.is_some()
+        })
+        .await;
+        issued.unwrap()
+    }
 }
 
-/// Checks code and reason of a refusal.
+/// The code and the reason of a rejected call.
+pub type Refusal = (Code, &'static str);
+
+pub const INVALID_GRANT: Refusal = (Code::FailedPrecondition, "INVALID_GRANT");
+pub const INVALID_CLIENT: Refusal = (Code::Unauthenticated, "INVALID_CLIENT");
+pub const CONSENT_REQUIRED: Refusal = (Code::PermissionDenied, "CONSENT_REQUIRED");
+pub const NOT_FOUND: Refusal = (Code::NotFound, "NOT_FOUND");
+pub const WRONG_STATE: Refusal = (Code::FailedPrecondition, "WRONG_STATE");
+pub const SESSION_INVALID: Refusal = (Code::Unauthenticated, "ADMIN_SESSION_INVALID");
+
+/// Asserts code and reason of a rejected call. Returns the metadata.
 #[track_caller]
-pub fn assert_refused<T>(
-    result: Result<T, Status>,
-    code: tonic::Code,
-    reason: accord::rpc::status::ErrorReason,
-) {
-    let status = match result {
-        Ok(_) => panic!("not refused"),
-        Err(status) => status,
-    };
-    assert_eq!(status.code(), code, "{status:?}");
-    assert_eq!(
-        accord::rpc::status::reason_of(&status),
-        Some(reason),
-        "{status:?}"
-    );
+pub fn refused<T>(result: Result<T, Status>, (code, reason): Refusal) -> HashMap<String, String> {
+    assert_refused(result, code, reason)
 }
 
-/// The fields of a refusal's violations.
-#[track_caller]
-pub fn violations<T>(result: Result<T, Status>) -> Vec<String> {
-    use tonic_types::StatusExt;
-    let status = result.err().expect("not refused");
-    let details = status
-        .get_details_bad_request()
-        .unwrap_or_else(|| panic!("no details: {status:?}"));
-    details
-        .field_violations
-        .into_iter()
-        .map(|violation| violation.field)
-        .collect()
+/// Whether a call is rejected with this code and reason.
+pub fn is_refused<T>(result: &Result<T, Status>, (code, reason): Refusal) -> bool {
+    result.as_ref().is_err_and(|status| {
+        let info = status.get_details_error_info();
+        status.code() == code && info.is_some_and(|info| info.reason == reason)
+    })
 }
 
-/// `ErrorInfo.metadata` of a refusal, by name.
-#[track_caller]
-pub fn metadata<T>(result: Result<T, Status>, name: &str) -> String {
-    use tonic_types::StatusExt;
-    let status = result.err().expect("not refused");
-    status
-        .get_details_error_info()
-        .unwrap()
-        .metadata
-        .get(name)
-        .cloned()
-        .unwrap_or_default()
+/// How long memory and other replicas may lag behind a change that has returned.
+pub const BOUND: Duration = Duration::from_secs(1);
+
+/// Repeats an attempt until it holds: the first one that begins after [`BOUND`] must.
+pub async fn soon(what: &str, mut attempt: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    loop {
+        let late = started.elapsed() > BOUND;
+        if attempt().await {
+            return;
+        }
+        assert!(!late, "{what}: not after {BOUND:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -28,22 +28,11 @@ pub struct Services {
 impl Services {
     /// Migrates, makes the callers, starts both, and fills in a tenant to try things on.
     pub async fn start(registry_url: &str, token_url: &str) -> Self {
-        // What tests change must show at once; that it shows soon otherwise is tested on its own.
-        Self::start_polling(registry_url, token_url, 0).await
-    }
-
-    /// The same, with a token-service that asks every so often what changed, as it does by default.
-    pub async fn start_polling(registry_url: &str, token_url: &str, poll_ms: u64) -> Self {
-        Self::start_with(registry_url, token_url, poll_ms, &[]).await
+        Self::start_with(registry_url, token_url, &[]).await
     }
 
     /// The same, with more settings of token-service.
-    pub async fn start_with(
-        registry_url: &str,
-        token_url: &str,
-        poll_ms: u64,
-        settings: &[(&'static str, &str)],
-    ) -> Self {
+    pub async fn start_with(registry_url: &str, token_url: &str, settings: &[(&'static str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         for name in ["registry.key", "token.key"] {
@@ -91,7 +80,6 @@ impl Services {
                 at("registry-token").into_os_string(),
             ),
             ("ACCORD_TOKEN_LISTEN", "127.0.0.1:0".into()),
-            ("ACCORD_TOKEN_REGISTRY_POLL_MS", poll_ms.to_string().into()),
             ("ACCORD_TOKEN_HTTP_LISTEN", http_address.into()),
         ];
         token_environment.extend(settings.iter().map(|(name, value)| (*name, value.into())));

@@ -1,8 +1,8 @@
 //! The commands of docs/PARTNERS.md, run as they stand there, with curl and openssl.
 
-use std::{path::Path, process::Stdio};
+use std::process::Stdio;
 
-use accord::registry::v1 as reg;
+use accord::{registry::v1 as reg, testing::calls::ok};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::Command,
@@ -14,57 +14,18 @@ use super::{
 };
 use crate::harness::{
     dev,
-    partner::{REDIRECT_URI, SCOPES, World},
+    document::shell_lines,
+    partner::{BOUND, REDIRECT_URI, SCOPES, World},
 };
 
-/// The shell lines between the markers, in order.
-fn commands() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/PARTNERS.md");
-    let guide = std::fs::read_to_string(path).unwrap();
-    let (_, rest) = guide
-        .split_once("<!-- partners-guide -->")
-        .expect("the first marker");
-    let (guide, _) = rest
-        .split_once("<!-- /partners-guide -->")
-        .expect("the second marker");
-    let mut blocks = guide
-        .split("```sh\n")
-        .skip(1)
-        .map(|block| block.split("```").next().unwrap());
-    let commands = blocks.by_ref().collect::<String>();
-    assert!(commands.lines().count() > 60, "the guide has shrunk: {commands}");
-    commands
-}
+tests!(the_partners_guide_runs_as_it_stands,);
 
-/// Whether the tools that the guide asks for are there. A line on stderr if they are not; a panic with
-/// `ACCORD_REQUIRE_ALL=1`.
-async fn tools() -> bool {
-    let ask =
-        "command -v curl && command -v openssl && openssl list -public-key-algorithms | grep -i ed25519";
-    let found = Command::new("bash")
-        .args(["-c", ask])
-        .stdout(Stdio::null())
-        .status()
-        .await;
-    if found.is_ok_and(|status| status.success()) {
-        return true;
-    }
-    let required = std::env::var("ACCORD_REQUIRE_ALL").is_ok_and(|value| value == "1");
-    assert!(!required, "ACCORD_REQUIRE_ALL=1, and curl or openssl is missing");
-    eprintln!("SKIPPED: curl or openssl is missing, the partner's guide is not tried out");
-    false
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn the_partners_guide_runs_as_it_stands() {
-    if !tools().await {
-        return;
-    }
     let (directory, dev) = dev::start().await;
     let world = World::new(&dev.file);
     let partner = world.partner().await;
     let script = directory.path().join("guide.sh");
-    std::fs::write(&script, commands()).unwrap();
+    std::fs::write(&script, shell_lines("docs/PARTNERS.md", "partners-guide")).unwrap();
     let mut shell = Command::new("bash")
         .args(["-euo", "pipefail"])
         .arg(&script)
@@ -98,7 +59,8 @@ async fn the_partners_guide_runs_as_it_stands() {
                 client_id: partner.client_id.clone(),
                 json_web_key_set: line[at..].to_owned(),
             };
-            world.clients().set_client_keys(request).await.unwrap();
+            ok(world.clients().set_client_keys(request).await);
+            tokio::time::sleep(BOUND).await;
             input.write_all(b"\n").await.unwrap();
             break;
         }

@@ -22,6 +22,11 @@ use crate::harness::{
     partner::{Partner, REDIRECT_URI, SCOPES, World},
 };
 
+tests!(
+    the_oauth2_crate_needs_the_tenant_authority_url_alone,
+    the_oauth2_crate_understands_every_refusal,
+);
+
 type Client = BasicClient<EndpointSet, EndpointNotSet, EndpointSet, EndpointSet, EndpointSet>;
 type TokenError = RequestTokenError<reqwest::Error, BasicErrorResponse>;
 
@@ -185,7 +190,6 @@ fn refused(result: Result<BasicTokenResponse, TokenError>, code: Code) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn the_oauth2_crate_needs_the_tenant_authority_url_alone() {
     let scene = Scene::set().await;
     refused(scene.own(&scene.client, &[]).await, Code::UnauthorizedClient);
@@ -250,7 +254,6 @@ async fn the_oauth2_crate_needs_the_tenant_authority_url_alone() {
     stop(scene.dev).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn the_oauth2_crate_understands_every_refusal() {
     let scene = Scene::set().await;
     let wrong = scene

@@ -1,10 +1,6 @@
 //! Python's `requests-oauthlib`, as it comes: `tests/python/client.py` goes through every grant with it.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{process::Stdio, time::Duration};
 
 use serde_json::Value;
 use tokio::{
@@ -18,49 +14,15 @@ use super::{
 };
 use crate::harness::{
     dev,
+    document::file,
     partner::{REDIRECT_URI, SCOPES, World},
+    suite::python,
 };
+
+tests!(requests_oauthlib_needs_the_tenant_authority_url_alone,);
 
 /// How long the script may take for a step.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-}
-
-/// A Python that has the library, with what has to be said to it. `None`, and a line on stderr, if there
-/// is none; a panic with `ACCORD_REQUIRE_ALL=1`.
-async fn python() -> Option<Command> {
-    let mut places: Vec<PathBuf> = vec![root().join("target/ci-tools/python")];
-    let given = std::env::var_os("PYTHONPATH").unwrap_or_default();
-    places.extend(std::env::split_paths(&given));
-    let command = || {
-        let mut command = Command::new("python3");
-        command
-            .env("PYTHONPATH", std::env::join_paths(&places).unwrap())
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            // Loopback, here; the library would take https alone.
-            .env("OAUTHLIB_INSECURE_TRANSPORT", "1")
-            .env("NO_PROXY", "127.0.0.1")
-            .kill_on_drop(true);
-        command
-    };
-    let found = command()
-        .args(["-c", "import requests_oauthlib"])
-        .stderr(Stdio::null())
-        .status()
-        .await;
-    if found.is_ok_and(|status| status.success()) {
-        return Some(command());
-    }
-    let required = std::env::var("ACCORD_REQUIRE_ALL").is_ok_and(|value| value == "1");
-    assert!(
-        !required,
-        "ACCORD_REQUIRE_ALL=1, and there is no python3 with requests-oauthlib"
-    );
-    eprintln!("SKIPPED: there is no python3 with requests-oauthlib, its test proves nothing");
-    None
-}
 
 /// The running script. It is gone when this is dropped.
 struct Script {
@@ -70,10 +32,15 @@ struct Script {
 }
 
 impl Script {
-    fn start(mut python: Command, arguments: &[&str]) -> Self {
-        let mut child = python
-            .arg(root().join("tests/python/client.py"))
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::from(python())
+            .arg(file("tests/python/client.py"))
             .args(arguments)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            // Loopback, here; the library would take https alone.
+            .env("OAUTHLIB_INSECURE_TRANSPORT", "1")
+            .env("NO_PROXY", "127.0.0.1")
+            .kill_on_drop(true)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -109,16 +76,14 @@ impl Script {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn requests_oauthlib_needs_the_tenant_authority_url_alone() {
-    let Some(python) = python().await else { return };
     let (_directory, dev) = dev::start().await;
     let world = World::new(&dev.file);
     let partner = world.partner().await;
     let issuer = world.target.tenant_authority_url.as_str();
     let mut arguments = vec![issuer, partner.client_id.as_str(), REDIRECT_URI];
     arguments.extend(SCOPES);
-    let mut script = Script::start(python, &arguments);
+    let mut script = Script::start(&arguments);
     script.tell(&partner.client_secret).await;
 
     let begun = script.hear().await;

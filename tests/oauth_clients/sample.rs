@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use accord::{clock::ManualClock, random::SystemRandom, token::v1 as tok};
+use accord::{clock::ManualClock, random::SystemRandom};
 use accord_cli::dev::Dev;
 use example_partner::settings::Settings;
 use oauth2::{ClientId, ClientSecret};
@@ -19,6 +19,11 @@ use crate::harness::{
     dev,
     partner::{Partner, World, own_grant},
 };
+
+tests!(
+    the_sample_partner_connects_reads_refreshes_and_disconnects,
+    the_sample_partner_lives_with_less_than_it_asked_for_and_with_the_end,
+);
 
 /// The sample partner, running, and a browser at it.
 struct Sample {
@@ -117,7 +122,6 @@ fn origin(url: &Url) -> String {
     url.origin().ascii_serialization()
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn the_sample_partner_connects_reads_refreshes_and_disconnects() {
     let (_directory, dev, clock) = with_cloud_api().await;
     let world = World::new(&dev.file);
@@ -154,7 +158,6 @@ async fn the_sample_partner_connects_reads_refreshes_and_disconnects() {
     stop(dev).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn the_sample_partner_lives_with_less_than_it_asked_for_and_with_the_end() {
     let (_directory, dev, clock) = with_cloud_api().await;
     let world = World::new(&dev.file);
@@ -174,13 +177,7 @@ async fn the_sample_partner_lives_with_less_than_it_asked_for_and_with_the_end()
     assert_eq!(sample.get("/contacts").await.0, 200);
 
     let own = world.issue(&partner, own_grant()).await.unwrap();
-    let request = tok::RevokeConsentRequest {
-        tenant_id: world.target.tenant_id.clone(),
-        grant_id: own.grant_id,
-        admin_session: world.sign_in("").await,
-        reason: String::new(),
-    };
-    world.consents().revoke_consent(request).await.unwrap();
+    world.revoke_consent(&own.grant_id).await;
     clock.advance(Duration::from_secs(5 * 60 + 1));
     assert_eq!(sample.get("/contacts").await.0, 409);
     let (_, _, home) = sample.get("/").await;

@@ -47,9 +47,6 @@ pub struct DevArgs {
     /// Where to serve a small Cloud API of the demo tenant, to try tokens on; without it, there is none.
     #[arg(long, value_name = "ADDRESS")]
     pub api_listen: Option<SocketAddr>,
-    /// How often token-service asks the registry what changed; 0: never, and nothing is remembered.
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 200, hide = true)]
-    pub registry_poll_ms: u64,
 }
 
 /// A running development environment.
@@ -97,12 +94,11 @@ impl Dev {
         let registry = Registry::open(&registry_settings, clock.clone(), random.clone()).await?;
         let callers = callers::renew(registry.store()).await?;
 
-        let mut token_settings = token_service::config::Settings::new(
+        let token_settings = token_service::config::Settings::new(
             sqlite(&args.data_dir, "token.db"),
             master_key(&args.data_dir, "token.key", &random)?,
             format!("http://{registry_grpc}"),
         );
-        token_settings.registry_poll_ms = args.registry_poll_ms;
         let token_settings = token_settings.checked(token_service::config::Needs::Database)?;
         TokenServer::migrate(&token_settings, &*random).await?;
         let token = TokenServer::open_with_token(
