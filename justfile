@@ -8,7 +8,7 @@ lint:
 test:
     cargo test --workspace
 
-# What issuing and checking tokens costs, beside what the machine could do; about twenty minutes.
+# What issuing and checking tokens costs, beside what the machine could do; about twenty-five minutes.
 bench *options:
     cargo bench --bench issuance -- {{options}}
 

@@ -31,8 +31,6 @@ pub const SCOPE: &str = "contacts.read documents.read matters.read";
 /// Life of a token in seconds, token-service's default.
 const EXPIRES_IN: u32 = 300;
 const PUBLIC_BASE_URL: &str = "http://127.0.0.1:50000";
-/// A dot and 64 bytes in base64url.
-const SIGNATURE: usize = 1 + 86;
 
 /// Signs and verifies with one key, in the fewest steps.
 struct Signer {
@@ -82,8 +80,7 @@ impl Signer {
             exp: iat + EXPIRES_IN,
             rev: self.rev.clone(),
         })?;
-        let length = self.header.len() + claims.len().div_ceil(3) * 4 + SIGNATURE;
-        let mut token = String::with_capacity(length);
+        let mut token = String::with_capacity(1_024);
         token.push_str(&self.header);
         URL_SAFE_NO_PAD.encode_string(claims, &mut token);
         let signature = self.key.sign(token.as_bytes());
@@ -110,7 +107,7 @@ pub fn cloud_api_url(tenant: usize) -> String {
 
 /// Where a server listens, `host:port`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Listening {
+pub struct Addresses {
     pub grpc: String,
     pub http: String,
 }
@@ -125,7 +122,7 @@ pub async fn serve() -> Result<()> {
     let signer = Arc::new(Signer::new()?);
     let grpc = TcpListener::bind("127.0.0.1:0").await?;
     let http = TcpListener::bind("127.0.0.1:0").await?;
-    pipe::send(Ok(Listening {
+    pipe::send(Ok(Addresses {
         grpc: grpc.local_addr()?.to_string(),
         http: http.local_addr()?.to_string(),
     }))?;

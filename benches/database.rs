@@ -4,18 +4,16 @@ use std::path::Path;
 
 use accord::testing::{DurablePostgres, TestDatabase, durable_postgres};
 
-use crate::options::Engine;
-
 /// Where databases are created: files in the directory of a deployment, or a PostgreSQL of this run's own.
 pub struct Server(Option<DurablePostgres>);
 
 impl Server {
     /// A server, if this machine has it. PostgreSQL's files go below `root` if its own user gets there, else
     /// to a directory that survives a restart.
-    pub fn start(engine: Engine, root: &Path) -> Option<Self> {
-        match engine {
-            Engine::Sqlite => Some(Self(None)),
-            Engine::Postgres => Some(Self(Some(durable_postgres(&[root, Path::new("/var/tmp")])?))),
+    pub fn start(database: &str, root: &Path) -> Option<Self> {
+        match database {
+            "postgres" => Some(Self(Some(durable_postgres(&[root, Path::new("/var/tmp")])?))),
+            _ => Some(Self(None)),
         }
     }
 

@@ -19,20 +19,20 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    seed::Seeded,
+    seed::Dataset,
     services::{Service, Setup},
     usage::{Processes, RegistryLog, memory, watch},
 };
 use crate::{
-    bare::{self, Listening},
+    bare::{self, Addresses},
     load::{
         self, Calls, Window,
         form::Form,
-        grpc::{Clients, Family, Introspection, Issuing, Source},
+        grpc::{Clients, Family, Source, TokenCalls},
         wrong_secrets::WrongSecrets,
     },
     pipe::{self, Process},
-    protocol::{CALLERS, Outcome, Pace, Plan, Request, Sample, Slice, Started, Target, Work},
+    protocol::{CALLERS, Outcome, Pace, Plan, Request, Sample, Slice, Startup, Target, Work},
     results::quantile,
 };
 
@@ -42,10 +42,12 @@ pub const ROLE: &str = "deployment";
 const STARTS: usize = 3;
 /// How long services do nothing before their memory counts as idle.
 const IDLE_FOR: Duration = Duration::from_secs(1);
-/// Callers who verify every secret once: fewer than the registry lets wait.
+/// Verifies every secret once: fewer callers than the registry lets wait, for as long as it takes.
 const FIRST_CALLERS: Pace = Pace::Callers(16);
 const FIRST_CALLS_WITHIN: Duration = Duration::from_secs(3_600);
-/// Codes a second that are seeded before any rate was measured.
+/// A registry that has begun no argon2 run for so long has none waiting.
+const LATE_RUNS_WITHIN: Duration = Duration::from_millis(250);
+/// Codes a second that are prepared before any rate was measured.
 const CODES_PER_SECOND: f64 = 4_000.0;
 
 /// Answers requests until the parent ends.
@@ -86,26 +88,26 @@ async fn answer(deployment: &mut Option<Deployment>, request: Request) -> Result
 struct Deployment {
     plan: Plan,
     setup: Setup,
-    seeded: Seeded,
+    dataset: Dataset,
     registry: Service,
     token: Service,
     registry_log: RegistryLog,
     /// One for each caller, of the first clients, begun when they are first called for.
     families: Arc<[Family]>,
-    /// Started when it is first called.
-    bare: Option<(Process, Listening)>,
+    /// Startup when it is first called.
+    bare: Option<(Process, Addresses)>,
     /// Tokens that were issued here.
     issued: u64,
     codes_per_second: f64,
 }
 
 /// A server to call, the processes behind it, and the replica that ends with the slice.
-type Server = (Listening, Processes, Option<Service>);
+type Server = (Addresses, Processes, Option<Service>);
 
 impl Deployment {
-    async fn start(plan: Plan) -> Result<(Self, Started)> {
+    async fn start(plan: Plan) -> Result<(Self, Startup)> {
         let setup = Setup::create(&plan).await?;
-        let seeded = seed::run(&setup, &plan).await?;
+        let dataset = seed::run(&setup, &plan).await?;
         for url in [&plan.registry_url, &plan.token_url] {
             settle(url).await?;
         }
@@ -121,18 +123,17 @@ impl Deployment {
         }
         sleep(IDLE_FOR).await;
         let [registry_ready, token_ready] = ready.map(|millis| quantile(millis, 0.5));
-        let started = Started {
+        let started = Startup {
             registry_ready,
             token_ready,
             registry_memory: memory(registry.pid()?)?,
             token_memory: memory(token.pid()?)?,
         };
-        let (path, position) = (setup.log_file("registry"), 0);
         let deployment = Self {
-            registry_log: RegistryLog { path, position },
+            registry_log: RegistryLog::open(&setup.log_file("registry"))?,
             plan,
             setup,
-            seeded,
+            dataset,
             registry,
             token,
             families: Arc::from([]),
@@ -154,7 +155,7 @@ impl Deployment {
             wrong_secrets: None,
         };
         let sample = self.measure(&slice).await?;
-        let secrets = self.seeded.credentials.len() as u64;
+        let secrets = self.dataset.credentials.len() as u64;
         let logged = sample.argon2_runs.min(sample.registry_calls.values().sum());
         ensure!(
             sample.outcome.answers == secrets,
@@ -186,8 +187,8 @@ impl Deployment {
             };
             let wrong_secrets = WrongSecrets {
                 clients: Clients::connect(&addresses.grpc).await?,
-                credentials: self.seeded.credentials.clone(),
-                ended: self.seeded.ended.clone(),
+                credentials: self.dataset.credentials.clone(),
+                ended: self.dataset.ended.clone(),
             };
             load::drive(Arc::new(wrong_secrets), Pace::Rate(rate), window).await
         };
@@ -195,9 +196,16 @@ impl Deployment {
         let (outcome, guessed, usage) = tokio::join!(working, guessing, watching);
         let (outcome, guessed, usage) = (outcome?, guessed?, usage?);
 
-        let (registry_calls, argon2_runs) = self.registry_log.read()?;
+        let (registry_calls, mut argon2_runs) = self.registry_log.read()?;
         if let Some(mut replica) = replica {
             replica.kill().await?;
+        }
+        // What was begun goes on for a while: it belongs to this slice, not to the next one.
+        let mut late_runs = argon2_runs;
+        while late_runs > 0 {
+            sleep(LATE_RUNS_WITHIN).await;
+            late_runs = self.registry_log.read()?.1;
+            argon2_runs += late_runs;
         }
         if slice.target != Target::Bare && slice.work != Work::Introspect {
             self.issued += outcome.all_answers;
@@ -239,17 +247,16 @@ impl Deployment {
     }
 
     /// Gets calls ready. The bare server signs alike, whatever the grant.
-    async fn prepare(&mut self, slice: &Slice, addresses: &Listening) -> Result<Arc<dyn Calls>> {
-        let credentials = self.seeded.credentials.clone();
+    async fn prepare(&mut self, slice: &Slice, addresses: &Addresses) -> Result<Arc<dyn Calls>> {
+        let credentials = self.dataset.credentials.clone();
         if slice.work == Work::Form {
             return Ok(Arc::new(Form::connect(&addresses.http, credentials).await?));
         }
         let clients = Clients::connect(&addresses.grpc).await?;
         let source = match slice.work {
             Work::Introspect => {
-                let token = &self.setup.workload_token;
-                let calls = Introspection::prepare(clients, &credentials, token).await?;
-                return Ok(Arc::new(calls));
+                let authorization = format!("Bearer {}", self.setup.workload_token);
+                Source::Tokens(clients.tokens(&credentials).await?, authorization.parse()?)
             }
             _ if slice.target == Target::Bare => Source::ClientCredentials(credentials),
             Work::IssueOnce => Source::Once(credentials, AtomicUsize::new(0)),
@@ -258,17 +265,17 @@ impl Deployment {
                 let seconds = (slice.warm_up + slice.span).as_secs_f64();
                 let each = (self.codes_per_second * seconds / CALLERS as f64).ceil() as usize + 1;
                 // A redemption ends the client's family: other clients than those that renew.
-                Source::Codes(self.seeded.codes(CALLERS..2 * CALLERS, each).await?)
+                Source::Codes(self.dataset.codes(CALLERS..2 * CALLERS, each).await?)
             }
             _ => Source::ClientCredentials(credentials),
         };
-        Ok(Arc::new(Issuing { clients, source }))
+        Ok(Arc::new(TokenCalls { clients, source }))
     }
 
     async fn families(&mut self, clients: &Clients) -> Result<Arc<[Family]>> {
         if self.families.is_empty() {
             let mut families = Vec::new();
-            for codes in self.seeded.codes(0..CALLERS, 1).await? {
+            for codes in self.dataset.codes(0..CALLERS, 1).await? {
                 families.push(codes.begin_family(clients).await?);
             }
             self.issued += families.len() as u64;

@@ -5,9 +5,11 @@ use std::{
     time::Duration,
 };
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 
 use crate::{cases::Case, protocol::CALLERS};
+
+const DATABASES: [&str; 2] = ["sqlite", "postgres"];
 
 /// What issuing and checking tokens costs, beside a bare server that only signs or verifies.
 #[derive(Debug, Parser)]
@@ -20,8 +22,8 @@ pub struct Options {
     #[arg(long, value_name = "CASE", value_delimiter = ',')]
     only: Vec<Case>,
     /// Which databases
-    #[arg(long, value_delimiter = ',', default_value = "sqlite,postgres")]
-    pub database: Vec<Engine>,
+    #[arg(long, value_delimiter = ',', default_value = "sqlite,postgres", value_parser = DATABASES)]
+    pub database: Vec<String>,
     /// Another build to measure in the same rounds: a directory with its `issuance` and `accord`
     #[arg(long, value_name = "DIR")]
     against: Option<PathBuf>,
@@ -31,12 +33,6 @@ pub struct Options {
     /// Passed by cargo; without effect
     #[arg(long, hide = true)]
     bench: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Engine {
-    Sqlite,
-    Postgres,
 }
 
 impl Options {

@@ -49,7 +49,6 @@ impl Process {
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
         self.stdin.write_all(&line).await?;
-        self.stdin.flush().await?;
         self.receive().await
     }
 

@@ -12,7 +12,7 @@ pub const CALLERS: usize = 64;
 /// Answered by the type in brackets.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
-    /// Creates and fills the databases, starts the services, verifies every secret once ([`Started`]).
+    /// Creates and fills the databases, starts the services, verifies every secret once ([`Startup`]).
     Deploy(Plan),
     /// Calls a server and measures ([`Sample`]).
     Measure(Slice),
@@ -37,7 +37,7 @@ pub struct Plan {
 
 /// Services that have started on existing databases, and that nobody has called yet.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Started {
+pub struct Startup {
     /// Milliseconds from starting the program until its health is SERVING, the median of a few starts.
     pub registry_ready: f64,
     pub token_ready: f64,

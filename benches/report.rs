@@ -15,11 +15,11 @@ use serde::Serialize;
 use crate::{
     options::Options,
     protocol::{CALLERS, Sample},
-    results::{Figure, Results, Series, quantile},
+    results::{Figure, Results, Series},
 };
 
 /// How often a page is made durable, to see how long that takes.
-const SYNCS: usize = 200;
+const SYNCS: u32 = 200;
 
 #[derive(Serialize)]
 pub struct Report {
@@ -65,22 +65,17 @@ impl Report {
 pub fn machine(directory: &Path) -> Result<String> {
     let load = fs::read_to_string("/proc/loadavg")?;
     let load = load.split(' ').next().unwrap_or_default();
-    let (cores, fdatasync) = (thread::available_parallelism()?, fdatasync(directory)?);
-    Ok(format!(
-        "{cores} cores, load before: {load}, fdatasync: {fdatasync:.3} ms"
-    ))
-}
-
-fn fdatasync(directory: &Path) -> Result<f64> {
+    let cores = thread::available_parallelism()?;
     let mut file = File::create(directory.join("fdatasync"))?;
-    let mut millis = Vec::with_capacity(SYNCS);
+    let started = Instant::now();
     for _ in 0..SYNCS {
-        let started = Instant::now();
         file.write_all(&[0; 4096])?;
         file.sync_data()?;
-        millis.push(started.elapsed().as_secs_f64() * 1e3);
     }
-    Ok(quantile(millis, 0.5))
+    let fdatasync = started.elapsed() / SYNCS;
+    Ok(format!(
+        "{cores} cores, load before: {load}, fdatasync: {fdatasync:?}"
+    ))
 }
 
 fn figure(figure: &Figure) -> Vec<String> {

@@ -16,7 +16,7 @@ use crate::{
     load::wrong_secrets::REJECTED,
     options::Options,
     pipe::Process,
-    protocol::{CALLERS, Pace, Plan, Request, Sample, Slice, Started, Target, Work},
+    protocol::{CALLERS, Pace, Plan, Request, Sample, Slice, Startup, Target, Work},
     results::{Member, Results, Series},
 };
 
@@ -36,10 +36,8 @@ pub async fn run(options: &Options, root: &Path) -> Result<Results> {
         root,
         results,
     };
-    for &engine in &options.database {
-        let Some(server) = Server::start(engine, root) else {
-            continue;
-        };
+    let servers = options.database.iter();
+    for server in servers.filter_map(|database| Server::start(database, root)) {
         if options.wants_builds() {
             run.builds(&server).await?;
         }
@@ -57,15 +55,15 @@ struct Run<'a> {
 }
 
 /// A deployment, in a process of its own.
-struct Deployed {
+struct DeploymentProcess {
     name: String,
     database: &'static str,
     process: Process,
-    started: Started,
+    started: Startup,
     _databases: [Option<TestDatabase>; 2],
 }
 
-impl Deployed {
+impl DeploymentProcess {
     async fn measure(&mut self, slice: Slice) -> Result<Sample> {
         let may_overload = slice.wrong_secrets.is_some() || slice.target == Target::NewReplica;
         let what = format!("{}: {}: {slice:?}", self.database, self.name);
@@ -83,7 +81,13 @@ impl Deployed {
 }
 
 impl Run<'_> {
-    async fn deploy(&self, server: &Server, program: &Path, name: &str, clients: usize) -> Result<Deployed> {
+    async fn deploy(
+        &self,
+        server: &Server,
+        program: &Path,
+        name: &str,
+        clients: usize,
+    ) -> Result<DeploymentProcess> {
         let database = server.name();
         eprintln!("{database}: {name}: {clients} clients");
         let directory = self.root.join(format!("{database} {name}").replace(' ', "-"));
@@ -100,7 +104,7 @@ impl Run<'_> {
             active: clients.min(self.options.active()),
         };
         let started = process.request(&Request::Deploy(plan)).await;
-        Ok(Deployed {
+        Ok(DeploymentProcess {
             name: name.to_owned(),
             database,
             process,
@@ -143,7 +147,7 @@ impl Run<'_> {
         &mut self,
         case: Case,
         work: Work,
-        builds: &mut [Deployed],
+        builds: &mut [DeploymentProcess],
         round: usize,
     ) -> Result<()> {
         for member in in_rotation(builds.len() + 1, round) {
@@ -189,7 +193,7 @@ impl Run<'_> {
     }
 
     /// The same half load without and with wrong secrets.
-    async fn flood(&mut self, case: Case, build: &mut Deployed, round: usize) -> Result<()> {
+    async fn flood(&mut self, case: Case, build: &mut DeploymentProcess, round: usize) -> Result<()> {
         let is_new = case == Case::FloodNewReplica;
         let target = if is_new {
             Target::NewReplica
@@ -213,7 +217,7 @@ impl Run<'_> {
     }
 
     /// Ratios and figures of a build.
-    fn compare(&mut self, build: &Deployed) {
+    fn compare(&mut self, build: &DeploymentProcess) {
         let (results, started) = (&mut self.results, &build.started);
         let member @ (database, name) = (build.database, build.name.as_str());
         for (case, _) in Case::BESIDE_BARE {
@@ -275,7 +279,7 @@ impl Run<'_> {
 }
 
 /// What a flood costs beside latency.
-fn flood_figures(results: &mut Results, case: Case, build: &Deployed) {
+fn flood_figures(results: &mut Results, case: Case, build: &DeploymentProcess) {
     let member @ (database, name) = (build.database, build.name.as_str());
     let quiet = results.series(case, (database, &quiet(name)));
     let (Some(flooded), Some(quiet)) = (results.series(case, member), quiet) else {

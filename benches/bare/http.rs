@@ -32,7 +32,7 @@ struct TokenForm {
 }
 
 #[derive(Serialize)]
-struct Issued {
+struct TokenResponse {
     access_token: String,
     token_type: &'static str,
     expires_in: u32,
@@ -44,12 +44,12 @@ async fn token(
     State(signer): State<Arc<Signer>>,
     Path(tenant_id): Path<String>,
     Form(form): Form<TokenForm>,
-) -> Result<([(HeaderName, &'static str); 2], Json<Issued>), StatusCode> {
+) -> Result<([(HeaderName, &'static str); 2], Json<TokenResponse>), StatusCode> {
     if form.grant_type != "client_credentials" {
         return Err(StatusCode::BAD_REQUEST);
     }
     let signed = signer.issue(tenant_id, None);
-    let issued = Issued {
+    let issued = TokenResponse {
         access_token: signed.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?,
         token_type: "Bearer",
         expires_in: EXPIRES_IN,

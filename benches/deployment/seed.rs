@@ -47,7 +47,7 @@ const ROWS: usize = 1_000;
 const INSERTS: usize = 20;
 
 /// What was written, as far as calls need it.
-pub struct Seeded {
+pub struct Dataset {
     token_url: String,
     /// The first of them have secrets.
     clients: Vec<Client>,
@@ -72,7 +72,7 @@ struct Client {
 }
 
 /// Writes everything. The services don't run yet.
-pub async fn run(setup: &Setup, plan: &Plan) -> Result<Seeded> {
+pub async fn run(setup: &Setup, plan: &Plan) -> Result<Dataset> {
     let tenant = |number| Tenant {
         number,
         tenant_id: format!("firm-{number}"),
@@ -121,7 +121,7 @@ pub async fn run(setup: &Setup, plan: &Plan) -> Result<Seeded> {
 
     let live = |client| credentials(client, &client.secret);
     let ended = |client| credentials(client, &client.ended_secret);
-    Ok(Seeded {
+    Ok(Dataset {
         token_url: plan.token_url.clone(),
         credentials: clients.iter().map_while(live).collect(),
         ended: clients.iter().map_while(ended).collect(),
@@ -129,7 +129,7 @@ pub async fn run(setup: &Setup, plan: &Plan) -> Result<Seeded> {
     })
 }
 
-impl Seeded {
+impl Dataset {
     /// Writes codes, and the grants that they activate: `each` for each of some clients, by number.
     pub async fn codes(&self, clients: Range<usize>, each: usize) -> Result<Vec<Codes>> {
         let (mut grants, mut rows, mut codes) = (Vec::new(), Vec::new(), Vec::new());

@@ -22,7 +22,7 @@ use tonic_health::pb::{
 };
 
 use super::usage::REGISTRY_LOG_FILTER;
-use crate::{bare::Listening, protocol::Plan};
+use crate::{bare::Addresses, protocol::Plan};
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
@@ -33,7 +33,7 @@ pub struct Setup {
     program: PathBuf,
     /// `host:port` of each listener.
     registry_grpc: String,
-    pub token_addresses: Listening,
+    pub token_addresses: Addresses,
     /// The bearer token of an internal service.
     pub workload_token: String,
 }
@@ -98,7 +98,7 @@ impl Setup {
     }
 
     /// Starts another replica of token-service.
-    pub async fn start_replica(&self) -> Result<(Service, Listening)> {
+    pub async fn start_replica(&self) -> Result<(Service, Addresses)> {
         let addresses = free_addresses()?;
         let listeners = ["--listen", &addresses.grpc, "--http-listen", &addresses.http];
         let replica = self.serve("token", &addresses.grpc, &listeners).await?;
@@ -186,9 +186,9 @@ fn write_private(path: &Path, content: &[u8]) -> Result<()> {
 }
 
 /// Addresses that were free a moment ago: each service must know the other's before it starts.
-fn free_addresses() -> Result<Listening> {
+fn free_addresses() -> Result<Addresses> {
     let free = || anyhow::Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string());
-    Ok(Listening {
+    Ok(Addresses {
         grpc: free()?,
         http: free()?,
     })

@@ -3,8 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{Read, Seek, SeekFrom},
-    path::PathBuf,
+    io::Read,
+    path::Path,
 };
 
 use anyhow::{Context, Result};
@@ -44,15 +44,16 @@ fn all_cpu(processes: Processes) -> Result<[Option<f64>; 3]> {
 
 /// registry-service's log, which has a line for each call and each argon2 run at debug level.
 pub struct RegistryLog {
-    pub path: PathBuf,
-    pub position: u64,
+    file: File,
+    /// The beginning of a line whose end is not written yet.
+    rest: String,
 }
 
 /// What `RUST_LOG` must be for that.
 pub const REGISTRY_LOG_FILTER: &str = "warn,accord=debug,registry_service=debug";
 
 #[derive(Deserialize)]
-struct LogLine {
+struct LogEntry {
     #[serde(default)]
     message: String,
     #[serde(default)]
@@ -60,18 +61,19 @@ struct LogLine {
 }
 
 impl RegistryLog {
+    pub fn open(path: &Path) -> Result<Self> {
+        let (file, rest) = (File::open(path)?, String::new());
+        Ok(Self { file, rest })
+    }
+
     /// Reads the lines since the last time: calls by method, and argon2 runs.
     pub fn read(&mut self) -> Result<(BTreeMap<String, u64>, u64)> {
-        let mut file = File::open(&self.path)?;
-        file.seek(SeekFrom::Start(self.position))?;
-        let mut text = String::new();
-        file.read_to_string(&mut text)?;
-        // The last line may still be written.
-        text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
-        self.position += text.len() as u64;
+        self.file.read_to_string(&mut self.rest)?;
+        let complete = self.rest.rfind('\n').map_or(0, |end| end + 1);
+        let text: String = self.rest.drain(..complete).collect();
         let (mut calls, mut runs) = (BTreeMap::new(), 0);
         for line in text.lines() {
-            let line: LogLine = serde_json::from_str(line)?;
+            let line: LogEntry = serde_json::from_str(line)?;
             let method = line.method.rsplit('/').next().unwrap_or_default();
             match line.message.as_str() {
                 "argon2 run" => runs += 1,

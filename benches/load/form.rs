@@ -21,7 +21,7 @@ use crate::protocol::CALLERS;
 const FORM: &[u8] = b"grant_type=client_credentials";
 
 #[derive(Deserialize)]
-struct Issued {
+struct TokenResponse {
     access_token: String,
 }
 
@@ -62,7 +62,7 @@ impl Form {
             "{status}: {}",
             String::from_utf8_lossy(&body)
         );
-        let issued: Issued = serde_json::from_slice(&body)?;
+        let issued: TokenResponse = serde_json::from_slice(&body)?;
         ensure!(
             is_token(&issued.access_token),
             "an answer without an access token"

@@ -30,7 +30,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// How many tokens are introspected again and again.
 const TOKENS: usize = 256;
 
-type Issued = Result<IssueTokenResponse, Failure>;
+type IssueResult = Result<IssueTokenResponse, Failure>;
 
 /// Connections to a server.
 pub struct Clients(Vec<TokenServiceClient<Channel>>);
@@ -51,7 +51,7 @@ impl Clients {
     }
 
     /// Requests a token. An answer without one is wrong.
-    async fn issue(&self, caller: usize, client: &Credentials, grant: Grant) -> Issued {
+    async fn issue(&self, caller: usize, client: &Credentials, grant: Grant) -> IssueResult {
         let secret = client.client_secret.clone();
         let request = IssueTokenRequest {
             tenant_id: client.tenant_id.clone(),
@@ -71,6 +71,20 @@ impl Clients {
     pub async fn issue_for(&self, caller: usize, client: &Credentials) -> Result<String, Failure> {
         let grant = Grant::ClientCredentials(ClientCredentialsGrant {});
         Ok(self.issue(caller, client, grant).await?.access_token)
+    }
+
+    /// Has tokens issued, to be introspected.
+    pub async fn tokens(&self, clients: &[Credentials]) -> Result<Vec<IntrospectTokenRequest>> {
+        let mut requests = Vec::with_capacity(TOKENS);
+        for client in clients.iter().cycle().take(TOKENS) {
+            let token = self.issue_for(0, client).await;
+            requests.push(IntrospectTokenRequest {
+                tenant_id: client.tenant_id.clone(),
+                token: token.map_err(|failure| anyhow!("{failure:?}"))?,
+                ..Default::default()
+            });
+        }
+        Ok(requests)
     }
 
     /// Requests tokens with a code or a refresh token, and returns the new refresh token.
@@ -101,7 +115,7 @@ fn failure(status: Status) -> Failure {
     }
 }
 
-/// What `IssueToken` is called with.
+/// What `IssueToken` or `IntrospectToken` is called with.
 pub enum Source {
     /// Client credentials, by clients picked uniformly.
     ClientCredentials(Arc<[Credentials]>),
@@ -111,6 +125,8 @@ pub enum Source {
     Families(Arc<[Family]>),
     /// Codes, a client for each caller.
     Codes(Vec<Codes>),
+    /// Tokens to introspect, and the authorization of an internal service.
+    Tokens(Vec<IntrospectTokenRequest>, MetadataValue<Ascii>),
 }
 
 /// A refresh family with its newest token.
@@ -149,14 +165,14 @@ impl Family {
     }
 }
 
-/// `IssueToken`.
-pub struct Issuing {
+/// Calls of token-service.
+pub struct TokenCalls {
     pub clients: Clients,
     pub source: Source,
 }
 
 #[tonic::async_trait]
-impl Calls for Issuing {
+impl Calls for TokenCalls {
     async fn call(&self, caller: usize) -> Result<(), Failure> {
         let clients = &self.clients;
         match &self.source {
@@ -174,51 +190,22 @@ impl Calls for Issuing {
                 let next = clients.renew(caller, &family.credentials, grant).await?;
                 std::mem::replace(&mut *family.newest(), next)
             }
+            Source::Tokens(requests, authorization) => {
+                let mut request = Request::new(pick(requests).clone());
+                request
+                    .metadata_mut()
+                    .insert("authorization", authorization.clone());
+                let answer = clients
+                    .of(caller)
+                    .introspect_token(request)
+                    .await
+                    .map_err(failure)?;
+                match answer.into_inner() {
+                    answer if answer.active == Some(true) => answer.jti,
+                    _ => return Err(Failure::Wrong("a live token is inactive".to_owned())),
+                }
+            }
         };
         Ok(())
-    }
-}
-
-/// `IntrospectToken` by an internal service.
-pub struct Introspection {
-    clients: Clients,
-    authorization: MetadataValue<Ascii>,
-    /// Tenant and token.
-    tokens: Vec<(String, String)>,
-}
-
-impl Introspection {
-    /// Has the server issue the tokens first.
-    pub async fn prepare(clients: Clients, all: &[Credentials], workload_token: &str) -> Result<Self> {
-        let mut tokens = Vec::with_capacity(TOKENS);
-        for credentials in all.iter().cycle().take(TOKENS) {
-            let token = clients.issue_for(0, credentials).await;
-            let token = token.map_err(|failure| anyhow!("a token to introspect: {failure:?}"))?;
-            tokens.push((credentials.tenant_id.clone(), token));
-        }
-        Ok(Self {
-            clients,
-            authorization: format!("Bearer {workload_token}").parse()?,
-            tokens,
-        })
-    }
-}
-
-#[tonic::async_trait]
-impl Calls for Introspection {
-    async fn call(&self, caller: usize) -> Result<(), Failure> {
-        let (tenant_id, token) = pick(&self.tokens).clone();
-        let mut request = Request::new(IntrospectTokenRequest {
-            tenant_id,
-            token,
-            ..Default::default()
-        });
-        let metadata = request.metadata_mut();
-        metadata.insert("authorization", self.authorization.clone());
-        let answer = self.clients.of(caller).introspect_token(request).await;
-        match answer.map_err(failure)?.get_ref().active {
-            Some(true) => Ok(()),
-            _ => Err(Failure::Wrong("a live token is inactive".to_owned())),
-        }
     }
 }

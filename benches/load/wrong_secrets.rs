@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use super::{Calls, Credentials, Failure, grpc::Clients, pick};
 use accord::{
     clock::SystemClock,
     random::SystemRandom,
@@ -13,6 +12,8 @@ use accord::{
         opaque::ClientSecret,
     },
 };
+
+use super::{Calls, Credentials, Failure, grpc::Clients, pick};
 
 /// Code and reason of the answer to a wrong secret.
 pub const REJECTED: &str = "Unauthenticated/INVALID_CLIENT";
