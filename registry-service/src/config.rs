@@ -1,7 +1,6 @@
-//! registry-service's command line and settings. Values are never repeated in an error: a database
-//! URL holds a password.
+//! registry-service's command line and settings. No error repeats a value: a database URL holds a password.
 
-// The flags' comments are what `--help` prints, where a URL stands as it is.
+// `--help` prints the flags' comments, with bare URLs.
 #![allow(rustdoc::bare_urls)]
 
 use std::{
@@ -20,7 +19,7 @@ use accord::{
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
-/// What the names of environment variables begin with; the rest is the key in upper case.
+/// The prefix of environment variables; the rest is the key in upper case.
 pub const ENVIRONMENT_PREFIX: &str = "ACCORD_REGISTRY_";
 
 /// The command line.
@@ -31,12 +30,12 @@ pub const ENVIRONMENT_PREFIX: &str = "ACCORD_REGISTRY_";
     about = "Who exists: tenants, users, third-party clients"
 )]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What registry-service can do.
+/// The commands of registry-service.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve gRPC until SIGTERM or SIGINT
@@ -56,19 +55,19 @@ pub enum Command {
     },
     /// Manage operators
     Operator {
-        /// What to do with operators.
+        /// The command for operators.
         #[command(subcommand)]
         command: OperatorCommand,
     },
     /// Manage workloads
     Workload {
-        /// What to do with workloads.
+        /// The command for workloads.
         #[command(subcommand)]
         command: WorkloadCommand,
     },
 }
 
-/// What can be done with operators from the command line.
+/// The commands for operators.
 #[derive(Debug, Subcommand)]
 pub enum OperatorCommand {
     /// Add an operator and print its bearer token
@@ -84,14 +83,14 @@ pub enum OperatorCommand {
     },
 }
 
-/// What can be done with workloads from the command line.
+/// The commands for workloads.
 #[derive(Debug, Subcommand)]
 pub enum WorkloadCommand {
     /// Add a workload and print its bearer token
     Create {
         /// The workload's name
         name: String,
-        /// What it is
+        /// Its kind
         #[arg(long, value_name = "KIND")]
         kind: WorkloadKind,
         /// Settings.
@@ -106,19 +105,15 @@ pub enum WorkloadCommand {
 pub struct Flags {
     /// Address to serve gRPC on [default: 127.0.0.1:50051]
     #[arg(long, value_name = "ADDRESS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<String>,
     /// sqlite://PATH or postgres://...
     #[arg(long, value_name = "URL")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub database_url: Option<String>,
     /// File of 32 random bytes, mode 0600, that wraps the database's keys
     #[arg(long, value_name = "PATH")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub master_key_file: Option<PathBuf>,
     /// Base of every Tenant Authority URL, such as https://auth.example
     #[arg(long, value_name = "URL")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub public_base_url: Option<String>,
     /// TOML file with these settings
     #[arg(long, value_name = "PATH")]
@@ -134,19 +129,15 @@ impl fmt::Debug for Flags {
 
 /// registry-service's settings. `Debug` leaves the database's URL out, which may hold a password.
 #[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Where to serve gRPC.
-    #[serde(default = "default_listen")]
     pub listen: SocketAddr,
     /// `sqlite://<path>` or `postgres://...`.
     pub database_url: String,
-    /// The file of the master key; empty when it was not given and is not needed.
-    #[serde(default)]
+    /// The file of the master key; empty if it was not given.
     pub master_key_file: PathBuf,
-    /// Base of every Tenant Authority URL, without a trailing slash; empty when it was not given and
-    /// is not needed.
-    #[serde(default)]
+    /// Base of every Tenant Authority URL, without a trailing slash; empty if it was not given.
     pub public_base_url: String,
 }
 
@@ -163,20 +154,17 @@ pub enum Needs {
 
 impl Settings {
     /// Reads flags, environment and file.
-    ///
-    /// # Errors
-    /// [`ConfigError`] for what is unknown, missing or malformed.
     pub fn load(flags: &Flags, needs: Needs) -> Result<Self, ConfigError> {
         let settings: Self = load(ENVIRONMENT_PREFIX, flags.config.as_deref(), flags)?;
         settings.checked(needs)
     }
 
-    /// The settings with every value that is there in order, and those there that `needs` names.
-    ///
-    /// # Errors
-    /// [`ConfigError::Invalid`].
+    /// Checks every value, and that those are set which `needs` names.
     pub fn checked(mut self, needs: Needs) -> Result<Self, ConfigError> {
         let missing = |key: &str| ConfigError::Invalid(format!("missing key `{key}`"));
+        if self.database_url.is_empty() {
+            return Err(missing("database_url"));
+        }
         if needs >= Needs::Keys && self.master_key_file == Path::new("") {
             return Err(missing("master_key_file"));
         }
@@ -190,6 +178,17 @@ impl Settings {
     }
 }
 
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 50051).into(),
+            database_url: String::new(),
+            master_key_file: PathBuf::new(),
+            public_base_url: String::new(),
+        }
+    }
+}
+
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
@@ -200,11 +199,7 @@ impl fmt::Debug for Settings {
     }
 }
 
-fn default_listen() -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, 50051))
-}
-
-/// A base URL (https, or http on a loopback host) without its trailing slash.
+/// Returns a base URL (https, or http on a loopback host) without its trailing slash.
 fn base_url(text: &str) -> Result<String, ConfigError> {
     let mut violations = Violations::default();
     let url = violations.https_url("public_base_url", text.trim_end_matches('/'));
@@ -224,10 +219,10 @@ mod tests {
 
     fn settings(public_base_url: &str) -> Settings {
         Settings {
-            listen: default_listen(),
             database_url: "postgres://user:sup3rs3cret@db/registry".into(),
             master_key_file: "key".into(),
             public_base_url: public_base_url.into(),
+            ..Settings::default()
         }
     }
 

@@ -1,6 +1,6 @@
 //! Configuration: command-line flag over environment variable over TOML file over default.
 //!
-//! An unknown key is an error wherever it stands, so that a misspelt setting is never ignored.
+//! An unknown key is an error everywhere, so that no misspelt setting is ignored.
 
 use std::{
     net::SocketAddr,
@@ -30,10 +30,7 @@ pub enum ConfigError {
 
 /// Reads a service's configuration. `prefix` is that of its environment variables, such as
 /// `ACCORD_REGISTRY_`; `<prefix>CONFIG` names the TOML file when `file` does not. `flags` are the
-/// command line's, without those that were not given.
-///
-/// # Errors
-/// [`ConfigError`].
+/// command line's; those that are `None` were not given.
 pub fn load<T: DeserializeOwned>(
     prefix: &str,
     file: Option<&Path>,
@@ -50,11 +47,8 @@ pub fn load<T: DeserializeOwned>(
     load_from(ours, prefix, file, flags)
 }
 
-/// [`load`] with the environment handed in.
-///
-/// # Errors
-/// [`ConfigError`].
-pub fn load_from<T: DeserializeOwned>(
+/// Does the same for a given environment.
+fn load_from<T: DeserializeOwned>(
     variables: impl IntoIterator<Item = (String, String)>,
     prefix: &str,
     file: Option<&Path>,
@@ -77,6 +71,12 @@ pub fn load_from<T: DeserializeOwned>(
         let text = std::fs::read_to_string(&path).map_err(|_| ConfigError::Unreadable(path))?;
         figment = figment.merge(Toml::string(&text));
     }
+    let flags = Value::serialize(flags)
+        .ok()
+        .and_then(Value::into_dict)
+        .unwrap_or_default();
+    let given = |(_, value): &(_, Value)| !matches!(value, Value::Empty(..));
+    let flags: Dict = flags.into_iter().filter(given).collect();
     figment
         .merge(Serialized::defaults(environment))
         .merge(Serialized::defaults(flags))
@@ -84,7 +84,7 @@ pub fn load_from<T: DeserializeOwned>(
         .map_err(|error| ConfigError::Invalid(describe(&error)))
 }
 
-/// What figment found wrong, without the values it found.
+/// Describes an error of figment without the values.
 fn describe(error: &figment::Error) -> String {
     use figment::error::Kind;
     error
@@ -107,10 +107,7 @@ fn describe(error: &figment::Error) -> String {
         .join("; ")
 }
 
-/// Refuses a plaintext listener that others than this machine could reach.
-///
-/// # Errors
-/// [`ConfigError::NotLoopback`].
+/// Rejects a plaintext listener that other machines can reach.
 pub fn require_loopback(address: SocketAddr) -> Result<(), ConfigError> {
     if address.ip().is_loopback() {
         Ok(())
@@ -141,7 +138,6 @@ mod tests {
 
     #[derive(Default, Serialize)]
     struct Flags {
-        #[serde(skip_serializing_if = "Option::is_none")]
         listen: Option<SocketAddr>,
     }
 

@@ -1,9 +1,9 @@
-//! The checker of a resource server: keys and revocations, kept up to date in the background.
+//! The checker of a resource server. A background task keeps its keys and revocations up to date.
 
 use std::{
     fmt,
     net::IpAddr,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, RwLock},
     time::Duration,
 };
 
@@ -12,24 +12,19 @@ use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
     task::JoinHandle,
-    time::Instant,
 };
-use tonic::{
-    metadata::{Ascii, MetadataValue},
-    transport::{Channel, Endpoint},
-};
-use zeroize::Zeroizing;
+use tonic::transport::{Channel, Endpoint};
 
-use super::{AccessTokenClaims, Expected, KeySet, Revocations, VerifyError, poll, revocations::Applied};
+use super::{
+    AccessTokenClaims, Expected, VerifyError, poll,
+    shared::{Shared, WorkloadToken},
+};
 use crate::{
     clock::{SharedClock, SystemClock},
-    token::v1::{self as pb, token_service_client::TokenServiceClient},
+    token::v1::token_service_client::TokenServiceClient,
 };
 
-/// How long keys count after they were asked for. The end of a key is told for longer than this.
-const KEYS_LIFE: Duration = Duration::from_secs(600);
-
-/// Why a checker can't be made.
+/// The reasons why a checker can't start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
     /// The address is not `http://` with a loopback host and nothing else: plaintext is for loopback only.
@@ -45,10 +40,10 @@ pub enum ConnectError {
 
 /// Checks access tokens, offline. Cheap to clone; the background task ends with the last clone.
 ///
-/// It asks `ListRevocations` twice a second and judges tokens for [`LEASE`](super::LEASE) after the last
-/// moment for which it knows everything; after that it refuses all, until it knows again. So whatever ended
-/// is refused by every check that begins two seconds after the revoking call returned. It asks for the
-/// authority's keys every minute, and when a token names a key that it does not know.
+/// It polls `ListRevocations` twice a second. Each answer renews a lease of [`LEASE`](super::LEASE) that starts when
+/// its request was sent; without a lease the checker rejects every token. So every check that begins two seconds
+/// after a revoking call returned rejects what was revoked. It reads the authority's keys every minute, and when a
+/// token names an unknown key.
 ///
 /// The machine's clock decides when a token expires; it must not be more than a minute slow.
 #[derive(Clone)]
@@ -63,49 +58,11 @@ impl fmt::Debug for Checker {
     }
 }
 
-/// What clones of a checker and its background task share.
-pub(super) struct Shared {
-    pub(super) client: TokenServiceClient<Channel>,
-    pub(super) token: WorkloadToken,
-    pub(super) clock: SharedClock,
-    pub(super) poll_every: Duration,
-    pub(super) call_timeout: Duration,
-    pub(super) revocations: RwLock<Revocations>,
-    /// The keys, and when the question was sent that they answer.
-    pub(super) keys: RwLock<Option<(Arc<KeySet>, Instant)>>,
-    pub(super) reading_keys: tokio::sync::Mutex<poll::LastRead>,
-    /// The keys should be read again.
-    pub(super) keys_changed: Notify,
-    /// Sent to whenever something was learnt.
-    pub(super) learnt: watch::Sender<()>,
-}
-
 struct Task(JoinHandle<()>);
 
 impl Drop for Task {
     fn drop(&mut self) {
         self.0.abort();
-    }
-}
-
-/// A workload's bearer token.
-pub(super) struct WorkloadToken(Zeroizing<String>);
-
-impl WorkloadToken {
-    fn new(text: &str) -> Result<Self, ConnectError> {
-        let legal = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-        legal
-            .then(|| Self(Zeroizing::new(text.to_owned())))
-            .ok_or(ConnectError::Token)
-    }
-
-    /// The `authorization` header; `Debug` does not show it.
-    pub(super) fn header(&self) -> MetadataValue<Ascii> {
-        let text = Zeroizing::new(format!("Bearer {}", self.0.as_str()));
-        // Visible ASCII is always a legal value.
-        let mut value = MetadataValue::try_from(text.as_str()).unwrap_or(MetadataValue::from_static(""));
-        value.set_sensitive(true);
-        value
     }
 }
 
@@ -128,32 +85,29 @@ impl fmt::Debug for CheckerBuilder {
 }
 
 impl CheckerBuilder {
-    /// How often revocations are asked for; half a second by default. The lease is two seconds whatever
-    /// this says: more than one second leaves no room for an answer that is lost.
+    /// Sets how often revocations are polled; half a second by default. The lease stays two seconds: above one
+    /// second, a single lost answer ends it.
     #[must_use]
     pub fn poll_every(mut self, period: Duration) -> Self {
         self.poll_every = period;
         self
     }
 
-    /// How long an answer is waited for; a second by default.
+    /// Sets the timeout of a request; a second by default.
     #[must_use]
     pub fn call_timeout(mut self, limit: Duration) -> Self {
         self.call_timeout = limit;
         self
     }
 
-    /// The clock by which tokens expire; the machine's by default.
+    /// Sets the clock by which tokens expire; the machine's by default.
     #[must_use]
     pub fn clock(mut self, clock: SharedClock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Starts the background task and answers at once; [`Checker::ready`] waits.
-    ///
-    /// # Errors
-    /// [`ConnectError::NoRuntime`].
+    /// Starts the background task and returns at once; [`Checker::ready`] waits.
     pub fn start(self) -> Result<Checker, ConnectError> {
         let runtime = Handle::try_current().map_err(|_| ConnectError::NoRuntime)?;
         let shared = Arc::new(Shared {
@@ -166,7 +120,7 @@ impl CheckerBuilder {
             keys: RwLock::default(),
             reading_keys: tokio::sync::Mutex::default(),
             keys_changed: Notify::new(),
-            learnt: watch::Sender::new(()),
+            updated: watch::Sender::new(()),
         });
         let task = runtime.spawn(poll::run(shared.clone()));
         Ok(Checker {
@@ -177,12 +131,9 @@ impl CheckerBuilder {
 }
 
 impl Checker {
-    /// Starts a checker that asks the token-service at `url` (`http://host:port`, a loopback host) as the
-    /// workload of kind internal-service that this token belongs to. Answers at once, also when nobody
-    /// listens there; [`Checker::ready`] waits.
-    ///
-    /// # Errors
-    /// [`ConnectError`].
+    /// Starts a checker for the token-service at `url` (`http://host:port`, a loopback host). The token is that of
+    /// a workload of kind internal-service. Returns at once, even if nothing listens there; [`Checker::ready`]
+    /// waits.
     pub fn connect(url: &str, workload_token: &str) -> Result<Self, ConnectError> {
         Self::builder(url, workload_token)?.start()
     }
@@ -210,31 +161,28 @@ impl Checker {
     pub fn over(channel: Channel, workload_token: &str) -> Result<CheckerBuilder, ConnectError> {
         Ok(CheckerBuilder {
             channel,
-            token: WorkloadToken::new(workload_token)?,
+            token: WorkloadToken::new(workload_token).ok_or(ConnectError::Token)?,
             clock: Arc::new(SystemClock),
             poll_every: Duration::from_millis(500),
             call_timeout: Duration::from_secs(1),
         })
     }
 
-    /// Waits until tokens can be judged: the keys are there, and everything that was revoked is known.
+    /// Waits until the checker has keys and a lease.
     pub async fn ready(&self) {
-        let mut learnt = self.shared.learnt.subscribe();
-        // The sender is ours, so it is there for as long as we wait.
-        let _ = learnt.wait_for(|()| self.is_ready()).await;
+        let mut updated = self.shared.updated.subscribe();
+        // The sender lives as long as `self`.
+        let _ = updated.wait_for(|()| self.is_ready()).await;
     }
 
-    /// Whether tokens can be judged now.
+    /// Returns whether the checker has keys and a lease.
     pub fn is_ready(&self) -> bool {
         self.shared.keys().is_some() && self.shared.with_revocations(|known| known.is_fresh())
     }
 
     /// Checks an access token (RFC 9068 §4): signature and type, issuer, audience and tenant exactly,
-    /// expiry, and whether it was revoked. Asks nobody, unless the token names an unknown key: then the keys
-    /// are read once more, if the last time is five seconds ago.
-    ///
-    /// # Errors
-    /// See [`VerifyError`]; [`VerifyError::is_temporary`] tells "not now" from "no".
+    /// expiry, and revocation. Sends no request, unless the token names an unknown key and the last read of the keys
+    /// is five seconds ago. [`VerifyError::is_temporary`] separates "not now" from "no".
     pub async fn check(
         &self,
         token: &str,
@@ -244,7 +192,7 @@ impl Checker {
             Err(VerifyError::UnknownKey) => {
                 let read = poll::read_keys_again(&self.shared).await;
                 match self.verify(token, expected) {
-                    // The key may be a new one, which could not be read.
+                    // The key may be new.
                     Err(VerifyError::UnknownKey) if read.is_err() => Err(VerifyError::NoKeys),
                     verified => verified,
                 }
@@ -266,40 +214,7 @@ impl Checker {
     }
 }
 
-impl Shared {
-    /// The keys, unless they are too old: one that was revoked long ago is named by no revocation any more.
-    fn keys(&self) -> Option<Arc<KeySet>> {
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        let (keys, asked_at) = keys.as_ref()?;
-        (asked_at.elapsed() <= KEYS_LIFE).then(|| keys.clone())
-    }
-
-    /// Takes keys in that were asked for at this moment, unless the revocations began anew since.
-    pub(super) fn set_keys(&self, keys: KeySet, asked_at: Instant) {
-        let revocations = self.revocations.read().unwrap_or_else(PoisonError::into_inner);
-        if revocations.epoch_since().is_none_or(|since| asked_at >= since) {
-            let keys = Some((Arc::new(keys), asked_at));
-            *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
-        }
-    }
-
-    /// Takes in what was revoked. Another database that took over, maybe because of what happened to the
-    /// keys of the one before, takes these along.
-    pub(super) fn apply(&self, answer: pb::ListRevocationsResponse, asked_at: Instant) -> Applied {
-        let mut revocations = self.revocations.write().unwrap_or_else(PoisonError::into_inner);
-        let applied = revocations.apply(answer, asked_at);
-        if applied.new_epoch {
-            *self.keys.write().unwrap_or_else(PoisonError::into_inner) = None;
-        }
-        applied
-    }
-
-    fn with_revocations<T>(&self, look: impl FnOnce(&Revocations) -> T) -> T {
-        look(&self.revocations.read().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Reads an address; plaintext is for loopback only.
+/// Parses an address. Plaintext is for loopback only.
 fn loopback(url: &str) -> Result<Uri, ConnectError> {
     let uri: Uri = url.parse().map_err(|_| ConnectError::Address)?;
     let host = uri.host().unwrap_or_default();

@@ -28,6 +28,7 @@ mod key_set;
 mod layer;
 mod poll;
 mod revocations;
+mod shared;
 #[cfg(test)]
 mod testing;
 

@@ -1,4 +1,4 @@
-//! How a [`Checker`](super::Checker) learns: two loops of one task, for revocations and for keys.
+//! The background task of a [`Checker`](super::Checker): one loop for revocations, one for keys.
 
 use std::{
     sync::{Arc, PoisonError},
@@ -8,26 +8,23 @@ use std::{
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Code, Request};
 
-use super::{KeySet, checker::Shared, revocations::Applied};
+use super::{
+    KeySet,
+    revocations::Applied,
+    shared::{LastRead, Shared},
+};
 use crate::token::v1 as pb;
 
-/// How often keys are read without cause.
-const KEYS_EVERY: Duration = Duration::from_secs(60);
+/// How often keys are read.
+const KEYS_PERIOD: Duration = Duration::from_secs(60);
 
-/// How often keys are read at most because of a token with an unknown one.
-const KEYS_AGAIN_AFTER: Duration = Duration::from_secs(5);
-
-/// The last attempt to read the keys.
-#[derive(Default)]
-pub(super) struct LastRead {
-    began_at: Option<Instant>,
-    failed: bool,
-}
+/// The least time between two reads that tokens with an unknown key cause.
+const MIN_REREAD: Duration = Duration::from_secs(5);
 
 /// The keys could not be read.
 pub(super) struct NotRead;
 
-/// Keeps a checker up to date; never returns.
+/// Keeps a checker up to date. Never returns.
 pub(super) async fn run(shared: Arc<Shared>) {
     tokio::join!(follow_revocations(&shared), follow_keys(&shared));
 }
@@ -35,8 +32,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
 async fn follow_revocations(shared: &Shared) {
     let mut failing = false;
     loop {
-        let asked_at = Instant::now();
-        match ask(shared, asked_at).await {
+        let sent_at = Instant::now();
+        match poll(shared, sent_at).await {
             Ok(applied) => {
                 if failing {
                     tracing::info!("revocations can be read again");
@@ -45,7 +42,7 @@ async fn follow_revocations(shared: &Shared) {
                 if applied.new_epoch || applied.key_revoked {
                     shared.keys_changed.notify_one();
                 }
-                shared.learnt.send_replace(());
+                shared.updated.send_replace(());
                 if applied.more {
                     continue;
                 }
@@ -57,30 +54,30 @@ async fn follow_revocations(shared: &Shared) {
                 failing = true;
             }
         }
-        sleep_until(asked_at + shared.poll_every).await;
+        sleep_until(sent_at + shared.poll_every).await;
     }
 }
 
-async fn ask(shared: &Shared, asked_at: Instant) -> Result<Applied, Code> {
+async fn poll(shared: &Shared, sent_at: Instant) -> Result<Applied, Code> {
     let revocations = || shared.revocations.write().unwrap_or_else(PoisonError::into_inner);
-    // One question at a time, so that the cursor is that of the answer before.
+    // One request at a time, so that the cursor is that of the last answer.
     let cursor = revocations().cursor().to_owned();
     let mut request = Request::new(pb::ListRevocationsRequest { cursor });
     request
         .metadata_mut()
         .insert("authorization", shared.token.header());
     request.set_timeout(shared.call_timeout);
-    // An answer that comes later than this is never seen: its future is gone.
+    // A late answer is never seen: its future is dropped.
     match timeout(
         shared.call_timeout,
         shared.client.clone().list_revocations(request),
     )
     .await
     {
-        Ok(Ok(answer)) => Ok(shared.apply(answer.into_inner(), asked_at)),
+        Ok(Ok(answer)) => Ok(shared.apply(answer.into_inner(), sent_at)),
         Ok(Err(status)) => {
             if status.code() == Code::InvalidArgument {
-                // Of another server's making, or of an older one's.
+                // The cursor is of another or an older server.
                 revocations().forget_cursor();
             }
             Err(status.code())
@@ -92,7 +89,7 @@ async fn ask(shared: &Shared, asked_at: Instant) -> Result<Applied, Code> {
 async fn follow_keys(shared: &Shared) {
     let mut failing = false;
     loop {
-        let began_at = Instant::now();
+        let started = Instant::now();
         let read = {
             let mut last = shared.reading_keys.lock().await;
             read_keys(shared, &mut last).await
@@ -101,32 +98,29 @@ async fn follow_keys(shared: &Shared) {
             tracing::warn!("the authority's keys can't be read");
         }
         failing = read.is_err();
-        let pause = if failing { shared.poll_every } else { KEYS_EVERY };
+        let pause = if failing { shared.poll_every } else { KEYS_PERIOD };
         tokio::select! {
-            () = sleep_until(began_at + pause) => {}
+            () = sleep_until(started + pause) => {}
             () = shared.keys_changed.notified() => {}
         }
     }
 }
 
-/// Reads the keys because a token names one that is not there. Those who come while they are read wait for
-/// the same answer, and for five seconds nobody reads again.
-///
-/// # Errors
-/// [`NotRead`] when the last attempt failed.
+/// Reads the keys because a token names an unknown one. Concurrent callers share the answer, and so do callers of
+/// the next five seconds.
 pub(super) async fn read_keys_again(shared: &Shared) -> Result<(), NotRead> {
     let mut last = shared.reading_keys.lock().await;
-    let lately = |at: Instant| at.elapsed() < KEYS_AGAIN_AFTER;
-    if last.began_at.is_some_and(lately) {
+    let recently = |at: Instant| at.elapsed() < MIN_REREAD;
+    if last.started.is_some_and(recently) {
         return if last.failed { Err(NotRead) } else { Ok(()) };
     }
     read_keys(shared, &mut last).await
 }
 
 async fn read_keys(shared: &Shared, last: &mut LastRead) -> Result<(), NotRead> {
-    let asked_at = Instant::now();
-    last.began_at = Some(asked_at);
-    // Until it is known better: whoever waits may be dropped.
+    let sent_at = Instant::now();
+    last.started = Some(sent_at);
+    // Until the answer comes: the caller may be dropped.
     last.failed = true;
     let request = Request::new(pb::GetJsonWebKeySetRequest::default());
     let mut client = shared.client.clone();
@@ -135,8 +129,8 @@ async fn read_keys(shared: &Shared, last: &mut LastRead) -> Result<(), NotRead> 
         return Err(NotRead);
     };
     let keys = KeySet::from_answer(answer.get_ref()).map_err(|_| NotRead)?;
-    shared.set_keys(keys, asked_at);
+    shared.set_keys(keys, sent_at);
     last.failed = false;
-    shared.learnt.send_replace(());
+    shared.updated.send_replace(());
     Ok(())
 }

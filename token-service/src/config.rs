@@ -1,7 +1,6 @@
-//! token-service's command line and settings. Values are never repeated in an error: a database URL
-//! holds a password.
+//! token-service's command line and settings. No error repeats a value: a database URL holds a password.
 
-// The flags' comments are what `--help` prints, where a URL stands as it is.
+// `--help` prints the flags' comments, with bare URLs.
 #![allow(rustdoc::bare_urls)]
 
 use std::{
@@ -17,17 +16,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::lifetimes::Lifetimes;
 
-/// What the names of environment variables begin with; the rest is the key in upper case.
+/// The prefix of environment variables; the rest is the key in upper case.
 pub const ENVIRONMENT_PREFIX: &str = "ACCORD_TOKEN_";
 
 /// The longest life of a refresh family that can be set, in days.
 const MAX_FAMILY_DAYS: u64 = 3660;
-/// The most milliseconds between two looks at the registry's changes: less than half of a lease.
+/// The longest polling period in milliseconds: less than half of a lease.
 const MAX_POLL_MS: u64 = 300;
-/// The most seconds that what the registry said may count on.
+/// The most seconds that cached registry facts may outlive their lease.
 const MAX_STALE_SECONDS: u64 = 3600;
 /// The longest name of the product, in characters.
 const MAX_PRODUCT_NAME: usize = 60;
+const DAY_SECONDS: u64 = 24 * 3600;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -37,12 +37,12 @@ const MAX_PRODUCT_NAME: usize = 60;
     about = "What is allowed: consents and tokens"
 )]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What token-service can do.
+/// The commands of token-service.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve gRPC and HTTP until SIGTERM or SIGINT
@@ -68,53 +68,40 @@ pub enum Command {
 pub struct Flags {
     /// Address to serve gRPC on [default: 127.0.0.1:50052]
     #[arg(long, value_name = "ADDRESS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<String>,
     /// Address to serve HTTP on [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub http_listen: Option<String>,
     /// sqlite://PATH or postgres://...
     #[arg(long, value_name = "URL")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub database_url: Option<String>,
     /// File of 32 random bytes, mode 0600, that wraps the database's keys
     #[arg(long, value_name = "PATH")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub master_key_file: Option<PathBuf>,
     /// Where registry-service serves gRPC, such as http://127.0.0.1:50051
     #[arg(long, value_name = "URL")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub registry_url: Option<String>,
     /// File with this service's own workload token, mode 0600
     #[arg(long, value_name = "PATH")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub registry_token_file: Option<PathBuf>,
     /// Life of an access token in seconds; 900 at most [default: 300]
     #[arg(long, value_name = "SECONDS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub access_token_seconds: Option<u64>,
     /// Absolute life of a refresh family in days [default: 90]
     #[arg(long, value_name = "DAYS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub family_days: Option<u64>,
     /// Days after its last use at which a refresh family ends; a suspension does not stop them [default: 30]
     #[arg(long, value_name = "DAYS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub family_idle_days: Option<u64>,
-    /// How often registry and database are asked what changed, in milliseconds, at most 300; 0: never, and
-    /// nothing is answered from memory [default: 200]
+    /// How often both change feeds are polled, in milliseconds, at most 300; 0 turns the caches off [default: 200]
     #[arg(long, value_name = "MILLISECONDS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub registry_poll_ms: Option<u64>,
-    /// How many seconds longer than a moment what the registry said may count while it does not answer, at
-    /// most 3600. Adds to the second within which what the registry ends is ended everywhere [default: 0]
+    /// How many seconds cached registry facts may be used while the registry does not answer, at most 3600.
+    /// Lengthens the second after which a revocation holds everywhere [default: 0]
     #[arg(long, value_name = "SECONDS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub registry_stale_max: Option<u64>,
-    /// What the pages call the product [default: Accord]
+    /// The product's name on pages [default: Accord]
     #[arg(long, value_name = "NAME")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub product_name: Option<String>,
     /// TOML file with these settings
     #[arg(long, value_name = "PATH")]
@@ -130,42 +117,31 @@ impl fmt::Debug for Flags {
 
 /// token-service's settings. `Debug` leaves the database's URL out, which may hold a password.
 #[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Where to serve gRPC.
-    #[serde(default = "default_listen")]
     pub listen: SocketAddr,
     /// Where to serve HTTP.
-    #[serde(default = "default_http_listen")]
     pub http_listen: SocketAddr,
     /// `sqlite://<path>` or `postgres://...`.
     pub database_url: String,
-    /// The file of the master key; empty when it was not given and is not needed.
-    #[serde(default)]
+    /// The file of the master key; empty if it was not given.
     pub master_key_file: PathBuf,
     /// Where registry-service serves gRPC.
-    #[serde(default)]
     pub registry_url: String,
     /// The file of this service's own workload token.
-    #[serde(default)]
     pub registry_token_file: PathBuf,
     /// Life of an access token in seconds.
-    #[serde(default = "default_access_token_seconds")]
     pub access_token_seconds: u64,
     /// Absolute life of a refresh family in days.
-    #[serde(default = "default_family_days")]
     pub family_days: u64,
     /// Days after its last use at which a refresh family ends.
-    #[serde(default = "default_family_idle_days")]
     pub family_idle_days: u64,
-    /// How often registry and database are asked what changed, in milliseconds; 0: never.
-    #[serde(default = "default_registry_poll_ms")]
+    /// How often both change feeds are polled, in milliseconds; 0 turns the caches off.
     pub registry_poll_ms: u64,
-    /// How many seconds longer than a moment what the registry said may count while it does not answer.
-    #[serde(default)]
+    /// How many seconds cached registry facts outlive their lease while the registry does not answer.
     pub registry_stale_max: u64,
-    /// What the pages call the product.
-    #[serde(default = "default_product_name")]
+    /// The product's name on pages.
     pub product_name: String,
 }
 
@@ -179,37 +155,23 @@ pub enum Needs {
 }
 
 impl Settings {
-    /// Settings with everything at its default, and a master key and a database.
+    /// Returns default settings with a database, a master key and a registry.
     pub fn new(database_url: String, master_key_file: PathBuf, registry_url: String) -> Self {
         Self {
-            listen: default_listen(),
-            http_listen: default_http_listen(),
             database_url,
             master_key_file,
             registry_url,
-            registry_token_file: PathBuf::new(),
-            access_token_seconds: default_access_token_seconds(),
-            family_days: default_family_days(),
-            family_idle_days: default_family_idle_days(),
-            registry_poll_ms: default_registry_poll_ms(),
-            registry_stale_max: 0,
-            product_name: default_product_name(),
+            ..Self::default()
         }
     }
 
     /// Reads flags, environment and file.
-    ///
-    /// # Errors
-    /// [`ConfigError`] for what is unknown, missing or malformed.
     pub fn load(flags: &Flags, needs: Needs) -> Result<Self, ConfigError> {
         let settings: Self = load(ENVIRONMENT_PREFIX, flags.config.as_deref(), flags)?;
         settings.checked(needs)
     }
 
-    /// The settings, with every value in order and those there that `needs` names.
-    ///
-    /// # Errors
-    /// [`ConfigError::Invalid`].
+    /// Checks every value, and that those are set which `needs` names.
     pub fn checked(self, needs: Needs) -> Result<Self, ConfigError> {
         let invalid = |text: &str| Err(ConfigError::Invalid(text.to_owned()));
         let longest = Lifetimes::MAX_ACCESS_TOKEN.as_secs();
@@ -230,11 +192,14 @@ impl Settings {
         }
         if self.registry_stale_max > 0 && self.registry_poll_ms == 0 {
             return invalid(
-                "key `registry_stale_max` needs `registry_poll_ms`: nothing is in memory without",
+                "key `registry_stale_max` needs `registry_poll_ms`: without it there is no cache",
             );
         }
         if !(1..=MAX_PRODUCT_NAME).contains(&self.product_name.trim().chars().count()) {
             return invalid("key `product_name` must have 1 to 60 characters");
+        }
+        if self.database_url.is_empty() {
+            return invalid("missing key `database_url`");
         }
         if needs == Needs::Everything {
             if self.master_key_file == Path::new("") {
@@ -250,22 +215,43 @@ impl Settings {
         Ok(self)
     }
 
-    /// How often registry and database are asked what changed; `None`: never.
+    /// Returns how often both change feeds are polled; `None` turns the caches off.
     pub fn poll_every(&self) -> Option<Duration> {
         (self.registry_poll_ms > 0).then(|| Duration::from_millis(self.registry_poll_ms))
     }
 
-    /// How much longer than a lease the registry's facts may count while it does not answer.
+    /// Returns how long cached registry facts outlive their lease while the registry does not answer.
     pub fn registry_stale_max(&self) -> Duration {
         Duration::from_secs(self.registry_stale_max)
     }
 
-    /// How long tokens live.
+    /// Returns the lifetimes of tokens.
     pub fn lifetimes(&self) -> Lifetimes {
         Lifetimes {
             access_token: Duration::from_secs(self.access_token_seconds),
-            family: Duration::from_secs(self.family_days * 24 * 3600),
-            family_idle: Duration::from_secs(self.family_idle_days * 24 * 3600),
+            family: Duration::from_secs(self.family_days * DAY_SECONDS),
+            family_idle: Duration::from_secs(self.family_idle_days * DAY_SECONDS),
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let lifetimes = Lifetimes::default();
+        let days = |span: Duration| span.as_secs() / DAY_SECONDS;
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 50052).into(),
+            http_listen: (Ipv4Addr::LOCALHOST, 8080).into(),
+            database_url: String::new(),
+            master_key_file: PathBuf::new(),
+            registry_url: String::new(),
+            registry_token_file: PathBuf::new(),
+            access_token_seconds: lifetimes.access_token.as_secs(),
+            family_days: days(lifetimes.family),
+            family_idle_days: days(lifetimes.family_idle),
+            registry_poll_ms: 200,
+            registry_stale_max: 0,
+            product_name: "Accord".to_owned(),
         }
     }
 }
@@ -296,34 +282,6 @@ fn is_plaintext_loopback(text: &str) -> bool {
         && url.path() == "/"
         && url.query().is_none()
         && url.username().is_empty()
-}
-
-fn default_listen() -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, 50052))
-}
-
-fn default_http_listen() -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))
-}
-
-fn default_access_token_seconds() -> u64 {
-    Lifetimes::default().access_token.as_secs()
-}
-
-fn default_family_days() -> u64 {
-    Lifetimes::default().family.as_secs() / (24 * 3600)
-}
-
-fn default_family_idle_days() -> u64 {
-    Lifetimes::default().family_idle.as_secs() / (24 * 3600)
-}
-
-fn default_registry_poll_ms() -> u64 {
-    200
-}
-
-fn default_product_name() -> String {
-    "Accord".to_owned()
 }
 
 #[cfg(test)]
