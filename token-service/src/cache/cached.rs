@@ -98,6 +98,13 @@ impl<K: Eq + Hash + Clone, T> FactCache<K, T> {
         });
     }
 
+    /// Marks a fact as stale, and keeps it.
+    pub(super) fn expire(&self, key: &K) {
+        if let Some(fact) = self.get(key) {
+            fact.expire();
+        }
+    }
+
     /// Marks every fact as stale, and keeps it.
     pub(super) fn expire_all(&self) {
         self.0.iter().for_each(|(_, fact)| fact.expire());

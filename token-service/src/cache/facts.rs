@@ -10,7 +10,7 @@
 //!
 //! An [`Entry`] joins facts of both sources. It has no rule of its own: it counts while each of its facts is current.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use accord::{
     rpc::auth::Caller,
@@ -30,6 +30,8 @@ use crate::model::{
 
 /// The most that clients, and grants, may take, each.
 const MAX_LARGE_BYTES: usize = 64 * 1024 * 1024;
+/// The most changed clients that are noted. Stored secrets of more stay, which costs a row each.
+const MAX_CHANGED_CLIENTS: usize = 16 * 1024;
 /// The most that entries may take.
 const MAX_ENTRY_BYTES: usize = 32 * 1024 * 1024;
 /// The most that tenants, users and callers may take, each.
@@ -73,6 +75,8 @@ pub(super) struct Facts {
     /// Grants whose stored state is active. That there is none, or a pending one, is read each time.
     pub(super) grants: FactCache<GrantId, Grant>,
     pub(super) keys: ArcSwapOption<Keys>,
+    /// Clients that changed since their stored secrets were looked at.
+    changed_clients: Lock<HashSet<ClientId>>,
 }
 
 impl Facts {
@@ -87,13 +91,18 @@ impl Facts {
             callers: FactCache::new(MAX_SMALL_BYTES),
             grants: FactCache::new(MAX_LARGE_BYTES),
             keys: ArcSwapOption::empty(),
+            changed_clients: Lock::default(),
         }
     }
 
     /// Removes what a change affects.
     pub(super) fn apply(&self, change: &Change) {
         match change {
-            Change::Client(id) => self.clients.remove(id),
+            // Its verified secrets stay: which of them are live is part of what is read anew.
+            Change::Client(id) => {
+                self.clients.expire(id);
+                self.note_changed_client(id);
+            }
             Change::Tenant(id) => self.tenants.remove(id),
             Change::User(tenant_id, id) => self.users.remove(&(tenant_id.clone(), id.clone())),
             // Which clients have the scope is not known here. Their secrets stay: otherwise one new scope would
@@ -115,6 +124,17 @@ impl Facts {
             // Newer versions write these: anything may be affected.
             Change::UnknownRevocation | Change::Unknown => self.clear(),
         }
+    }
+
+    pub(super) fn note_changed_client(&self, client_id: &ClientId) {
+        let mut changed = self.changed_clients.lock();
+        if changed.len() < MAX_CHANGED_CLIENTS {
+            changed.insert(client_id.clone());
+        }
+    }
+
+    pub(super) fn take_changed_clients(&self) -> HashSet<ClientId> {
+        std::mem::take(&mut *self.changed_clients.lock())
     }
 
     pub(super) fn clear(&self) {

@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use accord::{
-    random::SeededRandom,
+    random::{SeededRandom, SystemRandom},
     registry::v1::{
         self as pb,
         directory_service_server::{DirectoryService, DirectoryServiceServer},
@@ -39,9 +42,13 @@ pub const TENANT: &str = "acme";
 /// The one scope.
 pub const SCOPE: &str = "contacts.read";
 
-/// How often secrets were checked.
+/// The one tag key.
+const TAG_KEY: [u8; 32] = [7; 32];
+
+/// How often secrets were checked, and clients read.
 #[derive(Debug, Default)]
 pub struct Checks {
+    pub profiles: usize,
     pub all: usize,
     /// The most at a time.
     pub at_once: usize,
@@ -50,10 +57,13 @@ pub struct Checks {
 
 #[derive(Clone)]
 pub struct FakeRegistry {
+    url: String,
     pub client_id: ClientId,
     pub user_id: UserId,
     secret: Arc<ClientSecret>,
     checks: Arc<Mutex<Checks>>,
+    /// Whether the secret has ended.
+    pub ended: Arc<AtomicBool>,
 }
 
 impl FakeRegistry {
@@ -76,6 +86,13 @@ impl FakeRegistry {
                 name: SCOPE.into(),
                 ..Default::default()
             }],
+            live_secrets: (!self.ended.load(Ordering::Relaxed))
+                .then(|| pb::LiveSecret {
+                    secret_id: self.secret.secret_id().to_string(),
+                    expire_time: None,
+                })
+                .into_iter()
+                .collect(),
             ..Default::default()
         })
     }
@@ -83,7 +100,7 @@ impl FakeRegistry {
 
 /// A secret of these bits.
 pub fn secret(client_id: &ClientId, secret_id: SecretId, bits: u8) -> ClientSecret {
-    let key = SecretTagKey::new(1, &[7; 32]);
+    let key = SecretTagKey::new(1, &TAG_KEY);
     ClientSecret::compose(&key, client_id, secret_id, &[bits; 32])
 }
 
@@ -102,6 +119,10 @@ impl DirectoryService for FakeRegistry {
     ) -> Result<Response<pb::ListChangesResponse>, Status> {
         Ok(Response::new(pb::ListChangesResponse {
             position: position(),
+            secret_tag_keys: vec![pb::SecretTagKey {
+                version: 1,
+                key: TAG_KEY.to_vec(),
+            }],
             ..Default::default()
         }))
     }
@@ -110,6 +131,7 @@ impl DirectoryService for FakeRegistry {
         &self,
         _: Request<pb::GetClientProfileRequest>,
     ) -> Result<Response<pb::GetClientProfileResponse>, Status> {
+        self.checks.lock().unwrap().profiles += 1;
         Ok(Response::new(pb::GetClientProfileResponse {
             client: self.client(),
             position: position(),
@@ -129,7 +151,7 @@ impl DirectoryService for FakeRegistry {
         // Calls that come at the same time are here before this one leaves.
         tokio::task::yield_now().await;
         count(|checks| checks.under_way -= 1);
-        if request.get_ref().client_secret != self.secret.expose() {
+        if request.get_ref().client_secret != self.secret.expose() || self.ended.load(Ordering::Relaxed) {
             return Err(Problem::new(Code::Unauthenticated, ErrorReason::InvalidClient, "").into());
         }
         Ok(Response::new(pb::AuthenticateClientResponse {
@@ -198,28 +220,46 @@ pub async fn cache() -> (Arc<Cache>, FakeRegistry, TestDatabase) {
     let clock = test_clock();
     let client_id = ClientId::generate(&*clock, &random);
     let secret = secret(&client_id, SecretId::generate(&*clock, &random), 1);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
     let registry = FakeRegistry {
+        url: url.clone(),
         client_id,
         user_id: UserId::generate(&*clock, &random),
         secret: Arc::new(secret),
         checks: Arc::default(),
+        ended: Arc::default(),
     };
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let serving = Server::builder().add_service(DirectoryServiceServer::new(registry.clone()));
     tokio::spawn(serving.serve_with_incoming(incoming));
-    let token = OpaqueToken::generate(TokenKind::Workload, &random);
     let database = sqlite();
     let (store, _) = fixture::store(&database.url).await;
     store.ensure_signing_keys().await.unwrap();
+    let cache = replica(&url, &store, true).await;
+    (Arc::new(cache), registry, database)
+}
+
+/// A cache with an empty memory, as another process has it.
+async fn replica(url: &str, store: &Store, enabled: bool) -> Cache {
+    let random = SystemRandom;
+    let token = OpaqueToken::generate(TokenKind::Workload, &random);
     // The rules are about positions: the machine may be slow.
     let stale_max = Duration::from_secs(3600);
-    let client = Registry::new(&url, &token).unwrap();
-    let cache = Cache::new(client, store, &random, true, stale_max);
-    cache.registry_changes.catch_up(&cache.facts).await.unwrap();
-    cache.catch_up().await.unwrap();
-    (Arc::new(cache), registry, database)
+    let client = Registry::new(url, &token).unwrap();
+    let cache = Cache::new(client, store.clone(), &random, enabled, stale_max);
+    if enabled {
+        cache.registry_changes.catch_up(&cache.facts).await.unwrap();
+        cache.catch_up().await.unwrap();
+    }
+    cache
+}
+
+impl FakeRegistry {
+    /// Another replica on the same database; without a lease unless `enabled`.
+    pub async fn replica(&self, of: &Cache, enabled: bool) -> Cache {
+        replica(&self.url, &of.store, enabled).await
+    }
 }
 
 impl Cache {

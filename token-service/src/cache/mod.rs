@@ -12,6 +12,7 @@ use accord::{
     text::id::{ClientId, SecretId, TenantId},
 };
 use aws_lc_rs::hmac;
+use tokio::{sync::Mutex, time::Instant};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
@@ -66,6 +67,8 @@ pub struct Cache {
     mac_key: hmac::Key,
     checks: SingleFlight<(ClientId, SecretId)>,
     uses: SecretUses,
+    /// When the keys of tags were read without a lease.
+    tag_keys_read_at: Mutex<Option<Instant>>,
     /// The signing key that was unsealed last.
     signer: Lock<Option<Arc<Signer>>>,
 }
@@ -98,6 +101,7 @@ impl Cache {
             mac_key: hmac::Key::new(hmac::HMAC_SHA256, &*key),
             checks: SingleFlight::new(),
             uses: SecretUses::default(),
+            tag_keys_read_at: Mutex::default(),
             signer: Lock::default(),
         }
     }

@@ -6,7 +6,7 @@ use accord::{
     position::Position,
     rpc::auth::Caller,
     text::{
-        id::{ClientId, TenantId, UserId},
+        id::{ClientId, SecretId, TenantId, UserId},
         opaque::{ClientSecret, OpaqueToken},
     },
 };
@@ -38,6 +38,8 @@ use crate::{
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 /// The most uses in one report.
 const MAX_USES: usize = 1_000;
+/// How often the keys of tags are read without a lease.
+const READ_TAG_KEYS_EVERY: Duration = Duration::from_secs(1);
 /// How long a check of a secret waits for another one of the same secret: longer than a lease, so that a registry
 /// that hangs has been noticed.
 const CHECK_PATIENCE: Duration = Duration::from_secs(1);
@@ -64,15 +66,21 @@ pub struct Authenticated {
 }
 
 impl Cache {
-    /// Verifies a Client Secret. argon2 runs in the registry, once for each secret and process, for as long as
-    /// nothing about the client changes.
+    /// Verifies a Client Secret. Its tag is checked first, so that a guess costs no query and no call, and takes the
+    /// same time for every client. Then memory is asked, then this service's database, and the registry last: it
+    /// runs argon2 once for each secret, whatever happens to the client and however many replicas there are.
     pub async fn authenticate_client(
         &self,
         client_id: &ClientId,
-        client_secret: &ClientSecret,
+        secret: &ClientSecret,
         tenant_id: &TenantId,
     ) -> Result<Authenticated, Error> {
-        let mac = self.mac(client_id, client_secret);
+        if !secret.is_tagged_for(client_id, &**self.registry.tag_keys())
+            && !Box::pin(self.is_tagged_now(client_id, secret)).await?
+        {
+            return Err(Error::InvalidClient);
+        }
+        let mac = self.mac(client_id, secret);
         if let Some(found) = self.entry(client_id, tenant_id)
             && self.is_verified(&found.entry.client, &mac)
         {
@@ -83,79 +91,128 @@ impl Cache {
             });
         }
         // On the heap: its size should not be part of every call that is answered from memory.
-        let client = Box::pin(self.verify_client(client_id, client_secret, &mac)).await?;
-        Ok(Authenticated {
-            client: active(client)?,
-            entry: None,
-        })
+        let client = Box::pin(self.verify_client(client_id, secret, &mac)).await?;
+        Ok(Authenticated { client, entry: None })
+    }
+
+    /// Checks a tag again if there may be keys that are not known here: with a lease there are none, and without one
+    /// they are read once in a while.
+    async fn is_tagged_now(&self, client_id: &ClientId, secret: &ClientSecret) -> Result<bool, Error> {
+        if self.registry_changes.lease().is_some() {
+            return Ok(false);
+        }
+        let mut read_at = self.tag_keys_read_at.lock().await;
+        if read_at.is_none_or(|read_at| read_at.elapsed() >= READ_TAG_KEYS_EVERY) {
+            *read_at = Some(Instant::now());
+            let read = self.registry.changes_after(None).await;
+            if self.registry.tag_keys().is_empty() {
+                read?;
+            }
+        }
+        let keys = self.registry.tag_keys();
+        if keys.is_empty() {
+            return Err(Error::RegistryUnavailable);
+        }
+        Ok(secret.is_tagged_for(client_id, &**keys))
     }
 
     async fn verify_client(
         &self,
         client_id: &ClientId,
-        client_secret: &ClientSecret,
+        secret: &ClientSecret,
         mac: &[u8; 32],
     ) -> Result<AsOf<Arc<Cached<KnownClient>>>, Error> {
-        if let Some(client) = self.verified_client(client_id, mac).await? {
+        let secret_id = secret.secret_id();
+        let client = self.listed_client(client_id).await?;
+        if self.is_known(&client.value, secret_id, mac)? {
             return Ok(client);
         }
-        let mut _flight = None;
-        if self.facts.lease_of(&self.registry_changes).is_some() {
-            let key = (client_id.clone(), client_secret.secret_id().clone());
-            let Ok(entered) = timeout(CHECK_PATIENCE, self.checks.enter(key)).await else {
-                let since = Instant::now().checked_sub(LEASE);
-                let answers = since.is_some_and(|since| self.registry_changes.is_complete_since(since));
-                return Err(if answers {
-                    Error::Busy
-                } else {
-                    Error::RegistryUnavailable
-                });
-            };
-            _flight = Some(entered);
-            // The call before may have verified the same secret.
-            if let Some(client) = self.verified_client(client_id, mac).await? {
-                return Ok(client);
-            }
+        let check = self.checks.enter((client_id.clone(), secret_id.clone()));
+        let Ok(_check) = timeout(CHECK_PATIENCE, check).await else {
+            let since = Instant::now().checked_sub(LEASE);
+            let answers = since.is_some_and(|since| self.registry_changes.is_complete_since(since));
+            return Err(if answers {
+                Error::Busy
+            } else {
+                Error::RegistryUnavailable
+            });
+        };
+        // The call before may have verified the same secret.
+        let client = self.listed_client(client_id).await?;
+        if self.is_known(&client.value, secret_id, mac)? {
+            return Ok(client);
+        }
+        let is_listed = client.value.lists_secret(secret_id, self.clock.now());
+        if is_listed && self.store.is_verified_secret(client_id, secret).await? {
+            client.value.verify(VerifiedSecret::new(*mac, secret_id.clone()));
+            self.is_verified(&client.value, mac);
+            return Ok(client);
         }
         let answer = self
             .registry
-            .authenticate_client(client_id, client_secret.expose())
-            .await?;
-        let (secret_id, expires_at) = (answer.value.secret_id.clone(), answer.value.secret_expires_at);
-        let verified = VerifiedSecret::new(*mac, secret_id, expires_at);
-        Ok(self.keep_client(answer.map(|answer| answer.client), Some(verified)))
+            .authenticate_client(client_id, secret.expose())
+            .await;
+        if let Err(Error::InvalidClient) = answer
+            && !is_listed
+        {
+            client.value.reject(secret_id);
+        }
+        let client = self.keep_client(answer?);
+        client.value.verify(VerifiedSecret::new(*mac, secret_id.clone()));
+        let live = client.value.live_secrets.iter();
+        let expires_at = live
+            .filter(|live| live.secret_id == *secret_id)
+            .find_map(|live| live.expires_at);
+        let inserted = self
+            .store
+            .insert_verified_secret(client_id, secret, expires_at)
+            .await;
+        if let Err(error) = inserted {
+            tracing::warn!(%error, %client_id, "a verified secret was not stored");
+        }
+        Ok(client)
     }
 
-    /// The client, if its secret is known to be right.
-    async fn verified_client(
-        &self,
-        client_id: &ClientId,
-        mac: &[u8; 32],
-    ) -> Result<Option<AsOf<Arc<Cached<KnownClient>>>>, Error> {
-        let Some(lease) = self.facts.lease_of(&self.registry_changes) else {
-            return Ok(None);
-        };
-        let known = self.facts.clients.get(client_id);
-        let Some(known) = known.filter(|client| self.is_verified(client, mac)) else {
-            return Ok(None);
-        };
-        if known.is_current() {
-            return Ok(Some(lease.map(|()| known)));
+    /// The client, if it is active.
+    async fn listed_client(&self, client_id: &ClientId) -> Result<AsOf<Arc<Cached<KnownClient>>>, Error> {
+        match self.client(client_id).await {
+            Err(Error::NotFound(_)) => Err(Error::InvalidClient),
+            client => active(client?),
         }
-        // The client has to be read anew; its secret is as current as the lease.
-        let mut client = match self.client(client_id).await {
-            Err(Error::NotFound(_)) => return Err(Error::InvalidClient),
-            client => client?,
-        };
-        if client.position.epoch != lease.position.epoch {
-            return Ok(None);
-        }
-        client.position.seq = client.position.seq.min(lease.position.seq);
-        client.asked_at = client.asked_at.min(lease.asked_at);
-        Ok(Some(client))
     }
 
-    /// Whether a secret is known to be right. Counts as a use of it.
+    /// Removes stored secrets that ended, of clients that changed.
+    pub(super) async fn retain_verified_secrets(&self) {
+        for client_id in self.facts.take_changed_clients() {
+            let retained = match self.client(&client_id).await {
+                Ok(client) => {
+                    let live = &client.value.live_secrets;
+                    self.store.retain_verified_secrets(&client_id, live).await
+                }
+                Err(Error::NotFound(_)) => self.store.retain_verified_secrets(&client_id, &[]).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = retained {
+                tracing::warn!(%error, %client_id, "secrets that ended were not removed");
+                self.facts.note_changed_client(&client_id);
+                return;
+            }
+        }
+    }
+
+    /// Whether memory says that a secret is right. Fails if it says that the secret is not live; one that the client
+    /// does not list may have been claimed a moment ago, so memory says so only after the registry did.
+    fn is_known(&self, client: &KnownClient, secret_id: &SecretId, mac: &[u8; 32]) -> Result<bool, Error> {
+        if self.is_verified(client, mac) {
+            return Ok(true);
+        }
+        if client.is_rejected(secret_id) && !client.lists_secret(secret_id, self.clock.now()) {
+            return Err(Error::InvalidClient);
+        }
+        Ok(false)
+    }
+
+    /// Whether a secret was verified and is live. Counts as a use of it.
     fn is_verified(&self, client: &KnownClient, mac: &[u8; 32]) -> bool {
         let now = self.clock.now();
         let secret = client.verified(mac, now);
@@ -184,24 +241,18 @@ impl Cache {
             return Ok(client);
         }
         let read = Box::pin(self.registry.client(client_id)).await?;
-        Ok(self.keep_client(read, None))
+        Ok(self.keep_client(read))
     }
 
-    fn keep_client(
-        &self,
-        read: AsOf<Client>,
-        verified: Option<VerifiedSecret>,
-    ) -> AsOf<Arc<Cached<KnownClient>>> {
+    fn keep_client(&self, read: AsOf<Client>) -> AsOf<Arc<Cached<KnownClient>>> {
         let key = read.value.client_id.clone();
         let clients = &self.facts.clients;
         self.facts
             .keep(&self.registry_changes, clients, key, read, |client| {
                 let bytes = client_bytes(&client);
                 let before = clients.get(&client.client_id);
-                (
-                    KnownClient::new(client, before.as_deref().map(|before| &**before), verified),
-                    bytes,
-                )
+                let known = KnownClient::new(client, before.as_deref().map(|before| &**before));
+                (known, bytes)
             })
     }
 
@@ -272,6 +323,7 @@ impl Cache {
             loop {
                 ticks.tick().await;
                 self.report().await;
+                self.retain_verified_secrets().await;
             }
         };
         stop.run_until_cancelled(reports).await;

@@ -2,15 +2,19 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Mutex;
+use std::sync::{Mutex, atomic::Ordering};
 
 use accord::{
     position::Position,
     random::SeededRandom,
     rpc::auth::{Caller, WorkloadKind},
     testing::{TEST_START, test_clock},
-    text::id::{GrantId, UserId, WorkloadId},
+    text::{
+        id::{GrantId, SecretId, UserId, WorkloadId},
+        opaque::{ClientSecret, SecretTagKey},
+    },
 };
+use sea_orm::ConnectionTrait;
 use tokio::time::{Instant, advance};
 
 use super::{fixture::cache, verified_secrets::VerifiedSecret, *};
@@ -18,7 +22,7 @@ use crate::{
     error::Error,
     model::{
         change::{Change, Changes},
-        client::{Client, Profile},
+        client::{Client, LiveSecret, Profile},
         revocation::{Revocation, RevocationKind},
         signing_key::{Keys, generate},
     },
@@ -321,6 +325,7 @@ fn client(random: &SeededRandom) -> Client {
         tokens_ended_seq: 0,
         families_ended_seq: 0,
         json_web_key_set: String::new(),
+        live_secrets: Vec::new(),
     }
 }
 
@@ -387,7 +392,7 @@ fn a_change_removes_what_it_affects_and_nothing_else() {
         (Change::Unknown, "client tenant user caller grant keys"),
     ] {
         let facts = Facts::new(true);
-        let known = KnownClient::new(client.clone(), None, None);
+        let known = KnownClient::new(client.clone(), None);
         let entry = Entry {
             client: facts.clients.insert(client.client_id.clone(), known, 1),
             tenant: facts.tenants.insert(tenant_id(0), tenant(0, 0), 1),
@@ -458,33 +463,55 @@ async fn a_revocation_counts_from_its_position_and_an_unknown_one_makes_the_inde
 }
 
 #[test]
-fn a_verified_secret_lasts_until_its_client_changes_or_it_expires() {
+fn a_verified_secret_counts_while_its_client_lists_it() {
     let random = SeededRandom::new(4);
-    let (facts, client) = (Facts::new(true), client(&random));
+    let (facts, mut client) = (Facts::new(true), client(&random));
     let id = client.client_id.clone();
     let ends = TEST_START.plus(Duration::from_secs(60));
-    let secret = |mac, expires_at| {
-        let secret_id = SecretId::generate(&*test_clock(), &random);
-        Some(VerifiedSecret::new([mac; 32], secret_id, expires_at))
+    let secret_ids: Vec<_> = (0..40)
+        .map(|_| SecretId::generate(&*test_clock(), &random))
+        .collect();
+    let live = |index: usize, expires_at| LiveSecret {
+        secret_id: secret_ids[index].clone(),
+        expires_at,
     };
-    let first = KnownClient::new(client.clone(), None, secret(1, None));
-    let both = KnownClient::new(client.clone(), Some(&first), secret(2, Some(ends)));
-    let known = facts.clients.insert(id.clone(), both, 1);
-    let is_verified = |mac, now| known.verified(&[mac; 32], now).is_some();
-    assert!(is_verified(1, TEST_START) && is_verified(2, TEST_START) && !is_verified(3, TEST_START));
-    assert!(is_verified(1, ends) && !is_verified(2, ends), "one has expired");
-    facts.apply(&Change::Scope);
-    let stale = facts.clients.get(&id).unwrap();
-    assert!(!stale.is_current() && stale.verified(&[1; 32], TEST_START).is_some());
-    facts.apply(&Change::Client(id.clone()));
-    assert!(facts.clients.get(&id).is_none());
-
-    let mut many = first;
-    for mac in 2..40 {
-        many = KnownClient::new(client.clone(), Some(&many), secret(mac, None));
+    client.live_secrets = vec![live(0, None), live(1, Some(ends))];
+    let known = facts
+        .clients
+        .insert(id.clone(), KnownClient::new(client.clone(), None), 1);
+    for mac in 0..3 {
+        known.verify(VerifiedSecret::new(
+            [mac; 32],
+            secret_ids[usize::from(mac)].clone(),
+        ));
     }
-    let kept = (1..40).filter(|mac| many.verified(&[*mac; 32], TEST_START).is_some());
-    assert_eq!(kept.count(), 16);
+    let verified = |known: &KnownClient, now| [0, 1, 2].map(|mac| known.verified(&[mac; 32], now).is_some());
+    assert_eq!(
+        verified(&known, TEST_START),
+        [true, true, false],
+        "the third is not listed"
+    );
+    assert_eq!(
+        verified(&known, ends),
+        [true, false, false],
+        "the second has expired"
+    );
+    facts.apply(&Change::Client(id.clone()));
+    assert!(!known.is_current());
+    client.live_secrets = vec![live(1, None), live(2, None)];
+    let again = KnownClient::new(client, facts.clients.get(&id).as_deref().map(|known| &**known));
+    assert_eq!(
+        verified(&again, ends),
+        [false, true, true],
+        "what was verified is verified"
+    );
+
+    for (mac, secret_id) in secret_ids.iter().enumerate() {
+        again.verify(VerifiedSecret::new([mac as u8; 32], secret_id.clone()));
+        again.reject(secret_id);
+    }
+    assert_eq!(verified(&again, ends), [false; 3], "memory is bounded");
+    assert!(again.is_rejected(&secret_ids[39]) && !again.is_rejected(&secret_ids[0]));
 }
 
 #[test]
@@ -492,7 +519,7 @@ fn a_use_of_a_secret_is_reported_until_the_registry_knows_it() {
     let random = SeededRandom::new(5);
     let client_id = ClientId::generate(&*test_clock(), &random);
     let secret_id = SecretId::generate(&*test_clock(), &random);
-    let secret = Arc::new(VerifiedSecret::new([1; 32], secret_id, None));
+    let secret = Arc::new(VerifiedSecret::new([1; 32], secret_id));
     let uses = SecretUses::default();
     let later = TEST_START.plus(Duration::from_secs(1));
     let used_at = |taken: &[(_, crate::model::client::SecretUse)]| taken[0].1.used_at;
@@ -517,6 +544,7 @@ fn a_use_of_a_secret_is_reported_until_the_registry_knows_it() {
 async fn checks_of_one_secret_wait_for_each_other() {
     let (cache, registry, _database) = cache().await;
     let tenant_id = TenantId::parse(fixture::TENANT).unwrap();
+    // With the right tag: whoever stole a tag key can make this.
     let wrong = fixture::secret(&registry.client_id, registry.secret().secret_id().clone(), 2);
     for (secret, is_right, expected) in [(&wrong, false, 20), (registry.secret(), true, 1)] {
         let check = || cache.authenticate_client(&registry.client_id, secret, &tenant_id);
@@ -524,5 +552,91 @@ async fn checks_of_one_secret_wait_for_each_other() {
         assert!(answers.iter().all(|answer| answer.is_ok() == is_right));
         let checks = registry.checks();
         assert_eq!((checks.all, checks.at_once), (expected, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_guess_makes_no_call_and_an_ended_secret_one_for_each_description_of_its_client() {
+    let (cache, registry, _database) = cache().await;
+    let tenant_id = TenantId::parse(fixture::TENANT).unwrap();
+    let (client_id, secret) = (&registry.client_id, registry.secret());
+    let random = SeededRandom::new(6);
+    let unknown = ClientId::generate(&*test_clock(), &random);
+    let other_key = SecretTagKey::new(1, &[8; 32]);
+    let guess = ClientSecret::compose(&other_key, client_id, secret.secret_id().clone(), &[1; 32]);
+    let without_lease = registry.replica(&cache, false).await;
+    for cache in [&*cache, &without_lease] {
+        for (client_id, secret) in [(client_id, &guess), (&unknown, &guess), (&unknown, secret)] {
+            let answer = cache.authenticate_client(client_id, secret, &tenant_id).await;
+            assert!(matches!(answer, Err(Error::InvalidClient)));
+        }
+        let checks = registry.checks();
+        assert_eq!((checks.all, checks.profiles), (0, 0));
+    }
+
+    registry.ended.store(true, Ordering::Relaxed);
+    for _ in 0..2 {
+        for _ in 0..5 {
+            let answer = cache.authenticate_client(client_id, secret, &tenant_id).await;
+            assert!(matches!(answer, Err(Error::InvalidClient)));
+        }
+        let checks = registry.checks();
+        assert_eq!((checks.all, checks.profiles), (1, 1));
+        cache.facts.apply(&Change::Client(client_id.clone()));
+    }
+    // Claimed a moment ago: memory does not list it yet.
+    assert!(
+        cache
+            .client(client_id)
+            .await
+            .unwrap()
+            .value
+            .live_secrets
+            .is_empty()
+    );
+    registry.ended.store(false, Ordering::Relaxed);
+    let claimed = cache.authenticate_client(client_id, secret, &tenant_id).await;
+    assert_eq!((claimed.is_ok(), registry.checks().all), (true, 1));
+}
+
+#[tokio::test]
+async fn a_secret_that_one_replica_verified_costs_no_other_a_check() {
+    let (cache, registry, _database) = cache().await;
+    let tenant_id = TenantId::parse(fixture::TENANT).unwrap();
+    let (client_id, secret) = (&registry.client_id, registry.secret());
+    let check = async |cache: &Cache| cache.authenticate_client(client_id, secret, &tenant_id).await;
+    check(&cache).await.unwrap();
+    assert_eq!(registry.checks().all, 1);
+    for enabled in [true, false] {
+        let other = registry.replica(&cache, enabled).await;
+        for _ in 0..2 {
+            check(&other).await.unwrap();
+            other.facts.apply(&Change::Client(client_id.clone()));
+        }
+        assert_eq!(
+            registry.checks().all,
+            0,
+            "neither the first time nor after a change"
+        );
+    }
+
+    // The row counts no longer than the secret.
+    registry.ended.store(true, Ordering::Relaxed);
+    cache.facts.apply(&Change::Client(client_id.clone()));
+    for _ in 0..3 {
+        assert!(matches!(check(&cache).await, Err(Error::InvalidClient)));
+    }
+    assert_eq!(registry.checks().all, 1);
+    cache.retain_verified_secrets().await;
+    assert!(!cache.store.is_verified_secret(client_id, secret).await.unwrap());
+
+    // A row that can't be written fails no call.
+    registry.ended.store(false, Ordering::Relaxed);
+    let refuse =
+        "CREATE TRIGGER refuse BEFORE INSERT ON verified_secrets BEGIN SELECT RAISE(FAIL, 'refused'); END";
+    cache.store.db.read().execute_unprepared(refuse).await.unwrap();
+    for _ in 0..2 {
+        check(&registry.replica(&cache, true).await).await.unwrap();
+        assert_eq!(registry.checks().all, 1);
     }
 }

@@ -1,5 +1,5 @@
-//! The Client Secrets that the registry found to be right, remembered with their client as MACs under a key of this
-//! process that is never written anywhere: nothing in memory gives a secret back, or lets one be tried elsewhere.
+//! The Client Secrets that were verified, remembered with their client as MACs under a key of this process that is
+//! never written anywhere: nothing in memory gives a secret back, or lets one be tried elsewhere.
 
 use std::{
     ops::Deref,
@@ -18,14 +18,17 @@ use arc_swap::ArcSwap;
 use super::lock::Lock;
 use crate::model::client::{Client, SecretUse};
 
-/// The most secrets of a client that are remembered.
+/// The most secrets of a client that are remembered, and the most that are known to be rejected.
 const MAX_SECRETS: usize = 16;
 
-/// A client, and its verified secrets. These stay when the client is read anew.
+/// A client as the registry described it, and what is known of its secrets.
 #[derive(Debug)]
 pub struct KnownClient {
     client: Client,
-    secrets: ArcSwap<Vec<Arc<VerifiedSecret>>>,
+    /// Secrets that were verified, live or not. They stay when the client is read anew.
+    verified: ArcSwap<Vec<Arc<VerifiedSecret>>>,
+    /// Secrets that this description does not list and that the registry rejected. They go with it.
+    rejected: ArcSwap<Vec<SecretId>>,
 }
 
 impl Deref for KnownClient {
@@ -36,11 +39,10 @@ impl Deref for KnownClient {
     }
 }
 
-/// A secret that the registry found to be right.
+/// A secret that was verified.
 pub(super) struct VerifiedSecret {
-    pub(super) mac: [u8; 32],
-    pub(super) secret_id: SecretId,
-    pub(super) expires_at: Option<UnixMillis>,
+    mac: [u8; 32],
+    secret_id: SecretId,
     /// The last use that is not reported yet, in milliseconds; 0 for none.
     used_at: AtomicI64,
 }
@@ -52,36 +54,54 @@ impl std::fmt::Debug for VerifiedSecret {
 }
 
 impl VerifiedSecret {
-    pub(super) fn new(mac: [u8; 32], secret_id: SecretId, expires_at: Option<UnixMillis>) -> Self {
+    pub(super) fn new(mac: [u8; 32], secret_id: SecretId) -> Self {
         Self {
             mac,
             secret_id,
-            expires_at,
             used_at: AtomicI64::new(0),
         }
     }
 }
 
 impl KnownClient {
-    /// A client with the secrets that were known `before`, and one more if there is one.
-    pub(super) fn new(client: Client, before: Option<&Self>, verified: Option<VerifiedSecret>) -> Self {
-        let mut secrets = before.map_or_else(Vec::new, |before| before.secrets.load().to_vec());
-        if let Some(verified) = verified {
-            secrets.retain(|known| known.secret_id != verified.secret_id);
-            secrets.truncate(MAX_SECRETS - 1);
-            secrets.insert(0, Arc::new(verified));
+    /// A client with the secrets that were verified `before`.
+    pub(super) fn new(client: Client, before: Option<&Self>) -> Self {
+        let verified = before.map_or_else(Vec::new, |before| before.verified.load().to_vec());
+        Self {
+            client,
+            verified: ArcSwap::from_pointee(verified),
+            rejected: ArcSwap::default(),
         }
-        let secrets = ArcSwap::from_pointee(secrets);
-        Self { client, secrets }
     }
 
-    /// The secret with this MAC, unless it has expired.
+    /// Remembers a secret that was verified.
+    pub(super) fn verify(&self, verified: VerifiedSecret) {
+        let verified = Arc::new(verified);
+        self.verified.rcu(|known| {
+            let others = known.iter().filter(|known| known.secret_id != verified.secret_id);
+            let all = std::iter::once(&verified).chain(others);
+            all.take(MAX_SECRETS).cloned().collect::<Vec<_>>()
+        });
+    }
+
+    /// The verified secret with this MAC, if it is live.
     pub(super) fn verified(&self, mac: &[u8; 32], now: UnixMillis) -> Option<Arc<VerifiedSecret>> {
-        let secrets = self.secrets.load();
-        // Nobody knows the key of these MACs: how long a comparison takes tells nothing.
-        let secret = secrets.iter().find(|secret| secret.mac == *mac)?;
-        let has_expired = secret.expires_at.is_some_and(|end| end <= now);
-        (!has_expired).then(|| secret.clone())
+        let verified = self.verified.load();
+        // Nobody knows the key of these MACs, so the time of a comparison reveals nothing.
+        let secret = verified.iter().find(|secret| secret.mac == *mac)?;
+        self.lists_secret(&secret.secret_id, now).then(|| secret.clone())
+    }
+
+    /// Remembers that the registry rejected a secret that this description does not list.
+    pub(super) fn reject(&self, secret_id: &SecretId) {
+        self.rejected.rcu(|rejected| {
+            let all = std::iter::once(secret_id).chain(rejected.iter());
+            all.take(MAX_SECRETS).cloned().collect::<Vec<_>>()
+        });
+    }
+
+    pub(super) fn is_rejected(&self, secret_id: &SecretId) -> bool {
+        self.rejected.load().contains(secret_id)
     }
 }
 

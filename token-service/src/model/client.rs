@@ -29,6 +29,25 @@ pub struct Client {
     pub families_ended_seq: i64,
     /// Its public keys for assertions, a JWKS document; empty if none.
     pub json_web_key_set: String,
+    /// The secrets that authenticate it.
+    pub live_secrets: Vec<LiveSecret>,
+}
+
+impl Client {
+    /// Whether the registry lists the secret as live at this time.
+    pub fn lists_secret(&self, secret_id: &SecretId, now: UnixMillis) -> bool {
+        let listed = self.live_secrets.iter().find(|live| live.secret_id == *secret_id);
+        listed.is_some_and(|live| live.expires_at.is_none_or(|end| now < end))
+    }
+}
+
+/// A Client Secret that is claimed, not revoked and not expired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveSecret {
+    /// Its id.
+    pub secret_id: SecretId,
+    /// When it ends by itself.
+    pub expires_at: Option<UnixMillis>,
 }
 
 /// The texts about a client that people see. Setups and grants store a copy, so that a later change of the

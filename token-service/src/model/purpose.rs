@@ -2,5 +2,7 @@
 
 /// MACs of refresh tokens.
 pub const REFRESH: &str = "refresh";
+/// MACs of verified Client Secrets.
+pub const VERIFIED_SECRET: &str = "verified-secret";
 /// Sealing of signing keys.
 pub const SIGNING_KEY: &str = "signing-key";

@@ -1,20 +1,25 @@
 //! What the registry's answers and failures mean here.
 
 use accord::{
+    clock::UnixMillis,
     position::{Epoch, Position},
     registry::v1 as pb,
     rpc::{
         auth::{Role, WorkloadKind},
         status::{ErrorReason, reason_of},
     },
-    text::id::{ClientId, ScopeName, TenantId, UserId},
+    text::{
+        id::{ClientId, ScopeName, SecretId, TenantId, UserId},
+        opaque::SecretTagKey,
+    },
 };
 use tokio::time::Instant;
 use tonic::{Code, Status};
+use zeroize::Zeroizing;
 
 use crate::model::{
     change::Change,
-    client::{Client, ClientScope, Profile},
+    client::{Client, ClientScope, LiveSecret, Profile},
     tenant::Tenant,
     user::User,
 };
@@ -143,6 +148,7 @@ pub(super) fn client(profile: Option<pb::ClientProfile>) -> Result<Client, Error
         });
     }
     let tenant_ids = profile.tenant_ids.iter().map(|id| TenantId::parse(id));
+    let live_secrets = profile.live_secrets.into_iter().map(live_secret);
     Ok(Client {
         client_id: ClientId::parse(&profile.client_id).map_err(|_| unexpected("client_id"))?,
         profile: Profile {
@@ -160,7 +166,28 @@ pub(super) fn client(profile: Option<pb::ClientProfile>) -> Result<Client, Error
         tokens_ended_seq: profile.tokens_ended_seq,
         families_ended_seq: profile.families_ended_seq,
         json_web_key_set: profile.json_web_key_set,
+        live_secrets: live_secrets.collect::<Result<_, _>>()?,
     })
+}
+
+fn live_secret(secret: pb::LiveSecret) -> Result<LiveSecret, Error> {
+    let expires_at = secret
+        .expire_time
+        .as_ref()
+        .map(|time| UnixMillis::from_timestamp(time).ok_or_else(|| unexpected("expire_time of a secret")));
+    Ok(LiveSecret {
+        secret_id: SecretId::parse(&secret.secret_id).map_err(|_| unexpected("secret_id"))?,
+        expires_at: expires_at.transpose()?,
+    })
+}
+
+pub(super) fn tag_key(key: pb::SecretTagKey) -> Result<SecretTagKey, Error> {
+    let bytes = Zeroizing::new(key.key);
+    let bytes = bytes
+        .as_slice()
+        .try_into()
+        .map_err(|_| unexpected("secret_tag_key"))?;
+    Ok(SecretTagKey::new(key.version, bytes))
 }
 
 pub(super) fn tenant(profile: Option<pb::TenantProfile>) -> Result<Tenant, Error> {

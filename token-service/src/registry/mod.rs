@@ -3,8 +3,9 @@
 //!
 //! Every answer carries the position of the registry's change feed at which it was read.
 
+use std::sync::Arc;
+
 use accord::{
-    clock::UnixMillis,
     position::Position,
     registry::v1::{
         self as pb, directory_service_client::DirectoryServiceClient,
@@ -16,10 +17,11 @@ use accord::{
         status::ErrorReason,
     },
     text::{
-        id::{ClientId, OperatorId, SecretId, TenantId, UserId, WorkloadId},
-        opaque::OpaqueToken,
+        id::{ClientId, OperatorId, TenantId, UserId, WorkloadId},
+        opaque::{OpaqueToken, SecretTagKey},
     },
 };
+use arc_swap::{ArcSwap, Guard};
 use tokio::time::Instant;
 use tonic::Code;
 use zeroize::Zeroizing;
@@ -39,7 +41,8 @@ mod answer;
 pub mod links;
 
 use answer::{
-    as_of, changes, client, failure, is_refusal, kind, not_found, position, role, tenant, unexpected, user,
+    as_of, changes, client, failure, is_refusal, kind, not_found, position, role, tag_key, tenant,
+    unexpected, user,
 };
 
 /// Which user is meant. No `Debug`: an account name is not to be shown.
@@ -50,23 +53,14 @@ pub enum UserRef<'a> {
     AccountName(&'a str),
 }
 
-/// A client that proved itself by a secret.
-#[derive(Clone, Debug)]
-pub struct AuthenticatedClient {
-    /// The client.
-    pub client: Client,
-    /// Which secret it was.
-    pub secret_id: SecretId,
-    /// When that secret ends by itself.
-    pub secret_expires_at: Option<UnixMillis>,
-}
-
 /// The registry.
 #[derive(Clone, Debug)]
 pub struct Registry {
     directory: DirectoryServiceClient<HopChannel>,
     provisioning: ProvisioningServiceClient<HopChannel>,
     users: UserServiceClient<HopChannel>,
+    /// The keys of Client Secrets' tags, as of the last answer about changes.
+    tag_keys: Arc<ArcSwap<Vec<SecretTagKey>>>,
 }
 
 impl Registry {
@@ -81,6 +75,7 @@ impl Registry {
             directory: DirectoryServiceClient::new(channel.clone()),
             provisioning: ProvisioningServiceClient::new(channel.clone()),
             users: UserServiceClient::new(channel),
+            tag_keys: Arc::default(),
         })
     }
 
@@ -92,7 +87,7 @@ impl Registry {
         &self,
         client_id: &ClientId,
         client_secret: &str,
-    ) -> Result<AsOf<AuthenticatedClient>, Error> {
+    ) -> Result<AsOf<Client>, Error> {
         let request = pb::AuthenticateClientRequest {
             client_id: client_id.to_string(),
             client_secret: client_secret.to_owned(),
@@ -100,15 +95,7 @@ impl Registry {
         let asked_at = Instant::now();
         let answer = self.directory.clone().authenticate_client(request).await;
         let answer = answer.map_err(failure)?.into_inner();
-        let value = AuthenticatedClient {
-            client: client(answer.client)?,
-            secret_id: SecretId::parse(&answer.secret_id).map_err(|_| unexpected("secret_id"))?,
-            secret_expires_at: answer
-                .secret_expire_time
-                .as_ref()
-                .and_then(UnixMillis::from_timestamp),
-        };
-        as_of(value, answer.position, asked_at)
+        as_of(client(answer.client)?, answer.position, asked_at)
     }
 
     /// Checks a Tenant Admin's account name and password.
@@ -146,6 +133,8 @@ impl Registry {
         };
         let answer = self.directory.clone().list_changes(request).await;
         let answer = answer.map_err(failure)?.into_inner();
+        let tag_keys = answer.secret_tag_keys.into_iter().map(tag_key);
+        self.tag_keys.store(Arc::new(tag_keys.collect::<Result<_, _>>()?));
         let mut all = Vec::with_capacity(answer.changes.len());
         for row in answer.changes {
             all.extend(changes(row)?);
@@ -157,6 +146,11 @@ impl Registry {
             reset: answer.reset,
             more: answer.more,
         })
+    }
+
+    /// The keys of Client Secrets' tags; empty until changes were read.
+    pub fn tag_keys(&self) -> Guard<Arc<Vec<SecretTagKey>>> {
+        self.tag_keys.load()
     }
 
     /// Tells when secrets were used that were verified from memory.

@@ -35,6 +35,7 @@ pub mod migration;
 mod revocation;
 mod setup;
 mod signing_key;
+mod verified_secret;
 
 pub use batch::redemption::{Redemption, RedemptionOutcome};
 use batch::{
@@ -46,6 +47,7 @@ use grant_use::GrantUses;
 pub const PURPOSES: &[&str] = &[
     purpose::REFRESH,
     purpose::SIGNING_KEY,
+    purpose::VERIFIED_SECRET,
     accord::store::idempotency::KEYRING_PURPOSE,
 ];
 

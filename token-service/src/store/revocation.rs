@@ -119,16 +119,21 @@ impl Store {
         Ok(tx.commit().await?)
     }
 
-    /// Removes revocations and assertions that expired by `soon`, and codes, setups, sessions and families that
+    /// Removes revocations, assertions and verified secrets that expired by `soon`, and codes, setups, sessions and families that
     /// ended by `late`.
     pub async fn clear_away(&self, soon: UnixMillis, late: UnixMillis) -> Result<(), Error> {
-        use super::entity::{admin_session, client_assertion, code, family, setup};
+        use super::entity::{admin_session, client_assertion, code, family, setup, verified_secret};
         let (soon, late) = (soon.as_millis(), late.as_millis());
         let tx = self.db.write().await?;
         let expired = Column::ExpiresAt.lte(soon);
         Entity::delete_many().filter(expired).exec(&tx).await?;
         let expired = client_assertion::Column::ExpiresAt.lte(soon);
         client_assertion::Entity::delete_many()
+            .filter(expired)
+            .exec(&tx)
+            .await?;
+        let expired = verified_secret::Column::ExpiresAt.lte(soon);
+        verified_secret::Entity::delete_many()
             .filter(expired)
             .exec(&tx)
             .await?;

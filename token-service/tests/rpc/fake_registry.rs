@@ -62,6 +62,7 @@ pub enum Question {
     Tenant,
     Client,
     User,
+    Secret,
     SignIn,
 }
 
@@ -367,6 +368,7 @@ impl DirectoryService for FakeRegistry {
         &self,
         request: Request<pb::AuthenticateClientRequest>,
     ) -> Result<Response<pb::AuthenticateClientResponse>, Status> {
+        self.count(Question::Secret);
         let request = request.into_inner();
         let state = self.ask()?;
         let refused = || refused(ErrorReason::InvalidClient);
@@ -483,10 +485,10 @@ impl DirectoryService for FakeRegistry {
 
     async fn list_changes(
         &self,
-        _: Request<pb::ListChangesRequest>,
+        request: Request<pb::ListChangesRequest>,
     ) -> Result<Response<pb::ListChangesResponse>, Status> {
         let state = self.ask()?;
-        if !state.tells_changes {
+        if !state.tells_changes && request.get_ref().after.is_some() {
             return Err(Status::unimplemented("the fake has no feed"));
         }
         Ok(Response::new(pb::ListChangesResponse {

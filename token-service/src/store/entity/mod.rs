@@ -9,3 +9,4 @@ pub mod grant_use;
 pub mod revocation;
 pub mod setup;
 pub mod signing_key;
+pub mod verified_secret;

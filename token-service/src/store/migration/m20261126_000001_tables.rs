@@ -18,6 +18,7 @@ impl MigrationTrait for Migration {
         revocation(manager).await?;
         signing_key(manager).await?;
         client_assertion(manager).await?;
+        verified_secret(manager).await?;
         Ok(())
     }
 }
@@ -290,6 +291,31 @@ async fn client_assertion(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
             Index::create()
                 .name("client_assertions_by_expiry")
                 .table("client_assertions")
+                .col("expires_at")
+                .to_owned(),
+        )
+        .await
+}
+
+async fn verified_secret(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    manager
+        .create_table(
+            Table::create()
+                .table("verified_secrets")
+                .col(text("client_id"))
+                .col(text("secret_id"))
+                .col(integer("key_version"))
+                .col(blob("mac"))
+                .col(big_integer_null("expires_at"))
+                .primary_key(Index::create().col("client_id").col("secret_id"))
+                .to_owned(),
+        )
+        .await?;
+    manager
+        .create_index(
+            Index::create()
+                .name("verified_secrets_by_expiry")
+                .table("verified_secrets")
                 .col("expires_at")
                 .to_owned(),
         )

@@ -1,0 +1,27 @@
+//! Rows of `verified_secrets`.
+
+use sea_orm::entity::prelude::*;
+
+/// A Client Secret that a replica verified, as a MAC under a data key.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "verified_secrets")]
+pub struct Model {
+    /// The client.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub client_id: String,
+    /// Which of its secrets.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub secret_id: String,
+    /// Version of the key of the MAC.
+    pub key_version: i32,
+    /// HMAC-SHA-256 over Client ID, secret id and secret.
+    pub mac: Vec<u8>,
+    /// When the secret ends by itself, in Unix milliseconds.
+    pub expires_at: Option<i64>,
+}
+
+/// Rows are joined by hand, where a join is needed.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
