@@ -7,6 +7,8 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
+use prost::Message;
+use prost_types::{FileDescriptorProto, FileDescriptorSet};
 
 /// Flags of `accord descriptors`.
 #[derive(Clone, Debug, Args)]
@@ -19,8 +21,18 @@ pub struct DescriptorsArgs {
 /// The contract as a serialised `google.protobuf.FileDescriptorSet`: all of Accord's services, what they
 /// import, and the error details of `google.rpc`, without which a gateway can't show a refusal's reason.
 pub fn bytes() -> Vec<u8> {
-    // Two sets in a row are one: the message's only field is repeated.
-    [accord::FILE_DESCRIPTOR_SET, tonic_types::pb::FILE_DESCRIPTOR_SET].concat()
+    let sets = [accord::FILE_DESCRIPTOR_SET, tonic_types::pb::FILE_DESCRIPTOR_SET];
+    let mut files: Vec<FileDescriptorProto> = Vec::new();
+    for set in sets {
+        // Both sets are compiled in.
+        let set = FileDescriptorSet::decode(set).unwrap_or_default();
+        for file in set.file {
+            if files.iter().all(|known| known.name != file.name) {
+                files.push(file);
+            }
+        }
+    }
+    FileDescriptorSet { file: files }.encode_to_vec()
 }
 
 /// Writes [`bytes`].
@@ -53,8 +65,6 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::collections::BTreeSet;
-
-    use prost::Message;
 
     use super::*;
 

@@ -115,11 +115,16 @@ impl Store {
         let tx = self.db.write().await?;
         let revoked = Entity::update_many()
             .filter(Column::CallerId.eq(id))
+            .filter(Column::CallerType.eq(name(caller_type)))
             .filter(Column::RevokedAt.is_null())
             .col_expr(Column::RevokedAt, Expr::value(self.now().as_millis()))
             .exec(&tx)
             .await?;
-        let record = find(&tx, id).await?.ok_or(Error::NotFound(name(caller_type)))?;
+        let row = Entity::find_by_id(id)
+            .filter(Column::CallerType.eq(name(caller_type)))
+            .one(&tx)
+            .await?;
+        let record = caller(row.ok_or(Error::NotFound(name(caller_type)))?)?;
         if revoked.rows_affected == 1 {
             let action = match caller_type {
                 CallerType::Operator => "operator.revoke",

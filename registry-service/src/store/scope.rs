@@ -196,6 +196,7 @@ mod tests {
             let expected = Scope {
                 enabled: false,
                 updated_at: store.now(),
+                etag: 2,
                 ..made
             };
             assert_eq!(changed, expected, "{database:?}");

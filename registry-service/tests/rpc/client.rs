@@ -368,6 +368,7 @@ async fn an_update_changes_what_its_mask_names() {
     let expected = pb::Client {
         display_name: "Renamed".into(),
         update_time: renamed.update_time,
+        etag: "2".into(),
         ..made.clone()
     };
     assert_eq!(renamed, expected);
@@ -377,6 +378,7 @@ async fn an_update_changes_what_its_mask_names() {
         tenant_ids: wish.tenant_ids.clone(),
         scopes: wish.scopes.clone(),
         redirect_uris: wish.redirect_uris.clone(),
+        etag: "3".into(),
         ..renamed
     };
     assert_eq!(changed, expected);

@@ -108,6 +108,7 @@ async fn keys_are_shown_to_operators_and_to_token_service() {
     let expected = pb::Client {
         json_web_key_set: with_keys.json_web_key_set.clone(),
         update_time: with_keys.update_time,
+        etag: "2".into(),
         ..made.clone()
     };
     assert_eq!(with_keys, expected);

@@ -220,6 +220,7 @@ async fn an_update_moves_the_version_and_a_suspension_does_not() {
             version: store.position().await.unwrap().seq,
             tokens_ended_seq: store.position().await.unwrap().seq,
             updated_at: store.now(),
+            etag: 2,
             ..client.clone()
         };
         assert_eq!(updated, expected, "{database:?}");
@@ -233,6 +234,7 @@ async fn an_update_moves_the_version_and_a_suspension_does_not() {
         let expected = Client {
             state: State::Suspended,
             tokens_ended_seq: ended.seq,
+            etag: 3,
             ..updated
         };
         assert_eq!(suspended, expected, "{database:?}");
