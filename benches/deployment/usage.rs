@@ -57,7 +57,7 @@ struct LogEntry {
     #[serde(default)]
     message: String,
     #[serde(default)]
-    method: String,
+    path: String,
 }
 
 impl RegistryLog {
@@ -74,7 +74,7 @@ impl RegistryLog {
         let (mut calls, mut runs) = (BTreeMap::new(), 0);
         for line in text.lines() {
             let line: LogEntry = serde_json::from_str(line)?;
-            let method = line.method.rsplit('/').next().unwrap_or_default();
+            let method = line.path.rsplit('/').next().unwrap_or_default();
             match line.message.as_str() {
                 "argon2 run" => runs += 1,
                 "served" if method != "ListChanges" => *calls.entry(method.to_owned()).or_default() += 1,
