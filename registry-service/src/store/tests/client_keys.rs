@@ -30,7 +30,10 @@ async fn new_keys_are_a_change_that_ends_no_token_and_no_setup() {
         let (store, clock) = seeded(&database.url).await;
         let (client, _) = registered(&store, Method::Inline).await;
         assert_eq!(client.json_web_key_set, "", "{database:?}");
-        for (keys, etag) in [keys("one"), keys("two"), ClientKeys::default()].into_iter().zip(2..) {
+        for (keys, etag) in [keys("one"), keys("two"), ClientKeys::default()]
+            .into_iter()
+            .zip(2..)
+        {
             clock.advance(Duration::from_secs(1));
             let before = store.position().await.unwrap();
             let set = store.set_client_keys(&origin(), &client.client_id, &keys).await;
