@@ -1,9 +1,7 @@
-//! What both services of Accord share: the contracts generated from `proto/`, and the plumbing
-//! that every request passes through.
+//! What both services of Accord share: the contracts generated from `proto/`, and the code that every call passes.
 //!
-//! The way of a request: [`server`] accepts it and bounds it in time, [`auth`] finds out who calls
-//! and whether that caller may, then the service's own code runs. On the way back [`status`] turns
-//! an error into a status with details. What both services keep in their databases is in [`store`].
+//! [`rpc`] accepts a call, bounds it in time, authenticates its caller, and turns errors into statuses. [`store`] is
+//! what both databases hold. [`keys`], [`text`], [`position`] and [`clock`] are the values that they are built on.
 //!
 //! Features: `service` (default) is all of it; `verify` is what a resource server needs to check
 //! access tokens, without database or server; `testing` adds throw-away databases.

@@ -1,9 +1,9 @@
 //! token-service owns what is allowed: a Tenant Admin's consent, the user designated for API
 //! transactions, and every token issued under that consent.
 //!
-//! A request goes through `grpc` (one file a service) or [`gateway`] (the HTTP face), `convert`
-//! (messages to nouns), a noun at the top level (the rules), and then [`store`] (one transaction a
-//! method) or [`registry`] (who exists). Errors come back through [`error`].
+//! A call enters through [`grpc`] or [`http`], which convert it. [`oauth`] (tokens) and [`consent`] (setups and
+//! grants) decide, by the types and rules of [`model`] and by facts from [`cache`], [`store`] (one transaction a
+//! method) and [`registry`] (who exists). Errors return through [`error`].
 
 pub mod cache;
 mod command;

@@ -42,9 +42,6 @@ use crate::{
 
 impl Store {
     /// Reads a client.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn find_client(&self, client_id: &ClientId) -> Result<Option<Client>, Error> {
         find(self.db.read(), client_id).await
     }
@@ -76,9 +73,6 @@ impl Store {
     }
 
     /// Lists clients, newest first.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn list_clients(&self, filter: &Filter, page: &PageRequest) -> Result<Page<Client>, Error> {
         let mut query = Entity::find().order_by_desc(Column::ClientId).limit(page.fetch());
         if let Some(state) = filter.state {

@@ -82,9 +82,6 @@ impl Store {
     }
 
     /// Reads one secret of a client.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn find_client_secret(
         &self,
         client_id: &ClientId,
@@ -169,9 +166,6 @@ impl Store {
     }
 
     /// Moves the dates of last use forward, to now at most; uses close together are one.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn record_secret_uses(&self, uses: Vec<SecretUse>) -> Result<(), Error> {
         let now = self.now();
         // By the one writer: on SQLite even an update of no row takes the lock.

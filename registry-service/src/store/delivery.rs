@@ -124,9 +124,6 @@ impl Store {
     }
 
     /// Ends links that were not opened in time, and their secrets. How many there were.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn expire_deliveries(&self) -> Result<usize, Error> {
         let tx = self.db.write().await?;
         let now = self.now();

@@ -78,9 +78,6 @@ impl Store {
     }
 
     /// Reads a request.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn find_integration_request(
         &self,
         id: &IntegrationRequestId,
@@ -89,9 +86,6 @@ impl Store {
     }
 
     /// Lists requests, newest first.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn list_integration_requests(
         &self,
         state: Option<State>,

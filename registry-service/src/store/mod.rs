@@ -96,17 +96,11 @@ impl Store {
     }
 
     /// The change feed's position: what is read after this call reflects all changes up to it.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn position(&self) -> Result<Position, Error> {
         Ok(change::position(self.db.read()).await?)
     }
 
     /// The feed after a position, at most `limit` changes; without one, the feed's position.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn changes_after(&self, after: Option<&Position>, limit: u64) -> Result<Told, Error> {
         Ok(change::tell(self.db.read(), after, limit).await?)
     }
@@ -132,17 +126,11 @@ impl Store {
 
     /// A position that all changes of the last hour come after: every access token that still lives was
     /// issued at this position or later.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn recent_seq(&self) -> Result<i64, Error> {
         Ok(change::seq_before(self.db.read(), self.now().minus(RECENT)).await?)
     }
 
     /// Records an event that comes with no change of its own, such as a refused attempt.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn record(&self, origin: &Origin, event: Event) -> Result<(), Error> {
         let tx = self.db.write().await?;
         self.audit(&tx, origin, event).await?;

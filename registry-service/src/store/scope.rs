@@ -67,9 +67,6 @@ impl Store {
     }
 
     /// Lists the catalogue by name.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn list_scopes(&self, page: &PageRequest) -> Result<Page<Scope>, Error> {
         let mut query = Entity::find().order_by_asc(Column::Name).limit(page.fetch());
         if let Some(after) = page.after() {

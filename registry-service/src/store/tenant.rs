@@ -73,17 +73,11 @@ impl Store {
     }
 
     /// Reads a tenant.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn find_tenant(&self, tenant_id: &TenantId) -> Result<Option<Tenant>, Error> {
         find(self.db.read(), tenant_id).await
     }
 
     /// Lists tenants by id.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn list_tenants(
         &self,
         state: Option<State>,

@@ -115,9 +115,6 @@ impl Store {
     }
 
     /// Reads a tenant's user by account name, under whichever key the name was hashed.
-    ///
-    /// # Errors
-    /// [`Error::Store`].
     pub async fn find_user_by_name(
         &self,
         tenant_id: &TenantId,

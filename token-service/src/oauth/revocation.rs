@@ -14,9 +14,6 @@ use accord::{
 use crate::{error::Error, model::family::is_genuine, oauth::OAuth, oauth::issuance::client_origin};
 
 /// Ends a token of the client, if it is one.
-///
-/// # Errors
-/// [`Error::Store`].
 pub async fn revoke(
     oauth: &OAuth,
     client_id: &ClientId,

@@ -82,7 +82,7 @@ impl Page {
 /// Tells what ended behind a cursor, of what may still have tokens that live.
 ///
 /// # Errors
-/// [`Error::RegistryUnavailable`], [`Error::Store`], [`Error::TooManyRevocations`].
+/// [`Error::RegistryUnavailable`], [`Error::TooManyRevocations`].
 pub async fn after(oauth: &OAuth, cursor: Option<&Cursor>) -> Result<Page, Error> {
     // Without a cursor of this epoch, from the beginning. What is asked for first tells the epoch.
     let seqs = |cursor: Option<&Cursor>| cursor.map_or((0, 0), |c| (c.registry_seq, c.token_seq));

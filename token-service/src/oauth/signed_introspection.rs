@@ -24,7 +24,7 @@ struct Claims<'a> {
 ///
 /// # Errors
 /// [`Error::NotFound`] for an unknown tenant, [`Error::RegistryUnavailable`], [`Error::Signing`],
-/// [`Error::Store`].
+/// [`Error::Unavailable`].
 pub async fn sign(
     oauth: &OAuth,
     tenant_id: &TenantId,

@@ -40,7 +40,7 @@ impl Store {
     /// Makes an active key and a next one where they are missing.
     ///
     /// # Errors
-    /// [`Error::Signing`], [`Error::Store`], [`Error::Key`].
+    /// [`Error::Signing`], [`Error::Key`].
     pub async fn ensure_signing_keys(&self) -> Result<(), Error> {
         for state in [State::Active, State::Next] {
             if in_state(self.db.read(), state).await?.is_some() {
@@ -128,7 +128,7 @@ impl Store {
     /// Active becomes retired, next becomes active, and a new next is made.
     ///
     /// # Errors
-    /// [`Error::RequestIdReused`], [`Error::Store`].
+    /// [`Error::RequestIdReused`].
     pub async fn rotate_signing_key(&self, creation: &Creation) -> Result<SigningKey, Error> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
