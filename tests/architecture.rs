@@ -17,8 +17,6 @@
 
 #[path = "architecture/circles.rs"]
 mod circles;
-#[path = "architecture/known.rs"]
-mod known;
 #[path = "architecture/layers.rs"]
 mod layers;
 #[path = "architecture/modules.rs"]
@@ -32,12 +30,11 @@ mod source;
 
 use std::{fs, io::Write, path::Path, sync::LazyLock};
 
-use known::KNOWN;
 use layers::layer;
 use modules::{CRATES, Modules, Tree};
 use rules::{empty_layers, violations};
 
-/// Lines of code that the three crates may have together; 20,500 when [`KNOWN`] is empty.
+/// Lines of code that the three crates may have together. Lower it when they shrink; the goal is 20,500.
 const MOST_LINES: usize = 23_900;
 
 static SOURCES: LazyLock<(Tree, Modules)> = LazyLock::new(|| {
@@ -72,27 +69,8 @@ fn sources() -> Tree {
 fn the_sources_keep_the_rules() {
     let (tree, modules) = &*SOURCES;
     let found = [violations(tree, modules), empty_layers(tree)].concat();
-    let new: Vec<_> = found
-        .iter()
-        .filter(|violation| !KNOWN.contains(&violation.key()))
-        .collect();
-    let gone: Vec<_> = KNOWN
-        .iter()
-        .filter(|known| !found.iter().any(|there| there.key() == **known))
-        .collect();
-    let mut report = String::new();
-    for violation in &new {
-        report += &format!("  {violation}\n");
-    }
-    for known in &gone {
-        report += &format!("  mended, remove its row from KNOWN: {known:?},\n");
-    }
-    assert!(
-        report.is_empty(),
-        "{} new violations, {} mended:\n{report}",
-        new.len(),
-        gone.len()
-    );
+    let report: String = found.iter().map(|violation| format!("  {violation}\n")).collect();
+    assert!(found.is_empty(), "{} violations:\n{report}", found.len());
 }
 
 /// Lines of code: without blank lines, comments, and code for tests alone, that is items, files and
