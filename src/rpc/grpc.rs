@@ -17,6 +17,8 @@ use crate::rpc::{
 
 /// The largest message that a server reads, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 256 * 1024;
+/// The same for health and reflection, which anyone may call.
+const MAX_OPEN_MESSAGE_BYTES: usize = 4 * 1024;
 
 /// The health of a server's services. It starts as not serving.
 pub(super) struct Health {
@@ -55,9 +57,18 @@ pub(super) async fn router(
         let names = services.iter().copied();
         names.fold(builder, |builder, name| builder.with_service_name(name))
     };
-    routes.add_service(health_service);
-    routes.add_service(reflection().build_v1()?);
-    routes.add_service(reflection().build_v1alpha()?);
+    // Anyone may call these.
+    routes.add_service(health_service.max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES));
+    routes.add_service(
+        reflection()
+            .build_v1()?
+            .max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES),
+    );
+    routes.add_service(
+        reflection()
+            .build_v1alpha()?
+            .max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES),
+    );
     Ok((routes.routes().prepare().into_axum_router(), health))
 }
 

@@ -173,7 +173,7 @@ impl<S: ChangeSource> ChangeFollower<S> {
             facts.apply(&change);
             match change {
                 Change::Revocation(revocation) => revocations.insert(revocation, now),
-                Change::UnknownRevocation => revocations.leave_out(),
+                Change::UnknownRevocation => revocations.note_unknown(now),
                 _ => {}
             }
         }

@@ -24,6 +24,8 @@ pub(super) struct RevocationIndex {
     max: usize,
     /// Something had to be left out.
     full: bool,
+    /// A revocation of a kind that this version does not know was read then.
+    unknown_at: Option<Instant>,
 }
 
 impl Default for RevocationIndex {
@@ -33,6 +35,7 @@ impl Default for RevocationIndex {
             last: Default::default(),
             max: MAX,
             full: false,
+            unknown_at: None,
         }
     }
 }
@@ -56,8 +59,13 @@ impl RevocationIndex {
         self.by_seq.insert(seq, (kind, id, now));
     }
 
-    /// Notes that a revocation is missing here.
-    pub(super) fn leave_out(&mut self) {
+    /// Notes a revocation of a kind that this version does not know. Reading it again would help nobody.
+    pub(super) fn note_unknown(&mut self, now: Instant) {
+        tracing::warn!("there is a revocation of an unknown kind");
+        self.unknown_at = Some(now);
+    }
+
+    fn leave_out(&mut self) {
         if !self.full {
             tracing::error!("not every revocation fits into memory");
         }
@@ -66,7 +74,7 @@ impl RevocationIndex {
 
     /// Whether every revocation that matters is here.
     pub(super) fn is_complete(&self) -> bool {
-        !self.full
+        !self.full && self.unknown_at.is_none()
     }
 
     /// Whether there is room again for what was left out. It has to be read again.
@@ -104,6 +112,9 @@ impl RevocationIndex {
             let (kind, id, _) = first.remove();
             self.last[kind as usize].remove(&id);
         }
+        self.unknown_at = self
+            .unknown_at
+            .filter(|at| now.saturating_duration_since(*at) <= KEEP);
     }
 
     /// Removes everything: the feed is another one.
@@ -187,5 +198,15 @@ mod tests {
         assert!(!index.is_complete() && index.may_catch_up());
         index.clear();
         assert!(index.is_complete() && index.after(0, 9).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unknown_kind_makes_the_index_incomplete_for_a_while_and_is_not_read_again() {
+        let (mut index, now) = (RevocationIndex::default(), Instant::now());
+        index.note_unknown(now);
+        index.tidy(now + KEEP);
+        assert!(!index.is_complete() && !index.may_catch_up());
+        index.tidy(now + KEEP + Duration::from_secs(1));
+        assert!(index.is_complete());
     }
 }

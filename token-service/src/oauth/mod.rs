@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::{cache::Cache, model::lifetimes::Lifetimes, store::Store};
+use tracing::Instrument;
+
+use crate::{cache::Cache, error::Error, model::lifetimes::Lifetimes, store::Store};
 
 pub mod client_authentication;
 pub mod introspection;
@@ -21,4 +23,35 @@ pub struct OAuth {
     pub cache: Arc<Cache>,
     /// How long tokens live.
     pub lifetimes: Lifetimes,
+}
+
+/// Runs `work` in a task of its own, so that it completes although the caller disconnects.
+async fn complete<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    let task = tokio::spawn(work.in_current_span());
+    task.await.map_err(|panic| Error::Internal(panic.into()))?
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use futures_util::FutureExt;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_completes_although_its_caller_goes_away() {
+        let ((resume, resumed), (finish, finished)) = (oneshot::channel(), oneshot::channel());
+        let mut call = Box::pin(complete(async move {
+            resumed.await.unwrap();
+            finish.send(()).unwrap();
+            Ok(())
+        }));
+        assert!((&mut call).now_or_never().is_none());
+        drop(call);
+        resume.send(()).unwrap();
+        finished.await.unwrap();
+    }
 }

@@ -8,7 +8,7 @@ use accord::{
     },
 };
 
-use super::{Issuance, Issued};
+use super::{Issuance, Issued, complete};
 use crate::{
     error::Error,
     model::{
@@ -41,7 +41,9 @@ pub(super) async fn issue(
         let event = about(issuance, &code, "code.refuse")
             .detail("why", "verifier, redirect URI or time")
             .refused();
-        if !store.burn_code(&issuance.origin(), &code, event).await? {
+        let (store, origin) = (store.clone(), issuance.origin());
+        let burnt = complete(async move { store.burn_code(&origin, &code, event).await });
+        if !burnt.await? {
             return replayed(issuance, &token).await;
         }
         return Err(Error::InvalidGrant);
@@ -103,10 +105,7 @@ async fn replayed(issuance: &Issuance<'_>, token: &OpaqueToken) -> Result<Issued
     };
     match family {
         Some(family) if family.ended_at.is_none() => {
-            store
-                .end_family(&issuance.origin(), &family, "code_replayed", event)
-                .await?;
-            issuance.oauth.cache.learn().await;
+            issuance.end_family(family, "code_replayed", event).await?;
         }
         _ => store.record(issuance.origin(), event).await?,
     }

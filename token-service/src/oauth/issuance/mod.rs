@@ -32,6 +32,7 @@ use crate::{
     oauth::{
         OAuth,
         client_authentication::{Credentials, authenticate},
+        complete,
     },
 };
 
@@ -176,6 +177,17 @@ impl<'a> Issuance<'a> {
             watermark,
             proven_at,
         })
+    }
+
+    /// Ends a family whose token, or whose code, came a second time.
+    async fn end_family(&self, family: Family, reason: &'static str, event: Event) -> Result<(), Error> {
+        let (oauth, origin) = (self.oauth.clone(), self.origin());
+        complete(async move {
+            oauth.store.end_family(&origin, &family, reason, event).await?;
+            oauth.cache.learn().await;
+            Ok(())
+        })
+        .await
     }
 
     fn origin(&self) -> Origin {

@@ -46,10 +46,7 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
     let renewal = family.generations.renew(token.generation(), store.now());
     if renewal == Renewal::Replay {
         let event = about(issuance, &family, token, "refresh_token.reuse").refused();
-        store
-            .end_family(&issuance.origin(), &family, "replayed", event)
-            .await?;
-        issuance.oauth.cache.learn().await;
+        issuance.end_family(family, "replayed", event).await?;
         return Err(Error::InvalidGrant);
     }
     // Nothing moves before these checks have passed, so a rejected call can be repeated.
