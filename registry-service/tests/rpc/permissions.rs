@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 
 use accord::{
     rpc::auth::{Role, WorkloadKind, unauthenticated},
+    testing::calls::methods,
     text::opaque::TokenKind,
 };
-use prost::Message;
 use registry_service::permissions::{SERVICES, TABLE};
 use tonic::{Code, Request, Status, client::Grpc, codegen::http::uri::PathAndQuery};
 use tonic_prost::ProstCodec;
@@ -17,28 +17,8 @@ use tonic_types::StatusExt;
 
 use crate::harness::{CallerChannel, Harness, strangers_token};
 
-/// Service and method names of the contract, of services whose full name `wanted` accepts.
-fn contract(wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
-    let files = prost_types::FileDescriptorSet::decode(accord::FILE_DESCRIPTOR_SET).unwrap();
-    let mut methods = Vec::new();
-    for file in &files.file {
-        for service in &file.service {
-            let name = format!("{}.{}", file.package(), service.name());
-            if wanted(&name) {
-                methods.extend(
-                    service
-                        .method
-                        .iter()
-                        .map(|method| (name.clone(), method.name().to_owned())),
-                );
-            }
-        }
-    }
-    methods
-}
-
 fn served() -> Vec<(String, String)> {
-    contract(|service| SERVICES.contains(&service))
+    methods(|service| SERVICES.contains(&service))
 }
 
 /// Who may call a method. `None`: anyone.
@@ -170,7 +150,7 @@ fn the_table_has_exactly_the_methods_of_the_contract() {
 }
 
 fn contract_of_others() -> Vec<(String, String)> {
-    contract(|service| service.starts_with("accord.") && !SERVICES.contains(&service))
+    methods(|service| service.starts_with("accord.") && !SERVICES.contains(&service))
 }
 
 #[tokio::test]
