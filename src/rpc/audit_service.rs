@@ -86,6 +86,18 @@ impl AuditService for AuditApi {
     }
 }
 
+crate::message_enum!(Outcome = pb::AuditOutcome { Success, Refused });
+crate::message_enum!(
+    ActorKind = pb::AuditActorKind {
+        Operator,
+        Workload,
+        Client,
+        TenantAdmin,
+        Anonymous,
+        System
+    }
+);
+
 /// Reads a `ListAuditEventsRequest`, or finds all that is wrong with it.
 fn read(request: &pb::ListAuditEventsRequest) -> Result<(Filter, PageRequest), Violations> {
     let mut v = Violations::default();
@@ -100,7 +112,9 @@ fn read(request: &pb::ListAuditEventsRequest) -> Result<(Filter, PageRequest), V
         action,
         actor_id,
         subject,
-        outcome: outcome(&mut v, request.outcome),
+        outcome: v
+            .filter::<pb::AuditOutcome, _>("outcome", request.outcome)
+            .flatten(),
         from: time(&mut v, "start_time", request.start_time.as_ref()),
         until: time(&mut v, "end_time", request.end_time.as_ref()),
     };
@@ -120,24 +134,14 @@ fn read(request: &pb::ListAuditEventsRequest) -> Result<(Filter, PageRequest), V
         &from,
         &until,
     ];
-    match PageRequest::parse("audit_events", &filters, request.page_size, &request.page_token) {
-        Ok(page) if v.is_empty() => return Ok((filter, page)),
-        Ok(_) => {}
-        Err(found) => v.extend(found),
-    }
-    Err(v)
-}
-
-fn outcome(v: &mut Violations, number: i32) -> Option<Outcome> {
-    match pb::AuditOutcome::try_from(number) {
-        Ok(pb::AuditOutcome::Unspecified) => None,
-        Ok(pb::AuditOutcome::Success) => Some(Outcome::Success),
-        Ok(pb::AuditOutcome::Refused) => Some(Outcome::Refused),
-        Err(_) => {
-            v.add("outcome", "must be a known outcome");
-            None
-        }
-    }
+    let page = PageRequest::parse(
+        &mut v,
+        "audit_events",
+        &filters,
+        request.page_size,
+        &request.page_token,
+    );
+    v.finish(|| Some((filter, page?)))
 }
 
 /// The first whole millisecond that is not before the time: events have whole milliseconds, so both
@@ -160,20 +164,8 @@ fn message(event: EventRow) -> pb::AuditEvent {
         event_id: event.event_id.into(),
         occur_time: Some(event.occurred_at.to_timestamp()),
         action: event.action,
-        outcome: match event.outcome {
-            Outcome::Success => pb::AuditOutcome::Success,
-            Outcome::Refused => pb::AuditOutcome::Refused,
-        }
-        .into(),
-        actor_kind: match event.actor.kind {
-            ActorKind::Operator => pb::AuditActorKind::Operator,
-            ActorKind::Workload => pb::AuditActorKind::Workload,
-            ActorKind::Client => pb::AuditActorKind::Client,
-            ActorKind::TenantAdmin => pb::AuditActorKind::TenantAdmin,
-            ActorKind::Anonymous => pb::AuditActorKind::Anonymous,
-            ActorKind::System => pb::AuditActorKind::System,
-        }
-        .into(),
+        outcome: pb::AuditOutcome::from(event.outcome).into(),
+        actor_kind: pb::AuditActorKind::from(event.actor.kind).into(),
         actor_id: event.actor.id,
         tenant_id: event.tenant_id.map(String::from).unwrap_or_default(),
         client_id: event.client_id.map(String::from).unwrap_or_default(),

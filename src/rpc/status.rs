@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, error::Error, time::Duration};
 
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 pub use crate::error::v1::ErrorReason;
@@ -20,6 +20,9 @@ pub const RETRY_UNAVAILABLE: Duration = Duration::from_secs(1);
 const MAX_VIOLATION_BYTES: usize = 8 * 1024;
 /// What a violation takes besides its texts, in bytes.
 const VIOLATION_OVERHEAD: usize = 8;
+
+/// What a method of a gRPC service returns.
+pub type Reply<T> = Result<Response<T>, Status>;
 
 /// An error as a caller sees it.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use sea_orm::{ConnectionTrait, DatabaseBackend, DbErr, ExprTrait};
 use sea_orm_migration::{
     IntoSchemaManagerConnection, MigratorTrait, SchemaManager,
-    prelude::{ColumnDef, Expr, OnConflict, Query, SqliteQueryBuilder, Table},
+    prelude::{ColumnDef, Expr, Index, IndexCreateStatement, OnConflict, Query, SqliteQueryBuilder, Table},
 };
 
 use super::{Database, StoreError};
@@ -106,6 +106,55 @@ async fn pending<'c, M: MigratorTrait>(
         }
     }
     Ok(names)
+}
+
+/// Creates a table with the primary key `key`.
+pub async fn create_table(
+    manager: &SchemaManager<'_>,
+    name: &'static str,
+    key: &[&'static str],
+    columns: impl IntoIterator<Item = ColumnDef>,
+) -> Result<(), DbErr> {
+    let mut table = Table::create();
+    let mut primary_key = Index::create();
+    for column in columns {
+        table.col(column);
+    }
+    for column in key {
+        primary_key.col(*column);
+    }
+    let table = table.table(name).primary_key(&mut primary_key).to_owned();
+    manager.create_table(table).await
+}
+
+/// Creates an index.
+pub async fn create_index(
+    manager: &SchemaManager<'_>,
+    name: &str,
+    table: &'static str,
+    columns: &[&'static str],
+) -> Result<(), DbErr> {
+    manager.create_index(index(name, table, columns)).await
+}
+
+/// Creates an index that no two rows may have the same values of.
+pub async fn create_unique_index(
+    manager: &SchemaManager<'_>,
+    name: &str,
+    table: &'static str,
+    columns: &[&'static str],
+) -> Result<(), DbErr> {
+    manager
+        .create_index(index(name, table, columns).unique().to_owned())
+        .await
+}
+
+fn index(name: &str, table: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
+    let mut index = Index::create();
+    for column in columns {
+        index.col(*column);
+    }
+    index.name(name).table(table).to_owned()
 }
 
 /// Creates an index over the rows for which `condition` holds. sea-query writes no partial indexes; this statement

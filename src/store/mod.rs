@@ -21,6 +21,7 @@ mod pinned_connection;
 pub use creation::Creation;
 pub use database::Database;
 pub use error::StoreError;
+pub use migration::{create_index, create_table, create_unique_index};
 
 /// Creates the tables of this module. Each service's migration calls it.
 ///

@@ -41,43 +41,42 @@ impl<T> Page<T> {
 }
 
 impl PageRequest {
-    /// Reads the two paging fields of a list call. `filters` are all of its other fields.
-    ///
-    /// # Errors
-    /// Violations for a negative size, and for a token that another list or filter gave.
+    /// Reads the two paging fields of a list call. `filters` are all of its other fields. Records a violation for
+    /// a negative size, and for a token that another list or filter gave.
     pub fn parse(
+        violations: &mut Violations,
         list: &'static str,
         filters: &[&str],
         page_size: i32,
         page_token: &str,
-    ) -> Result<Self, Violations> {
-        let mut violations = Violations::default();
+    ) -> Option<Self> {
         let mark = mark(list, filters);
         let size = match u64::try_from(page_size) {
-            Ok(0) => DEFAULT_SIZE,
-            Ok(size) => size.min(MAX_SIZE),
+            Ok(0) => Some(DEFAULT_SIZE),
+            Ok(size) => Some(size.min(MAX_SIZE)),
             Err(_) => {
                 violations.add("page_size", "must not be negative");
-                DEFAULT_SIZE
+                None
             }
         };
-        let after = if page_token.is_empty() {
-            None
-        } else {
-            let cursor = cursor(&mark, page_token);
-            if cursor.is_none() {
-                violations.add(
-                    "page_token",
-                    "must be the next_page_token of this list with the same filters",
-                );
+        let after = match page_token {
+            "" => None,
+            token => {
+                let key = cursor(&mark, token);
+                if key.is_none() {
+                    violations.add(
+                        "page_token",
+                        "must be the next_page_token of this list with the same filters",
+                    );
+                }
+                Some(key?)
             }
-            cursor
         };
-        if violations.is_empty() {
-            Ok(Self { mark, size, after })
-        } else {
-            Err(violations)
-        }
+        Some(Self {
+            mark,
+            size: size?,
+            after,
+        })
     }
 
     /// How many rows a page has at most.
@@ -141,13 +140,24 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    fn parse(
+        list: &'static str,
+        filters: &[&str],
+        size: i32,
+        token: &str,
+    ) -> Result<PageRequest, Violations> {
+        let mut violations = Violations::default();
+        let page = PageRequest::parse(&mut violations, list, filters, size, token);
+        violations.finish(|| page)
+    }
+
     #[test]
     fn pages_follow_each_other_to_the_end() {
         let all: Vec<u32> = (0..7).collect();
         let mut seen = Vec::new();
         let mut token = String::new();
         loop {
-            let request = PageRequest::parse("numbers", &["f"], 3, &token).unwrap();
+            let request = parse("numbers", &["f"], 3, &token).unwrap();
             let start = request
                 .after()
                 .map_or(0, |after| after.parse::<usize>().unwrap() + 1);
@@ -168,25 +178,25 @@ mod tests {
 
     #[test]
     fn sizes_have_a_default_and_a_ceiling() {
-        let size = |n| PageRequest::parse("l", &[], n, "").map(|r| r.size());
+        let size = |n| parse("l", &[], n, "").map(|r| r.size());
         assert_eq!(size(0), Ok(50));
         assert_eq!(size(501), Ok(500));
-        let both = PageRequest::parse("l", &[], -1, "x").unwrap_err();
+        let both = parse("l", &[], -1, "x").unwrap_err();
         let fields: Vec<_> = both.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(fields, ["page_size", "page_token"]);
     }
 
     #[test]
     fn a_foreign_page_token_is_refused() {
-        let first = PageRequest::parse("l", &["a", "b"], 1, "").unwrap();
+        let first = parse("l", &["a", "b"], 1, "").unwrap();
         let token = first.finish(vec![1, 2], |n| n.to_string()).next_page_token;
-        assert!(PageRequest::parse("l", &["a", "b"], 9, &token).is_ok());
+        assert!(parse("l", &["a", "b"], 9, &token).is_ok());
         for (list, filters) in [("m", ["a", "b"]), ("l", ["ab", ""]), ("l", ["a", "c"])] {
-            let error = PageRequest::parse(list, &filters, 1, &token).unwrap_err();
+            let error = parse(list, &filters, 1, &token).unwrap_err();
             assert_eq!(error.into_vec()[0].field, "page_token");
         }
         for bad in ["x", "####", "AAAAAAAAAAA", &"A".repeat(600), "\0"] {
-            assert!(PageRequest::parse("l", &["a", "b"], 1, bad).is_err(), "{bad}");
+            assert!(parse("l", &["a", "b"], 1, bad).is_err(), "{bad}");
         }
     }
 }

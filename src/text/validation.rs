@@ -22,6 +22,30 @@ pub struct FieldViolation {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Violations(Vec<FieldViolation>);
 
+/// Converts between an enum of the model and one of a message, variant by variant. A number of the message that
+/// is no variant of the model, UNSPECIFIED among them, converts to an error.
+#[macro_export]
+macro_rules! message_enum {
+    ($model:ident = $message:ty { $($variant:ident),+ $(,)? }) => {
+        impl From<$model> for $message {
+            fn from(value: $model) -> Self {
+                match value {
+                    $($model::$variant => Self::$variant,)+
+                }
+            }
+        }
+        impl TryFrom<$message> for $model {
+            type Error = ();
+            fn try_from(value: $message) -> Result<Self, ()> {
+                match value {
+                    $(<$message>::$variant => Ok(Self::$variant),)+
+                    _ => Err(()),
+                }
+            }
+        }
+    };
+}
+
 /// The path of an element of a repeated field: `scopes[2]`.
 pub fn list_field(field: &str, index: usize) -> String {
     format!("{field}[{index}]")
@@ -54,6 +78,43 @@ impl Violations {
     /// The violations in the order of their recording.
     pub fn iter(&self) -> impl Iterator<Item = &FieldViolation> {
         self.0.iter()
+    }
+
+    /// Returns what `build` makes of the fields read, or the violations if there are any. `build` gives up with
+    /// `?` at a field that could not be read.
+    ///
+    /// # Errors
+    /// Every violation recorded.
+    pub fn finish<T>(self, build: impl FnOnce() -> Option<T>) -> Result<T, Self> {
+        match build() {
+            Some(value) if self.is_empty() => Ok(value),
+            _ => Err(self),
+        }
+    }
+
+    /// The variant of an enum field that filters a list: `Some(None)` for UNSPECIFIED, which filters nothing.
+    pub fn filter<M, T>(&mut self, field: &str, number: i32) -> Option<Option<T>>
+    where
+        M: TryFrom<i32>,
+        T: TryFrom<M>,
+    {
+        match number {
+            0 => Some(None),
+            number => self.variant(field, number).map(Some),
+        }
+    }
+
+    /// The variant of an enum field that must be set. `M` is the message's enum, `T` the model's.
+    pub fn variant<M, T>(&mut self, field: &str, number: i32) -> Option<T>
+    where
+        M: TryFrom<i32>,
+        T: TryFrom<M>,
+    {
+        let known = M::try_from(number).ok().and_then(|known| T::try_from(known).ok());
+        if known.is_none() {
+            self.add(field, format!("must be a known {field}"));
+        }
+        known
     }
 
     /// The value of a result, or a violation with its error.

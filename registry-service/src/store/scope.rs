@@ -222,7 +222,7 @@ mod tests {
             }
             let (mut seen, mut token) = (Vec::new(), String::new());
             loop {
-                let page = PageRequest::parse("scopes", &[], 2, &token).unwrap();
+                let page = PageRequest::parse(&mut Default::default(), "scopes", &[], 2, &token).unwrap();
                 let page = store.list_scopes(&page).await.unwrap();
                 seen.extend(page.items.into_iter().map(|scope| scope.name.to_string()));
                 token = page.next_page_token;

@@ -68,7 +68,7 @@ pub fn repeatable(method: &'static str, content: &[u8]) -> Creation {
 
 /// The actions of all audit events, oldest first.
 pub async fn audited(store: &Store) -> Vec<String> {
-    let page = accord::text::page::PageRequest::parse("test", &[], 500, "").unwrap();
+    let page = accord::text::page::PageRequest::parse(&mut Default::default(), "test", &[], 500, "").unwrap();
     let events = audit::list(store.db.read(), &audit::Filter::default(), &page)
         .await
         .unwrap();

@@ -20,7 +20,7 @@ fn origin(kind: ActorKind, id: &str) -> Origin {
 }
 
 fn page(size: i32, token: &str) -> PageRequest {
-    PageRequest::parse("audit", &[], size, token).unwrap()
+    PageRequest::parse(&mut Default::default(), "audit", &[], size, token).unwrap()
 }
 
 async fn actions(conn: &impl ConnectionTrait, filter: Filter) -> Vec<String> {

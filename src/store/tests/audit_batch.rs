@@ -37,7 +37,7 @@ async fn subjects(db: &Database) -> Vec<String> {
     let mut subjects = Vec::new();
     let mut token = String::new();
     loop {
-        let page = PageRequest::parse("audit", &[], 500, &token).unwrap();
+        let page = PageRequest::parse(&mut Default::default(), "audit", &[], 500, &token).unwrap();
         let page = list(db.read(), &Filter::default(), &page).await.unwrap();
         subjects.extend(page.items.into_iter().filter_map(|event| event.subject));
         token = page.next_page_token;
@@ -137,7 +137,7 @@ async fn what_a_group_writes_is_what_a_transaction_writes() {
             .run(&[again(&bare), again(&full)])
             .await
             .unwrap();
-        let page = PageRequest::parse("audit", &[], 500, "").unwrap();
+        let page = PageRequest::parse(&mut Default::default(), "audit", &[], 500, "").unwrap();
         let listed = list(db.read(), &Filter::default(), &page).await.unwrap();
         for subject in [None, Some("1")] {
             let same = listed

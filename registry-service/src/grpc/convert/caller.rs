@@ -13,7 +13,6 @@ use accord::{
 };
 use uuid::Uuid;
 
-use super::page;
 use crate::model::caller::{Authority, CallerRecord, NewCaller};
 
 /// Reads a `CreateOperatorRequest`.
@@ -99,7 +98,8 @@ pub fn workload_id(id: &str) -> Result<WorkloadId, Violations> {
 /// All violations.
 pub fn list_operators(request: &pb::ListOperatorsRequest) -> Result<PageRequest, Violations> {
     let mut v = Violations::default();
-    page(&mut v, "operators", &[], (request.page_size, &request.page_token)).ok_or(v)
+    let page = PageRequest::parse(&mut v, "operators", &[], request.page_size, &request.page_token);
+    v.finish(|| page)
 }
 
 /// Reads a `ListWorkloadsRequest`.
@@ -108,7 +108,8 @@ pub fn list_operators(request: &pb::ListOperatorsRequest) -> Result<PageRequest,
 /// All violations.
 pub fn list_workloads(request: &pb::ListWorkloadsRequest) -> Result<PageRequest, Violations> {
     let mut v = Violations::default();
-    page(&mut v, "workloads", &[], (request.page_size, &request.page_token)).ok_or(v)
+    let page = PageRequest::parse(&mut v, "workloads", &[], request.page_size, &request.page_token);
+    v.finish(|| page)
 }
 
 /// Writes a caller.

@@ -13,7 +13,7 @@ use accord::{
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{etag, integration_request, mask, page};
+use super::{etag, integration_request, mask};
 use crate::model::{
     client::{Client, ClientUpdate, Filter, NewClient, State},
     client_keys::ClientKeys,
@@ -87,11 +87,12 @@ pub fn list(request: &pb::ListClientsRequest) -> Result<(Filter, PageRequest), V
         }
     };
     let filters = [request.tenant_id.as_str(), &request.state.to_string()];
-    let page = page(
+    let page = PageRequest::parse(
         &mut v,
         "clients",
         &filters,
-        (request.page_size, &request.page_token),
+        request.page_size,
+        &request.page_token,
     );
     match (tenant_id, state, page) {
         (Some(tenant_id), Some(state), Some(page)) => Ok((Filter { tenant_id, state }, page)),
@@ -214,11 +215,12 @@ pub fn list_secrets(request: &pb::ListClientSecretsRequest) -> Result<(ClientId,
     let mut v = Violations::default();
     let client_id = v.check("client_id", ClientId::parse(&request.client_id));
     let filters = [request.client_id.as_str()];
-    let page = page(
+    let page = PageRequest::parse(
         &mut v,
         "client_secrets",
         &filters,
-        (request.page_size, &request.page_token),
+        request.page_size,
+        &request.page_token,
     );
     match (client_id, page) {
         (Some(client_id), Some(page)) => Ok((client_id, page)),

@@ -81,7 +81,7 @@ pub fn tenant_profile(profile: Tenant, public_base_url: &str) -> pb::TenantProfi
         tenant_authority_url: authority_url(public_base_url, &profile.tenant_id),
         tenant_id: profile.tenant_id.into(),
         display_name: profile.display_name,
-        state: tenant::state(profile.state).into(),
+        state: pb::TenantState::from(profile.state).into(),
         cloud_api_url: profile.cloud_api_url,
         tokens_ended_seq: profile.tokens_ended_seq,
     }

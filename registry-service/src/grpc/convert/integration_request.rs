@@ -12,7 +12,6 @@ use accord::{
 };
 use uuid::Uuid;
 
-use super::page;
 use crate::model::integration_request::{
     IntegrationRequest, Malformed, NewIntegrationRequest, Presentation, References, RequestedScope, State,
 };
@@ -213,8 +212,13 @@ pub fn list(
         }
     };
     let filter = request.state.to_string();
-    let paging = (request.page_size, request.page_token.as_str());
-    let page = page(&mut v, "integration_requests", &[&filter], paging);
+    let page = PageRequest::parse(
+        &mut v,
+        "integration_requests",
+        &[&filter],
+        request.page_size,
+        &request.page_token,
+    );
     match (state, page) {
         (Some(state), Some(page)) => Ok((state, page)),
         _ => Err(v),

@@ -1,7 +1,7 @@
 //! Between messages and nouns, one file a noun. Every violation of a message is found before any is
 //! reported; nothing here looks into the database.
 
-use accord::text::{page::PageRequest, validation::Violations};
+use accord::text::validation::Violations;
 
 pub mod caller;
 pub mod client;
@@ -10,22 +10,6 @@ pub mod integration_request;
 pub mod scope;
 pub mod tenant;
 pub mod user;
-
-/// Reads the paging fields of a list call into `violations`.
-pub fn page(
-    violations: &mut Violations,
-    list: &'static str,
-    filters: &[&str],
-    (page_size, page_token): (i32, &str),
-) -> Option<PageRequest> {
-    match PageRequest::parse(list, filters, page_size, page_token) {
-        Ok(page) => Some(page),
-        Err(found) => {
-            violations.extend(found);
-            None
-        }
-    }
-}
 
 /// The version of a row that an update asks for; `None` asks for none. A text that is no etag is no row's version.
 pub fn etag(text: &str) -> Option<i64> {

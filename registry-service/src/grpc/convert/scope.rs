@@ -10,7 +10,7 @@ use accord::{
 };
 use uuid::Uuid;
 
-use super::{etag, mask, page};
+use super::{etag, mask};
 use crate::model::scope::{NewScope, Scope, ScopeUpdate};
 
 /// Reads a `CreateScopeRequest`.
@@ -34,7 +34,8 @@ pub fn create(request: pb::CreateScopeRequest) -> Result<(NewScope, Option<Uuid>
 /// All violations.
 pub fn list(request: &pb::ListScopesRequest) -> Result<PageRequest, Violations> {
     let mut v = Violations::default();
-    page(&mut v, "scopes", &[], (request.page_size, &request.page_token)).ok_or(v)
+    let page = PageRequest::parse(&mut v, "scopes", &[], request.page_size, &request.page_token);
+    v.finish(|| page)
 }
 
 /// Reads an `UpdateScopeRequest`.

@@ -10,8 +10,10 @@ use accord::{
 };
 use uuid::Uuid;
 
-use super::{etag, mask, page};
+use super::{etag, mask};
 use crate::model::tenant::{NewTenant, State, Tenant, TenantUpdate, authority_url, new_id};
+
+accord::message_enum!(State = pb::TenantState { Active, Suspended });
 
 /// Reads a `CreateTenantRequest`.
 ///
@@ -23,17 +25,14 @@ pub fn create(request: pb::CreateTenantRequest) -> Result<(NewTenant, Option<Uui
     let display_name = v.text("display_name", &request.display_name, 1..=200);
     let cloud_api_url = v.https_url("cloud_api_url", &request.cloud_api_url);
     let request_id = v.request_id("request_id", &request.request_id);
-    match (tenant_id, display_name, cloud_api_url, request_id) {
-        (Some(tenant_id), Some(display_name), Some(cloud_api_url), Some(request_id)) => {
-            let new = NewTenant {
-                tenant_id,
-                display_name,
-                cloud_api_url,
-            };
-            Ok((new, request_id))
-        }
-        _ => Err(v),
-    }
+    v.finish(|| {
+        let new = NewTenant {
+            tenant_id: tenant_id?,
+            display_name: display_name?,
+            cloud_api_url: cloud_api_url?,
+        };
+        Some((new, request_id?))
+    })
 }
 
 /// Reads a tenant's id, where it is all that a message holds.
@@ -51,27 +50,16 @@ pub fn tenant_id(tenant_id: &str) -> Result<TenantId, Violations> {
 /// All violations.
 pub fn list(request: &pb::ListTenantsRequest) -> Result<(Option<State>, PageRequest), Violations> {
     let mut v = Violations::default();
-    let state = match pb::TenantState::try_from(request.state) {
-        Ok(pb::TenantState::Unspecified) => Some(None),
-        Ok(pb::TenantState::Active) => Some(Some(State::Active)),
-        Ok(pb::TenantState::Suspended) => Some(Some(State::Suspended)),
-        Err(_) => {
-            v.add("state", "must be a known state");
-            None
-        }
-    };
-    let filters = [request.state.to_string()];
-    let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
-    let page = page(
+    let state = v.filter::<pb::TenantState, _>("state", request.state);
+    let filters = [&*request.state.to_string()];
+    let page = PageRequest::parse(
         &mut v,
         "tenants",
         &filters,
-        (request.page_size, &request.page_token),
+        request.page_size,
+        &request.page_token,
     );
-    match (state, page) {
-        (Some(state), Some(page)) => Ok((state, page)),
-        _ => Err(v),
-    }
+    v.finish(|| Some((state?, page?)))
 }
 
 /// Reads an `UpdateTenantRequest`.
@@ -97,10 +85,7 @@ pub fn update(request: pb::UpdateTenantRequest) -> Result<(TenantId, TenantUpdat
             _ => {}
         }
     }
-    match tenant_id {
-        Some(tenant_id) if v.is_empty() => Ok((tenant_id, update)),
-        _ => Err(v),
-    }
+    v.finish(|| Some((tenant_id?, update)))
 }
 
 /// Writes a tenant.
@@ -110,18 +95,10 @@ pub fn message(tenant: Tenant, public_base_url: &str) -> pb::Tenant {
         tenant_id: tenant.tenant_id.into(),
         display_name: tenant.display_name,
         cloud_api_url: tenant.cloud_api_url,
-        state: state(tenant.state).into(),
+        state: pb::TenantState::from(tenant.state).into(),
         create_time: Some(tenant.created_at.to_timestamp()),
         update_time: Some(tenant.updated_at.to_timestamp()),
         etag: tenant.etag.to_string(),
-    }
-}
-
-/// Writes a tenant's state.
-pub fn state(state: State) -> pb::TenantState {
-    match state {
-        State::Active => pb::TenantState::Active,
-        State::Suspended => pb::TenantState::Suspended,
     }
 }
 

@@ -12,7 +12,6 @@ use accord::{
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::page;
 use crate::model::{
     account_name::AccountName,
     user::{NewUser, Password, State, User, Which},
@@ -102,12 +101,7 @@ pub fn list(request: &pb::ListUsersRequest) -> Result<(TenantId, Option<State>, 
         }
     };
     let filters = [request.tenant_id.as_str(), &request.state.to_string()];
-    let page = page(
-        &mut v,
-        "users",
-        &filters,
-        (request.page_size, &request.page_token),
-    );
+    let page = PageRequest::parse(&mut v, "users", &filters, request.page_size, &request.page_token);
     match (tenant_id, state, page) {
         (Some(tenant_id), Some(state), Some(page)) => Ok((tenant_id, state, page)),
         _ => Err(v),

@@ -416,7 +416,7 @@ async fn clients_are_listed_by_tenant_and_state() {
                 tenant_id: tenant_id.map(|id| TenantId::parse(id).unwrap()),
                 state,
             };
-            let page = PageRequest::parse("clients", &[], size, token).unwrap();
+            let page = PageRequest::parse(&mut Default::default(), "clients", &[], size, token).unwrap();
             let page = store.list_clients(&filter, &page).await.unwrap();
             let ids = page.items.into_iter().map(|client| client.client_id);
             (ids.collect::<Vec<_>>(), page.next_page_token)

@@ -31,7 +31,9 @@ async fn linked(store: &Store) -> (ClientId, Link) {
 
 /// The client's secrets, newest first.
 async fn secrets(store: &Store, client_id: &ClientId) -> Vec<ClientSecret> {
-    let page = accord::text::page::PageRequest::parse("client_secrets", &[], 500, "").unwrap();
+    let page =
+        accord::text::page::PageRequest::parse(&mut Default::default(), "client_secrets", &[], 500, "")
+            .unwrap();
     store.list_client_secrets(client_id, &page).await.unwrap().items
 }
 

@@ -159,7 +159,7 @@ async fn references_in_vain_are_all_named_and_nothing_is_kept() {
             "scopes[2].name",
         ];
         assert_eq!(fields(refused.unwrap_err()), expected, "{database:?}");
-        let page = PageRequest::parse("integration_requests", &[], 0, "").unwrap();
+        let page = PageRequest::parse(&mut Default::default(), "integration_requests", &[], 0, "").unwrap();
         assert!(
             store
                 .list_integration_requests(None, &page)
@@ -223,20 +223,27 @@ async fn a_request_is_decided_once() {
             "{database:?}"
         );
 
-        let page = PageRequest::parse("integration_requests", &[], 1, "").unwrap();
+        let page = PageRequest::parse(&mut Default::default(), "integration_requests", &[], 1, "").unwrap();
         let newest = store.list_integration_requests(None, &page).await.unwrap();
         assert_eq!(
             newest.items[0].integration_request_id,
             rejected.integration_request_id
         );
-        let page = PageRequest::parse("integration_requests", &[], 1, &newest.next_page_token).unwrap();
+        let page = PageRequest::parse(
+            &mut Default::default(),
+            "integration_requests",
+            &[],
+            1,
+            &newest.next_page_token,
+        )
+        .unwrap();
         let older = store.list_integration_requests(None, &page).await.unwrap();
         assert_eq!(
             older.items[0].integration_request_id,
             approved.integration_request_id
         );
         assert!(older.next_page_token.is_empty());
-        let page = PageRequest::parse("integration_requests", &[], 0, "").unwrap();
+        let page = PageRequest::parse(&mut Default::default(), "integration_requests", &[], 0, "").unwrap();
         let filtered = store
             .list_integration_requests(Some(State::Approved), &page)
             .await

@@ -10,7 +10,6 @@ use accord::{
     token::v1 as pb,
 };
 
-use super::page;
 use crate::model::grant::{Consent, GrantFilter, GrantState};
 
 /// Characters of the reason for a revocation.
@@ -54,11 +53,12 @@ pub fn list(request: &pb::ListConsentsRequest) -> Result<(TenantId, GrantFilter,
     };
     let state_text = request.state.to_string();
     let filters = [request.tenant_id.as_str(), &request.client_id, &state_text];
-    let page = page(
+    let page = PageRequest::parse(
         &mut v,
         "consents",
         &filters,
-        (request.page_size, &request.page_token),
+        request.page_size,
+        &request.page_token,
     );
     match (tenant_id, client_id, state, page) {
         (Some(tenant_id), Some(client_id), Some(state), Some(page)) => {

@@ -10,7 +10,6 @@ use accord::{
 };
 use uuid::Uuid;
 
-use super::page;
 use crate::model::signing_key::{ALGORITHM, SigningKey, State};
 
 /// Reads a `ListSigningKeysRequest`.
@@ -31,11 +30,12 @@ pub fn list(request: &pb::ListSigningKeysRequest) -> Result<(Option<State>, Page
         }
     };
     let state_filter = request.state.to_string();
-    let page = page(
+    let page = PageRequest::parse(
         &mut v,
         "signing_keys",
         &[&state_filter],
-        (request.page_size, &request.page_token),
+        request.page_size,
+        &request.page_token,
     );
     match (state, page) {
         (Some(state), Some(page)) => Ok((state, page)),

@@ -1,6 +1,6 @@
 //! Connected integrations: a tenant's consents, and what its Tenant Admins can do about them.
 
-use accord::text::{id::GrantId, page::PageRequest};
+use accord::text::{id::GrantId, page::PageRequest, validation::Violations};
 use axum::{
     extract::{Path, RawQuery},
     http::StatusCode,
@@ -33,8 +33,9 @@ pub(super) async fn list(mut page: PageContext, RawQuery(query): RawQuery) -> Re
     }
     let query = Form::parse(query.unwrap_or_default().as_bytes())?;
     let filters = [page.tenant_id().as_str()];
-    let request = PageRequest::parse("connected", &filters, PAGE_SIZE, query.text("page"));
-    let request = request.map_err(|_| PageError::not_found())?;
+    let mut v = Violations::default();
+    let request = PageRequest::parse(&mut v, "connected", &filters, PAGE_SIZE, query.text("page"));
+    let request = request.ok_or_else(PageError::not_found)?;
     let (consents, facts, access) = page.operation();
     let listed = connected::list(consents, facts, access, &GrantFilter::default(), &request).await?;
     let next = listed.next_page_token;

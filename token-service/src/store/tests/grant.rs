@@ -189,7 +189,7 @@ async fn active(
 }
 
 fn page(size: i32, token: &str) -> PageRequest {
-    PageRequest::parse("consents", &[], size, token).unwrap()
+    PageRequest::parse(&mut Default::default(), "consents", &[], size, token).unwrap()
 }
 
 async fn events(store: &Store, action: &str) -> Vec<audit::EventRow> {

@@ -150,6 +150,6 @@ async fn events(store: &Store) -> Vec<EventRow> {
         action: Some("signing_key.revoke".into()),
         ..Default::default()
     };
-    let page = PageRequest::parse("audit_events", &[], 500, "").unwrap();
+    let page = PageRequest::parse(&mut Default::default(), "audit_events", &[], 500, "").unwrap();
     audit::list(store.db.read(), &filter, &page).await.unwrap().items
 }
