@@ -77,8 +77,9 @@ where
         .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION, COOKIE]))
         .layer(SetSensitiveResponseHeadersLayer::new([request_id, SET_COOKIE]))
         .service(service_fn(move |request: Request<B>| {
-            let call = serve(face.clone(), routes.clone(), request.map(Body::new));
-            async { Ok(call.await) }
+            // On the heap: the layers around it would each move all of its state.
+            let call = Box::pin(serve(face.clone(), routes.clone(), request.map(Body::new)));
+            call.map(Ok)
         }))
 }
 

@@ -268,22 +268,28 @@ fn decode_256(digits: &str) -> Result<Zeroizing<[u8; 32]>, MalformedToken> {
     decode(digits)
 }
 
-/// The reverse of [`encode`]. Rejects other characters and numbers that need more bytes, so that a number has one
+/// Bytes that a multiplication takes at once.
+const LIMB: usize = 8;
+
+/// The reverse of [`encode`] for a multiple of [`LIMB`] bytes. Rejects other characters and numbers that need more bytes, so that a number has one
 /// form of each length.
 fn decode<const BYTES: usize>(digits: &str) -> Result<Zeroizing<[u8; BYTES]>, MalformedToken> {
+    const { assert!(BYTES.is_multiple_of(LIMB)) };
     let mut number = Zeroizing::new([0; BYTES]);
     for digit in digits.bytes() {
-        let mut carry = u32::from(match digit {
+        let mut carry = u128::from(match digit {
             b'0'..=b'9' => digit - b'0',
             b'A'..=b'Z' => digit - b'A' + 10,
             b'a'..=b'z' => digit - b'a' + 36,
             _ => return Err(MalformedToken),
         });
-        for byte in number.iter_mut().rev() {
-            let product = u32::from(*byte) * 62 + carry;
-            // The lower byte; the rest is carried.
-            *byte = product as u8;
-            carry = product >> 8;
+        for limb in number.rchunks_exact_mut(LIMB) {
+            let mut bytes = [0; LIMB];
+            bytes.copy_from_slice(limb);
+            let product = u128::from(u64::from_be_bytes(bytes)) * 62 + carry;
+            // The lower half; the rest is carried.
+            limb.copy_from_slice(&(product as u64).to_be_bytes());
+            carry = product >> 64;
         }
         if carry > 0 {
             return Err(MalformedToken);
