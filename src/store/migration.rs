@@ -173,3 +173,60 @@ pub(super) async fn create_partial_index(
     manager.get_connection().execute_unprepared(&create).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use sea_orm_migration::{MigrationName, MigrationTrait};
+
+    use super::*;
+    use crate::testing::databases;
+
+    struct Empty(&'static str);
+
+    impl MigrationName for Empty {
+        fn name(&self) -> &str {
+            self.0
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl MigrationTrait for Empty {
+        async fn up(&self, _: &SchemaManager) -> Result<(), DbErr> {
+            Ok(())
+        }
+    }
+
+    /// The migrations of one build: `FIRST` alone, or `FIRST` and `m3`.
+    struct Build<const FIRST: u8, const ADDS: bool>;
+
+    impl<const FIRST: u8, const ADDS: bool> MigratorTrait for Build<FIRST, ADDS> {
+        fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+            let first = if FIRST == 1 { "m1" } else { "m2" };
+            let mut all: Vec<Box<dyn MigrationTrait>> = vec![Box::new(Empty(first))];
+            if ADDS {
+                all.push(Box::new(Empty("m3")));
+            }
+            all
+        }
+    }
+
+    #[tokio::test]
+    async fn the_database_of_an_older_build_is_rejected_and_that_of_a_newer_one_is_not() {
+        for place in databases() {
+            let db = place.connect().await;
+            db.migrate::<Build<1, false>>().await.unwrap();
+            let rejected = db.migrate::<Build<2, false>>().await.unwrap_err();
+            assert!(matches!(rejected, StoreError::OlderBuild), "{rejected}");
+            assert!(rejected.to_string().contains("delete it"), "{rejected}");
+            assert!(!db.is_migrated::<Build<1, true>>().await.unwrap());
+
+            db.migrate::<Build<1, true>>().await.unwrap();
+            db.migrate::<Build<1, false>>().await.unwrap();
+            assert!(
+                db.is_migrated::<Build<1, true>>().await.unwrap(),
+                "nothing was taken back"
+            );
+        }
+    }
+}
