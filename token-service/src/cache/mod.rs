@@ -1,8 +1,8 @@
-//! Facts served from memory for as long as they are known to hold.
+//! Facts served from memory while they are known to be current.
 //!
-//! Two change feeds are followed: the registry's, and that of this service's own database, to which other replicas
-//! write too. While a follower has a lease, facts of its source are read from memory. Without one, each is read from
-//! the source, and a source that does not answer stops what depends on it.
+//! The cache follows two change feeds: the registry's, and that of this service's own database, to which other replicas
+//! write too. While a follower has a lease, facts of its source come from memory. Without one, each is read from the
+//! source, and calls fail while the source does not answer.
 
 use std::{fmt, hash::Hash, sync::Arc, time::Duration};
 
@@ -31,10 +31,11 @@ mod tests;
 mod verified_secrets;
 
 pub use cached::Cached;
-use cached::{FactCache, OVERHEAD};
+use cached::FactCache;
 pub use facts::Entry;
 use facts::Facts;
-use follower::{ChangeFollower, ChangeSource};
+use follower::ChangeFollower;
+pub use follower::Revocations;
 use lock::Lock;
 #[cfg(test)]
 pub(crate) use lock::taken as locks_taken;
@@ -55,7 +56,10 @@ use crate::{
     store::Store,
 };
 
-/// Memory over the registry and this service's database.
+/// A fact from memory or from its source, and how current it is.
+pub type FactAsOf<T> = AsOf<Arc<Cached<T>>>;
+
+/// The facts of the registry and of this service's database.
 pub struct Cache {
     registry: Registry,
     store: Store,
@@ -67,7 +71,7 @@ pub struct Cache {
     mac_key: hmac::Key,
     checks: SingleFlight<(ClientId, SecretId)>,
     uses: SecretUses,
-    /// When the keys of tags were read without a lease.
+    /// When the tag keys were last read without a lease.
     tag_keys_read_at: Mutex<Option<Instant>>,
     /// The signing key that was unsealed last.
     signer: Lock<Option<Arc<Signer>>>,
@@ -80,8 +84,8 @@ impl fmt::Debug for Cache {
 }
 
 impl Cache {
-    /// An empty memory. It answers only if the feeds are followed, which `enabled` says. `registry_stale_max` is how
-    /// much longer than a lease the registry's facts may count while it does not answer.
+    /// Creates an empty cache. It serves facts from memory only if `enabled`, and while [`Self::follow`] runs. The
+    /// registry's facts count `registry_stale_max` longer than a lease while it does not answer.
     pub fn new(
         registry: Registry,
         store: Store,
@@ -115,24 +119,21 @@ impl Cache {
         );
     }
 
-    /// How long the registry's answers count.
+    /// Returns how long the registry's answers count.
     pub fn registry_lease(&self) -> Duration {
         self.registry_changes.lease_duration()
     }
 
-    /// The entry of a client at a tenant, as of both positions, while both leases last. One lock.
+    /// Returns the entry of a client at a tenant, while both leases last. Takes one lock.
     pub fn entry(&self, client_id: &ClientId, tenant_id: &TenantId) -> Option<EntryAsOf> {
-        let (registry, own) = (
-            self.facts.lease_of(&self.registry_changes)?,
-            self.facts.lease_of(&self.own_changes)?,
-        );
+        let registry = self.facts.lease_of(&self.registry_changes)?;
+        let own = self.facts.lease_of(&self.own_changes)?;
         let entry = self.facts.entries.get(&(client_id.clone(), tenant_id.clone()))?;
-        entry
-            .facts_are_current()
-            .then_some(EntryAsOf { entry, registry, own })
+        let is_current = entry.facts_are_current();
+        is_current.then_some(EntryAsOf { entry, registry, own })
     }
 
-    /// Joins facts of one grant into an entry.
+    /// Joins the facts about an active grant into an entry, if they belong together and are current.
     pub fn keep_entry(
         &self,
         client: &Arc<Cached<KnownClient>>,
@@ -151,56 +152,42 @@ impl Cache {
             && grant.designated_user_id == user.user_id;
         if belong_together && grant.state == StoredState::Active && entry.facts_are_current() {
             let key = (client.client_id.clone(), tenant.tenant_id.clone());
-            self.facts.entries.insert(key, entry, 2 * OVERHEAD);
+            self.facts.entries.insert(key, entry);
         }
     }
 }
 
 impl Facts {
-    /// The lease under which memory answers for a source.
-    fn lease_of<S: ChangeSource>(&self, changes: &ChangeFollower<S>) -> Option<AsOf<()>> {
+    /// Returns the lease under which memory serves the facts of a source.
+    fn lease_of<S>(&self, changes: &ChangeFollower<S>) -> Option<AsOf<()>> {
         changes.lease().filter(|_| self.enabled)
     }
 
-    /// A fact from memory. The lease is read before the fact.
-    fn find<K, T, S>(
+    /// Returns a fact from memory. Reads the lease before the fact.
+    fn find<K: Eq + Hash + Clone, T, S>(
         &self,
         changes: &ChangeFollower<S>,
         facts: &FactCache<K, T>,
         key: &K,
-    ) -> Option<AsOf<Arc<Cached<T>>>>
-    where
-        K: Eq + Hash + Clone,
-        S: ChangeSource,
-    {
+    ) -> Option<FactAsOf<T>> {
         let lease = self.lease_of(changes)?;
         let fact = facts.get(key).filter(|fact| fact.is_current())?;
         Some(lease.map(|()| fact))
     }
 
-    /// Keeps a fact that was read, unless a change that it does not reflect has been applied. `weigh` gives the value
-    /// to keep and its size in bytes.
-    fn keep<K, R, T, S>(
+    /// Keeps a fact that was read, unless a change that it does not reflect has been applied.
+    fn keep<K: Eq + Hash + Clone, T, S>(
         &self,
         changes: &ChangeFollower<S>,
         facts: &FactCache<K, T>,
         key: K,
-        read: AsOf<R>,
-        weigh: impl FnOnce(R) -> (T, usize),
-    ) -> AsOf<Arc<Cached<T>>>
-    where
-        K: Eq + Hash + Clone,
-        S: ChangeSource,
-    {
+        read: AsOf<T>,
+    ) -> FactAsOf<T> {
         let _applying = self.applying.lock();
-        let covers = self.enabled && changes.covers(&read.position);
-        read.map(|value| {
-            let (value, bytes) = weigh(value);
-            if covers {
-                facts.insert(key, value, bytes)
-            } else {
-                Cached::detached(value)
-            }
+        let is_covered = self.enabled && changes.is_covered_by(&read.position);
+        read.map(|value| match is_covered {
+            true => facts.insert(key, value),
+            false => Cached::detached(value),
         })
     }
 }
