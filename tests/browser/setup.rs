@@ -3,14 +3,14 @@
 use super::stage::{Ask, FILEHARBOUR, Stage};
 
 tests!(
-    an_admin_sees_who_asks_for_what_and_why_and_grants_a_part,
+    an_admin_sees_client_scopes_and_reasons_and_grants_a_part,
     a_denial_goes_back_to_the_partner,
-    what_was_entered_wrong_is_told_and_can_be_corrected,
-    another_request_shows_what_changes_and_widens_nothing_by_itself,
-    what_a_partner_writes_is_text,
+    wrong_input_is_reported_and_can_be_corrected,
+    a_second_setup_shows_the_differences_and_preselects_nothing_new,
+    texts_of_a_partner_are_shown_as_text,
 );
 
-async fn an_admin_sees_who_asks_for_what_and_why_and_grants_a_part() {
+async fn an_admin_sees_client_scopes_and_reasons_and_grants_a_part() {
     let stage = Stage::set().await;
     let browser = &stage.browser;
     let partner = stage.partner(FILEHARBOUR).await;
@@ -22,7 +22,7 @@ async fn an_admin_sees_who_asks_for_what_and_why_and_grants_a_part() {
     );
     assert!(
         !before.contains(FILEHARBOUR.goals),
-        "only an admin is told: {before}"
+        "only an admin sees it: {before}"
     );
     stage.sign_in().await;
     browser.arrive("asks for access").await;
@@ -85,7 +85,7 @@ async fn a_denial_goes_back_to_the_partner() {
     stage.strike().await;
 }
 
-async fn what_was_entered_wrong_is_told_and_can_be_corrected() {
+async fn wrong_input_is_reported_and_can_be_corrected() {
     let stage = Stage::set().await;
     let browser = &stage.browser;
     let partner = stage.partner(FILEHARBOUR).await;
@@ -125,8 +125,8 @@ async fn what_was_entered_wrong_is_told_and_can_be_corrected() {
 
     browser.click(&scope("contacts.read")).await;
     stage.approve().await;
-    let told = browser.see("#scopes-error").await.text().await.unwrap();
-    assert!(told.contains("at least one"), "{told}");
+    let error = browser.see("#scopes-error").await.text().await.unwrap();
+    assert!(error.contains("at least one"), "{error}");
 
     browser.click(&scope("contacts.read")).await;
     stage.approve().await;
@@ -135,7 +135,7 @@ async fn what_was_entered_wrong_is_told_and_can_be_corrected() {
     stage.strike().await;
 }
 
-async fn another_request_shows_what_changes_and_widens_nothing_by_itself() {
+async fn a_second_setup_shows_the_differences_and_preselects_nothing_new() {
     let stage = Stage::set().await;
     let browser = &stage.browser;
     let partner = stage.partner(FILEHARBOUR).await;
@@ -185,7 +185,7 @@ async fn another_request_shows_what_changes_and_widens_nothing_by_itself() {
     stage.strike().await;
 }
 
-async fn what_a_partner_writes_is_text() {
+async fn texts_of_a_partner_are_shown_as_text() {
     let stage = Stage::set().await;
     let browser = &stage.browser;
     let hostile = Ask {
@@ -218,7 +218,7 @@ async fn what_a_partner_writes_is_text() {
     browser.arrive("Taking you back").await;
     assert!(nothing_came_alive(&stage).await);
     let received = browser
-        .until("told the partner", async |_| stage.site.received().pop())
+        .until("at the partner", async |_| stage.site.received().pop())
         .await;
     assert_eq!(received.get("state"), state);
     assert!(received.get("code").starts_with("acc_"));
@@ -235,7 +235,7 @@ async fn what_a_partner_writes_is_text() {
     stage.strike().await;
 }
 
-/// Whether the page holds no element that its template has not, and its title was left alone.
+/// Returns whether the page has only elements of its template, and its own title.
 async fn nothing_came_alive(stage: &Stage) -> bool {
     let browser = &stage.browser;
     let alive = "return document.querySelectorAll('script, iframe, img, object, base, main svg, \
