@@ -12,7 +12,10 @@ use accord::{
     text::id::{ClientId, SecretId, TenantId},
 };
 use aws_lc_rs::hmac;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
@@ -56,6 +59,9 @@ use crate::{
     store::Store,
 };
 
+/// The most facts that are read from the registry at a time.
+const MAX_REGISTRY_READS: usize = 64;
+
 /// A fact from memory or from its source, and how current it is.
 pub type FactAsOf<T> = AsOf<Arc<Cached<T>>>;
 
@@ -70,6 +76,8 @@ pub struct Cache {
     /// The key of the MACs of verified secrets.
     mac_key: hmac::Key,
     checks: SingleFlight<(ClientId, SecretId)>,
+    /// Bounds how many facts are read from the registry at a time, so that the change feed does not wait behind them.
+    registry_reads: Semaphore,
     uses: SecretUses,
     /// When the tag keys were last read without a lease.
     tag_keys_read_at: Mutex<Option<Instant>>,
@@ -104,6 +112,7 @@ impl Cache {
             facts: Facts::new(enabled),
             mac_key: hmac::Key::new(hmac::HMAC_SHA256, &*key),
             checks: SingleFlight::new(),
+            registry_reads: Semaphore::new(MAX_REGISTRY_READS),
             uses: SecretUses::default(),
             tag_keys_read_at: Mutex::default(),
             signer: Lock::default(),

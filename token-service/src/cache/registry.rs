@@ -36,9 +36,9 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 const MAX_USES: usize = 1_000;
 /// How often the tag keys are read without a lease.
 const READ_TAG_KEYS_EVERY: Duration = Duration::from_secs(1);
-/// How long a check of a secret waits for another check of the same secret: longer than a lease, after which it is known
-/// whether the registry answers.
-const CHECK_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a call waits for others that read the same fact or check the same secret: longer than a lease, after which it
+/// is known whether the registry answers.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl ChangeSource for Registry {
     const NAME: &'static str = "registry";
@@ -124,13 +124,7 @@ impl Cache {
             return Ok(client);
         }
         let check = self.checks.enter((client_id.clone(), secret_id.clone()));
-        let Ok(_check) = timeout(CHECK_PATIENCE, check).await else {
-            let since = Instant::now().checked_sub(LEASE);
-            return match since.is_some_and(|since| self.registry_changes.is_complete_since(since)) {
-                true => Err(Error::Busy),
-                false => Err(Error::RegistryUnavailable),
-            };
-        };
+        let _check = self.within_patience(check).await?;
         // The call before may have verified the same secret.
         let client = self.active_client(client_id).await?;
         if self.is_known(&client.value, secret_id, mac)? {
@@ -230,8 +224,30 @@ impl Cache {
             return Ok(fact);
         }
         // On the heap, so that its size is no part of every call that memory answers.
-        let read = Box::pin(read()).await?;
-        Ok(self.facts.keep(&self.registry_changes, facts, key.clone(), read))
+        Box::pin(async {
+            // One call reads a fact, and the others find it in memory. Otherwise a replica that starts under load sends
+            // the registry several reads for each call, until the registry answers neither them nor the change feed.
+            let _turn = self.within_patience(facts.reads.enter(key.clone())).await?;
+            if let Some(fact) = self.facts.find(&self.registry_changes, facts, key) {
+                return Ok(fact);
+            }
+            let _permit = self.within_patience(self.registry_reads.acquire()).await?;
+            let read = read().await?;
+            Ok(self.facts.keep(&self.registry_changes, facts, key.clone(), read))
+        })
+        .await
+    }
+
+    /// Waits for other calls. Fails with [`Error::Busy`] after too long, or with [`Error::RegistryUnavailable`] if that is
+    /// the reason.
+    async fn within_patience<T>(&self, turn: impl Future<Output = T>) -> Result<T, Error> {
+        timeout(PATIENCE, turn).await.map_err(|_elapsed| {
+            let since = Instant::now().checked_sub(LEASE);
+            match since.is_some_and(|since| self.registry_changes.is_complete_since(since)) {
+                true => Error::Busy,
+                false => Error::RegistryUnavailable,
+            }
+        })
     }
 
     /// Returns a client.

@@ -194,3 +194,14 @@ async fn a_secret_that_one_replica_verified_costs_no_other_a_check() {
         assert_eq!(registry.checks().all, 1);
     }
 }
+
+#[tokio::test]
+async fn calls_at_the_same_time_read_a_fact_once() {
+    let (cache, registry, _database) = cache().await;
+    registry.checks();
+    let calls = (0..100).map(|_| cache.client(&registry.client_id));
+    for client in futures_util::future::join_all(calls).await {
+        assert_eq!(client.unwrap().value.client_id, registry.client_id);
+    }
+    assert_eq!(registry.checks().profiles, 1);
+}
