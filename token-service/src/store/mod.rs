@@ -74,7 +74,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens a store on a migrated database and a keyring that holds [`PURPOSES`]. Must be called inside a tokio runtime.
+    /// Opens a store on a migrated database and a keyring that holds [`PURPOSES`]. Must be called inside a tokio
+    /// runtime.
     pub fn new(db: Database, keyring: Keyring, clock: SharedClock, random: SharedRandom) -> Self {
         let redemptions = Redemptions {
             db: db.clone(),
