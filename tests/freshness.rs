@@ -1,8 +1,8 @@
 //! A revocation holds everywhere within a second, on two replicas of token-service that answer from memory. Without the
 //! registry, tokens are issued from memory for a bounded time.
 //!
-//! The bound runs from the return of the revoking call to the *start* of the last call that still succeeded, so it holds
-//! on a slow machine too.
+//! The bound runs from the return of the revoking call to the *start* of the last call that still succeeded, so it
+//! holds on a slow machine too.
 
 use std::time::{Duration, Instant};
 

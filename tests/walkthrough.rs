@@ -1,4 +1,5 @@
-//! The process of the README from end to end: the sample partner, the real gateway and a Tenant Admin in a real browser.
+//! The process of the README from end to end: the sample partner, the real gateway and a Tenant Admin in a real
+//! browser.
 
 use std::{path::Path, process::Command, sync::Arc};
 

@@ -1,5 +1,5 @@
-//! Every page on every screen: phone and desktop, light and dark. axe-core checks each page, it must fit the screen, and
-//! a screenshot goes to `target/screenshots` for people to look at.
+//! Every page on every screen: phone and desktop, light and dark. axe-core checks each page, it must fit the screen,
+//! and a screenshot goes to `target/screenshots` for people to look at.
 
 use std::time::Duration;
 

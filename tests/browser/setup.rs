@@ -43,7 +43,7 @@ async fn an_admin_sees_client_scopes_and_reasons_and_grants_a_part() {
         for part in [*name, description, *reason] {
             assert!(shown.contains(part), "{part} is not in {shown}");
         }
-        assert!(browser.see(&scope(name)).await.is_selected().await.unwrap());
+        assert!(stage.is_ticked(name).await);
     }
     assert!(shown.contains("returns to 127.0.0.1"), "{shown}");
 
@@ -113,14 +113,7 @@ async fn wrong_input_is_reported_and_can_be_corrected() {
         Some("designated_account_name"),
         "the summary leads to the field"
     );
-    assert!(
-        !browser
-            .see(&scope("matters.read"))
-            .await
-            .is_selected()
-            .await
-            .unwrap()
-    );
+    assert!(!stage.is_ticked("matters.read").await);
     assert!(stage.site.received().is_empty());
 
     browser.click(&scope("contacts.read")).await;
@@ -161,22 +154,8 @@ async fn a_second_setup_shows_the_differences_and_preselects_nothing_new() {
         changes.contains("1 January 2026") && changes.contains("API user 1"),
         "{changes}"
     );
-    assert!(
-        browser
-            .see(&scope("contacts.read"))
-            .await
-            .is_selected()
-            .await
-            .unwrap()
-    );
-    assert!(
-        !browser
-            .see(&scope("matters.read"))
-            .await
-            .is_selected()
-            .await
-            .unwrap()
-    );
+    assert!(stage.is_ticked("contacts.read").await);
+    assert!(!stage.is_ticked("matters.read").await);
     stage.approve().await;
     let received = stage.back_at_the_partner().await;
     let second = stage.redeem(&partner, &received).await;
@@ -242,6 +221,14 @@ async fn nothing_came_alive(stage: &Stage) -> bool {
                  form:not([action^=\"/\"]), [onerror], [onload]').length";
     let title = browser.driver.title().await.unwrap();
     browser.evaluate(alive).await == 0 && title != "owned"
+}
+
+impl Stage {
+    /// Returns whether the page has a scope ticked.
+    async fn is_ticked(&self, name: &str) -> bool {
+        let tick = self.browser.see(&scope(name)).await;
+        tick.is_selected().await.unwrap()
+    }
 }
 
 /// The box of a scope.

@@ -225,26 +225,15 @@ async fn a_workloads_token_has_no_effect_from_outside() {
         .token_call("IssueToken", json!({"client_credentials": {}}))
         .await;
     // The workload sees the token from inside.
-    assert!(
-        outside
-            .world
-            .active(issued["access_token"].as_str().unwrap())
-            .await
-    );
+    let access_token = issued["access_token"].as_str().unwrap();
+    assert!(outside.world.active(access_token).await);
     let file = &outside.dev.file;
     for token in [&file.workload_token, &file.operator_token] {
-        let url = format!(
-            "{}/accord.token.v1.TokenService/IntrospectToken",
-            outside.gateway.url()
-        );
-        let message = json!({"tenant_id": file.tenant_id, "token": issued["access_token"]});
-        let request = outside
-            .gateway
-            .client()
-            .post(url)
-            .json(&message)
-            .bearer_auth(token);
-        let (status, refused) = json(request).await;
+        let gateway = &outside.gateway;
+        let url = format!("{}/accord.token.v1.TokenService/IntrospectToken", gateway.url());
+        let message = json!({"tenant_id": file.tenant_id, "token": access_token});
+        let request = gateway.client().post(url).json(&message);
+        let (status, refused) = json(request.bearer_auth(token)).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED, "{refused}");
         assert_eq!(refused["code"], 16);
         assert!(refused.get("active").is_none());

@@ -28,8 +28,8 @@ use super::{
 /// The port that an Envoy will listen on.
 pub struct Place {
     port: u16,
-    /// Bound but not listening: no other process gets the port, and Envoy, which shares it by `SO_REUSEPORT`, gets every
-    /// connection.
+    /// Bound but not listening: no other process gets the port, and Envoy, which shares it by `SO_REUSEPORT`, gets
+    /// every connection.
     _held: TcpSocket,
 }
 

@@ -216,14 +216,13 @@ impl World {
 
     /// Revokes a token as the client.
     pub async fn revoke_token(&self, partner: &Partner, token: &str) {
-        let secret = partner.client_secret.clone();
+        use tok::revoke_token_request::ClientAuthentication;
+        let secret = ClientAuthentication::ClientSecret(partner.client_secret.clone());
         let request = tok::RevokeTokenRequest {
             tenant_id: self.target.tenant_id.clone(),
             token: token.into(),
             client_id: partner.client_id.clone(),
-            client_authentication: Some(tok::revoke_token_request::ClientAuthentication::ClientSecret(
-                secret,
-            )),
+            client_authentication: Some(secret),
         };
         ok(self.tokens().revoke_token(request).await);
     }
@@ -256,9 +255,8 @@ impl World {
             kid: accord::verify::key_id(access_token).unwrap(),
             reason: "It leaked.".into(),
         };
-        ok(SigningKeyServiceClient::new(self.token_operator.clone())
-            .revoke_signing_key(request)
-            .await);
+        let mut keys = SigningKeyServiceClient::new(self.token_operator.clone());
+        ok(keys.revoke_signing_key(request).await);
     }
 
     /// Registers a client of the environment's tenant.

@@ -76,8 +76,9 @@ impl Cache {
         self.own_changes.catch_up(&self.facts).await
     }
 
-    /// Catches up after a commit of this process ended something, so that memory reflects it before the response leaves.
-    /// Other replicas learn it from the feed. If the database does not answer, the lease is not renewed either.
+    /// Catches up after a commit of this process ended something, so that memory reflects it before the response
+    /// leaves. Other replicas learn it from the feed. If the database does not answer, the lease is not renewed
+    /// either.
     pub async fn learn(&self) {
         if self.facts.enabled
             && let Err(error) = self.catch_up().await
@@ -121,8 +122,8 @@ impl Cache {
         Ok(Box::pin(self.keep_grant(read)).await)
     }
 
-    /// Keeps a grant that was read, if it is active. If it is newer than the revocations in memory, catches up: otherwise
-    /// a token under it could seem older than the last revocation of its grant.
+    /// Keeps a grant that was read, if it is active. If it is newer than the revocations in memory, catches up:
+    /// otherwise a token under it could seem older than the last revocation of its grant.
     async fn keep_grant(&self, read: AsOf<Option<Grant>>) -> GrantAsOf {
         let is_behind = self.own_changes.is_behind(&read.position);
         let (grant, as_of) = read.split();

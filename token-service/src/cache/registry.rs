@@ -62,9 +62,9 @@ pub struct Authenticated {
 }
 
 impl Cache {
-    /// Verifies a Client Secret. Checks its tag first, so that a guess costs no query and no call, and takes the same time
-    /// for every client. Then looks into memory, then into this service's database, and calls the registry last: it runs
-    /// argon2 once for each secret, whatever happens to the client and however many replicas there are.
+    /// Verifies a Client Secret. Checks its tag first, so that a guess costs no query and no call, and takes the same
+    /// time for every client. Then looks into memory, then into this service's database, and calls the registry last:
+    /// it runs argon2 once for each secret, whatever happens to the client and however many replicas there are.
     pub async fn authenticate_client(
         &self,
         client_id: &ClientId,
@@ -91,8 +91,8 @@ impl Cache {
         Ok(Authenticated { client, entry: None })
     }
 
-    /// Checks a tag again if the registry may have keys that are unknown here. With a lease it has none. Without one, the
-    /// keys are read once a second.
+    /// Checks a tag again if the registry may have keys that are unknown here. With a lease it has none. Without one,
+    /// the keys are read once a second.
     async fn is_tagged_now(&self, client_id: &ClientId, secret: &ClientSecret) -> Result<bool, Error> {
         if self.registry_changes.lease().is_some() {
             return Ok(false);
@@ -181,8 +181,8 @@ impl Cache {
         }
     }
 
-    /// Returns whether memory has verified a secret. Fails if the registry rejected the secret before: only then, because
-    /// a secret that the client does not list may have been claimed a moment ago.
+    /// Returns whether memory has verified a secret. Fails if the registry rejected the secret before: only then,
+    /// because a secret that the client does not list may have been claimed a moment ago.
     fn is_known(&self, client: &KnownClient, secret_id: &SecretId, mac: &[u8; 32]) -> Result<bool, Error> {
         if self.is_verified(client, mac) {
             return Ok(true);

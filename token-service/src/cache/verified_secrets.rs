@@ -1,5 +1,5 @@
-//! The Client Secrets that were verified, kept with their client as MACs. Their key belongs to this process and is never
-//! written, so that nobody can recover a secret from the MACs or test guesses elsewhere.
+//! The Client Secrets that were verified, kept with their client as MACs. Their key belongs to this process and is
+//! never written, so that nobody can recover a secret from the MACs or test guesses elsewhere.
 
 use std::{
     ops::Deref,

@@ -130,8 +130,8 @@ impl Store {
         })
     }
 
-    /// Lets API transactions under an active grant run as `user_id`, and ends its access tokens. Changes nothing if they
-    /// run as that user already.
+    /// Lets API transactions under an active grant run as `user_id`, and ends its access tokens. Changes nothing if
+    /// they run as that user already.
     ///
     /// # Errors
     /// [`Error::AdminSessionInvalid`] if the session has ended; [`Error::NotFound`]; [`Error::WrongState`] if the grant

@@ -70,11 +70,12 @@ pub struct Store {
     codes: GroupCommit<CodeLookups>,
     advances: GroupCommit<Advances>,
     redemptions: GroupCommit<Redemptions>,
-    grant_uses: GrantUses,
+    grant_uses: Arc<GrantUses>,
 }
 
 impl Store {
-    /// Opens a store on a migrated database and a keyring that holds [`PURPOSES`]. Must be called inside a tokio runtime.
+    /// Opens a store on a migrated database and a keyring that holds [`PURPOSES`]. Must be called inside a tokio
+    /// runtime.
     pub fn new(db: Database, keyring: Keyring, clock: SharedClock, random: SharedRandom) -> Self {
         let redemptions = Redemptions {
             db: db.clone(),

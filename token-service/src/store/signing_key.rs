@@ -224,8 +224,8 @@ fn system() -> Origin {
     }
 }
 
-/// Revokes every key, for a database that was restored from a backup. Others may know the private half of a key that was
-/// revoked after the backup.
+/// Revokes every key, for a database that was restored from a backup. Others may know the private half of a key that
+/// was revoked after the backup.
 pub(super) async fn revoke_all(
     tx: &DatabaseTransaction,
     clock: &dyn Clock,

@@ -59,8 +59,8 @@ pub enum RedemptionOutcome {
 }
 
 impl Store {
-    /// Redeems a code in one transaction: its grant becomes active, the client's older grant at the tenant is superseded
-    /// and its tokens end, and the family begins.
+    /// Redeems a code in one transaction: its grant becomes active, the client's older grant at the tenant is
+    /// superseded and its tokens end, and the family begins.
     pub async fn redeem_code(&self, redemption: Redemption) -> Result<RedemptionOutcome, Error> {
         loop {
             // There is no outcome if the group held another code of this client.
