@@ -67,8 +67,6 @@ impl Entry {
 
 /// The facts in memory.
 pub(super) struct Facts {
-    /// Whether facts are served from memory at all.
-    pub(super) enabled: bool,
     /// Held while changes are applied, and while a fact is inserted.
     pub(super) applying: Lock<()>,
     pub(super) entries: FactCache<(ClientId, TenantId), Entry>,
@@ -85,9 +83,8 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    pub(super) fn new(enabled: bool) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            enabled,
             applying: Lock::default(),
             entries: FactCache::new(MAX_ENTRY_BYTES, |_| 2 * OVERHEAD),
             clients: FactCache::new(MAX_LARGE_BYTES, |client| client_size(client)),

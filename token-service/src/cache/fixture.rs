@@ -241,14 +241,14 @@ pub async fn cache() -> (Arc<Cache>, FakeRegistry, TestDatabase) {
 }
 
 /// Creates an empty cache on the same database, as another process has it.
-async fn replica(url: &str, store: &Store, enabled: bool) -> Cache {
+async fn replica(url: &str, store: &Store, has_lease: bool) -> Cache {
     let random = SystemRandom;
     let token = OpaqueToken::generate(TokenKind::Workload, &random);
     // A long lease, because the rules are about positions and the machine may be slow.
     let stale_max = Duration::from_secs(3600);
     let client = Registry::new(url, &token).unwrap();
-    let cache = Cache::new(client, store.clone(), &random, enabled, stale_max);
-    if enabled {
+    let cache = Cache::new(client, store.clone(), &random, stale_max);
+    if has_lease {
         cache.registry_changes.catch_up(&cache.facts).await.unwrap();
         cache.catch_up().await.unwrap();
     }
@@ -256,9 +256,9 @@ async fn replica(url: &str, store: &Store, enabled: bool) -> Cache {
 }
 
 impl FakeRegistry {
-    /// Another replica on the same database; without a lease unless `enabled`.
-    pub async fn replica(&self, of: &Cache, enabled: bool) -> Cache {
-        replica(&self.url, &of.store, enabled).await
+    /// Another replica on the same database; without a lease unless `has_lease`.
+    pub async fn replica(&self, of: &Cache, has_lease: bool) -> Cache {
+        replica(&self.url, &of.store, has_lease).await
     }
 }
 

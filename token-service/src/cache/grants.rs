@@ -80,16 +80,14 @@ impl Cache {
     /// leaves. Other replicas learn it from the feed. If the database does not answer, the lease is not renewed
     /// either.
     pub async fn learn(&self) {
-        if self.facts.enabled
-            && let Err(error) = self.catch_up().await
-        {
+        if let Err(error) = self.catch_up().await {
             tracing::warn!(%error, "memory does not reflect the last change yet");
         }
     }
 
     /// Returns the feed's position: what is read after this call reflects all changes up to it. Takes no lock.
     pub async fn own_position(&self) -> Result<AsOf<()>, Error> {
-        match self.facts.lease_of(&self.own_changes) {
+        match self.own_changes.lease() {
             Some(lease) => Ok(lease),
             None => Box::pin(self.read(async { Ok(()) })).await,
         }
@@ -101,7 +99,7 @@ impl Cache {
         client_id: &ClientId,
         tenant_id: &TenantId,
     ) -> Result<GrantAsOf, Error> {
-        if let Some(lease) = self.facts.lease_of(&self.own_changes)
+        if let Some(lease) = self.own_changes.lease()
             && let Some(entry) = self.facts.entries.get(&(client_id.clone(), tenant_id.clone()))
             && entry.grant.is_current()
         {
@@ -147,8 +145,7 @@ impl Cache {
         seq: i64,
         named: &[(RevocationKind, &str)],
     ) -> Result<AsOf<Option<i64>>, Error> {
-        let known = self.own_changes.last_revocation_after(seq, named);
-        if let Some(known) = known.filter(|_| self.facts.enabled) {
+        if let Some(known) = self.own_changes.last_revocation_after(seq, named) {
             return Ok(known);
         }
         let last = Box::pin(self.read(self.store.last_revocation(named))).await?;
@@ -162,14 +159,14 @@ impl Cache {
 
     /// Returns the signing keys that are not revoked, and the one that signs. Takes no lock while they are in memory.
     pub async fn keys(&self) -> Result<AsOf<Arc<Keys>>, Error> {
-        if let Some(lease) = self.facts.lease_of(&self.own_changes)
+        if let Some(lease) = self.own_changes.lease()
             && let Some(keys) = self.facts.keys.load_full()
         {
             return Ok(lease.map(|()| keys));
         }
         let read = Box::pin(self.read(self.read_keys())).await?.map(Arc::new);
         let _applying = self.facts.applying.lock();
-        if self.facts.enabled && self.own_changes.is_covered_by(&read.position) {
+        if self.own_changes.is_covered_by(&read.position) {
             self.facts.keys.store(Some(read.value.clone()));
         }
         Ok(read)

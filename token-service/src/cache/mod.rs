@@ -92,15 +92,9 @@ impl fmt::Debug for Cache {
 }
 
 impl Cache {
-    /// Creates an empty cache. It serves facts from memory only if `enabled`, and while [`Self::follow`] runs. The
+    /// Creates an empty cache. It serves facts from memory while [`Self::follow`] runs. The
     /// registry's facts count `registry_stale_max` longer than a lease while it does not answer.
-    pub fn new(
-        registry: Registry,
-        store: Store,
-        random: &dyn Random,
-        enabled: bool,
-        registry_stale_max: Duration,
-    ) -> Self {
+    pub fn new(registry: Registry, store: Store, random: &dyn Random, registry_stale_max: Duration) -> Self {
         let mut key = Zeroizing::new([0; 32]);
         random.fill(&mut *key);
         Self {
@@ -109,7 +103,7 @@ impl Cache {
             clock: store.clock.clone(),
             registry,
             store,
-            facts: Facts::new(enabled),
+            facts: Facts::new(),
             mac_key: hmac::Key::new(hmac::HMAC_SHA256, &*key),
             checks: SingleFlight::new(),
             registry_reads: Semaphore::new(MAX_REGISTRY_READS),
@@ -135,8 +129,8 @@ impl Cache {
 
     /// Returns the entry of a client at a tenant, while both leases last. Takes one lock.
     pub fn entry(&self, client_id: &ClientId, tenant_id: &TenantId) -> Option<EntryAsOf> {
-        let registry = self.facts.lease_of(&self.registry_changes)?;
-        let own = self.facts.lease_of(&self.own_changes)?;
+        let registry = self.registry_changes.lease()?;
+        let own = self.own_changes.lease()?;
         let entry = self.facts.entries.get(&(client_id.clone(), tenant_id.clone()))?;
         let is_current = entry.facts_are_current();
         is_current.then_some(EntryAsOf { entry, registry, own })
@@ -167,11 +161,6 @@ impl Cache {
 }
 
 impl Facts {
-    /// Returns the lease under which memory serves the facts of a source.
-    fn lease_of<S>(&self, changes: &ChangeFollower<S>) -> Option<AsOf<()>> {
-        changes.lease().filter(|_| self.enabled)
-    }
-
     /// Returns a fact from memory. Reads the lease before the fact.
     fn find<K: Eq + Hash + Clone, T, S>(
         &self,
@@ -179,7 +168,7 @@ impl Facts {
         facts: &FactCache<K, T>,
         key: &K,
     ) -> Option<FactAsOf<T>> {
-        let lease = self.lease_of(changes)?;
+        let lease = changes.lease()?;
         let fact = facts.get(key).filter(|fact| fact.is_current())?;
         Some(lease.map(|()| fact))
     }
@@ -193,7 +182,7 @@ impl Facts {
         read: AsOf<T>,
     ) -> FactAsOf<T> {
         let _applying = self.applying.lock();
-        let is_covered = self.enabled && changes.is_covered_by(&read.position);
+        let is_covered = changes.is_covered_by(&read.position);
         read.map(|value| match is_covered {
             true => facts.insert(key, value),
             false => Cached::detached(value),

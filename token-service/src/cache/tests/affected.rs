@@ -71,7 +71,7 @@ fn a_change_removes_what_it_affects_and_nothing_else() {
         (Change::UnknownRevocation, "client tenant user caller grant keys"),
         (Change::Unknown, "client tenant user caller grant keys"),
     ] {
-        let facts = Facts::new(true);
+        let facts = Facts::new();
         let known = KnownClient::new(client.clone(), None);
         let entry = Entry {
             client: facts.clients.insert(client.client_id.clone(), known),

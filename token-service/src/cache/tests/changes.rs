@@ -126,11 +126,8 @@ fn changes(changes: Vec<Change>, seq: i64) -> Changes {
 }
 
 /// Memory, and a follower that has applied position 5 just now.
-fn followed(enabled: bool, lease: Duration) -> (Facts, ChangeFollower<Numbers>) {
-    let (facts, follower) = (
-        Facts::new(enabled),
-        ChangeFollower::new(Numbers::default(), lease),
-    );
+fn followed(lease: Duration) -> (Facts, ChangeFollower<Numbers>) {
+    let (facts, follower) = (Facts::new(), ChangeFollower::new(Numbers::default(), lease));
     follower.restart(&facts, changes(Vec::new(), 5));
     follower.apply(&facts, changes(Vec::new(), 5), Instant::now());
     (facts, follower)
@@ -180,7 +177,7 @@ async fn no_change_is_missed_whatever_happens_to_a_request() {
         let source = Numbers::default();
         // A long lease, because the rule is about positions and the machine may be slow.
         let follower = ChangeFollower::new(source.clone(), Duration::from_secs(3600));
-        let facts = Facts::new(true);
+        let facts = Facts::new();
         follower.catch_up(&facts).await.unwrap();
         for step in 0..=BURST {
             assert_honest(&facts, &follower, &source);
@@ -220,7 +217,7 @@ async fn no_change_is_missed_whatever_happens_to_a_request() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_starts_with_the_request_and_only_a_complete_answer_renews_it() {
-    let (facts, follower) = (Facts::new(true), ChangeFollower::new(Numbers::default(), LEASE));
+    let (facts, follower) = (Facts::new(), ChangeFollower::new(Numbers::default(), LEASE));
     assert!(!keep(&facts, &follower, 0, 5), "nothing is followed yet");
     follower.restart(&facts, changes(Vec::new(), 5));
     assert!(follower.lease().is_none() && !is_found(&facts, &follower, 0));
@@ -250,19 +247,15 @@ async fn a_lease_starts_with_the_request_and_only_a_complete_answer_renews_it() 
     follower.apply(&facts, changes(Vec::new(), 1), Instant::now());
     assert!(!is_found(&facts, &follower, 0), "a restart forgets everything");
 
-    let (facts, follower) = followed(true, LEASE * 2);
+    let (facts, follower) = followed(LEASE * 2);
     keep(&facts, &follower, 0, 5);
     advance(LEASE * 2).await;
     assert!(is_found(&facts, &follower, 0), "the operator allows stale facts");
-
-    let (facts, follower) = followed(false, LEASE);
-    assert!(!keep(&facts, &follower, 0, 5) && !is_found(&facts, &follower, 0));
-    assert!(follower.lease().is_some(), "revocations are served all the same");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_fact_that_was_read_before_an_applied_change_is_not_kept() {
-    let (facts, follower) = followed(true, LEASE);
+    let (facts, follower) = followed(LEASE);
     assert!(!keep(&facts, &follower, 0, 4) && !is_found(&facts, &follower, 0));
     assert!(keep(&facts, &follower, 0, 6) && is_found(&facts, &follower, 0));
     assert!(keep(&facts, &follower, 0, 5));
@@ -274,7 +267,7 @@ async fn a_fact_that_was_read_before_an_applied_change_is_not_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn a_revocation_counts_from_its_position_and_an_unknown_one_makes_the_index_incomplete() {
-    let (facts, follower) = followed(true, LEASE);
+    let (facts, follower) = followed(LEASE);
     let revocation = Revocation {
         kind: RevocationKind::Grant,
         id: "grt_1".into(),

@@ -14,7 +14,7 @@ use crate::{cache::fixture::cache, model::client::LiveSecret};
 #[test]
 fn a_verified_secret_counts_while_its_client_lists_it() {
     let random = SeededRandom::new(4);
-    let (facts, mut client) = (Facts::new(true), client(&random));
+    let (facts, mut client) = (Facts::new(), client(&random));
     let id = client.client_id.clone();
     let ends = TEST_START.plus(Duration::from_secs(60));
     let secret_ids: Vec<_> = (0..40)
@@ -161,8 +161,8 @@ async fn a_secret_that_one_replica_verified_costs_no_other_a_check() {
     let check = async |cache: &Cache| cache.authenticate_client(client_id, secret, &tenant_id).await;
     check(&cache).await.unwrap();
     assert_eq!(registry.checks().all, 1);
-    for enabled in [true, false] {
-        let other = registry.replica(&cache, enabled).await;
+    for has_lease in [true, false] {
+        let other = registry.replica(&cache, has_lease).await;
         for _ in 0..2 {
             check(&other).await.unwrap();
             other.facts.apply(&Change::Client(client_id.clone()));
