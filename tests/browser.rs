@@ -1,4 +1,4 @@
-//! What a Tenant Admin and a partner see in a real browser, and that nobody is kept from using it.
+//! What a Tenant Admin and a partner see in a real browser, and that everybody can use it.
 
 pub mod access;
 pub mod enrolment;

@@ -1,4 +1,4 @@
-//! Looking after consents: who sees them, who ends them, and who changes the designated user.
+//! Management of consents: who reads them, who revokes them, and who changes the designated user.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use tonic::Code;
 
 use crate::harness::{
     dev,
-    partner::{
-        CONSENT_REQUIRED, INVALID_GRANT, NOT_FOUND, Party, Refusal, SESSION_INVALID, WRONG_STATE, World,
-        own_grant, refresh_grant, refused, soon,
+    partner::{Party, World, own_grant, refresh_grant},
+    refusal::{
+        CONSENT_REQUIRED, INVALID_GRANT, NOT_FOUND, Refusal, SESSION_INVALID, WRONG_STATE, refused, soon,
     },
 };
 
 const PERMISSION_DENIED: Refusal = (Code::PermissionDenied, "PERMISSION_DENIED");
 
 tests!(
-    a_consent_is_seen_with_its_present_state,
+    a_consent_is_returned_with_its_present_state,
     operators_read_and_revoke_with_a_reason_and_nothing_else,
     changing_the_designated_user_ends_access_tokens_and_keeps_the_family,
 );
@@ -55,7 +55,7 @@ fn revoke(world: &World, grant_id: &str, admin_session: &str, reason: &str) -> t
     }
 }
 
-async fn a_consent_is_seen_with_its_present_state() {
+async fn a_consent_is_returned_with_its_present_state() {
     let (_directory, dev, clock) = dev::start_with_clock().await;
     let world = World::new(&dev.file);
     let (partner, other) = (world.partner().await, world.partner().await);
@@ -105,7 +105,7 @@ async fn a_consent_is_seen_with_its_present_state() {
     let fields = ["client_id", "page_size", "page_token", "state"];
     assert_violations(world.consents().list_consents(bad).await, &fields);
 
-    // Another tenant's things are not there, not even for an admin.
+    // Another tenant's consents are not found, not even by an admin.
     world.add_tenant("other-firm").await;
     let mut elsewhere = get(&world, &tokens.grant_id, &session);
     elsewhere.tenant_id = "other-firm".into();
@@ -136,7 +136,7 @@ async fn operators_read_and_revoke_with_a_reason_and_nothing_else() {
     );
     let request = change(&world, &tokens.grant_id, &session, "x@y.example");
     refused(operators.change_designated_user(request).await, PERMISSION_DENIED);
-    // A workload's own word is not a Tenant Admin's.
+    // A workload alone is not a Tenant Admin.
     let result = world
         .consents()
         .get_consent(get(&world, &tokens.grant_id, ""))
@@ -181,7 +181,7 @@ async fn changing_the_designated_user_ends_access_tokens_and_keeps_the_family() 
         .await
         .unwrap();
     assert_eq!(world.introspect(&renewed.access_token).await.sub, successor);
-    // The same again is no change.
+    // A repeated call changes nothing.
     world
         .consents()
         .change_designated_user(request.clone())
@@ -193,7 +193,7 @@ async fn changing_the_designated_user_ends_access_tokens_and_keeps_the_family() 
     let result = world.consents().change_designated_user(request).await;
     refused(result, (Code::PermissionDenied, "SIGN_IN_TOO_OLD"));
 
-    // A Tenant Admin revokes without having to say why; then nothing can be changed any more.
+    // A Tenant Admin revokes without a reason. Then nothing can be changed.
     let session = world.sign_in("").await;
     world
         .consents()

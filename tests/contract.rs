@@ -1,4 +1,4 @@
-//! The surface that other people's scripts call by name, seen through reflection by grpcurl.
+//! The names that scripts call, read by grpcurl through reflection.
 
 pub mod not_available;
 
@@ -123,7 +123,7 @@ const FIELDS: [(&str, &str); 12] = [
     ),
 ];
 
-/// What a grpcurl command prints; it must succeed.
+/// Runs a grpcurl command, which must succeed. Returns its output.
 fn grpcurl(arguments: &[&str]) -> String {
     let output = Command::new("grpcurl")
         .arg("-plaintext")

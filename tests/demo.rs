@@ -8,9 +8,9 @@ use accord_cli::{demo, dev_file::DevFile};
 use crate::harness::{dev, services::Services};
 
 tests!(
-    the_six_steps_hold_in_the_development_environment,
-    the_six_steps_hold_again_after_a_restart,
-    the_six_steps_hold_on_separate_processes_and_each_database,
+    the_six_steps_work_in_the_development_environment,
+    the_six_steps_work_again_after_a_restart,
+    the_six_steps_work_on_separate_processes_and_each_database,
 );
 
 pub async fn walk(target: &DevFile) -> (demo::Outcome, String) {
@@ -26,7 +26,7 @@ pub async fn walk(target: &DevFile) -> (demo::Outcome, String) {
     (outcome, String::from_utf8(printed).unwrap())
 }
 
-async fn the_six_steps_hold_in_the_development_environment() {
+async fn the_six_steps_work_in_the_development_environment() {
     let (_directory, dev) = dev::start().await;
     let (outcome, printed) = walk(&dev.file).await;
     for step in [
@@ -47,7 +47,7 @@ async fn the_six_steps_hold_in_the_development_environment() {
     dev.stop().await.unwrap();
 }
 
-async fn the_six_steps_hold_again_after_a_restart() {
+async fn the_six_steps_work_again_after_a_restart() {
     let (directory, dev) = dev::start().await;
     let (first, _) = walk(&dev.file).await;
     dev.stop().await.unwrap();
@@ -57,7 +57,7 @@ async fn the_six_steps_hold_again_after_a_restart() {
     dev.stop().await.unwrap();
 }
 
-async fn the_six_steps_hold_on_separate_processes_and_each_database() {
+async fn the_six_steps_work_on_separate_processes_and_each_database() {
     let (registry, token) = (testing::databases(), testing::databases());
     for (registry, token) in registry.iter().zip(&token) {
         let services = Services::start(&registry.url, &token.url).await;

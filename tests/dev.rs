@@ -8,7 +8,7 @@ use crate::harness::process::{Process, accord};
 
 tests!(
     dev_json_is_private_and_is_there_only_while_the_environment_answers,
-    a_data_directory_has_one_owner_and_a_killed_one_leaves_no_trap,
+    a_data_directory_has_one_process_and_is_usable_after_a_kill,
     a_taken_port_is_an_error,
     the_environment_listens_on_loopback_only,
 );
@@ -53,7 +53,7 @@ async fn dev_json_is_private_and_is_there_only_while_the_environment_answers() {
     );
 }
 
-async fn a_data_directory_has_one_owner_and_a_killed_one_leaves_no_trap() {
+async fn a_data_directory_has_one_process_and_is_usable_after_a_kill() {
     let directory = tempfile::tempdir().unwrap();
     let mut first = dev(directory.path());
     let before = ready(&mut first, directory.path());

@@ -1,8 +1,8 @@
-//! What is ended is ended everywhere within a second, on two replicas of token-service that answer from
-//! memory, whoever ended it; and without a registry nothing is issued from memory for long.
+//! A revocation holds everywhere within a second, on two replicas of token-service that answer from memory. Without the
+//! registry, tokens are issued from memory for a bounded time.
 //!
-//! The bound is counted from when a revoking call returned to when the last call *began* that still got
-//! something: however slow the machine is, no later call may.
+//! The bound runs from the return of the revoking call to the *start* of the last call that still succeeded, so it
+//! holds on a slow machine too.
 
 use std::time::{Duration, Instant};
 
@@ -14,30 +14,31 @@ use accord::{
 use tonic::{Code, Request, Status, transport::Channel};
 
 use crate::harness::{
-    partner::{BOUND, CONSENT_REQUIRED, INVALID_CLIENT, Partner, Party, Refusal, World, own_grant, refused},
+    partner::{Partner, Party, World, own_grant},
     process::Process,
+    refusal::{BOUND, CONSENT_REQUIRED, INVALID_CLIENT, Refusal, refused},
     services::Services,
 };
 
 tests!(
-    what_the_registry_ends_is_ended_on_every_replica_within_a_second,
-    what_one_replica_ends_is_ended_on_every_other_within_a_second,
-    what_may_be_stale_is_issued_for_that_long_without_a_registry_and_no_longer,
-    without_a_registry_memory_lasts_for_a_lease_and_comes_back_by_itself,
+    a_revocation_by_the_registry_holds_on_every_replica_within_a_second,
+    a_revocation_by_one_replica_holds_on_every_other_within_a_second,
+    without_the_registry_tokens_are_issued_for_the_stale_time_and_no_longer,
+    without_the_registry_memory_lasts_for_a_lease_and_recovers,
 );
 
-/// When a test gives up.
+/// How long a test waits.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// What a call may take where the registry does not answer.
+/// How long a call may take while the registry does not answer.
 const CALL: Duration = Duration::from_secs(3);
 
-/// Two replicas, and those at both ends.
+/// Two replicas, a partner and the services behind them.
 struct Stage {
     services: Services,
     _replica: Process,
     world: World,
     replicas: [TokenServiceClient<Channel>; 2],
-    /// Gone after the processes.
+    /// Dropped after the processes.
     _databases: [TestDatabase; 2],
 }
 
@@ -46,7 +47,7 @@ impl Stage {
         Self::set_with(&[]).await
     }
 
-    /// With these settings of token-service beside the usual ones.
+    /// Starts everything with additional settings of token-service.
     async fn set_with(settings: &[(&'static str, &str)]) -> Self {
         let [registry, token] = [(); 2].map(|()| testing::postgres().unwrap_or_else(testing::sqlite));
         let services = Services::start_with(&registry.url, &token.url, settings).await;
@@ -62,7 +63,7 @@ impl Stage {
         }
     }
 
-    /// What a replica answers to the partner's own credentials.
+    /// Requests a token by client credentials from a replica.
     async fn issues(&self, replica: usize, partner: &Partner) -> Result<String, Status> {
         let mut request = Request::new(self.world.token_request(partner, own_grant()));
         request.set_timeout(CALL);
@@ -97,7 +98,7 @@ impl Stage {
         }
     }
 
-    /// A replica's answer about a token; `None` when it can't say.
+    /// Introspects a token at a replica; `None` if that fails.
     async fn is_active(&self, replica: usize, token: &str) -> Option<bool> {
         let mut request = Request::new(tok::IntrospectTokenRequest {
             tenant_id: self.world.target.tenant_id.clone(),
@@ -116,7 +117,7 @@ impl Stage {
         }
     }
 
-    /// After the bound no replica calls the token active; the one that ended it never did.
+    /// Asserts that after the bound no replica calls the token active, and that the one that ended it never did.
     async fn is_over(&self, what: &str, token: &str, returned: Instant) {
         assert_eq!(
             self.is_active(0, token).await,
@@ -141,7 +142,7 @@ impl Stage {
     }
 }
 
-async fn what_the_registry_ends_is_ended_on_every_replica_within_a_second() {
+async fn a_revocation_by_the_registry_holds_on_every_replica_within_a_second() {
     let stage = Stage::set().await;
     let world = &stage.world;
 
@@ -183,7 +184,7 @@ async fn what_the_registry_ends_is_ended_on_every_replica_within_a_second() {
         .await;
 }
 
-async fn what_one_replica_ends_is_ended_on_every_other_within_a_second() {
+async fn a_revocation_by_one_replica_holds_on_every_other_within_a_second() {
     let stage = Stage::set().await;
     let world = &stage.world;
 
@@ -213,7 +214,7 @@ async fn what_one_replica_ends_is_ended_on_every_other_within_a_second() {
         .is_over("designated user changed", &token, Instant::now())
         .await;
 
-    // Superseded by a newer consent, whose code was redeemed elsewhere.
+    // A newer consent, whose code another replica redeemed, supersedes it.
     let token = stage.issues(1, &partner).await.unwrap();
     world.first_tokens(&partner).await;
     stage.is_over("superseded", &token, Instant::now()).await;
@@ -223,19 +224,19 @@ async fn what_one_replica_ends_is_ended_on_every_other_within_a_second() {
     stage.is_over("signing key revoked", &token, Instant::now()).await;
 }
 
-async fn what_may_be_stale_is_issued_for_that_long_without_a_registry_and_no_longer() {
+async fn without_the_registry_tokens_are_issued_for_the_stale_time_and_no_longer() {
     let settings = [("ACCORD_TOKEN_REGISTRY_STALE_MAX", "3")];
     memory_lasts(Stage::set_with(&settings).await, Duration::from_secs(3)).await;
 }
 
-async fn without_a_registry_memory_lasts_for_a_lease_and_comes_back_by_itself() {
+async fn without_the_registry_memory_lasts_for_a_lease_and_recovers() {
     memory_lasts(Stage::set().await, Duration::ZERO).await;
 }
 
-/// Stops the registry: from memory is issued for as long as it may be stale, and not a second longer.
+/// Stops the registry: tokens are issued from memory for the stale time, and not a second longer.
 async fn memory_lasts(stage: Stage, stale: Duration) {
     let partner = stage.connected().await;
-    // The feed tells of the partner's own making, and makes memory forget, for at most this long.
+    // For at most this long, the feed brings the partner's own registration, which removes it from memory.
     let begun = Instant::now();
     while begun.elapsed() < BOUND {
         stage.issues(0, &partner).await.unwrap();

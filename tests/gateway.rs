@@ -1,7 +1,6 @@
-//! The gateway: Envoy with `deploy/envoy.yaml`, as partners, browsers and strangers find it.
+//! The gateway: Envoy with `deploy/envoy.yaml`, as partners, browsers and strangers reach it.
 //!
-//! What it lets through and what it makes of it is seen by a stand-in behind it; that the whole works,
-//! with the services themselves.
+//! A stand-in behind the gateway records what passes and in which form. `end_to_end` runs with the services themselves.
 
 pub mod closed;
 pub mod end_to_end;
@@ -29,13 +28,13 @@ async fn with_stand_in() -> (Gateway, StandIn) {
     (gateway, stand_in)
 }
 
-/// What the gateway answers to a JSON call of a method, by its full name with a slash.
+/// Calls a method as JSON through the gateway, by its full name with a slash.
 async fn call(gateway: &Gateway, method: &str, message: &Value) -> Response {
     let request = gateway.client().post(format!("{}/{method}", gateway.url()));
     request.json(message).send().await.unwrap()
 }
 
-/// Status and JSON body of an answer.
+/// Returns status and JSON body of a response.
 async fn json(request: RequestBuilder) -> (StatusCode, Value) {
     let response = request.send().await.unwrap();
     (response.status(), response.json().await.unwrap())

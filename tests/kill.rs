@@ -1,5 +1,5 @@
-//! Killed at any moment, token-service leaves no token without its audit event: whatever a client was given
-//! stands in the record when the service is back.
+//! Killed at any moment, token-service leaves no token without its audit event: the record of the restarted service
+//! contains every token that a client received.
 
 use std::{
     collections::HashSet,
@@ -23,9 +23,9 @@ use crate::harness::{
     services::Services,
 };
 
-tests!(no_token_is_without_its_event_whenever_the_service_is_killed,);
+tests!(every_token_has_its_event_whenever_the_service_is_killed,);
 
-/// Callers at a time.
+/// Concurrent callers.
 const CALLERS: usize = 16;
 /// How often the service is killed.
 const KILLS: usize = 4;
@@ -37,7 +37,7 @@ fn jti(token: &str) -> String {
     claims["jti"].as_str().unwrap().to_owned()
 }
 
-/// The tokens that the record knows.
+/// Returns the tokens in the record.
 async fn recorded(services: &Services) -> HashSet<String> {
     let operator = accord_cli::call::with_token(&services.target.token_grpc, &services.target.operator_token);
     let mut audit = AuditServiceClient::new(operator.unwrap());
@@ -63,8 +63,8 @@ async fn recorded(services: &Services) -> HashSet<String> {
     }
 }
 
-async fn no_token_is_without_its_event_whenever_the_service_is_killed() {
-    // One whose commits reach the disk, as in production.
+async fn every_token_has_its_event_whenever_the_service_is_killed() {
+    // A database whose commits reach the disk, as in production.
     let postgres = durable_postgres(&[&std::env::temp_dir()]);
     for database in std::iter::once(sqlite()).chain(postgres.as_ref().map(|server| server.database())) {
         let registry = sqlite();
@@ -99,7 +99,7 @@ async fn no_token_is_without_its_event_whenever_the_service_is_killed() {
                     }
                 });
             }
-            // At another moment each time: after so many tokens.
+            // At a different moment each time: after this number of tokens.
             while given.lock().unwrap().len() < count + 200 + 57 * kill {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }

@@ -1,4 +1,4 @@
-//! After the six steps, nothing secret is in databases, logs or the audit record.
+//! After the six steps, databases, logs and the audit record contain no secret.
 
 use std::{
     collections::BTreeSet,
@@ -17,7 +17,7 @@ use crate::{demo::walk, harness::services::Services};
 
 tests!(nothing_secret_is_stored_or_logged);
 
-/// Parts of a secret that would give it away as well: the random part without prefix and checksum.
+/// Returns the parts of a secret that would reveal it: the random part without prefix and checksum.
 fn needles(secret: &str) -> Vec<String> {
     let mut needles = vec![secret.to_owned()];
     let random_part = secret.rsplit('_').next().unwrap();
@@ -30,7 +30,7 @@ fn needles(secret: &str) -> Vec<String> {
     needles
 }
 
-/// What the files below a directory hold of these texts, as lines `file:text`.
+/// Returns which files below a directory contain which of these texts, as lines `file:text`.
 fn found_below(directory: &Path, texts: &[String]) -> BTreeSet<String> {
     let mut grep = Command::new("grep")
         .args(["-sraoF", "-f", "-"])
@@ -112,7 +112,7 @@ async fn walk_leaves_nothing(registry_url: &str, token_url: &str, directory: &Pa
                 .map(|line| line.split(':').next())
                 .collect::<Vec<_>>()
         );
-        // The search finds what is there.
+        // The search finds a text that is there.
         for id in &known {
             assert!(
                 !found_below(directory, std::slice::from_ref(id)).is_empty(),

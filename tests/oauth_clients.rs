@@ -1,5 +1,5 @@
-//! OAuth clients that know nothing of Accord, against its HTTP face: given the Tenant Authority URL and
-//! their credentials, they find everything by discovery and need no special case.
+//! OAuth clients that are not made for Accord, against its HTTP endpoints: with the Tenant Authority URL and their
+//! credentials they find everything by discovery and need no special case.
 
 mod admin;
 pub mod guide;
@@ -14,8 +14,8 @@ use reqwest::{Client, redirect::Policy};
 
 use crate::harness::partner::{Partner, World};
 
-/// A browser's or a library's way to the HTTP face: as if a gateway with TLS stood in front, when the
-/// environment's public URL says so. It follows no redirects.
+/// An HTTP client of a browser or a library. If the environment's public URL is an https URL, the client connects as if
+/// a gateway with TLS were in front. It follows no redirects.
 #[derive(Clone, Debug)]
 pub struct Way {
     http: Client,
@@ -37,7 +37,7 @@ impl Way {
         }
     }
 
-    /// Where a public URL is listened for.
+    /// Returns the URL of the listener behind a public URL.
     pub fn url(&self, public: &str) -> String {
         let path = public.strip_prefix(&self.public);
         format!(

@@ -1,8 +1,8 @@
-//! A resource server that checks tokens offline: whatever ends them, it refuses them two seconds later,
-//! asking another replica than the one that ended them; and when it can't know, it refuses everything.
+//! A resource server that checks tokens offline rejects them two seconds after they ended, although it polls another
+//! replica than the one that ended them. While its source does not answer, it rejects everything.
 //!
-//! The bound is counted from when a revoking call returned to when the last call *began* that was still
-//! let through: however slow the machine is, no later call may be.
+//! The bound runs from the return of the revoking call to the *start* of the last call that was still accepted, so it
+//! holds on a slow machine too.
 
 use std::{
     sync::Arc,
@@ -27,17 +27,17 @@ use crate::harness::{
 };
 
 tests!(
-    what_token_service_ends_a_resource_server_refuses_two_seconds_later,
-    what_the_registry_ends_a_resource_server_refuses_two_seconds_later,
-    a_resource_server_that_can_not_know_refuses_everything_and_recovers,
+    a_resource_server_rejects_tokens_two_seconds_after_token_service_ends_them,
+    a_resource_server_rejects_tokens_two_seconds_after_the_registry_ends_them,
+    a_resource_server_without_its_source_rejects_everything_and_recovers,
 );
 
-/// When a test gives up.
+/// How long a test waits.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What a call of the resource may take.
+/// How long a call of the resource may take.
 const CALL: Duration = Duration::from_secs(3);
 
-/// The services, another replica of token-service, and a resource server that asks that one.
+/// The services, another replica of token-service, and a resource server that polls that replica.
 struct Stage {
     services: Services,
     replica: Process,
@@ -45,7 +45,7 @@ struct Stage {
     contacts: String,
     http: reqwest::Client,
     shutdown: CancellationToken,
-    /// Gone after the processes.
+    /// Dropped after the processes.
     _databases: [TestDatabase; 2],
 }
 
@@ -81,13 +81,13 @@ impl Stage {
         }
     }
 
-    /// The status of a call with this token.
+    /// Returns the status of a call with this token.
     async fn call(&self, token: &str) -> u16 {
         let answer = self.http.get(&self.contacts).bearer_auth(token).send().await;
         answer.unwrap().status().as_u16()
     }
 
-    /// A partner with a consent, and its first tokens.
+    /// Registers a partner with a consent. Returns it with its first tokens.
     async fn connected(&self) -> (Partner, tok::IssueTokenResponse) {
         let partner = self.world.partner().await;
         let tokens = self.world.first_tokens(&partner).await;
@@ -99,14 +99,14 @@ impl Stage {
         loop {
             match self.call(token).await {
                 200 => return,
-                // Newly issued, or what was revoked is not known for a moment.
+                // The token is new, or the revocations are unknown for a moment.
                 503 => assert!(started.elapsed() < PATIENCE, "{what}: never let through"),
                 other => panic!("{what}: {other}"),
             }
         }
     }
 
-    /// Waits until the token is refused for good; nothing that began after the bound is let through.
+    /// Waits until the token is rejected for good. Asserts that no call that began after the bound is accepted.
     async fn is_refused(&self, what: &str, token: &str, returned: Instant) {
         loop {
             let began = returned.elapsed();
@@ -127,7 +127,7 @@ impl Stage {
     }
 }
 
-async fn what_token_service_ends_a_resource_server_refuses_two_seconds_later() {
+async fn a_resource_server_rejects_tokens_two_seconds_after_token_service_ends_them() {
     let stage = Stage::set().await;
     let world = &stage.world;
 
@@ -159,7 +159,7 @@ async fn what_token_service_ends_a_resource_server_refuses_two_seconds_later() {
     stage.begins("a token of the next key", &own).await;
 }
 
-async fn what_the_registry_ends_a_resource_server_refuses_two_seconds_later() {
+async fn a_resource_server_rejects_tokens_two_seconds_after_the_registry_ends_them() {
     let stage = Stage::set().await;
     let world = &stage.world;
 
@@ -235,7 +235,7 @@ async fn nothing_is_let_through_without(stage: &Stage, what: &str, stopped: &Pro
     }
 }
 
-async fn a_resource_server_that_can_not_know_refuses_everything_and_recovers() {
+async fn a_resource_server_without_its_source_rejects_everything_and_recovers() {
     let stage = Stage::set().await;
     nothing_is_let_through_without(&stage, "token-service", &stage.replica, true).await;
     // Without the registry, token-service does not know either.

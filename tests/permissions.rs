@@ -1,6 +1,6 @@
-//! Who may call which method of token-service: every method, by every kind of caller, and by nobody.
+//! Who may call which method of token-service: every method, by every kind of caller, and without a caller.
 //!
-//! What is expected is worked out here from the design's words, not read from the table under test.
+//! The expectations follow from the design. They are not read from the table under test.
 
 use std::collections::BTreeSet;
 
@@ -14,22 +14,19 @@ use accord::{
 use accord_cli::call;
 use token_service::permissions::{SERVICES, TABLE};
 
-use crate::harness::{
-    dev,
-    partner::{World, soon},
-};
+use crate::harness::{dev, partner::World, refusal::soon};
 
 tests!(
-    callers_get_exactly_as_far_as_the_design_says,
+    each_caller_may_call_exactly_the_methods_of_the_design,
     the_table_has_exactly_the_methods_of_the_contract,
 );
 
-/// Full service name and method name of everything that token-service serves.
+/// Full service name and method name of every method that token-service serves.
 fn served() -> Vec<(String, String)> {
     methods(|service| SERVICES.contains(&service))
 }
 
-/// Who may call a method, and whether nobody in particular may.
+/// Who may call a method, and whether a call without credentials may.
 struct Expected {
     roles: BTreeSet<Role>,
     kinds: BTreeSet<WorkloadKind>,
@@ -71,7 +68,7 @@ fn expected(service: &str, method: &str) -> Expected {
     }
 }
 
-async fn callers_get_exactly_as_far_as_the_design_says() {
+async fn each_caller_may_call_exactly_the_methods_of_the_design() {
     let (_directory, dev) = dev::start().await;
     let world = World::new(&dev.file);
     let channel = call::open(&dev.file.token_grpc).unwrap();
@@ -144,7 +141,7 @@ async fn callers_get_exactly_as_far_as_the_design_says() {
         }
     }
 
-    // A revoked caller is a stranger.
+    // A revoked caller is unknown.
     let (_, operator_id, caller) = operators.remove(0);
     let request = reg::RevokeOperatorRequest {
         operator_id,
@@ -169,5 +166,5 @@ async fn the_table_has_exactly_the_methods_of_the_contract() {
         .map(|(service, method)| format!("/{service}/{method}"))
         .collect();
     assert_eq!(table, contract);
-    assert_eq!(table.len(), TABLE.len(), "a method stands in the table twice");
+    assert_eq!(table.len(), TABLE.len(), "a method is in the table twice");
 }

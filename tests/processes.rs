@@ -1,4 +1,4 @@
-//! The services as processes: their command lines, what they refuse to start with, and how they stop.
+//! The services as processes: their command lines, the settings that they reject, and how they stop.
 
 use std::{
     os::unix::fs::PermissionsExt,
@@ -16,8 +16,9 @@ use accord_cli::call::with_token;
 use tonic::{Code, Response};
 
 use crate::harness::{
-    partner::{INVALID_GRANT, World, own_grant, refresh_grant, refused, soon},
+    partner::{World, own_grant, refresh_grant},
     process::accord,
+    refusal::{INVALID_GRANT, refused, soon},
     services::Services,
 };
 
@@ -26,9 +27,9 @@ tests!(
     creating_callers_prints_the_token_alone,
     plaintext_listeners_are_for_loopback,
     both_services_stop_on_sigterm_and_logs_are_json_lines,
-    without_the_registry_nothing_is_answered_and_it_recovers_by_itself,
+    without_the_registry_calls_are_unavailable_and_recover,
     a_request_id_is_found_in_the_logs_of_both_services,
-    after_a_restore_older_tokens_are_refused_and_grants_stand,
+    after_a_restore_older_tokens_are_rejected_and_grants_remain,
 );
 
 fn output(mut command: Command) -> Output {
@@ -184,7 +185,7 @@ async fn both_services_stop_on_sigterm_and_logs_are_json_lines() {
         ..Default::default()
     };
     tenants.list_tenants(request).await.unwrap_err();
-    // What goes well leaves no line.
+    // A call that succeeds leaves no line.
     let mut tokens = TokenServiceClient::new(with_token(&target.token_grpc, &target.workload_token).unwrap());
     tokens
         .get_json_web_key_set(GetJsonWebKeySetRequest::default())
@@ -203,7 +204,7 @@ async fn both_services_stop_on_sigterm_and_logs_are_json_lines() {
     assert!(!services.token.stderr().contains("GetJsonWebKeySet"));
 }
 
-async fn without_the_registry_nothing_is_answered_and_it_recovers_by_itself() {
+async fn without_the_registry_calls_are_unavailable_and_recover() {
     let (registry, token) = (testing::sqlite(), testing::sqlite());
     let mut services = Services::start(&registry.url, &token.url).await;
     let target = services.target.clone();
@@ -249,7 +250,7 @@ async fn a_request_id_is_found_in_the_logs_of_both_services() {
     let (registry, token) = (testing::sqlite(), testing::sqlite());
     let services = Services::start(&registry.url, &token.url).await;
     let target = &services.target;
-    // Only the registry can tell that nobody has this token.
+    // Only the registry knows that this token is unknown.
     let nobody = OpaqueToken::generate(TokenKind::Workload, &SystemRandom);
     let mut tokens = TokenServiceClient::new(with_token(&target.token_grpc, nobody.expose()).unwrap());
     // The hop of this test's own channel passes the id of its scope on, as a service would.
@@ -272,7 +273,7 @@ async fn a_request_id_is_found_in_the_logs_of_both_services() {
     }
 }
 
-async fn after_a_restore_older_tokens_are_refused_and_grants_stand() {
+async fn after_a_restore_older_tokens_are_rejected_and_grants_remain() {
     let (registry, token) = (testing::sqlite(), testing::sqlite());
     let mut services = Services::start(&registry.url, &token.url).await;
     let world = World::new(&services.target);

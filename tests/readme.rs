@@ -1,4 +1,4 @@
-//! The README's lines for an operator, run as they stand there.
+//! The README's lines for an operator, run unchanged.
 
 use std::{os::unix::fs::symlink, process::Command};
 
@@ -8,9 +8,9 @@ use crate::harness::{
     process::Process,
 };
 
-tests!(the_operators_day_runs_as_the_readme_tells_it,);
+tests!(the_operator_commands_of_the_readme_run,);
 
-async fn the_operators_day_runs_as_the_readme_tells_it() {
+async fn the_operator_commands_of_the_readme_run() {
     let directory = tempfile::tempdir().unwrap();
     let dev = dev::start_in(&directory.path().join("accord-data")).await;
     symlink(file("examples"), directory.path().join("examples")).unwrap();

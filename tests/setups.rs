@@ -1,4 +1,4 @@
-//! From an authorization request to a decision: what is shown, who may decide, and what is refused.
+//! From an authorization request to a decision: what is shown, who may decide, and what is rejected.
 
 use std::time::Duration;
 
@@ -15,23 +15,22 @@ use url::Url;
 
 use crate::harness::{
     dev,
-    partner::{
-        NOT_FOUND, Party, REDIRECT_URI, Refusal, SESSION_INVALID, WRONG_STATE, World, code_grant, refused,
-    },
+    partner::{Party, REDIRECT_URI, World, code_grant},
+    refusal::{NOT_FOUND, Refusal, SESSION_INVALID, WRONG_STATE, refused},
     services::Services,
 };
 
 const SESSION_MISMATCH: Refusal = (Code::PermissionDenied, "ADMIN_SESSION_MISMATCH");
 
 tests!(
-    a_setup_shows_who_asks_for_what_and_why_and_is_checked_whole,
-    signing_in_fails_with_one_answer,
-    only_a_fresh_session_of_this_setup_decides,
-    an_approval_grants_what_was_asked_at_most_to_a_user_of_the_tenant,
+    a_setup_shows_client_scopes_and_reasons_and_reports_all_violations,
+    every_failed_sign_in_gets_the_same_error,
+    only_a_fresh_session_of_the_setup_decides_it,
+    an_approval_grants_at_most_the_requested_scopes_to_a_user_of_the_tenant,
     of_racing_approvals_one_wins,
 );
 
-async fn a_setup_shows_who_asks_for_what_and_why_and_is_checked_whole() {
+async fn a_setup_shows_client_scopes_and_reasons_and_reports_all_violations() {
     let (_directory, dev) = dev::start().await;
     let world = World::new(&dev.file);
     let partner = world.partner().await;
@@ -111,7 +110,7 @@ async fn a_setup_shows_who_asks_for_what_and_why_and_is_checked_whole() {
     dev.stop().await.unwrap();
 }
 
-async fn signing_in_fails_with_one_answer() {
+async fn every_failed_sign_in_gets_the_same_error() {
     let (_directory, dev) = dev::start().await;
     let world = World::new(&dev.file);
     let good = tok::SignInTenantAdminRequest {
@@ -156,7 +155,7 @@ async fn signing_in_fails_with_one_answer() {
     dev.stop().await.unwrap();
 }
 
-async fn only_a_fresh_session_of_this_setup_decides() {
+async fn only_a_fresh_session_of_the_setup_decides_it() {
     let (_directory, dev, clock) = dev::start_with_clock().await;
     let world = World::new(&dev.file);
     let partner = world.partner().await;
@@ -180,7 +179,7 @@ async fn only_a_fresh_session_of_this_setup_decides() {
         assert_ne!(result.expect_err(bad).code(), Code::Internal);
     }
 
-    // A session is its workload's own.
+    // A session belongs to its workload.
     let mut callers = reg::operator_service_client::OperatorServiceClient::new(world.operator.clone());
     let request = reg::CreateWorkloadRequest {
         name: "another internal service".into(),
@@ -199,7 +198,7 @@ async fn only_a_fresh_session_of_this_setup_decides() {
     clock.advance(Duration::from_secs(15 * 60));
     refused(approve(&one, &session).await, SESSION_INVALID);
 
-    // Signing out ends it; again, or with an unknown one, changes nothing.
+    // Signing out ends it. A second time, or with an unknown session, it changes nothing.
     let session = world.sign_in(&one).await;
     let sign_out = tok::SignOutTenantAdminRequest {
         admin_session: session.clone(),
@@ -225,7 +224,7 @@ async fn only_a_fresh_session_of_this_setup_decides() {
     };
     ok(world.users().complete_enrolment(complete).await);
 
-    // And the tenant's suspension, also when it is over.
+    // So does the tenant's suspension, even after reinstatement.
     let session = world.sign_in(&one).await;
     world.suspend(Party::Tenant).await;
     world.reinstate(Party::Tenant).await;
@@ -233,7 +232,7 @@ async fn only_a_fresh_session_of_this_setup_decides() {
     dev.stop().await.unwrap();
 }
 
-async fn an_approval_grants_what_was_asked_at_most_to_a_user_of_the_tenant() {
+async fn an_approval_grants_at_most_the_requested_scopes_to_a_user_of_the_tenant() {
     let (_directory, dev, clock) = dev::start_with_clock().await;
     let world = World::new(&dev.file);
     let partner = world.partner().await;
@@ -288,7 +287,7 @@ async fn an_approval_grants_what_was_asked_at_most_to_a_user_of_the_tenant() {
     clock.advance(Duration::from_secs(120));
     assert!(!world.active(&issued.refresh_token).await);
 
-    // A setup is a snapshot: when the client changes, it has to be shown anew.
+    // A setup is a snapshot: after a change of the client it can't be approved.
     let setup_id = world.start(&partner).await.setup.setup_id;
     let session = world.sign_in(&setup_id).await;
     let renamed = reg::Client {
@@ -301,7 +300,7 @@ async fn an_approval_grants_what_was_asked_at_most_to_a_user_of_the_tenant() {
     let result = world.setups().approve_setup(approval).await;
     refused(result, changed);
 
-    // A refusal goes back to the partner too, and is final.
+    // A denial goes back to the partner too, and is final.
     let deny = tok::DenySetupRequest {
         setup_id: setup_id.clone(),
         admin_session: session.clone(),
@@ -313,7 +312,7 @@ async fn an_approval_grants_what_was_asked_at_most_to_a_user_of_the_tenant() {
     let again = world.setups().deny_setup(deny).await;
     assert_eq!(refused(again, WRONG_STATE)["state"], "DENIED");
 
-    // Nobody decides after an hour.
+    // After an hour the setup can't be decided.
     let setup_id = world.start(&partner).await.setup.setup_id;
     clock.advance(Duration::from_secs(3600));
     let request = tok::GetSetupRequest {

@@ -1,5 +1,5 @@
-//! The README's way through the process with people at both ends: the sample partner, the real gateway and
-//! a Tenant Admin in a real browser.
+//! The process of the README from end to end: the sample partner, the real gateway and a Tenant Admin in a real
+//! browser.
 
 use std::{path::Path, process::Command, sync::Arc};
 
@@ -19,7 +19,7 @@ use crate::harness::{
 
 tests!(a_tenant_admin_connects_the_sample_partner_through_the_gateway,);
 
-/// Runs the README's lines that register the sample partner; gives the one-time link.
+/// Runs the README's lines that register the sample partner. Returns the one-time link.
 async fn register(directory: &Path, redirect_uri: &str) -> String {
     let request = file("examples/partner/integration-request.json");
     let request = std::fs::read_to_string(request).unwrap();

@@ -42,7 +42,7 @@ impl Violation {
         }
     }
 
-    /// What one violation is told from another by: not the line, which moves with any edit.
+    /// What distinguishes violations. Not the line, because every edit moves it.
     pub fn key(&self) -> (&str, &str, &str) {
         (self.rule, &self.from, &self.to)
     }

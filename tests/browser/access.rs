@@ -1,4 +1,4 @@
-//! Nobody needs a mouse or JavaScript, and nobody sees a page inside a stranger's.
+//! The pages need neither mouse nor JavaScript, and are not shown in a foreign frame.
 
 use serde_json::json;
 use thirtyfour::Key;
@@ -8,7 +8,7 @@ use super::stage::{FILEHARBOUR, Stage};
 tests!(
     the_keyboard_alone_is_enough,
     a_setup_needs_no_javascript,
-    no_page_is_shown_inside_a_stranger_s,
+    no_page_is_shown_in_a_foreign_frame,
 );
 
 async fn the_keyboard_alone_is_enough() {
@@ -19,7 +19,7 @@ async fn the_keyboard_alone_is_enough() {
     browser.open(url.as_str()).await;
     browser.arrive("Sign in").await;
 
-    // The first stop leads past what every page repeats.
+    // The first stop is the link that skips the repeated parts.
     browser.key(Key::Tab).await;
     let skip = browser.driver.active_element().await.unwrap();
     assert_eq!(skip.attr("href").await.unwrap().as_deref(), Some("#main"));
@@ -49,8 +49,7 @@ async fn the_keyboard_alone_is_enough() {
     stage.strike().await;
 }
 
-/// Presses Tab until the focus is on what the selector finds. It must be visible there, with a mark of
-/// the focus.
+/// Presses Tab until the focus is on the selected element. The element must be visible, with a mark of the focus.
 async fn tab_to(stage: &Stage, css: &str) {
     let browser = &stage.browser;
     let script = format!("return document.activeElement.matches({})", json!(css));
@@ -92,12 +91,12 @@ async fn a_setup_needs_no_javascript() {
     browser.press(FILEHARBOUR.client_name).await;
     browser.press("Revoke access…").await;
     browser.press("Revoke access now").await;
-    browser.told("revoked").await;
+    browser.confirmed("revoked").await;
     assert!(!stage.world.active(&issued.access_token).await);
     stage.strike().await;
 }
 
-async fn no_page_is_shown_inside_a_stranger_s() {
+async fn no_page_is_shown_in_a_foreign_frame() {
     let stage = Stage::set().await;
     let browser = &stage.browser;
     assert_eq!(
@@ -129,7 +128,7 @@ async fn no_page_is_shown_inside_a_stranger_s() {
     stage.strike().await;
 }
 
-/// What a frame in a stranger's page shows; the browser is in the frame then.
+/// Returns what a frame in a foreign page shows. The browser is in the frame afterwards.
 async fn framed(stage: &Stage, url: &str) -> String {
     let browser = &stage.browser;
     browser.open(&stage.site.framing_page(url)).await;

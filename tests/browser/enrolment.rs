@@ -18,8 +18,8 @@ async fn an_admin_chooses_a_password_and_signs_in_with_it() {
     }
 
     choose(&stage, PASSWORD, "correct horse battery stable").await;
-    let told = browser.see("[role='alert']").await.text().await.unwrap();
-    assert!(told.contains("not the same"), "{told}");
+    let error = browser.see("[role='alert']").await.text().await.unwrap();
+    assert!(error.contains("not the same"), "{error}");
     assert_eq!(
         browser.see("#password").await.value().await.unwrap().as_deref(),
         Some("")

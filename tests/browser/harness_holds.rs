@@ -1,12 +1,12 @@
-//! The means of these tests themselves: that they can fail.
+//! The checks of the browser tests themselves: that they can fail.
 
 use super::screen::Gallery;
 use crate::harness::{axe::Axe, browser::Browser};
 
 tests!(
     axe_finds_what_is_wrong_with_a_page,
-    a_page_that_does_not_fit_or_breaks_its_own_policy_is_found,
-    a_browser_that_nobody_holds_leaves_nothing,
+    a_page_that_does_not_fit_or_breaks_its_policy_is_reported,
+    a_dropped_browser_leaves_nothing_behind,
 );
 
 async fn axe_finds_what_is_wrong_with_a_page() {
@@ -28,7 +28,7 @@ async fn axe_finds_what_is_wrong_with_a_page() {
     browser.quit().await;
 }
 
-async fn a_page_that_does_not_fit_or_breaks_its_own_policy_is_found() {
+async fn a_page_that_does_not_fit_or_breaks_its_policy_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let (gallery, browser) = (Gallery::open_in(directory.path()), Browser::start().await);
     let page = "<!doctype html><html lang=en><title>x</title>\
@@ -48,7 +48,7 @@ async fn a_page_that_does_not_fit_or_breaks_its_own_policy_is_found() {
     browser.quit().await;
 }
 
-async fn a_browser_that_nobody_holds_leaves_nothing() {
+async fn a_dropped_browser_leaves_nothing_behind() {
     let browser = Browser::start().await;
     let directory = browser.directory().to_owned();
     let capabilities = browser.driver.capabilities();
@@ -56,7 +56,7 @@ async fn a_browser_that_nobody_holds_leaves_nothing() {
     let chromedriver = field(chromium, "PPid").unwrap().parse().unwrap();
     assert_eq!(field(chromedriver, "Name").as_deref(), Some("chromedriver"));
     assert!(is_running(chromium) && is_running(chromedriver) && directory.exists());
-    // As in a process that is killed: nobody ends the session.
+    // As in a process that is killed: the session is not ended.
     browser.driver.clone().leak().unwrap();
     let dropped = tokio::task::spawn_blocking(move || drop(browser));
     dropped.await.unwrap();
@@ -67,7 +67,7 @@ fn is_running(process: u64) -> bool {
     field(process, "State").is_some_and(|state| !state.starts_with(['Z', 'X']))
 }
 
-/// A field of what the system knows about a process; `None` if there is none.
+/// Returns a field of a process's status; `None` if the process does not exist.
 fn field(process: u64, name: &str) -> Option<String> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let mut fields = status.lines().filter_map(|line| line.split_once(':'));

@@ -1,4 +1,4 @@
-//! Connected integrations: what a tenant has granted, and what its admin can do about it.
+//! Connected integrations: what a tenant has granted, and what its admin can change.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::harness::partner::{own_grant, refresh_grant};
 
 tests!(
     an_admin_sees_a_grant_changes_its_user_and_revokes_it,
-    an_end_date_is_kept_and_shown,
+    an_end_date_is_stored_and_shown,
 );
 
 async fn an_admin_sees_a_grant_changes_its_user_and_revokes_it() {
@@ -65,7 +65,7 @@ async fn an_admin_sees_a_grant_changes_its_user_and_revokes_it() {
         .fill("account_name", "second.user@demo-firm.example")
         .await;
     browser.press("Change the user").await;
-    browser.told("Another user").await;
+    browser.confirmed("Another user").await;
     assert!(!world.active(&renewed.access_token).await);
     let next = world
         .issue(&partner, refresh_grant(&renewed.refresh_token))
@@ -80,7 +80,7 @@ async fn an_admin_sees_a_grant_changes_its_user_and_revokes_it() {
     browser.press("Revoke access…").await;
     browser.fill("reason", "We no longer use it.").await;
     browser.press("Revoke access now").await;
-    browser.told("revoked").await;
+    browser.confirmed("revoked").await;
     assert!(browser.all("form[action$='revoke']").await.is_empty());
     assert!(!world.active(&next.access_token).await);
     assert!(!world.active(&next.refresh_token).await);
@@ -93,7 +93,7 @@ async fn an_admin_sees_a_grant_changes_its_user_and_revokes_it() {
     stage.strike().await;
 }
 
-async fn an_end_date_is_kept_and_shown() {
+async fn an_end_date_is_stored_and_shown() {
     let stage = Stage::set().await;
     let browser = &stage.browser;
     let partner = stage.partner(FILEHARBOUR).await;

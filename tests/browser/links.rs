@@ -12,9 +12,9 @@ use thirtyfour::Key;
 use super::stage::{FILEHARBOUR, Stage};
 use crate::harness::partner::Partner;
 
-tests!(a_claim_link_opens_once_by_its_button_and_then_says_when,);
+tests!(a_claim_link_opens_once_by_its_button_and_then_shows_when,);
 
-async fn a_claim_link_opens_once_by_its_button_and_then_says_when() {
+async fn a_claim_link_opens_once_by_its_button_and_then_shows_when() {
     let stage = Stage::set().await;
     let browser = &stage.browser;
     let registered = stage.register(FILEHARBOUR, reg::DeliveryMethod::Link).await;
@@ -58,7 +58,7 @@ async fn a_claim_link_opens_once_by_its_button_and_then_says_when() {
         Some("client_secret")
     );
 
-    // On paper it is all there too.
+    // A print shows all of it too.
     browser
         .cdp("Emulation.setEmulatedMedia", json!({"media": "print"}))
         .await;
@@ -76,9 +76,9 @@ async fn a_claim_link_opens_once_by_its_button_and_then_says_when() {
     browser.open(&link.url).await;
     browser.press("Show the credentials").await;
     browser.arrive("This link was opened already").await;
-    let told = browser.text().await;
-    assert!(told.contains("1 January 2026, 00:00 UTC"), "{told}");
-    assert!(!told.contains(&secret));
+    let page = browser.text().await;
+    assert!(page.contains("1 January 2026, 00:00 UTC"), "{page}");
+    assert!(!page.contains(&secret));
     let outcomes: Vec<_> = claims(&stage, &link.delivery_id)
         .await
         .iter()
@@ -88,7 +88,7 @@ async fn a_claim_link_opens_once_by_its_button_and_then_says_when() {
     stage.strike().await;
 }
 
-/// What an operator sees of a link's openings, oldest first.
+/// Returns the audit events of a link's openings, oldest first.
 async fn claims(stage: &Stage, delivery_id: &str) -> Vec<AuditEvent> {
     let request = ListAuditEventsRequest {
         action: "delivery.claim".into(),

@@ -1,5 +1,5 @@
-//! Every page as people see it: phone and desk, light and dark. Each is looked at by axe-core, must fit
-//! the screen, and is kept as a screenshot in `target/screenshots` for people to look at.
+//! Every page on every screen: phone and desktop, light and dark. axe-core checks each page, it must fit the screen,
+//! and a screenshot goes to `target/screenshots` for people to look at.
 
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ async fn pages_of_a_setup_look_right() {
     browser.arrive("Taking you back").await;
     look("leaving-approved").await;
     let received = browser
-        .until("told the partner", async |_| stage.site.received().pop())
+        .until("at the partner", async |_| stage.site.received().pop())
         .await;
     stage.redeem(&partner, &received).await;
 
@@ -115,7 +115,7 @@ async fn pages_of_the_tenant_look_right() {
     browser.arrive("Connected integrations").await;
     look("integrations-none").await;
 
-    // One whose partner has not come for its token yet, and one at work.
+    // One whose partner has not redeemed its code yet, and one in use.
     let partner = stage.partner(LEDGERLINE).await;
     stage.ask(&partner, &[], "state-1").await;
     stage.approve().await;
@@ -136,10 +136,10 @@ async fn pages_of_the_tenant_look_right() {
     browser.press("Revoke access…").await;
     look("integration-revoking").await;
     browser.press("Revoke access now").await;
-    browser.told("revoked").await;
+    browser.confirmed("revoked").await;
     look("integration-revoked").await;
     browser.press("Sign out").await;
-    browser.told("signed out").await;
+    browser.confirmed("signed out").await;
     look("signed-out").await;
     stage.strike().await;
 }

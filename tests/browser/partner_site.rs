@@ -1,5 +1,5 @@
-//! The partner's side, as a browser sees it: a page with the link to connect, the callback, and pages of
-//! a stranger who puts ours in a frame.
+//! The partner's site as a browser sees it: a page with the link to connect, the callback, and foreign pages that show
+//! ours in a frame.
 //!
 //! Pages are opened by the name `localhost`, so that for the browser they are another site than the
 //! service at 127.0.0.1.
@@ -21,16 +21,16 @@ use axum::{
 };
 use url::Url;
 
-/// What came in at the callback.
+/// A request at the callback.
 #[derive(Clone, Debug)]
 pub struct Received {
     parameters: Vec<(String, String)>,
-    /// What the browser told of where it came from.
+    /// The `Referer` header.
     pub referrer: Option<String>,
 }
 
 impl Received {
-    /// The value of a parameter that must be there once.
+    /// Returns the value of a parameter that must occur once.
     #[track_caller]
     pub fn get(&self, name: &str) -> &str {
         let mut values = self.parameters.iter().filter(|(given, _)| given == name);
@@ -97,12 +97,12 @@ impl PartnerSite {
         self.page("harmless", "")
     }
 
-    /// From now on the callback answers 204, so that a browser stays on the page that led there.
+    /// Lets the callback answer 204 from now on, so that a browser stays on the page before.
     pub fn stay_silent(&self) {
         self.shared.stays_silent.store(true, Ordering::SeqCst);
     }
 
-    /// What has come in since the last time.
+    /// Takes the requests since the last call.
     pub fn received(&self) -> Vec<Received> {
         std::mem::take(&mut *self.shared.received.lock().unwrap())
     }

@@ -1,4 +1,4 @@
-//! The screens that pages are looked at on, and what must hold on each.
+//! The screens that show the pages, and what is checked on each.
 //!
 //! Every picture goes to `target/screenshots`. With `ACCORD_TEST_KEEP_SCREENSHOTS=1`, the few that the README
 //! shows are written to `docs/screenshots` too.
@@ -47,7 +47,7 @@ const KEPT: [(&str, &str); 3] = [
 ];
 const SCHEMES: [&str; 2] = ["light", "dark"];
 
-/// Takes the screenshots, and checks what is on them.
+/// Takes the screenshots and checks the pages.
 pub struct Gallery {
     axe: Axe,
     directory: PathBuf,
@@ -55,7 +55,7 @@ pub struct Gallery {
 }
 
 impl Gallery {
-    /// The one for people to look at.
+    /// The gallery for people to look at.
     pub fn open() -> Self {
         let keep = std::env::var("ACCORD_TEST_KEEP_SCREENSHOTS").is_ok_and(|value| value == "1");
         let mut gallery = Self::open_in(&file("target/screenshots"));
@@ -63,7 +63,7 @@ impl Gallery {
         gallery
     }
 
-    /// One whose pictures go to `directory`.
+    /// A gallery whose pictures go to `directory`.
     pub fn open_in(directory: &Path) -> Self {
         std::fs::create_dir_all(directory).unwrap();
         Self {
@@ -73,13 +73,13 @@ impl Gallery {
         }
     }
 
-    /// Looks at the page that is shown; nothing may be wrong with it.
+    /// Asserts that nothing is wrong with the page that is shown.
     pub async fn look(&self, browser: &Browser, name: &str) {
         let wrong = self.faults(browser, name).await;
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 
-    /// What is wrong with the page that is shown, on every screen in every scheme.
+    /// Returns what is wrong with the page that is shown, on every screen in every colour scheme.
     pub async fn faults(&self, browser: &Browser, name: &str) -> Vec<String> {
         let mut wrong = unexpected(browser.complaints().await);
         for screen in &SCREENS {
@@ -112,12 +112,12 @@ impl Gallery {
         browser
             .cdp("Emulation.setTouchEmulationEnabled", json!({"enabled": false}))
             .await;
-        // What axe-core's own work made the browser say is not the page's.
+        // Messages that axe-core itself caused are not the page's.
         browser.complaints().await;
         wrong
     }
 
-    /// Writes what the screen shows for the README, if it shows this page and is to be written anew.
+    /// Writes the picture for the README, if the README shows this page and its pictures are to be written.
     async fn keep(&self, browser: &Browser, screen: &Screen, name: &str) {
         let kept = KEPT.iter().find(|(page, _)| *page == name);
         if let (Some(directory), Some((_, name))) = (&self.kept, kept) {
@@ -127,8 +127,7 @@ impl Gallery {
     }
 }
 
-/// Writes a picture of what a screen shows at first; or of the whole page, also of what has to be
-/// scrolled to.
+/// Writes a picture of what a screen shows first, or of the whole page.
 async fn picture(browser: &Browser, screen: Option<&Screen>, path: &Path) {
     let metrics = browser.cdp("Page.getLayoutMetrics", json!({})).await;
     let whole = &metrics["cssContentSize"];
@@ -177,7 +176,7 @@ async fn sideways(browser: &Browser) -> Option<String> {
     browser.evaluate(script).await.as_str().map(str::to_owned)
 }
 
-/// What the browser complained about, without the status of a page that says what went wrong.
+/// Returns the browser's complaints, without those about the status of an error page.
 fn unexpected(complaints: Vec<String>) -> Vec<String> {
     let expected = |complaint: &String| {
         complaint.contains("the server responded with a status of 4") && !complaint.contains(".css")

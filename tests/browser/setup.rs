@@ -3,14 +3,14 @@
 use super::stage::{Ask, FILEHARBOUR, Stage};
 
 tests!(
-    an_admin_sees_who_asks_for_what_and_why_and_grants_a_part,
+    an_admin_sees_client_scopes_and_reasons_and_grants_a_part,
     a_denial_goes_back_to_the_partner,
-    what_was_entered_wrong_is_told_and_can_be_corrected,
-    another_request_shows_what_changes_and_widens_nothing_by_itself,
-    what_a_partner_writes_is_text,
+    wrong_input_is_reported_and_can_be_corrected,
+    a_second_setup_shows_the_differences_and_preselects_nothing_new,
+    texts_of_a_partner_are_shown_as_text,
 );
 
-async fn an_admin_sees_who_asks_for_what_and_why_and_grants_a_part() {
+async fn an_admin_sees_client_scopes_and_reasons_and_grants_a_part() {
     let stage = Stage::set().await;
     let browser = &stage.browser;
     let partner = stage.partner(FILEHARBOUR).await;
@@ -22,7 +22,7 @@ async fn an_admin_sees_who_asks_for_what_and_why_and_grants_a_part() {
     );
     assert!(
         !before.contains(FILEHARBOUR.goals),
-        "only an admin is told: {before}"
+        "only an admin sees it: {before}"
     );
     stage.sign_in().await;
     browser.arrive("asks for access").await;
@@ -43,7 +43,7 @@ async fn an_admin_sees_who_asks_for_what_and_why_and_grants_a_part() {
         for part in [*name, description, *reason] {
             assert!(shown.contains(part), "{part} is not in {shown}");
         }
-        assert!(browser.see(&scope(name)).await.is_selected().await.unwrap());
+        assert!(stage.is_ticked(name).await);
     }
     assert!(shown.contains("returns to 127.0.0.1"), "{shown}");
 
@@ -85,7 +85,7 @@ async fn a_denial_goes_back_to_the_partner() {
     stage.strike().await;
 }
 
-async fn what_was_entered_wrong_is_told_and_can_be_corrected() {
+async fn wrong_input_is_reported_and_can_be_corrected() {
     let stage = Stage::set().await;
     let browser = &stage.browser;
     let partner = stage.partner(FILEHARBOUR).await;
@@ -113,20 +113,13 @@ async fn what_was_entered_wrong_is_told_and_can_be_corrected() {
         Some("designated_account_name"),
         "the summary leads to the field"
     );
-    assert!(
-        !browser
-            .see(&scope("matters.read"))
-            .await
-            .is_selected()
-            .await
-            .unwrap()
-    );
+    assert!(!stage.is_ticked("matters.read").await);
     assert!(stage.site.received().is_empty());
 
     browser.click(&scope("contacts.read")).await;
     stage.approve().await;
-    let told = browser.see("#scopes-error").await.text().await.unwrap();
-    assert!(told.contains("at least one"), "{told}");
+    let error = browser.see("#scopes-error").await.text().await.unwrap();
+    assert!(error.contains("at least one"), "{error}");
 
     browser.click(&scope("contacts.read")).await;
     stage.approve().await;
@@ -135,7 +128,7 @@ async fn what_was_entered_wrong_is_told_and_can_be_corrected() {
     stage.strike().await;
 }
 
-async fn another_request_shows_what_changes_and_widens_nothing_by_itself() {
+async fn a_second_setup_shows_the_differences_and_preselects_nothing_new() {
     let stage = Stage::set().await;
     let browser = &stage.browser;
     let partner = stage.partner(FILEHARBOUR).await;
@@ -161,22 +154,8 @@ async fn another_request_shows_what_changes_and_widens_nothing_by_itself() {
         changes.contains("1 January 2026") && changes.contains("API user 1"),
         "{changes}"
     );
-    assert!(
-        browser
-            .see(&scope("contacts.read"))
-            .await
-            .is_selected()
-            .await
-            .unwrap()
-    );
-    assert!(
-        !browser
-            .see(&scope("matters.read"))
-            .await
-            .is_selected()
-            .await
-            .unwrap()
-    );
+    assert!(stage.is_ticked("contacts.read").await);
+    assert!(!stage.is_ticked("matters.read").await);
     stage.approve().await;
     let received = stage.back_at_the_partner().await;
     let second = stage.redeem(&partner, &received).await;
@@ -185,7 +164,7 @@ async fn another_request_shows_what_changes_and_widens_nothing_by_itself() {
     stage.strike().await;
 }
 
-async fn what_a_partner_writes_is_text() {
+async fn texts_of_a_partner_are_shown_as_text() {
     let stage = Stage::set().await;
     let browser = &stage.browser;
     let hostile = Ask {
@@ -218,7 +197,7 @@ async fn what_a_partner_writes_is_text() {
     browser.arrive("Taking you back").await;
     assert!(nothing_came_alive(&stage).await);
     let received = browser
-        .until("told the partner", async |_| stage.site.received().pop())
+        .until("at the partner", async |_| stage.site.received().pop())
         .await;
     assert_eq!(received.get("state"), state);
     assert!(received.get("code").starts_with("acc_"));
@@ -235,13 +214,21 @@ async fn what_a_partner_writes_is_text() {
     stage.strike().await;
 }
 
-/// Whether the page holds no element that its template has not, and its title was left alone.
+/// Returns whether the page has only elements of its template, and its own title.
 async fn nothing_came_alive(stage: &Stage) -> bool {
     let browser = &stage.browser;
     let alive = "return document.querySelectorAll('script, iframe, img, object, base, main svg, \
                  form:not([action^=\"/\"]), [onerror], [onload]').length";
     let title = browser.driver.title().await.unwrap();
     browser.evaluate(alive).await == 0 && title != "owned"
+}
+
+impl Stage {
+    /// Returns whether the page has a scope ticked.
+    async fn is_ticked(&self, name: &str) -> bool {
+        let tick = self.browser.see(&scope(name)).await;
+        tick.is_selected().await.unwrap()
+    }
 }
 
 /// The box of a scope.

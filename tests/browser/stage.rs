@@ -27,7 +27,7 @@ use crate::harness::{
 /// PKCE verifier of every request here.
 const VERIFIER: &str = "a-verifier-of-forty-three-characters-or-more";
 
-/// What a partner asks for.
+/// An integration request.
 #[derive(Clone, Copy)]
 pub struct Ask<'a> {
     pub partner_name: &'a str,
@@ -37,7 +37,7 @@ pub struct Ask<'a> {
     pub scopes: &'a [(&'a str, &'a str)],
 }
 
-/// A partner with an integration that makes sense to whoever looks at the screenshots.
+/// A partner with a realistic integration, because the screenshots show it.
 pub const FILEHARBOUR: Ask<'_> = Ask {
     partner_name: "Fileharbour GmbH",
     client_name: "Fileharbour Desktop",
@@ -128,7 +128,7 @@ impl Stage {
         ok(self.world.clients().register_client(request).await)
     }
 
-    /// Registers a partner, and gives it its credentials.
+    /// Registers a partner. Returns its credentials.
     pub async fn partner(&self, ask: Ask<'_>) -> Partner {
         let registered = self.register(ask, reg::DeliveryMethod::Inline).await;
         let Some(Credentials::Bundle(bundle)) = registered.credentials else {
@@ -140,7 +140,7 @@ impl Stage {
         }
     }
 
-    /// Where the partner sends the admin; no scopes mean all of the client's.
+    /// Returns the authorization URL of the partner. No scopes mean all of the client's.
     pub fn authorization_url(&self, partner: &Partner, scopes: &[&str], state: &str) -> Url {
         let issuer = &self.world.target.tenant_authority_url;
         let challenge = URL_SAFE_NO_PAD.encode(sha256(VERIFIER.as_bytes()));
@@ -179,21 +179,21 @@ impl Stage {
         self.browser.press("Sign in").await;
     }
 
-    /// From the partner's page to the request that waits for a decision.
+    /// Goes from the partner's page to the request that waits for a decision.
     pub async fn ask(&self, partner: &Partner, scopes: &[&str], state: &str) {
         self.connect(partner, scopes, state).await;
         self.sign_in().await;
         self.browser.arrive("asks for access").await;
     }
 
-    /// Designates the API user and approves what is ticked.
+    /// Designates the API user and approves the ticked scopes.
     pub async fn approve(&self) {
         let user = &self.world.target.api_user_account_name;
         self.browser.fill("designated_account_name", user).await;
         self.browser.press("Approve access").await;
     }
 
-    /// What the partner was told; the browser is there.
+    /// Returns the response at the partner. The browser is at the callback.
     pub async fn back_at_the_partner(&self) -> Received {
         self.browser.arrive("Back at the partner").await;
         let mut received = self.site.received();
@@ -201,7 +201,7 @@ impl Stage {
         received.remove(0)
     }
 
-    /// Redeems what the partner was told.
+    /// Redeems the code of the response.
     pub async fn redeem(&self, partner: &Partner, received: &Received) -> tok::IssueTokenResponse {
         let grant = tok::issue_token_request::Grant::AuthorizationCode(tok::AuthorizationCodeGrant {
             code: received.get("code").to_owned(),
@@ -211,7 +211,7 @@ impl Stage {
         self.world.issue(partner, grant).await.unwrap()
     }
 
-    /// A whole setup in the browser, up to the first tokens. No scopes mean all of the client's.
+    /// Goes through a whole setup in the browser. Returns the first tokens. No scopes mean all of the client's.
     pub async fn connected(&self, partner: &Partner, scopes: &[&str]) -> tok::IssueTokenResponse {
         self.ask(partner, scopes, "state-1").await;
         self.approve().await;
@@ -219,7 +219,7 @@ impl Stage {
         self.redeem(partner, &received).await
     }
 
-    /// Makes another Tenant Admin; answers the link where the password is chosen.
+    /// Registers another Tenant Admin. Returns the enrolment link.
     pub async fn enrolment_link(&self, account_name: &str) -> String {
         let request = reg::RegisterUserRequest {
             tenant_id: self.world.target.tenant_id.clone(),

@@ -1,4 +1,4 @@
-//! What the contract names and Accord does not do yet: methods answer UNIMPLEMENTED, fields are rejected.
+//! Parts of the contract that come with later versions: methods return UNIMPLEMENTED, fields are rejected.
 
 use accord::{
     rpc::status::{ErrorReason, reason_of},
@@ -12,9 +12,9 @@ use tonic_prost::ProstCodec;
 
 use crate::harness::dev;
 
-tests!(what_is_not_available_yet_is_rejected);
+tests!(methods_and_fields_of_later_versions_are_rejected);
 
-/// Methods that answer UNIMPLEMENTED.
+/// Methods that return UNIMPLEMENTED.
 const NOT_AVAILABLE: &str = "AmendClient ChangeAllowedNetworks GetCheckpoint GetConsistencyProof GetGrantUsage \
     GetInclusionProof PushAuthorizationRequest ReleaseDelivery ReleaseEnrolment TraceToken VerifyAuditLog";
 
@@ -61,7 +61,7 @@ fn with(field: &FieldDescriptorProto) -> Vec<u8> {
     message
 }
 
-async fn what_is_not_available_yet_is_rejected() {
+async fn methods_and_fields_of_later_versions_are_rejected() {
     let (_directory, dev) = dev::start().await;
     let call = async |path: &str, message: Vec<u8>| {
         let address = if path.starts_with("/accord.token") {

@@ -1,4 +1,4 @@
-//! What can't be reached from outside, however it is asked for.
+//! What can't be reached from outside in any form of the request.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ tests!(
     no_other_way_to_write_a_path_leads_anywhere,
     no_other_way_to_write_a_page_leads_to_it,
     each_path_has_its_methods_and_no_others,
-    a_refusal_says_what_would_be_right,
+    a_rejection_says_what_is_allowed,
 );
 
 /// The methods that are open as JSON, with the listener that serves each.
@@ -49,7 +49,7 @@ fn methods() -> Vec<String> {
     methods
 }
 
-/// A gRPC call with an empty message, without JSON; its HTTP status and its gRPC status.
+/// Sends a gRPC call with an empty message. Returns its HTTP status and its gRPC status.
 async fn native(gateway: &Gateway, method: &str) -> (StatusCode, String) {
     let request = gateway
         .client()
@@ -96,7 +96,7 @@ async fn six_methods_are_open_as_json_and_no_other_in_any_form() {
     assert!(known, "an open method is not in the contract");
 }
 
-/// Other ways to write a path, none of which is the path.
+/// Returns other spellings of a path, none of which is the path.
 fn disguises(path: &str) -> Vec<String> {
     let (service, method) = path.rsplit_once('/').unwrap();
     let first = method.chars().next().unwrap();
@@ -123,7 +123,7 @@ fn disguises(path: &str) -> Vec<String> {
         format!("{path}?access=1"),
         format!("{path}?"),
     ];
-    // A name in lower case is no disguise of itself.
+    // The lower-case spelling of such a name is the name itself.
     disguises.retain(|disguise| disguise != path);
     disguises
 }
@@ -156,7 +156,7 @@ async fn no_other_way_to_write_a_page_leads_to_it() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     stand_in.one();
     for disguise in disguises("/firm/sign-in") {
-        // A query is a page's own business.
+        // A page may have a query.
         if disguise.contains('?') {
             continue;
         }
@@ -243,14 +243,14 @@ async fn each_path_has_its_methods_and_no_others() {
     }
 }
 
-/// Sends one request and expects that it stays outside.
+/// Sends one request and asserts that it does not pass.
 async fn stays_outside(stand_in: &StandIn, request: reqwest::RequestBuilder, status: u16) {
     let answer = request.send().await.unwrap();
     assert_eq!(answer.status(), status);
     assert!(stand_in.taken().is_empty());
 }
 
-async fn a_refusal_says_what_would_be_right() {
+async fn a_rejection_says_what_is_allowed() {
     let (gateway, stand_in) = with_stand_in().await;
     let client = gateway.client();
     let token = format!("{}/firm/oauth2/token", gateway.url());
@@ -265,7 +265,7 @@ async fn a_refusal_says_what_would_be_right() {
     let keys = format!("{}/firm/jwks.json", gateway.url());
     let elsewhere = gateway.http1_client().get(&keys);
     stays_outside(&stand_in, elsewhere.header("host", "elsewhere.example"), 404).await;
-    // HTTP/2 names the host elsewhere, and a second opinion goes no further.
+    // HTTP/2 has the host in a pseudo-header, and a `host` header does not pass.
     let request = client.get(&keys).header("host", "elsewhere.example");
     assert_eq!(request.send().await.unwrap().status(), StatusCode::OK);
     let seen = stand_in.one();
@@ -282,10 +282,6 @@ async fn a_refusal_says_what_would_be_right() {
     let answer = browser.send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::NOT_FOUND);
     assert_eq!(answer.headers()["content-type"], "text/html; charset=utf-8");
-    assert!(
-        answer.headers()["content-security-policy"]
-            .to_str()
-            .unwrap()
-            .contains("default-src 'none'")
-    );
+    let policy = answer.headers()["content-security-policy"].to_str().unwrap();
+    assert!(policy.contains("default-src 'none'"));
 }

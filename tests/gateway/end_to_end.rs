@@ -1,4 +1,4 @@
-//! The services behind the gateway: what a partner does with them from outside.
+//! The services behind the gateway, used by a partner from outside.
 
 use accord::{registry::v1 as reg, testing::calls::ok};
 use reqwest::StatusCode;
@@ -14,10 +14,10 @@ use crate::harness::{
 tests!(
     a_token_is_issued_introspected_and_revoked_as_json,
     a_token_is_issued_introspected_and_revoked_by_form,
-    metadata_and_keys_are_the_same_in_every_form_and_lead_back_here,
+    metadata_and_keys_are_the_same_in_every_form_and_point_to_the_gateway,
     a_delivery_is_claimed_once,
-    a_callers_own_token_is_worth_nothing_outside,
-    a_refusal_as_json_keeps_its_reason_and_details,
+    a_workloads_token_has_no_effect_from_outside,
+    an_error_as_json_keeps_its_reason_and_details,
 );
 
 /// Services behind a gateway, and a partner with an active grant.
@@ -46,7 +46,7 @@ impl Outside {
         }
     }
 
-    /// Calls a method of TokenService as JSON, with the partner's own proof in the message.
+    /// Calls a method of TokenService as JSON, with the partner's credentials in the message.
     async fn token_call(&self, method: &str, rest: Value) -> (StatusCode, Value) {
         let mut message = json!({
             "tenant_id": self.dev.file.tenant_id,
@@ -80,24 +80,24 @@ async fn a_token_is_issued_introspected_and_revoked_as_json() {
     let token = &issued["access_token"];
     assert!(outside.world.active(token.as_str().unwrap()).await);
 
-    let (status, told) = outside
+    let (status, introspected) = outside
         .token_call("IntrospectToken", json!({"token": token}))
         .await;
     assert_eq!(
-        (status, &told["active"]),
+        (status, &introspected["active"]),
         (StatusCode::OK, &json!(true)),
-        "{told}"
+        "{introspected}"
     );
-    assert_eq!(told["iss"], outside.authority());
-    assert_eq!(told["client_id"], outside.partner.client_id);
-    assert!(told["exp"].is_u64(), "{told}");
+    assert_eq!(introspected["iss"], outside.authority());
+    assert_eq!(introspected["client_id"], outside.partner.client_id);
+    assert!(introspected["exp"].is_u64(), "{introspected}");
 
     let (status, revoked) = outside.token_call("RevokeToken", json!({"token": token})).await;
     assert_eq!((status, revoked), (StatusCode::OK, json!({})));
-    let (_, told) = outside
+    let (_, introspected) = outside
         .token_call("IntrospectToken", json!({"token": token}))
         .await;
-    assert_eq!(told, json!({"active": false}));
+    assert_eq!(introspected, json!({"active": false}));
     outside.dev.stop().await.unwrap();
 }
 
@@ -112,17 +112,17 @@ async fn a_token_is_issued_introspected_and_revoked_by_form() {
     assert_eq!(status, StatusCode::OK, "{issued}");
     assert_eq!(issued["token_type"], "Bearer");
     let token = issued["access_token"].as_str().unwrap();
-    let (status, told) = json(form("introspect", &[("token", token)])).await;
+    let (status, introspected) = json(form("introspect", &[("token", token)])).await;
     assert_eq!(
-        (status, &told["active"]),
+        (status, &introspected["active"]),
         (StatusCode::OK, &json!(true)),
-        "{told}"
+        "{introspected}"
     );
     let revoked = form("revoke", &[("token", token)]).send().await.unwrap();
     assert_eq!(revoked.status(), StatusCode::OK);
     assert!(!outside.world.active(token).await);
 
-    // The client's proof, and nothing else.
+    // Only the client's credentials count.
     let url = format!("{}/oauth2/token", outside.authority());
     let request = outside
         .gateway
@@ -135,7 +135,7 @@ async fn a_token_is_issued_introspected_and_revoked_by_form() {
     outside.dev.stop().await.unwrap();
 }
 
-async fn metadata_and_keys_are_the_same_in_every_form_and_lead_back_here() {
+async fn metadata_and_keys_are_the_same_in_every_form_and_point_to_the_gateway() {
     let outside = Outside::start().await;
     let client = outside.gateway.client();
     let (base, tenant) = (outside.gateway.url(), &outside.dev.file.tenant_id);
@@ -219,32 +219,21 @@ async fn a_delivery_is_claimed_once() {
     outside.dev.stop().await.unwrap();
 }
 
-async fn a_callers_own_token_is_worth_nothing_outside() {
+async fn a_workloads_token_has_no_effect_from_outside() {
     let outside = Outside::start().await;
     let (_, issued) = outside
         .token_call("IssueToken", json!({"client_credentials": {}}))
         .await;
     // The workload sees the token from inside.
-    assert!(
-        outside
-            .world
-            .active(issued["access_token"].as_str().unwrap())
-            .await
-    );
+    let access_token = issued["access_token"].as_str().unwrap();
+    assert!(outside.world.active(access_token).await);
     let file = &outside.dev.file;
     for token in [&file.workload_token, &file.operator_token] {
-        let url = format!(
-            "{}/accord.token.v1.TokenService/IntrospectToken",
-            outside.gateway.url()
-        );
-        let message = json!({"tenant_id": file.tenant_id, "token": issued["access_token"]});
-        let request = outside
-            .gateway
-            .client()
-            .post(url)
-            .json(&message)
-            .bearer_auth(token);
-        let (status, refused) = json(request).await;
+        let gateway = &outside.gateway;
+        let url = format!("{}/accord.token.v1.TokenService/IntrospectToken", gateway.url());
+        let message = json!({"tenant_id": file.tenant_id, "token": access_token});
+        let request = gateway.client().post(url).json(&message);
+        let (status, refused) = json(request.bearer_auth(token)).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED, "{refused}");
         assert_eq!(refused["code"], 16);
         assert!(refused.get("active").is_none());
@@ -252,7 +241,7 @@ async fn a_callers_own_token_is_worth_nothing_outside() {
     outside.dev.stop().await.unwrap();
 }
 
-async fn a_refusal_as_json_keeps_its_reason_and_details() {
+async fn an_error_as_json_keeps_its_reason_and_details() {
     let outside = Outside::start().await;
     let wrong = json!({"client_secret": "wrong", "client_credentials": {}});
     let (status, refused) = outside.token_call("IssueToken", wrong).await;

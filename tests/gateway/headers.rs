@@ -1,18 +1,18 @@
-//! What a request may say of itself, and what an answer tells of what is behind the gateway.
+//! Headers: which pass to the services, and which come back.
 
 use serde_json::json;
 
 use super::{call, with_stand_in};
 
 tests!(
-    what_a_request_says_of_its_origin_is_taken_out,
-    of_authorization_basic_alone_goes_through_and_only_where_clients_authenticate,
+    headers_that_claim_an_origin_are_removed,
+    only_basic_authorization_passes_and_only_where_clients_authenticate,
     pages_get_their_cookies,
-    an_answer_is_quiet_about_what_is_behind_it,
+    a_response_reveals_nothing_about_the_services,
     the_log_holds_neither_queries_nor_tokens,
 );
 
-/// Headers by which a request would pass for another one.
+/// Headers by which a request could claim another origin.
 const SPOOFED: [(&str, &str); 24] = [
     ("x-forwarded-for", "203.0.113.7"),
     ("x-forwarded-for", "203.0.113.8, 203.0.113.9"),
@@ -43,7 +43,7 @@ const SPOOFED: [(&str, &str); 24] = [
     ("x_forwarded_for", "203.0.113.7"),
 ];
 
-async fn what_a_request_says_of_its_origin_is_taken_out() {
+async fn headers_that_claim_an_origin_are_removed() {
     let (gateway, stand_in) = with_stand_in().await;
     let page = gateway.client().get(format!("{}/firm/sign-in", gateway.url()));
     let form = gateway
@@ -81,12 +81,12 @@ async fn what_a_request_says_of_its_origin_is_taken_out() {
     }
 }
 
-async fn of_authorization_basic_alone_goes_through_and_only_where_clients_authenticate() {
+async fn only_basic_authorization_passes_and_only_where_clients_authenticate() {
     let (gateway, stand_in) = with_stand_in().await;
     let cases: [(&[&str], bool); 10] = [
         (&["Basic Y2xpOnNlY3JldA=="], true),
         (&["basic Y2xpOnNlY3JldA=="], true),
-        // Broken, but for the service to say so.
+        // Malformed, but the service decides that.
         (&["Basic %%%"], true),
         (&["Bearer aco_x"], false),
         (&["bearer acw_x"], false),
@@ -143,7 +143,7 @@ async fn pages_get_their_cookies() {
     assert_eq!(stand_in.one().all("cookie"), ["session=1"]);
 }
 
-async fn an_answer_is_quiet_about_what_is_behind_it() {
+async fn a_response_reveals_nothing_about_the_services() {
     let (gateway, stand_in) = with_stand_in().await;
     for path in ["/firm/sign-in", "/nothing"] {
         let answer = gateway.client().get(format!("{}{path}", gateway.url()));
@@ -152,8 +152,8 @@ async fn an_answer_is_quiet_about_what_is_behind_it() {
         assert_eq!(headers["strict-transport-security"], "max-age=31536000", "{path}");
         assert_eq!(headers["x-content-type-options"], "nosniff");
         let telling = |name: &str| name == "server" || name == "via" || name.starts_with("x-envoy-");
-        let told: Vec<_> = headers.keys().filter(|name| telling(name.as_str())).collect();
-        assert!(told.is_empty(), "{path}: {told:?}");
+        let revealing: Vec<_> = headers.keys().filter(|name| telling(name.as_str())).collect();
+        assert!(revealing.is_empty(), "{path}: {revealing:?}");
     }
     stand_in.one();
     let answer = call(&gateway, "accord.token.v1.TokenService/IssueToken", &json!({})).await;
@@ -207,7 +207,7 @@ async fn the_log_holds_neither_queries_nor_tokens() {
     gateway.logged("the claim", |line| {
         line["path"] == "withheld" && line["route"] == "one-time-link"
     });
-    // Lines of other threads are there a moment later.
+    // Other threads write their lines a moment later.
     for _ in 0..paths.len() {
         if gateway.log().len() > paths.len() {
             break;

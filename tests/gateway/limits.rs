@@ -1,4 +1,4 @@
-//! How much, how fast, and what happens beyond.
+//! Limits of size and rate, and the errors above them.
 
 use std::net::IpAddr;
 
@@ -9,16 +9,16 @@ use super::{stand_in::StandIn, with_stand_in};
 use crate::harness::envoy::{Gateway, Place};
 
 tests!(
-    a_body_beyond_64_kib_is_refused,
-    headers_beyond_16_kib_are_refused,
-    sign_in_is_limited_per_address_before_all_else,
-    too_many_requests_are_told_so_in_the_terms_of_who_asks,
+    a_body_above_64_kib_is_rejected,
+    headers_above_16_kib_are_rejected,
+    sign_in_is_limited_per_address_before_any_other_check,
+    a_rate_limit_is_reported_in_the_protocol_of_the_caller,
     tokens_are_limited_more_than_keys,
     a_flood_uses_up_nothing_of_other_addresses,
-    an_absent_service_is_told_as_such,
+    an_unreachable_service_is_reported_as_unavailable,
 );
 
-async fn a_body_beyond_64_kib_is_refused() {
+async fn a_body_above_64_kib_is_rejected() {
     let (gateway, stand_in) = with_stand_in().await;
     let form = format!("{}/firm/oauth2/token", gateway.url());
     let json = format!("{}/accord.token.v1.TokenService/IssueToken", gateway.url());
@@ -37,7 +37,7 @@ async fn a_body_beyond_64_kib_is_refused() {
     }
 }
 
-async fn headers_beyond_16_kib_are_refused() {
+async fn headers_above_16_kib_are_rejected() {
     let (gateway, stand_in) = with_stand_in().await;
     let url = format!("{}/firm/sign-in", gateway.url());
     let client = gateway.http1_client();
@@ -60,8 +60,8 @@ async fn headers_beyond_16_kib_are_refused() {
     assert!(stand_in.taken().is_empty());
 }
 
-/// Posts to a path until the gateway says that it is enough; how many went through before, and its
-/// answer. Each request names another origin.
+/// Posts to a path until the gateway rejects the request. Returns how many passed before, and the error. Each request
+/// claims another origin.
 async fn until_refused(gateway: &Gateway, client: &Client, path: &str, most: usize) -> (usize, Response) {
     for count in 0..most {
         let request = client
@@ -77,7 +77,7 @@ async fn until_refused(gateway: &Gateway, client: &Client, path: &str, most: usi
     panic!("{most} requests to {path} went through");
 }
 
-/// A client at another address of this machine.
+/// Returns a client with another address of this machine.
 fn at(gateway: &Gateway, address: &str) -> Client {
     let pem = std::fs::read(gateway.certificate()).unwrap();
     Client::builder()
@@ -88,20 +88,20 @@ fn at(gateway: &Gateway, address: &str) -> Client {
         .unwrap()
 }
 
-async fn sign_in_is_limited_per_address_before_all_else() {
+async fn sign_in_is_limited_per_address_before_any_other_check() {
     let (gateway, stand_in) = with_stand_in().await;
     let client = gateway.client();
     let (through, refused) = until_refused(&gateway, client, "/firm/sign-in", 40).await;
     assert!(through >= 20, "{through}");
     assert_eq!(stand_in.taken().len(), through);
     assert_eq!(refused.headers()["retry-after"], "2");
-    // One bucket for all that tries passwords and one-time links.
+    // Passwords and one-time links share one bucket.
     for path in ["/firm/setups/set_1/sign-in", "/firm/enrol/ace_1", "/claim/acl_1"] {
         let (through, _) = until_refused(&gateway, client, path, 10).await;
         assert!(through <= 5, "{path}: {through}");
     }
     stand_in.taken();
-    // Another address has its own, and other groups go on.
+    // Another address has buckets of its own, and so have other groups of paths.
     let other = at(&gateway, "127.0.0.2");
     let url = format!("{}/firm/sign-in", gateway.url());
     assert_eq!(other.post(&url).send().await.unwrap().status(), StatusCode::OK);
@@ -116,7 +116,7 @@ async fn sign_in_is_limited_per_address_before_all_else() {
     }
 }
 
-async fn too_many_requests_are_told_so_in_the_terms_of_who_asks() {
+async fn a_rate_limit_is_reported_in_the_protocol_of_the_caller() {
     let (gateway, _stand_in) = with_stand_in().await;
     let client = gateway.client();
     until_refused(&gateway, client, "/firm/sign-in", 40).await;
@@ -137,7 +137,7 @@ async fn too_many_requests_are_told_so_in_the_terms_of_who_asks() {
     assert_eq!(body["error"], "temporarily_unavailable");
 }
 
-/// Sends `count` requests at a time; how many were let through, and a refusal.
+/// Sends `count` requests at the same time. Returns how many passed, and an error.
 async fn at_once(client: &Client, url: &str, post: bool, count: usize) -> (usize, Option<Response>) {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..count {
@@ -176,7 +176,7 @@ async fn a_flood_uses_up_nothing_of_other_addresses() {
         through += at_once(&client, &url, true, 25).await.0;
     }
     assert!((600..700).contains(&through), "{through}");
-    // And one that goes on long after its own is empty.
+    // One address goes on long after its bucket is empty.
     let client = gateway.client();
     let (through, _) = at_once(client, &url, true, 500).await;
     assert!(through < 60, "{through}");
@@ -188,7 +188,7 @@ async fn a_flood_uses_up_nothing_of_other_addresses() {
     assert_eq!(stand_in.taken().len(), 20);
 }
 
-async fn an_absent_service_is_told_as_such() {
+async fn an_unreachable_service_is_reported_as_unavailable() {
     let place = Place::reserve();
     let stand_in = StandIn::start().await;
     let upstreams = stand_in.upstreams();

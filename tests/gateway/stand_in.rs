@@ -1,4 +1,4 @@
-//! A stand-in for whatever is behind the gateway: it answers everything, and remembers what reached it.
+//! A stand-in for the services behind the gateway: it answers every request and records it.
 
 use std::{
     net::SocketAddr,
@@ -74,12 +74,12 @@ impl StandIn {
         self.upstreams
     }
 
-    /// What has come since this was last asked.
+    /// Takes the requests since the last call.
     pub fn taken(&self) -> Vec<Seen> {
         std::mem::take(&mut self.requests.lock().unwrap())
     }
 
-    /// The one request that has come since this was last asked.
+    /// Takes the only request since the last call.
     #[track_caller]
     pub fn one(&self) -> Seen {
         let mut taken = self.taken();
@@ -96,7 +96,7 @@ impl Drop for StandIn {
     }
 }
 
-/// Says of itself what a gateway should not pass on.
+/// Returns a response with headers that a gateway should not pass on.
 async fn answer(
     State((listener, requests)): State<(&'static str, Requests)>,
     request: Request,

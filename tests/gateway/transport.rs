@@ -1,4 +1,4 @@
-//! TLS, and requests that no HTTP client would write.
+//! TLS, and requests that no HTTP client would send.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ use super::with_stand_in;
 use crate::harness::envoy::Gateway;
 
 tests!(
-    tls_before_1_2_is_refused,
+    tls_before_1_2_is_rejected,
     nothing_is_answered_without_tls,
-    a_request_of_two_minds_goes_nowhere,
+    an_ambiguous_request_is_rejected,
 );
 
-/// What the gateway answers to a request line and header lines as they stand, over TLS and HTTP/1.1. The
-/// connection is asked to close after it.
+/// Sends a request line and header lines unchanged, over TLS and HTTP/1.1. Returns the response. The request asks to
+/// close the connection.
 pub async fn raw(gateway: &Gateway, line: &str, headers: &str, body: &str) -> String {
     let mut roots = RootCertStore::empty();
     roots
@@ -42,11 +42,11 @@ pub async fn raw(gateway: &Gateway, line: &str, headers: &str, body: &str) -> St
     let request = format!("{line}\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n{body}");
     tls.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    // Envoy keeps a refused connection open for a while: the answer is whole before that.
+    // Envoy keeps the connection of a rejected request open for a while: the response is complete before that.
     while !is_whole(&answer) {
         let mut part = [0; 4096];
         match tls.read(&mut part).await {
-            // A close without a farewell is good enough for a refusal.
+            // After a rejection, a close without `close_notify` is fine.
             Ok(0) | Err(_) => break,
             Ok(read) => answer.extend(&part[..read]),
         }
@@ -54,7 +54,7 @@ pub async fn raw(gateway: &Gateway, line: &str, headers: &str, body: &str) -> St
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Whether an answer's header and as much of a body as it promises are there.
+/// Returns whether a response is complete: its header, and a body of the announced length.
 fn is_whole(answer: &[u8]) -> bool {
     let text = String::from_utf8_lossy(answer);
     let Some((head, body)) = text.split_once("\r\n\r\n") else {
@@ -100,7 +100,7 @@ fn client_hello(version: [u8; 2]) -> Vec<u8> {
     record
 }
 
-/// The first bytes that come back to what was sent; none if the connection was just closed.
+/// Sends bytes and returns the first bytes of the response; none if the connection was closed.
 async fn answer_to(gateway: &Gateway, sent: &[u8]) -> Vec<u8> {
     let mut tcp = TcpStream::connect(gateway.address()).await.unwrap();
     tcp.write_all(sent).await.unwrap();
@@ -116,7 +116,7 @@ async fn answer_to(gateway: &Gateway, sent: &[u8]) -> Vec<u8> {
     answer
 }
 
-async fn tls_before_1_2_is_refused() {
+async fn tls_before_1_2_is_rejected() {
     let (gateway, _) = with_stand_in().await;
     // A handshake record: the server goes on.
     let answer = answer_to(&gateway, &client_hello([3, 3])).await;
@@ -144,7 +144,7 @@ async fn nothing_is_answered_without_tls() {
     assert!(stand_in.taken().is_empty());
 }
 
-async fn a_request_of_two_minds_goes_nowhere() {
+async fn an_ambiguous_request_is_rejected() {
     let (gateway, stand_in) = with_stand_in().await;
     let line = "POST /firm/oauth2/token HTTP/1.1";
     let twice = "transfer-encoding: chunked\r\ncontent-length: 5\r\n";

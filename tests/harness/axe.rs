@@ -1,5 +1,5 @@
-//! axe-core, run in the page that a browser shows: what people who can't see it, or can't use a mouse,
-//! would stumble over.
+//! axe-core, run in the page that a browser shows: it finds what excludes people who can't see the page or can't use a
+//! mouse.
 
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ const TAGS: [&str; 6] = [
     "best-practice",
 ];
 
-/// Checks the page and answers what is violated. The rule on the size of targets has to be asked for.
+/// Checks the page and returns the violations. The rule on the size of targets is off by default.
 const CHECK: &str = r"
 const done = arguments[arguments.length - 1];
 const options = {
@@ -32,18 +32,18 @@ axe.run(document, options).then(
 );
 ";
 
-/// The script of axe-core, ready to be put into pages.
+/// The script of axe-core.
 pub struct Axe {
     source: String,
 }
 
-/// What a run found.
+/// The result of a run.
 pub struct Findings {
-    /// The rules that applied and held.
+    /// The rules that applied and passed.
     pub passes: Vec<String>,
-    /// What does not hold, one readable line each: rule, what to do, element.
+    /// The violations, one line each: rule, remedy, element.
     pub violations: Vec<String>,
-    /// What axe-core could not decide by itself, likewise.
+    /// What axe-core could not decide, in the same form.
     pub incomplete: Vec<String>,
 }
 

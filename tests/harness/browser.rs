@@ -1,4 +1,4 @@
-//! The real Chromium, driven by chromedriver: a browser of a test's own, and what a person does in it.
+//! The real Chromium, driven by chromedriver, and what a person does in it.
 //!
 //! Nothing stays behind, even if the test process is killed: a small shell script runs chromedriver and
 //! reads a pipe that only the test process can write to. When the pipe ends, however the process did,
@@ -43,9 +43,9 @@ while ! rm -rf "$dir" 2>/dev/null && [ "$tries" -lt 50 ]; do
 done
 "#;
 
-/// How long a page or chromedriver may take before a test gives up.
+/// How long a test waits for a page or for chromedriver.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often a condition is looked at.
+/// How often a condition is checked.
 const INTERVAL: Duration = Duration::from_millis(50);
 
 /// Chromium with a session of its own. It ends when it is dropped, or when the process ends.
@@ -55,7 +55,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts one.
+    /// Starts a browser.
     pub async fn start() -> Self {
         let chromedriver = Chromedriver::start();
         let url = format!("http://127.0.0.1:{}", chromedriver.port());
@@ -71,7 +71,7 @@ impl Browser {
         self.driver.goto(url).await.unwrap();
     }
 
-    /// The first element that a CSS selector finds, as soon as there is one.
+    /// Waits for an element of a CSS selector and returns the first.
     pub async fn see(&self, css: &str) -> WebElement {
         let found = self.driver.query(By::Css(css)).first().await;
         match found {
@@ -80,12 +80,12 @@ impl Browser {
         }
     }
 
-    /// Every element that a CSS selector finds now; there may be none.
+    /// Returns every element that a CSS selector finds now.
     pub async fn all(&self, css: &str) -> Vec<WebElement> {
         self.driver.find_all(By::Css(css)).await.unwrap()
     }
 
-    /// The visible text of everything that a CSS selector finds now.
+    /// Returns the visible text of every element that a CSS selector finds now.
     pub async fn texts(&self, css: &str) -> Vec<String> {
         let mut texts = Vec::new();
         for element in self.all(css).await {
@@ -102,12 +102,11 @@ impl Browser {
         }
     }
 
-    /// Waits until the page tells that what was asked for was done, in a text that holds `text`. What the page
-    /// before told does not count.
-    pub async fn told(&self, text: &str) {
+    /// Waits until the page confirms the last action in a text that contains `text`.
+    pub async fn confirmed(&self, text: &str) {
         let query = self.driver.query(By::Css("[role='status']")).ignore_errors(true);
         if let Err(error) = query.with_text(holds(text)).first().await {
-            panic!("not told {text:?}: {error}\n{}", self.situation().await);
+            panic!("no confirmation {text:?}: {error}\n{}", self.situation().await);
         }
     }
 
@@ -116,7 +115,7 @@ impl Browser {
         self.see("body").await.text().await.unwrap()
     }
 
-    /// Types into the field of this name, in place of what stood there.
+    /// Replaces the text of the field of this name.
     pub async fn fill(&self, name: &str, value: &str) {
         let field = self.see(&format!("[name='{name}']")).await;
         field.clear().await.unwrap();
@@ -135,12 +134,12 @@ impl Browser {
         }
     }
 
-    /// What stands in the field that a CSS selector finds.
+    /// Returns the text of the field that a CSS selector finds.
     pub async fn value(&self, css: &str) -> String {
         self.see(css).await.value().await.unwrap().unwrap_or_default()
     }
 
-    /// Clicks where the first element of a CSS selector is, whatever lies over it.
+    /// Clicks at the place of the first element of a CSS selector, even if another element covers it.
     pub async fn click(&self, css: &str) {
         let element = self.see(css).await;
         element.scroll_into_view().await.unwrap();
@@ -149,8 +148,8 @@ impl Browser {
         click.perform().await.unwrap();
     }
 
-    /// Waits until an element stays where it is: a page that was just scrolled, or whose window changed its size,
-    /// may still move, and what is clicked then is what was there before.
+    /// Waits until an element no longer moves: after scrolling, or a change of the window's size, a click could hit
+    /// what was at its place before.
     async fn stays(&self, element: &WebElement) {
         let mut before = None;
         self.until("stays where it is", async |_| {
@@ -177,7 +176,7 @@ impl Browser {
             .unwrap();
     }
 
-    /// What a script returns. It runs as WebDriver's own, not under the page's content policy.
+    /// Runs a script outside the page's content policy. Returns its result.
     pub async fn evaluate(&self, script: &str) -> serde_json::Value {
         let returned = self.driver.execute(script, Vec::new()).await.unwrap();
         returned.json().clone()
@@ -197,37 +196,36 @@ impl Browser {
         }
     }
 
-    /// What a CDP command answers.
+    /// Runs a CDP command. Returns its result.
     pub async fn cdp(&self, method: &str, parameters: serde_json::Value) -> serde_json::Value {
         self.driver.cdp().send_raw(method, parameters).await.unwrap()
     }
 
-    /// What the browser complained about since it was last asked: blocked or missing resources,
-    /// scripts' errors.
+    /// Takes the browser's complaints since the last call: blocked or missing resources, errors of scripts.
     pub async fn complaints(&self) -> Vec<String> {
         let entries = self.driver.get_log("browser").await.unwrap();
         entries.into_iter().map(|entry| entry.message).collect()
     }
 
-    /// Where the browser is, for a failing test.
+    /// Describes where the browser is, for a failing test.
     async fn situation(&self) -> String {
         let url = self.driver.current_url().await;
         let source = self.driver.source().await.unwrap_or_default();
         format!("at {:?}:\n{source}", url.map(String::from))
     }
 
-    /// Where everything lies that the browser writes.
+    /// Returns the directory of all files that the browser writes.
     pub fn directory(&self) -> &Path {
         &self.chromedriver.directory
     }
 
-    /// Ends the session in good order.
+    /// Ends the session.
     pub async fn quit(self) {
         self.driver.quit().await.unwrap();
     }
 }
 
-/// Whether a text holds another, for an element query.
+/// Matches texts that contain `text`, for an element query.
 fn holds(text: &str) -> impl Fn(&str) -> bool + Clone + Send + Sync + 'static {
     let text = text.to_owned();
     move |shown| shown.contains(&text)
@@ -243,7 +241,7 @@ fn capabilities() -> Capabilities {
     ] {
         capabilities.add_arg(argument).unwrap();
     }
-    // Nobody vouches for the certificate of a test's gateway.
+    // The certificate of a test's gateway is self-signed.
     capabilities.accept_insecure_certs(true).unwrap();
     capabilities
         .set_browser_log_level(LoggingPrefsLogLevel::Warning)

@@ -28,8 +28,8 @@ use super::{
 /// The port that an Envoy will listen on.
 pub struct Place {
     port: u16,
-    /// Bound but not listening: nobody else gets the port, and Envoy, which shares it by
-    /// `SO_REUSEPORT`, gets every connection.
+    /// Bound but not listening: no other process gets the port, and Envoy, which shares it by `SO_REUSEPORT`, gets
+    /// every connection.
     _held: TcpSocket,
 }
 
@@ -49,7 +49,7 @@ impl Place {
     }
 }
 
-/// What stands behind the gateway.
+/// The services behind the gateway.
 #[derive(Clone, Copy, Debug)]
 pub struct Upstreams {
     pub registry_grpc: SocketAddr,
@@ -68,7 +68,7 @@ impl From<&DevFile> for Upstreams {
     }
 }
 
-/// A running gateway; it ends when it is dropped.
+/// A running gateway. It ends when it is dropped.
 pub struct Gateway {
     process: Process,
     port: u16,
@@ -120,7 +120,7 @@ impl Gateway {
         format!("https://localhost:{}", self.port)
     }
 
-    /// Its address, for what no HTTP client does.
+    /// Its address, for requests that no HTTP client sends.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
@@ -130,7 +130,7 @@ impl Gateway {
         &self.client
     }
 
-    /// A client as [`Self::client`] with HTTP/1.1.
+    /// A client like [`Self::client`] with HTTP/1.1.
     pub fn http1_client(&self) -> Client {
         trusting(&self.certificate()).http1_only().build().unwrap()
     }
@@ -159,7 +159,7 @@ impl Gateway {
         self.process.wait_for(what, lines)
     }
 
-    /// All that Envoy has printed, to both streams.
+    /// Everything that Envoy has written to both streams.
     pub fn printed(&self) -> String {
         format!("{}{}", self.process.stdout(), self.process.stderr())
     }

@@ -1,4 +1,4 @@
-//! Starts environments for tests, and stops them again whatever happens.
+//! Starts environments for tests, and stops them when the test ends in any way.
 
 pub mod axe;
 pub mod browser;
@@ -7,6 +7,7 @@ pub mod document;
 pub mod envoy;
 pub mod partner;
 pub mod process;
+pub mod refusal;
 pub mod services;
 #[macro_use]
 pub mod suite;

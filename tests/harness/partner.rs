@@ -1,9 +1,4 @@
-//! A partner and a Tenant Admin, as tests play them, against a running environment.
-
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+//! What a partner and a Tenant Admin do in a running environment.
 
 use accord::{
     registry::v1::{
@@ -13,7 +8,7 @@ use accord::{
         user_service_client::UserServiceClient,
     },
     rpc::channel::HopChannel,
-    testing::calls::{assert_refused, ok},
+    testing::calls::ok,
     text::opaque::sha256,
     token::v1::{
         self as tok,
@@ -26,13 +21,14 @@ use accord::{
 };
 use accord_cli::{call, dev_file::DevFile};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use tonic::{Code, Response, Status, transport::Channel};
-use tonic_types::StatusExt;
+use tonic::{Response, Status, transport::Channel};
+
+use super::refusal::{Refusal, is_refused, soon};
 
 pub const REDIRECT_URI: &str = "https://app.example/callback";
 pub const SCOPES: [&str; 2] = ["contacts.read", "matters.read"];
 
-/// Everybody's channels into one environment.
+/// The channels of all callers into one environment.
 #[derive(Clone)]
 pub struct World {
     pub target: DevFile,
@@ -42,7 +38,7 @@ pub struct World {
     pub anyone: Channel,
 }
 
-/// Those whose suspension suspends a grant.
+/// A party whose suspension suspends a grant.
 #[derive(Clone, Copy)]
 pub enum Party<'a> {
     Client(&'a Partner),
@@ -66,7 +62,7 @@ pub struct Started {
     pub verifier: String,
 }
 
-/// What an approval gave.
+/// The result of an approval.
 #[derive(Clone)]
 pub struct Approved {
     pub grant_id: String,
@@ -127,7 +123,7 @@ impl World {
         UserServiceClient::new(self.operator.clone())
     }
 
-    /// Ends the client's newest secret, also if it was used.
+    /// Revokes the client's newest secret, even if it was used.
     pub async fn revoke_secret(&self, partner: &Partner, reason: reg::SecretRevocationReason) {
         let list = reg::ListClientSecretsRequest {
             client_id: partner.client_id.clone(),
@@ -143,7 +139,7 @@ impl World {
         ok(self.clients().revoke_client_secret(request).await);
     }
 
-    /// The id of the environment's user with this account name.
+    /// Returns the id of the environment's user with this account name.
     pub async fn user_id(&self, account_name: &str) -> String {
         let request = reg::FindUserRequest {
             tenant_id: self.target.tenant_id.clone(),
@@ -152,7 +148,7 @@ impl World {
         ok(self.users().find_user(request).await).user.unwrap().user_id
     }
 
-    /// Suspends or deactivates one of those that every grant needs.
+    /// Suspends or deactivates a party of every grant.
     pub async fn suspend(&self, party: Party<'_>) {
         let tenant_id = self.target.tenant_id.clone();
         match party {
@@ -220,14 +216,13 @@ impl World {
 
     /// Revokes a token as the client.
     pub async fn revoke_token(&self, partner: &Partner, token: &str) {
-        let secret = partner.client_secret.clone();
+        use tok::revoke_token_request::ClientAuthentication;
+        let secret = ClientAuthentication::ClientSecret(partner.client_secret.clone());
         let request = tok::RevokeTokenRequest {
             tenant_id: self.target.tenant_id.clone(),
             token: token.into(),
             client_id: partner.client_id.clone(),
-            client_authentication: Some(tok::revoke_token_request::ClientAuthentication::ClientSecret(
-                secret,
-            )),
+            client_authentication: Some(secret),
         };
         ok(self.tokens().revoke_token(request).await);
     }
@@ -243,7 +238,7 @@ impl World {
         ok(self.consents().revoke_consent(request).await);
     }
 
-    /// Makes a consent's calls run as another user.
+    /// Changes the designated user of a consent.
     pub async fn change_designated_user(&self, grant_id: &str, account_name: &str) {
         let request = tok::ChangeDesignatedUserRequest {
             tenant_id: self.target.tenant_id.clone(),
@@ -260,9 +255,8 @@ impl World {
             kid: accord::verify::key_id(access_token).unwrap(),
             reason: "It leaked.".into(),
         };
-        ok(SigningKeyServiceClient::new(self.token_operator.clone())
-            .revoke_signing_key(request)
-            .await);
+        let mut keys = SigningKeyServiceClient::new(self.token_operator.clone());
+        ok(keys.revoke_signing_key(request).await);
     }
 
     /// Registers a client of the environment's tenant.
@@ -318,7 +312,7 @@ impl World {
         ok(self.tenants().create_tenant(request).await);
     }
 
-    /// Adds a user of the environment's tenant; answers the id.
+    /// Registers a user of the environment's tenant. Returns the id.
     pub async fn user(&self, account_name: &str) -> String {
         let request = reg::RegisterUserRequest {
             tenant_id: self.target.tenant_id.clone(),
@@ -371,7 +365,7 @@ impl World {
         }
     }
 
-    /// A whole setup up to the code.
+    /// Goes through a whole setup. Returns the code.
     pub async fn approve(&self, partner: &Partner) -> Approved {
         let started = self.start(partner).await;
         let session = self.sign_in(&started.setup.setup_id).await;
@@ -399,7 +393,7 @@ impl World {
         self.tokens().issue_token(request).await.map(Response::into_inner)
     }
 
-    /// The ids of the client's consents at the environment's tenant, newest first.
+    /// Lists the ids of the client's consents at the environment's tenant, newest first.
     pub async fn consent_ids(&self, partner: &Partner) -> Vec<String> {
         let request = tok::ListConsentsRequest {
             tenant_id: self.target.tenant_id.clone(),
@@ -411,13 +405,13 @@ impl World {
         consents.into_iter().map(|consent| consent.grant_id).collect()
     }
 
-    /// A whole setup up to the first tokens.
+    /// Goes through a whole setup. Returns the first tokens.
     pub async fn first_tokens(&self, partner: &Partner) -> tok::IssueTokenResponse {
         let approved = self.approve(partner).await;
         self.issue(partner, code_grant(&approved)).await.unwrap()
     }
 
-    /// What an internal service is told of a token.
+    /// Introspects a token as an internal service.
     pub async fn introspect(&self, token: &str) -> tok::IntrospectTokenResponse {
         let request = tok::IntrospectTokenRequest {
             tenant_id: self.target.tenant_id.clone(),
@@ -432,7 +426,7 @@ impl World {
         self.introspect(token).await.active.unwrap()
     }
 
-    /// Waits until a token is inactive everywhere: what ended it was not this replica.
+    /// Waits until a token that another replica ended is inactive.
     pub async fn ends(&self, token: &str) {
         soon("a token ends", async || !self.active(token).await).await;
     }
@@ -443,7 +437,7 @@ impl World {
         soon(refusal.1, attempt).await;
     }
 
-    /// Waits until a grant is answered.
+    /// Waits until a grant yields tokens.
     pub async fn is_issued(&self, partner: &Partner, grant: Grant) -> tok::IssueTokenResponse {
         let mut issued = None;
         soon("a token is issued", async || {
@@ -452,45 +446,5 @@ impl World {
         })
         .await;
         issued.unwrap()
-    }
-}
-
-/// The code and the reason of a rejected call.
-pub type Refusal = (Code, &'static str);
-
-pub const INVALID_GRANT: Refusal = (Code::FailedPrecondition, "INVALID_GRANT");
-pub const INVALID_CLIENT: Refusal = (Code::Unauthenticated, "INVALID_CLIENT");
-pub const CONSENT_REQUIRED: Refusal = (Code::PermissionDenied, "CONSENT_REQUIRED");
-pub const NOT_FOUND: Refusal = (Code::NotFound, "NOT_FOUND");
-pub const WRONG_STATE: Refusal = (Code::FailedPrecondition, "WRONG_STATE");
-pub const SESSION_INVALID: Refusal = (Code::Unauthenticated, "ADMIN_SESSION_INVALID");
-
-/// Asserts code and reason of a rejected call. Returns the metadata.
-#[track_caller]
-pub fn refused<T>(result: Result<T, Status>, (code, reason): Refusal) -> HashMap<String, String> {
-    assert_refused(result, code, reason)
-}
-
-/// Whether a call is rejected with this code and reason.
-pub fn is_refused<T>(result: &Result<T, Status>, (code, reason): Refusal) -> bool {
-    result.as_ref().is_err_and(|status| {
-        let info = status.get_details_error_info();
-        status.code() == code && info.is_some_and(|info| info.reason == reason)
-    })
-}
-
-/// How long memory and other replicas may lag behind a change that has returned.
-pub const BOUND: Duration = Duration::from_secs(1);
-
-/// Repeats an attempt until it holds: the first one that begins after [`BOUND`] must.
-pub async fn soon(what: &str, mut attempt: impl AsyncFnMut() -> bool) {
-    let started = Instant::now();
-    loop {
-        let late = started.elapsed() > BOUND;
-        if attempt().await {
-            return;
-        }
-        assert!(!late, "{what}: not after {BOUND:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! A process of a test's own: its output is kept, and it is gone when its handle is dropped.
+//! A process of a test: its output goes to files, and it ends when its handle is dropped.
 
 use std::{
     fs::File,
@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long anything may take before a test gives up.
+/// How long a test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The `accord` binary, with nothing of the caller's configuration in its environment.
@@ -46,12 +46,12 @@ impl Process {
         }
     }
 
-    /// What the process has written to standard output.
+    /// Returns what the process has written to standard output.
     pub fn stdout(&self) -> String {
         std::fs::read_to_string(&self.stdout).unwrap()
     }
 
-    /// What the process has written to standard error.
+    /// Returns what the process has written to standard error.
     pub fn stderr(&self) -> String {
         std::fs::read_to_string(&self.stderr).unwrap()
     }
@@ -71,7 +71,7 @@ impl Process {
         }
     }
 
-    /// The address in the log line that says where a listener listens.
+    /// Returns the address in the log line of a listener.
     pub fn listening(&mut self, listener: &str) -> String {
         self.wait_for(listener, |process| {
             process.stderr().lines().find_map(|line| {

@@ -26,12 +26,12 @@ pub struct Services {
 }
 
 impl Services {
-    /// Migrates, makes the callers, starts both, and fills in a tenant to try things on.
+    /// Migrates, creates the callers, starts both, and adds a tenant for tests.
     pub async fn start(registry_url: &str, token_url: &str) -> Self {
         Self::start_with(registry_url, token_url, &[]).await
     }
 
-    /// The same, with more settings of token-service.
+    /// Does the same with more settings of token-service.
     pub async fn start_with(registry_url: &str, token_url: &str, settings: &[(&'static str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
@@ -116,7 +116,7 @@ impl Services {
         }
     }
 
-    /// Starts another replica of token-service on the same database; it and its gRPC address.
+    /// Starts another replica of token-service on the same database. Returns it with its gRPC address.
     pub fn another_token_service(&self) -> (Process, String) {
         let mut serve = token(&self.token_environment, &["serve"]);
         serve.env("ACCORD_TOKEN_HTTP_LISTEN", "127.0.0.1:0");
@@ -149,7 +149,7 @@ fn token(environment: &[(&'static str, OsString)], arguments: &[&str]) -> Comman
     command
 }
 
-/// Runs a command to its end; what it prints, without the line break.
+/// Runs a command to its end. Returns its output without the line break.
 fn run(mut command: Command) -> String {
     let output = command.output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -169,7 +169,7 @@ fn write_private(path: &Path, content: &[u8]) {
         .unwrap();
 }
 
-/// A port that nobody else is given: the issuer's URL must be known before its listener is there.
+/// Reserves a port, because the issuer's URL must be known before its listener exists.
 ///
 /// The socket is bound and never listens, so the service, which sets `SO_REUSEADDR` as this does, can
 /// listen there, and as often as it starts again.

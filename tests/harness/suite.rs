@@ -45,7 +45,7 @@ pub enum Tool {
 }
 
 impl Tool {
-    /// What is missing, if anything is.
+    /// Returns what is missing.
     fn missing(self) -> Option<&'static str> {
         let programs: &[&'static str] = match self {
             Self::Grpcurl => &["grpcurl"],

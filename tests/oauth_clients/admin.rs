@@ -1,5 +1,5 @@
-//! A Tenant Admin with a browser that has no JavaScript: it keeps cookies, sends forms, follows redirects
-//! within the authority, and the link back to the partner.
+//! A Tenant Admin with a browser without JavaScript: it keeps cookies, sends forms, and follows redirects within the
+//! authority and the link back to the partner.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub struct Admin {
     cookies: BTreeMap<String, String>,
 }
 
-/// What the Tenant Admin decides.
+/// The Tenant Admin's decision.
 #[derive(Clone, Copy, Debug)]
 pub enum Decision<'a> {
     /// These scopes, for the environment's API user.
@@ -32,12 +32,12 @@ impl Admin {
         }
     }
 
-    /// Opens an authorization URL, signs in, decides. Answers where the browser goes in the end: the
-    /// partner's redirect URI with the answer.
+    /// Opens an authorization URL, signs in, decides. Returns where the browser goes in the end: the partner's redirect
+    /// URI with the response.
     pub async fn decide(&mut self, authorization_url: &str, decision: Decision<'_>) -> Url {
         let location = self.location(authorization_url).await;
         let Some(page) = self.within(&location) else {
-            // The authority had something to tell the partner without asking anybody.
+            // The authority responded to the partner without a decision.
             return location.parse().unwrap();
         };
         let sign_in = [

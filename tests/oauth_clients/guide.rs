@@ -1,4 +1,4 @@
-//! The commands of docs/PARTNERS.md, run as they stand there, with curl and openssl.
+//! The commands of docs/PARTNERS.md, run unchanged, with curl and openssl.
 
 use std::process::Stdio;
 
@@ -15,12 +15,13 @@ use super::{
 use crate::harness::{
     dev,
     document::shell_lines,
-    partner::{BOUND, REDIRECT_URI, SCOPES, World},
+    partner::{REDIRECT_URI, SCOPES, World},
+    refusal::BOUND,
 };
 
-tests!(the_partners_guide_runs_as_it_stands,);
+tests!(the_commands_of_the_partners_guide_run,);
 
-async fn the_partners_guide_runs_as_it_stands() {
+async fn the_commands_of_the_partners_guide_run() {
     let (directory, dev) = dev::start().await;
     let world = World::new(&dev.file);
     let partner = world.partner().await;
@@ -44,15 +45,15 @@ async fn the_partners_guide_runs_as_it_stands() {
     let mut input = shell.stdin.take().unwrap();
     let mut lines = BufReader::new(shell.stdout.take().unwrap()).lines();
 
-    let told = lines.next_line().await.unwrap().expect("the first question");
-    let (_, authorization_url) = told.split_once("open ").unwrap();
+    let line = lines.next_line().await.unwrap().expect("the first question");
+    let (_, authorization_url) = line.split_once("open ").unwrap();
     let mut admin = Admin::new(&world.target);
     let back = admin.decide(authorization_url, Decision::Approve(&SCOPES)).await;
     input.write_all(format!("{back}\n").as_bytes()).await.unwrap();
 
     let mut printed = String::new();
     while let Some(line) = lines.next_line().await.unwrap() {
-        // What has no line break at its end comes before what the next command prints.
+        // A text without a line break at its end precedes the output of the next command.
         if let Some(at) = line.find("{\"keys\":") {
             printed.push_str(&line[..at]);
             let request = reg::SetClientKeysRequest {

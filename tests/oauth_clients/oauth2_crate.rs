@@ -1,4 +1,4 @@
-//! The `oauth2` crate, as it comes.
+//! The unmodified `oauth2` crate.
 
 use accord_cli::dev::Dev;
 use oauth2::{
@@ -24,7 +24,7 @@ use crate::harness::{
 
 tests!(
     the_oauth2_crate_needs_the_tenant_authority_url_alone,
-    the_oauth2_crate_understands_every_refusal,
+    the_oauth2_crate_parses_every_error,
 );
 
 type Client = BasicClient<EndpointSet, EndpointNotSet, EndpointSet, EndpointSet, EndpointSet>;
@@ -75,7 +75,7 @@ impl Scene {
         Ok(response)
     }
 
-    /// A code, approved by the Tenant Admin in the pages, and its verifier.
+    /// Returns a code that the Tenant Admin approved on the pages, and its verifier.
     async fn code(&self) -> (AuthorizationCode, PkceCodeVerifier) {
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let (url, state) = self
@@ -143,7 +143,7 @@ impl Scene {
     }
 }
 
-/// A client made of the metadata alone, which is the same at each of its places.
+/// Builds a client from the metadata alone.
 async fn discovered(way: &Way, world: &World, partner: &Partner) -> Client {
     let issuer = &world.target.tenant_authority_url;
     let (base, tenant) = issuer.rsplit_once('/').unwrap();
@@ -250,18 +250,21 @@ async fn the_oauth2_crate_needs_the_tenant_authority_url_alone() {
     scene.revoke(second.refresh_token().unwrap().into()).await;
     refused(scene.refresh(&second).await, Code::InvalidGrant);
     assert!(!scene.active(second.access_token()).await);
-    assert!(scene.own(&scene.client, &[]).await.is_ok(), "the consent stands");
+    assert!(
+        scene.own(&scene.client, &[]).await.is_ok(),
+        "the consent is still active"
+    );
     stop(scene.dev).await;
 }
 
-async fn the_oauth2_crate_understands_every_refusal() {
+async fn the_oauth2_crate_parses_every_error() {
     let scene = Scene::set().await;
     let wrong = scene
         .client
         .clone()
         .set_client_secret(ClientSecret::new("acs_wrong".into()));
 
-    // Somebody without the secret does not use a code up.
+    // A caller without the secret does not use a code up.
     let (code, verifier) = scene.code().await;
     refused(scene.redeem(&wrong, &code, &verifier).await, Code::InvalidClient);
     let first = scene.redeem(&scene.client, &code, &verifier).await.unwrap();
@@ -271,7 +274,7 @@ async fn the_oauth2_crate_understands_every_refusal() {
         Code::InvalidScope,
     );
 
-    // A second use ends what the first one gave.
+    // A second use ends the first one's tokens.
     refused(
         scene.redeem(&scene.client, &code, &verifier).await,
         Code::InvalidGrant,

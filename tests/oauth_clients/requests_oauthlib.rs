@@ -1,4 +1,4 @@
-//! Python's `requests-oauthlib`, as it comes: `tests/python/client.py` goes through every grant with it.
+//! Python's unmodified `requests-oauthlib`: `tests/python/client.py` uses it for every grant.
 
 use std::{process::Stdio, time::Duration};
 
@@ -24,7 +24,7 @@ tests!(requests_oauthlib_needs_the_tenant_authority_url_alone,);
 /// How long the script may take for a step.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The running script. It is gone when this is dropped.
+/// The running script. It ends when this is dropped.
 struct Script {
     _child: Child,
     input: ChildStdin,
@@ -37,7 +37,7 @@ impl Script {
             .arg(file("tests/python/client.py"))
             .args(arguments)
             .env("PYTHONDONTWRITEBYTECODE", "1")
-            // Loopback, here; the library would take https alone.
+            // The library accepts only https, but this is loopback.
             .env("OAUTHLIB_INSECURE_TRANSPORT", "1")
             .env("NO_PROXY", "127.0.0.1")
             .kill_on_drop(true)
@@ -59,7 +59,7 @@ impl Script {
             .unwrap();
     }
 
-    /// What the script says next; its traceback is on stderr if it says nothing any more.
+    /// Returns the script's next line. After the last one its traceback is on stderr.
     async fn hear(&mut self) -> Value {
         let line = tokio::time::timeout(PATIENCE, self.output.next_line()).await;
         let line = line

@@ -1,4 +1,4 @@
-//! The sample partner of `examples/partner`, whole, with a Tenant Admin and a Cloud API at its other ends.
+//! The sample partner of `examples/partner` with a Tenant Admin and a Cloud API.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::harness::{
 
 tests!(
     the_sample_partner_connects_reads_refreshes_and_disconnects,
-    the_sample_partner_lives_with_less_than_it_asked_for_and_with_the_end,
+    the_sample_partner_handles_fewer_scopes_and_the_end_of_its_consent,
 );
 
 /// The sample partner, running, and a browser at it.
@@ -89,7 +89,7 @@ impl Sample {
         (answer.status().as_u16(), location, answer.text().await.unwrap())
     }
 
-    /// From "Connect" to the answer's page.
+    /// Goes from "Connect" to the page of the response.
     async fn connect(&mut self, world: &World, decision: Decision<'_>) -> (u16, String, String) {
         let (status, authorization_url, _) = self.get("/connect").await;
         assert_eq!(status, 303);
@@ -143,7 +143,7 @@ async fn the_sample_partner_connects_reads_refreshes_and_disconnects() {
         "{contacts}"
     );
 
-    // The Cloud API finds the token too old: the sample gets a new one and asks again.
+    // The Cloud API rejects an expired token: the sample gets a new one and calls again.
     clock.advance(Duration::from_secs(5 * 60 + 1));
     assert_eq!(sample.get("/contacts").await.0, 200);
     assert!(sample.get("/").await.2.contains("refreshed 1 times"));
@@ -152,13 +152,13 @@ async fn the_sample_partner_connects_reads_refreshes_and_disconnects() {
 
     assert_eq!(sample.press("/disconnect").await.0, 303);
     assert_eq!(sample.get("/contacts").await.0, 409);
-    // Revoking the refresh token ends what came of it; the consent stands.
+    // Revoking the refresh token ends its family; the consent remains active.
     let own = world.issue(&partner, own_grant()).await.unwrap();
     assert!(world.active(&own.access_token).await);
     stop(dev).await;
 }
 
-async fn the_sample_partner_lives_with_less_than_it_asked_for_and_with_the_end() {
+async fn the_sample_partner_handles_fewer_scopes_and_the_end_of_its_consent() {
     let (_directory, dev, clock) = with_cloud_api().await;
     let world = World::new(&dev.file);
     let (mut sample, partner) = Sample::start(&world).await;
@@ -169,7 +169,7 @@ async fn the_sample_partner_lives_with_less_than_it_asked_for_and_with_the_end()
     assert_eq!(status, 403);
     assert!(text.contains("does not cover"), "{text}");
 
-    // A second consent takes the first one's place.
+    // A second consent supersedes the first one.
     let (status, _, _) = sample
         .connect(&world, Decision::Approve(&["contacts.read"]))
         .await;

@@ -1,4 +1,4 @@
-//! What an authority publishes: keys, metadata, and the feed of revocations.
+//! The documents of an authority: keys, metadata, and the feed of revocations.
 
 use std::time::Duration;
 
@@ -14,12 +14,13 @@ use tonic::Code;
 use super::header;
 use crate::harness::{
     dev,
-    partner::{NOT_FOUND, World, refresh_grant, refused},
+    partner::{World, refresh_grant},
+    refusal::{NOT_FOUND, refused},
 };
 
 tests!(
     keys_are_published_before_use_and_a_revoked_one_ends_its_tokens,
-    metadata_is_the_same_at_each_of_its_places,
+    metadata_is_the_same_at_each_of_its_urls,
 );
 
 async fn keys_are_published_before_use_and_a_revoked_one_ends_its_tokens() {
@@ -90,7 +91,7 @@ async fn keys_are_published_before_use_and_a_revoked_one_ends_its_tokens() {
     dev.stop().await.unwrap();
 }
 
-async fn metadata_is_the_same_at_each_of_its_places() {
+async fn metadata_is_the_same_at_each_of_its_urls() {
     let (_directory, dev) = dev::start().await;
     let world = World::new(&dev.file);
     let (base, issuer, tenant) = (
@@ -115,9 +116,9 @@ async fn metadata_is_the_same_at_each_of_its_places() {
     let request = tok::GetAuthorityMetadataRequest {
         tenant_id: tenant.clone(),
     };
-    let told = ok(world.tokens().get_authority_metadata(request).await);
-    assert_eq!(told.issuer, *issuer);
-    assert_eq!(told.code_challenge_methods_supported, ["S256"]);
+    let published = ok(world.tokens().get_authority_metadata(request).await);
+    assert_eq!(published.issuer, *issuer);
+    assert_eq!(published.code_challenge_methods_supported, ["S256"]);
 
     for missing in [
         "no-such-firm/jwks.json",

@@ -12,17 +12,15 @@ use tonic::Code;
 
 use crate::harness::{
     dev,
-    partner::{
-        CONSENT_REQUIRED, INVALID_CLIENT, INVALID_GRANT, Partner, Party, World, code_grant, own_grant,
-        refresh_grant, refused,
-    },
+    partner::{Partner, Party, World, code_grant, own_grant, refresh_grant},
+    refusal::{CONSENT_REQUIRED, INVALID_CLIENT, INVALID_GRANT, refused},
 };
 
 tests!(
     suspension_pauses_families_and_reinstatement_revives_no_access_token,
-    a_compromised_secret_ends_everything_and_a_rotated_one_nothing,
-    clients_see_and_revoke_their_own_tokens_alone,
-    a_token_of_one_tenant_is_nothing_at_another,
+    a_compromised_secret_ends_all_tokens_and_a_rotated_one_none,
+    clients_introspect_and_revoke_only_their_own_tokens,
+    a_token_of_one_tenant_is_invalid_at_another,
 );
 
 async fn suspension_pauses_families_and_reinstatement_revives_no_access_token() {
@@ -56,7 +54,7 @@ async fn suspension_pauses_families_and_reinstatement_revives_no_access_token() 
     dev.stop().await.unwrap();
 }
 
-async fn a_compromised_secret_ends_everything_and_a_rotated_one_nothing() {
+async fn a_compromised_secret_ends_all_tokens_and_a_rotated_one_none() {
     let (_directory, dev) = dev::start().await;
     let world = World::new(&dev.file);
     let partner = world.partner().await;
@@ -106,12 +104,12 @@ async fn a_compromised_secret_ends_everything_and_a_rotated_one_nothing() {
     refused(world.issue(&renewed, refresh).await, INVALID_GRANT);
     assert!(
         world.issue(&renewed, own_grant()).await.is_ok(),
-        "the grant itself stands"
+        "the grant is still active"
     );
     dev.stop().await.unwrap();
 }
 
-async fn clients_see_and_revoke_their_own_tokens_alone() {
+async fn clients_introspect_and_revoke_only_their_own_tokens() {
     let (_directory, dev) = dev::start().await;
     let world = World::new(&dev.file);
     let (partner, other) = (world.partner().await, world.partner().await);
@@ -159,7 +157,7 @@ async fn clients_see_and_revoke_their_own_tokens_alone() {
     dev.stop().await.unwrap();
 }
 
-async fn a_token_of_one_tenant_is_nothing_at_another() {
+async fn a_token_of_one_tenant_is_invalid_at_another() {
     let (_directory, dev) = dev::start().await;
     let world = World::new(&dev.file);
     world.add_tenant("other-firm").await;
@@ -182,7 +180,7 @@ async fn a_token_of_one_tenant_is_nothing_at_another() {
     assert!(!elsewhere.active(&tokens.access_token).await && !elsewhere.active(&tokens.refresh_token).await);
     assert!(world.active(&tokens.access_token).await && world.active(&tokens.refresh_token).await);
 
-    // A tenant that does not exist, or that the client may not ask, looks the same.
+    // A tenant that does not exist looks like one that the client may not use.
     let mut unknown = world.clone();
     unknown.target.tenant_id = "no-such-firm".into();
     let stranger = world.partner().await;

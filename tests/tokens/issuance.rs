@@ -1,4 +1,4 @@
-//! What a token says and who gets one.
+//! The contents of tokens, and who gets one.
 
 use std::time::Duration;
 
@@ -12,21 +12,19 @@ use tonic::Code;
 use super::{claims, header};
 use crate::harness::{
     dev,
-    partner::{
-        CONSENT_REQUIRED, INVALID_CLIENT, INVALID_GRANT, Partner, World, code_grant, own_grant,
-        refresh_grant, refused, soon,
-    },
+    partner::{Partner, World, code_grant, own_grant, refresh_grant},
+    refusal::{CONSENT_REQUIRED, INVALID_CLIENT, INVALID_GRANT, refused, soon},
 };
 
 tests!(
-    an_access_token_says_what_rfc_9068_and_the_design_ask_for,
-    a_client_that_is_not_proven_gets_one_answer,
-    every_violation_of_a_message_comes_back_at_once,
+    an_access_token_has_the_claims_of_rfc_9068_and_the_design,
+    a_client_that_fails_to_authenticate_gets_one_error,
+    all_violations_of_a_message_are_returned_at_once,
     a_pending_grant_is_no_grant_and_a_new_one_supersedes_the_old,
-    scopes_and_resource_are_held_to_what_was_granted,
+    scopes_and_resource_are_limited_to_the_grant,
 );
 
-async fn an_access_token_says_what_rfc_9068_and_the_design_ask_for() {
+async fn an_access_token_has_the_claims_of_rfc_9068_and_the_design() {
     let (_directory, dev, clock) = dev::start_with_clock().await;
     let world = World::new(&dev.file);
     let partner = world.partner().await;
@@ -60,22 +58,25 @@ async fn an_access_token_says_what_rfc_9068_and_the_design_ask_for() {
         "the grant is run-as, for client credentials too"
     );
 
-    let told = world.introspect(&issued.access_token).await;
-    assert_eq!(told.active, Some(true));
-    assert_eq!(told.sub, claims["sub"].as_str().unwrap());
-    assert_eq!((told.iat as i64, told.exp as i64), (now, now + 300));
-    assert_eq!(told.token_type, "Bearer");
+    let introspected = world.introspect(&issued.access_token).await;
+    assert_eq!(introspected.active, Some(true));
+    assert_eq!(introspected.sub, claims["sub"].as_str().unwrap());
+    assert_eq!(
+        (introspected.iat as i64, introspected.exp as i64),
+        (now, now + 300)
+    );
+    assert_eq!(introspected.token_type, "Bearer");
     clock.advance(Duration::from_secs(300));
-    let told = world.introspect(&issued.access_token).await;
+    let introspected = world.introspect(&issued.access_token).await;
     let nothing = tok::IntrospectTokenResponse {
         active: Some(false),
         ..Default::default()
     };
-    assert_eq!(told, nothing, "an inactive token has no other field set");
+    assert_eq!(introspected, nothing, "an inactive token has no other field set");
     dev.stop().await.unwrap();
 }
 
-async fn a_client_that_is_not_proven_gets_one_answer() {
+async fn a_client_that_fails_to_authenticate_gets_one_error() {
     let (_directory, dev) = dev::start().await;
     let world = World::new(&dev.file);
     let (partner, other) = (world.partner().await, world.partner().await);
@@ -115,7 +116,7 @@ async fn a_client_that_is_not_proven_gets_one_answer() {
     dev.stop().await.unwrap();
 }
 
-async fn every_violation_of_a_message_comes_back_at_once() {
+async fn all_violations_of_a_message_are_returned_at_once() {
     let (_directory, dev) = dev::start().await;
     let world = World::new(&dev.file);
     let request = tok::IssueTokenRequest {
@@ -170,7 +171,7 @@ async fn a_pending_grant_is_no_grant_and_a_new_one_supersedes_the_old() {
     dev.stop().await.unwrap();
 }
 
-async fn scopes_and_resource_are_held_to_what_was_granted() {
+async fn scopes_and_resource_are_limited_to_the_grant() {
     let (_directory, dev) = dev::start().await;
     let world = World::new(&dev.file);
     let partner = world.partner().await;
@@ -201,7 +202,7 @@ async fn scopes_and_resource_are_held_to_what_was_granted() {
     let result = world.tokens().issue_token(elsewhere).await;
     refused(result, (Code::InvalidArgument, "INVALID_TARGET"));
 
-    // A refused call does not use the refresh token up; a scope that is disabled drops out.
+    // A rejected call does not use the refresh token up. A disabled scope is left out.
     let mut scopes = ScopeServiceClient::new(world.operator.clone());
     let update = |enabled| reg::UpdateScopeRequest {
         scope: Some(reg::Scope {

@@ -1,32 +1,33 @@
-//! Codes and refresh tokens: each is good once, and who repeats one ends what came of it.
+//! Codes and refresh tokens: each works once, and a replay ends the tokens that came from it.
 
 use std::time::Duration;
 
 use crate::harness::{
     dev,
-    partner::{INVALID_GRANT, REDIRECT_URI, World, code_grant, own_grant, refresh_grant, refused},
+    partner::{REDIRECT_URI, World, code_grant, own_grant, refresh_grant},
+    refusal::{INVALID_GRANT, refused},
     services::Services,
 };
 use accord::{testing, token::v1 as tok};
 
 tests!(
-    a_code_is_good_once_for_its_client_with_its_verifier_in_time,
+    a_code_is_redeemed_once_by_its_client_with_its_verifier_in_time,
     refresh_tokens_follow_their_generations,
     racing_callers_move_a_family_once_and_redeem_a_code_once,
 );
 
-async fn a_code_is_good_once_for_its_client_with_its_verifier_in_time() {
+async fn a_code_is_redeemed_once_by_its_client_with_its_verifier_in_time() {
     let (_directory, dev, clock) = dev::start_with_clock().await;
     let world = World::new(&dev.file);
     let (partner, other) = (world.partner().await, world.partner().await);
 
-    // Another client's attempt leaves the code as it is.
+    // Another client's attempt does not use the code up.
     let approved = world.approve(&partner).await;
     refused(world.issue(&other, code_grant(&approved)).await, INVALID_GRANT);
     let issued = world.issue(&partner, code_grant(&approved)).await.unwrap();
     assert_eq!(issued.grant_id, approved.grant_id);
 
-    // A second use ends the first one's tokens, and that stays although the call fails.
+    // A second use ends the first one's tokens, although the call fails.
     assert!(world.active(&issued.access_token).await);
     refused(world.issue(&partner, code_grant(&approved)).await, INVALID_GRANT);
     assert!(!world.active(&issued.access_token).await);
@@ -37,7 +38,7 @@ async fn a_code_is_good_once_for_its_client_with_its_verifier_in_time() {
     );
     assert!(
         world.issue(&partner, own_grant()).await.is_ok(),
-        "the grant itself stands"
+        "the grant is still active"
     );
 
     // A wrong verifier, or redirect URI, burns the code.
@@ -82,7 +83,7 @@ async fn refresh_tokens_follow_their_generations() {
         .unwrap();
     assert_ne!(first.refresh_token, second.refresh_token);
 
-    // A lost answer: the immediate predecessor gets the same successor, within 30 seconds.
+    // After a lost response, the predecessor gets the same successor within 30 seconds.
     clock.advance(Duration::from_secs(30));
     let again = world
         .issue(&partner, refresh_grant(&first.refresh_token))
@@ -108,7 +109,7 @@ async fn refresh_tokens_follow_their_generations() {
         .await
         .unwrap();
 
-    // Two generations old: somebody else has it, and the family ends.
+    // A token that is two generations old is a replay, and the family ends.
     assert!(world.active(&third.access_token).await && world.active(&third.refresh_token).await);
     refused(
         world.issue(&partner, refresh_grant(&first.refresh_token)).await,
@@ -121,7 +122,7 @@ async fn refresh_tokens_follow_their_generations() {
     assert!(!world.active(&third.access_token).await && !world.active(&third.refresh_token).await);
     assert!(
         world.issue(&partner, own_grant()).await.is_ok(),
-        "the grant itself stands"
+        "the grant is still active"
     );
     dev.stop().await.unwrap();
 }

@@ -1,5 +1,5 @@
-//! Facts by key, bounded by weight. A fact that leaves memory, or is replaced, is marked as stale, so that whoever
-//! holds it elsewhere notices.
+//! Facts by key, bounded by their size. A fact that leaves memory, or is replaced, is marked as stale, so that other
+//! holders of the fact notice.
 
 use std::{
     hash::Hash,
@@ -12,7 +12,7 @@ use std::{
 
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
-use super::lock;
+use super::{lock, single_flight::SingleFlight};
 
 /// A fact that was read from its source.
 #[derive(Debug)]
@@ -23,13 +23,22 @@ pub struct Cached<T> {
 }
 
 impl<T> Cached<T> {
-    /// Whether no change that has been applied affects this fact. A fact that was never in memory is not current.
+    /// Returns whether no applied change affects this fact. A fact that was never in memory is not current.
     pub fn is_current(&self) -> bool {
         self.current.load(Ordering::Acquire)
     }
 
     pub(super) fn expire(&self) {
         self.current.store(false, Ordering::Release);
+    }
+
+    /// Wraps a fact that is not in memory.
+    pub(super) fn detached(value: T) -> Arc<Self> {
+        Arc::new(Self {
+            value,
+            bytes: 0,
+            current: AtomicBool::new(false),
+        })
     }
 }
 
@@ -42,15 +51,21 @@ impl<T> Deref for Cached<T> {
 }
 
 /// Facts of one kind.
-pub(super) struct FactCache<K, T>(Cache<K, Arc<Cached<T>>, Bytes, DefaultHashBuilder, ExpireEvicted>);
+pub(super) struct FactCache<K: Eq + Hash, T> {
+    facts: Cache<K, Arc<Cached<T>>, Bytes, DefaultHashBuilder, ExpireEvicted>,
+    size: fn(&T) -> usize,
+    /// The facts that are being read from their source.
+    pub(super) reads: SingleFlight<K>,
+}
 
-/// What a fact takes in memory besides its texts, roughly.
+/// The approximate size of a fact without its texts, in bytes.
 pub(super) const OVERHEAD: usize = 256;
 /// Parts of a cache, each with its own lock and its own share of the bytes.
 const SHARDS: usize = 8;
 
 impl<K: Eq + Hash + Clone, T> FactCache<K, T> {
-    pub(super) fn new(max_bytes: usize) -> Self {
+    /// Creates a cache of at most `max_bytes`, of facts whose size in bytes `size` returns.
+    pub(super) fn new(max_bytes: usize, size: fn(&T) -> usize) -> Self {
         let options = OptionsBuilder::new()
             .shards(SHARDS)
             .estimated_items_capacity(max_bytes / (2 * OVERHEAD))
@@ -58,38 +73,42 @@ impl<K: Eq + Hash + Clone, T> FactCache<K, T> {
             .build();
         let options = options.unwrap_or_else(|_| unreachable!("all three are set"));
         let hasher = DefaultHashBuilder::default();
-        Self(Cache::with_options(options, Bytes, hasher, ExpireEvicted))
+        let facts = Cache::with_options(options, Bytes, hasher, ExpireEvicted);
+        Self {
+            facts,
+            size,
+            reads: SingleFlight::new(),
+        }
     }
 
-    /// The fact of a key, current or not.
+    /// Returns the fact of a key, current or not.
     pub(super) fn get(&self, key: &K) -> Option<Arc<Cached<T>>> {
         lock::count();
-        self.0.get(key)
+        self.facts.get(key)
     }
 
-    /// Keeps a fact in place of an earlier one, as current. One that weighs too much is not kept.
-    pub(super) fn insert(&self, key: K, value: T, bytes: usize) -> Arc<Cached<T>> {
+    /// Inserts a fact as current and replaces an earlier one. A fact that is too large is not kept.
+    pub(super) fn insert(&self, key: K, value: T) -> Arc<Cached<T>> {
         self.remove(&key);
-        let current = AtomicBool::new(true);
         let fact = Arc::new(Cached {
+            bytes: (self.size)(&value),
+            current: AtomicBool::new(true),
             value,
-            bytes,
-            current,
         });
-        self.0.insert(key, fact.clone());
+        self.facts.insert(key, fact.clone());
         fact
     }
 
     pub(super) fn remove(&self, key: &K) {
         lock::count();
-        if let Some((_, fact)) = self.0.remove(key) {
+        if let Some((_, fact)) = self.facts.remove(key) {
             fact.expire();
         }
     }
 
-    /// Removes the facts that `affected` names.
+    /// Removes the facts that are `affected`.
     pub(super) fn remove_where(&self, affected: impl Fn(&T) -> bool) {
-        self.0.retain(|_, fact| {
+        self.facts.retain(|_, fact| {
             let affected = affected(fact);
             if affected {
                 fact.expire();
@@ -107,18 +126,7 @@ impl<K: Eq + Hash + Clone, T> FactCache<K, T> {
 
     /// Marks every fact as stale, and keeps it.
     pub(super) fn expire_all(&self) {
-        self.0.iter().for_each(|(_, fact)| fact.expire());
-    }
-}
-
-impl<T> Cached<T> {
-    /// A fact that is not in memory.
-    pub(super) fn detached(value: T) -> Arc<Self> {
-        Arc::new(Self {
-            value,
-            bytes: 0,
-            current: AtomicBool::new(false),
-        })
+        self.facts.iter().for_each(|(_, fact)| fact.expire());
     }
 }
 
@@ -149,30 +157,32 @@ mod tests {
 
     #[test]
     fn a_fact_that_leaves_memory_is_stale() {
-        let facts = FactCache::new(64 * 1024);
-        let one = facts.insert("one", 1, 100);
+        // Each fact is its own size.
+        let new_cache = || FactCache::new(64 * 1024, |size: &usize| *size);
+        let facts = new_cache();
+        let one = facts.insert(1, 100);
         assert!(one.is_current());
-        let again = facts.insert("one", 2, 100);
+        let again = facts.insert(1, 101);
         assert!(!one.is_current() && again.is_current());
-        assert_eq!(**facts.get(&"one").unwrap(), 2);
-        facts.remove(&"one");
-        assert!(!again.is_current() && facts.get(&"one").is_none());
+        assert_eq!(**facts.get(&1).unwrap(), 101);
+        facts.remove(&1);
+        assert!(!again.is_current() && facts.get(&1).is_none());
 
-        let many: Vec<_> = (0..100).map(|n| facts.insert("a key", n, 1_000)).collect();
+        let many: Vec<_> = (0..100).map(|_| facts.insert(1, 1_000)).collect();
         assert_eq!(many.iter().filter(|fact| fact.is_current()).count(), 1);
-        let facts = FactCache::new(64 * 1024);
-        let many: Vec<_> = (0..1_000).map(|n| (n, facts.insert(n, n, 1_000))).collect();
-        let current = |n: &i32| facts.get(n).is_some();
+        let facts = new_cache();
+        let many: Vec<_> = (0..1_000).map(|n| (n, facts.insert(n, 1_000))).collect();
+        let current = |n: &usize| facts.get(n).is_some();
         assert!(
             many.iter().all(|(n, fact)| fact.is_current() == current(n)),
             "evicted facts are stale"
         );
         let kept = many.iter().filter(|(_, fact)| fact.is_current()).count();
         assert!((1..=64).contains(&kept), "{kept} of 64 KiB");
-        assert!(!facts.insert(0, 0, 65 * 1024).is_current(), "too large");
+        assert!(!facts.insert(0, 65 * 1024).is_current(), "too large");
 
-        let facts = FactCache::new(64 * 1024);
-        let [odd, even] = [1, 2].map(|n| facts.insert(n, n, 1));
+        let facts = new_cache();
+        let [odd, even] = [1, 2].map(|n| facts.insert(n, n));
         facts.remove_where(|n| n % 2 == 1);
         assert!(!odd.is_current() && even.is_current());
         facts.expire_all();

@@ -1,20 +1,20 @@
-//! Everything that is kept in memory, and what each change removes.
+//! The facts in memory, and what each change removes.
 //!
 //! The invariant: after a reader has read a follower's position, it finds no fact that a change up to that position
-//! affects. Three rules give it.
+//! affects. Three rules guarantee it.
 //!
 //! 1. A fact is inserted only if it was read at the position that its follower has applied, or later. Check and
 //!    insertion happen under `applying`.
-//! 2. Changes are applied under `applying`, and mark what they affect as stale before the new position is published.
+//! 2. Changes are applied under `applying`. They mark what they affect as stale before the new position is published.
 //! 3. A reader loads the position first and the fact second, and checks that the fact is current.
 //!
-//! An [`Entry`] joins facts of both sources. It has no rule of its own: it counts while each of its facts is current.
+//! An [`Entry`] joins facts of both sources. It counts while each of its facts is current.
 
 use std::{collections::HashSet, sync::Arc};
 
 use accord::{
     rpc::auth::Caller,
-    text::id::{ClientId, GrantId, ScopeName, TenantId, UserId},
+    text::id::{ClientId, GrantId, TenantId, UserId},
 };
 use arc_swap::ArcSwapOption;
 
@@ -24,34 +24,39 @@ use super::{
     verified_secrets::KnownClient,
 };
 use crate::model::{
-    change::Change, client::Client, grant::Grant, revocation::RevocationKind, signing_key::Keys,
-    tenant::Tenant, user::User,
+    change::Change,
+    client::{Client, ClientScope},
+    grant::Grant,
+    revocation::RevocationKind,
+    signing_key::Keys,
+    tenant::Tenant,
+    user::User,
 };
 
-/// The most that clients, and grants, may take, each.
+/// The most bytes of all clients, and of all grants.
 const MAX_LARGE_BYTES: usize = 64 * 1024 * 1024;
-/// The most changed clients that are noted. Stored secrets of more stay, which costs a row each.
+/// The most changed clients in memory. The stored secrets of further ones stay, which costs a row each.
 const MAX_CHANGED_CLIENTS: usize = 16 * 1024;
-/// The most that entries may take.
+/// The most bytes of all entries.
 const MAX_ENTRY_BYTES: usize = 32 * 1024 * 1024;
-/// The most that tenants, users and callers may take, each.
+/// The most bytes of all tenants, of all users, and of all callers.
 const MAX_SMALL_BYTES: usize = 16 * 1024 * 1024;
 
-/// All that issuing a token reads about a client at a tenant: one look-up for four facts.
+/// The facts that issuing a token to a client at a tenant needs: one look-up for four facts.
 #[derive(Debug)]
 pub struct Entry {
-    /// The client, with the secrets that are known to be right.
+    /// The client, with its verified secrets.
     pub client: Arc<Cached<KnownClient>>,
     /// The tenant.
     pub tenant: Arc<Cached<Tenant>>,
     /// The designated user of the grant.
     pub user: Arc<Cached<User>>,
-    /// The one grant of the tenant to the client whose stored state is active.
+    /// The grant of the tenant to the client whose stored state is active.
     pub grant: Arc<Cached<Grant>>,
 }
 
 impl Entry {
-    /// Whether each of its facts is current.
+    /// Returns whether each of its facts is current.
     pub(super) fn facts_are_current(&self) -> bool {
         self.client.is_current()
             && self.tenant.is_current()
@@ -60,10 +65,8 @@ impl Entry {
     }
 }
 
-/// What is in memory.
+/// The facts in memory.
 pub(super) struct Facts {
-    /// Whether anything is answered from memory.
-    pub(super) enabled: bool,
     /// Held while changes are applied, and while a fact is inserted.
     pub(super) applying: Lock<()>,
     pub(super) entries: FactCache<(ClientId, TenantId), Entry>,
@@ -72,24 +75,23 @@ pub(super) struct Facts {
     pub(super) users: FactCache<(TenantId, UserId), User>,
     /// By the SHA-256 of their token.
     pub(super) callers: FactCache<[u8; 32], Caller>,
-    /// Grants whose stored state is active. That there is none, or a pending one, is read each time.
+    /// Grants whose stored state is active. Others, and the absence of one, are read each time.
     pub(super) grants: FactCache<GrantId, Grant>,
     pub(super) keys: ArcSwapOption<Keys>,
-    /// Clients that changed since their stored secrets were looked at.
+    /// Clients that changed since their stored secrets were last compared with them.
     changed_clients: Lock<HashSet<ClientId>>,
 }
 
 impl Facts {
-    pub(super) fn new(enabled: bool) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            enabled,
             applying: Lock::default(),
-            entries: FactCache::new(MAX_ENTRY_BYTES),
-            clients: FactCache::new(MAX_LARGE_BYTES),
-            tenants: FactCache::new(MAX_SMALL_BYTES),
-            users: FactCache::new(MAX_SMALL_BYTES),
-            callers: FactCache::new(MAX_SMALL_BYTES),
-            grants: FactCache::new(MAX_LARGE_BYTES),
+            entries: FactCache::new(MAX_ENTRY_BYTES, |_| 2 * OVERHEAD),
+            clients: FactCache::new(MAX_LARGE_BYTES, |client| client_size(client)),
+            tenants: FactCache::new(MAX_SMALL_BYTES, tenant_size),
+            users: FactCache::new(MAX_SMALL_BYTES, |user| OVERHEAD + user.label.len()),
+            callers: FactCache::new(MAX_SMALL_BYTES, |_| OVERHEAD),
+            grants: FactCache::new(MAX_LARGE_BYTES, grant_size),
             keys: ArcSwapOption::empty(),
             changed_clients: Lock::default(),
         }
@@ -98,15 +100,15 @@ impl Facts {
     /// Removes what a change affects.
     pub(super) fn apply(&self, change: &Change) {
         match change {
-            // Its verified secrets stay: which of them are live is part of what is read anew.
+            // Its verified secrets stay, because the next read says which of them are live.
             Change::Client(id) => {
                 self.clients.expire(id);
                 self.note_changed_client(id);
             }
             Change::Tenant(id) => self.tenants.remove(id),
             Change::User(tenant_id, id) => self.users.remove(&(tenant_id.clone(), id.clone())),
-            // Which clients have the scope is not known here. Their secrets stay: otherwise one new scope would
-            // send every client to argon2 at once.
+            // It is unknown which clients have the scope. Their secrets stay: otherwise one new scope would cause an
+            // argon2 run for every client at once.
             Change::Scope => self.clients.expire_all(),
             Change::Caller(id) => self.callers.remove_where(|caller| caller.id() == id),
             Change::Grant(id) => self.grants.remove(id),
@@ -121,7 +123,7 @@ impl Facts {
                 RevocationKind::Kid => self.keys.store(None),
                 _ => {}
             },
-            // Newer versions write these: anything may be affected.
+            // Newer versions write these, and they may affect anything.
             Change::UnknownRevocation | Change::Unknown => self.clear(),
         }
     }
@@ -148,24 +150,22 @@ impl Facts {
     }
 }
 
-/// What a client takes in memory, roughly.
-pub(super) fn client_bytes(client: &Client) -> usize {
-    let scopes = client.scopes.iter();
-    let scopes: usize = scopes
-        .map(|scope| scope.description.len() + scope.reason.len() + 128)
-        .sum();
+/// Returns the approximate size of a client in bytes.
+fn client_size(client: &Client) -> usize {
+    let scope_size = |scope: &ClientScope| scope.description.len() + scope.reason.len() + 128;
+    let scopes: usize = client.scopes.iter().map(scope_size).sum();
     let uris: usize = client.redirect_uris.iter().map(|uri| uri.len() + 32).sum();
     let texts = client.profile.size() + client.json_web_key_set.len();
     2 * OVERHEAD + scopes + uris + client.tenant_ids.len() * 64 + texts
 }
 
-/// What a tenant takes in memory, roughly.
-pub(super) fn tenant_bytes(tenant: &Tenant) -> usize {
+/// Returns the approximate size of a tenant in bytes.
+fn tenant_size(tenant: &Tenant) -> usize {
     OVERHEAD + tenant.display_name.len() + tenant.issuer.len() + tenant.cloud_api_url.len()
 }
 
-/// What a grant takes in memory, roughly.
-pub(super) fn grant_bytes(grant: &Grant) -> usize {
-    let scopes: usize = grant.scopes.iter().map(ScopeName::as_str).map(str::len).sum();
+/// Returns the approximate size of a grant in bytes.
+fn grant_size(grant: &Grant) -> usize {
+    let scopes: usize = grant.scopes.iter().map(|scope| scope.as_str().len()).sum();
     3 * OVERHEAD + scopes + grant.scopes.len() * 24 + grant.profile.size()
 }

@@ -1,4 +1,4 @@
-//! A registry on loopback that knows one client of one tenant, and a cache that follows it.
+//! A registry on loopback with one client of one tenant, and a cache that follows it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -50,7 +50,7 @@ const TAG_KEY: [u8; 32] = [7; 32];
 pub struct Checks {
     pub profiles: usize,
     pub all: usize,
-    /// The most at a time.
+    /// The most at the same time.
     pub at_once: usize,
     under_way: usize,
 }
@@ -72,7 +72,7 @@ impl FakeRegistry {
         &self.secret
     }
 
-    /// How often secrets were checked since the last call.
+    /// Takes the counts since the last call.
     pub fn checks(&self) -> Checks {
         std::mem::take(&mut self.checks.lock().unwrap())
     }
@@ -98,7 +98,7 @@ impl FakeRegistry {
     }
 }
 
-/// A secret of these bits.
+/// Composes a secret with these bits.
 pub fn secret(client_id: &ClientId, secret_id: SecretId, bits: u8) -> ClientSecret {
     let key = SecretTagKey::new(1, &TAG_KEY);
     ClientSecret::compose(&key, client_id, secret_id, &[bits; 32])
@@ -148,7 +148,7 @@ impl DirectoryService for FakeRegistry {
             checks.under_way += 1;
             checks.at_once = checks.at_once.max(checks.under_way);
         });
-        // Calls that come at the same time are here before this one leaves.
+        // Lets concurrent calls arrive before this one leaves.
         tokio::task::yield_now().await;
         count(|checks| checks.under_way -= 1);
         if request.get_ref().client_secret != self.secret.expose() || self.ended.load(Ordering::Relaxed) {
@@ -214,7 +214,7 @@ impl DirectoryService for FakeRegistry {
     }
 }
 
-/// A cache over such a registry and a new database, both followed up to now.
+/// Creates a cache over such a registry and a new database, and catches up with both.
 pub async fn cache() -> (Arc<Cache>, FakeRegistry, TestDatabase) {
     let random = SeededRandom::new(1);
     let clock = test_clock();
@@ -240,15 +240,15 @@ pub async fn cache() -> (Arc<Cache>, FakeRegistry, TestDatabase) {
     (Arc::new(cache), registry, database)
 }
 
-/// A cache with an empty memory, as another process has it.
-async fn replica(url: &str, store: &Store, enabled: bool) -> Cache {
+/// Creates an empty cache on the same database, as another process has it.
+async fn replica(url: &str, store: &Store, has_lease: bool) -> Cache {
     let random = SystemRandom;
     let token = OpaqueToken::generate(TokenKind::Workload, &random);
-    // The rules are about positions: the machine may be slow.
+    // A long lease, because the rules are about positions and the machine may be slow.
     let stale_max = Duration::from_secs(3600);
     let client = Registry::new(url, &token).unwrap();
-    let cache = Cache::new(client, store.clone(), &random, enabled, stale_max);
-    if enabled {
+    let cache = Cache::new(client, store.clone(), &random, stale_max);
+    if has_lease {
         cache.registry_changes.catch_up(&cache.facts).await.unwrap();
         cache.catch_up().await.unwrap();
     }
@@ -256,14 +256,14 @@ async fn replica(url: &str, store: &Store, enabled: bool) -> Cache {
 }
 
 impl FakeRegistry {
-    /// Another replica on the same database; without a lease unless `enabled`.
-    pub async fn replica(&self, of: &Cache, enabled: bool) -> Cache {
-        replica(&self.url, &of.store, enabled).await
+    /// Another replica on the same database; without a lease unless `has_lease`.
+    pub async fn replica(&self, of: &Cache, has_lease: bool) -> Cache {
+        replica(&self.url, &of.store, has_lease).await
     }
 }
 
 impl Cache {
-    /// The store that is cached.
+    /// Returns the store behind the cache.
     pub fn store(&self) -> &Store {
         &self.store
     }

@@ -1,8 +1,8 @@
 //! Follows the change feed of one source: its position, and the lease under which facts in memory count.
 //!
-//! An answer reflects everything that was committed before its question was *sent*, so the lease starts then, by a
-//! clock that only goes forward. Each answer names the position up to which it is complete. A lost or late one is
-//! asked for again from the same place, so no change is missed.
+//! An answer reflects everything that was committed before its request was *sent*, so the lease starts then, by the
+//! monotonic clock. Each answer names the position up to which it is complete. After a lost or late answer the next
+//! request starts from the same position, so no change is missed.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// How long catching up may take; a later answer would renew little.
+/// How long catching up may take. A later answer would hardly renew the lease.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A change feed: the registry's, or that of this service's own database.
@@ -32,12 +32,15 @@ pub trait ChangeSource: Send + Sync {
     /// Its name in the log.
     const NAME: &'static str;
 
-    /// The error for a source that doesn't answer in time.
+    /// Returns the error for a source that doesn't answer in time.
     fn unavailable() -> Error;
 
-    /// Reads what changed after a position; without one, the position alone and where recent changes begin.
+    /// Reads the changes after a position; without one, the feed's position and where recent changes begin.
     fn changes_after(&self, after: Option<&Position>) -> impl Future<Output = Result<Changes, Error>> + Send;
 }
+
+/// Revocations in the order of their feed, and how current they are.
+pub type Revocations = AsOf<Vec<Revocation>>;
 
 /// Follows one source.
 pub struct ChangeFollower<S> {
@@ -45,18 +48,18 @@ pub struct ChangeFollower<S> {
     lease: Duration,
     applied: ArcSwapOption<Applied>,
     revocations: Lock<RevocationIndex>,
-    /// Held while the source is read, so that answers are applied in the order of their questions.
+    /// Held while the source is read, so that answers are applied in the order of their requests.
     reading: Mutex<()>,
 }
 
-/// What has been applied.
+/// The state of the feed that has been applied.
 struct Applied {
     position: Position,
-    /// When the question was sent whose answer left no change behind; `None` since the last restart.
+    /// When the request was sent whose answer left no change out; `None` since the last restart.
     complete_at: Option<Instant>,
 }
 
-impl<S: ChangeSource> ChangeFollower<S> {
+impl<S> ChangeFollower<S> {
     pub(super) fn new(source: S, lease: Duration) -> Self {
         Self {
             source,
@@ -67,12 +70,12 @@ impl<S: ChangeSource> ChangeFollower<S> {
         }
     }
 
-    /// How long the source's answers count.
+    /// Returns how long the source's answers count.
     pub(super) fn lease_duration(&self) -> Duration {
         self.lease
     }
 
-    /// The position that has been applied, while the lease lasts. Takes no lock.
+    /// Returns the position that has been applied, while the lease lasts. Takes no lock.
     pub(super) fn lease(&self) -> Option<AsOf<()>> {
         let applied = self.applied.load();
         let applied = applied.as_ref()?;
@@ -84,39 +87,43 @@ impl<S: ChangeSource> ChangeFollower<S> {
         })
     }
 
-    /// Whether an answer of this position reflects every change that has been applied.
-    pub(super) fn covers(&self, position: &Position) -> bool {
-        let applied = self.applied.load();
-        let applied = applied.as_ref().map(|applied| &applied.position);
-        applied.is_some_and(|applied| applied.epoch == position.epoch && applied.seq <= position.seq)
+    /// Returns whether an answer of this position reflects every change that has been applied.
+    pub(super) fn is_covered_by(&self, position: &Position) -> bool {
+        self.has_applied(|Applied { position: at, .. }| at.epoch == position.epoch && at.seq <= position.seq)
     }
 
-    /// Whether an answer of this position reflects changes that have not been applied.
+    /// Returns whether an answer of this position reflects changes that have not been applied.
     pub(super) fn is_behind(&self, position: &Position) -> bool {
-        let applied = self.applied.load();
-        let applied = applied.as_ref().map(|applied| &applied.position);
-        applied.is_some_and(|applied| applied.epoch != position.epoch || applied.seq < position.seq)
+        self.has_applied(|Applied { position: at, .. }| at.epoch != position.epoch || at.seq < position.seq)
     }
 
-    /// Whether everything that was committed before this moment has been applied.
+    /// Returns whether everything that was committed before this moment has been applied.
     pub(super) fn is_complete_since(&self, since: Instant) -> bool {
-        let applied = self.applied.load();
-        let complete_at = applied.as_ref().and_then(|applied| applied.complete_at);
-        complete_at.is_some_and(|complete_at| complete_at >= since)
+        self.complete_at() >= Some(since)
     }
 
-    /// Catches up every so often until `stop`.
+    fn complete_at(&self) -> Option<Instant> {
+        self.applied.load().as_ref()?.complete_at
+    }
+
+    fn has_applied(&self, test: impl FnOnce(&Applied) -> bool) -> bool {
+        self.applied.load().as_deref().is_some_and(test)
+    }
+}
+
+impl<S: ChangeSource> ChangeFollower<S> {
+    /// Catches up at this interval until `stop`.
     pub(super) async fn follow(&self, facts: &Facts, every: Duration, stop: &CancellationToken) {
         let polls = async {
             let mut ticks = interval(every);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut answers = true;
+            let mut answered = true;
             loop {
                 ticks.tick().await;
-                let succeeds = self.catch_up(facts).await.is_ok();
-                if succeeds != answers {
-                    tracing::info!(feed = S::NAME, answers = succeeds, "change feed");
-                    answers = succeeds;
+                let answers = self.catch_up(facts).await.is_ok();
+                if answers != answered {
+                    tracing::info!(feed = S::NAME, answers, "change feed");
+                    answered = answers;
                 }
             }
         };
@@ -163,8 +170,8 @@ impl<S: ChangeSource> ChangeFollower<S> {
         }
     }
 
-    /// Removes what the changes affect, and then publishes their position. An answer behind which more changes wait
-    /// renews no lease.
+    /// Removes what the changes affect, and then publishes their position. An answer that leaves changes out renews no
+    /// lease.
     pub(super) fn apply(&self, facts: &Facts, changes: Changes, asked_at: Instant) {
         let now = Instant::now();
         let _applying = facts.applying.lock();
@@ -178,14 +185,12 @@ impl<S: ChangeSource> ChangeFollower<S> {
             }
         }
         revocations.tidy(now);
-        let before = self.applied.load();
-        let before = before.as_ref().and_then(|applied| applied.complete_at);
-        let complete_at = if changes.more { before } else { Some(asked_at) };
+        let complete_at = (!changes.more).then_some(asked_at).or(self.complete_at());
         self.publish(changes.position, complete_at);
     }
 
-    /// Forgets everything: the feed is another one, went back, or was never followed. Begins again where the
-    /// revocations begin that may still matter.
+    /// Forgets everything, because the feed is another one, went back, or was never followed. Starts again before the
+    /// first revocation that may still matter.
     pub(super) fn restart(&self, facts: &Facts, changes: Changes) {
         let _applying = facts.applying.lock();
         facts.clear();
@@ -204,8 +209,8 @@ impl<S: ChangeSource> ChangeFollower<S> {
         self.applied.store(Some(applied.into()));
     }
 
-    /// The last position at which one of these was revoked, if any was; `None` without a lease, or when the index
-    /// is incomplete. Takes no lock unless something has changed after `seq`.
+    /// Returns the last position after `seq` at which one of these was revoked, if any was; `None` without a lease, or
+    /// if the index is incomplete. Takes no lock unless something has changed after `seq`.
     pub(super) fn last_revocation_after(
         &self,
         seq: i64,
@@ -222,13 +227,14 @@ impl<S: ChangeSource> ChangeFollower<S> {
         revocations.is_complete().then(|| lease.map(|()| last))
     }
 
-    /// At most `limit` revocations after a position of the feed, in its order, of those whose tokens may still live.
+    /// Returns at most `limit` revocations after a position of the feed, in its order, of tokens that may not have
+    /// expired.
     pub(super) async fn revocations_after(
         &self,
         facts: &Facts,
         seq: i64,
         limit: usize,
-    ) -> Result<AsOf<Vec<Revocation>>, Error> {
+    ) -> Result<Revocations, Error> {
         if self.lease().is_none() {
             self.catch_up(facts).await?;
         }

@@ -1,15 +1,15 @@
-//! What this service's own database says: grants, revocations, signing keys.
+//! Facts of this service's own database: grants, revocations, signing keys.
 
 use std::{sync::Arc, time::Duration};
 
 use accord::{
     position::Position,
-    store::change::{ChangeRow, Told},
+    store::change::ChangeRow,
     text::id::{ClientId, GrantId, TenantId},
 };
 use tokio::time::Instant;
 
-use super::{Cache, Cached, facts::grant_bytes, follower::ChangeSource};
+use super::{Cache, Cached, Revocations, follower::ChangeSource};
 use crate::{
     error::Error,
     model::{
@@ -22,11 +22,14 @@ use crate::{
     store::{Store, change_kind},
 };
 
-/// Revocations from before this long ago no longer matter: more than an access token's life, and what the clocks of
-/// replicas may differ.
+/// Revocations older than this no longer matter: more than an access token's life and the difference between the clocks
+/// of replicas.
 const RECENT: Duration = Duration::from_secs(25 * 60);
 /// The most changes in one answer.
 const MAX_CHANGES: u64 = 500;
+
+/// A grant, if there is one, and how current the answer is.
+type GrantAsOf = AsOf<Option<Arc<Cached<Grant>>>>;
 
 impl ChangeSource for Store {
     const NAME: &'static str = "own database";
@@ -36,23 +39,17 @@ impl ChangeSource for Store {
     }
 
     async fn changes_after(&self, after: Option<&Position>) -> Result<Changes, Error> {
-        let Told {
-            changes,
-            position,
-            reset,
-            more,
-        } = self.changes_after(after, MAX_CHANGES).await?;
-        let recent_seq = if reset || after.is_none() {
-            self.seq_before(self.now().minus(RECENT)).await?
-        } else {
-            0
+        let read = self.changes_after(after, MAX_CHANGES).await?;
+        let recent_seq = match after {
+            Some(_) if !read.reset => 0,
+            _ => self.seq_before(self.now().minus(RECENT)).await?,
         };
         Ok(Changes {
-            changes: changes.into_iter().map(change).collect(),
-            position,
+            changes: read.changes.into_iter().map(change).collect(),
+            position: read.position,
             recent_seq,
-            reset,
-            more,
+            reset: read.reset,
+            more: read.more,
         })
     }
 }
@@ -79,32 +76,30 @@ impl Cache {
         self.own_changes.catch_up(&self.facts).await
     }
 
-    /// [`Self::catch_up`] after something was ended here and committed, so that this process knows it before it
-    /// answers; other replicas learn it by following. If the database does not answer, the lease is not renewed
+    /// Catches up after a commit of this process ended something, so that memory reflects it before the response
+    /// leaves. Other replicas learn it from the feed. If the database does not answer, the lease is not renewed
     /// either.
     pub async fn learn(&self) {
-        if self.facts.enabled
-            && let Err(error) = self.catch_up().await
-        {
-            tracing::warn!(%error, "what was ended here is not in memory yet");
+        if let Err(error) = self.catch_up().await {
+            tracing::warn!(%error, "memory does not reflect the last change yet");
         }
     }
 
-    /// The feed's position: what is read after this call reflects all changes up to it. Takes no lock.
+    /// Returns the feed's position: what is read after this call reflects all changes up to it. Takes no lock.
     pub async fn own_position(&self) -> Result<AsOf<()>, Error> {
-        match self.facts.lease_of(&self.own_changes) {
+        match self.own_changes.lease() {
             Some(lease) => Ok(lease),
             None => Box::pin(self.read(async { Ok(()) })).await,
         }
     }
 
-    /// The one grant of a tenant to a client whose stored state is active, if there is one.
+    /// Returns the grant of a tenant to a client whose stored state is active. There is at most one.
     pub async fn current_grant(
         &self,
         client_id: &ClientId,
         tenant_id: &TenantId,
-    ) -> Result<AsOf<Option<Arc<Cached<Grant>>>>, Error> {
-        if let Some(lease) = self.facts.lease_of(&self.own_changes)
+    ) -> Result<GrantAsOf, Error> {
+        if let Some(lease) = self.own_changes.lease()
             && let Some(entry) = self.facts.entries.get(&(client_id.clone(), tenant_id.clone()))
             && entry.grant.is_current()
         {
@@ -114,12 +109,8 @@ impl Cache {
         Ok(Box::pin(self.keep_grant(read)).await)
     }
 
-    /// A tenant's grant, whatever its state.
-    pub async fn grant(
-        &self,
-        tenant_id: &TenantId,
-        grant_id: &GrantId,
-    ) -> Result<AsOf<Option<Arc<Cached<Grant>>>>, Error> {
+    /// Returns a tenant's grant in any state.
+    pub async fn grant(&self, tenant_id: &TenantId, grant_id: &GrantId) -> Result<GrantAsOf, Error> {
         if let Some(known) = self.facts.find(&self.own_changes, &self.facts.grants, grant_id)
             && known.value.tenant_id == *tenant_id
         {
@@ -130,66 +121,52 @@ impl Cache {
     }
 
     /// Keeps a grant that was read, if it is active. If it is newer than the revocations in memory, catches up:
-    /// otherwise a token could be made of it that seems older than the last revocation of its grant.
-    async fn keep_grant(&self, read: AsOf<Option<Grant>>) -> AsOf<Option<Arc<Cached<Grant>>>> {
+    /// otherwise a token under it could seem older than the last revocation of its grant.
+    async fn keep_grant(&self, read: AsOf<Option<Grant>>) -> GrantAsOf {
         let is_behind = self.own_changes.is_behind(&read.position);
-        let (grant, read) = read.split();
-        let kept = grant.map(|grant| match grant.state {
-            StoredState::Active => {
-                let key = grant.grant_id.clone();
-                let read = read.clone().map(|()| grant);
-                let kept = self
-                    .facts
-                    .keep(&self.own_changes, &self.facts.grants, key, read, |grant| {
-                        let bytes = grant_bytes(&grant);
-                        (grant, bytes)
-                    });
-                kept.value
+        let (grant, as_of) = read.split();
+        let kept = match grant {
+            Some(grant) if grant.state == StoredState::Active => {
+                let (grants, key) = (&self.facts.grants, grant.grant_id.clone());
+                let read = as_of.clone().map(|()| grant);
+                Some(self.facts.keep(&self.own_changes, grants, key, read).value)
             }
-            _ => Cached::detached(grant),
-        });
+            grant => grant.map(Cached::detached),
+        };
         if is_behind {
             self.learn().await;
         }
-        read.map(|()| kept)
+        as_of.map(|()| kept)
     }
 
-    /// The last position after `seq` at which one of these was revoked, if any was, of revocations whose tokens may
-    /// still live.
+    /// Returns the last position after `seq` at which one of these was revoked, if any was.
     pub async fn last_revocation_after(
         &self,
         seq: i64,
         named: &[(RevocationKind, &str)],
     ) -> Result<AsOf<Option<i64>>, Error> {
-        let known = self.own_changes.last_revocation_after(seq, named);
-        match known.filter(|_| self.facts.enabled) {
-            Some(known) => Ok(known),
-            None => {
-                let last = Box::pin(self.read(self.store.last_revocation(named))).await?;
-                Ok(last.map(|last| last.filter(|last| *last > seq)))
-            }
+        if let Some(known) = self.own_changes.last_revocation_after(seq, named) {
+            return Ok(known);
         }
+        let last = Box::pin(self.read(self.store.last_revocation(named))).await?;
+        Ok(last.map(|last| last.filter(|last| *last > seq)))
     }
 
-    /// At most `limit` revocations after a position of this database's feed.
-    pub async fn own_revocations_after(
-        &self,
-        seq: i64,
-        limit: usize,
-    ) -> Result<AsOf<Vec<Revocation>>, Error> {
+    /// Returns at most `limit` revocations after a position of this database's feed.
+    pub async fn own_revocations_after(&self, seq: i64, limit: usize) -> Result<Revocations, Error> {
         self.own_changes.revocations_after(&self.facts, seq, limit).await
     }
 
-    /// The signing keys that are not revoked, and the one that signs. Takes no lock while they are in memory.
+    /// Returns the signing keys that are not revoked, and the one that signs. Takes no lock while they are in memory.
     pub async fn keys(&self) -> Result<AsOf<Arc<Keys>>, Error> {
-        if let Some(lease) = self.facts.lease_of(&self.own_changes)
+        if let Some(lease) = self.own_changes.lease()
             && let Some(keys) = self.facts.keys.load_full()
         {
             return Ok(lease.map(|()| keys));
         }
         let read = Box::pin(self.read(self.read_keys())).await?.map(Arc::new);
         let _applying = self.facts.applying.lock();
-        if self.facts.enabled && self.own_changes.covers(&read.position) {
+        if self.own_changes.is_covered_by(&read.position) {
             self.facts.keys.store(Some(read.value.clone()));
         }
         Ok(read)
@@ -210,9 +187,8 @@ impl Cache {
         Keys::new(signer, self.store.live_signing_keys().await?)
     }
 
-    /// Reads the position first and the answer second: a change in between may show in the answer, and no change is
-    /// claimed that doesn't. Callers put it on the heap: its size should not be part of every call that is answered
-    /// from memory.
+    /// Reads the position first and the answer second, so that the answer reflects at least the changes up to the
+    /// position. Callers put this future on the heap, so that its size is no part of every call that memory answers.
     async fn read<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<AsOf<T>, Error> {
         let asked_at = Instant::now();
         let position = self.store.position().await?;

@@ -29,7 +29,7 @@ thread_local! {
     static TAKEN: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// The locks that this thread has taken since the last call.
+/// Returns how many locks this thread has taken since the last call.
 #[cfg(test)]
 pub fn taken() -> usize {
     TAKEN.with(std::cell::Cell::take)

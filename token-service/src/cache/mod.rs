@@ -1,8 +1,8 @@
-//! Facts served from memory for as long as they are known to hold.
+//! Facts served from memory while they are known to be current.
 //!
-//! Two change feeds are followed: the registry's, and that of this service's own database, to which other replicas
-//! write too. While a follower has a lease, facts of its source are read from memory. Without one, each is read from
-//! the source, and a source that does not answer stops what depends on it.
+//! The cache follows two change feeds: the registry's, and that of this service's own database, to which other replicas
+//! write too. While a follower has a lease, facts of its source come from memory. Without one, each is read from the
+//! source, and calls fail while the source does not answer.
 
 use std::{fmt, hash::Hash, sync::Arc, time::Duration};
 
@@ -12,7 +12,10 @@ use accord::{
     text::id::{ClientId, SecretId, TenantId},
 };
 use aws_lc_rs::hmac;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
@@ -31,10 +34,11 @@ mod tests;
 mod verified_secrets;
 
 pub use cached::Cached;
-use cached::{FactCache, OVERHEAD};
+use cached::FactCache;
 pub use facts::Entry;
 use facts::Facts;
-use follower::{ChangeFollower, ChangeSource};
+use follower::ChangeFollower;
+pub use follower::Revocations;
 use lock::Lock;
 #[cfg(test)]
 pub(crate) use lock::taken as locks_taken;
@@ -55,7 +59,13 @@ use crate::{
     store::Store,
 };
 
-/// Memory over the registry and this service's database.
+/// The most facts that are read from the registry at a time.
+const MAX_REGISTRY_READS: usize = 64;
+
+/// A fact from memory or from its source, and how current it is.
+pub type FactAsOf<T> = AsOf<Arc<Cached<T>>>;
+
+/// The facts of the registry and of this service's database.
 pub struct Cache {
     registry: Registry,
     store: Store,
@@ -66,8 +76,10 @@ pub struct Cache {
     /// The key of the MACs of verified secrets.
     mac_key: hmac::Key,
     checks: SingleFlight<(ClientId, SecretId)>,
+    /// Bounds how many facts are read from the registry at a time, so that the change feed does not wait behind them.
+    registry_reads: Semaphore,
     uses: SecretUses,
-    /// When the keys of tags were read without a lease.
+    /// When the tag keys were last read without a lease.
     tag_keys_read_at: Mutex<Option<Instant>>,
     /// The signing key that was unsealed last.
     signer: Lock<Option<Arc<Signer>>>,
@@ -80,15 +92,9 @@ impl fmt::Debug for Cache {
 }
 
 impl Cache {
-    /// An empty memory. It answers only if the feeds are followed, which `enabled` says. `registry_stale_max` is how
-    /// much longer than a lease the registry's facts may count while it does not answer.
-    pub fn new(
-        registry: Registry,
-        store: Store,
-        random: &dyn Random,
-        enabled: bool,
-        registry_stale_max: Duration,
-    ) -> Self {
+    /// Creates an empty cache. It serves facts from memory while [`Self::follow`] runs. The
+    /// registry's facts count `registry_stale_max` longer than a lease while it does not answer.
+    pub fn new(registry: Registry, store: Store, random: &dyn Random, registry_stale_max: Duration) -> Self {
         let mut key = Zeroizing::new([0; 32]);
         random.fill(&mut *key);
         Self {
@@ -97,9 +103,10 @@ impl Cache {
             clock: store.clock.clone(),
             registry,
             store,
-            facts: Facts::new(enabled),
+            facts: Facts::new(),
             mac_key: hmac::Key::new(hmac::HMAC_SHA256, &*key),
             checks: SingleFlight::new(),
+            registry_reads: Semaphore::new(MAX_REGISTRY_READS),
             uses: SecretUses::default(),
             tag_keys_read_at: Mutex::default(),
             signer: Lock::default(),
@@ -115,24 +122,21 @@ impl Cache {
         );
     }
 
-    /// How long the registry's answers count.
+    /// Returns how long the registry's answers count.
     pub fn registry_lease(&self) -> Duration {
         self.registry_changes.lease_duration()
     }
 
-    /// The entry of a client at a tenant, as of both positions, while both leases last. One lock.
+    /// Returns the entry of a client at a tenant, while both leases last. Takes one lock.
     pub fn entry(&self, client_id: &ClientId, tenant_id: &TenantId) -> Option<EntryAsOf> {
-        let (registry, own) = (
-            self.facts.lease_of(&self.registry_changes)?,
-            self.facts.lease_of(&self.own_changes)?,
-        );
+        let registry = self.registry_changes.lease()?;
+        let own = self.own_changes.lease()?;
         let entry = self.facts.entries.get(&(client_id.clone(), tenant_id.clone()))?;
-        entry
-            .facts_are_current()
-            .then_some(EntryAsOf { entry, registry, own })
+        let is_current = entry.facts_are_current();
+        is_current.then_some(EntryAsOf { entry, registry, own })
     }
 
-    /// Joins facts of one grant into an entry.
+    /// Joins the facts about an active grant into an entry, if they belong together and are current.
     pub fn keep_entry(
         &self,
         client: &Arc<Cached<KnownClient>>,
@@ -151,56 +155,37 @@ impl Cache {
             && grant.designated_user_id == user.user_id;
         if belong_together && grant.state == StoredState::Active && entry.facts_are_current() {
             let key = (client.client_id.clone(), tenant.tenant_id.clone());
-            self.facts.entries.insert(key, entry, 2 * OVERHEAD);
+            self.facts.entries.insert(key, entry);
         }
     }
 }
 
 impl Facts {
-    /// The lease under which memory answers for a source.
-    fn lease_of<S: ChangeSource>(&self, changes: &ChangeFollower<S>) -> Option<AsOf<()>> {
-        changes.lease().filter(|_| self.enabled)
-    }
-
-    /// A fact from memory. The lease is read before the fact.
-    fn find<K, T, S>(
+    /// Returns a fact from memory. Reads the lease before the fact.
+    fn find<K: Eq + Hash + Clone, T, S>(
         &self,
         changes: &ChangeFollower<S>,
         facts: &FactCache<K, T>,
         key: &K,
-    ) -> Option<AsOf<Arc<Cached<T>>>>
-    where
-        K: Eq + Hash + Clone,
-        S: ChangeSource,
-    {
-        let lease = self.lease_of(changes)?;
+    ) -> Option<FactAsOf<T>> {
+        let lease = changes.lease()?;
         let fact = facts.get(key).filter(|fact| fact.is_current())?;
         Some(lease.map(|()| fact))
     }
 
-    /// Keeps a fact that was read, unless a change that it does not reflect has been applied. `weigh` gives the value
-    /// to keep and its size in bytes.
-    fn keep<K, R, T, S>(
+    /// Keeps a fact that was read, unless a change that it does not reflect has been applied.
+    fn keep<K: Eq + Hash + Clone, T, S>(
         &self,
         changes: &ChangeFollower<S>,
         facts: &FactCache<K, T>,
         key: K,
-        read: AsOf<R>,
-        weigh: impl FnOnce(R) -> (T, usize),
-    ) -> AsOf<Arc<Cached<T>>>
-    where
-        K: Eq + Hash + Clone,
-        S: ChangeSource,
-    {
+        read: AsOf<T>,
+    ) -> FactAsOf<T> {
         let _applying = self.applying.lock();
-        let covers = self.enabled && changes.covers(&read.position);
-        read.map(|value| {
-            let (value, bytes) = weigh(value);
-            if covers {
-                facts.insert(key, value, bytes)
-            } else {
-                Cached::detached(value)
-            }
+        let is_covered = changes.is_covered_by(&read.position);
+        read.map(|value| match is_covered {
+            true => facts.insert(key, value),
+            false => Cached::detached(value),
         })
     }
 }

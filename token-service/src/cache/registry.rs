@@ -1,6 +1,6 @@
-//! What the registry says: clients and their secrets, tenants, users, callers.
+//! Facts of the registry: clients and their secrets, tenants, users, callers.
 
-use std::{sync::Arc, time::Duration};
+use std::{hash::Hash, time::Duration};
 
 use accord::{
     position::Position,
@@ -15,18 +15,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Cache, Cached, EntryAsOf,
-    cached::OVERHEAD,
-    facts::{client_bytes, tenant_bytes},
-    follower::ChangeSource,
-    verified_secrets::{KnownClient, VerifiedSecret},
+    Cache, EntryAsOf, FactAsOf, Revocations, cached::FactCache, follower::ChangeSource,
+    verified_secrets::KnownClient,
 };
 use crate::{
     error::Error,
     model::{
         change::Changes,
         client::Client,
-        revocation::Revocation,
         tenant::Tenant,
         user::User,
         watermark::{AsOf, LEASE},
@@ -38,11 +34,11 @@ use crate::{
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 /// The most uses in one report.
 const MAX_USES: usize = 1_000;
-/// How often the keys of tags are read without a lease.
+/// How often the tag keys are read without a lease.
 const READ_TAG_KEYS_EVERY: Duration = Duration::from_secs(1);
-/// How long a check of a secret waits for another one of the same secret: longer than a lease, so that a registry
-/// that hangs has been noticed.
-const CHECK_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a call waits for others that read the same fact or check the same secret: longer than a lease, after which it
+/// is known whether the registry answers.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl ChangeSource for Registry {
     const NAME: &'static str = "registry";
@@ -56,19 +52,19 @@ impl ChangeSource for Registry {
     }
 }
 
-/// A client that has proven itself.
+/// An authenticated client.
 #[derive(Debug)]
 pub struct Authenticated {
     /// The client, which is active.
-    pub client: AsOf<Arc<Cached<KnownClient>>>,
-    /// Its entry at the tenant, if the proof came with it.
+    pub client: FactAsOf<KnownClient>,
+    /// Its entry at the tenant, if the secret was verified by it.
     pub entry: Option<EntryAsOf>,
 }
 
 impl Cache {
-    /// Verifies a Client Secret. Its tag is checked first, so that a guess costs no query and no call, and takes the
-    /// same time for every client. Then memory is asked, then this service's database, and the registry last: it
-    /// runs argon2 once for each secret, whatever happens to the client and however many replicas there are.
+    /// Verifies a Client Secret. Checks its tag first, so that a guess costs no query and no call, and takes the same
+    /// time for every client. Then looks into memory, then into this service's database, and calls the registry last:
+    /// it runs argon2 once for each secret, whatever happens to the client and however many replicas there are.
     pub async fn authenticate_client(
         &self,
         client_id: &ClientId,
@@ -90,13 +86,13 @@ impl Cache {
                 entry: Some(found),
             });
         }
-        // On the heap: its size should not be part of every call that is answered from memory.
+        // On the heap, so that its size is no part of every call that memory answers.
         let client = Box::pin(self.verify_client(client_id, secret, &mac)).await?;
         Ok(Authenticated { client, entry: None })
     }
 
-    /// Checks a tag again if there may be keys that are not known here: with a lease there are none, and without one
-    /// they are read once in a while.
+    /// Checks a tag again if the registry may have keys that are unknown here. With a lease it has none. Without one,
+    /// the keys are read once a second.
     async fn is_tagged_now(&self, client_id: &ClientId, secret: &ClientSecret) -> Result<bool, Error> {
         if self.registry_changes.lease().is_some() {
             return Ok(false);
@@ -121,67 +117,52 @@ impl Cache {
         client_id: &ClientId,
         secret: &ClientSecret,
         mac: &[u8; 32],
-    ) -> Result<AsOf<Arc<Cached<KnownClient>>>, Error> {
+    ) -> Result<FactAsOf<KnownClient>, Error> {
         let secret_id = secret.secret_id();
-        let client = self.listed_client(client_id).await?;
+        let client = self.active_client(client_id).await?;
         if self.is_known(&client.value, secret_id, mac)? {
             return Ok(client);
         }
         let check = self.checks.enter((client_id.clone(), secret_id.clone()));
-        let Ok(_check) = timeout(CHECK_PATIENCE, check).await else {
-            let since = Instant::now().checked_sub(LEASE);
-            let answers = since.is_some_and(|since| self.registry_changes.is_complete_since(since));
-            return Err(if answers {
-                Error::Busy
-            } else {
-                Error::RegistryUnavailable
-            });
-        };
+        let _check = self.within_patience(check).await?;
         // The call before may have verified the same secret.
-        let client = self.listed_client(client_id).await?;
+        let client = self.active_client(client_id).await?;
         if self.is_known(&client.value, secret_id, mac)? {
             return Ok(client);
         }
         let is_listed = client.value.lists_secret(secret_id, self.clock.now());
         if is_listed && self.store.is_verified_secret(client_id, secret).await? {
-            client.value.verify(VerifiedSecret::new(*mac, secret_id.clone()));
+            client.value.verify(mac, secret_id);
             self.is_verified(&client.value, mac);
             return Ok(client);
         }
-        let answer = self
-            .registry
-            .authenticate_client(client_id, secret.expose())
-            .await;
-        if let Err(Error::InvalidClient) = answer
-            && !is_listed
-        {
+        let answer = self.registry.authenticate_client(client_id, secret.expose());
+        let answer = answer.await;
+        if matches!(answer, Err(Error::InvalidClient)) && !is_listed {
             client.value.reject(secret_id);
         }
-        let client = self.keep_client(answer?);
-        client.value.verify(VerifiedSecret::new(*mac, secret_id.clone()));
-        let live = client.value.live_secrets.iter();
-        let expires_at = live
-            .filter(|live| live.secret_id == *secret_id)
-            .find_map(|live| live.expires_at);
-        let inserted = self
-            .store
-            .insert_verified_secret(client_id, secret, expires_at)
-            .await;
-        if let Err(error) = inserted {
+        let client = self.with_secrets(answer?);
+        let (changes, clients) = (&self.registry_changes, &self.facts.clients);
+        let client = self.facts.keep(changes, clients, client_id.clone(), client);
+        client.value.verify(mac, secret_id);
+        let listed = client.value.listed_secret(secret_id);
+        let expires_at = listed.and_then(|live| live.expires_at);
+        let inserted = self.store.insert_verified_secret(client_id, secret, expires_at);
+        if let Err(error) = inserted.await {
             tracing::warn!(%error, %client_id, "a verified secret was not stored");
         }
         Ok(client)
     }
 
-    /// The client, if it is active.
-    async fn listed_client(&self, client_id: &ClientId) -> Result<AsOf<Arc<Cached<KnownClient>>>, Error> {
+    /// Returns the client, if it is active.
+    async fn active_client(&self, client_id: &ClientId) -> Result<FactAsOf<KnownClient>, Error> {
         match self.client(client_id).await {
             Err(Error::NotFound(_)) => Err(Error::InvalidClient),
             client => active(client?),
         }
     }
 
-    /// Removes stored secrets that ended, of clients that changed.
+    /// Removes the stored secrets that ended, of clients that changed.
     pub(super) async fn retain_verified_secrets(&self) {
         for client_id in self.facts.take_changed_clients() {
             let retained = match self.client(&client_id).await {
@@ -200,8 +181,8 @@ impl Cache {
         }
     }
 
-    /// Whether memory says that a secret is right. Fails if it says that the secret is not live; one that the client
-    /// does not list may have been claimed a moment ago, so memory says so only after the registry did.
+    /// Returns whether memory has verified a secret. Fails if the registry rejected the secret before: only then,
+    /// because a secret that the client does not list may have been claimed a moment ago.
     fn is_known(&self, client: &KnownClient, secret_id: &SecretId, mac: &[u8; 32]) -> Result<bool, Error> {
         if self.is_verified(client, mac) {
             return Ok(true);
@@ -212,19 +193,19 @@ impl Cache {
         Ok(false)
     }
 
-    /// Whether a secret was verified and is live. Counts as a use of it.
+    /// Returns whether a secret was verified and is live. Records its use.
     fn is_verified(&self, client: &KnownClient, mac: &[u8; 32]) -> bool {
         let now = self.clock.now();
-        let secret = client.verified(mac, now);
-        secret.is_some_and(|secret| {
-            self.uses.note(&client.client_id, secret, now);
-            true
-        })
+        let Some(secret) = client.verified(mac, now) else {
+            return false;
+        };
+        self.uses.record(&client.client_id, secret, now);
+        true
     }
 
     fn mac(&self, client_id: &ClientId, client_secret: &ClientSecret) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&self.mac_key);
-        // A Client ID has one length, so that no two pairs give the same bytes.
+        // A Client ID has one length, so no two pairs give the same bytes.
         context.update(client_id.as_str().as_bytes());
         context.update(client_secret.expose().as_bytes());
         let mut mac = [0; 32];
@@ -232,90 +213,88 @@ impl Cache {
         mac
     }
 
-    /// Reads a client.
-    pub async fn client(&self, client_id: &ClientId) -> Result<AsOf<Arc<Cached<KnownClient>>>, Error> {
-        if let Some(client) = self
-            .facts
-            .find(&self.registry_changes, &self.facts.clients, client_id)
-        {
-            return Ok(client);
-        }
-        let read = Box::pin(self.registry.client(client_id)).await?;
-        Ok(self.keep_client(read))
-    }
-
-    fn keep_client(&self, read: AsOf<Client>) -> AsOf<Arc<Cached<KnownClient>>> {
-        let key = read.value.client_id.clone();
-        let clients = &self.facts.clients;
-        self.facts
-            .keep(&self.registry_changes, clients, key, read, |client| {
-                let bytes = client_bytes(&client);
-                let before = clients.get(&client.client_id);
-                let known = KnownClient::new(client, before.as_deref().map(|before| &**before));
-                (known, bytes)
-            })
-    }
-
-    /// Reads a tenant.
-    pub async fn tenant(&self, tenant_id: &TenantId) -> Result<AsOf<Arc<Cached<Tenant>>>, Error> {
-        let (changes, tenants) = (&self.registry_changes, &self.facts.tenants);
-        if let Some(tenant) = self.facts.find(changes, tenants, tenant_id) {
-            return Ok(tenant);
-        }
-        let read = Box::pin(self.registry.tenant(tenant_id)).await?;
-        Ok(self
-            .facts
-            .keep(changes, tenants, tenant_id.clone(), read, |tenant| {
-                let bytes = tenant_bytes(&tenant);
-                (tenant, bytes)
-            }))
-    }
-
-    /// Reads a tenant's user.
-    pub async fn user(
+    /// Returns a fact from memory, or reads it and keeps it.
+    async fn fact<K: Eq + Hash + Clone, T, F: Future<Output = Result<AsOf<T>, Error>>>(
         &self,
-        tenant_id: &TenantId,
-        user_id: &UserId,
-    ) -> Result<AsOf<Arc<Cached<User>>>, Error> {
-        let (changes, users) = (&self.registry_changes, &self.facts.users);
+        facts: &FactCache<K, T>,
+        key: &K,
+        read: impl FnOnce() -> F,
+    ) -> Result<FactAsOf<T>, Error> {
+        if let Some(fact) = self.facts.find(&self.registry_changes, facts, key) {
+            return Ok(fact);
+        }
+        // On the heap, so that its size is no part of every call that memory answers.
+        Box::pin(async {
+            // One call reads a fact, and the others find it in memory. Otherwise a replica that starts under load sends
+            // the registry several reads for each call, until the registry answers neither them nor the change feed.
+            let _turn = self.within_patience(facts.reads.enter(key.clone())).await?;
+            if let Some(fact) = self.facts.find(&self.registry_changes, facts, key) {
+                return Ok(fact);
+            }
+            let _permit = self.within_patience(self.registry_reads.acquire()).await?;
+            let read = read().await?;
+            Ok(self.facts.keep(&self.registry_changes, facts, key.clone(), read))
+        })
+        .await
+    }
+
+    /// Waits for other calls. Fails with [`Error::Busy`] after too long, or with [`Error::RegistryUnavailable`] if that is
+    /// the reason.
+    async fn within_patience<T>(&self, turn: impl Future<Output = T>) -> Result<T, Error> {
+        timeout(PATIENCE, turn).await.map_err(|_elapsed| {
+            let since = Instant::now().checked_sub(LEASE);
+            match since.is_some_and(|since| self.registry_changes.is_complete_since(since)) {
+                true => Error::Busy,
+                false => Error::RegistryUnavailable,
+            }
+        })
+    }
+
+    /// Returns a client.
+    pub async fn client(&self, client_id: &ClientId) -> Result<FactAsOf<KnownClient>, Error> {
+        let read = async || Ok(self.with_secrets(self.registry.client(client_id).await?));
+        self.fact(&self.facts.clients, client_id, read).await
+    }
+
+    /// Joins a client that was read with the secrets that were verified before.
+    fn with_secrets(&self, read: AsOf<Client>) -> AsOf<KnownClient> {
+        let before = self.facts.clients.get(&read.value.client_id);
+        read.map(|client| KnownClient::new(client, before.as_deref().map(|before| &**before)))
+    }
+
+    /// Returns a tenant.
+    pub async fn tenant(&self, tenant_id: &TenantId) -> Result<FactAsOf<Tenant>, Error> {
+        let read = || self.registry.tenant(tenant_id);
+        self.fact(&self.facts.tenants, tenant_id, read).await
+    }
+
+    /// Returns a tenant's user.
+    pub async fn user(&self, tenant_id: &TenantId, user_id: &UserId) -> Result<FactAsOf<User>, Error> {
         let key = (tenant_id.clone(), user_id.clone());
-        if let Some(user) = self.facts.find(changes, users, &key) {
-            return Ok(user);
-        }
-        let read = Box::pin(self.registry.user(tenant_id, UserRef::Id(user_id))).await?;
-        Ok(self.facts.keep(changes, users, key, read, |user| {
-            let bytes = OVERHEAD + user.label.len();
-            (user, bytes)
-        }))
+        let read = || self.registry.user(tenant_id, UserRef::Id(user_id));
+        self.fact(&self.facts.users, &key, read).await
     }
 
-    /// The caller whose token this is; `None` for an unknown or revoked one.
+    /// Returns the caller with this token; `None` if the token is unknown or revoked.
     pub async fn caller(&self, token: &OpaqueToken) -> Result<Option<Caller>, Error> {
-        let (changes, callers, key) = (&self.registry_changes, &self.facts.callers, token.digest());
-        if let Some(caller) = self.facts.find(changes, callers, &key) {
-            return Ok(Some(Caller::clone(&caller.value)));
-        }
-        let Some(read) = Box::pin(self.registry.caller(token)).await? else {
-            return Ok(None);
+        let read = async || {
+            let caller = self.registry.caller(token).await?;
+            caller.ok_or(Error::NotFound("caller"))
         };
-        let caller = self
-            .facts
-            .keep(changes, callers, key, read, |caller| (caller, OVERHEAD));
-        Ok(Some(Caller::clone(&caller.value)))
+        match self.fact(&self.facts.callers, &token.digest(), read).await {
+            Ok(caller) => Ok(Some(Caller::clone(&caller.value))),
+            Err(Error::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
-    /// At most `limit` revocations of clients, tenants and users after a position of the registry's feed.
-    pub async fn registry_revocations_after(
-        &self,
-        seq: i64,
-        limit: usize,
-    ) -> Result<AsOf<Vec<Revocation>>, Error> {
-        self.registry_changes
-            .revocations_after(&self.facts, seq, limit)
-            .await
+    /// Returns at most `limit` revocations of clients, tenants and users after a position of the registry's feed.
+    pub async fn registry_revocations_after(&self, seq: i64, limit: usize) -> Result<Revocations, Error> {
+        let changes = &self.registry_changes;
+        changes.revocations_after(&self.facts, seq, limit).await
     }
 
-    /// Reports when secrets were used, until `stop` and once more.
+    /// Reports when secrets were used, until `stop` and then once more.
     pub(super) async fn report_secret_uses(&self, stop: &CancellationToken) {
         let reports = async {
             let mut ticks = interval(REPORT_EVERY);
@@ -338,13 +317,14 @@ impl Cache {
             }
             let count = taken.len();
             let uses: Vec<_> = taken.iter().map(|(_, used)| used.clone()).collect();
-            let reported = self.registry.report_secret_use(&uses).await;
-            self.uses.settle(taken, reported.is_ok());
-            if let Err(error) = reported {
+            if let Err(error) = self.registry.report_secret_use(&uses).await {
                 tracing::warn!(%error, count, "uses of secrets were not reported");
+                for (secret, used) in taken {
+                    self.uses.record(&used.client_id, secret, used.used_at);
+                }
                 return;
             }
-            // Later uses wait for the next report; otherwise a busy client would make this endless.
+            // Later uses wait for the next report. Otherwise a busy client would keep this loop running.
             if count < MAX_USES {
                 return;
             }
@@ -352,10 +332,7 @@ impl Cache {
     }
 }
 
-fn active(client: AsOf<Arc<Cached<KnownClient>>>) -> Result<AsOf<Arc<Cached<KnownClient>>>, Error> {
-    if client.value.active {
-        Ok(client)
-    } else {
-        Err(Error::InvalidClient)
-    }
+fn active(client: FactAsOf<KnownClient>) -> Result<FactAsOf<KnownClient>, Error> {
+    let is_active = client.value.active;
+    is_active.then_some(client).ok_or(Error::InvalidClient)
 }

@@ -6,11 +6,12 @@ use std::{
     time::Duration,
 };
 
+use strum::EnumCount;
 use tokio::time::Instant;
 
 use crate::model::revocation::{Revocation, RevocationKind};
 
-/// How long a revocation is kept: longer than any access token that it ends lives.
+/// How long a revocation is kept: longer than the life of an access token.
 const KEEP: Duration = Duration::from_secs(20 * 60);
 /// The most revocations that are kept, about 200 bytes each.
 const MAX: usize = 500_000;
@@ -18,48 +19,48 @@ const MAX: usize = 500_000;
 /// The revocations of one feed that still matter.
 #[derive(Debug)]
 pub(super) struct RevocationIndex {
-    by_seq: BTreeMap<i64, (RevocationKind, String, Instant)>,
-    /// The last position of each, per kind.
-    last: [HashMap<String, i64>; RevocationKind::ALL.len()],
+    by_seq: BTreeMap<i64, (Revocation, Instant)>,
+    /// The last position of each id, by kind.
+    last: [HashMap<String, i64>; RevocationKind::COUNT],
+    /// The most revocations.
     max: usize,
-    /// Something had to be left out.
+    /// Whether a revocation was left out.
     full: bool,
-    /// A revocation of a kind that this version does not know was read then.
+    /// When a revocation of a kind was read that this version does not know.
     unknown_at: Option<Instant>,
 }
 
 impl Default for RevocationIndex {
     fn default() -> Self {
-        Self {
-            by_seq: BTreeMap::new(),
-            last: Default::default(),
-            max: MAX,
-            full: false,
-            unknown_at: None,
-        }
+        Self::new(MAX)
     }
 }
 
 impl RevocationIndex {
-    /// Adds a revocation. A repeated one changes nothing.
-    pub(super) fn insert(&mut self, revocation: Revocation, now: Instant) {
-        let Revocation { kind, id, seq } = revocation;
-        let last = &mut self.last[kind as usize];
-        match last.get_mut(&id) {
-            Some(known) if *known >= seq => return,
-            Some(known) => {
-                self.by_seq.remove(known);
-                *known = seq;
-            }
-            None if self.by_seq.len() >= self.max => return self.leave_out(),
-            None => {
-                last.insert(id.clone(), seq);
-            }
+    fn new(max: usize) -> Self {
+        Self {
+            by_seq: BTreeMap::new(),
+            last: Default::default(),
+            max,
+            full: false,
+            unknown_at: None,
         }
-        self.by_seq.insert(seq, (kind, id, now));
     }
 
-    /// Notes a revocation of a kind that this version does not know. Reading it again would help nobody.
+    /// Adds a revocation. A repeated one changes nothing.
+    pub(super) fn insert(&mut self, revocation: Revocation, now: Instant) {
+        let last = &mut self.last[revocation.kind as usize];
+        match last.get(&revocation.id) {
+            Some(known) if *known >= revocation.seq => return,
+            Some(known) => drop(self.by_seq.remove(known)),
+            None if self.by_seq.len() >= self.max => return self.leave_out(),
+            None => {}
+        }
+        last.insert(revocation.id.clone(), revocation.seq);
+        self.by_seq.insert(revocation.seq, (revocation, now));
+    }
+
+    /// Records a revocation of a kind that this version does not know. Reading it again would not help.
     pub(super) fn note_unknown(&mut self, now: Instant) {
         tracing::warn!("there is a revocation of an unknown kind");
         self.unknown_at = Some(now);
@@ -72,17 +73,17 @@ impl RevocationIndex {
         self.full = true;
     }
 
-    /// Whether every revocation that matters is here.
+    /// Returns whether the index holds every revocation that matters.
     pub(super) fn is_complete(&self) -> bool {
         !self.full && self.unknown_at.is_none()
     }
 
-    /// Whether there is room again for what was left out. It has to be read again.
+    /// Returns whether there is room again for the revocations that were left out. They have to be read again.
     pub(super) fn may_catch_up(&self) -> bool {
         self.full && self.by_seq.len() < self.max / 2
     }
 
-    /// The last position at which one of these was revoked, if any was.
+    /// Returns the last position at which one of these was revoked, if any was.
     pub(super) fn last(&self, named: &[(RevocationKind, &str)]) -> Option<i64> {
         let seqs = named
             .iter()
@@ -90,39 +91,31 @@ impl RevocationIndex {
         seqs.copied().max()
     }
 
-    /// At most `limit` revocations after a position, in order.
+    /// Returns at most `limit` revocations after a position, in order.
     pub(super) fn after(&self, seq: i64, limit: usize) -> Vec<Revocation> {
         let after = (Bound::Excluded(seq), Bound::Unbounded);
         let revocations = self.by_seq.range(after).take(limit);
         revocations
-            .map(|(seq, (kind, id, _))| Revocation {
-                kind: *kind,
-                id: id.clone(),
-                seq: *seq,
-            })
+            .map(|(_, (revocation, _))| revocation.clone())
             .collect()
     }
 
-    /// Removes what no longer matters. Revocations come in their order, so these are the first ones.
+    /// Removes the revocations that no longer matter. They are the first ones, because revocations come in order.
     pub(super) fn tidy(&mut self, now: Instant) {
         while let Some(first) = self.by_seq.first_entry() {
-            if now.saturating_duration_since(first.get().2) <= KEEP {
+            if now.saturating_duration_since(first.get().1) <= KEEP {
                 break;
             }
-            let (kind, id, _) = first.remove();
-            self.last[kind as usize].remove(&id);
+            let (revocation, _) = first.remove();
+            self.last[revocation.kind as usize].remove(&revocation.id);
         }
-        self.unknown_at = self
-            .unknown_at
-            .filter(|at| now.saturating_duration_since(*at) <= KEEP);
+        let matters = |at: &Instant| now.saturating_duration_since(*at) <= KEEP;
+        self.unknown_at = self.unknown_at.filter(matters);
     }
 
-    /// Removes everything: the feed is another one.
+    /// Removes everything, because the feed is another one.
     pub(super) fn clear(&mut self) {
-        *self = Self {
-            max: self.max,
-            ..Self::default()
-        };
+        *self = Self::new(self.max);
     }
 }
 
@@ -183,10 +176,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_full_index_knows_that_it_is_incomplete() {
         use RevocationKind::Jti;
-        let mut index = RevocationIndex {
-            max: 2,
-            ..RevocationIndex::default()
-        };
+        let mut index = RevocationIndex::new(2);
         let now = Instant::now();
         index.insert(revocation(Jti, "a", 1), now);
         index.insert(revocation(Jti, "b", 2), now);

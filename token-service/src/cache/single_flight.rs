@@ -6,10 +6,10 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::lock::Lock;
 
-/// The keys for which a call is under way.
+/// The keys for which calls run.
 pub(super) struct SingleFlight<K: Eq + Hash>(Lock<HashMap<K, Arc<Mutex<()>>>>);
 
-/// A call that is under way, or waits.
+/// A call that runs or waits.
 pub(super) struct Flight<'a, K: Eq + Hash> {
     flights: &'a SingleFlight<K>,
     key: K,
@@ -40,7 +40,7 @@ impl<K: Eq + Hash> Drop for Flight<'_, K> {
     fn drop(&mut self) {
         self.guard = None;
         let mut under_way = self.flights.0.lock();
-        // This call's and the map's: nobody else waits.
+        // One is this call's and one the map's, so no other call waits.
         if Arc::strong_count(&self.mutex) == 2 {
             under_way.remove(&self.key);
         }

@@ -1,11 +1,11 @@
-//! The Client Secrets that were verified, remembered with their client as MACs under a key of this process that is
-//! never written anywhere: nothing in memory gives a secret back, or lets one be tried elsewhere.
+//! The Client Secrets that were verified, kept with their client as MACs. Their key belongs to this process and is
+//! never written, so that nobody can recover a secret from the MACs or test guesses elsewhere.
 
 use std::{
     ops::Deref,
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, Ordering::Relaxed},
     },
 };
 
@@ -18,16 +18,16 @@ use arc_swap::ArcSwap;
 use super::lock::Lock;
 use crate::model::client::{Client, SecretUse};
 
-/// The most secrets of a client that are remembered, and the most that are known to be rejected.
+/// The most secrets of a client that are kept as verified, and as rejected.
 const MAX_SECRETS: usize = 16;
 
-/// A client as the registry described it, and what is known of its secrets.
+/// A client as the registry described it, with its verified and rejected secrets.
 #[derive(Debug)]
 pub struct KnownClient {
     client: Client,
-    /// Secrets that were verified, live or not. They stay when the client is read anew.
+    /// Secrets that were verified, live or not. They stay when the client is read again.
     verified: ArcSwap<Vec<Arc<VerifiedSecret>>>,
-    /// Secrets that this description does not list and that the registry rejected. They go with it.
+    /// Secrets that this description does not list and that the registry rejected.
     rejected: ArcSwap<Vec<SecretId>>,
 }
 
@@ -43,7 +43,7 @@ impl Deref for KnownClient {
 pub(super) struct VerifiedSecret {
     mac: [u8; 32],
     secret_id: SecretId,
-    /// The last use that is not reported yet, in milliseconds; 0 for none.
+    /// The last use that is not reported yet, in Unix milliseconds; 0 for none.
     used_at: AtomicI64,
 }
 
@@ -53,18 +53,8 @@ impl std::fmt::Debug for VerifiedSecret {
     }
 }
 
-impl VerifiedSecret {
-    pub(super) fn new(mac: [u8; 32], secret_id: SecretId) -> Self {
-        Self {
-            mac,
-            secret_id,
-            used_at: AtomicI64::new(0),
-        }
-    }
-}
-
 impl KnownClient {
-    /// A client with the secrets that were verified `before`.
+    /// Joins a client with the secrets that were verified `before`.
     pub(super) fn new(client: Client, before: Option<&Self>) -> Self {
         let verified = before.map_or_else(Vec::new, |before| before.verified.load().to_vec());
         Self {
@@ -74,9 +64,13 @@ impl KnownClient {
         }
     }
 
-    /// Remembers a secret that was verified.
-    pub(super) fn verify(&self, verified: VerifiedSecret) {
-        let verified = Arc::new(verified);
+    /// Adds a secret that was verified.
+    pub(super) fn verify(&self, mac: &[u8; 32], secret_id: &SecretId) {
+        let verified = Arc::new(VerifiedSecret {
+            mac: *mac,
+            secret_id: secret_id.clone(),
+            used_at: AtomicI64::new(0),
+        });
         self.verified.rcu(|known| {
             let others = known.iter().filter(|known| known.secret_id != verified.secret_id);
             let all = std::iter::once(&verified).chain(others);
@@ -84,15 +78,15 @@ impl KnownClient {
         });
     }
 
-    /// The verified secret with this MAC, if it is live.
+    /// Returns the verified secret with this MAC, if it is live.
     pub(super) fn verified(&self, mac: &[u8; 32], now: UnixMillis) -> Option<Arc<VerifiedSecret>> {
         let verified = self.verified.load();
-        // Nobody knows the key of these MACs, so the time of a comparison reveals nothing.
+        // Nobody else knows the key of these MACs, so the time of a comparison reveals nothing.
         let secret = verified.iter().find(|secret| secret.mac == *mac)?;
         self.lists_secret(&secret.secret_id, now).then(|| secret.clone())
     }
 
-    /// Remembers that the registry rejected a secret that this description does not list.
+    /// Records that the registry rejected a secret that this description does not list.
     pub(super) fn reject(&self, secret_id: &SecretId) {
         self.rejected.rcu(|rejected| {
             let all = std::iter::once(secret_id).chain(rejected.iter());
@@ -107,46 +101,28 @@ impl KnownClient {
 
 /// Secrets that were used since their last use was reported.
 #[derive(Default)]
-pub(super) struct SecretUses(Lock<Vec<Used>>);
-
-type Used = (ClientId, Arc<VerifiedSecret>);
+pub(super) struct SecretUses(Lock<Vec<(ClientId, Arc<VerifiedSecret>)>>);
 
 impl SecretUses {
-    /// Notes a use. Takes a lock once in each report's interval for each secret.
-    pub(super) fn note(&self, client_id: &ClientId, secret: Arc<VerifiedSecret>, now: UnixMillis) {
-        if secret.used_at.swap(now.as_millis(), Ordering::Relaxed) == 0 {
+    /// Records a use. Takes a lock once in each report's interval for each secret.
+    pub(super) fn record(&self, client_id: &ClientId, secret: Arc<VerifiedSecret>, now: UnixMillis) {
+        if secret.used_at.fetch_max(now.as_millis(), Relaxed) == 0 {
             self.0.lock().push((client_id.clone(), secret));
         }
     }
 
-    /// Takes at most `limit` of them, to be reported and then settled.
+    /// Takes at most `limit` uses out. A use that can't be reported is recorded again.
     pub(super) fn take(&self, limit: usize) -> Vec<(Arc<VerifiedSecret>, SecretUse)> {
         let mut used = self.0.lock();
         let rest = used.len().saturating_sub(limit);
-        let report = |(client_id, secret): Used| {
+        let taken = used.drain(rest..).map(|(client_id, secret)| {
             let used = SecretUse {
                 client_id,
                 secret_id: secret.secret_id.clone(),
-                used_at: UnixMillis::from_millis(secret.used_at.load(Ordering::Relaxed)),
+                used_at: UnixMillis::from_millis(secret.used_at.swap(0, Relaxed)),
             };
             (secret, used)
-        };
-        used.drain(rest..).map(report).collect()
-    }
-
-    /// Puts back what was not reported, and what was used again meanwhile.
-    pub(super) fn settle(&self, taken: Vec<(Arc<VerifiedSecret>, SecretUse)>, reported: bool) {
-        let is_settled = |(secret, sent): &(Arc<VerifiedSecret>, SecretUse)| {
-            let sent = sent.used_at.as_millis();
-            let swap = || {
-                secret
-                    .used_at
-                    .compare_exchange(sent, 0, Ordering::Relaxed, Ordering::Relaxed)
-            };
-            reported && swap().is_ok()
-        };
-        let rest = taken.into_iter().filter(|taken| !is_settled(taken));
-        let rest: Vec<_> = rest.map(|(secret, sent)| (sent.client_id, secret)).collect();
-        self.0.lock().extend(rest);
+        });
+        taken.collect()
     }
 }

@@ -1,5 +1,5 @@
-//! A Tenant Admin's session: it belongs to a tenant, a user, the workload that brought the sign-in and, if
-//! it was opened for one, a setup.
+//! A Tenant Admin's session. It belongs to a tenant, a user, the workload that sent the sign-in and, if it was
+//! opened for one, a setup.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use accord::{
     position::Position,
     text::id::{SetupId, TenantId, UserId},
 };
+use strum::AsRefStr;
 
 use super::{tenant::Tenant, user::User, watermark::AsOf};
 use crate::error::Error;
@@ -28,7 +29,7 @@ pub struct AdminSession {
     pub tenant_id: TenantId,
     /// The Tenant Admin.
     pub user_id: UserId,
-    /// The id of the workload that brought the sign-in.
+    /// The id of the workload that sent the sign-in.
     pub workload: String,
     /// The setup it was opened for.
     pub setup_id: Option<SetupId>,
@@ -43,7 +44,7 @@ pub struct AdminSession {
 }
 
 impl AdminSession {
-    /// Whether this workload can use it, as far as token-service knows.
+    /// Returns whether this workload can use the session, as far as token-service knows.
     pub fn is_open(&self, workload: &str, now: UnixMillis) -> bool {
         self.ended_at.is_none()
             && self.workload == workload
@@ -51,7 +52,7 @@ impl AdminSession {
             && now.since(self.signed_in_at) < LIFE
     }
 
-    /// Whether the registry still lets the Tenant Admin act, and has ended no sessions since the sign-in.
+    /// Returns whether the registry still lets the Tenant Admin act, and has ended no sessions since the sign-in.
     pub fn is_allowed(&self, user: &AsOf<User>, tenant: &AsOf<Tenant>) -> bool {
         user.value.active
             && user.value.tenant_admin
@@ -64,11 +65,8 @@ impl AdminSession {
 
     /// Rejects a sign-in that is more than five minutes old.
     pub fn require_fresh(&self, now: UnixMillis) -> Result<(), Error> {
-        if now.since(self.signed_in_at) <= FRESH {
-            Ok(())
-        } else {
-            Err(Error::SignInTooOld)
-        }
+        let is_fresh = now.since(self.signed_in_at) <= FRESH;
+        is_fresh.then_some(()).ok_or(Error::SignInTooOld)
     }
 }
 
@@ -86,22 +84,13 @@ pub struct NewSession {
 }
 
 /// Why a session ended before its time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum EndReason {
     /// The Tenant Admin signed out.
     SignedOut,
-    /// The registry lets the Tenant Admin act no more, or ended the sessions.
+    /// The registry no longer lets the Tenant Admin act, or ended the sessions.
     NoLongerAllowed,
-}
-
-impl EndReason {
-    /// The reason as the audit record has it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::SignedOut => "signed_out",
-            Self::NoLongerAllowed => "no_longer_allowed",
-        }
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use accord::{
 
 use super::revocation::Revocation;
 
-/// A change: what has to be read anew.
+/// A change: what has to be read again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A client, or one of its secrets.
@@ -26,9 +26,9 @@ pub enum Change {
     SigningKeys,
     /// Tokens that have ended.
     Revocation(Revocation),
-    /// Tokens that have ended; this version does not know which.
+    /// Tokens that have ended, of a kind that this version does not know.
     UnknownRevocation,
-    /// Something that this version does not know: anything may be affected.
+    /// A kind of change that this version does not know. It may affect anything.
     Unknown,
 }
 
@@ -39,10 +39,10 @@ pub struct Changes {
     pub changes: Vec<Change>,
     /// The position up to which this is complete.
     pub position: Position,
-    /// Where the changes begin whose revocations may still matter, in an answer without changes.
+    /// The position before the first revocation that may still matter, in an answer without changes.
     pub recent_seq: i64,
-    /// The reader has to forget everything.
+    /// Whether the reader has to forget everything.
     pub reset: bool,
-    /// More changes wait after the position.
+    /// Whether more changes wait after the position.
     pub more: bool,
 }

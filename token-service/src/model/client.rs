@@ -15,11 +15,11 @@ pub struct Client {
     pub profile: Profile,
     /// Whether it can obtain tokens.
     pub active: bool,
-    /// The tenants it may ask.
+    /// The tenants whose data it may request.
     pub tenant_ids: Vec<TenantId>,
     /// Its scopes that are enabled in the catalogue.
     pub scopes: Vec<ClientScope>,
-    /// Where browsers may be sent back to.
+    /// The URIs that an authorization response may go to.
     pub redirect_uris: Vec<String>,
     /// Grows with every change that a consent page would show.
     pub version: i64,
@@ -34,10 +34,15 @@ pub struct Client {
 }
 
 impl Client {
-    /// Whether the registry lists the secret as live at this time.
+    /// Returns whether the registry lists the secret as live at this time.
     pub fn lists_secret(&self, secret_id: &SecretId, now: UnixMillis) -> bool {
-        let listed = self.live_secrets.iter().find(|live| live.secret_id == *secret_id);
+        let listed = self.listed_secret(secret_id);
         listed.is_some_and(|live| live.expires_at.is_none_or(|end| now < end))
+    }
+
+    /// Returns the secret as the registry lists it. It may have expired since.
+    pub fn listed_secret(&self, secret_id: &SecretId) -> Option<&LiveSecret> {
+        self.live_secrets.iter().find(|live| live.secret_id == *secret_id)
     }
 }
 
@@ -46,7 +51,7 @@ impl Client {
 pub struct LiveSecret {
     /// Its id.
     pub secret_id: SecretId,
-    /// When it ends by itself.
+    /// When it expires.
     pub expires_at: Option<UnixMillis>,
 }
 

@@ -1,4 +1,4 @@
-//! Authorization codes: redeemed once, by their client, with the verifier of the request they answer.
+//! Authorization codes. A code is redeemed once, by its client, with the verifier of its authorization request.
 
 use accord::{
     clock::UnixMillis,
@@ -10,7 +10,7 @@ use accord::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use subtle::ConstantTimeEq;
 
-/// A code, as far as it is kept.
+/// A code as it is stored.
 #[derive(Clone, Debug)]
 pub struct Code {
     /// SHA-256 of the code.
@@ -25,7 +25,7 @@ pub struct Code {
     pub redirect_uri: String,
     /// The PKCE challenge, method S256.
     pub code_challenge: String,
-    /// When it ends; with its family, once it is redeemed.
+    /// When it expires; once it is redeemed, the end of its family.
     pub expires_at: UnixMillis,
     /// When its client first presented it.
     pub used_at: Option<UnixMillis>,
@@ -34,7 +34,8 @@ pub struct Code {
 }
 
 impl Code {
-    /// Whether the client brings what belongs to the code, in time (RFC 6749 §4.1.3, RFC 7636 §4.6).
+    /// Returns whether redirect URI and verifier are those of the code's request, and the code has not expired
+    /// (RFC 6749 §4.1.3, RFC 7636 §4.6).
     pub fn accepts(&self, redirect_uri: &str, code_verifier: &str, now: UnixMillis) -> bool {
         let challenge = URL_SAFE_NO_PAD.encode(sha256(code_verifier.as_bytes()));
         let verified: bool = challenge.as_bytes().ct_eq(self.code_challenge.as_bytes()).into();
@@ -42,12 +43,10 @@ impl Code {
     }
 }
 
-/// Whether a text can be a verifier: 43 to 128 unreserved characters (RFC 7636 §4.1).
+/// Returns whether a text can be a verifier: 43 to 128 unreserved characters (RFC 7636 §4.1).
 fn is_verifier(text: &str) -> bool {
-    (43..=128).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'))
+    let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    (43..=128).contains(&text.len()) && text.bytes().all(unreserved)
 }
 
 #[cfg(test)]
@@ -76,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn verifier_uri_and_time_must_fit() {
+    fn rejects_another_verifier_another_uri_and_an_expired_code() {
         let verifier = "v".repeat(43);
         let code = code(&verifier);
         assert!(code.accepts(URI, &verifier, TEST_START));
@@ -86,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verifier_has_the_form_of_one_even_if_its_hash_fits() {
+    fn rejects_a_malformed_verifier_even_if_its_hash_matches() {
         for bad in [
             "",
             &"v".repeat(42),

@@ -1,11 +1,11 @@
-//! Refresh families: what presenting a generation does, and the MAC that makes a token genuine. The tokens
-//! themselves are not stored.
+//! Refresh families: what presenting a generation does, and the MAC that proves a token. The tokens themselves are
+//! not stored.
 
 use std::time::Duration;
 
 use accord::{
     clock::UnixMillis,
-    keys::{KeyError, Keyring},
+    keys::{DataKey, KeyError, Keyring},
     position::Position,
     text::{
         id::{ClientId, FamilyId, GrantId, TenantId},
@@ -16,8 +16,8 @@ use subtle::ConstantTimeEq;
 
 use crate::model::purpose;
 
-/// How long the generation before the current one may come again and get the same successor, because
-/// answers get lost and callers race.
+/// How long the generation before the current one yields the same successor again, because responses get lost and
+/// callers race.
 pub const REPEAT_WINDOW: Duration = Duration::from_secs(30);
 
 /// A refresh family.
@@ -31,9 +31,9 @@ pub struct Family {
     pub grant_id: GrantId,
     /// The client.
     pub client_id: ClientId,
-    /// Where its generations are.
+    /// Its generations.
     pub generations: Generations,
-    /// The version of the key of its tokens' MACs.
+    /// The version of the data key of its tokens' MACs.
     pub key_version: i32,
     /// The registry's feed position when the family began.
     pub registry: Position,
@@ -43,7 +43,7 @@ pub struct Family {
     pub ended_at: Option<UnixMillis>,
 }
 
-/// The two numbers that decide what a refresh token is worth.
+/// The two numbers that decide what a refresh token does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generations {
     /// The newest generation that a client presented; 0 at first.
@@ -66,7 +66,7 @@ pub enum Renewal {
 }
 
 impl Generations {
-    /// The first refresh token, handed out now.
+    /// Returns the generations of a family whose first refresh token is handed out now.
     pub fn first(now: UnixMillis) -> Self {
         Self {
             used: 0,
@@ -77,10 +77,10 @@ impl Generations {
 
     /// Judges a genuine token of this generation.
     ///
-    /// A generation above `current` was handed out by a commit that the database lost in a failover. While
-    /// `used` is presented, its successor has not come back: the answer got lost, callers race, or
-    /// somebody copied the token. After [`REPEAT_WINDOW`] a copy and the original part, and whichever is
-    /// left behind ends the family.
+    /// A generation above `current` was handed out by a commit that the database lost in a failover. A client that
+    /// presents `used` has not used the successor: the response got lost, callers race, or somebody copied the
+    /// token. After [`REPEAT_WINDOW`] a copy and the original get different successors, and whichever is left behind
+    /// ends the family.
     pub fn renew(&self, presented: u32, now: UnixMillis) -> Renewal {
         let hand_out = |current: u32| {
             Renewal::HandOut(Self {
@@ -102,54 +102,40 @@ impl Generations {
 }
 
 impl Family {
-    /// When the family ends by itself: at its absolute end, or `idle` after its newest token was handed out.
+    /// Returns when the family expires: at its absolute end, or `idle` after its newest token was handed out.
     pub fn ends_at(&self, idle: Duration) -> UnixMillis {
         self.expires_at.min(self.generations.handed_out_at.plus(idle))
     }
 
-    /// Whether the family can be used.
+    /// Returns whether the family can be used.
     pub fn is_live_at(&self, now: UnixMillis, idle: Duration) -> bool {
         self.ended_at.is_none() && now < self.ends_at(idle)
     }
 
-    /// The token of a generation; the same each time.
+    /// Returns the token of a generation, which is the same each time.
     pub fn token(&self, keyring: &Keyring, generation: u32) -> Result<RefreshToken, KeyError> {
-        let mac = mac(keyring, self.key_version, &self.whose(), generation)?;
+        let key = keyring.require(purpose::REFRESH, self.key_version)?;
+        let mac = mac(key, &self.tenant_id, &self.client_id, &self.family_id, generation);
         Ok(RefreshToken::compose(&self.family_id, generation, &mac))
     }
-
-    fn whose(&self) -> Whose<'_> {
-        Whose {
-            tenant_id: &self.tenant_id,
-            client_id: &self.client_id,
-            family_id: &self.family_id,
-        }
-    }
-}
-
-/// What a refresh token's MAC covers, beside the generation.
-struct Whose<'a> {
-    tenant_id: &'a TenantId,
-    client_id: &'a ClientId,
-    family_id: &'a FamilyId,
 }
 
 fn mac(
-    keyring: &Keyring,
-    key_version: i32,
-    whose: &Whose<'_>,
+    key: &DataKey,
+    tenant_id: &TenantId,
+    client_id: &ClientId,
+    family_id: &FamilyId,
     generation: u32,
-) -> Result<[u8; 32], KeyError> {
-    let key = keyring.require(purpose::REFRESH, key_version)?;
-    Ok(key.hmac(&[
-        whose.tenant_id.as_str().as_bytes(),
-        whose.client_id.as_str().as_bytes(),
-        whose.family_id.as_str().as_bytes(),
+) -> [u8; 32] {
+    key.hmac(&[
+        tenant_id.as_str().as_bytes(),
+        client_id.as_str().as_bytes(),
+        family_id.as_str().as_bytes(),
         &generation.to_be_bytes(),
-    ]))
+    ])
 }
 
-/// Whether `token` belongs to this family and to this client at this tenant. An unknown family costs the
+/// Returns whether `token` belongs to this family and to this client at this tenant. An unknown family takes the
 /// same time.
 pub fn is_genuine(
     keyring: &Keyring,
@@ -158,19 +144,13 @@ pub fn is_genuine(
     client_id: &ClientId,
     tenant_id: &TenantId,
 ) -> Result<bool, KeyError> {
-    let key_version = match family {
-        Some(family) => family.key_version,
-        None => keyring.current(purpose::REFRESH)?.version(),
+    let key = match family {
+        Some(family) => keyring.require(purpose::REFRESH, family.key_version)?,
+        None => keyring.current(purpose::REFRESH)?,
     };
-    let whose = Whose {
-        tenant_id,
-        client_id,
-        family_id: token.family(),
-    };
-    let expected = mac(keyring, key_version, &whose, token.generation())?;
-    let matches: bool = expected.ct_eq(token.mac()).into();
-    Ok(matches
-        && family.is_some_and(|family| family.client_id == *client_id && family.tenant_id == *tenant_id))
+    let expected = mac(key, tenant_id, client_id, token.family(), token.generation());
+    let is_theirs = |family: &Family| family.client_id == *client_id && family.tenant_id == *tenant_id;
+    Ok(bool::from(expected.ct_eq(token.mac())) && family.is_some_and(is_theirs))
 }
 
 #[cfg(test)]

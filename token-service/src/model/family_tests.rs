@@ -10,7 +10,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 
-/// How far a replica's clock is off at most; one that is further off is not ready.
+/// The most that a replica's clock differs. A replica whose clock differs more is not ready.
 const SKEW: i64 = 5_000;
 /// After this time every replica agrees that the window is over.
 const APART: i64 = 30_000 + 2 * SKEW + 1;
@@ -45,7 +45,7 @@ impl World {
         read.renew(token, UnixMillis::from_millis(self.now.as_millis() + skew))
     }
 
-    /// Carries a decision out; `None` if another call moved the family since the read.
+    /// Carries out a decision. Returns `None` if another call moved the family since the read.
     fn commit(&mut self, read: Generations, renewal: Renewal) -> Option<Option<u32>> {
         let now = self.read();
         match renewal {
@@ -64,7 +64,7 @@ impl World {
         Some(None)
     }
 
-    /// Serves a call that nothing comes between; the token handed out, unless the family has ended.
+    /// Serves a call without interruption. Returns the token, unless the family has ended.
     fn serve(&mut self, token: u32, skew: i64) -> Option<u32> {
         let read = self.read();
         self.commit(read, self.judge(&read, token, skew)).unwrap()
@@ -101,7 +101,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// How far a call of the holder's is.
+/// The progress of a call of the holder.
 #[derive(Clone, Copy)]
 enum Stage {
     Sent,
@@ -132,7 +132,7 @@ impl Holder {
     }
 }
 
-/// Lets the holder's workers call as `steps` say, at most `workers` at a time.
+/// Runs the holder's calls as `steps` say, with at most `workers` concurrent calls.
 fn run_holder(world: &mut World, steps: &[Step], workers: usize) -> Holder {
     let mut holder = Holder {
         token: 1,
@@ -143,7 +143,7 @@ fn run_holder(world: &mut World, steps: &[Step], workers: usize) -> Holder {
     let mut calls: Vec<(u32, Stage)> = Vec::new();
     for step in steps {
         match *step {
-            // No worker uses a newer token while an older call is under way.
+            // No worker uses a newer token while an older call runs.
             Step::Send if calls.len() < workers && calls.iter().all(|(token, _)| *token == holder.token) => {
                 calls.push((holder.present(), Stage::Sent));
             }
@@ -188,7 +188,7 @@ fn run_holder(world: &mut World, steps: &[Step], workers: usize) -> Holder {
 /// One call of the holder (0) or the thief (1) in turn, after a pause.
 type Turn = (usize, i64, i64, bool, usize);
 
-/// Lets two parties call that hold the same token, one call at a time; their newest tokens.
+/// Runs the calls of two parties that hold the same token, one call at a time. Returns their newest tokens.
 fn run_both(world: &mut World, turns: &[Turn]) -> [u32; 2] {
     let mut newest = [1, 1];
     for &(party, pause, skew, received, lost_commits) in turns {
@@ -249,8 +249,8 @@ proptest! {
     ) {
         let mut world = World::new();
         let mut newest = run_both(&mut world, &turns);
-        // Each comes twice more, further apart than the window. A commit that was lost lets the one behind
-        // catch up once; otherwise three calls are enough.
+        // Each calls twice more, further apart than the window. A lost commit lets the party behind catch up once;
+        // otherwise three calls are enough.
         for (skew, party) in skews.into_iter().zip([first, 1 - first, first, 1 - first]) {
             world.wait(APART);
             if let Some(token) = world.serve(newest[party], skew) {

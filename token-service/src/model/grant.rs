@@ -1,9 +1,10 @@
-//! A grant and its states. Expiry and suspension are never stored: [`Grant::state_at`] derives them.
+//! A grant and its states. Expiry and suspension are not stored: [`Grant::state_at`] derives them.
 
 use accord::{
     clock::UnixMillis,
     text::id::{ClientId, GrantId, ScopeName, TenantId, UserId},
 };
+use strum::{AsRefStr, EnumString, IntoStaticStr};
 
 use super::{
     client::{Client, ClientScope, Profile},
@@ -13,7 +14,8 @@ use super::{
 use crate::error::Error;
 
 /// A grant's state as it is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString)]
+#[strum(serialize_all = "snake_case")]
 pub enum StoredState {
     /// Approved; its code is not redeemed yet.
     Pending,
@@ -25,27 +27,9 @@ pub enum StoredState {
     Superseded,
 }
 
-impl StoredState {
-    /// The state's name in the database.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Active => "active",
-            Self::Revoked => "revoked",
-            Self::Superseded => "superseded",
-        }
-    }
-
-    /// The state of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Pending, Self::Active, Self::Revoked, Self::Superseded]
-            .into_iter()
-            .find(|state| state.name() == name)
-    }
-}
-
 /// A grant's state at a point in time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum GrantState {
     /// Approved; its code can still be redeemed.
     Pending,
@@ -62,19 +46,12 @@ pub enum GrantState {
 }
 
 impl GrantState {
-    /// The short name of the contract's enum value.
+    /// Returns the contract's enum value without its prefix.
     pub fn contract_name(self) -> &'static str {
-        match self {
-            Self::Pending => "PENDING",
-            Self::Active => "ACTIVE",
-            Self::Suspended => "SUSPENDED",
-            Self::Revoked => "REVOKED",
-            Self::Expired => "EXPIRED",
-            Self::Superseded => "SUPERSEDED",
-        }
+        self.into()
     }
 
-    /// The error for a step that a consent in this state does not allow.
+    /// Returns the error for a step that a consent in this state does not allow.
     pub fn refusal(self) -> Error {
         Error::WrongState {
             resource: "consent",
@@ -82,7 +59,7 @@ impl GrantState {
         }
     }
 
-    /// The stored states that a grant in this state can have.
+    /// Returns the stored states that a grant in this state can have.
     pub fn stored(self) -> &'static [StoredState] {
         match self {
             Self::Pending => &[StoredState::Pending],
@@ -94,7 +71,7 @@ impl GrantState {
     }
 }
 
-/// Selects grants: those that match everything given.
+/// Selects the grants that match every given field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GrantFilter {
     /// The client.
@@ -124,52 +101,47 @@ pub struct Grant {
     pub state: StoredState,
     /// When it was approved.
     pub created_at: UnixMillis,
-    /// When it ends with its code, unless that is redeemed before.
+    /// When it expires with its code, unless the code is redeemed before.
     pub redeem_until: UnixMillis,
     /// When its code was redeemed.
     pub activated_at: Option<UnixMillis>,
-    /// When it ends by itself.
+    /// When it expires.
     pub expires_at: Option<UnixMillis>,
     /// When it was revoked or superseded.
     pub ended_at: Option<UnixMillis>,
 }
 
 impl Grant {
-    /// The state at `now`. `parties_active` tells whether client, tenant and designated user are all active
-    /// in the registry; it matters to an active grant alone.
+    /// Returns the state at `now`. `parties_active` says whether client, tenant and designated user are all active
+    /// in the registry; only the state of an active grant depends on it.
     pub fn state_at(&self, now: UnixMillis, parties_active: bool) -> GrantState {
         match self.state {
             StoredState::Revoked => GrantState::Revoked,
             StoredState::Superseded => GrantState::Superseded,
-            StoredState::Pending | StoredState::Active if self.lapses_at().is_some_and(|end| now >= end) => {
-                GrantState::Expired
-            }
+            _ if self.lapses_at().is_some_and(|end| now >= end) => GrantState::Expired,
             StoredState::Pending => GrantState::Pending,
             StoredState::Active if parties_active => GrantState::Active,
             StoredState::Active => GrantState::Suspended,
         }
     }
 
-    /// When the grant expires: with its code while that is not redeemed, and at the end that the Tenant
-    /// Admin chose.
+    /// Returns when the grant expires: at the end that the Tenant Admin chose, and before its code is redeemed also
+    /// with the code.
     fn lapses_at(&self) -> Option<UnixMillis> {
         match self.state {
-            StoredState::Pending => Some(
-                self.expires_at
-                    .map_or(self.redeem_until, |end| end.min(self.redeem_until)),
-            ),
+            StoredState::Pending => self.expires_at.into_iter().chain([self.redeem_until]).min(),
             StoredState::Active => self.expires_at,
             StoredState::Revoked | StoredState::Superseded => None,
         }
     }
 
-    /// When the grant ended, by revocation, replacement or expiry; `None` while it has not.
+    /// Returns when the grant ended, by revocation, replacement or expiry; `None` before.
     pub fn ended_by(&self, now: UnixMillis) -> Option<UnixMillis> {
         self.ended_at.or(self.lapses_at().filter(|end| now >= *end))
     }
 }
 
-/// A grant with what the registry says about its parties.
+/// A grant with the registry's facts about its parties.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consent {
     /// The grant.
@@ -202,30 +174,25 @@ pub struct Parties<'a> {
 }
 
 impl Consent {
-    /// The grant as it is at `now`.
+    /// Describes the grant as it is at `now`.
     pub fn new(
         grant: Grant,
         parties: Parties<'_>,
         last_used_at: Option<UnixMillis>,
         now: UnixMillis,
     ) -> Self {
-        let is_client_active =
-            |client: &Client, tenant_id: &TenantId| client.active && client.tenant_ids.contains(tenant_id);
+        let may_ask = |client: &Client| client.active && client.tenant_ids.contains(&grant.tenant_id);
         let parties_active = parties.tenant.is_some_and(|tenant| tenant.active)
             && parties.designated_user.is_some_and(|user| user.active)
-            && parties
-                .client
-                .is_some_and(|client| is_client_active(client, &grant.tenant_id));
+            && parties.client.is_some_and(may_ask);
         let scopes = grant.scopes.iter().map(|name| {
             let mut known = parties.client.iter().flat_map(|client| &client.scopes);
-            known
-                .find(|scope| scope.name == *name)
-                .cloned()
-                .unwrap_or_else(|| ClientScope {
-                    name: name.clone(),
-                    description: String::new(),
-                    reason: String::new(),
-                })
+            let known = known.find(|scope| scope.name == *name).cloned();
+            known.unwrap_or_else(|| ClientScope {
+                name: name.clone(),
+                description: String::new(),
+                reason: String::new(),
+            })
         });
         let label = |user: Option<&User>| user.map(|user| user.label.clone()).unwrap_or_default();
         Self {
@@ -313,15 +280,16 @@ mod tests {
     }
 
     #[test]
-    fn states_have_names_that_read_back() {
-        for state in [
-            StoredState::Pending,
-            StoredState::Active,
-            StoredState::Revoked,
-            StoredState::Superseded,
+    fn states_have_the_names_of_the_database_and_of_the_contract() {
+        for (name, state) in [
+            ("pending", StoredState::Pending),
+            ("active", StoredState::Active),
+            ("revoked", StoredState::Revoked),
+            ("superseded", StoredState::Superseded),
         ] {
-            assert_eq!(StoredState::from_name(state.name()), Some(state));
+            assert_eq!((state.as_ref(), name.parse()), (name, Ok(state)));
         }
-        assert_eq!(StoredState::from_name("PENDING"), None);
+        assert!("PENDING".parse::<StoredState>().is_err());
+        assert_eq!(GrantState::Superseded.contract_name(), "SUPERSEDED");
     }
 }

@@ -1,7 +1,10 @@
-//! What a revocation ends.
+//! Revocations: what ended before its time.
+
+use strum::{AsRefStr, EnumCount, EnumString};
 
 /// What a revocation names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumCount, EnumString)]
+#[strum(serialize_all = "snake_case")]
 pub enum RevocationKind {
     /// One access token.
     Jti,
@@ -11,7 +14,7 @@ pub enum RevocationKind {
     Grant,
     /// Every token signed with a key.
     Kid,
-    /// A client's access tokens; told by the registry, as those below, and never in this database.
+    /// A client's access tokens. This kind and those below come from the registry's feed alone.
     Client,
     /// A tenant's access tokens.
     Tenant,
@@ -20,35 +23,10 @@ pub enum RevocationKind {
 }
 
 impl RevocationKind {
-    /// Every kind.
-    pub const ALL: [Self; 7] = [
-        Self::Jti,
-        Self::Family,
-        Self::Grant,
-        Self::Kid,
-        Self::Client,
-        Self::Tenant,
-        Self::User,
-    ];
-
-    /// The kind's name in the database.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Jti => "jti",
-            Self::Family => "family",
-            Self::Grant => "grant",
-            Self::Kid => "kid",
-            Self::Client => "client",
-            Self::Tenant => "tenant",
-            Self::User => "user",
-        }
-    }
-
     /// Splits the id of a revocation's change into kind and id.
     pub fn from_change(id: &str) -> Option<(Self, &str)> {
-        let (name, id) = id.split_once(':')?;
-        let kind = Self::ALL.into_iter().find(|kind| kind.name() == name)?;
-        Some((kind, id))
+        let (kind, id) = id.split_once(':')?;
+        Some((kind.parse().ok()?, id))
     }
 }
 

@@ -1,5 +1,5 @@
-//! A setup: a partner's authorization request (RFC 6749 §4.1.1, with PKCE) as it was when it came in, open
-//! for one hour. A `setup_id` carries no authority.
+//! A setup: a snapshot of a partner's authorization request (RFC 6749 §4.1.1, with PKCE), open for one hour. A
+//! `setup_id` carries no authority.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -7,6 +7,7 @@ use accord::{
     clock::UnixMillis,
     text::id::{ClientId, ScopeName, SetupId, TenantId, UserId},
 };
+use strum::{AsRefStr, EnumString, IntoStaticStr};
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -23,7 +24,8 @@ const MAX_STATE: usize = 1024;
 const CHALLENGE: usize = 43;
 
 /// A setup's state at a point in time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum SetupState {
     /// It waits for a decision.
     Pending,
@@ -35,20 +37,9 @@ pub enum SetupState {
     Expired,
 }
 
-impl SetupState {
-    /// The short name of the contract's enum value.
-    pub fn contract_name(self) -> &'static str {
-        match self {
-            Self::Pending => "PENDING",
-            Self::Approved => "APPROVED",
-            Self::Denied => "DENIED",
-            Self::Expired => "EXPIRED",
-        }
-    }
-}
-
 /// A Tenant Admin's decision on a setup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString)]
+#[strum(serialize_all = "snake_case")]
 pub enum Decision {
     /// All or some of the scopes were granted.
     Approved,
@@ -63,7 +54,7 @@ pub struct AuthorizationRequest {
     pub tenant_id: TenantId,
     /// The client.
     pub client_id: ClientId,
-    /// Where the answer goes.
+    /// The URI that the response goes to.
     pub redirect_uri: String,
     /// The scopes requested, all different; empty means all of the client's.
     pub scopes: Vec<ScopeName>,
@@ -75,7 +66,7 @@ pub struct AuthorizationRequest {
     pub resource: String,
 }
 
-/// A setup to be stored: a valid request, and the registry's facts that it was checked against.
+/// A setup to store: a valid request, and the registry's facts that it was checked against.
 #[derive(Clone, Debug)]
 pub struct NewSetup {
     /// The request.
@@ -105,7 +96,7 @@ pub struct Setup {
     pub profile: Profile,
     /// The scopes requested.
     pub scopes: Vec<ClientScope>,
-    /// Where the answer goes.
+    /// The URI that the response goes to.
     pub redirect_uri: String,
     /// The partner's `state`; may be empty.
     pub state_parameter: String,
@@ -113,7 +104,7 @@ pub struct Setup {
     pub code_challenge: String,
     /// The resource requested; may be empty.
     pub resource: String,
-    /// The client's version when the request came in.
+    /// The client's version at the time of the request.
     pub client_version: i64,
     /// The decision, if there is one.
     pub decision: Option<Decision>,
@@ -126,7 +117,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// The state at `now`.
+    /// Returns the state at `now`.
     pub fn state_at(&self, now: UnixMillis) -> SetupState {
         match self.decision {
             Some(Decision::Approved) => SetupState::Approved,
@@ -142,18 +133,18 @@ impl Setup {
             SetupState::Pending => Ok(()),
             state => Err(Error::WrongState {
                 resource: "setup",
-                state: state.contract_name(),
+                state: state.into(),
             }),
         }
     }
 
-    /// The URL that brings this answer to the client; see [`answer_url`].
+    /// Returns the URL that sends this response to the client; see [`answer_url`].
     pub fn answer_url(&self, issuer: &str, parameter: (&str, &str)) -> Result<Zeroizing<String>, Error> {
         answer_url(&self.redirect_uri, &self.state_parameter, issuer, &[parameter])
     }
 }
 
-/// An approval to be stored.
+/// An approval to store.
 #[derive(Clone, Debug)]
 pub struct Approval<'a> {
     /// The setup.
@@ -177,43 +168,40 @@ pub fn select_scopes(offered: &[ClientScope], requested: &[ScopeName]) -> Result
     let requested: HashSet<_> = requested.iter().collect();
     let selected = offered.iter().filter(|scope| requested.contains(&scope.name));
     let selected: Vec<_> = selected.cloned().collect();
-    if selected.len() == requested.len() {
-        Ok(selected)
-    } else {
-        Err(Error::InvalidScope)
-    }
+    let all_offered = selected.len() == requested.len();
+    all_offered.then_some(selected).ok_or(Error::InvalidScope)
 }
 
-/// Whether the scopes that a setup shows are still the client's, as they were shown.
+/// Returns whether the scopes that a setup shows are still the client's, as they were shown.
 pub fn is_unchanged(setup: &Setup, scopes: &[ClientScope], client: &Client) -> bool {
-    // A change of the catalogue leaves the version as it is, so that scopes are compared one by one.
+    // A change of the catalogue leaves the version as it is, so scopes are compared one by one.
     client.version == setup.client_version && scopes.iter().all(|scope| client.scopes.contains(scope))
 }
 
-/// Whether a text can be a `state` (RFC 6749 appendix A.5); the empty text can.
+/// Returns whether a text can be a `state` (RFC 6749 appendix A.5). The empty text can.
 pub fn is_state(text: &str) -> bool {
     text.len() <= MAX_STATE && text.bytes().all(|b| matches!(b, 0x20..=0x7e))
 }
 
-/// Whether a text can be a PKCE challenge of method S256.
+/// Returns whether a text can be a PKCE challenge of method S256.
 pub fn is_code_challenge(text: &str) -> bool {
     let base64url = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     text.len() == CHALLENGE && text.bytes().all(base64url)
 }
 
-/// Adds the parameters of an answer to a registered redirect URI, with the client's `state` if it sent one
-/// and `iss` (RFC 6749 §4.1.2, RFC 9207). Keeps the URI's own query.
+/// Adds the parameters of a response to a registered redirect URI, with `iss` and, if the client sent one, `state`
+/// (RFC 6749 §4.1.2, RFC 9207). Keeps the URI's own query.
 ///
 /// # Errors
-/// [`Error::RegistryAnswer`] when `redirect_uri` is no URI.
+/// [`Error::RegistryAnswer`] if `redirect_uri` is no URI.
 pub fn answer_url(
     redirect_uri: &str,
     state_parameter: &str,
     issuer: &str,
     parameters: &[(&str, &str)],
 ) -> Result<Zeroizing<String>, Error> {
-    let mut url =
-        Url::parse(redirect_uri).map_err(|_| Error::RegistryAnswer("unreadable redirect URI".to_owned()))?;
+    let unreadable = |_| Error::RegistryAnswer("unreadable redirect URI".to_owned());
+    let mut url = Url::parse(redirect_uri).map_err(unreadable)?;
     let mut query = url.query_pairs_mut();
     query.extend_pairs(parameters);
     if !state_parameter.is_empty() {

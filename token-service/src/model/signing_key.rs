@@ -1,7 +1,6 @@
-//! Signing keys: Ed25519 by default, sealed at rest, published before their first use and until their
-//! last token has ended.
+//! Signing keys: Ed25519, sealed at rest, published before their first use and until their last token has expired.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use accord::{
     clock::UnixMillis,
@@ -15,59 +14,41 @@ use aws_lc_rs::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, Header};
 use serde::Serialize;
+use strum::{AsRefStr, EnumString};
 use zeroize::Zeroizing;
 
 use crate::{error::Error, model::lifetimes::Lifetimes};
 
-/// The one algorithm there is so far, by its JOSE name (RFC 8037 §3.1).
+/// The JOSE name of the only algorithm so far (RFC 8037 §3.1).
 pub const ALGORITHM: &str = "EdDSA";
-/// How long a retired key stays published: its last token's life, and a minute for clocks.
+/// How long a retired key stays published: its last token's life, and a minute because clocks differ.
 pub const PUBLISHED_AFTER_RETIREMENT: Duration =
     Lifetimes::MAX_ACCESS_TOKEN.saturating_add(Duration::from_secs(60));
 
-/// What a key is used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A key's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString)]
+#[strum(serialize_all = "snake_case")]
 pub enum State {
     /// Published and not yet used.
     Next,
     /// Signs.
     Active,
-    /// Signs no more; its tokens still count.
+    /// No longer signs; its tokens are still valid.
     Retired,
-    /// Counts no more.
+    /// Withdrawn; none of its tokens is valid.
     Revoked,
 }
 
-impl State {
-    /// Every state.
-    pub const ALL: [State; 4] = [Self::Next, Self::Active, Self::Retired, Self::Revoked];
-
-    /// The state's name in the database.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Next => "next",
-            Self::Active => "active",
-            Self::Retired => "retired",
-            Self::Revoked => "revoked",
-        }
-    }
-
-    /// The state of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.name() == name)
-    }
-}
-
-/// What is known of a key, the public half included.
+/// A signing key, without its private half.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SigningKey {
     /// The key's id.
     pub kid: String,
-    /// What it is used for.
+    /// Its state.
     pub state: State,
     /// The public key, 32 bytes.
     pub public_key: Vec<u8>,
-    /// When it was made, and published.
+    /// When it was created, and published.
     pub created_at: UnixMillis,
     /// When it began to sign.
     pub activated_at: Option<UnixMillis>,
@@ -78,24 +59,23 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// Whether the key stands in the JWKS at this time.
+    /// Returns whether the JWKS contains the key at this time.
     pub fn published_at(&self, now: UnixMillis) -> bool {
+        let is_recent = |retired: UnixMillis| now < retired.plus(PUBLISHED_AFTER_RETIREMENT);
         match self.state {
             State::Next | State::Active => true,
-            State::Retired => self
-                .retired_at
-                .is_some_and(|retired| now < retired.plus(PUBLISHED_AFTER_RETIREMENT)),
+            State::Retired => self.retired_at.is_some_and(is_recent),
             State::Revoked => false,
         }
     }
 
-    /// The public key as a JWK has it (RFC 8037 §2).
+    /// Returns the public key as the JWK member `x` (RFC 8037 §2).
     pub fn x(&self) -> String {
         URL_SAFE_NO_PAD.encode(&self.public_key)
     }
 }
 
-/// A new key pair.
+/// A new key pair. It has no `Debug`, because it holds a private key.
 pub struct NewKey {
     /// The key's id: its RFC 7638 thumbprint.
     pub kid: String,
@@ -105,15 +85,7 @@ pub struct NewKey {
     pub public_key: Vec<u8>,
 }
 
-impl fmt::Debug for NewKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NewKey")
-            .field("kid", &self.kid)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Makes a key pair.
+/// Generates a key pair.
 ///
 /// # Errors
 /// [`Error::Signing`].
@@ -122,7 +94,7 @@ pub fn generate() -> Result<NewKey, Error> {
     let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8.as_ref()).map_err(|_| Error::Signing)?;
     let public_key = pair.public_key().as_ref().to_vec();
     let x = URL_SAFE_NO_PAD.encode(&public_key);
-    // Members in lexicographic order, as RFC 7638 §3 and RFC 8037 §2 say.
+    // The members are in lexicographic order (RFC 7638 §3, RFC 8037 §2).
     let thumbprint = sha256(format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#).as_bytes());
     Ok(NewKey {
         kid: URL_SAFE_NO_PAD.encode(thumbprint),
@@ -131,7 +103,7 @@ pub fn generate() -> Result<NewKey, Error> {
     })
 }
 
-/// The key that signs, unsealed and parsed once.
+/// The key that signs, unsealed and parsed once. It has no `Debug`, because it holds a private key.
 pub struct Signer {
     kid: String,
     /// The header of an access token, encoded.
@@ -139,19 +111,8 @@ pub struct Signer {
     pair: Ed25519KeyPair,
 }
 
-impl fmt::Debug for Signer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Signer")
-            .field("kid", &self.kid)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Signer {
-    /// The key of this id; `pkcs8` is its private half.
-    ///
-    /// # Errors
-    /// [`Error::Signing`].
+    /// Parses the private key `pkcs8` of the key `kid`.
     pub fn new(kid: String, pkcs8: &[u8]) -> Result<Self, Error> {
         let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).map_err(|_| Error::Signing)?;
         Ok(Self {
@@ -161,32 +122,26 @@ impl Signer {
         })
     }
 
-    /// The key's id.
+    /// Returns the key's id.
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
     /// Signs an access token.
-    ///
-    /// # Errors
-    /// [`Error::Signing`].
     pub fn sign_access_token(&self, claims: &AccessTokenClaims) -> Result<Zeroizing<String>, Error> {
         self.sign_under(&self.access_token_header, claims)
     }
 
     /// Signs claims as a JWT of this type (`typ`, RFC 8725 §3.11).
-    ///
-    /// # Errors
-    /// [`Error::Signing`].
     pub fn sign(&self, media_type: &str, claims: &impl Serialize) -> Result<Zeroizing<String>, Error> {
         self.sign_under(&header(media_type, &self.kid)?, claims)
     }
 
-    /// The JWT with this encoded header (RFC 7515 §7.1). The library's own `encode` would parse the key each
-    /// time.
+    /// Signs claims as a JWT with this encoded header (RFC 7515 §7.1). The library's own `encode` would parse the key
+    /// each time.
     fn sign_under(&self, header: &str, claims: &impl Serialize) -> Result<Zeroizing<String>, Error> {
         let claims = serde_json::to_vec(claims).map_err(|_| Error::Signing)?;
-        // A longer text would leave pieces of the token behind when it grows.
+        // A text that outgrows its capacity moves and leaves pieces of the token in memory.
         let length = |bytes: usize| bytes.div_ceil(3) * 4;
         let capacity = header.len() + length(claims.len()) + length(64) + 2;
         let mut token = Zeroizing::new(String::with_capacity(capacity));
@@ -200,7 +155,7 @@ impl Signer {
     }
 }
 
-/// The header of a JWT that is signed with the key of this id, encoded.
+/// Encodes the header of a JWT of this type that the key `kid` signs.
 fn header(media_type: &str, kid: &str) -> Result<String, Error> {
     let mut header = Header::new(Algorithm::EdDSA);
     header.typ = Some(media_type.to_owned());
@@ -210,7 +165,6 @@ fn header(media_type: &str, kid: &str) -> Result<String, Error> {
 }
 
 /// The signing keys that are not revoked, ready to use.
-#[derive(Debug)]
 pub struct Keys {
     signer: Arc<Signer>,
     live: Vec<SigningKey>,
@@ -218,10 +172,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The key that signs, and every key that is not revoked.
-    ///
-    /// # Errors
-    /// [`Error::Signing`] for a public key that can't be one.
+    /// Joins the key that signs and every key that is not revoked.
     pub fn new(signer: Arc<Signer>, live: Vec<SigningKey>) -> Result<Self, Error> {
         let mut set = KeySet::default();
         for key in &live {
@@ -231,17 +182,17 @@ impl Keys {
         Ok(Self { signer, live, set })
     }
 
-    /// The key that signs.
+    /// Returns the key that signs.
     pub fn signer(&self) -> &Signer {
         &self.signer
     }
 
-    /// The keys that stand in the JWKS at this time.
+    /// Returns the keys that the JWKS contains at this time.
     pub fn published_at(&self, now: UnixMillis) -> impl Iterator<Item = &SigningKey> {
         self.live.iter().filter(move |key| key.published_at(now))
     }
 
-    /// The keys to verify with: of one that is published no more, every token has ended.
+    /// Returns the keys to verify with. Every token of a key that is no longer published has expired.
     pub fn set(&self) -> &KeySet {
         &self.set
     }
@@ -255,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_published_from_before_its_use_until_its_last_token_ends() {
+    fn a_key_is_published_from_before_its_use_until_its_last_token_expires() {
         let key = |state, retired_at| SigningKey {
             kid: "k".into(),
             state,
@@ -279,10 +230,8 @@ mod tests {
         assert_eq!(key.public_key.len(), 32);
         assert_eq!(key.kid.len(), 43);
         assert_ne!(generate().unwrap().kid, key.kid);
-        assert!(!format!("{key:?}").contains("pkcs8"));
 
         let signer = Signer::new(key.kid.clone(), &key.pkcs8).unwrap();
-        assert!(!format!("{signer:?}").contains("pair"));
         let claims = AccessTokenClaims {
             iss: "https://auth.example/firm".into(),
             aud: "https://api.example".into(),

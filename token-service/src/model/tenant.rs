@@ -7,7 +7,7 @@ use accord::text::id::TenantId;
 pub struct Tenant {
     /// The id.
     pub tenant_id: TenantId,
-    /// Name for people.
+    /// The display name.
     pub display_name: String,
     /// Whether its data can be reached.
     pub active: bool,

@@ -7,13 +7,13 @@ use accord::text::id::UserId;
 pub struct User {
     /// The id.
     pub user_id: UserId,
-    /// Display name that identifies nobody.
+    /// A display name that identifies nobody.
     pub label: String,
     /// Whether the user may grant consent.
     pub tenant_admin: bool,
-    /// Whether the user counts.
+    /// Whether the user is active.
     pub active: bool,
-    /// Access tokens that run as the user, of a lower position, have ended.
+    /// Access tokens of a lower position that run as the user have ended.
     pub tokens_ended_seq: i64,
     /// Admin sessions of a lower position have ended.
     pub sessions_ended_seq: i64,

@@ -1,7 +1,7 @@
 //! The `rev` claim: the feed positions that a token was checked at, `<epoch>.<registry seq>.<token seq>`.
 //!
-//! The epoch joins the registry's and token-service's own, so that either database, restored, refuses
-//! the tokens of its former life.
+//! The epoch joins those of the registry and of token-service, so that a restore of either database ends every older
+//! token.
 
 use std::{fmt, time::Duration};
 
@@ -10,10 +10,10 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 
-/// How long an answer counts, from the moment its question was sent. `--registry-stale-max` adds to it for the
+/// How long an answer counts, from the moment its request was sent. `--registry-stale-max` adds to it for the
 /// registry's answers.
 pub const LEASE: Duration = Duration::from_millis(700);
-/// How often a decision is made again when its answers are too old, or something changed meanwhile.
+/// How often a decision is made before it fails because its answers are too old or something changed meanwhile.
 pub const ATTEMPTS: usize = 3;
 
 /// An answer of a source, and how current it is.
@@ -23,7 +23,7 @@ pub struct AsOf<T> {
     pub value: T,
     /// It reflects every change of its feed up to here.
     pub position: Position,
-    /// It reflects everything that was committed before this moment, by a clock that only goes forward.
+    /// It reflects everything that was committed before this moment of the monotonic clock.
     pub asked_at: Instant,
 }
 
@@ -39,23 +39,16 @@ impl<T> AsOf<T> {
 
     /// Separates the answer from how current it is.
     pub fn split(self) -> (T, AsOf<()>) {
-        let Self {
-            value,
-            position,
-            asked_at,
-        } = self;
-        (
-            value,
-            AsOf {
-                value: (),
-                position,
-                asked_at,
-            },
-        )
+        let as_of = AsOf {
+            value: (),
+            position: self.position,
+            asked_at: self.asked_at,
+        };
+        (self.value, as_of)
     }
 
-    /// Lowers this to another answer of the same source, if that is older. `None` if the source was replaced in
-    /// between: positions of different epochs can't be compared.
+    /// Lowers this to another answer of the same source, if that is older. Returns `None` if the source was replaced
+    /// in between, because positions of different epochs can't be compared.
     pub fn lower<U>(&mut self, answer: AsOf<U>) -> Option<U> {
         if answer.position.epoch != self.position.epoch {
             return None;
@@ -66,7 +59,7 @@ impl<T> AsOf<T> {
     }
 }
 
-/// How current a decision is: the lowest position, and the earliest question, of all that it read from each source.
+/// How current a decision is: of each source the lowest position, and the earliest request, of all that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watermark {
     /// The registry.
@@ -86,24 +79,20 @@ impl Watermark {
         self.own.lower(answer).ok_or(Error::Unavailable)
     }
 
-    /// Whether every answer still counts.
+    /// Returns whether every answer still counts.
     pub fn is_current(&self, registry_lease: Duration) -> bool {
         self.registry.asked_at.elapsed() <= registry_lease && self.own.asked_at.elapsed() <= LEASE
     }
 
-    /// Reads a `rev` claim of these databases' present epochs; `None` for any other.
+    /// Reads a `rev` claim. Returns `None` unless it is of the present epochs of both databases.
     pub fn parse_claim(&self, claim: &str) -> Option<Claimed> {
-        let mut parts = claim.split('.');
-        let (epoch, registry, token) = (parts.next()?, parts.next()?, parts.next()?);
-        let (registry_epoch, own_epoch) = epoch.split_once('-')?;
-        let is_present = registry_epoch == self.registry.position.epoch.as_str()
-            && own_epoch == self.own.position.epoch.as_str();
-        if parts.next().is_some() || !is_present {
-            return None;
-        }
+        let (registry, own) = (&self.registry.position.epoch, &self.own.position.epoch);
+        let rest = claim.strip_prefix(registry.as_str())?.strip_prefix('-')?;
+        let seqs = rest.strip_prefix(own.as_str())?.strip_prefix('.')?;
+        let (registry_seq, token_seq) = seqs.split_once('.')?;
         Some(Claimed {
-            registry_seq: registry.parse().ok()?,
-            token_seq: token.parse().ok()?,
+            registry_seq: registry_seq.parse().ok()?,
+            token_seq: token_seq.parse().ok()?,
         })
     }
 }

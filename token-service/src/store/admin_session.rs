@@ -12,10 +12,7 @@ use accord::{
         opaque::{OpaqueToken, TokenKind},
     },
 };
-use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter,
-    sea_query::Expr,
-};
+use sea_orm::{ActiveValue::Set, DatabaseTransaction, entity::prelude::*};
 
 use super::{
     Store, corrupt,
@@ -27,8 +24,7 @@ use crate::{
 };
 
 impl Store {
-    /// Opens a session for the workload of `origin`. Gives its token, which is not kept, and when it
-    /// was opened.
+    /// Opens a session for the workload of `origin`. Returns its token, which is not stored, and when it was opened.
     pub async fn open_admin_session(
         &self,
         origin: &Origin,
@@ -61,13 +57,13 @@ impl Store {
         Ok((token, now))
     }
 
-    /// Reads a session, whatever has become of it.
+    /// Reads a session, open or not.
     pub async fn find_admin_session(&self, digest: &[u8; 32]) -> Result<Option<AdminSession>, Error> {
         let row = Entity::find_by_id(digest.to_vec()).one(self.db.read()).await?;
         row.map(session).transpose()
     }
 
-    /// Notes that a session is used now. `false` if it is not open any more.
+    /// Records that a session is used now. Returns false if it is no longer open.
     pub async fn touch_admin_session(&self, digest: &[u8; 32]) -> Result<bool, Error> {
         let tx = self.db.write().await?;
         let touched = touch(&tx, digest, self.now()).await?;
@@ -75,8 +71,8 @@ impl Store {
         Ok(touched)
     }
 
-    /// Ends a session of the workload of `origin`; no change, and no event, for any other, and for one
-    /// that was ended before.
+    /// Ends a session of the workload of `origin`. Changes nothing for a session of another workload, or one that was
+    /// ended before.
     pub async fn end_admin_session(
         &self,
         origin: &Origin,
@@ -88,7 +84,7 @@ impl Store {
             .filter(Column::SessionHash.eq(digest.to_vec()))
             .filter(Column::WorkloadId.eq(&origin.actor.id))
             .filter(Column::EndedAt.is_null())
-            .col_expr(Column::EndedAt, Expr::value(self.now().as_millis()))
+            .col_expr(Column::EndedAt, self.now().as_millis().into())
             .exec(&tx)
             .await?;
         if ended.rows_affected == 0 {
@@ -99,43 +95,40 @@ impl Store {
         let event = Event::new("admin_session.end")
             .tenant(&session.tenant_id)
             .subject(session.user_id.as_str())
-            .detail("reason", reason.name());
+            .detail("reason", reason.as_ref());
         self.audit(&tx, origin, event).await?;
         Ok(tx.commit().await?)
     }
 }
 
-/// Lets a session decide in this transaction: it must still be open, and stays so until the commit.
+/// Requires that a session is still open. Its row stays locked until the commit, so that it stays open.
 pub(super) async fn require_open(
     tx: &DatabaseTransaction,
     session: &AdminSession,
     now: UnixMillis,
 ) -> Result<(), Error> {
-    if touch(tx, &session.digest, now).await? {
-        Ok(())
-    } else {
-        Err(Error::AdminSessionInvalid)
-    }
+    let is_open = touch(tx, &session.digest, now).await?;
+    is_open.then_some(()).ok_or(Error::AdminSessionInvalid)
 }
 
-/// Notes that a session is used; whether it is open.
+/// Records that a session is used. Returns whether it is open.
 async fn touch(tx: &DatabaseTransaction, digest: &[u8; 32], now: UnixMillis) -> Result<bool, StoreError> {
     let touched = Entity::update_many()
         .filter(Column::SessionHash.eq(digest.to_vec()))
         .filter(Column::EndedAt.is_null())
         .filter(Column::LastUsedAt.gt(now.minus(IDLE).as_millis()))
         .filter(Column::SignedInAt.gt(now.minus(LIFE).as_millis()))
-        .col_expr(Column::LastUsedAt, Expr::value(now.as_millis()))
+        .col_expr(Column::LastUsedAt, now.as_millis().into())
         .exec(tx)
         .await?;
     Ok(touched.rows_affected == 1)
 }
 
-/// Ends every session there is.
+/// Ends every session.
 pub(super) async fn end_all(tx: &DatabaseTransaction, now: UnixMillis) -> Result<(), StoreError> {
     Entity::update_many()
         .filter(Column::EndedAt.is_null())
-        .col_expr(Column::EndedAt, Expr::value(now.as_millis()))
+        .col_expr(Column::EndedAt, now.as_millis().into())
         .exec(tx)
         .await?;
     Ok(())

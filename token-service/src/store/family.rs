@@ -1,4 +1,4 @@
-//! Refresh families in the database. [`super::batch`] begins and moves them.
+//! Refresh families in the database. [`super::batch`] creates and advances them.
 
 use accord::{
     clock::UnixMillis,
@@ -9,7 +9,7 @@ use accord::{
     },
     text::id::{ClientId, FamilyId, GrantId, TenantId},
 };
-use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, UpdateMany};
+use sea_orm::{DatabaseTransaction, UpdateMany, entity::prelude::*};
 
 use super::{
     Store, corrupt,
@@ -31,13 +31,12 @@ impl Store {
         tenant_id: &TenantId,
         family_id: &FamilyId,
     ) -> Result<Option<Family>, Error> {
-        let row = Entity::find_by_id((tenant_id.to_string(), family_id.to_string()))
-            .one(self.db.read())
-            .await?;
+        let id = (tenant_id.to_string(), family_id.to_string());
+        let row = Entity::find_by_id(id).one(self.db.read()).await?;
         row.map(family).transpose()
     }
 
-    /// Ends a family and its access tokens, unless it has ended before.
+    /// Ends a family and its access tokens. Changes nothing if it has ended before.
     pub async fn end_family(
         &self,
         origin: &Origin,
@@ -78,13 +77,9 @@ pub(super) async fn end_of_grant(
     Ok(())
 }
 
-/// Ends every family.
-pub(super) async fn end_all(
-    tx: &DatabaseTransaction,
-    reason: &'static str,
-    now: UnixMillis,
-) -> Result<(), StoreError> {
-    end(reason, now).exec(tx).await?;
+/// Ends every family, for a database that was restored from a backup.
+pub(super) async fn end_all(tx: &DatabaseTransaction, now: UnixMillis) -> Result<(), StoreError> {
+    end("restored", now).exec(tx).await?;
     Ok(())
 }
 

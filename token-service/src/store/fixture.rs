@@ -1,4 +1,4 @@
-//! A store on a database of a test's own.
+//! A store for tests.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +14,7 @@ use accord::{
 
 use super::{PURPOSES, Store, migration::Migrator};
 
-/// A store on this empty database, and its clock.
+/// Opens a store on an empty database. Returns it with its clock.
 pub(crate) async fn store(url: &str) -> (Store, Arc<ManualClock>) {
     let clock = test_clock();
     let random = Arc::new(SystemRandom);

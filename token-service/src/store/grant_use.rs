@@ -1,8 +1,9 @@
-//! When each grant last yielded a token. Uses are collected in memory and written together every few
-//! seconds, so that issuing a token updates no row of its grant.
+//! When each grant last yielded a token. Uses are collected in memory and written together every two seconds, so that
+//! issuing a token updates no row.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -13,64 +14,93 @@ use accord::{
 };
 use sea_orm::{
     ActiveValue::Set,
-    ColumnTrait, EntityTrait, QueryFilter,
-    sea_query::{Alias, Expr, ExprTrait, OnConflict},
+    entity::prelude::*,
+    sea_query::{Alias, ExprTrait, OnConflict},
 };
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::{MissedTickBehavior, interval},
-};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     Store,
-    entity::grant_use::{ActiveModel, Column, Entity},
+    entity::grant_use::{ActiveModel, Column, Entity, Model},
 };
 use crate::error::Error;
 
 /// How often uses are written.
 const WRITE_EVERY: Duration = Duration::from_secs(2);
-/// The most uses that wait to be collected. One that finds no room is dropped: the next token of its grant
-/// brings another.
-const MAX_WAITING: usize = 16 * 1024;
-/// Rows in one statement: three parameters each.
+/// The most grants whose uses wait to be written. A use of another grant is dropped, because its next token records
+/// another.
+const MAX_WAITING: usize = 64 * 1024;
+/// Rows in one statement, three parameters each.
 const ROWS: usize = 1000;
 
-/// Tenant and grant.
-type Key = (String, String);
-
-enum Message {
-    Used(Key, UnixMillis),
-    Write(oneshot::Sender<()>),
+/// The uses that are not written yet.
+#[derive(Debug, Default)]
+pub(super) struct GrantUses {
+    waiting: Mutex<HashMap<String, LastUse>>,
+    /// Held during a write, so that the last write before the end waits for one that runs.
+    writing: tokio::sync::Mutex<()>,
 }
 
-/// Hands uses to the task that writes them. Cheap to clone; the task ends with the last clone.
+/// When a grant last yielded a token.
 #[derive(Clone, Debug)]
-pub(super) struct GrantUses(mpsc::Sender<Message>);
+struct LastUse {
+    tenant_id: String,
+    at: UnixMillis,
+}
 
 impl GrantUses {
-    pub(super) fn start(db: Database) -> Self {
-        let (sender, messages) = mpsc::channel(MAX_WAITING);
-        tokio::spawn(collect(db, messages));
-        Self(sender)
+    /// Starts the task that writes uses to `db`, which ends with the last clone of the answer.
+    pub(super) fn start(db: Database) -> Arc<Self> {
+        let uses = Arc::new(Self::default());
+        let weak = Arc::downgrade(&uses);
+        tokio::spawn(async move {
+            let mut ticks = interval(WRITE_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let Some(uses) = weak.upgrade() else { return };
+                uses.write(&db).await;
+            }
+        });
+        uses
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<String, LastUse>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn write(&self, db: &Database) {
+        let _writing = self.writing.lock().await;
+        let uses = std::mem::take(&mut *self.waiting());
+        if let Err(error) = upsert(db, &uses).await {
+            tracing::warn!(%error, "the last uses of grants were not written");
+            let mut waiting = self.waiting();
+            for (grant_id, unwritten) in uses {
+                waiting.entry(grant_id).or_insert(unwritten);
+            }
+        }
     }
 }
 
 impl Store {
-    /// Notes that a grant yielded a token now.
-    pub fn note_grant_use(&self, tenant_id: &str, grant_id: &str) {
-        let key = (tenant_id.to_owned(), grant_id.to_owned());
-        let _ = self.grant_uses.0.try_send(Message::Used(key, self.now()));
-    }
-
-    /// Writes the uses noted so far. A server calls it before it stops.
-    pub async fn write_grant_uses(&self) {
-        let (done, written) = oneshot::channel();
-        if self.grant_uses.0.send(Message::Write(done)).await.is_ok() {
-            let _ = written.await;
+    /// Records in memory that a grant yielded a token now.
+    pub fn record_grant_use(&self, tenant_id: &str, grant_id: &str) {
+        let at = self.now();
+        let mut waiting = self.grant_uses.waiting();
+        if let Some(last) = waiting.get_mut(grant_id) {
+            last.at = at;
+        } else if waiting.len() < MAX_WAITING {
+            let tenant_id = tenant_id.to_owned();
+            waiting.insert(grant_id.to_owned(), LastUse { tenant_id, at });
         }
     }
 
-    /// When these grants of a tenant last yielded a token; grants that never did are absent.
+    /// Writes the uses recorded so far. A server calls it before it stops.
+    pub async fn write_grant_uses(&self) {
+        self.grant_uses.write(&self.db).await;
+    }
+
+    /// Reads when these grants of a tenant last yielded a token. Grants that never did are absent.
     pub async fn last_grant_uses(
         &self,
         tenant_id: &TenantId,
@@ -81,64 +111,34 @@ impl Store {
             .filter(Column::GrantId.is_in(grant_ids))
             .all(self.db.read())
             .await?;
-        let uses = rows
-            .into_iter()
-            .map(|row| (row.grant_id, UnixMillis::from_millis(row.last_used_at)));
-        Ok(uses.collect())
+        let last_use = |row: Model| (row.grant_id, UnixMillis::from_millis(row.last_used_at));
+        Ok(rows.into_iter().map(last_use).collect())
     }
 }
 
-async fn collect(db: Database, mut messages: mpsc::Receiver<Message>) {
-    // In the order of the key: replicas that write the same rows lock them in the same order.
-    let mut uses = BTreeMap::new();
-    let mut ticks = interval(WRITE_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let written = tokio::select! {
-            message = messages.recv() => match message {
-                Some(Message::Used(key, at)) => {
-                    uses.insert(key, at);
-                    continue;
-                }
-                Some(Message::Write(written)) => Some(written),
-                None => return,
-            },
-            _ = ticks.tick() => None,
-        };
-        match write(&db, &uses).await {
-            Ok(()) => uses.clear(),
-            // They stay for the next time; their number is that of the grants in use.
-            Err(error) => tracing::warn!(%error, "the last uses of grants were not written"),
-        }
-        if let Some(written) = written {
-            let _ = written.send(());
-        }
-    }
-}
-
-async fn write(db: &Database, uses: &BTreeMap<Key, UnixMillis>) -> Result<(), StoreError> {
+async fn upsert(db: &Database, uses: &HashMap<String, LastUse>) -> Result<(), StoreError> {
     if uses.is_empty() {
         return Ok(());
     }
     let tx = db.write().await?;
-    let rows: Vec<_> = uses
-        .iter()
-        .map(|((tenant_id, grant_id), at)| ActiveModel {
-            tenant_id: Set(tenant_id.clone()),
-            grant_id: Set(grant_id.clone()),
-            last_used_at: Set(at.as_millis()),
-        })
-        .collect();
-    for rows in rows.chunks(ROWS) {
-        // Another replica may have written a later use.
-        let newer = Expr::col((Alias::new("excluded"), Column::LastUsedAt))
-            .gt(Expr::col((Entity, Column::LastUsedAt)));
-        let conflict = OnConflict::columns([Column::TenantId, Column::GrantId])
-            .update_column(Column::LastUsedAt)
-            .action_and_where(newer)
-            .to_owned();
+    // Sorted, so that replicas that write the same rows lock them in the same order.
+    let mut uses: Vec<_> = uses.iter().collect();
+    uses.sort_unstable_by_key(|(grant_id, last)| (&last.tenant_id, *grant_id));
+    let rows = uses.into_iter().map(|(grant_id, last)| ActiveModel {
+        tenant_id: Set(last.tenant_id.clone()),
+        grant_id: Set(grant_id.clone()),
+        last_used_at: Set(last.at.as_millis()),
+    });
+    // Another replica may have written a later use.
+    let is_later =
+        Expr::col((Alias::new("excluded"), Column::LastUsedAt)).gt(Expr::col((Entity, Column::LastUsedAt)));
+    let keep_latest = OnConflict::columns([Column::TenantId, Column::GrantId])
+        .update_column(Column::LastUsedAt)
+        .action_and_where(is_later)
+        .to_owned();
+    for rows in rows.collect::<Vec<_>>().chunks(ROWS) {
         Entity::insert_many(rows.to_vec())
-            .on_conflict(conflict)
+            .on_conflict(keep_latest.clone())
             .exec_without_returning(&tx)
             .await?;
     }

@@ -1,7 +1,7 @@
-//! token-service's database. A method of [`Store`] is one transaction, with its audit event and its
-//! changes; the rules are in `model`.
+//! token-service's database. A method of [`Store`] is one transaction, with its audit event and its changes. The rules
+//! are in `model`.
 //!
-//! Tables that a tenant owns are keyed by tenant, and their methods take it.
+//! Tables that a tenant owns are keyed by tenant, and their methods take the tenant.
 
 use std::sync::Arc;
 
@@ -14,17 +14,16 @@ use accord::{
         Creation, Database, StoreError,
         audit::{self, Event, Origin, Record},
         batch::{audit::RecordEvents, group_commit::GroupCommit},
-        change::{self, Change, Told},
+        change::{self, Told},
         idempotency::{self, IdempotencyError, Outcome},
     },
 };
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, QueryResult, TryGetable};
+use sea_orm::{DatabaseTransaction, DbErr, QueryResult, TryGetable};
 
 use crate::{error::Error, model::purpose};
 
 mod admin_session;
 mod batch;
-mod code;
 pub mod entity;
 mod family;
 #[cfg(test)]
@@ -38,9 +37,7 @@ mod signing_key;
 mod verified_secret;
 
 pub use batch::redemption::{Redemption, RedemptionOutcome};
-use batch::{
-    assertion::Assertions, code_lookup::CodeLookups, family_advance::Advances, redemption::Redemptions,
-};
+use batch::{assertion::Assertions, code::CodeLookups, family_advance::Advances, redemption::Redemptions};
 use grant_use::GrantUses;
 
 /// The purposes of every data key, that of request ids included.
@@ -73,21 +70,14 @@ pub struct Store {
     codes: GroupCommit<CodeLookups>,
     advances: GroupCommit<Advances>,
     redemptions: GroupCommit<Redemptions>,
-    grant_uses: GrantUses,
-}
-
-/// What a group needs to write events.
-#[derive(Clone, Debug)]
-struct Shared {
-    db: Database,
-    clock: SharedClock,
-    random: SharedRandom,
+    grant_uses: Arc<GrantUses>,
 }
 
 impl Store {
-    /// Opens a store on a migrated database and a keyring that holds [`PURPOSES`], inside a tokio runtime.
+    /// Opens a store on a migrated database and a keyring that holds [`PURPOSES`]. Must be called inside a tokio
+    /// runtime.
     pub fn new(db: Database, keyring: Keyring, clock: SharedClock, random: SharedRandom) -> Self {
-        let shared = Shared {
+        let redemptions = Redemptions {
             db: db.clone(),
             clock: clock.clone(),
             random: random.clone(),
@@ -97,7 +87,7 @@ impl Store {
             assertions: GroupCommit::start(Assertions(db.clone())),
             codes: GroupCommit::start(CodeLookups(db.clone())),
             advances: GroupCommit::start(Advances(db.clone())),
-            redemptions: GroupCommit::start(Redemptions(shared)),
+            redemptions: GroupCommit::start(redemptions),
             grant_uses: GrantUses::start(db.clone()),
             db,
             keyring: Arc::new(keyring),
@@ -106,22 +96,22 @@ impl Store {
         }
     }
 
-    /// The time now.
+    /// Returns the time now.
     pub fn now(&self) -> UnixMillis {
         self.clock.now()
     }
 
-    /// The change feed's position: what is read after this call reflects all changes up to it.
+    /// Returns the change feed's position: what is read after this call reflects all changes up to it.
     pub async fn position(&self) -> Result<Position, Error> {
         Ok(change::position(self.db.read()).await?)
     }
 
-    /// Reads at most `limit` changes after a position; without a position, the feed's own.
+    /// Reads at most `limit` changes after a position, or without one the feed's position alone.
     pub async fn changes_after(&self, after: Option<&Position>, limit: u64) -> Result<Told, Error> {
         Ok(change::tell(self.db.read(), after, limit).await?)
     }
 
-    /// Returns a position that all changes from `since` on come after.
+    /// Returns a position that all changes since `since` come after.
     pub async fn seq_before(&self, since: UnixMillis) -> Result<i64, Error> {
         Ok(change::seq_before(self.db.read(), since).await?)
     }
@@ -140,30 +130,20 @@ impl Store {
         Ok((tx, outcome))
     }
 
-    async fn audit(
-        &self,
-        conn: &impl ConnectionTrait,
-        origin: &Origin,
-        event: Event,
-    ) -> Result<(), StoreError> {
-        audit::record(conn, &*self.clock, &*self.random, origin, event).await?;
+    async fn audit(&self, tx: &DatabaseTransaction, origin: &Origin, event: Event) -> Result<(), StoreError> {
+        audit::record(tx, &*self.clock, &*self.random, origin, event).await?;
         Ok(())
-    }
-
-    /// Publishes changes. Comes last in a transaction, because it locks the feed's counter.
-    async fn bump(&self, tx: &DatabaseTransaction, changes: &[Change]) -> Result<i64, StoreError> {
-        change::bump(tx, changes, self.clock.now()).await
     }
 }
 
 /// Ends every family and admin session and revokes every signing key, for a database that was restored from a
-/// backup. New keys are made when it is opened.
+/// backup. [`Store::ensure_signing_keys`] then makes new keys.
 pub async fn end_all_before(
     tx: &DatabaseTransaction,
     clock: &dyn Clock,
     random: &dyn Random,
 ) -> Result<(), StoreError> {
-    family::end_all(tx, "restored", clock.now()).await?;
+    family::end_all(tx, clock.now()).await?;
     admin_session::end_all(tx, clock.now()).await?;
     signing_key::revoke_all(tx, clock, random).await
 }
@@ -198,50 +178,10 @@ fn column<T: TryGetable>(row: &QueryResult, name: &str) -> Result<T, StoreError>
     Ok(row.try_get("", name)?)
 }
 
-/// The error for a stored value that this program does not write.
+/// Returns the error for a stored value that this program does not write.
 fn corrupt(what: &'static str) -> Error {
     StoreError::Corrupt(what).into()
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use accord::{
-        random::SystemRandom,
-        store::audit::{Actor, ActorKind},
-        testing::{sqlite, test_clock},
-        text::id::ClientId,
-    };
-    use sea_orm::TransactionTrait;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn what_has_no_change_of_its_own_is_written_by_the_one_writer_too() {
-        let database = sqlite();
-        let (store, _) = fixture::store(&database.url).await;
-        // All eight readers at a time, so that each is another one.
-        let mut readers = Vec::new();
-        for _ in 0..8 {
-            let reader = store.db.read().begin().await.unwrap();
-            reader.execute_unprepared("PRAGMA query_only = ON").await.unwrap();
-            readers.push(reader);
-        }
-        for reader in readers {
-            reader.rollback().await.unwrap();
-        }
-        let origin = Origin {
-            actor: Actor {
-                kind: ActorKind::System,
-                id: "test".into(),
-            },
-            request_id: String::new(),
-        };
-        store.record(origin, Event::new("test.event")).await.unwrap();
-        let client_id = ClientId::generate(&*test_clock(), &SystemRandom);
-        let spent = store.spend_assertion(&client_id, &[7; 32], store.now()).await;
-        assert!(spent.unwrap());
-        let again = store.spend_assertion(&client_id, &[7; 32], store.now()).await;
-        assert!(!again.unwrap());
-    }
-}
+mod tests;

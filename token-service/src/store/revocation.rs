@@ -10,13 +10,16 @@ use accord::{
     text::id::TenantId,
 };
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder,
-    sea_query::ExprTrait,
+    ActiveValue::Set, Condition, DatabaseTransaction, QueryOrder, entity::prelude::*, sea_query::ExprTrait,
 };
 
 use super::{
     Store, change_kind,
-    entity::revocation::{ActiveModel, Column, Entity},
+    entity::{
+        admin_session, client_assertion, code, family,
+        revocation::{ActiveModel, Column, Entity},
+        setup, verified_secret,
+    },
 };
 use crate::{
     error::Error,
@@ -28,14 +31,14 @@ use crate::{
 pub(super) struct Revocation<'a> {
     kind: RevocationKind,
     id: &'a str,
-    /// The tenant, unless it is a key.
+    /// The tenant; none for a signing key.
     tenant_id: Option<&'a TenantId>,
-    /// When the last token that it ends has ended anyway.
+    /// When the last token that it ends has expired.
     expires_at: UnixMillis,
 }
 
 impl<'a> Revocation<'a> {
-    /// Ends every token of this kind that was issued up to `now`.
+    /// Describes the end of every token of this kind and id that was issued up to `now`.
     pub(super) fn new(
         kind: RevocationKind,
         id: &'a str,
@@ -51,7 +54,7 @@ impl<'a> Revocation<'a> {
     }
 }
 
-/// Publishes changes, then revocations. Comes last in a transaction, because it locks the feed's counter.
+/// Publishes changes, then revocations. Call it last in a transaction, because it locks the feed's counter.
 pub(super) async fn publish(
     tx: &DatabaseTransaction,
     mut changes: Vec<Change>,
@@ -60,7 +63,7 @@ pub(super) async fn publish(
 ) -> Result<(), StoreError> {
     changes.extend(revocations.iter().map(|revocation| Change {
         kind: change_kind::REVOCATION,
-        id: format!("{}:{}", revocation.kind.name(), revocation.id),
+        id: format!("{}:{}", revocation.kind.as_ref(), revocation.id),
         tenant_id: revocation.tenant_id.cloned(),
     }));
     if changes.is_empty() {
@@ -70,7 +73,7 @@ pub(super) async fn publish(
     let first = last + 1 - revocations.len() as i64;
     let rows = (first..).zip(revocations).map(|(seq, revocation)| ActiveModel {
         seq: Set(seq),
-        kind: Set(revocation.kind.name().to_owned()),
+        kind: Set(revocation.kind.as_ref().to_owned()),
         id: Set(revocation.id.to_owned()),
         tenant_id: Set(revocation.tenant_id.map(ToString::to_string)),
         revoked_at: Set(now.as_millis()),
@@ -84,7 +87,7 @@ impl Store {
     /// Returns the highest position at which one of these was revoked.
     pub async fn last_revocation(&self, of: &[(RevocationKind, &str)]) -> Result<Option<i64>, Error> {
         let any = of.iter().fold(Condition::any(), |any, (kind, id)| {
-            any.add(Column::Kind.eq(kind.name()).and(Column::Id.eq(*id)))
+            any.add(Column::Kind.eq(kind.as_ref()).and(Column::Id.eq(*id)))
         });
         let last = Entity::find()
             .filter(any)
@@ -94,7 +97,7 @@ impl Store {
         Ok(last.map(|row| row.seq))
     }
 
-    /// Ends one access token, unless it was revoked before. It would have ended at `expires_at`.
+    /// Revokes an access token that expires at `expires_at`. Changes nothing if it was revoked before.
     pub async fn revoke_access_token(
         &self,
         origin: &Origin,
@@ -119,35 +122,28 @@ impl Store {
         Ok(tx.commit().await?)
     }
 
-    /// Removes revocations, assertions and verified secrets that expired by `soon`, and codes, setups, sessions and families that
-    /// ended by `late`.
+    /// Removes revocations, assertions and verified secrets that expired by `soon`, and codes, setups, sessions and
+    /// families that ended by `late`.
     pub async fn clear_away(&self, soon: UnixMillis, late: UnixMillis) -> Result<(), Error> {
-        use super::entity::{admin_session, client_assertion, code, family, setup, verified_secret};
-        let (soon, late) = (soon.as_millis(), late.as_millis());
         let tx = self.db.write().await?;
-        let expired = Column::ExpiresAt.lte(soon);
-        Entity::delete_many().filter(expired).exec(&tx).await?;
-        let expired = client_assertion::Column::ExpiresAt.lte(soon);
-        client_assertion::Entity::delete_many()
-            .filter(expired)
-            .exec(&tx)
-            .await?;
-        let expired = verified_secret::Column::ExpiresAt.lte(soon);
-        verified_secret::Entity::delete_many()
-            .filter(expired)
-            .exec(&tx)
-            .await?;
-        let expired = code::Column::ExpiresAt.lte(late);
-        code::Entity::delete_many().filter(expired).exec(&tx).await?;
-        let expired = setup::Column::ExpiresAt.lte(late);
-        setup::Entity::delete_many().filter(expired).exec(&tx).await?;
-        let expired = admin_session::Column::SignedInAt.lte(late);
-        admin_session::Entity::delete_many()
-            .filter(expired)
-            .exec(&tx)
-            .await?;
-        let expired = family::Column::ExpiresAt.lte(late);
-        family::Entity::delete_many().filter(expired).exec(&tx).await?;
+        delete::<Entity>(&tx, Column::ExpiresAt, soon).await?;
+        delete::<client_assertion::Entity>(&tx, client_assertion::Column::ExpiresAt, soon).await?;
+        delete::<verified_secret::Entity>(&tx, verified_secret::Column::ExpiresAt, soon).await?;
+        delete::<code::Entity>(&tx, code::Column::ExpiresAt, late).await?;
+        delete::<setup::Entity>(&tx, setup::Column::ExpiresAt, late).await?;
+        delete::<admin_session::Entity>(&tx, admin_session::Column::SignedInAt, late).await?;
+        delete::<family::Entity>(&tx, family::Column::ExpiresAt, late).await?;
         Ok(tx.commit().await?)
     }
+}
+
+/// Deletes the rows whose `column` is at most `until`.
+async fn delete<E: EntityTrait>(
+    tx: &DatabaseTransaction,
+    column: E::Column,
+    until: UnixMillis,
+) -> Result<(), StoreError> {
+    let expired = column.lte(until.as_millis());
+    E::delete_many().filter(expired).exec(tx).await?;
+    Ok(())
 }

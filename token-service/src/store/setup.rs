@@ -1,4 +1,4 @@
-//! Setups in the database, and what a decision on one writes: a grant and its code.
+//! Setups in the database, and what their approval writes: a grant and its code.
 
 use accord::{
     clock::UnixMillis,
@@ -12,10 +12,7 @@ use accord::{
         opaque::{OpaqueToken, TokenKind},
     },
 };
-use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
-    QueryFilter, sea_query::Expr,
-};
+use sea_orm::{ActiveValue::Set, DatabaseTransaction, entity::prelude::*};
 use serde::Serialize;
 
 use super::{
@@ -37,12 +34,11 @@ use crate::{
     },
 };
 
+/// The stored state before the decision; later it is the decision.
 const PENDING: &str = "pending";
-const APPROVED: &str = "approved";
-const DENIED: &str = "denied";
 
 impl Store {
-    /// The setup that an earlier call with the same request id started; `None` if this call is new.
+    /// Reads the setup that an earlier call with the same request id started. Returns `None` if this call is new.
     ///
     /// # Errors
     /// [`Error::RequestIdReused`].
@@ -51,7 +47,7 @@ impl Store {
             return Ok(None);
         }
         let (tx, outcome) = self.begin_creation(creation).await?;
-        // The reservation of a call that is new goes with this transaction.
+        // The rollback of this transaction gives up the reservation of a new call.
         match outcome {
             Outcome::Replay { resource_id, .. } => Ok(Some(replayed(&tx, &resource_id).await?)),
             Outcome::New(_) => Ok(None),
@@ -70,30 +66,24 @@ impl Store {
         };
         let now = self.now();
         let setup_id = SetupId::generate(&*self.clock, &*self.random);
-        let NewSetup {
-            request,
-            tenant_display_name,
-            profile,
-            client_version,
-            scopes,
-        } = new;
+        let request = new.request;
         let event = Event::new("setup.start")
             .tenant(&request.tenant_id)
             .client(&request.client_id)
             .subject(setup_id.as_str())
-            .detail("scopes", join(scopes.iter().map(|scope| &scope.name)));
+            .detail("scopes", join(new.scopes.iter().map(|scope| &scope.name)));
         let row = ActiveModel {
             setup_id: Set(setup_id.to_string()),
             tenant_id: Set(request.tenant_id.into()),
-            tenant_display_name: Set(tenant_display_name),
+            tenant_display_name: Set(new.tenant_display_name),
             client_id: Set(request.client_id.into()),
-            profile: Set(json(&profile)?),
-            scopes: Set(json(&scopes)?),
+            profile: Set(json(&new.profile)?),
+            scopes: Set(json(&new.scopes)?),
             redirect_uri: Set(request.redirect_uri),
             state_parameter: Set(request.state_parameter),
             code_challenge: Set(request.code_challenge),
             resource: Set(request.resource),
-            client_version: Set(client_version),
+            client_version: Set(new.client_version),
             state: Set(PENDING.to_owned()),
             created_at: Set(now.as_millis()),
             expires_at: Set(now.plus(LIFE).as_millis()),
@@ -121,18 +111,15 @@ impl Store {
     /// [`Error::NotFound`], also for another tenant's.
     pub async fn get_tenant_setup(&self, tenant_id: &TenantId, setup_id: &SetupId) -> Result<Setup, Error> {
         let setup = self.get_setup(setup_id).await?;
-        if setup.tenant_id == *tenant_id {
-            Ok(setup)
-        } else {
-            Err(Error::NotFound("setup"))
-        }
+        let is_theirs = setup.tenant_id == *tenant_id;
+        is_theirs.then_some(setup).ok_or(Error::NotFound("setup"))
     }
 
-    /// Approves a setup: makes the grant, pending, and its code. Of racing decisions one is made.
+    /// Approves a setup: creates the pending grant and its code. Of racing decisions one succeeds.
     ///
     /// # Errors
-    /// [`Error::AdminSessionInvalid`] when the session has ended; [`Error::WrongState`] when the setup
-    /// was decided or has expired.
+    /// [`Error::AdminSessionInvalid`] if the session has ended; [`Error::WrongState`] if the setup was decided or has
+    /// expired.
     pub async fn approve_setup(
         &self,
         origin: &Origin,
@@ -154,12 +141,11 @@ impl Store {
             scopes: Set(json(&approval.scopes)?),
             designated_user_id: Set(approval.designated_user_id.to_string()),
             granted_by_user_id: Set(by.user_id.to_string()),
-            state: Set(StoredState::Pending.name().to_owned()),
+            state: Set(StoredState::Pending.as_ref().to_owned()),
             created_at: Set(now.as_millis()),
             redeem_until: Set(redeem_until),
-            activated_at: Set(None),
             expires_at: Set(approval.expires_at.map(UnixMillis::as_millis)),
-            ended_at: Set(None),
+            ..Default::default()
         };
         let row = row.insert(&tx).await?;
         let token = OpaqueToken::generate(TokenKind::AuthorizationCode, &*self.random);
@@ -172,8 +158,7 @@ impl Store {
             code_challenge: Set(setup.code_challenge.clone()),
             resource: Set(setup.resource.clone()),
             expires_at: Set(redeem_until),
-            used_at: Set(None),
-            family_id: Set(None),
+            ..Default::default()
         };
         code.insert(&tx).await?;
         let event = Event::new("consent.approve")
@@ -189,7 +174,7 @@ impl Store {
         Ok((grant(row)?, token))
     }
 
-    /// Denies a setup. Of racing decisions one is made.
+    /// Denies a setup. Of racing decisions one succeeds.
     ///
     /// # Errors
     /// As [`Store::approve_setup`].
@@ -218,33 +203,27 @@ impl Store {
     }
 }
 
-/// Decides a setup that is pending; all others are refused with their state.
+/// Decides a pending setup. Rejects any other with its state.
 async fn decide(
     tx: &DatabaseTransaction,
     setup: &Setup,
     decision: Decision,
     now: UnixMillis,
 ) -> Result<(), Error> {
-    let state = match decision {
-        Decision::Approved => APPROVED,
-        Decision::Denied => DENIED,
-    };
     let decided = Entity::update_many()
         .filter(Column::SetupId.eq(setup.setup_id.as_str()))
         .filter(Column::TenantId.eq(setup.tenant_id.as_str()))
         .filter(Column::State.eq(PENDING))
         .filter(Column::ExpiresAt.gt(now.as_millis()))
-        .col_expr(Column::State, Expr::value(state))
-        .col_expr(Column::DecidedAt, Expr::value(now.as_millis()))
+        .col_expr(Column::State, decision.as_ref().into())
+        .col_expr(Column::DecidedAt, now.as_millis().into())
         .exec(tx)
         .await?;
     if decided.rows_affected == 1 {
         return Ok(());
     }
-    let found = find(tx, setup.setup_id.as_str())
-        .await?
-        .ok_or(Error::NotFound("setup"))?;
-    found.require_pending(now)?;
+    let found = find(tx, setup.setup_id.as_str()).await?;
+    found.ok_or(Error::NotFound("setup"))?.require_pending(now)?;
     Err(corrupt("setups"))
 }
 
@@ -268,6 +247,7 @@ fn join<'a>(scopes: impl IntoIterator<Item = &'a ScopeName>) -> String {
 
 fn setup(row: Model) -> Result<Setup, Error> {
     let unreadable = || corrupt("setups");
+    let decision = (row.state != PENDING).then(|| row.state.parse());
     Ok(Setup {
         setup_id: SetupId::parse(&row.setup_id).map_err(|_| unreadable())?,
         tenant_id: TenantId::parse(&row.tenant_id).map_err(|_| unreadable())?,
@@ -280,12 +260,7 @@ fn setup(row: Model) -> Result<Setup, Error> {
         code_challenge: row.code_challenge,
         resource: row.resource,
         client_version: row.client_version,
-        decision: match row.state.as_str() {
-            PENDING => None,
-            APPROVED => Some(Decision::Approved),
-            DENIED => Some(Decision::Denied),
-            _ => return Err(unreadable()),
-        },
+        decision: decision.transpose().map_err(|_| unreadable())?,
         created_at: UnixMillis::from_millis(row.created_at),
         expires_at: UnixMillis::from_millis(row.expires_at),
         decided_at: row.decided_at.map(UnixMillis::from_millis),

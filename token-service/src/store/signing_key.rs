@@ -1,4 +1,4 @@
-//! Signing keys in the database: the private half sealed by a data key, with the key's id as context.
+//! Signing keys in the database. A data key seals the private half, with the key's id as context.
 //!
 //! A partial unique index allows one key NEXT and one ACTIVE, whatever replicas do at the same time.
 
@@ -8,19 +8,19 @@ use accord::{
     store::{
         Creation, StoreError,
         audit::{self, Actor, ActorKind, Event, Origin},
-        change::Change,
+        change::{self, Change},
         idempotency::Outcome,
     },
     text::page::{Page, PageRequest},
 };
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction,
-    EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+    ActiveValue::Set, DatabaseTransaction, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*,
+    sea_query::ExprTrait,
 };
 use zeroize::Zeroizing;
 
 use super::{
-    Store, change_kind, corrupt,
+    Store, change_kind,
     entity::signing_key::{ActiveModel, Column, Entity, Model},
     revocation::{self, Revocation},
 };
@@ -33,14 +33,12 @@ use crate::{
     },
 };
 
+const CORRUPT: StoreError = StoreError::Corrupt("signing_keys");
 /// How often a promotion retries when the next key is revoked meanwhile.
 const ATTEMPTS: usize = 3;
 
 impl Store {
-    /// Makes an active key and a next one where they are missing.
-    ///
-    /// # Errors
-    /// [`Error::Signing`], [`Error::Key`].
+    /// Creates an active key and a next one where they are missing.
     pub async fn ensure_signing_keys(&self) -> Result<(), Error> {
         for state in [State::Active, State::Next] {
             if in_state(self.db.read(), state).await?.is_some() {
@@ -49,15 +47,14 @@ impl Store {
             let tx = self.db.write().await?;
             match self.insert_key(&tx, state).await {
                 Ok(kid) => {
-                    let origin = system();
                     let event = Event::new("signing_key.create")
                         .subject(&kid)
-                        .detail("state", state.name());
-                    self.audit(&tx, &origin, event).await?;
-                    self.bump(&tx, &[changed(&kid)]).await?;
+                        .detail("state", state.as_ref());
+                    self.audit(&tx, &system(), event).await?;
+                    change::bump(&tx, &[changed(&kid)], self.now()).await?;
                     tx.commit().await?;
                 }
-                // Another replica was faster.
+                // Another replica was first.
                 Err(Error::Conflict) => {}
                 Err(error) => return Err(error),
             }
@@ -65,32 +62,29 @@ impl Store {
         Ok(())
     }
 
-    /// The id of the key that signs now.
+    /// Returns the id of the key that signs now.
     ///
     /// # Errors
-    /// [`Error::Signing`] when there is none.
+    /// [`Error::Signing`] if there is none.
     pub async fn active_signing_key(&self) -> Result<String, Error> {
         let row = in_state(self.db.read(), State::Active).await?;
         row.map(|row| row.kid).ok_or(Error::Signing)
     }
 
-    /// A key's private half, PKCS#8.
+    /// Unseals a key's private half, PKCS#8.
     ///
     /// # Errors
-    /// [`Error::Signing`] for an unknown key, [`Error::Key`] when it can't be unsealed.
+    /// [`Error::Signing`] for an unknown key; [`Error::Key`] if it can't be unsealed.
     pub async fn unseal_signing_key(&self, kid: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let row = Entity::find_by_id(kid)
-            .one(self.db.read())
-            .await?
-            .ok_or(Error::Signing)?;
+        let row = Entity::find_by_id(kid).one(self.db.read()).await?;
+        let row = row.ok_or(Error::Signing)?;
         let key = self.keyring.require(purpose::SIGNING_KEY, row.key_version)?;
         Ok(key.open(kid.as_bytes(), &row.sealed)?)
     }
 
-    /// Every key that is not revoked.
+    /// Reads every key that is not revoked, newest first.
     pub async fn live_signing_keys(&self) -> Result<Vec<SigningKey>, Error> {
-        let rows = Entity::find()
-            .filter(Column::State.ne(State::Revoked.name()))
+        let rows = live()
             .order_by_desc(Column::CreatedAt)
             .all(self.db.read())
             .await?;
@@ -103,45 +97,39 @@ impl Store {
         state: Option<State>,
         page: &PageRequest,
     ) -> Result<Page<SigningKey>, Error> {
-        let mut query = Entity::find()
+        let after = page.after().and_then(|after| after.split_once(' '));
+        let rows = Entity::find()
+            .apply_if(state, |query, state| {
+                query.filter(Column::State.eq(state.as_ref()))
+            })
+            .apply_if(after, |query, (created_at, kid)| {
+                let created_at: i64 = created_at.parse().unwrap_or_default();
+                let is_later = Column::CreatedAt.eq(created_at).and(Column::Kid.lt(kid));
+                query.filter(Column::CreatedAt.lt(created_at).or(is_later))
+            })
             .order_by_desc(Column::CreatedAt)
             .order_by_desc(Column::Kid)
-            .limit(page.fetch());
-        if let Some(state) = state {
-            query = query.filter(Column::State.eq(state.name()));
-        }
-        if let Some((created_at, kid)) = page.after().and_then(|after| after.split_once(' ')) {
-            let created_at: i64 = created_at.parse().unwrap_or_default();
-            query = query.filter(
-                Condition::any().add(Column::CreatedAt.lt(created_at)).add(
-                    Condition::all()
-                        .add(Column::CreatedAt.eq(created_at))
-                        .add(Column::Kid.lt(kid)),
-                ),
-            );
-        }
-        let rows = query.all(self.db.read()).await?;
+            .limit(page.fetch())
+            .all(self.db.read())
+            .await?;
         let keys = rows.into_iter().map(signing_key).collect::<Result<Vec<_>, _>>()?;
         Ok(page.finish(keys, |key| format!("{} {}", key.created_at.as_millis(), key.kid)))
     }
 
-    /// Active becomes retired, next becomes active, and a new next is made.
+    /// Retires the active key, makes the next one active, and creates a new next one.
     ///
     /// # Errors
     /// [`Error::RequestIdReused`].
     pub async fn rotate_signing_key(&self, creation: &Creation) -> Result<SigningKey, Error> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
-            Outcome::Replay { resource_id, .. } => {
-                return find(&tx, &resource_id).await?.ok_or(corrupt("idempotency"));
-            }
+            Outcome::Replay { resource_id, .. } => return find(&tx, &resource_id).await,
             Outcome::New(reservation) => reservation,
         };
         let now = self.now();
         let active = in_state(&tx, State::Active).await?.ok_or(Error::Signing)?;
-        let stepped = step(&tx, &active.kid, State::Active, State::Retired, now).await?;
-        if stepped == 0 {
-            // Another rotation committed in between; this one would have rotated what it never saw.
+        if step(&tx, &active.kid, State::Active, State::Retired, now).await? == 0 {
+            // Another rotation committed in between. This one would rotate a key that it has not read.
             return Err(StoreError::Unavailable.into());
         }
         let promoted = self.promote_next(&tx, now).await?;
@@ -150,14 +138,13 @@ impl Store {
             .subject(&promoted)
             .detail("retired", active.kid.as_str());
         self.audit(&tx, &creation.origin, event).await?;
-        self.bump(&tx, &[changed(&active.kid), changed(&promoted)])
-            .await?;
-        let key = find(&tx, &promoted).await?.ok_or(corrupt("signing_keys"))?;
+        change::bump(&tx, &[changed(&active.kid), changed(&promoted)], now).await?;
+        let key = find(&tx, &promoted).await?;
         tx.commit().await?;
         Ok(key)
     }
 
-    /// Revokes a key; if it was in use, the next one or a new one takes its place.
+    /// Revokes a key. If it was active, the next one becomes active; if it was next, a new one takes its place.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -178,12 +165,8 @@ impl Store {
             return Err(StoreError::Unavailable.into());
         }
         match key.state {
-            State::Active => {
-                self.promote_next(&tx, now).await?;
-            }
-            State::Next => {
-                self.insert_key(&tx, State::Next).await?;
-            }
+            State::Active => drop(self.promote_next(&tx, now).await?),
+            State::Next => drop(self.insert_key(&tx, State::Next).await?),
             State::Retired | State::Revoked => {}
         }
         let event = Event::new("signing_key.revoke")
@@ -192,12 +175,12 @@ impl Store {
         self.audit(&tx, origin, event).await?;
         let revocation = Revocation::new(RevocationKind::Kid, kid, None, now);
         revocation::publish(&tx, vec![changed(kid)], vec![revocation], now).await?;
-        let key = find(&tx, kid).await?.ok_or(corrupt("signing_keys"))?;
+        let key = find(&tx, kid).await?;
         tx.commit().await?;
         Ok(key)
     }
 
-    /// Makes the next key active and a new one next. Returns the promoted key's id.
+    /// Makes the next key active and creates a new next one. Returns the id of the active key.
     async fn promote_next(&self, tx: &DatabaseTransaction, now: UnixMillis) -> Result<String, Error> {
         for _ in 0..ATTEMPTS {
             let next = in_state(tx, State::Next).await?.ok_or(Error::Signing)?;
@@ -220,18 +203,17 @@ impl Store {
             sealed: Set(key.seal(&*self.random, new.kid.as_bytes(), &new.pkcs8)?),
             key_version: Set(key.version()),
             public_key: Set(new.public_key),
-            state: Set(state.name().to_owned()),
+            state: Set(state.as_ref().to_owned()),
             created_at: Set(now),
             activated_at: Set((state == State::Active).then_some(now)),
-            retired_at: Set(None),
-            revoked_at: Set(None),
+            ..Default::default()
         };
         row.insert(tx).await?;
         Ok(new.kid)
     }
 }
 
-/// The service itself as the actor of an event.
+/// Returns the service itself as the origin of an event.
 fn system() -> Origin {
     Origin {
         actor: Actor {
@@ -242,21 +224,17 @@ fn system() -> Origin {
     }
 }
 
-/// Revokes every key, for a database that was restored from a backup: one that was revoked after the backup
-/// may be known to others.
+/// Revokes every key, for a database that was restored from a backup. Others may know the private half of a key that
+/// was revoked after the backup.
 pub(super) async fn revoke_all(
     tx: &DatabaseTransaction,
     clock: &dyn Clock,
     random: &dyn Random,
 ) -> Result<(), StoreError> {
     let now = clock.now();
-    let live = Entity::find()
-        .filter(Column::State.ne(State::Revoked.name()))
-        .order_by_asc(Column::Kid)
-        .all(tx)
-        .await?;
+    let live = live().order_by_asc(Column::Kid).all(tx).await?;
     for key in &live {
-        let from = State::from_name(&key.state).ok_or(StoreError::Corrupt("signing_keys"))?;
+        let from = key.state.parse().map_err(|_| CORRUPT)?;
         step(tx, &key.kid, from, State::Revoked, now).await?;
         let event = Event::new("signing_key.revoke")
             .subject(&key.kid)
@@ -264,10 +242,9 @@ pub(super) async fn revoke_all(
         audit::record(tx, clock, random, &system(), event).await?;
     }
     let changes = live.iter().map(|key| changed(&key.kid)).collect();
-    let revocations = live
-        .iter()
-        .map(|key| Revocation::new(RevocationKind::Kid, &key.kid, None, now));
-    revocation::publish(tx, changes, revocations.collect(), now).await
+    let revocation = |key| Revocation::new(RevocationKind::Kid, key, None, now);
+    let revocations = live.iter().map(|key| revocation(&key.kid)).collect();
+    revocation::publish(tx, changes, revocations, now).await
 }
 
 /// Moves a key from one state to another. Returns how many keys moved.
@@ -286,24 +263,27 @@ async fn step(
     };
     let moved = Entity::update_many()
         .filter(Column::Kid.eq(kid))
-        .filter(Column::State.eq(from.name()))
-        .col_expr(Column::State, Expr::value(to.name()))
-        .col_expr(when, Expr::value(now.as_millis()))
+        .filter(Column::State.eq(from.as_ref()))
+        .col_expr(Column::State, to.as_ref().into())
+        .col_expr(when, now.as_millis().into())
         .exec(tx)
         .await?;
     Ok(moved.rows_affected)
 }
 
-async fn in_state(conn: &impl ConnectionTrait, state: State) -> Result<Option<Model>, StoreError> {
-    Ok(Entity::find()
-        .filter(Column::State.eq(state.name()))
-        .one(conn)
-        .await?)
+fn live() -> Select<Entity> {
+    Entity::find().filter(Column::State.ne(State::Revoked.as_ref()))
 }
 
-async fn find(conn: &impl ConnectionTrait, kid: &str) -> Result<Option<SigningKey>, Error> {
+async fn in_state(conn: &impl ConnectionTrait, state: State) -> Result<Option<Model>, StoreError> {
+    let is_in_state = Column::State.eq(state.as_ref());
+    Ok(Entity::find().filter(is_in_state).one(conn).await?)
+}
+
+/// Reads a key that must exist.
+async fn find(conn: &impl ConnectionTrait, kid: &str) -> Result<SigningKey, Error> {
     let row = Entity::find_by_id(kid).one(conn).await?;
-    row.map(signing_key).transpose()
+    signing_key(row.ok_or(CORRUPT)?)
 }
 
 fn changed(kid: &str) -> Change {
@@ -316,7 +296,7 @@ fn changed(kid: &str) -> Change {
 
 fn signing_key(row: Model) -> Result<SigningKey, Error> {
     Ok(SigningKey {
-        state: State::from_name(&row.state).ok_or(corrupt("signing_keys"))?,
+        state: row.state.parse().map_err(|_| CORRUPT)?,
         kid: row.kid,
         public_key: row.public_key,
         created_at: UnixMillis::from_millis(row.created_at),

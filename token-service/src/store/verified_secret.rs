@@ -1,14 +1,12 @@
-//! Client Secrets that a replica verified, so that no other replica needs an argon2 run for them. That a text is
-//! this secret never changes; whether the secret is live is for the registry to say.
+//! Client Secrets that a replica verified, so that no other replica needs an argon2 run for them. That a text is this
+//! secret never changes. Whether the secret is live is a fact of the registry.
 
 use accord::{
     clock::UnixMillis,
     keys::DataKey,
     text::{id::ClientId, opaque::ClientSecret},
 };
-use sea_orm::{
-    ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, sea_query::OnConflict,
-};
+use sea_orm::{ActiveValue::Set, IntoActiveModel, entity::prelude::*, sea_query::OnConflict};
 use subtle::ConstantTimeEq;
 
 use super::{
@@ -21,16 +19,16 @@ use crate::{
 };
 
 impl Store {
-    /// Whether a replica has verified this secret of the client.
+    /// Returns whether a replica has verified this secret of the client.
     pub async fn is_verified_secret(
         &self,
         client_id: &ClientId,
         secret: &ClientSecret,
     ) -> Result<bool, Error> {
-        let row = Entity::find_by_id((client_id.to_string(), secret.secret_id().to_string()))
-            .one(self.db.read())
-            .await?;
-        let Some(row) = row else { return Ok(false) };
+        let id = (client_id.to_string(), secret.secret_id().to_string());
+        let Some(row) = Entity::find_by_id(id).one(self.db.read()).await? else {
+            return Ok(false);
+        };
         // Another replica may already use a newer key.
         let Ok(key) = self.keyring.require(purpose::VERIFIED_SECRET, row.key_version) else {
             return Ok(false);
@@ -64,7 +62,7 @@ impl Store {
         Ok(tx.commit().await?)
     }
 
-    /// Removes a client's verified secrets that are no longer live, and records when the others end.
+    /// Removes a client's verified secrets that are no longer live, and records when the others expire.
     pub async fn retain_verified_secrets(
         &self,
         client_id: &ClientId,
@@ -78,14 +76,11 @@ impl Store {
         for row in of_client().all(&tx).await? {
             let live = live.iter().find(|live| live.secret_id.as_str() == row.secret_id);
             let mut row = row.into_active_model();
-            match live {
-                Some(live) => {
-                    row.expires_at = Set(live.expires_at.map(UnixMillis::as_millis));
-                    Entity::update(row).exec(&tx).await?;
-                }
-                None => {
-                    Entity::delete(row).exec(&tx).await?;
-                }
+            if let Some(live) = live {
+                row.expires_at = Set(live.expires_at.map(UnixMillis::as_millis));
+                Entity::update(row).exec(&tx).await?;
+            } else {
+                Entity::delete(row).exec(&tx).await?;
             }
         }
         Ok(tx.commit().await?)

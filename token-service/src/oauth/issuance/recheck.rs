@@ -29,7 +29,7 @@ impl Issuance<'_> {
                 let claims = &token.claims;
                 self.oauth
                     .store
-                    .note_grant_use(&claims.tenant_id, &claims.grant_id);
+                    .record_grant_use(&claims.tenant_id, &claims.grant_id);
                 return Ok(Issued {
                     access_token: token.token,
                     expires_in: token.claims.exp - token.claims.iat,

@@ -1,5 +1,4 @@
-//! Spends the `jti` of client assertions. One insert a group, in place of a transaction each: a call that
-//! authenticates by assertion has no other write before its event (decision 21).
+//! Spends the `jti` of client assertions: one insert a group, in place of a transaction a call (decision 21).
 
 use std::{collections::HashSet, sync::LazyLock};
 
@@ -43,7 +42,7 @@ pub(in crate::store) struct Assertion {
 
 pub(in crate::store) struct Assertions(pub(in crate::store) Database);
 
-/// Inserts in the order of keys, so that replicas that spend the same assertions do not deadlock.
+/// Inserts in the order of the keys, so that replicas that spend the same assertions don't deadlock.
 static SPEND: LazyLock<JsonRows> = LazyLock::new(|| {
     let columns = [
         ("client_id", "text"),
@@ -78,7 +77,7 @@ impl Work for Assertions {
         // Of several items with the same assertion the first one wins.
         let outcomes = assertions
             .iter()
-            .map(|assertion| spent.remove(&(assertion.client_id.clone(), assertion.jti_hash.clone())));
+            .map(|item| spent.remove(&(item.client_id.clone(), item.jti_hash.clone())));
         Ok(outcomes.collect())
     }
 }

@@ -2,7 +2,7 @@
 //! benchmark case `refresh`).
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, LazyLock},
 };
 
@@ -11,7 +11,7 @@ use accord::store::{
     audit::{Event, Origin, Record},
     batch::{self, group_commit::Work, json_rows::JsonRows},
 };
-use sea_orm::{ColumnTrait, DatabaseBackend, EntityTrait, QueryFilter};
+use sea_orm::{DatabaseBackend, entity::prelude::*};
 use serde::Serialize;
 
 use super::super::{
@@ -24,8 +24,8 @@ use crate::{
 };
 
 impl Store {
-    /// Moves a family to its next generations, unless it has moved or ended since it was read. Returns
-    /// whether it moved. The event is committed with it.
+    /// Moves a family to its next generations, with the event, unless it has moved or ended since it was read. Returns
+    /// whether it moved.
     pub async fn advance_family(
         &self,
         origin: Origin,
@@ -50,7 +50,7 @@ impl Store {
         }
     }
 
-    /// The same in a transaction of its own, which waits for the family's row.
+    /// Does the same in a transaction of its own, which waits for the family's row.
     async fn advance_alone(&self, advance: Advance) -> Result<bool, Error> {
         let tx = self.db.write().await?;
         let advanced = Entity::update_many()
@@ -134,16 +134,17 @@ impl Work for Advances {
         }
         // SQLite has one writer, so no row is locked by another.
         let locks = self.0.backend() == DatabaseBackend::Postgres;
-        let mut left = moved.clone();
+        let mut winners = HashSet::new();
         let mut records = Vec::with_capacity(moved.len());
         let outcomes = advances.iter().map(|advance| {
+            let generations = moved.get(&advance.family_id);
             // Items that move a family to the same generations present the same token: the first one wins.
-            let wins = left.get(&advance.family_id) == Some(&(advance.next_used, advance.next_current));
+            let wins = generations == Some(&(advance.next_used, advance.next_current))
+                && winners.insert(&advance.family_id);
             if wins {
-                left.remove(&advance.family_id);
                 records.push(&*advance.record);
             }
-            (!locks || moved.contains_key(&advance.family_id)).then_some(wins)
+            (!locks || generations.is_some()).then_some(wins)
         });
         let outcomes = outcomes.collect();
         batch::audit::insert(&tx, &records).await?;

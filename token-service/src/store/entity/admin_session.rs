@@ -3,6 +3,7 @@
 use sea_orm::entity::prelude::*;
 
 /// A Tenant Admin's session.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "admin_sessions")]
 pub struct Model {
@@ -13,7 +14,7 @@ pub struct Model {
     pub tenant_id: String,
     /// The Tenant Admin.
     pub user_id: String,
-    /// The workload that brought the sign-in.
+    /// The workload that sent the sign-in.
     pub workload_id: String,
     /// The setup it was opened for.
     pub setup_id: Option<String>,
@@ -25,12 +26,8 @@ pub struct Model {
     pub signed_in_at: i64,
     /// Unix milliseconds.
     pub last_used_at: i64,
-    /// When it was signed out.
+    /// When it was ended.
     pub ended_at: Option<i64>,
 }
-
-/// Rows are joined by hand, where a join is needed.
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -3,6 +3,7 @@
 use sea_orm::entity::prelude::*;
 
 /// An assertion that was used.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "client_assertions")]
 pub struct Model {
@@ -12,12 +13,8 @@ pub struct Model {
     /// SHA-256 of its `jti`.
     #[sea_orm(primary_key, auto_increment = false)]
     pub jti_hash: Vec<u8>,
-    /// When it ends by itself, in Unix milliseconds.
+    /// When it expires, in Unix milliseconds.
     pub expires_at: i64,
 }
-
-/// Rows are joined by hand, where a join is needed.
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -3,6 +3,7 @@
 use sea_orm::entity::prelude::*;
 
 /// An authorization code, as a hash.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "codes")]
 pub struct Model {
@@ -19,18 +20,14 @@ pub struct Model {
     pub redirect_uri: String,
     /// PKCE challenge, S256.
     pub code_challenge: String,
-    /// The resource asked for, or empty.
+    /// The requested resource, or empty.
     pub resource: String,
-    /// When it can't be redeemed any more; once it is redeemed, the end of its family. Unix milliseconds.
+    /// When it expires; once it is redeemed, the end of its family. Unix milliseconds.
     pub expires_at: i64,
-    /// When it was first presented by its client.
+    /// When its client first presented it.
     pub used_at: Option<i64>,
     /// The refresh family of its redemption.
     pub family_id: Option<String>,
 }
-
-/// Rows are joined by hand, where a join is needed.
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -3,6 +3,7 @@
 use sea_orm::entity::prelude::*;
 
 /// The refresh tokens of one redemption: their numbers, not the tokens.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "families")]
 pub struct Model {
@@ -34,12 +35,8 @@ pub struct Model {
     pub expires_at: i64,
     /// When it ended before that.
     pub ended_at: Option<i64>,
-    /// `revoked`, `replayed`, `grant_ended` or `code_replayed`.
+    /// `revoked`, `replayed`, `code_replayed`, `grant_ended` or `restored`.
     pub end_reason: Option<String>,
 }
-
-/// Rows are joined by hand, where a join is needed.
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -3,6 +3,7 @@
 use sea_orm::entity::prelude::*;
 
 /// What a Tenant Admin allowed a client.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "grants")]
 pub struct Model {
@@ -14,7 +15,7 @@ pub struct Model {
     pub grant_id: String,
     /// The client.
     pub client_id: String,
-    /// What people see of the client, as the Tenant Admin saw it: `{display_name, partner_name, purpose}`.
+    /// The client's profile as the Tenant Admin saw it: `{display_name, partner_name, purpose}`.
     pub profile: Json,
     /// Array of scope names.
     pub scopes: Json,
@@ -22,22 +23,18 @@ pub struct Model {
     pub designated_user_id: String,
     /// The Tenant Admin.
     pub granted_by_user_id: String,
-    /// `pending`, `active`, `revoked` or `superseded`; expiry and suspension show when read.
+    /// `pending`, `active`, `revoked` or `superseded`; expiry and suspension are derived.
     pub state: String,
     /// Unix milliseconds.
     pub created_at: i64,
-    /// When a pending grant ends with its code.
+    /// When a pending grant expires with its code.
     pub redeem_until: i64,
     /// When its code was redeemed.
     pub activated_at: Option<i64>,
-    /// When it ends by itself.
+    /// When it expires.
     pub expires_at: Option<i64>,
     /// When it was revoked or superseded.
     pub ended_at: Option<i64>,
 }
-
-/// Rows are joined by hand, where a join is needed.
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -4,6 +4,7 @@
 use sea_orm::entity::prelude::*;
 
 /// When a grant last yielded a token.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "grant_uses")]
 pub struct Model {
@@ -16,9 +17,5 @@ pub struct Model {
     /// Unix milliseconds.
     pub last_used_at: i64,
 }
-
-/// Rows are joined by hand, where a join is needed.
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}

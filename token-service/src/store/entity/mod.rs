@@ -1,4 +1,4 @@
-//! The rows of token-service's own tables. Rules live in the nouns, not here.
+//! The rows of the tables of token-service. The rules are in `model`.
 
 pub mod admin_session;
 pub mod client_assertion;

@@ -1,10 +1,10 @@
-//! Rows of `revocations`: something that ended before its time.
+//! Rows of `revocations`.
 
 use sea_orm::entity::prelude::*;
-use serde::Serialize;
 
-/// Something that ended before its time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, DeriveEntityModel)]
+/// The end of tokens before their time.
+#[sea_orm::model]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "revocations")]
 pub struct Model {
     /// Feed position.
@@ -18,12 +18,8 @@ pub struct Model {
     pub tenant_id: Option<String>,
     /// Unix milliseconds.
     pub revoked_at: i64,
-    /// When the last token that it ends has ended anyway.
+    /// When the last token that it ends has expired.
     pub expires_at: i64,
 }
-
-/// Rows are joined by hand, where a join is needed.
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -1,35 +1,36 @@
-//! Rows of `setups`: an authorization request as it was when it came in.
+//! Rows of `setups`: snapshots of authorization requests.
 
 use sea_orm::entity::prelude::*;
 
-/// An authorization request as it was when it came in.
+/// A snapshot of an authorization request.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "setups")]
 pub struct Model {
     /// `set_...`
     #[sea_orm(primary_key, auto_increment = false)]
     pub setup_id: String,
-    /// The tenant that is asked.
+    /// The tenant.
     pub tenant_id: String,
-    /// Its name for people.
+    /// The tenant's display name.
     pub tenant_display_name: String,
-    /// The client that asks.
+    /// The client.
     pub client_id: String,
-    /// What people see of the client: `{display_name, partner_name, purpose}`.
+    /// The client's profile: `{display_name, partner_name, purpose}`.
     pub profile: Json,
     /// Array of `{name, description, reason}`.
     pub scopes: Json,
-    /// Where the decision goes.
+    /// The URI that the response goes to.
     pub redirect_uri: String,
-    /// The partner's `state`, given back with the decision.
+    /// The partner's `state`, returned with the response.
     pub state_parameter: String,
     /// PKCE challenge, S256.
     pub code_challenge: String,
-    /// The resource asked for, or empty.
+    /// The requested resource, or empty.
     pub resource: String,
     /// The client's version when it was shown.
     pub client_version: i64,
-    /// `pending`, `approved` or `denied`; expiry shows by `expires_at`.
+    /// `pending`, `approved` or `denied`; expiry follows from `expires_at`.
     pub state: String,
     /// Unix milliseconds.
     pub created_at: i64,
@@ -38,9 +39,5 @@ pub struct Model {
     /// When it was decided.
     pub decided_at: Option<i64>,
 }
-
-/// Rows are joined by hand, where a join is needed.
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -1,8 +1,9 @@
-//! Rows of `signing_keys`: a key that access tokens are signed with.
+//! Rows of `signing_keys`.
 
 use sea_orm::entity::prelude::*;
 
 /// A key that access tokens are signed with.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "signing_keys")]
 pub struct Model {
@@ -19,7 +20,7 @@ pub struct Model {
     pub public_key: Vec<u8>,
     /// `next`, `active`, `retired` or `revoked`.
     pub state: String,
-    /// Unix milliseconds; published from then on.
+    /// Unix milliseconds. The key is published since then.
     pub created_at: i64,
     /// When it began to sign.
     pub activated_at: Option<i64>,
@@ -28,9 +29,5 @@ pub struct Model {
     /// When it was revoked.
     pub revoked_at: Option<i64>,
 }
-
-/// Rows are joined by hand, where a join is needed.
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -3,6 +3,7 @@
 use sea_orm::entity::prelude::*;
 
 /// A Client Secret that a replica verified, as a MAC under a data key.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "verified_secrets")]
 pub struct Model {
@@ -16,12 +17,8 @@ pub struct Model {
     pub key_version: i32,
     /// HMAC-SHA-256 over Client ID, secret id and secret.
     pub mac: Vec<u8>,
-    /// When the secret ends by itself, in Unix milliseconds.
+    /// When the secret expires, in Unix milliseconds.
     pub expires_at: Option<i64>,
 }
-
-/// Rows are joined by hand, where a join is needed.
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -1,5 +1,6 @@
 //! The tables of token-service. Until 0.2.0 this migration is edited in place and renamed.
 
+use accord::store::{create_index, create_table};
 use sea_orm_migration::{prelude::*, schema::*};
 
 /// Creates every table of the first release.
@@ -10,314 +11,170 @@ pub struct Migration;
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         accord::store::create_tables(manager).await?;
-        setup(manager).await?;
-        admin_session(manager).await?;
-        grant(manager).await?;
-        code(manager).await?;
-        family(manager).await?;
-        revocation(manager).await?;
-        signing_key(manager).await?;
-        client_assertion(manager).await?;
-        verified_secret(manager).await?;
-        Ok(())
+        setups(manager).await?;
+        grants(manager).await?;
+        codes(manager).await?;
+        families(manager).await?;
+        revocations(manager).await?;
+        signing_keys(manager).await?;
+        client_credentials(manager).await
     }
 }
 
-async fn setup(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    manager
-        .create_table(
-            Table::create()
-                .table("setups")
-                .col(text("setup_id"))
-                .col(text("tenant_id"))
-                .col(text("tenant_display_name"))
-                .col(text("client_id"))
-                .col(json("profile"))
-                .col(json("scopes"))
-                .col(text("redirect_uri"))
-                .col(text("state_parameter"))
-                .col(text("code_challenge"))
-                .col(text("resource"))
-                .col(big_integer("client_version"))
-                .col(text("state"))
-                .col(big_integer("created_at"))
-                .col(big_integer("expires_at"))
-                .col(big_integer_null("decided_at"))
-                .primary_key(Index::create().col("setup_id"))
-                .to_owned(),
-        )
-        .await?;
-    manager
-        .create_index(
-            Index::create()
-                .name("setups_by_expiry")
-                .table("setups")
-                .col("expires_at")
-                .to_owned(),
-        )
-        .await?;
-    Ok(())
+async fn setups(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    let columns = [
+        text("setup_id"),
+        text("tenant_id"),
+        text("tenant_display_name"),
+        text("client_id"),
+        json("profile"),
+        json("scopes"),
+        text("redirect_uri"),
+        text("state_parameter"),
+        text("code_challenge"),
+        text("resource"),
+        big_integer("client_version"),
+        text("state"),
+        big_integer("created_at"),
+        big_integer("expires_at"),
+        big_integer_null("decided_at"),
+    ];
+    create_table(manager, "setups", &["setup_id"], columns).await?;
+    create_index(manager, "setups_by_expiry", "setups", &["expires_at"]).await?;
+
+    let columns = [
+        blob("session_hash"),
+        text("tenant_id"),
+        text("user_id"),
+        text("workload_id"),
+        text_null("setup_id"),
+        text("registry_epoch"),
+        big_integer("registry_seq"),
+        big_integer("signed_in_at"),
+        big_integer("last_used_at"),
+        big_integer_null("ended_at"),
+    ];
+    create_table(manager, "admin_sessions", &["session_hash"], columns).await?;
+    let by_sign_in = "admin_sessions_by_sign_in";
+    create_index(manager, by_sign_in, "admin_sessions", &["signed_in_at"]).await
 }
 
-async fn admin_session(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    manager
-        .create_table(
-            Table::create()
-                .table("admin_sessions")
-                .col(blob("session_hash"))
-                .col(text("tenant_id"))
-                .col(text("user_id"))
-                .col(text("workload_id"))
-                .col(text_null("setup_id"))
-                .col(text("registry_epoch"))
-                .col(big_integer("registry_seq"))
-                .col(big_integer("signed_in_at"))
-                .col(big_integer("last_used_at"))
-                .col(big_integer_null("ended_at"))
-                .primary_key(Index::create().col("session_hash"))
-                .to_owned(),
-        )
-        .await?;
-    manager
-        .create_index(
-            Index::create()
-                .name("admin_sessions_by_sign_in")
-                .table("admin_sessions")
-                .col("signed_in_at")
-                .to_owned(),
-        )
-        .await?;
-    Ok(())
-}
-
-async fn grant(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    manager
-        .create_table(
-            Table::create()
-                .table("grants")
-                .col(text("tenant_id"))
-                .col(text("grant_id"))
-                .col(text("client_id"))
-                .col(json("profile"))
-                .col(json("scopes"))
-                .col(text("designated_user_id"))
-                .col(text("granted_by_user_id"))
-                .col(text("state"))
-                .col(big_integer("created_at"))
-                .col(big_integer("redeem_until"))
-                .col(big_integer_null("activated_at"))
-                .col(big_integer_null("expires_at"))
-                .col(big_integer_null("ended_at"))
-                .primary_key(Index::create().col("tenant_id").col("grant_id"))
-                .to_owned(),
-        )
-        .await?;
+async fn grants(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    let columns = [
+        text("tenant_id"),
+        text("grant_id"),
+        text("client_id"),
+        json("profile"),
+        json("scopes"),
+        text("designated_user_id"),
+        text("granted_by_user_id"),
+        text("state"),
+        big_integer("created_at"),
+        big_integer("redeem_until"),
+        big_integer_null("activated_at"),
+        big_integer_null("expires_at"),
+        big_integer_null("ended_at"),
+    ];
+    create_table(manager, "grants", &["tenant_id", "grant_id"], columns).await?;
     // sea-query writes no partial indexes for both databases; this statement is the same on both.
-    manager
-        .get_connection()
-        .execute_unprepared(
-            "CREATE UNIQUE INDEX grants_active ON grants (tenant_id, client_id) WHERE state = 'active'",
-        )
-        .await?;
-    manager
-        .create_index(
-            Index::create()
-                .name("grants_by_client")
-                .table("grants")
-                .col("tenant_id")
-                .col("client_id")
-                .col("grant_id")
-                .to_owned(),
-        )
-        .await?;
-    manager
-        .create_table(
-            Table::create()
-                .table("grant_uses")
-                .col(text("tenant_id"))
-                .col(text("grant_id"))
-                .col(big_integer("last_used_at"))
-                .primary_key(Index::create().col("tenant_id").col("grant_id"))
-                .to_owned(),
-        )
-        .await
+    let active = "CREATE UNIQUE INDEX grants_active ON grants (tenant_id, client_id) WHERE state = 'active'";
+    manager.get_connection().execute_unprepared(active).await?;
+    let by_client = ["tenant_id", "client_id", "grant_id"];
+    create_index(manager, "grants_by_client", "grants", &by_client).await?;
+
+    let columns = [text("tenant_id"), text("grant_id"), big_integer("last_used_at")];
+    create_table(manager, "grant_uses", &["tenant_id", "grant_id"], columns).await
 }
 
-async fn code(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    manager
-        .create_table(
-            Table::create()
-                .table("codes")
-                .col(blob("code_hash"))
-                .col(text("tenant_id"))
-                .col(text("grant_id"))
-                .col(text("client_id"))
-                .col(text("redirect_uri"))
-                .col(text("code_challenge"))
-                .col(text("resource"))
-                .col(big_integer("expires_at"))
-                .col(big_integer_null("used_at"))
-                .col(text_null("family_id"))
-                .primary_key(Index::create().col("code_hash"))
-                .to_owned(),
-        )
-        .await?;
-    manager
-        .create_index(
-            Index::create()
-                .name("codes_by_expiry")
-                .table("codes")
-                .col("expires_at")
-                .to_owned(),
-        )
-        .await?;
+async fn codes(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    let columns = [
+        blob("code_hash"),
+        text("tenant_id"),
+        text("grant_id"),
+        text("client_id"),
+        text("redirect_uri"),
+        text("code_challenge"),
+        text("resource"),
+        big_integer("expires_at"),
+        big_integer_null("used_at"),
+        text_null("family_id"),
+    ];
+    create_table(manager, "codes", &["code_hash"], columns).await?;
+    create_index(manager, "codes_by_expiry", "codes", &["expires_at"]).await
+}
+
+async fn families(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    let columns = [
+        text("tenant_id"),
+        text("family_id"),
+        text("grant_id"),
+        text("client_id"),
+        integer("used_generation"),
+        integer("current_generation"),
+        big_integer("handed_out_at"),
+        integer("key_version"),
+        text("registry_epoch"),
+        big_integer("registry_seq"),
+        big_integer("created_at"),
+        big_integer("expires_at"),
+        big_integer_null("ended_at"),
+        text_null("end_reason"),
+    ];
+    create_table(manager, "families", &["tenant_id", "family_id"], columns).await?;
+    let by_grant = ["tenant_id", "grant_id"];
+    create_index(manager, "families_by_grant", "families", &by_grant).await
+}
+
+async fn revocations(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    let columns = [
+        big_integer("seq"),
+        text("kind"),
+        text("id"),
+        text_null("tenant_id"),
+        big_integer("revoked_at"),
+        big_integer("expires_at"),
+    ];
+    create_table(manager, "revocations", &["seq"], columns).await?;
+    create_index(manager, "revocations_by_id", "revocations", &["kind", "id"]).await?;
+    create_index(manager, "revocations_by_expiry", "revocations", &["expires_at"]).await
+}
+
+async fn signing_keys(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    let columns = [
+        text("kid"),
+        text("algorithm"),
+        blob("sealed"),
+        integer("key_version"),
+        blob("public_key"),
+        text("state"),
+        big_integer("created_at"),
+        big_integer_null("activated_at"),
+        big_integer_null("retired_at"),
+        big_integer_null("revoked_at"),
+    ];
+    create_table(manager, "signing_keys", &["kid"], columns).await?;
+    // One key signs and one comes next; see the index of `grants`.
+    let in_use =
+        "CREATE UNIQUE INDEX signing_keys_in_use ON signing_keys (state) WHERE state in ('active', 'next')";
+    manager.get_connection().execute_unprepared(in_use).await?;
     Ok(())
 }
 
-async fn family(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    manager
-        .create_table(
-            Table::create()
-                .table("families")
-                .col(text("tenant_id"))
-                .col(text("family_id"))
-                .col(text("grant_id"))
-                .col(text("client_id"))
-                .col(integer("used_generation"))
-                .col(integer("current_generation"))
-                .col(big_integer("handed_out_at"))
-                .col(integer("key_version"))
-                .col(text("registry_epoch"))
-                .col(big_integer("registry_seq"))
-                .col(big_integer("created_at"))
-                .col(big_integer("expires_at"))
-                .col(big_integer_null("ended_at"))
-                .col(text_null("end_reason"))
-                .primary_key(Index::create().col("tenant_id").col("family_id"))
-                .to_owned(),
-        )
-        .await?;
-    manager
-        .create_index(
-            Index::create()
-                .name("families_by_grant")
-                .table("families")
-                .col("tenant_id")
-                .col("grant_id")
-                .to_owned(),
-        )
-        .await?;
-    Ok(())
-}
+async fn client_credentials(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    let columns = [text("client_id"), blob("jti_hash"), big_integer("expires_at")];
+    let (assertions, key) = ("client_assertions", ["client_id", "jti_hash"]);
+    create_table(manager, assertions, &key, columns).await?;
+    let by_expiry = "client_assertions_by_expiry";
+    create_index(manager, by_expiry, assertions, &["expires_at"]).await?;
 
-async fn revocation(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    manager
-        .create_table(
-            Table::create()
-                .table("revocations")
-                .col(big_integer("seq"))
-                .col(text("kind"))
-                .col(text("id"))
-                .col(text_null("tenant_id"))
-                .col(big_integer("revoked_at"))
-                .col(big_integer("expires_at"))
-                .primary_key(Index::create().col("seq"))
-                .to_owned(),
-        )
-        .await?;
-    manager
-        .create_index(
-            Index::create()
-                .name("revocations_by_id")
-                .table("revocations")
-                .col("kind")
-                .col("id")
-                .to_owned(),
-        )
-        .await?;
-    manager
-        .create_index(
-            Index::create()
-                .name("revocations_by_expiry")
-                .table("revocations")
-                .col("expires_at")
-                .to_owned(),
-        )
-        .await?;
-    Ok(())
-}
-
-async fn signing_key(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    manager
-        .create_table(
-            Table::create()
-                .table("signing_keys")
-                .col(text("kid"))
-                .col(text("algorithm"))
-                .col(blob("sealed"))
-                .col(integer("key_version"))
-                .col(blob("public_key"))
-                .col(text("state"))
-                .col(big_integer("created_at"))
-                .col(big_integer_null("activated_at"))
-                .col(big_integer_null("retired_at"))
-                .col(big_integer_null("revoked_at"))
-                .primary_key(Index::create().col("kid"))
-                .to_owned(),
-        )
-        .await?;
-    // sea-query writes no partial indexes for both databases; this statement is the same on both.
-    manager
-        .get_connection()
-        .execute_unprepared("CREATE UNIQUE INDEX signing_keys_in_use ON signing_keys (state) WHERE state in ('active', 'next')")
-        .await?;
-    Ok(())
-}
-
-async fn client_assertion(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    manager
-        .create_table(
-            Table::create()
-                .table("client_assertions")
-                .col(text("client_id"))
-                .col(blob("jti_hash"))
-                .col(big_integer("expires_at"))
-                .primary_key(Index::create().col("client_id").col("jti_hash"))
-                .to_owned(),
-        )
-        .await?;
-    manager
-        .create_index(
-            Index::create()
-                .name("client_assertions_by_expiry")
-                .table("client_assertions")
-                .col("expires_at")
-                .to_owned(),
-        )
-        .await
-}
-
-async fn verified_secret(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    manager
-        .create_table(
-            Table::create()
-                .table("verified_secrets")
-                .col(text("client_id"))
-                .col(text("secret_id"))
-                .col(integer("key_version"))
-                .col(blob("mac"))
-                .col(big_integer_null("expires_at"))
-                .primary_key(Index::create().col("client_id").col("secret_id"))
-                .to_owned(),
-        )
-        .await?;
-    manager
-        .create_index(
-            Index::create()
-                .name("verified_secrets_by_expiry")
-                .table("verified_secrets")
-                .col("expires_at")
-                .to_owned(),
-        )
-        .await
+    let columns = [
+        text("client_id"),
+        text("secret_id"),
+        integer("key_version"),
+        blob("mac"),
+        big_integer_null("expires_at"),
+    ];
+    let (secrets, key) = ("verified_secrets", ["client_id", "secret_id"]);
+    create_table(manager, secrets, &key, columns).await?;
+    create_index(manager, "verified_secrets_by_expiry", secrets, &["expires_at"]).await
 }

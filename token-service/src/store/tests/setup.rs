@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_setup_is_kept_as_it_was_shown_and_a_repeated_start_gives_the_same() {
+async fn a_setup_is_stored_as_it_was_shown_and_a_repeated_start_returns_the_same() {
     for database in databases() {
         let (store, clock) = store(&database.url).await;
         let call = creation(Some(Uuid::new_v4()), b"content");
@@ -47,7 +47,7 @@ async fn a_setup_is_kept_as_it_was_shown_and_a_repeated_start_gives_the_same() {
 }
 
 #[tokio::test]
-async fn an_approval_makes_a_pending_grant_and_a_code_for_a_minute() {
+async fn an_approval_creates_a_pending_grant_and_a_code_for_a_minute() {
     for database in databases() {
         let (store, _) = store(&database.url).await;
         let setup = started(&store, &client()).await;
@@ -106,7 +106,7 @@ async fn an_approval_makes_a_pending_grant_and_a_code_for_a_minute() {
 }
 
 #[tokio::test]
-async fn of_racing_decisions_one_is_made() {
+async fn of_racing_decisions_one_succeeds() {
     for database in databases() {
         let (store, _) = store(&database.url).await;
         let setup = started(&store, &client()).await;
@@ -240,7 +240,7 @@ async fn a_session_is_open_while_it_is_used_until_it_is_ended() {
 }
 
 #[tokio::test]
-async fn a_session_that_has_ended_decides_nothing_whatever_was_found_before() {
+async fn a_session_that_has_ended_decides_nothing() {
     for database in databases() {
         let (store, clock) = store(&database.url).await;
         let grant = active(&store, "acme", &client(), None).await;
@@ -264,20 +264,8 @@ async fn a_session_that_has_ended_decides_nothing_whatever_was_found_before() {
             let refused = [
                 approve(&store, &setup, &by, None).await.map(drop),
                 store.deny_setup(&admin(&by.user_id), &by, &setup).await.map(drop),
-                store
-                    .revoke_grant(
-                        &admin(&by.user_id),
-                        &grant.tenant_id,
-                        &grant.grant_id,
-                        REASON,
-                        Some(&by),
-                    )
-                    .await
-                    .map(drop),
-                store
-                    .change_designated_user(&admin(&by.user_id), &by, &grant, &user())
-                    .await
-                    .map(drop),
+                revoke(&store, &grant, Some(&by)).await.map(drop),
+                designate(&store, &grant, &by, &user()).await.map(drop),
             ];
             for (index, refused) in refused.into_iter().enumerate() {
                 assert!(
@@ -288,8 +276,7 @@ async fn a_session_that_has_ended_decides_nothing_whatever_was_found_before() {
         }
         let setup = store.get_setup(&setup.setup_id).await.unwrap();
         assert_eq!(setup.decision, None, "{database:?}");
-        let found = store.find_grant(&grant.tenant_id, &grant.grant_id).await.unwrap();
-        assert_eq!(found.as_ref(), Some(&grant), "{database:?}");
+        assert_eq!(find(&store, &grant).await, grant, "{database:?}");
         for action in ["consent.deny", "consent.revoke", "consent.change_designated_user"] {
             assert!(events(&store, action).await.is_empty(), "{database:?}: {action}");
         }

@@ -25,7 +25,7 @@ fn operator() -> Origin {
 /// One key active and one next, none of them among these.
 async fn assert_replaced(store: &Store, revoked: &[&str]) {
     let live = store.live_signing_keys().await.unwrap();
-    let mut states: Vec<_> = live.iter().map(|key| key.state.name()).collect();
+    let mut states: Vec<_> = live.iter().map(|key| key.state.as_ref()).collect();
     states.sort_unstable();
     assert_eq!(states, ["active", "next"]);
     assert!(live.iter().all(|key| !revoked.contains(&key.kid.as_str())));

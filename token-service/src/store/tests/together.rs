@@ -1,11 +1,10 @@
-//! Codes that are redeemed together, families that move on together, and assertions that are used up together:
-//! each as it would alone.
+//! Codes, families and assertions in one group: each has the outcome that it would have alone.
 
 use std::time::Duration;
 
 use accord::text::{id::FamilyId, opaque::OpaqueToken};
 use futures_util::future::{join, join_all};
-use sea_orm::ConnectionTrait;
+use sea_orm::DatabaseBackend;
 
 use super::*;
 use crate::{
@@ -49,8 +48,8 @@ fn redemption(store: &Store, code: &Code) -> Redemption {
     }
 }
 
-/// A transaction that holds a row, on PostgreSQL.
-async fn holding(store: &Store, table: &str, column: &str, id: &str) -> Option<DatabaseTransaction> {
+/// Begins a transaction that locks a row, on PostgreSQL.
+async fn lock(store: &Store, table: &str, column: &str, id: &str) -> Option<DatabaseTransaction> {
     if store.db.backend() != DatabaseBackend::Postgres {
         return None;
     }
@@ -76,7 +75,7 @@ async fn found(store: &Store, family: &Family) -> Option<Family> {
 }
 
 #[tokio::test]
-async fn codes_that_are_redeemed_at_a_time_have_each_their_own_outcome() {
+async fn codes_that_are_redeemed_in_one_group_have_each_their_own_outcome() {
     for database in databases() {
         let (store, _) = store(&database.url).await;
         let (first, again, burnt, revoked) = (client(), client(), client(), client());
@@ -93,16 +92,7 @@ async fn codes_that_are_redeemed_at_a_time_have_each_their_own_outcome() {
                 .await
                 .unwrap()
         );
-        store
-            .revoke_grant(
-                &admin(&by.user_id),
-                &old.tenant_id,
-                &codes[4].0.grant_id,
-                REASON,
-                None,
-            )
-            .await
-            .unwrap();
+        revoke(&store, &codes[4].0, None).await.unwrap();
         let before = revocations(&store).await.len();
         let redemptions: Vec<_> = codes
             .iter()
@@ -124,14 +114,13 @@ async fn codes_that_are_redeemed_at_a_time_have_each_their_own_outcome() {
         // Grants: the second code of one client supersedes the first.
         let mut states = Vec::new();
         for grant in codes.iter().map(|(grant, ..)| grant).chain([&old]) {
-            let grant = store.find_grant(&grant.tenant_id, &grant.grant_id).await;
-            states.push(grant.unwrap().unwrap().state);
+            states.push(find(&store, grant).await.state);
         }
         use StoredState::{Active, Pending, Revoked, Superseded};
         let expected = [Active, Superseded, Active, Pending, Revoked, Superseded];
         assert_eq!(states, expected, "{database:?}");
 
-        // Families: those of what was redeemed, and they end with their grants.
+        // Families exist for the redeemed codes, and end with their grants.
         let mut families = Vec::new();
         for redemption in &redemptions {
             let family = found(&store, &redemption.family).await;
@@ -146,7 +135,7 @@ async fn codes_that_are_redeemed_at_a_time_have_each_their_own_outcome() {
             "{database:?}"
         );
 
-        // Codes: what failed is as it was.
+        // Codes whose redemption failed are unchanged.
         let mut used = Vec::new();
         for (grant, token, _) in &codes {
             let (code, _) = store.find_code(&grant.tenant_id, token).await.unwrap().unwrap();
@@ -162,7 +151,7 @@ async fn codes_that_are_redeemed_at_a_time_have_each_their_own_outcome() {
         ];
         assert_eq!(used, expected, "{database:?}");
 
-        // Events and revocations: one for each, at the positions of their changes.
+        // There is one event and one revocation for each, at the position of its change.
         for (action, count) in [
             ("consent.activate", 3),
             ("consent.supersede", 2),
@@ -180,17 +169,17 @@ async fn codes_that_are_redeemed_at_a_time_have_each_their_own_outcome() {
         assert_eq!(ids, [old.grant_id.as_str(), codes[1].0.grant_id.as_str()]);
         assert_eq!(ended[1].seq, changes.seq, "{database:?}");
         assert_eq!(ended[0].seq, changes.seq - 1, "{database:?}");
-        let told = change::list_after(store.db.read(), ended[0].seq - 1, 10)
+        let changes = change::list_after(store.db.read(), ended[0].seq - 1, 10)
             .await
             .unwrap();
-        let told: Vec<_> = told.into_iter().map(|change| change.id).collect();
+        let changes: Vec<_> = changes.into_iter().map(|change| change.id).collect();
         let expected: Vec<_> = ended.iter().map(|ended| format!("grant:{}", ended.id)).collect();
-        assert_eq!(told, expected, "{database:?}");
+        assert_eq!(changes, expected, "{database:?}");
     }
 }
 
 #[tokio::test]
-async fn a_code_that_is_redeemed_by_many_at_once_is_redeemed_by_one_and_holds_up_nobody() {
+async fn of_racing_redemptions_of_one_code_one_succeeds_and_other_codes_are_redeemed() {
     for database in databases() {
         let (store, _) = store(&database.url).await;
         let (_, _, code) = pending_code(&store, &client()).await;
@@ -215,14 +204,13 @@ async fn a_code_that_is_redeemed_by_many_at_once_is_redeemed_by_one_and_holds_up
     }
 }
 
-/// A grant that somebody holds is not waited for longer than by its own caller.
 #[tokio::test]
-async fn a_grant_that_somebody_holds_fails_its_own_redemption_alone() {
+async fn a_locked_grant_fails_its_own_redemption_alone() {
     for database in databases() {
         let (store, _) = store(&database.url).await;
         let (held, _, code) = pending_code(&store, &client()).await;
         let (_, _, other) = pending_code(&store, &client()).await;
-        let Some(holder) = holding(&store, "grants", "grant_id", held.grant_id.as_str()).await else {
+        let Some(holder) = lock(&store, "grants", "grant_id", held.grant_id.as_str()).await else {
             continue;
         };
         let (refused, redeemed) = join(
@@ -242,7 +230,7 @@ async fn a_grant_that_somebody_holds_fails_its_own_redemption_alone() {
 }
 
 #[tokio::test]
-async fn a_code_of_another_tenant_or_of_nobody_is_not_found_among_others() {
+async fn an_unknown_code_and_one_of_another_tenant_are_not_found_in_a_group() {
     for database in databases() {
         let (store, _) = store(&database.url).await;
         let (grant, token, _) = pending_code(&store, &client()).await;
@@ -250,13 +238,13 @@ async fn a_code_of_another_tenant_or_of_nobody_is_not_found_among_others() {
             OpaqueToken::generate(accord::text::opaque::TokenKind::AuthorizationCode, &SystemRandom);
         let other = tenant("other");
         let (acme, acme_tenant) = (&token, &grant.tenant_id);
-        let asked = [
+        let lookups = [
             (acme_tenant, acme),
             (&other, acme),
             (acme_tenant, &unknown),
             (acme_tenant, acme),
         ];
-        let found = join_all(asked.map(|(tenant_id, token)| store.find_code(tenant_id, token))).await;
+        let found = join_all(lookups.map(|(tenant_id, token)| store.find_code(tenant_id, token))).await;
         let found: Vec<_> = found.into_iter().map(|found| found.unwrap().is_some()).collect();
         assert_eq!(found, [true, false, false, true], "{database:?}");
     }
@@ -282,7 +270,7 @@ async fn families_that_advance_in_one_group_move_once_each() {
             current,
             handed_out_at: store.now(),
         };
-        // One of the two numbers that the caller read is no longer so.
+        // The caller read other numbers than are stored now.
         let stale = |family: &Family, used, current| Family {
             generations: numbers(used, current),
             ..family.clone()
@@ -314,9 +302,9 @@ async fn families_that_advance_in_one_group_move_once_each() {
     }
 }
 
-/// Who holds rows of several families and waits for one could be waited for in turn.
+/// A group that waited for one row while it holds others could deadlock.
 #[tokio::test]
-async fn a_family_that_somebody_holds_keeps_no_other_waiting() {
+async fn a_locked_family_delays_no_other() {
     for database in databases() {
         let (store, _) = store(&database.url).await;
         let mut families = Vec::new();
@@ -324,7 +312,7 @@ async fn a_family_that_somebody_holds_keeps_no_other_waiting() {
             families.push(redeemed(&store).await);
         }
         let held = families[0].family_id.as_str();
-        let Some(holder) = holding(&store, "families", "family_id", held).await else {
+        let Some(holder) = lock(&store, "families", "family_id", held).await else {
             continue;
         };
         let by = workload();
@@ -354,7 +342,7 @@ async fn a_family_that_somebody_holds_keeps_no_other_waiting() {
 }
 
 #[tokio::test]
-async fn of_assertions_that_come_together_each_counts_once() {
+async fn each_assertion_of_a_group_counts_once() {
     for database in databases() {
         let (store, _) = store(&database.url).await;
         let (one, other) = (client(), client());

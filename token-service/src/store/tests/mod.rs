@@ -1,0 +1,267 @@
+//! Tests of the store on both databases.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use accord::{
+    position::Position,
+    random::SystemRandom,
+    store::{
+        Creation,
+        audit::{self, Actor, ActorKind},
+    },
+    testing::{databases, sqlite, test_clock},
+    text::{
+        id::{ClientId, GrantId, ScopeName, SetupId, TenantId, UserId, WorkloadId},
+        opaque::OpaqueToken,
+        page::PageRequest,
+    },
+};
+
+use sea_orm::{DatabaseTransaction, QueryOrder, TransactionTrait, entity::prelude::*};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::{
+    entity::grant::{Column, Entity},
+    *,
+};
+use crate::{
+    model::{
+        admin_session::{AdminSession, EndReason, IDLE, LIFE as SESSION_LIFE, NewSession},
+        client::{ClientScope, Profile},
+        grant::{Grant, GrantFilter, GrantState, StoredState},
+        setup::{Approval, AuthorizationRequest, CODE_LIFE, Decision, LIFE, NewSetup, Setup, SetupState},
+    },
+    store::fixture::store,
+};
+
+fn workload() -> Origin {
+    origin(
+        ActorKind::Workload,
+        WorkloadId::generate(&*test_clock(), &SystemRandom).into(),
+    )
+}
+
+fn admin(user_id: &UserId) -> Origin {
+    origin(ActorKind::TenantAdmin, user_id.to_string())
+}
+
+fn origin(kind: ActorKind, id: String) -> Origin {
+    Origin {
+        actor: Actor { kind, id },
+        request_id: "test-request".into(),
+    }
+}
+
+fn creation(request_id: Option<Uuid>, content: &[u8]) -> Creation {
+    Creation {
+        origin: origin(ActorKind::Workload, "pages".into()),
+        method: "StartSetup",
+        request_id,
+        content: Zeroizing::new(content.to_vec()),
+    }
+}
+
+fn tenant(name: &str) -> TenantId {
+    TenantId::parse(name).unwrap()
+}
+
+fn user() -> UserId {
+    UserId::generate(&*test_clock(), &SystemRandom)
+}
+
+fn client() -> ClientId {
+    ClientId::generate(&*test_clock(), &SystemRandom)
+}
+
+/// Starts a setup of a client.
+async fn started(store: &Store, client_id: &ClientId) -> Setup {
+    let call = creation(None, b"");
+    let setup = store.create_setup(&call, new_setup("acme", client_id)).await;
+    setup.unwrap()
+}
+
+fn new_setup(tenant_id: &str, client_id: &ClientId) -> NewSetup {
+    let scopes: Vec<_> = ["contacts.read", "contacts.write"]
+        .into_iter()
+        .map(|name| ClientScope {
+            name: ScopeName::parse(name).unwrap(),
+            description: format!("Allows {name}"),
+            reason: format!("Needs {name}"),
+        })
+        .collect();
+    NewSetup {
+        request: AuthorizationRequest {
+            tenant_id: tenant(tenant_id),
+            client_id: client_id.clone(),
+            redirect_uri: "https://partner.example/cb?x=1".into(),
+            scopes: Vec::new(),
+            state_parameter: "opaque \"state\"".into(),
+            code_challenge: "c".repeat(43),
+            resource: "https://api.example/acme".into(),
+        },
+        tenant_display_name: "Acme".into(),
+        profile: Profile {
+            display_name: "Contact Sync".into(),
+            ..Profile::default()
+        },
+        client_version: 7,
+        scopes,
+    }
+}
+
+fn approval<'a>(setup: &'a Setup, by: &AdminSession, expires_at: Option<UnixMillis>) -> Approval<'a> {
+    Approval {
+        setup,
+        scopes: vec![setup.scopes[0].name.clone()],
+        designated_user_id: by.user_id.clone(),
+        expires_at,
+    }
+}
+
+fn workload_named(name: &str) -> Origin {
+    origin(ActorKind::Workload, name.into())
+}
+
+/// Opens a session of a new Tenant Admin, for the workload `pages`.
+async fn session(store: &Store) -> AdminSession {
+    let new = NewSession {
+        tenant_id: tenant("acme"),
+        user_id: user(),
+        setup_id: None,
+        position: Position {
+            epoch: accord::testing::epoch("abc"),
+            seq: 4,
+        },
+    };
+    let opened = store.open_admin_session(&workload_named("pages"), new).await;
+    let digest = opened.unwrap().0.digest();
+    store.find_admin_session(&digest).await.unwrap().unwrap()
+}
+
+/// Approves a setup as the admin of this session.
+async fn approve(
+    store: &Store,
+    setup: &Setup,
+    by: &AdminSession,
+    expires_at: Option<UnixMillis>,
+) -> Result<(Grant, OpaqueToken), Error> {
+    let approval = approval(setup, by, expires_at);
+    store.approve_setup(&admin(&by.user_id), by, approval).await
+}
+
+/// Stores a pending grant at `tenant_id` to `client_id`.
+async fn pending(
+    store: &Store,
+    tenant_id: &str,
+    client_id: &ClientId,
+    expires_at: Option<UnixMillis>,
+) -> Grant {
+    let setup = store
+        .create_setup(&creation(None, b""), new_setup(tenant_id, client_id))
+        .await
+        .unwrap();
+    let by = session(store).await;
+    let approved = approve(store, &setup, &by, expires_at).await;
+    approved.unwrap().0
+}
+
+/// Gives a grant another stored state.
+async fn put(store: &Store, grant: &Grant, state: StoredState) {
+    Entity::update_many()
+        .filter(Column::GrantId.eq(grant.grant_id.as_str()))
+        .col_expr(Column::State, Expr::value(state.as_ref()))
+        .exec(store.db.read())
+        .await
+        .unwrap();
+}
+
+async fn active(
+    store: &Store,
+    tenant_id: &str,
+    client_id: &ClientId,
+    expires_at: Option<UnixMillis>,
+) -> Grant {
+    let grant = pending(store, tenant_id, client_id, expires_at).await;
+    put(store, &grant, StoredState::Active).await;
+    find(store, &grant).await
+}
+
+/// Reads a grant again.
+async fn find(store: &Store, grant: &Grant) -> Grant {
+    let found = store.find_grant(&grant.tenant_id, &grant.grant_id).await;
+    found.unwrap().unwrap()
+}
+
+/// Revokes a grant as the admin of this session, or as an operator.
+async fn revoke(store: &Store, grant: &Grant, by: Option<&AdminSession>) -> Result<Grant, Error> {
+    let origin = match by {
+        Some(by) => admin(&by.user_id),
+        None => origin(ActorKind::Operator, "opr_test".into()),
+    };
+    let (tenant_id, grant_id) = (&grant.tenant_id, &grant.grant_id);
+    store.revoke_grant(&origin, tenant_id, grant_id, REASON, by).await
+}
+
+/// Changes the designated user as the admin of this session.
+async fn designate(
+    store: &Store,
+    grant: &Grant,
+    by: &AdminSession,
+    user_id: &UserId,
+) -> Result<Grant, Error> {
+    let origin = admin(&by.user_id);
+    store.change_designated_user(&origin, by, grant, user_id).await
+}
+
+fn page(size: i32, token: &str) -> PageRequest {
+    PageRequest::parse(&mut Default::default(), "consents", &[], size, token).unwrap()
+}
+
+async fn events(store: &Store, action: &str) -> Vec<audit::EventRow> {
+    let filter = audit::Filter {
+        action: Some(action.into()),
+        ..Default::default()
+    };
+    let events = audit::list(store.db.read(), &filter, &page(500, "")).await;
+    events.unwrap().items
+}
+
+async fn revocations(store: &Store) -> Vec<entity::revocation::Model> {
+    entity::revocation::Entity::find()
+        .order_by_asc(entity::revocation::Column::Seq)
+        .all(store.db.read())
+        .await
+        .unwrap()
+}
+
+const REASON: &str = "no longer needed";
+
+mod grant;
+mod setup;
+mod together;
+
+#[tokio::test]
+async fn events_and_assertions_without_a_change_are_written_by_the_one_writer_too() {
+    let database = sqlite();
+    let (store, _) = store(&database.url).await;
+    // All eight readers at the same time, so that each gets a connection of its own.
+    let mut readers = Vec::new();
+    for _ in 0..8 {
+        let reader = store.db.read().begin().await.unwrap();
+        reader.execute_unprepared("PRAGMA query_only = ON").await.unwrap();
+        readers.push(reader);
+    }
+    for reader in readers {
+        reader.rollback().await.unwrap();
+    }
+    let origin = workload_named("test");
+    store.record(origin, Event::new("test.event")).await.unwrap();
+    let client_id = client();
+    let spent = store.spend_assertion(&client_id, &[7; 32], store.now()).await;
+    assert!(spent.unwrap());
+    let again = store.spend_assertion(&client_id, &[7; 32], store.now()).await;
+    assert!(!again.unwrap());
+}
