@@ -7,6 +7,9 @@ use accord::{
     text::validation::Violations,
 };
 
+/// The result of a fallible operation of registry-service.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
