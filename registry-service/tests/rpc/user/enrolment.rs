@@ -1,4 +1,4 @@
-//! Enrolment: a link works once, in its time, for the password that it is given.
+//! Enrolment links.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{NAME, PASSWORD, admin, enrol, found, listed, registered, registrar, 
 use crate::harness::{Harness, assert_refused, assert_violations, ok, strangers_token};
 
 #[tokio::test]
-async fn an_enrolment_link_works_once_in_its_time() {
+async fn an_enrolment_link_works_once_before_it_expires() {
     let harness = seeded().await;
     let made = registered(&harness, admin(NAME)).await;
     let user_id = made.user.unwrap().user_id;
@@ -50,7 +50,7 @@ async fn an_enrolment_link_works_once_in_its_time() {
     harness.clock.advance(Duration::from_secs(72 * 3600));
     invalid(enrol(&harness, &second.enrolment_token, PASSWORD).await);
 
-    // Deactivation ends links too, and nobody resets the deactivated or those who are no admins.
+    // Deactivation ends links too. Passwords of deactivated users and of users who are no admins can't be reset.
     let third = ok(registrar(&harness).reset_user_password(reset.clone()).await);
     let deactivate = pb::DeactivateUserRequest {
         tenant_id: "firm-one".into(),
@@ -120,7 +120,7 @@ async fn of_racing_enrolments_one_wins() {
 }
 
 #[tokio::test]
-async fn a_refused_password_leaves_the_link_as_it_was() {
+async fn a_rejected_password_leaves_the_link_open() {
     let harness = seeded().await;
     let made = registered(&harness, admin(NAME)).await;
     let token = made.enrolment_token;
@@ -132,7 +132,7 @@ async fn a_refused_password_leaves_the_link_as_it_was() {
     let stranger = strangers_token(accord::text::opaque::TokenKind::Enrolment);
     let refused = enrol(&harness, &stranger, PASSWORD).await;
     assert_refused(refused, Code::FailedPrecondition, "LINK_INVALID");
-    let hasher = harness.registry.store().hasher();
+    let hasher = &harness.registry.store().hasher;
     assert_eq!(hasher.runs(), 0, "what can't enrol costs no hash");
     assert!(harness.audit_events("user.enrol").await.is_empty());
 
@@ -148,10 +148,10 @@ async fn a_refused_password_leaves_the_link_as_it_was() {
 }
 
 #[tokio::test]
-async fn reactivation_gives_back_the_password_and_no_link() {
+async fn reactivation_restores_the_password_but_no_link() {
     let harness = seeded().await;
     let enrolled = registered(&harness, admin(NAME)).await;
-    // Users are listed by id, and ids of one millisecond have no order.
+    // Users are listed by id, and ids of the same millisecond have no order.
     harness.clock.advance(Duration::from_millis(1));
     let invited = registered(&harness, admin("late@firm.example")).await;
     enrol(&harness, &enrolled.enrolment_token, PASSWORD)
