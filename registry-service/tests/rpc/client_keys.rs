@@ -61,7 +61,7 @@ async fn set_by(
     Ok(answer.into_inner().client.unwrap())
 }
 
-/// The client as GetClient and ListClients show it, which is the same.
+/// Returns the client as both GetClient and ListClients show it.
 async fn shown(harness: &Harness, client_id: &str) -> pb::Client {
     let request = pb::GetClientRequest {
         client_id: client_id.into(),
@@ -75,7 +75,7 @@ async fn shown(harness: &Harness, client_id: &str) -> pb::Client {
     got
 }
 
-/// The client as token-service sees it, and where that was read.
+/// Returns the client's profile and its position.
 async fn profile(harness: &Harness, client_id: &str) -> (pb::ClientProfile, pb::FeedPosition) {
     let mut directory = DirectoryServiceClient::new(harness.workload(WorkloadKind::TokenService));
     let request = pb::GetClientProfileRequest {
@@ -120,7 +120,7 @@ async fn keys_are_shown_to_operators_and_to_token_service() {
     );
     assert_eq!(shown(&harness, id).await, with_keys);
 
-    // Tokens go on, and so does a setup that is under way.
+    // Tokens and open setups stay valid.
     let (seen, after) = profile(&harness, id).await;
     let expected = pb::ClientProfile {
         json_web_key_set: with_keys.json_web_key_set.clone(),
@@ -150,7 +150,7 @@ async fn keys_are_shown_to_operators_and_to_token_service() {
 }
 
 #[tokio::test]
-async fn the_same_keys_in_other_words_are_no_change() {
+async fn setting_equal_keys_in_another_form_changes_nothing() {
     let harness = seeded().await;
     let (made, _) = registered(&harness).await;
     let id = &made.client_id;
@@ -205,7 +205,7 @@ async fn keys_are_replaced_and_removed_as_a_whole() {
 }
 
 #[tokio::test]
-async fn a_refused_set_names_every_violation_and_changes_nothing() {
+async fn a_rejected_key_set_reports_all_violations_and_changes_nothing() {
     let harness = seeded().await;
     let (made, _) = registered(&harness).await;
     let id = &made.client_id;
@@ -230,7 +230,7 @@ async fn a_refused_set_names_every_violation_and_changes_nothing() {
         "json_web_key_set.keys[2].kty",
     ];
     assert_violations(result, &fields);
-    // A whole file of private keys: the answer names each member and still fits into its headers.
+    // A key set of private keys: the response names each member and still fits into the headers.
     let wrong = ["alg", "d", "dp", "dq", "e", "n", "p", "q", "qi"];
     let pasted = |index: usize| {
         let mut key = json!({"kty": "RSA", "kid": index.to_string()});
@@ -256,7 +256,7 @@ async fn a_refused_set_names_every_violation_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn registrars_and_admins_set_keys_and_nobody_else() {
+async fn only_registrars_and_admins_set_keys() {
     let harness = seeded().await;
     let (made, _) = registered(&harness).await;
     let id = &made.client_id;
@@ -286,7 +286,7 @@ async fn registrars_and_admins_set_keys_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn an_update_leaves_keys_alone() {
+async fn an_update_does_not_change_keys() {
     let harness = seeded().await;
     let (made, _) = registered(&harness).await;
     let kept = set_by(client(&harness), set(&made.client_id, &key_set(&[p256("a")])))

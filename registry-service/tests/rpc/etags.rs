@@ -47,7 +47,7 @@ async fn assert_compared(
 }
 
 #[tokio::test]
-async fn a_stale_etag_is_rejected_and_none_is_not_compared() {
+async fn a_stale_etag_is_rejected_and_an_empty_one_is_not_compared() {
     for database in databases() {
         let harness = Harness::start_on(database).await;
         let admin = || harness.operator(Role::Admin);

@@ -59,7 +59,7 @@ async fn count(harness: &Harness) -> usize {
 }
 
 #[tokio::test]
-async fn a_request_is_recorded_as_it_was_given() {
+async fn a_request_is_stored_as_submitted() {
     let harness = seeded().await;
     let given = pb::SubmitIntegrationRequestRequest {
         notes: "two\nlines".into(),
@@ -106,7 +106,7 @@ async fn a_request_is_recorded_as_it_was_given() {
 }
 
 #[tokio::test]
-async fn a_suspended_tenant_may_be_asked_for_and_a_disabled_scope_may_not() {
+async fn a_request_may_name_a_suspended_tenant_but_no_disabled_scope() {
     let harness = seeded().await;
     let request = pb::SuspendTenantRequest {
         tenant_id: "acme".into(),
@@ -138,7 +138,7 @@ async fn a_suspended_tenant_may_be_asked_for_and_a_disabled_scope_may_not() {
 }
 
 #[tokio::test]
-async fn all_violations_come_at_once_those_of_references_too() {
+async fn all_violations_are_reported_at_once_with_unknown_references() {
     let harness = seeded().await;
     let mut bad = submission(
         &["acme", "nowhere", "acme", "Bad"],
@@ -189,7 +189,7 @@ async fn all_violations_come_at_once_those_of_references_too() {
 }
 
 #[tokio::test]
-async fn a_repeated_submission_is_one_request() {
+async fn a_repeated_submission_makes_one_request() {
     let harness = seeded().await;
     let call = pb::SubmitIntegrationRequestRequest {
         request_id: request_id(),
@@ -212,7 +212,7 @@ async fn a_repeated_submission_is_one_request() {
     assert_refused(reused, Code::AlreadyExists, "REQUEST_ID_REUSED");
     assert_eq!(count(&harness).await, 1);
 
-    // Another operator's request ids are its own.
+    // Request ids of different operators are independent.
     let mut registrar = IntegrationRequestServiceClient::new(harness.operator(Role::Registrar));
     registrar.submit_integration_request(call).await.unwrap();
     assert_eq!(count(&harness).await, 2);
@@ -263,7 +263,7 @@ async fn a_request_is_approved_or_rejected_once() {
 }
 
 #[tokio::test]
-async fn what_is_unknown_or_malformed_is_refused() {
+async fn unknown_and_malformed_ids_are_rejected() {
     let harness = seeded().await;
     let mut client = client(&harness);
     let unknown = pb::GetIntegrationRequestRequest {

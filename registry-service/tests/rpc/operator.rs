@@ -88,7 +88,7 @@ async fn an_operator_may_revoke_itself() {
 }
 
 #[tokio::test]
-async fn a_workload_is_made_and_revoked() {
+async fn a_workload_is_created_and_revoked() {
     let harness = Harness::start().await;
     let made = ok(client(&harness).create_workload(pages()).await);
     let workload = made.workload.unwrap();
@@ -97,7 +97,7 @@ async fn a_workload_is_made_and_revoked() {
         (workload.name.as_str(), workload.kind()),
         ("pages", pb::WorkloadKind::InternalService)
     );
-    // Known, and not allowed to.
+    // The caller is known but has no permission.
     let refused = list_scopes(&harness, &made.workload_token).await;
     assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
 
@@ -114,7 +114,7 @@ async fn a_workload_is_made_and_revoked() {
 }
 
 #[tokio::test]
-async fn a_repeated_call_shows_the_same_token() {
+async fn a_repeated_call_returns_the_same_token() {
     let harness = Harness::start().await;
     let call = pb::CreateOperatorRequest {
         request_id: request_id(),
@@ -132,7 +132,7 @@ async fn a_repeated_call_shows_the_same_token() {
         Code::AlreadyExists,
         "REQUEST_ID_REUSED",
     );
-    // The same id for another method is another content.
+    // For another method, the same request id counts as other content.
     let other = pb::CreateWorkloadRequest {
         request_id: call.request_id,
         ..pages()
@@ -153,7 +153,7 @@ async fn a_repeated_call_shows_the_same_token() {
 }
 
 #[tokio::test]
-async fn names_of_the_living_are_taken() {
+async fn the_name_of_a_live_caller_is_taken() {
     let harness = Harness::start().await;
     let made = ok(client(&harness).create_operator(ada()).await);
     let taken = client(&harness).create_operator(ada()).await;
@@ -177,7 +177,7 @@ async fn names_of_the_living_are_taken() {
 }
 
 #[tokio::test]
-async fn all_violations_come_at_once() {
+async fn all_violations_are_reported_at_once() {
     let harness = Harness::start().await;
     let mut client = client(&harness);
     let bad = pb::CreateOperatorRequest {
@@ -240,7 +240,7 @@ async fn the_unknown_are_not_found() {
 }
 
 #[tokio::test]
-async fn lists_show_everybody_page_by_page_and_no_token() {
+async fn lists_show_all_callers_page_by_page_without_tokens() {
     let harness = Harness::start().await;
     let mut client = client(&harness);
     let (mut ids, mut page_token) = (Vec::new(), String::new());

@@ -53,7 +53,7 @@ async fn delivered(
     Ok(answer.into_inner().delivery_link.unwrap())
 }
 
-/// Opens a link as the partner does: without a credential.
+/// Opens a link as the partner does, without a bearer token.
 async fn claim(harness: &Harness, claim_token: &str) -> Result<pb::CredentialBundle, Status> {
     let mut partner = ProvisioningServiceClient::new(harness.anonymous());
     let request = pb::ClaimDeliveryRequest {
@@ -64,14 +64,14 @@ async fn claim(harness: &Harness, claim_token: &str) -> Result<pb::CredentialBun
     Ok(answer.into_inner().bundle.unwrap())
 }
 
-/// Asserts that a link is refused in a way that does not say whether it ever was one.
+/// Asserts that a link is rejected without a hint whether it ever existed.
 #[track_caller]
 fn assert_nothing_told<T: std::fmt::Debug>(result: Result<T, Status>) {
     let metadata = assert_refused(result, Code::FailedPrecondition, "LINK_INVALID");
     assert_eq!(metadata, Default::default());
 }
 
-/// How many claims succeeded, and why the others were refused, newest first.
+/// Counts the successful claims, and lists why the others were rejected, newest first.
 async fn claims(harness: &Harness) -> (usize, Vec<String>) {
     let (succeeded, refused): (Vec<_>, Vec<_>) = harness
         .audit_events("delivery.claim")
@@ -132,14 +132,14 @@ async fn a_link_is_opened_once() {
         [event(AuditOutcome::Refused), event(AuditOutcome::Success)]
     );
     assert_eq!(events[0].detail["refused"], "opened before");
-    // The secret that was handed over goes on.
+    // The secret that was handed over stays live.
     authenticate(&harness, &made.client_id, &bundle.client_secret)
         .await
         .unwrap();
 }
 
 #[tokio::test]
-async fn who_opens_a_link_again_is_told_when_it_was_opened() {
+async fn opening_a_link_again_returns_the_time_of_the_first_opening() {
     let harness = seeded().await;
     let (_, link) = registered_with_link(&harness).await;
     harness.clock.advance(Duration::from_millis(90_500));
@@ -148,7 +148,7 @@ async fn who_opens_a_link_again_is_told_when_it_was_opened() {
         seconds: harness.clock.now().as_secs(),
         nanos: 0,
     };
-    // Also when the link would have ended meanwhile.
+    // So it does after the time at which the link would have expired.
     for wait in [Duration::ZERO, Duration::from_secs(3600), LINK_LIFE] {
         harness.clock.advance(wait);
         harness.registry.store().expire_deliveries().await.unwrap();
@@ -163,7 +163,7 @@ async fn who_opens_a_link_again_is_told_when_it_was_opened() {
 }
 
 #[tokio::test]
-async fn an_operator_sees_whose_link_was_opened_again() {
+async fn the_audit_record_shows_that_a_link_was_opened_again() {
     let harness = seeded().await;
     let (made, link) = registered_with_link(&harness).await;
     let (_, others) = registered_with_link(&harness).await;
@@ -270,7 +270,7 @@ async fn a_new_link_ends_the_one_before() {
     assert_eq!(revoked, [false, true]);
 
     let bundle = claim(&harness, &second.claim_token).await.unwrap();
-    // A link that was opened is not ended by the next.
+    // A new link does not end one that was opened.
     delivered(&harness, deliver(&made.client_id)).await.unwrap();
     authenticate(&harness, &made.client_id, &bundle.client_secret)
         .await
@@ -279,7 +279,7 @@ async fn a_new_link_ends_the_one_before() {
 }
 
 #[tokio::test]
-async fn a_repeated_call_gives_the_same_link() {
+async fn a_repeated_call_returns_the_same_link() {
     let harness = seeded().await;
     let (made, _) = registered(&harness).await;
     let call = pb::CreateDeliveryRequest {
@@ -326,7 +326,7 @@ async fn a_secret_can_be_created_behind_a_link() {
 }
 
 #[tokio::test]
-async fn a_revoked_secret_is_not_brought_back_by_its_link() {
+async fn opening_a_link_does_not_restore_a_revoked_secret() {
     let harness = seeded().await;
     let (made, link) = registered_with_link(&harness).await;
     let secret = secrets(&harness, &made.client_id).await.remove(0);
@@ -341,7 +341,7 @@ async fn a_revoked_secret_is_not_brought_back_by_its_link() {
 }
 
 #[tokio::test]
-async fn why_a_secret_was_revoked_outlives_its_link() {
+async fn the_reason_of_a_revocation_survives_the_end_of_the_link() {
     let harness = seeded().await;
     let (made, _) = registered_with_link(&harness).await;
     let secret = secrets(&harness, &made.client_id).await.remove(0);
@@ -359,7 +359,7 @@ async fn why_a_secret_was_revoked_outlives_its_link() {
 }
 
 #[tokio::test]
-async fn what_is_unknown_or_malformed_is_refused() {
+async fn unknown_and_malformed_ids_are_rejected() {
     let harness = seeded().await;
     let (made, link) = registered_with_link(&harness).await;
     let unknown = delivered(&harness, deliver(UNKNOWN)).await;
@@ -378,7 +378,7 @@ async fn what_is_unknown_or_malformed_is_refused() {
     assert_eq!(claims(&harness).await, (0, Vec::new()));
     assert!(harness.audit_events("delivery.create").await.is_empty());
 
-    // A link counts among the secrets that may live at once.
+    // The secret of a link counts towards the limit of live secrets.
     for _ in 1..10 {
         let request = pb::CreateClientSecretRequest {
             client_id: made.client_id.clone(),
@@ -386,7 +386,7 @@ async fn what_is_unknown_or_malformed_is_refused() {
         };
         client(&harness).create_client_secret(request).await.unwrap();
     }
-    // It takes the place of the link before; but that one was opened.
+    // A new link would replace an unopened one, but this one was opened.
     claim(&harness, &link.claim_token).await.unwrap();
     let refused = delivered(&harness, deliver(&made.client_id)).await;
     assert_refused(refused, Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
@@ -409,7 +409,7 @@ async fn no_secret_is_in_the_database() {
     };
     assert!(holds("Contact Sync"));
     for secret in [inline, linked, opened.claim_token, unopened.claim_token] {
-        // Without the prefix and the id, which are no secret.
+        // Leaves out the prefix and the id, which are not secret.
         let end = &secret[secret.len() - 20..];
         assert!(!holds(end));
     }

@@ -68,7 +68,7 @@ async fn a_name_is_taken_once() {
 }
 
 #[tokio::test]
-async fn a_repeated_call_answers_the_same_and_other_content_is_refused() {
+async fn a_repeated_call_returns_the_same_and_other_content_is_rejected() {
     let harness = Harness::start().await;
     let call = pb::CreateScopeRequest {
         request_id: request_id(),
@@ -90,7 +90,7 @@ async fn a_repeated_call_answers_the_same_and_other_content_is_refused() {
 }
 
 #[tokio::test]
-async fn all_violations_come_at_once() {
+async fn all_violations_are_reported_at_once() {
     let harness = Harness::start().await;
     let bad = pb::CreateScopeRequest {
         name: "contacts read".into(),
@@ -123,7 +123,7 @@ async fn all_violations_come_at_once() {
 }
 
 #[tokio::test]
-async fn an_update_changes_what_its_mask_names() {
+async fn an_update_changes_the_fields_of_its_mask() {
     let harness = Harness::start().await;
     harness.scope("contacts.read").await;
     let disabled = ok(client(&harness)

@@ -1,4 +1,4 @@
-//! `UserService`: account names that nobody can read back, and enrolment by links that work once.
+//! `UserService`.
 
 mod enrolment;
 mod listing;
@@ -72,7 +72,7 @@ pub async fn seeded() -> Harness {
 }
 
 #[tokio::test]
-async fn a_name_is_found_however_it_is_written_and_never_shown() {
+async fn a_name_is_found_in_every_spelling_and_never_shown() {
     let harness = seeded().await;
     let made = registered(&harness, admin(NAME)).await;
     let user = made.user.clone().unwrap();
@@ -100,7 +100,7 @@ async fn a_name_is_found_however_it_is_written_and_never_shown() {
         user
     );
 
-    // The same name at another tenant is another user; this one is not to be had there.
+    // The same name at another tenant belongs to another user. This user is not found there.
     let elsewhere = pb::RegisterUserRequest {
         tenant_id: "firm-two".into(),
         tenant_admin: false,
@@ -121,7 +121,7 @@ async fn a_name_is_found_however_it_is_written_and_never_shown() {
 }
 
 #[tokio::test]
-async fn every_violation_comes_back_at_once() {
+async fn all_violations_are_reported_at_once() {
     let harness = seeded().await;
     let bad = pb::RegisterUserRequest {
         request_id: "1".into(),
@@ -162,7 +162,7 @@ async fn every_violation_comes_back_at_once() {
 }
 
 #[tokio::test]
-async fn a_repeated_call_gives_the_same_link_and_other_content_is_refused() {
+async fn a_repeated_call_returns_the_same_link_and_other_content_is_rejected() {
     let harness = seeded().await;
     let request = pb::RegisterUserRequest {
         request_id: request_id(),
@@ -189,7 +189,7 @@ async fn a_repeated_call_gives_the_same_link_and_other_content_is_refused() {
 }
 
 #[tokio::test]
-async fn malformed_ids_and_filters_are_named() {
+async fn malformed_ids_and_filters_are_reported() {
     let harness = seeded().await;
     let find = |which| pb::FindUserRequest {
         tenant_id: "Firm".into(),
@@ -282,7 +282,7 @@ async fn the_unknown_and_another_tenants_user_are_not_found() {
 }
 
 #[tokio::test]
-async fn a_request_id_stands_for_one_call() {
+async fn a_request_id_belongs_to_one_call() {
     let harness = seeded().await;
     let register = pb::RegisterUserRequest {
         request_id: request_id(),
@@ -340,7 +340,7 @@ async fn listed(harness: &Harness, state: pb::UserState) -> Vec<pb::User> {
 }
 
 #[tokio::test]
-async fn neither_a_trail_nor_debug_shows_names_passwords_or_tokens() {
+async fn no_name_password_or_token_is_in_the_audit_record_or_debug_output() {
     let harness = seeded().await;
     let request = admin(NAME);
     let made = registered(&harness, request.clone()).await;

@@ -1,4 +1,4 @@
-//! Registration: of an approved request, once, with the same credentials however often it is asked for.
+//! The registration of clients.
 
 use accord::{
     registry::v1::{self as pb, DeliveryMethod, register_client_response::Credentials},
@@ -12,7 +12,7 @@ use super::{
 use crate::harness::{Harness, assert_refused, assert_violations, request_id};
 
 #[tokio::test]
-async fn a_repeated_registration_gives_the_same_credentials() {
+async fn a_repeated_registration_returns_the_same_credentials() {
     let harness = seeded().await;
     for delivery in [DeliveryMethod::Inline, DeliveryMethod::Link] {
         let approved = harness.approved_request(&["acme"], &["contacts.read"]).await;

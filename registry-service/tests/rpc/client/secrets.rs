@@ -1,4 +1,4 @@
-//! Client Secrets: several at a time, how each ends, and what does not authenticate.
+//! Client Secrets.
 
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ async fn ten_secrets_live_at_once() {
     let refused = add_secret(&harness, new_secret(id)).await;
     assert_refused(refused, Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
     assert_eq!(secrets(&harness, id).await.len(), 10);
-    // What expired or was revoked makes room.
+    // Expired and revoked secrets don't count.
     harness.clock.advance(HOUR);
     let (newest, _) = add_secret(&harness, new_secret(id)).await.unwrap();
     let refused = add_secret(&harness, new_secret(id)).await;
@@ -89,7 +89,7 @@ async fn ten_secrets_live_at_once() {
 }
 
 #[tokio::test]
-async fn a_secret_in_use_is_revoked_with_force_only() {
+async fn revoking_a_secret_in_use_needs_force() {
     let harness = seeded().await;
     let (made, secret) = registered(&harness).await;
     let id = &made.client_id;
@@ -113,7 +113,7 @@ async fn a_secret_in_use_is_revoked_with_force_only() {
     let refused = authenticate(&harness, id, &secret).await;
     assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
 
-    // A day after its last use it needs no force.
+    // A day after the last use, revoking needs no force.
     let (second, text) = add_secret(&harness, new_secret(id)).await.unwrap();
     authenticate(&harness, id, &text).await.unwrap();
     harness.clock.advance(24 * HOUR);
@@ -158,7 +158,7 @@ async fn a_compromised_secret_ends_tokens_and_a_rotated_one_does_not() {
 }
 
 #[tokio::test]
-async fn what_does_not_authenticate_is_refused_in_one_way() {
+async fn every_failed_authentication_looks_the_same() {
     let harness = seeded().await;
     let (made, secret) = registered(&harness).await;
     let (other, others) = registered(&harness).await;
@@ -189,7 +189,7 @@ async fn what_does_not_authenticate_is_refused_in_one_way() {
         assert!(metadata.is_empty());
     }
 
-    // The right secret, while its link is still to be opened.
+    // The right secret before its link is opened.
     let awaiting = async |awaiting: bool| {
         let database = Database::connect(&harness.settings.database_url).await.unwrap();
         let tx = database.write().await.unwrap();

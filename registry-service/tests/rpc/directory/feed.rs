@@ -1,4 +1,4 @@
-//! The feed of changes: where it is, and what each of its entries says.
+//! The change feed: its position and its entries.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn the_feed_tells_what_changed_and_where_it_is() {
+async fn the_feed_holds_changes_and_its_position() {
     let harness = seeded().await;
     let position = changes(&harness, "", 0, 0).await.position.unwrap();
     let user = registered(&harness, admin(NAME)).await.user.unwrap();
@@ -87,10 +87,10 @@ async fn the_feed_is_followed_to_its_end_page_by_page() {
         }
     }
     assert_eq!((seen, pages), (expected, 3));
-    // Exactly as many as asked for: nothing more waits.
+    // The page holds all remaining changes, so that no more follow.
     let all = changes(&harness, &start.epoch, start.seq, 5).await;
     assert!(all.changes.len() == 5 && !all.more);
-    // No `after` at all asks for the position, and what changes nothing moves nothing.
+    // Without `after` the response holds only the position, which a call that changes nothing leaves as it is.
     let nothing = pb::ListChangesRequest::default();
     let at = ok(directory(&harness).list_changes(nothing).await);
     assert!(at.changes.is_empty() && !at.reset);
@@ -98,7 +98,7 @@ async fn the_feed_is_followed_to_its_end_page_by_page() {
 }
 
 #[tokio::test]
-async fn the_feed_tells_which_changes_end_tokens() {
+async fn the_feed_marks_changes_that_end_tokens() {
     let harness = seeded().await;
     client::seed(&harness).await;
     let user = registered(&harness, admin(NAME)).await.user.unwrap();
@@ -199,7 +199,7 @@ async fn the_feed_tells_which_changes_end_tokens() {
         .collect();
     assert_eq!(seen, expected);
 
-    // An hour later nothing of it concerns a token that still lives.
+    // After an hour, no change concerns a token that is still valid.
     harness.clock.advance(Duration::from_millis(3_600_001));
     let reset = changes(&harness, "other", 7, 0).await;
     let end = told.position.unwrap();

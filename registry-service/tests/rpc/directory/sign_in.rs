@@ -1,4 +1,4 @@
-//! Tenant Admins who sign in, and who may not.
+//! The sign-in of Tenant Admins.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn each_sign_in_costs_one_hash_whatever_the_answer() {
+async fn each_sign_in_costs_one_argon2_run() {
     let harness = seeded().await;
     let made = registered(&harness, admin(NAME)).await;
     let not_enrolled = registered(&harness, admin("late@firm.example")).await;
@@ -38,7 +38,7 @@ async fn each_sign_in_costs_one_hash_whatever_the_answer() {
     assert_eq!(proven.user.unwrap().user_id, user_id);
     assert_eq!(harness.audit_events("user.sign_in").await.len(), 1);
 
-    let hasher = harness.registry.store().hasher().clone();
+    let hasher = &harness.registry.store().hasher.clone();
     let attempts = [
         ("firm-one", NAME, format!("{long}\0tale")),
         ("firm-one", NAME, format!("{long}.\0tail")),
@@ -80,7 +80,7 @@ async fn each_sign_in_costs_one_hash_whatever_the_answer() {
 }
 
 #[tokio::test]
-async fn who_may_not_sign_in_is_refused_like_a_stranger() {
+async fn users_who_may_not_sign_in_are_rejected_like_unknown_ones() {
     let harness = seeded().await;
     let made = registered(&harness, admin(NAME)).await;
     enrol(&harness, &made.enrolment_token, PASSWORD).await.unwrap();
@@ -89,7 +89,7 @@ async fn who_may_not_sign_in_is_refused_like_a_stranger() {
         ..admin("api@firm.example")
     };
     registered(&harness, plain).await;
-    let hasher = harness.registry.store().hasher().clone();
+    let hasher = &harness.registry.store().hasher.clone();
     let refused = async |name: &str| {
         let before = hasher.runs();
         let refused = sign_in(&harness, "firm-one", name, PASSWORD).await;
@@ -100,7 +100,7 @@ async fn who_may_not_sign_in_is_refused_like_a_stranger() {
     };
     let mut messages = vec![refused("stranger").await, refused("api@firm.example").await];
 
-    // A suspended tenant's admins are refused until it is reinstated.
+    // Admins of a suspended tenant are rejected until it is reinstated.
     let mut tenants = TenantServiceClient::new(harness.operator(Role::Admin));
     let tenant_id = "firm-one".to_owned();
     let suspend = pb::SuspendTenantRequest {
@@ -117,7 +117,7 @@ async fn who_may_not_sign_in_is_refused_like_a_stranger() {
     sign_in(&harness, "firm-one", NAME, PASSWORD).await.unwrap();
     assert_eq!(hasher.runs() - before, 1);
 
-    // A reset password is none; the one that is chosen then is another.
+    // After a reset the old password is rejected, and a new one can be chosen.
     let reset = pb::ResetUserPasswordRequest {
         tenant_id,
         user_id: made.user.unwrap().user_id,
@@ -144,7 +144,7 @@ async fn who_may_not_sign_in_is_refused_like_a_stranger() {
 }
 
 #[tokio::test]
-async fn the_trail_tells_who_failed_to_sign_in_where() {
+async fn a_failed_sign_in_is_in_the_audit_record() {
     let harness = seeded().await;
     let made = registered(&harness, admin(NAME)).await;
     enrol(&harness, &made.enrolment_token, PASSWORD).await.unwrap();

@@ -1,4 +1,4 @@
-//! Lists of users: by tenant and state, page by page.
+//! Lists of users.
 
 use std::time::Duration;
 
