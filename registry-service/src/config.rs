@@ -228,13 +228,13 @@ mod tests {
 
     #[test]
     fn a_base_url_loses_its_trailing_slash() {
-        for (given, kept) in [
+        for (given, expected) in [
             ("https://auth.example/", "https://auth.example"),
             ("https://auth.example/base/", "https://auth.example/base"),
             ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
         ] {
             let settings = settings(given).checked(Needs::Everything).unwrap();
-            assert_eq!(settings.public_base_url, kept);
+            assert_eq!(settings.public_base_url, expected);
         }
         for bad in [
             "http://auth.example",

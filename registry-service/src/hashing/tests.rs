@@ -233,8 +233,8 @@ fn memory_is_bounded_by_the_number_of_threads() {
         .args(["--exact", "hashing::tests::alone_many_runs", "--ignored"])
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&alone.stdout);
-    assert!(alone.status.success() && said.contains("1 passed"), "{said}");
+    let output = String::from_utf8_lossy(&alone.stdout);
+    assert!(alone.status.success() && output.contains("1 passed"), "{output}");
 }
 
 #[ignore = "started by another test"]

@@ -230,10 +230,10 @@ mod tests {
         let idle = thread::spawn(move || {
             let mut memory = Memory(vec![Block::new(); 8]);
             let work = wait(&works, &mut memory, Duration::ZERO);
-            let kept = memory.0.capacity();
+            let capacity = memory.0.capacity();
             work.unwrap()(&mut memory)();
             memory.0 = vec![Block::new(); 8];
-            (kept, wait(&works, &mut memory, MEMORY_LIFE).is_none())
+            (capacity, wait(&works, &mut memory, MEMORY_LIFE).is_none())
         });
         // Nothing shows when the thread begins to wait: it has all the time it needs.
         thread::sleep(Duration::from_millis(200));

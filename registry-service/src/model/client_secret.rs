@@ -41,7 +41,7 @@ pub struct ClientSecret {
     pub hashed: Argon2Hash,
     /// Whether its one-time link has not been opened yet.
     pub awaiting_claim: bool,
-    /// When it was made.
+    /// When it was created.
     pub created_at: UnixMillis,
     /// When it expires.
     pub expires_at: Option<UnixMillis>,

@@ -106,9 +106,9 @@ pub struct NewIntegrationRequest {
     pub presentation: Presentation,
     /// The address of the partner's contact.
     pub contact_email: String,
-    /// The tenants whose data is asked for.
+    /// The requested tenants.
     pub tenant_ids: Vec<TenantId>,
-    /// The scopes asked for.
+    /// The requested scopes, with the partner's reasons.
     pub scopes: Vec<RequestedScope>,
     /// Where browsers may be redirected to, compared byte by byte.
     pub redirect_uris: Vec<String>,

@@ -156,7 +156,7 @@ mod tests {
     async fn an_update_changes_the_given_fields_and_is_in_the_feed() {
         for database in databases() {
             let (store, clock) = store(&database.url).await;
-            let made = store
+            let created = store
                 .create_scope(&creation("CreateScope"), new("contacts.read"))
                 .await
                 .unwrap();
@@ -166,14 +166,14 @@ mod tests {
                 ..ScopeUpdate::default()
             };
             let changed = store
-                .update_scope(&origin(), &made.name, update.clone())
+                .update_scope(&origin(), &created.name, update.clone())
                 .await
                 .unwrap();
             let expected = Scope {
                 enabled: false,
                 updated_at: store.now(),
                 etag: 2,
-                ..made
+                ..created
             };
             assert_eq!(changed, expected, "{database:?}");
             let unknown = ScopeName::parse("contacts.write").unwrap();

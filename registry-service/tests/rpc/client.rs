@@ -65,7 +65,7 @@ pub async fn registered(harness: &Harness) -> (pb::Client, String) {
     let answer = ok(client(harness).register_client(call).await);
     match answer.credentials.unwrap() {
         Credentials::Bundle(bundle) => (answer.client.unwrap(), bundle.client_secret),
-        Credentials::DeliveryLink(_) => panic!("a link was not asked for"),
+        Credentials::DeliveryLink(_) => panic!("a link was not requested"),
     }
 }
 
@@ -76,7 +76,7 @@ pub async fn registered_with_link(harness: &Harness) -> (pb::Client, pb::Deliver
     let answer = ok(client(harness).register_client(call).await);
     match answer.credentials.unwrap() {
         Credentials::DeliveryLink(link) => (answer.client.unwrap(), link),
-        Credentials::Bundle(_) => panic!("a bundle was not asked for"),
+        Credentials::Bundle(_) => panic!("a bundle was not requested"),
     }
 }
 
@@ -128,7 +128,7 @@ async fn add_secret(
     let answer = client(harness).create_client_secret(request).await?.into_inner();
     match answer.credentials.unwrap() {
         SecretCredentials::Bundle(bundle) => Ok((answer.secret.unwrap(), bundle.client_secret)),
-        SecretCredentials::DeliveryLink(_) => panic!("a link was not asked for"),
+        SecretCredentials::DeliveryLink(_) => panic!("a link was not requested"),
     }
 }
 
@@ -198,41 +198,48 @@ async fn a_client_has_the_fields_of_its_request() {
         .await;
     let call = register(&approved.integration_request_id, DeliveryMethod::Unspecified);
     let answer = ok(client(&harness).register_client(call).await);
-    let made = answer.client.unwrap();
+    let created = answer.client.unwrap();
     assert_eq!(
-        (made.display_name.as_str(), &made.partner_name, &made.purpose),
+        (
+            created.display_name.as_str(),
+            &created.partner_name,
+            &created.purpose
+        ),
         ("Contact Sync", &approved.partner_name, &approved.goals)
     );
     assert_eq!(
-        (&made.tenant_ids, &made.scopes, &made.redirect_uris),
+        (&created.tenant_ids, &created.scopes, &created.redirect_uris),
         (&approved.tenant_ids, &approved.scopes, &approved.redirect_uris)
     );
-    assert_eq!(made.integration_request_id, approved.integration_request_id);
-    assert_eq!(made.state(), ClientState::Active);
-    assert_eq!(get(&harness, &made.client_id).await, made);
+    assert_eq!(created.integration_request_id, approved.integration_request_id);
+    assert_eq!(created.state(), ClientState::Active);
+    assert_eq!(get(&harness, &created.client_id).await, created);
     let request = integration_request(&harness, &approved.integration_request_id).await;
     assert_eq!(
         (request.state(), &request.client_id),
-        (IntegrationRequestState::Registered, &made.client_id)
+        (IntegrationRequestState::Registered, &created.client_id)
     );
 
     let Some(Credentials::Bundle(bundle)) = answer.credentials else {
         panic!("no bundle")
     };
-    assert_eq!(bundle.client_id, made.client_id);
+    assert_eq!(bundle.client_id, created.client_id);
     let endpoints = ["acme", "globex"].map(|tenant_id| pb::Endpoint {
         tenant_id: tenant_id.into(),
         tenant_authority_url: format!("{PUBLIC_BASE_URL}/{tenant_id}"),
         cloud_api_url: format!("https://api.example/{tenant_id}"),
     });
     assert_eq!(bundle.endpoints, endpoints);
-    let proven = authenticate(&harness, &made.client_id, &bundle.client_secret)
+    let authenticated = authenticate(&harness, &created.client_id, &bundle.client_secret)
         .await
         .unwrap();
-    assert_eq!(proven.client.unwrap(), profile(&harness, &made.client_id).await);
+    assert_eq!(
+        authenticated.client.unwrap(),
+        profile(&harness, &created.client_id).await
+    );
     let events = harness.audit_events("client.register").await;
     assert_eq!(events.len(), 1);
-    assert_eq!(events[0].client_id, made.client_id);
+    assert_eq!(events[0].client_id, created.client_id);
     assert!(!format!("{:?}", events[0].detail).contains(&bundle.client_secret));
 }
 
@@ -298,12 +305,12 @@ async fn clients_are_listed_newest_first_by_tenant_and_state() {
     let mut ids = Vec::new();
     for both in [true, false, true] {
         harness.clock.advance(Duration::from_millis(1));
-        let made = if both {
+        let created = if both {
             registered(&harness).await.0
         } else {
             registered_with_link(&harness).await.0
         };
-        ids.insert(0, made.client_id);
+        ids.insert(0, created.client_id);
     }
     suspend(&harness, &ids[2]).await.unwrap();
     let list = async |tenant_id: &str, state: ClientState, page_size, page_token: &str| {
@@ -336,8 +343,8 @@ async fn clients_are_listed_newest_first_by_tenant_and_state() {
 #[tokio::test]
 async fn suspending_ends_tokens_and_may_be_repeated() {
     let harness = seeded().await;
-    let (made, secret) = registered(&harness).await;
-    let id = &made.client_id;
+    let (created, secret) = registered(&harness).await;
+    let id = &created.client_id;
     let before = profile(&harness, id).await;
     let suspended = suspend(&harness, id).await.unwrap();
     assert_eq!(suspended.state(), ClientState::Suspended);

@@ -148,8 +148,8 @@ async fn a_tenants_profile_has_issuer_and_audience() {
     let ask = |tenant_id: &str| pb::GetTenantProfileRequest {
         tenant_id: tenant_id.into(),
     };
-    let told = ok(directory(&harness).get_tenant_profile(ask("firm-one")).await);
-    let profile = told.tenant.unwrap();
+    let answer = ok(directory(&harness).get_tenant_profile(ask("firm-one")).await);
+    let profile = answer.tenant.unwrap();
     assert_eq!(
         profile.tenant_authority_url,
         format!("{}/firm-one", crate::harness::PUBLIC_BASE_URL)
@@ -240,12 +240,12 @@ async fn a_workload_authenticates_until_it_is_revoked() {
         kind: pb::WorkloadKind::InternalService.into(),
         ..Default::default()
     };
-    let made = ok(callers.create_workload(new).await);
+    let created = ok(callers.create_workload(new).await);
     let ask = |token: &str| pb::AuthenticateCallerRequest { token: token.into() };
     let known = ok(directory(&harness)
-        .authenticate_caller(ask(&made.workload_token))
+        .authenticate_caller(ask(&created.workload_token))
         .await);
-    let workload = made.workload.unwrap();
+    let workload = created.workload.unwrap();
     assert_eq!(known.caller, Some(Caller::Workload(workload.clone())));
     let before = known.position.unwrap();
 
@@ -256,7 +256,7 @@ async fn a_workload_authenticates_until_it_is_revoked() {
     callers.revoke_workload(revoke).await.unwrap();
     let mut messages = Vec::new();
     for unknown in [
-        made.workload_token.as_str(),
+        created.workload_token.as_str(),
         &strangers_token(TokenKind::Workload),
         &strangers_token(TokenKind::Enrolment),
         "acw_",
@@ -268,10 +268,10 @@ async fn a_workload_authenticates_until_it_is_revoked() {
     messages.dedup();
     assert_eq!(messages.len(), 1);
     // The change feed has the revocation, for replicas that cache callers.
-    let told = changes(&harness, &before.epoch, before.seq, 0).await;
-    assert_eq!(told.changes.len(), 1);
+    let answer = changes(&harness, &before.epoch, before.seq, 0).await;
+    assert_eq!(answer.changes.len(), 1);
     assert_eq!(
-        (told.changes[0].kind(), &told.changes[0].id),
+        (answer.changes[0].kind(), &answer.changes[0].id),
         (pb::ChangeKind::Caller, &workload.workload_id)
     );
 }
@@ -279,8 +279,8 @@ async fn a_workload_authenticates_until_it_is_revoked() {
 #[tokio::test]
 async fn every_response_has_the_position_that_it_reflects() {
     let harness = seeded().await;
-    let made = registered(&harness, admin(NAME)).await;
-    enrol(&harness, &made.enrolment_token, PASSWORD).await.unwrap();
+    let created = registered(&harness, admin(NAME)).await;
+    enrol(&harness, &created.enrolment_token, PASSWORD).await.unwrap();
     let mut tenants = TenantServiceClient::new(harness.operator(Role::Admin));
     let token = harness.operator_token(Role::Auditor).expose().to_owned();
     let mut last = changes(&harness, "", 0, 0).await.position.unwrap();

@@ -43,15 +43,15 @@ async fn list(harness: &Harness) -> Vec<pb::Scope> {
 #[tokio::test]
 async fn a_new_scope_is_enabled_and_listed() {
     let harness = Harness::start().await;
-    let made = ok(client(&harness).create_scope(create("contacts.read")).await)
+    let created = ok(client(&harness).create_scope(create("contacts.read")).await)
         .scope
         .unwrap();
-    assert!(made.enabled && made.create_time.is_some() && made.create_time == made.update_time);
+    assert!(created.enabled && created.create_time.is_some() && created.create_time == created.update_time);
     assert_eq!(
-        (made.name.as_str(), made.description.as_str()),
+        (created.name.as_str(), created.description.as_str()),
         ("contacts.read", "Reads contacts")
     );
-    assert_eq!(list(&harness).await, [made]);
+    assert_eq!(list(&harness).await, [created]);
     let events = harness.audit_events("scope.create").await;
     assert_eq!((events.len(), events[0].subject.as_str()), (1, "contacts.read"));
     assert!(events[0].actor_id.starts_with("opr_") && !events[0].request_id.is_empty());

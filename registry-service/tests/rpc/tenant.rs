@@ -65,13 +65,13 @@ async fn reinstate(harness: &Harness, tenant_id: &str) -> Result<pb::Tenant, ton
 #[tokio::test]
 async fn a_new_tenant_is_active_and_has_its_own_authority() {
     let harness = Harness::start().await;
-    let made = ok(client(&harness).create_tenant(create("acme")).await)
+    let created = ok(client(&harness).create_tenant(create("acme")).await)
         .tenant
         .unwrap();
-    assert_eq!(made.state(), TenantState::Active);
-    assert_eq!(made.tenant_authority_url, format!("{PUBLIC_BASE_URL}/acme"));
-    assert_eq!(made.cloud_api_url, "https://api.acme.example/v1");
-    assert_eq!(get(&harness, "acme").await, made);
+    assert_eq!(created.state(), TenantState::Active);
+    assert_eq!(created.tenant_authority_url, format!("{PUBLIC_BASE_URL}/acme"));
+    assert_eq!(created.cloud_api_url, "https://api.acme.example/v1");
+    assert_eq!(get(&harness, "acme").await, created);
     let taken = client(&harness).create_tenant(create("acme")).await;
     assert_eq!(
         assert_refused(taken, Code::AlreadyExists, "ALREADY_EXISTS")["resource"],
@@ -154,7 +154,7 @@ async fn no_tenant_has_the_name_of_a_reserved_path() {
 #[tokio::test]
 async fn an_update_changes_the_fields_of_its_mask() {
     let harness = Harness::start().await;
-    let made = ok(client(&harness).create_tenant(create("acme")).await)
+    let created = ok(client(&harness).create_tenant(create("acme")).await)
         .tenant
         .unwrap();
     let renamed = ok(client(&harness)
@@ -164,7 +164,7 @@ async fn an_update_changes_the_fields_of_its_mask() {
     .unwrap();
     assert_eq!(
         (renamed.display_name.as_str(), &renamed.cloud_api_url),
-        ("Acme Ltd.", &made.cloud_api_url)
+        ("Acme Ltd.", &created.cloud_api_url)
     );
     assert_eq!(get(&harness, "acme").await, renamed);
     let unknown = client(&harness)

@@ -74,12 +74,14 @@ pub async fn seeded() -> Harness {
 #[tokio::test]
 async fn a_name_is_found_in_every_spelling_and_never_shown() {
     let harness = seeded().await;
-    let made = registered(&harness, admin(NAME)).await;
-    let user = made.user.clone().unwrap();
-    assert!(!format!("{made:?}").contains("Admin@") && !format!("{user:?}").to_lowercase().contains("ada"));
+    let created = registered(&harness, admin(NAME)).await;
+    let user = created.user.clone().unwrap();
+    assert!(
+        !format!("{created:?}").contains("Admin@") && !format!("{user:?}").to_lowercase().contains("ada")
+    );
     assert_eq!(
-        made.enrolment_link,
-        format!("{PUBLIC_BASE_URL}/firm-one/enrol/{}", made.enrolment_token)
+        created.enrolment_link,
+        format!("{PUBLIC_BASE_URL}/firm-one/enrol/{}", created.enrolment_token)
     );
     assert!(!user.enrolled && user.tenant_admin);
     for written in [
@@ -343,9 +345,9 @@ async fn listed(harness: &Harness, state: pb::UserState) -> Vec<pb::User> {
 async fn no_name_password_or_token_is_in_the_audit_record_or_debug_output() {
     let harness = seeded().await;
     let request = admin(NAME);
-    let made = registered(&harness, request.clone()).await;
+    let created = registered(&harness, request.clone()).await;
     let complete = pb::CompleteEnrolmentRequest {
-        enrolment_token: made.enrolment_token.clone(),
+        enrolment_token: created.enrolment_token.clone(),
         password: PASSWORD.into(),
         ..Default::default()
     };
@@ -355,7 +357,7 @@ async fn no_name_password_or_token_is_in_the_audit_record_or_debug_output() {
         .unwrap();
     let reset = pb::ResetUserPasswordRequest {
         tenant_id: "firm-one".into(),
-        user_id: made.user.as_ref().unwrap().user_id.clone(),
+        user_id: created.user.as_ref().unwrap().user_id.clone(),
         request_id: String::new(),
     };
     let reset = ok(registrar(&harness).reset_user_password(reset).await);
@@ -368,14 +370,14 @@ async fn no_name_password_or_token_is_in_the_audit_record_or_debug_output() {
         .await
         .unwrap_err();
     let shown = format!(
-        "{request:?} {made:?} {complete:?} {reset:?} {find:?} {taken:?} {:?}",
+        "{request:?} {created:?} {complete:?} {reset:?} {find:?} {taken:?} {:?}",
         harness.audit_events("").await
     );
     assert!(shown.contains("user.enrol") && shown.contains("user.reset_password"));
     for secret in [
         "firm.example",
         PASSWORD,
-        &made.enrolment_token,
+        &created.enrolment_token,
         &reset.enrolment_token,
     ] {
         let shown = shown.to_lowercase();

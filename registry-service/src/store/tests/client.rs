@@ -42,7 +42,7 @@ async fn approved(store: &Store) -> IntegrationRequestId {
         },
         contact_email: "dev@partner.example".into(),
         tenant_ids: ["acme", "globex"].map(|id| TenantId::parse(id).unwrap()).into(),
-        scopes: ["a.read", "a.write"].map(wanted).into(),
+        scopes: ["a.read", "a.write"].map(requested).into(),
         redirect_uris: vec!["https://app.example/cb".into()],
         notes: String::new(),
     };
@@ -57,7 +57,7 @@ async fn approved(store: &Store) -> IntegrationRequestId {
         .integration_request_id
 }
 
-fn wanted(name: &str) -> RequestedScope {
+fn requested(name: &str) -> RequestedScope {
     RequestedScope {
         name: ScopeName::parse(name).unwrap(),
         reason: format!("to use {name}"),
@@ -181,7 +181,7 @@ async fn an_update_raises_the_version_and_a_suspension_does_not() {
         let (client, _) = registered(&store, Method::Inline).await;
         clock.advance(Duration::from_secs(1));
         let change = ClientUpdate {
-            scopes: Some(vec![wanted("a.write")]),
+            scopes: Some(vec![requested("a.write")]),
             tenant_ids: Some(vec![TenantId::parse("globex").unwrap()]),
             ..ClientUpdate::default()
         };
@@ -225,10 +225,10 @@ async fn an_update_raises_the_version_and_a_suspension_does_not() {
 #[tokio::test]
 async fn only_removing_a_tenant_or_a_scope_ends_access_tokens() {
     let tenants = |ids: &[&str]| Some(ids.iter().map(|id| TenantId::parse(id).unwrap()).collect());
-    let scopes = |names: &[&str]| Some(names.iter().map(|name| wanted(name)).collect());
+    let scopes = |names: &[&str]| Some(names.iter().map(|name| requested(name)).collect());
     let reworded = RequestedScope {
         reason: "another reason".into(),
-        ..wanted("a.write")
+        ..requested("a.write")
     };
     let unchanged = ClientUpdate::default;
     let updates = [

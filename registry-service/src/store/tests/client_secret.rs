@@ -314,15 +314,15 @@ async fn racing_calls_make_no_eleventh_secret() {
                     .await
             });
         }
-        let mut made = 0;
+        let mut created = 0;
         for result in calls.join_all().await {
             match result {
-                Ok(_) => made += 1,
+                Ok(_) => created += 1,
                 Err(Error::TooMany { limit, .. }) => assert_eq!(limit, MAX_LIVE),
                 Err(other) => panic!("{database:?}: {other:?}"),
             }
         }
-        assert_eq!(made, 1, "{database:?}");
+        assert_eq!(created, 1, "{database:?}");
         let live = secrets(&store, &client.client_id).await;
         assert_eq!(live.len() as u64, MAX_LIVE, "{database:?}");
     }

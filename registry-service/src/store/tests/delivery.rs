@@ -25,7 +25,7 @@ async fn linked(store: &Store) -> (ClientId, Link) {
     let (client, handover) = registered(store, Method::Link).await;
     match handover {
         Handover::Link(link) => (client.client_id, link),
-        Handover::Bundle(_) => panic!("a bundle was not asked for"),
+        Handover::Bundle(_) => panic!("a bundle was not requested"),
     }
 }
 
@@ -56,8 +56,8 @@ async fn an_opened_link_returns_a_secret_that_is_not_stored() {
             "{database:?}"
         );
         assert_eq!(opened.claim_hash, link.claim_token.digest(), "{database:?}");
-        let proven = authenticate(&store, client_id.as_str(), bundle.client_secret.expose()).await;
-        let (_, secret, _) = proven.unwrap();
+        let authenticated = authenticate(&store, client_id.as_str(), bundle.client_secret.expose()).await;
+        let (_, secret, _) = authenticated.unwrap();
         assert_eq!(secret.secret_id.as_str(), opened.secret_id, "{database:?}");
 
         // Only the event of the rejected attempt is committed.

@@ -26,8 +26,8 @@ async fn an_enrolment_works_once_until_its_last_millisecond() {
         clock.advance(ENROLMENT_LIFE - Duration::from_millis(1));
         let used = store.use_enrolment(&origin(), &early, hashed()).await;
         assert_eq!(used.unwrap(), user.tenant_id, "{database:?}");
-        let kept = row(&store, &user).await;
-        assert_eq!(kept.password_hash, Some(hashed().phc), "{database:?}");
+        let stored = row(&store, &user).await;
+        assert_eq!(stored.password_hash, Some(hashed().phc), "{database:?}");
         let used_at = enrolment_row(&store, &early).await.used_at;
         assert_eq!(used_at, Some(store.now().as_millis()), "{database:?}");
 
@@ -43,7 +43,7 @@ async fn an_enrolment_works_once_until_its_last_millisecond() {
             assert!(matches!(refused, Err(Error::LinkInvalid)), "{database:?}");
         }
         assert_eq!(row(&store, &late_user).await.password_hash, None, "{database:?}");
-        assert_eq!(row(&store, &user).await, kept, "{database:?}");
+        assert_eq!(row(&store, &user).await, stored, "{database:?}");
         assert_eq!(store.position().await.unwrap(), position, "{database:?}");
         assert_eq!(count(&store, "user.enrol").await, 1, "{database:?}");
     }

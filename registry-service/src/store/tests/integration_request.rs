@@ -44,7 +44,7 @@ async fn seeded(url: &str) -> (Store, std::sync::Arc<accord::clock::ManualClock>
     (store, clock)
 }
 
-fn wanted(tenants: &[&str], scopes: &[&str]) -> NewIntegrationRequest {
+fn new_request(tenants: &[&str], scopes: &[&str]) -> NewIntegrationRequest {
     NewIntegrationRequest {
         presentation: Presentation {
             partner_name: "Partner".into(),
@@ -66,7 +66,7 @@ fn wanted(tenants: &[&str], scopes: &[&str]) -> NewIntegrationRequest {
 }
 
 async fn submitted(store: &Store) -> IntegrationRequest {
-    let new = wanted(&["acme", "globex"], &["a.read"]);
+    let new = new_request(&["acme", "globex"], &["a.read"]);
     store
         .submit_integration_request(&creation("SubmitIntegrationRequest"), new)
         .await
@@ -88,7 +88,7 @@ async fn a_submission_is_stored_and_a_repeated_call_returns_the_same() {
     for database in databases() {
         let (store, _) = seeded(&database.url).await;
         let call = repeatable("SubmitIntegrationRequest", b"1");
-        let new = wanted(&["globex", "acme"], &["a.read"]);
+        let new = new_request(&["globex", "acme"], &["a.read"]);
         let first = store
             .submit_integration_request(&call, new.clone())
             .await
@@ -126,7 +126,7 @@ async fn a_submission_is_stored_and_a_repeated_call_returns_the_same() {
 async fn unknown_references_are_all_reported_and_nothing_is_stored() {
     for database in databases() {
         let (store, _) = seeded(&database.url).await;
-        let new = wanted(&["acme", "nowhere", "nobody"], &["a.old", "a.read", "a.write"]);
+        let new = new_request(&["acme", "nowhere", "nobody"], &["a.old", "a.read", "a.write"]);
         let fields = |error: Error| match error {
             Error::Invalid(violations) => violations
                 .into_vec()

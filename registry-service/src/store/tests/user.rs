@@ -94,15 +94,15 @@ async fn only_hashes_of_names_and_tokens_are_stored() {
     for database in databases() {
         let (store, _) = seeded(&database.url).await;
         let (user, token) = added(&store, "Ada@Firm.example").await;
-        let kept = row(&store, &user).await;
-        assert_eq!(kept.name_hash.len(), 32, "{database:?}");
+        let stored = row(&store, &user).await;
+        assert_eq!(stored.name_hash.len(), 32, "{database:?}");
         assert_eq!(
-            (kept.name_key_version, kept.name_rules_version),
+            (stored.name_key_version, stored.name_rules_version),
             (1, RULES_VERSION),
             "{database:?}"
         );
         assert!(
-            !format!("{kept:?}").to_lowercase().contains("firm"),
+            !format!("{stored:?}").to_lowercase().contains("firm"),
             "{database:?}"
         );
 
@@ -116,13 +116,13 @@ async fn only_hashes_of_names_and_tokens_are_stored() {
         assert!(no_token.is_none(), "{database:?}");
         assert_ne!(
             row(&store, &other).await.name_hash,
-            kept.name_hash,
+            stored.name_hash,
             "{database:?}: a name's hash tells nothing about another tenant's"
         );
         for id in ["acme", "globex"] {
-            let wanted = if id == "acme" { &user } else { &other };
+            let expected = if id == "acme" { &user } else { &other };
             let found = find_by_name(&store, &tenant_id(id), "ADA@firm.example").await;
-            assert_eq!(found.unwrap().as_ref(), Some(wanted), "{database:?}");
+            assert_eq!(found.unwrap().as_ref(), Some(expected), "{database:?}");
         }
 
         let enrolment = enrolment_row(&store, &token).await;
@@ -195,7 +195,7 @@ async fn users_remain_after_a_rotation_of_data_keys() {
             matches!(taken, Err(Error::AlreadyExists("user"))),
             "{database:?}: under the older key"
         );
-        let proven = sign_in(
+        let authenticated = sign_in(
             &after,
             origin(),
             user.tenant_id.clone(),
@@ -203,7 +203,7 @@ async fn users_remain_after_a_rotation_of_data_keys() {
             password(),
         )
         .await;
-        assert_eq!(proven.unwrap().user_id, user.user_id, "{database:?}");
+        assert_eq!(authenticated.unwrap().user_id, user.user_id, "{database:?}");
         let (other, _) = added(&after, "eve").await;
         assert_eq!(row(&after, &other).await.name_key_version, 2, "{database:?}");
         let found = find_by_name(&after, &other.tenant_id, "EVE").await;

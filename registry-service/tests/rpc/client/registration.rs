@@ -53,9 +53,9 @@ async fn only_an_approved_request_is_registered() {
         (metadata["resource"].as_str(), metadata["state"].as_str()),
         ("integration_request", "SUBMITTED")
     );
-    let (made, _) = registered(&harness).await;
+    let (created, _) = registered(&harness).await;
     let again = client(&harness)
-        .register_client(inline(&made.integration_request_id))
+        .register_client(inline(&created.integration_request_id))
         .await;
     let metadata = assert_refused(again, Code::FailedPrecondition, "WRONG_STATE");
     assert_eq!(metadata["state"], "REGISTERED");

@@ -16,11 +16,11 @@ fn update(client: pb::Client, paths: &[&str]) -> pb::UpdateClientRequest {
 #[tokio::test]
 async fn an_update_changes_the_fields_of_its_mask() {
     let harness = seeded().await;
-    let (made, _) = registered(&harness).await;
-    let before = profile(&harness, &made.client_id).await;
+    let (created, _) = registered(&harness).await;
+    let before = profile(&harness, &created.client_id).await;
     harness.clock.advance(HOUR);
-    let wish = pb::Client {
-        client_id: made.client_id.clone(),
+    let desired = pb::Client {
+        client_id: created.client_id.clone(),
         display_name: "Renamed".into(),
         tenant_ids: vec!["globex".into()],
         scopes: vec![pb::RequestedScope {
@@ -32,7 +32,9 @@ async fn an_update_changes_the_fields_of_its_mask() {
         ..Default::default()
     };
     let change = async |paths: &[&str]| {
-        let answer = client(&harness).update_client(update(wish.clone(), paths)).await;
+        let answer = client(&harness)
+            .update_client(update(desired.clone(), paths))
+            .await;
         answer.unwrap().into_inner().client.unwrap()
     };
     let renamed = change(&["display_name"]).await;
@@ -40,21 +42,21 @@ async fn an_update_changes_the_fields_of_its_mask() {
         display_name: "Renamed".into(),
         update_time: renamed.update_time,
         etag: "2".into(),
-        ..made.clone()
+        ..created.clone()
     };
     assert_eq!(renamed, expected);
-    assert!(renamed.update_time != made.update_time);
+    assert!(renamed.update_time != created.update_time);
     let changed = change(&["redirect_uris", "scopes", "tenant_ids"]).await;
     let expected = pb::Client {
-        tenant_ids: wish.tenant_ids.clone(),
-        scopes: wish.scopes.clone(),
-        redirect_uris: wish.redirect_uris.clone(),
+        tenant_ids: desired.tenant_ids.clone(),
+        scopes: desired.scopes.clone(),
+        redirect_uris: desired.redirect_uris.clone(),
         etag: "3".into(),
         ..renamed
     };
     assert_eq!(changed, expected);
-    assert_eq!(get(&harness, &made.client_id).await, changed);
-    let after = profile(&harness, &made.client_id).await;
+    assert_eq!(get(&harness, &created.client_id).await, changed);
+    let after = profile(&harness, &created.client_id).await;
     assert!(after.version > before.version);
     // Access tokens end, because tenants and scopes were removed. Refresh tokens don't.
     assert_eq!(
@@ -67,9 +69,9 @@ async fn an_update_changes_the_fields_of_its_mask() {
 #[tokio::test]
 async fn a_rejected_update_reports_all_violations_and_changes_nothing() {
     let harness = seeded().await;
-    let (made, _) = registered(&harness).await;
-    let mut wish = pb::Client {
-        client_id: made.client_id.clone(),
+    let (created, _) = registered(&harness).await;
+    let mut desired = pb::Client {
+        client_id: created.client_id.clone(),
         display_name: " ".into(),
         tenant_ids: vec!["nowhere".into(), "Acme".into(), "acme".into()],
         scopes: vec![pb::RequestedScope {
@@ -80,7 +82,9 @@ async fn a_rejected_update_reports_all_violations_and_changes_nothing() {
         ..Default::default()
     };
     let all = ["display_name", "redirect_uris", "scopes", "tenant_ids", "state"];
-    let refused = client(&harness).update_client(update(wish.clone(), &all)).await;
+    let refused = client(&harness)
+        .update_client(update(desired.clone(), &all))
+        .await;
     let fields = [
         "update_mask",
         "client.display_name",
@@ -91,9 +95,9 @@ async fn a_rejected_update_reports_all_violations_and_changes_nothing() {
         "client.tenant_ids[1]",
     ];
     assert_violations(refused, &fields);
-    wish.tenant_ids = vec!["nowhere".into()];
+    desired.tenant_ids = vec!["nowhere".into()];
     let refused = client(&harness)
-        .update_client(update(wish, &["tenant_ids"]))
+        .update_client(update(desired, &["tenant_ids"]))
         .await;
     assert_violations(refused, &["client.tenant_ids[0]"]);
     let empty = client(&harness)
@@ -109,6 +113,6 @@ async fn a_rejected_update_reports_all_violations_and_changes_nothing() {
         .update_client(update(unknown, &["display_name"]))
         .await;
     assert_refused(refused, Code::NotFound, "NOT_FOUND");
-    assert_eq!(get(&harness, &made.client_id).await, made);
+    assert_eq!(get(&harness, &created.client_id).await, created);
     assert!(harness.audit_events("client.update").await.is_empty());
 }

@@ -14,8 +14,8 @@ use crate::harness::{Harness, assert_refused, assert_violations, ok, strangers_t
 #[tokio::test]
 async fn an_enrolment_link_works_once_before_it_expires() {
     let harness = seeded().await;
-    let made = registered(&harness, admin(NAME)).await;
-    let user_id = made.user.unwrap().user_id;
+    let created = registered(&harness, admin(NAME)).await;
+    let user_id = created.user.unwrap().user_id;
     let invalid = |result| assert_refused(result, Code::FailedPrecondition, "LINK_INVALID");
     invalid(
         enrol(
@@ -26,10 +26,10 @@ async fn an_enrolment_link_works_once_before_it_expires() {
         .await,
     );
     assert_eq!(
-        enrol(&harness, &made.enrolment_token, PASSWORD).await.unwrap(),
+        enrol(&harness, &created.enrolment_token, PASSWORD).await.unwrap(),
         "firm-one"
     );
-    invalid(enrol(&harness, &made.enrolment_token, PASSWORD).await);
+    invalid(enrol(&harness, &created.enrolment_token, PASSWORD).await);
     assert!(
         found(&harness, "firm-one", Which::UserId(user_id.clone()))
             .await
@@ -122,8 +122,8 @@ async fn of_racing_enrolments_one_wins() {
 #[tokio::test]
 async fn a_rejected_password_leaves_the_link_open() {
     let harness = seeded().await;
-    let made = registered(&harness, admin(NAME)).await;
-    let token = made.enrolment_token;
+    let created = registered(&harness, admin(NAME)).await;
+    let token = created.enrolment_token;
     for refused in ["", &"ä".repeat(14), &"x".repeat(1025)] {
         assert_violations(enrol(&harness, &token, refused).await, &["password"]);
     }
@@ -139,7 +139,7 @@ async fn a_rejected_password_leaves_the_link_open() {
     harness.clock.advance(Duration::from_millis(72 * 3_600_000 - 1));
     enrol(&harness, &token, &"ä".repeat(1024)).await.unwrap();
     assert_eq!(hasher.runs(), 1);
-    let user_id = made.user.unwrap().user_id;
+    let user_id = created.user.unwrap().user_id;
     let events = harness.audit_events("user.enrol").await;
     assert_eq!(
         (events.len(), &events[0].subject, events[0].tenant_id.as_str()),
@@ -158,7 +158,7 @@ async fn reactivation_restores_the_password_but_no_link() {
         .await
         .unwrap();
     let ids: Vec<_> = [&enrolled, &invited]
-        .map(|made| made.user.as_ref().unwrap().user_id.clone())
+        .map(|created| created.user.as_ref().unwrap().user_id.clone())
         .into();
     for user_id in &ids {
         let (tenant_id, user_id) = ("firm-one".to_owned(), user_id.clone());
