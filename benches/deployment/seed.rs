@@ -105,7 +105,7 @@ pub async fn run(setup: &Setup, plan: &Plan) -> Result<Dataset> {
         let hashed = (
             registry
                 .store()
-                .hasher()
+                .hasher
                 .hash(client.client_id.as_str(), text)
                 .await?,
             tag_key.version(),

@@ -7,17 +7,16 @@ use accord::{
     random::SystemRandom,
     registry::v1 as pb,
     rpc::{listener, run::shutdown_signal, telemetry},
-    store::{
-        Creation,
-        audit::{Actor, ActorKind, Origin},
-    },
-    text::{opaque::OpaqueToken, validation::Violations},
+    store::{Creation, audit::Origin},
+    text::validation::Violations,
 };
 use anyhow::{Context, anyhow};
+use uuid::Uuid;
 
 use crate::{
     config::{Cli, Command, Flags, Needs, OperatorCommand, Settings, WorkloadCommand},
-    grpc::convert,
+    grpc::convert::caller as convert,
+    model::caller::NewCaller,
     server::Registry,
 };
 
@@ -29,12 +28,26 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Operator {
             command: OperatorCommand::Create { name, roles, flags },
         } => {
-            let roles = roles.into_iter().map(|role| convert::caller::role(role).into());
-            create_operator(&flags, name, roles.collect()).await
+            let request = pb::CreateOperatorRequest {
+                name,
+                roles: roles
+                    .into_iter()
+                    .map(|role| pb::OperatorRole::from(role).into())
+                    .collect(),
+                ..Default::default()
+            };
+            create_caller(&flags, "CreateOperator", convert::create_operator(&request)).await
         }
         Command::Workload {
             command: WorkloadCommand::Create { name, kind, flags },
-        } => create_workload(&flags, name, convert::caller::kind(kind).into()).await,
+        } => {
+            let request = pb::CreateWorkloadRequest {
+                name,
+                kind: pb::WorkloadKind::from(kind).into(),
+                ..Default::default()
+            };
+            create_caller(&flags, "CreateWorkload", convert::create_workload(&request)).await
+        }
     }
 }
 
@@ -55,66 +68,33 @@ async fn migrate(flags: &Flags, new_epoch: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn create_operator(flags: &Flags, name: String, roles: Vec<i32>) -> anyhow::Result<()> {
-    let request = pb::CreateOperatorRequest {
-        name,
-        roles,
-        ..Default::default()
-    };
-    let (new, _) = convert::caller::create_operator(&request).map_err(refused)?;
-    let registry = open(&Settings::load(flags, Needs::Keys)?).await?;
-    let (_, token) = registry
-        .store()
-        .create_caller(&creation("CreateOperator"), new)
-        .await?;
-    print(&token)
-}
-
-async fn create_workload(flags: &Flags, name: String, kind: i32) -> anyhow::Result<()> {
-    let request = pb::CreateWorkloadRequest {
-        name,
-        kind,
-        ..Default::default()
-    };
-    let (new, _) = convert::caller::create_workload(&request).map_err(refused)?;
-    let registry = open(&Settings::load(flags, Needs::Keys)?).await?;
-    let (_, token) = registry
-        .store()
-        .create_caller(&creation("CreateWorkload"), new)
-        .await?;
-    print(&token)
-}
-
 async fn open(settings: &Settings) -> anyhow::Result<Registry> {
     Registry::open(settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await
 }
 
-/// A creating call from the command line. Without a request id, each call creates.
-fn creation(method: &'static str) -> Creation {
-    Creation {
-        origin: Origin {
-            actor: Actor {
-                kind: ActorKind::System,
-                id: "command-line".to_owned(),
-            },
-            request_id: String::new(),
-        },
+async fn create_caller(
+    flags: &Flags,
+    method: &'static str,
+    new: Result<(NewCaller, Option<Uuid>), Violations>,
+) -> anyhow::Result<()> {
+    let (new, request_id) = new.map_err(invalid)?;
+    let creation = Creation {
+        origin: Origin::system("command-line"),
         method,
-        request_id: None,
+        request_id,
         content: Default::default(),
-    }
+    };
+    let registry = open(&Settings::load(flags, Needs::Keys)?).await?;
+    let (_, token) = registry.store().create_caller(&creation, new).await?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", token.expose())
+        .and_then(|()| out.flush())
+        .context("the token was created but could not be printed")
 }
 
-fn refused(violations: Violations) -> anyhow::Error {
+fn invalid(violations: Violations) -> anyhow::Error {
     let problems = violations
         .iter()
         .map(|violation| format!("{} {}", violation.field, violation.description));
     anyhow!("{}", problems.collect::<Vec<_>>().join("; "))
-}
-
-fn print(token: &OpaqueToken) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{}", token.expose()).context("the token was created and could not be printed")?;
-    out.flush()
-        .context("the token was created and could not be printed")
 }

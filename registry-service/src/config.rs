@@ -27,7 +27,7 @@ pub const ENVIRONMENT_PREFIX: &str = "ACCORD_REGISTRY_";
 #[command(
     name = "registry-service",
     version,
-    about = "Who exists: tenants, users, third-party clients"
+    about = "Holds tenants, users and third-party clients"
 )]
 pub struct Cli {
     /// The command.
@@ -49,7 +49,7 @@ pub enum Command {
         /// Settings.
         #[command(flatten)]
         flags: Flags,
-        /// Start a new epoch: for a database that was restored from a copy
+        /// Start a new epoch, for a database that was restored from a copy
         #[arg(long)]
         new_epoch: bool,
     },
@@ -99,8 +99,8 @@ pub enum WorkloadCommand {
     },
 }
 
-/// Settings as flags. Each is also an environment variable (`ACCORD_REGISTRY_<FLAG>`) and a key of
-/// the TOML file; the flag wins over the variable, the variable over the file.
+/// Settings as flags. Each is also an environment variable (`ACCORD_REGISTRY_<FLAG>`) and a key of the TOML file. A flag
+/// wins over a variable, and a variable over the file.
 #[derive(Args, Clone, Default, Serialize)]
 pub struct Flags {
     /// Address to serve gRPC on [default: 127.0.0.1:50051]
@@ -127,21 +127,21 @@ impl fmt::Debug for Flags {
     }
 }
 
-/// registry-service's settings. `Debug` leaves the database's URL out, which may hold a password.
+/// registry-service's settings. `Debug` leaves out the database's URL, which may hold a password.
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Where to serve gRPC.
+    /// The address to serve gRPC on.
     pub listen: SocketAddr,
     /// `sqlite://<path>` or `postgres://...`.
     pub database_url: String,
-    /// The file of the master key; empty if it was not given.
+    /// The file of the master key. Empty if it was not given.
     pub master_key_file: PathBuf,
-    /// Base of every Tenant Authority URL, without a trailing slash; empty if it was not given.
+    /// The base of every Tenant Authority URL, without a trailing slash. Empty if it was not given.
     pub public_base_url: String,
 }
 
-/// Which settings a command can't do without.
+/// The settings that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Needs {
     /// The database.
@@ -159,7 +159,7 @@ impl Settings {
         settings.checked(needs)
     }
 
-    /// Checks every value, and that those are set which `needs` names.
+    /// Checks every value, and that those in `needs` are set.
     pub fn checked(mut self, needs: Needs) -> Result<Self, ConfigError> {
         let missing = |key: &str| ConfigError::Invalid(format!("missing key `{key}`"));
         if self.database_url.is_empty() {
@@ -227,14 +227,14 @@ mod tests {
     }
 
     #[test]
-    fn a_base_url_keeps_no_trailing_slash() {
-        for (given, kept) in [
+    fn a_base_url_loses_its_trailing_slash() {
+        for (given, expected) in [
             ("https://auth.example/", "https://auth.example"),
             ("https://auth.example/base/", "https://auth.example/base"),
             ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
         ] {
             let settings = settings(given).checked(Needs::Everything).unwrap();
-            assert_eq!(settings.public_base_url, kept);
+            assert_eq!(settings.public_base_url, expected);
         }
         for bad in [
             "http://auth.example",
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_asks_for_what_it_needs() {
+    fn each_command_requires_the_settings_it_needs() {
         let mut bare = settings("");
         bare.master_key_file = PathBuf::new();
         assert!(bare.clone().checked(Needs::Database).is_ok());

@@ -1,18 +1,22 @@
-//! What token-service reads: facts, and the position of the change feed that they were read at.
+//! What token-service reads: facts with the position of the change feed at which they were read, and the feed itself.
 
-use accord::{position::Position, store::change::ChangeRow, text::page::MAX_SIZE};
+use std::time::Duration;
+
+use accord::{
+    position::Position,
+    store::change::{self, Told},
+    text::page::MAX_SIZE,
+};
 use zeroize::Zeroizing;
 
-use crate::{error::Error, store::Store};
+use crate::{error::Result, hashing::secret_tag, store::Store};
+
+/// How far [`Changes::recent_seq`] looks back: four times the longest lifetime of an access token, so that the clocks
+/// of replicas need not agree.
+const RECENT: Duration = Duration::from_secs(3600);
 
 /// Reads the position before the fact, so that the fact reflects all changes up to the position.
-///
-/// # Errors
-/// Those of `fact`.
-pub async fn read_at<T>(
-    store: &Store,
-    fact: impl Future<Output = Result<T, Error>>,
-) -> Result<(T, Position), Error> {
+pub async fn read_at<T>(store: &Store, fact: impl Future<Output = Result<T>>) -> Result<(T, Position)> {
     let position = store.position().await?;
     Ok((fact.await?, position))
 }
@@ -20,37 +24,31 @@ pub async fn read_at<T>(
 /// Changes after a position.
 #[derive(Clone)]
 pub struct Changes {
-    /// In commit order.
-    pub changes: Vec<ChangeRow>,
-    /// Up to where this is complete.
-    pub position: Position,
-    /// Whether the reader's position is of another epoch, or ahead of this database.
-    pub reset: bool,
-    /// Whether more changes follow `position`.
-    pub more: bool,
+    /// The changes in commit order, and the position up to which they are complete.
+    pub feed: Told,
     /// The keys that Client Secrets may be tagged with, by version.
     pub secret_tag_keys: Vec<(i32, Zeroizing<[u8; 32]>)>,
-    /// Where the last hour begins; only when there was no usable `after`.
+    /// A position at or after which every access token that is still valid was issued. Set only if there was no usable
+    /// `after`.
     pub recent_seq: Option<i64>,
 }
 
-/// Lists the changes after `after`, at most `limit`; 0 and more than 500 mean 500. Without `after`, only the position
-/// of the feed and the beginning of its last hour.
-pub async fn changes(store: &Store, after: Option<Position>, limit: u64) -> Result<Changes, Error> {
+/// Lists the changes after `after`, at most `limit`. A limit of 0 or above 500 means 500. Without `after`, returns only
+/// the position of the feed.
+pub async fn changes(store: &Store, after: Option<Position>, limit: u64) -> Result<Changes> {
     let limit = if limit == 0 { MAX_SIZE } else { limit.min(MAX_SIZE) };
-    let told = store.changes_after(after.as_ref(), limit).await?;
-    let recent_seq = if after.is_none() || told.reset {
-        Some(store.recent_seq().await?.min(told.position.seq))
+    let conn = store.db.read();
+    let feed = change::tell(conn, after.as_ref(), limit).await?;
+    let recent_seq = if after.is_none() || feed.reset {
+        let recent_seq = change::seq_before(conn, store.now().minus(RECENT)).await?;
+        Some(recent_seq.min(feed.position.seq))
     } else {
         None
     };
     Ok(Changes {
-        changes: told.changes,
-        position: told.position,
-        reset: told.reset,
-        more: told.more,
+        feed,
+        secret_tag_keys: secret_tag::exposed(&store.keyring),
         recent_seq,
-        secret_tag_keys: store.secret_tag_keys(),
     })
 }
 
@@ -83,34 +81,34 @@ mod tests {
             change::bump(&tx, &new, store.now()).await.unwrap();
             tx.commit().await.unwrap();
             for limit in [0, 500, 501, u64::MAX] {
-                let told = changes(&store, Some(start.clone()), limit).await.unwrap();
-                assert_eq!(told.changes.len(), 500, "{database:?} {limit}");
-                assert!(told.more && !told.reset, "{database:?} {limit}");
-                assert_eq!(told.position.seq, start.seq + 500, "{database:?} {limit}");
+                let answer = changes(&store, Some(start.clone()), limit).await.unwrap();
+                assert_eq!(answer.feed.changes.len(), 500, "{database:?} {limit}");
+                assert!(answer.feed.more && !answer.feed.reset, "{database:?} {limit}");
+                assert_eq!(answer.feed.position.seq, start.seq + 500, "{database:?} {limit}");
             }
         }
     }
 
     #[tokio::test]
-    async fn a_new_epoch_is_a_reset_and_its_numbers_go_on() {
+    async fn a_new_epoch_is_a_reset_and_continues_the_numbers() {
         for database in databases() {
             let (store, _) = store(&database.url).await;
             let old = store.position().await.unwrap();
             let tx = store.db.write().await.unwrap();
             change::start_epoch(&tx, &*store.random).await.unwrap();
             tx.commit().await.unwrap();
-            let told = changes(&store, Some(old.clone()), 0).await.unwrap();
+            let answer = changes(&store, Some(old.clone()), 0).await.unwrap();
             assert!(
-                told.reset && told.changes.is_empty() && !told.more,
+                answer.feed.reset && answer.feed.changes.is_empty() && !answer.feed.more,
                 "{database:?}"
             );
-            assert_ne!(told.position.epoch, old.epoch, "{database:?}");
-            assert_eq!(told.position.seq, old.seq, "{database:?}");
+            assert_ne!(answer.feed.position.epoch, old.epoch, "{database:?}");
+            assert_eq!(answer.feed.position.seq, old.seq, "{database:?}");
         }
     }
 
     #[tokio::test]
-    async fn who_has_no_usable_position_is_told_where_the_last_hour_begins() {
+    async fn a_reader_without_a_usable_position_learns_where_the_last_hour_begins() {
         for database in databases() {
             let (store, clock) = store(&database.url).await;
             let scope = || Change {
@@ -135,25 +133,25 @@ mod tests {
                 seq: start.seq + 3,
                 ..start.clone()
             };
-            // A change of exactly an hour ago is told, one of a moment before is not.
+            // Includes a change of exactly an hour ago, and not one of a millisecond before.
             for recent_seq in [start.seq, start.seq + 1] {
                 for unusable in [None, Some(foreign.clone()), Some(ahead.clone())] {
-                    let told = changes(&store, unusable.clone(), 0).await.unwrap();
-                    assert_eq!(told.recent_seq, Some(recent_seq), "{database:?} {unusable:?}");
-                    assert_eq!(told.reset, unusable.is_some(), "{database:?}");
+                    let answer = changes(&store, unusable.clone(), 0).await.unwrap();
+                    assert_eq!(answer.recent_seq, Some(recent_seq), "{database:?} {unusable:?}");
+                    assert_eq!(answer.feed.reset, unusable.is_some(), "{database:?}");
                 }
-                let told = changes(&store, Some(start.clone()), 0).await.unwrap();
-                assert_eq!(told.recent_seq, None, "{database:?}");
+                let answer = changes(&store, Some(start.clone()), 0).await.unwrap();
+                assert_eq!(answer.recent_seq, None, "{database:?}");
                 clock.advance(Duration::from_millis(1));
             }
             clock.advance(Duration::from_secs(3600));
-            let told = changes(&store, None, 0).await.unwrap();
-            assert_eq!(told.recent_seq, Some(told.position.seq), "{database:?}");
+            let answer = changes(&store, None, 0).await.unwrap();
+            assert_eq!(answer.recent_seq, Some(answer.feed.position.seq), "{database:?}");
         }
     }
 
     #[tokio::test]
-    async fn an_answer_claims_no_change_that_came_while_it_was_read() {
+    async fn a_fact_counts_as_read_before_changes_that_come_meanwhile() {
         let database = accord::testing::sqlite();
         let (store, _) = store(&database.url).await;
         let start = store.position().await.unwrap();

@@ -1,4 +1,4 @@
-//! Everything that can go wrong in registry-service. `grpc/status.rs` says what a caller sees of it.
+//! The errors of registry-service. `grpc/status.rs` maps them to statuses.
 
 use accord::{
     clock::UnixMillis,
@@ -7,17 +7,20 @@ use accord::{
     text::validation::Violations,
 };
 
-/// What can go wrong.
+/// The result of a fallible operation of registry-service.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of registry-service.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Fields that break their rules, all of them.
     #[error("invalid fields")]
     Invalid(Violations),
-    /// There is no such resource; the kind of resource is named.
+    /// There is no such resource. Holds the kind of resource.
     #[error("no such {0}")]
     NotFound(&'static str),
-    /// The natural key is taken; the kind of resource is named.
-    #[error("the {0} exists")]
+    /// The natural key is taken. Holds the kind of resource.
+    #[error("the {0} exists already")]
     AlreadyExists(&'static str),
     /// The request id was used before, with other content or too long ago.
     #[error("the request id was used before")]
@@ -27,24 +30,24 @@ pub enum Error {
     WrongState {
         /// The kind of resource.
         resource: &'static str,
-        /// Its state, by the name of the contract's enum value.
-        state: &'static str,
+        /// The state, as the contract's enum names it without its prefix.
+        state: String,
     },
-    /// The resource changed since its etag was read; the kind of resource is named.
+    /// The resource changed after its etag was read. Holds the kind of resource.
     #[error("the {0} changed since the etag was read")]
     EtagMismatch(&'static str),
     /// The secret was used within the last day.
-    #[error("the secret is in use")]
+    #[error("the secret was used within the last day; set force to revoke it anyway")]
     SecretInUse {
         /// When it was last used.
         last_used_at: UnixMillis,
     },
-    /// A limit on how many there may be is reached.
+    /// A limit on the number of something is reached.
     #[error("there are {limit} {what} already")]
     TooMany {
-        /// What there are too many of.
+        /// What is limited.
         what: &'static str,
-        /// How many there may be.
+        /// The limit.
         limit: u64,
     },
     /// Client authentication failed, for whatever reason.
@@ -56,16 +59,16 @@ pub enum Error {
     /// A bearer token is unknown or revoked.
     #[error("unknown caller")]
     UnknownCaller,
-    /// A claim or enrolment token was used, has expired, or never was.
+    /// A claim or enrolment token is used, expired or unknown.
     #[error("the link is not valid")]
     LinkInvalid,
-    /// A claim token was used before: whoever holds it may know when.
+    /// A claim token was used before. Its holder may know when.
     #[error("the link is not valid")]
     LinkOpened {
         /// When it was used.
         claimed_at: UnixMillis,
     },
-    /// Too many wait for a hash already.
+    /// The queue for argon2 runs is full.
     #[error("too many attempts are under way; try again later")]
     Busy,
     /// The database.

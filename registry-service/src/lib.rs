@@ -1,8 +1,8 @@
 //! registry-service owns who exists: integration requests, tenants, tenant users, third-party
 //! clients and their secrets, the scope catalogue, operators and workloads.
 //!
-//! A request passes `grpc` (one file a service; `grpc::convert` reads its messages) and [`store`] (one transaction a
-//! method), or [`authentication`] where more than one transaction is needed. The rules are in [`model`].
+//! A call passes `grpc` (one file for each service; `grpc::convert` reads its messages) and [`store`] (one transaction
+//! for each method), or [`authentication`] where it needs more than one transaction. The rules are in [`model`].
 
 pub mod authentication;
 mod command;

@@ -1,7 +1,7 @@
-//! Who may call which method of registry-service: the whole table, on one page.
+//! Who may call each method of registry-service, in one table.
 
 use accord::rpc::auth::{
-    Access, Permissions,
+    Access,
     Role::{self, *},
     WorkloadKind,
 };
@@ -14,7 +14,7 @@ const AUDIT: Access = Access::Callers(&[Auditor, Admin], &[]);
 const ADMINISTER: Access = Access::Callers(&[Admin], &[]);
 const DIRECTORY: Access = Access::Callers(&[], &[WorkloadKind::TokenService]);
 
-/// Services, named in full, that this server serves beside health and reflection.
+/// The full names of the services beside health and reflection.
 pub const SERVICES: &[&str] = &[
     "accord.registry.v1.IntegrationRequestService",
     "accord.registry.v1.TenantService",
@@ -27,7 +27,7 @@ pub const SERVICES: &[&str] = &[
     "accord.audit.v1.AuditService",
 ];
 
-/// Every method and who may call it. A method that is missing here can't be reached.
+/// Every method and who may call it. A method without a row can't be called.
 #[rustfmt::skip]
 pub const TABLE: &[(&str, Access)] = &[
     ("/accord.registry.v1.IntegrationRequestService/SubmitIntegrationRequest", REGISTER),
@@ -95,8 +95,3 @@ pub const TABLE: &[(&str, Access)] = &[
     ("/accord.audit.v1.AuditService/GetConsistencyProof", AUDIT),
     ("/accord.audit.v1.AuditService/TraceToken", AUDIT),
 ];
-
-/// The table, for the authorizer.
-pub fn permissions() -> Permissions {
-    Permissions::new(TABLE)
-}

@@ -1,4 +1,4 @@
-//! registry-service as a server: its store, routes, permissions and janitor, for the common life of a service.
+//! Runs registry-service: opens its store, and gives routes, permissions and periodic work to [`run`].
 
 use std::{path::Path, sync::Arc};
 
@@ -15,7 +15,7 @@ use accord::{
     },
     rpc::{
         audit_service::AuditApi,
-        auth::{Authorizer, Caller, CallerDirectory},
+        auth::{Authorizer, Caller, CallerDirectory, Permissions},
         grpc::MAX_MESSAGE_BYTES,
         run::{self, Service, run},
     },
@@ -29,7 +29,7 @@ use tonic::{Status, service::RoutesBuilder};
 use crate::{
     config::Settings,
     grpc::Api,
-    permissions::{self, permissions},
+    permissions::{SERVICES, TABLE},
     store::{self, Store, migration::Migrator},
 };
 
@@ -41,13 +41,13 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Applies the migrations. Of racing replicas one does it.
+    /// Applies the migrations. Replicas may race.
     pub async fn migrate(settings: &Settings, random: &dyn Random) -> anyhow::Result<()> {
         run::migrate::<Migrator>(&settings.database_url, random).await
     }
 
-    /// Starts a new epoch, for a database restored from a backup. Ends the one-time links that the backup
-    /// holds unused: some may have been used since.
+    /// Starts a new epoch, for a database that was restored from a copy. Ends the unused one-time links: some may have
+    /// been used after the copy was made.
     pub async fn start_epoch(
         settings: &Settings,
         clock: &dyn Clock,
@@ -69,7 +69,7 @@ impl Registry {
         })
     }
 
-    /// The registry's store.
+    /// Returns the registry's store.
     pub fn store(&self) -> &Store {
         &self.store
     }
@@ -81,7 +81,7 @@ impl Registry {
 }
 
 impl Service for Registry {
-    const GRPC_SERVICES: &'static [&'static str] = permissions::SERVICES;
+    const GRPC_SERVICES: &'static [&'static str] = SERVICES;
 
     fn database(&self) -> &Database {
         &self.store.db
@@ -92,7 +92,7 @@ impl Service for Registry {
     }
 
     fn authorizer(&self) -> Authorizer {
-        Authorizer::new(permissions(), Arc::new(BearerTokens(self.store.clone())))
+        Authorizer::new(Permissions::new(TABLE), Arc::new(self.store.clone()))
     }
 
     fn routes(&self) -> RoutesBuilder {
@@ -127,13 +127,10 @@ impl Service for Registry {
 }
 
 /// Looks bearer tokens up in the registry's own tables.
-#[derive(Debug)]
-struct BearerTokens(Store);
-
 #[tonic::async_trait]
-impl CallerDirectory for BearerTokens {
+impl CallerDirectory for Store {
     async fn find_caller(&self, token: &OpaqueToken) -> Result<Option<Caller>, Status> {
-        let record = self.0.find_caller(token).await?;
+        let record = Store::find_caller(self, token).await?;
         Ok(record.map(|record| record.caller))
     }
 }

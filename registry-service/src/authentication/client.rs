@@ -1,7 +1,6 @@
-//! Clients, by their secrets.
+//! Authenticates clients by their secrets.
 
 use accord::{
-    clock::UnixMillis,
     position::Position,
     text::{
         id::{ClientId, SecretId},
@@ -11,7 +10,8 @@ use accord::{
 use zeroize::Zeroizing;
 
 use crate::{
-    error::Error,
+    error::{Error, Result},
+    hashing::secret_tag,
     model::{
         client::{self, ClientProfile},
         client_secret::{ClientSecret, SecretUse, USE_RESOLUTION},
@@ -19,21 +19,9 @@ use crate::{
     store::Store,
 };
 
-/// A client that authenticated.
-#[derive(Clone, Debug)]
-pub struct AuthenticatedClient {
-    /// The client.
-    pub client: ClientProfile,
-    /// Its secret.
-    pub secret_id: SecretId,
-    /// When that secret expires.
-    pub expires_at: Option<UnixMillis>,
-    /// The feed position at which the client was read.
-    pub position: Position,
-}
-
-/// Authenticates a client. Only a live secret of an active client costs an argon2 run: the tag rejects what was
-/// never issued, and the database what has ended.
+/// Authenticates a client. Only a live secret of an active client costs an argon2 run: the tag rejects secrets that
+/// were never issued, and the database those that have ended. Returns the client and its secret with the position of
+/// the change feed at which they were read.
 ///
 /// # Errors
 /// [`Error::InvalidClient`], whatever the reason; [`Error::Busy`].
@@ -41,27 +29,28 @@ pub async fn authenticate(
     store: &Store,
     client_id: &str,
     secret: &str,
-) -> Result<AuthenticatedClient, Error> {
+) -> Result<(ClientProfile, ClientSecret, Position)> {
     let client_id = ClientId::parse(client_id).map_err(|_| Error::InvalidClient)?;
     let secret = opaque::ClientSecret::parse(secret).map_err(|_| Error::InvalidClient)?;
-    if !store.is_tagged_for(&secret, &client_id) {
+    // Tries all keys, so that known and unknown clients take the same time.
+    let tag_keys: Vec<_> = secret_tag::all(&store.keyring).collect();
+    if !secret.is_tagged_for(&client_id, &tag_keys) {
         return Err(Error::InvalidClient);
     }
     let (stored, _) = live(store, &client_id, secret.secret_id()).await?;
     let text = Zeroizing::new(secret.expose().as_bytes().to_vec());
-    let hasher = store.hasher();
-    let is_right = hasher.verify_secret(client_id.as_str(), secret.secret_id(), text, &stored.hashed);
+    let is_right = store
+        .hasher
+        .verify_secret(client_id.as_str(), secret.secret_id(), text, &stored.hashed);
     if !is_right.await? {
         return Err(Error::InvalidClient);
     }
-    // The secret may have ended while the run waited. Its hash never changes.
+    // Reads again, because the secret may have ended while the run waited. Its hash never changes.
     let position = store.position().await?;
     let (stored, client) = live(store, &client_id, secret.secret_id()).await?;
     let now = store.now();
-    if stored
-        .last_used_at
-        .is_none_or(|last| now.since(last) >= USE_RESOLUTION)
-    {
+    let last_used_at = stored.last_used_at;
+    if last_used_at.is_none_or(|last| now.since(last) >= USE_RESOLUTION) {
         let used = SecretUse {
             client_id,
             secret_id: stored.secret_id.clone(),
@@ -69,12 +58,7 @@ pub async fn authenticate(
         };
         store.record_secret_uses(vec![used]).await?;
     }
-    Ok(AuthenticatedClient {
-        client,
-        secret_id: stored.secret_id,
-        expires_at: stored.expires_at,
-        position,
-    })
+    Ok((client, stored, position))
 }
 
 /// Reads a live secret of an active client.
@@ -82,7 +66,7 @@ async fn live(
     store: &Store,
     client_id: &ClientId,
     secret_id: &SecretId,
-) -> Result<(ClientSecret, ClientProfile), Error> {
+) -> Result<(ClientSecret, ClientProfile)> {
     let secret = store.find_client_secret(client_id, secret_id).await?;
     let secret = secret.filter(|secret| secret.is_live_at(store.now()));
     let client = store.find_client_profile(client_id).await?;

@@ -1,23 +1,24 @@
-//! The sign-in of Tenant Admins.
+//! The sign-in of Tenant Admins, and their enrolment by a one-time link.
 
 use accord::{
     store::audit::{Event, Origin},
-    text::id::TenantId,
+    text::{id::TenantId, opaque::OpaqueToken},
 };
 use zeroize::Zeroizing;
 
 use super::complete;
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::{
         account_name::AccountName,
         tenant,
-        user::{self, Password, User},
+        user::{self, Password, Selector, User},
     },
     store::Store,
 };
 
-/// Checks a Tenant Admin's account name and password: one argon2 run and one event, whatever the answer.
+/// Checks a Tenant Admin's account name and password. Costs one argon2 run and records one event, whatever the
+/// result.
 ///
 /// # Errors
 /// [`Error::SignInFailed`], whatever the reason; [`Error::Busy`].
@@ -27,46 +28,63 @@ pub async fn sign_in(
     tenant_id: TenantId,
     account_name: Option<AccountName>,
     password: Zeroizing<String>,
-) -> Result<User, Error> {
+) -> Result<User> {
     let store = store.clone();
     complete(async move {
-        let known = match &account_name {
-            Some(name) => store.find_user_by_name(&tenant_id, name).await?,
+        let user = match account_name.map(Selector::AccountName) {
+            Some(name) => store.find_user(&tenant_id, &name).await?,
             None => None,
         };
         let tenant = store.find_tenant(&tenant_id).await?;
-        let tenant_is_active = tenant
-            .as_ref()
-            .is_some_and(|tenant| tenant.state == tenant::State::Active);
-        let admin = known
-            .clone()
-            .filter(|user| tenant_is_active && user.tenant_admin && user.state == user::State::Active);
-        let stored = admin
-            .as_ref()
-            .and_then(|user| Some((user.user_id.as_str(), user.password.as_ref()?)));
-        // A text of a length that no password has costs what a password costs.
-        let typed = Password::parse(password)
-            .map(|password| password.bytes())
-            .unwrap_or_default();
-        let is_right = store.hasher().verify_password(typed, stored).await?;
-
         let mut event = Event::new("user.sign_in");
         if tenant.is_some() {
             event = event.tenant(&tenant_id);
         }
-        if let Some(user) = &known {
+        if let Some(user) = &user {
             event = event.subject(user.user_id.as_str());
         }
-        match admin {
-            Some(admin) if is_right => {
+
+        let tenant_is_active = tenant.is_some_and(|tenant| tenant.state == tenant::State::Active);
+        let admin =
+            user.filter(|user| tenant_is_active && user.tenant_admin && user.state == user::State::Active);
+        let stored = admin.as_ref().and_then(|admin| {
+            let hash = admin.password.as_ref()?;
+            Some((admin.user_id.as_str(), hash))
+        });
+        // A text that is too short or too long for a password costs a run, too.
+        let password = Password::parse(password).map(|password| password.bytes());
+        let password = password.unwrap_or_default();
+        let is_right = store.hasher.verify_password(password, stored).await?;
+        match admin.filter(|_| is_right) {
+            Some(admin) => {
                 store.record(&origin, event).await?;
                 Ok(admin)
             }
-            _ => {
+            None => {
                 store.record(&origin, event.refused()).await?;
                 Err(Error::SignInFailed)
             }
         }
+    })
+    .await
+}
+
+/// Sets the password that a Tenant Admin chose. The enrolment token works once.
+///
+/// # Errors
+/// [`Error::LinkInvalid`] for a token that is unknown, used or expired; [`Error::Busy`].
+pub async fn complete_enrolment(
+    store: &Store,
+    origin: Origin,
+    token: OpaqueToken,
+    password: Password,
+) -> Result<TenantId> {
+    let store = store.clone();
+    complete(async move {
+        // Rejects a guessed token without an argon2 run.
+        let user_id = store.find_enrolment(&token).await?.ok_or(Error::LinkInvalid)?;
+        let hashed = store.hasher.hash(user_id.as_str(), password.bytes()).await?;
+        store.use_enrolment(&origin, &token, hashed).await
     })
     .await
 }

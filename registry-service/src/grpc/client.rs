@@ -2,125 +2,100 @@
 
 use accord::{
     registry::v1::{
-        self as pb, client_service_server::ClientService, create_client_secret_response,
-        register_client_response,
+        client_service_server::ClientService, create_client_secret_response, register_client_response, *,
     },
-    rpc::{auth::Principal, status::Problem},
+    rpc::status::{Problem, Reply},
+    store::audit::Origin,
+    text::id::ClientId,
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response};
 
-use super::{Api, creation};
+use super::{
+    Api,
+    convert::{client as convert, field},
+    creation, parts,
+};
 use crate::{
-    error::Error,
-    grpc::convert::client as convert,
+    error::{Error, Result},
     model::{client::State, delivery::Handover},
 };
 
 #[tonic::async_trait]
 impl ClientService for Api {
-    async fn register_client(
-        &self,
-        request: Request<pb::RegisterClientRequest>,
-    ) -> Result<Response<pb::RegisterClientResponse>, Status> {
+    async fn register_client(&self, call: Request<RegisterClientRequest>) -> Reply<RegisterClientResponse> {
         use register_client_response::Credentials;
-        let (new, request_id) = convert::register(request.get_ref())?;
-        let creation = creation(&request, "RegisterClient", request_id);
-        let (client, handover) = self.store.register_client(&creation, new).await?;
+        let (id, delivery, request_id) = convert::register(call.get_ref())?;
+        let creation = creation(&call, "RegisterClient", request_id);
+        let (client, handover) = self.store.register_client(&creation, &id, delivery).await?;
         let credentials = match handover {
             Handover::Bundle(bundle) => Credentials::Bundle(convert::bundle(bundle, &self.public_base_url)),
             Handover::Link(link) => Credentials::DeliveryLink(convert::link(link, &self.public_base_url)),
         };
-        Ok(Response::new(pb::RegisterClientResponse {
+        Ok(Response::new(RegisterClientResponse {
             client: Some(convert::message(client)),
             credentials: Some(credentials),
         }))
     }
 
-    async fn get_client(
-        &self,
-        request: Request<pb::GetClientRequest>,
-    ) -> Result<Response<pb::GetClientResponse>, Status> {
-        let client_id = convert::client_id(&request.get_ref().client_id)?;
+    async fn get_client(&self, call: Request<GetClientRequest>) -> Reply<GetClientResponse> {
+        let client_id = field("client_id", ClientId::parse(&call.get_ref().client_id))?;
         let client = self.store.find_client(&client_id).await?;
-        Ok(Response::new(pb::GetClientResponse {
-            client: Some(convert::message(client.ok_or(Error::NotFound("client"))?)),
+        let client = Some(convert::message(client.ok_or(Error::NotFound("client"))?));
+        Ok(Response::new(GetClientResponse { client }))
+    }
+
+    async fn list_clients(&self, call: Request<ListClientsRequest>) -> Reply<ListClientsResponse> {
+        let (tenant_id, state, page) = convert::list(call.get_ref())?;
+        let page = self.store.list_clients(tenant_id.as_ref(), state, &page).await?;
+        Ok(Response::new(ListClientsResponse {
+            clients: page.items.into_iter().map(convert::message).collect(),
+            next_page_token: page.next_page_token,
         }))
     }
 
-    async fn list_clients(
-        &self,
-        request: Request<pb::ListClientsRequest>,
-    ) -> Result<Response<pb::ListClientsResponse>, Status> {
-        let (filter, page) = convert::list(request.get_ref())?;
-        let clients = self.store.list_clients(&filter, &page).await?;
-        Ok(Response::new(convert::list_response(clients)))
-    }
-
-    async fn update_client(
-        &self,
-        request: Request<pb::UpdateClientRequest>,
-    ) -> Result<Response<pb::UpdateClientResponse>, Status> {
-        let origin = Principal::of(&request).origin();
-        let (client_id, update) = match convert::update(request.into_inner()) {
+    async fn update_client(&self, call: Request<UpdateClientRequest>) -> Reply<UpdateClientResponse> {
+        let (origin, message) = parts(call);
+        let (client_id, update) = match convert::update(message) {
             Ok(update) => update,
-            Err(malformed) => return Err(self.store.reject_malformed(malformed).await.into()),
+            Err(rejected) => return Err(self.store.reject(rejected).await.into()),
         };
         let client = self.store.update_client(&origin, &client_id, update).await?;
-        Ok(Response::new(pb::UpdateClientResponse {
-            client: Some(convert::message(client)),
-        }))
+        let client = Some(convert::message(client));
+        Ok(Response::new(UpdateClientResponse { client }))
     }
 
-    async fn amend_client(
-        &self,
-        _: Request<pb::AmendClientRequest>,
-    ) -> Result<Response<pb::AmendClientResponse>, Status> {
+    async fn amend_client(&self, _: Request<AmendClientRequest>) -> Reply<AmendClientResponse> {
         Err(Problem::not_available("AmendClient").into())
     }
 
-    async fn suspend_client(
-        &self,
-        request: Request<pb::SuspendClientRequest>,
-    ) -> Result<Response<pb::SuspendClientResponse>, Status> {
-        let origin = Principal::of(&request).origin();
-        let client_id = convert::client_id(&request.get_ref().client_id)?;
-        let client = self
-            .store
-            .set_client_state(&origin, &client_id, State::Suspended)
-            .await?;
-        Ok(Response::new(pb::SuspendClientResponse {
-            client: Some(convert::message(client)),
-        }))
+    async fn suspend_client(&self, call: Request<SuspendClientRequest>) -> Reply<SuspendClientResponse> {
+        let (origin, message) = parts(call);
+        let client = set_state(self, &origin, &message.client_id, State::Suspended).await?;
+        Ok(Response::new(SuspendClientResponse { client }))
     }
 
     async fn reinstate_client(
         &self,
-        request: Request<pb::ReinstateClientRequest>,
-    ) -> Result<Response<pb::ReinstateClientResponse>, Status> {
-        let origin = Principal::of(&request).origin();
-        let client_id = convert::client_id(&request.get_ref().client_id)?;
-        let client = self
-            .store
-            .set_client_state(&origin, &client_id, State::Active)
-            .await?;
-        Ok(Response::new(pb::ReinstateClientResponse {
-            client: Some(convert::message(client)),
-        }))
+        call: Request<ReinstateClientRequest>,
+    ) -> Reply<ReinstateClientResponse> {
+        let (origin, message) = parts(call);
+        let client = set_state(self, &origin, &message.client_id, State::Active).await?;
+        Ok(Response::new(ReinstateClientResponse { client }))
     }
 
     async fn create_client_secret(
         &self,
-        request: Request<pb::CreateClientSecretRequest>,
-    ) -> Result<Response<pb::CreateClientSecretResponse>, Status> {
+        call: Request<CreateClientSecretRequest>,
+    ) -> Reply<CreateClientSecretResponse> {
         use create_client_secret_response::Credentials;
-        let (new, request_id) = convert::create_secret(request.get_ref(), self.store.now())?;
-        let creation = creation(&request, "CreateClientSecret", request_id);
+        let (new, request_id) = convert::create_secret(call.get_ref(), self.store.now())?;
+        let creation = creation(&call, "CreateClientSecret", request_id);
         let (secret, handover) = self.store.create_client_secret(&creation, new).await?;
         let credentials = match handover {
             Handover::Bundle(bundle) => Credentials::Bundle(convert::bundle(bundle, &self.public_base_url)),
             Handover::Link(link) => Credentials::DeliveryLink(convert::link(link, &self.public_base_url)),
         };
-        Ok(Response::new(pb::CreateClientSecretResponse {
+        Ok(Response::new(CreateClientSecretResponse {
             secret: Some(convert::secret(secret)),
             credentials: Some(credentials),
         }))
@@ -128,34 +103,38 @@ impl ClientService for Api {
 
     async fn list_client_secrets(
         &self,
-        request: Request<pb::ListClientSecretsRequest>,
-    ) -> Result<Response<pb::ListClientSecretsResponse>, Status> {
-        let (client_id, page) = convert::list_secrets(request.get_ref())?;
-        let secrets = self.store.list_client_secrets(&client_id, &page).await?;
-        Ok(Response::new(convert::list_secrets_response(secrets)))
+        call: Request<ListClientSecretsRequest>,
+    ) -> Reply<ListClientSecretsResponse> {
+        let (client_id, page) = convert::list_secrets(call.get_ref())?;
+        let page = self.store.list_client_secrets(&client_id, &page).await?;
+        Ok(Response::new(ListClientSecretsResponse {
+            secrets: page.items.into_iter().map(convert::secret).collect(),
+            next_page_token: page.next_page_token,
+        }))
     }
 
     async fn revoke_client_secret(
         &self,
-        request: Request<pb::RevokeClientSecretRequest>,
-    ) -> Result<Response<pb::RevokeClientSecretResponse>, Status> {
-        let origin = Principal::of(&request).origin();
-        let revocation = convert::revoke_secret(request.get_ref())?;
+        call: Request<RevokeClientSecretRequest>,
+    ) -> Reply<RevokeClientSecretResponse> {
+        let (origin, message) = parts(call);
+        let revocation = convert::revoke_secret(&message)?;
         let secret = self.store.revoke_client_secret(&origin, &revocation).await?;
-        Ok(Response::new(pb::RevokeClientSecretResponse {
-            secret: Some(convert::secret(secret)),
-        }))
+        let secret = Some(convert::secret(secret));
+        Ok(Response::new(RevokeClientSecretResponse { secret }))
     }
 
-    async fn set_client_keys(
-        &self,
-        request: Request<pb::SetClientKeysRequest>,
-    ) -> Result<Response<pb::SetClientKeysResponse>, Status> {
-        let origin = Principal::of(&request).origin();
-        let (client_id, keys) = convert::set_keys(request.get_ref())?;
+    async fn set_client_keys(&self, call: Request<SetClientKeysRequest>) -> Reply<SetClientKeysResponse> {
+        let (origin, message) = parts(call);
+        let (client_id, keys) = convert::set_keys(&message)?;
         let client = self.store.set_client_keys(&origin, &client_id, &keys).await?;
-        Ok(Response::new(pb::SetClientKeysResponse {
-            client: Some(convert::message(client)),
-        }))
+        let client = Some(convert::message(client));
+        Ok(Response::new(SetClientKeysResponse { client }))
     }
+}
+
+async fn set_state(api: &Api, origin: &Origin, client_id: &str, to: State) -> Result<Option<Client>> {
+    let client_id = field("client_id", ClientId::parse(client_id))?;
+    let client = api.store.set_client_state(origin, &client_id, to).await?;
+    Ok(Some(convert::message(client)))
 }

@@ -1,18 +1,26 @@
 //! `DirectoryService`.
 
 use accord::{
-    registry::v1::{self as pb, directory_service_server::DirectoryService},
-    rpc::auth::Principal,
+    clock::UnixMillis,
+    registry::v1::{directory_service_server::DirectoryService, *},
+    rpc::status::Reply,
+    text::{
+        id::{ClientId, TenantId},
+        opaque::{OpaqueToken, TokenKind},
+    },
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response};
 use zeroize::Zeroizing;
 
-use super::Api;
+use super::{
+    Api,
+    convert::{self, directory as dir, field},
+    parts,
+};
 use crate::{
-    authentication::{caller, client, tenant_admin},
+    authentication::{client::authenticate, tenant_admin::sign_in},
     directory::{self, read_at},
     error::Error,
-    grpc::convert::{self, directory as dir},
     model::account_name::AccountName,
 };
 
@@ -20,35 +28,32 @@ use crate::{
 impl DirectoryService for Api {
     async fn authenticate_client(
         &self,
-        request: Request<pb::AuthenticateClientRequest>,
-    ) -> Result<Response<pb::AuthenticateClientResponse>, Status> {
-        let request = request.into_inner();
-        let secret = Zeroizing::new(request.client_secret);
-        let answer = client::authenticate(&self.store, &request.client_id, &secret).await?;
-        Ok(Response::new(pb::AuthenticateClientResponse {
-            client: Some(dir::client_profile(answer.client)),
-            secret_id: answer.secret_id.into(),
-            secret_expire_time: answer.expires_at.map(|at| at.to_timestamp()),
-            position: Some(dir::position(answer.position)),
+        call: Request<AuthenticateClientRequest>,
+    ) -> Reply<AuthenticateClientResponse> {
+        let message = call.into_inner();
+        let secret = Zeroizing::new(message.client_secret);
+        let (client, secret, position) = authenticate(&self.store, &message.client_id, &secret).await?;
+        Ok(Response::new(AuthenticateClientResponse {
+            client: Some(dir::client_profile(client)),
+            secret_id: secret.secret_id.into(),
+            secret_expire_time: secret.expires_at.map(UnixMillis::to_timestamp),
+            position: Some(dir::position(position)),
         }))
     }
 
     async fn authenticate_tenant_admin(
         &self,
-        request: Request<pb::AuthenticateTenantAdminRequest>,
-    ) -> Result<Response<pb::AuthenticateTenantAdminResponse>, Status> {
-        let origin = Principal::of(&request).origin();
-        let request = request.into_inner();
-        let (name, password) = (
-            Zeroizing::new(request.account_name),
-            Zeroizing::new(request.password),
-        );
-        let tenant_id = dir::tenant_id(&request.tenant_id)?;
-        // Nobody has a name that can't be an account name.
+        call: Request<AuthenticateTenantAdminRequest>,
+    ) -> Reply<AuthenticateTenantAdminResponse> {
+        let (origin, message) = parts(call);
+        let password = Zeroizing::new(message.password);
+        let name = Zeroizing::new(message.account_name);
+        // A text that is no account name is the name of no user.
         let name = AccountName::parse(&name).ok();
-        let check = tenant_admin::sign_in(&self.store, origin, tenant_id, name, password);
-        let (user, position) = read_at(&self.store, check).await?;
-        Ok(Response::new(pb::AuthenticateTenantAdminResponse {
+        let tenant_id = field("tenant_id", TenantId::parse(&message.tenant_id))?;
+        let user = sign_in(&self.store, origin, tenant_id, name, password);
+        let (user, position) = read_at(&self.store, user).await?;
+        Ok(Response::new(AuthenticateTenantAdminResponse {
             user: Some(dir::user_profile(user)),
             position: Some(dir::position(position)),
         }))
@@ -56,76 +61,72 @@ impl DirectoryService for Api {
 
     async fn authenticate_caller(
         &self,
-        request: Request<pb::AuthenticateCallerRequest>,
-    ) -> Result<Response<pb::AuthenticateCallerResponse>, Status> {
-        let token = Zeroizing::new(request.into_inner().token);
-        let (record, position) = read_at(&self.store, caller::authenticate(&self.store, &token)).await?;
-        Ok(Response::new(pb::AuthenticateCallerResponse {
-            caller: Some(convert::caller::message(record)),
+        call: Request<AuthenticateCallerRequest>,
+    ) -> Reply<AuthenticateCallerResponse> {
+        let text = Zeroizing::new(call.into_inner().token);
+        let token = OpaqueToken::parse(TokenKind::Operator, &text)
+            .or_else(|_| OpaqueToken::parse(TokenKind::Workload, &text))
+            .map_err(|_| Error::UnknownCaller)?;
+        let (record, position) = read_at(&self.store, self.store.find_caller(&token)).await?;
+        let record = record.ok_or(Error::UnknownCaller)?;
+        Ok(Response::new(AuthenticateCallerResponse {
+            caller: convert::caller::message(record),
             position: Some(dir::position(position)),
         }))
     }
 
-    async fn resolve_user(
-        &self,
-        request: Request<pb::ResolveUserRequest>,
-    ) -> Result<Response<pb::ResolveUserResponse>, Status> {
-        use pb::{find_user_request::User as Which, resolve_user_request::User as By};
-        let request = request.into_inner();
-        let by = request.user.map(|user| match user {
-            By::UserId(id) => Which::UserId(id),
-            By::AccountName(name) => Which::AccountName(name),
+    async fn resolve_user(&self, call: Request<ResolveUserRequest>) -> Reply<ResolveUserResponse> {
+        use {find_user_request::User as Selector, resolve_user_request::User};
+        let message = call.into_inner();
+        let user = message.user.map(|user| match user {
+            User::UserId(id) => Selector::UserId(id),
+            User::AccountName(name) => Selector::AccountName(name),
         });
-        let (tenant_id, which) = convert::user::which(&request.tenant_id, by)?;
-        let (user, position) = read_at(&self.store, self.store.find_user(&tenant_id, &which)).await?;
-        let user = user.ok_or(Error::NotFound("user"))?;
-        Ok(Response::new(pb::ResolveUserResponse {
-            user: Some(dir::user_profile(user)),
+        let (tenant_id, selector) = convert::user::selector(&message.tenant_id, user)?;
+        let (user, position) = read_at(&self.store, self.store.find_user(&tenant_id, &selector)).await?;
+        Ok(Response::new(ResolveUserResponse {
+            user: Some(dir::user_profile(user.ok_or(Error::NotFound("user"))?)),
             position: Some(dir::position(position)),
         }))
     }
 
     async fn get_client_profile(
         &self,
-        request: Request<pb::GetClientProfileRequest>,
-    ) -> Result<Response<pb::GetClientProfileResponse>, Status> {
-        let client_id = dir::client_id(&request.get_ref().client_id)?;
+        call: Request<GetClientProfileRequest>,
+    ) -> Reply<GetClientProfileResponse> {
+        let client_id = field("client_id", ClientId::parse(&call.get_ref().client_id))?;
         let (client, position) = read_at(&self.store, self.store.find_client_profile(&client_id)).await?;
-        let client = client.ok_or(Error::NotFound("client"))?;
-        Ok(Response::new(pb::GetClientProfileResponse {
-            client: Some(dir::client_profile(client)),
+        Ok(Response::new(GetClientProfileResponse {
+            client: Some(dir::client_profile(client.ok_or(Error::NotFound("client"))?)),
             position: Some(dir::position(position)),
         }))
     }
 
     async fn get_tenant_profile(
         &self,
-        request: Request<pb::GetTenantProfileRequest>,
-    ) -> Result<Response<pb::GetTenantProfileResponse>, Status> {
-        let tenant_id = dir::tenant_id(&request.get_ref().tenant_id)?;
+        call: Request<GetTenantProfileRequest>,
+    ) -> Reply<GetTenantProfileResponse> {
+        let tenant_id = field("tenant_id", TenantId::parse(&call.get_ref().tenant_id))?;
         let (tenant, position) = read_at(&self.store, self.store.find_tenant(&tenant_id)).await?;
         let tenant = tenant.ok_or(Error::NotFound("tenant"))?;
-        Ok(Response::new(pb::GetTenantProfileResponse {
+        Ok(Response::new(GetTenantProfileResponse {
             tenant: Some(dir::tenant_profile(tenant, &self.public_base_url)),
             position: Some(dir::position(position)),
         }))
     }
 
-    async fn list_changes(
-        &self,
-        request: Request<pb::ListChangesRequest>,
-    ) -> Result<Response<pb::ListChangesResponse>, Status> {
-        let (after, limit) = dir::list_changes(request.into_inner())?;
+    async fn list_changes(&self, call: Request<ListChangesRequest>) -> Reply<ListChangesResponse> {
+        let (after, limit) = dir::list_changes(call.into_inner())?;
         let changes = directory::changes(&self.store, after, limit).await?;
         Ok(Response::new(dir::list_changes_response(changes)))
     }
 
     async fn report_secret_use(
         &self,
-        request: Request<pb::ReportSecretUseRequest>,
-    ) -> Result<Response<pb::ReportSecretUseResponse>, Status> {
-        let uses = dir::uses(request.into_inner())?;
+        call: Request<ReportSecretUseRequest>,
+    ) -> Reply<ReportSecretUseResponse> {
+        let uses = dir::uses(call.into_inner())?;
         self.store.record_secret_uses(uses).await?;
-        Ok(Response::new(pb::ReportSecretUseResponse {}))
+        Ok(Response::new(ReportSecretUseResponse {}))
     }
 }

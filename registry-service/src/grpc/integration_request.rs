@@ -1,81 +1,89 @@
 //! `IntegrationRequestService`.
 
 use accord::{
-    registry::v1::{self as pb, integration_request_service_server::IntegrationRequestService},
-    rpc::auth::Principal,
+    registry::v1::{integration_request_service_server::IntegrationRequestService, *},
+    rpc::status::Reply,
+    text::id::IntegrationRequestId,
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response};
 
-use super::{Api, creation};
-use crate::{
-    error::Error, grpc::convert::integration_request as convert, model::integration_request::Decision,
+use super::{
+    Api,
+    convert::{field, integration_request as convert},
+    creation, parts,
 };
+use crate::{error::Error, model::integration_request::Decision};
 
 #[tonic::async_trait]
 impl IntegrationRequestService for Api {
     async fn submit_integration_request(
         &self,
-        request: Request<pb::SubmitIntegrationRequestRequest>,
-    ) -> Result<Response<pb::SubmitIntegrationRequestResponse>, Status> {
-        let (new, request_id) = match convert::submit(request.get_ref().clone()) {
-            Ok(read) => read,
-            Err(malformed) => return Err(self.store.reject_malformed(malformed).await.into()),
+        call: Request<SubmitIntegrationRequestRequest>,
+    ) -> Reply<SubmitIntegrationRequestResponse> {
+        let (new, request_id) = match convert::submit(call.get_ref()) {
+            Ok(new) => new,
+            Err(rejected) => return Err(self.store.reject(rejected).await.into()),
         };
-        let creation = creation(&request, "SubmitIntegrationRequest", request_id);
+        let creation = creation(&call, "SubmitIntegrationRequest", request_id);
         let submitted = self.store.submit_integration_request(&creation, new).await?;
-        Ok(Response::new(pb::SubmitIntegrationRequestResponse {
-            integration_request: Some(convert::message(submitted)),
+        let integration_request = Some(convert::message(submitted));
+        Ok(Response::new(SubmitIntegrationRequestResponse {
+            integration_request,
         }))
     }
 
     async fn get_integration_request(
         &self,
-        request: Request<pb::GetIntegrationRequestRequest>,
-    ) -> Result<Response<pb::GetIntegrationRequestResponse>, Status> {
-        let id = convert::integration_request_id(&request.get_ref().integration_request_id)?;
+        call: Request<GetIntegrationRequestRequest>,
+    ) -> Reply<GetIntegrationRequestResponse> {
+        let id = IntegrationRequestId::parse(&call.get_ref().integration_request_id);
+        let id = field("integration_request_id", id)?;
         let found = self.store.find_integration_request(&id).await?;
         let found = found.ok_or(Error::NotFound("integration_request"))?;
-        Ok(Response::new(pb::GetIntegrationRequestResponse {
-            integration_request: Some(convert::message(found)),
+        let integration_request = Some(convert::message(found));
+        Ok(Response::new(GetIntegrationRequestResponse {
+            integration_request,
         }))
     }
 
     async fn list_integration_requests(
         &self,
-        request: Request<pb::ListIntegrationRequestsRequest>,
-    ) -> Result<Response<pb::ListIntegrationRequestsResponse>, Status> {
-        let (state, page) = convert::list(request.get_ref())?;
-        let requests = self.store.list_integration_requests(state, &page).await?;
-        Ok(Response::new(convert::list_response(requests)))
+        call: Request<ListIntegrationRequestsRequest>,
+    ) -> Reply<ListIntegrationRequestsResponse> {
+        let (state, page) = convert::list(call.get_ref())?;
+        let page = self.store.list_integration_requests(state, &page).await?;
+        Ok(Response::new(ListIntegrationRequestsResponse {
+            integration_requests: page.items.into_iter().map(convert::message).collect(),
+            next_page_token: page.next_page_token,
+        }))
     }
 
     async fn approve_integration_request(
         &self,
-        request: Request<pb::ApproveIntegrationRequestRequest>,
-    ) -> Result<Response<pb::ApproveIntegrationRequestResponse>, Status> {
-        let origin = Principal::of(&request).origin();
-        let id = convert::integration_request_id(&request.get_ref().integration_request_id)?;
-        let approved = self
+        call: Request<ApproveIntegrationRequestRequest>,
+    ) -> Reply<ApproveIntegrationRequestResponse> {
+        let (origin, message) = parts(call);
+        let id = IntegrationRequestId::parse(&message.integration_request_id);
+        let id = field("integration_request_id", id)?;
+        let deciding = self
             .store
-            .decide_integration_request(&origin, &id, Decision::Approve)
-            .await?;
-        Ok(Response::new(pb::ApproveIntegrationRequestResponse {
-            integration_request: Some(convert::message(approved)),
+            .decide_integration_request(&origin, &id, Decision::Approve);
+        let integration_request = Some(convert::message(deciding.await?));
+        Ok(Response::new(ApproveIntegrationRequestResponse {
+            integration_request,
         }))
     }
 
     async fn reject_integration_request(
         &self,
-        request: Request<pb::RejectIntegrationRequestRequest>,
-    ) -> Result<Response<pb::RejectIntegrationRequestResponse>, Status> {
-        let origin = Principal::of(&request).origin();
-        let (id, reason) = convert::reject(request.get_ref())?;
-        let rejected = self
-            .store
-            .decide_integration_request(&origin, &id, Decision::Reject(reason))
-            .await?;
-        Ok(Response::new(pb::RejectIntegrationRequestResponse {
-            integration_request: Some(convert::message(rejected)),
+        call: Request<RejectIntegrationRequestRequest>,
+    ) -> Reply<RejectIntegrationRequestResponse> {
+        let (origin, message) = parts(call);
+        let (id, decision) = convert::reject(&message)?;
+        let deciding = self.store.decide_integration_request(&origin, &id, decision);
+        let integration_request = Some(convert::message(deciding.await?));
+        Ok(Response::new(RejectIntegrationRequestResponse {
+            integration_request,
         }))
     }
 }

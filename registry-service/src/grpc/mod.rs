@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use accord::{rpc::auth::Principal, store::Creation};
+use accord::{
+    rpc::auth::Principal,
+    store::{Creation, audit::Origin},
+};
 use prost::Message;
 use tonic::Request;
 use uuid::Uuid;
@@ -21,7 +24,7 @@ mod status;
 mod tenant;
 mod user;
 
-/// What every service of this server works with.
+/// Implements every service of this server.
 #[derive(Clone, Debug)]
 pub struct Api {
     /// The registry's store.
@@ -30,13 +33,17 @@ pub struct Api {
     pub public_base_url: Arc<str>,
 }
 
-/// The caller, method and encoded content of a creating call. The request id is filled in once it
-/// was read.
-fn creation<T: Message>(request: &Request<T>, method: &'static str, request_id: Option<Uuid>) -> Creation {
+/// Splits a call into its origin, for the audit event, and its message.
+fn parts<T>(call: Request<T>) -> (Origin, T) {
+    (Principal::of(&call).origin(), call.into_inner())
+}
+
+/// Returns the origin, method and encoded content of a creating call, with the request id that the message holds.
+fn creation<T: Message>(call: &Request<T>, method: &'static str, request_id: Option<Uuid>) -> Creation {
     Creation {
-        origin: Principal::of(request).origin(),
+        origin: Principal::of(call).origin(),
         method,
         request_id,
-        content: Zeroizing::new(request.get_ref().encode_to_vec()),
+        content: Zeroizing::new(call.get_ref().encode_to_vec()),
     }
 }

@@ -1,46 +1,42 @@
 //! `ScopeService`.
 
 use accord::{
-    registry::v1::{self as pb, scope_service_server::ScopeService},
-    rpc::auth::Principal,
+    registry::v1::{scope_service_server::ScopeService, *},
+    rpc::status::Reply,
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response};
 
-use super::{Api, creation};
-use crate::grpc::convert::scope as convert;
+use super::{
+    Api,
+    convert::{scope as convert, unfiltered_page},
+    creation, parts,
+};
 
 #[tonic::async_trait]
 impl ScopeService for Api {
-    async fn create_scope(
-        &self,
-        request: Request<pb::CreateScopeRequest>,
-    ) -> Result<Response<pb::CreateScopeResponse>, Status> {
-        let (new, request_id) = convert::create(request.get_ref().clone())?;
-        let creation = creation(&request, "CreateScope", request_id);
+    async fn create_scope(&self, call: Request<CreateScopeRequest>) -> Reply<CreateScopeResponse> {
+        let (new, request_id) = convert::create(call.get_ref())?;
+        let creation = creation(&call, "CreateScope", request_id);
         let scope = self.store.create_scope(&creation, new).await?;
-        Ok(Response::new(pb::CreateScopeResponse {
-            scope: Some(convert::message(scope)),
+        let scope = Some(convert::message(scope));
+        Ok(Response::new(CreateScopeResponse { scope }))
+    }
+
+    async fn list_scopes(&self, call: Request<ListScopesRequest>) -> Reply<ListScopesResponse> {
+        let message = call.into_inner();
+        let page = unfiltered_page("scopes", message.page_size, &message.page_token)?;
+        let page = self.store.list_scopes(&page).await?;
+        Ok(Response::new(ListScopesResponse {
+            scopes: page.items.into_iter().map(convert::message).collect(),
+            next_page_token: page.next_page_token,
         }))
     }
 
-    async fn list_scopes(
-        &self,
-        request: Request<pb::ListScopesRequest>,
-    ) -> Result<Response<pb::ListScopesResponse>, Status> {
-        let page = convert::list(request.get_ref())?;
-        let scopes = self.store.list_scopes(&page).await?;
-        Ok(Response::new(convert::list_response(scopes)))
-    }
-
-    async fn update_scope(
-        &self,
-        request: Request<pb::UpdateScopeRequest>,
-    ) -> Result<Response<pb::UpdateScopeResponse>, Status> {
-        let origin = Principal::of(&request).origin();
-        let (name, update) = convert::update(request.into_inner())?;
+    async fn update_scope(&self, call: Request<UpdateScopeRequest>) -> Reply<UpdateScopeResponse> {
+        let (origin, message) = parts(call);
+        let (name, update) = convert::update(message)?;
         let scope = self.store.update_scope(&origin, &name, update).await?;
-        Ok(Response::new(pb::UpdateScopeResponse {
-            scope: Some(convert::message(scope)),
-        }))
+        let scope = Some(convert::message(scope));
+        Ok(Response::new(UpdateScopeResponse { scope }))
     }
 }

@@ -1,4 +1,4 @@
-//! The one table from errors to statuses.
+//! The table that maps errors to statuses.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use tonic::{Code, Status};
 
 use crate::error::Error;
 
-/// When to try again after a full queue.
+/// When to try again if a queue is full.
 const RETRY_BUSY: Duration = Duration::from_secs(1);
-/// When to try again after a limit.
+/// When to try again if a limit is reached.
 const RETRY_TOO_MANY: Duration = Duration::from_secs(3600);
 
 impl From<Error> for Status {
@@ -23,49 +23,41 @@ impl From<Error> for Status {
 
 fn problem(error: Error) -> Problem {
     let message = error.to_string();
+    let problem = |code, reason| Problem::new(code, reason, message);
     match error {
         Error::Invalid(violations) => Problem::invalid_fields(violations),
         Error::NotFound(resource) => Problem::not_found(resource),
         Error::AlreadyExists(resource) => {
-            Problem::new(Code::AlreadyExists, ErrorReason::AlreadyExists, message)
-                .metadata("resource", resource)
+            problem(Code::AlreadyExists, ErrorReason::AlreadyExists).metadata("resource", resource)
         }
-        Error::RequestIdReused => Problem::new(Code::AlreadyExists, ErrorReason::RequestIdReused, message),
-        Error::WrongState { resource, state } => {
-            Problem::new(Code::FailedPrecondition, ErrorReason::WrongState, message)
-                .metadata("resource", resource)
-                .metadata("state", state)
-        }
+        Error::RequestIdReused => problem(Code::AlreadyExists, ErrorReason::RequestIdReused),
+        Error::WrongState { resource, state } => problem(Code::FailedPrecondition, ErrorReason::WrongState)
+            .metadata("resource", resource)
+            .metadata("state", state),
         Error::EtagMismatch(resource) => {
-            Problem::new(Code::Aborted, ErrorReason::EtagMismatch, message).metadata("resource", resource)
+            problem(Code::Aborted, ErrorReason::EtagMismatch).metadata("resource", resource)
         }
-        Error::SecretInUse { last_used_at } => Problem::new(
-            Code::FailedPrecondition,
-            ErrorReason::SecretInUse,
-            "the secret was used within the last day; set force to revoke it all the same",
-        )
-        .metadata("last_use_time", last_used_at.to_timestamp().to_string()),
+        Error::SecretInUse { last_used_at } => problem(Code::FailedPrecondition, ErrorReason::SecretInUse)
+            .metadata("last_use_time", last_used_at.to_timestamp().to_string()),
         Error::TooMany { .. } => {
-            Problem::new(Code::ResourceExhausted, ErrorReason::ResourceExhausted, message)
-                .retry_after(RETRY_TOO_MANY)
+            problem(Code::ResourceExhausted, ErrorReason::ResourceExhausted).retry_after(RETRY_TOO_MANY)
         }
-        Error::InvalidClient => Problem::new(Code::Unauthenticated, ErrorReason::InvalidClient, message),
-        Error::SignInFailed => Problem::new(Code::Unauthenticated, ErrorReason::SignInFailed, message),
-        Error::UnknownCaller => Problem::new(Code::Unauthenticated, ErrorReason::Unauthenticated, message),
-        Error::LinkInvalid => Problem::new(Code::FailedPrecondition, ErrorReason::LinkInvalid, message),
-        Error::LinkOpened { claimed_at } => {
-            Problem::new(Code::FailedPrecondition, ErrorReason::LinkInvalid, message)
-                .metadata("claim_time", seconds(claimed_at))
+        Error::InvalidClient => problem(Code::Unauthenticated, ErrorReason::InvalidClient),
+        Error::SignInFailed => problem(Code::Unauthenticated, ErrorReason::SignInFailed),
+        Error::UnknownCaller => problem(Code::Unauthenticated, ErrorReason::Unauthenticated),
+        Error::LinkInvalid => problem(Code::FailedPrecondition, ErrorReason::LinkInvalid),
+        Error::LinkOpened { claimed_at } => problem(Code::FailedPrecondition, ErrorReason::LinkInvalid)
+            .metadata("claim_time", seconds(claimed_at)),
+        Error::Busy => {
+            problem(Code::ResourceExhausted, ErrorReason::ResourceExhausted).retry_after(RETRY_BUSY)
         }
-        Error::Busy => Problem::new(Code::ResourceExhausted, ErrorReason::ResourceExhausted, message)
-            .retry_after(RETRY_BUSY),
         Error::Store(error) => error.into(),
         Error::Key(error) => Problem::internal(&error),
         Error::Hashing => Problem::internal(&Error::Hashing),
     }
 }
 
-/// RFC 3339, in UTC, to the second.
+/// Writes a time as RFC 3339, in UTC, to the second.
 fn seconds(at: UnixMillis) -> String {
     let whole = prost_types::Timestamp {
         seconds: at.as_secs(),

@@ -1,103 +1,74 @@
 //! `UserService`.
 
 use accord::{
-    registry::v1::{self as pb, user_service_server::UserService},
-    rpc::{auth::Principal, status::Problem},
+    registry::v1::{user_service_server::UserService, *},
+    rpc::status::{Problem, Reply},
+    store::audit::Origin,
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response};
 
-use super::{Api, creation};
+use super::{Api, convert::user as convert, creation, parts};
 use crate::{
-    authentication::enrolment::complete_enrolment,
-    error::Error,
-    grpc::convert::user as convert,
+    authentication::tenant_admin::complete_enrolment,
+    error::{Error, Result},
     model::user::{State, enrolment_link},
 };
 
 #[tonic::async_trait]
 impl UserService for Api {
-    async fn register_user(
-        &self,
-        request: Request<pb::RegisterUserRequest>,
-    ) -> Result<Response<pb::RegisterUserResponse>, Status> {
-        let (new, request_id) = convert::register(request.get_ref())?;
-        let creation = creation(&request, "RegisterUser", request_id);
+    async fn register_user(&self, call: Request<RegisterUserRequest>) -> Reply<RegisterUserResponse> {
+        let (new, request_id) = convert::register(call.get_ref())?;
+        let creation = creation(&call, "RegisterUser", request_id);
         let (user, token) = self.store.create_user(&creation, new).await?;
-        let link = token
-            .as_ref()
-            .map(|token| enrolment_link(&self.public_base_url, &user.tenant_id, token));
-        Ok(Response::new(pb::RegisterUserResponse {
-            user: Some(convert::message(user)),
-            enrolment_token: token.map(|token| token.expose().to_owned()).unwrap_or_default(),
-            enrolment_link: link.unwrap_or_default(),
+        let mut response = RegisterUserResponse::default();
+        if let Some(token) = token {
+            response.enrolment_link = enrolment_link(&self.public_base_url, &user.tenant_id, &token);
+            response.enrolment_token = token.expose().to_owned();
+        }
+        response.user = Some(convert::message(user));
+        Ok(Response::new(response))
+    }
+
+    async fn find_user(&self, call: Request<FindUserRequest>) -> Reply<FindUserResponse> {
+        let message = call.into_inner();
+        let (tenant_id, selector) = convert::selector(&message.tenant_id, message.user)?;
+        let user = self.store.find_user(&tenant_id, &selector).await?;
+        let user = Some(convert::message(user.ok_or(Error::NotFound("user"))?));
+        Ok(Response::new(FindUserResponse { user }))
+    }
+
+    async fn list_users(&self, call: Request<ListUsersRequest>) -> Reply<ListUsersResponse> {
+        let (tenant_id, state, page) = convert::list(call.get_ref())?;
+        let page = self.store.list_users(&tenant_id, state, &page).await?;
+        Ok(Response::new(ListUsersResponse {
+            users: page.items.into_iter().map(convert::message).collect(),
+            next_page_token: page.next_page_token,
         }))
     }
 
-    async fn find_user(
-        &self,
-        request: Request<pb::FindUserRequest>,
-    ) -> Result<Response<pb::FindUserResponse>, Status> {
-        let request = request.into_inner();
-        let (tenant_id, which) = convert::which(&request.tenant_id, request.user)?;
-        let user = self.store.find_user(&tenant_id, &which).await?;
-        let user = user.ok_or(Error::NotFound("user"))?;
-        Ok(Response::new(pb::FindUserResponse {
-            user: Some(convert::message(user)),
-        }))
+    async fn deactivate_user(&self, call: Request<DeactivateUserRequest>) -> Reply<DeactivateUserResponse> {
+        let (origin, message) = parts(call);
+        let ids = (message.tenant_id.as_str(), message.user_id.as_str());
+        let user = set_state(self, &origin, ids, State::Deactivated).await?;
+        Ok(Response::new(DeactivateUserResponse { user }))
     }
 
-    async fn list_users(
-        &self,
-        request: Request<pb::ListUsersRequest>,
-    ) -> Result<Response<pb::ListUsersResponse>, Status> {
-        let (tenant_id, state, page) = convert::list(request.get_ref())?;
-        let users = self.store.list_users(&tenant_id, state, &page).await?;
-        Ok(Response::new(convert::list_response(users)))
-    }
-
-    async fn deactivate_user(
-        &self,
-        request: Request<pb::DeactivateUserRequest>,
-    ) -> Result<Response<pb::DeactivateUserResponse>, Status> {
-        let origin = Principal::of(&request).origin();
-        let request = request.into_inner();
-        let (tenant_id, user_id) = convert::ids(&request.tenant_id, &request.user_id)?;
-        let user = self
-            .store
-            .set_user_state(&origin, &tenant_id, &user_id, State::Deactivated)
-            .await?;
-        Ok(Response::new(pb::DeactivateUserResponse {
-            user: Some(convert::message(user)),
-        }))
-    }
-
-    async fn reactivate_user(
-        &self,
-        request: Request<pb::ReactivateUserRequest>,
-    ) -> Result<Response<pb::ReactivateUserResponse>, Status> {
-        let origin = Principal::of(&request).origin();
-        let request = request.into_inner();
-        let (tenant_id, user_id) = convert::ids(&request.tenant_id, &request.user_id)?;
-        let user = self
-            .store
-            .set_user_state(&origin, &tenant_id, &user_id, State::Active)
-            .await?;
-        Ok(Response::new(pb::ReactivateUserResponse {
-            user: Some(convert::message(user)),
-        }))
+    async fn reactivate_user(&self, call: Request<ReactivateUserRequest>) -> Reply<ReactivateUserResponse> {
+        let (origin, message) = parts(call);
+        let ids = (message.tenant_id.as_str(), message.user_id.as_str());
+        let user = set_state(self, &origin, ids, State::Active).await?;
+        Ok(Response::new(ReactivateUserResponse { user }))
     }
 
     async fn reset_user_password(
         &self,
-        request: Request<pb::ResetUserPasswordRequest>,
-    ) -> Result<Response<pb::ResetUserPasswordResponse>, Status> {
-        let (tenant_id, user_id, request_id) = convert::reset(request.get_ref())?;
-        let creation = creation(&request, "ResetUserPassword", request_id);
-        let (user, token) = self
-            .store
-            .reset_user_password(&creation, &tenant_id, &user_id)
-            .await?;
-        Ok(Response::new(pb::ResetUserPasswordResponse {
+        call: Request<ResetUserPasswordRequest>,
+    ) -> Reply<ResetUserPasswordResponse> {
+        let (tenant_id, user_id, request_id) = convert::reset(call.get_ref())?;
+        let creation = creation(&call, "ResetUserPassword", request_id);
+        let reset = self.store.reset_user_password(&creation, &tenant_id, &user_id);
+        let (user, token) = reset.await?;
+        Ok(Response::new(ResetUserPasswordResponse {
             enrolment_link: enrolment_link(&self.public_base_url, &user.tenant_id, &token),
             enrolment_token: token.expose().to_owned(),
             user: Some(convert::message(user)),
@@ -106,20 +77,25 @@ impl UserService for Api {
 
     async fn complete_enrolment(
         &self,
-        request: Request<pb::CompleteEnrolmentRequest>,
-    ) -> Result<Response<pb::CompleteEnrolmentResponse>, Status> {
-        let origin = Principal::of(&request).origin();
-        let (token, password) = convert::complete(request.into_inner())?;
+        call: Request<CompleteEnrolmentRequest>,
+    ) -> Reply<CompleteEnrolmentResponse> {
+        let (origin, message) = parts(call);
+        let (token, password) = convert::complete(message)?;
         let tenant_id = complete_enrolment(&self.store, origin, token, password).await?;
-        Ok(Response::new(pb::CompleteEnrolmentResponse {
-            tenant_id: tenant_id.into(),
-        }))
+        let tenant_id = tenant_id.into();
+        Ok(Response::new(CompleteEnrolmentResponse { tenant_id }))
     }
 
     async fn release_enrolment(
         &self,
-        _: Request<pb::ReleaseEnrolmentRequest>,
-    ) -> Result<Response<pb::ReleaseEnrolmentResponse>, Status> {
+        _: Request<ReleaseEnrolmentRequest>,
+    ) -> Reply<ReleaseEnrolmentResponse> {
         Err(Problem::not_available("ReleaseEnrolment").into())
     }
+}
+
+async fn set_state(api: &Api, origin: &Origin, ids: (&str, &str), to: State) -> Result<Option<User>> {
+    let (tenant_id, user_id) = convert::ids(ids.0, ids.1)?;
+    let user = api.store.set_user_state(origin, &tenant_id, &user_id, to).await?;
+    Ok(Some(convert::message(user)))
 }

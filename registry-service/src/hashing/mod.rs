@@ -1,7 +1,7 @@
-//! argon2id for Client Secrets and passwords (RFC 9106), with a pepper from the keyring and bound to its owner.
+//! argon2id for Client Secrets and passwords (RFC 9106), with a pepper from the keyring, and bound to the owner.
 //!
-//! Three bounded queues keep callers apart: sign-in passwords, live Client Secrets, and new hashes. A full queue
-//! rejects at once. Runs happen on threads of their own (`threads`).
+//! Sign-in passwords, live Client Secrets and new hashes have a bounded queue each, so that none waits behind another.
+//! A full queue rejects at once. Runs happen on threads of their own (`threads`).
 
 pub mod secret_tag;
 mod threads;
@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 
 use self::threads::{Memory, Threads};
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::{argon2_hash::Argon2Hash, purpose},
 };
 
@@ -36,7 +36,7 @@ const SALT_BYTES: usize = 16;
 const HASH_BYTES: usize = 32;
 /// Places in a queue for each of its threads. At about 15 ms a run the last caller waits a second.
 const PLACES: usize = 64;
-/// Callers that may check one secret: the replicas of token-service ask about a secret at the same time.
+/// Callers that may check one secret at a time. Several replicas of token-service may ask for the same one.
 const CHECKS_OF_A_SECRET: usize = 16;
 
 /// Computes and checks hashes. Cheap to clone.
@@ -47,30 +47,33 @@ pub struct Hasher {
     passwords: Queue,
     secrets: Queue,
     new_hashes: Queue,
-    /// The secrets that are being checked.
+    /// A lock for each secret that is being checked.
     checked: Arc<Mutex<HashMap<SecretId, Weak<tokio::sync::Mutex<()>>>>>,
     runs: Arc<AtomicU64>,
     decoy: Arc<OnceLock<Argon2Hash>>,
 }
 
 impl Hasher {
-    /// A hasher with the keyring's peppers. The keyring holds [`purpose::PEPPER`].
+    /// Creates a hasher with the keyring's peppers. The keyring holds [`purpose::PEPPER`].
     pub fn new(keyring: Arc<Keyring>, random: SharedRandom) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             keyring,
             random,
-            // Strangers cause these runs: they yield to everything else.
-            passwords: Queue::new(Threads::nice("argon2-password"), 1),
-            secrets: Queue::new(Threads::new("argon2-secret"), cores.saturating_sub(1).max(1)),
-            new_hashes: Queue::new(Threads::new("argon2-new"), 1),
+            // Strangers cause these runs, so they yield to everything else.
+            passwords: Queue::new(Threads::new("argon2-password", true), 1),
+            secrets: Queue::new(
+                Threads::new("argon2-secret", false),
+                cores.saturating_sub(1).max(1),
+            ),
+            new_hashes: Queue::new(Threads::new("argon2-new", false), 1),
             checked: Arc::default(),
             runs: Arc::default(),
             decoy: Arc::default(),
         }
     }
 
-    /// The number of runs so far.
+    /// Returns the number of runs so far.
     pub fn runs(&self) -> u64 {
         self.runs.load(Ordering::SeqCst)
     }
@@ -79,13 +82,13 @@ impl Hasher {
     ///
     /// # Errors
     /// [`Error::Busy`], [`Error::Key`], [`Error::Hashing`].
-    pub async fn hash(&self, owner: &str, secret: Zeroizing<Vec<u8>>) -> Result<Argon2Hash, Error> {
+    pub async fn hash(&self, owner: &str, secret: Zeroizing<Vec<u8>>) -> Result<Argon2Hash> {
         let (hasher, owner) = (self.clone(), owner.to_owned());
         let work = move |memory: &mut Memory| hasher.hash_now(memory, &owner, &secret);
         self.new_hashes.run((), work).await
     }
 
-    /// Whether `secret` is the Client Secret of `owner` that was hashed. One run at a time for each secret.
+    /// Returns whether `secret` is the Client Secret of `owner` that was hashed. Runs once at a time for each secret.
     ///
     /// # Errors
     /// [`Error::Busy`], [`Error::Key`], [`Error::Hashing`].
@@ -95,15 +98,15 @@ impl Hasher {
         secret_id: &SecretId,
         secret: Zeroizing<Vec<u8>>,
         stored: &Argon2Hash,
-    ) -> Result<bool, Error> {
-        let turn = self.turn(secret_id).await?;
+    ) -> Result<bool> {
+        let lock = self.lock(secret_id).await?;
         let (hasher, owner, stored) = (self.clone(), owner.to_owned(), stored.clone());
         let work = move |memory: &mut Memory| hasher.verify_now(memory, &owner, &secret, &stored);
-        self.secrets.run(turn, work).await
+        self.secrets.run(lock, work).await
     }
 
-    /// Whether `password` is the one of `owner` that was hashed. Without a stored hash the answer is no, at the same
-    /// cost.
+    /// Returns whether `password` is the one of the owner that was hashed. Without a stored hash, returns false at the
+    /// same cost.
     ///
     /// # Errors
     /// [`Error::Busy`], [`Error::Key`], [`Error::Hashing`].
@@ -111,7 +114,7 @@ impl Hasher {
         &self,
         password: Zeroizing<Vec<u8>>,
         stored: Option<(&str, &Argon2Hash)>,
-    ) -> Result<bool, Error> {
+    ) -> Result<bool> {
         let stored = stored.map(|(owner, hash)| (owner.to_owned(), hash.clone()));
         let hasher = self.clone();
         let work = move |memory: &mut Memory| match stored {
@@ -131,8 +134,8 @@ impl Hasher {
         tracing::debug!("argon2 run");
     }
 
-    /// Waits until no other run checks this secret. The guard goes with the run.
-    async fn turn(&self, secret_id: &SecretId) -> Result<OwnedMutexGuard<()>, Error> {
+    /// Waits until no other run checks this secret.
+    async fn lock(&self, secret_id: &SecretId) -> Result<OwnedMutexGuard<()>> {
         let lock = {
             let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
             checked.retain(|_, lock| lock.strong_count() > 0);
@@ -149,26 +152,20 @@ impl Hasher {
         Ok(lock.lock_owned().await)
     }
 
-    fn hash_now(&self, memory: &mut Memory, owner: &str, secret: &[u8]) -> Result<Argon2Hash, Error> {
+    fn hash_now(&self, memory: &mut Memory, owner: &str, secret: &[u8]) -> Result<Argon2Hash> {
         self.count_run();
         let pepper = self.keyring.current(purpose::PEPPER)?;
         let mut salt = [0; SALT_BYTES];
         self.random.fill(&mut salt);
         let params = Params::new(MEMORY_KIB, PASSES, 1, Some(HASH_BYTES)).map_err(|_| Error::Hashing)?;
+        let output = output(memory, pepper.expose_for_pepper(), owner, &params, secret, &salt)?;
         let hash = PasswordHash {
             algorithm: ARGON2ID_IDENT,
             version: Some(Version::V0x13.into()),
-            // The owner is not stored with the hash, or a hash could be moved to another owner with it.
+            // Leaves the owner out, or a hash could be moved to another owner together with it.
             params: ParamsString::try_from(&params).map_err(|_| Error::Hashing)?,
             salt: Some(Salt::new(&salt).map_err(|_| Error::Hashing)?),
-            hash: Some(output(
-                memory,
-                pepper.expose_for_pepper(),
-                owner,
-                &params,
-                secret,
-                &salt,
-            )?),
+            hash: Some(output),
         };
         Ok(Argon2Hash {
             phc: hash.to_string(),
@@ -176,14 +173,14 @@ impl Hasher {
         })
     }
 
-    /// The cost that the stored hash states counts, so that it may change.
+    /// Runs at the cost that the stored hash states, so that the cost of new hashes may change.
     fn verify_now(
         &self,
         memory: &mut Memory,
         owner: &str,
         secret: &[u8],
         stored: &Argon2Hash,
-    ) -> Result<bool, Error> {
+    ) -> Result<bool> {
         self.count_run();
         let pepper = self.keyring.require(purpose::PEPPER, stored.pepper_version)?;
         let hash = PasswordHash::new(&stored.phc).map_err(|_| Error::Hashing)?;
@@ -198,8 +195,8 @@ impl Hasher {
         Ok(output(memory, pepper.expose_for_pepper(), owner, &params, secret, salt)? == *expected)
     }
 
-    /// A hash that no password has, for checks of unknown users.
-    fn decoy(&self, memory: &mut Memory) -> Result<Argon2Hash, Error> {
+    /// Returns a hash that no password has, for checks of unknown users.
+    fn decoy(&self, memory: &mut Memory) -> Result<Argon2Hash> {
         if let Some(decoy) = self.decoy.get() {
             return Ok(decoy.clone());
         }
@@ -214,7 +211,7 @@ impl Hasher {
 /// A bounded queue in front of its threads.
 #[derive(Clone, Debug)]
 struct Queue {
-    /// Callers that wait or whose run is under way.
+    /// One for each caller that waits or whose run is under way.
     places: Arc<Semaphore>,
     /// One for each thread.
     permits: Arc<Semaphore>,
@@ -230,12 +227,12 @@ impl Queue {
         }
     }
 
-    /// Runs `work` and holds its place, its permit and `guard` until it ends, although the caller may go away.
+    /// Runs `work`. Holds its place, its permit and `guard` until it ends, even if the caller goes away.
     async fn run<T: Send + 'static>(
         &self,
         guard: impl Send + 'static,
-        work: impl FnOnce(&mut Memory) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
+        work: impl FnOnce(&mut Memory) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let place = self.places.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
         let permit = self.permits.clone().acquire_owned().await;
         let permit = permit.map_err(|_| Error::Hashing)?;
@@ -251,7 +248,7 @@ fn output(
     params: &Params,
     secret: &[u8],
     salt: &[u8],
-) -> Result<Output, Error> {
+) -> Result<Output> {
     let owner = AssociatedData::new(owner.as_bytes()).map_err(|_| Error::Hashing)?;
     let mut bound = ParamsBuilder::new();
     bound

@@ -8,28 +8,23 @@ use zeroize::Zeroizing;
 
 use crate::model::purpose;
 
-/// The key that new secrets are tagged with.
-///
-/// # Errors
-/// [`KeyError::NotOpened`].
+/// Returns the key that new secrets are tagged with.
 pub fn current(keyring: &Keyring) -> Result<SecretTagKey, KeyError> {
     keyring.current(purpose::SECRET_TAG).map(tag_key)
 }
 
-/// The key that tagged a secret, by the version that the secret's row names.
-///
-/// # Errors
-/// [`KeyError::UnknownVersion`].
+/// Returns the key of the version that a secret's row names.
 pub fn require(keyring: &Keyring, version: i32) -> Result<SecretTagKey, KeyError> {
     keyring.require(purpose::SECRET_TAG, version).map(tag_key)
 }
 
-/// Every key that a secret may be tagged with, the newest first.
+/// Returns every key that a secret may be tagged with, the newest first.
 pub fn all(keyring: &Keyring) -> impl Iterator<Item = SecretTagKey> {
     keyring.versions(purpose::SECRET_TAG).map(tag_key)
 }
 
-/// The bytes of every key, by version: token-service checks tags, too. They serve for tags alone.
+/// Returns the bytes of every key, by version, for token-service, which checks tags too. These keys serve for tags
+/// only.
 pub fn exposed(keyring: &Keyring) -> Vec<(i32, Zeroizing<[u8; 32]>)> {
     let keys = keyring.versions(purpose::SECRET_TAG);
     keys.map(|key| (key.version(), derived(key))).collect()

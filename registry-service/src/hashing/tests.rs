@@ -15,10 +15,10 @@ fn bytes(text: &str) -> Zeroizing<Vec<u8>> {
 async fn hasher() -> (testing::TestDatabase, Hasher) {
     let database = testing::sqlite();
     let (store, _) = store(&database.url).await;
-    (database, store.hasher().clone())
+    (database, store.hasher.clone())
 }
 
-/// Whether this is the secret of `owner`, as a Client Secret.
+/// Verifies a text as a Client Secret of `owner`.
 async fn verify(hasher: &Hasher, owner: &str, secret: &str, stored: &Argon2Hash) -> Result<bool, Error> {
     hasher
         .verify_secret(owner, &secret_id(1), bytes(secret), stored)
@@ -30,7 +30,7 @@ fn secret_id(seed: u64) -> SecretId {
 }
 
 #[tokio::test]
-async fn every_byte_counts_and_the_owner() {
+async fn a_hash_covers_every_byte_and_the_owner() {
     let (_database, hasher) = hasher().await;
     let long = "x".repeat(100);
     let right = format!("{long}a\0b");
@@ -62,7 +62,7 @@ async fn every_byte_counts_and_the_owner() {
 }
 
 #[tokio::test]
-async fn a_full_queue_rejects_and_the_others_go_on() {
+async fn a_full_queue_rejects_and_the_others_continue() {
     let (_database, hasher) = hasher().await;
     let hashed = hasher.hash("cli_1", bytes("right")).await.unwrap();
     for full in [&hasher.passwords, &hasher.secrets, &hasher.new_hashes] {
@@ -86,10 +86,10 @@ async fn a_full_queue_rejects_and_the_others_go_on() {
 }
 
 #[tokio::test]
-async fn a_secret_is_checked_once_at_a_time_and_others_beside_it() {
+async fn each_secret_is_checked_by_one_run_at_a_time() {
     let (_database, hasher) = hasher().await;
     let hashed = hasher.hash("cli_1", bytes("right")).await.unwrap();
-    let running = hasher.turn(&secret_id(1)).await.unwrap();
+    let running = hasher.lock(&secret_id(1)).await.unwrap();
     let check = |seed| {
         let (hasher, hashed) = (hasher.clone(), hashed.clone());
         tokio::spawn(async move {
@@ -109,7 +109,7 @@ async fn a_secret_is_checked_once_at_a_time_and_others_beside_it() {
 }
 
 #[tokio::test]
-async fn a_password_of_nobody_is_one_run_and_fails() {
+async fn a_password_of_an_unknown_user_fails_after_one_run() {
     let (_database, hasher) = hasher().await;
     for expected in 1..=2 {
         assert!(!hasher.verify_password(bytes("anything"), None).await.unwrap());
@@ -155,7 +155,7 @@ async fn a_hash_is_what_argon2_makes_whatever_it_cost() {
 }
 
 #[tokio::test]
-async fn a_stored_hash_that_cannot_be_checked_is_a_failure_and_no_refusal() {
+async fn a_stored_hash_that_cannot_be_read_is_an_internal_error() {
     let (_database, hasher) = hasher().await;
     let good = hasher.hash("cli_1", bytes("the secret")).await.unwrap();
     let (salted, _) = good.phc.rsplit_once('$').unwrap();
@@ -174,7 +174,7 @@ async fn a_stored_hash_that_cannot_be_checked_is_a_failure_and_no_refusal() {
 }
 
 #[tokio::test]
-async fn a_run_whose_caller_is_gone_keeps_its_permit_until_it_ends() {
+async fn a_run_keeps_its_permit_although_its_caller_went_away() {
     let (_database, hasher) = hasher().await;
     let queue = hasher.passwords.clone();
     let (begins, begun) = tokio::sync::oneshot::channel();
@@ -218,23 +218,23 @@ async fn threads_end_with_the_last_hasher() {
     tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
 }
 
-/// What the process has in memory, in KiB, where that can be read.
+/// Returns the resident memory of the process in KiB, where it can be read.
 fn resident_kib() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().trim_end_matches(" kB").parse().ok()
 }
 
-/// In a process of its own, since other tests hash meanwhile.
+/// Runs in a process of its own, because other tests hash at the same time.
 #[test]
-fn many_runs_leave_as_much_memory_as_threads_take() {
+fn memory_is_bounded_by_the_number_of_threads() {
     let itself = std::env::current_exe().unwrap();
     let alone = Command::new(itself)
         .args(["--exact", "hashing::tests::alone_many_runs", "--ignored"])
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&alone.stdout);
-    assert!(alone.status.success() && said.contains("1 passed"), "{said}");
+    let output = String::from_utf8_lossy(&alone.stdout);
+    assert!(alone.status.success() && output.contains("1 passed"), "{output}");
 }
 
 #[ignore = "started by another test"]

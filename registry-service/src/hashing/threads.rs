@@ -1,8 +1,8 @@
 //! The threads that argon2 runs on, each with a block of memory that it reuses.
 //!
-//! On tokio's blocking threads every run would allocate 19 MiB on whichever thread is free, and the allocator would
-//! keep them for each thread. Here the caller of a run holds a permit, so that there are never more threads than
-//! permits. Threads start when they are first needed and end with their [`Threads`].
+//! On tokio's blocking threads each run would allocate 19 MiB on any free thread, and the allocator would keep them for
+//! each thread. Here the caller of a run holds a permit, so that there are never more threads than permits. Threads
+//! start when they are first needed and end with their [`Threads`].
 
 use std::{
     mem,
@@ -18,7 +18,7 @@ use argon2::{Argon2, Block};
 use tokio::sync::oneshot;
 use zeroize::Zeroize;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 /// How long an idle thread keeps its memory.
 const MEMORY_LIFE: Duration = Duration::from_secs(60);
@@ -32,51 +32,43 @@ type Completion = Box<dyn FnOnce() + Send>;
 pub(super) struct Threads {
     name: &'static str,
     nice: bool,
-    /// The idle threads. The last one gets the next run, so that little work keeps little memory.
+    /// The idle threads. The last one gets the next run, so that light load uses the memory of few threads.
     idle: Mutex<Vec<SyncSender<Work>>>,
 }
 
 impl Threads {
-    /// No thread yet. `name` has at most 15 bytes, as systems show no more.
-    pub(super) fn new(name: &'static str) -> Arc<Self> {
+    /// Starts no thread yet. `name` has at most 15 bytes, because systems show no more. A `nice` thread has the lowest
+    /// priority.
+    pub(super) fn new(name: &'static str, nice: bool) -> Arc<Self> {
         Arc::new(Self {
             name,
-            nice: false,
+            nice,
             idle: Mutex::default(),
         })
     }
 
-    /// The same, of the lowest priority.
-    pub(super) fn nice(name: &'static str) -> Arc<Self> {
-        Arc::new(Self {
-            name,
-            nice: true,
-            idle: Mutex::default(),
-        })
-    }
-
-    /// Runs `work` on one of the threads, and holds `permits` until it ends, although the caller may go away.
+    /// Runs `work` on one of the threads. Holds `permits` until it ends, even if the caller goes away.
     ///
     /// # Errors
     /// Those of `work`; [`Error::Hashing`] if no thread can start.
     pub(super) async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         permits: impl Send + 'static,
-        work: impl FnOnce(&mut Memory) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let (answer, answered) = oneshot::channel();
-        self.give(Box::new(move |memory| {
+        work: impl FnOnce(&mut Memory) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (sender, receiver) = oneshot::channel();
+        self.assign(Box::new(move |memory| {
             let result = work(memory);
             Box::new(move || {
                 drop(permits);
                 // The caller may have gone away.
-                let _ = answer.send(result);
+                let _ = sender.send(result);
             })
         }))?;
-        answered.await.map_err(|_| Error::Hashing)?
+        receiver.await.map_err(|_| Error::Hashing)?
     }
 
-    fn give(self: &Arc<Self>, work: Work) -> Result<(), Error> {
+    fn assign(self: &Arc<Self>, work: Work) -> Result<()> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match idle {
             Some(idle) => idle.send(work).map_err(|_| Error::Hashing),
@@ -84,7 +76,7 @@ impl Threads {
         }
     }
 
-    fn start(self: &Arc<Self>, first: Work) -> Result<(), Error> {
+    fn start(self: &Arc<Self>, first: Work) -> Result<()> {
         let (threads, nice) = (Arc::downgrade(self), self.nice);
         let thread = thread::Builder::new().name(self.name.to_owned()).spawn(move || {
             if nice {
@@ -95,22 +87,22 @@ impl Threads {
         thread.map(drop).map_err(|_| Error::Hashing)
     }
 
-    /// Counts the calling thread as idle. Its next work arrives on the receiver.
+    /// Adds the calling thread to the idle ones. Its next work arrives on the receiver.
     fn idle(&self) -> Receiver<Work> {
-        let (way, works) = mpsc::sync_channel(1);
+        let (sender, works) = mpsc::sync_channel(1);
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.push(way);
+        idle.push(sender);
         works
     }
 }
 
-/// Does work until the [`Threads`] are dropped.
+/// Runs work until the [`Threads`] are dropped.
 fn serve(threads: &Weak<Threads>, first: Work) {
     let mut memory = Memory::default();
     let mut next = Some(first);
     while let Some(work) = next {
         let complete = work(&mut memory);
-        // The next holder of the permits must find this thread idle.
+        // Becomes idle before it releases the permits, so that their next holder finds this thread.
         let works = threads.upgrade().map(|threads| threads.idle());
         complete();
         next = works.and_then(|works| wait(&works, &mut memory, MEMORY_LIFE));
@@ -129,22 +121,22 @@ fn wait(works: &Receiver<Work>, memory: &mut Memory, life: Duration) -> Option<W
     }
 }
 
-/// The increment of niceness. With less, a thread does not yield as soon as a serving thread has work.
+/// The increment of niceness. With less, a thread would not yield as soon as a serving thread has work.
 #[cfg(target_os = "linux")]
 const NICER: i32 = 19;
 
-/// Lowers the calling thread's priority. Elsewhere than on Linux, niceness is one of the whole process.
+/// Lowers the calling thread's priority. On other systems than Linux, niceness belongs to the whole process.
 #[cfg(target_os = "linux")]
 fn lower_priority() {
     if let Err(error) = rustix::process::nice(NICER) {
-        tracing::warn!(%error, "hashing at the usual priority");
+        tracing::warn!(%error, "could not lower the priority of a hashing thread");
     }
 }
 
 #[cfg(not(target_os = "linux"))]
 fn lower_priority() {}
 
-/// What argon2 fills, reused by the next run. It is wiped after each.
+/// The memory that argon2 fills. The next run reuses it. It is wiped after each run.
 #[derive(Default)]
 pub(super) struct Memory(Vec<Block>);
 
@@ -159,17 +151,17 @@ impl Memory {
         secret: &[u8],
         salt: &[u8],
         hash: &mut [u8],
-    ) -> Result<(), Error> {
+    ) -> Result<()> {
         let blocks = self.blocks(argon2.params().block_count())?;
         let filled = argon2.hash_password_into_with_memory(secret, salt, hash, &mut *blocks);
-        // A tenth of a run's cost. What the memory holds is worth as much as the hash.
+        // Costs a tenth of a run. Whoever reads the memory knows as much as from the hash.
         blocks.iter_mut().for_each(Zeroize::zeroize);
         filled.map_err(|_| Error::Hashing)
     }
 
-    fn blocks(&mut self, count: usize) -> Result<&mut [Block], Error> {
+    fn blocks(&mut self, count: usize) -> Result<&mut [Block]> {
         if self.0.len() < count {
-            // Not grown, since growing copies.
+            // Allocates anew, because growing would copy.
             drop(mem::take(&mut self.0));
             let mut blocks = Vec::new();
             blocks.try_reserve_exact(count).map_err(|_| Error::Hashing)?;
@@ -204,8 +196,8 @@ mod tests {
         let Some(here) = proc_dir() else { return };
         let usual = niceness(&here);
         for (threads, expected) in [
-            (Threads::new("argon2-nice"), usual),
-            (Threads::nice("argon2-nice"), (usual + NICER).min(19)),
+            (Threads::new("argon2-nice", false), usual),
+            (Threads::new("argon2-nice", true), (usual + NICER).min(19)),
         ] {
             let there = threads.run((), |_| Ok(proc_dir().unwrap())).await.unwrap();
             assert_eq!(niceness(&there), expected);
@@ -216,8 +208,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_thread_is_used_again_and_one_that_failed_is_replaced() {
-        let threads = Threads::new("argon2-again");
+    async fn an_idle_thread_is_reused_and_a_panicked_one_is_replaced() {
+        let threads = Threads::new("argon2-again", false);
         let id = |_: &mut Memory| Ok(thread::current().id());
         let first = threads.run((), id).await.unwrap();
         for _ in 0..3 {
@@ -233,15 +225,15 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_thread_gives_its_memory_back_and_still_takes_work() {
+    fn an_idle_thread_frees_its_memory_and_still_takes_work() {
         let (way, works) = mpsc::sync_channel::<Work>(1);
         let idle = thread::spawn(move || {
             let mut memory = Memory(vec![Block::new(); 8]);
             let work = wait(&works, &mut memory, Duration::ZERO);
-            let kept = memory.0.capacity();
+            let capacity = memory.0.capacity();
             work.unwrap()(&mut memory)();
             memory.0 = vec![Block::new(); 8];
-            (kept, wait(&works, &mut memory, MEMORY_LIFE).is_none())
+            (capacity, wait(&works, &mut memory, MEMORY_LIFE).is_none())
         });
         // Nothing shows when the thread begins to wait: it has all the time it needs.
         thread::sleep(Duration::from_millis(200));
@@ -251,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_a_run_is_left() {
+    fn memory_is_wiped_after_each_run() {
         let params = argon2::Params::new(64, 2, 1, None).unwrap();
         let argon2 = Argon2::from(params);
         let (mut memory, mut hashes) = (Memory::default(), [[0; 32]; 2]);

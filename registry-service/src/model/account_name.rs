@@ -1,9 +1,9 @@
-//! Account names: compared in a normal form, kept as salted keyed hashes, never shown back.
+//! Account names: compared in a normal form, stored as keyed hashes, never shown again.
 
 use std::fmt;
 
 use accord::{
-    keys::{KeyError, Keyring},
+    keys::{DataKey, KeyError, Keyring},
     text::id::TenantId,
 };
 use icu_casemap::CaseMapper;
@@ -13,46 +13,36 @@ use zeroize::Zeroizing;
 
 use crate::model::purpose;
 
-/// Version of the rules below, kept beside each hash: other rules hash other names.
+/// The version of the rules below. Each row holds it, because other rules give other hashes.
 pub const RULES_VERSION: i32 = 1;
 /// The longest account name, in characters.
 pub const MAX_CHARS: usize = 320;
 
-/// A text that can't be an account name. It does not repeat the text.
+/// The error for a text that can't be an account name. It does not hold the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be 1 to 320 assigned Unicode characters without controls and without white space at its ends")]
 pub struct NotAnAccountName;
 
-/// An account name in normal form: NFKC and full case folding (Unicode §3.13), so that names that
-/// look or are typed alike are one name.
+/// An account name in normal form: NFKC and full case folding (Unicode §3.13), so that names that look alike are
+/// equal.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AccountName(Zeroizing<String>);
-
-/// The hash of an account name, and the version of the key that made it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NameHash {
-    /// HMAC-SHA-256 over tenant and name, each with its length in front.
-    pub hash: [u8; 32],
-    /// The key's version.
-    pub key_version: i32,
-}
 
 impl AccountName {
     /// Reads an account name.
     ///
     /// # Errors
-    /// [`NotAnAccountName`]; unassigned code points are refused since a later Unicode version may
-    /// fold them to something else.
+    /// [`NotAnAccountName`], also for unassigned code points, which a later version of Unicode may fold.
     pub fn parse(text: &str) -> Result<Self, NotAnAccountName> {
         let category = CodePointMapData::<GeneralCategory>::new();
-        let refused = |c: char| {
+        let is_rejected = |c: char| {
             matches!(
                 category.get(c),
                 GeneralCategory::Unassigned | GeneralCategory::Control | GeneralCategory::PrivateUse
             )
         };
         let too_long = text.len() > MAX_CHARS * 4 || text.chars().count() > MAX_CHARS;
-        if text.is_empty() || too_long || text.trim() != text || text.chars().any(refused) {
+        if text.is_empty() || too_long || text.trim() != text || text.chars().any(is_rejected) {
             return Err(NotAnAccountName);
         }
         let nfkc = ComposingNormalizerBorrowed::new_nfkc();
@@ -61,24 +51,21 @@ impl AccountName {
         Ok(Self(Zeroizing::new(nfkc.normalize(&folded).into_owned())))
     }
 
-    /// The hash under the current key, for a new row.
-    ///
-    /// # Errors
-    /// When the keyring was opened without [`purpose::ACCOUNT_NAME`].
-    pub fn hash(&self, keyring: &Keyring, tenant_id: &TenantId) -> Result<NameHash, KeyError> {
+    /// Returns the name's hash under the current key, and the version of that key. The hash is HMAC-SHA-256 over the
+    /// tenant and the name, each preceded by its length.
+    pub fn hash(&self, keyring: &Keyring, tenant_id: &TenantId) -> Result<([u8; 32], i32), KeyError> {
         let key = keyring.current(purpose::ACCOUNT_NAME)?;
-        Ok(NameHash {
-            hash: key.hmac(&[tenant_id.as_str().as_bytes(), self.0.as_bytes()]),
-            key_version: key.version(),
-        })
+        Ok((self.hash_under(key, tenant_id), key.version()))
     }
 
-    /// The hashes under every key that a row may still name, for a look-up.
+    /// Returns the name's hash under each key that a row may name, for a look-up.
     pub fn hashes(&self, keyring: &Keyring, tenant_id: &TenantId) -> Vec<[u8; 32]> {
-        keyring
-            .versions(purpose::ACCOUNT_NAME)
-            .map(|key| key.hmac(&[tenant_id.as_str().as_bytes(), self.0.as_bytes()]))
-            .collect()
+        let keys = keyring.versions(purpose::ACCOUNT_NAME);
+        keys.map(|key| self.hash_under(key, tenant_id)).collect()
+    }
+
+    fn hash_under(&self, key: &DataKey, tenant_id: &TenantId) -> [u8; 32] {
+        key.hmac(&[tenant_id.as_str().as_bytes(), self.0.as_bytes()])
     }
 }
 
@@ -94,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_look_alike_are_one_name() {
+    fn names_that_look_alike_are_equal() {
         for (one, other) in [
             ("Ada@Firm.example", "ada@firm.example"),
             ("ａｄａ", "ada"),
@@ -115,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused() {
+    fn a_text_that_is_no_name_is_rejected() {
         for bad in [
             "",
             " ",

@@ -1,4 +1,4 @@
-//! The hash of a Client Secret or a password, as it is stored.
+//! The stored hash of a Client Secret or a password.
 
 use std::fmt;
 

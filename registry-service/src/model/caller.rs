@@ -1,4 +1,4 @@
-//! Operators and workloads: who may call Accord, each known by a bearer token that is shown once.
+//! Operators and workloads: the callers of Accord, each with a bearer token.
 
 use accord::{
     clock::UnixMillis,
@@ -9,7 +9,7 @@ use accord::{
 };
 use strum::{EnumString, IntoStaticStr};
 
-/// Which of the two a caller is.
+/// The type of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum CallerType {
@@ -20,7 +20,12 @@ pub enum CallerType {
 }
 
 impl CallerType {
-    /// The kind of the bearer token.
+    /// Returns the type's name in the database and in errors.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+
+    /// Returns the kind of the bearer token.
     pub fn token_kind(self) -> TokenKind {
         match self {
             Self::Operator => TokenKind::Operator,
@@ -39,7 +44,7 @@ pub enum Authority {
 }
 
 impl Authority {
-    /// Who holds such an authority.
+    /// Returns the type of callers that hold such an authority.
     pub fn caller_type(&self) -> CallerType {
         match self {
             Self::Roles(_) => CallerType::Operator,
@@ -47,18 +52,15 @@ impl Authority {
         }
     }
 
-    /// The authority in the database and in the audit record: names, separated by commas.
+    /// Returns the authority as the database and the audit record hold it: names, separated by commas.
     pub fn name(&self) -> String {
         match self {
-            Self::Roles(roles) => {
-                let names: Vec<_> = roles.iter().map(AsRef::as_ref).collect();
-                names.join(",")
-            }
+            Self::Roles(roles) => roles.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(","),
             Self::Kind(kind) => kind.as_ref().to_owned(),
         }
     }
 
-    /// The authority of this name.
+    /// Reads what [`Self::name`] wrote.
     pub fn from_name(caller_type: CallerType, name: &str) -> Option<Self> {
         match caller_type {
             CallerType::Operator => {
@@ -82,9 +84,9 @@ pub struct NewCaller {
 /// An operator or a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallerRecord {
-    /// Its id and what it may do.
+    /// The caller's id and authority.
     pub caller: Caller,
-    /// Its name.
+    /// The caller's name.
     pub name: String,
     /// When it was added.
     pub created_at: UnixMillis,

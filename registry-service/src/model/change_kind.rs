@@ -1,5 +1,8 @@
-//! Kinds of changes in the feed, as they are stored. A kind that ends in `.tokens_ended` also raised the
-//! `tokens_ended_seq` of what changed.
+//! The kinds of changes in the feed, as they are stored: the names of the contract's `ChangeKind` in lower case, without
+//! the prefix of the type.
+
+/// The end of a kind if the change also raised the resource's `tokens_ended_seq`.
+pub const TOKENS_ENDED: &str = ".tokens_ended";
 
 /// A tenant.
 pub const TENANT: &str = "tenant";

@@ -2,15 +2,11 @@
 
 use accord::{
     clock::UnixMillis,
-    text::id::{ClientId, IntegrationRequestId, ScopeName, TenantId},
+    text::id::{ClientId, IntegrationRequestId, ScopeName, SecretId, TenantId},
 };
 use strum::{AsRefStr, EnumString};
 
-use super::{
-    client_secret::LiveSecret,
-    delivery::Method,
-    integration_request::{Presentation, References, RequestedScope},
-};
+use super::integration_request::{Presentation, References, RequestedScope};
 
 /// Whether a client can obtain tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString)]
@@ -18,7 +14,7 @@ use super::{
 pub enum State {
     /// The usual state.
     Active,
-    /// Obtains nothing.
+    /// Obtains no tokens.
     Suspended,
 }
 
@@ -27,15 +23,15 @@ pub enum State {
 pub struct Client {
     /// The Client ID.
     pub client_id: ClientId,
-    /// The request it was registered from.
+    /// The request that it was registered from.
     pub integration_request_id: IntegrationRequestId,
     /// What consent pages show.
     pub presentation: Presentation,
-    /// The tenants it may ask for consent.
+    /// The tenants that it may ask for consent.
     pub tenant_ids: Vec<TenantId>,
-    /// The scopes it may ask for, with the partner's reasons.
+    /// The scopes that it may ask for, with the partner's reasons.
     pub scopes: Vec<RequestedScope>,
-    /// Where browsers may be sent back to.
+    /// The URIs that browsers may be redirected to.
     pub redirect_uris: Vec<String>,
     /// Whether it can obtain tokens.
     pub state: State,
@@ -62,8 +58,8 @@ pub struct ClientProfile {
     pub client: Client,
     /// Its scopes that are enabled in the catalogue.
     pub scopes: Vec<ProfileScope>,
-    /// The secrets that authenticate it.
-    pub live_secrets: Vec<LiveSecret>,
+    /// The secrets that authenticate it, and when they expire.
+    pub live_secrets: Vec<(SecretId, Option<UnixMillis>)>,
 }
 
 /// An enabled scope of a client.
@@ -77,52 +73,34 @@ pub struct ProfileScope {
     pub reason: String,
 }
 
-/// What an operator gives to register a client; the rest comes from the approved request.
-#[derive(Clone, Debug)]
-pub struct NewClient {
-    /// The approved request.
-    pub integration_request_id: IntegrationRequestId,
-    /// How to hand the credentials over.
-    pub delivery: Method,
-}
-
-/// What an operator changes; `None` leaves a field as it is. Every list is free of duplicates.
+/// What an operator changes. `None` leaves a field as it is. No list holds duplicates.
 #[derive(Clone, Debug, Default)]
 pub struct ClientUpdate {
-    /// The version that the change is made from; `None` takes any.
+    /// The version that the update starts from; `None` for any.
     pub etag: Option<i64>,
-    /// Name for people.
+    /// The name for people.
     pub display_name: Option<String>,
-    /// Where browsers may be sent back to.
+    /// The URIs that browsers may be redirected to.
     pub redirect_uris: Option<Vec<String>>,
-    /// The scopes it may ask for.
+    /// The scopes that it may ask for.
     pub scopes: Option<Vec<RequestedScope>>,
-    /// The tenants it may ask for consent.
+    /// The tenants that it may ask for consent.
     pub tenant_ids: Option<Vec<TenantId>>,
-    /// What the new values refer to.
+    /// The tenants and scopes that the new values name.
     pub references: References,
 }
 
 impl ClientUpdate {
-    /// Whether it takes a tenant or a scope from the client as it is.
+    /// Returns whether it removes a tenant or a scope from the client.
     pub fn narrows(&self, client: &Client) -> bool {
-        let takes_tenant = self
+        let removes_tenant = self
             .tenant_ids
             .as_ref()
             .is_some_and(|left| client.tenant_ids.iter().any(|id| !left.contains(id)));
-        let takes_scope = self.scopes.as_ref().is_some_and(|left| {
+        let removes_scope = self.scopes.as_ref().is_some_and(|left| {
             let stays = |scope: &RequestedScope| left.iter().any(|other| other.name == scope.name);
             !client.scopes.iter().all(stays)
         });
-        takes_tenant || takes_scope
+        removes_tenant || removes_scope
     }
-}
-
-/// Which clients are listed.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Those that may ask this tenant.
-    pub tenant_id: Option<TenantId>,
-    /// Those in this state.
-    pub state: Option<State>,
 }

@@ -1,6 +1,5 @@
-//! A client's public keys, by which it proves itself with signed assertions instead of a secret
-//! (RFC 7523 §2.2): which JSON Web Key Sets are taken, and in what form they are kept. What a single
-//! key must be like is in `jwk`.
+//! A client's public keys, with which it authenticates by signed assertions instead of a secret (RFC 7523 §2.2).
+//! Reads JSON Web Key Sets and writes them in canonical form. The rules for a single key are in `jwk`.
 
 use accord::text::validation::{Violations, list_field};
 use serde::Serialize;
@@ -8,16 +7,16 @@ use serde_json::Value;
 
 mod jwk;
 
-/// The longest key set that is taken, in bytes.
+/// The longest key set, in bytes.
 pub const MAX_BYTES: usize = 16 * 1024;
-/// How many keys a client may have: enough to change over without a gap.
+/// The most keys of a client: enough to replace one without a gap.
 pub const MAX_KEYS: usize = 10;
 
 /// The field that holds the key set, in messages and in violations.
 const FIELD: &str = "json_web_key_set";
 
-/// A client's public keys in canonical form: known members alone, in one order, the keys sorted by
-/// `kid`. Two sets that mean the same are the same text.
+/// A client's public keys in canonical form: only known members, in one order, the keys sorted by `kid`. Equal sets have
+/// equal texts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientKeys {
     json: String,
@@ -25,10 +24,8 @@ pub struct ClientKeys {
 }
 
 impl ClientKeys {
-    /// Reads a JSON Web Key Set (RFC 7517 §5). An empty text, or a set without keys, means none.
-    ///
-    /// # Errors
-    /// All violations; none holds a value of the text.
+    /// Reads a JSON Web Key Set (RFC 7517 §5). An empty text, or a set without keys, means no keys. No violation holds a
+    /// value of the text.
     pub fn parse(text: &str) -> Result<Self, Violations> {
         if text.is_empty() {
             return Ok(Self::default());
@@ -51,12 +48,12 @@ impl ClientKeys {
         json.map(|json| Self { json, kids }).ok_or(v)
     }
 
-    /// The key set as it is kept and shown; empty if there are no keys.
+    /// Returns the key set as it is stored and shown. It is empty if there are no keys.
     pub fn as_str(&self) -> &str {
         &self.json
     }
 
-    /// The names of the keys, sorted.
+    /// Returns the names of the keys, sorted.
     pub fn kids(&self) -> &[String] {
         &self.kids
     }
@@ -67,14 +64,14 @@ struct KeySet {
     keys: Vec<jwk::Key>,
 }
 
-/// The keys of a set that are sound, in its order, and the violations of all others.
+/// Returns the valid keys of a set, in its order, and adds the violations of all others.
 fn read(v: &mut Violations, text: &str) -> Vec<jwk::Key> {
     let parsed = serde_json::from_str::<Value>(text).unwrap_or_default();
     let Some(set) = parsed.as_object() else {
         v.add(FIELD, "must be a JSON object with an array `keys`");
         return Vec::new();
     };
-    jwk::refuse_members(v, FIELD, set);
+    jwk::reject_members(v, FIELD, set);
     let list = format!("{FIELD}.keys");
     let Some(elements) = set.get("keys").and_then(Value::as_array) else {
         v.add(list, "must be an array");
@@ -84,7 +81,7 @@ fn read(v: &mut Violations, text: &str) -> Vec<jwk::Key> {
         v.add(list.as_str(), format!("must have at most {MAX_KEYS} elements"));
     }
     let (mut keys, mut kids) = (Vec::new(), Vec::new());
-    // Of more, none needs a look of its own; and an answer has to fit into the headers of a response.
+    // Skips those beyond the limit, because all violations have to fit into the headers of a response.
     for (index, element) in elements.iter().enumerate().take(MAX_KEYS) {
         let field = list_field(&list, index);
         let kid = element.get("kid").and_then(Value::as_str).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Client Secrets: several may live at once, so that a partner changes over without a gap.
+//! Client Secrets. Several may be live at once, so that a partner replaces one without a gap.
 
 use std::time::Duration;
 
@@ -9,28 +9,28 @@ use accord::{
 use strum::{AsRefStr, EnumString};
 
 use super::{argon2_hash::Argon2Hash, delivery::Method};
-use crate::error::Error;
+use crate::error::{Error, Result};
 
-/// Uses closer together than this are not worth a write.
+/// The resolution of the time of last use. A use that follows another more closely is not written.
 pub const USE_RESOLUTION: Duration = Duration::from_secs(60);
-/// How many secrets of a client may live at once.
+/// The most live secrets of a client.
 pub const MAX_LIVE: u64 = 10;
-/// A secret used this recently is revoked with `force` only.
+/// A secret used this recently can be revoked only with `force`.
 pub const IN_USE: Duration = Duration::from_secs(24 * 3600);
 
-/// Why a secret ended before its time.
+/// Why a secret was revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString)]
 #[strum(serialize_all = "snake_case")]
 pub enum Reason {
-    /// Replaced in good order.
+    /// It was replaced.
     Rotated,
-    /// Known to somebody who should not know it.
+    /// Someone else may know it.
     Compromised,
-    /// Its one-time link ended unopened.
+    /// Its one-time link ended before it was opened.
     Unclaimed,
 }
 
-/// What is known of a secret; never the secret.
+/// What is known of a secret, without the secret itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientSecret {
     /// The secret's id.
@@ -39,11 +39,11 @@ pub struct ClientSecret {
     pub client_id: ClientId,
     /// Its hash.
     pub hashed: Argon2Hash,
-    /// Whether it waits for its one-time link to be opened.
+    /// Whether its one-time link has not been opened yet.
     pub awaiting_claim: bool,
-    /// When it was made.
+    /// When it was created.
     pub created_at: UnixMillis,
-    /// When it ends by itself.
+    /// When it expires.
     pub expires_at: Option<UnixMillis>,
     /// When it last authenticated the client.
     pub last_used_at: Option<UnixMillis>,
@@ -52,19 +52,10 @@ pub struct ClientSecret {
 }
 
 impl ClientSecret {
-    /// Whether it authenticates its client at this time: claimed, not revoked, not expired.
+    /// Returns whether it authenticates its client at this time: it is claimed, not revoked and not expired.
     pub fn is_live_at(&self, now: UnixMillis) -> bool {
         !self.awaiting_claim && self.revoked.is_none() && self.expires_at.is_none_or(|end| now < end)
     }
-}
-
-/// A secret that authenticates its client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LiveSecret {
-    /// The secret's id.
-    pub secret_id: SecretId,
-    /// When it ends by itself.
-    pub expires_at: Option<UnixMillis>,
 }
 
 /// What an operator gives to add a secret.
@@ -72,13 +63,13 @@ pub struct LiveSecret {
 pub struct NewSecret {
     /// The client.
     pub client_id: ClientId,
-    /// When it shall end by itself.
+    /// When it expires.
     pub expires_at: Option<UnixMillis>,
     /// How to hand it over.
     pub delivery: Method,
 }
 
-/// What an operator gives to end a secret.
+/// What an operator gives to revoke a secret.
 #[derive(Clone, Debug)]
 pub struct Revocation {
     /// The client.
@@ -87,7 +78,7 @@ pub struct Revocation {
     pub secret_id: SecretId,
     /// Why: [`Reason::Rotated`] or [`Reason::Compromised`].
     pub reason: Reason,
-    /// Also if it was used in the last day.
+    /// Whether to revoke it although it was used within the last day.
     pub force: bool,
 }
 
@@ -102,38 +93,20 @@ pub struct SecretUse {
     pub used_at: UnixMillis,
 }
 
-/// What revoking does to a secret as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Nothing: it ended for this reason, or a worse one, before.
-    None,
-    /// It ends; or the reason for which it ended turns out to be worse.
-    Revoke,
-}
-
-/// Whether a secret may be revoked, and what that does.
-///
-/// # Errors
-/// [`Error::SecretInUse`].
-pub fn revocation_effect(
-    secret: &ClientSecret,
-    reason: Reason,
-    force: bool,
-    now: UnixMillis,
-) -> Result<Effect, Error> {
-    match secret.revoked {
-        Some((_, before))
-            if before == reason || before == Reason::Compromised || reason == Reason::Rotated =>
-        {
-            Ok(Effect::None)
-        }
-        Some(_) => Ok(Effect::Revoke),
-        None => match secret.last_used_at {
-            Some(last_used_at) if !force && now.since(last_used_at) < IN_USE => {
+impl Revocation {
+    /// Returns whether it changes the secret: it ends the secret, or gives a worse reason for its end.
+    ///
+    /// # Errors
+    /// [`Error::SecretInUse`].
+    pub fn changes(&self, secret: &ClientSecret, now: UnixMillis) -> Result<bool> {
+        match (secret.revoked, secret.last_used_at) {
+            (Some((_, Reason::Compromised)), _) => Ok(false),
+            (Some((_, before)), _) => Ok(self.reason != before && self.reason != Reason::Rotated),
+            (None, Some(last_used_at)) if !self.force && now.since(last_used_at) < IN_USE => {
                 Err(Error::SecretInUse { last_used_at })
             }
-            _ => Ok(Effect::Revoke),
-        },
+            (None, _) => Ok(true),
+        }
     }
 }
 
@@ -161,6 +134,18 @@ mod tests {
         }
     }
 
+    fn revocation(reason: Reason, force: bool) -> Revocation {
+        let ClientSecret {
+            client_id, secret_id, ..
+        } = secret();
+        Revocation {
+            client_id,
+            secret_id,
+            reason,
+            force,
+        }
+    }
+
     #[test]
     fn a_secret_in_use_needs_force() {
         let now = TEST_START.plus(IN_USE);
@@ -169,21 +154,15 @@ mod tests {
             ..secret()
         };
         assert!(matches!(
-            revocation_effect(&used, Reason::Compromised, false, now),
+            revocation(Reason::Compromised, false).changes(&used, now),
             Err(Error::SecretInUse { .. })
         ));
-        assert_eq!(
-            revocation_effect(&used, Reason::Rotated, true, now).unwrap(),
-            Effect::Revoke
-        );
+        assert!(revocation(Reason::Rotated, true).changes(&used, now).unwrap());
         let rested = ClientSecret {
             last_used_at: Some(TEST_START),
             ..secret()
         };
-        assert_eq!(
-            revocation_effect(&rested, Reason::Rotated, false, now).unwrap(),
-            Effect::Revoke
-        );
+        assert!(revocation(Reason::Rotated, false).changes(&rested, now).unwrap());
     }
 
     #[test]
@@ -192,15 +171,18 @@ mod tests {
             revoked: Some((TEST_START, reason)),
             ..secret()
         };
-        let effect = |before, reason| revocation_effect(&ended(before), reason, false, TEST_START).unwrap();
-        assert_eq!(effect(Reason::Rotated, Reason::Rotated), Effect::None);
-        assert_eq!(effect(Reason::Rotated, Reason::Compromised), Effect::Revoke);
-        assert_eq!(effect(Reason::Compromised, Reason::Rotated), Effect::None);
-        assert_eq!(effect(Reason::Compromised, Reason::Compromised), Effect::None);
+        let changes = |before, reason| {
+            let changes = revocation(reason, false).changes(&ended(before), TEST_START);
+            changes.unwrap()
+        };
+        assert!(!changes(Reason::Rotated, Reason::Rotated));
+        assert!(changes(Reason::Rotated, Reason::Compromised));
+        assert!(!changes(Reason::Compromised, Reason::Rotated));
+        assert!(!changes(Reason::Compromised, Reason::Compromised));
     }
 
     #[test]
-    fn a_secret_counts_from_its_claim_to_its_end() {
+    fn a_secret_is_live_from_its_claim_to_its_expiry() {
         assert!(secret().is_live_at(TEST_START));
         let waiting = ClientSecret {
             awaiting_claim: true,

@@ -1,95 +1,65 @@
-//! Integration requests: what a partner asks for, and the decision on it.
+//! Integration requests of partners, and their states.
 
 use accord::{
     clock::UnixMillis,
-    text::{
-        id::{ClientId, IntegrationRequestId, ScopeName, TenantId},
-        validation::Violations,
-    },
+    text::id::{ClientId, IntegrationRequestId, ScopeName, TenantId},
 };
 use serde::{Deserialize, Serialize};
 use strum::{AsRefStr, EnumString};
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 
-/// Where a request stands.
+/// How far a request has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString)]
 #[strum(serialize_all = "snake_case")]
 pub enum State {
     /// Waits for a decision.
     Submitted,
-    /// May be registered as a client.
+    /// An operator may register its client.
     Approved,
-    /// Final.
+    /// An operator rejected it. Final.
     Rejected,
-    /// Has become a client; final.
+    /// Its client is registered. Final.
     Registered,
 }
 
-/// A step that a request's state does not allow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidTransition {
-    /// The state that it is in.
+/// A change of a request's state.
+#[derive(Clone, Copy, Debug)]
+pub struct Transition {
+    /// The only state that allows it.
     pub from: State,
+    /// The state after it.
+    pub to: State,
 }
 
-impl From<InvalidTransition> for Error {
-    fn from(invalid: InvalidTransition) -> Self {
-        Self::WrongState {
+impl Transition {
+    /// An operator approves.
+    pub const APPROVE: Self = Self::new(State::Submitted, State::Approved);
+    /// An operator rejects.
+    pub const REJECT: Self = Self::new(State::Submitted, State::Rejected);
+    /// An operator registers the client.
+    pub const REGISTER: Self = Self::new(State::Approved, State::Registered);
+
+    const fn new(from: State, to: State) -> Self {
+        Self { from, to }
+    }
+
+    /// Checks that a request in this state allows the transition.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`].
+    pub fn check(self, state: State) -> Result<()> {
+        if state == self.from {
+            return Ok(());
+        }
+        Err(Error::WrongState {
             resource: "integration_request",
-            state: invalid.from.contract_name(),
-        }
+            state: state.as_ref().to_uppercase(),
+        })
     }
 }
 
-impl State {
-    /// Every state.
-    pub const ALL: [Self; 4] = [Self::Submitted, Self::Approved, Self::Rejected, Self::Registered];
-
-    /// The state's name in the contract, without the prefix of its type.
-    pub fn contract_name(self) -> &'static str {
-        match self {
-            Self::Submitted => "SUBMITTED",
-            Self::Approved => "APPROVED",
-            Self::Rejected => "REJECTED",
-            Self::Registered => "REGISTERED",
-        }
-    }
-
-    /// The state after an operator approves.
-    ///
-    /// # Errors
-    /// [`InvalidTransition`] unless it waits for a decision.
-    pub fn approve(self) -> Result<Self, InvalidTransition> {
-        self.step(Self::Submitted, Self::Approved)
-    }
-
-    /// The state after an operator rejects.
-    ///
-    /// # Errors
-    /// [`InvalidTransition`] unless it waits for a decision.
-    pub fn reject(self) -> Result<Self, InvalidTransition> {
-        self.step(Self::Submitted, Self::Rejected)
-    }
-
-    /// The state after the client is registered.
-    ///
-    /// # Errors
-    /// [`InvalidTransition`] unless it is approved, and no client came of it yet.
-    pub fn register(self) -> Result<Self, InvalidTransition> {
-        self.step(Self::Approved, Self::Registered)
-    }
-
-    fn step(self, from: Self, to: Self) -> Result<Self, InvalidTransition> {
-        if self == from {
-            Ok(to)
-        } else {
-            Err(InvalidTransition { from: self })
-        }
-    }
-}
-
-/// A data scope that a partner asks for, and why.
+/// A data scope that a partner asks for, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestedScope {
     /// The scope's name in the catalogue.
@@ -98,18 +68,18 @@ pub struct RequestedScope {
     pub reason: String,
 }
 
-/// What a partner asks for.
+/// An integration request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IntegrationRequest {
     /// The request's id.
     pub integration_request_id: IntegrationRequestId,
-    /// What the partner asks for.
+    /// The request as it was submitted.
     pub content: NewIntegrationRequest,
-    /// Where it stands.
+    /// How far it has come.
     pub state: State,
-    /// Why it was rejected; empty otherwise.
+    /// The reason of a rejection, otherwise empty.
     pub rejection_reason: String,
-    /// The client it became.
+    /// The client that was registered from it.
     pub client_id: Option<ClientId>,
     /// When it was recorded.
     pub created_at: UnixMillis,
@@ -117,7 +87,7 @@ pub struct IntegrationRequest {
     pub updated_at: UnixMillis,
 }
 
-/// What consent pages show of an integration. It is stored as one value, here and in the client, so that a new text
+/// The texts of an integration that consent pages show. Request and client store them as one value, so that a new text
 /// needs no column.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Presentation {
@@ -129,44 +99,40 @@ pub struct Presentation {
     pub goals: String,
 }
 
-/// A partner's request as an operator takes it in, stored as one value. Every list is free of duplicates.
+/// A partner's request as an operator submits it. It is stored as one value. No list holds duplicates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewIntegrationRequest {
     /// What consent pages show.
     pub presentation: Presentation,
     /// The address of the partner's contact.
     pub contact_email: String,
-    /// The tenants whose data is asked for.
+    /// The requested tenants.
     pub tenant_ids: Vec<TenantId>,
-    /// The scopes asked for.
+    /// The requested scopes, with the partner's reasons.
     pub scopes: Vec<RequestedScope>,
     /// Where browsers may be redirected to, compared byte by byte.
     pub redirect_uris: Vec<String>,
-    /// Anything else.
+    /// Further notes.
     pub notes: String,
 }
 
 impl NewIntegrationRequest {
-    /// What the request refers to, at the places where a message has it.
+    /// Returns the tenants and scopes that the request names.
     pub fn references(&self) -> References {
+        let names = self.scopes.iter().map(|scope| scope.name.clone());
         References {
             prefix: "",
             tenants: self.tenant_ids.iter().cloned().enumerate().collect(),
-            scopes: self
-                .scopes
-                .iter()
-                .map(|scope| scope.name.clone())
-                .enumerate()
-                .collect(),
+            scopes: names.enumerate().collect(),
         }
     }
 }
 
-/// Tenants and scopes that a message refers to, each with its index there. They have to exist, and
-/// the scopes to be enabled.
+/// The tenants and scopes that a message names, each with its index there. The tenants must exist, the scopes must
+/// exist and be enabled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct References {
-    /// What the fields' paths begin with: nothing, or a message's field such as `client.`.
+    /// The beginning of the fields' paths: empty, or the field of a message such as `client.`.
     pub prefix: &'static str,
     /// Elements of `tenant_ids`.
     pub tenants: Vec<(usize, TenantId)>,
@@ -174,65 +140,37 @@ pub struct References {
     pub scopes: Vec<(usize, ScopeName)>,
 }
 
-/// A message that breaks rules of its own, and what it refers to as far as that can be read.
-#[derive(Clone, Debug)]
-pub struct Malformed {
-    /// What is wrong with it.
-    pub violations: Violations,
-    /// What may be wrong beyond that.
-    pub references: References,
-}
-
-/// What an operator decides about a request.
+/// An operator's decision on a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It may be registered.
+    /// Approves it.
     Approve,
-    /// It may not, for this reason.
+    /// Rejects it for this reason.
     Reject(String),
-}
-
-impl Decision {
-    /// The state after this decision on a request that is in `state`.
-    ///
-    /// # Errors
-    /// [`InvalidTransition`].
-    pub fn apply(&self, state: State) -> Result<State, InvalidTransition> {
-        match self {
-            Self::Approve => state.approve(),
-            Self::Reject(_) => state.reject(),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_request_is_decided_once_and_registered_once() {
-        type Step = fn(State) -> Result<State, InvalidTransition>;
-        let steps: [(Step, State, State); 3] = [
-            (State::approve, State::Submitted, State::Approved),
-            (State::reject, State::Submitted, State::Rejected),
-            (State::register, State::Approved, State::Registered),
-        ];
-        for (step, from, to) in steps {
-            for state in State::ALL {
-                let expected = if state == from {
-                    Ok(to)
-                } else {
-                    Err(InvalidTransition { from: state })
-                };
-                assert_eq!(step(state), expected);
-            }
-        }
-    }
+    const STATES: [State; 4] = [
+        State::Submitted,
+        State::Approved,
+        State::Rejected,
+        State::Registered,
+    ];
 
     #[test]
-    fn the_contract_s_names_are_ours() {
-        for state in State::ALL {
-            assert_eq!(state.contract_name(), state.as_ref().to_uppercase());
+    fn a_request_is_decided_once_and_registered_once() {
+        for (transition, from) in [
+            (Transition::APPROVE, State::Submitted),
+            (Transition::REJECT, State::Submitted),
+            (Transition::REGISTER, State::Approved),
+        ] {
+            assert_ne!(transition.from, transition.to);
+            for state in STATES {
+                assert_eq!(transition.check(state).is_ok(), state == from, "{state:?}");
+            }
         }
     }
 }

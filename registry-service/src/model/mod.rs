@@ -1,4 +1,4 @@
-//! What the registry knows about: types, states, and rules as plain functions.
+//! The types and states of the registry, and its rules as plain functions.
 
 pub mod account_name;
 pub mod argon2_hash;

@@ -9,7 +9,7 @@ pub struct Scope {
     pub name: ScopeName,
     /// What it allows, in words for a Tenant Admin.
     pub description: String,
-    /// Whether it can be asked for and put in tokens.
+    /// Whether clients can ask for it, and tokens can hold it.
     pub enabled: bool,
     /// When it was added.
     pub created_at: UnixMillis,
@@ -28,13 +28,13 @@ pub struct NewScope {
     pub description: String,
 }
 
-/// What an operator changes; `None` leaves a field as it is.
+/// What an operator changes. `None` leaves a field as it is.
 #[derive(Clone, Debug, Default)]
 pub struct ScopeUpdate {
-    /// The version that the change is made from; `None` takes any.
+    /// The version that the update starts from; `None` for any.
     pub etag: Option<i64>,
     /// What it allows.
     pub description: Option<String>,
-    /// Whether it can be asked for and put in tokens.
+    /// Whether clients can ask for it, and tokens can hold it.
     pub enabled: Option<bool>,
 }

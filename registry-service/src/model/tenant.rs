@@ -12,7 +12,7 @@ use strum::{AsRefStr, EnumString};
 pub enum State {
     /// The usual state.
     Active,
-    /// All access is stopped.
+    /// Nobody obtains tokens for its data.
     Suspended,
 }
 
@@ -48,10 +48,10 @@ pub struct NewTenant {
     pub cloud_api_url: String,
 }
 
-/// What an operator changes; `None` leaves a field as it is.
+/// What an operator changes. `None` leaves a field as it is.
 #[derive(Clone, Debug, Default)]
 pub struct TenantUpdate {
-    /// The version that the change is made from; `None` takes any.
+    /// The version that the update starts from; `None` for any.
     pub etag: Option<i64>,
     /// The name for people.
     pub display_name: Option<String>,
@@ -59,22 +59,22 @@ pub struct TenantUpdate {
     pub cloud_api_url: Option<String>,
 }
 
-/// Slugs that no tenant can have: the Tenant Authority URL of `claim` would be the page of one-time
-/// links, and those of the others are kept for what is served beside the tenants.
+/// Slugs that no tenant can have. The Tenant Authority URL of `claim` would be the page of one-time links, and the
+/// other paths are reserved for what is served beside the tenants.
 pub const RESERVED_IDS: [&str; 5] = ["assets", "claim", "healthz", "oauth2", "static"];
 
-/// A text that can't be a new tenant's id.
+/// The error for a text that can't be a new tenant's id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnusableId {
     /// It is no slug.
     #[error(transparent)]
     Malformed(#[from] MalformedId),
     /// It is one of [`RESERVED_IDS`].
-    #[error("must not be {}: these are paths of their own", RESERVED_IDS.join(", "))]
+    #[error("must not be {}: these paths are reserved", RESERVED_IDS.join(", "))]
     Reserved,
 }
 
-/// The id that an operator chose for a new tenant.
+/// Reads the id that an operator chose for a new tenant.
 ///
 /// # Errors
 /// [`UnusableId`].
@@ -86,8 +86,7 @@ pub fn new_id(text: &str) -> Result<TenantId, UnusableId> {
     Ok(id)
 }
 
-/// The Tenant Authority URL: the issuer of the tenant's tokens. `public_base_url` has no trailing
-/// slash.
+/// Returns the Tenant Authority URL, the issuer of the tenant's tokens. `public_base_url` has no trailing slash.
 pub fn authority_url(public_base_url: &str, tenant_id: &TenantId) -> String {
     format!("{public_base_url}/{tenant_id}")
 }
@@ -98,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tenants_authority_is_no_path_of_our_own() {
+    fn a_new_tenant_takes_no_reserved_path() {
         for id in ["claim", "assets", "healthz", "static", "oauth2"] {
             assert_eq!(new_id(id), Err(UnusableId::Reserved), "{id}");
         }

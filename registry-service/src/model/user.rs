@@ -1,4 +1,4 @@
-//! Tenants' users: Tenant Admins, and those that API transactions can run as.
+//! A tenant's users: Tenant Admins, and users that API transactions can run as.
 
 use std::time::Duration;
 
@@ -14,24 +14,24 @@ use zeroize::Zeroizing;
 
 use super::{account_name::AccountName, argon2_hash::Argon2Hash};
 
-/// How long an enrolment link works.
+/// How long an enrolment link can be used.
 pub const ENROLMENT_LIFE: Duration = Duration::from_secs(72 * 3600);
 /// The shortest password, in characters.
 pub const MIN_PASSWORD_CHARS: usize = 15;
 /// The longest password, in characters.
 pub const MAX_PASSWORD_CHARS: usize = 1024;
 
-/// Whether a user counts.
+/// Whether a user can act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString)]
 #[strum(serialize_all = "snake_case")]
 pub enum State {
     /// The usual state.
     Active,
-    /// Can neither sign in nor be run as.
+    /// Can neither sign in nor be designated for API transactions.
     Deactivated,
 }
 
-/// A tenant's user. The account name is not here: nobody can read it back.
+/// A tenant's user, without the account name, of which only a hash is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     /// The user's id.
@@ -42,9 +42,9 @@ pub struct User {
     pub label: String,
     /// Whether the user may grant consent for the tenant.
     pub tenant_admin: bool,
-    /// Whether the user counts.
+    /// Whether the user can act.
     pub state: State,
-    /// The password's hash; none before enrolment and after a reset.
+    /// The password's hash. `None` before the enrolment and after a reset.
     pub password: Option<Argon2Hash>,
     /// The feed position of the last deactivation; 0 if there was none.
     pub tokens_ended_seq: i64,
@@ -69,19 +69,19 @@ pub struct NewUser {
     pub tenant_admin: bool,
 }
 
-/// Which user of a tenant is meant.
+/// Selects a user of a tenant.
 #[derive(Clone, Debug)]
-pub enum Which {
+pub enum Selector {
     /// By id.
     Id(UserId),
     /// By account name.
     AccountName(AccountName),
 }
 
-/// A password as it was chosen or typed. All of it counts.
+/// A password as the user chose or typed it. No part of it is cut off.
 pub struct Password(Zeroizing<String>);
 
-/// A text that is too short or too long for a password.
+/// The error for a text that is too short or too long for a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must have 15 to 1024 characters")]
 pub struct NotAPassword;
@@ -92,13 +92,13 @@ impl Password {
     /// # Errors
     /// [`NotAPassword`].
     pub fn parse(text: Zeroizing<String>) -> Result<Self, NotAPassword> {
-        // A character has at most four bytes: this bounds the work on oversize input.
+        // A character has at most four bytes. This bounds the work on too long input.
         let fits = text.len() <= MAX_PASSWORD_CHARS * 4
             && (MIN_PASSWORD_CHARS..=MAX_PASSWORD_CHARS).contains(&text.chars().count());
         if fits { Ok(Self(text)) } else { Err(NotAPassword) }
     }
 
-    /// What is hashed.
+    /// Returns the bytes that are hashed.
     pub fn bytes(&self) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(self.0.as_bytes().to_vec())
     }
@@ -110,7 +110,7 @@ impl std::fmt::Debug for Password {
     }
 }
 
-/// The page that takes an enrolment token. `public_base_url` has no trailing slash.
+/// Returns the URL of the page that takes an enrolment token. `public_base_url` has no trailing slash.
 pub fn enrolment_link(public_base_url: &str, tenant_id: &TenantId, token: &OpaqueToken) -> String {
     format!("{public_base_url}/{tenant_id}/enrol/{}", token.expose())
 }

@@ -1,4 +1,4 @@
-//! Operators and workloads in the database. Of a bearer token only its SHA-256 is stored.
+//! Operators and workloads in the database. Stores only the SHA-256 of a bearer token.
 
 use accord::{
     clock::UnixMillis,
@@ -14,10 +14,7 @@ use accord::{
         page::{Page, PageRequest},
     },
 };
-use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, sea_query::Expr,
-};
+use sea_orm::{Order::Asc, Set, entity::prelude::*};
 
 use super::{
     Store, change, commit, corrupt,
@@ -25,7 +22,7 @@ use super::{
     exists,
 };
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::{
         caller::{Authority, CallerRecord, CallerType, NewCaller},
         change_kind,
@@ -33,7 +30,7 @@ use crate::{
 };
 
 impl Store {
-    /// Adds a caller. The token is shown here and nowhere else.
+    /// Adds a caller. Returns its bearer token, which nothing can show again.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] for the name of a live caller of the type, [`Error::RequestIdReused`].
@@ -41,7 +38,7 @@ impl Store {
         &self,
         creation: &Creation,
         new: NewCaller,
-    ) -> Result<(CallerRecord, OpaqueToken), Error> {
+    ) -> Result<(CallerRecord, OpaqueToken)> {
         let caller_type = new.authority.caller_type();
         let token = |secrets: &Derivation| {
             OpaqueToken::from_secret(caller_type.token_kind(), &secrets.secret("token"))
@@ -49,38 +46,38 @@ impl Store {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
             Outcome::Replay { resource_id, secrets } => {
-                let record = find(&tx, &resource_id).await?.ok_or(corrupt("idempotency"))?;
-                return Ok((record, token(&secrets)));
+                let row = Entity::find_by_id(resource_id).one(&tx).await?;
+                return Ok((caller(row.ok_or(corrupt("idempotency"))?)?, token(&secrets)));
             }
             Outcome::New(reservation) => reservation,
         };
-        let id = match caller_type {
-            CallerType::Operator => OperatorId::generate(&*self.clock, &*self.random).to_string(),
-            CallerType::Workload => WorkloadId::generate(&*self.clock, &*self.random).to_string(),
+        let (id, action, detail) = match caller_type {
+            CallerType::Operator => {
+                let id = OperatorId::generate(&*self.clock, &*self.random);
+                (id.to_string(), "operator.create", "roles")
+            }
+            CallerType::Workload => {
+                let id = WorkloadId::generate(&*self.clock, &*self.random);
+                (id.to_string(), "workload.create", "kind")
+            }
         };
         let token = token(&reservation.secrets);
         let row = ActiveModel {
             caller_id: Set(id.clone()),
-            caller_type: Set(name(caller_type).to_owned()),
+            caller_type: Set(caller_type.name().to_owned()),
             name: Set(new.name),
             authority: Set(new.authority.name()),
             token_hash: Set(token.digest().to_vec()),
             created_at: Set(self.now().as_millis()),
             revoked_at: Set(None),
         };
-        let row = row.insert(&tx).await.map_err(exists(name(caller_type)))?;
+        let row = row.insert(&tx).await.map_err(exists(caller_type.name()))?;
         reservation.complete(&tx, &id).await?;
-        let (action, detail) = match caller_type {
-            CallerType::Operator => ("operator.create", "roles"),
-            CallerType::Workload => ("workload.create", "kind"),
-        };
-        let event = Event::new(action)
-            .subject(&id)
-            .detail(detail, new.authority.name());
+        let event = Event::new(action).subject(&id);
+        let event = event.detail(detail, new.authority.name());
         let change = change(change_kind::CALLER, &id, None);
         self.publish(&tx, &creation.origin, event, change).await?;
-        commit(tx).await?;
-        Ok((caller(row)?, token))
+        commit(tx, (caller(row)?, token)).await
     }
 
     /// Lists the callers of a type, oldest first, the revoked ones included.
@@ -88,21 +85,13 @@ impl Store {
         &self,
         caller_type: CallerType,
         page: &PageRequest,
-    ) -> Result<Page<CallerRecord>, Error> {
-        let mut query = Entity::find()
-            .filter(Column::CallerType.eq(name(caller_type)))
-            .order_by_asc(Column::CallerId)
-            .limit(page.fetch());
-        if let Some(after) = page.after() {
-            query = query.filter(Column::CallerId.gt(after));
-        }
-        let rows = query.all(self.db.read()).await?;
-        let callers = rows.into_iter().map(caller).collect::<Result<Vec<_>, _>>()?;
-        Ok(page.finish(callers, |record| record.caller.id().to_owned()))
+    ) -> Result<Page<CallerRecord>> {
+        let query = Entity::find().filter(Column::CallerType.eq(caller_type.name()));
+        self.page(query, Column::CallerId, Asc, page, caller).await
     }
 
-    /// Revokes a caller for good; no change, and no event, when it is revoked already. The caller may be the one
-    /// that calls: the command line can always add another admin.
+    /// Revokes a caller. Changes and records nothing if it is revoked already. Operators may revoke themselves: the
+    /// command line can always add another admin.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -111,56 +100,52 @@ impl Store {
         origin: &Origin,
         caller_type: CallerType,
         id: &str,
-    ) -> Result<CallerRecord, Error> {
+    ) -> Result<CallerRecord> {
         let tx = self.db.write().await?;
+        let is_type = Column::CallerType.eq(caller_type.name());
         let revoked = Entity::update_many()
             .filter(Column::CallerId.eq(id))
-            .filter(Column::CallerType.eq(name(caller_type)))
+            .filter(is_type.clone())
             .filter(Column::RevokedAt.is_null())
             .col_expr(Column::RevokedAt, Expr::value(self.now().as_millis()))
             .exec(&tx)
             .await?;
-        let row = Entity::find_by_id(id)
-            .filter(Column::CallerType.eq(name(caller_type)))
-            .one(&tx)
-            .await?;
-        let record = caller(row.ok_or(Error::NotFound(name(caller_type)))?)?;
+        let row = Entity::find_by_id(id).filter(is_type).one(&tx).await?;
+        let record = caller(row.ok_or(Error::NotFound(caller_type.name()))?)?;
         if revoked.rows_affected == 1 {
-            let action = match caller_type {
+            let event = Event::new(match caller_type {
                 CallerType::Operator => "operator.revoke",
                 CallerType::Workload => "workload.revoke",
-            };
+            });
             let change = change(change_kind::CALLER, &id, None);
-            self.publish(&tx, origin, Event::new(action).subject(id), change)
-                .await?;
+            self.publish(&tx, origin, event.subject(id), change).await?;
         }
-        commit(tx).await?;
-        Ok(record)
+        commit(tx, record).await
     }
 
     /// Revokes the live callers of these names, such as those of an earlier start.
-    pub async fn revoke_callers_named(&self, origin: &Origin, names: &[&str]) -> Result<(), Error> {
+    pub async fn revoke_callers_named(&self, origin: &Origin, names: &[&str]) -> Result<()> {
         let rows = Entity::find()
             .filter(Column::Name.is_in(names.iter().copied()))
             .filter(Column::RevokedAt.is_null())
             .all(self.db.read())
             .await?;
         for row in rows {
-            self.revoke_caller(origin, caller_type(&row)?, &row.caller_id)
-                .await?;
+            let caller_type = caller_type(&row)?;
+            self.revoke_caller(origin, caller_type, &row.caller_id).await?;
         }
         Ok(())
     }
 
     /// Finds the live caller with this bearer token.
-    pub async fn find_caller(&self, token: &OpaqueToken) -> Result<Option<CallerRecord>, Error> {
+    pub async fn find_caller(&self, token: &OpaqueToken) -> Result<Option<CallerRecord>> {
         let caller_type = match token.kind() {
             TokenKind::Operator => CallerType::Operator,
             TokenKind::Workload => CallerType::Workload,
             _ => return Ok(None),
         };
         let row = Entity::find()
-            .filter(Column::CallerType.eq(name(caller_type)))
+            .filter(Column::CallerType.eq(caller_type.name()))
             .filter(Column::TokenHash.eq(token.digest().to_vec()))
             .filter(Column::RevokedAt.is_null())
             .one(self.db.read())
@@ -169,20 +154,11 @@ impl Store {
     }
 }
 
-async fn find(conn: &impl ConnectionTrait, id: &str) -> Result<Option<CallerRecord>, Error> {
-    let row = Entity::find_by_id(id).one(conn).await?;
-    row.map(caller).transpose()
-}
-
-fn name(caller_type: CallerType) -> &'static str {
-    caller_type.into()
-}
-
-fn caller_type(row: &Model) -> Result<CallerType, Error> {
+fn caller_type(row: &Model) -> Result<CallerType> {
     row.caller_type.parse().map_err(|_| corrupt("callers"))
 }
 
-fn caller(row: Model) -> Result<CallerRecord, Error> {
+fn caller(row: Model) -> Result<CallerRecord> {
     let unreadable = || corrupt("callers");
     let authority = Authority::from_name(caller_type(&row)?, &row.authority).ok_or_else(unreadable)?;
     let caller = match authority {

@@ -3,7 +3,6 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        StoreError,
         audit::{Event, Origin},
         change::Change,
     },
@@ -14,12 +13,9 @@ use accord::{
     },
 };
 use sea_orm::{
-    ActiveValue::Set,
-    ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect,
-    sea_query::{Expr, ExprTrait},
+    DatabaseTransaction, Order::Desc, QueryOrder, QuerySelect, QueryTrait, Set, UpdateMany,
+    entity::prelude::*, sea_query::ExprTrait,
 };
-use serde_json::Value;
 
 use super::{
     Store, change, commit, corrupt,
@@ -28,26 +24,26 @@ use super::{
         client_secret, client_tenant, scope,
     },
     integration_request::check_references,
+    json,
 };
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::{
         change_kind,
-        client::{Client, ClientProfile, ClientUpdate, Filter, ProfileScope, State},
+        client::{Client, ClientProfile, ClientUpdate, ProfileScope, State},
         client_keys::ClientKeys,
-        client_secret::LiveSecret,
         integration_request::Presentation,
     },
 };
 
 impl Store {
     /// Reads a client.
-    pub async fn find_client(&self, client_id: &ClientId) -> Result<Option<Client>, Error> {
+    pub async fn find_client(&self, client_id: &ClientId) -> Result<Option<Client>> {
         find(self.db.read(), client_id).await
     }
 
     /// Reads what token-service needs of a client.
-    pub async fn find_client_profile(&self, client_id: &ClientId) -> Result<Option<ClientProfile>, Error> {
+    pub async fn find_client_profile(&self, client_id: &ClientId) -> Result<Option<ClientProfile>> {
         let conn = self.db.read();
         let Some(client) = find(conn, client_id).await? else {
             return Ok(None);
@@ -73,31 +69,30 @@ impl Store {
     }
 
     /// Lists clients, newest first.
-    pub async fn list_clients(&self, filter: &Filter, page: &PageRequest) -> Result<Page<Client>, Error> {
-        let mut query = Entity::find().order_by_desc(Column::ClientId).limit(page.fetch());
-        if let Some(state) = filter.state {
-            query = query.filter(Column::State.eq(state.as_ref()));
-        }
-        if let Some(tenant_id) = &filter.tenant_id {
-            let mut clients = sea_orm::sea_query::Query::select();
-            clients
+    pub async fn list_clients(
+        &self,
+        tenant_id: Option<&TenantId>,
+        state: Option<State>,
+        page: &PageRequest,
+    ) -> Result<Page<Client>> {
+        let state = state.map(|state| Column::State.eq(state.as_ref()));
+        let tenant = tenant_id.map(|tenant_id| {
+            let clients = client_tenant::Entity::find()
+                .select_only()
                 .column(client_tenant::Column::ClientId)
-                .from(client_tenant::Entity)
-                .and_where(client_tenant::Column::TenantId.eq(tenant_id.as_str()));
-            query = query.filter(Column::ClientId.in_subquery(clients));
+                .filter(client_tenant::Column::TenantId.eq(tenant_id.as_str()));
+            Column::ClientId.in_subquery(clients.into_query())
+        });
+        let query = Entity::find().apply_if(state, QueryFilter::filter);
+        let query = query.apply_if(tenant, QueryFilter::filter);
+        let mut page = self.page(query, Column::ClientId, Desc, page, client).await?;
+        for client in &mut page.items {
+            read_tenants(self.db.read(), client).await?;
         }
-        if let Some(after) = page.after() {
-            query = query.filter(Column::ClientId.lt(after));
-        }
-        let rows = query.all(self.db.read()).await?;
-        let mut clients = Vec::with_capacity(rows.len());
-        for row in rows {
-            clients.push(with_tenants(self.db.read(), row).await?);
-        }
-        Ok(page.finish(clients, |client| client.client_id.to_string()))
+        Ok(page)
     }
 
-    /// Changes the fields given. What takes a tenant or a scope away ends the client's access tokens.
+    /// Changes the fields given. An update that removes a tenant or a scope ends the client's access tokens.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Invalid`], [`Error::EtagMismatch`].
@@ -106,82 +101,66 @@ impl Store {
         origin: &Origin,
         client_id: &ClientId,
         update: ClientUpdate,
-    ) -> Result<Client, Error> {
+    ) -> Result<Client> {
         let tx = self.db.write().await?;
         let mut violations = Violations::default();
         check_references(&tx, &mut violations, &update.references).await?;
-        if !violations.is_empty() {
-            return Err(violations.into());
-        }
-        // Of racing updates, each compares with what the one before left.
+        violations.finish(|| Some(()))?;
+        // Each of two racing updates compares with what the other one left.
         lock_client(&tx, client_id).await?;
         let before = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
         if update.etag.is_some_and(|etag| etag != before.etag) {
             return Err(Error::EtagMismatch("client"));
         }
         let narrows = update.narrows(&before);
+        let presentation = update.display_name.map(|display_name| Presentation {
+            display_name,
+            ..before.presentation
+        });
+        let columns = [
+            ("display_name", Column::Presentation, json(&presentation)?),
+            (
+                "redirect_uris",
+                Column::RedirectUris,
+                json(&update.redirect_uris)?,
+            ),
+            ("scopes", Column::Scopes, json(&update.scopes)?),
+        ];
         let mut fields = Vec::new();
-        let mut query = Entity::update_many()
-            .filter(Column::ClientId.eq(client_id.as_str()))
-            .col_expr(Column::UpdatedAt, Expr::value(self.now().as_millis()))
-            .col_expr(Column::Etag, Expr::col(Column::Etag).add(1));
-        if let Some(display_name) = update.display_name {
-            let presentation = Presentation {
-                display_name,
-                ..before.presentation
-            };
-            query = query.col_expr(Column::Presentation, Expr::value(json(&presentation)?));
-            fields.push("display_name");
-        }
-        if let Some(uris) = &update.redirect_uris {
-            query = query.col_expr(Column::RedirectUris, Expr::value(json(uris)?));
-            fields.push("redirect_uris");
-        }
-        if let Some(scopes) = &update.scopes {
-            query = query.col_expr(Column::Scopes, Expr::value(json(scopes)?));
-            fields.push("scopes");
+        let mut query = revise(client_id, self.now());
+        for (field, column, value) in columns.into_iter().filter(|(_, _, value)| !value.is_null()) {
+            query = query.col_expr(column, Expr::value(value));
+            fields.push(field);
         }
         query.exec(&tx).await?;
         if let Some(tenant_ids) = &update.tenant_ids {
-            client_tenant::Entity::delete_many()
-                .filter(client_tenant::Column::ClientId.eq(client_id.as_str()))
-                .exec(&tx)
-                .await?;
+            let rows = client_tenant::Entity::delete_many();
+            let of_client = client_tenant::Column::ClientId.eq(client_id.as_str());
+            rows.filter(of_client).exec(&tx).await?;
             insert_tenants(&tx, client_id, tenant_ids).await?;
             fields.push("tenant_ids");
         }
-        let event = Event::new("client.update")
-            .client(client_id)
-            .subject(client_id.as_str())
-            .detail("fields", fields.join(","));
-        let change = if narrows { tokens_ended } else { changed };
-        let seq = self.publish(&tx, origin, event, change(client_id)).await?;
-        set_version(&tx, client_id, seq).await?;
+        let event = event("client.update", client_id).detail("fields", fields.join(","));
         if narrows {
-            end_tokens(&tx, client_id, seq).await?;
+            let seq = self.publish(&tx, origin, event, tokens_ended(client_id)).await?;
+            set_seq(&tx, client_id, &[Column::Version, Column::TokensEndedSeq], seq).await?;
+        } else {
+            let seq = self.publish(&tx, origin, event, changed(client_id)).await?;
+            set_seq(&tx, client_id, &[Column::Version], seq).await?;
         }
         let client = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
-        commit(tx).await?;
-        Ok(client)
+        commit(tx, client).await
     }
 
-    /// Suspends or reinstates; no change, and no event, when it is in that state already.
+    /// Suspends or reinstates a client. Changes and records nothing if it is in that state already.
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn set_client_state(
-        &self,
-        origin: &Origin,
-        client_id: &ClientId,
-        to: State,
-    ) -> Result<Client, Error> {
+    pub async fn set_client_state(&self, origin: &Origin, client_id: &ClientId, to: State) -> Result<Client> {
         let tx = self.db.write().await?;
-        let moved = Entity::update_many()
-            .filter(Column::ClientId.eq(client_id.as_str()))
+        let moved = revise(client_id, self.now())
             .filter(Column::State.ne(to.as_ref()))
             .col_expr(Column::State, Expr::value(to.as_ref()))
-            .col_expr(Column::UpdatedAt, Expr::value(self.now().as_millis()))
-            .col_expr(Column::Etag, Expr::col(Column::Etag).add(1))
             .exec(&tx)
             .await?;
         if moved.rows_affected == 1 {
@@ -189,19 +168,18 @@ impl Store {
                 State::Suspended => ("client.suspend", tokens_ended(client_id)),
                 State::Active => ("client.reinstate", changed(client_id)),
             };
-            let event = Event::new(action).client(client_id).subject(client_id.as_str());
+            let event = event(action, client_id);
             let seq = self.publish(&tx, origin, event, change).await?;
             if to == State::Suspended {
-                end_tokens(&tx, client_id, seq).await?;
+                set_seq(&tx, client_id, &[Column::TokensEndedSeq], seq).await?;
             }
         }
         let client = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
-        commit(tx).await?;
-        Ok(client)
+        commit(tx, client).await
     }
 
-    /// Replaces a client's keys; no change, and no event, when they are these already. The client's
-    /// version stays: nothing that a consent page shows has changed.
+    /// Replaces a client's keys. Changes and records nothing if it has these already. The client's version stays:
+    /// no consent page shows keys.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -210,105 +188,99 @@ impl Store {
         origin: &Origin,
         client_id: &ClientId,
         keys: &ClientKeys,
-    ) -> Result<Client, Error> {
+    ) -> Result<Client> {
         let tx = self.db.write().await?;
-        let replaced = Entity::update_many()
-            .filter(Column::ClientId.eq(client_id.as_str()))
+        let replaced = revise(client_id, self.now())
             .filter(Column::JsonWebKeySet.ne(keys.as_str()))
             .col_expr(Column::JsonWebKeySet, Expr::value(keys.as_str()))
-            .col_expr(Column::UpdatedAt, Expr::value(self.now().as_millis()))
-            .col_expr(Column::Etag, Expr::col(Column::Etag).add(1))
             .exec(&tx)
             .await?;
         if replaced.rows_affected == 1 {
-            // As JSON: a key's name may hold any separator.
-            let kids = serde_json::to_string(keys.kids()).map_err(|_| corrupt("clients"))?;
-            let event = Event::new("client.set_keys")
-                .client(client_id)
-                .subject(client_id.as_str())
-                .detail("kids", kids);
+            // As JSON, because a key's name may hold any separator.
+            let event = event("client.set_keys", client_id).detail("kids", json(&keys.kids())?.to_string());
             self.publish(&tx, origin, event, changed(client_id)).await?;
         }
         let client = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
-        commit(tx).await?;
-        Ok(client)
+        commit(tx, client).await
     }
 }
 
-/// Locks a client's row until the transaction ends, so that calls that count, replace or revoke its
-/// secrets come one after the other.
-pub(super) async fn lock_client(tx: &DatabaseTransaction, client_id: &ClientId) -> Result<(), Error> {
+/// Locks a client's row until the transaction ends, so that transactions that count, replace or revoke its secrets
+/// run one after the other.
+pub(super) async fn lock_client(tx: &DatabaseTransaction, client_id: &ClientId) -> Result<()> {
     let client = Entity::find_by_id(client_id.as_str()).lock_exclusive();
-    match client.one(tx).await? {
-        Some(_) => Ok(()),
-        None => Err(Error::NotFound("client")),
-    }
+    client.one(tx).await?.ok_or(Error::NotFound("client"))?;
+    Ok(())
 }
 
-pub(super) async fn find(conn: &impl ConnectionTrait, client_id: &ClientId) -> Result<Option<Client>, Error> {
+pub(super) async fn find(conn: &impl ConnectionTrait, client_id: &ClientId) -> Result<Option<Client>> {
     let row = Entity::find_by_id(client_id.as_str()).one(conn).await?;
-    match row {
-        Some(row) => with_tenants(conn, row).await.map(Some),
-        None => Ok(None),
+    let mut client = row.map(client).transpose()?;
+    if let Some(client) = &mut client {
+        read_tenants(conn, client).await?;
     }
+    Ok(client)
 }
 
-/// The secrets that authenticate a client at this time.
+/// Reads the secrets that authenticate a client at this time.
 async fn live_secrets(
     conn: &impl ConnectionTrait,
     client_id: &ClientId,
     now: UnixMillis,
-) -> Result<Vec<LiveSecret>, Error> {
-    use client_secret::{Column, Entity};
-    let rows = Entity::find()
-        .filter(Column::ClientId.eq(client_id.as_str()))
-        .filter(Column::RevokedAt.is_null())
-        .filter(Column::AwaitingClaim.eq(false))
-        .filter(
-            Condition::any()
-                .add(Column::ExpiresAt.is_null())
-                .add(Column::ExpiresAt.gt(now.as_millis())),
-        )
-        .order_by_asc(Column::SecretId)
-        .all(conn)
-        .await?;
-    let live = rows.into_iter().map(|row| {
-        Ok(LiveSecret {
-            secret_id: SecretId::parse(&row.secret_id).map_err(|_| corrupt("client_secrets"))?,
-            expires_at: row.expires_at.map(UnixMillis::from_millis),
-        })
+) -> Result<Vec<(SecretId, Option<UnixMillis>)>> {
+    let claimed = client_secret::Column::AwaitingClaim.eq(false);
+    let live = unended_secrets(client_id, now).filter(claimed);
+    let live = live.order_by_asc(client_secret::Column::SecretId);
+    let live = live.all(conn).await?.into_iter().map(|row| {
+        let secret_id = SecretId::parse(&row.secret_id).map_err(|_| corrupt("client_secrets"))?;
+        Ok((secret_id, row.expires_at.map(UnixMillis::from_millis)))
     });
     live.collect()
+}
+
+/// Selects the secrets of a client that are neither revoked nor expired.
+pub(super) fn unended_secrets(client_id: &ClientId, now: UnixMillis) -> Select<client_secret::Entity> {
+    use client_secret::{Column, Entity};
+    let expires_at = Column::ExpiresAt;
+    Entity::find()
+        .filter(Column::ClientId.eq(client_id.as_str()))
+        .filter(Column::RevokedAt.is_null())
+        .filter(expires_at.is_null().or(expires_at.gt(now.as_millis())))
+}
+
+pub(super) fn event(action: &'static str, client_id: &ClientId) -> Event {
+    Event::new(action).client(client_id).subject(client_id.as_str())
 }
 
 pub(super) fn changed(client_id: &ClientId) -> Change {
     change(change_kind::CLIENT, client_id, None)
 }
 
-/// A change that ends the client's access tokens: to be recorded by [`end_tokens`] at its position.
+/// Returns a change that ends the client's access tokens. Its position belongs into `tokens_ended_seq`.
 pub(super) fn tokens_ended(client_id: &ClientId) -> Change {
     change(change_kind::CLIENT_TOKENS_ENDED, client_id, None)
 }
 
-async fn end_tokens(tx: &DatabaseTransaction, client_id: &ClientId, seq: i64) -> Result<(), StoreError> {
+/// Begins an update of a client, which raises its etag.
+fn revise(client_id: &ClientId, now: UnixMillis) -> UpdateMany<Entity> {
     Entity::update_many()
         .filter(Column::ClientId.eq(client_id.as_str()))
-        .col_expr(Column::TokensEndedSeq, Expr::value(seq))
-        .exec(tx)
-        .await?;
-    Ok(())
+        .col_expr(Column::UpdatedAt, Expr::value(now.as_millis()))
+        .col_expr(Column::Etag, Expr::col(Column::Etag).add(1))
 }
 
-pub(super) async fn set_version(
+/// Sets columns of a client to the position of a change.
+pub(super) async fn set_seq(
     tx: &DatabaseTransaction,
     client_id: &ClientId,
+    columns: &[Column],
     seq: i64,
-) -> Result<(), StoreError> {
-    Entity::update_many()
-        .filter(Column::ClientId.eq(client_id.as_str()))
-        .col_expr(Column::Version, Expr::value(seq))
-        .exec(tx)
-        .await?;
+) -> Result<()> {
+    let mut update = Entity::update_many().filter(Column::ClientId.eq(client_id.as_str()));
+    for column in columns {
+        update = update.col_expr(*column, Expr::value(seq));
+    }
+    update.exec(tx).await?;
     Ok(())
 }
 
@@ -316,30 +288,37 @@ pub(super) async fn insert_tenants(
     tx: &DatabaseTransaction,
     client_id: &ClientId,
     tenant_ids: &[TenantId],
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let rows = tenant_ids.iter().map(|tenant_id| client_tenant::ActiveModel {
         tenant_id: Set(tenant_id.to_string()),
         client_id: Set(client_id.to_string()),
     });
-    client_tenant::Entity::insert_many(rows)
-        .exec_without_returning(tx)
-        .await?;
+    let insert = client_tenant::Entity::insert_many(rows);
+    insert.exec_without_returning(tx).await?;
     Ok(())
 }
 
-async fn with_tenants(conn: &impl ConnectionTrait, row: Model) -> Result<Client, Error> {
-    let unreadable = || corrupt("clients");
-    let tenants = client_tenant::Entity::find()
-        .filter(client_tenant::Column::ClientId.eq(row.client_id.as_str()))
+/// Reads the tenants of a client, which [`client`] leaves out.
+async fn read_tenants(conn: &impl ConnectionTrait, client: &mut Client) -> Result<()> {
+    let rows = client_tenant::Entity::find()
+        .filter(client_tenant::Column::ClientId.eq(client.client_id.as_str()))
         .order_by_asc(client_tenant::Column::TenantId)
         .all(conn)
         .await?;
-    let tenant_ids = tenants.iter().map(|row| TenantId::parse(&row.tenant_id));
+    let tenant_ids = rows.iter().map(|row| TenantId::parse(&row.tenant_id));
+    let tenant_ids = tenant_ids.collect::<Result<_, _>>();
+    client.tenant_ids = tenant_ids.map_err(|_| corrupt("client_tenants"))?;
+    Ok(())
+}
+
+/// Reads a client's own row.
+fn client(row: Model) -> Result<Client> {
+    let unreadable = || corrupt("clients");
+    let request_id = IntegrationRequestId::parse(&row.integration_request_id);
     Ok(Client {
-        tenant_ids: tenant_ids.collect::<Result<_, _>>().map_err(|_| unreadable())?,
+        tenant_ids: Vec::new(),
         client_id: ClientId::parse(&row.client_id).map_err(|_| unreadable())?,
-        integration_request_id: IntegrationRequestId::parse(&row.integration_request_id)
-            .map_err(|_| unreadable())?,
+        integration_request_id: request_id.map_err(|_| unreadable())?,
         presentation: serde_json::from_value(row.presentation).map_err(|_| unreadable())?,
         scopes: serde_json::from_value(row.scopes).map_err(|_| unreadable())?,
         redirect_uris: serde_json::from_value(row.redirect_uris).map_err(|_| unreadable())?,
@@ -352,10 +331,6 @@ async fn with_tenants(conn: &impl ConnectionTrait, row: Model) -> Result<Client,
         etag: row.etag,
         json_web_key_set: row.json_web_key_set,
     })
-}
-
-pub(super) fn json(value: &impl serde::Serialize) -> Result<Value, Error> {
-    serde_json::to_value(value).map_err(|_| corrupt("clients"))
 }
 
 #[cfg(test)]

@@ -12,28 +12,23 @@ use accord::{
         page::{Page, PageRequest},
     },
 };
-use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-    sea_query::Expr,
-};
+use sea_orm::{Order::Desc, QuerySelect, entity::prelude::*, sea_query::ExprTrait};
 
 use super::{
     Store,
-    client::{self, changed, lock_client, tokens_ended},
-    commit, corrupt,
-    credentials::{SecretRef, end, end_link_to, lock_link_to},
+    client::{self, changed, lock_client, set_seq, tokens_ended},
+    commit, corrupt, credentials,
     entity::{
         client as client_entity,
         client_secret::{Column, Entity, Model},
+        delivery as link,
     },
 };
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::{
         argon2_hash::Argon2Hash,
-        client_secret::{
-            ClientSecret, Effect, NewSecret, Reason, Revocation, SecretUse, USE_RESOLUTION, revocation_effect,
-        },
+        client_secret::{ClientSecret, NewSecret, Reason, Revocation, SecretUse, USE_RESOLUTION},
         delivery::Handover,
     },
 };
@@ -47,38 +42,24 @@ impl Store {
         &self,
         creation: &Creation,
         new: NewSecret,
-    ) -> Result<(ClientSecret, Handover), Error> {
+    ) -> Result<(ClientSecret, Handover)> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
             Outcome::Replay { resource_id, secrets } => {
-                let made = SecretRef::read(&resource_id)?;
-                let secret = find(&tx, &made.client_id, &made.secret_id).await?;
-                let handover = self.handover(&tx, new.delivery, &made, &secrets).await?;
+                let (issued, handover) = self.reissue(&tx, &resource_id, &secrets).await?;
+                let secret = find(&tx, &issued.client_id, &issued.secret_id).await?;
                 return Ok((secret.ok_or(corrupt("idempotency"))?, handover));
             }
             Outcome::New(reservation) => reservation,
         };
-        let made = self
-            .make_secret(
-                &tx,
-                &new.client_id,
-                new.expires_at,
-                new.delivery,
-                &reservation.secrets,
-            )
-            .await?;
-        let handover = self
-            .handover(&tx, new.delivery, &made, &reservation.secrets)
-            .await?;
-        reservation.complete(&tx, &made.to_string()).await?;
+        let (issued, handover) = self.issue(&tx, &new, reservation).await?;
         let event = Event::new("client_secret.create")
             .client(&new.client_id)
-            .subject(made.secret_id.as_str());
-        self.publish(&tx, &creation.origin, event, changed(&new.client_id))
-            .await?;
-        let secret = find(&tx, &new.client_id, &made.secret_id).await?;
-        commit(tx).await?;
-        Ok((secret.ok_or(corrupt("client_secrets"))?, handover))
+            .subject(issued.secret_id.as_str());
+        let change = changed(&new.client_id);
+        self.publish(&tx, &creation.origin, event, change).await?;
+        let secret = find(&tx, &new.client_id, &issued.secret_id).await?;
+        commit(tx, (secret.ok_or(corrupt("client_secrets"))?, handover)).await
     }
 
     /// Reads one secret of a client.
@@ -86,7 +67,7 @@ impl Store {
         &self,
         client_id: &ClientId,
         secret_id: &SecretId,
-    ) -> Result<Option<ClientSecret>, Error> {
+    ) -> Result<Option<ClientSecret>> {
         find(self.db.read(), client_id, secret_id).await
     }
 
@@ -98,26 +79,16 @@ impl Store {
         &self,
         client_id: &ClientId,
         page: &PageRequest,
-    ) -> Result<Page<ClientSecret>, Error> {
+    ) -> Result<Page<ClientSecret>> {
         if client::find(self.db.read(), client_id).await?.is_none() {
             return Err(Error::NotFound("client"));
         }
-        let mut query = Entity::find()
-            .filter(Column::ClientId.eq(client_id.as_str()))
-            .order_by_desc(Column::SecretId)
-            .limit(page.fetch());
-        if let Some(after) = page.after() {
-            query = query.filter(Column::SecretId.lt(after));
-        }
-        let rows = query.all(self.db.read()).await?;
-        let secrets = rows
-            .into_iter()
-            .map(client_secret)
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(page.finish(secrets, |secret| secret.secret_id.to_string()))
+        let query = Entity::find().filter(Column::ClientId.eq(client_id.as_str()));
+        self.page(query, Column::SecretId, Desc, page, client_secret)
+            .await
     }
 
-    /// Ends a secret; for a compromised one, the client's access and refresh tokens too.
+    /// Revokes a secret. If it is compromised, ends the client's access and refresh tokens too.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::SecretInUse`].
@@ -125,12 +96,16 @@ impl Store {
         &self,
         origin: &Origin,
         revocation: &Revocation,
-    ) -> Result<ClientSecret, Error> {
-        let (client_id, secret_id, reason) =
-            (&revocation.client_id, &revocation.secret_id, revocation.reason);
+    ) -> Result<ClientSecret> {
+        let (client_id, secret_id) = (&revocation.client_id, &revocation.secret_id);
+        let reason = revocation.reason;
         let tx = self.db.write().await?;
         lock_client(&tx, client_id).await?;
-        lock_link_to(&tx, client_id, secret_id).await?;
+        let is_link = link::Column::ClientId.eq(client_id.as_str());
+        let is_link = is_link.and(link::Column::SecretId.eq(secret_id.as_str()));
+        // Locks the link before the secret, as the transactions that open or end links do.
+        let link = link::Entity::find().filter(is_link.clone()).lock_exclusive();
+        link.one(&tx).await?;
         let row = Entity::find_by_id(secret_id.as_str())
             .filter(Column::ClientId.eq(client_id.as_str()))
             .lock_exclusive()
@@ -138,53 +113,46 @@ impl Store {
             .await?;
         let secret = client_secret(row.ok_or(Error::NotFound("client_secret"))?)?;
         let now = self.now();
-        if revocation_effect(&secret, reason, revocation.force, now)? == Effect::None {
+        if !revocation.changes(&secret, now)? {
             return Ok(secret);
         }
-        end(&tx, secret_id, reason, now).await?;
-        // A link to it would hand over what authenticates nobody.
-        end_link_to(&tx, client_id, secret_id, now).await?;
+        credentials::end(&tx, secret_id, reason, now).await?;
+        // An open link would hand over a secret that authenticates nothing.
+        credentials::ending(now).filter(is_link).exec(&tx).await?;
         let event = Event::new("client_secret.revoke")
             .client(client_id)
             .subject(secret_id.as_str())
             .detail("reason", reason.as_ref())
             .detail("force", revocation.force.to_string());
-        let is_compromised = reason == Reason::Compromised;
-        let change = if is_compromised { tokens_ended } else { changed };
-        let seq = self.publish(&tx, origin, event, change(client_id)).await?;
-        if is_compromised {
-            client_entity::Entity::update_many()
-                .filter(client_entity::Column::ClientId.eq(client_id.as_str()))
-                .col_expr(client_entity::Column::TokensEndedSeq, Expr::value(seq))
-                .col_expr(client_entity::Column::FamiliesEndedSeq, Expr::value(seq))
-                .exec(&tx)
-                .await?;
+        if reason == Reason::Compromised {
+            use client_entity::Column::{FamiliesEndedSeq, TokensEndedSeq};
+            let seq = self.publish(&tx, origin, event, tokens_ended(client_id)).await?;
+            set_seq(&tx, client_id, &[TokensEndedSeq, FamiliesEndedSeq], seq).await?;
+        } else {
+            self.publish(&tx, origin, event, changed(client_id)).await?;
         }
         let secret = find(&tx, client_id, secret_id).await?;
-        commit(tx).await?;
-        secret.ok_or(corrupt("client_secrets"))
+        commit(tx, secret.ok_or(corrupt("client_secrets"))?).await
     }
 
-    /// Moves the dates of last use forward, to now at most; uses close together are one.
-    pub async fn record_secret_uses(&self, uses: Vec<SecretUse>) -> Result<(), Error> {
+    /// Moves the times of last use forward, at most to now. Leaves out uses that are less than [`USE_RESOLUTION`]
+    /// after the last one.
+    pub async fn record_secret_uses(&self, uses: Vec<SecretUse>) -> Result<()> {
         let now = self.now();
-        // By the one writer: on SQLite even an update of no row takes the lock.
+        // On SQLite even an update of no row takes the write lock.
         let tx = self.db.write().await?;
         for used in uses {
             let used_at = used.used_at.min(now);
+            let before = used_at.minus(USE_RESOLUTION).as_millis();
             Entity::update_many()
                 .filter(Column::SecretId.eq(used.secret_id.as_str()))
                 .filter(Column::ClientId.eq(used.client_id.as_str()))
-                .filter(
-                    Condition::any()
-                        .add(Column::LastUsedAt.is_null())
-                        .add(Column::LastUsedAt.lte(used_at.minus(USE_RESOLUTION).as_millis())),
-                )
+                .filter(Column::LastUsedAt.is_null().or(Column::LastUsedAt.lte(before)))
                 .col_expr(Column::LastUsedAt, Expr::value(used_at.as_millis()))
                 .exec(&tx)
                 .await?;
         }
-        Ok(commit(tx).await?)
+        commit(tx, ()).await
     }
 }
 
@@ -192,15 +160,12 @@ async fn find(
     conn: &impl ConnectionTrait,
     client_id: &ClientId,
     secret_id: &SecretId,
-) -> Result<Option<ClientSecret>, Error> {
-    let row = Entity::find_by_id(secret_id.as_str())
-        .filter(Column::ClientId.eq(client_id.as_str()))
-        .one(conn)
-        .await?;
-    row.map(client_secret).transpose()
+) -> Result<Option<ClientSecret>> {
+    let row = Entity::find_by_id(secret_id.as_str()).filter(Column::ClientId.eq(client_id.as_str()));
+    row.one(conn).await?.map(client_secret).transpose()
 }
 
-fn client_secret(row: Model) -> Result<ClientSecret, Error> {
+fn client_secret(row: Model) -> Result<ClientSecret> {
     let unreadable = || corrupt("client_secrets");
     let revoked = match (row.revoked_at, row.revocation_reason) {
         (None, None) => None,

@@ -1,9 +1,8 @@
-//! One-time enrolment links in the database. Of a token only its SHA-256 is kept.
+//! One-time enrolment links in the database. Stores only the SHA-256 of a token.
 
 use accord::{
     clock::UnixMillis,
     store::{
-        StoreError,
         audit::{Event, Origin},
         idempotency::Derivation,
     },
@@ -12,10 +11,7 @@ use accord::{
         opaque::{OpaqueToken, TokenKind},
     },
 };
-use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter,
-    sea_query::Expr,
-};
+use sea_orm::{Condition, Set, UpdateMany, entity::prelude::*};
 
 use super::{
     Store, change, commit, corrupt,
@@ -25,7 +21,7 @@ use super::{
     },
 };
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::{
         argon2_hash::Argon2Hash,
         change_kind,
@@ -34,11 +30,10 @@ use crate::{
 };
 
 impl Store {
-    /// The Tenant Admin that this enrolment is for, while it is open.
-    pub async fn find_enrolment(&self, token: &OpaqueToken) -> Result<Option<UserId>, Error> {
+    /// Finds the Tenant Admin that an open enrolment is for.
+    pub async fn find_enrolment(&self, token: &OpaqueToken) -> Result<Option<UserId>> {
         let open = Entity::find_by_id(token.digest().to_vec())
-            .filter(Column::UsedAt.is_null())
-            .filter(Column::EndedAt.is_null())
+            .filter(unused())
             .filter(Column::ExpiresAt.gt(self.now().as_millis()))
             .one(self.db.read())
             .await?;
@@ -46,7 +41,7 @@ impl Store {
         user_id.map_err(|_| corrupt("enrolments"))
     }
 
-    /// Uses an enrolment up and sets the password. One conditional update decides who comes first.
+    /// Uses an enrolment and sets the password. One conditional update decides between racing calls.
     ///
     /// # Errors
     /// [`Error::LinkInvalid`].
@@ -55,15 +50,13 @@ impl Store {
         origin: &Origin,
         token: &OpaqueToken,
         hashed: Argon2Hash,
-    ) -> Result<TenantId, Error> {
+    ) -> Result<TenantId> {
         let tx = self.db.write().await?;
         let now = self.now().as_millis();
-        let row = Entity::find_by_id(token.digest().to_vec())
-            .one(&tx)
-            .await?
-            .ok_or(Error::LinkInvalid)?;
-        // The user's row first, as a reset and a deactivation do: in the other order they would
-        // wait for each other. Without the update below it is rolled back.
+        let row = Entity::find_by_id(token.digest().to_vec()).one(&tx).await?;
+        let row = row.ok_or(Error::LinkInvalid)?;
+        // Locks the user's row first, as a reset and a deactivation do: in the other order the transactions
+        // would wait for each other. If the enrolment turns out to be used, this is rolled back.
         let enrolled = user::Entity::update_many()
             .filter(user::Column::TenantId.eq(row.tenant_id.as_str()))
             .filter(user::Column::UserId.eq(row.user_id.as_str()))
@@ -73,33 +66,25 @@ impl Store {
             .col_expr(user::Column::UpdatedAt, Expr::value(now))
             .exec(&tx)
             .await?;
-        if enrolled.rows_affected == 0 {
-            return Err(Error::LinkInvalid);
-        }
         let used = Entity::update_many()
             .filter(Column::TokenHash.eq(token.digest().to_vec()))
-            .filter(Column::UsedAt.is_null())
-            .filter(Column::EndedAt.is_null())
+            .filter(unused())
             .filter(Column::ExpiresAt.gt(now))
             .col_expr(Column::UsedAt, Expr::value(now))
             .exec(&tx)
             .await?;
-        if used.rows_affected == 0 {
+        if enrolled.rows_affected == 0 || used.rows_affected == 0 {
             return Err(Error::LinkInvalid);
         }
         let tenant_id = TenantId::parse(&row.tenant_id).map_err(|_| corrupt("enrolments"))?;
-        let user_id = UserId::parse(&row.user_id).map_err(|_| corrupt("enrolments"))?;
-        let event = Event::new("user.enrol")
-            .tenant(&tenant_id)
-            .subject(user_id.as_str());
-        let change = change(change_kind::USER, &user_id, Some(&tenant_id));
+        let event = Event::new("user.enrol").tenant(&tenant_id).subject(&row.user_id);
+        let change = change(change_kind::USER, &row.user_id, Some(&tenant_id));
         self.publish(&tx, origin, event, change).await?;
-        commit(tx).await?;
-        Ok(tenant_id)
+        commit(tx, tenant_id).await
     }
 }
 
-/// The enrolment token of a creating call.
+/// Returns the enrolment token of a creating call.
 pub(super) fn token(secrets: &Derivation) -> OpaqueToken {
     OpaqueToken::from_secret(TokenKind::Enrolment, &secrets.secret("enrolment"))
 }
@@ -111,7 +96,7 @@ pub(super) async fn insert(
     user_id: &UserId,
     token: &OpaqueToken,
     now: UnixMillis,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let row = ActiveModel {
         token_hash: Set(token.digest().to_vec()),
         tenant_id: Set(tenant_id.to_string()),
@@ -125,20 +110,32 @@ pub(super) async fn insert(
     Ok(())
 }
 
-/// Ends the user's enrolments that were not used.
+/// Ends the enrolments of a user that were not used.
 pub(super) async fn end_all(
     conn: &impl ConnectionTrait,
     tenant_id: &TenantId,
     user_id: &UserId,
     now: UnixMillis,
-) -> Result<(), StoreError> {
-    Entity::update_many()
+) -> Result<()> {
+    let of_user = ending(now)
         .filter(Column::TenantId.eq(tenant_id.as_str()))
-        .filter(Column::UserId.eq(user_id.as_str()))
-        .filter(Column::UsedAt.is_null())
-        .filter(Column::EndedAt.is_null())
-        .col_expr(Column::EndedAt, Expr::value(now.as_millis()))
-        .exec(conn)
-        .await?;
+        .filter(Column::UserId.eq(user_id.as_str()));
+    of_user.exec(conn).await?;
     Ok(())
 }
+
+/// Begins an update that ends enrolments that were not used.
+pub(super) fn ending(now: UnixMillis) -> UpdateMany<Entity> {
+    let ended = Entity::update_many().col_expr(Column::EndedAt, Expr::value(now.as_millis()));
+    ended.filter(unused())
+}
+
+fn unused() -> Condition {
+    Condition::all()
+        .add(Column::UsedAt.is_null())
+        .add(Column::EndedAt.is_null())
+}
+
+#[cfg(test)]
+#[path = "tests/enrolment.rs"]
+mod tests;

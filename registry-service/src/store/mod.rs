@@ -1,9 +1,9 @@
-//! The registry's database. A method of [`Store`] is one transaction, with its audit event and its change in the
-//! feed; rules are in `model`.
+//! The registry's database. A method of [`Store`] runs one transaction, with its audit event and its entry in the
+//! change feed. Rules are in `model`.
 //!
 //! Tables that belong to a tenant are keyed by it, and their methods take it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use accord::{
     clock::{SharedClock, UnixMillis},
@@ -13,21 +13,20 @@ use accord::{
     store::{
         Creation, Database, StoreError,
         audit::{self, Event, Origin},
-        change::{self, Change, Told},
+        change::{self, Change},
         idempotency::{self, Outcome},
     },
     text::{
-        id::{ClientId, TenantId},
-        opaque::{ClientSecret, SecretTagKey},
+        id::TenantId,
+        opaque::SecretTagKey,
+        page::{Page, PageRequest},
     },
 };
-use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, sea_query::Expr,
-};
-use zeroize::Zeroizing;
+use sea_orm::{DatabaseTransaction, Order, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*};
+use serde::Serialize;
 
 use crate::{
-    error::Error,
+    error::{Error, Result},
     hashing::{Hasher, secret_tag},
     model::purpose,
 };
@@ -57,10 +56,6 @@ pub const PURPOSES: &[&str] = &[
     idempotency::KEYRING_PURPOSE,
 ];
 
-/// How far back a reader looks that wants to know what ended lately: four times the longest life of an
-/// access token, so that replicas' clocks need not agree.
-const RECENT: Duration = Duration::from_secs(3600);
-
 /// The registry's database, keys, clock and randomness.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -68,12 +63,12 @@ pub struct Store {
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) clock: SharedClock,
     pub(crate) random: SharedRandom,
-    pub(crate) hasher: Hasher,
+    /// Hashes and verifies secrets and passwords.
+    pub hasher: Hasher,
 }
 
 impl Store {
-    /// Joins the parts of a store. The database is migrated and the keyring holds
-    /// [`PURPOSES`].
+    /// Opens a store on a database that is migrated, with a keyring that holds [`PURPOSES`].
     pub fn new(db: Database, keyring: Keyring, clock: SharedClock, random: SharedRandom) -> Self {
         let keyring = Arc::new(keyring);
         Self {
@@ -85,113 +80,89 @@ impl Store {
         }
     }
 
-    /// The time now.
+    /// Returns the time.
     pub fn now(&self) -> UnixMillis {
         self.clock.now()
     }
 
-    /// Computes and checks hashes of secrets and passwords.
-    pub fn hasher(&self) -> &Hasher {
-        &self.hasher
-    }
-
-    /// The change feed's position: what is read after this call reflects all changes up to it.
-    pub async fn position(&self) -> Result<Position, Error> {
+    /// Returns the position of the change feed. What is read after this call reflects all changes up to it.
+    pub async fn position(&self) -> Result<Position> {
         Ok(change::position(self.db.read()).await?)
     }
 
-    /// The feed after a position, at most `limit` changes; without one, the feed's position.
-    pub async fn changes_after(&self, after: Option<&Position>, limit: u64) -> Result<Told, Error> {
-        Ok(change::tell(self.db.read(), after, limit).await?)
-    }
-
-    /// The key that new Client Secrets are tagged with.
-    ///
-    /// # Errors
-    /// [`Error::Key`].
-    pub fn secret_tag_key(&self) -> Result<SecretTagKey, Error> {
+    /// Returns the key that new Client Secrets are tagged with.
+    pub fn secret_tag_key(&self) -> Result<SecretTagKey> {
         Ok(secret_tag::current(&self.keyring)?)
     }
 
-    /// Whether the registry tagged this text as a secret of this client. Takes the same time for every client.
-    pub fn is_tagged_for(&self, secret: &ClientSecret, client_id: &ClientId) -> bool {
-        let keys: Vec<_> = secret_tag::all(&self.keyring).collect();
-        secret.is_tagged_for(client_id, &keys)
-    }
-
-    /// The keys that Client Secrets may be tagged with, by version.
-    pub fn secret_tag_keys(&self) -> Vec<(i32, Zeroizing<[u8; 32]>)> {
-        secret_tag::exposed(&self.keyring)
-    }
-
-    /// A position that all changes of the last hour come after: every access token that still lives was
-    /// issued at this position or later.
-    pub async fn recent_seq(&self) -> Result<i64, Error> {
-        Ok(change::seq_before(self.db.read(), self.now().minus(RECENT)).await?)
-    }
-
-    /// Records an event that comes with no change of its own, such as a refused attempt.
-    pub async fn record(&self, origin: &Origin, event: Event) -> Result<(), Error> {
+    /// Records an event that comes with no change, such as a rejected sign-in.
+    pub async fn record(&self, origin: &Origin, event: Event) -> Result<()> {
         let tx = self.db.write().await?;
         self.audit(&tx, origin, event).await?;
-        Ok(commit(tx).await?)
+        commit(tx, ()).await
     }
 
-    /// Begins a creating transaction: a new thing, or the answer to a repeated call.
-    async fn begin_creation(&self, creation: &Creation) -> Result<(DatabaseTransaction, Outcome), Error> {
+    /// Begins the transaction of a creating call, which may be a repeated one.
+    async fn begin_creation(&self, creation: &Creation) -> Result<(DatabaseTransaction, Outcome)> {
         let tx = self.db.write().await?;
         let request = creation.idempotency();
         let outcome = idempotency::begin(&tx, &self.keyring, &*self.clock, &*self.random, &request).await?;
         Ok((tx, outcome))
     }
 
-    async fn audit(
-        &self,
-        conn: &impl ConnectionTrait,
-        origin: &Origin,
-        event: Event,
-    ) -> Result<(), StoreError> {
+    async fn audit(&self, conn: &impl ConnectionTrait, origin: &Origin, event: Event) -> Result<()> {
         audit::record(conn, &*self.clock, &*self.random, origin, event).await?;
         Ok(())
     }
 
-    /// Records an event and publishes its change; the change's position. Call it last: all other writers wait from
-    /// here to the commit.
+    /// Records an event and publishes its change. Returns the position of the change.
+    ///
+    /// Call it last: all other writers wait from here to the commit.
     async fn publish(
         &self,
         tx: &DatabaseTransaction,
         origin: &Origin,
         event: Event,
         change: Change,
-    ) -> Result<i64, StoreError> {
+    ) -> Result<i64> {
         self.audit(tx, origin, event).await?;
-        change::bump(tx, &[change], self.now()).await
+        Ok(change::bump(tx, &[change], self.now()).await?)
+    }
+
+    /// Reads one page of a list, in the order of a column of texts that all differ.
+    async fn page<E: EntityTrait, T>(
+        &self,
+        query: Select<E>,
+        key: E::Column,
+        order: Order,
+        page: &PageRequest,
+        convert: fn(E::Model) -> Result<T>,
+    ) -> Result<Page<T>> {
+        let after = page.after().map(|after| match order {
+            Order::Desc => key.lt(after),
+            _ => key.gt(after),
+        });
+        let query = query.apply_if(after, QueryFilter::filter);
+        let query = query.order_by(key, order).limit(page.fetch());
+        let page = page.finish(query.all(self.db.read()).await?, |row| match row.get(key) {
+            Value::String(Some(key)) => key,
+            _ => String::new(),
+        });
+        let items = page.items.into_iter().map(convert);
+        Ok(Page {
+            items: items.collect::<Result<_>>()?,
+            next_page_token: page.next_page_token,
+        })
     }
 }
 
-/// Ends every one-time link that was not used: for a database that was restored from a copy.
-///
-/// # Errors
-/// What the database says.
-pub async fn end_links(tx: &DatabaseTransaction, now: UnixMillis) -> Result<(), StoreError> {
-    use entity::{delivery, enrolment};
-    enrolment::Entity::update_many()
-        .filter(enrolment::Column::UsedAt.is_null())
-        .filter(enrolment::Column::EndedAt.is_null())
-        .col_expr(enrolment::Column::EndedAt, Expr::value(now.as_millis()))
-        .exec(tx)
-        .await?;
-    delivery::Entity::update_many()
-        .filter(delivery::Column::ClaimedAt.is_null())
-        .filter(delivery::Column::EndedAt.is_null())
-        .col_expr(delivery::Column::EndedAt, Expr::value(now.as_millis()))
-        .col_expr(delivery::Column::Nonce, Expr::value(None::<Vec<u8>>))
-        .exec(tx)
-        .await?;
+/// Ends every one-time link that was not used. For a database that was restored from a copy.
+pub async fn end_links(tx: &DatabaseTransaction, now: UnixMillis) -> Result<()> {
+    enrolment::ending(now).exec(tx).await?;
+    credentials::ending(now).exec(tx).await?;
     Ok(())
 }
 
-/// A change of what has this id.
 fn change(kind: &'static str, id: &impl ToString, tenant_id: Option<&TenantId>) -> Change {
     Change {
         kind,
@@ -200,7 +171,7 @@ fn change(kind: &'static str, id: &impl ToString, tenant_id: Option<&TenantId>) 
     }
 }
 
-/// The error of an insert that only a natural key can refuse.
+/// Maps the error of an insert whose only unique key is the natural one.
 fn exists(resource: &'static str) -> impl Fn(DbErr) -> Error {
     move |error| match StoreError::from(error) {
         StoreError::Conflict => Error::AlreadyExists(resource),
@@ -214,12 +185,17 @@ impl From<DbErr> for Error {
     }
 }
 
-/// Commits, so that a failed commit is a failed call.
-async fn commit(tx: DatabaseTransaction) -> Result<(), StoreError> {
-    Ok(tx.commit().await?)
+/// Commits a transaction and returns its result.
+async fn commit<T>(tx: DatabaseTransaction, result: T) -> Result<T> {
+    tx.commit().await?;
+    Ok(result)
 }
 
-/// A stored value that this program does not write.
+/// Returns the error for a stored value that this program does not write.
 fn corrupt(what: &'static str) -> Error {
     Error::Store(StoreError::Corrupt(what))
+}
+
+fn json(value: &impl Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(value).map_err(|_| corrupt("a value that is no JSON"))
 }

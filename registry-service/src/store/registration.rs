@@ -1,24 +1,25 @@
 //! The registration of clients.
 
 use accord::{
-    store::{Creation, audit::Event, idempotency::Outcome},
-    text::id::ClientId,
+    store::{Creation, idempotency::Outcome},
+    text::id::{ClientId, IntegrationRequestId},
 };
-use sea_orm::{ActiveModelTrait, ActiveValue::Set};
+use sea_orm::{Set, entity::prelude::*};
 
 use super::{
     Store,
-    client::{changed, find, insert_tenants, json, set_version},
+    client::{changed, event, find, insert_tenants, set_seq},
     commit, corrupt,
-    credentials::SecretRef,
-    entity::client::ActiveModel,
+    entity::client::{ActiveModel, Column},
     integration_request::mark_registered,
+    json,
 };
 use crate::{
-    error::Error,
+    error::Result,
     model::{
-        client::{Client, NewClient, State},
-        delivery::Handover,
+        client::{Client, State},
+        client_secret::NewSecret,
+        delivery::{Handover, Method},
     },
 };
 
@@ -26,30 +27,30 @@ impl Store {
     /// Registers the client of an approved request, with its first credentials.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::WrongState`], [`Error::RequestIdReused`].
+    /// [`Error::NotFound`](crate::error::Error::NotFound), [`WrongState`](crate::error::Error::WrongState),
+    /// [`RequestIdReused`](crate::error::Error::RequestIdReused).
     pub async fn register_client(
         &self,
         creation: &Creation,
-        new: NewClient,
-    ) -> Result<(Client, Handover), Error> {
+        request_id: &IntegrationRequestId,
+        delivery: Method,
+    ) -> Result<(Client, Handover)> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
             Outcome::Replay { resource_id, secrets } => {
-                let made = SecretRef::read(&resource_id)?;
-                let client = find(&tx, &made.client_id).await?.ok_or(corrupt("idempotency"))?;
-                let handover = self.handover(&tx, new.delivery, &made, &secrets).await?;
-                return Ok((client, handover));
+                let (issued, handover) = self.reissue(&tx, &resource_id, &secrets).await?;
+                let client = find(&tx, &issued.client_id).await?;
+                return Ok((client.ok_or(corrupt("idempotency"))?, handover));
             }
             Outcome::New(reservation) => reservation,
         };
         let now = self.now();
         let client_id = ClientId::generate(&*self.clock, &*self.random);
-        let request = mark_registered(&tx, &new.integration_request_id, &client_id, now)
-            .await?
-            .content;
+        let request = mark_registered(&tx, request_id, &client_id, now).await?;
+        let request = request.content;
         let row = ActiveModel {
             client_id: Set(client_id.to_string()),
-            integration_request_id: Set(new.integration_request_id.to_string()),
+            integration_request_id: Set(request_id.to_string()),
             presentation: Set(json(&request.presentation)?),
             scopes: Set(json(&request.scopes)?),
             redirect_uris: Set(json(&request.redirect_uris)?),
@@ -64,24 +65,19 @@ impl Store {
         };
         row.insert(&tx).await?;
         insert_tenants(&tx, &client_id, &request.tenant_ids).await?;
-        let made = self
-            .make_secret(&tx, &client_id, None, new.delivery, &reservation.secrets)
-            .await?;
-        let handover = self
-            .handover(&tx, new.delivery, &made, &reservation.secrets)
-            .await?;
-        reservation.complete(&tx, &made.to_string()).await?;
-        let event = Event::new("client.register")
-            .client(&client_id)
-            .subject(client_id.as_str())
-            .detail("integration_request_id", new.integration_request_id.as_str())
-            .detail("secret_id", made.secret_id.as_str());
-        let seq = self
-            .publish(&tx, &creation.origin, event, changed(&client_id))
-            .await?;
-        set_version(&tx, &client_id, seq).await?;
+        let secret = NewSecret {
+            client_id: client_id.clone(),
+            expires_at: None,
+            delivery,
+        };
+        let (issued, handover) = self.issue(&tx, &secret, reservation).await?;
+        let event = event("client.register", &client_id)
+            .detail("integration_request_id", request_id.as_str())
+            .detail("secret_id", issued.secret_id.as_str());
+        let change = changed(&client_id);
+        let seq = self.publish(&tx, &creation.origin, event, change).await?;
+        set_seq(&tx, &client_id, &[Column::Version], seq).await?;
         let client = find(&tx, &client_id).await?.ok_or(corrupt("clients"))?;
-        commit(tx).await?;
-        Ok((client, handover))
+        commit(tx, (client, handover)).await
     }
 }

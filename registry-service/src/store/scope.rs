@@ -12,12 +12,7 @@ use accord::{
         page::{Page, PageRequest},
     },
 };
-use sea_orm::{
-    ActiveModelTrait,
-    ActiveValue::Set,
-    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-    sea_query::{Expr, ExprTrait},
-};
+use sea_orm::{Order::Asc, QueryTrait, Set, entity::prelude::*, sea_query::ExprTrait};
 
 use super::{
     Store, change, commit, corrupt,
@@ -25,7 +20,7 @@ use super::{
     exists,
 };
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::{
         change_kind,
         scope::{NewScope, Scope, ScopeUpdate},
@@ -33,19 +28,19 @@ use crate::{
 };
 
 impl Store {
-    /// Adds a scope, enabled.
+    /// Adds an enabled scope.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`], [`Error::RequestIdReused`].
-    pub async fn create_scope(&self, creation: &Creation, new: NewScope) -> Result<Scope, Error> {
+    pub async fn create_scope(&self, creation: &Creation, new: NewScope) -> Result<Scope> {
         let (tx, outcome) = self.begin_creation(creation).await?;
-        let reservation = match outcome {
-            Outcome::Replay { .. } => return find(&tx, &new.name).await?.ok_or(corrupt("idempotency")),
-            Outcome::New(reservation) => reservation,
+        let name = &new.name;
+        let Outcome::New(reservation) = outcome else {
+            return find(&tx, name).await?.ok_or(corrupt("idempotency"));
         };
         let now = self.now().as_millis();
         let row = ActiveModel {
-            name: Set(new.name.to_string()),
+            name: Set(name.to_string()),
             description: Set(new.description),
             enabled: Set(true),
             created_at: Set(now),
@@ -53,28 +48,16 @@ impl Store {
             etag: Set(1),
         };
         let row = row.insert(&tx).await.map_err(exists("scope"))?;
-        reservation.complete(&tx, new.name.as_str()).await?;
-        let event = Event::new("scope.create").subject(new.name.as_str());
-        self.publish(
-            &tx,
-            &creation.origin,
-            event,
-            change(change_kind::SCOPE, &new.name, None),
-        )
-        .await?;
-        commit(tx).await?;
-        scope(row)
+        reservation.complete(&tx, name.as_str()).await?;
+        let event = Event::new("scope.create").subject(name.as_str());
+        let change = change(change_kind::SCOPE, name, None);
+        self.publish(&tx, &creation.origin, event, change).await?;
+        commit(tx, scope(row)?).await
     }
 
     /// Lists the catalogue by name.
-    pub async fn list_scopes(&self, page: &PageRequest) -> Result<Page<Scope>, Error> {
-        let mut query = Entity::find().order_by_asc(Column::Name).limit(page.fetch());
-        if let Some(after) = page.after() {
-            query = query.filter(Column::Name.gt(after));
-        }
-        let rows = query.all(self.db.read()).await?;
-        let scopes = rows.into_iter().map(scope).collect::<Result<Vec<_>, _>>()?;
-        Ok(page.finish(scopes, |scope| scope.name.to_string()))
+    pub async fn list_scopes(&self, page: &PageRequest) -> Result<Page<Scope>> {
+        self.page(Entity::find(), Column::Name, Asc, page, scope).await
     }
 
     /// Changes the fields given.
@@ -86,7 +69,7 @@ impl Store {
         origin: &Origin,
         name: &ScopeName,
         update: ScopeUpdate,
-    ) -> Result<Scope, Error> {
+    ) -> Result<Scope> {
         let tx = self.db.write().await?;
         let mut event = Event::new("scope.update").subject(name.as_str());
         let mut fields = Vec::new();
@@ -103,29 +86,25 @@ impl Store {
             fields.push("enabled");
             event = event.detail("enabled", enabled.to_string());
         }
-        if let Some(etag) = update.etag {
-            query = query.filter(Column::Etag.eq(etag));
-        }
-        let updated = query.exec(&tx).await?;
+        let etag = update.etag.map(|etag| Column::Etag.eq(etag));
+        let updated = query.apply_if(etag, QueryFilter::filter).exec(&tx).await?;
+        let scope = find(&tx, name).await?.ok_or(Error::NotFound("scope"))?;
         if updated.rows_affected == 0 {
-            find(&tx, name).await?.ok_or(Error::NotFound("scope"))?;
             return Err(Error::EtagMismatch("scope"));
         }
         let event = event.detail("fields", fields.join(","));
         let change = change(change_kind::SCOPE, name, None);
         self.publish(&tx, origin, event, change).await?;
-        let scope = find(&tx, name).await?.ok_or(Error::NotFound("scope"))?;
-        commit(tx).await?;
-        Ok(scope)
+        commit(tx, scope).await
     }
 }
 
-async fn find(conn: &impl ConnectionTrait, name: &ScopeName) -> Result<Option<Scope>, Error> {
+async fn find(conn: &impl ConnectionTrait, name: &ScopeName) -> Result<Option<Scope>> {
     let row = Entity::find_by_id(name.as_str()).one(conn).await?;
     row.map(scope).transpose()
 }
 
-fn scope(row: Model) -> Result<Scope, Error> {
+fn scope(row: Model) -> Result<Scope> {
     Ok(Scope {
         name: ScopeName::parse(&row.name).map_err(|_| corrupt("scopes"))?,
         description: row.description,
@@ -152,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_is_taken_once_and_a_repeated_call_answers_the_same() {
+    async fn a_name_is_unique_and_a_repeated_call_returns_the_same_scope() {
         for database in databases() {
             let (store, _) = store(&database.url).await;
             let call = repeatable("CreateScope", b"contacts.read");
@@ -174,10 +153,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_fields_given_change_and_the_feed_tells_it() {
+    async fn an_update_changes_the_given_fields_and_is_in_the_feed() {
         for database in databases() {
             let (store, clock) = store(&database.url).await;
-            let made = store
+            let created = store
                 .create_scope(&creation("CreateScope"), new("contacts.read"))
                 .await
                 .unwrap();
@@ -187,14 +166,14 @@ mod tests {
                 ..ScopeUpdate::default()
             };
             let changed = store
-                .update_scope(&origin(), &made.name, update.clone())
+                .update_scope(&origin(), &created.name, update.clone())
                 .await
                 .unwrap();
             let expected = Scope {
                 enabled: false,
                 updated_at: store.now(),
                 etag: 2,
-                ..made
+                ..created
             };
             assert_eq!(changed, expected, "{database:?}");
             let unknown = ScopeName::parse("contacts.write").unwrap();

@@ -5,6 +5,7 @@ use accord::{
     store::{
         Creation,
         audit::{Event, Origin},
+        change::Change,
         idempotency::Outcome,
     },
     text::{
@@ -12,12 +13,7 @@ use accord::{
         page::{Page, PageRequest},
     },
 };
-use sea_orm::{
-    ActiveModelTrait,
-    ActiveValue::Set,
-    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-    sea_query::{Expr, ExprTrait},
-};
+use sea_orm::{Order::Asc, QueryTrait, Set, UpdateMany, entity::prelude::*, sea_query::ExprTrait};
 
 use super::{
     Store, change, commit, corrupt,
@@ -25,7 +21,7 @@ use super::{
     exists,
 };
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::{
         change_kind,
         tenant::{NewTenant, State, Tenant, TenantUpdate},
@@ -33,21 +29,19 @@ use crate::{
 };
 
 impl Store {
-    /// Adds a tenant, active.
+    /// Adds an active tenant.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`], [`Error::RequestIdReused`].
-    pub async fn create_tenant(&self, creation: &Creation, new: NewTenant) -> Result<Tenant, Error> {
+    pub async fn create_tenant(&self, creation: &Creation, new: NewTenant) -> Result<Tenant> {
         let (tx, outcome) = self.begin_creation(creation).await?;
-        let reservation = match outcome {
-            Outcome::Replay { .. } => {
-                return find(&tx, &new.tenant_id).await?.ok_or(corrupt("idempotency"));
-            }
-            Outcome::New(reservation) => reservation,
+        let id = &new.tenant_id;
+        let Outcome::New(reservation) = outcome else {
+            return find(&tx, id).await?.ok_or(corrupt("idempotency"));
         };
         let now = self.now().as_millis();
         let row = ActiveModel {
-            tenant_id: Set(new.tenant_id.to_string()),
+            tenant_id: Set(id.to_string()),
             display_name: Set(new.display_name),
             cloud_api_url: Set(new.cloud_api_url),
             state: Set(State::Active.as_ref().to_owned()),
@@ -57,42 +51,22 @@ impl Store {
             etag: Set(1),
         };
         let row = row.insert(&tx).await.map_err(exists("tenant"))?;
-        reservation.complete(&tx, new.tenant_id.as_str()).await?;
-        let event = Event::new("tenant.create")
-            .tenant(&new.tenant_id)
-            .subject(new.tenant_id.as_str());
-        self.publish(
-            &tx,
-            &creation.origin,
-            event,
-            change(change_kind::TENANT, &new.tenant_id, Some(&new.tenant_id)),
-        )
-        .await?;
-        commit(tx).await?;
-        tenant(row)
+        reservation.complete(&tx, id.as_str()).await?;
+        let event = event("tenant.create", id);
+        self.publish(&tx, &creation.origin, event, changed(id)).await?;
+        commit(tx, tenant(row)?).await
     }
 
     /// Reads a tenant.
-    pub async fn find_tenant(&self, tenant_id: &TenantId) -> Result<Option<Tenant>, Error> {
+    pub async fn find_tenant(&self, tenant_id: &TenantId) -> Result<Option<Tenant>> {
         find(self.db.read(), tenant_id).await
     }
 
     /// Lists tenants by id.
-    pub async fn list_tenants(
-        &self,
-        state: Option<State>,
-        page: &PageRequest,
-    ) -> Result<Page<Tenant>, Error> {
-        let mut query = Entity::find().order_by_asc(Column::TenantId).limit(page.fetch());
-        if let Some(state) = state {
-            query = query.filter(Column::State.eq(state.as_ref()));
-        }
-        if let Some(after) = page.after() {
-            query = query.filter(Column::TenantId.gt(after));
-        }
-        let rows = query.all(self.db.read()).await?;
-        let tenants = rows.into_iter().map(tenant).collect::<Result<Vec<_>, _>>()?;
-        Ok(page.finish(tenants, |tenant| tenant.tenant_id.to_string()))
+    pub async fn list_tenants(&self, state: Option<State>, page: &PageRequest) -> Result<Page<Tenant>> {
+        let state = state.map(|state| Column::State.eq(state.as_ref()));
+        let query = Entity::find().apply_if(state, QueryFilter::filter);
+        self.page(query, Column::TenantId, Asc, page, tenant).await
     }
 
     /// Changes the fields given.
@@ -104,13 +78,10 @@ impl Store {
         origin: &Origin,
         tenant_id: &TenantId,
         update: TenantUpdate,
-    ) -> Result<Tenant, Error> {
+    ) -> Result<Tenant> {
         let tx = self.db.write().await?;
         let mut fields = Vec::new();
-        let mut query = Entity::update_many()
-            .filter(Column::TenantId.eq(tenant_id.as_str()))
-            .col_expr(Column::UpdatedAt, Expr::value(self.now().as_millis()))
-            .col_expr(Column::Etag, Expr::col(Column::Etag).add(1));
+        let mut query = revise(tenant_id, self.now());
         if let Some(name) = update.display_name {
             query = query.col_expr(Column::DisplayName, Expr::value(name));
             fields.push("display_name");
@@ -119,47 +90,26 @@ impl Store {
             query = query.col_expr(Column::CloudApiUrl, Expr::value(url));
             fields.push("cloud_api_url");
         }
-        if let Some(etag) = update.etag {
-            query = query.filter(Column::Etag.eq(etag));
-        }
-        let updated = query.exec(&tx).await?;
+        let etag = update.etag.map(|etag| Column::Etag.eq(etag));
+        let updated = query.apply_if(etag, QueryFilter::filter).exec(&tx).await?;
+        let tenant = find(&tx, tenant_id).await?.ok_or(Error::NotFound("tenant"))?;
         if updated.rows_affected == 0 {
-            find(&tx, tenant_id).await?.ok_or(Error::NotFound("tenant"))?;
             return Err(Error::EtagMismatch("tenant"));
         }
-        let event = Event::new("tenant.update")
-            .tenant(tenant_id)
-            .subject(tenant_id.as_str())
-            .detail("fields", fields.join(","));
-        self.publish(
-            &tx,
-            origin,
-            event,
-            change(change_kind::TENANT, tenant_id, Some(tenant_id)),
-        )
-        .await?;
-        let tenant = find(&tx, tenant_id).await?.ok_or(Error::NotFound("tenant"))?;
-        commit(tx).await?;
-        Ok(tenant)
+        let event = event("tenant.update", tenant_id).detail("fields", fields.join(","));
+        self.publish(&tx, origin, event, changed(tenant_id)).await?;
+        commit(tx, tenant).await
     }
 
-    /// Suspends or reinstates; no change, and no event, when it is in that state already.
+    /// Suspends or reinstates a tenant. Changes and records nothing if it is in that state already.
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn set_tenant_state(
-        &self,
-        origin: &Origin,
-        tenant_id: &TenantId,
-        to: State,
-    ) -> Result<Tenant, Error> {
+    pub async fn set_tenant_state(&self, origin: &Origin, tenant_id: &TenantId, to: State) -> Result<Tenant> {
         let tx = self.db.write().await?;
-        let moved = Entity::update_many()
-            .filter(Column::TenantId.eq(tenant_id.as_str()))
+        let moved = revise(tenant_id, self.now())
             .filter(Column::State.ne(to.as_ref()))
             .col_expr(Column::State, Expr::value(to.as_ref()))
-            .col_expr(Column::UpdatedAt, Expr::value(self.now().as_millis()))
-            .col_expr(Column::Etag, Expr::col(Column::Etag).add(1))
             .exec(&tx)
             .await?;
         if moved.rows_affected == 1 {
@@ -167,29 +117,42 @@ impl Store {
                 State::Suspended => ("tenant.suspend", change_kind::TENANT_TOKENS_ENDED),
                 State::Active => ("tenant.reinstate", change_kind::TENANT),
             };
-            let event = Event::new(action).tenant(tenant_id).subject(tenant_id.as_str());
             let change = change(kind, tenant_id, Some(tenant_id));
+            let event = event(action, tenant_id);
             let seq = self.publish(&tx, origin, event, change).await?;
             if to == State::Suspended {
-                Entity::update_many()
-                    .filter(Column::TenantId.eq(tenant_id.as_str()))
-                    .col_expr(Column::TokensEndedSeq, Expr::value(seq))
-                    .exec(&tx)
-                    .await?;
+                let row = Entity::update_many().filter(Column::TenantId.eq(tenant_id.as_str()));
+                let ended = row.col_expr(Column::TokensEndedSeq, Expr::value(seq));
+                ended.exec(&tx).await?;
             }
         }
         let tenant = find(&tx, tenant_id).await?.ok_or(Error::NotFound("tenant"))?;
-        commit(tx).await?;
-        Ok(tenant)
+        commit(tx, tenant).await
     }
 }
 
-pub(super) async fn find(conn: &impl ConnectionTrait, tenant_id: &TenantId) -> Result<Option<Tenant>, Error> {
+pub(super) async fn find(conn: &impl ConnectionTrait, tenant_id: &TenantId) -> Result<Option<Tenant>> {
     let row = Entity::find_by_id(tenant_id.as_str()).one(conn).await?;
     row.map(tenant).transpose()
 }
 
-fn tenant(row: Model) -> Result<Tenant, Error> {
+/// Begins an update of a tenant, which raises its etag.
+fn revise(tenant_id: &TenantId, now: UnixMillis) -> UpdateMany<Entity> {
+    Entity::update_many()
+        .filter(Column::TenantId.eq(tenant_id.as_str()))
+        .col_expr(Column::UpdatedAt, Expr::value(now.as_millis()))
+        .col_expr(Column::Etag, Expr::col(Column::Etag).add(1))
+}
+
+fn event(action: &'static str, tenant_id: &TenantId) -> Event {
+    Event::new(action).tenant(tenant_id).subject(tenant_id.as_str())
+}
+
+fn changed(tenant_id: &TenantId) -> Change {
+    change(change_kind::TENANT, tenant_id, Some(tenant_id))
+}
+
+fn tenant(row: Model) -> Result<Tenant> {
     Ok(Tenant {
         tenant_id: TenantId::parse(&row.tenant_id).map_err(|_| corrupt("tenants"))?,
         display_name: row.display_name,

@@ -1,4 +1,4 @@
-//! What the store suites share: an open store on a throw-away database, and who acts in it.
+//! Shared by the store's tests: a store on a throw-away database, and callers.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -14,14 +14,15 @@ use accord::{
         change, keyring,
     },
     testing::test_clock,
-    text::id::OperatorId,
+    text::id::{OperatorId, TenantId},
 };
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{PURPOSES, Store, migration::Migrator};
+use crate::model::tenant::NewTenant;
 
-/// A store on the empty database at `url`, migrated, under a master key that is in memory alone.
+/// Opens a store on the empty database at `url`. Its master key is not kept on disk.
 pub async fn store(url: &str) -> (Store, Arc<ManualClock>) {
     let clock = test_clock();
     let random = Arc::new(SystemRandom);
@@ -36,7 +37,7 @@ pub async fn store(url: &str) -> (Store, Arc<ManualClock>) {
     (Store::new(db, keyring, clock.clone(), random), clock)
 }
 
-/// An operator; another one each time.
+/// Returns the origin of a call by a new operator.
 pub fn origin() -> Origin {
     Origin {
         actor: Actor {
@@ -64,6 +65,24 @@ pub fn repeatable(method: &'static str, content: &[u8]) -> Creation {
         content: Zeroizing::new(content.to_vec()),
         ..creation(method)
     }
+}
+
+/// Adds the tenants `acme` and `globex`.
+pub async fn add_tenants(store: &Store) {
+    for id in ["acme", "globex"] {
+        let new = NewTenant {
+            tenant_id: TenantId::parse(id).unwrap(),
+            display_name: id.into(),
+            cloud_api_url: format!("https://api.example/{id}"),
+        };
+        store.create_tenant(&creation("CreateTenant"), new).await.unwrap();
+    }
+}
+
+/// Counts the audit events with this action.
+pub async fn count(store: &Store, action: &str) -> usize {
+    let actions = audited(store).await;
+    actions.iter().filter(|found| *found == action).count()
 }
 
 /// The actions of all audit events, oldest first.

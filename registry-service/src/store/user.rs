@@ -5,6 +5,7 @@ use accord::{
     store::{
         Creation,
         audit::{Event, Origin},
+        change::Change,
         idempotency::Outcome,
     },
     text::{
@@ -13,10 +14,7 @@ use accord::{
         page::{Page, PageRequest},
     },
 };
-use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, sea_query::Expr,
-};
+use sea_orm::{Order::Asc, QueryTrait, Set, UpdateMany, entity::prelude::*};
 
 use super::{
     Store, change, commit, corrupt, enrolment,
@@ -24,17 +22,17 @@ use super::{
     exists, tenant,
 };
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::{
         account_name::{AccountName, RULES_VERSION},
         argon2_hash::Argon2Hash,
         change_kind,
-        user::{NewUser, State, User, Which},
+        user::{NewUser, Selector, State, User},
     },
 };
 
 impl Store {
-    /// Adds a user, active; for a Tenant Admin also an enrolment.
+    /// Adds an active user. For a Tenant Admin, adds an enrolment too and returns its token.
     ///
     /// # Errors
     /// [`Error::NotFound`] (tenant), [`Error::AlreadyExists`], [`Error::RequestIdReused`].
@@ -42,38 +40,34 @@ impl Store {
         &self,
         creation: &Creation,
         new: NewUser,
-    ) -> Result<(User, Option<OpaqueToken>), Error> {
+    ) -> Result<(User, Option<OpaqueToken>)> {
         let (tx, outcome) = self.begin_creation(creation).await?;
+        let tenant_id = &new.tenant_id;
         let reservation = match outcome {
             Outcome::Replay { resource_id, secrets } => {
                 let user_id = UserId::parse(&resource_id).map_err(|_| corrupt("idempotency"))?;
-                let user = find(&tx, &new.tenant_id, &user_id)
-                    .await?
-                    .ok_or(corrupt("idempotency"))?;
+                let user = find(&tx, tenant_id, &user_id).await?;
                 let token = new.tenant_admin.then(|| enrolment::token(&secrets));
-                return Ok((user, token));
+                return Ok((user.ok_or(corrupt("idempotency"))?, token));
             }
             Outcome::New(reservation) => reservation,
         };
-        if tenant::find(&tx, &new.tenant_id).await?.is_none() {
+        if tenant::find(&tx, tenant_id).await?.is_none() {
             return Err(Error::NotFound("tenant"));
         }
-        // Under an older key the same name has another hash, which no unique index compares.
-        if self
-            .find_by_name(&tx, &new.tenant_id, &new.account_name)
-            .await?
-            .is_some()
-        {
+        // The unique index misses a name that was hashed under an older key.
+        let taken = self.find_by_name(&tx, tenant_id, &new.account_name).await?;
+        if taken.is_some() {
             return Err(Error::AlreadyExists("user"));
         }
         let now = self.now();
         let user_id = UserId::generate(&*self.clock, &*self.random);
-        let name = new.account_name.hash(&self.keyring, &new.tenant_id)?;
+        let (name_hash, name_key_version) = new.account_name.hash(&self.keyring, tenant_id)?;
         let row = ActiveModel {
-            tenant_id: Set(new.tenant_id.to_string()),
+            tenant_id: Set(tenant_id.to_string()),
             user_id: Set(user_id.to_string()),
-            name_hash: Set(name.hash.to_vec()),
-            name_key_version: Set(name.key_version),
+            name_hash: Set(name_hash.to_vec()),
+            name_key_version: Set(name_key_version),
             name_rules_version: Set(RULES_VERSION),
             label: Set(new.label),
             tenant_admin: Set(new.tenant_admin),
@@ -88,47 +82,31 @@ impl Store {
         let row = row.insert(&tx).await.map_err(exists("user"))?;
         let token = new.tenant_admin.then(|| enrolment::token(&reservation.secrets));
         if let Some(token) = &token {
-            enrolment::insert(&tx, &new.tenant_id, &user_id, token, now).await?;
+            enrolment::insert(&tx, tenant_id, &user_id, token, now).await?;
         }
         reservation.complete(&tx, user_id.as_str()).await?;
-        let event = Event::new("user.register")
-            .tenant(&new.tenant_id)
-            .subject(user_id.as_str())
-            .detail("tenant_admin", new.tenant_admin.to_string());
-        self.publish(
-            &tx,
-            &creation.origin,
-            event,
-            change(change_kind::USER, &user_id, Some(&new.tenant_id)),
-        )
-        .await?;
-        commit(tx).await?;
-        Ok((user(row)?, token))
+        let event = event("user.register", tenant_id, &user_id);
+        let event = event.detail("tenant_admin", new.tenant_admin.to_string());
+        let change = changed(tenant_id, &user_id);
+        self.publish(&tx, &creation.origin, event, change).await?;
+        commit(tx, (user(row)?, token)).await
     }
 
     /// Reads a tenant's user.
-    pub async fn find_user(&self, tenant_id: &TenantId, which: &Which) -> Result<Option<User>, Error> {
-        match which {
-            Which::Id(user_id) => find(self.db.read(), tenant_id, user_id).await,
-            Which::AccountName(name) => self.find_user_by_name(tenant_id, name).await,
+    pub async fn find_user(&self, tenant_id: &TenantId, selector: &Selector) -> Result<Option<User>> {
+        match selector {
+            Selector::Id(user_id) => find(self.db.read(), tenant_id, user_id).await,
+            Selector::AccountName(name) => self.find_by_name(self.db.read(), tenant_id, name).await,
         }
     }
 
-    /// Reads a tenant's user by account name, under whichever key the name was hashed.
-    pub async fn find_user_by_name(
-        &self,
-        tenant_id: &TenantId,
-        name: &AccountName,
-    ) -> Result<Option<User>, Error> {
-        self.find_by_name(self.db.read(), tenant_id, name).await
-    }
-
+    /// Finds a user by the name's hash under each key that is still in use.
     async fn find_by_name(
         &self,
         conn: &impl ConnectionTrait,
         tenant_id: &TenantId,
         name: &AccountName,
-    ) -> Result<Option<User>, Error> {
+    ) -> Result<Option<User>> {
         let hashes = name.hashes(&self.keyring, tenant_id).into_iter().map(Vec::from);
         let row = Entity::find()
             .filter(Column::TenantId.eq(tenant_id.as_str()))
@@ -147,26 +125,17 @@ impl Store {
         tenant_id: &TenantId,
         state: Option<State>,
         page: &PageRequest,
-    ) -> Result<Page<User>, Error> {
+    ) -> Result<Page<User>> {
         if self.find_tenant(tenant_id).await?.is_none() {
             return Err(Error::NotFound("tenant"));
         }
-        let mut query = Entity::find()
-            .filter(Column::TenantId.eq(tenant_id.as_str()))
-            .order_by_asc(Column::UserId)
-            .limit(page.fetch());
-        if let Some(state) = state {
-            query = query.filter(Column::State.eq(state.as_ref()));
-        }
-        if let Some(after) = page.after() {
-            query = query.filter(Column::UserId.gt(after));
-        }
-        let rows = query.all(self.db.read()).await?;
-        let users = rows.into_iter().map(user).collect::<Result<Vec<_>, _>>()?;
-        Ok(page.finish(users, |user| user.user_id.to_string()))
+        let state = state.map(|state| Column::State.eq(state.as_ref()));
+        let query = Entity::find().filter(Column::TenantId.eq(tenant_id.as_str()));
+        let query = query.apply_if(state, QueryFilter::filter);
+        self.page(query, Column::UserId, Asc, page, user).await
     }
 
-    /// Deactivates or reactivates; no change, and no event, when the user is in that state already.
+    /// Deactivates or reactivates a user. Changes and records nothing if the user is in that state already.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -176,14 +145,13 @@ impl Store {
         tenant_id: &TenantId,
         user_id: &UserId,
         to: State,
-    ) -> Result<User, Error> {
+    ) -> Result<User> {
         let tx = self.db.write().await?;
-        let moved = Entity::update_many()
-            .filter(Column::TenantId.eq(tenant_id.as_str()))
-            .filter(Column::UserId.eq(user_id.as_str()))
+        let now = self.now();
+        let moved = update(tenant_id, user_id)
             .filter(Column::State.ne(to.as_ref()))
             .col_expr(Column::State, Expr::value(to.as_ref()))
-            .col_expr(Column::UpdatedAt, Expr::value(self.now().as_millis()))
+            .col_expr(Column::UpdatedAt, Expr::value(now.as_millis()))
             .exec(&tx)
             .await?;
         if moved.rows_affected == 1 {
@@ -192,29 +160,24 @@ impl Store {
                 State::Active => ("user.reactivate", change_kind::USER),
             };
             if to == State::Deactivated {
-                enrolment::end_all(&tx, tenant_id, user_id, self.now()).await?;
+                enrolment::end_all(&tx, tenant_id, user_id, now).await?;
             }
-            let event = Event::new(action).tenant(tenant_id).subject(user_id.as_str());
+            let event = event(action, tenant_id, user_id);
             let change = change(kind, user_id, Some(tenant_id));
             let seq = self.publish(&tx, origin, event, change).await?;
             if to == State::Deactivated {
-                Entity::update_many()
-                    .filter(Column::TenantId.eq(tenant_id.as_str()))
-                    .filter(Column::UserId.eq(user_id.as_str()))
+                update(tenant_id, user_id)
                     .col_expr(Column::TokensEndedSeq, Expr::value(seq))
                     .col_expr(Column::SessionsEndedSeq, Expr::value(seq))
                     .exec(&tx)
                     .await?;
             }
         }
-        let user = find(&tx, tenant_id, user_id)
-            .await?
-            .ok_or(Error::NotFound("user"))?;
-        commit(tx).await?;
-        Ok(user)
+        let user = find(&tx, tenant_id, user_id).await?;
+        commit(tx, user.ok_or(Error::NotFound("user"))?).await
     }
 
-    /// Removes the password and makes a new enrolment; sessions and earlier enrolments end.
+    /// Removes the password, ends sessions and earlier enrolments, and makes a new enrolment. Returns its token.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::WrongState`], [`Error::RequestIdReused`].
@@ -223,26 +186,23 @@ impl Store {
         creation: &Creation,
         tenant_id: &TenantId,
         user_id: &UserId,
-    ) -> Result<(User, OpaqueToken), Error> {
+    ) -> Result<(User, OpaqueToken)> {
         let (tx, outcome) = self.begin_creation(creation).await?;
-        let current = find(&tx, tenant_id, user_id)
-            .await?
-            .ok_or(Error::NotFound("user"))?;
+        let user = find(&tx, tenant_id, user_id).await?;
+        let user = user.ok_or(Error::NotFound("user"))?;
         let reservation = match outcome {
-            Outcome::Replay { secrets, .. } => return Ok((current, enrolment::token(&secrets))),
+            Outcome::Replay { secrets, .. } => return Ok((user, enrolment::token(&secrets))),
             Outcome::New(reservation) => reservation,
         };
-        let refused = |state| Error::WrongState {
+        let rejected = |state: &str| Error::WrongState {
             resource: "user",
-            state,
+            state: state.to_owned(),
         };
-        if !current.tenant_admin {
-            return Err(refused("NOT_A_TENANT_ADMIN"));
+        if !user.tenant_admin {
+            return Err(rejected("NOT_A_TENANT_ADMIN"));
         }
         let now = self.now();
-        let reset = Entity::update_many()
-            .filter(Column::TenantId.eq(tenant_id.as_str()))
-            .filter(Column::UserId.eq(user_id.as_str()))
+        let reset = update(tenant_id, user_id)
             .filter(Column::State.eq(State::Active.as_ref()))
             .col_expr(Column::PasswordHash, Expr::value(None::<String>))
             .col_expr(Column::PepperVersion, Expr::value(None::<i32>))
@@ -250,49 +210,44 @@ impl Store {
             .exec(&tx)
             .await?;
         if reset.rows_affected == 0 {
-            return Err(refused("DEACTIVATED"));
+            return Err(rejected("DEACTIVATED"));
         }
         let token = enrolment::token(&reservation.secrets);
         enrolment::end_all(&tx, tenant_id, user_id, now).await?;
         enrolment::insert(&tx, tenant_id, user_id, &token, now).await?;
         reservation.complete(&tx, user_id.as_str()).await?;
-        let event = Event::new("user.reset_password")
-            .tenant(tenant_id)
-            .subject(user_id.as_str());
-        let seq = self
-            .publish(
-                &tx,
-                &creation.origin,
-                event,
-                change(change_kind::USER, user_id, Some(tenant_id)),
-            )
-            .await?;
-        Entity::update_many()
-            .filter(Column::TenantId.eq(tenant_id.as_str()))
-            .filter(Column::UserId.eq(user_id.as_str()))
-            .col_expr(Column::SessionsEndedSeq, Expr::value(seq))
-            .exec(&tx)
-            .await?;
-        let user = find(&tx, tenant_id, user_id)
-            .await?
-            .ok_or(Error::NotFound("user"))?;
-        commit(tx).await?;
-        Ok((user, token))
+        let event = event("user.reset_password", tenant_id, user_id);
+        let change = changed(tenant_id, user_id);
+        let seq = self.publish(&tx, &creation.origin, event, change).await?;
+        let sessions_ended = update(tenant_id, user_id).col_expr(Column::SessionsEndedSeq, Expr::value(seq));
+        sessions_ended.exec(&tx).await?;
+        let user = find(&tx, tenant_id, user_id).await?;
+        commit(tx, (user.ok_or(corrupt("users"))?, token)).await
     }
 }
 
-pub(super) async fn find(
-    conn: &impl ConnectionTrait,
-    tenant_id: &TenantId,
-    user_id: &UserId,
-) -> Result<Option<User>, Error> {
-    let row = Entity::find_by_id((tenant_id.to_string(), user_id.to_string()))
-        .one(conn)
-        .await?;
+async fn find(conn: &impl ConnectionTrait, tenant_id: &TenantId, user_id: &UserId) -> Result<Option<User>> {
+    let key = (tenant_id.to_string(), user_id.to_string());
+    let row = Entity::find_by_id(key).one(conn).await?;
     row.map(user).transpose()
 }
 
-fn user(row: Model) -> Result<User, Error> {
+/// Begins an update of a user.
+fn update(tenant_id: &TenantId, user_id: &UserId) -> UpdateMany<Entity> {
+    Entity::update_many()
+        .filter(Column::TenantId.eq(tenant_id.as_str()))
+        .filter(Column::UserId.eq(user_id.as_str()))
+}
+
+fn event(action: &'static str, tenant_id: &TenantId, user_id: &UserId) -> Event {
+    Event::new(action).tenant(tenant_id).subject(user_id.as_str())
+}
+
+fn changed(tenant_id: &TenantId, user_id: &UserId) -> Change {
+    change(change_kind::USER, user_id, Some(tenant_id))
+}
+
+fn user(row: Model) -> Result<User> {
     let unreadable = || corrupt("users");
     let password = match (row.password_hash, row.pepper_version) {
         (Some(phc), Some(pepper_version)) => Some(Argon2Hash { phc, pepper_version }),
@@ -315,4 +270,4 @@ fn user(row: Model) -> Result<User, Error> {
 
 #[cfg(test)]
 #[path = "tests/user.rs"]
-mod tests;
+pub(super) mod tests;

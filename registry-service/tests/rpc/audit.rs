@@ -25,7 +25,7 @@ async fn list(
     Ok(answer.into_inner())
 }
 
-/// A second later: `acme`; a second later: `globex`; a second later: a scope.
+/// Adds the tenants `acme` and `globex` and a scope, a second apart.
 async fn seeded() -> Harness {
     let harness = Harness::start().await;
     let second = std::time::Duration::from_secs(1);
@@ -46,7 +46,7 @@ fn after_start(seconds: i64, nanos: i32) -> Option<Timestamp> {
 }
 
 #[tokio::test]
-async fn an_event_tells_who_did_what_to_what() {
+async fn an_event_holds_actor_action_and_subject() {
     let harness = seeded().await;
     let request = ListAuditEventsRequest {
         action: "tenant.create".into(),
@@ -174,7 +174,7 @@ async fn every_filter_narrows_the_list() {
 }
 
 #[tokio::test]
-async fn pages_are_newest_first_and_meet_every_event_once() {
+async fn pages_are_newest_first_and_hold_every_event_once() {
     let harness = seeded().await;
     let (mut ids, mut actions, mut page_token) = (Vec::new(), Vec::new(), String::new());
     loop {
@@ -200,7 +200,7 @@ async fn pages_are_newest_first_and_meet_every_event_once() {
 }
 
 #[tokio::test]
-async fn all_violations_come_at_once() {
+async fn all_violations_are_reported_at_once() {
     let harness = Harness::start().await;
     let bad = ListAuditEventsRequest {
         tenant_id: "No".into(),
@@ -226,7 +226,7 @@ async fn all_violations_come_at_once() {
 }
 
 #[tokio::test]
-async fn verifying_the_record_is_still_to_come() {
+async fn verification_of_the_record_is_not_available_yet() {
     let harness = Harness::start().await;
     let refused = client(&harness).verify_audit_log(VerifyAuditLogRequest {}).await;
     assert_refused(refused, Code::Unimplemented, "NOT_AVAILABLE");

@@ -2,6 +2,7 @@
 
 mod registration;
 mod secrets;
+mod update;
 
 use std::time::Duration;
 
@@ -17,7 +18,6 @@ use accord::{
     },
     rpc::auth::{Role, WorkloadKind},
 };
-use prost_types::FieldMask;
 use tonic::{Code, Status};
 
 use crate::harness::{CallerChannel, Harness, PUBLIC_BASE_URL, assert_refused, assert_violations, ok};
@@ -56,7 +56,7 @@ fn register(integration_request_id: &str, delivery: DeliveryMethod) -> pb::Regis
     }
 }
 
-/// Registers a client of both tenants, whose secret is in the answer.
+/// Registers a client of both tenants. Returns its secret too.
 pub async fn registered(harness: &Harness) -> (pb::Client, String) {
     let approved = harness
         .approved_request(&["acme", "globex"], &["contacts.read", "contacts.write"])
@@ -65,18 +65,18 @@ pub async fn registered(harness: &Harness) -> (pb::Client, String) {
     let answer = ok(client(harness).register_client(call).await);
     match answer.credentials.unwrap() {
         Credentials::Bundle(bundle) => (answer.client.unwrap(), bundle.client_secret),
-        Credentials::DeliveryLink(_) => panic!("a link was not asked for"),
+        Credentials::DeliveryLink(_) => panic!("a link was not requested"),
     }
 }
 
-/// Registers a client of one tenant, whose secret is behind a link.
+/// Registers a client of one tenant, with a link to its secret.
 pub async fn registered_with_link(harness: &Harness) -> (pb::Client, pb::DeliveryLink) {
     let approved = harness.approved_request(&["acme"], &["contacts.read"]).await;
     let call = register(&approved.integration_request_id, DeliveryMethod::Link);
     let answer = ok(client(harness).register_client(call).await);
     match answer.credentials.unwrap() {
         Credentials::DeliveryLink(link) => (answer.client.unwrap(), link),
-        Credentials::Bundle(_) => panic!("a bundle was not asked for"),
+        Credentials::Bundle(_) => panic!("a bundle was not requested"),
     }
 }
 
@@ -95,7 +95,7 @@ async fn profile(harness: &Harness, client_id: &str) -> pb::ClientProfile {
     ok(directory.get_client_profile(request).await).client.unwrap()
 }
 
-/// Authenticates as token-service has it done.
+/// Authenticates a client as token-service does.
 pub async fn authenticate(
     harness: &Harness,
     client_id: &str,
@@ -128,7 +128,7 @@ async fn add_secret(
     let answer = client(harness).create_client_secret(request).await?.into_inner();
     match answer.credentials.unwrap() {
         SecretCredentials::Bundle(bundle) => Ok((answer.secret.unwrap(), bundle.client_secret)),
-        SecretCredentials::DeliveryLink(_) => panic!("a link was not asked for"),
+        SecretCredentials::DeliveryLink(_) => panic!("a link was not requested"),
     }
 }
 
@@ -173,15 +173,6 @@ async fn reinstate(harness: &Harness, client_id: &str) -> Result<pb::Client, Sta
     Ok(answer.into_inner().client.unwrap())
 }
 
-fn update(client: pb::Client, paths: &[&str]) -> pb::UpdateClientRequest {
-    pb::UpdateClientRequest {
-        client: Some(client),
-        update_mask: Some(FieldMask {
-            paths: paths.iter().map(ToString::to_string).collect(),
-        }),
-    }
-}
-
 async fn integration_request(harness: &Harness, id: &str) -> pb::IntegrationRequest {
     let mut requests = IntegrationRequestServiceClient::new(harness.operator(Role::Admin));
     let request = pb::GetIntegrationRequestRequest {
@@ -200,53 +191,60 @@ async fn count(harness: &Harness) -> usize {
 }
 
 #[tokio::test]
-async fn a_client_is_what_its_request_said() {
+async fn a_client_has_the_fields_of_its_request() {
     let harness = seeded().await;
     let approved = harness
         .approved_request(&["acme", "globex"], &["contacts.read"])
         .await;
     let call = register(&approved.integration_request_id, DeliveryMethod::Unspecified);
     let answer = ok(client(&harness).register_client(call).await);
-    let made = answer.client.unwrap();
+    let created = answer.client.unwrap();
     assert_eq!(
-        (made.display_name.as_str(), &made.partner_name, &made.purpose),
+        (
+            created.display_name.as_str(),
+            &created.partner_name,
+            &created.purpose
+        ),
         ("Contact Sync", &approved.partner_name, &approved.goals)
     );
     assert_eq!(
-        (&made.tenant_ids, &made.scopes, &made.redirect_uris),
+        (&created.tenant_ids, &created.scopes, &created.redirect_uris),
         (&approved.tenant_ids, &approved.scopes, &approved.redirect_uris)
     );
-    assert_eq!(made.integration_request_id, approved.integration_request_id);
-    assert_eq!(made.state(), ClientState::Active);
-    assert_eq!(get(&harness, &made.client_id).await, made);
+    assert_eq!(created.integration_request_id, approved.integration_request_id);
+    assert_eq!(created.state(), ClientState::Active);
+    assert_eq!(get(&harness, &created.client_id).await, created);
     let request = integration_request(&harness, &approved.integration_request_id).await;
     assert_eq!(
         (request.state(), &request.client_id),
-        (IntegrationRequestState::Registered, &made.client_id)
+        (IntegrationRequestState::Registered, &created.client_id)
     );
 
     let Some(Credentials::Bundle(bundle)) = answer.credentials else {
         panic!("no bundle")
     };
-    assert_eq!(bundle.client_id, made.client_id);
+    assert_eq!(bundle.client_id, created.client_id);
     let endpoints = ["acme", "globex"].map(|tenant_id| pb::Endpoint {
         tenant_id: tenant_id.into(),
         tenant_authority_url: format!("{PUBLIC_BASE_URL}/{tenant_id}"),
         cloud_api_url: format!("https://api.example/{tenant_id}"),
     });
     assert_eq!(bundle.endpoints, endpoints);
-    let proven = authenticate(&harness, &made.client_id, &bundle.client_secret)
+    let authenticated = authenticate(&harness, &created.client_id, &bundle.client_secret)
         .await
         .unwrap();
-    assert_eq!(proven.client.unwrap(), profile(&harness, &made.client_id).await);
+    assert_eq!(
+        authenticated.client.unwrap(),
+        profile(&harness, &created.client_id).await
+    );
     let events = harness.audit_events("client.register").await;
     assert_eq!(events.len(), 1);
-    assert_eq!(events[0].client_id, made.client_id);
+    assert_eq!(events[0].client_id, created.client_id);
     assert!(!format!("{:?}", events[0].detail).contains(&bundle.client_secret));
 }
 
 #[tokio::test]
-async fn what_is_unknown_or_malformed_is_refused() {
+async fn unknown_and_malformed_ids_are_rejected() {
     let harness = seeded().await;
     let mut client = client(&harness);
     let unknown = pb::GetClientRequest {
@@ -307,12 +305,12 @@ async fn clients_are_listed_newest_first_by_tenant_and_state() {
     let mut ids = Vec::new();
     for both in [true, false, true] {
         harness.clock.advance(Duration::from_millis(1));
-        let made = if both {
+        let created = if both {
             registered(&harness).await.0
         } else {
             registered_with_link(&harness).await.0
         };
-        ids.insert(0, made.client_id);
+        ids.insert(0, created.client_id);
     }
     suspend(&harness, &ids[2]).await.unwrap();
     let list = async |tenant_id: &str, state: ClientState, page_size, page_token: &str| {
@@ -343,110 +341,10 @@ async fn clients_are_listed_newest_first_by_tenant_and_state() {
 }
 
 #[tokio::test]
-async fn an_update_changes_what_its_mask_names() {
-    let harness = seeded().await;
-    let (made, _) = registered(&harness).await;
-    let before = profile(&harness, &made.client_id).await;
-    harness.clock.advance(HOUR);
-    let wish = pb::Client {
-        client_id: made.client_id.clone(),
-        display_name: "Renamed".into(),
-        tenant_ids: vec!["globex".into()],
-        scopes: vec![pb::RequestedScope {
-            name: "contacts.read".into(),
-            reason: "less".into(),
-        }],
-        redirect_uris: vec!["https://new.partner.example/callback".into()],
-        partner_name: "ignored".into(),
-        ..Default::default()
-    };
-    let change = async |paths: &[&str]| {
-        let answer = client(&harness).update_client(update(wish.clone(), paths)).await;
-        answer.unwrap().into_inner().client.unwrap()
-    };
-    let renamed = change(&["display_name"]).await;
-    let expected = pb::Client {
-        display_name: "Renamed".into(),
-        update_time: renamed.update_time,
-        etag: "2".into(),
-        ..made.clone()
-    };
-    assert_eq!(renamed, expected);
-    assert!(renamed.update_time != made.update_time);
-    let changed = change(&["redirect_uris", "scopes", "tenant_ids"]).await;
-    let expected = pb::Client {
-        tenant_ids: wish.tenant_ids.clone(),
-        scopes: wish.scopes.clone(),
-        redirect_uris: wish.redirect_uris.clone(),
-        etag: "3".into(),
-        ..renamed
-    };
-    assert_eq!(changed, expected);
-    assert_eq!(get(&harness, &made.client_id).await, changed);
-    let after = profile(&harness, &made.client_id).await;
-    assert!(after.version > before.version);
-    // It has less than before: its access tokens end, and it can renew them.
-    assert_eq!(
-        (after.tokens_ended_seq, after.families_ended_seq),
-        (after.version, 0)
-    );
-    assert_eq!(harness.audit_events("client.update").await.len(), 2);
-}
-
-#[tokio::test]
-async fn a_refused_update_names_every_violation_and_changes_nothing() {
-    let harness = seeded().await;
-    let (made, _) = registered(&harness).await;
-    let mut wish = pb::Client {
-        client_id: made.client_id.clone(),
-        display_name: " ".into(),
-        tenant_ids: vec!["nowhere".into(), "Acme".into(), "acme".into()],
-        scopes: vec![pb::RequestedScope {
-            name: "unknown".into(),
-            reason: String::new(),
-        }],
-        redirect_uris: vec!["http://app.partner.example/callback".into()],
-        ..Default::default()
-    };
-    let all = ["display_name", "redirect_uris", "scopes", "tenant_ids", "state"];
-    let refused = client(&harness).update_client(update(wish.clone(), &all)).await;
-    let fields = [
-        "update_mask",
-        "client.display_name",
-        "client.redirect_uris[0]",
-        "client.scopes[0].name",
-        "client.scopes[0].reason",
-        "client.tenant_ids[0]",
-        "client.tenant_ids[1]",
-    ];
-    assert_violations(refused, &fields);
-    wish.tenant_ids = vec!["nowhere".into()];
-    let refused = client(&harness)
-        .update_client(update(wish, &["tenant_ids"]))
-        .await;
-    assert_violations(refused, &["client.tenant_ids[0]"]);
-    let empty = client(&harness)
-        .update_client(pb::UpdateClientRequest::default())
-        .await;
-    assert_violations(empty, &["client.client_id", "update_mask"]);
-    let unknown = pb::Client {
-        client_id: UNKNOWN.into(),
-        display_name: "Nobody".into(),
-        ..Default::default()
-    };
-    let refused = client(&harness)
-        .update_client(update(unknown, &["display_name"]))
-        .await;
-    assert_refused(refused, Code::NotFound, "NOT_FOUND");
-    assert_eq!(get(&harness, &made.client_id).await, made);
-    assert!(harness.audit_events("client.update").await.is_empty());
-}
-
-#[tokio::test]
 async fn suspending_ends_tokens_and_may_be_repeated() {
     let harness = seeded().await;
-    let (made, secret) = registered(&harness).await;
-    let id = &made.client_id;
+    let (created, secret) = registered(&harness).await;
+    let id = &created.client_id;
     let before = profile(&harness, id).await;
     let suspended = suspend(&harness, id).await.unwrap();
     assert_eq!(suspended.state(), ClientState::Suspended);

@@ -61,7 +61,7 @@ async fn set_by(
     Ok(answer.into_inner().client.unwrap())
 }
 
-/// The client as GetClient and ListClients show it, which is the same.
+/// Returns the client as both GetClient and ListClients show it.
 async fn shown(harness: &Harness, client_id: &str) -> pb::Client {
     let request = pb::GetClientRequest {
         client_id: client_id.into(),
@@ -75,7 +75,7 @@ async fn shown(harness: &Harness, client_id: &str) -> pb::Client {
     got
 }
 
-/// The client as token-service sees it, and where that was read.
+/// Returns the client's profile and its position.
 async fn profile(harness: &Harness, client_id: &str) -> (pb::ClientProfile, pb::FeedPosition) {
     let mut directory = DirectoryServiceClient::new(harness.workload(WorkloadKind::TokenService));
     let request = pb::GetClientProfileRequest {
@@ -96,9 +96,9 @@ fn names(json_web_key_set: &str) -> Vec<(String, String)> {
 #[tokio::test]
 async fn keys_are_shown_to_operators_and_to_token_service() {
     let harness = seeded().await;
-    let (made, secret) = registered(&harness).await;
-    let id = &made.client_id;
-    assert_eq!(made.json_web_key_set, "");
+    let (created, secret) = registered(&harness).await;
+    let id = &created.client_id;
+    assert_eq!(created.json_web_key_set, "");
     let (before, position) = profile(&harness, id).await;
     assert_eq!(before.json_web_key_set, "");
 
@@ -109,10 +109,10 @@ async fn keys_are_shown_to_operators_and_to_token_service() {
         json_web_key_set: with_keys.json_web_key_set.clone(),
         update_time: with_keys.update_time,
         etag: "2".into(),
-        ..made.clone()
+        ..created.clone()
     };
     assert_eq!(with_keys, expected);
-    assert!(with_keys.update_time != made.update_time);
+    assert!(with_keys.update_time != created.update_time);
     let pair = |kid: &str, alg: &str| (kid.to_owned(), alg.to_owned());
     assert_eq!(
         names(&with_keys.json_web_key_set),
@@ -120,7 +120,7 @@ async fn keys_are_shown_to_operators_and_to_token_service() {
     );
     assert_eq!(shown(&harness, id).await, with_keys);
 
-    // Tokens go on, and so does a setup that is under way.
+    // Tokens and open setups stay valid.
     let (seen, after) = profile(&harness, id).await;
     let expected = pb::ClientProfile {
         json_web_key_set: with_keys.json_web_key_set.clone(),
@@ -128,8 +128,8 @@ async fn keys_are_shown_to_operators_and_to_token_service() {
     };
     assert_eq!(seen, expected);
     assert_eq!(after.seq, position.seq + 1);
-    let proven = authenticate(&harness, id, &secret).await.unwrap();
-    assert_eq!(proven.client, Some(seen));
+    let authenticated = authenticate(&harness, id, &secret).await.unwrap();
+    assert_eq!(authenticated.client, Some(seen));
     let mut directory = DirectoryServiceClient::new(harness.workload(WorkloadKind::TokenService));
     let request = pb::ListChangesRequest {
         after: Some(position),
@@ -150,10 +150,10 @@ async fn keys_are_shown_to_operators_and_to_token_service() {
 }
 
 #[tokio::test]
-async fn the_same_keys_in_other_words_are_no_change() {
+async fn setting_equal_keys_in_another_form_changes_nothing() {
     let harness = seeded().await;
-    let (made, _) = registered(&harness).await;
-    let id = &made.client_id;
+    let (created, _) = registered(&harness).await;
+    let id = &created.client_id;
     let first = set_by(client(&harness), set(id, &key_set(&[p256("a"), ed25519("b")])))
         .await
         .unwrap();
@@ -178,9 +178,9 @@ async fn the_same_keys_in_other_words_are_no_change() {
 #[tokio::test]
 async fn keys_are_replaced_and_removed_as_a_whole() {
     let harness = seeded().await;
-    let (made, _) = registered(&harness).await;
+    let (created, _) = registered(&harness).await;
     let (other, _) = registered(&harness).await;
-    let id = &made.client_id;
+    let id = &created.client_id;
     let mut kids = Vec::new();
     for text in [
         key_set(&[p256("a")]),
@@ -197,19 +197,19 @@ async fn keys_are_replaced_and_removed_as_a_whole() {
         });
     }
     assert_eq!(kids, ["a", "b", "", "c", ""]);
-    let mut told = harness.audit_events("client.set_keys").await;
-    told.reverse();
-    let told: Vec<_> = told.iter().map(|event| event.detail["kids"].as_str()).collect();
-    assert_eq!(told, [r#"["a"]"#, r#"["b"]"#, "[]", r#"["c"]"#, "[]"]);
+    let mut events = harness.audit_events("client.set_keys").await;
+    events.reverse();
+    let events: Vec<_> = events.iter().map(|event| event.detail["kids"].as_str()).collect();
+    assert_eq!(events, [r#"["a"]"#, r#"["b"]"#, "[]", r#"["c"]"#, "[]"]);
     assert_eq!(shown(&harness, &other.client_id).await, other);
 }
 
 #[tokio::test]
-async fn a_refused_set_names_every_violation_and_changes_nothing() {
+async fn a_rejected_key_set_reports_all_violations_and_changes_nothing() {
     let harness = seeded().await;
-    let (made, _) = registered(&harness).await;
-    let id = &made.client_id;
-    let kept = set_by(client(&harness), set(id, &key_set(&[p256("a")])))
+    let (created, _) = registered(&harness).await;
+    let id = &created.client_id;
+    let stored = set_by(client(&harness), set(id, &key_set(&[p256("a")])))
         .await
         .unwrap();
     let mut private = ed25519("a");
@@ -230,7 +230,7 @@ async fn a_refused_set_names_every_violation_and_changes_nothing() {
         "json_web_key_set.keys[2].kty",
     ];
     assert_violations(result, &fields);
-    // A whole file of private keys: the answer names each member and still fits into its headers.
+    // A key set of private keys: the response names each member and still fits into the headers.
     let wrong = ["alg", "d", "dp", "dq", "e", "n", "p", "q", "qi"];
     let pasted = |index: usize| {
         let mut key = json!({"kty": "RSA", "kid": index.to_string()});
@@ -251,15 +251,15 @@ async fn a_refused_set_names_every_violation_and_changes_nothing() {
     let unknown = set_by(client(&harness), set(UNKNOWN, &key_set(&[p256("a")]))).await;
     let metadata = assert_refused(unknown, Code::NotFound, "NOT_FOUND");
     assert_eq!(metadata["resource"], "client");
-    assert_eq!(shown(&harness, id).await, kept);
+    assert_eq!(shown(&harness, id).await, stored);
     assert_eq!(harness.audit_events("client.set_keys").await.len(), 1);
 }
 
 #[tokio::test]
-async fn registrars_and_admins_set_keys_and_nobody_else() {
+async fn only_registrars_and_admins_set_keys() {
     let harness = seeded().await;
-    let (made, _) = registered(&harness).await;
-    let id = &made.client_id;
+    let (created, _) = registered(&harness).await;
+    let id = &created.client_id;
     let mut admitted = Vec::new();
     for role in Role::ALL {
         let clients = ClientServiceClient::new(harness.operator(role));
@@ -286,15 +286,15 @@ async fn registrars_and_admins_set_keys_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn an_update_leaves_keys_alone() {
+async fn an_update_does_not_change_keys() {
     let harness = seeded().await;
-    let (made, _) = registered(&harness).await;
-    let kept = set_by(client(&harness), set(&made.client_id, &key_set(&[p256("a")])))
+    let (created, _) = registered(&harness).await;
+    let stored = set_by(client(&harness), set(&created.client_id, &key_set(&[p256("a")])))
         .await
         .unwrap();
     let update = |paths: &[&str]| pb::UpdateClientRequest {
         client: Some(pb::Client {
-            client_id: made.client_id.clone(),
+            client_id: created.client_id.clone(),
             display_name: "Renamed".into(),
             json_web_key_set: key_set(&[ed25519("b")]),
             ..Default::default()
@@ -307,11 +307,11 @@ async fn an_update_leaves_keys_alone() {
         .update_client(update(&["display_name", "json_web_key_set"]))
         .await;
     assert_violations(refused, &["update_mask"]);
-    assert_eq!(shown(&harness, &made.client_id).await, kept);
+    assert_eq!(shown(&harness, &created.client_id).await, stored);
     let renamed = client(&harness).update_client(update(&["display_name"])).await;
     let renamed = renamed.unwrap().into_inner().client.unwrap();
     assert_eq!(
         (renamed.display_name.as_str(), renamed.json_web_key_set),
-        ("Renamed", kept.json_web_key_set)
+        ("Renamed", stored.json_web_key_set)
     );
 }

@@ -1,4 +1,4 @@
-//! `DirectoryService`: what token-service is told, and at which position of the change feed.
+//! `DirectoryService`: the facts that token-service reads, with their positions in the change feed.
 
 mod feed;
 mod sign_in;
@@ -58,7 +58,7 @@ async fn changes(harness: &Harness, epoch: &str, seq: i64, page_size: i32) -> pb
 }
 
 #[tokio::test]
-async fn users_are_resolved_with_the_positions_at_which_things_ended() {
+async fn a_resolved_user_has_the_positions_at_which_tokens_and_sessions_ended() {
     let harness = seeded().await;
     let user = registered(&harness, admin(NAME)).await.user.unwrap();
     let resolve = |which| pb::ResolveUserRequest {
@@ -119,7 +119,7 @@ async fn users_are_resolved_with_the_positions_at_which_things_ended() {
 }
 
 #[tokio::test]
-async fn callers_are_known_until_they_are_revoked() {
+async fn callers_authenticate_until_they_are_revoked() {
     let harness = seeded().await;
     let ask = |token: &str| pb::AuthenticateCallerRequest { token: token.into() };
     let token = harness.operator_token(Role::Auditor).expose().to_owned();
@@ -143,13 +143,13 @@ async fn callers_are_known_until_they_are_revoked() {
 }
 
 #[tokio::test]
-async fn a_tenants_profile_names_issuer_and_audience() {
+async fn a_tenants_profile_has_issuer_and_audience() {
     let harness = seeded().await;
     let ask = |tenant_id: &str| pb::GetTenantProfileRequest {
         tenant_id: tenant_id.into(),
     };
-    let told = ok(directory(&harness).get_tenant_profile(ask("firm-one")).await);
-    let profile = told.tenant.unwrap();
+    let answer = ok(directory(&harness).get_tenant_profile(ask("firm-one")).await);
+    let profile = answer.tenant.unwrap();
     assert_eq!(
         profile.tenant_authority_url,
         format!("{}/firm-one", crate::harness::PUBLIC_BASE_URL)
@@ -162,7 +162,7 @@ async fn a_tenants_profile_names_issuer_and_audience() {
 }
 
 #[tokio::test]
-async fn unknown_reported_uses_are_passed_over() {
+async fn reported_uses_of_unknown_secrets_are_ignored() {
     let harness = seeded().await;
     let uses = |count: usize| pb::ReportSecretUseRequest {
         uses: vec![
@@ -207,7 +207,7 @@ async fn another_tenants_user_is_not_resolved() {
             );
         }
     }
-    // The same name there is that tenant's user.
+    // There, the same name belongs to a user of that tenant.
     let elsewhere = pb::RegisterUserRequest {
         tenant_id: "firm-two".into(),
         tenant_admin: false,
@@ -231,7 +231,7 @@ async fn another_tenants_user_is_not_resolved() {
 }
 
 #[tokio::test]
-async fn a_workload_is_known_until_it_is_revoked() {
+async fn a_workload_authenticates_until_it_is_revoked() {
     let harness = Harness::start().await;
     let mut callers = OperatorServiceClient::new(harness.operator(Role::Admin));
     let new = pb::CreateWorkloadRequest {
@@ -240,12 +240,12 @@ async fn a_workload_is_known_until_it_is_revoked() {
         kind: pb::WorkloadKind::InternalService.into(),
         ..Default::default()
     };
-    let made = ok(callers.create_workload(new).await);
+    let created = ok(callers.create_workload(new).await);
     let ask = |token: &str| pb::AuthenticateCallerRequest { token: token.into() };
     let known = ok(directory(&harness)
-        .authenticate_caller(ask(&made.workload_token))
+        .authenticate_caller(ask(&created.workload_token))
         .await);
-    let workload = made.workload.unwrap();
+    let workload = created.workload.unwrap();
     assert_eq!(known.caller, Some(Caller::Workload(workload.clone())));
     let before = known.position.unwrap();
 
@@ -256,7 +256,7 @@ async fn a_workload_is_known_until_it_is_revoked() {
     callers.revoke_workload(revoke).await.unwrap();
     let mut messages = Vec::new();
     for unknown in [
-        made.workload_token.as_str(),
+        created.workload_token.as_str(),
         &strangers_token(TokenKind::Workload),
         &strangers_token(TokenKind::Enrolment),
         "acw_",
@@ -267,20 +267,20 @@ async fn a_workload_is_known_until_it_is_revoked() {
     }
     messages.dedup();
     assert_eq!(messages.len(), 1);
-    // Who remembers callers is told.
-    let told = changes(&harness, &before.epoch, before.seq, 0).await;
-    assert_eq!(told.changes.len(), 1);
+    // The change feed has the revocation, for replicas that cache callers.
+    let answer = changes(&harness, &before.epoch, before.seq, 0).await;
+    assert_eq!(answer.changes.len(), 1);
     assert_eq!(
-        (told.changes[0].kind(), &told.changes[0].id),
+        (answer.changes[0].kind(), &answer.changes[0].id),
         (pb::ChangeKind::Caller, &workload.workload_id)
     );
 }
 
 #[tokio::test]
-async fn every_answer_is_at_the_position_of_what_it_reflects() {
+async fn every_response_has_the_position_that_it_reflects() {
     let harness = seeded().await;
-    let made = registered(&harness, admin(NAME)).await;
-    enrol(&harness, &made.enrolment_token, PASSWORD).await.unwrap();
+    let created = registered(&harness, admin(NAME)).await;
+    enrol(&harness, &created.enrolment_token, PASSWORD).await.unwrap();
     let mut tenants = TenantServiceClient::new(harness.operator(Role::Admin));
     let token = harness.operator_token(Role::Auditor).expose().to_owned();
     let mut last = changes(&harness, "", 0, 0).await.position.unwrap();
@@ -356,7 +356,7 @@ async fn a_reported_use_moves_forward_only() {
 }
 
 #[test]
-fn questions_with_a_credential_show_none_of_it() {
+fn messages_with_credentials_show_none_in_debug_output() {
     let shown = format!(
         "{:?} {:?} {:?} {:?}",
         pb::AuthenticateTenantAdminRequest {

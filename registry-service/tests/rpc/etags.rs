@@ -47,7 +47,7 @@ async fn assert_compared(
 }
 
 #[tokio::test]
-async fn a_stale_etag_is_rejected_and_none_is_not_compared() {
+async fn a_stale_etag_is_rejected_and_an_empty_one_is_not_compared() {
     for database in databases() {
         let harness = Harness::start_on(database).await;
         let admin = || harness.operator(Role::Admin);
@@ -102,10 +102,10 @@ async fn a_stale_etag_is_rejected_and_none_is_not_compared() {
         harness.tenant("globex").await;
         harness.scope("contacts.write").await;
         let clients = || ClientServiceClient::new(admin());
-        let (made, _) = registered(&harness).await;
+        let (created, _) = registered(&harness).await;
         let update = async |etag: &str| {
             let client = pb::Client {
-                client_id: made.client_id.clone(),
+                client_id: created.client_id.clone(),
                 display_name: "Renamed".into(),
                 etag: etag.into(),
                 ..Default::default()
@@ -119,17 +119,17 @@ async fn a_stale_etag_is_rejected_and_none_is_not_compared() {
         };
         let others = async || {
             let suspend = pb::SuspendClientRequest {
-                client_id: made.client_id.clone(),
+                client_id: created.client_id.clone(),
                 ..Default::default()
             };
             let suspended = clients().suspend_client(suspend).await.unwrap().into_inner();
             let keys = pb::SetClientKeysRequest {
-                client_id: made.client_id.clone(),
+                client_id: created.client_id.clone(),
                 json_web_key_set: r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"1","alg":"EdDSA","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#.into(),
             };
             let keyed = clients().set_client_keys(keys).await.unwrap().into_inner();
             vec![suspended.client.unwrap().etag, keyed.client.unwrap().etag]
         };
-        assert_compared("client", made.etag.clone(), update, others).await;
+        assert_compared("client", created.etag.clone(), update, others).await;
     }
 }

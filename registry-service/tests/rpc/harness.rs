@@ -1,4 +1,4 @@
-//! A registry of a test's own, served on loopback by the production code, and callers of every kind.
+//! Starts a registry for one test, on loopback and with the production code, and makes callers of every kind.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
@@ -12,10 +12,7 @@ use accord::{
         scope_service_client::ScopeServiceClient, tenant_service_client::TenantServiceClient,
     },
     rpc::auth::{Role, WorkloadKind},
-    store::{
-        Creation,
-        audit::{Actor, ActorKind, Origin},
-    },
+    store::{Creation, audit::Origin},
     testing::{TestDatabase, calls::authorized, sqlite, test_clock},
     text::opaque::{OpaqueToken, TokenKind},
 };
@@ -34,9 +31,9 @@ pub use accord::testing::calls::{CallerChannel, assert_refused, assert_violation
 /// `--public-base-url` of every test's registry.
 pub const PUBLIC_BASE_URL: &str = "https://auth.example";
 
-/// A running registry. It ends when this is dropped.
+/// A running registry. It stops when this is dropped.
 pub struct Harness {
-    /// What is served; its store can be looked into.
+    /// The registry that is served.
     pub registry: Registry,
     /// The registry's clock.
     pub clock: Arc<ManualClock>,
@@ -157,7 +154,7 @@ impl Harness {
         ok(scopes.create_scope(request).await).scope.unwrap()
     }
 
-    /// Submits a request for these tenants and scopes, which are there.
+    /// Submits a request for these tenants and scopes, which exist.
     pub async fn submitted_request(&self, tenant_ids: &[&str], scopes: &[&str]) -> pb::IntegrationRequest {
         let mut requests = IntegrationRequestServiceClient::new(self.operator(Role::Registrar));
         ok(requests
@@ -229,13 +226,7 @@ pub fn settings(database: &TestDatabase, key: PathBuf) -> Settings {
 
 fn creation(method: &'static str) -> Creation {
     Creation {
-        origin: Origin {
-            actor: Actor {
-                kind: ActorKind::System,
-                id: "test".into(),
-            },
-            request_id: String::new(),
-        },
+        origin: Origin::system("test"),
         method,
         request_id: None,
         content: Default::default(),
@@ -263,7 +254,7 @@ async fn caller(registry: &Registry, name: &str, authority: Authority) -> Opaque
     token
 }
 
-/// A well-formed bearer token that nobody has.
+/// Returns a well-formed bearer token of no caller.
 pub fn strangers_token(kind: TokenKind) -> String {
     OpaqueToken::generate(kind, &SystemRandom).expose().to_owned()
 }

@@ -59,46 +59,46 @@ async fn count(harness: &Harness) -> usize {
 }
 
 #[tokio::test]
-async fn a_request_is_recorded_as_it_was_given() {
+async fn a_request_is_stored_as_submitted() {
     let harness = seeded().await;
     let given = pb::SubmitIntegrationRequestRequest {
         notes: "two\nlines".into(),
         redirect_uris: vec!["https://app.example/cb?x=1".into(), "http://127.0.0.1/cb".into()],
         ..submission(&["globex", "acme"], &["contacts.write", "contacts.read"])
     };
-    let made = ok(client(&harness).submit_integration_request(given.clone()).await)
+    let created = ok(client(&harness).submit_integration_request(given.clone()).await)
         .integration_request
         .unwrap();
-    assert!(made.integration_request_id.starts_with("irq_"));
-    assert_eq!(made.state(), State::Submitted);
+    assert!(created.integration_request_id.starts_with("irq_"));
+    assert_eq!(created.state(), State::Submitted);
     assert_eq!(
-        (&made.client_id, &made.rejection_reason),
+        (&created.client_id, &created.rejection_reason),
         (&String::new(), &String::new())
     );
-    assert_eq!(made.create_time, made.update_time);
-    let kept = pb::SubmitIntegrationRequestRequest {
-        partner_name: made.partner_name.clone(),
-        display_name: made.display_name.clone(),
-        contact_email: made.contact_email.clone(),
-        goals: made.goals.clone(),
-        tenant_ids: made.tenant_ids.clone(),
-        scopes: made.scopes.clone(),
-        redirect_uris: made.redirect_uris.clone(),
-        notes: made.notes.clone(),
+    assert_eq!(created.create_time, created.update_time);
+    let stored = pb::SubmitIntegrationRequestRequest {
+        partner_name: created.partner_name.clone(),
+        display_name: created.display_name.clone(),
+        contact_email: created.contact_email.clone(),
+        goals: created.goals.clone(),
+        tenant_ids: created.tenant_ids.clone(),
+        scopes: created.scopes.clone(),
+        redirect_uris: created.redirect_uris.clone(),
+        notes: created.notes.clone(),
         ..Default::default()
     };
-    assert_eq!(kept, given);
+    assert_eq!(stored, given);
     let nameless = pb::SubmitIntegrationRequestRequest {
         display_name: String::new(),
         ..given
     };
     let answer = client(&harness).submit_integration_request(nameless).await;
     let nameless = answer.unwrap().into_inner().integration_request.unwrap();
-    assert_eq!(nameless.display_name, made.partner_name);
-    assert_eq!(get(&harness, &made.integration_request_id).await, made);
+    assert_eq!(nameless.display_name, created.partner_name);
+    assert_eq!(get(&harness, &created.integration_request_id).await, created);
 
     let events = harness.audit_events("integration_request.submit").await;
-    assert_eq!(events[1].subject, made.integration_request_id);
+    assert_eq!(events[1].subject, created.integration_request_id);
     assert!(
         !format!("{events:?}").contains("dev@partner.example"),
         "an e-mail address in the audit record"
@@ -106,7 +106,7 @@ async fn a_request_is_recorded_as_it_was_given() {
 }
 
 #[tokio::test]
-async fn a_suspended_tenant_may_be_asked_for_and_a_disabled_scope_may_not() {
+async fn a_request_may_name_a_suspended_tenant_but_no_disabled_scope() {
     let harness = seeded().await;
     let request = pb::SuspendTenantRequest {
         tenant_id: "acme".into(),
@@ -138,7 +138,7 @@ async fn a_suspended_tenant_may_be_asked_for_and_a_disabled_scope_may_not() {
 }
 
 #[tokio::test]
-async fn all_violations_come_at_once_those_of_references_too() {
+async fn all_violations_are_reported_at_once_with_unknown_references() {
     let harness = seeded().await;
     let mut bad = submission(
         &["acme", "nowhere", "acme", "Bad"],
@@ -189,7 +189,7 @@ async fn all_violations_come_at_once_those_of_references_too() {
 }
 
 #[tokio::test]
-async fn a_repeated_submission_is_one_request() {
+async fn a_repeated_submission_makes_one_request() {
     let harness = seeded().await;
     let call = pb::SubmitIntegrationRequestRequest {
         request_id: request_id(),
@@ -212,7 +212,7 @@ async fn a_repeated_submission_is_one_request() {
     assert_refused(reused, Code::AlreadyExists, "REQUEST_ID_REUSED");
     assert_eq!(count(&harness).await, 1);
 
-    // Another operator's request ids are its own.
+    // Request ids of different operators are independent.
     let mut registrar = IntegrationRequestServiceClient::new(harness.operator(Role::Registrar));
     registrar.submit_integration_request(call).await.unwrap();
     assert_eq!(count(&harness).await, 2);
@@ -263,7 +263,7 @@ async fn a_request_is_approved_or_rejected_once() {
 }
 
 #[tokio::test]
-async fn what_is_unknown_or_malformed_is_refused() {
+async fn unknown_and_malformed_ids_are_rejected() {
     let harness = seeded().await;
     let mut client = client(&harness);
     let unknown = pb::GetIntegrationRequestRequest {
@@ -303,8 +303,8 @@ async fn lists_are_newest_first_and_filtered_by_state() {
     let mut ids = Vec::new();
     for _ in 0..3 {
         harness.clock.advance(std::time::Duration::from_millis(1));
-        let made = harness.submitted_request(&["acme"], &["contacts.read"]).await;
-        ids.insert(0, made.integration_request_id);
+        let created = harness.submitted_request(&["acme"], &["contacts.read"]).await;
+        ids.insert(0, created.integration_request_id);
     }
     client(&harness)
         .approve_integration_request(approve(&ids[1]))

@@ -1,7 +1,7 @@
-//! registry-service as its callers see it: real clients over a real server on loopback.
+//! Tests registry-service through its RPCs: real clients call a real server on loopback.
 //!
-//! Each file is about one service: what a call answers, every way in which it is refused, and what
-//! it leaves behind. Rules that show below the RPCs are tested where they are.
+//! Each file tests one service: the response of a call, every way in which it fails, and the state that it leaves
+//! behind. Rules are tested beside their code.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

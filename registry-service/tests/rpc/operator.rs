@@ -46,12 +46,12 @@ async fn list_scopes(harness: &Harness, token: &str) -> Result<(), tonic::Status
 #[tokio::test]
 async fn an_operators_token_works_until_it_is_revoked() {
     let harness = Harness::start().await;
-    let made = ok(client(&harness).create_operator(ada()).await);
-    let operator = made.operator.unwrap();
-    assert!(operator.operator_id.starts_with("opr_") && made.operator_token.starts_with("aco_"));
+    let created = ok(client(&harness).create_operator(ada()).await);
+    let operator = created.operator.unwrap();
+    assert!(operator.operator_id.starts_with("opr_") && created.operator_token.starts_with("aco_"));
     assert_eq!((operator.name.as_str(), &operator.roles), ("Ada", &ada().roles));
     assert!(operator.create_time.is_some() && operator.revoke_time.is_none());
-    list_scopes(&harness, &made.operator_token).await.unwrap();
+    list_scopes(&harness, &created.operator_token).await.unwrap();
 
     let request = pb::RevokeOperatorRequest {
         operator_id: operator.operator_id.clone(),
@@ -62,7 +62,7 @@ async fn an_operators_token_works_until_it_is_revoked() {
     assert!(revoked.operator.as_ref().unwrap().revoke_time.is_some());
     harness.clock.advance(std::time::Duration::from_secs(9));
     assert_eq!(ok(security.revoke_operator(request).await), revoked);
-    let refused = list_scopes(&harness, &made.operator_token).await;
+    let refused = list_scopes(&harness, &created.operator_token).await;
     assert_refused(refused, Code::Unauthenticated, "UNAUTHENTICATED");
     let events = harness.audit_events("operator.revoke").await;
     assert_eq!((events.len(), &events[0].subject), (1, &operator.operator_id));
@@ -76,29 +76,29 @@ async fn an_operator_may_revoke_itself() {
         roles: vec![pb::OperatorRole::Admin.into()],
         ..ada()
     };
-    let made = ok(client(&harness).create_operator(admin).await);
+    let created = ok(client(&harness).create_operator(admin).await);
     let request = pb::RevokeOperatorRequest {
-        operator_id: made.operator.unwrap().operator_id,
+        operator_id: created.operator.unwrap().operator_id,
         ..Default::default()
     };
-    let mut itself = OperatorServiceClient::new(harness.token(&made.operator_token));
+    let mut itself = OperatorServiceClient::new(harness.token(&created.operator_token));
     itself.revoke_operator(request.clone()).await.unwrap();
     let refused = itself.revoke_operator(request).await;
     assert_refused(refused, Code::Unauthenticated, "UNAUTHENTICATED");
 }
 
 #[tokio::test]
-async fn a_workload_is_made_and_revoked() {
+async fn a_workload_is_created_and_revoked() {
     let harness = Harness::start().await;
-    let made = ok(client(&harness).create_workload(pages()).await);
-    let workload = made.workload.unwrap();
-    assert!(workload.workload_id.starts_with("wkl_") && made.workload_token.starts_with("acw_"));
+    let created = ok(client(&harness).create_workload(pages()).await);
+    let workload = created.workload.unwrap();
+    assert!(workload.workload_id.starts_with("wkl_") && created.workload_token.starts_with("acw_"));
     assert_eq!(
         (workload.name.as_str(), workload.kind()),
         ("pages", pb::WorkloadKind::InternalService)
     );
-    // Known, and not allowed to.
-    let refused = list_scopes(&harness, &made.workload_token).await;
+    // The caller is known but has no permission.
+    let refused = list_scopes(&harness, &created.workload_token).await;
     assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
 
     let request = pb::RevokeWorkloadRequest {
@@ -108,13 +108,13 @@ async fn a_workload_is_made_and_revoked() {
     let revoked = ok(client(&harness).revoke_workload(request.clone()).await);
     assert!(revoked.workload.as_ref().unwrap().revoke_time.is_some());
     assert_eq!(ok(client(&harness).revoke_workload(request).await), revoked);
-    let refused = list_scopes(&harness, &made.workload_token).await;
+    let refused = list_scopes(&harness, &created.workload_token).await;
     assert_refused(refused, Code::Unauthenticated, "UNAUTHENTICATED");
     assert_eq!(harness.audit_events("workload.revoke").await.len(), 1);
 }
 
 #[tokio::test]
-async fn a_repeated_call_shows_the_same_token() {
+async fn a_repeated_call_returns_the_same_token() {
     let harness = Harness::start().await;
     let call = pb::CreateOperatorRequest {
         request_id: request_id(),
@@ -132,7 +132,7 @@ async fn a_repeated_call_shows_the_same_token() {
         Code::AlreadyExists,
         "REQUEST_ID_REUSED",
     );
-    // The same id for another method is another content.
+    // For another method, the same request id counts as other content.
     let other = pb::CreateWorkloadRequest {
         request_id: call.request_id,
         ..pages()
@@ -153,16 +153,16 @@ async fn a_repeated_call_shows_the_same_token() {
 }
 
 #[tokio::test]
-async fn names_of_the_living_are_taken() {
+async fn the_name_of_a_live_caller_is_taken() {
     let harness = Harness::start().await;
-    let made = ok(client(&harness).create_operator(ada()).await);
+    let created = ok(client(&harness).create_operator(ada()).await);
     let taken = client(&harness).create_operator(ada()).await;
     assert_eq!(
         assert_refused(taken, Code::AlreadyExists, "ALREADY_EXISTS")["resource"],
         "operator"
     );
     let request = pb::RevokeOperatorRequest {
-        operator_id: made.operator.unwrap().operator_id,
+        operator_id: created.operator.unwrap().operator_id,
         ..Default::default()
     };
     client(&harness).revoke_operator(request).await.unwrap();
@@ -177,7 +177,7 @@ async fn names_of_the_living_are_taken() {
 }
 
 #[tokio::test]
-async fn all_violations_come_at_once() {
+async fn all_violations_are_reported_at_once() {
     let harness = Harness::start().await;
     let mut client = client(&harness);
     let bad = pb::CreateOperatorRequest {
@@ -240,7 +240,7 @@ async fn the_unknown_are_not_found() {
 }
 
 #[tokio::test]
-async fn lists_show_everybody_page_by_page_and_no_token() {
+async fn lists_show_all_callers_page_by_page_without_tokens() {
     let harness = Harness::start().await;
     let mut client = client(&harness);
     let (mut ids, mut page_token) = (Vec::new(), String::new());

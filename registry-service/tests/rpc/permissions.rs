@@ -1,7 +1,7 @@
-//! Who may call what: every method of the contract, by every kind of caller.
+//! Calls every method of the contract as every kind of caller.
 //!
-//! What is expected is worked out here from the roles' descriptions and the methods' names, not read
-//! from the table that is tested.
+//! Derives the expected result from the descriptions of the roles and the names of the methods, not from the table
+//! that is tested.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ fn served() -> Vec<(String, String)> {
     methods(|service| SERVICES.contains(&service))
 }
 
-/// Who may call a method. `None`: anyone.
+/// Returns who may call a method. `None` means anyone.
 type Expected = Option<(BTreeSet<Role>, BTreeSet<WorkloadKind>)>;
 
 fn expected(service: &str, method: &str) -> Expected {
@@ -61,9 +61,9 @@ async fn call(channel: CallerChannel, service: &str, method: &str) -> Result<(),
 
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
-    /// The method itself answered, whatever it said.
+    /// The method was called, whatever it returned.
     Admitted,
-    /// The caller is known and may not.
+    /// The caller is known but has no permission.
     Denied,
     /// The caller is not known.
     Unknown,
@@ -79,7 +79,7 @@ fn answer(result: &Result<(), Status>) -> Answer {
         .unwrap_or_default();
     match (status.code(), reason.as_str()) {
         (Code::PermissionDenied, "PERMISSION_DENIED") => Answer::Denied,
-        // A method may say of its own accord that a credential in the message is not valid.
+        // A method itself may reject a credential in the message.
         (Code::Unauthenticated, "UNAUTHENTICATED") if status.message() == unauthenticated().message() => {
             Answer::Unknown
         }
@@ -89,7 +89,7 @@ fn answer(result: &Result<(), Status>) -> Answer {
 }
 
 #[tokio::test]
-async fn callers_get_exactly_as_far_as_the_design_says() {
+async fn callers_may_call_exactly_the_methods_of_their_role() {
     let harness = Harness::start().await;
     let strangers = [
         "Bearer x".to_owned(),
@@ -143,7 +143,7 @@ fn the_table_has_exactly_the_methods_of_the_contract() {
         .collect();
     assert_eq!(table, contract);
     assert_eq!(table.len(), TABLE.len(), "a method stands in the table twice");
-    // The contract's services that are missing here are token-service's.
+    // All other services of the contract belong to token-service.
     for (service, _) in contract_of_others() {
         assert!(service.starts_with("accord.token."), "{service} is not served");
     }

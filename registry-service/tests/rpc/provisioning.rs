@@ -53,7 +53,7 @@ async fn delivered(
     Ok(answer.into_inner().delivery_link.unwrap())
 }
 
-/// Opens a link as the partner does: without a credential.
+/// Opens a link as the partner does, without a bearer token.
 async fn claim(harness: &Harness, claim_token: &str) -> Result<pb::CredentialBundle, Status> {
     let mut partner = ProvisioningServiceClient::new(harness.anonymous());
     let request = pb::ClaimDeliveryRequest {
@@ -64,14 +64,14 @@ async fn claim(harness: &Harness, claim_token: &str) -> Result<pb::CredentialBun
     Ok(answer.into_inner().bundle.unwrap())
 }
 
-/// Asserts that a link is refused in a way that does not say whether it ever was one.
+/// Asserts that a link is rejected without a hint whether it ever existed.
 #[track_caller]
 fn assert_nothing_told<T: std::fmt::Debug>(result: Result<T, Status>) {
     let metadata = assert_refused(result, Code::FailedPrecondition, "LINK_INVALID");
     assert_eq!(metadata, Default::default());
 }
 
-/// How many claims succeeded, and why the others were refused, newest first.
+/// Counts the successful claims, and lists why the others were rejected, newest first.
 async fn claims(harness: &Harness) -> (usize, Vec<String>) {
     let (succeeded, refused): (Vec<_>, Vec<_>) = harness
         .audit_events("delivery.claim")
@@ -88,22 +88,22 @@ async fn claims(harness: &Harness) -> (usize, Vec<String>) {
 #[tokio::test]
 async fn a_link_is_opened_once() {
     let harness = seeded().await;
-    let (made, link) = registered_with_link(&harness).await;
+    let (created, link) = registered_with_link(&harness).await;
     assert_eq!(link.url, format!("{PUBLIC_BASE_URL}/claim/{}", link.claim_token));
     let end = harness.clock.now().plus(LINK_LIFE).to_timestamp();
     assert_eq!(link.expire_time, Some(end));
-    assert!(!secrets(&harness, &made.client_id).await[0].claimed);
+    assert!(!secrets(&harness, &created.client_id).await[0].claimed);
 
     let bundle = claim(&harness, &link.claim_token).await.unwrap();
-    assert_eq!(bundle.client_id, made.client_id);
+    assert_eq!(bundle.client_id, created.client_id);
     let endpoints: Vec<_> = bundle.endpoints.iter().map(|e| e.tenant_id.as_str()).collect();
     assert_eq!(endpoints, ["acme"]);
-    let secret = secrets(&harness, &made.client_id).await.remove(0);
+    let secret = secrets(&harness, &created.client_id).await.remove(0);
     assert!(secret.claimed);
-    let proven = authenticate(&harness, &made.client_id, &bundle.client_secret)
+    let authenticated = authenticate(&harness, &created.client_id, &bundle.client_secret)
         .await
         .unwrap();
-    assert_eq!(proven.secret_id, secret.secret_id);
+    assert_eq!(authenticated.secret_id, secret.secret_id);
 
     let second = claim(&harness, &link.claim_token).await;
     assert_refused(second, Code::FailedPrecondition, "LINK_INVALID");
@@ -123,7 +123,7 @@ async fn a_link_is_opened_once() {
         (
             outcome,
             AuditActorKind::Anonymous,
-            made.client_id.as_str(),
+            created.client_id.as_str(),
             link.delivery_id.as_str(),
         )
     };
@@ -132,14 +132,14 @@ async fn a_link_is_opened_once() {
         [event(AuditOutcome::Refused), event(AuditOutcome::Success)]
     );
     assert_eq!(events[0].detail["refused"], "opened before");
-    // The secret that was handed over goes on.
-    authenticate(&harness, &made.client_id, &bundle.client_secret)
+    // The secret that was handed over stays live.
+    authenticate(&harness, &created.client_id, &bundle.client_secret)
         .await
         .unwrap();
 }
 
 #[tokio::test]
-async fn who_opens_a_link_again_is_told_when_it_was_opened() {
+async fn opening_a_link_again_returns_the_time_of_the_first_opening() {
     let harness = seeded().await;
     let (_, link) = registered_with_link(&harness).await;
     harness.clock.advance(Duration::from_millis(90_500));
@@ -148,7 +148,7 @@ async fn who_opens_a_link_again_is_told_when_it_was_opened() {
         seconds: harness.clock.now().as_secs(),
         nanos: 0,
     };
-    // Also when the link would have ended meanwhile.
+    // So it does after the time at which the link would have expired.
     for wait in [Duration::ZERO, Duration::from_secs(3600), LINK_LIFE] {
         harness.clock.advance(wait);
         harness.registry.store().expire_deliveries().await.unwrap();
@@ -163,9 +163,9 @@ async fn who_opens_a_link_again_is_told_when_it_was_opened() {
 }
 
 #[tokio::test]
-async fn an_operator_sees_whose_link_was_opened_again() {
+async fn the_audit_record_shows_that_a_link_was_opened_again() {
     let harness = seeded().await;
-    let (made, link) = registered_with_link(&harness).await;
+    let (created, link) = registered_with_link(&harness).await;
     let (_, others) = registered_with_link(&harness).await;
     claim(&harness, &others.claim_token).await.unwrap();
     claim(&harness, &link.claim_token).await.unwrap();
@@ -185,11 +185,11 @@ async fn an_operator_sees_whose_link_was_opened_again() {
     };
     let events = ok(auditor.list_audit_events(request).await).audit_events;
     assert_eq!(events.len(), 1, "{events:?}");
-    let secret = secrets(&harness, &made.client_id).await.remove(0);
+    let secret = secrets(&harness, &created.client_id).await.remove(0);
     let event = &events[0];
     assert_eq!(
         (&event.client_id, &event.subject, &event.detail["secret_id"]),
-        (&made.client_id, &link.delivery_id, &secret.secret_id)
+        (&created.client_id, &link.delivery_id, &secret.secret_id)
     );
     assert_eq!(event.occur_time, Some(again.to_timestamp()));
     assert_eq!(event.detail["refused"], "opened before");
@@ -203,7 +203,7 @@ async fn of_racing_claims_one_wins() {
         let label = database.label;
         let harness = Harness::start_on(database).await;
         seed(&harness).await;
-        let (made, link) = registered_with_link(&harness).await;
+        let (created, link) = registered_with_link(&harness).await;
         let mut calls = tokio::task::JoinSet::new();
         for _ in 0..8 {
             let mut partner = ProvisioningServiceClient::new(harness.anonymous());
@@ -226,7 +226,7 @@ async fn of_racing_claims_one_wins() {
         assert_eq!(bundles.len(), 1, "{label}");
         let expected = (1, vec!["opened before".to_owned(); 7]);
         assert_eq!(claims(&harness).await, expected, "{label}");
-        authenticate(&harness, &made.client_id, &bundles[0].client_secret)
+        authenticate(&harness, &created.client_id, &bundles[0].client_secret)
             .await
             .unwrap();
     }
@@ -259,36 +259,36 @@ async fn a_link_ends_after_three_days() {
 #[tokio::test]
 async fn a_new_link_ends_the_one_before() {
     let harness = seeded().await;
-    let (made, first) = registered_with_link(&harness).await;
+    let (created, first) = registered_with_link(&harness).await;
     harness.clock.advance(Duration::from_millis(1));
-    let second = delivered(&harness, deliver(&made.client_id)).await.unwrap();
+    let second = delivered(&harness, deliver(&created.client_id)).await.unwrap();
     assert!(first.delivery_id != second.delivery_id);
     let ended = claim(&harness, &first.claim_token).await;
     assert_nothing_told(ended);
-    let listed = secrets(&harness, &made.client_id).await;
+    let listed = secrets(&harness, &created.client_id).await;
     let revoked: Vec<_> = listed.iter().map(|secret| secret.revoke_time.is_some()).collect();
     assert_eq!(revoked, [false, true]);
 
     let bundle = claim(&harness, &second.claim_token).await.unwrap();
-    // A link that was opened is not ended by the next.
-    delivered(&harness, deliver(&made.client_id)).await.unwrap();
-    authenticate(&harness, &made.client_id, &bundle.client_secret)
+    // A new link does not end one that was opened.
+    delivered(&harness, deliver(&created.client_id)).await.unwrap();
+    authenticate(&harness, &created.client_id, &bundle.client_secret)
         .await
         .unwrap();
     assert_eq!(harness.audit_events("delivery.create").await.len(), 2);
 }
 
 #[tokio::test]
-async fn a_repeated_call_gives_the_same_link() {
+async fn a_repeated_call_returns_the_same_link() {
     let harness = seeded().await;
-    let (made, _) = registered(&harness).await;
+    let (created, _) = registered(&harness).await;
     let call = pb::CreateDeliveryRequest {
         request_id: request_id(),
-        ..deliver(&made.client_id)
+        ..deliver(&created.client_id)
     };
     let first = delivered(&harness, call.clone()).await.unwrap();
     assert_eq!(delivered(&harness, call.clone()).await.unwrap(), first);
-    assert_eq!(secrets(&harness, &made.client_id).await.len(), 2);
+    assert_eq!(secrets(&harness, &created.client_id).await.len(), 2);
     assert_eq!(harness.audit_events("delivery.create").await.len(), 1);
     let (other, _) = registered(&harness).await;
     let other = pb::CreateDeliveryRequest {
@@ -303,10 +303,10 @@ async fn a_repeated_call_gives_the_same_link() {
 #[tokio::test]
 async fn a_secret_can_be_created_behind_a_link() {
     let harness = seeded().await;
-    let (made, _) = registered(&harness).await;
+    let (created, _) = registered(&harness).await;
     let call = pb::CreateClientSecretRequest {
         request_id: request_id(),
-        client_id: made.client_id.clone(),
+        client_id: created.client_id.clone(),
         delivery: DeliveryMethod::Link.into(),
         ..Default::default()
     };
@@ -319,19 +319,19 @@ async fn a_secret_can_be_created_behind_a_link() {
         panic!("no link")
     };
     let bundle = claim(&harness, &link.claim_token).await.unwrap();
-    let proven = authenticate(&harness, &made.client_id, &bundle.client_secret)
+    let authenticated = authenticate(&harness, &created.client_id, &bundle.client_secret)
         .await
         .unwrap();
-    assert_eq!(proven.secret_id, secret.secret_id);
+    assert_eq!(authenticated.secret_id, secret.secret_id);
 }
 
 #[tokio::test]
-async fn a_revoked_secret_is_not_brought_back_by_its_link() {
+async fn opening_a_link_does_not_restore_a_revoked_secret() {
     let harness = seeded().await;
-    let (made, link) = registered_with_link(&harness).await;
-    let secret = secrets(&harness, &made.client_id).await.remove(0);
+    let (created, link) = registered_with_link(&harness).await;
+    let secret = secrets(&harness, &created.client_id).await.remove(0);
     let revoke = pb::RevokeClientSecretRequest {
-        client_id: made.client_id.clone(),
+        client_id: created.client_id.clone(),
         secret_id: secret.secret_id,
         reason: pb::SecretRevocationReason::Compromised.into(),
         force: false,
@@ -341,27 +341,27 @@ async fn a_revoked_secret_is_not_brought_back_by_its_link() {
 }
 
 #[tokio::test]
-async fn why_a_secret_was_revoked_outlives_its_link() {
+async fn the_reason_of_a_revocation_survives_the_end_of_the_link() {
     let harness = seeded().await;
-    let (made, _) = registered_with_link(&harness).await;
-    let secret = secrets(&harness, &made.client_id).await.remove(0);
+    let (created, _) = registered_with_link(&harness).await;
+    let secret = secrets(&harness, &created.client_id).await.remove(0);
     let revoke = pb::RevokeClientSecretRequest {
-        client_id: made.client_id.clone(),
+        client_id: created.client_id.clone(),
         secret_id: secret.secret_id,
         reason: pb::SecretRevocationReason::Compromised.into(),
         force: false,
     };
     client(&harness).revoke_client_secret(revoke).await.unwrap();
-    let revoked = secrets(&harness, &made.client_id).await.remove(0);
+    let revoked = secrets(&harness, &created.client_id).await.remove(0);
     harness.clock.advance(Duration::from_secs(1));
-    delivered(&harness, deliver(&made.client_id)).await.unwrap();
-    assert_eq!(secrets(&harness, &made.client_id).await[1], revoked);
+    delivered(&harness, deliver(&created.client_id)).await.unwrap();
+    assert_eq!(secrets(&harness, &created.client_id).await[1], revoked);
 }
 
 #[tokio::test]
-async fn what_is_unknown_or_malformed_is_refused() {
+async fn unknown_and_malformed_ids_are_rejected() {
     let harness = seeded().await;
-    let (made, link) = registered_with_link(&harness).await;
+    let (created, link) = registered_with_link(&harness).await;
     let unknown = delivered(&harness, deliver(UNKNOWN)).await;
     let metadata = assert_refused(unknown, Code::NotFound, "NOT_FOUND");
     assert_eq!(metadata["resource"], "client");
@@ -378,19 +378,19 @@ async fn what_is_unknown_or_malformed_is_refused() {
     assert_eq!(claims(&harness).await, (0, Vec::new()));
     assert!(harness.audit_events("delivery.create").await.is_empty());
 
-    // A link counts among the secrets that may live at once.
+    // The secret of a link counts towards the limit of live secrets.
     for _ in 1..10 {
         let request = pb::CreateClientSecretRequest {
-            client_id: made.client_id.clone(),
+            client_id: created.client_id.clone(),
             ..Default::default()
         };
         client(&harness).create_client_secret(request).await.unwrap();
     }
-    // It takes the place of the link before; but that one was opened.
+    // A new link would replace an unopened one, but this one was opened.
     claim(&harness, &link.claim_token).await.unwrap();
-    let refused = delivered(&harness, deliver(&made.client_id)).await;
+    let refused = delivered(&harness, deliver(&created.client_id)).await;
     assert_refused(refused, Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
-    assert_eq!(secrets(&harness, &made.client_id).await.len(), 10);
+    assert_eq!(secrets(&harness, &created.client_id).await.len(), 10);
 }
 
 #[tokio::test]
@@ -409,7 +409,7 @@ async fn no_secret_is_in_the_database() {
     };
     assert!(holds("Contact Sync"));
     for secret in [inline, linked, opened.claim_token, unopened.claim_token] {
-        // Without the prefix and the id, which are no secret.
+        // Leaves out the prefix and the id, which are not secret.
         let end = &secret[secret.len() - 20..];
         assert!(!holds(end));
     }

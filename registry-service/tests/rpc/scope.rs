@@ -43,15 +43,15 @@ async fn list(harness: &Harness) -> Vec<pb::Scope> {
 #[tokio::test]
 async fn a_new_scope_is_enabled_and_listed() {
     let harness = Harness::start().await;
-    let made = ok(client(&harness).create_scope(create("contacts.read")).await)
+    let created = ok(client(&harness).create_scope(create("contacts.read")).await)
         .scope
         .unwrap();
-    assert!(made.enabled && made.create_time.is_some() && made.create_time == made.update_time);
+    assert!(created.enabled && created.create_time.is_some() && created.create_time == created.update_time);
     assert_eq!(
-        (made.name.as_str(), made.description.as_str()),
+        (created.name.as_str(), created.description.as_str()),
         ("contacts.read", "Reads contacts")
     );
-    assert_eq!(list(&harness).await, [made]);
+    assert_eq!(list(&harness).await, [created]);
     let events = harness.audit_events("scope.create").await;
     assert_eq!((events.len(), events[0].subject.as_str()), (1, "contacts.read"));
     assert!(events[0].actor_id.starts_with("opr_") && !events[0].request_id.is_empty());
@@ -68,7 +68,7 @@ async fn a_name_is_taken_once() {
 }
 
 #[tokio::test]
-async fn a_repeated_call_answers_the_same_and_other_content_is_refused() {
+async fn a_repeated_call_returns_the_same_and_other_content_is_rejected() {
     let harness = Harness::start().await;
     let call = pb::CreateScopeRequest {
         request_id: request_id(),
@@ -90,7 +90,7 @@ async fn a_repeated_call_answers_the_same_and_other_content_is_refused() {
 }
 
 #[tokio::test]
-async fn all_violations_come_at_once() {
+async fn all_violations_are_reported_at_once() {
     let harness = Harness::start().await;
     let bad = pb::CreateScopeRequest {
         name: "contacts read".into(),
@@ -123,7 +123,7 @@ async fn all_violations_come_at_once() {
 }
 
 #[tokio::test]
-async fn an_update_changes_what_its_mask_names() {
+async fn an_update_changes_the_fields_of_its_mask() {
     let harness = Harness::start().await;
     harness.scope("contacts.read").await;
     let disabled = ok(client(&harness)

@@ -1,4 +1,4 @@
-//! The server itself: what it refuses to start with, health, and how it stops.
+//! The server itself: start, health and stop.
 
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ async fn another_master_key_does_not_open_the_registry() {
 }
 
 #[tokio::test]
-async fn a_new_epoch_starts_when_asked_for() {
+async fn migrate_starts_a_new_epoch_on_request() {
     let harness = Harness::start().await;
     let before = harness.registry.store().position().await.unwrap();
     Registry::migrate(&harness.settings, &SystemRandom).await.unwrap();
@@ -91,7 +91,7 @@ async fn a_new_epoch_ends_the_links_of_the_copy() {
 }
 
 #[tokio::test]
-async fn plaintext_is_served_on_loopback_alone() {
+async fn plaintext_is_served_only_on_loopback() {
     let harness = Harness::start().await;
     let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
     let served = harness
@@ -103,7 +103,7 @@ async fn plaintext_is_served_on_loopback_alone() {
 }
 
 #[tokio::test]
-async fn health_tells_of_every_service_at_once() {
+async fn every_service_reports_its_health() {
     let harness = Harness::start().await;
     let mut health = HealthClient::new(harness.anonymous());
     for service in SERVICES.iter().copied().chain([""]) {
@@ -125,7 +125,7 @@ async fn health_tells_of_every_service_at_once() {
 }
 
 #[tokio::test]
-async fn it_stops_when_told_and_another_one_carries_on() {
+async fn a_stopped_server_is_replaced_by_another_one() {
     let harness = Harness::start().await;
     harness.scope("contacts.read").await;
     let token = harness.operator_token(Role::Auditor).expose();

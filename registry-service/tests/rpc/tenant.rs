@@ -65,13 +65,13 @@ async fn reinstate(harness: &Harness, tenant_id: &str) -> Result<pb::Tenant, ton
 #[tokio::test]
 async fn a_new_tenant_is_active_and_has_its_own_authority() {
     let harness = Harness::start().await;
-    let made = ok(client(&harness).create_tenant(create("acme")).await)
+    let created = ok(client(&harness).create_tenant(create("acme")).await)
         .tenant
         .unwrap();
-    assert_eq!(made.state(), TenantState::Active);
-    assert_eq!(made.tenant_authority_url, format!("{PUBLIC_BASE_URL}/acme"));
-    assert_eq!(made.cloud_api_url, "https://api.acme.example/v1");
-    assert_eq!(get(&harness, "acme").await, made);
+    assert_eq!(created.state(), TenantState::Active);
+    assert_eq!(created.tenant_authority_url, format!("{PUBLIC_BASE_URL}/acme"));
+    assert_eq!(created.cloud_api_url, "https://api.acme.example/v1");
+    assert_eq!(get(&harness, "acme").await, created);
     let taken = client(&harness).create_tenant(create("acme")).await;
     assert_eq!(
         assert_refused(taken, Code::AlreadyExists, "ALREADY_EXISTS")["resource"],
@@ -103,7 +103,7 @@ async fn a_repeated_call_makes_one_tenant() {
 }
 
 #[tokio::test]
-async fn all_violations_come_at_once() {
+async fn all_violations_are_reported_at_once() {
     let harness = Harness::start().await;
     let mut client = client(&harness);
     let bad = pb::CreateTenantRequest {
@@ -135,7 +135,7 @@ async fn all_violations_come_at_once() {
 }
 
 #[tokio::test]
-async fn no_tenant_takes_the_place_of_a_path() {
+async fn no_tenant_has_the_name_of_a_reserved_path() {
     let harness = Harness::start().await;
     for tenant_id in ["claim", "assets", "healthz", "static", "oauth2"] {
         let refused = client(&harness).create_tenant(create(tenant_id)).await;
@@ -152,9 +152,9 @@ async fn no_tenant_takes_the_place_of_a_path() {
 }
 
 #[tokio::test]
-async fn an_update_changes_what_its_mask_names() {
+async fn an_update_changes_the_fields_of_its_mask() {
     let harness = Harness::start().await;
-    let made = ok(client(&harness).create_tenant(create("acme")).await)
+    let created = ok(client(&harness).create_tenant(create("acme")).await)
         .tenant
         .unwrap();
     let renamed = ok(client(&harness)
@@ -164,7 +164,7 @@ async fn an_update_changes_what_its_mask_names() {
     .unwrap();
     assert_eq!(
         (renamed.display_name.as_str(), &renamed.cloud_api_url),
-        ("Acme Ltd.", &made.cloud_api_url)
+        ("Acme Ltd.", &created.cloud_api_url)
     );
     assert_eq!(get(&harness, "acme").await, renamed);
     let unknown = client(&harness)
@@ -174,7 +174,7 @@ async fn an_update_changes_what_its_mask_names() {
 }
 
 #[tokio::test]
-async fn suspending_and_reinstating_are_steps_that_may_be_repeated() {
+async fn suspending_and_reinstating_may_be_repeated() {
     let harness = Harness::start().await;
     harness.tenant("acme").await;
     let suspended = suspend(&harness, "acme").await.unwrap();

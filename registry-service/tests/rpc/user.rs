@@ -1,4 +1,4 @@
-//! `UserService`: account names that nobody can read back, and enrolment by links that work once.
+//! `UserService`.
 
 mod enrolment;
 mod listing;
@@ -72,14 +72,16 @@ pub async fn seeded() -> Harness {
 }
 
 #[tokio::test]
-async fn a_name_is_found_however_it_is_written_and_never_shown() {
+async fn a_name_is_found_in_every_spelling_and_never_shown() {
     let harness = seeded().await;
-    let made = registered(&harness, admin(NAME)).await;
-    let user = made.user.clone().unwrap();
-    assert!(!format!("{made:?}").contains("Admin@") && !format!("{user:?}").to_lowercase().contains("ada"));
+    let created = registered(&harness, admin(NAME)).await;
+    let user = created.user.clone().unwrap();
+    assert!(
+        !format!("{created:?}").contains("Admin@") && !format!("{user:?}").to_lowercase().contains("ada")
+    );
     assert_eq!(
-        made.enrolment_link,
-        format!("{PUBLIC_BASE_URL}/firm-one/enrol/{}", made.enrolment_token)
+        created.enrolment_link,
+        format!("{PUBLIC_BASE_URL}/firm-one/enrol/{}", created.enrolment_token)
     );
     assert!(!user.enrolled && user.tenant_admin);
     for written in [
@@ -100,7 +102,7 @@ async fn a_name_is_found_however_it_is_written_and_never_shown() {
         user
     );
 
-    // The same name at another tenant is another user; this one is not to be had there.
+    // The same name at another tenant belongs to another user. This user is not found there.
     let elsewhere = pb::RegisterUserRequest {
         tenant_id: "firm-two".into(),
         tenant_admin: false,
@@ -121,7 +123,7 @@ async fn a_name_is_found_however_it_is_written_and_never_shown() {
 }
 
 #[tokio::test]
-async fn every_violation_comes_back_at_once() {
+async fn all_violations_are_reported_at_once() {
     let harness = seeded().await;
     let bad = pb::RegisterUserRequest {
         request_id: "1".into(),
@@ -162,7 +164,7 @@ async fn every_violation_comes_back_at_once() {
 }
 
 #[tokio::test]
-async fn a_repeated_call_gives_the_same_link_and_other_content_is_refused() {
+async fn a_repeated_call_returns_the_same_link_and_other_content_is_rejected() {
     let harness = seeded().await;
     let request = pb::RegisterUserRequest {
         request_id: request_id(),
@@ -189,7 +191,7 @@ async fn a_repeated_call_gives_the_same_link_and_other_content_is_refused() {
 }
 
 #[tokio::test]
-async fn malformed_ids_and_filters_are_named() {
+async fn malformed_ids_and_filters_are_reported() {
     let harness = seeded().await;
     let find = |which| pb::FindUserRequest {
         tenant_id: "Firm".into(),
@@ -282,7 +284,7 @@ async fn the_unknown_and_another_tenants_user_are_not_found() {
 }
 
 #[tokio::test]
-async fn a_request_id_stands_for_one_call() {
+async fn a_request_id_belongs_to_one_call() {
     let harness = seeded().await;
     let register = pb::RegisterUserRequest {
         request_id: request_id(),
@@ -340,12 +342,12 @@ async fn listed(harness: &Harness, state: pb::UserState) -> Vec<pb::User> {
 }
 
 #[tokio::test]
-async fn neither_a_trail_nor_debug_shows_names_passwords_or_tokens() {
+async fn no_name_password_or_token_is_in_the_audit_record_or_debug_output() {
     let harness = seeded().await;
     let request = admin(NAME);
-    let made = registered(&harness, request.clone()).await;
+    let created = registered(&harness, request.clone()).await;
     let complete = pb::CompleteEnrolmentRequest {
-        enrolment_token: made.enrolment_token.clone(),
+        enrolment_token: created.enrolment_token.clone(),
         password: PASSWORD.into(),
         ..Default::default()
     };
@@ -355,7 +357,7 @@ async fn neither_a_trail_nor_debug_shows_names_passwords_or_tokens() {
         .unwrap();
     let reset = pb::ResetUserPasswordRequest {
         tenant_id: "firm-one".into(),
-        user_id: made.user.as_ref().unwrap().user_id.clone(),
+        user_id: created.user.as_ref().unwrap().user_id.clone(),
         request_id: String::new(),
     };
     let reset = ok(registrar(&harness).reset_user_password(reset).await);
@@ -368,14 +370,14 @@ async fn neither_a_trail_nor_debug_shows_names_passwords_or_tokens() {
         .await
         .unwrap_err();
     let shown = format!(
-        "{request:?} {made:?} {complete:?} {reset:?} {find:?} {taken:?} {:?}",
+        "{request:?} {created:?} {complete:?} {reset:?} {find:?} {taken:?} {:?}",
         harness.audit_events("").await
     );
     assert!(shown.contains("user.enrol") && shown.contains("user.reset_password"));
     for secret in [
         "firm.example",
         PASSWORD,
-        &made.enrolment_token,
+        &created.enrolment_token,
         &reset.enrolment_token,
     ] {
         let shown = shown.to_lowercase();

@@ -62,6 +62,19 @@ pub struct Origin {
     pub request_id: String,
 }
 
+impl Origin {
+    /// Returns the origin of what Accord does itself, outside of any request. `id` names the part of Accord.
+    pub fn system(id: &str) -> Self {
+        Self {
+            actor: Actor {
+                kind: ActorKind::System,
+                id: id.to_owned(),
+            },
+            request_id: String::new(),
+        }
+    }
+}
+
 /// An event to record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {

@@ -1,110 +1,69 @@
-//! Clients, their secrets and deliveries between messages and the nouns.
+//! Clients, their secrets and deliveries.
 
 use accord::{
     clock::UnixMillis,
     registry::v1 as pb,
     text::{
         id::{ClientId, IntegrationRequestId, SecretId, TenantId},
-        opaque::{OpaqueToken, TokenKind},
-        page::{Page, PageRequest},
+        page::PageRequest,
         validation::Violations,
     },
 };
 use uuid::Uuid;
-use zeroize::Zeroizing;
 
-use super::{etag, integration_request, mask};
+use super::{
+    Result, UpdateMask, etag,
+    integration_request::{redirect_uris, scope_message, scopes, tenant_ids},
+};
 use crate::model::{
-    client::{Client, ClientUpdate, Filter, NewClient, State},
+    client::{Client, ClientUpdate, State},
     client_keys::ClientKeys,
     client_secret::{ClientSecret, NewSecret, Reason, Revocation},
     delivery::{Bundle, Link, Method, claim_url},
-    integration_request::{Malformed, References},
+    integration_request::References,
     tenant::authority_url,
 };
 
+accord::message_enum!(State = pb::ClientState { Active, Suspended });
+accord::message_enum!(Method = pb::DeliveryMethod { Inline, Link });
+
 /// Reads a `RegisterClientRequest`.
-///
-/// # Errors
-/// All violations.
-pub fn register(request: &pb::RegisterClientRequest) -> Result<(NewClient, Option<Uuid>), Violations> {
+pub fn register(request: &pb::RegisterClientRequest) -> Result<(IntegrationRequestId, Method, Option<Uuid>)> {
     let mut v = Violations::default();
     let request_id = v.request_id("request_id", &request.request_id);
-    let integration_request_id = v.check(
-        "integration_request_id",
-        IntegrationRequestId::parse(&request.integration_request_id),
-    );
+    let id = IntegrationRequestId::parse(&request.integration_request_id);
+    let id = v.check("integration_request_id", id);
     let delivery = method(&mut v, request.delivery);
-    match (request_id, integration_request_id, delivery) {
-        (Some(request_id), Some(integration_request_id), Some(delivery)) => {
-            let new = NewClient {
-                integration_request_id,
-                delivery,
-            };
-            Ok((new, request_id))
-        }
-        _ => Err(v),
-    }
+    v.finish(|| Some((id?, delivery?, request_id?)))
 }
 
+/// Reads how to hand credentials over. UNSPECIFIED means INLINE.
 fn method(v: &mut Violations, delivery: i32) -> Option<Method> {
-    match pb::DeliveryMethod::try_from(delivery) {
-        Ok(pb::DeliveryMethod::Unspecified | pb::DeliveryMethod::Inline) => Some(Method::Inline),
-        Ok(pb::DeliveryMethod::Link) => Some(Method::Link),
-        Err(_) => {
-            v.add("delivery", "must be a known method");
-            None
-        }
-    }
-}
-
-/// Reads a client's id, where it is all that a message holds.
-///
-/// # Errors
-/// The violation.
-pub fn client_id(client_id: &str) -> Result<ClientId, Violations> {
-    let mut v = Violations::default();
-    v.check("client_id", ClientId::parse(client_id)).ok_or(v)
+    let method = v.filter::<pb::DeliveryMethod, _>("delivery", delivery)?;
+    Some(method.unwrap_or(Method::Inline))
 }
 
 /// Reads a `ListClientsRequest`.
-///
-/// # Errors
-/// All violations.
-pub fn list(request: &pb::ListClientsRequest) -> Result<(Filter, PageRequest), Violations> {
+pub fn list(request: &pb::ListClientsRequest) -> Result<(Option<TenantId>, Option<State>, PageRequest)> {
     let mut v = Violations::default();
     let tenant_id = match request.tenant_id.as_str() {
-        "" => Some(None),
-        id => v.check("tenant_id", TenantId::parse(id)).map(Some),
+        "" => None,
+        id => v.check("tenant_id", TenantId::parse(id)),
     };
-    let state = match pb::ClientState::try_from(request.state) {
-        Ok(pb::ClientState::Unspecified) => Some(None),
-        Ok(pb::ClientState::Active) => Some(Some(State::Active)),
-        Ok(pb::ClientState::Suspended) => Some(Some(State::Suspended)),
-        Err(_) => {
-            v.add("state", "must be a known state");
-            None
-        }
-    };
+    let state = v.filter::<pb::ClientState, _>("state", request.state);
     let filters = [request.tenant_id.as_str(), &request.state.to_string()];
-    let page = PageRequest::parse(
-        &mut v,
-        "clients",
-        &filters,
-        request.page_size,
-        &request.page_token,
-    );
-    match (tenant_id, state, page) {
-        (Some(tenant_id), Some(state), Some(page)) => Ok((Filter { tenant_id, state }, page)),
-        _ => Err(v),
-    }
+    let (size, token) = (request.page_size, &request.page_token);
+    let page = PageRequest::parse(&mut v, "clients", &filters, size, token);
+    v.finish(|| Some((tenant_id, state?, page?)))
 }
 
 /// Reads an `UpdateClientRequest`.
 ///
 /// # Errors
-/// All violations, and what the message refers to, for a check that these exist.
-pub fn update(request: pb::UpdateClientRequest) -> Result<(ClientId, ClientUpdate), Malformed> {
+/// All violations, with the tenants and scopes that the message names.
+pub fn update(
+    request: pb::UpdateClientRequest,
+) -> Result<(ClientId, ClientUpdate), (Violations, References)> {
     let mut v = Violations::default();
     let mut references = References {
         prefix: "client.",
@@ -112,180 +71,103 @@ pub fn update(request: pb::UpdateClientRequest) -> Result<(ClientId, ClientUpdat
     };
     let client = request.client.unwrap_or_default();
     let client_id = v.check("client.client_id", ClientId::parse(&client.client_id));
-    let mut update = ClientUpdate {
-        etag: etag(&client.etag),
-        ..ClientUpdate::default()
-    };
     let known = ["display_name", "redirect_uris", "scopes", "tenant_ids"];
-    let mut paths = mask(&mut v, request.update_mask, &known);
-    paths.sort_unstable();
-    paths.dedup();
-    for path in paths {
-        match path.as_str() {
-            "display_name" => {
-                update.display_name = v.text("client.display_name", &client.display_name, 1..=200)
-            }
-            "redirect_uris" => {
-                let uris =
-                    integration_request::redirect_uris(&mut v, "client.redirect_uris", &client.redirect_uris);
-                update.redirect_uris = Some(uris);
-            }
-            "scopes" => {
-                update.scopes = Some(integration_request::scopes(
-                    &mut v,
-                    &mut references,
-                    &client.scopes,
-                ));
-            }
-            "tenant_ids" => {
-                let ids = integration_request::tenant_ids(&mut v, &mut references, &client.tenant_ids);
-                update.tenant_ids = Some(ids);
-            }
-            _ => {}
-        }
-    }
-    match client_id {
-        Some(client_id) if v.is_empty() => {
-            update.references = references;
-            Ok((client_id, update))
-        }
-        _ => Err(Malformed {
-            violations: v,
-            references,
+    let mask = UpdateMask::parse(&mut v, request.update_mask, &known);
+    let update = ClientUpdate {
+        etag: etag(&client.etag),
+        display_name: mask.read("display_name", || {
+            v.text("client.display_name", &client.display_name, 1..=200)
         }),
-    }
+        redirect_uris: mask.read("redirect_uris", || {
+            Some(redirect_uris(
+                &mut v,
+                "client.redirect_uris",
+                &client.redirect_uris,
+            ))
+        }),
+        scopes: mask.read("scopes", || Some(scopes(&mut v, &mut references, &client.scopes))),
+        tenant_ids: mask.read("tenant_ids", || {
+            Some(tenant_ids(&mut v, &mut references, &client.tenant_ids))
+        }),
+        references: references.clone(),
+    };
+    v.finish(|| Some((client_id?, update)))
+        .map_err(|violations| (violations, references))
 }
 
 /// Reads a `SetClientKeysRequest`.
-///
-/// # Errors
-/// All violations.
-pub fn set_keys(request: &pb::SetClientKeysRequest) -> Result<(ClientId, ClientKeys), Violations> {
+pub fn set_keys(request: &pb::SetClientKeysRequest) -> Result<(ClientId, ClientKeys)> {
     let mut v = Violations::default();
     let client_id = v.check("client_id", ClientId::parse(&request.client_id));
-    match (client_id, ClientKeys::parse(&request.json_web_key_set)) {
-        (Some(client_id), Ok(keys)) => Ok((client_id, keys)),
-        (_, keys) => {
-            v.extend(keys.err().unwrap_or_default());
-            Err(v)
-        }
-    }
+    let keys = ClientKeys::parse(&request.json_web_key_set);
+    let keys = keys.map_err(|violations| v.extend(violations)).ok();
+    v.finish(|| Some((client_id?, keys?)))
 }
 
-/// Reads a `CreateClientSecretRequest`; `now` bounds the end.
-///
-/// # Errors
-/// All violations.
+/// Reads a `CreateClientSecretRequest`. Rejects an `expire_time` that is not after `now`.
 pub fn create_secret(
     request: &pb::CreateClientSecretRequest,
     now: UnixMillis,
-) -> Result<(NewSecret, Option<Uuid>), Violations> {
+) -> Result<(NewSecret, Option<Uuid>)> {
     let mut v = Violations::default();
     let request_id = v.request_id("request_id", &request.request_id);
     let client_id = v.check("client_id", ClientId::parse(&request.client_id));
-    let expires_at = match &request.expire_time {
-        None => Some(None),
-        Some(time) => match UnixMillis::from_timestamp(time) {
-            Some(end) if end > now => Some(Some(end)),
-            _ => {
-                v.add("expire_time", "must be in the future");
-                None
-            }
-        },
-    };
+    let expires_at = request.expire_time.as_ref().and_then(|time| {
+        let end = UnixMillis::from_timestamp(time).filter(|end| *end > now);
+        v.check("expire_time", end.ok_or("must be in the future"))
+    });
     let delivery = method(&mut v, request.delivery);
-    match (request_id, client_id, expires_at, delivery) {
-        (Some(request_id), Some(client_id), Some(expires_at), Some(delivery)) => {
-            let new = NewSecret {
-                client_id,
-                expires_at,
-                delivery,
-            };
-            Ok((new, request_id))
-        }
-        _ => Err(v),
-    }
+    v.finish(|| {
+        let new = NewSecret {
+            client_id: client_id?,
+            expires_at,
+            delivery: delivery?,
+        };
+        Some((new, request_id?))
+    })
 }
 
 /// Reads a `ListClientSecretsRequest`.
-///
-/// # Errors
-/// All violations.
-pub fn list_secrets(request: &pb::ListClientSecretsRequest) -> Result<(ClientId, PageRequest), Violations> {
+pub fn list_secrets(request: &pb::ListClientSecretsRequest) -> Result<(ClientId, PageRequest)> {
     let mut v = Violations::default();
     let client_id = v.check("client_id", ClientId::parse(&request.client_id));
-    let filters = [request.client_id.as_str()];
-    let page = PageRequest::parse(
-        &mut v,
-        "client_secrets",
-        &filters,
-        request.page_size,
-        &request.page_token,
-    );
-    match (client_id, page) {
-        (Some(client_id), Some(page)) => Ok((client_id, page)),
-        _ => Err(v),
-    }
+    let (size, token) = (request.page_size, &request.page_token);
+    let page = PageRequest::parse(&mut v, "client_secrets", &[&request.client_id], size, token);
+    v.finish(|| Some((client_id?, page?)))
 }
 
 /// Reads a `RevokeClientSecretRequest`.
-///
-/// # Errors
-/// All violations.
-pub fn revoke_secret(request: &pb::RevokeClientSecretRequest) -> Result<Revocation, Violations> {
+pub fn revoke_secret(request: &pb::RevokeClientSecretRequest) -> Result<Revocation> {
     let mut v = Violations::default();
     let client_id = v.check("client_id", ClientId::parse(&request.client_id));
     let secret_id = v.check("secret_id", SecretId::parse(&request.secret_id));
     let reason = match pb::SecretRevocationReason::try_from(request.reason) {
-        Ok(pb::SecretRevocationReason::Rotated) => Some(Reason::Rotated),
-        Ok(pb::SecretRevocationReason::Compromised) => Some(Reason::Compromised),
-        Ok(pb::SecretRevocationReason::Unspecified) | Err(_) => {
-            v.add(
-                "reason",
-                "must be SECRET_REVOCATION_REASON_ROTATED or SECRET_REVOCATION_REASON_COMPROMISED",
-            );
-            None
-        }
+        Ok(pb::SecretRevocationReason::Rotated) => Ok(Reason::Rotated),
+        Ok(pb::SecretRevocationReason::Compromised) => Ok(Reason::Compromised),
+        _ => Err("must be SECRET_REVOCATION_REASON_ROTATED or SECRET_REVOCATION_REASON_COMPROMISED"),
     };
-    match (client_id, secret_id, reason) {
-        (Some(client_id), Some(secret_id), Some(reason)) => Ok(Revocation {
-            client_id,
-            secret_id,
-            reason,
+    let reason = v.check("reason", reason);
+    v.finish(|| {
+        Some(Revocation {
+            client_id: client_id?,
+            secret_id: secret_id?,
+            reason: reason?,
             force: request.force,
-        }),
-        _ => Err(v),
-    }
+        })
+    })
 }
 
 /// Reads a `CreateDeliveryRequest`.
-///
-/// # Errors
-/// All violations.
-pub fn create_delivery(request: &pb::CreateDeliveryRequest) -> Result<(ClientId, Option<Uuid>), Violations> {
+pub fn create_delivery(request: &pb::CreateDeliveryRequest) -> Result<(ClientId, Option<Uuid>)> {
     let mut v = Violations::default();
     let request_id = v.request_id("request_id", &request.request_id);
     let client_id = v.check("client_id", ClientId::parse(&request.client_id));
-    match (client_id, request_id) {
-        (Some(client_id), Some(request_id)) => Ok((client_id, request_id)),
-        _ => Err(v),
-    }
-}
-
-/// Reads a `ClaimDeliveryRequest`.
-///
-/// # Errors
-/// The violation.
-pub fn claim(request: pb::ClaimDeliveryRequest) -> Result<OpaqueToken, Violations> {
-    let mut v = Violations::default();
-    let token = Zeroizing::new(request.claim_token);
-    v.check("claim_token", OpaqueToken::parse(TokenKind::Claim, &token))
-        .ok_or(v)
+    v.finish(|| Some((client_id?, request_id?)))
 }
 
 /// Writes a client.
 pub fn message(client: Client) -> pb::Client {
-    let scopes = client.scopes.into_iter().map(integration_request::scope_message);
+    let scopes = client.scopes.into_iter().map(scope_message);
     pb::Client {
         client_id: client.client_id.into(),
         display_name: client.presentation.display_name,
@@ -295,28 +177,11 @@ pub fn message(client: Client) -> pb::Client {
         tenant_ids: client.tenant_ids.into_iter().map(String::from).collect(),
         scopes: scopes.collect(),
         redirect_uris: client.redirect_uris,
-        state: state(client.state).into(),
+        state: pb::ClientState::from(client.state).into(),
         create_time: Some(client.created_at.to_timestamp()),
         update_time: Some(client.updated_at.to_timestamp()),
         etag: client.etag.to_string(),
         json_web_key_set: client.json_web_key_set,
-    }
-}
-
-/// Writes a client's state.
-pub fn state(state: State) -> pb::ClientState {
-    match state {
-        State::Active => pb::ClientState::Active,
-        State::Suspended => pb::ClientState::Suspended,
-    }
-}
-
-/// Writes a page of clients.
-pub fn list_response(clients: Page<Client>) -> pb::ListClientsResponse {
-    let page = clients.map(message);
-    pb::ListClientsResponse {
-        clients: page.items,
-        next_page_token: page.next_page_token,
     }
 }
 
@@ -325,7 +190,7 @@ pub fn secret(secret: ClientSecret) -> pb::ClientSecret {
     let reason = match secret.revoked {
         Some((_, Reason::Compromised)) => pb::SecretRevocationReason::Compromised,
         Some((_, Reason::Rotated)) => pb::SecretRevocationReason::Rotated,
-        // A link that ended unopened is nobody's reason: the secret never lived.
+        // The link expired unopened: no operator gave a reason.
         Some((_, Reason::Unclaimed)) | None => pb::SecretRevocationReason::Unspecified,
     };
     pb::ClientSecret {
@@ -340,21 +205,13 @@ pub fn secret(secret: ClientSecret) -> pb::ClientSecret {
     }
 }
 
-/// Writes a page of secrets.
-pub fn list_secrets_response(secrets: Page<ClientSecret>) -> pb::ListClientSecretsResponse {
-    let page = secrets.map(secret);
-    pb::ListClientSecretsResponse {
-        secrets: page.items,
-        next_page_token: page.next_page_token,
-    }
-}
-
 /// Writes a bundle.
 pub fn bundle(bundle: Bundle, public_base_url: &str) -> pb::CredentialBundle {
-    let endpoints = bundle.endpoints.into_iter().map(|endpoint| pb::Endpoint {
-        tenant_authority_url: authority_url(public_base_url, &endpoint.tenant_id),
-        tenant_id: endpoint.tenant_id.into(),
-        cloud_api_url: endpoint.cloud_api_url,
+    let endpoints = bundle.endpoints.into_iter();
+    let endpoints = endpoints.map(|(tenant_id, cloud_api_url)| pb::Endpoint {
+        tenant_authority_url: authority_url(public_base_url, &tenant_id),
+        tenant_id: tenant_id.into(),
+        cloud_api_url,
     });
     pb::CredentialBundle {
         client_id: bundle.client_id.into(),

@@ -1,4 +1,4 @@
-//! Integration requests between messages and the noun.
+//! Integration requests, and the fields that clients share with them.
 
 use std::collections::HashSet;
 
@@ -6,14 +6,15 @@ use accord::{
     registry::v1 as pb,
     text::{
         id::{IntegrationRequestId, ScopeName, TenantId},
-        page::{Page, PageRequest},
+        page::PageRequest,
         validation::{Violations, list_field},
     },
 };
 use uuid::Uuid;
 
+use super::{REPEATED, Result, bounded, distinct};
 use crate::model::integration_request::{
-    IntegrationRequest, Malformed, NewIntegrationRequest, Presentation, References, RequestedScope, State,
+    Decision, IntegrationRequest, NewIntegrationRequest, Presentation, References, RequestedScope, State,
 };
 
 /// The most tenants, and the most scopes, of a request or client.
@@ -21,15 +22,22 @@ pub const MAX_REFERENCES: usize = 100;
 /// The most redirect URIs of a request or client.
 pub const MAX_REDIRECT_URIS: usize = 20;
 
-const DIFFERENT: &str = "must be different from those before it";
+accord::message_enum!(
+    State = pb::IntegrationRequestState {
+        Submitted,
+        Approved,
+        Rejected,
+        Registered
+    }
+);
 
 /// Reads a `SubmitIntegrationRequestRequest`.
 ///
 /// # Errors
-/// All violations, and what the message refers to, for a check that these exist.
+/// All violations, with the tenants and scopes that the message names.
 pub fn submit(
-    request: pb::SubmitIntegrationRequestRequest,
-) -> Result<(NewIntegrationRequest, Option<Uuid>), Malformed> {
+    request: &pb::SubmitIntegrationRequestRequest,
+) -> Result<(NewIntegrationRequest, Option<Uuid>), (Violations, References)> {
     let mut v = Violations::default();
     let mut references = References::default();
     let request_id = v.request_id("request_id", &request.request_id);
@@ -41,70 +49,35 @@ pub fn submit(
     let scopes = scopes(&mut v, &mut references, &request.scopes);
     let redirect_uris = redirect_uris(&mut v, "redirect_uris", &request.redirect_uris);
     let notes = v.multiline("notes", &request.notes, 0..=4000);
-    match (
-        request_id,
-        partner_name,
-        display_name,
-        contact_email,
-        goals,
-        notes,
-    ) {
-        (
-            Some(request_id),
-            Some(partner_name),
-            Some(display_name),
-            Some(contact_email),
-            Some(goals),
-            Some(notes),
-        ) if v.is_empty() => {
-            let new = NewIntegrationRequest {
-                presentation: Presentation {
-                    display_name: if display_name.is_empty() {
-                        partner_name.clone()
-                    } else {
-                        display_name
-                    },
-                    partner_name,
-                    goals,
-                },
-                contact_email,
-                tenant_ids,
-                scopes,
-                redirect_uris,
-                notes,
-            };
-            Ok((new, request_id))
-        }
-        _ => Err(Malformed {
-            violations: v,
-            references,
-        }),
-    }
+    // Consent pages show the partner's name unless the request gives another.
+    let display_name = display_name.filter(|name| !name.is_empty());
+    v.finish(|| {
+        let new = NewIntegrationRequest {
+            presentation: Presentation {
+                display_name: display_name.or_else(|| partner_name.clone())?,
+                partner_name: partner_name?,
+                goals: goals?,
+            },
+            contact_email: contact_email?,
+            tenant_ids,
+            scopes,
+            redirect_uris,
+            notes: notes?,
+        };
+        Some((new, request_id?))
+    })
+    .map_err(|violations| (violations, references))
 }
 
-/// Reads a list of 1 to 100 different tenant ids, at `<prefix>tenant_ids`. What can be read is added
-/// to `references`.
+/// Reads a list of 1 to 100 different tenant ids, at `<prefix>tenant_ids`. Adds them to `references`.
 pub fn tenant_ids(v: &mut Violations, references: &mut References, ids: &[String]) -> Vec<TenantId> {
     let field = format!("{}tenant_ids", references.prefix);
-    let mut seen = HashSet::new();
-    let mut read = Vec::new();
-    for (index, text) in counted(v, &field, ids, MAX_REFERENCES) {
-        let field = list_field(&field, index);
-        let Some(id) = v.check(&field, TenantId::parse(text)) else {
-            continue;
-        };
-        if seen.insert(id.clone()) {
-            references.tenants.push((index, id.clone()));
-            read.push(id);
-        } else {
-            v.add(field, DIFFERENT);
-        }
-    }
-    read
+    let read = |v: &mut Violations, field: &str, id: &String| v.check(field, TenantId::parse(id));
+    references.tenants = distinct(v, &field, ids, MAX_REFERENCES, read);
+    references.tenants.iter().map(|(_, id)| id.clone()).collect()
 }
 
-/// Reads a list of 1 to 100 different scopes with reasons, at `<prefix>scopes`. What can be read is
-/// added to `references`.
+/// Reads a list of 1 to 100 different scopes with reasons, at `<prefix>scopes`. Adds their names to `references`.
 pub fn scopes(
     v: &mut Violations,
     references: &mut References,
@@ -113,116 +86,46 @@ pub fn scopes(
     let field = format!("{}scopes", references.prefix);
     let mut seen = HashSet::new();
     let mut read = Vec::new();
-    for (index, scope) in counted(v, &field, scopes, MAX_REFERENCES) {
+    for (index, scope) in bounded(v, &field, scopes, MAX_REFERENCES) {
         let field = list_field(&field, index);
         let name_field = format!("{field}.name");
         let name = v.check(&name_field, ScopeName::parse(&scope.name));
         let reason = v.multiline(&format!("{field}.reason"), &scope.reason, 1..=1000);
         let Some(name) = name else { continue };
         if !seen.insert(name.clone()) {
-            v.add(name_field, DIFFERENT);
+            v.add(name_field, REPEATED);
             continue;
         }
         references.scopes.push((index, name.clone()));
-        if let Some(reason) = reason {
-            read.push(RequestedScope { name, reason });
-        }
+        read.extend(reason.map(|reason| RequestedScope { name, reason }));
     }
     read
 }
 
 /// Reads a list of 1 to 20 different redirect URIs.
 pub fn redirect_uris(v: &mut Violations, field: &str, uris: &[String]) -> Vec<String> {
-    let mut seen = HashSet::new();
-    let mut read = Vec::new();
-    for (index, text) in counted(v, field, uris, MAX_REDIRECT_URIS) {
-        let field = list_field(field, index);
-        let Some(uri) = v.redirect_uri(&field, text) else {
-            continue;
-        };
-        if seen.insert(uri.clone()) {
-            read.push(uri);
-        } else {
-            v.add(field, DIFFERENT);
-        }
-    }
-    read
-}
-
-/// The elements of a list that must have 1 to `most` of them, with their indexes. What is beyond is
-/// not looked at.
-fn counted<'a, T>(
-    v: &mut Violations,
-    field: &str,
-    list: &'a [T],
-    most: usize,
-) -> impl Iterator<Item = (usize, &'a T)> + use<'a, T> {
-    if list.is_empty() || list.len() > most {
-        v.add(field, format!("must have 1 to {most} elements"));
-    }
-    list.iter().take(most).enumerate()
-}
-
-/// Reads a request's id, where it is all that a message holds.
-///
-/// # Errors
-/// The violation.
-pub fn integration_request_id(id: &str) -> Result<IntegrationRequestId, Violations> {
-    let mut v = Violations::default();
-    v.check("integration_request_id", IntegrationRequestId::parse(id))
-        .ok_or(v)
+    let read = |v: &mut Violations, field: &str, uri: &String| v.redirect_uri(field, uri);
+    let uris = distinct(v, field, uris, MAX_REDIRECT_URIS, read);
+    uris.into_iter().map(|(_, uri)| uri).collect()
 }
 
 /// Reads a `RejectIntegrationRequestRequest`.
-///
-/// # Errors
-/// All violations.
-pub fn reject(
-    request: &pb::RejectIntegrationRequestRequest,
-) -> Result<(IntegrationRequestId, String), Violations> {
+pub fn reject(request: &pb::RejectIntegrationRequestRequest) -> Result<(IntegrationRequestId, Decision)> {
     let mut v = Violations::default();
-    let id = v.check(
-        "integration_request_id",
-        IntegrationRequestId::parse(&request.integration_request_id),
-    );
+    let id = IntegrationRequestId::parse(&request.integration_request_id);
+    let id = v.check("integration_request_id", id);
     let reason = v.multiline("reason", &request.reason, 1..=1000);
-    match (id, reason) {
-        (Some(id), Some(reason)) => Ok((id, reason)),
-        _ => Err(v),
-    }
+    v.finish(|| Some((id?, Decision::Reject(reason?))))
 }
 
 /// Reads a `ListIntegrationRequestsRequest`.
-///
-/// # Errors
-/// All violations.
-pub fn list(
-    request: &pb::ListIntegrationRequestsRequest,
-) -> Result<(Option<State>, PageRequest), Violations> {
+pub fn list(request: &pb::ListIntegrationRequestsRequest) -> Result<(Option<State>, PageRequest)> {
     let mut v = Violations::default();
-    let state = match pb::IntegrationRequestState::try_from(request.state) {
-        Ok(pb::IntegrationRequestState::Unspecified) => Some(None),
-        Ok(pb::IntegrationRequestState::Submitted) => Some(Some(State::Submitted)),
-        Ok(pb::IntegrationRequestState::Approved) => Some(Some(State::Approved)),
-        Ok(pb::IntegrationRequestState::Rejected) => Some(Some(State::Rejected)),
-        Ok(pb::IntegrationRequestState::Registered) => Some(Some(State::Registered)),
-        Err(_) => {
-            v.add("state", "must be a known state");
-            None
-        }
-    };
-    let filter = request.state.to_string();
-    let page = PageRequest::parse(
-        &mut v,
-        "integration_requests",
-        &[&filter],
-        request.page_size,
-        &request.page_token,
-    );
-    match (state, page) {
-        (Some(state), Some(page)) => Ok((state, page)),
-        _ => Err(v),
-    }
+    let state = v.filter::<pb::IntegrationRequestState, _>("state", request.state);
+    let filters = [&*request.state.to_string()];
+    let (size, token) = (request.page_size, &request.page_token);
+    let page = PageRequest::parse(&mut v, "integration_requests", &filters, size, token);
+    v.finish(|| Some((state?, page?)))
 }
 
 /// Writes a request.
@@ -238,7 +141,7 @@ pub fn message(request: IntegrationRequest) -> pb::IntegrationRequest {
         scopes: content.scopes.into_iter().map(scope_message).collect(),
         redirect_uris: content.redirect_uris,
         notes: content.notes,
-        state: state(request.state).into(),
+        state: pb::IntegrationRequestState::from(request.state).into(),
         rejection_reason: request.rejection_reason,
         client_id: request.client_id.map(String::from).unwrap_or_default(),
         create_time: Some(request.created_at.to_timestamp()),
@@ -254,24 +157,6 @@ pub fn scope_message(scope: RequestedScope) -> pb::RequestedScope {
     }
 }
 
-/// Writes a page of requests.
-pub fn list_response(requests: Page<IntegrationRequest>) -> pb::ListIntegrationRequestsResponse {
-    let page = requests.map(message);
-    pb::ListIntegrationRequestsResponse {
-        integration_requests: page.items,
-        next_page_token: page.next_page_token,
-    }
-}
-
-fn state(state: State) -> pb::IntegrationRequestState {
-    match state {
-        State::Submitted => pb::IntegrationRequestState::Submitted,
-        State::Approved => pb::IntegrationRequestState::Approved,
-        State::Rejected => pb::IntegrationRequestState::Rejected,
-        State::Registered => pb::IntegrationRequestState::Registered,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -282,12 +167,12 @@ mod tests {
     }
 
     #[test]
-    fn every_violation_is_found_at_once_and_what_can_be_read_is_referred_to() {
+    fn all_violations_are_reported_at_once_with_the_references_that_can_be_read() {
         let scope = |name: &str, reason: &str| pb::RequestedScope {
             name: name.into(),
             reason: reason.into(),
         };
-        let malformed = submit(pb::SubmitIntegrationRequestRequest {
+        let (violations, references) = submit(&pb::SubmitIntegrationRequestRequest {
             request_id: "1".into(),
             partner_name: " ".into(),
             display_name: "n".repeat(201),
@@ -305,7 +190,7 @@ mod tests {
         })
         .unwrap_err();
         assert_eq!(
-            fields(&malformed.violations),
+            fields(&violations),
             [
                 "request_id",
                 "partner_name",
@@ -324,13 +209,13 @@ mod tests {
         );
         let tenants = [(0, TenantId::parse("acme").unwrap())];
         let scopes = [(0, ScopeName::parse("a.read").unwrap())];
-        assert_eq!(malformed.references.tenants, tenants);
-        assert_eq!(malformed.references.scopes, scopes);
+        assert_eq!(references.tenants, tenants);
+        assert_eq!(references.scopes, scopes);
     }
 
     #[test]
     fn lists_have_at_least_one_element_and_a_limit() {
-        let malformed = submit(pb::SubmitIntegrationRequestRequest {
+        let (violations, references) = submit(&pb::SubmitIntegrationRequestRequest {
             partner_name: "P".into(),
             contact_email: "dev@partner.example".into(),
             goals: "g".into(),
@@ -338,10 +223,7 @@ mod tests {
             ..Default::default()
         })
         .unwrap_err();
-        assert_eq!(
-            fields(&malformed.violations),
-            ["tenant_ids", "scopes", "redirect_uris"]
-        );
-        assert_eq!(malformed.references.tenants.len(), MAX_REFERENCES);
+        assert_eq!(fields(&violations), ["tenant_ids", "scopes", "redirect_uris"]);
+        assert_eq!(references.tenants.len(), MAX_REFERENCES);
     }
 }

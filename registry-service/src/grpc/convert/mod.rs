@@ -1,7 +1,13 @@
-//! Between messages and nouns, one file a noun. Every violation of a message is found before any is
-//! reported; nothing here looks into the database.
+//! Conversions between messages and the model, one file for each of its nouns. Reports all violations of a message
+//! at once. Never looks into the database.
 
-use accord::text::validation::Violations;
+use std::{collections::HashSet, fmt::Display, hash::Hash};
+
+use accord::text::{
+    page::PageRequest,
+    validation::{Violations, list_field},
+};
+use prost_types::FieldMask;
 
 pub mod caller;
 pub mod client;
@@ -11,28 +17,86 @@ pub mod scope;
 pub mod tenant;
 pub mod user;
 
-/// The version of a row that an update asks for; `None` asks for none. A text that is no etag is no row's version.
-pub fn etag(text: &str) -> Option<i64> {
+type Result<T, E = Violations> = std::result::Result<T, E>;
+
+/// The description of an element that a list holds twice.
+const REPEATED: &str = "must be different from those before it";
+
+/// Reads the only field of a message that can be malformed.
+pub fn field<T, E: Display>(name: &str, result: Result<T, E>) -> Result<T> {
+    let mut v = Violations::default();
+    v.check(name, result).ok_or(v)
+}
+
+/// Reads the paging fields of a list that has no filters.
+pub fn unfiltered_page(list: &'static str, page_size: i32, page_token: &str) -> Result<PageRequest> {
+    let mut v = Violations::default();
+    let page = PageRequest::parse(&mut v, list, &[], page_size, page_token);
+    v.finish(|| page)
+}
+
+/// Reads the version of a row that an update starts from; `None` for any. A text that is no etag becomes a version
+/// that no row has.
+fn etag(text: &str) -> Option<i64> {
     (!text.is_empty()).then(|| text.parse().unwrap_or(-1))
 }
 
-/// Checks the paths of an update mask: at least one, each of `known`.
-pub fn mask(
-    violations: &mut Violations,
-    mask: Option<prost_types::FieldMask>,
-    known: &[&str],
-) -> Vec<String> {
-    let paths = mask.map(|mask| mask.paths).unwrap_or_default();
-    if paths.is_empty() {
-        violations.add(
-            "update_mask",
-            format!("must name at least one of {}", known.join(", ")),
-        );
+/// The paths that an update names.
+struct UpdateMask(Vec<String>);
+
+impl UpdateMask {
+    /// Reads a mask of at least one path, each of which is in `known`.
+    fn parse(v: &mut Violations, mask: Option<FieldMask>, known: &[&str]) -> Self {
+        let paths = mask.map(|mask| mask.paths).unwrap_or_default();
+        let known_paths = known.join(", ");
+        if paths.is_empty() {
+            v.add("update_mask", format!("must name at least one of {known_paths}"));
+        }
+        for _ in paths.iter().filter(|path| !known.contains(&path.as_str())) {
+            v.add("update_mask", format!("may name {known_paths} only"));
+        }
+        Self(paths)
     }
-    for path in &paths {
-        if !known.contains(&path.as_str()) {
-            violations.add("update_mask", format!("may name {} only", known.join(", ")));
+
+    /// Reads a field if the mask names it.
+    fn read<T>(&self, path: &str, read: impl FnOnce() -> Option<T>) -> Option<T> {
+        self.0.iter().any(|named| named == path).then(read).flatten()
+    }
+}
+
+/// Reads a list of 1 to `most` different elements. Returns each element that `read` can read, with its index.
+fn distinct<E, T: Clone + Eq + Hash>(
+    v: &mut Violations,
+    field: &str,
+    list: &[E],
+    most: usize,
+    read: impl Fn(&mut Violations, &str, &E) -> Option<T>,
+) -> Vec<(usize, T)> {
+    let (mut seen, mut values) = (HashSet::new(), Vec::new());
+    for (index, element) in bounded(v, field, list, most) {
+        let field = list_field(field, index);
+        let Some(value) = read(v, &field, element) else {
+            continue;
+        };
+        if seen.insert(value.clone()) {
+            values.push((index, value));
+        } else {
+            v.add(field, REPEATED);
         }
     }
-    paths
+    values
+}
+
+/// Returns the elements of a list that must have 1 to `most` of them, with their indexes. Leaves out those beyond
+/// `most`.
+fn bounded<'a, E>(
+    v: &mut Violations,
+    field: &str,
+    list: &'a [E],
+    most: usize,
+) -> impl Iterator<Item = (usize, &'a E)> + use<'a, E> {
+    if list.is_empty() || list.len() > most {
+        v.add(field, format!("must have 1 to {most} elements"));
+    }
+    list.iter().take(most).enumerate()
 }

@@ -1,68 +1,43 @@
-//! Scopes between messages and the noun.
+//! Scopes.
 
 use accord::{
     registry::v1 as pb,
-    text::{
-        id::ScopeName,
-        page::{Page, PageRequest},
-        validation::Violations,
-    },
+    text::{id::ScopeName, validation::Violations},
 };
 use uuid::Uuid;
 
-use super::{etag, mask};
+use super::{Result, UpdateMask, etag};
 use crate::model::scope::{NewScope, Scope, ScopeUpdate};
 
 /// Reads a `CreateScopeRequest`.
-///
-/// # Errors
-/// All violations.
-pub fn create(request: pb::CreateScopeRequest) -> Result<(NewScope, Option<Uuid>), Violations> {
+pub fn create(request: &pb::CreateScopeRequest) -> Result<(NewScope, Option<Uuid>)> {
     let mut v = Violations::default();
     let name = v.check("name", ScopeName::parse(&request.name));
     let description = v.multiline("description", &request.description, 1..=1000);
     let request_id = v.request_id("request_id", &request.request_id);
-    match (name, description, request_id) {
-        (Some(name), Some(description), Some(request_id)) => Ok((NewScope { name, description }, request_id)),
-        _ => Err(v),
-    }
-}
-
-/// Reads a `ListScopesRequest`.
-///
-/// # Errors
-/// All violations.
-pub fn list(request: &pb::ListScopesRequest) -> Result<PageRequest, Violations> {
-    let mut v = Violations::default();
-    let page = PageRequest::parse(&mut v, "scopes", &[], request.page_size, &request.page_token);
-    v.finish(|| page)
+    v.finish(|| {
+        let new = NewScope {
+            name: name?,
+            description: description?,
+        };
+        Some((new, request_id?))
+    })
 }
 
 /// Reads an `UpdateScopeRequest`.
-///
-/// # Errors
-/// All violations.
-pub fn update(request: pb::UpdateScopeRequest) -> Result<(ScopeName, ScopeUpdate), Violations> {
+pub fn update(request: pb::UpdateScopeRequest) -> Result<(ScopeName, ScopeUpdate)> {
     let mut v = Violations::default();
     let scope = request.scope.unwrap_or_default();
     let name = v.check("scope.name", ScopeName::parse(&scope.name));
-    let mut update = ScopeUpdate {
+    let mask = UpdateMask::parse(&mut v, request.update_mask, &["description", "enabled"]);
+    let update = ScopeUpdate {
         etag: etag(&scope.etag),
-        ..ScopeUpdate::default()
+        description: mask.read("description", || {
+            v.multiline("scope.description", &scope.description, 1..=1000)
+        }),
+        enabled: mask.read("enabled", || Some(scope.enabled)),
     };
-    for path in mask(&mut v, request.update_mask, &["description", "enabled"]) {
-        match path.as_str() {
-            "description" => {
-                update.description = v.multiline("scope.description", &scope.description, 1..=1000)
-            }
-            "enabled" => update.enabled = Some(scope.enabled),
-            _ => {}
-        }
-    }
-    match name {
-        Some(name) if v.is_empty() => Ok((name, update)),
-        _ => Err(v),
-    }
+    v.finish(|| Some((name?, update)))
 }
 
 /// Writes a scope.
@@ -74,14 +49,5 @@ pub fn message(scope: Scope) -> pb::Scope {
         create_time: Some(scope.created_at.to_timestamp()),
         update_time: Some(scope.updated_at.to_timestamp()),
         etag: scope.etag.to_string(),
-    }
-}
-
-/// Writes a page of scopes.
-pub fn list_response(scopes: Page<Scope>) -> pb::ListScopesResponse {
-    let page = scopes.map(message);
-    pb::ListScopesResponse {
-        scopes: page.items,
-        next_page_token: page.next_page_token,
     }
 }

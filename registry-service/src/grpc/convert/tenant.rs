@@ -1,25 +1,18 @@
-//! Tenants between messages and the noun.
+//! Tenants.
 
 use accord::{
     registry::v1 as pb,
-    text::{
-        id::TenantId,
-        page::{Page, PageRequest},
-        validation::Violations,
-    },
+    text::{id::TenantId, page::PageRequest, validation::Violations},
 };
 use uuid::Uuid;
 
-use super::{etag, mask};
+use super::{Result, UpdateMask, etag};
 use crate::model::tenant::{NewTenant, State, Tenant, TenantUpdate, authority_url, new_id};
 
 accord::message_enum!(State = pb::TenantState { Active, Suspended });
 
 /// Reads a `CreateTenantRequest`.
-///
-/// # Errors
-/// All violations.
-pub fn create(request: pb::CreateTenantRequest) -> Result<(NewTenant, Option<Uuid>), Violations> {
+pub fn create(request: &pb::CreateTenantRequest) -> Result<(NewTenant, Option<Uuid>)> {
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", new_id(&request.tenant_id));
     let display_name = v.text("display_name", &request.display_name, 1..=200);
@@ -35,56 +28,31 @@ pub fn create(request: pb::CreateTenantRequest) -> Result<(NewTenant, Option<Uui
     })
 }
 
-/// Reads a tenant's id, where it is all that a message holds.
-///
-/// # Errors
-/// The violation.
-pub fn tenant_id(tenant_id: &str) -> Result<TenantId, Violations> {
-    let mut v = Violations::default();
-    v.check("tenant_id", TenantId::parse(tenant_id)).ok_or(v)
-}
-
 /// Reads a `ListTenantsRequest`.
-///
-/// # Errors
-/// All violations.
-pub fn list(request: &pb::ListTenantsRequest) -> Result<(Option<State>, PageRequest), Violations> {
+pub fn list(request: &pb::ListTenantsRequest) -> Result<(Option<State>, PageRequest)> {
     let mut v = Violations::default();
     let state = v.filter::<pb::TenantState, _>("state", request.state);
     let filters = [&*request.state.to_string()];
-    let page = PageRequest::parse(
-        &mut v,
-        "tenants",
-        &filters,
-        request.page_size,
-        &request.page_token,
-    );
+    let (size, token) = (request.page_size, &request.page_token);
+    let page = PageRequest::parse(&mut v, "tenants", &filters, size, token);
     v.finish(|| Some((state?, page?)))
 }
 
 /// Reads an `UpdateTenantRequest`.
-///
-/// # Errors
-/// All violations.
-pub fn update(request: pb::UpdateTenantRequest) -> Result<(TenantId, TenantUpdate), Violations> {
+pub fn update(request: pb::UpdateTenantRequest) -> Result<(TenantId, TenantUpdate)> {
     let mut v = Violations::default();
     let tenant = request.tenant.unwrap_or_default();
     let tenant_id = v.check("tenant.tenant_id", TenantId::parse(&tenant.tenant_id));
-    let mut update = TenantUpdate {
+    let mask = UpdateMask::parse(&mut v, request.update_mask, &["display_name", "cloud_api_url"]);
+    let update = TenantUpdate {
         etag: etag(&tenant.etag),
-        ..TenantUpdate::default()
+        display_name: mask.read("display_name", || {
+            v.text("tenant.display_name", &tenant.display_name, 1..=200)
+        }),
+        cloud_api_url: mask.read("cloud_api_url", || {
+            v.https_url("tenant.cloud_api_url", &tenant.cloud_api_url)
+        }),
     };
-    for path in mask(&mut v, request.update_mask, &["display_name", "cloud_api_url"]) {
-        match path.as_str() {
-            "display_name" => {
-                update.display_name = v.text("tenant.display_name", &tenant.display_name, 1..=200)
-            }
-            "cloud_api_url" => {
-                update.cloud_api_url = v.https_url("tenant.cloud_api_url", &tenant.cloud_api_url)
-            }
-            _ => {}
-        }
-    }
     v.finish(|| Some((tenant_id?, update)))
 }
 
@@ -99,14 +67,5 @@ pub fn message(tenant: Tenant, public_base_url: &str) -> pb::Tenant {
         create_time: Some(tenant.created_at.to_timestamp()),
         update_time: Some(tenant.updated_at.to_timestamp()),
         etag: tenant.etag.to_string(),
-    }
-}
-
-/// Writes a page of tenants.
-pub fn list_response(tenants: Page<Tenant>, public_base_url: &str) -> pb::ListTenantsResponse {
-    let page = tenants.map(|tenant| message(tenant, public_base_url));
-    pb::ListTenantsResponse {
-        tenants: page.items,
-        next_page_token: page.next_page_token,
     }
 }

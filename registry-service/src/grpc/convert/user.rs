@@ -1,142 +1,99 @@
-//! Users between messages and the noun.
+//! Users.
 
 use accord::{
-    registry::v1 as pb,
+    registry::v1::{self as pb, find_user_request::User as Given},
     text::{
         id::{TenantId, UserId},
         opaque::{OpaqueToken, TokenKind},
-        page::{Page, PageRequest},
+        page::PageRequest,
         validation::Violations,
     },
 };
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use super::Result;
 use crate::model::{
     account_name::AccountName,
-    user::{NewUser, Password, State, User, Which},
+    user::{NewUser, Password, Selector, State, User},
 };
 
+accord::message_enum!(State = pb::UserState { Active, Deactivated });
+
 /// Reads a `RegisterUserRequest`.
-///
-/// # Errors
-/// All violations.
-pub fn register(request: &pb::RegisterUserRequest) -> Result<(NewUser, Option<Uuid>), Violations> {
+pub fn register(request: &pb::RegisterUserRequest) -> Result<(NewUser, Option<Uuid>)> {
     let mut v = Violations::default();
     let request_id = v.request_id("request_id", &request.request_id);
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
     let account_name = v.check("account_name", AccountName::parse(&request.account_name));
     let label = v.text("label", &request.label, 1..=100);
-    match (request_id, tenant_id, account_name, label) {
-        (Some(request_id), Some(tenant_id), Some(account_name), Some(label)) => {
-            let new = NewUser {
-                tenant_id,
-                account_name,
-                label,
-                tenant_admin: request.tenant_admin,
-            };
-            Ok((new, request_id))
-        }
-        _ => Err(v),
-    }
+    v.finish(|| {
+        let new = NewUser {
+            tenant_id: tenant_id?,
+            account_name: account_name?,
+            label: label?,
+            tenant_admin: request.tenant_admin,
+        };
+        Some((new, request_id?))
+    })
 }
 
-/// Reads which user of which tenant is meant, by exactly one of id and account name.
-///
-/// # Errors
-/// All violations.
-pub fn which(
-    tenant_id: &str,
-    user: Option<pb::find_user_request::User>,
-) -> Result<(TenantId, Which), Violations> {
-    use pb::find_user_request::User as Given;
+/// Reads a tenant's id and either the id or the account name of one of its users.
+pub fn selector(tenant_id: &str, user: Option<Given>) -> Result<(TenantId, Selector)> {
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(tenant_id));
-    let which = match user {
-        Some(Given::UserId(id)) => v.check("user_id", UserId::parse(&id)).map(Which::Id),
+    let selector = match user {
+        Some(Given::UserId(id)) => v.check("user_id", UserId::parse(&id)).map(Selector::Id),
         Some(Given::AccountName(name)) => {
-            let name = Zeroizing::new(name);
-            v.check("account_name", AccountName::parse(&name))
-                .map(Which::AccountName)
+            let name = AccountName::parse(&Zeroizing::new(name));
+            v.check("account_name", name).map(Selector::AccountName)
         }
         None => {
             v.add("user", "must be named by user_id or account_name");
             None
         }
     };
-    match (tenant_id, which) {
-        (Some(tenant_id), Some(which)) => Ok((tenant_id, which)),
-        _ => Err(v),
-    }
+    v.finish(|| Some((tenant_id?, selector?)))
 }
 
-/// Reads a user's two ids.
-///
-/// # Errors
-/// All violations.
-pub fn ids(tenant_id: &str, user_id: &str) -> Result<(TenantId, UserId), Violations> {
+/// Reads the ids of a tenant and of one of its users.
+pub fn ids(tenant_id: &str, user_id: &str) -> Result<(TenantId, UserId)> {
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(tenant_id));
     let user_id = v.check("user_id", UserId::parse(user_id));
-    match (tenant_id, user_id) {
-        (Some(tenant_id), Some(user_id)) => Ok((tenant_id, user_id)),
-        _ => Err(v),
-    }
+    v.finish(|| Some((tenant_id?, user_id?)))
 }
 
 /// Reads a `ListUsersRequest`.
-///
-/// # Errors
-/// All violations.
-pub fn list(request: &pb::ListUsersRequest) -> Result<(TenantId, Option<State>, PageRequest), Violations> {
+pub fn list(request: &pb::ListUsersRequest) -> Result<(TenantId, Option<State>, PageRequest)> {
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
-    let state = match pb::UserState::try_from(request.state) {
-        Ok(pb::UserState::Unspecified) => Some(None),
-        Ok(pb::UserState::Active) => Some(Some(State::Active)),
-        Ok(pb::UserState::Deactivated) => Some(Some(State::Deactivated)),
-        Err(_) => {
-            v.add("state", "must be a known state");
-            None
-        }
-    };
+    let state = v.filter::<pb::UserState, _>("state", request.state);
     let filters = [request.tenant_id.as_str(), &request.state.to_string()];
-    let page = PageRequest::parse(&mut v, "users", &filters, request.page_size, &request.page_token);
-    match (tenant_id, state, page) {
-        (Some(tenant_id), Some(state), Some(page)) => Ok((tenant_id, state, page)),
-        _ => Err(v),
-    }
+    let (size, token) = (request.page_size, &request.page_token);
+    let page = PageRequest::parse(&mut v, "users", &filters, size, token);
+    v.finish(|| Some((tenant_id?, state?, page?)))
 }
 
 /// Reads a `ResetUserPasswordRequest`.
-///
-/// # Errors
-/// All violations.
-pub fn reset(request: &pb::ResetUserPasswordRequest) -> Result<(TenantId, UserId, Option<Uuid>), Violations> {
+pub fn reset(request: &pb::ResetUserPasswordRequest) -> Result<(TenantId, UserId, Option<Uuid>)> {
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
     let user_id = v.check("user_id", UserId::parse(&request.user_id));
     let request_id = v.request_id("request_id", &request.request_id);
-    match (tenant_id, user_id, request_id) {
-        (Some(tenant_id), Some(user_id), Some(request_id)) => Ok((tenant_id, user_id, request_id)),
-        _ => Err(v),
-    }
+    v.finish(|| Some((tenant_id?, user_id?, request_id?)))
 }
 
 /// Reads a `CompleteEnrolmentRequest`.
-///
-/// # Errors
-/// All violations.
-pub fn complete(request: pb::CompleteEnrolmentRequest) -> Result<(OpaqueToken, Password), Violations> {
+pub fn complete(request: pb::CompleteEnrolmentRequest) -> Result<(OpaqueToken, Password)> {
     let mut v = Violations::default();
-    let enrolment_token = Zeroizing::new(request.enrolment_token);
-    let token = OpaqueToken::parse(TokenKind::Enrolment, &enrolment_token);
-    let token = v.check("enrolment_token", token);
+    let token = Zeroizing::new(request.enrolment_token);
+    let token = v.check(
+        "enrolment_token",
+        OpaqueToken::parse(TokenKind::Enrolment, &token),
+    );
     let password = v.check("password", Password::parse(Zeroizing::new(request.password)));
-    match (token, password) {
-        (Some(token), Some(password)) => Ok((token, password)),
-        _ => Err(v),
-    }
+    v.finish(|| Some((token?, password?)))
 }
 
 /// Writes a user.
@@ -146,26 +103,9 @@ pub fn message(user: User) -> pb::User {
         tenant_id: user.tenant_id.into(),
         label: user.label,
         tenant_admin: user.tenant_admin,
-        state: state(user.state).into(),
+        state: pb::UserState::from(user.state).into(),
         enrolled: user.password.is_some(),
         create_time: Some(user.created_at.to_timestamp()),
         update_time: Some(user.updated_at.to_timestamp()),
-    }
-}
-
-/// Writes a user's state.
-pub fn state(state: State) -> pb::UserState {
-    match state {
-        State::Active => pb::UserState::Active,
-        State::Deactivated => pb::UserState::Deactivated,
-    }
-}
-
-/// Writes a page of users.
-pub fn list_response(users: Page<User>) -> pb::ListUsersResponse {
-    let page = users.map(message);
-    pb::ListUsersResponse {
-        users: page.items,
-        next_page_token: page.next_page_token,
     }
 }

@@ -1,4 +1,4 @@
-//! Which key sets are taken, and how they are written.
+//! Tests of reading and writing key sets.
 
 #![allow(clippy::unwrap_used)]
 
@@ -32,7 +32,7 @@ fn rsa() -> Value {
     json!({"kty": "RSA", "kid": "r1", "alg": "RS256", "n": MODULUS, "e": "AQAB"})
 }
 
-/// A key with members replaced or added; `null` takes a member away.
+/// Replaces or adds members of a key. `null` removes a member.
 fn with(mut key: Value, changes: Value) -> Value {
     let members = key.as_object_mut().unwrap();
     for (name, value) in changes.as_object().unwrap() {
@@ -60,7 +60,7 @@ fn refused(result: Result<ClientKeys, Violations>) -> Vec<String> {
     fields
 }
 
-/// The violations of a single key, without the way to it.
+/// Returns the violations of a single key, without the path of the key.
 fn refused_key(key: Value) -> Vec<String> {
     let strip = |field: String| {
         field
@@ -84,7 +84,7 @@ fn modulus(bits: usize) -> String {
 }
 
 #[test]
-fn a_set_is_written_in_one_form_whatever_the_order_it_came_in() {
+fn equal_key_sets_are_written_in_one_form() {
     let ps256 = with(rsa(), json!({"kid": "a b", "alg": "PS256"}));
     let decorated = with(
         ed25519(),
@@ -115,7 +115,7 @@ fn no_keys_are_an_empty_text() {
 }
 
 #[test]
-fn what_is_no_key_set_is_refused() {
+fn a_text_that_is_no_key_set_is_rejected() {
     for text in [
         " ",
         "x",
@@ -135,7 +135,7 @@ fn what_is_no_key_set_is_refused() {
             "{text}"
         );
     }
-    // A single private key, as a file of it looks.
+    // A single private key, as in a key file.
     let pasted = with(p256(), json!({"d": "1"})).to_string();
     assert_eq!(
         refused(ClientKeys::parse(&pasted)),
@@ -147,7 +147,7 @@ fn what_is_no_key_set_is_refused() {
 }
 
 #[test]
-fn sets_are_limited_in_size_and_number() {
+fn key_sets_have_limits_of_size_and_number() {
     let numbered = |count| (0..count).map(|n: usize| with(ed25519(), json!({"kid": n.to_string()})));
     assert_eq!(parse(&numbered(10).collect::<Vec<_>>()).unwrap().kids().len(), 10);
     let eleven = parse(&numbered(11).collect::<Vec<_>>());
@@ -165,7 +165,7 @@ fn sets_are_limited_in_size_and_number() {
 }
 
 #[test]
-fn each_key_has_a_name_of_its_own() {
+fn each_key_has_a_unique_name() {
     for kid in ["x", "2026-11, next", &"k".repeat(128)] {
         assert_eq!(parse(&[with(p256(), json!({"kid": kid}))]).unwrap().kids(), [kid]);
     }
@@ -187,7 +187,7 @@ fn each_key_has_a_name_of_its_own() {
 }
 
 #[test]
-fn algorithm_and_type_belong_together() {
+fn the_algorithm_must_fit_the_key_type() {
     for (key, alg) in [
         (p256(), "EdDSA"),
         (p256(), "ES384"),
@@ -210,7 +210,7 @@ fn algorithm_and_type_belong_together() {
 }
 
 #[test]
-fn keys_are_for_verifying_alone() {
+fn a_key_must_be_for_verification_only() {
     for ops in [json!(["verify"]), json!(["verify", "verify"])] {
         parse(&[with(p256(), json!({ "key_ops": ops }))]).unwrap();
     }
@@ -237,7 +237,7 @@ fn keys_are_for_verifying_alone() {
 }
 
 #[test]
-fn nothing_private_and_no_certificate_is_taken() {
+fn private_members_and_certificates_are_rejected() {
     for name in ["d", "p", "q", "dp", "dq", "qi", "oth", "k", "jku", "x5u", "x5c"] {
         for key in [p256(), ed25519(), rsa()] {
             // Whatever its value is.
@@ -263,7 +263,7 @@ fn nothing_private_and_no_certificate_is_taken() {
 }
 
 #[test]
-fn points_are_on_their_curve() {
+fn points_must_be_on_their_curve() {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
     let public = pair.public_key().as_ref();
     let (x, mut y) = (public[1..33].to_vec(), public[33..].to_vec());
@@ -294,7 +294,7 @@ fn coordinates_are_32_bytes_in_base64url() {
 }
 
 #[test]
-fn no_key_is_taken_under_which_anyone_can_sign() {
+fn points_of_small_order_are_rejected() {
     let line = |first: u8, middle: u8, last: u8| {
         let mut point = [middle; 32];
         (point[0], point[31]) = (first, last);
@@ -361,7 +361,7 @@ fn rsa_keys_have_2048_to_4096_bits_and_an_odd_exponent() {
 }
 
 #[test]
-fn all_violations_come_at_once() {
+fn all_violations_are_reported_at_once() {
     let bad =
         json!({"kty": "RSA", "kid": "", "alg": "ES256", "use": "enc", "n": "AQAB", "e": "AA", "d": "x"});
     assert_eq!(

@@ -23,7 +23,7 @@ pub struct Model {
     pub revoked_at: Option<i64>,
 }
 
-/// Rows are joined by hand, where a join is needed.
+/// There are none. Queries join tables by hand.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -9,9 +9,9 @@ pub struct Model {
     /// `cli_...`
     #[sea_orm(primary_key, auto_increment = false)]
     pub client_id: String,
-    /// The request it was registered from.
+    /// The request that it was registered from.
     pub integration_request_id: String,
-    /// What consent pages show, an object.
+    /// The texts that consent pages show, an object.
     pub presentation: Json,
     /// Array of `{name, reason}`.
     pub scopes: Json,
@@ -35,7 +35,7 @@ pub struct Model {
     pub json_web_key_set: String,
 }
 
-/// Rows are joined by hand, where a join is needed.
+/// There are none. Queries join tables by hand.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

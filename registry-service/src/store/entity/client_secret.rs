@@ -17,21 +17,21 @@ pub struct Model {
     pub pepper_version: i32,
     /// Version of the key of its tag.
     pub tag_key_version: i32,
-    /// True until the one-time link was opened.
+    /// True until its one-time link is opened.
     pub awaiting_claim: bool,
     /// Unix milliseconds.
     pub created_at: i64,
-    /// When it ends by itself.
+    /// When it expires.
     pub expires_at: Option<i64>,
     /// When it last authenticated the client.
     pub last_used_at: Option<i64>,
     /// When it was revoked.
     pub revoked_at: Option<i64>,
-    /// `rotated` or `compromised`; `unclaimed` when its link ended first.
+    /// `rotated`, `compromised`, or `unclaimed` if its link ended before it was opened.
     pub revocation_reason: Option<String>,
 }
 
-/// Rows are joined by hand, where a join is needed.
+/// There are none. Queries join tables by hand.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

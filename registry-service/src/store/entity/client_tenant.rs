@@ -14,7 +14,7 @@ pub struct Model {
     pub client_id: String,
 }
 
-/// Rows are joined by hand, where a join is needed.
+/// There are none. Queries join tables by hand.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

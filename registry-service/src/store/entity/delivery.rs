@@ -11,11 +11,11 @@ pub struct Model {
     pub delivery_id: String,
     /// The client.
     pub client_id: String,
-    /// The secret it hands over.
+    /// The secret that it hands over.
     pub secret_id: String,
     /// SHA-256 of the claim token.
     pub claim_hash: Vec<u8>,
-    /// Salt of the secret's derivation; gone once claimed or ended.
+    /// Salt of the secret's derivation. Null after it was opened or ended.
     pub nonce: Option<Vec<u8>>,
     /// Version of the derivation's data key.
     pub key_version: i32,
@@ -29,7 +29,7 @@ pub struct Model {
     pub ended_at: Option<i64>,
 }
 
-/// Rows are joined by hand, where a join is needed.
+/// There are none. Queries join tables by hand.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

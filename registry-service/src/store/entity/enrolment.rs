@@ -17,13 +17,13 @@ pub struct Model {
     pub created_at: i64,
     /// Unix milliseconds.
     pub expires_at: i64,
-    /// When a password was chosen by it.
+    /// When a password was chosen with it.
     pub used_at: Option<i64>,
     /// When a newer link replaced it.
     pub ended_at: Option<i64>,
 }
 
-/// Rows are joined by hand, where a join is needed.
+/// There are none. Queries join tables by hand.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

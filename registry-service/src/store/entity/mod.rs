@@ -1,4 +1,4 @@
-//! The rows of registry-service's own tables. Rules live in `model`.
+//! The rows of registry-service's own tables. Rules are in `model`.
 
 pub mod caller;
 pub mod client;

@@ -11,7 +11,7 @@ pub struct Model {
     pub name: String,
     /// What it allows, for people.
     pub description: String,
-    /// Whether it can be asked for.
+    /// Whether clients can ask for it.
     pub enabled: bool,
     /// Unix milliseconds.
     pub created_at: i64,
@@ -21,7 +21,7 @@ pub struct Model {
     pub etag: i64,
 }
 
-/// Rows are joined by hand, where a join is needed.
+/// There are none. Queries join tables by hand.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -1,8 +1,8 @@
-//! Rows of `users`: a tenant's user; the account name is there as a keyed hash only.
+//! Rows of `users`: a tenant's user, with a keyed hash of the account name.
 
 use sea_orm::entity::prelude::*;
 
-/// A tenant's user; the account name is there as a keyed hash only.
+/// A tenant's user, with a keyed hash of the account name.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "users")]
 pub struct Model {
@@ -24,7 +24,7 @@ pub struct Model {
     pub tenant_admin: bool,
     /// `active` or `deactivated`.
     pub state: String,
-    /// argon2id in PHC form; null before enrolment.
+    /// argon2id in PHC form. Null before enrolment and after a reset.
     pub password_hash: Option<String>,
     /// Version of the pepper of that hash.
     pub pepper_version: Option<i32>,
@@ -38,7 +38,7 @@ pub struct Model {
     pub updated_at: i64,
 }
 
-/// Rows are joined by hand, where a join is needed.
+/// There are none. Queries join tables by hand.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -71,7 +71,7 @@ async fn a_token_finds_its_caller_until_it_is_revoked() {
 }
 
 #[tokio::test]
-async fn an_unknown_token_and_one_of_another_kind_find_nobody() {
+async fn unknown_tokens_and_tokens_of_other_kinds_find_no_caller() {
     let database = accord::testing::sqlite();
     let (store, _) = store(&database.url).await;
     let (operator, _) = store.create_caller(&creation("Create"), ada()).await.unwrap();
@@ -126,7 +126,7 @@ async fn a_name_is_unique_among_the_live_callers_of_a_type() {
 }
 
 #[tokio::test]
-async fn a_repeated_call_shows_the_same_token_and_another_one_does_not() {
+async fn a_repeated_call_returns_the_same_token_and_another_call_does_not() {
     for database in databases() {
         let (store, clock) = store(&database.url).await;
         for new in [ada(), pages()] {

@@ -9,28 +9,19 @@ use accord::{clock::ManualClock, testing::databases, text::id::ScopeName};
 use super::*;
 use crate::{
     model::{
-        client::NewClient,
         delivery::{Handover, Method},
         integration_request::{
             Decision, NewIntegrationRequest, Presentation, References, RequestedScope, State as RequestState,
         },
         scope::{NewScope, ScopeUpdate},
-        tenant::NewTenant,
     },
-    store::testing::{audited, creation, origin, repeatable, store},
+    store::testing::{add_tenants, audited, count, creation, origin, repeatable, store},
 };
 
 /// A store with the tenants `acme` and `globex`, and the scopes `a.read` and `a.write`.
 pub(in crate::store) async fn seeded(url: &str) -> (Store, Arc<ManualClock>) {
     let (store, clock) = store(url).await;
-    for id in ["acme", "globex"] {
-        let new = NewTenant {
-            tenant_id: TenantId::parse(id).unwrap(),
-            display_name: id.into(),
-            cloud_api_url: format!("https://api.example/{id}"),
-        };
-        store.create_tenant(&creation("CreateTenant"), new).await.unwrap();
-    }
+    add_tenants(&store).await;
     for name in ["a.read", "a.write"] {
         let new = NewScope {
             name: ScopeName::parse(name).unwrap(),
@@ -51,7 +42,7 @@ async fn approved(store: &Store) -> IntegrationRequestId {
         },
         contact_email: "dev@partner.example".into(),
         tenant_ids: ["acme", "globex"].map(|id| TenantId::parse(id).unwrap()).into(),
-        scopes: ["a.read", "a.write"].map(wanted).into(),
+        scopes: ["a.read", "a.write"].map(requested).into(),
         redirect_uris: vec!["https://app.example/cb".into()],
         notes: String::new(),
     };
@@ -66,30 +57,21 @@ async fn approved(store: &Store) -> IntegrationRequestId {
         .integration_request_id
 }
 
-fn wanted(name: &str) -> RequestedScope {
+fn requested(name: &str) -> RequestedScope {
     RequestedScope {
         name: ScopeName::parse(name).unwrap(),
         reason: format!("to use {name}"),
     }
 }
 
-fn new_client(integration_request_id: IntegrationRequestId, delivery: Method) -> NewClient {
-    NewClient {
-        integration_request_id,
-        delivery,
-    }
-}
-
 /// Registers a client.
 pub(in crate::store) async fn registered(store: &Store, delivery: Method) -> (Client, Handover) {
-    let new = new_client(approved(store).await, delivery);
-    store
-        .register_client(&creation("RegisterClient"), new)
-        .await
-        .unwrap()
+    let (call, request_id) = (creation("RegisterClient"), approved(store).await);
+    let registered = store.register_client(&call, &request_id, delivery).await;
+    registered.unwrap()
 }
 
-/// What was handed over, as text: the secret, or the claim token.
+/// Returns the secret or the claim token.
 pub(in crate::store) fn text(handover: &Handover) -> &str {
     match handover {
         Handover::Bundle(bundle) => bundle.client_secret.expose(),
@@ -98,13 +80,14 @@ pub(in crate::store) fn text(handover: &Handover) -> &str {
 }
 
 #[tokio::test]
-async fn what_is_registered_reads_back_and_a_repeated_call_answers_the_same() {
+async fn a_registration_is_stored_and_a_repeated_call_returns_the_same() {
     for database in databases() {
         let (store, _) = seeded(&database.url).await;
         for delivery in [Method::Inline, Method::Link] {
-            let new = new_client(approved(&store).await, delivery);
+            let request_id = approved(&store).await;
             let call = repeatable("RegisterClient", b"1");
-            let (client, handover) = store.register_client(&call, new.clone()).await.unwrap();
+            let registered = store.register_client(&call, &request_id, delivery).await;
+            let (client, handover) = registered.unwrap();
             assert_eq!(
                 (client.version, client.tokens_ended_seq, client.families_ended_seq),
                 (store.position().await.unwrap().seq, 0, 0),
@@ -113,7 +96,7 @@ async fn what_is_registered_reads_back_and_a_repeated_call_answers_the_same() {
             let found = store.find_client(&client.client_id).await.unwrap();
             assert_eq!(found.as_ref(), Some(&client), "{database:?}");
             let request = store
-                .find_integration_request(&new.integration_request_id)
+                .find_integration_request(&request_id)
                 .await
                 .unwrap()
                 .unwrap();
@@ -124,12 +107,10 @@ async fn what_is_registered_reads_back_and_a_repeated_call_answers_the_same() {
                 "{database:?}"
             );
 
-            let (again, same) = store.register_client(&call, new).await.unwrap();
+            let (again, same) = store.register_client(&call, &request_id, delivery).await.unwrap();
             assert_eq!((again, text(&same)), (client, text(&handover)), "{database:?}");
         }
-        let registrations = audited(&store).await;
-        let registrations = registrations.iter().filter(|action| *action == "client.register");
-        assert_eq!(registrations.count(), 2, "{database:?}");
+        assert_eq!(count(&store, "client.register").await, 2, "{database:?}");
     }
 }
 
@@ -139,16 +120,10 @@ async fn a_failed_registration_leaves_nothing_behind() {
         let (store, _) = seeded(&database.url).await;
         let (client, _) = registered(&store, Method::Inline).await;
         let before = (store.position().await.unwrap(), audited(&store).await);
-        let again = new_client(client.integration_request_id.clone(), Method::Link);
-        let refused = store.register_client(&creation("RegisterClient"), again).await;
+        let (call, request_id) = (creation("RegisterClient"), &client.integration_request_id);
+        let refused = store.register_client(&call, request_id, Method::Link).await;
         assert!(
-            matches!(
-                refused,
-                Err(Error::WrongState {
-                    state: "REGISTERED",
-                    ..
-                })
-            ),
+            matches!(&refused, Err(Error::WrongState { state, .. }) if state == "REGISTERED"),
             "{database:?}: {refused:?}"
         );
         let after = (store.position().await.unwrap(), audited(&store).await);
@@ -200,13 +175,13 @@ async fn a_profile_holds_enabled_scopes_only() {
 }
 
 #[tokio::test]
-async fn an_update_moves_the_version_and_a_suspension_does_not() {
+async fn an_update_raises_the_version_and_a_suspension_does_not() {
     for database in databases() {
         let (store, clock) = seeded(&database.url).await;
         let (client, _) = registered(&store, Method::Inline).await;
         clock.advance(Duration::from_secs(1));
         let change = ClientUpdate {
-            scopes: Some(vec![wanted("a.write")]),
+            scopes: Some(vec![requested("a.write")]),
             tenant_ids: Some(vec![TenantId::parse("globex").unwrap()]),
             ..ClientUpdate::default()
         };
@@ -248,12 +223,12 @@ async fn an_update_moves_the_version_and_a_suspension_does_not() {
 }
 
 #[tokio::test]
-async fn what_takes_a_tenant_or_a_scope_away_ends_access_tokens_and_nothing_else_does() {
+async fn only_removing_a_tenant_or_a_scope_ends_access_tokens() {
     let tenants = |ids: &[&str]| Some(ids.iter().map(|id| TenantId::parse(id).unwrap()).collect());
-    let scopes = |names: &[&str]| Some(names.iter().map(|name| wanted(name)).collect());
+    let scopes = |names: &[&str]| Some(names.iter().map(|name| requested(name)).collect());
     let reworded = RequestedScope {
         reason: "another reason".into(),
-        ..wanted("a.write")
+        ..requested("a.write")
     };
     let unchanged = ClientUpdate::default;
     let updates = [
@@ -293,7 +268,7 @@ async fn what_takes_a_tenant_or_a_scope_away_ends_access_tokens_and_nothing_else
                 ..unchanged()
             },
         ),
-        // One for another.
+        // Replaces one by another.
         (
             true,
             ClientUpdate {
@@ -352,17 +327,17 @@ async fn what_takes_a_tenant_or_a_scope_away_ends_access_tokens_and_nothing_else
                 (before + 1, ended, 0),
                 "{database:?} {update:?}"
             );
-            let told = accord::store::change::list_after(store.db.read(), before, 10)
+            let changes = accord::store::change::list_after(store.db.read(), before, 10)
                 .await
                 .unwrap();
-            let told: Vec<_> = told.iter().map(|c| (c.kind.as_str(), c.id.as_str())).collect();
+            let changes: Vec<_> = changes.iter().map(|c| (c.kind.as_str(), c.id.as_str())).collect();
             let kind = if *ends {
                 change_kind::CLIENT_TOKENS_ENDED
             } else {
                 change_kind::CLIENT
             };
             assert_eq!(
-                told,
+                changes,
                 [(kind, client.client_id.as_str())],
                 "{database:?} {update:?}"
             );
@@ -371,7 +346,7 @@ async fn what_takes_a_tenant_or_a_scope_away_ends_access_tokens_and_nothing_else
 }
 
 #[tokio::test]
-async fn a_refused_update_changes_nothing() {
+async fn a_rejected_update_changes_nothing() {
     for database in databases() {
         let (store, _) = seeded(&database.url).await;
         let (client, _) = registered(&store, Method::Inline).await;
@@ -412,12 +387,12 @@ async fn clients_are_listed_by_tenant_and_state() {
             .await
             .unwrap();
         let list = async |tenant_id: Option<&str>, state, size, token: &str| {
-            let filter = Filter {
-                tenant_id: tenant_id.map(|id| TenantId::parse(id).unwrap()),
-                state,
-            };
+            let tenant_id = tenant_id.map(|id| TenantId::parse(id).unwrap());
             let page = PageRequest::parse(&mut Default::default(), "clients", &[], size, token).unwrap();
-            let page = store.list_clients(&filter, &page).await.unwrap();
+            let page = store
+                .list_clients(tenant_id.as_ref(), state, &page)
+                .await
+                .unwrap();
             let ids = page.items.into_iter().map(|client| client.client_id);
             (ids.collect::<Vec<_>>(), page.next_page_token)
         };

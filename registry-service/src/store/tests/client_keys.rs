@@ -63,7 +63,7 @@ async fn new_keys_are_a_change_that_ends_no_token_and_no_setup() {
 }
 
 #[tokio::test]
-async fn the_same_keys_again_are_no_change() {
+async fn setting_the_same_keys_changes_nothing() {
     for database in databases() {
         let (store, clock) = seeded(&database.url).await;
         let (client, _) = registered(&store, Method::Inline).await;
@@ -83,7 +83,7 @@ async fn the_same_keys_again_are_no_change() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_racing_calls_with_the_same_keys_one_is_a_change() {
+async fn of_racing_calls_with_the_same_keys_one_makes_a_change() {
     for database in databases() {
         let (store, _) = seeded(&database.url).await;
         let (client, _) = registered(&store, Method::Inline).await;

@@ -152,12 +152,12 @@ async fn only_a_live_secret_costs_a_run() {
             ("right", client_id, secret, 1),
         ];
         for (what, client_id, attempt, runs) in &attempts {
-            let before = store.hasher().runs();
+            let before = store.hasher.runs();
             let answer = authenticate(&store, client_id.as_str(), attempt).await;
             let refused = matches!(answer, Err(Error::InvalidClient));
             assert!(refused || answer.is_ok(), "{database:?} {what}");
             assert_eq!(answer.is_ok(), *what == "right", "{database:?} {what}");
-            assert_eq!(store.hasher().runs() - before, *runs, "{database:?} {what}");
+            assert_eq!(store.hasher.runs() - before, *runs, "{database:?} {what}");
         }
     }
 }
@@ -168,7 +168,7 @@ async fn secrets_that_differ_at_their_end_are_different() {
         let (store, _) = seeded(&database.url).await;
         let (client, _) = registered(&store, Method::Inline).await;
         let secret = secrets(&store, &client.client_id).await.remove(0);
-        // The last of 256 bits show in the text behind its 72nd byte alone.
+        // The last of the 256 bits changes only bytes after the 72nd of the text.
         let mut bytes = [9; 32];
         let key = store.secret_tag_key().unwrap();
         let composed = |bits: &[u8; 32]| {
@@ -179,11 +179,7 @@ async fn secrets_that_differ_at_their_end_are_different() {
         let wrong = composed(&bytes);
         assert_eq!(right.expose()[..72], wrong.expose()[..72]);
         let typed = Zeroizing::new(right.expose().as_bytes().to_vec());
-        let hashed = store
-            .hasher()
-            .hash(client.client_id.as_str(), typed)
-            .await
-            .unwrap();
+        let hashed = store.hasher.hash(client.client_id.as_str(), typed).await.unwrap();
         let tx = store.db.write().await.unwrap();
         Entity::update_many()
             .filter(Column::SecretId.eq(secret.secret_id.as_str()))
@@ -191,7 +187,7 @@ async fn secrets_that_differ_at_their_end_are_different() {
             .exec(&tx)
             .await
             .unwrap();
-        commit(tx).await.unwrap();
+        commit(tx, ()).await.unwrap();
         let id = client.client_id.as_str();
         let refused = authenticate(&store, id, wrong.expose()).await;
         assert!(matches!(refused, Err(Error::InvalidClient)), "{database:?}");
@@ -200,7 +196,7 @@ async fn secrets_that_differ_at_their_end_are_different() {
 }
 
 #[tokio::test]
-async fn uses_are_recorded_once_a_minute_without_a_trace_in_feed_or_audit() {
+async fn uses_are_written_once_a_minute_without_change_or_event() {
     for database in databases() {
         let (store, clock) = seeded(&database.url).await;
         let (client, handover) = registered(&store, Method::Inline).await;
@@ -256,7 +252,7 @@ async fn reported_uses_move_forward_to_now_at_most() {
 }
 
 #[tokio::test]
-async fn compromise_ends_tokens_at_its_place_in_the_feed() {
+async fn a_compromise_ends_tokens_at_the_position_of_its_change() {
     for database in databases() {
         let (store, _) = seeded(&database.url).await;
         let (client, _) = registered(&store, Method::Inline).await;
@@ -318,22 +314,22 @@ async fn racing_calls_make_no_eleventh_secret() {
                     .await
             });
         }
-        let mut made = 0;
+        let mut created = 0;
         for result in calls.join_all().await {
             match result {
-                Ok(_) => made += 1,
+                Ok(_) => created += 1,
                 Err(Error::TooMany { limit, .. }) => assert_eq!(limit, MAX_LIVE),
                 Err(other) => panic!("{database:?}: {other:?}"),
             }
         }
-        assert_eq!(made, 1, "{database:?}");
+        assert_eq!(created, 1, "{database:?}");
         let live = secrets(&store, &client.client_id).await;
         assert_eq!(live.len() as u64, MAX_LIVE, "{database:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_about_one_client_wait_for_each_other_and_never_in_a_ring() {
+async fn concurrent_calls_about_one_client_do_not_deadlock() {
     for database in databases() {
         let (store, clock) = seeded(&database.url).await;
         let (client, _) = registered(&store, Method::Inline).await;
@@ -364,7 +360,7 @@ async fn calls_about_one_client_wait_for_each_other_and_never_in_a_ring() {
             for result in calls.join_all().await {
                 assert!(result.is_ok(), "{database:?} round {round}: {result:?}");
             }
-            // Whoever came first, the secret is revoked for the worst reason and authenticates nobody.
+            // In both orders the secret ends with the worse reason and authenticates nothing.
             let after = find(store.db.read(), &client.client_id, &secret.secret_id)
                 .await
                 .unwrap()

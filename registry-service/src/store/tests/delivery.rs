@@ -16,16 +16,16 @@ use crate::{
     },
     store::{
         client::tests::{registered, seeded},
-        testing::{audited, creation, origin, repeatable},
+        testing::{count, creation, origin, repeatable},
     },
 };
 
-/// A client whose secret is behind a link.
+/// Registers a client with a link to its secret.
 async fn linked(store: &Store) -> (ClientId, Link) {
     let (client, handover) = registered(store, Method::Link).await;
     match handover {
         Handover::Link(link) => (client.client_id, link),
-        Handover::Bundle(_) => panic!("a bundle was not asked for"),
+        Handover::Bundle(_) => panic!("a bundle was not requested"),
     }
 }
 
@@ -42,13 +42,8 @@ async fn row(store: &Store, link: &Link) -> Model {
     row.one(store.db.read()).await.unwrap().unwrap()
 }
 
-async fn count(store: &Store, action: &str) -> usize {
-    let actions = audited(store).await;
-    actions.iter().filter(|found| *found == action).count()
-}
-
 #[tokio::test]
-async fn an_opened_link_gives_what_nothing_stored_gives() {
+async fn an_opened_link_returns_a_secret_that_is_not_stored() {
     for database in databases() {
         let (store, clock) = seeded(&database.url).await;
         let (client_id, link) = linked(&store).await;
@@ -61,14 +56,11 @@ async fn an_opened_link_gives_what_nothing_stored_gives() {
             "{database:?}"
         );
         assert_eq!(opened.claim_hash, link.claim_token.digest(), "{database:?}");
-        let proven = authenticate(&store, client_id.as_str(), bundle.client_secret.expose()).await;
-        assert_eq!(
-            proven.unwrap().secret_id.as_str(),
-            opened.secret_id,
-            "{database:?}"
-        );
+        let authenticated = authenticate(&store, client_id.as_str(), bundle.client_secret.expose()).await;
+        let (_, secret, _) = authenticated.unwrap();
+        assert_eq!(secret.secret_id.as_str(), opened.secret_id, "{database:?}");
 
-        // The refusal is committed, and nothing else is.
+        // Only the event of the rejected attempt is committed.
         let (position, opened_at) = (store.position().await.unwrap(), store.now());
         clock.advance(Duration::from_secs(1));
         let again = store.claim_delivery(&origin(), &link.claim_token).await;
@@ -87,7 +79,7 @@ async fn an_opened_link_gives_what_nothing_stored_gives() {
 }
 
 #[tokio::test]
-async fn links_that_were_not_opened_in_time_end_with_their_secrets() {
+async fn links_that_expire_unopened_end_with_their_secrets() {
     for database in databases() {
         let (store, clock) = seeded(&database.url).await;
         let (claimed, opened) = linked(&store).await;
@@ -124,7 +116,7 @@ async fn links_that_were_not_opened_in_time_end_with_their_secrets() {
 }
 
 #[tokio::test]
-async fn a_new_link_ends_all_that_wait() {
+async fn a_new_link_ends_all_unopened_ones() {
     for database in databases() {
         let (store, clock) = seeded(&database.url).await;
         let (client_id, first) = linked(&store).await;
@@ -179,11 +171,11 @@ async fn of_racing_deliveries_one_link_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_link_is_opened_or_expires_or_is_replaced_but_once() {
+async fn a_link_ends_once_by_opening_expiry_or_replacement() {
     for database in databases() {
         let (store, clock) = seeded(&database.url).await;
         for round in 0..20 {
-            // As many links as one call has to end, of two clients.
+            // Each of two clients has as many links as one call ends.
             let (first, link) = linked(&store).await;
             let (second, _) = linked(&store).await;
             clock.advance(LINK_LIFE);

@@ -13,23 +13,16 @@ use crate::{
     model::{
         integration_request::{Presentation, RequestedScope},
         scope::{NewScope, ScopeUpdate},
-        tenant::{self, NewTenant},
+        tenant,
     },
-    store::testing::{audited, creation, origin, repeatable, store},
+    store::testing::{add_tenants, audited, creation, origin, repeatable, store},
 };
 
 /// A store with the tenants `acme` and `globex` (suspended), and the scopes `a.read` and `a.old`
 /// (disabled).
 async fn seeded(url: &str) -> (Store, std::sync::Arc<accord::clock::ManualClock>) {
     let (store, clock) = store(url).await;
-    for id in ["acme", "globex"] {
-        let new = NewTenant {
-            tenant_id: TenantId::parse(id).unwrap(),
-            display_name: id.into(),
-            cloud_api_url: "https://api.example".into(),
-        };
-        store.create_tenant(&creation("CreateTenant"), new).await.unwrap();
-    }
+    add_tenants(&store).await;
     let globex = TenantId::parse("globex").unwrap();
     store
         .set_tenant_state(&origin(), &globex, tenant::State::Suspended)
@@ -51,7 +44,7 @@ async fn seeded(url: &str) -> (Store, std::sync::Arc<accord::clock::ManualClock>
     (store, clock)
 }
 
-fn wanted(tenants: &[&str], scopes: &[&str]) -> NewIntegrationRequest {
+fn new_request(tenants: &[&str], scopes: &[&str]) -> NewIntegrationRequest {
     NewIntegrationRequest {
         presentation: Presentation {
             partner_name: "Partner".into(),
@@ -73,14 +66,14 @@ fn wanted(tenants: &[&str], scopes: &[&str]) -> NewIntegrationRequest {
 }
 
 async fn submitted(store: &Store) -> IntegrationRequest {
-    let new = wanted(&["acme", "globex"], &["a.read"]);
+    let new = new_request(&["acme", "globex"], &["a.read"]);
     store
         .submit_integration_request(&creation("SubmitIntegrationRequest"), new)
         .await
         .unwrap()
 }
 
-fn state_of(result: Result<IntegrationRequest, Error>) -> &'static str {
+fn state_of(result: Result<IntegrationRequest>) -> String {
     match result {
         Err(Error::WrongState { resource, state }) => {
             assert_eq!(resource, "integration_request");
@@ -91,11 +84,11 @@ fn state_of(result: Result<IntegrationRequest, Error>) -> &'static str {
 }
 
 #[tokio::test]
-async fn what_is_submitted_reads_back_and_a_repeated_call_answers_the_same() {
+async fn a_submission_is_stored_and_a_repeated_call_returns_the_same() {
     for database in databases() {
         let (store, _) = seeded(&database.url).await;
         let call = repeatable("SubmitIntegrationRequest", b"1");
-        let new = wanted(&["globex", "acme"], &["a.read"]);
+        let new = new_request(&["globex", "acme"], &["a.read"]);
         let first = store
             .submit_integration_request(&call, new.clone())
             .await
@@ -110,7 +103,7 @@ async fn what_is_submitted_reads_back_and_a_repeated_call_answers_the_same() {
             .await;
         assert_eq!(found.unwrap(), Some(first.clone()), "{database:?}");
 
-        // Also when what it refers to has changed since.
+        // So it does after a scope of the request was disabled.
         let disable = ScopeUpdate {
             enabled: Some(false),
             ..ScopeUpdate::default()
@@ -130,10 +123,10 @@ async fn what_is_submitted_reads_back_and_a_repeated_call_answers_the_same() {
 }
 
 #[tokio::test]
-async fn references_in_vain_are_all_named_and_nothing_is_kept() {
+async fn unknown_references_are_all_reported_and_nothing_is_stored() {
     for database in databases() {
         let (store, _) = seeded(&database.url).await;
-        let new = wanted(&["acme", "nowhere", "nobody"], &["a.old", "a.read", "a.write"]);
+        let new = new_request(&["acme", "nowhere", "nobody"], &["a.old", "a.read", "a.write"]);
         let fields = |error: Error| match error {
             Error::Invalid(violations) => violations
                 .into_vec()
@@ -142,12 +135,9 @@ async fn references_in_vain_are_all_named_and_nothing_is_kept() {
                 .collect::<Vec<_>>(),
             other => panic!("{other:?}"),
         };
-        let mut malformed = crate::model::integration_request::Malformed {
-            violations: Violations::default(),
-            references: References {
-                prefix: "client.",
-                ..new.references()
-            },
+        let references = References {
+            prefix: "client.",
+            ..new.references()
         };
         let refused = store
             .submit_integration_request(&creation("SubmitIntegrationRequest"), new)
@@ -169,10 +159,9 @@ async fn references_in_vain_are_all_named_and_nothing_is_kept() {
                 .is_empty()
         );
 
-        malformed
-            .violations
-            .add("notes", "must not hold control characters");
-        let refused = fields(store.reject_malformed(malformed).await);
+        let mut violations = Violations::default();
+        violations.add("notes", "must not hold control characters");
+        let refused = fields(store.reject((violations, references)).await);
         assert_eq!(refused[..2], ["notes", "client.tenant_ids[1]"], "{database:?}");
         assert_eq!(refused.len(), 5);
     }
@@ -262,7 +251,7 @@ async fn an_approved_request_becomes_one_client() {
             let tx = store.db.write().await.unwrap();
             let marked = mark_registered(&tx, &id, &client, store.now()).await;
             if marked.is_ok() {
-                commit(tx).await.unwrap();
+                commit(tx, ()).await.unwrap();
             }
             marked
         };
@@ -281,7 +270,7 @@ async fn an_approved_request_becomes_one_client() {
 }
 
 #[tokio::test]
-async fn of_operators_who_race_one_decides() {
+async fn of_racing_operators_one_decides() {
     for database in databases() {
         let (store, _) = seeded(&database.url).await;
         let id = submitted(&store).await.integration_request_id;

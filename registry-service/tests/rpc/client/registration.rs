@@ -1,4 +1,4 @@
-//! Registration: of an approved request, once, with the same credentials however often it is asked for.
+//! The registration of clients.
 
 use accord::{
     registry::v1::{self as pb, DeliveryMethod, register_client_response::Credentials},
@@ -12,7 +12,7 @@ use super::{
 use crate::harness::{Harness, assert_refused, assert_violations, request_id};
 
 #[tokio::test]
-async fn a_repeated_registration_gives_the_same_credentials() {
+async fn a_repeated_registration_returns_the_same_credentials() {
     let harness = seeded().await;
     for delivery in [DeliveryMethod::Inline, DeliveryMethod::Link] {
         let approved = harness.approved_request(&["acme"], &["contacts.read"]).await;
@@ -53,9 +53,9 @@ async fn only_an_approved_request_is_registered() {
         (metadata["resource"].as_str(), metadata["state"].as_str()),
         ("integration_request", "SUBMITTED")
     );
-    let (made, _) = registered(&harness).await;
+    let (created, _) = registered(&harness).await;
     let again = client(&harness)
-        .register_client(inline(&made.integration_request_id))
+        .register_client(inline(&created.integration_request_id))
         .await;
     let metadata = assert_refused(again, Code::FailedPrecondition, "WRONG_STATE");
     assert_eq!(metadata["state"], "REGISTERED");

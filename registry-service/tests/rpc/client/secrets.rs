@@ -1,4 +1,4 @@
-//! Client Secrets: several at a time, how each ends, and what does not authenticate.
+//! Client Secrets.
 
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ use crate::harness::{assert_refused, request_id};
 #[tokio::test]
 async fn secrets_overlap_until_they_expire() {
     let harness = seeded().await;
-    let (made, first) = registered(&harness).await;
-    let id = &made.client_id;
+    let (created, first) = registered(&harness).await;
+    let id = &created.client_id;
     harness.clock.advance(Duration::from_millis(1));
     let end = harness.clock.now().plus(HOUR).to_timestamp();
     let call = pb::CreateClientSecretRequest {
@@ -47,9 +47,9 @@ async fn secrets_overlap_until_they_expire() {
     assert_eq!(harness.audit_events("client_secret.create").await.len(), 1);
 
     authenticate(&harness, id, &first).await.unwrap();
-    let proven = authenticate(&harness, id, &second).await.unwrap();
+    let authenticated = authenticate(&harness, id, &second).await.unwrap();
     assert_eq!(
-        (proven.secret_id, proven.secret_expire_time),
+        (authenticated.secret_id, authenticated.secret_expire_time),
         (secret.secret_id, Some(end))
     );
     let used = secrets(&harness, id).await[0].last_use_time;
@@ -63,8 +63,8 @@ async fn secrets_overlap_until_they_expire() {
 #[tokio::test]
 async fn ten_secrets_live_at_once() {
     let harness = seeded().await;
-    let (made, _) = registered(&harness).await;
-    let id = &made.client_id;
+    let (created, _) = registered(&harness).await;
+    let id = &created.client_id;
     let end = harness.clock.now().plus(HOUR).to_timestamp();
     let expiring = pb::CreateClientSecretRequest {
         expire_time: Some(end),
@@ -77,7 +77,7 @@ async fn ten_secrets_live_at_once() {
     let refused = add_secret(&harness, new_secret(id)).await;
     assert_refused(refused, Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
     assert_eq!(secrets(&harness, id).await.len(), 10);
-    // What expired or was revoked makes room.
+    // Expired and revoked secrets don't count.
     harness.clock.advance(HOUR);
     let (newest, _) = add_secret(&harness, new_secret(id)).await.unwrap();
     let refused = add_secret(&harness, new_secret(id)).await;
@@ -89,23 +89,26 @@ async fn ten_secrets_live_at_once() {
 }
 
 #[tokio::test]
-async fn a_secret_in_use_is_revoked_with_force_only() {
+async fn revoking_a_secret_in_use_needs_force() {
     let harness = seeded().await;
-    let (made, secret) = registered(&harness).await;
-    let id = &made.client_id;
-    let proven = authenticate(&harness, id, &secret).await.unwrap();
+    let (created, secret) = registered(&harness).await;
+    let id = &created.client_id;
+    let authenticated = authenticate(&harness, id, &secret).await.unwrap();
     let used = harness.clock.now().to_timestamp();
     harness.clock.advance(24 * HOUR - Duration::from_millis(1));
     for reason in [Reason::Rotated, Reason::Compromised] {
-        let refused = revoked(&harness, revoke(id, &proven.secret_id, reason, false)).await;
+        let refused = revoked(&harness, revoke(id, &authenticated.secret_id, reason, false)).await;
         let metadata = assert_refused(refused, Code::FailedPrecondition, "SECRET_IN_USE");
         assert_eq!(metadata["last_use_time"], used.to_string());
     }
     assert!(secrets(&harness, id).await[0].revoke_time.is_none());
     assert!(harness.audit_events("client_secret.revoke").await.is_empty());
-    let ended = revoked(&harness, revoke(id, &proven.secret_id, Reason::Rotated, true))
-        .await
-        .unwrap();
+    let ended = revoked(
+        &harness,
+        revoke(id, &authenticated.secret_id, Reason::Rotated, true),
+    )
+    .await
+    .unwrap();
     assert_eq!(
         (ended.revocation_reason(), ended.revoke_time),
         (Reason::Rotated, Some(harness.clock.now().to_timestamp()))
@@ -113,7 +116,7 @@ async fn a_secret_in_use_is_revoked_with_force_only() {
     let refused = authenticate(&harness, id, &secret).await;
     assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
 
-    // A day after its last use it needs no force.
+    // A day after the last use, revoking needs no force.
     let (second, text) = add_secret(&harness, new_secret(id)).await.unwrap();
     authenticate(&harness, id, &text).await.unwrap();
     harness.clock.advance(24 * HOUR);
@@ -125,9 +128,9 @@ async fn a_secret_in_use_is_revoked_with_force_only() {
 #[tokio::test]
 async fn a_compromised_secret_ends_tokens_and_a_rotated_one_does_not() {
     let harness = seeded().await;
-    let (made, _) = registered(&harness).await;
+    let (created, _) = registered(&harness).await;
     let (other, _) = registered(&harness).await;
-    let id = &made.client_id;
+    let id = &created.client_id;
     let secret_id = secrets(&harness, id).await[0].secret_id.clone();
     let call = |reason| revoke(id, &secret_id, reason, false);
     let foreign = revoke(&other.client_id, &secret_id, Reason::Rotated, false);
@@ -158,11 +161,11 @@ async fn a_compromised_secret_ends_tokens_and_a_rotated_one_does_not() {
 }
 
 #[tokio::test]
-async fn what_does_not_authenticate_is_refused_in_one_way() {
+async fn every_failed_authentication_looks_the_same() {
     let harness = seeded().await;
-    let (made, secret) = registered(&harness).await;
+    let (created, secret) = registered(&harness).await;
     let (other, others) = registered(&harness).await;
-    let id = &made.client_id;
+    let id = &created.client_id;
     let secret_id = authenticate(&harness, id, &secret).await.unwrap().secret_id;
     let guess = |secret_id: &str| {
         let secret_id = SecretId::parse(secret_id).unwrap();
@@ -189,7 +192,7 @@ async fn what_does_not_authenticate_is_refused_in_one_way() {
         assert!(metadata.is_empty());
     }
 
-    // The right secret, while its link is still to be opened.
+    // The right secret before its link is opened.
     let awaiting = async |awaiting: bool| {
         let database = Database::connect(&harness.settings.database_url).await.unwrap();
         let tx = database.write().await.unwrap();

@@ -1,4 +1,4 @@
-//! The feed of changes: where it is, and what each of its entries says.
+//! The change feed: its position and its entries.
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ use crate::{
 };
 
 #[tokio::test]
-async fn the_feed_tells_what_changed_and_where_it_is() {
+async fn the_feed_holds_changes_and_its_position() {
     let harness = seeded().await;
     let position = changes(&harness, "", 0, 0).await.position.unwrap();
     let user = registered(&harness, admin(NAME)).await.user.unwrap();
     harness.tenant("firm-three").await;
 
-    let told = changes(&harness, &position.epoch, position.seq, 0).await;
-    let kinds: Vec<_> = told
+    let answer = changes(&harness, &position.epoch, position.seq, 0).await;
+    let kinds: Vec<_> = answer
         .changes
         .iter()
         .map(|change| (change.kind(), change.id.as_str()))
@@ -34,8 +34,8 @@ async fn the_feed_tells_what_changed_and_where_it_is() {
         (pb::ChangeKind::Tenant, "firm-three"),
     ];
     assert_eq!(kinds, expected);
-    assert!(!told.reset && !told.more);
-    assert_eq!(told.position.as_ref().unwrap().seq, position.seq + 2);
+    assert!(!answer.reset && !answer.more);
+    assert_eq!(answer.position.as_ref().unwrap().seq, position.seq + 2);
 
     let first = changes(&harness, &position.epoch, position.seq, 1).await;
     assert!(first.more && first.changes.len() == 1);
@@ -66,8 +66,8 @@ async fn the_feed_is_followed_to_its_end_page_by_page() {
     let start = start.position.unwrap();
     let mut expected = Vec::new();
     for index in 0..5 {
-        let made = registered(&harness, admin(&format!("user{index}@firm.example"))).await;
-        expected.push(made.user.unwrap().user_id);
+        let created = registered(&harness, admin(&format!("user{index}@firm.example"))).await;
+        expected.push(created.user.unwrap().user_id);
     }
     let (mut seen, mut seq, mut pages) = (Vec::new(), start.seq, 0);
     loop {
@@ -87,10 +87,10 @@ async fn the_feed_is_followed_to_its_end_page_by_page() {
         }
     }
     assert_eq!((seen, pages), (expected, 3));
-    // Exactly as many as asked for: nothing more waits.
+    // The page holds all remaining changes, so that no more follow.
     let all = changes(&harness, &start.epoch, start.seq, 5).await;
     assert!(all.changes.len() == 5 && !all.more);
-    // No `after` at all asks for the position, and what changes nothing moves nothing.
+    // Without `after` the response holds only the position, which a call that changes nothing leaves as it is.
     let nothing = pb::ListChangesRequest::default();
     let at = ok(directory(&harness).list_changes(nothing).await);
     assert!(at.changes.is_empty() && !at.reset);
@@ -98,12 +98,12 @@ async fn the_feed_is_followed_to_its_end_page_by_page() {
 }
 
 #[tokio::test]
-async fn the_feed_tells_which_changes_end_tokens() {
+async fn the_feed_marks_changes_that_end_tokens() {
     let harness = seeded().await;
     client::seed(&harness).await;
     let user = registered(&harness, admin(NAME)).await.user.unwrap();
-    let (made, _) = client::registered(&harness).await;
-    let id = made.client_id.clone();
+    let (created, _) = client::registered(&harness).await;
+    let id = created.client_id.clone();
     let at = changes(&harness, "", 0, 0).await;
     let start = at.position.unwrap();
     assert_eq!(at.recent_seq, 0, "all of it is of the last hour");
@@ -174,7 +174,7 @@ async fn the_feed_tells_which_changes_end_tokens() {
     let reactivate = pb::ReactivateUserRequest { tenant_id, user_id };
     security(&harness).reactivate_user(reactivate).await.unwrap();
 
-    let told = changes(&harness, &start.epoch, start.seq, 0).await;
+    let answer = changes(&harness, &start.epoch, start.seq, 0).await;
     let (tenant, user, client) = (
         pb::ChangeKind::Tenant,
         pb::ChangeKind::User,
@@ -192,16 +192,16 @@ async fn the_feed_tells_which_changes_end_tokens() {
         (user, true),
         (user, false),
     ];
-    let seen: Vec<_> = told
+    let seen: Vec<_> = answer
         .changes
         .iter()
         .map(|change| (change.kind(), change.ends_tokens))
         .collect();
     assert_eq!(seen, expected);
 
-    // An hour later nothing of it concerns a token that still lives.
+    // After an hour, no change concerns a token that is still valid.
     harness.clock.advance(Duration::from_millis(3_600_001));
     let reset = changes(&harness, "other", 7, 0).await;
-    let end = told.position.unwrap();
+    let end = answer.position.unwrap();
     assert_eq!((reset.reset, reset.recent_seq), (true, end.seq));
 }

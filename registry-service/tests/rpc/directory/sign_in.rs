@@ -1,4 +1,4 @@
-//! Tenant Admins who sign in, and who may not.
+//! The sign-in of Tenant Admins.
 
 use std::time::Duration;
 
@@ -16,18 +16,18 @@ use crate::{
 };
 
 #[tokio::test]
-async fn each_sign_in_costs_one_hash_whatever_the_answer() {
+async fn each_sign_in_costs_one_argon2_run() {
     let harness = seeded().await;
-    let made = registered(&harness, admin(NAME)).await;
+    let created = registered(&harness, admin(NAME)).await;
     let not_enrolled = registered(&harness, admin("late@firm.example")).await;
     assert!(!not_enrolled.enrolment_token.is_empty());
     let long = format!("{}{PASSWORD}", "x".repeat(72));
-    enrol(&harness, &made.enrolment_token, &format!("{long}\0tail"))
+    enrol(&harness, &created.enrolment_token, &format!("{long}\0tail"))
         .await
         .unwrap();
-    let user_id = made.user.unwrap().user_id;
+    let user_id = created.user.unwrap().user_id;
 
-    let proven = sign_in(
+    let authenticated = sign_in(
         &harness,
         "firm-one",
         "ADA.ADMIN@firm.example",
@@ -35,10 +35,10 @@ async fn each_sign_in_costs_one_hash_whatever_the_answer() {
     )
     .await
     .unwrap();
-    assert_eq!(proven.user.unwrap().user_id, user_id);
+    assert_eq!(authenticated.user.unwrap().user_id, user_id);
     assert_eq!(harness.audit_events("user.sign_in").await.len(), 1);
 
-    let hasher = harness.registry.store().hasher().clone();
+    let hasher = &harness.registry.store().hasher.clone();
     let attempts = [
         ("firm-one", NAME, format!("{long}\0tale")),
         ("firm-one", NAME, format!("{long}.\0tail")),
@@ -80,16 +80,16 @@ async fn each_sign_in_costs_one_hash_whatever_the_answer() {
 }
 
 #[tokio::test]
-async fn who_may_not_sign_in_is_refused_like_a_stranger() {
+async fn users_who_may_not_sign_in_are_rejected_like_unknown_ones() {
     let harness = seeded().await;
-    let made = registered(&harness, admin(NAME)).await;
-    enrol(&harness, &made.enrolment_token, PASSWORD).await.unwrap();
+    let created = registered(&harness, admin(NAME)).await;
+    enrol(&harness, &created.enrolment_token, PASSWORD).await.unwrap();
     let plain = pb::RegisterUserRequest {
         tenant_admin: false,
         ..admin("api@firm.example")
     };
     registered(&harness, plain).await;
-    let hasher = harness.registry.store().hasher().clone();
+    let hasher = &harness.registry.store().hasher.clone();
     let refused = async |name: &str| {
         let before = hasher.runs();
         let refused = sign_in(&harness, "firm-one", name, PASSWORD).await;
@@ -100,7 +100,7 @@ async fn who_may_not_sign_in_is_refused_like_a_stranger() {
     };
     let mut messages = vec![refused("stranger").await, refused("api@firm.example").await];
 
-    // A suspended tenant's admins are refused until it is reinstated.
+    // Admins of a suspended tenant are rejected until it is reinstated.
     let mut tenants = TenantServiceClient::new(harness.operator(Role::Admin));
     let tenant_id = "firm-one".to_owned();
     let suspend = pb::SuspendTenantRequest {
@@ -117,10 +117,10 @@ async fn who_may_not_sign_in_is_refused_like_a_stranger() {
     sign_in(&harness, "firm-one", NAME, PASSWORD).await.unwrap();
     assert_eq!(hasher.runs() - before, 1);
 
-    // A reset password is none; the one that is chosen then is another.
+    // After a reset the old password is rejected, and a new one can be chosen.
     let reset = pb::ResetUserPasswordRequest {
         tenant_id,
-        user_id: made.user.unwrap().user_id,
+        user_id: created.user.unwrap().user_id,
         request_id: String::new(),
     };
     let reset = registrar(&harness).reset_user_password(reset).await.unwrap();
@@ -144,11 +144,11 @@ async fn who_may_not_sign_in_is_refused_like_a_stranger() {
 }
 
 #[tokio::test]
-async fn the_trail_tells_who_failed_to_sign_in_where() {
+async fn a_failed_sign_in_is_in_the_audit_record() {
     let harness = seeded().await;
-    let made = registered(&harness, admin(NAME)).await;
-    enrol(&harness, &made.enrolment_token, PASSWORD).await.unwrap();
-    let user_id = made.user.unwrap().user_id;
+    let created = registered(&harness, admin(NAME)).await;
+    enrol(&harness, &created.enrolment_token, PASSWORD).await.unwrap();
+    let user_id = created.user.unwrap().user_id;
     sign_in(&harness, "firm-one", NAME, PASSWORD).await.unwrap();
     for (tenant_id, name) in [
         ("firm-one", NAME),
@@ -162,7 +162,7 @@ async fn the_trail_tells_who_failed_to_sign_in_where() {
     }
     let mut events = harness.audit_events("user.sign_in").await;
     events.reverse();
-    let told: Vec<_> = events
+    let recorded: Vec<_> = events
         .iter()
         .map(|event| (event.outcome(), event.tenant_id.as_str(), event.subject.as_str()))
         .collect();
@@ -174,5 +174,5 @@ async fn the_trail_tells_who_failed_to_sign_in_where() {
         (AuditOutcome::Refused, "", ""),
         (AuditOutcome::Refused, "firm-one", ""),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(recorded, expected);
 }

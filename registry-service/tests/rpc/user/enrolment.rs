@@ -1,4 +1,4 @@
-//! Enrolment: a link works once, in its time, for the password that it is given.
+//! Enrolment links.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use super::{NAME, PASSWORD, admin, enrol, found, listed, registered, registrar, 
 use crate::harness::{Harness, assert_refused, assert_violations, ok, strangers_token};
 
 #[tokio::test]
-async fn an_enrolment_link_works_once_in_its_time() {
+async fn an_enrolment_link_works_once_before_it_expires() {
     let harness = seeded().await;
-    let made = registered(&harness, admin(NAME)).await;
-    let user_id = made.user.unwrap().user_id;
+    let created = registered(&harness, admin(NAME)).await;
+    let user_id = created.user.unwrap().user_id;
     let invalid = |result| assert_refused(result, Code::FailedPrecondition, "LINK_INVALID");
     invalid(
         enrol(
@@ -26,10 +26,10 @@ async fn an_enrolment_link_works_once_in_its_time() {
         .await,
     );
     assert_eq!(
-        enrol(&harness, &made.enrolment_token, PASSWORD).await.unwrap(),
+        enrol(&harness, &created.enrolment_token, PASSWORD).await.unwrap(),
         "firm-one"
     );
-    invalid(enrol(&harness, &made.enrolment_token, PASSWORD).await);
+    invalid(enrol(&harness, &created.enrolment_token, PASSWORD).await);
     assert!(
         found(&harness, "firm-one", Which::UserId(user_id.clone()))
             .await
@@ -50,7 +50,7 @@ async fn an_enrolment_link_works_once_in_its_time() {
     harness.clock.advance(Duration::from_secs(72 * 3600));
     invalid(enrol(&harness, &second.enrolment_token, PASSWORD).await);
 
-    // Deactivation ends links too, and nobody resets the deactivated or those who are no admins.
+    // Deactivation ends links too. Passwords of deactivated users and of users who are no admins can't be reset.
     let third = ok(registrar(&harness).reset_user_password(reset.clone()).await);
     let deactivate = pb::DeactivateUserRequest {
         tenant_id: "firm-one".into(),
@@ -120,10 +120,10 @@ async fn of_racing_enrolments_one_wins() {
 }
 
 #[tokio::test]
-async fn a_refused_password_leaves_the_link_as_it_was() {
+async fn a_rejected_password_leaves_the_link_open() {
     let harness = seeded().await;
-    let made = registered(&harness, admin(NAME)).await;
-    let token = made.enrolment_token;
+    let created = registered(&harness, admin(NAME)).await;
+    let token = created.enrolment_token;
     for refused in ["", &"ä".repeat(14), &"x".repeat(1025)] {
         assert_violations(enrol(&harness, &token, refused).await, &["password"]);
     }
@@ -132,14 +132,14 @@ async fn a_refused_password_leaves_the_link_as_it_was() {
     let stranger = strangers_token(accord::text::opaque::TokenKind::Enrolment);
     let refused = enrol(&harness, &stranger, PASSWORD).await;
     assert_refused(refused, Code::FailedPrecondition, "LINK_INVALID");
-    let hasher = harness.registry.store().hasher();
+    let hasher = &harness.registry.store().hasher;
     assert_eq!(hasher.runs(), 0, "what can't enrol costs no hash");
     assert!(harness.audit_events("user.enrol").await.is_empty());
 
     harness.clock.advance(Duration::from_millis(72 * 3_600_000 - 1));
     enrol(&harness, &token, &"ä".repeat(1024)).await.unwrap();
     assert_eq!(hasher.runs(), 1);
-    let user_id = made.user.unwrap().user_id;
+    let user_id = created.user.unwrap().user_id;
     let events = harness.audit_events("user.enrol").await;
     assert_eq!(
         (events.len(), &events[0].subject, events[0].tenant_id.as_str()),
@@ -148,17 +148,17 @@ async fn a_refused_password_leaves_the_link_as_it_was() {
 }
 
 #[tokio::test]
-async fn reactivation_gives_back_the_password_and_no_link() {
+async fn reactivation_restores_the_password_but_no_link() {
     let harness = seeded().await;
     let enrolled = registered(&harness, admin(NAME)).await;
-    // Users are listed by id, and ids of one millisecond have no order.
+    // Users are listed by id, and ids of the same millisecond have no order.
     harness.clock.advance(Duration::from_millis(1));
     let invited = registered(&harness, admin("late@firm.example")).await;
     enrol(&harness, &enrolled.enrolment_token, PASSWORD)
         .await
         .unwrap();
     let ids: Vec<_> = [&enrolled, &invited]
-        .map(|made| made.user.as_ref().unwrap().user_id.clone())
+        .map(|created| created.user.as_ref().unwrap().user_id.clone())
         .into();
     for user_id in &ids {
         let (tenant_id, user_id) = ("firm-one".to_owned(), user_id.clone());

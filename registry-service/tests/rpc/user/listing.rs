@@ -1,4 +1,4 @@
-//! Lists of users: by tenant and state, page by page.
+//! Lists of users.
 
 use std::time::Duration;
 
@@ -54,8 +54,8 @@ async fn users_are_listed_by_state_and_a_page_belongs_to_its_filter() {
     let harness = seeded().await;
     let mut ids = Vec::new();
     for index in 0..3 {
-        let made = registered(&harness, admin(&format!("user{index}@firm.example"))).await;
-        ids.push(made.user.unwrap().user_id);
+        let created = registered(&harness, admin(&format!("user{index}@firm.example"))).await;
+        ids.push(created.user.unwrap().user_id);
         harness.clock.advance(Duration::from_millis(1));
     }
     let elsewhere = pb::RegisterUserRequest {

@@ -1,0 +1,103 @@
+//! Enrolments, on both databases.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use accord::{random::SystemRandom, testing::databases};
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::{
+    authentication::tenant_admin::complete_enrolment,
+    model::user::{Password, Selector},
+    store::{
+        testing::{count, creation, origin},
+        user::tests::{PASSWORD, added, enrolment_row, hashed, row, seeded},
+    },
+};
+
+#[tokio::test]
+async fn an_enrolment_works_once_until_its_last_millisecond() {
+    for database in databases() {
+        let (store, clock) = seeded(&database.url).await;
+        let (user, early) = added(&store, "ada").await;
+        let (late_user, late) = added(&store, "eve").await;
+        clock.advance(ENROLMENT_LIFE - Duration::from_millis(1));
+        let used = store.use_enrolment(&origin(), &early, hashed()).await;
+        assert_eq!(used.unwrap(), user.tenant_id, "{database:?}");
+        let stored = row(&store, &user).await;
+        assert_eq!(stored.password_hash, Some(hashed().phc), "{database:?}");
+        let used_at = enrolment_row(&store, &early).await.used_at;
+        assert_eq!(used_at, Some(store.now().as_millis()), "{database:?}");
+
+        clock.advance(Duration::from_millis(1));
+        let position = store.position().await.unwrap();
+        let stranger = OpaqueToken::generate(TokenKind::Enrolment, &SystemRandom);
+        for token in [&early, &late, &stranger] {
+            assert!(
+                store.find_enrolment(token).await.unwrap().is_none(),
+                "{database:?}"
+            );
+            let refused = store.use_enrolment(&origin(), token, hashed()).await;
+            assert!(matches!(refused, Err(Error::LinkInvalid)), "{database:?}");
+        }
+        assert_eq!(row(&store, &late_user).await.password_hash, None, "{database:?}");
+        assert_eq!(row(&store, &user).await, stored, "{database:?}");
+        assert_eq!(store.position().await.unwrap(), position, "{database:?}");
+        assert_eq!(count(&store, "user.enrol").await, 1, "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_expired_enrolment_costs_no_argon2_run() {
+    let database = accord::testing::sqlite();
+    let (store, clock) = seeded(&database.url).await;
+    let (_, token) = added(&store, "ada").await;
+    clock.advance(ENROLMENT_LIFE);
+    let password = Password::parse(Zeroizing::new(PASSWORD.to_owned())).unwrap();
+    let refused = complete_enrolment(&store, origin(), token, password).await;
+    assert!(matches!(refused, Err(Error::LinkInvalid)));
+    assert_eq!(store.hasher.runs(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_enrolment_and_its_end_race_to_one_outcome() {
+    for database in databases() {
+        let (store, _) = seeded(&database.url).await;
+        for round in 0..12 {
+            let (user, token) = added(&store, &format!("user{round}")).await;
+            let (tenant, id) = (user.tenant_id.clone(), user.user_id.clone());
+            let enrolling = {
+                let store = store.clone();
+                tokio::spawn(async move { store.use_enrolment(&origin(), &token, hashed()).await })
+            };
+            let ending = {
+                let (store, tenant, id) = (store.clone(), tenant.clone(), id.clone());
+                tokio::spawn(async move {
+                    if round % 2 == 0 {
+                        let to = State::Deactivated;
+                        store.set_user_state(&origin(), &tenant, &id, to).await
+                    } else {
+                        let call = creation("ResetUserPassword");
+                        let reset = store.reset_user_password(&call, &tenant, &id).await;
+                        reset.map(|(user, _)| user)
+                    }
+                })
+            };
+            ending.await.unwrap().expect("an operator's step goes through");
+            let enrolled = match enrolling.await.unwrap() {
+                Ok(_) => true,
+                Err(Error::LinkInvalid) => false,
+                Err(other) => panic!("{database:?} {round}: {other:?}"),
+            };
+            let left = store
+                .find_user(&tenant, &Selector::Id(id))
+                .await
+                .unwrap()
+                .unwrap();
+            let has_password = round % 2 == 0 && enrolled;
+            assert_eq!(left.password.is_some(), has_password, "{database:?} {round}");
+        }
+    }
+}
