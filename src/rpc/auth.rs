@@ -11,6 +11,7 @@ use tonic::{Code, Request, Status};
 
 pub use crate::text::caller::{Caller, Role, WorkloadKind};
 use crate::{
+    registry::v1::{OperatorRole, WorkloadKind as MessageKind},
     rpc::{
         context,
         status::{ErrorReason, Problem},
@@ -18,6 +19,9 @@ use crate::{
     store::audit::{Actor, ActorKind, Origin},
     text::opaque::{OpaqueToken, TokenKind},
 };
+
+crate::message_enum! { Role = OperatorRole { Registrar, Approver, Security, Auditor, Admin } }
+crate::message_enum! { WorkloadKind = MessageKind { Gateway, TokenService, InternalService } }
 
 /// Who a call comes from, as found in the request's extensions.
 #[derive(Clone, Debug, PartialEq, Eq)]
