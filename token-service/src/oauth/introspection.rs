@@ -9,7 +9,7 @@ use accord::{
         opaque::RefreshToken,
     },
     token::v1::IntrospectTokenResponse as Response,
-    verify::{AccessTokenClaims, Expected, KeySet, key_id},
+    verify::{AccessTokenClaims, Expected, key_id},
 };
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -76,12 +76,8 @@ impl Parties {
 
     /// Returns those of these scopes that are enabled now; rejects a token that has none left.
     fn enabled<'a>(&self, scopes: impl Iterator<Item = &'a str>) -> Result<String, Rejection> {
-        let enabled = |name: &&str| {
-            self.client
-                .scopes
-                .iter()
-                .any(|scope| scope.name.as_str() == *name)
-        };
+        let known = &self.client.scopes;
+        let enabled = |name: &&str| known.iter().any(|scope| scope.name.as_str() == *name);
         let left: Vec<_> = scopes.filter(enabled).collect();
         if left.is_empty() {
             return Err(Rejection::Inactive);
@@ -161,10 +157,10 @@ impl Introspection<'_> {
     async fn access_token(&self, token: &str) -> Result<(Response, Watermark), Rejection> {
         let oauth = self.oauth;
         let keys = oauth.cache.keys().await?;
-        let Some((claims, ids)) = genuine(keys.value.set(), token) else {
+        let Ok(claims) = keys.value.set().verify_signature(token) else {
             return self.unknown().await;
         };
-        let (mut parties, grant) = self.parties_and_grant(&ids).await?;
+        let (mut parties, grant) = self.parties_and_grant(&claims).await?;
         parties.watermark.own(keys)?;
         let expected = Expected {
             issuer: &parties.tenant.issuer,
@@ -265,12 +261,17 @@ impl Introspection<'_> {
     }
 
     /// Reads the parties of an access token, and its grant.
-    async fn parties_and_grant(&self, ids: &Ids) -> Result<(Parties, Option<Arc<Cached<Grant>>>), Rejection> {
+    async fn parties_and_grant(
+        &self,
+        claims: &AccessTokenClaims,
+    ) -> Result<(Parties, Option<Arc<Cached<Grant>>>), Rejection> {
         let (cache, tenant_id) = (&self.oauth.cache, self.tenant_id);
+        let client_id = ClientId::parse(&claims.client_id).map_err(|_| Rejection::Inactive)?;
+        let user_id = UserId::parse(&claims.sub).map_err(|_| Rejection::Inactive)?;
+        let grant_id = GrantId::parse(&claims.grant_id).map_err(|_| Rejection::Inactive)?;
         // Another grant's token, or another user's: this replica may not know yet that it is the current one.
-        let is_meant =
-            |entry: &Entry| entry.grant.grant_id == ids.grant_id && entry.user.user_id == ids.user_id;
-        let found = cache.entry(&ids.client_id, tenant_id);
+        let is_meant = |entry: &Entry| entry.grant.grant_id == grant_id && entry.user.user_id == user_id;
+        let found = cache.entry(&client_id, tenant_id);
         if let Some(EntryAsOf { entry, registry, own }) = found.filter(|found| is_meant(&found.entry)) {
             let parties = Parties {
                 client: entry.client.clone(),
@@ -280,8 +281,8 @@ impl Introspection<'_> {
             };
             return Ok((parties, Some(entry.grant.clone())));
         }
-        let mut parties = Box::pin(self.parties(&ids.client_id, &ids.user_id)).await?;
-        let grant = Box::pin(cache.grant(tenant_id, &ids.grant_id)).await?;
+        let mut parties = Box::pin(self.parties(&client_id, &user_id)).await?;
+        let grant = Box::pin(cache.grant(tenant_id, &grant_id)).await?;
         let grant = parties.watermark.own(grant)?;
         if let Some(grant) = &grant {
             cache.keep_entry(&parties.client, &parties.tenant, &parties.user, grant);
@@ -313,24 +314,6 @@ fn inactive() -> Response {
         active: Some(false),
         ..Response::default()
     }
-}
-
-/// The ids that genuine claims hold.
-struct Ids {
-    client_id: ClientId,
-    user_id: UserId,
-    grant_id: GrantId,
-}
-
-/// Returns the claims of a token that one of these keys signed.
-fn genuine(keys: &KeySet, token: &str) -> Option<(AccessTokenClaims, Ids)> {
-    let claims = keys.verify_signature(token).ok()?;
-    let ids = Ids {
-        client_id: ClientId::parse(&claims.client_id).ok()?,
-        user_id: UserId::parse(&claims.sub).ok()?,
-        grant_id: GrantId::parse(&claims.grant_id).ok()?,
-    };
-    Some((claims, ids))
 }
 
 #[cfg(test)]

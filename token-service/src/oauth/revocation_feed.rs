@@ -15,7 +15,8 @@ const MAX: usize = 500;
 /// The positions of both feeds up to which a reader has read, in the form of the `rev` claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    epoch: String,
+    /// The epoch of the positions, as in the `rev` claim.
+    pub epoch: String,
     registry_seq: i64,
     token_seq: i64,
 }
@@ -66,13 +67,6 @@ pub struct Page {
     pub more: bool,
     /// How long ago the page was known to be complete.
     pub age: Duration,
-}
-
-impl Page {
-    /// The epoch of the positions, as in the `rev` claim.
-    pub fn epoch(&self) -> &str {
-        &self.next.epoch
-    }
 }
 
 /// Reads the revocations after a cursor whose tokens may still live. Starts from the beginning without a cursor, and

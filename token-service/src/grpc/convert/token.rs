@@ -152,7 +152,7 @@ pub fn issued(mut issued: Issued) -> pb::IssueTokenResponse {
 pub fn revocations(page: Page, now: UnixMillis) -> pb::ListRevocationsResponse {
     pb::ListRevocationsResponse {
         next_cursor: page.next.to_string(),
-        epoch: page.epoch().to_owned(),
+        epoch: page.next.epoch,
         snapshot: page.snapshot,
         more: page.more,
         read_time: Some(now.minus(page.age).to_timestamp()),

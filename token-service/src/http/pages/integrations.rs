@@ -36,14 +36,12 @@ pub(super) async fn list(mut page: PageContext, RawQuery(query): RawQuery) -> Re
     let next = listed.next_page_token;
     let consents = listed.items.into_iter();
     let integrations = consents.map(|consent| integration(&page, consent));
-    Ok(page.html(
-        StatusCode::OK,
-        &IntegrationsPage {
-            frame: page.frame(true),
-            integrations: integrations.collect(),
-            next_url: (!next.is_empty()).then(|| page.path(&format!("integrations?page={next}"))),
-        },
-    ))
+    let view = IntegrationsPage {
+        frame: page.frame(true),
+        integrations: integrations.collect(),
+        next_url: (!next.is_empty()).then(|| page.path(&format!("integrations?page={next}"))),
+    };
+    Ok(page.html(StatusCode::OK, &view))
 }
 
 /// `GET /{tenant}/integrations/{grant}`.

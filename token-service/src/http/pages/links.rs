@@ -37,13 +37,13 @@ pub(super) async fn enrol(PageForm { page, form: sent }: PageForm) -> Result<Res
     }
     let registry = &page.http.consents.registry;
     match registry.complete_enrolment(&enrolment_token, password).await {
-        Ok(tenant_id) => Ok(page.html(
-            StatusCode::OK,
-            &EnrolledPage {
+        Ok(tenant_id) => {
+            let view = EnrolledPage {
                 frame: page.frame(false),
                 sign_in_url: format!("/{tenant_id}/sign-in"),
-            },
-        )),
+            };
+            Ok(page.html(StatusCode::OK, &view))
+        }
         Err(Error::PasswordRefused(reasons)) => {
             let errors = reasons.iter().map(|reason| format!("The password {reason}."));
             Ok(page.html(StatusCode::UNPROCESSABLE_ENTITY, &form(&page, errors.collect())))

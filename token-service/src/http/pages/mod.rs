@@ -90,21 +90,18 @@ async fn finish(State(http): State<Arc<HttpState>>, request: Request, next: Next
     } else {
         next.run(request).await
     };
-    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        // A browser reloads the address that a form was posted to.
-        let allow = response.headers_mut().remove(header::ALLOW);
-        response = PageError::NOTHING_TO_SHOW.page(&http.product_name);
-        if let Some(allow) = allow {
-            response.headers_mut().insert(header::ALLOW, allow);
-        }
-    }
+    // A browser reloads the address that a form was posted to.
+    let is_reload = response.status() == StatusCode::METHOD_NOT_ALLOWED;
+    let allow = response.headers_mut().remove(header::ALLOW);
     let extensions = response.extensions_mut();
     // The form extractor fails with an endpoint's error.
     let unreadable = extensions.remove::<HttpError>().map(PageError::from);
-    if let Some(error) = extensions.remove::<PageError>().or(unreadable) {
+    let error = extensions.remove::<PageError>().or(unreadable);
+    if let Some(error) = error.or(is_reload.then_some(PageError::NOTHING_TO_SHOW)) {
         response = error.page(&http.product_name);
     }
     let headers = response.headers_mut();
+    headers.extend(allow.map(|allow| (header::ALLOW, allow)));
     for (name, value) in HEADERS {
         headers.insert(name, HeaderValue::from_static(value));
     }

@@ -19,9 +19,6 @@ use crate::{
     model::{grant::Consent, setup::Setup},
 };
 
-/// The longest account name, in bytes.
-const MAX_ACCOUNT_NAME_BYTES: usize = 1024;
-
 /// `GET /{tenant}/setups/{setup}`: the sign-in form, or the request to decide.
 pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
     let setup = pending_setup(&page).await?;
@@ -114,8 +111,6 @@ fn read(page: &PageContext, setup: &Setup, form: &Form) -> Result<Approve, Conse
     let account_name = form.text("designated_account_name").trim();
     if account_name.is_empty() {
         errors.account_name = Some("Enter the account name of a user.".to_owned());
-    } else if account_name.len() > MAX_ACCOUNT_NAME_BYTES {
-        errors.account_name = Some(UNKNOWN_USER.to_owned());
     }
     let end_date = form.get("end_date").map(dates::end_of_day);
     if end_date == Some(None) {
@@ -199,13 +194,11 @@ fn changes(setup: &Setup, consent: &Consent) -> ScopeChanges {
 /// Takes the browser back to the partner by a page. The policy of where forms may go would also apply to a
 /// redirect, and to every one that the partner adds.
 fn leaving(page: &PageContext, setup: &Setup, url: &str, approved: bool) -> Response {
-    page.html(
-        StatusCode::OK,
-        &LeavingPage {
-            frame: page.frame(false),
-            url: url.to_owned(),
-            partner_name: setup.profile.partner_name.clone(),
-            approved,
-        },
-    )
+    let view = LeavingPage {
+        frame: page.frame(false),
+        url: url.to_owned(),
+        partner_name: setup.profile.partner_name.clone(),
+        approved,
+    };
+    page.html(StatusCode::OK, &view)
 }

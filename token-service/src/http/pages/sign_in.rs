@@ -34,13 +34,11 @@ pub(super) async fn sign_in(PageForm { mut page, form: sent }: PageForm) -> Resu
 /// `POST /{tenant}/sign-out`: ends the session here and for everybody who has its token.
 pub(super) async fn sign_out(PageForm { mut page, .. }: PageForm) -> Result<Response, PageError> {
     page.end_session().await?;
-    Ok(page.html(
-        StatusCode::OK,
-        &SignInPage {
-            notice: Some("You are signed out.".to_owned()),
-            ..form(&page, "sign-in", None)
-        },
-    ))
+    let view = SignInPage {
+        notice: Some("You are signed out.".to_owned()),
+        ..form(&page, "sign-in", None)
+    };
+    Ok(page.html(StatusCode::OK, &view))
 }
 
 /// Returns the empty sign-in form, which is posted to this path of the tenant's pages. `client` waits for a decision.
@@ -89,13 +87,11 @@ pub(super) fn again(
     match error {
         Error::AdminSessionInvalid | Error::AdminSessionMismatch | Error::SignInTooOld => {
             let notice = format!("For safety, please sign in once more. Nothing was {done} yet.");
-            Ok(page.html(
-                StatusCode::OK,
-                &SignInPage {
-                    notice: Some(notice),
-                    ..form
-                },
-            ))
+            let view = SignInPage {
+                notice: Some(notice),
+                ..form
+            };
+            Ok(page.html(StatusCode::OK, &view))
         }
         error => Err(error.into()),
     }
