@@ -92,8 +92,8 @@ pub(super) async fn authenticate(
         None => {
             let cache = &oauth.cache;
             let (client, tenant) = tokio::join!(cache.client(&client_id), cache.tenant(tenant_id));
-            let tenant = found(tenant)?.ok_or(Error::InvalidClient)?;
-            (found(client)?.ok_or(Error::InvalidClient)?, tenant.value)
+            let client = found(client)?.ok_or(Error::InvalidClient)?;
+            (client, found(tenant)?.ok_or(Error::InvalidClient)?.value)
         }
     };
     if !client.value.active {
