@@ -84,6 +84,14 @@ const NOT_AVAILABLE: [&str; 30] = [
     "SuspendTenantRequest.reason",
 ];
 
+/// Messages that HTTP sends as JSON: the names of their fields are those of RFC 7517, RFC 7662 and RFC 8414.
+const JSON: [&str; 4] = [
+    ".accord.token.v1.GetAuthorityMetadataResponse",
+    ".accord.token.v1.GetJsonWebKeySetResponse",
+    ".accord.token.v1.IntrospectTokenResponse",
+    ".accord.token.v1.JsonWebKey",
+];
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(PROTOS, ["proto"])?;
@@ -122,10 +130,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("redacted_debug.rs"), debug_impls)?;
     fs::write(out.join("checked.rs"), checked_impls(&descriptors.file)?)?;
 
-    tonic_prost_build::configure()
+    let mut builder = tonic_prost_build::configure()
         .codec_path("crate::Codec")
-        .skip_debug(skipped)
-        .compile_fds(descriptors)?;
+        .skip_debug(skipped);
+    for message in JSON {
+        builder = builder.message_attribute(message, "#[derive(serde::Serialize)]");
+    }
+    // RFC 7662 §2.2: an inactive token has no member but `active`.
+    builder = builder.field_attribute(
+        ".accord.token.v1.IntrospectTokenResponse",
+        "#[serde(skip_serializing_if = \"crate::is_unset\")]",
+    );
+    builder.compile_fds(descriptors)?;
     Ok(())
 }
 

@@ -50,6 +50,11 @@ use rpc::codec::Codec;
 #[cfg(not(feature = "service"))]
 use tonic_prost::ProstCodec as Codec;
 
+/// Whether a message's JSON leaves a field out.
+fn is_unset<T: Default + PartialEq>(field: &T) -> bool {
+    *field == T::default()
+}
+
 /// The descriptors of every proto file, encoded, as reflection serves them.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/accord.bin"));
 

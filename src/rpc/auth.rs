@@ -11,7 +11,7 @@ use tonic::{Code, Request, Status};
 
 pub use crate::text::caller::{Caller, Role, WorkloadKind};
 use crate::{
-    registry::v1 as pb,
+    registry::v1::{OperatorRole, WorkloadKind as MessageKind},
     rpc::{
         context,
         status::{ErrorReason, Problem},
@@ -20,22 +20,8 @@ use crate::{
     text::opaque::{OpaqueToken, TokenKind},
 };
 
-crate::message_enum!(
-    Role = pb::OperatorRole {
-        Registrar,
-        Approver,
-        Security,
-        Auditor,
-        Admin
-    }
-);
-crate::message_enum!(
-    WorkloadKind = pb::WorkloadKind {
-        Gateway,
-        TokenService,
-        InternalService
-    }
-);
+crate::message_enum! { Role = OperatorRole { Registrar, Approver, Security, Auditor, Admin } }
+crate::message_enum! { WorkloadKind = MessageKind { Gateway, TokenService, InternalService } }
 
 /// Who a call comes from, as found in the request's extensions.
 #[derive(Clone, Debug, PartialEq, Eq)]

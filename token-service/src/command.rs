@@ -1,4 +1,4 @@
-//! The commands of the command line, one function each.
+//! The commands of the command line.
 
 use std::sync::Arc;
 
@@ -9,32 +9,28 @@ use accord::{
 };
 
 use crate::{
-    config::{Cli, Command, Flags, Needs, Settings},
+    config::{Cli, Command, Needs, Settings},
     server::TokenServer,
 };
 
 /// Runs a command.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
-        Command::Serve { flags } => serve(&flags).await,
-        Command::Migrate { flags, new_epoch } => migrate(&flags, new_epoch).await,
+        Command::Serve { flags } => {
+            telemetry::init("token-service");
+            let settings = Settings::load(&flags, Needs::Everything)?;
+            let server = TokenServer::open(&settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await?;
+            let grpc = listener::bind("--listen", settings.listen).await?;
+            let http = listener::bind("--http-listen", settings.http_listen).await?;
+            server.serve(grpc, http, shutdown_signal()?).await
+        }
+        Command::Migrate { flags, new_epoch } => {
+            let settings = Settings::load(&flags, Needs::Database)?;
+            TokenServer::migrate(&settings, &SystemRandom).await?;
+            if new_epoch {
+                TokenServer::start_epoch(&settings, &SystemClock, &SystemRandom).await?;
+            }
+            Ok(())
+        }
     }
-}
-
-async fn serve(flags: &Flags) -> anyhow::Result<()> {
-    telemetry::init("token-service");
-    let settings = Settings::load(flags, Needs::Everything)?;
-    let server = TokenServer::open(&settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await?;
-    let grpc = listener::bind("--listen", settings.listen).await?;
-    let http = listener::bind("--http-listen", settings.http_listen).await?;
-    server.serve(grpc, http, shutdown_signal()?).await
-}
-
-async fn migrate(flags: &Flags, new_epoch: bool) -> anyhow::Result<()> {
-    let settings = Settings::load(flags, Needs::Database)?;
-    TokenServer::migrate(&settings, &SystemRandom).await?;
-    if new_epoch {
-        TokenServer::start_epoch(&settings, &SystemClock, &SystemRandom).await?;
-    }
-    Ok(())
 }

@@ -13,20 +13,13 @@ use std::{
 use accord::rpc::config::{ConfigError, load};
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
+use url::{Host, Url};
 
 use crate::model::lifetimes::Lifetimes;
 
 /// The prefix of environment variables; the rest is the key in upper case.
 pub const ENVIRONMENT_PREFIX: &str = "ACCORD_TOKEN_";
 
-/// The longest life of a refresh family that can be set, in days.
-const MAX_FAMILY_DAYS: u64 = 3660;
-/// The longest polling period in milliseconds: less than half of a lease.
-const MAX_POLL_MS: u64 = 300;
-/// The most seconds that cached registry facts may outlive their lease.
-const MAX_STALE_SECONDS: u64 = 3600;
-/// The longest name of the product, in characters.
-const MAX_PRODUCT_NAME: usize = 60;
 const DAY_SECONDS: u64 = 24 * 3600;
 
 /// The command line.
@@ -93,9 +86,6 @@ pub struct Flags {
     /// Days after its last use at which a refresh family ends; a suspension does not stop them [default: 30]
     #[arg(long, value_name = "DAYS")]
     pub family_idle_days: Option<u64>,
-    /// How often both change feeds are polled, in milliseconds, at most 300; 0 turns the caches off [default: 200]
-    #[arg(long, value_name = "MILLISECONDS")]
-    pub registry_poll_ms: Option<u64>,
     /// How many seconds cached registry facts may be used while the registry does not answer, at most 3600.
     /// Lengthens the second after which a revocation holds everywhere [default: 0]
     #[arg(long, value_name = "SECONDS")]
@@ -115,7 +105,7 @@ impl fmt::Debug for Flags {
     }
 }
 
-/// token-service's settings. `Debug` leaves the database's URL out, which may hold a password.
+/// token-service's settings. `Debug` shows none of them: the database's URL may hold a password.
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
@@ -137,8 +127,6 @@ pub struct Settings {
     pub family_days: u64,
     /// Days after its last use at which a refresh family ends.
     pub family_idle_days: u64,
-    /// How often both change feeds are polled, in milliseconds; 0 turns the caches off.
-    pub registry_poll_ms: u64,
     /// How many seconds cached registry facts outlive their lease while the registry does not answer.
     pub registry_stale_max: u64,
     /// The product's name on pages.
@@ -171,31 +159,21 @@ impl Settings {
         settings.checked(needs)
     }
 
-    /// Checks every value, and that those are set which `needs` names.
+    /// Checks every value, and that those which `needs` names are set.
     pub fn checked(self, needs: Needs) -> Result<Self, ConfigError> {
         let invalid = |text: &str| Err(ConfigError::Invalid(text.to_owned()));
         let longest = Lifetimes::MAX_ACCESS_TOKEN.as_secs();
-        if !(1..=longest).contains(&self.access_token_seconds) {
-            return invalid("key `access_token_seconds` must be 1 to 900");
+        for (key, value, least, most) in [
+            ("access_token_seconds", self.access_token_seconds, 1, longest),
+            ("family_days", self.family_days, 1, 3660),
+            ("family_idle_days", self.family_idle_days, 1, 3660),
+            ("registry_stale_max", self.registry_stale_max, 0, 3600),
+        ] {
+            if !(least..=most).contains(&value) {
+                return invalid(&format!("key `{key}` must be {least} to {most}"));
+            }
         }
-        if !(1..=MAX_FAMILY_DAYS).contains(&self.family_days) {
-            return invalid("key `family_days` must be 1 to 3660");
-        }
-        if !(1..=MAX_FAMILY_DAYS).contains(&self.family_idle_days) {
-            return invalid("key `family_idle_days` must be 1 to 3660");
-        }
-        if self.registry_poll_ms > MAX_POLL_MS {
-            return invalid("key `registry_poll_ms` must be 0 to 300");
-        }
-        if self.registry_stale_max > MAX_STALE_SECONDS {
-            return invalid("key `registry_stale_max` must be 0 to 3600");
-        }
-        if self.registry_stale_max > 0 && self.registry_poll_ms == 0 {
-            return invalid(
-                "key `registry_stale_max` needs `registry_poll_ms`: without it there is no cache",
-            );
-        }
-        if !(1..=MAX_PRODUCT_NAME).contains(&self.product_name.trim().chars().count()) {
+        if !(1..=60).contains(&self.product_name.trim().chars().count()) {
             return invalid("key `product_name` must have 1 to 60 characters");
         }
         if self.database_url.is_empty() {
@@ -213,11 +191,6 @@ impl Settings {
             }
         }
         Ok(self)
-    }
-
-    /// Returns how often both change feeds are polled; `None` turns the caches off.
-    pub fn poll_every(&self) -> Option<Duration> {
-        (self.registry_poll_ms > 0).then(|| Duration::from_millis(self.registry_poll_ms))
     }
 
     /// Returns how long cached registry facts outlive their lease while the registry does not answer.
@@ -249,7 +222,6 @@ impl Default for Settings {
             access_token_seconds: lifetimes.access_token.as_secs(),
             family_days: days(lifetimes.family),
             family_idle_days: days(lifetimes.family_idle),
-            registry_poll_ms: 200,
             registry_stale_max: 0,
             product_name: "Accord".to_owned(),
         }
@@ -258,30 +230,22 @@ impl Default for Settings {
 
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings")
-            .field("listen", &self.listen)
-            .field("http_listen", &self.http_listen)
-            .field("registry_url", &self.registry_url)
-            .finish_non_exhaustive()
+        f.debug_struct("Settings").finish_non_exhaustive()
     }
 }
 
-/// Whether a URL names this machine without TLS: plaintext is for loopback only.
+/// Returns whether a URL names this machine without TLS: plaintext is for loopback only.
 fn is_plaintext_loopback(text: &str) -> bool {
-    let Ok(url) = url::Url::parse(text) else {
-        return false;
-    };
-    let loopback = match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
-    url.scheme() == "http"
-        && loopback
-        && url.path() == "/"
-        && url.query().is_none()
-        && url.username().is_empty()
+    Url::parse(text).is_ok_and(|url| {
+        let is_loopback = match url.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        };
+        let is_base = url.path() == "/" && url.query().is_none() && url.username().is_empty();
+        url.scheme() == "http" && is_loopback && is_base
+    })
 }
 
 #[cfg(test)]
@@ -330,14 +294,13 @@ mod tests {
     }
 
     #[test]
-    fn staleness_is_bounded_and_needs_a_memory() {
-        for (stale, poll, accepted) in [(0, 0, true), (3600, 200, true), (3601, 200, false), (1, 0, false)] {
+    fn staleness_is_an_hour_at_most() {
+        for (stale, accepted) in [(0, true), (3600, true), (3601, false)] {
             let other = Settings {
                 registry_stale_max: stale,
-                registry_poll_ms: poll,
                 ..settings()
             };
-            assert_eq!(other.checked(Needs::Database).is_ok(), accepted, "{stale} {poll}");
+            assert_eq!(other.checked(Needs::Database).is_ok(), accepted, "{stale}");
         }
     }
 

@@ -1,13 +1,13 @@
-//! Everything that can go wrong in token-service.
+//! The errors of token-service.
 
 use std::time::Duration;
 
 use accord::{keys::KeyError, text::validation::Violations};
 
-/// What can go wrong.
+/// An error of token-service.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Fields that break their rules, all of them.
+    /// Fields break their rules; all of them are named.
     #[error("invalid fields")]
     Invalid(Violations),
     /// There is no such resource, or none that this caller may know of; its kind is named.
@@ -30,19 +30,13 @@ pub enum Error {
     /// Account name and password do not belong to an active Tenant Admin.
     #[error("sign-in failed")]
     SignInFailed,
-    /// Too many sign-ins of one account or address are waiting already.
+    /// Too many sign-ins of one account or address are under way; how long to wait before the next try.
     #[error("too many attempts to sign in; try again later")]
-    TooManySignIns {
-        /// When the next try may be taken.
-        retry_after: Duration,
-    },
-    /// A one-time link was used, has expired, or never was.
-    #[error("the link was used, has expired, or never was")]
-    LinkInvalid {
-        /// When it was opened, if that is known (RFC 3339).
-        opened_time: Option<String>,
-    },
-    /// A password can't be one, for these reasons.
+    TooManySignIns(Duration),
+    /// A one-time link is unknown, used or expired; when it was opened (RFC 3339), if that is known.
+    #[error("the link is unknown, used or expired")]
+    LinkInvalid(Option<String>),
+    /// A password breaks rules, which these texts name.
     #[error("the password can't be used")]
     PasswordRefused(Vec<String>),
     /// The admin session is unknown, ended, idle too long, or another workload's.
@@ -57,7 +51,7 @@ pub enum Error {
     /// The caller is known and may not do this.
     #[error("this caller may not do this")]
     PermissionDenied,
-    /// The call needs a credential and brings none.
+    /// The call needs a credential and has none.
     #[error("a credential is needed")]
     Unauthenticated,
     /// Client authentication failed, for whatever reason.
@@ -78,17 +72,14 @@ pub enum Error {
     /// The message names no grant.
     #[error("exactly one grant must be named")]
     UnsupportedGrantType,
-    /// A part of the contract that is still to come.
-    #[error("{0} is not available yet")]
-    NotAvailable(&'static str),
     /// The registry does not answer, or not in time.
     #[error("the registry does not answer")]
     RegistryUnavailable,
-    /// Too many attempts to authenticate wait already.
+    /// Too many attempts to authenticate are under way.
     #[error("too many attempts are under way; try again later")]
     Busy,
-    /// More was revoked lately than is kept in memory.
-    #[error("more was revoked lately than can be told")]
+    /// More was revoked lately than memory holds.
+    #[error("more was revoked lately than memory holds")]
     TooManyRevocations,
     /// The registry answered with something that the contract does not allow.
     #[error("unexpected answer of the registry: {0}")]
@@ -102,12 +93,20 @@ pub enum Error {
     /// The keyring.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// A fault of this program, of its data or of its keys. Its text is for the log alone.
+    /// A fault of this program, its data or its keys. Only the log may hold its text.
     #[error(transparent)]
     Internal(Box<dyn std::error::Error + Send + Sync>),
     /// A signing key can't be used.
     #[error("a signing key can't be used")]
     Signing,
+}
+
+/// Returns `None` for a resource that does not exist.
+pub fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Err(Error::NotFound(_)) => Ok(None),
+        answer => answer.map(Some),
+    }
 }
 
 impl From<Violations> for Error {

@@ -1,9 +1,9 @@
-//! Who may call which method of token-service: the whole table, on one page.
+//! Who may call which method of token-service, in one table.
 //!
 //! Where a method also needs a Tenant Admin's session, the method itself checks that.
 
 use accord::rpc::auth::{
-    Access, Permissions,
+    Access,
     Role::{self, *},
     WorkloadKind::InternalService,
 };
@@ -60,8 +60,3 @@ pub const TABLE: &[(&str, Access)] = &[
     ("/accord.audit.v1.AuditService/GetConsistencyProof", AUDIT),
     ("/accord.audit.v1.AuditService/TraceToken", AUDIT),
 ];
-
-/// The table, for the authorizer.
-pub fn permissions() -> Permissions {
-    Permissions::new(TABLE)
-}

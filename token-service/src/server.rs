@@ -1,5 +1,4 @@
-//! token-service as a server: its store, caches, routes, permissions and janitor, for the common life of a
-//! service.
+//! token-service as a server: its store, caches, routes, permissions and janitor.
 
 use std::{
     os::unix::fs::PermissionsExt,
@@ -14,7 +13,7 @@ use accord::{
     random::{Random, SharedRandom},
     rpc::{
         audit_service::AuditApi,
-        auth::Authorizer,
+        auth::{Authorizer, Permissions},
         grpc::MAX_MESSAGE_BYTES,
         http::Http,
         run::{self, Service, run},
@@ -36,10 +35,9 @@ use crate::{
     cache::Cache,
     config::Settings,
     consent::{Consents, sign_in_delay::SignInDelays},
-    grpc::Callers,
     http::{self, HttpState},
     oauth::OAuth,
-    permissions::{self, permissions},
+    permissions::{SERVICES, TABLE},
     registry::Registry,
     store::{self, Store, migration::Migrator},
 };
@@ -55,8 +53,6 @@ pub struct TokenServer {
     oauth: OAuth,
     consents: Consents,
     product_name: Arc<str>,
-    /// How often both change feeds are polled; `None` turns the caches off.
-    poll_every: Option<Duration>,
 }
 
 impl TokenServer {
@@ -84,7 +80,7 @@ impl TokenServer {
         Self::open_with_token(settings, &token, clock, random).await
     }
 
-    /// Does the same with this service's own token handed in.
+    /// Does the same with this given token of this service.
     pub async fn open_with_token(
         settings: &Settings,
         token: &OpaqueToken,
@@ -98,14 +94,8 @@ impl TokenServer {
         let store = Store::new(db, keyring, clock, random.clone());
         let created = store.ensure_signing_keys().await;
         created.context("creating signing keys")?;
-        let poll_every = settings.poll_every();
-        let cache = Cache::new(
-            registry.clone(),
-            store.clone(),
-            &*random,
-            poll_every.is_some(),
-            settings.registry_stale_max(),
-        );
+        let stale_max = settings.registry_stale_max();
+        let cache = Cache::new(registry.clone(), store.clone(), &*random, stale_max);
         let cache = Arc::new(cache);
         Ok(Self {
             consents: Consents {
@@ -120,7 +110,6 @@ impl TokenServer {
                 lifetimes: settings.lifetimes(),
             },
             product_name: settings.product_name.as_str().into(),
-            poll_every,
         })
     }
 
@@ -141,7 +130,7 @@ impl TokenServer {
 }
 
 impl Service for TokenServer {
-    const GRPC_SERVICES: &'static [&'static str] = permissions::SERVICES;
+    const GRPC_SERVICES: &'static [&'static str] = SERVICES;
 
     fn database(&self) -> &Database {
         &self.oauth.store.db
@@ -152,11 +141,12 @@ impl Service for TokenServer {
     }
 
     fn authorizer(&self) -> Authorizer {
-        Authorizer::new(permissions(), Arc::new(Callers(self.oauth.cache.clone())))
+        Authorizer::new(Permissions::new(TABLE), self.oauth.cache.clone())
     }
 
     fn routes(&self) -> RoutesBuilder {
         let mut routes = RoutesBuilder::default();
+        let audit = AuditApi::new(self.oauth.store.db.clone());
         macro_rules! add {
             ($($server:ident($api:expr)),* $(,)?) => {
                 $(routes.add_service(
@@ -169,9 +159,8 @@ impl Service for TokenServer {
             ConsentServiceServer(self.consents),
             TokenServiceServer(self.oauth),
             SigningKeyServiceServer(self.oauth),
+            AuditServiceServer(audit),
         );
-        let audit = AuditApi::new(self.oauth.store.db.clone());
-        routes.add_service(AuditServiceServer::new(audit).max_decoding_message_size(MAX_MESSAGE_BYTES));
         routes
     }
 
@@ -189,9 +178,7 @@ impl Service for TokenServer {
     }
 
     async fn follow_changes(&self, stop: &CancellationToken) {
-        if let Some(every) = self.poll_every {
-            self.oauth.cache.follow(every, stop).await;
-        }
+        self.oauth.cache.follow(stop).await;
     }
 
     async fn before_close(&self) {
@@ -201,13 +188,12 @@ impl Service for TokenServer {
     async fn delete_expired(&self) -> anyhow::Result<()> {
         let store = &self.oauth.store;
         let now = store.now();
-        Ok(store
-            .clear_away(now.minus(KEEP_REVOCATIONS), now.minus(KEEP_ENDED))
-            .await?)
+        let cleared = store.clear_away(now.minus(KEEP_REVOCATIONS), now.minus(KEEP_ENDED));
+        Ok(cleared.await?)
     }
 }
 
-/// Reads this service's own token from a file that nobody else can read.
+/// Reads this service's own token from a file that only this user can read.
 fn read_token(path: &Path) -> anyhow::Result<OpaqueToken> {
     let shown = path.display();
     let metadata = path.metadata().with_context(|| format!("can't read {shown}"))?;

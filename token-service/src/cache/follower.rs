@@ -24,6 +24,8 @@ use crate::{
     },
 };
 
+/// How often a feed is polled: a lease outlives two polls that fail.
+const POLL_EVERY: Duration = Duration::from_millis(200);
 /// How long catching up may take. A later answer would hardly renew the lease.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -113,9 +115,9 @@ impl<S> ChangeFollower<S> {
 
 impl<S: ChangeSource> ChangeFollower<S> {
     /// Catches up at this interval until `stop`.
-    pub(super) async fn follow(&self, facts: &Facts, every: Duration, stop: &CancellationToken) {
+    pub(super) async fn follow(&self, facts: &Facts, stop: &CancellationToken) {
         let polls = async {
-            let mut ticks = interval(every);
+            let mut ticks = interval(POLL_EVERY);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut answered = true;
             loop {

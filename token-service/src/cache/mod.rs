@@ -114,10 +114,10 @@ impl Cache {
     }
 
     /// Follows both feeds until `stop`, and reports when secrets were used.
-    pub async fn follow(&self, every: Duration, stop: &CancellationToken) {
+    pub async fn follow(&self, stop: &CancellationToken) {
         tokio::join!(
-            self.registry_changes.follow(&self.facts, every, stop),
-            self.own_changes.follow(&self.facts, every, stop),
+            self.registry_changes.follow(&self.facts, stop),
+            self.own_changes.follow(&self.facts, stop),
             self.report_secret_uses(stop),
         );
     }

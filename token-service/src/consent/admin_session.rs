@@ -1,6 +1,6 @@
 //! Admin sessions: the proof that a Tenant Admin is present.
 //!
-//! The registry says who is a Tenant Admin and checks the password. Every request reads it anew, so that a
+//! The registry decides who is a Tenant Admin and checks the password. Every request reads the user again, so that a
 //! session ends with the user's role, password or tenant.
 
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ use accord::{
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::{Consents, Facts, sign_in_delay::Attempt};
+use super::{Call, Consents, sign_in_delay::Attempt};
 use crate::{
     error::Error,
     model::admin_session::{AdminSession, EndReason, LIFE, NewSession},
@@ -36,14 +36,14 @@ pub struct SignIn {
     pub account_name: Zeroizing<String>,
     /// The password.
     pub password: Zeroizing<String>,
-    /// The address that the sign-in comes from, if it is known.
+    /// The address of the browser, if it is known.
     pub address: Option<IpAddr>,
 }
 
 /// Opens a session for the workload of `origin`. Returns its token, and when it ends at the latest.
 ///
-/// The attempt runs in a task of its own, under a deadline of its own: a guesser that disconnects early, or
-/// sets a short deadline, would otherwise leave no trace of a wrong password.
+/// The attempt runs in its own task, under its own deadline: otherwise a guesser that disconnects early, or sets a
+/// short deadline, would leave no trace of a wrong password.
 ///
 /// # Errors
 /// [`Error::NotFound`] for a setup that is unknown or of another tenant, [`Error::WrongState`] for one that
@@ -69,33 +69,25 @@ pub async fn sign_in(
     finished.map_err(|panic| Error::Internal(panic.into()))?
 }
 
-/// Waits, checks the password, counts and records the attempt. Right and wrong passwords take the same steps.
+/// Waits, checks the password, then counts and records the attempt. Right and wrong passwords take the same steps.
 async fn finish_sign_in(
     consents: Consents,
     origin: Origin,
     sign_in: SignIn,
     attempt: Attempt,
 ) -> Result<(OpaqueToken, UnixMillis), Error> {
-    let SignIn {
-        tenant_id,
-        setup_id,
-        account_name,
-        password,
-        ..
-    } = sign_in;
     tokio::time::sleep(attempt.delay()).await;
-    let user = consents
-        .registry
-        .authenticate_tenant_admin(&tenant_id, account_name, password)
-        .await;
+    let (tenant_id, account_name) = (sign_in.tenant_id, &sign_in.account_name);
+    let registry = &consents.registry;
+    let checked = registry.authenticate_tenant_admin(&tenant_id, account_name, &sign_in.password);
     let store = &consents.store;
-    match user {
+    match checked.await {
         Ok(user) => {
             attempt.succeeded(store.now());
             let new = NewSession {
                 tenant_id,
                 user_id: user.value.user_id,
-                setup_id,
+                setup_id: sign_in.setup_id,
                 position: user.position,
             };
             let (token, opened_at) = store.open_admin_session(&origin, new).await?;
@@ -111,53 +103,48 @@ async fn finish_sign_in(
     }
 }
 
-/// Finds the session of this token, brought by the workload of `origin`, and counts it as used. Ends one that
-/// the registry no longer allows.
-///
-/// # Errors
-/// [`Error::AdminSessionInvalid`] for one that is malformed, unknown, ended, idle too long, too old or
-/// another workload's.
-pub async fn require(
-    consents: &Consents,
-    facts: &mut Facts,
-    origin: &Origin,
-    token: &str,
-) -> Result<AdminSession, Error> {
-    let store = &consents.store;
-    let workload = origin.actor.id.as_str();
-    let token = OpaqueToken::parse(TokenKind::AdminSession, token).map_err(|_| Error::AdminSessionInvalid)?;
-    let digest = token.digest();
-    if let Some(session) = facts.session.as_ref().filter(|session| session.digest == digest) {
-        return Ok(session.clone());
+impl Call {
+    /// Returns the call's session, and counts it as used. Ends one that the registry no longer allows.
+    ///
+    /// # Errors
+    /// [`Error::AdminSessionInvalid`] for one that is malformed, unknown, ended, idle too long, too old or
+    /// another workload's.
+    pub async fn require_session(&mut self) -> Result<AdminSession, Error> {
+        if let Some(session) = &self.facts.session {
+            return Ok(session.clone());
+        }
+        let origin = self.principal.origin();
+        let token = OpaqueToken::parse(TokenKind::AdminSession, &self.admin_session);
+        let digest = token.map_err(|_| Error::AdminSessionInvalid)?.digest();
+        let found = self.consents.store.find_admin_session(&digest).await?;
+        let session = found
+            .filter(|session| session.is_open(&origin.actor.id, self.consents.store.now()))
+            .ok_or(Error::AdminSessionInvalid)?;
+        let user = self.find_user(&session.tenant_id, &session.user_id).await?;
+        let tenant = self.find_tenant(&session.tenant_id).await?;
+        let facts = user.zip(tenant);
+        let is_allowed = facts.is_some_and(|(user, tenant)| session.is_allowed(&user, &tenant));
+        let store = &self.consents.store;
+        if !is_allowed {
+            let reason = EndReason::NoLongerAllowed;
+            store.end_admin_session(&origin, &digest, reason).await?;
+            return Err(Error::AdminSessionInvalid);
+        }
+        if !store.touch_admin_session(&digest).await? {
+            return Err(Error::AdminSessionInvalid);
+        }
+        self.facts.session = Some(session.clone());
+        Ok(session)
     }
-    let session = store.find_admin_session(&digest).await?;
-    let session = session
-        .filter(|session| session.is_open(workload, store.now()))
-        .ok_or(Error::AdminSessionInvalid)?;
-    let user = facts.user(&session.tenant_id, &session.user_id).await?;
-    let tenant = facts.tenant(&session.tenant_id).await?;
-    if !user
-        .zip(tenant)
-        .is_some_and(|(user, tenant)| session.is_allowed(&user, &tenant))
-    {
-        let reason = EndReason::NoLongerAllowed;
-        store.end_admin_session(origin, &digest, reason).await?;
-        return Err(Error::AdminSessionInvalid);
-    }
-    if !store.touch_admin_session(&digest).await? {
-        return Err(Error::AdminSessionInvalid);
-    }
-    facts.session = Some(session.clone());
-    Ok(session)
 }
 
-/// The Tenant Admin of a session as the origin of audit events, for a call that came from `origin`.
-pub fn admin_origin(session: &AdminSession, origin: &Origin) -> Origin {
+/// Returns the Tenant Admin of a session as the origin of this call's audit events.
+pub fn admin_origin(session: &AdminSession) -> Origin {
     Origin {
         actor: Actor {
             kind: ActorKind::TenantAdmin,
             id: session.user_id.to_string(),
         },
-        request_id: origin.request_id.clone(),
+        request_id: context::request_id(),
     }
 }

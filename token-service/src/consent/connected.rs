@@ -10,182 +10,147 @@ use accord::{
     },
 };
 
-use super::{
-    Consents, Facts,
-    admin_session::{self, admin_origin},
-};
+use super::{Call, admin_session::admin_origin};
 use crate::{
     error::Error,
     model::{
         admin_session::AdminSession,
-        grant::{Consent, GrantFilter, GrantState},
+        grant::{Consent, Grant, GrantFilter, GrantState},
         watermark::ATTEMPTS,
     },
 };
 
-/// A call about the consents of a tenant.
-#[derive(Clone, Copy)]
-pub struct Access<'a> {
-    /// The caller on the channel.
-    principal: &'a Principal,
-    /// The token of a Tenant Admin's session; empty for operators.
-    pub admin_session: &'a str,
-    tenant_id: &'a TenantId,
-}
-
-impl<'a> Access<'a> {
-    /// The access of a call with these credentials.
-    pub fn new(principal: &'a Principal, admin_session: &'a str, tenant_id: &'a TenantId) -> Self {
-        Self {
-            principal,
-            admin_session,
-            tenant_id,
-        }
+impl Call {
+    /// Reads a consent.
+    ///
+    /// # Errors
+    /// [`Error::AdminSessionInvalid`], [`Error::PermissionDenied`] for an operator with a session,
+    /// [`Error::NotFound`], also for another tenant's.
+    pub async fn get_consent(&mut self, tenant_id: &TenantId, grant_id: &GrantId) -> Result<Consent, Error> {
+        self.authority(tenant_id, "consent").await?;
+        let grant = self.grant(tenant_id, grant_id).await?;
+        self.consent_of(grant).await
     }
-}
 
-/// Reads a consent.
-///
-/// # Errors
-/// [`Error::AdminSessionInvalid`], [`Error::PermissionDenied`] for an operator that brings a session,
-/// [`Error::NotFound`], also for another tenant's.
-pub async fn get(
-    consents: &Consents,
-    facts: &mut Facts,
-    access: Access<'_>,
-    grant_id: &GrantId,
-) -> Result<Consent, Error> {
-    authority(consents, facts, access, "consent").await?;
-    let grant = consents.store.find_grant(access.tenant_id, grant_id).await?;
-    let grant = grant.ok_or(Error::NotFound("consent"))?;
-    facts.consent(&consents.store, grant).await
-}
-
-/// Lists a tenant's consents, newest first. A page may hold fewer than requested while more follow.
-///
-/// # Errors
-/// Those of [`get`]; [`Error::NotFound`] for a tenant that is unknown or not the session's.
-pub async fn list(
-    consents: &Consents,
-    facts: &mut Facts,
-    access: Access<'_>,
-    filter: &GrantFilter,
-    page: &PageRequest,
-) -> Result<Page<Consent>, Error> {
-    authority(consents, facts, access, "tenant").await?;
-    if facts.tenant(access.tenant_id).await?.is_none() {
-        return Err(Error::NotFound("tenant"));
+    /// Lists a tenant's consents, newest first. A page may hold fewer than requested while more follow.
+    ///
+    /// # Errors
+    /// Those of [`Self::get_consent`]; [`Error::NotFound`] for a tenant that is unknown or not the session's.
+    pub async fn list_consents(
+        &mut self,
+        tenant_id: &TenantId,
+        filter: &GrantFilter,
+        page: &PageRequest,
+    ) -> Result<Page<Consent>, Error> {
+        self.authority(tenant_id, "tenant").await?;
+        self.tenant(tenant_id).await?;
+        let grants = self.consents.store.list_grants(tenant_id, filter, page).await?;
+        let mut items = self.consents_of(grants.items).await?;
+        items.retain(|consent| filter.state.is_none_or(|state| state == consent.state));
+        Ok(Page {
+            items,
+            next_page_token: grants.next_page_token,
+        })
     }
-    let grants = consents.store.list_grants(access.tenant_id, filter, page).await?;
-    let mut items = facts.consents(&consents.store, grants.items).await?;
-    items.retain(|consent| filter.state.is_none_or(|state| state == consent.state));
-    Ok(Page {
-        items,
-        next_page_token: grants.next_page_token,
-    })
-}
 
-/// The consent that a client has now, active or suspended.
-///
-/// # Errors
-/// Those of [`get`].
-pub async fn current(
-    consents: &Consents,
-    facts: &mut Facts,
-    access: Access<'_>,
-    client_id: &ClientId,
-) -> Result<Option<Consent>, Error> {
-    authority(consents, facts, access, "tenant").await?;
-    let grant = consents
-        .store
-        .find_current_grant(access.tenant_id, client_id)
-        .await?;
-    let Some(grant) = grant else { return Ok(None) };
-    let consent = facts.consent(&consents.store, grant).await?;
-    let is_current = matches!(consent.state, GrantState::Active | GrantState::Suspended);
-    Ok(is_current.then_some(consent))
-}
-
-/// Ends a consent for good, with its refresh families and access tokens. Changes nothing when it is revoked
-/// already.
-///
-/// # Errors
-/// Those of [`get`]; [`Error::WrongState`] when it was superseded or has expired.
-pub async fn revoke(
-    consents: &Consents,
-    facts: &mut Facts,
-    access: Access<'_>,
-    grant_id: &GrantId,
-    reason: &str,
-) -> Result<Consent, Error> {
-    let (origin, session) = authority(consents, facts, access, "consent").await?;
-    let grant = consents
-        .store
-        .revoke_grant(&origin, access.tenant_id, grant_id, reason, session.as_ref())
-        .await?;
-    consents.cache.learn().await;
-    facts.consent(&consents.store, grant).await
-}
-
-/// Lets API transactions run as another user: access tokens end, refresh families continue. Changes nothing
-/// for the same user. Reads the facts again when they are too old by the time of the commit.
-///
-/// # Errors
-/// [`Error::AdminSessionInvalid`], [`Error::SignInTooOld`], [`Error::PermissionDenied`] for an operator,
-/// [`Error::NotFound`] (consent, or user), [`Error::WrongState`] unless it is active or suspended,
-/// [`Error::Unavailable`] when the registry keeps answering too late.
-pub async fn change_designated_user(
-    consents: &Consents,
-    facts: &mut Facts,
-    access: Access<'_>,
-    grant_id: &GrantId,
-    account_name: &str,
-) -> Result<Consent, Error> {
-    for _ in 0..ATTEMPTS {
-        let (origin, session) = authority(consents, facts, access, "consent").await?;
-        let session = session.ok_or(Error::PermissionDenied)?;
-        session.require_fresh(consents.store.now())?;
-        let grant = consents.store.find_grant(access.tenant_id, grant_id).await?;
-        let grant = grant.ok_or(Error::NotFound("consent"))?;
-        // A suspended consent may change too, so its parties don't matter.
-        match grant.state_at(consents.store.now(), true) {
-            GrantState::Active => {}
-            state => return Err(state.refusal()),
-        }
-        let user = facts.designated_user(access.tenant_id, account_name).await?;
-        if !facts.are_fresh() {
-            facts.forget();
-            continue;
-        }
-        let grant = consents
-            .store
-            .change_designated_user(&origin, &session, &grant, &user.value.user_id)
-            .await?;
-        consents.cache.learn().await;
-        return facts.consent(&consents.store, grant).await;
+    /// Returns the consent that a client has now, active or suspended.
+    ///
+    /// # Errors
+    /// Those of [`Self::get_consent`].
+    pub async fn current_consent(
+        &mut self,
+        tenant_id: &TenantId,
+        client_id: &ClientId,
+    ) -> Result<Option<Consent>, Error> {
+        self.authority(tenant_id, "tenant").await?;
+        let store = &self.consents.store;
+        let Some(grant) = store.find_current_grant(tenant_id, client_id).await? else {
+            return Ok(None);
+        };
+        let consent = self.consent_of(grant).await?;
+        let is_current = matches!(consent.state, GrantState::Active | GrantState::Suspended);
+        Ok(is_current.then_some(consent))
     }
-    Err(Error::Unavailable)
-}
 
-/// The authority of a call: the origin of its audit events, and the session of a Tenant Admin. For a session
-/// of another tenant there is no such `resource`.
-async fn authority(
-    consents: &Consents,
-    facts: &mut Facts,
-    access: Access<'_>,
-    resource: &'static str,
-) -> Result<(Origin, Option<AdminSession>), Error> {
-    let origin = access.principal.origin();
-    match access.principal {
-        Principal::Anonymous => Err(Error::Unauthenticated),
-        Principal::Caller(Caller::Operator { .. }) if access.admin_session.is_empty() => Ok((origin, None)),
-        Principal::Caller(Caller::Operator { .. }) => Err(Error::PermissionDenied),
-        Principal::Caller(Caller::Workload { .. }) => {
-            let session = admin_session::require(consents, facts, &origin, access.admin_session).await?;
-            if session.tenant_id == *access.tenant_id {
-                Ok((admin_origin(&session, &origin), Some(session)))
-            } else {
-                Err(Error::NotFound(resource))
+    /// Ends a consent for good, with its refresh families and access tokens. Changes nothing when it is revoked
+    /// already.
+    ///
+    /// # Errors
+    /// Those of [`Self::get_consent`]; [`Error::WrongState`] when it was superseded or has expired.
+    pub async fn revoke_consent(
+        &mut self,
+        tenant_id: &TenantId,
+        grant_id: &GrantId,
+        reason: &str,
+    ) -> Result<Consent, Error> {
+        let (origin, session) = self.authority(tenant_id, "consent").await?;
+        let store = &self.consents.store;
+        let revoked = store.revoke_grant(&origin, tenant_id, grant_id, reason, session.as_ref());
+        let grant = revoked.await?;
+        self.consents.cache.learn().await;
+        self.consent_of(grant).await
+    }
+
+    /// Lets API transactions run as another user: access tokens end, refresh families continue. Changes nothing
+    /// for the same user. Reads the facts again when they are too old by the time of the commit.
+    ///
+    /// # Errors
+    /// [`Error::AdminSessionInvalid`], [`Error::SignInTooOld`], [`Error::PermissionDenied`] for an operator,
+    /// [`Error::NotFound`] (consent, or user), [`Error::WrongState`] unless it is active or suspended,
+    /// [`Error::Unavailable`] when the registry keeps answering too late.
+    pub async fn change_designated_user(
+        &mut self,
+        tenant_id: &TenantId,
+        grant_id: &GrantId,
+        account_name: &str,
+    ) -> Result<Consent, Error> {
+        for _ in 0..ATTEMPTS {
+            let (origin, session) = self.authority(tenant_id, "consent").await?;
+            let session = session.ok_or(Error::PermissionDenied)?;
+            session.require_fresh(self.consents.store.now())?;
+            let grant = self.grant(tenant_id, grant_id).await?;
+            // A suspended consent may change too, so its parties don't matter.
+            match grant.state_at(self.consents.store.now(), true) {
+                GrantState::Active => {}
+                state => return Err(state.refusal()),
+            }
+            let user_id = self.designated_user(tenant_id, account_name).await?;
+            if !self.has_fresh_facts() {
+                continue;
+            }
+            let store = &self.consents.store;
+            let changed = store.change_designated_user(&origin, &session, &grant, &user_id);
+            let grant = changed.await?;
+            self.consents.cache.learn().await;
+            return self.consent_of(grant).await;
+        }
+        Err(Error::Unavailable)
+    }
+
+    async fn grant(&self, tenant_id: &TenantId, grant_id: &GrantId) -> Result<Grant, Error> {
+        let grant = self.consents.store.find_grant(tenant_id, grant_id).await?;
+        grant.ok_or(Error::NotFound("consent"))
+    }
+
+    /// Returns the authority of the call: the origin of its audit events, and the session of a Tenant Admin. For a
+    /// session of another tenant there is no such `resource`.
+    async fn authority(
+        &mut self,
+        tenant_id: &TenantId,
+        resource: &'static str,
+    ) -> Result<(Origin, Option<AdminSession>), Error> {
+        match self.principal {
+            Principal::Anonymous => Err(Error::Unauthenticated),
+            Principal::Caller(Caller::Operator { .. }) if self.admin_session.is_empty() => {
+                Ok((self.principal.origin(), None))
+            }
+            Principal::Caller(Caller::Operator { .. }) => Err(Error::PermissionDenied),
+            Principal::Caller(Caller::Workload { .. }) => {
+                let session = self.require_session().await?;
+                if session.tenant_id != *tenant_id {
+                    return Err(Error::NotFound(resource));
+                }
+                Ok((admin_origin(&session), Some(session)))
             }
         }
     }

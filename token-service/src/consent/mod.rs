@@ -1,21 +1,20 @@
-//! What a Tenant Admin allows a client: setups, decisions, connected integrations, and the sessions and
-//! sign-ins of Tenant Admins. A consent is the grant of OAuth 2.0.
+//! Consent of a Tenant Admin to a client: setups, decisions, connected integrations, and the sessions and sign-ins of
+//! Tenant Admins. A consent is the grant of OAuth 2.0.
 
 use std::sync::Arc;
 
 use crate::{cache::Cache, registry::Registry, store::Store};
 
 pub mod admin_session;
-pub mod connected;
-pub mod decision;
-mod facts;
+mod call;
+mod connected;
 pub mod setup;
 pub mod sign_in_delay;
 
-pub use facts::Facts;
+pub use call::Call;
 use sign_in_delay::SignInDelays;
 
-/// The parts that the operations on consents work with. Cheap to clone.
+/// The parts of token-service that handle consents. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Consents {
     /// token-service's own store.

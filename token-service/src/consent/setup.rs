@@ -1,99 +1,199 @@
-//! Takes authorization requests in.
+//! Setups: takes authorization requests in; a Tenant Admin approves or denies them.
 
 use accord::{
+    clock::UnixMillis,
     store::Creation,
     text::{
-        id::{ClientId, TenantId},
+        id::{ClientId, ScopeName, SetupId, TenantId},
+        opaque::OpaqueToken,
         validation::Violations,
     },
 };
+use zeroize::Zeroizing;
 
-use super::{Consents, Facts};
+use super::{Call, admin_session::admin_origin};
 use crate::{
     error::Error,
     model::{
+        admin_session::AdminSession,
         client::Client,
-        setup::{AuthorizationRequest, NewSetup, Setup, select_scopes},
+        grant::Consent,
+        setup::{Approval, AuthorizationRequest, NewSetup, Setup, is_unchanged, select_scopes},
         tenant::Tenant,
+        watermark::ATTEMPTS,
     },
 };
 
-/// Starts a setup.
-///
-/// # Errors
-/// Those of [`parties`]; [`Error::WrongState`] when client or tenant is suspended; [`Error::InvalidScope`] for
-/// a scope that is not the client's or when it has none; [`Error::InvalidTarget`];
-/// [`Error::RequestIdReused`].
-pub async fn start(
-    consents: &Consents,
-    facts: &mut Facts,
-    creation: &Creation,
-    request: AuthorizationRequest,
-) -> Result<Setup, Error> {
-    // A repeated call gets its first answer, whatever the registry says by now.
-    if let Some(setup) = consents.store.replay_setup(creation).await? {
-        return Ok(setup);
-    }
-    let (tenant, client) = parties(
-        facts,
-        &request.tenant_id,
-        &request.client_id,
-        &request.redirect_uri,
-    )
-    .await?;
-    require_active("tenant", tenant.active)?;
-    require_active("client", client.active)?;
-    let scopes = select_scopes(&client.scopes, &request.scopes)?;
-    if scopes.is_empty() {
-        return Err(Error::InvalidScope);
-    }
-    if !request.resource.is_empty() && request.resource != tenant.cloud_api_url {
-        return Err(Error::InvalidTarget);
-    }
-    let new = NewSetup {
-        request,
-        tenant_display_name: tenant.display_name,
-        profile: client.profile,
-        client_version: client.version,
-        scopes,
-    };
-    consents.store.create_setup(creation, new).await
+/// A Tenant Admin's approval. No `Debug`: it holds an account name.
+pub struct Approve {
+    /// The setup.
+    pub setup_id: SetupId,
+    /// The scopes to grant, all different; empty means all that the setup requests.
+    pub scopes: Vec<ScopeName>,
+    /// The account name of the user that API transactions run as.
+    pub designated_account_name: Zeroizing<String>,
+    /// When the grant expires.
+    pub expires_at: Option<UnixMillis>,
 }
 
-/// Reads tenant and client of an authorization request, and compares the redirect URI byte for byte with the
-/// client's. Only after it succeeds may an error go to the redirect URI (RFC 6749 §4.1.2.1).
-///
-/// # Errors
-/// [`Error::NotFound`] for an unknown tenant or client, and for a client that is not registered for the
-/// tenant; [`Error::Invalid`] for a redirect URI that is not registered.
-pub async fn parties(
-    facts: &mut Facts,
-    tenant_id: &TenantId,
-    client_id: &ClientId,
-    redirect_uri: &str,
-) -> Result<(Tenant, Client), Error> {
-    let tenant = facts.tenant(tenant_id).await?.ok_or(Error::NotFound("tenant"))?;
-    let client = facts.client(client_id).await?;
-    let client = client
-        .filter(|client| client.value.tenant_ids.contains(tenant_id))
-        .ok_or(Error::NotFound("client"))?;
-    if !client
-        .value
-        .redirect_uris
-        .iter()
-        .any(|known| known == redirect_uri)
-    {
-        let mut violations = Violations::default();
-        violations.add(
-            "redirect_uri",
-            "must be one that is registered for the client, byte for byte",
-        );
-        return Err(violations.into());
-    }
-    Ok((tenant.value.clone(), client.value.clone()))
+/// The result of an approval.
+#[derive(Debug)]
+pub struct Approved {
+    /// The grant, pending.
+    pub consent: Consent,
+    /// The authorization code.
+    pub code: OpaqueToken,
+    /// Where to send the browser; holds the code.
+    pub redirect_url: Zeroizing<String>,
 }
 
-pub(super) fn require_active(resource: &'static str, active: bool) -> Result<(), Error> {
+impl Call {
+    /// Starts a setup.
+    ///
+    /// # Errors
+    /// Those of [`Self::parties`]; [`Error::WrongState`] when client or tenant is suspended;
+    /// [`Error::InvalidScope`] for a scope that is not the client's or when it has none;
+    /// [`Error::InvalidTarget`]; [`Error::RequestIdReused`].
+    pub async fn start_setup(
+        &mut self,
+        creation: &Creation,
+        request: AuthorizationRequest,
+    ) -> Result<Setup, Error> {
+        // A repeated call gets its first answer, whatever the registry says by now.
+        if let Some(setup) = self.consents.store.replay_setup(creation).await? {
+            return Ok(setup);
+        }
+        let (tenant_id, client_id) = (&request.tenant_id, &request.client_id);
+        let (tenant, client) = self.parties(tenant_id, client_id, &request.redirect_uri).await?;
+        require_active("tenant", tenant.active)?;
+        require_active("client", client.active)?;
+        let scopes = select_scopes(&client.scopes, &request.scopes)?;
+        if scopes.is_empty() {
+            return Err(Error::InvalidScope);
+        }
+        if !request.resource.is_empty() && request.resource != tenant.cloud_api_url {
+            return Err(Error::InvalidTarget);
+        }
+        let new = NewSetup {
+            request,
+            tenant_display_name: tenant.display_name,
+            profile: client.profile,
+            client_version: client.version,
+            scopes,
+        };
+        self.consents.store.create_setup(creation, new).await
+    }
+
+    /// Reads tenant and client of an authorization request, and compares the redirect URI byte for byte with the
+    /// client's. Only after it succeeds may an error go to the redirect URI (RFC 6749 §4.1.2.1).
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown tenant or client, and for a client that is not registered for the
+    /// tenant; [`Error::Invalid`] for a redirect URI that is not registered.
+    pub async fn parties(
+        &mut self,
+        tenant_id: &TenantId,
+        client_id: &ClientId,
+        redirect_uri: &str,
+    ) -> Result<(Tenant, Client), Error> {
+        let tenant = self.tenant(tenant_id).await?.value.clone();
+        let client = self
+            .find_client(client_id)
+            .await?
+            .map(|client| client.value.clone());
+        let client = client.filter(|client| client.tenant_ids.contains(tenant_id));
+        let client = client.ok_or(Error::NotFound("client"))?;
+        if !client.redirect_uris.iter().any(|known| known == redirect_uri) {
+            let mut v = Violations::default();
+            v.add(
+                "redirect_uri",
+                "must be one that is registered for the client, byte for byte",
+            );
+            return Err(v.into());
+        }
+        Ok((tenant, client))
+    }
+
+    /// Grants all or some of the scopes requested, and designates the user that API transactions run as. Reads
+    /// the facts again when they are too old by the time of the commit.
+    ///
+    /// # Errors
+    /// [`Error::AdminSessionInvalid`], [`Error::AdminSessionMismatch`], [`Error::SignInTooOld`],
+    /// [`Error::NotFound`] (setup, or designated user), [`Error::WrongState`] for a setup that is not pending and
+    /// a suspended client, [`Error::ClientChanged`], [`Error::InvalidScope`], [`Error::Unavailable`] when the
+    /// registry keeps answering too late.
+    pub async fn approve_setup(&mut self, approve: Approve) -> Result<Approved, Error> {
+        for _ in 0..ATTEMPTS {
+            let (session, setup) = self.session_and_setup(&approve.setup_id).await?;
+            session.require_fresh(self.consents.store.now())?;
+            setup.require_pending(self.consents.store.now())?;
+            let scopes = select_scopes(&setup.scopes, &approve.scopes)?;
+            let client = self.find_client(&setup.client_id).await?;
+            let client = client.ok_or(Error::ClientChanged)?;
+            require_active("client", client.value.active)?;
+            if !is_unchanged(&setup, &scopes, &client.value) {
+                return Err(Error::ClientChanged);
+            }
+            let account_name = &approve.designated_account_name;
+            let designated_user_id = self.designated_user(&session.tenant_id, account_name).await?;
+            if !self.has_fresh_facts() {
+                continue;
+            }
+            let approval = Approval {
+                setup: &setup,
+                scopes: scopes.into_iter().map(|scope| scope.name).collect(),
+                designated_user_id,
+                expires_at: approve.expires_at,
+            };
+            let (origin, store) = (admin_origin(&session), &self.consents.store);
+            let (grant, code) = store.approve_setup(&origin, &session, approval).await?;
+            return Ok(Approved {
+                redirect_url: self.answer_url(&setup, ("code", code.expose())).await?,
+                consent: self.consent_of(grant).await?,
+                code,
+            });
+        }
+        Err(Error::Unavailable)
+    }
+
+    /// Denies a setup. Returns the setup, and where to send the browser.
+    ///
+    /// # Errors
+    /// [`Error::AdminSessionInvalid`], [`Error::AdminSessionMismatch`], [`Error::NotFound`],
+    /// [`Error::WrongState`].
+    pub async fn deny_setup(&mut self, setup_id: &SetupId) -> Result<(Setup, Zeroizing<String>), Error> {
+        let (session, setup) = self.session_and_setup(setup_id).await?;
+        let store = &self.consents.store;
+        setup.require_pending(store.now())?;
+        let origin = admin_origin(&session);
+        let setup = store.deny_setup(&origin, &session, &setup).await?;
+        let redirect_url = self.answer_url(&setup, ("error", "access_denied")).await?;
+        Ok((setup, redirect_url))
+    }
+
+    /// Reads a setup, and the session that was opened to decide it.
+    async fn session_and_setup(&mut self, setup_id: &SetupId) -> Result<(AdminSession, Setup), Error> {
+        let session = self.require_session().await?;
+        let store = &self.consents.store;
+        let setup = store.get_tenant_setup(&session.tenant_id, setup_id).await?;
+        if session.setup_id.as_ref() != Some(setup_id) {
+            return Err(Error::AdminSessionMismatch);
+        }
+        Ok((session, setup))
+    }
+
+    async fn answer_url(
+        &mut self,
+        setup: &Setup,
+        parameter: (&str, &str),
+    ) -> Result<Zeroizing<String>, Error> {
+        let tenant = self.tenant(&setup.tenant_id).await?;
+        setup.answer_url(&tenant.value.issuer, parameter)
+    }
+}
+
+/// Rejects a suspended client or tenant.
+pub fn require_active(resource: &'static str, active: bool) -> Result<(), Error> {
     if active {
         return Ok(());
     }

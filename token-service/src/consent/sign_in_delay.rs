@@ -1,7 +1,7 @@
 //! Delays after failed sign-ins, which slow guessing down and lock nobody out: failures delay later attempts
-//! for the account, wherever they come from, and for the address, whatever the account. The delays fade.
+//! for the account from any address, and from the address for any account. The delays fade.
 //!
-//! It asks nobody whether an account exists, so that an unknown one is treated like any other. The rules and
+//! They do not depend on whether an account exists, so that an unknown one is treated like any other. The rules and
 //! their reasons are in `docs/decisions/0012-sign-in-delays.md`.
 
 use std::{
@@ -77,12 +77,12 @@ impl SignInDelays {
     }
 
     /// Begins an attempt, before its password is checked. `account_name` is as it was sent. `address` is the
-    /// browser's; an internal service that names none answers for its users, and only the account's failures
+    /// browser's. An internal service that sends none is responsible for its users: only the account's failures
     /// delay its attempts.
     ///
     /// # Errors
     /// [`Error::TooManySignIns`] when too many attempts are under way from this address: eight, or for this
-    /// account one more than the failures that are still free. Failures of others never cause it.
+    /// account one more than the failures that are still free. Failures from other addresses never cause it.
     pub fn begin(
         &self,
         tenant_id: &TenantId,
@@ -95,19 +95,18 @@ impl SignInDelays {
         let pair = address.map(|address| self.hash(b"pair", &[&account, &address]));
         let keys = [Some(account), address, pair];
         let mut tallies = self.tallies();
-        let counts = from_fn::<_, 3, _>(|at| {
+        let count = |at: usize| {
             keys[at]
                 .map(|key| tallies[at].count(&key, now))
                 .unwrap_or_default()
-        });
+        };
+        let (account_count, address_count, pair_count) = (count(ACCOUNT), count(ADDRESS), count(PAIR));
         // An attempt under way counts as a failure: otherwise simultaneous guesses would all be free.
-        let mut delay = delay(counts[ACCOUNT].at_worst(), FREE_PER_ACCOUNT)
-            .max(delay(counts[ADDRESS].at_worst(), FREE_PER_ADDRESS));
-        let free = FREE_PER_ACCOUNT.saturating_sub(counts[PAIR].failures);
-        if counts[ADDRESS].under_way >= MAX_PER_ADDRESS || counts[PAIR].under_way > free {
-            return Err(Error::TooManySignIns {
-                retry_after: delay.max(Duration::from_secs(1)),
-            });
+        let address_delay = delay(address_count.at_worst(), FREE_PER_ADDRESS);
+        let mut delay = delay(account_count.at_worst(), FREE_PER_ACCOUNT).max(address_delay);
+        let free = FREE_PER_ACCOUNT.saturating_sub(pair_count.failures);
+        if address_count.under_way >= MAX_PER_ADDRESS || pair_count.under_way > free {
+            return Err(Error::TooManySignIns(delay.max(Duration::from_secs(1))));
         }
         let counted = from_fn(|at| keys[at].filter(|key| tallies[at].begin(*key, now)));
         drop(tallies);
@@ -122,9 +121,9 @@ impl SignInDelays {
         })
     }
 
-    /// The key of an account. Spellings that the registry compares as equal share a key, or each would be a
-    /// fresh guess. ASCII names are equal if they differ in case alone; by NFKC any other name may equal many,
-    /// so that all of a tenant's share one key.
+    /// Returns the key of an account. Spellings that the registry treats as equal share a key, or each would be a
+    /// fresh guess. ASCII names are equal if they differ in case alone. Under NFKC any other name may equal many, so
+    /// all other names of a tenant share one key.
     fn account(&self, tenant_id: &TenantId, account_name: &str) -> Key {
         let (tenant, name) = (tenant_id.as_str().as_bytes(), account_name.trim());
         if name.is_ascii() {
@@ -135,7 +134,7 @@ impl SignInDelays {
         }
     }
 
-    /// The key of an address; of its /64 in IPv6, the smallest network that anybody gets.
+    /// Returns the key of an address; of its /64 in IPv6, the smallest network that is assigned.
     fn address(&self, address: IpAddr) -> Key {
         match address.to_canonical() {
             IpAddr::V4(address) => self.hash(b"address", &[&address.octets()]),
@@ -161,13 +160,10 @@ impl SignInDelays {
 
 /// The delay after so many failures, of which some are free.
 fn delay(failures: u32, free: u32) -> Duration {
-    match failures.checked_sub(free) {
-        None => Duration::ZERO,
-        Some(doublings) => {
-            let times = 2_u32.saturating_pow(doublings);
-            FIRST_DELAY.saturating_mul(times).min(MAX_DELAY)
-        }
-    }
+    failures.checked_sub(free).map_or(Duration::ZERO, |doublings| {
+        let times = 2_u32.saturating_pow(doublings);
+        FIRST_DELAY.saturating_mul(times).min(MAX_DELAY)
+    })
 }
 
 impl Attempt {
@@ -176,13 +172,13 @@ impl Attempt {
         self.delay
     }
 
-    /// Ends the attempt with a wrong password, or an account that is no Tenant Admin's.
+    /// Ends the attempt after a wrong password or account name.
     pub fn failed(self, now: UnixMillis) {
         self.each(|tally, key| tally.add(key, 1.0, now));
     }
 
-    /// Ends the attempt with the right password. Forgets the failures of this account from this address, which
-    /// were mistakes; keeps those from elsewhere.
+    /// Ends the attempt after the right password. Forgets the failures of this account from this address, which were
+    /// mistakes; keeps those from other addresses.
     pub fn succeeded(self, now: UnixMillis) {
         let forgotten = self.keys[PAIR].map_or(0.0, |pair| self.delays.tallies()[PAIR].forget(&pair, now));
         self.each(|tally, key| tally.add(key, -forgotten, now));

@@ -1,6 +1,4 @@
-//! The gRPC services, one file each: convert, call the noun, convert back.
-
-use std::sync::Arc;
+//! The gRPC services, one file each. A method converts its request, makes one call, and converts the result.
 
 use accord::{
     rpc::auth::{Caller, CallerDirectory, Principal},
@@ -21,7 +19,7 @@ mod signing_key;
 mod status;
 mod token;
 
-/// The caller, method and encoded content of a creating call.
+/// Describes a creating call: its origin, method and encoded content.
 fn creation<T: Message>(request: &Request<T>, method: &'static str, request_id: Option<Uuid>) -> Creation {
     Creation {
         origin: Principal::of(request).origin(),
@@ -31,13 +29,9 @@ fn creation<T: Message>(request: &Request<T>, method: &'static str, request_id: 
     }
 }
 
-/// Operators and workloads, which the registry knows.
-#[derive(Debug)]
-pub(crate) struct Callers(pub(crate) Arc<Cache>);
-
 #[tonic::async_trait]
-impl CallerDirectory for Callers {
+impl CallerDirectory for Cache {
     async fn find_caller(&self, token: &OpaqueToken) -> Result<Option<Caller>, Status> {
-        Ok(self.0.caller(token).await?)
+        Ok(self.caller(token).await?)
     }
 }

@@ -1,39 +1,39 @@
 //! `SetupService`.
 
+use std::mem::take;
+
 use accord::{
-    rpc::auth::Principal,
+    rpc::{auth::Principal, status::Reply},
+    text::{
+        id::SetupId,
+        opaque::{OpaqueToken, TokenKind},
+    },
     token::v1::{self as pb, setup_service_server::SetupService},
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response};
 use zeroize::Zeroizing;
 
 use super::creation;
 use crate::{
-    consent::{Consents, Facts, admin_session, decision, setup},
-    error::Error,
-    grpc::convert::setup as convert,
+    consent::{Call, Consents, admin_session},
+    grpc::convert::{field, setup as convert},
     model::admin_session::EndReason,
 };
 
 #[tonic::async_trait]
 impl SetupService for Consents {
-    async fn start_setup(
-        &self,
-        request: Request<pb::StartSetupRequest>,
-    ) -> Result<Response<pb::StartSetupResponse>, Status> {
-        let (start, request_id) = convert::start(request.get_ref().clone()).map_err(Error::from)?;
+    async fn start_setup(&self, request: Request<pb::StartSetupRequest>) -> Reply<pb::StartSetupResponse> {
+        let (start, request_id) = convert::start(request.get_ref().clone())?;
         let creation = creation(&request, "StartSetup", request_id);
-        let setup = setup::start(self, &mut Facts::new(&self.registry), &creation, start).await?;
+        let mut call = Call::new(self, Principal::of(&request), String::new());
+        let setup = call.start_setup(&creation, start).await?;
         Ok(Response::new(pb::StartSetupResponse {
             setup: Some(convert::message(setup, self.store.now())),
         }))
     }
 
-    async fn get_setup(
-        &self,
-        request: Request<pb::GetSetupRequest>,
-    ) -> Result<Response<pb::GetSetupResponse>, Status> {
-        let setup_id = convert::setup_id(&request.get_ref().setup_id).map_err(Error::from)?;
+    async fn get_setup(&self, request: Request<pb::GetSetupRequest>) -> Reply<pb::GetSetupResponse> {
+        let setup_id = field("setup_id", SetupId::parse(&request.get_ref().setup_id))?;
         let setup = self.store.get_setup(&setup_id).await?;
         Ok(Response::new(pb::GetSetupResponse {
             setup: Some(convert::message(setup, self.store.now())),
@@ -43,9 +43,9 @@ impl SetupService for Consents {
     async fn sign_in_tenant_admin(
         &self,
         request: Request<pb::SignInTenantAdminRequest>,
-    ) -> Result<Response<pb::SignInTenantAdminResponse>, Status> {
+    ) -> Reply<pb::SignInTenantAdminResponse> {
         let origin = Principal::of(&request).origin();
-        let sign_in = convert::sign_in(request.into_inner()).map_err(Error::from)?;
+        let sign_in = convert::sign_in(request.into_inner())?;
         let (session, expires_at) = admin_session::sign_in(self, &origin, sign_in).await?;
         Ok(Response::new(pb::SignInTenantAdminResponse {
             admin_session: session.expose().to_owned(),
@@ -56,37 +56,34 @@ impl SetupService for Consents {
     async fn sign_out_tenant_admin(
         &self,
         request: Request<pb::SignOutTenantAdminRequest>,
-    ) -> Result<Response<pb::SignOutTenantAdminResponse>, Status> {
+    ) -> Reply<pb::SignOutTenantAdminResponse> {
         let origin = Principal::of(&request).origin();
-        let session = convert::sign_out(request.into_inner()).map_err(Error::from)?;
-        self.store
-            .end_admin_session(&origin, &session.digest(), EndReason::SignedOut)
-            .await?;
+        let token = Zeroizing::new(request.into_inner().admin_session);
+        let session = OpaqueToken::parse(TokenKind::AdminSession, &token);
+        let digest = field("admin_session", session)?.digest();
+        let reason = EndReason::SignedOut;
+        self.store.end_admin_session(&origin, &digest, reason).await?;
         Ok(Response::new(pb::SignOutTenantAdminResponse {}))
     }
 
     async fn approve_setup(
         &self,
         request: Request<pb::ApproveSetupRequest>,
-    ) -> Result<Response<pb::ApproveSetupResponse>, Status> {
-        let origin = Principal::of(&request).origin();
-        let (approve, session) =
-            convert::approve(request.into_inner(), self.store.now()).map_err(Error::from)?;
-        let mut facts = Facts::new(&self.registry);
-        let approved = decision::approve(self, &mut facts, &origin, &session, approve).await?;
+    ) -> Reply<pb::ApproveSetupResponse> {
+        let principal = Principal::of(&request);
+        let mut request = request.into_inner();
+        let mut call = Call::new(self, principal, take(&mut request.admin_session));
+        let approve = convert::approve(request, self.store.now())?;
+        let approved = call.approve_setup(approve).await?;
         Ok(Response::new(convert::approve_response(approved)))
     }
 
-    async fn deny_setup(
-        &self,
-        request: Request<pb::DenySetupRequest>,
-    ) -> Result<Response<pb::DenySetupResponse>, Status> {
-        let origin = Principal::of(&request).origin();
+    async fn deny_setup(&self, request: Request<pb::DenySetupRequest>) -> Reply<pb::DenySetupResponse> {
+        let principal = Principal::of(&request);
         let request = request.into_inner();
-        let session = Zeroizing::new(request.admin_session);
-        let setup_id = convert::setup_id(&request.setup_id).map_err(Error::from)?;
-        let mut facts = Facts::new(&self.registry);
-        let (setup, redirect_url) = decision::deny(self, &mut facts, &origin, &session, &setup_id).await?;
+        let mut call = Call::new(self, principal, request.admin_session);
+        let setup_id = field("setup_id", SetupId::parse(&request.setup_id))?;
+        let (setup, redirect_url) = call.deny_setup(&setup_id).await?;
         Ok(Response::new(pb::DenySetupResponse {
             setup: Some(convert::message(setup, self.store.now())),
             redirect_url: redirect_url.to_string(),

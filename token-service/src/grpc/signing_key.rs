@@ -1,21 +1,21 @@
 //! `SigningKeyService`.
 
 use accord::{
-    rpc::auth::Principal,
+    rpc::{auth::Principal, status::Reply},
     token::v1::{self as pb, signing_key_service_server::SigningKeyService},
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response};
 
 use super::creation;
-use crate::{error::Error, grpc::convert::signing_key as convert, oauth::OAuth};
+use crate::{grpc::convert::signing_key as convert, oauth::OAuth};
 
 #[tonic::async_trait]
 impl SigningKeyService for OAuth {
     async fn list_signing_keys(
         &self,
         request: Request<pb::ListSigningKeysRequest>,
-    ) -> Result<Response<pb::ListSigningKeysResponse>, Status> {
-        let (state, page) = convert::list(request.get_ref()).map_err(Error::from)?;
+    ) -> Reply<pb::ListSigningKeysResponse> {
+        let (state, page) = convert::list(request.get_ref())?;
         let keys = self.store.list_signing_keys(state, &page).await?;
         Ok(Response::new(convert::list_response(keys, self.store.now())))
     }
@@ -23,8 +23,8 @@ impl SigningKeyService for OAuth {
     async fn rotate_signing_key(
         &self,
         request: Request<pb::RotateSigningKeyRequest>,
-    ) -> Result<Response<pb::RotateSigningKeyResponse>, Status> {
-        let request_id = convert::rotate(request.get_ref()).map_err(Error::from)?;
+    ) -> Reply<pb::RotateSigningKeyResponse> {
+        let request_id = convert::rotate(request.get_ref())?;
         let creation = creation(&request, "RotateSigningKey", request_id);
         let key = self.store.rotate_signing_key(&creation).await?;
         self.cache.learn().await;
@@ -36,9 +36,9 @@ impl SigningKeyService for OAuth {
     async fn revoke_signing_key(
         &self,
         request: Request<pb::RevokeSigningKeyRequest>,
-    ) -> Result<Response<pb::RevokeSigningKeyResponse>, Status> {
+    ) -> Reply<pb::RevokeSigningKeyResponse> {
         let origin = Principal::of(&request).origin();
-        let (kid, reason) = convert::revoke(request.get_ref()).map_err(Error::from)?;
+        let (kid, reason) = convert::revoke(request.get_ref())?;
         let key = self.store.revoke_signing_key(&origin, &kid, &reason).await?;
         self.cache.learn().await;
         Ok(Response::new(pb::RevokeSigningKeyResponse {

@@ -1,4 +1,4 @@
-//! What a caller over gRPC sees of an error: the one table.
+//! Maps errors to gRPC statuses, in one table.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 
 use crate::error::Error;
 
-/// When to try again what a full queue refused.
+/// When to repeat a call that a full queue rejected.
 const RETRY_BUSY: Duration = Duration::from_secs(1);
 
 impl From<Error> for Status {
@@ -28,10 +28,10 @@ fn problem(error: Error) -> Problem {
             .metadata("state", state),
         Error::ClientChanged => plain(Code::FailedPrecondition, ErrorReason::ClientChanged),
         Error::SignInFailed => plain(Code::Unauthenticated, ErrorReason::SignInFailed),
-        Error::TooManySignIns { retry_after } => {
+        Error::TooManySignIns(retry_after) => {
             plain(Code::ResourceExhausted, ErrorReason::ResourceExhausted).retry_after(retry_after)
         }
-        Error::LinkInvalid { .. } => plain(Code::FailedPrecondition, ErrorReason::LinkInvalid),
+        Error::LinkInvalid(_) => plain(Code::FailedPrecondition, ErrorReason::LinkInvalid),
         Error::PasswordRefused(_) => plain(Code::InvalidArgument, ErrorReason::InvalidFields),
         Error::AdminSessionInvalid => plain(Code::Unauthenticated, ErrorReason::AdminSessionInvalid),
         Error::AdminSessionMismatch => plain(Code::PermissionDenied, ErrorReason::AdminSessionMismatch),
@@ -47,7 +47,6 @@ fn problem(error: Error) -> Problem {
             plain(Code::PermissionDenied, ErrorReason::ConsentRequired).metadata("state", state)
         }
         Error::UnsupportedGrantType => plain(Code::InvalidArgument, ErrorReason::UnsupportedGrantType),
-        Error::NotAvailable(what) => Problem::not_available(what),
         Error::Busy => plain(Code::ResourceExhausted, ErrorReason::ResourceExhausted).retry_after(RETRY_BUSY),
         Error::RegistryUnavailable | Error::TooManyRevocations => Problem::unavailable(),
         Error::Unavailable => {

@@ -1,14 +1,17 @@
 //! `TokenService`.
 
 use accord::{
-    rpc::{auth::Principal, status::Problem},
+    rpc::{
+        auth::Principal,
+        status::{Problem, Reply},
+    },
+    text::id::TenantId,
     token::v1::{self as pb, token_service_server::TokenService},
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response};
 
 use crate::{
-    error::Error,
-    grpc::convert::{signing_key::json_web_key, token as convert},
+    grpc::convert::{field, token as convert},
     oauth::{
         OAuth,
         client_authentication::authenticate,
@@ -20,10 +23,7 @@ use crate::{
 
 #[tonic::async_trait]
 impl TokenService for OAuth {
-    async fn issue_token(
-        &self,
-        request: Request<pb::IssueTokenRequest>,
-    ) -> Result<Response<pb::IssueTokenResponse>, Status> {
+    async fn issue_token(&self, request: Request<pb::IssueTokenRequest>) -> Reply<pb::IssueTokenResponse> {
         let request = convert::issue(request.into_inner())?;
         let issued = issuance::issue(self, &request).await?;
         Ok(Response::new(convert::issued(issued)))
@@ -32,31 +32,28 @@ impl TokenService for OAuth {
     async fn push_authorization_request(
         &self,
         _: Request<pb::PushAuthorizationRequestRequest>,
-    ) -> Result<Response<pb::PushAuthorizationRequestResponse>, Status> {
+    ) -> Reply<pb::PushAuthorizationRequestResponse> {
         Err(Problem::not_available("PushAuthorizationRequest").into())
     }
 
     async fn introspect_token(
         &self,
         request: Request<pb::IntrospectTokenRequest>,
-    ) -> Result<Response<pb::IntrospectTokenResponse>, Status> {
+    ) -> Reply<pb::IntrospectTokenResponse> {
         let by_workload = matches!(Principal::of(&request), Principal::Caller(_));
-        let asked = convert::introspect(request.into_inner(), by_workload)?;
-        let requester = match &asked.credentials {
+        let (tenant_id, token, credentials) = convert::introspect(request.into_inner(), by_workload)?;
+        let requester = match &credentials {
             None => Requester::Workload,
             Some(credentials) => {
-                let authenticated = authenticate(self, &asked.tenant_id, credentials).await?;
+                let authenticated = authenticate(self, &tenant_id, credentials).await?;
                 Requester::Client(authenticated.client.value.client_id.clone())
             }
         };
-        let active = introspect(self, &requester, &asked.tenant_id, &asked.token).await?;
-        Ok(Response::new(convert::introspected(active)))
+        let introspected = introspect(self, &requester, &tenant_id, &token).await?;
+        Ok(Response::new(introspected))
     }
 
-    async fn revoke_token(
-        &self,
-        request: Request<pb::RevokeTokenRequest>,
-    ) -> Result<Response<pb::RevokeTokenResponse>, Status> {
+    async fn revoke_token(&self, request: Request<pb::RevokeTokenRequest>) -> Reply<pb::RevokeTokenResponse> {
         let (tenant_id, token, credentials) = convert::revoke(request.into_inner())?;
         let authenticated = authenticate(self, &tenant_id, &credentials).await?;
         let client_id = &authenticated.client.value.client_id;
@@ -66,28 +63,24 @@ impl TokenService for OAuth {
 
     async fn get_json_web_key_set(
         &self,
-        _request: Request<pb::GetJsonWebKeySetRequest>,
-    ) -> Result<Response<pb::GetJsonWebKeySetResponse>, Status> {
-        let keys = self.cache.keys().await?.value;
-        Ok(Response::new(pb::GetJsonWebKeySetResponse {
-            keys: keys.published_at(self.store.now()).map(json_web_key).collect(),
-        }))
+        _: Request<pb::GetJsonWebKeySetRequest>,
+    ) -> Reply<pb::GetJsonWebKeySetResponse> {
+        Ok(Response::new(metadata::json_web_key_set(self).await?))
     }
 
     async fn get_authority_metadata(
         &self,
         request: Request<pb::GetAuthorityMetadataRequest>,
-    ) -> Result<Response<pb::GetAuthorityMetadataResponse>, Status> {
-        let tenant_id = convert::tenant_id(&request.get_ref().tenant_id).map_err(Error::from)?;
-        let metadata = metadata::of_tenant(self, &tenant_id).await?;
-        Ok(Response::new(convert::metadata(metadata)))
+    ) -> Reply<pb::GetAuthorityMetadataResponse> {
+        let tenant_id = field("tenant_id", TenantId::parse(&request.get_ref().tenant_id))?;
+        Ok(Response::new(metadata::of_tenant(self, &tenant_id).await?))
     }
 
     async fn list_revocations(
         &self,
         request: Request<pb::ListRevocationsRequest>,
-    ) -> Result<Response<pb::ListRevocationsResponse>, Status> {
-        let cursor = Cursor::parse(&request.get_ref().cursor).map_err(Error::from)?;
+    ) -> Reply<pb::ListRevocationsResponse> {
+        let cursor = Cursor::parse(&request.get_ref().cursor)?;
         let page = revocation_feed::after(self, cursor.as_ref()).await?;
         Ok(Response::new(convert::revocations(page, self.store.now())))
     }

@@ -24,39 +24,31 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// Reads the credentials of a request.
 pub(super) fn credentials(headers: &HeaderMap, form: &Form) -> Result<Credentials, HttpError> {
+    let invalid = |description: &str| Err(HttpError::invalid_request(description));
     let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
     let authorization = authorizations.next();
     if authorizations.next().is_some() {
-        return Err(HttpError::invalid_request("Authorization is repeated"));
-    }
-    let (secret, assertion) = (form.get("client_secret"), form.get("client_assertion"));
-    let methods = [authorization.is_some(), secret.is_some(), assertion.is_some()];
-    if methods.into_iter().filter(|is_used| *is_used).count() > 1 {
-        return Err(HttpError::invalid_request(
-            "the client must use one authentication method only",
-        ));
+        return invalid("Authorization is repeated");
     }
     let client_id = form.text("client_id").to_owned();
-    if let Some(authorization) = authorization {
-        let credentials = basic(authorization).ok_or(Error::InvalidClient)?;
-        if !client_id.is_empty() && client_id != credentials.client_id {
-            return Err(HttpError::invalid_request(
-                "client_id differs from that in Authorization",
-            ));
+    let (secret, assertion) = (form.get("client_secret"), form.get("client_assertion"));
+    let proof = match (authorization, secret, assertion) {
+        (Some(authorization), None, None) => {
+            let credentials = basic(authorization).ok_or(Error::InvalidClient)?;
+            if !client_id.is_empty() && client_id != credentials.client_id {
+                return invalid("client_id differs from that in Authorization");
+            }
+            return Ok(credentials);
         }
-        return Ok(credentials);
-    }
-    let proof = match (secret, assertion) {
-        (Some(secret), _) => Proof::Secret(Zeroizing::new(secret.to_owned())),
-        (None, Some(jwt)) if form.get("client_assertion_type") == Some(ASSERTION_TYPE) => {
+        (None, Some(secret), None) => Proof::Secret(Zeroizing::new(secret.to_owned())),
+        (None, None, Some(jwt)) => {
+            if form.get("client_assertion_type") != Some(ASSERTION_TYPE) {
+                return invalid("client_assertion_type must be the URN for JWTs (RFC 7523)");
+            }
             Proof::Assertion(Zeroizing::new(jwt.to_owned()))
         }
-        (None, Some(_)) => {
-            return Err(HttpError::invalid_request(
-                "client_assertion_type must be the URN for JWTs (RFC 7523)",
-            ));
-        }
-        (None, None) => return Err(Error::InvalidClient.into()),
+        (None, None, None) => return Err(Error::InvalidClient.into()),
+        _ => return invalid("the client must use one authentication method only"),
     };
     Ok(Credentials { client_id, proof })
 }
@@ -82,11 +74,10 @@ fn form_decoded(encoded: &str) -> Option<Zeroizing<String>> {
     if encoded.contains(['&', '=']) {
         return None;
     }
-    let mut pairs = form_urlencoded::parse(encoded.as_bytes());
-    Some(Zeroizing::new(match pairs.next() {
-        Some((value, _)) => value.into_owned(),
-        None => String::new(),
-    }))
+    let pair = form_urlencoded::parse(encoded.as_bytes()).next();
+    Some(Zeroizing::new(
+        pair.map(|(value, _)| value.into_owned()).unwrap_or_default(),
+    ))
 }
 
 #[cfg(test)]
@@ -138,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_one_way_at_a_time() {
+    fn a_request_uses_one_authentication_method() {
         let none = HeaderMap::new();
         assert_eq!(
             secret(&none, "client_id=c&client_secret=s"),

@@ -1,4 +1,4 @@
-//! Public documents: keys, metadata, health.
+//! Public documents: keys, metadata, the description of the OAuth endpoints, health.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -9,10 +9,9 @@ use axum::{
     http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use serde_json::json;
 
 use super::{HttpState, error::HttpError};
-use crate::{error::Error, model::signing_key::ALGORITHM, oauth::metadata};
+use crate::{error::Error, oauth::metadata};
 
 /// How long caches may store public documents. A key is published before its first use, and a verifier fetches
 /// again for an unknown key.
@@ -34,37 +33,38 @@ pub(super) async fn jwks(
     Tenant(tenant_id): Tenant,
 ) -> Result<Response, HttpError> {
     http.oauth.cache.tenant(&tenant_id).await?;
-    let keys = http.oauth.cache.keys().await?.value;
-    let keys: Vec<_> = keys
-        .published_at(http.oauth.store.now())
-        .map(|key| {
-            json!({"kty": "OKP", "crv": "Ed25519", "x": key.x(), "kid": key.kid, "use": "sig", "alg": ALGORITHM})
-        })
-        .collect();
-    Ok(public(Json(json!({ "keys": keys }))))
+    Ok(public(Json(metadata::json_web_key_set(&http.oauth).await?)))
 }
 
-/// The metadata document, the same at each of its paths (RFC 8414 §3, and the suffixed forms that many clients
-/// try first).
+/// The metadata, the same at each of its paths (RFC 8414 §3, and the suffixed forms that many clients try first).
 pub(super) async fn metadata(
     State(http): State<Arc<HttpState>>,
     Tenant(tenant_id): Tenant,
 ) -> Result<Response, HttpError> {
-    let document = metadata::of_tenant(&http.oauth, &tenant_id).await?;
-    Ok(public(Json(document)))
+    Ok(public(Json(metadata::of_tenant(&http.oauth, &tenant_id).await?)))
 }
 
-/// The tenant of the path; 404 for anything that is no tenant id.
+/// `GET /openapi.json`: one description for all tenants (OpenAPI 3.1), written by hand and tested against the
+/// endpoints. Its type is `application/json`: `application/openapi+json` is not registered yet
+/// (draft-ietf-httpapi-rest-api-mediatypes), and browsers download unknown types.
+pub(super) async fn openapi() -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, CACHE_CONTROL),
+    ];
+    (headers, include_str!("../../openapi.json")).into_response()
+}
+
+/// The tenant of the path; 404 for a path without a tenant id.
 pub(super) struct Tenant(pub(super) TenantId);
 
 impl<S: Send + Sync> FromRequestParts<S> for Tenant {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
-        match Path::<String>::from_request_parts(parts, state).await {
-            Ok(Path(text)) => Ok(Self(tenant_id(&text)?)),
-            Err(_) => Err(Error::NotFound("tenant").into()),
-        }
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        let Path(text) = path.map_err(|_| Error::NotFound("tenant"))?;
+        Ok(Self(tenant_id(&text)?))
     }
 }
 

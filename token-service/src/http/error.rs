@@ -25,7 +25,7 @@ pub(super) struct HttpError {
     /// The value of `error_description`.
     pub(super) description: String,
     /// How long to wait before the next try, in seconds.
-    retry_after: Option<u64>,
+    pub(super) retry_after: Option<u64>,
 }
 
 impl HttpError {
@@ -51,7 +51,7 @@ impl From<Error> for HttpError {
 }
 
 impl From<Status> for HttpError {
-    /// The status decides the text of an error, and what the log holds of it.
+    /// Takes the description from the status, so that HTTP and gRPC show the same text.
     fn from(status: Status) -> Self {
         let reason = reason_of(&status).unwrap_or(ErrorReason::Internal);
         let (code, error) = code(reason);
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_went_wrong_is_told_in_the_terms_of_oauth() {
+    fn errors_map_to_status_and_oauth_code() {
         let cases = [
             (Error::InvalidClient, 401, "invalid_client"),
             (Error::InvalidGrant, 400, "invalid_grant"),
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn every_violation_is_told_and_nothing_internal() {
+    fn the_description_names_every_violation_and_nothing_internal() {
         let mut violations = Violations::default();
         violations.add("a", "must be \"x\"");
         violations.add("b", "müst be y");
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_client_is_told_how_to_authenticate() {
+    fn a_response_has_a_challenge_or_a_retry_time() {
         let response = HttpError::from(Error::InvalidClient).into_response();
         assert!(response.headers().contains_key(header::WWW_AUTHENTICATE));
         let response = HttpError::from(Error::RegistryUnavailable).into_response();

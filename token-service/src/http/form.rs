@@ -36,7 +36,7 @@ impl Form {
     /// Reads a form from a body, repeated parameters included.
     ///
     /// # Errors
-    /// 400 `invalid_request` for another content type; 413 for a body that is too large.
+    /// 400 `invalid_request` for another content type; 413 for an oversized body.
     pub(super) async fn read(request: Request) -> Result<Self, HttpError> {
         if !is_form(&request) {
             return Err(HttpError::invalid_request(
@@ -49,10 +49,8 @@ impl Form {
 
     /// The value of a parameter; the first, if it is repeated.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        let mut pairs = self.0.iter();
-        pairs
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        let pair = self.0.iter().find(|(known, _)| known == name);
+        pair.map(|(_, value)| value.as_str())
     }
 
     /// The value of a parameter; empty if it is absent.
@@ -62,10 +60,8 @@ impl Form {
 
     /// All values of a parameter.
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0
-            .iter()
-            .filter(move |(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        let pairs = self.0.iter().filter(move |(known, _)| known == name);
+        pairs.map(|(_, value)| value.as_str())
     }
 
     /// Whether a parameter occurs more than once.
@@ -75,9 +71,8 @@ impl Form {
 
     /// Whether any parameter but these occurs more than once, which RFC 6749 §3.1 and §3.2 forbid.
     pub(super) fn repeats_other_than(&self, allowed: &[&str]) -> bool {
-        self.0
-            .iter()
-            .any(|(name, _)| !allowed.contains(&name.as_str()) && self.repeats(name))
+        let mut names = self.0.iter().map(|(name, _)| name.as_str());
+        names.any(|name| !allowed.contains(&name) && self.repeats(name))
     }
 }
 
@@ -97,20 +92,18 @@ impl<S: Send + Sync> FromRequest<S> for Form {
 
 fn is_form(request: &Request) -> bool {
     let content_type = request.headers().get(header::CONTENT_TYPE);
-    let Some(content_type) = content_type.and_then(|value| value.to_str().ok()) else {
-        return false;
-    };
+    let content_type = content_type
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
 fn unreadable(rejection: BytesRejection) -> HttpError {
     match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => HttpError::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "invalid_request",
-            "the body is too large",
-        ),
+        status @ StatusCode::PAYLOAD_TOO_LARGE => {
+            HttpError::new(status, "invalid_request", "the body is too large")
+        }
         _ => HttpError::invalid_request("the body can't be read"),
     }
 }

@@ -1,6 +1,5 @@
-//! The HTTP face: the endpoints for partners' libraries, resource servers and browsers.
-//!
-//! It calls the same functions as the RPCs, never the store.
+//! HTTP: the endpoints for partners' libraries, resource servers and browsers. They call the same functions as the
+//! RPCs.
 
 use std::sync::{Arc, atomic::AtomicBool};
 
@@ -18,7 +17,6 @@ mod client;
 mod discovery;
 mod error;
 mod form;
-mod openapi;
 mod pages;
 mod token;
 
@@ -38,29 +36,20 @@ pub(crate) struct HttpState {
 /// Every route, in one place.
 pub(crate) fn routes(http: HttpState) -> Http {
     let http = Arc::new(http);
+    let metadata = || get(discovery::metadata);
     let router = Router::new()
         .merge(pages::routes(&http))
         .route("/{tenant}/oauth2/token", post(token::token))
         .route("/{tenant}/oauth2/introspect", post(token::introspect))
         .route("/{tenant}/oauth2/revoke", post(token::revoke))
-        .route("/openapi.json", get(openapi::openapi))
+        .route("/openapi.json", get(discovery::openapi))
         .route("/healthz", get(discovery::healthz))
         .route("/{tenant}/jwks.json", get(discovery::jwks))
-        .route(
-            "/.well-known/oauth-authorization-server/{tenant}",
-            get(discovery::metadata),
-        )
-        .route(
-            "/{tenant}/.well-known/oauth-authorization-server",
-            get(discovery::metadata),
-        )
-        .route(
-            "/{tenant}/.well-known/openid-configuration",
-            get(discovery::metadata),
-        )
-        .with_state(http);
+        .route("/.well-known/oauth-authorization-server/{tenant}", metadata())
+        .route("/{tenant}/.well-known/oauth-authorization-server", metadata())
+        .route("/{tenant}/.well-known/openid-configuration", metadata());
     Http {
-        router,
+        router: router.with_state(http),
         error: |status| HttpError::from(status).into_response(),
         before_secrets: &["/claim/", "/enrol/"],
     }

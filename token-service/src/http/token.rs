@@ -1,10 +1,10 @@
 //! The endpoints that clients call: token (RFC 6749 §3.2), introspection (RFC 7662, signed by RFC 9701) and
 //! revocation (RFC 7009).
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use accord::text::{
-    id::{ScopeName, TenantId},
+    id::{ClientId, ScopeName, TenantId, parse_scope_list},
     opaque::RefreshToken,
 };
 use axum::{
@@ -14,7 +14,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::{HttpState, client::credentials, discovery::Tenant, error::HttpError, form::Form};
@@ -22,10 +21,9 @@ use crate::{
     error::Error,
     oauth::{
         client_authentication::authenticate,
-        introspection::{self, Active, Requester},
-        issuance::{self, GrantRequest, Issued, Request},
+        introspection::{self, MEDIA_TYPE, Requester},
+        issuance::{self, CodeRequest, GrantRequest, Request},
         revocation,
-        signed_introspection::{MEDIA_TYPE, sign},
     },
 };
 
@@ -33,7 +31,7 @@ use crate::{
 const MAX_SCOPES: usize = 100;
 /// The longest value of a parameter, in bytes.
 const MAX_VALUE_BYTES: usize = 16 * 1024;
-/// The headers of answers that no cache may store (RFC 6749 §5.1).
+/// The headers of responses that no cache may store (RFC 6749 §5.1).
 const NO_STORE: [(header::HeaderName, &str); 2] =
     [(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")];
 
@@ -52,18 +50,26 @@ pub(super) async fn token(
         resource: resource(&form)?,
     };
     let issued = issuance::issue(&http.oauth, &request).await?;
-    Ok((NO_STORE, Json(answer(&issued))).into_response())
+    let response = TokenResponse {
+        access_token: &issued.access_token,
+        token_type: "Bearer",
+        expires_in: issued.expires_in,
+        scope: &issued.scope,
+        grant_id: &issued.grant_id,
+        refresh_token: issued.refresh_token.as_ref().map(RefreshToken::expose),
+    };
+    Ok((NO_STORE, Json(response)).into_response())
 }
 
 /// Reads the grant. A code without a verifier passes, so that the issuance burns it.
 fn grant(form: &Form) -> Result<GrantRequest, HttpError> {
     let secret = |name: &'static str| required(form, name).map(|value| Zeroizing::new(value.to_owned()));
     match required(form, "grant_type")? {
-        "authorization_code" => Ok(GrantRequest::AuthorizationCode {
+        "authorization_code" => Ok(GrantRequest::AuthorizationCode(CodeRequest {
             code: secret("code")?,
             redirect_uri: form.text("redirect_uri").to_owned(),
             code_verifier: Zeroizing::new(form.text("code_verifier").to_owned()),
-        }),
+        })),
         "refresh_token" => Ok(GrantRequest::RefreshToken(secret("refresh_token")?)),
         "client_credentials" => Ok(GrantRequest::ClientCredentials),
         _ => Err(Error::UnsupportedGrantType.into()),
@@ -72,24 +78,17 @@ fn grant(form: &Form) -> Result<GrantRequest, HttpError> {
 
 /// Reads scopes separated by single spaces (RFC 6749 §3.3); none means all that is granted.
 pub(super) fn scopes(text: &str) -> Result<Vec<ScopeName>, Error> {
-    if text.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut scopes = Vec::new();
-    for name in text.split(' ') {
-        let name = ScopeName::parse(name).map_err(|_| Error::InvalidScope)?;
-        if !scopes.contains(&name) {
-            scopes.push(name);
-        }
-        if scopes.len() > MAX_SCOPES {
-            return Err(Error::InvalidScope);
-        }
+    let mut scopes = parse_scope_list(text).map_err(|_| Error::InvalidScope)?;
+    let mut seen = HashSet::new();
+    scopes.retain(|scope| seen.insert(scope.clone()));
+    if scopes.len() > MAX_SCOPES {
+        return Err(Error::InvalidScope);
     }
     Ok(scopes)
 }
 
-/// Reads the resource (RFC 8707 §2); empty if there is none. A token is for one API, so that more than one
-/// resource is an invalid target.
+/// Reads the resource (RFC 8707 §2); empty if there is none. A token is for one API, so several resources are an
+/// invalid target.
 pub(super) fn resource(form: &Form) -> Result<String, Error> {
     if form.repeats("resource") {
         return Err(Error::InvalidTarget);
@@ -97,9 +96,9 @@ pub(super) fn resource(form: &Form) -> Result<String, Error> {
     Ok(form.text("resource").to_owned())
 }
 
-/// The answer of RFC 6749 §5.1. No `Debug`.
+/// The response of RFC 6749 §5.1. No `Debug`.
 #[derive(Serialize)]
-struct TokenAnswer<'a> {
+struct TokenResponse<'a> {
     access_token: &'a str,
     token_type: &'static str,
     expires_in: u32,
@@ -107,17 +106,6 @@ struct TokenAnswer<'a> {
     grant_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token: Option<&'a str>,
-}
-
-fn answer(issued: &Issued) -> TokenAnswer<'_> {
-    TokenAnswer {
-        access_token: &issued.access_token,
-        token_type: "Bearer",
-        expires_in: issued.expires_in,
-        scope: &issued.scope,
-        grant_id: &issued.grant_id,
-        refresh_token: issued.refresh_token.as_ref().map(RefreshToken::expose),
-    }
 }
 
 /// `POST /{tenant}/oauth2/introspect`: shows a client its own tokens alone.
@@ -130,48 +118,24 @@ pub(super) async fn introspect(
     let client_id = authenticated_client(&http, &tenant_id, &headers, &form).await?;
     let token = required(&form, "token")?;
     let requester = Requester::Client(client_id.clone());
-    let active = introspection::introspect(&http.oauth, &requester, &tenant_id, token).await?;
-    let answer = introspected(active);
+    let introspected = introspection::introspect(&http.oauth, &requester, &tenant_id, token).await?;
     if wants_jwt(&headers) {
-        let jwt = sign(&http.oauth, &tenant_id, &client_id, &answer).await?;
+        let jwt = introspection::sign(&http.oauth, &tenant_id, &client_id, &introspected).await?;
         let media_type = [(header::CONTENT_TYPE, MEDIA_TYPE)];
         return Ok((NO_STORE, media_type, jwt.to_string()).into_response());
     }
-    Ok((NO_STORE, Json(answer)).into_response())
+    Ok((NO_STORE, Json(introspected)).into_response())
 }
 
-/// Whether the client accepts a signed JWT (RFC 9701 §4).
+/// Returns whether the client accepts a signed JWT (RFC 9701 §4).
 fn wants_jwt(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter();
-    accepted
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|range| range.split(';').next())
-        .any(|range| range.trim().eq_ignore_ascii_case(MEDIA_TYPE))
-}
-
-/// The answer of RFC 7662 §2.2; only `active` for an inactive token.
-fn introspected(active: Option<Active>) -> Value {
-    let Some(active) = active else {
-        return json!({"active": false});
-    };
-    let mut answer = json!({
-        "active": true,
-        "scope": active.scope,
-        "client_id": active.client_id,
-        "sub": active.sub,
-        "aud": active.aud,
-        "iss": active.iss,
-        "exp": active.exp,
-        "iat": active.iat,
-        "token_type": active.token_type,
-        "tenant_id": active.tenant_id,
-        "grant_id": active.grant_id,
-    });
-    if !active.jti.is_empty() {
-        answer["jti"] = active.jti.into();
-    }
-    answer
+    let accepted = accepted.filter_map(|value| value.to_str().ok());
+    let mut ranges = accepted.flat_map(|value| value.split(','));
+    ranges.any(|range| {
+        let media_type = range.split(';').next().unwrap_or_default();
+        media_type.trim().eq_ignore_ascii_case(MEDIA_TYPE)
+    })
 }
 
 /// `POST /{tenant}/oauth2/revoke`: 200 for unknown tokens too (RFC 7009 §2.2).
@@ -192,7 +156,7 @@ async fn authenticated_client(
     tenant_id: &TenantId,
     headers: &HeaderMap,
     form: &Form,
-) -> Result<accord::text::id::ClientId, HttpError> {
+) -> Result<ClientId, HttpError> {
     let credentials = credentials(headers, form)?;
     let authenticated = authenticate(&http.oauth, tenant_id, &credentials).await?;
     Ok(authenticated.client.value.client_id.clone())
@@ -224,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signed_answer_is_for_those_who_ask() {
+    fn a_signed_response_needs_its_media_type_in_accept() {
         let wants =
             |accept: &str| wants_jwt(&HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]));
         assert!(wants("application/token-introspection+jwt"));
@@ -233,10 +197,5 @@ mod tests {
         ));
         assert!(!wants("application/json"));
         assert!(!wants("*/*"));
-    }
-
-    #[test]
-    fn an_inactive_token_has_no_other_member() {
-        assert_eq!(introspected(None), json!({"active": false}));
     }
 }

@@ -2,9 +2,15 @@
 
 use std::sync::Arc;
 
+use accord::verify::AccessTokenClaims;
 use tracing::Instrument;
 
-use crate::{cache::Cache, error::Error, model::lifetimes::Lifetimes, store::Store};
+use crate::{
+    cache::Cache,
+    error::Error,
+    model::{lifetimes::Lifetimes, revocation::RevocationKind},
+    store::Store,
+};
 
 pub mod client_authentication;
 pub mod introspection;
@@ -12,25 +18,36 @@ pub mod issuance;
 pub mod metadata;
 pub mod revocation;
 pub mod revocation_feed;
-pub mod signed_introspection;
 
-/// What the OAuth 2.0 operations work with. Cheap to clone.
+/// The parts of token-service that handle tokens. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct OAuth {
     /// token-service's own store.
     pub store: Store,
-    /// Memory over the registry and the store.
+    /// The cache of facts from the registry and the store.
     pub cache: Arc<Cache>,
     /// How long tokens live.
     pub lifetimes: Lifetimes,
 }
 
-/// Runs `work` in a task of its own, so that it completes although the caller disconnects.
+/// Runs `work` in its own task, so that it completes although the caller disconnects.
 async fn complete<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
     let task = tokio::spawn(work.in_current_span());
     task.await.map_err(|panic| Error::Internal(panic.into()))?
+}
+
+/// Returns what token-service's own revocations may name of an access token.
+fn revocation_names<'a>(claims: &'a AccessTokenClaims, kid: &'a str) -> [(RevocationKind, &'a str); 4] {
+    // Where the token has no family: no family's id is empty.
+    let family_id = claims.family_id.as_deref().unwrap_or_default();
+    [
+        (RevocationKind::Jti, &claims.jti),
+        (RevocationKind::Grant, &claims.grant_id),
+        (RevocationKind::Kid, kid),
+        (RevocationKind::Family, family_id),
+    ]
 }
 
 #[cfg(test)]

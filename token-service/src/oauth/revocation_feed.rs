@@ -1,6 +1,6 @@
-//! What ended before its time, for resource servers that check tokens offline: a snapshot, then what is
-//! new. Both feeds' revocations, each by its own positions; a cursor names one position of each, so that
-//! any replica can go on where another one ended.
+//! Revocations for resource servers that check tokens offline: a snapshot, then what is new. Both feeds have
+//! revocations, each at positions of its own. A cursor names one position of each, so that any replica can continue
+//! where another one stopped.
 
 use std::{fmt, time::Duration};
 
@@ -12,42 +12,39 @@ use crate::{error::Error, model::revocation::Revocation, oauth::OAuth};
 /// The most revocations in one answer, of each feed.
 const MAX: usize = 500;
 
-/// Up to where a reader was told: positions of both feeds, in the form of the `rev` claim.
+/// The positions of both feeds up to which a reader has read, in the form of the `rev` claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    epoch: String,
+    /// The epoch of the positions, as in the `rev` claim.
+    pub epoch: String,
     registry_seq: i64,
     token_seq: i64,
 }
 
 impl Cursor {
-    /// Reads a cursor; `None` for the empty one, which asks for a snapshot.
-    ///
-    /// # Errors
-    /// The violation.
+    /// Reads a cursor; `None` for the empty one, which requests a snapshot.
     pub fn parse(text: &str) -> Result<Option<Self>, Violations> {
         if text.is_empty() {
             return Ok(None);
         }
-        let mut parts = text.split('.');
-        let mut read = || {
-            let epoch = parts.next().filter(|epoch| !epoch.is_empty())?.to_owned();
-            let mut seq = || parts.next()?.parse().ok().filter(|seq| *seq >= 0);
-            let cursor = Self {
-                epoch,
-                registry_seq: seq()?,
-                token_seq: seq()?,
-            };
-            parts.next().is_none().then_some(cursor)
-        };
-        match read() {
-            Some(cursor) => Ok(Some(cursor)),
-            None => {
-                let mut v = Violations::default();
-                v.add("cursor", "must be the next_cursor of an answer, or empty");
-                Err(v)
-            }
+        let mut v = Violations::default();
+        let cursor = Self::read(text);
+        if cursor.is_none() {
+            v.add("cursor", "must be the next_cursor of an answer, or empty");
         }
+        v.finish(|| Some(cursor))
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let mut parts = text.split('.');
+        let epoch = parts.next().filter(|epoch| !epoch.is_empty())?.to_owned();
+        let mut seq = || parts.next()?.parse().ok().filter(|seq| *seq >= 0);
+        let cursor = Self {
+            epoch,
+            registry_seq: seq()?,
+            token_seq: seq()?,
+        };
+        parts.next().is_none().then_some(cursor)
     }
 }
 
@@ -57,56 +54,41 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// What a reader is told.
+/// A page of revocations.
 #[derive(Clone, Debug)]
 pub struct Page {
     /// The revocations.
     pub revocations: Vec<Revocation>,
-    /// Where to go on.
+    /// Where to continue.
     pub next: Cursor,
     /// Whether the reader has to forget what it knew.
     pub snapshot: bool,
-    /// Whether more waits behind `next`.
+    /// Whether more follow after `next`.
     pub more: bool,
-    /// How long ago all of this was known to be complete.
+    /// How long ago the page was known to be complete.
     pub age: Duration,
 }
 
-impl Page {
-    /// The epoch of the positions, as in the `rev` claim.
-    pub fn epoch(&self) -> &str {
-        &self.next.epoch
-    }
-}
-
-/// Tells what ended behind a cursor, of what may still have tokens that live.
+/// Reads the revocations after a cursor whose tokens may still live. Starts from the beginning without a cursor, and
+/// with one of another epoch.
 ///
 /// # Errors
 /// [`Error::RegistryUnavailable`], [`Error::TooManyRevocations`].
 pub async fn after(oauth: &OAuth, cursor: Option<&Cursor>) -> Result<Page, Error> {
-    // Without a cursor of this epoch, from the beginning. What is asked for first tells the epoch.
-    let seqs = |cursor: Option<&Cursor>| cursor.map_or((0, 0), |c| (c.registry_seq, c.token_seq));
-    let (mut registry_seq, mut token_seq) = seqs(cursor);
-    let mut snapshot = cursor.is_none();
-    // One more than fits tells whether there is more.
-    let mut registry = oauth
-        .cache
-        .registry_revocations_after(registry_seq, MAX + 1)
-        .await?;
-    let mut own = oauth.cache.own_revocations_after(token_seq, MAX + 1).await?;
-    let epoch = format!("{}-{}", registry.position.epoch, own.position.epoch);
-    if cursor.is_some_and(|cursor| cursor.epoch != epoch) {
-        (registry_seq, token_seq, snapshot) = (0, 0, true);
-        registry = oauth
-            .cache
-            .registry_revocations_after(registry_seq, MAX + 1)
-            .await?;
-        own = oauth.cache.own_revocations_after(token_seq, MAX + 1).await?;
-        if epoch != format!("{}-{}", registry.position.epoch, own.position.epoch) {
-            return Err(Error::Unavailable);
+    if let Some(cursor) = cursor {
+        let page = read(oauth, cursor.registry_seq, cursor.token_seq, false).await?;
+        if page.next.epoch == cursor.epoch {
+            return Ok(page);
         }
     }
-    let age = Instant::now().saturating_duration_since(registry.asked_at.min(own.asked_at));
+    read(oauth, 0, 0, true).await
+}
+
+async fn read(oauth: &OAuth, registry_seq: i64, token_seq: i64, snapshot: bool) -> Result<Page, Error> {
+    // One more than fits shows whether there are more.
+    let cache = &oauth.cache;
+    let mut registry = cache.registry_revocations_after(registry_seq, MAX + 1).await?;
+    let mut own = cache.own_revocations_after(token_seq, MAX + 1).await?;
     let (registry_more, registry_seq) = cut(&mut registry.value, registry.position.seq, registry_seq);
     let (own_more, token_seq) = cut(&mut own.value, own.position.seq, token_seq);
     let mut revocations = registry.value;
@@ -114,18 +96,18 @@ pub async fn after(oauth: &OAuth, cursor: Option<&Cursor>) -> Result<Page, Error
     Ok(Page {
         revocations,
         next: Cursor {
-            epoch,
+            epoch: format!("{}-{}", registry.position.epoch, own.position.epoch),
             registry_seq,
             token_seq,
         },
         snapshot,
         more: registry_more || own_more,
-        age,
+        age: Instant::now().saturating_duration_since(registry.asked_at.min(own.asked_at)),
     })
 }
 
-/// Cuts what does not fit; whether there was more, and up to where the rest goes. A reader that another
-/// replica told more than this one knows keeps its place.
+/// Removes the revocations that do not fit. Returns whether there were any, and the position up to which the others
+/// are complete. A reader that has read more from another replica than this one knows keeps its position.
 fn cut(revocations: &mut Vec<Revocation>, complete_to: i64, after_seq: i64) -> (bool, i64) {
     let more = revocations.len() > MAX;
     revocations.truncate(MAX);

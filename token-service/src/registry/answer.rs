@@ -1,13 +1,10 @@
-//! What the registry's answers and failures mean here.
+//! Converts the registry's answers and failures.
 
 use accord::{
     clock::UnixMillis,
     position::{Epoch, Position},
     registry::v1 as pb,
-    rpc::{
-        auth::{Role, WorkloadKind},
-        status::{ErrorReason, reason_of},
-    },
+    rpc::status::{ErrorReason, reason_of},
     text::{
         id::{ClientId, ScopeName, SecretId, TenantId, UserId},
         opaque::SecretTagKey,
@@ -17,64 +14,40 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
-use crate::model::{
-    change::Change,
-    client::{Client, ClientScope, LiveSecret, Profile},
-    tenant::Tenant,
-    user::User,
-};
 use crate::{
     error::Error,
     model::{
+        change::Change,
+        client::{Client, ClientScope, LiveSecret, Profile},
         revocation::{Revocation, RevocationKind},
+        tenant::Tenant,
+        user::User,
         watermark::AsOf,
     },
 };
 
-pub(super) fn role(role: pb::OperatorRole) -> Option<Role> {
-    match role {
-        pb::OperatorRole::Unspecified => None,
-        pb::OperatorRole::Registrar => Some(Role::Registrar),
-        pb::OperatorRole::Approver => Some(Role::Approver),
-        pb::OperatorRole::Security => Some(Role::Security),
-        pb::OperatorRole::Auditor => Some(Role::Auditor),
-        pb::OperatorRole::Admin => Some(Role::Admin),
-    }
-}
+/// The codes of a registry, or of a way to it, that fails.
+const NO_ANSWER: [Code; 6] = [
+    Code::Unavailable,
+    Code::DeadlineExceeded,
+    Code::Cancelled,
+    Code::ResourceExhausted,
+    Code::Unknown,
+    Code::Internal,
+];
 
-pub(super) fn kind(kind: pb::WorkloadKind) -> Option<WorkloadKind> {
-    match kind {
-        pb::WorkloadKind::Unspecified => None,
-        pb::WorkloadKind::Gateway => Some(WorkloadKind::Gateway),
-        pb::WorkloadKind::TokenService => Some(WorkloadKind::TokenService),
-        pb::WorkloadKind::InternalService => Some(WorkloadKind::InternalService),
-    }
-}
-
-pub(super) fn is_refusal(status: &Status, reason: ErrorReason) -> bool {
-    reason_of(status) == Some(reason)
-}
-
-/// What a failed call to the registry means here.
+/// Converts the status of a failed call to the registry.
 pub(super) fn failure(status: Status) -> Error {
     match (status.code(), reason_of(&status)) {
         (_, Some(ErrorReason::InvalidClient)) => Error::InvalidClient,
         (_, Some(ErrorReason::SignInFailed)) => Error::SignInFailed,
         (_, Some(ErrorReason::ResourceExhausted)) => Error::Busy,
-        (Code::Unauthenticated | Code::PermissionDenied, _) => {
-            tracing::error!(code = ?status.code(), "the registry refuses this service's own token");
+        (code @ (Code::Unauthenticated | Code::PermissionDenied), _) => {
+            tracing::error!(?code, "the registry rejects this service's own token");
             Error::RegistryUnavailable
         }
-        (
-            Code::Unavailable
-            | Code::DeadlineExceeded
-            | Code::Cancelled
-            | Code::ResourceExhausted
-            | Code::Unknown
-            | Code::Internal,
-            _,
-        ) => {
-            tracing::warn!(code = ?status.code(), "the registry does not answer");
+        (code, _) if NO_ANSWER.contains(&code) => {
+            tracing::warn!(?code, "the registry does not answer");
             Error::RegistryUnavailable
         }
         (code, _) => Error::RegistryAnswer(format!("{code:?}")),
@@ -108,7 +81,7 @@ pub(super) fn position(position: Option<pb::FeedPosition>) -> Result<Position, E
     })
 }
 
-/// What a change affects, and the revocation that comes with it, if one does.
+/// Converts a change, and adds the revocation that comes with it, if any.
 pub(super) fn changes(row: pb::Change) -> Result<impl Iterator<Item = Change>, Error> {
     let tenant = |id: &str| TenantId::parse(id).map_err(|_| unexpected("tenant of a change"));
     let (change, revoked) = match row.kind() {
@@ -139,15 +112,9 @@ pub(super) fn changes(row: pb::Change) -> Result<impl Iterator<Item = Change>, E
 pub(super) fn client(profile: Option<pb::ClientProfile>) -> Result<Client, Error> {
     let profile = profile.ok_or_else(|| unexpected("client"))?;
     let active = profile.state() == pb::ClientState::Active;
-    let mut scopes = Vec::with_capacity(profile.scopes.len());
-    for scope in profile.scopes {
-        scopes.push(ClientScope {
-            name: ScopeName::parse(&scope.name).map_err(|_| unexpected("scope"))?,
-            description: scope.description,
-            reason: scope.reason,
-        });
-    }
     let tenant_ids = profile.tenant_ids.iter().map(|id| TenantId::parse(id));
+    let tenant_ids = tenant_ids.collect::<Result<_, _>>();
+    let scopes = profile.scopes.into_iter().map(scope);
     let live_secrets = profile.live_secrets.into_iter().map(live_secret);
     Ok(Client {
         client_id: ClientId::parse(&profile.client_id).map_err(|_| unexpected("client_id"))?,
@@ -157,10 +124,8 @@ pub(super) fn client(profile: Option<pb::ClientProfile>) -> Result<Client, Error
             purpose: profile.purpose,
         },
         active,
-        tenant_ids: tenant_ids
-            .collect::<Result<_, _>>()
-            .map_err(|_| unexpected("tenant_id"))?,
-        scopes,
+        tenant_ids: tenant_ids.map_err(|_| unexpected("tenant_id"))?,
+        scopes: scopes.collect::<Result<_, _>>()?,
         redirect_uris: profile.redirect_uris,
         version: profile.version,
         tokens_ended_seq: profile.tokens_ended_seq,
@@ -170,11 +135,17 @@ pub(super) fn client(profile: Option<pb::ClientProfile>) -> Result<Client, Error
     })
 }
 
+fn scope(scope: pb::ProfileScope) -> Result<ClientScope, Error> {
+    Ok(ClientScope {
+        name: ScopeName::parse(&scope.name).map_err(|_| unexpected("scope"))?,
+        description: scope.description,
+        reason: scope.reason,
+    })
+}
+
 fn live_secret(secret: pb::LiveSecret) -> Result<LiveSecret, Error> {
-    let expires_at = secret
-        .expire_time
-        .as_ref()
-        .map(|time| UnixMillis::from_timestamp(time).ok_or_else(|| unexpected("expire_time of a secret")));
+    let time = |time| UnixMillis::from_timestamp(&time).ok_or_else(|| unexpected("expire_time of a secret"));
+    let expires_at = secret.expire_time.map(time);
     Ok(LiveSecret {
         secret_id: SecretId::parse(&secret.secret_id).map_err(|_| unexpected("secret_id"))?,
         expires_at: expires_at.transpose()?,
@@ -183,10 +154,8 @@ fn live_secret(secret: pb::LiveSecret) -> Result<LiveSecret, Error> {
 
 pub(super) fn tag_key(key: pb::SecretTagKey) -> Result<SecretTagKey, Error> {
     let bytes = Zeroizing::new(key.key);
-    let bytes = bytes
-        .as_slice()
-        .try_into()
-        .map_err(|_| unexpected("secret_tag_key"))?;
+    let bytes = bytes.as_slice().try_into();
+    let bytes = bytes.map_err(|_| unexpected("secret_tag_key"))?;
     Ok(SecretTagKey::new(key.version, bytes))
 }
 

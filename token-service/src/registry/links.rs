@@ -1,5 +1,5 @@
-//! One-time links, which the browser pages open. Both calls are open to anyone who holds the link: this
-//! service brings no authority of its own to them.
+//! One-time links, which the browser pages open. Both calls are open to anyone who holds the link; this service's own
+//! authority plays no part.
 
 use accord::{
     registry::v1 as pb,
@@ -44,8 +44,7 @@ impl Registry {
         })
     }
 
-    /// Sets the password that a Tenant Admin has chosen, by the one-time enrolment link. Gives the
-    /// tenant.
+    /// Sets the password that a Tenant Admin has chosen, by the one-time enrolment link. Returns the tenant.
     ///
     /// # Errors
     /// [`Error::LinkInvalid`], [`Error::PasswordRefused`], [`Error::RegistryUnavailable`].
@@ -64,26 +63,25 @@ impl Registry {
     }
 }
 
-/// The token of a link, as it stands in the link's path.
+/// Parses the token in the path of a link.
 ///
 /// # Errors
 /// [`Error::LinkInvalid`].
 pub fn link_token(kind: TokenKind, text: &str) -> Result<OpaqueToken, Error> {
-    OpaqueToken::parse(kind, text).map_err(|_| Error::LinkInvalid { opened_time: None })
+    OpaqueToken::parse(kind, text).map_err(|_| Error::LinkInvalid(None))
 }
 
 fn link_failure(status: Status) -> Error {
     match reason_of(&status) {
         Some(ErrorReason::LinkInvalid) => {
             let info = status.get_details_error_info();
-            let opened_time = info.and_then(|mut info| info.metadata.remove("claim_time"));
-            Error::LinkInvalid { opened_time }
+            Error::LinkInvalid(info.and_then(|mut info| info.metadata.remove("claim_time")))
         }
         Some(ErrorReason::InvalidFields) => {
             let bad = status.get_details_bad_request();
             let violations = bad.into_iter().flat_map(|bad| bad.field_violations);
-            let about = violations.filter(|v| v.field == "password");
-            Error::PasswordRefused(about.map(|v| v.description).collect())
+            let violations = violations.filter(|v| v.field == "password");
+            Error::PasswordRefused(violations.map(|v| v.description).collect())
         }
         _ => failure(status),
     }

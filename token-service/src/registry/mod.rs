@@ -12,9 +12,9 @@ use accord::{
         provisioning_service_client::ProvisioningServiceClient, user_service_client::UserServiceClient,
     },
     rpc::{
-        auth::Caller,
+        auth::{Caller, Role, WorkloadKind},
         channel::{self, HopChannel},
-        status::ErrorReason,
+        status::{ErrorReason, reason_of},
     },
     text::{
         id::{ClientId, OperatorId, TenantId, UserId, WorkloadId},
@@ -24,7 +24,6 @@ use accord::{
 use arc_swap::{ArcSwap, Guard};
 use tokio::time::Instant;
 use tonic::Code;
-use zeroize::Zeroizing;
 
 use crate::{
     error::Error,
@@ -40,12 +39,9 @@ use crate::{
 mod answer;
 pub mod links;
 
-use answer::{
-    as_of, changes, client, failure, is_refusal, kind, not_found, position, role, tag_key, tenant,
-    unexpected, user,
-};
+use answer::{as_of, changes, client, failure, not_found, position, tag_key, tenant, unexpected, user};
 
-/// Which user is meant. No `Debug`: an account name is not to be shown.
+/// Names a user. No `Debug`: it must not show an account name.
 pub enum UserRef<'a> {
     /// By id.
     Id(&'a UserId),
@@ -64,8 +60,8 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A registry at `url` (`http://host:port`), asked with this service's own workload token. It
-    /// connects on first use.
+    /// A registry at `url` (`http://host:port`), called with this service's own workload token. It connects on first
+    /// use.
     ///
     /// # Errors
     /// When `url` is not a URI.
@@ -105,13 +101,13 @@ impl Registry {
     pub async fn authenticate_tenant_admin(
         &self,
         tenant_id: &TenantId,
-        account_name: Zeroizing<String>,
-        password: Zeroizing<String>,
+        account_name: &str,
+        password: &str,
     ) -> Result<AsOf<User>, Error> {
         let request = pb::AuthenticateTenantAdminRequest {
             tenant_id: tenant_id.to_string(),
-            account_name: account_name.to_string(),
-            password: password.to_string(),
+            account_name: account_name.to_owned(),
+            password: password.to_owned(),
         };
         let asked_at = Instant::now();
         let answer = self.directory.clone().authenticate_tenant_admin(request).await;
@@ -119,7 +115,7 @@ impl Registry {
         as_of(user(answer.user)?, answer.position, asked_at)
     }
 
-    /// What changed after a position; without one, the position alone.
+    /// Reads the changes after a position; without one, the newest position alone.
     ///
     /// # Errors
     /// [`Error::RegistryUnavailable`].
@@ -136,8 +132,8 @@ impl Registry {
         let tag_keys = answer.secret_tag_keys.into_iter().map(tag_key);
         self.tag_keys.store(Arc::new(tag_keys.collect::<Result<_, _>>()?));
         let mut all = Vec::with_capacity(answer.changes.len());
-        for row in answer.changes {
-            all.extend(changes(row)?);
+        for change in answer.changes {
+            all.extend(changes(change)?);
         }
         Ok(Changes {
             changes: all,
@@ -148,12 +144,12 @@ impl Registry {
         })
     }
 
-    /// The keys of Client Secrets' tags; empty until changes were read.
+    /// The keys of Client Secrets' tags; empty until changes have been read.
     pub fn tag_keys(&self) -> Guard<Arc<Vec<SecretTagKey>>> {
         self.tag_keys.load()
     }
 
-    /// Tells when secrets were used that were verified from memory.
+    /// Reports when secrets were used that were verified from memory.
     ///
     /// # Errors
     /// [`Error::RegistryUnavailable`].
@@ -212,16 +208,15 @@ impl Registry {
         };
         let asked_at = Instant::now();
         let answer = self.directory.clone().resolve_user(request).await;
-        let answer = answer
-            .map_err(|status| match status.code() {
-                Code::InvalidArgument => Error::NotFound("user"),
-                _ => not_found("user", status),
-            })?
-            .into_inner();
+        let answer = answer.map_err(|status| match status.code() {
+            Code::InvalidArgument => Error::NotFound("user"),
+            _ => not_found("user", status),
+        });
+        let answer = answer?.into_inner();
         as_of(user(answer.user)?, answer.position, asked_at)
     }
 
-    /// The caller whose token this is; `None` for an unknown or revoked one.
+    /// Finds the caller whose token this is; `None` for an unknown or revoked one.
     ///
     /// # Errors
     /// [`Error::RegistryUnavailable`].
@@ -233,19 +228,22 @@ impl Registry {
         let asked_at = Instant::now();
         let answer = match self.directory.clone().authenticate_caller(request).await {
             Ok(answer) => answer.into_inner(),
-            // This service's own token is refused in the same way: that is no answer about theirs.
-            Err(status) if is_refusal(&status, ErrorReason::Unauthenticated) => return Ok(None),
+            // The registry rejects this service's own token in the same way, which then looks like an unknown caller.
+            Err(status) if reason_of(&status) == Some(ErrorReason::Unauthenticated) => return Ok(None),
             Err(status) => return Err(failure(status)),
         };
         let malformed = || unexpected("caller");
         let caller = match answer.caller.ok_or_else(malformed)? {
             Answer::Operator(operator) => Caller::Operator {
                 id: OperatorId::parse(&operator.operator_id).map_err(|_| malformed())?,
-                roles: operator.roles().filter_map(role).collect(),
+                roles: operator
+                    .roles()
+                    .filter_map(|role| Role::try_from(role).ok())
+                    .collect(),
             },
             Answer::Workload(workload) => Caller::Workload {
                 id: WorkloadId::parse(&workload.workload_id).map_err(|_| malformed())?,
-                kind: kind(workload.kind()).ok_or_else(malformed)?,
+                kind: WorkloadKind::try_from(workload.kind()).map_err(|()| malformed())?,
             },
         };
         as_of(caller, answer.position, asked_at).map(Some)

@@ -1,6 +1,6 @@
-//! A registry in memory: `DirectoryService`, and of one-time links what anyone may call. It keeps the rules
-//! that token-service relies on: every change moves the feed's position, and what ends tokens or sessions
-//! says where.
+//! A registry in memory: `DirectoryService`, and the methods for one-time links that anyone may call. It follows the
+//! rules that token-service relies on: every change moves the feed's position, and a change that ends tokens or
+//! sessions records its own.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,13 +10,10 @@ use std::{
 
 use accord::{
     random::{Random, SystemRandom},
-    registry::v1::{
-        self as pb, authenticate_caller_response::Caller, directory_service_server::DirectoryService,
-        resolve_user_request::User as Which,
-    },
+    registry::v1::{self as pb, authenticate_caller_response::Caller},
     rpc::{
         auth::{Role, WorkloadKind},
-        status::{ErrorReason, Problem},
+        status::Problem,
     },
     testing::test_clock,
     text::{
@@ -24,13 +21,14 @@ use accord::{
         opaque::{ClientSecret, OpaqueToken, SecretTagKey, TokenKind},
     },
 };
-use tonic::{Code, Request, Response, Status};
+use tonic::Status;
 
+mod directory;
 mod links;
 
 use links::Links;
 
-/// What tenants' authority URLs begin with.
+/// The base of every tenant's authority URL.
 pub const PUBLIC_BASE_URL: &str = "https://auth.example";
 
 /// The key that tags its Client Secrets.
@@ -66,7 +64,7 @@ pub enum Question {
     SignIn,
 }
 
-/// What happens after an answer was read and before it arrives.
+/// The work between reading an answer and sending it.
 type Delay = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 struct User {
@@ -94,7 +92,7 @@ impl FakeRegistry {
         self.0.lock().unwrap()
     }
 
-    /// Makes a change and moves the position; the change is told its own.
+    /// Makes a change, which takes the next position.
     fn change<T>(&self, change: impl FnOnce(&mut State, i64) -> T) -> T {
         let mut state = self.state();
         state.seq += 1;
@@ -111,33 +109,32 @@ impl FakeRegistry {
         Ok(state)
     }
 
-    /// Lets every question fail, or no more, but for those about callers: so a call gets as far as its
-    /// own questions.
+    /// Lets every question fail, or no longer, except those about callers.
     pub fn set_unavailable(&self, unavailable: bool) {
         self.state().unavailable = unavailable;
     }
 
-    /// Answers questions about changes, and that there are none: for tests that make none.
+    /// Answers questions about changes, always with none: for tests that make none.
     pub fn tell_changes(&self) {
         self.state().tells_changes = true;
     }
 
-    /// Holds the next answer to this question back, as it is then, until all this has happened.
+    /// Delays the next answer to this question until `meanwhile` has completed.
     pub fn delay(&self, question: Question, meanwhile: impl Future<Output = ()> + Send + 'static) {
         self.state().delays.insert(question, Box::pin(meanwhile));
     }
 
-    /// Whether every delay was met.
+    /// Returns whether every delay was used.
     pub fn was_delayed(&self) -> bool {
         self.state().delays.is_empty()
     }
 
-    /// Answers at once again.
+    /// Removes all delays.
     pub fn end_delays(&self) {
         self.state().delays.clear();
     }
 
-    /// How often each question was asked since the last call.
+    /// Returns how often each question was asked since the last call.
     pub fn take_counts(&self) -> BTreeMap<Question, usize> {
         std::mem::take(&mut self.state().counts)
     }
@@ -215,7 +212,7 @@ impl FakeRegistry {
         (client_id, secret)
     }
 
-    /// Adds an active user; the password is of use to a Tenant Admin alone.
+    /// Adds an active user. Only a Tenant Admin can use the password.
     pub fn add_user(
         &self,
         tenant_id: &str,
@@ -243,33 +240,21 @@ impl FakeRegistry {
         user_id
     }
 
-    /// Adds an operator with this role. Gives its token.
+    /// Adds an operator with this role. Returns its token.
     pub fn add_operator(&self, role: Role) -> OpaqueToken {
-        let role = match role {
-            Role::Registrar => pb::OperatorRole::Registrar,
-            Role::Approver => pb::OperatorRole::Approver,
-            Role::Security => pb::OperatorRole::Security,
-            Role::Auditor => pb::OperatorRole::Auditor,
-            Role::Admin => pb::OperatorRole::Admin,
-        };
         let operator = pb::Operator {
             operator_id: OperatorId::generate(&*test_clock(), &SystemRandom).into(),
-            roles: vec![role.into()],
+            roles: vec![pb::OperatorRole::from(role).into()],
             ..Default::default()
         };
         self.add_caller(TokenKind::Operator, Caller::Operator(operator))
     }
 
-    /// Adds a workload of this kind. Gives its token.
+    /// Adds a workload of this kind. Returns its token.
     pub fn add_workload(&self, kind: WorkloadKind) -> OpaqueToken {
-        let kind = match kind {
-            WorkloadKind::Gateway => pb::WorkloadKind::Gateway,
-            WorkloadKind::TokenService => pb::WorkloadKind::TokenService,
-            WorkloadKind::InternalService => pb::WorkloadKind::InternalService,
-        };
         let workload = pb::Workload {
             workload_id: WorkloadId::generate(&*test_clock(), &SystemRandom).into(),
-            kind: kind.into(),
+            kind: pb::WorkloadKind::from(kind).into(),
             ..Default::default()
         };
         self.add_caller(TokenKind::Workload, Caller::Workload(workload))
@@ -337,7 +322,7 @@ impl FakeRegistry {
         });
     }
 
-    /// Makes a user a Tenant Admin, or takes that away, which ends the sessions.
+    /// Makes a user a Tenant Admin, or an ordinary user again, which ends the sessions.
     pub fn set_tenant_admin(&self, user_id: &str, tenant_admin: bool) {
         self.change(|state, seq| {
             let user = &mut state.user(user_id).profile;
@@ -351,160 +336,5 @@ impl FakeRegistry {
     /// Ends a user's sessions, as a reset of the password does.
     pub fn end_sessions(&self, user_id: &str) {
         self.change(|state, seq| state.user(user_id).profile.sessions_ended_seq = seq);
-    }
-}
-
-fn refused(reason: ErrorReason) -> Status {
-    Problem::new(Code::Unauthenticated, reason, "refused").into()
-}
-
-fn not_found(resource: &str) -> Status {
-    Problem::not_found(resource).into()
-}
-
-#[tonic::async_trait]
-impl DirectoryService for FakeRegistry {
-    async fn authenticate_client(
-        &self,
-        request: Request<pb::AuthenticateClientRequest>,
-    ) -> Result<Response<pb::AuthenticateClientResponse>, Status> {
-        self.count(Question::Secret);
-        let request = request.into_inner();
-        let state = self.ask()?;
-        let refused = || refused(ErrorReason::InvalidClient);
-        let (client_id, secret_id) = state.secrets.get(&request.client_secret).ok_or_else(refused)?;
-        let client = state.clients.get(client_id).ok_or_else(refused)?;
-        if *client_id != request.client_id || client.state() != pb::ClientState::Active {
-            return Err(refused());
-        }
-        Ok(Response::new(pb::AuthenticateClientResponse {
-            client: Some(client.clone()),
-            secret_id: secret_id.clone(),
-            secret_expire_time: None,
-            position: state.position(),
-        }))
-    }
-
-    async fn authenticate_tenant_admin(
-        &self,
-        request: Request<pb::AuthenticateTenantAdminRequest>,
-    ) -> Result<Response<pb::AuthenticateTenantAdminResponse>, Status> {
-        self.count(Question::SignIn);
-        self.late(Question::SignIn).await;
-        let request = request.into_inner();
-        let state = self.ask()?;
-        let found = state.users.iter().find(|user| {
-            user.profile.tenant_id == request.tenant_id
-                && user.account_name == request.account_name
-                && user.password == request.password
-                && user.profile.tenant_admin
-                && user.profile.state() == pb::UserState::Active
-        });
-        let tenant = state.tenants.get(&request.tenant_id);
-        match (found, tenant) {
-            (Some(user), Some(tenant)) if tenant.state() == pb::TenantState::Active => {
-                Ok(Response::new(pb::AuthenticateTenantAdminResponse {
-                    user: Some(user.profile.clone()),
-                    position: state.position(),
-                }))
-            }
-            _ => Err(refused(ErrorReason::SignInFailed)),
-        }
-    }
-
-    async fn authenticate_caller(
-        &self,
-        request: Request<pb::AuthenticateCallerRequest>,
-    ) -> Result<Response<pb::AuthenticateCallerResponse>, Status> {
-        let state = self.state();
-        let caller = state.callers.get(&request.into_inner().token).cloned();
-        Ok(Response::new(pb::AuthenticateCallerResponse {
-            caller: Some(caller.ok_or_else(|| refused(ErrorReason::Unauthenticated))?),
-            position: state.position(),
-        }))
-    }
-
-    async fn resolve_user(
-        &self,
-        request: Request<pb::ResolveUserRequest>,
-    ) -> Result<Response<pb::ResolveUserResponse>, Status> {
-        self.count(Question::User);
-        let request = request.into_inner();
-        let answer = {
-            let state = self.ask()?;
-            let mut users = state
-                .users
-                .iter()
-                .filter(|user| user.profile.tenant_id == request.tenant_id);
-            let user = match request.user.unwrap() {
-                Which::UserId(user_id) => users.find(|user| user.profile.user_id == user_id),
-                Which::AccountName(name) => users.find(|user| user.account_name == name),
-            };
-            pb::ResolveUserResponse {
-                user: Some(user.ok_or_else(|| not_found("user"))?.profile.clone()),
-                position: state.position(),
-            }
-        };
-        self.late(Question::User).await;
-        Ok(Response::new(answer))
-    }
-
-    async fn get_client_profile(
-        &self,
-        request: Request<pb::GetClientProfileRequest>,
-    ) -> Result<Response<pb::GetClientProfileResponse>, Status> {
-        self.count(Question::Client);
-        let answer = {
-            let state = self.ask()?;
-            let client = state.clients.get(&request.into_inner().client_id);
-            pb::GetClientProfileResponse {
-                client: Some(client.ok_or_else(|| not_found("client"))?.clone()),
-                position: state.position(),
-            }
-        };
-        self.late(Question::Client).await;
-        Ok(Response::new(answer))
-    }
-
-    async fn get_tenant_profile(
-        &self,
-        request: Request<pb::GetTenantProfileRequest>,
-    ) -> Result<Response<pb::GetTenantProfileResponse>, Status> {
-        self.count(Question::Tenant);
-        let answer = {
-            let state = self.ask()?;
-            let tenant = state.tenants.get(&request.into_inner().tenant_id);
-            pb::GetTenantProfileResponse {
-                tenant: Some(tenant.ok_or_else(|| not_found("tenant"))?.clone()),
-                position: state.position(),
-            }
-        };
-        self.late(Question::Tenant).await;
-        Ok(Response::new(answer))
-    }
-
-    async fn list_changes(
-        &self,
-        request: Request<pb::ListChangesRequest>,
-    ) -> Result<Response<pb::ListChangesResponse>, Status> {
-        let state = self.ask()?;
-        if !state.tells_changes && request.get_ref().after.is_some() {
-            return Err(Status::unimplemented("the fake has no feed"));
-        }
-        Ok(Response::new(pb::ListChangesResponse {
-            position: state.position(),
-            secret_tag_keys: vec![pb::SecretTagKey {
-                version: 1,
-                key: TAG_KEY.to_vec(),
-            }],
-            ..Default::default()
-        }))
-    }
-
-    async fn report_secret_use(
-        &self,
-        _: Request<pb::ReportSecretUseRequest>,
-    ) -> Result<Response<pb::ReportSecretUseResponse>, Status> {
-        Ok(Response::new(pb::ReportSecretUseResponse {}))
     }
 }

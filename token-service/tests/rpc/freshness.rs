@@ -1,5 +1,5 @@
-//! What changes while a call is under way: no token leaves, and none is called active, that stands on
-//! what was so before. And no change makes an honest client look like a thief.
+//! Changes while a call is under way: no token is returned, and none is called active, that rests on
+//! older facts. And no change makes an honest client look like a thief.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{fake_registry::Question, harness::assert_refused, world::World};
 
 mod assertions;
 
-/// The registry takes so long to answer that its answer counts no more. Time jumps; nobody waits.
+/// The registry takes so long to answer that its answer no longer counts. Time jumps; the test does not wait.
 async fn too_late() {
     tokio::time::pause();
     tokio::time::advance(Duration::from_millis(701)).await;
@@ -19,7 +19,7 @@ async fn too_late() {
 
 type Change = fn(&World);
 
-/// What ends tokens in the registry, and what a client is told then.
+/// A change in the registry that ends tokens, and the error that a client gets then.
 const REGISTRY_CHANGES: [(Change, Code, &str); 4] = [
     (
         |world| world.suspend("client", true),
@@ -57,7 +57,7 @@ fn change_meanwhile(world: &Arc<World>, change: Change) {
 }
 
 #[tokio::test]
-async fn no_token_is_issued_on_an_answer_that_comes_too_late() {
+async fn no_token_is_issued_by_an_answer_that_is_too_old() {
     for (index, (change, code, reason)) in REGISTRY_CHANGES.into_iter().enumerate() {
         for flow in 0..3 {
             let world = world().await;
@@ -76,7 +76,7 @@ async fn no_token_is_issued_on_an_answer_that_comes_too_late() {
 }
 
 #[tokio::test]
-async fn no_token_is_called_active_on_an_answer_that_comes_too_late() {
+async fn no_token_is_active_by_an_answer_that_is_too_old() {
     for (index, (change, ..)) in REGISTRY_CHANGES.into_iter().enumerate() {
         let world = world().await;
         let tokens = world.first_tokens().await;
@@ -111,7 +111,7 @@ where
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_ends_while_the_registry_is_asked_is_inactive() {
+async fn a_refresh_token_that_ends_during_a_call_to_the_registry_is_inactive() {
     let world = world().await;
     let tokens = world.first_tokens().await;
     let grant_id = tokens.grant_id.clone();
@@ -184,7 +184,7 @@ where
 }
 
 #[tokio::test]
-async fn what_ends_access_tokens_alone_does_not_end_a_family_that_is_being_used() {
+async fn ending_access_tokens_does_not_end_a_family_in_use() {
     for world in World::start_on_all().await {
         let world = Arc::new(world);
         // The key that signed the first token made.
@@ -229,7 +229,7 @@ async fn what_ends_access_tokens_alone_does_not_end_a_family_that_is_being_used(
 }
 
 #[tokio::test]
-async fn what_ends_the_grant_or_the_family_ends_the_call_too() {
+async fn a_call_fails_when_its_grant_or_family_ends_meanwhile() {
     let world = world().await;
     let tokens = world.first_tokens().await;
     let grant_id = tokens.grant_id.clone();
@@ -260,7 +260,7 @@ async fn what_ends_the_grant_or_the_family_ends_the_call_too() {
 }
 
 #[tokio::test]
-async fn without_an_end_of_changes_the_client_is_told_to_come_again() {
+async fn endless_changes_end_in_unavailable() {
     let world = world().await;
     let tokens = world.first_tokens().await;
     // Every answer about a tenant or a user comes too late.

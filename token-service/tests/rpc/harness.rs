@@ -153,7 +153,7 @@ impl Harness {
         SigningKeyServiceClient::new(self.token(&self.operators[&Role::Security]))
     }
 
-    /// `TokenService`, called by nobody known.
+    /// `TokenService`, called without a credential.
     pub fn tokens(&self) -> TokenServiceClient<CallerChannel> {
         TokenServiceClient::new(authorized(&self.channel, ""))
     }
@@ -179,7 +179,7 @@ impl Harness {
     }
 }
 
-/// Serves a registry on loopback. Gives its URL.
+/// Serves a registry on loopback. Returns its URL.
 async fn serve_registry(registry: &FakeRegistry, shutdown: &CancellationToken) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

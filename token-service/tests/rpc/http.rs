@@ -18,7 +18,7 @@ mod token;
 
 use client::{Answer, Request};
 
-/// Asserts an error of the endpoints that clients call (RFC 6749 §5.2): JSON that nobody keeps, with a
+/// Asserts an error of the endpoints that clients call (RFC 6749 §5.2): JSON that no cache stores, with a
 /// challenge if, and only if, it is a 401.
 #[track_caller]
 fn assert_error(answer: &Answer, status: u16, code: &str) {
@@ -53,7 +53,7 @@ fn assert_error(answer: &Answer, status: u16, code: &str) {
     );
 }
 
-/// Asserts that nobody on the way keeps the answer, and that no other site's script reads it.
+/// Asserts that no cache stores the response, and that no other site's script reads it.
 #[track_caller]
 fn assert_private(answer: &Answer) {
     assert_eq!(answer.header("cache-control"), Some("no-store"), "{answer:?}");
@@ -104,7 +104,7 @@ fn assert_page_headers(answer: &Answer) {
 
 /// Over HTTP/2, as the gateway speaks it.
 #[tokio::test]
-async fn many_who_hang_up_at_once_do_not_end_the_connection_of_others() {
+async fn many_cancelled_calls_do_not_end_the_shared_connection() {
     let world = World::start().await;
     let server = world.http_address();
     let calling = tokio::task::spawn_blocking(move || hang_up(server, MAX_CONCURRENT_CALLS - 1));

@@ -1,4 +1,4 @@
-//! `TokenService.IntrospectToken` and `RevokeToken`: what a token stands for, and how it ends.
+//! `TokenService.IntrospectToken` and `RevokeToken`: what a token is for, and how it ends.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ async fn revoke(world: &World, request: pb::RevokeTokenRequest) -> Result<(), St
 }
 
 #[tokio::test]
-async fn an_active_token_tells_what_it_stands_for() {
+async fn an_active_token_has_all_its_fields() {
     let world = World::start().await;
     let first = world.first_tokens().await;
     world.clock().advance(Duration::from_secs(10));
@@ -89,7 +89,7 @@ async fn an_active_token_tells_what_it_stands_for() {
 }
 
 #[tokio::test]
-async fn what_is_no_token_of_the_tenant_is_inactive() {
+async fn anything_but_a_token_of_the_tenant_is_inactive() {
     let world = World::start().await;
     let tokens = world.first_tokens().await;
     let access = &tokens.access_token;
@@ -221,7 +221,7 @@ async fn a_suspension_ends_access_tokens_and_pauses_refresh_tokens() {
 }
 
 #[tokio::test]
-async fn what_a_client_may_no_more_its_tokens_no_longer_stand_for() {
+async fn a_scope_that_a_client_lost_is_missing_from_its_tokens() {
     let world = World::start().await;
     let tokens = world.first_tokens().await;
     let by_itself = world.issue(world.by_client_credentials()).await.unwrap();
@@ -253,7 +253,7 @@ async fn what_a_client_may_no_more_its_tokens_no_longer_stand_for() {
 }
 
 #[tokio::test]
-async fn a_new_epoch_of_the_registry_refuses_every_token_of_the_old() {
+async fn a_new_epoch_of_the_registry_ends_every_older_token() {
     let world = World::start().await;
     let old = world.first_tokens().await;
     let by_itself = world.issue(world.by_client_credentials()).await.unwrap();
@@ -314,7 +314,7 @@ async fn a_client_ends_a_family_by_any_of_its_refresh_tokens() {
 }
 
 #[tokio::test]
-async fn what_is_not_the_clients_own_is_not_ended() {
+async fn another_clients_token_is_not_revoked() {
     let world = World::start().await;
     let tokens = world.first_tokens().await;
     let stranger = world.new_client(&["acme", "globex"]);

@@ -86,7 +86,7 @@ async fn every_answer_is_as_described() {
     tokens::not_our_day(&mut face).await;
     authorization::started(&mut face).await;
     authorization::refused(&mut face).await;
-    authorization::not_told(&mut face).await;
+    authorization::not_redirected(&mut face).await;
     discovery::documents(&mut face).await;
     discovery::other_methods(&mut face).await;
     discovery::without_registry(&mut face).await;

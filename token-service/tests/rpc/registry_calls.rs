@@ -16,7 +16,7 @@ fn assert_asked<const N: usize>(world: &World, call: &str, expected: [(Question,
 }
 
 #[tokio::test]
-async fn a_page_asks_the_registry_once_for_each_fact() {
+async fn a_page_reads_each_fact_from_the_registry_once() {
     let world = World::start().await;
     // There is a grant already, so that the consent page compares.
     let grant_id = world.active_grant().await;
@@ -62,7 +62,7 @@ async fn a_page_asks_the_registry_once_for_each_fact() {
 }
 
 #[tokio::test]
-async fn an_rpc_asks_the_registry_once_for_each_fact() {
+async fn an_rpc_reads_each_fact_from_the_registry_once() {
     let world = World::start().await;
     let setup = world.setup().await;
     assert_asked(&world, "StartSetup", [(Tenant, 1), (Client, 1)]);

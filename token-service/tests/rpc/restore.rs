@@ -1,5 +1,4 @@
-//! What a database that was restored from a copy still counts for: nothing that somebody may have ended,
-//! or learnt, after the copy was made.
+//! A database that was restored from a copy: nothing counts that may have ended or leaked after the copy.
 
 use accord::token::v1::{self as pb, SigningKeyState};
 use tonic::Code;

@@ -24,7 +24,7 @@ fn named(answer: &pb::ListRevocationsResponse) -> Vec<(pb::RevocationKind, Strin
 }
 
 #[tokio::test]
-async fn a_snapshot_is_followed_by_what_is_new() {
+async fn a_snapshot_is_followed_by_later_revocations() {
     for world in World::start_on_all().await {
         world.registry().tell_changes();
         let empty = list(&world, "").await.unwrap();
@@ -52,7 +52,7 @@ async fn a_snapshot_is_followed_by_what_is_new() {
                 .is_empty()
         );
 
-        // The same snapshot for whoever comes now, and for who knows another epoch.
+        // The same snapshot without a cursor, and with one of another epoch.
         for cursor in ["", "aaaaaaaaaa-bbbbbbbbbb.1.1"] {
             let all = list(&world, cursor).await.unwrap();
             assert!(all.snapshot, "{cursor:?}");
@@ -64,7 +64,7 @@ async fn a_snapshot_is_followed_by_what_is_new() {
 }
 
 #[tokio::test]
-async fn nothing_is_told_that_could_be_out_of_date() {
+async fn no_stale_page_of_revocations_is_returned() {
     let world = World::start().await;
     world.registry().tell_changes();
     world.registry().set_unavailable(true);
@@ -74,7 +74,7 @@ async fn nothing_is_told_that_could_be_out_of_date() {
 }
 
 #[tokio::test]
-async fn a_cursor_that_no_answer_gave_is_refused() {
+async fn an_unknown_cursor_is_rejected() {
     let world = World::start().await;
     world.registry().tell_changes();
     for cursor in [

@@ -86,7 +86,7 @@ fn assert_session_invalid(result: Result<(), Status>) {
 }
 
 #[tokio::test]
-async fn a_setup_shows_who_asks_for_what_and_why() {
+async fn a_setup_shows_client_scopes_and_reasons() {
     let world = World::start().await;
     let setup = start(&world, world.request()).await.unwrap();
     assert!(setup.setup_id.starts_with("set_"));
@@ -267,7 +267,7 @@ async fn only_an_active_client_may_ask_an_active_tenant_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_repeated_start_gives_the_same_setup_whatever_has_happened_since() {
+async fn a_repeated_start_returns_the_same_setup_after_later_changes() {
     let world = World::start().await;
     let request = pb::StartSetupRequest {
         request_id: request_id(),

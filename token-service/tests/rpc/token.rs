@@ -58,7 +58,7 @@ async fn verified(world: &World, access_token: &str) -> AccessTokenClaims {
 }
 
 #[tokio::test]
-async fn an_access_token_verifies_by_the_published_keys_and_says_what_it_is_for() {
+async fn an_access_token_verifies_by_the_published_keys_and_names_its_audience() {
     let world = World::start().await;
     let tokens = world.first_tokens().await;
     assert_eq!((tokens.token_type.as_str(), tokens.expires_in), ("Bearer", 300));
@@ -184,7 +184,7 @@ async fn a_client_that_is_not_proven_gets_one_answer() {
 }
 
 #[tokio::test]
-async fn a_refused_scope_or_target_uses_nothing_up() {
+async fn a_rejected_scope_or_target_uses_up_no_code() {
     let world = World::start().await;
     let code = world.by_code(&world.code().await);
     let refused_first = async |request: pb::IssueTokenRequest| {
@@ -215,7 +215,7 @@ async fn a_refused_scope_or_target_uses_nothing_up() {
 }
 
 #[tokio::test]
-async fn scopes_are_what_grant_client_and_catalogue_agree_on() {
+async fn scopes_are_those_of_grant_client_and_catalogue() {
     let world = World::start().await;
     let first = world.first_tokens().await;
     let narrowed = pb::IssueTokenRequest {

@@ -1,5 +1,5 @@
-//! Who is who in these tests: two tenants with their admins, users to run as, a client that asks the
-//! first tenant, and the steps from its request to its tokens.
+//! The parties of these tests: two tenants with their admins, users to run as, a client of the first tenant, and the
+//! steps from its request to its tokens.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -11,8 +11,8 @@ use accord::{
     testing::{TestDatabase, databases, sqlite},
     text::opaque::sha256,
     token::v1::{
-        self as pb, consent_service_client::ConsentServiceClient, issue_token_request as issue,
-        setup_service_client::SetupServiceClient, token_service_client::TokenServiceClient,
+        self as pb, consent_service_client::ConsentServiceClient, setup_service_client::SetupServiceClient,
+        token_service_client::TokenServiceClient,
     },
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -22,6 +22,8 @@ use crate::{
     fake_registry::FakeRegistry,
     harness::{CallerChannel, Harness, ok},
 };
+
+mod tokens;
 
 /// Every admin's password.
 pub const PASSWORD: &str = "correct horse battery staple";
@@ -99,7 +101,7 @@ impl World {
         &self.harness.clock
     }
 
-    /// Where the HTTP face is.
+    /// The address of the HTTP endpoints.
     pub fn http_address(&self) -> SocketAddr {
         self.harness.http_address
     }
@@ -124,7 +126,7 @@ impl World {
         GLOBEX_ADMIN_NAME
     }
 
-    /// Adds a client that may ask these tenants.
+    /// Adds a client that is registered for these tenants.
     pub fn new_client(&self, tenant_ids: &[&str]) -> TestClient {
         new_client(self.registry(), tenant_ids)
     }
@@ -174,7 +176,7 @@ impl World {
         self.registry().edit_client(&self.client_id, change);
     }
 
-    /// Lets the client ask this tenant and no other.
+    /// Registers the client for this tenant and no other.
     pub fn let_client_ask(&self, tenant_id: &str) {
         self.change_client(|client| client.tenant_ids = vec![tenant_id.to_owned()]);
     }
@@ -200,7 +202,7 @@ impl World {
         self.registry().set_tenant_admin(&self.admin_id, tenant_admin);
     }
 
-    /// What a password reset does.
+    /// Ends the admin's sessions, as a password reset does.
     pub fn end_admin_sessions(&self) {
         self.registry().end_sessions(&self.admin_id);
     }
@@ -262,7 +264,7 @@ impl World {
         ok(self.setups().sign_in_tenant_admin(request).await).admin_session
     }
 
-    /// An approval of all that was asked for, without an end.
+    /// An approval of all scopes requested, without an end.
     pub fn approval(&self, setup_id: &str, session: &str) -> pb::ApproveSetupRequest {
         pb::ApproveSetupRequest {
             setup_id: setup_id.into(),
@@ -290,7 +292,7 @@ impl World {
         ok(self.setups().approve_setup(approval).await)
     }
 
-    /// A code of the client's, for all it may ask.
+    /// A code of the client, for all its scopes.
     pub async fn code(&self) -> String {
         self.approved(&self.client, |_| ()).await.authorization_code
     }
@@ -354,7 +356,7 @@ impl World {
         ok(keys.list_signing_keys(request).await).signing_keys
     }
 
-    /// Starts anew as after a restore from a copy.
+    /// Starts again as after a restore from a copy.
     pub async fn restore(&self) {
         self.harness.restore().await;
     }
@@ -379,122 +381,8 @@ impl World {
         keys.revoke_signing_key(request).await.unwrap();
     }
 
-    // Tokens.
-
-    pub fn by_code(&self, code: &str) -> pb::IssueTokenRequest {
-        self.client
-            .asking(issue::Grant::AuthorizationCode(pb::AuthorizationCodeGrant {
-                code: code.into(),
-                redirect_uri: REDIRECT_URI.into(),
-                code_verifier: VERIFIER.into(),
-            }))
-    }
-
-    pub fn by_refresh_token(&self, refresh_token: &str) -> pb::IssueTokenRequest {
-        self.client
-            .asking(issue::Grant::RefreshToken(pb::RefreshTokenGrant {
-                refresh_token: refresh_token.into(),
-            }))
-    }
-
-    pub fn by_client_credentials(&self) -> pb::IssueTokenRequest {
-        self.client
-            .asking(issue::Grant::ClientCredentials(pb::ClientCredentialsGrant {}))
-    }
-
-    pub async fn issue(&self, request: pb::IssueTokenRequest) -> Result<pb::IssueTokenResponse, Status> {
-        Ok(self.tokens().issue_token(request).await?.into_inner())
-    }
-
-    /// What redeeming a new code of the client's gives.
-    pub async fn first_tokens(&self) -> pb::IssueTokenResponse {
-        let code = self.code().await;
-        self.issue(self.by_code(&code)).await.unwrap()
-    }
-
-    pub async fn refresh(&self, refresh_token: &str) -> Result<pb::IssueTokenResponse, Status> {
-        self.issue(self.by_refresh_token(refresh_token)).await
-    }
-
-    /// What the Cloud API learns of a token.
-    pub async fn introspect(&self, token: &str) -> pb::IntrospectTokenResponse {
-        let request = pb::IntrospectTokenRequest {
-            tenant_id: "acme".into(),
-            token: token.into(),
-            ..Default::default()
-        };
-        ok(self.internal_tokens().introspect_token(request).await)
-    }
-
-    pub async fn is_active(&self, token: &str) -> bool {
-        let answer = self.introspect(token).await;
-        let active = answer.active.expect("it is always set");
-        if !active {
-            let inactive = pb::IntrospectTokenResponse {
-                active: Some(false),
-                ..Default::default()
-            };
-            assert_eq!(answer, inactive, "an inactive token tells nothing");
-        }
-        active
-    }
-
-    /// The client ends a token of its own, or tries to.
-    pub async fn revoke(&self, token: &str) -> Result<(), Status> {
-        let request = self.client.revoking(token);
-        self.tokens().revoke_token(request).await.map(drop)
-    }
-
     pub async fn audit_events(&self, action: &str) -> Vec<AuditEvent> {
         self.harness.audit_events(action).await
-    }
-}
-
-impl TestClient {
-    /// A token request of this client's, for `acme`.
-    pub fn asking(&self, grant: issue::Grant) -> pb::IssueTokenRequest {
-        pb::IssueTokenRequest {
-            tenant_id: "acme".into(),
-            client_id: self.client_id.clone(),
-            client_authentication: Some(issue::ClientAuthentication::ClientSecret(
-                self.client_secret.clone(),
-            )),
-            grant: Some(grant),
-            scopes: Vec::new(),
-            resource: String::new(),
-            ..Default::default()
-        }
-    }
-
-    /// The same request, made by this client.
-    pub fn instead(&self, request: &pb::IssueTokenRequest) -> pb::IssueTokenRequest {
-        pb::IssueTokenRequest {
-            tenant_id: request.tenant_id.clone(),
-            ..self.asking(request.grant.clone().unwrap())
-        }
-    }
-
-    pub fn revoking(&self, token: &str) -> pb::RevokeTokenRequest {
-        pb::RevokeTokenRequest {
-            tenant_id: "acme".into(),
-            token: token.into(),
-            client_id: self.client_id.clone(),
-            client_authentication: Some(pb::revoke_token_request::ClientAuthentication::ClientSecret(
-                self.client_secret.clone(),
-            )),
-        }
-    }
-
-    pub fn introspecting(&self, token: &str) -> pb::IntrospectTokenRequest {
-        pb::IntrospectTokenRequest {
-            tenant_id: "acme".into(),
-            token: token.into(),
-            client_id: self.client_id.clone(),
-            client_authentication: Some(pb::introspect_token_request::ClientAuthentication::ClientSecret(
-                self.client_secret.clone(),
-            )),
-            ..Default::default()
-        }
     }
 }
 

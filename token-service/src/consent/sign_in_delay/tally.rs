@@ -28,15 +28,6 @@ impl Entry {
         let half_lives = now.since(self.at).as_secs_f64() / HALF_LIFE.as_secs_f64();
         self.failures * (-half_lives).exp2()
     }
-
-    fn add(&mut self, failures: f64, now: UnixMillis) {
-        self.failures = (self.failures(now) + failures).clamp(0.0, MAX_FAILURES);
-        self.at = now;
-    }
-
-    fn is_forgettable(&self, now: UnixMillis) -> bool {
-        self.under_way == 0 && self.failures(now) < NEGLIGIBLE
-    }
 }
 
 /// The count of a key at a point in time.
@@ -69,7 +60,7 @@ impl Tally {
         }
     }
 
-    /// The count of a key; zero for an unknown one.
+    /// Returns the count of a key; zero for an unknown one.
     pub(super) fn count(&self, key: &Key, now: UnixMillis) -> Count {
         let entry = self.entries.get(key);
         entry.map_or(Count::default(), |entry| Count {
@@ -107,7 +98,8 @@ impl Tally {
     /// Adds failures, or subtracts them if negative. Does nothing for an unknown key.
     pub(super) fn add(&mut self, key: &Key, failures: f64, now: UnixMillis) {
         if let Some(entry) = self.entries.get_mut(key) {
-            entry.add(failures, now);
+            entry.failures = (entry.failures(now) + failures).clamp(0.0, MAX_FAILURES);
+            entry.at = now;
         }
     }
 
@@ -122,13 +114,14 @@ impl Tally {
     }
 
     /// Makes room for one more key. Removes the keys whose count is zero; if that is not enough, an eighth of the
-    /// rest, the most faded first. Whoever wants a key with many failures removed has to bring more of them
+    /// rest, the most faded first. So an attacker who wants a key with many failures removed needs more failures
     /// under seven eighths of all keys. Keeps keys with an attempt under way.
     fn make_room(&mut self, now: UnixMillis) -> bool {
         if self.entries.len() < self.max_keys {
             return true;
         }
-        self.entries.retain(|_, entry| !entry.is_forgettable(now));
+        self.entries
+            .retain(|_, entry| entry.under_way > 0 || entry.failures(now) >= NEGLIGIBLE);
         let aim = self.max_keys - self.max_keys.div_ceil(8);
         let surplus = self.entries.len().saturating_sub(aim);
         let idle = self.entries.iter().filter(|(_, entry)| entry.under_way == 0);

@@ -24,7 +24,7 @@ fn address(last: u32) -> Option<IpAddr> {
 
 fn retry_after(rejected: Result<Attempt, Error>) -> Duration {
     match rejected {
-        Err(Error::TooManySignIns { retry_after }) => retry_after,
+        Err(Error::TooManySignIns(retry_after)) => retry_after,
         other => panic!("{other:?}"),
     }
 }

@@ -1,4 +1,4 @@
-//! Consents between messages and the noun.
+//! Converts consents.
 
 use accord::{
     clock::UnixMillis,
@@ -10,21 +10,19 @@ use accord::{
     token::v1 as pb,
 };
 
+use super::{optional, present};
 use crate::model::grant::{Consent, GrantFilter, GrantState};
 
-/// Characters of the reason for a revocation.
+/// The most characters of the reason for a revocation.
 const MAX_REASON: usize = 1000;
 
+accord::message_enum! { GrantState = pb::ConsentState { Pending, Active, Suspended, Revoked, Expired, Superseded } }
+
 /// Reads the ids of a consent.
-///
-/// # Errors
-/// All violations.
 pub fn ids(tenant_id: &str, grant_id: &str) -> Result<(TenantId, GrantId), Violations> {
     let mut v = Violations::default();
-    match read_ids(&mut v, tenant_id, grant_id) {
-        Some(ids) => Ok(ids),
-        None => Err(v),
-    }
+    let ids = read_ids(&mut v, tenant_id, grant_id);
+    v.finish(|| ids)
 }
 
 fn read_ids(v: &mut Violations, tenant_id: &str, grant_id: &str) -> Option<(TenantId, GrantId)> {
@@ -34,56 +32,25 @@ fn read_ids(v: &mut Violations, tenant_id: &str, grant_id: &str) -> Option<(Tena
 }
 
 /// Reads a `ListConsentsRequest`.
-///
-/// # Errors
-/// All violations.
 pub fn list(request: &pb::ListConsentsRequest) -> Result<(TenantId, GrantFilter, PageRequest), Violations> {
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
-    let client_id = match request.client_id.as_str() {
-        "" => Some(None),
-        text => v.check("client_id", ClientId::parse(text)).map(Some),
-    };
-    let state = match pb::ConsentState::try_from(request.state) {
-        Ok(state) => Some(filter_state(state)),
-        Err(_) => {
-            v.add("state", "must be a known state");
-            None
-        }
-    };
+    let client_id = optional(&mut v, "client_id", &request.client_id, ClientId::parse);
+    let state = v.filter::<pb::ConsentState, _>("state", request.state);
     let state_text = request.state.to_string();
     let filters = [request.tenant_id.as_str(), &request.client_id, &state_text];
-    let page = PageRequest::parse(
-        &mut v,
-        "consents",
-        &filters,
-        request.page_size,
-        &request.page_token,
-    );
-    match (tenant_id, client_id, state, page) {
-        (Some(tenant_id), Some(client_id), Some(state), Some(page)) => {
-            Ok((tenant_id, GrantFilter { client_id, state }, page))
-        }
-        _ => Err(v),
-    }
-}
-
-fn filter_state(state: pb::ConsentState) -> Option<GrantState> {
-    match state {
-        pb::ConsentState::Unspecified => None,
-        pb::ConsentState::Pending => Some(GrantState::Pending),
-        pb::ConsentState::Active => Some(GrantState::Active),
-        pb::ConsentState::Suspended => Some(GrantState::Suspended),
-        pb::ConsentState::Revoked => Some(GrantState::Revoked),
-        pb::ConsentState::Expired => Some(GrantState::Expired),
-        pb::ConsentState::Superseded => Some(GrantState::Superseded),
-    }
+    let (size, token) = (request.page_size, &request.page_token);
+    let page = PageRequest::parse(&mut v, "consents", &filters, size, token);
+    v.finish(|| {
+        let filter = GrantFilter {
+            client_id: client_id?,
+            state: state?,
+        };
+        Some((tenant_id?, filter, page?))
+    })
 }
 
 /// Reads a `RevokeConsentRequest`. An operator must give a reason.
-///
-/// # Errors
-/// All violations.
 pub fn revoke(
     request: &pb::RevokeConsentRequest,
     by_operator: bool,
@@ -91,28 +58,24 @@ pub fn revoke(
     let mut v = Violations::default();
     let ids = read_ids(&mut v, &request.tenant_id, &request.grant_id);
     let reason = v.multiline("reason", &request.reason, usize::from(by_operator)..=MAX_REASON);
-    match (ids, reason) {
-        (Some((tenant_id, grant_id)), Some(reason)) => Ok((tenant_id, grant_id, reason)),
-        _ => Err(v),
-    }
+    v.finish(|| {
+        let (tenant_id, grant_id) = ids?;
+        Some((tenant_id, grant_id, reason?))
+    })
 }
 
-/// Reads the ids of a `ChangeDesignatedUserRequest`, and sees that it names a user.
-///
-/// # Errors
-/// All violations.
+/// Reads the ids of a `ChangeDesignatedUserRequest`. Rejects one that names no user.
 pub fn change_designated_user(
     request: &pb::ChangeDesignatedUserRequest,
 ) -> Result<(TenantId, GrantId), Violations> {
     let mut v = Violations::default();
     let ids = read_ids(&mut v, &request.tenant_id, &request.grant_id);
-    if request.designated_account_name.is_empty() {
-        v.add("designated_account_name", "must not be empty");
-    }
-    match ids {
-        Some(ids) if v.is_empty() => Ok(ids),
-        _ => Err(v),
-    }
+    present(
+        &mut v,
+        "designated_account_name",
+        &request.designated_account_name,
+    );
+    v.finish(|| ids)
 }
 
 /// Writes a consent.
@@ -128,23 +91,11 @@ pub fn message(consent: Consent) -> pb::Consent {
         designated_user_label: consent.designated_user_label,
         purpose: grant.profile.purpose,
         granted_by_user_id: grant.granted_by.into(),
-        state: state(consent.state).into(),
+        state: pb::ConsentState::from(consent.state).into(),
         create_time: Some(grant.created_at.to_timestamp()),
         activate_time: grant.activated_at.map(UnixMillis::to_timestamp),
         expire_time: grant.expires_at.map(UnixMillis::to_timestamp),
         end_time: consent.ended_at.map(UnixMillis::to_timestamp),
-    }
-}
-
-/// Writes a consent's state.
-pub fn state(state: GrantState) -> pb::ConsentState {
-    match state {
-        GrantState::Pending => pb::ConsentState::Pending,
-        GrantState::Active => pb::ConsentState::Active,
-        GrantState::Suspended => pb::ConsentState::Suspended,
-        GrantState::Revoked => pb::ConsentState::Revoked,
-        GrantState::Expired => pb::ConsentState::Expired,
-        GrantState::Superseded => pb::ConsentState::Superseded,
     }
 }
 

@@ -1,12 +1,10 @@
-//! Tokens between messages and the nouns.
-
-use std::collections::HashSet;
+//! Converts token requests and their results.
 
 use accord::{
     clock::UnixMillis,
     text::{
-        id::{ScopeName, TenantId},
-        validation::{Violations, list_field},
+        id::TenantId,
+        validation::{MAX_URL_BYTES, Violations},
     },
     token::v1::{
         self as pb,
@@ -17,24 +15,23 @@ use accord::{
 };
 use zeroize::Zeroizing;
 
+use super::scopes;
 use crate::{
     error::Error,
     model::revocation::{Revocation, RevocationKind},
     oauth::{
         client_authentication::{Credentials, Proof},
-        introspection::Active,
-        issuance::{GrantRequest, Issued, Request},
-        metadata::Metadata,
+        issuance::{CodeRequest, GrantRequest, Issued, Request},
         revocation_feed::Page,
     },
 };
 
-/// The most scopes that a request may name.
-const MAX_SCOPES: usize = 100;
-/// The longest token that is taken, in bytes.
+/// The longest token that a request may hold, in bytes.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
-/// The credentials of a message that must prove its client.
+accord::message_enum! { RevocationKind = pb::RevocationKind { Jti, Family, Grant, Client, Tenant, User, Kid } }
+
+/// Reads the credentials of a message that must prove its client.
 fn credentials(client_id: String, proof: Option<Proof>) -> Result<Credentials, Error> {
     let proof = proof.ok_or(Error::InvalidClient)?;
     Ok(Credentials { client_id, proof })
@@ -49,88 +46,58 @@ pub fn issue(request: pb::IssueTokenRequest) -> Result<Request, Error> {
         IssueProof::ClientSecret(secret) => Proof::Secret(Zeroizing::new(secret)),
         IssueProof::ClientAssertion(jwt) => Proof::Assertion(Zeroizing::new(jwt)),
     });
-    let credentials = credentials(request.client_id, proof);
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
     let scopes = scopes(&mut v, &request.scopes);
-    if request.resource.len() > accord::text::validation::MAX_URL_BYTES {
-        v.add("resource", "must have at most 2048 bytes");
+    if request.resource.len() > MAX_URL_BYTES {
+        v.add("resource", format!("must have at most {MAX_URL_BYTES} bytes"));
     }
-    let grant = match request.grant {
-        Some(Grant::AuthorizationCode(grant)) => {
-            present(&mut v, "authorization_code.code", &grant.code);
-            present(&mut v, "authorization_code.redirect_uri", &grant.redirect_uri);
-            present(&mut v, "authorization_code.code_verifier", &grant.code_verifier);
-            Some(GrantRequest::AuthorizationCode {
+    let grant = request.grant.map(|grant| match grant {
+        Grant::AuthorizationCode(grant) => {
+            token(&mut v, "authorization_code.code", &grant.code);
+            token(&mut v, "authorization_code.redirect_uri", &grant.redirect_uri);
+            token(&mut v, "authorization_code.code_verifier", &grant.code_verifier);
+            GrantRequest::AuthorizationCode(CodeRequest {
                 code: Zeroizing::new(grant.code),
                 redirect_uri: grant.redirect_uri,
                 code_verifier: Zeroizing::new(grant.code_verifier),
             })
         }
-        Some(Grant::RefreshToken(grant)) => {
-            present(&mut v, "refresh_token.refresh_token", &grant.refresh_token);
-            Some(GrantRequest::RefreshToken(Zeroizing::new(grant.refresh_token)))
+        Grant::RefreshToken(grant) => {
+            token(&mut v, "refresh_token.refresh_token", &grant.refresh_token);
+            GrantRequest::RefreshToken(Zeroizing::new(grant.refresh_token))
         }
-        Some(Grant::ClientCredentials(_)) => Some(GrantRequest::ClientCredentials),
-        None => None,
-    };
-    let (Some(tenant_id), true) = (tenant_id, v.is_empty()) else {
-        return Err(v.into());
-    };
+        Grant::ClientCredentials(_) => GrantRequest::ClientCredentials,
+    });
+    let tenant_id = v.finish(|| tenant_id)?;
     Ok(Request {
         tenant_id,
-        credentials: credentials?,
+        credentials: credentials(request.client_id, proof)?,
         grant: grant.ok_or(Error::UnsupportedGrantType)?,
         scopes,
         resource: request.resource,
     })
 }
 
-fn scopes(v: &mut Violations, names: &[String]) -> Vec<ScopeName> {
-    if names.len() > MAX_SCOPES {
-        v.add("scopes", "must have at most 100 elements");
-        return Vec::new();
-    }
-    let mut seen = HashSet::new();
-    let mut scopes = Vec::with_capacity(names.len());
-    for (index, name) in names.iter().enumerate() {
-        let field = list_field("scopes", index);
-        let Some(name) = v.check(&field, ScopeName::parse(name)) else {
-            continue;
-        };
-        if seen.insert(name.clone()) {
-            scopes.push(name);
-        } else {
-            v.add(field, "must be different from those before it");
-        }
-    }
-    scopes
-}
-
-fn present(v: &mut Violations, field: &str, value: &str) {
+/// Rejects an empty or oversized field.
+fn token(v: &mut Violations, field: &str, value: &str) {
     if value.is_empty() {
         v.add(field, "must not be empty");
     } else if value.len() > MAX_TOKEN_BYTES {
-        v.add(field, "must have at most 16384 bytes");
+        v.add(field, format!("must have at most {MAX_TOKEN_BYTES} bytes"));
     }
 }
 
-/// A token that somebody asks about or revokes. No `Debug`.
-pub struct Asked {
-    /// The tenant that it is to be for.
-    pub tenant_id: TenantId,
-    /// The token.
-    pub token: Zeroizing<String>,
-    /// The client's proof; `None` where none was brought.
-    pub credentials: Option<Credentials>,
-}
-
-/// Reads an `IntrospectTokenRequest`; `by_workload` when the caller is proven by the channel.
+/// Reads an `IntrospectTokenRequest`: the tenant, the token, and the client's credentials. A workload, which the
+/// channel has proven, needs none and must not send any.
 ///
 /// # Errors
-/// [`Error::Invalid`] with all violations, [`Error::InvalidClient`],
-/// [`Error::Unauthenticated`] when nobody is proven.
-pub fn introspect(request: pb::IntrospectTokenRequest, by_workload: bool) -> Result<Asked, Error> {
+/// [`Error::Invalid`] with all violations, [`Error::InvalidClient`], [`Error::Unauthenticated`] when neither a
+/// workload nor a client calls.
+pub fn introspect(
+    request: pb::IntrospectTokenRequest,
+    by_workload: bool,
+) -> Result<(TenantId, Zeroizing<String>, Option<Credentials>), Error> {
     let names_client = !request.client_id.is_empty() || request.client_authentication.is_some();
     let proof = request.client_authentication.map(|proof| match proof {
         IntrospectProof::ClientSecret(secret) => Proof::Secret(Zeroizing::new(secret)),
@@ -138,23 +105,17 @@ pub fn introspect(request: pb::IntrospectTokenRequest, by_workload: bool) -> Res
     });
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
-    present(&mut v, "token", &request.token);
+    token(&mut v, "token", &request.token);
     if by_workload && names_client {
-        v.add("client_id", "must be empty when a workload asks");
+        v.add("client_id", "must be empty when a workload calls");
     }
-    let (Some(tenant_id), true) = (tenant_id, v.is_empty()) else {
-        return Err(v.into());
-    };
+    let tenant_id = v.finish(|| tenant_id)?;
     let credentials = match (by_workload, names_client) {
         (true, _) => None,
         (false, true) => Some(credentials(request.client_id, proof)?),
         (false, false) => return Err(Error::Unauthenticated),
     };
-    Ok(Asked {
-        tenant_id,
-        token: Zeroizing::new(request.token),
-        credentials,
-    })
+    Ok((tenant_id, Zeroizing::new(request.token), credentials))
 }
 
 /// Reads a `RevokeTokenRequest`.
@@ -168,68 +129,30 @@ pub fn revoke(request: pb::RevokeTokenRequest) -> Result<(TenantId, Zeroizing<St
     });
     let mut v = Violations::default();
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
-    present(&mut v, "token", &request.token);
-    let (Some(tenant_id), true) = (tenant_id, v.is_empty()) else {
-        return Err(v.into());
-    };
+    token(&mut v, "token", &request.token);
+    let tenant_id = v.finish(|| tenant_id)?;
     let credentials = credentials(request.client_id, proof)?;
     Ok((tenant_id, Zeroizing::new(request.token), credentials))
 }
 
-/// Reads a tenant's id, where it is all that a message holds.
-///
-/// # Errors
-/// The violation.
-pub fn tenant_id(tenant_id: &str) -> Result<TenantId, Violations> {
-    let mut v = Violations::default();
-    v.check("tenant_id", TenantId::parse(tenant_id)).ok_or(v)
-}
-
-/// Writes what a client gets.
+/// Writes the tokens of a client.
 pub fn issued(mut issued: Issued) -> pb::IssueTokenResponse {
+    let refresh_token = issued.refresh_token.map(|token| token.expose().to_owned());
     pb::IssueTokenResponse {
         access_token: std::mem::take(&mut *issued.access_token),
         token_type: "Bearer".to_owned(),
         expires_in: issued.expires_in,
-        refresh_token: issued
-            .refresh_token
-            .as_ref()
-            .map(|token| token.expose().to_owned())
-            .unwrap_or_default(),
+        refresh_token: refresh_token.unwrap_or_default(),
         scope: issued.scope,
         grant_id: issued.grant_id,
     }
 }
 
-/// Writes what a token stands for; an inactive one has no other field set.
-pub fn introspected(active: Option<Active>) -> pb::IntrospectTokenResponse {
-    let Some(active) = active else {
-        return pb::IntrospectTokenResponse {
-            active: Some(false),
-            ..Default::default()
-        };
-    };
-    pb::IntrospectTokenResponse {
-        active: Some(true),
-        scope: active.scope,
-        client_id: active.client_id,
-        sub: active.sub,
-        aud: active.aud,
-        iss: active.iss,
-        exp: active.exp,
-        iat: active.iat,
-        jti: active.jti,
-        token_type: active.token_type.to_owned(),
-        tenant_id: active.tenant_id,
-        grant_id: active.grant_id,
-    }
-}
-
-/// Writes what ended.
+/// Writes a page of revocations.
 pub fn revocations(page: Page, now: UnixMillis) -> pb::ListRevocationsResponse {
     pb::ListRevocationsResponse {
         next_cursor: page.next.to_string(),
-        epoch: page.epoch().to_owned(),
+        epoch: page.next.epoch,
         snapshot: page.snapshot,
         more: page.more,
         read_time: Some(now.minus(page.age).to_timestamp()),
@@ -239,56 +162,9 @@ pub fn revocations(page: Page, now: UnixMillis) -> pb::ListRevocationsResponse {
 }
 
 fn revocation(revocation: Revocation) -> pb::Revocation {
-    let kind = match revocation.kind {
-        RevocationKind::Jti => pb::RevocationKind::Jti,
-        RevocationKind::Family => pb::RevocationKind::Family,
-        RevocationKind::Grant => pb::RevocationKind::Grant,
-        RevocationKind::Client => pb::RevocationKind::Client,
-        RevocationKind::Tenant => pb::RevocationKind::Tenant,
-        RevocationKind::User => pb::RevocationKind::User,
-        RevocationKind::Kid => pb::RevocationKind::Kid,
-    };
     pb::Revocation {
-        kind: kind.into(),
+        kind: pb::RevocationKind::from(revocation.kind).into(),
         id: revocation.id,
         seq: revocation.seq,
-    }
-}
-
-/// Writes a tenant's metadata.
-pub fn metadata(metadata: Metadata) -> pb::GetAuthorityMetadataResponse {
-    let owned = |values: Vec<&str>| values.into_iter().map(str::to_owned).collect();
-    pb::GetAuthorityMetadataResponse {
-        issuer: metadata.issuer,
-        authorization_endpoint: metadata.authorization_endpoint,
-        token_endpoint: metadata.token_endpoint,
-        introspection_endpoint: metadata.introspection_endpoint,
-        revocation_endpoint: metadata.revocation_endpoint,
-        jwks_uri: metadata.jwks_uri,
-        response_types_supported: owned(metadata.response_types_supported),
-        grant_types_supported: owned(metadata.grant_types_supported),
-        token_endpoint_auth_methods_supported: owned(metadata.token_endpoint_auth_methods_supported),
-        code_challenge_methods_supported: owned(metadata.code_challenge_methods_supported),
-        authorization_response_iss_parameter_supported: metadata
-            .authorization_response_iss_parameter_supported,
-        introspection_endpoint_auth_methods_supported: owned(
-            metadata.introspection_endpoint_auth_methods_supported,
-        ),
-        revocation_endpoint_auth_methods_supported: owned(
-            metadata.revocation_endpoint_auth_methods_supported,
-        ),
-        response_modes_supported: owned(metadata.response_modes_supported),
-        token_endpoint_auth_signing_alg_values_supported: owned(
-            metadata.token_endpoint_auth_signing_alg_values_supported,
-        ),
-        introspection_endpoint_auth_signing_alg_values_supported: owned(
-            metadata.introspection_endpoint_auth_signing_alg_values_supported,
-        ),
-        revocation_endpoint_auth_signing_alg_values_supported: owned(
-            metadata.revocation_endpoint_auth_signing_alg_values_supported,
-        ),
-        introspection_signing_alg_values_supported: owned(
-            metadata.introspection_signing_alg_values_supported,
-        ),
     }
 }

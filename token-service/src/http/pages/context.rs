@@ -1,5 +1,5 @@
-//! The context of a request to a tenant's pages: the tenant, the registry's facts, the cookies, and the proof
-//! that a form was sent from one of our pages.
+//! The context of a request to a tenant's pages: the tenant, the call with the registry's facts, the cookies, and the
+//! proof that a form was sent from one of our pages.
 //!
 //! Two cookies: the admin session, and a random seed of CSRF tokens. A CSRF token is valid for one browser,
 //! one tenant and one session.
@@ -11,9 +11,8 @@ use std::{
 
 use accord::{
     rpc::auth::{Caller, Principal, WorkloadKind},
-    store::audit::Origin,
     text::{
-        id::{SetupId, TenantId, WorkloadId},
+        id::{SetupId, WorkloadId},
         opaque::{OpaqueToken, TokenKind, sha256},
     },
 };
@@ -30,13 +29,12 @@ use zeroize::Zeroizing;
 
 use super::{
     error::PageError,
-    view::{Frame, SessionLinks, html},
+    view::{Frame, html},
 };
 use crate::{
     consent::{
-        Consents, Facts,
+        Call,
         admin_session::{self, SignIn},
-        connected::Access,
     },
     error::Error,
     http::{HttpState, discovery::tenant_id, form::Form},
@@ -49,29 +47,22 @@ use crate::{
 /// Bytes of randomness in the seed of CSRF tokens.
 const SEED_BYTES: usize = 32;
 
-/// The principal of the pages themselves. No such workload is registered, so that nobody else can be it.
-static PAGES: LazyLock<Option<Principal>> = LazyLock::new(|| {
-    let id = WorkloadId::parse("wkl_00000000000000000000000000").ok()?;
-    Some(Principal::Caller(Caller::Workload {
-        id,
-        kind: WorkloadKind::Gateway,
-    }))
+/// The principal of the pages. No workload is registered under this id.
+pub(super) static PAGES: LazyLock<Principal> = LazyLock::new(|| {
+    let id = WorkloadId::parse("wkl_00000000000000000000000000");
+    id.map_or(Principal::Anonymous, |id| {
+        let kind = WorkloadKind::Gateway;
+        Principal::Caller(Caller::Workload { id, kind })
+    })
 });
-
-fn principal() -> &'static Principal {
-    PAGES.as_ref().unwrap_or(&Principal::Anonymous)
-}
-
-/// The origin of audit events that a browser causes.
-pub(super) fn origin() -> Origin {
-    principal().origin()
-}
 
 /// A request to the pages of the tenant of its path. No `Debug`: it holds the session.
 pub(super) struct PageContext {
     pub(super) http: Arc<HttpState>,
     pub(super) tenant: Tenant,
-    facts: Facts,
+    /// What the path names beside the tenant: a setup, a grant, or the token of a link.
+    pub(super) resource: String,
+    pub(super) call: Call,
     jar: CookieJar,
     /// The browser's address, as the gateway in front forwards it.
     address: Option<IpAddr>,
@@ -82,22 +73,25 @@ impl FromRequestParts<Arc<HttpState>> for PageContext {
 
     async fn from_request_parts(parts: &mut Parts, http: &Arc<HttpState>) -> Result<Self, PageError> {
         let params = RawPathParams::from_request_parts(parts, http).await;
-        let params = params.map_err(|_| PageError::not_found())?;
-        let tenant = params.iter().find(|(name, _)| *name == "tenant");
-        let tenant_id = tenant_id(tenant.map(|(_, value)| value).unwrap_or_default())?;
-        let mut facts = Facts::new(&http.consents.registry);
-        let tenant = facts.tenant(&tenant_id).await?.ok_or(Error::NotFound("tenant"))?;
+        let params = params.map_err(|_| PageError::NOT_FOUND)?;
+        let mut params = params.iter().map(|(_, value)| value);
+        let tenant_id = tenant_id(params.next().unwrap_or_default())?;
+        let mut call = Call::new(&http.consents, PAGES.clone(), String::new());
+        let tenant = call.tenant(&tenant_id).await?.value.clone();
+        let jar = CookieJar::from_headers(&parts.headers);
+        call.admin_session = Zeroizing::new(value(&jar, &session_name(&tenant)).to_owned());
         let mut page = Self {
             http: http.clone(),
-            tenant: tenant.value.clone(),
-            facts,
-            jar: CookieJar::from_headers(&parts.headers),
+            tenant,
+            resource: params.next().unwrap_or_default().to_owned(),
+            call,
+            jar,
             address: client_address(&parts.headers),
         };
-        if page.seed().is_none() {
+        if page.seed().is_empty() {
             let mut seed = [0; SEED_BYTES];
             http.consents.store.random.fill(&mut seed);
-            let cookie = page.cookie(page.seed_name(), URL_SAFE_NO_PAD.encode(seed));
+            let cookie = page.cookie(seed_name(&page.tenant), URL_SAFE_NO_PAD.encode(seed));
             page.jar = page.jar.add(cookie);
         }
         Ok(page)
@@ -121,30 +115,22 @@ impl FromRequest<Arc<HttpState>> for PageForm {
         if bool::from(sent.ct_eq(page.csrf().as_bytes())) {
             Ok(Self { page, form })
         } else {
-            Err(PageError::foreign_form())
+            Err(PageError::FOREIGN_FORM)
         }
     }
 }
 
 impl PageContext {
-    pub(super) fn tenant_id(&self) -> &TenantId {
-        &self.tenant.tenant_id
-    }
-
-    /// A path of this tenant's pages.
+    /// Returns a path of this tenant's pages.
     pub(super) fn path(&self, rest: &str) -> String {
         format!("/{}/{rest}", self.tenant.tenant_id)
     }
 
-    /// The frame of a page; with the links of a session when `signed_in`.
+    /// Returns the frame of a page; with the links of a session when `signed_in`.
     pub(super) fn frame(&self, signed_in: bool) -> Frame {
-        let session = signed_in.then(|| SessionLinks {
-            integrations_url: self.path("integrations"),
-            sign_out_url: self.path("sign-out"),
-            csrf: self.csrf(),
-        });
         Frame {
-            session,
+            base: format!("/{}", self.tenant.tenant_id),
+            csrf: signed_in.then(|| self.csrf()),
             ..Frame::new(&self.http.product_name, &self.tenant.display_name)
         }
     }
@@ -159,24 +145,9 @@ impl PageContext {
         (self.jar.clone(), Redirect::to(&self.path(rest))).into_response()
     }
 
-    /// The arguments of an operation on the tenant's consents.
-    pub(super) fn operation(&mut self) -> (&Consents, &mut Facts, Access<'_>) {
-        let cookie = self.jar.get(&session_name(&self.tenant));
-        let admin_session = cookie.map(Cookie::value).unwrap_or_default();
-        let access = Access::new(principal(), admin_session, &self.tenant.tenant_id);
-        (&self.http.consents, &mut self.facts, access)
-    }
-
-    /// The text of the session's token; empty if there is no cookie.
-    fn session_token(&self) -> &str {
-        let cookie = self.jar.get(&session_name(&self.tenant));
-        cookie.map(Cookie::value).unwrap_or_default()
-    }
-
-    /// The session at this tenant, if it is valid.
+    /// Returns the session at this tenant, if it is valid.
     pub(super) async fn session(&mut self) -> Result<Option<AdminSession>, Error> {
-        let (consents, facts, access) = self.operation();
-        match admin_session::require(consents, facts, &origin(), access.admin_session).await {
+        match self.call.require_session().await {
             Ok(session) => Ok(Some(session).filter(|session| session.tenant_id == self.tenant.tenant_id)),
             Err(Error::AdminSessionInvalid) => Ok(None),
             Err(error) => Err(error),
@@ -195,7 +166,7 @@ impl PageContext {
         if sign_in.account_name.is_empty() || sign_in.password.is_empty() {
             return Err(Error::SignInFailed);
         }
-        let (token, _) = admin_session::sign_in(&self.http.consents, &origin(), sign_in).await?;
+        let (token, _) = admin_session::sign_in(&self.http.consents, &PAGES.origin(), sign_in).await?;
         // Otherwise the browser's earlier session would stay open.
         self.end_session().await?;
         let cookie = self.cookie(session_name(&self.tenant), token.expose().to_owned());
@@ -203,12 +174,12 @@ impl PageContext {
         Ok(())
     }
 
-    /// Ends this browser's session, here and for anybody who has its token.
+    /// Ends this browser's session, here and for everybody who has its token.
     pub(super) async fn end_session(&mut self) -> Result<(), Error> {
-        if let Ok(token) = OpaqueToken::parse(TokenKind::AdminSession, self.session_token()) {
-            let store = &self.http.consents.store;
+        if let Ok(token) = OpaqueToken::parse(TokenKind::AdminSession, &self.call.admin_session) {
+            let (store, reason) = (&self.http.consents.store, EndReason::SignedOut);
             store
-                .end_admin_session(&origin(), &token.digest(), EndReason::SignedOut)
+                .end_admin_session(&PAGES.origin(), &token.digest(), reason)
                 .await?;
         }
         let cookie = self.cookie(session_name(&self.tenant), String::new());
@@ -216,25 +187,21 @@ impl PageContext {
         Ok(())
     }
 
-    /// The CSRF token of this browser's forms.
+    /// Returns the CSRF token of this browser's forms.
     pub(super) fn csrf(&self) -> String {
+        let session = value(&self.jar, &session_name(&self.tenant));
+        // No part holds a NUL: cookies can't, and a tenant's id is a slug.
         let parts = [
             "accord csrf v1",
-            self.seed().unwrap_or_default(),
+            self.seed(),
             self.tenant.tenant_id.as_str(),
-            self.session_token(),
+            session,
         ];
-        // No part holds a NUL: cookies can't, and a tenant's id is a slug.
         URL_SAFE_NO_PAD.encode(sha256(parts.join("\0").as_bytes()))
     }
 
-    fn seed(&self) -> Option<&str> {
-        let seed = self.jar.get(&self.seed_name()).map(Cookie::value);
-        seed.filter(|seed| !seed.is_empty())
-    }
-
-    fn seed_name(&self) -> String {
-        cookie_name(&self.tenant, "accord-csrf".to_owned())
+    fn seed(&self) -> &str {
+        value(&self.jar, &seed_name(&self.tenant))
     }
 
     fn cookie(&self, name: String, value: String) -> Cookie<'static> {
@@ -248,6 +215,11 @@ impl PageContext {
     }
 }
 
+/// Returns the value of a cookie; empty if there is none.
+fn value<'a>(jar: &'a CookieJar, name: &str) -> &'a str {
+    jar.get(name).map(Cookie::value).unwrap_or_default()
+}
+
 /// Whether browsers reach the pages by TLS. Plain HTTP is for loopback alone, where browsers take no `Secure`
 /// cookies.
 fn is_secure(tenant: &Tenant) -> bool {
@@ -255,20 +227,21 @@ fn is_secure(tenant: &Tenant) -> bool {
 }
 
 fn session_name(tenant: &Tenant) -> String {
-    cookie_name(tenant, format!("accord-admin-{}", tenant.tenant_id))
+    cookie_name(tenant, &format!("accord-admin-{}", tenant.tenant_id))
+}
+
+fn seed_name(tenant: &Tenant) -> String {
+    cookie_name(tenant, "accord-csrf")
 }
 
 /// `__Host-` binds a cookie to exactly this host (RFC 6265bis §4.1.3.2).
-fn cookie_name(tenant: &Tenant, name: String) -> String {
-    if is_secure(tenant) {
-        format!("__Host-{name}")
-    } else {
-        name
-    }
+fn cookie_name(tenant: &Tenant, name: &str) -> String {
+    let prefix = if is_secure(tenant) { "__Host-" } else { "" };
+    format!("{prefix}{name}")
 }
 
-/// The address that a browser calls from: the last element of `X-Forwarded-For`, which the gateway in front
-/// wrote. Nobody else reaches this listener.
+/// Returns the address that a browser calls from: the last element of `X-Forwarded-For`, which the gateway in front
+/// wrote. Only the gateway reaches this listener.
 fn client_address(headers: &HeaderMap) -> Option<IpAddr> {
     let last = headers.get_all("x-forwarded-for").iter().next_back()?;
     last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
@@ -280,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_gateway_s_word_counts_and_a_browser_s_does_not() {
+    fn the_gateway_wrote_the_last_forwarded_address() {
         let address = |values: &[&str]| {
             let mut headers = HeaderMap::new();
             for value in values {

@@ -1,8 +1,10 @@
 //! Errors as pages: every error gets a title, a text that says what to do, and a status, in one table.
 //! A handler returns a [`PageError`]; the layer around the pages renders it.
 
+use std::borrow::Cow;
+
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 
@@ -14,59 +16,64 @@ use crate::{error::Error, http::error::HttpError};
 pub(super) struct PageError {
     status: StatusCode,
     title: &'static str,
-    text: &'static str,
+    text: Cow<'static, str>,
+    /// A reference to quote.
     detail: Option<String>,
-    retry_after: Option<HeaderValue>,
+    /// How long to wait before the next try, in seconds.
+    retry_after: Option<u64>,
 }
 
 impl PageError {
-    /// An error with these words.
-    pub(super) fn new(status: StatusCode, title: &'static str, text: &'static str) -> Self {
+    /// A form that was not sent from one of our pages in this browser and session.
+    pub(super) const FOREIGN_FORM: Self = Self::new(
+        StatusCode::FORBIDDEN,
+        "This form has expired",
+        "Nothing was changed. Go back, load the page again, and repeat what you wanted to do.",
+    );
+    /// The address of a form, opened without the form.
+    pub(super) const NOTHING_TO_SHOW: Self = Self::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "There is nothing to show here",
+        "This is where a form was sent to. Go back to the page that you came from, and load it again.",
+    );
+    pub(super) const NOT_FOUND: Self = Self::new(
+        StatusCode::NOT_FOUND,
+        "There is nothing here",
+        "The address is not complete, or the page no longer exists.",
+    );
+
+    pub(super) const fn new(status: StatusCode, title: &'static str, text: &'static str) -> Self {
         Self {
             status,
             title,
-            text,
+            text: Cow::Borrowed(text),
             detail: None,
             retry_after: None,
         }
     }
 
-    /// A form that was not sent from one of our pages in this browser and session.
-    pub(super) fn foreign_form() -> Self {
-        Self::new(
-            StatusCode::FORBIDDEN,
-            "This form has expired",
-            "Nothing was changed. Go back, load the page again, and repeat what you wanted to do.",
-        )
-    }
-
-    pub(super) fn nothing_to_show() -> Self {
-        Self::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "There is nothing to show here",
-            "This is where a form was sent to. Go back to the page that you came from, and load it again.",
-        )
-    }
-
-    pub(super) fn not_found() -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            "There is nothing here",
-            "The address is not complete, or what it stood for is gone.",
-        )
+    /// The error of a delivery that was opened before.
+    pub(super) fn opened_before(at: &str) -> Self {
+        let text = format!(
+            "The credentials were shown on {at}. If that was not you, tell whoever sent you the link at \
+             once: they can revoke these credentials and send new ones."
+        );
+        Self {
+            text: text.into(),
+            ..Self::new(StatusCode::GONE, "This link was opened already", "")
+        }
     }
 
     pub(super) fn page(self, product_name: &str) -> Response {
         let page = MessagePage {
             frame: Frame::new(product_name, ""),
             title: self.title.to_owned(),
-            text: self.text.to_owned(),
+            text: self.text.into_owned(),
             detail: self.detail,
-            link: None,
         };
         let mut response = html(self.status, &page);
         if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }
@@ -74,8 +81,9 @@ impl PageError {
 
 impl From<HttpError> for PageError {
     fn from(error: HttpError) -> Self {
-        let (title, text) = match error.status {
-            StatusCode::NOT_FOUND => return Self::not_found(),
+        let status = error.status;
+        let (title, text) = match status {
+            StatusCode::NOT_FOUND => return Self::NOT_FOUND,
             StatusCode::BAD_REQUEST => (
                 "That did not work",
                 "The request could not be understood. Go back, load the page again, and repeat what you \
@@ -96,12 +104,10 @@ impl From<HttpError> for PageError {
                  below.",
             ),
         };
-        let status = error.status;
-        let detail = (status == StatusCode::INTERNAL_SERVER_ERROR).then(|| error.description.clone());
-        let retry_after = error.into_response().headers_mut().remove(header::RETRY_AFTER);
+        let is_internal = status == StatusCode::INTERNAL_SERVER_ERROR;
         Self {
-            detail,
-            retry_after,
+            detail: is_internal.then_some(error.description),
+            retry_after: error.retry_after,
             ..Self::new(status, title, text)
         }
     }
@@ -109,53 +115,54 @@ impl From<HttpError> for PageError {
 
 impl From<Error> for PageError {
     fn from(error: Error) -> Self {
-        match error {
-            Error::WrongState { resource, state } => Self::wrong_state(resource, state),
-            Error::ClientChanged => Self::new(
+        let (status, title, text) = match error {
+            Error::ClientChanged => (
                 StatusCode::CONFLICT,
                 "The request has changed",
                 "What this integration may ask for was changed after it sent you here. Go back to the \
                  integration and start again, so that you see what it asks for now.",
             ),
-            Error::LinkInvalid { .. } => Self::new(
+            Error::LinkInvalid(_) => (
                 StatusCode::GONE,
                 "This link no longer works",
                 "It was used already, or its time is over. Ask whoever sent it to you for a new one.",
             ),
-            error => HttpError::from(error).into(),
-        }
+            Error::WrongState { resource, state } => {
+                let (title, text) = wrong_state(resource, state);
+                (StatusCode::CONFLICT, title, text)
+            }
+            error => return HttpError::from(error).into(),
+        };
+        Self::new(status, title, text)
     }
 }
 
-impl PageError {
-    pub(super) fn wrong_state(resource: &str, state: &str) -> Self {
-        let (title, text) = match (resource, state) {
-            ("setup", "APPROVED") => (
-                "This request was approved already",
-                "There is nothing more to decide. You find the integration under Connected integrations.",
-            ),
-            ("setup", "DENIED") => (
-                "This request was denied already",
-                "There is nothing more to decide. The integration can send you here again.",
-            ),
-            ("setup", _) => (
-                "This request has expired",
-                "It was not decided in time. Go back to the integration and start again.",
-            ),
-            ("tenant", _) => (
-                "Access is suspended",
-                "Integrations of this organisation are suspended at the moment.",
-            ),
-            ("client", _) => (
-                "This integration is suspended",
-                "It can't be given access at the moment.",
-            ),
-            _ => (
-                "That is no longer possible",
-                "This access has ended or changed in the meantime. Load the list of integrations again.",
-            ),
-        };
-        Self::new(StatusCode::CONFLICT, title, text)
+fn wrong_state(resource: &str, state: &str) -> (&'static str, &'static str) {
+    match (resource, state) {
+        ("setup", "APPROVED") => (
+            "This request was approved already",
+            "There is nothing more to decide. You find the integration under Connected integrations.",
+        ),
+        ("setup", "DENIED") => (
+            "This request was denied already",
+            "There is nothing more to decide. The integration can send you here again.",
+        ),
+        ("setup", _) => (
+            "This request has expired",
+            "It was not decided in time. Go back to the integration and start again.",
+        ),
+        ("tenant", _) => (
+            "Access is suspended",
+            "Integrations of this organisation are suspended at the moment.",
+        ),
+        ("client", _) => (
+            "This integration is suspended",
+            "It can't be given access at the moment.",
+        ),
+        _ => (
+            "That is no longer possible",
+            "This access has ended or changed in the meantime. Load the list of integrations again.",
+        ),
     }
 }
 

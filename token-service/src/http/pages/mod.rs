@@ -1,5 +1,5 @@
-//! The pages that people see: rendered here, without JavaScript, each with a strict policy of what a
-//! browser may load and where it may be shown.
+//! The pages that people see, without JavaScript. Each has a strict policy of what a browser may load and where it may
+//! be shown.
 //!
 //! A Tenant Admin's pages are under the tenant's path; [`context`] holds the tenant, the cookies and the
 //! registry's facts of one request.
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -33,21 +33,15 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img
                                        form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// The headers of every page.
-const HEADERS: [(HeaderName, &str); 7] = [
-    (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
-    (header::CACHE_CONTROL, "no-store"),
-    (header::REFERRER_POLICY, "no-referrer"),
-    (header::X_FRAME_OPTIONS, "DENY"),
+const HEADERS: [(&str, &str); 7] = [
+    ("content-security-policy", CONTENT_SECURITY_POLICY),
+    ("cache-control", "no-store"),
+    ("referrer-policy", "no-referrer"),
+    ("x-frame-options", "DENY"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
     (
-        HeaderName::from_static("cross-origin-opener-policy"),
-        "same-origin",
-    ),
-    (
-        HeaderName::from_static("cross-origin-resource-policy"),
-        "same-origin",
-    ),
-    (
-        HeaderName::from_static("permissions-policy"),
+        "permissions-policy",
         "camera=(), geolocation=(), microphone=(), payment=()",
     ),
 ];
@@ -92,33 +86,29 @@ async fn stylesheet() -> Response {
 /// Renders a [`PageError`], adds the headers of every page, and rejects forms that another site sends.
 async fn finish(State(http): State<Arc<HttpState>>, request: Request, next: Next) -> Response {
     let mut response = if is_cross_site_post(&request) {
-        PageError::foreign_form().into_response()
+        PageError::FOREIGN_FORM.into_response()
     } else {
         next.run(request).await
     };
-    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        // A browser reloads the address that a form was posted to.
-        let allow = response.headers_mut().remove(header::ALLOW);
-        response = PageError::nothing_to_show().page(&http.product_name);
-        if let Some(allow) = allow {
-            response.headers_mut().insert(header::ALLOW, allow);
-        }
-    }
+    // A browser reloads the address that a form was posted to.
+    let is_reload = response.status() == StatusCode::METHOD_NOT_ALLOWED;
+    let allow = response.headers_mut().remove(header::ALLOW);
     let extensions = response.extensions_mut();
     // The form extractor fails with an endpoint's error.
     let unreadable = extensions.remove::<HttpError>().map(PageError::from);
-    if let Some(error) = extensions.remove::<PageError>().or(unreadable) {
+    let error = extensions.remove::<PageError>().or(unreadable);
+    if let Some(error) = error.or(is_reload.then_some(PageError::NOTHING_TO_SHOW)) {
         response = error.page(&http.product_name);
     }
+    let headers = response.headers_mut();
+    headers.extend(allow.map(|allow| (header::ALLOW, allow)));
     for (name, value) in HEADERS {
-        response
-            .headers_mut()
-            .insert(name, HeaderValue::from_static(value));
+        headers.insert(name, HeaderValue::from_static(value));
     }
     response
 }
 
-/// Whether a form comes from another site's page by the browser's Fetch Metadata. A browser that sends none
+/// Returns whether the browser's Fetch Metadata say that another site's page sent the form. A browser that sends none
 /// still needs its CSRF token.
 fn is_cross_site_post(request: &Request) -> bool {
     let site = request.headers().get("sec-fetch-site");

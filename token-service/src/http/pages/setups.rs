@@ -1,105 +1,82 @@
 //! Decides a partner's request: sign in, see the client, its scopes and its reasons, approve or deny.
 
 use accord::text::id::{ScopeName, SetupId};
-use axum::{extract::Path, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 use url::Url;
 use zeroize::Zeroizing;
 
 use super::{
-    context::{PageContext, PageForm, origin},
+    context::{PageContext, PageForm},
     dates,
     error::PageError,
-    sign_in::SignInForm,
-    view::{ConsentErrors, ConsentPage, LeavingPage, ScopeChanges, ScopeChoice},
+    sign_in::{self, UNKNOWN_USER},
+    view::{ConsentErrors, ConsentPage, LeavingPage, ScopeChanges, ScopeChoice, SignInPage},
 };
 use crate::{
-    consent::{
-        connected,
-        decision::{self, Approve},
-    },
+    consent::setup::{Approve, require_active},
     error::Error,
     http::form::Form,
     model::{grant::Consent, setup::Setup},
 };
 
-/// The longest account name, in bytes.
-const MAX_ACCOUNT_NAME_BYTES: usize = 1024;
-const UNKNOWN_USER: &str = "No active user of this organisation has this account name.";
-
 /// `GET /{tenant}/setups/{setup}`: the sign-in form, or the request to decide.
-pub(super) async fn show(
-    mut page: PageContext,
-    Path((_, setup)): Path<(String, String)>,
-) -> Result<Response, PageError> {
-    let setup = pending_setup(&page, &setup).await?;
+pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
+    let setup = pending_setup(&page).await?;
     if may_decide(&mut page, &setup).await? {
-        consent_page(page, &setup, None).await
+        consent_page(page, &setup, None, ConsentErrors::default()).await
     } else {
-        Ok(sign_in_form(&page, &setup, None).show(&page))
+        Ok(page.html(StatusCode::OK, &sign_in_form(&page, &setup)))
     }
 }
 
 /// `POST /{tenant}/setups/{setup}/sign-in`.
-pub(super) async fn sign_in(
-    Path((_, setup)): Path<(String, String)>,
-    PageForm { mut page, form }: PageForm,
-) -> Result<Response, PageError> {
-    let setup = pending_setup(&page, &setup).await?;
+pub(super) async fn sign_in(PageForm { mut page, form }: PageForm) -> Result<Response, PageError> {
+    let setup = pending_setup(&page).await?;
     match page.sign_in(Some(setup.setup_id.clone()), &form).await {
-        Ok(()) => Ok(page.redirect(&path(&setup, ""))),
-        Err(error) => sign_in_form(&page, &setup, None).fail(&page, error),
+        Ok(()) => Ok(page.redirect(&format!("setups/{}", setup.setup_id))),
+        Err(error) => sign_in::failed(&page, sign_in_form(&page, &setup), error),
     }
 }
 
 /// `POST /{tenant}/setups/{setup}/approve`.
-pub(super) async fn approve(
-    Path((_, setup)): Path<(String, String)>,
-    PageForm { mut page, form }: PageForm,
-) -> Result<Response, PageError> {
-    let setup = pending_setup(&page, &setup).await?;
+pub(super) async fn approve(PageForm { mut page, form }: PageForm) -> Result<Response, PageError> {
+    let setup = pending_setup(&page).await?;
     if !may_decide(&mut page, &setup).await? {
-        return Ok(sign_in_again(&page, &setup));
+        return sign_in_again(&page, &setup, Error::AdminSessionInvalid);
     }
     let approve = match read(&page, &setup, &form) {
         Ok(approve) => approve,
-        Err(errors) => return consent_page(page, &setup, Some((&form, errors))).await,
+        Err(errors) => return consent_page(page, &setup, Some(&form), errors).await,
     };
-    let (consents, facts, access) = page.operation();
-    match decision::approve(consents, facts, &origin(), access.admin_session, approve).await {
+    match page.call.approve_setup(approve).await {
         Ok(approved) => Ok(leaving(&page, &setup, &approved.redirect_url, true)),
         Err(Error::NotFound("user")) => {
             let errors = ConsentErrors {
                 account_name: Some(UNKNOWN_USER.to_owned()),
                 ..ConsentErrors::default()
             };
-            consent_page(page, &setup, Some((&form, errors))).await
+            consent_page(page, &setup, Some(&form), errors).await
         }
-        Err(error) => not_decided(&page, &setup, error),
+        Err(error) => sign_in_again(&page, &setup, error),
     }
 }
 
 /// `POST /{tenant}/setups/{setup}/deny`.
-pub(super) async fn deny(
-    Path((_, setup)): Path<(String, String)>,
-    PageForm { mut page, .. }: PageForm,
-) -> Result<Response, PageError> {
-    let setup = pending_setup(&page, &setup).await?;
-    let (consents, facts, access) = page.operation();
-    match decision::deny(consents, facts, &origin(), access.admin_session, &setup.setup_id).await {
+pub(super) async fn deny(PageForm { mut page, .. }: PageForm) -> Result<Response, PageError> {
+    let setup = pending_setup(&page).await?;
+    match page.call.deny_setup(&setup.setup_id).await {
         Ok((setup, redirect_url)) => Ok(leaving(&page, &setup, &redirect_url, false)),
-        Err(error) => not_decided(&page, &setup, error),
+        Err(error) => sign_in_again(&page, &setup, error),
     }
 }
 
-/// The setup of a path, which waits for a decision.
-async fn pending_setup(page: &PageContext, setup: &str) -> Result<Setup, PageError> {
+/// Reads the setup of the path. Rejects one that can't be decided now.
+async fn pending_setup(page: &PageContext) -> Result<Setup, Error> {
     let store = &page.http.consents.store;
-    let setup_id = SetupId::parse(setup).map_err(|_| Error::NotFound("setup"))?;
-    let setup = store.get_tenant_setup(page.tenant_id(), &setup_id).await?;
+    let setup_id = SetupId::parse(&page.resource).map_err(|_| Error::NotFound("setup"))?;
+    let setup = store.get_tenant_setup(&page.tenant.tenant_id, &setup_id).await?;
     setup.require_pending(store.now())?;
-    if !page.tenant.active {
-        return Err(PageError::wrong_state("tenant", "SUSPENDED"));
-    }
+    require_active("tenant", page.tenant.active)?;
     Ok(setup)
 }
 
@@ -108,31 +85,13 @@ async fn may_decide(page: &mut PageContext, setup: &Setup) -> Result<bool, Error
     Ok(session.is_some_and(|session| session.setup_id.as_ref() == Some(&setup.setup_id)))
 }
 
-fn path(setup: &Setup, rest: &str) -> String {
-    format!("setups/{}{rest}", setup.setup_id)
+fn sign_in_form(page: &PageContext, setup: &Setup) -> SignInPage {
+    let path = format!("setups/{}/sign-in", setup.setup_id);
+    sign_in::form(page, &path, Some(setup.profile.clone()))
 }
 
-fn sign_in_form(page: &PageContext, setup: &Setup, notice: Option<&'static str>) -> SignInForm {
-    SignInForm {
-        action: page.path(&path(setup, "/sign-in")),
-        client: Some(setup.profile.clone()),
-        notice,
-    }
-}
-
-fn sign_in_again(page: &PageContext, setup: &Setup) -> Response {
-    let notice = "For safety, please sign in once more. Nothing was decided yet.";
-    sign_in_form(page, setup, Some(notice)).show(page)
-}
-
-/// Shows the sign-in form when the error is about the session.
-fn not_decided(page: &PageContext, setup: &Setup, error: Error) -> Result<Response, PageError> {
-    match error {
-        Error::SignInTooOld | Error::AdminSessionInvalid | Error::AdminSessionMismatch => {
-            Ok(sign_in_again(page, setup))
-        }
-        error => Err(error.into()),
-    }
+fn sign_in_again(page: &PageContext, setup: &Setup, error: Error) -> Result<Response, PageError> {
+    sign_in::again(page, sign_in_form(page, setup), error, "decided")
 }
 
 /// Reads an approval, or its errors. Rejects a form without scopes, which an approval takes for all of them.
@@ -141,11 +100,8 @@ fn read(page: &PageContext, setup: &Setup, form: &Form) -> Result<Approve, Conse
     let mut scopes = Vec::new();
     for name in form.all("scope") {
         match ScopeName::parse(name) {
-            Ok(name) if setup.scopes.iter().any(|scope| scope.name == name) => {
-                if !scopes.contains(&name) {
-                    scopes.push(name);
-                }
-            }
+            Ok(name) if scopes.contains(&name) => {}
+            Ok(name) if setup.scopes.iter().any(|scope| scope.name == name) => scopes.push(name),
             _ => errors.scopes = Some("Choose from the permissions listed.".to_owned()),
         }
     }
@@ -155,22 +111,15 @@ fn read(page: &PageContext, setup: &Setup, form: &Form) -> Result<Approve, Conse
     let account_name = form.text("designated_account_name").trim();
     if account_name.is_empty() {
         errors.account_name = Some("Enter the account name of a user.".to_owned());
-    } else if account_name.len() > MAX_ACCOUNT_NAME_BYTES {
-        errors.account_name = Some(UNKNOWN_USER.to_owned());
     }
-    let now = page.http.consents.store.now();
-    let expires_at = match form.get("end_date").map(dates::end_of_day) {
-        None => None,
-        Some(Some(end)) if end > now => Some(end),
-        Some(Some(_)) => {
-            errors.end_date = Some("Choose a day that is still to come.".to_owned());
-            None
-        }
-        Some(None) => {
-            errors.end_date = Some("Enter a date, such as 2027-01-31.".to_owned());
-            None
-        }
-    };
+    let end_date = form.get("end_date").map(dates::end_of_day);
+    if end_date == Some(None) {
+        errors.end_date = Some("Enter a date, such as 2027-01-31.".to_owned());
+    }
+    let expires_at = end_date.flatten();
+    if expires_at.is_some_and(|end| end <= page.http.consents.store.now()) {
+        errors.end_date = Some("Choose a day that is still to come.".to_owned());
+    }
     if errors.any() {
         return Err(errors);
     }
@@ -186,58 +135,47 @@ fn read(page: &PageContext, setup: &Setup, form: &Form) -> Result<Approve, Conse
 async fn consent_page(
     mut page: PageContext,
     setup: &Setup,
-    failed: Option<(&Form, ConsentErrors)>,
+    sent: Option<&Form>,
+    errors: ConsentErrors,
 ) -> Result<Response, PageError> {
-    let (consents, facts, access) = page.operation();
-    let current = match connected::current(consents, facts, access, &setup.client_id).await {
-        Err(Error::AdminSessionInvalid) => return Ok(sign_in_again(&page, setup)),
-        current => current?,
+    let call = &mut page.call;
+    let current = match call.current_consent(&setup.tenant_id, &setup.client_id).await {
+        Ok(current) => current,
+        Err(error) => return sign_in_again(&page, setup, error),
     };
-    let granted = |name: &ScopeName| {
-        current
-            .as_ref()
-            .is_none_or(|consent| consent.grant.scopes.contains(name))
-    };
+    let grant = current.as_ref().map(|consent| &consent.grant);
+    let granted = |name: &ScopeName| grant.is_none_or(|grant| grant.scopes.contains(name));
     let scopes = setup.scopes.iter().map(|scope| ScopeChoice {
         name: scope.name.to_string(),
         description: scope.description.clone(),
         reason: scope.reason.clone(),
         // A scope beyond the earlier consent needs a tick of its own.
-        checked: match &failed {
-            Some((form, _)) => form.all("scope").any(|name| name == scope.name.as_str()),
+        checked: match sent {
+            Some(form) => form.all("scope").any(|name| name == scope.name.as_str()),
             None => granted(&scope.name),
         },
         is_new: !granted(&scope.name),
     });
-    let status = if failed.is_some() {
-        StatusCode::UNPROCESSABLE_ENTITY
-    } else {
-        StatusCode::OK
-    };
-    let field = |name| {
-        failed
-            .as_ref()
-            .map(|(form, _)| form.text(name).to_owned())
-            .unwrap_or_default()
-    };
+    let field = |name| sent.map(|form| form.text(name).to_owned()).unwrap_or_default();
     let redirect = Url::parse(&setup.redirect_uri).ok();
+    let redirect_host = redirect.as_ref().and_then(Url::host_str).unwrap_or_default();
     let view = ConsentPage {
         frame: page.frame(true),
-        approve_url: page.path(&path(setup, "/approve")),
-        deny_url: page.path(&path(setup, "/deny")),
+        setup_id: setup.setup_id.to_string(),
         csrf: page.csrf(),
         client: setup.profile.clone(),
-        redirect_host: redirect
-            .and_then(|url| url.host_str().map(str::to_owned))
-            .unwrap_or_default(),
+        redirect_host: redirect_host.to_owned(),
         scopes: scopes.collect(),
         changes: current.as_ref().map(|consent| changes(setup, consent)),
         account_name: field("designated_account_name"),
         end_date: field("end_date"),
         earliest_end_date: dates::next_day_input(page.http.consents.store.now()),
-        errors: failed.map(|(_, errors)| errors).unwrap_or_default(),
+        errors,
     };
-    Ok(page.html(status, &view))
+    if sent.is_some() {
+        return Ok(page.html(StatusCode::UNPROCESSABLE_ENTITY, &view));
+    }
+    Ok(page.html(StatusCode::OK, &view))
 }
 
 fn changes(setup: &Setup, consent: &Consent) -> ScopeChanges {

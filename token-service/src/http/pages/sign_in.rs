@@ -2,7 +2,7 @@
 
 use axum::{
     http::{StatusCode, header},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 
 use super::{
@@ -12,86 +12,87 @@ use super::{
 };
 use crate::{error::Error, http::error::HttpError, model::client::Profile};
 
+/// The error of an account name that is no active user's.
+pub(super) const UNKNOWN_USER: &str = "No active user of this organisation has this account name.";
+
 /// `GET /{tenant}/sign-in`.
 pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
     if page.session().await?.is_some() {
         return Ok(page.redirect("integrations"));
     }
-    Ok(SignInForm::of_integrations(&page).show(&page))
+    Ok(page.html(StatusCode::OK, &form(&page, "sign-in", None)))
 }
 
 /// `POST /{tenant}/sign-in`.
-pub(super) async fn sign_in(PageForm { mut page, form }: PageForm) -> Result<Response, PageError> {
-    match page.sign_in(None, &form).await {
+pub(super) async fn sign_in(PageForm { mut page, form: sent }: PageForm) -> Result<Response, PageError> {
+    match page.sign_in(None, &sent).await {
         Ok(()) => Ok(page.redirect("integrations")),
-        Err(error) => SignInForm::of_integrations(&page).fail(&page, error),
+        Err(error) => failed(&page, form(&page, "sign-in", None), error),
     }
 }
 
-/// `POST /{tenant}/sign-out`: ends the session here and for anybody who has its token.
+/// `POST /{tenant}/sign-out`: ends the session here and for everybody who has its token.
 pub(super) async fn sign_out(PageForm { mut page, .. }: PageForm) -> Result<Response, PageError> {
     page.end_session().await?;
-    let form = SignInForm {
-        notice: Some("You are signed out."),
-        ..SignInForm::of_integrations(&page)
+    let view = SignInPage {
+        notice: Some("You are signed out.".to_owned()),
+        ..form(&page, "sign-in", None)
     };
-    Ok(form.show(&page))
+    Ok(page.html(StatusCode::OK, &view))
 }
 
-/// The sign-in form, in one of its uses.
-pub(super) struct SignInForm {
-    /// Where it is posted.
-    pub(super) action: String,
-    /// The client that waits for a decision.
-    pub(super) client: Option<Profile>,
-    /// A notice above the form.
-    pub(super) notice: Option<&'static str>,
+/// Returns the empty sign-in form, which is posted to this path of the tenant's pages. `client` waits for a decision.
+pub(super) fn form(page: &PageContext, path: &str, client: Option<Profile>) -> SignInPage {
+    SignInPage {
+        frame: page.frame(false),
+        action: page.path(path),
+        csrf: page.csrf(),
+        client,
+        error: None,
+        notice: None,
+    }
 }
 
-impl SignInForm {
-    /// The form to look after integrations.
-    pub(super) fn of_integrations(page: &PageContext) -> Self {
-        Self {
-            action: page.path("sign-in"),
-            client: None,
-            notice: None,
+/// Shows the sign-in form again after a failed attempt.
+pub(super) fn failed(page: &PageContext, form: SignInPage, error: Error) -> Result<Response, PageError> {
+    let (status, text) = match &error {
+        Error::SignInFailed => (
+            StatusCode::FORBIDDEN,
+            "Account name and password do not match a Tenant Admin of this organisation.",
+        ),
+        Error::TooManySignIns(_) => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "Too many attempts are under way. Wait a moment, then try again.",
+        ),
+        _ => return Err(error.into()),
+    };
+    let view = SignInPage {
+        error: Some(text.to_owned()),
+        ..form
+    };
+    let mut response = page.html(status, &view);
+    if let Some(seconds) = HttpError::from(error).retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    Ok(response)
+}
+
+/// Shows the sign-in form when an action failed because of the session. `done` is what the action would have done.
+pub(super) fn again(
+    page: &PageContext,
+    form: SignInPage,
+    error: Error,
+    done: &str,
+) -> Result<Response, PageError> {
+    match error {
+        Error::AdminSessionInvalid | Error::AdminSessionMismatch | Error::SignInTooOld => {
+            let notice = format!("For safety, please sign in once more. Nothing was {done} yet.");
+            let view = SignInPage {
+                notice: Some(notice),
+                ..form
+            };
+            Ok(page.html(StatusCode::OK, &view))
         }
-    }
-
-    /// Shows the empty form.
-    pub(super) fn show(self, page: &PageContext) -> Response {
-        self.html(page, StatusCode::OK, None)
-    }
-
-    /// Shows the form again after a failed attempt.
-    pub(super) fn fail(self, page: &PageContext, error: Error) -> Result<Response, PageError> {
-        match error {
-            Error::SignInFailed => {
-                let text = "Account name and password do not match a Tenant Admin of this organisation.";
-                Ok(self.html(page, StatusCode::FORBIDDEN, Some(text)))
-            }
-            error @ Error::TooManySignIns { .. } => {
-                let mut limit = HttpError::from(error).into_response();
-                let text = "Too many attempts are under way. Wait a moment, then try again.";
-                let mut response = self.html(page, StatusCode::TOO_MANY_REQUESTS, Some(text));
-                if let Some(seconds) = limit.headers_mut().remove(header::RETRY_AFTER) {
-                    response.headers_mut().insert(header::RETRY_AFTER, seconds);
-                }
-                Ok(response)
-            }
-            error => Err(error.into()),
-        }
-    }
-
-    fn html(self, page: &PageContext, status: StatusCode, error: Option<&str>) -> Response {
-        let view = SignInPage {
-            frame: page.frame(false),
-            action: self.action,
-            csrf: page.csrf(),
-            client: self.client,
-            error: error.map(str::to_owned),
-            notice: self.notice.map(str::to_owned),
-        };
-        page.html(status, &view)
+        error => Err(error.into()),
     }
 }

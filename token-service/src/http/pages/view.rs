@@ -1,7 +1,7 @@
 //! The content of each page: one struct per page, with the values of its template.
 //!
-//! Values are formatted already, and partners wrote many of them. So no template decides a rule, and no text
-//! is marked as safe: askama escapes every value for HTML.
+//! Dates are formatted already, and no template decides a rule. Partners wrote many of the texts, so none is marked
+//! as safe: askama escapes every value for HTML.
 
 use std::sync::LazyLock;
 
@@ -12,14 +12,16 @@ use axum::{
     response::{Html, IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use zeroize::Zeroizing;
 
-use crate::model::client::Profile;
+use crate::{
+    model::{client::Profile, grant::Consent},
+    registry::links::CredentialBundle,
+};
 
 /// The one stylesheet.
 pub(super) const STYLESHEET: &str = include_str!("../../../assets/accord.css");
 
-/// The stylesheet's path. It changes with the content, so that browsers may cache it for ever.
+/// The stylesheet's path. It changes with the content, so that browsers may cache it forever.
 static STYLESHEET_URL: LazyLock<String> = LazyLock::new(|| {
     let hash = URL_SAFE_NO_PAD.encode(sha256(STYLESHEET.as_bytes()));
     format!("/accord.css?{}", &hash[..12])
@@ -36,8 +38,7 @@ pub(super) fn html(status: StatusCode, page: &impl Template) -> Response {
     }
 }
 
-/// The frame of every page.
-#[derive(Clone, Debug)]
+/// The frame of every page. No `Debug`: it holds a CSRF token.
 pub(super) struct Frame {
     /// The product's name, as configured.
     pub product_name: String,
@@ -45,39 +46,22 @@ pub(super) struct Frame {
     pub tenant_name: String,
     /// The stylesheet's path.
     pub stylesheet: String,
-    /// The links of a signed-in admin.
-    pub session: Option<SessionLinks>,
+    /// The path of the tenant's pages; empty where a page belongs to no tenant.
+    pub base: String,
+    /// The CSRF token of the sign-out form; `None` without a session.
+    pub csrf: Option<String>,
 }
 
 impl Frame {
-    /// The frame of a page that nobody is signed in to.
+    /// The frame of a page without a session.
     pub fn new(product_name: &str, tenant_name: &str) -> Self {
         Self {
             product_name: product_name.to_owned(),
             tenant_name: tenant_name.to_owned(),
             stylesheet: STYLESHEET_URL.clone(),
-            session: None,
+            base: String::new(),
+            csrf: None,
         }
-    }
-}
-
-/// Where a signed-in admin can go from every page.
-#[derive(Clone)]
-pub(super) struct SessionLinks {
-    /// The list of connected integrations.
-    pub integrations_url: String,
-    /// Where the sign-out form is posted.
-    pub sign_out_url: String,
-    /// The sign-out form's CSRF token.
-    pub csrf: String,
-}
-
-impl std::fmt::Debug for SessionLinks {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SessionLinks")
-            .field("integrations_url", &self.integrations_url)
-            .field("sign_out_url", &self.sign_out_url)
-            .finish_non_exhaustive()
     }
 }
 
@@ -85,7 +69,6 @@ impl std::fmt::Debug for SessionLinks {
 #[derive(Template)]
 #[template(path = "sign_in.html")]
 pub(super) struct SignInPage {
-    /// The frame.
     pub frame: Frame,
     /// Where the form is posted.
     pub action: String,
@@ -103,12 +86,9 @@ pub(super) struct SignInPage {
 #[derive(Template)]
 #[template(path = "consent.html")]
 pub(super) struct ConsentPage {
-    /// The frame.
     pub frame: Frame,
-    /// Where the approval is posted.
-    pub approve_url: String,
-    /// Where the refusal is posted.
-    pub deny_url: String,
+    /// The setup.
+    pub setup_id: String,
     /// The CSRF token of both forms.
     pub csrf: String,
     /// The client.
@@ -130,7 +110,6 @@ pub(super) struct ConsentPage {
 }
 
 /// A scope that the admin grants or leaves out.
-#[derive(Clone, Debug)]
 pub(super) struct ScopeChoice {
     /// The scope's name.
     pub name: String,
@@ -145,7 +124,6 @@ pub(super) struct ScopeChoice {
 }
 
 /// How a request differs from the grant that exists already.
-#[derive(Clone, Debug)]
 pub(super) struct ScopeChanges {
     /// The day of the existing grant.
     pub granted_on: String,
@@ -158,7 +136,7 @@ pub(super) struct ScopeChanges {
 }
 
 /// The errors of a consent form's fields.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub(super) struct ConsentErrors {
     /// About the choice of scopes.
     pub scopes: Option<String>,
@@ -179,7 +157,6 @@ impl ConsentErrors {
 #[derive(Template)]
 #[template(path = "leaving.html")]
 pub(super) struct LeavingPage {
-    /// The frame.
     pub frame: Frame,
     /// The whole location, with the partner's code or error.
     pub url: String,
@@ -193,31 +170,23 @@ pub(super) struct LeavingPage {
 #[derive(Template)]
 #[template(path = "integrations.html")]
 pub(super) struct IntegrationsPage {
-    /// The frame.
     pub frame: Frame,
     /// The grants of this page of the list.
     pub integrations: Vec<Integration>,
-    /// What the admin just did.
-    pub notice: Option<String>,
     /// The next page of the list.
     pub next_url: Option<String>,
 }
 
 /// A grant, as its tenant's admins see it.
-#[derive(Clone, Debug)]
 pub(super) struct Integration {
     /// The page of this grant.
     pub url: String,
-    /// The client.
-    pub client: Profile,
-    /// The state.
-    pub state: StateBadge,
-    /// The scopes granted.
-    pub scopes: Vec<ScopeLine>,
-    /// The designated user's label.
-    pub designated_user: String,
-    /// The label of the admin who granted it.
-    pub granted_by: String,
+    /// The grant.
+    pub consent: Consent,
+    /// The state in a word: Active, Waiting, Suspended, Revoked, Ended or Replaced.
+    pub state: &'static str,
+    /// The state's class in the stylesheet: `active`, `waiting`, `suspended` or `ended`.
+    pub class: &'static str,
     /// When it was granted.
     pub granted_on: String,
     /// When it will end, if an end was set.
@@ -226,35 +195,12 @@ pub(super) struct Integration {
     pub ended_on: Option<String>,
     /// When a token was last issued; `None` means never.
     pub last_used: Option<String>,
-    /// The Client ID.
-    pub client_id: String,
-    /// The grant's id.
-    pub grant_id: String,
-}
-
-/// A granted scope.
-#[derive(Clone, Debug)]
-pub(super) struct ScopeLine {
-    /// The scope's name.
-    pub name: String,
-    /// What it allows.
-    pub description: String,
-}
-
-/// A grant's state in a word.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct StateBadge {
-    /// Active, Waiting, Suspended, Revoked, Ended or Replaced.
-    pub label: &'static str,
-    /// The stylesheet's class: `active`, `waiting`, `suspended` or `ended`.
-    pub class: &'static str,
 }
 
 /// One grant, with what an admin can do about it.
 #[derive(Template)]
 #[template(path = "integration.html")]
 pub(super) struct IntegrationPage {
-    /// The frame.
     pub frame: Frame,
     /// The grant.
     pub integration: Integration,
@@ -264,8 +210,6 @@ pub(super) struct IntegrationPage {
     pub change_user_url: Option<String>,
     /// Where the revocation is posted; `None` where the state rules it out.
     pub revoke_url: Option<String>,
-    /// Why the last action failed as a whole.
-    pub error: Option<String>,
     /// The error of the account name entered.
     pub account_name_error: Option<String>,
     /// What the admin just did.
@@ -276,7 +220,6 @@ pub(super) struct IntegrationPage {
 #[derive(Template)]
 #[template(path = "enrolment.html")]
 pub(super) struct EnrolmentPage {
-    /// The frame.
     pub frame: Frame,
     /// Where the form is posted.
     pub action: String,
@@ -290,7 +233,6 @@ pub(super) struct EnrolmentPage {
 #[derive(Template)]
 #[template(path = "enrolled.html")]
 pub(super) struct EnrolledPage {
-    /// The frame.
     pub frame: Frame,
     /// Where to sign in.
     pub sign_in_url: String,
@@ -300,7 +242,6 @@ pub(super) struct EnrolledPage {
 #[derive(Template)]
 #[template(path = "claim.html")]
 pub(super) struct ClaimPage {
-    /// The frame.
     pub frame: Frame,
     /// Where the button posts to.
     pub action: String,
@@ -310,32 +251,15 @@ pub(super) struct ClaimPage {
 #[derive(Template)]
 #[template(path = "claimed.html")]
 pub(super) struct ClaimedPage {
-    /// The frame.
     pub frame: Frame,
-    /// The Client ID.
-    pub client_id: String,
-    /// The Client Secret.
-    pub client_secret: Zeroizing<String>,
-    /// Where each tenant is reached.
-    pub endpoints: Vec<Endpoint>,
-}
-
-/// Where a tenant is reached.
-#[derive(Clone, Debug)]
-pub(super) struct Endpoint {
-    /// The tenant.
-    pub tenant_id: String,
-    /// Its Tenant Authority URL.
-    pub tenant_authority_url: String,
-    /// Its Cloud API URL.
-    pub cloud_api_url: String,
+    /// The credentials, and where each tenant is reached.
+    pub bundle: CredentialBundle,
 }
 
 /// A page that says one thing: an error, or what cannot be done.
 #[derive(Template)]
 #[template(path = "message.html")]
 pub(super) struct MessagePage {
-    /// The frame.
     pub frame: Frame,
     /// The heading.
     pub title: String,
@@ -343,8 +267,6 @@ pub(super) struct MessagePage {
     pub text: String,
     /// A reference to quote, such as a request id.
     pub detail: Option<String>,
-    /// Where to go from here: the address and its text.
-    pub link: Option<(String, String)>,
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! `private_key_jwt` (RFC 7523 §2.2, §3): a client proves itself by a JWT that it signed with a key
-//! whose public half an operator registered. Keys are never fetched from anywhere.
+//! `private_key_jwt` (RFC 7523 §2.2, §3): a client authenticates by a JWT that it signed with a key whose public half
+//! an operator registered. Keys are never fetched.
 
 use accord::{
     clock::UnixMillis,
@@ -10,28 +10,36 @@ use accord::{
 };
 use jsonwebtoken::{
     Algorithm, DecodingKey, Header, Validation,
-    jwk::{Jwk, JwkSet, KeyAlgorithm},
+    jwk::{JwkSet, KeyAlgorithm},
 };
 use serde::Deserialize;
 
-use crate::{cache::Authenticated, error::Error, oauth::OAuth};
+use crate::{
+    cache::Authenticated,
+    error::{Error, found},
+    oauth::OAuth,
+};
 
 /// The `client_assertion_type` of a JWT (RFC 7523 §2.2).
 pub const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-/// The algorithms that an assertion may be signed by.
-pub const SIGNING_ALGORITHMS: [&str; 4] = ["ES256", "EdDSA", "PS256", "RS256"];
+/// The algorithms that an assertion may be signed by: none with a shared secret among them.
+pub const ALGORITHMS: [Algorithm; 4] = [
+    Algorithm::ES256,
+    Algorithm::EdDSA,
+    Algorithm::PS256,
+    Algorithm::RS256,
+];
 
-/// The longest assertion that is looked at, in bytes.
+/// The longest assertion, in bytes.
 const MAX_BYTES: usize = 8 * 1024;
 /// The longest `jti`, in bytes.
 const MAX_JTI_BYTES: usize = 256;
 /// How far in the future an assertion may end, in seconds: its `jti` is remembered until then.
 const MAX_LIFE_SECS: i64 = 3600;
-/// How far ahead the client's clock may be, in seconds, where `iat` and `nbf` are looked at.
+/// How far ahead the client's clock may be, in seconds, when it sends `iat` or `nbf`.
 const SKEW_SECS: i64 = 60;
 
-/// The claims of an assertion (RFC 7523 §3). `aud` must be one string: an assertion that is also meant
-/// for somebody else could be replayed there.
+/// The claims of an assertion (RFC 7523 §3). `aud` must be one string: another audience could replay the assertion.
 #[derive(Deserialize)]
 struct Claims {
     iss: String,
@@ -46,26 +54,22 @@ struct Claims {
 }
 
 /// Seconds since 1970 (RFC 7519 §2), with or without a fraction.
-#[derive(Clone, Copy, Deserialize)]
-#[serde(transparent)]
-struct NumericDate(f64);
+type NumericDate = f64;
 
-impl NumericDate {
-    /// Whole seconds, rounded down. The conversion saturates.
-    #[allow(clippy::cast_possible_truncation)]
-    fn secs(self) -> i64 {
-        self.0.floor() as i64
-    }
+/// Rounds down to whole seconds. The conversion saturates.
+#[allow(clippy::cast_possible_truncation)]
+fn secs(date: NumericDate) -> i64 {
+    date.floor() as i64
 }
 
-/// Whose assertion has not been verified yet: which client it names.
+/// The client that an assertion names, which is not verified yet.
 #[derive(Deserialize)]
 struct Unverified {
     sub: String,
 }
 
-/// The client that signed `jwt` for the authority of `tenant_id`. `named` is the Client ID that the
-/// message names beside it; may be empty.
+/// Finds the client that signed `jwt` for the authority of `tenant_id`. `named` is the Client ID beside it in the
+/// message; may be empty.
 pub(super) async fn authenticate(
     oauth: &OAuth,
     tenant_id: &TenantId,
@@ -88,7 +92,8 @@ pub(super) async fn authenticate(
         None => {
             let cache = &oauth.cache;
             let (client, tenant) = tokio::join!(cache.client(&client_id), cache.tenant(tenant_id));
-            (known(client)?, known(tenant)?.value)
+            let client = found(client)?.ok_or(Error::InvalidClient)?;
+            (client, found(tenant)?.ok_or(Error::InvalidClient)?.value)
         }
     };
     if !client.value.active {
@@ -104,72 +109,45 @@ pub(super) async fn authenticate(
     }
 }
 
-/// What the registry does not know is a failed authentication like any other.
-fn known<T>(answer: Result<T, Error>) -> Result<T, Error> {
-    answer.map_err(|error| match error {
-        Error::NotFound(_) => Error::InvalidClient,
-        error => error,
-    })
-}
-
 fn readable_header(jwt: &str) -> Result<Header, Error> {
     if jwt.len() > MAX_BYTES {
         return Err(Error::InvalidClient);
     }
-    // `none` is no algorithm that the library knows: such a header is unreadable.
+    // The library knows no algorithm `none`: such a header is unreadable.
     let header = jsonwebtoken::decode_header(jwt).map_err(|_| Error::InvalidClient)?;
-    // RFC 7515 §4.1.11: an extension that must be understood, and is not.
-    if header.crit.is_some() || key_algorithm(header.alg).is_none() {
+    // RFC 7515 §4.1.11: `crit` names extensions that must be understood, and none are.
+    if header.crit.is_some() || !ALGORITHMS.contains(&header.alg) {
         return Err(Error::InvalidClient);
     }
     Ok(header)
 }
 
-/// The algorithms that are accepted: none with a shared secret among them.
-fn key_algorithm(algorithm: Algorithm) -> Option<KeyAlgorithm> {
-    match algorithm {
-        Algorithm::ES256 => Some(KeyAlgorithm::ES256),
-        Algorithm::EdDSA => Some(KeyAlgorithm::EdDSA),
-        Algorithm::RS256 => Some(KeyAlgorithm::RS256),
-        Algorithm::PS256 => Some(KeyAlgorithm::PS256),
-        _ => None,
-    }
-}
-
-/// The claims, if one of the client's keys verifies them. A key counts for its own algorithm alone.
+/// Returns the claims, if one of the client's keys verifies them. A key counts for its own algorithm alone.
 fn verified(json_web_key_set: &str, header: &Header, jwt: &str) -> Result<Claims, Error> {
     if json_web_key_set.is_empty() {
         return Err(Error::InvalidClient);
     }
-    let keys: JwkSet = serde_json::from_str(json_web_key_set)
-        .map_err(|_| Error::RegistryAnswer("unreadable json_web_key_set".to_owned()))?;
-    let algorithm = key_algorithm(header.alg);
-    let mut candidates = keys
-        .keys
-        .iter()
-        .filter(|key| key.common.key_algorithm == algorithm);
+    let unusable = || Error::RegistryAnswer("unusable json_web_key_set".to_owned());
+    let keys: JwkSet = serde_json::from_str(json_web_key_set).map_err(|_| unusable())?;
+    let algorithm = Some(KeyAlgorithm::from(header.alg));
+    let keys = keys.keys.iter();
+    let mut candidates = keys.filter(|key| key.common.key_algorithm == algorithm);
     let key = match &header.kid {
         Some(kid) => candidates.find(|key| key.common.key_id.as_deref() == Some(kid)),
         // Without a name, only a single key can be meant.
         None => candidates.next().filter(|_| candidates.next().is_none()),
     };
-    verify_with(key.ok_or(Error::InvalidClient)?, header.alg, jwt)
-}
-
-fn verify_with(key: &Jwk, algorithm: Algorithm, jwt: &str) -> Result<Claims, Error> {
-    let key = DecodingKey::from_jwk(key)
-        .map_err(|_| Error::RegistryAnswer("unusable key of json_web_key_set".to_owned()))?;
-    // Time and target are compared by our own rules: against a clock that is handed in, exactly.
-    let mut validation = Validation::new(algorithm);
+    let key = DecodingKey::from_jwk(key.ok_or(Error::InvalidClient)?).map_err(|_| unusable())?;
+    // `accepted` checks time and audience: exactly, and by the injected clock.
+    let mut validation = Validation::new(header.alg);
     validation.required_spec_claims.clear();
     validation.validate_exp = false;
     validation.validate_aud = false;
-    jsonwebtoken::decode(jwt, &key, &validation)
-        .map(|data| data.claims)
-        .map_err(|_| Error::InvalidClient)
+    let decoded = jsonwebtoken::decode(jwt, &key, &validation);
+    decoded.map(|data| data.claims).map_err(|_| Error::InvalidClient)
 }
 
-/// Whether genuine claims are meant for this authority and time; when they end.
+/// Checks that genuine claims are meant for this authority and time. Returns when they end.
 fn accepted(
     claims: &Claims,
     client_id: &ClientId,
@@ -177,17 +155,14 @@ fn accepted(
     now: UnixMillis,
 ) -> Result<UnixMillis, Error> {
     let now = now.as_secs();
-    let ends = claims.exp.secs();
-    let begins = [claims.iat, claims.nbf];
-    let in_time = now < ends
+    let ends = secs(claims.exp);
+    let mut begins = [claims.iat, claims.nbf].into_iter().flatten();
+    let is_in_time = now < ends
         && ends <= now.saturating_add(MAX_LIFE_SECS + SKEW_SECS)
-        && begins
-            .into_iter()
-            .flatten()
-            .all(|begins| begins.secs() <= now.saturating_add(SKEW_SECS));
-    let ours = claims.iss == client_id.as_str() && claims.sub == client_id.as_str() && claims.aud == issuer;
-    let named = !claims.jti.is_empty() && claims.jti.len() <= MAX_JTI_BYTES;
-    if in_time && ours && named {
+        && begins.all(|begins| secs(begins) <= now.saturating_add(SKEW_SECS));
+    let client_id = client_id.as_str();
+    let is_ours = claims.iss == client_id && claims.sub == client_id && claims.aud == issuer;
+    if is_in_time && is_ours && (1..=MAX_JTI_BYTES).contains(&claims.jti.len()) {
         Ok(UnixMillis::from_millis((ends + 1).saturating_mul(1000)))
     } else {
         Err(Error::InvalidClient)
@@ -269,7 +244,7 @@ mod tests {
             Algorithm::HS512,
             Algorithm::RS512,
         ] {
-            assert!(key_algorithm(algorithm).is_none());
+            assert!(!ALGORITHMS.contains(&algorithm));
         }
         let none = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.";
         assert!(matches!(readable_header(none), Err(Error::InvalidClient)));

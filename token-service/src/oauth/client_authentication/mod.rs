@@ -1,4 +1,4 @@
-//! Client authentication (RFC 6749 §2.3): what a message proves about the client that sent it.
+//! Client authentication (RFC 6749 §2.3).
 
 use accord::text::{
     id::{ClientId, TenantId},
@@ -10,9 +10,9 @@ use crate::{cache::Authenticated, error::Error, oauth::OAuth};
 
 mod assertion;
 
-pub use assertion::{ASSERTION_TYPE, SIGNING_ALGORITHMS};
+pub use assertion::{ALGORITHMS, ASSERTION_TYPE};
 
-/// What a message brings to prove a client. No `Debug`.
+/// The credentials of a client. No `Debug`.
 pub struct Credentials {
     /// The Client ID, as it was sent. May be empty beside an assertion, which names the client itself.
     pub client_id: String,
@@ -28,8 +28,8 @@ pub enum Proof {
     Assertion(Zeroizing<String>),
 }
 
-/// Finds out which client sent a message to the authority of `tenant_id`. Fails with [`Error::InvalidClient`] for
-/// whatever reason a proof is refused.
+/// Authenticates the client of a message to the authority of `tenant_id`. Fails with [`Error::InvalidClient`] for
+/// whatever reason a proof is rejected.
 pub async fn authenticate(
     oauth: &OAuth,
     tenant_id: &TenantId,
@@ -37,7 +37,14 @@ pub async fn authenticate(
 ) -> Result<Authenticated, Error> {
     let Credentials { client_id, proof } = credentials;
     let authenticated = match proof {
-        Proof::Secret(secret) => by_secret(oauth, tenant_id, client_id, secret).await,
+        // A malformed id or secret says nothing about what exists, so it may be rejected at once.
+        Proof::Secret(secret) => match (ClientId::parse(client_id), ClientSecret::parse(secret)) {
+            (Ok(client_id), Ok(secret)) => {
+                let cache = &oauth.cache;
+                cache.authenticate_client(&client_id, &secret, tenant_id).await
+            }
+            _ => Err(Error::InvalidClient),
+        },
         Proof::Assertion(jwt) => Box::pin(assertion::authenticate(oauth, tenant_id, client_id, jwt)).await,
     };
     if let Err(Error::InvalidClient) = authenticated {
@@ -48,19 +55,4 @@ pub async fn authenticate(
         }
     }
     authenticated
-}
-
-async fn by_secret(
-    oauth: &OAuth,
-    tenant_id: &TenantId,
-    client_id: &str,
-    secret: &str,
-) -> Result<Authenticated, Error> {
-    // What is malformed tells nothing about what exists, so it may be refused at once.
-    let client_id = ClientId::parse(client_id).map_err(|_| Error::InvalidClient)?;
-    let secret = ClientSecret::parse(secret).map_err(|_| Error::InvalidClient)?;
-    oauth
-        .cache
-        .authenticate_client(&client_id, &secret, tenant_id)
-        .await
 }

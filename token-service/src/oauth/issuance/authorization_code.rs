@@ -1,18 +1,14 @@
 //! The authorization code grant (RFC 6749 §4.1.3): the first tokens of a consent.
 
-use accord::{
-    store::audit::Event,
-    text::{
-        id::FamilyId,
-        opaque::{OpaqueToken, TokenKind},
-    },
+use accord::text::{
+    id::FamilyId,
+    opaque::{OpaqueToken, TokenKind},
 };
 
-use super::{Issuance, Issued, complete};
+use super::{CodeRequest, Issuance, Issued, complete};
 use crate::{
     error::Error,
     model::{
-        code::Code,
         family::{Family, Generations},
         grant::GrantState,
         purpose,
@@ -20,16 +16,12 @@ use crate::{
     store::{Redemption, RedemptionOutcome},
 };
 
-pub(super) async fn issue(
-    issuance: &mut Issuance<'_>,
-    code: &str,
-    redirect_uri: &str,
-    code_verifier: &str,
-) -> Result<Issued, Error> {
+pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) -> Result<Issued, Error> {
     let store = &issuance.oauth.store;
-    let token = OpaqueToken::parse(TokenKind::AuthorizationCode, code).map_err(|_| Error::InvalidGrant)?;
+    let token =
+        OpaqueToken::parse(TokenKind::AuthorizationCode, &request.code).map_err(|_| Error::InvalidGrant)?;
     let found = store.find_code(&issuance.tenant.tenant_id, &token).await?;
-    // Another client's code: this one learns nothing, and the code stays as it is.
+    // Another client's code stays as it is, and this client learns nothing about it.
     let (code, grant) = found
         .filter(|(code, _)| code.client_id == issuance.client.client_id)
         .ok_or(Error::InvalidGrant)?;
@@ -37,10 +29,9 @@ pub(super) async fn issue(
         return replayed(issuance, &token).await;
     }
     let now = store.now();
-    if !code.accepts(redirect_uri, code_verifier, now) {
-        let event = about(issuance, &code, "code.refuse")
-            .detail("why", "verifier, redirect URI or time")
-            .refused();
+    if !code.accepts(&request.redirect_uri, &request.code_verifier, now) {
+        let event = issuance.event("code.refuse", &code.grant_id);
+        let event = event.detail("why", "verifier, redirect URI or time").refused();
         let (store, origin) = (store.clone(), issuance.origin());
         let burnt = complete(async move { store.burn_code(&origin, &code, event).await });
         if !burnt.await? {
@@ -48,16 +39,15 @@ pub(super) async fn issue(
         }
         return Err(Error::InvalidGrant);
     }
-    // From here on the code stays as it is until the token is made: a refused call can be repeated.
+    // From here on the code stays as it is until the token is signed, so a rejected call can be repeated.
     issuance.check_target()?;
     if grant.state_at(now, true) != GrantState::Pending {
         return Err(Error::InvalidGrant);
     }
     let user = issuance.user(&grant.designated_user_id).await?;
     if !(issuance.client.active && issuance.tenant.active && user.is_some_and(|user| user.active)) {
-        return Err(Error::ConsentRequired(Some(
-            GrantState::Suspended.contract_name(),
-        )));
+        let state = GrantState::Suspended.contract_name();
+        return Err(Error::ConsentRequired(Some(state)));
     }
     let family = Family {
         family_id: FamilyId::generate(&*store.clock, &*store.random),
@@ -90,15 +80,13 @@ pub(super) async fn issue(
     }
 }
 
-/// A second use: somebody has the code who should not. The first use's tokens end (RFC 6749 §4.1.2),
-/// and that stays although the call fails.
+/// Rejects a second use: the code has leaked. Ends the tokens of the first use (RFC 6749 §4.1.2); that is committed
+/// although the call fails.
 async fn replayed(issuance: &Issuance<'_>, token: &OpaqueToken) -> Result<Issued, Error> {
     let store = &issuance.oauth.store;
-    let (code, _) = store
-        .find_code(&issuance.tenant.tenant_id, token)
-        .await?
-        .ok_or(Error::InvalidGrant)?;
-    let event = about(issuance, &code, "code.replay").refused();
+    let found = store.find_code(&issuance.tenant.tenant_id, token).await?;
+    let (code, _) = found.ok_or(Error::InvalidGrant)?;
+    let event = issuance.event("code.replay", &code.grant_id).refused();
     let family = match &code.family_id {
         Some(family_id) => store.find_family(&code.tenant_id, family_id).await?,
         None => None,
@@ -110,11 +98,4 @@ async fn replayed(issuance: &Issuance<'_>, token: &OpaqueToken) -> Result<Issued
         _ => store.record(issuance.origin(), event).await?,
     }
     Err(Error::InvalidGrant)
-}
-
-fn about(issuance: &Issuance<'_>, code: &Code, action: &'static str) -> Event {
-    Event::new(action)
-        .tenant(&issuance.tenant.tenant_id)
-        .client(&issuance.client.client_id)
-        .subject(code.grant_id.as_str())
 }

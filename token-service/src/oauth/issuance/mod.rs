@@ -1,7 +1,7 @@
-//! Issuing tokens: what the three grants share. Each grant's own rules are in a file of its own.
+//! Issues tokens: the steps that the three grants share. Each grant has a file for its own rules.
 //!
 //! The order is always: authenticate the client, read the positions of both feeds, read what the decision needs,
-//! decide, sign, commit the event with whatever changes, check again, answer. If that last check finds that something
+//! decide, sign, commit the event with whatever changes, check again, answer. If the last check finds that something
 //! has changed meanwhile, another token is signed; see `recheck`.
 
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use std::sync::Arc;
 use accord::{
     clock::UnixMillis,
     position::Position,
-    rpc::{auth::Principal, context},
+    rpc::context,
     store::audit::{Actor, ActorKind, Event, ISSUE, Origin},
     text::{
-        id::{ClientId, EventId, ScopeName, TenantId, UserId, join_scopes},
+        id::{ClientId, EventId, GrantId, ScopeName, TenantId, UserId, join_scopes},
         opaque::RefreshToken,
     },
     verify::AccessTokenClaims,
@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     cache::{Authenticated, Cached, Entry, KnownClient},
-    error::Error,
+    error::{Error, found},
     model::{
         family::Family,
         grant::{Grant, GrantState},
@@ -43,13 +43,13 @@ mod refresh_token;
 
 /// A token request. No `Debug`.
 pub struct Request {
-    /// The tenant whose data is wanted.
+    /// The tenant whose data the client requests.
     pub tenant_id: TenantId,
     /// The client's proof.
     pub credentials: Credentials,
     /// The grant.
     pub grant: GrantRequest,
-    /// The scopes wanted; empty means all that is granted.
+    /// The scopes requested; empty means all that is granted.
     pub scopes: Vec<ScopeName>,
     /// The tenant's Cloud API URL, or empty.
     pub resource: String,
@@ -58,40 +58,43 @@ pub struct Request {
 /// The grant of a token request. Texts are as they were sent.
 pub enum GrantRequest {
     /// RFC 6749 §4.1.3 with RFC 7636 §4.5.
-    AuthorizationCode {
-        /// The code.
-        code: Zeroizing<String>,
-        /// The redirect URI of the authorization request.
-        redirect_uri: String,
-        /// The PKCE verifier.
-        code_verifier: Zeroizing<String>,
-    },
+    AuthorizationCode(CodeRequest),
     /// RFC 6749 §6.
     RefreshToken(Zeroizing<String>),
     /// RFC 6749 §4.4.
     ClientCredentials,
 }
 
+/// An authorization code, with what belongs to it. No `Debug`.
+pub struct CodeRequest {
+    /// The code.
+    pub code: Zeroizing<String>,
+    /// The redirect URI of the authorization request.
+    pub redirect_uri: String,
+    /// The PKCE verifier.
+    pub code_verifier: Zeroizing<String>,
+}
+
 impl GrantRequest {
     /// The `grant_type` of RFC 6749.
     fn name(&self) -> &'static str {
         match self {
-            Self::AuthorizationCode { .. } => "authorization_code",
+            Self::AuthorizationCode(_) => "authorization_code",
             Self::RefreshToken(_) => "refresh_token",
             Self::ClientCredentials => "client_credentials",
         }
     }
 
-    /// The error for a client that must not learn whether the tenant exists.
+    /// The error when there is no grant, also for a client that must not learn whether the tenant exists.
     fn refusal(&self) -> Error {
         match self {
             Self::ClientCredentials => Error::ConsentRequired(None),
-            Self::AuthorizationCode { .. } | Self::RefreshToken(_) => Error::InvalidGrant,
+            Self::AuthorizationCode(_) | Self::RefreshToken(_) => Error::InvalidGrant,
         }
     }
 }
 
-/// The answer to a token request.
+/// The response to a token request.
 pub struct Issued {
     /// The access token.
     pub access_token: Zeroizing<String>,
@@ -109,20 +112,15 @@ pub struct Issued {
 pub async fn issue(oauth: &OAuth, request: &Request) -> Result<Issued, Error> {
     let mut issuance = Issuance::begin(oauth, request).await?;
     match &request.grant {
-        GrantRequest::AuthorizationCode {
-            code,
-            redirect_uri,
-            code_verifier,
-        } => {
-            let issue = authorization_code::issue(&mut issuance, code, redirect_uri, code_verifier);
-            Box::pin(issue).await
+        GrantRequest::AuthorizationCode(code) => {
+            Box::pin(authorization_code::issue(&mut issuance, code)).await
         }
         GrantRequest::RefreshToken(token) => Box::pin(refresh_token::issue(&mut issuance, token)).await,
         GrantRequest::ClientCredentials => client_credentials::issue(&mut issuance).await,
     }
 }
 
-/// A request whose client is proven and whose tenant is known.
+/// A request of a client that is authenticated, at a tenant that is known.
 struct Issuance<'a> {
     oauth: &'a OAuth,
     request: &'a Request,
@@ -131,7 +129,7 @@ struct Issuance<'a> {
     /// The user and grant that were found with these, if they were.
     entry: Option<Arc<Cached<Entry>>>,
     watermark: Watermark,
-    /// The registry's position at which the client was proven.
+    /// The registry's position at which the client was authenticated.
     proven_at: Position,
 }
 
@@ -179,7 +177,7 @@ impl<'a> Issuance<'a> {
         })
     }
 
-    /// Ends a family whose token, or whose code, came a second time.
+    /// Ends a family whose token, or whose code, was used a second time.
     async fn end_family(&self, family: Family, reason: &'static str, event: Event) -> Result<(), Error> {
         let (oauth, origin) = (self.oauth.clone(), self.origin());
         complete(async move {
@@ -194,13 +192,18 @@ impl<'a> Issuance<'a> {
         client_origin(&self.client.client_id)
     }
 
-    /// The tenant's user, if there is one.
+    /// Begins an event about a grant.
+    fn event(&self, action: &'static str, grant_id: &GrantId) -> Event {
+        Event::new(action)
+            .tenant(&self.tenant.tenant_id)
+            .client(&self.client.client_id)
+            .subject(grant_id.as_str())
+    }
+
+    /// Reads the tenant's user, if there is one.
     async fn user(&mut self, user_id: &UserId) -> Result<Option<Arc<Cached<User>>>, Error> {
-        match self.oauth.cache.user(&self.tenant.tenant_id, user_id).await {
-            Ok(user) => self.watermark.registry(user).map(Some),
-            Err(Error::NotFound(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let user = found(self.oauth.cache.user(&self.tenant.tenant_id, user_id).await)?;
+        user.map(|user| self.watermark.registry(user)).transpose()
     }
 
     /// Rejects any other target than the tenant's API (RFC 8707 §2).
@@ -213,7 +216,7 @@ impl<'a> Issuance<'a> {
         }
     }
 
-    /// The grant to issue under, if it is active: the family's, or without one the client's current grant.
+    /// Returns the grant to issue under, if it is active: the family's, or without one the client's current grant.
     async fn active_grant(&mut self, family: Option<&Family>) -> Result<Arc<Cached<Grant>>, Error> {
         let is_meant = |grant: &Grant| family.is_none_or(|family| family.grant_id == grant.grant_id);
         let (grant, user_is_active) = match self.entry.take().filter(|entry| is_meant(&entry.grant)) {
@@ -233,17 +236,12 @@ impl<'a> Issuance<'a> {
     /// Reads the grant, and whether its designated user is active.
     async fn read_grant(&mut self, family: Option<&Family>) -> Result<(Arc<Cached<Grant>>, bool), Error> {
         let (cache, tenant_id) = (&self.oauth.cache, &self.tenant.tenant_id);
-        let (found, none) = match family {
-            Some(family) => (
-                cache.grant(tenant_id, &family.grant_id).await?,
-                Error::InvalidGrant,
-            ),
-            None => {
-                let found = cache.current_grant(&self.client.client_id, tenant_id).await?;
-                (found, Error::ConsentRequired(None))
-            }
+        let found = match family {
+            Some(family) => cache.grant(tenant_id, &family.grant_id).await?,
+            None => cache.current_grant(&self.client.client_id, tenant_id).await?,
         };
-        let grant = self.watermark.own(found)?.ok_or(none)?;
+        let found = self.watermark.own(found)?;
+        let grant = found.ok_or_else(|| self.request.grant.refusal())?;
         let user = self.user(&grant.designated_user_id).await?;
         if let Some(user) = &user {
             cache.keep_entry(&self.client, &self.tenant, user, &grant);
@@ -258,11 +256,9 @@ impl<'a> Issuance<'a> {
         let keys = self.watermark.own(self.oauth.cache.keys().await?)?;
         let store = &self.oauth.store;
         let now = store.now();
+        let bounds = [grant.expires_at, family.map(|family| family.expires_at)];
         let life_ends = now.plus(self.oauth.lifetimes.access_token);
-        let ends = [grant.expires_at, family.map(|family| family.expires_at)]
-            .into_iter()
-            .flatten()
-            .fold(life_ends, UnixMillis::min);
+        let ends = bounds.into_iter().flatten().fold(life_ends, UnixMillis::min);
         let claims = AccessTokenClaims {
             iss: self.tenant.issuer.clone(),
             aud: self.tenant.cloud_api_url.clone(),
@@ -278,7 +274,7 @@ impl<'a> Issuance<'a> {
             rev: self.watermark.to_string(),
         };
         if claims.exp <= claims.iat {
-            // Less than a second of the grant or family is left: it has as good as ended.
+            // Less than a second of the grant or family is left.
             return Err(match family {
                 Some(_) => Error::InvalidGrant,
                 None => Error::ConsentRequired(Some(GrantState::Expired.contract_name())),
@@ -286,10 +282,8 @@ impl<'a> Issuance<'a> {
         }
         let token = keys.signer().sign_access_token(&claims)?;
         let kid = keys.signer().kid().to_owned();
-        let event = Event::new(ISSUE)
-            .tenant(&self.tenant.tenant_id)
-            .client(&self.client.client_id)
-            .subject(grant.grant_id.as_str())
+        let event = self
+            .event(ISSUE, &grant.grant_id)
             .detail("grant_type", self.request.grant.name())
             .detail("jti", claims.jti.as_str())
             .detail("kid", kid.as_str())
@@ -299,15 +293,13 @@ impl<'a> Issuance<'a> {
     }
 }
 
-/// The tenant of a request.
+/// Reads the tenant of a request.
 async fn find_tenant(oauth: &OAuth, request: &Request) -> Result<AsOf<Arc<Cached<Tenant>>>, Error> {
-    match oauth.cache.tenant(&request.tenant_id).await {
-        Err(Error::NotFound(_)) => Err(request.grant.refusal()),
-        tenant => tenant,
-    }
+    let tenant = found(oauth.cache.tenant(&request.tenant_id).await)?;
+    tenant.ok_or_else(|| request.grant.refusal())
 }
 
-/// A client as the actor of an audit event.
+/// Returns the origin of audit events that a client causes.
 pub fn client_origin(client_id: &ClientId) -> Origin {
     Origin {
         actor: Actor {
@@ -318,30 +310,23 @@ pub fn client_origin(client_id: &ClientId) -> Origin {
     }
 }
 
-/// Where an event of a call comes from: the client if one is proven, else the caller on the channel.
-pub fn origin(principal: &Principal, client_id: Option<&ClientId>) -> Origin {
-    client_id.map_or_else(|| principal.origin(), client_origin)
-}
-
-/// The scopes of a token: those granted that the client still has and the catalogue enables; of these the requested
-/// ones, if any are requested.
+/// Returns the scopes of a token: those granted that the client still has and the catalogue enables; of these the
+/// requested ones, if any are requested.
 fn effective_scopes<'g>(
     granted: &'g [ScopeName],
     enabled: impl Fn(&ScopeName) -> bool,
     requested: &[ScopeName],
 ) -> Result<Vec<&'g ScopeName>, Error> {
     let mut effective: Vec<_> = granted.iter().filter(|scope| enabled(scope)).collect();
-    if requested.iter().any(|scope| !effective.contains(&scope)) {
-        return Err(Error::InvalidScope);
-    }
+    let exceeds = requested.iter().any(|scope| !effective.contains(&scope));
     effective.retain(|scope| requested.is_empty() || requested.contains(scope));
-    if effective.is_empty() {
+    if exceeds || effective.is_empty() {
         return Err(Error::InvalidScope);
     }
     Ok(effective)
 }
 
-/// Seconds since 1970 as 32 bits hold them, until 2106: JSON gateways print wider numbers as strings.
+/// Seconds since 1970 in 32 bits, which last until 2106: JSON gateways print wider numbers as strings.
 fn numeric_date(time: UnixMillis) -> Result<u32, Error> {
     u32::try_from(time.as_secs()).map_err(|_| Error::Signing)
 }
@@ -367,23 +352,23 @@ mod tests {
     }
 
     #[test]
-    fn a_token_gets_what_grant_client_and_catalogue_agree_on() {
-        let effective = |granted, enabled, asked| {
+    fn a_token_gets_the_scopes_of_grant_client_and_catalogue() {
+        let effective = |granted, enabled, requested| {
             let (granted, enabled) = (scopes(granted), scopes(enabled));
-            let effective = effective_scopes(&granted, |scope| enabled.contains(scope), &scopes(asked));
+            let effective = effective_scopes(&granted, |scope| enabled.contains(scope), &scopes(requested));
             effective.map(join_scopes)
         };
         assert_eq!(effective("a b", "a b c", "").unwrap(), "a b");
         assert_eq!(effective("a b", "b c", "").unwrap(), "b");
         assert_eq!(effective("a b", "a b", "b").unwrap(), "b");
-        for (granted, enabled, asked) in [
+        for (granted, enabled, requested) in [
             ("a", "a b", "b"),
             ("a b", "a", "b"),
             ("a", "b", ""),
             ("a", "a", "a b"),
         ] {
             assert!(matches!(
-                effective(granted, enabled, asked),
+                effective(granted, enabled, requested),
                 Err(Error::InvalidScope)
             ));
         }
@@ -416,8 +401,8 @@ mod tests {
             // The first one reads and keeps the facts, and its secret counts as used.
             assert!(token == 1 || locks <= 2, "token {token}: {locks} locks");
             let requester = Requester::Client(registry.client_id.clone());
-            let active = introspect(&oauth, &requester, &request.tenant_id, &issued.access_token);
-            assert!(active.await.unwrap().is_some());
+            let introspected = introspect(&oauth, &requester, &request.tenant_id, &issued.access_token);
+            assert_eq!(introspected.await.unwrap().active, Some(true));
             let locks = locks_taken();
             assert!(token == 1 || locks <= 2, "introspection {token}: {locks} locks");
         }

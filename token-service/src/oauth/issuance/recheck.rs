@@ -1,73 +1,62 @@
-//! The check after the commit: what a token rests on must not have changed since it was read, and what the registry
-//! said must not be too old. Otherwise the token never leaves, and another one is signed at a later watermark. A code
-//! or a generation that was used up stays so: the answer goes on from there, since a client that had to repeat its
-//! call would look like a thief.
+//! The check after the commit: what a token rests on must not have changed since it was read, and the registry's
+//! answers must not be too old. Otherwise the token never leaves, and another one is signed at a later watermark. A
+//! code or generation that was used stays used: a client that had to repeat its call would look like a thief.
 
 use accord::text::opaque::RefreshToken;
 
 use super::{Issuance, Issued, SignedToken, find_tenant};
 use crate::{
     cache::Authenticated,
-    error::Error,
-    model::{family::Family, revocation::RevocationKind, watermark::ATTEMPTS},
-    oauth::client_authentication::{Proof, authenticate},
+    error::{Error, found},
+    model::{family::Family, watermark::ATTEMPTS},
+    oauth::{
+        client_authentication::{Proof, authenticate},
+        revocation_names,
+    },
 };
 
 impl Issuance<'_> {
-    /// The answer with a token whose event is committed, or with another one. `family` is the token's, with the
-    /// refresh token that goes with it. Fails with [`Error::Unavailable`] when there is no end of changes, or the
-    /// registry keeps answering too late.
+    /// Returns the token, whose event is committed, or another one in its place. `family` is the token's, with the
+    /// refresh token to return. Fails with [`Error::Unavailable`] when changes don't end, or the registry keeps
+    /// answering too late.
     pub(super) async fn recheck(
         &mut self,
         mut token: SignedToken,
         family: Option<(&Family, RefreshToken)>,
     ) -> Result<Issued, Error> {
         let (family, refresh_token) = family.unzip();
-        for attempt in 0..=ATTEMPTS {
+        let mut attempts = 0..ATTEMPTS;
+        loop {
             let is_revoked = self.is_revoked(&token).await?;
             if !is_revoked && self.watermark.is_current(self.oauth.cache.registry_lease()) {
-                let claims = &token.claims;
-                self.oauth
-                    .store
-                    .record_grant_use(&claims.tenant_id, &claims.grant_id);
+                let (store, claims) = (&self.oauth.store, token.claims);
+                store.record_grant_use(&claims.tenant_id, &claims.grant_id);
                 return Ok(Issued {
                     access_token: token.token,
-                    expires_in: token.claims.exp - token.claims.iat,
+                    expires_in: claims.exp - claims.iat,
                     refresh_token,
-                    scope: token.claims.scope,
-                    grant_id: token.claims.grant_id,
+                    scope: claims.scope,
+                    grant_id: claims.grant_id,
                 });
             }
-            if attempt == ATTEMPTS {
-                break;
-            }
+            attempts.next().ok_or(Error::Unavailable)?;
             Box::pin(self.renew()).await?;
             // If neither feed has moved, all that the token rests on is as it was.
             if self.watermark.to_string() != token.claims.rev {
                 token = Box::pin(self.sign_again(&token, family)).await?;
             }
         }
-        Err(Error::Unavailable)
     }
 
-    /// Whether something that the token names was revoked after its watermark.
+    /// Returns whether something that the token names was revoked after its watermark.
     async fn is_revoked(&self, token: &SignedToken) -> Result<bool, Error> {
-        let claims = &token.claims;
-        let named = [
-            (RevocationKind::Grant, claims.grant_id.as_str()),
-            (RevocationKind::Kid, token.kid.as_str()),
-            // No family has this id.
-            (
-                RevocationKind::Family,
-                claims.family_id.as_deref().unwrap_or_default(),
-            ),
-        ];
+        let names = revocation_names(&token.claims, &token.kid);
         let own = &self.watermark.own.position;
-        let last = self.oauth.cache.last_revocation_after(own.seq, &named).await?;
+        let last = self.oauth.cache.last_revocation_after(own.seq, &names).await?;
         Ok(last.position.epoch != own.epoch || last.value.is_some())
     }
 
-    /// Begins again at later positions: what is read from now on reflects all changes up to them.
+    /// Begins again at later positions. Facts that are read from now on reflect all changes up to them.
     async fn renew(&mut self) -> Result<(), Error> {
         let tenant = find_tenant(self.oauth, self.request).await?;
         let authenticated = if tenant.position == self.proven_at {
@@ -83,25 +72,21 @@ impl Issuance<'_> {
         Ok(())
     }
 
-    /// The client, if its proof still counts.
+    /// Returns the client, if its proof still counts.
     async fn authenticate_again(&self) -> Result<Authenticated, Error> {
         let (oauth, request) = (self.oauth, self.request);
         if let Proof::Secret(_) = &request.credentials.proof {
             return authenticate(oauth, &request.tenant_id, &request.credentials).await;
         }
-        // An assertion counts once. It was signed by one of these keys.
-        match oauth.cache.client(&self.client.client_id).await {
-            Ok(client)
-                if client.value.active && client.value.json_web_key_set == self.client.json_web_key_set =>
-            {
-                Ok(Authenticated { client, entry: None })
-            }
-            Ok(_) | Err(Error::NotFound(_)) => Err(Error::InvalidClient),
-            Err(error) => Err(error),
-        }
+        // An assertion counts once, so the keys that verified it are compared instead.
+        let client = found(oauth.cache.client(&self.client.client_id).await)?;
+        let keys = &self.client.json_web_key_set;
+        let client = client.filter(|client| client.value.active && client.value.json_web_key_set == *keys);
+        let client = client.ok_or(Error::InvalidClient)?;
+        Ok(Authenticated { client, entry: None })
     }
 
-    /// Signs another token, and records that it leaves instead of the one before.
+    /// Signs another token, and records that it replaces the one before.
     async fn sign_again(
         &mut self,
         before: &SignedToken,

@@ -29,19 +29,10 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
     let tenant_id = &issuance.tenant.tenant_id;
     let found = store.find_family(tenant_id, token.family()).await?;
     // A forged token or another client's has no effect on the family.
-    if !is_genuine(
-        &store.keyring,
-        token,
-        found.as_ref(),
-        &issuance.client.client_id,
-        tenant_id,
-    )? {
-        return Err(Error::InvalidGrant);
-    }
-    let family = found.ok_or(Error::InvalidGrant)?;
-    if !issuance.is_live(&family) {
-        return Err(Error::InvalidGrant);
-    }
+    let client_id = &issuance.client.client_id;
+    let is_genuine = is_genuine(&store.keyring, token, found.as_ref(), client_id, tenant_id)?;
+    let family = found.filter(|family| is_genuine && issuance.is_live(family));
+    let family = family.ok_or(Error::InvalidGrant)?;
     // A replay ends the family whatever else is wrong with the call.
     let renewal = family.generations.renew(token.generation(), store.now());
     if renewal == Renewal::Replay {
@@ -64,10 +55,8 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
         }
         Renewal::Repeat | Renewal::Replay => {
             let repeated = about(issuance, &family, token, "refresh_token.repeat");
-            tokio::try_join!(
-                store.record(origin.clone(), repeated),
-                store.record(origin, issued)
-            )?;
+            let recorded = store.record(origin.clone(), repeated);
+            tokio::try_join!(recorded, store.record(origin, issued))?;
             family.generations.current
         }
     };
@@ -77,10 +66,8 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
 }
 
 fn about(issuance: &Issuance<'_>, family: &Family, token: &RefreshToken, action: &'static str) -> Event {
-    Event::new(action)
-        .tenant(&issuance.tenant.tenant_id)
-        .client(&issuance.client.client_id)
-        .subject(family.grant_id.as_str())
+    issuance
+        .event(action, &family.grant_id)
         .detail("family_id", family.family_id.as_str())
         .detail("generation", token.generation().to_string())
 }

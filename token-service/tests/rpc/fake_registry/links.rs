@@ -35,7 +35,7 @@ struct Delivery {
 }
 
 impl FakeRegistry {
-    /// A link to these credentials. Gives its token.
+    /// A link to these credentials. Returns its token.
     pub fn add_delivery(&self, bundle: pb::CredentialBundle) -> String {
         let token = OpaqueToken::generate(TokenKind::Claim, &SystemRandom)
             .expose()
@@ -48,7 +48,7 @@ impl FakeRegistry {
         token
     }
 
-    /// A link by which a user chooses a password. Gives its token.
+    /// A link by which a user chooses a password. Returns its token.
     pub fn add_enrolment(&self, user_id: &str) -> String {
         let token = OpaqueToken::generate(TokenKind::Enrolment, &SystemRandom)
             .expose()

@@ -68,7 +68,7 @@ async fn setups_started(world: &World) -> usize {
     world.audit_events("setup.start").await.len()
 }
 
-/// Asserts that the request was taken in; gives the path of the setup's page.
+/// Asserts that the request started a setup. Returns the path of its page.
 #[track_caller]
 pub fn assert_taken_in(answer: &Answer) -> &str {
     assert_eq!(answer.status, 303, "{answer:?}");
@@ -78,9 +78,9 @@ pub fn assert_taken_in(answer: &Answer) -> &str {
     location
 }
 
-/// Asserts that the client is told of an error at its redirect URI (RFC 6749 §4.1.2.1, RFC 9207).
+/// Asserts an error at the client's redirect URI (RFC 6749 §4.1.2.1, RFC 9207).
 #[track_caller]
-fn assert_told(world: &World, answer: &Answer, error: &str, state: Option<&str>) {
+fn assert_client_error(world: &World, answer: &Answer, error: &str, state: Option<&str>) {
     assert_eq!(answer.status, 303, "{answer:?}");
     let location = answer.header("location").unwrap();
     let added = location.strip_prefix(REDIRECT_URI).unwrap();
@@ -105,7 +105,7 @@ fn assert_told(world: &World, answer: &Answer, error: &str, state: Option<&str>)
     assert_eq!(answer.body, "");
 }
 
-/// Asserts that a person is told, and the client is not.
+/// Asserts an error page without a redirect to the client.
 #[track_caller]
 fn assert_shown(answer: &Answer, status: u16) {
     assert_page(answer, status);
@@ -115,7 +115,7 @@ fn assert_shown(answer: &Answer, status: u16) {
 }
 
 #[tokio::test]
-async fn a_request_becomes_a_setup_as_it_was_sent() {
+async fn a_request_becomes_a_setup_with_the_same_content() {
     let world = World::start().await;
     let query = Query::of(&world)
         .and("scope", "contacts.read")
@@ -211,7 +211,7 @@ async fn requests_are_made_by_looking_at_an_address_alone() {
 }
 
 #[tokio::test]
-async fn while_the_registry_is_away_nobody_is_sent_anywhere() {
+async fn while_the_registry_is_down_no_browser_is_redirected() {
     let world = World::start().await;
     world.registry().set_unavailable(true);
     let answer = Query::of(&world).send(&world).await;

@@ -1,5 +1,5 @@
-//! A browser without scripts: it keeps cookies as it is told to, and sends a form with the CSRF token of the
-//! page that it stood on. It follows no redirect, so that a test sees each of them.
+//! A browser without scripts: it stores cookies as a browser does, and sends a form with the CSRF token of the
+//! page that it showed. It follows no redirect, so that a test sees each of them.
 
 use std::collections::BTreeMap;
 
@@ -66,7 +66,7 @@ impl<'a> Browser<'a> {
         answer
     }
 
-    /// Comes from the partner's site to the page where a setup is decided. Gives its path.
+    /// Opens the page of a new setup from the partner's site. Returns its path.
     pub async fn open_setup(&mut self) -> String {
         self.open_setup_of(&Query::of(self.world)).await
     }
@@ -89,14 +89,14 @@ impl<'a> Browser<'a> {
         self.get(path).await
     }
 
-    /// Comes to a new setup of this query, and signs in. Gives its path.
+    /// Opens a new setup of this query, and signs in. Returns its path.
     pub async fn at_setup_of(&mut self, query: &Query) -> String {
         let path = self.open_setup_of(query).await;
         assert_eq!(self.sign_in_at(&path).await.status, 200);
         path
     }
 
-    /// Comes to a new setup, and signs in. Gives its path.
+    /// Opens a new setup, and signs in. Returns its path.
     pub async fn at_setup(&mut self) -> String {
         self.at_setup_of(&Query::of(self.world)).await
     }

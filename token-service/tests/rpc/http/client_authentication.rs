@@ -138,7 +138,7 @@ async fn two_ways_at_once_are_none() {
 }
 
 #[tokio::test]
-async fn a_broken_or_unknown_scheme_proves_nobody() {
+async fn a_broken_or_unknown_scheme_authenticates_no_client() {
     let world = world_with_grant().await;
     let issued = tokens_issued(&world).await;
     let TestClient {

@@ -16,7 +16,7 @@ async fn get(world: &World, path: &str, tenant: &str) -> Answer {
     Request::get(path.replace("{}", tenant)).send(world).await
 }
 
-/// Asserts a document that anybody may read and keep for a while.
+/// Asserts a public document that caches may store.
 #[track_caller]
 fn assert_public(answer: &Answer) {
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -160,7 +160,7 @@ async fn nothing_but_public_documents_is_open_to_other_sites_scripts() {
     }
 }
 
-/// What a script on another site's page gets, or is told that it may ask.
+/// The response that a script on another site's page gets.
 async fn asked_by_a_script(world: &World, method: &str, path: &str) -> Answer {
     Request::new(method, path)
         .header("origin", "https://evil.example")

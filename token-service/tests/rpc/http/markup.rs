@@ -127,7 +127,7 @@ fn tags(body: &str) -> impl Iterator<Item = Tag<'_>> {
 }
 
 #[test]
-fn what_would_run_is_found() {
+fn executable_markup_is_found() {
     let refused = |body: &str| std::panic::catch_unwind(|| assert_harmless(body)).is_err();
     for harmless in [
         "<p class=\"lead\">Text &#60;script&#62; onload=alert(1)</p>",

@@ -55,7 +55,7 @@ fn unescaped(html: &str) -> String {
         .fold(html.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
-/// Asserts that somebody is asked to sign in, here or by a redirect to a page that does.
+/// Asserts a sign-in form, or a redirect to one.
 #[track_caller]
 fn assert_asks_to_sign_in(answer: &Answer) {
     if answer.status == 303 {
@@ -112,7 +112,7 @@ async fn an_admin_approves_and_the_partner_gets_its_token() {
 }
 
 #[tokio::test]
-async fn an_admin_denies_and_the_partner_is_told() {
+async fn an_admin_denies_and_the_client_gets_access_denied() {
     let world = World::start().await;
     let mut browser = Browser::new(&world);
     let path = browser.at_setup().await;

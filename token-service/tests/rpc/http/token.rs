@@ -169,7 +169,7 @@ async fn there_are_only_so_many_parameters() {
 }
 
 #[tokio::test]
-async fn a_repeated_parameter_is_refused_whichever_it_is() {
+async fn every_repeated_parameter_is_rejected() {
     let world = World::start().await;
     let code = world.code().await;
     let fields = by_code(&code);
@@ -209,7 +209,7 @@ async fn a_parameter_without_a_value_counts_as_not_sent() {
 }
 
 #[tokio::test]
-async fn other_grant_types_are_told_apart_from_none() {
+async fn an_unknown_grant_type_differs_from_a_missing_one() {
     let world = World::start().await;
     let code = world.code().await;
     let missing = without(by_code(&code), "grant_type");
@@ -243,7 +243,7 @@ async fn other_grant_types_are_told_apart_from_none() {
 }
 
 #[tokio::test]
-async fn an_answer_with_tokens_is_complete_and_kept_by_nobody() {
+async fn a_token_response_is_complete_and_not_cached() {
     let world = World::start().await;
     let code = world.code().await;
     let answer = ask(&world, &world.client, &by_code(&code)).await;

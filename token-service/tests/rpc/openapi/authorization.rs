@@ -76,24 +76,24 @@ pub async fn started(face: &mut Face<'_>) {
     }
 }
 
-/// Asserts that the client is told this error.
-async fn assert_told(face: &mut Face<'_>, query: Query, code: &str) {
+/// Asserts that the client gets this error.
+async fn assert_client_error(face: &mut Face<'_>, query: Query, code: &str) {
     let answer = ask(face, "acme", &query).await;
     assert_eq!(answer.status, 303, "{query:?}");
-    let told = face
+    let parameters = face
         .description
         .assert_callback(answer.header("location").unwrap(), REDIRECT_URI);
     assert!(
-        told.contains(&("error".into(), code.into())),
-        "{query:?}: {told:?}"
+        parameters.contains(&("error".into(), code.into())),
+        "{query:?}: {parameters:?}"
     );
     assert!(
-        told.contains(&("iss".into(), face.world.issuer.clone())),
-        "{told:?}"
+        parameters.contains(&("iss".into(), face.world.issuer.clone())),
+        "{parameters:?}"
     );
 }
 
-/// Errors that are told at the redirect URI.
+/// Errors that go to the redirect URI.
 pub async fn refused(face: &mut Face<'_>) {
     for (name, value, code) in [
         ("response_type", "token", "unsupported_response_type"),
@@ -111,19 +111,19 @@ pub async fn refused(face: &mut Face<'_>) {
             "request_uri_not_supported",
         ),
     ] {
-        assert_told(face, with(face, name, value), code).await;
+        assert_client_error(face, with(face, name, value), code).await;
     }
     let mut repeated = query(face);
     repeated.push(("state", "another".into()));
-    assert_told(face, repeated, "invalid_request").await;
+    assert_client_error(face, repeated, "invalid_request").await;
 
     face.world.suspend("client", true);
-    assert_told(face, query(face), "unauthorized_client").await;
+    assert_client_error(face, query(face), "unauthorized_client").await;
     face.world.suspend("client", false);
 }
 
-/// Errors that are told to nobody but the person.
-pub async fn not_told(face: &mut Face<'_>) {
+/// Errors that only the person sees.
+pub async fn not_redirected(face: &mut Face<'_>) {
     for (tenant, name, value, status) in [
         ("acme", "client_id", "", 400),
         ("acme", "client_id", "cli_00000000000000000000000000", 400),

@@ -190,7 +190,7 @@ impl Description {
     }
 
     /// Asserts that a URL is an answer to the client at its redirect URI, as the callback describes it.
-    /// Gives its parameters.
+    /// Returns its parameters.
     #[track_caller]
     pub fn assert_callback(&mut self, url: &str, redirect_uri: &str) -> Vec<(String, String)> {
         assert_eq!(url.split('?').next(), Some(redirect_uri));

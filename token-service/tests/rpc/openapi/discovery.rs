@@ -1,4 +1,4 @@
-//! What anybody may read, and what no endpoint does.
+//! The public documents, and requests that no endpoint takes.
 
 use super::{AUTHORIZE, Face, INTROSPECT, REVOKE, Request, TOKEN, strings};
 

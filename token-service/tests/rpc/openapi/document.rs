@@ -1,4 +1,4 @@
-//! What can be told of `openapi.json` by itself: that it is OpenAPI 3.1, complete and without remains.
+//! Checks `openapi.json` by itself: it is OpenAPI 3.1, complete, and without unused parts.
 
 use std::collections::BTreeSet;
 
@@ -65,7 +65,7 @@ fn walk(node: &Value, pointer: &str, seen: &mut impl FnMut(&Value, &str)) {
 }
 
 #[test]
-fn the_document_has_what_openapi_asks_for() {
+fn the_document_conforms_to_openapi() {
     let description = Description::load();
     let document = &description.document;
     assert_members(document, OPENAPI, "the document");

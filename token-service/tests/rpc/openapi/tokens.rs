@@ -137,7 +137,7 @@ pub async fn refused(face: &mut Face<'_>) {
             .await;
         assert_eq!(answer.error(), (status, code.into()), "{form:?}");
     }
-    // Whether a tenant exists is told only to those whom it concerns.
+    // A client without access must not learn whether a tenant exists.
     let answer = face
         .ask(TOKEN, "nowhere", |request| {
             request.basic(&world.client).form(&credentials)
@@ -146,7 +146,7 @@ pub async fn refused(face: &mut Face<'_>) {
     assert_eq!(answer.error(), (400, "unauthorized_client".into()));
 }
 
-/// What introspection tells, plainly and signed.
+/// Introspection, plain and signed.
 pub async fn introspected(face: &mut Face<'_>) {
     let world = face.world;
     let tokens = world.first_tokens().await;
@@ -178,7 +178,7 @@ pub async fn revoked(face: &mut Face<'_>) {
     face.post(REVOKE, &[("token", "acr_1")]).await;
 }
 
-/// What all three have in common: requests that can't be understood, or are nobody's.
+/// Errors of all three: requests that can't be read, or have no valid client.
 pub async fn requests_without_meaning(face: &mut Face<'_>) {
     let world = face.world;
     let wrong = TestClient {

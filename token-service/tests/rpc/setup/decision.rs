@@ -86,7 +86,7 @@ async fn an_approval_gives_a_pending_consent_and_a_code_for_the_client() {
 }
 
 #[tokio::test]
-async fn no_scopes_named_means_all_that_were_asked_for() {
+async fn an_approval_without_scopes_grants_all_requested() {
     let world = World::start().await;
     let setup = world.setup().await;
     let session = world.sign_in(&setup.setup_id).await;
@@ -154,7 +154,7 @@ async fn an_approval_needs_a_fresh_sign_in_and_a_denial_does_not() {
 }
 
 #[tokio::test]
-async fn an_approval_is_refused_with_every_violation() {
+async fn a_rejected_approval_names_every_violation() {
     let world = World::start().await;
     let setup = world.setup().await;
     let session = world.sign_in(&setup.setup_id).await;
@@ -194,7 +194,7 @@ async fn an_approval_is_refused_with_every_violation() {
 }
 
 #[tokio::test]
-async fn an_approval_fails_when_what_was_shown_has_changed() {
+async fn an_approval_fails_when_the_client_has_changed() {
     let world = World::start().await;
     let setup = world.setup().await;
     let session = world.sign_in(&setup.setup_id).await;

@@ -31,7 +31,7 @@ async fn a_sign_in_opens_a_session_for_an_hour_at_most() {
 }
 
 #[tokio::test]
-async fn a_sign_in_is_refused_without_the_right_password_or_for_a_setup_that_can_not_be_decided() {
+async fn a_sign_in_needs_the_right_password_and_a_pending_setup() {
     let world = World::start().await;
     let sign_in = async |request| world.setups().sign_in_tenant_admin(request).await.map(drop);
     for (account_name, password) in [
@@ -91,7 +91,7 @@ async fn a_sign_in_is_refused_without_the_right_password_or_for_a_setup_that_can
 }
 
 #[tokio::test]
-async fn who_hangs_up_early_is_counted_recorded_and_delayed_all_the_same() {
+async fn a_cancelled_sign_in_is_counted_recorded_and_delayed() {
     let world = World::start().await;
     let guess = pb::SignInTenantAdminRequest {
         password: "wrong".into(),
@@ -179,7 +179,7 @@ async fn a_session_is_of_use_to_its_own_workload_alone() {
 }
 
 #[tokio::test]
-async fn a_session_ends_with_what_it_stands_on_and_does_not_come_back() {
+async fn a_session_ends_with_its_user_or_tenant_for_good() {
     type Change = fn(&World);
     let changes: [(Change, Change); 5] = [
         (

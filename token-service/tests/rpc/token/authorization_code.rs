@@ -33,7 +33,7 @@ async fn a_code_activates_its_consent() {
 }
 
 #[tokio::test]
-async fn a_code_of_somebody_else_or_elsewhere_stays_as_it_is() {
+async fn another_clients_or_tenants_code_is_not_used_up() {
     let world = World::start().await;
     let both = world.new_client(&["acme", "globex"]);
     let approved = world.approved(&both, |_| ()).await;
@@ -82,7 +82,7 @@ async fn a_code_is_burnt_by_a_wrong_verifier_a_wrong_redirect_uri_or_too_late() 
 }
 
 #[tokio::test]
-async fn a_second_use_of_a_code_ends_what_the_first_gave() {
+async fn a_second_use_of_a_code_ends_the_tokens_of_the_first() {
     let world = World::start().await;
     // Whatever else is wrong with the second use.
     let flaws: [fn(&mut pb::IssueTokenRequest); 3] = [
@@ -199,7 +199,7 @@ async fn a_new_consent_supersedes_the_old_one_when_its_code_is_redeemed() {
 }
 
 #[tokio::test]
-async fn of_racing_codes_of_one_client_each_is_redeemed_and_one_consent_stays_active() {
+async fn racing_codes_of_one_client_are_all_redeemed_and_leave_one_active_consent() {
     for world in World::start_on_all().await {
         let codes = [world.code().await, world.code().await, world.code().await];
         let mut racers = Vec::new();

@@ -51,7 +51,7 @@ async fn each_use_gives_the_next_generation() {
 }
 
 #[tokio::test]
-async fn racing_callers_all_get_the_one_successor() {
+async fn racing_callers_get_the_same_successor() {
     for world in World::start_on_all().await {
         let first = world.first_tokens().await;
         let mut racers = Vec::new();
@@ -206,7 +206,7 @@ async fn a_suspension_pauses_the_family_and_the_token_is_not_used_up() {
 }
 
 #[tokio::test]
-async fn a_family_ends_with_what_it_stands_on() {
+async fn a_family_ends_with_its_epoch_client_or_idle_time() {
     type Change = fn(&World);
     let changes: [Change; 4] = [
         |world| world.start_registry_epoch(),

@@ -319,8 +319,3 @@ fn what_is_not_possible_is_not_offered() {
         "the error has no field to lead to"
     );
 }
-
-#[test]
-fn debug_shows_no_csrf_token() {
-    assert!(!format!("{:?}", frame("plain")).contains("csrf-of-the-session"));
-}

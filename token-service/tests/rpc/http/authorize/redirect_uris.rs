@@ -1,4 +1,4 @@
-//! Redirect URIs that are almost the client's: none is accepted, and nobody is sent to any.
+//! Redirect URIs that are almost the client's: none is accepted, and no browser is sent to any.
 
 use super::{Query, assert_shown, assert_taken_in, send, setups_started};
 use crate::world::World;
@@ -8,7 +8,7 @@ mod corpus;
 use corpus::{REGISTERED, hostile};
 
 #[tokio::test]
-async fn nobody_is_sent_to_an_address_that_is_not_registered_byte_for_byte() {
+async fn no_browser_is_sent_to_an_unregistered_redirect_uri() {
     let world = World::start().await;
     world.change_client(|client| client.redirect_uris = REGISTERED.map(String::from).to_vec());
     let query = Query::of(&world);
@@ -30,7 +30,7 @@ async fn nobody_is_sent_to_an_address_that_is_not_registered_byte_for_byte() {
         assert_eq!(answer.body, page, "{uri:?}");
         assert_eq!(answer.header("set-cookie"), None);
     }
-    // Nor with an error of another kind, which a registered address would be told.
+    // Nor with another error, which a registered address would get.
     for uri in &hostile {
         let asked = query.with("redirect_uri", uri).with("response_type", "token");
         let answer = asked.send(&world).await;
@@ -44,7 +44,7 @@ async fn nobody_is_sent_to_an_address_that_is_not_registered_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn an_address_as_it_stands_in_a_query_is_not_read_in_another_way() {
+async fn redirect_uris_are_compared_as_sent() {
     let world = World::start().await;
     world.change_client(|client| client.redirect_uris = REGISTERED.map(String::from).to_vec());
     let query = Query::of(&world).without("redirect_uri").encoded();
@@ -83,7 +83,7 @@ async fn an_address_as_it_stands_in_a_query_is_not_read_in_another_way() {
 }
 
 #[tokio::test]
-async fn another_client_s_address_is_not_one_s_own() {
+async fn another_clients_redirect_uri_is_rejected() {
     let world = World::start().await;
     let other = world.new_client(&["acme"]);
     world.registry().edit_client(&other.client_id, |client| {

@@ -1,6 +1,6 @@
-//! What the client is told at its redirect URI.
+//! Errors at the client's redirect URI.
 
-use super::{Query, assert_told, send, setups_started};
+use super::{Query, assert_client_error, send, setups_started};
 use crate::world::{REDIRECT_URI, VERIFIER, World, challenge};
 
 #[tokio::test]
@@ -90,22 +90,22 @@ async fn a_request_that_is_not_ours_is_answered_at_the_client_s() {
         ),
     ] {
         let answer = query.send(&world).await;
-        assert_told(&world, &answer, error, Some("xyz"));
+        assert_client_error(&world, &answer, error, Some("xyz"));
     }
     assert_eq!(setups_started(&world).await, 0);
 }
 
 #[tokio::test]
-async fn what_is_suspended_may_not_ask() {
+async fn a_suspended_client_or_tenant_starts_no_setup() {
     let world = World::start().await;
     for resource in ["client", "tenant"] {
         world.suspend(resource, true);
         let answer = Query::of(&world).send(&world).await;
-        assert_told(&world, &answer, "unauthorized_client", Some("xyz"));
+        assert_client_error(&world, &answer, "unauthorized_client", Some("xyz"));
         world.suspend(resource, false);
     }
     world.change_client(|client| client.scopes.clear());
-    assert_told(
+    assert_client_error(
         &world,
         &Query::of(&world).send(&world).await,
         "invalid_scope",
@@ -115,7 +115,7 @@ async fn what_is_suspended_may_not_ask() {
 }
 
 #[tokio::test]
-async fn a_state_comes_back_as_it_was_and_breaks_out_of_nothing() {
+async fn a_state_returns_unchanged_and_encoded() {
     let world = World::start().await;
     let bad = Query::of(&world).with("response_type", "token").without("state");
     let longest = "s".repeat(1024);
@@ -133,7 +133,7 @@ async fn a_state_comes_back_as_it_was_and_breaks_out_of_nothing() {
         &longest,
     ] {
         let answer = bad.and("state", state).send(&world).await;
-        assert_told(&world, &answer, "unsupported_response_type", Some(state));
+        assert_client_error(&world, &answer, "unsupported_response_type", Some(state));
         let location = answer.header("location").unwrap();
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b":/?&=%+-._*".contains(&b);
         assert!(location.bytes().all(allowed), "{location}");
@@ -145,7 +145,7 @@ async fn a_state_comes_back_as_it_was_and_breaks_out_of_nothing() {
     }
     // Without a state there is none in the answer.
     let answer = bad.send(&world).await;
-    assert_told(&world, &answer, "unsupported_response_type", None);
+    assert_client_error(&world, &answer, "unsupported_response_type", None);
 }
 
 #[tokio::test]
@@ -163,7 +163,7 @@ async fn a_state_that_can_be_none_is_not_repeated() {
         &long,
     ] {
         let answer = query.and("state", state).send(&world).await;
-        assert_told(&world, &answer, "invalid_request", None);
+        assert_client_error(&world, &answer, "invalid_request", None);
         assert!(
             !answer
                 .headers
@@ -172,15 +172,15 @@ async fn a_state_that_can_be_none_is_not_repeated() {
         );
     }
     let answer = query.and("state", "a").and("state", "b").send(&world).await;
-    assert_told(&world, &answer, "invalid_request", None);
+    assert_client_error(&world, &answer, "invalid_request", None);
     // Bytes that are no text at all.
     let answer = send(&world, &format!("{}&state=%ff%fe", query.encoded())).await;
-    assert_told(&world, &answer, "invalid_request", None);
+    assert_client_error(&world, &answer, "invalid_request", None);
     assert_eq!(setups_started(&world).await, 0);
 }
 
 #[tokio::test]
-async fn a_query_of_the_redirect_uri_stays_as_it_is() {
+async fn the_query_of_a_redirect_uri_is_unchanged() {
     let world = World::start().await;
     let registered = format!("{REDIRECT_URI}?tenant=%61cme&empty&x=1+2");
     world.change_client(|client| client.redirect_uris.push(registered.clone()));

@@ -19,7 +19,7 @@ pub mod bad;
 use bad::bad_assertions;
 
 #[tokio::test]
-async fn a_bad_assertion_proves_nobody() {
+async fn a_bad_assertion_authenticates_no_client() {
     let world = world_with_grant().await;
     let issued = tokens_issued(&world).await;
     for algorithm in ALGORITHMS {
@@ -98,7 +98,7 @@ async fn an_assertion_counts_once_at_whichever_endpoint() {
 }
 
 #[tokio::test]
-async fn a_forged_assertion_does_not_use_up_a_genuine_one_s_name() {
+async fn a_forged_assertion_does_not_spend_a_genuine_jti() {
     let world = world_with_grant().await;
     let key = ClientKey::of_client(&world, "EdDSA");
     let (header, claims) = key.parts(&world);
@@ -161,7 +161,7 @@ async fn another_client_s_assertion_is_its_own_alone() {
         });
         assert_error(&post(&world, &by_assertion(&jwt)).await, 401, "invalid_client");
     }
-    // A genuine one, beside the id of somebody else.
+    // A genuine one, beside the id of another client.
     for named in [&*other.client_id, "x", &*world.client_id.to_uppercase()] {
         let jwt = key.assertion(&world);
         let fields = [by_assertion(&jwt).as_slice(), &[("client_id", named)]].concat();
@@ -171,7 +171,7 @@ async fn another_client_s_assertion_is_its_own_alone() {
 }
 
 #[tokio::test]
-async fn without_a_kid_only_a_single_key_can_be_meant() {
+async fn without_a_kid_only_a_single_key_verifies() {
     let world = world_with_grant().await;
     let one = ClientKey::of_client(&world, "ES256");
     let nameless = |key: &ClientKey| {
@@ -235,7 +235,7 @@ async fn a_key_that_is_gone_or_a_client_that_is_suspended_proves_nothing() {
 }
 
 #[tokio::test]
-async fn the_type_of_an_assertion_must_be_told() {
+async fn an_assertion_needs_its_type() {
     let world = world_with_grant().await;
     let key = ClientKey::of_client(&world, "EdDSA");
     let jwt = key.assertion(&world);

@@ -77,7 +77,7 @@ async fn an_assertion_proves_the_client_in_each_call_once() {
 }
 
 #[tokio::test]
-async fn a_bad_assertion_proves_nobody_in_any_call() {
+async fn a_bad_assertion_authenticates_no_client_in_any_call() {
     let world = World::start().await;
     let tokens = world.first_tokens().await;
     let issued = tokens_issued(&world).await;

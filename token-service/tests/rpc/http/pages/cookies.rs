@@ -94,7 +94,7 @@ async fn a_plain_cookie_counts_for_nothing_where_there_is_tls() {
 }
 
 #[tokio::test]
-async fn every_answer_of_the_pages_says_what_a_browser_may_do_with_it() {
+async fn every_response_of_the_pages_has_the_security_headers() {
     let world = World::start().await;
     let mut browser = Browser::new(&world);
     let path = browser.open_setup().await;
@@ -178,7 +178,7 @@ async fn forms_are_posted_and_pages_are_looked_at() {
 }
 
 #[tokio::test]
-async fn a_form_that_is_too_large_or_no_form_is_refused_on_a_page() {
+async fn an_oversized_body_or_another_type_is_rejected_on_a_page() {
     let world = World::start().await;
     let mut browser = Browser::new(&world);
     let path = browser.at_setup().await;

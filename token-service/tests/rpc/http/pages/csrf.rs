@@ -9,7 +9,7 @@ use crate::{
     world::{PASSWORD, World},
 };
 
-/// Every form there is, and where a browser stands that may send it.
+/// Every form, and the page that a browser sends it from.
 struct Forms<'a> {
     world: &'a World,
     setup: String,
@@ -96,7 +96,7 @@ fn with_token<'a>(csrf: &'a str, fields: &Fields<'a>) -> Vec<(&'a str, &'a str)>
 }
 
 #[tokio::test]
-async fn a_form_without_the_token_of_its_browser_is_refused() {
+async fn a_form_without_its_csrf_token_is_rejected() {
     let world = World::start().await;
     let forms = Forms::of(&world).await;
     let sessions = sessions(&world).await;
@@ -143,7 +143,7 @@ async fn a_form_without_the_token_of_its_browser_is_refused() {
 }
 
 #[tokio::test]
-async fn a_form_from_another_site_s_page_is_refused_even_with_the_token() {
+async fn a_cross_site_form_is_rejected_even_with_the_csrf_token() {
     let world = World::start().await;
     let forms = Forms::of(&world).await;
     let sessions = sessions(&world).await;

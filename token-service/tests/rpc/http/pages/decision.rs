@@ -1,4 +1,4 @@
-//! Deciding a request: once, by whoever has just signed in for it, at the tenant that it asks.
+//! Deciding a request: once, after a sign-in for it, at its tenant.
 
 use std::time::Duration;
 
@@ -155,7 +155,7 @@ async fn a_setup_is_its_tenant_s_alone() {
 }
 
 #[tokio::test]
-async fn what_changed_since_it_was_shown_is_not_approved() {
+async fn a_request_that_changed_since_it_was_shown_is_not_approved() {
     let world = World::start().await;
     let mut browser = Browser::new(&world);
     let path = browser.at_setup().await;

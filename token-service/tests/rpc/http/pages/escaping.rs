@@ -82,7 +82,7 @@ async fn names_and_purposes_are_text_on_every_page() {
 }
 
 #[tokio::test]
-async fn what_is_typed_into_a_form_comes_back_as_text() {
+async fn form_input_is_shown_as_text() {
     let world = World::start().await;
     let mut browser = Browser::new(&world);
     let path = browser.at_setup().await;
@@ -106,7 +106,7 @@ async fn what_is_typed_into_a_form_comes_back_as_text() {
 }
 
 #[tokio::test]
-async fn a_state_with_markup_stays_within_the_address_that_leads_back() {
+async fn a_state_with_markup_stays_within_the_url() {
     let world = World::start().await;
     for hostile in HOSTILE.iter().filter(|state| state.is_ascii()) {
         for decision in ["approve", "deny"] {
@@ -128,7 +128,7 @@ async fn a_state_with_markup_stays_within_the_address_that_leads_back() {
 }
 
 #[tokio::test]
-async fn a_partner_s_address_stays_an_address() {
+async fn a_partners_address_stays_an_address() {
     let world = World::start().await;
     let registered = "https://app.partner.example/cb?x='><script>alert(1)</script>&y=\"";
     world.change_client(|client| client.redirect_uris.push(registered.into()));

@@ -71,7 +71,7 @@ async fn the_list_is_of_this_tenant_and_comes_in_pages() {
 }
 
 #[tokio::test]
-async fn an_integration_shows_who_may_do_what_and_since_when() {
+async fn an_integration_shows_client_scopes_user_and_dates() {
     let world = World::start().await;
     let code = world.code().await;
     let mut browser = Browser::new(&world);
@@ -102,7 +102,7 @@ async fn an_integration_shows_who_may_do_what_and_since_when() {
     ] {
         assert!(page.body.contains(shown), "{shown} in {}", page.body);
     }
-    // Labels, and no account names; and nothing that lets anybody in.
+    // Labels, no account names, and no credentials.
     for hidden in [
         world.admin_name(),
         world.api_user_name(),
@@ -164,7 +164,7 @@ async fn another_tenant_s_grant_is_no_grant() {
 }
 
 #[tokio::test]
-async fn the_designated_user_is_changed_by_a_fresh_sign_in_to_somebody_there_is() {
+async fn the_designated_user_changes_after_a_fresh_sign_in_to_a_known_user() {
     let world = World::start().await;
     let tokens = world.first_tokens().await;
     let path = format!("/acme/integrations/{}", tokens.grant_id);
@@ -216,7 +216,7 @@ async fn the_designated_user_is_changed_by_a_fresh_sign_in_to_somebody_there_is(
 }
 
 #[tokio::test]
-async fn a_revocation_is_final_and_told_who_did_it_and_why() {
+async fn a_revocation_is_final_and_recorded_with_its_actor_and_reason() {
     let world = World::start().await;
     let tokens = world.first_tokens().await;
     let path = format!("/acme/integrations/{}", tokens.grant_id);

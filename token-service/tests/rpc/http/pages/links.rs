@@ -68,7 +68,7 @@ async fn a_claim_link_is_opened_by_its_button_once() {
 }
 
 #[tokio::test]
-async fn a_claim_link_that_is_none_asks_nobody() {
+async fn a_malformed_claim_link_calls_no_registry() {
     let world = World::start().await;
     let token = world.registry().add_delivery(bundle());
     let enrolment = world.registry().add_enrolment(&world.admin_id);
@@ -125,7 +125,7 @@ async fn an_enrolment_link_sets_a_password_once() {
         .await;
     assert_page(&done, 200);
     assert!(done.body.contains(r#"href="/acme/sign-in""#) && !done.body.contains(NEW));
-    // It signs nobody in.
+    // It starts no session.
     assert!(cookies_of(&done).is_empty());
     let another = "and yet another password";
     let used = again
@@ -176,7 +176,7 @@ async fn passwords_that_differ_or_are_too_weak_leave_the_link_as_it_is() {
 }
 
 #[tokio::test]
-async fn an_enrolment_link_that_is_none_sets_no_password() {
+async fn a_malformed_enrolment_link_sets_no_password() {
     let world = World::start().await;
     let token = world.registry().add_enrolment(&world.admin_id);
     let claim = world.registry().add_delivery(bundle());

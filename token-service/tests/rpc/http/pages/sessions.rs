@@ -11,7 +11,7 @@ use crate::world::{PASSWORD, World};
 
 const SESSION: &str = "__Host-accord-admin-acme";
 
-/// How often somebody was signed in.
+/// The number of sign-ins.
 async fn sessions_opened(world: &World) -> usize {
     let events = world.audit_events("admin_session.open").await;
     events
@@ -73,14 +73,14 @@ async fn every_failed_sign_in_gets_one_answer() {
         assert_eq!(pages.len(), 1, "{pages:?}");
     }
     assert_eq!(sessions_opened(&world).await, 0);
-    // And nobody was locked out by that.
+    // That locked nobody out.
     world.clock().advance(Duration::from_secs(30 * 60));
     browser.at_integrations().await;
     assert_eq!(sessions_opened(&world).await, 1);
 }
 
 #[tokio::test]
-async fn too_many_attempts_at_once_are_told_to_wait_on_a_page() {
+async fn too_many_attempts_get_a_page_with_a_retry_time() {
     let world = World::start().await;
     let mut browser = Browser::new(&world);
     browser.get("/acme/sign-in").await;
@@ -192,7 +192,7 @@ async fn a_session_ends_by_idleness_and_by_age() {
 }
 
 #[tokio::test]
-async fn signing_out_ends_the_session_for_whoever_has_it() {
+async fn signing_out_ends_the_session_everywhere() {
     let world = World::start().await;
     let mut browser = Browser::new(&world);
     let setup = browser.at_setup().await;
@@ -215,7 +215,7 @@ async fn signing_out_ends_the_session_for_whoever_has_it() {
 }
 
 #[tokio::test]
-async fn a_session_ends_with_what_made_its_user_an_admin() {
+async fn a_session_ends_with_its_user_or_tenant() {
     let world = World::start().await;
     type Change = fn(&World);
     let changes: [(Change, Change); 4] = [

@@ -108,7 +108,7 @@ async fn a_stranger_s_try_leaves_the_code_to_its_client() {
 }
 
 #[tokio::test]
-async fn a_code_used_twice_ends_what_it_gave() {
+async fn a_code_used_twice_ends_its_tokens() {
     let world = World::start().await;
     let code = world.code().await;
     let first = ask(&world, &world.client, &by_code(&code)).await;
@@ -120,7 +120,7 @@ async fn a_code_used_twice_ends_what_it_gave() {
 }
 
 #[tokio::test]
-async fn a_code_that_is_too_old_is_refused() {
+async fn an_expired_code_is_rejected() {
     let world = World::start().await;
     let code = world.code().await;
     world.clock().advance(Duration::from_secs(60));
@@ -133,7 +133,7 @@ async fn a_code_that_is_too_old_is_refused() {
 }
 
 #[tokio::test]
-async fn scopes_beyond_the_grant_or_malformed_are_refused() {
+async fn scopes_beyond_the_grant_or_malformed_are_rejected() {
     let world = World::start().await;
     let refresh = first_tokens(&world).await.text("refresh_token");
     let issued = tokens_issued(&world).await;
@@ -234,7 +234,7 @@ async fn without_consent_a_client_gets_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_suspended_or_revoked_gets_nothing_until_it_is_back() {
+async fn a_suspended_or_revoked_party_gets_no_token() {
     let world = World::start().await;
     let tokens = first_tokens(&world).await;
     let refresh = tokens.text("refresh_token");
@@ -269,7 +269,7 @@ async fn what_is_suspended_or_revoked_gets_nothing_until_it_is_back() {
 }
 
 #[tokio::test]
-async fn while_the_registry_is_away_clients_are_told_when_to_come_back() {
+async fn while_the_registry_is_down_clients_get_a_retry_time() {
     let world = World::start().await;
     let code = world.code().await;
     world.registry().set_unavailable(true);
@@ -330,6 +330,6 @@ async fn an_old_refresh_token_ends_the_family() {
         "invalid_grant",
     );
     assert!(!world.is_active(&third.text("access_token")).await);
-    // The consent stands: the client can still ask by itself.
+    // The consent is still active: the client can use its credentials.
     assert_eq!(ask(&world, &world.client, &CREDENTIALS).await.status, 200);
 }

@@ -2,21 +2,31 @@
 
 use std::collections::BTreeMap;
 
+use accord::{
+    clock::Clock,
+    random::SeededRandom,
+    registry::v1::Endpoint,
+    testing::test_clock,
+    text::id::{ClientId, GrantId, ScopeName, TenantId, UserId},
+};
 use askama::Template;
 use zeroize::Zeroizing;
 
-use crate::{http::pages::view::*, model::client::Profile};
+use crate::{
+    http::pages::view::*,
+    model::{
+        client::{ClientScope, Profile},
+        grant::{Consent, Grant, GrantState, StoredState},
+    },
+};
 
 pub(super) fn frame(text: &str) -> Frame {
     Frame {
         product_name: text.to_owned(),
         tenant_name: text.to_owned(),
         stylesheet: "/accord.css".to_owned(),
-        session: Some(SessionLinks {
-            integrations_url: "/t/integrations".to_owned(),
-            sign_out_url: "/t/sign-out".to_owned(),
-            csrf: "csrf-of-the-session".to_owned(),
-        }),
+        base: "/t".to_owned(),
+        csrf: Some("csrf-of-the-session".to_owned()),
     }
 }
 
@@ -49,8 +59,7 @@ pub(super) fn consent(text: &str) -> ConsentPage {
     };
     ConsentPage {
         frame: frame(text),
-        approve_url: "/t/setups/1/approve".to_owned(),
-        deny_url: "/t/setups/1/deny".to_owned(),
+        setup_id: "1".to_owned(),
         csrf: "csrf-of-the-page".to_owned(),
         client: profile(text),
         redirect_host: text.to_owned(),
@@ -73,25 +82,44 @@ pub(super) fn consent(text: &str) -> ConsentPage {
 }
 
 fn integration(text: &str) -> Integration {
+    let (clock, random) = (test_clock(), SeededRandom::new(1));
+    let grant = Grant {
+        grant_id: GrantId::generate(&*clock, &random),
+        tenant_id: TenantId::parse("acme").unwrap(),
+        client_id: ClientId::generate(&*clock, &random),
+        profile: profile(text),
+        scopes: Vec::new(),
+        designated_user_id: UserId::generate(&*clock, &random),
+        granted_by: UserId::generate(&*clock, &random),
+        state: StoredState::Active,
+        created_at: clock.now(),
+        redeem_until: clock.now(),
+        activated_at: None,
+        expires_at: None,
+        ended_at: None,
+    };
+    let consent = Consent {
+        grant,
+        state: GrantState::Active,
+        ended_at: None,
+        scopes: vec![ClientScope {
+            name: ScopeName::parse("<script>x</script>").unwrap(),
+            description: text.to_owned(),
+            reason: text.to_owned(),
+        }],
+        designated_user_label: text.to_owned(),
+        granted_by_label: text.to_owned(),
+        last_used_at: None,
+    };
     Integration {
         url: "/t/integrations/1".to_owned(),
-        client: profile(text),
-        state: StateBadge {
-            label: "Active",
-            class: "active",
-        },
-        scopes: vec![ScopeLine {
-            name: text.to_owned(),
-            description: text.to_owned(),
-        }],
-        designated_user: text.to_owned(),
-        granted_by: text.to_owned(),
+        consent,
+        state: "Active",
+        class: "active",
         granted_on: text.to_owned(),
         ends_on: Some(text.to_owned()),
         ended_on: None,
         last_used: Some(text.to_owned()),
-        client_id: text.to_owned(),
-        grant_id: text.to_owned(),
     }
 }
 
@@ -102,7 +130,6 @@ pub(super) fn integration_page(text: &str) -> IntegrationPage {
         csrf: "csrf-of-the-page".to_owned(),
         change_user_url: Some("/t/integrations/1/designated-user".to_owned()),
         revoke_url: Some("/t/integrations/1/revoke".to_owned()),
-        error: Some(text.to_owned()),
         account_name_error: Some(text.to_owned()),
         notice: Some(text.to_owned()),
     }
@@ -111,13 +138,15 @@ pub(super) fn integration_page(text: &str) -> IntegrationPage {
 pub(super) fn claimed(text: &str) -> ClaimedPage {
     ClaimedPage {
         frame: frame(text),
-        client_id: text.to_owned(),
-        client_secret: Zeroizing::new(text.to_owned()),
-        endpoints: vec![Endpoint {
-            tenant_id: text.to_owned(),
-            tenant_authority_url: text.to_owned(),
-            cloud_api_url: text.to_owned(),
-        }],
+        bundle: CredentialBundle {
+            client_id: text.to_owned(),
+            client_secret: Zeroizing::new(text.to_owned()),
+            endpoints: vec![Endpoint {
+                tenant_id: text.to_owned(),
+                tenant_authority_url: text.to_owned(),
+                cloud_api_url: text.to_owned(),
+            }],
+        },
     }
 }
 
@@ -127,7 +156,6 @@ pub(super) fn pages(text: &str) -> BTreeMap<&'static str, String> {
     let integrations = IntegrationsPage {
         frame: frame(&text),
         integrations: vec![integration(&text)],
-        notice: Some(text.clone()),
         next_url: Some("/t/integrations?page=2".to_owned()),
     };
     let leaving = LeavingPage {
@@ -155,7 +183,6 @@ pub(super) fn pages(text: &str) -> BTreeMap<&'static str, String> {
         title: text.clone(),
         text: text.clone(),
         detail: Some(text.clone()),
-        link: Some(("/t/integrations".to_owned(), text.clone())),
     };
     BTreeMap::from([
         ("sign-in", sign_in(&text).render().unwrap()),

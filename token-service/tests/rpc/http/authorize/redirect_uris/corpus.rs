@@ -1,4 +1,4 @@
-//! Addresses that somebody on the way may take for a registered one: by hand what attackers would like, and
+//! Addresses that some software may take for a registered one: written by hand what attackers would like, and
 //! in a system everything that is one small change away.
 
 use std::collections::BTreeSet;
@@ -85,7 +85,7 @@ const BY_HAND: [&str; 70] = [
     "http://0.0.0.0:8123/done",
 ];
 
-/// Characters that look like ASCII ones, or are read as such by somebody on the way.
+/// Characters that look like ASCII ones, or that some software reads as such.
 const LOOK_ALIKES: [(char, char); 14] = [
     ('o', 'о'),
     ('o', 'ο'),

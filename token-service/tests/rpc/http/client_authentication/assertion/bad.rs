@@ -106,7 +106,7 @@ const FLAWS: [(&str, Change); 36] = [
     }),
 ];
 
-/// Assertions that nobody who holds the client's private key made, or not in this form.
+/// Assertions that are not signed with the client's private key, or not in this form.
 fn forgeries(world: &World, key: &ClientKey) -> Vec<(String, String)> {
     let mut forged = Vec::new();
     let (header, claims) = key.parts(world);

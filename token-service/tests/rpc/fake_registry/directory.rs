@@ -1,0 +1,166 @@
+//! `DirectoryService` of the fake registry.
+
+use accord::{
+    registry::v1::{
+        self as pb, directory_service_server::DirectoryService, resolve_user_request::User as Which,
+    },
+    rpc::status::{ErrorReason, Problem},
+};
+use tonic::{Code, Request, Response, Status};
+
+use super::{FakeRegistry, Question, TAG_KEY};
+
+fn refused(reason: ErrorReason) -> Status {
+    Problem::new(Code::Unauthenticated, reason, "refused").into()
+}
+
+fn not_found(resource: &str) -> Status {
+    Problem::not_found(resource).into()
+}
+
+#[tonic::async_trait]
+impl DirectoryService for FakeRegistry {
+    async fn authenticate_client(
+        &self,
+        request: Request<pb::AuthenticateClientRequest>,
+    ) -> Result<Response<pb::AuthenticateClientResponse>, Status> {
+        self.count(Question::Secret);
+        let request = request.into_inner();
+        let state = self.ask()?;
+        let refused = || refused(ErrorReason::InvalidClient);
+        let (client_id, secret_id) = state.secrets.get(&request.client_secret).ok_or_else(refused)?;
+        let client = state.clients.get(client_id).ok_or_else(refused)?;
+        if *client_id != request.client_id || client.state() != pb::ClientState::Active {
+            return Err(refused());
+        }
+        Ok(Response::new(pb::AuthenticateClientResponse {
+            client: Some(client.clone()),
+            secret_id: secret_id.clone(),
+            secret_expire_time: None,
+            position: state.position(),
+        }))
+    }
+
+    async fn authenticate_tenant_admin(
+        &self,
+        request: Request<pb::AuthenticateTenantAdminRequest>,
+    ) -> Result<Response<pb::AuthenticateTenantAdminResponse>, Status> {
+        self.count(Question::SignIn);
+        self.late(Question::SignIn).await;
+        let request = request.into_inner();
+        let state = self.ask()?;
+        let found = state.users.iter().find(|user| {
+            user.profile.tenant_id == request.tenant_id
+                && user.account_name == request.account_name
+                && user.password == request.password
+                && user.profile.tenant_admin
+                && user.profile.state() == pb::UserState::Active
+        });
+        let tenant = state.tenants.get(&request.tenant_id);
+        match (found, tenant) {
+            (Some(user), Some(tenant)) if tenant.state() == pb::TenantState::Active => {
+                Ok(Response::new(pb::AuthenticateTenantAdminResponse {
+                    user: Some(user.profile.clone()),
+                    position: state.position(),
+                }))
+            }
+            _ => Err(refused(ErrorReason::SignInFailed)),
+        }
+    }
+
+    async fn authenticate_caller(
+        &self,
+        request: Request<pb::AuthenticateCallerRequest>,
+    ) -> Result<Response<pb::AuthenticateCallerResponse>, Status> {
+        let state = self.state();
+        let caller = state.callers.get(&request.into_inner().token).cloned();
+        Ok(Response::new(pb::AuthenticateCallerResponse {
+            caller: Some(caller.ok_or_else(|| refused(ErrorReason::Unauthenticated))?),
+            position: state.position(),
+        }))
+    }
+
+    async fn resolve_user(
+        &self,
+        request: Request<pb::ResolveUserRequest>,
+    ) -> Result<Response<pb::ResolveUserResponse>, Status> {
+        self.count(Question::User);
+        let request = request.into_inner();
+        let answer = {
+            let state = self.ask()?;
+            let mut users = state
+                .users
+                .iter()
+                .filter(|user| user.profile.tenant_id == request.tenant_id);
+            let user = match request.user.unwrap() {
+                Which::UserId(user_id) => users.find(|user| user.profile.user_id == user_id),
+                Which::AccountName(name) => users.find(|user| user.account_name == name),
+            };
+            pb::ResolveUserResponse {
+                user: Some(user.ok_or_else(|| not_found("user"))?.profile.clone()),
+                position: state.position(),
+            }
+        };
+        self.late(Question::User).await;
+        Ok(Response::new(answer))
+    }
+
+    async fn get_client_profile(
+        &self,
+        request: Request<pb::GetClientProfileRequest>,
+    ) -> Result<Response<pb::GetClientProfileResponse>, Status> {
+        self.count(Question::Client);
+        let answer = {
+            let state = self.ask()?;
+            let client = state.clients.get(&request.into_inner().client_id);
+            pb::GetClientProfileResponse {
+                client: Some(client.ok_or_else(|| not_found("client"))?.clone()),
+                position: state.position(),
+            }
+        };
+        self.late(Question::Client).await;
+        Ok(Response::new(answer))
+    }
+
+    async fn get_tenant_profile(
+        &self,
+        request: Request<pb::GetTenantProfileRequest>,
+    ) -> Result<Response<pb::GetTenantProfileResponse>, Status> {
+        self.count(Question::Tenant);
+        let answer = {
+            let state = self.ask()?;
+            let tenant = state.tenants.get(&request.into_inner().tenant_id);
+            pb::GetTenantProfileResponse {
+                tenant: Some(tenant.ok_or_else(|| not_found("tenant"))?.clone()),
+                position: state.position(),
+            }
+        };
+        self.late(Question::Tenant).await;
+        Ok(Response::new(answer))
+    }
+
+    async fn list_changes(
+        &self,
+        request: Request<pb::ListChangesRequest>,
+    ) -> Result<Response<pb::ListChangesResponse>, Status> {
+        let state = self.ask()?;
+        if !state.tells_changes && request.get_ref().after.is_some() {
+            return Err(Status::unimplemented("the fake has no feed"));
+        }
+        Ok(Response::new(pb::ListChangesResponse {
+            position: state.position(),
+            secret_tag_keys: vec![pb::SecretTagKey {
+                version: 1,
+                key: TAG_KEY.to_vec(),
+            }],
+            ..Default::default()
+        }))
+    }
+
+    async fn report_secret_use(
+        &self,
+        _: Request<pb::ReportSecretUseRequest>,
+    ) -> Result<Response<pb::ReportSecretUseResponse>, Status> {
+        Ok(Response::new(pb::ReportSecretUseResponse {}))
+    }
+}
