@@ -80,7 +80,7 @@ mod tests {
                 })
                 .collect();
             let tx = store.db.write().await.unwrap();
-            change::bump(&tx, &new, store.now()).await.unwrap();
+            change::publish(&tx, &new, store.now()).await.unwrap();
             tx.commit().await.unwrap();
             for limit in [0, 500, 501, u64::MAX] {
                 let told = changes(&store, Some(start.clone()), limit).await.unwrap();
@@ -120,7 +120,7 @@ mod tests {
             };
             let change = async || {
                 let tx = store.db.write().await.unwrap();
-                change::bump(&tx, &[scope()], store.now()).await.unwrap();
+                change::publish(&tx, &[scope()], store.now()).await.unwrap();
                 tx.commit().await.unwrap();
             };
             let start = store.position().await.unwrap();
@@ -164,7 +164,7 @@ mod tests {
                 tenant_id: None,
             };
             let tx = store.db.write().await?;
-            change::bump(&tx, &[new], store.now()).await?;
+            change::publish(&tx, &[new], store.now()).await?;
             tx.commit().await.unwrap();
             store.position().await
         };

@@ -1,11 +1,6 @@
 //! Everything that can go wrong in registry-service. `grpc/status.rs` says what a caller sees of it.
 
-use accord::{
-    clock::UnixMillis,
-    keys::KeyError,
-    store::{StoreError, idempotency::IdempotencyError},
-    text::validation::Violations,
-};
+use accord::{clock::UnixMillis, keys::KeyError, store::StoreError, text::validation::Violations};
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +65,7 @@ pub enum Error {
     Busy,
     /// The database.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// The keyring.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -79,11 +74,11 @@ pub enum Error {
     Hashing,
 }
 
-impl From<IdempotencyError> for Error {
-    fn from(error: IdempotencyError) -> Self {
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
         match error {
-            IdempotencyError::Reused => Self::RequestIdReused,
-            IdempotencyError::Store(error) => Self::Store(error),
+            StoreError::RequestIdReused => Self::RequestIdReused,
+            error => Self::Store(error),
         }
     }
 }

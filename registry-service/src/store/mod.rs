@@ -13,7 +13,7 @@ use accord::{
     store::{
         Creation, Database, StoreError,
         audit::{self, Event, Origin},
-        change::{self, Change, Told},
+        change::{self, Change, FeedPage},
         idempotency::{self, Outcome},
     },
     text::{
@@ -101,8 +101,8 @@ impl Store {
     }
 
     /// The feed after a position, at most `limit` changes; without one, the feed's position.
-    pub async fn changes_after(&self, after: Option<&Position>, limit: u64) -> Result<Told, Error> {
-        Ok(change::tell(self.db.read(), after, limit).await?)
+    pub async fn changes_after(&self, after: Option<&Position>, limit: u64) -> Result<FeedPage, Error> {
+        Ok(change::read(self.db.read(), after, limit).await?)
     }
 
     /// The key that new Client Secrets are tagged with.
@@ -140,8 +140,7 @@ impl Store {
     /// Begins a creating transaction: a new thing, or the answer to a repeated call.
     async fn begin_creation(&self, creation: &Creation) -> Result<(DatabaseTransaction, Outcome), Error> {
         let tx = self.db.write().await?;
-        let request = creation.idempotency();
-        let outcome = idempotency::begin(&tx, &self.keyring, &*self.clock, &*self.random, &request).await?;
+        let outcome = idempotency::begin(&tx, &self.keyring, &*self.clock, &*self.random, creation).await?;
         Ok((tx, outcome))
     }
 
@@ -165,7 +164,7 @@ impl Store {
         change: Change,
     ) -> Result<i64, StoreError> {
         self.audit(tx, origin, event).await?;
-        change::bump(tx, &[change], self.now()).await
+        change::publish(tx, &[change], self.now()).await
     }
 }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use accord::{
     position::Position,
-    store::change::{ChangeRow, Told},
+    store::change::{ChangeRow, FeedPage},
     text::id::{ClientId, GrantId, TenantId},
 };
 use tokio::time::Instant;
@@ -36,7 +36,7 @@ impl ChangeSource for Store {
     }
 
     async fn changes_after(&self, after: Option<&Position>) -> Result<Changes, Error> {
-        let Told {
+        let FeedPage {
             changes,
             position,
             reset,

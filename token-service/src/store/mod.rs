@@ -14,8 +14,8 @@ use accord::{
         Creation, Database, StoreError,
         audit::{self, Event, Origin, Record},
         batch::{audit::RecordEvents, group_commit::GroupCommit},
-        change::{self, Change, Told},
-        idempotency::{self, IdempotencyError, Outcome},
+        change::{self, Change, FeedPage},
+        idempotency::{self, Outcome},
     },
 };
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, QueryResult, TryGetable};
@@ -117,8 +117,8 @@ impl Store {
     }
 
     /// Reads at most `limit` changes after a position; without a position, the feed's own.
-    pub async fn changes_after(&self, after: Option<&Position>, limit: u64) -> Result<Told, Error> {
-        Ok(change::tell(self.db.read(), after, limit).await?)
+    pub async fn changes_after(&self, after: Option<&Position>, limit: u64) -> Result<FeedPage, Error> {
+        Ok(change::read(self.db.read(), after, limit).await?)
     }
 
     /// Returns a position that all changes from `since` on come after.
@@ -135,8 +135,7 @@ impl Store {
     /// Begins a transaction that creates something, or finds what an earlier call with this id created.
     async fn begin_creation(&self, creation: &Creation) -> Result<(DatabaseTransaction, Outcome), Error> {
         let tx = self.db.write().await?;
-        let request = creation.idempotency();
-        let outcome = idempotency::begin(&tx, &self.keyring, &*self.clock, &*self.random, &request).await?;
+        let outcome = idempotency::begin(&tx, &self.keyring, &*self.clock, &*self.random, creation).await?;
         Ok((tx, outcome))
     }
 
@@ -152,7 +151,7 @@ impl Store {
 
     /// Publishes changes. Comes last in a transaction, because it locks the feed's counter.
     async fn bump(&self, tx: &DatabaseTransaction, changes: &[Change]) -> Result<i64, StoreError> {
-        change::bump(tx, changes, self.clock.now()).await
+        change::publish(tx, changes, self.clock.now()).await
     }
 }
 
@@ -168,15 +167,6 @@ pub async fn end_all_before(
     signing_key::revoke_all(tx, clock, random).await
 }
 
-impl From<IdempotencyError> for Error {
-    fn from(error: IdempotencyError) -> Self {
-        match error {
-            IdempotencyError::Reused => Self::RequestIdReused,
-            IdempotencyError::Store(error) => error.into(),
-        }
-    }
-}
-
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
         StoreError::from(error).into()
@@ -188,6 +178,7 @@ impl From<StoreError> for Error {
         match error {
             StoreError::Unavailable => Self::Unavailable,
             StoreError::Conflict => Self::Conflict,
+            StoreError::RequestIdReused => Self::RequestIdReused,
             error => Self::Internal(error.into()),
         }
     }
