@@ -7,7 +7,7 @@ use accord::{
         id::{ClientId, GrantId, ScopeName, TenantId, UserId},
         opaque::RefreshToken,
     },
-    verify::{AccessTokenClaims, Expected, KeySet, key_id},
+    verify::{self, AccessTokenClaims, KeySet, key_id},
 };
 
 use crate::{
@@ -149,10 +149,10 @@ async fn access_token(
         return Ok(Introspection::Inactive);
     };
     parties.watermark.own(keys)?;
-    let expected = Expected {
-        issuer: &parties.tenant.issuer,
-        audience: &parties.tenant.cloud_api_url,
-        tenant_id: tenant_id.as_str(),
+    let expected = verify::Tenant {
+        tenant_id: tenant_id.as_str().to_owned(),
+        issuer: parties.tenant.issuer.clone(),
+        audience: parties.tenant.cloud_api_url.clone(),
     };
     let now = oauth.store.now();
     if claims.check(&expected, now.as_secs()).is_err() || !requester.may_see(&claims.client_id) {
