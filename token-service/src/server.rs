@@ -170,7 +170,7 @@ impl Service for TokenServer {
             TokenServiceServer(self.oauth),
             SigningKeyServiceServer(self.oauth),
         );
-        let audit = AuditApi::new(self.oauth.store.db.clone());
+        let audit = AuditApi(self.oauth.store.db.clone());
         routes.add_service(AuditServiceServer::new(audit).max_decoding_message_size(MAX_MESSAGE_BYTES));
         routes
     }

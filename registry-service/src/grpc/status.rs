@@ -24,7 +24,7 @@ impl From<Error> for Status {
 fn problem(error: Error) -> Problem {
     let message = error.to_string();
     match error {
-        Error::Invalid(violations) => Problem::invalid_fields(violations),
+        Error::Invalid(violations) => violations.into(),
         Error::NotFound(resource) => Problem::not_found(resource),
         Error::AlreadyExists(resource) => {
             Problem::new(Code::AlreadyExists, ErrorReason::AlreadyExists, message)
