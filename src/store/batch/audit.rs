@@ -88,7 +88,7 @@ impl Record {
     }
 }
 
-/// Inserts records with a transaction: on PostgreSQL in one statement, on SQLite in one for every [`MAX_ROWS`].
+/// Inserts records with a transaction: on PostgreSQL in one statement, on SQLite in one for every 64.
 pub async fn insert(conn: &impl ConnectionTrait, records: &[impl Borrow<Record>]) -> Result<(), StoreError> {
     if records.is_empty() {
         return Ok(());
