@@ -1,5 +1,4 @@
-//! Compiles `proto/` with protox, so that no `protoc` is needed, and writes the descriptor set
-//! that reflection serves.
+//! Compiles `proto/` with protox, which needs no `protoc`, and writes the descriptor set for reflection.
 
 use std::{collections::BTreeSet, env, error::Error, fs, path::PathBuf};
 
@@ -23,8 +22,8 @@ const PROTOS: [&str; 14] = [
     "accord/token/v1/token.proto",
 ];
 
-/// Fields that hold a secret, a one-time link or an account name. A message with such a field gets a
-/// `Debug` that names the message and nothing else, written below instead of derived.
+/// Fields that hold a secret, a one-time link or an account name. The `Debug` of a message with such a field shows only
+/// the message's name.
 const SECRET_FIELDS: [&str; 22] = [
     "access_token",
     "account_name",
@@ -50,7 +49,7 @@ const SECRET_FIELDS: [&str; 22] = [
     "workload_token",
 ];
 
-/// Request fields that are part of the contract and do nothing yet. The codec rejects a message that sets one.
+/// Request fields of the contract that are not implemented yet. The codec rejects a message that sets one.
 const NOT_AVAILABLE: [&str; 30] = [
     "ApproveSetupRequest.allowed_networks",
     "ClaimDeliveryRequest.release_code",
@@ -152,10 +151,10 @@ fn carries_secret(message: &DescriptorProto) -> bool {
         .any(|f| matches!(f.r#type(), Type::String | Type::Bytes) && SECRET_FIELDS.contains(&f.name()))
 }
 
-/// Implements `Checked` for every message that a method takes or returns.
+/// Implements `Checked` for every request and response.
 ///
 /// # Errors
-/// When a field of [`NOT_AVAILABLE`] is not one that a method takes.
+/// If no request has a field of [`NOT_AVAILABLE`].
 fn checked_impls(files: &[FileDescriptorProto]) -> Result<String, Box<dyn Error>> {
     let mut unknown = BTreeSet::from(NOT_AVAILABLE);
     let mut impls = String::new();
@@ -174,8 +173,8 @@ fn checked_impls(files: &[FileDescriptorProto]) -> Result<String, Box<dyn Error>
                 "impl Checked for {module}::{response} {{}}\n\
                  impl Checked for {module}::{request} {{\n    \
                  const REQUEST: bool = true;\n    \
-                 fn set_too_early(&self) -> Vec<&'static str> {{\n        \
-                 named(&[{}])\n    }}\n}}\n",
+                 fn unavailable_fields(&self) -> Vec<&'static str> {{\n        \
+                 set_fields(&[{}])\n    }}\n}}\n",
                 checks.collect::<String>()
             ));
         }
@@ -183,7 +182,7 @@ fn checked_impls(files: &[FileDescriptorProto]) -> Result<String, Box<dyn Error>
     if unknown.is_empty() {
         Ok(impls)
     } else {
-        Err(format!("no method takes {unknown:?}").into())
+        Err(format!("no request has {unknown:?}").into())
     }
 }
 

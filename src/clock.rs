@@ -1,6 +1,6 @@
-//! Time, as it is handed in: whole milliseconds since the Unix epoch, read from a [`Clock`].
+//! Time: whole milliseconds since the Unix epoch. Code receives a [`Clock`] as a parameter.
 //!
-//! Nothing else in the workspace asks the operating system for the time of day.
+//! Nothing else in the workspace reads the operating system's time of day.
 
 use std::{
     fmt::Debug,
@@ -14,7 +14,7 @@ use std::{
 use prost_types::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// 9999-12-31T23:59:59.999Z, the last instant that a protobuf timestamp may hold.
+/// 9999-12-31T23:59:59.999Z, the last time that a protobuf timestamp can hold.
 const LAST_MILLIS: i64 = 253_402_300_799_999;
 
 /// A point in time: milliseconds since 1970-01-01T00:00:00Z.
@@ -23,49 +23,49 @@ const LAST_MILLIS: i64 = 253_402_300_799_999;
 pub struct UnixMillis(i64);
 
 impl UnixMillis {
-    /// Takes a count of milliseconds as it is.
+    /// Creates a time from milliseconds since the epoch.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
 
-    /// Milliseconds since the epoch.
+    /// Returns the milliseconds since the epoch.
     pub const fn as_millis(self) -> i64 {
         self.0
     }
 
-    /// Whole seconds since the epoch, rounded down.
+    /// Returns the seconds since the epoch, rounded down.
     pub const fn as_secs(self) -> i64 {
         self.0.div_euclid(1000)
     }
 
-    /// The time this much later; saturates.
+    /// Returns the time `span` later; saturates.
     #[must_use]
     pub fn plus(self, span: Duration) -> Self {
         Self(self.0.saturating_add(millis(span)))
     }
 
-    /// The time this much earlier; saturates.
+    /// Returns the time `span` earlier; saturates.
     #[must_use]
     pub fn minus(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(millis(span)))
     }
 
-    /// How much later this is than `earlier`; zero if it is not.
+    /// Returns the span from `earlier` to this time; zero if this time is not later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// The same time as protobuf has it.
+    /// Converts to a protobuf timestamp.
     pub fn to_timestamp(self) -> Timestamp {
         Timestamp {
             seconds: self.as_secs(),
-            // A remainder of 1000 is below 1000: it always fits.
+            // A remainder of 1000 always fits.
             nanos: i32::try_from(self.0.rem_euclid(1000)).unwrap_or(0) * 1_000_000,
         }
     }
 
-    /// Reads a protobuf timestamp, to the millisecond below. `None` outside of 1970 to 9999, or when
-    /// the nanoseconds are not between 0 and 999,999,999.
+    /// Converts from a protobuf timestamp, rounded down. `None` outside of the years 1970 to 9999, or if the
+    /// nanoseconds are not between 0 and 999,999,999.
     pub fn from_timestamp(timestamp: &Timestamp) -> Option<Self> {
         if !(0..1_000_000_000).contains(&timestamp.nanos) {
             return None;
@@ -80,13 +80,13 @@ fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Tells the time.
+/// A source of time.
 pub trait Clock: Send + Sync + Debug {
-    /// The time now.
+    /// Returns the current time.
     fn now(&self) -> UnixMillis;
 }
 
-/// A clock as it is passed around.
+/// A shared clock.
 pub type SharedClock = Arc<dyn Clock>;
 
 /// The operating system's clock.
@@ -94,30 +94,30 @@ pub type SharedClock = Arc<dyn Clock>;
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    // The one place that asks the operating system.
+    // The only place that reads the system's clock.
     #[allow(clippy::disallowed_methods)]
     fn now(&self) -> UnixMillis {
-        // A clock set before 1970 reads as 1970: everything then has expired or is not valid yet.
+        // A clock set before 1970 reads as 1970.
         UnixMillis(millis(
             SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
         ))
     }
 }
 
-/// A clock that stands still until a test moves it.
+/// A clock that only tests move.
 #[derive(Debug)]
 pub struct ManualClock(AtomicI64);
 
 impl ManualClock {
-    /// A clock that stands at `start`.
+    /// Creates a clock that shows `start`.
     pub fn new(start: UnixMillis) -> Self {
         Self(AtomicI64::new(start.0))
     }
 
-    /// Moves the clock on; saturates.
+    /// Moves the clock forward; saturates.
     pub fn advance(&self, span: Duration) {
         let later = |now| Some(UnixMillis(now).plus(span).0);
-        // The closure never declines, so there is no failure to look at.
+        // The closure always returns a value, so the update can't fail.
         let _ = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, later);
     }
 
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn timestamps_out_of_range_are_refused() {
+    fn timestamps_out_of_range_are_rejected() {
         for (seconds, nanos) in [
             (-1, 0),
             (0, -1),
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_never_is_negative() {
+    fn a_span_is_never_negative() {
         let (early, late) = (UnixMillis::from_millis(5), UnixMillis::from_millis(9));
         assert_eq!(late.since(early), Duration::from_millis(4));
         assert_eq!(early.since(late), Duration::ZERO);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manual_clock_moves_only_when_told() {
+    fn a_manual_clock_moves_only_on_request() {
         let clock = ManualClock::new(UnixMillis::from_millis(1000));
         assert_eq!(clock.now(), clock.now());
         clock.advance(Duration::from_secs(1));

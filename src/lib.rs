@@ -1,12 +1,12 @@
-//! What both services of Accord share: the contracts generated from `proto/`, and the code that every call passes.
+//! The code that both services of Accord share, and the contracts generated from `proto/`.
 //!
-//! [`rpc`] accepts a call, bounds it in time, authenticates its caller, and turns errors into statuses. [`store`] is
-//! what both databases hold. [`keys`], [`text`], [`position`] and [`clock`] are the values that they are built on.
+//! [`rpc`] accepts calls, enforces deadlines, authenticates callers, and converts errors to statuses. [`store`] is the
+//! common part of both databases. [`keys`], [`text`], [`position`] and [`clock`] define the values that they use.
 //!
-//! Features: `service` (default) is all of it; `verify` is what a resource server needs to check
-//! access tokens, without database or server; `testing` adds throw-away databases.
+//! Features: `service` (default) is everything; `verify` is what a resource server needs to check access tokens,
+//! without database or server; `testing` adds temporary databases.
 
-/// Contract of the audit record that both services serve.
+/// The contract of the audit record, which both services serve.
 pub mod audit {
     /// Version 1.
     #[allow(missing_docs, clippy::all)]
@@ -15,7 +15,7 @@ pub mod audit {
     }
 }
 
-/// Contract of error reasons.
+/// The contract of error reasons.
 pub mod error {
     /// Version 1.
     #[allow(missing_docs, clippy::all)]
@@ -24,7 +24,7 @@ pub mod error {
     }
 }
 
-/// Contract of registry-service.
+/// The contract of registry-service.
 pub mod registry {
     /// Version 1.
     #[allow(missing_docs, clippy::all)]
@@ -33,7 +33,7 @@ pub mod registry {
     }
 }
 
-/// Contract of token-service.
+/// The contract of token-service.
 pub mod token {
     /// Version 1.
     #[allow(missing_docs, clippy::all)]
@@ -55,7 +55,7 @@ fn is_unset<T: Default + PartialEq>(field: &T) -> bool {
     *field == T::default()
 }
 
-/// The descriptors of every proto file, encoded, as reflection serves them.
+/// The encoded descriptors of every proto file, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/accord.bin"));
 
 #[cfg(feature = "verify")]

@@ -10,21 +10,21 @@ use crate::{
     text::id::{MalformedId, text_type},
 };
 
-/// Characters of a generated epoch, each of 5 random bits.
+/// The length of a generated epoch; each character holds 5 random bits.
 const EPOCH_LENGTH: usize = 10;
 const EPOCH_ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
-/// A position in a change feed: everything up to `seq` is known.
+/// A position in a change feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// Sequence numbers of different epochs can't be compared.
+    /// The epoch; numbers of different epochs can't be compared.
     pub epoch: Epoch,
-    /// The number of the last committed change; 0 before the first.
+    /// The number of a committed change; 0 before the first.
     pub seq: i64,
 }
 
-/// The epoch of a change feed: 1 to 10 lowercase letters and digits, chosen at random when the
-/// database is created or restored from a backup.
+/// The epoch of a change feed: 1 to 10 lowercase letters and digits, chosen at random when a database is created or
+/// restored from a backup.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Epoch(ArrayString<EPOCH_LENGTH>);
 
@@ -42,11 +42,9 @@ impl Epoch {
 
     /// Parses an epoch.
     pub fn parse(text: &str) -> Result<Self, MalformedId> {
-        let valid = !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        match ArrayString::from(text) {
-            Ok(epoch) if valid => Ok(Self(epoch)),
-            _ => Err(MalformedId("1 to 10 lowercase letters and digits")),
-        }
+        let is_valid = !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let epoch = ArrayString::from(text).ok().filter(|_| is_valid).map(Self);
+        epoch.ok_or(MalformedId("1 to 10 lowercase letters and digits"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Randomness, as it is handed in, so that tests can repeat themselves.
+//! Randomness. Code receives a [`Random`] as a parameter, so that tests can repeat a run.
 
 use std::{
     fmt,
@@ -7,33 +7,32 @@ use std::{
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-/// Fills buffers with random bytes.
+/// A source of random bytes.
 pub trait Random: Send + Sync + fmt::Debug {
-    /// Overwrites all of `bytes`.
+    /// Fills `bytes`.
     fn fill(&self, bytes: &mut [u8]);
 }
 
-/// A source of randomness as it is passed around.
+/// A shared source of random bytes.
 pub type SharedRandom = Arc<dyn Random>;
 
-/// Cryptographically secure randomness: a generator per thread, seeded and reseeded by the
-/// operating system.
+/// Cryptographically secure randomness: one generator for each thread, seeded and reseeded by the operating system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemRandom;
 
 impl Random for SystemRandom {
-    // The one place that asks the system.
+    // The only place that reads the system's randomness.
     #[allow(clippy::disallowed_methods)]
     fn fill(&self, bytes: &mut [u8]) {
         rand::rng().fill_bytes(bytes);
     }
 }
 
-/// The same bytes for the same seed: for tests alone.
+/// Returns the same bytes for the same seed. For tests only.
 pub struct SeededRandom(Mutex<StdRng>);
 
 impl SeededRandom {
-    /// A source that starts at `seed`.
+    /// Creates a source from a seed.
     pub fn new(seed: u64) -> Self {
         Self(Mutex::new(StdRng::seed_from_u64(seed)))
     }
@@ -47,10 +46,8 @@ impl fmt::Debug for SeededRandom {
 
 impl Random for SeededRandom {
     fn fill(&self, bytes: &mut [u8]) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .fill_bytes(bytes);
+        let mut generator = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        generator.fill_bytes(bytes);
     }
 }
 
@@ -65,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_repeats_and_the_system_does_not() {
+    fn a_seed_repeats_its_bytes_and_the_system_does_not() {
         assert_eq!(draw(&SeededRandom::new(1)), draw(&SeededRandom::new(1)));
         assert_ne!(draw(&SeededRandom::new(1)), draw(&SeededRandom::new(2)));
         assert_ne!(draw(&SystemRandom), draw(&SystemRandom));

@@ -1,5 +1,5 @@
-//! What the tests of every member share: throw-away databases, and a clock and randomness that
-//! tests control. Built with the feature `testing` alone; may panic, since only tests call it.
+//! Test support for every member of the workspace: temporary databases, and a clock and randomness that tests control.
+//! Only the feature `testing` builds it. It may panic.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
@@ -30,37 +30,37 @@ mod postgres;
 
 use postgres::{Cluster, Durability, PostgresDatabase};
 
-/// Where a [`test_clock`] starts: 2026-01-01T00:00:00Z.
+/// The start of a [`test_clock`]: 2026-01-01T00:00:00Z.
 pub const TEST_START: UnixMillis = UnixMillis::from_millis(1_767_225_600_000);
 
-/// A directory in which nobody is.
+/// A directory without callers.
 #[derive(Debug)]
-pub struct Nobody;
+pub struct NoCallers;
 
 #[tonic::async_trait]
-impl CallerDirectory for Nobody {
+impl CallerDirectory for NoCallers {
     async fn find_caller(&self, _: &OpaqueToken) -> Result<Option<Caller>, Status> {
         Ok(None)
     }
 }
 
-/// An epoch of a change feed.
+/// Parses an epoch of a change feed.
 pub fn epoch(text: &str) -> Epoch {
     Epoch::parse(text).unwrap()
 }
 
-/// A clock that starts at [`TEST_START`] and moves when the test says so.
+/// Returns a clock that starts at [`TEST_START`] and that only the test moves.
 pub fn test_clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::new(TEST_START))
 }
 
-/// Randomness that is the same in every run. Two of them give the same bytes: use one in a test,
-/// or seeds of your own.
+/// Returns randomness that is the same in every run. Two of them return the same bytes: use one in a test, or other
+/// seeds.
 pub fn test_random() -> Arc<SeededRandom> {
     Arc::new(SeededRandom::new(0x00ac_c04d))
 }
 
-/// A database of its own for a test, empty, and gone when this is dropped.
+/// An empty database for one test. Dropping it removes the database.
 pub struct TestDatabase {
     /// The URL for [`Database::connect`].
     pub url: String,
@@ -70,7 +70,7 @@ pub struct TestDatabase {
     _guard: Guard,
 }
 
-/// Never read: holds what is dropped.
+/// Removes the database when dropped.
 #[allow(dead_code)]
 enum Guard {
     Directory(TempDir),
@@ -92,12 +92,12 @@ impl fmt::Debug for TestDatabase {
     }
 }
 
-/// One database of each kind that can be had here. A rule about stored things holds on all of them.
+/// Returns a database of each kind that is available.
 pub fn databases() -> Vec<TestDatabase> {
     std::iter::once(sqlite()).chain(postgres()).collect()
 }
 
-/// A SQLite database in a directory of its own.
+/// Returns a SQLite database in a new directory.
 pub fn sqlite() -> TestDatabase {
     let dir = tempfile::tempdir_in(&scratch().0).expect("a temp directory");
     let path = dir.path().join("accord.db");
@@ -108,9 +108,9 @@ pub fn sqlite() -> TestDatabase {
     }
 }
 
-/// The directory for what tests of this process write, and the shell that removes it. The shell reads a pipe
-/// which this process alone can write to; when the pipe ends, even if the process is killed, it writes what it
-/// has read to standard error: the test runner swallows what passing tests print, and has no hook at its end.
+/// Returns the directory for the files of this process's tests, and the shell that removes it. The shell reads a pipe
+/// that only this process can write to. At the end of the pipe, even if the process was killed, it prints what it has
+/// read to standard error: the test runner hides the output of passing tests, and has no hook at its end.
 fn scratch() -> &'static (PathBuf, Child) {
     static SCRATCH: OnceLock<(PathBuf, Child)> = OnceLock::new();
     SCRATCH.get_or_init(|| {
@@ -129,16 +129,16 @@ fn scratch() -> &'static (PathBuf, Child) {
             .process_group(0)
             .spawn()
             .expect("/bin/sh runs");
-        // With it, our end of its pipe stays open.
+        // The child holds our end of the pipe open.
         (directory, cleaner)
     })
 }
 
-/// A PostgreSQL database: on the server of `ACCORD_TEST_POSTGRES_URL`, whose user must be allowed
-/// to create databases, or else on a server of this process's own, if PostgreSQL is installed.
+/// Returns a PostgreSQL database: on the server of `ACCORD_TEST_POSTGRES_URL`, whose user must be allowed to create
+/// databases, or else on a server that this process starts, if PostgreSQL is installed.
 ///
-/// `None`, and a line on standard error at the process's end, if neither can be had; with
-/// `ACCORD_REQUIRE_ALL=1` a panic.
+/// Without either it returns `None`, and the process prints a line to standard error at its end; with
+/// `ACCORD_REQUIRE_ALL=1` it panics.
 pub fn postgres() -> Option<TestDatabase> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
     let server = SERVER.get_or_init(find_server).as_ref()?;
@@ -154,12 +154,12 @@ fn database_on(server: &str) -> TestDatabase {
     }
 }
 
-/// A PostgreSQL server of the caller's own whose commits are on the disk when they are answered, for
-/// measuring. Stops when dropped, or when the process ends, and leaves nothing.
+/// A PostgreSQL server for measurements, which syncs each commit to the disk. It stops when it is dropped or the process
+/// ends, and leaves no files.
 pub struct DurablePostgres(Cluster);
 
-/// Starts one, its files below the first of `directories` that can hold them: running as root, its user
-/// must get there. `None` as with [`postgres`], which looks for no other server.
+/// Starts a [`DurablePostgres`] with its files in the first of `directories` that its user can reach. Returns `None` as
+/// [`postgres`] does.
 pub fn durable_postgres(directories: &[&Path]) -> Option<DurablePostgres> {
     let mut found = Err("no directory".to_owned());
     for directory in directories {
@@ -172,17 +172,17 @@ pub fn durable_postgres(directories: &[&Path]) -> Option<DurablePostgres> {
 }
 
 impl DurablePostgres {
-    /// An empty database, gone when it is dropped.
+    /// Creates an empty database.
     pub fn database(&self) -> TestDatabase {
         database_on(self.0.url())
     }
 
-    /// Where its files are.
+    /// Returns the directory of the server's files.
     pub fn directory(&self) -> &Path {
         self.0.directory()
     }
 
-    /// The process that all of its processes descend from.
+    /// Returns the id of the server's main process.
     pub fn pid(&self) -> u32 {
         self.0.pid().expect("a running server says its process id")
     }
@@ -195,9 +195,9 @@ impl fmt::Debug for DurablePostgres {
 }
 
 struct Server {
-    /// The URL of a database to connect to for creating others.
+    /// The URL of a database from which others are created.
     url: String,
-    /// Stops the process's own server when this process ends.
+    /// Stops the server when this process ends.
     _cluster: Option<Cluster>,
 }
 
@@ -211,12 +211,12 @@ fn find_server() -> Option<Server> {
     })
 }
 
-/// What was found. Without it the process says at its end that its tests ran without PostgreSQL.
+/// Returns the value of a result. After an error the process prints at its end that its tests ran without PostgreSQL.
 fn or_skipped<T>(found: Result<T, String>) -> Option<T> {
     match found {
         Ok(found) => Some(found),
         Err(reason) if std::env::var("ACCORD_REQUIRE_ALL").is_ok_and(|value| value == "1") => {
-            panic!("ACCORD_REQUIRE_ALL=1, and PostgreSQL can't be had: {reason}")
+            panic!("ACCORD_REQUIRE_ALL=1, and PostgreSQL is not available: {reason}")
         }
         Err(reason) => {
             let process = std::env::args().next().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! gRPC calls of the command line and the demonstration: channels with and without a bearer token,
-//! and errors that name the call and its reason.
+//! gRPC calls of the command line and the demonstration: channels with and without a bearer token, and errors that
+//! name the call and the reason.
 
 use accord::{
     rpc::{
@@ -14,10 +14,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-/// A channel whose calls bring an operator's or workload's bearer token. `address` is `host:port`.
-///
-/// # Errors
-/// When the token or the address is malformed.
+/// Opens a channel whose calls carry the bearer token of an operator or workload. `address` is `host:port`.
 pub fn with_token(address: &str, token: &str) -> anyhow::Result<HopChannel> {
     let token = OpaqueToken::parse(TokenKind::Operator, token)
         .or_else(|_| OpaqueToken::parse(TokenKind::Workload, token))
@@ -25,18 +22,12 @@ pub fn with_token(address: &str, token: &str) -> anyhow::Result<HopChannel> {
     channel::connect(&format!("http://{address}"), &token).context("the address")
 }
 
-/// A channel whose calls bring nothing but their message.
-///
-/// # Errors
-/// When the address is malformed.
+/// Opens a channel whose calls carry no credential.
 pub fn open(address: &str) -> anyhow::Result<Channel> {
     Ok(Endpoint::from_shared(format!("http://{address}"))?.connect_lazy())
 }
 
-/// The message of an answer, or an error that names the call.
-///
-/// # Errors
-/// When the call failed.
+/// Returns the message of a response, or an error that names the call.
 pub fn answer<T>(call: &str, result: Result<Response<T>, Status>) -> anyhow::Result<T> {
     result.map(Response::into_inner).map_err(|status| {
         let reason = reason_of(&status).map_or("no reason", reason_name);

@@ -1,4 +1,4 @@
-//! `accord descriptors`: the compiled contract, as gateways and other tools that know no Rust read it.
+//! `accord descriptors`: the compiled contract, for gateways and other tools.
 
 use std::{
     io::{self, Write},
@@ -13,13 +13,13 @@ use prost_types::{FileDescriptorProto, FileDescriptorSet};
 /// Flags of `accord descriptors`.
 #[derive(Clone, Debug, Args)]
 pub struct DescriptorsArgs {
-    /// The file to write; standard output if there is none.
+    /// The file to write; standard output by default.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }
 
-/// The contract as a serialised `google.protobuf.FileDescriptorSet`: all of Accord's services, what they
-/// import, and the error details of `google.rpc`, without which a gateway can't show a refusal's reason.
+/// Returns the contract as a serialised `google.protobuf.FileDescriptorSet`: Accord's services, their imports, and the
+/// error details of `google.rpc`, which a gateway needs to show the reason of an error.
 pub fn bytes() -> Vec<u8> {
     let sets = [accord::FILE_DESCRIPTOR_SET, tonic_types::pb::FILE_DESCRIPTOR_SET];
     let mut files: Vec<FileDescriptorProto> = Vec::new();
@@ -35,10 +35,7 @@ pub fn bytes() -> Vec<u8> {
     FileDescriptorSet { file: files }.encode_to_vec()
 }
 
-/// Writes [`bytes`].
-///
-/// # Errors
-/// When it can't be written.
+/// Writes [`bytes`] to a file or to standard output.
 pub fn run(args: &DescriptorsArgs) -> anyhow::Result<()> {
     let bytes = bytes();
     match &args.out {
@@ -52,8 +49,7 @@ pub fn run(args: &DescriptorsArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Writes beside the file and renames: a gateway that starts meanwhile reads the whole old one or the
-/// whole new one.
+/// Writes another file and renames it, so that a gateway that starts meanwhile reads a complete file.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
@@ -69,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_old_file_is_replaced_and_nothing_is_left_beside_it() {
+    fn an_old_file_is_replaced_and_no_other_file_remains() {
         let directory = tempfile::tempdir().unwrap();
         let out = directory.path().join("accord.bin");
         std::fs::write(&out, "old").unwrap();
@@ -82,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn every_file_is_there_once_and_after_those_it_imports() {
+    fn every_file_appears_once_and_after_its_imports() {
         let set = prost_types::FileDescriptorSet::decode(&*bytes()).unwrap();
         let mut seen = BTreeSet::new();
         for file in &set.file {

@@ -1,7 +1,6 @@
-//! `dev.json`: how to reach a running `accord dev`, plaintext credentials included.
+//! `dev.json`: the addresses and the plaintext credentials of a running `accord dev`.
 //!
-//! It is the one file with plaintext. Only its owner can read it, and it is there only while the
-//! environment answers.
+//! No other file holds plaintext. Only its owner can read it, and it exists only while the environment is running.
 
 use std::{
     fmt, fs, io,
@@ -13,7 +12,7 @@ use std::{
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-/// What `dev.json` holds.
+/// The content of `dev.json`.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct DevFile {
     /// registry-service's gRPC address, `host:port`.
@@ -53,30 +52,24 @@ impl fmt::Debug for DevFile {
 }
 
 impl DevFile {
-    /// Where the file lies in a data directory.
+    /// Returns the path of the file in a data directory.
     pub fn path(data_dir: &Path) -> PathBuf {
         data_dir.join("dev.json")
     }
 
     /// Reads the file of a running environment.
-    ///
-    /// # Errors
-    /// When there is none, or it can't be read.
     pub fn read(data_dir: &Path) -> anyhow::Result<Self> {
         let path = Self::path(data_dir);
         let text = fs::read_to_string(&path)
             .with_context(|| format!("can't read {}; is `accord dev` running there?", path.display()))?;
         serde_json::from_str(&text)
-            .with_context(|| format!("{} is not what `accord dev` writes", path.display()))
+            .with_context(|| format!("{} was not written by `accord dev`", path.display()))
     }
 
-    /// Writes the file with mode 0600, all at once: a reader sees the whole file or none.
-    ///
-    /// # Errors
-    /// What the file system says.
+    /// Writes the file with mode 0600, by a rename, so that a reader sees the whole file or none.
     pub fn write(&self, data_dir: &Path) -> anyhow::Result<()> {
         let partial = data_dir.join("dev.json.partial");
-        remove_if_there(&partial)?;
+        remove_if_exists(&partial)?;
         let mut file = fs::OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -90,16 +83,13 @@ impl DevFile {
         Ok(())
     }
 
-    /// Removes the file, if it is there.
-    ///
-    /// # Errors
-    /// What the file system says.
+    /// Removes the file, if it exists.
     pub fn remove(data_dir: &Path) -> io::Result<()> {
-        remove_if_there(&Self::path(data_dir))
+        remove_if_exists(&Self::path(data_dir))
     }
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
+fn remove_if_exists(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

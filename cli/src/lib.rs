@@ -1,6 +1,6 @@
 //! The `accord` command: the development environment, and the demonstration of the whole process.
 //!
-//! A library as well, so that the demonstration is the first end-to-end test.
+//! It is also a library, so that the demonstration is the first end-to-end test.
 
 pub mod call;
 pub mod demo;

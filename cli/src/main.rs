@@ -17,7 +17,7 @@ use accord_cli::{
 };
 use clap::{Parser, Subcommand};
 
-/// As the services' own binaries have it.
+/// The allocator of the services' own binaries too.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -73,7 +73,7 @@ async fn dev(args: DevArgs) -> anyhow::Result<()> {
         started = starting => started?,
         () = shutdown.cancelled() => return Ok(()),
     };
-    // The reader may have gone: that is no reason to stop.
+    // A closed standard output is no reason to stop.
     let _ = write!(std::io::stdout(), "{}", welcome(&dev.file, &args));
     dev.run_until(shutdown).await
 }
@@ -103,7 +103,7 @@ fn welcome(file: &DevFile, args: &DevArgs) -> String {
         file.tenant_authority_url,
         DevFile::path(&args.data_dir).display(),
         file.registry_grpc,
-        // The listener itself: with a public base URL, the authority's own address is the gateway's.
+        // The listener's URL: with a public base URL, that of the authority is the gateway's.
         file.http_url,
         file.tenant_id,
     )

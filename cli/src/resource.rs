@@ -1,5 +1,5 @@
-//! A small protected resource, as the Cloud API would be one: it takes a request if `accord::verify` finds
-//! its bearer token good, and runs it as the designated user.
+//! A small protected resource in place of the Cloud API. It accepts requests with a bearer token that `accord::verify`
+//! accepts, and runs them as the designated user.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ use url::Url;
 
 use crate::dev_file::DevFile;
 
-/// How long token-service may take to tell its keys and what was revoked.
+/// How long token-service may take to return its keys and revocations.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
-/// Serves `GET /matters` (scope `matters.read`) and `GET /contacts` (scope `contacts.read`), below the
-/// path of the Cloud API URL, for an environment's one tenant until `shutdown`.
+/// Serves `GET /matters` (scope `matters.read`) and `GET /contacts` (scope `contacts.read`), below the path of the Cloud
+/// API URL, for the environment's only tenant until `shutdown`.
 ///
 /// # Errors
-/// When token-service does not tell in time what is needed to check tokens.
+/// If token-service does not return its keys and revocations in time.
 pub async fn serve(
     listener: TcpListener,
     target: &DevFile,
@@ -63,7 +63,7 @@ pub async fn serve(
 
 async fn matters(Extension(caller): Extension<AccessTokenClaims>) -> Json<Value> {
     let matters = json!([{"matter": "2026-0117", "title": "Lease of the Harbour Street office"}]);
-    answer(&caller, "matters", matters)
+    respond(&caller, "matters", matters)
 }
 
 async fn contacts(Extension(caller): Extension<AccessTokenClaims>) -> Json<Value> {
@@ -71,10 +71,10 @@ async fn contacts(Extension(caller): Extension<AccessTokenClaims>) -> Json<Value
         {"name": "Harbour Street Estates", "email": "office@harbour-street.example"},
         {"name": "M. Okafor", "email": "m.okafor@okafor.example"},
     ]);
-    answer(&caller, "contacts", contacts)
+    respond(&caller, "contacts", contacts)
 }
 
-/// `data` under `name`, with the user that the request runs as.
-fn answer(caller: &AccessTokenClaims, name: &str, data: Value) -> Json<Value> {
+/// Returns `data` under `name`, with the tenant and the user that the request runs as.
+fn respond(caller: &AccessTokenClaims, name: &str, data: Value) -> Json<Value> {
     Json(json!({"tenant": caller.tenant_id, "run_as": caller.sub, name: data}))
 }

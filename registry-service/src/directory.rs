@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use accord::{
     position::Position,
-    store::change::{self, Told},
+    store::change::{self, FeedPage},
     text::page::MAX_SIZE,
 };
 use zeroize::Zeroizing;
@@ -25,7 +25,7 @@ pub async fn read_at<T>(store: &Store, fact: impl Future<Output = Result<T>>) ->
 #[derive(Clone)]
 pub struct Changes {
     /// The changes in commit order, and the position up to which they are complete.
-    pub feed: Told,
+    pub feed: FeedPage,
     /// The keys that Client Secrets may be tagged with, by version.
     pub secret_tag_keys: Vec<(i32, Zeroizing<[u8; 32]>)>,
     /// A position at or after which every access token that is still valid was issued. Set only if there was no usable
@@ -38,7 +38,7 @@ pub struct Changes {
 pub async fn changes(store: &Store, after: Option<Position>, limit: u64) -> Result<Changes> {
     let limit = if limit == 0 { MAX_SIZE } else { limit.min(MAX_SIZE) };
     let conn = store.db.read();
-    let feed = change::tell(conn, after.as_ref(), limit).await?;
+    let feed = change::read(conn, after.as_ref(), limit).await?;
     let recent_seq = if after.is_none() || feed.reset {
         let recent_seq = change::seq_before(conn, store.now().minus(RECENT)).await?;
         Some(recent_seq.min(feed.position.seq))
@@ -78,7 +78,7 @@ mod tests {
                 })
                 .collect();
             let tx = store.db.write().await.unwrap();
-            change::bump(&tx, &new, store.now()).await.unwrap();
+            change::publish(&tx, &new, store.now()).await.unwrap();
             tx.commit().await.unwrap();
             for limit in [0, 500, 501, u64::MAX] {
                 let answer = changes(&store, Some(start.clone()), limit).await.unwrap();
@@ -118,7 +118,7 @@ mod tests {
             };
             let change = async || {
                 let tx = store.db.write().await.unwrap();
-                change::bump(&tx, &[scope()], store.now()).await.unwrap();
+                change::publish(&tx, &[scope()], store.now()).await.unwrap();
                 tx.commit().await.unwrap();
             };
             let start = store.position().await.unwrap();
@@ -162,7 +162,7 @@ mod tests {
                 tenant_id: None,
             };
             let tx = store.db.write().await?;
-            change::bump(&tx, &[new], store.now()).await?;
+            change::publish(&tx, &[new], store.now()).await?;
             tx.commit().await.unwrap();
             store.position().await
         };

@@ -1,11 +1,6 @@
 //! The errors of registry-service. `grpc/status.rs` maps them to statuses.
 
-use accord::{
-    clock::UnixMillis,
-    keys::KeyError,
-    store::{StoreError, idempotency::IdempotencyError},
-    text::validation::Violations,
-};
+use accord::{clock::UnixMillis, keys::KeyError, store::StoreError, text::validation::Violations};
 
 /// The result of a fallible operation of registry-service.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -73,7 +68,7 @@ pub enum Error {
     Busy,
     /// The database.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// The keyring.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -82,11 +77,11 @@ pub enum Error {
     Hashing,
 }
 
-impl From<IdempotencyError> for Error {
-    fn from(error: IdempotencyError) -> Self {
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
         match error {
-            IdempotencyError::Reused => Self::RequestIdReused,
-            IdempotencyError::Store(error) => Self::Store(error),
+            StoreError::RequestIdReused => Self::RequestIdReused,
+            error => Self::Store(error),
         }
     }
 }

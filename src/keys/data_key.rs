@@ -1,5 +1,4 @@
-//! One data key of the keyring and what may be done with it. Knows neither where keys are kept nor
-//! what they protect.
+//! A data key of the keyring, and its operations. Knows neither where keys are stored nor what they protect.
 
 use std::{fmt, sync::Arc};
 
@@ -12,14 +11,14 @@ use zeroize::{Zeroize, Zeroizing};
 use super::KeyError;
 use crate::random::Random;
 
-/// Length of every key here, in bytes.
+/// The length of every key, in bytes.
 pub(crate) const KEY_LENGTH: usize = 32;
 
-/// A 256-bit random key of one purpose and version. Cheap to clone; zeroized when the last clone
-/// goes; `Debug` shows the version alone.
+/// A 256-bit random key of one purpose and version. Cheap to clone; zeroized with the last clone. `Debug` shows only
+/// the version.
 ///
-/// Each use runs under a key of its own, derived from the random one, so that nothing made for one
-/// use says anything about another.
+/// Each operation uses a key of its own, derived from the random one, so that the output of one operation reveals
+/// nothing about another.
 #[derive(Clone)]
 pub struct DataKey(Arc<Inner>);
 
@@ -46,27 +45,25 @@ impl DataKey {
         })))
     }
 
-    /// Its version within its purpose, from 1. What is sealed or hashed by the key names it.
+    /// Returns the version within the purpose, from 1. Every sealed or hashed row names it.
     pub fn version(&self) -> i32 {
         self.0.version
     }
 
-    /// HMAC-SHA-256 (RFC 2104) over the parts. Each is preceded by its length, so that no two
-    /// lists of parts run together. Compare results in constant time.
+    /// Returns HMAC-SHA-256 (RFC 2104) over the parts, each preceded by its length, so that different lists never
+    /// have the same encoding. Compare results in constant time.
     pub fn hmac(&self, parts: &[&[u8]]) -> [u8; 32] {
-        let mut out = [0; 32];
-        out.copy_from_slice(hmac_parts(&self.0.authentication, parts, &[]).as_ref());
-        out
+        hmac_parts(&self.0.authentication, parts, &[])
     }
 
-    /// HKDF-SHA-256 (RFC 5869) with this salt; the parts, each preceded by its length, are the
-    /// info. The same input gives the same 32 bytes.
+    /// Derives 32 bytes by HKDF-SHA-256 (RFC 5869) with this salt. The info is the parts, each preceded by its
+    /// length.
     pub fn derive(&self, salt: &[u8], parts: &[&[u8]]) -> Zeroizing<[u8; 32]> {
         hkdf_block(salt, self.0.derivation.as_slice(), parts)
     }
 
-    /// AES-256-GCM under a random 96-bit nonce: the nonce, the ciphertext, the 128-bit tag.
-    /// `aad` is not kept, and has to be given again to [`open`](Self::open). Good for 2^32 calls.
+    /// Encrypts by AES-256-GCM under a random 96-bit nonce. Returns the nonce, the ciphertext and the 128-bit tag.
+    /// They do not contain `aad`, which [`open`](Self::open) needs too. Safe for 2^32 calls.
     ///
     /// # Errors
     /// [`KeyError::TooLong`] for a plaintext beyond the cipher's limit of 64 GiB.
@@ -74,15 +71,15 @@ impl DataKey {
         seal(&self.0.sealing, random, aad, plaintext)
     }
 
-    /// Opens what [`seal`](Self::seal) made by the same key with the same `aad`.
+    /// Decrypts what [`seal`](Self::seal) returned for the same key and `aad`.
     ///
     /// # Errors
-    /// [`KeyError::Sealed`] when it was made by another key or for another `aad`, or was altered.
+    /// [`KeyError::Sealed`] for another key, another `aad` or an altered value.
     pub fn open(&self, aad: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         open(&self.0.sealing, aad, sealed)
     }
 
-    /// The key itself in the form for argon2's secret input. Must not be stored or printed.
+    /// Returns the key for argon2's secret input. It must not be stored or printed.
     pub fn expose_for_pepper(&self) -> &[u8; 32] {
         &self.0.pepper
     }
@@ -94,7 +91,7 @@ impl fmt::Debug for DataKey {
     }
 }
 
-/// The key as the cipher wants it.
+/// Creates the cipher's key.
 pub(crate) fn aes_256_gcm(key: &[u8]) -> Result<LessSafeKey, KeyError> {
     let key = UnboundKey::new(&AES_256_GCM, key).map_err(|_| KeyError::Sealed)?;
     Ok(LessSafeKey::new(key))
@@ -113,13 +110,11 @@ pub(crate) fn seal(
     sealed.extend_from_slice(plaintext);
     let nonce = Nonce::assume_unique_for_key(nonce);
     let tag = key.seal_in_place_separate_tag(nonce, Aad::from(aad), &mut sealed[NONCE_LEN..]);
-    match tag {
-        Ok(tag) => sealed.extend_from_slice(tag.as_ref()),
-        Err(_) => {
-            sealed.zeroize();
-            return Err(KeyError::TooLong);
-        }
-    }
+    let Ok(tag) = tag else {
+        sealed.zeroize();
+        return Err(KeyError::TooLong);
+    };
+    sealed.extend_from_slice(tag.as_ref());
     Ok(sealed)
 }
 
@@ -135,24 +130,24 @@ pub(crate) fn open(key: &LessSafeKey, aad: &[u8], sealed: &[u8]) -> Result<Zeroi
     Ok(body)
 }
 
-/// HMAC-SHA-256 over length-prefixed parts and then `tail` as it is.
-fn hmac_parts(key: &hmac::Key, parts: &[&[u8]], tail: &[u8]) -> hmac::Tag {
+/// Returns HMAC-SHA-256 over the parts, each preceded by its length, and then over `tail` without a length.
+fn hmac_parts(key: &hmac::Key, parts: &[&[u8]], tail: &[u8]) -> [u8; 32] {
     let mut context = hmac::Context::with_key(key);
     for part in parts {
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part);
     }
     context.update(tail);
-    context.sign()
+    let mut mac = [0; 32];
+    mac.copy_from_slice(context.sign().as_ref());
+    mac
 }
 
-/// HKDF-SHA-256 for one block of output, which is one HMAC to extract and one to expand.
+/// HKDF-SHA-256 for one block of output: one HMAC extracts, one expands.
 fn hkdf_block(salt: &[u8], secret: &[u8], info: &[&[u8]]) -> Zeroizing<[u8; 32]> {
     let salt = hmac::Key::new(hmac::HMAC_SHA256, salt);
     let extracted = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&salt, secret).as_ref());
-    let mut block = Zeroizing::new([0; 32]);
-    block.copy_from_slice(hmac_parts(&extracted, info, &[1]).as_ref());
-    block
+    Zeroizing::new(hmac_parts(&extracted, info, &[1]))
 }
 
 #[cfg(test)]
@@ -169,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_block_form_is_hkdf() {
+    fn one_block_equals_hkdf() {
         let info = [&5_u64.to_be_bytes()[..], b"label", &0_u64.to_be_bytes()[..]].concat();
         let mut expected = [0; 32];
         hkdf::Salt::new(hkdf::HKDF_SHA256, b"salt")
@@ -182,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_do_not_run_together() {
+    fn different_parts_have_different_results() {
         let key = key(1);
         assert_eq!(key.hmac(&[b"ab", b"c"]), key.hmac(&[b"ab", b"c"]));
         assert_ne!(key.hmac(&[b"ab", b"c"]), key.hmac(&[b"a", b"bc"]));
@@ -199,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn each_use_has_its_own_key() {
+    fn each_operation_has_its_own_key() {
         let key = key(1);
         let inner = &key.0;
         assert_ne!(inner.derivation, inner.pepper);
@@ -208,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_opens_only_as_it_was() {
+    fn sealed_values_open_only_unaltered() {
         let random = SeededRandom::new(1);
         let key = key(1);
         let sealed = key.seal(&random, b"row 1", b"secret").unwrap();

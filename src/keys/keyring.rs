@@ -1,4 +1,4 @@
-//! The keyring: the versions of each data key, in memory. Where they are stored is not its concern.
+//! The keyring: the versions of each data key, in memory. Does not know where they are stored.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -7,7 +7,7 @@ use std::{
 
 use super::{DataKey, KeyError};
 
-/// The data keys of some purposes. `Debug` shows purposes and versions alone.
+/// The data keys of some purposes. `Debug` shows only purposes and versions.
 pub struct Keyring {
     keys: HashMap<&'static str, BTreeMap<i32, DataKey>>,
 }

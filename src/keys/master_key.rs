@@ -1,6 +1,11 @@
-//! The key that wraps the keyring: what any kind of it does, and the kind that lies in a file.
+//! The key that wraps the keyring: its trait, and the implementation over a file.
 
-use std::{fmt, fs, io, io::Read, path::Path};
+use std::{
+    fmt, fs,
+    io::{Read, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
 
 use aws_lc_rs::{
     aead::LessSafeKey,
@@ -16,24 +21,23 @@ use crate::random::Random;
 
 /// Wraps data keys. A key management service is another implementation.
 pub trait MasterKey: Send + Sync + fmt::Debug {
-    /// Names the key without giving it away. Each row of the keyring holds the id of the key that
-    /// wraps it.
+    /// Returns an id that does not reveal the key. Each row of the keyring holds the id of the key that wraps it.
     fn id(&self) -> String;
 
-    /// Encrypts and authenticates a data key together with its context.
+    /// Encrypts a data key and authenticates it with its context.
     ///
     /// # Errors
-    /// [`KeyError::TooLong`] for what no cipher takes.
+    /// [`KeyError::TooLong`] for a plaintext beyond the cipher's limit.
     fn wrap(&self, random: &dyn Random, plaintext: &[u8], context: &[u8]) -> Result<Vec<u8>, KeyError>;
 
-    /// Gives back what [`wrap`](Self::wrap) was given, by the same key for the same context.
+    /// Decrypts what [`wrap`](Self::wrap) returned for the same key and context.
     ///
     /// # Errors
     /// [`KeyError::Sealed`] for another key, another context or an altered value.
     fn unwrap(&self, sealed: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError>;
 }
 
-/// A master key of 32 random bytes in a file: AES-256-GCM. `Debug` shows its id alone.
+/// A master key of 32 random bytes in a file, for AES-256-GCM. `Debug` shows only its id.
 pub struct FileMasterKey {
     id: String,
     key: LessSafeKey,
@@ -43,30 +47,30 @@ impl FileMasterKey {
     /// Reads the key from a file of exactly 32 bytes that its group and others can't read.
     ///
     /// # Errors
-    /// [`KeyError::File`] when it can't be read, [`KeyError::FilePermissions`] when it is open to
-    /// others (on Unix), [`KeyError::FileLength`] when it isn't 32 bytes.
+    /// [`KeyError::File`] if it can't be read, [`KeyError::FilePermissions`] if others can read it,
+    /// [`KeyError::FileLength`] for another length.
     pub fn load(path: &Path) -> Result<Self, KeyError> {
         let file = fs::File::open(path)?;
-        // Of the file that is open, not of the path, which may change meanwhile.
-        refuse_shared(&file.metadata()?)?;
+        // The mode of the open file: the path may change meanwhile.
+        if file.metadata()?.permissions().mode() & 0o077 != 0 {
+            return Err(KeyError::FilePermissions);
+        }
         let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_LENGTH + 1));
         file.take(KEY_LENGTH as u64 + 1).read_to_end(&mut bytes)?;
         Self::new(&bytes)
     }
 
-    /// Makes a new random key in a new file, readable by its owner alone (mode 0600).
+    /// Generates a key and writes it to a new file that only its owner can read (mode 0600).
     ///
     /// # Errors
-    /// [`KeyError::File`] when there is a file already, or it can't be written.
+    /// [`KeyError::File`] if the file exists or can't be written.
     pub fn create(path: &Path, random: &dyn Random) -> Result<Self, KeyError> {
         let mut bytes = Zeroizing::new([0; KEY_LENGTH]);
         random.fill(bytes.as_mut_slice());
         let mut options = fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.write(true).create_new(true).mode(0o600);
         let mut file = options.open(path)?;
-        io::Write::write_all(&mut file, bytes.as_slice())?;
+        file.write_all(bytes.as_slice())?;
         file.sync_all()?;
         Self::new(bytes.as_slice())
     }
@@ -78,17 +82,10 @@ impl FileMasterKey {
         let mut digest = Context::new(&SHA256);
         digest.update(b"accord master key id");
         digest.update(bytes);
-        let id = digest
-            .finish()
-            .as_ref()
-            .iter()
-            .take(8)
-            .map(|b| format!("{b:02x}"))
-            .collect();
-        Ok(Self {
-            id,
-            key: aes_256_gcm(bytes)?,
-        })
+        let digest = digest.finish();
+        let id = digest.as_ref()[..8].iter().map(|b| format!("{b:02x}")).collect();
+        let key = aes_256_gcm(bytes)?;
+        Ok(Self { id, key })
     }
 }
 
@@ -112,38 +109,25 @@ impl fmt::Debug for FileMasterKey {
     }
 }
 
-#[cfg(unix)]
-fn refuse_shared(metadata: &fs::Metadata) -> Result<(), KeyError> {
-    let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions());
-    if mode & 0o077 == 0 {
-        Ok(())
-    } else {
-        Err(KeyError::FilePermissions)
-    }
-}
-
-#[cfg(not(unix))]
-fn refuse_shared(_: &fs::Metadata) -> Result<(), KeyError> {
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use std::io;
 
     use super::*;
     use crate::random::SeededRandom;
 
     #[test]
-    fn a_created_key_is_loaded_again() {
+    fn a_created_key_can_be_loaded() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("master.key");
         let random = SeededRandom::new(1);
-        let made = FileMasterKey::create(&path, &random).unwrap();
+        let created = FileMasterKey::create(&path, &random).unwrap();
         let loaded = FileMasterKey::load(&path).unwrap();
-        assert_eq!(made.id(), loaded.id());
-        assert_eq!(made.id().len(), 16);
-        let sealed = made.wrap(&random, b"data key", b"context").unwrap();
+        assert_eq!(created.id(), loaded.id());
+        assert_eq!(created.id().len(), 16);
+        let sealed = created.wrap(&random, b"data key", b"context").unwrap();
         assert_eq!(
             loaded.unwrap(&sealed, b"context").unwrap().as_slice(),
             b"data key"
@@ -153,7 +137,7 @@ mod tests {
         let again = FileMasterKey::create(&path, &random).unwrap_err();
         assert!(matches!(again, KeyError::File(io::ErrorKind::AlreadyExists)));
         let bytes = fs::read(&path).unwrap();
-        let debug = format!("{made:?}");
+        let debug = format!("{created:?}");
         assert!(
             debug.contains("[redacted]")
                 && !debug.contains(&format!("{:02x}{:02x}{:02x}", bytes[0], bytes[1], bytes[2]))
@@ -161,12 +145,11 @@ mod tests {
     }
 
     #[test]
-    fn other_lengths_are_refused() {
+    fn other_lengths_are_rejected() {
         let dir = tempfile::tempdir().unwrap();
         for length in [0, 31, 33, 64] {
             let path = dir.path().join(format!("{length}"));
             fs::write(&path, vec![1; length]).unwrap();
-            #[cfg(unix)]
             set_mode(&path, 0o600);
             assert!(matches!(FileMasterKey::load(&path), Err(KeyError::FileLength)));
         }
@@ -174,9 +157,8 @@ mod tests {
         assert!(matches!(missing, Err(KeyError::File(io::ErrorKind::NotFound))));
     }
 
-    #[cfg(unix)]
     #[test]
-    fn a_file_that_others_can_read_is_refused() {
+    fn a_file_that_others_can_read_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("master.key");
         FileMasterKey::create(&path, &SeededRandom::new(1)).unwrap();
@@ -191,9 +173,7 @@ mod tests {
         FileMasterKey::load(&path).unwrap();
     }
 
-    #[cfg(unix)]
     fn set_mode(path: &Path, mode: u32) {
-        use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
 }

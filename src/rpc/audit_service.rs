@@ -1,11 +1,13 @@
-//! `AuditService`, the same in both services: each reads its own audit trail.
+//! `AuditService` of both services. Each serves its own audit trail.
 
-use tonic::{Request, Response, Status};
+use std::time::Duration;
+
+use tonic::{Request, Response};
 
 use crate::{
     audit::v1::{self as pb, audit_service_server::AuditService},
     clock::UnixMillis,
-    rpc::status::Problem,
+    rpc::status::{Problem, Reply},
     store::{
         Database,
         audit::{self, ActorKind, EventRow, Filter, Outcome},
@@ -17,33 +19,22 @@ use crate::{
     },
 };
 
-/// The longest action, actor id or subject that is looked for, in characters.
+/// The longest action, actor id or subject of a filter, in characters.
 const MAX_TEXT: usize = 200;
 
-/// Serves the audit trail of one database.
+/// Serves the audit trail of a migrated database.
 #[derive(Clone, Debug)]
-pub struct AuditApi {
-    db: Database,
-}
-
-impl AuditApi {
-    /// Serves the audit trail of `db`, which is migrated.
-    pub fn new(db: Database) -> Self {
-        Self { db }
-    }
-}
+pub struct AuditApi(pub Database);
 
 #[tonic::async_trait]
 impl AuditService for AuditApi {
     async fn list_audit_events(
         &self,
         request: Request<pb::ListAuditEventsRequest>,
-    ) -> Result<Response<pb::ListAuditEventsResponse>, Status> {
-        let (filter, page) = read(request.get_ref()).map_err(Problem::from)?;
-        let events = audit::list(self.db.read(), &filter, &page)
-            .await
-            .map_err(Problem::from)?;
-        let page = events.map(message);
+    ) -> Reply<pb::ListAuditEventsResponse> {
+        let (filter, page) = parse(request.get_ref())?;
+        let events = audit::list(self.0.read(), &filter, &page).await;
+        let page = events.map_err(Problem::from)?.map(message);
         Ok(Response::new(pb::ListAuditEventsResponse {
             audit_events: page.items,
             next_page_token: page.next_page_token,
@@ -53,110 +44,71 @@ impl AuditService for AuditApi {
     async fn verify_audit_log(
         &self,
         _: Request<pb::VerifyAuditLogRequest>,
-    ) -> Result<Response<pb::VerifyAuditLogResponse>, Status> {
+    ) -> Reply<pb::VerifyAuditLogResponse> {
         Err(Problem::not_available("VerifyAuditLog").into())
     }
 
-    async fn get_checkpoint(
-        &self,
-        _: Request<pb::GetCheckpointRequest>,
-    ) -> Result<Response<pb::GetCheckpointResponse>, Status> {
+    async fn get_checkpoint(&self, _: Request<pb::GetCheckpointRequest>) -> Reply<pb::GetCheckpointResponse> {
         Err(Problem::not_available("GetCheckpoint").into())
     }
 
     async fn get_inclusion_proof(
         &self,
         _: Request<pb::GetInclusionProofRequest>,
-    ) -> Result<Response<pb::GetInclusionProofResponse>, Status> {
+    ) -> Reply<pb::GetInclusionProofResponse> {
         Err(Problem::not_available("GetInclusionProof").into())
     }
 
     async fn get_consistency_proof(
         &self,
         _: Request<pb::GetConsistencyProofRequest>,
-    ) -> Result<Response<pb::GetConsistencyProofResponse>, Status> {
+    ) -> Reply<pb::GetConsistencyProofResponse> {
         Err(Problem::not_available("GetConsistencyProof").into())
     }
 
-    async fn trace_token(
-        &self,
-        _: Request<pb::TraceTokenRequest>,
-    ) -> Result<Response<pb::TraceTokenResponse>, Status> {
+    async fn trace_token(&self, _: Request<pb::TraceTokenRequest>) -> Reply<pb::TraceTokenResponse> {
         Err(Problem::not_available("TraceToken").into())
     }
 }
 
 crate::message_enum!(Outcome = pb::AuditOutcome { Success, Refused });
-crate::message_enum!(
-    ActorKind = pb::AuditActorKind {
-        Operator,
-        Workload,
-        Client,
-        TenantAdmin,
-        Anonymous,
-        System
-    }
-);
+crate::message_enum! {
+    ActorKind = pb::AuditActorKind { Operator, Workload, Client, TenantAdmin, Anonymous, System }
+}
 
-/// Reads a `ListAuditEventsRequest`, or finds all that is wrong with it.
-fn read(request: &pb::ListAuditEventsRequest) -> Result<(Filter, PageRequest), Violations> {
+fn parse(request: &pb::ListAuditEventsRequest) -> Result<(Filter, PageRequest), Violations> {
     let mut v = Violations::default();
     let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let mut text = |field: &str, value: &str| given(&v.text(field, value, 0..=MAX_TEXT).unwrap_or_default());
+    let mut text = |field: &str, value: &str| given(&v.text(field, value, 0..=MAX_TEXT)?);
     let action = text("action", &request.action);
     let actor_id = text("actor_id", &request.actor_id);
     let subject = text("subject", &request.subject);
+    let outcome = v.filter::<pb::AuditOutcome, _>("outcome", request.outcome);
     let filter = Filter {
         tenant_id: given(&request.tenant_id).and_then(|id| v.check("tenant_id", TenantId::parse(&id))),
         client_id: given(&request.client_id).and_then(|id| v.check("client_id", ClientId::parse(&id))),
         action,
         actor_id,
         subject,
-        outcome: v
-            .filter::<pb::AuditOutcome, _>("outcome", request.outcome)
-            .flatten(),
+        outcome: outcome.flatten(),
         from: time(&mut v, "start_time", request.start_time.as_ref()),
         until: time(&mut v, "end_time", request.end_time.as_ref()),
     };
-    let millis = |time: Option<UnixMillis>| time.map(|time| time.as_millis().to_string()).unwrap_or_default();
-    let (number, from, until) = (
-        request.outcome.to_string(),
-        millis(filter.from),
-        millis(filter.until),
-    );
-    let filters = [
-        request.tenant_id.as_str(),
-        &request.client_id,
-        &request.action,
-        &request.actor_id,
-        &request.subject,
-        &number,
-        &from,
-        &until,
-    ];
-    let page = PageRequest::parse(
-        &mut v,
-        "audit_events",
-        &filters,
-        request.page_size,
-        &request.page_token,
-    );
+    let (size, token) = (request.page_size, &request.page_token);
+    let page = PageRequest::parse(&mut v, "audit_events", &[&format!("{filter:?}")], size, token);
     v.finish(|| Some((filter, page?)))
 }
 
-/// The first whole millisecond that is not before the time: events have whole milliseconds, so both
-/// "at or after" and "before" compare with it.
+/// Rounds a time up to whole milliseconds, which events have. Both "at or after" and "before" compare with it.
 fn time(v: &mut Violations, field: &str, timestamp: Option<&prost_types::Timestamp>) -> Option<UnixMillis> {
     let timestamp = timestamp?;
-    let Some(below) = UnixMillis::from_timestamp(timestamp) else {
-        v.add(field, "must be a time between the years 1970 and 9999");
-        return None;
-    };
-    if timestamp.nanos % 1_000_000 == 0 {
-        Some(below)
-    } else {
-        Some(below.plus(std::time::Duration::from_millis(1)))
-    }
+    let millis = UnixMillis::from_timestamp(timestamp);
+    let millis = v.check(
+        field,
+        millis.ok_or("must be a time between the years 1970 and 9999"),
+    )?;
+    let is_whole = timestamp.nanos % 1_000_000 == 0;
+    Some(millis.plus(Duration::from_millis(u64::from(!is_whole))))
 }
 
 fn message(event: EventRow) -> pb::AuditEvent {
@@ -183,8 +135,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_violation_is_found_at_once() {
-        let violations = read(&pb::ListAuditEventsRequest {
+    fn every_violation_is_reported_at_once() {
+        let violations = parse(&pb::ListAuditEventsRequest {
             tenant_id: "No".into(),
             client_id: "cli_".into(),
             action: "a".repeat(201),
@@ -210,9 +162,9 @@ mod tests {
                 "action",
                 "actor_id",
                 "subject",
+                "outcome",
                 "tenant_id",
                 "client_id",
-                "outcome",
                 "start_time",
                 "end_time",
                 "page_size",
@@ -221,13 +173,13 @@ mod tests {
     }
 
     #[test]
-    fn a_page_token_holds_for_the_same_filters_alone() {
+    fn a_page_token_is_valid_only_for_the_same_filters() {
         let first = pb::ListAuditEventsRequest {
             action: "tenant.create".into(),
             page_size: 1,
             ..Default::default()
         };
-        let (_, page) = read(&first).unwrap();
+        let (_, page) = parse(&first).unwrap();
         let token = page.finish(vec!["b", "a"], |id| (*id).to_owned()).next_page_token;
         let with = |change: fn(&mut pb::ListAuditEventsRequest)| {
             let mut request = pb::ListAuditEventsRequest {
@@ -235,7 +187,7 @@ mod tests {
                 ..first.clone()
             };
             change(&mut request);
-            read(&request).is_ok()
+            parse(&request).is_ok()
         };
         assert!(with(|request| request.page_size = 7));
         assert!(!with(|request| request.action = "tenant.update".into()));

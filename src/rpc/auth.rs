@@ -1,8 +1,8 @@
-//! Who calls, and whether that caller may call this method.
+//! Authentication of callers, and their permission to call a method.
 //!
-//! Permission is per method, in one [`Permissions`] table per service; a method that is not in the
-//! table can't be reached. Callers are operators and workloads, known by bearer tokens. What a
-//! message itself proves (client credentials, admin sessions) is not decided here.
+//! Each service has one [`Permissions`] table by method. A method that is not in the table can't be reached. Callers are
+//! operators and workloads with bearer tokens. Credentials in a message (client credentials, admin sessions) are checked
+//! elsewhere.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -18,31 +18,29 @@ use crate::{
     },
     store::audit::{Actor, ActorKind, Origin},
     text::opaque::{OpaqueToken, TokenKind},
+    verify::bearer,
 };
 
 crate::message_enum! { Role = OperatorRole { Registrar, Approver, Security, Auditor, Admin } }
 crate::message_enum! { WorkloadKind = MessageKind { Gateway, TokenService, InternalService } }
 
-/// Who a call comes from, as found in the request's extensions.
+/// The caller of a method, in the request's extensions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Principal {
     /// An operator or workload.
     Caller(Caller),
-    /// Nobody known; the message may carry a proof of its own.
+    /// A caller without a token. The message may hold a credential.
     Anonymous,
 }
 
 impl Principal {
-    /// The principal that [`crate::rpc::middleware`] put into the request; anonymous if there is none.
+    /// Returns the principal that [`crate::rpc::middleware`] put into the request; anonymous if there is none.
     pub fn of<T>(request: &Request<T>) -> Self {
-        request
-            .extensions()
-            .get::<Principal>()
-            .cloned()
-            .unwrap_or(Principal::Anonymous)
+        let principal = request.extensions().get().cloned();
+        principal.unwrap_or(Principal::Anonymous)
     }
 
-    /// The id by which audit rows and idempotency know the principal; empty for anonymous.
+    /// Returns the principal's id; empty for anonymous.
     pub fn id(&self) -> &str {
         match self {
             Principal::Caller(caller) => caller.id(),
@@ -50,7 +48,7 @@ impl Principal {
         }
     }
 
-    /// Where an audit event of this call comes from.
+    /// Returns the origin of this call's audit events.
     pub fn origin(&self) -> Origin {
         let kind = match self {
             Principal::Caller(Caller::Operator { .. }) => ActorKind::Operator,
@@ -70,11 +68,11 @@ impl Principal {
 /// Who may call a method.
 #[derive(Clone, Copy, Debug)]
 pub enum Access {
-    /// Anyone: the message carries its own proof, or the answer is public.
+    /// Anyone: the message holds a credential, or the answer is public.
     Anyone,
     /// Operators with one of these roles, and workloads of one of these kinds.
     Callers(&'static [Role], &'static [WorkloadKind]),
-    /// The same, or anyone who brings no bearer token and proves itself in the message.
+    /// The same, and anyone without a bearer token: then the message holds a credential.
     CallersOrProof(&'static [Role], &'static [WorkloadKind]),
 }
 
@@ -90,43 +88,38 @@ impl Access {
     }
 }
 
-/// One service's table: method path (`/package.Service/Method`) to who may call it.
+/// A service's permissions by method path (`/package.Service/Method`).
 #[derive(Clone, Debug)]
 pub struct Permissions(HashMap<&'static str, Access>);
 
 impl Permissions {
-    /// Takes the rows of a table.
+    /// Creates the table from its rows.
     pub fn new(rows: &[(&'static str, Access)]) -> Self {
         Self(rows.iter().copied().collect())
     }
 
-    /// Who may call the method at `path`; `None` for a path that is not served.
+    /// Returns who may call the method at `path`; `None` for a path that is not served.
     pub fn access(&self, path: &str) -> Option<Access> {
-        // Health and reflection tell nothing that a stranger may not know.
+        // Health and reflection are public.
         const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection."];
         if OPEN.iter().any(|prefix| path.starts_with(prefix)) {
             return Some(Access::Anyone);
         }
         self.0.get(path).copied()
     }
-
-    /// The table's paths.
-    pub fn paths(&self) -> impl Iterator<Item = &'static str> + '_ {
-        self.0.keys().copied()
-    }
 }
 
-/// Looks bearer tokens up.
+/// Finds callers by their bearer tokens.
 #[tonic::async_trait]
 pub trait CallerDirectory: Send + Sync + fmt::Debug {
-    /// The caller whose token this is; `None` for an unknown or revoked one.
+    /// Returns the caller with this token; `None` for an unknown or revoked token.
     ///
     /// # Errors
-    /// UNAVAILABLE when the source does not answer, INTERNAL otherwise.
+    /// UNAVAILABLE if the source does not answer, INTERNAL otherwise.
     async fn find_caller(&self, token: &OpaqueToken) -> Result<Option<Caller>, Status>;
 }
 
-/// Decides on every call, before any other code sees it.
+/// Authorizes every call, before any other code sees it.
 #[derive(Clone, Debug)]
 pub struct Authorizer {
     permissions: Arc<Permissions>,
@@ -134,76 +127,53 @@ pub struct Authorizer {
 }
 
 impl Authorizer {
-    /// Joins a table and a directory.
+    /// Creates an authorizer.
     pub fn new(permissions: Permissions, directory: Arc<dyn CallerDirectory>) -> Self {
+        let permissions = Arc::new(permissions);
         Self {
-            permissions: Arc::new(permissions),
+            permissions,
             directory,
         }
     }
 
-    /// Finds out who calls the method at `path`, and that this caller may.
+    /// Authenticates the caller of the method at `path`, and checks its permission.
     ///
     /// # Errors
-    /// UNIMPLEMENTED for a path that is not served, UNAUTHENTICATED without a valid credential where
-    /// one is needed, PERMISSION_DENIED for a caller who may not.
+    /// UNIMPLEMENTED for a path that is not served, UNAUTHENTICATED without a valid credential where one is required,
+    /// PERMISSION_DENIED for a caller without permission.
     pub async fn authorize(&self, path: &str, headers: &HeaderMap) -> Result<Principal, Status> {
-        let Some(access) = self.permissions.access(path) else {
-            return Err(Problem::new(
-                Code::Unimplemented,
-                ErrorReason::NotAvailable,
-                "there is no such method",
-            )
-            .into());
-        };
+        let access = self.permissions.access(path).ok_or_else(|| {
+            let message = "there is no such method";
+            Problem::new(Code::Unimplemented, ErrorReason::NotAvailable, message)
+        })?;
+        let has_token = headers.contains_key(http::header::AUTHORIZATION);
         match access {
             Access::Anyone => return Ok(Principal::Anonymous),
-            Access::CallersOrProof(..) if !headers.contains_key(http::header::AUTHORIZATION) => {
-                return Ok(Principal::Anonymous);
-            }
+            Access::CallersOrProof(..) if !has_token => return Ok(Principal::Anonymous),
             _ => {}
         }
-        let token = bearer(headers).ok_or_else(unauthenticated)?;
-        let caller = self
-            .directory
-            .find_caller(&token)
-            .await?
-            .ok_or_else(unauthenticated)?;
-        if access.admits(&caller) {
-            Ok(Principal::Caller(caller))
-        } else {
-            Err(Problem::new(
-                Code::PermissionDenied,
-                ErrorReason::PermissionDenied,
-                "this caller may not call this method",
-            )
-            .into())
+        let token = caller_token(headers).ok_or_else(unauthenticated)?;
+        let caller = self.directory.find_caller(&token).await?;
+        let caller = caller.ok_or_else(unauthenticated)?;
+        if !access.admits(&caller) {
+            let message = "this caller may not call this method";
+            return Err(Problem::new(Code::PermissionDenied, ErrorReason::PermissionDenied, message).into());
         }
+        Ok(Principal::Caller(caller))
     }
 }
 
-/// UNAUTHENTICATED: no credential where one is needed, or not a valid one.
+/// UNAUTHENTICATED: no valid credential where one is required.
 pub fn unauthenticated() -> Status {
-    Problem::new(
-        Code::Unauthenticated,
-        ErrorReason::Unauthenticated,
-        "a valid bearer token is needed",
-    )
-    .into()
+    let message = "a valid bearer token is required";
+    Problem::new(Code::Unauthenticated, ErrorReason::Unauthenticated, message).into()
 }
 
-/// The operator's or workload's token of the `authorization` header (RFC 6750 §2.1).
-fn bearer(headers: &HeaderMap) -> Option<OpaqueToken> {
-    let mut values = headers.get_all(http::header::AUTHORIZATION).iter();
-    let (Some(value), None) = (values.next(), values.next()) else {
-        return None;
-    };
-    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return None;
-    }
-    OpaqueToken::parse(TokenKind::Operator, token)
-        .or_else(|_| OpaqueToken::parse(TokenKind::Workload, token))
+/// Returns the token of an operator or a workload.
+fn caller_token(headers: &HeaderMap) -> Option<OpaqueToken> {
+    let text = bearer::token(headers).ok()?;
+    OpaqueToken::parse(TokenKind::Operator, text)
+        .or_else(|_| OpaqueToken::parse(TokenKind::Workload, text))
         .ok()
 }
 
@@ -218,10 +188,10 @@ mod tests {
     };
 
     #[derive(Debug)]
-    struct One(String, Caller);
+    struct OneCaller(String, Caller);
 
     #[tonic::async_trait]
-    impl CallerDirectory for One {
+    impl CallerDirectory for OneCaller {
         async fn find_caller(&self, token: &OpaqueToken) -> Result<Option<Caller>, Status> {
             Ok((token.expose() == self.0).then(|| self.1.clone()))
         }
@@ -246,7 +216,7 @@ mod tests {
                 Access::CallersOrProof(&[], &[WorkloadKind::InternalService]),
             ),
         ]);
-        let directory = Arc::new(One(token.expose().to_owned(), caller));
+        let directory = Arc::new(OneCaller(token.expose().to_owned(), caller));
         (Authorizer::new(permissions, directory), token.expose().to_owned())
     }
 
@@ -267,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_named_kinds_are_admitted() {
+    async fn only_the_listed_kinds_are_admitted() {
         for kind in WorkloadKind::ALL {
             let (authorizer, token) = setup(kind);
             let result = authorizer
@@ -278,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_bad_bearer_is_refused_even_where_a_proof_in_the_message_would_do() {
+    async fn an_invalid_token_is_rejected_even_where_none_is_required() {
         let (authorizer, token) = setup(WorkloadKind::InternalService);
         let anonymous = authorizer.authorize("/a.A/Either", &HeaderMap::new()).await;
         assert_eq!(anonymous.unwrap(), Principal::Anonymous);

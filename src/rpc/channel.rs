@@ -1,5 +1,5 @@
-//! The client side of a hop between Accord's services: a channel whose calls carry this service's
-//! own token, the request id, and what is left of the deadline.
+//! The client side of a hop between Accord's services. Its calls carry this service's token, the request id and the rest
+//! of the deadline.
 
 use std::{fmt, time::Duration};
 
@@ -19,27 +19,24 @@ use crate::{
         status::Problem,
     },
     text::opaque::OpaqueToken,
+    verify::bearer,
 };
 
 /// A channel to another service of Accord.
 pub type HopChannel = InterceptedService<Channel, Hop>;
 
-/// Opens a channel to `address` (`http://host:port`) that connects on first use, and again whenever
-/// the connection was lost.
-///
-/// # Errors
-/// When `address` is not a URI.
+/// Opens a channel to `address` (`http://host:port`). It connects on first use, and again whenever the connection is
+/// lost.
 pub fn connect(address: &str, token: &OpaqueToken) -> Result<HopChannel, InvalidUri> {
     let endpoint = Endpoint::from(address.parse::<Uri>()?)
         .connect_timeout(Duration::from_secs(2))
         .tcp_nodelay(true)
         .http2_keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(5));
-    let channel = endpoint.connect_lazy();
-    Ok(InterceptedService::new(channel, Hop::new(token)))
+    Ok(InterceptedService::new(endpoint.connect_lazy(), Hop::new(token)))
 }
 
-/// Adds to each outgoing call what the hop carries.
+/// Adds token, request id and deadline to each outgoing call.
 #[derive(Clone)]
 pub struct Hop {
     authorization: MetadataValue<Ascii>,
@@ -47,11 +44,7 @@ pub struct Hop {
 
 impl Hop {
     fn new(token: &OpaqueToken) -> Self {
-        // A parsed token is base62 with underscores: always a legal header value.
-        let mut authorization: MetadataValue<Ascii> = format!("Bearer {}", token.expose())
-            .parse()
-            .unwrap_or_else(|_| MetadataValue::from_static(""));
-        authorization.set_sensitive(true);
+        let authorization = bearer::header(token.expose());
         Self { authorization }
     }
 }
@@ -83,8 +76,8 @@ impl Interceptor for Hop {
     }
 }
 
-/// What the next hop gets of the time left: nine tenths, so that its answer, also one that says
-/// that time is up, comes back while this caller still waits.
+/// Returns nine tenths of the remaining time for the next hop, so that its response, or its deadline error, arrives
+/// while this caller still waits.
 fn shaved(left: Duration) -> Duration {
     left.mul_f64(0.9)
 }
@@ -113,7 +106,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_call_goes_out_when_time_is_up() {
+    async fn no_call_is_sent_after_the_deadline() {
         let context = CallContext {
             request_id: "request-1".into(),
             deadline: Instant::now(),

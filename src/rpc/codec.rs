@@ -1,7 +1,7 @@
 //! The codec of every generated client and server.
 //!
-//! It rejects a request that can't be decoded, or that sets a field which is part of the contract but does nothing yet:
-//! ignored, such a field would promise a caller what Accord does not do.
+//! It rejects a request that can't be decoded, or that sets a field of the contract that is not implemented yet. A
+//! caller must not believe that an ignored field has an effect.
 
 use std::marker::PhantomData;
 
@@ -16,13 +16,13 @@ use crate::{
     text::validation::Violations,
 };
 
-/// A message that a method takes or returns; `build.rs` implements it.
+/// A request or response of a method. `build.rs` implements it.
 pub trait Checked: prost::Message + Default {
-    /// Whether a method takes it.
+    /// Whether the message is a request.
     const REQUEST: bool = false;
 
-    /// The fields that are set although nothing reads them yet.
-    fn set_too_early(&self) -> Vec<&'static str> {
+    /// Returns the fields that are set but not implemented yet.
+    fn unavailable_fields(&self) -> Vec<&'static str> {
         Vec::new()
     }
 }
@@ -31,25 +31,16 @@ fn is_set<T: Default + PartialEq>(value: &T) -> bool {
     *value != T::default()
 }
 
-fn named(fields: &[(bool, &'static str)]) -> Vec<&'static str> {
-    fields
-        .iter()
-        .filter(|(set, _)| *set)
-        .map(|(_, field)| *field)
-        .collect()
+fn set_fields(fields: &[(bool, &'static str)]) -> Vec<&'static str> {
+    let set = fields.iter().filter(|(is_set, _)| *is_set);
+    set.map(|(_, field)| *field).collect()
 }
 
 include!(concat!(env!("OUT_DIR"), "/checked.rs"));
 
 /// Encodes `T` and decodes `U`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Codec<T, U>(PhantomData<(T, U)>);
-
-impl<T, U> Default for Codec<T, U> {
-    fn default() -> Self {
-        Self(PhantomData)
-    }
-}
 
 impl<T, U> tonic::codec::Codec for Codec<T, U>
 where
@@ -81,7 +72,7 @@ impl<U: Checked> Decoder for CheckedDecoder<U> {
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         let message = U::decode(buffer).map_err(undecodable::<U>)?;
         let mut violations = Violations::default();
-        for field in message.set_too_early() {
+        for field in message.unavailable_fields() {
             violations.add(field, "is not available yet");
         }
         if violations.is_empty() {

@@ -1,8 +1,11 @@
-//! Configuration: command-line flag over environment variable over TOML file over default.
+//! Configuration: a command-line flag overrides an environment variable, which overrides the TOML file, which overrides
+//! the default.
 //!
 //! An unknown key is an error everywhere, so that no misspelt setting is ignored.
 
 use std::{
+    env,
+    ffi::OsString,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -14,7 +17,7 @@ use figment::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-/// A configuration that can't be used. Names the key, never its value.
+/// An invalid configuration. Names the key, never its value.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A key is unknown, missing or of the wrong type.
@@ -28,28 +31,20 @@ pub enum ConfigError {
     NotLoopback(SocketAddr),
 }
 
-/// Reads a service's configuration. `prefix` is that of its environment variables, such as
-/// `ACCORD_REGISTRY_`; `<prefix>CONFIG` names the TOML file when `file` does not. `flags` are the
-/// command line's; those that are `None` were not given.
+/// Reads a service's configuration. `prefix` is that of its environment variables, such as `ACCORD_REGISTRY_`. The
+/// variable `<prefix>CONFIG` names the TOML file unless `file` does. `flags` are the command line's; those that are
+/// `None` were not given.
 pub fn load<T: DeserializeOwned>(
     prefix: &str,
     file: Option<&Path>,
     flags: impl Serialize,
 ) -> Result<T, ConfigError> {
-    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
-    let mut ours = Vec::new();
-    for (name, value) in variables.filter(|(name, _)| name.starts_with(prefix)) {
-        let value = value
-            .into_string()
-            .map_err(|_| ConfigError::Invalid(format!("{name} is not UTF-8")))?;
-        ours.push((name, value));
-    }
-    load_from(ours, prefix, file, flags)
+    load_from(env::vars_os(), prefix, file, flags)
 }
 
-/// Does the same for a given environment.
+/// As [`load`], with a given environment.
 fn load_from<T: DeserializeOwned>(
-    variables: impl IntoIterator<Item = (String, String)>,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
     prefix: &str,
     file: Option<&Path>,
     flags: impl Serialize,
@@ -57,26 +52,25 @@ fn load_from<T: DeserializeOwned>(
     let mut file = file.map(Path::to_owned);
     let mut environment = Dict::new();
     for (name, value) in variables {
-        let Some(key) = name.strip_prefix(prefix).map(str::to_ascii_lowercase) else {
+        let Some(key) = name.to_str().and_then(|name| name.strip_prefix(prefix)) else {
             continue;
         };
-        if key == "config" {
+        if key.eq_ignore_ascii_case("config") {
             file = file.or(Some(PathBuf::from(value)));
-        } else {
-            environment.insert(key, Value::from(value));
+            continue;
         }
+        let text = value.into_string();
+        let text = text.map_err(|_| ConfigError::Invalid(format!("{prefix}{key} is not UTF-8")))?;
+        environment.insert(key.to_ascii_lowercase(), Value::from(text));
     }
     let mut figment = Figment::new();
     if let Some(path) = file {
         let text = std::fs::read_to_string(&path).map_err(|_| ConfigError::Unreadable(path))?;
         figment = figment.merge(Toml::string(&text));
     }
-    let flags = Value::serialize(flags)
-        .ok()
-        .and_then(Value::into_dict)
-        .unwrap_or_default();
+    let flags = Value::serialize(flags).ok().and_then(Value::into_dict);
     let given = |(_, value): &(_, Value)| !matches!(value, Value::Empty(..));
-    let flags: Dict = flags.into_iter().filter(given).collect();
+    let flags: Dict = flags.into_iter().flatten().filter(given).collect();
     figment
         .merge(Serialized::defaults(environment))
         .merge(Serialized::defaults(flags))
@@ -84,7 +78,7 @@ fn load_from<T: DeserializeOwned>(
         .map_err(|error| ConfigError::Invalid(describe(&error)))
 }
 
-/// Describes an error of figment without the values.
+/// Describes an error of figment without the value.
 fn describe(error: &figment::Error) -> String {
     use figment::error::Kind;
     error
@@ -97,10 +91,11 @@ fn describe(error: &figment::Error) -> String {
                     format!("unknown key `{name}` (known: {})", known.join(", "))
                 }
                 Kind::MissingField(name) => format!("missing key `{name}`"),
-                Kind::InvalidType(_, expected) => format!("key `{path}` must be {expected}"),
-                Kind::InvalidValue(_, expected) => format!("key `{path}` must be {expected}"),
+                Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => {
+                    format!("key `{path}` must be {expected}")
+                }
                 _ if path.is_empty() => "the file is not valid TOML".to_owned(),
-                _ => format!("key `{path}` has a value that can't be used"),
+                _ => format!("key `{path}` has an invalid value"),
             }
         })
         .collect::<Vec<_>>()
@@ -109,11 +104,8 @@ fn describe(error: &figment::Error) -> String {
 
 /// Rejects a plaintext listener that other machines can reach.
 pub fn require_loopback(address: SocketAddr) -> Result<(), ConfigError> {
-    if address.ip().is_loopback() {
-        Ok(())
-    } else {
-        Err(ConfigError::NotLoopback(address))
-    }
+    let is_loopback = address.ip().is_loopback();
+    is_loopback.then_some(()).ok_or(ConfigError::NotLoopback(address))
 }
 
 #[cfg(test)]
@@ -141,12 +133,12 @@ mod tests {
         listen: Option<SocketAddr>,
     }
 
-    fn vars(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    fn vars(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
         pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()
     }
 
     #[test]
-    fn a_flag_beats_the_environment_and_that_the_file() {
+    fn flags_override_the_environment_which_overrides_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "listen = '127.0.0.1:1'\nname = 'file'\nseconds = 1").unwrap();
         let flags = Flags {
@@ -170,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_is_read_as_its_field_asks() {
+    fn a_variable_is_parsed_as_the_type_of_its_field() {
         let variables = [
             ("T_LISTEN", "[::1]:2"),
             ("T_NAME", "true"),
@@ -194,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_flags_file_beats_that_of_the_environment() {
+    fn the_flags_file_overrides_the_environments() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "listen = '127.0.0.1:1'").unwrap();
         let variables = vars(&[("T_CONFIG", "no/such/file")]);

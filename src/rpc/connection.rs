@@ -1,8 +1,8 @@
-//! An accepted connection of a gRPC server, which gathers what many calls answer at a time into few writes.
+//! An accepted connection of a gRPC server, which combines the responses of concurrent calls into few writes.
 //!
-//! HTTP/2 puts the answers of all calls of a connection into one stream of bytes. Calls that waited for
-//! the same thing are answered one after the other; without this, the connection would be flushed after
-//! each of them, and each flush is a system call, a segment, and a reader that wakes up.
+//! HTTP/2 sends the responses of all calls of a connection over one byte stream. Calls that waited for the same event
+//! respond one after the other. Without this type each response is flushed by itself, and each flush costs a system call,
+//! a segment, and a reader that wakes up.
 
 use std::{
     io,
@@ -10,72 +10,37 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufWriter, ReadBuf};
 use tonic::transport::server::Connected;
 
-/// When so many bytes are gathered they are written, flush or not.
-const MOST: usize = 64 * 1024;
+/// The size of the buffer, which is written when it is full.
+const BUFFER_BYTES: usize = 64 * 1024;
 
-/// A connection whose flushes wait for one turn of the tasks that can run, so that what they answer goes
-/// along.
+/// A connection whose flush first lets all tasks run that can run, and then writes their responses too.
 #[derive(Debug)]
 pub(crate) struct Connection<S> {
-    stream: S,
-    /// Bytes that were taken and not written yet: from `written` on.
-    gathered: Vec<u8>,
-    written: usize,
-    /// The flush under way had its turn to wait.
-    has_waited: bool,
+    stream: BufWriter<S>,
+    /// The current flush has let other tasks run.
+    has_yielded: bool,
 }
 
-impl<S> Connection<S> {
-    /// Takes an accepted stream.
+impl<S: AsyncWrite> Connection<S> {
     pub(crate) fn new(stream: S) -> Self {
         Self {
-            stream,
-            gathered: Vec::new(),
-            written: 0,
-            has_waited: false,
+            stream: BufWriter::with_capacity(BUFFER_BYTES, stream),
+            has_yielded: false,
         }
     }
 }
 
-impl<S: AsyncWrite + Unpin> Connection<S> {
-    /// Writes all that was gathered.
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.written < self.gathered.len() {
-            let rest = &self.gathered[self.written..];
-            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
-            if count == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.written += count;
-        }
-        self.gathered.clear();
-        self.written = 0;
-        Poll::Ready(Ok(()))
-    }
-
-    /// Takes bytes along, once there is room for them.
-    fn poll_gather(&mut self, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        if self.gathered.len() >= MOST {
-            ready!(self.poll_drain(cx))?;
-        }
-        for slice in slices {
-            self.gathered.extend_from_slice(slice);
-        }
-        Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
-    }
-}
-
+/// No information: a call's credentials identify its caller, the connection does not.
 impl<S> Connected for Connection<S> {
-    /// Nothing: who calls is proven by the call, not by where it comes from.
     type ConnectInfo = ();
 
     fn connect_info(&self) {}
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -87,11 +52,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_gather(cx, &[io::IoSlice::new(buf)])
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.stream.is_write_vectored()
     }
 
     fn poll_write_vectored(
@@ -99,24 +64,22 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_gather(cx, slices)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.gathered.is_empty() && !self.has_waited {
-            self.has_waited = true;
-            // The task that is woken while it runs goes to the end of its queue: behind those whose
-            // answers may come along.
+        if !self.stream.buffer().is_empty() && !self.has_yielded {
+            self.has_yielded = true;
+            // A task that is woken while it runs goes to the end of the queue.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        ready!(self.poll_drain(cx))?;
-        self.has_waited = false;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.has_yielded = false;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_drain(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
@@ -128,17 +91,17 @@ mod tests {
 
     use super::*;
 
-    /// Counts what is written below, and takes little at a time.
-    struct Counting {
+    /// Records writes, of which it accepts `most` bytes.
+    struct Recorder {
         writes: Vec<Vec<u8>>,
         most: usize,
     }
 
-    impl AsyncWrite for Counting {
+    impl AsyncWrite for Recorder {
         fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-            let taken = &buf[..buf.len().min(self.most)];
-            self.writes.push(taken.to_vec());
-            Poll::Ready(Ok(taken.len()))
+            let accepted = &buf[..buf.len().min(self.most)];
+            self.writes.push(accepted.to_vec());
+            Poll::Ready(Ok(accepted.len()))
         }
 
         fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -151,25 +114,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_answered_at_a_time_is_one_write() {
-        let mut connection = Connection::new(Counting {
+    async fn writes_before_a_flush_are_combined() {
+        let mut connection = Connection::new(Recorder {
             writes: Vec::new(),
             most: usize::MAX,
         });
         for part in ["one ", "two ", "three"] {
             connection.write_all(part.as_bytes()).await.unwrap();
         }
-        assert!(connection.stream.writes.is_empty(), "nothing before the flush");
+        assert!(
+            connection.stream.get_ref().writes.is_empty(),
+            "nothing before the flush"
+        );
         connection.flush().await.unwrap();
-        assert_eq!(connection.stream.writes, [b"one two three"]);
+        assert_eq!(connection.stream.get_ref().writes, [b"one two three"]);
         connection.flush().await.unwrap();
         connection.write_all(b"four").await.unwrap();
         connection.shutdown().await.unwrap();
-        assert_eq!(connection.stream.writes, [&b"one two three"[..], b"four"]);
+        assert_eq!(
+            connection.stream.get_ref().writes,
+            [&b"one two three"[..], b"four"]
+        );
     }
 
     #[tokio::test]
-    async fn every_byte_arrives_in_order_however_little_is_taken() {
+    async fn every_byte_arrives_in_order_over_a_slow_stream() {
         let (near, mut far) = tokio::io::duplex(7);
         let sent: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
         let expected = sent.clone();
@@ -190,14 +159,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_gathered_has_a_bound() {
-        let mut connection = Connection::new(Counting {
+    async fn the_buffer_is_bounded() {
+        let mut connection = Connection::new(Recorder {
             writes: Vec::new(),
             most: 1000,
         });
         for _ in 0..100 {
             connection.write_all(&[0; 16 * 1024]).await.unwrap();
-            assert!(connection.gathered.len() <= MOST + 16 * 1024);
+            assert!(connection.stream.buffer().len() <= BUFFER_BYTES);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The gRPC face: health and reflection beside a service's own methods, permissions, deadlines, statuses.
+//! The gRPC protocol: a service's own methods, health and reflection, with permissions, deadlines and statuses.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::rpc::{
     auth::Authorizer,
-    middleware::{Face, MAX_CALL_TIME},
+    middleware::{MAX_CALL_TIME, Protocol},
 };
 
 /// The largest message that a server reads, in bytes.
@@ -20,19 +20,18 @@ pub const MAX_MESSAGE_BYTES: usize = 256 * 1024;
 /// The same for health and reflection, which anyone may call.
 const MAX_OPEN_MESSAGE_BYTES: usize = 4 * 1024;
 
-/// The health of a server's services. It starts as not serving.
+/// The health of a server's services. Initially they do not serve.
 pub(super) struct Health {
     reporter: HealthReporter,
     services: &'static [&'static str],
 }
 
 impl Health {
-    /// Sets the status of every service, and of the server as a whole (the empty name).
+    /// Sets the status of every service, and of the whole server (the empty name).
     pub(super) async fn set_serving(&self, serving: bool) {
-        let status = if serving {
-            ServingStatus::Serving
-        } else {
-            ServingStatus::NotServing
+        let status = match serving {
+            true => ServingStatus::Serving,
+            false => ServingStatus::NotServing,
         };
         for service in self.services.iter().copied().chain([""]) {
             self.reporter.set_service_status(service, status).await;
@@ -40,7 +39,7 @@ impl Health {
     }
 }
 
-/// Adds health and reflection (v1 and v1alpha) for `services`, named in full, to `routes`.
+/// Adds health and reflection (v1 and v1alpha) for `services`, by their full names, to `routes`.
 pub(super) async fn router(
     mut routes: RoutesBuilder,
     services: &'static [&'static str],
@@ -57,28 +56,21 @@ pub(super) async fn router(
         let names = services.iter().copied();
         names.fold(builder, |builder, name| builder.with_service_name(name))
     };
-    // Anyone may call these.
-    routes.add_service(health_service.max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES));
-    routes.add_service(
-        reflection()
-            .build_v1()?
-            .max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES),
-    );
-    routes.add_service(
-        reflection()
-            .build_v1alpha()?
-            .max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES),
-    );
+    let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
+    routes
+        .add_service(health_service.max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES))
+        .add_service(v1.max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES))
+        .add_service(v1alpha.max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES));
     Ok((routes.routes().prepare().into_axum_router(), health))
 }
 
-/// How the middleware speaks gRPC.
+/// gRPC, for the middleware.
 #[derive(Clone, Debug)]
 pub(super) struct Grpc {
     pub(super) authorizer: Authorizer,
 }
 
-impl Face for Grpc {
+impl Protocol for Grpc {
     fn time_allowed(&self, headers: &HeaderMap) -> Duration {
         grpc_timeout(headers).unwrap_or(MAX_CALL_TIME)
     }
@@ -102,7 +94,7 @@ impl Face for Grpc {
     }
 }
 
-/// Parses `grpc-timeout` as the gRPC over HTTP/2 protocol defines it: up to 8 digits and a unit.
+/// Parses `grpc-timeout` (gRPC over HTTP/2): up to 8 digits and a unit.
 fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;

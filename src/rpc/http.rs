@@ -1,4 +1,4 @@
-//! The HTTP face: a router within the bounds of the middleware.
+//! The HTTP protocol: a service's routes, bounded by the middleware.
 
 use axum::{
     Router,
@@ -10,10 +10,7 @@ use tonic::Status;
 use tower::Layer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use crate::rpc::{
-    listener::Handler,
-    middleware::{self, Face},
-};
+use crate::rpc::middleware::{self, Protocol, Routes};
 
 /// The largest body that a route reads, in bytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -23,15 +20,15 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 pub struct Http {
     /// The routes.
     pub router: Router,
-    /// Turns a status of the middleware into an answer of this face.
+    /// Converts a status of the middleware to a response.
     pub error: fn(Status) -> Response<Body>,
-    /// Segments after which a path holds a secret, which the log must not.
+    /// Segments before a secret in a path. The log must not hold the secret.
     pub before_secrets: &'static [&'static str],
 }
 
 impl Http {
-    pub(super) fn into_handler(self) -> impl Handler {
-        // Around the router: a layer inside is cloned for each request.
+    pub(super) fn into_routes(self) -> impl Routes {
+        // Around the router, because layers inside it are cloned for each request.
         let routes = DefaultBodyLimit::max(MAX_BODY_BYTES).layer(self.router.clone());
         let nosniff = HeaderValue::from_static("nosniff");
         SetResponseHeaderLayer::overriding(X_CONTENT_TYPE_OPTIONS, nosniff)
@@ -39,7 +36,7 @@ impl Http {
     }
 }
 
-impl Face for Http {
+impl Protocol for Http {
     fn error(&self, status: Status) -> Response<Body> {
         (self.error)(status)
     }
@@ -50,10 +47,8 @@ impl Face for Http {
     }
 
     fn loggable<'a>(&self, path: &'a str) -> &'a str {
-        let secret = self.before_secrets.iter();
-        let end = secret
-            .filter_map(|segment| Some(path.find(segment)? + segment.len()))
-            .min();
-        end.and_then(|end| path.get(..end)).unwrap_or(path)
+        let segments = self.before_secrets.iter();
+        let ends = segments.filter_map(|segment| Some(path.find(segment)? + segment.len()));
+        ends.min().map_or(path, |end| &path[..end])
     }
 }

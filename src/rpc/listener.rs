@@ -1,10 +1,10 @@
-//! Listeners: bind, accept within limits, drain. gRPC and HTTP share all of it.
+//! Listeners of gRPC and HTTP: bind, accept within limits, drain.
 
-use std::{convert::Infallible, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context;
-use axum::{body::Body, response::Response};
-use http::Request;
+use axum::{body::Body, extract::Request};
+use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
@@ -16,24 +16,24 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tower::Service;
+use tower::ServiceExt;
 
-use crate::rpc::{config::require_loopback, connection::Connection};
+use crate::rpc::{config::require_loopback, connection::Connection, middleware::Routes};
 
 /// The most bytes of headers in a request.
 pub const MAX_HEADER_BYTES: u32 = 16 * 1024;
 /// The most concurrent calls on one connection.
 pub const MAX_CONCURRENT_CALLS: u32 = 1024;
-/// How long calls may run on after the signal to stop.
+/// How long calls may continue after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long a client may take to send the headers of an HTTP/1 request.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often an idle HTTP/2 connection is probed.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// The pause after a failed accept: usually file descriptors ran out, and connections that end free some.
+/// The pause after a failed accept. Usually file descriptors ran out, and connections that end free some.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Binds the address that a flag sets. The error names the flag.
+/// Binds the address of a flag. The error names the flag.
 pub async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     require_loopback(address)?;
     let listener = TcpListener::bind(address).await;
@@ -43,31 +43,14 @@ pub async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener
     Ok(listener)
 }
 
-/// Serves gRPC until `stop`, then drains. Small writes of concurrent calls are gathered.
-pub(super) async fn serve_grpc(listener: TcpListener, service: impl Handler, stop: &CancellationToken) {
-    serve(listener, limits().http2_only(), Connection::new, service, stop).await;
+/// Serves gRPC until `stop`, then drains. Combines the writes of concurrent calls.
+pub(super) async fn serve_grpc(listener: TcpListener, routes: impl Routes, stop: &CancellationToken) {
+    serve(listener, limits().http2_only(), Connection::new, routes, stop).await;
 }
 
 /// Serves HTTP/1 and HTTP/2 until `stop`, then drains.
-pub(super) async fn serve_http(listener: TcpListener, service: impl Handler, stop: &CancellationToken) {
-    serve(listener, limits(), |stream| stream, service, stop).await;
-}
-
-/// A service that answers every request.
-pub(super) trait Handler:
-    Service<Request<hyper::body::Incoming>, Response = Response<Body>, Error = Infallible, Future: Send>
-    + Clone
-    + Send
-    + 'static
-{
-}
-
-impl<S> Handler for S where
-    S: Service<Request<hyper::body::Incoming>, Response = Response<Body>, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + 'static
-{
+pub(super) async fn serve_http(listener: TcpListener, routes: impl Routes, stop: &CancellationToken) {
+    serve(listener, limits(), |stream| stream, routes, stop).await;
 }
 
 fn limits() -> auto::Builder<TokioExecutor> {
@@ -83,8 +66,8 @@ fn limits() -> auto::Builder<TokioExecutor> {
         .keep_alive_interval(KEEP_ALIVE)
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_concurrent_streams(MAX_CONCURRENT_CALLS)
-        // A gateway sends the calls of many clients on one connection. Clients that hang up before their call
-        // begins must not end it for the others; h2's own limit is 20.
+        // A gateway sends the calls of many clients over one connection. Clients that hang up before their call
+        // begins must not end it for the others. The default of h2 is 20.
         .max_pending_accept_reset_streams(Some(MAX_CONCURRENT_CALLS as usize));
     server
 }
@@ -93,23 +76,24 @@ async fn serve<IO>(
     listener: TcpListener,
     server: auto::Builder<TokioExecutor>,
     accept: fn(TcpStream) -> IO,
-    service: impl Handler,
+    routes: impl Routes,
     stop: &CancellationToken,
 ) where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let connections = GracefulShutdown::new();
+    let routes = routes.map_request(|request: Request<Incoming>| request.map(Body::new));
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         let Ok((stream, _peer)) = accepted else {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        // Without this, small answers wait for the peer's acknowledgement.
+        // Otherwise small writes wait for the peer's acknowledgement.
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(service.clone());
+        let service = TowerToHyperService::new(routes.clone());
         let connection = server.serve_connection(TokioIo::new(accept(stream)), service);
         let connection = connections.watch(connection.into_owned());
-        // A broken connection concerns its client alone.
+        // A broken connection concerns only its client.
         tokio::spawn(async move { drop(connection.await) });
     }
     drop(listener);

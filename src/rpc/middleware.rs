@@ -1,13 +1,12 @@
-//! The middleware of both faces: request id, deadline, admission, panics, one log line.
+//! The middleware of gRPC and HTTP: request id, deadline, admission, panics, one log line.
 //!
-//! It must not look into messages. Log lines get the call's id from [`crate::rpc::context`] and not from a span:
-//! a span for each call costs more than some calls do.
+//! It must not read messages. Log lines get the request id from [`crate::rpc::context`]: a span costs more than some
+//! calls do.
 
 use std::{convert::Infallible, future::Future, panic::AssertUnwindSafe, time::Duration};
 
 use axum::{
-    BoxError,
-    body::{Body, Bytes, HttpBody},
+    body::Body,
     http::{
         HeaderMap, HeaderName, HeaderValue, Request, Response,
         header::{AUTHORIZATION, COOKIE, SET_COOKIE},
@@ -27,14 +26,14 @@ use crate::rpc::{
 /// The header of the request id.
 pub const REQUEST_ID: &str = "x-request-id";
 
-/// The longest that any call may take, whatever deadline its caller sets.
+/// The longest time of a call, whatever deadline its caller sets.
 pub const MAX_CALL_TIME: Duration = Duration::from_secs(30);
 
-/// A call that takes longer is logged although it succeeds.
+/// A successful call that takes longer is logged at level INFO.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// What differs between gRPC and HTTP.
-pub(super) trait Face: Clone + Send + Sync + 'static {
+/// The differences between gRPC and HTTP.
+pub(super) trait Protocol: Clone + Send + Sync + 'static {
     /// Returns how long the caller waits.
     fn time_allowed(&self, _headers: &HeaderMap) -> Duration {
         MAX_CALL_TIME
@@ -45,7 +44,7 @@ pub(super) trait Face: Clone + Send + Sync + 'static {
         async { Ok(String::new()) }
     }
 
-    /// Returns the answer for a status.
+    /// Converts a status to a response.
     fn error(&self, status: Status) -> Response<Body>;
 
     /// Returns the code of a failed call, for the log.
@@ -57,69 +56,62 @@ pub(super) trait Face: Clone + Send + Sync + 'static {
     }
 }
 
-/// Wraps the routes of a face.
-pub(super) fn stack<F, S, B>(
-    face: F,
-    routes: S,
-) -> impl Service<Request<B>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static
+/// A service that responds to every request.
+pub(super) trait Routes: Clone + Send + 'static
 where
-    F: Face,
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    Self: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>,
 {
-    // `Debug` hides sensitive headers, and HPACK does not index them (RFC 7541 §6.2.3): each request id is
-    // different, and would evict from the table what comes again.
+}
+
+impl<S: Clone + Send + 'static> Routes for S where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+{
+}
+
+/// Puts the middleware around the routes of a protocol.
+pub(super) fn stack(protocol: impl Protocol, routes: impl Routes) -> impl Routes {
+    // `Debug` hides sensitive headers. HPACK does not index them (RFC 7541 §6.2.3): request ids never repeat, and would
+    // evict headers that do.
     let request_id = HeaderName::from_static(REQUEST_ID);
     ServiceBuilder::new()
         .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION, COOKIE]))
         .layer(SetSensitiveResponseHeadersLayer::new([request_id, SET_COOKIE]))
-        .service(service_fn(move |request: Request<B>| {
+        .service(service_fn(move |request| {
             // On the heap: the layers around it would each move all of its state.
-            let call = Box::pin(serve(face.clone(), routes.clone(), request.map(Body::new)));
-            call.map(Ok)
+            let call = Box::pin(serve(protocol.clone(), routes.clone(), request));
+            call.map(Ok::<_, Infallible>)
         }))
 }
 
-async fn serve<F, S>(face: F, routes: S, mut request: Request<Body>) -> Response<Body>
-where
-    F: Face,
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Send,
-{
+async fn serve(protocol: impl Protocol, routes: impl Routes, mut request: Request<Body>) -> Response<Body> {
     let started = Instant::now();
     let request_id = request_id(request.headers());
+    let deadline = started + protocol.time_allowed(request.headers()).min(MAX_CALL_TIME);
     let context = CallContext {
         request_id: request_id.clone(),
-        deadline: started + face.time_allowed(request.headers()).min(MAX_CALL_TIME),
+        deadline,
     };
-    let deadline = context.deadline;
     let (method, uri) = (request.method().clone(), request.uri().clone());
 
     let call = async {
         let mut caller = String::new();
         let answer = async {
-            caller = face.admit(&mut request).await?;
-            match routes.oneshot(request).await {
-                Ok(response) => Ok(response),
-                Err(never) => match never {},
-            }
+            caller = protocol.admit(&mut request).await?;
+            let Ok(response) = routes.oneshot(request).await;
+            Ok(response)
         };
-        let mut response = match AssertUnwindSafe(timeout_at(deadline, answer))
-            .catch_unwind()
-            .await
-        {
+        let answer = AssertUnwindSafe(timeout_at(deadline, answer)).catch_unwind();
+        let mut response = match answer.await {
             Ok(Ok(Ok(response))) => response,
-            Ok(Ok(Err(status))) => face.error(status),
-            Ok(Err(_elapsed)) => face.error(Problem::deadline_exceeded().into()),
+            Ok(Ok(Err(status))) => protocol.error(status),
+            Ok(Err(_elapsed)) => protocol.error(Problem::deadline_exceeded().into()),
             // The panic hook has logged where it happened.
-            Err(_panic) => face.error(Problem::internal(&Panicked).into()),
+            Err(_panic) => protocol.error(Problem::internal(&Panicked).into()),
         };
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             response.headers_mut().insert(REQUEST_ID, value);
         }
-        let (path, failure) = (face.loggable(uri.path()), face.failure(&response));
+        let (path, failure) = (protocol.loggable(uri.path()), protocol.failure(&response));
         let elapsed = started.elapsed();
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         if failure.is_none() && elapsed < SLOW {
@@ -139,14 +131,11 @@ struct Panicked;
 /// Returns the caller's request id if it is well-formed, else a new one.
 fn request_id(headers: &HeaderMap) -> String {
     let well_formed = |id: &&str| {
-        (8..=64).contains(&id.len())
-            && id
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        (8..=64).contains(&id.len()) && id.bytes().all(is_allowed)
     };
-    headers
-        .get(REQUEST_ID)
-        .and_then(|value| value.to_str().ok())
+    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    given
         .filter(well_formed)
         .map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned)
 }

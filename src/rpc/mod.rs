@@ -1,4 +1,4 @@
-//! The service kit: what both services need to serve a call, from the listener to the status.
+//! The service kit: everything that both services need to serve calls, from the listener to the status.
 
 pub mod audit_service;
 pub mod auth;

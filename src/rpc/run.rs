@@ -1,4 +1,4 @@
-//! The life of a service: migrate, open, serve, become ready, drain.
+//! The lifecycle of a service: migrate, open, serve, become ready, drain.
 
 use std::{
     future::Future,
@@ -40,56 +40,56 @@ use crate::{
 const READINESS_PERIOD: Duration = Duration::from_secs(5);
 /// How long a readiness check may take.
 const READINESS_TIMEOUT: Duration = Duration::from_secs(4);
-/// A server whose clock and the database's differ by more is not ready.
+/// The largest difference between the clocks of a ready server and of its database.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
 /// How often expired rows are deleted.
 const JANITOR_PERIOD: Duration = Duration::from_secs(60);
 /// How long the database may take to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a service hands to [`run`].
+/// A service that [`run`] serves.
 pub trait Service: Clone + Send + Sync + 'static {
-    /// The gRPC services, named in full, for health and reflection.
+    /// The full names of the gRPC services, for health and reflection.
     const GRPC_SERVICES: &'static [&'static str];
 
-    /// The service's database.
+    /// Returns the service's database.
     fn database(&self) -> &Database;
 
-    /// The service's clock.
+    /// Returns the service's clock.
     fn clock(&self) -> &dyn Clock;
 
-    /// Decides who may call which method.
+    /// Returns the authorizer of its methods.
     fn authorizer(&self) -> Authorizer;
 
-    /// The gRPC routes.
+    /// Returns the gRPC routes.
     fn routes(&self) -> RoutesBuilder;
 
-    /// The HTTP routes, if the service has any. `ready` follows the readiness of the server.
+    /// Returns the HTTP routes, if the service has any. `ready` follows the readiness of the server.
     fn http(&self, _ready: Arc<AtomicBool>) -> Option<Http> {
         None
     }
 
-    /// Checks what the service needs besides its database. The registry is not part of it: calls that
-    /// need it fail by themselves.
+    /// Returns whether everything but the database is ready. The registry does not count: only calls that need it fail
+    /// without it.
     fn is_ready(&self) -> impl Future<Output = bool> + Send {
         async { true }
     }
 
-    /// Works in the background until `stop`.
+    /// Follows change feeds in the background until `stop`.
     fn follow_changes(&self, _stop: &CancellationToken) -> impl Future<Output = ()> + Send {
         async {}
     }
 
-    /// Writes what is still in memory, after the last call and before the database closes.
+    /// Writes pending data, after the last call and before the database closes.
     fn before_close(&self) -> impl Future<Output = ()> + Send {
         async {}
     }
 
-    /// Deletes expired rows. Nothing depends on when: each use of a row checks whether it has expired.
+    /// Deletes expired rows. It may run late: each use of a row checks its expiry.
     fn delete_expired(&self) -> impl Future<Output = anyhow::Result<()>> + Send;
 }
 
-/// Applies a service's migrations and starts its change feed. Of racing replicas one does it.
+/// Applies a service's migrations and creates its change feed. Replicas may race.
 pub async fn migrate<M: MigratorTrait>(database_url: &str, random: &dyn Random) -> anyhow::Result<()> {
     let db = connect(database_url).await?;
     db.migrate::<M>().await.context("migrating the database")?;
@@ -97,9 +97,8 @@ pub async fn migrate<M: MigratorTrait>(database_url: &str, random: &dyn Random) 
     started.context("starting the change feed")
 }
 
-/// Starts a new epoch of the change feed, for a database restored from a backup. Tokens issued before are
-/// rejected from then on. In the same transaction `end` ends what else the backup holds: nobody knows how it
-/// went on.
+/// Starts a new epoch of the change feed, for a database restored from a backup. Tokens issued before are rejected from
+/// then on. In the same transaction `end` ends everything else in the backup that may have changed since.
 pub async fn start_epoch(
     database_url: &str,
     random: &dyn Random,
@@ -136,14 +135,14 @@ async fn connect(database_url: &str) -> anyhow::Result<Database> {
     connected.context("connecting to the database")
 }
 
-/// Serves on loopback listeners until `shutdown`; then running calls have ten seconds to finish.
+/// Serves on loopback listeners until `shutdown`. Then running calls have ten seconds to finish.
 pub async fn run<S: Service>(
     service: S,
     grpc: TcpListener,
     http: Option<TcpListener>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    for listener in std::iter::once(&grpc).chain(&http) {
+    for listener in [&grpc].into_iter().chain(&http) {
         require_loopback(listener.local_addr()?)?;
     }
     let authorizer = service.authorizer();
@@ -151,7 +150,7 @@ pub async fn run<S: Service>(
     let ready = Arc::new(AtomicBool::new(false));
     let serving_http = async {
         if let Some((listener, http)) = http.zip(service.http(ready.clone())) {
-            listener::serve_http(listener, http.into_handler(), &shutdown).await;
+            listener::serve_http(listener, http.into_routes(), &shutdown).await;
         }
     };
     tokio::join!(
@@ -161,7 +160,7 @@ pub async fn run<S: Service>(
         report_readiness(&service, &health, &ready, &shutdown),
         delete_expired(&service, &shutdown),
     );
-    // Calls that outlive the drain must not hold up the process.
+    // Calls that outlive the drain must not delay the end of the process.
     let closed = async {
         service.before_close().await;
         service.database().close().await
@@ -170,14 +169,13 @@ pub async fn run<S: Service>(
     Ok(())
 }
 
-async fn report_readiness<S: Service>(
-    service: &S,
+async fn report_readiness(
+    service: &impl Service,
     health: &Health,
     ready: &AtomicBool,
     stop: &CancellationToken,
 ) {
-    let mut ticks = every(READINESS_PERIOD);
-    let mut last = None;
+    let (mut ticks, mut last) = (every(READINESS_PERIOD), None);
     let checks = async {
         loop {
             ticks.tick().await;
@@ -200,17 +198,15 @@ async fn is_ready(service: &impl Service) -> bool {
     if db.ping().await.is_err() || !service.is_ready().await {
         return false;
     }
-    match db.clock_skew(service.clock()).await {
-        Ok(skew) if skew <= MAX_CLOCK_SKEW => true,
-        Ok(skew) => {
-            tracing::warn!(
-                skew_ms = skew.as_millis(),
-                "this clock and the database's differ too much"
-            );
-            false
-        }
-        Err(_) => false,
+    let Ok(skew) = db.clock_skew(service.clock()).await else {
+        return false;
+    };
+    let is_close = skew <= MAX_CLOCK_SKEW;
+    if !is_close {
+        let skew_ms = skew.as_millis();
+        tracing::warn!(skew_ms, "this clock and the database's differ too much");
     }
+    is_close
 }
 
 async fn delete_expired(service: &impl Service, stop: &CancellationToken) {
@@ -252,16 +248,14 @@ pub fn shutdown_signal() -> io::Result<CancellationToken> {
     Ok(token)
 }
 
-/// Ends a program: an error goes to standard error, on one line.
+/// Ends a program. Prints an error on one line of standard error.
 pub fn exit(program: &str, result: anyhow::Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // If nobody reads it, there is nowhere left to report it.
-            let _ = writeln!(io::stderr(), "{program}: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    // If standard error is closed, the exit status still tells.
+    let _ = writeln!(io::stderr(), "{program}: {error:#}");
+    ExitCode::FAILURE
 }
 
 #[cfg(test)]

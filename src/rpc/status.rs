@@ -1,9 +1,8 @@
-//! The one way in which Accord makes a gRPC status: code, reason, and the details of
-//! `google.rpc` (`ErrorInfo`, `BadRequest`, `RetryInfo`).
+//! gRPC statuses: code, reason, and the details of `google.rpc` (`ErrorInfo`, `BadRequest`, `RetryInfo`).
 //!
-//! Each service maps its own error enum to a [`Problem`]; nothing else makes a status.
+//! Each service maps its error enum to a [`Problem`]. Nothing else creates a status.
 
-use std::{collections::HashMap, error::Error, time::Duration};
+use std::{collections::HashMap, error::Error, iter, time::Duration};
 
 use tonic::{Code, Response, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
@@ -14,14 +13,14 @@ use crate::{store::StoreError, text::validation::Violations};
 /// The domain of every `ErrorInfo` that Accord sends.
 pub const DOMAIN: &str = "accord";
 
-/// How long a caller should wait before it tries again, when a source does not answer.
+/// The `RetryInfo` of UNAVAILABLE.
 pub const RETRY_UNAVAILABLE: Duration = Duration::from_secs(1);
-/// The most bytes of violations in an answer: details travel in a header, and callers take 16 KiB of those.
+/// The most bytes of violations in a status: details are a header, and callers accept 16 KiB of headers.
 const MAX_VIOLATION_BYTES: usize = 8 * 1024;
-/// What a violation takes besides its texts, in bytes.
+/// The bytes of a violation besides its texts.
 const VIOLATION_OVERHEAD: usize = 8;
 
-/// What a method of a gRPC service returns.
+/// The return type of a gRPC method.
 pub type Reply<T> = Result<Response<T>, Status>;
 
 /// An error as a caller sees it.
@@ -36,7 +35,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Begins a problem. `message` is for a developer's eyes and holds nothing secret.
+    /// Creates a problem. `message` is for developers and must hold nothing secret.
     pub fn new(code: Code, reason: ErrorReason, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -48,7 +47,7 @@ impl Problem {
         }
     }
 
-    /// Adds an entry of `ErrorInfo.metadata`.
+    /// Adds an entry to `ErrorInfo.metadata`.
     pub fn metadata(mut self, key: &str, value: impl Into<String>) -> Self {
         self.metadata.insert(key.to_owned(), value.into());
         self
@@ -60,80 +59,39 @@ impl Problem {
         self
     }
 
-    /// INVALID_ARGUMENT/INVALID_FIELDS with every violation.
-    pub fn invalid_fields(violations: Violations) -> Self {
-        let mut problem = Self::new(
-            Code::InvalidArgument,
-            ErrorReason::InvalidFields,
-            "one or more fields are not valid; the details list them all",
-        );
-        let mut room = MAX_VIOLATION_BYTES;
-        let violations = violations.into_vec();
-        let fit = violations.iter().take_while(|violation| {
-            let bytes = violation.field.len() + violation.description.len() + VIOLATION_OVERHEAD;
-            room = room.saturating_sub(bytes);
-            room > 0
-        });
-        let fit: Vec<_> = fit
-            .map(|violation| FieldViolation::new(&violation.field, &violation.description))
-            .collect();
-        let left_out = violations.len() - fit.len();
-        problem.violations = fit;
-        if left_out > 0 {
-            let more = format!("{left_out} more are not listed");
-            problem.violations.push(FieldViolation::new("", more));
-        }
-        problem
-    }
-
     /// NOT_FOUND for a resource of this kind.
     pub fn not_found(resource: &str) -> Self {
-        Self::new(
-            Code::NotFound,
-            ErrorReason::NotFound,
-            format!("no such {resource}"),
-        )
-        .metadata("resource", resource)
+        let message = format!("no such {resource}");
+        Self::new(Code::NotFound, ErrorReason::NotFound, message).metadata("resource", resource)
     }
 
     /// UNAVAILABLE with `RetryInfo`: a database or another service does not answer.
     pub fn unavailable() -> Self {
-        Self::new(
-            Code::Unavailable,
-            ErrorReason::Unavailable,
-            "a service that this call depends on does not answer",
-        )
-        .retry_after(RETRY_UNAVAILABLE)
+        let message = "a service that this call depends on does not answer";
+        Self::new(Code::Unavailable, ErrorReason::Unavailable, message).retry_after(RETRY_UNAVAILABLE)
     }
 
-    /// DEADLINE_EXCEEDED: the caller's time, or ours, is up.
+    /// DEADLINE_EXCEEDED: the caller's deadline, or that of the server, has passed.
     pub fn deadline_exceeded() -> Self {
-        Self::new(
-            Code::DeadlineExceeded,
-            ErrorReason::DeadlineExceeded,
-            "the deadline passed; a change may or may not have happened",
-        )
+        let message = "the deadline passed; a change may or may not have happened";
+        Self::new(Code::DeadlineExceeded, ErrorReason::DeadlineExceeded, message)
     }
 
-    /// UNIMPLEMENTED/NOT_AVAILABLE for a part of the contract that is still to come.
+    /// UNIMPLEMENTED/NOT_AVAILABLE for a part of the contract that is not implemented yet.
     pub fn not_available(what: &str) -> Self {
-        Self::new(
-            Code::Unimplemented,
-            ErrorReason::NotAvailable,
-            format!("{what} is not available yet"),
-        )
+        let message = format!("{what} is not available yet");
+        Self::new(Code::Unimplemented, ErrorReason::NotAvailable, message)
     }
 
-    /// INTERNAL. Logs `source` under an error id, which is all that the caller sees.
+    /// INTERNAL. Logs `source` with an error id; the caller sees only the id.
     pub fn internal(source: &(dyn Error + 'static)) -> Self {
         let error_id = uuid::Uuid::new_v4().to_string();
-        tracing::error!(error_id, error = %ErrorChain(source), "internal error");
-        Self::new(
-            Code::Internal,
-            ErrorReason::Internal,
-            format!("internal error {error_id}"),
-        )
-        .metadata("error_id", error_id)
+        let chain: Vec<_> = iter::successors(Some(source), |error| (*error).source())
+            .map(ToString::to_string)
+            .collect();
+        tracing::error!(error_id, error = %chain.join(": "), "internal error");
+        let message = format!("internal error {error_id}");
+        Self::new(Code::Internal, ErrorReason::Internal, message).metadata("error_id", error_id)
     }
 }
 
@@ -157,9 +115,26 @@ impl From<Violations> for Status {
     }
 }
 
+/// INVALID_ARGUMENT/INVALID_FIELDS with the violations that fit, and the number of the others.
 impl From<Violations> for Problem {
     fn from(violations: Violations) -> Self {
-        Self::invalid_fields(violations)
+        let message = "one or more fields are not valid; the details list them";
+        let mut problem = Self::new(Code::InvalidArgument, ErrorReason::InvalidFields, message);
+        let (mut bytes, mut left_out) = (0, 0);
+        for violation in violations.into_vec() {
+            bytes += violation.field.len() + violation.description.len() + VIOLATION_OVERHEAD;
+            if bytes < MAX_VIOLATION_BYTES {
+                let violation = FieldViolation::new(violation.field, violation.description);
+                problem.violations.push(violation);
+            } else {
+                left_out += 1;
+            }
+        }
+        if left_out > 0 {
+            let more = format!("{left_out} more are not listed");
+            problem.violations.push(FieldViolation::new("", more));
+        }
+        problem
     }
 }
 
@@ -175,34 +150,17 @@ impl From<StoreError> for Problem {
     }
 }
 
-/// The reason as `ErrorInfo.reason` holds it: without the `ERROR_REASON_` prefix.
+/// Returns the reason as in `ErrorInfo.reason`: without the prefix `ERROR_REASON_`.
 pub fn reason_name(reason: ErrorReason) -> &'static str {
     let name = reason.as_str_name();
     name.strip_prefix("ERROR_REASON_").unwrap_or(name)
 }
 
-/// The reason of a status that another service of Accord sent; `None` if it carries none.
+/// Returns the reason of a status from another service of Accord; `None` if it carries none.
 pub fn reason_of(status: &Status) -> Option<ErrorReason> {
     let info = status.get_details_error_info()?;
-    if info.domain != DOMAIN {
-        return None;
-    }
-    ErrorReason::from_str_name(&format!("ERROR_REASON_{}", info.reason))
-}
-
-/// Prints an error and its sources on one line.
-struct ErrorChain<'a>(&'a (dyn Error + 'static));
-
-impl std::fmt::Display for ErrorChain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
+    let name = format!("ERROR_REASON_{}", info.reason);
+    ErrorReason::from_str_name(&name).filter(|_| info.domain == DOMAIN)
 }
 
 #[cfg(test)]
@@ -211,11 +169,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_violation_and_the_reason_travel_in_the_details() {
+    fn the_details_hold_the_reason_and_every_violation() {
         let mut violations = Violations::default();
         violations.add("a", "is bad");
         violations.add("b[1]", "is worse");
-        let status: Status = Problem::invalid_fields(violations).into();
+        let status: Status = violations.into();
         assert_eq!(status.code(), Code::InvalidArgument);
         assert_eq!(reason_of(&status), Some(ErrorReason::InvalidFields));
         let bad = status.get_details_bad_request().unwrap();
@@ -224,12 +182,12 @@ mod tests {
     }
 
     #[test]
-    fn violations_that_no_header_holds_are_counted() {
+    fn violations_that_do_not_fit_a_header_are_counted() {
         let mut violations = Violations::default();
         for index in 0..1_000 {
             violations.add(format!("scopes[{index}].reason"), "must have 1 to 500 characters");
         }
-        let status: Status = Problem::invalid_fields(violations).into();
+        let status: Status = violations.into();
         assert!(status.details().len() < 12 * 1024, "{}", status.details().len());
         let bad = status.get_details_bad_request().unwrap();
         let (last, listed) = bad.field_violations.split_last().unwrap();
@@ -248,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn unavailable_says_when_to_try_again() {
+    fn unavailable_has_retry_info() {
         let status: Status = Problem::unavailable().into();
         let retry = status.get_details_retry_info().unwrap();
         assert_eq!(retry.retry_delay, Some(RETRY_UNAVAILABLE));

@@ -1,7 +1,7 @@
-//! Logs: for people on a terminal, as JSON lines otherwise; always on standard error.
+//! Logs on standard error: text on a terminal, JSON lines otherwise.
 //!
-//! A line that is logged while a call is served has the call's request id. No module logs a secret, a
-//! code, a token, a password or an account name.
+//! A line that is logged during a call has the call's request id. No module logs a secret, a code, a token, a password or
+//! an account name.
 
 use std::{
     fmt,
@@ -22,19 +22,19 @@ use tracing_subscriber::{
 
 use crate::rpc::context;
 
-/// Filters when `RUST_LOG` says nothing.
+/// The filter without `RUST_LOG`.
 const DEFAULT_FILTER: &str =
     "info,sqlx=warn,sea_orm=warn,sea_orm_migration=warn,hyper=warn,h2=warn,tower=warn";
 
-/// Begins to log for `service`, and logs panics. A second call does nothing.
+/// Starts the log of `service`, which includes panics. A second call does nothing.
 ///
-/// `RUST_LOG` takes the place of the default filter; one that can't be read is passed over.
+/// `RUST_LOG` replaces the default filter, unless it is malformed.
 pub fn init(service: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let lines = lines(io::stderr, io::stderr().is_terminal(), filter);
     if tracing_subscriber::registry().with(lines).try_init().is_ok() {
         std::panic::set_hook(Box::new(|panic| {
-            // The payload may hold anything, so only the place is told.
+            // The payload may hold a secret, so only the place is logged.
             let place = panic.location().map(ToString::to_string);
             tracing::error!(place, "panic");
         }));
@@ -42,48 +42,35 @@ pub fn init(service: &str) {
     }
 }
 
-/// A line for each event that the filter lets through.
+/// Returns the layer that writes a line for each event that passes the filter.
 fn lines<W>(writer: W, terminal: bool, filter: EnvFilter) -> Box<dyn Layer<Registry> + Send + Sync>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     if terminal {
-        Box::new(lines.event_format(OfCall::text(format())).with_filter(filter))
+        let is_json = false;
+        let format = WithRequestId {
+            format: format(),
+            is_json,
+        };
+        Box::new(lines.event_format(format).with_filter(filter))
     } else {
-        let json = OfCall::json(format().json().flatten_event(true));
-        Box::new(
-            lines
-                .fmt_fields(JsonFields::new())
-                .event_format(json)
-                .with_filter(filter),
-        )
+        let is_json = true;
+        let format = format().json().flatten_event(true);
+        let format = WithRequestId { format, is_json };
+        let lines = lines.fmt_fields(JsonFields::new()).event_format(format);
+        Box::new(lines.with_filter(filter))
     }
 }
 
-/// A format whose lines end with the request id of the call that is being served, if one is.
-struct OfCall<F> {
+/// A format that adds the request id of the current call, if any, to the end of a line.
+struct WithRequestId<F> {
     format: F,
     is_json: bool,
 }
 
-impl<F> OfCall<F> {
-    fn text(format: F) -> Self {
-        Self {
-            format,
-            is_json: false,
-        }
-    }
-
-    fn json(format: F) -> Self {
-        Self {
-            format,
-            is_json: true,
-        }
-    }
-}
-
-impl<S, N, L> FormatEvent<S, N> for OfCall<Format<L>>
+impl<S, N, L> FormatEvent<S, N> for WithRequestId<Format<L>>
 where
     S: Subscriber + for<'s> LookupSpan<'s>,
     N: for<'w> FormatFields<'w> + 'static,
@@ -95,7 +82,7 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        // Letters, digits, `-` and `_`: nothing that would have to be escaped.
+        // Letters, digits, `-` and `_`, which need no escaping.
         let request_id = context::request_id();
         if request_id.is_empty() {
             return self.format.format_event(context, writer, event);
@@ -151,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_has_the_id_of_its_call() {
+    async fn a_line_has_the_request_id_of_its_call() {
         let context = || context::CallContext {
             request_id: "request-1".into(),
             deadline: tokio::time::Instant::now(),
@@ -170,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_gets_lines_for_people() {
+    fn a_terminal_gets_text() {
         let text = logged(true);
         assert!(text.contains("listening") && !text.starts_with('{'), "{text}");
     }

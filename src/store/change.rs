@@ -1,17 +1,14 @@
-//! The change feed of a database: one counter row, and a row per change under its number.
+//! The change feed of a database: one counter row, and a row for each change under its number.
 //!
-//! The counter is bumped *last* in the transaction that makes the change. Its row lock (on SQLite,
-//! the write lock) is then held until the commit, so the order of numbers is the order of commits,
-//! without gaps: who has read up to `seq` has missed nothing that was committed before.
+//! A transaction increments the counter *last*. It then holds the counter's row lock (on SQLite, the write lock) until
+//! it commits. So the order of numbers is the order of commits, without gaps: a reader that has read up to `seq` has
+//! missed no change committed before.
 
 use sea_orm::{
-    ActiveValue::Set, ConnectionTrait, DatabaseTransaction, EntityTrait, ExprTrait, QueryFilter, QueryOrder,
-    QuerySelect, entity::prelude::*,
+    ActiveValue::Set, ConnectionTrait, DatabaseTransaction, ExprTrait, QueryOrder, QuerySelect,
+    entity::prelude::*,
 };
-use sea_orm_migration::{
-    SchemaManager,
-    prelude::{ColumnDef, Expr, OnConflict, Query, Table},
-};
+use sea_orm_migration::prelude::{Expr, OnConflict, Query};
 
 use super::StoreError;
 use crate::{
@@ -59,44 +56,41 @@ mod entry {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// The one row of the counter.
-const COUNTER: i32 = 1;
-/// Rows in one insert; five parameters each, and SQLite allows 32,766.
+/// The id of the counter's only row.
+pub(super) const COUNTER: i32 = 1;
+/// The most rows of one insert. Each has five parameters, and SQLite allows 32,766.
 const ROWS_PER_INSERT: usize = 1_000;
+const MISSING_COUNTER: StoreError = StoreError::Corrupt("the change counter is missing");
 
 /// A change to publish in the feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// What changed, such as `client`; readers match on it.
+    /// The kind of resource that changed, such as `client`.
     pub kind: &'static str,
-    /// The id of what changed.
+    /// The id of the resource.
     pub id: String,
-    /// The tenant it belongs to, if it belongs to one.
+    /// The tenant that the resource belongs to, if any.
     pub tenant_id: Option<TenantId>,
 }
 
-/// A change as the feed gives it back.
+/// A change in the feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangeRow {
-    /// Its number, at least 1: one more than that of the change before.
+    /// The number of the change: 1 for the first, then without gaps.
     pub seq: i64,
-    /// What changed; newer versions may write kinds that this one doesn't know.
+    /// The kind of resource that changed. A newer version may write kinds that this one doesn't know.
     pub kind: String,
-    /// The id of what changed.
+    /// The id of the resource.
     pub id: String,
-    /// The tenant it belongs to, if it belongs to one.
+    /// The tenant that the resource belongs to, if any.
     pub tenant_id: Option<TenantId>,
-    /// When, by the clock of the replica that changed it. Order comes from `seq`, not from this.
+    /// The time by the clock of the replica that made the change. `seq` gives the order.
     pub changed_at: UnixMillis,
 }
 
-/// Where the feed stands.
+/// Returns the position of the last committed change.
 ///
-/// A reader that asks for the position *before* it lists knows that the list, followed to its end,
-/// holds all up to the position.
-///
-/// # Errors
-/// [`StoreError::Corrupt`] before the first [`ensure`].
+/// A reader that reads the position *before* it lists changes to the end has all changes up to that position.
 pub async fn position(conn: &impl ConnectionTrait) -> Result<Position, StoreError> {
     let row = counter::Entity::find_by_id(COUNTER).one(conn).await?;
     let row = row.ok_or(MISSING_COUNTER)?;
@@ -106,42 +100,36 @@ pub async fn position(conn: &impl ConnectionTrait) -> Result<Position, StoreErro
     })
 }
 
-const MISSING_COUNTER: StoreError = StoreError::Corrupt("the change counter is missing");
-
-/// Publishes changes with the transaction, and returns the number of the last.
-///
-/// Call it last: everything after it lengthens the time that all other writers wait. Without
-/// changes it does nothing and returns the number of the last committed change.
-///
-/// # Errors
-/// [`StoreError::Corrupt`] before the first [`ensure`]; what the database says.
-pub async fn bump(tx: &DatabaseTransaction, changes: &[Change], now: UnixMillis) -> Result<i64, StoreError> {
+/// Publishes changes with the transaction, and returns the number of the last. Call it last: all other writers wait
+/// from here to the commit. Without changes it returns the number of the last committed change.
+pub async fn publish(
+    tx: &DatabaseTransaction,
+    changes: &[Change],
+    now: UnixMillis,
+) -> Result<i64, StoreError> {
     let count = i64::try_from(changes.len()).map_err(|_| MISSING_COUNTER)?;
     if count == 0 {
         return Ok(position(tx).await?.seq);
     }
-    let update = Query::update()
+    let increment = Query::update()
         .table(counter::Entity)
         .value(counter::Column::Seq, Expr::col(counter::Column::Seq).add(count))
         .and_where(Expr::col(counter::Column::Id).eq(COUNTER))
         .returning_col(counter::Column::Seq)
         .to_owned();
-    let row = tx.query_one(&update).await?.ok_or(MISSING_COUNTER)?;
+    let row = tx.query_one(&increment).await?.ok_or(MISSING_COUNTER)?;
     let last: i64 = row.try_get("", "seq")?;
 
-    let mut seq = last - count;
-    for chunk in changes.chunks(ROWS_PER_INSERT) {
-        let rows = chunk.iter().map(|change| {
-            seq += 1;
-            entry::ActiveModel {
-                seq: Set(seq),
-                kind: Set(change.kind.to_owned()),
-                id: Set(change.id.clone()),
-                tenant_id: Set(change.tenant_id.as_ref().map(|t| t.as_str().to_owned())),
-                changed_at: Set(now.as_millis()),
-            }
-        });
-        let rows: Vec<_> = rows.collect();
+    let numbered = changes.iter().zip(last - count + 1..);
+    let mut rows = numbered.map(|(change, seq)| entry::ActiveModel {
+        seq: Set(seq),
+        kind: Set(change.kind.to_owned()),
+        id: Set(change.id.clone()),
+        tenant_id: Set(change.tenant_id.clone().map(String::from)),
+        changed_at: Set(now.as_millis()),
+    });
+    for _ in changes.chunks(ROWS_PER_INSERT) {
+        let rows = rows.by_ref().take(ROWS_PER_INSERT);
         entry::Entity::insert_many(rows)
             .exec_without_returning(tx)
             .await?;
@@ -149,11 +137,7 @@ pub async fn bump(tx: &DatabaseTransaction, changes: &[Change], now: UnixMillis)
     Ok(last)
 }
 
-/// The changes after number `after`, oldest first, at most `limit`. Fewer than `limit` means that
-/// there were no more when the question was asked.
-///
-/// # Errors
-/// [`StoreError::Corrupt`] for a row whose tenant is no tenant id; what the database says.
+/// Lists at most `limit` changes after number `after`, oldest first.
 pub async fn list_after(
     conn: &impl ConnectionTrait,
     after: i64,
@@ -165,66 +149,51 @@ pub async fn list_after(
         .limit(limit)
         .all(conn)
         .await?;
-    rows.into_iter().map(ChangeRow::try_from).collect()
+    rows.into_iter().map(change_row).collect()
 }
 
-/// What a reader of the feed is told.
+/// A part of the feed.
 #[derive(Clone, Debug)]
-pub struct Told {
+pub struct FeedPage {
     /// The changes, in commit order.
     pub changes: Vec<ChangeRow>,
-    /// Up to where this is complete.
+    /// The position up to which the reader now has all changes.
     pub position: Position,
-    /// The reader's position is of another epoch, or ahead of this database.
+    /// The reader's position was of another epoch, or ahead of this database.
     pub reset: bool,
-    /// More changes wait behind `position`.
+    /// More changes follow `position`.
     pub more: bool,
 }
 
-/// The changes after a position, at most `limit`; without one, and for one that is of another epoch or
-/// ahead of the feed, none but the feed's own position.
-///
-/// # Errors
-/// As [`position`] and [`list_after`].
-pub async fn tell(
+/// Reads at most `limit` changes after a position. Without a position, or with one that is of another epoch or ahead
+/// of the feed, returns no changes and the feed's own position.
+pub async fn read(
     conn: &impl ConnectionTrait,
     after: Option<&Position>,
     limit: u64,
-) -> Result<Told, StoreError> {
-    // First the position: what commits in between may show in the list, and what is in no list is never
-    // claimed.
-    let now_at = position(conn).await?;
-    let reset = after.is_some_and(|after| after.epoch != now_at.epoch || after.seq > now_at.seq);
-    let Some(after) = after.filter(|after| !reset && after.seq < now_at.seq) else {
-        return Ok(Told {
-            changes: Vec::new(),
-            position: now_at,
-            reset,
-            more: false,
-        });
-    };
-    let mut changes = list_after(conn, after.seq, limit.saturating_add(1)).await?;
-    let more = changes.len() as u64 > limit;
-    changes.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    // Changes that committed after the position was read may be there already: then it is further.
-    let last = changes.last().map_or(after.seq, |change| change.seq);
-    let seq = if more { last } else { Ord::max(last, now_at.seq) };
-    Ok(Told {
+) -> Result<FeedPage, StoreError> {
+    // Before the list: changes that commit in between may be in the list, and the position never covers a change
+    // that is not.
+    let mut position = position(conn).await?;
+    let reset = after.is_some_and(|after| after.epoch != position.epoch || after.seq > position.seq);
+    let (mut changes, mut more) = (Vec::new(), false);
+    if let Some(after) = after.filter(|after| !reset && after.seq < position.seq) {
+        changes = list_after(conn, after.seq, limit.saturating_add(1)).await?;
+        more = changes.len() as u64 > limit;
+        changes.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let last = changes.last().map_or(after.seq, |change| change.seq);
+        position.seq = if more { last } else { Ord::max(last, position.seq) };
+    }
+    Ok(FeedPage {
         changes,
-        position: Position {
-            epoch: now_at.epoch,
-            seq,
-        },
-        reset: false,
+        position,
+        reset,
         more,
     })
 }
 
-/// A position such that all changes from `since` on come after it, as far as the replicas' clocks agree:
-/// ask for a time well before the one that matters.
-///
-/// # Errors
-/// What the database says.
+/// Returns a position before all changes from `since` on, as far as the replicas' clocks agree. Pass a time well
+/// before the one that matters.
 pub async fn seq_before(conn: &impl ConnectionTrait, since: UnixMillis) -> Result<i64, StoreError> {
     let last_before = entry::Entity::find()
         .filter(entry::Column::ChangedAt.lt(since.as_millis()))
@@ -234,25 +203,18 @@ pub async fn seq_before(conn: &impl ConnectionTrait, since: UnixMillis) -> Resul
     Ok(last_before.map_or(0, |row| row.seq))
 }
 
-impl TryFrom<entry::Model> for ChangeRow {
-    type Error = StoreError;
-
-    fn try_from(row: entry::Model) -> Result<Self, StoreError> {
-        let tenant_id = row.tenant_id.as_deref().map(TenantId::parse).transpose();
-        Ok(Self {
-            seq: row.seq,
-            kind: row.kind,
-            id: row.id,
-            tenant_id: tenant_id.map_err(|_| StoreError::Corrupt("tenant of a change"))?,
-            changed_at: UnixMillis::from_millis(row.changed_at),
-        })
-    }
+fn change_row(row: entry::Model) -> Result<ChangeRow, StoreError> {
+    let tenant_id = row.tenant_id.as_deref().map(TenantId::parse).transpose();
+    Ok(ChangeRow {
+        seq: row.seq,
+        kind: row.kind,
+        id: row.id,
+        tenant_id: tenant_id.map_err(|_| StoreError::Corrupt("tenant of a change"))?,
+        changed_at: UnixMillis::from_millis(row.changed_at),
+    })
 }
 
-/// Makes the counter with a random epoch if there is none. Replicas may race: one epoch stays.
-///
-/// # Errors
-/// What the database says.
+/// Creates the counter with a random epoch unless it exists. Of racing replicas' epochs one stays.
 pub async fn ensure(conn: &impl ConnectionTrait, random: &dyn Random) -> Result<(), StoreError> {
     let row = counter::ActiveModel {
         id: Set(COUNTER),
@@ -266,52 +228,16 @@ pub async fn ensure(conn: &impl ConnectionTrait, random: &dyn Random) -> Result<
     Ok(())
 }
 
-/// Starts a new epoch, for a database that was restored from a copy: positions that were handed
-/// out after the copy was made must not be mistaken for those to come. The numbers go on.
-///
-/// # Errors
-/// [`StoreError::Corrupt`] before the first [`ensure`]; what the database says.
+/// Starts a new epoch, for a database restored from a backup: positions issued after the backup must not be taken for
+/// later ones. Numbers continue.
 pub async fn start_epoch(tx: &DatabaseTransaction, random: &dyn Random) -> Result<Position, StoreError> {
-    let changed = counter::Entity::update_many()
-        .col_expr(
-            counter::Column::Epoch,
-            Expr::value(Epoch::generate(random).as_str()),
-        )
+    let epoch = Epoch::generate(random);
+    counter::Entity::update_many()
+        .col_expr(counter::Column::Epoch, Expr::value(epoch.as_str()))
         .filter(counter::Column::Id.eq(COUNTER))
         .exec(tx)
         .await?;
-    if changed.rows_affected == 0 {
-        return Err(MISSING_COUNTER);
-    }
     position(tx).await
-}
-
-/// Creates `change_counter` and `changes`.
-///
-/// # Errors
-/// What the database says.
-pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    use counter::Column as Counter;
-    use entry::Column as Entry;
-
-    let counter = Table::create()
-        .table(counter::Entity)
-        .col(ColumnDef::new(Counter::Id).integer().not_null().primary_key())
-        .col(ColumnDef::new(Counter::Epoch).text().not_null())
-        .col(ColumnDef::new(Counter::Seq).big_integer().not_null())
-        .check(Expr::col(Counter::Id).eq(COUNTER))
-        .to_owned();
-    manager.create_table(counter).await?;
-
-    let changes = Table::create()
-        .table(entry::Entity)
-        .col(ColumnDef::new(Entry::Seq).big_integer().not_null().primary_key())
-        .col(ColumnDef::new(Entry::Kind).text().not_null())
-        .col(ColumnDef::new(Entry::Id).text().not_null())
-        .col(ColumnDef::new(Entry::TenantId).text())
-        .col(ColumnDef::new(Entry::ChangedAt).big_integer().not_null())
-        .to_owned();
-    manager.create_table(changes).await
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Checkpoints SQLite's write-ahead log in the background. Left to SQLite, a commit that finds the log long does
-//! it, and all other writers wait.
+//! Checkpoints SQLite's write-ahead log in the background. By default SQLite checkpoints within a commit, and all other
+//! writers wait.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,17 +13,17 @@ use crate::store::pinned_connection::PinnedConnection;
 
 /// How often the log is checkpointed.
 const PERIOD: Duration = Duration::from_millis(500);
-/// The length in pages from which the log is restarted: 16 MiB.
+/// The length from which the log is restarted, in pages: 16 MiB.
 const LONG: i64 = 4_000;
 
-/// Starts the task, which ends when it is dropped or the pools close.
+/// Starts the task. It ends when it is dropped or the pools close.
 pub(super) fn start(reader: SqlitePool, writer: Arc<PinnedConnection<Sqlite>>) -> JoinSet<()> {
     let mut task = JoinSet::new();
     task.spawn(async move {
         while !reader.is_closed() {
             sleep(PERIOD).await;
             if let Err(error) = checkpoint_and_restart(&reader, &writer).await {
-                // Commits do it then.
+                // Commits checkpoint instead.
                 tracing::debug!(%error, "the checkpoint failed");
             }
         }
@@ -36,13 +36,13 @@ async fn checkpoint_and_restart(
     writer: &PinnedConnection<Sqlite>,
 ) -> Result<(), sqlx::Error> {
     if checkpoint(reader).await? > LONG {
-        // Little was added meanwhile. After a second checkpoint without a writer the log restarts.
+        // Little was added meanwhile. The log restarts after a second checkpoint without a writer.
         checkpoint(writer.unpin().pool()).await?;
     }
     Ok(())
 }
 
-/// Checkpoints the pages that no reader needs. Returns the length of the log in pages.
+/// Checkpoints the pages that no reader needs. Returns the length of the log, in pages.
 async fn checkpoint(conn: impl SqliteExecutor<'_>) -> Result<i64, sqlx::Error> {
     let row = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
         .fetch_one(conn)
@@ -84,7 +84,7 @@ mod tests {
             INSERT INTO filled SELECT zeroblob(4000) FROM n"
         );
         run(&db, &fill).await;
-        // A reader keeps the log from restarting, and nothing waits for it.
+        // A reader prevents the restart, and nothing waits for the reader.
         let reading = db.read().begin().await.unwrap();
         let ask = "SELECT COUNT(*) FROM filled";
         reading.execute_unprepared(ask).await.unwrap();
@@ -93,7 +93,7 @@ mod tests {
         run(&db, ROW).await;
         assert!(checkpoint(reader).await.unwrap() > LONG);
         reading.rollback().await.unwrap();
-        // A pinned connection that does nothing does not hold it up.
+        // An idle pinned connection does not prevent the restart.
         writer.pin(writer.acquire().await.unwrap());
         checkpoint_and_restart(reader, writer).await.unwrap();
         run(&db, ROW).await;

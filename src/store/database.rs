@@ -1,12 +1,13 @@
-//! The connection to a service's database. Owns how each database is opened and how a transaction
-//! that writes begins on it; knows no table.
+//! The connection to a service's database: how it is opened, and how a transaction that writes begins. Knows no table.
 
-use std::{fmt, io, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    fmt, fs::OpenOptions, io, os::unix::fs::OpenOptionsExt, path::Path, str::FromStr, sync::Arc,
+    time::Duration,
+};
 
 use sea_orm::{
-    ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr,
-    SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions,
-    TransactionTrait,
+    ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, SqliteTransactionMode,
+    SqlxError, SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions, TransactionTrait,
     sqlx::{
         ConnectOptions, Connection, Executor,
         postgres::{PgConnectOptions, PgPoolOptions, Postgres},
@@ -15,27 +16,25 @@ use sea_orm::{
         },
     },
 };
-
 use tokio::task::JoinSet;
 
-use super::{StoreError, checkpoint};
+use super::{StoreError, checkpoint, pinned_connection::PinnedConnection};
 use crate::clock::Clock;
-use crate::store::pinned_connection::PinnedConnection;
 
-/// How long an operation waits for a free connection, and on SQLite for another process's lock.
+/// How long an operation waits for a free connection, and on SQLite for the lock of another process.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const POSTGRES_CONNECTIONS: u32 = 16;
 const SQLITE_READERS: u32 = 8;
 
-/// A database: SQLite or PostgreSQL, by its URL. Cheap to clone.
+/// A SQLite or PostgreSQL database. Cheap to clone.
 #[derive(Clone)]
 pub struct Database {
     reader: DatabaseConnection,
-    /// On SQLite a pool of one connection, so that writers queue in order and do not poll for the file's lock. On
+    /// On SQLite a pool of one connection, so that writers queue in order instead of polling for the file's lock. On
     /// PostgreSQL the same pool as `reader`.
     writer: DatabaseConnection,
     pinned: Writer,
-    /// Background tasks, which end with the last clone.
+    /// Background tasks. They end with the last clone.
     _background: Arc<JoinSet<()>>,
 }
 
@@ -49,28 +48,26 @@ pub(super) enum Writer {
 impl Database {
     /// Connects to `sqlite://<path>` or `postgres://...` and checks that the database answers.
     ///
-    /// A missing SQLite file is created, for its owner alone (mode 0600, which its WAL takes over).
-    /// SQLite runs with a WAL, `synchronous=FULL`, foreign keys and `secure_delete`. PostgreSQL
-    /// runs at READ COMMITTED, on at most 16 connections. An operation waits five seconds for a
-    /// connection or a lock.
+    /// Creates a missing SQLite file that only its owner can read (mode 0600, as then its WAL). SQLite runs with a
+    /// WAL, `synchronous=FULL`, foreign keys and `secure_delete`. PostgreSQL runs at READ COMMITTED, with at most 16
+    /// connections. An operation waits at most five seconds for a connection or a lock.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when it can't be reached; [`StoreError::Database`] for a URL
-    /// that is malformed, of another kind of database, or of SQLite in memory, which has no
-    /// second connection. No error holds the URL.
+    /// [`StoreError::Unavailable`] if the database can't be reached. [`StoreError::Database`] for a malformed URL, for
+    /// another kind of database, and for SQLite in memory, which allows only one connection. No error holds the URL.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         match url.split_once(':') {
             Some(("sqlite", _)) => Self::connect_sqlite(url).await,
             Some(("postgres" | "postgresql", _)) => Self::connect_postgres(url).await,
-            _ => Err(refused_url()),
+            _ => Err(invalid_url()),
         }
     }
 
     async fn connect_sqlite(url: &str) -> Result<Self, StoreError> {
         if url.contains(":memory:") || url.contains("mode=memory") {
-            return Err(refused_url());
+            return Err(invalid_url());
         }
-        let options = SqliteConnectOptions::from_str(url).map_err(|_| refused_url())?;
+        let options = SqliteConnectOptions::from_str(url).map_err(|_| invalid_url())?;
         create_private(options.get_filename()).map_err(|error| {
             tracing::warn!(reason = %error.kind(), "the database file can't be created");
             StoreError::Unavailable
@@ -81,14 +78,14 @@ impl Database {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(ACQUIRE_TIMEOUT)
             .foreign_keys(true)
-            // A commit writes the log back only if the background task does not get to it; see `checkpoint`.
+            // Beyond this a commit checkpoints; see `checkpoint`, which keeps the log shorter.
             .pragma("wal_autocheckpoint", "16000")
-            // Deleted rows, such as nonces of secrets, must be gone from the file.
+            // Overwrites deleted rows, such as the nonces of secrets.
             .pragma("secure_delete", "ON")
-            // Room for one insert of audit events for each number of rows, beside all other statements.
+            // Holds an insert of audit events for each number of rows, and all other statements.
             .statement_cache_capacity(256)
             .disable_statement_logging();
-        // The writer first: it makes the file a WAL database before readers come.
+        // The writer first: it switches the file to WAL before readers open it.
         let writer = sqlite_pool(1, options.clone()).await?;
         let reader = sqlite_pool(SQLITE_READERS, options).await?;
         let pinned = Arc::new(PinnedConnection::new(writer.clone()));
@@ -103,21 +100,18 @@ impl Database {
 
     async fn connect_postgres(url: &str) -> Result<Self, StoreError> {
         let options = PgConnectOptions::from_str(url)
-            .map_err(|_| refused_url())?
+            .map_err(|_| invalid_url())?
             .application_name("accord")
             .disable_statement_logging();
         let pool = PgPoolOptions::new()
             .max_connections(POSTGRES_CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            // The pool checks connections when they come back; another check costs a round trip.
+            // The pool checks returned connections; another check costs a round trip.
             .test_before_acquire(false)
             .after_connect(|conn, _| {
-                Box::pin(async move {
-                    // A setting of the session saves a statement in each transaction.
-                    conn.execute("SET default_transaction_isolation = 'read committed'")
-                        .await
-                        .map(drop)
-                })
+                // A setting of the session saves a statement in each transaction.
+                let set = conn.execute("SET default_transaction_isolation = 'read committed'");
+                Box::pin(async move { set.await.map(drop) })
             })
             .connect_with(options)
             .await?;
@@ -131,20 +125,20 @@ impl Database {
         })
     }
 
-    /// The connections for reads, and for single statements.
+    /// Returns the connections for reads and single statements.
     pub fn read(&self) -> &DatabaseConnection {
         &self.reader
     }
 
-    /// The pinned connection, for a writer that runs all the time.
+    /// Returns the pinned connection, for a writer that runs all the time.
     pub(super) fn writer(&self) -> &Writer {
         &self.pinned
     }
 
-    /// Begins a transaction that may write: BEGIN IMMEDIATE on SQLite, READ COMMITTED on
-    /// PostgreSQL. Dropping it rolls back.
+    /// Begins a transaction that may write: BEGIN IMMEDIATE on SQLite, READ COMMITTED on PostgreSQL. Dropping it rolls
+    /// back.
     ///
-    /// On SQLite there is one at a time: a task that holds one and begins another waits in vain.
+    /// SQLite has one at a time: a task that holds one and begins another waits in vain.
     pub async fn write(&self) -> Result<DatabaseTransaction, StoreError> {
         let (sqlite_transaction_mode, _unpinned) = match &self.pinned {
             Writer::Sqlite(pinned) => (Some(SqliteTransactionMode::Immediate), Some(pinned.unpin())),
@@ -168,25 +162,25 @@ impl Database {
         Ok(self.reader.ping().await?)
     }
 
-    /// Returns the difference between `clock` and the database's clock, half a round trip allowed for. SQLite uses
-    /// the machine's clock: zero.
+    /// Returns the difference between `clock` and the database's clock, corrected by half a round trip. It is zero for
+    /// SQLite, which uses the machine's clock.
     pub async fn clock_skew(&self, clock: &dyn Clock) -> Result<Duration, StoreError> {
         if self.backend() == DatabaseBackend::Sqlite {
             return Ok(Duration::ZERO);
         }
-        let ask = Statement::from_string(
+        let query = Statement::from_string(
             self.backend(),
             "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint) AS now",
         );
         let before = clock.now();
-        let row = self.reader.query_one_raw(ask).await?;
+        let row = self.reader.query_one_raw(query).await?;
         let ours = before.plus(clock.now().since(before) / 2);
         let row = row.ok_or(StoreError::Corrupt("the database's clock"))?;
         let theirs: i64 = row.try_get("", "now")?;
         Ok(Duration::from_millis(ours.as_millis().abs_diff(theirs)))
     }
 
-    /// Closes all connections, after those in use.
+    /// Closes all connections, once they are no longer in use.
     pub async fn close(&self) -> Result<(), StoreError> {
         let _unpinned = match &self.pinned {
             Writer::Sqlite(pinned) => (Some(pinned.unpin()), None),
@@ -210,31 +204,25 @@ async fn sqlite_pool(size: u32, options: SqliteConnectOptions) -> Result<SqliteP
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
-        // SQLite ends a transaction by itself when its disk is full or fails. The driver then takes the next one for
-        // a part of it, and commits nothing any more.
+        // SQLite ends a transaction by itself if the disk is full or fails. The driver does not notice, nests the next
+        // transaction, and never commits again.
         .before_acquire(|conn, _| Box::pin(async move { Ok(!conn.is_in_transaction()) }))
         .connect_with(options)
         .await?;
     Ok(pool)
 }
 
-/// Creates the file for its owner alone; a file that exists stays as it is.
-fn create_private(path: &std::path::Path) -> io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(path) {
+/// Creates a file that only its owner can read. Leaves an existing file unchanged.
+fn create_private(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    match options.write(true).create_new(true).mode(0o600).open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other.map(drop),
     }
 }
 
-fn refused_url() -> StoreError {
-    let text = "malformed or unsupported database URL";
-    StoreError::Database(DbErr::Conn(RuntimeErr::SqlxError(
-        sea_orm::SqlxError::Configuration(text.into()).into(),
-    )))
+fn invalid_url() -> StoreError {
+    SqlxError::Configuration("malformed or unsupported database URL".into()).into()
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
-//! What can go wrong with a database. Owns the classification of the driver's errors; what a
-//! caller is told is decided by each service's own error mapping.
+//! The errors of the database, and the classification of the driver's errors. Each service decides what a caller sees.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, SqlErr, SqlxError};
 
@@ -9,30 +8,33 @@ use crate::keys::KeyError;
 
 /// A failed operation on the database.
 ///
-/// Neither `Display` nor `Debug` shows a value of a row, a statement's parameter or the database's
-/// URL, and there is no `source()`, since the driver's own text may hold them.
+/// Neither `Display` nor `Debug` shows a value of a row, a statement's parameter or the database's URL. There is no
+/// `source()`, since the driver's own text may hold them.
 #[derive(Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The database can't be reached, hangs or is too busy: trying again later may help. Why is in
-    /// the log, at the level WARN.
+    /// The database can't be reached, hangs or is too busy. A later attempt may succeed. The log has the reason, at
+    /// level WARN.
     #[error("the database is unavailable")]
     Unavailable,
-    /// A unique constraint refused the row.
+    /// A unique constraint rejects the row.
     #[error("a row with this key exists")]
     Conflict,
-    /// A row is not what this program writes; the text says which kind of row.
-    #[error("the database holds something unreadable: {0}")]
+    /// The request id was used with other content, or more than ten minutes ago.
+    #[error("the request id was used before")]
+    RequestIdReused,
+    /// A row has a value that this program never writes. The text names the kind of row.
+    #[error("the database holds an unreadable value: {0}")]
     Corrupt(&'static str),
     /// The master key or a data key does not fit the database.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// An older build made the database, and no migration leads from there to here.
+    /// An older build created the database, and no migration leads from its schema to this one.
     #[error(
-        "an older build made this database: delete it (for `accord dev`, the data directory) and start anew"
+        "an older build created this database: delete it (for `accord dev`, the data directory) and start again"
     )]
     OlderBuild,
-    /// Anything else that the database refused: an error of the program or of the schema.
-    #[error("the database refused: {}", describe(.0))]
+    /// Any other error of the database: a bug of the program or of the schema.
+    #[error("the database failed: {}", describe(.0))]
     Database(DbErr),
 }
 
@@ -48,7 +50,7 @@ impl From<DbErr> for StoreError {
             return Self::Conflict;
         }
         if is_unavailable(&error) {
-            tracing::warn!(reason = describe(&error), "database unavailable");
+            tracing::warn!(reason = %describe(&error), "database unavailable");
             return Self::Unavailable;
         }
         Self::Database(error)
@@ -71,9 +73,6 @@ fn driver_error(error: &DbErr) -> Option<&SqlxError> {
 }
 
 fn is_unavailable(error: &DbErr) -> bool {
-    if let DbErr::ConnectionAcquire(_) = error {
-        return true;
-    }
     match driver_error(error) {
         Some(SqlxError::Database(e)) => e.code().is_some_and(|code| is_transient_code(&code)),
         Some(
@@ -84,13 +83,14 @@ fn is_unavailable(error: &DbErr) -> bool {
             | SqlxError::PoolClosed
             | SqlxError::WorkerCrashed,
         ) => true,
-        _ => false,
+        Some(_) => false,
+        None => matches!(error, DbErr::ConnectionAcquire(_)),
     }
 }
 
-/// SQLSTATEs of PostgreSQL (five characters) and extended result codes of SQLite (a number) after
-/// which the same statement may succeed: connection, resources and shutdown; serialization failure
-/// and deadlock; statement and lock timeouts; busy and locked.
+/// Returns whether the same statement may succeed later. Knows the SQLSTATEs of PostgreSQL (five characters):
+/// connection, resources, shutdown, serialization failure, deadlock, timeouts; and the extended result codes of SQLite
+/// (a number): busy and locked.
 fn is_transient_code(code: &str) -> bool {
     if code.len() == 5 {
         return ["08", "53", "57"].iter().any(|class| code.starts_with(class))
@@ -102,40 +102,38 @@ fn is_transient_code(code: &str) -> bool {
         .is_ok_and(|code| [SQLITE_BUSY, SQLITE_LOCKED].contains(&(code & 0xff)))
 }
 
-/// What may be said aloud about an error: the driver's message where it can't quote a row.
-fn describe(error: &DbErr) -> String {
-    match driver_error(error) {
-        Some(SqlxError::Database(e)) => {
+/// Describes an error. Uses the driver's message only where it can't quote a row.
+fn describe(error: &DbErr) -> Cow<'static, str> {
+    let text = match (driver_error(error), error) {
+        (Some(SqlxError::Database(e)), _) => {
             let code = e.code().unwrap_or_default();
-            // Data exceptions (22) quote the value they refuse.
-            if code.len() == 5 && code.starts_with("22") {
-                return format!("data exception (code {code})");
-            }
-            format!("{} (code {code})", e.message())
+            // Data exceptions (22) quote the rejected value.
+            let is_data_exception = code.len() == 5 && code.starts_with("22");
+            let message = if is_data_exception {
+                "data exception"
+            } else {
+                e.message()
+            };
+            return format!("{message} (code {code})").into();
         }
-        Some(SqlxError::Io(e)) => format!("connection: {}", e.kind()),
-        Some(SqlxError::Tls(_)) => "TLS with the database failed".to_owned(),
-        Some(SqlxError::Protocol(_)) => "the database broke the protocol".to_owned(),
-        Some(SqlxError::PoolTimedOut) => "no connection became free in time".to_owned(),
-        Some(SqlxError::PoolClosed) => "the pool is closed".to_owned(),
-        Some(SqlxError::WorkerCrashed) => "the worker of the connection ended".to_owned(),
-        Some(SqlxError::Configuration(_)) => "malformed database URL".to_owned(),
-        Some(SqlxError::ColumnDecode { .. } | SqlxError::Decode(_)) => "a column can't be decoded".to_owned(),
-        Some(SqlxError::ColumnNotFound(_)) => "a column is missing".to_owned(),
-        Some(_) => "the driver failed".to_owned(),
-        None => describe_undriven(error).to_owned(),
-    }
-}
-
-fn describe_undriven(error: &DbErr) -> &'static str {
-    match error {
-        DbErr::ConnectionAcquire(ConnAcquireErr::Timeout) => "no connection became free in time",
-        DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed) => "the pool is closed",
-        DbErr::RecordNotFound(_) => "a record was not found",
-        DbErr::RecordNotInserted => "no record was inserted",
-        DbErr::RecordNotUpdated => "no record was updated",
-        DbErr::Migration(_) => "a migration failed",
-        DbErr::Type(_) | DbErr::TryIntoErr { .. } | DbErr::Json(_) => "a column can't be decoded",
+        (Some(SqlxError::Io(e)), _) => return format!("connection: {}", e.kind()).into(),
+        (Some(SqlxError::Tls(_)), _) => "TLS with the database failed",
+        (Some(SqlxError::Protocol(_)), _) => "the database violated the protocol",
+        (Some(SqlxError::PoolTimedOut), _) | (_, DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)) => {
+            "no connection became free in time"
+        }
+        (Some(SqlxError::PoolClosed), _) | (_, DbErr::ConnectionAcquire(_)) => "the pool is closed",
+        (Some(SqlxError::WorkerCrashed), _) => "the worker of the connection ended",
+        (Some(SqlxError::Configuration(_)), _) => "malformed database URL",
+        (Some(SqlxError::ColumnDecode { .. } | SqlxError::Decode(_)), _)
+        | (_, DbErr::Type(_) | DbErr::TryIntoErr { .. } | DbErr::Json(_)) => "a column can't be decoded",
+        (Some(SqlxError::ColumnNotFound(_)), _) => "a column is missing",
+        (Some(_), _) => "the driver failed",
+        (_, DbErr::RecordNotFound(_)) => "a record was not found",
+        (_, DbErr::RecordNotInserted) => "no record was inserted",
+        (_, DbErr::RecordNotUpdated) => "no record was updated",
+        (_, DbErr::Migration(_)) => "a migration failed",
         _ => "an operation failed",
-    }
+    };
+    text.into()
 }

@@ -1,4 +1,4 @@
-//! What the suites of this module share: databases that have its tables.
+//! Databases with the shared tables, for this module's tests.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -7,7 +7,7 @@ use sea_orm_migration::{DbErr, MigrationName, MigrationTrait, MigratorTrait, Sch
 use super::{Database, change, create_tables};
 use crate::testing::{TestDatabase, databases, test_random};
 
-/// A service that has the shared tables and nothing else.
+/// The migrations of a service that has only the shared tables.
 pub(super) struct Migrator;
 
 struct FirstVersion;
@@ -31,7 +31,7 @@ impl MigratorTrait for Migrator {
     }
 }
 
-/// One migrated database of each kind, connected. The first of the pair keeps it alive.
+/// Returns a migrated database of each kind. The first of the pair keeps it alive.
 pub(super) async fn migrated() -> Vec<(TestDatabase, Database)> {
     let mut all = Vec::new();
     for place in databases() {

@@ -1,27 +1,22 @@
-//! Request ids: the same id with the same content gives the same answer, its secrets included,
-//! without a secret or a plaintext id at rest.
+//! Repeatable creating calls: the same request id with the same content returns the same answer, secrets included.
+//! Neither a secret nor a plaintext request id is stored.
 //!
-//! A row keeps a nonce, an HMAC of who asked under which id, and an HMAC of what was asked. A
-//! secret is HKDF(data key, nonce, label and id): whoever lacks the id can't rebuild it, not even
-//! with the database and the master key. Ten minutes later [`sweep`] takes the nonce away.
+//! A row holds a nonce, an HMAC of principal and request id, and an HMAC of method and content. A secret is
+//! HKDF(data key, nonce, label and request id): without the request id nobody can derive it again, not even from the
+//! database and the master key. After ten minutes [`sweep`] deletes the nonce.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use sea_orm::{
-    ActiveValue::Set, ConnectionTrait, DatabaseBackend, DatabaseTransaction, QuerySelect, entity::prelude::*,
-};
-use sea_orm_migration::{
-    SchemaManager,
-    prelude::{ColumnDef, Expr, Index, OnConflict, Table},
-};
+use sea_orm::{ActiveValue::Set, DatabaseTransaction, QuerySelect, entity::prelude::*};
+use sea_orm_migration::prelude::{Expr, OnConflict};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Database, StoreError};
-use crate::keys::{DataKey, KeyError, Keyring};
+use super::{Database, StoreError, audit::Origin};
 use crate::{
     clock::{Clock, UnixMillis},
+    keys::{DataKey, Keyring},
     random::Random,
 };
 
@@ -36,7 +31,7 @@ mod row {
         pub content: Vec<u8>,
         pub nonce: Option<Vec<u8>>,
         pub key_version: i32,
-        /// Empty until the reservation is complete, which other transactions never see.
+        /// Empty until the reservation is complete, which no other transaction sees.
         pub resource_id: String,
         pub created_at: i64,
     }
@@ -47,59 +42,58 @@ mod row {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// The purpose for which a service's keyring has to be opened.
+/// The purpose for which a service must open its keyring.
 pub const KEYRING_PURPOSE: &str = "idempotency";
-/// How long the same request gets the same answer.
+/// How long the same call returns the same answer.
 pub const REPLAY_WINDOW: Duration = Duration::from_secs(10 * 60);
-/// How long an id is refused to other requests, and after the replay window to all.
-pub const REFUSAL_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long an id is rejected for other content, and after the replay window for all.
+pub const REJECTION_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
 const NONCE_LENGTH: usize = 32;
-/// An insert that is refused by a row which is gone when we look is tried again; more than a few
-/// times in a row can't happen.
+/// How often an insert is tried. Another transaction may delete the row that was in its way; this happens seldom.
 const ATTEMPTS: usize = 8;
 
-/// A request that creates something.
-#[derive(Clone, Copy)]
-pub struct Request<'a> {
-    /// Who asks. Ids of different principals don't meet.
-    pub principal: &'a str,
-    /// The full name of the method.
+/// A call that creates something.
+#[derive(Clone, Debug)]
+pub struct Creation {
+    /// The origin of the call. Different principals may use the same request id.
+    pub origin: Origin,
+    /// The method's name. A request id that was used with another method counts as used with other content.
     pub method: &'static str,
-    /// The caller's id for the request, if it sent one.
+    /// The caller's `request_id`.
     pub request_id: Option<Uuid>,
-    /// All that decides the answer, in a form that is the same for the same request.
-    pub content: &'a [u8],
+    /// The encoded message. Only a keyed hash of it is stored.
+    pub content: Zeroizing<Vec<u8>>,
 }
 
-/// What to do with a request.
+/// The state of a creating call.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It is new: create, then [`Reservation::complete`].
+    /// The call is new: create, then call [`Reservation::complete`].
     New(Reservation),
-    /// It was answered: answer the same again.
+    /// The call was answered before: return the same answer.
     Replay {
-        /// The id of what the first call created.
+        /// The id of the resource that the first call created.
         resource_id: String,
-        /// Gives the secrets of the first call.
+        /// Derives the secrets of the first call.
         secrets: Derivation,
     },
 }
 
-/// The right to answer a request, until its transaction ends.
+/// The right to answer a call, until its transaction ends.
 #[derive(Debug)]
 #[must_use = "a reservation that is not completed can't be replayed"]
 pub struct Reservation {
-    /// Gives the secrets of this request.
+    /// Derives the secrets of this call.
     pub secrets: Derivation,
     request_key: Option<[u8; 32]>,
 }
 
 impl Reservation {
-    /// Writes down what the request created, an id that isn't empty.
+    /// Stores the id of the created resource, which must not be empty.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] when `tx` isn't the transaction that began the request.
+    /// [`StoreError::Corrupt`] if `tx` is not the transaction that began the call.
     pub async fn complete(self, tx: &DatabaseTransaction, resource_id: &str) -> Result<(), StoreError> {
         let Some(request_key) = self.request_key else {
             return Ok(());
@@ -116,7 +110,7 @@ impl Reservation {
     }
 }
 
-/// Derives the secrets of one request. `Debug` shows nothing.
+/// Derives the secrets of one call. `Debug` shows nothing.
 pub struct Derivation {
     key: DataKey,
     nonce: Zeroizing<Vec<u8>>,
@@ -124,239 +118,154 @@ pub struct Derivation {
 }
 
 impl Derivation {
-    /// 256 bits for a label such as `client_secret`; the same label gives the same bytes, for the
-    /// first answer and for every replay.
+    /// Derives 256 bits for a label such as `client_secret`. The first answer and every replay get the same bits.
     pub fn secret(&self, label: &str) -> Zeroizing<[u8; 32]> {
-        self.key
-            .derive(&self.nonce, &[label.as_bytes(), self.request_id.as_bytes()])
+        let parts = [label.as_bytes(), self.request_id.as_bytes()];
+        self.key.derive(&self.nonce, &parts)
     }
 
-    /// The version of the data key behind the secrets.
+    /// Returns the version of the data key that the secrets derive from.
     pub fn key_version(&self) -> i32 {
         self.key.version()
     }
 }
 
-impl std::fmt::Debug for Derivation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Derivation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Derivation([redacted])")
     }
 }
 
-/// Why a request can't go on.
-#[derive(Debug, thiserror::Error)]
-pub enum IdempotencyError {
-    /// The id was used for other content, or more than ten minutes ago.
-    #[error("the request id was used before")]
-    Reused,
-    /// The database.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<KeyError> for IdempotencyError {
-    fn from(error: KeyError) -> Self {
-        Self::Store(error.into())
-    }
-}
-
-impl From<DbErr> for IdempotencyError {
-    fn from(error: DbErr) -> Self {
-        Self::Store(error.into())
-    }
-}
-
-/// Finds out whether a request is new: the first statement of the transaction that creates.
+/// Returns whether a call is new. Must be the first statement of the transaction that creates.
 ///
-/// Of racing callers with one id, one is told that it is new; the others wait for its transaction
-/// and then replay, or one of them is new if that transaction was rolled back. Without a caller's
-/// id nothing is written, and the secrets are lost with the answer.
+/// Of racing calls with the same id, one is new. The others wait for its transaction and then replay it, or one of
+/// them is new if it was rolled back. Without a request id nothing is stored, and the secrets can't be derived again.
 ///
 /// # Errors
-/// [`IdempotencyError::Reused`]; what the database or the keyring says.
+/// [`StoreError::RequestIdReused`] if the id was used with other content, or more than ten minutes ago.
 pub async fn begin(
     tx: &DatabaseTransaction,
     keyring: &Keyring,
     clock: &dyn Clock,
     random: &dyn Random,
-    request: &Request<'_>,
-) -> Result<Outcome, IdempotencyError> {
+    creation: &Creation,
+) -> Result<Outcome, StoreError> {
     let current = keyring.current(KEYRING_PURPOSE)?;
     let mut nonce = Zeroizing::new(vec![0; NONCE_LENGTH]);
     random.fill(&mut nonce);
-
-    let Some(request_id) = request.request_id else {
+    let Some(request_id) = creation.request_id else {
         let mut bytes = [0; 16];
         random.fill(&mut bytes);
-        let request_id = uuid::Builder::from_random_bytes(bytes).into_uuid();
         let secrets = Derivation {
             key: current.clone(),
             nonce,
-            request_id,
+            request_id: uuid::Builder::from_random_bytes(bytes).into_uuid(),
         };
-        return Ok(Outcome::New(Reservation {
-            secrets,
-            request_key: None,
-        }));
+        let request_key = None;
+        return Ok(Outcome::New(Reservation { secrets, request_key }));
     };
 
-    // A request from before a rotation of the data key lies under the older key.
+    // The row of a call before the rotation of the data key is found under the older key.
     for key in keyring.versions(KEYRING_PURPOSE).skip(1) {
-        if let Some(row) = find(tx, &request_key(key, request, request_id)).await?
-            && let Some(outcome) = judge(tx, keyring, clock, request, request_id, row).await?
-        {
+        let request_key = request_key(key, creation, request_id);
+        if let Some(outcome) = replay(tx, keyring, clock, creation, request_id, &request_key).await? {
             return Ok(outcome);
         }
     }
 
-    let request_key = request_key(current, request, request_id);
+    let request_key = request_key(current, creation, request_id);
     for _ in 0..ATTEMPTS {
         let row = row::ActiveModel {
             request_key: Set(request_key.to_vec()),
-            content: Set(content_mac(current, request).to_vec()),
+            content: Set(content_mac(current, creation).to_vec()),
             nonce: Set(Some(nonce.to_vec())),
             key_version: Set(current.version()),
             resource_id: Set(String::new()),
             created_at: Set(clock.now().as_millis()),
         };
-        let inserted = row::Entity::insert(row)
-            .on_conflict(
-                OnConflict::column(row::Column::RequestKey)
-                    .do_nothing()
-                    .to_owned(),
-            )
-            .exec_without_returning(tx)
-            .await?;
-        if inserted == 1 {
+        let unless_present = OnConflict::column(row::Column::RequestKey)
+            .do_nothing()
+            .to_owned();
+        let insert = row::Entity::insert(row).on_conflict(unless_present);
+        if insert.exec_without_returning(tx).await? == 1 {
+            let key = current.clone();
+            let request_key = Some(request_key);
             let secrets = Derivation {
-                key: current.clone(),
+                key,
                 nonce,
                 request_id,
             };
-            return Ok(Outcome::New(Reservation {
-                secrets,
-                request_key: Some(request_key),
-            }));
+            return Ok(Outcome::New(Reservation { secrets, request_key }));
         }
-        if let Some(row) = find(tx, &request_key).await?
-            && let Some(outcome) = judge(tx, keyring, clock, request, request_id, row).await?
-        {
+        if let Some(outcome) = replay(tx, keyring, clock, creation, request_id, &request_key).await? {
             return Ok(outcome);
         }
     }
-    Err(StoreError::Unavailable.into())
+    Err(StoreError::Unavailable)
 }
 
-/// Decides about a row of an earlier request; `None` after deleting a row that is a day old.
-async fn judge(
+/// Returns the outcome for a call that has a row; `None` if there is no row, or only one that is a day old, which it
+/// deletes.
+async fn replay(
     tx: &DatabaseTransaction,
     keyring: &Keyring,
     clock: &dyn Clock,
-    request: &Request<'_>,
+    creation: &Creation,
     request_id: Uuid,
-    row: row::Model,
-) -> Result<Option<Outcome>, IdempotencyError> {
+    request_key: &[u8; 32],
+) -> Result<Option<Outcome>, StoreError> {
+    // The lock keeps `sweep` from the row.
+    let find = row::Entity::find_by_id(request_key.to_vec()).lock_exclusive();
+    let Some(row) = find.one(tx).await? else {
+        return Ok(None);
+    };
     let age = clock.now().since(UnixMillis::from_millis(row.created_at));
-    if age >= REFUSAL_WINDOW {
+    if age >= REJECTION_WINDOW {
         row::Entity::delete_by_id(row.request_key).exec(tx).await?;
         return Ok(None);
     }
-    let key = keyring.require(KEYRING_PURPOSE, row.key_version)?;
-    let same_content = content_mac(key, request).ct_eq(&row.content);
-    let nonce = row.nonce.filter(|_| age < REPLAY_WINDOW);
-    match nonce {
-        Some(nonce) if bool::from(same_content) => {
-            if row.resource_id.is_empty() {
-                return Err(StoreError::Corrupt("a request id without its resource").into());
-            }
-            let nonce = Zeroizing::new(nonce);
-            let secrets = Derivation {
-                key: key.clone(),
-                nonce,
-                request_id,
-            };
-            Ok(Some(Outcome::Replay {
-                resource_id: row.resource_id,
-                secrets,
-            }))
-        }
-        _ => Err(IdempotencyError::Reused),
+    let key = keyring.require(KEYRING_PURPOSE, row.key_version)?.clone();
+    let same_content = bool::from(content_mac(&key, creation).ct_eq(&row.content));
+    let nonce = row.nonce.filter(|_| same_content && age < REPLAY_WINDOW);
+    let nonce = Zeroizing::new(nonce.ok_or(StoreError::RequestIdReused)?);
+    if row.resource_id.is_empty() {
+        return Err(StoreError::Corrupt("a request id without its resource"));
     }
+    Ok(Some(Outcome::Replay {
+        resource_id: row.resource_id,
+        secrets: Derivation {
+            key,
+            nonce,
+            request_id,
+        },
+    }))
 }
 
-/// The row, locked against [`sweep`] where rows have locks.
-async fn find(tx: &DatabaseTransaction, key: &[u8; 32]) -> Result<Option<row::Model>, StoreError> {
-    let mut find = row::Entity::find_by_id(key.to_vec());
-    if tx.get_database_backend() == DatabaseBackend::Postgres {
-        find = find.lock_exclusive();
-    }
-    Ok(find.one(tx).await?)
+fn request_key(key: &DataKey, creation: &Creation, request_id: Uuid) -> [u8; 32] {
+    let principal = creation.origin.actor.id.as_bytes();
+    key.hmac(&[b"request", principal, request_id.as_bytes()])
 }
 
-fn request_key(key: &DataKey, request: &Request<'_>, request_id: Uuid) -> [u8; 32] {
-    key.hmac(&[b"request", request.principal.as_bytes(), request_id.as_bytes()])
+fn content_mac(key: &DataKey, creation: &Creation) -> [u8; 32] {
+    key.hmac(&[b"content", creation.method.as_bytes(), &creation.content])
 }
 
-fn content_mac(key: &DataKey, request: &Request<'_>) -> [u8; 32] {
-    key.hmac(&[b"content", request.method.as_bytes(), request.content])
-}
-
-/// What [`sweep`] did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Swept {
-    /// Rows whose nonce went: their secrets can't be derived any more.
-    pub nonces: u64,
-    /// Rows that went: their ids may be used anew.
-    pub rows: u64,
-}
-
-/// Takes away the nonces that are ten minutes old and the rows that are a day old. Any replica may
-/// run it at any time; every minute is often enough, since [`begin`] looks at the age itself.
-///
-/// # Errors
-/// What the database says.
-pub async fn sweep(db: &Database, now: UnixMillis) -> Result<Swept, StoreError> {
+/// Deletes the nonces that are ten minutes old and the rows that are a day old. Returns the numbers of nonces and of
+/// rows. Any replica may call it at any time: [`begin`] checks the age of a row itself.
+pub async fn sweep(db: &Database, now: UnixMillis) -> Result<(u64, u64), StoreError> {
     let tx = db.write().await?;
-    let expired = row::Entity::delete_many()
-        .filter(row::Column::CreatedAt.lte(now.minus(REFUSAL_WINDOW).as_millis()))
+    let rows = row::Entity::delete_many()
+        .filter(row::Column::CreatedAt.lte(now.minus(REJECTION_WINDOW).as_millis()))
         .exec(&tx)
         .await?;
-    let forgotten = row::Entity::update_many()
+    let nonces = row::Entity::update_many()
         .col_expr(row::Column::Nonce, Expr::value(Option::<Vec<u8>>::None))
         .filter(row::Column::CreatedAt.lte(now.minus(REPLAY_WINDOW).as_millis()))
         .filter(row::Column::Nonce.is_not_null())
         .exec(&tx)
         .await?;
     tx.commit().await?;
-    Ok(Swept {
-        nonces: forgotten.rows_affected,
-        rows: expired.rows_affected,
-    })
-}
-
-/// Creates `idempotency`.
-///
-/// # Errors
-/// What the database says.
-pub async fn create_table(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    use row::Column;
-
-    let table = Table::create()
-        .table(row::Entity)
-        .col(ColumnDef::new(Column::RequestKey).blob().not_null().primary_key())
-        .col(ColumnDef::new(Column::Content).blob().not_null())
-        .col(ColumnDef::new(Column::Nonce).blob())
-        .col(ColumnDef::new(Column::KeyVersion).integer().not_null())
-        .col(ColumnDef::new(Column::ResourceId).text().not_null())
-        .col(ColumnDef::new(Column::CreatedAt).big_integer().not_null())
-        .to_owned();
-    manager.create_table(table).await?;
-    let by_age = Index::create()
-        .name("idempotency_created_at")
-        .table(row::Entity)
-        .col(Column::CreatedAt)
-        .to_owned();
-    manager.create_index(by_age).await
+    Ok((nonces.rows_affected, rows.rows_affected))
 }
 
 #[cfg(test)]

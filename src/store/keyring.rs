@@ -1,12 +1,9 @@
-//! The table `keyring`: one row per purpose and version of a data key, wrapped by the master key.
+//! The table `keyring`: one row for each purpose and version of a data key, wrapped by the master key.
 //!
-//! Rotating the master key wraps these rows anew and touches nothing else.
+//! A rotation of the master key wraps these rows again and changes nothing else.
 
-use sea_orm::{ActiveValue::Set, ConnectionTrait, QueryOrder, QuerySelect, entity::prelude::*};
-use sea_orm_migration::{
-    SchemaManager,
-    prelude::{ColumnDef, Index, OnConflict, Table},
-};
+use sea_orm::{ActiveValue::Set, QueryOrder, QuerySelect, entity::prelude::*};
+use sea_orm_migration::prelude::OnConflict;
 use zeroize::Zeroizing;
 
 use super::{Database, StoreError};
@@ -37,8 +34,8 @@ mod row {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// Reads all versions of these purposes. Creates the first version of a purpose that has none;
-/// racing replicas end with the same keys.
+/// Opens all versions of these purposes. Creates the first version of a purpose that has none; racing replicas get
+/// the same keys.
 ///
 /// # Errors
 /// [`KeyError::OtherMasterKey`] or [`KeyError::Sealed`] if `master` does not wrap them.
@@ -49,22 +46,22 @@ pub async fn open(
     clock: &dyn Clock,
     random: &dyn Random,
 ) -> Result<Keyring, StoreError> {
-    let mut rows = read_rows(db.read(), purposes).await?;
-    let missing: Vec<_> = purposes
-        .iter()
-        .filter(|purpose| !rows.iter().any(|row| row.purpose == **purpose))
-        .collect();
+    let find = || row::Entity::find().filter(row::Column::Purpose.is_in(purposes.iter().copied()));
+    let mut rows = find().all(db.read()).await?;
+    let is_missing = |purpose: &str| !rows.iter().any(|row| row.purpose == purpose);
+    let missing: Vec<_> = purposes.iter().filter(|purpose| is_missing(purpose)).collect();
     if !missing.is_empty() {
         let tx = db.write().await?;
         for purpose in missing {
             let row = new_row(master, purpose, 1, clock, random)?;
+            let key = [row::Column::Purpose, row::Column::Version];
             row::Entity::insert(row)
-                .on_conflict(primary_key().do_nothing().to_owned())
+                .on_conflict(OnConflict::columns(key).do_nothing().to_owned())
                 .exec_without_returning(&tx)
                 .await?;
         }
         tx.commit().await?;
-        rows = read_rows(db.read(), purposes).await?;
+        rows = find().all(db.read()).await?;
     }
 
     let mut keyring = Keyring::new(purposes);
@@ -75,8 +72,8 @@ pub async fn open(
     Ok(keyring)
 }
 
-/// Adds a random key of the next version to a purpose, and returns that version. A keyring in memory
-/// has it after it is opened again.
+/// Adds a random key of the next version to a purpose, and returns that version. A keyring in memory must be opened
+/// again to have it.
 ///
 /// # Errors
 /// [`StoreError::Conflict`] if another rotation won the race.
@@ -100,12 +97,11 @@ pub async fn add_version(
     Ok(version)
 }
 
-/// Wraps every row with `new` instead of `old` in one transaction, and returns how many changed. Skips
-/// rows that `new` wraps already, so it can be repeated after a service with the old key added a row.
+/// Wraps every row with `new` instead of `old` in one transaction, and returns how many changed. Skips rows that `new`
+/// wraps already, so that it can be repeated after a service with the old key added a row.
 ///
 /// # Errors
-/// [`KeyError::OtherMasterKey`] or [`KeyError::Sealed`] for a row that neither key wraps; then
-/// nothing changes.
+/// [`KeyError::OtherMasterKey`] or [`KeyError::Sealed`] for a row that neither key wraps; then nothing changes.
 pub async fn rewrap(
     db: &Database,
     old: &dyn MasterKey,
@@ -113,15 +109,13 @@ pub async fn rewrap(
     random: &dyn Random,
 ) -> Result<usize, StoreError> {
     let tx = db.write().await?;
-    let mut find = row::Entity::find();
-    if tx.get_database_backend() == sea_orm::DatabaseBackend::Postgres {
-        find = find.lock_exclusive();
-    }
-    let mut count = 0;
-    for row in find.all(&tx).await? {
-        if row.master_key_id == new.id() {
-            continue;
-        }
+    let rows = row::Entity::find()
+        .filter(row::Column::MasterKeyId.ne(new.id()))
+        .lock_exclusive()
+        .all(&tx)
+        .await?;
+    let count = rows.len();
+    for row in rows {
         let key = unwrap_row(old, &row)?;
         let wrapped = new.wrap(random, &key, &context(&row.purpose, row.version))?;
         let changed = row::ActiveModel {
@@ -130,15 +124,9 @@ pub async fn rewrap(
             ..row.into()
         };
         row::Entity::update(changed).exec(&tx).await?;
-        count += 1;
     }
     tx.commit().await?;
     Ok(count)
-}
-
-async fn read_rows(conn: &impl ConnectionTrait, purposes: &[&str]) -> Result<Vec<row::Model>, StoreError> {
-    let find = row::Entity::find().filter(row::Column::Purpose.is_in(purposes.iter().copied()));
-    Ok(find.all(conn).await?)
 }
 
 fn new_row(
@@ -160,39 +148,16 @@ fn new_row(
 }
 
 fn unwrap_row(master: &dyn MasterKey, row: &row::Model) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    if row.master_key_id != master.id() {
-        let wrapped_by = row.master_key_id.clone();
-        return Err(KeyError::OtherMasterKey {
-            wrapped_by,
-            given: master.id(),
-        });
+    let (wrapped_by, given) = (row.master_key_id.clone(), master.id());
+    if wrapped_by != given {
+        return Err(KeyError::OtherMasterKey { wrapped_by, given });
     }
     master.unwrap(&row.wrapped, &context(&row.purpose, row.version))
 }
 
-/// Binds a wrapped key to its row, so that it does not open in the place of another.
+/// Returns the context that binds a wrapped key to its row, so that it does not open in another row.
 fn context(purpose: &str, version: i32) -> Vec<u8> {
     [b"accord keyring", &version.to_be_bytes()[..], purpose.as_bytes()].concat()
-}
-
-fn primary_key() -> OnConflict {
-    OnConflict::columns([row::Column::Purpose, row::Column::Version])
-}
-
-/// Creates the table `keyring`.
-pub async fn create_table(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    use row::Column;
-
-    let table = Table::create()
-        .table(row::Entity)
-        .col(ColumnDef::new(Column::Purpose).text().not_null())
-        .col(ColumnDef::new(Column::Version).integer().not_null())
-        .col(ColumnDef::new(Column::Wrapped).blob().not_null())
-        .col(ColumnDef::new(Column::MasterKeyId).text().not_null())
-        .col(ColumnDef::new(Column::CreatedAt).big_integer().not_null())
-        .primary_key(Index::create().col(Column::Purpose).col(Column::Version))
-        .to_owned();
-    manager.create_table(table).await
 }
 
 #[cfg(test)]

@@ -1,42 +1,41 @@
-//! Applies a service's migrations once, however many replicas start together. Knows no table but its lock and
-//! the migrator's record.
+//! Applies a service's migrations once, however many replicas start together. Knows only its lock's table and the
+//! migrator's.
 
 use std::collections::BTreeSet;
 
-use sea_orm::{ConnectionTrait, DatabaseBackend, DbErr, ExprTrait};
+use sea_orm::{ConnectionTrait, DbErr, ExprTrait};
 use sea_orm_migration::{
     IntoSchemaManagerConnection, MigratorTrait, SchemaManager,
-    prelude::{ColumnDef, Expr, Index, IndexCreateStatement, OnConflict, Query, SqliteQueryBuilder, Table},
+    prelude::{ColumnDef, ConditionalStatement, Expr, Index, IndexCreateStatement, OnConflict, Query, Table},
+    schema::integer,
 };
 
 use super::{Database, StoreError};
 
 const LOCK_TABLE: &str = "migration_lock";
-/// Tries to create the lock table: PostgreSQL's CREATE TABLE IF NOT EXISTS fails when it is raced.
+/// How often the lock table's creation is tried: PostgreSQL's CREATE TABLE IF NOT EXISTS fails in a race.
 const LOCK_ATTEMPTS: usize = 5;
 
 impl Database {
-    /// Applies all pending migrations of `M` in one transaction, under a lock: of racing replicas
-    /// one migrates and the others find nothing left to do.
+    /// Applies all pending migrations of `M` in one transaction, under a lock: of racing replicas one migrates, and
+    /// the others find nothing left to do.
     ///
-    /// Leaves a database with newer migrations alone, so that an older replica can restart while a newer
-    /// version rolls out. Rejects one with older migrations that `M` does not know.
+    /// Accepts a database with newer migrations, so that an older replica can restart while a newer version rolls
+    /// out. Rejects one with older migrations that `M` does not know.
     pub async fn migrate<M: MigratorTrait>(&self) -> Result<(), StoreError> {
         if self.is_migrated::<M>().await? {
             return Ok(());
         }
         self.create_lock().await?;
         let tx = self.write().await?;
-        let mut lock = Query::select();
-        lock.column("id")
+        let lock = Query::select()
+            .column("id")
             .from(LOCK_TABLE)
-            .and_where(Expr::col("id").eq(1));
-        if tx.get_database_backend() == DatabaseBackend::Postgres {
-            lock.lock_exclusive();
-        }
-        tx.query_one(&lock)
-            .await?
-            .ok_or(StoreError::Corrupt("the migration lock is missing"))?;
+            .and_where(Expr::col("id").eq(1))
+            .lock_exclusive()
+            .to_owned();
+        let locked = tx.query_one(&lock).await?;
+        locked.ok_or(StoreError::Corrupt("the migration lock is missing"))?;
         if !pending::<M>(&tx).await?.is_empty() {
             M::up(&tx, None).await?;
         }
@@ -49,16 +48,14 @@ impl Database {
     }
 
     async fn create_lock(&self) -> Result<(), StoreError> {
-        let mut attempt = 1;
-        loop {
+        for _ in 1..LOCK_ATTEMPTS {
             match self.try_create_lock().await {
                 // PostgreSQL reports the race as a duplicate type or relation name.
-                Err(StoreError::Conflict | StoreError::Database(_)) if attempt < LOCK_ATTEMPTS => {
-                    attempt += 1;
-                }
+                Err(StoreError::Conflict | StoreError::Database(_)) => {}
                 other => return other,
             }
         }
+        self.try_create_lock().await
     }
 
     async fn try_create_lock(&self) -> Result<(), StoreError> {
@@ -66,7 +63,7 @@ impl Database {
         let table = Table::create()
             .table(LOCK_TABLE)
             .if_not_exists()
-            .col(ColumnDef::new("id").integer().not_null().primary_key())
+            .col(integer("id").primary_key())
             .to_owned();
         tx.execute(&table).await?;
         let row = Query::insert()
@@ -80,19 +77,16 @@ impl Database {
     }
 }
 
-/// Returns the names of the migrations of `M` that the database has no record of.
+/// Returns the names of the migrations of `M` that are not applied.
 ///
 /// # Errors
-/// [`StoreError::OlderBuild`] if the database has applied a migration that `M` does not know and that comes
-/// before its newest one.
+/// [`StoreError::OlderBuild`] if an applied migration is unknown to `M` and older than its newest one.
 async fn pending<'c, M: MigratorTrait>(
     conn: impl IntoSchemaManagerConnection<'c>,
 ) -> Result<BTreeSet<String>, StoreError> {
     let manager = SchemaManager::new(conn);
-    let mut names: BTreeSet<String> = M::migrations()
-        .iter()
-        .map(|migration| migration.name().to_owned())
-        .collect();
+    let migrations = M::migrations();
+    let mut names: BTreeSet<_> = migrations.iter().map(|m| m.name().to_owned()).collect();
     let record = M::migration_table_name();
     if !manager.has_table(record.to_string()).await? {
         return Ok(names);
@@ -137,16 +131,27 @@ pub async fn create_index(
     manager.create_index(index(name, table, columns)).await
 }
 
-/// Creates an index that no two rows may have the same values of.
+/// Creates an index that allows no two rows with the same values.
 pub async fn create_unique_index(
     manager: &SchemaManager<'_>,
     name: &str,
     table: &'static str,
     columns: &[&'static str],
 ) -> Result<(), DbErr> {
-    manager
-        .create_index(index(name, table, columns).unique().to_owned())
-        .await
+    let index = index(name, table, columns).unique().to_owned();
+    manager.create_index(index).await
+}
+
+/// Creates an index of the rows for which `condition` holds.
+pub(super) async fn create_partial_index(
+    manager: &SchemaManager<'_>,
+    name: &str,
+    table: &'static str,
+    columns: &[&'static str],
+    condition: Expr,
+) -> Result<(), DbErr> {
+    let index = index(name, table, columns).and_where(condition).to_owned();
+    manager.create_index(index).await
 }
 
 fn index(name: &str, table: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
@@ -155,23 +160,6 @@ fn index(name: &str, table: &'static str, columns: &[&'static str]) -> IndexCrea
         index.col(*column);
     }
     index.name(name).table(table).to_owned()
-}
-
-/// Creates an index over the rows for which `condition` holds. sea-query writes no partial indexes; this statement
-/// is the same on both databases.
-pub(super) async fn create_partial_index(
-    manager: &SchemaManager<'_>,
-    name: &str,
-    table: &str,
-    columns: [&str; 2],
-    condition: Expr,
-) -> Result<(), DbErr> {
-    let condition = Query::select().expr(condition).to_string(SqliteQueryBuilder);
-    let condition = condition.trim_start_matches("SELECT ");
-    let columns = columns.join(", ");
-    let create = format!("CREATE INDEX {name} ON {table} ({columns}) WHERE {condition}");
-    manager.get_connection().execute_unprepared(&create).await?;
-    Ok(())
 }
 
 #[cfg(test)]

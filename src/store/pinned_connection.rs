@@ -1,6 +1,5 @@
-//! A pinned connection, for a writer that runs all the time. Without it the pool pings every connection that comes
-//! back: on PostgreSQL a round trip, on SQLite, where all writers share one connection, a task and two threads
-//! that wake up.
+//! A pinned connection, for a writer that runs all the time. Without it the pool pings every returned connection: on
+//! PostgreSQL a round trip, on SQLite, where all writers share one connection, a task and two threads that wake up.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -11,10 +10,10 @@ use sea_orm::sqlx::{self, Pool, pool::PoolConnection};
 
 use super::StoreError;
 
-/// How long a connection stays pinned without use. The network may forget an idle one, and its next user hangs.
+/// How long a connection stays pinned without use. The network may drop an idle connection, and its next user hangs.
 const MAX_IDLE: Duration = Duration::from_secs(30);
 
-/// A pool, and one of its connections outside of it.
+/// A pool, and one of its connections that is not returned to it.
 pub(super) struct PinnedConnection<DB: sqlx::Database> {
     pool: Pool<DB>,
     state: Mutex<State<DB>>,
@@ -23,7 +22,7 @@ pub(super) struct PinnedConnection<DB: sqlx::Database> {
 struct State<DB: sqlx::Database> {
     /// The pinned connection, and when it was last used.
     pinned: Option<(PoolConnection<DB>, Instant)>,
-    /// How many wait for the pool. Nothing is pinned meanwhile.
+    /// The number of users of the pool. Nothing is pinned meanwhile.
     pool_users: usize,
 }
 
@@ -39,8 +38,8 @@ impl<DB: sqlx::Database> PinnedConnection<DB> {
         }
     }
 
-    /// Takes the pinned connection, or else one of the pool. After success give it to [`Self::pin`]; after a
-    /// failure drop it, and the pool checks that it is alive and in no transaction.
+    /// Takes the pinned connection, or else one of the pool. After success pass it to [`Self::pin`]. After a failure
+    /// drop it: the pool then checks that it is alive and in no transaction.
     pub(super) async fn acquire(&self) -> Result<PoolConnection<DB>, StoreError> {
         let pinned = self.state().pinned.take();
         match pinned {
@@ -52,7 +51,7 @@ impl<DB: sqlx::Database> PinnedConnection<DB> {
         }
     }
 
-    /// Pins a connection for its next use, unless somebody waits for the pool.
+    /// Pins a connection for its next use, unless the pool has other users.
     pub(super) fn pin(&self, connection: PoolConnection<DB>) {
         let mut state = self.state();
         if state.pool_users == 0 && !self.pool.is_closed() {
@@ -60,8 +59,8 @@ impl<DB: sqlx::Database> PinnedConnection<DB> {
         }
     }
 
-    /// Gives the pinned connection back to the pool, and pins none until the returned guard is dropped. Without it
-    /// a user of the pool would wait in vain for the last connection.
+    /// Returns the pinned connection to the pool, and pins none until the guard is dropped. Without it a user of the
+    /// pool would wait in vain for the last connection.
     pub(super) fn unpin(&self) -> Unpinned<'_, DB> {
         let mut state = self.state();
         state.pool_users += 1;
@@ -74,7 +73,7 @@ impl<DB: sqlx::Database> PinnedConnection<DB> {
     }
 }
 
-/// While it lives, no connection is pinned.
+/// A guard: while it exists, no connection is pinned.
 pub(super) struct Unpinned<'a, DB: sqlx::Database>(&'a PinnedConnection<DB>);
 
 impl<DB: sqlx::Database> Unpinned<'_, DB> {
@@ -98,14 +97,14 @@ mod tests {
     use super::*;
     use crate::testing::sqlite;
 
-    /// A pool of one connection.
+    /// Creates a pool of one connection.
     async fn one(url: &str) -> PinnedConnection<Sqlite> {
         let pool = SqlitePoolOptions::new().max_connections(1).connect(url).await;
         PinnedConnection::new(pool.unwrap())
     }
 
     #[tokio::test]
-    async fn a_pinned_connection_goes_back_when_the_pool_is_needed() {
+    async fn unpin_returns_the_pinned_connection_to_the_pool() {
         let database = sqlite();
         let connection = one(&format!("{}?mode=rwc", database.url)).await;
         connection.pin(connection.acquire().await.unwrap());

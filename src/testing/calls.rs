@@ -1,4 +1,4 @@
-//! Calls as tests make them: with a bearer token or without, and what their answers have to be.
+//! gRPC calls of tests, with or without a bearer token, and assertions about their responses.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ use tonic_types::StatusExt;
 
 use crate::rpc::auth::unauthenticated;
 
-/// A channel whose calls bring one caller's token; every generated client's `new` takes it.
+/// A channel whose calls carry one caller's token. Every generated client accepts it.
 pub type CallerChannel = InterceptedService<Channel, Bearer>;
 
 /// Adds an `authorization` header, or none.
@@ -32,31 +32,31 @@ impl Interceptor for Bearer {
     }
 }
 
-/// A channel whose calls bring this `authorization` header; none if it is empty.
+/// Opens a channel whose calls carry this `authorization` header, or none if it is empty.
 pub fn authorized(channel: &Channel, value: &str) -> CallerChannel {
     let value = (!value.is_empty()).then(|| value.parse().unwrap());
     InterceptedService::new(channel.clone(), Bearer(value))
 }
 
-/// What a method answers to a caller, whatever the call itself is about.
+/// Whether a method admits a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// The method itself answered.
+    /// The method was reached.
     Admitted,
-    /// The caller is known and not permitted.
+    /// The caller has no permission.
     Denied,
-    /// The caller is not known.
+    /// The caller is unknown.
     Unknown,
 }
 
-/// Full service name and method name of the contract's methods, of the services that `wanted` accepts.
-pub fn methods(wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+/// Returns the full service name and the method name of all methods of the services for which `filter` holds.
+pub fn methods(filter: impl Fn(&str) -> bool) -> Vec<(String, String)> {
     let files = prost_types::FileDescriptorSet::decode(crate::FILE_DESCRIPTOR_SET).unwrap();
     let mut methods = Vec::new();
     for file in &files.file {
         for service in &file.service {
             let name = format!("{}.{}", file.package(), service.name());
-            if wanted(&name) {
+            if filter(&name) {
                 methods.extend(
                     service
                         .method
@@ -86,7 +86,7 @@ pub async fn admission(channel: CallerChannel, (service, method): &(String, Stri
         .unwrap_or_default();
     match (status.code(), reason.as_str()) {
         (Code::PermissionDenied, "PERMISSION_DENIED") => Admission::Denied,
-        // A method may reject a credential in the message for the same reason.
+        // A method may reject a credential in the message with the same reason.
         (Code::Unauthenticated, "UNAUTHENTICATED") if status.message() == unauthenticated().message() => {
             Admission::Unknown
         }
@@ -95,13 +95,13 @@ pub async fn admission(channel: CallerChannel, (service, method): &(String, Stri
     }
 }
 
-/// The text with another last character.
+/// Replaces the last character of a text.
 pub fn altered(text: &str) -> String {
     let last = if text.ends_with('0') { '1' } else { '0' };
     format!("{}{last}", &text[..text.len() - 1])
 }
 
-/// The message of an answer.
+/// Returns the message of a response.
 #[track_caller]
 pub fn ok<T>(result: Result<Response<T>, Status>) -> T {
     match result {
@@ -110,10 +110,10 @@ pub fn ok<T>(result: Result<Response<T>, Status>) -> T {
     }
 }
 
-/// Asserts the code, the reason and that it is Accord's status. Returns the metadata.
+/// Asserts the code, the reason and the domain of a status. Returns its metadata.
 #[track_caller]
 pub fn assert_refused<T>(result: Result<T, Status>, code: Code, reason: &str) -> HashMap<String, String> {
-    let status = result.err().expect("the call should be refused");
+    let status = result.err().expect("the call should fail");
     let info = status.get_details_error_info();
     let info = info.unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
     assert_eq!(
@@ -127,7 +127,7 @@ pub fn assert_refused<T>(result: Result<T, Status>, code: Code, reason: &str) ->
 /// Asserts INVALID_ARGUMENT/INVALID_FIELDS with violations of exactly these fields, in any order.
 #[track_caller]
 pub fn assert_violations<T>(result: Result<T, Status>, fields: &[&str]) {
-    let status = result.err().expect("the call should be refused");
+    let status = result.err().expect("the call should fail");
     let violations = status.get_details_bad_request().map(|bad| bad.field_violations);
     let mut found: Vec<_> = violations
         .unwrap_or_default()

@@ -1,4 +1,4 @@
-//! HTTP/2 as no library speaks it, frame by frame (RFC 9113 §6).
+//! HTTP/2 frame by frame (RFC 9113 §6), for sequences that no library sends.
 
 use std::{
     io::{Read, Write},
@@ -16,11 +16,11 @@ const CANCEL: u32 = 8;
 /// `:method: POST`, `:scheme: http`, `:path: /` in HPACK's static table (RFC 7541, appendix A).
 const POST: [u8; 3] = [0x83, 0x86, 0x84];
 
-/// Calls a server so many times on one connection, hanging up each time before it can have seen the call, and once
-/// more to hear an answer. Blocks.
+/// Sends `times` calls on one connection, and cancels each before the server can handle it. Then sends one more call and
+/// waits for the response. Blocks.
 ///
 /// # Panics
-/// If the server ends the connection, or does not answer for ten seconds.
+/// If the server ends the connection, or does not respond for ten seconds.
 pub fn hang_up(server: SocketAddr, times: u32) {
     let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     sent.extend(frame(SETTINGS, 0, 0, &[]));

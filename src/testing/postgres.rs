@@ -1,8 +1,7 @@
 //! A PostgreSQL server for one test process, and the databases on it.
 //!
-//! Nothing stays behind, even if the process is killed: a small shell script runs the server and
-//! reads a pipe that only the test process can write to. When the pipe ends, however the process
-//! did, the script stops the server and removes its directory.
+//! Nothing remains, even if the process is killed: a shell script runs the server and reads a pipe that only the test
+//! process can write to. At the end of the pipe the script stops the server and removes its directory.
 
 use std::{
     env, fs,
@@ -21,9 +20,9 @@ use sea_orm::sqlx::{
 };
 use url::Url;
 
-/// Runs the server in `$1` until standard input ends. `$2` is the port, `$3` the directory of
-/// PostgreSQL's programs, `$4` further options of the server; the rest is the command that turns root
-/// into another user, if there is need. The script ignores the signals that a terminal sends to the tests.
+/// Runs the server in `$1` until standard input ends. `$2` is the port, `$3` the directory of PostgreSQL's programs, `$4`
+/// are further options of the server. The rest is the command that changes the user, if this process runs as root. The
+/// script ignores the signals that a terminal sends to the tests.
 const WATCHDOG: &str = r#"
 trap '' HUP INT TERM
 dir=$1 port=$2 bin=$3 options=$4
@@ -52,12 +51,12 @@ rm -rf "$dir"
 const START_ATTEMPTS: usize = 3;
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a server does for those who want to find their data again.
+/// The durability of a server's commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Durability {
-    /// Nothing: tests throw their data away.
+    /// No durability, for tests.
     None,
-    /// Everything: a commit that was answered is on the disk.
+    /// The server syncs each commit to the disk.
     Full,
 }
 
@@ -75,21 +74,21 @@ impl Durability {
     }
 }
 
-/// A server of this process's own. Stops when dropped, or when the process ends.
+/// A server that this process started. It stops when it is dropped or the process ends.
 pub(super) struct Cluster {
     url: String,
     directory: PathBuf,
-    /// The end of the pipe that keeps the server alive. Close-on-exec, so no other child has it.
+    /// Our end of the pipe that keeps the server running. Close-on-exec, so that no other child has it.
     keep_alive: Option<ChildStdin>,
     watchdog: Child,
 }
 
 impl Cluster {
-    /// Starts a server whose files lie below `parent`, or says why there can be none.
+    /// Starts a server with its files in `parent`, or returns the reason for a failure.
     pub(super) fn start(parent: &Path, durability: Durability) -> Result<Self, String> {
         let programs = find_programs()?;
         let mut reason = String::new();
-        // Another process may take the port between our choosing and the server's listening.
+        // Another process may take the port before the server listens.
         for _ in 0..START_ATTEMPTS {
             match Self::try_start(&programs, parent, durability) {
                 Ok(cluster) => return Ok(cluster),
@@ -99,17 +98,17 @@ impl Cluster {
         Err(reason)
     }
 
-    /// A URL of the server, for its superuser.
+    /// Returns the superuser's URL of the server.
     pub(super) fn url(&self) -> &str {
         &self.url
     }
 
-    /// Where the server's files are.
+    /// Returns the directory of the server's files.
     pub(super) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The process that all of the server's descend from.
+    /// Returns the id of the server's main process.
     pub(super) fn pid(&self) -> Result<u32, String> {
         let file = fs::read_to_string(self.directory.join("data/postmaster.pid"));
         let file = file.map_err(|error| format!("postmaster.pid: {error}"))?;
@@ -140,7 +139,7 @@ impl Cluster {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // Not in the terminal's group: who interrupts the tests must not kill their cleaner.
+            // Not in the terminal's process group, so that an interrupt of the tests does not kill it.
             .process_group(0)
             .spawn()
             .map_err(|error| format!("/bin/sh: {error}"))?;
@@ -148,7 +147,7 @@ impl Cluster {
         let url = format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable");
         let cluster = Self {
             url,
-            // From here on the directory is the watchdog's to remove.
+            // From here on the watchdog removes the directory.
             directory: dir.keep(),
             keep_alive,
             watchdog,
@@ -181,10 +180,10 @@ impl Drop for Cluster {
     }
 }
 
-/// Where `initdb` and `postgres` lie: on the PATH, else the newest of Debian's places.
+/// Finds the directory of `initdb` and `postgres`: on the PATH, or the newest of Debian's directories.
 fn find_programs() -> Result<PathBuf, String> {
     let complete = |dir: &PathBuf| ["initdb", "postgres"].iter().all(|p| dir.join(p).is_file());
-    // The PATH may have links to the programs alone: they need what lies beside the real ones.
+    // The PATH may hold links to the programs, which need the files beside the originals.
     let real = |dir: PathBuf| {
         let program = dir.join("initdb").canonicalize().ok()?;
         program.parent().map(Path::to_owned)
@@ -210,8 +209,8 @@ fn find_programs() -> Result<PathBuf, String> {
         .ok_or_else(|| "initdb and postgres are not installed".to_owned())
 }
 
-/// PostgreSQL refuses to run as root. Gives the directory to the user `postgres` then, and the
-/// command that becomes this user; for anyone else nothing is needed.
+/// PostgreSQL does not run as root. If this process is root, makes `postgres` the owner of the directory, and returns the
+/// command that changes to this user.
 fn change_user(dir: &Path) -> Result<Vec<String>, String> {
     const ROOT: u32 = 0;
     let owner = fs::metadata(dir).map_err(|error| error.to_string())?.uid();
@@ -236,7 +235,7 @@ fn change_user(dir: &Path) -> Result<Vec<String>, String> {
         ],
         &["runuser", "-u", "postgres", "--"],
     ];
-    // The other user may not get as far as the directory.
+    // The user may not reach the directory.
     let works = |command: &&[&str]| {
         Command::new(command[0])
             .args(&command[1..])
@@ -248,13 +247,12 @@ fn change_user(dir: &Path) -> Result<Vec<String>, String> {
             .is_ok_and(|status| status.success())
     };
     let command = candidates.into_iter().find(works);
-    let command =
-        command.ok_or("neither setpriv nor runuser can become a user postgres who reaches the directory")?;
+    let command = command
+        .ok_or("neither setpriv nor runuser can change to a user postgres that reaches the directory")?;
     Ok(command.iter().map(|word| (*word).to_owned()).collect())
 }
 
-/// Whether the server has given up, so that waiting is useless. It also says FATAL to whoever connects
-/// while it is still starting up, which is no failure.
+/// Returns whether the start has failed. A server that is starting logs FATAL for each connection, which is no failure.
 fn has_failed(dir: &Path) -> bool {
     let failed = |line: &str| {
         line.contains("initdb: error") || line.contains("FATAL") && !line.contains("the database system is")
@@ -271,7 +269,7 @@ fn log_tail(dir: &Path) -> String {
     lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
 }
 
-/// A database of its own on a server. Dropped with all who are connected to it.
+/// A database on a server. Dropping it ends all connections to it.
 pub(super) struct PostgresDatabase {
     server: String,
     name: String,
@@ -297,7 +295,7 @@ impl PostgresDatabase {
         })
     }
 
-    /// Its URL.
+    /// Returns the database's URL.
     pub(super) fn url(&self) -> &str {
         &self.url
     }
@@ -307,7 +305,7 @@ impl Drop for PostgresDatabase {
     fn drop(&mut self) {
         let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
         if let Err(error) = execute(&self.server, drop) {
-            eprintln!("the test database {} stays: {error}", self.name);
+            eprintln!("the test database {} was not dropped: {error}", self.name);
         }
     }
 }
@@ -324,8 +322,8 @@ fn data_directory(server: &str) -> Result<String, String> {
     })
 }
 
-/// Runs one operation on a connection of its own, from anywhere: tests call this from within their
-/// runtime, where nothing may block, so that another thread has a runtime for it.
+/// Runs an operation on a new connection, in a thread with a runtime of its own: tests call it within a runtime, where it
+/// must not block.
 fn on_connection<T: Send>(
     server: &str,
     operation: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sea_orm::SqlxError> + Send,
@@ -336,9 +334,13 @@ fn on_connection<T: Send>(
             .build()
             .map_err(|error| error.to_string())?;
         runtime.block_on(async {
-            let options: PgConnectOptions = server.parse().map_err(say)?;
-            let mut conn = options.disable_statement_logging().connect().await.map_err(say)?;
-            let result = operation(&mut conn).await.map_err(say);
+            let options: PgConnectOptions = server.parse().map_err(text)?;
+            let mut conn = options
+                .disable_statement_logging()
+                .connect()
+                .await
+                .map_err(text)?;
+            let result = operation(&mut conn).await.map_err(text);
             let _ = conn.close().await;
             result
         })
@@ -347,7 +349,7 @@ fn on_connection<T: Send>(
     outcome.unwrap_or_else(|_| Err("the thread for the test server panicked".to_owned()))
 }
 
-fn say(error: sea_orm::SqlxError) -> String {
+fn text(error: sea_orm::SqlxError) -> String {
     error.to_string()
 }
 
@@ -356,7 +358,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_nobody_holds_leaves_nothing() {
+    fn a_dropped_server_leaves_no_files() {
         let Ok(cluster) = Cluster::start(&env::temp_dir(), Durability::None) else {
             return;
         };
@@ -369,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_durable_server_is_durable() {
+    fn a_durable_server_syncs_commits() {
         let Ok(cluster) = Cluster::start(&env::temp_dir(), Durability::Full) else {
             return;
         };
@@ -385,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_database_is_gone() {
+    fn a_dropped_database_is_removed() {
         let Some(database) = super::super::postgres() else {
             return;
         };

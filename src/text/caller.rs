@@ -5,7 +5,7 @@ use strum::{AsRefStr, EnumString};
 
 use super::id::{OperatorId, WorkloadId};
 
-/// What an operator may do.
+/// A role of an operator: what it may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, AsRefStr, EnumString, ValueEnum)]
 #[strum(serialize_all = "kebab-case")]
 pub enum Role {
@@ -17,7 +17,7 @@ pub enum Role {
     Security,
     /// Reads, the audit record included.
     Auditor,
-    /// All that operators may do.
+    /// Everything that operators may do.
     Admin,
 }
 
@@ -36,7 +36,7 @@ impl Role {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, AsRefStr, EnumString, ValueEnum)]
 #[strum(serialize_all = "kebab-case")]
 pub enum WorkloadKind {
-    /// Passes partners' calls on; has no authority of its own.
+    /// Forwards the calls of partners; has no authority of its own.
     Gateway,
     /// Accord's own token-service.
     TokenService,
@@ -53,7 +53,7 @@ impl WorkloadKind {
     ];
 }
 
-/// A caller that proved who it is.
+/// An authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// A person or script that operates Accord.
@@ -67,13 +67,13 @@ pub enum Caller {
     Workload {
         /// The workload's id.
         id: WorkloadId,
-        /// What it is.
+        /// The workload's kind.
         kind: WorkloadKind,
     },
 }
 
 impl Caller {
-    /// The caller's id.
+    /// Returns the caller's id.
     pub fn id(&self) -> &str {
         match self {
             Self::Operator { id, .. } => id.as_str(),

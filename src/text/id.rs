@@ -1,6 +1,6 @@
-//! The identifiers of Accord, each a type of its own. An id is public, but for that of a secret: it proves nothing.
+//! The identifiers of Accord, each a type of its own. Ids are public and prove nothing, except that of a secret.
 //!
-//! All but scopes are short and kept in place: a clone is a copy of some bytes.
+//! All but scope names are stored inline, so that a clone copies some bytes and allocates nothing.
 
 use std::fmt;
 
@@ -8,12 +8,15 @@ use arrayvec::ArrayString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use ulid::Ulid;
 
-use crate::{clock::Clock, random::Random};
+use crate::{
+    clock::{Clock, UnixMillis},
+    random::Random,
+};
 
 /// Characters of a ULID.
 const ULID_LENGTH: usize = 26;
 
-/// A text that is not an id of the kind asked for.
+/// The error for a text that does not have the form of an id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be {0}")]
 pub struct MalformedId(pub(crate) &'static str);
@@ -21,7 +24,7 @@ pub struct MalformedId(pub(crate) &'static str);
 macro_rules! text_type {
     ($name:ident) => {
         impl $name {
-            /// The id as text.
+            /// Returns the id as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -36,12 +39,6 @@ macro_rules! text_type {
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)
-            }
-        }
-
-        impl AsRef<str> for $name {
-            fn as_ref(&self) -> &str {
-                &self.0
             }
         }
 
@@ -68,19 +65,19 @@ macro_rules! text_type {
 
 pub(crate) use text_type;
 
-macro_rules! ulid_id {
-    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+macro_rules! ulid_ids {
+    ($($(#[$doc:meta])* $name:ident = $prefix:literal;)+) => {$(
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(ArrayString<{ $prefix.len() + ULID_LENGTH }>);
 
         impl $name {
-            /// A new id: the clock's milliseconds and 80 random bits.
+            /// Generates an id from the clock's milliseconds and 80 random bits.
             pub fn generate(clock: &dyn Clock, random: &dyn Random) -> Self {
                 Self::of(new_ulid(clock, random))
             }
 
-            /// The id with these bits.
+            /// Returns the id with these bits.
             pub(crate) fn of(ulid: Ulid) -> Self {
                 let mut id = ArrayString::new();
                 id.push_str($prefix);
@@ -89,102 +86,60 @@ macro_rules! ulid_id {
                 Self(id)
             }
 
-            /// Reads an id.
-            ///
-            /// # Errors
-            /// [`MalformedId`] unless `text` is exactly the prefix and a lowercase ULID.
+            /// Parses an id: the prefix and a lowercase ULID.
             pub fn parse(text: &str) -> Result<Self, MalformedId> {
-                let ulid = text.strip_prefix($prefix).filter(|ulid| is_lowercase_ulid(ulid));
-                match ulid.map(|_| ArrayString::from(text)) {
-                    Some(Ok(id)) => Ok(Self(id)),
-                    _ => Err(MalformedId(concat!("`", $prefix, "` followed by a lowercase ULID"))),
-                }
+                let is_valid = text.strip_prefix($prefix).is_some_and(is_lowercase_ulid);
+                let id = ArrayString::from(text).ok().filter(|_| is_valid).map(Self);
+                id.ok_or(MalformedId(concat!("`", $prefix, "` followed by a lowercase ULID")))
             }
         }
 
         text_type!($name);
-    };
+    )+};
 }
 
-ulid_id!(
+ulid_ids! {
     /// A Client ID, `cli_...`.
-    ClientId,
-    "cli_"
-);
-ulid_id!(
+    ClientId = "cli_";
     /// A tenant's user, `usr_...`.
-    UserId,
-    "usr_"
-);
-ulid_id!(
+    UserId = "usr_";
     /// An integration request, `irq_...`.
-    IntegrationRequestId,
-    "irq_"
-);
-ulid_id!(
+    IntegrationRequestId = "irq_";
     /// A setup, `set_...`.
-    SetupId,
-    "set_"
-);
-ulid_id!(
+    SetupId = "set_";
     /// A grant, `grt_...`.
-    GrantId,
-    "grt_"
-);
-ulid_id!(
-    /// A one-time link to credentials, `dlv_...`.
-    DeliveryId,
-    "dlv_"
-);
-ulid_id!(
-    /// A Client Secret's id, `sec_...`; it is part of the secret. Strangers must not see it: whoever knows it can keep
-    /// the secret from being checked.
-    SecretId,
-    "sec_"
-);
-ulid_id!(
+    GrantId = "grt_";
+    /// A delivery, `dlv_...`.
+    DeliveryId = "dlv_";
+    /// A Client Secret's id, `sec_...`; it is part of the secret. It must stay confidential: with it an
+    /// attacker can keep the secret from being checked.
+    SecretId = "sec_";
     /// An operator, `opr_...`.
-    OperatorId,
-    "opr_"
-);
-ulid_id!(
+    OperatorId = "opr_";
     /// A workload, `wkl_...`.
-    WorkloadId,
-    "wkl_"
-);
-ulid_id!(
+    WorkloadId = "wkl_";
     /// A refresh family: a bare ULID.
-    FamilyId,
-    ""
-);
-ulid_id!(
+    FamilyId = "";
     /// An audit event: a bare ULID.
-    EventId,
-    ""
-);
+    EventId = "";
+}
 
 /// A tenant's id: a slug that the operator chose, `[a-z][a-z0-9-]{1,38}[a-z0-9]`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TenantId(ArrayString<40>);
 
 impl TenantId {
-    /// Reads a tenant id.
-    ///
-    /// # Errors
-    /// [`MalformedId`] unless `text` is such a slug of 3 to 40 characters.
+    /// Parses a tenant id of 3 to 40 characters.
     pub fn parse(text: &str) -> Result<Self, MalformedId> {
-        let bytes = text.as_bytes();
-        let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
-        let sound = (3..=40).contains(&bytes.len())
-            && bytes[0].is_ascii_lowercase()
-            && bytes.iter().all(inner)
-            && bytes[bytes.len() - 1] != b'-';
-        match ArrayString::from(text) {
-            Ok(id) if sound => Ok(Self(id)),
-            _ => Err(MalformedId(
-                "3 to 40 characters of a-z, 0-9 and -, beginning with a letter and not ending with -",
-            )),
-        }
+        let is_inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let is_valid = text.len() >= 3
+            && text.starts_with(|c: char| c.is_ascii_lowercase())
+            && text.bytes().all(is_inner)
+            && !text.ends_with('-');
+        let id = ArrayString::from(text).ok().filter(|_| is_valid).map(Self);
+        id.ok_or(MalformedId(
+            "3 to 40 characters of a-z, 0-9 and -, beginning with a letter and not ending with -",
+        ))
     }
 }
 
@@ -195,53 +150,37 @@ text_type!(TenantId);
 pub struct ScopeName(String);
 
 impl ScopeName {
-    /// Reads a scope name.
-    ///
-    /// # Errors
-    /// [`MalformedId`] unless every character is %x21, %x23-5B or %x5D-7E.
+    /// Parses a scope name of the characters %x21, %x23-5B and %x5D-7E.
     pub fn parse(text: &str) -> Result<Self, MalformedId> {
-        let token = |b: u8| matches!(b, 0x21 | 0x23..=0x5B | 0x5D..=0x7E);
-        if (1..=128).contains(&text.len()) && text.bytes().all(token) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(MalformedId(
-                "1 to 128 printable ASCII characters without space, quote and backslash",
-            ))
-        }
+        let is_allowed = |b: u8| matches!(b, 0x21 | 0x23..=0x5B | 0x5D..=0x7E);
+        let is_valid = (1..=128).contains(&text.len()) && text.bytes().all(is_allowed);
+        is_valid.then(|| Self(text.to_owned())).ok_or(MalformedId(
+            "1 to 128 printable ASCII characters without space, quote and backslash",
+        ))
     }
 }
 
 text_type!(ScopeName);
 
-/// Reads scopes separated by single spaces (RFC 6749 §3.3). An empty text is an empty list.
-///
-/// # Errors
-/// [`MalformedId`] for the first part that is not a scope-token.
-pub fn parse_scope_list(text: &str) -> Result<Vec<ScopeName>, MalformedId> {
-    if text.is_empty() {
-        return Ok(Vec::new());
-    }
-    text.split(' ').map(ScopeName::parse).collect()
-}
-
-/// Writes scopes separated by single spaces (RFC 6749 §3.3).
+/// Joins scopes with single spaces (RFC 6749 §3.3).
 pub fn join_scopes<'a>(scopes: impl IntoIterator<Item = &'a ScopeName>) -> String {
-    scopes
-        .into_iter()
-        .map(ScopeName::as_str)
-        .collect::<Vec<_>>()
-        .join(" ")
+    let names: Vec<_> = scopes.into_iter().map(ScopeName::as_str).collect();
+    names.join(" ")
 }
 
 fn new_ulid(clock: &dyn Clock, random: &dyn Random) -> Ulid {
     let mut bytes = [0; 16];
     random.fill(&mut bytes[6..]);
-    let bits = u128::from_be_bytes(bytes);
-    let millis = u64::try_from(clock.now().as_millis()).unwrap_or(0);
-    Ulid::from_parts(millis, bits)
+    ulid_at(clock.now(), u128::from_be_bytes(bytes))
 }
 
-/// Whether a text is 128 bits in Crockford's base32, which has no i, l, o and u.
+/// Returns the ULID of a time with these 80 random bits.
+pub(crate) fn ulid_at(time: UnixMillis, random: u128) -> Ulid {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(0);
+    Ulid::from_parts(millis.min((1 << 48) - 1), random)
+}
+
+/// Returns whether a text is 128 bits in lowercase Crockford base32, which has no i, l, o and u.
 fn is_lowercase_ulid(text: &str) -> bool {
     let digit = |b: &u8| matches!(b, b'0'..=b'9' | b'a'..=b'h' | b'j' | b'k' | b'm' | b'n' | b'p'..=b't' | b'v'..=b'z');
     let bytes = text.as_bytes();
@@ -252,13 +191,10 @@ fn is_lowercase_ulid(text: &str) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{
-        clock::{ManualClock, UnixMillis},
-        random::SeededRandom,
-    };
+    use crate::{clock::ManualClock, random::SeededRandom};
 
     #[test]
-    fn ids_are_in_the_order_of_time_and_read_back() {
+    fn ids_sort_by_time_and_round_trip() {
         let clock = ManualClock::new(UnixMillis::from_millis(1_800_000_000_000));
         let random = SeededRandom::new(3);
         let first = ClientId::generate(&clock, &random);
@@ -270,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn another_prefix_case_or_length_is_refused() {
+    fn other_prefixes_cases_and_lengths_are_rejected() {
         let good = "cli_01k9zzzzzzzzzzzzzzzzzzzzzz";
         assert!(ClientId::parse(good).is_ok());
         for bad in [
@@ -313,12 +249,22 @@ mod tests {
     }
 
     #[test]
-    fn scope_lists_are_separated_by_single_spaces() {
-        let scopes = parse_scope_list("contacts.read api:write").unwrap();
+    fn scope_names_are_scope_tokens_and_join_with_single_spaces() {
+        let scopes = ["contacts.read", "api:write"].map(|name| ScopeName::parse(name).unwrap());
         assert_eq!(join_scopes(&scopes), "contacts.read api:write");
-        assert_eq!(parse_scope_list("").unwrap(), []);
-        for bad in [" a", "a ", "a  b", "a\tb", "a\"b", "a\\b", "ä"] {
-            assert!(parse_scope_list(bad).is_err(), "{bad:?}");
+        assert_eq!(join_scopes([]), "");
+        for bad in [
+            "",
+            "a b",
+            " a",
+            "a ",
+            "a\tb",
+            "a\"b",
+            "a\\b",
+            "ä",
+            &"a".repeat(129),
+        ] {
+            assert!(ScopeName::parse(bad).is_err(), "{bad:?}");
         }
     }
 }

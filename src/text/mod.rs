@@ -1,4 +1,4 @@
-//! Values with a form of their own: ids, opaque tokens, field validation and pages.
+//! Values with a text form: ids and opaque tokens; field validation and pages.
 
 pub mod caller;
 pub mod id;

@@ -1,7 +1,7 @@
-//! Opaque tokens: their written forms, and nothing of their meaning.
+//! The text forms of opaque tokens. What a token means is not decided here.
 //!
-//! Every form ends in a CRC-32, so that a mistyped or truncated token is refused before anything is
-//! hashed or looked up. None of the types shows its text but by `expose`.
+//! Every form ends in a CRC-32, so that a mistyped or truncated token is rejected before anything is hashed or
+//! looked up. Only `expose` returns a token's text.
 
 use std::fmt;
 
@@ -19,12 +19,12 @@ const SECRET_DIGITS: usize = 43;
 const CHECKSUM_DIGITS: usize = 6;
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// A text that has not the form of the token asked for. It says nothing more, on purpose.
+/// The error for a text that does not have the form of a token. It tells a guesser nothing more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be a complete, well-formed token")]
 pub struct MalformedToken;
 
-/// What an [`OpaqueToken`] is for.
+/// The purpose of an [`OpaqueToken`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenKind {
     /// An authorization code, `acc_`.
@@ -42,7 +42,7 @@ pub enum TokenKind {
 }
 
 impl TokenKind {
-    /// What the token's text begins with.
+    /// Returns the prefix of the token's text.
     pub fn prefix(self) -> &'static str {
         match self {
             Self::AuthorizationCode => "acc_",
@@ -55,8 +55,8 @@ impl TokenKind {
     }
 }
 
-/// A random token: prefix, 256 bits in base62, checksum. At rest only its SHA-256 is kept: it has
-/// all the entropy it needs, so slow hashing would buy nothing.
+/// A random token: prefix, 256 bits in base62, checksum. Databases hold only its SHA-256: against 256 random bits
+/// slow hashing adds nothing.
 #[derive(Clone)]
 pub struct OpaqueToken {
     kind: TokenKind,
@@ -64,47 +64,42 @@ pub struct OpaqueToken {
 }
 
 impl OpaqueToken {
-    /// A new token.
+    /// Generates a token.
     pub fn generate(kind: TokenKind, random: &dyn Random) -> Self {
         let mut secret = Zeroizing::new([0; 32]);
         random.fill(secret.as_mut());
         Self::from_secret(kind, &secret)
     }
 
-    /// The token of a secret that was derived elsewhere.
+    /// Returns the token of 256 given bits.
     pub fn from_secret(kind: TokenKind, secret: &[u8; 32]) -> Self {
-        let text = seal(&[kind.prefix(), encode_256(secret).as_str()]);
+        let text = with_checksum(&[kind.prefix(), &encode(*secret, SECRET_DIGITS)]);
         Self { kind, text }
     }
 
-    /// Reads a token of this kind.
-    ///
-    /// # Errors
-    /// [`MalformedToken`] for any other text.
+    /// Parses a token of this kind.
     pub fn parse(kind: TokenKind, text: &str) -> Result<Self, MalformedToken> {
         if text.len() != kind.prefix().len() + SECRET_DIGITS + CHECKSUM_DIGITS {
             return Err(MalformedToken);
         }
-        let body = unseal(text)?;
+        let body = verify_checksum(text)?;
         let digits = body.strip_prefix(kind.prefix()).ok_or(MalformedToken)?;
-        decode_256(digits)?;
-        Ok(Self {
-            kind,
-            text: Zeroizing::new(text.to_owned()),
-        })
+        decode::<32>(digits, SECRET_DIGITS)?;
+        let text = Zeroizing::new(text.to_owned());
+        Ok(Self { kind, text })
     }
 
-    /// What the token is for.
+    /// Returns the token's purpose.
     pub fn kind(&self) -> TokenKind {
         self.kind
     }
 
-    /// The token's text: a secret.
+    /// Returns the token's text, which is a secret.
     pub fn expose(&self) -> &str {
         &self.text
     }
 
-    /// SHA-256 of the token's text, as it is kept.
+    /// Returns the SHA-256 of the token's text.
     pub fn digest(&self) -> [u8; 32] {
         sha256(self.text.as_bytes())
     }
@@ -116,8 +111,7 @@ impl fmt::Debug for OpaqueToken {
     }
 }
 
-/// A refresh token, `acr_<family>_<generation>_<MAC><checksum>`. Whether the MAC is right is for
-/// the holder of its key to say.
+/// A refresh token, `acr_<family>_<generation>_<MAC><checksum>`. Parsing does not verify the MAC.
 #[derive(Clone)]
 pub struct RefreshToken {
     family: FamilyId,
@@ -127,63 +121,57 @@ pub struct RefreshToken {
 }
 
 impl RefreshToken {
-    /// Writes the token of a family's generation with its MAC.
+    /// Composes the token of a family's generation with its MAC.
     pub fn compose(family: &FamilyId, generation: u32, mac: &[u8; 32]) -> Self {
         let number = generation.to_string();
-        let digits = encode_256(mac);
+        let digits = encode(*mac, SECRET_DIGITS);
         Self {
             family: family.clone(),
             generation,
             mac: Zeroizing::new(*mac),
-            text: seal(&["acr_", family.as_str(), "_", &number, "_", digits.as_str()]),
+            text: with_checksum(&["acr_", family.as_str(), "_", &number, "_", &digits]),
         }
     }
 
-    /// Reads a refresh token.
-    ///
-    /// # Errors
-    /// [`MalformedToken`] for any other text.
+    /// Parses a refresh token.
     pub fn parse(text: &str) -> Result<Self, MalformedToken> {
         // acr_ + ULID + _ + up to 10 digits + _ + digits + checksum
         if text.len() > 4 + 26 + 1 + 10 + 1 + SECRET_DIGITS + CHECKSUM_DIGITS {
             return Err(MalformedToken);
         }
-        let body = unseal(text)?;
-        let body = body.strip_prefix("acr_").ok_or(MalformedToken)?;
-        let mut parts = body.split('_');
-        let (Some(family), Some(generation), Some(mac), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
+        let parts: Vec<_> = verify_checksum(text)?.split('_').collect();
+        let ["acr", family, generation, mac] = parts[..] else {
             return Err(MalformedToken);
         };
         let number: u32 = generation.parse().map_err(|_| MalformedToken)?;
+        // A generation has one form: no sign, no leading zero.
         if number.to_string() != generation {
             return Err(MalformedToken);
         }
         Ok(Self {
             family: FamilyId::parse(family).map_err(|_| MalformedToken)?,
             generation: number,
-            mac: decode_256(mac)?,
+            mac: decode(mac, SECRET_DIGITS)?,
             text: Zeroizing::new(text.to_owned()),
         })
     }
 
-    /// The refresh family.
+    /// Returns the refresh family.
     pub fn family(&self) -> &FamilyId {
         &self.family
     }
 
-    /// The generation within the family; the first is 1.
+    /// Returns the generation within the family; the first is 1.
     pub fn generation(&self) -> u32 {
         self.generation
     }
 
-    /// The MAC that the token carries, not yet verified.
+    /// Returns the MAC that the token carries, not verified.
     pub fn mac(&self) -> &[u8; 32] {
         &self.mac
     }
 
-    /// The token's text: a secret.
+    /// Returns the token's text, which is a secret.
     pub fn expose(&self) -> &str {
         &self.text
     }
@@ -195,27 +183,32 @@ impl fmt::Debug for RefreshToken {
     }
 }
 
-/// SHA-256 of some bytes.
+/// Returns the SHA-256 of some bytes.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     out
 }
 
-/// Joins the parts and appends the checksum. The buffer has its full size from the start: one that
-/// grows leaves copies of the secret behind.
-fn seal(parts: &[&str]) -> Zeroizing<String> {
-    let length: usize = parts.iter().map(|part| part.len()).sum();
-    let mut text = Zeroizing::new(String::with_capacity(length + CHECKSUM_DIGITS));
-    for part in parts {
-        text.push_str(part);
-    }
+/// Joins the parts and appends their checksum.
+fn with_checksum(parts: &[&str]) -> Zeroizing<String> {
+    let mut text = join(parts, CHECKSUM_DIGITS);
     let digits = checksum(&text);
     text.extend(digits.map(char::from));
     text
 }
 
-/// The CRC-32 (IEEE) of a text as 6 base62 digits, most significant first.
+/// Joins the parts, with room for `spare` more bytes: a buffer that grows leaves copies of the secret behind.
+fn join(parts: &[&str], spare: usize) -> Zeroizing<String> {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let mut text = Zeroizing::new(String::with_capacity(length + spare));
+    for part in parts {
+        text.push_str(part);
+    }
+    text
+}
+
+/// Returns the CRC-32 (IEEE) of a text as 6 base62 digits, most significant first.
 fn checksum(body: &str) -> [u8; CHECKSUM_DIGITS] {
     let mut rest = crc32fast::hash(body.as_bytes());
     let mut digits = [0; CHECKSUM_DIGITS];
@@ -226,29 +219,21 @@ fn checksum(body: &str) -> [u8; CHECKSUM_DIGITS] {
     digits
 }
 
-/// Checks the checksum and gives what it covers.
-fn unseal(text: &str) -> Result<&str, MalformedToken> {
-    if !text.is_ascii() || text.len() < CHECKSUM_DIGITS {
-        return Err(MalformedToken);
-    }
-    let (body, digits) = text.split_at(text.len() - CHECKSUM_DIGITS);
-    if digits.as_bytes() == checksum(body) {
-        Ok(body)
-    } else {
-        Err(MalformedToken)
-    }
-}
-
-/// 256 bits as 43 base62 digits, most significant first.
-fn encode_256(bytes: &[u8; 32]) -> Zeroizing<String> {
-    let mut digits = Zeroizing::new([0; SECRET_DIGITS]);
-    encode(*bytes, &mut *digits);
-    Zeroizing::new(digits.iter().map(|&b| char::from(b)).collect())
+/// Verifies the checksum and returns the text before it, which is ASCII.
+fn verify_checksum(text: &str) -> Result<&str, MalformedToken> {
+    let length = text
+        .len()
+        .checked_sub(CHECKSUM_DIGITS)
+        .filter(|_| text.is_ascii());
+    let (body, digits) = text.split_at(length.ok_or(MalformedToken)?);
+    let is_intact = digits.as_bytes() == checksum(body);
+    is_intact.then_some(body).ok_or(MalformedToken)
 }
 
 /// Writes a big-endian number as base62 digits, most significant first.
-fn encode<const BYTES: usize>(number: [u8; BYTES], digits: &mut [u8]) {
+fn encode<const BYTES: usize>(number: [u8; BYTES], length: usize) -> Zeroizing<String> {
     let mut number = Zeroizing::new(number);
+    let mut digits = Zeroizing::new(vec![0; length]);
     for digit in digits.iter_mut().rev() {
         let mut remainder = 0_u32;
         for byte in number.iter_mut() {
@@ -258,22 +243,18 @@ fn encode<const BYTES: usize>(number: [u8; BYTES], digits: &mut [u8]) {
         }
         *digit = ALPHABET[remainder as usize];
     }
-}
-
-/// Reads a number of 256 bits.
-fn decode_256(digits: &str) -> Result<Zeroizing<[u8; 32]>, MalformedToken> {
-    if digits.len() != SECRET_DIGITS {
-        return Err(MalformedToken);
-    }
-    decode(digits)
+    Zeroizing::new(digits.iter().map(|&digit| char::from(digit)).collect())
 }
 
 /// Bytes that a multiplication takes at once.
 const LIMB: usize = 8;
 
-/// The reverse of [`encode`] for a multiple of [`LIMB`] bytes. Rejects other characters and numbers that need more bytes, so that a number has one
-/// form of each length.
-fn decode<const BYTES: usize>(digits: &str) -> Result<Zeroizing<[u8; BYTES]>, MalformedToken> {
+/// Reverses [`encode`] for a multiple of [`LIMB`] bytes. Rejects other characters, and numbers that need more bytes: so each number has one form of
+/// this length.
+fn decode<const BYTES: usize>(digits: &str, length: usize) -> Result<Zeroizing<[u8; BYTES]>, MalformedToken> {
+    if digits.len() != length {
+        return Err(MalformedToken);
+    }
     const { assert!(BYTES.is_multiple_of(LIMB)) };
     let mut number = Zeroizing::new([0; BYTES]);
     for digit in digits.bytes() {

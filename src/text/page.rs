@@ -1,19 +1,19 @@
-//! Paging of lists by the key of the last row, with page tokens that fit one list and filter alone.
+//! Pages of lists. A page token holds the key of the last row, and is valid for one list with the same filters.
 //!
-//! A page token is no authority: it says where to go on, and what may be seen is decided anew.
+//! A page token grants nothing: each call decides anew what its caller may see.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::text::{opaque::sha256, validation::Violations};
 
-/// The size of a page when the caller does not say.
+/// The size of a page if the caller sets none.
 pub const DEFAULT_SIZE: u64 = 50;
-/// The size of the largest page.
+/// The largest size of a page.
 pub const MAX_SIZE: u64 = 500;
 const MAX_TOKEN_BYTES: usize = 512;
 const MARK_BYTES: usize = 8;
 
-/// Which page of which list is asked for.
+/// A page of a list, as a caller requests it.
 #[derive(Clone, Debug)]
 pub struct PageRequest {
     mark: [u8; MARK_BYTES],
@@ -31,7 +31,7 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// The same page with each row converted.
+    /// Converts each row.
     pub fn map<U>(self, convert: impl FnMut(T) -> U) -> Page<U> {
         Page {
             items: self.items.into_iter().map(convert).collect(),
@@ -41,8 +41,8 @@ impl<T> Page<T> {
 }
 
 impl PageRequest {
-    /// Reads the two paging fields of a list call. `filters` are all of its other fields. Records a violation for
-    /// a negative size, and for a token that another list or filter gave.
+    /// Parses the two paging fields of a list call. `filters` are all of its other fields. Records a violation for
+    /// a negative size, and for the token of another list or of other filters.
     pub fn parse(
         violations: &mut Violations,
         list: &'static str,
@@ -51,69 +51,55 @@ impl PageRequest {
         page_token: &str,
     ) -> Option<Self> {
         let mark = mark(list, filters);
-        let size = match u64::try_from(page_size) {
-            Ok(0) => Some(DEFAULT_SIZE),
-            Ok(size) => Some(size.min(MAX_SIZE)),
-            Err(_) => {
-                violations.add("page_size", "must not be negative");
-                None
-            }
-        };
+        let size = u64::try_from(page_size).map(|size| match size {
+            0 => DEFAULT_SIZE,
+            size => size.min(MAX_SIZE),
+        });
+        let size = violations.check("page_size", size.or(Err("must not be negative")));
         let after = match page_token {
-            "" => None,
-            token => {
-                let key = cursor(&mark, token);
-                if key.is_none() {
-                    violations.add(
-                        "page_token",
-                        "must be the next_page_token of this list with the same filters",
-                    );
-                }
-                Some(key?)
-            }
+            "" => Ok(None),
+            token => cursor(&mark, token)
+                .map(Some)
+                .ok_or("must be the next_page_token of this list with the same filters"),
         };
-        Some(Self {
-            mark,
-            size: size?,
-            after,
-        })
+        let after = violations.check("page_token", after)?;
+        let size = size?;
+        Some(Self { mark, size, after })
     }
 
-    /// How many rows a page has at most.
+    /// Returns the largest number of rows of the page.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// How many rows to fetch: one more than a page has, to know whether another page follows.
+    /// Returns the number of rows to fetch: one more than the page has, which tells whether another page follows.
     pub fn fetch(&self) -> u64 {
         self.size + 1
     }
 
-    /// The key of the last row of the page before; `None` for the first page.
+    /// Returns the key of the last row of the page before; `None` for the first page.
     pub fn after(&self) -> Option<&str> {
         self.after.as_deref()
     }
 
-    /// Makes the page of up to [`Self::fetch`] rows. `cursor` gives a row's key.
-    pub fn finish<T>(&self, mut rows: Vec<T>, cursor: impl Fn(&T) -> String) -> Page<T> {
+    /// Builds the page from up to [`Self::fetch`] rows. `cursor` returns a row's key.
+    pub fn finish<T>(&self, mut items: Vec<T>, cursor: impl Fn(&T) -> String) -> Page<T> {
         let size = usize::try_from(self.size).unwrap_or(usize::MAX);
-        let more = rows.len() > size;
-        rows.truncate(size);
-        let next_page_token = match rows.last() {
-            Some(last) if more => {
-                let mut bytes = self.mark.to_vec();
-                bytes.extend_from_slice(cursor(last).as_bytes());
-                URL_SAFE_NO_PAD.encode(bytes)
-            }
-            _ => String::new(),
-        };
+        let more = items.len() > size;
+        items.truncate(size);
+        let last = items.last().filter(|_| more);
+        let next_page_token = last.map(|last| {
+            let token = [&self.mark[..], cursor(last).as_bytes()].concat();
+            URL_SAFE_NO_PAD.encode(token)
+        });
         Page {
-            items: rows,
-            next_page_token,
+            items,
+            next_page_token: next_page_token.unwrap_or_default(),
         }
     }
 }
 
+/// Returns what distinguishes the tokens of one list with the same filters from all others.
 fn mark(list: &str, filters: &[&str]) -> [u8; MARK_BYTES] {
     let mut bytes = Vec::new();
     for part in std::iter::once(&list).chain(filters) {
@@ -125,7 +111,7 @@ fn mark(list: &str, filters: &[&str]) -> [u8; MARK_BYTES] {
     mark
 }
 
-/// The key that a page token of this list and filter holds.
+/// Returns the key in a page token, or `None` for a token of another list or of other filters.
 fn cursor(mark: &[u8; MARK_BYTES], page_token: &str) -> Option<String> {
     if page_token.len() > MAX_TOKEN_BYTES {
         return None;
@@ -187,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_page_token_is_refused() {
+    fn page_tokens_of_other_lists_and_filters_are_rejected() {
         let first = parse("l", &["a", "b"], 1, "").unwrap();
         let token = first.finish(vec![1, 2], |n| n.to_string()).next_page_token;
         assert!(parse("l", &["a", "b"], 9, &token).is_ok());

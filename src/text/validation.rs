@@ -1,12 +1,12 @@
-//! Checks of single fields, which collect every violation of a message instead of stopping at the
-//! first. Rules that need other records are not here.
+//! Checks of single fields. They collect every violation of a message instead of stopping at the first. Rules
+//! that need other records are not here.
 
-use std::{fmt::Display, net::IpAddr, ops::RangeInclusive};
+use std::{borrow::Cow, fmt::Display, ops::RangeInclusive};
 
 use url::{Host, Url};
 use uuid::Uuid;
 
-/// The longest URL that is taken, in bytes.
+/// The longest accepted URL, in bytes.
 pub const MAX_URL_BYTES: usize = 2048;
 
 /// One field that breaks its rule. Neither part holds the field's value.
@@ -14,11 +14,11 @@ pub const MAX_URL_BYTES: usize = 2048;
 pub struct FieldViolation {
     /// The field's path, such as `scopes[2].reason`.
     pub field: String,
-    /// What is wrong, after the words "the field".
+    /// The rule, to be read after the words "the field".
     pub description: String,
 }
 
-/// All violations found in one message.
+/// The violations of one message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Violations(Vec<FieldViolation>);
 
@@ -46,7 +46,7 @@ macro_rules! message_enum {
     };
 }
 
-/// The path of an element of a repeated field: `scopes[2]`.
+/// Returns the path of an element of a repeated field: `scopes[2]`.
 pub fn list_field(field: &str, index: usize) -> String {
     format!("{field}[{index}]")
 }
@@ -60,31 +60,28 @@ impl Violations {
         });
     }
 
-    /// Records another check's violations after these.
+    /// Appends the violations of another check.
     pub fn extend(&mut self, others: Violations) {
         self.0.extend(others.0);
     }
 
-    /// Whether nothing was recorded.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The violations in the order of their recording.
+    /// Returns the violations in the order in which they were recorded.
     pub fn into_vec(self) -> Vec<FieldViolation> {
         self.0
     }
 
-    /// The violations in the order of their recording.
+    /// Iterates over the violations in the order in which they were recorded.
     pub fn iter(&self) -> impl Iterator<Item = &FieldViolation> {
         self.0.iter()
     }
 
-    /// Returns what `build` makes of the fields read, or the violations if there are any. `build` gives up with
-    /// `?` at a field that could not be read.
-    ///
-    /// # Errors
-    /// Every violation recorded.
+    /// Returns the value that `build` makes from the parsed fields, or all violations if there are any. `build`
+    /// returns `None` for a field that could not be parsed.
     pub fn finish<T>(self, build: impl FnOnce() -> Option<T>) -> Result<T, Self> {
         match build() {
             Some(value) if self.is_empty() => Ok(value),
@@ -92,145 +89,110 @@ impl Violations {
         }
     }
 
-    /// The variant of an enum field that filters a list: `Some(None)` for UNSPECIFIED, which filters nothing.
-    pub fn filter<M, T>(&mut self, field: &str, number: i32) -> Option<Option<T>>
-    where
-        M: TryFrom<i32>,
-        T: TryFrom<M>,
-    {
+    /// Parses an enum field that filters a list: `Some(None)` for UNSPECIFIED, which filters nothing.
+    pub fn filter<M: TryFrom<i32>, T: TryFrom<M>>(&mut self, field: &str, number: i32) -> Option<Option<T>> {
         match number {
             0 => Some(None),
             number => self.variant(field, number).map(Some),
         }
     }
 
-    /// The variant of an enum field that must be set. `M` is the message's enum, `T` the model's.
-    pub fn variant<M, T>(&mut self, field: &str, number: i32) -> Option<T>
-    where
-        M: TryFrom<i32>,
-        T: TryFrom<M>,
-    {
+    /// Parses an enum field that must be set. `M` is the message's enum, `T` the model's.
+    pub fn variant<M: TryFrom<i32>, T: TryFrom<M>>(&mut self, field: &str, number: i32) -> Option<T> {
         let known = M::try_from(number).ok().and_then(|known| T::try_from(known).ok());
-        if known.is_none() {
-            self.add(field, format!("must be a known {field}"));
-        }
-        known
+        self.check(field, known.ok_or_else(|| format!("must be a known {field}")))
     }
 
-    /// The value of a result, or a violation with its error.
+    /// Returns the value of a result, or records its error.
     pub fn check<T, E: Display>(&mut self, field: &str, result: Result<T, E>) -> Option<T> {
         result.map_err(|error| self.add(field, error.to_string())).ok()
     }
 
-    /// A text on one line, without the white space at its ends: no control characters, and a length
-    /// in characters within `limits`. Characters that reorder what is displayed count as control
-    /// characters: such texts are shown to the people who consent.
+    /// Parses a text on one line, and trims white space at its ends. `limits` bounds its length in characters.
+    /// Rejects control characters, and those that reorder what is displayed: people who consent read such texts.
     pub fn text(&mut self, field: &str, value: &str, limits: RangeInclusive<usize>) -> Option<String> {
-        self.bounded(field, value, limits, is_control)
+        self.check(field, bounded(value, limits, is_control))
     }
 
-    /// A text that may hold line breaks and tabs.
+    /// Parses a text that may hold line breaks and tabs; otherwise as [`Self::text`].
     pub fn multiline(&mut self, field: &str, value: &str, limits: RangeInclusive<usize>) -> Option<String> {
-        self.bounded(field, value, limits, |c| is_control(c) && c != '\n' && c != '\t')
+        let is_rejected = |c| is_control(c) && c != '\n' && c != '\t';
+        self.check(field, bounded(value, limits, is_rejected))
     }
 
-    fn bounded(
-        &mut self,
-        field: &str,
-        value: &str,
-        limits: RangeInclusive<usize>,
-        refused: impl Fn(char) -> bool,
-    ) -> Option<String> {
-        let value = value.trim();
-        if value.is_empty() && *limits.start() > 0 {
-            self.add(field, "must not be empty");
-            return None;
-        }
-        // A character has at most four bytes: this bounds the work on oversize input.
-        let length = if value.len() > limits.end().saturating_mul(4) {
-            usize::MAX
-        } else {
-            value.chars().count()
-        };
-        if !limits.contains(&length) {
-            self.add(
-                field,
-                format!("must have {} to {} characters", limits.start(), limits.end()),
-            );
-            return None;
-        }
-        if value.chars().any(refused) {
-            self.add(field, "must not hold control characters");
-            return None;
-        }
-        Some(value.to_owned())
-    }
-
-    /// The `request_id` of a creating call: a UUID version 4, or nothing.
+    /// Parses the `request_id` of a creating call: a UUID version 4, or nothing.
     pub fn request_id(&mut self, field: &str, value: &str) -> Option<Option<Uuid>> {
         if value.is_empty() {
             return Some(None);
         }
-        match Uuid::try_parse(value) {
-            Ok(id) if id.get_version_num() == 4 && value.len() == 36 => Some(Some(id)),
-            _ => {
-                self.add(field, "must be empty or a UUID version 4 with hyphens");
-                None
-            }
-        }
+        let id = Uuid::try_parse(value).ok();
+        let id = id.filter(|id| id.get_version_num() == 4 && value.len() == 36);
+        self.check(field, id.ok_or("must be empty or a UUID version 4 with hyphens"))
+            .map(Some)
     }
 
-    /// An e-mail address, as far as syntax goes: something, one `@`, a domain.
+    /// Parses an e-mail address. Checks its syntax only: a local part, one `@`, a domain of two labels or more.
     pub fn email(&mut self, field: &str, value: &str) -> Option<String> {
-        let sound = value.len() <= 254
+        let is_valid = value.len() <= 254
             && !value.chars().any(|c| c.is_whitespace() || c.is_control())
             && value.split_once('@').is_some_and(|(local, domain)| {
                 !local.is_empty()
                     && !domain.contains('@')
-                    && domain.split('.').count() > 1
+                    && domain.contains('.')
                     && domain.split('.').all(|label| !label.is_empty())
             });
-        if sound {
-            Some(value.to_owned())
-        } else {
-            self.add(field, "must be an e-mail address of up to 254 bytes");
-            None
-        }
+        let email = is_valid.then(|| value.to_owned());
+        self.check(field, email.ok_or("must be an e-mail address of up to 254 bytes"))
     }
 
-    /// A base URL, returned byte for byte: https, or http on a loopback host, in normal form, without
-    /// query.
+    /// Parses a base URL: https, or http on a loopback host, in normal form, without query. Returns it byte for
+    /// byte.
     pub fn https_url(&mut self, field: &str, value: &str) -> Option<String> {
-        let problem = match normal_url(value) {
-            Ok(url) if url.query().is_some() => "must not have a query",
-            Ok(_) => return Some(value.to_owned()),
-            Err(problem) => problem,
+        let result = match normal_url(value) {
+            Ok(url) if url.query().is_some() => Err("must not have a query"),
+            other => other.map(|_| value.to_owned()),
         };
-        self.add(field, problem);
-        None
+        self.check(field, result)
     }
 
-    /// A redirect URI (RFC 6749 §3.1.2, RFC 9700 §2.1), returned byte for byte. It must be https, or
-    /// http on a loopback host, and already in normal form, so that the bytes that are compared
-    /// later mean the same to every browser.
+    /// Parses a redirect URI (RFC 6749 §3.1.2, RFC 9700 §2.1): https, or http on a loopback host. It must be in
+    /// normal form, so that the bytes that are compared later mean the same to every browser. Returns it byte for
+    /// byte.
     pub fn redirect_uri(&mut self, field: &str, value: &str) -> Option<String> {
-        let problem = match normal_url(value) {
-            Ok(_) if value.contains('*') => "must not hold a wildcard",
-            Ok(_) => return Some(value.to_owned()),
-            Err(problem) => problem,
+        let result = match normal_url(value) {
+            Ok(_) if value.contains('*') => Err("must not hold a wildcard"),
+            other => other.map(|_| value.to_owned()),
         };
-        self.add(field, problem);
-        None
+        self.check(field, result)
     }
 }
 
-/// Control characters, the separators that break lines as they do, and the embeddings, overrides and
-/// isolates of bidirectional text (UAX #9). Its plain marks and the joiners are ordinary spelling.
+fn bounded(
+    value: &str,
+    limits: RangeInclusive<usize>,
+    is_rejected: impl Fn(char) -> bool,
+) -> Result<String, Cow<'static, str>> {
+    let value = value.trim();
+    let (min, max) = limits.into_inner();
+    // A character has at most four bytes, which bounds the work on oversize input.
+    if value.is_empty() && min > 0 {
+        Err("must not be empty".into())
+    } else if value.len() > max.saturating_mul(4) || !(min..=max).contains(&value.chars().count()) {
+        Err(format!("must have {min} to {max} characters").into())
+    } else if value.chars().any(is_rejected) {
+        Err("must not hold control characters".into())
+    } else {
+        Ok(value.to_owned())
+    }
+}
+
+/// Returns whether a character is a control character, a line or paragraph separator, or an embedding, override or
+/// isolate of bidirectional text (UAX #9). The plain marks and the joiners belong to ordinary spelling.
 fn is_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A URL that its parser would write just as it stands, but for the slash of an empty path.
+/// Parses a URL that equals its normal form, except for the slash of an empty path.
 fn normal_url(value: &str) -> Result<Url, &'static str> {
     let url = check_url(value)?;
     if url.as_str() == value || url.as_str() == format!("{value}/") {
@@ -240,7 +202,7 @@ fn normal_url(value: &str) -> Result<Url, &'static str> {
     }
 }
 
-/// The rules that all URLs share.
+/// Checks the rules that all URLs share.
 fn check_url(value: &str) -> Result<Url, &'static str> {
     if value.is_empty() {
         return Err("must not be empty");
@@ -249,10 +211,10 @@ fn check_url(value: &str) -> Result<Url, &'static str> {
         return Err("must have at most 2048 bytes");
     }
     if !value.bytes().all(|b| b.is_ascii_graphic()) || value.contains('\\') {
-        return Err("must hold printable ASCII alone, and no backslash");
+        return Err("must hold only printable ASCII and no backslash");
     }
     let url = Url::parse(value).map_err(|_| "must be an absolute URL")?;
-    // The parser drops empty user info and fragments and supplies missing slashes: look at the text.
+    // The parser drops empty user info and fragments, and adds missing slashes, so these checks read the text.
     let scheme_end = format!("{}://", url.scheme());
     let authority = value
         .strip_prefix(scheme_end.as_str())
@@ -269,9 +231,7 @@ fn check_url(value: &str) -> Result<Url, &'static str> {
     if authority.contains('%') {
         return Err("must not have an encoded host");
     }
-    let Some(host) = url.host() else {
-        return Err("must have a host");
-    };
+    let host = url.host().ok_or("must have a host")?;
     if matches!(host, Host::Domain(name) if name.ends_with('.')) {
         return Err("must not have a host that ends with a dot");
     }
@@ -285,8 +245,8 @@ fn check_url(value: &str) -> Result<Url, &'static str> {
 fn is_loopback(host: &Host<&str>) -> bool {
     match host {
         Host::Domain(name) => *name == "localhost",
-        Host::Ipv4(address) => IpAddr::V4(*address).is_loopback(),
-        Host::Ipv6(address) => IpAddr::V6(*address).is_loopback(),
+        Host::Ipv4(address) => address.is_loopback(),
+        Host::Ipv6(address) => address.is_loopback(),
     }
 }
 
@@ -337,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn redirect_uris_are_kept_byte_for_byte() {
+    fn redirect_uris_are_returned_byte_for_byte() {
         for good in [
             "https://app.example/callback",
             "https://app.example",
@@ -353,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_redirect_uris_are_refused() {
+    fn invalid_redirect_uris_are_rejected() {
         let long = format!("https://app.example/{}", "a".repeat(2048));
         for bad in [
             "",
@@ -408,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn e_mail_addresses_have_both_halves() {
+    fn e_mail_addresses_have_a_local_part_and_a_domain() {
         let mut v = Violations::default();
         assert!(v.email("e", "dev@partner.example").is_some());
         for bad in [
@@ -426,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_of_apis_have_neither_query_nor_fragment() {
+    fn base_urls_have_neither_query_nor_fragment() {
         let mut v = Violations::default();
         assert!(v.https_url("u", "https://api.example/v1").is_some());
         for bad in [

@@ -1,31 +1,33 @@
-//! The bearer token of a request, and the refusals of RFC 6750 §3.
+//! Bearer tokens in requests, and the error responses of RFC 6750 §3.
 
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
     header::{AUTHORIZATION, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE},
 };
+use tonic::metadata::{Ascii, MetadataValue};
+use zeroize::Zeroizing;
 
 use super::VerifyError;
 
-/// When a client that could not be judged should come again, in seconds.
+/// The `Retry-After` of [`Rejection::Unavailable`], in seconds.
 const RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("1");
 
-/// Why a request is not let through.
+/// The reason for which a request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal<'a> {
-    /// It brings no bearer token: 401, without an error (RFC 6750 §3.1).
+pub(crate) enum Rejection<'a> {
+    /// No bearer token: 401, without an error code (RFC 6750 §3.1).
     NoToken,
-    /// Its `Authorization` header is malformed or comes twice: 400.
+    /// A malformed or repeated `Authorization` header: 400.
     InvalidRequest,
-    /// The token does not count: 401.
+    /// The token is invalid: 401.
     InvalidToken,
     /// The token lacks one of these scopes, separated by spaces: 403.
     InsufficientScope(&'a str),
-    /// What would be needed to judge it is not known: 503.
+    /// The token can't be checked now: 503.
     Unavailable,
 }
 
-impl From<VerifyError> for Refusal<'_> {
+impl From<VerifyError> for Rejection<'_> {
     fn from(error: VerifyError) -> Self {
         if error.is_temporary() {
             Self::Unavailable
@@ -35,37 +37,43 @@ impl From<VerifyError> for Refusal<'_> {
     }
 }
 
-/// The bearer token of a request: of its one `Authorization` header (RFC 6750 §2.1), the scheme in any
-/// letter case (RFC 9110 §11.1). No other place is looked at.
-pub(super) fn token(headers: &HeaderMap) -> Result<&str, Refusal<'static>> {
+/// Returns the bearer token of the only `Authorization` header (RFC 6750 §2.1). The scheme may have any letter case
+/// (RFC 9110 §11.1).
+pub(crate) fn token(headers: &HeaderMap) -> Result<&str, Rejection<'static>> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
-    let value = values.next().ok_or(Refusal::NoToken)?;
+    let value = values.next().ok_or(Rejection::NoToken)?;
     if values.next().is_some() {
-        return Err(Refusal::InvalidRequest);
+        return Err(Rejection::InvalidRequest);
     }
-    let value = value.to_str().map_err(|_| Refusal::InvalidRequest)?;
+    let value = value.to_str().map_err(|_| Rejection::InvalidRequest)?;
     let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
     if !scheme.eq_ignore_ascii_case("Bearer") {
-        return Err(Refusal::NoToken);
+        return Err(Rejection::NoToken);
     }
     // One space or more (RFC 9110 §11.4).
     let token = token.trim_start_matches(' ');
-    if is_b64token(token) {
-        Ok(token)
-    } else {
-        Err(Refusal::InvalidRequest)
-    }
+    is_b64token(token)
+        .then_some(token)
+        .ok_or(Rejection::InvalidRequest)
 }
 
-/// `b64token` of RFC 6750 §2.1.
+/// Returns the `authorization` header of a token, which must be visible ASCII. `Debug` of the header hides it.
+pub(crate) fn header(token: &str) -> MetadataValue<Ascii> {
+    let text = Zeroizing::new(format!("Bearer {token}"));
+    let mut value = MetadataValue::try_from(text.as_str()).unwrap_or(MetadataValue::from_static(""));
+    value.set_sensitive(true);
+    value
+}
+
+/// Returns whether a text is a `b64token` (RFC 6750 §2.1).
 fn is_b64token(text: &str) -> bool {
     let body = text.trim_end_matches('=');
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
     !body.is_empty() && body.bytes().all(allowed)
 }
 
-impl Refusal<'_> {
-    /// The answer, without a body. `realm` names what is protected.
+impl Rejection<'_> {
+    /// Returns the response, without a body. `realm` names the protected resource.
     pub(super) fn response<B: Default>(self, realm: &str) -> Response<B> {
         let (status, error) = match self {
             Self::NoToken => (StatusCode::UNAUTHORIZED, None),
@@ -89,16 +97,13 @@ impl Refusal<'_> {
         if let Self::InsufficientScope(scope) = self {
             challenge.push_str(&format!(", scope=\"{}\"", quoted(scope)));
         }
-        let challenge = HeaderValue::try_from(challenge);
-        headers.insert(
-            WWW_AUTHENTICATE,
-            challenge.unwrap_or(HeaderValue::from_static("Bearer")),
-        );
+        let challenge = HeaderValue::try_from(challenge).unwrap_or(HeaderValue::from_static("Bearer"));
+        headers.insert(WWW_AUTHENTICATE, challenge);
         response
     }
 }
 
-/// What may stand between quotes as it is; neither realms nor scopes need anything else.
+/// Removes the characters that a quoted string must escape. Neither realms nor scopes need them.
 fn quoted(text: &str) -> String {
     let plain = |c: &char| matches!(c, ' '..='~') && !matches!(c, '"' | '\\');
     text.chars().filter(plain).collect()
@@ -124,19 +129,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_bearer_token_is_none() {
-        assert_eq!(token(&HeaderMap::new()), Err(Refusal::NoToken));
+    fn other_schemes_are_no_bearer_token() {
+        assert_eq!(token(&HeaderMap::new()), Err(Rejection::NoToken));
         for value in ["Basic YTpi", "Bearerx abc", "DPoP abc", "", "Beare"] {
             assert_eq!(
                 token(&headers(&[value.as_bytes()])),
-                Err(Refusal::NoToken),
+                Err(Rejection::NoToken),
                 "{value}"
             );
         }
     }
 
     #[test]
-    fn what_is_malformed_or_repeated_is_refused_as_such() {
+    fn malformed_and_repeated_headers_are_rejected() {
         let malformed: [&[u8]; 9] = [
             b"Bearer",
             b"Bearer ",
@@ -151,20 +156,20 @@ mod tests {
         for value in malformed {
             assert_eq!(
                 token(&headers(&[value])),
-                Err(Refusal::InvalidRequest),
+                Err(Rejection::InvalidRequest),
                 "{value:?}"
             );
         }
         for twice in [[b"Bearer abc", b"Bearer abc"], [b"Basic YTpi", b"Bearer abc"]] {
             let twice = twice.map(|value| value.as_slice());
-            assert_eq!(token(&headers(&twice)), Err(Refusal::InvalidRequest));
+            assert_eq!(token(&headers(&twice)), Err(Rejection::InvalidRequest));
         }
     }
 
     #[test]
-    fn a_challenge_can_not_be_broken_out_of() {
-        let refusal = Refusal::InsufficientScope("a\", b=\"c\\\r\nx: y");
-        let response: Response<()> = refusal.response("https://api.example/\"\u{e9}");
+    fn a_challenge_can_not_be_escaped_from() {
+        let rejection = Rejection::InsufficientScope("a\", b=\"c\\\r\nx: y");
+        let response: Response<()> = rejection.response("https://api.example/\"\u{e9}");
         assert_eq!(
             response.headers()[WWW_AUTHENTICATE],
             r#"Bearer realm="https://api.example/", error="insufficient_scope", scope="a, b=cx: y""#

@@ -1,4 +1,4 @@
-//! The checker of a resource server. A background task keeps its keys and revocations up to date.
+//! The checker of a resource server. A background task updates its keys and revocations.
 
 use std::{
     fmt,
@@ -10,15 +10,13 @@ use std::{
 use http::Uri;
 use tokio::{
     runtime::Handle,
-    sync::{Notify, watch},
-    task::JoinHandle,
+    sync::{Mutex, Notify, watch},
+    task::JoinSet,
 };
 use tonic::transport::{Channel, Endpoint};
+use zeroize::Zeroizing;
 
-use super::{
-    AccessTokenClaims, Expected, VerifyError, poll,
-    shared::{Shared, WorkloadToken},
-};
+use super::{AccessTokenClaims, Tenant, VerifyError, poll, shared::Shared};
 use crate::{
     clock::{SharedClock, SystemClock},
     token::v1::token_service_client::TokenServiceClient,
@@ -30,7 +28,7 @@ pub enum ConnectError {
     /// The address is not `http://` with a loopback host and nothing else: plaintext is for loopback only.
     #[error("token-service must be reached at http:// with a loopback host")]
     Address,
-    /// The workload token can't stand in a header.
+    /// A header can't hold the workload token.
     #[error("the workload token is malformed")]
     Token,
     /// Not called within a tokio runtime.
@@ -40,16 +38,16 @@ pub enum ConnectError {
 
 /// Checks access tokens, offline. Cheap to clone; the background task ends with the last clone.
 ///
-/// It polls `ListRevocations` twice a second. Each answer renews a lease of [`LEASE`](super::LEASE) that starts when
-/// its request was sent; without a lease the checker rejects every token. So every check that begins two seconds
-/// after a revoking call returned rejects what was revoked. It reads the authority's keys every minute, and when a
+/// It polls `ListRevocations` twice a second. Each response renews a lease of [`LEASE`](super::LEASE) that starts when
+/// its request was sent. Without a lease the checker rejects every token. So every check that begins two seconds after
+/// a revoking call returned rejects the revoked tokens. The checker reads the authority's keys every minute, and when a
 /// token names an unknown key.
 ///
-/// The machine's clock decides when a token expires; it must not be more than a minute slow.
+/// The machine's clock decides when a token expires. It must not be more than a minute slow.
 #[derive(Clone)]
 pub struct Checker {
     shared: Arc<Shared>,
-    _task: Arc<Task>,
+    _task: Arc<JoinSet<()>>,
 }
 
 impl fmt::Debug for Checker {
@@ -58,75 +56,49 @@ impl fmt::Debug for Checker {
     }
 }
 
-struct Task(JoinHandle<()>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Settings of a [`Checker`] that is not started yet.
-pub struct CheckerBuilder {
-    channel: Channel,
-    token: WorkloadToken,
-    clock: SharedClock,
-    poll_every: Duration,
-    call_timeout: Duration,
-}
+/// A [`Checker`] that is not started yet.
+pub struct CheckerBuilder(Shared);
 
 impl fmt::Debug for CheckerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CheckerBuilder")
-            .field("poll_every", &self.poll_every)
-            .field("call_timeout", &self.call_timeout)
+            .field("poll_every", &self.0.poll_every)
+            .field("call_timeout", &self.0.call_timeout)
             .finish_non_exhaustive()
     }
 }
 
 impl CheckerBuilder {
-    /// Sets how often revocations are polled; half a second by default. The lease stays two seconds: above one
-    /// second, a single lost answer ends it.
+    /// Sets how often revocations are polled; half a second by default. The lease stays two seconds: with a
+    /// longer period than one second, a single lost response ends it.
     #[must_use]
     pub fn poll_every(mut self, period: Duration) -> Self {
-        self.poll_every = period;
+        self.0.poll_every = period;
         self
     }
 
     /// Sets the timeout of a request; a second by default.
     #[must_use]
     pub fn call_timeout(mut self, limit: Duration) -> Self {
-        self.call_timeout = limit;
+        self.0.call_timeout = limit;
         self
     }
 
-    /// Sets the clock by which tokens expire; the machine's by default.
+    /// Sets the clock that decides when tokens expire; the machine's by default.
     #[must_use]
     pub fn clock(mut self, clock: SharedClock) -> Self {
-        self.clock = clock;
+        self.0.clock = clock;
         self
     }
 
     /// Starts the background task and returns at once; [`Checker::ready`] waits.
     pub fn start(self) -> Result<Checker, ConnectError> {
         let runtime = Handle::try_current().map_err(|_| ConnectError::NoRuntime)?;
-        let shared = Arc::new(Shared {
-            client: TokenServiceClient::new(self.channel),
-            token: self.token,
-            clock: self.clock,
-            poll_every: self.poll_every,
-            call_timeout: self.call_timeout,
-            revocations: RwLock::default(),
-            keys: RwLock::default(),
-            reading_keys: tokio::sync::Mutex::default(),
-            keys_changed: Notify::new(),
-            updated: watch::Sender::new(()),
-        });
-        let task = runtime.spawn(poll::run(shared.clone()));
-        Ok(Checker {
-            shared,
-            _task: Arc::new(Task(task)),
-        })
+        let shared = Arc::new(self.0);
+        let mut task = JoinSet::new();
+        task.spawn_on(poll::run(shared.clone()), &runtime);
+        let _task = Arc::new(task);
+        Ok(Checker { shared, _task })
     }
 }
 
@@ -143,7 +115,7 @@ impl Checker {
     /// # Errors
     /// [`ConnectError::Address`], [`ConnectError::Token`], [`ConnectError::NoRuntime`].
     pub fn builder(url: &str, workload_token: &str) -> Result<CheckerBuilder, ConnectError> {
-        // A channel that connects later belongs to a runtime, too.
+        // A lazy channel needs a runtime too.
         Handle::try_current().map_err(|_| ConnectError::NoRuntime)?;
         let endpoint = Endpoint::from(loopback(url)?)
             .connect_timeout(Duration::from_secs(1))
@@ -153,25 +125,33 @@ impl Checker {
         Self::over(endpoint.connect_lazy(), workload_token)
     }
 
-    /// [`Checker::builder`] over a channel of the caller's own, such as one that speaks TLS. The workload
-    /// token goes over it.
+    /// [`Checker::builder`] over another channel, such as one with TLS. The channel carries the workload token.
     ///
     /// # Errors
     /// [`ConnectError::Token`].
     pub fn over(channel: Channel, workload_token: &str) -> Result<CheckerBuilder, ConnectError> {
-        Ok(CheckerBuilder {
-            channel,
-            token: WorkloadToken::new(workload_token).ok_or(ConnectError::Token)?,
+        let is_legal = workload_token.bytes().all(|byte| byte.is_ascii_graphic());
+        if workload_token.is_empty() || !is_legal {
+            return Err(ConnectError::Token);
+        }
+        Ok(CheckerBuilder(Shared {
+            client: TokenServiceClient::new(channel),
+            token: Zeroizing::new(workload_token.to_owned()),
             clock: Arc::new(SystemClock),
             poll_every: Duration::from_millis(500),
             call_timeout: Duration::from_secs(1),
-        })
+            revocations: RwLock::default(),
+            keys: RwLock::default(),
+            last_read: Mutex::default(),
+            keys_changed: Notify::new(),
+            updated: watch::Sender::new(()),
+        }))
     }
 
     /// Waits until the checker has keys and a lease.
     pub async fn ready(&self) {
         let mut updated = self.shared.updated.subscribe();
-        // The sender lives as long as `self`.
+        // The sender exists as long as `self`.
         let _ = updated.wait_for(|()| self.is_ready()).await;
     }
 
@@ -183,34 +163,26 @@ impl Checker {
     /// Checks an access token (RFC 9068 §4): signature and type, issuer, audience and tenant exactly,
     /// expiry, and revocation. Sends no request, unless the token names an unknown key and the last read of the keys
     /// is five seconds ago. [`VerifyError::is_temporary`] separates "not now" from "no".
-    pub async fn check(
-        &self,
-        token: &str,
-        expected: &Expected<'_>,
-    ) -> Result<AccessTokenClaims, VerifyError> {
-        let verified = match self.verify(token, expected) {
-            Err(VerifyError::UnknownKey) => {
-                let read = poll::read_keys_again(&self.shared).await;
-                match self.verify(token, expected) {
-                    // The key may be new.
-                    Err(VerifyError::UnknownKey) if read.is_err() => Err(VerifyError::NoKeys),
-                    verified => verified,
-                }
+    pub async fn check(&self, token: &str, tenant: &Tenant) -> Result<AccessTokenClaims, VerifyError> {
+        let mut verified = self.verify(token, tenant);
+        if verified == Err(VerifyError::UnknownKey) {
+            // The key may be new.
+            let read = poll::read_keys_again(&self.shared).await;
+            verified = self.verify(token, tenant);
+            if verified == Err(VerifyError::UnknownKey) {
+                read?;
             }
-            verified => verified,
-        };
+        }
         let (claims, kid) = verified?;
-        self.shared.with_revocations(|known| known.judge(&claims, &kid))?;
+        self.shared.with_revocations(|known| known.check(&claims, &kid))?;
         Ok(claims)
     }
 
-    fn verify(
-        &self,
-        token: &str,
-        expected: &Expected<'_>,
-    ) -> Result<(AccessTokenClaims, String), VerifyError> {
+    fn verify(&self, token: &str, tenant: &Tenant) -> Result<(AccessTokenClaims, String), VerifyError> {
         let keys = self.shared.keys().ok_or(VerifyError::NoKeys)?;
-        keys.verify_with_key_id(token, expected, self.shared.clock.now().as_secs())
+        let (claims, kid) = keys.open(token)?;
+        claims.check(tenant, self.shared.clock.now().as_secs())?;
+        Ok((claims, kid))
     }
 }
 
@@ -219,17 +191,12 @@ fn loopback(url: &str) -> Result<Uri, ConnectError> {
     let uri: Uri = url.parse().map_err(|_| ConnectError::Address)?;
     let host = uri.host().unwrap_or_default();
     let literal = host.trim_start_matches('[').trim_end_matches(']');
-    let is_loopback = host == "localhost"
-        || literal
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback());
+    let address = literal.parse::<IpAddr>();
+    let is_loopback = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let nothing_else = matches!(uri.path(), "" | "/") && uri.query().is_none() && !authority.contains('@');
-    if uri.scheme_str() == Some("http") && is_loopback && nothing_else {
-        Ok(uri)
-    } else {
-        Err(ConnectError::Address)
-    }
+    let is_allowed = uri.scheme_str() == Some("http") && is_loopback && nothing_else;
+    is_allowed.then_some(uri).ok_or(ConnectError::Address)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What an access token says, and what a resource server expects it to say.
+//! The claims of an access token, and those that a resource server expects.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ pub struct AccessTokenClaims {
     pub iss: String,
     /// The tenant's Cloud API URL.
     pub aud: String,
-    /// The id of the user that the call runs as: the designated user, for client credentials too.
+    /// The id of the designated user, for client credentials too.
     pub sub: String,
     /// The client.
     pub client_id: String,
@@ -26,23 +26,22 @@ pub struct AccessTokenClaims {
     pub scope: String,
     /// The token's id.
     pub jti: String,
-    /// When it was issued, in seconds since 1970.
+    /// The time of issue, in seconds since 1970.
     pub iat: u32,
-    /// When it ends, in seconds since 1970.
+    /// The time of expiry, in seconds since 1970.
     pub exp: u32,
-    /// `<epoch>.<registry seq>.<token seq>`: the feed positions that it was checked at.
+    /// `<epoch>.<registry seq>.<token seq>`: the feed positions at which the token was checked.
     pub rev: String,
 }
 
 impl AccessTokenClaims {
-    /// Checks target and time of genuine claims, at `now_secs` (seconds since 1970).
+    /// Checks the target and the expiry of verified claims at `now_secs` (seconds since 1970).
     ///
     /// # Errors
     /// [`VerifyError::WrongTarget`], [`VerifyError::Expired`].
-    pub fn check(&self, expected: &Expected<'_>, now_secs: i64) -> Result<(), VerifyError> {
-        let target_matches = self.iss == expected.issuer
-            && self.aud == expected.audience
-            && self.tenant_id == expected.tenant_id;
+    pub fn check(&self, tenant: &Tenant, now_secs: i64) -> Result<(), VerifyError> {
+        let target_matches =
+            self.iss == tenant.issuer && self.aud == tenant.audience && self.tenant_id == tenant.tenant_id;
         if !target_matches {
             return Err(VerifyError::WrongTarget);
         }
@@ -52,43 +51,21 @@ impl AccessTokenClaims {
         Ok(())
     }
 
-    /// Whether the token allows this scope: one scope-token, compared byte by byte (RFC 6749 §3.3).
+    /// Returns whether the token has this scope: one scope-token, compared byte by byte (RFC 6749 §3.3).
     pub fn has_scope(&self, scope: &str) -> bool {
         self.scope.split(' ').any(|granted| granted == scope)
     }
 }
 
-/// What a token must name, exactly, to count at a resource server.
-#[derive(Clone, Copy, Debug)]
-pub struct Expected<'a> {
-    /// The Tenant Authority URL.
-    pub issuer: &'a str,
-    /// The tenant's Cloud API URL.
-    pub audience: &'a str,
-    /// The tenant.
-    pub tenant_id: &'a str,
-}
-
-/// The tenant that a resource server answers for: what its tokens must name, owned.
+/// A tenant of a resource server: the claims that its tokens must have exactly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenant {
-    /// The tenant.
+    /// The tenant's id.
     pub tenant_id: String,
-    /// The Tenant Authority URL, exactly as the tokens' `iss` has it.
+    /// The Tenant Authority URL, exactly as in the `iss` of tokens.
     pub issuer: String,
-    /// The tenant's Cloud API URL, exactly as the tokens' `aud` has it.
+    /// The tenant's Cloud API URL, exactly as in the `aud` of tokens.
     pub audience: String,
-}
-
-impl Tenant {
-    /// What a token must name.
-    pub fn expected(&self) -> Expected<'_> {
-        Expected {
-            issuer: &self.issuer,
-            audience: &self.audience,
-            tenant_id: &self.tenant_id,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -96,7 +73,7 @@ mod tests {
     use super::super::testing::claims;
 
     #[test]
-    fn a_scope_is_a_whole_word() {
+    fn a_scope_is_compared_as_a_whole() {
         let claims = super::AccessTokenClaims {
             scope: "contacts.read matters.read".into(),
             ..claims()

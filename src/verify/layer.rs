@@ -12,24 +12,24 @@ use tower::{Layer, Service};
 
 use super::{
     AccessTokenClaims, Checker, Tenant,
-    bearer::{self, Refusal},
+    bearer::{self, Rejection},
 };
 
-/// Says which tenant a request is for; `None` if there is no such tenant.
+/// Returns the tenant of a request; `None` if there is no such tenant.
 pub type TenantOf = Arc<dyn Fn(&Parts) -> Option<Arc<Tenant>> + Send + Sync>;
 
-/// A layer that lets requests with a good bearer token through, with its
-/// [`AccessTokenClaims`](super::AccessTokenClaims) in the request's extensions, and answers all others:
+/// A layer that forwards requests with a valid bearer token, with its [`AccessTokenClaims`](super::AccessTokenClaims) in
+/// the request's extensions, and rejects all others:
 ///
 /// | status | when |
 /// |---|---|
 /// | 401 | no bearer token |
-/// | 401 `invalid_token` | it does not count, for whatever reason |
-/// | 403 `insufficient_scope` | it lacks a required scope |
+/// | 401 `invalid_token` | the token is invalid, for whatever reason |
+/// | 403 `insufficient_scope` | the token lacks a required scope |
 /// | 400 `invalid_request` | the `Authorization` header is malformed or repeated |
-/// | 503 | whether it counts can't be known now; `Retry-After` says when to come again |
+/// | 503 | the token can't be checked now; `Retry-After` says when to try again |
 ///
-/// The first four bring a `WWW-Authenticate` challenge, all `Cache-Control: no-store` and no body.
+/// The first four have a `WWW-Authenticate` challenge. All have `Cache-Control: no-store` and no body.
 #[derive(Clone)]
 pub struct Protect(Arc<Rules>);
 
@@ -37,7 +37,7 @@ pub struct Protect(Arc<Rules>);
 struct Rules {
     checker: Checker,
     tenant_of: TenantOf,
-    /// What a token must allow, separated by spaces.
+    /// The required scopes, separated by spaces.
     scopes: String,
     realm: String,
 }
@@ -52,16 +52,16 @@ impl fmt::Debug for Protect {
 }
 
 impl Protect {
-    /// Protects what belongs to one tenant.
+    /// Protects the resources of one tenant.
     pub fn tenant(checker: Checker, tenant: Tenant) -> Self {
         let realm = tenant.audience.clone();
         let tenant = Arc::new(tenant);
         Self::tenants(checker, move |_| Some(tenant.clone())).realm(realm)
     }
 
-    /// Protects what belongs to several tenants: `tenant_of` finds a request's, by its path for example.
-    /// A token for a tenant that is unknown is refused like one for another tenant. Handlers should take
-    /// the tenant from the claims, so that there is one answer to whose data it is.
+    /// Protects the resources of several tenants. `tenant_of` returns the tenant of a request, by its path for example.
+    /// A request for an unknown tenant is rejected like a token for another tenant. Handlers should take the tenant from
+    /// the claims, so that no request has two tenants.
     pub fn tenants<F>(checker: Checker, tenant_of: F) -> Self
     where
         F: Fn(&Parts) -> Option<Arc<Tenant>> + Send + Sync + 'static,
@@ -74,7 +74,7 @@ impl Protect {
         }))
     }
 
-    /// Requires a scope of every token; called again, another one as well.
+    /// Requires a scope. Each further call requires another one as well.
     #[must_use]
     pub fn require_scope(mut self, scope: &str) -> Self {
         let scopes = &mut Arc::make_mut(&mut self.0).scopes;
@@ -85,8 +85,8 @@ impl Protect {
         self
     }
 
-    /// Names what is protected in challenges (RFC 9110 §11.5). By default the tenant's Cloud API URL, or
-    /// `Cloud API` with several tenants.
+    /// Sets the realm of challenges (RFC 9110 §11.5). By default it is the tenant's Cloud API URL, or `Cloud API` with
+    /// several tenants.
     #[must_use]
     pub fn realm(mut self, realm: impl Into<String>) -> Self {
         Arc::make_mut(&mut self.0).realm = realm.into();
@@ -95,16 +95,15 @@ impl Protect {
 }
 
 impl Rules {
-    async fn authorize(&self, parts: &Parts) -> Result<AccessTokenClaims, Refusal<'_>> {
+    async fn authorize(&self, parts: &Parts) -> Result<AccessTokenClaims, Rejection<'_>> {
         let token = bearer::token(&parts.headers)?;
-        let tenant = (self.tenant_of)(parts).ok_or(Refusal::InvalidToken)?;
-        let claims = self.checker.check(token, &tenant.expected()).await?;
+        let tenant = (self.tenant_of)(parts).ok_or(Rejection::InvalidToken)?;
+        let claims = self.checker.check(token, &tenant).await?;
         let mut required = self.scopes.split(' ').filter(|scope| !scope.is_empty());
-        if required.all(|scope| claims.has_scope(scope)) {
-            Ok(claims)
-        } else {
-            Err(Refusal::InsufficientScope(&self.scopes))
-        }
+        let is_sufficient = required.all(|scope| claims.has_scope(scope));
+        is_sufficient
+            .then_some(claims)
+            .ok_or(Rejection::InsufficientScope(&self.scopes))
     }
 }
 
@@ -112,26 +111,16 @@ impl<S> Layer<S> for Protect {
     type Service = Protected<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Protected {
-            inner,
-            rules: self.0.clone(),
-        }
+        let protect = self.clone();
+        Protected { inner, protect }
     }
 }
 
-/// A service behind [`Protect`]. Its refusals have the inner service's type of body, empty.
-#[derive(Clone)]
+/// A service behind [`Protect`]. Rejections have an empty body of the inner service's type.
+#[derive(Clone, Debug)]
 pub struct Protected<S> {
     inner: S,
-    rules: Arc<Rules>,
-}
-
-impl<S: fmt::Debug> fmt::Debug for Protected<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Protected")
-            .field("inner", &self.inner)
-            .finish_non_exhaustive()
-    }
+    protect: Protect,
 }
 
 impl<S, B, R> Service<Request<B>> for Protected<S>
@@ -150,22 +139,22 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The one that was polled ready is the one to call.
-        let ready = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, ready);
-        let rules = self.rules.clone();
+        // Only the instance that was polled is ready.
+        let next = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, next);
+        let Protect(rules) = self.protect.clone();
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
             match rules.authorize(&parts).await {
                 Ok(claims) => {
-                    // Whoever prints the headers does not print the token.
+                    // `Debug` of the headers hides the token.
                     if let Some(value) = parts.headers.get_mut(AUTHORIZATION) {
                         value.set_sensitive(true);
                     }
                     parts.extensions.insert(claims);
                     inner.call(Request::from_parts(parts, body)).await
                 }
-                Err(refusal) => Ok(refusal.response(&rules.realm)),
+                Err(rejection) => Ok(rejection.response(&rules.realm)),
             }
         })
     }

@@ -1,8 +1,7 @@
-//! Verification of access tokens where they are used: in resource servers, without a question to
-//! token-service for each call.
+//! Verification of access tokens in resource servers, without a request to token-service for each call.
 //!
-//! [`Checker`] knows the authority's keys and, never more than two seconds late, what was revoked;
-//! [`Protect`] puts it in front of an HTTP service. An internal service is protected by this:
+//! [`Checker`] holds the authority's keys and revocations, which are at most two seconds old. [`Protect`] puts it in
+//! front of an HTTP service. This protects an internal service:
 //!
 //! ```no_run
 //! # use accord::verify::{AccessTokenClaims, Checker, Protect, Tenant};
@@ -18,10 +17,10 @@
 //! # }
 //! ```
 //!
-//! `docs/RESOURCE_SERVERS.md` says what each refusal means. The parts are of use on their own:
-//! [`KeySet`] decides whether a token is genuine, [`Revocations`] whether it was ended before its time.
+//! `docs/RESOURCE_SERVERS.md` explains each rejection. [`KeySet`] and [`Revocations`] can be
+//! used without a checker.
 
-mod bearer;
+pub(crate) mod bearer;
 mod checker;
 mod claims;
 mod key_set;
@@ -33,7 +32,7 @@ mod shared;
 mod testing;
 
 pub use checker::{Checker, CheckerBuilder, ConnectError};
-pub use claims::{AccessTokenClaims, Expected, Tenant};
+pub use claims::{AccessTokenClaims, Tenant};
 pub use key_set::{KeySet, key_id};
 pub use layer::{Protect, Protected, TenantOf};
 pub use revocations::{Applied, LEASE, Revocations};
@@ -41,40 +40,40 @@ pub use revocations::{Applied, LEASE, Revocations};
 /// The `typ` header of access tokens (RFC 9068 §2.1).
 pub const ACCESS_TOKEN_TYPE: &str = "at+jwt";
 
-/// The longest access token that is looked at, in bytes.
+/// The longest access token that is accepted, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
-/// Why a token does not count.
+/// The reason for which a token is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
     /// Not a JWT of this profile: wrong type, algorithm, or missing claims.
     #[error("not an access token")]
     Malformed,
-    /// No key of the set has the token's `kid`; a newer set may.
+    /// No key of the set has the token's `kid`. A newer set may have it.
     #[error("signed with an unknown key")]
     UnknownKey,
     /// The signature does not match.
     #[error("wrong signature")]
     Signature,
-    /// Issuer, audience or tenant are not the ones expected.
+    /// Issuer, audience or tenant differ from the expected ones.
     #[error("for another tenant or audience")]
     WrongTarget,
-    /// The token has ended.
+    /// The token has expired.
     #[error("expired")]
     Expired,
-    /// The token was ended before its time.
+    /// The token was revoked.
     #[error("revoked")]
     Revoked,
-    /// What was revoked lately is not known, so nothing counts.
-    #[error("what was revoked lately is not known")]
+    /// The latest revocations are not known, so every token is rejected.
+    #[error("the latest revocations are not known")]
     Stale,
-    /// The authority's keys could not be had.
+    /// The authority's keys could not be read.
     #[error("no keys to verify with")]
     NoKeys,
 }
 
 impl VerifyError {
-    /// Whether nothing is known against the token: it can't be decided now, and may be a little later.
+    /// Returns whether the token can't be checked now, but may be a little later.
     pub fn is_temporary(self) -> bool {
         matches!(self, Self::Stale | Self::NoKeys)
     }

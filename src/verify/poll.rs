@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Code, Request};
 
 use super::{
-    KeySet,
+    KeySet, VerifyError, bearer,
     revocations::Applied,
     shared::{LastRead, Shared},
 };
@@ -18,11 +18,8 @@ use crate::token::v1 as pb;
 /// How often keys are read.
 const KEYS_PERIOD: Duration = Duration::from_secs(60);
 
-/// The least time between two reads that tokens with an unknown key cause.
+/// The shortest time between two reads that tokens with an unknown key cause.
 const MIN_REREAD: Duration = Duration::from_secs(5);
-
-/// The keys could not be read.
-pub(super) struct NotRead;
 
 /// Keeps a checker up to date. Never returns.
 pub(super) async fn run(shared: Arc<Shared>) {
@@ -60,24 +57,20 @@ async fn follow_revocations(shared: &Shared) {
 
 async fn poll(shared: &Shared, sent_at: Instant) -> Result<Applied, Code> {
     let revocations = || shared.revocations.write().unwrap_or_else(PoisonError::into_inner);
-    // One request at a time, so that the cursor is that of the last answer.
+    // One request at a time, so that the cursor is that of the last response.
     let cursor = revocations().cursor().to_owned();
     let mut request = Request::new(pb::ListRevocationsRequest { cursor });
     request
         .metadata_mut()
-        .insert("authorization", shared.token.header());
+        .insert("authorization", bearer::header(&shared.token));
     request.set_timeout(shared.call_timeout);
-    // A late answer is never seen: its future is dropped.
-    match timeout(
-        shared.call_timeout,
-        shared.client.clone().list_revocations(request),
-    )
-    .await
-    {
-        Ok(Ok(answer)) => Ok(shared.apply(answer.into_inner(), sent_at)),
+    let mut client = shared.client.clone();
+    // Drops a late response.
+    match timeout(shared.call_timeout, client.list_revocations(request)).await {
+        Ok(Ok(response)) => Ok(shared.apply(response.into_inner(), sent_at)),
         Ok(Err(status)) => {
             if status.code() == Code::InvalidArgument {
-                // The cursor is of another or an older server.
+                // The cursor is that of another or an older server.
                 revocations().forget_cursor();
             }
             Err(status.code())
@@ -90,10 +83,7 @@ async fn follow_keys(shared: &Shared) {
     let mut failing = false;
     loop {
         let started = Instant::now();
-        let read = {
-            let mut last = shared.reading_keys.lock().await;
-            read_keys(shared, &mut last).await
-        };
+        let read = read_keys(shared, &mut *shared.last_read.lock().await).await;
         if read.is_err() && !failing {
             tracing::warn!("the authority's keys can't be read");
         }
@@ -106,31 +96,31 @@ async fn follow_keys(shared: &Shared) {
     }
 }
 
-/// Reads the keys because a token names an unknown one. Concurrent callers share the answer, and so do callers of
-/// the next five seconds.
-pub(super) async fn read_keys_again(shared: &Shared) -> Result<(), NotRead> {
-    let mut last = shared.reading_keys.lock().await;
-    let recently = |at: Instant| at.elapsed() < MIN_REREAD;
-    if last.started.is_some_and(recently) {
-        return if last.failed { Err(NotRead) } else { Ok(()) };
+/// Reads the keys because a token names an unknown one. Concurrent callers, and those of the next five seconds, share
+/// the result.
+pub(super) async fn read_keys_again(shared: &Shared) -> Result<(), VerifyError> {
+    let mut last = shared.last_read.lock().await;
+    match *last {
+        Some((started, result)) if started.elapsed() < MIN_REREAD => result,
+        _ => read_keys(shared, &mut last).await,
     }
-    read_keys(shared, &mut last).await
 }
 
-async fn read_keys(shared: &Shared, last: &mut LastRead) -> Result<(), NotRead> {
+/// # Errors
+/// [`VerifyError::NoKeys`].
+async fn read_keys(shared: &Shared, last: &mut LastRead) -> Result<(), VerifyError> {
     let sent_at = Instant::now();
-    last.started = Some(sent_at);
-    // Until the answer comes: the caller may be dropped.
-    last.failed = true;
+    // The caller may be dropped before the response arrives.
+    *last = Some((sent_at, Err(VerifyError::NoKeys)));
     let request = Request::new(pb::GetJsonWebKeySetRequest::default());
     let mut client = shared.client.clone();
-    let answer = timeout(shared.call_timeout, client.get_json_web_key_set(request)).await;
-    let Ok(Ok(answer)) = answer else {
-        return Err(NotRead);
+    let response = timeout(shared.call_timeout, client.get_json_web_key_set(request)).await;
+    let Ok(Ok(response)) = response else {
+        return Err(VerifyError::NoKeys);
     };
-    let keys = KeySet::from_answer(answer.get_ref()).map_err(|_| NotRead)?;
+    let keys = KeySet::from_response(response.get_ref()).or(Err(VerifyError::NoKeys))?;
     shared.set_keys(keys, sent_at);
-    last.failed = false;
+    *last = Some((sent_at, Ok(())));
     shared.updated.send_replace(());
     Ok(())
 }

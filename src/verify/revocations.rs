@@ -1,5 +1,5 @@
-//! What ended before its time, as `ListRevocations` told it, and how long that may be relied on. No I/O:
-//! answers come in, judgements go out. Time is [`tokio::time::Instant`], which tests can pause.
+//! The revocations of the feed `ListRevocations`, and the lease for which they are complete. No I/O. Time is
+//! [`tokio::time::Instant`], which tests can pause.
 
 use std::{collections::HashMap, fmt, time::Duration};
 
@@ -8,46 +8,46 @@ use tokio::time::Instant;
 use super::{AccessTokenClaims, VerifyError};
 use crate::token::v1::{self as pb, RevocationKind};
 
-/// How long after a moment for which everything was known tokens are still judged.
+/// How long tokens are checked after the last time at which all revocations were known.
 pub const LEASE: Duration = Duration::from_secs(2);
 
-/// How long a revocation is kept after it was learnt: no access token lives longer than 15 minutes, and a
-/// minute is for clocks.
-const KEPT: Duration = Duration::from_secs(16 * 60);
+/// How long a revocation is stored: the longest life of an access token is 15 minutes, and clocks may differ by one.
+const RETENTION: Duration = Duration::from_secs(16 * 60);
 
-/// How often what need not be kept any longer is looked for.
-const SWEPT_EVERY: Duration = Duration::from_secs(60);
+/// How often old revocations are removed.
+const SWEEP_PERIOD: Duration = Duration::from_secs(60);
 
-/// What ended: the state of one follower of the revocation feed.
+/// The revocations that a reader of the feed knows.
 ///
-/// It only ever grows, within an epoch: what ended does not come back, so nothing that was told before
-/// becomes wrong, whichever order answers come in. What a new snapshot leaves out has ended by itself, and
-/// is dropped in its time.
+/// Within an epoch a revocation is never undone, so responses may arrive in any order. Revocations that a new snapshot
+/// leaves out concern only expired tokens; they are removed when they are old enough.
 #[derive(Default)]
 pub struct Revocations {
     epoch: String,
-    /// When this epoch took over from another one.
+    /// When this epoch replaced another one; `None` for the first.
     epoch_since: Option<Instant>,
     cursor: String,
-    /// A snapshot of this epoch was begun: what `cursor` stands for is told completely.
-    begun: bool,
-    asked_at: Option<Instant>,
+    /// A snapshot of this epoch has started, so that nothing before `cursor` is missing.
+    has_snapshot: bool,
+    /// When the request of the latest applied response was sent.
+    sent_at: Option<Instant>,
+    /// The time up to which all revocations are known.
     complete_at: Option<Instant>,
     swept_at: Option<Instant>,
-    ended: HashMap<RevocationKind, HashMap<String, Ended>>,
-    /// The highest position of a revocation whose kind this program does not know.
-    unknown: Option<Ended>,
+    revocations: HashMap<RevocationKind, HashMap<String, Revocation>>,
+    /// The highest position of the revocations of an unknown kind.
+    unknown: Option<Revocation>,
 }
 
 #[derive(Clone, Copy)]
-struct Ended {
+struct Revocation {
     seq: i64,
-    learnt_at: Instant,
+    received_at: Instant,
 }
 
-impl Ended {
-    fn counts_at(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.learnt_at) < KEPT
+impl Revocation {
+    fn is_recent(&self) -> bool {
+        self.received_at.elapsed() < RETENTION
     }
 }
 
@@ -56,137 +56,132 @@ impl fmt::Debug for Revocations {
         f.debug_struct("Revocations")
             .field("epoch", &self.epoch)
             .field("complete_at", &self.complete_at)
-            .field("kept", &self.kept())
+            .field("len", &self.len())
             .finish_non_exhaustive()
     }
 }
 
-/// What an answer brought, besides what ended.
+/// The effects of a response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// More waits: ask again at once. Only said when the answer led further.
+    /// More revocations follow. Set only if the response moved the cursor.
     pub more: bool,
-    /// A key was revoked that was not known to be: the key set should be read again.
+    /// A key is newly revoked: the key set should be read again.
     pub key_revoked: bool,
-    /// Another epoch took over from one that was known before: so may have other keys.
+    /// A new epoch replaced a known one: the keys may have changed too.
     pub new_epoch: bool,
 }
 
 impl Revocations {
-    /// The cursor to ask with; empty asks for a snapshot.
+    /// Returns the cursor for the next request; an empty one requests a snapshot.
     pub fn cursor(&self) -> &str {
         &self.cursor
     }
 
-    /// When this epoch took over from another one; `None` for the first.
+    /// Returns when this epoch replaced another one; `None` for the first.
     pub(super) fn epoch_since(&self) -> Option<Instant> {
         self.epoch_since
     }
 
-    /// Asks for a snapshot next, since the server does not know the cursor. What is known stays known.
+    /// Resets the cursor, which the server does not know, so that the next request is for a snapshot. Keeps all
+    /// revocations.
     pub fn forget_cursor(&mut self) {
         self.cursor.clear();
-        self.begun = false;
+        self.has_snapshot = false;
     }
 
-    /// Takes an answer to the question that was *sent* at `asked_at` with [`Revocations::cursor`].
+    /// Applies the response to a request that was *sent* at `sent_at` with [`Revocations::cursor`].
     ///
-    /// Without `more` it holds all that had been revoked by `asked_at` less its age, and renews the lease
-    /// from there. An answer that comes after that to a later question adds what it tells, and moves
-    /// nothing else.
-    pub fn apply(&mut self, answer: pb::ListRevocationsResponse, asked_at: Instant) -> Applied {
-        let late = self.asked_at.is_some_and(|last| asked_at < last);
-        let same_epoch = answer.epoch == self.epoch;
-        if answer.epoch.is_empty() || (late && !same_epoch) {
+    /// A response without `more` completes all revocations up to `sent_at` minus its age, and renews the lease from
+    /// there. A response that arrives after that of a later request only adds its revocations.
+    pub fn apply(&mut self, response: pb::ListRevocationsResponse, sent_at: Instant) -> Applied {
+        let late = self.sent_at.is_some_and(|last| sent_at < last);
+        let same_epoch = response.epoch == self.epoch;
+        if response.epoch.is_empty() || (late && !same_epoch) {
             return Applied::default();
         }
         let now = Instant::now();
         let mut applied = Applied::default();
         if !same_epoch {
-            // Numbers of different epochs can't be compared. Nothing counts until this one is complete.
+            // Positions of different epochs can't be compared. No token is valid until this epoch is complete.
             applied.new_epoch = !self.epoch.is_empty();
             *self = Self {
-                epoch: answer.epoch,
+                epoch: response.epoch,
                 epoch_since: applied.new_epoch.then_some(now),
                 ..Self::default()
             };
         }
-        for revocation in answer.revocations {
-            applied.key_revoked |= self.learn(revocation, now);
+        for revocation in response.revocations {
+            applied.key_revoked |= self.insert(revocation, now);
         }
         self.sweep(now);
         if late {
             return applied;
         }
-        self.asked_at = Some(asked_at);
-        self.begun |= answer.snapshot;
-        if !self.begun {
-            // The rest of something whose beginning nobody told.
+        self.sent_at = Some(sent_at);
+        self.has_snapshot |= response.snapshot;
+        if !self.has_snapshot {
             return applied;
         }
-        applied.more = answer.more && self.cursor != answer.next_cursor;
-        self.cursor = answer.next_cursor;
-        if !answer.more {
-            let age = answer.age.and_then(|age| Duration::try_from(age).ok());
-            let complete_at = age.and_then(|age| asked_at.checked_sub(age));
+        applied.more = response.more && self.cursor != response.next_cursor;
+        self.cursor = response.next_cursor;
+        if !response.more {
+            let age = response.age.and_then(|age| Duration::try_from(age).ok());
+            let complete_at = age.and_then(|age| sent_at.checked_sub(age));
             self.complete_at = self.complete_at.max(complete_at);
         }
         applied
     }
 
-    /// Takes one revocation; whether it is a key's that was not known.
-    fn learn(&mut self, revocation: pb::Revocation, now: Instant) -> bool {
-        let new = Ended {
+    /// Adds a revocation. Returns whether it is that of a key and new.
+    fn insert(&mut self, revocation: pb::Revocation, now: Instant) -> bool {
+        let new = Revocation {
             seq: revocation.seq,
-            learnt_at: now,
+            received_at: now,
         };
-        match RevocationKind::try_from(revocation.kind) {
+        let kind = match RevocationKind::try_from(revocation.kind) {
             Ok(RevocationKind::Unspecified) | Err(_) => {
                 let seq = self.unknown.map_or(new.seq, |old| old.seq.max(new.seq));
-                self.unknown = Some(Ended { seq, ..new });
-                false
+                self.unknown = Some(Revocation { seq, ..new });
+                return false;
             }
-            Ok(kind) => {
-                let of_kind = self.ended.entry(kind).or_default();
-                let first = !of_kind.contains_key(&revocation.id);
-                let known = of_kind.entry(revocation.id).or_insert(new);
-                if known.seq < new.seq {
-                    *known = new;
-                }
-                first && kind == RevocationKind::Kid
-            }
+            Ok(kind) => kind,
+        };
+        let of_kind = self.revocations.entry(kind).or_default();
+        let is_new = !of_kind.contains_key(&revocation.id);
+        let known = of_kind.entry(revocation.id).or_insert(new);
+        if known.seq < new.seq {
+            *known = new;
         }
+        is_new && kind == RevocationKind::Kid
     }
 
-    /// Drops what can end no token any more. Keys stay: whoever stole one can make tokens of any time and
-    /// position, and there are few.
+    /// Removes revocations that concern only expired tokens. Keeps those of keys: a stolen key can sign tokens of any
+    /// time and position, and there are few keys.
     fn sweep(&mut self, now: Instant) {
         let last = *self.swept_at.get_or_insert(now);
-        if now.saturating_duration_since(last) < SWEPT_EVERY {
+        if now.saturating_duration_since(last) < SWEEP_PERIOD {
             return;
         }
         self.swept_at = Some(now);
-        for (kind, of_kind) in &mut self.ended {
+        for (kind, of_kind) in &mut self.revocations {
             if *kind != RevocationKind::Kid {
-                of_kind.retain(|_, ended| ended.counts_at(now));
+                of_kind.retain(|_, revocation| revocation.is_recent());
             }
         }
     }
 
-    /// Whether what is known is complete up to [`LEASE`] ago.
+    /// Returns whether all revocations up to [`LEASE`] ago are known.
     pub fn is_fresh(&self) -> bool {
-        let age = self
-            .complete_at
-            .map(|at| Instant::now().saturating_duration_since(at));
-        age.is_some_and(|age| age <= LEASE)
+        self.complete_at.is_some_and(|at| at.elapsed() <= LEASE)
     }
 
-    /// Judges a genuine token that the key `kid` signed.
+    /// Checks a genuine token that the key `kid` signed.
     ///
     /// # Errors
-    /// [`VerifyError::Stale`] when the lease has passed, [`VerifyError::Revoked`].
-    pub fn judge(&self, claims: &AccessTokenClaims, kid: &str) -> Result<(), VerifyError> {
-        // First, for a token of an epoch that is not known here yet may be as good as any.
+    /// [`VerifyError::Stale`] without a lease, [`VerifyError::Revoked`].
+    pub fn check(&self, claims: &AccessTokenClaims, kid: &str) -> Result<(), VerifyError> {
+        // First: a token of an epoch that is not known yet may be valid.
         if !self.is_fresh() {
             return Err(VerifyError::Stale);
         }
@@ -196,64 +191,48 @@ impl Revocations {
         Ok(())
     }
 
-    /// Whether a genuine token that the key `kid` signed has ended before its time, as far as was told.
+    /// Returns whether a genuine token that the key `kid` signed is revoked, as far as known.
     ///
-    /// The positions of its `rev` claim decide, whatever the clocks say: the registry's for client, tenant
-    /// and user, token-service's for `jti`, family and grant. A revoked key ends all that it signed,
-    /// whatever position it states: it may be in other hands. A revocation of a kind that this program does
-    /// not know ends every token with a lower position in either feed, for as long as it is kept: refusing
-    /// too much passes when clients renew their tokens, accepting too much can't be made good. A token
-    /// without a readable `rev`, or of another epoch, has ended.
+    /// The positions of its `rev` claim decide, not clocks: that of the registry for client, tenant and user, that of
+    /// token-service for `jti`, family and grant. A revoked key ends all tokens that it signed, whatever their position:
+    /// it may be stolen. A revocation of an unknown kind ends every token with a lower position in either feed, as long
+    /// as it is stored: clients recover from a wrong rejection by a renewal, but nothing undoes a wrong acceptance. A
+    /// token without a readable `rev`, or of another epoch, is revoked.
     pub fn is_revoked(&self, claims: &AccessTokenClaims, kid: &str) -> bool {
-        let Some(rev) = Rev::parse(&claims.rev).filter(|rev| rev.epoch == self.epoch) else {
+        let Some((_, registry, token)) = parse_rev(&claims.rev).filter(|rev| rev.0 == self.epoch) else {
             return true;
         };
         let after = |position: i64, kind, id: &str| {
-            let ended = self.ended.get(&kind).and_then(|of_kind| of_kind.get(id));
-            ended.is_some_and(|ended| ended.seq > position)
+            let revocation = self.revocations.get(&kind).and_then(|of_kind| of_kind.get(id));
+            revocation.is_some_and(|revocation| revocation.seq > position)
         };
-        let in_registry = |kind, id: &str| after(rev.registry_seq, kind, id);
-        let in_tokens = |kind, id: &str| after(rev.token_seq, kind, id);
-        let unknown = self.unknown.filter(|ended| ended.counts_at(Instant::now()));
+        let family_id = claims.family_id.as_deref();
+        let unknown = self.unknown.filter(Revocation::is_recent);
 
-        in_registry(RevocationKind::Client, &claims.client_id)
-            || in_registry(RevocationKind::Tenant, &claims.tenant_id)
-            || in_registry(RevocationKind::User, &claims.sub)
-            || in_tokens(RevocationKind::Jti, &claims.jti)
-            || in_tokens(RevocationKind::Grant, &claims.grant_id)
-            || claims
-                .family_id
-                .as_deref()
-                .is_some_and(|id| in_tokens(RevocationKind::Family, id))
+        after(registry, RevocationKind::Client, &claims.client_id)
+            || after(registry, RevocationKind::Tenant, &claims.tenant_id)
+            || after(registry, RevocationKind::User, &claims.sub)
+            || after(token, RevocationKind::Jti, &claims.jti)
+            || after(token, RevocationKind::Grant, &claims.grant_id)
+            || family_id.is_some_and(|id| after(token, RevocationKind::Family, id))
             || after(i64::MIN, RevocationKind::Kid, kid)
-            || unknown.is_some_and(|ended| ended.seq > rev.registry_seq.min(rev.token_seq))
+            || unknown.is_some_and(|revocation| revocation.seq > registry.min(token))
     }
 
-    /// How many revocations are kept.
-    pub fn kept(&self) -> usize {
-        self.ended.values().map(HashMap::len).sum()
+    /// Returns the number of stored revocations.
+    fn len(&self) -> usize {
+        self.revocations.values().map(HashMap::len).sum()
     }
 }
 
-/// A `rev` claim: `<epoch>.<registry seq>.<token seq>`.
-struct Rev<'a> {
-    epoch: &'a str,
-    registry_seq: i64,
-    token_seq: i64,
-}
-
-impl<'a> Rev<'a> {
-    fn parse(claim: &'a str) -> Option<Self> {
-        let mut parts = claim.split('.');
-        let (epoch, registry, token) = (parts.next()?, parts.next()?, parts.next()?);
-        if parts.next().is_some() || epoch.is_empty() {
-            return None;
+/// Parses a `rev` claim, `<epoch>.<registry seq>.<token seq>`.
+fn parse_rev(claim: &str) -> Option<(&str, i64, i64)> {
+    let parts: Vec<_> = claim.split('.').collect();
+    match parts[..] {
+        [epoch, registry, token] if !epoch.is_empty() => {
+            Some((epoch, registry.parse().ok()?, token.parse().ok()?))
         }
-        Some(Self {
-            epoch,
-            registry_seq: registry.parse().ok()?,
-            token_seq: token.parse().ok()?,
-        })
+        _ => None,
     }
 }
 

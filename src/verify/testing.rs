@@ -1,5 +1,5 @@
-//! An authority of a test's own: a signer, and a real gRPC server in memory whose answers a test can
-//! spoil. Everything runs on tokio's clock, which tests pause.
+//! An authority for tests: a signer, and a gRPC server in memory whose responses a test can spoil. Everything runs on
+//! tokio's clock, which tests pause.
 
 #![allow(clippy::unwrap_used)]
 
@@ -23,7 +23,7 @@ use tonic::{
     transport::{Channel, Endpoint, Server},
 };
 
-use super::{ACCESS_TOKEN_TYPE, AccessTokenClaims, Checker, CheckerBuilder, Expected, Tenant};
+use super::{ACCESS_TOKEN_TYPE, AccessTokenClaims, Checker, CheckerBuilder, Tenant};
 use crate::{
     clock::{ManualClock, UnixMillis},
     token::v1::{
@@ -34,30 +34,27 @@ use crate::{
 
 pub(super) const NOW: i64 = 1_800_000_000;
 pub(super) const EPOCH: &str = "aa-bb";
-pub(super) const EXPECTED: Expected<'static> = Expected {
-    issuer: "https://auth.example/firm",
-    audience: "https://api.firm.example/v1",
-    tenant_id: "firm",
-};
+pub(super) const ISSUER: &str = "https://auth.example/firm";
+pub(super) const AUDIENCE: &str = "https://api.firm.example/v1";
 /// The workload token of every test.
 pub(super) const WORKLOAD: &str = "acw_a_secret_of_the_resource_server";
 
 pub(super) fn tenant() -> Tenant {
     Tenant {
-        tenant_id: EXPECTED.tenant_id.into(),
-        issuer: EXPECTED.issuer.into(),
-        audience: EXPECTED.audience.into(),
+        tenant_id: "firm".into(),
+        issuer: ISSUER.into(),
+        audience: AUDIENCE.into(),
     }
 }
 
-/// Claims that are good at [`NOW`], issued at position 0 of both feeds.
+/// Claims that are valid at [`NOW`], issued at position 0 of both feeds.
 pub(super) fn claims() -> AccessTokenClaims {
     AccessTokenClaims {
-        iss: EXPECTED.issuer.into(),
-        aud: EXPECTED.audience.into(),
+        iss: ISSUER.into(),
+        aud: AUDIENCE.into(),
         sub: "usr_1".into(),
         client_id: "cli_1".into(),
-        tenant_id: EXPECTED.tenant_id.into(),
+        tenant_id: "firm".into(),
         grant_id: "grt_1".into(),
         family_id: None,
         scope: "a b".into(),
@@ -116,28 +113,28 @@ pub(super) fn revocation(kind: RevocationKind, id: &str, seq: i64) -> pb::Revoca
     }
 }
 
-/// What happens to one answer.
+/// A fault of one response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// The call fails.
     Fails(Code),
-    /// It is read at once and arrives later.
+    /// The response is computed at once and arrives later.
     ArrivesAfter(Duration),
-    /// It is read from what was known this long ago, and says so.
+    /// The response has the state of this long ago, and says so.
     IsOld(Duration),
-    /// It tells again what was told, from the beginning.
+    /// The response starts again at the first revocation.
     Repeats,
-    /// It begins a snapshot that nobody asked for.
-    BeginsAgain,
+    /// The response starts a snapshot that was not requested.
+    StartsSnapshot,
 }
 
-/// The authority; clones are one.
+/// The authority. Clones share its state.
 #[derive(Clone)]
 pub(super) struct Authority(Arc<Mutex<State>>);
 
 struct State {
     epoch: String,
-    /// What cursors begin with.
+    /// The prefix of cursors.
     cursors: String,
     log: Vec<(Instant, pb::Revocation)>,
     page: usize,
@@ -150,7 +147,7 @@ struct State {
 }
 
 impl Authority {
-    /// With this key, nothing revoked, two revocations an answer.
+    /// Creates an authority with this key, no revocations, and two revocations a response.
     pub(super) fn new(signer: &Signer) -> Self {
         Self(Arc::new(Mutex::new(State {
             epoch: EPOCH.into(),
@@ -170,36 +167,36 @@ impl Authority {
         self.0.lock().unwrap()
     }
 
-    /// Revokes now, at the next position.
+    /// Adds a revocation at the next position.
     pub(super) fn revoke(&self, kind: RevocationKind, id: &str) {
         let mut state = self.state();
         let seq = i64::try_from(state.log.len()).unwrap() + 1;
         state.log.push((Instant::now(), revocation(kind, id, seq)));
     }
 
-    /// Starts a new epoch, with nothing revoked.
+    /// Starts a new epoch without revocations.
     pub(super) fn restore(&self, epoch: &str) {
         let mut state = self.state();
         state.epoch = epoch.into();
         state.log.clear();
     }
 
-    /// Knows the cursors no longer that it gave.
+    /// Rejects the cursors returned before.
     pub(super) fn forget_cursors(&self) {
         self.state().cursors.push('b');
     }
 
-    /// What happens to the next answers, one after the other.
+    /// Sets the faults of the next responses.
     pub(super) fn spoil(&self, faults: impl IntoIterator<Item = Option<Fault>>) {
         self.state().faults.extend(faults);
     }
 
-    /// Lets every call hang, or no longer.
+    /// Sets whether every call hangs.
     pub(super) fn set_down(&self, down: bool) {
         self.state().down = down;
     }
 
-    /// Lets every reading of keys fail, or no longer.
+    /// Sets whether every read of keys fails.
     pub(super) fn set_keys_down(&self, down: bool) {
         self.state().keys_down = down;
     }
@@ -208,13 +205,13 @@ impl Authority {
         self.state().keys = signers.iter().map(|signer| signer.json_web_key()).collect();
     }
 
-    /// How often revocations and keys were asked for.
+    /// Returns how often revocations and keys were requested.
     pub(super) fn calls(&self) -> (usize, usize) {
         let state = self.state();
         (state.lists, state.key_reads)
     }
 
-    /// A channel to a server of its own.
+    /// Opens a channel to a new server of this authority.
     pub(super) fn channel(&self) -> Channel {
         let service = TokenServiceServer::new(self.clone());
         let connect = move |_| {
@@ -233,7 +230,7 @@ impl Authority {
         Endpoint::from_static("http://in.memory").connect_with_connector_lazy(tower::service_fn(connect))
     }
 
-    /// A checker of this authority whose clock stands at [`NOW`].
+    /// Returns the builder of a checker whose clock shows [`NOW`].
     pub(super) fn checker(&self) -> CheckerBuilder {
         let clock = ManualClock::new(UnixMillis::from_millis(NOW * 1000));
         Checker::over(self.channel(), WORKLOAD)
@@ -243,12 +240,12 @@ impl Authority {
 }
 
 impl State {
-    /// What is told now to who has got `cursor`, as of `as_of`.
-    fn answer(&self, cursor: &str, as_of: Instant) -> Result<pb::ListRevocationsResponse, Status> {
+    /// Returns the response for `cursor` with the state at `as_of`.
+    fn respond(&self, cursor: &str, as_of: Instant) -> Result<pb::ListRevocationsResponse, Status> {
         let (from, snapshot) = match cursor.split_once(':') {
             Some((epoch, from)) if epoch == self.epoch => {
                 let from = from.strip_prefix(&self.cursors);
-                let from = from.ok_or(Status::invalid_argument("no cursor of ours"))?;
+                let from = from.ok_or(Status::invalid_argument("unknown cursor"))?;
                 (from.parse().unwrap(), false)
             }
             _ => (0, true),
@@ -256,7 +253,10 @@ impl State {
         let visible = self.log.iter().take_while(|(at, _)| *at <= as_of).count();
         let to = visible.min(from + self.page).max(from);
         Ok(pb::ListRevocationsResponse {
-            revocations: self.log[from..to].iter().map(|(_, told)| told.clone()).collect(),
+            revocations: self.log[from..to]
+                .iter()
+                .map(|(_, revocation)| revocation.clone())
+                .collect(),
             next_cursor: format!("{}:{}{to}", self.epoch, self.cursors),
             snapshot,
             more: to < visible,
@@ -283,10 +283,10 @@ impl TokenService for Authority {
             let now = Instant::now();
             let answer = match fault {
                 Some(Fault::Fails(code)) => Err(Status::new(code, "spoilt")),
-                Some(Fault::IsOld(age)) => state.answer(&cursor, now.checked_sub(age).unwrap()),
-                Some(Fault::Repeats) => state.answer(&format!("{}:{}0", state.epoch, state.cursors), now),
-                Some(Fault::BeginsAgain) => state.answer("", now),
-                Some(Fault::ArrivesAfter(_)) | None => state.answer(&cursor, now),
+                Some(Fault::IsOld(age)) => state.respond(&cursor, now.checked_sub(age).unwrap()),
+                Some(Fault::Repeats) => state.respond(&format!("{}:{}0", state.epoch, state.cursors), now),
+                Some(Fault::StartsSnapshot) => state.respond("", now),
+                Some(Fault::ArrivesAfter(_)) | None => state.respond(&cursor, now),
             };
             let wait = match fault {
                 _ if state.down => Some(Duration::from_secs(3600)),
@@ -307,7 +307,7 @@ impl TokenService for Authority {
     ) -> Result<Response<pb::GetJsonWebKeySetResponse>, Status> {
         assert!(
             !request.metadata().contains_key("authorization"),
-            "it is open to anyone"
+            "anyone may read keys"
         );
         let (keys, failing) = {
             let mut state = self.state();
@@ -324,34 +324,34 @@ impl TokenService for Authority {
         &self,
         _: Request<pb::IssueTokenRequest>,
     ) -> Result<Response<pb::IssueTokenResponse>, Status> {
-        Err(Status::unimplemented("not asked"))
+        Err(Status::unimplemented("not part of the test"))
     }
 
     async fn push_authorization_request(
         &self,
         _: Request<pb::PushAuthorizationRequestRequest>,
     ) -> Result<Response<pb::PushAuthorizationRequestResponse>, Status> {
-        Err(Status::unimplemented("not asked"))
+        Err(Status::unimplemented("not part of the test"))
     }
 
     async fn introspect_token(
         &self,
         _: Request<pb::IntrospectTokenRequest>,
     ) -> Result<Response<pb::IntrospectTokenResponse>, Status> {
-        Err(Status::unimplemented("not asked"))
+        Err(Status::unimplemented("not part of the test"))
     }
 
     async fn revoke_token(
         &self,
         _: Request<pb::RevokeTokenRequest>,
     ) -> Result<Response<pb::RevokeTokenResponse>, Status> {
-        Err(Status::unimplemented("not asked"))
+        Err(Status::unimplemented("not part of the test"))
     }
 
     async fn get_authority_metadata(
         &self,
         _: Request<pb::GetAuthorityMetadataRequest>,
     ) -> Result<Response<pb::GetAuthorityMetadataResponse>, Status> {
-        Err(Status::unimplemented("not asked"))
+        Err(Status::unimplemented("not part of the test"))
     }
 }

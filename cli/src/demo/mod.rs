@@ -1,8 +1,8 @@
-//! `accord demo`: the six steps of an integration against a running environment, each person's part
-//! played through the interface that this person has.
+//! `accord demo`: the six steps of an integration against a running environment, each through the interface of the
+//! person who takes it.
 //!
-//! It prints what was sent and what came back, secrets masked, and fails at the first thing that
-//! does not hold. The first end-to-end test is this function.
+//! It prints requests and responses with masked secrets, and fails at the first wrong response. It is also the first
+//! end-to-end test.
 
 use std::io::Write;
 
@@ -18,14 +18,14 @@ mod tokens;
 
 use narrator::Narrator;
 
-/// What the demonstration left behind.
+/// The result of the demonstration.
 #[derive(Clone)]
 pub struct Outcome {
-    /// The client that was registered.
+    /// The registered client.
     pub client_id: String,
-    /// The grant that was given.
+    /// The grant.
     pub grant_id: String,
-    /// Everything secret that was handed out, for tests that search for it.
+    /// Every secret that was issued, for tests that search for them.
     pub secrets: Vec<String>,
 }
 
@@ -38,10 +38,7 @@ impl std::fmt::Debug for Outcome {
     }
 }
 
-/// Walks the six steps and prints them to `out`.
-///
-/// # Errors
-/// The first call that failed, or the first expectation that did not hold.
+/// Walks through the six steps and prints them to `out`.
 pub async fn run(
     target: &DevFile,
     clock: SharedClock,
@@ -96,7 +93,7 @@ pub async fn run(
     let own = tokens::by_client_credentials(target, &mut say, &client).await?;
     ensure!(
         first.grant_id == own.grant_id,
-        "the tokens must stand under one grant"
+        "the tokens must belong to one grant"
     );
     tokens::introspect(target, &mut say, &renewed.access_token).await?;
     tokens::call_resource(target, &mut say, clock, &own.access_token).await?;

@@ -1,48 +1,36 @@
-//! Prints the demonstration. Values that are secret go through [`masked`].
+//! Prints the demonstration. Secrets must be [`masked`].
 
 use std::io::{self, Write};
 
-/// Writes steps, calls and answers.
+/// Prints steps, requests and responses.
 pub struct Narrator<'a> {
     out: &'a mut (dyn Write + Send),
 }
 
 impl<'a> Narrator<'a> {
-    /// A narrator that writes to `out`.
+    /// Creates a narrator that prints to `out`.
     pub fn new(out: &'a mut (dyn Write + Send)) -> Self {
         Self { out }
     }
 
-    /// Begins a step.
-    ///
-    /// # Errors
-    /// When nothing can be written.
+    /// Prints the title of a step.
     pub fn step(&mut self, number: u8, name: &str, what: &str) -> io::Result<()> {
         writeln!(self.out, "\n{number}. {name}: {what}")
     }
 
-    /// Tells what was sent, by whom, and to which method.
-    ///
-    /// # Errors
-    /// When nothing can be written.
+    /// Prints a request: its sender, its method and its fields.
     pub fn sent(&mut self, who: &str, method: &str, fields: &[(&str, &str)]) -> io::Result<()> {
         writeln!(self.out, "   {who} -> {method}")?;
         self.fields(fields)
     }
 
-    /// Tells what came back.
-    ///
-    /// # Errors
-    /// When nothing can be written.
+    /// Prints a response.
     pub fn got(&mut self, fields: &[(&str, &str)]) -> io::Result<()> {
         writeln!(self.out, "   <-")?;
         self.fields(fields)
     }
 
-    /// Ends the demonstration.
-    ///
-    /// # Errors
-    /// When nothing can be written.
+    /// Prints the last message.
     pub fn done(&mut self, message: &str) -> io::Result<()> {
         writeln!(self.out, "\n{message}")
     }
@@ -55,7 +43,7 @@ impl<'a> Narrator<'a> {
     }
 }
 
-/// The kind of a secret and nothing of its content: its prefix, and how long it is.
+/// Returns only the prefix and the length of a secret.
 pub fn masked(secret: &str) -> String {
     let prefix = match secret.split_once('_') {
         Some((prefix, _)) if prefix.len() == 3 => format!("{prefix}_"),
@@ -69,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_masked_secret_shows_its_kind_alone() {
+    fn a_masked_secret_shows_only_its_prefix_and_length() {
         assert_eq!(masked("acc_abcdef"), "acc_******** (10 characters)");
         assert_eq!(masked("eyJhbGciOi"), "******** (10 characters)");
     }

@@ -13,9 +13,9 @@ use crate::{
     dev_file::DevFile,
 };
 
-/// Where the partner of the demonstration wants browsers sent back to.
+/// The partner's redirect URI.
 pub const REDIRECT_URI: &str = "https://fileharbour.example/oauth/callback";
-/// What the partner asks for, and why.
+/// The scopes that the partner requests, with its reasons.
 pub const SCOPES: [(&str, &str); 2] = [
     (
         "contacts.read",
@@ -27,10 +27,7 @@ pub const SCOPES: [(&str, &str); 2] = [
     ),
 ];
 
-/// Records the partner's request; answers its id.
-///
-/// # Errors
-/// When a call fails.
+/// Records the partner's request, and returns its id.
 pub async fn collect(target: &DevFile, say: &mut Narrator<'_>) -> anyhow::Result<String> {
     let mut requests =
         IntegrationRequestServiceClient::new(with_token(&target.registry_grpc, &target.operator_token)?);
@@ -61,10 +58,10 @@ pub async fn collect(target: &DevFile, say: &mut Narrator<'_>) -> anyhow::Result
         "IntegrationRequestService.SubmitIntegrationRequest",
         &fields,
     )?;
-    let answered = requests.submit_integration_request(request.clone()).await;
-    let recorded = answer("SubmitIntegrationRequest", answered)?
+    let response = requests.submit_integration_request(request.clone()).await;
+    let recorded = answer("SubmitIntegrationRequest", response)?
         .integration_request
-        .context("no request in the answer")?;
+        .context("no request in the response")?;
     say.got(&[
         ("integration_request_id", &recorded.integration_request_id),
         ("state", recorded.state().as_str_name()),
@@ -76,10 +73,7 @@ pub async fn collect(target: &DevFile, say: &mut Narrator<'_>) -> anyhow::Result
     Ok(recorded.integration_request_id)
 }
 
-/// Approves the request and registers the client; answers the one-time link to its credentials.
-///
-/// # Errors
-/// When a call fails.
+/// Approves the request and registers the client. Returns the one-time link to its credentials.
 pub async fn register(
     target: &DevFile,
     say: &mut Narrator<'_>,
@@ -96,10 +90,10 @@ pub async fn register(
         integration_request_id: integration_request_id.to_owned(),
     };
     let mut requests = IntegrationRequestServiceClient::new(channel.clone());
-    let answered = requests.approve_integration_request(request).await;
-    let approved = answer("ApproveIntegrationRequest", answered)?
+    let response = requests.approve_integration_request(request).await;
+    let approved = answer("ApproveIntegrationRequest", response)?
         .integration_request
-        .context("no request in the answer")?;
+        .context("no request in the response")?;
     say.got(&[("state", approved.state().as_str_name())])?;
 
     say.sent(
@@ -112,11 +106,11 @@ pub async fn register(
         integration_request_id: integration_request_id.to_owned(),
         delivery: pb::DeliveryMethod::Link.into(),
     };
-    let answered = ClientServiceClient::new(channel).register_client(request).await;
-    let registered = answer("RegisterClient", answered)?;
-    let client = registered.client.context("no client in the answer")?;
+    let response = ClientServiceClient::new(channel).register_client(request).await;
+    let registered = answer("RegisterClient", response)?;
+    let client = registered.client.context("no client in the response")?;
     let Some(Credentials::DeliveryLink(link)) = registered.credentials else {
-        anyhow::bail!("no link in the answer");
+        anyhow::bail!("no link in the response");
     };
     say.got(&[
         ("client_id", &client.client_id),
@@ -126,10 +120,7 @@ pub async fn register(
     Ok(link)
 }
 
-/// Opens the link; checks that it opens once.
-///
-/// # Errors
-/// When a call fails, or the link opens twice.
+/// Opens the link, and checks that it opens only once.
 pub async fn provision(
     target: &DevFile,
     say: &mut Narrator<'_>,
@@ -146,10 +137,10 @@ pub async fn provision(
         "ProvisioningService.ClaimDelivery",
         &[("claim_token", &token)],
     )?;
-    let answered = provisioning.claim_delivery(request.clone()).await;
-    let bundle = answer("ClaimDelivery", answered)?
+    let response = provisioning.claim_delivery(request.clone()).await;
+    let bundle = answer("ClaimDelivery", response)?
         .bundle
-        .context("no bundle in the answer")?;
+        .context("no bundle in the response")?;
     let endpoint = bundle.endpoints.first().context("no endpoint in the bundle")?;
     say.got(&[
         ("client_id", &bundle.client_id),
@@ -164,12 +155,12 @@ pub async fn provision(
 
     say.sent(
         "partner",
-        "ProvisioningService.ClaimDelivery, once more",
+        "ProvisioningService.ClaimDelivery, again",
         &[("claim_token", &token)],
     )?;
     match provisioning.claim_delivery(request).await {
         Ok(_) => anyhow::bail!("a one-time link opened twice"),
-        Err(status) => say.got(&[("refused", &format!("{:?}", status.code()))])?,
+        Err(status) => say.got(&[("rejected", &format!("{:?}", status.code()))])?,
     }
     Ok(bundle)
 }

@@ -23,14 +23,14 @@ const STATE: &str = "demo-state-1";
 
 /// A PKCE pair (RFC 7636), method S256.
 pub struct Pkce {
-    /// What the partner keeps.
+    /// The secret of the partner.
     pub verifier: String,
-    /// What travels with the authorization request.
+    /// The challenge in the authorization request.
     pub challenge: String,
 }
 
 impl Pkce {
-    /// A new pair.
+    /// Generates a pair.
     pub fn new(random: &dyn Random) -> Self {
         let mut bytes = [0; 32];
         random.fill(&mut bytes);
@@ -40,18 +40,15 @@ impl Pkce {
     }
 }
 
-/// What the Tenant Admin's decision gave.
+/// The result of the Tenant Admin's decision.
 pub struct Approval {
     /// The admin's session.
     pub admin_session: String,
-    /// The authorization code, as the partner reads it from the redirect.
+    /// The authorization code in the redirect.
     pub code: String,
 }
 
-/// Takes in the partner's authorization request.
-///
-/// # Errors
-/// When a call fails, or the setup does not show what the partner gave as its reasons.
+/// Starts a setup from the partner's authorization request. Checks that it shows the partner's reasons.
 pub async fn start(
     target: &DevFile,
     say: &mut Narrator<'_>,
@@ -83,11 +80,11 @@ pub async fn start(
     )?;
     let setup = answer("StartSetup", setups.start_setup(request).await)?
         .setup
-        .context("no setup in the answer")?;
+        .context("no setup in the response")?;
     say.got(&[
         ("setup_id", &setup.setup_id),
         (
-            "asked by",
+            "requested by",
             &format!("{} ({})", setup.client_display_name, setup.partner_name),
         ),
         ("purpose", &setup.purpose),
@@ -110,10 +107,7 @@ pub async fn start(
     Ok(setup)
 }
 
-/// Signs the Tenant Admin in and approves.
-///
-/// # Errors
-/// When a call fails, or the redirect is not the partner's.
+/// Signs the Tenant Admin in and approves the setup. Checks the redirect.
 pub async fn approve(
     target: &DevFile,
     say: &mut Narrator<'_>,
@@ -150,12 +144,12 @@ pub async fn approve(
         &[
             ("setup_id", &setup.setup_id),
             ("admin_session", &masked(&admin_session)),
-            ("scopes", "(all that were asked for)"),
+            ("scopes", "(all requested scopes)"),
             ("designated_account_name", "********"),
         ],
     )?;
     let approved = answer("ApproveSetup", setups.approve_setup(request).await)?;
-    let consent = approved.consent.context("no consent in the answer")?;
+    let consent = approved.consent.context("no consent in the response")?;
     say.got(&[
         ("grant_id", &consent.grant_id),
         ("state", consent.state().as_str_name()),
@@ -170,8 +164,7 @@ pub async fn approve(
     Ok(Approval { admin_session, code })
 }
 
-/// The code of the redirect, as a partner reads it: only with its own state, and from this issuer
-/// (RFC 9207 §2.4).
+/// Returns the code of the redirect, as a partner does: only with its own state, and from this issuer (RFC 9207 §2.4).
 fn read_redirect(redirect_url: &str, target: &DevFile) -> anyhow::Result<String> {
     ensure!(
         redirect_url.starts_with(REDIRECT_URI),

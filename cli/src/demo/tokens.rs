@@ -1,4 +1,4 @@
-//! Step 6: tokens by each of the three grants, and what they are good for.
+//! Step 6: tokens by each of the three grant types, and their use.
 
 use accord::{
     clock::SharedClock,
@@ -23,11 +23,11 @@ use crate::{
     resource,
 };
 
-/// The client that asks for tokens.
+/// The client that requests tokens.
 pub struct Client<'a> {
-    /// The tenant whose data it wants.
+    /// The tenant.
     pub tenant_id: &'a str,
-    /// Its credentials.
+    /// The client's credentials.
     pub bundle: &'a CredentialBundle,
 }
 
@@ -76,9 +76,6 @@ impl Client<'_> {
 }
 
 /// Redeems the authorization code.
-///
-/// # Errors
-/// When the call fails.
 pub async fn by_code(
     target: &DevFile,
     say: &mut Narrator<'_>,
@@ -102,10 +99,7 @@ pub async fn by_code(
     client.issue(target, say, grant, &shown).await
 }
 
-/// Redeems the refresh token.
-///
-/// # Errors
-/// When the call fails, or the refresh token does not change.
+/// Redeems the refresh token. Checks that the next one is different.
 pub async fn by_refresh_token(
     target: &DevFile,
     say: &mut Narrator<'_>,
@@ -125,10 +119,7 @@ pub async fn by_refresh_token(
     Ok(issued)
 }
 
-/// Asks by the client's own credentials.
-///
-/// # Errors
-/// When the call fails.
+/// Requests a token with the client's own credentials.
 pub async fn by_client_credentials(
     target: &DevFile,
     say: &mut Narrator<'_>,
@@ -140,10 +131,7 @@ pub async fn by_client_credentials(
         .await
 }
 
-/// Asks, as an internal service, what the token stands for.
-///
-/// # Errors
-/// When the call fails, or the token is not active.
+/// Introspects a token as an internal service. Checks that it is active.
 pub async fn introspect(target: &DevFile, say: &mut Narrator<'_>, access_token: &str) -> anyhow::Result<()> {
     say.sent(
         "internal service",
@@ -169,10 +157,8 @@ pub async fn introspect(target: &DevFile, say: &mut Narrator<'_>, access_token: 
     Ok(())
 }
 
-/// Calls a protected resource with the token, and without.
-///
-/// # Errors
-/// When the resource does not take the token, or takes a call without one.
+/// Calls a protected resource without a token and with one. Checks that it rejects the first call and accepts the
+/// second.
 pub async fn call_resource(
     target: &DevFile,
     say: &mut Narrator<'_>,
@@ -196,7 +182,7 @@ pub async fn call_resource(
     say.got(&[("status", without.status().as_str())])?;
     ensure!(
         without.status() == 401,
-        "the resource must refuse a call without a token"
+        "the resource must reject a call without a token"
     );
 
     let shown = format!("Bearer {}", masked(access_token));
@@ -209,7 +195,7 @@ pub async fn call_resource(
     let status = with.status();
     let body = with.text().await?;
     say.got(&[("status", status.as_str()), ("body", &body)])?;
-    ensure!(status == 200, "the resource must take the token");
+    ensure!(status == 200, "the resource must accept the token");
 
     shutdown.cancel();
     drop(http);

@@ -1,5 +1,4 @@
-//! The callers of a development environment. Their tokens are made anew at every start, since
-//! nothing keeps the old ones' plaintext.
+//! The callers of a development environment. Every start creates new tokens, because no plaintext is stored.
 
 use accord::{
     rpc::auth::{Role, WorkloadKind},
@@ -28,10 +27,7 @@ pub struct Callers {
     pub internal_service: OpaqueToken,
 }
 
-/// Revokes the callers of an earlier start and makes new ones.
-///
-/// # Errors
-/// What the store says.
+/// Revokes the callers of an earlier start and creates new ones.
 pub async fn renew(store: &Store) -> anyhow::Result<Callers> {
     let origin = Origin {
         actor: Actor {

@@ -1,8 +1,8 @@
-//! `accord dev`: both services in one process, on SQLite, with a tenant to try things on.
+//! `accord dev`: both services in one process, on SQLite, with a demo tenant.
 //!
-//! For development alone: it listens on loopback, and writes credentials to `dev.json`.
+//! For development only: it listens on loopback, and writes credentials to `dev.json`.
 
-// The flags' comments are what `--help` prints, where a URL stands as it is.
+// `--help` prints the comments of the flags, so that their URLs have no brackets.
 #![allow(rustdoc::bare_urls)]
 
 use std::{
@@ -28,23 +28,23 @@ pub mod seed;
 /// Flags of `accord dev`.
 #[derive(Clone, Debug, Args)]
 pub struct DevArgs {
-    /// Where databases, master keys and dev.json are kept.
+    /// The directory of databases, master keys and dev.json.
     #[arg(long, default_value = "accord-data")]
     pub data_dir: PathBuf,
-    /// Where registry-service listens for gRPC; port 0 takes a free one.
+    /// The gRPC address of registry-service; port 0 selects a free one.
     #[arg(long, default_value = "127.0.0.1:50051")]
     pub registry_listen: SocketAddr,
-    /// Where token-service listens for gRPC; port 0 takes a free one.
+    /// The gRPC address of token-service; port 0 selects a free one.
     #[arg(long, default_value = "127.0.0.1:50052")]
     pub token_listen: SocketAddr,
-    /// Where token-service listens for HTTP; port 0 takes a free one.
+    /// The HTTP address of token-service; port 0 selects a free one.
     #[arg(long, default_value = "127.0.0.1:8080")]
     pub http_listen: SocketAddr,
-    /// Base of the Tenant Authority URLs when a gateway stands in front, such as
-    /// https://localhost:8443; without it, the HTTP listener's own URL.
+    /// The base of the Tenant Authority URLs behind a gateway, such as https://localhost:8443; by default the URL of the
+    /// HTTP listener.
     #[arg(long, value_name = "URL")]
     pub public_base_url: Option<String>,
-    /// Where to serve a small Cloud API of the demo tenant, to try tokens on; without it, there is none.
+    /// The address of a small Cloud API of the demo tenant, for trying tokens; by default there is none.
     #[arg(long, value_name = "ADDRESS")]
     pub api_listen: Option<SocketAddr>,
 }
@@ -52,25 +52,25 @@ pub struct DevArgs {
 /// A running development environment.
 #[derive(Debug)]
 pub struct Dev {
-    /// What was written to dev.json.
+    /// The content of dev.json.
     pub file: DevFile,
     data_dir: PathBuf,
-    /// Stops everything but registry-service, which token-service needs until its end.
+    /// Stops everything except registry-service, which token-service needs until it ends.
     shutdown: CancellationToken,
     registry_shutdown: CancellationToken,
     registry: JoinHandle<anyhow::Result<()>>,
     token: JoinHandle<anyhow::Result<()>>,
-    /// Held for as long as this process owns the data directory.
+    /// Held while this process uses the data directory.
     _lock: File,
 }
 
 impl Dev {
-    /// Starts both services, waits until all listeners answer, and writes dev.json.
+    /// Starts both services, waits until all listeners respond, and writes dev.json.
     ///
     /// # Errors
-    /// When the data directory is in use, a port is taken, or anything else fails.
+    /// If the data directory is in use, a port is taken, or a service does not start.
     pub async fn start(args: &DevArgs, clock: SharedClock, random: SharedRandom) -> anyhow::Result<Self> {
-        let lock = claim(&args.data_dir)?;
+        let lock = lock(&args.data_dir)?;
         DevFile::remove(&args.data_dir)?;
         let registry_listener = listener::bind("--registry-listen", args.registry_listen).await?;
         let token_listener = listener::bind("--token-listen", args.token_listen).await?;
@@ -142,7 +142,7 @@ impl Dev {
             token,
             _lock: lock,
         };
-        dev.all_answer().await?;
+        dev.wait_until_ready().await?;
         if let Some(listener) = api_listener {
             let api = resource::serve(listener, &dev.file, clock, dev.shutdown.clone()).await?;
             tokio::spawn(api);
@@ -151,30 +151,24 @@ impl Dev {
         Ok(dev)
     }
 
-    /// Stops when `shutdown` says so: takes dev.json away, then drains both services.
-    ///
-    /// # Errors
-    /// When a service failed.
+    /// Runs until `shutdown`, then stops as [`Self::stop`] does.
     pub async fn run_until(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
         tokio::select! {
             () = shutdown.cancelled() => self.stop().await,
             ended = &mut self.registry => {
                 DevFile::remove(&self.data_dir)?;
                 ended?.context("registry-service")?;
-                bail!("registry-service ended by itself");
+                bail!("registry-service ended");
             }
             ended = &mut self.token => {
                 DevFile::remove(&self.data_dir)?;
                 ended?.context("token-service")?;
-                bail!("token-service ended by itself");
+                bail!("token-service ended");
             }
         }
     }
 
-    /// Takes dev.json away, then drains both services.
-    ///
-    /// # Errors
-    /// When a service failed.
+    /// Removes dev.json, then drains both services.
     pub async fn stop(self) -> anyhow::Result<()> {
         DevFile::remove(&self.data_dir)?;
         self.shutdown.cancel();
@@ -184,8 +178,8 @@ impl Dev {
         Ok(())
     }
 
-    /// Waits until health and the HTTP listener say that all is well.
-    async fn all_answer(&self) -> anyhow::Result<()> {
+    /// Waits until health and the HTTP listener report that the services are ready.
+    async fn wait_until_ready(&self) -> anyhow::Result<()> {
         use tonic_health::pb::{
             HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
         };
@@ -195,25 +189,26 @@ impl Dev {
             let mut serving = 0;
             for address in [&self.file.registry_grpc, &self.file.token_grpc] {
                 let mut health = HealthClient::new(crate::call::open(address)?);
-                let answer = health.check(HealthCheckRequest::default()).await;
-                serving += usize::from(answer.is_ok_and(|a| a.get_ref().status() == ServingStatus::Serving));
+                let response = health.check(HealthCheckRequest::default()).await;
+                serving +=
+                    usize::from(response.is_ok_and(|r| r.get_ref().status() == ServingStatus::Serving));
             }
             let http = reqwest::get(format!("{}/healthz", self.file.http_url)).await;
-            if serving == 2 && http.is_ok_and(|answer| answer.status().is_success()) {
+            if serving == 2 && http.is_ok_and(|response| response.status().is_success()) {
                 return Ok(());
             }
         }
-        bail!("the services did not begin to answer within ten seconds")
+        bail!("the services were not ready within ten seconds")
     }
 }
 
-/// Makes the data directory this process's own.
-fn claim(data_dir: &Path) -> anyhow::Result<File> {
+/// Creates the data directory if it is missing, and locks it.
+fn lock(data_dir: &Path) -> anyhow::Result<File> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(data_dir)
-        .with_context(|| format!("can't make {}", data_dir.display()))?;
+        .with_context(|| format!("can't create {}", data_dir.display()))?;
     let lock = File::create(data_dir.join("lock"))?;
     if lock.try_lock().is_err() {
         bail!("{} is in use by another `accord dev`", data_dir.display());

@@ -1,5 +1,5 @@
-//! What a development environment begins with: a tenant with an admin and an API user, and scopes.
-//! Everything goes through the RPCs that an operator would use.
+//! The initial data of a development environment: a tenant with an admin and an API user, and scopes. All of it is
+//! created by the RPCs of an operator.
 
 use accord::{
     random::Random,
@@ -14,7 +14,7 @@ use tonic::{Code, Response, Status};
 use crate::call::{answer, open, with_token};
 
 const TENANT_ID: &str = "demo-firm";
-/// The Cloud API URL of a tenant whose Cloud API is not there.
+/// The Cloud API URL of a tenant without a Cloud API.
 const CLOUD_API_URL: &str = "https://api.demo-firm.example/v1";
 /// The largest page that the registry returns.
 const PAGE_SIZE: i32 = 500;
@@ -22,7 +22,7 @@ const PAGE_SIZE: i32 = 500;
 pub const ADMIN_ACCOUNT_NAME: &str = "ada.admin@demo-firm.example";
 /// Account name of the user that API transactions can run as.
 pub const API_USER_ACCOUNT_NAME: &str = "integration.user@demo-firm.example";
-/// The scopes of the catalogue, with what they allow.
+/// The scopes of the catalogue, with their descriptions.
 pub const SCOPES: [(&str, &str); 6] = [
     (
         "contacts.read",
@@ -38,19 +38,16 @@ pub const SCOPES: [(&str, &str); 6] = [
     ("calendar.read", "See deadlines and appointments."),
 ];
 
-/// What was there or has been made.
+/// The initial data, created now or by an earlier start.
 #[derive(Debug)]
 pub struct Seeded {
     /// The tenant.
     pub tenant: pb::Tenant,
-    /// The admin's password, chosen anew at every start.
+    /// The admin's password, a new one at every start.
     pub admin_password: String,
 }
 
-/// Creates what is missing. The tenant's Cloud API is at `cloud_api_url`, if `accord dev` serves one.
-///
-/// # Errors
-/// When a call fails.
+/// Creates missing data. The tenant's Cloud API is at `cloud_api_url`, if `accord dev` serves one.
 pub async fn run(
     registry: &str,
     operator_token: &str,
@@ -77,7 +74,7 @@ pub async fn run(
     })
 }
 
-/// Lists before it creates, as the others do, so that no start logs a rejected call.
+/// Creates the tenant unless it is listed, so that no start logs a rejected call.
 async fn tenant(channel: &HopChannel, cloud_api_url: &str) -> anyhow::Result<pb::Tenant> {
     let mut tenants = TenantServiceClient::new(channel.clone());
     let request = pb::ListTenantsRequest {
@@ -129,7 +126,7 @@ async fn scopes(channel: &HopChannel) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Both users. Returns an enrolment token of the admin, whose password is new at every start.
+/// Creates both users. Returns an enrolment token of the admin, who gets a new password at every start.
 async fn users(channel: &HopChannel) -> anyhow::Result<String> {
     let mut users = UserServiceClient::new(channel.clone());
     let request = pb::ListUsersRequest {
@@ -169,7 +166,7 @@ async fn users(channel: &HopChannel) -> anyhow::Result<String> {
     Ok(enrolment_token)
 }
 
-/// Accepts what exists already: it was on none of the first page's rows.
+/// Accepts ALREADY_EXISTS: the resource may be on a later page of the list.
 fn created<T>(call: &str, result: Result<Response<T>, Status>) -> anyhow::Result<()> {
     match result {
         Err(status) if status.code() == Code::AlreadyExists => Ok(()),

@@ -1,4 +1,4 @@
-//! The tenant's authority, as the `oauth2` crate talks to it: ask, redeem, refresh, revoke.
+//! The tenant's authority, by the `oauth2` crate: authorize, redeem, refresh, revoke.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use url::{Url, form_urlencoded};
 
 use crate::{
-    discovery::{Metadata, discover},
+    discovery::{self, Metadata},
     error::{CallError, StartError},
     http::Http,
     settings::Settings,
@@ -21,19 +21,19 @@ use crate::{
 type OauthClient = BasicClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
 type TokenError = RequestTokenError<CallError, BasicErrorResponse>;
 
-/// What a token lives at most if the authority does not say.
-const UNTOLD_LIFE: Duration = Duration::from_secs(60);
+/// The lifetime of an access token without `expires_in`.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
 
-/// A request that a Tenant Admin was sent off with. Its answer is taken once, in the same browser.
+/// A pending authorization request. Its response is accepted once, in the same browser.
 #[derive(Debug)]
 pub struct Pending {
     state: CsrfToken,
     verifier: PkceCodeVerifier,
 }
 
-/// What the authorization endpoint answers with, at the redirect URI.
+/// The response of the authorization endpoint, at the redirect URI.
 #[derive(Default, serde::Deserialize)]
-pub struct Answer {
+pub struct AuthorizationResponse {
     code: Option<String>,
     state: Option<String>,
     iss: Option<String>,
@@ -41,16 +41,16 @@ pub struct Answer {
     error_description: Option<String>,
 }
 
-/// Tokens and how long the access token lasts. `Debug` shows neither token.
+/// Tokens and their expiry. `Debug` shows neither token.
 #[derive(Clone, Debug)]
 pub struct Tokens {
-    /// What the Cloud API takes.
+    /// The access token, for the Cloud API.
     pub access: AccessToken,
-    /// What new tokens are got for. Each use brings the next one.
+    /// The refresh token. Each use returns the next one.
     pub refresh: RefreshToken,
-    /// When the access token ends.
-    pub ends_at: Instant,
-    /// The granted scopes, which may be fewer than were asked for.
+    /// When the access token expires.
+    pub expires_at: Instant,
+    /// The granted scopes, which may be fewer than requested.
     pub scopes: Vec<String>,
 }
 
@@ -66,12 +66,12 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Finds the authority of the settings' issuer.
+    /// Discovers the authority of the settings' issuer.
     ///
     /// # Errors
     /// [`StartError::Discovery`].
-    pub async fn find(settings: &Settings, http: Http) -> Result<Self, StartError> {
-        let metadata = discover(settings, &http).await?;
+    pub async fn discover(settings: &Settings, http: Http) -> Result<Self, StartError> {
+        let metadata = discovery::discover(settings, &http).await?;
         let client = BasicClient::new(settings.client_id.clone())
             .set_client_secret(settings.client_secret.clone())
             .set_auth_uri(metadata.authorization_endpoint.clone())
@@ -87,15 +87,15 @@ impl Authority {
         })
     }
 
-    /// The Tenant Authority URL.
+    /// Returns the Tenant Authority URL.
     pub fn issuer(&self) -> &str {
         &self.metadata.issuer
     }
 
-    /// Where to send the Tenant Admin, and what to keep until the answer is there.
+    /// Returns the URL for the Tenant Admin's browser, and the pending request.
     ///
-    /// No scope is named: the setup then offers every scope that this client is registered for.
-    pub fn ask(&self) -> (Url, Pending) {
+    /// It requests no scope, so that the consent page offers every scope that this client is registered for.
+    pub fn authorize(&self) -> (Url, Pending) {
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let request = self.client.authorize_url(CsrfToken::new_random);
         let (url, state) = request
@@ -105,23 +105,27 @@ impl Authority {
         (url, Pending { state, verifier })
     }
 
-    /// Exchanges the code of an answer for the first tokens.
+    /// Exchanges the code of a response for the first tokens.
     ///
     /// # Errors
-    /// [`CallError::Refused`] with what the authority says (`access_denied` if the Tenant Admin did not
-    /// agree), and the other cases of [`CallError`].
-    pub async fn redeem(&self, answer: Answer, pending: Pending) -> Result<Tokens, CallError> {
-        // Who answers comes first: the error and the code of anybody else mean nothing (RFC 9207 §2.4).
-        match &answer.iss {
+    /// [`CallError::Rejected`] with the authority's error (`access_denied` if the Tenant Admin denied the request), and the
+    /// other cases of [`CallError`].
+    pub async fn redeem(
+        &self,
+        response: AuthorizationResponse,
+        pending: Pending,
+    ) -> Result<Tokens, CallError> {
+        // The issuer first: neither an error nor a code of another issuer counts (RFC 9207 §2.4).
+        match &response.iss {
             Some(iss) if *iss == self.metadata.issuer => {}
             None if !self.metadata.authorization_response_iss_parameter_supported => {}
-            _ => return Err(CallError::Nonsense("another issuer gave it")),
+            _ => return Err(CallError::Malformed("another issuer sent it")),
         }
-        if let Some(error) = answer.error {
-            let description = answer.error_description.unwrap_or_default();
-            return Err(CallError::Refused { error, description });
+        if let Some(error) = response.error {
+            let description = response.error_description.unwrap_or_default();
+            return Err(CallError::Rejected { error, description });
         }
-        let code = answer.code.ok_or(CallError::Nonsense("there is no code"))?;
+        let code = response.code.ok_or(CallError::Malformed("there is no code"))?;
         let request = self.client.exchange_code(AuthorizationCode::new(code));
         let issued = request
             .set_pkce_verifier(pending.verifier)
@@ -142,21 +146,23 @@ impl Authority {
         };
         let mut result = exchange().await.map_err(call_error);
         if matches!(result, Err(CallError::Unreachable(_))) {
-            // The authority may have answered, and the answer got lost. For 30 seconds the refresh token
-            // that was just used brings the same successor again; later, using it ends everything.
+            // The authority may have responded, and the response got lost. Then a repetition with the same token
+            // returns the next one.
             result = exchange().await.map_err(call_error);
         }
         match result {
             Ok(issued) => tokens(&issued, Some(tokens_now)),
-            Err(CallError::Refused { error, .. }) if error == "invalid_grant" => Err(CallError::NotConnected),
+            Err(CallError::Rejected { error, .. }) if error == "invalid_grant" => {
+                Err(CallError::NotConnected)
+            }
             Err(error) => Err(error),
         }
     }
 
-    /// Gives a refresh token back: its family and the access tokens that came of it end (RFC 7009).
+    /// Revokes a refresh token, which ends its family and that family's access tokens (RFC 7009).
     ///
-    /// The `oauth2` crate has `revoke_token`, which refuses plain HTTP even on this machine, where this
-    /// sample is tried out. The request is a plain form, so it is made here.
+    /// `revoke_token` of the `oauth2` crate rejects plain HTTP, on loopback too, where this sample runs. So this method
+    /// sends the form itself.
     ///
     /// # Errors
     /// [`CallError`].
@@ -170,27 +176,27 @@ impl Authority {
         let request = http::Request::post(self.metadata.revocation_endpoint.as_str())
             .header(http::header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(form.into_bytes())
-            .map_err(|_| CallError::Nonsense("the revocation endpoint is no URL"))?;
-        let answer = self.http.send(request).await?;
-        if answer.status() == http::StatusCode::OK {
+            .map_err(|_| CallError::Malformed("the revocation endpoint is no URL"))?;
+        let response = self.http.send(request).await?;
+        if response.status() == http::StatusCode::OK {
             return Ok(());
         }
-        match serde_json::from_slice::<BasicErrorResponse>(answer.body()) {
-            Ok(error) => Err(refused(&error)),
-            Err(_) => Err(CallError::Nonsense("it is no error of OAuth")),
+        match serde_json::from_slice::<BasicErrorResponse>(response.body()) {
+            Ok(error) => Err(rejected(&error)),
+            Err(_) => Err(CallError::Malformed("it is no error of OAuth")),
         }
     }
 }
 
 impl Pending {
-    /// Whether an answer belongs to this request. The comparison takes the same time wherever they differ.
-    pub fn is_answered_by(&self, answer: &Answer) -> bool {
-        let state = answer.state.clone().unwrap_or_default();
+    /// Returns whether a response belongs to this request. Compares in constant time.
+    pub fn matches(&self, response: &AuthorizationResponse) -> bool {
+        let state = response.state.clone().unwrap_or_default();
         self.state == CsrfToken::new(state)
     }
 }
 
-/// What an answer of the token endpoint brings. A refresh token that is not replaced goes on.
+/// Returns the tokens of a token response. A refresh token that is not replaced stays valid.
 fn tokens(issued: &BasicTokenResponse, before: Option<&Tokens>) -> Result<Tokens, CallError> {
     let refresh = issued.refresh_token().or(before.map(|tokens| &tokens.refresh));
     let scopes = issued
@@ -200,28 +206,28 @@ fn tokens(issued: &BasicTokenResponse, before: Option<&Tokens>) -> Result<Tokens
         access: issued.access_token().clone(),
         refresh: refresh
             .cloned()
-            .ok_or(CallError::Nonsense("there is no refresh token"))?,
-        ends_at: Instant::now() + issued.expires_in().unwrap_or(UNTOLD_LIFE),
+            .ok_or(CallError::Malformed("there is no refresh token"))?,
+        expires_at: Instant::now() + issued.expires_in().unwrap_or(DEFAULT_LIFETIME),
         scopes: scopes
             .or(before.map(|tokens| tokens.scopes.clone()))
             .unwrap_or_default(),
     })
 }
 
-/// The error of an exchange. The crate's own holds the whole answer if it can't be read, and tokens might
-/// be in there: that must not get into a log.
+/// Converts the error of an exchange. The crate's own error holds the whole response if it can't be parsed, and may hold
+/// tokens, which must not be logged.
 fn call_error(error: TokenError) -> CallError {
     match error {
-        RequestTokenError::ServerResponse(error) => refused(&error),
+        RequestTokenError::ServerResponse(error) => rejected(&error),
         RequestTokenError::Request(error) => error,
         RequestTokenError::Parse(..) | RequestTokenError::Other(_) => {
-            CallError::Nonsense("it is no answer of a token endpoint")
+            CallError::Malformed("it is no response of a token endpoint")
         }
     }
 }
 
-fn refused(error: &BasicErrorResponse) -> CallError {
-    CallError::Refused {
+fn rejected(error: &BasicErrorResponse) -> CallError {
+    CallError::Rejected {
         error: error.error().as_ref().to_owned(),
         description: error.error_description().cloned().unwrap_or_default(),
     }

@@ -1,4 +1,4 @@
-//! A connection to the tenant: its tokens, and keeping them fresh without using one twice.
+//! A connection to the tenant. It refreshes its tokens, and uses no refresh token twice.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,31 +10,31 @@ use crate::{
     error::CallError,
 };
 
-/// How long before its end an access token counts as worn out: the call that it is for takes time too.
+/// How long before its expiry an access token is refreshed, so that the call with it has time.
 const MARGIN: Duration = Duration::from_secs(10);
 
-/// Which access token a caller can use.
+/// The access token that a caller needs.
 #[derive(Clone, Debug)]
-pub enum Wanted {
-    /// Any that has not reached its end.
+pub enum Need {
+    /// Any that has not expired.
     Fresh,
-    /// Any but this one, which the Cloud API has refused.
+    /// Any except this one, which the Cloud API has rejected.
     OtherThan(AccessToken),
 }
 
-/// What can be shown of a connection.
+/// The state of a connection, for a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// The granted scopes.
     pub scopes: Vec<String>,
-    /// How long the access token still lasts.
-    pub lasts: Duration,
-    /// How often it was refreshed.
+    /// The time until the access token expires.
+    pub remaining: Duration,
+    /// The number of refreshes.
     pub refreshed: u32,
 }
 
-/// A connection. Tokens are kept in memory, so that this sample stays small: a real integration keeps the
-/// refresh token encrypted in its database, a row per tenant, and writes the next one before it uses it.
+/// A connection. Tokens are only in memory, so that this sample stays small. A real integration stores the refresh token
+/// encrypted in its database, one row for each tenant, and stores the next one before it uses the access token.
 #[derive(Debug)]
 pub struct Connection {
     state: Mutex<State>,
@@ -42,13 +42,13 @@ pub struct Connection {
 
 #[derive(Debug)]
 struct State {
-    /// `None` when the connection has ended.
+    /// `None` after the end of the connection.
     tokens: Option<Tokens>,
     refreshed: u32,
 }
 
 impl Connection {
-    /// A connection that begins with these tokens.
+    /// Creates a connection from its first tokens.
     pub fn new(tokens: Tokens) -> Self {
         let state = State {
             tokens: Some(tokens),
@@ -59,26 +59,25 @@ impl Connection {
         }
     }
 
-    /// An access token, refreshed if need be. However many ask at once, one refresh is made: the others
-    /// wait for it and find its result.
+    /// Returns an access token, refreshed if necessary. Concurrent callers share one refresh.
     ///
     /// # Errors
-    /// [`CallError::NotConnected`] if the Tenant Admin has to connect again, and the other cases of
-    /// [`CallError`] if the refresh failed and may be tried again.
+    /// [`CallError::NotConnected`] if the Tenant Admin must connect again, the other cases of [`CallError`] if the refresh
+    /// failed and may be repeated.
     pub async fn access_token(
         self: &Arc<Self>,
         authority: &Arc<Authority>,
-        wanted: Wanted,
+        need: Need,
     ) -> Result<AccessToken, CallError> {
         let (connection, authority) = (self.clone(), authority.clone());
-        // On a task of its own: a browser that goes away ends its handler at any await, and with it the
-        // only copy of a refresh token that has just come.
+        // In a task of its own: a browser that disconnects ends its handler at any await, and the only copy of a new
+        // refresh token would be lost.
         let refreshing = tokio::spawn(async move {
             let mut state = connection.state.lock().await;
             let tokens = state.tokens.as_ref().ok_or(CallError::NotConnected)?;
-            let usable = match &wanted {
-                Wanted::Fresh => tokens.ends_at > Instant::now() + MARGIN,
-                Wanted::OtherThan(refused) => tokens.access != *refused,
+            let usable = match &need {
+                Need::Fresh => tokens.expires_at > Instant::now() + MARGIN,
+                Need::OtherThan(rejected) => tokens.access != *rejected,
             };
             if usable {
                 return Ok(tokens.access.clone());
@@ -103,24 +102,17 @@ impl Connection {
     }
 
     /// Refreshes now.
-    ///
-    /// # Errors
-    /// As [`Connection::access_token`].
     pub async fn refresh(self: &Arc<Self>, authority: &Arc<Authority>) -> Result<(), CallError> {
         let access = {
             let state = self.state.lock().await;
             let tokens = state.tokens.as_ref().ok_or(CallError::NotConnected)?;
             tokens.access.clone()
         };
-        let wanted = Wanted::OtherThan(access);
-        self.access_token(authority, wanted).await.map(drop)
+        let need = Need::OtherThan(access);
+        self.access_token(authority, need).await.map(drop)
     }
 
-    /// Gives the tokens back to the authority and forgets them. A connection that the authority could not
-    /// be told about goes on: pretending that access has ended would be worse.
-    ///
-    /// # Errors
-    /// [`CallError`].
+    /// Revokes the tokens and forgets them. If the revocation fails, the connection stays: its access has not ended.
     pub async fn end(&self, authority: &Authority) -> Result<(), CallError> {
         let mut state = self.state.lock().await;
         if let Some(tokens) = &state.tokens {
@@ -130,13 +122,13 @@ impl Connection {
         Ok(())
     }
 
-    /// What can be shown; `None` when the connection has ended.
+    /// Returns the state of the connection; `None` after its end.
     pub async fn status(&self) -> Option<Status> {
         let state = self.state.lock().await;
         let tokens = state.tokens.as_ref()?;
         Some(Status {
             scopes: tokens.scopes.clone(),
-            lasts: tokens.ends_at.saturating_duration_since(Instant::now()),
+            remaining: tokens.expires_at.saturating_duration_since(Instant::now()),
             refreshed: state.refreshed,
         })
     }

@@ -1,4 +1,4 @@
-//! Finding the authority's endpoints (RFC 8414): from the Tenant Authority URL, everything else follows.
+//! Discovery of the authority's endpoints from the Tenant Authority URL (RFC 8414).
 
 use oauth2::{AuthUrl, TokenUrl};
 use serde::Deserialize;
@@ -10,26 +10,26 @@ use crate::{
     settings::{Settings, protected},
 };
 
-/// What this application reads of the metadata (RFC 8414 §2, RFC 9207 §3). Unknown members are ignored.
+/// The metadata that this application uses (RFC 8414 §2, RFC 9207 §3). Ignores other members.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Metadata {
-    /// The authority's own name: the Tenant Authority URL.
+    /// The Tenant Authority URL.
     pub issuer: String,
-    /// Where the Tenant Admin's browser is sent.
+    /// The authorization endpoint, for the Tenant Admin's browser.
     pub authorization_endpoint: AuthUrl,
-    /// Where codes and refresh tokens are exchanged.
+    /// The token endpoint.
     pub token_endpoint: TokenUrl,
-    /// Where tokens are given back.
+    /// The revocation endpoint.
     pub revocation_endpoint: Url,
-    /// PKCE methods (RFC 7636).
+    /// The PKCE methods (RFC 7636).
     #[serde(default)]
     pub code_challenge_methods_supported: Vec<String>,
-    /// Whether answers of the authorization endpoint say who gives them.
+    /// Whether responses of the authorization endpoint hold `iss`.
     #[serde(default)]
     pub authorization_response_iss_parameter_supported: bool,
 }
 
-/// Fetches the metadata of the settings' issuer, and checks that it is the issuer's own.
+/// Fetches the metadata of the settings' issuer, and checks that it names this issuer.
 ///
 /// # Errors
 /// [`StartError::Discovery`].
@@ -43,20 +43,20 @@ pub async fn discover(settings: &Settings, http: &Http) -> Result<Metadata, Star
         .header(::http::header::ACCEPT, "application/json")
         .body(Vec::new())
         .map_err(|error| failed(error.to_string()))?;
-    let answer = http
+    let response = http
         .send(request)
         .await
         .map_err(|error| failed(error.to_string()))?;
-    if answer.status() != ::http::StatusCode::OK {
-        return Err(failed(format!("status {}", answer.status())));
+    if response.status() != ::http::StatusCode::OK {
+        return Err(failed(format!("status {}", response.status())));
     }
     let metadata: Metadata =
-        serde_json::from_slice(answer.body()).map_err(|error| failed(error.to_string()))?;
+        serde_json::from_slice(response.body()).map_err(|error| failed(error.to_string()))?;
     metadata.check(&settings.issuer).map_err(failed)?;
     Ok(metadata)
 }
 
-/// Where the metadata is: the well-known part goes between host and path (RFC 8414 §3.1).
+/// Returns the URL of the metadata: the well-known part is between host and path (RFC 8414 §3.1).
 fn location(issuer: &str) -> Result<Url, StartError> {
     let mut url = protected("issuer", issuer)?;
     let path = url.path().trim_end_matches('/').to_owned();
@@ -66,7 +66,7 @@ fn location(issuer: &str) -> Result<Url, StartError> {
 
 impl Metadata {
     fn check(&self, issuer: &str) -> Result<(), String> {
-        // Byte for byte (RFC 8414 §3.3): a document of another issuer could lead codes elsewhere.
+        // Byte for byte (RFC 8414 §3.3): metadata of another issuer could send codes elsewhere.
         if self.issuer != issuer {
             return Err(format!("it is the metadata of {}", self.issuer));
         }
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_metadata_of_the_issuer_alone_is_taken() {
+    fn only_metadata_of_the_issuer_is_accepted() {
         assert_eq!(check(|_| {}), Ok(()));
         assert!(check(|d| d["issuer"] = json!("https://accord.example/firm/")).is_err());
         assert!(check(|d| d["issuer"] = json!("https://accord.example/other")).is_err());
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn the_well_known_part_stands_before_the_path() {
+    fn the_well_known_part_is_before_the_path() {
         let at = |issuer| location(issuer).unwrap().to_string();
         assert_eq!(
             at("https://accord.example/firm"),

@@ -1,4 +1,4 @@
-//! The one HTTP client, for the authority and for the Cloud API, and what the `oauth2` crate calls it by.
+//! The HTTP client for the authority and the Cloud API, which the `oauth2` crate uses too.
 
 use std::{pin::Pin, time::Duration};
 
@@ -10,18 +10,18 @@ use crate::{
     settings::Settings,
 };
 
-/// How long a whole exchange may take.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// The largest answer that is read, in bytes.
-const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+/// The timeout of a request.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// The largest response body, in bytes.
+const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
 
-/// The HTTP client. It follows no redirects: an answer that leads elsewhere must not take a code, a
-/// secret or a token along (RFC 9700 §4.12).
+/// The HTTP client. It follows no redirects, which could send a code, a secret or a token to another server (RFC 9700
+/// §4.12).
 #[derive(Clone, Debug)]
 pub struct Http(reqwest::Client);
 
 impl Http {
-    /// A client that trusts the system's certificate authorities, and those of the settings.
+    /// Creates a client that trusts the system's certificate authorities, and those of the settings.
     ///
     /// # Errors
     /// [`StartError::Client`].
@@ -33,29 +33,29 @@ impl Http {
         }
         reqwest::Client::builder()
             .redirect(Policy::none())
-            .timeout(PATIENCE)
+            .timeout(TIMEOUT)
             .tls_certs_merge(certificates)
             .build()
             .map(Self)
             .map_err(StartError::Client)
     }
 
-    /// Sends a request and reads the whole answer, up to a limit.
+    /// Sends a request and reads the whole response, up to a limit.
     pub(crate) async fn send(&self, request: HttpRequest) -> Result<HttpResponse, CallError> {
-        // An error of reqwest names the URL; none of ours holds a secret, but a caller's might.
+        // An error of reqwest names the URL, which may hold a secret.
         let unreachable = |error: reqwest::Error| CallError::Unreachable(chain(&error.without_url()));
         let request = reqwest::Request::try_from(request).map_err(unreachable)?;
         let mut response = self.0.execute(request).await.map_err(unreachable)?;
-        let mut answer = http::Response::new(Vec::new());
-        *answer.status_mut() = response.status();
-        *answer.headers_mut() = std::mem::take(response.headers_mut());
+        let mut whole = http::Response::new(Vec::new());
+        *whole.status_mut() = response.status();
+        *whole.headers_mut() = std::mem::take(response.headers_mut());
         while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-            if answer.body().len() + chunk.len() > MAX_ANSWER_BYTES {
-                return Err(CallError::Nonsense("it is too long"));
+            if whole.body().len() + chunk.len() > MAX_RESPONSE_BYTES {
+                return Err(CallError::Malformed("it is too long"));
             }
-            answer.body_mut().extend_from_slice(&chunk);
+            whole.body_mut().extend_from_slice(&chunk);
         }
-        Ok(answer)
+        Ok(whole)
     }
 }
 
@@ -68,7 +68,7 @@ impl<'c> AsyncHttpClient<'c> for Http {
     }
 }
 
-/// An error with its causes: "error sending request" alone helps nobody.
+/// Returns the text of an error with its causes, without which it only says "error sending request".
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

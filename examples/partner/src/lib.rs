@@ -1,15 +1,15 @@
-//! A sample partner: a web application that is connected to one tenant by its Tenant Admin, and then reads
-//! the tenant's contacts. It is meant to be read, from top to bottom:
+//! A sample partner: a web application that a Tenant Admin connects to a tenant, and that then reads the tenant's
+//! contacts. Read it in this order:
 //!
-//! - [`settings`]: the four things that a partner is given, and where this application is.
-//! - [`discovery`]: from the Tenant Authority URL to its endpoints.
-//! - [`authority`]: the protocol, by the `oauth2` crate: ask, redeem, refresh, revoke.
-//! - [`connection`]: keeping tokens fresh, with one refresh at a time.
-//! - [`session`]: which browser has asked for what, and which connection it has.
-//! - `routes` and [`pages`]: what a person sees.
-//! - [`http`]: the one HTTP client.
+//! - [`settings`]: the four values that a partner receives, and the addresses of this application.
+//! - [`discovery`]: the endpoints of a Tenant Authority URL.
+//! - [`authority`]: the protocol, by the `oauth2` crate: authorize, redeem, refresh, revoke.
+//! - [`connection`]: fresh tokens, with one refresh at a time.
+//! - [`session`]: the pending request and the connection of each browser.
+//! - `routes` and [`pages`]: the pages.
+//! - [`http`]: the HTTP client.
 //!
-//! It knows nothing of Accord but what any OAuth 2.0 server would tell it.
+//! It uses nothing but standard OAuth 2.0.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ mod routes;
 pub mod session;
 pub mod settings;
 
-/// What the routes work with.
+/// The state of the routes.
 #[derive(Debug)]
 pub struct App {
     authority: Arc<Authority>,
@@ -41,14 +41,14 @@ pub struct App {
     contacts_url: String,
 }
 
-/// Finds the authority and makes the application's routes.
+/// Discovers the authority and creates the application's routes.
 ///
 /// # Errors
 /// [`StartError`].
 pub async fn router(settings: &Settings) -> Result<Router, StartError> {
     let http = Http::new(settings)?;
     let app = App {
-        authority: Arc::new(Authority::find(settings, http.clone()).await?),
+        authority: Arc::new(Authority::discover(settings, http.clone()).await?),
         sessions: Sessions::new(settings.is_https()),
         contacts_url: format!("{}/contacts", settings.cloud_api_url),
         http,
@@ -70,7 +70,7 @@ async fn style() -> impl axum::response::IntoResponse {
     (css, include_str!("../assets/style.css"))
 }
 
-/// Pages hold what is one person's, and the address of one of them held a code.
+/// Pages hold data of one person, and the URL of one of them holds a code.
 async fn safe(mut response: Response) -> Response {
     let policy = "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; \
                   frame-ancestors 'none'";

@@ -1,4 +1,4 @@
-//! The `example-partner` command: reads settings, finds the authority, serves until Ctrl-C.
+//! The `example-partner` command: reads settings, discovers the authority, serves until Ctrl-C.
 
 use std::{
     error::Error,
@@ -34,7 +34,7 @@ async fn serve(flags: &Flags) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(flags.listen).await?;
     tracing::info!(address = %listener.local_addr()?, issuer = settings.issuer, "listening");
     let stop = async {
-        // Without the signal there is no orderly stop, and none is needed: tokens are in memory.
+        // Without the signal the process ends at once, which loses nothing: tokens are only in memory.
         let _ = tokio::signal::ctrl_c().await;
     };
     axum::serve(listener, router).with_graceful_shutdown(stop).await?;

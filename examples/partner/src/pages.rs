@@ -1,4 +1,4 @@
-//! What people see. askama escapes whatever goes into a page.
+//! The pages. askama escapes all values.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use crate::{connection::Status, error::CallError};
 
-/// The first page: connect, or what the connection allows.
+/// The first page: the button "Connect", or the connection.
 #[derive(Template)]
 #[template(path = "home.html")]
 pub struct Home {
@@ -22,57 +22,57 @@ pub struct Home {
 pub struct Shown {
     /// The granted scopes.
     pub scopes: Vec<String>,
-    /// How long the access token still lasts, in words.
-    pub lasts: String,
-    /// How often it was refreshed.
+    /// The time until the access token expires, in words.
+    pub remaining: String,
+    /// The number of refreshes.
     pub refreshed: u32,
-    /// What the forms carry.
+    /// The token of the forms.
     pub form_token: String,
 }
 
-/// What the Cloud API answered.
+/// The response of the Cloud API.
 #[derive(Template)]
 #[template(path = "contacts.html")]
 pub struct Contacts {
-    /// Where it was asked.
+    /// The URL of the request.
     pub url: String,
-    /// Its JSON, indented.
+    /// The JSON, indented.
     pub json: String,
 }
 
-/// Something to tell, mostly that something did not work.
+/// A message, mostly about a failure.
 #[derive(Template)]
 #[template(path = "message.html")]
 pub struct Message {
-    /// What happened.
+    /// The title.
     pub title: String,
-    /// What it means.
+    /// The explanation.
     pub text: String,
-    /// What the other side said, for a developer; may be empty.
+    /// Details for a developer; may be empty.
     pub detail: String,
 }
 
 impl Shown {
-    /// A connection's status, with the token of this browser's forms.
+    /// Creates the view of a connection, with the token of this browser's forms.
     pub fn new(status: Status, form_token: &str) -> Self {
         Self {
             scopes: status.scopes,
-            lasts: in_words(status.lasts),
+            remaining: in_words(status.remaining),
             refreshed: status.refreshed,
             form_token: form_token.to_owned(),
         }
     }
 }
 
-fn in_words(lasts: Duration) -> String {
-    match lasts.as_secs() {
-        0 => "has ended, and is refreshed with the next call".to_owned(),
-        seconds if seconds < 120 => format!("lasts {seconds} seconds more"),
-        seconds => format!("lasts {} minutes more", seconds / 60),
+fn in_words(remaining: Duration) -> String {
+    match remaining.as_secs() {
+        0 => "has expired, and is refreshed with the next call".to_owned(),
+        seconds if seconds < 120 => format!("expires in {seconds} seconds"),
+        seconds => format!("expires in {} minutes", seconds / 60),
     }
 }
 
-/// A page with a status.
+/// Returns a page with a status.
 pub fn page(status: StatusCode, template: &impl Template) -> Response {
     match template.render() {
         Ok(text) => (status, Html(text)).into_response(),
@@ -80,7 +80,7 @@ pub fn page(status: StatusCode, template: &impl Template) -> Response {
     }
 }
 
-/// A page with a message.
+/// Returns a page with a message.
 pub fn message(status: StatusCode, title: &str, text: &str) -> Response {
     let message = Message {
         title: title.to_owned(),
@@ -93,37 +93,37 @@ pub fn message(status: StatusCode, title: &str, text: &str) -> Response {
 impl IntoResponse for CallError {
     fn into_response(self) -> Response {
         let detail = match &self {
-            Self::Refused { error, description } => format!("{error}: {description}"),
+            Self::Rejected { error, description } => format!("{error}: {description}"),
             other => other.to_string(),
         };
         let (status, title, text) = match self {
             Self::NotConnected => (
                 StatusCode::CONFLICT,
                 "Not connected",
-                "There is no access to the tenant's data, or not any more. A Tenant Admin has to connect again.",
+                "This application has no access to the tenant's data. A Tenant Admin must connect it again.",
             ),
-            Self::Refused { error, .. } if error == "access_denied" => (
+            Self::Rejected { error, .. } if error == "access_denied" => (
                 StatusCode::FORBIDDEN,
                 "The request was denied",
                 "The Tenant Admin did not agree. Nothing was shared.",
             ),
-            Self::Refused { .. } => (
+            Self::Rejected { .. } => (
                 StatusCode::BAD_GATEWAY,
-                "The authority refused",
-                "The tenant's authority did not do what was asked.",
+                "The authority returned an error",
+                "The tenant's authority rejected the request.",
             ),
             Self::Unreachable(_) => (
                 StatusCode::BAD_GATEWAY,
-                "No answer",
-                "The other side can't be reached at the moment. Please try again.",
+                "No response",
+                "The server can't be reached at the moment. Please try again.",
             ),
-            Self::Nonsense(_) => (
+            Self::Malformed(_) => (
                 StatusCode::BAD_GATEWAY,
-                "An unexpected answer",
-                "The other side's answer could not be used.",
+                "An unexpected response",
+                "The server's response is invalid.",
             ),
         };
-        // Here, where it is handled, a failure is logged once. None of these texts holds a secret.
+        // A failure is logged once, where it is handled. None of these texts holds a secret.
         tracing::warn!(%title, %detail, "shown to the user");
         let message = Message {
             title: title.to_owned(),

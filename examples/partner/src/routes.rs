@@ -1,4 +1,4 @@
-//! What each address does.
+//! The handlers of the routes.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use serde::Deserialize;
 
 use crate::{
     App,
-    authority::Answer,
-    connection::{Connection, Wanted},
+    authority::AuthorizationResponse,
+    connection::{Connection, Need},
     error::CallError,
     pages::{Contacts, Home, Shown, message, page},
     session::Connected,
@@ -27,7 +27,7 @@ pub(crate) struct Posted {
     form_token: String,
 }
 
-/// `GET /`: connect, or what the connection allows.
+/// `GET /`: shows the button "Connect", or the connection.
 pub(crate) async fn home(State(app): State<Arc<App>>, jar: CookieJar) -> Response {
     let mut home = Home {
         issuer: app.authority.issuer().to_owned(),
@@ -42,30 +42,30 @@ pub(crate) async fn home(State(app): State<Arc<App>>, jar: CookieJar) -> Respons
 
 /// `GET /connect`: sends the Tenant Admin to the authority.
 pub(crate) async fn connect(State(app): State<Arc<App>>, jar: CookieJar) -> Response {
-    let (url, pending) = app.authority.ask();
+    let (url, pending) = app.authority.authorize();
     let jar = app.sessions.begin(jar, pending);
     (jar, Redirect::to(url.as_str())).into_response()
 }
 
-/// `GET <redirect URI>`: the Tenant Admin comes back, with a code or with an error.
+/// `GET <redirect URI>`: the authority redirects the Tenant Admin's browser here, with a code or an error.
 pub(crate) async fn callback(
     State(app): State<Arc<App>>,
     jar: CookieJar,
-    Query(answer): Query<Answer>,
+    Query(response): Query<AuthorizationResponse>,
 ) -> Response {
-    let Some(pending) = app.sessions.take_pending(&jar, &answer) else {
+    let Some(pending) = app.sessions.take_pending(&jar, &response) else {
         return message(
             StatusCode::BAD_REQUEST,
-            "This answer is not expected",
-            "It does not belong to a request that this browser has made, or it was used before. Please \
-             start again with Connect.",
+            "This response is not expected",
+            "It does not belong to a request of this browser, or it was used before. Please start again with \
+             Connect.",
         );
     };
-    match app.authority.redeem(answer, pending).await {
+    match app.authority.redeem(response, pending).await {
         Ok(tokens) => {
             let jar = app.sessions.connect(jar, Connection::new(tokens));
             tracing::info!("connected");
-            // On to another address, so that the code does not stay in the browser's.
+            // To another URL, so that the code does not stay in the address bar.
             (jar, Redirect::to("/")).into_response()
         }
         Err(error) => error.into_response(),
@@ -75,36 +75,36 @@ pub(crate) async fn callback(
 /// `GET /contacts`: calls the Cloud API with the access token.
 pub(crate) async fn contacts(State(app): State<Arc<App>>, jar: CookieJar) -> Result<Response, CallError> {
     let Connected { connection, .. } = app.sessions.connected(&jar).ok_or(CallError::NotConnected)?;
-    let access = connection.access_token(&app.authority, Wanted::Fresh).await?;
-    let mut answer = app.call(&access).await?;
-    if answer.status() == StatusCode::UNAUTHORIZED {
-        // The token may have ended early, by a change of the designated user for one. Once is enough: if
-        // the next one is refused too, it is not the token's age.
-        let wanted = Wanted::OtherThan(access);
-        let access = connection.access_token(&app.authority, wanted).await?;
-        answer = app.call(&access).await?;
+    let access = connection.access_token(&app.authority, Need::Fresh).await?;
+    let mut response = app.call(&access).await?;
+    if response.status() == StatusCode::UNAUTHORIZED {
+        // The token may have been revoked, by a change of the designated user for example. If the API rejects the next
+        // one too, the cause is another.
+        let need = Need::OtherThan(access);
+        let access = connection.access_token(&app.authority, need).await?;
+        response = app.call(&access).await?;
     }
-    match answer.status() {
-        StatusCode::OK => Ok(shown(&app, &answer)?),
+    match response.status() {
+        StatusCode::OK => Ok(shown(&app, &response)?),
         StatusCode::FORBIDDEN => Ok(message(
             StatusCode::FORBIDDEN,
             "Not granted",
             "The Tenant Admin's consent does not cover contacts.",
         )),
-        StatusCode::UNAUTHORIZED => Err(CallError::Nonsense("the Cloud API takes no token of ours")),
-        _ => Err(CallError::Nonsense("the Cloud API failed")),
+        StatusCode::UNAUTHORIZED => Err(CallError::Malformed("the Cloud API rejects the tokens")),
+        _ => Err(CallError::Malformed("the Cloud API failed")),
     }
 }
 
-fn shown(app: &App, answer: &HttpResponse) -> Result<Response, CallError> {
-    let json = serde_json::from_slice::<serde_json::Value>(answer.body())
+fn shown(app: &App, response: &HttpResponse) -> Result<Response, CallError> {
+    let json = serde_json::from_slice::<serde_json::Value>(response.body())
         .and_then(|value| serde_json::to_string_pretty(&value))
-        .map_err(|_| CallError::Nonsense("the Cloud API's answer is no JSON"))?;
+        .map_err(|_| CallError::Malformed("the Cloud API's response is no JSON"))?;
     let url = app.contacts_url.clone();
     Ok(page(StatusCode::OK, &Contacts { url, json }))
 }
 
-/// `POST /refresh`: refreshes now; otherwise it happens when it has to.
+/// `POST /refresh`: refreshes now, not only when necessary.
 pub(crate) async fn refresh(
     State(app): State<Arc<App>>,
     jar: CookieJar,
@@ -115,11 +115,11 @@ pub(crate) async fn refresh(
             connected.connection.refresh(&app.authority).await?;
             Ok(Redirect::to("/").into_response())
         }
-        Err(refused) => Ok(refused),
+        Err(rejection) => Ok(rejection),
     }
 }
 
-/// `POST /disconnect`: gives the tokens back.
+/// `POST /disconnect`: revokes the tokens.
 pub(crate) async fn disconnect(
     State(app): State<Arc<App>>,
     jar: CookieJar,
@@ -131,11 +131,11 @@ pub(crate) async fn disconnect(
             tracing::info!("disconnected");
             Ok((app.sessions.end(jar), Redirect::to("/")).into_response())
         }
-        Err(refused) => Ok(refused),
+        Err(rejection) => Ok(rejection),
     }
 }
 
-/// The connection of a browser, if the form came from one of our pages in it.
+/// Returns the connection of a browser, if its form is from one of our pages.
 fn own_form(app: &App, jar: &CookieJar, form: Posted) -> Result<Result<Connected, Response>, CallError> {
     let connected = app.sessions.connected(jar).ok_or(CallError::NotConnected)?;
     if connected.form_token == CsrfToken::new(form.form_token) {
@@ -143,15 +143,15 @@ fn own_form(app: &App, jar: &CookieJar, form: Posted) -> Result<Result<Connected
     }
     Ok(Err(message(
         StatusCode::FORBIDDEN,
-        "Not from here",
-        "This form did not come from a page of this application. Nothing was done.",
+        "Not from this application",
+        "The form is not from a page of this application. Nothing was done.",
     )))
 }
 
 impl App {
-    /// Asks the Cloud API for the contacts (RFC 6750 §2.1).
+    /// Requests the contacts from the Cloud API (RFC 6750 §2.1).
     async fn call(&self, access: &AccessToken) -> Result<HttpResponse, CallError> {
-        let unusable = |_| CallError::Nonsense("the access token fits no header");
+        let unusable = |_| CallError::Malformed("the access token fits no header");
         let mut bearer =
             header::HeaderValue::try_from(format!("Bearer {}", access.secret())).map_err(unusable)?;
         bearer.set_sensitive(true);
@@ -159,7 +159,7 @@ impl App {
             .header(header::AUTHORIZATION, bearer)
             .header(header::ACCEPT, "application/json")
             .body(Vec::new())
-            .map_err(|_| CallError::Nonsense("the Cloud API URL is no URL"))?;
+            .map_err(|_| CallError::Malformed("the Cloud API URL is no URL"))?;
         self.http.send(request).await
     }
 }

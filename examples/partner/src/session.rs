@@ -1,6 +1,6 @@
-//! Browsers and what belongs to each: the request it was sent off with, then its connection.
+//! The sessions of browsers: first a pending request, then a connection.
 //!
-//! A session is found by a random cookie. It begins with "Connect", so that mere visitors take no room.
+//! A random cookie identifies a session. It starts with "Connect", so that mere visitors have none.
 
 use std::{
     collections::HashMap,
@@ -12,11 +12,11 @@ use oauth2::CsrfToken;
 use tokio::time::Instant;
 
 use crate::{
-    authority::{Answer, Pending},
+    authority::{AuthorizationResponse, Pending},
     connection::Connection,
 };
 
-/// The most sessions that are kept.
+/// The most sessions.
 const MAX_SESSIONS: usize = 1000;
 /// Random bytes of a session's id and of a form token.
 const RANDOM_BYTES: u32 = 32;
@@ -30,22 +30,22 @@ pub struct Sessions {
 
 #[derive(Debug)]
 struct Session {
-    began: Instant,
+    started: Instant,
     pending: Option<Pending>,
     connected: Option<Connected>,
 }
 
-/// What a browser has once the Tenant Admin agreed.
+/// The connection of a browser after the Tenant Admin's consent.
 #[derive(Clone, Debug)]
 pub struct Connected {
     /// The connection.
     pub connection: Arc<Connection>,
-    /// What this browser's forms carry: another site can send a form here, but can't know this.
+    /// The token of this browser's forms. Another site can send a form here, but does not know it.
     pub form_token: CsrfToken,
 }
 
 impl Sessions {
-    /// No sessions. Behind TLS, cookies are bound to exactly this host.
+    /// Creates an empty set. With TLS, cookies are bound to exactly this host.
     pub fn new(https: bool) -> Self {
         Self {
             sessions: Mutex::default(),
@@ -53,7 +53,7 @@ impl Sessions {
         }
     }
 
-    /// Keeps a request until its answer comes; a browser has one at a time.
+    /// Stores a request until its response arrives. A browser has one at a time.
     pub fn begin(&self, jar: CookieJar, pending: Pending) -> CookieJar {
         let mut sessions = self.lock();
         if let Some(session) = self.id(&jar).and_then(|id| sessions.get_mut(id)) {
@@ -61,39 +61,38 @@ impl Sessions {
             return jar;
         }
         if sessions.len() >= MAX_SESSIONS {
-            // Those that came to nothing go first.
+            // Removes those without a connection first.
             let oldest = sessions
                 .iter()
-                .min_by_key(|(_, session)| (session.connected.is_some(), session.began));
+                .min_by_key(|(_, session)| (session.connected.is_some(), session.started));
             if let Some(id) = oldest.map(|(id, _)| id.clone()) {
                 sessions.remove(&id);
             }
         }
         let session = Session {
-            began: Instant::now(),
+            started: Instant::now(),
             pending: Some(pending),
             connected: None,
         };
         self.add(&mut sessions, jar, session)
     }
 
-    /// The request that this answer belongs to. It is taken once; an answer that is not this browser's
-    /// takes nothing.
-    pub fn take_pending(&self, jar: &CookieJar, answer: &Answer) -> Option<Pending> {
+    /// Removes and returns the request that a response belongs to. The response of another browser removes nothing.
+    pub fn take_pending(&self, jar: &CookieJar, response: &AuthorizationResponse) -> Option<Pending> {
         let mut sessions = self.lock();
         let session = sessions.get_mut(self.id(jar)?)?;
-        session.pending.take_if(|pending| pending.is_answered_by(answer))
+        session.pending.take_if(|pending| pending.matches(response))
     }
 
-    /// Gives the browser its connection, in a session with a new id: whoever knew the old one has no part.
-    /// An earlier connection is forgotten; the new grant has ended its tokens.
+    /// Stores the browser's connection, in a session with a new id, so that the old id gives no access. Forgets an earlier
+    /// connection, whose tokens the new grant has ended.
     pub fn connect(&self, jar: CookieJar, connection: Connection) -> CookieJar {
         let mut sessions = self.lock();
         if let Some(id) = self.id(&jar) {
             sessions.remove(id);
         }
         let session = Session {
-            began: Instant::now(),
+            started: Instant::now(),
             pending: None,
             connected: Some(Connected {
                 connection: Arc::new(connection),
@@ -103,12 +102,12 @@ impl Sessions {
         self.add(&mut sessions, jar, session)
     }
 
-    /// The browser's connection.
+    /// Returns the browser's connection.
     pub fn connected(&self, jar: &CookieJar) -> Option<Connected> {
         self.lock().get(self.id(jar)?)?.connected.clone()
     }
 
-    /// Forgets the browser.
+    /// Ends the browser's session.
     pub fn end(&self, jar: CookieJar) -> CookieJar {
         if let Some(id) = self.id(&jar) {
             self.lock().remove(id);
@@ -135,13 +134,13 @@ impl Sessions {
             .path("/")
             .http_only(true)
             .secure(self.https)
-            // Strict would keep the cookie back when the Tenant Admin returns from the authority.
+            // With Strict the redirect from the authority would carry no cookie.
             .same_site(SameSite::Lax)
             .build()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Session>> {
-        // Nothing in this file panics while it holds the lock half-way through a change.
+        // No code in this file panics during a change.
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

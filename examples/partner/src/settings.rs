@@ -1,6 +1,6 @@
-//! What the application is told at its start: flags, or environment variables.
+//! The settings: flags, or environment variables.
 
-// The flags' comments are what `--help` prints, where a URL stands as it is.
+// `--help` prints the comments of the flags, so that their URLs have no brackets.
 #![allow(rustdoc::bare_urls)]
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -11,7 +11,7 @@ use url::{Host, Url};
 
 use crate::error::StartError;
 
-/// What this application serves beside the redirect URI.
+/// The paths of this application besides the redirect URI.
 const OWN_PATHS: [&str; 6] = [
     "/",
     "/connect",
@@ -21,7 +21,7 @@ const OWN_PATHS: [&str; 6] = [
     "/style.css",
 ];
 
-/// The command line. The secret comes in a file: arguments and environment are seen by too many.
+/// The command line. The secret is in a file: other users can read arguments.
 #[derive(Debug, Parser)]
 #[command(
     name = "example-partner",
@@ -29,19 +29,19 @@ const OWN_PATHS: [&str; 6] = [
     about = "A sample partner of Accord: connects to one tenant and reads its contacts"
 )]
 pub struct Flags {
-    /// The Tenant Authority URL that you were given
+    /// The Tenant Authority URL that you received
     #[arg(long, env = "PARTNER_ISSUER", value_name = "URL")]
     pub issuer: String,
-    /// The Client ID that you were given
+    /// The Client ID that you received
     #[arg(long, env = "PARTNER_CLIENT_ID", value_name = "ID")]
     pub client_id: String,
-    /// File with the Client Secret that you were given
+    /// A file with the Client Secret that you received
     #[arg(long, env = "PARTNER_CLIENT_SECRET_FILE", value_name = "PATH")]
     pub client_secret_file: PathBuf,
-    /// The Cloud API URL that you were given
+    /// The Cloud API URL that you received
     #[arg(long, env = "PARTNER_CLOUD_API_URL", value_name = "URL")]
     pub cloud_api_url: String,
-    /// Address to serve on
+    /// The address to serve
     #[arg(
         long,
         env = "PARTNER_LISTEN",
@@ -49,7 +49,7 @@ pub struct Flags {
         default_value = "127.0.0.1:9090"
     )]
     pub listen: SocketAddr,
-    /// Where the Tenant Admin comes back to; exactly as registered
+    /// The redirect URI, exactly as registered
     #[arg(
         long,
         env = "PARTNER_REDIRECT_URI",
@@ -57,33 +57,30 @@ pub struct Flags {
         default_value = "http://127.0.0.1:9090/callback"
     )]
     pub redirect_uri: String,
-    /// PEM file of a private certificate authority to trust as well
+    /// A PEM file of a private certificate authority to trust as well
     #[arg(long, env = "PARTNER_CA_FILE", value_name = "PATH")]
     pub ca_file: Option<PathBuf>,
 }
 
-/// Settings that are in order. `Debug` shows no secret: [`ClientSecret`] prints none.
+/// Checked settings. `Debug` shows no secret: [`ClientSecret`] prints none.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The Tenant Authority URL, byte for byte: it is compared with what the authority says of itself.
+    /// The Tenant Authority URL, which must equal the `issuer` of the metadata byte for byte.
     pub issuer: String,
     /// The Client ID.
     pub client_id: ClientId,
     /// The Client Secret.
     pub client_secret: ClientSecret,
-    /// The Cloud API URL, without a slash at its end. Also the `resource` that tokens are asked for.
+    /// The Cloud API URL, without a slash at the end. It is also the `resource` of token requests.
     pub cloud_api_url: String,
-    /// The registered redirect URI; its path is where this application listens for the answer.
+    /// The registered redirect URI. This application serves its path.
     pub redirect_uri: Url,
     /// Certificates of a private authority, in PEM.
     pub ca_pem: Option<Vec<u8>>,
 }
 
 impl Settings {
-    /// Reads the files that the flags name, and checks every URL.
-    ///
-    /// # Errors
-    /// [`StartError::Setting`] or [`StartError::File`].
+    /// Reads the files of the flags, and checks all settings.
     pub fn load(flags: &Flags) -> Result<Self, StartError> {
         let read =
             |path: &PathBuf| std::fs::read(path).map_err(|error| StartError::File(path.clone(), error));
@@ -100,10 +97,7 @@ impl Settings {
         settings.checked()
     }
 
-    /// The settings, if every value is in order.
-    ///
-    /// # Errors
-    /// [`StartError::Setting`].
+    /// Checks all settings.
     pub fn checked(self) -> Result<Self, StartError> {
         for (name, value) in [("issuer", &self.issuer), ("cloud-api-url", &self.cloud_api_url)] {
             protected(name, value)?;
@@ -132,13 +126,13 @@ impl Settings {
         Ok(self)
     }
 
-    /// Whether browsers reach this application by TLS.
+    /// Returns whether browsers reach this application over TLS.
     pub(crate) fn is_https(&self) -> bool {
         self.redirect_uri.scheme() == "https"
     }
 }
 
-/// A URL that codes and tokens may travel to: https, or http on this machine.
+/// Parses a URL that may receive codes and tokens: https, or http on this machine.
 pub(crate) fn protected(name: &'static str, text: &str) -> Result<Url, StartError> {
     let url = Url::parse(text).map_err(|_| StartError::Setting(name, "must be a URL"))?;
     let loopback = match url.host() {
@@ -175,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_and_tokens_travel_by_tls_or_stay_on_this_machine() {
+    fn urls_are_https_or_loopback() {
         assert!(settings().checked().is_ok());
         for bad in [
             "",

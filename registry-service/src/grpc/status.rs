@@ -25,7 +25,7 @@ fn problem(error: Error) -> Problem {
     let message = error.to_string();
     let problem = |code, reason| Problem::new(code, reason, message);
     match error {
-        Error::Invalid(violations) => Problem::invalid_fields(violations),
+        Error::Invalid(violations) => violations.into(),
         Error::NotFound(resource) => Problem::not_found(resource),
         Error::AlreadyExists(resource) => {
             problem(Code::AlreadyExists, ErrorReason::AlreadyExists).metadata("resource", resource)

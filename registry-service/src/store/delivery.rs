@@ -142,7 +142,7 @@ impl Store {
             self.end_unopened(&tx, &origin, row).await?;
             changes.push(changed(&ids(row)?.0));
         }
-        change::bump(&tx, &changes, now).await?;
+        change::publish(&tx, &changes, now).await?;
         commit(tx, expired.len()).await
     }
 

@@ -105,8 +105,7 @@ impl Store {
     /// Begins the transaction of a creating call, which may be a repeated one.
     async fn begin_creation(&self, creation: &Creation) -> Result<(DatabaseTransaction, Outcome)> {
         let tx = self.db.write().await?;
-        let request = creation.idempotency();
-        let outcome = idempotency::begin(&tx, &self.keyring, &*self.clock, &*self.random, &request).await?;
+        let outcome = idempotency::begin(&tx, &self.keyring, &*self.clock, &*self.random, creation).await?;
         Ok((tx, outcome))
     }
 
@@ -126,7 +125,7 @@ impl Store {
         change: Change,
     ) -> Result<i64> {
         self.audit(tx, origin, event).await?;
-        Ok(change::bump(tx, &[change], self.now()).await?)
+        Ok(change::publish(tx, &[change], self.now()).await?)
     }
 
     /// Reads one page of a list, in the order of a column of texts that all differ.

@@ -10,20 +10,20 @@ use crate::{
         auth::{Access, Authorizer, Permissions},
         grpc::Grpc,
     },
-    testing::Nobody,
+    testing::NoCallers,
 };
 
 fn with(name: &'static str, value: &str) -> HeaderMap {
     HeaderMap::from_iter([(HeaderName::from_static(name), value.parse().unwrap())])
 }
 
-/// Calls `/a.A/Open`, which does `work`, through the stack of the gRPC face.
+/// Calls `/a.A/Open`, which does `work`, through the gRPC middleware.
 async fn call<F>(headers: HeaderMap, work: impl Fn() -> F + Clone + Send + 'static) -> Response<Body>
 where
     F: Future<Output = ()> + Send + 'static,
 {
     let permissions = Permissions::new(&[("/a.A/Open", Access::Anyone)]);
-    let authorizer = Authorizer::new(permissions, Arc::new(Nobody));
+    let authorizer = Authorizer::new(permissions, Arc::new(NoCallers));
     let method = service_fn(move |_: Request<Body>| {
         let work = work();
         async move {
@@ -44,7 +44,7 @@ fn code(response: &Response<Body>) -> Code {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_ends_at_its_deadline_and_at_ours_without_one() {
+async fn a_call_ends_at_its_deadline_or_after_the_longest_time() {
     let started = Instant::now();
     let response = call(with("grpc-timeout", "250m"), std::future::pending::<()>).await;
     assert_eq!(code(&response), Code::DeadlineExceeded);
@@ -57,7 +57,7 @@ async fn a_call_ends_at_its_deadline_and_at_ours_without_one() {
 }
 
 #[tokio::test]
-async fn the_request_id_is_there_for_the_work_and_in_the_answer() {
+async fn the_request_id_is_in_the_context_and_in_the_response() {
     let seen = Arc::new(Mutex::new(String::new()));
     let inside = seen.clone();
     let response = call(with(REQUEST_ID, "from-outside-1"), move || {
@@ -72,7 +72,7 @@ async fn the_request_id_is_there_for_the_work_and_in_the_answer() {
 }
 
 #[test]
-fn only_a_well_formed_request_id_is_taken_over() {
+fn only_a_well_formed_request_id_is_accepted() {
     assert_eq!(request_id(&with(REQUEST_ID, "abc-DEF_123")), "abc-DEF_123");
     for bad in ["short", "has space in it", "x\"; drop", &"a".repeat(65)] {
         assert_ne!(request_id(&with(REQUEST_ID, bad)), bad);

@@ -23,7 +23,7 @@ use crate::{
         auth::{Access, Permissions},
         listener::MAX_CONCURRENT_CALLS,
     },
-    testing::{Nobody, http2::hang_up, postgres, sqlite, test_clock},
+    testing::{NoCallers, http2::hang_up, postgres, sqlite, test_clock},
 };
 
 /// A service whose every method and page panics.
@@ -91,7 +91,7 @@ impl Service for Panics {
 
     fn authorizer(&self) -> Authorizer {
         let table = [("/accord.audit.v1.AuditService/ListAuditEvents", Access::Anyone)];
-        Authorizer::new(Permissions::new(&table), Arc::new(Nobody))
+        Authorizer::new(Permissions::new(&table), Arc::new(NoCallers))
     }
 
     fn routes(&self) -> RoutesBuilder {
@@ -129,7 +129,7 @@ async fn panics(url: &str) -> Panics {
     }
 }
 
-/// Runs the service. Gives the addresses of gRPC and HTTP.
+/// Runs the service. Returns the addresses of gRPC and HTTP.
 async fn start(shutdown: &CancellationToken) -> (SocketAddr, SocketAddr, JoinHandle<anyhow::Result<()>>) {
     let database = sqlite();
     let service = panics(&database.url).await;
@@ -185,7 +185,7 @@ async fn a_panic_is_an_internal_error_of_one_call() {
 }
 
 #[tokio::test]
-async fn callers_that_hang_up_do_not_end_the_connection_of_others() {
+async fn callers_that_hang_up_do_not_end_the_connection_for_others() {
     let shutdown = CancellationToken::new();
     let (grpc, http, running) = start(&shutdown).await;
     for address in [grpc, http] {
@@ -206,7 +206,7 @@ async fn a_taken_port_is_an_error_that_names_the_flag() {
 }
 
 #[tokio::test]
-async fn a_clock_far_from_the_databases_is_not_ready() {
+async fn a_server_with_a_skewed_clock_is_not_ready() {
     let Some(database) = postgres() else { return };
     let service = panics(&database.url).await;
     let minute = Duration::from_secs(60);
@@ -218,7 +218,7 @@ async fn a_clock_far_from_the_databases_is_not_ready() {
 }
 
 #[tokio::test]
-async fn a_closed_database_is_not_ready() {
+async fn a_server_with_a_closed_database_is_not_ready() {
     let database = sqlite();
     let service = panics(&database.url).await;
     assert!(is_ready(&service).await);
@@ -235,6 +235,6 @@ async fn secrets_in_paths_are_not_logged() {
         ("/firm/enrol/ace_x", "/firm/enrol/"),
         ("/firm/jwks.json", "/firm/jwks.json"),
     ] {
-        assert_eq!(middleware::Face::loggable(&http, path), logged);
+        assert_eq!(middleware::Protocol::loggable(&http, path), logged);
     }
 }

@@ -1,4 +1,4 @@
-//! The contents of an event: who acted, on what, and the outcome. Knows no table.
+//! The content of an audit event: who acted, on what, and the outcome. Knows no table.
 
 use std::{
     collections::BTreeMap,
@@ -6,13 +6,12 @@ use std::{
 };
 
 use strum::{AsRefStr, EnumString};
-use ulid::Ulid;
 
 use crate::{
     clock::Clock,
     random::Random,
     store::StoreError,
-    text::id::{ClientId, EventId, TenantId},
+    text::id::{ClientId, EventId, TenantId, ulid_at},
 };
 
 /// The kind of a principal.
@@ -23,9 +22,9 @@ pub enum ActorKind {
     Operator,
     /// A service of the platform.
     Workload,
-    /// A third-party client, by its own credentials.
+    /// A third-party client with its own credentials.
     Client,
-    /// A tenant's admin, by a session.
+    /// A Tenant Admin with a session.
     TenantAdmin,
     /// A caller without credentials.
     Anonymous,
@@ -37,9 +36,9 @@ pub enum ActorKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, AsRefStr, EnumString)]
 #[strum(serialize_all = "snake_case")]
 pub enum Outcome {
-    /// It was done.
+    /// The action took effect.
     Success,
-    /// It was refused, and nothing but this event changed.
+    /// The action was rejected and changed nothing.
     Refused,
 }
 
@@ -48,7 +47,7 @@ pub enum Outcome {
 pub struct Actor {
     /// The kind of principal.
     pub kind: ActorKind,
-    /// Its id within the kind; empty for an anonymous one.
+    /// The principal's id; empty for an anonymous one.
     pub id: String,
 }
 
@@ -57,8 +56,8 @@ pub struct Actor {
 pub struct Origin {
     /// Who acted.
     pub actor: Actor,
-    /// The transport's id of the request, which its log lines have too. Not the caller's `request_id`, from which
-    /// secrets derive.
+    /// The transport's request id, which the log lines of the call have too. Not the caller's `request_id`, from
+    /// which secrets derive.
     pub request_id: String,
 }
 
@@ -93,7 +92,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// Creates a successful action without tenant, client or subject.
+    /// Creates the event of a successful action.
     pub fn new(action: &'static str) -> Self {
         Self {
             action,
@@ -133,7 +132,7 @@ impl Event {
         self
     }
 
-    /// Marks the action as refused.
+    /// Marks the action as rejected.
     #[must_use]
     pub fn refused(mut self) -> Self {
         self.outcome = Outcome::Refused;
@@ -145,55 +144,41 @@ impl Event {
 #[derive(Clone, Debug)]
 pub struct Record {
     pub(in crate::store) event_id: EventId,
+    /// Milliseconds since the epoch.
     pub(in crate::store) occurred_at: i64,
-    pub(in crate::store) action: &'static str,
-    pub(in crate::store) outcome: Outcome,
-    pub(in crate::store) actor: Actor,
-    pub(in crate::store) tenant_id: Option<TenantId>,
-    pub(in crate::store) client_id: Option<ClientId>,
-    pub(in crate::store) subject: Option<String>,
-    pub(in crate::store) request_id: String,
-    /// A JSON object.
+    pub(in crate::store) origin: Origin,
+    pub(in crate::store) event: Event,
+    /// The event's detail as a JSON object.
     pub(in crate::store) detail: String,
 }
 
 impl Record {
-    /// Gives the event an id and the present time.
+    /// Gives the event an id and the current time.
+    ///
+    /// Ids of one process and one millisecond have the order of their creation: the upper half of the random part is
+    /// a counter. The other 40 bits distinguish replicas.
     pub fn new(
         clock: &dyn Clock,
         random: &dyn Random,
         origin: Origin,
         event: Event,
     ) -> Result<Self, StoreError> {
-        let id = next_id(clock, random);
-        let detail = serde_json::to_string(&event.detail)
-            .map_err(|_| StoreError::Corrupt("detail of an audit event"))?;
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+
+        let mut bits = [0; 8];
+        random.fill(&mut bits[..5]);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed) & ((1 << 40) - 1);
+        let id = ulid_at(
+            clock.now(),
+            u128::from(count) << 40 | u128::from(u64::from_le_bytes(bits)),
+        );
+        let detail = serde_json::to_string(&event.detail);
         Ok(Self {
             event_id: EventId::of(id),
             occurred_at: i64::try_from(id.timestamp_ms()).unwrap_or(i64::MAX),
-            action: event.action,
-            outcome: event.outcome,
-            actor: origin.actor,
-            tenant_id: event.tenant_id,
-            client_id: event.client_id,
-            subject: event.subject,
-            request_id: origin.request_id,
-            detail,
+            origin,
+            event,
+            detail: detail.map_err(|_| StoreError::Corrupt("detail of an audit event"))?,
         })
     }
-}
-
-/// Returns a new id. Ids of one process and one millisecond keep the order of their creation: the upper half of
-/// the random part is a counter. The other 40 bits tell replicas apart.
-fn next_id(clock: &dyn Clock, random: &dyn Random) -> Ulid {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    const RANDOM_BITS: u32 = 40;
-    const RANDOM_MASK: u128 = (1 << RANDOM_BITS) - 1;
-
-    let mut bits = [0; 16];
-    random.fill(&mut bits[..5]);
-    let count = u128::from(COUNT.fetch_add(1, Ordering::Relaxed)) & RANDOM_MASK;
-    let rest = count << RANDOM_BITS | u128::from_le_bytes(bits) & RANDOM_MASK;
-    let millis = u64::try_from(clock.now().as_millis()).unwrap_or(0);
-    Ulid::from_parts(millis.min((1 << 48) - 1), rest)
 }

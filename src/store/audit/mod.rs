@@ -1,24 +1,20 @@
-//! The audit trail: who did what to what, and whether it was allowed. Append only: nothing here
-//! changes or deletes an event.
+//! The audit trail: who did what to what, and whether it was allowed. Append only: nothing here changes or deletes an
+//! event.
 //!
-//! An event's id is a ULID, and its time part is the event's time. Details are for people who
-//! investigate; no secret, token or account name belongs in them.
+//! An event's id is a ULID whose time is the event's time. Details are for people who investigate; they must not hold a
+//! secret, token or account name.
 
 use std::collections::BTreeMap;
 
 use sea_orm::{ConnectionTrait, QueryOrder, QuerySelect, entity::prelude::*};
-use sea_orm_migration::{
-    SchemaManager,
-    prelude::{ColumnDef, Expr, Table},
-};
-use ulid::Ulid;
+use sea_orm_migration::prelude::Expr;
 
-use super::{StoreError, batch::audit::insert, migration::create_partial_index};
+use super::{StoreError, batch::audit::insert};
 use crate::{
     clock::{Clock, UnixMillis},
     random::Random,
     text::{
-        id::{ClientId, EventId, TenantId},
+        id::{ClientId, EventId, TenantId, ulid_at},
         page::{Page, PageRequest},
     },
 };
@@ -56,10 +52,8 @@ mod row {
 /// The action of the events of issued tokens.
 pub const ISSUE: &str = "token.issue";
 
-/// Records an event: with the transaction, if `conn` is one.
-///
-/// # Errors
-/// What the database says. Then what the event is about must not take effect either.
+/// Records an event: with the transaction, if `conn` is one. After an error, what the event is about must not take
+/// effect either.
 pub async fn record(
     conn: &impl ConnectionTrait,
     clock: &dyn Clock,
@@ -72,56 +66,37 @@ pub async fn record(
     Ok(record.event_id)
 }
 
-/// Records the events of one origin in this order.
-///
-/// # Errors
-/// As [`record`].
-pub async fn record_all(
-    conn: &impl ConnectionTrait,
-    clock: &dyn Clock,
-    random: &dyn Random,
-    origin: &Origin,
-    events: Vec<Event>,
-) -> Result<Vec<EventId>, StoreError> {
-    let records = events
-        .into_iter()
-        .map(|event| Record::new(clock, random, origin.clone(), event));
-    let records = records.collect::<Result<Vec<_>, _>>()?;
-    insert(conn, &records).await?;
-    Ok(records.into_iter().map(|record| record.event_id).collect())
-}
-
-/// Which events to list: those for which everything given holds.
+/// The events to list: those that match every given field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Of this tenant.
+    /// The tenant.
     pub tenant_id: Option<TenantId>,
-    /// Of this client.
+    /// The client.
     pub client_id: Option<ClientId>,
-    /// Exactly this action.
+    /// The action.
     pub action: Option<String>,
-    /// By the actor of exactly this id, of whatever kind.
+    /// The actor's id, of any kind of actor.
     pub actor_id: Option<String>,
-    /// On exactly this subject.
+    /// The subject.
     pub subject: Option<String>,
-    /// With this outcome.
+    /// The outcome.
     pub outcome: Option<Outcome>,
-    /// At this time or later.
+    /// The earliest time, inclusive.
     pub from: Option<UnixMillis>,
-    /// Before this time.
+    /// The latest time, exclusive.
     pub until: Option<UnixMillis>,
 }
 
-/// An event as it was recorded.
+/// A recorded event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventRow {
-    /// Its id, by which events are ordered.
+    /// The event's id, by which events are ordered.
     pub event_id: EventId,
-    /// When, by the clock of the replica that recorded it.
+    /// The time by the clock of the replica that recorded the event.
     pub occurred_at: UnixMillis,
-    /// What was done; newer versions may record actions that this one doesn't know.
+    /// The action. A newer version may record actions that this one doesn't know.
     pub action: String,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
     /// Who acted.
     pub actor: Actor,
@@ -131,63 +106,58 @@ pub struct EventRow {
     pub client_id: Option<ClientId>,
     /// The id of what was acted on.
     pub subject: Option<String>,
-    /// The transport's id for the request.
+    /// The transport's request id.
     pub request_id: String,
-    /// What else was noted.
+    /// Further facts.
     pub detail: BTreeMap<String, String>,
 }
 
-/// A page of the events that pass the filter, the newest first.
+/// Returns a page of the events that match the filter, the newest first.
 ///
-/// Events of issued tokens are found by time alone, because the other indexes leave them out: a search for
-/// those of a tenant, client, actor or subject is fast only with a start time.
+/// Only the index by time holds the events of issued tokens. A search for those of a tenant, client, actor or subject
+/// is fast only with a start time.
 ///
 /// # Errors
-/// [`StoreError::Corrupt`] for a row that isn't an event; what the database says.
+/// [`StoreError::Corrupt`] for a row that isn't an event.
 pub async fn list(
     conn: &impl ConnectionTrait,
     filter: &Filter,
     page: &PageRequest,
 ) -> Result<Page<EventRow>, StoreError> {
+    let has_indexed_column = filter.tenant_id.is_some()
+        || filter.client_id.is_some()
+        || filter.actor_id.is_some()
+        || filter.subject.is_some();
     let rows = match filter.action.as_deref() {
         Some(ISSUE) => find(filter, page).all(conn).await?,
-        Some(_) => find(filter, page).filter(not_issue()).all(conn).await?,
-        None if !filter.names_something() => find(filter, page).all(conn).await?,
-        // Two ways to look, each by its own index.
+        Some(_) => find(filter, page).filter(not_issued()).all(conn).await?,
+        None if !has_indexed_column => find(filter, page).all(conn).await?,
+        // Two queries, each of which has an index.
         None => {
-            let mut rows = find(filter, page).filter(not_issue()).all(conn).await?;
-            let issues = find(filter, page).filter(row::Column::Action.eq(ISSUE));
-            rows.extend(issues.all(conn).await?);
+            let mut rows = find(filter, page).filter(not_issued()).all(conn).await?;
+            let issued = find(filter, page).filter(row::Column::Action.eq(ISSUE));
+            rows.extend(issued.all(conn).await?);
             rows.sort_unstable_by(|one, other| other.event_id.cmp(&one.event_id));
             rows.truncate(usize::try_from(page.fetch()).unwrap_or(usize::MAX));
             rows
         }
     };
-    let rows = rows
-        .into_iter()
-        .map(EventRow::try_from)
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(page.finish(rows, |row| row.event_id.as_str().to_owned()))
+    let rows: Result<Vec<_>, _> = rows.into_iter().map(event_row).collect();
+    Ok(page.finish(rows?, |row| row.event_id.as_str().to_owned()))
 }
 
-impl Filter {
-    /// Whether an index beside that of time could help.
-    fn names_something(&self) -> bool {
-        self.tenant_id.is_some()
-            || self.client_id.is_some()
-            || self.actor_id.is_some()
-            || self.subject.is_some()
-    }
-}
-
-/// The condition of the partial indexes. It holds a constant, since neither database recognises a parameter.
-fn not_issue() -> Expr {
+/// The condition of the partial indexes. Neither database would recognise it with a parameter, so it has a constant.
+pub(super) fn not_issued() -> Expr {
     sea_orm::ExprTrait::ne(Expr::col(row::Column::Action), Expr::Constant(ISSUE.into()))
 }
 
 fn find(filter: &Filter, page: &PageRequest) -> Select<row::Entity> {
     use row::Column;
 
+    // Ids begin with the time, so that one index serves time and page too.
+    let first_id_at = |time: UnixMillis| EventId::of(ulid_at(time, 0));
+    let from = filter.from.map(first_id_at);
+    let until = filter.until.map(first_id_at);
     let text = |column: Column, value: Option<&str>| value.map(|value| column.eq(value));
     let conditions = [
         text(Column::TenantId, filter.tenant_id.as_ref().map(TenantId::as_str)),
@@ -196,95 +166,36 @@ fn find(filter: &Filter, page: &PageRequest) -> Select<row::Entity> {
         text(Column::ActorId, filter.actor_id.as_deref()),
         text(Column::Subject, filter.subject.as_deref()),
         text(Column::Outcome, filter.outcome.as_ref().map(Outcome::as_ref)),
-        // Ids begin with the time, so that the indexes serve these too.
-        filter
-            .from
-            .map(|from| Column::EventId.gte(first_id_at(from).as_str())),
-        filter
-            .until
-            .map(|until| Column::EventId.lt(first_id_at(until).as_str())),
+        from.map(|from| Column::EventId.gte(from.as_str())),
+        until.map(|until| Column::EventId.lt(until.as_str())),
         page.after().map(|after| Column::EventId.lt(after)),
     ];
-    let mut find = row::Entity::find();
-    for condition in conditions.into_iter().flatten() {
-        find = find.filter(condition);
-    }
-    find.order_by_desc(Column::EventId).limit(page.fetch())
+    let conditions = conditions.into_iter().flatten();
+    conditions
+        .fold(row::Entity::find(), |find, condition| find.filter(condition))
+        .order_by_desc(Column::EventId)
+        .limit(page.fetch())
 }
 
-/// The lowest id that an event of this millisecond can have.
-fn first_id_at(time: UnixMillis) -> EventId {
-    let millis = u64::try_from(time.as_millis()).unwrap_or(0);
-    EventId::of(Ulid::from_parts(millis.min((1 << 48) - 1), 0))
-}
-
-impl TryFrom<row::Model> for EventRow {
-    type Error = StoreError;
-
-    fn try_from(row: row::Model) -> Result<Self, StoreError> {
-        const UNREADABLE: StoreError = StoreError::Corrupt("audit event");
-        let tenant_id = row.tenant_id.as_deref().map(TenantId::parse).transpose();
-        let client_id = row.client_id.as_deref().map(ClientId::parse).transpose();
-        Ok(Self {
-            event_id: EventId::parse(&row.event_id).map_err(|_| UNREADABLE)?,
-            occurred_at: UnixMillis::from_millis(row.occurred_at),
-            action: row.action,
-            outcome: row.outcome.parse().map_err(|_| UNREADABLE)?,
-            actor: Actor {
-                kind: row.actor_kind.parse().map_err(|_| UNREADABLE)?,
-                id: row.actor_id,
-            },
-            tenant_id: tenant_id.map_err(|_| UNREADABLE)?,
-            client_id: client_id.map_err(|_| UNREADABLE)?,
-            subject: row.subject,
-            request_id: row.request_id,
-            detail: serde_json::from_str(&row.detail).map_err(|_| UNREADABLE)?,
-        })
-    }
-}
-
-/// Creates `audit_events` and its indexes. Indexes other than that by time leave out the events of issued
-/// tokens ([`ISSUE`]): there are thousands a second, and each index with scattered keys costs a page for each.
-///
-/// # Errors
-/// What the database says.
-pub async fn create_table(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    use row::Column;
-
-    let table = Table::create()
-        .table(row::Entity)
-        .col(ColumnDef::new(Column::EventId).text().not_null().primary_key())
-        .col(ColumnDef::new(Column::OccurredAt).big_integer().not_null())
-        .col(ColumnDef::new(Column::Action).text().not_null())
-        .col(ColumnDef::new(Column::Outcome).text().not_null())
-        .col(ColumnDef::new(Column::ActorKind).text().not_null())
-        .col(ColumnDef::new(Column::ActorId).text().not_null())
-        .col(ColumnDef::new(Column::TenantId).text())
-        .col(ColumnDef::new(Column::ClientId).text())
-        .col(ColumnDef::new(Column::Subject).text())
-        .col(ColumnDef::new(Column::RequestId).text().not_null())
-        .col(ColumnDef::new(Column::Detail).text().not_null())
-        .to_owned();
-    manager.create_table(table).await?;
-
-    for column in INDEXED {
-        let columns = [column.as_str(), Column::EventId.as_str()];
-        create_partial_index(manager, &index_name(column), "audit_events", columns, not_issue()).await?;
-    }
-    Ok(())
-}
-
-/// Columns with an index; within a value, by time.
-const INDEXED: [row::Column; 5] = [
-    row::Column::TenantId,
-    row::Column::ClientId,
-    row::Column::Action,
-    row::Column::ActorId,
-    row::Column::Subject,
-];
-
-fn index_name(column: row::Column) -> String {
-    format!("audit_events_{}", column.as_str())
+fn event_row(row: row::Model) -> Result<EventRow, StoreError> {
+    const UNREADABLE: StoreError = StoreError::Corrupt("audit event");
+    let tenant_id = row.tenant_id.as_deref().map(TenantId::parse).transpose();
+    let client_id = row.client_id.as_deref().map(ClientId::parse).transpose();
+    Ok(EventRow {
+        event_id: EventId::parse(&row.event_id).map_err(|_| UNREADABLE)?,
+        occurred_at: UnixMillis::from_millis(row.occurred_at),
+        action: row.action,
+        outcome: row.outcome.parse().map_err(|_| UNREADABLE)?,
+        actor: Actor {
+            kind: row.actor_kind.parse().map_err(|_| UNREADABLE)?,
+            id: row.actor_id,
+        },
+        tenant_id: tenant_id.map_err(|_| UNREADABLE)?,
+        client_id: client_id.map_err(|_| UNREADABLE)?,
+        subject: row.subject,
+        request_id: row.request_id,
+        detail: serde_json::from_str(&row.detail).map_err(|_| UNREADABLE)?,
+    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Group commit: while one group is being written, further items wait and become the next group. So the
-//! callers of one moment share the cost of one transaction.
+//! Group commit: while one group is written, further items wait and form the next group. So concurrent callers share
+//! the cost of one transaction.
 
 use std::{fmt, future::Future, panic::AssertUnwindSafe, time::Duration};
 
@@ -14,13 +14,13 @@ use crate::store::StoreError;
 
 /// The most items in a group.
 const MAX_GROUP: usize = 512;
-/// How long a group waits for more items. Timers have a resolution of a millisecond.
+/// How long a group waits for more items: the resolution of timers.
 const GATHER_TIME: Duration = Duration::from_millis(1);
-/// A group waits for as many items as the last group had if those were at most this many, else for half.
+/// A group waits for as many items as the last group had, up to this number; after a larger one for half as many.
 const SMALL_GROUP: usize = 16;
-/// The most items in the queue; further ones are rejected, so that a database that hangs builds no endless queue.
+/// The most items in the queue. Further ones are rejected, so that the queue stays bounded while the database hangs.
 const MAX_QUEUE: usize = 4096;
-/// How long a group may take. Its callers may have given up before.
+/// How long a group may take. Its callers may give up earlier.
 const GROUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The work of a group.
@@ -30,26 +30,23 @@ pub trait Work: Send + Sync + 'static {
     /// The result of one item.
     type Outcome: Send + 'static;
 
-    /// Does the work of all items in one transaction, or of none. Outcomes have the order of the items.
+    /// Commits all items in one transaction, or none. Returns the outcomes in the order of the items.
     ///
     /// # Errors
-    /// After any error but [`StoreError::Unavailable`] each item is tried alone, since one of them may have
-    /// caused it.
+    /// After any error except [`StoreError::Unavailable`] each item is tried alone, since one of them may have caused
+    /// it.
     fn run(
         &self,
         items: &[Self::Item],
     ) -> impl Future<Output = Result<Vec<Self::Outcome>, StoreError>> + Send;
 }
 
-struct Queued<W: Work> {
-    item: W::Item,
-    done: oneshot::Sender<Result<W::Outcome, StoreError>>,
-}
+/// Receives the outcome of one item.
+type Caller<W> = oneshot::Sender<Result<<W as Work>::Outcome, StoreError>>;
 
-/// A queue of items and the task that works on them. Cheap to clone; clones share the queue. The task ends with
-/// the last clone.
+/// A queue of items, and the task that commits them. Clones share the queue. The task ends with the last clone.
 pub struct GroupCommit<W: Work> {
-    queue: mpsc::Sender<Queued<W>>,
+    queue: mpsc::Sender<(W::Item, Caller<W>)>,
 }
 
 impl<W: Work> Clone for GroupCommit<W> {
@@ -74,21 +71,20 @@ impl<W: Work> GroupCommit<W> {
         Self { queue }
     }
 
-    /// Submits an item, and returns after its transaction. If the caller stops waiting, the item may or may not
-    /// be committed.
+    /// Submits an item, and returns after its transaction. If the caller stops waiting, the item may or may not be
+    /// committed.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when the queue is full or the database hangs.
+    /// [`StoreError::Unavailable`] if the queue is full or the database hangs.
     pub async fn submit(&self, item: W::Item) -> Result<W::Outcome, StoreError> {
-        let (done, outcome) = oneshot::channel();
-        self.queue
-            .try_send(Queued { item, done })
-            .map_err(|_| StoreError::Unavailable)?;
+        let (caller, outcome) = oneshot::channel();
+        let queued = self.queue.try_send((item, caller));
+        queued.map_err(|_| StoreError::Unavailable)?;
         outcome.await.map_err(|_| StoreError::Unavailable)?
     }
 }
 
-async fn serve<W: Work>(work: W, mut queue: mpsc::Receiver<Queued<W>>) {
+async fn serve<W: Work>(work: W, mut queue: mpsc::Receiver<(W::Item, Caller<W>)>) {
     let mut group = Vec::with_capacity(MAX_GROUP);
     let mut last = 0;
     while let Some(first) = queue.recv().await {
@@ -96,18 +92,18 @@ async fn serve<W: Work>(work: W, mut queue: mpsc::Receiver<Queued<W>>) {
         gather(&mut queue, &mut group, last.min(SMALL_GROUP).max(last / 2)).await;
         last = group.len();
         // Skips items whose caller has gone away.
-        let waiting = group.drain(..).filter(|queued| !queued.done.is_closed());
-        let (items, callers): (Vec<_>, Vec<_>) = waiting.map(|queued| (queued.item, queued.done)).unzip();
+        let waiting = group.drain(..).filter(|(_, caller)| !caller.is_closed());
+        let (items, callers): (Vec<_>, Vec<_>) = waiting.unzip();
         if !items.is_empty() {
             answer(&work, items, callers).await;
         }
     }
 }
 
-/// Waits up to 1 ms for more items, so that they share one commit, until `expected` are there. Expecting half of
-/// a large group leaves the processor work while the other half is written. A caller that is alone never waits:
-/// then one item is expected.
-async fn gather<W: Work>(queue: &mut mpsc::Receiver<Queued<W>>, group: &mut Vec<Queued<W>>, expected: usize) {
+/// Waits up to 1 ms until the group has `expected` items, so that they share one commit. Half of a large group is
+/// expected, so that the processor has work while the other half is written. A lone caller never waits: one item is
+/// expected.
+async fn gather<T>(queue: &mut mpsc::Receiver<T>, group: &mut Vec<T>, expected: usize) {
     let expected_come = async {
         while group.len() < expected && queue.recv_many(group, MAX_GROUP - group.len()).await > 0 {}
     };
@@ -119,27 +115,23 @@ async fn gather<W: Work>(queue: &mut mpsc::Receiver<Queued<W>>, group: &mut Vec<
     }
 }
 
-/// Runs a group and answers its callers, within [`GROUP_TIMEOUT`].
-async fn answer<W: Work>(
-    work: &W,
-    items: Vec<W::Item>,
-    callers: Vec<oneshot::Sender<Result<W::Outcome, StoreError>>>,
-) {
+/// Commits a group and answers its callers, within [`GROUP_TIMEOUT`].
+async fn answer<W: Work>(work: &W, items: Vec<W::Item>, callers: Vec<Caller<W>>) {
     let deadline = Instant::now() + GROUP_TIMEOUT;
     match timeout_at(deadline, run(work, &items)).await {
         Ok(Ok(outcomes)) => {
-            for (done, outcome) in callers.into_iter().zip(outcomes) {
-                let _ = done.send(Ok(outcome));
+            for (caller, outcome) in callers.into_iter().zip(outcomes) {
+                let _ = caller.send(Ok(outcome));
             }
         }
-        // One item that fails must not fail the others.
+        // An item that fails must not fail the others.
         Ok(Err(error)) if items.len() > 1 && !matches!(error, StoreError::Unavailable) => {
-            for (done, item) in callers.into_iter().zip(items) {
-                if !done.is_closed() {
+            for (caller, item) in callers.into_iter().zip(items) {
+                if !caller.is_closed() {
                     let alone = timeout_at(deadline, run(work, &[item])).await;
                     let alone = alone.unwrap_or(Err(StoreError::Unavailable));
                     let first = |outcomes: Vec<_>| outcomes.into_iter().next().ok_or(StoreError::Unavailable);
-                    let _ = done.send(alone.and_then(first));
+                    let _ = caller.send(alone.and_then(first));
                 }
             }
         }
@@ -150,12 +142,12 @@ async fn answer<W: Work>(
 
 fn fail<T>(callers: Vec<oneshot::Sender<Result<T, StoreError>>>, error: &StoreError) {
     tracing::warn!(%error, callers = callers.len(), "a group failed");
-    for done in callers {
-        let _ = done.send(Err(error.clone()));
+    for caller in callers {
+        let _ = caller.send(Err(error.clone()));
     }
 }
 
-/// Runs the work. A panic fails these items alone.
+/// Runs the work. A panic fails only these items.
 async fn run<W: Work>(work: &W, items: &[W::Item]) -> Result<Vec<W::Outcome>, StoreError> {
     let done = AssertUnwindSafe(work.run(items)).catch_unwind().await;
     done.unwrap_or_else(|_panic| Err(StoreError::Database(DbErr::Custom("a panic".to_owned()))))

@@ -15,10 +15,7 @@ use crate::{
         fixture::migrated,
     },
     testing::test_clock,
-    text::{
-        id::{ClientId, EventId, TenantId},
-        page::PageRequest,
-    },
+    text::{id::EventId, page::PageRequest},
 };
 
 fn record(subject: usize) -> Record {
@@ -48,7 +45,7 @@ async fn subjects(db: &Database) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn whoever_is_told_that_it_is_written_finds_it_written_once() {
+async fn every_acknowledged_event_is_written_once() {
     for (place, db) in migrated().await {
         let events = GroupCommit::start(RecordEvents(db.clone()));
         let mut callers = JoinSet::new();
@@ -70,11 +67,11 @@ async fn a_group_is_written_whole_or_not_at_all() {
         let known = record(0);
         let recording = RecordEvents(db.clone());
         recording.run(std::slice::from_ref(&known)).await.unwrap();
-        // More than one statement of SQLite, and the last of them is refused.
+        // More than one statement of SQLite, of which the last fails.
         let mut many: Vec<_> = (1..=2 * MAX_ROWS).map(record).collect();
         many.push(known);
-        let refused = recording.run(&many).await;
-        assert!(matches!(refused, Err(StoreError::Conflict)), "{place:?}");
+        let result = recording.run(&many).await;
+        assert!(matches!(result, Err(StoreError::Conflict)), "{place:?}");
         assert_eq!(subjects(&db).await, ["0"], "{place:?}");
         many.pop();
         recording.run(&many).await.unwrap();
@@ -83,7 +80,7 @@ async fn a_group_is_written_whole_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_database_that_fails_writes_nothing_and_says_so_to_each() {
+async fn after_a_failed_write_every_caller_gets_an_error() {
     for (place, db) in migrated().await {
         let events = GroupCommit::start(RecordEvents(db.clone()));
         db.read()
@@ -98,11 +95,11 @@ async fn a_database_that_fails_writes_nothing_and_says_so_to_each() {
 }
 
 #[tokio::test]
-async fn who_waits_for_a_database_that_hangs_gets_through_when_it_is_back() {
+async fn callers_that_wait_for_a_hanging_database_succeed_when_it_returns() {
     let (_database, db) = migrated().await.remove(0);
     assert_eq!(db.backend(), DatabaseBackend::Sqlite);
     let events = GroupCommit::start(RecordEvents(db.clone()));
-    // Whoever holds the one writer lets everybody else hang.
+    // A transaction that holds the only writer blocks all others.
     let held = db.write().await.unwrap();
     let release = async {
         tokio::task::yield_now().await;
@@ -115,16 +112,16 @@ async fn who_waits_for_a_database_that_hangs_gets_through_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn what_a_group_writes_is_what_a_transaction_writes() {
+async fn a_group_and_a_transaction_write_the_same_rows() {
     for (place, db) in migrated().await {
         let tenant = TenantId::parse("acme").unwrap();
         let client = ClientId::generate(&*test_clock(), &SystemRandom);
         let mut bare = record(0);
-        bare.subject = None;
+        bare.event.subject = None;
         let mut full = record(1);
-        (full.tenant_id, full.client_id) = (Some(tenant), Some(client));
+        (full.event.tenant_id, full.event.client_id) = (Some(tenant), Some(client));
         full.detail = r#"{"why":"it's \"odd\""}"#.into();
-        // The same but for their ids, one by each way.
+        // The same events under other ids, inserted both ways.
         let again = |record: &Record| Record {
             event_id: EventId::generate(&*test_clock(), &SystemRandom),
             ..record.clone()
@@ -158,7 +155,7 @@ async fn what_a_group_writes_is_what_a_transaction_writes() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_the_database_ended_by_itself_spoils_no_later_one() {
+async fn a_transaction_that_the_database_ended_does_not_affect_later_ones() {
     for (place, db) in migrated().await {
         // As SQLite does when its disk is full: the driver does not know.
         let ended = db.write().await.unwrap();
@@ -179,7 +176,7 @@ async fn a_transaction_that_the_database_ended_by_itself_spoils_no_later_one() {
 }
 
 #[tokio::test]
-async fn a_group_that_is_given_up_midway_spoils_no_later_one() {
+async fn a_group_that_is_dropped_midway_does_not_affect_later_ones() {
     for (place, db) in migrated().await {
         let recording = RecordEvents(db.clone());
         let many: Vec<_> = (1..=2 * MAX_ROWS).map(record).collect();

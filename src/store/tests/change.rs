@@ -25,7 +25,7 @@ async fn numbers_are_the_order_of_commits_without_gaps() {
     const ROUNDS: usize = 5;
 
     for (place, db) in migrated().await {
-        // A reader that follows the feed while it is written: whatever it has passed is complete.
+        // A reader that follows the feed while it grows has all changes up to its position.
         let following = {
             let db = db.clone();
             tokio::spawn(async move {
@@ -49,8 +49,8 @@ async fn numbers_are_the_order_of_commits_without_gaps() {
                 for round in 0..ROUNDS {
                     let tx = db.write().await.unwrap();
                     let changes = [change(&format!("{writer}-{round}")), change("second")];
-                    let last = bump(&tx, &changes, TEST_START).await.unwrap();
-                    // Noted under the lock, so the list is in the order of the commits.
+                    let last = publish(&tx, &changes, TEST_START).await.unwrap();
+                    // Recorded under the lock, so that the list is in the order of the commits.
                     committed.lock().unwrap().push(last);
                     tx.commit().await.unwrap();
                 }
@@ -68,7 +68,7 @@ async fn numbers_are_the_order_of_commits_without_gaps() {
 }
 
 #[tokio::test]
-async fn changes_come_back_as_they_were() {
+async fn changes_round_trip() {
     for (place, db) in migrated().await {
         let tenant = TenantId::parse("acme").unwrap();
         let changes = [
@@ -81,7 +81,7 @@ async fn changes_come_back_as_they_were() {
             change("cli_2"),
         ];
         let tx = db.write().await.unwrap();
-        assert_eq!(bump(&tx, &changes, TEST_START).await.unwrap(), 3);
+        assert_eq!(publish(&tx, &changes, TEST_START).await.unwrap(), 3);
         tx.commit().await.unwrap();
 
         let rows = list_after(db.read(), 0, 2).await.unwrap();
@@ -106,15 +106,17 @@ async fn changes_come_back_as_they_were() {
 }
 
 #[tokio::test]
-async fn what_is_rolled_back_takes_no_number() {
+async fn a_rolled_back_change_takes_no_number() {
     for (place, db) in migrated().await {
         let tx = db.write().await.unwrap();
-        bump(&tx, &[change("a"), change("b")], TEST_START).await.unwrap();
+        publish(&tx, &[change("a"), change("b")], TEST_START)
+            .await
+            .unwrap();
         tx.rollback().await.unwrap();
         let tx = db.write().await.unwrap();
-        assert_eq!(bump(&tx, &[], TEST_START).await.unwrap(), 0, "{place:?}");
+        assert_eq!(publish(&tx, &[], TEST_START).await.unwrap(), 0, "{place:?}");
         assert_eq!(
-            bump(&tx, &[change("c")], TEST_START).await.unwrap(),
+            publish(&tx, &[change("c")], TEST_START).await.unwrap(),
             1,
             "{place:?}"
         );
@@ -128,7 +130,7 @@ async fn more_changes_than_fit_one_insert() {
     for (place, db) in migrated().await {
         let changes: Vec<_> = (0..ROWS_PER_INSERT + 1).map(|n| change(&n.to_string())).collect();
         let tx = db.write().await.unwrap();
-        let last = bump(&tx, &changes, TEST_START).await.unwrap();
+        let last = publish(&tx, &changes, TEST_START).await.unwrap();
         tx.commit().await.unwrap();
         let rows = list_after(db.read(), 0, u64::MAX >> 1).await.unwrap();
         assert_eq!(rows.len() as i64, last, "{place:?}");
@@ -137,13 +139,13 @@ async fn more_changes_than_fit_one_insert() {
 }
 
 #[tokio::test]
-async fn what_is_recent_comes_after_a_position() {
+async fn seq_before_returns_the_last_position_before_a_time() {
     for (place, db) in migrated().await {
         assert_eq!(seq_before(db.read(), TEST_START).await.unwrap(), 0, "{place:?}");
         for minutes in [0, 10, 20] {
             let tx = db.write().await.unwrap();
             let at = TEST_START.plus(std::time::Duration::from_secs(60 * minutes));
-            bump(&tx, &[change("a")], at).await.unwrap();
+            publish(&tx, &[change("a")], at).await.unwrap();
             tx.commit().await.unwrap();
         }
         for (minutes, expected) in [(0, 0), (1, 1), (10, 1), (15, 2), (20, 2), (21, 3)] {
@@ -163,7 +165,7 @@ async fn the_epoch_stays_until_a_new_one_is_started() {
         assert_eq!(position(db.read()).await.unwrap(), first, "{place:?}");
 
         let tx = db.write().await.unwrap();
-        bump(&tx, &[change("a")], TEST_START).await.unwrap();
+        publish(&tx, &[change("a")], TEST_START).await.unwrap();
         let next = start_epoch(&tx, &other).await.unwrap();
         tx.commit().await.unwrap();
         assert_ne!(next.epoch, first.epoch);
@@ -191,12 +193,12 @@ async fn racing_replicas_agree_on_an_epoch() {
 }
 
 #[tokio::test]
-async fn without_a_counter_nothing_is_numbered() {
+async fn a_missing_counter_is_an_error() {
     for (place, db) in migrated().await {
         counter::Entity::delete_many().exec(db.read()).await.unwrap();
         let tx = db.write().await.unwrap();
-        let refused = bump(&tx, &[change("a")], TEST_START).await.unwrap_err();
-        assert!(matches!(refused, StoreError::Corrupt(_)), "{place:?}");
+        let error = publish(&tx, &[change("a")], TEST_START).await.unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt(_)), "{place:?}");
         assert!(start_epoch(&tx, &*test_random()).await.is_err());
         tx.rollback().await.unwrap();
         assert!(matches!(position(db.read()).await, Err(StoreError::Corrupt(_))));

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::time::Duration;
+use std::{os::unix::fs::PermissionsExt, time::Duration};
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use tokio::task::JoinSet;
@@ -28,9 +28,9 @@ async fn read_number(tx: &DatabaseTransaction) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn sqlite_transactions_that_read_and_then_write_all_commit() {
+async fn sqlite_transactions_that_read_before_they_write_all_commit() {
     let place = sqlite();
-    // Two connections to the file, as two processes have them.
+    // Two connections to the file, like those of two processes.
     let replicas = [place.connect().await, place.connect().await];
     replicas[0].migrate::<Migrator>().await.unwrap();
     change::ensure(replicas[0].read(), &*test_random()).await.unwrap();
@@ -52,7 +52,7 @@ async fn sqlite_transactions_that_read_and_then_write_all_commit() {
 }
 
 #[tokio::test]
-async fn a_dropped_transaction_leaves_nothing() {
+async fn a_dropped_transaction_changes_nothing() {
     for (place, db) in migrated().await {
         let tx = db.write().await.unwrap();
         tx.execute_unprepared("UPDATE change_counter SET seq = 99")
@@ -87,7 +87,7 @@ async fn racing_replicas_migrate_once() {
 }
 
 #[tokio::test]
-async fn a_new_database_is_not_migrated_and_stays_untouched_by_the_question() {
+async fn is_migrated_leaves_a_new_database_unchanged() {
     for place in databases() {
         let db = place.connect().await;
         for _ in 0..2 {
@@ -99,7 +99,7 @@ async fn a_new_database_is_not_migrated_and_stays_untouched_by_the_question() {
 }
 
 #[tokio::test]
-async fn the_clocks_are_compared() {
+async fn clock_skew_compares_with_the_databases_clock() {
     for (place, db) in migrated().await {
         db.ping().await.unwrap();
         let close = db.clock_skew(&SystemClock).await.unwrap();
@@ -170,11 +170,8 @@ async fn no_error_shows_the_url_or_a_row() {
     }
 }
 
-#[cfg(unix)]
 #[tokio::test]
 async fn a_new_sqlite_file_is_private() {
-    use std::os::unix::fs::PermissionsExt;
-
     let place = sqlite();
     let db = place.connect().await;
     db.migrate::<Migrator>().await.unwrap();

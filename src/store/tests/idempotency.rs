@@ -10,19 +10,34 @@ use crate::{
     clock::ManualClock,
     keys::FileMasterKey,
     random::{SeededRandom, SystemRandom},
-    store::{fixture::migrated, keyring},
+    store::{
+        audit::{Actor, ActorKind},
+        fixture::migrated,
+        keyring,
+    },
     testing::test_clock,
 };
 
 const ID: Uuid = Uuid::from_u128(0x1234_5678_1234_4234_8234_1234_5678_9abc);
 
-fn request(content: &[u8]) -> Request<'_> {
-    Request {
-        principal: "opr_1",
+fn creation(principal: &str, content: &[u8]) -> Creation {
+    let actor = Actor {
+        kind: ActorKind::Operator,
+        id: principal.to_owned(),
+    };
+    Creation {
+        origin: Origin {
+            actor,
+            request_id: String::new(),
+        },
         method: "CreateThing",
         request_id: Some(ID),
-        content,
+        content: Zeroizing::new(content.to_vec()),
     }
+}
+
+fn request(content: &[u8]) -> Creation {
+    creation("opr_1", content)
 }
 
 struct Place {
@@ -72,8 +87,8 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 impl Place {
-    /// What a service does with a request: begins, creates, completes, commits.
-    async fn ask(&self, request: &Request<'_>, resource_id: &str) -> Answer {
+    /// Serves a call as a service does: begins, creates, completes, commits.
+    async fn call(&self, request: &Creation, resource_id: &str) -> Answer {
         let tx = self.db.write().await.unwrap();
         let outcome = begin(&tx, &self.keyring, &*self.clock, &SystemRandom, request).await;
         match outcome {
@@ -86,13 +101,13 @@ impl Place {
             Ok(Outcome::Replay { resource_id, secrets }) => {
                 Answer::Replay(resource_id, hex(&*secrets.secret("client_secret")))
             }
-            Err(IdempotencyError::Reused) => Answer::Reused,
+            Err(StoreError::RequestIdReused) => Answer::Reused,
             Err(other) => panic!("{}: {other}", self.label),
         }
     }
 
-    async fn new_secret(&self, request: &Request<'_>, resource_id: &str) -> String {
-        match self.ask(request, resource_id).await {
+    async fn new_secret(&self, request: &Creation, resource_id: &str) -> String {
+        match self.call(request, resource_id).await {
             Answer::New(secret) => secret,
             other => panic!("{}: {other:?}", self.label),
         }
@@ -100,12 +115,12 @@ impl Place {
 }
 
 #[tokio::test]
-async fn the_same_request_gets_the_same_answer() {
+async fn the_same_call_gets_the_same_answer() {
     for place in places().await {
         let secret = place.new_secret(&request(b"a"), "cli_1").await;
         let replay = Answer::Replay("cli_1".to_owned(), secret);
         assert_eq!(
-            place.ask(&request(b"a"), "cli_2").await,
+            place.call(&request(b"a"), "cli_2").await,
             replay,
             "{}",
             place.label
@@ -113,7 +128,7 @@ async fn the_same_request_gets_the_same_answer() {
         place.clock.advance(REPLAY_WINDOW - Duration::from_millis(1));
         sweep(&place.db, place.clock.now()).await.unwrap();
         assert_eq!(
-            place.ask(&request(b"a"), "cli_2").await,
+            place.call(&request(b"a"), "cli_2").await,
             replay,
             "{}",
             place.label
@@ -122,71 +137,66 @@ async fn the_same_request_gets_the_same_answer() {
 }
 
 #[tokio::test]
-async fn other_content_or_another_method_is_refused() {
+async fn other_content_and_another_method_are_rejected() {
     for place in places().await {
         place.new_secret(&request(b"a"), "cli_1").await;
         assert_eq!(
-            place.ask(&request(b"b"), "x").await,
+            place.call(&request(b"b"), "x").await,
             Answer::Reused,
             "{}",
             place.label
         );
-        let other = Request {
+        let other = Creation {
             method: "CreateOther",
             ..request(b"a")
         };
-        assert_eq!(place.ask(&other, "x").await, Answer::Reused, "{}", place.label);
+        assert_eq!(place.call(&other, "x").await, Answer::Reused, "{}", place.label);
         // Another principal's id is another id.
-        let other = Request {
-            principal: "opr_2",
-            ..request(b"a")
-        };
+        let other = creation("opr_2", b"a");
         place.new_secret(&other, "cli_2").await;
     }
 }
 
 #[tokio::test]
-async fn after_ten_minutes_it_is_refused_and_after_a_day_anew() {
+async fn after_ten_minutes_an_id_is_rejected_and_after_a_day_free() {
     for place in places().await {
         for swept in [false, true] {
             let first = place.new_secret(&request(b"a"), "cli_1").await;
             place.clock.advance(REPLAY_WINDOW);
             if swept {
-                let expected = Swept { nonces: 1, rows: 0 };
-                assert_eq!(sweep(&place.db, place.clock.now()).await.unwrap(), expected);
+                assert_eq!(sweep(&place.db, place.clock.now()).await.unwrap(), (1, 0));
                 let row = row::Entity::find().one(place.db.read()).await.unwrap().unwrap();
                 assert_eq!(row.nonce, None);
             }
             assert_eq!(
-                place.ask(&request(b"a"), "x").await,
+                place.call(&request(b"a"), "x").await,
                 Answer::Reused,
                 "{}",
                 place.label
             );
             place
                 .clock
-                .advance(REFUSAL_WINDOW - REPLAY_WINDOW - Duration::from_millis(1));
+                .advance(REJECTION_WINDOW - REPLAY_WINDOW - Duration::from_millis(1));
             assert_eq!(
-                place.ask(&request(b"a"), "x").await,
+                place.call(&request(b"a"), "x").await,
                 Answer::Reused,
                 "{}",
                 place.label
             );
             place.clock.advance(Duration::from_millis(1));
             if swept {
-                let expected = Swept { nonces: 0, rows: 1 };
-                assert_eq!(sweep(&place.db, place.clock.now()).await.unwrap(), expected);
+                assert_eq!(sweep(&place.db, place.clock.now()).await.unwrap(), (0, 1));
             }
             assert_ne!(place.new_secret(&request(b"b"), "cli_2").await, first);
-            place.clock.advance(REFUSAL_WINDOW);
+            place.clock.advance(REJECTION_WINDOW);
         }
     }
 }
 
 #[tokio::test]
-async fn without_an_id_nothing_is_written() {
+async fn without_an_id_nothing_is_stored() {
     for place in places().await {
-        let anonymous = Request {
+        let anonymous = Creation {
             request_id: None,
             ..request(b"a")
         };
@@ -198,7 +208,7 @@ async fn without_an_id_nothing_is_written() {
 }
 
 #[tokio::test]
-async fn a_rolled_back_request_is_new_again() {
+async fn a_rolled_back_call_is_new_again() {
     for place in places().await {
         let tx = place.db.write().await.unwrap();
         let outcome = begin(&tx, &place.keyring, &*place.clock, &SystemRandom, &request(b"a"))
@@ -211,13 +221,13 @@ async fn a_rolled_back_request_is_new_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_racing_callers_one_is_new() {
+async fn one_of_several_racing_calls_is_new() {
     for place in places().await {
         let place = Arc::new(place);
         let mut callers = JoinSet::new();
         for number in 0..8 {
             let place = Arc::clone(&place);
-            callers.spawn(async move { place.ask(&request(b"a"), &format!("cli_{number}")).await });
+            callers.spawn(async move { place.call(&request(b"a"), &format!("cli_{number}")).await });
         }
         let answers = callers.join_all().await;
         let (new, replays): (Vec<_>, Vec<_>) = answers
@@ -242,7 +252,7 @@ async fn of_racing_callers_one_is_new() {
 }
 
 #[tokio::test]
-async fn a_request_outlives_the_rotation_of_the_data_key() {
+async fn a_call_can_be_repeated_after_a_rotation_of_the_data_key() {
     for mut place in places().await {
         let secret = place.new_secret(&request(b"a"), "cli_1").await;
         keyring::add_version(
@@ -259,17 +269,14 @@ async fn a_request_outlives_the_rotation_of_the_data_key() {
             open_keyring(&place.db, &place.master, &*place.clock).await,
         );
         let replay = Answer::Replay("cli_1".to_owned(), secret);
-        assert_eq!(place.ask(&request(b"a"), "x").await, replay, "{}", place.label);
+        assert_eq!(place.call(&request(b"a"), "x").await, replay, "{}", place.label);
         assert_eq!(
-            place.ask(&request(b"b"), "x").await,
+            place.call(&request(b"b"), "x").await,
             Answer::Reused,
             "{}",
             place.label
         );
-        let other = Request {
-            principal: "opr_2",
-            ..request(b"a")
-        };
+        let other = creation("opr_2", b"a");
         place.new_secret(&other, "cli_2").await;
         assert_eq!(older.current(KEYRING_PURPOSE).unwrap().version(), 1);
     }
@@ -288,7 +295,7 @@ async fn each_label_and_each_id_has_its_own_secret() {
         let secrets = &reservation.secrets;
         assert_eq!(*secrets.secret("a"), *secrets.secret("a"));
         assert_ne!(*secrets.secret("a"), *secrets.secret("b"));
-        // What is at rest (nonce and data key) isn't enough.
+        // The nonce and the data key are not enough.
         let row = row::Entity::find().one(&tx).await.unwrap().unwrap();
         let guess = Derivation {
             key: place.keyring.current(KEYRING_PURPOSE).unwrap().clone(),

@@ -79,7 +79,7 @@ async fn racing_replicas_agree_on_the_keys() {
 }
 
 #[tokio::test]
-async fn a_rotated_data_key_leaves_the_older_versions() {
+async fn a_rotation_of_a_data_key_keeps_the_older_versions() {
     let (_dir, master) = master_key(1);
     for (place, db) in migrated().await {
         let before = open(&db, &master).await.unwrap();
@@ -106,12 +106,12 @@ async fn another_master_key_opens_nothing() {
     let (_other_dir, other) = master_key(2);
     for (place, db) in migrated().await {
         open(&db, &master).await.unwrap();
-        let refused = open(&db, &other).await.unwrap_err();
+        let error = open(&db, &other).await.unwrap_err();
         assert!(
-            matches!(refused, StoreError::Key(KeyError::OtherMasterKey { .. })),
-            "{place:?}: {refused}"
+            matches!(error, StoreError::Key(KeyError::OtherMasterKey { .. })),
+            "{place:?}: {error}"
         );
-        // Claiming to be the right key doesn't help.
+        // A row that names the other key's id does not help.
         let claim = row::ActiveModel {
             master_key_id: Set(other.id()),
             ..Default::default()
@@ -121,22 +121,27 @@ async fn another_master_key_opens_nothing() {
             .exec(db.read())
             .await
             .unwrap();
-        let refused = open(&db, &other).await.unwrap_err();
+        let error = open(&db, &other).await.unwrap_err();
         assert!(
-            matches!(refused, StoreError::Key(KeyError::Sealed)),
-            "{place:?}: {refused}"
+            matches!(error, StoreError::Key(KeyError::Sealed)),
+            "{place:?}: {error}"
         );
     }
 }
 
 #[tokio::test]
-async fn a_wrapped_key_does_not_open_in_the_place_of_another() {
+async fn a_wrapped_key_does_not_open_in_another_row() {
     let (_dir, master) = master_key(1);
     for (place, db) in migrated().await {
         open(&db, &master).await.unwrap();
-        let rows = read_rows(db.read(), &["secrets"]).await.unwrap();
+        let key = ("secrets".to_owned(), 1);
+        let row = row::Entity::find_by_id(key)
+            .one(db.read())
+            .await
+            .unwrap()
+            .unwrap();
         let claim = row::ActiveModel {
-            wrapped: Set(rows[0].wrapped.clone()),
+            wrapped: Set(row.wrapped),
             ..Default::default()
         };
         row::Entity::update_many()

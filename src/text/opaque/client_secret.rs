@@ -1,4 +1,4 @@
-//! Client Secrets, and the tag that tells a secret of this registry from a guess.
+//! Client Secrets, and the tag that distinguishes a secret of this registry from a guess.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::{
-    CHECKSUM_DIGITS, MalformedToken, SECRET_DIGITS, decode, decode_256, encode, encode_256, seal, unseal,
+    CHECKSUM_DIGITS, MalformedToken, SECRET_DIGITS, decode, encode, join, verify_checksum, with_checksum,
 };
 use crate::text::id::{ClientId, SecretId};
 
@@ -19,7 +19,7 @@ const TAG_LABEL: &[u8] = b"accord client secret tag";
 /// Length of `acs_<secret id>_`.
 const HEAD_LENGTH: usize = 4 + 30 + 1;
 
-/// A key that makes and checks tags, and nothing else. Cheap to clone.
+/// A key that computes and verifies tags, and nothing else. Cheap to clone.
 #[derive(Clone)]
 pub struct SecretTagKey {
     version: i32,
@@ -27,21 +27,19 @@ pub struct SecretTagKey {
 }
 
 impl SecretTagKey {
-    /// The key of this version of the registry's data key.
+    /// Creates the tag key of a version of the registry's data key.
     pub fn new(version: i32, key: &[u8; 32]) -> Self {
-        Self {
-            version,
-            key: hmac::Key::new(hmac::HMAC_SHA256, key),
-        }
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+        Self { version, key }
     }
 
-    /// The version of the data key that it derives from.
+    /// Returns the version of the data key.
     pub fn version(&self) -> i32 {
         self.version
     }
 
-    /// The first 64 bits of HMAC-SHA-256 over the label, the client and the text in front of the tag, each preceded
-    /// by its length.
+    /// Returns the first 64 bits of HMAC-SHA-256 over the label, the client and the text before the tag, each
+    /// preceded by its length.
     fn tag(&self, client_id: &ClientId, text: &str) -> [u8; TAG_BYTES] {
         let mut context = hmac::Context::with_key(&self.key);
         for part in [TAG_LABEL, client_id.as_str().as_bytes(), text.as_bytes()] {
@@ -62,8 +60,8 @@ impl fmt::Debug for SecretTagKey {
 
 /// A Client Secret, `acs_<secret id>_<256 bits><tag><checksum>`.
 ///
-/// It names the secret that it claims to be, so that one hash decides an attempt, however many secrets a client
-/// has. The tag rejects a guess before any look-up; it proves nothing.
+/// It holds its own id, so that one hash decides an attempt, however many secrets a client has. The tag rejects a
+/// guess before any look-up; it proves nothing.
 #[derive(Clone)]
 pub struct ClientSecret {
     secret_id: SecretId,
@@ -72,45 +70,36 @@ pub struct ClientSecret {
 }
 
 impl ClientSecret {
-    /// Writes the secret of a client with these 256 bits, tagged under `key`.
+    /// Composes the secret of a client from 256 bits, tagged under `key`.
     pub fn compose(key: &SecretTagKey, client_id: &ClientId, secret_id: SecretId, secret: &[u8; 32]) -> Self {
-        let digits = encode_256(secret);
-        let mut text = Zeroizing::new(String::with_capacity(HEAD_LENGTH + SECRET_DIGITS));
-        for part in ["acs_", secret_id.as_str(), "_", digits.as_str()] {
-            text.push_str(part);
-        }
-        let tag = key.tag(client_id, &text);
-        let mut tag_digits = [0; TAG_DIGITS];
-        encode(tag, &mut tag_digits);
-        let tag_text: String = tag_digits.map(char::from).iter().collect();
+        let digits = encode(*secret, SECRET_DIGITS);
+        let tagged = join(&["acs_", secret_id.as_str(), "_", &digits], 0);
+        let tag = key.tag(client_id, &tagged);
         Self {
             secret_id,
             tag,
-            text: seal(&[&text, &tag_text]),
+            text: with_checksum(&[&tagged, &encode(tag, TAG_DIGITS)]),
         }
     }
 
-    /// Reads a Client Secret. The tag is not checked.
-    ///
-    /// # Errors
-    /// [`MalformedToken`] for any other text.
+    /// Parses a Client Secret. Does not verify its tag.
     pub fn parse(text: &str) -> Result<Self, MalformedToken> {
         if text.len() != HEAD_LENGTH + SECRET_DIGITS + TAG_DIGITS + CHECKSUM_DIGITS {
             return Err(MalformedToken);
         }
-        let (head, digits) = unseal(text)?.split_at(HEAD_LENGTH);
+        let (head, digits) = verify_checksum(text)?.split_at(HEAD_LENGTH);
         let secret_id = head.strip_prefix("acs_").and_then(|head| head.strip_suffix('_'));
         let secret_id = SecretId::parse(secret_id.ok_or(MalformedToken)?).map_err(|_| MalformedToken)?;
         let (secret, tag) = digits.split_at(SECRET_DIGITS);
-        decode_256(secret)?;
+        decode::<32>(secret, SECRET_DIGITS)?;
         Ok(Self {
             secret_id,
-            tag: *decode(tag)?,
+            tag: *decode(tag, TAG_DIGITS)?,
             text: Zeroizing::new(text.to_owned()),
         })
     }
 
-    /// Whether one of the keys tagged this text for this client. Takes the same time for every client.
+    /// Returns whether one of the keys tagged this text for this client. Takes the same time for every client.
     pub fn is_tagged_for<'a>(
         &self,
         client_id: &ClientId,
@@ -121,12 +110,12 @@ impl ClientSecret {
             .any(|key| key.tag(client_id, tagged).ct_eq(&self.tag).into())
     }
 
-    /// Which secret it claims to be.
+    /// Returns the id that the secret claims.
     pub fn secret_id(&self) -> &SecretId {
         &self.secret_id
     }
 
-    /// The secret's text: a secret.
+    /// Returns the secret's text.
     pub fn expose(&self) -> &str {
         &self.text
     }

@@ -1,4 +1,4 @@
-//! A checker against an authority that fails, delays, repeats and answers out of order.
+//! A checker whose authority fails, delays and repeats responses.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -9,13 +9,13 @@ use super::*;
 use crate::{
     token::v1::RevocationKind,
     verify::{
-        LEASE,
-        testing::{Authority, EXPECTED, Fault, NOW, Signer, WORKLOAD, claims},
+        LEASE, bearer,
+        testing::{Authority, Fault, NOW, Signer, WORKLOAD, claims, tenant},
     },
 };
 
 const MS: Duration = Duration::from_millis(1);
-/// Longer than the lease, one poll and one lost answer.
+/// Longer than the lease, one poll and one lost response.
 const SOON: Duration = Duration::from_secs(4);
 
 async fn started(authority: &Authority) -> Checker {
@@ -31,10 +31,10 @@ fn token(signer: &Signer, jti: &str) -> String {
     })
 }
 
-/// Revokes six tokens, one every 300 ms, while `fault` happens to `length` answers from the
-/// `first` on, and looks at all tokens every 100 ms.
-async fn burst(signer: &Signer, fault: Fault, first: usize, length: usize) {
-    let what = format!("{fault:?} from {first} on, {length} times");
+/// Revokes six tokens, one every 300 ms, and checks all tokens every 100 ms. `fault` happens to `length` responses from
+/// number `first` on.
+async fn check_during(signer: &Signer, fault: Fault, first: usize, length: usize) {
+    let what = format!("{fault:?}, {length} times from {first}");
     let authority = Authority::new(signer);
     let tokens: Vec<_> = (0..6).map(|jti| token(signer, &jti.to_string())).collect();
     let live = token(signer, "live");
@@ -43,7 +43,7 @@ async fn burst(signer: &Signer, fault: Fault, first: usize, length: usize) {
     authority.spoil(vec![Some(fault); length]);
 
     let mut revoked_at = vec![None; tokens.len()];
-    let mut refused = vec![false; tokens.len()];
+    let mut rejected = vec![false; tokens.len()];
     for step in 0..60 {
         if step % 3 == 2 && step / 3 < tokens.len() {
             let next = step / 3;
@@ -52,36 +52,36 @@ async fn burst(signer: &Signer, fault: Fault, first: usize, length: usize) {
         }
         sleep(100 * MS).await;
         for (index, token) in tokens.iter().enumerate() {
-            match checker.check(token, &EXPECTED).await {
+            match checker.check(token, &tenant()).await {
                 Ok(_) => {
                     let late = revoked_at[index].is_some_and(|at: Instant| at.elapsed() > LEASE);
-                    assert!(!late, "{what}: {index} counts after the bound");
-                    assert!(!refused[index], "{what}: {index} counts again");
+                    assert!(!late, "{what}: {index} is accepted after the bound");
+                    assert!(!rejected[index], "{what}: {index} is accepted again");
                 }
                 Err(VerifyError::Revoked) => {
                     assert!(revoked_at[index].is_some(), "{what}: {index} was not revoked");
-                    refused[index] = true;
+                    rejected[index] = true;
                 }
                 Err(VerifyError::Stale) => {}
                 Err(other) => panic!("{what}: {other}"),
             }
         }
-        match checker.check(&live, &EXPECTED).await {
+        match checker.check(&live, &tenant()).await {
             Ok(_) | Err(VerifyError::Stale) => {}
             Err(other) => panic!("{what}: {other}"),
         }
     }
-    // It recovers by itself, and then knows everything.
+    // The checker recovers and knows every revocation.
     timeout(2 * SOON, checker.ready()).await.unwrap();
-    assert_eq!(checker.check(&live, &EXPECTED).await.map(drop), Ok(()), "{what}");
+    assert_eq!(checker.check(&live, &tenant()).await.map(drop), Ok(()), "{what}");
     for token in &tokens {
-        let refused = checker.check(token, &EXPECTED).await;
-        assert_eq!(refused, Err(VerifyError::Revoked), "{what}");
+        let result = checker.check(token, &tenant()).await;
+        assert_eq!(result, Err(VerifyError::Revoked), "{what}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_happens_to_answers_nothing_counts_two_seconds_after_it_was_revoked() {
+async fn a_revoked_token_is_rejected_after_two_seconds_whatever_happens_to_responses() {
     let signer = Signer::new("k1");
     for fault in [
         Fault::Fails(Code::Unavailable),
@@ -92,42 +92,42 @@ async fn whatever_happens_to_answers_nothing_counts_two_seconds_after_it_was_rev
         Fault::IsOld(300 * MS),
         Fault::IsOld(1900 * MS),
         Fault::Repeats,
-        Fault::BeginsAgain,
+        Fault::StartsSnapshot,
     ] {
         for first in 0..6 {
             for length in [1, 4] {
-                burst(&signer, fault, first, length).await;
+                check_during(&signer, fault, first, length).await;
             }
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_answers_everything_is_refused_and_it_recovers_by_itself() {
+async fn without_responses_every_token_is_rejected_until_they_resume() {
     let signer = Signer::new("k1");
     let authority = Authority::new(&signer);
     let checker = started(&authority).await;
     let live = token(&signer, "live");
     let at = Instant::now();
     authority.set_down(true);
-    while checker.check(&live, &EXPECTED).await.is_ok() {
+    while checker.check(&live, &tenant()).await.is_ok() {
         assert!(at.elapsed() <= LEASE);
         sleep(10 * MS).await;
     }
-    assert!(at.elapsed() > LEASE - 500 * MS, "a lease lasts");
+    assert!(at.elapsed() > LEASE - 500 * MS, "the lease is still valid");
     for _ in 0..20 {
-        assert_eq!(checker.check(&live, &EXPECTED).await, Err(VerifyError::Stale));
+        assert_eq!(checker.check(&live, &tenant()).await, Err(VerifyError::Stale));
         assert!(!checker.is_ready());
         sleep(500 * MS).await;
     }
     authority.revoke(RevocationKind::Client, "cli_1");
     authority.set_down(false);
     timeout(SOON, checker.ready()).await.unwrap();
-    assert_eq!(checker.check(&live, &EXPECTED).await, Err(VerifyError::Revoked));
+    assert_eq!(checker.check(&live, &tenant()).await, Err(VerifyError::Revoked));
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_counts_before_keys_and_a_whole_snapshot_are_there() {
+async fn every_token_is_rejected_before_keys_and_a_whole_snapshot_are_read() {
     let signer = Signer::new("k1");
     let authority = Authority::new(&signer);
     for jti in 0..5 {
@@ -138,26 +138,26 @@ async fn nothing_counts_before_keys_and_a_whole_snapshot_are_there() {
     let checker = authority.checker().start().unwrap();
     let (live, revoked) = (token(&signer, "live"), token(&signer, "4"));
     assert!(timeout(2 * LEASE, checker.ready()).await.is_err());
-    assert_eq!(checker.check(&live, &EXPECTED).await, Err(VerifyError::NoKeys));
+    assert_eq!(checker.check(&live, &tenant()).await, Err(VerifyError::NoKeys));
     authority.set_keys_down(false);
     timeout(SOON, checker.ready()).await.unwrap();
-    assert_eq!(checker.check(&live, &EXPECTED).await.map(drop), Ok(()));
+    assert_eq!(checker.check(&live, &tenant()).await.map(drop), Ok(()));
     assert_eq!(
-        checker.check(&revoked, &EXPECTED).await,
+        checker.check(&revoked, &tenant()).await,
         Err(VerifyError::Revoked)
     );
 
-    // What is there is enough: nobody is asked.
+    // Checks send no requests.
     let calls = authority.calls();
     for _ in 0..100 {
-        checker.check(&live, &EXPECTED).await.unwrap();
-        checker.check(&revoked, &EXPECTED).await.unwrap_err();
+        checker.check(&live, &tenant()).await.unwrap();
+        checker.check(&revoked, &tenant()).await.unwrap_err();
     }
     assert_eq!(authority.calls(), calls);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_key_is_asked_for_once_in_five_seconds() {
+async fn unknown_keys_cause_one_read_in_five_seconds() {
     let [first, second, forged] = ["k1", "k2", "k3"].map(Signer::new);
     let authority = Authority::new(&first);
     let checker = started(&authority).await;
@@ -166,11 +166,11 @@ async fn an_unknown_key_is_asked_for_once_in_five_seconds() {
     authority.set_keys(&[&first, &second]);
     sleep(Duration::from_secs(5)).await;
 
-    // Many at a time share one answer.
+    // Concurrent checks share one read.
     let rotated = token(&second, "1");
     let checks = (0..20).map(|_| {
         let (checker, token) = (checker.clone(), rotated.clone());
-        tokio::spawn(async move { checker.check(&token, &EXPECTED).await })
+        tokio::spawn(async move { checker.check(&token, &tenant()).await })
     });
     for check in checks.collect::<Vec<_>>() {
         check.await.unwrap().unwrap();
@@ -180,7 +180,7 @@ async fn an_unknown_key_is_asked_for_once_in_five_seconds() {
     let forged = token(&forged, "1");
     for _ in 0..20 {
         assert_eq!(
-            checker.check(&forged, &EXPECTED).await,
+            checker.check(&forged, &tenant()).await,
             Err(VerifyError::UnknownKey)
         );
     }
@@ -188,62 +188,62 @@ async fn an_unknown_key_is_asked_for_once_in_five_seconds() {
     sleep(Duration::from_secs(5)).await;
     for _ in 0..20 {
         assert_eq!(
-            checker.check(&forged, &EXPECTED).await,
+            checker.check(&forged, &tenant()).await,
             Err(VerifyError::UnknownKey)
         );
     }
     assert_eq!(key_reads(), before + 2);
 
-    // When it can't be asked for, nobody knows.
+    // Without a read the checker can't tell.
     authority.set_keys_down(true);
     sleep(Duration::from_secs(5)).await;
     for _ in 0..20 {
-        assert_eq!(checker.check(&forged, &EXPECTED).await, Err(VerifyError::NoKeys));
+        assert_eq!(checker.check(&forged, &tenant()).await, Err(VerifyError::NoKeys));
     }
     assert_eq!(key_reads(), before + 3);
-    checker.check(&rotated, &EXPECTED).await.unwrap();
+    checker.check(&rotated, &tenant()).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_come_and_go_within_a_minute_and_a_revoked_one_at_once() {
+async fn keys_change_within_a_minute_and_revoked_ones_at_once() {
     let [first, second] = ["k1", "k2"].map(Signer::new);
     let authority = Authority::new(&first);
     let checker = started(&authority).await;
     authority.set_keys(&[&second]);
-    checker.check(&token(&first, "1"), &EXPECTED).await.unwrap();
+    checker.check(&token(&first, "1"), &tenant()).await.unwrap();
     sleep(Duration::from_secs(61)).await;
-    let gone = checker.check(&token(&first, "1"), &EXPECTED).await;
-    assert_eq!(gone, Err(VerifyError::UnknownKey));
-    checker.check(&token(&second, "1"), &EXPECTED).await.unwrap();
+    let removed = checker.check(&token(&first, "1"), &tenant()).await;
+    assert_eq!(removed, Err(VerifyError::UnknownKey));
+    checker.check(&token(&second, "1"), &tenant()).await.unwrap();
 
     let before = authority.calls().1;
     authority.revoke(RevocationKind::Kid, "k2");
     sleep(600 * MS).await;
-    let revoked = checker.check(&token(&second, "1"), &EXPECTED).await;
+    let revoked = checker.check(&token(&second, "1"), &tenant()).await;
     assert_eq!(revoked, Err(VerifyError::Revoked));
     assert_eq!(authority.calls().1, before + 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_that_were_read_long_ago_count_no_more() {
+async fn keys_that_were_read_too_long_ago_are_not_used() {
     let signer = Signer::new("k1");
     let authority = Authority::new(&signer);
     let checker = started(&authority).await;
-    // The end of a key may have been told, and forgotten again, while nobody could ask.
+    // Meanwhile the feed may have listed the revocation of a key and dropped it.
     authority.set_keys_down(true);
     sleep(Duration::from_secs(500)).await;
-    checker.check(&token(&signer, "1"), &EXPECTED).await.unwrap();
+    checker.check(&token(&signer, "1"), &tenant()).await.unwrap();
     sleep(Duration::from_secs(101)).await;
-    let refused = checker.check(&token(&signer, "1"), &EXPECTED).await;
-    assert_eq!(refused, Err(VerifyError::NoKeys));
+    let result = checker.check(&token(&signer, "1"), &tenant()).await;
+    assert_eq!(result, Err(VerifyError::NoKeys));
     assert!(!checker.is_ready());
     authority.set_keys_down(false);
     timeout(SOON, checker.ready()).await.unwrap();
-    checker.check(&token(&signer, "1"), &EXPECTED).await.unwrap();
+    checker.check(&token(&signer, "1"), &tenant()).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_epoch_begins_anew() {
+async fn a_new_epoch_drops_keys_and_revocations() {
     let [first, second] = ["k1", "k2"].map(Signer::new);
     let authority = Authority::new(&first);
     let checker = started(&authority).await;
@@ -251,29 +251,29 @@ async fn another_epoch_begins_anew() {
     authority.set_keys_down(true);
     authority.restore("cc-dd");
     sleep(600 * MS).await;
-    // Keys may have changed with it, so those of before are good for nothing.
+    // The keys may have changed with the epoch, so the old ones are not used.
     let of_new = AccessTokenClaims {
         rev: "cc-dd.0.0".into(),
         ..claims()
     };
     let with_old_key = first.sign(&of_new);
     assert_eq!(
-        checker.check(&with_old_key, &EXPECTED).await,
+        checker.check(&with_old_key, &tenant()).await,
         Err(VerifyError::NoKeys)
     );
     authority.set_keys_down(false);
     timeout(SOON, checker.ready()).await.unwrap();
     assert_eq!(
-        checker.check(&with_old_key, &EXPECTED).await,
+        checker.check(&with_old_key, &tenant()).await,
         Err(VerifyError::UnknownKey)
     );
-    checker.check(&second.sign(&of_new), &EXPECTED).await.unwrap();
-    let of_old = checker.check(&token(&second, "1"), &EXPECTED).await;
+    checker.check(&second.sign(&of_new), &tenant()).await.unwrap();
+    let of_old = checker.check(&token(&second, "1"), &tenant()).await;
     assert_eq!(of_old, Err(VerifyError::Revoked));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cursor_that_nobody_knows_any_more_is_given_up() {
+async fn an_unknown_cursor_is_reset() {
     let signer = Signer::new("k1");
     let authority = Authority::new(&signer);
     let checker = started(&authority).await;
@@ -282,14 +282,14 @@ async fn a_cursor_that_nobody_knows_any_more_is_given_up() {
     sleep(1100 * MS).await;
     let (live, revoked) = (token(&signer, "live"), token(&signer, "1"));
     assert_eq!(
-        checker.check(&revoked, &EXPECTED).await,
+        checker.check(&revoked, &tenant()).await,
         Err(VerifyError::Revoked)
     );
-    checker.check(&live, &EXPECTED).await.unwrap();
+    checker.check(&live, &tenant()).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_counts_for_its_tenant_until_its_end() {
+async fn a_token_is_valid_for_its_tenant_until_it_expires() {
     let signer = Signer::new("k1");
     let authority = Authority::new(&signer);
     let checker = started(&authority).await;
@@ -300,26 +300,26 @@ async fn a_token_counts_for_its_tenant_until_its_end() {
         })
     };
     assert_eq!(
-        checker.check(&token(NOW), &EXPECTED).await,
+        checker.check(&token(NOW), &tenant()).await,
         Err(VerifyError::Expired)
     );
-    checker.check(&token(NOW + 1), &EXPECTED).await.unwrap();
-    let elsewhere = Expected {
-        tenant_id: "firm2",
-        ..EXPECTED
+    checker.check(&token(NOW + 1), &tenant()).await.unwrap();
+    let elsewhere = Tenant {
+        tenant_id: "firm2".into(),
+        ..tenant()
     };
-    let refused = checker.check(&token(NOW + 1), &elsewhere).await;
-    assert_eq!(refused, Err(VerifyError::WrongTarget));
+    let result = checker.check(&token(NOW + 1), &elsewhere).await;
+    assert_eq!(result, Err(VerifyError::WrongTarget));
     let forged = Signer::new("k1").sign(&claims());
     assert_eq!(
-        checker.check(&forged, &EXPECTED).await,
+        checker.check(&forged, &tenant()).await,
         Err(VerifyError::Signature)
     );
-    assert_eq!(checker.check("", &EXPECTED).await, Err(VerifyError::Malformed));
+    assert_eq!(checker.check("", &tenant()).await, Err(VerifyError::Malformed));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_clone_takes_the_task_along() {
+async fn the_task_ends_with_the_last_clone() {
     let authority = Authority::new(&Signer::new("k1"));
     let checker = started(&authority).await;
     let clone = checker.clone();
@@ -328,7 +328,7 @@ async fn the_last_clone_takes_the_task_along() {
     sleep(SOON).await;
     assert!(authority.calls().0 > before);
     drop(clone);
-    // What was sent already may still arrive.
+    // A request may already be sent.
     sleep(100 * MS).await;
     let before = authority.calls();
     sleep(Duration::from_secs(100)).await;
@@ -357,25 +357,25 @@ async fn plaintext_is_for_loopback() {
         "http://localhost:1/?q",
         "/",
     ] {
-        let refused = Checker::builder(bad, WORKLOAD).map(drop);
-        assert_eq!(refused, Err(ConnectError::Address), "{bad}");
+        let result = Checker::builder(bad, WORKLOAD).map(drop);
+        assert_eq!(result, Err(ConnectError::Address), "{bad}");
     }
     for bad in ["", "acw_1 2", "acw_\n", "acw_\u{e9}"] {
-        let refused = Checker::builder("http://127.0.0.1:1", bad).map(drop);
-        assert_eq!(refused, Err(ConnectError::Token), "{bad}");
+        let result = Checker::builder("http://127.0.0.1:1", bad).map(drop);
+        assert_eq!(result, Err(ConnectError::Token), "{bad}");
     }
 }
 
 #[test]
 fn without_a_runtime_there_is_an_error_and_no_panic() {
-    let refused = Checker::connect("http://127.0.0.1:1", WORKLOAD).map(drop);
-    assert_eq!(refused, Err(ConnectError::NoRuntime));
+    let result = Checker::connect("http://127.0.0.1:1", WORKLOAD).map(drop);
+    assert_eq!(result, Err(ConnectError::NoRuntime));
 }
 
 #[tokio::test]
 async fn debug_shows_no_token() {
     let builder = Checker::builder("http://127.0.0.1:1", WORKLOAD).unwrap();
-    assert!(format!("{:?}", builder.token.header()).contains("Sensitive"));
+    assert!(format!("{:?}", bearer::header(WORKLOAD)).contains("Sensitive"));
     let shown = format!("{builder:?}");
     let shown = format!("{shown} {:?}", builder.start().unwrap());
     assert!(!shown.contains("acw_"), "{shown}");

@@ -1,4 +1,4 @@
-//! What counts as an access token, and what does not.
+//! Valid and invalid access tokens.
 
 #![allow(clippy::unwrap_used)]
 
@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{EncodingKey, Header};
 
 use super::*;
-use crate::verify::testing::{EXPECTED, NOW, Signer, claims};
+use crate::verify::testing::{NOW, Signer, claims, tenant};
 
 fn signer() -> Signer {
     Signer::new("k1")
@@ -17,22 +17,24 @@ fn header() -> Header {
 }
 
 fn set(signer: &Signer) -> KeySet {
-    let document = serde_json::json!({"keys": [
-        {"kty": "RSA", "kid": "other", "n": "AQAB", "e": "AQAB"},
-        {"kty": "OKP", "crv": "Ed25519", "kid": "k1", "x": signer.x, "use": "sig", "alg": "EdDSA"},
-    ]});
-    KeySet::from_json(document.to_string().as_bytes()).unwrap()
+    let other = pb::JsonWebKey {
+        kty: "RSA".into(),
+        kid: "other".into(),
+        ..Default::default()
+    };
+    let keys = vec![other, signer.json_web_key()];
+    KeySet::from_response(&pb::GetJsonWebKeySetResponse { keys }).unwrap()
 }
 
 #[test]
-fn a_genuine_token_counts_until_its_end() {
+fn a_genuine_token_is_valid_until_it_expires() {
     let signer = signer();
     let token = jsonwebtoken::encode(&header(), &claims(), &signer.key).unwrap();
     let keys = set(&signer);
-    assert_eq!(keys.verify(&token, &EXPECTED, NOW), Ok(claims()));
-    assert!(keys.verify(&token, &EXPECTED, NOW + 299).is_ok());
+    assert_eq!(keys.verify(&token, &tenant(), NOW), Ok(claims()));
+    assert!(keys.verify(&token, &tenant(), NOW + 299).is_ok());
     assert_eq!(
-        keys.verify(&token, &EXPECTED, NOW + 300),
+        keys.verify(&token, &tenant(), NOW + 300),
         Err(VerifyError::Expired)
     );
 }
@@ -42,17 +44,17 @@ fn issuer_audience_and_tenant_must_be_exact() {
     let signer = signer();
     let token = jsonwebtoken::encode(&header(), &claims(), &signer.key).unwrap();
     for expected in [
-        Expected {
-            issuer: "https://auth.example/firm/",
-            ..EXPECTED
+        Tenant {
+            issuer: "https://auth.example/firm/".into(),
+            ..tenant()
         },
-        Expected {
-            audience: "https://api.firm.example/v1/",
-            ..EXPECTED
+        Tenant {
+            audience: "https://api.firm.example/v1/".into(),
+            ..tenant()
         },
-        Expected {
-            tenant_id: "firm2",
-            ..EXPECTED
+        Tenant {
+            tenant_id: "firm2".into(),
+            ..tenant()
         },
     ] {
         assert_eq!(
@@ -63,13 +65,13 @@ fn issuer_audience_and_tenant_must_be_exact() {
 }
 
 #[test]
-fn another_key_type_or_algorithm_is_refused() {
+fn other_keys_types_and_algorithms_are_rejected() {
     let signer = signer();
     let keys = set(&signer);
     let with = |header: Header, key: &EncodingKey| jsonwebtoken::encode(&header, &claims(), key).unwrap();
 
     let forged = with(header(), &self::signer().key);
-    assert_eq!(keys.verify(&forged, &EXPECTED, NOW), Err(VerifyError::Signature));
+    assert_eq!(keys.verify(&forged, &tenant(), NOW), Err(VerifyError::Signature));
     let unknown = with(
         Header {
             kid: Some("k2".into()),
@@ -78,7 +80,7 @@ fn another_key_type_or_algorithm_is_refused() {
         &signer.key,
     );
     assert_eq!(
-        keys.verify(&unknown, &EXPECTED, NOW),
+        keys.verify(&unknown, &tenant(), NOW),
         Err(VerifyError::UnknownKey)
     );
     let id_token = with(
@@ -89,7 +91,7 @@ fn another_key_type_or_algorithm_is_refused() {
         &signer.key,
     );
     assert_eq!(
-        keys.verify(&id_token, &EXPECTED, NOW),
+        keys.verify(&id_token, &tenant(), NOW),
         Err(VerifyError::Malformed)
     );
 
@@ -102,7 +104,7 @@ fn another_key_type_or_algorithm_is_refused() {
         },
         &secret,
     );
-    assert_eq!(keys.verify(&hmac, &EXPECTED, NOW), Err(VerifyError::Malformed));
+    assert_eq!(keys.verify(&hmac, &tenant(), NOW), Err(VerifyError::Malformed));
 
     let payload = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&claims()).unwrap());
     let none = URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"at+jwt","kid":"k1"}"#);
@@ -113,7 +115,7 @@ fn another_key_type_or_algorithm_is_refused() {
         &format!("{none}.{payload}."),
         &"x".repeat(MAX_TOKEN_BYTES + 1),
     ] {
-        assert_eq!(keys.verify(bad, &EXPECTED, NOW), Err(VerifyError::Malformed));
+        assert_eq!(keys.verify(bad, &tenant(), NOW), Err(VerifyError::Malformed));
     }
 }
 
@@ -128,6 +130,6 @@ fn a_changed_claim_breaks_the_signature() {
     };
     let payload = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&widened).unwrap());
     parts[1] = &payload;
-    let refused = set(&signer).verify(&parts.join("."), &EXPECTED, NOW);
-    assert_eq!(refused, Err(VerifyError::Signature));
+    let result = set(&signer).verify(&parts.join("."), &tenant(), NOW);
+    assert_eq!(result, Err(VerifyError::Signature));
 }

@@ -17,14 +17,14 @@ async fn contacts(Extension(caller): Extension<AccessTokenClaims>, headers: Head
     format!("{} {:?}", caller.sub, headers[header::AUTHORIZATION])
 }
 
-struct Stage {
+struct Setup {
     signer: Signer,
     authority: Authority,
     checker: Checker,
 }
 
-impl Stage {
-    async fn set() -> Self {
+impl Setup {
+    async fn new() -> Self {
         let signer = Signer::new("k1");
         let authority = Authority::new(&signer);
         let checker = authority.checker().start().unwrap();
@@ -41,7 +41,7 @@ impl Stage {
     }
 }
 
-async fn ask(protect: Protect, path: &str, authorization: &[&str]) -> Response<Body> {
+async fn call(protect: Protect, path: &str, authorization: &[&str]) -> Response<Body> {
     let app = Router::new()
         .route("/{tenant}/contacts", get(contacts))
         .layer(protect);
@@ -57,7 +57,7 @@ async fn text(response: Response<Body>) -> String {
     String::from_utf8(body.to_vec()).unwrap()
 }
 
-async fn assert_refused(response: Response<Body>, status: StatusCode, challenge: &str) {
+async fn assert_rejected(response: Response<Body>, status: StatusCode, challenge: &str) {
     let challenge = HeaderValue::from_str(challenge).unwrap();
     let challenges: Vec<_> = response
         .headers()
@@ -70,28 +70,28 @@ async fn assert_refused(response: Response<Body>, status: StatusCode, challenge:
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_good_token_reaches_the_handler_with_its_claims() {
-    let stage = Stage::set().await;
-    let good = stage.signer.sign(&claims());
+async fn a_valid_token_reaches_the_handler_with_its_claims() {
+    let setup = Setup::new().await;
+    let good = setup.signer.sign(&claims());
     for protect in [
-        stage.protect(),
-        stage.protect().require_scope("b").require_scope("a"),
+        setup.protect(),
+        setup.protect().require_scope("b").require_scope("a"),
     ] {
-        let answer = ask(protect, "/firm/contacts", &[&format!("bearer {good}")]).await;
-        assert_eq!(answer.status(), StatusCode::OK);
-        assert!(!answer.headers().contains_key(header::CACHE_CONTROL));
-        assert_eq!(text(answer).await, "usr_1 Sensitive");
+        let response = call(protect, "/firm/contacts", &[&format!("bearer {good}")]).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert!(!response.headers().contains_key(header::CACHE_CONTROL));
+        assert_eq!(text(response).await, "usr_1 Sensitive");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_refusal_says_why_as_rfc_6750_has_it() {
-    let stage = Stage::set().await;
-    let good = format!("Bearer {}", stage.signer.sign(&claims()));
-    let get = async |authorization: &[&str]| ask(stage.protect(), "/firm/contacts", authorization).await;
+async fn rejections_are_those_of_rfc_6750() {
+    let setup = Setup::new().await;
+    let good = format!("Bearer {}", setup.signer.sign(&claims()));
+    let get = async |authorization: &[&str]| call(setup.protect(), "/firm/contacts", authorization).await;
 
-    assert_refused(get(&[]).await, StatusCode::UNAUTHORIZED, REALM).await;
-    assert_refused(get(&["Basic YTpi"]).await, StatusCode::UNAUTHORIZED, REALM).await;
+    assert_rejected(get(&[]).await, StatusCode::UNAUTHORIZED, REALM).await;
+    assert_rejected(get(&["Basic YTpi"]).await, StatusCode::UNAUTHORIZED, REALM).await;
     let invalid_request = format!("{REALM}, error=\"invalid_request\"");
     for malformed in [
         &["Bearer"][..],
@@ -99,41 +99,41 @@ async fn each_refusal_says_why_as_rfc_6750_has_it() {
         &[&good, &good],
         &["Basic YTpi", &good],
     ] {
-        assert_refused(get(malformed).await, StatusCode::BAD_REQUEST, &invalid_request).await;
+        assert_rejected(get(malformed).await, StatusCode::BAD_REQUEST, &invalid_request).await;
     }
     let invalid_token = format!("{REALM}, error=\"invalid_token\"");
-    let foreign = stage.signer.sign(&AccessTokenClaims {
+    let foreign = setup.signer.sign(&AccessTokenClaims {
         tenant_id: "firm2".into(),
         ..claims()
     });
     for bad in ["Bearer abc", &format!("Bearer {foreign}")] {
-        assert_refused(get(&[bad]).await, StatusCode::UNAUTHORIZED, &invalid_token).await;
+        assert_rejected(get(&[bad]).await, StatusCode::UNAUTHORIZED, &invalid_token).await;
     }
 
-    let needs = stage.protect().require_scope("a").require_scope("contacts.read");
-    let lacking = ask(needs, "/firm/contacts", &[&good]).await;
+    let protect = setup.protect().require_scope("a").require_scope("contacts.read");
+    let lacking = call(protect, "/firm/contacts", &[&good]).await;
     let insufficient = format!("{REALM}, error=\"insufficient_scope\", scope=\"a contacts.read\"");
-    assert_refused(lacking, StatusCode::FORBIDDEN, &insufficient).await;
+    assert_rejected(lacking, StatusCode::FORBIDDEN, &insufficient).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_can_not_be_known_is_503_for_a_good_token_only() {
-    let stage = Stage::set().await;
-    stage.authority.set_down(true);
+async fn without_a_lease_only_a_well_formed_token_gets_503() {
+    let setup = Setup::new().await;
+    setup.authority.set_down(true);
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let good = format!("Bearer {}", stage.signer.sign(&claims()));
-    let answer = ask(stage.protect(), "/firm/contacts", &[&good]).await;
-    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(answer.headers()[header::RETRY_AFTER], "1");
-    assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store");
-    assert!(!answer.headers().contains_key(header::WWW_AUTHENTICATE));
-    let bad = ask(stage.protect(), "/firm/contacts", &["Bearer abc"]).await;
+    let good = format!("Bearer {}", setup.signer.sign(&claims()));
+    let response = call(setup.protect(), "/firm/contacts", &[&good]).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+    assert!(!response.headers().contains_key(header::WWW_AUTHENTICATE));
+    let bad = call(setup.protect(), "/firm/contacts", &["Bearer abc"]).await;
     assert_eq!(bad.status(), StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test(start_paused = true)]
-async fn several_tenants_are_told_apart_by_the_request() {
-    let stage = Stage::set().await;
+async fn the_request_selects_the_tenant() {
+    let setup = Setup::new().await;
     let tenants = [
         tenant(),
         Tenant {
@@ -142,27 +142,27 @@ async fn several_tenants_are_told_apart_by_the_request() {
         },
     ];
     let tenants = tenants.map(Arc::new);
-    let protect = Protect::tenants(stage.checker.clone(), move |parts| {
+    let protect = Protect::tenants(setup.checker.clone(), move |parts| {
         let id = parts.uri.path().split('/').nth(1)?;
         tenants.iter().find(|tenant| tenant.tenant_id == id).cloned()
     });
-    let good = format!("Bearer {}", stage.signer.sign(&claims()));
+    let good = format!("Bearer {}", setup.signer.sign(&claims()));
     for (path, status) in [
         ("/firm/contacts", StatusCode::OK),
         ("/other/contacts", StatusCode::UNAUTHORIZED),
         ("/nobody/contacts", StatusCode::UNAUTHORIZED),
     ] {
-        let answer = ask(protect.clone(), path, &[&good]).await;
-        assert_eq!(answer.status(), status, "{path}");
+        let response = call(protect.clone(), path, &[&good]).await;
+        assert_eq!(response.status(), status, "{path}");
     }
-    let without = ask(protect, "/nobody/contacts", &[]).await;
-    assert_refused(without, StatusCode::UNAUTHORIZED, r#"Bearer realm="Cloud API""#).await;
+    let without = call(protect, "/nobody/contacts", &[]).await;
+    assert_rejected(without, StatusCode::UNAUTHORIZED, r#"Bearer realm="Cloud API""#).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn debug_shows_what_is_required_and_no_token() {
-    let stage = Stage::set().await;
-    let protect = stage.protect().require_scope("a");
+async fn debug_shows_the_required_scopes_and_no_token() {
+    let setup = Setup::new().await;
+    let protect = setup.protect().require_scope("a");
     let shown = format!("{protect:?} {:?}", protect.layer(()));
     assert!(shown.contains("\"a\"") && !shown.contains("acw_"), "{shown}");
 }

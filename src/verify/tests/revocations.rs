@@ -1,4 +1,4 @@
-//! What answers do to a follower, in whatever order they come.
+//! Responses of the feed, in any order.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,7 +9,7 @@ use crate::verify::testing::{EPOCH, claims, revocation};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// A snapshot that holds all there is.
+/// A complete snapshot.
 fn snapshot(revocations: Vec<pb::Revocation>) -> pb::ListRevocationsResponse {
     pb::ListRevocationsResponse {
         revocations,
@@ -25,7 +25,7 @@ fn age(millis: u64) -> Option<prost_types::Duration> {
     Duration::from_millis(millis).try_into().ok()
 }
 
-/// What is new since.
+/// A complete response without a snapshot.
 fn news(revocations: Vec<pb::Revocation>) -> pb::ListRevocationsResponse {
     pb::ListRevocationsResponse {
         snapshot: false,
@@ -39,7 +39,7 @@ fn known(revocations: Vec<pb::Revocation>) -> Revocations {
     known
 }
 
-/// Claims that were checked at these positions.
+/// Claims with these positions.
 fn at(registry: i64, token: i64) -> AccessTokenClaims {
     AccessTokenClaims {
         rev: format!("{EPOCH}.{registry}.{token}"),
@@ -76,25 +76,25 @@ async fn each_kind_is_compared_with_its_own_feed() {
         let known = known(vec![revocation(kind, "other", 5)]);
         assert!(!known.is_revoked(&at(0, 0), "k1"), "{kind:?}");
     }
-    // Without a family, a family's end is of no concern.
+    // A token without a family.
     let known = known(vec![revocation(RevocationKind::Family, "fam_1", 5)]);
     assert!(!known.is_revoked(&claims(), "k1"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revoked_key_s_tokens_have_ended_whatever_they_state() {
+async fn tokens_of_a_revoked_key_are_revoked_at_any_position() {
     let mut known = known(vec![revocation(RevocationKind::Kid, "k1", 5)]);
     for position in [0, 5, 6, i64::MAX] {
         assert!(known.is_revoked(&at(position, position), "k1"), "{position}");
         assert!(!known.is_revoked(&at(position, position), "k2"), "{position}");
     }
-    // Whoever stole it can make new ones a year later.
+    // A thief can sign new tokens a year later.
     for _ in 0..3 {
         advance(Duration::from_secs(3600)).await;
         known.apply(news(vec![]), Instant::now());
     }
     assert!(known.is_revoked(&at(9, 9), "k1"));
-    // Only the first time is news.
+    // Only the first revocation is new.
     let again = || news(vec![revocation(RevocationKind::Kid, "k1", 5)]);
     assert!(!known.apply(again(), Instant::now()).key_revoked);
     let other = news(vec![revocation(RevocationKind::Kid, "k2", 6)]);
@@ -102,7 +102,7 @@ async fn a_revoked_key_s_tokens_have_ended_whatever_they_state() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kind_of_a_newer_server_ends_all_tokens_of_lower_positions() {
+async fn an_unknown_kind_revokes_all_tokens_of_lower_positions() {
     for kind in [0, 8, -1, i32::MAX] {
         let newer = pb::Revocation {
             kind,
@@ -112,16 +112,16 @@ async fn a_kind_of_a_newer_server_ends_all_tokens_of_lower_positions() {
         for (registry, token, ended) in [(4, 9, true), (9, 4, true), (5, 5, false)] {
             assert_eq!(known.is_revoked(&at(registry, token), "k1"), ended, "{kind}");
         }
-        advance(KEPT).await;
+        advance(RETENTION).await;
         assert!(
             !known.is_revoked(&at(0, 0), "k1"),
-            "by then they have ended by themselves"
+            "by then the tokens have expired"
         );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rev_that_can_not_be_compared_has_ended() {
+async fn a_rev_that_can_not_be_compared_is_revoked() {
     let known = known(vec![]);
     assert!(!known.is_revoked(&at(0, 0), "k1"));
     for rev in [
@@ -144,48 +144,48 @@ async fn a_rev_that_can_not_be_compared_has_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_lease_runs_from_when_the_question_was_sent_less_the_answer_s_age() {
+async fn the_lease_starts_when_the_request_was_sent_minus_the_age_of_the_response() {
     let mut known = Revocations::default();
-    assert_eq!(known.judge(&claims(), "k1"), Err(VerifyError::Stale));
-    let asked_at = Instant::now();
+    assert_eq!(known.check(&claims(), "k1"), Err(VerifyError::Stale));
+    let sent_at = Instant::now();
     advance(700 * MS).await;
-    let answer = pb::ListRevocationsResponse {
+    let response = pb::ListRevocationsResponse {
         age: age(300),
         ..snapshot(vec![])
     };
-    known.apply(answer, asked_at);
+    known.apply(response, sent_at);
     advance(1000 * MS).await;
-    assert_eq!(known.judge(&claims(), "k1"), Ok(()));
+    assert_eq!(known.check(&claims(), "k1"), Ok(()));
     advance(MS).await;
-    assert_eq!(known.judge(&claims(), "k1"), Err(VerifyError::Stale));
+    assert_eq!(known.check(&claims(), "k1"), Err(VerifyError::Stale));
 
-    // Too old to be of use from the start.
-    let answer = pb::ListRevocationsResponse {
+    // An old response renews nothing.
+    let response = pb::ListRevocationsResponse {
         age: age(u32::MAX.into()),
         ..news(vec![])
     };
-    known.apply(answer, Instant::now());
+    known.apply(response, Instant::now());
     assert!(!known.is_fresh());
-    // As is an answer of unknown age.
-    let answer = pb::ListRevocationsResponse {
+    // Nor does a response of unknown age.
+    let response = pb::ListRevocationsResponse {
         age: None,
         ..news(vec![])
     };
-    known.apply(answer, Instant::now());
+    known.apply(response, Instant::now());
     assert!(!known.is_fresh());
     known.apply(news(vec![]), Instant::now());
     assert!(known.is_fresh());
-    // Nor does it shorten a lease.
-    let answer = pb::ListRevocationsResponse {
+    // An old response does not shorten a lease.
+    let response = pb::ListRevocationsResponse {
         age: age(3000),
         ..news(vec![])
     };
-    known.apply(answer, Instant::now());
+    known.apply(response, Instant::now());
     assert!(known.is_fresh());
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_an_answer_with_nothing_behind_it_renews() {
+async fn only_the_last_response_of_several_renews_the_lease() {
     let mut known = Revocations::default();
     let first = pb::ListRevocationsResponse {
         more: true,
@@ -195,7 +195,7 @@ async fn only_an_answer_with_nothing_behind_it_renews() {
     assert!(known.apply(first.clone(), Instant::now()).more);
     assert!(!known.is_fresh());
     assert_eq!(known.cursor(), "a");
-    // One that leads nowhere is not asked for again at once.
+    // A response that does not move the cursor does not cause another request at once.
     let stuck = pb::ListRevocationsResponse {
         snapshot: false,
         ..first
@@ -207,42 +207,42 @@ async fn only_an_answer_with_nothing_behind_it_renews() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_rest_of_a_snapshot_whose_beginning_is_missing_is_not_all() {
+async fn the_rest_of_a_snapshot_without_its_start_is_incomplete() {
     let mut fresh = Revocations::default();
     let ended = revocation(RevocationKind::Jti, "1", 5);
     fresh.apply(news(vec![ended.clone()]), Instant::now());
     assert!(!fresh.is_fresh());
-    assert_eq!(fresh.cursor(), "", "a snapshot is asked for");
+    assert_eq!(fresh.cursor(), "", "the next request is for a snapshot");
     assert!(fresh.is_revoked(&at(0, 0), "k1"));
 
-    // A cursor that the server does not know: what is known stays, until the lease has passed.
+    // The server does not know the cursor: revocations stay, and so does the lease.
     let mut known = known(vec![ended]);
     known.forget_cursor();
     assert_eq!(known.cursor(), "");
-    assert_eq!(known.judge(&at(0, 0), "k1"), Err(VerifyError::Revoked));
+    assert_eq!(known.check(&at(0, 0), "k1"), Err(VerifyError::Revoked));
     advance(LEASE + MS).await;
     known.apply(news(vec![]), Instant::now());
     assert!(!known.is_fresh());
     known.apply(snapshot(vec![]), Instant::now());
-    assert_eq!(known.judge(&at(0, 0), "k1"), Err(VerifyError::Revoked));
+    assert_eq!(known.check(&at(0, 0), "k1"), Err(VerifyError::Revoked));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_snapshot_takes_nothing_back_and_another_epoch_everything() {
+async fn a_snapshot_keeps_revocations_and_a_new_epoch_drops_them() {
     let ended = || revocation(RevocationKind::Client, "cli_1", 5);
     let mut known = known(vec![ended()]);
-    let begun = pb::ListRevocationsResponse {
+    let first_page = pb::ListRevocationsResponse {
         more: true,
         ..snapshot(vec![])
     };
-    known.apply(begun, Instant::now());
-    assert_eq!(known.judge(&at(4, 4), "k1"), Err(VerifyError::Revoked));
+    known.apply(first_page, Instant::now());
+    assert_eq!(known.check(&at(4, 4), "k1"), Err(VerifyError::Revoked));
     known.apply(
         news(vec![revocation(RevocationKind::Client, "cli_1", 3)]),
         Instant::now(),
     );
     assert_eq!(
-        known.judge(&at(4, 4), "k1"),
+        known.check(&at(4, 4), "k1"),
         Err(VerifyError::Revoked),
         "the highest counts"
     );
@@ -257,15 +257,15 @@ async fn a_snapshot_takes_nothing_back_and_another_epoch_everything() {
         rev: "cc-bb.4.4".into(),
         ..claims()
     };
-    // From its middle, it is not all.
+    // The rest of a snapshot is incomplete.
     assert!(known.apply(other(false), Instant::now()).new_epoch);
     assert_eq!(known.cursor(), "");
-    assert_eq!(known.judge(&later, "k1"), Err(VerifyError::Stale));
+    assert_eq!(known.check(&later, "k1"), Err(VerifyError::Stale));
     known.apply(other(true), Instant::now());
-    assert_eq!(known.judge(&later, "k1"), Ok(()));
-    assert_eq!(known.judge(&at(9, 9), "k1"), Err(VerifyError::Revoked));
+    assert_eq!(known.check(&later, "k1"), Ok(()));
+    assert_eq!(known.check(&at(9, 9), "k1"), Err(VerifyError::Revoked));
 
-    // A late answer of the former life is not looked at, nor is one of no epoch.
+    // A late response of the old epoch is ignored, and so is one without an epoch.
     let before = Instant::now();
     advance(MS).await;
     known.apply(other(true), Instant::now());
@@ -275,11 +275,11 @@ async fn a_snapshot_takes_nothing_back_and_another_epoch_everything() {
         ..snapshot(vec![ended()])
     };
     assert_eq!(known.apply(none, Instant::now()), Applied::default());
-    assert_eq!(known.judge(&later, "k1"), Ok(()));
+    assert_eq!(known.check(&later, "k1"), Ok(()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_kept_is_bounded_by_time() {
+async fn old_revocations_are_removed() {
     let mut known = known(vec![revocation(RevocationKind::Jti, "0", 1)]);
     for minute in 1..=60_i64 {
         advance(Duration::from_secs(60)).await;
@@ -290,8 +290,8 @@ async fn what_is_kept_is_bounded_by_time() {
             Instant::now(),
         );
     }
-    assert!(known.kept() <= 17, "{known:?}");
-    // The fifteen minutes that a token lives at most are covered.
+    assert!(known.len() <= 17, "{known:?}");
+    // Those of the last fifteen minutes, the longest life of a token, are stored.
     for minute in 45..=60 {
         let claims = AccessTokenClaims {
             jti: minute.to_string(),
@@ -301,48 +301,48 @@ async fn what_is_kept_is_bounded_by_time() {
     }
 }
 
-/// Every order in which the answers to overlapping questions can come: no revocation that the lease covers
-/// is ever missing, and what was refused once stays refused.
+/// Every order in which the responses of overlapping requests can arrive: no revocation before the lease is missing, and
+/// a revoked token stays revoked.
 #[tokio::test(start_paused = true)]
-async fn no_order_of_answers_claims_more_than_was_told() {
+async fn the_lease_covers_only_known_revocations_in_any_order_of_responses() {
     let start = Instant::now();
-    // One is revoked every 100 ms, and each question is sent 50 ms after one.
+    // A token is revoked every 100 ms, and each request is sent 50 ms after a revocation.
     let revoked_at = |index: u32| start + index * 100 * MS;
-    let answer = |question: u32, told: std::ops::Range<u32>, snapshot: bool, more: bool| {
-        let told =
-            told.map(|index| revocation(RevocationKind::Jti, &index.to_string(), i64::from(index) + 1));
-        let answer = pb::ListRevocationsResponse {
-            next_cursor: question.to_string(),
+    let response = |request: u32, indices: std::ops::Range<u32>, snapshot: bool, more: bool| {
+        let revocations =
+            indices.map(|index| revocation(RevocationKind::Jti, &index.to_string(), i64::from(index) + 1));
+        let response = pb::ListRevocationsResponse {
+            next_cursor: request.to_string(),
             snapshot,
             more,
-            ..news(told.collect())
+            ..news(revocations.collect())
         };
-        (revoked_at(question) + 50 * MS, answer)
+        (revoked_at(request) + 50 * MS, response)
     };
-    // Three ask for a snapshot, and the second one's is not complete; two go on where another came to.
-    let answers = [
-        answer(0, 0..1, true, false),
-        answer(1, 1..2, false, false),
-        answer(2, 0..2, true, true),
-        answer(3, 2..4, false, false),
-        answer(4, 0..5, true, false),
+    // Three requests are for a snapshot, of which the second is incomplete. Two continue after another response.
+    let responses = [
+        response(0, 0..1, true, false),
+        response(1, 1..2, false, false),
+        response(2, 0..2, true, true),
+        response(3, 2..4, false, false),
+        response(4, 0..5, true, false),
     ];
-    let can_come = |order: &[usize]| {
-        let place = |answer| order.iter().position(|at| *at == answer);
+    let can_arrive = |order: &[usize]| {
+        let place = |response| order.iter().position(|at| *at == response);
         place(0) < place(1) && place(2) < place(3)
     };
     advance(Duration::from_secs(1)).await;
     let orders: Vec<_> = permutations(5)
         .into_iter()
-        .filter(|order| can_come(order))
+        .filter(|order| can_arrive(order))
         .collect();
     assert_eq!(orders.len(), 30);
     for order in orders {
-        let (mut known, mut told) = (Revocations::default(), 0);
+        let (mut known, mut highest) = (Revocations::default(), 0);
         for (applied, next) in order.iter().enumerate() {
-            let (asked_at, answer) = answers[*next].clone();
-            told = told.max([1, 2, 2, 4, 5][*next]);
-            known.apply(answer, asked_at);
+            let (sent_at, response) = responses[*next].clone();
+            highest = highest.max([1, 2, 2, 4, 5][*next]);
+            known.apply(response, sent_at);
             let last = order[..=applied].iter().max().unwrap();
             assert_eq!(known.cursor(), last.to_string(), "{:?}", &order[..=applied]);
             for index in 0..5 {
@@ -353,7 +353,7 @@ async fn no_order_of_answers_claims_more_than_was_told() {
                 let revoked = known.is_revoked(&claims, "k1");
                 let covered = known.complete_at.is_some_and(|at| at >= revoked_at(index));
                 assert!(revoked || !covered, "{:?}: {index}", &order[..=applied]);
-                assert!(revoked || index >= told, "{:?}: {index}", &order[..=applied]);
+                assert!(revoked || index >= highest, "{:?}: {index}", &order[..=applied]);
             }
         }
         assert_eq!(known.complete_at, Some(revoked_at(4) + 50 * MS), "{order:?}");

@@ -20,7 +20,7 @@ fn problem(error: Error) -> Problem {
     let message = error.to_string();
     let plain = |code, reason| Problem::new(code, reason, message.clone());
     match error {
-        Error::Invalid(violations) => Problem::invalid_fields(violations),
+        Error::Invalid(violations) => violations.into(),
         Error::NotFound(resource) => Problem::not_found(resource),
         Error::RequestIdReused => plain(Code::AlreadyExists, ErrorReason::RequestIdReused),
         Error::WrongState { resource, state } => plain(Code::FailedPrecondition, ErrorReason::WrongState)

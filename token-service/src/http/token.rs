@@ -4,7 +4,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use accord::text::{
-    id::{ClientId, ScopeName, TenantId, parse_scope_list},
+    id::{ClientId, ScopeName, TenantId},
     opaque::RefreshToken,
 };
 use axum::{
@@ -78,7 +78,9 @@ fn grant(form: &Form) -> Result<GrantRequest, HttpError> {
 
 /// Reads scopes separated by single spaces (RFC 6749 §3.3); none means all that is granted.
 pub(super) fn scopes(text: &str) -> Result<Vec<ScopeName>, Error> {
-    let mut scopes = parse_scope_list(text).map_err(|_| Error::InvalidScope)?;
+    let names = text.split(' ').filter(|_| !text.is_empty());
+    let scopes = names.map(ScopeName::parse).collect::<Result<Vec<_>, _>>();
+    let mut scopes = scopes.map_err(|_| Error::InvalidScope)?;
     let mut seen = HashSet::new();
     scopes.retain(|scope| seen.insert(scope.clone()));
     if scopes.len() > MAX_SCOPES {

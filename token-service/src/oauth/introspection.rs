@@ -9,7 +9,7 @@ use accord::{
         opaque::RefreshToken,
     },
     token::v1::IntrospectTokenResponse as Response,
-    verify::{AccessTokenClaims, Expected, key_id},
+    verify::{self, AccessTokenClaims, key_id},
 };
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -162,10 +162,10 @@ impl Introspection<'_> {
         };
         let (mut parties, grant) = self.parties_and_grant(&claims).await?;
         parties.watermark.own(keys)?;
-        let expected = Expected {
-            issuer: &parties.tenant.issuer,
-            audience: &parties.tenant.cloud_api_url,
-            tenant_id: self.tenant_id.as_str(),
+        let expected = verify::Tenant {
+            tenant_id: self.tenant_id.to_string(),
+            issuer: parties.tenant.issuer.clone(),
+            audience: parties.tenant.cloud_api_url.clone(),
         };
         let now = oauth.store.now();
         if claims.check(&expected, now.as_secs()).is_err() || !self.may_see(&claims.client_id) {

@@ -14,8 +14,8 @@ use accord::{
         Creation, Database, StoreError,
         audit::{self, Event, Origin, Record},
         batch::{audit::RecordEvents, group_commit::GroupCommit},
-        change::{self, Told},
-        idempotency::{self, IdempotencyError, Outcome},
+        change::{self, FeedPage},
+        idempotency::{self, Outcome},
     },
 };
 use sea_orm::{DatabaseTransaction, DbErr, QueryResult, TryGetable};
@@ -106,9 +106,9 @@ impl Store {
         Ok(change::position(self.db.read()).await?)
     }
 
-    /// Reads at most `limit` changes after a position, or without one the feed's position alone.
-    pub async fn changes_after(&self, after: Option<&Position>, limit: u64) -> Result<Told, Error> {
-        Ok(change::tell(self.db.read(), after, limit).await?)
+    /// Reads at most `limit` changes after a position; without a position, the feed's own.
+    pub async fn changes_after(&self, after: Option<&Position>, limit: u64) -> Result<FeedPage, Error> {
+        Ok(change::read(self.db.read(), after, limit).await?)
     }
 
     /// Returns a position that all changes since `since` come after.
@@ -125,8 +125,7 @@ impl Store {
     /// Begins a transaction that creates something, or finds what an earlier call with this id created.
     async fn begin_creation(&self, creation: &Creation) -> Result<(DatabaseTransaction, Outcome), Error> {
         let tx = self.db.write().await?;
-        let request = creation.idempotency();
-        let outcome = idempotency::begin(&tx, &self.keyring, &*self.clock, &*self.random, &request).await?;
+        let outcome = idempotency::begin(&tx, &self.keyring, &*self.clock, &*self.random, creation).await?;
         Ok((tx, outcome))
     }
 
@@ -148,15 +147,6 @@ pub async fn end_all_before(
     signing_key::revoke_all(tx, clock, random).await
 }
 
-impl From<IdempotencyError> for Error {
-    fn from(error: IdempotencyError) -> Self {
-        match error {
-            IdempotencyError::Reused => Self::RequestIdReused,
-            IdempotencyError::Store(error) => error.into(),
-        }
-    }
-}
-
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
         StoreError::from(error).into()
@@ -168,6 +158,7 @@ impl From<StoreError> for Error {
         match error {
             StoreError::Unavailable => Self::Unavailable,
             StoreError::Conflict => Self::Conflict,
+            StoreError::RequestIdReused => Self::RequestIdReused,
             error => Self::Internal(error.into()),
         }
     }

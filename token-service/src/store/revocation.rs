@@ -69,7 +69,7 @@ pub(super) async fn publish(
     if changes.is_empty() {
         return Ok(());
     }
-    let last = change::bump(tx, &changes, now).await?;
+    let last = change::publish(tx, &changes, now).await?;
     let first = last + 1 - revocations.len() as i64;
     let rows = (first..).zip(revocations).map(|(seq, revocation)| ActiveModel {
         seq: Set(seq),

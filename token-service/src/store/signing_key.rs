@@ -51,7 +51,7 @@ impl Store {
                         .subject(&kid)
                         .detail("state", state.as_ref());
                     self.audit(&tx, &system(), event).await?;
-                    change::bump(&tx, &[changed(&kid)], self.now()).await?;
+                    change::publish(&tx, &[changed(&kid)], self.now()).await?;
                     tx.commit().await?;
                 }
                 // Another replica was first.
@@ -138,7 +138,7 @@ impl Store {
             .subject(&promoted)
             .detail("retired", active.kid.as_str());
         self.audit(&tx, &creation.origin, event).await?;
-        change::bump(&tx, &[changed(&active.kid), changed(&promoted)], now).await?;
+        change::publish(&tx, &[changed(&active.kid), changed(&promoted)], now).await?;
         let key = find(&tx, &promoted).await?;
         tx.commit().await?;
         Ok(key)

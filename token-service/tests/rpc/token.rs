@@ -6,7 +6,7 @@ use std::time::Duration;
 use accord::{
     clock::Clock,
     token::v1::{self as pb, issue_token_request::ClientAuthentication},
-    verify::{AccessTokenClaims, Expected, KeySet},
+    verify::{AccessTokenClaims, KeySet, Tenant},
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -48,13 +48,13 @@ async fn verified(world: &World, access_token: &str) -> AccessTokenClaims {
     for key in answer.into_inner().keys {
         keys.insert_ed25519(&key.kid, &key.x).unwrap();
     }
-    let expected = Expected {
-        issuer: &world.issuer,
-        audience: &world.cloud_api_url,
-        tenant_id: "acme",
+    let tenant = Tenant {
+        tenant_id: "acme".into(),
+        issuer: world.issuer.clone(),
+        audience: world.cloud_api_url.clone(),
     };
     let now = world.clock().now().as_secs();
-    keys.verify(access_token, &expected, now).unwrap()
+    keys.verify(access_token, &tenant, now).unwrap()
 }
 
 #[tokio::test]

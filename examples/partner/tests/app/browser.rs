@@ -1,4 +1,4 @@
-//! A browser as far as this application needs one: it keeps a cookie, and follows no redirects.
+//! A minimal browser: it keeps cookies and follows no redirects.
 
 use std::{collections::HashMap, sync::Mutex};
 
@@ -7,7 +7,7 @@ use example_partner::{router, settings::Settings};
 use tokio::net::TcpListener;
 use url::Url;
 
-/// The application, served on a free port. Answers its base URL.
+/// Serves the application on a free port. Returns its base URL.
 pub async fn serve(settings: &Settings) -> String {
     let router = router(settings).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -24,7 +24,7 @@ pub struct Browser {
 }
 
 #[derive(Debug)]
-pub struct Answer {
+pub struct Page {
     pub status: StatusCode,
     pub location: String,
     pub text: String,
@@ -47,17 +47,17 @@ impl Browser {
         &self.base
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> Page {
         self.send(self.http.get(format!("{}{path}", self.base))).await
     }
 
-    pub async fn post(&self, path: &str, body: String) -> Answer {
+    pub async fn post(&self, path: &str, body: String) -> Page {
         let request = self.http.post(format!("{}{path}", self.base)).body(body);
         let form = "application/x-www-form-urlencoded";
         self.send(request.header(header::CONTENT_TYPE, form)).await
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+    async fn send(&self, request: reqwest::RequestBuilder) -> Page {
         let cookies = self.cookies.lock().unwrap().clone();
         let cookies: Vec<_> = cookies
             .iter()
@@ -83,7 +83,7 @@ impl Browser {
         assert!(policy.starts_with("default-src 'none'"));
         assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
         let location = response.headers().get(header::LOCATION);
-        Answer {
+        Page {
             status: response.status(),
             location: location
                 .map(|value| value.to_str().unwrap().to_owned())
@@ -92,26 +92,26 @@ impl Browser {
         }
     }
 
-    /// Presses "Connect"; answers the authorization URL.
+    /// Presses "Connect". Returns the authorization URL.
     pub async fn press_connect(&self) -> Url {
-        let answer = self.get("/connect").await;
-        assert_eq!(answer.status, StatusCode::SEE_OTHER);
-        answer.location.parse().unwrap()
+        let page = self.get("/connect").await;
+        assert_eq!(page.status, StatusCode::SEE_OTHER);
+        page.location.parse().unwrap()
     }
 
-    /// Presses "Connect" and comes back with a code.
+    /// Presses "Connect" and returns from the authority with a code.
     pub async fn connect(&self) {
         let url = self.press_connect().await;
-        let answer = self.come_back(&url, &[("code", "acc_1")]).await;
+        let page = self.come_back(&url, &[("code", "acc_1")]).await;
         assert_eq!(
-            (answer.status, answer.location.as_str()),
+            (page.status, page.location.as_str()),
             (StatusCode::SEE_OTHER, "/"),
-            "{answer:?}"
+            "{page:?}"
         );
     }
 
-    /// Comes back from the authorization URL with the right state and issuer, and these parameters.
-    pub async fn come_back(&self, url: &Url, parameters: &[(&str, &str)]) -> Answer {
+    /// Returns from the authorization URL with the right state and issuer, and these parameters.
+    pub async fn come_back(&self, url: &Url, parameters: &[(&str, &str)]) -> Page {
         let issuer = url.as_str().split("/authorize").next().unwrap();
         let mut all = vec![("state", parameter(url, "state")), ("iss", issuer.to_owned())];
         all.extend(
@@ -123,14 +123,14 @@ impl Browser {
     }
 
     /// Requests the redirect URI with these parameters.
-    pub async fn call_back(&self, parameters: &[(&str, String)]) -> Answer {
+    pub async fn call_back(&self, parameters: &[(&str, String)]) -> Page {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.extend_pairs(parameters);
         self.get(&format!("/callback?{}", query.finish())).await
     }
 
-    /// Sends the form at this path, as the first page has it.
-    pub async fn submit(&self, path: &str) -> Answer {
+    /// Sends the first page's form for this path.
+    pub async fn submit(&self, path: &str) -> Page {
         let home = self.get("/").await.text;
         let (_, rest) = home.split_once("name=\"form_token\" value=\"").expect("a form");
         let token = rest.split('"').next().unwrap();

@@ -1,4 +1,4 @@
-//! An authority and a Cloud API as simple as can be, which count what reaches them and fail on demand.
+//! A minimal authority and Cloud API. They record requests and fail on demand.
 
 use std::{
     collections::VecDeque,
@@ -19,33 +19,33 @@ use tokio::net::TcpListener;
 
 use example_partner::settings::Settings;
 
-/// How the token endpoint is to answer a refresh.
+/// The failure of a refresh.
 #[derive(Clone, Copy, Debug)]
 pub enum Refresh {
-    /// With the next tokens, but the answer breaks off half-way.
+    /// The response with the next tokens breaks off.
     Lost,
-    /// With `invalid_grant`.
+    /// `invalid_grant`.
     InvalidGrant,
-    /// With 503.
+    /// Status 503.
     Unavailable,
 }
 
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// Forms that reached the token endpoint, with the `Authorization` that came along.
+    /// The forms at the token endpoint, with their `Authorization`.
     pub token: Vec<(Vec<(String, String)>, String)>,
     pub revoked: Vec<String>,
-    /// Access tokens that reached the Cloud API, the accepted ones alone.
+    /// The number of requests that the Cloud API accepted.
     pub accepted: usize,
-    /// What was asked for where a redirect led to.
+    /// The number of requests to the target of a redirect.
     pub elsewhere: usize,
-    /// How the next refreshes are answered; with tokens when there is nothing here.
+    /// The failures of the next refreshes; without one a refresh succeeds.
     pub refreshes: VecDeque<Refresh>,
     pub revocation_fails: bool,
     pub api_redirects: bool,
-    /// How long the first access token lasts, in seconds.
-    pub first_lasts: u64,
-    /// The number of the access token that the Cloud API takes.
+    /// The lifetime of the first access token, in seconds.
+    pub first_lifetime: u64,
+    /// The number of the access token that the Cloud API accepts.
     pub generation: usize,
 }
 
@@ -60,7 +60,7 @@ impl Fake {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let seen = Seen {
-            first_lasts: 300,
+            first_lifetime: 300,
             ..Seen::default()
         };
         let fake = Self {
@@ -121,27 +121,27 @@ async fn token(
         let mut seen = fake.seen.lock().unwrap();
         seen.token.push((form, authorization));
         let outcome = if is_code { None } else { seen.refreshes.pop_front() };
-        let lasts = if is_code { seen.first_lasts } else { 300 };
+        let lifetime = if is_code { seen.first_lifetime } else { 300 };
         if matches!(outcome, None | Some(Refresh::Lost)) {
             seen.generation += 1;
         }
-        ((seen.generation, lasts), outcome)
+        ((seen.generation, lifetime), outcome)
     };
-    let (number, lasts) = generation;
+    let (number, lifetime) = generation;
     let tokens = json!({
         "access_token": format!("access-{number}"),
         "refresh_token": format!("refresh-{number}"),
         "token_type": "Bearer",
-        "expires_in": lasts,
+        "expires_in": lifetime,
         "scope": "contacts.read matters.read",
         "grant_id": "grt_1",
     });
     match outcome {
         None => Json(tokens).into_response(),
         Some(Refresh::Lost) => {
-            let begun = tokens.to_string()[..10].to_owned();
+            let start = tokens.to_string()[..10].to_owned();
             let broken: [Result<String, std::io::Error>; 2] =
-                [Ok(begun), Err(std::io::ErrorKind::ConnectionReset.into())];
+                [Ok(start), Err(std::io::ErrorKind::ConnectionReset.into())];
             Body::from_stream(futures_util::stream::iter(broken)).into_response()
         }
         Some(Refresh::InvalidGrant) => {

@@ -1,5 +1,4 @@
-//! The application against a fake authority: what it sends, what it refuses, and how it stands up to
-//! failures that a real authority would not make on demand.
+//! The application against a fake authority, with failures that a real authority does not make on demand.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -9,7 +8,7 @@ mod fake;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use browser::{Answer, Browser, parameter, serve};
+use browser::{Browser, Page, parameter, serve};
 use example_partner::{router, settings::Settings};
 use fake::{Fake, Refresh, value};
 use oauth2::{PkceCodeChallenge, PkceCodeVerifier};
@@ -22,13 +21,13 @@ async fn start() -> (Fake, Browser) {
 }
 
 #[track_caller]
-fn shows(answer: &Answer, status: u16, text: &str) {
-    assert_eq!(answer.status.as_u16(), status, "{answer:?}");
-    assert!(answer.text.contains(text), "{answer:?}");
+fn shows(page: &Page, status: u16, text: &str) {
+    assert_eq!(page.status.as_u16(), status, "{page:?}");
+    assert!(page.text.contains(text), "{page:?}");
 }
 
 #[tokio::test]
-async fn an_admin_connects_and_the_contacts_are_there() {
+async fn an_admin_connects_and_sees_the_contacts() {
     let (fake, browser) = start().await;
     shows(&browser.get("/").await, 200, "Not connected");
     shows(&browser.get("/contacts").await, 409, "Not connected");
@@ -64,7 +63,7 @@ async fn an_admin_connects_and_the_contacts_are_there() {
     shows(&browser.get("/").await, 200, "<code>contacts.read</code>");
     let contacts = browser.get("/contacts").await;
     shows(&contacts, 200, "Ada");
-    assert!(!contacts.text.contains("<b>"), "what the Cloud API says is text");
+    assert!(!contacts.text.contains("<b>"), "the response is escaped");
     assert_eq!(fake.seen.lock().unwrap().token.len(), 1, "nothing was refreshed");
 
     assert_eq!(browser.submit("/refresh").await.status, StatusCode::SEE_OTHER);
@@ -80,7 +79,7 @@ async fn an_admin_connects_and_the_contacts_are_there() {
 }
 
 #[tokio::test]
-async fn an_answer_counts_once_in_its_own_browser_and_from_its_own_issuer() {
+async fn a_response_is_accepted_once_in_its_own_browser_from_its_own_issuer() {
     let (fake, browser) = start().await;
     let url = browser.press_connect().await;
     let state = parameter(&url, "state");
@@ -106,11 +105,11 @@ async fn an_answer_counts_once_in_its_own_browser_and_from_its_own_issuer() {
     twice.push(("code", "acc_2".to_owned()));
     assert_eq!(browser.call_back(&twice).await.status, StatusCode::BAD_REQUEST);
 
-    // Another issuer's word, a refusal included, uses the request up and is not acted upon.
+    // A response of another issuer ends the request and has no other effect.
     for iss in ["https://evil.example", "", &format!("{issuer}/")] {
         let url = browser.press_connect().await;
-        let answer = browser.call_back(&with(&parameter(&url, "state"), iss)).await;
-        shows(&answer, 502, "another issuer");
+        let page = browser.call_back(&with(&parameter(&url, "state"), iss)).await;
+        shows(&page, 502, "another issuer");
     }
     let url = browser.press_connect().await;
     let nameless = [("code", "acc_1".to_owned()), ("state", parameter(&url, "state"))];
@@ -128,22 +127,22 @@ async fn an_answer_counts_once_in_its_own_browser_and_from_its_own_issuer() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_as_text() {
+async fn an_error_is_shown_as_text() {
     let (_fake, browser) = start().await;
     let url = browser.press_connect().await;
     let denied = browser.come_back(&url, &[("error", "access_denied")]).await;
     shows(&denied, 403, "did not agree");
     let url = browser.press_connect().await;
     let markup = [("error", "<i>x</i>"), ("error_description", "<script>y</script>")];
-    let answer = browser.come_back(&url, &markup).await;
-    shows(&answer, 502, "script");
-    assert!(!answer.text.contains("<script>") && !answer.text.contains("<i>"));
+    let page = browser.come_back(&url, &markup).await;
+    shows(&page, 502, "script");
+    assert!(!page.text.contains("<script>") && !page.text.contains("<i>"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn however_many_need_a_token_one_refresh_is_made() {
+async fn concurrent_callers_share_one_refresh() {
     let (fake, browser) = start().await;
-    fake.seen.lock().unwrap().first_lasts = 5;
+    fake.seen.lock().unwrap().first_lifetime = 5;
     browser.connect().await;
     let browser = Arc::new(browser);
     all_get_contacts(&browser).await;
@@ -153,7 +152,7 @@ async fn however_many_need_a_token_one_refresh_is_made() {
         "the code and one refresh"
     );
 
-    // The Cloud API refuses a token that should still last.
+    // The Cloud API rejects a token that has not expired.
     fake.seen.lock().unwrap().generation = 99;
     all_get_contacts(&browser).await;
     let seen = fake.seen.lock().unwrap();
@@ -169,13 +168,13 @@ async fn all_get_contacts(browser: &Arc<Browser>) {
         let browser = browser.clone();
         callers.spawn(async move { browser.get("/contacts").await });
     }
-    for answer in callers.join_all().await {
-        shows(&answer, 200, "Ada");
+    for page in callers.join_all().await {
+        shows(&page, 200, "Ada");
     }
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_asked_for_again_with_the_same_token() {
+async fn a_lost_response_is_requested_again_with_the_same_token() {
     let (fake, browser) = start().await;
     browser.connect().await;
     fake.seen.lock().unwrap().refreshes.push_back(Refresh::Lost);
@@ -189,7 +188,7 @@ async fn a_lost_answer_is_asked_for_again_with_the_same_token() {
 }
 
 #[tokio::test]
-async fn a_failed_refresh_keeps_the_connection_and_a_refused_one_ends_it() {
+async fn a_failed_refresh_keeps_the_connection_and_invalid_grant_ends_it() {
     let (fake, browser) = start().await;
     browser.connect().await;
     fake.seen
@@ -204,19 +203,19 @@ async fn a_failed_refresh_keeps_the_connection_and_a_refused_one_ends_it() {
 }
 
 #[tokio::test]
-async fn a_form_from_elsewhere_does_nothing() {
+async fn a_form_from_another_site_has_no_effect() {
     let (fake, browser) = start().await;
     browser.connect().await;
     for path in ["/refresh", "/disconnect"] {
-        let answer = browser.post(path, "form_token=guess".to_owned()).await;
-        shows(&answer, 403, "Nothing was done");
+        let page = browser.post(path, "form_token=guess".to_owned()).await;
+        shows(&page, 403, "Nothing was done");
     }
     let seen = fake.seen.lock().unwrap();
     assert_eq!((seen.token.len(), seen.revoked.len()), (1, 0));
 }
 
 #[tokio::test]
-async fn access_is_not_said_to_have_ended_when_it_has_not() {
+async fn a_failed_revocation_keeps_the_connection() {
     let (fake, browser) = start().await;
     browser.connect().await;
     fake.seen.lock().unwrap().revocation_fails = true;
@@ -225,7 +224,7 @@ async fn access_is_not_said_to_have_ended_when_it_has_not() {
 }
 
 #[tokio::test]
-async fn a_token_goes_nowhere_but_to_the_cloud_api() {
+async fn a_token_is_sent_only_to_the_cloud_api() {
     let (fake, browser) = start().await;
     browser.connect().await;
     fake.seen.lock().unwrap().api_redirects = true;
@@ -234,7 +233,7 @@ async fn a_token_goes_nowhere_but_to_the_cloud_api() {
 }
 
 #[tokio::test]
-async fn only_the_issuer_itself_is_trusted_at_the_start() {
+async fn only_metadata_of_the_issuer_is_accepted_at_the_start() {
     let fake = Fake::start().await;
     for (tenant, problem) in [
         ("liar", "it is the metadata of"),

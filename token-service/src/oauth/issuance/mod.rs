@@ -348,7 +348,8 @@ mod tests {
     };
 
     fn scopes(names: &str) -> Vec<ScopeName> {
-        accord::text::id::parse_scope_list(names).unwrap()
+        let names = names.split_whitespace();
+        names.map(|name| ScopeName::parse(name).unwrap()).collect()
     }
 
     #[test]

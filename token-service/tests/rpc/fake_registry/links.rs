@@ -135,7 +135,7 @@ impl UserService for FakeRegistry {
             violations.add("password", "must have at most 1024 characters");
         }
         if !violations.is_empty() {
-            return Err(Problem::invalid_fields(violations).into());
+            return Err(Problem::from(violations).into());
         }
         let mut state = self.ask()?;
         let user_id = state.links.enrolments.remove(&request.enrolment_token);
