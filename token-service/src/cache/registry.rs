@@ -225,9 +225,12 @@ impl Cache {
         }
         // On the heap, so that its size is no part of every call that memory answers.
         Box::pin(async {
-            // One call reads a fact, and the others find it in memory. Otherwise a replica that starts under load sends
-            // the registry several reads for each call, until the registry answers neither them nor the change feed.
-            let _turn = self.within_patience(facts.reads.enter(key.clone())).await?;
+            // With a lease one call reads a fact, and the others find it in memory. Otherwise a replica that starts under
+            // load sends the registry several reads for each call, until it answers neither them nor the change feed.
+            let _turn = match self.registry_changes.lease() {
+                Some(_) => Some(self.within_patience(facts.reads.enter(key.clone())).await?),
+                None => None,
+            };
             if let Some(fact) = self.facts.find(&self.registry_changes, facts, key) {
                 return Ok(fact);
             }
