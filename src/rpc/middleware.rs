@@ -1,7 +1,7 @@
 //! The middleware of gRPC and HTTP: request id, deadline, admission, panics, one log line.
 //!
-//! It must not read messages. Log lines get the request id from [`crate::rpc::context`]: a span costs more than some
-//! calls do.
+//! It must not read messages. Log lines get the request id from [`crate::rpc::context`], not from a span: a span would
+//! cost more than some calls.
 
 use std::{convert::Infallible, future::Future, panic::AssertUnwindSafe, time::Duration};
 
@@ -29,7 +29,7 @@ pub const REQUEST_ID: &str = "x-request-id";
 /// The longest time of a call, whatever deadline its caller sets.
 pub const MAX_CALL_TIME: Duration = Duration::from_secs(30);
 
-/// A successful call that takes longer is logged at level INFO.
+/// A successful call that takes at least this long is logged at level INFO, like a failed one; a faster one at DEBUG.
 const SLOW: Duration = Duration::from_secs(1);
 
 /// The differences between gRPC and HTTP.
@@ -47,7 +47,7 @@ pub(super) trait Protocol: Clone + Send + Sync + 'static {
     /// Converts a status to a response.
     fn error(&self, status: Status) -> Response<Body>;
 
-    /// Returns the code of a failed call, for the log.
+    /// Returns the code of a failed call, for the log; `None` if it succeeded.
     fn failure(&self, response: &Response<Body>) -> Option<String>;
 
     /// Returns the part of a path that the log may hold.
@@ -68,16 +68,16 @@ impl<S: Clone + Send + 'static> Routes for S where
 {
 }
 
-/// Puts the middleware around the routes of a protocol.
+/// Wraps the routes of a protocol in the middleware.
 pub(super) fn stack(protocol: impl Protocol, routes: impl Routes) -> impl Routes {
-    // `Debug` hides sensitive headers. HPACK does not index them (RFC 7541 §6.2.3): request ids never repeat, and would
-    // evict headers that do.
+    // `Debug` hides the values of sensitive headers, and HPACK does not index them (RFC 7541 §6.2.3). Request ids are
+    // among them because they never repeat: indexed, they would evict headers that do.
     let request_id = HeaderName::from_static(REQUEST_ID);
     ServiceBuilder::new()
         .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION, COOKIE]))
         .layer(SetSensitiveResponseHeadersLayer::new([request_id, SET_COOKIE]))
         .service(service_fn(move |request| {
-            // On the heap: the layers around it would each move all of its state.
+            // Boxed, because each layer around it would otherwise move all of its state.
             let call = Box::pin(serve(protocol.clone(), routes.clone(), request));
             call.map(Ok::<_, Infallible>)
         }))
@@ -105,7 +105,7 @@ async fn serve(protocol: impl Protocol, routes: impl Routes, mut request: Reques
             Ok(Ok(Ok(response))) => response,
             Ok(Ok(Err(status))) => protocol.error(status),
             Ok(Err(_elapsed)) => protocol.error(Problem::deadline_exceeded().into()),
-            // The panic hook has logged where it happened.
+            // The panic hook has already logged the panic and its place.
             Err(_panic) => protocol.error(Problem::internal(&Panicked).into()),
         };
         if let Ok(value) = HeaderValue::from_str(&request_id) {

@@ -1,4 +1,4 @@
-//! The checker of a resource server. A background task updates its keys and revocations.
+//! Checks the access tokens that a resource server receives. A background task updates the keys and revocations.
 
 use std::{
     fmt,
@@ -39,9 +39,9 @@ pub enum ConnectError {
 /// Checks access tokens, offline. Cheap to clone; the background task ends with the last clone.
 ///
 /// It polls `ListRevocations` twice a second. Each response renews a lease of [`LEASE`](super::LEASE) that starts when
-/// its request was sent. Without a lease the checker rejects every token. So every check that begins two seconds after
-/// a revoking call returned rejects the revoked tokens. The checker reads the authority's keys every minute, and when a
-/// token names an unknown key.
+/// its request was sent. Without a lease the checker rejects every token. So a check that begins at least two seconds
+/// after a revoking call has returned rejects the tokens that the call revoked. The checker reads the authority's keys
+/// every minute, and when a token names an unknown key.
 ///
 /// The machine's clock decides when a token expires. It must not be more than a minute slow.
 #[derive(Clone)]
@@ -110,7 +110,7 @@ impl Checker {
         Self::builder(url, workload_token)?.start()
     }
 
-    /// [`Checker::connect`] with other settings.
+    /// Like [`Checker::connect`], but returns a builder, whose settings can be changed before the start.
     ///
     /// # Errors
     /// [`ConnectError::Address`], [`ConnectError::Token`], [`ConnectError::NoRuntime`].
@@ -125,7 +125,8 @@ impl Checker {
         Self::over(endpoint.connect_lazy(), workload_token)
     }
 
-    /// [`Checker::builder`] over another channel, such as one with TLS. The channel carries the workload token.
+    /// Like [`Checker::builder`], but over the caller's channel, such as one with TLS. It sends the workload token
+    /// there.
     ///
     /// # Errors
     /// [`ConnectError::Token`].
@@ -160,9 +161,9 @@ impl Checker {
         self.shared.keys().is_some() && self.shared.with_revocations(|known| known.is_fresh())
     }
 
-    /// Checks an access token (RFC 9068 §4): signature and type, issuer, audience and tenant exactly,
-    /// expiry, and revocation. Sends no request, unless the token names an unknown key and the last read of the keys
-    /// is five seconds ago. [`VerifyError::is_temporary`] separates "not now" from "no".
+    /// Checks an access token (RFC 9068 §4): signature and type, issuer, audience and tenant exactly, expiry, and
+    /// revocation. Sends no request, unless the token names an unknown key and the keys were last read at least five
+    /// seconds ago. [`VerifyError::is_temporary`] tells whether a later check may succeed.
     pub async fn check(&self, token: &str, tenant: &Tenant) -> Result<AccessTokenClaims, VerifyError> {
         let mut verified = self.verify(token, tenant);
         if verified == Err(VerifyError::UnknownKey) {
@@ -170,6 +171,7 @@ impl Checker {
             let read = poll::read_keys_again(&self.shared).await;
             verified = self.verify(token, tenant);
             if verified == Err(VerifyError::UnknownKey) {
+                // Without the newest keys, whether the key exists is not known.
                 read?;
             }
         }
@@ -186,16 +188,16 @@ impl Checker {
     }
 }
 
-/// Parses an address. Plaintext is for loopback only.
+/// Parses `http://host:port`. Rejects a host that is not loopback: plaintext is for loopback only.
 fn loopback(url: &str) -> Result<Uri, ConnectError> {
     let uri: Uri = url.parse().map_err(|_| ConnectError::Address)?;
     let host = uri.host().unwrap_or_default();
-    let literal = host.trim_start_matches('[').trim_end_matches(']');
-    let address = literal.parse::<IpAddr>();
+    let without_brackets = host.trim_start_matches('[').trim_end_matches(']');
+    let address = without_brackets.parse::<IpAddr>();
     let is_loopback = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
     let authority = uri.authority().map_or("", |authority| authority.as_str());
-    let nothing_else = matches!(uri.path(), "" | "/") && uri.query().is_none() && !authority.contains('@');
-    let is_allowed = uri.scheme_str() == Some("http") && is_loopback && nothing_else;
+    let has_no_more = matches!(uri.path(), "" | "/") && uri.query().is_none() && !authority.contains('@');
+    let is_allowed = uri.scheme_str() == Some("http") && is_loopback && has_no_more;
     is_allowed.then_some(uri).ok_or(ConnectError::Address)
 }
 

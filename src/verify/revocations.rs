@@ -1,4 +1,4 @@
-//! The revocations of the feed `ListRevocations`, and the lease for which they are complete. No I/O. Time is
+//! The revocations that `ListRevocations` returns, and the lease during which they count as complete. No I/O. Time is
 //! [`tokio::time::Instant`], which tests can pause.
 
 use std::{collections::HashMap, fmt, time::Duration};
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{AccessTokenClaims, VerifyError};
 use crate::token::v1::{self as pb, RevocationKind};
 
-/// How long tokens are checked after the last time at which all revocations were known.
+/// How long tokens can be accepted after the time up to which all revocations are known.
 pub const LEASE: Duration = Duration::from_secs(2);
 
 /// How long a revocation is stored: the longest life of an access token is 15 minutes, and clocks may differ by one.
@@ -27,7 +27,7 @@ pub struct Revocations {
     /// When this epoch replaced another one; `None` for the first.
     epoch_since: Option<Instant>,
     cursor: String,
-    /// A snapshot of this epoch has started, so that nothing before `cursor` is missing.
+    /// Whether a snapshot of this epoch has started, so that no revocation before `cursor` is missing.
     has_snapshot: bool,
     /// When the request of the latest applied response was sent.
     sent_at: Option<Instant>,
@@ -35,7 +35,7 @@ pub struct Revocations {
     complete_at: Option<Instant>,
     swept_at: Option<Instant>,
     revocations: HashMap<RevocationKind, HashMap<String, Revocation>>,
-    /// The highest position of the revocations of an unknown kind.
+    /// The highest position of the revocations of an unknown kind, and when the latest of them was received.
     unknown: Option<Revocation>,
 }
 
@@ -83,7 +83,7 @@ impl Revocations {
         self.epoch_since
     }
 
-    /// Resets the cursor, which the server does not know, so that the next request is for a snapshot. Keeps all
+    /// Clears the cursor after the server has rejected it, so that the next request is for a snapshot. Keeps all
     /// revocations.
     pub fn forget_cursor(&mut self) {
         self.cursor.clear();
@@ -92,8 +92,8 @@ impl Revocations {
 
     /// Applies the response to a request that was *sent* at `sent_at` with [`Revocations::cursor`].
     ///
-    /// A response without `more` completes all revocations up to `sent_at` minus its age, and renews the lease from
-    /// there. A response that arrives after that of a later request only adds its revocations.
+    /// After a response without `more`, all revocations up to `sent_at` minus its age are known, and the lease starts
+    /// there. A response that arrives after the response to a later request only adds its revocations.
     pub fn apply(&mut self, response: pb::ListRevocationsResponse, sent_at: Instant) -> Applied {
         let late = self.sent_at.is_some_and(|last| sent_at < last);
         let same_epoch = response.epoch == self.epoch;
@@ -133,7 +133,7 @@ impl Revocations {
         applied
     }
 
-    /// Adds a revocation. Returns whether it is that of a key and new.
+    /// Adds a revocation. Returns whether it revokes a key that was not revoked before.
     fn insert(&mut self, revocation: pb::Revocation, now: Instant) -> bool {
         let new = Revocation {
             seq: revocation.seq,
@@ -181,7 +181,7 @@ impl Revocations {
     /// # Errors
     /// [`VerifyError::Stale`] without a lease, [`VerifyError::Revoked`].
     pub fn check(&self, claims: &AccessTokenClaims, kid: &str) -> Result<(), VerifyError> {
-        // First: a token of an epoch that is not known yet may be valid.
+        // Checked first: without a lease, a token of another epoch may be valid.
         if !self.is_fresh() {
             return Err(VerifyError::Stale);
         }
@@ -194,28 +194,28 @@ impl Revocations {
     /// Returns whether a genuine token that the key `kid` signed is revoked, as far as known.
     ///
     /// The positions of its `rev` claim decide, not clocks: that of the registry for client, tenant and user, that of
-    /// token-service for `jti`, family and grant. A revoked key ends all tokens that it signed, whatever their position:
-    /// it may be stolen. A revocation of an unknown kind ends every token with a lower position in either feed, as long
-    /// as it is stored: clients recover from a wrong rejection by a renewal, but nothing undoes a wrong acceptance. A
-    /// token without a readable `rev`, or of another epoch, is revoked.
+    /// token-service for `jti`, family and grant. A revoked key ends all tokens that it signed, whatever their
+    /// position: it may be stolen. A revocation of an unknown kind, while it is recent, ends every token with a lower
+    /// position in either feed: clients recover from a wrong rejection by a renewal, but nothing undoes a wrong
+    /// acceptance. A token without a readable `rev`, or of another epoch, is revoked.
     pub fn is_revoked(&self, claims: &AccessTokenClaims, kid: &str) -> bool {
         let Some((_, registry, token)) = parse_rev(&claims.rev).filter(|rev| rev.0 == self.epoch) else {
             return true;
         };
-        let after = |position: i64, kind, id: &str| {
+        let revoked_after = |position: i64, kind, id: &str| {
             let revocation = self.revocations.get(&kind).and_then(|of_kind| of_kind.get(id));
             revocation.is_some_and(|revocation| revocation.seq > position)
         };
         let family_id = claims.family_id.as_deref();
         let unknown = self.unknown.filter(Revocation::is_recent);
 
-        after(registry, RevocationKind::Client, &claims.client_id)
-            || after(registry, RevocationKind::Tenant, &claims.tenant_id)
-            || after(registry, RevocationKind::User, &claims.sub)
-            || after(token, RevocationKind::Jti, &claims.jti)
-            || after(token, RevocationKind::Grant, &claims.grant_id)
-            || family_id.is_some_and(|id| after(token, RevocationKind::Family, id))
-            || after(i64::MIN, RevocationKind::Kid, kid)
+        revoked_after(registry, RevocationKind::Client, &claims.client_id)
+            || revoked_after(registry, RevocationKind::Tenant, &claims.tenant_id)
+            || revoked_after(registry, RevocationKind::User, &claims.sub)
+            || revoked_after(token, RevocationKind::Jti, &claims.jti)
+            || revoked_after(token, RevocationKind::Grant, &claims.grant_id)
+            || family_id.is_some_and(|id| revoked_after(token, RevocationKind::Family, id))
+            || revoked_after(i64::MIN, RevocationKind::Kid, kid)
             || unknown.is_some_and(|revocation| revocation.seq > registry.min(token))
     }
 

@@ -1,4 +1,4 @@
-//! Setups: takes authorization requests in; a Tenant Admin approves or denies them.
+//! Setups: stores authorization requests, and approves or denies them for a Tenant Admin.
 
 use accord::{
     clock::UnixMillis,
@@ -39,27 +39,27 @@ pub struct Approve {
 /// The result of an approval.
 #[derive(Debug)]
 pub struct Approved {
-    /// The grant, pending.
+    /// The grant, which is pending until its code is redeemed.
     pub consent: Consent,
     /// The authorization code.
     pub code: OpaqueToken,
-    /// Where to send the browser; holds the code.
+    /// The URL to send the browser to; contains the code.
     pub redirect_url: Zeroizing<String>,
 }
 
 impl Call {
-    /// Starts a setup.
+    /// Checks an authorization request against the registry, and stores it as a setup.
     ///
     /// # Errors
     /// Those of [`Self::parties`]; [`Error::WrongState`] when client or tenant is suspended;
-    /// [`Error::InvalidScope`] for a scope that is not the client's or when it has none;
-    /// [`Error::InvalidTarget`]; [`Error::RequestIdReused`].
+    /// [`Error::InvalidScope`] for a scope that the client is not registered for, or if it has no scopes;
+    /// [`Error::InvalidTarget`] for a resource that is not the tenant's API; [`Error::RequestIdReused`].
     pub async fn start_setup(
         &mut self,
         creation: &Creation,
         request: AuthorizationRequest,
     ) -> Result<Setup, Error> {
-        // A repeated call gets its first answer, whatever the registry says by now.
+        // A repeated call returns the first setup, even if the registry's facts have changed since.
         if let Some(setup) = self.consents.store.replay_setup(creation).await? {
             return Ok(setup);
         }
@@ -114,8 +114,8 @@ impl Call {
         Ok((tenant, client))
     }
 
-    /// Grants all or some of the scopes requested, and designates the user that API transactions run as. Reads
-    /// the facts again when they are too old by the time of the commit.
+    /// Grants all or some of the scopes requested, and designates the user that API transactions run as. Reads the
+    /// registry's facts again if they are too old just before the commit.
     ///
     /// # Errors
     /// [`Error::AdminSessionInvalid`], [`Error::AdminSessionMismatch`], [`Error::SignInTooOld`],
@@ -156,7 +156,7 @@ impl Call {
         Err(Error::Unavailable)
     }
 
-    /// Denies a setup. Returns the setup, and where to send the browser.
+    /// Denies a setup. Returns the setup, and the URL to send the browser to.
     ///
     /// # Errors
     /// [`Error::AdminSessionInvalid`], [`Error::AdminSessionMismatch`], [`Error::NotFound`],
@@ -182,6 +182,7 @@ impl Call {
         Ok((session, setup))
     }
 
+    /// Returns the URL that sends the response to the client.
     async fn answer_url(
         &mut self,
         setup: &Setup,
@@ -192,7 +193,7 @@ impl Call {
     }
 }
 
-/// Rejects a suspended client or tenant.
+/// Rejects a client or tenant that is not active.
 pub fn require_active(resource: &'static str, active: bool) -> Result<(), Error> {
     if active {
         return Ok(());

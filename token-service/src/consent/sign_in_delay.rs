@@ -1,8 +1,8 @@
-//! Delays after failed sign-ins, which slow guessing down and lock nobody out: failures delay later attempts
-//! for the account from any address, and from the address for any account. The delays fade.
+//! Delays after failed sign-ins. They slow guessing down and lock nobody out. A failure delays later attempts for its
+//! account from any address, and later attempts from its address for any account. The delays fade.
 //!
-//! They do not depend on whether an account exists, so that an unknown one is treated like any other. The rules and
-//! their reasons are in `docs/decisions/0012-sign-in-delays.md`.
+//! They do not depend on whether an account exists, and so do not reveal it. The rules and their reasons are in
+//! `docs/decisions/0012-sign-in-delays.md`.
 
 use std::{
     array::from_fn,
@@ -26,23 +26,23 @@ use tally::{Key, Tally};
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 /// The longest delay.
 pub const MAX_DELAY: Duration = Duration::from_secs(4);
-/// Failures that don't delay an account.
+/// How many failures of an account cause no delay.
 const FREE_PER_ACCOUNT: u32 = 3;
-/// Failures that don't delay an address: the people of an office share one.
+/// How many failures from an address cause no delay: the people of an office share one address.
 const FREE_PER_ADDRESS: u32 = 10;
-/// Attempts under way from one address.
+/// The most attempts under way from one address.
 const MAX_PER_ADDRESS: u32 = 8;
-/// Entries of each tally.
+/// The most entries of each tally.
 const MAX_KEYS: usize = 65_536;
 
-/// What an attempt is counted under: its account, its address, and the pair of both, whose failures a success
-/// forgets.
+// The indexes of an attempt's keys and of their tallies: account, address, and the pair of both. A success forgets the
+// failures of the pair.
 const ACCOUNT: usize = 0;
 const ADDRESS: usize = 1;
 const PAIR: usize = 2;
 
-/// Counts failed sign-ins in this process's memory, by hashes under a key of the process. Cheap to clone; clones
-/// share the counts.
+/// Counts failed sign-ins in memory, under keyed hashes with a random key of the process. Cheap to clone; clones share
+/// the counts.
 #[derive(Clone)]
 pub struct SignInDelays(Arc<Inner>);
 
@@ -51,18 +51,18 @@ struct Inner {
     tallies: Mutex<[Tally; 3]>,
 }
 
-/// An attempt under way. Ends by [`Self::failed`] or [`Self::succeeded`]; dropped without either, it counts
-/// as nothing.
+/// An attempt under way. [`Self::failed`] or [`Self::succeeded`] ends it. An attempt that is dropped without either is
+/// not counted.
 #[must_use]
 pub struct Attempt {
     delays: SignInDelays,
-    /// `None` where it could not be counted.
+    /// The keys that the attempt is counted under; `None` without an address, or if there was no room for the key.
     keys: [Option<Key>; 3],
     delay: Duration,
 }
 
 impl SignInDelays {
-    /// Starts without any failure.
+    /// Creates delays without any failures.
     pub fn new(random: &dyn Random) -> Self {
         Self::with_room(random, MAX_KEYS)
     }
@@ -76,13 +76,13 @@ impl SignInDelays {
         }))
     }
 
-    /// Begins an attempt, before its password is checked. `account_name` is as it was sent. `address` is the
-    /// browser's. An internal service that sends none is responsible for its users: only the account's failures
-    /// delay its attempts.
+    /// Begins an attempt, before its password is checked. `account_name` is as it was sent. `address` is the browser's.
+    /// Without one, only the account's failures delay the attempt: an internal service that sends no address limits its
+    /// users itself.
     ///
     /// # Errors
-    /// [`Error::TooManySignIns`] when too many attempts are under way from this address: eight, or for this
-    /// account one more than the failures that are still free. Failures from other addresses never cause it.
+    /// [`Error::TooManySignIns`] if this address already has eight attempts under way, or for this account one more
+    /// than it has free failures left. Attempts from other addresses never cause it.
     pub fn begin(
         &self,
         tenant_id: &TenantId,
@@ -101,7 +101,7 @@ impl SignInDelays {
                 .unwrap_or_default()
         };
         let (account_count, address_count, pair_count) = (count(ACCOUNT), count(ADDRESS), count(PAIR));
-        // An attempt under way counts as a failure: otherwise simultaneous guesses would all be free.
+        // An attempt under way counts as a failure. Otherwise simultaneous guesses would cause no delay.
         let address_delay = delay(address_count.at_worst(), FREE_PER_ADDRESS);
         let mut delay = delay(account_count.at_worst(), FREE_PER_ACCOUNT).max(address_delay);
         let free = FREE_PER_ACCOUNT.saturating_sub(pair_count.failures);
@@ -110,7 +110,7 @@ impl SignInDelays {
         }
         let counted = from_fn(|at| keys[at].filter(|key| tallies[at].begin(*key, now)));
         drop(tallies);
-        // An attempt that can't be counted gets the longest delay: a flood must not make guesses free.
+        // An attempt that can't be counted gets the longest delay. Otherwise a flood of keys would remove all delays.
         if counted != keys {
             delay = MAX_DELAY;
         }
@@ -121,9 +121,9 @@ impl SignInDelays {
         })
     }
 
-    /// Returns the key of an account. Spellings that the registry treats as equal share a key, or each would be a
-    /// fresh guess. ASCII names are equal if they differ in case alone. Under NFKC any other name may equal many, so
-    /// all other names of a tenant share one key.
+    /// Returns the key of an account. Names that the registry treats as equal must not each have free failures. ASCII
+    /// names are equal if they differ only in case. Under NFKC a non-ASCII name can equal many others, so
+    /// all non-ASCII names of a tenant share one key. An account has at most two keys.
     fn account(&self, tenant_id: &TenantId, account_name: &str) -> Key {
         let (tenant, name) = (tenant_id.as_str().as_bytes(), account_name.trim());
         if name.is_ascii() {
@@ -134,7 +134,7 @@ impl SignInDelays {
         }
     }
 
-    /// Returns the key of an address; of its /64 in IPv6, the smallest network that is assigned.
+    /// Returns the key of an IPv4 address, or of the /64 network of an IPv6 address: a host can use all of its network.
     fn address(&self, address: IpAddr) -> Key {
         match address.to_canonical() {
             IpAddr::V4(address) => self.hash(b"address", &[&address.octets()]),
@@ -158,7 +158,7 @@ impl SignInDelays {
     }
 }
 
-/// The delay after so many failures, of which some are free.
+/// Returns the delay after this many failures, of which the first `free` cause none.
 fn delay(failures: u32, free: u32) -> Duration {
     failures.checked_sub(free).map_or(Duration::ZERO, |doublings| {
         let times = 2_u32.saturating_pow(doublings);
@@ -167,7 +167,7 @@ fn delay(failures: u32, free: u32) -> Duration {
 }
 
 impl Attempt {
-    /// How long to wait before the password is checked; at most [`MAX_DELAY`].
+    /// Returns how long to wait before the password is checked; at most [`MAX_DELAY`].
     pub fn delay(&self) -> Duration {
         self.delay
     }
@@ -178,7 +178,7 @@ impl Attempt {
     }
 
     /// Ends the attempt after the right password. Forgets the failures of this account from this address, which were
-    /// mistakes; keeps those from other addresses.
+    /// typing errors; keeps those from other addresses.
     pub fn succeeded(self, now: UnixMillis) {
         let forgotten = self.keys[PAIR].map_or(0.0, |pair| self.delays.tallies()[PAIR].forget(&pair, now));
         self.each(|tally, key| tally.add(key, -forgotten, now));

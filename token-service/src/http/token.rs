@@ -61,7 +61,7 @@ pub(super) async fn token(
     Ok((NO_STORE, Json(response)).into_response())
 }
 
-/// Reads the grant. A code without a verifier passes, so that the issuance burns it.
+/// Reads the grant. Accepts a code without a verifier or redirect URI: the issuance rejects it and uses the code up.
 fn grant(form: &Form) -> Result<GrantRequest, HttpError> {
     let secret = |name: &'static str| required(form, name).map(|value| Zeroizing::new(value.to_owned()));
     match required(form, "grant_type")? {
@@ -76,7 +76,7 @@ fn grant(form: &Form) -> Result<GrantRequest, HttpError> {
     }
 }
 
-/// Reads scopes separated by single spaces (RFC 6749 §3.3); none means all that is granted.
+/// Reads scopes separated by single spaces (RFC 6749 §3.3), without duplicates; none for an empty text.
 pub(super) fn scopes(text: &str) -> Result<Vec<ScopeName>, Error> {
     let names = text.split(' ').filter(|_| !text.is_empty());
     let scopes = names.map(ScopeName::parse).collect::<Result<Vec<_>, _>>();
@@ -98,7 +98,7 @@ pub(super) fn resource(form: &Form) -> Result<String, Error> {
     Ok(form.text("resource").to_owned())
 }
 
-/// The response of RFC 6749 §5.1. No `Debug`.
+/// The response of RFC 6749 §5.1. No `Debug`: it holds tokens.
 #[derive(Serialize)]
 struct TokenResponse<'a> {
     access_token: &'a str,
@@ -110,7 +110,7 @@ struct TokenResponse<'a> {
     refresh_token: Option<&'a str>,
 }
 
-/// `POST /{tenant}/oauth2/introspect`: shows a client its own tokens alone.
+/// `POST /{tenant}/oauth2/introspect`: shows a client only its own tokens.
 pub(super) async fn introspect(
     State(http): State<Arc<HttpState>>,
     Tenant(tenant_id): Tenant,
@@ -140,7 +140,7 @@ fn wants_jwt(headers: &HeaderMap) -> bool {
     })
 }
 
-/// `POST /{tenant}/oauth2/revoke`: 200 for unknown tokens too (RFC 7009 §2.2).
+/// `POST /{tenant}/oauth2/revoke`: returns 200 for unknown tokens too (RFC 7009 §2.2).
 pub(super) async fn revoke(
     State(http): State<Arc<HttpState>>,
     Tenant(tenant_id): Tenant,
@@ -164,6 +164,7 @@ async fn authenticated_client(
     Ok(authenticated.client.value.client_id.clone())
 }
 
+/// Returns the value of a parameter. Rejects a request without it, and a value that is too long.
 fn required<'a>(form: &'a Form, name: &str) -> Result<&'a str, HttpError> {
     match form.get(name) {
         Some(value) if value.len() <= MAX_VALUE_BYTES => Ok(value),

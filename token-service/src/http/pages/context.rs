@@ -1,7 +1,7 @@
 //! The context of a request to a tenant's pages: the tenant, the call with the registry's facts, the cookies, and the
 //! proof that a form was sent from one of our pages.
 //!
-//! Two cookies: the admin session, and a random seed of CSRF tokens. A CSRF token is valid for one browser,
+//! There are two cookies: the admin session, and a random seed of CSRF tokens. A CSRF token is valid for one browser,
 //! one tenant and one session.
 
 use std::{
@@ -47,7 +47,7 @@ use crate::{
 /// Bytes of randomness in the seed of CSRF tokens.
 const SEED_BYTES: usize = 32;
 
-/// The principal of the pages. No workload is registered under this id.
+/// The caller that the pages act as: a gateway. No workload is registered under this id.
 pub(super) static PAGES: LazyLock<Principal> = LazyLock::new(|| {
     let id = WorkloadId::parse("wkl_00000000000000000000000000");
     id.map_or(Principal::Anonymous, |id| {
@@ -56,11 +56,11 @@ pub(super) static PAGES: LazyLock<Principal> = LazyLock::new(|| {
     })
 });
 
-/// A request to the pages of the tenant of its path. No `Debug`: it holds the session.
+/// A request to a tenant's pages. No `Debug`: it holds the session's token.
 pub(super) struct PageContext {
     pub(super) http: Arc<HttpState>,
     pub(super) tenant: Tenant,
-    /// What the path names beside the tenant: a setup, a grant, or the token of a link.
+    /// The path's second parameter: the id of a setup or grant, or the token of a link; empty if there is none.
     pub(super) resource: String,
     pub(super) call: Call,
     jar: CookieJar,
@@ -79,7 +79,7 @@ impl FromRequestParts<Arc<HttpState>> for PageContext {
         let mut call = Call::new(&http.consents, PAGES.clone(), String::new());
         let tenant = call.tenant(&tenant_id).await?.value.clone();
         let jar = CookieJar::from_headers(&parts.headers);
-        call.admin_session = Zeroizing::new(value(&jar, &session_name(&tenant)).to_owned());
+        call.admin_session = Zeroizing::new(cookie_value(&jar, &session_name(&tenant)).to_owned());
         let mut page = Self {
             http: http.clone(),
             tenant,
@@ -98,7 +98,7 @@ impl FromRequestParts<Arc<HttpState>> for PageContext {
     }
 }
 
-/// A form of a tenant's pages, whose CSRF token is valid.
+/// A form that was posted to a tenant's pages with a valid CSRF token.
 pub(super) struct PageForm {
     pub(super) page: PageContext,
     pub(super) form: Form,
@@ -121,12 +121,12 @@ impl FromRequest<Arc<HttpState>> for PageForm {
 }
 
 impl PageContext {
-    /// Returns a path of this tenant's pages.
+    /// Returns the path of a page of this tenant, `/{tenant}/{rest}`.
     pub(super) fn path(&self, rest: &str) -> String {
         format!("/{}/{rest}", self.tenant.tenant_id)
     }
 
-    /// Returns the frame of a page; with the links of a session when `signed_in`.
+    /// Returns the frame of a page. If `signed_in`, it links to the integrations and has the sign-out form.
     pub(super) fn frame(&self, signed_in: bool) -> Frame {
         Frame {
             base: format!("/{}", self.tenant.tenant_id),
@@ -135,17 +135,17 @@ impl PageContext {
         }
     }
 
-    /// Answers with a page, and the cookies.
+    /// Returns a response with a page and the cookies.
     pub(super) fn html(&self, status: StatusCode, page: &impl Template) -> Response {
         (self.jar.clone(), html(status, page)).into_response()
     }
 
-    /// Answers with a redirect to a path of this tenant's pages, and the cookies.
+    /// Returns a redirect to a page of this tenant, with the cookies.
     pub(super) fn redirect(&self, rest: &str) -> Response {
         (self.jar.clone(), Redirect::to(&self.path(rest))).into_response()
     }
 
-    /// Returns the session at this tenant, if it is valid.
+    /// Returns the session, if it is valid and of this tenant.
     pub(super) async fn session(&mut self) -> Result<Option<AdminSession>, Error> {
         match self.call.require_session().await {
             Ok(session) => Ok(Some(session).filter(|session| session.tenant_id == self.tenant.tenant_id)),
@@ -154,7 +154,7 @@ impl PageContext {
         }
     }
 
-    /// Signs a Tenant Admin in with the fields of a form, and sets the session's cookie.
+    /// Signs a Tenant Admin in with the fields of a form, ends the browser's earlier session, and sets the cookie.
     pub(super) async fn sign_in(&mut self, setup_id: Option<SetupId>, form: &Form) -> Result<(), Error> {
         let sign_in = SignIn {
             tenant_id: self.tenant.tenant_id.clone(),
@@ -167,14 +167,14 @@ impl PageContext {
             return Err(Error::SignInFailed);
         }
         let (token, _) = admin_session::sign_in(&self.http.consents, &PAGES.origin(), sign_in).await?;
-        // Otherwise the browser's earlier session would stay open.
+        // The new cookie replaces the earlier session's, which would otherwise stay open.
         self.end_session().await?;
         let cookie = self.cookie(session_name(&self.tenant), token.expose().to_owned());
         self.jar = std::mem::take(&mut self.jar).add(cookie);
         Ok(())
     }
 
-    /// Ends this browser's session, here and for everybody who has its token.
+    /// Ends this browser's session in the store, for everyone who has its token, and removes its cookie.
     pub(super) async fn end_session(&mut self) -> Result<(), Error> {
         if let Ok(token) = OpaqueToken::parse(TokenKind::AdminSession, &self.call.admin_session) {
             let (store, reason) = (&self.http.consents.store, EndReason::SignedOut);
@@ -189,8 +189,8 @@ impl PageContext {
 
     /// Returns the CSRF token of this browser's forms.
     pub(super) fn csrf(&self) -> String {
-        let session = value(&self.jar, &session_name(&self.tenant));
-        // No part holds a NUL: cookies can't, and a tenant's id is a slug.
+        let session = cookie_value(&self.jar, &session_name(&self.tenant));
+        // No part contains NUL, so two lists never join to the same text: cookies can't, and a tenant's id is a slug.
         let parts = [
             "accord csrf v1",
             self.seed(),
@@ -201,7 +201,7 @@ impl PageContext {
     }
 
     fn seed(&self) -> &str {
-        value(&self.jar, &seed_name(&self.tenant))
+        cookie_value(&self.jar, &seed_name(&self.tenant))
     }
 
     fn cookie(&self, name: String, value: String) -> Cookie<'static> {
@@ -209,19 +209,19 @@ impl PageContext {
             .path("/")
             .http_only(true)
             .secure(is_secure(&self.tenant))
-            // A partner's page links here, so that the first request comes from another site.
+            // Not `Strict`: the first request comes from a partner's page, which is another site.
             .same_site(SameSite::Lax)
             .build()
     }
 }
 
 /// Returns the value of a cookie; empty if there is none.
-fn value<'a>(jar: &'a CookieJar, name: &str) -> &'a str {
+fn cookie_value<'a>(jar: &'a CookieJar, name: &str) -> &'a str {
     jar.get(name).map(Cookie::value).unwrap_or_default()
 }
 
-/// Whether browsers reach the pages by TLS. Plain HTTP is for loopback alone, where browsers take no `Secure`
-/// cookies.
+/// Returns whether browsers reach the pages over TLS. Plain HTTP is for loopback only, where some browsers reject
+/// `Secure` cookies.
 fn is_secure(tenant: &Tenant) -> bool {
     !tenant.issuer.starts_with("http://")
 }
@@ -234,7 +234,7 @@ fn seed_name(tenant: &Tenant) -> String {
     cookie_name(tenant, "accord-csrf")
 }
 
-/// `__Host-` binds a cookie to exactly this host (RFC 6265bis §4.1.3.2).
+/// Returns the full name of a cookie. `__Host-` binds a cookie to exactly this host (RFC 6265bis §4.1.3.2).
 fn cookie_name(tenant: &Tenant, name: &str) -> String {
     let prefix = if is_secure(tenant) { "__Host-" } else { "" };
     format!("{prefix}{name}")

@@ -1,4 +1,5 @@
-//! Decides a partner's request: sign in, see the client, its scopes and its reasons, approve or deny.
+//! The pages of a setup: a Tenant Admin signs in, reads the client's request with its scopes and reasons, and approves
+//! or denies it.
 
 use accord::text::id::{ScopeName, SetupId};
 use axum::{http::StatusCode, response::Response};
@@ -19,7 +20,7 @@ use crate::{
     model::{grant::Consent, setup::Setup},
 };
 
-/// `GET /{tenant}/setups/{setup}`: the sign-in form, or the request to decide.
+/// `GET /{tenant}/setups/{setup}`: the request to decide, or the sign-in form if there is no session for this setup.
 pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
     let setup = pending_setup(&page).await?;
     if may_decide(&mut page, &setup).await? {
@@ -44,7 +45,7 @@ pub(super) async fn approve(PageForm { mut page, form }: PageForm) -> Result<Res
     if !may_decide(&mut page, &setup).await? {
         return sign_in_again(&page, &setup, Error::AdminSessionInvalid);
     }
-    let approve = match read(&page, &setup, &form) {
+    let approve = match read_approval(&page, &setup, &form) {
         Ok(approve) => approve,
         Err(errors) => return consent_page(page, &setup, Some(&form), errors).await,
     };
@@ -70,7 +71,7 @@ pub(super) async fn deny(PageForm { mut page, .. }: PageForm) -> Result<Response
     }
 }
 
-/// Reads the setup of the path. Rejects one that can't be decided now.
+/// Reads the setup of the path. Rejects a setup that is not pending, and a suspended tenant.
 async fn pending_setup(page: &PageContext) -> Result<Setup, Error> {
     let store = &page.http.consents.store;
     let setup_id = SetupId::parse(&page.resource).map_err(|_| Error::NotFound("setup"))?;
@@ -80,6 +81,7 @@ async fn pending_setup(page: &PageContext) -> Result<Setup, Error> {
     Ok(setup)
 }
 
+/// Returns whether the browser has a session that was opened for this setup.
 async fn may_decide(page: &mut PageContext, setup: &Setup) -> Result<bool, Error> {
     let session = page.session().await?;
     Ok(session.is_some_and(|session| session.setup_id.as_ref() == Some(&setup.setup_id)))
@@ -94,8 +96,9 @@ fn sign_in_again(page: &PageContext, setup: &Setup, error: Error) -> Result<Resp
     sign_in::again(page, sign_in_form(page, setup), error, "decided")
 }
 
-/// Reads an approval, or its errors. Rejects a form without scopes, which an approval takes for all of them.
-fn read(page: &PageContext, setup: &Setup, form: &Form) -> Result<Approve, ConsentErrors> {
+/// Reads an approval, or the errors of the form. Rejects a form without scopes: in an [`Approve`] it would mean all of
+/// them.
+fn read_approval(page: &PageContext, setup: &Setup, form: &Form) -> Result<Approve, ConsentErrors> {
     let mut errors = ConsentErrors::default();
     let mut scopes = Vec::new();
     for name in form.all("scope") {
@@ -131,7 +134,7 @@ fn read(page: &PageContext, setup: &Setup, form: &Form) -> Result<Approve, Conse
     })
 }
 
-/// Shows the request to decide; after a failed attempt with the form as it was sent and its errors.
+/// Shows the request to decide. After a failed attempt, `sent` is the form as it was sent, and `errors` are its errors.
 async fn consent_page(
     mut page: PageContext,
     setup: &Setup,
@@ -149,7 +152,7 @@ async fn consent_page(
         name: scope.name.to_string(),
         description: scope.description.clone(),
         reason: scope.reason.clone(),
-        // A scope beyond the earlier consent needs a tick of its own.
+        // A scope that the current consent lacks is not preselected.
         checked: match sent {
             Some(form) => form.all("scope").any(|name| name == scope.name.as_str()),
             None => granted(&scope.name),
@@ -191,8 +194,8 @@ fn changes(setup: &Setup, consent: &Consent) -> ScopeChanges {
     }
 }
 
-/// Takes the browser back to the partner by a page. The policy of where forms may go would also apply to a
-/// redirect, and to every one that the partner adds.
+/// Sends the browser back to the partner by a page. Browsers would apply the policy `form-action` to a redirect, and to
+/// each further redirect of the partner.
 fn leaving(page: &PageContext, setup: &Setup, url: &str, approved: bool) -> Response {
     let view = LeavingPage {
         frame: page.frame(false),
