@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use accord::{keys::KeyError, text::validation::Violations};
 
+/// The result of a fallible operation of token-service.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
 /// An error of token-service.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -102,7 +105,7 @@ pub enum Error {
 }
 
 /// Returns `None` for a resource that does not exist.
-pub fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+pub fn found<T>(answer: Result<T>) -> Result<Option<T>> {
     match answer {
         Err(Error::NotFound(_)) => Ok(None),
         answer => answer.map(Some),

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{facts::Facts, lock::Lock, revocation_index::RevocationIndex};
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::{
         change::{Change, Changes},
         revocation::{Revocation, RevocationKind},
@@ -38,7 +38,7 @@ pub trait ChangeSource: Send + Sync {
     fn unavailable() -> Error;
 
     /// Reads the changes after a position; without one, the feed's position and where recent changes begin.
-    fn changes_after(&self, after: Option<&Position>) -> impl Future<Output = Result<Changes, Error>> + Send;
+    fn changes_after(&self, after: Option<&Position>) -> impl Future<Output = Result<Changes>> + Send;
 }
 
 /// Revocations in the order of their feed, and how current they are.
@@ -133,7 +133,7 @@ impl<S: ChangeSource> ChangeFollower<S> {
     }
 
     /// Applies every change that was committed before this call.
-    pub(super) async fn catch_up(&self, facts: &Facts) -> Result<(), Error> {
+    pub(super) async fn catch_up(&self, facts: &Facts) -> Result<()> {
         let since = Instant::now();
         let caught_up = async {
             let _reading = self.reading.lock().await;
@@ -148,7 +148,7 @@ impl<S: ChangeSource> ChangeFollower<S> {
             .unwrap_or_else(|_| Err(S::unavailable()))
     }
 
-    async fn read(&self, facts: &Facts) -> Result<(), Error> {
+    async fn read(&self, facts: &Facts) -> Result<()> {
         let mut has_restarted = false;
         loop {
             let asked_at = Instant::now();
@@ -236,7 +236,7 @@ impl<S: ChangeSource> ChangeFollower<S> {
         facts: &Facts,
         seq: i64,
         limit: usize,
-    ) -> Result<Revocations, Error> {
+    ) -> Result<Revocations> {
         if self.lease().is_none() {
             self.catch_up(facts).await?;
         }

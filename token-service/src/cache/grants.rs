@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{Cache, Cached, Revocations, follower::ChangeSource};
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::{
         change::{Change, Changes},
         grant::{Grant, StoredState},
@@ -38,7 +38,7 @@ impl ChangeSource for Store {
         Error::Unavailable
     }
 
-    async fn changes_after(&self, after: Option<&Position>) -> Result<Changes, Error> {
+    async fn changes_after(&self, after: Option<&Position>) -> Result<Changes> {
         let read = self.changes_after(after, MAX_CHANGES).await?;
         let recent_seq = match after {
             Some(_) if !read.reset => 0,
@@ -72,7 +72,7 @@ fn change(row: ChangeRow) -> Change {
 
 impl Cache {
     /// Applies every change of this database that was committed before this call.
-    pub async fn catch_up(&self) -> Result<(), Error> {
+    pub async fn catch_up(&self) -> Result<()> {
         self.own_changes.catch_up(&self.facts).await
     }
 
@@ -86,7 +86,7 @@ impl Cache {
     }
 
     /// Returns the feed's position: what is read after this call reflects all changes up to it. Takes no lock.
-    pub async fn own_position(&self) -> Result<AsOf<()>, Error> {
+    pub async fn own_position(&self) -> Result<AsOf<()>> {
         match self.own_changes.lease() {
             Some(lease) => Ok(lease),
             None => Box::pin(self.read(async { Ok(()) })).await,
@@ -94,11 +94,7 @@ impl Cache {
     }
 
     /// Returns the grant of a tenant to a client whose stored state is active. There is at most one.
-    pub async fn current_grant(
-        &self,
-        client_id: &ClientId,
-        tenant_id: &TenantId,
-    ) -> Result<GrantAsOf, Error> {
+    pub async fn current_grant(&self, client_id: &ClientId, tenant_id: &TenantId) -> Result<GrantAsOf> {
         if let Some(lease) = self.own_changes.lease()
             && let Some(entry) = self.facts.entries.get(&(client_id.clone(), tenant_id.clone()))
             && entry.grant.is_current()
@@ -110,7 +106,7 @@ impl Cache {
     }
 
     /// Returns a tenant's grant in any state.
-    pub async fn grant(&self, tenant_id: &TenantId, grant_id: &GrantId) -> Result<GrantAsOf, Error> {
+    pub async fn grant(&self, tenant_id: &TenantId, grant_id: &GrantId) -> Result<GrantAsOf> {
         if let Some(known) = self.facts.find(&self.own_changes, &self.facts.grants, grant_id)
             && known.value.tenant_id == *tenant_id
         {
@@ -144,7 +140,7 @@ impl Cache {
         &self,
         seq: i64,
         named: &[(RevocationKind, &str)],
-    ) -> Result<AsOf<Option<i64>>, Error> {
+    ) -> Result<AsOf<Option<i64>>> {
         if let Some(known) = self.own_changes.last_revocation_after(seq, named) {
             return Ok(known);
         }
@@ -153,12 +149,12 @@ impl Cache {
     }
 
     /// Returns at most `limit` revocations after a position of this database's feed.
-    pub async fn own_revocations_after(&self, seq: i64, limit: usize) -> Result<Revocations, Error> {
+    pub async fn own_revocations_after(&self, seq: i64, limit: usize) -> Result<Revocations> {
         self.own_changes.revocations_after(&self.facts, seq, limit).await
     }
 
     /// Returns the signing keys that are not revoked, and the one that signs. Takes no lock while they are in memory.
-    pub async fn keys(&self) -> Result<AsOf<Arc<Keys>>, Error> {
+    pub async fn keys(&self) -> Result<AsOf<Arc<Keys>>> {
         if let Some(lease) = self.own_changes.lease()
             && let Some(keys) = self.facts.keys.load_full()
         {
@@ -172,7 +168,7 @@ impl Cache {
         Ok(read)
     }
 
-    async fn read_keys(&self) -> Result<Keys, Error> {
+    async fn read_keys(&self) -> Result<Keys> {
         let kid = self.store.active_signing_key().await?;
         let known = self.signer.lock().clone().filter(|signer| signer.kid() == kid);
         let signer = match known {
@@ -189,7 +185,7 @@ impl Cache {
 
     /// Reads the position first and the answer second, so that the answer reflects at least the changes up to the
     /// position. Callers put this future on the heap, so that its size is no part of every call that memory answers.
-    async fn read<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<AsOf<T>, Error> {
+    async fn read<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<AsOf<T>> {
         let asked_at = Instant::now();
         let position = self.store.position().await?;
         Ok(AsOf {

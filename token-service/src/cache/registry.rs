@@ -19,7 +19,7 @@ use super::{
     verified_secrets::KnownClient,
 };
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::{
         change::Changes,
         client::Client,
@@ -47,7 +47,7 @@ impl ChangeSource for Registry {
         Error::RegistryUnavailable
     }
 
-    async fn changes_after(&self, after: Option<&Position>) -> Result<Changes, Error> {
+    async fn changes_after(&self, after: Option<&Position>) -> Result<Changes> {
         self.changes_after(after).await
     }
 }
@@ -70,7 +70,7 @@ impl Cache {
         client_id: &ClientId,
         secret: &ClientSecret,
         tenant_id: &TenantId,
-    ) -> Result<Authenticated, Error> {
+    ) -> Result<Authenticated> {
         if !secret.is_tagged_for(client_id, &**self.registry.tag_keys())
             && !Box::pin(self.is_tagged_now(client_id, secret)).await?
         {
@@ -93,7 +93,7 @@ impl Cache {
 
     /// Checks a tag again if the registry may have keys that are unknown here. With a lease it has none. Without one,
     /// the keys are read once a second.
-    async fn is_tagged_now(&self, client_id: &ClientId, secret: &ClientSecret) -> Result<bool, Error> {
+    async fn is_tagged_now(&self, client_id: &ClientId, secret: &ClientSecret) -> Result<bool> {
         if self.registry_changes.lease().is_some() {
             return Ok(false);
         }
@@ -117,7 +117,7 @@ impl Cache {
         client_id: &ClientId,
         secret: &ClientSecret,
         mac: &[u8; 32],
-    ) -> Result<FactAsOf<KnownClient>, Error> {
+    ) -> Result<FactAsOf<KnownClient>> {
         let secret_id = secret.secret_id();
         let client = self.active_client(client_id).await?;
         if self.is_known(&client.value, secret_id, mac)? {
@@ -155,7 +155,7 @@ impl Cache {
     }
 
     /// Returns the client, if it is active.
-    async fn active_client(&self, client_id: &ClientId) -> Result<FactAsOf<KnownClient>, Error> {
+    async fn active_client(&self, client_id: &ClientId) -> Result<FactAsOf<KnownClient>> {
         match self.client(client_id).await {
             Err(Error::NotFound(_)) => Err(Error::InvalidClient),
             client => active(client?),
@@ -183,7 +183,7 @@ impl Cache {
 
     /// Returns whether memory has verified a secret. Fails if the registry rejected the secret before: only then,
     /// because a secret that the client does not list may have been claimed a moment ago.
-    fn is_known(&self, client: &KnownClient, secret_id: &SecretId, mac: &[u8; 32]) -> Result<bool, Error> {
+    fn is_known(&self, client: &KnownClient, secret_id: &SecretId, mac: &[u8; 32]) -> Result<bool> {
         if self.is_verified(client, mac) {
             return Ok(true);
         }
@@ -214,12 +214,12 @@ impl Cache {
     }
 
     /// Returns a fact from memory, or reads it and keeps it.
-    async fn fact<K: Eq + Hash + Clone, T, F: Future<Output = Result<AsOf<T>, Error>>>(
+    async fn fact<K: Eq + Hash + Clone, T, F: Future<Output = Result<AsOf<T>>>>(
         &self,
         facts: &FactCache<K, T>,
         key: &K,
         read: impl FnOnce() -> F,
-    ) -> Result<FactAsOf<T>, Error> {
+    ) -> Result<FactAsOf<T>> {
         if let Some(fact) = self.facts.find(&self.registry_changes, facts, key) {
             return Ok(fact);
         }
@@ -243,7 +243,7 @@ impl Cache {
 
     /// Waits for other calls. Fails with [`Error::Busy`] after too long, or with [`Error::RegistryUnavailable`] if that is
     /// the reason.
-    async fn within_patience<T>(&self, turn: impl Future<Output = T>) -> Result<T, Error> {
+    async fn within_patience<T>(&self, turn: impl Future<Output = T>) -> Result<T> {
         timeout(PATIENCE, turn).await.map_err(|_elapsed| {
             let since = Instant::now().checked_sub(LEASE);
             match since.is_some_and(|since| self.registry_changes.is_complete_since(since)) {
@@ -254,7 +254,7 @@ impl Cache {
     }
 
     /// Returns a client.
-    pub async fn client(&self, client_id: &ClientId) -> Result<FactAsOf<KnownClient>, Error> {
+    pub async fn client(&self, client_id: &ClientId) -> Result<FactAsOf<KnownClient>> {
         let read = async || Ok(self.with_secrets(self.registry.client(client_id).await?));
         self.fact(&self.facts.clients, client_id, read).await
     }
@@ -266,20 +266,20 @@ impl Cache {
     }
 
     /// Returns a tenant.
-    pub async fn tenant(&self, tenant_id: &TenantId) -> Result<FactAsOf<Tenant>, Error> {
+    pub async fn tenant(&self, tenant_id: &TenantId) -> Result<FactAsOf<Tenant>> {
         let read = || self.registry.tenant(tenant_id);
         self.fact(&self.facts.tenants, tenant_id, read).await
     }
 
     /// Returns a tenant's user.
-    pub async fn user(&self, tenant_id: &TenantId, user_id: &UserId) -> Result<FactAsOf<User>, Error> {
+    pub async fn user(&self, tenant_id: &TenantId, user_id: &UserId) -> Result<FactAsOf<User>> {
         let key = (tenant_id.clone(), user_id.clone());
         let read = || self.registry.user(tenant_id, UserRef::Id(user_id));
         self.fact(&self.facts.users, &key, read).await
     }
 
     /// Returns the caller with this token; `None` if the token is unknown or revoked.
-    pub async fn caller(&self, token: &OpaqueToken) -> Result<Option<Caller>, Error> {
+    pub async fn caller(&self, token: &OpaqueToken) -> Result<Option<Caller>> {
         let read = async || {
             let caller = self.registry.caller(token).await?;
             caller.ok_or(Error::NotFound("caller"))
@@ -292,7 +292,7 @@ impl Cache {
     }
 
     /// Returns at most `limit` revocations of clients, tenants and users after a position of the registry's feed.
-    pub async fn registry_revocations_after(&self, seq: i64, limit: usize) -> Result<Revocations, Error> {
+    pub async fn registry_revocations_after(&self, seq: i64, limit: usize) -> Result<Revocations> {
         let changes = &self.registry_changes;
         changes.revocations_after(&self.facts, seq, limit).await
     }
@@ -335,7 +335,7 @@ impl Cache {
     }
 }
 
-fn active(client: FactAsOf<KnownClient>) -> Result<FactAsOf<KnownClient>, Error> {
+fn active(client: FactAsOf<KnownClient>) -> Result<FactAsOf<KnownClient>> {
     let is_active = client.value.active;
     is_active.then_some(client).ok_or(Error::InvalidClient)
 }

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use super::{Call, Consents, sign_in_delay::Attempt};
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::admin_session::{AdminSession, EndReason, LIFE, NewSession},
 };
 
@@ -52,7 +52,7 @@ pub async fn sign_in(
     consents: &Consents,
     origin: &Origin,
     sign_in: SignIn,
-) -> Result<(OpaqueToken, UnixMillis), Error> {
+) -> Result<(OpaqueToken, UnixMillis)> {
     let (store, delays) = (&consents.store, &consents.sign_in_delays);
     if let Some(setup_id) = &sign_in.setup_id {
         let setup = store.get_tenant_setup(&sign_in.tenant_id, setup_id).await?;
@@ -75,7 +75,7 @@ async fn finish_sign_in(
     origin: Origin,
     sign_in: SignIn,
     attempt: Attempt,
-) -> Result<(OpaqueToken, UnixMillis), Error> {
+) -> Result<(OpaqueToken, UnixMillis)> {
     tokio::time::sleep(attempt.delay()).await;
     let (tenant_id, account_name) = (sign_in.tenant_id, &sign_in.account_name);
     let registry = &consents.registry;
@@ -109,7 +109,7 @@ impl Call {
     /// # Errors
     /// [`Error::AdminSessionInvalid`] for one that is malformed, unknown, ended, idle too long, too old or
     /// another workload's.
-    pub async fn require_session(&mut self) -> Result<AdminSession, Error> {
+    pub async fn require_session(&mut self) -> Result<AdminSession> {
         if let Some(session) = &self.facts.session {
             return Ok(session.clone());
         }

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::Consents;
 use crate::{
-    error::{Error, found},
+    error::{Error, Result, found},
     model::{
         admin_session::AdminSession,
         client::Client,
@@ -82,26 +82,22 @@ impl Call {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::RegistryUnavailable`].
-    pub async fn tenant(&mut self, tenant_id: &TenantId) -> Result<Arc<AsOf<Tenant>>, Error> {
+    pub async fn tenant(&mut self, tenant_id: &TenantId) -> Result<Arc<AsOf<Tenant>>> {
         let tenant = self.find_tenant(tenant_id).await?;
         tenant.ok_or(Error::NotFound("tenant"))
     }
 
-    pub(super) async fn find_tenant(&mut self, tenant_id: &TenantId) -> Result<Fact<Tenant>, Error> {
+    pub(super) async fn find_tenant(&mut self, tenant_id: &TenantId) -> Result<Fact<Tenant>> {
         let read = self.consents.registry.tenant(tenant_id);
         once(&mut self.facts.tenants, tenant_id.clone(), read).await
     }
 
-    pub(super) async fn find_client(&mut self, client_id: &ClientId) -> Result<Fact<Client>, Error> {
+    pub(super) async fn find_client(&mut self, client_id: &ClientId) -> Result<Fact<Client>> {
         let read = self.consents.registry.client(client_id);
         once(&mut self.facts.clients, client_id.clone(), read).await
     }
 
-    pub(super) async fn find_user(
-        &mut self,
-        tenant_id: &TenantId,
-        user_id: &UserId,
-    ) -> Result<Fact<User>, Error> {
+    pub(super) async fn find_user(&mut self, tenant_id: &TenantId, user_id: &UserId) -> Result<Fact<User>> {
         let key = (tenant_id.clone(), user_id.clone());
         let read = self.consents.registry.user(tenant_id, UserRef::Id(user_id));
         once(&mut self.facts.users, key, read).await
@@ -115,7 +111,7 @@ impl Call {
         &mut self,
         tenant_id: &TenantId,
         account_name: &str,
-    ) -> Result<UserId, Error> {
+    ) -> Result<UserId> {
         let which = UserRef::AccountName(account_name);
         let user = self.consents.registry.user(tenant_id, which).await?;
         if !user.value.active {
@@ -128,7 +124,7 @@ impl Call {
     }
 
     /// Returns the consents of these grants, which are all of one tenant.
-    pub(super) async fn consents_of(&mut self, grants: Vec<Grant>) -> Result<Vec<Consent>, Error> {
+    pub(super) async fn consents_of(&mut self, grants: Vec<Grant>) -> Result<Vec<Consent>> {
         let Some(tenant_id) = grants.first().map(|grant| grant.tenant_id.clone()) else {
             return Ok(Vec::new());
         };
@@ -158,7 +154,7 @@ impl Call {
     }
 
     /// Returns the consent of this grant.
-    pub(super) async fn consent_of(&mut self, grant: Grant) -> Result<Consent, Error> {
+    pub(super) async fn consent_of(&mut self, grant: Grant) -> Result<Consent> {
         let consent = self.consents_of(vec![grant]).await?.pop();
         consent.ok_or(Error::NotFound("consent"))
     }
@@ -172,8 +168,8 @@ fn value<T>(fact: &Fact<T>) -> Option<&T> {
 async fn once<K: Eq + Hash, T>(
     known: &mut HashMap<K, Fact<T>>,
     key: K,
-    read: impl Future<Output = Result<AsOf<T>, Error>>,
-) -> Result<Fact<T>, Error> {
+    read: impl Future<Output = Result<AsOf<T>>>,
+) -> Result<Fact<T>> {
     if let Some(fact) = known.get(&key) {
         return Ok(fact.clone());
     }

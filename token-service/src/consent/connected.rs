@@ -12,7 +12,7 @@ use accord::{
 
 use super::{Call, admin_session::admin_origin};
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::{
         admin_session::AdminSession,
         grant::{Consent, Grant, GrantFilter, GrantState},
@@ -26,7 +26,7 @@ impl Call {
     /// # Errors
     /// [`Error::AdminSessionInvalid`], [`Error::PermissionDenied`] for an operator with a session,
     /// [`Error::NotFound`], also for another tenant's.
-    pub async fn get_consent(&mut self, tenant_id: &TenantId, grant_id: &GrantId) -> Result<Consent, Error> {
+    pub async fn get_consent(&mut self, tenant_id: &TenantId, grant_id: &GrantId) -> Result<Consent> {
         self.authority(tenant_id, "consent").await?;
         let grant = self.grant(tenant_id, grant_id).await?;
         self.consent_of(grant).await
@@ -41,7 +41,7 @@ impl Call {
         tenant_id: &TenantId,
         filter: &GrantFilter,
         page: &PageRequest,
-    ) -> Result<Page<Consent>, Error> {
+    ) -> Result<Page<Consent>> {
         self.authority(tenant_id, "tenant").await?;
         self.tenant(tenant_id).await?;
         let grants = self.consents.store.list_grants(tenant_id, filter, page).await?;
@@ -61,7 +61,7 @@ impl Call {
         &mut self,
         tenant_id: &TenantId,
         client_id: &ClientId,
-    ) -> Result<Option<Consent>, Error> {
+    ) -> Result<Option<Consent>> {
         self.authority(tenant_id, "tenant").await?;
         let store = &self.consents.store;
         let Some(grant) = store.find_current_grant(tenant_id, client_id).await? else {
@@ -82,7 +82,7 @@ impl Call {
         tenant_id: &TenantId,
         grant_id: &GrantId,
         reason: &str,
-    ) -> Result<Consent, Error> {
+    ) -> Result<Consent> {
         let (origin, session) = self.authority(tenant_id, "consent").await?;
         let store = &self.consents.store;
         let revoked = store.revoke_grant(&origin, tenant_id, grant_id, reason, session.as_ref());
@@ -103,7 +103,7 @@ impl Call {
         tenant_id: &TenantId,
         grant_id: &GrantId,
         account_name: &str,
-    ) -> Result<Consent, Error> {
+    ) -> Result<Consent> {
         for _ in 0..ATTEMPTS {
             let (origin, session) = self.authority(tenant_id, "consent").await?;
             let session = session.ok_or(Error::PermissionDenied)?;
@@ -127,7 +127,7 @@ impl Call {
         Err(Error::Unavailable)
     }
 
-    async fn grant(&self, tenant_id: &TenantId, grant_id: &GrantId) -> Result<Grant, Error> {
+    async fn grant(&self, tenant_id: &TenantId, grant_id: &GrantId) -> Result<Grant> {
         let grant = self.consents.store.find_grant(tenant_id, grant_id).await?;
         grant.ok_or(Error::NotFound("consent"))
     }
@@ -138,7 +138,7 @@ impl Call {
         &mut self,
         tenant_id: &TenantId,
         resource: &'static str,
-    ) -> Result<(Origin, Option<AdminSession>), Error> {
+    ) -> Result<(Origin, Option<AdminSession>)> {
         match self.principal {
             Principal::Anonymous => Err(Error::Unauthenticated),
             Principal::Caller(Caller::Operator { .. }) if self.admin_session.is_empty() => {

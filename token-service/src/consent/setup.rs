@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::{Call, admin_session::admin_origin};
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::{
         admin_session::AdminSession,
         client::Client,
@@ -54,11 +54,7 @@ impl Call {
     /// Those of [`Self::parties`]; [`Error::WrongState`] when client or tenant is suspended;
     /// [`Error::InvalidScope`] for a scope that the client is not registered for, or if it has no scopes;
     /// [`Error::InvalidTarget`] for a resource that is not the tenant's API; [`Error::RequestIdReused`].
-    pub async fn start_setup(
-        &mut self,
-        creation: &Creation,
-        request: AuthorizationRequest,
-    ) -> Result<Setup, Error> {
+    pub async fn start_setup(&mut self, creation: &Creation, request: AuthorizationRequest) -> Result<Setup> {
         // A repeated call returns the first setup, even if the registry's facts have changed since.
         if let Some(setup) = self.consents.store.replay_setup(creation).await? {
             return Ok(setup);
@@ -95,7 +91,7 @@ impl Call {
         tenant_id: &TenantId,
         client_id: &ClientId,
         redirect_uri: &str,
-    ) -> Result<(Tenant, Client), Error> {
+    ) -> Result<(Tenant, Client)> {
         let tenant = self.tenant(tenant_id).await?.value.clone();
         let client = self
             .find_client(client_id)
@@ -122,7 +118,7 @@ impl Call {
     /// [`Error::NotFound`] (setup, or designated user), [`Error::WrongState`] for a setup that is not pending and
     /// a suspended client, [`Error::ClientChanged`], [`Error::InvalidScope`], [`Error::Unavailable`] when the
     /// registry keeps answering too late.
-    pub async fn approve_setup(&mut self, approve: Approve) -> Result<Approved, Error> {
+    pub async fn approve_setup(&mut self, approve: Approve) -> Result<Approved> {
         for _ in 0..ATTEMPTS {
             let (session, setup) = self.session_and_setup(&approve.setup_id).await?;
             session.require_fresh(self.consents.store.now())?;
@@ -161,7 +157,7 @@ impl Call {
     /// # Errors
     /// [`Error::AdminSessionInvalid`], [`Error::AdminSessionMismatch`], [`Error::NotFound`],
     /// [`Error::WrongState`].
-    pub async fn deny_setup(&mut self, setup_id: &SetupId) -> Result<(Setup, Zeroizing<String>), Error> {
+    pub async fn deny_setup(&mut self, setup_id: &SetupId) -> Result<(Setup, Zeroizing<String>)> {
         let (session, setup) = self.session_and_setup(setup_id).await?;
         let store = &self.consents.store;
         setup.require_pending(store.now())?;
@@ -172,7 +168,7 @@ impl Call {
     }
 
     /// Reads a setup, and the session that was opened to decide it.
-    async fn session_and_setup(&mut self, setup_id: &SetupId) -> Result<(AdminSession, Setup), Error> {
+    async fn session_and_setup(&mut self, setup_id: &SetupId) -> Result<(AdminSession, Setup)> {
         let session = self.require_session().await?;
         let store = &self.consents.store;
         let setup = store.get_tenant_setup(&session.tenant_id, setup_id).await?;
@@ -183,18 +179,14 @@ impl Call {
     }
 
     /// Returns the URL that sends the response to the client.
-    async fn answer_url(
-        &mut self,
-        setup: &Setup,
-        parameter: (&str, &str),
-    ) -> Result<Zeroizing<String>, Error> {
+    async fn answer_url(&mut self, setup: &Setup, parameter: (&str, &str)) -> Result<Zeroizing<String>> {
         let tenant = self.tenant(&setup.tenant_id).await?;
         setup.answer_url(&tenant.value.issuer, parameter)
     }
 }
 
 /// Rejects a client or tenant that is not active.
-pub fn require_active(resource: &'static str, active: bool) -> Result<(), Error> {
+pub fn require_active(resource: &'static str, active: bool) -> Result<()> {
     if active {
         return Ok(());
     }

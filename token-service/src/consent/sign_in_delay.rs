@@ -16,7 +16,7 @@ use accord::{clock::UnixMillis, random::Random, text::id::TenantId};
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 mod tally;
 
@@ -89,7 +89,7 @@ impl SignInDelays {
         account_name: &str,
         address: Option<IpAddr>,
         now: UnixMillis,
-    ) -> Result<Attempt, Error> {
+    ) -> Result<Attempt> {
         let account = self.account(tenant_id, account_name);
         let address = address.map(|address| self.address(address));
         let pair = address.map(|address| self.hash(b"pair", &[&account, &address]));

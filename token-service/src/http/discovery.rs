@@ -11,7 +11,10 @@ use axum::{
 };
 
 use super::{HttpState, error::HttpError};
-use crate::{error::Error, oauth::metadata};
+use crate::{
+    error::{Error, Result},
+    oauth::metadata,
+};
 
 /// How long caches may store public documents. A key is published before its first use, and a verifier fetches
 /// again for an unknown key.
@@ -68,7 +71,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Tenant {
     }
 }
 
-pub(super) fn tenant_id(text: &str) -> Result<TenantId, Error> {
+pub(super) fn tenant_id(text: &str) -> Result<TenantId> {
     TenantId::parse(text).map_err(|_| Error::NotFound("tenant"))
 }
 

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use super::{HttpState, client::credentials, discovery::Tenant, error::HttpError, form::Form};
 use crate::{
-    error::Error,
+    error::{Error, Result},
     oauth::{
         client_authentication::authenticate,
         introspection::{self, MEDIA_TYPE, Requester},
@@ -77,7 +77,7 @@ fn grant(form: &Form) -> Result<GrantRequest, HttpError> {
 }
 
 /// Reads scopes separated by single spaces (RFC 6749 §3.3), without duplicates; none for an empty text.
-pub(super) fn scopes(text: &str) -> Result<Vec<ScopeName>, Error> {
+pub(super) fn scopes(text: &str) -> Result<Vec<ScopeName>> {
     let names = text.split(' ').filter(|_| !text.is_empty());
     let scopes = names.map(ScopeName::parse).collect::<Result<Vec<_>, _>>();
     let mut scopes = scopes.map_err(|_| Error::InvalidScope)?;
@@ -91,7 +91,7 @@ pub(super) fn scopes(text: &str) -> Result<Vec<ScopeName>, Error> {
 
 /// Reads the resource (RFC 8707 §2); empty if there is none. A token is for one API, so several resources are an
 /// invalid target.
-pub(super) fn resource(form: &Form) -> Result<String, Error> {
+pub(super) fn resource(form: &Form) -> Result<String> {
     if form.repeats("resource") {
         return Err(Error::InvalidTarget);
     }

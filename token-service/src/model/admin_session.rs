@@ -11,7 +11,7 @@ use accord::{
 use strum::AsRefStr;
 
 use super::{tenant::Tenant, user::User, watermark::AsOf};
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 /// A session ends after this long without use.
 pub const IDLE: Duration = Duration::from_secs(15 * 60);
@@ -64,7 +64,7 @@ impl AdminSession {
     }
 
     /// Rejects a sign-in that is more than five minutes old.
-    pub fn require_fresh(&self, now: UnixMillis) -> Result<(), Error> {
+    pub fn require_fresh(&self, now: UnixMillis) -> Result<()> {
         let is_fresh = now.since(self.signed_in_at) <= FRESH;
         is_fresh.then_some(()).ok_or(Error::SignInTooOld)
     }

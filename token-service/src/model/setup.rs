@@ -12,7 +12,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::client::{Client, ClientScope, Profile};
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 /// How long a setup waits for a decision.
 pub const LIFE: Duration = Duration::from_secs(60 * 60);
@@ -128,7 +128,7 @@ impl Setup {
     }
 
     /// Rejects a setup that is decided or has expired.
-    pub fn require_pending(&self, now: UnixMillis) -> Result<(), Error> {
+    pub fn require_pending(&self, now: UnixMillis) -> Result<()> {
         match self.state_at(now) {
             SetupState::Pending => Ok(()),
             state => Err(Error::WrongState {
@@ -139,7 +139,7 @@ impl Setup {
     }
 
     /// Returns the URL that sends this response to the client; see [`answer_url`].
-    pub fn answer_url(&self, issuer: &str, parameter: (&str, &str)) -> Result<Zeroizing<String>, Error> {
+    pub fn answer_url(&self, issuer: &str, parameter: (&str, &str)) -> Result<Zeroizing<String>> {
         answer_url(&self.redirect_uri, &self.state_parameter, issuer, &[parameter])
     }
 }
@@ -161,7 +161,7 @@ pub struct Approval<'a> {
 ///
 /// # Errors
 /// [`Error::InvalidScope`] when a requested scope is not offered.
-pub fn select_scopes(offered: &[ClientScope], requested: &[ScopeName]) -> Result<Vec<ClientScope>, Error> {
+pub fn select_scopes(offered: &[ClientScope], requested: &[ScopeName]) -> Result<Vec<ClientScope>> {
     if requested.is_empty() {
         return Ok(offered.to_vec());
     }
@@ -199,7 +199,7 @@ pub fn answer_url(
     state_parameter: &str,
     issuer: &str,
     parameters: &[(&str, &str)],
-) -> Result<Zeroizing<String>, Error> {
+) -> Result<Zeroizing<String>> {
     let unreadable = |_| Error::RegistryAnswer("unreadable redirect URI".to_owned());
     let mut url = Url::parse(redirect_uri).map_err(unreadable)?;
     let mut query = url.query_pairs_mut();

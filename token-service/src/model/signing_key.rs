@@ -17,7 +17,10 @@ use serde::Serialize;
 use strum::{AsRefStr, EnumString};
 use zeroize::Zeroizing;
 
-use crate::{error::Error, model::lifetimes::Lifetimes};
+use crate::{
+    error::{Error, Result},
+    model::lifetimes::Lifetimes,
+};
 
 /// The JOSE name of the only algorithm so far (RFC 8037 §3.1).
 pub const ALGORITHM: &str = "EdDSA";
@@ -89,7 +92,7 @@ pub struct NewKey {
 ///
 /// # Errors
 /// [`Error::Signing`].
-pub fn generate() -> Result<NewKey, Error> {
+pub fn generate() -> Result<NewKey> {
     let pkcs8 = Ed25519KeyPair::generate_pkcs8v1(&SystemRandom::new()).map_err(|_| Error::Signing)?;
     let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8.as_ref()).map_err(|_| Error::Signing)?;
     let public_key = pair.public_key().as_ref().to_vec();
@@ -113,7 +116,7 @@ pub struct Signer {
 
 impl Signer {
     /// Parses the private key `pkcs8` of the key `kid`.
-    pub fn new(kid: String, pkcs8: &[u8]) -> Result<Self, Error> {
+    pub fn new(kid: String, pkcs8: &[u8]) -> Result<Self> {
         let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).map_err(|_| Error::Signing)?;
         Ok(Self {
             access_token_header: header(ACCESS_TOKEN_TYPE, &kid)?,
@@ -128,18 +131,18 @@ impl Signer {
     }
 
     /// Signs an access token.
-    pub fn sign_access_token(&self, claims: &AccessTokenClaims) -> Result<Zeroizing<String>, Error> {
+    pub fn sign_access_token(&self, claims: &AccessTokenClaims) -> Result<Zeroizing<String>> {
         self.sign_under(&self.access_token_header, claims)
     }
 
     /// Signs claims as a JWT of this type (`typ`, RFC 8725 §3.11).
-    pub fn sign(&self, media_type: &str, claims: &impl Serialize) -> Result<Zeroizing<String>, Error> {
+    pub fn sign(&self, media_type: &str, claims: &impl Serialize) -> Result<Zeroizing<String>> {
         self.sign_under(&header(media_type, &self.kid)?, claims)
     }
 
     /// Signs claims as a JWT with this encoded header (RFC 7515 §7.1). The library's own `encode` would parse the key
     /// each time.
-    fn sign_under(&self, header: &str, claims: &impl Serialize) -> Result<Zeroizing<String>, Error> {
+    fn sign_under(&self, header: &str, claims: &impl Serialize) -> Result<Zeroizing<String>> {
         let claims = serde_json::to_vec(claims).map_err(|_| Error::Signing)?;
         // A text that outgrows its capacity moves and leaves pieces of the token in memory.
         let length = |bytes: usize| bytes.div_ceil(3) * 4;
@@ -156,7 +159,7 @@ impl Signer {
 }
 
 /// Encodes the header of a JWT of this type that the key `kid` signs.
-fn header(media_type: &str, kid: &str) -> Result<String, Error> {
+fn header(media_type: &str, kid: &str) -> Result<String> {
     let mut header = Header::new(Algorithm::EdDSA);
     header.typ = Some(media_type.to_owned());
     header.kid = Some(kid.to_owned());
@@ -173,7 +176,7 @@ pub struct Keys {
 
 impl Keys {
     /// Joins the key that signs and every key that is not revoked.
-    pub fn new(signer: Arc<Signer>, live: Vec<SigningKey>) -> Result<Self, Error> {
+    pub fn new(signer: Arc<Signer>, live: Vec<SigningKey>) -> Result<Self> {
         let mut set = KeySet::default();
         for key in &live {
             set.insert_ed25519(&key.kid, &key.x())

@@ -8,7 +8,7 @@ use std::{fmt, time::Duration};
 use accord::position::Position;
 use tokio::time::Instant;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 /// How long an answer counts, from the moment its request was sent. `--registry-stale-max` adds to it for the
 /// registry's answers.
@@ -70,12 +70,12 @@ pub struct Watermark {
 
 impl Watermark {
     /// Adds an answer of the registry.
-    pub fn registry<T>(&mut self, answer: AsOf<T>) -> Result<T, Error> {
+    pub fn registry<T>(&mut self, answer: AsOf<T>) -> Result<T> {
         self.registry.lower(answer).ok_or(Error::RegistryUnavailable)
     }
 
     /// Adds an answer of token-service's own database.
-    pub fn own<T>(&mut self, answer: AsOf<T>) -> Result<T, Error> {
+    pub fn own<T>(&mut self, answer: AsOf<T>) -> Result<T> {
         self.own.lower(answer).ok_or(Error::Unavailable)
     }
 

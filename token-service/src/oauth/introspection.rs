@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     cache::{Cached, Entry, EntryAsOf, KnownClient},
-    error::Error,
+    error::{Error, Result},
     model::{
         family::{Family, is_genuine},
         grant::{Grant, GrantState},
@@ -93,7 +93,7 @@ pub async fn introspect(
     requester: &Requester,
     tenant_id: &TenantId,
     token: &str,
-) -> Result<Response, Error> {
+) -> Result<Response> {
     let introspection = Introspection {
         oauth,
         requester,
@@ -123,7 +123,7 @@ pub async fn sign(
     tenant_id: &TenantId,
     client_id: &ClientId,
     response: &Response,
-) -> Result<Zeroizing<String>, Error> {
+) -> Result<Zeroizing<String>> {
     let tenant = oauth.cache.tenant(tenant_id).await?.value;
     let claims = json!({
         "iss": tenant.issuer,
@@ -245,7 +245,7 @@ impl Introspection<'_> {
     }
 
     /// Reads the family whose newest token this is, and its grant; `None` unless the family is live.
-    async fn live_family(&self, token: &RefreshToken) -> Result<Option<(Family, Grant)>, Error> {
+    async fn live_family(&self, token: &RefreshToken) -> Result<Option<(Family, Grant)>> {
         let (store, tenant_id) = (&self.oauth.store, self.tenant_id);
         let Some(family) = store.find_family(tenant_id, token.family()).await? else {
             return Ok(None);

@@ -4,16 +4,16 @@
 use accord::{text::id::TenantId, token::v1 as pb};
 
 use super::{OAuth, client_authentication::ALGORITHMS};
-use crate::{error::Error, model::signing_key::ALGORITHM};
+use crate::{
+    error::{Error, Result},
+    model::signing_key::ALGORITHM,
+};
 
 /// Returns the metadata of a tenant's authority; a suspended tenant has some too.
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::RegistryUnavailable`].
-pub async fn of_tenant(
-    oauth: &OAuth,
-    tenant_id: &TenantId,
-) -> Result<pb::GetAuthorityMetadataResponse, Error> {
+pub async fn of_tenant(oauth: &OAuth, tenant_id: &TenantId) -> Result<pb::GetAuthorityMetadataResponse> {
     let tenant = oauth.cache.tenant(tenant_id).await?.value;
     let issuer = &tenant.issuer;
     let owned = |values: &[&str]| values.iter().map(|&value| value.to_owned()).collect();
@@ -43,7 +43,7 @@ pub async fn of_tenant(
 }
 
 /// Returns the published keys.
-pub async fn json_web_key_set(oauth: &OAuth) -> Result<pb::GetJsonWebKeySetResponse, Error> {
+pub async fn json_web_key_set(oauth: &OAuth) -> Result<pb::GetJsonWebKeySetResponse> {
     let keys = oauth.cache.keys().await?.value;
     let published = keys.published_at(oauth.store.now()).map(|key| pb::JsonWebKey {
         kty: "OKP".to_owned(),

@@ -7,7 +7,7 @@ use tracing::Instrument;
 
 use crate::{
     cache::Cache,
-    error::Error,
+    error::{Error, Result},
     model::{lifetimes::Lifetimes, revocation::RevocationKind},
     store::Store,
 };
@@ -31,9 +31,7 @@ pub struct OAuth {
 }
 
 /// Runs `work` in its own task, so that it completes although the caller disconnects.
-async fn complete<T: Send + 'static>(
-    work: impl Future<Output = Result<T, Error>> + Send + 'static,
-) -> Result<T, Error> {
+async fn complete<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
     let task = tokio::spawn(work.in_current_span());
     task.await.map_err(|panic| Error::Internal(panic.into()))?
 }

@@ -11,15 +11,10 @@ use accord::{
     verify::{AccessTokenClaims, VerifyError},
 };
 
-use crate::{error::Error, model::family::is_genuine, oauth::OAuth, oauth::issuance::client_origin};
+use crate::{error::Result, model::family::is_genuine, oauth::OAuth, oauth::issuance::client_origin};
 
 /// Revokes a token of the client.
-pub async fn revoke(
-    oauth: &OAuth,
-    client_id: &ClientId,
-    tenant_id: &TenantId,
-    token: &str,
-) -> Result<(), Error> {
+pub async fn revoke(oauth: &OAuth, client_id: &ClientId, tenant_id: &TenantId, token: &str) -> Result<()> {
     let (store, origin) = (&oauth.store, client_origin(client_id));
     let event = Event::new("token.revoke").tenant(tenant_id).client(client_id);
     if let Ok(token) = RefreshToken::parse(token) {
@@ -43,7 +38,7 @@ pub async fn revoke(
     Ok(())
 }
 
-async fn verified(oauth: &OAuth, token: &str) -> Result<Result<AccessTokenClaims, VerifyError>, Error> {
+async fn verified(oauth: &OAuth, token: &str) -> Result<Result<AccessTokenClaims, VerifyError>> {
     let keys = oauth.cache.keys().await?.value;
     let verified = keys.set().verify_signature(token);
     if verified != Err(VerifyError::UnknownKey) {

@@ -7,7 +7,11 @@ use std::{fmt, time::Duration};
 use accord::text::validation::Violations;
 use tokio::time::Instant;
 
-use crate::{error::Error, model::revocation::Revocation, oauth::OAuth};
+use crate::{
+    error::{Error, Result},
+    model::revocation::Revocation,
+    oauth::OAuth,
+};
 
 /// The most revocations in one answer, of each feed.
 const MAX: usize = 500;
@@ -74,7 +78,7 @@ pub struct Page {
 ///
 /// # Errors
 /// [`Error::RegistryUnavailable`], [`Error::TooManyRevocations`].
-pub async fn after(oauth: &OAuth, cursor: Option<&Cursor>) -> Result<Page, Error> {
+pub async fn after(oauth: &OAuth, cursor: Option<&Cursor>) -> Result<Page> {
     if let Some(cursor) = cursor {
         let page = read(oauth, cursor.registry_seq, cursor.token_seq, false).await?;
         if page.next.epoch == cursor.epoch {
@@ -84,7 +88,7 @@ pub async fn after(oauth: &OAuth, cursor: Option<&Cursor>) -> Result<Page, Error
     read(oauth, 0, 0, true).await
 }
 
-async fn read(oauth: &OAuth, registry_seq: i64, token_seq: i64, snapshot: bool) -> Result<Page, Error> {
+async fn read(oauth: &OAuth, registry_seq: i64, token_seq: i64, snapshot: bool) -> Result<Page> {
     // One more than fits shows whether there are more.
     let cache = &oauth.cache;
     let mut registry = cache.registry_revocations_after(registry_seq, MAX + 1).await?;

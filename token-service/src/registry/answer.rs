@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::{
         change::Change,
         client::{Client, ClientScope, LiveSecret, Profile},
@@ -65,7 +65,7 @@ pub(super) fn unexpected(what: &str) -> Error {
     Error::RegistryAnswer(format!("unreadable {what}"))
 }
 
-pub(super) fn as_of<T>(value: T, at: Option<pb::FeedPosition>, asked_at: Instant) -> Result<AsOf<T>, Error> {
+pub(super) fn as_of<T>(value: T, at: Option<pb::FeedPosition>, asked_at: Instant) -> Result<AsOf<T>> {
     Ok(AsOf {
         value,
         position: position(at)?,
@@ -73,7 +73,7 @@ pub(super) fn as_of<T>(value: T, at: Option<pb::FeedPosition>, asked_at: Instant
     })
 }
 
-pub(super) fn position(position: Option<pb::FeedPosition>) -> Result<Position, Error> {
+pub(super) fn position(position: Option<pb::FeedPosition>) -> Result<Position> {
     let position = position.ok_or_else(|| unexpected("position"))?;
     Ok(Position {
         epoch: Epoch::parse(&position.epoch).map_err(|_| unexpected("epoch"))?,
@@ -82,7 +82,7 @@ pub(super) fn position(position: Option<pb::FeedPosition>) -> Result<Position, E
 }
 
 /// Converts a change, and adds the revocation that comes with it, if any.
-pub(super) fn changes(row: pb::Change) -> Result<impl Iterator<Item = Change>, Error> {
+pub(super) fn changes(row: pb::Change) -> Result<impl Iterator<Item = Change>> {
     let tenant = |id: &str| TenantId::parse(id).map_err(|_| unexpected("tenant of a change"));
     let (change, revoked) = match row.kind() {
         pb::ChangeKind::Client => {
@@ -109,7 +109,7 @@ pub(super) fn changes(row: pb::Change) -> Result<impl Iterator<Item = Change>, E
     Ok([Some(change), revocation].into_iter().flatten())
 }
 
-pub(super) fn client(profile: Option<pb::ClientProfile>) -> Result<Client, Error> {
+pub(super) fn client(profile: Option<pb::ClientProfile>) -> Result<Client> {
     let profile = profile.ok_or_else(|| unexpected("client"))?;
     let active = profile.state() == pb::ClientState::Active;
     let tenant_ids = profile.tenant_ids.iter().map(|id| TenantId::parse(id));
@@ -135,7 +135,7 @@ pub(super) fn client(profile: Option<pb::ClientProfile>) -> Result<Client, Error
     })
 }
 
-fn scope(scope: pb::ProfileScope) -> Result<ClientScope, Error> {
+fn scope(scope: pb::ProfileScope) -> Result<ClientScope> {
     Ok(ClientScope {
         name: ScopeName::parse(&scope.name).map_err(|_| unexpected("scope"))?,
         description: scope.description,
@@ -143,7 +143,7 @@ fn scope(scope: pb::ProfileScope) -> Result<ClientScope, Error> {
     })
 }
 
-fn live_secret(secret: pb::LiveSecret) -> Result<LiveSecret, Error> {
+fn live_secret(secret: pb::LiveSecret) -> Result<LiveSecret> {
     let time = |time| UnixMillis::from_timestamp(&time).ok_or_else(|| unexpected("expire_time of a secret"));
     let expires_at = secret.expire_time.map(time);
     Ok(LiveSecret {
@@ -152,14 +152,14 @@ fn live_secret(secret: pb::LiveSecret) -> Result<LiveSecret, Error> {
     })
 }
 
-pub(super) fn tag_key(key: pb::SecretTagKey) -> Result<SecretTagKey, Error> {
+pub(super) fn tag_key(key: pb::SecretTagKey) -> Result<SecretTagKey> {
     let bytes = Zeroizing::new(key.key);
     let bytes = bytes.as_slice().try_into();
     let bytes = bytes.map_err(|_| unexpected("secret_tag_key"))?;
     Ok(SecretTagKey::new(key.version, bytes))
 }
 
-pub(super) fn tenant(profile: Option<pb::TenantProfile>) -> Result<Tenant, Error> {
+pub(super) fn tenant(profile: Option<pb::TenantProfile>) -> Result<Tenant> {
     let profile = profile.ok_or_else(|| unexpected("tenant"))?;
     Ok(Tenant {
         tenant_id: TenantId::parse(&profile.tenant_id).map_err(|_| unexpected("tenant_id"))?,
@@ -171,7 +171,7 @@ pub(super) fn tenant(profile: Option<pb::TenantProfile>) -> Result<Tenant, Error
     })
 }
 
-pub(super) fn user(profile: Option<pb::UserProfile>) -> Result<User, Error> {
+pub(super) fn user(profile: Option<pb::UserProfile>) -> Result<User> {
     let profile = profile.ok_or_else(|| unexpected("user"))?;
     Ok(User {
         user_id: UserId::parse(&profile.user_id).map_err(|_| unexpected("user_id"))?,

@@ -11,7 +11,7 @@ use tonic_types::StatusExt;
 use zeroize::Zeroizing;
 
 use super::{Registry, failure};
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 /// What a partner needs to begin. No `Debug`.
 pub struct CredentialBundle {
@@ -29,7 +29,7 @@ impl Registry {
     /// # Errors
     /// [`Error::LinkInvalid`], with the time for a link that was opened before;
     /// [`Error::RegistryUnavailable`].
-    pub async fn claim_delivery(&self, claim_token: &OpaqueToken) -> Result<CredentialBundle, Error> {
+    pub async fn claim_delivery(&self, claim_token: &OpaqueToken) -> Result<CredentialBundle> {
         let request = pb::ClaimDeliveryRequest {
             claim_token: claim_token.expose().to_owned(),
             ..Default::default()
@@ -52,7 +52,7 @@ impl Registry {
         &self,
         enrolment_token: &OpaqueToken,
         password: Zeroizing<String>,
-    ) -> Result<String, Error> {
+    ) -> Result<String> {
         let request = pb::CompleteEnrolmentRequest {
             enrolment_token: enrolment_token.expose().to_owned(),
             password: password.to_string(),
@@ -67,7 +67,7 @@ impl Registry {
 ///
 /// # Errors
 /// [`Error::LinkInvalid`].
-pub fn link_token(kind: TokenKind, text: &str) -> Result<OpaqueToken, Error> {
+pub fn link_token(kind: TokenKind, text: &str) -> Result<OpaqueToken> {
     OpaqueToken::parse(kind, text).map_err(|_| Error::LinkInvalid(None))
 }
 

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::{
         change::Changes,
         client::{Client, SecretUse},
@@ -83,7 +83,7 @@ impl Registry {
         &self,
         client_id: &ClientId,
         client_secret: &str,
-    ) -> Result<AsOf<Client>, Error> {
+    ) -> Result<AsOf<Client>> {
         let request = pb::AuthenticateClientRequest {
             client_id: client_id.to_string(),
             client_secret: client_secret.to_owned(),
@@ -103,7 +103,7 @@ impl Registry {
         tenant_id: &TenantId,
         account_name: &str,
         password: &str,
-    ) -> Result<AsOf<User>, Error> {
+    ) -> Result<AsOf<User>> {
         let request = pb::AuthenticateTenantAdminRequest {
             tenant_id: tenant_id.to_string(),
             account_name: account_name.to_owned(),
@@ -119,7 +119,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::RegistryUnavailable`].
-    pub async fn changes_after(&self, after: Option<&Position>) -> Result<Changes, Error> {
+    pub async fn changes_after(&self, after: Option<&Position>) -> Result<Changes> {
         let request = pb::ListChangesRequest {
             after: after.map(|position| pb::FeedPosition {
                 epoch: position.epoch.to_string(),
@@ -153,7 +153,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::RegistryUnavailable`].
-    pub async fn report_secret_use(&self, uses: &[SecretUse]) -> Result<(), Error> {
+    pub async fn report_secret_use(&self, uses: &[SecretUse]) -> Result<()> {
         let uses = uses.iter().map(|used| pb::SecretUse {
             client_id: used.client_id.to_string(),
             secret_id: used.secret_id.to_string(),
@@ -168,7 +168,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::RegistryUnavailable`].
-    pub async fn client(&self, client_id: &ClientId) -> Result<AsOf<Client>, Error> {
+    pub async fn client(&self, client_id: &ClientId) -> Result<AsOf<Client>> {
         let request = pb::GetClientProfileRequest {
             client_id: client_id.to_string(),
         };
@@ -182,7 +182,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::RegistryUnavailable`].
-    pub async fn tenant(&self, tenant_id: &TenantId) -> Result<AsOf<Tenant>, Error> {
+    pub async fn tenant(&self, tenant_id: &TenantId) -> Result<AsOf<Tenant>> {
         let request = pb::GetTenantProfileRequest {
             tenant_id: tenant_id.to_string(),
         };
@@ -196,7 +196,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::NotFound`] (also for an account name that can't be one), [`Error::RegistryUnavailable`].
-    pub async fn user(&self, tenant_id: &TenantId, which: UserRef<'_>) -> Result<AsOf<User>, Error> {
+    pub async fn user(&self, tenant_id: &TenantId, which: UserRef<'_>) -> Result<AsOf<User>> {
         use pb::resolve_user_request::User as Which;
         let which = match which {
             UserRef::Id(id) => Which::UserId(id.to_string()),
@@ -220,7 +220,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::RegistryUnavailable`].
-    pub async fn caller(&self, token: &OpaqueToken) -> Result<Option<AsOf<Caller>>, Error> {
+    pub async fn caller(&self, token: &OpaqueToken) -> Result<Option<AsOf<Caller>>> {
         use pb::authenticate_caller_response::Caller as Answer;
         let request = pb::AuthenticateCallerRequest {
             token: token.expose().to_owned(),

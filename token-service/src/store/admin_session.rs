@@ -19,7 +19,7 @@ use super::{
     entity::admin_session::{ActiveModel, Column, Entity, Model},
 };
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::admin_session::{AdminSession, EndReason, IDLE, LIFE, NewSession},
 };
 
@@ -29,7 +29,7 @@ impl Store {
         &self,
         origin: &Origin,
         new: NewSession,
-    ) -> Result<(OpaqueToken, UnixMillis), Error> {
+    ) -> Result<(OpaqueToken, UnixMillis)> {
         let token = OpaqueToken::generate(TokenKind::AdminSession, &*self.random);
         let tx = self.db.write().await?;
         let now = self.now();
@@ -58,13 +58,13 @@ impl Store {
     }
 
     /// Reads a session, open or not.
-    pub async fn find_admin_session(&self, digest: &[u8; 32]) -> Result<Option<AdminSession>, Error> {
+    pub async fn find_admin_session(&self, digest: &[u8; 32]) -> Result<Option<AdminSession>> {
         let row = Entity::find_by_id(digest.to_vec()).one(self.db.read()).await?;
         row.map(session).transpose()
     }
 
     /// Records that a session is used now. Returns false if it is no longer open.
-    pub async fn touch_admin_session(&self, digest: &[u8; 32]) -> Result<bool, Error> {
+    pub async fn touch_admin_session(&self, digest: &[u8; 32]) -> Result<bool> {
         let tx = self.db.write().await?;
         let touched = touch(&tx, digest, self.now()).await?;
         tx.commit().await?;
@@ -78,7 +78,7 @@ impl Store {
         origin: &Origin,
         digest: &[u8; 32],
         reason: EndReason,
-    ) -> Result<(), Error> {
+    ) -> Result<()> {
         let tx = self.db.write().await?;
         let ended = Entity::update_many()
             .filter(Column::SessionHash.eq(digest.to_vec()))
@@ -106,7 +106,7 @@ pub(super) async fn require_open(
     tx: &DatabaseTransaction,
     session: &AdminSession,
     now: UnixMillis,
-) -> Result<(), Error> {
+) -> Result<()> {
     let is_open = touch(tx, &session.digest, now).await?;
     is_open.then_some(()).ok_or(Error::AdminSessionInvalid)
 }
@@ -134,7 +134,7 @@ pub(super) async fn end_all(tx: &DatabaseTransaction, now: UnixMillis) -> Result
     Ok(())
 }
 
-fn session(row: Model) -> Result<AdminSession, Error> {
+fn session(row: Model) -> Result<AdminSession> {
     let unreadable = || corrupt("admin_sessions");
     let setup_id = row.setup_id.as_deref().map(SetupId::parse).transpose();
     Ok(AdminSession {

@@ -17,7 +17,7 @@ use super::{
     revocation::{self, Revocation},
 };
 use crate::{
-    error::Error,
+    error::Result,
     model::{
         family::{Family, Generations},
         revocation::RevocationKind,
@@ -26,11 +26,7 @@ use crate::{
 
 impl Store {
     /// Reads a tenant's family.
-    pub async fn find_family(
-        &self,
-        tenant_id: &TenantId,
-        family_id: &FamilyId,
-    ) -> Result<Option<Family>, Error> {
+    pub async fn find_family(&self, tenant_id: &TenantId, family_id: &FamilyId) -> Result<Option<Family>> {
         let id = (tenant_id.to_string(), family_id.to_string());
         let row = Entity::find_by_id(id).one(self.db.read()).await?;
         row.map(family).transpose()
@@ -43,7 +39,7 @@ impl Store {
         family: &Family,
         reason: &'static str,
         event: Event,
-    ) -> Result<(), Error> {
+    ) -> Result<()> {
         let tx = self.db.write().await?;
         let now = self.now();
         let ended = end(reason, now)
@@ -90,7 +86,7 @@ fn end(reason: &'static str, now: UnixMillis) -> UpdateMany<Entity> {
         .col_expr(Column::EndReason, reason.into())
 }
 
-fn family(row: Model) -> Result<Family, Error> {
+fn family(row: Model) -> Result<Family> {
     let unreadable = || corrupt("families");
     Ok(Family {
         family_id: FamilyId::parse(&row.family_id).map_err(|_| unreadable())?,

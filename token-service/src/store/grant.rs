@@ -23,7 +23,7 @@ use super::{
     revocation::{self, Revocation},
 };
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::{
         admin_session::AdminSession,
         grant::{Grant, GrantFilter, GrantState, StoredState},
@@ -33,7 +33,7 @@ use crate::{
 
 impl Store {
     /// Reads a tenant's grant.
-    pub async fn find_grant(&self, tenant_id: &TenantId, grant_id: &GrantId) -> Result<Option<Grant>, Error> {
+    pub async fn find_grant(&self, tenant_id: &TenantId, grant_id: &GrantId) -> Result<Option<Grant>> {
         let row = by_id(tenant_id, grant_id).one(self.db.read()).await?;
         Ok(row.map(grant).transpose()?)
     }
@@ -43,7 +43,7 @@ impl Store {
         &self,
         tenant_id: &TenantId,
         client_id: &ClientId,
-    ) -> Result<Option<Grant>, Error> {
+    ) -> Result<Option<Grant>> {
         let row = Entity::find()
             .filter(Column::TenantId.eq(tenant_id.as_str()))
             .filter(Column::ClientId.eq(client_id.as_str()))
@@ -60,7 +60,7 @@ impl Store {
         tenant_id: &TenantId,
         filter: &GrantFilter,
         page: &PageRequest,
-    ) -> Result<Page<Grant>, Error> {
+    ) -> Result<Page<Grant>> {
         let states = filter
             .state
             .map(|state| state.stored().iter().map(StoredState::as_ref));
@@ -94,7 +94,7 @@ impl Store {
         grant_id: &GrantId,
         reason: &str,
         session: Option<&AdminSession>,
-    ) -> Result<Grant, Error> {
+    ) -> Result<Grant> {
         let tx = self.db.write().await?;
         let now = self.now();
         if let Some(session) = session {
@@ -142,7 +142,7 @@ impl Store {
         by: &AdminSession,
         found: &Grant,
         user_id: &UserId,
-    ) -> Result<Grant, Error> {
+    ) -> Result<Grant> {
         let (tenant_id, grant_id) = (&found.tenant_id, &found.grant_id);
         let tx = self.db.write().await?;
         let now = self.now();
@@ -196,11 +196,7 @@ fn by_id(tenant_id: &TenantId, grant_id: &GrantId) -> Select<Entity> {
 }
 
 /// Reads a grant and locks it until the transaction ends, so that it can't change between checks and update.
-async fn find_locked(
-    tx: &DatabaseTransaction,
-    tenant_id: &TenantId,
-    grant_id: &GrantId,
-) -> Result<Grant, Error> {
+async fn find_locked(tx: &DatabaseTransaction, tenant_id: &TenantId, grant_id: &GrantId) -> Result<Grant> {
     let row = by_id(tenant_id, grant_id).lock_exclusive().one(tx).await?;
     Ok(grant(row.ok_or(Error::NotFound("consent"))?)?)
 }

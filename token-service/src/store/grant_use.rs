@@ -23,7 +23,7 @@ use super::{
     Store,
     entity::grant_use::{ActiveModel, Column, Entity, Model},
 };
-use crate::error::Error;
+use crate::error::Result;
 
 /// How often uses are written.
 const WRITE_EVERY: Duration = Duration::from_secs(2);
@@ -105,7 +105,7 @@ impl Store {
         &self,
         tenant_id: &TenantId,
         grant_ids: impl Iterator<Item = &str>,
-    ) -> Result<HashMap<String, UnixMillis>, Error> {
+    ) -> Result<HashMap<String, UnixMillis>> {
         let rows = Entity::find()
             .filter(Column::TenantId.eq(tenant_id.as_str()))
             .filter(Column::GrantId.is_in(grant_ids))

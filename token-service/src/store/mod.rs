@@ -20,7 +20,10 @@ use accord::{
 };
 use sea_orm::{DatabaseTransaction, DbErr, QueryResult, TryGetable};
 
-use crate::{error::Error, model::purpose};
+use crate::{
+    error::{Error, Result},
+    model::purpose,
+};
 
 mod admin_session;
 mod batch;
@@ -102,28 +105,28 @@ impl Store {
     }
 
     /// Returns the change feed's position: what is read after this call reflects all changes up to it.
-    pub async fn position(&self) -> Result<Position, Error> {
+    pub async fn position(&self) -> Result<Position> {
         Ok(change::position(self.db.read()).await?)
     }
 
     /// Reads at most `limit` changes after a position; without a position, the feed's own.
-    pub async fn changes_after(&self, after: Option<&Position>, limit: u64) -> Result<FeedPage, Error> {
+    pub async fn changes_after(&self, after: Option<&Position>, limit: u64) -> Result<FeedPage> {
         Ok(change::read(self.db.read(), after, limit).await?)
     }
 
     /// Returns a position that all changes since `since` come after.
-    pub async fn seq_before(&self, since: UnixMillis) -> Result<i64, Error> {
+    pub async fn seq_before(&self, since: UnixMillis) -> Result<i64> {
         Ok(change::seq_before(self.db.read(), since).await?)
     }
 
     /// Records an event without a change, such as a token for client credentials or a rejected attempt.
-    pub async fn record(&self, origin: Origin, event: Event) -> Result<(), Error> {
+    pub async fn record(&self, origin: Origin, event: Event) -> Result<()> {
         let record = Record::new(&*self.clock, &*self.random, origin, event)?;
         Ok(self.events.submit(record).await?)
     }
 
     /// Begins a transaction that creates something, or finds what an earlier call with this id created.
-    async fn begin_creation(&self, creation: &Creation) -> Result<(DatabaseTransaction, Outcome), Error> {
+    async fn begin_creation(&self, creation: &Creation) -> Result<(DatabaseTransaction, Outcome)> {
         let tx = self.db.write().await?;
         let outcome = idempotency::begin(&tx, &self.keyring, &*self.clock, &*self.random, creation).await?;
         Ok((tx, outcome))

@@ -22,7 +22,7 @@ use super::{
     },
 };
 use crate::{
-    error::Error,
+    error::Result,
     model::{lifetimes::Lifetimes, revocation::RevocationKind},
 };
 
@@ -85,7 +85,7 @@ pub(super) async fn publish(
 
 impl Store {
     /// Returns the highest position at which one of these was revoked.
-    pub async fn last_revocation(&self, of: &[(RevocationKind, &str)]) -> Result<Option<i64>, Error> {
+    pub async fn last_revocation(&self, of: &[(RevocationKind, &str)]) -> Result<Option<i64>> {
         let any = of.iter().fold(Condition::any(), |any, (kind, id)| {
             any.add(Column::Kind.eq(kind.as_ref()).and(Column::Id.eq(*id)))
         });
@@ -105,7 +105,7 @@ impl Store {
         jti: &str,
         expires_at: UnixMillis,
         event: Event,
-    ) -> Result<(), Error> {
+    ) -> Result<()> {
         let kind = RevocationKind::Jti;
         if self.last_revocation(&[(kind, jti)]).await?.is_some() {
             return Ok(());
@@ -124,7 +124,7 @@ impl Store {
 
     /// Removes revocations, assertions and verified secrets that expired by `soon`, and codes, setups, sessions and
     /// families that ended by `late`.
-    pub async fn clear_away(&self, soon: UnixMillis, late: UnixMillis) -> Result<(), Error> {
+    pub async fn clear_away(&self, soon: UnixMillis, late: UnixMillis) -> Result<()> {
         let tx = self.db.write().await?;
         delete::<Entity>(&tx, Column::ExpiresAt, soon).await?;
         delete::<client_assertion::Entity>(&tx, client_assertion::Column::ExpiresAt, soon).await?;

@@ -26,7 +26,7 @@ use super::{
     grant::grant,
 };
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::{
         admin_session::AdminSession,
         grant::{Grant, StoredState},
@@ -42,7 +42,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::RequestIdReused`].
-    pub async fn replay_setup(&self, creation: &Creation) -> Result<Option<Setup>, Error> {
+    pub async fn replay_setup(&self, creation: &Creation) -> Result<Option<Setup>> {
         if creation.request_id.is_none() {
             return Ok(None);
         }
@@ -58,7 +58,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::RequestIdReused`].
-    pub async fn create_setup(&self, creation: &Creation, new: NewSetup) -> Result<Setup, Error> {
+    pub async fn create_setup(&self, creation: &Creation, new: NewSetup) -> Result<Setup> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
             Outcome::Replay { resource_id, .. } => return replayed(&tx, &resource_id).await,
@@ -100,7 +100,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn get_setup(&self, setup_id: &SetupId) -> Result<Setup, Error> {
+    pub async fn get_setup(&self, setup_id: &SetupId) -> Result<Setup> {
         let setup = find(self.db.read(), setup_id.as_str()).await?;
         setup.ok_or(Error::NotFound("setup"))
     }
@@ -109,7 +109,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`], also for another tenant's.
-    pub async fn get_tenant_setup(&self, tenant_id: &TenantId, setup_id: &SetupId) -> Result<Setup, Error> {
+    pub async fn get_tenant_setup(&self, tenant_id: &TenantId, setup_id: &SetupId) -> Result<Setup> {
         let setup = self.get_setup(setup_id).await?;
         let is_theirs = setup.tenant_id == *tenant_id;
         is_theirs.then_some(setup).ok_or(Error::NotFound("setup"))
@@ -125,7 +125,7 @@ impl Store {
         origin: &Origin,
         by: &AdminSession,
         approval: Approval<'_>,
-    ) -> Result<(Grant, OpaqueToken), Error> {
+    ) -> Result<(Grant, OpaqueToken)> {
         let setup = approval.setup;
         let tx = self.db.write().await?;
         let now = self.now();
@@ -178,12 +178,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::approve_setup`].
-    pub async fn deny_setup(
-        &self,
-        origin: &Origin,
-        by: &AdminSession,
-        setup: &Setup,
-    ) -> Result<Setup, Error> {
+    pub async fn deny_setup(&self, origin: &Origin, by: &AdminSession, setup: &Setup) -> Result<Setup> {
         let tx = self.db.write().await?;
         let now = self.now();
         require_open(&tx, by, now).await?;
@@ -204,12 +199,7 @@ impl Store {
 }
 
 /// Decides a pending setup. Rejects any other with its state.
-async fn decide(
-    tx: &DatabaseTransaction,
-    setup: &Setup,
-    decision: Decision,
-    now: UnixMillis,
-) -> Result<(), Error> {
+async fn decide(tx: &DatabaseTransaction, setup: &Setup, decision: Decision, now: UnixMillis) -> Result<()> {
     let decided = Entity::update_many()
         .filter(Column::SetupId.eq(setup.setup_id.as_str()))
         .filter(Column::TenantId.eq(setup.tenant_id.as_str()))
@@ -227,16 +217,16 @@ async fn decide(
     Err(corrupt("setups"))
 }
 
-async fn replayed(conn: &impl ConnectionTrait, setup_id: &str) -> Result<Setup, Error> {
+async fn replayed(conn: &impl ConnectionTrait, setup_id: &str) -> Result<Setup> {
     find(conn, setup_id).await?.ok_or(corrupt("idempotency"))
 }
 
-async fn find(conn: &impl ConnectionTrait, setup_id: &str) -> Result<Option<Setup>, Error> {
+async fn find(conn: &impl ConnectionTrait, setup_id: &str) -> Result<Option<Setup>> {
     let row = Entity::find_by_id(setup_id).one(conn).await?;
     row.map(setup).transpose()
 }
 
-fn json(value: &impl Serialize) -> Result<serde_json::Value, Error> {
+fn json(value: &impl Serialize) -> Result<serde_json::Value> {
     serde_json::to_value(value).map_err(|_| corrupt("setups"))
 }
 
@@ -245,7 +235,7 @@ fn join<'a>(scopes: impl IntoIterator<Item = &'a ScopeName>) -> String {
     names.join(" ")
 }
 
-fn setup(row: Model) -> Result<Setup, Error> {
+fn setup(row: Model) -> Result<Setup> {
     let unreadable = || corrupt("setups");
     let decision = (row.state != PENDING).then(|| row.state.parse());
     Ok(Setup {

@@ -25,7 +25,7 @@ use super::{
     revocation::{self, Revocation},
 };
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::{
         purpose,
         revocation::RevocationKind,
@@ -39,7 +39,7 @@ const ATTEMPTS: usize = 3;
 
 impl Store {
     /// Creates an active key and a next one where they are missing.
-    pub async fn ensure_signing_keys(&self) -> Result<(), Error> {
+    pub async fn ensure_signing_keys(&self) -> Result<()> {
         for state in [State::Active, State::Next] {
             if in_state(self.db.read(), state).await?.is_some() {
                 continue;
@@ -66,7 +66,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Signing`] if there is none.
-    pub async fn active_signing_key(&self) -> Result<String, Error> {
+    pub async fn active_signing_key(&self) -> Result<String> {
         let row = in_state(self.db.read(), State::Active).await?;
         row.map(|row| row.kid).ok_or(Error::Signing)
     }
@@ -75,7 +75,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Signing`] for an unknown key; [`Error::Key`] if it can't be unsealed.
-    pub async fn unseal_signing_key(&self, kid: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
+    pub async fn unseal_signing_key(&self, kid: &str) -> Result<Zeroizing<Vec<u8>>> {
         let row = Entity::find_by_id(kid).one(self.db.read()).await?;
         let row = row.ok_or(Error::Signing)?;
         let key = self.keyring.require(purpose::SIGNING_KEY, row.key_version)?;
@@ -83,7 +83,7 @@ impl Store {
     }
 
     /// Reads every key that is not revoked, newest first.
-    pub async fn live_signing_keys(&self) -> Result<Vec<SigningKey>, Error> {
+    pub async fn live_signing_keys(&self) -> Result<Vec<SigningKey>> {
         let rows = live()
             .order_by_desc(Column::CreatedAt)
             .all(self.db.read())
@@ -96,7 +96,7 @@ impl Store {
         &self,
         state: Option<State>,
         page: &PageRequest,
-    ) -> Result<Page<SigningKey>, Error> {
+    ) -> Result<Page<SigningKey>> {
         let after = page.after().and_then(|after| after.split_once(' '));
         let rows = Entity::find()
             .apply_if(state, |query, state| {
@@ -120,7 +120,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::RequestIdReused`].
-    pub async fn rotate_signing_key(&self, creation: &Creation) -> Result<SigningKey, Error> {
+    pub async fn rotate_signing_key(&self, creation: &Creation) -> Result<SigningKey> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
             Outcome::Replay { resource_id, .. } => return find(&tx, &resource_id).await,
@@ -148,12 +148,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn revoke_signing_key(
-        &self,
-        origin: &Origin,
-        kid: &str,
-        reason: &str,
-    ) -> Result<SigningKey, Error> {
+    pub async fn revoke_signing_key(&self, origin: &Origin, kid: &str, reason: &str) -> Result<SigningKey> {
         let tx = self.db.write().await?;
         let now = self.now();
         let row = Entity::find_by_id(kid).lock_exclusive().one(&tx).await?;
@@ -181,7 +176,7 @@ impl Store {
     }
 
     /// Makes the next key active and creates a new next one. Returns the id of the active key.
-    async fn promote_next(&self, tx: &DatabaseTransaction, now: UnixMillis) -> Result<String, Error> {
+    async fn promote_next(&self, tx: &DatabaseTransaction, now: UnixMillis) -> Result<String> {
         for _ in 0..ATTEMPTS {
             let next = in_state(tx, State::Next).await?.ok_or(Error::Signing)?;
             if step(tx, &next.kid, State::Next, State::Active, now).await? == 1 {
@@ -193,7 +188,7 @@ impl Store {
         Err(StoreError::Unavailable.into())
     }
 
-    async fn insert_key(&self, tx: &DatabaseTransaction, state: State) -> Result<String, Error> {
+    async fn insert_key(&self, tx: &DatabaseTransaction, state: State) -> Result<String> {
         let new = generate()?;
         let key = self.keyring.current(purpose::SIGNING_KEY)?;
         let now = self.now().as_millis();
@@ -281,7 +276,7 @@ async fn in_state(conn: &impl ConnectionTrait, state: State) -> Result<Option<Mo
 }
 
 /// Reads a key that must exist.
-async fn find(conn: &impl ConnectionTrait, kid: &str) -> Result<SigningKey, Error> {
+async fn find(conn: &impl ConnectionTrait, kid: &str) -> Result<SigningKey> {
     let row = Entity::find_by_id(kid).one(conn).await?;
     signing_key(row.ok_or(CORRUPT)?)
 }
@@ -294,7 +289,7 @@ fn changed(kid: &str) -> Change {
     }
 }
 
-fn signing_key(row: Model) -> Result<SigningKey, Error> {
+fn signing_key(row: Model) -> Result<SigningKey> {
     Ok(SigningKey {
         state: row.state.parse().map_err(|_| CORRUPT)?,
         kid: row.kid,

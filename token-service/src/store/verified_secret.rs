@@ -14,17 +14,13 @@ use super::{
     entity::verified_secret::{ActiveModel, Column, Entity},
 };
 use crate::{
-    error::Error,
+    error::Result,
     model::{client::LiveSecret, purpose},
 };
 
 impl Store {
     /// Returns whether a replica has verified this secret of the client.
-    pub async fn is_verified_secret(
-        &self,
-        client_id: &ClientId,
-        secret: &ClientSecret,
-    ) -> Result<bool, Error> {
+    pub async fn is_verified_secret(&self, client_id: &ClientId, secret: &ClientSecret) -> Result<bool> {
         let id = (client_id.to_string(), secret.secret_id().to_string());
         let Some(row) = Entity::find_by_id(id).one(self.db.read()).await? else {
             return Ok(false);
@@ -42,7 +38,7 @@ impl Store {
         client_id: &ClientId,
         secret: &ClientSecret,
         expires_at: Option<UnixMillis>,
-    ) -> Result<(), Error> {
+    ) -> Result<()> {
         let key = self.keyring.current(purpose::VERIFIED_SECRET)?;
         let row = ActiveModel {
             client_id: Set(client_id.to_string()),
@@ -63,11 +59,7 @@ impl Store {
     }
 
     /// Removes a client's verified secrets that are no longer live, and records when the others expire.
-    pub async fn retain_verified_secrets(
-        &self,
-        client_id: &ClientId,
-        live: &[LiveSecret],
-    ) -> Result<(), Error> {
+    pub async fn retain_verified_secrets(&self, client_id: &ClientId, live: &[LiveSecret]) -> Result<()> {
         let of_client = || Entity::find().filter(Column::ClientId.eq(client_id.as_str()));
         if of_client().one(self.db.read()).await?.is_none() {
             return Ok(());

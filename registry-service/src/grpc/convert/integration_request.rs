@@ -22,14 +22,7 @@ pub const MAX_REFERENCES: usize = 100;
 /// The most redirect URIs of a request or client.
 pub const MAX_REDIRECT_URIS: usize = 20;
 
-accord::message_enum!(
-    State = pb::IntegrationRequestState {
-        Submitted,
-        Approved,
-        Rejected,
-        Registered
-    }
-);
+accord::message_enum! { State = pb::IntegrationRequestState { Submitted, Approved, Rejected, Registered } }
 
 /// Reads a `SubmitIntegrationRequestRequest`.
 ///

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::scopes;
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::revocation::{Revocation, RevocationKind},
     oauth::{
         client_authentication::{Credentials, Proof},
@@ -32,7 +32,7 @@ const MAX_TOKEN_BYTES: usize = 16 * 1024;
 accord::message_enum! { RevocationKind = pb::RevocationKind { Jti, Family, Grant, Client, Tenant, User, Kid } }
 
 /// Reads the credentials of a message that must prove its client.
-fn credentials(client_id: String, proof: Option<Proof>) -> Result<Credentials, Error> {
+fn credentials(client_id: String, proof: Option<Proof>) -> Result<Credentials> {
     let proof = proof.ok_or(Error::InvalidClient)?;
     Ok(Credentials { client_id, proof })
 }
@@ -41,7 +41,7 @@ fn credentials(client_id: String, proof: Option<Proof>) -> Result<Credentials, E
 ///
 /// # Errors
 /// [`Error::Invalid`] with all violations, [`Error::UnsupportedGrantType`], [`Error::InvalidClient`].
-pub fn issue(request: pb::IssueTokenRequest) -> Result<Request, Error> {
+pub fn issue(request: pb::IssueTokenRequest) -> Result<Request> {
     let proof = request.client_authentication.map(|proof| match proof {
         IssueProof::ClientSecret(secret) => Proof::Secret(Zeroizing::new(secret)),
         IssueProof::ClientAssertion(jwt) => Proof::Assertion(Zeroizing::new(jwt)),
@@ -97,7 +97,7 @@ fn token(v: &mut Violations, field: &str, value: &str) {
 pub fn introspect(
     request: pb::IntrospectTokenRequest,
     by_workload: bool,
-) -> Result<(TenantId, Zeroizing<String>, Option<Credentials>), Error> {
+) -> Result<(TenantId, Zeroizing<String>, Option<Credentials>)> {
     let names_client = !request.client_id.is_empty() || request.client_authentication.is_some();
     let proof = request.client_authentication.map(|proof| match proof {
         IntrospectProof::ClientSecret(secret) => Proof::Secret(Zeroizing::new(secret)),
@@ -122,7 +122,7 @@ pub fn introspect(
 ///
 /// # Errors
 /// [`Error::Invalid`] with all violations, [`Error::InvalidClient`].
-pub fn revoke(request: pb::RevokeTokenRequest) -> Result<(TenantId, Zeroizing<String>, Credentials), Error> {
+pub fn revoke(request: pb::RevokeTokenRequest) -> Result<(TenantId, Zeroizing<String>, Credentials)> {
     let proof = request.client_authentication.map(|proof| match proof {
         RevokeProof::ClientSecret(secret) => Proof::Secret(Zeroizing::new(secret)),
         RevokeProof::ClientAssertion(jwt) => Proof::Assertion(Zeroizing::new(jwt)),

@@ -36,7 +36,7 @@ use crate::{
         Call,
         admin_session::{self, SignIn},
     },
-    error::Error,
+    error::{Error, Result},
     http::{HttpState, discovery::tenant_id, form::Form},
     model::{
         admin_session::{AdminSession, EndReason},
@@ -146,7 +146,7 @@ impl PageContext {
     }
 
     /// Returns the session, if it is valid and of this tenant.
-    pub(super) async fn session(&mut self) -> Result<Option<AdminSession>, Error> {
+    pub(super) async fn session(&mut self) -> Result<Option<AdminSession>> {
         match self.call.require_session().await {
             Ok(session) => Ok(Some(session).filter(|session| session.tenant_id == self.tenant.tenant_id)),
             Err(Error::AdminSessionInvalid) => Ok(None),
@@ -155,7 +155,7 @@ impl PageContext {
     }
 
     /// Signs a Tenant Admin in with the fields of a form, ends the browser's earlier session, and sets the cookie.
-    pub(super) async fn sign_in(&mut self, setup_id: Option<SetupId>, form: &Form) -> Result<(), Error> {
+    pub(super) async fn sign_in(&mut self, setup_id: Option<SetupId>, form: &Form) -> Result<()> {
         let sign_in = SignIn {
             tenant_id: self.tenant.tenant_id.clone(),
             setup_id,
@@ -175,7 +175,7 @@ impl PageContext {
     }
 
     /// Ends this browser's session in the store, for everyone who has its token, and removes its cookie.
-    pub(super) async fn end_session(&mut self) -> Result<(), Error> {
+    pub(super) async fn end_session(&mut self) -> Result<()> {
         if let Ok(token) = OpaqueToken::parse(TokenKind::AdminSession, &self.call.admin_session) {
             let (store, reason) = (&self.http.consents.store, EndReason::SignedOut);
             store

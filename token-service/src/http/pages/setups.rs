@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     consent::setup::{Approve, require_active},
-    error::Error,
+    error::{Error, Result},
     http::form::Form,
     model::{grant::Consent, setup::Setup},
 };
@@ -72,7 +72,7 @@ pub(super) async fn deny(PageForm { mut page, .. }: PageForm) -> Result<Response
 }
 
 /// Reads the setup of the path. Rejects a setup that is not pending, and a suspended tenant.
-async fn pending_setup(page: &PageContext) -> Result<Setup, Error> {
+async fn pending_setup(page: &PageContext) -> Result<Setup> {
     let store = &page.http.consents.store;
     let setup_id = SetupId::parse(&page.resource).map_err(|_| Error::NotFound("setup"))?;
     let setup = store.get_tenant_setup(&page.tenant.tenant_id, &setup_id).await?;
@@ -82,7 +82,7 @@ async fn pending_setup(page: &PageContext) -> Result<Setup, Error> {
 }
 
 /// Returns whether the browser has a session that was opened for this setup.
-async fn may_decide(page: &mut PageContext, setup: &Setup) -> Result<bool, Error> {
+async fn may_decide(page: &mut PageContext, setup: &Setup) -> Result<bool> {
     let session = page.session().await?;
     Ok(session.is_some_and(|session| session.setup_id.as_ref() == Some(&setup.setup_id)))
 }

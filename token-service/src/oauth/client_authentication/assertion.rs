@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::{
     cache::Authenticated,
-    error::{Error, found},
+    error::{Error, Result, found},
     oauth::OAuth,
 };
 
@@ -75,7 +75,7 @@ pub(super) async fn authenticate(
     tenant_id: &TenantId,
     named: &str,
     jwt: &str,
-) -> Result<Authenticated, Error> {
+) -> Result<Authenticated> {
     let header = readable_header(jwt)?;
     let unverified: Unverified =
         jsonwebtoken::dangerous::insecure_decode_claims(jwt).map_err(|_| Error::InvalidClient)?;
@@ -109,7 +109,7 @@ pub(super) async fn authenticate(
     }
 }
 
-fn readable_header(jwt: &str) -> Result<Header, Error> {
+fn readable_header(jwt: &str) -> Result<Header> {
     if jwt.len() > MAX_BYTES {
         return Err(Error::InvalidClient);
     }
@@ -123,7 +123,7 @@ fn readable_header(jwt: &str) -> Result<Header, Error> {
 }
 
 /// Returns the claims, if one of the client's keys verifies them. A key counts for its own algorithm alone.
-fn verified(json_web_key_set: &str, header: &Header, jwt: &str) -> Result<Claims, Error> {
+fn verified(json_web_key_set: &str, header: &Header, jwt: &str) -> Result<Claims> {
     if json_web_key_set.is_empty() {
         return Err(Error::InvalidClient);
     }
@@ -148,12 +148,7 @@ fn verified(json_web_key_set: &str, header: &Header, jwt: &str) -> Result<Claims
 }
 
 /// Checks that genuine claims are meant for this authority and time. Returns when they end.
-fn accepted(
-    claims: &Claims,
-    client_id: &ClientId,
-    issuer: &str,
-    now: UnixMillis,
-) -> Result<UnixMillis, Error> {
+fn accepted(claims: &Claims, client_id: &ClientId, issuer: &str, now: UnixMillis) -> Result<UnixMillis> {
     let now = now.as_secs();
     let ends = secs(claims.exp);
     let mut begins = [claims.iat, claims.nbf].into_iter().flatten();

@@ -6,7 +6,11 @@ use accord::text::{
 };
 use zeroize::Zeroizing;
 
-use crate::{cache::Authenticated, error::Error, oauth::OAuth};
+use crate::{
+    cache::Authenticated,
+    error::{Error, Result},
+    oauth::OAuth,
+};
 
 mod assertion;
 
@@ -34,7 +38,7 @@ pub async fn authenticate(
     oauth: &OAuth,
     tenant_id: &TenantId,
     credentials: &Credentials,
-) -> Result<Authenticated, Error> {
+) -> Result<Authenticated> {
     let Credentials { client_id, proof } = credentials;
     let authenticated = match proof {
         // A malformed id or secret says nothing about what exists, so it may be rejected at once.

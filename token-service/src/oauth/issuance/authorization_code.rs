@@ -7,7 +7,7 @@ use accord::text::{
 
 use super::{CodeRequest, Issuance, Issued, complete};
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::{
         family::{Family, Generations},
         grant::GrantState,
@@ -16,7 +16,7 @@ use crate::{
     store::{Redemption, RedemptionOutcome},
 };
 
-pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) -> Result<Issued, Error> {
+pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) -> Result<Issued> {
     let store = &issuance.oauth.store;
     let token =
         OpaqueToken::parse(TokenKind::AuthorizationCode, &request.code).map_err(|_| Error::InvalidGrant)?;
@@ -82,7 +82,7 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
 
 /// Rejects a second use: the code has leaked. Ends the tokens of the first use (RFC 6749 §4.1.2); that is committed
 /// although the call fails.
-async fn replayed(issuance: &Issuance<'_>, token: &OpaqueToken) -> Result<Issued, Error> {
+async fn replayed(issuance: &Issuance<'_>, token: &OpaqueToken) -> Result<Issued> {
     let store = &issuance.oauth.store;
     let found = store.find_code(&issuance.tenant.tenant_id, token).await?;
     let (code, _) = found.ok_or(Error::InvalidGrant)?;

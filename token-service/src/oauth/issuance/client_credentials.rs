@@ -2,9 +2,9 @@
 //! It runs as the designated user, and comes without a refresh token.
 
 use super::{Issuance, Issued};
-use crate::error::Error;
+use crate::error::Result;
 
-pub(super) async fn issue(issuance: &mut Issuance<'_>) -> Result<Issued, Error> {
+pub(super) async fn issue(issuance: &mut Issuance<'_>) -> Result<Issued> {
     issuance.check_target()?;
     let grant = issuance.active_grant(None).await?;
     let (token, event) = issuance.sign(&grant, None).await?;

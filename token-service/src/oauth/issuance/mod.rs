@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     cache::{Authenticated, Cached, Entry, KnownClient},
-    error::{Error, found},
+    error::{Error, Result, found},
     model::{
         family::Family,
         grant::{Grant, GrantState},
@@ -109,7 +109,7 @@ pub struct Issued {
 }
 
 /// Issues a token.
-pub async fn issue(oauth: &OAuth, request: &Request) -> Result<Issued, Error> {
+pub async fn issue(oauth: &OAuth, request: &Request) -> Result<Issued> {
     let mut issuance = Issuance::begin(oauth, request).await?;
     match &request.grant {
         GrantRequest::AuthorizationCode(code) => {
@@ -141,7 +141,7 @@ struct SignedToken {
 }
 
 impl<'a> Issuance<'a> {
-    async fn begin(oauth: &'a OAuth, request: &'a Request) -> Result<Self, Error> {
+    async fn begin(oauth: &'a OAuth, request: &'a Request) -> Result<Self> {
         let authenticated = authenticate(oauth, &request.tenant_id, &request.credentials).await?;
         Self::for_client(oauth, request, authenticated).await
     }
@@ -151,7 +151,7 @@ impl<'a> Issuance<'a> {
         oauth: &'a OAuth,
         request: &'a Request,
         authenticated: Authenticated,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self> {
         let (client, registry) = authenticated.client.split();
         let proven_at = registry.position.clone();
         let (entry, own) = match authenticated.entry {
@@ -178,7 +178,7 @@ impl<'a> Issuance<'a> {
     }
 
     /// Ends a family whose token, or whose code, was used a second time.
-    async fn end_family(&self, family: Family, reason: &'static str, event: Event) -> Result<(), Error> {
+    async fn end_family(&self, family: Family, reason: &'static str, event: Event) -> Result<()> {
         let (oauth, origin) = (self.oauth.clone(), self.origin());
         complete(async move {
             oauth.store.end_family(&origin, &family, reason, event).await?;
@@ -201,13 +201,13 @@ impl<'a> Issuance<'a> {
     }
 
     /// Reads the tenant's user, if there is one.
-    async fn user(&mut self, user_id: &UserId) -> Result<Option<Arc<Cached<User>>>, Error> {
+    async fn user(&mut self, user_id: &UserId) -> Result<Option<Arc<Cached<User>>>> {
         let user = found(self.oauth.cache.user(&self.tenant.tenant_id, user_id).await)?;
         user.map(|user| self.watermark.registry(user)).transpose()
     }
 
     /// Rejects any other target than the tenant's API (RFC 8707 §2).
-    fn check_target(&self) -> Result<(), Error> {
+    fn check_target(&self) -> Result<()> {
         let resource = &self.request.resource;
         if resource.is_empty() || *resource == self.tenant.cloud_api_url {
             Ok(())
@@ -217,7 +217,7 @@ impl<'a> Issuance<'a> {
     }
 
     /// Returns the grant to issue under, if it is active: the family's, or without one the client's current grant.
-    async fn active_grant(&mut self, family: Option<&Family>) -> Result<Arc<Cached<Grant>>, Error> {
+    async fn active_grant(&mut self, family: Option<&Family>) -> Result<Arc<Cached<Grant>>> {
         let is_meant = |grant: &Grant| family.is_none_or(|family| family.grant_id == grant.grant_id);
         let (grant, user_is_active) = match self.entry.take().filter(|entry| is_meant(&entry.grant)) {
             Some(entry) => (entry.grant.clone(), entry.user.active),
@@ -234,7 +234,7 @@ impl<'a> Issuance<'a> {
     }
 
     /// Reads the grant, and whether its designated user is active.
-    async fn read_grant(&mut self, family: Option<&Family>) -> Result<(Arc<Cached<Grant>>, bool), Error> {
+    async fn read_grant(&mut self, family: Option<&Family>) -> Result<(Arc<Cached<Grant>>, bool)> {
         let (cache, tenant_id) = (&self.oauth.cache, &self.tenant.tenant_id);
         let found = match family {
             Some(family) => cache.grant(tenant_id, &family.grant_id).await?,
@@ -250,7 +250,7 @@ impl<'a> Issuance<'a> {
     }
 
     /// Signs an access token under an active grant, and prepares its event.
-    async fn sign(&mut self, grant: &Grant, family: Option<&Family>) -> Result<(SignedToken, Event), Error> {
+    async fn sign(&mut self, grant: &Grant, family: Option<&Family>) -> Result<(SignedToken, Event)> {
         let enabled = |name: &ScopeName| self.client.scopes.iter().any(|scope| scope.name == *name);
         let scopes = effective_scopes(&grant.scopes, enabled, &self.request.scopes)?;
         let keys = self.watermark.own(self.oauth.cache.keys().await?)?;
@@ -294,7 +294,7 @@ impl<'a> Issuance<'a> {
 }
 
 /// Reads the tenant of a request.
-async fn find_tenant(oauth: &OAuth, request: &Request) -> Result<AsOf<Arc<Cached<Tenant>>>, Error> {
+async fn find_tenant(oauth: &OAuth, request: &Request) -> Result<AsOf<Arc<Cached<Tenant>>>> {
     let tenant = found(oauth.cache.tenant(&request.tenant_id).await)?;
     tenant.ok_or_else(|| request.grant.refusal())
 }
@@ -316,7 +316,7 @@ fn effective_scopes<'g>(
     granted: &'g [ScopeName],
     enabled: impl Fn(&ScopeName) -> bool,
     requested: &[ScopeName],
-) -> Result<Vec<&'g ScopeName>, Error> {
+) -> Result<Vec<&'g ScopeName>> {
     let mut effective: Vec<_> = granted.iter().filter(|scope| enabled(scope)).collect();
     let exceeds = requested.iter().any(|scope| !effective.contains(&scope));
     effective.retain(|scope| requested.is_empty() || requested.contains(scope));
@@ -327,7 +327,7 @@ fn effective_scopes<'g>(
 }
 
 /// Seconds since 1970 in 32 bits, which last until 2106: JSON gateways print wider numbers as strings.
-fn numeric_date(time: UnixMillis) -> Result<u32, Error> {
+fn numeric_date(time: UnixMillis) -> Result<u32> {
     u32::try_from(time.as_secs()).map_err(|_| Error::Signing)
 }
 

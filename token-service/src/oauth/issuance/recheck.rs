@@ -7,7 +7,7 @@ use accord::text::opaque::RefreshToken;
 use super::{Issuance, Issued, SignedToken, find_tenant};
 use crate::{
     cache::Authenticated,
-    error::{Error, found},
+    error::{Error, Result, found},
     model::{family::Family, watermark::ATTEMPTS},
     oauth::{
         client_authentication::{Proof, authenticate},
@@ -23,7 +23,7 @@ impl Issuance<'_> {
         &mut self,
         mut token: SignedToken,
         family: Option<(&Family, RefreshToken)>,
-    ) -> Result<Issued, Error> {
+    ) -> Result<Issued> {
         let (family, refresh_token) = family.unzip();
         let mut attempts = 0..ATTEMPTS;
         loop {
@@ -49,7 +49,7 @@ impl Issuance<'_> {
     }
 
     /// Returns whether something that the token names was revoked after its watermark.
-    async fn is_revoked(&self, token: &SignedToken) -> Result<bool, Error> {
+    async fn is_revoked(&self, token: &SignedToken) -> Result<bool> {
         let names = revocation_names(&token.claims, &token.kid);
         let own = &self.watermark.own.position;
         let last = self.oauth.cache.last_revocation_after(own.seq, &names).await?;
@@ -57,7 +57,7 @@ impl Issuance<'_> {
     }
 
     /// Begins again at later positions. Facts that are read from now on reflect all changes up to them.
-    async fn renew(&mut self) -> Result<(), Error> {
+    async fn renew(&mut self) -> Result<()> {
         let tenant = find_tenant(self.oauth, self.request).await?;
         let authenticated = if tenant.position == self.proven_at {
             // Nothing has changed since the proof, which is slow or may be used up.
@@ -73,7 +73,7 @@ impl Issuance<'_> {
     }
 
     /// Returns the client, if its proof still counts.
-    async fn authenticate_again(&self) -> Result<Authenticated, Error> {
+    async fn authenticate_again(&self) -> Result<Authenticated> {
         let (oauth, request) = (self.oauth, self.request);
         if let Proof::Secret(_) = &request.credentials.proof {
             return authenticate(oauth, &request.tenant_id, &request.credentials).await;
@@ -87,11 +87,7 @@ impl Issuance<'_> {
     }
 
     /// Signs another token, and records that it replaces the one before.
-    async fn sign_again(
-        &mut self,
-        before: &SignedToken,
-        family: Option<&Family>,
-    ) -> Result<SignedToken, Error> {
+    async fn sign_again(&mut self, before: &SignedToken, family: Option<&Family>) -> Result<SignedToken> {
         let store = &self.oauth.store;
         if let Some(family) = family {
             let found = store.find_family(&family.tenant_id, &family.family_id).await?;

@@ -6,14 +6,14 @@ use accord::{store::audit::Event, text::opaque::RefreshToken};
 
 use super::{Issuance, Issued};
 use crate::{
-    error::Error,
+    error::{Error, Result},
     model::{
         family::{Family, Renewal, is_genuine},
         watermark::ATTEMPTS,
     },
 };
 
-pub(super) async fn issue(issuance: &mut Issuance<'_>, token: &str) -> Result<Issued, Error> {
+pub(super) async fn issue(issuance: &mut Issuance<'_>, token: &str) -> Result<Issued> {
     let token = RefreshToken::parse(token).map_err(|_| Error::InvalidGrant)?;
     for _ in 0..ATTEMPTS {
         if let Some(issued) = attempt(issuance, &token).await? {
@@ -24,7 +24,7 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, token: &str) -> Result<Is
 }
 
 /// Renews once. Returns `None` if another caller moved the family in between.
-async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Option<Issued>, Error> {
+async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Option<Issued>> {
     let store = &issuance.oauth.store;
     let tenant_id = &issuance.tenant.tenant_id;
     let found = store.find_family(tenant_id, token.family()).await?;

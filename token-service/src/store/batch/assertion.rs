@@ -13,7 +13,7 @@ use accord::{
 use serde::Serialize;
 
 use super::super::{Store, column};
-use crate::error::Error;
+use crate::error::Result;
 
 impl Store {
     /// Spends a client's assertion, identified by the hash of its `jti` and remembered until `expires_at`.
@@ -23,7 +23,7 @@ impl Store {
         client_id: &ClientId,
         jti_hash: &[u8; 32],
         expires_at: UnixMillis,
-    ) -> Result<bool, Error> {
+    ) -> Result<bool> {
         let assertion = Assertion {
             client_id: client_id.to_string(),
             jti_hash: hex::encode(jti_hash),

@@ -28,17 +28,13 @@ use super::super::{
     grant::grant,
 };
 use crate::{
-    error::Error,
+    error::Result,
     model::{code::Code, grant::Grant},
 };
 
 impl Store {
     /// Reads a tenant's code, and the grant that its redemption activates.
-    pub async fn find_code(
-        &self,
-        tenant_id: &TenantId,
-        code: &OpaqueToken,
-    ) -> Result<Option<(Code, Grant)>, Error> {
+    pub async fn find_code(&self, tenant_id: &TenantId, code: &OpaqueToken) -> Result<Option<(Code, Grant)>> {
         let key = CodeKey {
             tenant_id: tenant_id.clone(),
             code_hash: hex::encode(code.digest()),
@@ -47,7 +43,7 @@ impl Store {
     }
 
     /// Uses a code up without redeeming it. Returns false if it was used before.
-    pub async fn burn_code(&self, origin: &Origin, code: &Code, event: Event) -> Result<bool, Error> {
+    pub async fn burn_code(&self, origin: &Origin, code: &Code, event: Event) -> Result<bool> {
         let tx = self.db.write().await?;
         let used = Entity::update_many()
             .filter(Column::CodeHash.eq(code.digest.to_vec()))

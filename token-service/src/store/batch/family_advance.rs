@@ -19,7 +19,7 @@ use super::super::{
     entity::family::{Column, Entity},
 };
 use crate::{
-    error::Error,
+    error::Result,
     model::family::{Family, Generations},
 };
 
@@ -32,7 +32,7 @@ impl Store {
         from: &Family,
         to: Generations,
         event: Event,
-    ) -> Result<bool, Error> {
+    ) -> Result<bool> {
         let stored = |generation: u32| i32::try_from(generation).map_err(|_| corrupt("families"));
         let advance = Advance {
             tenant_id: from.tenant_id.to_string(),
@@ -51,7 +51,7 @@ impl Store {
     }
 
     /// Does the same in a transaction of its own, which waits for the family's row.
-    async fn advance_alone(&self, advance: Advance) -> Result<bool, Error> {
+    async fn advance_alone(&self, advance: Advance) -> Result<bool> {
         let tx = self.db.write().await?;
         let advanced = Entity::update_many()
             .filter(Column::TenantId.eq(advance.tenant_id))

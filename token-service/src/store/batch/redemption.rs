@@ -27,7 +27,7 @@ use super::super::{
     revocation::{self, Revocation},
 };
 use crate::{
-    error::Error,
+    error::Result,
     model::{code::Code, family::Family, revocation::RevocationKind},
 };
 
@@ -61,7 +61,7 @@ pub enum RedemptionOutcome {
 impl Store {
     /// Redeems a code in one transaction: its grant becomes active, the client's older grant at the tenant is
     /// superseded and its tokens end, and the family begins.
-    pub async fn redeem_code(&self, redemption: Redemption) -> Result<RedemptionOutcome, Error> {
+    pub async fn redeem_code(&self, redemption: Redemption) -> Result<RedemptionOutcome> {
         loop {
             // There is no outcome if the group held another code of this client.
             if let Some(outcome) = self.redemptions.submit(redemption.clone()).await? {
