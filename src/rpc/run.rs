@@ -43,7 +43,7 @@ const READINESS_TIMEOUT: Duration = Duration::from_secs(4);
 /// The largest difference between the clocks of a ready server and of its database.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
 /// How often expired rows are deleted.
-const JANITOR_PERIOD: Duration = Duration::from_secs(60);
+const DELETION_PERIOD: Duration = Duration::from_secs(60);
 /// How long the database may take to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -64,13 +64,13 @@ pub trait Service: Clone + Send + Sync + 'static {
     /// Returns the gRPC routes.
     fn routes(&self) -> RoutesBuilder;
 
-    /// Returns the HTTP routes, if the service has any. `ready` follows the readiness of the server.
+    /// Returns the HTTP routes, if the service has any. `ready` tells whether the server is ready.
     fn http(&self, _ready: Arc<AtomicBool>) -> Option<Http> {
         None
     }
 
-    /// Returns whether everything but the database is ready. The registry does not count: only calls that need it fail
-    /// without it.
+    /// Returns whether everything but the database is ready. Must not depend on the registry: only calls that need it
+    /// fail without it.
     fn is_ready(&self) -> impl Future<Output = bool> + Send {
         async { true }
     }
@@ -98,7 +98,7 @@ pub async fn migrate<M: MigratorTrait>(database_url: &str, random: &dyn Random) 
 }
 
 /// Starts a new epoch of the change feed, for a database restored from a backup. Tokens issued before are rejected from
-/// then on. In the same transaction `end` ends everything else in the backup that may have changed since.
+/// then on. `end` runs in the same transaction and ends what may have ended after the backup, such as unused links.
 pub async fn start_epoch(
     database_url: &str,
     random: &dyn Random,
@@ -108,7 +108,7 @@ pub async fn start_epoch(
     let tx = db.write().await?;
     let started = change::start_epoch(&tx, random).await;
     started.context("starting a new epoch")?;
-    end(&tx).await.context("ending what the backup holds")?;
+    end(&tx).await.context("ending what may have ended after the backup")?;
     tx.commit().await.context("starting a new epoch")
 }
 
@@ -161,11 +161,11 @@ pub async fn run<S: Service>(
         delete_expired(&service, &shutdown),
     );
     // Calls that outlive the drain must not delay the end of the process.
-    let closed = async {
+    let closing = async {
         service.before_close().await;
         service.database().close().await
     };
-    let _ = timeout(CLOSE_TIMEOUT, closed).await;
+    let _ = timeout(CLOSE_TIMEOUT, closing).await;
     Ok(())
 }
 
@@ -201,16 +201,16 @@ async fn is_ready(service: &impl Service) -> bool {
     let Ok(skew) = db.clock_skew(service.clock()).await else {
         return false;
     };
-    let is_close = skew <= MAX_CLOCK_SKEW;
-    if !is_close {
+    let clocks_agree = skew <= MAX_CLOCK_SKEW;
+    if !clocks_agree {
         let skew_ms = skew.as_millis();
         tracing::warn!(skew_ms, "this clock and the database's differ too much");
     }
-    is_close
+    clocks_agree
 }
 
 async fn delete_expired(service: &impl Service, stop: &CancellationToken) {
-    let mut ticks = every(JANITOR_PERIOD);
+    let mut ticks = every(DELETION_PERIOD);
     let rounds = async {
         loop {
             ticks.tick().await;
@@ -248,12 +248,12 @@ pub fn shutdown_signal() -> io::Result<CancellationToken> {
     Ok(token)
 }
 
-/// Ends a program. Prints an error on one line of standard error.
+/// Returns the exit status for a program's result. Prints an error on one line of standard error.
 pub fn exit(program: &str, result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else {
         return ExitCode::SUCCESS;
     };
-    // If standard error is closed, the exit status still tells.
+    // If standard error is closed, the exit status still tells of the failure.
     let _ = writeln!(io::stderr(), "{program}: {error:#}");
     ExitCode::FAILURE
 }

@@ -1,4 +1,4 @@
-//! The change feed of a database: one counter row, and a row for each change under its number.
+//! The change feed of a database: one row with a counter, and one row for each change, keyed by the change's number.
 //!
 //! A transaction increments the counter *last*. It then holds the counter's row lock (on SQLite, the write lock) until
 //! it commits. So the order of numbers is the order of commits, without gaps: a reader that has read up to `seq` has
@@ -58,14 +58,14 @@ mod entry {
 
 /// The id of the counter's only row.
 pub(super) const COUNTER: i32 = 1;
-/// The most rows of one insert. Each has five parameters, and SQLite allows 32,766.
+/// The most rows in one insert. Each has five parameters, and SQLite allows 32,766 in a statement.
 const ROWS_PER_INSERT: usize = 1_000;
 const MISSING_COUNTER: StoreError = StoreError::Corrupt("the change counter is missing");
 
 /// A change to publish in the feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The kind of resource that changed, such as `client`.
+    /// The kind of change, such as `client` or `client.tokens_ended`.
     pub kind: &'static str,
     /// The id of the resource.
     pub id: String,
@@ -78,7 +78,7 @@ pub struct Change {
 pub struct ChangeRow {
     /// The number of the change: 1 for the first, then without gaps.
     pub seq: i64,
-    /// The kind of resource that changed. A newer version may write kinds that this one doesn't know.
+    /// The kind of change. A newer version of the service may write kinds that this one doesn't know.
     pub kind: String,
     /// The id of the resource.
     pub id: String,
@@ -100,8 +100,8 @@ pub async fn position(conn: &impl ConnectionTrait) -> Result<Position, StoreErro
     })
 }
 
-/// Publishes changes with the transaction, and returns the number of the last. Call it last: all other writers wait
-/// from here to the commit. Without changes it returns the number of the last committed change.
+/// Publishes changes with the transaction, and returns the number of the last one. Without changes, returns the number
+/// of the last committed change. Call it as late as possible: all other writers wait from here to the commit.
 pub async fn publish(
     tx: &DatabaseTransaction,
     changes: &[Change],
@@ -159,9 +159,9 @@ pub struct FeedPage {
     pub changes: Vec<ChangeRow>,
     /// The position up to which the reader now has all changes.
     pub position: Position,
-    /// The reader's position was of another epoch, or ahead of this database.
+    /// Whether the reader must start again: its position is of another epoch, or ahead of the feed.
     pub reset: bool,
-    /// More changes follow `position`.
+    /// Whether more changes follow `position`.
     pub more: bool,
 }
 
@@ -172,8 +172,8 @@ pub async fn read(
     after: Option<&Position>,
     limit: u64,
 ) -> Result<FeedPage, StoreError> {
-    // Before the list: changes that commit in between may be in the list, and the position never covers a change
-    // that is not.
+    // Reads the position before the list, so that the list lacks no change up to the position. It may contain later
+    // ones.
     let mut position = position(conn).await?;
     let reset = after.is_some_and(|after| after.epoch != position.epoch || after.seq > position.seq);
     let (mut changes, mut more) = (Vec::new(), false);
@@ -192,8 +192,8 @@ pub async fn read(
     })
 }
 
-/// Returns a position before all changes from `since` on, as far as the replicas' clocks agree. Pass a time well
-/// before the one that matters.
+/// Returns the number of the last change before `since`; 0 if there is none. Trusts the replicas' clocks: pass a time
+/// well before the one that matters.
 pub async fn seq_before(conn: &impl ConnectionTrait, since: UnixMillis) -> Result<i64, StoreError> {
     let last_before = entry::Entity::find()
         .filter(entry::Column::ChangedAt.lt(since.as_millis()))
@@ -214,7 +214,7 @@ fn change_row(row: entry::Model) -> Result<ChangeRow, StoreError> {
     })
 }
 
-/// Creates the counter with a random epoch unless it exists. Of racing replicas' epochs one stays.
+/// Creates the counter with a random epoch unless it exists. If replicas race, the epoch of one stays.
 pub async fn ensure(conn: &impl ConnectionTrait, random: &dyn Random) -> Result<(), StoreError> {
     let row = counter::ActiveModel {
         id: Set(COUNTER),
@@ -228,8 +228,8 @@ pub async fn ensure(conn: &impl ConnectionTrait, random: &dyn Random) -> Result<
     Ok(())
 }
 
-/// Starts a new epoch, for a database restored from a backup: positions issued after the backup must not be taken for
-/// later ones. Numbers continue.
+/// Starts a new epoch, for a database restored from a backup. Without one, positions from between backup and restore
+/// would name changes that are made after the restore. Numbers continue from the backup's.
 pub async fn start_epoch(tx: &DatabaseTransaction, random: &dyn Random) -> Result<Position, StoreError> {
     let epoch = Epoch::generate(random);
     counter::Entity::update_many()

@@ -1,5 +1,5 @@
-//! Repeatable creating calls: the same request id with the same content returns the same answer, secrets included.
-//! Neither a secret nor a plaintext request id is stored.
+//! Makes creating calls repeatable: a call with the same request id and content gets the same answer, secrets
+//! included. Stores neither a secret nor a plaintext request id.
 //!
 //! A row holds a nonce, an HMAC of principal and request id, and an HMAC of method and content. A secret is
 //! HKDF(data key, nonce, label and request id): without the request id nobody can derive it again, not even from the
@@ -31,7 +31,7 @@ mod row {
         pub content: Vec<u8>,
         pub nonce: Option<Vec<u8>>,
         pub key_version: i32,
-        /// Empty until the reservation is complete, which no other transaction sees.
+        /// Empty until the reservation is completed. No other transaction sees it empty.
         pub resource_id: String,
         pub created_at: i64,
     }
@@ -42,15 +42,15 @@ mod row {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// The purpose for which a service must open its keyring.
+/// The purpose of the data key for request ids. A service opens its keyring for it too.
 pub const KEYRING_PURPOSE: &str = "idempotency";
-/// How long the same call returns the same answer.
+/// How long a repeated call gets the first call's answer.
 pub const REPLAY_WINDOW: Duration = Duration::from_secs(10 * 60);
-/// How long an id is rejected for other content, and after the replay window for all.
+/// How long a request id counts as used. A call with other content is rejected; after [`REPLAY_WINDOW`], any call is.
 pub const REJECTION_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
 const NONCE_LENGTH: usize = 32;
-/// How often an insert is tried. Another transaction may delete the row that was in its way; this happens seldom.
+/// How often an insert is tried. A retry follows only if another transaction deleted the conflicting row meanwhile.
 const ATTEMPTS: usize = 8;
 
 /// A call that creates something.
@@ -66,7 +66,7 @@ pub struct Creation {
     pub content: Zeroizing<Vec<u8>>,
 }
 
-/// The state of a creating call.
+/// Whether a creating call is new or repeated.
 #[derive(Debug)]
 pub enum Outcome {
     /// The call is new: create, then call [`Reservation::complete`].
@@ -80,9 +80,9 @@ pub enum Outcome {
     },
 }
 
-/// The right to answer a call, until its transaction ends.
+/// A new call's hold on its request id, until its transaction ends. Holds nothing for a call without one.
 #[derive(Debug)]
-#[must_use = "a reservation that is not completed can't be replayed"]
+#[must_use = "a repeated call fails unless the reservation is completed"]
 pub struct Reservation {
     /// Derives the secrets of this call.
     pub secrets: Derivation,
@@ -98,12 +98,12 @@ impl Reservation {
         let Some(request_key) = self.request_key else {
             return Ok(());
         };
-        let changed = row::Entity::update_many()
+        let updated = row::Entity::update_many()
             .col_expr(row::Column::ResourceId, Expr::value(resource_id))
             .filter(row::Column::RequestKey.eq(request_key.to_vec()))
             .exec(tx)
             .await?;
-        match changed.rows_affected {
+        match updated.rows_affected {
             1 => Ok(()),
             _ => Err(StoreError::Corrupt("a reserved request id is missing")),
         }
@@ -118,7 +118,7 @@ pub struct Derivation {
 }
 
 impl Derivation {
-    /// Derives 256 bits for a label such as `client_secret`. The first answer and every replay get the same bits.
+    /// Derives 256 bits for a label such as `client-secret`. The first call and every repeated one get the same bits.
     pub fn secret(&self, label: &str) -> Zeroizing<[u8; 32]> {
         let parts = [label.as_bytes(), self.request_id.as_bytes()];
         self.key.derive(&self.nonce, &parts)
@@ -136,10 +136,10 @@ impl fmt::Debug for Derivation {
     }
 }
 
-/// Returns whether a call is new. Must be the first statement of the transaction that creates.
+/// Reserves a call's request id, or finds the call that used it before. Call it first in the creating transaction.
 ///
-/// Of racing calls with the same id, one is new. The others wait for its transaction and then replay it, or one of
-/// them is new if it was rolled back. Without a request id nothing is stored, and the secrets can't be derived again.
+/// If calls with the same id race, one is new. The others wait until its transaction ends and then replay it; if it was
+/// rolled back, one of them is new. Without a request id nothing is stored, and the secrets can't be derived again.
 ///
 /// # Errors
 /// [`StoreError::RequestIdReused`] if the id was used with other content, or more than ten minutes ago.
@@ -165,7 +165,7 @@ pub async fn begin(
         return Ok(Outcome::New(Reservation { secrets, request_key }));
     };
 
-    // The row of a call before the rotation of the data key is found under the older key.
+    // A call from before a rotation of the data key has its row under an older key.
     for key in keyring.versions(KEYRING_PURPOSE).skip(1) {
         let request_key = request_key(key, creation, request_id);
         if let Some(outcome) = replay(tx, keyring, clock, creation, request_id, &request_key).await? {
@@ -204,8 +204,8 @@ pub async fn begin(
     Err(StoreError::Unavailable)
 }
 
-/// Returns the outcome for a call that has a row; `None` if there is no row, or only one that is a day old, which it
-/// deletes.
+/// Returns the outcome of a repeated call; `None` for a call without a row. Deletes a row that is a day old, and then
+/// returns `None` too.
 async fn replay(
     tx: &DatabaseTransaction,
     keyring: &Keyring,
@@ -214,7 +214,7 @@ async fn replay(
     request_id: Uuid,
     request_key: &[u8; 32],
 ) -> Result<Option<Outcome>, StoreError> {
-    // The lock keeps `sweep` from the row.
+    // Locks the row, so that `sweep` does not change it before this transaction ends.
     let find = row::Entity::find_by_id(request_key.to_vec()).lock_exclusive();
     let Some(row) = find.one(tx).await? else {
         return Ok(None);
@@ -250,8 +250,8 @@ fn content_mac(key: &DataKey, creation: &Creation) -> [u8; 32] {
     key.hmac(&[b"content", creation.method.as_bytes(), &creation.content])
 }
 
-/// Deletes the nonces that are ten minutes old and the rows that are a day old. Returns the numbers of nonces and of
-/// rows. Any replica may call it at any time: [`begin`] checks the age of a row itself.
+/// Deletes nonces that are ten minutes old and rows that are a day old. Returns how many nonces and how many rows it
+/// deleted. Any replica may call it at any time: [`begin`] checks the age of a row itself.
 pub async fn sweep(db: &Database, now: UnixMillis) -> Result<(u64, u64), StoreError> {
     let tx = db.write().await?;
     let rows = row::Entity::delete_many()

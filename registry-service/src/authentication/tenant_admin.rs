@@ -17,8 +17,8 @@ use crate::{
     store::Store,
 };
 
-/// Checks a Tenant Admin's account name and password. Costs one argon2 run and records one event, whatever the
-/// result.
+/// Checks a Tenant Admin's account name and password. `account_name` is `None` if it is malformed. Success and
+/// [`Error::SignInFailed`] each cost one argon2 run and record one event.
 ///
 /// # Errors
 /// [`Error::SignInFailed`], whatever the reason; [`Error::Busy`].
@@ -32,7 +32,7 @@ pub async fn sign_in(
     let store = store.clone();
     complete(async move {
         let user = match account_name.map(Selector::AccountName) {
-            Some(name) => store.find_user(&tenant_id, &name).await?,
+            Some(selector) => store.find_user(&tenant_id, &selector).await?,
             None => None,
         };
         let tenant = store.find_tenant(&tenant_id).await?;
@@ -51,7 +51,7 @@ pub async fn sign_in(
             let hash = admin.password.as_ref()?;
             Some((admin.user_id.as_str(), hash))
         });
-        // A text that is too short or too long for a password costs a run, too.
+        // A text that is too short or too long for a password costs a run too.
         let password = Password::parse(password).map(|password| password.bytes());
         let password = password.unwrap_or_default();
         let is_right = store.hasher.verify_password(password, stored).await?;

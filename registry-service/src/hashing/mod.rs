@@ -1,7 +1,8 @@
-//! argon2id for Client Secrets and passwords (RFC 9106), with a pepper from the keyring, and bound to the owner.
+//! Hashes Client Secrets and passwords with argon2id (RFC 9106), a pepper from the keyring, and the owner's id as
+//! associated data.
 //!
-//! Sign-in passwords, live Client Secrets and new hashes have a bounded queue each, so that none waits behind another.
-//! A full queue rejects at once. Runs happen on threads of their own (`threads`).
+//! Checks of passwords, checks of live Client Secrets, and new hashes have a bounded queue each, so that none waits
+//! behind another. A full queue rejects at once. Runs happen on threads of their own (`threads`).
 
 pub mod secret_tag;
 mod threads;
@@ -34,9 +35,9 @@ const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const SALT_BYTES: usize = 16;
 const HASH_BYTES: usize = 32;
-/// Places in a queue for each of its threads. At about 15 ms a run the last caller waits a second.
-const PLACES: usize = 64;
-/// Callers that may check one secret at a time. Several replicas of token-service may ask for the same one.
+/// Callers that a queue admits for each of its threads. At about 15 ms a run the last one waits a second.
+const PLACES_PER_THREAD: usize = 64;
+/// Callers that may check one secret or wait to do so. Replicas of token-service may check the same one.
 const CHECKS_OF_A_SECRET: usize = 16;
 
 /// Computes and checks hashes. Cheap to clone.
@@ -48,7 +49,7 @@ pub struct Hasher {
     secrets: Queue,
     new_hashes: Queue,
     /// A lock for each secret that is being checked.
-    checked: Arc<Mutex<HashMap<SecretId, Weak<tokio::sync::Mutex<()>>>>>,
+    check_locks: Arc<Mutex<HashMap<SecretId, Weak<tokio::sync::Mutex<()>>>>>,
     runs: Arc<AtomicU64>,
     decoy: Arc<OnceLock<Argon2Hash>>,
 }
@@ -60,14 +61,14 @@ impl Hasher {
         Self {
             keyring,
             random,
-            // Strangers cause these runs, so they yield to everything else.
+            // Anyone can cause these runs, so their thread yields to everything else.
             passwords: Queue::new(Threads::new("argon2-password", true), 1),
             secrets: Queue::new(
                 Threads::new("argon2-secret", false),
                 cores.saturating_sub(1).max(1),
             ),
             new_hashes: Queue::new(Threads::new("argon2-new", false), 1),
-            checked: Arc::default(),
+            check_locks: Arc::default(),
             runs: Arc::default(),
             decoy: Arc::default(),
         }
@@ -88,7 +89,7 @@ impl Hasher {
         self.new_hashes.run((), work).await
     }
 
-    /// Returns whether `secret` is the Client Secret of `owner` that was hashed. Runs once at a time for each secret.
+    /// Returns whether `stored` is the hash of `secret` for `owner`. Checks of one secret run one after the other.
     ///
     /// # Errors
     /// [`Error::Busy`], [`Error::Key`], [`Error::Hashing`].
@@ -105,8 +106,8 @@ impl Hasher {
         self.secrets.run(lock, work).await
     }
 
-    /// Returns whether `password` is the one of the owner that was hashed. Without a stored hash, returns false at the
-    /// same cost.
+    /// Returns whether `password` is the one that was hashed. `stored` holds the owner and the hash; without it,
+    /// returns false at the same cost.
     ///
     /// # Errors
     /// [`Error::Busy`], [`Error::Key`], [`Error::Hashing`].
@@ -137,12 +138,12 @@ impl Hasher {
     /// Waits until no other run checks this secret.
     async fn lock(&self, secret_id: &SecretId) -> Result<OwnedMutexGuard<()>> {
         let lock = {
-            let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
-            checked.retain(|_, lock| lock.strong_count() > 0);
-            let known = checked.get(secret_id).and_then(Weak::upgrade);
+            let mut locks = self.check_locks.lock().unwrap_or_else(PoisonError::into_inner);
+            locks.retain(|_, lock| lock.strong_count() > 0);
+            let known = locks.get(secret_id).and_then(Weak::upgrade);
             known.unwrap_or_else(|| {
                 let lock = Arc::default();
-                checked.insert(secret_id.clone(), Arc::downgrade(&lock));
+                locks.insert(secret_id.clone(), Arc::downgrade(&lock));
                 lock
             })
         };
@@ -162,7 +163,7 @@ impl Hasher {
         let hash = PasswordHash {
             algorithm: ARGON2ID_IDENT,
             version: Some(Version::V0x13.into()),
-            // Leaves the owner out, or a hash could be moved to another owner together with it.
+            // Does not contain the owner. If it did, a hash that is moved to another owner's row would still verify.
             params: ParamsString::try_from(&params).map_err(|_| Error::Hashing)?,
             salt: Some(Salt::new(&salt).map_err(|_| Error::Hashing)?),
             hash: Some(output),
@@ -173,7 +174,7 @@ impl Hasher {
         })
     }
 
-    /// Runs at the cost that the stored hash states, so that the cost of new hashes may change.
+    /// Runs at the cost that the stored hash states, so that a release can change the cost of new hashes.
     fn verify_now(
         &self,
         memory: &mut Memory,
@@ -191,7 +192,7 @@ impl Hasher {
             return Err(Error::Hashing);
         }
         let params = Params::try_from(&hash).map_err(|_| Error::Hashing)?;
-        // Outputs compare in constant time.
+        // `Output` compares in constant time.
         Ok(output(memory, pepper.expose_for_pepper(), owner, &params, secret, salt)? == *expected)
     }
 
@@ -203,6 +204,7 @@ impl Hasher {
         let mut secret = Zeroizing::new([0; 32]);
         self.random.fill(&mut *secret);
         let decoy = self.hash_now(memory, "", &*secret)?;
+        // No caller asked for this run.
         self.runs.fetch_sub(1, Ordering::SeqCst);
         Ok(self.decoy.get_or_init(|| decoy).clone())
     }
@@ -211,7 +213,7 @@ impl Hasher {
 /// A bounded queue in front of its threads.
 #[derive(Clone, Debug)]
 struct Queue {
-    /// One for each caller that waits or whose run is under way.
+    /// One for each caller that waits or whose run has not ended.
     places: Arc<Semaphore>,
     /// One for each thread.
     permits: Arc<Semaphore>,
@@ -221,7 +223,7 @@ struct Queue {
 impl Queue {
     fn new(threads: Arc<Threads>, at_once: usize) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(PLACES * at_once)),
+            places: Arc::new(Semaphore::new(PLACES_PER_THREAD * at_once)),
             permits: Arc::new(Semaphore::new(at_once)),
             threads,
         }
@@ -250,14 +252,14 @@ fn output(
     salt: &[u8],
 ) -> Result<Output> {
     let owner = AssociatedData::new(owner.as_bytes()).map_err(|_| Error::Hashing)?;
-    let mut bound = ParamsBuilder::new();
-    bound
+    let mut with_owner = ParamsBuilder::new();
+    with_owner
         .m_cost(params.m_cost())
         .t_cost(params.t_cost())
         .p_cost(params.p_cost())
         .data(owner);
-    let bound = bound.build().map_err(|_| Error::Hashing)?;
-    let argon2 = Argon2::new_with_secret(pepper, Algorithm::Argon2id, Version::V0x13, bound)
+    let with_owner = with_owner.build().map_err(|_| Error::Hashing)?;
+    let argon2 = Argon2::new_with_secret(pepper, Algorithm::Argon2id, Version::V0x13, with_owner)
         .map_err(|_| Error::Hashing)?;
     let mut buffer = [0; Output::MAX_LENGTH];
     let length = params.output_len().unwrap_or(HASH_BYTES);

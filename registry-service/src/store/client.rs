@@ -92,7 +92,7 @@ impl Store {
         Ok(page)
     }
 
-    /// Changes the fields given. An update that removes a tenant or a scope ends the client's access tokens.
+    /// Changes the given fields. An update that removes a tenant or a scope ends the client's access tokens.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Invalid`], [`Error::EtagMismatch`].
@@ -106,7 +106,7 @@ impl Store {
         let mut violations = Violations::default();
         check_references(&tx, &mut violations, &update.references).await?;
         violations.finish(|| Some(()))?;
-        // Each of two racing updates compares with what the other one left.
+        // Locks before it reads, so that a racing update compares with what this one writes.
         lock_client(&tx, client_id).await?;
         let before = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
         if update.etag.is_some_and(|etag| etag != before.etag) {
@@ -158,12 +158,12 @@ impl Store {
     /// [`Error::NotFound`].
     pub async fn set_client_state(&self, origin: &Origin, client_id: &ClientId, to: State) -> Result<Client> {
         let tx = self.db.write().await?;
-        let moved = revise(client_id, self.now())
+        let updated = revise(client_id, self.now())
             .filter(Column::State.ne(to.as_ref()))
             .col_expr(Column::State, Expr::value(to.as_ref()))
             .exec(&tx)
             .await?;
-        if moved.rows_affected == 1 {
+        if updated.rows_affected == 1 {
             let (action, change) = match to {
                 State::Suspended => ("client.suspend", tokens_ended(client_id)),
                 State::Active => ("client.reinstate", changed(client_id)),
@@ -178,8 +178,8 @@ impl Store {
         commit(tx, client).await
     }
 
-    /// Replaces a client's keys. Changes and records nothing if it has these already. The client's version stays:
-    /// no consent page shows keys.
+    /// Replaces a client's keys. Changes and records nothing if it has these already. Keeps the client's `version`,
+    /// because no consent page shows keys.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -196,7 +196,7 @@ impl Store {
             .exec(&tx)
             .await?;
         if replaced.rows_affected == 1 {
-            // As JSON, because a key's name may hold any separator.
+            // As JSON, because a `kid` may contain any separator.
             let event = event("client.set_keys", client_id).detail("kids", json(&keys.kids())?.to_string());
             self.publish(&tx, origin, event, changed(client_id)).await?;
         }
@@ -205,8 +205,8 @@ impl Store {
     }
 }
 
-/// Locks a client's row until the transaction ends, so that transactions that count, replace or revoke its secrets
-/// run one after the other.
+/// Locks a client's row until the transaction ends. Updates of a client, and transactions that count or revoke its
+/// secrets, then run one after the other.
 pub(super) async fn lock_client(tx: &DatabaseTransaction, client_id: &ClientId) -> Result<()> {
     let client = Entity::find_by_id(client_id.as_str()).lock_exclusive();
     client.one(tx).await?.ok_or(Error::NotFound("client"))?;
@@ -256,12 +256,12 @@ pub(super) fn changed(client_id: &ClientId) -> Change {
     change(change_kind::CLIENT, client_id, None)
 }
 
-/// Returns a change that ends the client's access tokens. Its position belongs into `tokens_ended_seq`.
+/// Returns a change that ends the client's access tokens. The caller writes its position to `tokens_ended_seq`.
 pub(super) fn tokens_ended(client_id: &ClientId) -> Change {
     change(change_kind::CLIENT_TOKENS_ENDED, client_id, None)
 }
 
-/// Begins an update of a client, which raises its etag.
+/// Begins an update of a client. Increments its etag and sets `updated_at`.
 fn revise(client_id: &ClientId, now: UnixMillis) -> UpdateMany<Entity> {
     Entity::update_many()
         .filter(Column::ClientId.eq(client_id.as_str()))
@@ -298,7 +298,7 @@ pub(super) async fn insert_tenants(
     Ok(())
 }
 
-/// Reads the tenants of a client, which [`client`] leaves out.
+/// Adds the tenants to a client that [`client`] converted.
 async fn read_tenants(conn: &impl ConnectionTrait, client: &mut Client) -> Result<()> {
     let rows = client_tenant::Entity::find()
         .filter(client_tenant::Column::ClientId.eq(client.client_id.as_str()))
@@ -311,7 +311,7 @@ async fn read_tenants(conn: &impl ConnectionTrait, client: &mut Client) -> Resul
     Ok(())
 }
 
-/// Reads a client's own row.
+/// Converts a client's row. Leaves `tenant_ids` empty.
 fn client(row: Model) -> Result<Client> {
     let unreadable = || corrupt("clients");
     let request_id = IntegrationRequestId::parse(&row.integration_request_id);

@@ -1,7 +1,7 @@
-//! New Client Secrets and how they are handed over: what registration, further secrets and one-time links share.
+//! Creates Client Secrets and hands them over, for registration, additional secrets and one-time links.
 //!
-//! A new secret is hashed inside the transaction that creates it, because it derives from what that transaction
-//! reserves. Only operators cause such runs, and rarely.
+//! A new secret is hashed inside the transaction that creates it, because it derives from the reservation that this
+//! transaction makes. Only operators cause such argon2 runs, and rarely.
 //!
 //! All transactions lock rows in one order, so that they never deadlock: the client, its links by their ids, each link
 //! before its secret, and last the change counter.
@@ -41,7 +41,7 @@ use crate::{
 
 const NONCE_BYTES: usize = 32;
 
-/// The secret that a creating call made, and the delivery if it goes by link. Stored for the calls that repeat it.
+/// The secret that a creating call made, and its delivery if there is one. Stored, so that a repeated call finds them.
 #[derive(Deserialize, Serialize)]
 pub(super) struct Issued {
     pub(super) client_id: ClientId,
@@ -50,7 +50,7 @@ pub(super) struct Issued {
 }
 
 impl Store {
-    /// Makes a secret, and a link to it if it goes by link. Completes the reservation.
+    /// Creates a secret, and a link to it for [`Method::Link`]. Completes the reservation.
     pub(super) async fn issue(
         &self,
         tx: &DatabaseTransaction,
@@ -64,7 +64,7 @@ impl Store {
         Ok((issued, handover))
     }
 
-    /// Returns what [`Self::issue`] returned to the call that is repeated.
+    /// Returns what [`Self::issue`] returned to the first call.
     pub(super) async fn reissue(
         &self,
         conn: &impl ConnectionTrait,
@@ -124,7 +124,7 @@ impl Store {
         })
     }
 
-    /// Adds a delivery. Returns the bits of the secret that it hands over.
+    /// Creates a delivery. Returns the bits of the secret that it hands over, and its id.
     async fn make_link(
         &self,
         tx: &DatabaseTransaction,
@@ -155,6 +155,7 @@ impl Store {
         Ok((bits, delivery_id))
     }
 
+    /// Returns an issued secret with the credentials around it, or the link to them.
     async fn handover(
         &self,
         conn: &impl ConnectionTrait,
@@ -175,7 +176,7 @@ impl Store {
         }))
     }
 
-    /// Composes a stored secret with the tag that it was issued with, and adds what the partner needs beside it.
+    /// Composes a secret with the tag that it was issued with. Adds the Client ID and each tenant's Cloud API URL.
     pub(super) async fn bundle(
         &self,
         conn: &impl ConnectionTrait,
@@ -208,18 +209,19 @@ pub(super) async fn end(
     reason: Reason,
     now: UnixMillis,
 ) -> Result<()> {
-    let mut ending = Entity::update_many()
+    let mut update = Entity::update_many()
         .filter(Column::SecretId.eq(secret_id.as_str()))
         .col_expr(Column::RevokedAt, Expr::value(now.as_millis()))
         .col_expr(Column::RevocationReason, Expr::value(reason.as_ref()));
     if reason == Reason::Unclaimed {
         // If an operator revoked the secret before its link ended, the operator's reason stays.
-        ending = ending.filter(Column::RevokedAt.is_null());
+        update = update.filter(Column::RevokedAt.is_null());
     }
-    ending.exec(tx).await?;
+    update.exec(tx).await?;
     Ok(())
 }
 
+/// Derives the secret that the response itself hands over.
 fn inline_secret(secrets: &Derivation) -> Zeroizing<[u8; 32]> {
     secrets.secret("client-secret")
 }
@@ -229,6 +231,7 @@ fn claim_token(secrets: &Derivation) -> OpaqueToken {
     OpaqueToken::from_secret(TokenKind::Claim, &secrets.secret("claim"))
 }
 
+/// Derives the secret that a link hands over. `nonce` is the link's.
 pub(super) fn linked_secret(key: &DataKey, nonce: &[u8], claim_token: &OpaqueToken) -> Zeroizing<[u8; 32]> {
     key.derive(nonce, &[claim_token.expose().as_bytes()])
 }

@@ -1,7 +1,7 @@
 //! The registry's database. A method of [`Store`] runs one transaction, with its audit event and its entry in the
 //! change feed. Rules are in `model`.
 //!
-//! Tables that belong to a tenant are keyed by it, and their methods take it.
+//! A tenant's rows have the tenant's id in their key. A method that names such a row takes that id.
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ mod tenant;
 pub(crate) mod testing;
 mod user;
 
-/// The purposes of every data key, that of request ids included.
+/// The purposes of the registry's data keys.
 pub const PURPOSES: &[&str] = &[
     purpose::ACCOUNT_NAME,
     purpose::PEPPER,
@@ -68,7 +68,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens a store on a database that is migrated, with a keyring that holds [`PURPOSES`].
+    /// Creates a store on a migrated database. The keyring holds a key for each of [`PURPOSES`].
     pub fn new(db: Database, keyring: Keyring, clock: SharedClock, random: SharedRandom) -> Self {
         let keyring = Arc::new(keyring);
         Self {
@@ -95,7 +95,7 @@ impl Store {
         Ok(secret_tag::current(&self.keyring)?)
     }
 
-    /// Records an event that comes with no change, such as a rejected sign-in.
+    /// Records an event without a change, such as a rejected sign-in.
     pub async fn record(&self, origin: &Origin, event: Event) -> Result<()> {
         let tx = self.db.write().await?;
         self.audit(&tx, origin, event).await?;
@@ -116,7 +116,7 @@ impl Store {
 
     /// Records an event and publishes its change. Returns the position of the change.
     ///
-    /// Call it last: all other writers wait from here to the commit.
+    /// Call it as late as possible: all other writers wait from here to the commit.
     async fn publish(
         &self,
         tx: &DatabaseTransaction,
@@ -128,22 +128,22 @@ impl Store {
         Ok(change::publish(tx, &[change], self.now()).await?)
     }
 
-    /// Reads one page of a list, in the order of a column of texts that all differ.
+    /// Reads one page of a list, ordered by `key`, a text column without duplicates.
     async fn page<E: EntityTrait, T>(
         &self,
         query: Select<E>,
         key: E::Column,
         order: Order,
-        page: &PageRequest,
+        request: &PageRequest,
         convert: fn(E::Model) -> Result<T>,
     ) -> Result<Page<T>> {
-        let after = page.after().map(|after| match order {
+        let after = request.after().map(|after| match order {
             Order::Desc => key.lt(after),
             _ => key.gt(after),
         });
         let query = query.apply_if(after, QueryFilter::filter);
-        let query = query.order_by(key, order).limit(page.fetch());
-        let page = page.finish(query.all(self.db.read()).await?, |row| match row.get(key) {
+        let query = query.order_by(key, order).limit(request.fetch());
+        let page = request.finish(query.all(self.db.read()).await?, |row| match row.get(key) {
             Value::String(Some(key)) => key,
             _ => String::new(),
         });
@@ -155,7 +155,7 @@ impl Store {
     }
 }
 
-/// Ends every one-time link that was not used. For a database that was restored from a copy.
+/// Ends every one-time link that was not used, for a database restored from a backup.
 pub async fn end_links(tx: &DatabaseTransaction, now: UnixMillis) -> Result<()> {
     enrolment::ending(now).exec(tx).await?;
     credentials::ending(now).exec(tx).await?;
@@ -170,7 +170,7 @@ fn change(kind: &'static str, id: &impl ToString, tenant_id: Option<&TenantId>) 
     }
 }
 
-/// Maps the error of an insert whose only unique key is the natural one.
+/// Maps a conflict of an insert to [`Error::AlreadyExists`]. Only the natural key may conflict.
 fn exists(resource: &'static str) -> impl Fn(DbErr) -> Error {
     move |error| match StoreError::from(error) {
         StoreError::Conflict => Error::AlreadyExists(resource),
@@ -190,11 +190,11 @@ async fn commit<T>(tx: DatabaseTransaction, result: T) -> Result<T> {
     Ok(result)
 }
 
-/// Returns the error for a stored value that this program does not write.
+/// Returns the error for a stored value that this program can't have written.
 fn corrupt(what: &'static str) -> Error {
     Error::Store(StoreError::Corrupt(what))
 }
 
 fn json(value: &impl Serialize) -> Result<serde_json::Value> {
-    serde_json::to_value(value).map_err(|_| corrupt("a value that is no JSON"))
+    serde_json::to_value(value).map_err(|_| corrupt("a value that has no JSON form"))
 }

@@ -1,5 +1,5 @@
-//! Conversions between messages and the model, one file for each of its nouns. Reports all violations of a message
-//! at once. Never looks into the database.
+//! Conversions between messages and the model, one file for each resource. Reports all violations of a message at
+//! once. Never reads the database.
 
 use std::{collections::HashSet, fmt::Display, hash::Hash};
 
@@ -19,10 +19,10 @@ pub mod user;
 
 type Result<T, E = Violations> = std::result::Result<T, E>;
 
-/// The description of an element that a list holds twice.
+/// The violation of an element that a list contains twice.
 const REPEATED: &str = "must be different from those before it";
 
-/// Reads the only field of a message that can be malformed.
+/// Returns the value of a parsed field, or its violation. For messages in which no other field can be malformed.
 pub fn field<T, E: Display>(name: &str, result: Result<T, E>) -> Result<T> {
     let mut v = Violations::default();
     v.check(name, result).ok_or(v)
@@ -35,8 +35,8 @@ pub fn unfiltered_page(list: &'static str, page_size: i32, page_token: &str) -> 
     v.finish(|| page)
 }
 
-/// Reads the version of a row that an update starts from; `None` for any. A text that is no etag becomes a version
-/// that no row has.
+/// Reads the etag that an update starts from. An empty text becomes `None`, which matches any row; a malformed one
+/// becomes an etag that no row has.
 fn etag(text: &str) -> Option<i64> {
     (!text.is_empty()).then(|| text.parse().unwrap_or(-1))
 }
@@ -64,16 +64,16 @@ impl UpdateMask {
     }
 }
 
-/// Reads a list of 1 to `most` different elements. Returns each element that `read` can read, with its index.
+/// Reads a list of 1 to `max` different elements. Returns those that `read` accepts, with their indexes.
 fn distinct<E, T: Clone + Eq + Hash>(
     v: &mut Violations,
     field: &str,
     list: &[E],
-    most: usize,
+    max: usize,
     read: impl Fn(&mut Violations, &str, &E) -> Option<T>,
 ) -> Vec<(usize, T)> {
     let (mut seen, mut values) = (HashSet::new(), Vec::new());
-    for (index, element) in bounded(v, field, list, most) {
+    for (index, element) in bounded(v, field, list, max) {
         let field = list_field(field, index);
         let Some(value) = read(v, &field, element) else {
             continue;
@@ -87,16 +87,15 @@ fn distinct<E, T: Clone + Eq + Hash>(
     values
 }
 
-/// Returns the elements of a list that must have 1 to `most` of them, with their indexes. Leaves out those beyond
-/// `most`.
+/// Returns the first `max` elements of a list, with their indexes. Records a violation unless it has 1 to `max`.
 fn bounded<'a, E>(
     v: &mut Violations,
     field: &str,
     list: &'a [E],
-    most: usize,
+    max: usize,
 ) -> impl Iterator<Item = (usize, &'a E)> + use<'a, E> {
-    if list.is_empty() || list.len() > most {
-        v.add(field, format!("must have 1 to {most} elements"));
+    if list.is_empty() || list.len() > max {
+        v.add(field, format!("must have 1 to {max} elements"));
     }
-    list.iter().take(most).enumerate()
+    list.iter().take(max).enumerate()
 }
