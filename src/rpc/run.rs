@@ -108,7 +108,9 @@ pub async fn start_epoch(
     let tx = db.write().await?;
     let started = change::start_epoch(&tx, random).await;
     started.context("starting a new epoch")?;
-    end(&tx).await.context("ending what may have ended after the backup")?;
+    end(&tx)
+        .await
+        .context("ending what may have ended after the backup")?;
     tx.commit().await.context("starting a new epoch")
 }
 

@@ -1,4 +1,5 @@
-//! Follows the change feed of one source: its position, and the lease under which facts in memory count.
+//! Follows the change feed of one source. Holds the position that has been applied, and the lease: how long facts in
+//! memory stay valid without a newer answer.
 //!
 //! An answer reflects everything that was committed before its request was *sent*, so the lease starts then, by the
 //! monotonic clock. Each answer names the position up to which it is complete. After a lost or late answer the next
@@ -27,7 +28,7 @@ use crate::{
 /// How often a feed is polled: a lease outlives two polls that fail.
 const POLL_EVERY: Duration = Duration::from_millis(200);
 /// How long catching up may take. A later answer would hardly renew the lease.
-const PATIENCE: Duration = Duration::from_millis(500);
+const CATCH_UP_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A change feed: the registry's, or that of this service's own database.
 pub trait ChangeSource: Send + Sync {
@@ -37,7 +38,8 @@ pub trait ChangeSource: Send + Sync {
     /// Returns the error for a source that doesn't answer in time.
     fn unavailable() -> Error;
 
-    /// Reads the changes after a position; without one, the feed's position and where recent changes begin.
+    /// Reads the changes after a position. Without one, returns no changes: only the feed's newest position, and the
+    /// one before the first recent revocation.
     fn changes_after(&self, after: Option<&Position>) -> impl Future<Output = Result<Changes>> + Send;
 }
 
@@ -57,7 +59,7 @@ pub struct ChangeFollower<S> {
 /// The state of the feed that has been applied.
 struct Applied {
     position: Position,
-    /// When the request was sent whose answer left no change out; `None` since the last restart.
+    /// When the last request was sent whose answer left no change out; `None` after a restart, until there is one.
     complete_at: Option<Instant>,
 }
 
@@ -72,7 +74,7 @@ impl<S> ChangeFollower<S> {
         }
     }
 
-    /// Returns how long the source's answers count.
+    /// Returns how long an answer of the source stays valid.
     pub(super) fn lease_duration(&self) -> Duration {
         self.lease
     }
@@ -89,14 +91,14 @@ impl<S> ChangeFollower<S> {
         })
     }
 
-    /// Returns whether an answer of this position reflects every change that has been applied.
+    /// Returns whether an answer read at this position reflects every change that has been applied.
     pub(super) fn is_covered_by(&self, position: &Position) -> bool {
-        self.has_applied(|Applied { position: at, .. }| at.epoch == position.epoch && at.seq <= position.seq)
+        self.applied_is(|Applied { position: at, .. }| at.epoch == position.epoch && at.seq <= position.seq)
     }
 
-    /// Returns whether an answer of this position reflects changes that have not been applied.
+    /// Returns whether an answer read at this position reflects changes that have not been applied.
     pub(super) fn is_behind(&self, position: &Position) -> bool {
-        self.has_applied(|Applied { position: at, .. }| at.epoch != position.epoch || at.seq < position.seq)
+        self.applied_is(|Applied { position: at, .. }| at.epoch != position.epoch || at.seq < position.seq)
     }
 
     /// Returns whether everything that was committed before this moment has been applied.
@@ -108,24 +110,24 @@ impl<S> ChangeFollower<S> {
         self.applied.load().as_ref()?.complete_at
     }
 
-    fn has_applied(&self, test: impl FnOnce(&Applied) -> bool) -> bool {
+    fn applied_is(&self, test: impl FnOnce(&Applied) -> bool) -> bool {
         self.applied.load().as_deref().is_some_and(test)
     }
 }
 
 impl<S: ChangeSource> ChangeFollower<S> {
-    /// Catches up at this interval until `stop`.
+    /// Catches up every [`POLL_EVERY`] until `stop`.
     pub(super) async fn follow(&self, facts: &Facts, stop: &CancellationToken) {
         let polls = async {
             let mut ticks = interval(POLL_EVERY);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut answered = true;
+            let mut answered_before = true;
             loop {
                 ticks.tick().await;
                 let answers = self.catch_up(facts).await.is_ok();
-                if answers != answered {
-                    tracing::info!(feed = S::NAME, answers, "change feed");
-                    answered = answers;
+                if answers != answered_before {
+                    tracing::info!(feed = S::NAME, answers, "change feed went up or down");
+                    answered_before = answers;
                 }
             }
         };
@@ -143,7 +145,7 @@ impl<S: ChangeSource> ChangeFollower<S> {
             }
             self.read(facts).await
         };
-        timeout(PATIENCE, caught_up)
+        timeout(CATCH_UP_TIMEOUT, caught_up)
             .await
             .unwrap_or_else(|_| Err(S::unavailable()))
     }
@@ -172,8 +174,8 @@ impl<S: ChangeSource> ChangeFollower<S> {
         }
     }
 
-    /// Removes what the changes affect, and then publishes their position. An answer that leaves changes out renews no
-    /// lease.
+    /// Removes what the changes affect, and then publishes their position. An answer that leaves changes out does
+    /// not renew the lease.
     pub(super) fn apply(&self, facts: &Facts, changes: Changes, asked_at: Instant) {
         let now = Instant::now();
         let _applying = facts.applying.lock();
@@ -191,8 +193,8 @@ impl<S: ChangeSource> ChangeFollower<S> {
         self.publish(changes.position, complete_at);
     }
 
-    /// Forgets everything, because the feed is another one, went back, or was never followed. Starts again before the
-    /// first revocation that may still matter.
+    /// Clears memory, because the feed has a new epoch, went back or was never followed, or because the index has room
+    /// for revocations that it left out. Continues before the first revocation that may still matter.
     pub(super) fn restart(&self, facts: &Facts, changes: Changes) {
         let _applying = facts.applying.lock();
         facts.clear();
@@ -211,8 +213,9 @@ impl<S: ChangeSource> ChangeFollower<S> {
         self.applied.store(Some(applied.into()));
     }
 
-    /// Returns the last position after `seq` at which one of these was revoked, if any was; `None` without a lease, or
-    /// if the index is incomplete. Takes no lock unless something has changed after `seq`.
+    /// Returns the last position after `seq` at which one of `named` was revoked, if there is one. The outer `None`
+    /// says that memory does not know: there is no lease, or the index is incomplete. Takes no lock if nothing has
+    /// changed after `seq`.
     pub(super) fn last_revocation_after(
         &self,
         seq: i64,
@@ -229,8 +232,7 @@ impl<S: ChangeSource> ChangeFollower<S> {
         revocations.is_complete().then(|| lease.map(|()| last))
     }
 
-    /// Returns at most `limit` revocations after a position of the feed, in its order, of tokens that may not have
-    /// expired.
+    /// Returns at most `limit` revocations after a position, in the feed's order, of tokens that may be unexpired.
     pub(super) async fn revocations_after(
         &self,
         facts: &Facts,

@@ -22,8 +22,8 @@ use crate::{
     store::{Store, change_kind},
 };
 
-/// Revocations older than this no longer matter: more than an access token's life and the difference between the clocks
-/// of replicas.
+/// How long a revocation matters: longer than an access token's lifetime plus the difference between the clocks of
+/// replicas.
 const RECENT: Duration = Duration::from_secs(25 * 60);
 /// The most changes in one answer.
 const MAX_CHANGES: u64 = 500;
@@ -76,16 +76,17 @@ impl Cache {
         self.own_changes.catch_up(&self.facts).await
     }
 
-    /// Catches up after a commit of this process ended something, so that memory reflects it before the response
-    /// leaves. Other replicas learn it from the feed. If the database does not answer, the lease is not renewed
-    /// either.
+    /// Catches up after this process has ended a grant, a family or a token, so that memory reflects it before the
+    /// response leaves. Other replicas read it from the feed. A failure is only logged: if the database does not
+    /// answer, the lease ends too.
     pub async fn learn(&self) {
         if let Err(error) = self.catch_up().await {
             tracing::warn!(%error, "memory does not reflect the last change yet");
         }
     }
 
-    /// Returns the feed's position: what is read after this call reflects all changes up to it. Takes no lock.
+    /// Returns the feed's position. What is read after this call reflects all changes up to it. Takes no lock while the
+    /// lease lasts.
     pub async fn own_position(&self) -> Result<AsOf<()>> {
         match self.own_changes.lease() {
             Some(lease) => Ok(lease),
@@ -93,7 +94,7 @@ impl Cache {
         }
     }
 
-    /// Returns the grant of a tenant to a client whose stored state is active. There is at most one.
+    /// Returns the client's grant at the tenant, if its stored state is active. There is at most one such grant.
     pub async fn current_grant(&self, client_id: &ClientId, tenant_id: &TenantId) -> Result<GrantAsOf> {
         if let Some(lease) = self.own_changes.lease()
             && let Some(entry) = self.facts.entries.get(&(client_id.clone(), tenant_id.clone()))
@@ -116,8 +117,8 @@ impl Cache {
         Ok(Box::pin(self.keep_grant(read)).await)
     }
 
-    /// Keeps a grant that was read, if it is active. If it is newer than the revocations in memory, catches up:
-    /// otherwise a token under it could seem older than the last revocation of its grant.
+    /// Keeps a grant that was read, if its stored state is active. Catches up if the read is newer than the revocations
+    /// in memory. Otherwise a new token could carry a lower position than the last revocation of its grant.
     async fn keep_grant(&self, read: AsOf<Option<Grant>>) -> GrantAsOf {
         let is_behind = self.own_changes.is_behind(&read.position);
         let (grant, as_of) = read.split();
@@ -135,7 +136,7 @@ impl Cache {
         as_of.map(|()| kept)
     }
 
-    /// Returns the last position after `seq` at which one of these was revoked, if any was.
+    /// Returns the last position after `seq` at which one of `named` was revoked, if there is one.
     pub async fn last_revocation_after(
         &self,
         seq: i64,
@@ -184,7 +185,7 @@ impl Cache {
     }
 
     /// Reads the position first and the answer second, so that the answer reflects at least the changes up to the
-    /// position. Callers put this future on the heap, so that its size is no part of every call that memory answers.
+    /// position. Callers put this future on the heap: otherwise it enlarges every call, also those that memory answers.
     async fn read<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<AsOf<T>> {
         let asked_at = Instant::now();
         let position = self.store.position().await?;

@@ -36,9 +36,9 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 const MAX_USES: usize = 1_000;
 /// How often the tag keys are read without a lease.
 const READ_TAG_KEYS_EVERY: Duration = Duration::from_secs(1);
-/// How long a call waits for others that read the same fact or check the same secret: longer than a lease, after which it
-/// is known whether the registry answers.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a call waits for others that read the same fact or check the same secret. It exceeds [`LEASE`], so that by
+/// then it is known whether the registry answers.
+const WAIT_LIMIT: Duration = Duration::from_secs(1);
 
 impl ChangeSource for Registry {
     const NAME: &'static str = "registry";
@@ -57,14 +57,14 @@ impl ChangeSource for Registry {
 pub struct Authenticated {
     /// The client, which is active.
     pub client: FactAsOf<KnownClient>,
-    /// Its entry at the tenant, if the secret was verified by it.
+    /// The cache entry that verified the secret; `None` if memory did not hold one.
     pub entry: Option<EntryAsOf>,
 }
 
 impl Cache {
     /// Verifies a Client Secret. Checks its tag first, so that a guess costs no query and no call, and takes the same
-    /// time for every client. Then looks into memory, then into this service's database, and calls the registry last:
-    /// it runs argon2 once for each secret, whatever happens to the client and however many replicas there are.
+    /// time for every client. Then looks into memory, then into this service's database, and calls the registry last.
+    /// So the registry runs argon2 once for each secret, however often the client changes, for all replicas together.
     pub async fn authenticate_client(
         &self,
         client_id: &ClientId,
@@ -78,21 +78,21 @@ impl Cache {
         }
         let mac = self.mac(client_id, secret);
         if let Some(found) = self.entry(client_id, tenant_id)
-            && self.is_verified(&found.entry.client, &mac)
+            && self.record_verified_use(&found.entry.client, &mac)
         {
             let client = found.registry.clone().map(|()| found.entry.client.clone());
             return Ok(Authenticated {
-                client: active(client)?,
+                client: require_active(client)?,
                 entry: Some(found),
             });
         }
-        // On the heap, so that its size is no part of every call that memory answers.
+        // On the heap: otherwise this future enlarges every call, also those that memory answers.
         let client = Box::pin(self.verify_client(client_id, secret, &mac)).await?;
         Ok(Authenticated { client, entry: None })
     }
 
-    /// Checks a tag again if the registry may have keys that are unknown here. With a lease it has none. Without one,
-    /// the keys are read once a second.
+    /// Checks a tag with the registry's newest keys. With a lease they are known already. Without one, reads them, at
+    /// most once a second.
     async fn is_tagged_now(&self, client_id: &ClientId, secret: &ClientSecret) -> Result<bool> {
         if self.registry_changes.lease().is_some() {
             return Ok(false);
@@ -124,8 +124,8 @@ impl Cache {
             return Ok(client);
         }
         let check = self.checks.enter((client_id.clone(), secret_id.clone()));
-        let _check = self.within_patience(check).await?;
-        // The call before may have verified the same secret.
+        let _check = self.within_wait_limit(check).await?;
+        // The call that this one waited for may have verified the same secret.
         let client = self.active_client(client_id).await?;
         if self.is_known(&client.value, secret_id, mac)? {
             return Ok(client);
@@ -133,7 +133,7 @@ impl Cache {
         let is_listed = client.value.lists_secret(secret_id, self.clock.now());
         if is_listed && self.store.is_verified_secret(client_id, secret).await? {
             client.value.verify(mac, secret_id);
-            self.is_verified(&client.value, mac);
+            self.record_verified_use(&client.value, mac);
             return Ok(client);
         }
         let answer = self.registry.authenticate_client(client_id, secret.expose());
@@ -158,11 +158,11 @@ impl Cache {
     async fn active_client(&self, client_id: &ClientId) -> Result<FactAsOf<KnownClient>> {
         match self.client(client_id).await {
             Err(Error::NotFound(_)) => Err(Error::InvalidClient),
-            client => active(client?),
+            client => require_active(client?),
         }
     }
 
-    /// Removes the stored secrets that ended, of clients that changed.
+    /// Removes the stored secrets that have ended, for each client that has changed.
     pub(super) async fn retain_verified_secrets(&self) {
         for client_id in self.facts.take_changed_clients() {
             let retained = match self.client(&client_id).await {
@@ -181,10 +181,10 @@ impl Cache {
         }
     }
 
-    /// Returns whether memory has verified a secret. Fails if the registry rejected the secret before: only then,
-    /// because a secret that the client does not list may have been claimed a moment ago.
+    /// Returns whether this secret was verified before. Fails if the registry has rejected it before. A secret that the
+    /// client does not list may still be valid: the partner may have claimed it a moment ago.
     fn is_known(&self, client: &KnownClient, secret_id: &SecretId, mac: &[u8; 32]) -> Result<bool> {
-        if self.is_verified(client, mac) {
+        if self.record_verified_use(client, mac) {
             return Ok(true);
         }
         if client.is_rejected(secret_id) && !client.lists_secret(secret_id, self.clock.now()) {
@@ -193,8 +193,8 @@ impl Cache {
         Ok(false)
     }
 
-    /// Returns whether a secret was verified and is live. Records its use.
-    fn is_verified(&self, client: &KnownClient, mac: &[u8; 32]) -> bool {
+    /// Records the use of a secret that was verified and is live. Returns whether it is one.
+    fn record_verified_use(&self, client: &KnownClient, mac: &[u8; 32]) -> bool {
         let now = self.clock.now();
         let Some(secret) = client.verified(mac, now) else {
             return false;
@@ -223,28 +223,29 @@ impl Cache {
         if let Some(fact) = self.facts.find(&self.registry_changes, facts, key) {
             return Ok(fact);
         }
-        // On the heap, so that its size is no part of every call that memory answers.
+        // On the heap: otherwise this future enlarges every call, also those that memory answers.
         Box::pin(async {
-            // With a lease one call reads a fact, and the others find it in memory. Otherwise a replica that starts under
-            // load sends the registry several reads for each call, until it answers neither them nor the change feed.
-            let _turn = match self.registry_changes.lease() {
-                Some(_) => Some(self.within_patience(facts.reads.enter(key.clone())).await?),
+            // With a lease, one call reads a fact and the others find it in memory. If each call read it, a replica
+            // that starts under load would flood the registry, until it answers neither reads nor the change feed.
+            // Without a lease memory serves nothing, so waiting saves no read.
+            let _flight = match self.registry_changes.lease() {
+                Some(_) => Some(self.within_wait_limit(facts.reads.enter(key.clone())).await?),
                 None => None,
             };
             if let Some(fact) = self.facts.find(&self.registry_changes, facts, key) {
                 return Ok(fact);
             }
-            let _permit = self.within_patience(self.registry_reads.acquire()).await?;
+            let _permit = self.within_wait_limit(self.registry_reads.acquire()).await?;
             let read = read().await?;
             Ok(self.facts.keep(&self.registry_changes, facts, key.clone(), read))
         })
         .await
     }
 
-    /// Waits for other calls. Fails with [`Error::Busy`] after too long, or with [`Error::RegistryUnavailable`] if that is
-    /// the reason.
-    async fn within_patience<T>(&self, turn: impl Future<Output = T>) -> Result<T> {
-        timeout(PATIENCE, turn).await.map_err(|_elapsed| {
+    /// Waits for other calls, at most [`WAIT_LIMIT`]. Then fails with [`Error::Busy`] if the registry has answered
+    /// within the last lease, else with [`Error::RegistryUnavailable`].
+    async fn within_wait_limit<T>(&self, wait: impl Future<Output = T>) -> Result<T> {
+        timeout(WAIT_LIMIT, wait).await.map_err(|_elapsed| {
             let since = Instant::now().checked_sub(LEASE);
             match since.is_some_and(|since| self.registry_changes.is_complete_since(since)) {
                 true => Error::Busy,
@@ -259,7 +260,7 @@ impl Cache {
         self.fact(&self.facts.clients, client_id, read).await
     }
 
-    /// Joins a client that was read with the secrets that were verified before.
+    /// Adds the secrets that were verified before to a client that was read.
     fn with_secrets(&self, read: AsOf<Client>) -> AsOf<KnownClient> {
         let before = self.facts.clients.get(&read.value.client_id);
         read.map(|client| KnownClient::new(client, before.as_deref().map(|before| &**before)))
@@ -297,7 +298,7 @@ impl Cache {
         changes.revocations_after(&self.facts, seq, limit).await
     }
 
-    /// Reports when secrets were used, until `stop` and then once more.
+    /// Reports when secrets were used and removes stored secrets that have ended, until `stop`. Then reports once more.
     pub(super) async fn report_secret_uses(&self, stop: &CancellationToken) {
         let reports = async {
             let mut ticks = interval(REPORT_EVERY);
@@ -335,7 +336,7 @@ impl Cache {
     }
 }
 
-fn active(client: FactAsOf<KnownClient>) -> Result<FactAsOf<KnownClient>> {
+fn require_active(client: FactAsOf<KnownClient>) -> Result<FactAsOf<KnownClient>> {
     let is_active = client.value.active;
     is_active.then_some(client).ok_or(Error::InvalidClient)
 }

@@ -16,8 +16,7 @@ use subtle::ConstantTimeEq;
 
 use crate::model::purpose;
 
-/// How long the generation before the current one yields the same successor again, because responses get lost and
-/// callers race.
+/// How long a generation that was used yields the same successor again. Responses get lost, and callers race.
 pub const REPEAT_WINDOW: Duration = Duration::from_secs(30);
 
 /// A refresh family.
@@ -33,13 +32,13 @@ pub struct Family {
     pub client_id: ClientId,
     /// Its generations.
     pub generations: Generations,
-    /// The version of the data key of its tokens' MACs.
+    /// The version of the data key that makes its tokens' MACs.
     pub key_version: i32,
     /// The registry's feed position when the family began.
     pub registry: Position,
     /// The absolute end.
     pub expires_at: UnixMillis,
-    /// When it ended before that.
+    /// When it was ended; `None` for a family that was not ended before it expires.
     pub ended_at: Option<UnixMillis>,
 }
 
@@ -75,12 +74,12 @@ impl Generations {
         }
     }
 
-    /// Judges a genuine token of this generation.
+    /// Returns what a genuine token of generation `presented` does.
     ///
     /// A generation above `current` was handed out by a commit that the database lost in a failover. A client that
     /// presents `used` has not used the successor: the response got lost, callers race, or somebody copied the
-    /// token. After [`REPEAT_WINDOW`] a copy and the original get different successors, and whichever is left behind
-    /// ends the family.
+    /// token. After [`REPEAT_WINDOW`] a copy and the original get different successors, and the older one of these ends
+    /// the family when it is presented.
     pub fn renew(&self, presented: u32, now: UnixMillis) -> Renewal {
         let hand_out = |current: u32| {
             Renewal::HandOut(Self {
@@ -112,7 +111,7 @@ impl Family {
         self.ended_at.is_none() && now < self.ends_at(idle)
     }
 
-    /// Returns the token of a generation, which is the same each time.
+    /// Returns the token of a generation. It is the same each time.
     pub fn token(&self, keyring: &Keyring, generation: u32) -> Result<RefreshToken, KeyError> {
         let key = keyring.require(purpose::REFRESH, self.key_version)?;
         let mac = mac(key, &self.tenant_id, &self.client_id, &self.family_id, generation);
@@ -135,8 +134,8 @@ fn mac(
     ])
 }
 
-/// Returns whether `token` belongs to this family and to this client at this tenant. An unknown family takes the
-/// same time.
+/// Returns whether `token` belongs to this family and to this client at this tenant. Takes the same time
+/// for an unknown family.
 pub fn is_genuine(
     keyring: &Keyring,
     token: &RefreshToken,

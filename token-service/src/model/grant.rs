@@ -35,7 +35,7 @@ pub enum GrantState {
     Pending,
     /// Tokens are issued under it.
     Active,
-    /// Active, but client, tenant or designated user are not.
+    /// Active, but its client, tenant or designated user is not.
     Suspended,
     /// Ended by a Tenant Admin or an operator.
     Revoked,
@@ -101,7 +101,7 @@ pub struct Grant {
     pub state: StoredState,
     /// When it was approved.
     pub created_at: UnixMillis,
-    /// When it expires with its code, unless the code is redeemed before.
+    /// When its code expires. A pending grant expires with it.
     pub redeem_until: UnixMillis,
     /// When its code was redeemed.
     pub activated_at: Option<UnixMillis>,
@@ -125,8 +125,8 @@ impl Grant {
         }
     }
 
-    /// Returns when the grant expires: at the end that the Tenant Admin chose, and before its code is redeemed also
-    /// with the code.
+    /// Returns when the grant expires: at the end that the Tenant Admin chose. A pending grant expires with its code,
+    /// if that is earlier.
     fn lapses_at(&self) -> Option<UnixMillis> {
         match self.state {
             StoredState::Pending => self.expires_at.into_iter().chain([self.redeem_until]).min(),
@@ -181,10 +181,10 @@ impl Consent {
         last_used_at: Option<UnixMillis>,
         now: UnixMillis,
     ) -> Self {
-        let may_ask = |client: &Client| client.active && client.tenant_ids.contains(&grant.tenant_id);
+        let is_registered = |client: &Client| client.active && client.tenant_ids.contains(&grant.tenant_id);
         let parties_active = parties.tenant.is_some_and(|tenant| tenant.active)
             && parties.designated_user.is_some_and(|user| user.active)
-            && parties.client.is_some_and(may_ask);
+            && parties.client.is_some_and(is_registered);
         let scopes = grant.scopes.iter().map(|name| {
             let mut known = parties.client.iter().flat_map(|client| &client.scopes);
             let known = known.find(|scope| scope.name == *name).cloned();
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_ended_stays_so() {
+    fn an_ended_grant_keeps_its_state() {
         for (stored, state) in [
             (StoredState::Revoked, GrantState::Revoked),
             (StoredState::Superseded, GrantState::Superseded),

@@ -1,4 +1,4 @@
-//! Introspection (RFC 7662): whether a token is active at a tenant now, and what it stands for. The response can be a
+//! Introspection (RFC 7662): whether a token is active at a tenant now, and what it allows. The response can be a
 //! signed JWT (RFC 9701), which a client can show to others.
 
 use std::sync::Arc;
@@ -37,7 +37,7 @@ const TYPE: &str = "token-introspection+jwt";
 pub enum Requester {
     /// An internal service: it sees every token of the tenant.
     Workload,
-    /// A client: it sees its own tokens alone.
+    /// A client: it sees only its own tokens.
     Client(ClientId),
 }
 
@@ -45,9 +45,9 @@ pub enum Requester {
 enum Rejection {
     /// The token is not active, whatever the reason.
     Inactive,
-    /// What was read first has changed.
+    /// The grant's designated user changed between two reads.
     Changed,
-    /// The answer is not known.
+    /// The attempt failed, so it is unknown whether the token is active.
     Failed(Error),
 }
 
@@ -74,7 +74,7 @@ impl Parties {
         self.client.active && is_registered && self.tenant.active && self.user.active
     }
 
-    /// Returns those of these scopes that are enabled now; rejects a token that has none left.
+    /// Returns which of these scopes are enabled now. Rejects a token if none is left.
     fn enabled<'a>(&self, scopes: impl Iterator<Item = &'a str>) -> Result<String, Rejection> {
         let known = &self.client.scopes;
         let enabled = |name: &&str| known.iter().any(|scope| scope.name.as_str() == *name);
@@ -86,8 +86,8 @@ impl Parties {
     }
 }
 
-/// Introspects a token. The response has no field but `active` for every token that is not active, whatever the
-/// reason. Fails with [`Error::Unavailable`] also when the answers keep coming too late.
+/// Introspects a token. For a token that is not active, the response says only that, whatever the reason. Fails with
+/// [`Error::Unavailable`] also if in each of [`ATTEMPTS`] attempts a fact changes or an answer is too old.
 pub async fn introspect(
     oauth: &OAuth,
     requester: &Requester,
@@ -117,7 +117,7 @@ pub async fn introspect(
     Err(Error::Unavailable)
 }
 
-/// Signs an introspection response of RFC 7662 for a client.
+/// Signs an introspection response for a client (RFC 9701 §5).
 pub async fn sign(
     oauth: &OAuth,
     tenant_id: &TenantId,
@@ -148,8 +148,9 @@ impl Introspection<'_> {
         }
     }
 
-    /// Rejects a token that names no parties. Without the registry there is no answer, not even this one.
-    async fn unknown<T>(&self) -> Result<T, Rejection> {
+    /// Rejects a token whose parties are unknown. Reads the tenant first, so that every introspection fails while the
+    /// registry is down.
+    async fn reject_unknown<T>(&self) -> Result<T, Rejection> {
         self.oauth.cache.tenant(self.tenant_id).await?;
         Err(Rejection::Inactive)
     }
@@ -158,7 +159,7 @@ impl Introspection<'_> {
         let oauth = self.oauth;
         let keys = oauth.cache.keys().await?;
         let Ok(claims) = keys.value.set().verify_signature(token) else {
-            return self.unknown().await;
+            return self.reject_unknown().await;
         };
         let (mut parties, grant) = self.parties_and_grant(&claims).await?;
         parties.watermark.own(keys)?;
@@ -209,10 +210,10 @@ impl Introspection<'_> {
     async fn refresh_token(&self, token: &RefreshToken) -> Result<(Response, Watermark), Rejection> {
         let oauth = self.oauth;
         let Some((family, grant)) = self.live_family(token).await? else {
-            return self.unknown().await;
+            return self.reject_unknown().await;
         };
         let parties = self.parties(&family.client_id, &grant.designated_user_id).await?;
-        // So far they only named the parties. What counts is read after the registry's answers.
+        // The first read only named the parties. Reads both again, because the watermark was taken after it.
         let user_id = grant.designated_user_id;
         let (family, grant) = self.live_family(token).await?.ok_or(Rejection::Inactive)?;
         if grant.designated_user_id != user_id {
@@ -269,10 +270,10 @@ impl Introspection<'_> {
         let client_id = ClientId::parse(&claims.client_id).map_err(|_| Rejection::Inactive)?;
         let user_id = UserId::parse(&claims.sub).map_err(|_| Rejection::Inactive)?;
         let grant_id = GrantId::parse(&claims.grant_id).map_err(|_| Rejection::Inactive)?;
-        // Another grant's token, or another user's: this replica may not know yet that it is the current one.
-        let is_meant = |entry: &Entry| entry.grant.grant_id == grant_id && entry.user.user_id == user_id;
+        // The entry holds the grant that this replica knows as current. A token of another grant or user needs a read.
+        let is_for_token = |entry: &Entry| entry.grant.grant_id == grant_id && entry.user.user_id == user_id;
         let found = cache.entry(&client_id, tenant_id);
-        if let Some(EntryAsOf { entry, registry, own }) = found.filter(|found| is_meant(&found.entry)) {
+        if let Some(EntryAsOf { entry, registry, own }) = found.filter(|found| is_for_token(&found.entry)) {
             let parties = Parties {
                 client: entry.client.clone(),
                 tenant: entry.tenant.clone(),

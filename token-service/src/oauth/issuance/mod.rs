@@ -1,8 +1,8 @@
 //! Issues tokens: the steps that the three grants share. Each grant has a file for its own rules.
 //!
 //! The order is always: authenticate the client, read the positions of both feeds, read what the decision needs,
-//! decide, sign, commit the event with whatever changes, check again, answer. If the last check finds that something
-//! has changed meanwhile, another token is signed; see `recheck`.
+//! decide, sign, commit the audit event with the changes, check again, respond. If the last check finds that something
+//! has changed meanwhile, it signs another token; see `recheck`.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ mod client_credentials;
 mod recheck;
 mod refresh_token;
 
-/// A token request. No `Debug`.
+/// A token request. No `Debug`: it must not show the credentials.
 pub struct Request {
     /// The tenant whose data the client requests.
     pub tenant_id: TenantId,
@@ -55,7 +55,7 @@ pub struct Request {
     pub resource: String,
 }
 
-/// The grant of a token request. Texts are as they were sent.
+/// The grant of a token request. Its strings are as the client sent them, not validated.
 pub enum GrantRequest {
     /// RFC 6749 §4.1.3 with RFC 7636 §4.5.
     AuthorizationCode(CodeRequest),
@@ -65,7 +65,7 @@ pub enum GrantRequest {
     ClientCredentials,
 }
 
-/// An authorization code, with what belongs to it. No `Debug`.
+/// An authorization code with its redirect URI and PKCE verifier. No `Debug`: it must not show them.
 pub struct CodeRequest {
     /// The code.
     pub code: Zeroizing<String>,
@@ -85,8 +85,8 @@ impl GrantRequest {
         }
     }
 
-    /// The error when there is no grant, also for a client that must not learn whether the tenant exists.
-    fn refusal(&self) -> Error {
+    /// Returns the error if there is no grant. A client that must not learn whether the tenant exists gets it too.
+    fn no_grant_error(&self) -> Error {
         match self {
             Self::ClientCredentials => Error::ConsentRequired(None),
             Self::AuthorizationCode(_) | Self::RefreshToken(_) => Error::InvalidGrant,
@@ -98,9 +98,9 @@ impl GrantRequest {
 pub struct Issued {
     /// The access token.
     pub access_token: Zeroizing<String>,
-    /// Its life in seconds.
+    /// Its lifetime in seconds.
     pub expires_in: u32,
-    /// The refresh token; none with client credentials.
+    /// The refresh token; `None` for client credentials.
     pub refresh_token: Option<RefreshToken>,
     /// The access token's scopes, separated by spaces (RFC 6749 §3.3).
     pub scope: String,
@@ -120,17 +120,17 @@ pub async fn issue(oauth: &OAuth, request: &Request) -> Result<Issued> {
     }
 }
 
-/// A request of a client that is authenticated, at a tenant that is known.
+/// A token request whose client is authenticated and whose tenant is known.
 struct Issuance<'a> {
     oauth: &'a OAuth,
     request: &'a Request,
     client: Arc<Cached<KnownClient>>,
     tenant: Arc<Cached<Tenant>>,
-    /// The user and grant that were found with these, if they were.
+    /// The cache entry of this client and tenant, with its user and grant; `None` if memory did not hold one.
     entry: Option<Arc<Cached<Entry>>>,
     watermark: Watermark,
-    /// The registry's position at which the client was authenticated.
-    proven_at: Position,
+    /// The registry's position when the client was authenticated.
+    authenticated_at: Position,
 }
 
 /// A signed access token.
@@ -146,14 +146,14 @@ impl<'a> Issuance<'a> {
         Self::for_client(oauth, request, authenticated).await
     }
 
-    /// Reads the tenant, and rejects a client that may not reach it.
+    /// Reads the tenant, and rejects a client that is not registered at it.
     async fn for_client(
         oauth: &'a OAuth,
         request: &'a Request,
         authenticated: Authenticated,
     ) -> Result<Self> {
         let (client, registry) = authenticated.client.split();
-        let proven_at = registry.position.clone();
+        let authenticated_at = registry.position.clone();
         let (entry, own) = match authenticated.entry {
             Some(found) => (Some(found.entry), found.own),
             None => (None, oauth.cache.own_position().await?),
@@ -164,7 +164,7 @@ impl<'a> Issuance<'a> {
             None => watermark.registry(find_tenant(oauth, request).await?)?,
         };
         if !client.tenant_ids.contains(&tenant.tenant_id) {
-            return Err(request.grant.refusal());
+            return Err(request.grant.no_grant_error());
         }
         Ok(Self {
             oauth,
@@ -173,11 +173,11 @@ impl<'a> Issuance<'a> {
             tenant,
             entry,
             watermark,
-            proven_at,
+            authenticated_at,
         })
     }
 
-    /// Ends a family whose token, or whose code, was used a second time.
+    /// Ends a family whose code was replayed, or one of whose tokens was.
     async fn end_family(&self, family: Family, reason: &'static str, event: Event) -> Result<()> {
         let (oauth, origin) = (self.oauth.clone(), self.origin());
         complete(async move {
@@ -216,10 +216,11 @@ impl<'a> Issuance<'a> {
         }
     }
 
-    /// Returns the grant to issue under, if it is active: the family's, or without one the client's current grant.
+    /// Returns the active grant to issue under: the family's, or the client's current grant without a family. Fails if
+    /// the grant is in any other state. In particular a PENDING grant yields no token: only its code activates it.
     async fn active_grant(&mut self, family: Option<&Family>) -> Result<Arc<Cached<Grant>>> {
-        let is_meant = |grant: &Grant| family.is_none_or(|family| family.grant_id == grant.grant_id);
-        let (grant, user_is_active) = match self.entry.take().filter(|entry| is_meant(&entry.grant)) {
+        let is_for_family = |grant: &Grant| family.is_none_or(|family| family.grant_id == grant.grant_id);
+        let (grant, user_is_active) = match self.entry.take().filter(|entry| is_for_family(&entry.grant)) {
             Some(entry) => (entry.grant.clone(), entry.user.active),
             None => Box::pin(self.read_grant(family)).await?,
         };
@@ -241,7 +242,7 @@ impl<'a> Issuance<'a> {
             None => cache.current_grant(&self.client.client_id, tenant_id).await?,
         };
         let found = self.watermark.own(found)?;
-        let grant = found.ok_or_else(|| self.request.grant.refusal())?;
+        let grant = found.ok_or_else(|| self.request.grant.no_grant_error())?;
         let user = self.user(&grant.designated_user_id).await?;
         if let Some(user) = &user {
             cache.keep_entry(&self.client, &self.tenant, user, &grant);
@@ -249,7 +250,8 @@ impl<'a> Issuance<'a> {
         Ok((grant, user.is_some_and(|user| user.active)))
     }
 
-    /// Signs an access token under an active grant, and prepares its event.
+    /// Signs an access token, and prepares its event. The grant must be active, or the caller activates it in the
+    /// transaction that commits the event.
     async fn sign(&mut self, grant: &Grant, family: Option<&Family>) -> Result<(SignedToken, Event)> {
         let enabled = |name: &ScopeName| self.client.scopes.iter().any(|scope| scope.name == *name);
         let scopes = effective_scopes(&grant.scopes, enabled, &self.request.scopes)?;
@@ -296,7 +298,7 @@ impl<'a> Issuance<'a> {
 /// Reads the tenant of a request.
 async fn find_tenant(oauth: &OAuth, request: &Request) -> Result<AsOf<Arc<Cached<Tenant>>>> {
     let tenant = found(oauth.cache.tenant(&request.tenant_id).await)?;
-    tenant.ok_or_else(|| request.grant.refusal())
+    tenant.ok_or_else(|| request.grant.no_grant_error())
 }
 
 /// Returns the origin of audit events that a client causes.
@@ -310,8 +312,8 @@ pub fn client_origin(client_id: &ClientId) -> Origin {
     }
 }
 
-/// Returns the scopes of a token: those granted that the client still has and the catalogue enables; of these the
-/// requested ones, if any are requested.
+/// Returns the scopes of a token: the granted ones that are enabled for the client now, limited to the requested ones
+/// if there are any. Fails if a requested scope is missing, or if none is left.
 fn effective_scopes<'g>(
     granted: &'g [ScopeName],
     enabled: impl Fn(&ScopeName) -> bool,
@@ -326,7 +328,8 @@ fn effective_scopes<'g>(
     Ok(effective)
 }
 
-/// Seconds since 1970 in 32 bits, which last until 2106: JSON gateways print wider numbers as strings.
+/// Returns the seconds since 1970, in 32 bits because JSON gateways print wider numbers as strings. They last until
+/// 2106.
 fn numeric_date(time: UnixMillis) -> Result<u32> {
     u32::try_from(time.as_secs()).map_err(|_| Error::Signing)
 }
@@ -399,7 +402,7 @@ mod tests {
             let issued = issue(&oauth, &request).await.unwrap();
             let locks = locks_taken();
             assert_eq!(issued.scope, SCOPE);
-            // The first one reads and keeps the facts, and its secret counts as used.
+            // The first call reads and keeps the facts and records the use of the secret, so it takes more locks.
             assert!(token == 1 || locks <= 2, "token {token}: {locks} locks");
             let requester = Requester::Client(registry.client_id.clone());
             let introspected = introspect(&oauth, &requester, &request.tenant_id, &issued.access_token);

@@ -1,6 +1,6 @@
-//! The check after the commit: what a token rests on must not have changed since it was read, and the registry's
-//! answers must not be too old. Otherwise the token never leaves, and another one is signed at a later watermark. A
-//! code or generation that was used stays used: a client that had to repeat its call would look like a thief.
+//! Checks a token again after its commit: no fact behind it may have changed since it was read, and no answer may be
+//! too old. Otherwise discards the token, and signs another one at a later watermark. The call must not simply fail:
+//! its code or generation is used already, so a client that repeats the call would look like a thief.
 
 use accord::text::opaque::RefreshToken;
 
@@ -17,8 +17,8 @@ use crate::{
 
 impl Issuance<'_> {
     /// Returns the token, whose event is committed, or another one in its place. `family` is the token's, with the
-    /// refresh token to return. Fails with [`Error::Unavailable`] when changes don't end, or the registry keeps
-    /// answering too late.
+    /// refresh token to return. Fails with [`Error::Unavailable`] if each of [`ATTEMPTS`] more attempts meets a change
+    /// or an answer that is too old.
     pub(super) async fn recheck(
         &mut self,
         mut token: SignedToken,
@@ -40,8 +40,8 @@ impl Issuance<'_> {
                 });
             }
             attempts.next().ok_or(Error::Unavailable)?;
-            Box::pin(self.renew()).await?;
-            // If neither feed has moved, all that the token rests on is as it was.
+            Box::pin(self.begin_again()).await?;
+            // If neither feed has moved, no fact has changed, and the token is still right.
             if self.watermark.to_string() != token.claims.rev {
                 token = Box::pin(self.sign_again(&token, family)).await?;
             }
@@ -57,10 +57,10 @@ impl Issuance<'_> {
     }
 
     /// Begins again at later positions. Facts that are read from now on reflect all changes up to them.
-    async fn renew(&mut self) -> Result<()> {
+    async fn begin_again(&mut self) -> Result<()> {
         let tenant = find_tenant(self.oauth, self.request).await?;
-        let authenticated = if tenant.position == self.proven_at {
-            // Nothing has changed since the proof, which is slow or may be used up.
+        let authenticated = if tenant.position == self.authenticated_at {
+            // Nothing has changed since. Checking the proof again is slow, and an assertion counts only once.
             Authenticated {
                 client: tenant.map(|_| self.client.clone()),
                 entry: None,
@@ -72,13 +72,13 @@ impl Issuance<'_> {
         Ok(())
     }
 
-    /// Returns the client, if its proof still counts.
+    /// Authenticates the client again by its secret, or by the keys that verified its assertion.
     async fn authenticate_again(&self) -> Result<Authenticated> {
         let (oauth, request) = (self.oauth, self.request);
         if let Proof::Secret(_) = &request.credentials.proof {
             return authenticate(oauth, &request.tenant_id, &request.credentials).await;
         }
-        // An assertion counts once, so the keys that verified it are compared instead.
+        // An assertion counts only once, so this compares the keys that verified it instead.
         let client = found(oauth.cache.client(&self.client.client_id).await)?;
         let keys = &self.client.json_web_key_set;
         let client = client.filter(|client| client.value.active && client.value.json_web_key_set == *keys);
@@ -86,7 +86,7 @@ impl Issuance<'_> {
         Ok(Authenticated { client, entry: None })
     }
 
-    /// Signs another token, and records that it replaces the one before.
+    /// Signs another token, and records that it replaces `before`.
     async fn sign_again(&mut self, before: &SignedToken, family: Option<&Family>) -> Result<SignedToken> {
         let store = &self.oauth.store;
         if let Some(family) = family {
@@ -102,7 +102,7 @@ impl Issuance<'_> {
         Ok(token)
     }
 
-    /// Whether a family has not ended, here or by what the registry says of the client.
+    /// Returns whether a family can be used: this database has not ended it, nor has the registry with its client.
     pub(super) fn is_live(&self, family: &Family) -> bool {
         family.is_live_at(self.oauth.store.now(), self.oauth.lifetimes.family_idle)
             && family.registry.epoch == self.watermark.registry.position.epoch

@@ -1,4 +1,4 @@
-//! Redeems authorization codes: eight statements a group, in place of ten statements and a commit for each code
+//! Redeems authorization codes: eight statements for a group, instead of ten statements and a commit for each code
 //! (decision 21; benchmark case `code`). One conditional update decides which caller redeems a code.
 
 use std::{
@@ -40,7 +40,7 @@ pub struct Redemption {
     pub code: Code,
     /// The family that begins.
     pub family: Family,
-    /// The event of its first token.
+    /// The audit event of its first token.
     pub issued: Event,
 }
 
@@ -54,7 +54,7 @@ pub enum RedemptionOutcome {
     },
     /// Another call used the code first.
     AlreadyUsed,
-    /// The grant ended since it was read.
+    /// The grant has ended since it was read.
     GrantEnded,
 }
 
@@ -63,7 +63,7 @@ impl Store {
     /// superseded and its tokens end, and the family begins.
     pub async fn redeem_code(&self, redemption: Redemption) -> Result<RedemptionOutcome> {
         loop {
-            // There is no outcome if the group held another code of this client.
+            // Without an outcome the group held another code of this client. A later group takes this one.
             if let Some(outcome) = self.redemptions.submit(redemption.clone()).await? {
                 return Ok(outcome);
             }
@@ -71,7 +71,8 @@ impl Store {
     }
 }
 
-/// Needs clock and random numbers, because the events depend on what the redemptions supersede.
+/// Redeems the codes of a group. It has a clock and random numbers to create audit records itself, because the events
+/// name the grants that the redemptions supersede.
 pub(in crate::store) struct Redemptions {
     pub(in crate::store) db: Database,
     pub(in crate::store) clock: SharedClock,
@@ -86,9 +87,9 @@ impl Work for Redemptions {
     async fn run(&self, items: &[Redemption]) -> Result<Vec<Option<RedemptionOutcome>>, StoreError> {
         let tx = self.db.write().await?;
         match self.redeem(tx, items).await {
-            // A row stayed locked. Each item is tried alone, so that only those that need the row fail.
+            // A row stayed locked. After a conflict each item is tried alone, so that only those that need it fail.
             Err(StoreError::Unavailable) if items.len() > 1 => Err(StoreError::Conflict),
-            // Another replica redeemed a code of the same client; trying again helps.
+            // Another replica redeemed a code of the same client at the same moment. The caller can try again.
             Err(StoreError::Conflict) if items.len() == 1 => Err(StoreError::Unavailable),
             result => result,
         }
@@ -109,20 +110,20 @@ impl Redemptions {
         let candidates = one_code_of_each_client(items);
         let used = USE.query(&tx, &rows(&candidates, now), [millis.into()]).await?;
         let used = family_ids(&used)?;
-        let (redeemed, late): (Vec<&Redemption>, Vec<_>) = candidates
+        let (redeemed, rejected): (Vec<&Redemption>, Vec<_>) = candidates
             .into_iter()
             .partition(|redemption| used.contains(redemption.key()));
         let redeemed_rows = rows(&redeemed, now);
         let superseded = supersede(&tx, &redeemed_rows, now).await?;
         let activated = ACTIVATE.execute(&tx, &redeemed_rows, [millis.into()]).await?;
         if activated.rows_affected() < redeemed.len() as u64 {
-            // A grant ended since its code was used.
+            // A grant has ended since this transaction used its code.
             return match items {
                 [_] => Ok(vec![Some(RedemptionOutcome::GrantEnded)]),
                 _ => Err(StoreError::Conflict),
             };
         }
-        FAMILIES.execute(&tx, &redeemed_rows, []).await?;
+        INSERT_FAMILIES.execute(&tx, &redeemed_rows, []).await?;
         let mut outcomes = HashMap::new();
         let mut records = Vec::with_capacity(2 * redeemed.len() + superseded.len());
         let mut revocations = Vec::with_capacity(superseded.len());
@@ -138,9 +139,9 @@ impl Redemptions {
             let superseding = ended.is_some();
             outcomes.insert(redemption.key(), RedemptionOutcome::Redeemed { superseding });
         }
-        if !late.is_empty() {
-            let used = family_ids(&USED.query(&tx, &rows(&late, now), []).await?)?;
-            for redemption in late {
+        if !rejected.is_empty() {
+            let used = family_ids(&FIND_USED.query(&tx, &rows(&rejected, now), []).await?)?;
+            for redemption in rejected {
                 let outcome = match used.contains(redemption.key()) {
                     true => RedemptionOutcome::AlreadyUsed,
                     false => RedemptionOutcome::GrantEnded,
@@ -149,7 +150,7 @@ impl Redemptions {
             }
         }
         batch::audit::insert(&tx, &records).await?;
-        // Activations are not published: no cache remembers that a grant does not exist, and so a first consent
+        // Does not publish activations, because no cache remembers that a grant does not exist. So a first consent
         // does not wait for the feed's counter.
         revocation::publish(&tx, Vec::new(), revocations, now).await?;
         tx.commit().await?;
@@ -158,11 +159,11 @@ impl Redemptions {
     }
 }
 
-/// Short, because the whole group waits for a lock.
+/// How long a statement waits for a lock: not long, because the whole group waits with it.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '250ms'";
 
-/// Returns the redemptions that one transaction can hold, because a client has one active grant at a tenant: one
-/// code of each client, possibly presented more than once. The order of clients is the order of locks.
+/// Returns the redemptions of one code for each client, possibly presented more than once. One transaction can't hold
+/// more, because a client has one active grant at a tenant. Sorts by client, which is the order of locks.
 fn one_code_of_each_client(items: &[Redemption]) -> Vec<&Redemption> {
     let mut digests = HashMap::new();
     let mut candidates: Vec<_> = items
@@ -216,7 +217,7 @@ const FAMILY: [Column; 12] = [
 ];
 const CODE_HASH: Column = ("code_hash", "text");
 
-/// Returns the rows of redemptions: the columns [`FAMILY`] and [`CODE_HASH`]. Each statement reads those that it needs.
+/// Returns a row for each redemption, with the columns [`FAMILY`] and [`CODE_HASH`]. A statement reads those it needs.
 fn rows(redemptions: &[&Redemption], now: UnixMillis) -> Vec<Value> {
     let rows = redemptions.iter().map(|Redemption { code, family, .. }| {
         json!({
@@ -238,8 +239,8 @@ fn rows(redemptions: &[&Redemption], now: UnixMillis) -> Vec<Value> {
     rows.collect()
 }
 
-/// Marks codes as used whose grants are pending, and returns their families. Of two redemptions of one code, one gets
-/// it. A used code stays as long as its family, because a second use must end the family.
+/// Marks the codes of pending grants as used, and returns their families. Of two redemptions of one code, one succeeds.
+/// A used code is kept as long as its family, because a second use must end the family.
 static USE: LazyLock<JsonRows> = LazyLock::new(|| {
     let columns = [
         CODE_HASH,
@@ -264,7 +265,7 @@ static USE: LazyLock<JsonRows> = LazyLock::new(|| {
 });
 
 /// Returns the families of codes that had been used before.
-static USED: LazyLock<JsonRows> = LazyLock::new(|| {
+static FIND_USED: LazyLock<JsonRows> = LazyLock::new(|| {
     JsonRows::new(&[CODE_HASH, ("family_id", "text")], |dialect| {
         format!(
             "SELECT input.family_id AS family_id FROM {} JOIN codes ON codes.code_hash = {}
@@ -302,8 +303,7 @@ static END_FAMILIES: LazyLock<JsonRows> = LazyLock::new(|| {
     })
 });
 
-/// Ends the active grants of the codes' clients at the tenants, at most one each, and their families. Returns the ids
-/// of the grants.
+/// Ends the active grant of each client at its tenant, with the grant's families. Returns the ids of the ended grants.
 async fn supersede(
     tx: &DatabaseTransaction,
     redemptions: &[Value],
@@ -333,4 +333,4 @@ static ACTIVATE: LazyLock<JsonRows> = LazyLock::new(|| {
     })
 });
 
-static FAMILIES: LazyLock<JsonRows> = LazyLock::new(|| JsonRows::insert("families", &FAMILY));
+static INSERT_FAMILIES: LazyLock<JsonRows> = LazyLock::new(|| JsonRows::insert("families", &FAMILY));
