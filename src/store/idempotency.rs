@@ -123,11 +123,6 @@ impl Derivation {
         let parts = [label.as_bytes(), self.request_id.as_bytes()];
         self.key.derive(&self.nonce, &parts)
     }
-
-    /// Returns the version of the data key that the secrets derive from.
-    pub fn key_version(&self) -> i32 {
-        self.key.version()
-    }
 }
 
 impl fmt::Debug for Derivation {

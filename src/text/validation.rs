@@ -1,7 +1,7 @@
 //! Checks of single fields. They collect every violation of a message instead of stopping at the first. Rules
 //! that need other records are not here.
 
-use std::{borrow::Cow, fmt::Display, ops::RangeInclusive};
+use std::{borrow::Cow, collections::HashSet, fmt::Display, hash::Hash, ops::RangeInclusive};
 
 use url::{Host, Url};
 use uuid::Uuid;
@@ -46,6 +46,18 @@ macro_rules! message_enum {
     };
 }
 
+/// The violation of an element that a list contains twice.
+pub const REPEATED: &str = "must be different from those before it";
+
+/// Returns the value of a parsed field, or its violation. For messages in which no other field can be malformed.
+///
+/// # Errors
+/// The violation.
+pub fn only_field<T, E: Display>(name: &str, result: Result<T, E>) -> Result<T, Violations> {
+    let mut v = Violations::default();
+    v.check(name, result).ok_or(v)
+}
+
 /// Returns the path of an element of a repeated field: `scopes[2]`.
 pub fn list_field(field: &str, index: usize) -> String {
     format!("{field}[{index}]")
@@ -63,6 +75,47 @@ impl Violations {
     /// Appends the violations of another check.
     pub fn extend(&mut self, others: Violations) {
         self.0.extend(others.0);
+    }
+
+    /// Reads a list of different elements, whose number is within `limits`. Returns those that `read` accepts, with
+    /// their indexes.
+    pub fn distinct<E, T: Clone + Eq + Hash>(
+        &mut self,
+        field: &str,
+        list: &[E],
+        limits: RangeInclusive<usize>,
+        read: impl Fn(&mut Self, &str, &E) -> Option<T>,
+    ) -> Vec<(usize, T)> {
+        let (mut seen, mut values) = (HashSet::new(), Vec::new());
+        for (index, element) in self.bounded_list(field, list, limits) {
+            let field = list_field(field, index);
+            let Some(value) = read(self, &field, element) else {
+                continue;
+            };
+            if seen.insert(value.clone()) {
+                values.push((index, value));
+            } else {
+                self.add(field, REPEATED);
+            }
+        }
+        values
+    }
+
+    /// Returns the elements of a list up to the upper limit, with their indexes. Records a violation if the number of
+    /// all is not within `limits`.
+    pub fn bounded_list<'a, E>(
+        &mut self,
+        field: &str,
+        list: &'a [E],
+        limits: RangeInclusive<usize>,
+    ) -> impl Iterator<Item = (usize, &'a E)> + use<'a, E> {
+        if !limits.contains(&list.len()) {
+            self.add(
+                field,
+                format!("must have {} to {} elements", limits.start(), limits.end()),
+            );
+        }
+        list.iter().take(*limits.end()).enumerate()
     }
 
     /// Returns whether there are none.

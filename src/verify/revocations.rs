@@ -56,7 +56,7 @@ impl fmt::Debug for Revocations {
         f.debug_struct("Revocations")
             .field("epoch", &self.epoch)
             .field("complete_at", &self.complete_at)
-            .field("len", &self.len())
+            .field("len", &self.revocations.values().map(HashMap::len).sum::<usize>())
             .finish_non_exhaustive()
     }
 }
@@ -217,11 +217,6 @@ impl Revocations {
             || family_id.is_some_and(|id| revoked_after(token, RevocationKind::Family, id))
             || revoked_after(i64::MIN, RevocationKind::Kid, kid)
             || unknown.is_some_and(|revocation| revocation.seq > registry.min(token))
-    }
-
-    /// Returns the number of stored revocations.
-    fn len(&self) -> usize {
-        self.revocations.values().map(HashMap::len).sum()
     }
 }
 

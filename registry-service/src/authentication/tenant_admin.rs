@@ -55,16 +55,10 @@ pub async fn sign_in(
         let password = Password::parse(password).map(|password| password.bytes());
         let password = password.unwrap_or_default();
         let is_right = store.hasher.verify_password(password, stored).await?;
-        match admin.filter(|_| is_right) {
-            Some(admin) => {
-                store.record(&origin, event).await?;
-                Ok(admin)
-            }
-            None => {
-                store.record(&origin, event.refused()).await?;
-                Err(Error::SignInFailed)
-            }
-        }
+        let admin = admin.filter(|_| is_right);
+        let event = if admin.is_some() { event } else { event.refused() };
+        store.record(&origin, event).await?;
+        admin.ok_or(Error::SignInFailed)
     })
     .await
 }

@@ -12,7 +12,7 @@ use tonic::{Request, Response};
 
 use super::{
     Api,
-    convert::{client as convert, field},
+    convert::{client as convert, only_field},
     creation, parts,
 };
 use crate::{
@@ -38,7 +38,7 @@ impl ClientService for Api {
     }
 
     async fn get_client(&self, call: Request<GetClientRequest>) -> Reply<GetClientResponse> {
-        let client_id = field("client_id", ClientId::parse(&call.get_ref().client_id))?;
+        let client_id = only_field("client_id", ClientId::parse(&call.get_ref().client_id))?;
         let client = self.store.find_client(&client_id).await?;
         let client = Some(convert::message(client.ok_or(Error::NotFound("client"))?));
         Ok(Response::new(GetClientResponse { client }))
@@ -134,7 +134,7 @@ impl ClientService for Api {
 }
 
 async fn set_state(api: &Api, origin: &Origin, client_id: &str, to: State) -> Result<Option<Client>> {
-    let client_id = field("client_id", ClientId::parse(client_id))?;
+    let client_id = only_field("client_id", ClientId::parse(client_id))?;
     let client = api.store.set_client_state(origin, &client_id, to).await?;
     Ok(Some(convert::message(client)))
 }

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Api,
-    convert::{self, directory as dir, field},
+    convert::{self, directory as dir, only_field},
     parts,
 };
 use crate::{
@@ -50,7 +50,7 @@ impl DirectoryService for Api {
         let name = Zeroizing::new(message.account_name);
         // A text that is no account name is the name of no user.
         let name = AccountName::parse(&name).ok();
-        let tenant_id = field("tenant_id", TenantId::parse(&message.tenant_id))?;
+        let tenant_id = only_field("tenant_id", TenantId::parse(&message.tenant_id))?;
         let user = sign_in(&self.store, origin, tenant_id, name, password);
         let (user, position) = read_at(&self.store, user).await?;
         Ok(Response::new(AuthenticateTenantAdminResponse {
@@ -94,7 +94,7 @@ impl DirectoryService for Api {
         &self,
         call: Request<GetClientProfileRequest>,
     ) -> Reply<GetClientProfileResponse> {
-        let client_id = field("client_id", ClientId::parse(&call.get_ref().client_id))?;
+        let client_id = only_field("client_id", ClientId::parse(&call.get_ref().client_id))?;
         let (client, position) = read_at(&self.store, self.store.find_client_profile(&client_id)).await?;
         Ok(Response::new(GetClientProfileResponse {
             client: Some(dir::client_profile(client.ok_or(Error::NotFound("client"))?)),
@@ -106,7 +106,7 @@ impl DirectoryService for Api {
         &self,
         call: Request<GetTenantProfileRequest>,
     ) -> Reply<GetTenantProfileResponse> {
-        let tenant_id = field("tenant_id", TenantId::parse(&call.get_ref().tenant_id))?;
+        let tenant_id = only_field("tenant_id", TenantId::parse(&call.get_ref().tenant_id))?;
         let (tenant, position) = read_at(&self.store, self.store.find_tenant(&tenant_id)).await?;
         let tenant = tenant.ok_or(Error::NotFound("tenant"))?;
         Ok(Response::new(GetTenantProfileResponse {

@@ -9,7 +9,7 @@ use tonic::{Request, Response};
 
 use super::{
     Api,
-    convert::{field, integration_request as convert},
+    convert::{integration_request as convert, only_field},
     creation, parts,
 };
 use crate::{error::Error, model::integration_request::Decision};
@@ -37,7 +37,7 @@ impl IntegrationRequestService for Api {
         call: Request<GetIntegrationRequestRequest>,
     ) -> Reply<GetIntegrationRequestResponse> {
         let id = IntegrationRequestId::parse(&call.get_ref().integration_request_id);
-        let id = field("integration_request_id", id)?;
+        let id = only_field("integration_request_id", id)?;
         let found = self.store.find_integration_request(&id).await?;
         let found = found.ok_or(Error::NotFound("integration_request"))?;
         let integration_request = Some(convert::message(found));
@@ -64,7 +64,7 @@ impl IntegrationRequestService for Api {
     ) -> Reply<ApproveIntegrationRequestResponse> {
         let (origin, message) = parts(call);
         let id = IntegrationRequestId::parse(&message.integration_request_id);
-        let id = field("integration_request_id", id)?;
+        let id = only_field("integration_request_id", id)?;
         let deciding = self
             .store
             .decide_integration_request(&origin, &id, Decision::Approve);

@@ -9,7 +9,7 @@ use tonic::{Request, Response};
 
 use super::{
     Api,
-    convert::{caller as convert, field, unfiltered_page},
+    convert::{caller as convert, only_field, unfiltered_page},
     creation, parts,
 };
 use crate::model::caller::CallerType;
@@ -38,7 +38,7 @@ impl OperatorService for Api {
 
     async fn revoke_operator(&self, call: Request<RevokeOperatorRequest>) -> Reply<RevokeOperatorResponse> {
         let (origin, message) = parts(call);
-        let id = field("operator_id", OperatorId::parse(&message.operator_id))?;
+        let id = only_field("operator_id", OperatorId::parse(&message.operator_id))?;
         let revoked = self
             .store
             .revoke_caller(&origin, CallerType::Operator, id.as_str());
@@ -68,7 +68,7 @@ impl OperatorService for Api {
 
     async fn revoke_workload(&self, call: Request<RevokeWorkloadRequest>) -> Reply<RevokeWorkloadResponse> {
         let (origin, message) = parts(call);
-        let id = field("workload_id", WorkloadId::parse(&message.workload_id))?;
+        let id = only_field("workload_id", WorkloadId::parse(&message.workload_id))?;
         let revoked = self
             .store
             .revoke_caller(&origin, CallerType::Workload, id.as_str());

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Api,
-    convert::{client as convert, field},
+    convert::{client as convert, only_field},
     creation, parts,
 };
 use crate::authentication::complete;
@@ -32,7 +32,7 @@ impl ProvisioningService for Api {
     async fn claim_delivery(&self, call: Request<ClaimDeliveryRequest>) -> Reply<ClaimDeliveryResponse> {
         let (origin, message) = parts(call);
         let token = Zeroizing::new(message.claim_token);
-        let token = field("claim_token", OpaqueToken::parse(TokenKind::Claim, &token))?;
+        let token = only_field("claim_token", OpaqueToken::parse(TokenKind::Claim, &token))?;
         let store = self.store.clone();
         let bundle = complete(async move { store.claim_delivery(&origin, &token).await }).await?;
         let bundle = Some(convert::bundle(bundle, &self.public_base_url));

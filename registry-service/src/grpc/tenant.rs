@@ -10,7 +10,7 @@ use tonic::{Request, Response};
 
 use super::{
     Api,
-    convert::{field, tenant as convert},
+    convert::{only_field, tenant as convert},
     creation, parts,
 };
 use crate::{
@@ -29,7 +29,7 @@ impl TenantService for Api {
     }
 
     async fn get_tenant(&self, call: Request<GetTenantRequest>) -> Reply<GetTenantResponse> {
-        let tenant_id = field("tenant_id", TenantId::parse(&call.get_ref().tenant_id))?;
+        let tenant_id = only_field("tenant_id", TenantId::parse(&call.get_ref().tenant_id))?;
         let tenant = self.store.find_tenant(&tenant_id).await?;
         let tenant = tenant.ok_or(Error::NotFound("tenant"))?;
         let tenant = Some(convert::message(tenant, &self.public_base_url));
@@ -71,7 +71,7 @@ impl TenantService for Api {
 }
 
 async fn set_state(api: &Api, origin: &Origin, tenant_id: &str, to: State) -> Result<Option<Tenant>> {
-    let tenant_id = field("tenant_id", TenantId::parse(tenant_id))?;
+    let tenant_id = only_field("tenant_id", TenantId::parse(tenant_id))?;
     let tenant = api.store.set_tenant_state(origin, &tenant_id, to).await?;
     Ok(Some(convert::message(tenant, &api.public_base_url)))
 }

@@ -10,7 +10,7 @@ mod threads;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, Weak,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -51,7 +51,6 @@ pub struct Hasher {
     /// A lock for each secret that is being checked.
     check_locks: Arc<Mutex<HashMap<SecretId, Weak<tokio::sync::Mutex<()>>>>>,
     runs: Arc<AtomicU64>,
-    decoy: Arc<OnceLock<Argon2Hash>>,
 }
 
 impl Hasher {
@@ -70,7 +69,6 @@ impl Hasher {
             new_hashes: Queue::new(Threads::new("argon2-new", false), 1),
             check_locks: Arc::default(),
             runs: Arc::default(),
-            decoy: Arc::default(),
         }
     }
 
@@ -120,11 +118,7 @@ impl Hasher {
         let hasher = self.clone();
         let work = move |memory: &mut Memory| match stored {
             Some((owner, hash)) => hasher.verify_now(memory, &owner, &password, &hash),
-            None => {
-                let decoy = hasher.decoy(memory)?;
-                hasher.verify_now(memory, "", &password, &decoy)?;
-                Ok(false)
-            }
+            None => hasher.hash_now(memory, "", &password).map(|_| false),
         };
         self.passwords.run((), work).await
     }
@@ -194,19 +188,6 @@ impl Hasher {
         let params = Params::try_from(&hash).map_err(|_| Error::Hashing)?;
         // `Output` compares in constant time.
         Ok(output(memory, pepper.expose_for_pepper(), owner, &params, secret, salt)? == *expected)
-    }
-
-    /// Returns a hash that no password has, for checks of unknown users.
-    fn decoy(&self, memory: &mut Memory) -> Result<Argon2Hash> {
-        if let Some(decoy) = self.decoy.get() {
-            return Ok(decoy.clone());
-        }
-        let mut secret = Zeroizing::new([0; 32]);
-        self.random.fill(&mut *secret);
-        let decoy = self.hash_now(memory, "", &*secret)?;
-        // No caller asked for this run.
-        self.runs.fetch_sub(1, Ordering::SeqCst);
-        Ok(self.decoy.get_or_init(|| decoy).clone())
     }
 }
 

@@ -64,7 +64,9 @@ impl Store {
         };
         let row = row.insert(&tx).await?;
         reservation.complete(&tx, id.as_str()).await?;
-        let event = Event::new("integration_request.submit").subject(id.as_str());
+        let event = Event::new("integration_request.submit")
+            .subject(id.as_str())
+            .detail("presentation", json(&new.presentation)?.to_string());
         self.audit(&tx, &creation.origin, event).await?;
         commit(tx, integration_request(row)?).await
     }

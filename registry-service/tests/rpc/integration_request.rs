@@ -99,6 +99,10 @@ async fn a_request_is_stored_as_submitted() {
 
     let events = harness.audit_events("integration_request.submit").await;
     assert_eq!(events[1].subject, created.integration_request_id);
+    let presented = &events[1].detail["presentation"];
+    for text in [&created.display_name, &created.partner_name, &created.goals] {
+        assert!(presented.contains(text), "{presented} lacks {text}");
+    }
     assert!(
         !format!("{events:?}").contains("dev@partner.example"),
         "an e-mail address in the audit record"

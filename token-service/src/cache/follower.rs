@@ -49,7 +49,8 @@ pub type Revocations = AsOf<Vec<Revocation>>;
 /// Follows one source.
 pub struct ChangeFollower<S> {
     source: S,
-    lease: Duration,
+    /// How long its answers count.
+    pub(super) lease_duration: Duration,
     applied: ArcSwapOption<Applied>,
     revocations: Lock<RevocationIndex>,
     /// Held while the source is read, so that answers are applied in the order of their requests.
@@ -64,19 +65,14 @@ struct Applied {
 }
 
 impl<S> ChangeFollower<S> {
-    pub(super) fn new(source: S, lease: Duration) -> Self {
+    pub(super) fn new(source: S, lease_duration: Duration) -> Self {
         Self {
             source,
-            lease,
+            lease_duration,
             applied: ArcSwapOption::empty(),
             revocations: Lock::new(RevocationIndex::default()),
             reading: Mutex::default(),
         }
-    }
-
-    /// Returns how long an answer of the source stays valid.
-    pub(super) fn lease_duration(&self) -> Duration {
-        self.lease
     }
 
     /// Returns the position that has been applied, while the lease lasts. Takes no lock.
@@ -84,7 +80,7 @@ impl<S> ChangeFollower<S> {
         let applied = self.applied.load();
         let applied = applied.as_ref()?;
         let asked_at = applied.complete_at?;
-        (asked_at.elapsed() <= self.lease).then(|| AsOf {
+        (asked_at.elapsed() <= self.lease_duration).then(|| AsOf {
             value: (),
             position: applied.position.clone(),
             asked_at,

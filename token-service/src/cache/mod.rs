@@ -79,8 +79,8 @@ pub struct Cache {
     /// Bounds how many facts are read from the registry at a time, so that the change feed does not wait behind them.
     registry_reads: Semaphore,
     uses: SecretUses,
-    /// When the tag keys were last read without a lease.
-    tag_keys_read_at: Mutex<Option<Instant>>,
+    /// When the tag keys were last read without a lease, and whether that succeeded.
+    tag_keys_read: Mutex<Option<(Instant, bool)>>,
     /// The signing key that was unsealed last.
     signer: Lock<Option<Arc<Signer>>>,
 }
@@ -108,7 +108,7 @@ impl Cache {
             checks: SingleFlight::new(),
             registry_reads: Semaphore::new(MAX_REGISTRY_READS),
             uses: SecretUses::default(),
-            tag_keys_read_at: Mutex::default(),
+            tag_keys_read: Mutex::default(),
             signer: Lock::default(),
         }
     }
@@ -124,7 +124,7 @@ impl Cache {
 
     /// Returns how long the registry's answers count.
     pub fn registry_lease(&self) -> Duration {
-        self.registry_changes.lease_duration()
+        self.registry_changes.lease_duration
     }
 
     /// Returns the entry of a client at a tenant, while both leases last. Takes one lock.

@@ -19,7 +19,7 @@ use super::{
     verified_secrets::KnownClient,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, found},
     model::{
         change::Changes,
         client::Client,
@@ -97,19 +97,19 @@ impl Cache {
         if self.registry_changes.lease().is_some() {
             return Ok(false);
         }
-        let mut read_at = self.tag_keys_read_at.lock().await;
-        if read_at.is_none_or(|read_at| read_at.elapsed() >= READ_TAG_KEYS_EVERY) {
-            *read_at = Some(Instant::now());
-            let read = self.registry.changes_after(None).await;
-            if self.registry.tag_keys().is_empty() {
-                read?;
+        let read = async {
+            let mut last_read = self.tag_keys_read.lock().await;
+            if last_read.is_none_or(|(at, _)| at.elapsed() >= READ_TAG_KEYS_EVERY) {
+                let succeeds = self.registry.changes_after(None).await.is_ok();
+                *last_read = Some((Instant::now(), succeeds));
             }
+            last_read.is_some_and(|(_, succeeds)| succeeds)
+        };
+        let are_newest = self.within_wait_limit(read).await?;
+        match secret.is_tagged_for(client_id, &**self.registry.tag_keys()) {
+            false if !are_newest => Err(Error::RegistryUnavailable),
+            is_tagged => Ok(is_tagged),
         }
-        let keys = self.registry.tag_keys();
-        if keys.is_empty() {
-            return Err(Error::RegistryUnavailable);
-        }
-        Ok(secret.is_tagged_for(client_id, &**keys))
     }
 
     async fn verify_client(
@@ -156,26 +156,29 @@ impl Cache {
 
     /// Returns the client, if it is active.
     async fn active_client(&self, client_id: &ClientId) -> Result<FactAsOf<KnownClient>> {
-        match self.client(client_id).await {
-            Err(Error::NotFound(_)) => Err(Error::InvalidClient),
-            client => require_active(client?),
-        }
+        let client = found(self.client(client_id).await)?;
+        require_active(client.ok_or(Error::InvalidClient)?)
     }
 
     /// Removes the stored secrets that have ended, for each client that has changed.
     pub(super) async fn retain_verified_secrets(&self) {
-        for client_id in self.facts.take_changed_clients() {
-            let retained = match self.client(&client_id).await {
+        let mut changed = self.facts.take_changed_clients().into_iter();
+        while let Some(client_id) = changed.next() {
+            let retained = match found(self.client(&client_id).await) {
                 Ok(client) => {
-                    let live = &client.value.live_secrets;
+                    let live = client
+                        .as_ref()
+                        .map_or(&[][..], |client| &client.value.live_secrets);
                     self.store.retain_verified_secrets(&client_id, live).await
                 }
-                Err(Error::NotFound(_)) => self.store.retain_verified_secrets(&client_id, &[]).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = retained {
                 tracing::warn!(%error, %client_id, "secrets that ended were not removed");
-                self.facts.note_changed_client(&client_id);
+                // For the next time.
+                for client_id in std::iter::once(client_id).chain(changed) {
+                    self.facts.note_changed_client(&client_id);
+                }
                 return;
             }
         }
@@ -285,11 +288,8 @@ impl Cache {
             let caller = self.registry.caller(token).await?;
             caller.ok_or(Error::NotFound("caller"))
         };
-        match self.fact(&self.facts.callers, &token.digest(), read).await {
-            Ok(caller) => Ok(Some(Caller::clone(&caller.value))),
-            Err(Error::NotFound(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let caller = found(self.fact(&self.facts.callers, &token.digest(), read).await)?;
+        Ok(caller.map(|caller| Caller::clone(&caller.value)))
     }
 
     /// Returns at most `limit` revocations of clients, tenants and users after a position of the registry's feed.

@@ -6,6 +6,7 @@
 use std::{collections::HashMap, hash::Hash, sync::Arc};
 
 use accord::{
+    clock::UnixMillis,
     rpc::auth::Principal,
     text::id::{ClientId, TenantId, UserId},
 };
@@ -130,27 +131,38 @@ impl Call {
         };
         let grant_ids = grants.iter().map(|grant| grant.grant_id.as_str());
         let uses = self.consents.store.last_grant_uses(&tenant_id, grant_ids).await?;
-        let tenant = self.find_tenant(&tenant_id).await?;
         let mut consents = Vec::with_capacity(grants.len());
         for grant in grants {
-            let client = self.find_client(&grant.client_id).await?;
-            let designated_user = self.find_user(&tenant_id, &grant.designated_user_id).await?;
-            let granted_by = self.find_user(&tenant_id, &grant.granted_by).await?;
-            let parties = Parties {
-                tenant: value(&tenant),
-                client: value(&client),
-                designated_user: value(&designated_user),
-                granted_by: value(&granted_by),
-            };
             let last_used_at = uses.get(grant.grant_id.as_str()).copied();
-            consents.push(Consent::new(
-                grant,
-                parties,
-                last_used_at,
-                self.consents.store.now(),
-            ));
+            consents.push(self.consent(grant, last_used_at).await?);
         }
         Ok(consents)
+    }
+
+    /// Returns the consent of a grant that last yielded a token at this time.
+    pub(super) async fn consent(
+        &mut self,
+        grant: Grant,
+        last_used_at: Option<UnixMillis>,
+    ) -> Result<Consent> {
+        let tenant = self.find_tenant(&grant.tenant_id).await?;
+        let client = self.find_client(&grant.client_id).await?;
+        let designated_user = self
+            .find_user(&grant.tenant_id, &grant.designated_user_id)
+            .await?;
+        let granted_by = self.find_user(&grant.tenant_id, &grant.granted_by).await?;
+        let parties = Parties {
+            tenant: value(&tenant),
+            client: value(&client),
+            designated_user: value(&designated_user),
+            granted_by: value(&granted_by),
+        };
+        Ok(Consent::new(
+            grant,
+            parties,
+            last_used_at,
+            self.consents.store.now(),
+        ))
     }
 
     /// Returns the consent of this grant.

@@ -60,7 +60,9 @@ impl Call {
             return Ok(setup);
         }
         let (tenant_id, client_id) = (&request.tenant_id, &request.client_id);
-        let (tenant, client) = self.parties(tenant_id, client_id, &request.redirect_uri).await?;
+        let (tenant, client) = self
+            .tenant_and_client(tenant_id, client_id, &request.redirect_uri)
+            .await?;
         require_active("tenant", tenant.active)?;
         require_active("client", client.active)?;
         let scopes = select_scopes(&client.scopes, &request.scopes)?;
@@ -86,7 +88,7 @@ impl Call {
     /// # Errors
     /// [`Error::NotFound`] for an unknown tenant or client, and for a client that is not registered for the
     /// tenant; [`Error::Invalid`] for a redirect URI that is not registered.
-    pub async fn parties(
+    pub async fn tenant_and_client(
         &mut self,
         tenant_id: &TenantId,
         client_id: &ClientId,
@@ -144,8 +146,12 @@ impl Call {
             let (origin, store) = (admin_origin(&session), &self.consents.store);
             let (grant, code) = store.approve_setup(&origin, &session, approval).await?;
             return Ok(Approved {
-                redirect_url: self.answer_url(&setup, ("code", code.expose())).await?,
-                consent: self.consent_of(grant).await?,
+                redirect_url: setup.response_url(
+                    &self.tenant(&setup.tenant_id).await?.value.issuer,
+                    ("code", code.expose()),
+                )?,
+                // Reads nothing: all facts are known, and no token was issued yet. A failure here would lose the code.
+                consent: self.consent(grant, None).await?,
                 code,
             });
         }
@@ -163,7 +169,8 @@ impl Call {
         setup.require_pending(store.now())?;
         let origin = admin_origin(&session);
         let setup = store.deny_setup(&origin, &session, &setup).await?;
-        let redirect_url = self.answer_url(&setup, ("error", "access_denied")).await?;
+        let tenant = self.tenant(&setup.tenant_id).await?;
+        let redirect_url = setup.response_url(&tenant.value.issuer, ("error", "access_denied"))?;
         Ok((setup, redirect_url))
     }
 
@@ -176,12 +183,6 @@ impl Call {
             return Err(Error::AdminSessionMismatch);
         }
         Ok((session, setup))
-    }
-
-    /// Returns the URL that sends the response to the client.
-    async fn answer_url(&mut self, setup: &Setup, parameter: (&str, &str)) -> Result<Zeroizing<String>> {
-        let tenant = self.tenant(&setup.tenant_id).await?;
-        setup.answer_url(&tenant.value.issuer, parameter)
     }
 }
 

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::creation;
 use crate::{
     consent::{Call, Consents, admin_session},
-    grpc::convert::{field, setup as convert},
+    grpc::convert::{only_field, setup as convert},
     model::admin_session::EndReason,
 };
 
@@ -33,7 +33,7 @@ impl SetupService for Consents {
     }
 
     async fn get_setup(&self, request: Request<pb::GetSetupRequest>) -> Reply<pb::GetSetupResponse> {
-        let setup_id = field("setup_id", SetupId::parse(&request.get_ref().setup_id))?;
+        let setup_id = only_field("setup_id", SetupId::parse(&request.get_ref().setup_id))?;
         let setup = self.store.get_setup(&setup_id).await?;
         Ok(Response::new(pb::GetSetupResponse {
             setup: Some(convert::message(setup, self.store.now())),
@@ -60,7 +60,7 @@ impl SetupService for Consents {
         let origin = Principal::of(&request).origin();
         let token = Zeroizing::new(request.into_inner().admin_session);
         let session = OpaqueToken::parse(TokenKind::AdminSession, &token);
-        let digest = field("admin_session", session)?.digest();
+        let digest = only_field("admin_session", session)?.digest();
         let reason = EndReason::SignedOut;
         self.store.end_admin_session(&origin, &digest, reason).await?;
         Ok(Response::new(pb::SignOutTenantAdminResponse {}))
@@ -82,7 +82,7 @@ impl SetupService for Consents {
         let principal = Principal::of(&request);
         let request = request.into_inner();
         let mut call = Call::new(self, principal, request.admin_session);
-        let setup_id = field("setup_id", SetupId::parse(&request.setup_id))?;
+        let setup_id = only_field("setup_id", SetupId::parse(&request.setup_id))?;
         let (setup, redirect_url) = call.deny_setup(&setup_id).await?;
         Ok(Response::new(pb::DenySetupResponse {
             setup: Some(convert::message(setup, self.store.now())),

@@ -50,7 +50,7 @@ fn problem(error: Error) -> Problem {
         Error::Busy => plain(Code::ResourceExhausted, ErrorReason::ResourceExhausted).retry_after(RETRY_BUSY),
         Error::RegistryUnavailable | Error::TooManyRevocations => Problem::unavailable(),
         Error::Unavailable => {
-            tracing::warn!("the database does not answer");
+            tracing::warn!("no answer: the database is slow, or other calls keep changing the same rows");
             Problem::unavailable()
         }
         Error::Key(error) => Problem::internal(&error),

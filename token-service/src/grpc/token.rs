@@ -11,7 +11,7 @@ use accord::{
 use tonic::{Request, Response};
 
 use crate::{
-    grpc::convert::{field, token as convert},
+    grpc::convert::{only_field, token as convert},
     oauth::{
         OAuth,
         client_authentication::authenticate,
@@ -72,7 +72,7 @@ impl TokenService for OAuth {
         &self,
         request: Request<pb::GetAuthorityMetadataRequest>,
     ) -> Reply<pb::GetAuthorityMetadataResponse> {
-        let tenant_id = field("tenant_id", TenantId::parse(&request.get_ref().tenant_id))?;
+        let tenant_id = only_field("tenant_id", TenantId::parse(&request.get_ref().tenant_id))?;
         Ok(Response::new(metadata::of_tenant(self, &tenant_id).await?))
     }
 

@@ -138,9 +138,9 @@ impl Setup {
         }
     }
 
-    /// Returns the URL that sends this response to the client; see [`answer_url`].
-    pub fn answer_url(&self, issuer: &str, parameter: (&str, &str)) -> Result<Zeroizing<String>> {
-        answer_url(&self.redirect_uri, &self.state_parameter, issuer, &[parameter])
+    /// Returns the URL that sends this response to the client; see [`response_url`].
+    pub fn response_url(&self, issuer: &str, parameter: (&str, &str)) -> Result<Zeroizing<String>> {
+        response_url(&self.redirect_uri, &self.state_parameter, issuer, &[parameter])
     }
 }
 
@@ -194,7 +194,7 @@ pub fn is_code_challenge(text: &str) -> bool {
 ///
 /// # Errors
 /// [`Error::RegistryAnswer`] if `redirect_uri` is no URI.
-pub fn answer_url(
+pub fn response_url(
     redirect_uri: &str,
     state_parameter: &str,
     issuer: &str,
@@ -293,8 +293,11 @@ mod tests {
     #[test]
     fn an_answer_keeps_the_query_and_encodes_what_it_adds() {
         let issuer = "https://accord.example/acme";
-        let answer =
-            |uri, state, parameter| answer_url(uri, state, issuer, &[parameter]).unwrap().to_string();
+        let answer = |uri, state, parameter| {
+            response_url(uri, state, issuer, &[parameter])
+                .unwrap()
+                .to_string()
+        };
         assert_eq!(
             answer("https://p.example/cb", "a b&c=d+%#é", ("code", "acc_1")),
             "https://p.example/cb?code=acc_1&state=a+b%26c%3Dd%2B%25%23%C3%A9\

@@ -4,10 +4,7 @@
 use accord::{text::id::TenantId, token::v1 as pb};
 
 use super::{OAuth, client_authentication::ALGORITHMS};
-use crate::{
-    error::{Error, Result},
-    model::signing_key::ALGORITHM,
-};
+use crate::{error::Result, model::signing_key::ALGORITHM};
 
 /// Returns the metadata of a tenant's authority; a suspended tenant has some too.
 ///

@@ -7,11 +7,7 @@ use std::{fmt, time::Duration};
 use accord::text::validation::Violations;
 use tokio::time::Instant;
 
-use crate::{
-    error::{Error, Result},
-    model::revocation::Revocation,
-    oauth::OAuth,
-};
+use crate::{error::Result, model::revocation::Revocation, oauth::OAuth};
 
 /// The most revocations in one answer, of each feed.
 const MAX: usize = 500;

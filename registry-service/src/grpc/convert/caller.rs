@@ -10,7 +10,7 @@ use accord::{
 };
 use uuid::Uuid;
 
-use super::{Result, distinct};
+use super::Result;
 use crate::model::caller::{Authority, CallerRecord, NewCaller};
 
 /// Reads a `CreateOperatorRequest`.
@@ -22,7 +22,7 @@ pub fn create_operator(request: &pb::CreateOperatorRequest) -> Result<(NewCaller
         let role = pb::OperatorRole::try_from(*number).ok().map(Role::try_from);
         v.check(field, role.and_then(Result::ok).ok_or("must be a known role"))
     };
-    let roles = distinct(&mut v, "roles", &request.roles, Role::ALL.len(), read_role);
+    let roles = v.distinct("roles", &request.roles, 1..=Role::ALL.len(), read_role);
     let authority = Authority::Roles(roles.into_iter().map(|(_, role)| role).collect());
     v.finish(|| {
         Some((

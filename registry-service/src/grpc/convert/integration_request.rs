@@ -7,12 +7,12 @@ use accord::{
     text::{
         id::{IntegrationRequestId, ScopeName, TenantId},
         page::PageRequest,
-        validation::{Violations, list_field},
+        validation::{REPEATED, Violations, list_field},
     },
 };
 use uuid::Uuid;
 
-use super::{REPEATED, Result, bounded, distinct};
+use super::Result;
 use crate::model::integration_request::{
     Decision, IntegrationRequest, NewIntegrationRequest, Presentation, References, RequestedScope, State,
 };
@@ -66,7 +66,7 @@ pub fn submit(
 pub fn tenant_ids(v: &mut Violations, references: &mut References, ids: &[String]) -> Vec<TenantId> {
     let field = format!("{}tenant_ids", references.prefix);
     let read = |v: &mut Violations, field: &str, id: &String| v.check(field, TenantId::parse(id));
-    references.tenants = distinct(v, &field, ids, MAX_REFERENCES, read);
+    references.tenants = v.distinct(&field, ids, 1..=MAX_REFERENCES, read);
     references.tenants.iter().map(|(_, id)| id.clone()).collect()
 }
 
@@ -79,7 +79,7 @@ pub fn scopes(
     let field = format!("{}scopes", references.prefix);
     let mut seen = HashSet::new();
     let mut read = Vec::new();
-    for (index, scope) in bounded(v, &field, scopes, MAX_REFERENCES) {
+    for (index, scope) in v.bounded_list(&field, scopes, 1..=MAX_REFERENCES) {
         let field = list_field(&field, index);
         let name_field = format!("{field}.name");
         let name = v.check(&name_field, ScopeName::parse(&scope.name));
@@ -98,7 +98,7 @@ pub fn scopes(
 /// Reads a list of 1 to 20 different redirect URIs.
 pub fn redirect_uris(v: &mut Violations, field: &str, uris: &[String]) -> Vec<String> {
     let read = |v: &mut Violations, field: &str, uri: &String| v.redirect_uri(field, uri);
-    let uris = distinct(v, field, uris, MAX_REDIRECT_URIS, read);
+    let uris = v.distinct(field, uris, 1..=MAX_REDIRECT_URIS, read);
     uris.into_iter().map(|(_, uri)| uri).collect()
 }
 

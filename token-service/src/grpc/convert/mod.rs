@@ -1,12 +1,11 @@
 //! Converts between messages and the types of the model, one file for each type. Finds every violation of a message
 //! before it reports any, and reads no database.
 
-use std::{collections::HashSet, fmt::Display};
+use std::fmt::Display;
 
-use accord::text::{
-    id::ScopeName,
-    validation::{Violations, list_field},
-};
+use accord::text::{id::ScopeName, validation::Violations};
+
+pub use accord::text::validation::only_field;
 
 pub mod consent;
 pub mod setup;
@@ -15,12 +14,6 @@ pub mod token;
 
 /// The most scopes that a request may name.
 const MAX_SCOPES: usize = 100;
-
-/// Reads the one field of a message that can break a rule.
-pub fn field<T, E: Display>(name: &str, result: Result<T, E>) -> Result<T, Violations> {
-    let mut v = Violations::default();
-    v.check(name, result).ok_or(v)
-}
 
 /// Reads an id that may be empty.
 fn optional<T, E: Display>(
@@ -37,24 +30,9 @@ fn optional<T, E: Display>(
 
 /// Reads the scopes that a request names, all different.
 fn scopes(v: &mut Violations, names: &[String]) -> Vec<ScopeName> {
-    if names.len() > MAX_SCOPES {
-        v.add("scopes", format!("must have at most {MAX_SCOPES} elements"));
-        return Vec::new();
-    }
-    let mut seen = HashSet::new();
-    let mut scopes = Vec::with_capacity(names.len());
-    for (index, name) in names.iter().enumerate() {
-        let field = list_field("scopes", index);
-        let Some(name) = v.check(&field, ScopeName::parse(name)) else {
-            continue;
-        };
-        if seen.insert(name.clone()) {
-            scopes.push(name);
-        } else {
-            v.add(field, "must be different from those before it");
-        }
-    }
-    scopes
+    let read = |v: &mut Violations, field: &str, name: &String| v.check(field, ScopeName::parse(name));
+    let scopes = v.distinct("scopes", names, 0..=MAX_SCOPES, read);
+    scopes.into_iter().map(|(_, name)| name).collect()
 }
 
 /// Rejects an empty field.

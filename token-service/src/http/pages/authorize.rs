@@ -28,7 +28,7 @@ use crate::{
         form::Form,
         token::{resource, scopes},
     },
-    model::setup::{AuthorizationRequest, Setup, answer_url, is_code_challenge, is_state},
+    model::setup::{AuthorizationRequest, Setup, is_code_challenge, is_state, response_url},
 };
 
 const UNKNOWN_CLIENT: PageError = PageError::new(
@@ -55,7 +55,7 @@ pub(super) async fn authorize(
     let client_id = client_id.ok_or(UNKNOWN_CLIENT)?;
     let redirect_uri = once(&form, "redirect_uri").ok_or(UNKNOWN_REDIRECT_URI)?;
     let mut call = Call::new(&http.consents, PAGES.clone(), String::new());
-    let parties = call.parties(&tenant_id, &client_id, redirect_uri).await;
+    let parties = call.tenant_and_client(&tenant_id, &client_id, redirect_uri).await;
     let (tenant, _) = parties.map_err(|error| match error {
         Error::NotFound("client") => UNKNOWN_CLIENT,
         Error::Invalid(_) => UNKNOWN_REDIRECT_URI,
@@ -85,7 +85,7 @@ pub(super) async fn authorize(
             };
             let parameters = [("error", code), ("error_description", &plain(&error.description))];
             let state = once(&form, "state").filter(|state| is_state(state));
-            let url = answer_url(
+            let url = response_url(
                 redirect_uri,
                 state.unwrap_or_default(),
                 &tenant.issuer,

@@ -44,6 +44,8 @@ use crate::{
     },
 };
 
+/// The cookie that holds the seed.
+const SEED: &str = "accord-csrf";
 /// Bytes of randomness in the seed of CSRF tokens.
 const SEED_BYTES: usize = 32;
 
@@ -91,7 +93,7 @@ impl FromRequestParts<Arc<HttpState>> for PageContext {
         if page.seed().is_empty() {
             let mut seed = [0; SEED_BYTES];
             http.consents.store.random.fill(&mut seed);
-            let cookie = page.cookie(seed_name(&page.tenant), URL_SAFE_NO_PAD.encode(seed));
+            let cookie = page.cookie(cookie_name(&page.tenant, SEED), URL_SAFE_NO_PAD.encode(seed));
             page.jar = page.jar.add(cookie);
         }
         Ok(page)
@@ -168,7 +170,9 @@ impl PageContext {
         }
         let (token, _) = admin_session::sign_in(&self.http.consents, &PAGES.origin(), sign_in).await?;
         // The new cookie replaces the earlier session's, which would otherwise stay open.
-        self.end_session().await?;
+        if let Err(error) = self.end_session().await {
+            tracing::warn!(%error, "the earlier session stays open until it expires");
+        }
         let cookie = self.cookie(session_name(&self.tenant), token.expose().to_owned());
         self.jar = std::mem::take(&mut self.jar).add(cookie);
         Ok(())
@@ -201,7 +205,7 @@ impl PageContext {
     }
 
     fn seed(&self) -> &str {
-        cookie_value(&self.jar, &seed_name(&self.tenant))
+        cookie_value(&self.jar, &cookie_name(&self.tenant, SEED))
     }
 
     fn cookie(&self, name: String, value: String) -> Cookie<'static> {
@@ -228,10 +232,6 @@ fn is_secure(tenant: &Tenant) -> bool {
 
 fn session_name(tenant: &Tenant) -> String {
     cookie_name(tenant, &format!("accord-admin-{}", tenant.tenant_id))
-}
-
-fn seed_name(tenant: &Tenant) -> String {
-    cookie_name(tenant, "accord-csrf")
 }
 
 /// Returns the full name of a cookie. `__Host-` binds a cookie to exactly this host (RFC 6265bis §4.1.3.2).

@@ -110,7 +110,8 @@ pub struct Issued {
 
 /// Issues a token.
 pub async fn issue(oauth: &OAuth, request: &Request) -> Result<Issued> {
-    let mut issuance = Issuance::begin(oauth, request).await?;
+    let authenticated = authenticate(oauth, &request.tenant_id, &request.credentials).await?;
+    let mut issuance = Issuance::for_client(oauth, request, authenticated).await?;
     match &request.grant {
         GrantRequest::AuthorizationCode(code) => {
             Box::pin(authorization_code::issue(&mut issuance, code)).await
@@ -141,11 +142,6 @@ struct SignedToken {
 }
 
 impl<'a> Issuance<'a> {
-    async fn begin(oauth: &'a OAuth, request: &'a Request) -> Result<Self> {
-        let authenticated = authenticate(oauth, &request.tenant_id, &request.credentials).await?;
-        Self::for_client(oauth, request, authenticated).await
-    }
-
     /// Reads the tenant, and rejects a client that is not registered at it.
     async fn for_client(
         oauth: &'a OAuth,
