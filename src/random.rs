@@ -29,18 +29,14 @@ impl Random for SystemRandom {
 }
 
 /// Returns the same bytes for the same seed. For tests only.
+#[derive(derive_more::Debug)]
+#[debug("SeededRandom {{ .. }}")]
 pub struct SeededRandom(Mutex<StdRng>);
 
 impl SeededRandom {
     /// Creates a source from a seed.
     pub fn new(seed: u64) -> Self {
         Self(Mutex::new(StdRng::seed_from_u64(seed)))
-    }
-}
-
-impl fmt::Debug for SeededRandom {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SeededRandom").finish_non_exhaustive()
     }
 }
 

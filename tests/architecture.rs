@@ -34,8 +34,8 @@ use layers::layer;
 use modules::{CRATES, Modules, Tree};
 use rules::{empty_layers, violations};
 
-/// Lines of code that the three crates may have together. Lower it when they shrink; the goal is 20,500.
-const MOST_LINES: usize = 23_900;
+/// The most lines of code of the three crates together. Lower it when they shrink.
+const MOST_LINES: usize = 20_500;
 
 static SOURCES: LazyLock<(Tree, Modules)> = LazyLock::new(|| {
     let tree = sources();

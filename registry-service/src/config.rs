@@ -4,7 +4,6 @@
 #![allow(rustdoc::bare_urls)]
 
 use std::{
-    fmt,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
@@ -101,7 +100,8 @@ pub enum WorkloadCommand {
 
 /// Settings as flags. Each is also an environment variable (`ACCORD_REGISTRY_<FLAG>`) and a key of the TOML file. A flag
 /// wins over a variable, and a variable over the file.
-#[derive(Args, Clone, Default, Serialize)]
+#[derive(Args, Clone, derive_more::Debug, Default, Serialize)]
+#[debug("Flags {{ .. }}")]
 pub struct Flags {
     /// Address to serve gRPC on [default: 127.0.0.1:50051]
     #[arg(long, value_name = "ADDRESS")]
@@ -121,15 +121,10 @@ pub struct Flags {
     pub config: Option<PathBuf>,
 }
 
-impl fmt::Debug for Flags {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flags").finish_non_exhaustive()
-    }
-}
-
 /// registry-service's settings. `Debug` leaves out the database's URL, which may hold a password.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, derive_more::Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[debug("Settings {{ .. }}")]
 pub struct Settings {
     /// The address to serve gRPC on.
     pub listen: SocketAddr,
@@ -186,16 +181,6 @@ impl Default for Settings {
             master_key_file: PathBuf::new(),
             public_base_url: String::new(),
         }
-    }
-}
-
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings")
-            .field("listen", &self.listen)
-            .field("master_key_file", &self.master_key_file)
-            .field("public_base_url", &self.public_base_url)
-            .finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,6 @@
 //! A data key of the keyring, and its operations. Knows neither where keys are stored nor what they protect.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
@@ -19,7 +19,8 @@ pub(crate) const KEY_LENGTH: usize = 32;
 ///
 /// Each operation uses a key of its own, derived from the random one, so that the output of one operation reveals
 /// nothing about another.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("DataKey(version {}, [redacted])", _0.version)]
 pub struct DataKey(Arc<Inner>);
 
 struct Inner {
@@ -82,12 +83,6 @@ impl DataKey {
     /// Returns the key for argon2's secret input. It must not be stored or printed.
     pub fn expose_for_pepper(&self) -> &[u8; 32] {
         &self.0.pepper
-    }
-}
-
-impl fmt::Debug for DataKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DataKey(version {}, [redacted])", self.0.version)
     }
 }
 

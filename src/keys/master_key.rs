@@ -38,6 +38,8 @@ pub trait MasterKey: Send + Sync + fmt::Debug {
 }
 
 /// A master key of 32 random bytes in a file, for AES-256-GCM. `Debug` shows only its id.
+#[derive(derive_more::Debug)]
+#[debug("FileMasterKey({id}, [redacted])")]
 pub struct FileMasterKey {
     id: String,
     key: LessSafeKey,
@@ -100,12 +102,6 @@ impl MasterKey for FileMasterKey {
 
     fn unwrap(&self, sealed: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         open(&self.key, context, sealed)
-    }
-}
-
-impl fmt::Debug for FileMasterKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FileMasterKey({}, [redacted])", self.id)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The client side of a hop between Accord's services. Its calls carry this service's token, the request id and the rest
 //! of the deadline.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use http::{Uri, uri::InvalidUri};
 use tokio::time::Instant;
@@ -37,7 +37,8 @@ pub fn connect(address: &str, token: &OpaqueToken) -> Result<HopChannel, Invalid
 }
 
 /// Adds token, request id and deadline to each outgoing call.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("Hop {{ .. }}")]
 pub struct Hop {
     authorization: MetadataValue<Ascii>,
 }
@@ -46,12 +47,6 @@ impl Hop {
     fn new(token: &OpaqueToken) -> Self {
         let authorization = bearer::header(token.expose());
         Self { authorization }
-    }
-}
-
-impl fmt::Debug for Hop {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hop").finish_non_exhaustive()
     }
 }
 

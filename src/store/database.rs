@@ -1,8 +1,7 @@
 //! The connection to a service's database: how it is opened, and how a transaction that writes begins. Knows no table.
 
 use std::{
-    fmt, fs::OpenOptions, io, os::unix::fs::OpenOptionsExt, path::Path, str::FromStr, sync::Arc,
-    time::Duration,
+    fs::OpenOptions, io, os::unix::fs::OpenOptionsExt, path::Path, str::FromStr, sync::Arc, time::Duration,
 };
 
 use sea_orm::{
@@ -27,7 +26,8 @@ const POSTGRES_CONNECTIONS: u32 = 16;
 const SQLITE_READERS: u32 = 8;
 
 /// A SQLite or PostgreSQL database. Cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("Database({:?})", self.backend())]
 pub struct Database {
     reader: DatabaseConnection,
     /// On SQLite a pool of one connection, so that writers queue in order instead of polling for the file's lock. On
@@ -188,12 +188,6 @@ impl Database {
         };
         self.writer.close_by_ref().await?;
         Ok(self.reader.close_by_ref().await?)
-    }
-}
-
-impl fmt::Debug for Database {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Database({:?})", self.backend())
     }
 }
 

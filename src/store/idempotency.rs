@@ -5,7 +5,7 @@
 //! HKDF(data key, nonce, label and request id): without the request id nobody can derive it again, not even from the
 //! database and the master key. After ten minutes [`sweep`] deletes the nonce.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use sea_orm::{ActiveValue::Set, DatabaseTransaction, QuerySelect, entity::prelude::*};
 use sea_orm_migration::prelude::{Expr, OnConflict};
@@ -111,6 +111,8 @@ impl Reservation {
 }
 
 /// Derives the secrets of one call. `Debug` shows nothing.
+#[derive(derive_more::Debug)]
+#[debug("Derivation([redacted])")]
 pub struct Derivation {
     key: DataKey,
     nonce: Zeroizing<Vec<u8>>,
@@ -122,12 +124,6 @@ impl Derivation {
     pub fn secret(&self, label: &str) -> Zeroizing<[u8; 32]> {
         let parts = [label.as_bytes(), self.request_id.as_bytes()];
         self.key.derive(&self.nonce, &parts)
-    }
-}
-
-impl fmt::Debug for Derivation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Derivation([redacted])")
     }
 }
 

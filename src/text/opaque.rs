@@ -3,8 +3,6 @@
 //! Every form ends in a CRC-32, so that a mistyped or truncated token is rejected before anything is hashed or
 //! looked up. Only `expose` returns a token's text.
 
-use std::fmt;
-
 use aws_lc_rs::digest;
 use zeroize::Zeroizing;
 
@@ -57,7 +55,8 @@ impl TokenKind {
 
 /// A random token: prefix, 256 bits in base62, checksum. Databases hold only its SHA-256: against 256 random bits
 /// slow hashing adds nothing.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("OpaqueToken({kind:?}, [redacted])")]
 pub struct OpaqueToken {
     kind: TokenKind,
     text: Zeroizing<String>,
@@ -105,14 +104,9 @@ impl OpaqueToken {
     }
 }
 
-impl fmt::Debug for OpaqueToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "OpaqueToken({:?}, [redacted])", self.kind)
-    }
-}
-
 /// A refresh token, `acr_<family>_<generation>_<MAC><checksum>`. Parsing does not verify the MAC.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("RefreshToken({family} {generation}, [redacted])")]
 pub struct RefreshToken {
     family: FamilyId,
     generation: u32,
@@ -174,12 +168,6 @@ impl RefreshToken {
     /// Returns the token's text, which is a secret.
     pub fn expose(&self) -> &str {
         &self.text
-    }
-}
-
-impl fmt::Debug for RefreshToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RefreshToken({} {}, [redacted])", self.family, self.generation)
     }
 }
 

@@ -4,7 +4,6 @@
 #![allow(rustdoc::bare_urls)]
 
 use std::{
-    fmt,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -57,7 +56,8 @@ pub enum Command {
 
 /// Settings as flags. Each is also an environment variable (`ACCORD_TOKEN_<FLAG>`) and a key of the
 /// TOML file; the flag wins over the variable, the variable over the file.
-#[derive(Args, Clone, Default, Serialize)]
+#[derive(Args, Clone, derive_more::Debug, Default, Serialize)]
+#[debug("Flags {{ .. }}")]
 pub struct Flags {
     /// Address to serve gRPC on [default: 127.0.0.1:50052]
     #[arg(long, value_name = "ADDRESS")]
@@ -99,15 +99,10 @@ pub struct Flags {
     pub config: Option<PathBuf>,
 }
 
-impl fmt::Debug for Flags {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flags").finish_non_exhaustive()
-    }
-}
-
 /// token-service's settings. `Debug` shows none of them: the database's URL may hold a password.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, derive_more::Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[debug("Settings {{ .. }}")]
 pub struct Settings {
     /// Where to serve gRPC.
     pub listen: SocketAddr,
@@ -225,12 +220,6 @@ impl Default for Settings {
             registry_stale_max: 0,
             product_name: "Accord".to_owned(),
         }
-    }
-}
-
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings").finish_non_exhaustive()
     }
 }
 

@@ -1,7 +1,5 @@
 //! Account names: compared in a normal form, stored as keyed hashes, never shown again.
 
-use std::fmt;
-
 use accord::{
     keys::{DataKey, KeyError, Keyring},
     text::id::TenantId,
@@ -25,7 +23,8 @@ pub struct NotAnAccountName;
 
 /// An account name in normal form: NFKC and full case folding (Unicode §3.13), so that names that look alike are
 /// equal.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, derive_more::Debug, Eq, PartialEq)]
+#[debug("AccountName([redacted])")]
 pub struct AccountName(Zeroizing<String>);
 
 impl AccountName {
@@ -66,12 +65,6 @@ impl AccountName {
 
     fn hash_under(&self, key: &DataKey, tenant_id: &TenantId) -> [u8; 32] {
         key.hmac(&[tenant_id.as_str().as_bytes(), self.0.as_bytes()])
-    }
-}
-
-impl fmt::Debug for AccountName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AccountName([redacted])")
     }
 }
 

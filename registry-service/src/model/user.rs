@@ -79,6 +79,8 @@ pub enum Selector {
 }
 
 /// A password as the user chose or typed it. No part of it is cut off.
+#[derive(derive_more::Debug)]
+#[debug("Password([redacted])")]
 pub struct Password(Zeroizing<String>);
 
 /// The error for a text that is too short or too long for a password.
@@ -101,12 +103,6 @@ impl Password {
     /// Returns the bytes that are hashed.
     pub fn bytes(&self) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(self.0.as_bytes().to_vec())
-    }
-}
-
-impl std::fmt::Debug for Password {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Password([redacted])")
     }
 }
 

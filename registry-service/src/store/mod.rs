@@ -147,9 +147,8 @@ impl Store {
             Value::String(Some(key)) => key,
             _ => String::new(),
         });
-        let items = page.items.into_iter().map(convert);
         Ok(Page {
-            items: items.collect::<Result<_>>()?,
+            items: page.items.into_iter().map(convert).collect::<Result<_>>()?,
             next_page_token: page.next_page_token,
         })
     }

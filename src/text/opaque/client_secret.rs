@@ -1,7 +1,5 @@
 //! Client Secrets, and the tag that distinguishes a secret of this registry from a guess.
 
-use std::fmt;
-
 use aws_lc_rs::hmac;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -20,7 +18,8 @@ const TAG_LABEL: &[u8] = b"accord client secret tag";
 const HEAD_LENGTH: usize = 4 + 30 + 1;
 
 /// A key that computes and verifies tags, and nothing else. Cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("SecretTagKey(version {version}, [redacted])")]
 pub struct SecretTagKey {
     version: i32,
     key: hmac::Key,
@@ -52,17 +51,12 @@ impl SecretTagKey {
     }
 }
 
-impl fmt::Debug for SecretTagKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SecretTagKey(version {}, [redacted])", self.version)
-    }
-}
-
 /// A Client Secret, `acs_<secret id>_<256 bits><tag><checksum>`.
 ///
 /// It holds its own id, so that one hash decides an attempt, however many secrets a client has. The tag rejects a
 /// guess before any look-up; it proves nothing.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("ClientSecret({secret_id}, [redacted])")]
 pub struct ClientSecret {
     secret_id: SecretId,
     tag: [u8; TAG_BYTES],
@@ -118,11 +112,5 @@ impl ClientSecret {
     /// Returns the secret's text.
     pub fn expose(&self) -> &str {
         &self.text
-    }
-}
-
-impl fmt::Debug for ClientSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ClientSecret({}, [redacted])", self.secret_id)
     }
 }

@@ -290,7 +290,10 @@ async fn old_revocations_are_removed() {
             Instant::now(),
         );
     }
-    assert!(known.revocations.values().map(HashMap::len).sum::<usize>() <= 17, "{known:?}");
+    assert!(
+        known.revocations.values().map(HashMap::len).sum::<usize>() <= 17,
+        "{known:?}"
+    );
     // Those of the last fifteen minutes, the longest life of a token, are stored.
     for minute in 45..=60 {
         let claims = AccessTokenClaims {

@@ -250,7 +250,7 @@ async fn replica(url: &str, store: &Store, has_lease: bool) -> Cache {
     let cache = Cache::new(client, store.clone(), &random, stale_max);
     if has_lease {
         cache.registry_changes.catch_up(&cache.facts).await.unwrap();
-        cache.catch_up().await.unwrap();
+        cache.own_changes.catch_up(&cache.facts).await.unwrap();
     }
     cache
 }

@@ -71,16 +71,11 @@ fn change(row: ChangeRow) -> Change {
 }
 
 impl Cache {
-    /// Applies every change of this database that was committed before this call.
-    pub async fn catch_up(&self) -> Result<()> {
-        self.own_changes.catch_up(&self.facts).await
-    }
-
     /// Catches up after this process has ended a grant, a family or a token, so that memory reflects it before the
     /// response leaves. Other replicas read it from the feed. A failure is only logged: if the database does not
     /// answer, the lease ends too.
-    pub async fn learn(&self) {
-        if let Err(error) = self.catch_up().await {
+    pub async fn catch_up_or_log(&self) {
+        if let Err(error) = self.own_changes.catch_up(&self.facts).await {
             tracing::warn!(%error, "memory does not reflect the last change yet");
         }
     }
@@ -131,7 +126,7 @@ impl Cache {
             grant => grant.map(Cached::detached),
         };
         if is_behind {
-            self.learn().await;
+            self.catch_up_or_log().await;
         }
         as_of.map(|()| kept)
     }

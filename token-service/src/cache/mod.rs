@@ -4,7 +4,7 @@
 //! write too. While a follower has a lease, facts of its source come from memory. Without one, each is read from the
 //! source, and calls fail while the source does not answer.
 
-use std::{fmt, hash::Hash, sync::Arc, time::Duration};
+use std::{hash::Hash, sync::Arc, time::Duration};
 
 use accord::{
     clock::SharedClock,
@@ -66,6 +66,8 @@ const MAX_REGISTRY_READS: usize = 64;
 pub type FactAsOf<T> = AsOf<Arc<Cached<T>>>;
 
 /// The facts of the registry and of this service's database.
+#[derive(derive_more::Debug)]
+#[debug("Cache {{ .. }}")]
 pub struct Cache {
     registry: Registry,
     store: Store,
@@ -83,12 +85,6 @@ pub struct Cache {
     tag_keys_read: Mutex<Option<(Instant, bool)>>,
     /// The signing key that was unsealed last.
     signer: Lock<Option<Arc<Signer>>>,
-}
-
-impl fmt::Debug for Cache {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cache").finish_non_exhaustive()
-    }
 }
 
 impl Cache {

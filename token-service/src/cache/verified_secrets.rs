@@ -40,17 +40,13 @@ impl Deref for KnownClient {
 }
 
 /// A secret that was verified.
+#[derive(derive_more::Debug)]
+#[debug("{secret_id:?}")]
 pub(super) struct VerifiedSecret {
     mac: [u8; 32],
     secret_id: SecretId,
     /// The last use that is not reported yet, in Unix milliseconds; 0 for none.
     used_at: AtomicI64,
-}
-
-impl std::fmt::Debug for VerifiedSecret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.secret_id.fmt(f)
-    }
 }
 
 impl KnownClient {

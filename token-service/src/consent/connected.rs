@@ -87,7 +87,7 @@ impl Call {
         let store = &self.consents.store;
         let revoked = store.revoke_grant(&origin, tenant_id, grant_id, reason, session.as_ref());
         let grant = revoked.await?;
-        self.consents.cache.learn().await;
+        self.consents.cache.catch_up_or_log().await;
         self.consent_of(grant).await
     }
 
@@ -121,7 +121,7 @@ impl Call {
             let store = &self.consents.store;
             let changed = store.change_designated_user(&origin, &session, &grant, &user_id);
             let grant = changed.await?;
-            self.consents.cache.learn().await;
+            self.consents.cache.catch_up_or_log().await;
             return self.consent_of(grant).await;
         }
         Err(Error::Unavailable)

@@ -6,7 +6,6 @@
 
 use std::{
     array::from_fn,
-    fmt,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -43,7 +42,8 @@ const PAIR: usize = 2;
 
 /// Counts failed sign-ins in memory, under keyed hashes with a random key of the process. Cheap to clone; clones share
 /// the counts.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("SignInDelays([redacted])")]
 pub struct SignInDelays(Arc<Inner>);
 
 struct Inner {
@@ -53,7 +53,9 @@ struct Inner {
 
 /// An attempt under way. [`Self::failed`] or [`Self::succeeded`] ends it. An attempt that is dropped without either is
 /// not counted.
+#[derive(derive_more::Debug)]
 #[must_use]
+#[debug("Attempt {{ delay: {delay:?}, .. }}")]
 pub struct Attempt {
     delays: SignInDelays,
     /// The keys that the attempt is counted under; `None` without an address, or if there was no room for the key.
@@ -196,20 +198,6 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         self.each(Tally::end);
-    }
-}
-
-impl fmt::Debug for SignInDelays {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SignInDelays([redacted])")
-    }
-}
-
-impl fmt::Debug for Attempt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Attempt")
-            .field("delay", &self.delay)
-            .finish_non_exhaustive()
     }
 }
 

@@ -27,7 +27,7 @@ impl SigningKeyService for OAuth {
         let request_id = convert::rotate(request.get_ref())?;
         let creation = creation(&request, "RotateSigningKey", request_id);
         let key = self.store.rotate_signing_key(&creation).await?;
-        self.cache.learn().await;
+        self.cache.catch_up_or_log().await;
         Ok(Response::new(pb::RotateSigningKeyResponse {
             signing_key: Some(convert::message(key, self.store.now())),
         }))
@@ -40,7 +40,7 @@ impl SigningKeyService for OAuth {
         let origin = Principal::of(&request).origin();
         let (kid, reason) = convert::revoke(request.get_ref())?;
         let key = self.store.revoke_signing_key(&origin, &kid, &reason).await?;
-        self.cache.learn().await;
+        self.cache.catch_up_or_log().await;
         Ok(Response::new(pb::RevokeSigningKeyResponse {
             signing_key: Some(convert::message(key, self.store.now())),
         }))

@@ -34,7 +34,7 @@ pub async fn revoke(oauth: &OAuth, client_id: &ClientId, tenant_id: &TenantId, t
             revoked.await?;
         }
     }
-    oauth.cache.learn().await;
+    oauth.cache.catch_up_or_log().await;
     Ok(())
 }
 
@@ -45,7 +45,7 @@ async fn verified(oauth: &OAuth, token: &str) -> Result<Result<AccessTokenClaims
         return Ok(verified);
     }
     // Another replica may have begun to sign with it a moment ago.
-    oauth.cache.learn().await;
+    oauth.cache.catch_up_or_log().await;
     let keys = oauth.cache.keys().await?.value;
     Ok(keys.set().verify_signature(token))
 }

@@ -161,13 +161,16 @@ async fn consent_page(
     });
     let field = |name| sent.map(|form| form.text(name).to_owned()).unwrap_or_default();
     let redirect = Url::parse(&setup.redirect_uri).ok();
-    let redirect_host = redirect.as_ref().and_then(Url::host_str).unwrap_or_default();
     let view = ConsentPage {
         frame: page.frame(true),
         setup_id: setup.setup_id.to_string(),
         csrf: page.csrf(),
         client: setup.profile.clone(),
-        redirect_host: redirect_host.to_owned(),
+        redirect_host: redirect
+            .as_ref()
+            .and_then(Url::host_str)
+            .unwrap_or_default()
+            .to_owned(),
         scopes: scopes.collect(),
         changes: current.as_ref().map(|consent| changes(setup, consent)),
         account_name: field("designated_account_name"),

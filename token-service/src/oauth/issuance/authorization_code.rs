@@ -71,7 +71,7 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
     match store.redeem_code(redemption).await? {
         RedemptionOutcome::Redeemed { superseding } => {
             if superseding {
-                issuance.oauth.cache.learn().await;
+                issuance.oauth.cache.catch_up_or_log().await;
             }
             issuance.recheck(signed, Some((&family, refresh_token))).await
         }

@@ -178,7 +178,7 @@ impl<'a> Issuance<'a> {
         let (oauth, origin) = (self.oauth.clone(), self.origin());
         complete(async move {
             oauth.store.end_family(&origin, &family, reason, event).await?;
-            oauth.cache.learn().await;
+            oauth.cache.catch_up_or_log().await;
             Ok(())
         })
         .await
