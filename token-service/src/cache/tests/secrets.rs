@@ -205,3 +205,16 @@ async fn calls_at_the_same_time_read_a_fact_once() {
     }
     assert_eq!(registry.checks().profiles, 1);
 }
+
+#[tokio::test]
+async fn a_failed_removal_of_ended_secrets_is_repeated_for_every_client() {
+    let (cache, registry, _database) = cache().await;
+    let other = ClientId::generate(&*test_clock(), &SeededRandom::new(8));
+    for client_id in [&registry.client_id, &other] {
+        cache.facts.note_changed_client(client_id);
+    }
+    let drop = "DROP TABLE verified_secrets";
+    cache.store.db.read().execute_unprepared(drop).await.unwrap();
+    cache.retain_verified_secrets().await;
+    assert_eq!(cache.facts.take_changed_clients().len(), 2);
+}
