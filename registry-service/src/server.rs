@@ -1,4 +1,4 @@
-//! Runs registry-service: opens its store, and gives routes, permissions and periodic work to [`run`].
+//! Runs registry-service: opens its store, and gives routes, permissions and periodic work to [`run()`].
 
 use std::{path::Path, sync::Arc};
 
