@@ -1,4 +1,4 @@
-//! token-service as a server: its store, caches, routes, permissions and janitor.
+//! Runs token-service: opens its store and caches, and gives routes, permissions and periodic work to [`run()`].
 
 use std::{
     os::unix::fs::PermissionsExt,

@@ -51,7 +51,7 @@ impl Call {
     /// Checks an authorization request against the registry, and stores it as a setup.
     ///
     /// # Errors
-    /// Those of [`Self::parties`]; [`Error::WrongState`] when client or tenant is suspended;
+    /// Those of [`Self::tenant_and_client`]; [`Error::WrongState`] when client or tenant is suspended;
     /// [`Error::InvalidScope`] for a scope that the client is not registered for, or if it has no scopes;
     /// [`Error::InvalidTarget`] for a resource that is not the tenant's API; [`Error::RequestIdReused`].
     pub async fn start_setup(&mut self, creation: &Creation, request: AuthorizationRequest) -> Result<Setup> {

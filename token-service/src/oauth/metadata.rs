@@ -9,7 +9,7 @@ use crate::{error::Result, model::signing_key::ALGORITHM};
 /// Returns the metadata of a tenant's authority; a suspended tenant has some too.
 ///
 /// # Errors
-/// [`Error::NotFound`], [`Error::RegistryUnavailable`].
+/// [`NotFound`](crate::error::Error::NotFound), [`RegistryUnavailable`](crate::error::Error::RegistryUnavailable).
 pub async fn of_tenant(oauth: &OAuth, tenant_id: &TenantId) -> Result<pb::GetAuthorityMetadataResponse> {
     let tenant = oauth.cache.tenant(tenant_id).await?.value;
     let issuer = &tenant.issuer;

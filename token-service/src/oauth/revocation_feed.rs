@@ -73,7 +73,8 @@ pub struct Page {
 /// with one of another epoch.
 ///
 /// # Errors
-/// [`Error::RegistryUnavailable`], [`Error::TooManyRevocations`].
+/// [`RegistryUnavailable`](crate::error::Error::RegistryUnavailable),
+/// [`TooManyRevocations`](crate::error::Error::TooManyRevocations).
 pub async fn after(oauth: &OAuth, cursor: Option<&Cursor>) -> Result<Page> {
     if let Some(cursor) = cursor {
         let page = read(oauth, cursor.registry_seq, cursor.token_seq, false).await?;
