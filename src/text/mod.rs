@@ -4,4 +4,5 @@ pub mod caller;
 pub mod id;
 pub mod opaque;
 pub mod page;
+pub mod uri;
 pub mod validation;

@@ -2,10 +2,7 @@
 
 use accord::{
     clock::UnixMillis,
-    text::{
-        id::TenantId,
-        validation::{MAX_URL_BYTES, Violations},
-    },
+    text::{id::TenantId, uri::MAX_URL_BYTES, validation::Violations},
     token::v1::{
         self as pb,
         introspect_token_request::ClientAuthentication as IntrospectProof,

@@ -1,0 +1,174 @@
+//! The rules for base URLs and redirect URIs. A URL that passes is returned byte for byte.
+
+use url::{Host, Url};
+
+/// The longest accepted URL, in bytes.
+pub const MAX_URL_BYTES: usize = 2048;
+
+/// Parses a base URL: https, or http on a loopback host, in normal form, without query.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn base_url(value: &str) -> Result<String, &'static str> {
+    match normal_url(value)? {
+        url if url.query().is_some() => Err("must not have a query"),
+        _ => Ok(value.to_owned()),
+    }
+}
+
+/// Parses a redirect URI (RFC 6749 §3.1.2, RFC 9700 §2.1): https, or http on a loopback host. It must be in normal
+/// form, so that the bytes that are compared later mean the same to every browser.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn redirect_uri(value: &str) -> Result<String, &'static str> {
+    normal_url(value)?;
+    if value.contains('*') {
+        return Err("must not hold a wildcard");
+    }
+    Ok(value.to_owned())
+}
+
+/// Parses a URL that equals its normal form, except for the slash of an empty path.
+fn normal_url(value: &str) -> Result<Url, &'static str> {
+    let url = check_url(value)?;
+    if url.as_str() == value || url.as_str() == format!("{value}/") {
+        Ok(url)
+    } else {
+        Err("must be in normal form: lowercase host, no default port, no dot segments")
+    }
+}
+
+/// Checks the rules that all URLs share.
+fn check_url(value: &str) -> Result<Url, &'static str> {
+    if value.is_empty() {
+        return Err("must not be empty");
+    }
+    if value.len() > MAX_URL_BYTES {
+        return Err("must have at most 2048 bytes");
+    }
+    if !value.bytes().all(|b| b.is_ascii_graphic()) || value.contains('\\') {
+        return Err("must hold only printable ASCII and no backslash");
+    }
+    let url = Url::parse(value).map_err(|_| "must be an absolute URL")?;
+    // The parser drops empty user info and fragments, and adds missing slashes, so these checks read the text.
+    let scheme_end = format!("{}://", url.scheme());
+    let authority = value
+        .strip_prefix(scheme_end.as_str())
+        .ok_or("must begin with https://")?
+        .split(['/', '?', '#'])
+        .next()
+        .unwrap_or_default();
+    if authority.contains('@') {
+        return Err("must not hold user info");
+    }
+    if value.contains('#') {
+        return Err("must not have a fragment");
+    }
+    if authority.contains('%') {
+        return Err("must not have an encoded host");
+    }
+    let host = url.host().ok_or("must have a host")?;
+    if matches!(host, Host::Domain(name) if name.ends_with('.')) {
+        return Err("must not have a host that ends with a dot");
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if is_loopback(&host) => Ok(url),
+        _ => Err("must use https (http on loopback hosts only)"),
+    }
+}
+
+fn is_loopback(host: &Host<&str>) -> bool {
+    match host {
+        Host::Domain(name) => *name == "localhost",
+        Host::Ipv4(address) => address.is_loopback(),
+        Host::Ipv6(address) => address.is_loopback(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirect_uris_are_returned_byte_for_byte() {
+        for good in [
+            "https://app.example/callback",
+            "https://app.example",
+            "https://app.example/",
+            "https://app.example:8443/a/b?x=1&y=%20",
+            "http://127.0.0.1:9000/callback",
+            "http://localhost/cb",
+            "http://[::1]:9000/cb",
+        ] {
+            assert_eq!(redirect_uri(good).as_deref(), Ok(good));
+        }
+    }
+
+    #[test]
+    fn invalid_redirect_uris_are_rejected() {
+        let long = format!("https://app.example/{}", "a".repeat(2048));
+        for bad in [
+            "",
+            "app.example/callback",
+            "/callback",
+            "//app.example/callback",
+            "http://app.example/callback",
+            "ftp://app.example/callback",
+            "javascript:alert(1)",
+            "data:text/html,x",
+            "myapp://callback",
+            "https:/app.example/cb",
+            "https:app.example/cb",
+            "https:///app.example/cb",
+            "https://",
+            "https://app.example/cb#",
+            "https://app.example/cb#x",
+            "https://*.example/cb",
+            "https://app.example/*",
+            "https://good.example@evil.example/cb",
+            "https://user:pass@app.example/cb",
+            "https://@app.example/cb",
+            "https://:@app.example/cb",
+            "https://app.example./cb",
+            "https://APP.example/cb",
+            "HTTPS://app.example/cb",
+            "https://app.example:443/cb",
+            "https://app.example/a/../cb",
+            "https://app.example/./cb",
+            "https://app.example/%2e%2e/cb",
+            "https://app.example\\cb",
+            "https://app.example\\@evil.example/cb",
+            "https://app%2eexample/cb",
+            "https://app.example/c b",
+            "https://app.example/cb\n",
+            " https://app.example/cb",
+            "https://äpp.example/cb",
+            "https://app.example/cä",
+            "https://app.example:99999/cb",
+            "https://[::1/cb",
+            "http://localhost.evil.example/cb",
+            "http://127.0.0.1.evil.example/cb",
+            "http://0x7f.1/cb",
+            "http://2130706433/cb",
+            "http://[::ffff:7f00:1]/cb",
+            long.as_str(),
+        ] {
+            assert!(redirect_uri(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn base_urls_have_neither_query_nor_fragment() {
+        assert!(base_url("https://api.example/v1").is_ok());
+        for bad in [
+            "https://api.example/?a=1",
+            "http://api.example/",
+            "https://api.example/#",
+            "https://u@api.example/",
+        ] {
+            assert!(base_url(bad).is_err(), "{bad}");
+        }
+    }
+}
