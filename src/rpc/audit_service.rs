@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use prost::Message;
 use tonic::{Request, Response};
 
 use crate::{
@@ -35,9 +36,10 @@ impl AuditService for AuditApi {
         let (filter, page) = parse(request.get_ref())?;
         let events = audit::list(self.0.read(), &filter, &page).await;
         let page = events.map_err(Problem::from)?.map(message);
+        let (audit_events, next_page_token) = page.fit(Message::encoded_len);
         Ok(Response::new(pb::ListAuditEventsResponse {
-            audit_events: page.items,
-            next_page_token: page.next_page_token,
+            audit_events,
+            next_page_token,
         }))
     }
 
@@ -180,7 +182,7 @@ mod tests {
             ..Default::default()
         };
         let (_, page) = parse(&first).unwrap();
-        let token = page.finish(vec!["b", "a"], |id| (*id).to_owned()).next_page_token;
+        let (_, token) = page.finish(vec!["b", "a"], |id| (*id).to_owned()).into_parts();
         let with = |change: fn(&mut pb::ListAuditEventsRequest)| {
             let mut request = pb::ListAuditEventsRequest {
                 page_token: token.clone(),

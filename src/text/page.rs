@@ -10,6 +10,8 @@ use crate::text::{opaque::sha256, validation::Violations};
 pub const DEFAULT_SIZE: u64 = 50;
 /// The largest size of a page.
 pub const MAX_SIZE: u64 = 500;
+/// The most bytes of rows in a page. gRPC libraries reject a message above 4 MiB by default.
+pub const MAX_BYTES: usize = 3 * 1024 * 1024;
 const MAX_TOKEN_BYTES: usize = 512;
 const MARK_BYTES: usize = 8;
 
@@ -24,19 +26,67 @@ pub struct PageRequest {
 /// One page of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
-    /// The rows.
-    pub items: Vec<T>,
-    /// The token of the next page; empty on the last one.
-    pub next_page_token: String,
+    /// The rows, each with its key.
+    rows: Vec<(T, String)>,
+    /// The key after which the next page begins; `None` on the last page.
+    next: Option<String>,
+    mark: [u8; MARK_BYTES],
 }
 
 impl<T> Page<T> {
     /// Converts each row.
-    pub fn map<U>(self, convert: impl FnMut(T) -> U) -> Page<U> {
+    pub fn map<U>(self, mut convert: impl FnMut(T) -> U) -> Page<U> {
+        let rows = self.rows.into_iter().map(|(row, key)| (convert(row), key));
         Page {
-            items: self.items.into_iter().map(convert).collect(),
-            next_page_token: self.next_page_token,
+            rows: rows.collect(),
+            next: self.next,
+            mark: self.mark,
         }
+    }
+
+    /// Converts all rows. `convert` returns one for each, in the same order.
+    ///
+    /// # Errors
+    /// That of `convert`.
+    pub async fn try_map<U, E>(
+        self,
+        convert: impl AsyncFnOnce(Vec<T>) -> Result<Vec<U>, E>,
+    ) -> Result<Page<U>, E> {
+        let (rows, keys): (_, Vec<_>) = self.rows.into_iter().unzip();
+        Ok(Page {
+            rows: convert(rows).await?.into_iter().zip(keys).collect(),
+            next: self.next,
+            mark: self.mark,
+        })
+    }
+
+    /// Removes rows. The next page stays the same.
+    pub fn retain(&mut self, keep: impl Fn(&T) -> bool) {
+        self.rows.retain(|(row, _)| keep(row));
+    }
+
+    /// Returns the rows that fit [`MAX_BYTES`] together, at least one, and the token of the page that follows them, as
+    /// [`Self::into_parts`] does. `bytes` returns the encoded size of a row.
+    pub fn fit(mut self, bytes: impl Fn(&T) -> usize) -> (Vec<T>, String) {
+        let mut sum = 0;
+        let exceeds = |(row, _): &(T, String)| {
+            sum += bytes(row);
+            sum > MAX_BYTES
+        };
+        if let Some(first_out) = self.rows.iter().position(exceeds)
+            && first_out.max(1) < self.rows.len()
+        {
+            self.rows.truncate(first_out.max(1));
+            self.next = self.rows.last().map(|(_, key)| key.clone());
+        }
+        self.into_parts()
+    }
+
+    /// Returns the rows, and the token of the next page: empty on the last one.
+    pub fn into_parts(self) -> (Vec<T>, String) {
+        let token = |key: String| URL_SAFE_NO_PAD.encode([&self.mark[..], key.as_bytes()].concat());
+        let rows = self.rows.into_iter().map(|(row, _)| row);
+        (rows.collect(), self.next.map(token).unwrap_or_default())
     }
 }
 
@@ -82,19 +132,21 @@ impl PageRequest {
         self.after.as_deref()
     }
 
-    /// Builds the page from up to [`Self::fetch`] rows. `cursor` returns a row's key.
-    pub fn finish<T>(&self, mut items: Vec<T>, cursor: impl Fn(&T) -> String) -> Page<T> {
+    /// Builds the page from up to [`Self::fetch`] rows. `key` returns a row's key.
+    pub fn finish<T>(&self, mut rows: Vec<T>, key: impl Fn(&T) -> String) -> Page<T> {
         let size = usize::try_from(self.size).unwrap_or(usize::MAX);
-        let more = items.len() > size;
-        items.truncate(size);
-        let last = items.last().filter(|_| more);
-        let next_page_token = last.map(|last| {
-            let token = [&self.mark[..], cursor(last).as_bytes()].concat();
-            URL_SAFE_NO_PAD.encode(token)
-        });
+        let more = rows.len() > size;
+        rows.truncate(size);
+        let with_key = |row| {
+            let key = key(&row);
+            (row, key)
+        };
+        let rows: Vec<_> = rows.into_iter().map(with_key).collect();
+        let last = rows.last().filter(|_| more);
         Page {
-            items,
-            next_page_token: next_page_token.unwrap_or_default(),
+            next: last.map(|(_, key)| key.clone()),
+            rows,
+            mark: self.mark,
         }
     }
 }
@@ -147,19 +199,37 @@ mod tests {
             let start = request
                 .after()
                 .map_or(0, |after| after.parse::<usize>().unwrap() + 1);
-            let rows = all[start..]
+            let fetched = all[start..]
                 .iter()
                 .copied()
                 .take(request.fetch() as usize)
                 .collect();
-            let page = request.finish(rows, |n| n.to_string());
-            seen.extend(page.items);
-            if page.next_page_token.is_empty() {
+            let rows;
+            (rows, token) = request.finish(fetched, |n| n.to_string()).into_parts();
+            seen.extend(rows);
+            if token.is_empty() {
                 break;
             }
-            token = page.next_page_token;
         }
         assert_eq!(seen, all);
+    }
+
+    #[test]
+    fn a_page_ends_before_its_bytes_exceed_the_limit() {
+        let request = parse("l", &[], 3, "").unwrap();
+        let page = |sizes: [usize; 3]| request.finish(sizes.to_vec(), |n| n.to_string()).fit(|n| *n);
+        let (half, whole) = (MAX_BYTES / 2, MAX_BYTES);
+        assert_eq!(page([half, half, 0]), (vec![half, half, 0], String::new()));
+        for (sizes, fitting) in [([half, half, 1], 2), ([whole, 1, 1], 1), ([whole + 1, 1, 1], 1)] {
+            let (rows, token) = page(sizes);
+            assert_eq!(rows, sizes[..fitting]);
+            let next = parse("l", &[], 3, &token).unwrap();
+            assert_eq!(next.after(), Some(&*sizes[fitting - 1].to_string()));
+        }
+        assert_eq!(
+            request.finish(vec![], usize::to_string).fit(|n| *n),
+            (vec![], String::new())
+        );
     }
 
     #[test]
@@ -175,7 +245,7 @@ mod tests {
     #[test]
     fn page_tokens_of_other_lists_and_filters_are_rejected() {
         let first = parse("l", &["a", "b"], 1, "").unwrap();
-        let token = first.finish(vec![1, 2], |n| n.to_string()).next_page_token;
+        let (_, token) = first.finish(vec![1, 2], |n| n.to_string()).into_parts();
         assert!(parse("l", &["a", "b"], 9, &token).is_ok());
         for (list, filters) in [("m", ["a", "b"]), ("l", ["ab", ""]), ("l", ["a", "c"])] {
             let error = parse(list, &filters, 1, &token).unwrap_err();

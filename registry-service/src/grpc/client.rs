@@ -8,6 +8,7 @@ use accord::{
     store::audit::Origin,
     text::id::ClientId,
 };
+use prost::Message;
 use tonic::{Request, Response};
 
 use super::{
@@ -47,9 +48,10 @@ impl ClientService for Api {
     async fn list_clients(&self, call: Request<ListClientsRequest>) -> Reply<ListClientsResponse> {
         let (tenant_id, state, page) = convert::list(call.get_ref())?;
         let page = self.store.list_clients(tenant_id.as_ref(), state, &page).await?;
+        let (clients, next_page_token) = page.map(convert::message).fit(Message::encoded_len);
         Ok(Response::new(ListClientsResponse {
-            clients: page.items.into_iter().map(convert::message).collect(),
-            next_page_token: page.next_page_token,
+            clients,
+            next_page_token,
         }))
     }
 
@@ -107,9 +109,10 @@ impl ClientService for Api {
     ) -> Reply<ListClientSecretsResponse> {
         let (client_id, page) = convert::list_secrets(call.get_ref())?;
         let page = self.store.list_client_secrets(&client_id, &page).await?;
+        let (secrets, next_page_token) = page.map(convert::secret).fit(Message::encoded_len);
         Ok(Response::new(ListClientSecretsResponse {
-            secrets: page.items.into_iter().map(convert::secret).collect(),
-            next_page_token: page.next_page_token,
+            secrets,
+            next_page_token,
         }))
     }
 

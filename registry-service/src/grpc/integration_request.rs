@@ -5,6 +5,7 @@ use accord::{
     rpc::status::Reply,
     text::id::IntegrationRequestId,
 };
+use prost::Message;
 use tonic::{Request, Response};
 
 use super::{
@@ -52,9 +53,10 @@ impl IntegrationRequestService for Api {
     ) -> Reply<ListIntegrationRequestsResponse> {
         let (state, page) = convert::list(call.get_ref())?;
         let page = self.store.list_integration_requests(state, &page).await?;
+        let (integration_requests, next_page_token) = page.map(convert::message).fit(Message::encoded_len);
         Ok(Response::new(ListIntegrationRequestsResponse {
-            integration_requests: page.items.into_iter().map(convert::message).collect(),
-            next_page_token: page.next_page_token,
+            integration_requests,
+            next_page_token,
         }))
     }
 

@@ -5,6 +5,7 @@ use accord::{
     rpc::status::Reply,
     text::id::{OperatorId, WorkloadId},
 };
+use prost::Message;
 use tonic::{Request, Response};
 
 use super::{
@@ -30,9 +31,12 @@ impl OperatorService for Api {
         let message = call.into_inner();
         let page = unfiltered_page("operators", message.page_size, &message.page_token)?;
         let page = self.store.list_callers(CallerType::Operator, &page).await?;
+        let (operators, next_page_token) = page
+            .map(convert::operator)
+            .fit(|operator| operator.as_ref().map_or(0, Message::encoded_len));
         Ok(Response::new(ListOperatorsResponse {
-            operators: page.items.into_iter().filter_map(convert::operator).collect(),
-            next_page_token: page.next_page_token,
+            operators: operators.into_iter().flatten().collect(),
+            next_page_token,
         }))
     }
 
@@ -60,9 +64,12 @@ impl OperatorService for Api {
         let message = call.into_inner();
         let page = unfiltered_page("workloads", message.page_size, &message.page_token)?;
         let page = self.store.list_callers(CallerType::Workload, &page).await?;
+        let (workloads, next_page_token) = page
+            .map(convert::workload)
+            .fit(|workload| workload.as_ref().map_or(0, Message::encoded_len));
         Ok(Response::new(ListWorkloadsResponse {
-            workloads: page.items.into_iter().filter_map(convert::workload).collect(),
-            next_page_token: page.next_page_token,
+            workloads: workloads.into_iter().flatten().collect(),
+            next_page_token,
         }))
     }
 

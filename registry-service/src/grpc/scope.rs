@@ -4,6 +4,7 @@ use accord::{
     registry::v1::{scope_service_server::ScopeService, *},
     rpc::status::Reply,
 };
+use prost::Message;
 use tonic::{Request, Response};
 
 use super::{
@@ -26,9 +27,10 @@ impl ScopeService for Api {
         let message = call.into_inner();
         let page = unfiltered_page("scopes", message.page_size, &message.page_token)?;
         let page = self.store.list_scopes(&page).await?;
+        let (scopes, next_page_token) = page.map(convert::message).fit(Message::encoded_len);
         Ok(Response::new(ListScopesResponse {
-            scopes: page.items.into_iter().map(convert::message).collect(),
-            next_page_token: page.next_page_token,
+            scopes,
+            next_page_token,
         }))
     }
 

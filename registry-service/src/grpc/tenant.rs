@@ -6,6 +6,7 @@ use accord::{
     store::audit::Origin,
     text::id::TenantId,
 };
+use prost::Message;
 use tonic::{Request, Response};
 
 use super::{
@@ -40,9 +41,10 @@ impl TenantService for Api {
         let (state, page) = convert::list(call.get_ref())?;
         let page = self.store.list_tenants(state, &page).await?;
         let page = page.map(|tenant| convert::message(tenant, &self.public_base_url));
+        let (tenants, next_page_token) = page.fit(Message::encoded_len);
         Ok(Response::new(ListTenantsResponse {
-            tenants: page.items,
-            next_page_token: page.next_page_token,
+            tenants,
+            next_page_token,
         }))
     }
 

@@ -5,6 +5,7 @@ use accord::{
     rpc::status::{Problem, Reply},
     store::audit::Origin,
 };
+use prost::Message;
 use tonic::{Request, Response};
 
 use super::{Api, convert::user as convert, creation, parts};
@@ -40,9 +41,10 @@ impl UserService for Api {
     async fn list_users(&self, call: Request<ListUsersRequest>) -> Reply<ListUsersResponse> {
         let (tenant_id, state, page) = convert::list(call.get_ref())?;
         let page = self.store.list_users(&tenant_id, state, &page).await?;
+        let (users, next_page_token) = page.map(convert::message).fit(Message::encoded_len);
         Ok(Response::new(ListUsersResponse {
-            users: page.items.into_iter().map(convert::message).collect(),
-            next_page_token: page.next_page_token,
+            users,
+            next_page_token,
         }))
     }
 

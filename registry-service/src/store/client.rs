@@ -85,11 +85,14 @@ impl Store {
         });
         let query = Entity::find().apply_if(state, QueryFilter::filter);
         let query = query.apply_if(tenant, QueryFilter::filter);
-        let mut page = self.page(query, Column::ClientId, Desc, page, client).await?;
-        for client in &mut page.items {
-            read_tenants(self.db.read(), client).await?;
-        }
-        Ok(page)
+        let page = self.page(query, Column::ClientId, Desc, page, client).await?;
+        let with_tenants = async |mut clients: Vec<Client>| {
+            for client in &mut clients {
+                read_tenants(self.db.read(), client).await?;
+            }
+            Ok(clients)
+        };
+        page.try_map(with_tenants).await
     }
 
     /// Changes the given fields. An update that removes a tenant or a scope ends the client's access tokens.

@@ -147,10 +147,8 @@ impl Store {
             Value::String(Some(key)) => key,
             _ => String::new(),
         });
-        Ok(Page {
-            items: page.items.into_iter().map(convert).collect::<Result<_>>()?,
-            next_page_token: page.next_page_token,
-        })
+        page.try_map(async |rows| rows.into_iter().map(convert).collect())
+            .await
     }
 }
 

@@ -203,8 +203,9 @@ mod tests {
             loop {
                 let page = PageRequest::parse(&mut Default::default(), "scopes", &[], 2, &token).unwrap();
                 let page = store.list_scopes(&page).await.unwrap();
-                seen.extend(page.items.into_iter().map(|scope| scope.name.to_string()));
-                token = page.next_page_token;
+                let scopes;
+                (scopes, token) = page.into_parts();
+                seen.extend(scopes.into_iter().map(|scope| scope.name.to_string()));
                 if token.is_empty() {
                     break;
                 }

@@ -91,7 +91,12 @@ pub async fn audited(store: &Store) -> Vec<String> {
     let events = audit::list(store.db.read(), &audit::Filter::default(), &page)
         .await
         .unwrap();
-    let mut actions: Vec<_> = events.items.into_iter().map(|event| event.action).collect();
+    let mut actions: Vec<_> = events
+        .into_parts()
+        .0
+        .into_iter()
+        .map(|event| event.action)
+        .collect();
     actions.reverse();
     actions
 }

@@ -32,7 +32,11 @@ async fn record_all(db: &Database, clock: &dyn Clock, origin: &Origin, events: V
 
 async fn actions(conn: &impl ConnectionTrait, filter: Filter) -> Vec<String> {
     let page = list(conn, &filter, &page(0, "")).await.unwrap();
-    page.items.into_iter().map(|event| event.action).collect()
+    page.into_parts()
+        .0
+        .into_iter()
+        .map(|event| event.action)
+        .collect()
 }
 
 #[tokio::test]
@@ -68,8 +72,7 @@ async fn an_event_round_trips() {
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .into(),
         };
-        assert_eq!(found.items, [expected], "{place:?}");
-        assert_eq!(found.next_page_token, "");
+        assert_eq!(found.into_parts(), (vec![expected], String::new()), "{place:?}");
     }
 }
 
@@ -248,9 +251,10 @@ async fn pages_follow_one_another_while_events_are_added() {
         let mut token = String::new();
         for expected in [10, 10, 5] {
             let found = list(db.read(), &filter, &page(10, &token)).await.unwrap();
-            assert_eq!(found.items.len(), expected, "{place:?}");
-            seen.extend(found.items.into_iter().filter_map(|event| event.subject));
-            token = found.next_page_token;
+            let events;
+            (events, token) = found.into_parts();
+            assert_eq!(events.len(), expected, "{place:?}");
+            seen.extend(events.into_iter().filter_map(|event| event.subject));
             // Newer events don't shift the pages that follow.
             let late = Event::new("tick").subject("late");
             record(db.read(), &*clock, &SystemRandom, &origin, late)

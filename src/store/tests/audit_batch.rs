@@ -36,8 +36,9 @@ async fn subjects(db: &Database) -> Vec<String> {
     loop {
         let page = PageRequest::parse(&mut Default::default(), "audit", &[], 500, &token).unwrap();
         let page = list(db.read(), &Filter::default(), &page).await.unwrap();
-        subjects.extend(page.items.into_iter().filter_map(|event| event.subject));
-        token = page.next_page_token;
+        let events;
+        (events, token) = page.into_parts();
+        subjects.extend(events.into_iter().filter_map(|event| event.subject));
         if token.is_empty() {
             return subjects;
         }
@@ -136,11 +137,9 @@ async fn a_group_and_a_transaction_write_the_same_rows() {
             .unwrap();
         let page = PageRequest::parse(&mut Default::default(), "audit", &[], 500, "").unwrap();
         let listed = list(db.read(), &Filter::default(), &page).await.unwrap();
+        let (listed, _) = listed.into_parts();
         for subject in [None, Some("1")] {
-            let same = listed
-                .items
-                .iter()
-                .filter(|event| event.subject.as_deref() == subject);
+            let same = listed.iter().filter(|event| event.subject.as_deref() == subject);
             let same: Vec<_> = same
                 .cloned()
                 .map(|event| EventRow {

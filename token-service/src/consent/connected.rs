@@ -45,12 +45,11 @@ impl Call {
         self.authority(tenant_id, "tenant").await?;
         self.tenant(tenant_id).await?;
         let grants = self.consents.store.list_grants(tenant_id, filter, page).await?;
-        let mut items = self.consents_of(grants.items).await?;
-        items.retain(|consent| filter.state.is_none_or(|state| state == consent.state));
-        Ok(Page {
-            items,
-            next_page_token: grants.next_page_token,
-        })
+        let mut consents = grants
+            .try_map(async |grants| self.consents_of(grants).await)
+            .await?;
+        consents.retain(|consent| filter.state.is_none_or(|state| state == consent.state));
+        Ok(consents)
     }
 
     /// Returns the consent that a client has now, active or suspended.

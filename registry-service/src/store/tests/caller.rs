@@ -166,9 +166,10 @@ async fn lists_are_in_the_order_of_creation() {
             for expected in [2, 1] {
                 let page = PageRequest::parse(&mut Default::default(), "callers", &[], 2, &token).unwrap();
                 let page = store.list_callers(caller_type, &page).await.unwrap();
-                assert_eq!(page.items.len(), expected, "{database:?}");
-                names.extend(page.items.into_iter().map(|record| record.name));
-                token = page.next_page_token;
+                let records;
+                (records, token) = page.into_parts();
+                assert_eq!(records.len(), expected, "{database:?}");
+                names.extend(records.into_iter().map(|record| record.name));
             }
             assert_eq!(names, ["c", "a", "b"], "{database:?}");
             assert!(token.is_empty(), "{database:?}");

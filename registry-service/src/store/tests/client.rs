@@ -393,8 +393,9 @@ async fn clients_are_listed_by_tenant_and_state() {
                 .list_clients(tenant_id.as_ref(), state, &page)
                 .await
                 .unwrap();
-            let ids = page.items.into_iter().map(|client| client.client_id);
-            (ids.collect::<Vec<_>>(), page.next_page_token)
+            let (clients, token) = page.into_parts();
+            let ids = clients.into_iter().map(|client| client.client_id);
+            (ids.collect::<Vec<_>>(), token)
         };
         let (first, token) = list(None, None, 2, "").await;
         let (rest, end) = list(None, None, 2, &token).await;

@@ -52,7 +52,8 @@ async fn added(store: &Store, new: NewSecret) -> (ClientSecret, String) {
 /// The client's secrets, newest first.
 async fn secrets(store: &Store, client_id: &ClientId) -> Vec<ClientSecret> {
     let page = PageRequest::parse(&mut Default::default(), "client_secrets", &[], 500, "").unwrap();
-    store.list_client_secrets(client_id, &page).await.unwrap().items
+    let listed = store.list_client_secrets(client_id, &page).await;
+    listed.unwrap().into_parts().0
 }
 
 #[tokio::test]

@@ -34,7 +34,8 @@ async fn secrets(store: &Store, client_id: &ClientId) -> Vec<ClientSecret> {
     let page =
         accord::text::page::PageRequest::parse(&mut Default::default(), "client_secrets", &[], 500, "")
             .unwrap();
-    store.list_client_secrets(client_id, &page).await.unwrap().items
+    let listed = store.list_client_secrets(client_id, &page).await;
+    listed.unwrap().into_parts().0
 }
 
 async fn row(store: &Store, link: &Link) -> Model {

@@ -155,7 +155,8 @@ async fn unknown_references_are_all_reported_and_nothing_is_stored() {
                 .list_integration_requests(None, &page)
                 .await
                 .unwrap()
-                .items
+                .into_parts()
+                .0
                 .is_empty()
         );
 
@@ -214,30 +215,20 @@ async fn a_request_is_decided_once() {
 
         let page = PageRequest::parse(&mut Default::default(), "integration_requests", &[], 1, "").unwrap();
         let newest = store.list_integration_requests(None, &page).await.unwrap();
-        assert_eq!(
-            newest.items[0].integration_request_id,
-            rejected.integration_request_id
-        );
-        let page = PageRequest::parse(
-            &mut Default::default(),
-            "integration_requests",
-            &[],
-            1,
-            &newest.next_page_token,
-        )
-        .unwrap();
+        let (newest, token) = newest.into_parts();
+        assert_eq!(newest[0].integration_request_id, rejected.integration_request_id);
+        let page =
+            PageRequest::parse(&mut Default::default(), "integration_requests", &[], 1, &token).unwrap();
         let older = store.list_integration_requests(None, &page).await.unwrap();
-        assert_eq!(
-            older.items[0].integration_request_id,
-            approved.integration_request_id
-        );
-        assert!(older.next_page_token.is_empty());
+        let (older, token) = older.into_parts();
+        assert_eq!(older[0].integration_request_id, approved.integration_request_id);
+        assert!(token.is_empty());
         let page = PageRequest::parse(&mut Default::default(), "integration_requests", &[], 0, "").unwrap();
         let filtered = store
             .list_integration_requests(Some(State::Approved), &page)
             .await
             .unwrap();
-        assert_eq!(filtered.items.len(), 1, "{database:?}");
+        assert_eq!(filtered.into_parts().0.len(), 1, "{database:?}");
     }
 }
 

@@ -10,6 +10,8 @@ use accord::{
     token::v1 as pb,
 };
 
+use prost::Message;
+
 use super::{optional, present};
 use crate::model::grant::{Consent, GrantFilter, GrantState};
 
@@ -101,9 +103,9 @@ pub fn message(consent: Consent) -> pb::Consent {
 
 /// Writes a page of consents.
 pub fn list_response(consents: Page<Consent>) -> pb::ListConsentsResponse {
-    let page = consents.map(message);
+    let (consents, next_page_token) = consents.map(message).fit(Message::encoded_len);
     pb::ListConsentsResponse {
-        consents: page.items,
-        next_page_token: page.next_page_token,
+        consents,
+        next_page_token,
     }
 }

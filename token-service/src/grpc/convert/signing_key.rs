@@ -10,6 +10,8 @@ use accord::{
 };
 use uuid::Uuid;
 
+use prost::Message;
+
 use crate::model::signing_key::{ALGORITHM, SigningKey, State};
 
 accord::message_enum! { State = pb::SigningKeyState { Next, Active, Retired, Revoked } }
@@ -54,9 +56,9 @@ pub fn message(key: SigningKey, now: UnixMillis) -> pb::SigningKey {
 
 /// Writes a page of keys.
 pub fn list_response(keys: Page<SigningKey>, now: UnixMillis) -> pb::ListSigningKeysResponse {
-    let page = keys.map(|key| message(key, now));
+    let (signing_keys, next_page_token) = keys.map(|key| message(key, now)).fit(Message::encoded_len);
     pb::ListSigningKeysResponse {
-        signing_keys: page.items,
-        next_page_token: page.next_page_token,
+        signing_keys,
+        next_page_token,
     }
 }

@@ -33,9 +33,8 @@ pub(super) async fn list(mut page: PageContext, RawQuery(query): RawQuery) -> Re
     let request = request.ok_or(PageError::NOT_FOUND)?;
     let filter = GrantFilter::default();
     let listed = page.call.list_consents(tenant_id, &filter, &request).await?;
-    let next = listed.next_page_token;
-    let consents = listed.items.into_iter();
-    let integrations = consents.map(|consent| integration(&page, consent));
+    let (consents, next) = listed.into_parts();
+    let integrations = consents.into_iter().map(|consent| integration(&page, consent));
     let view = IntegrationsPage {
         frame: page.frame(true),
         integrations: integrations.collect(),

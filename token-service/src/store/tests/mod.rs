@@ -226,7 +226,7 @@ async fn events(store: &Store, action: &str) -> Vec<audit::EventRow> {
         ..Default::default()
     };
     let events = audit::list(store.db.read(), &filter, &page(500, "")).await;
-    events.unwrap().items
+    events.unwrap().into_parts().0
 }
 
 async fn revocations(store: &Store) -> Vec<entity::revocation::Model> {

@@ -151,5 +151,6 @@ async fn events(store: &Store) -> Vec<EventRow> {
         ..Default::default()
     };
     let page = PageRequest::parse(&mut Default::default(), "audit_events", &[], 500, "").unwrap();
-    audit::list(store.db.read(), &filter, &page).await.unwrap().items
+    let events = audit::list(store.db.read(), &filter, &page).await;
+    events.unwrap().into_parts().0
 }
