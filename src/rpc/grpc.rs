@@ -13,6 +13,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use crate::rpc::{
     auth::Authorizer,
     middleware::{MAX_CALL_TIME, Protocol},
+    status::{ErrorReason, Problem},
 };
 
 /// The largest message that a server reads, in bytes.
@@ -83,6 +84,11 @@ impl Protocol for Grpc {
         Ok(id)
     }
 
+    fn complete(&self, mut response: Response<Body>) -> Response<Body> {
+        describe(response.headers_mut());
+        response
+    }
+
     fn error(&self, status: Status) -> Response<Body> {
         status.into_http()
     }
@@ -92,6 +98,25 @@ impl Protocol for Grpc {
         let code = code.map_or(Code::Ok, |value| Code::from_bytes(value.as_bytes()));
         (code != Code::Ok).then(|| format!("{code:?}"))
     }
+}
+
+/// Adds details to a status of the framework. It has none, and the framework blames the server for a message that can't
+/// be read: without a body, cut off, with an unknown flag, or too large.
+fn describe(headers: &mut HeaderMap) {
+    let Some(status) = Status::from_header_map(headers).filter(|status| status.details().is_empty()) else {
+        return;
+    };
+    let (code, reason) = match status.code() {
+        Code::Internal | Code::Unknown | Code::OutOfRange | Code::ResourceExhausted => {
+            (Code::InvalidArgument, ErrorReason::InvalidFields)
+        }
+        Code::NotFound => (Code::NotFound, ErrorReason::NotFound),
+        Code::Unimplemented => (Code::Unimplemented, ErrorReason::NotAvailable),
+        _ => return,
+    };
+    let status = Status::from(Problem::new(code, reason, status.message()));
+    // Fails only for metadata, of which there is none.
+    let _ = status.add_header(headers);
 }
 
 /// Parses `grpc-timeout` (gRPC over HTTP/2): up to 8 digits and a unit.

@@ -44,6 +44,11 @@ pub(super) trait Protocol: Clone + Send + Sync + 'static {
         async { Ok(String::new()) }
     }
 
+    /// Completes the response of the routes.
+    fn complete(&self, response: Response<Body>) -> Response<Body> {
+        response
+    }
+
     /// Converts a status to a response.
     fn error(&self, status: Status) -> Response<Body>;
 
@@ -102,7 +107,7 @@ async fn serve(protocol: impl Protocol, routes: impl Routes, mut request: Reques
         };
         let answer = AssertUnwindSafe(timeout_at(deadline, answer)).catch_unwind();
         let mut response = match answer.await {
-            Ok(Ok(Ok(response))) => response,
+            Ok(Ok(Ok(response))) => protocol.complete(response),
             Ok(Ok(Err(status))) => protocol.error(status),
             Ok(Err(_elapsed)) => protocol.error(Problem::deadline_exceeded().into()),
             // The panic hook has already logged the panic and its place.

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::{Router, body::Body, http::Response, routing::get};
+use http_body_util::BodyExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -10,6 +11,7 @@ use tokio::{
 };
 use tonic::{Code, Request, Status, transport::Channel};
 use tonic_types::StatusExt;
+use tower::ServiceExt;
 
 use super::*;
 use crate::{
@@ -23,7 +25,7 @@ use crate::{
         auth::{Access, Permissions},
         listener::MAX_CONCURRENT_CALLS,
     },
-    testing::{NoCallers, http2::hang_up, postgres, sqlite, test_clock},
+    testing::{NoCallers, calls::assert_refused, http2::hang_up, postgres, sqlite, test_clock},
 };
 
 /// A service whose every method and page panics.
@@ -180,6 +182,65 @@ async fn a_panic_is_an_internal_error_of_one_call() {
         assert!(panicked.contains(header), "{panicked}");
     }
     assert!(ok.starts_with("HTTP/1.1 200 ") && ok.ends_with("fine"), "{ok}");
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
+}
+
+/// Sends the bytes of a body to a method. Returns the status in the response's headers or trailers.
+async fn send(channel: &Channel, path: &str, encoding: &str, body: &'static [u8]) -> Status {
+    let request = http::Request::post(path).header("content-type", "application/grpc");
+    let request = request.header("grpc-encoding", encoding);
+    let body = tonic::body::Body::new(Body::from(body));
+    let response = channel
+        .clone()
+        .oneshot(request.body(body).unwrap())
+        .await
+        .unwrap();
+    let in_headers = Status::from_header_map(response.headers());
+    let body = response.into_body().collect().await.unwrap();
+    in_headers.unwrap_or_else(|| Status::from_header_map(body.trailers().unwrap()).unwrap())
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_read_is_an_invalid_argument() {
+    const LIST: &str = "/accord.audit.v1.AuditService/ListAuditEvents";
+    const CHECK: &str = "/grpc.health.v1.Health/Check";
+    const WATCH: &str = "/grpc.health.v1.Health/Watch";
+    const REFLECT: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    let shutdown = CancellationToken::new();
+    let (grpc, _, running) = start(&shutdown).await;
+    let channel = Channel::from_shared(format!("http://{grpc}")).unwrap();
+    let channel = channel.connect().await.unwrap();
+    let unreadable: [&[u8]; 7] = [
+        &[0, 0],
+        &[0, 0, 0, 0, 9, 1],
+        &[0, 0, 0, 0, 1, 0xff],
+        // A string that is not UTF-8, or longer than the message.
+        &[0, 0, 0, 0, 3, 0x0a, 1, 0xff],
+        &[0, 0, 0, 0, 2, 0x0a, 0x7f],
+        &[1, 0, 0, 0, 0],
+        &[7, 0, 0, 0, 0],
+    ];
+    for path in [LIST, CHECK, WATCH] {
+        for body in unreadable {
+            let status = send(&channel, path, "identity", body).await;
+            assert_refused::<()>(Err(status), Code::InvalidArgument, "INVALID_FIELDS");
+        }
+        let too_large = send(&channel, path, "identity", &[0, 0xff, 0xff, 0xff, 0xff]).await;
+        assert!(too_large.message().contains("the limit is"), "{too_large:?}");
+        assert_refused::<()>(Err(too_large), Code::InvalidArgument, "INVALID_FIELDS");
+        let without = send(&channel, path, "identity", &[]).await;
+        assert_refused::<()>(Err(without), Code::InvalidArgument, "INVALID_FIELDS");
+        let compressed = send(&channel, path, "gzip", &[1, 0, 0, 0, 0]).await;
+        assert_refused::<()>(Err(compressed), Code::Unimplemented, "NOT_AVAILABLE");
+    }
+    let unknown = send(&channel, CHECK, "identity", &[0, 0, 0, 0, 3, 0x0a, 1, b'x']).await;
+    assert_refused::<()>(Err(unknown), Code::NotFound, "NOT_FOUND");
+    // Reflection ends the stream.
+    for body in unreadable {
+        assert_eq!(send(&channel, REFLECT, "identity", body).await.code(), Code::Ok);
+    }
+    drop(channel);
     shutdown.cancel();
     running.await.unwrap().unwrap();
 }
