@@ -15,10 +15,13 @@ pub const DOMAIN: &str = "accord";
 
 /// The `RetryInfo` of UNAVAILABLE.
 pub const RETRY_UNAVAILABLE: Duration = Duration::from_secs(1);
-/// The most bytes of violations in a status: details are a header, and callers accept 16 KiB of headers.
-const MAX_VIOLATION_BYTES: usize = 8 * 1024;
-/// The bytes of a violation besides its texts.
-const VIOLATION_OVERHEAD: usize = 8;
+/// The most bytes of violations in a status. Details are a header in base64, and libraries reject more than 8 KiB of
+/// headers.
+const MAX_VIOLATION_BYTES: usize = 4 * 1024;
+/// The most bytes of a violation besides its texts.
+const VIOLATION_OVERHEAD: usize = 9;
+/// The most bytes of a message. A header holds it percent-encoded, and the details hold it again.
+const MAX_MESSAGE_BYTES: usize = 512;
 
 /// The return type of a gRPC method.
 pub type Reply<T> = Result<Response<T>, Status>;
@@ -35,12 +38,14 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Creates a problem. `message` is for developers and must hold nothing secret.
+    /// Creates a problem. `message` is for developers, must hold nothing secret, and is cut after 512 bytes.
     pub fn new(code: Code, reason: ErrorReason, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
         Self {
             code,
             reason,
-            message: message.into(),
+            message,
             metadata: HashMap::new(),
             violations: Vec::new(),
             retry_after: None,
@@ -123,7 +128,7 @@ impl From<Violations> for Problem {
         let (mut bytes, mut left_out) = (0, 0);
         for violation in violations.into_vec() {
             bytes += violation.field.len() + violation.description.len() + VIOLATION_OVERHEAD;
-            if bytes < MAX_VIOLATION_BYTES {
+            if bytes <= MAX_VIOLATION_BYTES {
                 let violation = FieldViolation::new(violation.field, violation.description);
                 problem.violations.push(violation);
             } else {
@@ -188,12 +193,35 @@ mod tests {
             violations.add(format!("scopes[{index}].reason"), "must have 1 to 500 characters");
         }
         let status: Status = violations.into();
-        assert!(status.details().len() < 12 * 1024, "{}", status.details().len());
+        assert!(header_bytes(&status) < 8 * 1024);
         let bad = status.get_details_bad_request().unwrap();
         let (last, listed) = bad.field_violations.split_last().unwrap();
-        assert!(listed.len() > 100);
+        assert!(listed.len() > 60);
         let left_out = 1_000 - listed.len();
         assert_eq!(last.description, format!("{left_out} more are not listed"));
+    }
+
+    #[test]
+    fn no_status_exceeds_8_kib_of_headers() {
+        for description in ["", "is bad", &"\u{e9}".repeat(200), &"x".repeat(5_000)] {
+            let mut violations = Violations::default();
+            for index in 0..10_000 {
+                violations.add(format!("f[{index}]"), description);
+            }
+            assert!(header_bytes(&violations.into()) < 8 * 1024, "{description}");
+        }
+        let long = Problem::new(Code::NotFound, ErrorReason::NotFound, "\u{1f600}".repeat(1_000));
+        assert!(header_bytes(&long.into()) < 8 * 1024);
+    }
+
+    /// The size of a response's headers as HTTP/2 counts it (RFC 9113 section 6.5.2), with a request id.
+    fn header_bytes(status: &Status) -> usize {
+        let mut response = status.clone().into_http::<()>();
+        let id = "x".repeat(64).parse().unwrap();
+        response.headers_mut().insert("x-request-id", id);
+        let size =
+            |(name, value): (&http::HeaderName, &http::HeaderValue)| name.as_str().len() + value.len() + 32;
+        ":status200".len() + 32 + response.headers().iter().map(size).sum::<usize>()
     }
 
     #[test]
