@@ -26,6 +26,7 @@ use crate::{
 
 pub mod calls;
 pub mod http2;
+pub mod mutated;
 mod postgres;
 
 use postgres::{Cluster, Durability, PostgresDatabase};

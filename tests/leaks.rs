@@ -1,5 +1,7 @@
 //! After the six steps, databases, logs and the audit record contain no secret.
 
+pub mod planted;
+
 use std::{
     collections::BTreeSet,
     io::Write,
@@ -65,7 +67,8 @@ async fn nothing_secret_is_stored_or_logged() {
 /// Takes the six steps, then looks into the whole of what is on disk, write-ahead logs included, and into what
 /// the services say.
 async fn walk_leaves_nothing(registry_url: &str, token_url: &str, directory: &Path) {
-    let mut services = Services::start(registry_url, token_url).await;
+    let log = [("RUST_LOG", "trace")];
+    let mut services = Services::start_with(registry_url, token_url, &log).await;
     let (outcome, _) = walk(&services.target).await;
     let target = services.target.clone();
     let mut said = String::new();

@@ -14,6 +14,7 @@ mod demo;
 mod dev;
 mod freshness;
 mod gateway;
+mod grpc_callers;
 mod kill;
 mod leaks;
 mod oauth_clients;
@@ -25,7 +26,7 @@ mod setups;
 mod tokens;
 mod walkthrough;
 
-use harness::suite::Tool::{Axe, Chromium, Curl, Envoy, Grpcurl, RequestsOauthlib};
+use harness::suite::Tool::{Axe, Chromium, Curl, Envoy, Grpcio, Grpcurl, RequestsOauthlib};
 
 fn main() -> std::process::ExitCode {
     harness::suite::run(vec![
@@ -48,8 +49,10 @@ fn main() -> std::process::ExitCode {
         (&[Envoy], gateway::headers::tests()),
         (&[Envoy], gateway::limits::tests()),
         (&[Envoy], gateway::transport::tests()),
+        (&[Grpcio, Grpcurl], grpc_callers::libraries::tests()),
         (&[], kill::tests()),
         (&[], leaks::tests()),
+        (&[], leaks::planted::tests()),
         (&[Curl], oauth_clients::guide::tests()),
         (&[], oauth_clients::oauth2_crate::tests()),
         (&[RequestsOauthlib], oauth_clients::requests_oauthlib::tests()),

@@ -62,7 +62,7 @@ pub(super) trait Protocol: Clone + Send + Sync + 'static {
 }
 
 /// A service that responds to every request.
-pub(super) trait Routes: Clone + Send + 'static
+pub(crate) trait Routes: Clone + Send + 'static
 where
     Self: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>,
 {

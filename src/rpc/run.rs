@@ -171,6 +171,14 @@ pub async fn run<S: Service>(
     Ok(())
 }
 
+/// Returns what the gRPC listener serves, for tests that make very many calls.
+#[cfg(feature = "testing")]
+pub(crate) async fn in_process<S: Service>(service: &S) -> impl middleware::Routes {
+    let authorizer = service.authorizer();
+    let (routes, _) = grpc::router(service.routes(), S::GRPC_SERVICES).await.unwrap();
+    middleware::stack(Grpc { authorizer }, routes)
+}
+
 async fn report_readiness(
     service: &impl Service,
     health: &Health,

@@ -31,7 +31,7 @@ impl Services {
         Self::start_with(registry_url, token_url, &[]).await
     }
 
-    /// Does the same with more settings of token-service.
+    /// Does the same with more settings of token-service, or of both if they have no prefix.
     pub async fn start_with(registry_url: &str, token_url: &str, settings: &[(&'static str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
@@ -65,7 +65,14 @@ impl Services {
         let workload_token = workload("pages", "internal-service");
         write_private(&at("registry-token"), token_service.as_bytes());
 
-        let mut registry_process = Process::start(registry(&["serve"]), directory.path(), "registry");
+        let mut serve = registry(&["serve"]);
+        serve.envs(
+            settings
+                .iter()
+                .filter(|(name, _)| !name.starts_with("ACCORD_"))
+                .copied(),
+        );
+        let mut registry_process = Process::start(serve, directory.path(), "registry");
         let registry_grpc = registry_process.listening("--listen");
 
         let mut token_environment = vec![

@@ -36,6 +36,7 @@ pub fn block_on(test: impl Future<Output = ()>) {
 /// What some tests need besides Rust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tool {
+    Grpcio,
     Grpcurl,
     Envoy,
     Chromium,
@@ -53,20 +54,24 @@ impl Tool {
             Self::Chromium => &["chromium", "chromedriver"],
             Self::Curl => &["curl", "openssl"],
             Self::Axe => return (!axe().is_file()).then_some("axe-core"),
-            Self::RequestsOauthlib => {
-                let import = python()
-                    .args(["-c", "import requests_oauthlib"])
-                    .stderr(Stdio::null())
-                    .status();
-                let found = import.is_ok_and(|status| status.success());
-                return (!found).then_some("requests-oauthlib");
-            }
+            Self::Grpcio => return missing_module("grpc", "grpcio"),
+            Self::RequestsOauthlib => return missing_module("requests_oauthlib", "requests-oauthlib"),
         };
         programs
             .iter()
             .find(|program| on_path(program).is_none())
             .copied()
     }
+}
+
+/// Returns the name of a Python library whose module can't be imported.
+fn missing_module(module: &str, library: &'static str) -> Option<&'static str> {
+    let import = python()
+        .args(["-c", &format!("import {module}")])
+        .stderr(Stdio::null())
+        .status();
+    let found = import.is_ok_and(|status| status.success());
+    (!found).then_some(library)
 }
 
 /// A program on PATH.

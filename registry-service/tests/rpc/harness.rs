@@ -116,6 +116,11 @@ impl Harness {
         &self.operators[&role]
     }
 
+    /// The bearer token of the workload of this kind.
+    pub fn workload_token(&self, kind: WorkloadKind) -> &OpaqueToken {
+        &self.workloads[&kind]
+    }
+
     /// Calls that bring this bearer token.
     pub fn token(&self, token: &str) -> CallerChannel {
         self.authorization(&format!("Bearer {token}"))

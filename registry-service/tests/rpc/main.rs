@@ -12,6 +12,7 @@ mod directory;
 mod etags;
 mod harness;
 mod integration_request;
+mod mutated;
 mod operator;
 mod permissions;
 mod provisioning;

@@ -38,6 +38,8 @@ pub struct Harness {
     pub clock: Arc<ManualClock>,
     /// Where the HTTP face is.
     pub http_address: SocketAddr,
+    /// The token-service.
+    pub server: TokenServer,
     /// token-service's store.
     pub store: Store,
     /// Its memory.
@@ -85,7 +87,7 @@ impl Harness {
         let http_address = http.local_addr().unwrap();
         let store = server.oauth().store.clone();
         let cache = server.oauth().cache.clone();
-        tokio::spawn(server.serve(listener, http, shutdown.clone()));
+        tokio::spawn(server.clone().serve(listener, http, shutdown.clone()));
         let channel = Endpoint::from_shared(format!("http://{address}"))
             .unwrap()
             .connect()
@@ -98,6 +100,7 @@ impl Harness {
             registry,
             clock,
             http_address,
+            server,
             store,
             cache,
             settings,
@@ -106,6 +109,15 @@ impl Harness {
             channel,
             _directory: directory,
             _database: database,
+        }
+    }
+
+    /// The token that is right for a method: of an operator with every right, or of an internal service.
+    pub fn token_for(&self, path: &str) -> &OpaqueToken {
+        let internal = ["SetupService", "IntrospectToken", "ListRevocations"];
+        match internal.iter().any(|name| path.contains(name)) {
+            true => &self.workload,
+            false => &self.operators[&Role::Admin],
         }
     }
 

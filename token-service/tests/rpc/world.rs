@@ -97,6 +97,10 @@ impl World {
         }
     }
 
+    pub fn harness(&self) -> &Harness {
+        &self.harness
+    }
+
     pub fn clock(&self) -> &Arc<ManualClock> {
         &self.harness.clock
     }

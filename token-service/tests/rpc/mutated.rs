@@ -1,0 +1,26 @@
+//! No message makes a method fail by itself.
+
+use accord::testing::mutated::{bombard, messages};
+
+use crate::world::{REDIRECT_URI, VERIFIER, World};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_message_is_the_fault_of_the_service() {
+    let world = World::start().await;
+    let tokens = world.first_tokens().await;
+    let known = [
+        ("tenant_id", "acme"),
+        ("client_id", &world.client_id),
+        ("client_secret", &world.client.client_secret),
+        ("grant_id", &tokens.grant_id),
+        ("token", &tokens.access_token),
+        ("code_verifier", VERIFIER),
+        ("redirect_uri", REDIRECT_URI),
+        ("resource", &world.cloud_api_url),
+        ("request_id", "7d8cb5bd-6a4e-4d4b-9c1f-0d4a6a0c3f10"),
+        ("scopes", "contacts.read"),
+    ];
+    let harness = world.harness();
+    let token = |path: &str| harness.token_for(path).expose().to_owned();
+    bombard(&harness.server, messages(), token, &known).await;
+}
