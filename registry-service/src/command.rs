@@ -52,7 +52,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
 }
 
 async fn serve(flags: &Flags) -> anyhow::Result<()> {
-    telemetry::init("registry-service");
+    let _log = telemetry::init("registry-service");
     let settings = Settings::load(flags, Needs::Everything)?;
     let registry = open(&settings).await?;
     let listener = listener::bind("--listen", settings.listen).await?;

@@ -31,7 +31,7 @@ use crate::{
         config::require_loopback,
         grpc::{self, Grpc, Health},
         http::Http,
-        listener, middleware,
+        listener, middleware, telemetry,
     },
     store::{Database, change, idempotency, keyring},
 };
@@ -181,6 +181,7 @@ async fn report_readiness(
     let checks = async {
         loop {
             ticks.tick().await;
+            telemetry::report_dropped();
             let check = timeout(READINESS_TIMEOUT, is_ready(service)).await;
             let is_ready = check.unwrap_or(false);
             if last.replace(is_ready) != Some(is_ready) {

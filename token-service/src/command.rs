@@ -17,7 +17,7 @@ use crate::{
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve { flags } => {
-            telemetry::init("token-service");
+            let _log = telemetry::init("token-service");
             let settings = Settings::load(&flags, Needs::Everything)?;
             let server = TokenServer::open(&settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await?;
             let grpc = listener::bind("--listen", settings.listen).await?;
