@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use sea_orm::DatabaseTransaction;
 use sea_orm_migration::MigratorTrait;
 use tokio::{
@@ -69,10 +69,10 @@ pub trait Service: Clone + Send + Sync + 'static {
         None
     }
 
-    /// Returns whether everything but the database is ready. Must not depend on the registry: only calls that need it
-    /// fail without it.
-    fn is_ready(&self) -> impl Future<Output = bool> + Send {
-        async { true }
+    /// Checks everything but the database that must be ready. Must not depend on the registry: only calls that need it
+    /// fail without it. The log holds the error.
+    fn check_ready(&self) -> impl Future<Output = anyhow::Result<()>> + Send {
+        async { Ok(()) }
     }
 
     /// Follows change feeds in the background until `stop`.
@@ -182,13 +182,22 @@ async fn report_readiness(
         loop {
             ticks.tick().await;
             telemetry::report_dropped();
-            let check = timeout(READINESS_TIMEOUT, is_ready(service)).await;
-            let is_ready = check.unwrap_or(false);
-            if last.replace(is_ready) != Some(is_ready) {
-                tracing::info!(ready = is_ready, "readiness");
-            }
+            let check = timeout(READINESS_TIMEOUT, check_ready(service)).await;
+            let problem = match check.unwrap_or_else(|_| Err(anyhow!("the database did not answer in time")))
+            {
+                Ok(()) => None,
+                Err(error) => Some(format!("{error:#}")),
+            };
+            let is_ready = problem.is_none();
             ready.store(is_ready, Ordering::Relaxed);
             health.set_serving(is_ready).await;
+            if last.as_ref() != Some(&problem) {
+                match &problem {
+                    None => tracing::info!("ready"),
+                    Some(reason) => tracing::warn!(reason, "not ready"),
+                }
+                last = Some(problem);
+            }
         }
     };
     stop.run_until_cancelled(checks).await;
@@ -196,20 +205,16 @@ async fn report_readiness(
     health.set_serving(false).await;
 }
 
-async fn is_ready(service: &impl Service) -> bool {
+async fn check_ready(service: &impl Service) -> anyhow::Result<()> {
     let db = service.database();
-    if db.ping().await.is_err() || !service.is_ready().await {
-        return false;
+    db.ping().await.context("the database does not answer")?;
+    service.check_ready().await?;
+    let skew = db.clock_skew(service.clock()).await;
+    if skew.context("the database's clock can't be read")? > MAX_CLOCK_SKEW {
+        // Without the figure, which changes all the time, the line is logged once.
+        bail!("this clock and the database's differ by more than {MAX_CLOCK_SKEW:?}");
     }
-    let Ok(skew) = db.clock_skew(service.clock()).await else {
-        return false;
-    };
-    let clocks_agree = skew <= MAX_CLOCK_SKEW;
-    if !clocks_agree {
-        let skew_ms = skew.as_millis();
-        tracing::warn!(skew_ms, "this clock and the database's differ too much");
-    }
-    clocks_agree
+    Ok(())
 }
 
 async fn delete_expired(service: &impl Service, stop: &CancellationToken) {
@@ -219,7 +224,10 @@ async fn delete_expired(service: &impl Service, stop: &CancellationToken) {
             ticks.tick().await;
             let request_ids = idempotency::sweep(service.database(), service.clock().now()).await;
             let rows = service.delete_expired().await;
-            if let Err(error) = request_ids.map_err(anyhow::Error::from).and(rows) {
+            for error in [request_ids.map_err(anyhow::Error::from).err(), rows.err()]
+                .into_iter()
+                .flatten()
+            {
                 tracing::warn!(error = format!("{error:#}"), "expired rows were not deleted");
             }
         }

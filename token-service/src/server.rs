@@ -173,8 +173,9 @@ impl Service for TokenServer {
         }))
     }
 
-    async fn is_ready(&self) -> bool {
-        self.oauth.store.active_signing_key().await.is_ok()
+    async fn check_ready(&self) -> anyhow::Result<()> {
+        let active = self.oauth.store.active_signing_key().await;
+        active.map(drop).context("no signing key can be read")
     }
 
     async fn follow_changes(&self, stop: &CancellationToken) {

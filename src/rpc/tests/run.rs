@@ -241,7 +241,7 @@ async fn a_server_with_a_skewed_clock_is_not_ready() {
     let now = SystemClock.now();
     for (clock, ready) in [(now, true), (now.plus(minute), false), (now.minus(minute), false)] {
         service.clock.set(clock);
-        assert_eq!(is_ready(&service).await, ready);
+        assert_eq!(check_ready(&service).await.is_ok(), ready);
     }
 }
 
@@ -249,9 +249,13 @@ async fn a_server_with_a_skewed_clock_is_not_ready() {
 async fn a_server_with_a_closed_database_is_not_ready() {
     let database = sqlite();
     let service = panics(&database.url).await;
-    assert!(is_ready(&service).await);
+    check_ready(&service).await.unwrap();
     service.db.close().await.unwrap();
-    assert!(!is_ready(&service).await);
+    let error = check_ready(&service).await.unwrap_err();
+    assert!(
+        format!("{error:#}").starts_with("the database does not answer"),
+        "{error:#}"
+    );
 }
 
 #[tokio::test]
