@@ -33,7 +33,7 @@ use crate::{
         http::Http,
         listener, middleware, telemetry,
     },
-    store::{Database, change, idempotency, keyring},
+    store::{Database, change, idempotency, keyring, origin},
 };
 
 /// How often readiness is checked.
@@ -123,13 +123,37 @@ pub async fn open<M: MigratorTrait>(
     random: &dyn Random,
 ) -> anyhow::Result<(Database, Keyring)> {
     let db = connect(database_url).await?;
+    require_migrated::<M>(&db).await?;
+    let master = FileMasterKey::load(master_key_file).context("the master key file")?;
+    let keyring = keyring::open(&db, &master, purposes, clock, random).await;
+    Ok((db, keyring.context("opening the keyring")?))
+}
+
+/// Checks that a service could serve from its database. Changes nothing.
+pub async fn check<M: MigratorTrait>(database_url: &str) -> anyhow::Result<()> {
+    if origin::is_missing(database_url) {
+        bail!("the database does not exist: run `migrate` first");
+    }
+    let db = connect(database_url).await?;
+    require_migrated::<M>(&db).await?;
+    refuse_development(&db).await
+}
+
+/// Refuses a database of `accord dev`: a file holds its operators' tokens in plaintext.
+pub async fn refuse_development(db: &Database) -> anyhow::Result<()> {
+    let is_for_development = db.is_for_development().await;
+    if is_for_development.context("reading what the database was created for")? {
+        bail!("the database is one of `accord dev`, which is for development only");
+    }
+    Ok(())
+}
+
+async fn require_migrated<M: MigratorTrait>(db: &Database) -> anyhow::Result<()> {
     let migrated = db.is_migrated::<M>().await;
     if !migrated.context("reading the database's schema")? {
         bail!("the database's schema is not up to date: run `migrate` first");
     }
-    let master = FileMasterKey::load(master_key_file)?;
-    let keyring = keyring::open(&db, &master, purposes, clock, random).await;
-    Ok((db, keyring.context("opening the keyring")?))
+    Ok(())
 }
 
 async fn connect(database_url: &str) -> anyhow::Result<Database> {
