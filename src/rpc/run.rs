@@ -265,17 +265,20 @@ fn every(period: Duration) -> Interval {
     ticks
 }
 
-/// Returns a token that the first SIGTERM or SIGINT cancels.
+/// Returns a token that the first SIGTERM, SIGINT or SIGHUP cancels.
 pub fn shutdown_signal() -> io::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // By default it would end the process without a drain. Changed files need no signal.
+    let mut hangup = signal(SignalKind::hangup())?;
     let token = CancellationToken::new();
     let cancelled = token.clone();
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
         }
         tracing::info!("stopping");
         cancelled.cancel();
