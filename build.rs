@@ -50,7 +50,7 @@ const SECRET_FIELDS: [&str; 22] = [
 ];
 
 /// Request fields of the contract that are not implemented yet. The codec rejects a message that sets one.
-const NOT_AVAILABLE: [&str; 30] = [
+const NOT_AVAILABLE: [&str; 29] = [
     "ApproveSetupRequest.allowed_networks",
     "ClaimDeliveryRequest.release_code",
     "ClaimDeliveryRequest.request_id",
@@ -64,7 +64,6 @@ const NOT_AVAILABLE: [&str; 30] = [
     "RevokeOperatorRequest.reason",
     "RevokeWorkloadRequest.reason",
     "RotateSigningKeyRequest.algorithm",
-    "RotateSigningKeyRequest.force",
     "StartSetupRequest.dpop_jkt",
     "StartSetupRequest.request_uri",
     "SubmitIntegrationRequestRequest.allowed_networks",

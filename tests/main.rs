@@ -20,6 +20,7 @@ mod leaks;
 mod oauth_clients;
 mod offline;
 mod permissions;
+mod platform;
 mod processes;
 mod readme;
 mod setups;
@@ -59,6 +60,7 @@ fn main() -> std::process::ExitCode {
         (&[], oauth_clients::sample::tests()),
         (&[], offline::tests()),
         (&[], permissions::tests()),
+        (&[], platform::tests()),
         (&[], processes::tests()),
         (&[Grpcurl], readme::tests()),
         (&[], setups::tests()),

@@ -54,18 +54,19 @@ async fn an_unknown_variable_key_or_flag_is_an_error() {
     let refused = output(command);
     assert!(!refused.status.success());
     assert!(
-        String::from_utf8_lossy(&refused.stderr).contains("listne"),
+        String::from_utf8_lossy(&refused.stderr).contains("ACCORD_REGISTRY_LISTNE is unknown"),
         "{refused:?}"
     );
 
     let file = directory.path().join("registry.toml");
     std::fs::write(&file, "databse_url = 'sqlite://x'").unwrap();
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
     let mut command = registry(directory.path());
     command.arg("migrate").arg("--config").arg(&file);
     let refused = output(command);
     assert!(!refused.status.success());
     assert!(
-        String::from_utf8_lossy(&refused.stderr).contains("databse_url"),
+        String::from_utf8_lossy(&refused.stderr).contains("`databse_url`"),
         "{refused:?}"
     );
 

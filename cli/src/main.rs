@@ -66,7 +66,7 @@ async fn main() -> ExitCode {
 }
 
 async fn dev(args: DevArgs) -> anyhow::Result<()> {
-    telemetry::init("accord dev");
+    let _log = telemetry::init("accord dev");
     let shutdown = shutdown_signal()?;
     let starting = Dev::start(&args, Arc::new(SystemClock), Arc::new(SystemRandom));
     let dev = tokio::select! {

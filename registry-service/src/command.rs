@@ -6,7 +6,11 @@ use accord::{
     clock::SystemClock,
     random::SystemRandom,
     registry::v1 as pb,
-    rpc::{listener, run::shutdown_signal, telemetry},
+    rpc::{
+        listener,
+        run::{self, Service, shutdown_signal},
+        telemetry,
+    },
     store::{Creation, audit::Origin},
     text::validation::Violations,
 };
@@ -18,12 +22,17 @@ use crate::{
     grpc::convert::caller as convert,
     model::caller::NewCaller,
     server::Registry,
+    store::migration::Migrator,
 };
 
 /// Runs a command. Creating a caller prints its bearer token, alone, on standard output.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve { flags } => serve(&flags).await,
+        Command::CheckConfig { flags } => {
+            let settings = Settings::load(&flags, Needs::Everything)?;
+            run::check::<Migrator>(&settings.database_url).await
+        }
         Command::Migrate { flags, new_epoch } => migrate(&flags, new_epoch).await,
         Command::Operator {
             command: OperatorCommand::Create { name, roles, flags },
@@ -52,9 +61,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
 }
 
 async fn serve(flags: &Flags) -> anyhow::Result<()> {
-    telemetry::init("registry-service");
+    let _log = telemetry::init("registry-service");
     let settings = Settings::load(flags, Needs::Everything)?;
     let registry = open(&settings).await?;
+    run::refuse_development(registry.database()).await?;
     let listener = listener::bind("--listen", settings.listen).await?;
     registry.serve(listener, shutdown_signal()?).await
 }

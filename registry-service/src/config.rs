@@ -11,9 +11,10 @@ use std::{
 use accord::{
     rpc::{
         auth::{Role, WorkloadKind},
-        config::{ConfigError, load},
+        config::{ConfigError, MISSING, Problems, check_loopback, check_master_key_file, load},
     },
-    text::validation::Violations,
+    store::origin::check_url,
+    text::uri,
 };
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,12 @@ pub enum Command {
         /// Start a new epoch, for a database that was restored from a copy
         #[arg(long)]
         new_epoch: bool,
+    },
+    /// Report every problem of the settings, their files and the database, without serving
+    CheckConfig {
+        /// Settings.
+        #[command(flatten)]
+        flags: Flags,
     },
     /// Manage operators
     Operator {
@@ -111,14 +118,14 @@ pub struct Flags {
     pub database_url: Option<String>,
     /// File of 32 random bytes, mode 0600, that wraps the database's keys
     #[arg(long, value_name = "PATH")]
-    pub master_key_file: Option<PathBuf>,
+    pub master_key_file: Option<String>,
     /// Base of every Tenant Authority URL, such as https://auth.example
     #[arg(long, value_name = "URL")]
     pub public_base_url: Option<String>,
     /// TOML file with these settings
     #[arg(long, value_name = "PATH")]
     #[serde(skip)]
-    pub config: Option<PathBuf>,
+    pub config: Option<String>,
 }
 
 /// registry-service's settings. `Debug` leaves out the database's URL, which may hold a password.
@@ -148,28 +155,45 @@ pub enum Needs {
 }
 
 impl Settings {
-    /// Reads flags, environment and file.
+    /// Reads flags, environment and file, and checks them and the files that they name.
     pub fn load(flags: &Flags, needs: Needs) -> Result<Self, ConfigError> {
-        let settings: Self = load(ENVIRONMENT_PREFIX, flags.config.as_deref(), flags)?;
-        settings.checked(needs)
+        load(
+            ENVIRONMENT_PREFIX,
+            flags.config.as_deref(),
+            flags,
+            |settings: &mut Self, problems| {
+                settings.check(needs, problems);
+                if needs >= Needs::Keys && settings.master_key_file != Path::new("") {
+                    check_master_key_file(&settings.master_key_file, problems);
+                }
+            },
+        )
     }
 
     /// Checks every value, and that those in `needs` are set.
     pub fn checked(mut self, needs: Needs) -> Result<Self, ConfigError> {
-        let missing = |key: &str| ConfigError::Invalid(format!("missing key `{key}`"));
-        if self.database_url.is_empty() {
-            return Err(missing("database_url"));
+        let mut problems = Problems::default();
+        self.check(needs, &mut problems);
+        problems.finish(self)
+    }
+
+    fn check(&mut self, needs: Needs, problems: &mut Problems) {
+        check_loopback("listen", self.listen, problems);
+        if let Err(problem) = check_url(&self.database_url) {
+            let is_missing = self.database_url.is_empty();
+            problems.add("database_url", if is_missing { MISSING } else { problem });
         }
         if needs >= Needs::Keys && self.master_key_file == Path::new("") {
-            return Err(missing("master_key_file"));
-        }
-        if needs >= Needs::Everything && self.public_base_url.is_empty() {
-            return Err(missing("public_base_url"));
+            problems.add("master_key_file", MISSING);
         }
         if !self.public_base_url.is_empty() {
-            self.public_base_url = base_url(&self.public_base_url)?;
+            match base_url(&self.public_base_url) {
+                Ok(url) => self.public_base_url = url,
+                Err(problem) => problems.add("public_base_url", problem),
+            }
+        } else if needs >= Needs::Everything {
+            problems.add("public_base_url", MISSING);
         }
-        Ok(self)
     }
 }
 
@@ -184,17 +208,14 @@ impl Default for Settings {
     }
 }
 
-/// Returns a base URL (https, or http on a loopback host) without its trailing slash.
-fn base_url(text: &str) -> Result<String, ConfigError> {
-    let mut violations = Violations::default();
-    let url = violations.https_url("public_base_url", text.trim_end_matches('/'));
-    url.ok_or_else(|| {
-        let problem = violations.iter().map(|violation| violation.description.as_str());
-        ConfigError::Invalid(format!(
-            "key `public_base_url` {}",
-            problem.collect::<Vec<_>>().join(", ")
-        ))
-    })
+/// Returns a base URL (https, or http on a loopback host, without path, query and fragment) without its trailing slash.
+fn base_url(text: &str) -> Result<String, &'static str> {
+    let url = uri::base_url(text.trim_end_matches('/'))?;
+    let authority = url.split_once("://").map_or("", |(_, authority)| authority);
+    match authority.contains('/') {
+        true => Err("must not have a path"),
+        false => Ok(url),
+    }
 }
 
 #[cfg(test)]
@@ -204,7 +225,7 @@ mod tests {
 
     fn settings(public_base_url: &str) -> Settings {
         Settings {
-            database_url: "postgres://user:sup3rs3cret@db/registry".into(),
+            database_url: "postgres://user:sup3rs3cret@localhost/registry".into(),
             master_key_file: "key".into(),
             public_base_url: public_base_url.into(),
             ..Settings::default()
@@ -215,7 +236,7 @@ mod tests {
     fn a_base_url_loses_its_trailing_slash() {
         for (given, expected) in [
             ("https://auth.example/", "https://auth.example"),
-            ("https://auth.example/base/", "https://auth.example/base"),
+            ("https://auth.example:8443", "https://auth.example:8443"),
             ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
         ] {
             let settings = settings(given).checked(Needs::Everything).unwrap();
@@ -227,9 +248,14 @@ mod tests {
             "auth.example",
             "https://",
             "https://a.example/?q",
+            "https://a.example?q",
+            "https://a.example/#f",
+            "https://a.example/base",
+            "https://a.example/base/",
+            "https://user@a.example",
         ] {
             let error = settings(bad).checked(Needs::Everything).unwrap_err().to_string();
-            assert!(error.contains("public_base_url"), "{error}");
+            assert!(error.contains("--public-base-url "), "{error}");
             assert!(!error.contains(bad), "{error}");
         }
     }

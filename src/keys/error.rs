@@ -31,14 +31,28 @@ pub enum KeyError {
         /// The id of the given key.
         given: String,
     },
-    /// The master key's file can't be read or written.
-    #[error("the master key file: {0}")]
+    /// A file with a secret can't be read or written.
+    #[error("can't be read or written: {0}")]
     File(io::ErrorKind),
-    /// The master key's file is open to its group or to others.
-    #[error("the master key file must be readable only by its owner (mode 0600)")]
+    /// A file with a secret is open to its group or to others, or belongs to somebody else.
+    #[error(
+        "must be readable only by its owner, the user of this process (mode 0600), or belong to root (mode 0640)"
+    )]
     FilePermissions,
+    /// A path leads to a directory, a pipe or a device.
+    #[error("is not a regular file")]
+    NotAFile,
+    /// A file with a secret is empty.
+    #[error("is empty")]
+    FileEmpty,
+    /// A file with a secret is larger than any such file.
+    #[error("is too large")]
+    FileTooLarge,
+    /// A file with a secret does not hold UTF-8.
+    #[error("is not UTF-8 text")]
+    FileText,
     /// The master key's file does not have 32 bytes.
-    #[error("the master key file must hold exactly 32 bytes")]
+    #[error("must hold exactly 32 bytes and no line break")]
     FileLength,
 }
 

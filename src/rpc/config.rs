@@ -1,226 +1,259 @@
 //! Configuration: a command-line flag overrides an environment variable, which overrides the TOML file, which overrides
 //! the default.
 //!
-//! An unknown key is an error everywhere, so that no misspelt setting is ignored.
+//! One rule holds for all three: white space at the ends of a value does not count, an empty value is not set, and an
+//! unknown key is an error, so that no misspelt setting is ignored.
 
-use std::{
-    env,
-    ffi::OsString,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, env, ffi::OsString, net::SocketAddr, ops::Range, path::Path};
 
 use figment::{
     Figment,
-    providers::{Format, Serialized, Toml},
+    error::Kind,
+    providers::Serialized,
     value::{Dict, Value},
 };
 use serde::{Serialize, de::DeserializeOwned};
+use toml::Spanned;
 
-/// An invalid configuration. Names the key, never its value.
+use crate::keys::{FileMasterKey, read_secret_text};
+
+/// The largest configuration file, in bytes.
+const MAX_FILE_BYTES: usize = 64 * 1024;
+
+/// An invalid configuration, with every problem that was found. Each names what a person wrote (the flag, the variable,
+/// or the key with its file and line), never its value.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A key is unknown, missing or of the wrong type.
-    #[error("configuration: {0}")]
-    Invalid(String),
-    /// The file can't be read.
-    #[error("configuration: can't read {}", .0.display())]
-    Unreadable(PathBuf),
-    /// A plaintext listener on an address that others can reach.
-    #[error("configuration: {0} is not a loopback address, and plaintext is for loopback only")]
-    NotLoopback(SocketAddr),
+#[error("configuration: {}", .0.join("; "))]
+pub struct ConfigError(Vec<String>);
+
+/// The problems of a configuration, while it is read.
+#[derive(Debug, Default)]
+pub struct Problems {
+    prefix: String,
+    /// How a person wrote each key that is set.
+    names: BTreeMap<String, String>,
+    found: Vec<(String, String)>,
+}
+
+impl Problems {
+    /// Adds a problem of a key, such as "must be 1 to 900". Keeps the first one of each key.
+    pub fn add(&mut self, key: &str, problem: &str) {
+        let name = self.names.get(key).cloned().unwrap_or_else(|| {
+            let flag = format!("--{}", key.replace('_', "-"));
+            match self.prefix.as_str() {
+                "" => flag,
+                prefix => format!("{flag} ({prefix}{})", key.to_ascii_uppercase()),
+            }
+        });
+        self.add_named(key, format!("{name} {problem}"));
+    }
+
+    fn add_named(&mut self, key: &str, text: String) {
+        if !self.found.iter().any(|(earlier, _)| earlier == key) {
+            self.found.push((key.to_owned(), text));
+        }
+    }
+
+    /// Returns `settings` if there is no problem.
+    ///
+    /// # Errors
+    /// All problems.
+    pub fn finish<T>(self, settings: T) -> Result<T, ConfigError> {
+        match self.found.is_empty() {
+            true => Ok(settings),
+            false => Err(ConfigError(
+                self.found.into_iter().map(|(_, text)| text).collect(),
+            )),
+        }
+    }
 }
 
 /// Reads a service's configuration. `prefix` is that of its environment variables, such as `ACCORD_REGISTRY_`. The
 /// variable `<prefix>CONFIG` names the TOML file unless `file` does. `flags` are the command line's; those that are
-/// `None` were not given.
+/// `None` were not given. `check` adds the problems of values that are well-formed.
 pub fn load<T: DeserializeOwned>(
     prefix: &str,
-    file: Option<&Path>,
+    file: Option<&str>,
     flags: impl Serialize,
+    check: impl FnOnce(&mut T, &mut Problems),
 ) -> Result<T, ConfigError> {
-    load_from(env::vars_os(), prefix, file, flags)
+    load_from(env::vars_os(), prefix, file, flags, check)
 }
 
 /// As [`load`], with a given environment.
 fn load_from<T: DeserializeOwned>(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
     prefix: &str,
-    file: Option<&Path>,
+    file: Option<&str>,
     flags: impl Serialize,
+    check: impl FnOnce(&mut T, &mut Problems),
 ) -> Result<T, ConfigError> {
-    let mut file = file.map(Path::to_owned);
-    let mut environment = Dict::new();
+    let mut problems = Problems {
+        prefix: prefix.to_owned(),
+        ..Problems::default()
+    };
+    let mut file = file
+        .map(str::trim)
+        .filter(|path| !path.is_empty())
+        .map(str::to_owned);
+    let mut written = Vec::new();
     for (name, value) in variables {
-        let Some(key) = name.to_str().and_then(|name| name.strip_prefix(prefix)) else {
+        let name = name.to_string_lossy().into_owned();
+        let Some(key) = name.strip_prefix(prefix) else {
             continue;
         };
-        if key.eq_ignore_ascii_case("config") {
-            file = file.or(Some(PathBuf::from(value)));
+        let Some(text) = value.to_str().map(str::trim) else {
+            problems.add_named(&name, format!("{name} is not UTF-8"));
+            continue;
+        };
+        if text.is_empty() || is_service_link(key, text) {
             continue;
         }
-        let text = value.into_string();
-        let text = text.map_err(|_| ConfigError::Invalid(format!("{prefix}{key} is not UTF-8")))?;
-        environment.insert(key.to_ascii_lowercase(), Value::from(text));
+        if key == "CONFIG" {
+            file.get_or_insert_with(|| text.to_owned());
+        } else if key.bytes().any(|byte| byte.is_ascii_lowercase()) {
+            problems.add_named(&name, format!("{name} is unknown: variables are in upper case"));
+        } else {
+            written.push((key.to_ascii_lowercase(), name, Value::from(text)));
+        }
     }
-    let mut figment = Figment::new();
     if let Some(path) = file {
-        let text = std::fs::read_to_string(&path).map_err(|_| ConfigError::Unreadable(path))?;
-        figment = figment.merge(Toml::string(&text));
+        let keys = read_file(&path, &mut problems);
+        // The variables come after them, and override them.
+        written.splice(0..0, keys);
     }
     let flags = Value::serialize(flags).ok().and_then(Value::into_dict);
-    let given = |(_, value): &(_, Value)| !matches!(value, Value::Empty(..));
-    let flags: Dict = flags.into_iter().flatten().filter(given).collect();
-    figment
-        .merge(Serialized::defaults(environment))
-        .merge(Serialized::defaults(flags))
-        .extract_lossy()
-        .map_err(|error| ConfigError::Invalid(describe(&error)))
+    let flags = flags.unwrap_or_default().into_iter();
+    written.extend(flags.map(|(key, value)| (key.clone(), format!("--{}", key.replace('_', "-")), value)));
+
+    let mut values = Dict::new();
+    for (key, name, value) in written {
+        let value = match value.as_str() {
+            Some(text) => Value::from(text.trim()),
+            None => value,
+        };
+        if matches!(value, Value::Empty(..)) || value.as_str() == Some("") {
+            continue;
+        }
+        problems.names.insert(key.clone(), name);
+        values.insert(key, value);
+    }
+    // The first error ends a reading. Without its key the next one shows.
+    let mut settings: T = loop {
+        match Figment::from(Serialized::defaults(&values)).extract_lossy() {
+            Ok(settings) => break settings,
+            Err(error) => {
+                let (key, problem) = describe(&error);
+                problems.add(&key, &problem);
+                if values.remove(&key).is_none() {
+                    return Err(problems.finish(()).err().unwrap_or(ConfigError(Vec::new())));
+                }
+            }
+        }
+    };
+    check(&mut settings, &mut problems);
+    problems.finish(settings)
 }
 
-/// Describes an error of figment without the value.
-fn describe(error: &figment::Error) -> String {
-    use figment::error::Kind;
-    error
-        .clone()
-        .into_iter()
-        .map(|error| {
-            let path = error.path.join(".");
-            match &error.kind {
-                Kind::UnknownField(name, known) => {
-                    format!("unknown key `{name}` (known: {})", known.join(", "))
-                }
-                Kind::MissingField(name) => format!("missing key `{name}`"),
-                Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => {
-                    format!("key `{path}` must be {expected}")
-                }
-                _ if path.is_empty() => "the file is not valid TOML".to_owned(),
-                _ => format!("key `{path}` has an invalid value"),
-            }
-        })
-        .collect::<Vec<_>>()
-        .join("; ")
+/// Reads the keys of a TOML file, which may hold a password, with the place of each.
+fn read_file(path: &str, problems: &mut Problems) -> Vec<(String, String, Value)> {
+    let text = match read_secret_text(Path::new(path), MAX_FILE_BYTES) {
+        Ok(text) => text,
+        Err(error) => {
+            problems.add_named("config", format!("{path} {error}"));
+            return Vec::new();
+        }
+    };
+    let line = |span: Range<usize>| text[..span.start.min(text.len())].matches('\n').count() + 1;
+    let keys: BTreeMap<Spanned<String>, toml::Value> = match toml::from_str(&text) {
+        Ok(keys) => keys,
+        Err(error) => {
+            let line = error.span().map_or(1, line);
+            problems.add_named("config", format!("{path}, line {line}: not valid TOML"));
+            return Vec::new();
+        }
+    };
+    let key = |(key, value): (Spanned<String>, toml::Value)| {
+        let name = format!("`{}` ({path}, line {})", key.get_ref(), line(key.span()));
+        // A value of TOML is one of figment, too.
+        Some((key.into_inner(), name, Value::serialize(value).ok()?))
+    };
+    keys.into_iter().filter_map(key).collect()
+}
+
+/// Returns whether Kubernetes set this variable for a service whose name begins like the prefix, such as
+/// `accord-registry`: `_SERVICE_HOST`, `_SERVICE_PORT` with or without a name, `_PORT`, `_PORT_50051_TCP` and its parts.
+fn is_service_link(key: &str, value: &str) -> bool {
+    let key = format!("_{key}");
+    if let Some((_, name)) = key.split_once("_SERVICE_PORT") {
+        return name.is_empty() || name.starts_with('_');
+    }
+    let is_port = |text: &str| {
+        let mut parts = text.split('_');
+        let number = parts.next().is_some_and(|number| number.parse::<u16>().is_ok());
+        let protocol = matches!(parts.next(), Some("TCP" | "UDP" | "SCTP"));
+        let part = matches!(parts.next(), None | Some("PROTO" | "PORT" | "ADDR"));
+        number && protocol && part && parts.next().is_none()
+    };
+    let is_url = ["tcp://", "udp://", "sctp://"]
+        .iter()
+        .any(|scheme| value.starts_with(scheme));
+    key.ends_with("_SERVICE_HOST")
+        || key.ends_with("_PORT") && is_url
+        || key
+            .match_indices("_PORT_")
+            .any(|(at, marker)| is_port(&key[at + marker.len()..]))
+}
+
+/// Returns the key and the problem of an error of figment, without the value.
+fn describe(error: &figment::Error) -> (String, String) {
+    let path = error.path.join(".");
+    match &error.kind {
+        Kind::UnknownField(name, _) => (name.clone(), "is unknown".to_owned()),
+        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => match expected.as_str() {
+            "a boolean" => (path, "must be true or false".to_owned()),
+            number if number.starts_with(['u', 'i']) => (path, "must be a whole number".to_owned()),
+            expected => (path, format!("must be {expected}")),
+        },
+        Kind::Message(text) if text.contains("socket address") => (
+            path,
+            "must be an IP address and a port, such as 127.0.0.1:50051".to_owned(),
+        ),
+        _ => (path, "can't be used".to_owned()),
+    }
+}
+
+/// The problem of a setting that a command needs and nobody set.
+pub const MISSING: &str = "is missing";
+
+/// Adds a problem for a file that holds no master key.
+pub fn check_master_key_file(path: &Path, problems: &mut Problems) {
+    if let Err(error) = FileMasterKey::load(path) {
+        problems.add("master_key_file", &error.to_string());
+    }
 }
 
 /// Rejects a plaintext listener that other machines can reach.
 pub fn require_loopback(address: SocketAddr) -> Result<(), ConfigError> {
-    let is_loopback = address.ip().is_loopback();
-    is_loopback.then_some(()).ok_or(ConfigError::NotLoopback(address))
+    match is_loopback(address) {
+        true => Ok(()),
+        false => Err(ConfigError(vec![format!("{address} {NOT_LOOPBACK}")])),
+    }
+}
+
+/// Adds a problem for a plaintext listener that other machines can reach.
+pub fn check_loopback(key: &str, address: SocketAddr, problems: &mut Problems) {
+    if !is_loopback(address) {
+        problems.add(key, NOT_LOOPBACK);
+    }
+}
+
+const NOT_LOOPBACK: &str = "is not a loopback address, and plaintext is for loopback only";
+
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use serde::Deserialize;
-
-    #[derive(Debug, Deserialize, PartialEq)]
-    #[serde(deny_unknown_fields)]
-    struct Settings {
-        listen: SocketAddr,
-        #[serde(default)]
-        name: String,
-        #[serde(default)]
-        seconds: u64,
-        #[serde(default)]
-        strict: bool,
-        #[serde(default)]
-        limit: Option<u32>,
-    }
-
-    #[derive(Default, Serialize)]
-    struct Flags {
-        listen: Option<SocketAddr>,
-    }
-
-    fn vars(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
-        pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()
-    }
-
-    #[test]
-    fn flags_override_the_environment_which_overrides_the_file() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "listen = '127.0.0.1:1'\nname = 'file'\nseconds = 1").unwrap();
-        let flags = Flags {
-            listen: Some("127.0.0.1:3".parse().unwrap()),
-        };
-        let variables = vars(&[
-            ("T_LISTEN", "127.0.0.1:2"),
-            ("T_NAME", "123"),
-            ("T_SECONDS", "9"),
-            ("X", "y"),
-        ]);
-        let settings: Settings = load_from(variables, "T_", Some(file.path()), flags).unwrap();
-        let expected = Settings {
-            listen: "127.0.0.1:3".parse().unwrap(),
-            name: "123".into(),
-            seconds: 9,
-            strict: false,
-            limit: None,
-        };
-        assert_eq!(settings, expected);
-    }
-
-    #[test]
-    fn a_variable_is_parsed_as_the_type_of_its_field() {
-        let variables = [
-            ("T_LISTEN", "[::1]:2"),
-            ("T_NAME", "true"),
-            ("T_STRICT", "true"),
-            ("T_LIMIT", "7"),
-        ];
-        let settings: Settings = load_from(vars(&variables), "T_", None, Flags::default()).unwrap();
-        assert_eq!(
-            (settings.name.as_str(), settings.strict, settings.limit),
-            ("true", true, Some(7))
-        );
-
-        for value in ["0123", "1e3", "[a]", "{}", "'x'", " x ", ""] {
-            let variables = vars(&[("T_LISTEN", "[::1]:2"), ("T_NAME", value)]);
-            let settings: Settings = load_from(variables, "T_", None, Flags::default()).unwrap();
-            assert_eq!(settings.name, value);
-        }
-        let variables = vars(&[("T_LISTEN", "[::1]:2"), ("T_SECONDS", "soon")]);
-        let error = load_from::<Settings>(variables, "T_", None, Flags::default()).unwrap_err();
-        assert!(error.to_string().contains("`seconds`"), "{error}");
-    }
-
-    #[test]
-    fn the_flags_file_overrides_the_environments() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "listen = '127.0.0.1:1'").unwrap();
-        let variables = vars(&[("T_CONFIG", "no/such/file")]);
-        assert!(load_from::<Settings>(variables.clone(), "T_", Some(file.path()), Flags::default()).is_ok());
-        let error = load_from::<Settings>(variables, "T_", None, Flags::default()).unwrap_err();
-        assert!(matches!(error, ConfigError::Unreadable(_)), "{error}");
-    }
-
-    #[test]
-    fn an_unknown_key_is_an_error_in_the_environment_and_in_the_file() {
-        let variables = vars(&[("T_LISTEN", "127.0.0.1:2"), ("T_LISTNE", "x")]);
-        let error = load_from::<Settings>(variables, "T_", None, Flags::default()).unwrap_err();
-        assert!(error.to_string().contains("listne"), "{error}");
-
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "listen = '127.0.0.1:1'\nnmae = 'x'").unwrap();
-        let variables = vars(&[("T_CONFIG", file.path().to_str().unwrap())]);
-        let error = load_from::<Settings>(variables, "T_", None, Flags::default()).unwrap_err();
-        assert!(error.to_string().contains("nmae"), "{error}");
-    }
-
-    #[test]
-    fn an_error_names_the_key_and_not_the_value() {
-        let variables = vars(&[("T_LISTEN", "sup3rs3cret")]);
-        let error = load_from::<Settings>(variables, "T_", None, Flags::default()).unwrap_err();
-        assert!(error.to_string().contains("listen"), "{error}");
-        assert!(!error.to_string().contains("sup3rs3cret"), "{error}");
-    }
-
-    #[test]
-    fn plaintext_is_for_loopback() {
-        assert!(require_loopback("127.0.0.1:1".parse().unwrap()).is_ok());
-        assert!(require_loopback("[::1]:1".parse().unwrap()).is_ok());
-        assert!(require_loopback("0.0.0.0:1".parse().unwrap()).is_err());
-        assert!(require_loopback("10.0.0.1:1".parse().unwrap()).is_err());
-    }
-}
+#[path = "tests/config.rs"]
+mod tests;

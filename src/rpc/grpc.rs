@@ -1,14 +1,19 @@
 //! The gRPC protocol: a service's own methods, health and reflection, with permissions, deadlines and statuses.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
     body::Body,
+    extract::State,
     http::{HeaderMap, Request, Response},
+    middleware::{self, Next},
 };
+use http_body_util::BodyExt;
+use tokio::sync::Semaphore;
 use tonic::{Code, Status, service::RoutesBuilder};
 use tonic_health::{ServingStatus, server::HealthReporter};
+use tower::ServiceBuilder;
 
 use crate::rpc::{
     auth::Authorizer,
@@ -20,6 +25,11 @@ use crate::rpc::{
 pub const MAX_MESSAGE_BYTES: usize = 256 * 1024;
 /// The same for health and reflection, which anyone may call.
 const MAX_OPEN_MESSAGE_BYTES: usize = 4 * 1024;
+
+/// The most streams of health and reflection, which anyone may open and leave open.
+pub(super) const MAX_OPEN_STREAMS: usize = 256;
+/// When to open another one.
+const RETRY_STREAM: Duration = Duration::from_secs(10);
 
 /// The health of a server's services. Initially they do not serve.
 pub(super) struct Health {
@@ -58,11 +68,40 @@ pub(super) async fn router(
         names.fold(builder, |builder, name| builder.with_service_name(name))
     };
     let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
-    routes
-        .add_service(health_service.max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES))
-        .add_service(v1.max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES))
-        .add_service(v1alpha.max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES));
-    Ok((routes.routes().prepare().into_axum_router(), health))
+    let health_service = health_service.max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES);
+    let streams = Arc::new(Semaphore::new(MAX_OPEN_STREAMS));
+    let bounded = middleware::from_fn_with_state(streams, bound);
+    let bounded = ServiceBuilder::new().layer(bounded);
+    routes.add_service(health_service.clone());
+    let router = routes.routes().into_axum_router();
+    let router = router
+        .route_service("/grpc.health.v1.Health/Watch", bounded.service(health_service))
+        .route_service(
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            bounded.service(v1.max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES)),
+        )
+        .route_service(
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+            bounded.service(v1alpha.max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES)),
+        );
+    Ok((router.with_state(()), health))
+}
+
+/// Rejects a stream while the most are open.
+async fn bound(State(streams): State<Arc<Semaphore>>, request: Request<Body>, next: Next) -> Response<Body> {
+    let Ok(slot) = streams.try_acquire_owned() else {
+        let message = "too many streams of health and reflection are open";
+        let problem = Problem::new(Code::ResourceExhausted, ErrorReason::ResourceExhausted, message);
+        return Status::from(problem.retry_after(RETRY_STREAM)).into_http();
+    };
+    let hold = move |frame| {
+        let _ = &slot;
+        frame
+    };
+    // The stream lasts as long as its body.
+    next.run(request)
+        .await
+        .map(|body| Body::new(body.map_frame(hold)))
 }
 
 /// gRPC, for the middleware.

@@ -1,37 +1,47 @@
 //! Listeners of gRPC and HTTP: bind, accept within limits, drain.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use axum::{body::Body, extract::Request};
-use hyper::body::Incoming;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
+    rt::{TokioExecutor, TokioTimer},
+    server::conn::auto,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    time::{sleep, timeout},
+    sync::Semaphore,
+    time::{Instant, sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::rpc::{config::require_loopback, connection::Connection, middleware::Routes};
+use self::connection::Connection;
+use crate::rpc::{config::require_loopback, middleware::Routes};
+
+mod connection;
+mod life;
 
 /// The most bytes of headers in a request.
 pub const MAX_HEADER_BYTES: u32 = 16 * 1024;
 /// The most concurrent calls on one connection.
 pub const MAX_CONCURRENT_CALLS: u32 = 1024;
+/// The most connections of a listener. Fewer if the process may not open that many files.
+const MAX_CONNECTIONS: u64 = 10_000;
+/// The most files that the process asks the system for.
+const MAX_FILES: u64 = 65_536;
 /// How long calls may continue after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long a client may take to send the headers of an HTTP/1 request.
-const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an HTTP/1 connection may take for the headers of a request, the time before their first byte included.
+/// Pools of clients hold idle connections for 60 s, and balancers for up to 75 s. If the server closed first, it could
+/// meet a request on its way.
+const HTTP1_IDLE: Duration = Duration::from_secs(80);
 /// How often an idle HTTP/2 connection is probed.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// The pause after a failed accept. Usually file descriptors ran out, and connections that end free some.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often a listener logs that it can't accept.
+const LOG_PERIOD: Duration = Duration::from_secs(60);
 
 /// Binds the address of a flag. The error names the flag.
 pub async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -58,7 +68,7 @@ fn limits() -> auto::Builder<TokioExecutor> {
     server
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_READ_TIMEOUT)
+        .header_read_timeout(HTTP1_IDLE)
         .max_buf_size(MAX_HEADER_BYTES as usize);
     server
         .http2()
@@ -81,23 +91,75 @@ async fn serve<IO>(
 ) where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let connections = GracefulShutdown::new();
-    let routes = routes.map_request(|request: Request<Incoming>| request.map(Body::new));
-    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-        let Ok((stream, _peer)) = accepted else {
-            sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        // Otherwise small writes wait for the peer's acknowledgement.
-        let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(routes.clone());
-        let connection = server.serve_connection(TokioIo::new(accept(stream)), service);
-        let connection = connections.watch(connection.into_owned());
-        // A broken connection concerns only its client.
-        tokio::spawn(async move { drop(connection.await) });
-    }
+    let connections = TaskTracker::new();
+    let slots = Arc::new(Semaphore::new(max_connections()));
+    let mut logged = None;
+    let accepting = async {
+        loop {
+            if slots.available_permits() == 0 && is_due(&mut logged) {
+                tracing::warn!("the most connections are open, and new ones wait");
+            }
+            // The semaphore is never closed.
+            let Ok(slot) = slots.clone().acquire_owned().await else {
+                return;
+            };
+            let stream = match listener.accept().await {
+                Ok((stream, _peer)) => stream,
+                // The client went away before its connection was accepted.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(error) => {
+                    if is_due(&mut logged) {
+                        tracing::warn!(reason = %error, "connections can't be accepted");
+                    }
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            // Otherwise small writes wait for the peer's acknowledgement.
+            let _ = stream.set_nodelay(true);
+            let (server, routes, stop) = (server.clone(), routes.clone(), stop.clone());
+            connections.spawn(async move {
+                life::serve(stream, accept, &server, routes, &stop).await;
+                drop(slot);
+            });
+        }
+    };
+    stop.run_until_cancelled(accepting).await;
     drop(listener);
-    if timeout(DRAIN, connections.shutdown()).await.is_err() {
+    connections.close();
+    if timeout(DRAIN, connections.wait()).await.is_err() {
         tracing::warn!("calls were still running when the drain ended");
     }
 }
+
+/// Returns whether a line is due that was not logged within [`LOG_PERIOD`], and notes that it is logged now.
+fn is_due(logged: &mut Option<Instant>) -> bool {
+    let is_due = logged.is_none_or(|at| at.elapsed() >= LOG_PERIOD);
+    if is_due {
+        *logged = Some(Instant::now());
+    }
+    is_due
+}
+
+/// Returns how many connections a listener may have. Raises the limit of open files as far as the system lets this user.
+///
+/// A quarter of the files for each of at most three listeners in a process leaves the rest for databases.
+fn max_connections() -> usize {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(MAX_FILES, |most| most.min(MAX_FILES));
+    let mut files = current.unwrap_or(MAX_FILES);
+    if files < wanted {
+        let raised = Rlimit {
+            current: Some(wanted),
+            maximum,
+        };
+        if setrlimit(Resource::Nofile, raised).is_ok() {
+            files = wanted;
+        }
+    }
+    usize::try_from((files / 4).clamp(1, MAX_CONNECTIONS)).unwrap_or(1)
+}
+
+#[cfg(test)]
+#[path = "tests/listener.rs"]
+mod tests;

@@ -5,7 +5,6 @@ pub mod auth;
 pub mod channel;
 pub(crate) mod codec;
 pub mod config;
-mod connection;
 pub mod context;
 pub mod grpc;
 pub mod http;

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use sea_orm::DatabaseTransaction;
 use sea_orm_migration::MigratorTrait;
 use tokio::{
@@ -31,9 +31,9 @@ use crate::{
         config::require_loopback,
         grpc::{self, Grpc, Health},
         http::Http,
-        listener, middleware,
+        listener, middleware, telemetry,
     },
-    store::{Database, change, idempotency, keyring},
+    store::{Database, change, idempotency, keyring, origin},
 };
 
 /// How often readiness is checked.
@@ -69,10 +69,10 @@ pub trait Service: Clone + Send + Sync + 'static {
         None
     }
 
-    /// Returns whether everything but the database is ready. Must not depend on the registry: only calls that need it
-    /// fail without it.
-    fn is_ready(&self) -> impl Future<Output = bool> + Send {
-        async { true }
+    /// Checks everything but the database that must be ready. Must not depend on the registry: only calls that need it
+    /// fail without it. The log holds the error.
+    fn check_ready(&self) -> impl Future<Output = anyhow::Result<()>> + Send {
+        async { Ok(()) }
     }
 
     /// Follows change feeds in the background until `stop`.
@@ -123,13 +123,37 @@ pub async fn open<M: MigratorTrait>(
     random: &dyn Random,
 ) -> anyhow::Result<(Database, Keyring)> {
     let db = connect(database_url).await?;
+    require_migrated::<M>(&db).await?;
+    let master = FileMasterKey::load(master_key_file).context("the master key file")?;
+    let keyring = keyring::open(&db, &master, purposes, clock, random).await;
+    Ok((db, keyring.context("opening the keyring")?))
+}
+
+/// Checks that a service could serve from its database. Changes nothing.
+pub async fn check<M: MigratorTrait>(database_url: &str) -> anyhow::Result<()> {
+    if origin::is_missing(database_url) {
+        bail!("the database does not exist: run `migrate` first");
+    }
+    let db = connect(database_url).await?;
+    require_migrated::<M>(&db).await?;
+    refuse_development(&db).await
+}
+
+/// Refuses a database of `accord dev`: a file holds its operators' tokens in plaintext.
+pub async fn refuse_development(db: &Database) -> anyhow::Result<()> {
+    let is_for_development = db.is_for_development().await;
+    if is_for_development.context("reading what the database was created for")? {
+        bail!("the database is one of `accord dev`, which is for development only");
+    }
+    Ok(())
+}
+
+async fn require_migrated<M: MigratorTrait>(db: &Database) -> anyhow::Result<()> {
     let migrated = db.is_migrated::<M>().await;
     if !migrated.context("reading the database's schema")? {
         bail!("the database's schema is not up to date: run `migrate` first");
     }
-    let master = FileMasterKey::load(master_key_file)?;
-    let keyring = keyring::open(&db, &master, purposes, clock, random).await;
-    Ok((db, keyring.context("opening the keyring")?))
+    Ok(())
 }
 
 async fn connect(database_url: &str) -> anyhow::Result<Database> {
@@ -189,13 +213,23 @@ async fn report_readiness(
     let checks = async {
         loop {
             ticks.tick().await;
-            let check = timeout(READINESS_TIMEOUT, is_ready(service)).await;
-            let is_ready = check.unwrap_or(false);
-            if last.replace(is_ready) != Some(is_ready) {
-                tracing::info!(ready = is_ready, "readiness");
-            }
+            telemetry::report_dropped();
+            let check = timeout(READINESS_TIMEOUT, check_ready(service)).await;
+            let problem = match check.unwrap_or_else(|_| Err(anyhow!("the database did not answer in time")))
+            {
+                Ok(()) => None,
+                Err(error) => Some(format!("{error:#}")),
+            };
+            let is_ready = problem.is_none();
             ready.store(is_ready, Ordering::Relaxed);
             health.set_serving(is_ready).await;
+            if last.as_ref() != Some(&problem) {
+                match &problem {
+                    None => tracing::info!("ready"),
+                    Some(reason) => tracing::warn!(reason, "not ready"),
+                }
+                last = Some(problem);
+            }
         }
     };
     stop.run_until_cancelled(checks).await;
@@ -203,20 +237,16 @@ async fn report_readiness(
     health.set_serving(false).await;
 }
 
-async fn is_ready(service: &impl Service) -> bool {
+async fn check_ready(service: &impl Service) -> anyhow::Result<()> {
     let db = service.database();
-    if db.ping().await.is_err() || !service.is_ready().await {
-        return false;
+    db.ping().await.context("the database does not answer")?;
+    service.check_ready().await?;
+    let skew = db.clock_skew(service.clock()).await;
+    if skew.context("the database's clock can't be read")? > MAX_CLOCK_SKEW {
+        // Without the figure, which changes all the time, the line is logged once.
+        bail!("this clock and the database's differ by more than {MAX_CLOCK_SKEW:?}");
     }
-    let Ok(skew) = db.clock_skew(service.clock()).await else {
-        return false;
-    };
-    let clocks_agree = skew <= MAX_CLOCK_SKEW;
-    if !clocks_agree {
-        let skew_ms = skew.as_millis();
-        tracing::warn!(skew_ms, "this clock and the database's differ too much");
-    }
-    clocks_agree
+    Ok(())
 }
 
 async fn delete_expired(service: &impl Service, stop: &CancellationToken) {
@@ -226,7 +256,10 @@ async fn delete_expired(service: &impl Service, stop: &CancellationToken) {
             ticks.tick().await;
             let request_ids = idempotency::sweep(service.database(), service.clock().now()).await;
             let rows = service.delete_expired().await;
-            if let Err(error) = request_ids.map_err(anyhow::Error::from).and(rows) {
+            for error in [request_ids.map_err(anyhow::Error::from).err(), rows.err()]
+                .into_iter()
+                .flatten()
+            {
                 tracing::warn!(error = format!("{error:#}"), "expired rows were not deleted");
             }
         }
@@ -240,17 +273,20 @@ fn every(period: Duration) -> Interval {
     ticks
 }
 
-/// Returns a token that the first SIGTERM or SIGINT cancels.
+/// Returns a token that the first SIGTERM, SIGINT or SIGHUP cancels.
 pub fn shutdown_signal() -> io::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // By default it would end the process without a drain. Changed files need no signal.
+    let mut hangup = signal(SignalKind::hangup())?;
     let token = CancellationToken::new();
     let cancelled = token.clone();
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
         }
         tracing::info!("stopping");
         cancelled.cancel();

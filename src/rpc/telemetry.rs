@@ -4,13 +4,21 @@
 //! an account name.
 
 use std::{
+    env,
+    ffi::OsStr,
     fmt,
     io::{self, IsTerminal},
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
-use tracing::{Event, Subscriber};
+use tracing::{Event, Subscriber, level_filters::LevelFilter};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
+    filter::Directive,
     fmt::{
         FmtContext, FormatEvent, FormatFields, MakeWriter, format,
         format::{Format, JsonFields, Writer},
@@ -25,21 +33,104 @@ use crate::rpc::context;
 /// The filter without `RUST_LOG`.
 const DEFAULT_FILTER: &str =
     "info,sqlx=warn,sea_orm=warn,sea_orm_migration=warn,hyper=warn,h2=warn,tower=warn";
+/// The crates whose targets a filter may name.
+const TARGETS: [&str; 20] = [
+    "accord",
+    "accord_cli",
+    "axum",
+    "h2",
+    "hyper",
+    "hyper_util",
+    "mio",
+    "registry_service",
+    "reqwest",
+    "rustls",
+    "sea_orm",
+    "sea_orm_migration",
+    "sqlx",
+    "token_service",
+    "tokio",
+    "tokio_util",
+    "tonic",
+    "tower",
+    "tower_http",
+    "tracing",
+];
+/// The most lines that wait for a slow reader of the log. Further ones are dropped and counted.
+const MAX_WAITING_LINES: usize = 4096;
 
-/// Starts the log of `service`, which includes panics. A second call does nothing.
+/// Counts the lines that were dropped since the start.
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+/// How many of them the log has reported.
+static REPORTED: AtomicUsize = AtomicUsize::new(0);
+
+/// Starts the log of `service`, which includes panics. A second call does nothing. The guard writes the last lines when
+/// it is dropped.
 ///
-/// `RUST_LOG` replaces the default filter, unless it is malformed.
-pub fn init(service: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    let lines = lines(io::stderr, io::stderr().is_terminal(), filter);
+/// A reader that is slow or gone neither stops nor ends the service: a thread of its own writes the lines.
+///
+/// `RUST_LOG` changes the default filter, unless it is malformed.
+pub fn init(service: &str) -> WorkerGuard {
+    let (filter, ignored) = filter(env::var_os("RUST_LOG").as_deref());
+    let writer = NonBlockingBuilder::default()
+        .buffered_lines_limit(MAX_WAITING_LINES)
+        .thread_name("log");
+    let (writer, guard) = writer.finish(io::stderr());
+    let dropped = writer.error_counter();
+    let lines = lines(writer, io::stderr().is_terminal(), filter);
     if tracing_subscriber::registry().with(lines).try_init().is_ok() {
+        let _ = DROPPED.set(dropped);
         std::panic::set_hook(Box::new(|panic| {
             // The payload may hold a secret, so only the place is logged.
             let place = panic.location().map(ToString::to_string);
             tracing::error!(place, "panic");
         }));
         tracing::info!(service, version = env!("CARGO_PKG_VERSION"), "starting");
+        if let Some(directive) = ignored {
+            tracing::warn!(
+                directive,
+                "RUST_LOG is ignored: it holds an unknown level or target"
+            );
+        }
     }
+    guard
+}
+
+/// Logs how many lines were dropped since the last report.
+pub(super) fn report_dropped() {
+    let dropped = DROPPED.get().map_or(0, ErrorCounter::dropped_lines);
+    let reported = REPORTED.swap(dropped, Ordering::Relaxed);
+    if dropped > reported {
+        tracing::warn!(
+            lines = dropped - reported,
+            "lines of the log were dropped: its reader is slow"
+        );
+    }
+}
+
+/// Returns the filter that `RUST_LOG` sets, and its first part that is wrong. With one that is wrong, the default applies.
+///
+/// The parts come on top of the default, so that a filter for one target does not silence all others.
+fn filter(text: Option<&OsStr>) -> (EnvFilter, Option<String>) {
+    let text = text.unwrap_or_default().to_string_lossy();
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let default = || EnvFilter::new(DEFAULT_FILTER);
+    let mut filter = default();
+    for part in parts {
+        match directive(part) {
+            Some(directive) => filter = filter.add_directive(directive),
+            None => return (default(), Some(part.to_owned())),
+        }
+    }
+    (filter, None)
+}
+
+/// Parses a level, a target, or a target with its level. The parser of the library takes any word for a target.
+fn directive(part: &str) -> Option<Directive> {
+    let target = part.split(['=', '[', ':']).next().unwrap_or_default().trim_end();
+    let is_level = part.parse::<LevelFilter>().is_ok();
+    let is_known = is_level || target.is_empty() || TARGETS.contains(&target);
+    is_known.then(|| part.parse().ok()).flatten()
 }
 
 /// Returns the layer that writes a line for each event that passes the filter.
@@ -154,6 +245,50 @@ mod tests {
             text.lines().all(|line| line.ends_with(" request_id=request-1")),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_filter_changes_the_default_and_never_silences_the_log() {
+        let default = EnvFilter::new(DEFAULT_FILTER).to_string();
+        for (text, expected) in [
+            ("", default.clone()),
+            (" ", default.clone()),
+            (",", default.clone()),
+            ("info ", default.clone()),
+            ("warn", default.replace("info", "warn")),
+            (" WARN , ", default.replace("info", "warn")),
+            ("accord=debug", format!("accord=debug,{default}")),
+            ("sqlx=info", default.replace("sqlx=warn", "sqlx=info")),
+        ] {
+            let (filter, ignored) = filter(Some(OsStr::new(text)));
+            let sorted = |text: &str| {
+                let mut parts: Vec<_> = text.split(',').map(str::to_owned).collect();
+                parts.sort_unstable();
+                parts
+            };
+            assert_eq!(sorted(&filter.to_string()), sorted(&expected), "{text:?}");
+            assert_eq!(ignored, None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_level_or_target_leaves_the_default() {
+        for (text, wrong) in [
+            ("warning", "warning"),
+            ("debug,acord=debug", "acord=debug"),
+            ("accord=verbose", "accord=verbose"),
+            ("accord=debug;sqlx=info", "accord=debug;sqlx=info"),
+            ("=", "="),
+            ("inf\u{fffd}", "inf\u{fffd}"),
+        ] {
+            let (filter, ignored) = filter(Some(OsStr::new(text)));
+            assert_eq!(
+                filter.to_string(),
+                EnvFilter::new(DEFAULT_FILTER).to_string(),
+                "{text:?}"
+            );
+            assert_eq!(ignored.as_deref(), Some(wrong));
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod error;
 pub mod idempotency;
 pub mod keyring;
 mod migration;
+pub mod origin;
 mod pinned_connection;
 mod tables;
 

@@ -45,6 +45,12 @@ async fn keys_are_published_before_use_and_a_revoked_one_ends_its_tokens() {
         request_id: uuid::Uuid::new_v4().to_string(),
         ..Default::default()
     };
+    let early = keys.rotate_signing_key(request.clone()).await;
+    refused(early, (Code::FailedPrecondition, "KEY_NOT_YET_PUBLISHED"));
+    let request = tok::RotateSigningKeyRequest {
+        force: true,
+        ..request
+    };
     let rotated = ok(keys.rotate_signing_key(request.clone()).await)
         .signing_key
         .unwrap();

@@ -5,24 +5,34 @@ use std::sync::Arc;
 use accord::{
     clock::SystemClock,
     random::SystemRandom,
-    rpc::{listener, run::shutdown_signal, telemetry},
+    rpc::{
+        listener,
+        run::{self, Service, shutdown_signal},
+        telemetry,
+    },
 };
 
 use crate::{
     config::{Cli, Command, Needs, Settings},
     server::TokenServer,
+    store::migration::Migrator,
 };
 
 /// Runs a command.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve { flags } => {
-            telemetry::init("token-service");
+            let _log = telemetry::init("token-service");
             let settings = Settings::load(&flags, Needs::Everything)?;
             let server = TokenServer::open(&settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await?;
+            run::refuse_development(server.database()).await?;
             let grpc = listener::bind("--listen", settings.listen).await?;
             let http = listener::bind("--http-listen", settings.http_listen).await?;
             server.serve(grpc, http, shutdown_signal()?).await
+        }
+        Command::CheckConfig { flags } => {
+            let settings = Settings::load(&flags, Needs::Everything)?;
+            run::check::<Migrator>(&settings.database_url).await
         }
         Command::Migrate { flags, new_epoch } => {
             let settings = Settings::load(&flags, Needs::Database)?;

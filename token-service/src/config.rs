@@ -9,7 +9,13 @@ use std::{
     time::Duration,
 };
 
-use accord::rpc::config::{ConfigError, load};
+use accord::{
+    keys::read_secret_text,
+    rpc::config::{ConfigError, MISSING, Problems, check_loopback, check_master_key_file, load},
+    store::origin::check_url,
+    text::opaque::{OpaqueToken, TokenKind},
+};
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
@@ -20,6 +26,8 @@ use crate::model::lifetimes::Lifetimes;
 pub const ENVIRONMENT_PREFIX: &str = "ACCORD_TOKEN_";
 
 const DAY_SECONDS: u64 = 24 * 3600;
+/// The largest file with a token, in bytes.
+const MAX_TOKEN_FILE_BYTES: usize = 1024;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -52,6 +60,12 @@ pub enum Command {
         #[arg(long)]
         new_epoch: bool,
     },
+    /// Report every problem of the settings, their files and the database, without serving
+    CheckConfig {
+        /// Settings.
+        #[command(flatten)]
+        flags: Flags,
+    },
 }
 
 /// Settings as flags. Each is also an environment variable (`ACCORD_TOKEN_<FLAG>`) and a key of the
@@ -70,33 +84,33 @@ pub struct Flags {
     pub database_url: Option<String>,
     /// File of 32 random bytes, mode 0600, that wraps the database's keys
     #[arg(long, value_name = "PATH")]
-    pub master_key_file: Option<PathBuf>,
+    pub master_key_file: Option<String>,
     /// Where registry-service serves gRPC, such as http://127.0.0.1:50051
     #[arg(long, value_name = "URL")]
     pub registry_url: Option<String>,
     /// File with this service's own workload token, mode 0600
     #[arg(long, value_name = "PATH")]
-    pub registry_token_file: Option<PathBuf>,
+    pub registry_token_file: Option<String>,
     /// Life of an access token in seconds; 900 at most [default: 300]
     #[arg(long, value_name = "SECONDS")]
-    pub access_token_seconds: Option<u64>,
+    pub access_token_seconds: Option<String>,
     /// Absolute life of a refresh family in days [default: 90]
     #[arg(long, value_name = "DAYS")]
-    pub family_days: Option<u64>,
+    pub family_days: Option<String>,
     /// Days after its last use at which a refresh family ends; a suspension does not stop them [default: 30]
     #[arg(long, value_name = "DAYS")]
-    pub family_idle_days: Option<u64>,
+    pub family_idle_days: Option<String>,
     /// How many seconds cached registry facts may be used while the registry does not answer, at most 3600.
     /// Lengthens the second after which a revocation holds everywhere [default: 0]
     #[arg(long, value_name = "SECONDS")]
-    pub registry_stale_max: Option<u64>,
+    pub registry_stale_max: Option<String>,
     /// The product's name on pages [default: Accord]
     #[arg(long, value_name = "NAME")]
     pub product_name: Option<String>,
     /// TOML file with these settings
     #[arg(long, value_name = "PATH")]
     #[serde(skip)]
-    pub config: Option<PathBuf>,
+    pub config: Option<String>,
 }
 
 /// token-service's settings. `Debug` shows none of them: the database's URL may hold a password.
@@ -148,15 +162,35 @@ impl Settings {
         }
     }
 
-    /// Reads flags, environment and file.
+    /// Reads flags, environment and file, and checks them and the files that they name.
     pub fn load(flags: &Flags, needs: Needs) -> Result<Self, ConfigError> {
-        let settings: Self = load(ENVIRONMENT_PREFIX, flags.config.as_deref(), flags)?;
-        settings.checked(needs)
+        load(
+            ENVIRONMENT_PREFIX,
+            flags.config.as_deref(),
+            flags,
+            |settings: &mut Self, problems| {
+                settings.check(needs, problems);
+                if needs == Needs::Everything && settings.master_key_file != Path::new("") {
+                    check_master_key_file(&settings.master_key_file, problems);
+                }
+                if needs == Needs::Everything
+                    && settings.registry_token_file != Path::new("")
+                    && let Err(error) = read_token(&settings.registry_token_file)
+                {
+                    problems.add("registry_token_file", &error.to_string());
+                }
+            },
+        )
     }
 
     /// Checks every value, and that those which `needs` names are set.
-    pub fn checked(self, needs: Needs) -> Result<Self, ConfigError> {
-        let invalid = |text: &str| Err(ConfigError::Invalid(text.to_owned()));
+    pub fn checked(mut self, needs: Needs) -> Result<Self, ConfigError> {
+        let mut problems = Problems::default();
+        self.check(needs, &mut problems);
+        problems.finish(self)
+    }
+
+    fn check(&mut self, needs: Needs, problems: &mut Problems) {
         let longest = Lifetimes::MAX_ACCESS_TOKEN.as_secs();
         for (key, value, least, most) in [
             ("access_token_seconds", self.access_token_seconds, 1, longest),
@@ -165,27 +199,34 @@ impl Settings {
             ("registry_stale_max", self.registry_stale_max, 0, 3600),
         ] {
             if !(least..=most).contains(&value) {
-                return invalid(&format!("key `{key}` must be {least} to {most}"));
+                problems.add(key, &format!("must be {least} to {most}"));
             }
+        }
+        for (key, address) in [("listen", self.listen), ("http_listen", self.http_listen)] {
+            check_loopback(key, address, problems);
         }
         if !(1..=60).contains(&self.product_name.trim().chars().count()) {
-            return invalid("key `product_name` must have 1 to 60 characters");
+            problems.add("product_name", "must have 1 to 60 characters");
         }
-        if self.database_url.is_empty() {
-            return invalid("missing key `database_url`");
+        if let Err(problem) = check_url(&self.database_url) {
+            let is_missing = self.database_url.is_empty();
+            problems.add("database_url", if is_missing { MISSING } else { problem });
         }
         if needs == Needs::Everything {
-            if self.master_key_file == Path::new("") {
-                return invalid("missing key `master_key_file`");
+            for (key, path) in [
+                ("master_key_file", &self.master_key_file),
+                ("registry_token_file", &self.registry_token_file),
+            ] {
+                if path == Path::new("") {
+                    problems.add(key, MISSING);
+                }
             }
-            if self.registry_token_file == Path::new("") {
-                return invalid("missing key `registry_token_file`");
-            }
-            if !is_plaintext_loopback(&self.registry_url) {
-                return invalid("key `registry_url` must be http:// with a loopback host");
+            if self.registry_url.is_empty() {
+                problems.add("registry_url", MISSING);
+            } else if !is_plaintext_loopback(&self.registry_url) {
+                problems.add("registry_url", "must be http:// with a loopback host");
             }
         }
-        Ok(self)
     }
 
     /// Returns how long cached registry facts outlive their lease while the registry does not answer.
@@ -223,6 +264,12 @@ impl Default for Settings {
     }
 }
 
+/// Reads this service's own token from a file that only this user can read. The error does not name the file.
+pub fn read_token(path: &Path) -> anyhow::Result<OpaqueToken> {
+    let text = read_secret_text(path, MAX_TOKEN_FILE_BYTES)?;
+    OpaqueToken::parse(TokenKind::Workload, text.trim()).context("holds no token of a workload")
+}
+
 /// Returns whether a URL names this machine without TLS: plaintext is for loopback only.
 fn is_plaintext_loopback(text: &str) -> bool {
     Url::parse(text).is_ok_and(|url| {
@@ -246,7 +293,7 @@ mod tests {
         Settings {
             registry_token_file: "token".into(),
             ..Settings::new(
-                "postgres://user:sup3rs3cret@db/token".into(),
+                "postgres://user:sup3rs3cret@localhost/token".into(),
                 "key".into(),
                 "http://127.0.0.1:50051".into(),
             )

@@ -99,6 +99,9 @@ pub enum Error {
     /// A fault of this program, its data or its keys. Only the log may hold its text.
     #[error(transparent)]
     Internal(Box<dyn std::error::Error + Send + Sync>),
+    /// The next signing key was not published long enough; how long it must still be.
+    #[error("the next key must be published for {} s more before it signs; `force` rotates all the same", .0.as_secs_f64().ceil())]
+    KeyNotYetPublished(Duration),
     /// A signing key can't be used.
     #[error("a signing key can't be used")]
     Signing,

@@ -1,7 +1,6 @@
 //! Runs token-service: opens its store and caches, and gives routes, permissions and periodic work to [`run()`].
 
 use std::{
-    os::unix::fs::PermissionsExt,
     path::Path,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -19,21 +18,20 @@ use accord::{
         run::{self, Service, run},
     },
     store::Database,
-    text::opaque::{OpaqueToken, TokenKind},
+    text::opaque::OpaqueToken,
     token::v1::{
         consent_service_server::ConsentServiceServer, setup_service_server::SetupServiceServer,
         signing_key_service_server::SigningKeyServiceServer, token_service_server::TokenServiceServer,
     },
 };
-use anyhow::{Context, bail};
+use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
-use zeroize::Zeroizing;
 
 use crate::{
     cache::Cache,
-    config::Settings,
+    config::{Settings, read_token},
     consent::{Consents, sign_in_delay::SignInDelays},
     http::{self, HttpState},
     oauth::OAuth,
@@ -76,7 +74,7 @@ impl TokenServer {
 
     /// Opens the database and its keys, with this service's own token from the file that the settings name.
     pub async fn open(settings: &Settings, clock: SharedClock, random: SharedRandom) -> anyhow::Result<Self> {
-        let token = read_token(&settings.registry_token_file)?;
+        let token = read_token(&settings.registry_token_file).context("the file of the registry's token")?;
         Self::open_with_token(settings, &token, clock, random).await
     }
 
@@ -173,8 +171,9 @@ impl Service for TokenServer {
         }))
     }
 
-    async fn is_ready(&self) -> bool {
-        self.oauth.store.active_signing_key().await.is_ok()
+    async fn check_ready(&self) -> anyhow::Result<()> {
+        let active = self.oauth.store.active_signing_key().await;
+        active.map(drop).context("no signing key can be read")
     }
 
     async fn follow_changes(&self, stop: &CancellationToken) {
@@ -191,17 +190,4 @@ impl Service for TokenServer {
         let cleared = store.clear_away(now.minus(KEEP_REVOCATIONS), now.minus(KEEP_ENDED));
         Ok(cleared.await?)
     }
-}
-
-/// Reads this service's own token from a file that only this user can read.
-fn read_token(path: &Path) -> anyhow::Result<OpaqueToken> {
-    let shown = path.display();
-    let metadata = path.metadata().with_context(|| format!("can't read {shown}"))?;
-    if metadata.permissions().mode() & 0o077 != 0 {
-        bail!("{shown} must not be readable by group or others");
-    }
-    let text = std::fs::read_to_string(path).map(Zeroizing::new);
-    let text = text.with_context(|| format!("can't read {shown}"))?;
-    OpaqueToken::parse(TokenKind::Workload, text.trim_end())
-        .with_context(|| format!("{shown} holds no token"))
 }

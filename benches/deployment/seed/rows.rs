@@ -144,6 +144,7 @@ pub fn grant(client: &Client, grant_id: GrantId) -> grant::Model {
         designated_user_id: client.tenant.user_id.to_string(),
         granted_by_user_id: client.tenant.user_id.to_string(),
         state: "pending".to_owned(),
+        family_id: None,
         created_at: now(),
         redeem_until: tomorrow(),
         activated_at: None,

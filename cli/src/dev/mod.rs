@@ -12,7 +12,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use accord::{clock::SharedClock, keys::FileMasterKey, random::SharedRandom, rpc::listener};
+use accord::{
+    clock::SharedClock,
+    keys::FileMasterKey,
+    random::SharedRandom,
+    rpc::{listener, run::Service},
+};
 use anyhow::{Context, bail};
 use clap::Args;
 use registry_service::server::Registry;
@@ -92,6 +97,7 @@ impl Dev {
         .checked(registry_service::config::Needs::Everything)?;
         Registry::migrate(&registry_settings, &*random).await?;
         let registry = Registry::open(&registry_settings, clock.clone(), random.clone()).await?;
+        registry.database().mark_for_development().await?;
         let callers = callers::renew(registry.store()).await?;
 
         let token_settings = token_service::config::Settings::new(
@@ -108,6 +114,8 @@ impl Dev {
             random.clone(),
         )
         .await?;
+
+        token.database().mark_for_development().await?;
 
         let (registry_shutdown, shutdown) = (CancellationToken::new(), CancellationToken::new());
         let registry = tokio::spawn(registry.serve(registry_listener, registry_shutdown.clone()));

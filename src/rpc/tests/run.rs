@@ -258,6 +258,34 @@ async fn callers_that_hang_up_do_not_end_the_connection_for_others() {
 }
 
 #[tokio::test]
+async fn streams_that_anyone_may_open_are_bounded() {
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+    let shutdown = CancellationToken::new();
+    let (grpc, _http, running) = start(&shutdown).await;
+    let channel = Channel::from_shared(format!("http://{grpc}")).unwrap();
+    let mut health = HealthClient::new(channel.connect().await.unwrap());
+    let mut streams = Vec::new();
+    for _ in 0..grpc::MAX_OPEN_STREAMS {
+        streams.push(health.watch(HealthCheckRequest::default()).await.unwrap());
+    }
+    let refused = health.watch(HealthCheckRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(
+        refused.get_details_error_info().unwrap().reason,
+        "RESOURCE_EXHAUSTED"
+    );
+    assert!(refused.get_details_retry_info().is_some());
+    // Probes are no streams.
+    health.check(HealthCheckRequest::default()).await.unwrap();
+    streams.pop();
+    // The server learns of it with the next frames.
+    while health.watch(HealthCheckRequest::default()).await.is_err() {}
+    shutdown.cancel();
+    drop((health, streams));
+    running.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_taken_port_is_an_error_that_names_the_flag() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();
@@ -274,7 +302,7 @@ async fn a_server_with_a_skewed_clock_is_not_ready() {
     let now = SystemClock.now();
     for (clock, ready) in [(now, true), (now.plus(minute), false), (now.minus(minute), false)] {
         service.clock.set(clock);
-        assert_eq!(is_ready(&service).await, ready);
+        assert_eq!(check_ready(&service).await.is_ok(), ready);
     }
 }
 
@@ -282,9 +310,13 @@ async fn a_server_with_a_skewed_clock_is_not_ready() {
 async fn a_server_with_a_closed_database_is_not_ready() {
     let database = sqlite();
     let service = panics(&database.url).await;
-    assert!(is_ready(&service).await);
+    check_ready(&service).await.unwrap();
     service.db.close().await.unwrap();
-    assert!(!is_ready(&service).await);
+    let error = check_ready(&service).await.unwrap_err();
+    assert!(
+        format!("{error:#}").starts_with("the database does not answer"),
+        "{error:#}"
+    );
 }
 
 #[tokio::test]

@@ -280,6 +280,7 @@ impl Cache {
             designated_user_id: registry.user_id.to_string(),
             granted_by_user_id: registry.user_id.to_string(),
             state: "active".into(),
+            family_id: None,
             created_at: now,
             redeem_until: now,
             activated_at: Some(now),

@@ -24,9 +24,9 @@ impl SigningKeyService for OAuth {
         &self,
         request: Request<pb::RotateSigningKeyRequest>,
     ) -> Reply<pb::RotateSigningKeyResponse> {
-        let request_id = convert::rotate(request.get_ref())?;
+        let (request_id, force) = (convert::rotate(request.get_ref())?, request.get_ref().force);
         let creation = creation(&request, "RotateSigningKey", request_id);
-        let key = self.store.rotate_signing_key(&creation).await?;
+        let key = self.store.rotate_signing_key(&creation, force).await?;
         self.cache.catch_up_or_log().await;
         Ok(Response::new(pb::RotateSigningKeyResponse {
             signing_key: Some(convert::message(key, self.store.now())),

@@ -47,6 +47,9 @@ fn problem(error: Error) -> Problem {
             plain(Code::PermissionDenied, ErrorReason::ConsentRequired).metadata("state", state)
         }
         Error::UnsupportedGrantType => plain(Code::InvalidArgument, ErrorReason::UnsupportedGrantType),
+        Error::KeyNotYetPublished(wait) => {
+            plain(Code::FailedPrecondition, ErrorReason::KeyNotYetPublished).retry_after(wait)
+        }
         Error::Busy => plain(Code::ResourceExhausted, ErrorReason::ResourceExhausted).retry_after(RETRY_BUSY),
         Error::RegistryUnavailable | Error::TooManyRevocations => Problem::unavailable(),
         Error::Unavailable => {

@@ -82,3 +82,17 @@ fn public(document: impl IntoResponse) -> Response {
     ];
     (headers, document).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::CACHE_CONTROL;
+    use crate::model::signing_key::JWKS_MAX_AGE;
+
+    #[test]
+    fn a_new_key_waits_as_long_as_caches_keep_the_jwks() {
+        assert_eq!(
+            CACHE_CONTROL,
+            format!("public, max-age={}", JWKS_MAX_AGE.as_secs())
+        );
+    }
+}

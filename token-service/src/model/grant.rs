@@ -1,17 +1,24 @@
 //! A grant and its states. Expiry and suspension are not stored: [`Grant::state_at`] derives them.
 
+use std::time::Duration;
+
 use accord::{
     clock::UnixMillis,
     text::id::{ClientId, GrantId, ScopeName, TenantId, UserId},
+    verify::AccessTokenClaims,
 };
 use strum::{AsRefStr, EnumString, IntoStaticStr};
 
 use super::{
     client::{Client, ClientScope, Profile},
+    lifetimes::Lifetimes,
     tenant::Tenant,
     user::User,
 };
 use crate::error::Error;
+
+/// How far the clock of the replica that issued a token may be ahead.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 
 /// A grant's state as it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString)]
@@ -99,6 +106,8 @@ pub struct Grant {
     pub granted_by: UserId,
     /// The stored state; [`Grant::state_at`] derives the state at a point in time.
     pub state: StoredState,
+    /// The refresh family that began when its code was redeemed.
+    pub family_id: Option<String>,
     /// When it was approved.
     pub created_at: UnixMillis,
     /// When its code expires. A pending grant expires with it.
@@ -112,6 +121,21 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// Returns whether this grant allows a token with these claims at `now`. A signature alone proves too little: whoever
+    /// holds a signing key writes the claims that they like.
+    pub fn allows(&self, claims: &AccessTokenClaims, now: UnixMillis) -> bool {
+        let is_short =
+            u64::from(claims.exp.saturating_sub(claims.iat)) <= Lifetimes::MAX_ACCESS_TOKEN.as_secs();
+        let was_issued = i64::from(claims.iat) <= now.plus(CLOCK_TOLERANCE).as_secs();
+        let is_granted = |scope| self.scopes.iter().any(|granted| granted.as_str() == scope);
+        claims.client_id == self.client_id.as_str()
+            && claims.sub == self.designated_user_id.as_str()
+            && (claims.family_id.is_none() || claims.family_id == self.family_id)
+            && is_short
+            && was_issued
+            && claims.scope.split(' ').all(is_granted)
+    }
+
     /// Returns the state at `now`. `parties_active` says whether client, tenant and designated user are all active
     /// in the registry; only the state of an active grant depends on it.
     pub fn state_at(&self, now: UnixMillis, parties_active: bool) -> GrantState {
@@ -227,6 +251,7 @@ mod tests {
             designated_user_id: UserId::generate(&clock, &random),
             granted_by: UserId::generate(&clock, &random),
             state,
+            family_id: None,
             created_at: START,
             redeem_until: after(60),
             activated_at: None,
@@ -277,6 +302,52 @@ mod tests {
             assert_eq!(ended.state_at(after(200), false), state);
             assert_eq!(ended.ended_by(after(200)), Some(after(5)));
         }
+    }
+
+    #[test]
+    fn a_grant_allows_only_the_claims_of_its_own_tokens() {
+        let scopes = ["a", "b"].map(|name| ScopeName::parse(name).unwrap());
+        let grant = Grant {
+            scopes: scopes.to_vec(),
+            family_id: Some("fam_1".into()),
+            ..grant(StoredState::Active, None)
+        };
+        let iat = u32::try_from(START.as_secs()).unwrap();
+        let claims = AccessTokenClaims {
+            iss: String::new(),
+            aud: String::new(),
+            sub: grant.designated_user_id.to_string(),
+            client_id: grant.client_id.to_string(),
+            tenant_id: "acme".into(),
+            grant_id: grant.grant_id.to_string(),
+            family_id: Some("fam_1".into()),
+            scope: "b a".into(),
+            jti: "1".into(),
+            iat,
+            exp: iat + 900,
+            rev: String::new(),
+        };
+        assert!(grant.allows(&claims, START));
+        let with = |change: fn(&mut AccessTokenClaims)| {
+            let mut changed = claims.clone();
+            change(&mut changed);
+            grant.allows(&changed, START)
+        };
+        assert!(with(|claims| claims.family_id = None), "client credentials");
+        assert!(with(|claims| claims.scope = "a".into()));
+        assert!(with(
+            |claims| (claims.iat, claims.exp) = (claims.iat + 60, claims.exp + 60)
+        ));
+        assert!(!with(|claims| claims.sub = "usr_other".into()));
+        assert!(!with(|claims| claims.client_id = "cli_other".into()));
+        assert!(!with(|claims| claims.family_id = Some("fam_2".into())));
+        assert!(!with(|claims| claims.scope = "a c".into()));
+        assert!(!with(|claims| claims.scope = String::new()));
+        assert!(!with(|claims| claims.exp += 1));
+        assert!(!with(
+            |claims| (claims.iat, claims.exp) = (claims.iat + 61, claims.exp + 61)
+        ));
+        assert!(!with(|claims| claims.exp = u32::MAX));
     }
 
     #[test]

@@ -28,6 +28,12 @@ pub const ALGORITHM: &str = "EdDSA";
 pub const PUBLISHED_AFTER_RETIREMENT: Duration =
     Lifetimes::MAX_ACCESS_TOKEN.saturating_add(Duration::from_secs(60));
 
+/// How long others may keep the JWKS: the `max-age` of its `Cache-Control`.
+pub const JWKS_MAX_AGE: Duration = Duration::from_secs(300);
+/// How long a key must be published before its first use: until every copy of the JWKS contains it, and a minute because
+/// clocks differ and copies take time.
+pub const PUBLISHED_BEFORE_USE: Duration = JWKS_MAX_AGE.saturating_add(Duration::from_secs(60));
+
 /// A key's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString)]
 #[strum(serialize_all = "snake_case")]
@@ -70,6 +76,12 @@ impl SigningKey {
             State::Retired => self.retired_at.is_some_and(is_recent),
             State::Revoked => false,
         }
+    }
+
+    /// Returns how long the key must still be published before its first use; `None` if that was long enough.
+    pub fn wait_before_use(&self, now: UnixMillis) -> Option<Duration> {
+        let usable = self.created_at.plus(PUBLISHED_BEFORE_USE);
+        (now < usable).then(|| usable.since(now))
     }
 
     /// Returns the public key as the JWK member `x` (RFC 8037 §2).
@@ -195,7 +207,12 @@ impl Keys {
         self.live.iter().filter(move |key| key.published_at(now))
     }
 
-    /// Returns the keys to verify with. Every token of a key that is no longer published has expired.
+    /// Returns whether the JWKS contains this key at this time. Every token of one that it no longer contains has expired.
+    pub fn is_published(&self, kid: &str, now: UnixMillis) -> bool {
+        self.published_at(now).any(|key| key.kid == kid)
+    }
+
+    /// Returns the keys to verify with: those that are published, and some that were.
     pub fn set(&self) -> &KeySet {
         &self.set
     }
@@ -225,6 +242,13 @@ mod tests {
         assert!(retired.published_at(TEST_START.plus(Lifetimes::MAX_ACCESS_TOKEN)));
         assert!(!retired.published_at(TEST_START.plus(PUBLISHED_AFTER_RETIREMENT)));
         assert!(!key(State::Revoked, None).published_at(TEST_START));
+
+        let next = key(State::Next, None);
+        let second = Duration::from_secs(1);
+        assert_eq!(next.wait_before_use(TEST_START), Some(PUBLISHED_BEFORE_USE));
+        let last = TEST_START.plus(PUBLISHED_BEFORE_USE).minus(second);
+        assert_eq!(next.wait_before_use(last), Some(second));
+        assert_eq!(next.wait_before_use(last.plus(second)), None);
     }
 
     #[test]

@@ -161,6 +161,11 @@ impl Introspection<'_> {
         let Ok(claims) = keys.value.set().verify_signature(token) else {
             return self.reject_unknown().await;
         };
+        let kid = key_id(token).unwrap_or_default();
+        let now = oauth.store.now();
+        if !keys.value.is_published(&kid, now) {
+            return self.reject_unknown().await;
+        }
         let (mut parties, grant) = self.parties_and_grant(&claims).await?;
         parties.watermark.own(keys)?;
         let expected = verify::Tenant {
@@ -168,7 +173,6 @@ impl Introspection<'_> {
             issuer: parties.tenant.issuer.clone(),
             audience: parties.tenant.cloud_api_url.clone(),
         };
-        let now = oauth.store.now();
         if claims.check(&expected, now.as_secs()).is_err() || !self.may_see(&claims.client_id) {
             return Err(Rejection::Inactive);
         }
@@ -183,11 +187,13 @@ impl Introspection<'_> {
             return Err(Rejection::Inactive);
         }
         let scope = parties.enabled(claims.scope.split(' '))?;
-        let kid = key_id(token).unwrap_or_default();
         let names = revocation_names(&claims, &kid);
         let revoked = oauth.cache.last_revocation_after(rev.token_seq, &names).await?;
         let is_revoked = parties.watermark.own(revoked)?.is_some();
-        if is_revoked || grant.is_none_or(|grant| grant.state_at(now, true) != GrantState::Active) {
+        let allows = |grant: Arc<Cached<Grant>>| {
+            grant.state_at(now, true) == GrantState::Active && grant.allows(&claims, now)
+        };
+        if is_revoked || !grant.is_some_and(allows) {
             return Err(Rejection::Inactive);
         }
         let response = Response {

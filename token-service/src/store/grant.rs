@@ -220,6 +220,7 @@ pub(super) fn grant(row: Model) -> Result<Grant, StoreError> {
         granted_by: UserId::parse(&row.granted_by_user_id).map_err(|_| unreadable())?,
         state: row.state.parse().map_err(|_| unreadable())?,
         created_at: UnixMillis::from_millis(row.created_at),
+        family_id: row.family_id,
         redeem_until: UnixMillis::from_millis(row.redeem_until),
         activated_at: row.activated_at.map(UnixMillis::from_millis),
         expires_at: row.expires_at.map(UnixMillis::from_millis),

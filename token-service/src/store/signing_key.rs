@@ -118,9 +118,12 @@ impl Store {
 
     /// Retires the active key, makes the next one active, and creates a new next one.
     ///
+    /// Unless `force` is set, the next key must have been published long enough: a verifier that keeps an older copy of the
+    /// JWKS would reject good tokens.
+    ///
     /// # Errors
-    /// [`Error::RequestIdReused`].
-    pub async fn rotate_signing_key(&self, creation: &Creation) -> Result<SigningKey> {
+    /// [`Error::RequestIdReused`], [`Error::KeyNotYetPublished`].
+    pub async fn rotate_signing_key(&self, creation: &Creation, force: bool) -> Result<SigningKey> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
             Outcome::Replay { resource_id, .. } => return find(&tx, &resource_id).await,
@@ -132,11 +135,12 @@ impl Store {
             // Another rotation committed in between. This one would rotate a key that it has not read.
             return Err(StoreError::Unavailable.into());
         }
-        let promoted = self.promote_next(&tx, now).await?;
+        let promoted = self.promote_next(&tx, now, force).await?;
         reservation.complete(&tx, &promoted).await?;
         let event = Event::new("signing_key.rotate")
             .subject(&promoted)
-            .detail("retired", active.kid.as_str());
+            .detail("retired", active.kid.as_str())
+            .detail("force", force.to_string());
         self.audit(&tx, &creation.origin, event).await?;
         change::publish(&tx, &[changed(&active.kid), changed(&promoted)], now).await?;
         let key = find(&tx, &promoted).await?;
@@ -160,7 +164,8 @@ impl Store {
             return Err(StoreError::Unavailable.into());
         }
         match key.state {
-            State::Active => drop(self.promote_next(&tx, now).await?),
+            // Nothing waits for verifiers: they must not accept the revoked key any longer.
+            State::Active => drop(self.promote_next(&tx, now, true).await?),
             State::Next => drop(self.insert_key(&tx, State::Next).await?),
             State::Retired | State::Revoked => {}
         }
@@ -176,9 +181,13 @@ impl Store {
     }
 
     /// Makes the next key active and creates a new next one. Returns the id of the active key.
-    async fn promote_next(&self, tx: &DatabaseTransaction, now: UnixMillis) -> Result<String> {
+    async fn promote_next(&self, tx: &DatabaseTransaction, now: UnixMillis, force: bool) -> Result<String> {
         for _ in 0..ATTEMPTS {
             let next = in_state(tx, State::Next).await?.ok_or(Error::Signing)?;
+            let next = signing_key(next)?;
+            if let Some(wait) = next.wait_before_use(now).filter(|_| !force) {
+                return Err(Error::KeyNotYetPublished(wait));
+            }
             if step(tx, &next.kid, State::Next, State::Active, now).await? == 1 {
                 self.insert_key(tx, State::Next).await?;
                 return Ok(next.kid);

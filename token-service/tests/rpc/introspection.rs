@@ -8,7 +8,9 @@ use accord::{
         self as pb, introspect_token_request::ClientAuthentication as IntrospectProof,
         revoke_token_request::ClientAuthentication as RevokeProof,
     },
+    verify::{AccessTokenClaims, key_id},
 };
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -111,6 +113,87 @@ async fn anything_but_a_token_of_the_tenant_is_inactive() {
         }
     }
     assert!(world.is_active(access).await && world.is_active(refresh).await);
+}
+
+/// Reads the claims of a token without checking it.
+fn claims(token: &str) -> AccessTokenClaims {
+    let payload = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_signature_is_trusted_no_further_than_the_grant() {
+    let world = World::start().await;
+    let tokens = world.first_tokens().await;
+    let kid = key_id(&tokens.access_token).unwrap();
+    let own = claims(&tokens.access_token);
+    assert!(
+        world.is_active(&world.forge(&kid, &own).await).await,
+        "the key is the right one"
+    );
+
+    let other_client = world.new_client(&["acme"]).client_id;
+    let with = |change: &dyn Fn(&mut AccessTokenClaims)| {
+        let mut forged = own.clone();
+        change(&mut forged);
+        forged
+    };
+    for (what, forged) in [
+        ("sub", with(&|claims| claims.sub = world.second_user_id.clone())),
+        ("sub", with(&|claims| claims.sub = world.admin_id.clone())),
+        (
+            "client_id",
+            with(&|claims| claims.client_id = other_client.clone()),
+        ),
+        (
+            "scope",
+            with(&|claims| claims.scope.push_str(" admin.everything")),
+        ),
+        ("scope", with(&|claims| claims.scope.clear())),
+        (
+            "family_id",
+            with(&|claims| claims.family_id = Some("fam_other".into())),
+        ),
+        (
+            "grant_id",
+            with(&|claims| claims.grant_id = "grt_01kq0000000000000000000000".into()),
+        ),
+        ("exp", with(&|claims| claims.exp = claims.iat + 901)),
+        ("exp", with(&|claims| claims.exp = u32::MAX)),
+        (
+            "iat",
+            with(&|claims| (claims.iat, claims.exp) = (claims.iat + 3600, claims.exp + 3600)),
+        ),
+        ("iss", with(&|claims| claims.iss.push('x'))),
+        ("aud", with(&|claims| claims.aud.push('x'))),
+        ("tenant_id", with(&|claims| claims.tenant_id = "globex".into())),
+        ("rev", with(&|claims| claims.rev = "a-b.1.1".into())),
+    ] {
+        let token = world.forge(&kid, &forged).await;
+        assert!(!world.is_active(&token).await, "{what}: {forged:?}");
+    }
+    assert!(world.is_active(&tokens.access_token).await);
+}
+
+#[tokio::test]
+async fn a_signing_key_counts_until_it_is_no_longer_published() {
+    let world = World::start().await;
+    let tokens = world.first_tokens().await;
+    let old = key_id(&tokens.access_token).unwrap();
+    world.rotate_signing_keys().await;
+    let fresh = async |kid: &str| {
+        let now = u32::try_from(world.clock().now().as_secs()).unwrap();
+        let mut forged = claims(&tokens.access_token);
+        (forged.iat, forged.exp) = (now, now + 300);
+        world.is_active(&world.forge(kid, &forged).await).await
+    };
+    assert!(fresh(&old).await, "its last tokens have not expired");
+    world.clock().advance(Duration::from_secs(16 * 60 - 1));
+    assert!(fresh(&old).await);
+    world.clock().advance(Duration::from_secs(1));
+    assert!(!fresh(&old).await);
+    let active = world.signing_keys(pb::SigningKeyState::Active).await;
+    assert!(fresh(&active[0].kid).await);
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ fn grant(random: &SeededRandom) -> Grant {
         granted_by: UserId::generate(&*clock, random),
         state: StoredState::Active,
         created_at: TEST_START,
+        family_id: None,
         redeem_until: TEST_START,
         activated_at: None,
         expires_at: None,

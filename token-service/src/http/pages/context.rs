@@ -5,7 +5,7 @@
 //! one tenant and one session.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, LazyLock},
 };
 
@@ -242,9 +242,28 @@ fn cookie_name(tenant: &Tenant, name: &str) -> String {
 
 /// Returns the address that a browser calls from: the last element of `X-Forwarded-For`, which the gateway in front
 /// wrote. Only the gateway reaches this listener.
+///
+/// Empty elements don't count (RFC 9110 §5.6.1). The bytes before the last element are the caller's, and may be any.
 fn client_address(headers: &HeaderMap) -> Option<IpAddr> {
-    let last = headers.get_all("x-forwarded-for").iter().next_back()?;
-    last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
+    let values = headers.get_all("x-forwarded-for").iter().rev();
+    let mut elements = values.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
+    forwarded_address(elements.find(|element| !element.trim_ascii().is_empty())?)
+}
+
+/// Parses an address with or without port, brackets and quotes, as gateways write it.
+fn forwarded_address(element: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(element).ok()?.trim();
+    let text = text
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'))
+        .unwrap_or(text);
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let address = bare.parse().ok().or_else(with_port)?;
+    Some(address.to_canonical())
 }
 
 #[cfg(test)]
@@ -252,22 +271,64 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    fn address(values: &[&str]) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            let value = axum::http::HeaderValue::from_bytes(value.as_bytes()).unwrap();
+            headers.append("x-forwarded-for", value);
+        }
+        client_address(&headers).map(|address| address.to_string())
+    }
+
     #[test]
     fn the_gateway_wrote_the_last_forwarded_address() {
-        let address = |values: &[&str]| {
-            let mut headers = HeaderMap::new();
-            for value in values {
-                headers.append("x-forwarded-for", value.parse().unwrap());
-            }
-            client_address(&headers).map(|address| address.to_string())
-        };
-        assert_eq!(address(&["1.2.3.4"]).as_deref(), Some("1.2.3.4"));
-        assert_eq!(address(&["9.9.9.9, 1.2.3.4"]).as_deref(), Some("1.2.3.4"));
-        assert_eq!(
-            address(&["9.9.9.9", "2001:db8::1"]).as_deref(),
-            Some("2001:db8::1")
-        );
-        assert_eq!(address(&["unknown"]), None);
-        assert_eq!(address(&[]), None);
+        for values in [
+            &["203.0.113.7"][..],
+            &["9.9.9.9, 203.0.113.7"],
+            &["9.9.9.9", "203.0.113.7"],
+            &["9.9.9.9,203.0.113.7:51034 "],
+            &["\"203.0.113.7:51034\""],
+            &["::ffff:203.0.113.7"],
+            &["203.0.113.7, ,"],
+            &["203.0.113.7", ""],
+            // What the caller sent must not hide what the gateway added.
+            &["\u{e9}, 203.0.113.7"],
+            &["\"9.9.9.9, 203.0.113.7"],
+        ] {
+            assert_eq!(address(values).as_deref(), Some("203.0.113.7"), "{values:?}");
+        }
+        for value in [
+            "2001:db8::1",
+            "[2001:db8::1]",
+            "[2001:db8::1]:443",
+            "\"[2001:db8::1]:443\"",
+            "2001:DB8:0::1",
+        ] {
+            assert_eq!(
+                address(&["9.9.9.9", value]).as_deref(),
+                Some("2001:db8::1"),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_none_and_what_stands_before_it_does_not_count() {
+        for last in [
+            "unknown",
+            "_hidden",
+            "203.0.113.7:",
+            "203.0.113.7:x",
+            "203.0.113.07",
+            "[203.0.113.7",
+            "a.example",
+            "1",
+        ] {
+            assert_eq!(address(&["9.9.9.9", last]), None, "{last}");
+            assert_eq!(address(&[&format!("9.9.9.9, {last}")]), None, "{last}");
+        }
+        for values in [&[][..], &[""], &[" , "], &["", ""]] {
+            assert_eq!(address(values), None, "{values:?}");
+        }
     }
 }

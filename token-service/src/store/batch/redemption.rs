@@ -324,9 +324,10 @@ async fn supersede(
 }
 
 static ACTIVATE: LazyLock<JsonRows> = LazyLock::new(|| {
-    JsonRows::new(&super::GRANT_KEY, |Dialect { input, .. }| {
+    let columns = [("tenant_id", "text"), ("grant_id", "text"), ("family_id", "text")];
+    JsonRows::new(&columns, |Dialect { input, .. }| {
         format!(
-            "UPDATE grants SET state = 'active', activated_at = $2 FROM {input}
+            "UPDATE grants SET state = 'active', activated_at = $2, family_id = input.family_id FROM {input}
             WHERE grants.tenant_id = input.tenant_id AND grants.grant_id = input.grant_id
                 AND grants.state = 'pending' AND grants.redeem_until > $2"
         )

@@ -25,6 +25,8 @@ pub struct Model {
     pub granted_by_user_id: String,
     /// `pending`, `active`, `revoked` or `superseded`; expiry and suspension are derived.
     pub state: String,
+    /// The refresh family that began when its code was redeemed.
+    pub family_id: Option<String>,
     /// Unix milliseconds.
     pub created_at: i64,
     /// When a pending grant expires with its code.

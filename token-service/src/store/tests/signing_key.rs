@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::time::Duration;
+
 use accord::{position::Position, store::audit::EventRow, testing::databases};
 use sea_orm::{DatabaseBackend, Statement};
 
 use super::*;
-use crate::store::fixture::store;
+use crate::{model::signing_key::PUBLISHED_BEFORE_USE, store::fixture::store};
 
 async fn kid(store: &Store, state: State) -> String {
     in_state(store.db.read(), state).await.unwrap().unwrap().kid
@@ -99,7 +101,7 @@ async fn a_restored_copy_loses_every_key_that_it_holds() {
     for database in databases() {
         let (store, _) = store(&database.url).await;
         store.ensure_signing_keys().await.unwrap();
-        store.rotate_signing_key(&rotation()).await.unwrap();
+        store.rotate_signing_key(&rotation(), true).await.unwrap();
         let before: Vec<_> = kids(&store.live_signing_keys().await.unwrap());
         assert_eq!(before.len(), 3, "active, next and retired");
         let Position { seq, .. } = store.position().await.unwrap();
@@ -127,6 +129,37 @@ async fn a_restored_copy_loses_every_key_that_it_holds() {
                 .unwrap();
             assert!(last.is_some_and(|at| at > seq), "{database:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_key_signs_only_after_every_copy_of_the_jwks_holds_it() {
+    for database in databases() {
+        let (store, clock) = store(&database.url).await;
+        store.ensure_signing_keys().await.unwrap();
+        let active = kid(&store, State::Active).await;
+        let next = kid(&store, State::Next).await;
+        let second = Duration::from_secs(1);
+        clock.advance(PUBLISHED_BEFORE_USE - second);
+        let early = store.rotate_signing_key(&rotation(), false).await.unwrap_err();
+        assert!(
+            matches!(early, Error::KeyNotYetPublished(wait) if wait == second),
+            "{early:?}"
+        );
+        assert_eq!(kid(&store, State::Active).await, active, "nothing changed");
+
+        clock.advance(second);
+        let rotated = store.rotate_signing_key(&rotation(), false).await.unwrap();
+        assert_eq!(rotated.kid, next, "{database:?}");
+        // Another rotation needs another six minutes, unless somebody insists or a key leaked.
+        let again = store.rotate_signing_key(&rotation(), false).await.unwrap_err();
+        assert!(matches!(again, Error::KeyNotYetPublished(_)), "{again:?}");
+        let forced = store.rotate_signing_key(&rotation(), true).await.unwrap();
+        store
+            .revoke_signing_key(&operator(), &forced.kid, "test")
+            .await
+            .unwrap();
+        assert_ne!(kid(&store, State::Active).await, forced.kid);
     }
 }
 

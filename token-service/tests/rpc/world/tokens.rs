@@ -1,6 +1,10 @@
 //! Token requests of the test client, and what callers learn of its tokens.
 
-use accord::token::v1::{self as pb, issue_token_request as issue};
+use accord::{
+    token::v1::{self as pb, issue_token_request as issue},
+    verify::AccessTokenClaims,
+};
+use token_service::model::signing_key::Signer;
 use tonic::Status;
 
 use super::{REDIRECT_URI, TestClient, VERIFIER, World};
@@ -50,6 +54,22 @@ impl World {
             ..Default::default()
         };
         ok(self.internal_tokens().introspect_token(request).await)
+    }
+
+    /// Signs claims with the private half of a signing key, as a thief of the key would.
+    pub async fn forge(&self, kid: &str, claims: &AccessTokenClaims) -> String {
+        let pkcs8 = self.harness.store.unseal_signing_key(kid).await.unwrap();
+        let signer = Signer::new(kid.to_owned(), &pkcs8).unwrap();
+        signer.sign_access_token(claims).unwrap().to_string()
+    }
+
+    /// Rotates the signing keys, whenever the last rotation was.
+    pub async fn rotate_signing_keys(&self) {
+        let request = pb::RotateSigningKeyRequest {
+            force: true,
+            ..Default::default()
+        };
+        ok(self.harness.signing_keys().rotate_signing_key(request).await);
     }
 
     pub async fn is_active(&self, token: &str) -> bool {

@@ -93,6 +93,7 @@ fn integration(text: &str) -> Integration {
         granted_by: UserId::generate(&*clock, &random),
         state: StoredState::Active,
         created_at: clock.now(),
+        family_id: None,
         redeem_until: clock.now(),
         activated_at: None,
         expires_at: None,

@@ -18,14 +18,14 @@ const BUFFER_BYTES: usize = 64 * 1024;
 
 /// A connection whose flush first lets all tasks run that can run, and then writes their responses too.
 #[derive(Debug)]
-pub(crate) struct Connection<S> {
+pub(super) struct Connection<S> {
     stream: BufWriter<S>,
     /// The current flush has let other tasks run.
     has_yielded: bool,
 }
 
 impl<S: AsyncWrite> Connection<S> {
-    pub(crate) fn new(stream: S) -> Self {
+    pub(super) fn new(stream: S) -> Self {
         Self {
             stream: BufWriter::with_capacity(BUFFER_BYTES, stream),
             has_yielded: false,

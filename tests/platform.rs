@@ -1,0 +1,301 @@
+//! What operators and their platforms do to the services: settings, log pipes, limits of the system.
+
+use std::{
+    fs::{self, File},
+    io::Read,
+    net::TcpStream,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use accord_cli::{call::open, dev_file::DevFile};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use crate::harness::process::accord;
+
+tests!(
+    check_config_reports_every_problem_of_a_service,
+    data_of_accord_dev_are_refused,
+    a_closed_log_pipe_stops_nothing,
+    a_full_log_pipe_stops_nothing,
+    without_file_descriptors_open_connections_are_served,
+);
+
+/// Runs a command that must fail. Returns what it says.
+fn refused(mut command: Command) -> String {
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success(), "{command:?}: {stderr}");
+    assert!(!stderr.contains("sup3rs3cret"), "{stderr}");
+    stderr
+}
+
+fn write(path: &Path, content: &[u8], mode: u32) {
+    fs::write(path, content).unwrap();
+    fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+}
+
+async fn check_config_reports_every_problem_of_a_service() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    write(&at("short"), b"short", 0o600);
+    write(&at("open"), b"acw_sup3rs3cret", 0o644);
+    let links = |command: &mut Command, prefix: &str| {
+        command
+            .env(format!("{prefix}_PORT"), "tcp://10.0.0.5:50051")
+            .env(format!("{prefix}_SERVICE_HOST"), "10.0.0.5")
+            .env(format!("{prefix}_PORT_50051_TCP_ADDR"), "10.0.0.5")
+            .env(format!("{prefix}_LISTEN"), "")
+            .env(format!("{prefix}_CONFIG"), "");
+    };
+
+    let mut registry = accord();
+    registry
+        .args(["registry", "check-config"])
+        .env(
+            "ACCORD_REGISTRY_DATABASE_URL",
+            "postgres://u:sup3rs3cret@db.example/registry",
+        )
+        .env("ACCORD_REGISTRY_PUBLIC_BASE_URL", "https://auth.example/base")
+        .env("ACCORD_REGISTRY_MASTER_KEY_FILE", at("short"));
+    links(&mut registry, "ACCORD_REGISTRY");
+    let stderr = refused(registry);
+    assert_eq!(
+        stderr,
+        "accord: configuration: ACCORD_REGISTRY_DATABASE_URL must have sslmode=verify-full, because it leaves this \
+         machine; ACCORD_REGISTRY_PUBLIC_BASE_URL must not have a path; ACCORD_REGISTRY_MASTER_KEY_FILE must hold \
+         exactly 32 bytes and no line break\n"
+    );
+
+    let mut token = accord();
+    token
+        .args(["token", "check-config", "--registry-token-file"])
+        .arg(at("open"))
+        .args(["--http-listen", "0.0.0.0:8080", "--family-days", "0"])
+        .env("ACCORD_TOKEN_ACCESS_TOKEN_SECONDS", "901")
+        .env("ACCORD_TOKEN_REGISTRY_URL", "http://registry:50051");
+    links(&mut token, "ACCORD_TOKEN");
+    let stderr = refused(token);
+    for expected in [
+        "--database-url (ACCORD_TOKEN_DATABASE_URL) is missing",
+        "--master-key-file (ACCORD_TOKEN_MASTER_KEY_FILE) is missing",
+        "--registry-token-file must be readable only by its owner",
+        "--http-listen is not a loopback address",
+        "--family-days must be 1 to 3660",
+        "ACCORD_TOKEN_ACCESS_TOKEN_SECONDS must be 1 to 900",
+        "ACCORD_TOKEN_REGISTRY_URL must be http:// with a loopback host",
+    ] {
+        assert!(stderr.contains(expected), "{expected}: {stderr}");
+    }
+    assert_eq!(stderr.matches("; ").count(), 6, "{stderr}");
+
+    // What is right is silent, and nothing is created.
+    write(&at("key"), &[7; 32], 0o600);
+    let database = format!("sqlite://{}", at("registry.db").display());
+    let run = |command: &str| {
+        let mut registry = accord();
+        registry
+            .args(["registry", command, "--public-base-url", "https://auth.example/"])
+            .args(["--database-url", &database, "--master-key-file"])
+            .arg(at("key"));
+        registry
+    };
+    assert!(refused(run("check-config")).contains("run `migrate` first"));
+    assert!(!at("registry.db").exists());
+    assert!(run("migrate").status().unwrap().success());
+    let output = run("check-config").output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+async fn data_of_accord_dev_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut environment = Environment::start(directory.path(), accord(), Stdio::null());
+    environment.stop();
+    let at = |name: &str| environment.data_dir.join(name);
+    for (service, database, key) in [
+        ("registry", "registry.db", "registry.key"),
+        ("token", "token.db", "token.key"),
+    ] {
+        write(
+            &at("token"),
+            format!("{}\n", environment.file.workload_token).as_bytes(),
+            0o600,
+        );
+        for command in ["check-config", "serve"] {
+            let mut service_command = accord();
+            service_command
+                .args([service, command, "--listen", "127.0.0.1:0", "--database-url"])
+                .arg(format!("sqlite://{}", at(database).display()))
+                .arg("--master-key-file")
+                .arg(at(key));
+            match service {
+                "registry" => service_command.args(["--public-base-url", "https://auth.example"]),
+                _ => service_command
+                    .args(["--registry-url", "http://127.0.0.1:1", "--registry-token-file"])
+                    .arg(at("token")),
+            };
+            assert!(
+                refused(service_command).contains("for development only"),
+                "{service} {command}"
+            );
+        }
+    }
+}
+
+async fn a_closed_log_pipe_stops_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut environment = Environment::start(directory.path(), accord(), Stdio::piped());
+    drop(environment.process.stderr.take());
+    for _ in 0..50 {
+        environment.get("/no/such/page").await;
+    }
+    assert_eq!(environment.get("/healthz").await, 200);
+    environment.stop();
+}
+
+async fn a_full_log_pipe_stops_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = accord();
+    command.env("RUST_LOG", "debug");
+    let mut environment = Environment::start(directory.path(), command, Stdio::piped());
+    // A pipe holds 64 KiB, and each line is longer than 100 bytes.
+    for _ in 0..500 {
+        environment.get("/no/such/page").await;
+    }
+    assert_eq!(environment.get("/healthz").await, 200);
+    environment.stop();
+    let mut log = String::new();
+    environment
+        .process
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut log)
+        .unwrap();
+    assert!(log.len() >= 60_000, "the pipe was full: {}", log.len());
+}
+
+async fn without_file_descriptors_open_connections_are_served() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let accord = accord();
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -n 160; exec \"$0\" \"$@\""])
+        .arg(accord.get_program());
+    for (name, _) in accord.get_envs() {
+        command.env_remove(name);
+    }
+    let mut environment = Environment::start(directory.path(), command, File::create(&log).unwrap().into());
+    let http = environment.http.clone();
+    let health = format!("{}/healthz", environment.file.http_url);
+    assert!(http.get(&health).send().await.unwrap().status().is_success());
+
+    let addresses = [&environment.file.registry_grpc, &environment.file.token_grpc];
+    let connect = |address: &&String| TcpStream::connect(address.as_str()).unwrap();
+    let mut idle: Vec<_> = (0..60).flat_map(|_| addresses.iter().map(connect)).collect();
+    // HTTP/2 prefaces, so that the connections stay.
+    for connection in &mut idle {
+        use std::io::Write;
+        connection
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+            .unwrap();
+    }
+    let warned = || {
+        let log = fs::read_to_string(&log).unwrap();
+        log.lines()
+            .filter(|line| line.contains("new ones wait") || line.contains("can't be accepted"))
+            .count()
+    };
+    wait_for("a line about connections", || warned() > 0);
+    for _ in 0..20 {
+        assert!(http.get(&health).send().await.unwrap().status().is_success());
+    }
+    assert!(warned() <= 3, "at most one line a listener: {}", warned());
+    drop(idle);
+    for address in addresses {
+        let mut health = HealthClient::new(open(address).unwrap());
+        health.check(HealthCheckRequest::default()).await.unwrap();
+    }
+    environment.stop();
+}
+
+/// A running `accord dev`, whose standard error is the test's.
+struct Environment {
+    process: Child,
+    file: DevFile,
+    data_dir: std::path::PathBuf,
+    http: reqwest::Client,
+}
+
+impl Environment {
+    fn start(directory: &Path, mut command: Command, stderr: Stdio) -> Self {
+        let data_dir = directory.join("data");
+        let mut process = command
+            .args([
+                "dev",
+                "--registry-listen",
+                "127.0.0.1:0",
+                "--token-listen",
+                "127.0.0.1:0",
+            ])
+            .args(["--http-listen", "127.0.0.1:0", "--data-dir"])
+            .arg(&data_dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        wait_for("dev.json", || {
+            assert_eq!(process.try_wait().unwrap(), None, "ended before it was ready");
+            DevFile::read(&data_dir).is_ok()
+        });
+        Self {
+            process,
+            file: DevFile::read(&data_dir).unwrap(),
+            data_dir,
+            http: reqwest::Client::new(),
+        }
+    }
+
+    async fn get(&self, path: &str) -> u16 {
+        let request = self.http.get(format!("{}{path}", self.file.http_url));
+        request.send().await.unwrap().status().as_u16()
+    }
+
+    /// Stops it by SIGTERM, and waits for its end.
+    fn stop(&mut self) {
+        let pid = self.process.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let process = &mut self.process;
+        let mut status = None;
+        wait_for("the end", || {
+            status = process.try_wait().unwrap();
+            status.is_some()
+        });
+        assert!(status.unwrap().success(), "{status:?}");
+    }
+}
+
+impl Drop for Environment {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn wait_for(what: &str, mut look: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !look() {
+        assert!(started.elapsed() < Duration::from_secs(60), "no {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
