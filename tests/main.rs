@@ -25,7 +25,7 @@ mod setups;
 mod tokens;
 mod walkthrough;
 
-use harness::suite::Tool::{Axe, Chromium, Curl, Envoy, Grpcurl, RequestsOauthlib};
+use harness::suite::Tool::{Axe, Chromium, Curl, Envoy, Go, Grpcurl, Java, Node, Python};
 
 fn main() -> std::process::ExitCode {
     harness::suite::run(vec![
@@ -50,9 +50,12 @@ fn main() -> std::process::ExitCode {
         (&[Envoy], gateway::transport::tests()),
         (&[], kill::tests()),
         (&[], leaks::tests()),
+        (&[Go], oauth_clients::go::tests()),
         (&[Curl], oauth_clients::guide::tests()),
+        (&[Java], oauth_clients::java::tests()),
+        (&[Node], oauth_clients::node::tests()),
         (&[], oauth_clients::oauth2_crate::tests()),
-        (&[RequestsOauthlib], oauth_clients::requests_oauthlib::tests()),
+        (&[Python], oauth_clients::python::tests()),
         (&[], oauth_clients::sample::tests()),
         (&[], offline::tests()),
         (&[], permissions::tests()),

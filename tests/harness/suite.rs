@@ -41,7 +41,10 @@ pub enum Tool {
     Chromium,
     Axe,
     Curl,
-    RequestsOauthlib,
+    Go,
+    Java,
+    Node,
+    Python,
 }
 
 impl Tool {
@@ -53,13 +56,19 @@ impl Tool {
             Self::Chromium => &["chromium", "chromedriver"],
             Self::Curl => &["curl", "openssl"],
             Self::Axe => return (!axe().is_file()).then_some("axe-core"),
-            Self::RequestsOauthlib => {
+            Self::Go if !go_modules().is_dir() => return Some("modules for Go"),
+            Self::Go => &["go"],
+            Self::Java if !java_libraries().is_dir() => return Some("libraries for Java"),
+            Self::Java => &["java", "javac"],
+            Self::Node if !node_modules().is_dir() => return Some("modules for Node.js"),
+            Self::Node => &["node"],
+            Self::Python => {
                 let import = python()
-                    .args(["-c", "import requests_oauthlib"])
+                    .args(["-c", "import authlib, requests_oauthlib, schemathesis"])
                     .stderr(Stdio::null())
                     .status();
                 let found = import.is_ok_and(|status| status.success());
-                return (!found).then_some("requests-oauthlib");
+                return (!found).then_some("libraries for Python");
             }
         };
         programs
@@ -79,6 +88,21 @@ pub fn on_path(program: &str) -> Option<PathBuf> {
 /// The script of axe-core, where `.ci/run` puts it.
 pub fn axe() -> PathBuf {
     file("target/ci-tools/axe/node_modules/axe-core/axe.min.js")
+}
+
+/// The modules of `tests/go`, where `.ci/run` puts them.
+pub fn go_modules() -> PathBuf {
+    file("target/ci-tools/go/modules")
+}
+
+/// The libraries of `tests/java`, where `.ci/run` puts them.
+pub fn java_libraries() -> PathBuf {
+    file("target/ci-tools/java/lib")
+}
+
+/// The modules of `tests/node`, where `.ci/run` puts them.
+pub fn node_modules() -> PathBuf {
+    file("target/ci-tools/node/node_modules")
 }
 
 /// A Python that looks for libraries where `.ci/run` puts them, too.
