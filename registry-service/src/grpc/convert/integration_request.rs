@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use accord::{
     registry::v1 as pb,
     text::{
-        id::{IntegrationRequestId, ScopeName, TenantId},
+        id::{IntegrationRequestId, ScopeName, TenantId, join_scopes},
         page::PageRequest,
         validation::{REPEATED, Violations, list_field},
     },
@@ -19,6 +19,9 @@ use crate::model::integration_request::{
 
 /// The most tenants, and the most scopes, of a request or client.
 pub const MAX_REFERENCES: usize = 100;
+/// The most characters of all scope names of a request or client, with a space between them. It bounds access tokens:
+/// with the longest base URLs a token and its header stay below 8 KiB.
+const MAX_SCOPE_CHARACTERS: usize = 3072;
 /// The most redirect URIs of a request or client.
 pub const MAX_REDIRECT_URIS: usize = 20;
 
@@ -91,6 +94,12 @@ pub fn scopes(
         }
         references.scopes.push((index, name.clone()));
         read.extend(reason.map(|reason| RequestedScope { name, reason }));
+    }
+    if join_scopes(references.scopes.iter().map(|(_, name)| name)).len() > MAX_SCOPE_CHARACTERS {
+        v.add(
+            field,
+            format!("must have at most {MAX_SCOPE_CHARACTERS} characters in all names together"),
+        );
     }
     read
 }
