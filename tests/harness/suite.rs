@@ -56,7 +56,7 @@ impl Tool {
             Self::Chromium => &["chromium", "chromedriver"],
             Self::Curl => &["curl", "openssl"],
             Self::Axe => return (!axe().is_file()).then_some("axe-core"),
-            Self::Go if !go_modules().is_dir() => return Some("modules for Go"),
+            Self::Go if !go_directory().join("modules").is_dir() => return Some("modules for Go"),
             Self::Go => &["go"],
             Self::Java if !java_libraries().is_dir() => return Some("libraries for Java"),
             Self::Java => &["java", "javac"],
@@ -90,9 +90,9 @@ pub fn axe() -> PathBuf {
     file("target/ci-tools/axe/node_modules/axe-core/axe.min.js")
 }
 
-/// The modules of `tests/go`, where `.ci/run` puts them.
-pub fn go_modules() -> PathBuf {
-    file("target/ci-tools/go/modules")
+/// Where `.ci/run` puts what the programs of `tests/go` are built from, and what it has built.
+pub fn go_directory() -> PathBuf {
+    file("target/ci-tools/go")
 }
 
 /// The libraries of `tests/java`, where `.ci/run` puts them.

@@ -1,3 +1,5 @@
+package partner;
+
 import com.nimbusds.jose.JWSAlgorithm;
 import com.nimbusds.jose.jwk.ECKey;
 import com.nimbusds.oauth2.sdk.AccessTokenResponse;
@@ -70,7 +72,7 @@ public class Nimbus {
         // The authority takes an assertion for the issuer only, not for the token endpoint.
         var key = ECKey.parse(System.getenv("PRIVATE_KEY"));
         var claims = new JWTAuthenticationClaimsSet(CLIENT_ID, new Audience(issuer));
-        var byKey = new PrivateKeyJWT(claims, JWSAlgorithm.ES256, key.toECPrivateKey(), key.getKeyID(), null);
+        var byKey = new PrivateKeyJWT(claims, JWSAlgorithm.ES256, key.toPrivateKey(), key.getKeyID(), null);
         step("private_key_jwt", tokens(byKey, new ClientCredentialsGrant()).toJSONObject());
 
         var introspection = new TokenIntrospectionRequest(

@@ -1,3 +1,5 @@
+package partner;
+
 import com.nimbusds.jose.JOSEObjectType;
 import com.nimbusds.jose.crypto.Ed25519Verifier;
 import com.nimbusds.jose.jwk.JWKSet;

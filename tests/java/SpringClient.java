@@ -1,9 +1,12 @@
+package partner;
+
 import com.nimbusds.jose.jwk.JWK;
-import jakarta.servlet.http.HttpServletRequest;
+import java.io.PrintStream;
+import java.io.StringReader;
 import java.time.Duration;
-import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Properties;
 import org.springframework.boot.SpringApplication;
 import org.springframework.boot.autoconfigure.EnableAutoConfiguration;
 import org.springframework.boot.web.server.servlet.context.ServletWebServerInitializedEvent;
@@ -34,6 +37,8 @@ import org.springframework.web.bind.annotation.RestController;
 public class SpringClient {
     static final String ISSUER = System.getenv("TENANT_AUTHORITY_URL");
 
+    static final PrintStream OUTPUT = System.out;
+
     /** What is in application.properties elsewhere. */
     static final String PROPERTIES =
             """
@@ -58,8 +63,9 @@ public class SpringClient {
             """;
 
     public static void main(String[] arguments) throws Exception {
-        var properties = new java.util.Properties();
-        properties.load(new java.io.StringReader(PROPERTIES));
+        System.setOut(System.err); // the log
+        var properties = new Properties();
+        properties.load(new StringReader(PROPERTIES));
         var application = new SpringApplication(SpringClient.class);
         application.setDefaultProperties(properties);
         application.run();
@@ -67,7 +73,7 @@ public class SpringClient {
 
     @EventListener
     void listens(ServletWebServerInitializedEvent event) {
-        System.out.println("{\"port\":" + event.getWebServer().getPort() + "}");
+        OUTPUT.println("{\"port\":" + event.getWebServer().getPort() + "}");
     }
 
     @Bean

@@ -1,4 +1,9 @@
+package partner;
+
+import java.io.PrintStream;
+import java.io.StringReader;
 import java.util.Map;
+import java.util.Properties;
 import org.springframework.boot.SpringApplication;
 import org.springframework.boot.autoconfigure.EnableAutoConfiguration;
 import org.springframework.boot.web.server.servlet.context.ServletWebServerInitializedEvent;
@@ -21,6 +26,8 @@ import org.springframework.web.bind.annotation.RestController;
 @EnableAutoConfiguration
 @Configuration(proxyBeanMethods = false)
 public class SpringResourceServer {
+    static final PrintStream OUTPUT = System.out;
+
     /** What is in application.properties elsewhere. */
     static final String PROPERTIES =
             """
@@ -34,8 +41,9 @@ public class SpringResourceServer {
             """;
 
     public static void main(String[] arguments) throws Exception {
-        var properties = new java.util.Properties();
-        properties.load(new java.io.StringReader(PROPERTIES));
+        System.setOut(System.err); // the log
+        var properties = new Properties();
+        properties.load(new StringReader(PROPERTIES));
         var application = new SpringApplication(SpringResourceServer.class);
         application.setDefaultProperties(properties);
         application.run();
@@ -43,7 +51,7 @@ public class SpringResourceServer {
 
     @EventListener
     void listens(ServletWebServerInitializedEvent event) {
-        System.out.println("{\"port\":" + event.getWebServer().getPort() + "}");
+        OUTPUT.println("{\"port\":" + event.getWebServer().getPort() + "}");
     }
 
     @Bean

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use super::program::{KeyType, connects, introspects, verifies};
-use crate::harness::{document::file, suite::go_modules};
+use crate::harness::{document::file, suite::go_directory};
 
 tests!(
     x_oauth2_connects,
@@ -14,13 +14,15 @@ tests!(
 
 /// Builds the programs, which takes long only once, and returns the command that runs one of them.
 fn program(name: &str) -> Command {
-    let built = file("target/ci-tools/go/bin").join(name);
+    let directory = go_directory();
+    let built = directory.join("bin").join(name);
     let status = Command::new("go")
         .args(["build", "-o"])
         .arg(&built)
         .arg(format!("./{name}"))
         .current_dir(file("tests/go"))
-        .env("GOMODCACHE", go_modules())
+        .env("GOMODCACHE", directory.join("modules"))
+        .env("GOCACHE", directory.join("cache"))
         .env("GOFLAGS", "-mod=readonly -modcacherw")
         .env("GOPROXY", "off")
         .status();

@@ -15,10 +15,10 @@ tests!(
 );
 
 /// The programs beside their libraries, where Node looks for them.
-struct Programs(TempDir);
+pub struct Programs(TempDir);
 
 impl Programs {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink(node_modules(), directory.path().join("node_modules")).unwrap();
         for entry in std::fs::read_dir(file("tests/node")).unwrap() {
@@ -28,7 +28,7 @@ impl Programs {
         Self(directory)
     }
 
-    fn command(&self, name: &str) -> Command {
+    pub fn command(&self, name: &str) -> Command {
         let mut command = Command::new("node");
         command.arg(self.0.path().join(name));
         command

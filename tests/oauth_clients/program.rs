@@ -34,8 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running program. It ends when this is dropped.
 pub struct Program {
-    _child: Child,
-    input: ChildStdin,
+    child: Child,
+    input: Option<ChildStdin>,
     output: Lines<BufReader<ChildStdout>>,
 }
 
@@ -56,25 +56,30 @@ impl Program {
             .spawn()
             .unwrap();
         Self {
-            input: child.stdin.take().unwrap(),
+            input: child.stdin.take(),
             output: BufReader::new(child.stdout.take().unwrap()).lines(),
-            _child: child,
+            child,
         }
     }
 
-    pub async fn tell(&mut self, line: &str) {
+    async fn tell(&mut self, line: &str) {
         let line = format!("{line}\n");
-        self.input.write_all(line.as_bytes()).await.unwrap();
+        let input = self.input.as_mut().unwrap();
+        input.write_all(line.as_bytes()).await.unwrap();
     }
 
-    /// Returns the program's next line. After the last one, its error message is on stderr.
-    pub async fn hear(&mut self) -> Value {
+    /// Returns the program's next line; `None` after its end. If it fails, its error message is on stderr.
+    async fn next(&mut self) -> Option<Value> {
         let line = tokio::time::timeout(PATIENCE, self.output.next_line()).await;
-        let line = line
-            .expect("the program hangs")
-            .unwrap()
-            .expect("the program has failed");
-        serde_json::from_str(&line).unwrap_or_else(|_| panic!("not JSON: {line}"))
+        let Some(line) = line.expect("the program hangs").unwrap() else {
+            assert!(self.child.wait().await.unwrap().success(), "the program failed");
+            return None;
+        };
+        Some(serde_json::from_str(&line).unwrap_or_else(|_| panic!("not JSON: {line}")))
+    }
+
+    pub async fn hear(&mut self) -> Value {
+        self.next().await.expect("another line")
     }
 
     /// Returns what a resource server says of a token.
@@ -174,61 +179,60 @@ impl Scene {
         (text("access_token"), text("refresh_token"))
     }
 
+    /// Follows a partner's program from the authorization URL to its end. It must go through exactly these steps; each
+    /// that yields tokens must yield good ones. `revoke` ends its refresh token.
+    pub async fn follow(&self, mut program: Program, steps: &[&str]) {
+        let begun = program.hear().await;
+        let authorization_url = begun["authorization_url"].as_str().expect("authorization_url");
+        let mut admin = Admin::new(&self.world.target);
+        let back = admin.decide(authorization_url, Decision::Approve(&SCOPES)).await;
+        program.tell(back.as_str()).await;
+        program.input = None;
+
+        let (mut gone_through, mut refresh_tokens, mut family) = (Vec::new(), BTreeSet::new(), Vec::new());
+        while let Some(said) = program.next().await {
+            let step = said["step"].as_str().expect("step").to_owned();
+            match step.as_str() {
+                "call" => assert!(said["text"].as_str().unwrap().starts_with("usr_"), "{said}"),
+                "introspect" | "signed_introspect" => {
+                    assert_eq!(said["active"], true, "{step}");
+                    assert_eq!(said["client_id"], self.partner.client_id.as_str(), "{step}");
+                }
+                "errors" => {
+                    assert_eq!(said["wrong_secret"], "invalid_client");
+                    assert_eq!(said["unknown_scope"], "invalid_scope");
+                }
+                "code" | "refresh" => {
+                    let (access_token, refresh_token) = self.good_tokens(&step, &said).await;
+                    assert!(refresh_tokens.insert(refresh_token), "{step}");
+                    family.push(access_token);
+                }
+                "revoke" => {
+                    assert_eq!(said["refreshing"], "invalid_grant");
+                    for access_token in &family {
+                        assert!(!self.world.active(access_token).await, "revoked with its family");
+                    }
+                }
+                _ => {
+                    let (_, refresh_token) = self.good_tokens(&step, &said).await;
+                    assert_eq!(refresh_token, "", "{step}");
+                }
+            }
+            gone_through.push(step);
+        }
+        assert_eq!(gone_through, steps);
+    }
+
     pub async fn stop(self) {
         stop(self.dev).await;
     }
 }
 
-/// Runs a partner's program from the authorization URL to the revocation of its refresh token. It must go through
-/// exactly these steps; each that yields tokens must yield good ones.
+/// Runs a partner's program through all of its steps.
 pub async fn connects(command: std::process::Command, key_type: KeyType, steps: &[&str]) {
     let scene = Scene::set(key_type).await;
-    let mut program = scene.start(command);
-    let begun = program.hear().await;
-    let authorization_url = begun["authorization_url"].as_str().expect("authorization_url");
-    let mut admin = Admin::new(&scene.world.target);
-    let back = admin.decide(authorization_url, Decision::Approve(&SCOPES)).await;
-    program.tell(back.as_str()).await;
-
-    let (mut gone_through, mut refresh_tokens, mut family) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
-    loop {
-        let said = program.hear().await;
-        let step = said["step"].as_str().expect("step").to_owned();
-        gone_through.insert(step.clone());
-        match step.as_str() {
-            "introspect" | "signed_introspect" => {
-                assert_eq!(said["active"], true, "{step}");
-                assert_eq!(said["client_id"], scene.partner.client_id.as_str(), "{step}");
-            }
-            "errors" => {
-                assert_eq!(said["wrong_secret"], "invalid_client");
-                assert_eq!(said["unknown_scope"], "invalid_scope");
-            }
-            "revoke" => {
-                assert_eq!(said["refreshing"], "invalid_grant");
-                break;
-            }
-            "code" | "refresh" => {
-                let (access_token, refresh_token) = scene.good_tokens(&step, &said).await;
-                assert!(refresh_tokens.insert(refresh_token), "{step}");
-                family.push(access_token);
-            }
-            _ => {
-                let (_, refresh_token) = scene.good_tokens(&step, &said).await;
-                assert_eq!(refresh_token, "", "{step}");
-            }
-        }
-    }
-    assert_eq!(
-        gone_through,
-        steps.iter().map(|step| (*step).to_owned()).collect()
-    );
-    for access_token in family {
-        assert!(
-            !scene.world.active(&access_token).await,
-            "revoked with its family"
-        );
-    }
+    let program = scene.start(command);
+    scene.follow(program, steps).await;
     scene.stop().await;
 }
 
