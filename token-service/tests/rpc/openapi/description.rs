@@ -58,6 +58,11 @@ impl Description {
 
     fn validator_of(&self, mut schema: Value) -> Validator {
         schema["components"] = self.document["components"].clone();
+        // Requests may have more parameters, but these tests send none that are not described.
+        for request in ["TokenRequest", "OneTokenRequest"] {
+            let request = schema["components"]["schemas"][request].as_object_mut();
+            drop(request.unwrap().remove("additionalProperties"));
+        }
         let mut options = jsonschema::draft202012::options();
         options = options.should_validate_formats(true);
         options.build(&schema).unwrap()
