@@ -50,3 +50,18 @@ pub struct ScopeUpdate {
     /// Whether clients can ask for it, and tokens can hold it.
     pub enabled: Option<bool>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_of_openid_connect_stay_out_of_the_catalogue() {
+        for reserved in ["openid", "offline_access"] {
+            assert!(new_name(reserved).is_err(), "{reserved}");
+        }
+        for name in ["openid.read", "Offline_Access", "profile"] {
+            assert_eq!(new_name(name).map(String::from), Ok(name.to_owned()));
+        }
+    }
+}

@@ -16,9 +16,8 @@ use crate::{
     error::{Error, Result},
     model::{
         admin_session::AdminSession,
-        client::Client,
+        client::{Client, requested_scopes},
         grant::Consent,
-        scope::requested_scopes,
         setup::{Approval, AuthorizationRequest, NewSetup, Setup, is_unchanged, select_scopes},
         tenant::Tenant,
         watermark::ATTEMPTS,

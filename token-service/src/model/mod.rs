@@ -9,7 +9,6 @@ pub mod grant;
 pub mod lifetimes;
 pub mod purpose;
 pub mod revocation;
-pub mod scope;
 pub mod setup;
 pub mod signing_key;
 pub mod tenant;

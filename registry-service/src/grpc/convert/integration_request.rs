@@ -169,6 +169,23 @@ mod tests {
     }
 
     #[test]
+    fn the_names_of_all_scopes_together_are_bounded() {
+        let read = |count: usize, last: usize| {
+            let name = |n: usize| format!("{n:0>width$}", width = if n + 1 == count { last } else { 99 });
+            let scopes = (0..count).map(|n| pb::RequestedScope {
+                name: name(n),
+                reason: "why".into(),
+            });
+            let (mut v, mut references) = (Violations::default(), References::default());
+            super::scopes(&mut v, &mut references, &scopes.collect::<Vec<_>>());
+            fields(&v).join(" ")
+        };
+        // 30 names of 99 characters, each with a space behind it, and one more.
+        assert_eq!(read(31, 72), "");
+        assert_eq!(read(31, 73), "scopes");
+    }
+
+    #[test]
     fn all_violations_are_reported_at_once_with_the_references_that_can_be_read() {
         let scope = |name: &str, reason: &str| pb::RequestedScope {
             name: name.into(),

@@ -102,3 +102,102 @@ pub async fn spend(oauth: &OAuth, assertion: Option<Assertion>) -> Result<()> {
     tracing::warn!(client_id, why = %error, "client authentication failed");
     Err(error)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::{
+        fs::File,
+        io::{Read, Seek},
+        sync::Arc,
+    };
+
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
+    use super::*;
+    use crate::{
+        cache::fixture::{TENANT, cache},
+        model::lifetimes::Lifetimes,
+    };
+
+    #[tokio::test]
+    async fn each_rejection_is_one_line_with_client_and_reason_and_no_secret() {
+        let (cache, registry, _database) = cache().await;
+        let oauth = OAuth {
+            store: cache.store().clone(),
+            cache,
+            lifetimes: Lifetimes::default(),
+        };
+        let client_id = registry.client_id.as_str();
+        let secret = registry.secret().expose();
+        let part = |json: String| URL_SAFE_NO_PAD.encode(json);
+        let unsigned = format!(
+            "{}.{}.c2lnbmF0dXJl",
+            part(r#"{"alg":"Ed25519"}"#.to_owned()),
+            part(format!(r#"{{"iss":"{client_id}","sub":"{client_id}"}}"#)),
+        );
+        let wrong = accord::testing::calls::altered(secret);
+        let proof = |text: &str| Proof::Secret(Zeroizing::new(text.to_owned()));
+        let jwt = |text: &str| Proof::Assertion(Zeroizing::new(text.to_owned()));
+        for (named, proof, claimed, why) in [
+            (
+                client_id,
+                proof(&format!("{secret}\n")),
+                client_id,
+                "white space around it",
+            ),
+            (
+                client_id,
+                proof(&format!(" {secret}")),
+                client_id,
+                "white space around it",
+            ),
+            (client_id, proof(&wrong), client_id, "the secret is malformed"),
+            (client_id, proof(""), client_id, "the secret is malformed"),
+            ("cli_\n", proof(secret), "unknown", "the Client ID is malformed"),
+            (
+                "",
+                Proof::Missing("no Basic credentials"),
+                "unknown",
+                "no Basic credentials",
+            ),
+            ("", jwt(&unsigned), client_id, "no key of the client verifies"),
+            ("", jwt("x"), "unknown", "not a JWT"),
+        ] {
+            let credentials = Credentials {
+                client_id: named.to_owned(),
+                proof,
+            };
+            let log = Arc::new(tempfile::tempfile().unwrap());
+            let lines = tracing_subscriber::fmt()
+                .with_ansi(false)
+                .with_writer(log.clone());
+            let guard = tracing::subscriber::set_default(lines.finish());
+            let tenant_id = TenantId::parse(TENANT).unwrap();
+            assert!(authenticate(&oauth, &tenant_id, &credentials).await.is_err());
+            drop(guard);
+            let text = read(&log);
+            let rejections: Vec<_> = text
+                .lines()
+                .filter(|line| line.contains("client authentication failed"))
+                .collect();
+            assert_eq!(rejections.len(), 1, "{why}: {text}");
+            let line = rejections[0];
+            assert!(
+                line.contains(" WARN ") && line.contains(why) && line.contains(claimed),
+                "{why}: {line}"
+            );
+            assert!(
+                !text.contains(&secret[10..]) && !text.contains("c2lnbmF0dXJl"),
+                "{text}"
+            );
+        }
+    }
+
+    fn read(mut log: &File) -> String {
+        let mut text = String::new();
+        log.rewind().unwrap();
+        log.read_to_string(&mut text).unwrap();
+        text
+    }
+}

@@ -23,9 +23,9 @@ use crate::{
     cache::{Authenticated, Cached, Entry, KnownClient},
     error::{Error, Result, found},
     model::{
+        client::requested_scopes,
         family::Family,
         grant::{Grant, GrantState},
-        scope::requested_scopes,
         tenant::Tenant,
         user::User,
         watermark::{AsOf, Watermark},
