@@ -63,11 +63,13 @@ impl Tool {
             Self::Node if !node_modules().is_dir() => return Some("modules for Node.js"),
             Self::Node => &["node"],
             Self::Python => {
-                let import = python()
-                    .args(["-c", "import authlib, requests_oauthlib, schemathesis"])
+                let find = "import importlib.util as util, sys; \
+                            sys.exit(not all(map(util.find_spec, sys.argv[1:])))";
+                let search = python()
+                    .args(["-c", find, "authlib", "requests_oauthlib", "schemathesis"])
                     .stderr(Stdio::null())
                     .status();
-                let found = import.is_ok_and(|status| status.success());
+                let found = search.is_ok_and(|status| status.success());
                 return (!found).then_some("libraries for Python");
             }
         };

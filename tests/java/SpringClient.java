@@ -1,6 +1,7 @@
 package partner;
 
 import com.nimbusds.jose.jwk.JWK;
+import java.io.OutputStream;
 import java.io.PrintStream;
 import java.io.StringReader;
 import java.time.Duration;
@@ -68,7 +69,10 @@ public class SpringClient {
         properties.load(new StringReader(PROPERTIES));
         var application = new SpringApplication(SpringClient.class);
         application.setDefaultProperties(properties);
-        application.run();
+        var context = application.run();
+        // Ends with the test that started it.
+        System.in.transferTo(OutputStream.nullOutputStream());
+        context.close();
     }
 
     @EventListener

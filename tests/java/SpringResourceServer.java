@@ -1,5 +1,6 @@
 package partner;
 
+import java.io.OutputStream;
 import java.io.PrintStream;
 import java.io.StringReader;
 import java.util.Map;
@@ -46,7 +47,10 @@ public class SpringResourceServer {
         properties.load(new StringReader(PROPERTIES));
         var application = new SpringApplication(SpringResourceServer.class);
         application.setDefaultProperties(properties);
-        application.run();
+        var context = application.run();
+        // Ends with the test that started it.
+        System.in.transferTo(OutputStream.nullOutputStream());
+        context.close();
     }
 
     @EventListener
