@@ -241,7 +241,7 @@ fn secs(date: &Value) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use accord::{
         random::SeededRandom,
         testing::{TEST_START, test_clock},
