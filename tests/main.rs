@@ -27,7 +27,7 @@ mod setups;
 mod tokens;
 mod walkthrough;
 
-use harness::suite::Tool::{Axe, Chromium, Curl, Envoy, Grpcio, Grpcurl, RequestsOauthlib};
+use harness::suite::Tool::{Axe, Chromium, Curl, Envoy, Go, Grpcurl, Java, Node, Python};
 
 fn main() -> std::process::ExitCode {
     harness::suite::run(vec![
@@ -50,13 +50,18 @@ fn main() -> std::process::ExitCode {
         (&[Envoy], gateway::headers::tests()),
         (&[Envoy], gateway::limits::tests()),
         (&[Envoy], gateway::transport::tests()),
-        (&[Grpcio, Grpcurl], grpc_callers::libraries::tests()),
+        (&[Grpcurl, Python], grpc_callers::libraries::tests()),
         (&[], kill::tests()),
         (&[], leaks::tests()),
         (&[], leaks::planted::tests()),
+        (&[Go], oauth_clients::go::tests()),
         (&[Curl], oauth_clients::guide::tests()),
+        (&[Java], oauth_clients::java::tests()),
+        (&[Node], oauth_clients::mcp::tests()),
+        (&[Node], oauth_clients::node::tests()),
         (&[], oauth_clients::oauth2_crate::tests()),
-        (&[RequestsOauthlib], oauth_clients::requests_oauthlib::tests()),
+        (&[Python], oauth_clients::openapi::tests()),
+        (&[Python], oauth_clients::python::tests()),
         (&[], oauth_clients::sample::tests()),
         (&[], offline::tests()),
         (&[], permissions::tests()),

@@ -2,9 +2,15 @@
 //! credentials they find everything by discovery and need no special case.
 
 mod admin;
+pub mod go;
 pub mod guide;
+pub mod java;
+pub mod mcp;
+pub mod node;
 pub mod oauth2_crate;
-pub mod requests_oauthlib;
+pub mod openapi;
+mod program;
+pub mod python;
 pub mod sample;
 
 use accord::registry::v1 as reg;

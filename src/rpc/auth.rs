@@ -152,14 +152,29 @@ impl Authorizer {
             Access::CallersOrProof(..) if !has_token => return Ok(Principal::Anonymous),
             _ => {}
         }
-        let token = caller_token(headers).ok_or_else(unauthenticated)?;
+        let token = bearer::token(headers).map_err(|_| unauthenticated())?;
+        Ok(Principal::Caller(self.admit(access, token).await?))
+    }
+
+    /// Authenticates the caller with this token, which came in another way than over gRPC, and checks its permission to
+    /// call the method at `path`.
+    ///
+    /// # Errors
+    /// Those of [`Self::authorize`].
+    pub async fn authorize_token(&self, path: &str, token: &str) -> Result<Caller, Status> {
+        let access = self.permissions.access(path).ok_or_else(unauthenticated)?;
+        self.admit(access, token).await
+    }
+
+    async fn admit(&self, access: Access, token: &str) -> Result<Caller, Status> {
+        let token = caller_token(token).ok_or_else(unauthenticated)?;
         let caller = self.directory.find_caller(&token).await?;
         let caller = caller.ok_or_else(unauthenticated)?;
         if !access.admits(&caller) {
             let message = "this caller may not call this method";
             return Err(Problem::new(Code::PermissionDenied, ErrorReason::PermissionDenied, message).into());
         }
-        Ok(Principal::Caller(caller))
+        Ok(caller)
     }
 }
 
@@ -169,9 +184,8 @@ pub fn unauthenticated() -> Status {
     Problem::new(Code::Unauthenticated, ErrorReason::Unauthenticated, message).into()
 }
 
-/// Returns the token of an operator or a workload.
-fn caller_token(headers: &HeaderMap) -> Option<OpaqueToken> {
-    let text = bearer::token(headers).ok()?;
+/// Parses the token of an operator or a workload.
+fn caller_token(text: &str) -> Option<OpaqueToken> {
     OpaqueToken::parse(TokenKind::Operator, text)
         .or_else(|_| OpaqueToken::parse(TokenKind::Workload, text))
         .ok()

@@ -4,6 +4,8 @@ use url::{Host, Url};
 
 /// The longest accepted URL, in bytes.
 pub const MAX_URL_BYTES: usize = 2048;
+/// The longest base URL, in bytes. Two of them are part of every access token.
+pub const MAX_BASE_URL_BYTES: usize = 256;
 
 /// Parses a base URL: https, or http on a loopback host, in normal form, without query.
 ///
@@ -12,6 +14,7 @@ pub const MAX_URL_BYTES: usize = 2048;
 pub fn base_url(value: &str) -> Result<String, &'static str> {
     match normal_url(value)? {
         url if url.query().is_some() => Err("must not have a query"),
+        _ if value.len() > MAX_BASE_URL_BYTES => Err("must have at most 256 bytes"),
         _ => Ok(value.to_owned()),
     }
 }
@@ -167,8 +170,10 @@ mod tests {
             "http://api.example/",
             "https://api.example/#",
             "https://u@api.example/",
+            &format!("https://api.example/{}", "a".repeat(237)),
         ] {
             assert!(base_url(bad).is_err(), "{bad}");
         }
+        assert!(base_url(&format!("https://api.example/{}", "a".repeat(236))).is_ok());
     }
 }

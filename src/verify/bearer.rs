@@ -73,8 +73,9 @@ fn is_b64token(text: &str) -> bool {
 }
 
 impl Rejection<'_> {
-    /// Returns the response, without a body. `realm` names the protected resource.
-    pub(super) fn response<B: Default>(self, realm: &str) -> Response<B> {
+    /// Returns the response, without a body. `realm` names the protected resource, and `metadata` is the URL of its
+    /// metadata (RFC 9728 §5.1).
+    pub(super) fn response<B: Default>(self, realm: &str, metadata: Option<&str>) -> Response<B> {
         let (status, error) = match self {
             Self::NoToken => (StatusCode::UNAUTHORIZED, None),
             Self::InvalidRequest => (StatusCode::BAD_REQUEST, Some("invalid_request")),
@@ -91,6 +92,9 @@ impl Rejection<'_> {
             return response;
         }
         let mut challenge = format!("Bearer realm=\"{}\"", quoted(realm));
+        if let Some(metadata) = metadata {
+            challenge.push_str(&format!(", resource_metadata=\"{}\"", quoted(metadata)));
+        }
         if let Some(error) = error {
             challenge.push_str(&format!(", error=\"{error}\""));
         }
@@ -169,10 +173,11 @@ mod tests {
     #[test]
     fn a_challenge_can_not_be_escaped_from() {
         let rejection = Rejection::InsufficientScope("a\", b=\"c\\\r\nx: y");
-        let response: Response<()> = rejection.response("https://api.example/\"\u{e9}");
+        let response: Response<()> =
+            rejection.response("https://api.example/\"\u{e9}", Some("https://a/\"b"));
         assert_eq!(
             response.headers()[WWW_AUTHENTICATE],
-            r#"Bearer realm="https://api.example/", error="insufficient_scope", scope="a, b=cx: y""#
+            r#"Bearer realm="https://api.example/", resource_metadata="https://a/b", error="insufficient_scope", scope="a, b=cx: y""#
         );
     }
 }

@@ -7,15 +7,17 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response, header::AUTHORIZATION, request::Parts};
+use http::{Request, Response, Uri, header::AUTHORIZATION, request::Parts};
 use tower::{Layer, Service};
 
 use super::{
     AccessTokenClaims, Checker, Tenant,
     bearer::{self, Rejection},
+    metadata,
 };
 
-/// Returns the tenant of a request; `None` if there is no such tenant.
+/// Returns the tenant of a request; `None` if there is no such tenant. A request for the metadata of a resource comes
+/// with the resource's path.
 pub type TenantOf = Arc<dyn Fn(&Parts) -> Option<Arc<Tenant>> + Send + Sync>;
 
 /// A layer that forwards requests with a valid bearer token, with its [`AccessTokenClaims`](super::AccessTokenClaims) in
@@ -29,7 +31,11 @@ pub type TenantOf = Arc<dyn Fn(&Parts) -> Option<Arc<Tenant>> + Send + Sync>;
 /// | 400 `invalid_request` | the `Authorization` header is malformed or repeated |
 /// | 503 | the token can't be checked now; `Retry-After` says when to try again |
 ///
-/// The first four have a `WWW-Authenticate` challenge. All have `Cache-Control: no-store` and no body.
+/// The first four have a `WWW-Authenticate` challenge, which names the resource's metadata. All have
+/// `Cache-Control: no-store` and no body.
+///
+/// Requests without a token get the metadata (RFC 9728) at `/.well-known/oauth-protected-resource`, and at the same path
+/// with that of the Cloud API URL behind it. So the layer belongs around the whole application, not around nested routes.
 #[derive(Clone)]
 pub struct Protect(Arc<Rules>);
 
@@ -95,15 +101,36 @@ impl Protect {
 }
 
 impl Rules {
-    async fn authorize(&self, parts: &Parts) -> Result<AccessTokenClaims, Rejection<'_>> {
+    async fn authorize(
+        &self,
+        parts: &Parts,
+        tenant: Option<&Tenant>,
+    ) -> Result<AccessTokenClaims, Rejection<'_>> {
         let token = bearer::token(&parts.headers)?;
-        let tenant = (self.tenant_of)(parts).ok_or(Rejection::InvalidToken)?;
-        let claims = self.checker.check(token, &tenant).await?;
+        let tenant = tenant.ok_or(Rejection::InvalidToken)?;
+        let claims = self.checker.check(token, tenant).await?;
         let mut required = self.scopes.split(' ').filter(|scope| !scope.is_empty());
         let is_sufficient = required.all(|scope| claims.has_scope(scope));
         is_sufficient
             .then_some(claims)
             .ok_or(Rejection::InsufficientScope(&self.scopes))
+    }
+
+    /// Returns the metadata of the resource at a path, if this is a request for metadata.
+    fn metadata<B: Default + From<String>>(&self, parts: &mut Parts) -> Option<Response<B>> {
+        let asked = parts.uri.path().to_owned();
+        let path = metadata::resource_path(&asked)?;
+        let resource = if path.is_empty() { "/" } else { path };
+        let mut uri = parts.uri.clone().into_parts();
+        uri.path_and_query = resource.parse().ok();
+        parts.uri = Uri::from_parts(uri).ok()?;
+        let tenant = (self.tenant_of)(parts);
+        Some(metadata::response(
+            &parts.method,
+            path,
+            tenant.as_deref(),
+            &self.scopes,
+        ))
     }
 }
 
@@ -116,7 +143,7 @@ impl<S> Layer<S> for Protect {
     }
 }
 
-/// A service behind [`Protect`]. Rejections have an empty body of the inner service's type.
+/// A service behind [`Protect`]. Its own responses have bodies of the inner service's type.
 #[derive(Clone, Debug)]
 pub struct Protected<S> {
     inner: S,
@@ -128,7 +155,7 @@ where
     S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,
     B: Send + 'static,
-    R: Default,
+    R: Default + From<String>,
 {
     type Response = Response<R>;
     type Error = S::Error;
@@ -145,7 +172,11 @@ where
         let Protect(rules) = self.protect.clone();
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
-            match rules.authorize(&parts).await {
+            if let Some(document) = rules.metadata(&mut parts) {
+                return Ok(document);
+            }
+            let tenant = (rules.tenant_of)(&parts);
+            match rules.authorize(&parts, tenant.as_deref()).await {
                 Ok(claims) => {
                     // `Debug` of the headers hides the token.
                     if let Some(value) = parts.headers.get_mut(AUTHORIZATION) {
@@ -154,7 +185,10 @@ where
                     parts.extensions.insert(claims);
                     inner.call(Request::from_parts(parts, body)).await
                 }
-                Err(rejection) => Ok(rejection.response(&rules.realm)),
+                Err(rejection) => {
+                    let metadata = tenant.map(|tenant| metadata::url(&tenant.audience));
+                    Ok(rejection.response(&rules.realm, metadata.as_deref()))
+                }
             }
         })
     }

@@ -25,6 +25,7 @@ mod checker;
 mod claims;
 mod key_set;
 mod layer;
+mod metadata;
 mod poll;
 mod revocations;
 mod shared;

@@ -186,16 +186,17 @@ async fn status(gateway: &Gateway, method: &Method, path: &str) -> StatusCode {
 async fn each_path_has_its_methods_and_no_others() {
     let (gateway, stand_in) = with_stand_in().await;
     let get: &[&str] = &["GET", "HEAD"];
+    let document: &[&str] = &["GET", "HEAD", "OPTIONS"];
     let post: &[&str] = &["POST"];
     let form: &[&str] = &["GET", "HEAD", "POST"];
     let set = "/firm/setups/set_01";
     let grant = "/firm/integrations/grt_01";
     let routes = [
-        ("/.well-known/oauth-authorization-server/firm".into(), get),
-        ("/firm/.well-known/oauth-authorization-server".into(), get),
-        ("/firm/.well-known/openid-configuration".into(), get),
-        ("/firm/jwks.json".into(), get),
-        ("/openapi.json".into(), get),
+        ("/.well-known/oauth-authorization-server/firm".into(), document),
+        ("/firm/.well-known/oauth-authorization-server".into(), document),
+        ("/firm/.well-known/openid-configuration".into(), document),
+        ("/firm/jwks.json".into(), document),
+        ("/openapi.json".into(), document),
         ("/accord.css".into(), get),
         ("/firm/oauth2/authorize".into(), get),
         ("/firm/oauth2/token".into(), post),

@@ -83,11 +83,15 @@ async fn headers_that_claim_an_origin_are_removed() {
 
 async fn only_basic_authorization_passes_and_only_where_clients_authenticate() {
     let (gateway, stand_in) = with_stand_in().await;
-    let cases: [(&[&str], bool); 10] = [
+    let cases: [(&[&str], bool); 13] = [
         (&["Basic Y2xpOnNlY3JldA=="], true),
         (&["basic Y2xpOnNlY3JldA=="], true),
         // Malformed, but the service decides that.
         (&["Basic %%%"], true),
+        // `wkl_x:acw_x`: introspection by internal services is closed.
+        (&["Basic d2tsX3g6YWN3X3g="], false),
+        (&["bAsic   d2tsX3g6YWN3X3g="], false),
+        (&["Basic \td2tsX3g6YWN3X3g="], false),
         (&["Bearer aco_x"], false),
         (&["bearer acw_x"], false),
         (&["Negotiate x"], false),

@@ -36,13 +36,15 @@ pub fn block_on(test: impl Future<Output = ()>) {
 /// What some tests need besides Rust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tool {
-    Grpcio,
     Grpcurl,
     Envoy,
     Chromium,
     Axe,
     Curl,
-    RequestsOauthlib,
+    Go,
+    Java,
+    Node,
+    Python,
 }
 
 impl Tool {
@@ -54,24 +56,28 @@ impl Tool {
             Self::Chromium => &["chromium", "chromedriver"],
             Self::Curl => &["curl", "openssl"],
             Self::Axe => return (!axe().is_file()).then_some("axe-core"),
-            Self::Grpcio => return missing_module("grpc", "grpcio"),
-            Self::RequestsOauthlib => return missing_module("requests_oauthlib", "requests-oauthlib"),
+            Self::Go if !go_directory().join("modules").is_dir() => return Some("modules for Go"),
+            Self::Go => &["go"],
+            Self::Java if !java_libraries().is_dir() => return Some("libraries for Java"),
+            Self::Java => &["java", "javac"],
+            Self::Node if !node_modules().is_dir() => return Some("modules for Node.js"),
+            Self::Node => &["node"],
+            Self::Python => {
+                let find = "import importlib.util as util, sys; \
+                            sys.exit(not all(map(util.find_spec, sys.argv[1:])))";
+                let search = python()
+                    .args(["-c", find, "authlib", "grpc", "requests_oauthlib", "schemathesis"])
+                    .stderr(Stdio::null())
+                    .status();
+                let found = search.is_ok_and(|status| status.success());
+                return (!found).then_some("libraries for Python");
+            }
         };
         programs
             .iter()
             .find(|program| on_path(program).is_none())
             .copied()
     }
-}
-
-/// Returns the name of a Python library whose module can't be imported.
-fn missing_module(module: &str, library: &'static str) -> Option<&'static str> {
-    let import = python()
-        .args(["-c", &format!("import {module}")])
-        .stderr(Stdio::null())
-        .status();
-    let found = import.is_ok_and(|status| status.success());
-    (!found).then_some(library)
 }
 
 /// A program on PATH.
@@ -84,6 +90,21 @@ pub fn on_path(program: &str) -> Option<PathBuf> {
 /// The script of axe-core, where `.ci/run` puts it.
 pub fn axe() -> PathBuf {
     file("target/ci-tools/axe/node_modules/axe-core/axe.min.js")
+}
+
+/// Where `.ci/run` puts what the programs of `tests/go` are built from, and what it has built.
+pub fn go_directory() -> PathBuf {
+    file("target/ci-tools/go")
+}
+
+/// The libraries of `tests/java`, where `.ci/run` puts them.
+pub fn java_libraries() -> PathBuf {
+    file("target/ci-tools/java/lib")
+}
+
+/// The modules of `tests/node`, where `.ci/run` puts them.
+pub fn node_modules() -> PathBuf {
+    file("target/ci-tools/node/node_modules")
 }
 
 /// A Python that looks for libraries where `.ci/run` puts them, too.

@@ -57,23 +57,34 @@ pub enum Error {
     /// The call needs a credential and has none.
     #[error("a credential is needed")]
     Unauthenticated,
-    /// Client authentication failed, for whatever reason.
+    /// Client authentication failed. The reason is for the log alone.
     #[error("client authentication failed")]
-    InvalidClient,
+    InvalidClient(&'static str),
+    /// A client signed an assertion whose claims are wrong. Only that client can learn what is wrong.
+    #[error("client authentication failed: {claim} of the assertion {rule}")]
+    InvalidAssertion {
+        /// The claim.
+        claim: &'static str,
+        /// What the claim must be, or why it is rejected.
+        rule: String,
+    },
     /// The code or refresh token is not valid for this client, for whatever reason.
     #[error("the code or refresh token is not valid for this client")]
     InvalidGrant,
     /// A scope is unknown or was not granted.
     #[error("a scope is unknown or was not granted")]
     InvalidScope,
+    /// The scope `openid` is requested.
+    #[error("openid is not a scope here: this is OAuth 2.0 authorization, not OpenID Connect sign-in")]
+    OpenIdScope,
     /// `resource` is not the tenant's Cloud API URL.
     #[error("resource must be the tenant's Cloud API URL, or empty")]
     InvalidTarget,
     /// There is no active grant; the state of one that is not active is named.
     #[error("the tenant has not consented, or its consent is not active")]
     ConsentRequired(Option<&'static str>),
-    /// The message names no grant.
-    #[error("exactly one grant must be named")]
+    /// The message names no grant, or an unknown one.
+    #[error("the grant type is not supported; use authorization_code, refresh_token or client_credentials")]
     UnsupportedGrantType,
     /// The registry does not answer, or not in time.
     #[error("the registry does not answer")]

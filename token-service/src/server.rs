@@ -166,6 +166,7 @@ impl Service for TokenServer {
         Some(http::routes(HttpState {
             oauth: self.oauth.clone(),
             consents: self.consents.clone(),
+            authorizer: self.authorizer(),
             ready,
             product_name: self.product_name.clone(),
         }))

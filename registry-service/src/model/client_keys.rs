@@ -15,7 +15,7 @@ pub const MAX_KEYS: usize = 10;
 /// The field that holds the key set, in messages and in violations.
 const FIELD: &str = "json_web_key_set";
 
-/// A client's public keys in canonical form: only known members, in one order, the keys sorted by `kid`. Equal sets have
+/// A client's public keys in canonical form: only known members, in one order, the keys sorted. Equal sets have
 /// equal texts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientKeys {
@@ -42,8 +42,9 @@ impl ClientKeys {
         if keys.is_empty() {
             return Ok(Self::default());
         }
-        keys.sort_by(|one, other| one.kid.cmp(&other.kid));
-        let kids = keys.iter().map(|key| key.kid.clone()).collect();
+        // Several keys may have one name, or none.
+        keys.sort_by_cached_key(|key| (key.kid.clone(), serde_json::to_string(key).unwrap_or_default()));
+        let kids = keys.iter().filter_map(|key| key.kid.clone()).collect();
         let json = v.check(FIELD, serde_json::to_string(&KeySet { keys }));
         json.map(|json| Self { json, kids }).ok_or(v)
     }
@@ -53,7 +54,7 @@ impl ClientKeys {
         &self.json
     }
 
-    /// Returns the names of the keys, sorted.
+    /// Returns the names of the keys that have one, sorted.
     pub fn kids(&self) -> &[String] {
         &self.kids
     }
@@ -64,7 +65,8 @@ struct KeySet {
     keys: Vec<jwk::Key>,
 }
 
-/// Returns the valid keys of a set, in its order, and adds the violations of all others.
+/// Returns the keys of a set that can verify assertions, in its order. Skips keys for other uses, and adds the violations
+/// of keys that are meant for this one and are malformed, or that expose a private key.
 fn read(v: &mut Violations, text: &str) -> Vec<jwk::Key> {
     let parsed = serde_json::from_str::<Value>(text).unwrap_or_default();
     let Some(set) = parsed.as_object() else {
@@ -80,16 +82,17 @@ fn read(v: &mut Violations, text: &str) -> Vec<jwk::Key> {
     if elements.len() > MAX_KEYS {
         v.add(list.as_str(), format!("must have at most {MAX_KEYS} elements"));
     }
-    let (mut keys, mut kids) = (Vec::new(), Vec::new());
+    let mut keys = Vec::new();
     // Skips those beyond the limit, because all violations have to fit into the headers of a response.
     for (index, element) in elements.iter().enumerate().take(MAX_KEYS) {
         let field = list_field(&list, index);
-        let kid = element.get("kid").and_then(Value::as_str).unwrap_or_default();
-        if !kid.is_empty() && kids.contains(&kid) {
-            v.add(format!("{field}.kid"), "must differ from that of every other key");
-        }
-        kids.push(kid);
         keys.extend(jwk::read(v, field, element));
+    }
+    if keys.is_empty() && !elements.is_empty() && v.is_empty() {
+        v.add(
+            list,
+            "must hold a key for signatures: EC P-256, OKP Ed25519 or RSA",
+        );
     }
     keys
 }

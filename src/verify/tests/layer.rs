@@ -11,7 +11,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::verify::testing::{Authority, Signer, claims, tenant};
 
-const REALM: &str = r#"Bearer realm="https://api.firm.example/v1""#;
+const REALM: &str = r#"Bearer realm="https://api.firm.example/v1", resource_metadata="https://api.firm.example/.well-known/oauth-protected-resource/v1""#;
 
 async fn contacts(Extension(caller): Extension<AccessTokenClaims>, headers: HeaderMap) -> String {
     format!("{} {:?}", caller.sub, headers[header::AUTHORIZATION])
@@ -157,6 +157,91 @@ async fn the_request_selects_the_tenant() {
     }
     let without = call(protect, "/nobody/contacts", &[]).await;
     assert_rejected(without, StatusCode::UNAUTHORIZED, r#"Bearer realm="Cloud API""#).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_metadata_of_the_resource_needs_no_token() {
+    let setup = Setup::new().await;
+    let protect = setup.protect().require_scope("a").require_scope("b");
+    for path in [
+        "/.well-known/oauth-protected-resource/v1",
+        "/.well-known/oauth-protected-resource",
+    ] {
+        let response = call(protect.clone(), path, &[]).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
+        assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
+        let document: serde_json::Value = serde_json::from_str(&text(response).await).unwrap();
+        let expected = serde_json::json!({
+            "resource": tenant().audience,
+            "authorization_servers": [tenant().issuer],
+            "bearer_methods_supported": ["header"],
+            "scopes_supported": ["a", "b"],
+        });
+        assert_eq!(document, expected);
+    }
+    for path in [
+        "/.well-known/oauth-protected-resource/v2",
+        "/.well-known/oauth-protected-resource/v1/",
+        "/.well-known/oauth-protected-resource/",
+    ] {
+        let response = call(protect.clone(), path, &[]).await;
+        assert_eq!(response.status(), StatusCode::NOT_FOUND, "{path}");
+        assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
+    }
+    for path in [
+        "/.well-known/oauth-protected-resources",
+        "/v1/.well-known/oauth-protected-resource",
+    ] {
+        let response = call(protect.clone(), path, &[]).await;
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{path}");
+    }
+    for (method, status) in [("OPTIONS", 204), ("HEAD", 200), ("POST", 405), ("DELETE", 405)] {
+        let app = Router::new().route("/x", get(|| async {})).layer(protect.clone());
+        let request = Request::builder()
+            .method(method)
+            .uri("/.well-known/oauth-protected-resource/v1")
+            .header("access-control-request-headers", "mcp-protocol-version");
+        let response = app.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), status, "{method}");
+        assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_HEADERS], "*");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_path_of_the_metadata_selects_the_tenant() {
+    let setup = Setup::new().await;
+    let tenants = ["firm", "other"].map(|id| {
+        Arc::new(Tenant {
+            tenant_id: id.into(),
+            issuer: format!("https://accord.example/{id}"),
+            audience: format!("https://api.example/{id}"),
+        })
+    });
+    let protect = Protect::tenants(setup.checker.clone(), move |parts| {
+        let id = parts.uri.path().split('/').nth(1)?;
+        tenants.iter().find(|tenant| tenant.tenant_id == id).cloned()
+    });
+    let response = call(
+        protect.clone(),
+        "/.well-known/oauth-protected-resource/other",
+        &[],
+    )
+    .await;
+    let document: serde_json::Value = serde_json::from_str(&text(response).await).unwrap();
+    assert_eq!(
+        document["authorization_servers"][0],
+        "https://accord.example/other"
+    );
+    let without_tenant = call(protect.clone(), "/.well-known/oauth-protected-resource", &[]).await;
+    assert_eq!(without_tenant.status(), StatusCode::NOT_FOUND);
+    let unauthorized = call(protect, "/other/contacts", &[]).await;
+    let challenge = unauthorized.headers()[header::WWW_AUTHENTICATE].to_str().unwrap();
+    let url = "https://api.example/.well-known/oauth-protected-resource/other";
+    assert!(
+        challenge.contains(&format!("resource_metadata=\"{url}\"")),
+        "{challenge}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

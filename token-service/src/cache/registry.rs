@@ -28,6 +28,7 @@ use crate::{
         watermark::{AsOf, LEASE},
     },
     registry::{Registry, UserRef},
+    store::Assertion,
 };
 
 /// How often uses of secrets are reported.
@@ -59,6 +60,8 @@ pub struct Authenticated {
     pub client: FactAsOf<KnownClient>,
     /// The cache entry that verified the secret; `None` if memory did not hold one.
     pub entry: Option<EntryAsOf>,
+    /// The assertion that proved the client, which is not spent yet; `None` for a secret.
+    pub assertion: Option<Assertion>,
 }
 
 impl Cache {
@@ -74,7 +77,7 @@ impl Cache {
         if !secret.is_tagged_for(client_id, &**self.registry.tag_keys())
             && !Box::pin(self.is_tagged_now(client_id, secret)).await?
         {
-            return Err(Error::InvalidClient);
+            return Err(Error::InvalidClient("the secret is not one of this client"));
         }
         let mac = self.mac(client_id, secret);
         if let Some(found) = self.entry(client_id, tenant_id)
@@ -84,11 +87,16 @@ impl Cache {
             return Ok(Authenticated {
                 client: require_active(client)?,
                 entry: Some(found),
+                assertion: None,
             });
         }
         // On the heap: otherwise this future enlarges every call, also those that memory answers.
         let client = Box::pin(self.verify_client(client_id, secret, &mac)).await?;
-        Ok(Authenticated { client, entry: None })
+        Ok(Authenticated {
+            client,
+            entry: None,
+            assertion: None,
+        })
     }
 
     /// Checks a tag with the registry's newest keys. With a lease they are known already. Without one, reads them, at
@@ -138,7 +146,7 @@ impl Cache {
         }
         let answer = self.registry.authenticate_client(client_id, secret.expose());
         let answer = answer.await;
-        if matches!(answer, Err(Error::InvalidClient)) && !is_listed {
+        if matches!(answer, Err(Error::InvalidClient(_))) && !is_listed {
             client.value.reject(secret_id);
         }
         let client = self.with_secrets(answer?);
@@ -157,7 +165,7 @@ impl Cache {
     /// Returns the client, if it is active.
     async fn active_client(&self, client_id: &ClientId) -> Result<FactAsOf<KnownClient>> {
         let client = found(self.client(client_id).await)?;
-        require_active(client.ok_or(Error::InvalidClient)?)
+        require_active(client.ok_or(Error::InvalidClient("there is no such client"))?)
     }
 
     /// Removes the stored secrets that have ended, for each client that has changed.
@@ -191,7 +199,7 @@ impl Cache {
             return Ok(true);
         }
         if client.is_rejected(secret_id) && !client.lists_secret(secret_id, self.clock.now()) {
-            return Err(Error::InvalidClient);
+            return Err(Error::InvalidClient("the secret has ended"));
         }
         Ok(false)
     }
@@ -338,5 +346,7 @@ impl Cache {
 
 fn require_active(client: FactAsOf<KnownClient>) -> Result<FactAsOf<KnownClient>> {
     let is_active = client.value.active;
-    is_active.then_some(client).ok_or(Error::InvalidClient)
+    is_active
+        .then_some(client)
+        .ok_or(Error::InvalidClient("the client is suspended"))
 }

@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Result},
     model::{
         admin_session::AdminSession,
-        client::Client,
+        client::{Client, requested_scopes},
         grant::Consent,
         setup::{Approval, AuthorizationRequest, NewSetup, Setup, is_unchanged, select_scopes},
         tenant::Tenant,
@@ -53,7 +53,7 @@ impl Call {
     /// # Errors
     /// Those of [`Self::tenant_and_client`]; [`Error::WrongState`] when client or tenant is suspended;
     /// [`Error::InvalidScope`] for a scope that the client is not registered for, or if it has no scopes;
-    /// [`Error::InvalidTarget`] for a resource that is not the tenant's API; [`Error::RequestIdReused`].
+    /// [`Error::OpenIdScope`]; [`Error::InvalidTarget`] for a resource that is not the tenant's API; [`Error::RequestIdReused`].
     pub async fn start_setup(&mut self, creation: &Creation, request: AuthorizationRequest) -> Result<Setup> {
         // A repeated call returns the first setup, even if the registry's facts have changed since.
         if let Some(setup) = self.consents.store.replay_setup(creation).await? {
@@ -65,11 +65,11 @@ impl Call {
             .await?;
         require_active("tenant", tenant.active)?;
         require_active("client", client.active)?;
-        let scopes = select_scopes(&client.scopes, &request.scopes)?;
+        let scopes = select_scopes(&client.scopes, &requested_scopes(&request.scopes)?)?;
         if scopes.is_empty() {
             return Err(Error::InvalidScope);
         }
-        if !request.resource.is_empty() && request.resource != tenant.cloud_api_url {
+        if !tenant.is_target(&request.resource) {
             return Err(Error::InvalidTarget);
         }
         let new = NewSetup {

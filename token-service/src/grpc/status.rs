@@ -38,9 +38,12 @@ fn problem(error: Error) -> Problem {
         Error::SignInTooOld => plain(Code::PermissionDenied, ErrorReason::SignInTooOld),
         Error::PermissionDenied => plain(Code::PermissionDenied, ErrorReason::PermissionDenied),
         Error::Unauthenticated => plain(Code::Unauthenticated, ErrorReason::Unauthenticated),
-        Error::InvalidClient => plain(Code::Unauthenticated, ErrorReason::InvalidClient),
+        Error::InvalidClient(_) => plain(Code::Unauthenticated, ErrorReason::InvalidClient),
+        Error::InvalidAssertion { claim, .. } => {
+            plain(Code::Unauthenticated, ErrorReason::InvalidClient).metadata("claim", claim)
+        }
         Error::InvalidGrant => plain(Code::FailedPrecondition, ErrorReason::InvalidGrant),
-        Error::InvalidScope => plain(Code::InvalidArgument, ErrorReason::InvalidScope),
+        Error::InvalidScope | Error::OpenIdScope => plain(Code::InvalidArgument, ErrorReason::InvalidScope),
         Error::InvalidTarget => plain(Code::InvalidArgument, ErrorReason::InvalidTarget),
         Error::ConsentRequired(None) => plain(Code::PermissionDenied, ErrorReason::ConsentRequired),
         Error::ConsentRequired(Some(state)) => {

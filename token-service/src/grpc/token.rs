@@ -14,7 +14,7 @@ use crate::{
     grpc::convert::{only_field, token as convert},
     oauth::{
         OAuth,
-        client_authentication::authenticate,
+        client_authentication::{authenticate, spend},
         introspection::{Requester, introspect},
         issuance, metadata, revocation,
         revocation_feed::{self, Cursor},
@@ -46,6 +46,7 @@ impl TokenService for OAuth {
             None => Requester::Workload,
             Some(credentials) => {
                 let authenticated = authenticate(self, &tenant_id, credentials).await?;
+                spend(self, authenticated.assertion).await?;
                 Requester::Client(authenticated.client.value.client_id.clone())
             }
         };
@@ -56,6 +57,7 @@ impl TokenService for OAuth {
     async fn revoke_token(&self, request: Request<pb::RevokeTokenRequest>) -> Reply<pb::RevokeTokenResponse> {
         let (tenant_id, token, credentials) = convert::revoke(request.into_inner())?;
         let authenticated = authenticate(self, &tenant_id, &credentials).await?;
+        spend(self, authenticated.assertion).await?;
         let client_id = &authenticated.client.value.client_id;
         revocation::revoke(self, client_id, &tenant_id, &token).await?;
         Ok(Response::new(pb::RevokeTokenResponse {}))

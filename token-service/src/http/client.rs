@@ -1,6 +1,7 @@
 //! A client's credentials in an HTTP request: exactly one of `client_secret_basic`, `client_secret_post`
 //! (RFC 6749 §2.3.1) and `private_key_jwt` (RFC 7523 §2.2).
 
+use accord::text::id::WorkloadId;
 use axum::http::{HeaderMap, HeaderValue, header};
 use base64::{
     Engine,
@@ -11,11 +12,10 @@ use url::form_urlencoded;
 use zeroize::Zeroizing;
 
 use super::{error::HttpError, form::Form};
-use crate::{
-    error::Error,
-    oauth::client_authentication::{ASSERTION_TYPE, Credentials, Proof},
-};
+use crate::oauth::client_authentication::{ASSERTION_TYPE, Credentials, Proof};
 
+/// The rule for requests with several credentials.
+pub(super) const ONE_METHOD: &str = "the client must use one authentication method only";
 /// Some clients send Basic credentials without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
@@ -34,8 +34,9 @@ pub(super) fn credentials(headers: &HeaderMap, form: &Form) -> Result<Credential
     let (secret, assertion) = (form.get("client_secret"), form.get("client_assertion"));
     let proof = match (authorization, secret, assertion) {
         (Some(authorization), None, None) => {
-            let credentials = basic(authorization).ok_or(Error::InvalidClient)?;
-            if !client_id.is_empty() && client_id != credentials.client_id {
+            let credentials = basic(authorization);
+            let is_readable = !matches!(credentials.proof, Proof::Missing(_));
+            if is_readable && !client_id.is_empty() && client_id != credentials.client_id {
                 return invalid("client_id differs from that in Authorization");
             }
             return Ok(credentials);
@@ -47,25 +48,65 @@ pub(super) fn credentials(headers: &HeaderMap, form: &Form) -> Result<Credential
             }
             Proof::Assertion(Zeroizing::new(jwt.to_owned()))
         }
-        (None, None, None) => return Err(Error::InvalidClient.into()),
-        _ => return invalid("the client must use one authentication method only"),
+        (None, None, None) => Proof::Missing("no proof of the client was sent"),
+        _ => return invalid(ONE_METHOD),
     };
     Ok(Credentials { client_id, proof })
 }
 
-/// Reads the credentials of an `Authorization: Basic` header, whose parts are form-encoded. `None` for any
-/// other header.
-fn basic(authorization: &HeaderValue) -> Option<Credentials> {
+/// Reads the credentials of an `Authorization: Basic` header, whose parts are form-encoded.
+fn basic(authorization: &HeaderValue) -> Credentials {
+    let read = || {
+        let pair = basic_pair(authorization)?;
+        let (client_id, secret) = pair.split_once(':')?;
+        Some(Credentials {
+            client_id: form_decoded(client_id)?.to_string(),
+            proof: Proof::Secret(form_decoded(secret)?),
+        })
+    };
+    read().unwrap_or(Credentials {
+        client_id: String::new(),
+        proof: Proof::Missing("Authorization holds no Basic credentials"),
+    })
+}
+
+/// Decodes an `Authorization: Basic` header. `None` for any other header.
+fn basic_pair(authorization: &HeaderValue) -> Option<Zeroizing<String>> {
     let (scheme, encoded) = authorization.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
     let decoded = Zeroizing::new(BASE64.decode(encoded.trim()).ok()?);
-    let decoded = std::str::from_utf8(&decoded).ok()?;
-    let (client_id, secret) = decoded.split_once(':')?;
-    Some(Credentials {
-        client_id: form_decoded(client_id)?.to_string(),
-        proof: Proof::Secret(form_decoded(secret)?),
+    let pair = std::str::from_utf8(&decoded).ok()?;
+    Some(Zeroizing::new(pair.to_owned()))
+}
+
+/// The token of a workload in an HTTP request. No `Debug`.
+pub(super) struct WorkloadToken {
+    /// The workload's id, which Basic credentials name.
+    pub(super) workload_id: Option<String>,
+    pub(super) token: Zeroizing<String>,
+}
+
+/// Reads a bearer token, or Basic credentials of a workload's id and token. `None` for all other requests. The id is
+/// taken as it is, not form-encoded, so that a gateway can recognise it.
+pub(super) fn workload_token(headers: &HeaderMap) -> Option<WorkloadToken> {
+    let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(authorization), None) = (authorizations.next(), authorizations.next()) else {
+        return None;
+    };
+    let (scheme, token) = authorization.to_str().ok()?.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(WorkloadToken {
+            workload_id: None,
+            token: Zeroizing::new(token.trim().to_owned()),
+        });
+    }
+    let pair = basic_pair(authorization)?;
+    let (workload_id, token) = pair.split_once(':')?;
+    WorkloadId::parse(workload_id).is_ok().then(|| WorkloadToken {
+        workload_id: Some(workload_id.to_owned()),
+        token: Zeroizing::new(token.to_owned()),
     })
 }
 
@@ -102,7 +143,11 @@ mod tests {
                 client_id,
                 proof: Proof::Secret(secret),
             }) => Ok((client_id, secret.to_string())),
-            Ok(_) => Err("assertion"),
+            Ok(Credentials {
+                proof: Proof::Assertion(_),
+                ..
+            }) => Err("assertion"),
+            Ok(_) => Err("missing"),
             Err(error) => Err(error.code),
         }
     }
@@ -123,9 +168,9 @@ mod tests {
             "Bearer Y2xpOmFjcw==",
             "Basic /w==",
         ] {
-            assert_eq!(secret(&header(broken), ""), Err("invalid_client"), "{broken}");
+            assert_eq!(secret(&header(broken), ""), Err("missing"), "{broken}");
         }
-        assert_eq!(read("cli:a&b"), Err("invalid_client"));
+        assert_eq!(read("cli:a&b"), Err("missing"));
     }
 
     #[test]
@@ -135,7 +180,7 @@ mod tests {
             secret(&none, "client_id=c&client_secret=s"),
             Ok(("c".into(), "s".into()))
         );
-        assert_eq!(secret(&none, "client_id=c"), Err("invalid_client"));
+        assert_eq!(secret(&none, "client_id=c"), Err("missing"));
         let basic = with_basic("c:s");
         assert_eq!(secret(&basic, "client_id=c"), Ok(("c".into(), "s".into())));
         assert_eq!(secret(&basic, "client_id=d"), Err("invalid_request"));

@@ -5,8 +5,9 @@ use std::sync::{Arc, atomic::Ordering};
 use accord::text::id::TenantId;
 use axum::{
     Json,
-    extract::{FromRequestParts, Path, State},
-    http::{StatusCode, header, request::Parts},
+    extract::{FromRequestParts, Path, Request, State},
+    http::{HeaderValue, Method, StatusCode, header, request::Parts},
+    middleware::Next,
     response::{IntoResponse, Response},
 };
 
@@ -76,11 +77,28 @@ pub(super) fn tenant_id(text: &str) -> Result<TenantId> {
 }
 
 fn public(document: impl IntoResponse) -> Response {
-    let headers = [
-        (header::CACHE_CONTROL, CACHE_CONTROL),
-        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
-    ];
-    (headers, document).into_response()
+    ([(header::CACHE_CONTROL, CACHE_CONTROL)], document).into_response()
+}
+
+/// Lets scripts of every site read a public document and its errors, and send any header but credentials with the
+/// request (Fetch Standard §3.2).
+pub(super) async fn share_with_scripts(request: Request, next: Next) -> Response {
+    let mut response = if request.method() == Method::OPTIONS {
+        let headers = [
+            (header::ALLOW, "GET,HEAD"),
+            (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD"),
+            (header::ACCESS_CONTROL_ALLOW_HEADERS, "*"),
+            (header::ACCESS_CONTROL_MAX_AGE, "86400"),
+        ];
+        (StatusCode::NO_CONTENT, headers).into_response()
+    } else {
+        next.run(request).await
+    };
+    let any = HeaderValue::from_static("*");
+    response
+        .headers_mut()
+        .insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
+    response
 }
 
 #[cfg(test)]

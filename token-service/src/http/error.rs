@@ -13,8 +13,11 @@ use tonic_types::StatusExt;
 
 use crate::error::Error;
 
-/// The challenge that RFC 9110 §11.6.1 requires with a 401.
+/// The challenge that RFC 9110 §11.6.1 requires with a 401, for clients.
 const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Basic realm="accord", charset="UTF-8""#);
+/// The same for workloads (RFC 6750 §3).
+const BEARER_CHALLENGE: HeaderValue =
+    HeaderValue::from_static(r#"Bearer realm="accord", error="invalid_token""#);
 
 /// An error of an HTTP route. It stays in the response's extensions, so that a page can replace the body.
 #[derive(Clone, Debug)]
@@ -85,6 +88,9 @@ fn code(reason: ErrorReason) -> (StatusCode, &'static str) {
         ErrorReason::ConsentRequired | ErrorReason::WrongState => {
             (StatusCode::BAD_REQUEST, "unauthorized_client")
         }
+        // A workload's token; RFC 6750 §3.1 has no code for a caller that may not call at all.
+        ErrorReason::Unauthenticated => (StatusCode::UNAUTHORIZED, "invalid_token"),
+        ErrorReason::PermissionDenied => (StatusCode::FORBIDDEN, "access_denied"),
         ErrorReason::NotFound => (StatusCode::NOT_FOUND, "not_found"),
         ErrorReason::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
         ErrorReason::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, "temporarily_unavailable"),
@@ -111,7 +117,12 @@ impl IntoResponse for HttpError {
         let mut response = (self.status, no_store, Json(body)).into_response();
         let headers = response.headers_mut();
         if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, CHALLENGE);
+            let is_bearer = self.code == "invalid_token";
+            let challenge = if is_bearer { BEARER_CHALLENGE } else { CHALLENGE };
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
@@ -130,12 +141,14 @@ mod tests {
     #[test]
     fn errors_map_to_status_and_oauth_code() {
         let cases = [
-            (Error::InvalidClient, 401, "invalid_client"),
+            (Error::InvalidClient(""), 401, "invalid_client"),
             (Error::InvalidGrant, 400, "invalid_grant"),
             (Error::InvalidScope, 400, "invalid_scope"),
             (Error::InvalidTarget, 400, "invalid_target"),
             (Error::ConsentRequired(None), 400, "unauthorized_client"),
             (Error::UnsupportedGrantType, 400, "unsupported_grant_type"),
+            (Error::Unauthenticated, 401, "invalid_token"),
+            (Error::PermissionDenied, 403, "access_denied"),
             (Error::NotFound("tenant"), 404, "not_found"),
             (Error::RegistryUnavailable, 503, "temporarily_unavailable"),
             (Error::Signing, 500, "server_error"),
@@ -160,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_response_has_a_challenge_or_a_retry_time() {
-        let response = HttpError::from(Error::InvalidClient).into_response();
+        let response = HttpError::from(Error::InvalidClient("")).into_response();
         assert!(response.headers().contains_key(header::WWW_AUTHENTICATE));
         let response = HttpError::from(Error::RegistryUnavailable).into_response();
         assert!(response.headers().contains_key(header::RETRY_AFTER));

@@ -36,12 +36,18 @@ impl Form {
     /// Reads a form from a body, repeated parameters included.
     ///
     /// # Errors
-    /// 400 `invalid_request` for another content type; 413 for an oversized body.
+    /// 415 for another content type or a content coding; 413 for an oversized body.
     pub(super) async fn read(request: Request) -> Result<Self, HttpError> {
-        if !is_form(&request) {
-            return Err(HttpError::invalid_request(
-                "the content type must be application/x-www-form-urlencoded",
-            ));
+        let rule = if !is_form(&request) {
+            Some("the content type must be application/x-www-form-urlencoded")
+        } else if is_coded(&request) {
+            Some("the body must have no content coding")
+        } else {
+            None
+        };
+        if let Some(rule) = rule {
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(HttpError::new(status, "invalid_request", rule));
         }
         let body = Bytes::from_request(request, &()).await.map_err(unreadable)?;
         Self::parse(&body)
@@ -91,12 +97,19 @@ impl<S: Send + Sync> FromRequest<S> for Form {
 }
 
 fn is_form(request: &Request) -> bool {
-    let content_type = request.headers().get(header::CONTENT_TYPE);
-    let content_type = content_type
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let mut content_types = request.headers().get_all(header::CONTENT_TYPE).iter();
+    let (Some(content_type), None) = (content_types.next(), content_types.next()) else {
+        return false;
+    };
+    let content_type = content_type.to_str().unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+/// Returns whether the body has a content coding other than `identity` (RFC 9110 §8.4).
+fn is_coded(request: &Request) -> bool {
+    let mut codings = request.headers().get_all(header::CONTENT_ENCODING).iter();
+    codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 fn unreadable(rejection: BytesRejection) -> HttpError {

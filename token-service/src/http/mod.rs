@@ -3,9 +3,10 @@
 
 use std::sync::{Arc, atomic::AtomicBool};
 
-use accord::rpc::http::Http;
+use accord::rpc::{auth::Authorizer, http::Http};
 use axum::{
     Router,
+    middleware::from_fn,
     response::IntoResponse,
     routing::{get, post},
 };
@@ -27,6 +28,8 @@ pub(crate) struct HttpState {
     pub(crate) oauth: OAuth,
     /// Consents.
     pub(crate) consents: Consents,
+    /// The permissions of workloads, which introspect here too.
+    pub(crate) authorizer: Authorizer,
     /// Whether this server can serve.
     pub(crate) ready: Arc<AtomicBool>,
     /// The product's name on pages.
@@ -37,17 +40,20 @@ pub(crate) struct HttpState {
 pub(crate) fn routes(http: HttpState) -> Http {
     let http = Arc::new(http);
     let metadata = || get(discovery::metadata);
+    let public = Router::new()
+        .route("/openapi.json", get(discovery::openapi))
+        .route("/{tenant}/jwks.json", get(discovery::jwks))
+        .route("/.well-known/oauth-authorization-server/{tenant}", metadata())
+        .route("/{tenant}/.well-known/oauth-authorization-server", metadata())
+        .route("/{tenant}/.well-known/openid-configuration", metadata())
+        .layer(from_fn(discovery::share_with_scripts));
     let router = Router::new()
+        .merge(public)
         .merge(pages::routes(&http))
         .route("/{tenant}/oauth2/token", post(token::token))
         .route("/{tenant}/oauth2/introspect", post(token::introspect))
         .route("/{tenant}/oauth2/revoke", post(token::revoke))
-        .route("/openapi.json", get(discovery::openapi))
-        .route("/healthz", get(discovery::healthz))
-        .route("/{tenant}/jwks.json", get(discovery::jwks))
-        .route("/.well-known/oauth-authorization-server/{tenant}", metadata())
-        .route("/{tenant}/.well-known/oauth-authorization-server", metadata())
-        .route("/{tenant}/.well-known/openid-configuration", metadata());
+        .route("/healthz", get(discovery::healthz));
     Http {
         router: router.with_state(http),
         error: |status| HttpError::from(status).into_response(),

@@ -3,9 +3,12 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use accord::text::{
-    id::{ClientId, ScopeName, TenantId},
-    opaque::RefreshToken,
+use accord::{
+    rpc::auth::unauthenticated,
+    text::{
+        id::{ClientId, ScopeName, TenantId},
+        opaque::RefreshToken,
+    },
 };
 use axum::{
     Json,
@@ -13,20 +16,31 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use headers_accept::Accept;
+use mediatype::{MediaType, names};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::{HttpState, client::credentials, discovery::Tenant, error::HttpError, form::Form};
+use super::{
+    HttpState,
+    client::{ONE_METHOD, WorkloadToken, credentials, workload_token},
+    discovery::Tenant,
+    error::HttpError,
+    form::Form,
+};
 use crate::{
     error::{Error, Result},
+    model::tenant::is_same_url,
     oauth::{
-        client_authentication::authenticate,
+        client_authentication::{authenticate, spend},
         introspection::{self, MEDIA_TYPE, Requester},
         issuance::{self, CodeRequest, GrantRequest, Request},
         revocation,
     },
 };
 
+/// The RPC whose permission introspection by workloads needs.
+const INTROSPECT: &str = "/accord.token.v1.TokenService/IntrospectToken";
 /// The most scopes of a request.
 const MAX_SCOPES: usize = 100;
 /// The longest value of a parameter, in bytes.
@@ -61,14 +75,14 @@ pub(super) async fn token(
     Ok((NO_STORE, Json(response)).into_response())
 }
 
-/// Reads the grant. Accepts a code without a verifier or redirect URI: the issuance rejects it and uses the code up.
+/// Reads the grant. A request that lacks a parameter leaves its code or refresh token as it is.
 fn grant(form: &Form) -> Result<GrantRequest, HttpError> {
     let secret = |name: &'static str| required(form, name).map(|value| Zeroizing::new(value.to_owned()));
     match required(form, "grant_type")? {
         "authorization_code" => Ok(GrantRequest::AuthorizationCode(CodeRequest {
             code: secret("code")?,
-            redirect_uri: form.text("redirect_uri").to_owned(),
-            code_verifier: Zeroizing::new(form.text("code_verifier").to_owned()),
+            redirect_uri: required(form, "redirect_uri")?.to_owned(),
+            code_verifier: secret("code_verifier")?,
         })),
         "refresh_token" => Ok(GrantRequest::RefreshToken(secret("refresh_token")?)),
         "client_credentials" => Ok(GrantRequest::ClientCredentials),
@@ -89,13 +103,12 @@ pub(super) fn scopes(text: &str) -> Result<Vec<ScopeName>> {
     Ok(scopes)
 }
 
-/// Reads the resource (RFC 8707 §2); empty if there is none. A token is for one API, so several resources are an
+/// Reads the resource (RFC 8707 §2); empty if there is none. A token is for one API, so different resources are an
 /// invalid target.
 pub(super) fn resource(form: &Form) -> Result<String> {
-    if form.repeats("resource") {
-        return Err(Error::InvalidTarget);
-    }
-    Ok(form.text("resource").to_owned())
+    let first = form.text("resource");
+    let is_one = form.all("resource").all(|other| is_same_url(other, first));
+    is_one.then(|| first.to_owned()).ok_or(Error::InvalidTarget)
 }
 
 /// The response of RFC 6749 §5.1. No `Debug`: it holds tokens.
@@ -110,34 +123,60 @@ struct TokenResponse<'a> {
     refresh_token: Option<&'a str>,
 }
 
-/// `POST /{tenant}/oauth2/introspect`: shows a client only its own tokens.
+/// `POST /{tenant}/oauth2/introspect`: shows a client only its own tokens, and an internal service all of the tenant's.
 pub(super) async fn introspect(
     State(http): State<Arc<HttpState>>,
     Tenant(tenant_id): Tenant,
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, HttpError> {
-    let client_id = authenticated_client(&http, &tenant_id, &headers, &form).await?;
     let token = required(&form, "token")?;
-    let requester = Requester::Client(client_id.clone());
+    let (requester, name) = requester(&http, &tenant_id, &headers, &form).await?;
     let introspected = introspection::introspect(&http.oauth, &requester, &tenant_id, token).await?;
     if wants_jwt(&headers) {
-        let jwt = introspection::sign(&http.oauth, &tenant_id, &client_id, &introspected).await?;
+        let jwt = introspection::sign(&http.oauth, &tenant_id, &name, &introspected).await?;
         let media_type = [(header::CONTENT_TYPE, MEDIA_TYPE)];
         return Ok((NO_STORE, media_type, jwt.to_string()).into_response());
     }
     Ok((NO_STORE, Json(introspected)).into_response())
 }
 
-/// Returns whether the client accepts a signed JWT (RFC 9701 §4).
+/// Returns the party that introspects, and its id: an internal service by its workload token, else a client.
+async fn requester(
+    http: &HttpState,
+    tenant_id: &TenantId,
+    headers: &HeaderMap,
+    form: &Form,
+) -> Result<(Requester, String), HttpError> {
+    let Some(WorkloadToken { workload_id, token }) = workload_token(headers) else {
+        let client_id = authenticated_client(http, tenant_id, headers, form).await?;
+        let name = client_id.to_string();
+        return Ok((Requester::Client(client_id), name));
+    };
+    if ["client_secret", "client_assertion"]
+        .iter()
+        .any(|name| form.get(name).is_some())
+    {
+        return Err(HttpError::invalid_request(ONE_METHOD));
+    }
+    let caller = http.authorizer.authorize_token(INTROSPECT, &token).await?;
+    if workload_id.is_some_and(|named| named != caller.id()) {
+        return Err(unauthenticated().into());
+    }
+    Ok((Requester::Workload, caller.id().to_owned()))
+}
+
+/// Returns whether the caller prefers a signed JWT (RFC 9701 §4) to JSON (RFC 9110 §12.5.1).
 fn wants_jwt(headers: &HeaderMap) -> bool {
+    let json = MediaType::new(names::APPLICATION, names::JSON);
+    let Ok(jwt) = MediaType::parse(MEDIA_TYPE) else {
+        return false;
+    };
     let accepted = headers.get_all(header::ACCEPT).iter();
-    let accepted = accepted.filter_map(|value| value.to_str().ok());
-    let mut ranges = accepted.flat_map(|value| value.split(','));
-    ranges.any(|range| {
-        let media_type = range.split(';').next().unwrap_or_default();
-        media_type.trim().eq_ignore_ascii_case(MEDIA_TYPE)
-    })
+    let accepted: Vec<_> = accepted.filter_map(|value| value.to_str().ok()).collect();
+    // A header that can't be read accepts everything.
+    let accepted = accepted.join(",").parse::<Accept>();
+    accepted.is_ok_and(|accepted| accepted.negotiate(&[json, jwt.clone()]) == Some(&jwt))
 }
 
 /// `POST /{tenant}/oauth2/revoke`: returns 200 for unknown tokens too (RFC 7009 §2.2).
@@ -147,8 +186,8 @@ pub(super) async fn revoke(
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, HttpError> {
-    let client_id = authenticated_client(&http, &tenant_id, &headers, &form).await?;
     let token = required(&form, "token")?;
+    let client_id = authenticated_client(&http, &tenant_id, &headers, &form).await?;
     revocation::revoke(&http.oauth, &client_id, &tenant_id, token).await?;
     Ok((NO_STORE, StatusCode::OK).into_response())
 }
@@ -161,6 +200,7 @@ async fn authenticated_client(
 ) -> Result<ClientId, HttpError> {
     let credentials = credentials(headers, form)?;
     let authenticated = authenticate(&http.oauth, tenant_id, &credentials).await?;
+    spend(&http.oauth, authenticated.assertion).await?;
     Ok(authenticated.client.value.client_id.clone())
 }
 
@@ -191,14 +231,35 @@ mod tests {
     }
 
     #[test]
-    fn a_signed_response_needs_its_media_type_in_accept() {
+    fn a_signed_response_is_preferred_by_the_rules_of_accept() {
         let wants =
             |accept: &str| wants_jwt(&HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]));
-        assert!(wants("application/token-introspection+jwt"));
-        assert!(wants(
-            "application/json;q=0.5, application/token-introspection+JWT; q=1"
-        ));
-        assert!(!wants("application/json"));
-        assert!(!wants("*/*"));
+        for jwt in [
+            "application/token-introspection+jwt",
+            "application/token-introspection+jwt;q=0.001",
+            "application/json;q=0.5, application/token-introspection+JWT; q=1",
+            "application/token-introspection+jwt, application/json",
+            "application/token-introspection+jwt, */*;q=0.8",
+            "application/token-introspection+jwt, application/json;q=0, */*",
+            "application/*, application/json;q=0",
+        ] {
+            assert!(wants(jwt), "{jwt}");
+        }
+        for json in [
+            "",
+            "application/json",
+            "application/*",
+            "*/*",
+            "text/html",
+            "application/token-introspection+jwt;q=0",
+            "application/token-introspection+jwt;Q=0.000, */*",
+            "application/json, application/token-introspection+jwt;q=0.5",
+            "text/html, image/gif, *; q=.2, */*; q=.2",
+            "application/token-introspection+jwtx",
+            "application/token-introspection",
+        ] {
+            assert!(!wants(json), "{json}");
+        }
+        assert!(!wants_jwt(&HeaderMap::new()));
     }
 }

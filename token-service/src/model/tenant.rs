@@ -18,3 +18,54 @@ pub struct Tenant {
     /// Access tokens and admin sessions of a lower position have ended.
     pub tokens_ended_seq: i64,
 }
+
+impl Tenant {
+    /// Returns whether a `resource` (RFC 8707 §2) is this tenant's API. None is, too.
+    pub fn is_target(&self, resource: &str) -> bool {
+        resource.is_empty() || is_same_url(resource, &self.cloud_api_url)
+    }
+}
+
+/// Returns whether two URLs are equal, byte for byte, except that an empty path is the same as `/` (RFC 3986 §6.2.3).
+pub fn is_same_url(one: &str, other: &str) -> bool {
+    /// Removes the slash of a path that has nothing else.
+    fn without_root(url: &str) -> &str {
+        let origin = url
+            .strip_suffix('/')
+            .filter(|origin| origin.matches('/').count() == 2);
+        origin.unwrap_or(url)
+    }
+    without_root(one) == without_root(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_path_is_the_same_as_a_slash() {
+        let same = [
+            ("https://api.example", "https://api.example/"),
+            ("https://api.example/v1", "https://api.example/v1"),
+        ];
+        for (one, other) in same {
+            assert!(
+                is_same_url(one, other) && is_same_url(other, one),
+                "{one} {other}"
+            );
+        }
+        for (one, other) in [
+            ("https://api.example/v1", "https://api.example/v1/"),
+            ("https://api.example", "https://api.example//"),
+            ("https://api.example", "https:/"),
+            ("https://api.example", "https://API.example"),
+            ("https://api.example", "https://api.example?"),
+            ("https://api.example", "https://api.example/#"),
+        ] {
+            assert!(
+                !is_same_url(one, other) && !is_same_url(other, one),
+                "{one} {other}"
+            );
+        }
+    }
+}

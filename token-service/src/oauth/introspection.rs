@@ -117,17 +117,17 @@ pub async fn introspect(
     Err(Error::Unavailable)
 }
 
-/// Signs an introspection response for a client (RFC 9701 §5).
+/// Signs an introspection response for the client or workload with this id (RFC 9701 §5).
 pub async fn sign(
     oauth: &OAuth,
     tenant_id: &TenantId,
-    client_id: &ClientId,
+    audience: &str,
     response: &Response,
 ) -> Result<Zeroizing<String>> {
     let tenant = oauth.cache.tenant(tenant_id).await?.value;
     let claims = json!({
         "iss": tenant.issuer,
-        "aud": client_id.as_str(),
+        "aud": audience,
         "iat": oauth.store.now().as_secs(),
         "token_introspection": response,
     });

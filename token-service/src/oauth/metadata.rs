@@ -16,7 +16,7 @@ pub async fn of_tenant(oauth: &OAuth, tenant_id: &TenantId) -> Result<pb::GetAut
     let owned = |values: &[&str]| values.iter().map(|&value| value.to_owned()).collect();
     let client_authentication: Vec<_> =
         owned(&["client_secret_basic", "client_secret_post", "private_key_jwt"]);
-    let signing = ALGORITHMS.map(|algorithm| format!("{algorithm:?}")).to_vec();
+    let signing = ALGORITHMS.map(|(name, _)| name.to_owned()).to_vec();
     Ok(pb::GetAuthorityMetadataResponse {
         issuer: issuer.to_owned(),
         authorization_endpoint: format!("{issuer}/oauth2/authorize"),
@@ -36,6 +36,10 @@ pub async fn of_tenant(oauth: &OAuth, tenant_id: &TenantId) -> Result<pb::GetAut
         introspection_signing_alg_values_supported: owned(&[ALGORITHM]),
         code_challenge_methods_supported: owned(&["S256"]),
         authorization_response_iss_parameter_supported: true,
+        scopes_supported: owned(&["offline_access"]),
+        // OpenID Discovery §3 requires these of the document that carries its name. No ID token is ever issued.
+        subject_types_supported: owned(&["public"]),
+        id_token_signing_alg_values_supported: owned(&["RS256"]),
     })
 }
 

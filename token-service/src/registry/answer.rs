@@ -39,7 +39,7 @@ const NO_ANSWER: [Code; 6] = [
 /// Converts the status of a failed call to the registry.
 pub(super) fn failure(status: Status) -> Error {
     match (status.code(), reason_of(&status)) {
-        (_, Some(ErrorReason::InvalidClient)) => Error::InvalidClient,
+        (_, Some(ErrorReason::InvalidClient)) => Error::InvalidClient("the registry rejects the secret"),
         (_, Some(ErrorReason::SignInFailed)) => Error::SignInFailed,
         (_, Some(ErrorReason::ResourceExhausted)) => Error::Busy,
         (code @ (Code::Unauthenticated | Code::PermissionDenied), _) => {

@@ -39,7 +39,10 @@ mod setup;
 mod signing_key;
 mod verified_secret;
 
-pub use batch::redemption::{Redemption, RedemptionOutcome};
+pub use batch::{
+    assertion::Assertion,
+    redemption::{Redemption, RedemptionOutcome},
+};
 use batch::{assertion::Assertions, code::CodeLookups, family_advance::Advances, redemption::Redemptions};
 use grant_use::GrantUses;
 

@@ -252,12 +252,19 @@ impl FakeRegistry {
 
     /// Adds a workload of this kind. Returns its token.
     pub fn add_workload(&self, kind: WorkloadKind) -> OpaqueToken {
+        self.new_workload(kind).1
+    }
+
+    /// A new workload's id and token.
+    pub fn new_workload(&self, kind: WorkloadKind) -> (String, OpaqueToken) {
         let workload = pb::Workload {
             workload_id: WorkloadId::generate(&*test_clock(), &SystemRandom).into(),
             kind: pb::WorkloadKind::from(kind).into(),
             ..Default::default()
         };
-        self.add_caller(TokenKind::Workload, Caller::Workload(workload))
+        let workload_id = workload.workload_id.clone();
+        let token = self.add_caller(TokenKind::Workload, Caller::Workload(workload));
+        (workload_id, token)
     }
 
     fn add_caller(&self, kind: TokenKind, caller: Caller) -> OpaqueToken {

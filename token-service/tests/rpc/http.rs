@@ -11,10 +11,12 @@ pub mod browser;
 mod client;
 mod client_authentication;
 mod discovery;
+mod introspection;
 pub mod keys;
 mod markup;
 pub mod pages;
-mod token;
+mod protocol;
+pub mod token;
 
 use client::{Answer, Request};
 

@@ -81,6 +81,7 @@ async fn every_answer_is_as_described() {
     tokens::issued(&mut face).await;
     tokens::refused(&mut face).await;
     tokens::introspected(&mut face).await;
+    tokens::introspected_by_workloads(&mut face).await;
     tokens::revoked(&mut face).await;
     tokens::requests_without_meaning(&mut face).await;
     tokens::not_our_day(&mut face).await;

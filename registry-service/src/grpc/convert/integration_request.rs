@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use accord::{
     registry::v1 as pb,
     text::{
-        id::{IntegrationRequestId, ScopeName, TenantId},
+        id::{IntegrationRequestId, ScopeName, TenantId, join_scopes},
         page::PageRequest,
         validation::{REPEATED, Violations, list_field},
     },
@@ -19,6 +19,9 @@ use crate::model::integration_request::{
 
 /// The most tenants, and the most scopes, of a request or client.
 pub const MAX_REFERENCES: usize = 100;
+/// The most characters of all scope names of a request or client, with a space between them. It bounds access tokens:
+/// with the longest base URLs a token and its header stay below 8 KiB.
+const MAX_SCOPE_CHARACTERS: usize = 3072;
 /// The most redirect URIs of a request or client.
 pub const MAX_REDIRECT_URIS: usize = 20;
 
@@ -92,6 +95,12 @@ pub fn scopes(
         references.scopes.push((index, name.clone()));
         read.extend(reason.map(|reason| RequestedScope { name, reason }));
     }
+    if join_scopes(references.scopes.iter().map(|(_, name)| name)).len() > MAX_SCOPE_CHARACTERS {
+        v.add(
+            field,
+            format!("must have at most {MAX_SCOPE_CHARACTERS} characters in all names together"),
+        );
+    }
     read
 }
 
@@ -157,6 +166,23 @@ mod tests {
 
     fn fields(v: &Violations) -> Vec<&str> {
         v.iter().map(|violation| violation.field.as_str()).collect()
+    }
+
+    #[test]
+    fn the_names_of_all_scopes_together_are_bounded() {
+        let read = |count: usize, last: usize| {
+            let name = |n: usize| format!("{n:0>width$}", width = if n + 1 == count { last } else { 99 });
+            let scopes = (0..count).map(|n| pb::RequestedScope {
+                name: name(n),
+                reason: "why".into(),
+            });
+            let (mut v, mut references) = (Violations::default(), References::default());
+            super::scopes(&mut v, &mut references, &scopes.collect::<Vec<_>>());
+            fields(&v).join(" ")
+        };
+        // 30 names of 99 characters, each with a space behind it, and one more.
+        assert_eq!(read(31, 72), "");
+        assert_eq!(read(31, 73), "scopes");
     }
 
     #[test]

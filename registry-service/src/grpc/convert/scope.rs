@@ -7,12 +7,12 @@ use accord::{
 use uuid::Uuid;
 
 use super::{Result, UpdateMask, etag};
-use crate::model::scope::{NewScope, Scope, ScopeUpdate};
+use crate::model::scope::{NewScope, Scope, ScopeUpdate, new_name};
 
 /// Reads a `CreateScopeRequest`.
 pub fn create(request: &pb::CreateScopeRequest) -> Result<(NewScope, Option<Uuid>)> {
     let mut v = Violations::default();
-    let name = v.check("name", ScopeName::parse(&request.name));
+    let name = v.check("name", new_name(&request.name));
     let description = v.multiline("description", &request.description, 1..=1000);
     let request_id = v.request_id("request_id", &request.request_id);
     v.finish(|| {

@@ -1,8 +1,8 @@
 //! Reads and writes one public key as a JSON Web Key (RFC 7517 §4).
 //!
-//! Keys are given inline. Rejects members that name or hold certificates (`jku`, `x5u`, `x5c`), because a sender
-//! expects that somebody follows or checks them, and Accord does not. Leaves out unknown members, as RFC 7517 says. Of
-//! a member that comes twice, the last one counts.
+//! A partner's set also holds keys for other uses, which are skipped (RFC 7517 §5). Leaves out unknown members, also those
+//! that name or hold certificates: keys are given inline, and nobody follows or checks anything else. Of a member that
+//! comes twice, the last one counts.
 
 use std::ops::RangeInclusive;
 
@@ -16,8 +16,12 @@ use serde_json::{Map, Value};
 const MAX_KID_BYTES: usize = 128;
 /// Members of private and of shared keys (RFC 7518 §6.2.2, §6.3.2, §6.4.1).
 const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
-/// Members that name other sources of keys, or hold certificates.
-const ELSEWHERE: [&str; 3] = ["jku", "x5u", "x5c"];
+/// The types and curves of keys for signatures, with their algorithms. One algorithm has two names (RFC 9864 §2.2).
+const KINDS: [(&str, &str, &[&str]); 3] = [
+    ("EC", "P-256", &["ES256"]),
+    ("OKP", "Ed25519", &["EdDSA", "Ed25519"]),
+    ("RSA", "", &["RS256", "PS256"]),
+];
 /// Bits of an RSA modulus. A shorter one is weak. A longer one costs more to verify, and any stranger can cause that.
 const MODULUS_BITS: RangeInclusive<usize> = 2048..=4096;
 /// RSA exponents. The library that verifies takes at most 33 bits.
@@ -31,9 +35,12 @@ const ORDER_EIGHT: [&str; 2] = [
 /// A valid public key. Its members are written in this order.
 #[derive(Serialize)]
 pub(super) struct Key {
-    /// The key's name.
-    pub(super) kid: String,
-    alg: &'static str,
+    /// The key's name, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) kid: Option<String>,
+    /// Without one, every algorithm of the key's type.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alg: Option<&'static str>,
     #[serde(rename = "use")]
     usage: &'static str,
     #[serde(flatten)]
@@ -51,7 +58,8 @@ enum Numbers {
     Rsa { n: String, e: String },
 }
 
-/// Reads a key, or adds all its violations.
+/// Reads a key, or adds all its violations. Returns `None` without a violation for a key that is not meant for
+/// signatures of a supported algorithm.
 pub(super) fn read(v: &mut Violations, field: String, value: &Value) -> Option<Key> {
     let Some(members) = value.as_object() else {
         v.add(field, "must be a JSON object");
@@ -59,41 +67,32 @@ pub(super) fn read(v: &mut Violations, field: String, value: &Value) -> Option<K
     };
     reject_members(v, &field, members);
     let key = Members { field, members };
-    let kid = kid(v, &key);
-    let kty = key.text("kty");
-    let alg = algorithm(v, &key, kty);
-    if key.members.get("use").is_some_and(|usage| usage != "sig") {
-        v.add(key.path("use"), "must be sig, if it is there");
-    }
-    if key.members.get("key_ops").is_some_and(|ops| !verifies_only(ops)) {
-        v.add(key.path("key_ops"), "must hold verify alone, if it is there");
-    }
-    let numbers = match kty {
+    let alg = key.signature_algorithm()?;
+    let kid = match members.get("kid") {
+        None => Some(None),
+        Some(_) => kid(v, &key).map(Some),
+    };
+    let numbers = match key.text("kty") {
         "EC" => p256(v, &key),
         "OKP" => ed25519(v, &key),
-        "RSA" => rsa(v, &key),
-        _ => {
-            v.add(key.path("kty"), "must be EC, OKP or RSA");
-            None
-        }
+        _ => rsa(v, &key),
     };
     Some(Key {
         kid: kid?,
-        alg: alg?,
+        alg,
         usage: "sig",
         numbers: numbers?,
     })
 }
 
-/// Adds a violation for each member that no object of a key set may have.
+/// Adds a violation for each member of a private key, which no object of a key set may have.
 pub(super) fn reject_members(v: &mut Violations, field: &str, members: &Map<String, Value>) {
-    let mut reject = |names: &[&str], why: &str| {
-        for name in names.iter().filter(|name| members.contains_key(**name)) {
-            v.add(format!("{field}.{name}"), why);
-        }
-    };
-    reject(&PRIVATE, "must not be sent: replace this key, it is exposed");
-    reject(&ELSEWHERE, "must not be sent: keys are given inline");
+    for name in PRIVATE.iter().filter(|name| members.contains_key(**name)) {
+        v.add(
+            format!("{field}.{name}"),
+            "must not be sent: replace this key, it is exposed",
+        );
+    }
 }
 
 /// The members of a key, and the path of the key.
@@ -105,6 +104,26 @@ struct Members<'a> {
 impl Members<'_> {
     fn path(&self, name: &str) -> String {
         format!("{}.{name}", self.field)
+    }
+
+    /// Returns the algorithm of a key for signatures, if it names one. `None` for a key of another type, algorithm or use.
+    fn signature_algorithm(&self) -> Option<Option<&'static str>> {
+        let (kty, crv) = (self.text("kty"), self.text("crv"));
+        let kind = |kind: &&(&str, &str, _)| kind.0 == kty && (kind.1.is_empty() || kind.1 == crv);
+        let (_, _, known) = KINDS.iter().find(kind)?;
+        let is_for_signatures = self.members.get("use").is_none_or(|usage| usage == "sig")
+            && self.members.get("key_ops").is_none_or(verifies_only);
+        if !is_for_signatures {
+            return None;
+        }
+        match self.members.get("alg") {
+            None => Some(None),
+            Some(alg) if alg == "Ed25519" && kty == "OKP" => Some(Some("EdDSA")),
+            Some(alg) => known
+                .iter()
+                .find(|known| alg == **known)
+                .map(|known| Some(*known)),
+        }
     }
 
     /// Returns a member that is a text, or an empty text.
@@ -143,11 +162,6 @@ impl Members<'_> {
         let is_sound = is_odd && bytes.first() != Some(&0) && test(&bytes);
         v.check(&self.path(name), is_sound.then_some(text).ok_or(rule))
     }
-
-    fn curve(&self, v: &mut Violations, curve: &'static str) -> Option<&'static str> {
-        let known = (self.text("crv") == curve).then_some(curve);
-        v.check(&self.path("crv"), known.ok_or_else(|| format!("must be {curve}")))
-    }
 }
 
 fn kid(v: &mut Violations, key: &Members<'_>) -> Option<String> {
@@ -158,20 +172,6 @@ fn kid(v: &mut Violations, key: &Members<'_>) -> Option<String> {
     v.check(&key.path("kid"), is_sound.then(|| kid.to_owned()).ok_or(rule))
 }
 
-/// Reads the algorithm, which must be one for this type of key.
-fn algorithm(v: &mut Violations, key: &Members<'_>, kty: &str) -> Option<&'static str> {
-    let known: &[&str] = match kty {
-        "EC" => &["ES256"],
-        "OKP" => &["EdDSA"],
-        "RSA" => &["RS256", "PS256"],
-        _ => &["ES256", "EdDSA", "RS256", "PS256"],
-    };
-    let alg = key.text("alg");
-    let found = known.iter().find(|known| **known == alg).copied();
-    let rule = || format!("must be {}", known.join(" or "));
-    v.check(&key.path("alg"), found.ok_or_else(rule))
-}
-
 fn verifies_only(key_ops: &Value) -> bool {
     key_ops
         .as_array()
@@ -180,7 +180,6 @@ fn verifies_only(key_ops: &Value) -> bool {
 
 /// A point of P-256 (RFC 7518 §6.2.1).
 fn p256(v: &mut Violations, key: &Members<'_>) -> Option<Numbers> {
-    let crv = key.curve(v, "P-256");
     let (x, y) = (key.coordinate(v, "x"), key.coordinate(v, "y"));
     let ((x, x_text), (y, y_text)) = (x?, y?);
     let uncompressed = [&[4], &x[..], &y[..]].concat();
@@ -189,7 +188,7 @@ fn p256(v: &mut Violations, key: &Members<'_>) -> Option<Numbers> {
         return None;
     }
     Some(Numbers::P256 {
-        crv: crv?,
+        crv: "P-256",
         x: x_text,
         y: y_text,
     })
@@ -197,13 +196,15 @@ fn p256(v: &mut Violations, key: &Members<'_>) -> Option<Numbers> {
 
 /// A point of Ed25519 (RFC 8037 §2).
 fn ed25519(v: &mut Violations, key: &Members<'_>) -> Option<Numbers> {
-    let crv = key.curve(v, "Ed25519");
     let (x, text) = key.coordinate(v, "x")?;
     if has_small_order(x) {
         v.add(key.path("x"), "must not be a point for which anyone can sign");
         return None;
     }
-    Some(Numbers::Ed25519 { crv: crv?, x: text })
+    Some(Numbers::Ed25519 {
+        crv: "Ed25519",
+        x: text,
+    })
 }
 
 /// Returns whether this is a point of Ed25519 whose order divides 8: anyone can sign for it, without a private key.

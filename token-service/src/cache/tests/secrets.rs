@@ -122,7 +122,7 @@ async fn a_guess_makes_no_call_and_an_ended_secret_one_for_each_description_of_i
     for cache in [&*cache, &without_lease] {
         for (client_id, secret) in [(client_id, &guess), (&unknown, &guess), (&unknown, secret)] {
             let answer = cache.authenticate_client(client_id, secret, &tenant_id).await;
-            assert!(matches!(answer, Err(Error::InvalidClient)));
+            assert!(matches!(answer, Err(Error::InvalidClient(_))));
         }
         let checks = registry.checks();
         assert_eq!((checks.all, checks.profiles), (0, 0));
@@ -132,7 +132,7 @@ async fn a_guess_makes_no_call_and_an_ended_secret_one_for_each_description_of_i
     for _ in 0..2 {
         for _ in 0..5 {
             let answer = cache.authenticate_client(client_id, secret, &tenant_id).await;
-            assert!(matches!(answer, Err(Error::InvalidClient)));
+            assert!(matches!(answer, Err(Error::InvalidClient(_))));
         }
         let checks = registry.checks();
         assert_eq!((checks.all, checks.profiles), (1, 1));
@@ -178,7 +178,7 @@ async fn a_secret_that_one_replica_verified_costs_no_other_a_check() {
     registry.ended.store(true, Ordering::Relaxed);
     cache.facts.apply(&Change::Client(client_id.clone()));
     for _ in 0..3 {
-        assert!(matches!(check(&cache).await, Err(Error::InvalidClient)));
+        assert!(matches!(check(&cache).await, Err(Error::InvalidClient(_))));
     }
     assert_eq!(registry.checks().all, 1);
     cache.retain_verified_secrets().await;

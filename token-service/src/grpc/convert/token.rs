@@ -29,15 +29,15 @@ const MAX_TOKEN_BYTES: usize = 16 * 1024;
 accord::message_enum! { RevocationKind = pb::RevocationKind { Jti, Family, Grant, Client, Tenant, User, Kid } }
 
 /// Reads the credentials of a message that must prove its client.
-fn credentials(client_id: String, proof: Option<Proof>) -> Result<Credentials> {
-    let proof = proof.ok_or(Error::InvalidClient)?;
-    Ok(Credentials { client_id, proof })
+fn credentials(client_id: String, proof: Option<Proof>) -> Credentials {
+    let proof = proof.unwrap_or(Proof::Missing("no proof of the client was sent"));
+    Credentials { client_id, proof }
 }
 
 /// Reads an `IssueTokenRequest`.
 ///
 /// # Errors
-/// [`Error::Invalid`] with all violations, [`Error::UnsupportedGrantType`], [`Error::InvalidClient`].
+/// [`Error::Invalid`] with all violations, [`Error::UnsupportedGrantType`].
 pub fn issue(request: pb::IssueTokenRequest) -> Result<Request> {
     let proof = request.client_authentication.map(|proof| match proof {
         IssueProof::ClientSecret(secret) => Proof::Secret(Zeroizing::new(secret)),
@@ -69,7 +69,7 @@ pub fn issue(request: pb::IssueTokenRequest) -> Result<Request> {
     let tenant_id = v.finish(|| tenant_id)?;
     Ok(Request {
         tenant_id,
-        credentials: credentials(request.client_id, proof)?,
+        credentials: credentials(request.client_id, proof),
         grant: grant.ok_or(Error::UnsupportedGrantType)?,
         scopes,
         resource: request.resource,
@@ -89,8 +89,7 @@ fn token(v: &mut Violations, field: &str, value: &str) {
 /// channel has proven, needs none and must not send any.
 ///
 /// # Errors
-/// [`Error::Invalid`] with all violations, [`Error::InvalidClient`], [`Error::Unauthenticated`] when neither a
-/// workload nor a client calls.
+/// [`Error::Invalid`] with all violations, [`Error::Unauthenticated`] when neither a workload nor a client calls.
 pub fn introspect(
     request: pb::IntrospectTokenRequest,
     by_workload: bool,
@@ -109,7 +108,7 @@ pub fn introspect(
     let tenant_id = v.finish(|| tenant_id)?;
     let credentials = match (by_workload, names_client) {
         (true, _) => None,
-        (false, true) => Some(credentials(request.client_id, proof)?),
+        (false, true) => Some(credentials(request.client_id, proof)),
         (false, false) => return Err(Error::Unauthenticated),
     };
     Ok((tenant_id, Zeroizing::new(request.token), credentials))
@@ -118,7 +117,7 @@ pub fn introspect(
 /// Reads a `RevokeTokenRequest`.
 ///
 /// # Errors
-/// [`Error::Invalid`] with all violations, [`Error::InvalidClient`].
+/// [`Error::Invalid`] with all violations.
 pub fn revoke(request: pb::RevokeTokenRequest) -> Result<(TenantId, Zeroizing<String>, Credentials)> {
     let proof = request.client_authentication.map(|proof| match proof {
         RevokeProof::ClientSecret(secret) => Proof::Secret(Zeroizing::new(secret)),
@@ -128,7 +127,7 @@ pub fn revoke(request: pb::RevokeTokenRequest) -> Result<(TenantId, Zeroizing<St
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
     token(&mut v, "token", &request.token);
     let tenant_id = v.finish(|| tenant_id)?;
-    let credentials = credentials(request.client_id, proof)?;
+    let credentials = credentials(request.client_id, proof);
     Ok((tenant_id, Zeroizing::new(request.token), credentials))
 }
 

@@ -84,7 +84,7 @@ impl From<HttpError> for PageError {
         let status = error.status;
         let (title, text) = match status {
             StatusCode::NOT_FOUND => return Self::NOT_FOUND,
-            StatusCode::BAD_REQUEST => (
+            StatusCode::BAD_REQUEST | StatusCode::UNSUPPORTED_MEDIA_TYPE => (
                 "That did not work",
                 "The request could not be understood. Go back, load the page again, and repeat what you \
                  wanted to do.",

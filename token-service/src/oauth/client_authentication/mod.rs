@@ -10,6 +10,7 @@ use crate::{
     cache::Authenticated,
     error::{Error, Result},
     oauth::OAuth,
+    store::Assertion,
 };
 
 mod assertion;
@@ -30,10 +31,16 @@ pub enum Proof {
     Secret(Zeroizing<String>),
     /// A JWT that the client signed (RFC 7523 §2.2), as it was sent.
     Assertion(Zeroizing<String>),
+    /// None, or one that can't be read: why, for the log.
+    Missing(&'static str),
 }
 
-/// Authenticates the client of a message to the authority of `tenant_id`. Fails with [`Error::InvalidClient`] for
-/// whatever reason a proof is rejected.
+/// Authenticates the client of a message to the authority of `tenant_id`. Its assertion, if it sent one, is not spent
+/// yet: see [`Authenticated::assertion`].
+///
+/// # Errors
+/// [`Error::InvalidClient`], the same for whatever reason a proof is rejected; [`Error::InvalidAssertion`] for an
+/// assertion that the client itself signed.
 pub async fn authenticate(
     oauth: &OAuth,
     tenant_id: &TenantId,
@@ -47,16 +54,150 @@ pub async fn authenticate(
                 let cache = &oauth.cache;
                 cache.authenticate_client(&client_id, &secret, tenant_id).await
             }
-            _ => Err(Error::InvalidClient),
+            (Err(_), _) => Err(Error::InvalidClient("the Client ID is malformed")),
+            (_, Err(_)) if ClientSecret::parse(secret.trim()).is_ok() => {
+                Err(Error::InvalidClient("the secret has white space around it"))
+            }
+            _ => Err(Error::InvalidClient("the secret is malformed")),
         },
         Proof::Assertion(jwt) => Box::pin(assertion::authenticate(oauth, tenant_id, client_id, jwt)).await,
+        Proof::Missing(why) => Err(Error::InvalidClient(why)),
     };
-    if let Err(Error::InvalidClient) = authenticated {
-        // Logged, not audited: a stranger must not be able to fill the database.
-        match ClientId::parse(client_id) {
-            Ok(client_id) => tracing::warn!(%client_id, "client authentication failed"),
-            Err(_) => tracing::warn!("client authentication failed"),
-        }
+    match &authenticated {
+        Err(Error::InvalidClient(why)) => log_rejection(credentials, why),
+        Err(error @ Error::InvalidAssertion { .. }) => log_rejection(credentials, &error.to_string()),
+        _ => {}
     }
     authenticated
+}
+
+/// Logs a rejection. Does not audit it: a stranger must not be able to fill the database.
+fn log_rejection(credentials: &Credentials, why: &str) {
+    let claimed = match (&credentials.proof, ClientId::parse(&credentials.client_id)) {
+        (_, Ok(client_id)) => Some(client_id),
+        (Proof::Assertion(jwt), _) => assertion::claimed_client(jwt),
+        _ => None,
+    };
+    let client_id = claimed.as_ref().map_or("unknown", ClientId::as_str);
+    tracing::warn!(client_id, why, "client authentication failed");
+}
+
+/// Spends the assertion of an authenticated client, if it sent one. A call does this after all checks that may reject
+/// it, and before it changes or reveals anything, so that a rejected call can be repeated with the same assertion.
+///
+/// # Errors
+/// [`Error::InvalidAssertion`] if the assertion was spent before.
+pub async fn spend(oauth: &OAuth, assertion: Option<Assertion>) -> Result<()> {
+    let Some(assertion) = assertion else {
+        return Ok(());
+    };
+    let client_id = assertion.client_id().to_owned();
+    if Box::pin(oauth.store.spend_assertion(assertion)).await? {
+        return Ok(());
+    }
+    let error = Error::InvalidAssertion {
+        claim: "jti",
+        rule: "was used before: each assertion needs another one".to_owned(),
+    };
+    tracing::warn!(client_id, why = %error, "client authentication failed");
+    Err(error)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::{
+        fs::File,
+        io::{Read, Seek},
+        sync::Arc,
+    };
+
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
+    use super::*;
+    use crate::{
+        cache::fixture::{TENANT, cache},
+        model::lifetimes::Lifetimes,
+    };
+
+    #[tokio::test]
+    async fn each_rejection_is_one_line_with_client_and_reason_and_no_secret() {
+        let (cache, registry, _database) = cache().await;
+        let oauth = OAuth {
+            store: cache.store().clone(),
+            cache,
+            lifetimes: Lifetimes::default(),
+        };
+        let client_id = registry.client_id.as_str();
+        let secret = registry.secret().expose();
+        let part = |json: String| URL_SAFE_NO_PAD.encode(json);
+        let unsigned = format!(
+            "{}.{}.c2lnbmF0dXJl",
+            part(r#"{"alg":"Ed25519"}"#.to_owned()),
+            part(format!(r#"{{"iss":"{client_id}","sub":"{client_id}"}}"#)),
+        );
+        let wrong = accord::testing::calls::altered(secret);
+        let proof = |text: &str| Proof::Secret(Zeroizing::new(text.to_owned()));
+        let jwt = |text: &str| Proof::Assertion(Zeroizing::new(text.to_owned()));
+        for (named, proof, claimed, why) in [
+            (
+                client_id,
+                proof(&format!("{secret}\n")),
+                client_id,
+                "white space around it",
+            ),
+            (
+                client_id,
+                proof(&format!(" {secret}")),
+                client_id,
+                "white space around it",
+            ),
+            (client_id, proof(&wrong), client_id, "the secret is malformed"),
+            (client_id, proof(""), client_id, "the secret is malformed"),
+            ("cli_\n", proof(secret), "unknown", "the Client ID is malformed"),
+            (
+                "",
+                Proof::Missing("no Basic credentials"),
+                "unknown",
+                "no Basic credentials",
+            ),
+            ("", jwt(&unsigned), client_id, "no key of the client verifies"),
+            ("", jwt("x"), "unknown", "not a JWT"),
+        ] {
+            let credentials = Credentials {
+                client_id: named.to_owned(),
+                proof,
+            };
+            let log = Arc::new(tempfile::tempfile().unwrap());
+            let lines = tracing_subscriber::fmt()
+                .with_ansi(false)
+                .with_writer(log.clone());
+            let guard = tracing::subscriber::set_default(lines.finish());
+            let tenant_id = TenantId::parse(TENANT).unwrap();
+            assert!(authenticate(&oauth, &tenant_id, &credentials).await.is_err());
+            drop(guard);
+            let text = read(&log);
+            let rejections: Vec<_> = text
+                .lines()
+                .filter(|line| line.contains("client authentication failed"))
+                .collect();
+            assert_eq!(rejections.len(), 1, "{why}: {text}");
+            let line = rejections[0];
+            assert!(
+                line.contains(" WARN ") && line.contains(why) && line.contains(claimed),
+                "{why}: {line}"
+            );
+            assert!(
+                !text.contains(&secret[10..]) && !text.contains("c2lnbmF0dXJl"),
+                "{text}"
+            );
+        }
+    }
+
+    fn read(mut log: &File) -> String {
+        let mut text = String::new();
+        log.rewind().unwrap();
+        log.read_to_string(&mut text).unwrap();
+        text
+    }
 }

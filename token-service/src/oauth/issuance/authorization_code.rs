@@ -30,6 +30,7 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
     }
     let now = store.now();
     if !code.accepts(&request.redirect_uri, &request.code_verifier, now) {
+        issuance.spend_assertion().await?;
         let event = issuance.event("code.refuse", &code.grant_id);
         let event = event.detail("why", "verifier, redirect URI or time").refused();
         let (store, origin) = (store.clone(), issuance.origin());
@@ -68,7 +69,8 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
         family: family.clone(),
         issued,
     };
-    match store.redeem_code(redemption).await? {
+    issuance.spend_assertion().await?;
+    match issuance.oauth.store.redeem_code(redemption).await? {
         RedemptionOutcome::Redeemed { superseding } => {
             if superseding {
                 issuance.oauth.cache.catch_up_or_log().await;
@@ -82,7 +84,8 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
 
 /// Rejects a second use: the code has leaked. Ends the tokens of the first use (RFC 6749 §4.1.2); that is committed
 /// although the call fails.
-async fn replayed(issuance: &Issuance<'_>, token: &OpaqueToken) -> Result<Issued> {
+async fn replayed(issuance: &mut Issuance<'_>, token: &OpaqueToken) -> Result<Issued> {
+    issuance.spend_assertion().await?;
     let store = &issuance.oauth.store;
     let found = store.find_code(&issuance.tenant.tenant_id, token).await?;
     let (code, _) = found.ok_or(Error::InvalidGrant)?;

@@ -8,6 +8,7 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>) -> Result<Issued> {
     issuance.check_target()?;
     let grant = issuance.active_grant(None).await?;
     let (token, event) = issuance.sign(&grant, None).await?;
+    issuance.spend_assertion().await?;
     issuance.oauth.store.record(issuance.origin(), event).await?;
     issuance.recheck(token, None).await
 }

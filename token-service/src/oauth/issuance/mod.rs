@@ -23,6 +23,7 @@ use crate::{
     cache::{Authenticated, Cached, Entry, KnownClient},
     error::{Error, Result, found},
     model::{
+        client::requested_scopes,
         family::Family,
         grant::{Grant, GrantState},
         tenant::Tenant,
@@ -31,9 +32,10 @@ use crate::{
     },
     oauth::{
         OAuth,
-        client_authentication::{Credentials, authenticate},
+        client_authentication::{Credentials, authenticate, spend},
         complete,
     },
+    store::Assertion,
 };
 
 mod authorization_code;
@@ -130,6 +132,8 @@ struct Issuance<'a> {
     /// The cache entry of this client and tenant, with its user and grant; `None` if memory did not hold one.
     entry: Option<Arc<Cached<Entry>>>,
     watermark: Watermark,
+    /// The client's assertion, until it is spent.
+    assertion: Option<Assertion>,
     /// The registry's position when the client was authenticated.
     authenticated_at: Position,
 }
@@ -169,8 +173,15 @@ impl<'a> Issuance<'a> {
             tenant,
             entry,
             watermark,
+            assertion: authenticated.assertion,
             authenticated_at,
         })
+    }
+
+    /// Spends the client's assertion: after all checks that may reject the call, and before anything changes or is
+    /// judged to be a replay.
+    async fn spend_assertion(&mut self) -> Result<()> {
+        spend(self.oauth, self.assertion.take()).await
     }
 
     /// Ends a family whose code was replayed, or one of whose tokens was.
@@ -204,12 +215,8 @@ impl<'a> Issuance<'a> {
 
     /// Rejects any other target than the tenant's API (RFC 8707 §2).
     fn check_target(&self) -> Result<()> {
-        let resource = &self.request.resource;
-        if resource.is_empty() || *resource == self.tenant.cloud_api_url {
-            Ok(())
-        } else {
-            Err(Error::InvalidTarget)
-        }
+        let is_target = self.tenant.is_target(&self.request.resource);
+        is_target.then_some(()).ok_or(Error::InvalidTarget)
     }
 
     /// Returns the active grant to issue under: the family's, or the client's current grant without a family. Fails if
@@ -315,6 +322,7 @@ fn effective_scopes<'g>(
     enabled: impl Fn(&ScopeName) -> bool,
     requested: &[ScopeName],
 ) -> Result<Vec<&'g ScopeName>> {
+    let requested = requested_scopes(requested)?;
     let mut effective: Vec<_> = granted.iter().filter(|scope| enabled(scope)).collect();
     let exceeds = requested.iter().any(|scope| !effective.contains(&scope));
     effective.retain(|scope| requested.is_empty() || requested.contains(scope));

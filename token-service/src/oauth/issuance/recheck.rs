@@ -64,6 +64,7 @@ impl Issuance<'_> {
             Authenticated {
                 client: tenant.map(|_| self.client.clone()),
                 entry: None,
+                assertion: None,
             }
         } else {
             self.authenticate_again().await?
@@ -82,8 +83,12 @@ impl Issuance<'_> {
         let client = found(oauth.cache.client(&self.client.client_id).await)?;
         let keys = &self.client.json_web_key_set;
         let client = client.filter(|client| client.value.active && client.value.json_web_key_set == *keys);
-        let client = client.ok_or(Error::InvalidClient)?;
-        Ok(Authenticated { client, entry: None })
+        let client = client.ok_or(Error::InvalidClient("the client or its keys changed"))?;
+        Ok(Authenticated {
+            client,
+            entry: None,
+            assertion: None,
+        })
     }
 
     /// Signs another token, and records that it replaces `before`.

@@ -36,6 +36,7 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
     // A replay ends the family whatever else is wrong with the call.
     let renewal = family.generations.renew(token.generation(), store.now());
     if renewal == Renewal::Replay {
+        issuance.spend_assertion().await?;
         let event = about(issuance, &family, token, "refresh_token.reuse").refused();
         issuance.end_family(family, "replayed", event).await?;
         return Err(Error::InvalidGrant);
@@ -44,6 +45,7 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
     issuance.check_target()?;
     let grant = issuance.active_grant(Some(&family)).await?;
     let (signed, issued) = issuance.sign(&grant, Some(&family)).await?;
+    issuance.spend_assertion().await?;
     let origin = issuance.origin();
     let store = &issuance.oauth.store;
     let handed_out = match renewal {

@@ -16,28 +16,34 @@ use super::super::{Store, column};
 use crate::error::Result;
 
 impl Store {
-    /// Spends a client's assertion, identified by the hash of its `jti` and remembered until `expires_at`.
-    /// Returns false if it was spent before.
-    pub async fn spend_assertion(
-        &self,
-        client_id: &ClientId,
-        jti_hash: &[u8; 32],
-        expires_at: UnixMillis,
-    ) -> Result<bool> {
-        let assertion = Assertion {
-            client_id: client_id.to_string(),
-            jti_hash: hex::encode(jti_hash),
-            expires_at: expires_at.as_millis(),
-        };
+    /// Spends a client's assertion. Returns false if it was spent before.
+    pub async fn spend_assertion(&self, assertion: Assertion) -> Result<bool> {
         Ok(self.assertions.submit(assertion).await?)
     }
 }
 
-#[derive(Serialize)]
-pub(in crate::store) struct Assertion {
+/// A client's assertion, identified by the hash of its `jti`.
+#[derive(Debug, Serialize)]
+pub struct Assertion {
     client_id: String,
     jti_hash: String,
     expires_at: i64,
+}
+
+impl Assertion {
+    /// Names an assertion, to be remembered until `expires_at`.
+    pub fn new(client_id: &ClientId, jti_hash: &[u8; 32], expires_at: UnixMillis) -> Self {
+        Self {
+            client_id: client_id.to_string(),
+            jti_hash: hex::encode(jti_hash),
+            expires_at: expires_at.as_millis(),
+        }
+    }
+
+    /// Returns the client.
+    pub fn client_id(&self) -> &str {
+        &self.client_id
+    }
 }
 
 pub(in crate::store) struct Assertions(pub(in crate::store) Database);

@@ -260,8 +260,12 @@ async fn events_and_assertions_without_a_change_are_written_by_the_one_writer_to
     let origin = workload_named("test");
     store.record(origin, Event::new("test.event")).await.unwrap();
     let client_id = client();
-    let spent = store.spend_assertion(&client_id, &[7; 32], store.now()).await;
+    let spent = store
+        .spend_assertion(Assertion::new(&client_id, &[7; 32], store.now()))
+        .await;
     assert!(spent.unwrap());
-    let again = store.spend_assertion(&client_id, &[7; 32], store.now()).await;
+    let again = store
+        .spend_assertion(Assertion::new(&client_id, &[7; 32], store.now()))
+        .await;
     assert!(!again.unwrap());
 }

@@ -346,7 +346,9 @@ async fn each_assertion_of_a_group_counts_once() {
     for database in databases() {
         let (store, _) = store(&database.url).await;
         let (one, other) = (client(), client());
-        let before = store.spend_assertion(&one, &[0; 32], store.now()).await;
+        let before = store
+            .spend_assertion(Assertion::new(&one, &[0; 32], store.now()))
+            .await;
         assert!(before.unwrap());
         let assertions = [
             (&one, 0),
@@ -357,7 +359,9 @@ async fn each_assertion_of_a_group_counts_once() {
             (&one, 2),
         ];
         let spent = assertions.map(async |(client_id, jti)| {
-            let spent = store.spend_assertion(client_id, &[jti; 32], store.now()).await;
+            let spent = store
+                .spend_assertion(Assertion::new(client_id, &[jti; 32], store.now()))
+                .await;
             spent.unwrap()
         });
         let spent = join_all(spent).await;

@@ -118,7 +118,8 @@ fn assert_shown(answer: &Answer, status: u16) {
 async fn a_request_becomes_a_setup_with_the_same_content() {
     let world = World::start().await;
     let query = Query::of(&world)
-        .and("scope", "contacts.read")
+        .and("scope", "offline_access contacts.read")
+        .and("resource", &world.cloud_api_url)
         .and("resource", &world.cloud_api_url)
         .and("response_mode", "query")
         .and("nonce", "what is not known is ignored")

@@ -163,7 +163,7 @@ impl Answer {
             })
             .collect();
         let length = match headers.get("content-length") {
-            _ if without_body => 0,
+            _ if without_body || head.starts_with("HTTP/1.1 204") => 0,
             Some(length) => length.to_str().unwrap().parse().unwrap(),
             None => panic!("an answer without a length: {head}"),
         };

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Answer, Request, assert_error, authorize::Query};
+use super::{Answer, Request, authorize::Query};
 use crate::world::World;
 
 const METADATA: [&str; 3] = [
@@ -28,6 +28,14 @@ fn assert_public(answer: &Answer) {
     assert_eq!(answer.header("set-cookie"), None);
 }
 
+/// Asserts an error that no cache stores, and that scripts of every site can read.
+#[track_caller]
+fn assert_public_error(answer: &Answer, status: u16, code: &str) {
+    assert_eq!((answer.status, answer.text("error").as_str()), (status, code));
+    assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+}
+
 #[tokio::test]
 async fn the_metadata_is_one_document_in_three_places() {
     let world = World::start().await;
@@ -46,6 +54,20 @@ async fn the_metadata_is_one_document_in_three_places() {
         serde_json::json!(["S256"])
     );
     assert_eq!(document["authorization_response_iss_parameter_supported"], true);
+    // Strict parsers of OpenID Discovery require these, and RS256 among the algorithms.
+    for (name, values) in [
+        ("response_types_supported", "code"),
+        ("subject_types_supported", "public"),
+        ("id_token_signing_alg_values_supported", "RS256"),
+        ("scopes_supported", "offline_access"),
+    ] {
+        assert_eq!(document[name], serde_json::json!([values]), "{name}");
+    }
+    for endpoint in ["token", "introspection", "revocation"] {
+        let algorithms = &document[format!("{endpoint}_endpoint_auth_signing_alg_values_supported")];
+        let expected = serde_json::json!(["ES256", "EdDSA", "Ed25519", "PS256", "RS256"]);
+        assert_eq!(*algorithms, expected);
+    }
     // Whatever it names lies under the issuer, and is there.
     for (name, value) in document.as_object().unwrap() {
         if let Some(path) = value.as_str().filter(|_| name != "issuer") {
@@ -92,7 +114,7 @@ async fn a_tenant_that_is_unknown_has_no_documents() {
             "%3Cscript%3E",
         ] {
             let answer = get(&world, path, tenant).await;
-            assert_error(&answer, 404, "not_found");
+            assert_public_error(&answer, 404, "not_found");
             assert!(!answer.body.contains("<script"));
         }
     }
@@ -104,7 +126,7 @@ async fn a_tenant_that_is_unknown_has_no_documents() {
     world.registry().set_unavailable(true);
     for path in METADATA.into_iter().chain([JWKS]) {
         let answer = get(&world, path, "globex").await;
-        assert_error(&answer, 503, "temporarily_unavailable");
+        assert_public_error(&answer, 503, "temporarily_unavailable");
     }
 }
 
@@ -121,6 +143,7 @@ async fn nothing_but_public_documents_is_open_to_other_sites_scripts() {
         .into_iter()
         .chain([JWKS])
         .map(|path| path.replace("{}", "acme"))
+        .chain(["/openapi.json".into()])
         .collect();
     let closed = [
         "/acme/oauth2/token",
@@ -133,7 +156,6 @@ async fn nothing_but_public_documents_is_open_to_other_sites_scripts() {
         "/acme/integrations",
         &claim,
         &enrolment,
-        "/openapi.json",
         "/healthz",
         "/accord.css",
         "/nothing/at/all",
@@ -151,11 +173,24 @@ async fn nothing_but_public_documents_is_open_to_other_sites_scripts() {
     for path in &public {
         let answer = asked_by_a_script(&world, "GET", path).await;
         assert_public(&answer);
-        // It is read as it is, so there is nothing to ask for beforehand.
-        for method in ["OPTIONS", "POST", "PUT", "DELETE"] {
+        let preflight = asked_by_a_script(&world, "OPTIONS", path).await;
+        assert_eq!(
+            (preflight.status, preflight.header("allow")),
+            (204, Some("GET,HEAD"))
+        );
+        for (name, value) in [
+            ("access-control-allow-origin", "*"),
+            ("access-control-allow-methods", "GET, HEAD"),
+            ("access-control-allow-headers", "*"),
+            ("access-control-max-age", "86400"),
+        ] {
+            assert_eq!(preflight.header(name), Some(value), "{path}");
+        }
+        assert_eq!(preflight.header("access-control-allow-credentials"), None);
+        for method in ["POST", "PUT", "DELETE"] {
             let answer = asked_by_a_script(&world, method, path).await;
             assert_eq!((answer.status, answer.header("allow")), (405, Some("GET,HEAD")));
-            assert_eq!(answer.header("access-control-allow-methods"), None);
+            assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
         }
     }
 }

@@ -8,11 +8,12 @@ use super::{
 use crate::world::{REDIRECT_URI, TestClient, VERIFIER, World};
 
 mod grants;
+mod largest;
 
 const TOKEN: &str = "/acme/oauth2/token";
 
 /// The fields that redeem a code, to be changed.
-fn by_code(code: &str) -> Vec<(&str, &str)> {
+pub fn by_code(code: &str) -> Vec<(&str, &str)> {
     vec![
         ("grant_type", "authorization_code"),
         ("code", code),
@@ -53,6 +54,7 @@ async fn a_request_that_is_no_form_changes_nothing() {
     let body = encoded(&by_code(&code));
     let request = || Request::post(TOKEN).basic(&world.client);
     let json = format!(r#"{{"grant_type":"authorization_code","code":"{code}"}}"#);
+    let form = || request().header("content-type", FORM);
     for request in [
         request().body(body.clone()),
         request().header("content-type", "text/plain").body(body.clone()),
@@ -64,10 +66,27 @@ async fn a_request_that_is_no_form_changes_nothing() {
             .header("content-type", "application/x-www-form-urlencodedx")
             .body(body.clone()),
         request().header("content-type", "").body(body.clone()),
-        request().header("content-type", FORM),
-        request()
-            .header("content-type", FORM)
-            .body(vec![0xff, 0xfe, 0x00]),
+        form().header("content-type", FORM).body(body.clone()),
+        form()
+            .header("content-encoding", "gzip")
+            .body(vec![0x1f, 0x8b, 8]),
+        form().header("content-encoding", "br").body(body.clone()),
+        form()
+            .header("content-encoding", "identity, gzip")
+            .body(body.clone()),
+        form()
+            .header("content-encoding", "identity")
+            .header("content-encoding", "deflate")
+            .body(body.clone()),
+    ] {
+        let answer = request.send(&world).await;
+        assert_error(&answer, 415, "invalid_request");
+        assert_eq!(answer.header("accept-encoding"), Some("identity"));
+    }
+    for request in [
+        form(),
+        form().body(vec![0xff, 0xfe, 0x00]),
+        form().body([b"\xef\xbb\xbf", body.as_bytes()].concat()),
         // The parameters of a token request are never in the address (RFC 6749 §3.2).
         Request::post(format!("{TOKEN}?{body}"))
             .basic(&world.client)
@@ -90,6 +109,7 @@ async fn a_form_may_say_how_it_is_encoded() {
         let request = Request::post(TOKEN)
             .basic(&world.client)
             .header("content-type", content_type)
+            .header("content-encoding", "Identity")
             .body(encoded(&by_code(&code)));
         assert_eq!(request.send(&world).await.status, 200, "{content_type}");
     }
@@ -231,6 +251,10 @@ async fn an_unknown_grant_type_differs_from_a_missing_one() {
         let other = with(by_code(&code), &[("grant_type", grant_type)]);
         let answer = ask(&world, &world.client, &other).await;
         assert_error(&answer, 400, "unsupported_grant_type");
+        let description = answer.text("error_description");
+        for supported in ["authorization_code", "refresh_token", "client_credentials"] {
+            assert!(description.contains(supported), "{description}");
+        }
         assert!(!answer.body.contains("<script>"));
     }
     for (grant_type, needs) in [("authorization_code", "code"), ("refresh_token", "refresh_token")] {

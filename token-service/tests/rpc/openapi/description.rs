@@ -48,16 +48,25 @@ impl Description {
 
     /// A validator of a schema that may refer to the document's components.
     pub fn validator(&self, schema: &Value) -> Validator {
-        self.validator_of(json!({"allOf": [schema]}))
+        self.validator_of(json!({"allOf": [schema]}), self.document["components"].clone())
     }
 
     /// The same, which knows of no other members than the described ones.
     pub fn closed_validator(&self, schema: &Value) -> Validator {
-        self.validator_of(json!({"allOf": [schema], "unevaluatedProperties": false}))
+        let mut components = self.document["components"].clone();
+        // Forms may have other members: those are what this validator rejects.
+        for schema in components["schemas"].as_object_mut().unwrap().values_mut() {
+            let members = schema.as_object_mut().unwrap();
+            members.retain(|name, value| name != "additionalProperties" || value.is_boolean());
+        }
+        self.validator_of(
+            json!({"allOf": [schema], "unevaluatedProperties": false}),
+            components,
+        )
     }
 
-    fn validator_of(&self, mut schema: Value) -> Validator {
-        schema["components"] = self.document["components"].clone();
+    fn validator_of(&self, mut schema: Value, components: Value) -> Validator {
+        schema["components"] = components;
         let mut options = jsonschema::draft202012::options();
         options = options.should_validate_formats(true);
         options.build(&schema).unwrap()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::description::{Description, assert_valid};
 
@@ -202,4 +202,27 @@ fn schemas_are_schemas_and_examples_are_examples() {
         schemas > 60 && examples > 10,
         "{schemas} schemas, {examples} examples"
     );
+}
+
+#[test]
+fn a_parameter_of_a_form_is_one_text() {
+    let description = Description::load();
+    let mut forms = 0;
+    for (at, _, operation) in operations(&description) {
+        let body = description.resolve(&operation["requestBody"]);
+        let Some(form) = body["content"].get("application/x-www-form-urlencoded") else {
+            continue;
+        };
+        forms += 1;
+        let validator = description.validator(&form["schema"]);
+        let with = |extra: Value| {
+            let form = json!({"grant_type": "client_credentials", "token": "t", "extra": extra});
+            validator.is_valid(&form)
+        };
+        assert!(with("unknown parameters are ignored".into()), "{at}");
+        for repeated in [json!(["a", "b"]), json!({"a": "b"}), json!(1), Value::Null] {
+            assert!(!with(repeated.clone()), "{at}: {repeated}");
+        }
+    }
+    assert_eq!(forms, 3);
 }

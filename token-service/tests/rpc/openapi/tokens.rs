@@ -1,6 +1,6 @@
 //! The endpoints that clients call themselves.
 
-use accord::clock::Clock;
+use accord::{clock::Clock, rpc::auth::WorkloadKind};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -170,6 +170,22 @@ pub async fn introspected(face: &mut Face<'_>) {
     }
 }
 
+/// Introspection by workloads.
+pub async fn introspected_by_workloads(face: &mut Face<'_>) {
+    let world = face.world;
+    let tokens = world.first_tokens().await;
+    let form = [("token", &*tokens.access_token)];
+    for (kind, status) in [(WorkloadKind::InternalService, 200), (WorkloadKind::Gateway, 403)] {
+        let bearer = format!("Bearer {}", world.registry().add_workload(kind).expose());
+        let by = |request: Request| request.form(&form).header("authorization", bearer);
+        let answer = face.ask(INTROSPECT, "acme", by).await;
+        assert_eq!(answer.status, status, "{kind:?}");
+    }
+    let unknown = |request: Request| request.form(&form).header("authorization", "Bearer acw_1");
+    let answer = face.ask(INTROSPECT, "acme", unknown).await;
+    assert_eq!(answer.error(), (401, "invalid_token".into()));
+}
+
 /// Revocation ends a token, and says nothing.
 pub async fn revoked(face: &mut Face<'_>) {
     let tokens = face.world.first_tokens().await;
@@ -207,7 +223,11 @@ pub async fn requests_without_meaning(face: &mut Face<'_>) {
         let answer = face
             .ask(path, "acme", |request| request.basic(&world.client))
             .await;
-        assert_eq!(answer.error(), invalid_request, "no form, at {path}");
+        assert_eq!(
+            answer.error(),
+            (415, "invalid_request".into()),
+            "no form, at {path}"
+        );
         let empty = face
             .ask(path, "acme", |request| request.basic(&world.client).form(&[]))
             .await;

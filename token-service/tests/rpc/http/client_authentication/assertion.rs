@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use accord::clock::Clock;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::{
@@ -45,8 +46,8 @@ async fn the_edges_of_time_are_where_they_should_be() {
     let key = ClientKey::of_client(&world, "EdDSA");
     let now = world.clock().now().as_secs();
     for (claim, at) in [
-        ("exp", now + 1),
-        ("exp", now + 3600),
+        ("exp", now - 59),
+        ("exp", now + 3660),
         ("nbf", now + 60),
         ("iat", now + 60),
     ] {
@@ -59,7 +60,7 @@ async fn the_edges_of_time_are_where_they_should_be() {
         );
     }
     let late = key.assertion(&world);
-    world.clock().advance(Duration::from_secs(60));
+    world.clock().advance(Duration::from_secs(120));
     assert_error(&post(&world, &by_assertion(&late)).await, 401, "invalid_client");
 }
 
@@ -171,7 +172,7 @@ async fn another_client_s_assertion_is_its_own_alone() {
 }
 
 #[tokio::test]
-async fn without_a_kid_only_a_single_key_verifies() {
+async fn each_key_that_can_be_meant_is_tried() {
     let world = world_with_grant().await;
     let one = ClientKey::of_client(&world, "ES256");
     let nameless = |key: &ClientKey| {
@@ -180,29 +181,189 @@ async fn without_a_kid_only_a_single_key_verifies() {
         })
     };
     assert_eq!(post(&world, &by_assertion(&nameless(&one))).await.status, 200);
-    let two = ClientKey::generate("ES256", "key-2");
-    let third = ClientKey::generate("EdDSA", "key-3");
-    world.change_client(|client| client.json_web_key_set = key_set(&[&one, &two, &third]));
-    for key in [&one, &two] {
-        assert_error(
-            &post(&world, &by_assertion(&nameless(key))).await,
-            401,
-            "invalid_client",
-        );
-        assert_eq!(
-            post(&world, &by_assertion(&key.assertion(&world))).await.status,
-            200
-        );
+    // Two keys have one name. One has none, and one has no algorithm.
+    let two = ClientKey::generate("ES256", "key-1");
+    let third = ClientKey::generate("EdDSA", "");
+    let fourth = ClientKey::generate("PS256", "key-4");
+    let mut keys = [&one, &two, &third, &fourth].map(ClientKey::jwk);
+    keys[2].as_object_mut().unwrap().remove("kid");
+    keys[3].as_object_mut().unwrap().remove("alg");
+    let keys = serde_json::json!({ "keys": keys }).to_string();
+    world.change_client(|client| client.json_web_key_set = keys);
+    for key in [&one, &two, &third, &fourth] {
+        for jwt in [key.assertion(&world), nameless(key)] {
+            assert_eq!(
+                post(&world, &by_assertion(&jwt)).await.status,
+                200,
+                "{}",
+                key.algorithm
+            );
+        }
     }
-    // The only one of its algorithm.
-    assert_eq!(post(&world, &by_assertion(&nameless(&third))).await.status, 200);
-    // A key under another key's name.
-    let crossed = one.assertion_with(&world, |header, _| header["kid"] = "key-2".into());
-    assert_error(
-        &post(&world, &by_assertion(&crossed)).await,
-        401,
-        "invalid_client",
-    );
+    // A key under another key's name, or with an algorithm that is not its own.
+    for change in [("kid", "key-4"), ("alg", "EdDSA")] {
+        let crossed = one.assertion_with(&world, |header, _| header[change.0] = change.1.into());
+        let answer = post(&world, &by_assertion(&crossed)).await;
+        assert_error(&answer, 401, "invalid_client");
+    }
+}
+
+#[tokio::test]
+async fn both_names_of_ed25519_mean_the_one_algorithm() {
+    let world = world_with_grant().await;
+    let key = ClientKey::of_client(&world, "EdDSA");
+    for alg in ["EdDSA", "Ed25519"] {
+        let jwt = key.assertion_with(&world, |header, _| header["alg"] = alg.into());
+        assert_eq!(post(&world, &by_assertion(&jwt)).await.status, 200, "{alg}");
+    }
+    let other = ClientKey::of_client(&world, "ES256");
+    let jwt = other.assertion_with(&world, |header, _| header["alg"] = "Ed25519".into());
+    assert_error(&post(&world, &by_assertion(&jwt)).await, 401, "invalid_client");
+}
+
+#[tokio::test]
+async fn an_audience_may_be_a_list_of_one() {
+    let world = world_with_grant().await;
+    let key = ClientKey::of_client(&world, "ES256");
+    let listed = |audiences: Value| key.assertion_with(&world, |_, claims| claims["aud"] = audiences.clone());
+    let one = listed(json!([world.issuer]));
+    assert_eq!(post(&world, &by_assertion(&one)).await.status, 200);
+    for audiences in [
+        json!([world.issuer, world.issuer]),
+        json!([]),
+        json!([[world.issuer]]),
+    ] {
+        let answer = post(&world, &by_assertion(&listed(audiences))).await;
+        assert_error(&answer, 401, "invalid_client");
+    }
+}
+
+/// Claims that are wrong, with the claim that the error must name and the value that it must hold.
+fn wrong_claims(world: &World) -> Vec<(&'static str, Value, String)> {
+    let now = world.clock().now().as_secs();
+    let token_endpoint = format!("{}/oauth2/token", world.issuer);
+    vec![
+        ("aud", json!(token_endpoint), world.issuer.clone()),
+        ("aud", json!([world.issuer, token_endpoint]), world.issuer.clone()),
+        ("exp", json!(now - 60), now.to_string()),
+        ("exp", json!((now + 60).to_string()), "number of seconds".into()),
+        ("nbf", json!(now + 61), now.to_string()),
+        ("iat", json!(now + 61), now.to_string()),
+        ("jti", json!(""), "text".into()),
+        ("jti", Value::Null, "text".into()),
+        ("sub", json!("somebody"), world.client_id.clone()),
+        (
+            "sub",
+            json!("cli_01arz3ndektsv4rrffq69g5fav"),
+            world.client_id.clone(),
+        ),
+        ("iss", json!("https://partner.example"), world.client_id.clone()),
+    ]
+}
+
+#[tokio::test]
+async fn a_signed_assertion_is_told_its_wrong_claim_and_a_forged_one_nothing() {
+    let world = world_with_grant().await;
+    let key = ClientKey::of_client(&world, "EdDSA");
+    let forger = ClientKey::generate("EdDSA", "key-1");
+    let unknown = forger.assertion_with(&world, |_, claims| {
+        claims["iss"] = "cli_01arz3ndektsv4rrffq69g5fav".into();
+        claims["sub"] = claims["iss"].clone();
+    });
+    let general = post(&world, &by_assertion(&unknown)).await;
+    assert_error(&general, 401, "invalid_client");
+    for (claim, value, right) in wrong_claims(&world) {
+        let wrong = |key: &ClientKey| key.assertion_with(&world, |_, claims| claims[claim] = value.clone());
+        let answer = post(&world, &by_assertion(&wrong(&key))).await;
+        assert_error(&answer, 401, "invalid_client");
+        let description = answer.text("error_description");
+        assert!(
+            description.contains(&format!("{claim} of the assertion")) && description.contains(&right),
+            "{claim}: {value}: {description}"
+        );
+        let request = super::assertion_rpc::issuing(&world, &wrong(&key));
+        let status = world.issue(request).await.unwrap_err();
+        assert_eq!(status.message(), description);
+        let details = tonic_types::StatusExt::get_error_details(&status);
+        assert_eq!(details.error_info().unwrap().metadata["claim"], claim);
+        let forged = post(&world, &by_assertion(&wrong(&forger))).await;
+        assert_eq!(forged.body, general.body, "{claim}");
+    }
+}
+
+#[tokio::test]
+async fn a_rejected_call_leaves_its_assertion() {
+    let world = world_with_grant().await;
+    let refresh_token = world.first_tokens().await.refresh_token;
+    let code = world.code().await;
+    let key = ClientKey::of_client(&world, "EdDSA");
+    let jwt = key.assertion(&world);
+    let [_, kind, assertion] = by_assertion(&jwt);
+    let code_without = |name: &'static str| {
+        let mut fields = crate::http::token::by_code(&code);
+        fields.retain(|(known, _)| *known != name);
+        fields
+    };
+    let refresh = [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", &*refresh_token),
+    ];
+    for (fields, error) in [
+        (vec![CREDENTIALS, ("scope", "files.read")], "invalid_scope"),
+        (vec![CREDENTIALS, ("scope", "openid")], "invalid_scope"),
+        (
+            vec![CREDENTIALS, ("resource", "https://evil.example")],
+            "invalid_target",
+        ),
+        (vec![("grant_type", "password")], "unsupported_grant_type"),
+        (vec![], "invalid_request"),
+        (code_without("code_verifier"), "invalid_request"),
+        (code_without("redirect_uri"), "invalid_request"),
+        (
+            vec![("grant_type", "refresh_token"), ("refresh_token", "acr_x")],
+            "invalid_grant",
+        ),
+        (
+            [&refresh[..], &[("scope", "files.read")]].concat(),
+            "invalid_scope",
+        ),
+        (
+            [
+                &crate::http::token::by_code(&code)[..],
+                &[("resource", "https://evil.example")],
+            ]
+            .concat(),
+            "invalid_target",
+        ),
+    ] {
+        let answer = post(&world, &[&fields[..], &[kind, assertion]].concat()).await;
+        assert_error(&answer, 400, error);
+    }
+    for (path, _) in &ENDPOINTS[1..] {
+        let answer = Request::post(*path).form(&[kind, assertion]).send(&world).await;
+        assert_error(&answer, 400, "invalid_request");
+    }
+    // A replayed token is judged only by a call whose assertion counts, and the same holds for a code that is burnt.
+    let spent = key.assertion(&world);
+    assert_eq!(post(&world, &by_assertion(&spent)).await.status, 200);
+    for fields in [
+        vec![
+            ("grant_type", "refresh_token"),
+            ("refresh_token", &*refresh_token),
+        ],
+        [&code_without("code_verifier")[..], &[("code_verifier", "wrong")]].concat(),
+    ] {
+        let answer = post(
+            &world,
+            &[&fields[..], &[kind, ("client_assertion", &spent)]].concat(),
+        )
+        .await;
+        assert_error(&answer, 401, "invalid_client");
+        assert!(answer.text("error_description").contains("jti"), "{answer:?}");
+    }
+    let by_code = [&crate::http::token::by_code(&code)[..], &[kind, assertion]].concat();
+    assert_eq!(post(&world, &by_code).await.status, 200);
+    assert_error(&post(&world, &by_assertion(&jwt)).await, 401, "invalid_client");
 }
 
 #[tokio::test]

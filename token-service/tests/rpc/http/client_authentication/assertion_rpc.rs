@@ -14,7 +14,7 @@ use crate::{
     world::World,
 };
 
-fn issuing(world: &World, jwt: &str) -> IssueTokenRequest {
+pub fn issuing(world: &World, jwt: &str) -> IssueTokenRequest {
     IssueTokenRequest {
         client_id: String::new(),
         client_authentication: Some(issue_token_request::ClientAuthentication::ClientAssertion(

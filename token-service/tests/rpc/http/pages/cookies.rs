@@ -201,7 +201,7 @@ async fn an_oversized_body_or_another_type_is_rejected_on_a_page() {
                 .header("content-type", "multipart/form-data; boundary=x")
                 .body(body),
         ] {
-            assert_page(&browser.send(request).await, 400);
+            assert_page(&browser.send(request).await, 415);
         }
     }
     assert_page(&browser.get(&path).await, 200);

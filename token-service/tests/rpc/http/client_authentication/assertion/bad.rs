@@ -12,7 +12,7 @@ use crate::{
 type Change = fn(&World, &mut Value, &mut Value);
 
 /// What is wrong with claims or header of an assertion that the client's own key signed.
-const FLAWS: [(&str, Change); 36] = [
+const FLAWS: [(&str, Change); 35] = [
     ("another tenant's authority", |world, _, claims| {
         claims["aud"] = world.issuer.replace("acme", "globex").into();
     }),
@@ -25,9 +25,6 @@ const FLAWS: [(&str, Change); 36] = [
     ("an audience in capitals", |world, _, claims| {
         claims["aud"] = world.issuer.to_uppercase().into();
     }),
-    ("a list of one audience", |world, _, claims| {
-        claims["aud"] = json!([world.issuer])
-    }),
     ("two audiences", |world, _, claims| {
         claims["aud"] = json!([world.issuer, "https://b.example"])
     }),
@@ -38,8 +35,8 @@ const FLAWS: [(&str, Change); 36] = [
     ("no end", |_, _, claims| {
         drop(claims.as_object_mut().unwrap().remove("exp"))
     }),
-    ("an end now", |world, _, claims| {
-        claims["exp"] = world.clock().now().as_secs().into()
+    ("an end a minute ago", |world, _, claims| {
+        claims["exp"] = (world.clock().now().as_secs() - 60).into();
     }),
     ("an end long ago", |_, _, claims| claims["exp"] = 1.into()),
     ("a negative end", |_, _, claims| claims["exp"] = json!(-1)),
@@ -67,9 +64,6 @@ const FLAWS: [(&str, Change); 36] = [
     }),
     ("an empty jti", |_, _, claims| claims["jti"] = "".into()),
     ("a jti that is a number", |_, _, claims| claims["jti"] = 1.into()),
-    ("a huge jti", |_, _, claims| {
-        claims["jti"] = "j".repeat(257).into()
-    }),
     ("no iss", |_, _, claims| {
         drop(claims.as_object_mut().unwrap().remove("iss"))
     }),
@@ -87,6 +81,7 @@ const FLAWS: [(&str, Change); 36] = [
     }),
     ("an unknown kid", |_, header, _| header["kid"] = "key-2".into()),
     ("an empty kid", |_, header, _| header["kid"] = "".into()),
+    ("a kid that is a number", |_, header, _| header["kid"] = 1.into()),
     ("a kid that is a path", |_, header, _| {
         header["kid"] = "../../../../dev/null".into()
     }),
