@@ -12,7 +12,6 @@ use accord::{
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use registry_service::{
-    model::account_name,
     model::argon2_hash::Argon2Hash,
     store::entity::{client, client_secret, client_tenant, scope, tenant, user},
 };
@@ -54,7 +53,7 @@ pub fn user(tenant: &Tenant) -> user::Model {
         user_id: tenant.user_id.to_string(),
         name_hash,
         name_key_version: 1,
-        name_rules_version: account_name::RULES_VERSION,
+        name_rules_version: accord::text::account_name::RULES_VERSION,
         label: "Administrator 1".to_owned(),
         tenant_admin: true,
         state: "active".to_owned(),

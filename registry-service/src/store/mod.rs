@@ -47,6 +47,8 @@ mod tenant;
 pub(crate) mod testing;
 mod user;
 
+pub use enrolment::Enrolling;
+
 /// The purposes of the registry's data keys.
 pub const PURPOSES: &[&str] = &[
     purpose::ACCOUNT_NAME,

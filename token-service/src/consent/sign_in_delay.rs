@@ -11,7 +11,11 @@ use std::{
     time::Duration,
 };
 
-use accord::{clock::UnixMillis, random::Random, text::id::TenantId};
+use accord::{
+    clock::UnixMillis,
+    random::Random,
+    text::{account_name::AccountName, id::TenantId},
+};
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
@@ -127,12 +131,10 @@ impl SignInDelays {
     /// names are equal if they differ only in case. Under NFKC a non-ASCII name can equal many others, so
     /// all non-ASCII names of a tenant share one key. An account has at most two keys.
     fn account(&self, tenant_id: &TenantId, account_name: &str) -> Key {
-        let (tenant, name) = (tenant_id.as_str().as_bytes(), account_name.trim());
-        if name.is_ascii() {
-            let name = Zeroizing::new(name.to_ascii_lowercase());
-            self.hash(b"account", &[tenant, name.as_bytes()])
-        } else {
-            self.hash(b"accounts beyond ASCII", &[tenant])
+        let tenant = tenant_id.as_str().as_bytes();
+        match AccountName::parse(account_name) {
+            Ok(name) => self.hash(b"account", &[tenant, name.expose().as_bytes()]),
+            Err(_) => self.hash(b"no account", &[tenant]),
         }
     }
 

@@ -198,6 +198,12 @@ fn spellings_of_a_name_and_addresses_of_a_network_are_one() {
     assert_eq!(delays.waits("zoe", network(1 << 64)), 0);
     let mapped = Some(IpAddr::from(Ipv4Addr::new(192, 0, 2, 7).to_ipv6_mapped()));
     for number in 0..11 {
+    assert_eq!(delays.waits("𝐚da", None), 1000);
+    assert_eq!(delays.waits("ada", None), 1000);
+    assert_eq!(delays.waits("Å", None), 0, "another name");
+    for no_name in ["", "\u{202e}ada", "ada\0", &"x".repeat(321)] {
+        delays.fail(no_name, None, 1);
+    }
         delays.fail(&format!("user{number}"), address(7), 1);
     }
     assert_eq!(delays.waits("zoe", mapped), 500);
