@@ -88,6 +88,10 @@ pub fn client(client: &Client) -> client::Model {
             "goals": PURPOSE,
         }),
         scopes: SCOPE.split(' ').map(scope).collect::<Value>(),
+        added: json!({
+            "tenants": {client.tenant.tenant_id.as_str(): 0},
+            "scopes": SCOPE.split(' ').map(|name| (name.to_owned(), json!(0))).collect::<serde_json::Map<_, _>>(),
+        }),
         redirect_uris: json!([REDIRECT_URI]),
         state: "active".to_owned(),
         version: 0,
@@ -143,6 +147,7 @@ pub fn grant(client: &Client, grant_id: GrantId) -> grant::Model {
         designated_user_id: client.tenant.user_id.to_string(),
         granted_by_user_id: client.tenant.user_id.to_string(),
         state: "pending".to_owned(),
+        client_version: 0,
         created_at: now(),
         redeem_until: tomorrow(),
         activated_at: None,

@@ -8,16 +8,16 @@ use sea_orm::{Set, entity::prelude::*};
 
 use super::{
     Store,
-    client::{changed, event, find, insert_tenants, set_seq},
+    client::{changed, event, find, insert_tenants, set_version},
     commit, corrupt,
-    entity::client::{ActiveModel, Column},
+    entity::client::ActiveModel,
     integration_request::mark_registered,
     json,
 };
 use crate::{
     error::Result,
     model::{
-        client::{Client, State},
+        client::{Added, Client, State},
         client_secret::NewSecret,
         delivery::{Handover, Method},
     },
@@ -55,6 +55,7 @@ impl Store {
             scopes: Set(json(&request.scopes)?),
             redirect_uris: Set(json(&request.redirect_uris)?),
             state: Set(State::Active.as_ref().to_owned()),
+            added: Set(json(&Added::default())?),
             version: Set(0),
             tokens_ended_seq: Set(0),
             families_ended_seq: Set(0),
@@ -76,8 +77,7 @@ impl Store {
             .detail("secret_id", issued.secret_id.as_str());
         let change = changed(&client_id);
         let seq = self.publish(&tx, &creation.origin, event, change).await?;
-        set_seq(&tx, &client_id, &[Column::Version], seq).await?;
-        let client = find(&tx, &client_id).await?.ok_or(corrupt("clients"))?;
+        let client = set_version(&tx, &client_id, seq).await?;
         commit(tx, (client, handover)).await
     }
 }

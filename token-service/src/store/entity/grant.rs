@@ -25,6 +25,8 @@ pub struct Model {
     pub granted_by_user_id: String,
     /// `pending`, `active`, `revoked` or `superseded`; expiry and suspension are derived.
     pub state: String,
+    /// The version of the client at the approval.
+    pub client_version: i64,
     /// Unix milliseconds.
     pub created_at: i64,
     /// When a pending grant expires with its code.

@@ -69,6 +69,7 @@ async fn grants(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         text("designated_user_id"),
         text("granted_by_user_id"),
         text("state"),
+        big_integer("client_version"),
         big_integer("created_at"),
         big_integer("redeem_until"),
         big_integer_null("activated_at"),
