@@ -111,6 +111,20 @@ impl Store {
         Ok((tx, outcome))
     }
 
+    /// Records that a repeated call shows the secret of `subject` again, and commits.
+    async fn commit_replay<T>(
+        &self,
+        tx: DatabaseTransaction,
+        creation: &Creation,
+        subject: &str,
+        result: T,
+    ) -> Result<T> {
+        let event = Event::new("secret.show_again").subject(subject);
+        let event = event.detail("method", creation.method);
+        self.audit(&tx, &creation.origin, event).await?;
+        commit(tx, result).await
+    }
+
     async fn audit(&self, conn: &impl ConnectionTrait, origin: &Origin, event: Event) -> Result<()> {
         audit::record(conn, &*self.clock, &*self.random, origin, event).await?;
         Ok(())

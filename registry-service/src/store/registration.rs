@@ -40,7 +40,9 @@ impl Store {
             Outcome::Replay { resource_id, secrets } => {
                 let (issued, handover) = self.reissue(&tx, &resource_id, &secrets).await?;
                 let client = find(&tx, &issued.client_id).await?;
-                return Ok((client.ok_or(corrupt("idempotency"))?, handover));
+                let replay = (client.ok_or(corrupt("idempotency"))?, handover);
+                let subject = issued.secret_id.as_str();
+                return self.commit_replay(tx, creation, subject, replay).await;
             }
             Outcome::New(reservation) => reservation,
         };
@@ -53,9 +55,9 @@ impl Store {
             integration_request_id: Set(request_id.to_string()),
             presentation: Set(json(&request.presentation)?),
             scopes: Set(json(&request.scopes)?),
+            added: Set(json(&Added::default())?),
             redirect_uris: Set(json(&request.redirect_uris)?),
             state: Set(State::Active.as_ref().to_owned()),
-            added: Set(json(&Added::default())?),
             version: Set(0),
             tokens_ended_seq: Set(0),
             families_ended_seq: Set(0),

@@ -48,8 +48,13 @@ impl Store {
             Outcome::Replay { resource_id, secrets } => {
                 let user_id = UserId::parse(&resource_id).map_err(|_| corrupt("idempotency"))?;
                 let user = find(&tx, tenant_id, &user_id).await?;
-                let token = new.tenant_admin.then(|| enrolment::token(&secrets));
-                return Ok((user.ok_or(corrupt("idempotency"))?, token));
+                let user = user.ok_or(corrupt("idempotency"))?;
+                if !new.tenant_admin {
+                    return Ok((user, None));
+                }
+                let replay = (user, Some(enrolment::token(&secrets)));
+                let subject = user_id.as_str();
+                return self.commit_replay(tx, creation, subject, replay).await;
             }
             Outcome::New(reservation) => reservation,
         };
@@ -193,7 +198,11 @@ impl Store {
         let user = find(&tx, tenant_id, user_id).await?;
         let user = user.ok_or(Error::NotFound("user"))?;
         let reservation = match outcome {
-            Outcome::Replay { secrets, .. } => return Ok((user, enrolment::token(&secrets))),
+            Outcome::Replay { secrets, .. } => {
+                let replay = (user, enrolment::token(&secrets));
+                let subject = user_id.as_str();
+                return self.commit_replay(tx, creation, subject, replay).await;
+            }
             Outcome::New(reservation) => reservation,
         };
         let rejected = |state: &str| Error::WrongState {

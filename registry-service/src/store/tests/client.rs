@@ -111,6 +111,7 @@ async fn a_registration_is_stored_and_a_repeated_call_returns_the_same() {
             assert_eq!((again, text(&same)), (client, text(&handover)), "{database:?}");
         }
         assert_eq!(count(&store, "client.register").await, 2, "{database:?}");
+        assert_eq!(count(&store, "secret.show_again").await, 2, "{database:?}");
     }
 }
 

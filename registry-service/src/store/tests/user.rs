@@ -319,6 +319,16 @@ async fn a_repeated_call_returns_the_same_token_and_changes_nothing() {
         );
         assert_eq!(count(&store, "user.register").await, 1, "{database:?}");
         assert_eq!(count(&store, "user.reset_password").await, 1, "{database:?}");
+        assert_eq!(count(&store, "secret.show_again").await, 2, "{database:?}");
+        let plain = || NewUser {
+            tenant_admin: false,
+            ..admin("eve")
+        };
+        let nothing_secret = repeatable("RegisterUser", b"eve");
+        for _ in 0..2 {
+            store.create_user(&nothing_secret, plain()).await.unwrap();
+        }
+        assert_eq!(count(&store, "secret.show_again").await, 2, "{database:?}");
 
         let other = Creation {
             content: b"eve".to_vec().into(),
