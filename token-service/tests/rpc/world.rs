@@ -136,6 +136,11 @@ impl World {
         self.harness.store.write_grant_uses().await;
     }
 
+    /// See [`Harness::hide_audit_record`].
+    pub async fn hide_audit_record(&self) {
+        self.harness.hide_audit_record().await;
+    }
+
     // Callers.
 
     pub fn setups(&self) -> SetupServiceClient<CallerChannel> {
