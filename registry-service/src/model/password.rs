@@ -190,7 +190,6 @@ mod tests {
             "\u{3000}\u{3000}              ",
             "accordaccordaccord",
             "firm-onefirm-one",
-            "Accord12345678901",
             &"x".repeat(64),
         ] {
             assert_eq!(strong(weak), Err(Weakness::Common), "{weak}");

@@ -135,7 +135,7 @@ async fn all_violations_are_reported_at_once() {
     let bad = pb::RegisterUserRequest {
         request_id: "1".into(),
         tenant_id: "Firm".into(),
-        account_name: " ada".into(),
+        account_name: "a\u{7}da".into(),
         label: "x".repeat(101),
         tenant_admin: true,
     };

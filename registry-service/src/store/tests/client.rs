@@ -197,6 +197,7 @@ async fn an_update_raises_the_version_and_a_suspension_does_not() {
             tokens_ended_seq: store.position().await.unwrap().seq,
             updated_at: store.now(),
             etag: 2,
+            added: updated.added.clone(),
             ..client.clone()
         };
         assert_eq!(updated, expected, "{database:?}");

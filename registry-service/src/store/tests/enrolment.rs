@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use accord::{random::SystemRandom, testing::databases};
-use zeroize::Zeroizing;
 
 use super::*;
 use crate::{

@@ -74,11 +74,15 @@ pub(super) async fn change_user(PageForm { mut page, form }: PageForm) -> Result
 /// `POST /{tenant}/integrations/{grant}/revoke`.
 pub(super) async fn revoke(PageForm { mut page, form }: PageForm) -> Result<Response, PageError> {
     let grant_id = grant_id(&page)?;
-    let mut v = Violations::default();
-    let reason = v.multiline("reason", form.text("reason"), 0..=MAX_REASON);
-    let reason = v.finish(|| reason).map_err(Error::Invalid)?;
+    // A revocation protects, so no reason prevents it: what a reason can't hold is left out.
+    let reason = form.text("reason").chars().filter(|c| !c.is_control());
+    let reason: String = reason.take(MAX_REASON).collect();
     let tenant_id = &page.tenant.tenant_id;
-    match page.call.revoke_consent(tenant_id, &grant_id, &reason).await {
+    match page
+        .call
+        .revoke_consent(tenant_id, &grant_id, reason.trim())
+        .await
+    {
         Ok(_) => {
             let notice = "Access was revoked. The integration can no longer reach your data.".to_owned();
             integration_page(page, Some(notice), None).await

@@ -147,8 +147,9 @@ async fn a_sign_in_is_counted_and_recorded_although_its_browser_hangs_up() {
             ];
             let guess = Request::post("/acme/sign-in").form(&fields);
             let guess = guess.header("x-forwarded-for", "192.0.2.1");
+            let mut tab = browser.clone();
             tokio::select! {
-                answer = guess.send(&world) => panic!("{answer:?}"),
+                answer = tab.send(guess) => panic!("{answer:?}"),
                 asked = was_asked => asked.unwrap(),
             }
             answers.send(()).unwrap();
