@@ -57,7 +57,9 @@ impl AccountName {
 
 fn is_rejected(c: char) -> bool {
     let category = CodePointMapData::<GeneralCategory>::new().get(c);
+    // Decoders write U+FFFD for what they can't read, so that different names would become one.
     is_bidi_control(c)
+        || c == char::REPLACEMENT_CHARACTER
         || matches!(
             category,
             GeneralCategory::Unassigned
@@ -202,6 +204,7 @@ mod tests {
             "\u{e000}",
             "\u{fffff}",
             "\u{fdd0}",
+            "a\u{fffd}b",
             "a\u{200e}b",
             "\u{202e}ada",
             "ada\u{61c}",
