@@ -115,7 +115,7 @@ impl Service for Registry {
             ProvisioningServiceServer: api.clone(),
             OperatorServiceServer: api.clone(),
             DirectoryServiceServer: api,
-            AuditServiceServer: AuditApi(self.store.db.clone()),
+            AuditServiceServer: AuditApi::new(self.store.db.clone()),
         }
         routes
     }

@@ -1,8 +1,9 @@
 //! `AuditService` of both services. Each serves its own audit trail.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use prost::Message;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response};
 
 use crate::{
@@ -23,9 +24,23 @@ use crate::{
 /// The longest action, actor id or subject of a filter, in characters.
 const MAX_TEXT: usize = 200;
 
-/// Serves the audit trail of a migrated database.
+/// The most searches at a time. Further ones wait: a search may read millions of rows, and takes a connection meanwhile.
+const MAX_SEARCHES: usize = 2;
+
+/// Serves the audit trail of a database.
 #[derive(Clone, Debug)]
-pub struct AuditApi(pub Database);
+pub struct AuditApi {
+    db: Database,
+    searches: Arc<Semaphore>,
+}
+
+impl AuditApi {
+    /// Serves the audit trail of a migrated database.
+    pub fn new(db: Database) -> Self {
+        let searches = Arc::new(Semaphore::new(MAX_SEARCHES));
+        Self { db, searches }
+    }
+}
 
 #[tonic::async_trait]
 impl AuditService for AuditApi {
@@ -34,7 +49,15 @@ impl AuditService for AuditApi {
         request: Request<pb::ListAuditEventsRequest>,
     ) -> Reply<pb::ListAuditEventsResponse> {
         let (filter, page) = parse(request.get_ref())?;
-        let events = audit::list(self.0.read(), &filter, &page).await;
+        let permit = self.searches.clone().acquire_owned().await;
+        let permit = permit.map_err(|_| Problem::unavailable())?;
+        let db = self.db.clone();
+        // In a task, because a database does not stop when the caller goes away.
+        let search = tokio::spawn(async move {
+            let _permit = permit;
+            audit::list(db.read(), &filter, &page).await
+        });
+        let events = search.await.map_err(|error| Problem::internal(&error))?;
         let page = events.map_err(Problem::from)?.map(message);
         let (audit_events, next_page_token) = page.fit(Message::encoded_len);
         Ok(Response::new(pb::ListAuditEventsResponse {
@@ -132,9 +155,27 @@ fn message(event: EventRow) -> pb::AuditEvent {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use futures_util::FutureExt;
     use prost_types::Timestamp;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_search_waits_while_two_are_under_way() {
+        let database = crate::testing::sqlite();
+        let db = Database::connect(&database.url).await.unwrap();
+        db.migrate::<crate::store::fixture::Migrator>().await.unwrap();
+        let api = AuditApi::new(db);
+        let under_way = api.searches.clone().acquire_many_owned(2).await.unwrap();
+        let mut third = api.list_audit_events(Request::new(pb::ListAuditEventsRequest::default()));
+        for _ in 0..100 {
+            assert!(third.as_mut().now_or_never().is_none());
+            tokio::task::yield_now().await;
+        }
+        drop(under_way);
+        assert!(third.await.unwrap().into_inner().audit_events.is_empty());
+        assert_eq!(api.searches.available_permits(), 2);
+    }
 
     #[test]
     fn every_violation_is_reported_at_once() {

@@ -8,7 +8,7 @@ use std::{convert::Infallible, future::Future, panic::AssertUnwindSafe, time::Du
 use axum::{
     body::Body,
     http::{
-        HeaderMap, HeaderName, HeaderValue, Request, Response,
+        HeaderMap, HeaderName, HeaderValue, Method, Request, Response,
         header::{AUTHORIZATION, COOKIE, SET_COOKIE},
     },
 };
@@ -96,12 +96,17 @@ async fn serve(protocol: impl Protocol, routes: impl Routes, mut request: Reques
         request_id: request_id.clone(),
         deadline,
     };
-    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let mut line = LogLine {
+        method: request.method().clone(),
+        path: protocol.loggable(request.uri().path()).to_owned(),
+        caller: String::new(),
+        started,
+        failure: Some("the caller hung up".to_owned()),
+    };
 
-    let call = async {
-        let mut caller = String::new();
+    let call = async move {
         let answer = async {
-            caller = protocol.admit(&mut request).await?;
+            line.caller = protocol.admit(&mut request).await?;
             let Ok(response) = routes.oneshot(request).await;
             Ok(response)
         };
@@ -116,17 +121,39 @@ async fn serve(protocol: impl Protocol, routes: impl Routes, mut request: Reques
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             response.headers_mut().insert(REQUEST_ID, value);
         }
-        let (path, failure) = (protocol.loggable(uri.path()), protocol.failure(&response));
-        let elapsed = started.elapsed();
+        line.end(protocol.failure(&response));
+        response
+    };
+    context::scope(context, call).await
+}
+
+/// The log line of a call. Dropping writes it, so that a call whose caller hangs up has one too.
+struct LogLine {
+    method: Method,
+    path: String,
+    caller: String,
+    started: Instant,
+    failure: Option<String>,
+}
+
+impl LogLine {
+    /// Writes the line of a call that got its response.
+    fn end(mut self, failure: Option<String>) {
+        self.failure = failure;
+    }
+}
+
+impl Drop for LogLine {
+    fn drop(&mut self) {
+        let (method, path, caller, failure) = (&self.method, &self.path, &self.caller, &self.failure);
+        let elapsed = self.started.elapsed();
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         if failure.is_none() && elapsed < SLOW {
             tracing::debug!(%method, path, caller, elapsed_ms, "served");
         } else {
             tracing::info!(%method, path, caller, failure, elapsed_ms, "served");
         }
-        response
-    };
-    context::scope(context, call).await
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,7 @@ use super::{Database, change, create_tables};
 use crate::testing::{TestDatabase, databases, test_random};
 
 /// The migrations of a service that has only the shared tables.
-pub(super) struct Migrator;
+pub(crate) struct Migrator;
 
 struct FirstVersion;
 

@@ -24,4 +24,4 @@ pub use migration::{create_index, create_table, create_unique_index};
 pub use tables::create_tables;
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;

@@ -1,8 +1,10 @@
 //! Values with a text form: ids and opaque tokens; field validation and pages.
 
+pub mod account_name;
 pub mod caller;
 pub mod id;
 pub mod opaque;
 pub mod page;
 pub mod uri;
 pub mod validation;
+mod visible;

@@ -1,11 +1,11 @@
 //! Checks of single fields. They collect every violation of a message instead of stopping at the first. Rules
 //! that need other records are not here.
 
-use std::{borrow::Cow, collections::HashSet, fmt::Display, hash::Hash, ops::RangeInclusive};
+use std::{collections::HashSet, fmt::Display, hash::Hash, ops::RangeInclusive};
 
 use uuid::Uuid;
 
-use super::uri;
+use super::{uri, visible};
 
 /// One field that breaks its rule. Neither part holds the field's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,16 +159,15 @@ impl Violations {
         result.map_err(|error| self.add(field, error.to_string())).ok()
     }
 
-    /// Parses a text on one line, and trims white space at its ends. `limits` bounds its length in characters.
-    /// Rejects control characters, and those that reorder what is displayed: people who consent read such texts.
+    /// Parses a text on one line that people see. Returns it in NFC, without white space at its ends. Rejects what changes
+    /// the direction of text.
     pub fn text(&mut self, field: &str, value: &str, limits: RangeInclusive<usize>) -> Option<String> {
-        self.check(field, bounded(value, limits, is_control))
+        self.check(field, visible::line(value, limits))
     }
 
-    /// Parses a text that may hold line breaks and tabs; otherwise as [`Self::text`].
+    /// Parses a text that people see, with line breaks, which become `\n`, and tabs; otherwise as [`Self::text`].
     pub fn multiline(&mut self, field: &str, value: &str, limits: RangeInclusive<usize>) -> Option<String> {
-        let is_rejected = |c| is_control(c) && c != '\n' && c != '\t';
-        self.check(field, bounded(value, limits, is_rejected))
+        self.check(field, visible::lines(value, limits))
     }
 
     /// Parses the `request_id` of a creating call: a UUID version 4, or nothing.
@@ -207,31 +206,6 @@ impl Violations {
     }
 }
 
-fn bounded(
-    value: &str,
-    limits: RangeInclusive<usize>,
-    is_rejected: impl Fn(char) -> bool,
-) -> Result<String, Cow<'static, str>> {
-    let value = value.trim();
-    let (min, max) = limits.into_inner();
-    // A character has at most four bytes, which bounds the work on oversize input.
-    if value.is_empty() && min > 0 {
-        Err("must not be empty".into())
-    } else if value.len() > max.saturating_mul(4) || !(min..=max).contains(&value.chars().count()) {
-        Err(format!("must have {min} to {max} characters").into())
-    } else if value.chars().any(is_rejected) {
-        Err("must not hold control characters".into())
-    } else {
-        Ok(value.to_owned())
-    }
-}
-
-/// Returns whether a character is a control character, a line or paragraph separator, or an embedding, override or
-/// isolate of bidirectional text (UAX #9). The plain marks and the joiners belong to ordinary spelling.
-fn is_control(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -251,10 +225,21 @@ mod tests {
         v.text("c1", "a\u{85}b", 1..=5);
         v.text("reorder", "a\u{202E}b", 1..=5);
         v.multiline("isolate", "a\u{2066}b", 1..=5);
+        v.text("separator", "a\u{2028}b", 1..=5);
         let fields: Vec<_> = v.iter().map(|v| v.field.as_str()).collect();
         assert_eq!(
             fields,
-            ["empty", "long", "huge", "line", "nul", "c1", "reorder", "isolate"]
+            [
+                "empty",
+                "long",
+                "huge",
+                "line",
+                "nul",
+                "c1",
+                "reorder",
+                "isolate",
+                "separator"
+            ]
         );
     }
 

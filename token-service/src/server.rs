@@ -144,7 +144,7 @@ impl Service for TokenServer {
 
     fn routes(&self) -> RoutesBuilder {
         let mut routes = RoutesBuilder::default();
-        let audit = AuditApi(self.oauth.store.db.clone());
+        let audit = AuditApi::new(self.oauth.store.db.clone());
         macro_rules! add {
             ($($server:ident($api:expr)),* $(,)?) => {
                 $(routes.add_service(

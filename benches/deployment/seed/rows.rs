@@ -12,7 +12,6 @@ use accord::{
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use registry_service::{
-    model::account_name,
     model::argon2_hash::Argon2Hash,
     store::entity::{client, client_secret, client_tenant, scope, tenant, user},
 };
@@ -54,7 +53,7 @@ pub fn user(tenant: &Tenant) -> user::Model {
         user_id: tenant.user_id.to_string(),
         name_hash,
         name_key_version: 1,
-        name_rules_version: account_name::RULES_VERSION,
+        name_rules_version: accord::text::account_name::RULES_VERSION,
         label: "Administrator 1".to_owned(),
         tenant_admin: true,
         state: "active".to_owned(),
@@ -89,6 +88,10 @@ pub fn client(client: &Client) -> client::Model {
             "goals": PURPOSE,
         }),
         scopes: SCOPE.split(' ').map(scope).collect::<Value>(),
+        added: json!({
+            "tenants": {client.tenant.tenant_id.as_str(): 0},
+            "scopes": SCOPE.split(' ').map(|name| (name.to_owned(), json!(0))).collect::<serde_json::Map<_, _>>(),
+        }),
         redirect_uris: json!([REDIRECT_URI]),
         state: "active".to_owned(),
         version: 0,
@@ -145,6 +148,7 @@ pub fn grant(client: &Client, grant_id: GrantId) -> grant::Model {
         granted_by_user_id: client.tenant.user_id.to_string(),
         state: "pending".to_owned(),
         family_id: None,
+        client_version: 0,
         created_at: now(),
         redeem_until: tomorrow(),
         activated_at: None,

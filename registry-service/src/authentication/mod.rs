@@ -2,6 +2,8 @@
 
 pub mod client;
 pub mod tenant_admin;
+#[cfg(test)]
+mod timing;
 
 use tracing::Instrument;
 

@@ -2,7 +2,7 @@
 
 use accord::{
     store::audit::{Event, Origin},
-    text::{id::TenantId, opaque::OpaqueToken},
+    text::{account_name::AccountName, id::TenantId, opaque::OpaqueToken, validation::only_field},
 };
 use zeroize::Zeroizing;
 
@@ -10,12 +10,16 @@ use super::complete;
 use crate::{
     error::{Error, Result},
     model::{
-        account_name::AccountName,
-        tenant,
-        user::{self, Password, Selector, User},
+        account_name,
+        password::Password,
+        purpose, tenant,
+        user::{self, Selector, User},
     },
-    store::Store,
+    store::{Enrolling, Store},
 };
+
+/// The product's name, which a guesser tries.
+const PRODUCT: &str = "Accord";
 
 /// Checks a Tenant Admin's account name and password. `account_name` is `None` if it is malformed. Success and
 /// [`Error::SignInFailed`] each cost one argon2 run and record one event.
@@ -52,7 +56,7 @@ pub async fn sign_in(
             Some((admin.user_id.as_str(), hash))
         });
         // A text that is too short or too long for a password costs a run too.
-        let password = Password::parse(password).map(|password| password.bytes());
+        let password = Password::parse(&password).map(|password| password.bytes());
         let password = password.unwrap_or_default();
         let is_right = store.hasher.verify_password(password, stored).await?;
         let admin = admin.filter(|_| is_right);
@@ -63,10 +67,11 @@ pub async fn sign_in(
     .await
 }
 
-/// Sets the password that a Tenant Admin chose. The enrolment token works once.
+/// Sets the password that a Tenant Admin chose. The enrolment token works once; a refused password leaves it open.
 ///
 /// # Errors
-/// [`Error::LinkInvalid`] for a token that is unknown, used or expired; [`Error::Busy`].
+/// [`Error::LinkInvalid`] for a token that is unknown, used or expired; [`Error::Invalid`] for a password that is too easy
+/// to guess; [`Error::Busy`].
 pub async fn complete_enrolment(
     store: &Store,
     origin: Origin,
@@ -76,9 +81,29 @@ pub async fn complete_enrolment(
     let store = store.clone();
     complete(async move {
         // Rejects a guessed token without an argon2 run.
-        let user_id = store.find_enrolment(&token).await?.ok_or(Error::LinkInvalid)?;
-        let hashed = store.hasher.hash(user_id.as_str(), password.bytes()).await?;
+        let admin = store.find_enrolment(&token).await?.ok_or(Error::LinkInvalid)?;
+        let password = require_strong(&store, &admin, password).await?;
+        let hashed = store.hasher.hash(&admin.user_id, password.bytes()).await?;
         store.use_enrolment(&origin, &token, hashed).await
     })
     .await
+}
+
+/// Returns the password, unless it is too easy to guess for this user.
+async fn require_strong(store: &Store, admin: &Enrolling, password: Password) -> Result<Password> {
+    let admin = admin.clone();
+    let keyring = store.keyring.clone();
+    let checked = tokio::task::spawn_blocking(move || {
+        let key = keyring.require(purpose::ACCOUNT_NAME, admin.name_key_version)?;
+        let names = [admin.tenant_id.as_str(), &admin.tenant_name, PRODUCT];
+        let words = names
+            .iter()
+            .flat_map(|name| name.split_whitespace().chain([*name]));
+        let words: Vec<_> = words.collect();
+        let is_account_name =
+            |name: &str| account_name::hash_under(key, &admin.tenant_id, name) == admin.name_hash.as_slice();
+        let strong = password.require_strong(&words, is_account_name);
+        only_field("password", strong.map(|()| password)).map_err(Error::Invalid)
+    });
+    checked.await.map_err(|_| Error::Hashing)?
 }

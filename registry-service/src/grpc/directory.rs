@@ -5,6 +5,7 @@ use accord::{
     registry::v1::{directory_service_server::DirectoryService, *},
     rpc::status::Reply,
     text::{
+        account_name::AccountName,
         id::{ClientId, TenantId},
         opaque::{OpaqueToken, TokenKind},
     },
@@ -21,7 +22,6 @@ use crate::{
     authentication::{client::authenticate, tenant_admin::sign_in},
     directory::{self, read_at},
     error::Error,
-    model::account_name::AccountName,
 };
 
 #[tonic::async_trait]

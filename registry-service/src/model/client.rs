@@ -1,9 +1,12 @@
 //! Third-party clients: registered from approved integration requests.
 
+use std::collections::BTreeMap;
+
 use accord::{
     clock::UnixMillis,
     text::id::{ClientId, IntegrationRequestId, ScopeName, SecretId, TenantId},
 };
+use serde::{Deserialize, Serialize};
 use strum::{AsRefStr, EnumString};
 
 use super::integration_request::{Presentation, References, RequestedScope};
@@ -31,6 +34,8 @@ pub struct Client {
     pub tenant_ids: Vec<TenantId>,
     /// The scopes that it may ask for, with the partner's reasons.
     pub scopes: Vec<RequestedScope>,
+    /// Since when it has its tenants and scopes.
+    pub added: Added,
     /// The URIs that browsers may be redirected to.
     pub redirect_uris: Vec<String>,
     /// Whether it can obtain tokens.
@@ -49,6 +54,38 @@ pub struct Client {
     pub etag: i64,
     /// Its public keys, as [`ClientKeys`](crate::model::client_keys::ClientKeys) writes them; empty if none.
     pub json_web_key_set: String,
+}
+
+/// The feed positions at which a client got its tenants and scopes. One that was removed and added again is new, so that
+/// no consent from before covers it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Added {
+    /// By tenant.
+    pub tenants: BTreeMap<TenantId, i64>,
+    /// By scope.
+    pub scopes: BTreeMap<ScopeName, i64>,
+}
+
+impl Added {
+    /// Returns the positions after a change of the client at `seq`.
+    pub fn after(client: &Client, seq: i64) -> Self {
+        let Self { tenants, scopes } = &client.added;
+        let tenant_ids = client.tenant_ids.iter();
+        let names = client.scopes.iter().map(|scope| &scope.name);
+        Self {
+            tenants: tenant_ids
+                .map(|id| (id.clone(), since(tenants, id, seq)))
+                .collect(),
+            scopes: names
+                .map(|name| (name.clone(), since(scopes, name, seq)))
+                .collect(),
+        }
+    }
+}
+
+/// Returns the position of a key, or `seq` for a new one.
+pub fn since<K: Ord>(positions: &BTreeMap<K, i64>, key: &K, seq: i64) -> i64 {
+    positions.get(key).copied().unwrap_or(seq)
 }
 
 /// What token-service needs of a client.
@@ -71,6 +108,8 @@ pub struct ProfileScope {
     pub description: String,
     /// What the partner needs it for.
     pub reason: String,
+    /// The feed position at which the client got it.
+    pub added_seq: i64,
 }
 
 /// What an operator changes. `None` leaves a field as it is. No list holds duplicates.

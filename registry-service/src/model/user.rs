@@ -5,21 +5,17 @@ use std::time::Duration;
 use accord::{
     clock::UnixMillis,
     text::{
+        account_name::AccountName,
         id::{TenantId, UserId},
         opaque::OpaqueToken,
     },
 };
 use strum::{AsRefStr, EnumString};
-use zeroize::Zeroizing;
 
-use super::{account_name::AccountName, argon2_hash::Argon2Hash};
+use super::argon2_hash::Argon2Hash;
 
 /// How long an enrolment link can be used.
 pub const ENROLMENT_LIFE: Duration = Duration::from_secs(72 * 3600);
-/// The shortest password, in characters.
-pub const MIN_PASSWORD_CHARS: usize = 15;
-/// The longest password, in characters.
-pub const MAX_PASSWORD_CHARS: usize = 1024;
 
 /// Whether a user can act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString)]
@@ -78,47 +74,7 @@ pub enum Selector {
     AccountName(AccountName),
 }
 
-/// A password as the user chose or typed it. No part of it is cut off.
-#[derive(derive_more::Debug)]
-#[debug("Password([redacted])")]
-pub struct Password(Zeroizing<String>);
-
-/// The error for a text that is too short or too long for a password.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must have 15 to 1024 characters")]
-pub struct NotAPassword;
-
-impl Password {
-    /// Reads a password.
-    ///
-    /// # Errors
-    /// [`NotAPassword`].
-    pub fn parse(text: Zeroizing<String>) -> Result<Self, NotAPassword> {
-        // A character has at most four bytes. This bounds the work on too long input.
-        let fits = text.len() <= MAX_PASSWORD_CHARS * 4
-            && (MIN_PASSWORD_CHARS..=MAX_PASSWORD_CHARS).contains(&text.chars().count());
-        if fits { Ok(Self(text)) } else { Err(NotAPassword) }
-    }
-
-    /// Returns the bytes that are hashed.
-    pub fn bytes(&self) -> Zeroizing<Vec<u8>> {
-        Zeroizing::new(self.0.as_bytes().to_vec())
-    }
-}
-
 /// Returns the URL of the page that takes an enrolment token. `public_base_url` has no trailing slash.
 pub fn enrolment_link(public_base_url: &str, tenant_id: &TenantId, token: &OpaqueToken) -> String {
     format!("{public_base_url}/{tenant_id}/enrol/{}", token.expose())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn passwords_are_counted_in_characters() {
-        let parse = |text: &str| Password::parse(Zeroizing::new(text.to_owned())).is_ok();
-        assert!(parse(&"ä".repeat(15)) && parse(&"ä".repeat(1024)) && parse("spaces and \0 count too"));
-        assert!(!parse(&"ä".repeat(14)) && !parse(&"ä".repeat(1025)) && !parse(""));
-    }
 }

@@ -47,7 +47,10 @@ impl Store {
         let reservation = match outcome {
             Outcome::Replay { resource_id, secrets } => {
                 let row = Entity::find_by_id(resource_id).one(&tx).await?;
-                return Ok((caller(row.ok_or(corrupt("idempotency"))?)?, token(&secrets)));
+                let row = row.ok_or(corrupt("idempotency"))?;
+                let id = row.caller_id.clone();
+                let replay = (caller(row)?, token(&secrets));
+                return self.commit_replay(tx, creation, &id, replay).await;
             }
             Outcome::New(reservation) => reservation,
         };

@@ -1,5 +1,7 @@
 //! Clients in the database.
 
+use std::collections::HashMap;
+
 use accord::{
     clock::UnixMillis,
     store::{
@@ -30,7 +32,7 @@ use crate::{
     error::{Error, Result},
     model::{
         change_kind,
-        client::{Client, ClientProfile, ClientUpdate, ProfileScope, State},
+        client::{Added, Client, ClientProfile, ClientUpdate, ProfileScope, State, since},
         client_keys::ClientKeys,
         integration_request::Presentation,
     },
@@ -59,6 +61,7 @@ impl Store {
                 name: scope.name.clone(),
                 description: row.description.clone(),
                 reason: scope.reason.clone(),
+                added_seq: since(&client.added.scopes, &scope.name, i64::MAX),
             })
         });
         Ok(Some(ClientProfile {
@@ -87,9 +90,7 @@ impl Store {
         let query = query.apply_if(tenant, QueryFilter::filter);
         let page = self.page(query, Column::ClientId, Desc, page, client).await?;
         let with_tenants = async |mut clients: Vec<Client>| {
-            for client in &mut clients {
-                read_tenants(self.db.read(), client).await?;
-            }
+            read_tenants(self.db.read(), &mut clients).await?;
             Ok(clients)
         };
         page.try_map(with_tenants).await
@@ -144,14 +145,14 @@ impl Store {
             fields.push("tenant_ids");
         }
         let event = event("client.update", client_id).detail("fields", fields.join(","));
-        if narrows {
+        let seq = if narrows {
             let seq = self.publish(&tx, origin, event, tokens_ended(client_id)).await?;
-            set_seq(&tx, client_id, &[Column::Version, Column::TokensEndedSeq], seq).await?;
+            set_seq(&tx, client_id, &[Column::TokensEndedSeq], seq).await?;
+            seq
         } else {
-            let seq = self.publish(&tx, origin, event, changed(client_id)).await?;
-            set_seq(&tx, client_id, &[Column::Version], seq).await?;
-        }
-        let client = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
+            self.publish(&tx, origin, event, changed(client_id)).await?
+        };
+        let client = set_version(&tx, client_id, seq).await?;
         commit(tx, client).await
     }
 
@@ -219,9 +220,7 @@ pub(super) async fn lock_client(tx: &DatabaseTransaction, client_id: &ClientId) 
 pub(super) async fn find(conn: &impl ConnectionTrait, client_id: &ClientId) -> Result<Option<Client>> {
     let row = Entity::find_by_id(client_id.as_str()).one(conn).await?;
     let mut client = row.map(client).transpose()?;
-    if let Some(client) = &mut client {
-        read_tenants(conn, client).await?;
-    }
+    read_tenants(conn, client.as_mut_slice()).await?;
     Ok(client)
 }
 
@@ -272,6 +271,23 @@ fn revise(client_id: &ClientId, now: UnixMillis) -> UpdateMany<Entity> {
         .col_expr(Column::Etag, Expr::col(Column::Etag).add(1))
 }
 
+/// Sets the version of a client to the position of a change, which is also when it got what is new. Returns the client.
+pub(super) async fn set_version(tx: &DatabaseTransaction, client_id: &ClientId, seq: i64) -> Result<Client> {
+    let client = find(tx, client_id).await?.ok_or(Error::NotFound("client"))?;
+    let added = Added::after(&client, seq);
+    Entity::update_many()
+        .filter(Column::ClientId.eq(client_id.as_str()))
+        .col_expr(Column::Version, Expr::value(seq))
+        .col_expr(Column::Added, Expr::value(json(&added)?))
+        .exec(tx)
+        .await?;
+    Ok(Client {
+        version: seq,
+        added,
+        ..client
+    })
+}
+
 /// Sets columns of a client to the position of a change.
 pub(super) async fn set_seq(
     tx: &DatabaseTransaction,
@@ -301,16 +317,25 @@ pub(super) async fn insert_tenants(
     Ok(())
 }
 
-/// Adds the tenants to a client that [`client`] converted.
-async fn read_tenants(conn: &impl ConnectionTrait, client: &mut Client) -> Result<()> {
+/// Adds the tenants to clients that [`client`] converted, with one query.
+async fn read_tenants(conn: &impl ConnectionTrait, clients: &mut [Client]) -> Result<()> {
+    if clients.is_empty() {
+        return Ok(());
+    }
+    let ids = clients.iter().map(|client| client.client_id.as_str());
     let rows = client_tenant::Entity::find()
-        .filter(client_tenant::Column::ClientId.eq(client.client_id.as_str()))
+        .filter(client_tenant::Column::ClientId.is_in(ids))
         .order_by_asc(client_tenant::Column::TenantId)
         .all(conn)
         .await?;
-    let tenant_ids = rows.iter().map(|row| TenantId::parse(&row.tenant_id));
-    let tenant_ids = tenant_ids.collect::<Result<_, _>>();
-    client.tenant_ids = tenant_ids.map_err(|_| corrupt("client_tenants"))?;
+    let mut tenants: HashMap<_, Vec<_>> = HashMap::new();
+    for row in rows {
+        let tenant_id = TenantId::parse(&row.tenant_id).map_err(|_| corrupt("client_tenants"))?;
+        tenants.entry(row.client_id).or_default().push(tenant_id);
+    }
+    for client in clients {
+        client.tenant_ids = tenants.remove(client.client_id.as_str()).unwrap_or_default();
+    }
     Ok(())
 }
 
@@ -324,6 +349,7 @@ fn client(row: Model) -> Result<Client> {
         integration_request_id: request_id.map_err(|_| unreadable())?,
         presentation: serde_json::from_value(row.presentation).map_err(|_| unreadable())?,
         scopes: serde_json::from_value(row.scopes).map_err(|_| unreadable())?,
+        added: serde_json::from_value(row.added).map_err(|_| unreadable())?,
         redirect_uris: serde_json::from_value(row.redirect_uris).map_err(|_| unreadable())?,
         state: row.state.parse().map_err(|_| unreadable())?,
         version: row.version,

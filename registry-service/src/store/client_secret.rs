@@ -48,7 +48,9 @@ impl Store {
             Outcome::Replay { resource_id, secrets } => {
                 let (issued, handover) = self.reissue(&tx, &resource_id, &secrets).await?;
                 let secret = find(&tx, &issued.client_id, &issued.secret_id).await?;
-                return Ok((secret.ok_or(corrupt("idempotency"))?, handover));
+                let replay = (secret.ok_or(corrupt("idempotency"))?, handover);
+                let subject = issued.secret_id.as_str();
+                return self.commit_replay(tx, creation, subject, replay).await;
             }
             Outcome::New(reservation) => reservation,
         };

@@ -44,7 +44,9 @@ impl Store {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
             Outcome::Replay { resource_id, secrets } => {
-                return link(self.reissue(&tx, &resource_id, &secrets).await?.1);
+                let (issued, handover) = self.reissue(&tx, &resource_id, &secrets).await?;
+                let subject = issued.secret_id.as_str();
+                return self.commit_replay(tx, creation, subject, link(handover)?).await;
             }
             Outcome::New(reservation) => reservation,
         };

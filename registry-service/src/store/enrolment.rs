@@ -19,6 +19,7 @@ use super::{
         enrolment::{ActiveModel, Column, Entity},
         user,
     },
+    tenant,
 };
 use crate::{
     error::{Error, Result},
@@ -29,16 +30,42 @@ use crate::{
     },
 };
 
+/// A Tenant Admin who chooses a password, and the names that it must not rest on.
+#[derive(Clone, derive_more::Debug)]
+pub struct Enrolling {
+    /// The user's id, which owns the hash.
+    pub user_id: String,
+    /// The tenant.
+    pub tenant_id: TenantId,
+    /// The tenant's display name.
+    pub tenant_name: String,
+    /// The hash of the account name.
+    #[debug(skip)]
+    pub name_hash: Vec<u8>,
+    /// The version of its key.
+    pub name_key_version: i32,
+}
+
 impl Store {
     /// Finds the Tenant Admin that an open enrolment is for.
-    pub async fn find_enrolment(&self, token: &OpaqueToken) -> Result<Option<UserId>> {
+    pub async fn find_enrolment(&self, token: &OpaqueToken) -> Result<Option<Enrolling>> {
         let open = Entity::find_by_id(token.digest().to_vec())
             .filter(unused())
             .filter(Column::ExpiresAt.gt(self.now().as_millis()))
             .one(self.db.read())
             .await?;
-        let user_id = open.map(|row| UserId::parse(&row.user_id)).transpose();
-        user_id.map_err(|_| corrupt("enrolments"))
+        let Some(open) = open else { return Ok(None) };
+        let user = user::Entity::find_by_id((open.tenant_id, open.user_id));
+        let user = user.one(self.db.read()).await?.ok_or(corrupt("enrolments"))?;
+        let tenant_id = TenantId::parse(&user.tenant_id).map_err(|_| corrupt("users"))?;
+        let tenant = tenant::find(self.db.read(), &tenant_id).await?;
+        Ok(Some(Enrolling {
+            user_id: user.user_id,
+            tenant_id,
+            tenant_name: tenant.ok_or(corrupt("users"))?.display_name,
+            name_hash: user.name_hash,
+            name_key_version: user.name_key_version,
+        }))
     }
 
     /// Uses an enrolment and sets the password. One conditional update decides between racing calls.

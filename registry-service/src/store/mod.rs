@@ -47,6 +47,8 @@ mod tenant;
 pub(crate) mod testing;
 mod user;
 
+pub use enrolment::Enrolling;
+
 /// The purposes of the registry's data keys.
 pub const PURPOSES: &[&str] = &[
     purpose::ACCOUNT_NAME,
@@ -107,6 +109,20 @@ impl Store {
         let tx = self.db.write().await?;
         let outcome = idempotency::begin(&tx, &self.keyring, &*self.clock, &*self.random, creation).await?;
         Ok((tx, outcome))
+    }
+
+    /// Records that a repeated call shows the secret of `subject` again, and commits.
+    async fn commit_replay<T>(
+        &self,
+        tx: DatabaseTransaction,
+        creation: &Creation,
+        subject: &str,
+        result: T,
+    ) -> Result<T> {
+        let event = Event::new("secret.show_again").subject(subject);
+        let event = event.detail("method", creation.method);
+        self.audit(&tx, &creation.origin, event).await?;
+        commit(tx, result).await
     }
 
     async fn audit(&self, conn: &impl ConnectionTrait, origin: &Origin, event: Event) -> Result<()> {

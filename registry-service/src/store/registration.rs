@@ -8,16 +8,16 @@ use sea_orm::{Set, entity::prelude::*};
 
 use super::{
     Store,
-    client::{changed, event, find, insert_tenants, set_seq},
+    client::{changed, event, find, insert_tenants, set_version},
     commit, corrupt,
-    entity::client::{ActiveModel, Column},
+    entity::client::ActiveModel,
     integration_request::mark_registered,
     json,
 };
 use crate::{
     error::Result,
     model::{
-        client::{Client, State},
+        client::{Added, Client, State},
         client_secret::NewSecret,
         delivery::{Handover, Method},
     },
@@ -40,7 +40,9 @@ impl Store {
             Outcome::Replay { resource_id, secrets } => {
                 let (issued, handover) = self.reissue(&tx, &resource_id, &secrets).await?;
                 let client = find(&tx, &issued.client_id).await?;
-                return Ok((client.ok_or(corrupt("idempotency"))?, handover));
+                let replay = (client.ok_or(corrupt("idempotency"))?, handover);
+                let subject = issued.secret_id.as_str();
+                return self.commit_replay(tx, creation, subject, replay).await;
             }
             Outcome::New(reservation) => reservation,
         };
@@ -53,6 +55,7 @@ impl Store {
             integration_request_id: Set(request_id.to_string()),
             presentation: Set(json(&request.presentation)?),
             scopes: Set(json(&request.scopes)?),
+            added: Set(json(&Added::default())?),
             redirect_uris: Set(json(&request.redirect_uris)?),
             state: Set(State::Active.as_ref().to_owned()),
             version: Set(0),
@@ -76,8 +79,7 @@ impl Store {
             .detail("secret_id", issued.secret_id.as_str());
         let change = changed(&client_id);
         let seq = self.publish(&tx, &creation.origin, event, change).await?;
-        set_seq(&tx, &client_id, &[Column::Version], seq).await?;
-        let client = find(&tx, &client_id).await?.ok_or(corrupt("clients"))?;
+        let client = set_version(&tx, &client_id, seq).await?;
         commit(tx, (client, handover)).await
     }
 }

@@ -9,6 +9,7 @@ use accord::{
         idempotency::Outcome,
     },
     text::{
+        account_name::{AccountName, RULES_VERSION},
         id::{TenantId, UserId},
         opaque::OpaqueToken,
         page::{Page, PageRequest},
@@ -24,7 +25,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     model::{
-        account_name::{AccountName, RULES_VERSION},
+        account_name,
         argon2_hash::Argon2Hash,
         change_kind,
         user::{NewUser, Selector, State, User},
@@ -47,8 +48,13 @@ impl Store {
             Outcome::Replay { resource_id, secrets } => {
                 let user_id = UserId::parse(&resource_id).map_err(|_| corrupt("idempotency"))?;
                 let user = find(&tx, tenant_id, &user_id).await?;
-                let token = new.tenant_admin.then(|| enrolment::token(&secrets));
-                return Ok((user.ok_or(corrupt("idempotency"))?, token));
+                let user = user.ok_or(corrupt("idempotency"))?;
+                if !new.tenant_admin {
+                    return Ok((user, None));
+                }
+                let replay = (user, Some(enrolment::token(&secrets)));
+                let subject = user_id.as_str();
+                return self.commit_replay(tx, creation, subject, replay).await;
             }
             Outcome::New(reservation) => reservation,
         };
@@ -62,7 +68,7 @@ impl Store {
         }
         let now = self.now();
         let user_id = UserId::generate(&*self.clock, &*self.random);
-        let (name_hash, name_key_version) = new.account_name.hash(&self.keyring, tenant_id)?;
+        let (name_hash, name_key_version) = account_name::hash(&new.account_name, &self.keyring, tenant_id)?;
         let row = ActiveModel {
             tenant_id: Set(tenant_id.to_string()),
             user_id: Set(user_id.to_string()),
@@ -107,7 +113,8 @@ impl Store {
         tenant_id: &TenantId,
         name: &AccountName,
     ) -> Result<Option<User>> {
-        let hashes = name.hashes(&self.keyring, tenant_id).into_iter().map(Vec::from);
+        let hashes = account_name::hashes(name, &self.keyring, tenant_id);
+        let hashes = hashes.into_iter().map(Vec::from);
         let row = Entity::find()
             .filter(Column::TenantId.eq(tenant_id.as_str()))
             .filter(Column::NameHash.is_in(hashes))
@@ -191,7 +198,11 @@ impl Store {
         let user = find(&tx, tenant_id, user_id).await?;
         let user = user.ok_or(Error::NotFound("user"))?;
         let reservation = match outcome {
-            Outcome::Replay { secrets, .. } => return Ok((user, enrolment::token(&secrets))),
+            Outcome::Replay { secrets, .. } => {
+                let replay = (user, enrolment::token(&secrets));
+                let subject = user_id.as_str();
+                return self.commit_replay(tx, creation, subject, replay).await;
+            }
             Outcome::New(reservation) => reservation,
         };
         let rejected = |state: &str| Error::WrongState {

@@ -29,7 +29,7 @@ fn directory(harness: &Harness) -> DirectoryServiceClient<CallerChannel> {
     DirectoryServiceClient::new(harness.workload(WorkloadKind::TokenService))
 }
 
-async fn sign_in(
+pub async fn sign_in(
     harness: &Harness,
     tenant_id: &str,
     name: &str,

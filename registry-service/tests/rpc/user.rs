@@ -89,6 +89,13 @@ async fn a_name_is_found_in_every_spelling_and_never_shown() {
         "ada.admin@firm.example",
         "ADA.ADMIN@FIRM.EXAMPLE",
         "ａda.admin@firm.example",
+        " ada.admin@firm.example",
+        "ada.admin@firm.example\u{a0}",
+        "\tada.admin@firm.example\n",
+        "\u{3000}ada.admin@firm.example\u{85}",
+        "ada\u{200b}.admin@firm.example",
+        "\u{feff}a\u{ad}da.admin@firm.example\u{2060}",
+        "ada\u{180e}.admin@firm.example",
     ] {
         let same = found(&harness, "firm-one", Which::AccountName(written.into())).await;
         assert_eq!(same.unwrap(), user, "{written}");
@@ -128,13 +135,22 @@ async fn all_violations_are_reported_at_once() {
     let bad = pb::RegisterUserRequest {
         request_id: "1".into(),
         tenant_id: "Firm".into(),
-        account_name: " ada".into(),
+        account_name: "a\u{7}da".into(),
         label: "x".repeat(101),
         tenant_admin: true,
     };
     let result = registrar(&harness).register_user(bad).await;
     assert_violations(result, &["request_id", "tenant_id", "account_name", "label"]);
-    for name in ["", "a\0b", "\u{378}", &"x".repeat(321)] {
+    for name in [
+        "",
+        "\u{200b}",
+        "a\0b",
+        "\u{378}",
+        "ada\u{202e}@firm.example",
+        "ada\u{200e}",
+        &"\u{301}".repeat(1000),
+        &"x".repeat(321),
+    ] {
         let result = registrar(&harness).register_user(admin(name)).await;
         assert_violations(result, &["account_name"]);
     }
@@ -202,7 +218,7 @@ async fn malformed_ids_and_filters_are_reported() {
         .await;
     assert_violations(result, &["tenant_id", "user_id"]);
     let result = registrar(&harness)
-        .find_user(find(Which::AccountName("ada\n".into())))
+        .find_user(find(Which::AccountName("a\nda".into())))
         .await;
     assert_violations(result, &["tenant_id", "account_name"]);
     let result = security(&harness)

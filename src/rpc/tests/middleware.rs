@@ -1,6 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::sync::{Arc, Mutex};
+use std::{
+    io::{Read, Seek},
+    sync::{Arc, Mutex},
+};
 
 use tonic::Code;
 
@@ -69,6 +72,26 @@ async fn the_request_id_is_in_the_context_and_in_the_response() {
     assert_eq!(answered, "from-outside-1");
     assert!(answered.is_sensitive(), "HPACK would index it");
     assert_eq!(*seen.lock().unwrap(), "from-outside-1");
+}
+
+#[tokio::test]
+async fn a_call_whose_caller_hangs_up_has_a_log_line() {
+    let file = Arc::new(tempfile::tempfile().unwrap());
+    let lines = tracing_subscriber::fmt().with_writer(file.clone()).finish();
+    let logging = tracing::subscriber::set_default(lines);
+    let mut hung_up = Box::pin(call(HeaderMap::new(), std::future::pending::<()>));
+    assert!(hung_up.as_mut().now_or_never().is_none());
+    drop(hung_up);
+    call(HeaderMap::new(), || std::future::ready(())).await;
+    drop(logging);
+    let (mut file, mut text) = (&*file, String::new());
+    file.rewind().unwrap();
+    file.read_to_string(&mut text).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(
+        text.contains("/a.A/Open") && text.contains("the caller hung up"),
+        "{text}"
+    );
 }
 
 #[test]

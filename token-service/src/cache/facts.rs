@@ -156,7 +156,7 @@ fn client_size(client: &Client) -> usize {
     let scopes: usize = client.scopes.iter().map(scope_size).sum();
     let uris: usize = client.redirect_uris.iter().map(|uri| uri.len() + 32).sum();
     let texts = client.profile.size() + client.json_web_key_set.len();
-    2 * OVERHEAD + scopes + uris + client.tenant_ids.len() * 64 + texts
+    2 * OVERHEAD + scopes + uris + client.tenants.len() * 64 + texts
 }
 
 /// Returns the approximate size of a tenant in bytes.

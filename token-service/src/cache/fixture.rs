@@ -81,7 +81,10 @@ impl FakeRegistry {
         Some(pb::ClientProfile {
             client_id: self.client_id.to_string(),
             state: pb::ClientState::Active.into(),
-            tenant_ids: vec![TENANT.into()],
+            tenants: vec![pb::ProfileTenant {
+                tenant_id: TENANT.into(),
+                added_seq: 0,
+            }],
             scopes: vec![pb::ProfileScope {
                 name: SCOPE.into(),
                 ..Default::default()
@@ -281,6 +284,7 @@ impl Cache {
             granted_by_user_id: registry.user_id.to_string(),
             state: "active".into(),
             family_id: None,
+            client_version: 0,
             created_at: now,
             redeem_until: now,
             activated_at: Some(now),

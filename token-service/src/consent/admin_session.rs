@@ -42,8 +42,9 @@ pub struct SignIn {
 
 /// Opens a session for the workload of `origin`. Returns its token, and when it ends at the latest.
 ///
-/// The attempt runs in its own task, under its own deadline: otherwise a guesser that disconnects early, or sets a
-/// short deadline, would leave no trace of a wrong password.
+/// The attempt runs in its own task, under its own deadline, so that one whose caller disconnects early, or sets a short
+/// deadline, takes the same steps. Failures are forgotten only here, when the caller receives the answer: otherwise a
+/// guesser that hangs up could tell a right password by the delay of the next attempt.
 ///
 /// # Errors
 /// [`Error::NotFound`] for a setup that is unknown or of another tenant, [`Error::WrongState`] for one that
@@ -66,16 +67,18 @@ pub async fn sign_in(
     };
     let finished = finish_sign_in(consents.clone(), origin.clone(), sign_in, attempt);
     let finished = tokio::spawn(context::scope(context, finished)).await;
-    finished.map_err(|panic| Error::Internal(panic.into()))?
+    let (token, ends_at, attempt) = finished.map_err(|panic| Error::Internal(panic.into()))??;
+    attempt.succeeded(store.now());
+    Ok((token, ends_at))
 }
 
-/// Waits, checks the password, then counts and records the attempt. Right and wrong passwords take the same steps.
+/// Waits, checks the password, and records the attempt. Right and wrong passwords take the same steps.
 async fn finish_sign_in(
     consents: Consents,
     origin: Origin,
     sign_in: SignIn,
     attempt: Attempt,
-) -> Result<(OpaqueToken, UnixMillis)> {
+) -> Result<(OpaqueToken, UnixMillis, Attempt)> {
     tokio::time::sleep(attempt.delay()).await;
     let (tenant_id, account_name) = (sign_in.tenant_id, &sign_in.account_name);
     let registry = &consents.registry;
@@ -83,7 +86,6 @@ async fn finish_sign_in(
     let store = &consents.store;
     match checked.await {
         Ok(user) => {
-            attempt.succeeded(store.now());
             let new = NewSession {
                 tenant_id,
                 user_id: user.value.user_id,
@@ -91,10 +93,9 @@ async fn finish_sign_in(
                 position: user.position,
             };
             let (token, opened_at) = store.open_admin_session(&origin, new).await?;
-            Ok((token, opened_at.plus(LIFE)))
+            Ok((token, opened_at.plus(LIFE), attempt))
         }
         Err(Error::SignInFailed) => {
-            attempt.failed(store.now());
             let event = Event::new("admin_session.open").tenant(&tenant_id).refused();
             store.record(origin, event).await?;
             Err(Error::SignInFailed)

@@ -108,9 +108,10 @@ impl Call {
             let session = session.ok_or(Error::PermissionDenied)?;
             session.require_fresh(self.consents.store.now())?;
             let grant = self.grant(tenant_id, grant_id).await?;
-            // A suspended consent may change too, so its parties don't matter.
-            match grant.state_at(self.consents.store.now(), true) {
-                GrantState::Active => {}
+            let client = self.find_client(&grant.client_id).await?;
+            let client = client.as_deref().map(|client| &client.value);
+            match grant.state_with(self.consents.store.now(), client, true) {
+                GrantState::Active | GrantState::Suspended => {}
                 state => return Err(state.refusal()),
             }
             let user_id = self.designated_user(tenant_id, account_name).await?;

@@ -99,7 +99,7 @@ impl Call {
             .find_client(client_id)
             .await?
             .map(|client| client.value.clone());
-        let client = client.filter(|client| client.tenant_ids.contains(tenant_id));
+        let client = client.filter(|client| client.tenants.contains_key(tenant_id));
         let client = client.ok_or(Error::NotFound("client"))?;
         if !client.redirect_uris.iter().any(|known| known == redirect_uri) {
             let mut v = Violations::default();

@@ -11,7 +11,11 @@ use std::{
     time::Duration,
 };
 
-use accord::{clock::UnixMillis, random::Random, text::id::TenantId};
+use accord::{
+    clock::UnixMillis,
+    random::Random,
+    text::{account_name::AccountName, id::TenantId},
+};
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
@@ -51,8 +55,8 @@ struct Inner {
     tallies: Mutex<[Tally; 3]>,
 }
 
-/// An attempt under way. [`Self::failed`] or [`Self::succeeded`] ends it. An attempt that is dropped without either is
-/// not counted.
+/// An attempt under way. It counts as a failure from its beginning, and stays one unless [`Self::succeeded`] forgets it:
+/// so an attempt whose caller hangs up, or that nobody could check, leaves the same trace whatever its password.
 #[derive(derive_more::Debug)]
 #[must_use]
 #[debug("Attempt {{ delay: {delay:?}, .. }}")]
@@ -103,10 +107,10 @@ impl SignInDelays {
                 .unwrap_or_default()
         };
         let (account_count, address_count, pair_count) = (count(ACCOUNT), count(ADDRESS), count(PAIR));
-        // An attempt under way counts as a failure. Otherwise simultaneous guesses would cause no delay.
-        let address_delay = delay(address_count.at_worst(), FREE_PER_ADDRESS);
-        let mut delay = delay(account_count.at_worst(), FREE_PER_ACCOUNT).max(address_delay);
-        let free = FREE_PER_ACCOUNT.saturating_sub(pair_count.failures);
+        let address_delay = delay(address_count.failures, FREE_PER_ADDRESS);
+        let mut delay = delay(account_count.failures, FREE_PER_ACCOUNT).max(address_delay);
+        let ended = pair_count.failures.saturating_sub(pair_count.under_way);
+        let free = FREE_PER_ACCOUNT.saturating_sub(ended);
         if address_count.under_way >= MAX_PER_ADDRESS || pair_count.under_way > free {
             return Err(Error::TooManySignIns(delay.max(Duration::from_secs(1))));
         }
@@ -123,16 +127,13 @@ impl SignInDelays {
         })
     }
 
-    /// Returns the key of an account. Names that the registry treats as equal must not each have free failures. ASCII
-    /// names are equal if they differ only in case. Under NFKC a non-ASCII name can equal many others, so
-    /// all non-ASCII names of a tenant share one key. An account has at most two keys.
+    /// Returns the key of an account. Names that are one for the registry are one here. Texts that can't be names share
+    /// one key in each tenant.
     fn account(&self, tenant_id: &TenantId, account_name: &str) -> Key {
-        let (tenant, name) = (tenant_id.as_str().as_bytes(), account_name.trim());
-        if name.is_ascii() {
-            let name = Zeroizing::new(name.to_ascii_lowercase());
-            self.hash(b"account", &[tenant, name.as_bytes()])
-        } else {
-            self.hash(b"accounts beyond ASCII", &[tenant])
+        let tenant = tenant_id.as_str().as_bytes();
+        match AccountName::parse(account_name) {
+            Ok(name) => self.hash(b"account", &[tenant, name.expose().as_bytes()]),
+            Err(_) => self.hash(b"no account", &[tenant]),
         }
     }
 
@@ -174,16 +175,12 @@ impl Attempt {
         self.delay
     }
 
-    /// Ends the attempt after a wrong password or account name.
-    pub fn failed(self, now: UnixMillis) {
-        self.each(|tally, key| tally.add(key, 1.0, now));
-    }
-
-    /// Ends the attempt after the right password. Forgets the failures of this account from this address, which were
-    /// typing errors; keeps those from other addresses.
+    /// Ends the attempt when its caller receives the answer that the password is right. Forgets the failures of this
+    /// account from this address, which were typing errors; keeps those from other addresses.
     pub fn succeeded(self, now: UnixMillis) {
-        let forgotten = self.keys[PAIR].map_or(0.0, |pair| self.delays.tallies()[PAIR].forget(&pair, now));
-        self.each(|tally, key| tally.add(key, -forgotten, now));
+        // Without an address, only this attempt itself.
+        let forgotten = self.keys[PAIR].map_or(1.0, |pair| self.delays.tallies()[PAIR].forget(&pair, now));
+        self.each(|tally, key| tally.subtract(key, forgotten, now));
     }
 
     fn each(&self, mut change: impl FnMut(&mut Tally, &Key)) {

@@ -1,5 +1,7 @@
 //! A client as the registry describes it.
 
+use std::collections::BTreeMap;
+
 use accord::{
     clock::UnixMillis,
     text::id::{ClientId, ScopeName, SecretId, TenantId},
@@ -17,8 +19,8 @@ pub struct Client {
     pub profile: Profile,
     /// Whether it can obtain tokens.
     pub active: bool,
-    /// The tenants whose data it may request.
-    pub tenant_ids: Vec<TenantId>,
+    /// The tenants whose data it may request, each with the registry's position at which it got the tenant.
+    pub tenants: BTreeMap<TenantId, i64>,
     /// Its scopes that are enabled in the catalogue.
     pub scopes: Vec<ClientScope>,
     /// The URIs that an authorization response may go to.
@@ -86,6 +88,8 @@ pub struct ClientScope {
     pub description: String,
     /// What the partner needs it for.
     pub reason: String,
+    /// The registry's position at which the client got it.
+    pub added_seq: i64,
 }
 
 /// When a secret that was verified from memory was used.

@@ -44,7 +44,7 @@ pub enum GrantState {
     Active,
     /// Active, but its client, tenant or designated user is not.
     Suspended,
-    /// Ended by a Tenant Admin or an operator.
+    /// Ended by a Tenant Admin or an operator, or with the tenant's removal from the client.
     Revoked,
     /// Past its end, or never redeemed.
     Expired,
@@ -71,7 +71,8 @@ impl GrantState {
         match self {
             Self::Pending => &[StoredState::Pending],
             Self::Active | Self::Suspended => &[StoredState::Active],
-            Self::Revoked => &[StoredState::Revoked],
+            // A grant whose client lost the tenant is stored as it was.
+            Self::Revoked => &[StoredState::Revoked, StoredState::Pending, StoredState::Active],
             Self::Expired => &[StoredState::Pending, StoredState::Active],
             Self::Superseded => &[StoredState::Superseded],
         }
@@ -108,6 +109,8 @@ pub struct Grant {
     pub state: StoredState,
     /// The refresh family that began when its code was redeemed.
     pub family_id: Option<String>,
+    /// The version of the client that the Tenant Admin saw: a position of the registry's feed.
+    pub client_version: i64,
     /// When it was approved.
     pub created_at: UnixMillis,
     /// When its code expires. A pending grant expires with it.
@@ -123,7 +126,7 @@ pub struct Grant {
 impl Grant {
     /// Returns whether this grant allows a token with these claims at `now`. A signature alone proves too little: whoever
     /// holds a signing key writes the claims that they like.
-    pub fn allows(&self, claims: &AccessTokenClaims, now: UnixMillis) -> bool {
+    pub fn covers(&self, claims: &AccessTokenClaims, now: UnixMillis) -> bool {
         let is_short =
             u64::from(claims.exp.saturating_sub(claims.iat)) <= Lifetimes::MAX_ACCESS_TOKEN.as_secs();
         let was_issued = i64::from(claims.iat) <= now.plus(CLOCK_TOLERANCE).as_secs();
@@ -147,6 +150,26 @@ impl Grant {
             StoredState::Active if parties_active => GrantState::Active,
             StoredState::Active => GrantState::Suspended,
         }
+    }
+
+    /// Returns the state at `now` under this client; `None` if the registry does not know it. `others_active` says
+    /// whether tenant and designated user are active. A grant ends with the tenant's removal from the client, for good.
+    pub fn state_with(&self, now: UnixMillis, client: Option<&Client>, others_active: bool) -> GrantState {
+        let parties_active = others_active && client.is_some_and(|client| client.active);
+        let added_seq = client.map(|client| client.tenants.get(&self.tenant_id));
+        let lost_tenant = added_seq.is_some_and(|seq| seq.is_none_or(|seq| *seq > self.client_version));
+        match self.state_at(now, parties_active) {
+            GrantState::Pending | GrantState::Active | GrantState::Suspended if lost_tenant => {
+                GrantState::Revoked
+            }
+            state => state,
+        }
+    }
+
+    /// Returns whether the grant covers this scope of its client. One that was removed from the client since the approval
+    /// and added again is new.
+    pub fn allows(&self, scope: &ClientScope) -> bool {
+        scope.added_seq <= self.client_version && self.scopes.contains(&scope.name)
     }
 
     /// Returns when the grant expires: at the end that the Tenant Admin chose. A pending grant expires with its code,
@@ -205,23 +228,24 @@ impl Consent {
         last_used_at: Option<UnixMillis>,
         now: UnixMillis,
     ) -> Self {
-        let is_registered = |client: &Client| client.active && client.tenant_ids.contains(&grant.tenant_id);
-        let parties_active = parties.tenant.is_some_and(|tenant| tenant.active)
-            && parties.designated_user.is_some_and(|user| user.active)
-            && parties.client.is_some_and(is_registered);
+        let others_active = parties.tenant.is_some_and(|tenant| tenant.active)
+            && parties.designated_user.is_some_and(|user| user.active);
         let scopes = grant.scopes.iter().map(|name| {
             let mut known = parties.client.iter().flat_map(|client| &client.scopes);
-            let known = known.find(|scope| scope.name == *name).cloned();
+            let known = known
+                .find(|scope| scope.name == *name && grant.allows(scope))
+                .cloned();
             known.unwrap_or_else(|| ClientScope {
                 name: name.clone(),
                 description: String::new(),
                 reason: String::new(),
+                added_seq: 0,
             })
         });
         let label = |user: Option<&User>| user.map(|user| user.label.clone()).unwrap_or_default();
         Self {
             scopes: scopes.collect(),
-            state: grant.state_at(now, parties_active),
+            state: grant.state_with(now, parties.client, others_active),
             ended_at: grant.ended_by(now),
             designated_user_label: label(parties.designated_user),
             granted_by_label: label(parties.granted_by),
@@ -252,6 +276,7 @@ mod tests {
             granted_by: UserId::generate(&clock, &random),
             state,
             family_id: None,
+            client_version: 5,
             created_at: START,
             redeem_until: after(60),
             activated_at: None,
@@ -327,11 +352,11 @@ mod tests {
             exp: iat + 900,
             rev: String::new(),
         };
-        assert!(grant.allows(&claims, START));
+        assert!(grant.covers(&claims, START));
         let with = |change: fn(&mut AccessTokenClaims)| {
             let mut changed = claims.clone();
             change(&mut changed);
-            grant.allows(&changed, START)
+            grant.covers(&changed, START)
         };
         assert!(with(|claims| claims.family_id = None), "client credentials");
         assert!(with(|claims| claims.scope = "a".into()));

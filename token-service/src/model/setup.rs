@@ -273,6 +273,7 @@ mod tests {
             name: ScopeName::parse(name).unwrap(),
             description: String::new(),
             reason: String::new(),
+            added_seq: 0,
         });
         let select = |requested: &[&str]| {
             let requested = requested.iter().map(|name| ScopeName::parse(name).unwrap());

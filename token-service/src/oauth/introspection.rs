@@ -70,14 +70,14 @@ struct Parties {
 
 impl Parties {
     fn are_active(&self) -> bool {
-        let is_registered = self.client.tenant_ids.contains(&self.tenant.tenant_id);
+        let is_registered = self.client.tenants.contains_key(&self.tenant.tenant_id);
         self.client.active && is_registered && self.tenant.active && self.user.active
     }
 
-    /// Returns which of these scopes are enabled now. Rejects a token if none is left.
-    fn enabled<'a>(&self, scopes: impl Iterator<Item = &'a str>) -> Result<String, Rejection> {
-        let known = &self.client.scopes;
-        let enabled = |name: &&str| known.iter().any(|scope| scope.name.as_str() == *name);
+    /// Returns which of these scopes of a grant are enabled now. Rejects a token if none is left.
+    fn enabled<'a>(&self, grant: &Grant, scopes: impl Iterator<Item = &'a str>) -> Result<String, Rejection> {
+        let known = self.client.scopes.iter().filter(|scope| grant.allows(scope));
+        let enabled = |name: &&str| known.clone().any(|scope| scope.name.as_str() == *name);
         let left: Vec<_> = scopes.filter(enabled).collect();
         if left.is_empty() {
             return Err(Rejection::Inactive);
@@ -186,14 +186,13 @@ impl Introspection<'_> {
         if !parties.are_active() || ended_seq.iter().any(|seq| rev.registry_seq < *seq) {
             return Err(Rejection::Inactive);
         }
-        let scope = parties.enabled(claims.scope.split(' '))?;
+        let grant = grant.ok_or(Rejection::Inactive)?;
+        let scope = parties.enabled(&grant, claims.scope.split(' '))?;
         let names = revocation_names(&claims, &kid);
         let revoked = oauth.cache.last_revocation_after(rev.token_seq, &names).await?;
         let is_revoked = parties.watermark.own(revoked)?.is_some();
-        let allows = |grant: Arc<Cached<Grant>>| {
-            grant.state_at(now, true) == GrantState::Active && grant.allows(&claims, now)
-        };
-        if is_revoked || !grant.is_some_and(allows) {
+        let is_active = grant.state_with(now, Some(&**parties.client), true) == GrantState::Active;
+        if is_revoked || !is_active || !grant.covers(&claims, now) {
             return Err(Rejection::Inactive);
         }
         let response = Response {
@@ -225,7 +224,8 @@ impl Introspection<'_> {
         if grant.designated_user_id != user_id {
             return Err(Rejection::Changed);
         }
-        let is_live = grant.state_at(oauth.store.now(), parties.are_active()) == GrantState::Active
+        let state = grant.state_with(oauth.store.now(), Some(&**parties.client), parties.are_active());
+        let is_live = state == GrantState::Active
             && family.registry.epoch == parties.watermark.registry.position.epoch
             && family.registry.seq >= parties.client.families_ended_seq
             && self.may_see(family.client_id.as_str());
@@ -236,7 +236,7 @@ impl Introspection<'_> {
         let ends = grant.expires_at.map_or(family_ends, |end| end.min(family_ends));
         let response = Response {
             active: Some(true),
-            scope: parties.enabled(grant.scopes.iter().map(ScopeName::as_str))?,
+            scope: parties.enabled(&grant, grant.scopes.iter().map(ScopeName::as_str))?,
             client_id: family.client_id.into(),
             sub: grant.designated_user_id.into(),
             aud: parties.tenant.cloud_api_url.clone(),

@@ -6,7 +6,7 @@ use accord::{
     registry::v1 as pb,
     rpc::status::{ErrorReason, reason_of},
     text::{
-        id::{ClientId, ScopeName, SecretId, TenantId, UserId},
+        id::{ClientId, MalformedId, ScopeName, SecretId, TenantId, UserId},
         opaque::SecretTagKey,
     },
 };
@@ -112,8 +112,9 @@ pub(super) fn changes(row: pb::Change) -> Result<impl Iterator<Item = Change>> {
 pub(super) fn client(profile: Option<pb::ClientProfile>) -> Result<Client> {
     let profile = profile.ok_or_else(|| unexpected("client"))?;
     let active = profile.state() == pb::ClientState::Active;
-    let tenant_ids = profile.tenant_ids.iter().map(|id| TenantId::parse(id));
-    let tenant_ids = tenant_ids.collect::<Result<_, _>>();
+    let tenants = profile.tenants.into_iter();
+    let tenants = tenants.map(|tenant| Ok((TenantId::parse(&tenant.tenant_id)?, tenant.added_seq)));
+    let tenants = tenants.collect::<Result<_, MalformedId>>();
     let scopes = profile.scopes.into_iter().map(scope);
     let live_secrets = profile.live_secrets.into_iter().map(live_secret);
     Ok(Client {
@@ -124,7 +125,7 @@ pub(super) fn client(profile: Option<pb::ClientProfile>) -> Result<Client> {
             purpose: profile.purpose,
         },
         active,
-        tenant_ids: tenant_ids.map_err(|_| unexpected("tenant_id"))?,
+        tenants: tenants.map_err(|_| unexpected("tenant_id"))?,
         scopes: scopes.collect::<Result<_, _>>()?,
         redirect_uris: profile.redirect_uris,
         version: profile.version,
@@ -140,6 +141,7 @@ fn scope(scope: pb::ProfileScope) -> Result<ClientScope> {
         name: ScopeName::parse(&scope.name).map_err(|_| unexpected("scope"))?,
         description: scope.description,
         reason: scope.reason,
+        added_seq: scope.added_seq,
     })
 }
 

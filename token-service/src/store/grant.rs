@@ -219,6 +219,7 @@ pub(super) fn grant(row: Model) -> Result<Grant, StoreError> {
         designated_user_id: UserId::parse(&row.designated_user_id).map_err(|_| unreadable())?,
         granted_by: UserId::parse(&row.granted_by_user_id).map_err(|_| unreadable())?,
         state: row.state.parse().map_err(|_| unreadable())?,
+        client_version: row.client_version,
         created_at: UnixMillis::from_millis(row.created_at),
         family_id: row.family_id,
         redeem_until: UnixMillis::from_millis(row.redeem_until),

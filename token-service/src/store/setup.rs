@@ -142,6 +142,7 @@ impl Store {
             designated_user_id: Set(approval.designated_user_id.to_string()),
             granted_by_user_id: Set(by.user_id.to_string()),
             state: Set(StoredState::Pending.as_ref().to_owned()),
+            client_version: Set(setup.client_version),
             created_at: Set(now.as_millis()),
             redeem_until: Set(redeem_until),
             expires_at: Set(approval.expires_at.map(UnixMillis::as_millis)),

@@ -227,11 +227,10 @@ async fn an_active_consent_is_suspended_while_one_of_its_parties_is() {
     let world = World::start().await;
     let grant_id = world.active_grant().await;
     type Change = fn(&World, bool);
-    let changes: [Change; 4] = [
+    let changes: [Change; 3] = [
         |world, on| world.suspend("client", on),
         |world, on| world.suspend("tenant", on),
         |world, on| world.deactivate_api_user(on),
-        |world, on| world.let_client_ask(if on { "globex" } else { "acme" }),
     ];
     for change in changes {
         change(&world, true);
@@ -253,4 +252,65 @@ async fn an_active_consent_is_suspended_while_one_of_its_parties_is() {
         .unwrap_err();
     assert!(refused.get_details_retry_info().is_some());
     assert_refused::<()>(Err(refused), Code::Unavailable, "UNAVAILABLE");
+}
+
+#[tokio::test]
+async fn a_consent_ends_for_good_when_the_client_loses_the_tenant() {
+    let world = World::start().await;
+    let tokens = world.first_tokens().await;
+    let waiting = world.code().await;
+    let listing = pb::ListConsentsRequest {
+        tenant_id: "acme".into(),
+        state: ConsentState::Revoked.into(),
+        ..Default::default()
+    };
+    for tenant_id in ["globex", "acme"] {
+        world.let_client_ask(tenant_id);
+        assert_eq!(
+            world.consent(&tokens.grant_id).await.state(),
+            ConsentState::Revoked,
+            "{tenant_id}"
+        );
+        let refused = world.issue(world.by_client_credentials()).await;
+        assert_refused(refused, Code::PermissionDenied, "CONSENT_REQUIRED");
+        let refused = world.refresh(&tokens.refresh_token).await;
+        assert_refused(refused, Code::FailedPrecondition, "INVALID_GRANT");
+        let refused = world.issue(world.by_code(&waiting)).await;
+        assert_refused(refused, Code::FailedPrecondition, "INVALID_GRANT");
+        for token in [&tokens.access_token, &tokens.refresh_token] {
+            assert!(!world.is_active(token).await, "{tenant_id}");
+        }
+        let mut auditor = world.consents_of(Role::Auditor);
+        let listed = ok(auditor.list_consents(listing.clone()).await).consents;
+        assert_eq!(listed.len(), 2, "{tenant_id}");
+    }
+    // A new consent covers the tenant again.
+    let again = world.first_tokens().await;
+    assert!(world.is_active(&again.access_token).await);
+    world.refresh(&again.refresh_token).await.unwrap();
+    assert_eq!(
+        world.consent(&tokens.grant_id).await.state(),
+        ConsentState::Superseded
+    );
+}
+
+#[tokio::test]
+async fn a_scope_that_the_client_lost_does_not_come_back_to_a_consent() {
+    let world = World::start().await;
+    let tokens = world.first_tokens().await;
+    assert_eq!(tokens.scope, "contacts.read contacts.write");
+    world.change_client(|client| client.scopes.retain(|scope| scope.name == "contacts.read"));
+    let left = world.refresh(&tokens.refresh_token).await.unwrap();
+    assert_eq!(left.scope, "contacts.read");
+    world.add_client_scope("contacts.write");
+    let still = world.refresh(&left.refresh_token).await.unwrap();
+    assert_eq!(still.scope, "contacts.read");
+    for token in [&still.access_token, &still.refresh_token] {
+        assert_eq!(world.introspect(token).await.scope, "contacts.read");
+    }
+    let mut beyond = world.by_client_credentials();
+    beyond.scopes = vec!["contacts.write".into()];
+    assert_refused(world.issue(beyond).await, Code::InvalidArgument, "INVALID_SCOPE");
+    let again = world.first_tokens().await;
+    assert_eq!(again.scope, "contacts.read contacts.write");
 }

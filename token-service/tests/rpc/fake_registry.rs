@@ -179,6 +179,7 @@ impl FakeRegistry {
             name: (*name).into(),
             description: format!("Allows {name}"),
             reason: format!("Needs {name}"),
+            added_seq: 0,
         };
         let client = pb::ClientProfile {
             client_id: client_id.clone(),
@@ -186,7 +187,7 @@ impl FakeRegistry {
             partner_name: "Partner Ltd".into(),
             purpose: "Keep contacts in step".into(),
             state: pb::ClientState::Active.into(),
-            tenant_ids: tenant_ids.iter().map(ToString::to_string).collect(),
+            tenants: tenant_ids.iter().map(|id| tenant_since(id, 0)).collect(),
             scopes: scopes.iter().map(scope).collect(),
             redirect_uris: vec![redirect_uri.into()],
             version: 1,
@@ -278,6 +279,34 @@ impl FakeRegistry {
         self.change(|state, _| edit(state.clients.get_mut(client_id).unwrap()));
     }
 
+    /// Registers a client for these tenants. One that it did not have is new.
+    pub fn set_client_tenants(&self, client_id: &str, tenant_ids: &[&str]) {
+        self.change(|state, seq| {
+            let client = state.clients.get_mut(client_id).unwrap();
+            let known = std::mem::take(&mut client.tenants);
+            let find = |id: &str| known.iter().find(|known| known.tenant_id == id).cloned();
+            let tenants = tenant_ids
+                .iter()
+                .map(|id| find(id).unwrap_or(tenant_since(id, seq)));
+            client.tenants = tenants.collect();
+            client.version = seq;
+        });
+    }
+
+    /// Adds a scope to a client, as a new one.
+    pub fn add_client_scope(&self, client_id: &str, name: &str) {
+        self.change(|state, seq| {
+            let client = state.clients.get_mut(client_id).unwrap();
+            client.scopes.push(pb::ProfileScope {
+                name: name.into(),
+                description: format!("Allows {name}"),
+                reason: format!("Needs {name}"),
+                added_seq: seq,
+            });
+            client.version = seq;
+        });
+    }
+
     /// Changes a tenant as a page would show it.
     pub fn edit_tenant(&self, tenant_id: &str, edit: impl FnOnce(&mut pb::TenantProfile)) {
         self.change(|state, _| edit(state.tenants.get_mut(tenant_id).unwrap()));
@@ -343,5 +372,12 @@ impl FakeRegistry {
     /// Ends a user's sessions, as a reset of the password does.
     pub fn end_sessions(&self, user_id: &str) {
         self.change(|state, seq| state.user(user_id).profile.sessions_ended_seq = seq);
+    }
+}
+
+fn tenant_since(tenant_id: &str, added_seq: i64) -> pb::ProfileTenant {
+    pb::ProfileTenant {
+        tenant_id: tenant_id.to_owned(),
+        added_seq,
     }
 }

@@ -20,6 +20,7 @@ use accord::{
         signing_key_service_client::SigningKeyServiceClient, token_service_client::TokenServiceClient,
     },
 };
+use sea_orm::ConnectionTrait;
 use tempfile::TempDir;
 use token_service::{cache::Cache, config::Settings, server::TokenServer, store::Store};
 use tokio::net::TcpListener;
@@ -52,7 +53,7 @@ pub struct Harness {
     workload: OpaqueToken,
     other_workload: OpaqueToken,
     _directory: TempDir,
-    _database: TestDatabase,
+    database: TestDatabase,
 }
 
 impl Drop for Harness {
@@ -108,7 +109,7 @@ impl Harness {
             shutdown,
             channel,
             _directory: directory,
-            _database: database,
+            database,
         }
     }
 
@@ -133,6 +134,14 @@ impl Harness {
             .unwrap();
         // It would learn in a moment what the other one did.
         self.cache.catch_up_or_log().await;
+    }
+
+    /// Renames the table of the audit record, so that whatever reads or writes it fails.
+    pub async fn hide_audit_record(&self) {
+        let database = sea_orm::Database::connect(&self.database.url).await.unwrap();
+        let rename = "ALTER TABLE audit_events RENAME TO hidden";
+        database.execute_unprepared(rename).await.unwrap();
+        database.close().await.unwrap();
     }
 
     /// `SetupService`, called by an internal service.

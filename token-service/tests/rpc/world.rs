@@ -140,6 +140,11 @@ impl World {
         self.harness.store.write_grant_uses().await;
     }
 
+    /// See [`Harness::hide_audit_record`].
+    pub async fn hide_audit_record(&self) {
+        self.harness.hide_audit_record().await;
+    }
+
     // Callers.
 
     pub fn setups(&self) -> SetupServiceClient<CallerChannel> {
@@ -182,7 +187,12 @@ impl World {
 
     /// Registers the client for this tenant and no other.
     pub fn let_client_ask(&self, tenant_id: &str) {
-        self.change_client(|client| client.tenant_ids = vec![tenant_id.to_owned()]);
+        self.registry().set_client_tenants(&self.client_id, &[tenant_id]);
+    }
+
+    /// Adds a scope to the client, which did not have it.
+    pub fn add_client_scope(&self, name: &str) {
+        self.registry().add_client_scope(&self.client_id, name);
     }
 
     /// Suspends the `client` or `tenant`, or reinstates it.

@@ -16,7 +16,7 @@ use crate::{
     directory::Changes,
     model::{
         change_kind,
-        client::ClientProfile,
+        client::{ClientProfile, since},
         client_secret::SecretUse,
         tenant::{Tenant, authority_url},
         user::User,
@@ -40,6 +40,7 @@ pub fn client_profile(profile: ClientProfile) -> pb::ClientProfile {
         name: scope.name.into(),
         description: scope.description,
         reason: scope.reason,
+        added_seq: scope.added_seq,
     });
     let live_secrets = profile.live_secrets.into_iter();
     let live_secrets = live_secrets.map(|(secret_id, expires_at)| pb::LiveSecret {
@@ -47,13 +48,17 @@ pub fn client_profile(profile: ClientProfile) -> pb::ClientProfile {
         expire_time: expires_at.map(UnixMillis::to_timestamp),
     });
     let client = profile.client;
+    let tenants = client.tenant_ids.iter().map(|tenant_id| pb::ProfileTenant {
+        tenant_id: tenant_id.to_string(),
+        added_seq: since(&client.added.tenants, tenant_id, i64::MAX),
+    });
     pb::ClientProfile {
+        tenants: tenants.collect(),
         client_id: client.client_id.into(),
         display_name: client.presentation.display_name,
         partner_name: client.presentation.partner_name,
         purpose: client.presentation.goals,
         state: pb::ClientState::from(client.state).into(),
-        tenant_ids: client.tenant_ids.into_iter().map(String::from).collect(),
         scopes: scopes.collect(),
         redirect_uris: client.redirect_uris,
         version: client.version,

@@ -3,6 +3,7 @@
 use accord::{
     registry::v1::{self as pb, find_user_request::User as Given},
     text::{
+        account_name::AccountName,
         id::{TenantId, UserId},
         opaque::{OpaqueToken, TokenKind},
         page::PageRequest,
@@ -14,8 +15,8 @@ use zeroize::Zeroizing;
 
 use super::Result;
 use crate::model::{
-    account_name::AccountName,
-    user::{NewUser, Password, Selector, State, User},
+    password::Password,
+    user::{NewUser, Selector, State, User},
 };
 
 accord::message_enum!(State = pb::UserState { Active, Deactivated });
@@ -92,7 +93,8 @@ pub fn complete(request: pb::CompleteEnrolmentRequest) -> Result<(OpaqueToken, P
         "enrolment_token",
         OpaqueToken::parse(TokenKind::Enrolment, &token),
     );
-    let password = v.check("password", Password::parse(Zeroizing::new(request.password)));
+    let password = Zeroizing::new(request.password);
+    let password = v.check("password", Password::parse(&password));
     v.finish(|| Some((token?, password?)))
 }
 

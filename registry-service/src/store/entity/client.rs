@@ -15,6 +15,8 @@ pub struct Model {
     pub presentation: Json,
     /// Array of `{name, reason}`.
     pub scopes: Json,
+    /// Since which feed positions: `{tenants: {id: seq}, scopes: {name: seq}}`.
+    pub added: Json,
     /// Array of URIs.
     pub redirect_uris: Json,
     /// `active` or `suspended`.

@@ -144,6 +144,9 @@ async fn a_repeated_call_returns_the_same_token_and_another_call_does_not() {
             let late = store.create_caller(&call, new).await;
             assert!(matches!(late, Err(Error::RequestIdReused)), "{database:?}");
         }
+        let events = audited(&store).await;
+        let shown_again = events.iter().filter(|action| *action == "secret.show_again");
+        assert_eq!(shown_again.count(), 2, "{database:?}");
     }
 }
 

@@ -111,6 +111,7 @@ async fn a_registration_is_stored_and_a_repeated_call_returns_the_same() {
             assert_eq!((again, text(&same)), (client, text(&handover)), "{database:?}");
         }
         assert_eq!(count(&store, "client.register").await, 2, "{database:?}");
+        assert_eq!(count(&store, "secret.show_again").await, 2, "{database:?}");
     }
 }
 
@@ -196,6 +197,7 @@ async fn an_update_raises_the_version_and_a_suspension_does_not() {
             tokens_ended_seq: store.position().await.unwrap().seq,
             updated_at: store.now(),
             etag: 2,
+            added: updated.added.clone(),
             ..client.clone()
         };
         assert_eq!(updated, expected, "{database:?}");
@@ -405,5 +407,64 @@ async fn clients_are_listed_by_tenant_and_state() {
         assert_eq!(globex, [ids[0].clone(), ids[2].clone()], "{database:?}");
         let (active, _) = list(Some("globex"), Some(State::Active), 0, "").await;
         assert_eq!(active, ids[..1], "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_removed_and_added_again_is_new() {
+    for database in databases() {
+        let (store, _) = seeded(&database.url).await;
+        let (client, _) = registered(&store, Method::Inline).await;
+        let client_id = &client.client_id;
+        let update = async |tenant_ids: &[&str], scopes: &[&str]| {
+            let update = ClientUpdate {
+                tenant_ids: Some(tenant_ids.iter().map(|id| TenantId::parse(id).unwrap()).collect()),
+                scopes: Some(scopes.iter().map(|name| requested(name)).collect()),
+                ..ClientUpdate::default()
+            };
+            store
+                .update_client(&origin(), client_id, update)
+                .await
+                .unwrap()
+                .version
+        };
+        let added = async || {
+            let profile = store.find_client_profile(client_id).await.unwrap().unwrap();
+            let scopes = profile
+                .scopes
+                .iter()
+                .map(|scope| (scope.name.to_string(), scope.added_seq));
+            let tenants = profile.client.added.tenants.iter();
+            let tenants = tenants.map(|(id, seq)| (id.to_string(), *seq));
+            tenants.chain(scopes).collect::<Vec<_>>()
+        };
+        let row = |name: &str, seq| (name.to_owned(), seq);
+        let first = client.version;
+        let all = ["acme", "globex", "a.read", "a.write"].map(|name| row(name, first));
+        assert_eq!(added().await, all, "{database:?}");
+        update(&["globex"], &["a.write"]).await;
+        assert_eq!(
+            added().await,
+            [row("globex", first), row("a.write", first)],
+            "{database:?}"
+        );
+        let again = update(&["acme", "globex"], &["a.read", "a.write"]).await;
+        let expected = [
+            row("acme", again),
+            row("globex", first),
+            row("a.read", again),
+            row("a.write", first),
+        ];
+        assert_eq!(added().await, expected, "{database:?}");
+        // Disabling a scope in the catalogue suspends it, and takes it from no client.
+        for enabled in [false, true] {
+            let change = ScopeUpdate {
+                enabled: Some(enabled),
+                ..ScopeUpdate::default()
+            };
+            let name = ScopeName::parse("a.write").unwrap();
+            store.update_scope(&origin(), &name, change).await.unwrap();
+        }
+        assert_eq!(added().await, expected, "{database:?}");
     }
 }

@@ -75,6 +75,9 @@ async fn a_repeated_call_makes_one_secret() {
             assert_eq!(first.awaiting_claim, delivery == Method::Link, "{database:?}");
         }
         assert_eq!(secrets(&store, &client.client_id).await.len(), 3, "{database:?}");
+        let events = audited(&store).await;
+        let shown_again = events.iter().filter(|action| *action == "secret.show_again");
+        assert_eq!(shown_again.count(), 2, "{database:?}");
     }
 }
 

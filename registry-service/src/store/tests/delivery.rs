@@ -130,6 +130,7 @@ async fn a_new_link_ends_all_unopened_ones() {
             (second.delivery_id, second.claim_token.digest()),
             "{database:?}"
         );
+        assert_eq!(count(&store, "secret.show_again").await, 1, "{database:?}");
         let reasons: Vec<_> = secrets(&store, &client_id)
             .await
             .into_iter()

@@ -5,12 +5,11 @@
 use std::time::Duration;
 
 use accord::{random::SystemRandom, testing::databases};
-use zeroize::Zeroizing;
 
 use super::*;
 use crate::{
     authentication::tenant_admin::complete_enrolment,
-    model::user::{Password, Selector},
+    model::{password::Password, user::Selector},
     store::{
         testing::{count, creation, origin},
         user::tests::{PASSWORD, added, enrolment_row, hashed, row, seeded},
@@ -55,7 +54,7 @@ async fn an_expired_enrolment_costs_no_argon2_run() {
     let (store, clock) = seeded(&database.url).await;
     let (_, token) = added(&store, "ada").await;
     clock.advance(ENROLMENT_LIFE);
-    let password = Password::parse(Zeroizing::new(PASSWORD.to_owned())).unwrap();
+    let password = Password::parse(PASSWORD).unwrap();
     let refused = complete_enrolment(&store, origin(), token, password).await;
     assert!(matches!(refused, Err(Error::LinkInvalid)));
     assert_eq!(store.hasher.runs(), 0);

@@ -20,10 +20,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::{
     authentication::tenant_admin::{complete_enrolment, sign_in},
-    model::{
-        purpose,
-        user::{ENROLMENT_LIFE, Password},
-    },
+    model::{password::Password, purpose, user::ENROLMENT_LIFE},
     store::{
         entity::enrolment as enrolment_entity,
         migration::Migrator,
@@ -179,7 +176,7 @@ async fn users_remain_after_a_rotation_of_data_keys() {
         add_tenants(&before).await;
         let (user, token) = added(&before, "ada").await;
         let password = || Zeroizing::new(PASSWORD.to_owned());
-        let chosen = Password::parse(password()).unwrap();
+        let chosen = Password::parse(&password()).unwrap();
         complete_enrolment(&before, origin(), token, chosen)
             .await
             .unwrap();
@@ -322,6 +319,16 @@ async fn a_repeated_call_returns_the_same_token_and_changes_nothing() {
         );
         assert_eq!(count(&store, "user.register").await, 1, "{database:?}");
         assert_eq!(count(&store, "user.reset_password").await, 1, "{database:?}");
+        assert_eq!(count(&store, "secret.show_again").await, 2, "{database:?}");
+        let plain = || NewUser {
+            tenant_admin: false,
+            ..admin("eve")
+        };
+        let nothing_secret = repeatable("RegisterUser", b"eve");
+        for _ in 0..2 {
+            store.create_user(&nothing_secret, plain()).await.unwrap();
+        }
+        assert_eq!(count(&store, "secret.show_again").await, 2, "{database:?}");
 
         let other = Creation {
             content: b"eve".to_vec().into(),
@@ -369,7 +376,7 @@ async fn debug_shows_neither_names_nor_passwords_nor_hashes() {
         .find_user(&user.tenant_id, &Selector::Id(user.user_id))
         .await
         .unwrap();
-    let password = Password::parse(Zeroizing::new(PASSWORD.to_owned())).unwrap();
+    let password = Password::parse(PASSWORD).unwrap();
     let shown = format!(
         "{user:?} {token:?} {password:?} {:?} {store:?}",
         admin("ada.admin")

@@ -9,6 +9,7 @@ use accord::{
 use tonic::Code;
 
 use super::{NAME, PASSWORD, admin, enrol, found, listed, registered, registrar, security, seeded};
+use crate::directory::sign_in;
 use crate::harness::{Harness, assert_refused, assert_violations, ok, strangers_token};
 
 #[tokio::test]
@@ -180,4 +181,46 @@ async fn reactivation_restores_the_password_but_no_link() {
     let users = listed(&harness, pb::UserState::Active).await;
     let enrolled: Vec<_> = users.iter().map(|user| (&user.user_id, user.enrolled)).collect();
     assert_eq!(enrolled, [(&ids[0], true), (&ids[1], false)]);
+}
+
+#[tokio::test]
+async fn a_password_that_is_easy_to_guess_is_refused_and_leaves_the_link_open() {
+    let harness = seeded().await;
+    let token = registered(&harness, admin(NAME)).await.enrolment_token;
+    for weak in [
+        "passwordpassword",
+        "123456789012345",
+        "               ",
+        "firm-onefirm-one",
+        "accordaccordaccord",
+        "Ada.Admin@firm.example",
+        "my name is ADA.admin@Firm.example!",
+    ] {
+        assert_violations(enrol(&harness, &token, weak).await, &["password"]);
+    }
+    let stranger = strangers_token(accord::text::opaque::TokenKind::Enrolment);
+    let refused = enrol(&harness, &stranger, "passwordpassword").await;
+    assert_refused(refused, Code::FailedPrecondition, "LINK_INVALID");
+    assert_eq!(harness.registry.store().hasher.runs(), 0);
+    enrol(&harness, &token, PASSWORD).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_password_is_the_same_composed_or_not() {
+    let harness = seeded().await;
+    let token = registered(&harness, admin(NAME)).await.enrolment_token;
+    enrol(&harness, &token, "caf\u{e9} au lait avec sucre")
+        .await
+        .unwrap();
+    for typed in [
+        "caf\u{e9} au lait avec sucre",
+        "cafe\u{301} au lait avec sucre",
+        "caf\u{e9}\u{a0}au lait\u{3000}avec sucre",
+    ] {
+        sign_in(&harness, "firm-one", &format!(" {NAME}\u{200b}"), typed)
+            .await
+            .unwrap();
+    }
+    let other = sign_in(&harness, "firm-one", NAME, "cafe au lait avec sucre").await;
+    assert_refused(other, Code::Unauthenticated, "SIGN_IN_FAILED");
 }

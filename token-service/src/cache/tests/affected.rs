@@ -20,6 +20,7 @@ fn grant(random: &SeededRandom) -> Grant {
         designated_user_id: UserId::generate(&*clock, random),
         granted_by: UserId::generate(&*clock, random),
         state: StoredState::Active,
+        client_version: 1,
         created_at: TEST_START,
         family_id: None,
         redeem_until: TEST_START,

@@ -38,7 +38,7 @@ fn client(random: &SeededRandom) -> Client {
         client_id: ClientId::generate(&*test_clock(), random),
         profile: Profile::default(),
         active: true,
-        tenant_ids: Vec::new(),
+        tenants: Default::default(),
         scopes: Vec::new(),
         redirect_uris: Vec::new(),
         version: 1,

@@ -33,17 +33,11 @@ impl Entry {
 /// The count of a key at a point in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Count {
-    /// Failures, faded, to the nearest whole one.
+    /// Failures, faded, to the nearest whole one. Those under way are among them, because otherwise simultaneous guesses
+    /// would cause no delay.
     pub(super) failures: u32,
     /// Attempts under way.
     pub(super) under_way: u32,
-}
-
-impl Count {
-    /// Failures, if every attempt under way failed too.
-    pub(super) fn at_worst(self) -> u32 {
-        self.failures.saturating_add(self.under_way)
-    }
 }
 
 /// Counts by key.
@@ -70,7 +64,7 @@ impl Tally {
         })
     }
 
-    /// Counts an attempt under way. Returns `false` if there is no room for its key.
+    /// Counts an attempt as under way and as a failure. Returns `false` if there is no room for its key.
     pub(super) fn begin(&mut self, key: Key, now: UnixMillis) -> bool {
         if !self.entries.contains_key(&key) && !self.make_room(now) {
             return false;
@@ -82,6 +76,8 @@ impl Tally {
         };
         let entry = self.entries.entry(key).or_insert(none);
         entry.under_way = entry.under_way.saturating_add(1);
+        entry.failures = (entry.failures(now) + 1.0).min(MAX_FAILURES);
+        entry.at = now;
         true
     }
 
@@ -95,10 +91,10 @@ impl Tally {
         }
     }
 
-    /// Adds failures, or subtracts them if negative. Does nothing for an unknown key.
-    pub(super) fn add(&mut self, key: &Key, failures: f64, now: UnixMillis) {
+    /// Subtracts failures. Does nothing for an unknown key.
+    pub(super) fn subtract(&mut self, key: &Key, failures: f64, now: UnixMillis) {
         if let Some(entry) = self.entries.get_mut(key) {
-            entry.failures = (entry.failures(now) + failures).clamp(0.0, MAX_FAILURES);
+            entry.failures = (entry.failures(now) - failures).max(0.0);
             entry.at = now;
         }
     }
@@ -160,7 +156,6 @@ mod tests {
     fn fail(tally: &mut Tally, number: u32, times: u32, now: UnixMillis) {
         for _ in 0..times {
             if tally.begin(key(number), now) {
-                tally.add(&key(number), 1.0, now);
                 tally.end(&key(number));
             }
         }
@@ -195,17 +190,19 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_without_result_leaves_no_trace() {
+    fn an_attempt_counts_as_a_failure_until_it_is_forgotten() {
         let mut tally = Tally::new(8);
         assert!(tally.begin(key(1), START));
-        assert_eq!(tally.count(&key(1), START).at_worst(), 1);
+        let count = |failures, under_way| Count { failures, under_way };
+        assert_eq!(tally.count(&key(1), START), count(1, 1));
         tally.end(&key(1));
         tally.end(&key(2));
-        assert_eq!(tally.len(), 0);
-        fail(&mut tally, 1, 1, START);
-        assert_eq!(tally.forget(&key(1), START), 1.0);
+        assert_eq!(tally.count(&key(1), START), count(1, 0));
+        assert!(tally.begin(key(1), START));
+        assert_eq!(tally.forget(&key(1), START), 2.0);
         assert_eq!(tally.forget(&key(2), START), 0.0);
-        assert_eq!(tally.count(&key(1), START).at_worst(), 0);
+        tally.end(&key(1));
+        assert_eq!(tally.len(), 0);
     }
 
     #[test]

@@ -39,19 +39,21 @@ impl SignInDelays {
         let attempts = (0..times).map(|_| {
             let attempt = self.at(name, from, START).unwrap();
             let delay = attempt.delay().as_millis();
-            attempt.failed(START);
+            drop(attempt);
             delay
         });
         attempts.collect()
     }
 
-    /// The delay of an attempt that then counts as nothing.
+    /// The delay of an attempt that is then not counted, as no real one is.
     fn waits(&self, name: &str, from: Option<IpAddr>) -> u128 {
         self.waits_at(name, from, START)
     }
 
     fn waits_at(&self, name: &str, from: Option<IpAddr>, now: UnixMillis) -> u128 {
-        self.at(name, from, now).unwrap().delay().as_millis()
+        let attempt = self.at(name, from, now).unwrap();
+        attempt.each(|tally, key| tally.subtract(key, 1.0, now));
+        attempt.delay().as_millis()
     }
 }
 
@@ -134,20 +136,33 @@ fn guesses_at_the_same_time_are_no_more_than_one_after_another() {
     );
     assert_eq!(retry_after(begin("ada", 1)), Duration::from_secs(1));
     assert_eq!(
-        begin("ada", 2).unwrap().delay().as_millis(),
+        delays.waits("ada", address(2)),
         500,
         "another address gets through"
     );
-    for attempt in free {
-        attempt.failed(START);
-    }
+    drop(free);
     let one = begin("ada", 1).unwrap();
+    assert_eq!(one.delay().as_millis(), 500);
     assert_eq!(retry_after(begin("ada", 1)), Duration::from_secs(1));
     drop(one);
+    assert_eq!(delays.waits("ada", address(1)), 1000);
+}
+
+#[test]
+fn an_attempt_without_an_answer_is_a_failure() {
+    let delays = delays();
+    for _ in 0..4 {
+        drop(delays.at("ada", address(1), START).unwrap());
+    }
+    assert_eq!(delays.waits("ada", address(1)), 500);
+    assert_eq!(delays.waits("ada", address(2)), 500);
+    delays.at("ada", address(1), START).unwrap().succeeded(START);
+    assert_eq!(delays.waits("ada", address(2)), 0);
+    delays.at("ada", None, START).unwrap().succeeded(START);
     assert_eq!(
-        begin("ada", 1).unwrap().delay().as_millis(),
-        500,
-        "a dropped one counts as nothing"
+        delays.waits("ada", None),
+        0,
+        "a success leaves no failure of its own"
     );
 }
 
@@ -180,15 +195,20 @@ fn spellings_of_a_name_and_addresses_of_a_network_are_one() {
         delays.fail(name, None, 1);
     }
     assert_eq!(delays.waits("ada@firm.example", None), 500);
-    for name in ["ａｄａ", "ada\u{200d}", "ªda", "Å", "\u{212b}"] {
+    for name in ["ａｄａ", "ada\u{200d}", "ªda", "\u{3000}ADA", "\u{feff}ada"] {
         delays.fail(name, None, 1);
     }
+    assert_eq!(delays.waits("𝐚da", None), 1000);
+    assert_eq!(delays.waits("ada", None), 1000);
+    assert_eq!(delays.waits("Å", None), 0, "another name");
+    for no_name in ["", "\u{202e}ada", "ada\0", &"x".repeat(321)] {
+        delays.fail(no_name, None, 1);
+    }
     assert_eq!(
-        delays.waits("𝐚da", None),
-        1000,
-        "whatever it is another spelling of"
+        delays.waits("\u{378}", None),
+        500,
+        "texts that are no names are one"
     );
-    assert_eq!(delays.waits("ada", None), 0);
 
     let network = |host: u128| Some(IpAddr::from(Ipv6Addr::from_bits((0x2001_0db8 << 96) + host)));
     for host in 0..11 {
@@ -256,9 +276,8 @@ fn strangers_refuse_nobody_else_and_leave_nothing_behind() {
             if numbers.below(3) > 0 && !held.is_empty() {
                 let attempt = held.swap_remove(numbers.below(held.len() as u32) as usize);
                 match numbers.below(8) {
-                    0 => drop(attempt),
-                    1 => attempt.succeeded(now),
-                    _ => attempt.failed(now),
+                    0 => attempt.succeeded(now),
+                    _ => drop(attempt),
                 }
             }
             now = now.plus(Duration::from_millis(numbers.below(2000).into()));
@@ -293,7 +312,7 @@ fn an_hour_of_guessing_gets_a_guess_per_address_and_delay() {
         waiting.sort_by_key(|(due, _)| *due);
         let (due, attempt) = waiting.remove(0);
         now = now.plus(due.since(now));
-        attempt.failed(now);
+        drop(attempt);
         guesses += 1;
     }
     let longest = 3600 / 4 * ADDRESSES;

@@ -73,6 +73,7 @@ pub(super) async fn change_user(PageForm { mut page, form }: PageForm) -> Result
 /// `POST /{tenant}/integrations/{grant}/revoke`.
 pub(super) async fn revoke(PageForm { mut page, form }: PageForm) -> Result<Response, PageError> {
     let grant_id = grant_id(&page)?;
+    // A revocation protects, so no reason prevents it: what a reason can't hold is left out.
     let reason = form.text("reason").chars().filter(|c| !c.is_control());
     let reason: String = reason.take(MAX_REASON).collect();
     let tenant_id = &page.tenant.tenant_id;

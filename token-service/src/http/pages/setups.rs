@@ -17,7 +17,7 @@ use crate::{
     consent::setup::{Approve, require_active},
     error::{Error, Result},
     http::form::Form,
-    model::{grant::Consent, setup::Setup},
+    model::{client::ClientScope, grant::Consent, setup::Setup},
 };
 
 /// `GET /{tenant}/setups/{setup}`: the request to decide, or the sign-in form if there is no session for this setup.
@@ -147,7 +147,7 @@ async fn consent_page(
         Err(error) => return sign_in_again(&page, setup, error),
     };
     let grant = current.as_ref().map(|consent| &consent.grant);
-    let granted = |name: &ScopeName| grant.is_none_or(|grant| grant.scopes.contains(name));
+    let granted = |scope: &ClientScope| grant.is_none_or(|grant| grant.allows(scope));
     let scopes = setup.scopes.iter().map(|scope| ScopeChoice {
         name: scope.name.to_string(),
         description: scope.description.clone(),
@@ -155,9 +155,9 @@ async fn consent_page(
         // A scope that the current consent lacks is not preselected.
         checked: match sent {
             Some(form) => form.all("scope").any(|name| name == scope.name.as_str()),
-            None => granted(&scope.name),
+            None => granted(scope),
         },
-        is_new: !granted(&scope.name),
+        is_new: !granted(scope),
     });
     let field = |name| sent.map(|form| form.text(name).to_owned()).unwrap_or_default();
     let redirect = Url::parse(&setup.redirect_uri).ok();

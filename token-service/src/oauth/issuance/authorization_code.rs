@@ -29,7 +29,8 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
         return replayed(issuance, &token).await;
     }
     let now = store.now();
-    if !code.accepts(&request.redirect_uri, &request.code_verifier, now) {
+    let is_registered = issuance.client.redirect_uris.contains(&code.redirect_uri);
+    if !is_registered || !code.accepts(&request.redirect_uri, &request.code_verifier, now) {
         issuance.spend_assertion().await?;
         let event = issuance.event("code.refuse", &code.grant_id);
         let event = event.detail("why", "verifier, redirect URI or time").refused();
@@ -42,7 +43,7 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
     }
     // From here on the code stays as it is until the token is signed, so a rejected call can be repeated.
     issuance.check_target()?;
-    if grant.state_at(now, true) != GrantState::Pending {
+    if grant.state_with(now, Some(&**issuance.client), true) != GrantState::Pending {
         return Err(Error::InvalidGrant);
     }
     let user = issuance.user(&grant.designated_user_id).await?;

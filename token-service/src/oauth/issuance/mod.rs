@@ -163,7 +163,7 @@ impl<'a> Issuance<'a> {
             Some(entry) => entry.tenant.clone(),
             None => watermark.registry(find_tenant(oauth, request).await?)?,
         };
-        if !client.tenant_ids.contains(&tenant.tenant_id) {
+        if !client.tenants.contains_key(&tenant.tenant_id) {
             return Err(request.grant.no_grant_error());
         }
         Ok(Self {
@@ -227,8 +227,8 @@ impl<'a> Issuance<'a> {
             Some(entry) => (entry.grant.clone(), entry.user.active),
             None => Box::pin(self.read_grant(family)).await?,
         };
-        let parties_active = self.client.active && self.tenant.active && user_is_active;
-        match grant.state_at(self.oauth.store.now(), parties_active) {
+        let others_active = self.tenant.active && user_is_active;
+        match grant.state_with(self.oauth.store.now(), Some(&**self.client), others_active) {
             GrantState::Active => Ok(grant),
             state if family.is_none() || state == GrantState::Suspended => {
                 Err(Error::ConsentRequired(Some(state.contract_name())))
@@ -256,7 +256,12 @@ impl<'a> Issuance<'a> {
     /// Signs an access token, and prepares its event. The grant must be active, or the caller activates it in the
     /// transaction that commits the event.
     async fn sign(&mut self, grant: &Grant, family: Option<&Family>) -> Result<(SignedToken, Event)> {
-        let enabled = |name: &ScopeName| self.client.scopes.iter().any(|scope| scope.name == *name);
+        let known = &self.client.scopes;
+        let enabled = |name: &ScopeName| {
+            known
+                .iter()
+                .any(|scope| scope.name == *name && grant.allows(scope))
+        };
         let scopes = effective_scopes(&grant.scopes, enabled, &self.request.scopes)?;
         let keys = self.watermark.own(self.oauth.cache.keys().await?)?;
         let store = &self.oauth.store;

@@ -27,6 +27,8 @@ pub struct Model {
     pub state: String,
     /// The refresh family that began when its code was redeemed.
     pub family_id: Option<String>,
+    /// The version of the client at the approval.
+    pub client_version: i64,
     /// Unix milliseconds.
     pub created_at: i64,
     /// When a pending grant expires with its code.

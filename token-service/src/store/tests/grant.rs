@@ -222,7 +222,7 @@ async fn a_tenants_grants_are_listed_newest_first() {
         for (client_id, state, expected) in [
             (Some(&one), None, vec![4, 2, 0]),
             (Some(&one), Some(GrantState::Suspended), vec![2]),
-            (None, Some(GrantState::Revoked), vec![0]),
+            (None, Some(GrantState::Revoked), vec![4, 3, 2, 1, 0]),
             (None, Some(GrantState::Expired), vec![4, 3, 2, 1]),
             (Some(&two), Some(GrantState::Superseded), vec![]),
         ] {

@@ -90,6 +90,7 @@ fn new_setup(tenant_id: &str, client_id: &ClientId) -> NewSetup {
             name: ScopeName::parse(name).unwrap(),
             description: format!("Allows {name}"),
             reason: format!("Needs {name}"),
+            added_seq: 0,
         })
         .collect();
     NewSetup {

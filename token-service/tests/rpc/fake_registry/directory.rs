@@ -5,10 +5,11 @@ use accord::{
         self as pb, directory_service_server::DirectoryService, resolve_user_request::User as Which,
     },
     rpc::status::{ErrorReason, Problem},
+    text::account_name::AccountName,
 };
 use tonic::{Code, Request, Response, Status};
 
-use super::{FakeRegistry, Question, TAG_KEY};
+use super::{FakeRegistry, Question, TAG_KEY, User};
 
 fn refused(reason: ErrorReason) -> Status {
     Problem::new(Code::Unauthenticated, reason, "refused").into()
@@ -51,7 +52,7 @@ impl DirectoryService for FakeRegistry {
         let state = self.ask()?;
         let found = state.users.iter().find(|user| {
             user.profile.tenant_id == request.tenant_id
-                && user.account_name == request.account_name
+                && is_name(user, &request.account_name)
                 && user.password == request.password
                 && user.profile.tenant_admin
                 && user.profile.state() == pb::UserState::Active
@@ -94,7 +95,7 @@ impl DirectoryService for FakeRegistry {
                 .filter(|user| user.profile.tenant_id == request.tenant_id);
             let user = match request.user.unwrap() {
                 Which::UserId(user_id) => users.find(|user| user.profile.user_id == user_id),
-                Which::AccountName(name) => users.find(|user| user.account_name == name),
+                Which::AccountName(name) => users.find(|user| is_name(user, &name)),
             };
             pb::ResolveUserResponse {
                 user: Some(user.ok_or_else(|| not_found("user"))?.profile.clone()),
@@ -163,4 +164,9 @@ impl DirectoryService for FakeRegistry {
     ) -> Result<Response<pb::ReportSecretUseResponse>, Status> {
         Ok(Response::new(pb::ReportSecretUseResponse {}))
     }
+}
+
+/// Compares names as the registry does.
+fn is_name(user: &User, name: &str) -> bool {
+    AccountName::parse(name).is_ok_and(|name| AccountName::parse(&user.account_name) == Ok(name))
 }

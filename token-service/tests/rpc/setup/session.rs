@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use accord::{clock::Clock, token::v1 as pb};
+use accord::{audit::v1::AuditOutcome, clock::Clock, token::v1 as pb};
 use tonic::Code;
 
 use super::{MINUTE, assert_session_invalid, deny, sign_out, use_session};
@@ -90,37 +90,87 @@ async fn a_sign_in_needs_the_right_password_and_a_pending_setup() {
     );
 }
 
+/// Right and wrong guesses leave the same trace, so that nobody can tell them apart by the next attempt.
 #[tokio::test]
 async fn a_cancelled_sign_in_is_counted_recorded_and_delayed() {
-    let world = World::start().await;
-    let guess = pb::SignInTenantAdminRequest {
-        password: "wrong".into(),
-        ..world.credentials("")
-    };
-    for count in 1..=4 {
-        let (asked, answer) = tokio::sync::oneshot::channel();
-        let (hung_up, held) = tokio::sync::oneshot::channel::<()>();
-        world.registry().delay(Question::SignIn, async move {
-            asked.send(()).unwrap();
-            held.await.unwrap();
-        });
-        let mut setups = world.setups();
-        let mut request = tonic::Request::new(guess.clone());
-        // A short deadline does not shorten the attempt either.
-        request.set_timeout(Duration::from_secs(1));
-        let call = tokio::spawn(async move { setups.sign_in_tenant_admin(request).await });
-        answer.await.unwrap();
-        call.abort();
-        assert!(call.await.unwrap_err().is_cancelled());
-        hung_up.send(()).unwrap();
-        while world.audit_events("admin_session.open").await.len() < count {
-            tokio::task::yield_now().await;
+    for (password, outcome) in [
+        ("wrong", AuditOutcome::Refused),
+        (PASSWORD, AuditOutcome::Success),
+    ] {
+        let world = World::start().await;
+        let guess = pb::SignInTenantAdminRequest {
+            password: password.into(),
+            client_address: "192.0.2.1".into(),
+            ..world.credentials("")
+        };
+        for count in 1..=4 {
+            let (asked, answer) = tokio::sync::oneshot::channel();
+            let (hung_up, held) = tokio::sync::oneshot::channel::<()>();
+            world.registry().delay(Question::SignIn, async move {
+                asked.send(()).unwrap();
+                held.await.unwrap();
+            });
+            let mut setups = world.setups();
+            let mut request = tonic::Request::new(guess.clone());
+            // A short deadline does not shorten the attempt either.
+            request.set_timeout(Duration::from_secs(1));
+            let call = tokio::spawn(async move { setups.sign_in_tenant_admin(request).await });
+            answer.await.unwrap();
+            call.abort();
+            assert!(call.await.unwrap_err().is_cancelled());
+            hung_up.send(()).unwrap();
+            while world.audit_events("admin_session.open").await.len() < count {
+                tokio::task::yield_now().await;
+            }
         }
+        let events = world.audit_events("admin_session.open").await;
+        assert!(
+            events.iter().all(|event| event.outcome() == outcome),
+            "{password}"
+        );
+        // Three failures are free; after the fourth everybody waits 500 ms for this account.
+        assert!(waited(&world).await >= Duration::from_millis(500), "{password}");
     }
-    // Three failures are free; after the fourth everybody waits 500 ms for this account.
+}
+
+/// How long the admin's sign-in takes.
+async fn waited(world: &World) -> Duration {
     let started = Instant::now();
     world.sign_in("").await;
-    assert!(started.elapsed() >= Duration::from_millis(500));
+    started.elapsed()
+}
+
+#[tokio::test]
+async fn an_attempt_that_the_registry_could_not_check_counts() {
+    let world = World::start().await;
+    world.registry().set_unavailable(true);
+    for _ in 0..4 {
+        let refused = world.setups().sign_in_tenant_admin(world.credentials("")).await;
+        assert_refused(refused, Code::Unavailable, "UNAVAILABLE");
+    }
+    world.registry().set_unavailable(false);
+    assert!(waited(&world).await >= Duration::from_millis(500));
+}
+
+#[tokio::test]
+async fn spellings_of_a_name_share_its_failures() {
+    let world = World::start().await;
+    let name = world.admin_name();
+    for spelling in [
+        name.to_uppercase(),
+        format!("\u{3000}{name}"),
+        format!("{name}\u{200b}"),
+        name.replace('a', "\u{ff41}"),
+    ] {
+        let guess = pb::SignInTenantAdminRequest {
+            account_name: spelling,
+            password: "wrong".into(),
+            ..world.credentials("")
+        };
+        let refused = world.setups().sign_in_tenant_admin(guess).await;
+        assert_refused(refused, Code::Unauthenticated, "SIGN_IN_FAILED");
+    }
+    assert!(waited(&world).await >= Duration::from_millis(500));
 }
 
 #[tokio::test]

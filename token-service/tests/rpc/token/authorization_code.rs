@@ -254,3 +254,16 @@ async fn a_code_waits_while_the_consent_is_suspended_and_ends_with_it() {
     world.revoke_consent(&approved.consent.unwrap().grant_id).await;
     assert_invalid_grant(world.issue(world.by_code(&approved.authorization_code)).await);
 }
+
+#[tokio::test]
+async fn a_code_is_worth_nothing_once_its_redirect_uri_is_removed() {
+    let world = World::start().await;
+    let code = world.code().await;
+    world.change_client(|client| client.redirect_uris = vec!["https://elsewhere.example/cb".into()]);
+    assert_invalid_grant(world.issue(world.by_code(&code)).await);
+    assert_eq!(world.audit_events("code.refuse").await.len(), 1);
+    // It is burnt, so that it does not come back with the URI.
+    world.change_client(|client| client.redirect_uris = vec![REDIRECT_URI.into()]);
+    assert_invalid_grant(world.issue(world.by_code(&code)).await);
+    assert!(world.audit_events("consent.activate").await.is_empty());
+}

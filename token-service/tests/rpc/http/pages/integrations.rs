@@ -285,3 +285,21 @@ async fn a_reason_may_be_as_long_as_its_field_and_no_longer() {
     let event = world.audit_events("consent.revoke").await.remove(0);
     assert_eq!(event.detail["reason"], "é".repeat(most));
 }
+
+#[tokio::test]
+async fn no_page_of_integrations_reads_the_audit_record() {
+    let world = World::start().await;
+    let tokens = world.first_tokens().await;
+    world.write_grant_uses().await;
+    let mut browser = Browser::new(&world);
+    browser.at_integrations().await;
+    world.hide_audit_record().await;
+    for path in [
+        "/acme/integrations".to_owned(),
+        format!("/acme/integrations/{}", tokens.grant_id),
+    ] {
+        let page = browser.get(&path).await;
+        assert_page(&page, 200);
+        assert!(page.body.contains("1 January 2026"), "{}", page.body);
+    }
+}

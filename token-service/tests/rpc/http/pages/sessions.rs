@@ -1,13 +1,16 @@
 //! Signing in and out, and how long a session is good for what.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use accord::audit::v1::AuditOutcome;
 
 use super::{
     Answer, Browser, Request, approval, assert_asks_to_sign_in, assert_leaves, assert_page, cookies_of,
 };
-use crate::world::{PASSWORD, World};
+use crate::{
+    fake_registry::Question,
+    world::{PASSWORD, World},
+};
 
 const SESSION: &str = "__Host-accord-admin-acme";
 
@@ -118,6 +121,51 @@ async fn too_many_attempts_get_a_page_with_a_retry_time() {
             .await,
         200,
     );
+}
+
+/// Right and wrong guesses leave the same trace, so that nobody can tell them apart by the next attempt.
+#[tokio::test]
+async fn a_sign_in_is_counted_and_recorded_although_its_browser_hangs_up() {
+    for (password, outcome) in [
+        ("wrong", AuditOutcome::Refused),
+        (PASSWORD, AuditOutcome::Success),
+    ] {
+        let world = World::start().await;
+        let mut browser = Browser::new(&world);
+        browser.get("/acme/sign-in").await;
+        for count in 1..=4 {
+            let (asked, was_asked) = tokio::sync::oneshot::channel();
+            let (answers, held) = tokio::sync::oneshot::channel::<()>();
+            world.registry().delay(Question::SignIn, async move {
+                asked.send(()).unwrap();
+                held.await.unwrap();
+            });
+            let fields = [
+                ("csrf", &*browser.csrf),
+                ("account_name", world.admin_name()),
+                ("password", password),
+            ];
+            let guess = Request::post("/acme/sign-in").form(&fields);
+            let guess = guess.header("x-forwarded-for", "192.0.2.1");
+            let mut tab = browser.clone();
+            tokio::select! {
+                answer = tab.send(guess) => panic!("{answer:?}"),
+                asked = was_asked => asked.unwrap(),
+            }
+            answers.send(()).unwrap();
+            while world.audit_events("admin_session.open").await.len() < count {
+                tokio::task::yield_now().await;
+            }
+        }
+        let events = world.audit_events("admin_session.open").await;
+        assert!(
+            events.iter().all(|event| event.outcome() == outcome),
+            "{password}"
+        );
+        let started = Instant::now();
+        browser.at_integrations().await;
+        assert!(started.elapsed() >= Duration::from_millis(500), "{password}");
+    }
 }
 
 /// Runs all of them at once.

@@ -83,6 +83,7 @@ impl MigrationTrait for Migration {
             text("integration_request_id"),
             json("presentation"),
             json("scopes"),
+            json("added"),
             json("redirect_uris"),
             text("json_web_key_set"),
             text("state"),

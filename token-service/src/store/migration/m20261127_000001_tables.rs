@@ -70,6 +70,7 @@ async fn grants(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         text("granted_by_user_id"),
         text("state"),
         text_null("family_id"),
+        big_integer("client_version"),
         big_integer("created_at"),
         big_integer("redeem_until"),
         big_integer_null("activated_at"),

@@ -1,0 +1,225 @@
+//! Passwords of Tenant Admins: their form, and which ones are too easy to guess.
+
+use accord::text::account_name::AccountName;
+use icu_normalizer::ComposingNormalizerBorrowed;
+use icu_properties::{CodePointMapData, props::GeneralCategory};
+use zeroize::Zeroizing;
+use zxcvbn::{Score, zxcvbn};
+
+/// The shortest password, in characters.
+pub const MIN_CHARS: usize = 15;
+/// The longest password, in characters.
+pub const MAX_CHARS: usize = 1024;
+/// The longest text that is read, in bytes. A composed character had a few code points of up to four bytes.
+const MAX_BYTES: usize = MAX_CHARS * 16;
+/// The longest password that can be on a list of common ones, in characters. It bounds the time that an estimate takes.
+const MAX_COMMON_CHARS: usize = 64;
+/// The shortest account name that a password must not contain, in characters.
+const MIN_NAME_CHARS: usize = 4;
+
+/// The error for a text that can't be a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must have 15 to 1024 characters that Unicode assigns")]
+pub struct NotAPassword;
+
+/// Why a password is too easy to guess. To be read after the word "the password".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Weakness {
+    /// It is common, or follows a pattern.
+    #[error(
+        "must be harder to guess: common passwords, repetitions, sequences, and the names of organisation and product \
+         are tried first"
+    )]
+    Common,
+    /// It contains the account name.
+    #[error("must not contain the account name")]
+    AccountName,
+}
+
+/// A password as it is hashed: the profile OpaqueString (RFC 8265 4.2.2), in which every space is U+0020 and characters are
+/// composed (NFC). So it is the same one on every keyboard. Case counts, control characters too, and no part is cut off.
+#[derive(derive_more::Debug)]
+#[debug("Password([redacted])")]
+pub struct Password(Zeroizing<String>);
+
+impl Password {
+    /// Reads a password.
+    ///
+    /// # Errors
+    /// [`NotAPassword`], also for unassigned code points, which a later version of Unicode may compose.
+    pub fn parse(text: &str) -> Result<Self, NotAPassword> {
+        if text.len() > MAX_BYTES {
+            return Err(NotAPassword);
+        }
+        let category = CodePointMapData::<GeneralCategory>::new();
+        let mut spaced = Zeroizing::new(String::with_capacity(MAX_BYTES));
+        for c in text.chars() {
+            match category.get(c) {
+                GeneralCategory::Unassigned => return Err(NotAPassword),
+                GeneralCategory::SpaceSeparator => spaced.push(' '),
+                _ => spaced.push(c),
+            }
+        }
+        let composed = ComposingNormalizerBorrowed::new_nfc().normalize(&spaced);
+        let password = Self(Zeroizing::new(composed.into_owned()));
+        let fits = (MIN_CHARS..=MAX_CHARS).contains(&password.0.chars().count());
+        fits.then_some(password).ok_or(NotAPassword)
+    }
+
+    /// Returns the bytes that are hashed.
+    pub fn bytes(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.0.as_bytes().to_vec())
+    }
+
+    /// Rejects a password that a guesser tries among the first million: one on lists of common passwords, or made of
+    /// `words`, repetitions, sequences and the like. `is_account_name` tells the user's account name in normal form.
+    /// Takes up to some tenths of a second.
+    ///
+    /// # Errors
+    /// [`Weakness`].
+    pub fn require_strong(
+        &self,
+        words: &[&str],
+        is_account_name: impl Fn(&str) -> bool,
+    ) -> Result<(), Weakness> {
+        let head = self.0.char_indices().nth(MAX_COMMON_CHARS);
+        let head = head.map_or(self.0.as_str(), |(end, _)| &self.0[..end]);
+        if contains(head, is_account_name) {
+            return Err(Weakness::AccountName);
+        }
+        // No list has a longer one.
+        if head.len() == self.0.len() && zxcvbn(head, words).score() < Score::Two {
+            return Err(Weakness::Common);
+        }
+        Ok(())
+    }
+}
+
+/// Returns whether a part of the text is the account name. Only a keyed hash of the name is known, so each part is tried.
+fn contains(text: &str, is_account_name: impl Fn(&str) -> bool) -> bool {
+    let Ok(normal) = AccountName::parse(text) else {
+        return false;
+    };
+    let normal = normal.expose();
+    let ends = || normal.char_indices().map(|(at, c)| at + c.len_utf8());
+    normal.char_indices().enumerate().any(|(index, (start, _))| {
+        ends()
+            .skip(index + MIN_NAME_CHARS - 1)
+            .any(|end| is_account_name(&normal[start..end]))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn bytes(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+        Password::parse(text).ok().map(|password| password.bytes())
+    }
+
+    #[test]
+    fn passwords_are_counted_in_characters() {
+        for (text, is_password) in [
+            ("ä".repeat(15), true),
+            ("a\u{308}".repeat(15), true),
+            ("ä".repeat(1024), true),
+            ("a\u{308}".repeat(1024), true),
+            ("𝒳".repeat(1024), true),
+            ("spaces and \0 count too".to_owned(), true),
+            (" ".repeat(15), true),
+            ("ä".repeat(14), false),
+            ("a\u{308}".repeat(14), false),
+            ("ä".repeat(1025), false),
+            ("x".repeat(1_000_000), false),
+            (format!("{}\u{378}", "x".repeat(20)), false),
+            (String::new(), false),
+        ] {
+            assert_eq!(
+                bytes(&text).is_some(),
+                is_password,
+                "{} {text:.20}",
+                text.chars().count()
+            );
+        }
+    }
+
+    #[test]
+    fn a_password_is_the_same_on_every_keyboard() {
+        for (one, other) in [
+            ("caf\u{e9} au lait, 2 sucres", "cafe\u{301} au lait, 2 sucres"),
+            ("\u{1100}\u{1161}, fifteen and more", "\u{ac00}, fifteen and more"),
+            ("words with\u{a0}a space", "words with a space"),
+            ("words with\u{3000}a space", "words with a space"),
+        ] {
+            assert!(
+                bytes(one).is_some() && bytes(one) == bytes(other),
+                "{one} {other}"
+            );
+        }
+        for (one, other) in [
+            ("words with a space", "words with  a space"),
+            (" words with a space", "words with a space"),
+            ("words with a space", "Words with a space"),
+            ("words with a space\n", "words with a space"),
+            ("ﬁfteen characters", "fifteen characters"),
+            ("fifteen charac\u{200d}ters", "fifteen characters"),
+        ] {
+            assert_ne!(bytes(one), bytes(other), "{one} {other}");
+        }
+    }
+
+    fn strong(text: &str) -> Result<(), Weakness> {
+        let words = ["firm-one", "Firm One Ltd", "Firm", "Accord"];
+        let password = Password::parse(text).unwrap();
+        password.require_strong(&words, |name| name == "ada@firm.example")
+    }
+
+    #[test]
+    fn what_a_guesser_tries_first_is_refused() {
+        for weak in [
+            "passwordpassword",
+            "Password12345678",
+            "P@ssw0rd12345678",
+            "123456789012345",
+            "111111111111111",
+            "qwertyuiopasdfgh",
+            "abcdefghijklmnopqrstuvwxyz",
+            "iloveyouiloveyou",
+            "               ",
+            "\u{3000}\u{3000}              ",
+            "accordaccordaccord",
+            "firm-onefirm-one",
+            &"x".repeat(64),
+        ] {
+            assert_eq!(strong(weak), Err(Weakness::Common), "{weak}");
+        }
+        for with_name in [
+            "ada@firm.example",
+            "ADA@Firm.Example",
+            "xK9$ada@firm.example",
+            "my name is ａｄａ@firm.example, and I like long passwords",
+            "ada\u{200b}@firm.example and some more words",
+        ] {
+            assert_eq!(strong(with_name), Err(Weakness::AccountName), "{with_name}");
+        }
+        for good in [
+            "a long enough password",
+            "correct horse battery staple",
+            "firm-one, three unrelated words",
+            "kJ8#vQ2!mZ5&xR7",
+            "0f1e2d3c4b5a69788796a5b4c3d2e1f0",
+            "четыре слова подряд тут",
+            &"x".repeat(65),
+            &"𝒳".repeat(1024),
+        ] {
+            assert_eq!(strong(good), Ok(()), "{good:.20}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_nothing() {
+        let password = Password::parse("a long enough password").unwrap();
+        assert_eq!(format!("{password:?}"), "Password([redacted])");
+    }
+}
