@@ -192,3 +192,7 @@ impl Store {
 fn ids<'a, T: 'a>(ids: impl IntoIterator<Item = &'a T>, text: fn(&'a T) -> &'a str) -> Vec<Id<'a>> {
     ids.into_iter().map(|id| Id { id: text(id) }).collect()
 }
+
+#[cfg(test)]
+#[path = "../tests/profiles.rs"]
+mod tests;
