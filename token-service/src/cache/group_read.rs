@@ -1,5 +1,5 @@
-//! Facts of the registry that are not in memory are read in groups: while one call is under way, further facts wait and
-//! share the next one. If each caller read its own, a replica that starts under load would flood the registry, until it
+//! Facts of the registry that are not in memory are read in groups: while two calls are under way, further facts wait
+//! and share the next one. If each caller read its own, a replica that starts under load would flood the registry, until it
 //! answers neither reads nor the change feed.
 
 use std::{
@@ -49,6 +49,9 @@ pub(super) struct GroupRead {
 impl Work for GroupRead {
     type Item = FactKey;
     type Outcome = Arc<Found>;
+
+    // One answer that is late does not hold up all others.
+    const AT_ONCE: usize = 2;
 
     async fn run(&self, keys: &[FactKey]) -> Result<Vec<Arc<Found>>, StoreError> {
         let facts = &*self.facts;
