@@ -6,6 +6,7 @@ use std::{
     collections::{HashMap, HashSet},
     hash::Hash,
     sync::Arc,
+    time::Duration,
 };
 
 use accord::{
@@ -15,14 +16,17 @@ use accord::{
 use tokio::time::timeout;
 
 use super::{
-    FactAsOf, cached::FactCache, facts::Facts, follower::ChangeFollower, registry::WAIT_LIMIT,
-    verified_secrets::KnownClient,
+    FactAsOf, cached::FactCache, facts::Facts, follower::ChangeFollower, verified_secrets::KnownClient,
 };
 use crate::{
     error::{Error, Result},
     model::{tenant::Tenant, user::User},
     registry::{ProfileKeys, Registry},
 };
+
+/// How long a call waits for a fact, or for others that check the same secret. It exceeds
+/// [`LEASE`](crate::model::watermark::LEASE), so that by then it is known whether the registry answers.
+pub(super) const WAIT_LIMIT: Duration = Duration::from_secs(1);
 
 /// Names a fact.
 pub(super) enum FactKey {
@@ -72,7 +76,8 @@ impl Work for GroupRead {
         if !missing.is_empty() {
             self.read(&missing, &mut found).await?;
         }
-        Ok(vec![Arc::new(found); keys.len()])
+        let found = Arc::new(found);
+        Ok(keys.iter().map(|_| found.clone()).collect())
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
     Cache, EntryAsOf, FactAsOf, Revocations,
     cached::FactCache,
     follower::ChangeSource,
-    group_read::{FactKey, Found},
+    group_read::{FactKey, Found, WAIT_LIMIT},
     verified_secrets::KnownClient,
 };
 use crate::{
@@ -34,9 +34,6 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 const MAX_USES: usize = 1_000;
 /// How often the tag keys are read without a lease.
 const READ_TAG_KEYS_EVERY: Duration = Duration::from_secs(1);
-/// How long a call waits for a fact, or for others that check the same secret. It exceeds [`LEASE`], so that by
-/// then it is known whether the registry answers.
-pub(super) const WAIT_LIMIT: Duration = Duration::from_secs(1);
 
 impl ChangeSource for Registry {
     const NAME: &'static str = "registry";
