@@ -51,7 +51,7 @@ const REGISTRY: [(&str, &str); 9] = [
     (
         "accord.registry.v1.DirectoryService",
         "AuthenticateClient AuthenticateTenantAdmin AuthenticateCaller ResolveUser GetClientProfile \
-         GetTenantProfile ListChanges ReportSecretUse",
+         GetTenantProfile GetProfiles ListChanges ReportSecretUse",
     ),
     AUDIT,
 ];

@@ -85,6 +85,7 @@ pub const TABLE: &[(&str, Access)] = &[
     ("/accord.registry.v1.DirectoryService/ResolveUser", DIRECTORY),
     ("/accord.registry.v1.DirectoryService/GetClientProfile", DIRECTORY),
     ("/accord.registry.v1.DirectoryService/GetTenantProfile", DIRECTORY),
+    ("/accord.registry.v1.DirectoryService/GetProfiles", DIRECTORY),
     ("/accord.registry.v1.DirectoryService/ListChanges", DIRECTORY),
     ("/accord.registry.v1.DirectoryService/ReportSecretUse", DIRECTORY),
 

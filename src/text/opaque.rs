@@ -245,17 +245,23 @@ fn decode<const BYTES: usize>(digits: &str, length: usize) -> Result<Zeroizing<[
     }
     const { assert!(BYTES.is_multiple_of(LIMB)) };
     let mut number = Zeroizing::new([0; BYTES]);
-    for digit in digits.bytes() {
-        let mut carry = u128::from(match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'A'..=b'Z' => digit - b'A' + 10,
-            b'a'..=b'z' => digit - b'a' + 36,
-            _ => return Err(MalformedToken),
-        });
+    // As many digits at a time as a limb can hold.
+    for group in digits.as_bytes().chunks(10) {
+        let (mut carry, mut scale) = (0, 1);
+        for digit in group {
+            let digit = match digit {
+                b'0'..=b'9' => digit - b'0',
+                b'A'..=b'Z' => digit - b'A' + 10,
+                b'a'..=b'z' => digit - b'a' + 36,
+                _ => return Err(MalformedToken),
+            };
+            carry = carry * 62 + u128::from(digit);
+            scale *= 62;
+        }
         for limb in number.rchunks_exact_mut(LIMB) {
             let mut bytes = [0; LIMB];
             bytes.copy_from_slice(limb);
-            let product = u128::from(u64::from_be_bytes(bytes)) * 62 + carry;
+            let product = u128::from(u64::from_be_bytes(bytes)) * scale + carry;
             // The lower half; the rest is carried.
             limb.copy_from_slice(&(product as u64).to_be_bytes());
             carry = product >> 64;

@@ -39,9 +39,10 @@ impl AccessTokenClaims {
     ///
     /// # Errors
     /// [`VerifyError::WrongTarget`], [`VerifyError::Expired`].
-    pub fn check(&self, tenant: &Tenant, now_secs: i64) -> Result<(), VerifyError> {
-        let target_matches =
-            self.iss == tenant.issuer && self.aud == tenant.audience && self.tenant_id == tenant.tenant_id;
+    pub fn check<T: AsRef<str>>(&self, tenant: &Tenant<T>, now_secs: i64) -> Result<(), VerifyError> {
+        let target_matches = self.iss == tenant.issuer.as_ref()
+            && self.aud == tenant.audience.as_ref()
+            && self.tenant_id == tenant.tenant_id.as_ref();
         if !target_matches {
             return Err(VerifyError::WrongTarget);
         }
@@ -57,15 +58,15 @@ impl AccessTokenClaims {
     }
 }
 
-/// A tenant of a resource server: the claims that its tokens must have exactly.
+/// A tenant of a resource server: the claims that its tokens must have exactly, as `T`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tenant {
+pub struct Tenant<T = String> {
     /// The tenant's id.
-    pub tenant_id: String,
+    pub tenant_id: T,
     /// The Tenant Authority URL, exactly as in the `iss` of tokens.
-    pub issuer: String,
+    pub issuer: T,
     /// The tenant's Cloud API URL, exactly as in the `aud` of tokens.
-    pub audience: String,
+    pub audience: T,
 }
 
 #[cfg(test)]

@@ -115,6 +115,18 @@ impl DirectoryService for Api {
         }))
     }
 
+    async fn get_profiles(&self, call: Request<GetProfilesRequest>) -> Reply<GetProfilesResponse> {
+        let keys = dir::profile_keys(&call.into_inner())?;
+        let (found, position) = read_at(&self.store, self.store.find_profiles(&keys)).await?;
+        let tenant = |tenant| dir::tenant_profile(tenant, &self.public_base_url);
+        Ok(Response::new(GetProfilesResponse {
+            clients: found.clients.into_iter().map(dir::client_profile).collect(),
+            tenants: found.tenants.into_iter().map(tenant).collect(),
+            users: found.users.into_iter().map(dir::user_profile).collect(),
+            position: Some(dir::position(position)),
+        }))
+    }
+
     async fn list_changes(&self, call: Request<ListChangesRequest>) -> Reply<ListChangesResponse> {
         let (after, limit) = dir::list_changes(call.into_inner())?;
         let changes = directory::changes(&self.store, after, limit).await?;

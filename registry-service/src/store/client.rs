@@ -9,7 +9,7 @@ use accord::{
         change::Change,
     },
     text::{
-        id::{ClientId, IntegrationRequestId, SecretId, TenantId},
+        id::{ClientId, IntegrationRequestId, TenantId},
         page::{Page, PageRequest},
         validation::Violations,
     },
@@ -23,7 +23,7 @@ use super::{
     Store, change, commit, corrupt,
     entity::{
         client::{Column, Entity, Model},
-        client_secret, client_tenant, scope,
+        client_secret, client_tenant,
     },
     integration_request::check_references,
     json,
@@ -32,7 +32,7 @@ use crate::{
     error::{Error, Result},
     model::{
         change_kind,
-        client::{Added, Client, ClientProfile, ClientUpdate, ProfileScope, State, since},
+        client::{Added, Client, ClientUpdate, State},
         client_keys::ClientKeys,
         integration_request::Presentation,
     },
@@ -42,33 +42,6 @@ impl Store {
     /// Reads a client.
     pub async fn find_client(&self, client_id: &ClientId) -> Result<Option<Client>> {
         find(self.db.read(), client_id).await
-    }
-
-    /// Reads what token-service needs of a client.
-    pub async fn find_client_profile(&self, client_id: &ClientId) -> Result<Option<ClientProfile>> {
-        let conn = self.db.read();
-        let Some(client) = find(conn, client_id).await? else {
-            return Ok(None);
-        };
-        let catalogue = scope::Entity::find()
-            .filter(scope::Column::Name.is_in(client.scopes.iter().map(|scope| scope.name.as_str())))
-            .filter(scope::Column::Enabled.eq(true))
-            .all(conn)
-            .await?;
-        let scopes = client.scopes.iter().filter_map(|scope| {
-            let row = catalogue.iter().find(|row| row.name == scope.name.as_str())?;
-            Some(ProfileScope {
-                name: scope.name.clone(),
-                description: row.description.clone(),
-                reason: scope.reason.clone(),
-                added_seq: since(&client.added.scopes, &scope.name, i64::MAX),
-            })
-        });
-        Ok(Some(ClientProfile {
-            scopes: scopes.collect(),
-            live_secrets: live_secrets(conn, client_id, self.now()).await?,
-            client,
-        }))
     }
 
     /// Lists clients, newest first.
@@ -224,22 +197,6 @@ pub(super) async fn find(conn: &impl ConnectionTrait, client_id: &ClientId) -> R
     Ok(client)
 }
 
-/// Reads the secrets that authenticate a client at this time.
-async fn live_secrets(
-    conn: &impl ConnectionTrait,
-    client_id: &ClientId,
-    now: UnixMillis,
-) -> Result<Vec<(SecretId, Option<UnixMillis>)>> {
-    let claimed = client_secret::Column::AwaitingClaim.eq(false);
-    let live = unended_secrets(client_id, now).filter(claimed);
-    let live = live.order_by_asc(client_secret::Column::SecretId);
-    let live = live.all(conn).await?.into_iter().map(|row| {
-        let secret_id = SecretId::parse(&row.secret_id).map_err(|_| corrupt("client_secrets"))?;
-        Ok((secret_id, row.expires_at.map(UnixMillis::from_millis)))
-    });
-    live.collect()
-}
-
 /// Selects the secrets of a client that are neither revoked nor expired.
 pub(super) fn unended_secrets(client_id: &ClientId, now: UnixMillis) -> Select<client_secret::Entity> {
     use client_secret::{Column, Entity};
@@ -340,7 +297,7 @@ async fn read_tenants(conn: &impl ConnectionTrait, clients: &mut [Client]) -> Re
 }
 
 /// Converts a client's row. Leaves `tenant_ids` empty.
-fn client(row: Model) -> Result<Client> {
+pub(super) fn client(row: Model) -> Result<Client> {
     let unreadable = || corrupt("clients");
     let request_id = IntegrationRequestId::parse(&row.integration_request_id);
     Ok(Client {

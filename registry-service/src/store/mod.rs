@@ -31,6 +31,7 @@ use crate::{
     model::purpose,
 };
 
+pub mod batch;
 mod caller;
 mod client;
 mod client_secret;
@@ -44,6 +45,7 @@ mod registration;
 mod scope;
 mod tenant;
 #[cfg(test)]
+#[path = "tests/testing.rs"]
 pub(crate) mod testing;
 mod user;
 

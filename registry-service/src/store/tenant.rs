@@ -152,7 +152,7 @@ fn changed(tenant_id: &TenantId) -> Change {
     change(change_kind::TENANT, tenant_id, Some(tenant_id))
 }
 
-fn tenant(row: Model) -> Result<Tenant> {
+pub(super) fn tenant(row: Model) -> Result<Tenant> {
     Ok(Tenant {
         tenant_id: TenantId::parse(&row.tenant_id).map_err(|_| corrupt("tenants"))?,
         display_name: row.display_name,

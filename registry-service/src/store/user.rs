@@ -258,7 +258,7 @@ fn changed(tenant_id: &TenantId, user_id: &UserId) -> Change {
     change(change_kind::USER, user_id, Some(tenant_id))
 }
 
-fn user(row: Model) -> Result<User> {
+pub(super) fn user(row: Model) -> Result<User> {
     let unreadable = || corrupt("users");
     let password = match (row.password_hash, row.pepper_version) {
         (Some(phc), Some(pepper_version)) => Some(Argon2Hash { phc, pepper_version }),

@@ -58,6 +58,66 @@ async fn changes(harness: &Harness, epoch: &str, seq: i64, page_size: i32) -> pb
 }
 
 #[tokio::test]
+async fn profiles_come_together_and_without_those_that_do_not_exist() {
+    let harness = seeded().await;
+    client::seed(&harness).await;
+    let (client, _) = client::registered(&harness).await;
+    let user = registered(&harness, admin(NAME)).await.user.unwrap();
+    let key = pb::UserKey {
+        tenant_id: user.tenant_id.clone(),
+        user_id: user.user_id.clone(),
+    };
+    let elsewhere = pb::UserKey {
+        tenant_id: "acme".into(),
+        ..key.clone()
+    };
+    let request = pb::GetProfilesRequest {
+        client_ids: vec![client.client_id.clone(), "cli_01arz3ndektsv4rrffq69g5fav".into()],
+        tenant_ids: vec!["acme".into(), "nowhere".into()],
+        users: vec![key, elsewhere],
+    };
+    let found = ok(directory(&harness).get_profiles(request).await);
+    let resolved = pb::ResolveUserRequest {
+        tenant_id: user.tenant_id,
+        user: Some(Which::UserId(user.user_id)),
+    };
+    let resolved = ok(directory(&harness).resolve_user(resolved).await);
+    assert_eq!(found.users, [resolved.user.unwrap()]);
+    assert_eq!(found.position, resolved.position);
+    let tenant = pb::GetTenantProfileRequest {
+        tenant_id: "acme".into(),
+    };
+    let tenant = ok(directory(&harness).get_tenant_profile(tenant).await);
+    assert_eq!(found.tenants, [tenant.tenant.unwrap()]);
+    let one = pb::GetClientProfileRequest {
+        client_id: client.client_id.clone(),
+    };
+    let one = ok(directory(&harness).get_client_profile(one).await);
+    assert_eq!(found.clients, [one.client.unwrap()]);
+
+    let nothing = pb::GetProfilesRequest::default();
+    let nothing = ok(directory(&harness).get_profiles(nothing).await);
+    let only_position = pb::GetProfilesResponse {
+        position: found.position,
+        ..Default::default()
+    };
+    assert_eq!(nothing, only_position);
+    let malformed = pb::GetProfilesRequest {
+        client_ids: vec![client.client_id.clone(), client.client_id, "x".into()],
+        tenant_ids: (0..1001).map(|n| format!("tenant-{n}")).collect(),
+        users: vec![pb::UserKey::default()],
+    };
+    let fields = [
+        "client_ids[1]",
+        "client_ids[2]",
+        "tenant_ids",
+        "users[0].tenant_id",
+        "users[0].user_id",
+    ];
+    assert_violations(directory(&harness).get_profiles(malformed).await, &fields);
+}
+
+#[tokio::test]
 async fn a_resolved_user_has_the_positions_at_which_tokens_and_sessions_ended() {
     let harness = seeded().await;
     let user = registered(&harness, admin(NAME)).await.user.unwrap();

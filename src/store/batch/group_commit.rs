@@ -1,12 +1,12 @@
 //! Group commit: while one group is written, further items wait and form the next group. So concurrent callers share
 //! the cost of one transaction.
 
-use std::{fmt, future::Future, panic::AssertUnwindSafe, time::Duration};
+use std::{fmt, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use sea_orm::DbErr;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     time::{Instant, timeout, timeout_at},
 };
 
@@ -29,6 +29,9 @@ pub trait Work: Send + Sync + 'static {
     type Item: Send + Sync + 'static;
     /// The result of one item.
     type Outcome: Send + 'static;
+
+    /// The most groups under way at a time.
+    const AT_ONCE: usize = 1;
 
     /// Commits all items in one transaction, or none. Returns the outcomes in the order of the items.
     ///
@@ -85,17 +88,30 @@ impl<W: Work> GroupCommit<W> {
 }
 
 async fn serve<W: Work>(work: W, mut queue: mpsc::Receiver<(W::Item, Caller<W>)>) {
+    let (work, permits) = (Arc::new(work), Arc::new(Semaphore::new(W::AT_ONCE)));
     let mut group = Vec::with_capacity(MAX_GROUP);
     let mut last = 0;
     while let Some(first) = queue.recv().await {
         group.push(first);
+        let Ok(permit) = permits.clone().acquire_owned().await else {
+            return;
+        };
         gather(&mut queue, &mut group, last.min(SMALL_GROUP).max(last / 2)).await;
         last = group.len();
         // Skips items whose caller has gone away.
         let waiting = group.drain(..).filter(|(_, caller)| !caller.is_closed());
         let (items, callers): (Vec<_>, Vec<_>) = waiting.unzip();
-        if !items.is_empty() {
-            answer(&work, items, callers).await;
+        if items.is_empty() {
+            continue;
+        }
+        if W::AT_ONCE == 1 {
+            answer(&*work, items, callers).await;
+        } else {
+            let work = work.clone();
+            tokio::spawn(async move {
+                answer(&*work, items, callers).await;
+                drop(permit);
+            });
         }
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
-use super::{lock, single_flight::SingleFlight};
+use super::lock;
 
 /// A fact that was read from its source.
 #[derive(Debug)]
@@ -54,8 +54,6 @@ impl<T> Deref for Cached<T> {
 pub(super) struct FactCache<K: Eq + Hash, T> {
     facts: Cache<K, Arc<Cached<T>>, Bytes, DefaultHashBuilder, ExpireEvicted>,
     size: fn(&T) -> usize,
-    /// The facts that are being read from their source.
-    pub(super) reads: SingleFlight<K>,
 }
 
 /// The approximate size of a fact without its texts, in bytes.
@@ -74,11 +72,7 @@ impl<K: Eq + Hash + Clone, T> FactCache<K, T> {
         let options = options.unwrap_or_else(|_| unreachable!("all three are set"));
         let hasher = DefaultHashBuilder::default();
         let facts = Cache::with_options(options, Bytes, hasher, ExpireEvicted);
-        Self {
-            facts,
-            size,
-            reads: SingleFlight::new(),
-        }
+        Self { facts, size }
     }
 
     /// Returns the fact of a key, current or not.

@@ -97,6 +97,12 @@ impl Facts {
         }
     }
 
+    /// Adds the secrets that were verified before to a client that was read.
+    pub(super) fn with_secrets(&self, client: Client) -> KnownClient {
+        let before = self.clients.get(&client.client_id);
+        KnownClient::new(client, before.as_deref().map(|before| &**before))
+    }
+
     /// Removes what a change affects.
     pub(super) fn apply(&self, change: &Change) {
         match change {

@@ -24,7 +24,7 @@ use accord::{
     },
 };
 use sea_orm::{ActiveModelTrait, IntoActiveModel};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tonic::{
     Code, Request, Response, Status,
     transport::{Server, server::TcpIncoming},
@@ -49,6 +49,7 @@ const TAG_KEY: [u8; 32] = [7; 32];
 #[derive(Debug, Default)]
 pub struct Checks {
     pub profiles: usize,
+    pub profile_calls: usize,
     pub all: usize,
     /// The most at the same time.
     pub at_once: usize,
@@ -64,6 +65,10 @@ pub struct FakeRegistry {
     checks: Arc<Mutex<Checks>>,
     /// Whether the secret has ended.
     pub ended: Arc<AtomicBool>,
+    /// How calls fail that ask for more than a number of facts.
+    pub fails: Arc<Mutex<Option<(Code, usize)>>>,
+    /// Answers about facts wait while it has no permit.
+    pub gate: Arc<Semaphore>,
 }
 
 impl FakeRegistry {
@@ -75,6 +80,15 @@ impl FakeRegistry {
     /// Takes the counts since the last call.
     pub fn checks(&self) -> Checks {
         std::mem::take(&mut self.checks.lock().unwrap())
+    }
+
+    fn user(&self) -> pb::UserProfile {
+        pb::UserProfile {
+            user_id: self.user_id.to_string(),
+            tenant_id: TENANT.into(),
+            state: pb::UserState::Active.into(),
+            ..Default::default()
+        }
     }
 
     fn client(&self) -> Option<pb::ClientProfile> {
@@ -98,6 +112,16 @@ impl FakeRegistry {
                 .collect(),
             ..Default::default()
         })
+    }
+}
+
+fn tenant() -> pb::TenantProfile {
+    pb::TenantProfile {
+        tenant_id: TENANT.into(),
+        state: pb::TenantState::Active.into(),
+        tenant_authority_url: "https://auth.example/acme".into(),
+        cloud_api_url: "https://api.example/acme".into(),
+        ..Default::default()
     }
 }
 
@@ -130,15 +154,53 @@ impl DirectoryService for FakeRegistry {
         }))
     }
 
+    async fn get_profiles(
+        &self,
+        request: Request<pb::GetProfilesRequest>,
+    ) -> Result<Response<pb::GetProfilesResponse>, Status> {
+        let asked = request.into_inner();
+        {
+            let mut checks = self.checks.lock().unwrap();
+            checks.profile_calls += 1;
+            checks.profiles += asked.client_ids.len();
+        }
+        let facts = asked.client_ids.len() + asked.tenant_ids.len() + asked.users.len();
+        if let Some((code, most)) = *self.fails.lock().unwrap()
+            && facts > most
+        {
+            return Err(Status::new(code, ""));
+        }
+        let known = |id: &String| *id == self.client_id.as_str();
+        let users = asked
+            .users
+            .iter()
+            .filter(|key| key.user_id == self.user_id.as_str());
+        let answer = pb::GetProfilesResponse {
+            clients: asked
+                .client_ids
+                .iter()
+                .filter(|id| known(id))
+                .filter_map(|_| self.client())
+                .collect(),
+            tenants: asked
+                .tenant_ids
+                .iter()
+                .filter(|id| *id == TENANT)
+                .map(|_| tenant())
+                .collect(),
+            users: users.map(|_| self.user()).collect(),
+            position: position(),
+        };
+        // The answer is made, and waits.
+        let _open = self.gate.acquire().await.unwrap();
+        Ok(Response::new(answer))
+    }
+
     async fn get_client_profile(
         &self,
         _: Request<pb::GetClientProfileRequest>,
     ) -> Result<Response<pb::GetClientProfileResponse>, Status> {
-        self.checks.lock().unwrap().profiles += 1;
-        Ok(Response::new(pb::GetClientProfileResponse {
-            client: self.client(),
-            position: position(),
-        }))
+        Err(Status::unimplemented(""))
     }
 
     async fn authenticate_client(
@@ -183,30 +245,14 @@ impl DirectoryService for FakeRegistry {
         &self,
         _: Request<pb::ResolveUserRequest>,
     ) -> Result<Response<pb::ResolveUserResponse>, Status> {
-        Ok(Response::new(pb::ResolveUserResponse {
-            user: Some(pb::UserProfile {
-                user_id: self.user_id.to_string(),
-                state: pb::UserState::Active.into(),
-                ..Default::default()
-            }),
-            position: position(),
-        }))
+        Err(Status::unimplemented(""))
     }
 
     async fn get_tenant_profile(
         &self,
         _: Request<pb::GetTenantProfileRequest>,
     ) -> Result<Response<pb::GetTenantProfileResponse>, Status> {
-        Ok(Response::new(pb::GetTenantProfileResponse {
-            tenant: Some(pb::TenantProfile {
-                tenant_id: TENANT.into(),
-                state: pb::TenantState::Active.into(),
-                tenant_authority_url: "https://auth.example/acme".into(),
-                cloud_api_url: "https://api.example/acme".into(),
-                ..Default::default()
-            }),
-            position: position(),
-        }))
+        Err(Status::unimplemented(""))
     }
 
     async fn report_secret_use(
@@ -232,6 +278,8 @@ pub async fn cache() -> (Arc<Cache>, FakeRegistry, TestDatabase) {
         secret: Arc::new(secret),
         checks: Arc::default(),
         ended: Arc::default(),
+        fails: Arc::default(),
+        gate: Arc::new(Semaphore::new(1)),
     };
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let serving = Server::builder().add_service(DirectoryServiceServer::new(registry.clone()));

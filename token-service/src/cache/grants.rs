@@ -97,7 +97,7 @@ impl Cache {
         {
             return Ok(lease.map(|()| Some(entry.grant.clone())));
         }
-        let read = Box::pin(self.read(self.store.find_current_grant(tenant_id, client_id))).await?;
+        let read = Box::pin(self.store.find_current_grant(tenant_id, client_id)).await?;
         Ok(Box::pin(self.keep_grant(read)).await)
     }
 

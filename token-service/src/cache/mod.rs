@@ -9,6 +9,7 @@ use std::{hash::Hash, sync::Arc, time::Duration};
 use accord::{
     clock::SharedClock,
     random::Random,
+    store::batch::group_commit::GroupCommit,
     text::id::{ClientId, SecretId, TenantId},
 };
 use aws_lc_rs::hmac;
@@ -25,6 +26,7 @@ mod facts;
 pub(crate) mod fixture;
 mod follower;
 mod grants;
+mod group_read;
 mod lock;
 mod registry;
 mod revocation_index;
@@ -39,6 +41,7 @@ pub use facts::Entry;
 use facts::Facts;
 use follower::ChangeFollower;
 pub use follower::Revocations;
+use group_read::GroupRead;
 use lock::Lock;
 #[cfg(test)]
 pub(crate) use lock::taken as locks_taken;
@@ -59,8 +62,8 @@ use crate::{
     store::Store,
 };
 
-/// The most facts that are read from the registry at a time.
-const MAX_REGISTRY_READS: usize = 64;
+/// The most callers that are read from the registry at a time.
+const MAX_CALLER_READS: usize = 16;
 
 /// A fact from memory or from its source, and how current it is.
 pub type FactAsOf<T> = AsOf<Arc<Cached<T>>>;
@@ -72,14 +75,16 @@ pub struct Cache {
     registry: Registry,
     store: Store,
     clock: SharedClock,
-    registry_changes: ChangeFollower<Registry>,
+    registry_changes: Arc<ChangeFollower<Registry>>,
     own_changes: ChangeFollower<Store>,
-    facts: Facts,
+    facts: Arc<Facts>,
+    /// Reads clients, tenants and users from the registry.
+    reads: GroupCommit<GroupRead>,
     /// The key of the MACs of verified secrets.
     mac_key: hmac::Key,
     checks: SingleFlight<(ClientId, SecretId)>,
-    /// Bounds how many facts are read from the registry at a time, so that the change feed does not wait behind them.
-    registry_reads: Semaphore,
+    /// Bounds how many callers are read from the registry at a time, so that the change feed does not wait behind them.
+    caller_reads: Semaphore,
     uses: SecretUses,
     /// When the tag keys were last read without a lease, and whether that succeeded.
     tag_keys_read: Mutex<Option<(Instant, bool)>>,
@@ -88,21 +93,28 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Creates an empty cache. It serves facts from memory while [`Self::follow`] runs. The
+    /// Creates an empty cache; needs a tokio runtime. It serves facts from memory while [`Self::follow`] runs. The
     /// registry's facts count `registry_stale_max` longer than a lease while it does not answer.
     pub fn new(registry: Registry, store: Store, random: &dyn Random, registry_stale_max: Duration) -> Self {
         let mut key = Zeroizing::new([0; 32]);
         random.fill(&mut *key);
+        let registry_changes = ChangeFollower::new(registry.clone(), LEASE + registry_stale_max);
+        let (registry_changes, facts) = (Arc::new(registry_changes), Arc::new(Facts::new()));
         Self {
-            registry_changes: ChangeFollower::new(registry.clone(), LEASE + registry_stale_max),
+            reads: GroupCommit::start(GroupRead {
+                registry: registry.clone(),
+                changes: registry_changes.clone(),
+                facts: facts.clone(),
+            }),
+            registry_changes,
             own_changes: ChangeFollower::new(store.clone(), LEASE),
             clock: store.clock.clone(),
             registry,
             store,
-            facts: Facts::new(),
+            facts,
             mac_key: hmac::Key::new(hmac::HMAC_SHA256, &*key),
             checks: SingleFlight::new(),
-            registry_reads: Semaphore::new(MAX_REGISTRY_READS),
+            caller_reads: Semaphore::new(MAX_CALLER_READS),
             uses: SecretUses::default(),
             tag_keys_read: Mutex::default(),
             signer: Lock::default(),

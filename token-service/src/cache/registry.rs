@@ -1,10 +1,11 @@
 //! Facts of the registry: clients and their secrets, tenants, users, callers.
 
-use std::{hash::Hash, time::Duration};
+use std::{collections::HashMap, hash::Hash, time::Duration};
 
 use accord::{
     position::Position,
     rpc::auth::Caller,
+    store::StoreError,
     text::{
         id::{ClientId, SecretId, TenantId, UserId},
         opaque::{ClientSecret, OpaqueToken},
@@ -15,19 +16,16 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Cache, EntryAsOf, FactAsOf, Revocations, cached::FactCache, follower::ChangeSource,
+    Cache, EntryAsOf, FactAsOf, Revocations,
+    cached::FactCache,
+    follower::ChangeSource,
+    group_read::{FactKey, Found, WAIT_LIMIT},
     verified_secrets::KnownClient,
 };
 use crate::{
     error::{Error, Result, found},
-    model::{
-        change::Changes,
-        client::Client,
-        tenant::Tenant,
-        user::User,
-        watermark::{AsOf, LEASE},
-    },
-    registry::{Registry, UserRef},
+    model::{change::Changes, tenant::Tenant, user::User, watermark::LEASE},
+    registry::Registry,
     store::Assertion,
 };
 
@@ -37,9 +35,6 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 const MAX_USES: usize = 1_000;
 /// How often the tag keys are read without a lease.
 const READ_TAG_KEYS_EVERY: Duration = Duration::from_secs(1);
-/// How long a call waits for others that read the same fact or check the same secret. It exceeds [`LEASE`], so that by
-/// then it is known whether the registry answers.
-const WAIT_LIMIT: Duration = Duration::from_secs(1);
 
 impl ChangeSource for Registry {
     const NAME: &'static str = "registry";
@@ -149,7 +144,7 @@ impl Cache {
         if matches!(answer, Err(Error::InvalidClient(_))) && !is_listed {
             client.value.reject(secret_id);
         }
-        let client = self.with_secrets(answer?);
+        let client = answer?.map(|client| self.facts.with_secrets(client));
         let (changes, clients) = (&self.registry_changes, &self.facts.clients);
         let client = self.facts.keep(changes, clients, client_id.clone(), client);
         client.value.verify(mac, secret_id);
@@ -224,31 +219,27 @@ impl Cache {
         mac
     }
 
-    /// Returns a fact from memory, or reads it and keeps it.
-    async fn fact<K: Eq + Hash + Clone, T, F: Future<Output = Result<AsOf<T>>>>(
+    /// Returns a fact from memory, or reads it together with those that other callers wait for. `of` picks it.
+    async fn fact<K: Eq + Hash + Clone, T>(
         &self,
         facts: &FactCache<K, T>,
         key: &K,
-        read: impl FnOnce() -> F,
-    ) -> Result<FactAsOf<T>> {
+        name: fn(K) -> FactKey,
+        of: fn(&Found) -> &HashMap<K, FactAsOf<T>>,
+    ) -> Result<Option<FactAsOf<T>>> {
         if let Some(fact) = self.facts.find(&self.registry_changes, facts, key) {
-            return Ok(fact);
+            return Ok(Some(fact));
         }
         // On the heap: otherwise this future enlarges every call, also those that memory answers.
         Box::pin(async {
-            // With a lease, one call reads a fact and the others find it in memory. If each call read it, a replica
-            // that starts under load would flood the registry, until it answers neither reads nor the change feed.
-            // Without a lease memory serves nothing, so waiting saves no read.
-            let _flight = match self.registry_changes.lease() {
-                Some(_) => Some(self.within_wait_limit(facts.reads.enter(key.clone())).await?),
-                None => None,
-            };
-            if let Some(fact) = self.facts.find(&self.registry_changes, facts, key) {
-                return Ok(fact);
-            }
-            let _permit = self.within_wait_limit(self.registry_reads.acquire()).await?;
-            let read = read().await?;
-            Ok(self.facts.keep(&self.registry_changes, facts, key.clone(), read))
+            let found = self
+                .within_wait_limit(self.reads.submit(name(key.clone())))
+                .await?;
+            let found = found.map_err(|error| match error {
+                StoreError::Unavailable => Error::RegistryUnavailable,
+                error => Error::RegistryAnswer(error.to_string()),
+            })?;
+            Ok(of(&found).get(key).cloned())
         })
         .await
     }
@@ -267,36 +258,43 @@ impl Cache {
 
     /// Returns a client.
     pub async fn client(&self, client_id: &ClientId) -> Result<FactAsOf<KnownClient>> {
-        let read = async || Ok(self.with_secrets(self.registry.client(client_id).await?));
-        self.fact(&self.facts.clients, client_id, read).await
-    }
-
-    /// Adds the secrets that were verified before to a client that was read.
-    fn with_secrets(&self, read: AsOf<Client>) -> AsOf<KnownClient> {
-        let before = self.facts.clients.get(&read.value.client_id);
-        read.map(|client| KnownClient::new(client, before.as_deref().map(|before| &**before)))
+        let clients = &self.facts.clients;
+        let client = self.fact(clients, client_id, FactKey::Client, |found| &found.clients);
+        client.await?.ok_or(Error::NotFound("client"))
     }
 
     /// Returns a tenant.
     pub async fn tenant(&self, tenant_id: &TenantId) -> Result<FactAsOf<Tenant>> {
-        let read = || self.registry.tenant(tenant_id);
-        self.fact(&self.facts.tenants, tenant_id, read).await
+        let tenants = &self.facts.tenants;
+        let tenant = self.fact(tenants, tenant_id, FactKey::Tenant, |found| &found.tenants);
+        tenant.await?.ok_or(Error::NotFound("tenant"))
     }
 
     /// Returns a tenant's user.
     pub async fn user(&self, tenant_id: &TenantId, user_id: &UserId) -> Result<FactAsOf<User>> {
-        let key = (tenant_id.clone(), user_id.clone());
-        let read = || self.registry.user(tenant_id, UserRef::Id(user_id));
-        self.fact(&self.facts.users, &key, read).await
+        let (users, key) = (&self.facts.users, (tenant_id.clone(), user_id.clone()));
+        let user = self.fact(users, &key, FactKey::User, |found| &found.users);
+        user.await?.ok_or(Error::NotFound("user"))
     }
 
     /// Returns the caller with this token; `None` if the token is unknown or revoked.
     pub async fn caller(&self, token: &OpaqueToken) -> Result<Option<Caller>> {
-        let read = async || {
-            let caller = self.registry.caller(token).await?;
-            caller.ok_or(Error::NotFound("caller"))
+        let known = |digest| {
+            self.facts
+                .find(&self.registry_changes, &self.facts.callers, digest)
         };
-        let caller = found(self.fact(&self.facts.callers, &token.digest(), read).await)?;
+        let digest = token.digest();
+        let mut caller = known(&digest);
+        if caller.is_none() {
+            let _permit = self.within_wait_limit(self.caller_reads.acquire()).await?;
+            caller = known(&digest);
+            if caller.is_none() {
+                // On the heap: otherwise this future enlarges every call, also those that memory answers.
+                let read = Box::pin(self.registry.caller(token)).await?;
+                let (changes, callers) = (&self.registry_changes, &self.facts.callers);
+                caller = read.map(|read| self.facts.keep(changes, callers, digest, read));
+            }
+        }
         Ok(caller.map(|caller| Caller::clone(&caller.value)))
     }
 

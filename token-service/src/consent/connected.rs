@@ -63,7 +63,7 @@ impl Call {
     ) -> Result<Option<Consent>> {
         self.authority(tenant_id, "tenant").await?;
         let store = &self.consents.store;
-        let Some(grant) = store.find_current_grant(tenant_id, client_id).await? else {
+        let Some(grant) = store.find_current_grant(tenant_id, client_id).await?.value else {
             return Ok(None);
         };
         let consent = self.consent_of(grant).await?;

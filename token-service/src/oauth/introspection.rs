@@ -169,9 +169,9 @@ impl Introspection<'_> {
         let (mut parties, grant) = self.parties_and_grant(&claims).await?;
         parties.watermark.own(keys)?;
         let expected = verify::Tenant {
-            tenant_id: self.tenant_id.to_string(),
-            issuer: parties.tenant.issuer.clone(),
-            audience: parties.tenant.cloud_api_url.clone(),
+            tenant_id: self.tenant_id.as_str(),
+            issuer: &parties.tenant.issuer,
+            audience: &parties.tenant.cloud_api_url,
         };
         if claims.check(&expected, now.as_secs()).is_err() || !self.may_see(&claims.client_id) {
             return Err(Rejection::Inactive);

@@ -3,7 +3,7 @@
 //!
 //! Every answer carries the position of the registry's change feed at which it was read.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use accord::{
     position::Position,
@@ -57,6 +57,35 @@ pub struct Registry {
     users: UserServiceClient<HopChannel>,
     /// The keys of Client Secrets' tags, as of the last answer about changes.
     tag_keys: Arc<ArcSwap<Vec<SecretTagKey>>>,
+}
+
+/// Names clients, tenants and users.
+#[derive(Debug, Default)]
+pub struct ProfileKeys {
+    /// The clients.
+    pub clients: HashSet<ClientId>,
+    /// The tenants.
+    pub tenants: HashSet<TenantId>,
+    /// The users, each of a tenant.
+    pub users: HashSet<(TenantId, UserId)>,
+}
+
+impl ProfileKeys {
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.clients.is_empty() && self.tenants.is_empty() && self.users.is_empty()
+    }
+}
+
+/// Clients, tenants and users in any order.
+#[derive(Debug)]
+pub struct Profiles {
+    /// The clients.
+    pub clients: Vec<Client>,
+    /// The tenants.
+    pub tenants: Vec<Tenant>,
+    /// The users, each of a tenant.
+    pub users: Vec<(TenantId, User)>,
 }
 
 impl Registry {
@@ -214,6 +243,40 @@ impl Registry {
         });
         let answer = answer?.into_inner();
         as_of(user(answer.user)?, answer.position, asked_at)
+    }
+
+    /// Reads several clients, tenants and users. Leaves out those that don't exist.
+    ///
+    /// # Errors
+    /// [`Error::RegistryUnavailable`], [`Error::RegistryAnswer`].
+    pub async fn profiles(&self, keys: &ProfileKeys) -> Result<AsOf<Profiles>> {
+        let users = keys.users.iter().map(|(tenant_id, user_id)| pb::UserKey {
+            tenant_id: tenant_id.to_string(),
+            user_id: user_id.to_string(),
+        });
+        let request = pb::GetProfilesRequest {
+            client_ids: keys.clients.iter().map(ClientId::to_string).collect(),
+            tenant_ids: keys.tenants.iter().map(TenantId::to_string).collect(),
+            users: users.collect(),
+        };
+        let asked_at = Instant::now();
+        let answer = self.directory.clone().get_profiles(request).await;
+        let answer = answer.map_err(failure)?.into_inner();
+        let (clients, tenants) = (answer.clients.into_iter(), answer.tenants.into_iter());
+        let users = answer.users.into_iter().map(|profile| {
+            let tenant_id = TenantId::parse(&profile.tenant_id).map_err(|_| unexpected("tenant_id"))?;
+            Ok((tenant_id, user(Some(profile))?))
+        });
+        let profiles = Profiles {
+            clients: clients
+                .map(|profile| client(Some(profile)))
+                .collect::<Result<_>>()?,
+            tenants: tenants
+                .map(|profile| tenant(Some(profile)))
+                .collect::<Result<_>>()?,
+            users: users.collect::<Result<_>>()?,
+        };
+        as_of(profiles, answer.position, asked_at)
     }
 
     /// Finds the caller whose token this is; `None` for an unknown or revoked one.

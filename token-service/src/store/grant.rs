@@ -38,21 +38,6 @@ impl Store {
         Ok(row.map(grant).transpose()?)
     }
 
-    /// Reads the grant of a tenant to a client whose stored state is active. There is at most one.
-    pub async fn find_current_grant(
-        &self,
-        tenant_id: &TenantId,
-        client_id: &ClientId,
-    ) -> Result<Option<Grant>> {
-        let row = Entity::find()
-            .filter(Column::TenantId.eq(tenant_id.as_str()))
-            .filter(Column::ClientId.eq(client_id.as_str()))
-            .filter(Column::State.eq(StoredState::Active.as_ref()))
-            .one(self.db.read())
-            .await?;
-        Ok(row.map(grant).transpose()?)
-    }
-
     /// Lists a tenant's grants, newest first: those of the filter's client whose stored state a grant in the filter's
     /// state can have. The caller tells expiry and suspension apart.
     pub async fn list_grants(

@@ -43,7 +43,10 @@ pub use batch::{
     assertion::Assertion,
     redemption::{Redemption, RedemptionOutcome},
 };
-use batch::{assertion::Assertions, code::CodeLookups, family_advance::Advances, redemption::Redemptions};
+use batch::{
+    assertion::Assertions, code::CodeLookups, family_advance::Advances, grant::CurrentGrants,
+    redemption::Redemptions, verified_secret::SecretLookups,
+};
 use grant_use::GrantUses;
 
 /// The purposes of every data key, that of request ids included.
@@ -74,6 +77,8 @@ pub struct Store {
     events: GroupCommit<RecordEvents>,
     assertions: GroupCommit<Assertions>,
     codes: GroupCommit<CodeLookups>,
+    current_grants: GroupCommit<CurrentGrants>,
+    secret_lookups: GroupCommit<SecretLookups>,
     advances: GroupCommit<Advances>,
     redemptions: GroupCommit<Redemptions>,
     grant_uses: Arc<GrantUses>,
@@ -92,6 +97,8 @@ impl Store {
             events: GroupCommit::start(RecordEvents(db.clone())),
             assertions: GroupCommit::start(Assertions(db.clone())),
             codes: GroupCommit::start(CodeLookups(db.clone())),
+            current_grants: GroupCommit::start(CurrentGrants(db.clone())),
+            secret_lookups: GroupCommit::start(SecretLookups(db.clone())),
             advances: GroupCommit::start(Advances(db.clone())),
             redemptions: GroupCommit::start(redemptions),
             grant_uses: GrantUses::start(db.clone()),

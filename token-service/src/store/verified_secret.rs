@@ -11,6 +11,7 @@ use subtle::ConstantTimeEq;
 
 use super::{
     Store,
+    batch::verified_secret::SecretKey,
     entity::verified_secret::{ActiveModel, Column, Entity},
 };
 use crate::{
@@ -21,8 +22,11 @@ use crate::{
 impl Store {
     /// Returns whether a replica has verified this secret of the client.
     pub async fn is_verified_secret(&self, client_id: &ClientId, secret: &ClientSecret) -> Result<bool> {
-        let id = (client_id.to_string(), secret.secret_id().to_string());
-        let Some(row) = Entity::find_by_id(id).one(self.db.read()).await? else {
+        let key = SecretKey {
+            client_id: client_id.clone(),
+            secret_id: secret.secret_id().clone(),
+        };
+        let Some(row) = self.secret_lookups.submit(key).await? else {
             return Ok(false);
         };
         // Another replica may already use a newer key.

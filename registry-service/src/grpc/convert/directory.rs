@@ -6,7 +6,7 @@ use accord::{
     registry::v1 as pb,
     store::change::ChangeRow,
     text::{
-        id::{ClientId, SecretId},
+        id::{ClientId, SecretId, TenantId, UserId},
         validation::{Violations, list_field},
     },
 };
@@ -21,10 +21,14 @@ use crate::{
         tenant::{Tenant, authority_url},
         user::User,
     },
+    store::batch::profiles::{ProfileKeys, UserKey},
 };
 
 /// The most uses that one report may hold.
 pub const MAX_USES: usize = 1000;
+
+/// The most clients, tenants and users, each, that one request may name.
+const MAX_PROFILES: usize = 1000;
 
 /// Writes a position.
 pub fn position(position: Position) -> pb::FeedPosition {
@@ -92,6 +96,31 @@ pub fn user_profile(profile: User) -> pb::UserProfile {
         tokens_ended_seq: profile.tokens_ended_seq,
         sessions_ended_seq: profile.sessions_ended_seq,
     }
+}
+
+/// Reads a `GetProfilesRequest`.
+pub fn profile_keys(request: &pb::GetProfilesRequest) -> Result<ProfileKeys> {
+    let mut v = Violations::default();
+    let limits = 0..=MAX_PROFILES;
+    let client_ids = v.distinct("client_ids", &request.client_ids, limits.clone(), |v, at, id| {
+        v.check(at, ClientId::parse(id))
+    });
+    let tenant_ids = v.distinct("tenant_ids", &request.tenant_ids, limits.clone(), |v, at, id| {
+        v.check(at, TenantId::parse(id))
+    });
+    let users = v.distinct("users", &request.users, limits, |v, at, key| {
+        let tenant_id = v.check(&format!("{at}.tenant_id"), TenantId::parse(&key.tenant_id));
+        let user_id = v.check(&format!("{at}.user_id"), UserId::parse(&key.user_id));
+        let (tenant_id, user_id) = (tenant_id?, user_id?);
+        Some(UserKey { tenant_id, user_id })
+    });
+    v.finish(|| {
+        Some(ProfileKeys {
+            client_ids: client_ids.into_iter().map(|(_, id)| id).collect(),
+            tenant_ids: tenant_ids.into_iter().map(|(_, id)| id).collect(),
+            users: users.into_iter().map(|(_, key)| key).collect(),
+        })
+    })
 }
 
 /// Reads a `ListChangesRequest`: the position to continue after, and the most changes to return.

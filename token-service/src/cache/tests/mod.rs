@@ -16,6 +16,7 @@ use crate::{
 
 mod affected;
 mod changes;
+mod group_read;
 mod secrets;
 
 fn tenant_id(n: usize) -> TenantId {

@@ -11,7 +11,9 @@ use accord::store::batch::json_rows::Column;
 pub(super) mod assertion;
 pub(super) mod code;
 pub(super) mod family_advance;
+pub(super) mod grant;
 pub mod redemption;
+pub(super) mod verified_secret;
 
 /// The columns that identify a grant.
 const GRANT_KEY: [Column; 2] = [("tenant_id", "text"), ("grant_id", "text")];

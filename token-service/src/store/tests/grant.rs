@@ -237,10 +237,19 @@ async fn a_tenants_grants_are_listed_newest_first() {
                 .collect();
             assert_eq!(ids(&grants.into_parts().0), expected, "{database:?} {filter:?}");
         }
-        let current = store.find_current_grant(&acme, &one).await.unwrap().unwrap();
+        let current = store
+            .find_current_grant(&acme, &one)
+            .await
+            .unwrap()
+            .value
+            .unwrap();
         assert_eq!(current.grant_id, all[2].grant_id, "{database:?}");
         assert_eq!(
-            store.find_current_grant(&tenant("other"), &one).await.unwrap(),
+            store
+                .find_current_grant(&tenant("other"), &one)
+                .await
+                .unwrap()
+                .value,
             None
         );
     }

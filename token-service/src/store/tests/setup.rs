@@ -72,7 +72,8 @@ async fn an_approval_creates_a_pending_grant_and_a_code_for_a_minute() {
             store
                 .find_current_grant(&setup.tenant_id, &setup.client_id)
                 .await
-                .unwrap(),
+                .unwrap()
+                .value,
             None
         );
 

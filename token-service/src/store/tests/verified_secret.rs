@@ -42,11 +42,11 @@ async fn a_verified_secret_is_one_text_of_one_client_until_it_leaves() {
             }
         }
         let known = async || {
-            let mut known = Vec::new();
-            for secret in &secrets {
-                known.push(store.is_verified_secret(&one, secret).await.unwrap());
-            }
-            known
+            let known = secrets
+                .iter()
+                .map(|secret| store.is_verified_secret(&one, secret));
+            let known = futures_util::future::try_join_all(known);
+            known.await.unwrap()
         };
         assert_eq!(known().await, [true; 3], "{database:?}");
         for (client_id, wrong) in [

@@ -140,6 +140,43 @@ impl DirectoryService for FakeRegistry {
         Ok(Response::new(answer))
     }
 
+    async fn get_profiles(
+        &self,
+        request: Request<pb::GetProfilesRequest>,
+    ) -> Result<Response<pb::GetProfilesResponse>, Status> {
+        let asked = request.into_inner();
+        let questions = [
+            (Question::Client, asked.client_ids.len()),
+            (Question::Tenant, asked.tenant_ids.len()),
+            (Question::User, asked.users.len()),
+        ];
+        let questions = questions
+            .into_iter()
+            .flat_map(|(question, count)| vec![question; count]);
+        let questions: Vec<_> = questions.collect();
+        questions.iter().for_each(|question| self.count(*question));
+        let answer = {
+            let state = self.ask()?;
+            let users = state.users.iter().map(|user| &user.profile).filter(|user| {
+                let is_asked =
+                    |key: &pb::UserKey| key.tenant_id == user.tenant_id && key.user_id == user.user_id;
+                asked.users.iter().any(is_asked)
+            });
+            let clients = asked.client_ids.iter().filter_map(|id| state.clients.get(id));
+            let tenants = asked.tenant_ids.iter().filter_map(|id| state.tenants.get(id));
+            pb::GetProfilesResponse {
+                clients: clients.cloned().collect(),
+                tenants: tenants.cloned().collect(),
+                users: users.cloned().collect(),
+                position: state.position(),
+            }
+        };
+        for question in questions {
+            self.late(question).await;
+        }
+        Ok(Response::new(answer))
+    }
+
     async fn list_changes(
         &self,
         request: Request<pb::ListChangesRequest>,

@@ -1,0 +1,199 @@
+//! Clients, tenants and users for token-service, which asks for all those at once that its callers wait for: one
+//! statement for each table, whatever their number (decision 16; benchmark case `new-replica`).
+
+use std::{collections::HashMap, sync::LazyLock};
+
+use accord::{
+    clock::UnixMillis,
+    store::{StoreError, batch::json_rows::JsonRows},
+    text::id::{ClientId, SecretId, TenantId, UserId},
+};
+use sea_orm::{FromQueryResult, Value};
+use serde::Serialize;
+
+use super::super::{
+    Store,
+    client::client,
+    corrupt,
+    entity::{client_tenant, scope},
+    tenant::tenant,
+    user::user,
+};
+use crate::{
+    error::Result,
+    model::{
+        client::{Client, ClientProfile, ProfileScope, since},
+        tenant::Tenant,
+        user::User,
+    },
+};
+
+/// Names clients, tenants and users, each once.
+#[derive(Clone, Debug, Default)]
+pub struct ProfileKeys {
+    /// The clients.
+    pub client_ids: Vec<ClientId>,
+    /// The tenants.
+    pub tenant_ids: Vec<TenantId>,
+    /// The users.
+    pub users: Vec<UserKey>,
+}
+
+/// Names a user.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct UserKey {
+    /// The tenant.
+    pub tenant_id: TenantId,
+    /// The user.
+    pub user_id: UserId,
+}
+
+/// Clients, tenants and users in any order.
+#[derive(Clone, Debug, Default)]
+pub struct Profiles {
+    /// The clients.
+    pub clients: Vec<ClientProfile>,
+    /// The tenants.
+    pub tenants: Vec<Tenant>,
+    /// The users.
+    pub users: Vec<User>,
+}
+
+#[derive(Serialize)]
+struct Id<'a> {
+    id: &'a str,
+}
+
+#[derive(FromQueryResult)]
+struct LiveSecret {
+    client_id: String,
+    secret_id: String,
+    expires_at: Option<i64>,
+}
+
+fn by_id(select: &'static str, table: &'static str, key: &'static str, rest: &'static str) -> JsonRows {
+    JsonRows::new(&[("id", "text")], |dialect| {
+        let input = &dialect.input;
+        format!("SELECT {select} FROM {input} JOIN {table} ON {table}.{key} = input.id {rest}")
+    })
+}
+
+static CLIENTS: LazyLock<JsonRows> = LazyLock::new(|| by_id("clients.*", "clients", "client_id", ""));
+static TENANTS: LazyLock<JsonRows> = LazyLock::new(|| by_id("tenants.*", "tenants", "tenant_id", ""));
+static CLIENT_TENANTS: LazyLock<JsonRows> = LazyLock::new(|| {
+    let order = "ORDER BY client_tenants.tenant_id";
+    by_id("client_tenants.*", "client_tenants", "client_id", order)
+});
+static LIVE_SECRETS: LazyLock<JsonRows> = LazyLock::new(|| {
+    let live = "WHERE NOT awaiting_claim AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)
+        ORDER BY secret_id";
+    let columns = "client_id, secret_id, expires_at";
+    by_id(columns, "client_secrets", "client_id", live)
+});
+static SCOPES: LazyLock<JsonRows> = LazyLock::new(|| by_id("scopes.*", "scopes", "name", "WHERE enabled"));
+static USERS: LazyLock<JsonRows> = LazyLock::new(|| {
+    JsonRows::new(&[("tenant_id", "text"), ("user_id", "text")], |dialect| {
+        format!(
+            "SELECT users.* FROM {} JOIN users
+            ON users.tenant_id = input.tenant_id AND users.user_id = input.user_id",
+            dialect.input
+        )
+    })
+});
+
+impl Store {
+    /// Reads what token-service needs of clients, tenants and users. Leaves out those that don't exist.
+    pub async fn find_profiles(&self, keys: &ProfileKeys) -> Result<Profiles> {
+        let tenant_ids = ids(&keys.tenant_ids, TenantId::as_str);
+        let tenants = self
+            .rows(&TENANTS, &tenant_ids, [])
+            .await?
+            .into_iter()
+            .map(tenant);
+        let users = self.rows(&USERS, &keys.users, []).await?.into_iter().map(user);
+        Ok(Profiles {
+            tenants: tenants.collect::<Result<_>>()?,
+            users: users.collect::<Result<_>>()?,
+            clients: self.client_profiles(&keys.client_ids).await?,
+        })
+    }
+
+    /// Reads what token-service needs of a client.
+    pub async fn find_client_profile(&self, client_id: &ClientId) -> Result<Option<ClientProfile>> {
+        Ok(self.client_profiles(std::slice::from_ref(client_id)).await?.pop())
+    }
+
+    async fn client_profiles(&self, client_ids: &[ClientId]) -> Result<Vec<ClientProfile>> {
+        let client_ids = ids(client_ids, ClientId::as_str);
+        let clients = self.rows(&CLIENTS, &client_ids, []).await?.into_iter();
+        let clients: Vec<Client> = clients.map(client).collect::<Result<_>>()?;
+        let mut tenants = HashMap::<_, Vec<_>>::new();
+        for row in self
+            .rows::<client_tenant::Model>(&CLIENT_TENANTS, &client_ids, [])
+            .await?
+        {
+            let tenant_id = TenantId::parse(&row.tenant_id).map_err(|_| corrupt("client_tenants"))?;
+            tenants.entry(row.client_id).or_default().push(tenant_id);
+        }
+        let mut live_secrets = HashMap::<_, Vec<_>>::new();
+        let now = self.now().as_millis().into();
+        for row in self.rows::<LiveSecret>(&LIVE_SECRETS, &client_ids, [now]).await? {
+            let secret_id = SecretId::parse(&row.secret_id).map_err(|_| corrupt("client_secrets"))?;
+            let secret = (secret_id, row.expires_at.map(UnixMillis::from_millis));
+            live_secrets.entry(row.client_id).or_default().push(secret);
+        }
+        let names = clients.iter().flat_map(|client| &client.scopes);
+        let mut names: Vec<_> = names.map(|scope| &scope.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        let scopes = self
+            .rows::<scope::Model>(&SCOPES, &ids(names, |name| name.as_str()), [])
+            .await?;
+        let descriptions: HashMap<_, _> = scopes
+            .into_iter()
+            .map(|row| (row.name, row.description))
+            .collect();
+        let profiles = clients.into_iter().map(|client| {
+            let id = client.client_id.as_str();
+            let scopes = client.scopes.iter().filter_map(|scope| {
+                Some(ProfileScope {
+                    description: descriptions.get(scope.name.as_str())?.clone(),
+                    name: scope.name.clone(),
+                    reason: scope.reason.clone(),
+                    added_seq: since(&client.added.scopes, &scope.name, i64::MAX),
+                })
+            });
+            ClientProfile {
+                scopes: scopes.collect(),
+                live_secrets: live_secrets.remove(id).unwrap_or_default(),
+                client: Client {
+                    tenant_ids: tenants.remove(id).unwrap_or_default(),
+                    ..client
+                },
+            }
+        });
+        Ok(profiles.collect())
+    }
+
+    async fn rows<M: FromQueryResult>(
+        &self,
+        statement: &JsonRows,
+        keys: &[impl Serialize],
+        others: impl IntoIterator<Item = Value>,
+    ) -> Result<Vec<M>> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = statement.query(self.db.read(), keys, others).await?;
+        let rows = rows.iter().map(|row| M::from_query_result(row, ""));
+        Ok(rows.collect::<Result<_, _>>().map_err(StoreError::from)?)
+    }
+}
+
+fn ids<'a, T: 'a>(ids: impl IntoIterator<Item = &'a T>, text: fn(&'a T) -> &'a str) -> Vec<Id<'a>> {
+    ids.into_iter().map(|id| Id { id: text(id) }).collect()
+}
+
+#[cfg(test)]
+#[path = "../tests/profiles.rs"]
+mod tests;

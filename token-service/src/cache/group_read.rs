@@ -1,0 +1,140 @@
+//! Facts of the registry that are not in memory are read in groups: while two calls are under way, further facts wait
+//! and share the next one. If each caller read its own, a replica that starts under load would flood the registry, until it
+//! answers neither reads nor the change feed.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
+    sync::Arc,
+    time::Duration,
+};
+
+use accord::{
+    store::{StoreError, batch::group_commit::Work},
+    text::id::{ClientId, TenantId, UserId},
+};
+use tokio::time::timeout;
+
+use super::{
+    FactAsOf, cached::FactCache, facts::Facts, follower::ChangeFollower, verified_secrets::KnownClient,
+};
+use crate::{
+    error::{Error, Result},
+    model::{tenant::Tenant, user::User},
+    registry::{ProfileKeys, Registry},
+};
+
+/// How long a call waits for a fact, or for others that check the same secret. It exceeds
+/// [`LEASE`](crate::model::watermark::LEASE), so that by then it is known whether the registry answers.
+pub(super) const WAIT_LIMIT: Duration = Duration::from_secs(1);
+
+/// Names a fact.
+pub(super) enum FactKey {
+    Client(ClientId),
+    Tenant(TenantId),
+    User((TenantId, UserId)),
+}
+
+/// The facts of a group.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) clients: HashMap<ClientId, FactAsOf<KnownClient>>,
+    pub(super) tenants: HashMap<TenantId, FactAsOf<Tenant>>,
+    pub(super) users: HashMap<(TenantId, UserId), FactAsOf<User>>,
+}
+
+/// Reads groups and keeps what it has read in memory.
+pub(super) struct GroupRead {
+    pub(super) registry: Registry,
+    pub(super) changes: Arc<ChangeFollower<Registry>>,
+    pub(super) facts: Arc<Facts>,
+}
+
+impl Work for GroupRead {
+    type Item = FactKey;
+    type Outcome = Arc<Found>;
+
+    // One answer that is late does not hold up all others.
+    const AT_ONCE: usize = 2;
+
+    async fn run(&self, keys: &[FactKey]) -> Result<Vec<Arc<Found>>, StoreError> {
+        let facts = &*self.facts;
+        let (mut found, mut missing) = (Found::default(), ProfileKeys::default());
+        for key in keys {
+            match key {
+                FactKey::Client(key) => {
+                    self.look_up(&facts.clients, key, &mut found.clients, &mut missing.clients);
+                }
+                FactKey::Tenant(key) => {
+                    self.look_up(&facts.tenants, key, &mut found.tenants, &mut missing.tenants);
+                }
+                FactKey::User(key) => {
+                    self.look_up(&facts.users, key, &mut found.users, &mut missing.users);
+                }
+            }
+        }
+        if !missing.is_empty() {
+            self.read(&missing, &mut found).await?;
+        }
+        let found = Arc::new(found);
+        Ok(keys.iter().map(|_| found.clone()).collect())
+    }
+}
+
+impl GroupRead {
+    /// Finds a fact that the last group has read while this one waited, or adds it to the missing ones.
+    fn look_up<K: Eq + Hash + Clone, T>(
+        &self,
+        facts: &FactCache<K, T>,
+        key: &K,
+        found: &mut HashMap<K, FactAsOf<T>>,
+        missing: &mut HashSet<K>,
+    ) {
+        match self.facts.find(&self.changes, facts, key) {
+            Some(fact) => drop(found.insert(key.clone(), fact)),
+            None => drop(missing.insert(key.clone())),
+        }
+    }
+
+    async fn read(&self, missing: &ProfileKeys, found: &mut Found) -> Result<(), StoreError> {
+        let (facts, changes) = (&*self.facts, &*self.changes);
+        let answer = timeout(WAIT_LIMIT, self.registry.profiles(missing)).await;
+        let answer = answer.unwrap_or(Err(Error::RegistryUnavailable));
+        let (read, as_of) = answer
+            .map_err(|error| match error {
+                Error::RegistryUnavailable | Error::Busy => StoreError::Unavailable,
+                error => {
+                    // One fact may have caused it: each is tried alone.
+                    tracing::warn!(%error, "an answer of the registry can't be used");
+                    StoreError::Corrupt("an answer of the registry")
+                }
+            })?
+            .split();
+        for client in read.clients {
+            let (id, client) = (client.client_id.clone(), facts.with_secrets(client));
+            let kept = facts.keep(
+                changes,
+                &facts.clients,
+                id.clone(),
+                as_of.clone().map(|()| client),
+            );
+            found.clients.insert(id, kept);
+        }
+        for tenant in read.tenants {
+            let id = tenant.tenant_id.clone();
+            let kept = facts.keep(
+                changes,
+                &facts.tenants,
+                id.clone(),
+                as_of.clone().map(|()| tenant),
+            );
+            found.tenants.insert(id, kept);
+        }
+        for (tenant_id, user) in read.users {
+            let key = (tenant_id, user.user_id.clone());
+            let kept = facts.keep(changes, &facts.users, key.clone(), as_of.clone().map(|()| user));
+            found.users.insert(key, kept);
+        }
+        Ok(())
+    }
+}
