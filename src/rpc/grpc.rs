@@ -12,7 +12,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::rpc::{
     auth::Authorizer,
-    middleware::{MAX_CALL_TIME, Protocol},
+    middleware::{MAX_CALL_TIME, Protocol, Route},
 };
 
 /// The largest message that a server reads, in bytes.
@@ -81,6 +81,14 @@ impl Protocol for Grpc {
         let id = principal.id().to_owned();
         request.extensions_mut().insert(principal);
         Ok(id)
+    }
+
+    fn route(&self, request: &mut Request<Body>) -> Route {
+        let (route, path) = (Route::default(), request.uri().path());
+        if self.authorizer.serves(path) {
+            route.set(path.to_owned());
+        }
+        route
     }
 
     fn error(&self, status: Status) -> Response<Body> {

@@ -3,7 +3,13 @@
 //! It must not read messages. Log lines get the request id from [`crate::rpc::context`], not from a span: a span would
 //! cost more than some calls.
 
-use std::{convert::Infallible, future::Future, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::{
     body::Body,
@@ -32,6 +38,21 @@ pub const MAX_CALL_TIME: Duration = Duration::from_secs(30);
 /// A successful call that takes at least this long is logged at level INFO, like a failed one; a faster one at DEBUG.
 const SLOW: Duration = Duration::from_secs(1);
 
+/// The route of a call, for the log: set once it is known. What matches no route has none.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Route(Arc<OnceLock<String>>);
+
+impl Route {
+    pub(super) fn set(&self, route: String) {
+        // The first one counts.
+        let _ = self.0.set(route);
+    }
+
+    pub(super) fn get(&self) -> &str {
+        self.0.get().map_or("none", String::as_str)
+    }
+}
+
 /// The differences between gRPC and HTTP.
 pub(super) trait Protocol: Clone + Send + Sync + 'static {
     /// Returns how long the caller waits.
@@ -50,10 +71,8 @@ pub(super) trait Protocol: Clone + Send + Sync + 'static {
     /// Returns the code of a failed call, for the log; `None` if it succeeded.
     fn failure(&self, response: &Response<Body>) -> Option<String>;
 
-    /// Returns the part of a path that the log may hold.
-    fn loggable<'a>(&self, path: &'a str) -> &'a str {
-        path
-    }
+    /// Returns where the route of the request will be, for the log. The path itself may hold a secret.
+    fn route(&self, request: &mut Request<Body>) -> Route;
 }
 
 /// A service that responds to every request.
@@ -91,7 +110,7 @@ async fn serve(protocol: impl Protocol, routes: impl Routes, mut request: Reques
         request_id: request_id.clone(),
         deadline,
     };
-    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let (method, route) = (request.method().clone(), protocol.route(&mut request));
 
     let call = async {
         let mut caller = String::new();
@@ -111,7 +130,7 @@ async fn serve(protocol: impl Protocol, routes: impl Routes, mut request: Reques
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             response.headers_mut().insert(REQUEST_ID, value);
         }
-        let (path, failure) = (protocol.loggable(uri.path()), protocol.failure(&response));
+        let (path, failure) = (route.get(), protocol.failure(&response));
         let elapsed = started.elapsed();
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         if failure.is_none() && elapsed < SLOW {
