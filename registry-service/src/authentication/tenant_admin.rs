@@ -4,6 +4,7 @@ use accord::{
     store::audit::{Event, Origin},
     text::{id::TenantId, opaque::OpaqueToken},
 };
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::complete;
@@ -11,7 +12,7 @@ use crate::{
     error::{Error, Result},
     model::{
         account_name::AccountName,
-        tenant,
+        link, tenant,
         user::{self, Password, Selector, User},
     },
     store::Store,
@@ -63,22 +64,53 @@ pub async fn sign_in(
     .await
 }
 
-/// Sets the password that a Tenant Admin chose. The enrolment token works once.
+/// Sets the password that a Tenant Admin chose. The enrolment token works once. Within a minute a call with the same
+/// request id and password gets the first answer again; every other attempt is recorded.
 ///
 /// # Errors
-/// [`Error::LinkInvalid`] for a token that is unknown, used or expired; [`Error::Busy`].
+/// [`Error::EnrolmentUsed`]; [`Error::LinkInvalid`] for a token that is unknown, ended or expired; [`Error::Busy`].
 pub async fn complete_enrolment(
     store: &Store,
     origin: Origin,
     token: OpaqueToken,
     password: Password,
+    request_id: Option<Uuid>,
 ) -> Result<TenantId> {
     let store = store.clone();
     complete(async move {
+        let used_by = request_id.map(|id| link::use_mac(&token, id));
+        let find = async || store.find_enrolment(&token).await?.ok_or(Error::LinkInvalid);
         // Rejects a guessed token without an argon2 run.
-        let user_id = store.find_enrolment(&token).await?.ok_or(Error::LinkInvalid)?;
-        let hashed = store.hasher.hash(user_id.as_str(), password.bytes()).await?;
-        store.use_enrolment(&origin, &token, hashed).await
+        let enrolment = find().await?;
+        if enrolment.is_open(store.now()) {
+            let owner = enrolment.user_id.as_str();
+            let hashed = store.hasher.hash(owner, password.bytes()).await?;
+            match store.use_enrolment(&origin, &token, used_by, hashed).await {
+                // Used or ended meanwhile.
+                Err(Error::LinkInvalid) => {}
+                used => return used,
+            }
+        }
+        let enrolment = find().await?;
+        let (tenant_id, user_id) = (enrolment.tenant_id, enrolment.user_id);
+        let (used_at, first) = (enrolment.used_at, enrolment.used_by);
+        if link::is_repeat(used_at, first.as_deref(), used_by, store.now()) {
+            let user = store
+                .find_user(&tenant_id, &Selector::Id(user_id.clone()))
+                .await?;
+            let stored = user.and_then(|user| user.password);
+            let stored = stored.as_ref().map(|hash| (user_id.as_str(), hash));
+            if store.hasher.verify_password(password.bytes(), stored).await? {
+                return Ok(tenant_id);
+            }
+        }
+        let why = used_at.map_or("ended", |_| "used before");
+        let event = Event::new("user.enrol")
+            .tenant(&tenant_id)
+            .subject(user_id.as_str());
+        let event = event.detail("refused", why).refused();
+        store.record(&origin, event).await?;
+        Err(used_at.map_or(Error::LinkInvalid, |used_at| Error::EnrolmentUsed { used_at }))
     })
     .await
 }

@@ -16,7 +16,7 @@ use sea_orm::{Condition, Set, UpdateMany, entity::prelude::*};
 use super::{
     Store, change, commit, corrupt,
     entity::{
-        enrolment::{ActiveModel, Column, Entity},
+        enrolment::{ActiveModel, Column, Entity, Model},
         user,
     },
 };
@@ -25,20 +25,15 @@ use crate::{
     model::{
         argon2_hash::Argon2Hash,
         change_kind,
-        user::{ENROLMENT_LIFE, State},
+        user::{ENROLMENT_LIFE, Enrolment, State},
     },
 };
 
 impl Store {
-    /// Finds the Tenant Admin that an open enrolment is for.
-    pub async fn find_enrolment(&self, token: &OpaqueToken) -> Result<Option<UserId>> {
-        let open = Entity::find_by_id(token.digest().to_vec())
-            .filter(unused())
-            .filter(Column::ExpiresAt.gt(self.now().as_millis()))
-            .one(self.db.read())
-            .await?;
-        let user_id = open.map(|row| UserId::parse(&row.user_id)).transpose();
-        user_id.map_err(|_| corrupt("enrolments"))
+    /// Finds an enrolment, open or not.
+    pub async fn find_enrolment(&self, token: &OpaqueToken) -> Result<Option<Enrolment>> {
+        let row = Entity::find_by_id(token.digest().to_vec());
+        row.one(self.db.read()).await?.map(enrolment).transpose()
     }
 
     /// Uses an enrolment and sets the password. One conditional update decides between racing calls.
@@ -49,6 +44,7 @@ impl Store {
         &self,
         origin: &Origin,
         token: &OpaqueToken,
+        used_by: Option<[u8; 32]>,
         hashed: Argon2Hash,
     ) -> Result<TenantId> {
         let tx = self.db.write().await?;
@@ -71,6 +67,7 @@ impl Store {
             .filter(unused())
             .filter(Column::ExpiresAt.gt(now))
             .col_expr(Column::UsedAt, Expr::value(now))
+            .col_expr(Column::UsedBy, Expr::value(used_by.map(Vec::from)))
             .exec(&tx)
             .await?;
         if enrolled.rows_affected == 0 || used.rows_affected == 0 {
@@ -82,6 +79,18 @@ impl Store {
         self.publish(&tx, origin, event, change).await?;
         commit(tx, tenant_id).await
     }
+}
+
+fn enrolment(row: Model) -> Result<Enrolment> {
+    let unreadable = |_| corrupt("enrolments");
+    Ok(Enrolment {
+        tenant_id: TenantId::parse(&row.tenant_id).map_err(unreadable)?,
+        user_id: UserId::parse(&row.user_id).map_err(unreadable)?,
+        expires_at: UnixMillis::from_millis(row.expires_at),
+        used_at: row.used_at.map(UnixMillis::from_millis),
+        used_by: row.used_by,
+        ended: row.ended_at.is_some(),
+    })
 }
 
 /// Returns the enrolment token of a creating call.
@@ -104,6 +113,7 @@ pub(super) async fn insert(
         created_at: Set(now.as_millis()),
         expires_at: Set(now.plus(ENROLMENT_LIFE).as_millis()),
         used_at: Set(None),
+        used_by: Set(None),
         ended_at: Set(None),
     };
     row.insert(conn).await?;

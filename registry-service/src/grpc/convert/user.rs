@@ -85,7 +85,7 @@ pub fn reset(request: &pb::ResetUserPasswordRequest) -> Result<(TenantId, UserId
 }
 
 /// Reads a `CompleteEnrolmentRequest`.
-pub fn complete(request: pb::CompleteEnrolmentRequest) -> Result<(OpaqueToken, Password)> {
+pub fn complete(request: pb::CompleteEnrolmentRequest) -> Result<(OpaqueToken, Password, Option<Uuid>)> {
     let mut v = Violations::default();
     let token = Zeroizing::new(request.enrolment_token);
     let token = v.check(
@@ -93,7 +93,8 @@ pub fn complete(request: pb::CompleteEnrolmentRequest) -> Result<(OpaqueToken, P
         OpaqueToken::parse(TokenKind::Enrolment, &token),
     );
     let password = v.check("password", Password::parse(Zeroizing::new(request.password)));
-    v.finish(|| Some((token?, password?)))
+    let request_id = v.request_id("request_id", &request.request_id);
+    v.finish(|| Some((token?, password?, request_id?)))
 }
 
 /// Writes a user.

@@ -267,6 +267,7 @@ fn the_way_back_keeps_the_whole_address() {
         url: url.to_owned(),
         partner_name: HOSTILE.to_owned(),
         approved: false,
+        ends_on: None,
     };
     let tags = tags(&page.render().unwrap());
     let refresh = tags
