@@ -121,7 +121,6 @@ async fn a_resolved_user_has_the_positions_at_which_tokens_and_sessions_ended() 
 #[tokio::test]
 async fn an_enrolment_link_names_its_user_in_its_own_tenant_alone() {
     let harness = seeded().await;
-    harness.tenant("firm-two").await;
     let created = registered(&harness, admin(NAME)).await;
     let resolve = async |tenant_id: &str, token: &str| {
         let request = pb::ResolveUserRequest {

@@ -29,7 +29,7 @@ const CHOSEN: &str = "chosen";
 pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
     let setup = pending_setup(&page).await?;
     if may_decide(&mut page, &setup).await? {
-        consent_page(page, &setup, None, ConsentErrors::default()).await
+        consent_page(page, &setup, Sent::default(), ConsentErrors::default()).await
     } else {
         Ok(page.html(StatusCode::OK, &sign_in_form(&page, &setup, None)))
     }
@@ -48,11 +48,11 @@ pub(super) async fn sign_in(PageForm { mut page, form }: PageForm) -> Result<Res
 async fn signed_in(page: PageContext, setup: &Setup, form: &Form) -> Result<Response, PageError> {
     if has_choices(form) {
         let sent = Sent {
-            form,
+            form: Some(form),
             status: StatusCode::OK,
             notice: Some("You are signed in. Check your choices, then approve once more."),
         };
-        return consent_page(page, setup, Some(sent), ConsentErrors::default()).await;
+        return consent_page(page, setup, sent, ConsentErrors::default()).await;
     }
     Ok(page.redirect(&format!("setups/{}", setup.setup_id)))
 }
@@ -67,11 +67,10 @@ pub(super) async fn again(PageForm { mut page, form }: PageForm) -> Result<Respo
     }
     if has_session {
         let sent = Sent {
-            form: &form,
+            form: Some(&form).filter(|form| has_choices(form)),
             status: StatusCode::FORBIDDEN,
             notice: Some(STALE_FORM),
         };
-        let sent = has_choices(&form).then_some(sent);
         return consent_page(page, &setup, sent, ConsentErrors::default()).await;
     }
     Ok(sign_in::stale(&page, sign_in_form(&page, &setup, Some(&form))))
@@ -86,7 +85,7 @@ pub(super) async fn approve(PageForm { mut page, form }: PageForm) -> Result<Res
     }
     let approve = match read_approval(&page, &setup, &form) {
         Ok(approve) => approve,
-        Err(errors) => return consent_page(page, &setup, Some(Sent::wrong(&form)), errors).await,
+        Err(errors) => return consent_page(page, &setup, Sent::wrong(&form), errors).await,
     };
     match page.call.approve_setup(approve).await {
         Ok(approved) => {
@@ -98,7 +97,7 @@ pub(super) async fn approve(PageForm { mut page, form }: PageForm) -> Result<Res
                 account_name: Some(UNKNOWN_USER.to_owned()),
                 ..ConsentErrors::default()
             };
-            consent_page(page, &setup, Some(Sent::wrong(&form)), errors).await
+            consent_page(page, &setup, Sent::wrong(&form), errors).await
         }
         Err(error) => sign_in_again(&page, &setup, error, Some(&form)),
     }
@@ -166,9 +165,9 @@ fn sign_in_again(
     sign_in::again_after(page, sign_in_form(page, setup, sent), error, "decided")
 }
 
-/// A form that was sent, and how its page is shown again.
+/// How the page of a request is shown, with the form that was sent, if any.
 struct Sent<'a> {
-    form: &'a Form,
+    form: Option<&'a Form>,
     status: StatusCode,
     notice: Option<&'static str>,
 }
@@ -177,8 +176,18 @@ impl<'a> Sent<'a> {
     /// A form with errors.
     fn wrong(form: &'a Form) -> Self {
         Self {
-            form,
+            form: Some(form),
             status: StatusCode::UNPROCESSABLE_ENTITY,
+            notice: None,
+        }
+    }
+}
+
+impl Default for Sent<'_> {
+    fn default() -> Self {
+        Self {
+            form: None,
+            status: StatusCode::OK,
             notice: None,
         }
     }
@@ -225,19 +234,19 @@ fn read_approval(page: &PageContext, setup: &Setup, form: &Form) -> Result<Appro
     })
 }
 
-/// Shows the request to decide. `sent` is the form with the choices so far, and `errors` are its errors.
+/// Shows the request to decide. `sent` holds the choices so far, and `errors` are their errors.
 async fn consent_page(
     mut page: PageContext,
     setup: &Setup,
-    sent: Option<Sent<'_>>,
+    sent: Sent<'_>,
     errors: ConsentErrors,
 ) -> Result<Response, PageError> {
     let call = &mut page.call;
     let current = match call.current_consent(&setup.tenant_id, &setup.client_id).await {
         Ok(current) => current,
-        Err(error) => return sign_in_again(&page, setup, error, sent.map(|sent| sent.form)),
+        Err(error) => return sign_in_again(&page, setup, error, sent.form),
     };
-    let form = sent.as_ref().map(|sent| sent.form);
+    let form = sent.form;
     let grant = current.as_ref().map(|consent| &consent.grant);
     let granted = |name: &ScopeName| grant.is_none_or(|grant| grant.scopes.contains(name));
     let scopes = setup.scopes.iter().map(|scope| ScopeChoice {
@@ -270,11 +279,10 @@ async fn consent_page(
         end_date: field("end_date"),
         earliest_end_date: dates::earliest_input(now),
         now: dates::minute(now),
-        notice: sent.as_ref().and_then(|sent| sent.notice),
+        notice: sent.notice,
         errors,
     };
-    let status = sent.map_or(StatusCode::OK, |sent| sent.status);
-    Ok(page.html(status, &view))
+    Ok(page.html(sent.status, &view))
 }
 
 fn changes(setup: &Setup, consent: &Consent) -> ScopeChanges {

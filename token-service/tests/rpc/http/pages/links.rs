@@ -35,7 +35,7 @@ async fn a_claim_link_is_opened_by_its_button_once() {
             .into_iter()
             .map(|cookie| cookie.name)
             .collect();
-        assert_eq!(names, ["accord-csrf"]);
+        assert_eq!(names, ["__Host-accord-csrf"]);
     }
     for method in ["OPTIONS", "PUT", "DELETE", "PATCH"] {
         let answer = Request::new(method, &path).send(&world).await;

@@ -85,12 +85,16 @@ async fn choices_return_after_the_sign_in_that_interrupts_them() {
         assert_page(&failed, 403);
         assert!(failed.body.contains(&format!("value=\"{}\"", world.admin_name())));
         world.clock().advance(Duration::from_secs(30));
+        let before = browser.csrf.clone();
         let page = sign_in_with(&mut browser, &sign_in, &failed, world.admin_name(), PASSWORD).await;
         assert_page(&page, 200);
         assert_choices(&world, &page);
-        // A reload of that page, and one more sign-in in its place, keep them.
-        let reloaded = browser.clone().submit(&sign_in, &choices(&world)).await;
-        assert_choices(&world, &reloaded);
+        // A reload of that page keeps them, without another sign-in.
+        let mut reloaded = browser.clone();
+        reloaded.csrf = before;
+        let page = sign_in_with(&mut reloaded, &sign_in, &failed, world.admin_name(), PASSWORD).await;
+        assert_choices(&world, &page);
+        assert_eq!(reloaded.cookies, browser.cookies);
         let left = assert_leaves(&browser.submit(&approve, &choices(&world)).await);
         let code = left.split("code=").nth(1).unwrap().split('&').next().unwrap();
         let tokens = world.issue(world.by_code(code)).await.unwrap();
