@@ -50,10 +50,9 @@ const SECRET_FIELDS: [&str; 22] = [
 ];
 
 /// Request fields of the contract that are not implemented yet. The codec rejects a message that sets one.
-const NOT_AVAILABLE: [&str; 29] = [
+const NOT_AVAILABLE: [&str; 28] = [
     "ApproveSetupRequest.allowed_networks",
     "ClaimDeliveryRequest.release_code",
-    "ClaimDeliveryRequest.request_id",
     "CompleteEnrolmentRequest.release_code",
     "CreateOperatorRequest.certificate_name",
     "CreateOperatorRequest.person",

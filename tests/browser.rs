@@ -1,6 +1,7 @@
 //! What a Tenant Admin and a partner see in a real browser, and that everybody can use it.
 
 pub mod access;
+pub mod clicks;
 pub mod enrolment;
 pub mod harness_holds;
 pub mod integrations;

@@ -32,6 +32,7 @@ use harness::suite::Tool::{Axe, Chromium, Curl, Envoy, Go, Grpcurl, Java, Node, 
 fn main() -> std::process::ExitCode {
     harness::suite::run(vec![
         (&[Chromium], browser::access::tests()),
+        (&[Chromium], browser::clicks::tests()),
         (&[Chromium], browser::enrolment::tests()),
         (&[Chromium, Axe], browser::harness_holds::tests()),
         (&[Chromium], browser::integrations::tests()),

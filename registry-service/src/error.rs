@@ -63,6 +63,12 @@ pub enum Error {
         /// When it was used.
         claimed_at: UnixMillis,
     },
+    /// An enrolment token was used before. Its holder may know when.
+    #[error("the link is not valid")]
+    EnrolmentUsed {
+        /// When it was used.
+        used_at: UnixMillis,
+    },
     /// The queue for argon2 runs is full.
     #[error("too many attempts are under way; try again later")]
     Busy,

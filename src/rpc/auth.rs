@@ -101,11 +101,14 @@ impl Permissions {
     /// Returns who may call the method at `path`; `None` for a path that is not served.
     pub fn access(&self, path: &str) -> Option<Access> {
         // Health and reflection are public.
-        const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection."];
-        if OPEN.iter().any(|prefix| path.starts_with(prefix)) {
-            return Some(Access::Anyone);
-        }
-        self.0.get(path).copied()
+        const OPEN: [&str; 4] = [
+            "/grpc.health.v1.Health/Check",
+            "/grpc.health.v1.Health/Watch",
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        ];
+        let open = OPEN.contains(&path).then_some(Access::Anyone);
+        open.or_else(|| self.0.get(path).copied())
     }
 }
 
@@ -134,6 +137,11 @@ impl Authorizer {
             permissions,
             directory,
         }
+    }
+
+    /// Returns whether there is a method at `path`.
+    pub fn serves(&self, path: &str) -> bool {
+        self.permissions.access(path).is_some()
     }
 
     /// Authenticates the caller of the method at `path`, and checks its permission.

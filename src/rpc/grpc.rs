@@ -17,7 +17,7 @@ use tower::ServiceBuilder;
 
 use crate::rpc::{
     auth::Authorizer,
-    middleware::{MAX_CALL_TIME, Protocol},
+    middleware::{MAX_CALL_TIME, Protocol, Route},
     status::{ErrorReason, Problem},
 };
 
@@ -126,6 +126,14 @@ impl Protocol for Grpc {
     fn complete(&self, mut response: Response<Body>) -> Response<Body> {
         describe(response.headers_mut());
         response
+    }
+
+    fn route(&self, request: &mut Request<Body>) -> Route {
+        let (route, path) = (Route::default(), request.uri().path());
+        if self.authorizer.serves(path) {
+            route.set(path.to_owned());
+        }
+        route
     }
 
     fn error(&self, status: Status) -> Response<Body> {

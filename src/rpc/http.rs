@@ -3,14 +3,17 @@
 use axum::{
     Router,
     body::Body,
-    extract::DefaultBodyLimit,
-    http::{HeaderValue, Response, header::X_CONTENT_TYPE_OPTIONS},
+    extract::{DefaultBodyLimit, MatchedPath},
+    http::{HeaderValue, Request, Response, header::X_CONTENT_TYPE_OPTIONS},
 };
 use tonic::Status;
-use tower::Layer;
+use tower::{Layer, util::MapRequestLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use crate::rpc::middleware::{self, Protocol, Routes};
+use crate::{
+    rpc::middleware::{self, Protocol, Route, Routes},
+    text::id::TenantId,
+};
 
 /// The largest body that a route reads, in bytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -22,14 +25,13 @@ pub struct Http {
     pub router: Router,
     /// Converts a status of the middleware to a response.
     pub error: fn(Status) -> Response<Body>,
-    /// Segments before a secret in a path. The log must not hold the secret.
-    pub before_secrets: &'static [&'static str],
 }
 
 impl Http {
     pub(super) fn into_routes(self) -> impl Routes {
+        let router = self.router.clone().layer(MapRequestLayer::new(note_route));
         // Around the router, because layers inside it are cloned for each request.
-        let routes = DefaultBodyLimit::max(MAX_BODY_BYTES).layer(self.router.clone());
+        let routes = DefaultBodyLimit::max(MAX_BODY_BYTES).layer(router);
         let nosniff = HeaderValue::from_static("nosniff");
         SetResponseHeaderLayer::overriding(X_CONTENT_TYPE_OPTIONS, nosniff)
             .layer(middleware::stack(self, routes))
@@ -46,9 +48,74 @@ impl Protocol for Http {
         (status.is_client_error() || status.is_server_error()).then(|| status.as_str().to_owned())
     }
 
-    fn loggable<'a>(&self, path: &'a str) -> &'a str {
-        let segments = self.before_secrets.iter();
-        let ends = segments.filter_map(|segment| Some(path.find(segment)? + segment.len()));
-        ends.min().map_or(path, |end| &path[..end])
+    fn route(&self, request: &mut Request<Body>) -> Route {
+        let route = Route::default();
+        request.extensions_mut().insert(route.clone());
+        route
+    }
+}
+
+/// Notes the pattern of the route that a request matched, with the tenant's id in its place.
+fn note_route(request: Request<Body>) -> Request<Body> {
+    const TENANT: &str = "/{tenant}";
+    let extensions = request.extensions();
+    if let (Some(route), Some(matched)) = (extensions.get::<Route>(), extensions.get::<MatchedPath>()) {
+        let pattern = matched.as_str();
+        let first = request.uri().path().split('/').nth(1).unwrap_or_default();
+        // Only what can be a tenant's id is shown: no secret can.
+        let tenant = TenantId::parse(first).ok().zip(pattern.strip_prefix(TENANT));
+        route.set(tenant.map_or_else(
+            || pattern.to_owned(),
+            |(tenant_id, rest)| format!("/{tenant_id}{rest}"),
+        ));
+    }
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use axum::routing::{any, get};
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::{
+        random::SystemRandom,
+        text::opaque::{OpaqueToken, TokenKind},
+    };
+
+    #[tokio::test]
+    async fn the_log_names_the_route_and_no_other_part_of_a_path() {
+        let page = || get(async || ());
+        let http = Http {
+            router: Router::new()
+                .route("/claim/{token}", page())
+                .route("/{tenant}/enrol/{token}", page())
+                .route("/{tenant}/setups/{setup}", page())
+                .fallback(any(async || ())),
+            error: |_| Response::default(),
+        };
+        let token = OpaqueToken::generate(TokenKind::Claim, &SystemRandom);
+        let token = token.expose();
+        for (method, path, logged) in [
+            ("GET", "/claim/T", "/claim/{token}"),
+            ("PUT", "/claim/T", "/claim/{token}"),
+            ("GET", "/firm/enrol/T", "/firm/enrol/{token}"),
+            ("GET", "/T/enrol/T", "/{tenant}/enrol/{token}"),
+            ("GET", "/firm/setups/T", "/firm/setups/{setup}"),
+            ("GET", "/Claim/T", "none"),
+            ("GET", "/claim%2FT", "none"),
+            ("GET", "/%63laim/T", "none"),
+            ("GET", "/firm/T", "none"),
+            ("GET", "/claim/T/", "none"),
+            ("GET", "/T", "none"),
+        ] {
+            let request = Request::builder().method(method).uri(path.replace('T', token));
+            let mut request = request.body(Body::empty()).unwrap();
+            let route = http.route(&mut request);
+            let routes = http.router.clone().layer(MapRequestLayer::new(note_route));
+            routes.oneshot(request).await.unwrap();
+            assert_eq!(route.get(), logged, "{method} {path}");
+        }
     }
 }

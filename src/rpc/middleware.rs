@@ -3,7 +3,13 @@
 //! It must not read messages. Log lines get the request id from [`crate::rpc::context`], not from a span: a span would
 //! cost more than some calls.
 
-use std::{convert::Infallible, future::Future, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::{
     body::Body,
@@ -32,6 +38,21 @@ pub const MAX_CALL_TIME: Duration = Duration::from_secs(30);
 /// A successful call that takes at least this long is logged at level INFO, like a failed one; a faster one at DEBUG.
 const SLOW: Duration = Duration::from_secs(1);
 
+/// The route of a call, for the log: set once it is known. What matches no route has none.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Route(Arc<OnceLock<String>>);
+
+impl Route {
+    pub(super) fn set(&self, route: String) {
+        // The first one counts.
+        let _ = self.0.set(route);
+    }
+
+    pub(super) fn get(&self) -> &str {
+        self.0.get().map_or("none", String::as_str)
+    }
+}
+
 /// The differences between gRPC and HTTP.
 pub(super) trait Protocol: Clone + Send + Sync + 'static {
     /// Returns how long the caller waits.
@@ -55,10 +76,8 @@ pub(super) trait Protocol: Clone + Send + Sync + 'static {
     /// Returns the code of a failed call, for the log; `None` if it succeeded.
     fn failure(&self, response: &Response<Body>) -> Option<String>;
 
-    /// Returns the part of a path that the log may hold.
-    fn loggable<'a>(&self, path: &'a str) -> &'a str {
-        path
-    }
+    /// Returns where the route of the request will be, for the log. The path itself may hold a secret.
+    fn route(&self, request: &mut Request<Body>) -> Route;
 }
 
 /// A service that responds to every request.
@@ -98,7 +117,7 @@ async fn serve(protocol: impl Protocol, routes: impl Routes, mut request: Reques
     };
     let mut line = LogLine {
         method: request.method().clone(),
-        path: protocol.loggable(request.uri().path()).to_owned(),
+        route: protocol.route(&mut request),
         caller: String::new(),
         started,
         failure: Some("the caller hung up".to_owned()),
@@ -130,7 +149,7 @@ async fn serve(protocol: impl Protocol, routes: impl Routes, mut request: Reques
 /// The log line of a call. Dropping writes it, so that a call whose caller hangs up has one too.
 struct LogLine {
     method: Method,
-    path: String,
+    route: Route,
     caller: String,
     started: Instant,
     failure: Option<String>,
@@ -145,7 +164,8 @@ impl LogLine {
 
 impl Drop for LogLine {
     fn drop(&mut self) {
-        let (method, path, caller, failure) = (&self.method, &self.path, &self.caller, &self.failure);
+        let (method, path) = (&self.method, self.route.get());
+        let (caller, failure) = (&self.caller, &self.failure);
         let elapsed = self.started.elapsed();
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         if failure.is_none() && elapsed < SLOW {

@@ -45,8 +45,14 @@ async fn an_admin_chooses_a_password_and_signs_in_with_it() {
     // The link has ended.
     browser.open(&link).await;
     browser.arrive("Choose your password").await;
-    choose(&stage, PASSWORD, PASSWORD).await;
-    browser.arrive("This link no longer works").await;
+    choose(
+        &stage,
+        "an entirely different password",
+        "an entirely different password",
+    )
+    .await;
+    browser.arrive("This link was used already").await;
+    assert!(browser.text().await.contains("1 January 2026, 00:00 UTC"));
     stage.strike().await;
 }
 

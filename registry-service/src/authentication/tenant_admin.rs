@@ -4,13 +4,14 @@ use accord::{
     store::audit::{Event, Origin},
     text::{account_name::AccountName, id::TenantId, opaque::OpaqueToken, validation::only_field},
 };
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::complete;
 use crate::{
     error::{Error, Result},
     model::{
-        account_name,
+        account_name, link,
         password::Password,
         purpose, tenant,
         user::{self, Selector, User},
@@ -67,24 +68,55 @@ pub async fn sign_in(
     .await
 }
 
-/// Sets the password that a Tenant Admin chose. The enrolment token works once; a refused password leaves it open.
+/// Sets the password that a Tenant Admin chose. The enrolment token works once; a refused password leaves it open. Within a
+/// minute a call with the same request id and password gets the first answer again; every other attempt is recorded.
 ///
 /// # Errors
-/// [`Error::LinkInvalid`] for a token that is unknown, used or expired; [`Error::Invalid`] for a password that is too easy
-/// to guess; [`Error::Busy`].
+/// [`Error::EnrolmentUsed`]; [`Error::LinkInvalid`] for a token that is unknown, ended or expired; [`Error::Invalid`] for a
+/// password that is too easy to guess; [`Error::Busy`].
 pub async fn complete_enrolment(
     store: &Store,
     origin: Origin,
     token: OpaqueToken,
-    password: Password,
+    mut password: Password,
+    request_id: Option<Uuid>,
 ) -> Result<TenantId> {
     let store = store.clone();
     complete(async move {
+        let used_by = request_id.map(|id| link::use_mac(&token, id));
+        let find = async || store.find_enrolment(&token).await?.ok_or(Error::LinkInvalid);
         // Rejects a guessed token without an argon2 run.
-        let admin = store.find_enrolment(&token).await?.ok_or(Error::LinkInvalid)?;
-        let password = require_strong(&store, &admin, password).await?;
-        let hashed = store.hasher.hash(&admin.user_id, password.bytes()).await?;
-        store.use_enrolment(&origin, &token, hashed).await
+        let enrolment = find().await?;
+        if enrolment.is_open(store.now()) {
+            let admin = store.find_enrolling(&enrolment).await?;
+            password = require_strong(&store, &admin, password).await?;
+            let hashed = store.hasher.hash(&admin.user_id, password.bytes()).await?;
+            match store.use_enrolment(&origin, &token, used_by, hashed).await {
+                // Used or ended meanwhile.
+                Err(Error::LinkInvalid) => {}
+                used => return used,
+            }
+        }
+        let enrolment = find().await?;
+        let (tenant_id, user_id) = (enrolment.tenant_id, enrolment.user_id);
+        let (used_at, first) = (enrolment.used_at, enrolment.used_by);
+        if link::is_repeat(used_at, first.as_deref(), used_by, store.now()) {
+            let user = store
+                .find_user(&tenant_id, &Selector::Id(user_id.clone()))
+                .await?;
+            let stored = user.and_then(|user| user.password);
+            let stored = stored.as_ref().map(|hash| (user_id.as_str(), hash));
+            if store.hasher.verify_password(password.bytes(), stored).await? {
+                return Ok(tenant_id);
+            }
+        }
+        let why = used_at.map_or("ended", |_| "used before");
+        let event = Event::new("user.enrol")
+            .tenant(&tenant_id)
+            .subject(user_id.as_str());
+        let event = event.detail("refused", why).refused();
+        store.record(&origin, event).await?;
+        Err(used_at.map_or(Error::LinkInvalid, |used_at| Error::EnrolmentUsed { used_at }))
     })
     .await
 }

@@ -78,10 +78,20 @@ impl DirectoryService for Api {
     async fn resolve_user(&self, call: Request<ResolveUserRequest>) -> Reply<ResolveUserResponse> {
         use {find_user_request::User as Selector, resolve_user_request::User};
         let message = call.into_inner();
-        let user = message.user.map(|user| match user {
-            User::UserId(id) => Selector::UserId(id),
-            User::AccountName(name) => Selector::AccountName(name),
-        });
+        let user = match message.user {
+            Some(User::UserId(id)) => Some(Selector::UserId(id)),
+            Some(User::AccountName(name)) => Some(Selector::AccountName(name)),
+            Some(User::EnrolmentToken(token)) => {
+                let token = OpaqueToken::parse(TokenKind::Enrolment, &Zeroizing::new(token));
+                let token = only_field("enrolment_token", token)?;
+                let enrolment = self.store.find_enrolment(&token).await?;
+                // One of another tenant is one of nobody here.
+                let enrolment = enrolment.filter(|found| found.tenant_id.as_str() == message.tenant_id);
+                let enrolment = enrolment.ok_or(Error::NotFound("user"))?;
+                Some(Selector::UserId(enrolment.user_id.into()))
+            }
+            None => None,
+        };
         let (tenant_id, selector) = convert::user::selector(&message.tenant_id, user)?;
         let (user, position) = read_at(&self.store, self.store.find_user(&tenant_id, &selector)).await?;
         Ok(Response::new(ResolveUserResponse {

@@ -3,16 +3,10 @@
 use accord::{
     registry::v1::{provisioning_service_server::ProvisioningService, *},
     rpc::status::{Problem, Reply},
-    text::opaque::{OpaqueToken, TokenKind},
 };
 use tonic::{Request, Response};
-use zeroize::Zeroizing;
 
-use super::{
-    Api,
-    convert::{client as convert, only_field},
-    creation, parts,
-};
+use super::{Api, convert::client as convert, creation, parts};
 use crate::authentication::complete;
 
 #[tonic::async_trait]
@@ -31,10 +25,10 @@ impl ProvisioningService for Api {
 
     async fn claim_delivery(&self, call: Request<ClaimDeliveryRequest>) -> Reply<ClaimDeliveryResponse> {
         let (origin, message) = parts(call);
-        let token = Zeroizing::new(message.claim_token);
-        let token = only_field("claim_token", OpaqueToken::parse(TokenKind::Claim, &token))?;
+        let (token, request_id) = convert::claim(message)?;
         let store = self.store.clone();
-        let bundle = complete(async move { store.claim_delivery(&origin, &token).await }).await?;
+        let claim = async move { store.claim_delivery(&origin, &token, request_id).await };
+        let bundle = complete(claim).await?;
         let bundle = Some(convert::bundle(bundle, &self.public_base_url));
         Ok(Response::new(ClaimDeliveryResponse { bundle }))
     }

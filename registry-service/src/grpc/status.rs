@@ -48,6 +48,9 @@ fn problem(error: Error) -> Problem {
         Error::LinkInvalid => problem(Code::FailedPrecondition, ErrorReason::LinkInvalid),
         Error::LinkOpened { claimed_at } => problem(Code::FailedPrecondition, ErrorReason::LinkInvalid)
             .metadata("claim_time", seconds(claimed_at)),
+        Error::EnrolmentUsed { used_at } => {
+            problem(Code::FailedPrecondition, ErrorReason::LinkInvalid).metadata("use_time", seconds(used_at))
+        }
         Error::Busy => {
             problem(Code::ResourceExhausted, ErrorReason::ResourceExhausted).retry_after(RETRY_BUSY)
         }

@@ -82,8 +82,8 @@ impl UserService for Api {
         call: Request<CompleteEnrolmentRequest>,
     ) -> Reply<CompleteEnrolmentResponse> {
         let (origin, message) = parts(call);
-        let (token, password) = convert::complete(message)?;
-        let tenant_id = complete_enrolment(&self.store, origin, token, password).await?;
+        let (token, password, request_id) = convert::complete(message)?;
+        let tenant_id = complete_enrolment(&self.store, origin, token, password, request_id).await?;
         let tenant_id = tenant_id.into();
         Ok(Response::new(CompleteEnrolmentResponse { tenant_id }))
     }

@@ -9,6 +9,7 @@ pub mod client_keys;
 pub mod client_secret;
 pub mod delivery;
 pub mod integration_request;
+pub mod link;
 pub mod password;
 pub mod purpose;
 pub mod scope;

@@ -65,6 +65,30 @@ pub struct NewUser {
     pub tenant_admin: bool,
 }
 
+/// A one-time enrolment link, as it is stored.
+#[derive(Clone, Debug)]
+pub struct Enrolment {
+    /// The tenant.
+    pub tenant_id: TenantId,
+    /// The Tenant Admin that it is for.
+    pub user_id: UserId,
+    /// When it expires.
+    pub expires_at: UnixMillis,
+    /// When a password was chosen with it.
+    pub used_at: Option<UnixMillis>,
+    /// MAC of the request id that used it.
+    pub used_by: Option<Vec<u8>>,
+    /// Whether it was ended before its time.
+    pub ended: bool,
+}
+
+impl Enrolment {
+    /// Returns whether a password can be chosen with it.
+    pub fn is_open(&self, now: UnixMillis) -> bool {
+        self.used_at.is_none() && !self.ended && now < self.expires_at
+    }
+}
+
 /// Selects a user of a tenant.
 #[derive(Clone, Debug)]
 pub enum Selector {

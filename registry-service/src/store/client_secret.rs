@@ -119,8 +119,11 @@ impl Store {
             return Ok(secret);
         }
         credentials::end(&tx, secret_id, reason, now).await?;
-        // An open link would hand over a secret that authenticates nothing.
-        credentials::ending(now).filter(is_link).exec(&tx).await?;
+        // An open link would hand over a secret that authenticates nothing; so would one that may be opened again.
+        credentials::ending(now).filter(is_link.clone()).exec(&tx).await?;
+        let forget = link::Entity::update_many().filter(is_link);
+        let forget = forget.col_expr(link::Column::Nonce, Expr::value(None::<Vec<u8>>));
+        forget.exec(&tx).await?;
         let event = Event::new("client_secret.revoke")
             .client(client_id)
             .subject(secret_id.as_str())

@@ -149,6 +149,7 @@ impl Store {
             created_at: Set(now.as_millis()),
             expires_at: Set(now.plus(LINK_LIFE).as_millis()),
             claimed_at: Set(None),
+            claimed_by: Set(None),
             ended_at: Set(None),
         };
         row.insert(tx).await?;

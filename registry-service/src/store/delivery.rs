@@ -15,6 +15,7 @@ use accord::{
     },
 };
 use sea_orm::{DatabaseTransaction, QueryOrder, entity::prelude::*};
+use uuid::Uuid;
 
 use super::{
     Store,
@@ -31,6 +32,7 @@ use crate::{
     model::{
         client_secret::{NewSecret, Reason},
         delivery::{Bundle, Handover, Link, Method},
+        link::{REPEAT_WINDOW, is_repeat, use_mac},
         purpose,
     },
 };
@@ -77,12 +79,19 @@ impl Store {
         commit(tx, link).await
     }
 
-    /// Opens a link. One conditional update decides between racing calls. Records each attempt to open a link again,
-    /// and commits that although the call fails.
+    /// Opens a link. One conditional update decides between racing calls. Within a minute a call with the same request
+    /// id gets the same secret, derived again. Records each attempt to open a link again, and commits that although
+    /// the call fails.
     ///
     /// # Errors
     /// [`Error::LinkOpened`], [`Error::LinkInvalid`].
-    pub async fn claim_delivery(&self, origin: &Origin, claim_token: &OpaqueToken) -> Result<Bundle> {
+    pub async fn claim_delivery(
+        &self,
+        origin: &Origin,
+        claim_token: &OpaqueToken,
+        request_id: Option<Uuid>,
+    ) -> Result<Bundle> {
+        let claimed_by = request_id.map(|id| use_mac(claim_token, id));
         let tx = self.db.write().await?;
         let now = self.now().as_millis();
         let is_link = Column::ClaimHash.eq(claim_token.digest().to_vec());
@@ -91,21 +100,30 @@ impl Store {
             .filter(unopened())
             .filter(Column::ExpiresAt.gt(now))
             .col_expr(Column::ClaimedAt, Expr::value(now))
+            .col_expr(Column::ClaimedBy, Expr::value(claimed_by.map(Vec::from)))
             .exec(&tx)
-            .await?;
-        let row = Entity::find().filter(is_link.clone()).one(&tx).await?;
+            .await?
+            .rows_affected
+            == 1;
+        let row = Entity::find().filter(is_link).one(&tx).await?;
         let row = row.ok_or(Error::LinkInvalid)?;
         let (client_id, secret_id) = ids(&row)?;
-        let event = Event::new("delivery.claim")
-            .client(&client_id)
-            .subject(row.delivery_id.as_str())
-            .detail("secret_id", secret_id.as_str());
-        if claimed.rows_affected == 0 {
-            let (why, rejection) = match row.claimed_at.map(UnixMillis::from_millis) {
+        let event = |action| {
+            Event::new(action)
+                .client(&client_id)
+                .subject(row.delivery_id.as_str())
+                .detail("secret_id", secret_id.as_str())
+        };
+        let claimed_at = row.claimed_at.map(UnixMillis::from_millis);
+        // The nonce of a secret that was revoked meanwhile is gone.
+        let repeated =
+            row.nonce.is_some() && is_repeat(claimed_at, row.claimed_by.as_deref(), claimed_by, self.now());
+        if !claimed && !repeated {
+            let (why, rejection) = match claimed_at {
                 Some(claimed_at) => ("opened before", Error::LinkOpened { claimed_at }),
                 None => ("ended", Error::LinkInvalid),
             };
-            let event = event.detail("refused", why).refused();
+            let event = event("delivery.claim").detail("refused", why).refused();
             self.audit(&tx, origin, event).await?;
             commit(tx, ()).await?;
             return Err(rejection);
@@ -113,25 +131,38 @@ impl Store {
         let nonce = row.nonce.as_deref().ok_or(corrupt("deliveries"))?;
         let key = self.keyring.require(purpose::DELIVERY, row.key_version)?;
         let bits = linked_secret(key, nonce, claim_token);
-        Entity::update_many()
-            .filter(is_link)
-            .col_expr(Column::Nonce, Expr::value(None::<Vec<u8>>))
-            .exec(&tx)
-            .await?;
+        let bundle = self.bundle(&tx, &client_id, &secret_id, &bits).await?;
+        if !claimed {
+            self.audit(&tx, origin, event("delivery.repeat")).await?;
+            return commit(tx, bundle).await;
+        }
+        if claimed_by.is_none() {
+            forget_nonce(&tx, &row.delivery_id).await?;
+        }
         client_secret::Entity::update_many()
             .filter(client_secret::Column::SecretId.eq(secret_id.as_str()))
             .col_expr(client_secret::Column::AwaitingClaim, Expr::value(false))
             .exec(&tx)
             .await?;
-        let bundle = self.bundle(&tx, &client_id, &secret_id, &bits).await?;
+        let event = event("delivery.claim");
         self.publish(&tx, origin, event, changed(&client_id)).await?;
         commit(tx, bundle).await
     }
 
-    /// Ends links that were not opened in time, and their secrets. Returns how many there were.
+    /// Ends links that were not opened in time, and their secrets. Returns how many there were. Deletes the nonces of
+    /// links that can no longer be opened again.
     pub async fn expire_deliveries(&self) -> Result<usize> {
         let tx = self.db.write().await?;
         let now = self.now();
+        let opened = Entity::find()
+            .filter(Column::ClaimedAt.lte(now.minus(REPEAT_WINDOW).as_millis()))
+            .filter(Column::Nonce.is_not_null())
+            .order_by_asc(Column::DeliveryId)
+            .all(&tx)
+            .await?;
+        for row in &opened {
+            forget_nonce(&tx, &row.delivery_id).await?;
+        }
         let expired = Entity::find()
             .filter(unopened())
             .filter(Column::ExpiresAt.lte(now.as_millis()))
@@ -164,6 +195,15 @@ impl Store {
             .detail("secret_id", secret_id.as_str());
         self.audit(tx, origin, event).await
     }
+}
+
+/// Deletes the nonce of a link that was opened, after which nobody can derive the secret again.
+async fn forget_nonce(tx: &DatabaseTransaction, delivery_id: &str) -> Result<()> {
+    let forget = Entity::update_many()
+        .filter(Column::DeliveryId.eq(delivery_id))
+        .col_expr(Column::Nonce, Expr::value(None::<Vec<u8>>));
+    forget.exec(tx).await?;
+    Ok(())
 }
 
 fn link(handover: Handover) -> Result<Link> {

@@ -16,7 +16,7 @@ use sea_orm::{Condition, Set, UpdateMany, entity::prelude::*};
 use super::{
     Store, change, commit, corrupt,
     entity::{
-        enrolment::{ActiveModel, Column, Entity},
+        enrolment::{ActiveModel, Column, Entity, Model},
         user,
     },
     tenant,
@@ -26,7 +26,7 @@ use crate::{
     model::{
         argon2_hash::Argon2Hash,
         change_kind,
-        user::{ENROLMENT_LIFE, State},
+        user::{ENROLMENT_LIFE, Enrolment, State},
     },
 };
 
@@ -47,25 +47,25 @@ pub struct Enrolling {
 }
 
 impl Store {
-    /// Finds the Tenant Admin that an open enrolment is for.
-    pub async fn find_enrolment(&self, token: &OpaqueToken) -> Result<Option<Enrolling>> {
-        let open = Entity::find_by_id(token.digest().to_vec())
-            .filter(unused())
-            .filter(Column::ExpiresAt.gt(self.now().as_millis()))
-            .one(self.db.read())
-            .await?;
-        let Some(open) = open else { return Ok(None) };
-        let user = user::Entity::find_by_id((open.tenant_id, open.user_id));
-        let user = user.one(self.db.read()).await?.ok_or(corrupt("enrolments"))?;
-        let tenant_id = TenantId::parse(&user.tenant_id).map_err(|_| corrupt("users"))?;
-        let tenant = tenant::find(self.db.read(), &tenant_id).await?;
-        Ok(Some(Enrolling {
+    /// Finds an enrolment, open or not.
+    pub async fn find_enrolment(&self, token: &OpaqueToken) -> Result<Option<Enrolment>> {
+        let row = Entity::find_by_id(token.digest().to_vec());
+        row.one(self.db.read()).await?.map(enrolment).transpose()
+    }
+
+    /// Finds the Tenant Admin that an enrolment is for.
+    pub async fn find_enrolling(&self, enrolment: &Enrolment) -> Result<Enrolling> {
+        let key = (enrolment.tenant_id.to_string(), enrolment.user_id.to_string());
+        let user = user::Entity::find_by_id(key).one(self.db.read()).await?;
+        let user = user.ok_or(corrupt("enrolments"))?;
+        let tenant = tenant::find(self.db.read(), &enrolment.tenant_id).await?;
+        Ok(Enrolling {
             user_id: user.user_id,
-            tenant_id,
+            tenant_id: enrolment.tenant_id.clone(),
             tenant_name: tenant.ok_or(corrupt("users"))?.display_name,
             name_hash: user.name_hash,
             name_key_version: user.name_key_version,
-        }))
+        })
     }
 
     /// Uses an enrolment and sets the password. One conditional update decides between racing calls.
@@ -76,6 +76,7 @@ impl Store {
         &self,
         origin: &Origin,
         token: &OpaqueToken,
+        used_by: Option<[u8; 32]>,
         hashed: Argon2Hash,
     ) -> Result<TenantId> {
         let tx = self.db.write().await?;
@@ -98,6 +99,7 @@ impl Store {
             .filter(unused())
             .filter(Column::ExpiresAt.gt(now))
             .col_expr(Column::UsedAt, Expr::value(now))
+            .col_expr(Column::UsedBy, Expr::value(used_by.map(Vec::from)))
             .exec(&tx)
             .await?;
         if enrolled.rows_affected == 0 || used.rows_affected == 0 {
@@ -109,6 +111,18 @@ impl Store {
         self.publish(&tx, origin, event, change).await?;
         commit(tx, tenant_id).await
     }
+}
+
+fn enrolment(row: Model) -> Result<Enrolment> {
+    let unreadable = |_| corrupt("enrolments");
+    Ok(Enrolment {
+        tenant_id: TenantId::parse(&row.tenant_id).map_err(unreadable)?,
+        user_id: UserId::parse(&row.user_id).map_err(unreadable)?,
+        expires_at: UnixMillis::from_millis(row.expires_at),
+        used_at: row.used_at.map(UnixMillis::from_millis),
+        used_by: row.used_by,
+        ended: row.ended_at.is_some(),
+    })
 }
 
 /// Returns the enrolment token of a creating call.
@@ -131,6 +145,7 @@ pub(super) async fn insert(
         created_at: Set(now.as_millis()),
         expires_at: Set(now.plus(ENROLMENT_LIFE).as_millis()),
         used_at: Set(None),
+        used_by: Set(None),
         ended_at: Set(None),
     };
     row.insert(conn).await?;

@@ -179,6 +179,33 @@ async fn a_resolved_user_has_the_positions_at_which_tokens_and_sessions_ended() 
 }
 
 #[tokio::test]
+async fn an_enrolment_link_names_its_user_in_its_own_tenant_alone() {
+    let harness = seeded().await;
+    let created = registered(&harness, admin(NAME)).await;
+    let resolve = async |tenant_id: &str, token: &str| {
+        let request = pb::ResolveUserRequest {
+            tenant_id: tenant_id.into(),
+            user: Some(Which::EnrolmentToken(token.into())),
+        };
+        directory(&harness).resolve_user(request).await
+    };
+    let token = created.enrolment_token;
+    for enrolled in [false, true] {
+        let found = ok(resolve("firm-one", &token).await).user.unwrap();
+        assert_eq!(found.user_id, created.user.as_ref().unwrap().user_id);
+        if !enrolled {
+            enrol(&harness, &token, PASSWORD).await.unwrap();
+        }
+    }
+    let stranger = strangers_token(TokenKind::Enrolment);
+    for (tenant_id, token) in [("firm-two", &token), ("firm-one", &stranger), ("nobody", &token)] {
+        assert_refused(resolve(tenant_id, token).await, Code::NotFound, "NOT_FOUND");
+    }
+    let cut = &token[..token.len() - 1];
+    assert_violations(resolve("firm-one", cut).await, &["enrolment_token"]);
+}
+
+#[tokio::test]
 async fn callers_authenticate_until_they_are_revoked() {
     let harness = seeded().await;
     let ask = |token: &str| pb::AuthenticateCallerRequest { token: token.into() };

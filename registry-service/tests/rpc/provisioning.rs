@@ -233,6 +233,36 @@ async fn of_racing_claims_one_wins() {
 }
 
 #[tokio::test]
+async fn a_claim_is_repeated_by_its_request_id_alone() {
+    let harness = seeded().await;
+    let (created, link) = registered_with_link(&harness).await;
+    let claim = async |request_id: &str| {
+        let mut partner = ProvisioningServiceClient::new(harness.anonymous());
+        let request = pb::ClaimDeliveryRequest {
+            claim_token: link.claim_token.clone(),
+            request_id: request_id.into(),
+            ..Default::default()
+        };
+        partner.claim_delivery(request).await
+    };
+    assert_violations(claim("not a uuid").await, &["request_id"]);
+    let (id, other) = (request_id(), request_id());
+    let first = ok(claim(&id).await);
+    assert_eq!(ok(claim(&id).await), first);
+    authenticate(&harness, &created.client_id, &first.bundle.unwrap().client_secret)
+        .await
+        .unwrap();
+    for id in [&other, ""] {
+        let metadata = assert_refused(claim(id).await, Code::FailedPrecondition, "LINK_INVALID");
+        assert_eq!(metadata["claim_time"], "2026-01-01T00:00:00Z");
+    }
+    assert_eq!(claims(&harness).await, (1, vec!["opened before".to_owned(); 2]));
+    assert_eq!(harness.audit_events("delivery.repeat").await.len(), 1);
+    harness.clock.advance(Duration::from_secs(60));
+    assert_refused(claim(&id).await, Code::FailedPrecondition, "LINK_INVALID");
+}
+
+#[tokio::test]
 async fn a_link_ends_after_three_days() {
     let harness = seeded().await;
     let (first, in_time) = registered_with_link(&harness).await;

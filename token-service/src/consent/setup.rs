@@ -5,10 +5,11 @@ use accord::{
     store::Creation,
     text::{
         id::{ClientId, ScopeName, SetupId, TenantId},
-        opaque::OpaqueToken,
+        opaque::{OpaqueToken, sha256},
         validation::Violations,
     },
 };
+use uuid::Builder;
 use zeroize::Zeroizing;
 
 use super::{Call, admin_session::admin_origin};
@@ -17,7 +18,7 @@ use crate::{
     model::{
         admin_session::AdminSession,
         client::{Client, requested_scopes},
-        grant::Consent,
+        grant::{Consent, Grant},
         setup::{Approval, AuthorizationRequest, NewSetup, Setup, is_unchanged, select_scopes},
         tenant::Tenant,
         watermark::ATTEMPTS,
@@ -34,6 +35,17 @@ pub struct Approve {
     pub designated_account_name: Zeroizing<String>,
     /// When the grant expires.
     pub expires_at: Option<UnixMillis>,
+}
+
+impl Approve {
+    /// Returns all that was chosen.
+    fn content(&self) -> Zeroizing<String> {
+        let scopes = self.scopes.iter().map(|scope| scope.as_str());
+        let end = self.expires_at.map(|end| end.as_millis().to_string());
+        let parts = scopes.chain(["", self.designated_account_name.as_str()]);
+        let parts: Vec<_> = parts.chain(end.as_deref()).collect();
+        Zeroizing::new(parts.join("\0"))
+    }
 }
 
 /// The result of an approval.
@@ -113,7 +125,8 @@ impl Call {
     }
 
     /// Grants all or some of the scopes requested, and designates the user that API transactions run as. Reads the
-    /// registry's facts again if they are too old just before the commit.
+    /// registry's facts again if they are too old just before the commit. A session that approves once more with the
+    /// same choices gets the same answer, as long as its code can be redeemed.
     ///
     /// # Errors
     /// [`Error::AdminSessionInvalid`], [`Error::AdminSessionMismatch`], [`Error::SignInTooOld`],
@@ -123,8 +136,14 @@ impl Call {
     pub async fn approve_setup(&mut self, approve: Approve) -> Result<Approved> {
         for _ in 0..ATTEMPTS {
             let (session, setup) = self.session_and_setup(&approve.setup_id).await?;
-            session.require_fresh(self.consents.store.now())?;
-            setup.require_pending(self.consents.store.now())?;
+            let decision = self.decision(&session, &setup, "ApproveSetup", approve.content());
+            let store = &self.consents.store;
+            if setup.decision.is_some() {
+                let repeated = store.repeat_approval(&decision, &session, &setup).await?;
+                return self.approved(&setup, repeated).await;
+            }
+            session.require_fresh(store.now())?;
+            setup.require_pending(store.now())?;
             let scopes = select_scopes(&setup.scopes, &approve.scopes)?;
             let client = self.find_client(&setup.client_id).await?;
             let client = client.ok_or(Error::ClientChanged)?;
@@ -143,32 +162,55 @@ impl Call {
                 designated_user_id,
                 expires_at: approve.expires_at,
             };
-            let (origin, store) = (admin_origin(&session), &self.consents.store);
-            let (grant, code) = store.approve_setup(&origin, &session, approval).await?;
-            return Ok(Approved {
-                redirect_url: setup.response_url(
-                    &self.tenant(&setup.tenant_id).await?.value.issuer,
-                    ("code", code.expose()),
-                )?,
-                // Reads nothing: all facts are known, and no token was issued yet. A failure here would lose the code.
-                consent: self.consent(grant, None).await?,
-                code,
-            });
+            let store = &self.consents.store;
+            let approved = store.approve_setup(&decision, &session, approval).await?;
+            return self.approved(&setup, approved).await;
         }
         Err(Error::Unavailable)
     }
 
-    /// Denies a setup. Returns the setup, and the URL to send the browser to.
+    async fn approved(&mut self, setup: &Setup, (grant, code): (Grant, OpaqueToken)) -> Result<Approved> {
+        let tenant = self.tenant(&setup.tenant_id).await?;
+        Ok(Approved {
+            redirect_url: setup.response_url(&tenant.value.issuer, ("code", code.expose()))?,
+            consent: self.consent(grant, None).await?,
+            code,
+        })
+    }
+
+    /// Returns the decision of a session about a setup as a creating call. Its request id derives from the session's
+    /// token: the session decides once, and what it is given can't be derived from the database.
+    fn decision(
+        &self,
+        session: &AdminSession,
+        setup: &Setup,
+        method: &'static str,
+        content: Zeroizing<String>,
+    ) -> Creation {
+        let parts = ["accord decision v1", &self.admin_session, setup.setup_id.as_str()];
+        let digest = sha256(Zeroizing::new(parts.join("\0")).as_bytes());
+        let request_id = digest
+            .first_chunk()
+            .map(|half| Builder::from_random_bytes(*half).into_uuid());
+        Creation {
+            origin: admin_origin(session),
+            method,
+            request_id,
+            content: Zeroizing::new(content.as_bytes().to_vec()),
+        }
+    }
+
+    /// Denies a setup. Returns the setup, and the URL to send the browser to. A session that denies once more gets the
+    /// same answer.
     ///
     /// # Errors
     /// [`Error::AdminSessionInvalid`], [`Error::AdminSessionMismatch`], [`Error::NotFound`],
     /// [`Error::WrongState`].
     pub async fn deny_setup(&mut self, setup_id: &SetupId) -> Result<(Setup, Zeroizing<String>)> {
         let (session, setup) = self.session_and_setup(setup_id).await?;
+        let decision = self.decision(&session, &setup, "DenySetup", Zeroizing::default());
         let store = &self.consents.store;
-        setup.require_pending(store.now())?;
-        let origin = admin_origin(&session);
-        let setup = store.deny_setup(&origin, &session, &setup).await?;
+        let setup = store.deny_setup(&decision, &session, &setup).await?;
         let tenant = self.tenant(&setup.tenant_id).await?;
         let redirect_url = setup.response_url(&tenant.value.issuer, ("error", "access_denied"))?;
         Ok((setup, redirect_url))

@@ -57,6 +57,5 @@ pub(crate) fn routes(http: HttpState) -> Http {
     Http {
         router: router.with_state(http),
         error: |status| HttpError::from(status).into_response(),
-        before_secrets: &["/claim/", "/enrol/"],
     }
 }

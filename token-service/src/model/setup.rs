@@ -8,7 +8,7 @@ use accord::{
     text::id::{ClientId, ScopeName, SetupId, TenantId, UserId},
 };
 use strum::{AsRefStr, EnumString, IntoStaticStr};
-use url::Url;
+use url::{Url, form_urlencoded};
 use zeroize::Zeroizing;
 
 use super::client::{Client, ClientScope, Profile};
@@ -18,8 +18,8 @@ use crate::error::{Error, Result};
 pub const LIFE: Duration = Duration::from_secs(60 * 60);
 /// How long an authorization code, and the grant that waits for it, can be redeemed.
 pub const CODE_LIFE: Duration = Duration::from_secs(60);
-/// The most characters of `state`.
-const MAX_STATE: usize = 1024;
+/// The most bytes of `state`.
+const MAX_STATE: usize = 4096;
 /// Characters of a PKCE challenge, method S256: 256 bits in base64url (RFC 7636 §4.2).
 const CHALLENGE: usize = 43;
 
@@ -58,7 +58,7 @@ pub struct AuthorizationRequest {
     pub redirect_uri: String,
     /// The scopes requested, all different; empty means all of the client's.
     pub scopes: Vec<ScopeName>,
-    /// The partner's `state`; may be empty.
+    /// The partner's `state`, percent-encoded, so that any bytes return as they came; may be empty.
     pub state_parameter: String,
     /// PKCE challenge, method S256.
     pub code_challenge: String,
@@ -98,7 +98,7 @@ pub struct Setup {
     pub scopes: Vec<ClientScope>,
     /// The URI that the response goes to.
     pub redirect_uri: String,
-    /// The partner's `state`; may be empty.
+    /// The partner's `state`, percent-encoded; may be empty.
     pub state_parameter: String,
     /// PKCE challenge, method S256.
     pub code_challenge: String,
@@ -178,9 +178,34 @@ pub fn is_unchanged(setup: &Setup, scopes: &[ClientScope], client: &Client) -> b
     client.version == setup.client_version && scopes.iter().all(|scope| client.scopes.contains(scope))
 }
 
-/// Returns whether a text can be a `state` (RFC 6749 appendix A.5). The empty text can.
-pub fn is_state(text: &str) -> bool {
-    text.len() <= MAX_STATE && text.bytes().all(|b| matches!(b, 0x20..=0x7e))
+/// Returns the `state` of a query as it came (RFC 6749 §4.1.2.1); empty without one, the first if it is repeated. What
+/// is percent-encoded stays so, and what a query can't hold gets encoded.
+pub fn state_of(query: &str) -> String {
+    let is_state = |pair: &&str| {
+        let mut decoded = form_urlencoded::parse(pair.as_bytes());
+        decoded
+            .next()
+            .is_some_and(|(name, value)| name == "state" && !value.is_empty())
+    };
+    let pair = query.split('&').find(is_state).unwrap_or_default();
+    let value = pair.split_once('=').map_or("", |(_, value)| value).as_bytes();
+    let mut state = String::with_capacity(value.len());
+    for (at, byte) in value.iter().enumerate() {
+        let escape = value.get(at + 1..at + 3).unwrap_or_default();
+        let is_escape = escape.len() == 2 && escape.iter().all(u8::is_ascii_hexdigit);
+        match byte {
+            b'%' if is_escape => state.push('%'),
+            b'+' | b'-' | b'.' | b'_' => state.push(char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() => state.push(char::from(*byte)),
+            byte => state.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    state
+}
+
+/// Returns whether a percent-encoded `state` is not too long. The empty one can be one.
+pub fn is_state(encoded: &str) -> bool {
+    encoded.len() - 2 * encoded.matches('%').count() <= MAX_STATE
 }
 
 /// Returns whether a text can be a PKCE challenge of method S256.
@@ -190,7 +215,7 @@ pub fn is_code_challenge(text: &str) -> bool {
 }
 
 /// Adds the parameters of a response to a registered redirect URI, with `iss` and, if the client sent one, `state`
-/// (RFC 6749 §4.1.2, RFC 9207). Keeps the URI's own query.
+/// (RFC 6749 §4.1.2, RFC 9207). Keeps the URI's own query. `state_parameter` is percent-encoded.
 ///
 /// # Errors
 /// [`Error::RegistryAnswer`] if `redirect_uri` is no URI.
@@ -202,13 +227,12 @@ pub fn response_url(
 ) -> Result<Zeroizing<String>> {
     let unreadable = |_| Error::RegistryAnswer("unreadable redirect URI".to_owned());
     let mut url = Url::parse(redirect_uri).map_err(unreadable)?;
-    let mut query = url.query_pairs_mut();
-    query.extend_pairs(parameters);
+    url.query_pairs_mut().extend_pairs(parameters);
     if !state_parameter.is_empty() {
-        query.append_pair("state", state_parameter);
+        let query = format!("{}&state={state_parameter}", url.query().unwrap_or_default());
+        url.set_query(Some(&query));
     }
-    query.append_pair("iss", issuer);
-    drop(query);
+    url.query_pairs_mut().append_pair("iss", issuer);
     Ok(Zeroizing::new(String::from(url)))
 }
 
@@ -299,9 +323,10 @@ mod tests {
                 .unwrap()
                 .to_string()
         };
+        let state = state_of("state=a+b%26c%3dd%2B%é'");
         assert_eq!(
-            answer("https://p.example/cb", "a b&c=d+%#é", ("code", "acc_1")),
-            "https://p.example/cb?code=acc_1&state=a+b%26c%3Dd%2B%25%23%C3%A9\
+            answer("https://p.example/cb", &state, ("code", "acc_1")),
+            "https://p.example/cb?code=acc_1&state=a+b%26c%3dd%2B%25%C3%A9%27\
              &iss=https%3A%2F%2Faccord.example%2Facme"
         );
         assert_eq!(
@@ -312,5 +337,24 @@ mod tests {
             answer("http://127.0.0.1:9/cb?", "s", ("code", "acc_1")),
             "http://127.0.0.1:9/cb?code=acc_1&state=s&iss=https%3A%2F%2Faccord.example%2Facme"
         );
+    }
+    #[test]
+    fn a_state_returns_byte_for_byte() {
+        for (query, state) in [
+            ("a=b", ""),
+            ("state=&state=x", "x"),
+            ("a=state&state=x&state=y", "x"),
+            ("st%61te=x", "x"),
+            ("state=%ff%00%0d%0A%e2%80%ae", "%ff%00%0d%0A%e2%80%ae"),
+            ("state=a%20b+c", "a%20b+c"),
+            ("state=100%&b", "100%25"),
+            ("state=%4", "%254"),
+            ("state=a=b?c/~", "a%3Db%3Fc%2F%7E"),
+            ("state=für", "f%C3%BCr"),
+        ] {
+            assert_eq!(state_of(query), state, "{query}");
+        }
+        let longest = "%ff".repeat(MAX_STATE);
+        assert!(is_state("") && is_state(&longest) && !is_state(&format!("{longest}a")));
     }
 }

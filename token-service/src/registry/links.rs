@@ -4,10 +4,11 @@
 use accord::{
     registry::v1 as pb,
     rpc::status::{ErrorReason, reason_of},
-    text::opaque::{OpaqueToken, TokenKind},
+    text::opaque::OpaqueToken,
 };
 use tonic::Status;
 use tonic_types::StatusExt;
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{Registry, failure};
@@ -24,14 +25,19 @@ pub struct CredentialBundle {
 }
 
 impl Registry {
-    /// Opens a claim link.
+    /// Opens a claim link. A call with the same request id gets the same answer for a minute.
     ///
     /// # Errors
     /// [`Error::LinkInvalid`], with the time for a link that was opened before;
     /// [`Error::RegistryUnavailable`].
-    pub async fn claim_delivery(&self, claim_token: &OpaqueToken) -> Result<CredentialBundle> {
+    pub async fn claim_delivery(
+        &self,
+        claim_token: &OpaqueToken,
+        request_id: Uuid,
+    ) -> Result<CredentialBundle> {
         let request = pb::ClaimDeliveryRequest {
             claim_token: claim_token.expose().to_owned(),
+            request_id: request_id.to_string(),
             ..Default::default()
         };
         let answer = self.provisioning.clone().claim_delivery(request).await;
@@ -44,18 +50,21 @@ impl Registry {
         })
     }
 
-    /// Sets the password that a Tenant Admin has chosen, by the one-time enrolment link. Returns the tenant.
+    /// Sets the password that a Tenant Admin has chosen, by the one-time enrolment link. Returns the tenant. A call with
+    /// the same request id and password gets the same answer for a minute.
     ///
     /// # Errors
-    /// [`Error::LinkInvalid`], [`Error::PasswordRefused`], [`Error::RegistryUnavailable`].
+    /// [`Error::LinkInvalid`], with the time for a link that was used before; [`Error::PasswordRefused`], [`Error::RegistryUnavailable`].
     pub async fn complete_enrolment(
         &self,
         enrolment_token: &OpaqueToken,
         password: Zeroizing<String>,
+        request_id: Uuid,
     ) -> Result<String> {
         let request = pb::CompleteEnrolmentRequest {
             enrolment_token: enrolment_token.expose().to_owned(),
             password: password.to_string(),
+            request_id: request_id.to_string(),
             ..Default::default()
         };
         let answer = self.users.clone().complete_enrolment(request).await;
@@ -63,19 +72,15 @@ impl Registry {
     }
 }
 
-/// Parses the token in the path of a link.
-///
-/// # Errors
-/// [`Error::LinkInvalid`].
-pub fn link_token(kind: TokenKind, text: &str) -> Result<OpaqueToken> {
-    OpaqueToken::parse(kind, text).map_err(|_| Error::LinkInvalid(None))
-}
-
 fn link_failure(status: Status) -> Error {
     match reason_of(&status) {
         Some(ErrorReason::LinkInvalid) => {
             let info = status.get_details_error_info();
-            Error::LinkInvalid(info.and_then(|mut info| info.metadata.remove("claim_time")))
+            let time = info.and_then(|mut info| {
+                let claimed = info.metadata.remove("claim_time");
+                claimed.or_else(|| info.metadata.remove("use_time"))
+            });
+            Error::LinkInvalid(time)
         }
         Some(ErrorReason::InvalidFields) => {
             let bad = status.get_details_bad_request();

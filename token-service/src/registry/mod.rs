@@ -47,6 +47,8 @@ pub enum UserRef<'a> {
     Id(&'a UserId),
     /// By account name.
     AccountName(&'a str),
+    /// By the token of an enrolment link, used or not.
+    Enrolment(&'a OpaqueToken),
 }
 
 /// The registry.
@@ -230,6 +232,7 @@ impl Registry {
         let which = match which {
             UserRef::Id(id) => Which::UserId(id.to_string()),
             UserRef::AccountName(name) => Which::AccountName(name.to_owned()),
+            UserRef::Enrolment(token) => Which::EnrolmentToken(token.expose().to_owned()),
         };
         let request = pb::ResolveUserRequest {
             tenant_id: tenant_id.to_string(),

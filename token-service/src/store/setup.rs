@@ -4,8 +4,8 @@ use accord::{
     clock::UnixMillis,
     store::{
         Creation,
-        audit::{Event, Origin},
-        idempotency::Outcome,
+        audit::Event,
+        idempotency::{Derivation, Outcome},
     },
     text::{
         id::{ClientId, GrantId, ScopeName, SetupId, TenantId},
@@ -115,19 +115,26 @@ impl Store {
         is_theirs.then_some(setup).ok_or(Error::NotFound("setup"))
     }
 
-    /// Approves a setup: creates the pending grant and its code. Of racing decisions one succeeds.
+    /// Approves a setup: creates the pending grant and its code. Of racing decisions one succeeds; the same decision of
+    /// the same session gets its answer again, see [`Store::repeat_approval`].
     ///
     /// # Errors
     /// [`Error::AdminSessionInvalid`] if the session has ended; [`Error::WrongState`] if the setup was decided or has
     /// expired.
     pub async fn approve_setup(
         &self,
-        origin: &Origin,
+        decision: &Creation,
         by: &AdminSession,
         approval: Approval<'_>,
     ) -> Result<(Grant, OpaqueToken)> {
         let setup = approval.setup;
-        let tx = self.db.write().await?;
+        let (tx, outcome) = self.begin_decision(decision, setup).await?;
+        let reservation = match outcome {
+            Outcome::New(reservation) => reservation,
+            Outcome::Replay { secrets, .. } => {
+                return self.approve_again(tx, decision, by, setup, &secrets).await;
+            }
+        };
         let now = self.now();
         require_open(&tx, by, now).await?;
         decide(&tx, setup, Decision::Approved, now).await?;
@@ -149,7 +156,8 @@ impl Store {
             ..Default::default()
         };
         let row = row.insert(&tx).await?;
-        let token = OpaqueToken::generate(TokenKind::AuthorizationCode, &*self.random);
+        let token = code_of(&reservation.secrets);
+        reservation.complete(&tx, grant_id.as_str()).await?;
         let code = code::ActiveModel {
             code_hash: Set(token.digest().to_vec()),
             tenant_id: Set(setup.tenant_id.to_string()),
@@ -170,26 +178,89 @@ impl Store {
             .detail("scopes", join(&approval.scopes))
             .detail("designated_user_id", approval.designated_user_id.as_str())
             .detail("workload", by.workload.as_str());
-        self.audit(&tx, origin, event).await?;
+        self.audit(&tx, &decision.origin, event).await?;
         tx.commit().await?;
         Ok((grant(row)?, token))
     }
 
-    /// Denies a setup. Of racing decisions one succeeds.
+    /// Returns the grant and the code of an approval again, to the session that approved with the same choices, until
+    /// the code is used or expires.
     ///
     /// # Errors
     /// As [`Store::approve_setup`].
-    pub async fn deny_setup(&self, origin: &Origin, by: &AdminSession, setup: &Setup) -> Result<Setup> {
-        let tx = self.db.write().await?;
+    pub async fn repeat_approval(
+        &self,
+        decision: &Creation,
+        by: &AdminSession,
+        setup: &Setup,
+    ) -> Result<(Grant, OpaqueToken)> {
+        let (tx, outcome) = self.begin_decision(decision, setup).await?;
+        match outcome {
+            Outcome::Replay { secrets, .. } => self.approve_again(tx, decision, by, setup, &secrets).await,
+            Outcome::New(_) => {
+                drop(tx);
+                Err(self.decided(setup).await?)
+            }
+        }
+    }
+
+    async fn approve_again(
+        &self,
+        tx: DatabaseTransaction,
+        decision: &Creation,
+        by: &AdminSession,
+        setup: &Setup,
+        secrets: &Derivation,
+    ) -> Result<(Grant, OpaqueToken)> {
         let now = self.now();
         require_open(&tx, by, now).await?;
+        let token = code_of(secrets);
+        // A code that was redeemed must not reach the partner again: its second use would end the grant's tokens.
+        let usable = code::Entity::find_by_id(token.digest().to_vec())
+            .filter(code::Column::UsedAt.is_null())
+            .filter(code::Column::ExpiresAt.gt(now.as_millis()));
+        let row = match usable.one(&tx).await? {
+            Some(code) => {
+                let grant = grant_row::Entity::find_by_id((code.tenant_id, code.grant_id));
+                let pending = grant_row::Column::State.eq(StoredState::Pending.as_ref());
+                grant.filter(pending).one(&tx).await?
+            }
+            None => None,
+        };
+        let Some(row) = row else {
+            drop(tx);
+            return Err(self.decided(setup).await?);
+        };
+        let event = Event::new("consent.repeat")
+            .tenant(&setup.tenant_id)
+            .client(&setup.client_id)
+            .subject(&row.grant_id)
+            .detail("setup_id", setup.setup_id.as_str());
+        self.audit(&tx, &decision.origin, event).await?;
+        tx.commit().await?;
+        Ok((grant(row)?, token))
+    }
+
+    /// Denies a setup. Of racing decisions one succeeds; the same decision of the same session gets its answer again.
+    ///
+    /// # Errors
+    /// As [`Store::approve_setup`].
+    pub async fn deny_setup(&self, decision: &Creation, by: &AdminSession, setup: &Setup) -> Result<Setup> {
+        let (tx, outcome) = self.begin_decision(decision, setup).await?;
+        let now = self.now();
+        require_open(&tx, by, now).await?;
+        let reservation = match outcome {
+            Outcome::New(reservation) => reservation,
+            Outcome::Replay { resource_id, .. } => return replayed(&tx, &resource_id).await,
+        };
         decide(&tx, setup, Decision::Denied, now).await?;
+        reservation.complete(&tx, setup.setup_id.as_str()).await?;
         let event = Event::new("consent.deny")
             .tenant(&setup.tenant_id)
             .client(&setup.client_id)
             .subject(setup.setup_id.as_str())
             .detail("workload", by.workload.as_str());
-        self.audit(&tx, origin, event).await?;
+        self.audit(&tx, &decision.origin, event).await?;
         tx.commit().await?;
         Ok(Setup {
             decision: Some(Decision::Denied),
@@ -197,6 +268,33 @@ impl Store {
             ..setup.clone()
         })
     }
+
+    /// Begins a decision. Its request id is the session's, so that a session decides a setup once.
+    async fn begin_decision(
+        &self,
+        decision: &Creation,
+        setup: &Setup,
+    ) -> Result<(DatabaseTransaction, Outcome)> {
+        match self.begin_creation(decision).await {
+            Err(Error::RequestIdReused) => Err(self.decided(setup).await?),
+            begun => begun,
+        }
+    }
+
+    /// Returns the error for a setup that was decided meanwhile.
+    async fn decided(&self, setup: &Setup) -> Result<Error> {
+        let setup = self.get_setup(&setup.setup_id).await?;
+        let pending = setup.require_pending(self.now());
+        Ok(pending.err().unwrap_or_else(|| corrupt("idempotency")))
+    }
+}
+
+/// Returns the authorization code of an approval.
+fn code_of(secrets: &Derivation) -> OpaqueToken {
+    OpaqueToken::from_secret(
+        TokenKind::AuthorizationCode,
+        &secrets.secret("authorization-code"),
+    )
 }
 
 /// Decides a pending setup. Rejects any other with its state.

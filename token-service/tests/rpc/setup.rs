@@ -190,7 +190,7 @@ async fn every_violation_of_a_start_is_reported_at_once() {
         client_id: "cli_1".into(),
         redirect_uri: String::new(),
         scopes: ["a b", "a", "a", ""].map(String::from).to_vec(),
-        state: "é".into(),
+        state: "é".repeat(2049),
         code_challenge: "c".repeat(42),
         resource: String::new(),
         ..Default::default()
@@ -209,13 +209,13 @@ async fn every_violation_of_a_start_is_reported_at_once() {
     assert_violations(start(&world, bad).await, &fields);
 
     let long = pb::StartSetupRequest {
-        state: "s".repeat(1025),
+        state: "s".repeat(4097),
         code_challenge: "c".repeat(42) + "=",
         ..world.request()
     };
     assert_violations(start(&world, long).await, &["state", "code_challenge"]);
     let longest = pb::StartSetupRequest {
-        state: "s".repeat(1024),
+        state: "é".repeat(2048),
         ..world.request()
     };
     start(&world, longest).await.unwrap();

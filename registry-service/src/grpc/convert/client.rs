@@ -5,11 +5,13 @@ use accord::{
     registry::v1 as pb,
     text::{
         id::{ClientId, IntegrationRequestId, SecretId, TenantId},
+        opaque::{OpaqueToken, TokenKind},
         page::PageRequest,
         validation::Violations,
     },
 };
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::{
     Result, UpdateMask, etag,
@@ -26,6 +28,15 @@ use crate::model::{
 
 accord::message_enum!(State = pb::ClientState { Active, Suspended });
 accord::message_enum!(Method = pb::DeliveryMethod { Inline, Link });
+
+/// Reads a `ClaimDeliveryRequest`.
+pub fn claim(request: pb::ClaimDeliveryRequest) -> Result<(OpaqueToken, Option<Uuid>)> {
+    let mut v = Violations::default();
+    let token = Zeroizing::new(request.claim_token);
+    let token = v.check("claim_token", OpaqueToken::parse(TokenKind::Claim, &token));
+    let request_id = v.request_id("request_id", &request.request_id);
+    v.finish(|| Some((token?, request_id?)))
+}
 
 /// Reads a `RegisterClientRequest`.
 pub fn register(request: &pb::RegisterClientRequest) -> Result<(IntegrationRequestId, Method, Option<Uuid>)> {

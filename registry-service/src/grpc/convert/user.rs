@@ -86,7 +86,7 @@ pub fn reset(request: &pb::ResetUserPasswordRequest) -> Result<(TenantId, UserId
 }
 
 /// Reads a `CompleteEnrolmentRequest`.
-pub fn complete(request: pb::CompleteEnrolmentRequest) -> Result<(OpaqueToken, Password)> {
+pub fn complete(request: pb::CompleteEnrolmentRequest) -> Result<(OpaqueToken, Password, Option<Uuid>)> {
     let mut v = Violations::default();
     let token = Zeroizing::new(request.enrolment_token);
     let token = v.check(
@@ -95,7 +95,8 @@ pub fn complete(request: pb::CompleteEnrolmentRequest) -> Result<(OpaqueToken, P
     );
     let password = Zeroizing::new(request.password);
     let password = v.check("password", Password::parse(&password));
-    v.finish(|| Some((token?, password?)))
+    let request_id = v.request_id("request_id", &request.request_id);
+    v.finish(|| Some((token?, password?, request_id?)))
 }
 
 /// Writes a user.

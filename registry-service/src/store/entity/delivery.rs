@@ -15,7 +15,7 @@ pub struct Model {
     pub secret_id: String,
     /// SHA-256 of the claim token.
     pub claim_hash: Vec<u8>,
-    /// Salt of the secret's derivation. Null after it was opened or ended.
+    /// Salt of the secret's derivation. Null when it ended, and soon after the minute in which it may be opened again.
     pub nonce: Option<Vec<u8>>,
     /// Version of the derivation's data key.
     pub key_version: i32,
@@ -25,6 +25,8 @@ pub struct Model {
     pub expires_at: i64,
     /// When it was opened.
     pub claimed_at: Option<i64>,
+    /// MAC of the request id that opened it.
+    pub claimed_by: Option<Vec<u8>>,
     /// When a newer link replaced it, or it expired.
     pub ended_at: Option<i64>,
 }

@@ -19,6 +19,8 @@ pub struct Model {
     pub expires_at: i64,
     /// When a password was chosen with it.
     pub used_at: Option<i64>,
+    /// MAC of the request id that used it.
+    pub used_by: Option<Vec<u8>>,
     /// When a newer link replaced it.
     pub ended_at: Option<i64>,
 }

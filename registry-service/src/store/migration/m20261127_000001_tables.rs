@@ -50,6 +50,7 @@ impl MigrationTrait for Migration {
             big_integer("created_at"),
             big_integer("expires_at"),
             big_integer_null("used_at"),
+            blob_null("used_by"),
             big_integer_null("ended_at"),
         ];
         create_table(manager, "enrolments", &["token_hash"], columns).await?;
@@ -130,6 +131,7 @@ impl MigrationTrait for Migration {
             big_integer("created_at"),
             big_integer("expires_at"),
             big_integer_null("claimed_at"),
+            blob_null("claimed_by"),
             big_integer_null("ended_at"),
         ];
         create_table(manager, "deliveries", &["delivery_id"], columns).await?;

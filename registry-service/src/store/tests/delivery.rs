@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     authentication::client::authenticate,
     model::{
-        client_secret::ClientSecret,
+        client_secret::{ClientSecret, Revocation},
         delivery::{Handover, LINK_LIFE},
     },
     store::{
@@ -49,7 +49,10 @@ async fn an_opened_link_returns_a_secret_that_is_not_stored() {
         let (store, clock) = seeded(&database.url).await;
         let (client_id, link) = linked(&store).await;
         assert!(row(&store, &link).await.nonce.is_some(), "{database:?}");
-        let bundle = store.claim_delivery(&origin(), &link.claim_token).await.unwrap();
+        let bundle = store
+            .claim_delivery(&origin(), &link.claim_token, None)
+            .await
+            .unwrap();
         let opened = row(&store, &link).await;
         assert_eq!(
             (opened.nonce, opened.claimed_at, opened.ended_at),
@@ -64,7 +67,7 @@ async fn an_opened_link_returns_a_secret_that_is_not_stored() {
         // Only the event of the rejected attempt is committed.
         let (position, opened_at) = (store.position().await.unwrap(), store.now());
         clock.advance(Duration::from_secs(1));
-        let again = store.claim_delivery(&origin(), &link.claim_token).await;
+        let again = store.claim_delivery(&origin(), &link.claim_token, None).await;
         assert!(
             matches!(again, Err(Error::LinkOpened { claimed_at }) if claimed_at == opened_at),
             "{database:?}"
@@ -73,9 +76,77 @@ async fn an_opened_link_returns_a_secret_that_is_not_stored() {
         assert_eq!(count(&store, "delivery.claim").await, 2, "{database:?}");
 
         let stranger = OpaqueToken::generate(TokenKind::Claim, &*store.random);
-        let unknown = store.claim_delivery(&origin(), &stranger).await;
+        let unknown = store.claim_delivery(&origin(), &stranger, None).await;
         assert!(matches!(unknown, Err(Error::LinkInvalid)), "{database:?}");
         assert_eq!(count(&store, "delivery.claim").await, 2, "{database:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeated_claim_gets_the_same_secret_for_a_minute() {
+    for database in databases() {
+        let (store, clock) = seeded(&database.url).await;
+        let (client_id, link) = linked(&store).await;
+        let claim = |id: u128| {
+            let (store, token) = (store.clone(), link.claim_token.clone());
+            async move {
+                let id = Some(Uuid::from_u128(id));
+                let bundle = store.claim_delivery(&origin(), &token, id).await?;
+                Ok::<_, Error>(bundle.client_secret.expose().to_owned())
+            }
+        };
+        let racing: JoinSet<_> = (0..4).map(|_| claim(1)).collect();
+        let mut secrets: Vec<_> = racing.join_all().await.into_iter().map(Result::unwrap).collect();
+        clock.advance(Duration::from_millis(59_999));
+        secrets.push(claim(1).await.unwrap());
+        secrets.dedup();
+        assert_eq!(secrets.len(), 1, "{database:?}");
+        authenticate(&store, client_id.as_str(), &secrets[0])
+            .await
+            .unwrap();
+        let events = (
+            count(&store, "delivery.claim").await,
+            count(&store, "delivery.repeat").await,
+        );
+        assert_eq!(events, (1, 4), "{database:?}");
+
+        let turned_away = async |id| {
+            let answer = claim(id).await;
+            assert!(
+                matches!(answer, Err(Error::LinkOpened { .. })),
+                "{database:?}: {answer:?}"
+            );
+        };
+        turned_away(2).await;
+        assert!(row(&store, &link).await.nonce.is_some(), "{database:?}");
+        clock.advance(Duration::from_millis(1));
+        turned_away(1).await;
+        assert_eq!(count(&store, "delivery.claim").await, 3, "{database:?}");
+        // From then on nobody can derive the secret.
+        assert_eq!(store.expire_deliveries().await.unwrap(), 0, "{database:?}");
+        assert_eq!(row(&store, &link).await.nonce, None, "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_secret_is_not_shown_again() {
+    for database in databases() {
+        let (store, _) = seeded(&database.url).await;
+        let (client_id, link) = linked(&store).await;
+        let id = Some(Uuid::from_u128(1));
+        store
+            .claim_delivery(&origin(), &link.claim_token, id)
+            .await
+            .unwrap();
+        let revocation = Revocation {
+            client_id: client_id.clone(),
+            secret_id: secrets(&store, &client_id).await.remove(0).secret_id,
+            reason: Reason::Compromised,
+            force: true,
+        };
+        store.revoke_client_secret(&origin(), &revocation).await.unwrap();
+        let again = store.claim_delivery(&origin(), &link.claim_token, id).await;
+        assert!(matches!(again, Err(Error::LinkOpened { .. })), "{database:?}");
     }
 }
 
@@ -86,7 +157,7 @@ async fn links_that_expire_unopened_end_with_their_secrets() {
         let (claimed, opened) = linked(&store).await;
         let (unclaimed, link) = linked(&store).await;
         store
-            .claim_delivery(&origin(), &opened.claim_token)
+            .claim_delivery(&origin(), &opened.claim_token, None)
             .await
             .unwrap();
         clock.advance(LINK_LIFE - Duration::from_millis(1));
@@ -137,10 +208,10 @@ async fn a_new_link_ends_all_unopened_ones() {
             .map(|secret| secret.revoked.map(|(_, reason)| reason))
             .collect();
         assert_eq!(reasons, [None, Some(Reason::Unclaimed)], "{database:?}");
-        let refused = store.claim_delivery(&origin(), &first.claim_token).await;
+        let refused = store.claim_delivery(&origin(), &first.claim_token, None).await;
         assert!(matches!(refused, Err(Error::LinkInvalid)), "{database:?}");
         store
-            .claim_delivery(&origin(), &second.claim_token)
+            .claim_delivery(&origin(), &second.claim_token, None)
             .await
             .unwrap();
     }
@@ -162,7 +233,9 @@ async fn of_racing_deliveries_one_link_stays() {
         }
         let mut open = 0;
         for link in calls.join_all().await {
-            let claimed = store.claim_delivery(&origin(), &link.unwrap().claim_token).await;
+            let claimed = store
+                .claim_delivery(&origin(), &link.unwrap().claim_token, None)
+                .await;
             open += usize::from(claimed.is_ok());
         }
         assert_eq!(open, 1, "{database:?}");

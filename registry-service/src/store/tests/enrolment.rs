@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use accord::{random::SystemRandom, testing::databases};
+use uuid::Uuid;
 
 use super::*;
 use crate::{
@@ -23,7 +24,7 @@ async fn an_enrolment_works_once_until_its_last_millisecond() {
         let (user, early) = added(&store, "ada").await;
         let (late_user, late) = added(&store, "eve").await;
         clock.advance(ENROLMENT_LIFE - Duration::from_millis(1));
-        let used = store.use_enrolment(&origin(), &early, hashed()).await;
+        let used = store.use_enrolment(&origin(), &early, None, hashed()).await;
         assert_eq!(used.unwrap(), user.tenant_id, "{database:?}");
         let stored = row(&store, &user).await;
         assert_eq!(stored.password_hash, Some(hashed().phc), "{database:?}");
@@ -34,11 +35,12 @@ async fn an_enrolment_works_once_until_its_last_millisecond() {
         let position = store.position().await.unwrap();
         let stranger = OpaqueToken::generate(TokenKind::Enrolment, &SystemRandom);
         for token in [&early, &late, &stranger] {
+            let found = store.find_enrolment(token).await.unwrap();
             assert!(
-                store.find_enrolment(token).await.unwrap().is_none(),
+                !found.is_some_and(|found| found.is_open(store.now())),
                 "{database:?}"
             );
-            let refused = store.use_enrolment(&origin(), token, hashed()).await;
+            let refused = store.use_enrolment(&origin(), token, None, hashed()).await;
             assert!(matches!(refused, Err(Error::LinkInvalid)), "{database:?}");
         }
         assert_eq!(row(&store, &late_user).await.password_hash, None, "{database:?}");
@@ -55,9 +57,48 @@ async fn an_expired_enrolment_costs_no_argon2_run() {
     let (_, token) = added(&store, "ada").await;
     clock.advance(ENROLMENT_LIFE);
     let password = Password::parse(PASSWORD).unwrap();
-    let refused = complete_enrolment(&store, origin(), token, password).await;
+    let refused = complete_enrolment(&store, origin(), token, password, None).await;
     assert!(matches!(refused, Err(Error::LinkInvalid)));
     assert_eq!(store.hasher.runs(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_enrolment_gets_the_first_answer_for_a_minute() {
+    for database in databases() {
+        let (store, clock) = seeded(&database.url).await;
+        let (user, token) = added(&store, "ada").await;
+        let enrol = |password: &str, id: Option<u128>| {
+            let (store, token) = (store.clone(), token.clone());
+            let password = Password::parse(password).unwrap();
+            let id = id.map(Uuid::from_u128);
+            async move { complete_enrolment(&store, origin(), token, password, id).await }
+        };
+        // Both are under way at once, as those of a double click are.
+        let (one, other) = tokio::join!(enrol(PASSWORD, Some(1)), enrol(PASSWORD, Some(1)));
+        assert_eq!(
+            (one.unwrap(), other.unwrap()),
+            (user.tenant_id.clone(), user.tenant_id.clone()),
+            "{database:?}"
+        );
+        let stored = row(&store, &user).await;
+        let used_at = store.now();
+        let refused = async |password: &str, id| {
+            let answer = enrol(password, id).await;
+            let told = matches!(answer, Err(Error::EnrolmentUsed { used_at: at }) if at == used_at);
+            assert!(told, "{database:?}: {answer:?}");
+        };
+        // Another password is not the one that was set, and another caller learns nothing of the right one.
+        refused("an entirely different one", Some(1)).await;
+        refused(PASSWORD, Some(2)).await;
+        refused(PASSWORD, None).await;
+        clock.advance(Duration::from_millis(59_999));
+        assert!(enrol(PASSWORD, Some(1)).await.is_ok(), "{database:?}");
+        clock.advance(Duration::from_millis(1));
+        refused(PASSWORD, Some(1)).await;
+        assert_eq!(row(&store, &user).await, stored, "{database:?}");
+        // One password was set, and each attempt that failed is recorded.
+        assert_eq!(count(&store, "user.enrol").await, 1 + 4, "{database:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,7 +110,7 @@ async fn an_enrolment_and_its_end_race_to_one_outcome() {
             let (tenant, id) = (user.tenant_id.clone(), user.user_id.clone());
             let enrolling = {
                 let store = store.clone();
-                tokio::spawn(async move { store.use_enrolment(&origin(), &token, hashed()).await })
+                tokio::spawn(async move { store.use_enrolment(&origin(), &token, None, hashed()).await })
             };
             let ending = {
                 let (store, tenant, id) = (store.clone(), tenant.clone(), id.clone());

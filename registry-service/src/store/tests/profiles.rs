@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use accord::testing::databases;
+use accord::{testing::databases, text::account_name::AccountName};
 
 use super::*;
 use crate::{

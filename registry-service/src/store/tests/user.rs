@@ -177,7 +177,7 @@ async fn users_remain_after_a_rotation_of_data_keys() {
         let (user, token) = added(&before, "ada").await;
         let password = || Zeroizing::new(PASSWORD.to_owned());
         let chosen = Password::parse(&password()).unwrap();
-        complete_enrolment(&before, origin(), token, chosen)
+        complete_enrolment(&before, origin(), token, chosen, None)
             .await
             .unwrap();
 
@@ -371,7 +371,10 @@ async fn debug_shows_neither_names_nor_passwords_nor_hashes() {
     let database = accord::testing::sqlite();
     let (store, _) = seeded(&database.url).await;
     let (user, token) = added(&store, "ada.admin").await;
-    store.use_enrolment(&origin(), &token, hashed()).await.unwrap();
+    store
+        .use_enrolment(&origin(), &token, None, hashed())
+        .await
+        .unwrap();
     let user = store
         .find_user(&user.tenant_id, &Selector::Id(user.user_id))
         .await

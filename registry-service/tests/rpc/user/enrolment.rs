@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use accord::{
+    audit::v1::AuditOutcome,
     registry::v1::{self as pb, find_user_request::User as Which, user_service_client::UserServiceClient},
     testing::databases,
 };
@@ -30,7 +31,19 @@ async fn an_enrolment_link_works_once_before_it_expires() {
         enrol(&harness, &created.enrolment_token, PASSWORD).await.unwrap(),
         "firm-one"
     );
-    invalid(enrol(&harness, &created.enrolment_token, PASSWORD).await);
+    let used = invalid(enrol(&harness, &created.enrolment_token, PASSWORD).await);
+    assert_eq!(used["use_time"], "2026-01-01T00:00:00Z");
+    let [refused, _] = &harness.audit_events("user.enrol").await[..] else {
+        panic!("an event each");
+    };
+    assert_eq!(
+        (
+            refused.outcome(),
+            refused.detail["refused"].as_str(),
+            &refused.subject
+        ),
+        (AuditOutcome::Refused, "used before", &user_id)
+    );
     assert!(
         found(&harness, "firm-one", Which::UserId(user_id.clone()))
             .await
@@ -116,7 +129,10 @@ async fn of_racing_enrolments_one_wins() {
             }
         }
         assert_eq!(won, 1, "{label}");
-        assert_eq!(harness.audit_events("user.enrol").await.len(), 1, "{label}");
+        let events = harness.audit_events("user.enrol").await;
+        let outcomes = |outcome| events.iter().filter(|event| event.outcome() == outcome).count();
+        let counts = (outcomes(AuditOutcome::Success), outcomes(AuditOutcome::Refused));
+        assert_eq!(counts, (1, 7), "{label}");
     }
 }
 

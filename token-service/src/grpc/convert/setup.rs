@@ -10,6 +10,7 @@ use accord::{
     },
     token::v1 as pb,
 };
+use url::form_urlencoded;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -32,9 +33,9 @@ pub fn start(request: pb::StartSetupRequest) -> Result<(AuthorizationRequest, Op
     let client_id = v.check("client_id", ClientId::parse(&request.client_id));
     present(&mut v, "redirect_uri", &request.redirect_uri);
     let scopes = scopes(&mut v, &request.scopes);
-    if !is_state(&request.state) {
-        let rule = "must have at most 1024 characters, all of them printable ASCII";
-        v.add("state", rule);
+    let state: String = form_urlencoded::byte_serialize(request.state.as_bytes()).collect();
+    if !is_state(&state) {
+        v.add("state", "must have at most 4096 bytes");
     }
     if !is_code_challenge(&request.code_challenge) {
         let rule = "must be a PKCE challenge of method S256: 43 base64url characters";
@@ -46,7 +47,7 @@ pub fn start(request: pb::StartSetupRequest) -> Result<(AuthorizationRequest, Op
             client_id: client_id?,
             redirect_uri: request.redirect_uri,
             scopes,
-            state_parameter: request.state,
+            state_parameter: state,
             code_challenge: request.code_challenge,
             resource: request.resource,
         };

@@ -28,7 +28,7 @@ use crate::{
         form::Form,
         token::{resource, scopes},
     },
-    model::setup::{AuthorizationRequest, Setup, is_code_challenge, is_state, response_url},
+    model::setup::{AuthorizationRequest, Setup, is_code_challenge, is_state, response_url, state_of},
 };
 
 const UNKNOWN_CLIENT: PageError = PageError::new(
@@ -49,7 +49,9 @@ pub(super) async fn authorize(
     Path(tenant): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, PageError> {
-    let form = Form::parse(query.unwrap_or_default().as_bytes())?;
+    let query = query.unwrap_or_default();
+    let form = Form::parse(query.as_bytes())?;
+    let state = state_of(&query);
     let tenant_id = tenant_id(&tenant)?;
     let client_id = once(&form, "client_id").and_then(|text| ClientId::parse(text).ok());
     let client_id = client_id.ok_or(UNKNOWN_CLIENT)?;
@@ -62,7 +64,7 @@ pub(super) async fn authorize(
         error => error.into(),
     })?;
     let started: Result<Setup, HttpError> = async {
-        let request = read(&form, tenant_id, client_id)?;
+        let request = read(&form, &state, tenant_id, client_id)?;
         let creation = Creation {
             origin: PAGES.origin(),
             method: "authorize",
@@ -84,13 +86,7 @@ pub(super) async fn authorize(
                 code => code,
             };
             let parameters = [("error", code), ("error_description", &plain(&error.description))];
-            let state = once(&form, "state").filter(|state| is_state(state));
-            let url = response_url(
-                redirect_uri,
-                state.unwrap_or_default(),
-                &tenant.issuer,
-                &parameters,
-            );
+            let url = response_url(redirect_uri, &state, &tenant.issuer, &parameters);
             Ok(see_other(&url?))
         }
     }
@@ -102,7 +98,12 @@ fn once<'a>(form: &'a Form, name: &str) -> Option<&'a str> {
 }
 
 /// Reads the rest of the request, or the error for the client.
-fn read(form: &Form, tenant_id: TenantId, client_id: ClientId) -> Result<AuthorizationRequest, HttpError> {
+fn read(
+    form: &Form,
+    state: &str,
+    tenant_id: TenantId,
+    client_id: ClientId,
+) -> Result<AuthorizationRequest, HttpError> {
     let invalid = |description: &str| Err(HttpError::invalid_request(description));
     if form.repeats_other_than(&["resource"]) {
         return invalid("a parameter is repeated");
@@ -114,8 +115,8 @@ fn read(form: &Form, tenant_id: TenantId, client_id: ClientId) -> Result<Authori
     if form.get("request_uri").is_some() {
         return rejected("request_uri_not_supported", "request_uri is not supported");
     }
-    if !is_state(form.text("state")) {
-        return invalid("state must have at most 1024 characters, all of them printable ASCII");
+    if !is_state(state) {
+        return invalid("state must have at most 4096 bytes");
     }
     match form.get("response_type") {
         Some("code") => {}
@@ -136,7 +137,7 @@ fn read(form: &Form, tenant_id: TenantId, client_id: ClientId) -> Result<Authori
         client_id,
         redirect_uri: form.text("redirect_uri").to_owned(),
         scopes: scopes(form.text("scope"))?,
-        state_parameter: form.text("state").to_owned(),
+        state_parameter: state.to_owned(),
         code_challenge: form.text("code_challenge").to_owned(),
         resource: resource(form)?,
     })

@@ -1,8 +1,8 @@
 //! The context of a request to a tenant's pages: the tenant, the call with the registry's facts, the cookies, and the
 //! proof that a form was sent from one of our pages.
 //!
-//! There are two cookies: the admin session, and a random seed of CSRF tokens. A CSRF token is valid for one browser,
-//! one tenant and one session.
+//! A CSRF token is valid for one browser, one tenant and one session. A form whose token is stale, such as one that
+//! waited in another tab, changes nothing and comes back with what was typed.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -18,16 +18,17 @@ use accord::{
 };
 use askama::Template;
 use axum::{
-    extract::{FromRequest, FromRequestParts, RawPathParams, Request},
+    extract::{FromRequestParts, RawPathParams, Request, State},
     http::{HeaderMap, StatusCode, request::Parts},
     response::{IntoResponse, Redirect, Response},
+    routing::{MethodRouter, post},
 };
-use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::{
+    cookies::{Cookies, is_secure},
     error::PageError,
     view::{Frame, html},
 };
@@ -43,11 +44,6 @@ use crate::{
         tenant::Tenant,
     },
 };
-
-/// The cookie that holds the seed.
-const SEED: &str = "accord-csrf";
-/// Bytes of randomness in the seed of CSRF tokens.
-const SEED_BYTES: usize = 32;
 
 /// The caller that the pages act as: a gateway. No workload is registered under this id.
 pub(super) static PAGES: LazyLock<Principal> = LazyLock::new(|| {
@@ -65,7 +61,7 @@ pub(super) struct PageContext {
     /// The path's second parameter: the id of a setup or grant, or the token of a link; empty if there is none.
     pub(super) resource: String,
     pub(super) call: Call,
-    jar: CookieJar,
+    pub(super) cookies: Cookies,
     /// The browser's address, as the gateway in front forwards it.
     address: Option<IpAddr>,
 }
@@ -80,46 +76,61 @@ impl FromRequestParts<Arc<HttpState>> for PageContext {
         let tenant_id = tenant_id(params.next().unwrap_or_default())?;
         let mut call = Call::new(&http.consents, PAGES.clone(), String::new());
         let tenant = call.tenant(&tenant_id).await?.value.clone();
-        let jar = CookieJar::from_headers(&parts.headers);
-        call.admin_session = Zeroizing::new(cookie_value(&jar, &session_name(&tenant)).to_owned());
-        let mut page = Self {
+        let cookies = Cookies::read(&parts.headers, is_secure(&tenant), &*http.consents.store.random);
+        call.admin_session = Zeroizing::new(cookies.get(&session_name(&tenant)).to_owned());
+        Ok(Self {
             http: http.clone(),
             tenant,
             resource: params.next().unwrap_or_default().to_owned(),
             call,
-            jar,
+            cookies,
             address: client_address(&parts.headers),
-        };
-        if page.seed().is_empty() {
-            let mut seed = [0; SEED_BYTES];
-            http.consents.store.random.fill(&mut seed);
-            let cookie = page.cookie(cookie_name(&page.tenant, SEED), URL_SAFE_NO_PAD.encode(seed));
-            page.jar = page.jar.add(cookie);
-        }
-        Ok(page)
+        })
     }
 }
 
-/// A form that was posted to a tenant's pages with a valid CSRF token.
+/// A form that was posted to a tenant's pages from one of them.
 pub(super) struct PageForm {
     pub(super) page: PageContext,
     pub(super) form: Form,
 }
 
-impl FromRequest<Arc<HttpState>> for PageForm {
-    type Rejection = PageError;
-
-    async fn from_request(request: Request, http: &Arc<HttpState>) -> Result<Self, PageError> {
+impl PageForm {
+    /// Reads a form. Returns whether its CSRF token is valid. Rejects a form with another token unless the browser
+    /// says that it comes from this site.
+    async fn read(request: Request, http: &Arc<HttpState>) -> Result<(Self, bool), PageError> {
         let (mut parts, body) = request.into_parts();
         let page = PageContext::from_request_parts(&mut parts, http).await?;
+        let site = parts.headers.get("sec-fetch-site");
+        let is_ours = site.is_some_and(|site| site == "same-origin") || page.cookies.had_seed;
         let form = Form::read(Request::from_parts(parts, body)).await?;
         let sent = form.text("csrf").as_bytes();
-        if bool::from(sent.ct_eq(page.csrf().as_bytes())) {
-            Ok(Self { page, form })
+        let is_valid = bool::from(sent.ct_eq(page.csrf().as_bytes()));
+        if is_valid || is_ours {
+            Ok((Self { page, form }, is_valid))
         } else {
             Err(PageError::FOREIGN_FORM)
         }
     }
+}
+
+/// Handles a form whose CSRF token is valid by `handle`. Any other goes to `again`, which must change nothing: it shows
+/// the form with what was typed.
+pub(super) fn form<H, A, F, G>(handle: H, again: A) -> MethodRouter<Arc<HttpState>>
+where
+    H: Fn(PageForm) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Response, PageError>> + Send,
+    A: Fn(PageForm) -> G + Clone + Send + Sync + 'static,
+    G: Future<Output = Result<Response, PageError>> + Send,
+{
+    post(
+        async move |State(http): State<Arc<HttpState>>, request: Request| match PageForm::read(request, &http)
+            .await?
+        {
+            (form, true) => handle(form).await,
+            (form, false) => again(form).await,
+        },
+    )
 }
 
 impl PageContext {
@@ -139,12 +150,12 @@ impl PageContext {
 
     /// Returns a response with a page and the cookies.
     pub(super) fn html(&self, status: StatusCode, page: &impl Template) -> Response {
-        (self.jar.clone(), html(status, page)).into_response()
+        (self.cookies.jar.clone(), html(status, page)).into_response()
     }
 
     /// Returns a redirect to a page of this tenant, with the cookies.
     pub(super) fn redirect(&self, rest: &str) -> Response {
-        (self.jar.clone(), Redirect::to(&self.path(rest))).into_response()
+        (self.cookies.jar.clone(), Redirect::to(&self.path(rest))).into_response()
     }
 
     /// Returns the session, if it is valid and of this tenant.
@@ -173,8 +184,9 @@ impl PageContext {
         if let Err(error) = self.end_session().await {
             tracing::warn!(%error, "the earlier session stays open until it expires");
         }
-        let cookie = self.cookie(session_name(&self.tenant), token.expose().to_owned());
-        self.jar = std::mem::take(&mut self.jar).add(cookie);
+        let session = token.expose().to_owned();
+        self.call = Call::new(&self.http.consents, PAGES.clone(), session.clone());
+        self.cookies.set(&session_name(&self.tenant), session);
         Ok(())
     }
 
@@ -186,58 +198,25 @@ impl PageContext {
                 .end_admin_session(&PAGES.origin(), &token.digest(), reason)
                 .await?;
         }
-        let cookie = self.cookie(session_name(&self.tenant), String::new());
-        self.jar = std::mem::take(&mut self.jar).remove(cookie);
+        self.cookies.remove(&session_name(&self.tenant));
         Ok(())
     }
 
     /// Returns the CSRF token of this browser's forms.
     pub(super) fn csrf(&self) -> String {
-        let session = cookie_value(&self.jar, &session_name(&self.tenant));
         // No part contains NUL, so two lists never join to the same text: cookies can't, and a tenant's id is a slug.
         let parts = [
             "accord csrf v1",
-            self.seed(),
+            self.cookies.seed(),
             self.tenant.tenant_id.as_str(),
-            session,
+            self.cookies.get(&session_name(&self.tenant)),
         ];
         URL_SAFE_NO_PAD.encode(sha256(parts.join("\0").as_bytes()))
     }
-
-    fn seed(&self) -> &str {
-        cookie_value(&self.jar, &cookie_name(&self.tenant, SEED))
-    }
-
-    fn cookie(&self, name: String, value: String) -> Cookie<'static> {
-        Cookie::build((name, value))
-            .path("/")
-            .http_only(true)
-            .secure(is_secure(&self.tenant))
-            // Not `Strict`: the first request comes from a partner's page, which is another site.
-            .same_site(SameSite::Lax)
-            .build()
-    }
-}
-
-/// Returns the value of a cookie; empty if there is none.
-fn cookie_value<'a>(jar: &'a CookieJar, name: &str) -> &'a str {
-    jar.get(name).map(Cookie::value).unwrap_or_default()
-}
-
-/// Returns whether browsers reach the pages over TLS. Plain HTTP is for loopback only, where some browsers reject
-/// `Secure` cookies.
-fn is_secure(tenant: &Tenant) -> bool {
-    !tenant.issuer.starts_with("http://")
 }
 
 fn session_name(tenant: &Tenant) -> String {
-    cookie_name(tenant, &format!("accord-admin-{}", tenant.tenant_id))
-}
-
-/// Returns the full name of a cookie. `__Host-` binds a cookie to exactly this host (RFC 6265bis §4.1.3.2).
-fn cookie_name(tenant: &Tenant, name: &str) -> String {
-    let prefix = if is_secure(tenant) { "__Host-" } else { "" };
-    format!("{prefix}{name}")
+    format!("accord-admin-{}", tenant.tenant_id)
 }
 
 /// Returns the address that a browser calls from: the last element of `X-Forwarded-For`, which the gateway in front

@@ -1,5 +1,7 @@
 //! Dates in pages and forms. All are in UTC, and name it next to an hour.
 
+use std::time::Duration;
+
 use accord::clock::UnixMillis;
 use time::{Date, OffsetDateTime, Time, format_description::BorrowedFormatItem, macros::format_description};
 
@@ -25,19 +27,26 @@ pub(super) fn minute_of(rfc3339: &str) -> Option<String> {
     at.to_offset(time::UtcOffset::UTC).format(MINUTE).ok()
 }
 
-/// The next day in the form of a date field: `2026-05-04`.
-pub(super) fn next_day_input(at: UnixMillis) -> String {
-    formatted(
-        UnixMillis::from_millis(at.as_millis().saturating_add(86_400_000)),
-        INPUT,
-    )
+/// How much later than in UTC a day ends in the last time zone, UTC-12.
+const FAR_WEST: Duration = Duration::from_secs(12 * 3600);
+
+/// The earliest day that is not over everywhere, in the form of a date field: `2026-05-04`.
+pub(super) fn earliest_input(now: UnixMillis) -> String {
+    formatted(now.minus(FAR_WEST), INPUT)
 }
 
-/// The last millisecond of a date field's day; `None` for any other text.
-pub(super) fn end_of_day(input: &str) -> Option<UnixMillis> {
+/// The last millisecond of a date field's day in UTC; of a day that is over in UTC, but not yet everywhere, its last
+/// millisecond in UTC-12. `None` for any other text.
+pub(super) fn end_of_day(input: &str, now: UnixMillis) -> Option<UnixMillis> {
     let day = Date::parse(input, INPUT).ok()?;
     let begins = OffsetDateTime::new_utc(day, Time::MIDNIGHT).unix_timestamp();
-    Some(UnixMillis::from_millis((begins + 86_400) * 1000 - 1))
+    let ends = UnixMillis::from_millis((begins + 86_400) * 1000 - 1);
+    let ends_in_the_west = ends.plus(FAR_WEST);
+    Some(if ends <= now && now < ends_in_the_west {
+        ends_in_the_west
+    } else {
+        ends
+    })
 }
 
 fn formatted(at: UnixMillis, format: &[BorrowedFormatItem<'_>]) -> String {
@@ -61,7 +70,7 @@ mod tests {
             Some("1 January 2026, 14:05 UTC")
         );
         assert_eq!(minute_of("soon"), None);
-        assert_eq!(next_day_input(at), "2026-01-02");
+        let end_of_day = |input: &str| end_of_day(input, at);
         assert_eq!(
             end_of_day("2026-01-01"),
             Some(UnixMillis::from_millis(TEST_START.as_millis() + 86_400_000 - 1))
@@ -72,5 +81,24 @@ mod tests {
         for no_date in ["", "2026-02-30", "tomorrow", "2026-1-1", "99999-01-01"] {
             assert_eq!(end_of_day(no_date), None, "{no_date}");
         }
+    }
+    #[test]
+    fn a_day_can_be_chosen_until_it_is_over_everywhere() {
+        // 30 December 2025, 17:30 in Los Angeles is 31 December, 01:30 UTC.
+        let los_angeles = TEST_START.minus(Duration::from_secs((22 * 60 + 30) * 60));
+        assert_eq!(minute(los_angeles), "31 December 2025, 01:30 UTC");
+        assert_eq!(earliest_input(los_angeles), "2025-12-30");
+        let ends = |day: &str| end_of_day(day, los_angeles).map(minute).unwrap_or_default();
+        assert_eq!(ends("2025-12-30"), "31 December 2025, 11:59 UTC");
+        assert_eq!(ends("2025-12-31"), "31 December 2025, 23:59 UTC");
+        assert!(end_of_day("2025-12-29", los_angeles).is_some_and(|end| end <= los_angeles));
+        // Its last millisecond is the last moment at which it is not over.
+        let last = los_angeles.plus(Duration::from_millis(10 * 3_600_000 + 1_800_000 - 1));
+        assert_eq!(
+            (minute(last), earliest_input(last)),
+            ("31 December 2025, 11:59 UTC".into(), "2025-12-30".into())
+        );
+        assert!(end_of_day("2025-12-30", last).is_some_and(|end| end <= last));
+        assert_eq!(earliest_input(last.plus(Duration::from_millis(1))), "2025-12-31");
     }
 }

@@ -28,7 +28,15 @@ impl PageError {
     pub(super) const FOREIGN_FORM: Self = Self::new(
         StatusCode::FORBIDDEN,
         "This form has expired",
-        "Nothing was changed. Go back, load the page again, and repeat what you wanted to do.",
+        "Nothing was changed. Go back, load the page again, and repeat what you wanted to do. If that does not \
+         help, allow cookies for this address.",
+    );
+    /// A link of which a part is missing, or which something was added to.
+    pub(super) const INCOMPLETE: Self = Self::new(
+        StatusCode::NOT_FOUND,
+        "The address is not complete",
+        "A part of the link is missing, or a sign behind it was taken for a part of it. Copy the whole link, from \
+         its first character to its last, into the address bar. It still works as before.",
     );
     /// The address of a form, opened without the form.
     pub(super) const NOTHING_TO_SHOW: Self = Self::new(
@@ -64,12 +72,26 @@ impl PageError {
         }
     }
 
-    pub(super) fn page(self, product_name: &str) -> Response {
+    /// The error of an enrolment that was used before.
+    pub(super) fn enrolled_before(at: &str) -> Self {
+        let text = format!(
+            "A password was chosen with it on {at}. If that was you, sign in with it. If that was not you, tell \
+             whoever sent you the link at once."
+        );
+        Self {
+            text: text.into(),
+            ..Self::new(StatusCode::GONE, "This link was used already", "")
+        }
+    }
+
+    /// Renders the error. `way_out` is the page to go on from.
+    pub(super) fn page(self, product_name: &str, way_out: Option<String>) -> Response {
         let page = MessagePage {
             frame: Frame::new(product_name, ""),
             title: self.title.to_owned(),
             text: self.text.into_owned(),
             detail: self.detail,
+            way_out: way_out.filter(|_| self.status != StatusCode::NOT_FOUND),
         };
         let mut response = html(self.status, &page);
         if let Some(seconds) = self.retry_after {

@@ -7,8 +7,8 @@ use super::{
     context::{PageContext, PageForm},
     dates,
     error::PageError,
-    sign_in::{self, UNKNOWN_USER},
-    view::{Integration, IntegrationPage, IntegrationsPage},
+    sign_in::{self, STALE_FORM, UNKNOWN_USER},
+    view::{Integration, IntegrationPage, IntegrationsPage, SignInPage},
 };
 use crate::{
     error::Error,
@@ -48,7 +48,34 @@ pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
     if page.session().await?.is_none() {
         return Ok(page.redirect("sign-in"));
     }
-    integration_page(page, None, None).await
+    integration_page(page, Shown::default()).await
+}
+
+/// Goes on after a sign-in: with the integration whose form it interrupted, or with the list.
+pub(super) async fn signed_in(mut page: PageContext, form: &Form) -> Result<Response, PageError> {
+    let Some(grant_id) = form.get("grant") else {
+        return Ok(page.redirect("integrations"));
+    };
+    page.resource = grant_id.to_owned();
+    let shown = Shown {
+        notice: Some("You are signed in. Check what you entered, and send it once more.".to_owned()),
+        ..Shown::entered(form)
+    };
+    integration_page(page, shown).await
+}
+
+/// Shows a form of an integration again whose CSRF token is not valid, with what was typed.
+pub(super) async fn again(PageForm { mut page, form }: PageForm) -> Result<Response, PageError> {
+    grant_id(&page)?;
+    if page.session().await?.is_none() {
+        return Ok(sign_in::stale(&page, sign_in_form(&page, &form)));
+    }
+    let shown = Shown {
+        status: StatusCode::FORBIDDEN,
+        notice: Some(STALE_FORM.to_owned()),
+        ..Shown::entered(&form)
+    };
+    integration_page(page, shown).await
 }
 
 /// `POST /{tenant}/integrations/{grant}/designated-user`.
@@ -56,17 +83,18 @@ pub(super) async fn change_user(PageForm { mut page, form }: PageForm) -> Result
     let grant_id = grant_id(&page)?;
     let name = form.text("account_name").trim();
     if name.is_empty() {
-        return integration_page(page, None, Some("Enter the account name of a user.")).await;
+        let shown = Shown::wrong(&form, "Enter the account name of a user.");
+        return integration_page(page, shown).await;
     }
     let tenant_id = &page.tenant.tenant_id;
     match page.call.change_designated_user(tenant_id, &grant_id, name).await {
         Ok(consent) => {
             let user = consent.designated_user_label;
             let notice = format!("API transactions now run with the permissions of {user}.");
-            integration_page(page, Some(notice), None).await
+            integration_page(page, Shown::done(notice)).await
         }
-        Err(Error::NotFound("user")) => integration_page(page, None, Some(UNKNOWN_USER)).await,
-        Err(error) => sign_in_again(&page, error),
+        Err(Error::NotFound("user")) => integration_page(page, Shown::wrong(&form, UNKNOWN_USER)).await,
+        Err(error) => sign_in_again(&page, &form, error),
     }
 }
 
@@ -84,9 +112,9 @@ pub(super) async fn revoke(PageForm { mut page, form }: PageForm) -> Result<Resp
     {
         Ok(_) => {
             let notice = "Access was revoked. The integration can no longer reach your data.".to_owned();
-            integration_page(page, Some(notice), None).await
+            integration_page(page, Shown::done(notice)).await
         }
-        Err(error) => sign_in_again(&page, error),
+        Err(error) => sign_in_again(&page, &form, error),
     }
 }
 
@@ -94,19 +122,85 @@ fn grant_id(page: &PageContext) -> Result<GrantId, PageError> {
     GrantId::parse(&page.resource).map_err(|_| PageError::NOT_FOUND)
 }
 
-fn sign_in_again(page: &PageContext, error: Error) -> Result<Response, PageError> {
-    sign_in::again(page, sign_in::form(page, "sign-in", None), error, "changed")
+/// Returns the sign-in form, with what was typed in it and in the form that it interrupts.
+pub(super) fn sign_in_form(page: &PageContext, sent: &Form) -> SignInPage {
+    let mut view = sign_in::form(page, "sign-in", Some(sent));
+    let grant_id = sent.get("grant").unwrap_or(&page.resource);
+    if !grant_id.is_empty() {
+        let shown = Shown::entered(sent);
+        let entered = [
+            ("grant", grant_id.to_owned()),
+            ("designated_account_name", shown.account_name),
+            ("reason", shown.reason),
+        ];
+        view.entered = entered
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .collect();
+    }
+    view
 }
 
-async fn integration_page(
-    mut page: PageContext,
+fn sign_in_again(page: &PageContext, sent: &Form, error: Error) -> Result<Response, PageError> {
+    sign_in::again_after(page, sign_in_form(page, sent), error, "changed")
+}
+
+/// What the page of an integration shows besides the integration.
+struct Shown {
+    status: StatusCode,
     notice: Option<String>,
-    account_name_error: Option<&str>,
-) -> Result<Response, PageError> {
+    account_name: String,
+    account_name_error: Option<&'static str>,
+    reason: String,
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self {
+            status: StatusCode::OK,
+            notice: None,
+            account_name: String::new(),
+            account_name_error: None,
+            reason: String::new(),
+        }
+    }
+}
+
+impl Shown {
+    /// What was entered in a form of the page, or came through a sign-in, where `account_name` is the Tenant Admin's.
+    fn entered(form: &Form) -> Self {
+        let name = match form.get("password") {
+            Some(_) => form.text("designated_account_name"),
+            None => form.text("account_name"),
+        };
+        Self {
+            account_name: name.to_owned(),
+            reason: form.text("reason").to_owned(),
+            ..Self::default()
+        }
+    }
+
+    fn wrong(form: &Form, account_name_error: &'static str) -> Self {
+        Self {
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+            account_name_error: Some(account_name_error),
+            ..Self::entered(form)
+        }
+    }
+
+    fn done(notice: String) -> Self {
+        Self {
+            notice: Some(notice),
+            ..Self::default()
+        }
+    }
+}
+
+async fn integration_page(mut page: PageContext, shown: Shown) -> Result<Response, PageError> {
     let grant_id = grant_id(&page)?;
     let consent = match page.call.get_consent(&page.tenant.tenant_id, &grant_id).await {
         Ok(consent) => consent,
-        Err(error) => return sign_in_again(&page, error),
+        Err(error) => return sign_in_again(&page, &Form::default(), error),
     };
     let can_change = matches!(consent.state, GrantState::Active | GrantState::Suspended);
     let can_revoke = can_change || consent.state == GrantState::Pending;
@@ -116,14 +210,13 @@ async fn integration_page(
         csrf: page.csrf(),
         change_user_url: can_change.then(|| format!("{}/designated-user", integration.url)),
         revoke_url: can_revoke.then(|| format!("{}/revoke", integration.url)),
-        account_name_error: account_name_error.map(str::to_owned),
-        notice,
+        account_name: shown.account_name,
+        reason: shown.reason,
+        account_name_error: shown.account_name_error.map(str::to_owned),
+        notice: shown.notice,
         integration,
     };
-    if account_name_error.is_some() {
-        return Ok(page.html(StatusCode::UNPROCESSABLE_ENTITY, &view));
-    }
-    Ok(page.html(StatusCode::OK, &view))
+    Ok(page.html(shown.status, &view))
 }
 
 fn integration(page: &PageContext, consent: Consent) -> Integration {

@@ -8,18 +8,19 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     http::{HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::get,
 };
 
-use self::{error::PageError, view::STYLESHEET};
+use self::{context::form, error::PageError, view::STYLESHEET};
 use super::{HttpState, error::HttpError};
 
 mod authorize;
 mod context;
+mod cookies;
 mod dates;
 mod error;
 mod integrations;
@@ -51,26 +52,39 @@ pub(super) fn routes(http: &Arc<HttpState>) -> Router<Arc<HttpState>> {
     Router::new()
         .route("/{tenant}/oauth2/authorize", get(authorize::authorize))
         .route("/{tenant}/setups/{setup}", get(setups::show))
-        .route("/{tenant}/setups/{setup}/sign-in", post(setups::sign_in))
-        .route("/{tenant}/setups/{setup}/approve", post(setups::approve))
-        .route("/{tenant}/setups/{setup}/deny", post(setups::deny))
-        .route("/{tenant}/sign-in", get(sign_in::show).post(sign_in::sign_in))
-        .route("/{tenant}/sign-out", post(sign_in::sign_out))
+        .route(
+            "/{tenant}/setups/{setup}/sign-in",
+            form(setups::sign_in, setups::again),
+        )
+        .route(
+            "/{tenant}/setups/{setup}/approve",
+            form(setups::approve, setups::again),
+        )
+        .route("/{tenant}/setups/{setup}/deny", form(setups::deny, setups::again))
+        .route(
+            "/{tenant}/sign-in",
+            form(sign_in::sign_in, sign_in::again).get(sign_in::show),
+        )
+        .route(
+            "/{tenant}/sign-out",
+            form(sign_in::sign_out, async |_| Err(PageError::FOREIGN_FORM)),
+        )
         .route("/{tenant}/integrations", get(integrations::list))
         .route("/{tenant}/integrations/{grant}", get(integrations::show))
         .route(
             "/{tenant}/integrations/{grant}/designated-user",
-            post(integrations::change_user),
+            form(integrations::change_user, integrations::again),
         )
         .route(
             "/{tenant}/integrations/{grant}/revoke",
-            post(integrations::revoke),
+            form(integrations::revoke, integrations::again),
         )
         .route(
             "/{tenant}/enrol/{token}",
-            get(links::enrolment).post(links::enrol),
+            form(links::enrol, links::enrol_again).get(links::enrolment),
         )
         .route("/claim/{token}", get(links::claim).post(links::open_claim))
+        .fallback(async || PageError::NOT_FOUND)
         .layer(middleware::from_fn_with_state(http.clone(), finish))
         .route("/accord.css", get(stylesheet))
 }
@@ -85,6 +99,10 @@ async fn stylesheet() -> Response {
 
 /// Renders a [`PageError`], adds the headers of every page, and rejects forms that another site sends.
 async fn finish(State(http): State<Arc<HttpState>>, request: Request, next: Next) -> Response {
+    let (matched, path) = (
+        request.extensions().get::<MatchedPath>().cloned(),
+        request.uri().path().to_owned(),
+    );
     let mut response = if is_cross_site_post(&request) {
         PageError::FOREIGN_FORM.into_response()
     } else {
@@ -98,7 +116,8 @@ async fn finish(State(http): State<Arc<HttpState>>, request: Request, next: Next
     let unreadable = extensions.remove::<HttpError>().map(PageError::from);
     let error = extensions.remove::<PageError>().or(unreadable);
     if let Some(error) = error.or(is_reload.then_some(PageError::NOTHING_TO_SHOW)) {
-        response = error.page(&http.product_name);
+        let way_out = matched.and_then(|matched| way_out(matched.as_str(), &path, is_reload));
+        response = error.page(&http.product_name, way_out);
     }
     let headers = response.headers_mut();
     headers.extend(allow.map(|allow| (header::ALLOW, allow)));
@@ -106,6 +125,18 @@ async fn finish(State(http): State<Arc<HttpState>>, request: Request, next: Next
         headers.insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+/// Returns where a person can go on from an error on a tenant's page: to the page of the form whose address was
+/// reloaded, otherwise to the list of integrations.
+fn way_out(matched: &str, path: &str, is_reload: bool) -> Option<String> {
+    let rest = matched.strip_prefix("/{tenant}/")?;
+    let parent = path.rsplit_once('/').map(|(parent, _)| parent.to_owned());
+    match rest.split('/').count() {
+        3 if is_reload => parent,
+        _ if rest.starts_with("oauth2/") => None,
+        _ => Some(format!("/{}/integrations", path.split('/').nth(1)?)),
+    }
 }
 
 /// Returns whether the browser's Fetch Metadata say that another site's page sent the form. A browser that sends none

@@ -10,7 +10,7 @@ use super::{
     context::{PageContext, PageForm},
     dates,
     error::PageError,
-    sign_in::{self, UNKNOWN_USER},
+    sign_in::{self, STALE_FORM, UNKNOWN_USER},
     view::{ConsentErrors, ConsentPage, LeavingPage, ScopeChanges, ScopeChoice, SignInPage},
 };
 use crate::{
@@ -20,13 +20,18 @@ use crate::{
     model::{client::ClientScope, grant::Consent, setup::Setup},
 };
 
+/// The fields of an approval.
+const CHOICES: [&str; 3] = ["scope", "designated_account_name", "end_date"];
+/// A hidden field of a form that holds choices. Without it, choices of nothing would be no choices.
+const CHOSEN: &str = "chosen";
+
 /// `GET /{tenant}/setups/{setup}`: the request to decide, or the sign-in form if there is no session for this setup.
 pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
     let setup = pending_setup(&page).await?;
     if may_decide(&mut page, &setup).await? {
-        consent_page(page, &setup, None, ConsentErrors::default()).await
+        consent_page(page, &setup, Sent::default(), ConsentErrors::default()).await
     } else {
-        Ok(page.html(StatusCode::OK, &sign_in_form(&page, &setup)))
+        Ok(page.html(StatusCode::OK, &sign_in_form(&page, &setup, None)))
     }
 }
 
@@ -34,50 +39,95 @@ pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
 pub(super) async fn sign_in(PageForm { mut page, form }: PageForm) -> Result<Response, PageError> {
     let setup = pending_setup(&page).await?;
     match page.sign_in(Some(setup.setup_id.clone()), &form).await {
-        Ok(()) => Ok(page.redirect(&format!("setups/{}", setup.setup_id))),
-        Err(error) => sign_in::failed(&page, sign_in_form(&page, &setup), error),
+        Ok(()) => signed_in(page, &setup, &form).await,
+        Err(error) => sign_in::failed(&page, sign_in_form(&page, &setup, Some(&form)), error),
     }
 }
 
-/// `POST /{tenant}/setups/{setup}/approve`.
-pub(super) async fn approve(PageForm { mut page, form }: PageForm) -> Result<Response, PageError> {
+/// Goes on after a sign-in: with the choices that it interrupted, if there are any.
+async fn signed_in(page: PageContext, setup: &Setup, form: &Form) -> Result<Response, PageError> {
+    if has_choices(form) {
+        let sent = Sent {
+            form: Some(form),
+            status: StatusCode::OK,
+            notice: Some("You are signed in. Check your choices, then approve once more."),
+        };
+        return consent_page(page, setup, sent, ConsentErrors::default()).await;
+    }
+    Ok(page.redirect(&format!("setups/{}", setup.setup_id)))
+}
+
+/// Shows a form of these pages again whose CSRF token is not valid, with what was typed.
+pub(super) async fn again(PageForm { mut page, form }: PageForm) -> Result<Response, PageError> {
     let setup = pending_setup(&page).await?;
+    let has_session = may_decide(&mut page, &setup).await?;
+    // The first click on the button has signed in already.
+    if has_session && form.get("password").is_some() {
+        return signed_in(page, &setup, &form).await;
+    }
+    if has_session {
+        let sent = Sent {
+            form: Some(&form).filter(|form| has_choices(form)),
+            status: StatusCode::FORBIDDEN,
+            notice: Some(STALE_FORM),
+        };
+        return consent_page(page, &setup, sent, ConsentErrors::default()).await;
+    }
+    Ok(sign_in::stale(&page, sign_in_form(&page, &setup, Some(&form))))
+}
+
+/// `POST /{tenant}/setups/{setup}/approve`. A second press of the button gets the first one's answer.
+pub(super) async fn approve(PageForm { mut page, form }: PageForm) -> Result<Response, PageError> {
+    let setup = tenant_setup(&page).await?;
     if !may_decide(&mut page, &setup).await? {
-        return sign_in_again(&page, &setup, Error::AdminSessionInvalid);
+        setup.require_pending(page.http.consents.store.now())?;
+        return sign_in_again(&page, &setup, Error::AdminSessionInvalid, Some(&form));
     }
     let approve = match read_approval(&page, &setup, &form) {
         Ok(approve) => approve,
-        Err(errors) => return consent_page(page, &setup, Some(&form), errors).await,
+        Err(errors) => return consent_page(page, &setup, Sent::wrong(&form), errors).await,
     };
     match page.call.approve_setup(approve).await {
-        Ok(approved) => Ok(leaving(&page, &setup, &approved.redirect_url, true)),
+        Ok(approved) => {
+            let ends_on = approved.consent.grant.expires_at.map(dates::minute);
+            Ok(leaving(&page, &setup, &approved.redirect_url, Some(ends_on)))
+        }
         Err(Error::NotFound("user")) => {
             let errors = ConsentErrors {
                 account_name: Some(UNKNOWN_USER.to_owned()),
                 ..ConsentErrors::default()
             };
-            consent_page(page, &setup, Some(&form), errors).await
+            consent_page(page, &setup, Sent::wrong(&form), errors).await
         }
-        Err(error) => sign_in_again(&page, &setup, error),
+        Err(error) => sign_in_again(&page, &setup, error, Some(&form)),
     }
 }
 
-/// `POST /{tenant}/setups/{setup}/deny`.
+/// `POST /{tenant}/setups/{setup}/deny`. A second press of the button gets the first one's answer.
 pub(super) async fn deny(PageForm { mut page, .. }: PageForm) -> Result<Response, PageError> {
-    let setup = pending_setup(&page).await?;
+    let setup = tenant_setup(&page).await?;
     match page.call.deny_setup(&setup.setup_id).await {
-        Ok((setup, redirect_url)) => Ok(leaving(&page, &setup, &redirect_url, false)),
-        Err(error) => sign_in_again(&page, &setup, error),
+        Ok((setup, redirect_url)) => Ok(leaving(&page, &setup, &redirect_url, None)),
+        Err(error) => {
+            setup.require_pending(page.http.consents.store.now())?;
+            sign_in_again(&page, &setup, error, None)
+        }
     }
+}
+
+/// Reads the setup of the path. Rejects a suspended tenant.
+async fn tenant_setup(page: &PageContext) -> Result<Setup> {
+    let store = &page.http.consents.store;
+    let setup_id = SetupId::parse(&page.resource).map_err(|_| Error::NotFound("setup"))?;
+    let setup = store.get_tenant_setup(&page.tenant.tenant_id, &setup_id).await?;
+    require_active("tenant", page.tenant.active)?;
+    Ok(setup)
 }
 
 /// Reads the setup of the path. Rejects a setup that is not pending, and a suspended tenant.
 async fn pending_setup(page: &PageContext) -> Result<Setup> {
-    let store = &page.http.consents.store;
-    let setup_id = SetupId::parse(&page.resource).map_err(|_| Error::NotFound("setup"))?;
-    let setup = store.get_tenant_setup(&page.tenant.tenant_id, &setup_id).await?;
-    setup.require_pending(store.now())?;
-    require_active("tenant", page.tenant.active)?;
+    let setup = tenant_setup(page).await?;
+    setup.require_pending(page.http.consents.store.now())?;
     Ok(setup)
 }
 
@@ -87,13 +137,60 @@ async fn may_decide(page: &mut PageContext, setup: &Setup) -> Result<bool> {
     Ok(session.is_some_and(|session| session.setup_id.as_ref() == Some(&setup.setup_id)))
 }
 
-fn sign_in_form(page: &PageContext, setup: &Setup) -> SignInPage {
+/// Returns the sign-in form, with what was typed in it and in the form that it interrupts.
+fn sign_in_form(page: &PageContext, setup: &Setup, sent: Option<&Form>) -> SignInPage {
     let path = format!("setups/{}/sign-in", setup.setup_id);
-    sign_in::form(page, &path, Some(setup.profile.clone()))
+    let mut view = sign_in::form(page, &path, sent);
+    view.client = Some(setup.profile.clone());
+    if let Some(form) = sent.filter(|form| has_choices(form)) {
+        let choices = CHOICES
+            .iter()
+            .flat_map(|name| form.all(name).map(|value| (*name, value.to_owned())));
+        view.entered = choices.chain([(CHOSEN, "1".to_owned())]).collect();
+    }
+    view
 }
 
-fn sign_in_again(page: &PageContext, setup: &Setup, error: Error) -> Result<Response, PageError> {
-    sign_in::again(page, sign_in_form(page, setup), error, "decided")
+/// Returns whether a form holds the choices of an approval.
+fn has_choices(form: &Form) -> bool {
+    form.get(CHOSEN).is_some() || CHOICES.iter().any(|name| form.get(name).is_some())
+}
+
+fn sign_in_again(
+    page: &PageContext,
+    setup: &Setup,
+    error: Error,
+    sent: Option<&Form>,
+) -> Result<Response, PageError> {
+    sign_in::again_after(page, sign_in_form(page, setup, sent), error, "decided")
+}
+
+/// How the page of a request is shown, with the form that was sent, if any.
+struct Sent<'a> {
+    form: Option<&'a Form>,
+    status: StatusCode,
+    notice: Option<&'static str>,
+}
+
+impl<'a> Sent<'a> {
+    /// A form with errors.
+    fn wrong(form: &'a Form) -> Self {
+        Self {
+            form: Some(form),
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+            notice: None,
+        }
+    }
+}
+
+impl Default for Sent<'_> {
+    fn default() -> Self {
+        Self {
+            form: None,
+            status: StatusCode::OK,
+            notice: None,
+        }
+    }
 }
 
 /// Reads an approval, or the errors of the form. Rejects a form without scopes: in an [`Approve`] it would mean all of
@@ -115,13 +212,16 @@ fn read_approval(page: &PageContext, setup: &Setup, form: &Form) -> Result<Appro
     if account_name.is_empty() {
         errors.account_name = Some("Enter the account name of a user.".to_owned());
     }
-    let end_date = form.get("end_date").map(dates::end_of_day);
+    let now = page.http.consents.store.now();
+    let end_date = form
+        .get("end_date")
+        .map(|date| dates::end_of_day(date.trim(), now));
     if end_date == Some(None) {
         errors.end_date = Some("Enter a date, such as 2027-01-31.".to_owned());
     }
     let expires_at = end_date.flatten();
-    if expires_at.is_some_and(|end| end <= page.http.consents.store.now()) {
-        errors.end_date = Some("Choose a day that is still to come.".to_owned());
+    if expires_at.is_some_and(|end| end <= now) {
+        errors.end_date = Some("Choose today or a day that is still to come.".to_owned());
     }
     if errors.any() {
         return Err(errors);
@@ -134,18 +234,19 @@ fn read_approval(page: &PageContext, setup: &Setup, form: &Form) -> Result<Appro
     })
 }
 
-/// Shows the request to decide. After a failed attempt, `sent` is the form as it was sent, and `errors` are its errors.
+/// Shows the request to decide. `sent` holds the choices so far, and `errors` are their errors.
 async fn consent_page(
     mut page: PageContext,
     setup: &Setup,
-    sent: Option<&Form>,
+    sent: Sent<'_>,
     errors: ConsentErrors,
 ) -> Result<Response, PageError> {
     let call = &mut page.call;
     let current = match call.current_consent(&setup.tenant_id, &setup.client_id).await {
         Ok(current) => current,
-        Err(error) => return sign_in_again(&page, setup, error),
+        Err(error) => return sign_in_again(&page, setup, error, sent.form),
     };
+    let form = sent.form;
     let grant = current.as_ref().map(|consent| &consent.grant);
     let granted = |scope: &ClientScope| grant.is_none_or(|grant| grant.allows(scope));
     let scopes = setup.scopes.iter().map(|scope| ScopeChoice {
@@ -153,14 +254,15 @@ async fn consent_page(
         description: scope.description.clone(),
         reason: scope.reason.clone(),
         // A scope that the current consent lacks is not preselected.
-        checked: match sent {
+        checked: match form {
             Some(form) => form.all("scope").any(|name| name == scope.name.as_str()),
             None => granted(scope),
         },
         is_new: !granted(scope),
     });
-    let field = |name| sent.map(|form| form.text(name).to_owned()).unwrap_or_default();
+    let field = |name| form.map(|form| form.text(name).to_owned()).unwrap_or_default();
     let redirect = Url::parse(&setup.redirect_uri).ok();
+    let now = page.http.consents.store.now();
     let view = ConsentPage {
         frame: page.frame(true),
         setup_id: setup.setup_id.to_string(),
@@ -175,13 +277,12 @@ async fn consent_page(
         changes: current.as_ref().map(|consent| changes(setup, consent)),
         account_name: field("designated_account_name"),
         end_date: field("end_date"),
-        earliest_end_date: dates::next_day_input(page.http.consents.store.now()),
+        earliest_end_date: dates::earliest_input(now),
+        now: dates::minute(now),
+        notice: sent.notice,
         errors,
     };
-    if sent.is_some() {
-        return Ok(page.html(StatusCode::UNPROCESSABLE_ENTITY, &view));
-    }
-    Ok(page.html(StatusCode::OK, &view))
+    Ok(page.html(sent.status, &view))
 }
 
 fn changes(setup: &Setup, consent: &Consent) -> ScopeChanges {
@@ -198,13 +299,14 @@ fn changes(setup: &Setup, consent: &Consent) -> ScopeChanges {
 }
 
 /// Sends the browser back to the partner by a page. Browsers would apply the policy `form-action` to a redirect, and to
-/// each further redirect of the partner.
-fn leaving(page: &PageContext, setup: &Setup, url: &str, approved: bool) -> Response {
+/// each further redirect of the partner. `approved` says when the access ends; it is `None` after a denial.
+fn leaving(page: &PageContext, setup: &Setup, url: &str, approved: Option<Option<String>>) -> Response {
     let view = LeavingPage {
         frame: page.frame(false),
         url: url.to_owned(),
         partner_name: setup.profile.partner_name.clone(),
-        approved,
+        approved: approved.is_some(),
+        ends_on: approved.flatten(),
     };
     page.html(StatusCode::OK, &view)
 }

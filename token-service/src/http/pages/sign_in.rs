@@ -8,12 +8,21 @@ use axum::{
 use super::{
     context::{PageContext, PageForm},
     error::PageError,
+    integrations,
     view::SignInPage,
 };
-use crate::{error::Error, http::error::HttpError, model::client::Profile};
+use crate::{
+    error::Error,
+    http::{error::HttpError, form::Form},
+};
 
 /// The error of an account name that is no active user's.
 pub(super) const UNKNOWN_USER: &str = "No active user of this organisation has this account name.";
+
+/// The notice of a form whose CSRF token is not valid, which comes back with what was typed.
+pub(super) const STALE_FORM: &str = "This page had waited too long, or you signed in or out in another tab. Nothing \
+                                     was changed. Check what you entered, and send it once more. If this page comes \
+                                     back, allow cookies for this address.";
 
 /// `GET /{tenant}/sign-in`.
 pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
@@ -26,9 +35,18 @@ pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
 /// `POST /{tenant}/sign-in`.
 pub(super) async fn sign_in(PageForm { mut page, form: sent }: PageForm) -> Result<Response, PageError> {
     match page.sign_in(None, &sent).await {
-        Ok(()) => Ok(page.redirect("integrations")),
-        Err(error) => failed(&page, form(&page, "sign-in", None), error),
+        Ok(()) => integrations::signed_in(page, &sent).await,
+        Err(error) => failed(&page, integrations::sign_in_form(&page, &sent), error),
     }
+}
+
+/// Shows the sign-in form again whose CSRF token is not valid, with what was typed.
+pub(super) async fn again(PageForm { mut page, form: sent }: PageForm) -> Result<Response, PageError> {
+    // The first click on the button has signed in already.
+    if page.session().await?.is_some() {
+        return integrations::signed_in(page, &sent).await;
+    }
+    Ok(stale(&page, integrations::sign_in_form(&page, &sent)))
 }
 
 /// `POST /{tenant}/sign-out`: ends the session here and for everybody who has its token.
@@ -41,16 +59,31 @@ pub(super) async fn sign_out(PageForm { mut page, .. }: PageForm) -> Result<Resp
     Ok(page.html(StatusCode::OK, &view))
 }
 
-/// Returns the empty sign-in form, which is posted to this path of the tenant's pages. `client` waits for a decision.
-pub(super) fn form(page: &PageContext, path: &str, client: Option<Profile>) -> SignInPage {
+/// Returns the sign-in form, which is posted to this path of the tenant's pages. `sent` is the form as it was sent.
+pub(super) fn form(page: &PageContext, path: &str, sent: Option<&Form>) -> SignInPage {
+    // Only the sign-in form has a password; in another form `account_name` is another user's.
+    let sent = sent.filter(|form| form.get("password").is_some());
     SignInPage {
         frame: page.frame(false),
         action: page.path(path),
         csrf: page.csrf(),
-        client,
+        account_name: sent
+            .map(|form| form.text("account_name").to_owned())
+            .unwrap_or_default(),
+        entered: Vec::new(),
+        client: None,
         error: None,
         notice: None,
     }
+}
+
+/// Shows the sign-in form in place of a form whose CSRF token is not valid.
+pub(super) fn stale(page: &PageContext, form: SignInPage) -> Response {
+    let view = SignInPage {
+        notice: Some(STALE_FORM.to_owned()),
+        ..form
+    };
+    page.html(StatusCode::FORBIDDEN, &view)
 }
 
 /// Shows the sign-in form again after a failed attempt.
@@ -78,7 +111,7 @@ pub(super) fn failed(page: &PageContext, form: SignInPage, error: Error) -> Resu
 }
 
 /// Shows the sign-in form when an action failed because of the session. `done` is what the action would have done.
-pub(super) fn again(
+pub(super) fn again_after(
     page: &PageContext,
     form: SignInPage,
     error: Error,

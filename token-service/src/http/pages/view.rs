@@ -74,6 +74,10 @@ pub(super) struct SignInPage {
     pub action: String,
     /// The form's CSRF token.
     pub csrf: String,
+    /// The account name, as entered before.
+    pub account_name: String,
+    /// What was entered in the form that this sign-in interrupts, by the names of hidden fields.
+    pub entered: Vec<(&'static str, String)>,
     /// The client that requests access; present when signing in to decide a setup.
     pub client: Option<Profile>,
     /// Why the last attempt failed; shown above the form.
@@ -105,6 +109,10 @@ pub(super) struct ConsentPage {
     pub end_date: String,
     /// The first day that can be chosen: `YYYY-MM-DD`.
     pub earliest_end_date: String,
+    /// The time now.
+    pub now: String,
+    /// A notice above the request.
+    pub notice: Option<&'static str>,
     /// The errors in what was entered before.
     pub errors: ConsentErrors,
 }
@@ -164,6 +172,8 @@ pub(super) struct LeavingPage {
     pub partner_name: String,
     /// Whether access was approved.
     pub approved: bool,
+    /// When the access will end, if an end was set.
+    pub ends_on: Option<String>,
 }
 
 /// The tenant's grants.
@@ -210,6 +220,10 @@ pub(super) struct IntegrationPage {
     pub change_user_url: Option<String>,
     /// Where the revocation is posted; `None` where the state rules it out.
     pub revoke_url: Option<String>,
+    /// The account name of another designated user, as entered before.
+    pub account_name: String,
+    /// The reason of a revocation, as entered before.
+    pub reason: String,
     /// The error of the account name entered.
     pub account_name_error: Option<String>,
     /// What the admin just did.
@@ -245,6 +259,8 @@ pub(super) struct ClaimPage {
     pub frame: Frame,
     /// Where the button posts to.
     pub action: String,
+    /// The id of the request that the button sends, for a browser that keeps no cookies.
+    pub request_id: String,
 }
 
 /// The credentials of a one-time link, shown once.
@@ -267,6 +283,8 @@ pub(super) struct MessagePage {
     pub text: String,
     /// A reference to quote, such as a request id.
     pub detail: Option<String>,
+    /// The path of a page to go on from.
+    pub way_out: Option<String>,
 }
 
 #[cfg(test)]

@@ -150,7 +150,22 @@ async fn approve(
     expires_at: Option<UnixMillis>,
 ) -> Result<(Grant, OpaqueToken), Error> {
     let approval = approval(setup, by, expires_at);
-    store.approve_setup(&admin(&by.user_id), by, approval).await
+    store
+        .approve_setup(&decision(by, setup, b"approve"), by, approval)
+        .await
+}
+
+/// A session's decision about a setup, whose request id belongs to both.
+fn decision(by: &AdminSession, setup: &Setup, content: &[u8]) -> Creation {
+    let both = [&by.digest[..], setup.setup_id.as_str().as_bytes()].concat();
+    let half = accord::text::opaque::sha256(&both).first_chunk().copied();
+    Creation {
+        origin: admin(&by.user_id),
+        ..creation(
+            half.map(|half| uuid::Builder::from_random_bytes(half).into_uuid()),
+            content,
+        )
+    }
 }
 
 /// Stores a pending grant at `tenant_id` to `client_id`.

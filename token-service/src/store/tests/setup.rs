@@ -106,6 +106,69 @@ async fn an_approval_creates_a_pending_grant_and_a_code_for_a_minute() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_repeats_its_decision_gets_the_same_answer_while_the_code_is_good() {
+    for database in databases() {
+        let (store, clock) = store(&database.url).await;
+        let setup = started(&store, &client()).await;
+        let by = session(&store).await;
+        let racing: tokio::task::JoinSet<_> = (0..4)
+            .map(|_| {
+                let (store, setup, by) = (store.clone(), setup.clone(), by.clone());
+                async move {
+                    let (grant, code) = approve(&store, &setup, &by, None).await.unwrap();
+                    (grant, code.expose().to_owned())
+                }
+            })
+            .collect();
+        let mut answers = racing.join_all().await;
+        let repeat = async |content: &[u8]| {
+            let repeated = store
+                .repeat_approval(&decision(&by, &setup, content), &by, &setup)
+                .await;
+            repeated.map(|(grant, code)| (grant, code.expose().to_owned()))
+        };
+        clock.advance(CODE_LIFE - Duration::from_millis(1));
+        answers.push(repeat(b"approve").await.unwrap());
+        answers.dedup();
+        assert_eq!(answers.len(), 1, "{database:?}");
+        assert_eq!(events(&store, "consent.approve").await.len(), 1, "{database:?}");
+        assert_eq!(events(&store, "consent.repeat").await.len(), 4, "{database:?}");
+
+        let is_decided = |answer: Result<_, Error>| {
+            matches!(
+                answer,
+                Err(Error::WrongState {
+                    state: "APPROVED",
+                    ..
+                })
+            )
+        };
+        // Other choices, another decision, another session.
+        assert!(is_decided(repeat(b"other choices").await), "{database:?}");
+        let denied = store
+            .deny_setup(&decision(&by, &setup, b"deny"), &by, &setup)
+            .await;
+        assert!(is_decided(denied.map(|_| unreachable!())), "{database:?}");
+        let other = session(&store).await;
+        assert!(is_decided(
+            approve(&store, &setup, &other, None)
+                .await
+                .map(|_| unreachable!())
+        ));
+        // The code is good for a minute.
+        clock.advance(Duration::from_millis(1));
+        assert!(is_decided(repeat(b"approve").await), "{database:?}");
+
+        let setup = started(&store, &client()).await;
+        let deny = decision(&other, &setup, b"deny");
+        let first = store.deny_setup(&deny, &other, &setup).await.unwrap();
+        let again = store.deny_setup(&deny, &other, &setup).await.unwrap();
+        assert_eq!(again, first, "{database:?}");
+        assert_eq!(events(&store, "consent.deny").await.len(), 1, "{database:?}");
+    }
+}
+
 #[tokio::test]
 async fn of_racing_decisions_one_succeeds() {
     for database in databases() {
@@ -120,7 +183,9 @@ async fn of_racing_decisions_one_succeeds() {
                     let approved = approve(&store, &setup, &by, None).await;
                     approved.map(|_| Decision::Approved)
                 } else {
-                    let denied = store.deny_setup(&admin(&by.user_id), &by, &setup).await;
+                    let denied = store
+                        .deny_setup(&decision(&by, &setup, b"deny"), &by, &setup)
+                        .await;
                     denied.map(|_| Decision::Denied)
                 }
             }));
@@ -163,7 +228,9 @@ async fn an_expired_setup_can_not_be_decided() {
             matches!(approved, Err(Error::WrongState { state: "EXPIRED", .. })),
             "{database:?}"
         );
-        let denied = store.deny_setup(&admin(&by.user_id), &by, &setup).await;
+        let denied = store
+            .deny_setup(&decision(&by, &setup, b"deny"), &by, &setup)
+            .await;
         assert!(
             matches!(denied, Err(Error::WrongState { state: "EXPIRED", .. })),
             "{database:?}"
@@ -264,7 +331,10 @@ async fn a_session_that_has_ended_decides_nothing() {
             }
             let refused = [
                 approve(&store, &setup, &by, None).await.map(drop),
-                store.deny_setup(&admin(&by.user_id), &by, &setup).await.map(drop),
+                store
+                    .deny_setup(&decision(&by, &setup, b"deny"), &by, &setup)
+                    .await
+                    .map(drop),
                 revoke(&store, &grant, Some(&by)).await.map(drop),
                 designate(&store, &grant, &by, &user()).await.map(drop),
             ];

@@ -96,6 +96,10 @@ impl DirectoryService for FakeRegistry {
             let user = match request.user.unwrap() {
                 Which::UserId(user_id) => users.find(|user| user.profile.user_id == user_id),
                 Which::AccountName(name) => users.find(|user| is_name(user, &name)),
+                Which::EnrolmentToken(token) => {
+                    let enrolment = state.links.enrolments.get(&token);
+                    users.find(|user| enrolment.is_some_and(|known| known.user_id == user.profile.user_id))
+                }
             };
             pb::ResolveUserResponse {
                 user: Some(user.ok_or_else(|| not_found("user"))?.profile.clone()),

@@ -24,14 +24,22 @@ const OPENED_TIME: &str = "2026-01-01T12:34:56Z";
 #[derive(Default)]
 pub(super) struct Links {
     deliveries: HashMap<String, Delivery>,
-    /// Users who may choose a password, by the link's token.
-    enrolments: HashMap<String, String>,
+    /// By the link's token.
+    pub(super) enrolments: HashMap<String, Enrolment>,
     calls: usize,
 }
 
 struct Delivery {
     bundle: pb::CredentialBundle,
-    opened: bool,
+    /// The request id that opened it.
+    opened_by: Option<String>,
+}
+
+pub(super) struct Enrolment {
+    /// The user who may choose a password.
+    pub(super) user_id: String,
+    /// The request id that used it.
+    used_by: Option<String>,
 }
 
 impl FakeRegistry {
@@ -42,7 +50,7 @@ impl FakeRegistry {
             .to_owned();
         let delivery = Delivery {
             bundle,
-            opened: false,
+            opened_by: None,
         };
         self.state().links.deliveries.insert(token.clone(), delivery);
         token
@@ -53,10 +61,11 @@ impl FakeRegistry {
         let token = OpaqueToken::generate(TokenKind::Enrolment, &SystemRandom)
             .expose()
             .to_owned();
-        self.state()
-            .links
-            .enrolments
-            .insert(token.clone(), user_id.into());
+        let enrolment = Enrolment {
+            user_id: user_id.into(),
+            used_by: None,
+        };
+        self.state().links.enrolments.insert(token.clone(), enrolment);
         token
     }
 
@@ -70,6 +79,17 @@ impl FakeRegistry {
         let mut state = self.state();
         state.links.deliveries.clear();
         state.links.enrolments.clear();
+    }
+}
+
+/// Uses a link. Returns whether another call used it before.
+fn is_refused(used_by: &mut Option<String>, request_id: &str) -> bool {
+    match used_by {
+        Some(first) => request_id.is_empty() || first != request_id,
+        None => {
+            *used_by = Some(request_id.to_owned());
+            false
+        }
     }
 }
 
@@ -93,12 +113,12 @@ impl ProvisioningService for FakeRegistry {
     ) -> Result<Response<pb::ClaimDeliveryResponse>, Status> {
         self.state().links.calls += 1;
         let mut state = self.ask()?;
-        let delivery = state.links.deliveries.get_mut(&request.into_inner().claim_token);
+        let request = request.into_inner();
+        let delivery = state.links.deliveries.get_mut(&request.claim_token);
         let delivery = delivery.ok_or_else(link_invalid)?;
-        if delivery.opened {
+        if is_refused(&mut delivery.opened_by, &request.request_id) {
             return Err(link_invalid().metadata("claim_time", OPENED_TIME).into());
         }
-        delivery.opened = true;
         Ok(Response::new(pb::ClaimDeliveryResponse {
             bundle: Some(delivery.bundle.clone()),
         }))
@@ -138,8 +158,15 @@ impl UserService for FakeRegistry {
             return Err(Problem::from(violations).into());
         }
         let mut state = self.ask()?;
-        let user_id = state.links.enrolments.remove(&request.enrolment_token);
-        let user = state.user(&user_id.ok_or_else(link_invalid)?);
+        let enrolment = state.links.enrolments.get_mut(&request.enrolment_token);
+        let enrolment = enrolment.ok_or_else(link_invalid)?;
+        let is_first = enrolment.used_by.is_none();
+        let is_refused = is_refused(&mut enrolment.used_by, &request.request_id);
+        let user_id = enrolment.user_id.clone();
+        let user = state.user(&user_id);
+        if is_refused || (!is_first && user.password != request.password) {
+            return Err(link_invalid().metadata("use_time", OPENED_TIME).into());
+        }
         user.password = request.password;
         Ok(Response::new(pb::CompleteEnrolmentResponse {
             tenant_id: user.profile.tenant_id.clone(),

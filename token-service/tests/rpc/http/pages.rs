@@ -14,6 +14,7 @@ mod escaping;
 mod integrations;
 mod links;
 mod sessions;
+mod typed;
 
 /// The fields of an approval of everything, without an end.
 pub fn approval(world: &World) -> Vec<(&'static str, &'static str)> {

@@ -167,11 +167,11 @@ fn every_class_is_in_the_stylesheet() {
 #[test]
 fn forms_post_the_agreed_fields() {
     let expected = [
-        ("sign-in", vec!["/t/sign-in csrf account_name password"]),
+        ("sign-in", vec!["/t/sign-in csrf reason account_name password"]),
         (
             "consent",
             vec![
-                "/t/setups/1/approve csrf scope scope designated_account_name end_date",
+                "/t/setups/1/approve csrf chosen scope scope designated_account_name end_date",
                 "/t/setups/1/deny csrf",
             ],
         ),
@@ -183,7 +183,7 @@ fn forms_post_the_agreed_fields() {
             ],
         ),
         ("enrolment", vec!["/t/enrol/1 csrf password password_again"]),
-        ("claim", vec!["/claim/1"]),
+        ("claim", vec!["/claim/1 request_id"]),
         ("integrations", vec![]),
     ];
     let pages = pages("plain");
@@ -267,6 +267,7 @@ fn the_way_back_keeps_the_whole_address() {
         url: url.to_owned(),
         partner_name: HOSTILE.to_owned(),
         approved: false,
+        ends_on: None,
     };
     let tags = tags(&page.render().unwrap());
     let refresh = tags

@@ -1,6 +1,6 @@
 //! Errors at the client's redirect URI.
 
-use super::{Query, assert_client_error, send, setups_started};
+use super::{Query, assert_client_error, assert_taken_in, send, setups_started};
 use crate::world::{REDIRECT_URI, VERIFIER, World, challenge};
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn a_suspended_client_or_tenant_starts_no_setup() {
 async fn a_state_returns_unchanged_and_encoded() {
     let world = World::start().await;
     let bad = Query::of(&world).with("response_type", "token").without("state");
-    let longest = "s".repeat(1024);
+    let longest = "s".repeat(4096);
     for state in [
         "\"><script>alert(document.domain)</script>",
         "'\"` onload=alert(1) x=",
@@ -146,34 +146,42 @@ async fn a_state_returns_unchanged_and_encoded() {
 }
 
 #[tokio::test]
-async fn a_state_that_can_be_none_is_not_repeated() {
+async fn a_state_returns_byte_for_byte_whatever_it_holds() {
     let world = World::start().await;
     let query = Query::of(&world).without("state");
-    let long = "s".repeat(1025);
+    let bad = query.with("response_type", "token");
     for state in [
-        "a\nb",
-        "a\r\nlocation: https://evil.example/",
-        "\0",
-        "\u{7f}",
-        "zustand-für",
-        "\u{202e}",
-        &long,
+        "a%0Ab",
+        "a%0D%0Alocation%3A+https%3A%2F%2Fevil.example%2F",
+        "%00",
+        "zustand-f%C3%BCr",
+        "%E2%80%AE",
+        // Bytes that are no text at all, a space in the other form, digits in small letters.
+        "%ff%fe%20%c3",
+        &"%C3%BC".repeat(2048),
     ] {
-        let answer = query.and("state", state).send(&world).await;
-        assert_client_error(&world, &answer, "invalid_request", None);
+        let answer = send(&world, &format!("{}&state={state}", bad.encoded())).await;
+        let location = answer.header("location").unwrap();
+        assert!(location.contains(&format!("&state={state}&iss=")), "{location}");
         assert!(
             !answer
                 .headers
                 .values()
                 .any(|value| value.as_bytes().starts_with(b"https://evil"))
         );
+        let taken = send(&world, &format!("{}&state={state}", query.encoded())).await;
+        assert_taken_in(&taken);
     }
-    let answer = query.and("state", "a").and("state", "b").send(&world).await;
-    assert_client_error(&world, &answer, "invalid_request", None);
-    // Bytes that are no text at all.
-    let answer = send(&world, &format!("{}&state=%ff%fe", query.encoded())).await;
-    assert_client_error(&world, &answer, "invalid_request", None);
-    assert_eq!(setups_started(&world).await, 0);
+    let started = setups_started(&world).await;
+    // A repeated one is an error (RFC 6749 §3.1), which the client gets with the first.
+    for second in ["a", "b"] {
+        let answer = query.and("state", "a").and("state", second).send(&world).await;
+        assert_client_error(&world, &answer, "invalid_request", Some("a"));
+    }
+    let long = "s".repeat(4097);
+    let answer = query.and("state", &long).send(&world).await;
+    assert_client_error(&world, &answer, "invalid_request", Some(&long));
+    assert_eq!(setups_started(&world).await, started);
 }
 
 #[tokio::test]

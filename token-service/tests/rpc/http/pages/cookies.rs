@@ -108,8 +108,8 @@ async fn every_response_of_the_pages_has_the_security_headers() {
         ("/nobody-known/sign-in", 404),
         ("/ACME/sign-in", 404),
         ("/nobody-known/integrations", 404),
-        ("/acme/enrol/ace_x", 410),
-        ("/claim/acl_x", 410),
+        ("/acme/enrol/ace_x", 404),
+        ("/claim/acl_x", 404),
         ("/acme/oauth2/authorize", 400),
     ] {
         assert_page(&browser.get(path).await, status);

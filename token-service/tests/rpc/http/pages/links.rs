@@ -29,7 +29,13 @@ async fn a_claim_link_is_opened_by_its_button_once() {
     for method in ["GET", "GET", "HEAD"] {
         let answer = Request::new(method, &path).send(&world).await;
         assert_eq!(answer.status, 200);
-        assert!(!answer.body.contains("acs_") && cookies_of(&answer).is_empty());
+        assert!(!answer.body.contains("acs_"));
+        // Nothing but what makes the browser known again when it presses the button.
+        let names: Vec<_> = cookies_of(&answer)
+            .into_iter()
+            .map(|cookie| cookie.name)
+            .collect();
+        assert_eq!(names, ["__Host-accord-csrf"]);
     }
     for method in ["OPTIONS", "PUT", "DELETE", "PATCH"] {
         let answer = Request::new(method, &path).send(&world).await;
@@ -77,6 +83,14 @@ async fn a_malformed_claim_link_calls_no_registry() {
         "acl_",
         &token[..token.len() - 1],
         &format!("{token}x"),
+        // What mail programs take for a part of a link.
+        &format!("{token}."),
+        &format!("{token},"),
+        &format!("{token})"),
+        &format!("{token}%3E"),
+        &format!("{token}%22"),
+        &format!("{token}'"),
+        &format!("{token}%20"),
         &token.to_uppercase(),
         &enrolment,
         "%3Cscript%3E",
@@ -86,7 +100,8 @@ async fn a_malformed_claim_link_calls_no_registry() {
         let path = format!("/claim/{wrong}");
         for request in [Request::get(&path), Request::post(&path).form(&[])] {
             let answer = request.send(&world).await;
-            assert_page(&answer, 410);
+            assert_page(&answer, 404);
+            assert!(answer.body.contains("The address is not complete"));
             assert!(wrong.len() < 4 || !answer.body.contains(wrong), "{}", answer.body);
         }
     }
@@ -96,7 +111,12 @@ async fn a_malformed_claim_link_calls_no_registry() {
     let path = format!("/claim/{token}");
     assert_page(&Request::get(&path).send(&world).await, 200);
     let ended = Request::post(&path).form(&[]).send(&world).await;
-    let never = Request::post("/claim/acl_x").form(&[]).send(&world).await;
+    let stranger = world.registry().add_delivery(bundle());
+    world.registry().end_links();
+    let never = Request::post(format!("/claim/{stranger}"))
+        .form(&[])
+        .send(&world)
+        .await;
     assert_page(&ended, 410);
     assert_eq!(ended.body, never.body);
 }
@@ -132,12 +152,78 @@ async fn an_enrolment_link_sets_a_password_once() {
         .submit(&path, &[("password", another), ("password_again", another)])
         .await;
     assert_page(&used, 410);
+    assert!(used.body.contains("1 January 2026, 12:34 UTC"), "{}", used.body);
 
     let mut browser = Browser::new(&world);
     browser.get("/acme/sign-in").await;
     for (password, status) in [(crate::world::PASSWORD, 403), (another, 403), (NEW, 303)] {
         let fields = [("account_name", world.admin_name()), ("password", password)];
         assert_eq!(browser.submit("/acme/sign-in", &fields).await.status, status);
+    }
+}
+
+#[tokio::test]
+async fn a_second_press_of_a_link_s_button_gets_the_first_answer() {
+    let world = World::start().await;
+    let path = format!("/claim/{}", world.registry().add_delivery(bundle()));
+    let (mut browser, mut stranger) = (Browser::new(&world), Browser::new(&world));
+    browser.get(&path).await;
+    stranger.get(&path).await;
+    let shown = browser.post(&path, &[]).await;
+    assert!(shown.body.contains("acs_the-secret"));
+    // A double click, a reload of the answer, and the link opened once more.
+    assert_eq!(browser.post(&path, &[]).await.body, shown.body);
+    browser.get(&path).await;
+    assert_eq!(browser.post(&path, &[]).await.body, shown.body);
+    assert_page(&stranger.post(&path, &[]).await, 410);
+    assert_page(&Request::post(&path).form(&[]).send(&world).await, 410);
+
+    // Without cookies the form's own id does it; a form that was loaded again has another one.
+    let path = format!("/claim/{}", world.registry().add_delivery(bundle()));
+    let request_id = async || {
+        let page = Request::get(&path).send(&world).await.body;
+        let id = page.split(r#"name="request_id" value=""#).nth(1).unwrap();
+        id.split('"').next().unwrap().to_owned()
+    };
+    let (first, second) = (request_id().await, request_id().await);
+    for (id, status) in [(&first, 200), (&first, 200), (&second, 410)] {
+        let form = Request::post(&path).form(&[("request_id", id)]);
+        assert_page(&form.send(&world).await, status);
+    }
+
+    let path = format!("/acme/enrol/{}", world.registry().add_enrolment(&world.admin_id));
+    let mut browser = Browser::new(&world);
+    browser.get(&path).await;
+    let fields = [("password", NEW), ("password_again", NEW)];
+    let done = browser.submit(&path, &fields).await;
+    assert_page(&done, 200);
+    assert_eq!(browser.submit(&path, &fields).await.body, done.body);
+    let mut stranger = Browser::new(&world);
+    stranger.get(&path).await;
+    assert_page(&stranger.submit(&path, &fields).await, 410);
+}
+
+#[tokio::test]
+async fn a_stale_enrolment_form_comes_again_without_the_passwords() {
+    let world = World::start().await;
+    let path = format!("/acme/enrol/{}", world.registry().add_enrolment(&world.admin_id));
+    let (mut browser, mut other_tab) = (Browser::new(&world), Browser::new(&world));
+    other_tab.get(&path).await;
+    browser.get(&path).await;
+    browser.csrf = other_tab.csrf;
+    let fields = [("password", NEW), ("password_again", NEW)];
+    let again = browser.submit(&path, &fields).await;
+    assert_page(&again, 403);
+    assert!(again.body.contains(r#"name="password_again""#) && !again.body.contains(NEW));
+    assert_eq!(world.registry().calls_about_links(), 0);
+    assert_page(&browser.submit(&path, &fields).await, 200);
+}
+
+#[tokio::test]
+async fn an_address_of_nothing_gets_a_page() {
+    let world = World::start().await;
+    for path in ["/", "/claim", "/claim/", "/acme/enrol/", "/acme", "/Claim/acl_x"] {
+        assert_page(&Request::get(path).send(&world).await, 404);
     }
 }
 
@@ -194,19 +280,25 @@ async fn a_malformed_enrolment_link_sets_no_password() {
         "%00",
     ] {
         let path = format!("/acme/enrol/{wrong}");
-        assert_page(&browser.get(&path).await, 410);
+        assert_page(&browser.get(&path).await, 404);
         browser.get("/acme/sign-in").await;
-        assert_page(&browser.submit(&path, &fields).await, 410);
+        let answer = browser.submit(&path, &fields).await;
+        assert_page(&answer, 404);
+        assert!(answer.body.contains("The address is not complete"));
     }
     assert_eq!(world.registry().calls_about_links(), 0);
-    for tenant in ["nobody-known", "ACME"] {
+    for tenant in ["nobody-known", "ACME", "globex"] {
         assert_page(&browser.get(&format!("/{tenant}/enrol/{token}")).await, 404);
     }
+    browser.get("/globex/sign-in").await;
+    let elsewhere = format!("/globex/enrol/{token}");
+    assert_page(&browser.submit(&elsewhere, &fields).await, 404);
+    assert_eq!(world.registry().calls_about_links(), 0);
     world.registry().end_links();
     browser.get("/acme/sign-in").await;
     assert_page(
         &browser.submit(&format!("/acme/enrol/{token}"), &fields).await,
-        410,
+        404,
     );
     let mut admin = Browser::new(&world);
     assert_page(&admin.at_integrations().await, 200);

@@ -43,6 +43,8 @@ fn sign_in(text: &str) -> SignInPage {
         frame: frame(text),
         action: "/t/sign-in".to_owned(),
         csrf: "csrf-of-the-page".to_owned(),
+        account_name: text.to_owned(),
+        entered: vec![("reason", text.to_owned())],
         client: Some(profile(text)),
         error: Some(text.to_owned()),
         notice: Some(text.to_owned()),
@@ -73,6 +75,8 @@ pub(super) fn consent(text: &str) -> ConsentPage {
         account_name: text.to_owned(),
         end_date: text.to_owned(),
         earliest_end_date: text.to_owned(),
+        now: text.to_owned(),
+        notice: Some("A notice."),
         errors: ConsentErrors {
             scopes: Some(text.to_owned()),
             account_name: Some(text.to_owned()),
@@ -133,6 +137,8 @@ pub(super) fn integration_page(text: &str) -> IntegrationPage {
         csrf: "csrf-of-the-page".to_owned(),
         change_user_url: Some("/t/integrations/1/designated-user".to_owned()),
         revoke_url: Some("/t/integrations/1/revoke".to_owned()),
+        account_name: text.to_owned(),
+        reason: text.to_owned(),
         account_name_error: Some(text.to_owned()),
         notice: Some(text.to_owned()),
     }
@@ -166,6 +172,7 @@ pub(super) fn pages(text: &str) -> BTreeMap<&'static str, String> {
         url: "https://partner.example/callback?code=1".to_owned(),
         partner_name: text.clone(),
         approved: true,
+        ends_on: Some(text.clone()),
     };
     let enrolment = EnrolmentPage {
         frame: frame(&text),
@@ -180,12 +187,14 @@ pub(super) fn pages(text: &str) -> BTreeMap<&'static str, String> {
     let claim = ClaimPage {
         frame: frame(&text),
         action: "/claim/1".to_owned(),
+        request_id: text.clone(),
     };
     let message = MessagePage {
         frame: frame(&text),
         title: text.clone(),
         text: text.clone(),
         detail: Some(text.clone()),
+        way_out: Some("/t/integrations".to_owned()),
     };
     BTreeMap::from([
         ("sign-in", sign_in(&text).render().unwrap()),

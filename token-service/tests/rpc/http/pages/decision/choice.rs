@@ -112,7 +112,7 @@ async fn an_end_date_is_a_day_to_come_or_none() {
     let path = browser.at_setup().await;
     // Now is 2026-01-01, 00:00 UTC.
     for date in [
-        "2025-12-31",
+        "2025-12-30",
         "1970-01-01",
         "0000-01-01",
         "-0001-01-01",
@@ -138,6 +138,8 @@ async fn an_end_date_is_a_day_to_come_or_none() {
     }
     assert_eq!(consents(&world).await.len(), 0);
     for (date, ends) in [
+        // Still today in the west, until noon in UTC.
+        ("2025-12-31", Some(1_767_225_600 + 12 * 3600)),
         ("2026-01-01", Some(1_767_312_000)),
         ("2026-01-31", Some(1_769_904_000)),
         ("9999-12-31", Some(253_402_300_800)),
@@ -145,8 +147,13 @@ async fn an_end_date_is_a_day_to_come_or_none() {
     ] {
         let mut browser = Browser::new(&world);
         let path = browser.at_setup().await;
+        let page = browser.get(&path).await.body;
+        assert!(page.contains(r#"min="2025-12-31""#) && page.contains("Now it is 1 January 2026, 00:00 UTC"));
         let answer = approve(&mut browser, &path, &with(&world, "end_date", &[date])).await;
         assert_leaves(&answer);
+        // What was confirmed names the moment.
+        assert_eq!(answer.body.contains("It ends on "), ends.is_some());
+        assert_eq!(answer.body.contains("11:59 UTC"), date == "2025-12-31");
         let newest = &consents(&world).await[0];
         let end = newest.expire_time.map(|time| (time.seconds, time.nanos));
         // The last millisecond of that day.
