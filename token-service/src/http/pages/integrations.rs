@@ -1,4 +1,5 @@
-//! Connected integrations: a tenant's consents, and what its Tenant Admins can do about them.
+//! Connected integrations: the sign-in to look after them, a tenant's consents, and what its Tenant Admins can do
+//! about them.
 
 use accord::text::{id::GrantId, page::PageRequest, validation::Violations};
 use axum::{extract::RawQuery, http::StatusCode, response::Response};
@@ -51,8 +52,27 @@ pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
     integration_page(page, Shown::default()).await
 }
 
+/// `POST /{tenant}/sign-in`.
+pub(super) async fn sign_in(PageForm { mut page, form: sent }: PageForm) -> Result<Response, PageError> {
+    match page.sign_in(None, &sent).await {
+        Ok(()) => signed_in(page, &sent).await,
+        Err(error) => sign_in::failed(&page, sign_in_form(&page, &sent), error),
+    }
+}
+
+/// Shows the sign-in form again whose CSRF token is not valid, with what was typed.
+pub(super) async fn sign_in_stale(
+    PageForm { mut page, form: sent }: PageForm,
+) -> Result<Response, PageError> {
+    // The first click on the button has signed in already.
+    if page.session().await?.is_some() {
+        return signed_in(page, &sent).await;
+    }
+    Ok(sign_in::stale(&page, sign_in_form(&page, &sent)))
+}
+
 /// Goes on after a sign-in: with the integration whose form it interrupted, or with the list.
-pub(super) async fn signed_in(mut page: PageContext, form: &Form) -> Result<Response, PageError> {
+async fn signed_in(mut page: PageContext, form: &Form) -> Result<Response, PageError> {
     let Some(grant_id) = form.get("grant") else {
         return Ok(page.redirect("integrations"));
     };
@@ -123,7 +143,7 @@ fn grant_id(page: &PageContext) -> Result<GrantId, PageError> {
 }
 
 /// Returns the sign-in form, with what was typed in it and in the form that it interrupts.
-pub(super) fn sign_in_form(page: &PageContext, sent: &Form) -> SignInPage {
+fn sign_in_form(page: &PageContext, sent: &Form) -> SignInPage {
     let mut view = sign_in::form(page, "sign-in", Some(sent));
     let grant_id = sent.get("grant").unwrap_or(&page.resource);
     if !grant_id.is_empty() {

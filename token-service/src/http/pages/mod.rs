@@ -63,7 +63,7 @@ pub(super) fn routes(http: &Arc<HttpState>) -> Router<Arc<HttpState>> {
         .route("/{tenant}/setups/{setup}/deny", form(setups::deny, setups::again))
         .route(
             "/{tenant}/sign-in",
-            form(sign_in::sign_in, sign_in::again).get(sign_in::show),
+            form(integrations::sign_in, integrations::sign_in_stale).get(sign_in::show),
         )
         .route(
             "/{tenant}/sign-out",

@@ -1,4 +1,4 @@
-//! Signs in to look after a tenant's integrations, and signs out.
+//! The form to sign in, which several pages show, and signing out.
 
 use axum::{
     http::{StatusCode, header},
@@ -8,7 +8,6 @@ use axum::{
 use super::{
     context::{PageContext, PageForm},
     error::PageError,
-    integrations,
     view::SignInPage,
 };
 use crate::{
@@ -30,23 +29,6 @@ pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
         return Ok(page.redirect("integrations"));
     }
     Ok(page.html(StatusCode::OK, &form(&page, "sign-in", None)))
-}
-
-/// `POST /{tenant}/sign-in`.
-pub(super) async fn sign_in(PageForm { mut page, form: sent }: PageForm) -> Result<Response, PageError> {
-    match page.sign_in(None, &sent).await {
-        Ok(()) => integrations::signed_in(page, &sent).await,
-        Err(error) => failed(&page, integrations::sign_in_form(&page, &sent), error),
-    }
-}
-
-/// Shows the sign-in form again whose CSRF token is not valid, with what was typed.
-pub(super) async fn again(PageForm { mut page, form: sent }: PageForm) -> Result<Response, PageError> {
-    // The first click on the button has signed in already.
-    if page.session().await?.is_some() {
-        return integrations::signed_in(page, &sent).await;
-    }
-    Ok(stale(&page, integrations::sign_in_form(&page, &sent)))
 }
 
 /// `POST /{tenant}/sign-out`: ends the session here and for everybody who has its token.

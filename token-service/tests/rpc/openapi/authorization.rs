@@ -10,6 +10,9 @@ use crate::{
 
 type Query = Vec<(&'static str, String)>;
 
+/// A value of the client, which comes back as it is.
+const STATE: &str = "a state & more, caf\u{e9}";
+
 /// An authorization request with everything that it may have.
 fn query(face: &Face) -> Query {
     vec![
@@ -17,7 +20,7 @@ fn query(face: &Face) -> Query {
         ("client_id", face.world.client_id.clone()),
         ("redirect_uri", REDIRECT_URI.into()),
         ("scope", "contacts.read".into()),
-        ("state", "a state & more".into()),
+        ("state", STATE.into()),
         ("code_challenge", challenge(VERIFIER)),
         ("code_challenge_method", "S256".into()),
         ("resource", face.world.cloud_api_url.clone()),
@@ -71,7 +74,7 @@ pub async fn started(face: &mut Face<'_>) {
             ok(world.setups().deny_setup(denial).await).redirect_url
         };
         let answer = face.description.assert_callback(&url, REDIRECT_URI);
-        assert!(answer.contains(&("state".into(), "a state & more".into())));
+        assert!(answer.contains(&("state".into(), STATE.into())));
         assert_eq!(answer.iter().any(|(name, _)| name == "code"), approve);
     }
 }
@@ -95,13 +98,14 @@ async fn assert_client_error(face: &mut Face<'_>, query: Query, code: &str) {
 
 /// Errors that go to the redirect URI.
 pub async fn refused(face: &mut Face<'_>) {
+    let too_long = "\u{e9}".repeat(2049);
     for (name, value, code) in [
         ("response_type", "token", "unsupported_response_type"),
         ("response_type", "", "invalid_request"),
         ("response_mode", "fragment", "invalid_request"),
         ("code_challenge", "", "invalid_request"),
         ("code_challenge_method", "plain", "invalid_request"),
-        ("state", "caf\u{e9}", "invalid_request"),
+        ("state", &too_long, "invalid_request"),
         ("scope", "unknown", "invalid_scope"),
         ("resource", "https://else.example", "invalid_target"),
         ("request", "eyJ9.e30.", "request_not_supported"),
