@@ -120,7 +120,7 @@ impl Store {
 
     /// Reads what token-service needs of a client.
     pub async fn find_client_profile(&self, client_id: &ClientId) -> Result<Option<ClientProfile>> {
-        Ok(self.client_profiles(&[client_id.clone()]).await?.pop())
+        Ok(self.client_profiles(std::slice::from_ref(client_id)).await?.pop())
     }
 
     async fn client_profiles(&self, client_ids: &[ClientId]) -> Result<Vec<ClientProfile>> {
