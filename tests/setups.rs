@@ -27,7 +27,7 @@ tests!(
     every_failed_sign_in_gets_the_same_error,
     only_a_fresh_session_of_the_setup_decides_it,
     an_approval_grants_at_most_the_requested_scopes_to_a_user_of_the_tenant,
-    of_racing_approvals_one_wins,
+    of_racing_approvals_of_two_sessions_one_wins_with_one_code,
 );
 
 async fn a_setup_shows_client_scopes_and_reasons_and_reports_all_violations() {
@@ -50,7 +50,7 @@ async fn a_setup_shows_client_scopes_and_reasons_and_reports_all_violations() {
         client_id: "cli_x".into(),
         redirect_uri: String::new(),
         scopes: vec!["a b".into()],
-        state: "<script>\u{7}".into(),
+        state: "s".repeat(4097),
         code_challenge: "short".into(),
         resource: String::new(),
         ..Default::default()
@@ -300,7 +300,9 @@ async fn an_approval_grants_at_most_the_requested_scopes_to_a_user_of_the_tenant
     let result = world.setups().approve_setup(approval).await;
     refused(result, changed);
 
-    // A denial goes back to the partner too, and is final.
+    // A denial goes back to the partner too, and is final: the session that denied gets the same answer again, another
+    // one doesn't.
+    let other = world.sign_in(&setup_id).await;
     let deny = tok::DenySetupRequest {
         setup_id: setup_id.clone(),
         admin_session: session.clone(),
@@ -309,6 +311,14 @@ async fn an_approval_grants_at_most_the_requested_scopes_to_a_user_of_the_tenant
     assert!(
         denied.redirect_url.contains("error=access_denied") && denied.redirect_url.contains("state=state-1")
     );
+    assert_eq!(
+        ok(world.setups().deny_setup(deny.clone()).await).redirect_url,
+        denied.redirect_url
+    );
+    let deny = tok::DenySetupRequest {
+        admin_session: other,
+        ..deny
+    };
     let again = world.setups().deny_setup(deny).await;
     assert_eq!(refused(again, WRONG_STATE)["state"], "DENIED");
 
@@ -331,25 +341,27 @@ async fn an_approval_grants_at_most_the_requested_scopes_to_a_user_of_the_tenant
     dev.stop().await.unwrap();
 }
 
-async fn of_racing_approvals_one_wins() {
+async fn of_racing_approvals_of_two_sessions_one_wins_with_one_code() {
     let (registry, token) = (testing::databases(), testing::databases());
     for (registry, token) in registry.iter().zip(&token) {
         let services = Services::start(&registry.url, &token.url).await;
         let world = World::new(&services.target);
         let partner = world.partner().await;
         let setup_id = world.start(&partner).await.setup.setup_id;
-        let session = world.sign_in(&setup_id).await;
-        let racing = (0..8).map(|_| {
-            let (world, request) = (world.clone(), world.approval(&setup_id, &session));
+        let sessions = [world.sign_in(&setup_id).await, world.sign_in(&setup_id).await];
+        let racing = (0..8).map(|racer| {
+            let (world, request) = (world.clone(), world.approval(&setup_id, &sessions[racer % 2]));
             tokio::spawn(async move { world.setups().approve_setup(request).await })
         });
-        let mut won = 0;
+        let mut codes = Vec::new();
         for race in racing.collect::<Vec<_>>() {
             match race.await.unwrap() {
-                Ok(_) => won += 1,
+                Ok(answer) => codes.push(answer.into_inner().authorization_code),
                 lost => drop(refused(lost, WRONG_STATE)),
             }
         }
-        assert_eq!(won, 1, "{}", registry.label);
+        assert_eq!(codes.len(), 4, "{}", registry.label);
+        codes.dedup();
+        assert_eq!(codes.len(), 1, "{}", registry.label);
     }
 }
