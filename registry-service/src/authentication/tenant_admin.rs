@@ -11,10 +11,8 @@ use super::complete;
 use crate::{
     error::{Error, Result},
     model::{
-        account_name, link,
-        password::Password,
-        purpose, tenant,
-        user::{self, Selector, User},
+        account_name, link, purpose, tenant,
+        user::{self, Selector, User, password::Password},
     },
     store::{Enrolling, Store},
 };

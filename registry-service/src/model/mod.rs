@@ -10,7 +10,6 @@ pub mod client_secret;
 pub mod delivery;
 pub mod integration_request;
 pub mod link;
-pub mod password;
 pub mod purpose;
 pub mod scope;
 pub mod tenant;

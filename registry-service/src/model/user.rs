@@ -1,5 +1,7 @@
 //! A tenant's users: Tenant Admins, and users that API transactions can run as.
 
+pub mod password;
+
 use std::time::Duration;
 
 use accord::{

@@ -7,6 +7,7 @@ use crate::world::{REDIRECT_URI, VERIFIER, World};
 #[tokio::test(flavor = "multi_thread")]
 async fn no_message_is_the_fault_of_the_service() {
     let world = World::start().await;
+    world.registry().tell_changes();
     let tokens = world.first_tokens().await;
     let known = [
         ("tenant_id", "acme"),

@@ -14,10 +14,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::Result;
-use crate::model::{
-    password::Password,
-    user::{NewUser, Selector, State, User},
-};
+use crate::model::user::{NewUser, Selector, State, User, password::Password};
 
 accord::message_enum!(State = pb::UserState { Active, Deactivated });
 

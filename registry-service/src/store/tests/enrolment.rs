@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     authentication::tenant_admin::complete_enrolment,
-    model::{password::Password, user::Selector},
+    model::user::{Selector, password::Password},
     store::{
         testing::{count, creation, origin},
         user::tests::{PASSWORD, added, enrolment_row, hashed, row, seeded},

@@ -20,7 +20,10 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::{
     authentication::tenant_admin::{complete_enrolment, sign_in},
-    model::{password::Password, purpose, user::ENROLMENT_LIFE},
+    model::{
+        purpose,
+        user::{ENROLMENT_LIFE, password::Password},
+    },
     store::{
         entity::enrolment as enrolment_entity,
         migration::Migrator,
