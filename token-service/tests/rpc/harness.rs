@@ -115,7 +115,12 @@ impl Harness {
 
     /// The token that is right for a method: of an operator with every right, or of an internal service.
     pub fn token_for(&self, path: &str) -> &OpaqueToken {
-        let internal = ["SetupService", "IntrospectToken", "ListRevocations"];
+        let internal = [
+            "SetupService",
+            "ConsentService",
+            "IntrospectToken",
+            "ListRevocations",
+        ];
         match internal.iter().any(|name| path.contains(name)) {
             true => &self.workload,
             false => &self.operators[&Role::Admin],
