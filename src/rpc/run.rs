@@ -197,10 +197,10 @@ pub async fn run<S: Service>(
 
 /// Returns what the gRPC listener serves, for tests that make very many calls.
 #[cfg(feature = "testing")]
-pub(crate) async fn in_process<S: Service>(service: &S) -> impl middleware::Routes {
+pub(crate) async fn in_process<S: Service>(service: &S) -> anyhow::Result<impl middleware::Routes> {
     let authorizer = service.authorizer();
-    let (routes, _) = grpc::router(service.routes(), S::GRPC_SERVICES).await.unwrap();
-    middleware::stack(Grpc { authorizer }, routes)
+    let (routes, _) = grpc::router(service.routes(), S::GRPC_SERVICES).await?;
+    Ok(middleware::stack(Grpc { authorizer }, routes))
 }
 
 async fn report_readiness(

@@ -33,7 +33,7 @@ pub async fn bombard<S: Service>(
     token: impl Fn(&str) -> String,
     known: &[(&str, &str)],
 ) {
-    let routes = in_process(service).await;
+    let routes = in_process(service).await.unwrap();
     let pool = DescriptorPool::decode(crate::FILE_DESCRIPTOR_SET).unwrap();
     let names = S::GRPC_SERVICES.iter();
     let services = names.map(|name| pool.get_service_by_name(name).unwrap());
