@@ -100,6 +100,10 @@ impl Permissions {
 
     /// Returns who may call the method at `path`; `None` for a path that is not served.
     pub fn access(&self, path: &str) -> Option<Access> {
+        self.row(path).map(|(_, access)| access)
+    }
+
+    fn row(&self, path: &str) -> Option<(&'static str, Access)> {
         // Health and reflection are public.
         const OPEN: [&str; 4] = [
             "/grpc.health.v1.Health/Check",
@@ -107,8 +111,11 @@ impl Permissions {
             "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         ];
-        let open = OPEN.contains(&path).then_some(Access::Anyone);
-        open.or_else(|| self.0.get(path).copied())
+        let row = self
+            .0
+            .get_key_value(path)
+            .map(|(method, access)| (*method, *access));
+        row.or_else(|| Some((*OPEN.iter().find(|open| **open == path)?, Access::Anyone)))
     }
 }
 
@@ -139,9 +146,9 @@ impl Authorizer {
         }
     }
 
-    /// Returns whether there is a method at `path`.
-    pub fn serves(&self, path: &str) -> bool {
-        self.permissions.access(path).is_some()
+    /// Returns the path of the method at `path`; `None` if there is none.
+    pub fn method(&self, path: &str) -> Option<&'static str> {
+        self.permissions.row(path).map(|(method, _)| method)
     }
 
     /// Authenticates the caller of the method at `path`, and checks its permission.

@@ -129,11 +129,7 @@ impl Protocol for Grpc {
     }
 
     fn route(&self, request: &mut Request<Body>) -> Route {
-        let (route, path) = (Route::default(), request.uri().path());
-        if self.authorizer.serves(path) {
-            route.set(path.to_owned());
-        }
-        route
+        Route::Known(self.authorizer.method(request.uri().path()))
     }
 
     fn error(&self, status: Status) -> Response<Body> {

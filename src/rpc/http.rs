@@ -1,5 +1,7 @@
 //! The HTTP protocol: a service's routes, bounded by the middleware.
 
+use std::sync::{Arc, OnceLock};
+
 use axum::{
     Router,
     body::Body,
@@ -17,6 +19,9 @@ use crate::{
 
 /// The largest body that a route reads, in bytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// Where the router notes the route of a request.
+type MatchedRoute = Arc<OnceLock<String>>;
 
 /// The HTTP routes of a service.
 #[derive(Clone, Debug)]
@@ -49,9 +54,9 @@ impl Protocol for Http {
     }
 
     fn route(&self, request: &mut Request<Body>) -> Route {
-        let route = Route::default();
+        let route = MatchedRoute::default();
         request.extensions_mut().insert(route.clone());
-        route
+        Route::Noted(route)
     }
 }
 
@@ -59,12 +64,14 @@ impl Protocol for Http {
 fn note_route(request: Request<Body>) -> Request<Body> {
     const TENANT: &str = "/{tenant}";
     let extensions = request.extensions();
-    if let (Some(route), Some(matched)) = (extensions.get::<Route>(), extensions.get::<MatchedPath>()) {
+    if let (Some(route), Some(matched)) = (extensions.get::<MatchedRoute>(), extensions.get::<MatchedPath>())
+    {
         let pattern = matched.as_str();
         let first = request.uri().path().split('/').nth(1).unwrap_or_default();
         // Only what can be a tenant's id is shown: no secret can.
         let tenant = TenantId::parse(first).ok().zip(pattern.strip_prefix(TENANT));
-        route.set(tenant.map_or_else(
+        // The first one counts.
+        let _ = route.set(tenant.map_or_else(
             || pattern.to_owned(),
             |(tenant_id, rest)| format!("/{tenant_id}{rest}"),
         ));

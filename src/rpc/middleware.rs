@@ -38,18 +38,22 @@ pub const MAX_CALL_TIME: Duration = Duration::from_secs(30);
 /// A successful call that takes at least this long is logged at level INFO, like a failed one; a faster one at DEBUG.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// The route of a call, for the log: set once it is known. What matches no route has none.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Route(Arc<OnceLock<String>>);
+/// The route of a call, for the log. What matches no route has none.
+#[derive(Clone, Debug)]
+pub(super) enum Route {
+    /// Known before the call, as the method of gRPC is.
+    Known(Option<&'static str>),
+    /// Noted once the router has matched it.
+    Noted(Arc<OnceLock<String>>),
+}
 
 impl Route {
-    pub(super) fn set(&self, route: String) {
-        // The first one counts.
-        let _ = self.0.set(route);
-    }
-
     pub(super) fn get(&self) -> &str {
-        self.0.get().map_or("none", String::as_str)
+        let route = match self {
+            Self::Known(route) => *route,
+            Self::Noted(route) => route.get().map(String::as_str),
+        };
+        route.unwrap_or("none")
     }
 }
 
