@@ -16,6 +16,7 @@ mod mutated;
 mod openapi;
 mod registry_calls;
 mod restore;
+mod revocation;
 mod revocation_feed;
 mod setup;
 mod token;

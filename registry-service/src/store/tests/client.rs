@@ -133,49 +133,6 @@ async fn a_failed_registration_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_profile_holds_enabled_scopes_only() {
-    for database in databases() {
-        let (store, _) = seeded(&database.url).await;
-        let (client, _) = registered(&store, Method::Inline).await;
-        let names = async || {
-            let profile = store
-                .find_client_profile(&client.client_id)
-                .await
-                .unwrap()
-                .unwrap();
-            let scopes = profile
-                .scopes
-                .into_iter()
-                .map(|s| (s.name.to_string(), s.description, s.reason));
-            scopes.collect::<Vec<_>>()
-        };
-        let row = |name: &str| {
-            (
-                name.to_owned(),
-                format!("allows {name}"),
-                format!("to use {name}"),
-            )
-        };
-        assert_eq!(names().await, [row("a.read"), row("a.write")], "{database:?}");
-        for (enabled, expected) in [
-            (false, vec![row("a.write")]),
-            (true, vec![row("a.read"), row("a.write")]),
-        ] {
-            let change = ScopeUpdate {
-                enabled: Some(enabled),
-                ..ScopeUpdate::default()
-            };
-            let read = ScopeName::parse("a.read").unwrap();
-            store.update_scope(&origin(), &read, change).await.unwrap();
-            assert_eq!(names().await, expected, "{database:?}");
-        }
-        let nobody = ClientId::generate(&*store.clock, &*store.random);
-        let unknown = store.find_client_profile(&nobody).await.unwrap();
-        assert_eq!(unknown, None, "{database:?}");
-    }
-}
-
-#[tokio::test]
 async fn an_update_raises_the_version_and_a_suspension_does_not() {
     for database in databases() {
         let (store, clock) = seeded(&database.url).await;

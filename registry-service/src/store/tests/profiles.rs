@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
-use accord::{testing::databases, text::account_name::AccountName};
+use accord::{
+    testing::databases,
+    text::{account_name::AccountName, id::ScopeName},
+};
 
 use super::*;
 use crate::{
-    model::{client::ClientUpdate, delivery::Method, user::NewUser},
+    model::{client::ClientUpdate, delivery::Method, scope::ScopeUpdate, user::NewUser},
     store::{
         client::tests::{registered, seeded},
         testing::{creation, origin},
@@ -93,5 +96,48 @@ async fn what_is_read_together_is_what_each_read_returns_alone() {
         assert_eq!(found.users, users, "{database:?}");
         let nothing = store.find_profiles(&ProfileKeys::default()).await.unwrap();
         assert!(nothing.clients.is_empty() && nothing.tenants.is_empty() && nothing.users.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_profile_holds_enabled_scopes_only() {
+    for database in databases() {
+        let (store, _) = seeded(&database.url).await;
+        let (client, _) = registered(&store, Method::Inline).await;
+        let names = async || {
+            let profile = store
+                .find_client_profile(&client.client_id)
+                .await
+                .unwrap()
+                .unwrap();
+            let scopes = profile
+                .scopes
+                .into_iter()
+                .map(|s| (s.name.to_string(), s.description, s.reason));
+            scopes.collect::<Vec<_>>()
+        };
+        let row = |name: &str| {
+            (
+                name.to_owned(),
+                format!("allows {name}"),
+                format!("to use {name}"),
+            )
+        };
+        assert_eq!(names().await, [row("a.read"), row("a.write")], "{database:?}");
+        for (enabled, expected) in [
+            (false, vec![row("a.write")]),
+            (true, vec![row("a.read"), row("a.write")]),
+        ] {
+            let change = ScopeUpdate {
+                enabled: Some(enabled),
+                ..ScopeUpdate::default()
+            };
+            let read = ScopeName::parse("a.read").unwrap();
+            store.update_scope(&origin(), &read, change).await.unwrap();
+            assert_eq!(names().await, expected, "{database:?}");
+        }
+        let nobody = ClientId::generate(&*store.clock, &*store.random);
+        let unknown = store.find_client_profile(&nobody).await.unwrap();
+        assert_eq!(unknown, None, "{database:?}");
     }
 }
