@@ -12,15 +12,17 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use sea_orm_migration::MigratorTrait;
 use tempfile::TempDir;
 use tonic::Status;
 
 use crate::{
     clock::{ManualClock, UnixMillis},
+    keys::{FileMasterKey, Keyring},
     position::Epoch,
-    random::SeededRandom,
+    random::{SeededRandom, SystemRandom},
     rpc::auth::{Caller, CallerDirectory},
-    store::Database,
+    store::{Database, change, keyring},
     text::opaque::OpaqueToken,
 };
 
@@ -33,6 +35,21 @@ use postgres::{Cluster, Durability, PostgresDatabase};
 
 /// The start of a [`test_clock`]: 2026-01-01T00:00:00Z.
 pub const TEST_START: UnixMillis = UnixMillis::from_millis(1_767_225_600_000);
+
+/// Migrates the empty database at `url`, and opens it with a keyring whose master key is not kept on disk.
+pub async fn migrated<M: MigratorTrait>(
+    url: &str,
+    purposes: &[&'static str],
+) -> (Database, Keyring, Arc<ManualClock>) {
+    let clock = test_clock();
+    let db = Database::connect(url).await.unwrap();
+    db.migrate::<M>().await.unwrap();
+    change::ensure(db.read(), &SystemRandom).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let master = FileMasterKey::create(&directory.path().join("key"), &SystemRandom).unwrap();
+    let keyring = keyring::open(&db, &master, purposes, &*clock, &SystemRandom).await;
+    (db, keyring.unwrap(), clock)
+}
 
 /// A directory without callers.
 #[derive(Debug)]

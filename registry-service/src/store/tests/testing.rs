@@ -6,14 +6,12 @@ use std::sync::Arc;
 
 use accord::{
     clock::ManualClock,
-    keys::FileMasterKey,
     random::SystemRandom,
     store::{
-        Creation, Database,
+        Creation,
         audit::{self, Actor, ActorKind, Origin},
-        change, keyring,
     },
-    testing::test_clock,
+    testing::{migrated, test_clock},
     text::id::{OperatorId, TenantId},
 };
 use uuid::Uuid;
@@ -24,17 +22,11 @@ use crate::model::tenant::NewTenant;
 
 /// Opens a store on the empty database at `url`. Its master key is not kept on disk.
 pub async fn store(url: &str) -> (Store, Arc<ManualClock>) {
-    let clock = test_clock();
-    let random = Arc::new(SystemRandom);
-    let db = Database::connect(url).await.unwrap();
-    db.migrate::<Migrator>().await.unwrap();
-    change::ensure(db.read(), &*random).await.unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let master = FileMasterKey::create(&directory.path().join("key"), &*random).unwrap();
-    let keyring = keyring::open(&db, &master, PURPOSES, &*clock, &*random)
-        .await
-        .unwrap();
-    (Store::new(db, keyring, clock.clone(), random), clock)
+    let (db, keyring, clock) = migrated::<Migrator>(url, PURPOSES).await;
+    (
+        Store::new(db, keyring, clock.clone(), Arc::new(SystemRandom)),
+        clock,
+    )
 }
 
 /// Returns the origin of a call by a new operator.
