@@ -13,7 +13,6 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use sea_orm::DatabaseTransaction;
 use sea_orm_migration::MigratorTrait;
 use tokio::{
     net::TcpListener,
@@ -33,13 +32,13 @@ use crate::{
         http::Http,
         listener, middleware,
     },
-    store::{Database, change, idempotency, keyring},
+    store::{Database, Transaction, change, idempotency, keyring},
 };
 
-/// How often readiness is checked.
-const READINESS_PERIOD: Duration = Duration::from_secs(5);
+/// How often readiness is checked. With the time that a check may take, readiness is true within two seconds.
+const READINESS_PERIOD: Duration = Duration::from_millis(750);
 /// How long a readiness check may take.
-const READINESS_TIMEOUT: Duration = Duration::from_secs(4);
+const READINESS_TIMEOUT: Duration = Duration::from_secs(1);
 /// The largest difference between the clocks of a ready server and of its database.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
 /// How often expired rows are deleted.
@@ -102,7 +101,7 @@ pub async fn migrate<M: MigratorTrait>(database_url: &str, random: &dyn Random) 
 pub async fn start_epoch(
     database_url: &str,
     random: &dyn Random,
-    end: impl AsyncFnOnce(&DatabaseTransaction) -> anyhow::Result<()>,
+    end: impl AsyncFnOnce(&Transaction) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let db = connect(database_url).await?;
     let tx = db.write().await?;
@@ -165,7 +164,7 @@ pub async fn run<S: Service>(
     // Calls that outlive the drain must not delay the end of the process.
     let closing = async {
         service.before_close().await;
-        service.database().close().await
+        service.database().close().await;
     };
     let _ = timeout(CLOSE_TIMEOUT, closing).await;
     Ok(())
@@ -182,6 +181,10 @@ async fn report_readiness(
         loop {
             ticks.tick().await;
             let check = timeout(READINESS_TIMEOUT, is_ready(service)).await;
+            if check.is_err() {
+                service.database().suspect_connections();
+            }
+            service.database().discard_stale_connections();
             let is_ready = check.unwrap_or(false);
             if last.replace(is_ready) != Some(is_ready) {
                 tracing::info!(ready = is_ready, "readiness");
@@ -197,7 +200,7 @@ async fn report_readiness(
 
 async fn is_ready(service: &impl Service) -> bool {
     let db = service.database();
-    if db.ping().await.is_err() || !service.is_ready().await {
+    if db.check_writable().await.is_err() || !service.is_ready().await {
         return false;
     }
     let Ok(skew) = db.clock_skew(service.clock()).await else {

@@ -3,6 +3,7 @@
 use accord::{
     clock::UnixMillis,
     store::{
+        Transaction,
         audit::{Event, Origin},
         change::Change,
     },
@@ -13,8 +14,8 @@ use accord::{
     },
 };
 use sea_orm::{
-    DatabaseTransaction, Order::Desc, QueryOrder, QuerySelect, QueryTrait, Set, UpdateMany,
-    entity::prelude::*, sea_query::ExprTrait,
+    Order::Desc, QueryOrder, QuerySelect, QueryTrait, Set, UpdateMany, entity::prelude::*,
+    sea_query::ExprTrait,
 };
 
 use super::{
@@ -207,7 +208,7 @@ impl Store {
 
 /// Locks a client's row until the transaction ends. Updates of a client, and transactions that count or revoke its
 /// secrets, then run one after the other.
-pub(super) async fn lock_client(tx: &DatabaseTransaction, client_id: &ClientId) -> Result<()> {
+pub(super) async fn lock_client(tx: &Transaction, client_id: &ClientId) -> Result<()> {
     let client = Entity::find_by_id(client_id.as_str()).lock_exclusive();
     client.one(tx).await?.ok_or(Error::NotFound("client"))?;
     Ok(())
@@ -271,7 +272,7 @@ fn revise(client_id: &ClientId, now: UnixMillis) -> UpdateMany<Entity> {
 
 /// Sets columns of a client to the position of a change.
 pub(super) async fn set_seq(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     client_id: &ClientId,
     columns: &[Column],
     seq: i64,
@@ -285,7 +286,7 @@ pub(super) async fn set_seq(
 }
 
 pub(super) async fn insert_tenants(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     client_id: &ClientId,
     tenant_ids: &[TenantId],
 ) -> Result<()> {

@@ -3,7 +3,7 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        Creation,
+        Creation, Transaction,
         audit::{Event, Origin},
         idempotency::Outcome,
     },
@@ -12,7 +12,7 @@ use accord::{
         opaque::{OpaqueToken, TokenKind},
     },
 };
-use sea_orm::{ActiveValue::Set, DatabaseTransaction, entity::prelude::*};
+use sea_orm::{ActiveValue::Set, entity::prelude::*};
 use serde::Serialize;
 
 use super::{
@@ -199,7 +199,7 @@ impl Store {
 }
 
 /// Decides a pending setup. Rejects any other with its state.
-async fn decide(tx: &DatabaseTransaction, setup: &Setup, decision: Decision, now: UnixMillis) -> Result<()> {
+async fn decide(tx: &Transaction, setup: &Setup, decision: Decision, now: UnixMillis) -> Result<()> {
     let decided = Entity::update_many()
         .filter(Column::SetupId.eq(setup.setup_id.as_str()))
         .filter(Column::TenantId.eq(setup.tenant_id.as_str()))
