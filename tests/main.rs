@@ -12,6 +12,7 @@ mod consents;
 mod contract;
 mod demo;
 mod dev;
+mod faults;
 mod freshness;
 mod gateway;
 mod kill;
@@ -25,7 +26,7 @@ mod setups;
 mod tokens;
 mod walkthrough;
 
-use harness::suite::Tool::{Axe, Chromium, Curl, Envoy, Grpcurl, RequestsOauthlib};
+use harness::suite::Tool::{Axe, Chromium, Curl, Envoy, Grpcurl, Mount, PgBouncer, RequestsOauthlib};
 
 fn main() -> std::process::ExitCode {
     harness::suite::run(vec![
@@ -41,6 +42,10 @@ fn main() -> std::process::ExitCode {
         (&[], contract::not_available::tests()),
         (&[], demo::tests()),
         (&[], dev::tests()),
+        (&[Mount], faults::disk::tests()),
+        (&[], faults::network::tests()),
+        (&[PgBouncer], faults::pooler::tests()),
+        (&[], faults::server::tests()),
         (&[], freshness::tests()),
         (&[], gateway::tests()),
         (&[Envoy], gateway::closed::tests()),

@@ -39,6 +39,8 @@ use crate::{
 const READINESS_PERIOD: Duration = Duration::from_millis(750);
 /// How long a readiness check may take.
 const READINESS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long its small write may take.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(800);
 /// The largest difference between the clocks of a ready server and of its database.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
 /// How often expired rows are deleted.
@@ -181,9 +183,6 @@ async fn report_readiness(
         loop {
             ticks.tick().await;
             let check = timeout(READINESS_TIMEOUT, is_ready(service)).await;
-            if check.is_err() {
-                service.database().suspect_connections();
-            }
             service.database().discard_stale_connections();
             let is_ready = check.unwrap_or(false);
             if last.replace(is_ready) != Some(is_ready) {
@@ -200,7 +199,7 @@ async fn report_readiness(
 
 async fn is_ready(service: &impl Service) -> bool {
     let db = service.database();
-    if db.check_writable().await.is_err() || !service.is_ready().await {
+    if db.check_writable(HEARTBEAT_TIMEOUT).await.is_err() || !service.is_ready().await {
         return false;
     }
     let Ok(skew) = db.clock_skew(service.clock()).await else {

@@ -99,7 +99,7 @@ impl State {
 }
 
 impl Connection {
-    pub(super) fn new(session: TakenOut) -> Self {
+    fn new(session: TakenOut) -> Self {
         Self {
             session: Some(session),
             state: State::default(),
@@ -156,12 +156,14 @@ impl Connection {
         self.state.fault == Some(Fault::Lost)
     }
 
-    /// Waits for the answer to a statement that its user left behind, and rolls back.
+    /// Waits for the answer to a statement that its user left behind, and rolls back. The connection is then in order.
     async fn finish(&mut self) -> Result<(), SqlxError> {
         match self.state.in_transaction {
-            true => self.end("ROLLBACK").await,
-            false => run!(self, conn => conn.ping().await),
+            true => self.end("ROLLBACK").await?,
+            false => run!(self, conn => conn.ping().await)?,
         }
+        self.state.fault = None;
+        Ok(())
     }
 
     fn close(session: TakenOut, fault: Fault) {
@@ -194,11 +196,9 @@ impl Drop for Connection {
         };
         let mut left = Self::new(session);
         left.state.in_transaction = self.state.in_transaction;
-        runtime.spawn(async move {
-            if !matches!(timeout(FINISH_TIMEOUT, left.finish()).await, Ok(Ok(()))) {
-                left.state.fault.get_or_insert(Fault::Silence);
-            }
-        });
+        // Stays if the task is dropped, so that the connection is then closed.
+        left.state.fault = Some(Fault::Silence);
+        runtime.spawn(async move { timeout(FINISH_TIMEOUT, left.finish()).await });
     }
 }
 
@@ -221,6 +221,13 @@ impl Transaction {
 }
 
 impl Pool {
+    /// Takes a connection out, or opens one. An error tells that no statement has run.
+    pub(super) async fn take_out(&self) -> Result<Connection, DbErr> {
+        let session = self.acquire().await;
+        let session = session.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))?;
+        Ok(Connection::new(session))
+    }
+
     /// Begins a transaction. If the connection turns out to be lost, begins on a new one: nothing has happened yet.
     pub(super) async fn begin(&self) -> Result<Transaction, StoreError> {
         let mut connection = self.take_out().await?;
@@ -317,3 +324,7 @@ fn execution_error(error: SqlxError) -> DbErr {
 fn query_error(error: SqlxError) -> DbErr {
     DbErr::Query(RuntimeErr::SqlxError(error.into()))
 }
+
+#[cfg(test)]
+#[path = "tests/connection.rs"]
+mod tests;

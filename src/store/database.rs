@@ -13,7 +13,7 @@ use sea_orm::{
         sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
     },
 };
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::timeout};
 
 use super::{
     StoreError, checkpoint,
@@ -36,7 +36,7 @@ pub struct Database {
     /// On SQLite a pool of one connection, so that writers queue in order instead of polling for the file's lock. On
     /// PostgreSQL the same pool as `reader`.
     writer: Pool,
-    pub(super) heartbeat: Arc<Heartbeat>,
+    heartbeat: Arc<Heartbeat>,
     /// Background tasks. They end with the last clone.
     _background: Arc<JoinSet<()>>,
 }
@@ -176,6 +176,25 @@ impl Database {
         Ok(Duration::from_millis(ours.as_millis().abs_diff(theirs)))
     }
 
+    /// Checks by a small write that the database can be written. Without an answer within `limit`, every idle connection
+    /// becomes suspect.
+    pub async fn check_writable(&self, limit: Duration) -> Result<(), StoreError> {
+        let beat = timeout(limit, self.heartbeat.beat()).await;
+        beat.unwrap_or_else(|_elapsed| {
+            self.heartbeat.pool().suspicion().raise();
+            Err(StoreError::unavailable("no small write was committed in time"))
+        })
+    }
+
+    /// Checks that the database could be written within the last 200 ms, if it is one that can be replaced by another: a
+    /// PostgreSQL server. Call it before a read whose answer is remembered.
+    pub async fn check_current(&self) -> Result<(), StoreError> {
+        if self.backend() == DatabaseBackend::Sqlite || self.heartbeat.is_proven() {
+            return Ok(());
+        }
+        self.heartbeat.beat().await
+    }
+
     /// Closes idle connections that are old or that may be dead.
     pub fn discard_stale_connections(&self) {
         for pool in self.pools() {
@@ -205,7 +224,7 @@ fn new_pool(size: usize, options: Options, suspicion: Arc<Suspicion>) -> Result<
 /// Creates a pool and checks that its database can be reached.
 async fn open(size: usize, options: Options, suspicion: Arc<Suspicion>) -> Result<Pool, StoreError> {
     let pool = new_pool(size, options, suspicion)?;
-    pool.check().await?;
+    pool.take_out().await?;
     Ok(pool)
 }
 

@@ -249,3 +249,26 @@ fn describe(error: &DbErr) -> Cow<'static, str> {
     };
     text.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_fails_outside_of_this_program_is_unavailable_and_defects_are_not() {
+        let outside = [
+            "08006", "25006", "26000", "28P01", "3D000", "42501", "53100", "53300", "57014", "57P01",
+            "57P03", "58030", "XX000", // SQLite: IOERR_WRITE, READONLY_DBMOVED, FULL, CANTOPEN, NOTADB
+            "778", "1032", "13", "14", "26",
+        ];
+        for code in outside {
+            assert_eq!(meaning_of_code(code), Meaning::Unavailable, "{code}");
+        }
+        for code in ["40001", "40P01", "55P03", "5", "517", "6"] {
+            assert_eq!(meaning_of_code(code), Meaning::Busy, "{code}");
+        }
+        for code in ["22P02", "23502", "25P02", "42601", "42P01", "1", "19", "787", ""] {
+            assert_eq!(meaning_of_code(code), Meaning::Defect, "{code}");
+        }
+    }
+}

@@ -6,10 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sea_orm::{ConnectionTrait, DatabaseBackend, ExprTrait};
+use sea_orm::{ConnectionTrait, ExprTrait};
 use sea_orm_migration::prelude::{Expr, OnConflict, Query};
 
-use super::{Database, StoreError, pool::Pool};
+use super::{StoreError, pool::Pool};
 
 /// The table of the heartbeat, with one row.
 pub(super) const TABLE: &str = "heartbeat";
@@ -34,7 +34,14 @@ impl Heartbeat {
         &self.pool
     }
 
-    async fn beat(&self) -> Result<(), StoreError> {
+    /// Whether one was committed that began within the last 200 ms.
+    pub(super) fn is_proven(&self) -> bool {
+        let proven_at = *self.proven_at.lock().unwrap_or_else(PoisonError::into_inner);
+        proven_at.is_some_and(|at| at.elapsed() < PROOF_PERIOD)
+    }
+
+    /// Writes and commits one.
+    pub(super) async fn beat(&self) -> Result<(), StoreError> {
         let began = Instant::now();
         let next = Expr::col((TABLE, "beat")).add(1);
         let beat = Query::insert()
@@ -46,30 +53,5 @@ impl Heartbeat {
         self.pool.execute(&beat).await?;
         *self.proven_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
         Ok(())
-    }
-}
-
-impl Database {
-    /// Checks by a small write that the database can be written.
-    pub async fn check_writable(&self) -> Result<(), StoreError> {
-        self.heartbeat.beat().await
-    }
-
-    /// Checks that this database could be written within the last 200 ms, if it is one that can be replaced by another:
-    /// a PostgreSQL server. Call it before a read whose answer is remembered.
-    pub async fn check_current(&self) -> Result<(), StoreError> {
-        let heartbeat = &self.heartbeat;
-        let proven_at = *heartbeat.proven_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.backend() == DatabaseBackend::Sqlite
-            || proven_at.is_some_and(|at| at.elapsed() < PROOF_PERIOD)
-        {
-            return Ok(());
-        }
-        heartbeat.beat().await
-    }
-
-    /// Makes every idle connection suspect, after the database did not answer in time.
-    pub fn suspect_connections(&self) {
-        self.heartbeat.pool.suspicion().raise();
     }
 }

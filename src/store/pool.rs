@@ -17,14 +17,12 @@ use deadpool::{
     managed::{self, Metrics, Object, PoolConfig, PoolError, QueueMode, RecycleError, TimeoutType, Timeouts},
 };
 use sea_orm::{
-    DatabaseBackend, DbErr, RuntimeErr, SqlxError,
+    DatabaseBackend, SqlxError,
     sqlx::{
         ConnectOptions, Connection as _, Executor, PgConnection, SqliteConnection,
         postgres::PgConnectOptions, sqlite::SqliteConnectOptions,
     },
 };
-
-use super::connection::Connection;
 
 /// How long an operation waits for a free connection.
 pub(super) const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,7 +36,7 @@ const MAX_AGE: Duration = Duration::from_secs(30 * 60);
 const SUSPICION_PERIOD: Duration = Duration::from_millis(100);
 
 /// The settings of a session on PostgreSQL: the server gives up before this service does, so that it holds no lock for a
-/// client that has gone. Behind a pooler they are lost; see [`super::connection::BEGIN`] and docs/OPERATIONS.md.
+/// client that has gone. Behind a pooler they are lost; see docs/OPERATIONS.md.
 const SESSION: &str =
     "SET statement_timeout = '4s'; SET lock_timeout = '3s'; SET idle_in_transaction_session_timeout = '10s'";
 
@@ -115,27 +113,13 @@ impl Pool {
     }
 
     /// Takes a connection out, or opens one.
-    async fn acquire(&self) -> Result<Connection, SqlxError> {
-        match self.0.get().await {
-            Ok(session) => Ok(Connection::new(session)),
-            Err(PoolError::Backend(error)) => Err(error),
-            Err(PoolError::Timeout(TimeoutType::Create)) => {
-                Err(io::Error::from(io::ErrorKind::TimedOut).into())
-            }
-            Err(PoolError::Closed) => Err(SqlxError::PoolClosed),
-            Err(_) => Err(SqlxError::PoolTimedOut),
-        }
-    }
-
-    /// Checks that a connection can be opened.
-    pub(super) async fn check(&self) -> Result<(), DbErr> {
-        self.take_out().await.map(drop)
-    }
-
-    /// Does the same as [`Self::acquire`] with an error that tells that no statement has run.
-    pub(super) async fn take_out(&self) -> Result<Connection, DbErr> {
-        let connection = self.acquire().await;
-        connection.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))
+    pub(super) async fn acquire(&self) -> Result<TakenOut, SqlxError> {
+        self.0.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => error,
+            PoolError::Timeout(TimeoutType::Create) => io::Error::from(io::ErrorKind::TimedOut).into(),
+            PoolError::Closed => SqlxError::PoolClosed,
+            _ => SqlxError::PoolTimedOut,
+        })
     }
 
     pub(super) fn options(&self) -> &Options {
@@ -174,13 +158,6 @@ impl Pool {
 
     pub(super) fn is_closed(&self) -> bool {
         self.0.is_closed()
-    }
-
-    /// Returns how many connections are open, and how many of them are idle.
-    #[cfg(test)]
-    pub(super) fn open_and_idle(&self) -> (usize, usize) {
-        let status = self.0.status();
-        (status.size, status.available)
     }
 }
 

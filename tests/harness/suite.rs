@@ -42,6 +42,9 @@ pub enum Tool {
     Axe,
     Curl,
     RequestsOauthlib,
+    PgBouncer,
+    /// The right to mount, which root has.
+    Mount,
 }
 
 impl Tool {
@@ -52,6 +55,8 @@ impl Tool {
             Self::Envoy => &["envoy", "openssl"],
             Self::Chromium => &["chromium", "chromedriver"],
             Self::Curl => &["curl", "openssl"],
+            Self::PgBouncer => &["pgbouncer"],
+            Self::Mount => return (!super::disk::can_mount()).then_some("right to mount"),
             Self::Axe => return (!axe().is_file()).then_some("axe-core"),
             Self::RequestsOauthlib => {
                 let import = python()

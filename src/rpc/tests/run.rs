@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::{Router, body::Body, http::Response, routing::get};
+use sea_orm::ConnectionTrait;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -123,8 +124,11 @@ impl Service for Panics {
 }
 
 async fn panics(url: &str) -> Panics {
+    let db = Database::connect(url).await.unwrap();
+    let heartbeat = "CREATE TABLE heartbeat (id integer PRIMARY KEY, beat bigint)";
+    db.read().execute_unprepared(heartbeat).await.unwrap();
     Panics {
-        db: Database::connect(url).await.unwrap(),
+        db,
         clock: test_clock(),
     }
 }
@@ -222,7 +226,7 @@ async fn a_server_with_a_closed_database_is_not_ready() {
     let database = sqlite();
     let service = panics(&database.url).await;
     assert!(is_ready(&service).await);
-    service.db.close().await.unwrap();
+    service.db.close().await;
     assert!(!is_ready(&service).await);
 }
 

@@ -101,7 +101,7 @@ async fn is_migrated_leaves_a_new_database_unchanged() {
 #[tokio::test]
 async fn clock_skew_compares_with_the_databases_clock() {
     for (place, db) in migrated().await {
-        db.check_writable().await.unwrap();
+        db.check_writable(Duration::from_secs(10)).await.unwrap();
         let close = db.clock_skew(&SystemClock).await.unwrap();
         assert!(close < Duration::from_secs(5), "{place:?}: {close:?}");
         let clock = test_clock();
@@ -120,7 +120,10 @@ async fn a_closed_database_is_unavailable() {
     for (place, db) in migrated().await {
         db.close().await;
         assert!(
-            matches!(db.check_writable().await, Err(StoreError::Unavailable(_))),
+            matches!(
+                db.check_writable(Duration::from_secs(10)).await,
+                Err(StoreError::Unavailable(_))
+            ),
             "{place:?}"
         );
         assert!(

@@ -109,8 +109,10 @@ impl Store {
         Ok(change::position(self.db.read()).await?)
     }
 
-    /// Reads at most `limit` changes after a position; without a position, the feed's own.
+    /// Reads at most `limit` changes after a position; without a position, the feed's own. Fails if the database can't
+    /// be written: what an old primary answers is out of date.
     pub async fn changes_after(&self, after: Option<&Position>, limit: u64) -> Result<FeedPage> {
+        self.db.check_current().await?;
         Ok(change::read(self.db.read(), after, limit).await?)
     }
 
