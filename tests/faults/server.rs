@@ -116,4 +116,7 @@ async fn after_a_failover_the_services_are_whole_and_nothing_is_lost() {
     let open = sessions(&primary);
     assert_eq!(open, 0, "sessions are left at the old primary");
     stage.ends("failover").await;
+    // So that the databases can be dropped.
+    primary.execute("ALTER SYSTEM RESET ALL");
+    primary.execute("SELECT pg_reload_conf()");
 }

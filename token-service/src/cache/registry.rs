@@ -124,7 +124,7 @@ impl Cache {
             return Ok(client);
         }
         let check = self.checks.enter((client_id.clone(), secret_id.clone()));
-        let _check = self.within_wait_limit(check).await?;
+        let _check = wait_for_another(check).await?;
         // The call that this one waited for may have verified the same secret.
         let client = self.active_client(client_id).await?;
         if self.is_known(&client.value, secret_id, mac)? {
@@ -232,7 +232,7 @@ impl Cache {
             // that starts under load would flood the registry, until it answers neither reads nor the change feed.
             // Without a lease memory serves nothing, so waiting saves no read.
             let _flight = match self.registry_changes.lease() {
-                Some(_) => Some(self.within_wait_limit(facts.reads.enter(key.clone())).await?),
+                Some(_) => Some(wait_for_another(facts.reads.enter(key.clone())).await?),
                 None => None,
             };
             if let Some(fact) = self.facts.find(&self.registry_changes, facts, key) {
@@ -245,7 +245,7 @@ impl Cache {
         .await
     }
 
-    /// Waits for other calls, at most [`WAIT_LIMIT`]. Then fails with [`Error::Busy`] if the registry has answered
+    /// Waits for a permit to read, at most [`WAIT_LIMIT`]. Then fails with [`Error::Busy`] if the registry has answered
     /// within the last lease, else with [`Error::RegistryUnavailable`].
     async fn within_wait_limit<T>(&self, wait: impl Future<Output = T>) -> Result<T> {
         timeout(WAIT_LIMIT, wait).await.map_err(|_elapsed| {
@@ -339,4 +339,11 @@ impl Cache {
 fn require_active(client: FactAsOf<KnownClient>) -> Result<FactAsOf<KnownClient>> {
     let is_active = client.value.active;
     is_active.then_some(client).ok_or(Error::InvalidClient)
+}
+
+/// Waits for another call that does the same, at most [`WAIT_LIMIT`]. One that takes longer waits for a database, also
+/// if the registry answers others.
+async fn wait_for_another<T>(wait: impl Future<Output = T>) -> Result<T> {
+    let entered = timeout(WAIT_LIMIT, wait).await;
+    entered.map_err(|_elapsed| Error::RegistryUnavailable)
 }
