@@ -108,10 +108,6 @@ impl Stage {
             );
             sleep(POLL).await;
         }
-        println!(
-            "{what}: whole after {:?}",
-            started.elapsed().saturating_sub(UNBROKEN)
-        );
         assert_eq!(self.load.seen.wrong(), [""; 0], "{what}");
     }
 
@@ -124,9 +120,9 @@ impl Stage {
         let seen = self.load.stop().await;
         assert_eq!(seen.wrong(), [""; 0], "{what}");
         let recorded = recorded(&self.world).await;
-        let tokens = seen.tokens.lock().unwrap();
+        let tokens = std::mem::take(&mut *seen.tokens.lock().unwrap());
         assert!(!tokens.is_empty());
-        for token in tokens.iter() {
+        for token in &tokens {
             assert!(recorded.contains(token), "{what}: a token without its event");
         }
         let known = scopes(&self.world).await;

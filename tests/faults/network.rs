@@ -52,7 +52,6 @@ async fn the_services_outlive_every_fault_of_the_network() {
 
     // What the server believes of connections that the services gave up is bounded by its own settings.
     let open = sessions(&server);
-    println!("{open} sessions");
     stage.ends("network").await;
     assert!(open <= 4 * SESSIONS, "{open} sessions");
     drop(proxy);
