@@ -20,13 +20,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result, found},
-    model::{
-        change::Changes,
-        client::Client,
-        tenant::Tenant,
-        user::User,
-        watermark::{AsOf, LEASE},
-    },
+    model::{change::Changes, client::Client, tenant::Tenant, user::User, watermark::AsOf},
     registry::{Registry, UserRef},
 };
 
@@ -36,8 +30,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 const MAX_USES: usize = 1_000;
 /// How often the tag keys are read without a lease.
 const READ_TAG_KEYS_EVERY: Duration = Duration::from_secs(1);
-/// How long a call waits for others that read the same fact or check the same secret. It exceeds [`LEASE`], so that by
-/// then it is known whether the registry answers.
+/// How long a call waits for others that read the same fact or check the same secret.
 const WAIT_LIMIT: Duration = Duration::from_secs(1);
 
 impl ChangeSource for Registry {
@@ -105,7 +98,7 @@ impl Cache {
             }
             last_read.is_some_and(|(_, succeeds)| succeeds)
         };
-        let are_newest = self.within_wait_limit(read).await?;
+        let are_newest = wait_for_others(read).await?;
         match secret.is_tagged_for(client_id, &**self.registry.tag_keys()) {
             false if !are_newest => Err(Error::RegistryUnavailable),
             is_tagged => Ok(is_tagged),
@@ -124,7 +117,7 @@ impl Cache {
             return Ok(client);
         }
         let check = self.checks.enter((client_id.clone(), secret_id.clone()));
-        let _check = wait_for_another(check).await?;
+        let _check = wait_for_others(check).await?;
         // The call that this one waited for may have verified the same secret.
         let client = self.active_client(client_id).await?;
         if self.is_known(&client.value, secret_id, mac)? {
@@ -232,29 +225,17 @@ impl Cache {
             // that starts under load would flood the registry, until it answers neither reads nor the change feed.
             // Without a lease memory serves nothing, so waiting saves no read.
             let _flight = match self.registry_changes.lease() {
-                Some(_) => Some(wait_for_another(facts.reads.enter(key.clone())).await?),
+                Some(_) => Some(wait_for_others(facts.reads.enter(key.clone())).await?),
                 None => None,
             };
             if let Some(fact) = self.facts.find(&self.registry_changes, facts, key) {
                 return Ok(fact);
             }
-            let _permit = self.within_wait_limit(self.registry_reads.acquire()).await?;
+            let _permit = wait_for_others(self.registry_reads.acquire()).await?;
             let read = read().await?;
             Ok(self.facts.keep(&self.registry_changes, facts, key.clone(), read))
         })
         .await
-    }
-
-    /// Waits for a permit to read, at most [`WAIT_LIMIT`]. Then fails with [`Error::Busy`] if the registry has answered
-    /// within the last lease, else with [`Error::RegistryUnavailable`].
-    async fn within_wait_limit<T>(&self, wait: impl Future<Output = T>) -> Result<T> {
-        timeout(WAIT_LIMIT, wait).await.map_err(|_elapsed| {
-            let since = Instant::now().checked_sub(LEASE);
-            match since.is_some_and(|since| self.registry_changes.is_complete_since(since)) {
-                true => Error::Busy,
-                false => Error::RegistryUnavailable,
-            }
-        })
     }
 
     /// Returns a client.
@@ -341,9 +322,9 @@ fn require_active(client: FactAsOf<KnownClient>) -> Result<FactAsOf<KnownClient>
     is_active.then_some(client).ok_or(Error::InvalidClient)
 }
 
-/// Waits for another call that does the same, at most [`WAIT_LIMIT`]. One that takes longer waits for a database, also
-/// if the registry answers others.
-async fn wait_for_another<T>(wait: impl Future<Output = T>) -> Result<T> {
+/// Waits for other calls, at most [`WAIT_LIMIT`]. Those that take longer wait for the registry or for a database, also
+/// if the registry has answered others meanwhile.
+async fn wait_for_others<T>(wait: impl Future<Output = T>) -> Result<T> {
     let entered = timeout(WAIT_LIMIT, wait).await;
     entered.map_err(|_elapsed| Error::RegistryUnavailable)
 }
