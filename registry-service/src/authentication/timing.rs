@@ -63,7 +63,9 @@ async fn the_time_of_a_sign_in_tells_neither_account_nor_password() {
     let created = store.create_user(&creation("RegisterUser"), ada).await;
     let token = created.unwrap().1.unwrap();
     let chosen = Password::parse(PASSWORD).unwrap();
-    complete_enrolment(&store, origin(), token, chosen, None).await.unwrap();
+    complete_enrolment(&store, origin(), token, chosen, None)
+        .await
+        .unwrap();
     let mut samples: [Vec<f64>; 5] = Default::default();
     for _ in 0..ROUNDS {
         for (kind, seconds) in samples.iter_mut().enumerate() {
