@@ -297,10 +297,11 @@ impl Deployment {
 /// Leaves a database that was filled at once as one that grew: with statistics, and with nothing left to
 /// write back.
 async fn settle(url: &str) -> Result<()> {
-    let db = Database::connect(url).await?;
-    if db.backend() == DatabaseBackend::Postgres {
-        db.read().execute_unprepared("VACUUM ANALYZE").await?;
-        db.read().execute_unprepared("CHECKPOINT").await?;
+    // Not a connection of the services, which would not wait so long.
+    let db = sea_orm::Database::connect(url).await?;
+    if db.get_database_backend() == DatabaseBackend::Postgres {
+        db.execute_unprepared("VACUUM ANALYZE").await?;
+        db.execute_unprepared("CHECKPOINT").await?;
     }
     // SQLite writes its log back when the last connection closes.
     Ok(db.close().await?)
@@ -313,6 +314,6 @@ async fn issued_tokens(url: &str) -> Result<u64> {
     let count = Statement::from_string(db.backend(), count);
     let row = db.read().query_one_raw(count).await?.context("no count")?;
     let events: i64 = row.try_get("", "events")?;
-    db.close().await?;
+    db.close().await;
     Ok(u64::try_from(events)?)
 }

@@ -63,6 +63,8 @@ pub mod clock;
 #[cfg(feature = "service")]
 pub mod keys;
 #[cfg(feature = "service")]
+pub mod log_limit;
+#[cfg(feature = "service")]
 pub mod position;
 #[cfg(feature = "service")]
 pub mod random;

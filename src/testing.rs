@@ -172,7 +172,7 @@ fn database_on(server: &str) -> TestDatabase {
     }
 }
 
-/// A PostgreSQL server for measurements, which syncs each commit to the disk. It stops when it is dropped or the process
+/// A PostgreSQL server of one test's own, which syncs each commit to the disk and starts again when it stops. It stops when it is dropped or the process
 /// ends, and leaves no files.
 pub struct DurablePostgres(Cluster);
 
@@ -195,6 +195,33 @@ impl DurablePostgres {
         database_on(self.0.url())
     }
 
+    /// Starts a standby of this server.
+    pub fn standby(&self) -> Self {
+        Self(Cluster::start_standby(&self.0).expect("a standby starts"))
+    }
+
+    /// Returns the URL of the server's first database, for its superuser.
+    pub fn url(&self) -> &str {
+        self.0.url()
+    }
+
+    /// Executes a statement as the superuser.
+    pub fn execute(&self, sql: &str) {
+        postgres::execute(self.url(), sql.to_owned()).expect("the statement succeeds");
+    }
+
+    /// Returns the number that a query of the superuser results in.
+    pub fn number(&self, sql: &str) -> i64 {
+        postgres::number(self.url(), sql.to_owned()).expect("the query succeeds")
+    }
+
+    /// Sends a signal, by its name, to the server's main process.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.pid().to_string();
+        let sent = Command::new("kill").args([&format!("-{signal}"), &pid]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -{signal} {pid}");
+    }
+
     /// Returns the directory of the server's files.
     pub fn directory(&self) -> &Path {
         self.0.directory()
@@ -204,6 +231,16 @@ impl DurablePostgres {
     pub fn pid(&self) -> u32 {
         self.0.pid().expect("a running server says its process id")
     }
+}
+
+/// Executes statements, separated by semicolons, on the database of a URL.
+pub fn execute_on(url: &str, sql: &str) {
+    try_execute_on(url, sql).expect("the statements succeed");
+}
+
+/// Does the same, and returns why it failed.
+pub fn try_execute_on(url: &str, sql: &str) -> Result<(), String> {
+    postgres::execute(url, sql.to_owned())
 }
 
 impl fmt::Debug for DurablePostgres {

@@ -12,6 +12,7 @@ mod consents;
 mod contract;
 mod demo;
 mod dev;
+mod faults;
 mod freshness;
 mod gateway;
 mod grpc_callers;
@@ -27,7 +28,7 @@ mod setups;
 mod tokens;
 mod walkthrough;
 
-use harness::suite::Tool::{Axe, Chromium, Curl, Envoy, Go, Grpcurl, Java, Node, Python};
+use harness::suite::Tool::{Axe, Chromium, Curl, Envoy, Go, Grpcurl, Java, Mount, Node, PgBouncer, Python};
 
 fn main() -> std::process::ExitCode {
     harness::suite::run(vec![
@@ -44,6 +45,10 @@ fn main() -> std::process::ExitCode {
         (&[], contract::not_available::tests()),
         (&[], demo::tests()),
         (&[], dev::tests()),
+        (&[Mount], faults::disk::tests()),
+        (&[], faults::network::tests()),
+        (&[PgBouncer], faults::pooler::tests()),
+        (&[], faults::server::tests()),
         (&[], freshness::tests()),
         (&[], gateway::tests()),
         (&[Envoy], gateway::closed::tests()),

@@ -113,11 +113,11 @@ pub async fn run(setup: &Setup, plan: &Plan) -> Result<Dataset> {
         secrets.push(rows::secret(client, secret, hashed, is_ended));
     }
     insert(&db, secrets.into_iter()).await?;
-    db.close().await?;
+    db.close().await;
 
     let db = Database::connect(&plan.token_url).await?;
     insert(&db, clients.iter().map(rows::active_grant)).await?;
-    db.close().await?;
+    db.close().await;
 
     let live = |client| credentials(client, &client.secret);
     let ended = |client| credentials(client, &client.ended_secret);
@@ -153,7 +153,7 @@ impl Dataset {
         let db = Database::connect(&self.token_url).await?;
         insert(&db, grants.into_iter()).await?;
         insert(&db, rows.into_iter()).await?;
-        db.close().await?;
+        db.close().await;
         Ok(codes)
     }
 }

@@ -24,9 +24,12 @@ use tonic::Status;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::sensitive_headers::{SetSensitiveRequestHeadersLayer, SetSensitiveResponseHeadersLayer};
 
-use crate::rpc::{
-    context::{self, CallContext},
-    status::Problem,
+use crate::{
+    log_limit::LogLimit,
+    rpc::{
+        context::{self, CallContext},
+        status::Problem,
+    },
 };
 
 /// The header of the request id.
@@ -56,6 +59,9 @@ impl Route {
         route.unwrap_or("none")
     }
 }
+
+/// How often the log has a line for a call that is UNAVAILABLE.
+const OUTAGE_LOG_PERIOD: Duration = Duration::from_secs(1);
 
 /// The differences between gRPC and HTTP.
 pub(super) trait Protocol: Clone + Send + Sync + 'static {
@@ -172,12 +178,19 @@ impl Drop for LogLine {
         let (caller, failure) = (&self.caller, &self.failure);
         let elapsed = self.started.elapsed();
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        if failure.is_none() && elapsed < SLOW {
-            tracing::debug!(%method, path, caller, elapsed_ms, "served");
+        if failure.is_none() && elapsed < SLOW || is_one_of_many(failure.as_deref()) {
+            tracing::debug!(%method, path, caller, failure, elapsed_ms, "served");
         } else {
             tracing::info!(%method, path, caller, failure, elapsed_ms, "served");
         }
     }
+}
+
+/// Whether the log has told of such a failure a moment ago. During an outage every call fails, and none of their lines
+/// says why.
+fn is_one_of_many(failure: Option<&str>) -> bool {
+    static LIMIT: LogLimit = LogLimit::new(OUTAGE_LOG_PERIOD);
+    failure.is_some_and(|failure| ["Unavailable", "503"].contains(&failure) && LIMIT.check(failure).is_none())
 }
 
 #[derive(Debug, thiserror::Error)]

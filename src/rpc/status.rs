@@ -146,10 +146,7 @@ impl From<Violations> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable => {
-                tracing::warn!("the database does not answer");
-                Self::unavailable()
-            }
+            error if error.is_temporary() => Self::unavailable(),
             other => Self::internal(&other),
         }
     }

@@ -4,13 +4,10 @@
 //! it commits. So the order of numbers is the order of commits, without gaps: a reader that has read up to `seq` has
 //! missed no change committed before.
 
-use sea_orm::{
-    ActiveValue::Set, ConnectionTrait, DatabaseTransaction, ExprTrait, QueryOrder, QuerySelect,
-    entity::prelude::*,
-};
+use sea_orm::{ActiveValue::Set, ConnectionTrait, ExprTrait, QueryOrder, QuerySelect, entity::prelude::*};
 use sea_orm_migration::prelude::{Expr, OnConflict, Query};
 
-use super::StoreError;
+use super::{StoreError, Transaction};
 use crate::{
     clock::UnixMillis,
     position::{Epoch, Position},
@@ -102,11 +99,7 @@ pub async fn position(conn: &impl ConnectionTrait) -> Result<Position, StoreErro
 
 /// Publishes changes with the transaction, and returns the number of the last one. Without changes, returns the number
 /// of the last committed change. Call it as late as possible: all other writers wait from here to the commit.
-pub async fn publish(
-    tx: &DatabaseTransaction,
-    changes: &[Change],
-    now: UnixMillis,
-) -> Result<i64, StoreError> {
+pub async fn publish(tx: &Transaction, changes: &[Change], now: UnixMillis) -> Result<i64, StoreError> {
     let count = i64::try_from(changes.len()).map_err(|_| MISSING_COUNTER)?;
     if count == 0 {
         return Ok(position(tx).await?.seq);
@@ -230,7 +223,7 @@ pub async fn ensure(conn: &impl ConnectionTrait, random: &dyn Random) -> Result<
 
 /// Starts a new epoch, for a database restored from a backup. Without one, positions from between backup and restore
 /// would name changes that are made after the restore. Numbers continue from the backup's.
-pub async fn start_epoch(tx: &DatabaseTransaction, random: &dyn Random) -> Result<Position, StoreError> {
+pub async fn start_epoch(tx: &Transaction, random: &dyn Random) -> Result<Position, StoreError> {
     let epoch = Epoch::generate(random);
     counter::Entity::update_many()
         .col_expr(counter::Column::Epoch, Expr::value(epoch.as_str()))

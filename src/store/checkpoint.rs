@@ -1,23 +1,20 @@
 //! Checkpoints SQLite's write-ahead log in the background. By default SQLite checkpoints within a commit, and all other
 //! writers wait.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use sea_orm::sqlx::{
-    self, Row, SqliteExecutor,
-    sqlite::{Sqlite, SqlitePool},
-};
+use sea_orm::{ConnectionTrait, DbErr, Statement};
 use tokio::{task::JoinSet, time::sleep};
 
-use crate::store::pinned_connection::PinnedConnection;
+use super::pool::Pool;
 
 /// How often the log is checkpointed.
 const PERIOD: Duration = Duration::from_millis(500);
 /// The length from which the log is restarted, in pages: 16 MiB.
-const LONG: i64 = 4_000;
+const LONG: i32 = 4_000;
 
 /// Starts the task. It ends when it is dropped or the pools close.
-pub(super) fn start(reader: SqlitePool, writer: Arc<PinnedConnection<Sqlite>>) -> JoinSet<()> {
+pub(super) fn start(reader: Pool, writer: Pool) -> JoinSet<()> {
     let mut task = JoinSet::new();
     task.spawn(async move {
         while !reader.is_closed() {
@@ -31,35 +28,27 @@ pub(super) fn start(reader: SqlitePool, writer: Arc<PinnedConnection<Sqlite>>) -
     task
 }
 
-async fn checkpoint_and_restart(
-    reader: &SqlitePool,
-    writer: &PinnedConnection<Sqlite>,
-) -> Result<(), sqlx::Error> {
+async fn checkpoint_and_restart(reader: &Pool, writer: &Pool) -> Result<(), DbErr> {
     if checkpoint(reader).await? > LONG {
         // Little was added meanwhile. The log restarts after a second checkpoint without a writer.
-        checkpoint(writer.unpin().pool()).await?;
+        checkpoint(writer).await?;
     }
     Ok(())
 }
 
 /// Checkpoints the pages that no reader needs. Returns the length of the log, in pages.
-async fn checkpoint(conn: impl SqliteExecutor<'_>) -> Result<i64, sqlx::Error> {
-    let row = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
-        .fetch_one(conn)
-        .await?;
-    row.try_get("log")
+async fn checkpoint(pool: &Pool) -> Result<i32, DbErr> {
+    let checkpoint = Statement::from_string(pool.backend(), "PRAGMA wal_checkpoint(PASSIVE)");
+    let row = pool.query_one_raw(checkpoint).await?;
+    row.ok_or(DbErr::RecordNotFound(String::new()))?
+        .try_get("", "log")
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use sea_orm::{ConnectionTrait, TransactionTrait};
-
     use super::*;
-    use crate::{
-        store::{Database, database::Writer},
-        testing::sqlite,
-    };
+    use crate::{store::Database, testing::sqlite};
 
     const TABLE: &str = "CREATE TABLE filled (page BLOB)";
     const ROW: &str = "INSERT INTO filled VALUES (zeroblob(10))";
@@ -74,10 +63,7 @@ mod tests {
     async fn a_long_log_restarts_once_no_reader_needs_it() {
         let database = sqlite();
         let db = Database::connect(&database.url).await.unwrap();
-        let reader = db.read().get_sqlite_connection_pool();
-        let Writer::Sqlite(writer) = db.writer() else {
-            unreachable!()
-        };
+        let (reader, writer) = (db.read(), db.writer());
         run(&db, TABLE).await;
         let fill = format!(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {LONG} + 100)
@@ -85,16 +71,14 @@ mod tests {
         );
         run(&db, &fill).await;
         // A reader prevents the restart, and nothing waits for the reader.
-        let reading = db.read().begin().await.unwrap();
-        let ask = "SELECT COUNT(*) FROM filled";
-        reading.execute_unprepared(ask).await.unwrap();
+        let mut reading = db.read().take_out().await.unwrap();
+        let ask = "BEGIN; SELECT COUNT(*) FROM filled";
+        reading.execute_text(ask).await.unwrap();
         run(&db, ROW).await;
         checkpoint_and_restart(reader, writer).await.unwrap();
         run(&db, ROW).await;
         assert!(checkpoint(reader).await.unwrap() > LONG);
-        reading.rollback().await.unwrap();
-        // An idle pinned connection does not prevent the restart.
-        writer.pin(writer.acquire().await.unwrap());
+        reading.execute_text("ROLLBACK").await.unwrap();
         checkpoint_and_restart(reader, writer).await.unwrap();
         run(&db, ROW).await;
         assert!(checkpoint(reader).await.unwrap() < 10);

@@ -5,44 +5,40 @@ use std::{
 };
 
 use sea_orm::{
-    ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, SqliteTransactionMode,
-    SqlxError, SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseBackend, DatabaseConnection, SqlxError, SqlxPostgresConnector,
+    SqlxSqliteConnector, Statement,
     sqlx::{
-        ConnectOptions, Connection, Executor,
-        postgres::{PgConnectOptions, PgPoolOptions, Postgres},
-        sqlite::{
-            Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-        },
+        ConnectOptions,
+        postgres::{PgConnectOptions, PgPoolOptions},
+        sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
     },
 };
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::timeout};
 
-use super::{StoreError, checkpoint, pinned_connection::PinnedConnection};
+use super::{
+    StoreError, checkpoint,
+    connection::Transaction,
+    heartbeat::Heartbeat,
+    pool::{Options, Pool, Suspicion, WAIT_TIMEOUT},
+};
 use crate::clock::Clock;
 
-/// How long an operation waits for a free connection, and on SQLite for the lock of another process.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-const POSTGRES_CONNECTIONS: u32 = 16;
-const SQLITE_READERS: u32 = 8;
+const POSTGRES_CONNECTIONS: usize = 16;
+/// The second is for a moment in which the first one keeps silent.
+const HEARTBEAT_CONNECTIONS: usize = 2;
+const SQLITE_READERS: usize = 8;
 
 /// A SQLite or PostgreSQL database. Cheap to clone.
 #[derive(Clone, derive_more::Debug)]
 #[debug("Database({:?})", self.backend())]
 pub struct Database {
-    reader: DatabaseConnection,
+    reader: Pool,
     /// On SQLite a pool of one connection, so that writers queue in order instead of polling for the file's lock. On
     /// PostgreSQL the same pool as `reader`.
-    writer: DatabaseConnection,
-    pinned: Writer,
+    writer: Pool,
+    heartbeat: Arc<Heartbeat>,
     /// Background tasks. They end with the last clone.
     _background: Arc<JoinSet<()>>,
-}
-
-/// The pinned connection of the writing pool.
-#[derive(Clone)]
-pub(super) enum Writer {
-    Sqlite(Arc<PinnedConnection<Sqlite>>),
-    Postgres(Arc<PinnedConnection<Postgres>>),
 }
 
 impl Database {
@@ -50,7 +46,7 @@ impl Database {
     ///
     /// Creates a missing SQLite file that only its owner can read (mode 0600, as then its WAL). SQLite runs with a
     /// WAL, `synchronous=FULL`, foreign keys and `secure_delete`. PostgreSQL runs at READ COMMITTED, with at most 16
-    /// connections. An operation waits at most five seconds for a connection or a lock.
+    /// connections, and two for the heartbeat. An operation waits at most five seconds for a connection or a lock.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the database can't be reached. [`StoreError::Database`] for a malformed URL, for
@@ -69,14 +65,14 @@ impl Database {
         }
         let options = SqliteConnectOptions::from_str(url).map_err(|_| invalid_url())?;
         create_private(options.get_filename()).map_err(|error| {
-            tracing::warn!(reason = %error.kind(), "the database file can't be created");
-            StoreError::Unavailable
+            StoreError::unavailable(format!("the database file can't be created: {}", error.kind()))
         })?;
         let options = options
-            .create_if_missing(true)
+            // A service that finds its file missing must not go on with an empty one.
+            .create_if_missing(false)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(ACQUIRE_TIMEOUT)
+            .busy_timeout(BUSY_TIMEOUT)
             .foreign_keys(true)
             // Beyond this a commit checkpoints; see `checkpoint`, which keeps the log shorter.
             .pragma("wal_autocheckpoint", "16000")
@@ -85,15 +81,15 @@ impl Database {
             // Holds an insert of audit events for each number of rows, and all other statements.
             .statement_cache_capacity(256)
             .disable_statement_logging();
+        let options = Options::Sqlite(options);
         // The writer first: it switches the file to WAL before readers open it.
-        let writer = sqlite_pool(1, options.clone()).await?;
-        let reader = sqlite_pool(SQLITE_READERS, options).await?;
-        let pinned = Arc::new(PinnedConnection::new(writer.clone()));
-        let background = checkpoint::start(reader.clone(), pinned.clone());
+        let writer = open(1, options.clone(), Arc::default()).await?;
+        let reader = open(SQLITE_READERS, options, Arc::default()).await?;
+        let background = checkpoint::start(reader.clone(), writer.clone());
         Ok(Self {
-            reader: SqlxSqliteConnector::from_sqlx_sqlite_pool(reader),
-            writer: SqlxSqliteConnector::from_sqlx_sqlite_pool(writer),
-            pinned: Writer::Sqlite(pinned),
+            reader,
+            heartbeat: Arc::new(Heartbeat::new(writer.clone())),
+            writer,
             _background: Arc::new(background),
         })
     }
@@ -102,64 +98,64 @@ impl Database {
         let options = PgConnectOptions::from_str(url)
             .map_err(|_| invalid_url())?
             .application_name("accord")
+            // PgBouncer refuses this parameter at the start of a session. No column is a floating-point number.
+            .extra_float_digits(None)
             .disable_statement_logging();
-        let pool = PgPoolOptions::new()
-            .max_connections(POSTGRES_CONNECTIONS)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            // The pool checks returned connections; another check costs a round trip.
-            .test_before_acquire(false)
-            .after_connect(|conn, _| {
-                // A setting of the session saves a statement in each transaction.
-                let set = conn.execute("SET default_transaction_isolation = 'read committed'");
-                Box::pin(async move { set.await.map(drop) })
-            })
-            .connect_with(options)
-            .await?;
-        let pinned = Arc::new(PinnedConnection::new(pool.clone()));
-        let pool = SqlxPostgresConnector::from_sqlx_postgres_pool(pool);
+        let options = Options::Postgres(options);
+        let suspicion = Arc::default();
+        let pool = open(POSTGRES_CONNECTIONS, options.clone(), Arc::clone(&suspicion)).await?;
         Ok(Self {
             reader: pool.clone(),
             writer: pool,
-            pinned: Writer::Postgres(pinned),
+            // A pool of its own, so that readiness does not wait for calls.
+            heartbeat: Arc::new(Heartbeat::new(new_pool(
+                HEARTBEAT_CONNECTIONS,
+                options,
+                suspicion,
+            )?)),
             _background: Arc::default(),
         })
     }
 
     /// Returns the connections for reads and single statements.
-    pub fn read(&self) -> &DatabaseConnection {
+    pub fn read(&self) -> &Pool {
         &self.reader
     }
 
-    /// Returns the pinned connection, for a writer that runs all the time.
-    pub(super) fn writer(&self) -> &Writer {
-        &self.pinned
+    /// Returns the connections for single statements that write.
+    pub(super) fn writer(&self) -> &Pool {
+        &self.writer
     }
 
     /// Begins a transaction that may write: BEGIN IMMEDIATE on SQLite, READ COMMITTED on PostgreSQL. Dropping it rolls
     /// back.
     ///
     /// SQLite has one at a time: a task that holds one and begins another waits in vain.
-    pub async fn write(&self) -> Result<DatabaseTransaction, StoreError> {
-        let (sqlite_transaction_mode, _unpinned) = match &self.pinned {
-            Writer::Sqlite(pinned) => (Some(SqliteTransactionMode::Immediate), Some(pinned.unpin())),
-            // The pool has other connections.
-            Writer::Postgres(_) => (None, None),
-        };
-        let options = TransactionOptions {
-            sqlite_transaction_mode,
-            ..Default::default()
-        };
-        Ok(self.writer.begin_with_options(options).await?)
+    pub async fn write(&self) -> Result<Transaction, StoreError> {
+        self.writer.begin().await
+    }
+
+    /// Opens connections of sea-orm, which migrations need.
+    pub(super) async fn schema(&self) -> Result<DatabaseConnection, StoreError> {
+        // As many as one migration needs, with the time to wait for another replica's.
+        Ok(match self.writer.options().clone() {
+            Options::Sqlite(options) => {
+                let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options);
+                SqlxSqliteConnector::from_sqlx_sqlite_pool(pool.await?)
+            }
+            Options::Postgres(options) => {
+                let pool = PgPoolOptions::new()
+                    .max_connections(1)
+                    .acquire_timeout(WAIT_TIMEOUT)
+                    .connect_with(options);
+                SqlxPostgresConnector::from_sqlx_postgres_pool(pool.await?)
+            }
+        })
     }
 
     /// Returns the kind of database.
     pub fn backend(&self) -> DatabaseBackend {
-        self.reader.get_database_backend()
-    }
-
-    /// Checks that the database answers within five seconds.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        Ok(self.reader.ping().await?)
+        self.reader.backend()
     }
 
     /// Returns the difference between `clock` and the database's clock, corrected by half a round trip. It is zero for
@@ -173,36 +169,62 @@ impl Database {
             "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint) AS now",
         );
         let before = clock.now();
-        let row = self.reader.query_one_raw(query).await?;
+        let row = self.heartbeat.pool().query_one_raw(query).await?;
         let ours = before.plus(clock.now().since(before) / 2);
         let row = row.ok_or(StoreError::Corrupt("the database's clock"))?;
         let theirs: i64 = row.try_get("", "now")?;
         Ok(Duration::from_millis(ours.as_millis().abs_diff(theirs)))
     }
 
-    /// Closes all connections, once they are no longer in use.
-    pub async fn close(&self) -> Result<(), StoreError> {
-        let _unpinned = match &self.pinned {
-            Writer::Sqlite(pinned) => (Some(pinned.unpin()), None),
-            Writer::Postgres(pinned) => (None, Some(pinned.unpin())),
-        };
-        self.writer.close_by_ref().await?;
-        Ok(self.reader.close_by_ref().await?)
+    /// Checks by a small write that the database can be written. Without an answer within `limit`, every idle connection
+    /// becomes suspect.
+    pub async fn check_writable(&self, limit: Duration) -> Result<(), StoreError> {
+        let beat = timeout(limit, self.heartbeat.beat()).await;
+        beat.unwrap_or_else(|_elapsed| {
+            self.heartbeat.pool().suspicion().raise();
+            Err(StoreError::unavailable("no small write was committed in time"))
+        })
+    }
+
+    /// Checks that the database could be written within the last 200 ms, if it is one that can be replaced by another: a
+    /// PostgreSQL server. Call it before a read whose answer is remembered.
+    pub async fn check_current(&self) -> Result<(), StoreError> {
+        if self.backend() == DatabaseBackend::Sqlite || self.heartbeat.is_proven() {
+            return Ok(());
+        }
+        self.heartbeat.beat().await
+    }
+
+    /// Closes idle connections that are old or that may be dead.
+    pub fn discard_stale_connections(&self) {
+        for pool in self.pools() {
+            pool.discard_stale();
+        }
+    }
+
+    /// Closes all connections. Those in use are closed when their users are done.
+    pub async fn close(&self) {
+        for pool in self.pools() {
+            pool.close().await;
+        }
+    }
+
+    fn pools(&self) -> [&Pool; 3] {
+        [self.heartbeat.pool(), &self.writer, &self.reader]
     }
 }
 
-async fn sqlite_pool(size: u32, options: SqliteConnectOptions) -> Result<SqlitePool, StoreError> {
-    let pool = SqlitePoolOptions::new()
-        .max_connections(size)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
-        // SQLite ends a transaction by itself if the disk is full or fails. The driver does not notice, nests the next
-        // transaction, and never commits again.
-        .before_acquire(|conn, _| Box::pin(async move { Ok(!conn.is_in_transaction()) }))
-        .connect_with(options)
-        .await?;
+/// How long SQLite waits for the lock of another process.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
+
+fn new_pool(size: usize, options: Options, suspicion: Arc<Suspicion>) -> Result<Pool, StoreError> {
+    Ok(Pool::new(size, options, suspicion)?)
+}
+
+/// Creates a pool and checks that its database can be reached.
+async fn open(size: usize, options: Options, suspicion: Arc<Suspicion>) -> Result<Pool, StoreError> {
+    let pool = new_pool(size, options, suspicion)?;
+    pool.take_out().await?;
     Ok(pool)
 }
 

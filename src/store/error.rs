@@ -1,10 +1,13 @@
 //! The errors of the database, and the classification of the driver's errors. Each service decides what a caller sees.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, io, time::Duration};
 
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, SqlErr, SqlxError};
 
-use crate::keys::KeyError;
+use crate::{keys::KeyError, log_limit::LogLimit};
+
+/// How often the log repeats why the database is unavailable.
+const LOG_PERIOD: Duration = Duration::from_secs(5);
 
 /// A failed operation on the database.
 ///
@@ -12,10 +15,13 @@ use crate::keys::KeyError;
 /// `source()`, since the driver's own text may hold them.
 #[derive(Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The database can't be reached, hangs or is too busy. A later attempt may succeed. The log has the reason, at
-    /// level WARN.
-    #[error("the database is unavailable")]
-    Unavailable,
+    /// The database can't be reached, does not answer, or can't be written. Holds the reason, which the log has at
+    /// level WARN. A later attempt may succeed; a change may or may not have happened.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(Cow<'static, str>),
+    /// Other users of the database were in the way for too long. Nothing has changed; a later attempt may succeed.
+    #[error("the database is busy")]
+    Busy,
     /// A unique constraint rejects the row.
     #[error("a row with this key exists")]
     Conflict,
@@ -44,16 +50,37 @@ impl fmt::Debug for StoreError {
     }
 }
 
+impl StoreError {
+    /// Returns [`Self::Unavailable`], and logs the reason. During an outage every call fails for the same reason, and the
+    /// log holds one line every [`LOG_PERIOD`].
+    pub(super) fn unavailable(reason: impl Into<Cow<'static, str>>) -> Self {
+        static LIMIT: LogLimit = LogLimit::new(LOG_PERIOD);
+        let reason = reason.into();
+        if let Some(unlogged) = LIMIT.check(&reason) {
+            tracing::warn!(%reason, unlogged, "database unavailable");
+        }
+        Self::Unavailable(reason)
+    }
+
+    /// Whether a later attempt may succeed.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Busy)
+    }
+}
+
 impl From<DbErr> for StoreError {
     fn from(error: DbErr) -> Self {
         if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) {
             return Self::Conflict;
         }
-        if is_unavailable(&error) {
-            tracing::warn!(reason = %describe(&error), "database unavailable");
-            return Self::Unavailable;
+        match meaning(&error) {
+            Meaning::Unavailable => Self::unavailable(describe(&error)),
+            Meaning::Busy => {
+                tracing::debug!(reason = %describe(&error), "database busy");
+                Self::Busy
+            }
+            Meaning::Defect => Self::Database(error),
         }
-        Self::Database(error)
     }
 }
 
@@ -72,34 +99,112 @@ fn driver_error(error: &DbErr) -> Option<&SqlxError> {
     }
 }
 
-fn is_unavailable(error: &DbErr) -> bool {
-    match driver_error(error) {
-        Some(SqlxError::Database(e)) => e.code().is_some_and(|code| is_transient_code(&code)),
-        Some(
-            SqlxError::Io(_)
-            | SqlxError::Tls(_)
-            | SqlxError::Protocol(_)
-            | SqlxError::PoolTimedOut
-            | SqlxError::PoolClosed
-            | SqlxError::WorkerCrashed,
-        ) => true,
-        Some(_) => false,
-        None => matches!(error, DbErr::ConnectionAcquire(_)),
+/// What an error says about the connection that it came over. Such a connection is not used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The connection has ended.
+    Lost,
+    /// No answer came in time.
+    Silence,
+    /// The database, or this way to it, can't do what was asked: it is read-only, full, or not the right one.
+    Refusal,
+}
+
+impl Fault {
+    /// Returns `None` if the connection is in order.
+    pub(super) fn of(error: &SqlxError) -> Option<Self> {
+        match error {
+            SqlxError::Io(error) if error.kind() == io::ErrorKind::TimedOut => Some(Self::Silence),
+            SqlxError::Io(_) | SqlxError::Tls(_) | SqlxError::Protocol(_) | SqlxError::WorkerCrashed => {
+                Some(Self::Lost)
+            }
+            SqlxError::Database(error) => match error.code()? {
+                code if code == STATEMENT_TIMEOUT => None,
+                code if starts_with_any(&code, &SESSION_ENDED) => Some(Self::Lost),
+                code => (meaning_of_code(&code) == Meaning::Unavailable).then_some(Self::Refusal),
+            },
+            _ => None,
+        }
     }
 }
 
-/// Returns whether the same statement may succeed later. Knows the SQLSTATEs of PostgreSQL (five characters):
-/// connection, resources, shutdown, serialization failure, deadlock, timeouts; and the extended result codes of SQLite
-/// (a number): busy and locked.
-fn is_transient_code(code: &str) -> bool {
-    if code.len() == 5 {
-        return ["08", "53", "57"].iter().any(|class| code.starts_with(class))
-            || ["40001", "40P01", "55P03"].contains(&code);
+/// What an error means for the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    Unavailable,
+    Busy,
+    /// A bug of the program or of the schema.
+    Defect,
+}
+
+fn meaning(error: &DbErr) -> Meaning {
+    match (driver_error(error), error) {
+        (Some(SqlxError::Configuration(_)), _) => Meaning::Defect,
+        // No connection could be opened, for whatever reason: a changed password is one.
+        (_, DbErr::Conn(_) | DbErr::ConnectionAcquire(_)) => Meaning::Unavailable,
+        (Some(SqlxError::Database(error)), _) => error
+            .code()
+            .map_or(Meaning::Defect, |code| meaning_of_code(&code)),
+        (
+            Some(
+                SqlxError::Io(_)
+                | SqlxError::Tls(_)
+                | SqlxError::Protocol(_)
+                | SqlxError::PoolTimedOut
+                | SqlxError::PoolClosed
+                | SqlxError::WorkerCrashed,
+            ),
+            _,
+        ) => Meaning::Unavailable,
+        _ => Meaning::Defect,
     }
-    const SQLITE_BUSY: i32 = 5;
-    const SQLITE_LOCKED: i32 = 6;
-    code.parse::<i32>()
-        .is_ok_and(|code| [SQLITE_BUSY, SQLITE_LOCKED].contains(&(code & 0xff)))
+}
+
+/// SQLSTATEs that end a session: connection exceptions, shutdown, and a transaction that was idle for too long.
+const SESSION_ENDED: [&str; 3] = ["08", "57P", "25P03"];
+/// The SQLSTATE of a statement that took too long or was cancelled.
+const STATEMENT_TIMEOUT: &str = "57014";
+/// SQLSTATEs, or how they start, of failures outside of this program:
+const POSTGRES_UNAVAILABLE: [&str; 12] = [
+    "08",    // the connection
+    "25006", // the database is read-only, as after a failover
+    "25P03", // idle in a transaction for too long
+    "26",    // a prepared statement is missing: a pooler gave the session to another client
+    "28",    // the password or the user is no longer right
+    "3D",    // the database is missing
+    "42501", // a privilege is missing, or a file: PostgreSQL reports a read-only file system so
+    "42P05", // a prepared statement exists: as 26
+    "53",    // disk, memory or connections are exhausted
+    "57",    // the server shuts down or starts, or took too long
+    "58",    // a system call failed
+    "XX",    // the server found itself or its files in disorder
+];
+/// SQLSTATEs of others being in the way: serialization failure, deadlock, and a lock that was not free in time.
+const POSTGRES_BUSY: [&str; 3] = ["40001", "40P01", "55P03"];
+/// The same of SQLite, as primary result codes: PERM, NOMEM, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL, AUTH,
+/// NOTADB.
+const SQLITE_UNAVAILABLE: [i32; 10] = [3, 7, 8, 10, 11, 13, 14, 15, 23, 26];
+/// BUSY, LOCKED.
+const SQLITE_BUSY: [i32; 2] = [5, 6];
+
+/// Classifies an SQLSTATE of PostgreSQL (five characters), or an extended result code of SQLite (a number).
+fn meaning_of_code(code: &str) -> Meaning {
+    if code.len() == 5 {
+        return match code {
+            _ if POSTGRES_BUSY.contains(&code) => Meaning::Busy,
+            _ if starts_with_any(code, &POSTGRES_UNAVAILABLE) => Meaning::Unavailable,
+            _ => Meaning::Defect,
+        };
+    }
+    match code.parse::<i32>().map(|code| code & 0xff) {
+        Ok(code) if SQLITE_BUSY.contains(&code) => Meaning::Busy,
+        Ok(code) if SQLITE_UNAVAILABLE.contains(&code) => Meaning::Unavailable,
+        _ => Meaning::Defect,
+    }
+}
+
+fn starts_with_any(code: &str, starts: &[&str]) -> bool {
+    starts.iter().any(|start| code.starts_with(start))
 }
 
 /// Describes an error. Uses the driver's message only where it can't quote a row.
@@ -114,7 +219,14 @@ fn describe(error: &DbErr) -> Cow<'static, str> {
             } else {
                 e.message()
             };
-            return format!("{message} (code {code})").into();
+            // PgBouncer gives the session to another client after each transaction.
+            let hint = if ["26000", "42P05"].contains(&&*code) {
+                "; a pooler in transaction mode must track prepared statements: PgBouncer 1.21 or later with \
+                 max_prepared_statements, or session mode"
+            } else {
+                ""
+            };
+            return format!("{message} (code {code}){hint}").into();
         }
         (Some(SqlxError::Io(e)), _) => return format!("connection: {}", e.kind()).into(),
         (Some(SqlxError::Tls(_)), _) => "TLS with the database failed",
@@ -136,4 +248,27 @@ fn describe(error: &DbErr) -> Cow<'static, str> {
         _ => "an operation failed",
     };
     text.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_fails_outside_of_this_program_is_unavailable_and_defects_are_not() {
+        let outside = [
+            "08006", "25006", "26000", "28P01", "3D000", "42501", "53100", "53300", "57014", "57P01",
+            "57P03", "58030", "XX000", // SQLite: IOERR_WRITE, READONLY_DBMOVED, FULL, CANTOPEN, NOTADB
+            "778", "1032", "13", "14", "26",
+        ];
+        for code in outside {
+            assert_eq!(meaning_of_code(code), Meaning::Unavailable, "{code}");
+        }
+        for code in ["40001", "40P01", "55P03", "5", "517", "6"] {
+            assert_eq!(meaning_of_code(code), Meaning::Busy, "{code}");
+        }
+        for code in ["22P02", "23502", "25P02", "42601", "42P01", "1", "19", "787", ""] {
+            assert_eq!(meaning_of_code(code), Meaning::Defect, "{code}");
+        }
+    }
 }

@@ -7,13 +7,13 @@
 
 use std::time::Duration;
 
-use sea_orm::{ActiveValue::Set, DatabaseTransaction, QuerySelect, entity::prelude::*};
+use sea_orm::{ActiveValue::Set, QuerySelect, entity::prelude::*};
 use sea_orm_migration::prelude::{Expr, OnConflict};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Database, StoreError, audit::Origin};
+use super::{Database, StoreError, Transaction, audit::Origin};
 use crate::{
     clock::{Clock, UnixMillis},
     keys::{DataKey, Keyring},
@@ -94,7 +94,7 @@ impl Reservation {
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] if `tx` is not the transaction that began the call.
-    pub async fn complete(self, tx: &DatabaseTransaction, resource_id: &str) -> Result<(), StoreError> {
+    pub async fn complete(self, tx: &Transaction, resource_id: &str) -> Result<(), StoreError> {
         let Some(request_key) = self.request_key else {
             return Ok(());
         };
@@ -135,7 +135,7 @@ impl Derivation {
 /// # Errors
 /// [`StoreError::RequestIdReused`] if the id was used with other content, or more than ten minutes ago.
 pub async fn begin(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     keyring: &Keyring,
     clock: &dyn Clock,
     random: &dyn Random,
@@ -192,13 +192,13 @@ pub async fn begin(
             return Ok(outcome);
         }
     }
-    Err(StoreError::Unavailable)
+    Err(StoreError::Busy)
 }
 
 /// Returns the outcome of a repeated call; `None` for a call without a row. Deletes a row that is a day old, and then
 /// returns `None` too.
 async fn replay(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     keyring: &Keyring,
     clock: &dyn Clock,
     creation: &Creation,

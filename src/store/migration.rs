@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use sea_orm::{ConnectionTrait, DbErr, ExprTrait};
+use sea_orm::{
+    ConnectionTrait, DbErr, ExprTrait, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+};
 use sea_orm_migration::{
     IntoSchemaManagerConnection, MigratorTrait, SchemaManager,
     prelude::{ColumnDef, ConditionalStatement, Expr, Index, IndexCreateStatement, OnConflict, Query, Table},
@@ -27,7 +29,8 @@ impl Database {
             return Ok(());
         }
         self.create_lock().await?;
-        let tx = self.write().await?;
+        let schema = self.schema().await?;
+        let tx = schema.begin_with_options(immediate()).await?;
         let lock = Query::select()
             .column("id")
             .from(LOCK_TABLE)
@@ -39,12 +42,16 @@ impl Database {
         if !pending::<M>(&tx).await?.is_empty() {
             M::up(&tx, None).await?;
         }
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        Ok(schema.close().await?)
     }
 
     /// Returns whether every migration of `M` has been applied. Only reads.
     pub async fn is_migrated<M: MigratorTrait>(&self) -> Result<bool, StoreError> {
-        Ok(pending::<M>(self.read()).await?.is_empty())
+        let schema = self.schema().await?;
+        let pending = pending::<M>(&schema).await?;
+        schema.close().await?;
+        Ok(pending.is_empty())
     }
 
     async fn create_lock(&self) -> Result<(), StoreError> {
@@ -73,7 +80,15 @@ impl Database {
             .on_conflict(OnConflict::column("id").do_nothing().to_owned())
             .to_owned();
         tx.execute(&row).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
+    }
+}
+
+/// The first statement of a migration's transaction takes the write lock of SQLite.
+fn immediate() -> TransactionOptions {
+    TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..Default::default()
     }
 }
 

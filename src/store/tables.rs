@@ -5,7 +5,7 @@ use sea_orm_migration::{DbErr, SchemaManager, prelude::Expr, schema::*};
 
 use super::{
     audit::not_issued,
-    change,
+    change, heartbeat,
     migration::{create_index, create_partial_index, create_table},
 };
 
@@ -21,6 +21,9 @@ pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         big_integer("seq"),
     ];
     create_table(manager, "change_counter", &["id"], columns).await?;
+
+    let columns = [integer("id"), big_integer("beat")];
+    create_table(manager, heartbeat::TABLE, &["id"], columns).await?;
 
     let columns = [
         big_integer("seq"),

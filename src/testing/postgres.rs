@@ -20,30 +20,38 @@ use sea_orm::sqlx::{
 };
 use url::Url;
 
-/// Runs the server in `$1` until standard input ends. `$2` is the port, `$3` the directory of PostgreSQL's programs, `$4`
-/// are further options of the server. The rest is the command that changes the user, if this process runs as root. The
-/// script ignores the signals that a terminal sends to the tests.
+/// Runs the server in `$1` until standard input ends, and starts it again when it stops before. `$2` is the port, `$3` the
+/// directory of PostgreSQL's programs, `$4` are further options of the server, `$5` is the URL of the server that it is a
+/// standby of, or empty. The rest is the command that changes the user, if this process runs as root. The script ignores
+/// the signals that a terminal sends to the tests.
 const WATCHDOG: &str = r#"
 trap '' HUP INT TERM
-dir=$1 port=$2 bin=$3 options=$4
-shift 4
+dir=$1 port=$2 bin=$3 options=$4 primary=$5
+shift 5
 "$@" /bin/sh -c '
-    dir=$1 port=$2 bin=$3 options=$4
-    "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync || exit 1
-    [ -e "$dir/stop" ] && exit 1
-    exec "$bin/postgres" -D "$dir/data" -p "$port" -c unix_socket_directories= \
-        -c listen_addresses=127.0.0.1 -c max_connections=300 -c logging_collector=off $options
-' server "$dir" "$port" "$bin" "$options" >"$dir/log" 2>&1 </dev/null &
+    dir=$1 port=$2 bin=$3 options=$4 primary=$5
+    if [ -n "$primary" ]; then
+        "$bin/pg_basebackup" -d "$primary" -D "$dir/data" -R -X stream -c fast || exit 1
+    else
+        "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync || exit 1
+    fi
+    while [ ! -e "$dir/stop" ]; do
+        "$bin/postgres" -D "$dir/data" -p "$port" -c unix_socket_directories= \
+            -c listen_addresses=127.0.0.1 -c max_connections=300 -c logging_collector=off $options
+        sleep 0.2
+    done
+' server "$dir" "$port" "$bin" "$options" "$primary" >"$dir/log" 2>&1 </dev/null &
 server=$!
 cat >/dev/null
 : >"$dir/stop"
 tries=0
 while kill -0 "$server" 2>/dev/null && [ "$tries" -lt 200 ]; do
     postmaster=$(head -n 1 "$dir/data/postmaster.pid" 2>/dev/null)
-    [ -n "$postmaster" ] && kill -QUIT "$postmaster" 2>/dev/null
+    [ -n "$postmaster" ] && kill -CONT "$postmaster" 2>/dev/null && kill -QUIT "$postmaster" 2>/dev/null
     tries=$((tries + 1))
     sleep 0.1
 done
+[ -n "$postmaster" ] && kill -KILL "$postmaster" 2>/dev/null
 kill -KILL "$server" 2>/dev/null
 rm -rf "$dir"
 "#;
@@ -86,11 +94,21 @@ pub(super) struct Cluster {
 impl Cluster {
     /// Starts a server with its files in `parent`, or returns the reason for a failure.
     pub(super) fn start(parent: &Path, durability: Durability) -> Result<Self, String> {
+        Self::start_of(parent, durability, "")
+    }
+
+    /// Starts a standby of the server with this URL, with its files beside it.
+    pub(super) fn start_standby(primary: &Self) -> Result<Self, String> {
+        let parent = primary.directory.parent().ok_or("no directory")?;
+        Self::start_of(parent, Durability::Full, &primary.url)
+    }
+
+    fn start_of(parent: &Path, durability: Durability, primary: &str) -> Result<Self, String> {
         let programs = find_programs()?;
         let mut reason = String::new();
         // Another process may take the port before the server listens.
         for _ in 0..START_ATTEMPTS {
-            match Self::try_start(&programs, parent, durability) {
+            match Self::try_start(&programs, parent, durability, primary) {
                 Ok(cluster) => return Ok(cluster),
                 Err(error) => reason = error,
             }
@@ -117,7 +135,12 @@ impl Cluster {
             .map_err(|_| "postmaster.pid holds no number".to_owned())
     }
 
-    fn try_start(programs: &Path, parent: &Path, durability: Durability) -> Result<Self, String> {
+    fn try_start(
+        programs: &Path,
+        parent: &Path,
+        durability: Durability,
+        primary: &str,
+    ) -> Result<Self, String> {
         let dir = tempfile::Builder::new()
             .prefix("accord-pg-")
             .tempdir_in(parent)
@@ -134,6 +157,7 @@ impl Cluster {
             .arg(port.to_string())
             .arg(programs)
             .arg(durability.options())
+            .arg(primary)
             .args(change_user)
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -310,9 +334,16 @@ impl Drop for PostgresDatabase {
     }
 }
 
-fn execute(server: &str, sql: String) -> Result<(), String> {
+pub(super) fn execute(server: &str, sql: String) -> Result<(), String> {
     on_connection(server, async move |conn| {
         conn.execute(AssertSqlSafe(sql)).await.map(drop)
+    })
+}
+
+/// Returns the number that a query results in.
+pub(super) fn number(server: &str, sql: String) -> Result<i64, String> {
+    on_connection(server, async move |conn| {
+        conn.fetch_one(AssertSqlSafe(sql)).await?.try_get(0)
     })
 }
 

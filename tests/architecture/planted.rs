@@ -370,6 +370,7 @@ fn hand_written_sql_fails_outside_its_folder() {
     }
     let others = [
         "fn f() { sqlx::query(\"PRAGMA wal_checkpoint(PASSIVE)\") }",
+        "impl ConnectionTrait for Pool { async fn execute_unprepared(&self, sql: &str) { run(sql) } }",
         "fn f() { Statement::from_string(DB, \"SELECT CAST(extract(epoch FROM clock_timestamp()) AS bigint) AS now\") }",
         "fn f() { Error::custom(text).from_string(Other::from_string(text)) }",
         "const SAYS: &str = \"UPDATE takes no effect\"; const WHO: &str = \"WITH whom\";",

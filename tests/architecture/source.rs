@@ -146,8 +146,9 @@ impl Source {
         if before(1, '.') {
             path.insert(0, ".".to_owned());
         }
+        let is_definition = at > 0 && matches!(&tokens[at - 1], TokenTree::Ident(word) if word == "fn");
         let named = path.len() > 1 || call.is_some() || path[0].starts_with(char::is_uppercase);
-        if named && !before(1, '\'') {
+        if named && !is_definition && !before(1, '\'') {
             let argument = call.and_then(|group| first_string(group.stream()));
             self.mention(path, ident.span(), argument);
         }

@@ -3,10 +3,13 @@
 pub mod axe;
 pub mod browser;
 pub mod dev;
+pub mod disk;
 pub mod document;
 pub mod envoy;
 pub mod partner;
+pub mod pgbouncer;
 pub mod process;
+pub mod proxy;
 pub mod refusal;
 pub mod services;
 #[macro_use]

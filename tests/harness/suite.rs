@@ -45,6 +45,9 @@ pub enum Tool {
     Java,
     Node,
     Python,
+    PgBouncer,
+    /// The right to mount, which root has.
+    Mount,
 }
 
 impl Tool {
@@ -55,6 +58,8 @@ impl Tool {
             Self::Envoy => &["envoy", "openssl"],
             Self::Chromium => &["chromium", "chromedriver"],
             Self::Curl => &["curl", "openssl"],
+            Self::PgBouncer => &["pgbouncer"],
+            Self::Mount => return (!super::disk::can_mount()).then_some("right to mount"),
             Self::Axe => return (!axe().is_file()).then_some("axe-core"),
             Self::Go if !go_directory().join("modules").is_dir() => return Some("modules for Go"),
             Self::Go => &["go"],

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use accord::{
     clock::UnixMillis,
     store::{
+        Transaction,
         audit::{Event, Origin},
         change::Change,
     },
@@ -15,8 +16,8 @@ use accord::{
     },
 };
 use sea_orm::{
-    DatabaseTransaction, Order::Desc, QueryOrder, QuerySelect, QueryTrait, Set, UpdateMany,
-    entity::prelude::*, sea_query::ExprTrait,
+    Order::Desc, QueryOrder, QuerySelect, QueryTrait, Set, UpdateMany, entity::prelude::*,
+    sea_query::ExprTrait,
 };
 
 use super::{
@@ -184,7 +185,7 @@ impl Store {
 
 /// Locks a client's row until the transaction ends. Updates of a client, and transactions that count or revoke its
 /// secrets, then run one after the other.
-pub(super) async fn lock_client(tx: &DatabaseTransaction, client_id: &ClientId) -> Result<()> {
+pub(super) async fn lock_client(tx: &Transaction, client_id: &ClientId) -> Result<()> {
     let client = Entity::find_by_id(client_id.as_str()).lock_exclusive();
     client.one(tx).await?.ok_or(Error::NotFound("client"))?;
     Ok(())
@@ -229,7 +230,7 @@ fn revise(client_id: &ClientId, now: UnixMillis) -> UpdateMany<Entity> {
 }
 
 /// Sets the version of a client to the position of a change, which is also when it got what is new. Returns the client.
-pub(super) async fn set_version(tx: &DatabaseTransaction, client_id: &ClientId, seq: i64) -> Result<Client> {
+pub(super) async fn set_version(tx: &Transaction, client_id: &ClientId, seq: i64) -> Result<Client> {
     let client = find(tx, client_id).await?.ok_or(Error::NotFound("client"))?;
     let added = Added::after(&client, seq);
     Entity::update_many()
@@ -247,7 +248,7 @@ pub(super) async fn set_version(tx: &DatabaseTransaction, client_id: &ClientId, 
 
 /// Sets columns of a client to the position of a change.
 pub(super) async fn set_seq(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     client_id: &ClientId,
     columns: &[Column],
     seq: i64,
@@ -261,7 +262,7 @@ pub(super) async fn set_seq(
 }
 
 pub(super) async fn insert_tenants(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     client_id: &ClientId,
     tenant_ids: &[TenantId],
 ) -> Result<()> {

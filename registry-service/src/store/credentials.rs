@@ -9,13 +9,16 @@
 use accord::{
     clock::UnixMillis,
     keys::DataKey,
-    store::idempotency::{Derivation, Reservation},
+    store::{
+        Transaction,
+        idempotency::{Derivation, Reservation},
+    },
     text::{
         id::{ClientId, DeliveryId, SecretId},
         opaque::{self, OpaqueToken, TokenKind},
     },
 };
-use sea_orm::{Condition, DatabaseTransaction, Set, UpdateMany, entity::prelude::*};
+use sea_orm::{Condition, Set, UpdateMany, entity::prelude::*};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -53,7 +56,7 @@ impl Store {
     /// Creates a secret, and a link to it for [`Method::Link`]. Completes the reservation.
     pub(super) async fn issue(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         new: &NewSecret,
         reservation: Reservation,
     ) -> Result<(Issued, Handover)> {
@@ -76,12 +79,7 @@ impl Store {
         Ok((issued, handover))
     }
 
-    async fn make_secret(
-        &self,
-        tx: &DatabaseTransaction,
-        new: &NewSecret,
-        secrets: &Derivation,
-    ) -> Result<Issued> {
+    async fn make_secret(&self, tx: &Transaction, new: &NewSecret, secrets: &Derivation) -> Result<Issued> {
         let (client_id, now) = (&new.client_id, self.now());
         lock_client(tx, client_id).await?;
         let live = unended_secrets(client_id, now).count(tx).await?;
@@ -127,7 +125,7 @@ impl Store {
     /// Creates a delivery. Returns the bits of the secret that it hands over, and its id.
     async fn make_link(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         client_id: &ClientId,
         secret_id: &SecretId,
         secrets: &Derivation,
@@ -205,7 +203,7 @@ impl Store {
 
 /// Marks a secret as revoked.
 pub(super) async fn end(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     secret_id: &SecretId,
     reason: Reason,
     now: UnixMillis,

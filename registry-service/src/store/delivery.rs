@@ -4,7 +4,7 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        Creation,
+        Creation, Transaction,
         audit::{Event, Origin},
         change,
         idempotency::Outcome,
@@ -14,7 +14,7 @@ use accord::{
         opaque::OpaqueToken,
     },
 };
-use sea_orm::{DatabaseTransaction, QueryOrder, entity::prelude::*};
+use sea_orm::{QueryOrder, entity::prelude::*};
 use uuid::Uuid;
 
 use super::{
@@ -181,7 +181,7 @@ impl Store {
 
     /// Ends a link that was not opened, and its secret. Changes and records nothing if it was opened after it was
     /// read.
-    async fn end_unopened(&self, tx: &DatabaseTransaction, origin: &Origin, row: &Model) -> Result<()> {
+    async fn end_unopened(&self, tx: &Transaction, origin: &Origin, row: &Model) -> Result<()> {
         let now = self.now();
         let ended = ending(now).filter(Column::DeliveryId.eq(row.delivery_id.as_str()));
         if ended.exec(tx).await?.rows_affected == 0 {
@@ -198,7 +198,7 @@ impl Store {
 }
 
 /// Deletes the nonce of a link that was opened, after which nobody can derive the secret again.
-async fn forget_nonce(tx: &DatabaseTransaction, delivery_id: &str) -> Result<()> {
+async fn forget_nonce(tx: &Transaction, delivery_id: &str) -> Result<()> {
     let forget = Entity::update_many()
         .filter(Column::DeliveryId.eq(delivery_id))
         .col_expr(Column::Nonce, Expr::value(None::<Vec<u8>>));

@@ -3,7 +3,7 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        Creation, StoreError,
+        Creation, StoreError, Transaction,
         audit::{Event, Origin},
         idempotency::Outcome,
     },
@@ -13,7 +13,7 @@ use accord::{
         validation::{Violations, list_field},
     },
 };
-use sea_orm::{DatabaseTransaction, Order::Desc, QueryTrait, Set, entity::prelude::*};
+use sea_orm::{Order::Desc, QueryTrait, Set, entity::prelude::*};
 
 use super::{
     Store, commit, corrupt,
@@ -125,7 +125,7 @@ impl Store {
 /// # Errors
 /// [`Error::NotFound`], [`Error::WrongState`].
 pub(super) async fn mark_registered(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     id: &IntegrationRequestId,
     client_id: &ClientId,
     now: UnixMillis,
@@ -136,7 +136,7 @@ pub(super) async fn mark_registered(
 
 /// Applies a transition by one conditional update, which also sets `column` to `value`.
 async fn apply(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     id: &IntegrationRequestId,
     step: Transition,
     (column, value): (Column, Expr),
@@ -155,7 +155,7 @@ async fn apply(
     if moved.rows_affected == 0 {
         step.check(request.state)?;
         // The request came into this state between the two statements.
-        return Err(StoreError::Unavailable.into());
+        return Err(StoreError::Busy.into());
     }
     Ok(request)
 }

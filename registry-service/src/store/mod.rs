@@ -11,7 +11,7 @@ use accord::{
     position::Position,
     random::SharedRandom,
     store::{
-        Creation, Database, StoreError,
+        Creation, Database, StoreError, Transaction,
         audit::{self, Event, Origin},
         change::{self, Change},
         idempotency::{self, Outcome},
@@ -22,7 +22,7 @@ use accord::{
         page::{Page, PageRequest},
     },
 };
-use sea_orm::{DatabaseTransaction, Order, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*};
+use sea_orm::{Order, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*};
 use serde::Serialize;
 
 use crate::{
@@ -107,7 +107,7 @@ impl Store {
     }
 
     /// Begins the transaction of a creating call, which may be a repeated one.
-    async fn begin_creation(&self, creation: &Creation) -> Result<(DatabaseTransaction, Outcome)> {
+    async fn begin_creation(&self, creation: &Creation) -> Result<(Transaction, Outcome)> {
         let tx = self.db.write().await?;
         let outcome = idempotency::begin(&tx, &self.keyring, &*self.clock, &*self.random, creation).await?;
         Ok((tx, outcome))
@@ -116,7 +116,7 @@ impl Store {
     /// Records that a repeated call shows the secret of `subject` again, and commits.
     async fn commit_replay<T>(
         &self,
-        tx: DatabaseTransaction,
+        tx: Transaction,
         creation: &Creation,
         subject: &str,
         result: T,
@@ -135,13 +135,7 @@ impl Store {
     /// Records an event and publishes its change. Returns the position of the change.
     ///
     /// Call it as late as possible: all other writers wait from here to the commit.
-    async fn publish(
-        &self,
-        tx: &DatabaseTransaction,
-        origin: &Origin,
-        event: Event,
-        change: Change,
-    ) -> Result<i64> {
+    async fn publish(&self, tx: &Transaction, origin: &Origin, event: Event, change: Change) -> Result<i64> {
         self.audit(tx, origin, event).await?;
         Ok(change::publish(tx, &[change], self.now()).await?)
     }
@@ -171,7 +165,7 @@ impl Store {
 }
 
 /// Ends every one-time link that was not used, for a database restored from a backup.
-pub async fn end_links(tx: &DatabaseTransaction, now: UnixMillis) -> Result<()> {
+pub async fn end_links(tx: &Transaction, now: UnixMillis) -> Result<()> {
     enrolment::ending(now).exec(tx).await?;
     credentials::ending(now).exec(tx).await?;
     Ok(())
@@ -200,7 +194,7 @@ impl From<DbErr> for Error {
 }
 
 /// Commits a transaction and returns its result.
-async fn commit<T>(tx: DatabaseTransaction, result: T) -> Result<T> {
+async fn commit<T>(tx: Transaction, result: T) -> Result<T> {
     tx.commit().await?;
     Ok(result)
 }

@@ -9,14 +9,14 @@ use std::{
 };
 
 use sea_orm::{
-    ConnectionTrait, DatabaseBackend, Statement, Value,
+    ConnectionTrait, DatabaseBackend, SqlxError, Statement, Value,
     sea_query::ArrayType,
-    sqlx::{self, Connection, PgConnection, SqliteConnection},
+    sqlx::{self, Connection as _, PgConnection, SqliteConnection},
 };
 
 use super::group_commit::Work;
 use crate::{
-    store::{Database, StoreError, audit::Record, database::Writer},
+    store::{Database, StoreError, audit::Record, connection::Connection, pool::Session},
     text::id::{ClientId, TenantId},
 };
 
@@ -120,7 +120,7 @@ pub async fn insert(conn: &impl ConnectionTrait, records: &[impl Borrow<Record>]
 }
 
 /// Inserts all records or none.
-async fn insert_postgres(conn: &mut PgConnection, records: &[Record]) -> Result<(), StoreError> {
+async fn insert_postgres(conn: &mut PgConnection, records: &[Record]) -> Result<(), SqlxError> {
     let (texts, times) = columns(records);
     let statement = texts
         .iter()
@@ -130,7 +130,7 @@ async fn insert_postgres(conn: &mut PgConnection, records: &[Record]) -> Result<
 }
 
 /// Inserts all records or none.
-async fn insert_sqlite(conn: &mut SqliteConnection, records: &[Record]) -> Result<(), StoreError> {
+async fn insert_sqlite(conn: &mut SqliteConnection, records: &[Record]) -> Result<(), SqlxError> {
     // A single statement is a transaction.
     if (1..=MAX_ROWS).contains(&records.len()) {
         return insert_rows(conn, records).await;
@@ -139,10 +139,10 @@ async fn insert_sqlite(conn: &mut SqliteConnection, records: &[Record]) -> Resul
     for records in records.chunks(MAX_ROWS) {
         insert_rows(&mut tx, records).await?;
     }
-    Ok(tx.commit().await?)
+    tx.commit().await
 }
 
-async fn insert_rows(conn: &mut SqliteConnection, records: &[Record]) -> Result<(), StoreError> {
+async fn insert_rows(conn: &mut SqliteConnection, records: &[Record]) -> Result<(), SqlxError> {
     let mut statement = sqlx::query(SQLITE[records.len() - 1].as_str());
     for record in records {
         for text in record.texts() {
@@ -175,20 +175,33 @@ impl Work for RecordEvents {
     type Outcome = ();
 
     async fn run(&self, records: &[Record]) -> Result<Vec<()>, StoreError> {
-        match self.0.writer() {
-            Writer::Sqlite(pinned) => {
-                let mut conn = pinned.acquire().await?;
-                insert_sqlite(&mut conn, records).await?;
-                pinned.pin(conn);
+        let mut conn = self.0.writer().take_out().await?;
+        if let Err(error) = record(&mut conn, records).await {
+            if !conn.is_lost() {
+                return Err(error.into());
             }
-            Writer::Postgres(pinned) => {
-                let mut conn = pinned.acquire().await?;
-                insert_postgres(&mut conn, records).await?;
-                pinned.pin(conn);
+            drop(conn);
+            let mut conn = self.0.writer().take_out().await?;
+            match record(&mut conn, records).await.map_err(StoreError::from) {
+                // The first attempt was committed before its connection ended: ids are random.
+                Ok(()) | Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(vec![(); records.len()])
     }
+}
+
+/// Inserts all records or none.
+async fn record(conn: &mut Connection, records: &[Record]) -> Result<(), SqlxError> {
+    let (session, state) = conn.parts()?;
+    let inserted = async {
+        match session {
+            Session::Sqlite(conn, _) => insert_sqlite(conn, records).await,
+            Session::Postgres(conn) => insert_postgres(conn, records).await,
+        }
+    };
+    state.watch(inserted).await
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub trait Work: Send + Sync + 'static {
     /// Commits all items in one transaction, or none. Returns the outcomes in the order of the items.
     ///
     /// # Errors
-    /// After any error except [`StoreError::Unavailable`] each item is tried alone, since one of them may have caused
+    /// After any error that is not temporary each item is tried alone, since one of them may have caused
     /// it.
     fn run(
         &self,
@@ -82,8 +82,10 @@ impl<W: Work> GroupCommit<W> {
     pub async fn submit(&self, item: W::Item) -> Result<W::Outcome, StoreError> {
         let (caller, outcome) = oneshot::channel();
         let queued = self.queue.try_send((item, caller));
-        queued.map_err(|_| StoreError::Unavailable)?;
-        outcome.await.map_err(|_| StoreError::Unavailable)?
+        queued.map_err(|_| StoreError::unavailable("too many items wait for the database"))?;
+        outcome
+            .await
+            .map_err(|_| StoreError::unavailable("the service stops"))?
     }
 }
 
@@ -141,23 +143,27 @@ async fn answer<W: Work>(work: &W, items: Vec<W::Item>, callers: Vec<Caller<W>>)
             }
         }
         // An item that fails must not fail the others.
-        Ok(Err(error)) if items.len() > 1 && !matches!(error, StoreError::Unavailable) => {
+        Ok(Err(error)) if items.len() > 1 && !error.is_temporary() => {
             for (caller, item) in callers.into_iter().zip(items) {
                 if !caller.is_closed() {
                     let alone = timeout_at(deadline, run(work, &[item])).await;
-                    let alone = alone.unwrap_or(Err(StoreError::Unavailable));
-                    let first = |outcomes: Vec<_>| outcomes.into_iter().next().ok_or(StoreError::Unavailable);
+                    let alone = alone.unwrap_or_else(|_| Err(took_too_long()));
+                    let first = |outcomes: Vec<_>| outcomes.into_iter().next().ok_or_else(took_too_long);
                     let _ = caller.send(alone.and_then(first));
                 }
             }
         }
         Ok(Err(error)) => fail(callers, &error),
-        Err(_elapsed) => fail(callers, &StoreError::Unavailable),
+        Err(_elapsed) => fail(callers, &took_too_long()),
     }
 }
 
+fn took_too_long() -> StoreError {
+    StoreError::unavailable("a group of items took too long")
+}
+
 fn fail<T>(callers: Vec<oneshot::Sender<Result<T, StoreError>>>, error: &StoreError) {
-    tracing::warn!(%error, callers = callers.len(), "a group failed");
+    tracing::debug!(%error, callers = callers.len(), "a group failed");
     for caller in callers {
         let _ = caller.send(Err(error.clone()));
     }

@@ -187,7 +187,7 @@ async fn the_queue_is_bounded_while_the_work_hangs_and_every_caller_gets_an_erro
     let mut rejected = 0;
     for caller in &mut callers {
         if let Some(outcome) = caller.now_or_never() {
-            assert!(matches!(outcome, Err(StoreError::Unavailable)));
+            assert!(matches!(outcome, Err(StoreError::Unavailable(_))));
             rejected += 1;
         }
     }
@@ -197,7 +197,7 @@ async fn the_queue_is_bounded_while_the_work_hangs_and_every_caller_gets_an_erro
     let gave_up = callers.split_off(1);
     drop(gave_up);
     let before = tokio::time::Instant::now();
-    assert!(matches!(callers.remove(0).await, Err(StoreError::Unavailable)));
+    assert!(matches!(callers.remove(0).await, Err(StoreError::Unavailable(_))));
     assert!(before.elapsed() <= GROUP_TIMEOUT + GATHER_TIME);
     work.permits.add_permits(Semaphore::MAX_PERMITS / 2);
     assert_eq!(group.submit(item(9000)).await.unwrap(), 9000);

@@ -102,7 +102,9 @@ impl GroupRead {
         let answer = answer.unwrap_or(Err(Error::RegistryUnavailable));
         let (read, as_of) = answer
             .map_err(|error| match error {
-                Error::RegistryUnavailable | Error::Busy => StoreError::Unavailable,
+                Error::RegistryUnavailable | Error::Busy => {
+                    StoreError::Unavailable("the registry does not answer".into())
+                }
                 error => {
                     // One fact may have caused it: each is tried alone.
                     tracing::warn!(%error, "an answer of the registry can't be used");

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result, found},
-    model::{change::Changes, tenant::Tenant, user::User, watermark::LEASE},
+    model::{change::Changes, tenant::Tenant, user::User},
     registry::Registry,
     store::Assertion,
 };
@@ -108,7 +108,7 @@ impl Cache {
             }
             last_read.is_some_and(|(_, succeeds)| succeeds)
         };
-        let are_newest = self.within_wait_limit(read).await?;
+        let are_newest = wait_for_others(read).await?;
         match secret.is_tagged_for(client_id, &**self.registry.tag_keys()) {
             false if !are_newest => Err(Error::RegistryUnavailable),
             is_tagged => Ok(is_tagged),
@@ -127,7 +127,7 @@ impl Cache {
             return Ok(client);
         }
         let check = self.checks.enter((client_id.clone(), secret_id.clone()));
-        let _check = self.within_wait_limit(check).await?;
+        let _check = wait_for_others(check).await?;
         // The call that this one waited for may have verified the same secret.
         let client = self.active_client(client_id).await?;
         if self.is_known(&client.value, secret_id, mac)? {
@@ -232,28 +232,14 @@ impl Cache {
         }
         // On the heap: otherwise this future enlarges every call, also those that memory answers.
         Box::pin(async {
-            let found = self
-                .within_wait_limit(self.reads.submit(name(key.clone())))
-                .await?;
+            let found = wait_for_others(self.reads.submit(name(key.clone()))).await?;
             let found = found.map_err(|error| match error {
-                StoreError::Unavailable => Error::RegistryUnavailable,
+                StoreError::Unavailable(_) | StoreError::Busy => Error::RegistryUnavailable,
                 error => Error::RegistryAnswer(error.to_string()),
             })?;
             Ok(of(&found).get(key).cloned())
         })
         .await
-    }
-
-    /// Waits for other calls, at most [`WAIT_LIMIT`]. Then fails with [`Error::Busy`] if the registry has answered
-    /// within the last lease, else with [`Error::RegistryUnavailable`].
-    async fn within_wait_limit<T>(&self, wait: impl Future<Output = T>) -> Result<T> {
-        timeout(WAIT_LIMIT, wait).await.map_err(|_elapsed| {
-            let since = Instant::now().checked_sub(LEASE);
-            match since.is_some_and(|since| self.registry_changes.is_complete_since(since)) {
-                true => Error::Busy,
-                false => Error::RegistryUnavailable,
-            }
-        })
     }
 
     /// Returns a client.
@@ -286,7 +272,7 @@ impl Cache {
         let digest = token.digest();
         let mut caller = known(&digest);
         if caller.is_none() {
-            let _permit = self.within_wait_limit(self.caller_reads.acquire()).await?;
+            let _permit = wait_for_others(self.caller_reads.acquire()).await?;
             caller = known(&digest);
             if caller.is_none() {
                 // On the heap: otherwise this future enlarges every call, also those that memory answers.
@@ -347,4 +333,11 @@ fn require_active(client: FactAsOf<KnownClient>) -> Result<FactAsOf<KnownClient>
     is_active
         .then_some(client)
         .ok_or(Error::InvalidClient("the client is suspended"))
+}
+
+/// Waits for other calls, at most [`WAIT_LIMIT`]. Those that take longer wait for the registry or for a database, also
+/// if the registry has answered others meanwhile.
+async fn wait_for_others<T>(wait: impl Future<Output = T>) -> Result<T> {
+    let entered = timeout(WAIT_LIMIT, wait).await;
+    entered.map_err(|_elapsed| Error::RegistryUnavailable)
 }

@@ -54,11 +54,8 @@ fn problem(error: Error) -> Problem {
             plain(Code::FailedPrecondition, ErrorReason::KeyNotYetPublished).retry_after(wait)
         }
         Error::Busy => plain(Code::ResourceExhausted, ErrorReason::ResourceExhausted).retry_after(RETRY_BUSY),
-        Error::RegistryUnavailable | Error::TooManyRevocations => Problem::unavailable(),
-        Error::Unavailable => {
-            tracing::warn!("no answer: the database is slow, or other calls keep changing the same rows");
-            Problem::unavailable()
-        }
+        // The store has logged why.
+        Error::Unavailable | Error::RegistryUnavailable | Error::TooManyRevocations => Problem::unavailable(),
         Error::Key(error) => Problem::internal(&error),
         Error::Internal(error) => Problem::internal(&*error),
         Error::RegistryAnswer(_) | Error::Conflict | Error::Signing => Problem::internal(&error),

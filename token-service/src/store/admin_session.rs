@@ -4,7 +4,7 @@ use accord::{
     clock::UnixMillis,
     position::{Epoch, Position},
     store::{
-        StoreError,
+        StoreError, Transaction,
         audit::{Event, Origin},
     },
     text::{
@@ -12,7 +12,7 @@ use accord::{
         opaque::{OpaqueToken, TokenKind},
     },
 };
-use sea_orm::{ActiveValue::Set, DatabaseTransaction, entity::prelude::*};
+use sea_orm::{ActiveValue::Set, entity::prelude::*};
 
 use super::{
     Store, corrupt,
@@ -102,17 +102,13 @@ impl Store {
 }
 
 /// Requires that a session is still open. Its row stays locked until the commit, so that it stays open.
-pub(super) async fn require_open(
-    tx: &DatabaseTransaction,
-    session: &AdminSession,
-    now: UnixMillis,
-) -> Result<()> {
+pub(super) async fn require_open(tx: &Transaction, session: &AdminSession, now: UnixMillis) -> Result<()> {
     let is_open = touch(tx, &session.digest, now).await?;
     is_open.then_some(()).ok_or(Error::AdminSessionInvalid)
 }
 
 /// Records that a session is used. Returns whether it is open.
-async fn touch(tx: &DatabaseTransaction, digest: &[u8; 32], now: UnixMillis) -> Result<bool, StoreError> {
+async fn touch(tx: &Transaction, digest: &[u8; 32], now: UnixMillis) -> Result<bool, StoreError> {
     let touched = Entity::update_many()
         .filter(Column::SessionHash.eq(digest.to_vec()))
         .filter(Column::EndedAt.is_null())
@@ -125,7 +121,7 @@ async fn touch(tx: &DatabaseTransaction, digest: &[u8; 32], now: UnixMillis) -> 
 }
 
 /// Ends every session.
-pub(super) async fn end_all(tx: &DatabaseTransaction, now: UnixMillis) -> Result<(), StoreError> {
+pub(super) async fn end_all(tx: &Transaction, now: UnixMillis) -> Result<(), StoreError> {
     Entity::update_many()
         .filter(Column::EndedAt.is_null())
         .col_expr(Column::EndedAt, now.as_millis().into())

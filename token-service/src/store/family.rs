@@ -4,12 +4,12 @@ use accord::{
     clock::UnixMillis,
     position::{Epoch, Position},
     store::{
-        StoreError,
+        StoreError, Transaction,
         audit::{Event, Origin},
     },
     text::id::{ClientId, FamilyId, GrantId, TenantId},
 };
-use sea_orm::{DatabaseTransaction, UpdateMany, entity::prelude::*};
+use sea_orm::{UpdateMany, entity::prelude::*};
 
 use super::{
     Store, corrupt,
@@ -60,7 +60,7 @@ impl Store {
 
 /// Ends the families of a grant. Their access tokens end with the grant's own revocation.
 pub(super) async fn end_of_grant(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     tenant_id: &TenantId,
     grant_id: &GrantId,
     now: UnixMillis,
@@ -74,7 +74,7 @@ pub(super) async fn end_of_grant(
 }
 
 /// Ends every family, for a database that was restored from a backup.
-pub(super) async fn end_all(tx: &DatabaseTransaction, now: UnixMillis) -> Result<(), StoreError> {
+pub(super) async fn end_all(tx: &Transaction, now: UnixMillis) -> Result<(), StoreError> {
     end("restored", now).exec(tx).await?;
     Ok(())
 }

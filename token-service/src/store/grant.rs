@@ -3,7 +3,7 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        StoreError,
+        StoreError, Transaction,
         audit::{Event, Origin},
         change::Change,
     },
@@ -12,7 +12,7 @@ use accord::{
         page::{Page, PageRequest},
     },
 };
-use sea_orm::{DatabaseTransaction, QueryOrder, QuerySelect, QueryTrait, UpdateMany, entity::prelude::*};
+use sea_orm::{QueryOrder, QuerySelect, QueryTrait, UpdateMany, entity::prelude::*};
 
 use super::{
     Store,
@@ -161,7 +161,7 @@ impl Store {
     /// Publishes that a grant changed and that its access tokens have ended. Comes last in a transaction.
     async fn end_access_tokens(
         &self,
-        tx: &DatabaseTransaction,
+        tx: &Transaction,
         grant: &Grant,
         now: UnixMillis,
     ) -> Result<(), StoreError> {
@@ -181,7 +181,7 @@ fn by_id(tenant_id: &TenantId, grant_id: &GrantId) -> Select<Entity> {
 }
 
 /// Reads a grant and locks it until the transaction ends, so that it can't change between checks and update.
-async fn find_locked(tx: &DatabaseTransaction, tenant_id: &TenantId, grant_id: &GrantId) -> Result<Grant> {
+async fn find_locked(tx: &Transaction, tenant_id: &TenantId, grant_id: &GrantId) -> Result<Grant> {
     let row = by_id(tenant_id, grant_id).lock_exclusive().one(tx).await?;
     Ok(grant(row.ok_or(Error::NotFound("consent"))?)?)
 }

@@ -142,5 +142,5 @@ async fn upsert(db: &Database, uses: &HashMap<String, LastUse>) -> Result<(), St
             .exec_without_returning(&tx)
             .await?;
     }
-    Ok(tx.commit().await?)
+    tx.commit().await
 }

@@ -11,14 +11,14 @@ use accord::{
     position::Position,
     random::{Random, SharedRandom},
     store::{
-        Creation, Database, StoreError,
+        Creation, Database, StoreError, Transaction,
         audit::{self, Event, Origin, Record},
         batch::{audit::RecordEvents, group_commit::GroupCommit},
         change::{self, FeedPage},
         idempotency::{self, Outcome},
     },
 };
-use sea_orm::{DatabaseTransaction, DbErr, QueryResult, TryGetable};
+use sea_orm::{DbErr, QueryResult, TryGetable};
 
 use crate::{
     error::{Error, Result},
@@ -119,8 +119,10 @@ impl Store {
         Ok(change::position(self.db.read()).await?)
     }
 
-    /// Reads at most `limit` changes after a position; without a position, the feed's own.
+    /// Reads at most `limit` changes after a position; without a position, the feed's own. Fails if the database can't
+    /// be written: what an old primary answers is out of date.
     pub async fn changes_after(&self, after: Option<&Position>, limit: u64) -> Result<FeedPage> {
+        self.db.check_current().await?;
         Ok(change::read(self.db.read(), after, limit).await?)
     }
 
@@ -136,13 +138,13 @@ impl Store {
     }
 
     /// Begins a transaction that creates something, or finds what an earlier call with this id created.
-    async fn begin_creation(&self, creation: &Creation) -> Result<(DatabaseTransaction, Outcome)> {
+    async fn begin_creation(&self, creation: &Creation) -> Result<(Transaction, Outcome)> {
         let tx = self.db.write().await?;
         let outcome = idempotency::begin(&tx, &self.keyring, &*self.clock, &*self.random, creation).await?;
         Ok((tx, outcome))
     }
 
-    async fn audit(&self, tx: &DatabaseTransaction, origin: &Origin, event: Event) -> Result<(), StoreError> {
+    async fn audit(&self, tx: &Transaction, origin: &Origin, event: Event) -> Result<(), StoreError> {
         audit::record(tx, &*self.clock, &*self.random, origin, event).await?;
         Ok(())
     }
@@ -151,7 +153,7 @@ impl Store {
 /// Ends every family and admin session and revokes every signing key, for a database that was restored from a
 /// backup. [`Store::ensure_signing_keys`] then makes new keys.
 pub async fn end_all_before(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     clock: &dyn Clock,
     random: &dyn Random,
 ) -> Result<(), StoreError> {
@@ -169,7 +171,7 @@ impl From<DbErr> for Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable => Self::Unavailable,
+            error if error.is_temporary() => Self::Unavailable,
             StoreError::Conflict => Self::Conflict,
             StoreError::RequestIdReused => Self::RequestIdReused,
             error => Self::Internal(error.into()),

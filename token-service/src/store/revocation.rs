@@ -3,15 +3,13 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        StoreError,
+        StoreError, Transaction,
         audit::{Event, Origin},
         change::{self, Change},
     },
     text::id::TenantId,
 };
-use sea_orm::{
-    ActiveValue::Set, Condition, DatabaseTransaction, QueryOrder, entity::prelude::*, sea_query::ExprTrait,
-};
+use sea_orm::{ActiveValue::Set, Condition, QueryOrder, entity::prelude::*, sea_query::ExprTrait};
 
 use super::{
     Store, change_kind,
@@ -56,7 +54,7 @@ impl<'a> Revocation<'a> {
 
 /// Publishes changes, then revocations. Call it last in a transaction, because it locks the feed's counter.
 pub(super) async fn publish(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     mut changes: Vec<Change>,
     revocations: Vec<Revocation<'_>>,
     now: UnixMillis,
@@ -139,7 +137,7 @@ impl Store {
 
 /// Deletes the rows whose `column` is at most `until`.
 async fn delete<E: EntityTrait>(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     column: E::Column,
     until: UnixMillis,
 ) -> Result<(), StoreError> {

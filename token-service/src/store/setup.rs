@@ -3,7 +3,7 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        Creation,
+        Creation, Transaction,
         audit::Event,
         idempotency::{Derivation, Outcome},
     },
@@ -12,7 +12,7 @@ use accord::{
         opaque::{OpaqueToken, TokenKind},
     },
 };
-use sea_orm::{ActiveValue::Set, DatabaseTransaction, entity::prelude::*};
+use sea_orm::{ActiveValue::Set, entity::prelude::*};
 use serde::Serialize;
 
 use super::{
@@ -206,7 +206,7 @@ impl Store {
 
     async fn approve_again(
         &self,
-        tx: DatabaseTransaction,
+        tx: Transaction,
         decision: &Creation,
         by: &AdminSession,
         setup: &Setup,
@@ -270,11 +270,7 @@ impl Store {
     }
 
     /// Begins a decision. Its request id is the session's, so that a session decides a setup once.
-    async fn begin_decision(
-        &self,
-        decision: &Creation,
-        setup: &Setup,
-    ) -> Result<(DatabaseTransaction, Outcome)> {
+    async fn begin_decision(&self, decision: &Creation, setup: &Setup) -> Result<(Transaction, Outcome)> {
         match self.begin_creation(decision).await {
             Err(Error::RequestIdReused) => Err(self.decided(setup).await?),
             begun => begun,
@@ -298,7 +294,7 @@ fn code_of(secrets: &Derivation) -> OpaqueToken {
 }
 
 /// Decides a pending setup. Rejects any other with its state.
-async fn decide(tx: &DatabaseTransaction, setup: &Setup, decision: Decision, now: UnixMillis) -> Result<()> {
+async fn decide(tx: &Transaction, setup: &Setup, decision: Decision, now: UnixMillis) -> Result<()> {
     let decided = Entity::update_many()
         .filter(Column::SetupId.eq(setup.setup_id.as_str()))
         .filter(Column::TenantId.eq(setup.tenant_id.as_str()))

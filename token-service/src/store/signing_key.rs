@@ -6,7 +6,7 @@ use accord::{
     clock::{Clock, UnixMillis},
     random::Random,
     store::{
-        Creation, StoreError,
+        Creation, StoreError, Transaction,
         audit::{self, Actor, ActorKind, Event, Origin},
         change::{self, Change},
         idempotency::Outcome,
@@ -14,8 +14,7 @@ use accord::{
     text::page::{Page, PageRequest},
 };
 use sea_orm::{
-    ActiveValue::Set, DatabaseTransaction, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*,
-    sea_query::ExprTrait,
+    ActiveValue::Set, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*, sea_query::ExprTrait,
 };
 use zeroize::Zeroizing;
 
@@ -133,7 +132,7 @@ impl Store {
         let active = in_state(&tx, State::Active).await?.ok_or(Error::Signing)?;
         if step(&tx, &active.kid, State::Active, State::Retired, now).await? == 0 {
             // Another rotation committed in between. This one would rotate a key that it has not read.
-            return Err(StoreError::Unavailable.into());
+            return Err(StoreError::Busy.into());
         }
         let promoted = self.promote_next(&tx, now, force).await?;
         reservation.complete(&tx, &promoted).await?;
@@ -161,7 +160,7 @@ impl Store {
             return Ok(key);
         }
         if step(&tx, kid, key.state, State::Revoked, now).await? == 0 {
-            return Err(StoreError::Unavailable.into());
+            return Err(StoreError::Busy.into());
         }
         match key.state {
             // Nothing waits for verifiers: they must not accept the revoked key any longer.
@@ -181,7 +180,7 @@ impl Store {
     }
 
     /// Makes the next key active and creates a new next one. Returns the id of the active key.
-    async fn promote_next(&self, tx: &DatabaseTransaction, now: UnixMillis, force: bool) -> Result<String> {
+    async fn promote_next(&self, tx: &Transaction, now: UnixMillis, force: bool) -> Result<String> {
         for _ in 0..ATTEMPTS {
             let next = in_state(tx, State::Next).await?.ok_or(Error::Signing)?;
             let next = signing_key(next)?;
@@ -194,10 +193,10 @@ impl Store {
             }
             // It was revoked since it was read, and another one is next.
         }
-        Err(StoreError::Unavailable.into())
+        Err(StoreError::Busy.into())
     }
 
-    async fn insert_key(&self, tx: &DatabaseTransaction, state: State) -> Result<String> {
+    async fn insert_key(&self, tx: &Transaction, state: State) -> Result<String> {
         let new = generate()?;
         let key = self.keyring.current(purpose::SIGNING_KEY)?;
         let now = self.now().as_millis();
@@ -231,7 +230,7 @@ fn system() -> Origin {
 /// Revokes every key, for a database that was restored from a backup. Others may know the private half of a key that
 /// was revoked after the backup.
 pub(super) async fn revoke_all(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     clock: &dyn Clock,
     random: &dyn Random,
 ) -> Result<(), StoreError> {
@@ -253,7 +252,7 @@ pub(super) async fn revoke_all(
 
 /// Moves a key from one state to another. Returns how many keys moved.
 async fn step(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     kid: &str,
     from: State,
     to: State,

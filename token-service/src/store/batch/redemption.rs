@@ -10,7 +10,7 @@ use accord::{
     clock::{SharedClock, UnixMillis},
     random::SharedRandom,
     store::{
-        Database, StoreError,
+        Database, StoreError, Transaction,
         audit::{Event, Origin, Record},
         batch::{
             self,
@@ -19,7 +19,7 @@ use accord::{
         },
     },
 };
-use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, QueryResult};
+use sea_orm::{ConnectionTrait, DatabaseBackend, QueryResult};
 use serde_json::{Value, json};
 
 use super::super::{
@@ -88,9 +88,9 @@ impl Work for Redemptions {
         let tx = self.db.write().await?;
         match self.redeem(tx, items).await {
             // A row stayed locked. After a conflict each item is tried alone, so that only those that need it fail.
-            Err(StoreError::Unavailable) if items.len() > 1 => Err(StoreError::Conflict),
+            Err(StoreError::Busy) if items.len() > 1 => Err(StoreError::Conflict),
             // Another replica redeemed a code of the same client at the same moment. The caller can try again.
-            Err(StoreError::Conflict) if items.len() == 1 => Err(StoreError::Unavailable),
+            Err(StoreError::Conflict) if items.len() == 1 => Err(StoreError::Busy),
             result => result,
         }
     }
@@ -99,7 +99,7 @@ impl Work for Redemptions {
 impl Redemptions {
     async fn redeem(
         &self,
-        tx: DatabaseTransaction,
+        tx: Transaction,
         items: &[Redemption],
     ) -> Result<Vec<Option<RedemptionOutcome>>, StoreError> {
         if tx.get_database_backend() == DatabaseBackend::Postgres {
@@ -305,7 +305,7 @@ static END_FAMILIES: LazyLock<JsonRows> = LazyLock::new(|| {
 
 /// Ends the active grant of each client at its tenant, with the grant's families. Returns the ids of the ended grants.
 async fn supersede(
-    tx: &DatabaseTransaction,
+    tx: &Transaction,
     redemptions: &[Value],
     now: UnixMillis,
 ) -> Result<HashMap<ClientKey, String>, StoreError> {

@@ -49,7 +49,7 @@ fn redemption(store: &Store, code: &Code) -> Redemption {
 }
 
 /// Begins a transaction that locks a row, on PostgreSQL.
-async fn lock(store: &Store, table: &str, column: &str, id: &str) -> Option<DatabaseTransaction> {
+async fn lock(store: &Store, table: &str, column: &str, id: &str) -> Option<Transaction> {
     if store.db.backend() != DatabaseBackend::Postgres {
         return None;
     }

@@ -1,0 +1,330 @@
+//! A connection that is taken out of its pool, and what runs on it: statements and transactions, each within a time
+//! limit. A connection that is not in order is closed, and never goes back.
+
+use std::{future::Future, io, time::Duration};
+
+use deadpool::managed::Object;
+use sea_orm::{
+    ConnectionTrait, DatabaseBackend, DbErr, ExecResult, QueryResult, RuntimeErr, SqlxError, Statement,
+    Values,
+    sqlx::{
+        AssertSqlSafe, Connection as _, Database, Executor, IntoArguments, postgres::Postgres, sqlite::Sqlite,
+    },
+};
+use sea_query_sqlx::SqlxValues;
+use tokio::{runtime::Handle, sync::Mutex, time::timeout};
+
+use super::{
+    StoreError,
+    error::Fault,
+    pool::{Pool, Session, TakenOut},
+};
+
+/// How long a statement may take. PostgreSQL gives up before.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection gets to finish what its user left behind.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Begins a transaction. A session's own settings may be those of another user of a pooler.
+const BEGIN_POSTGRES: &str =
+    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '10s'";
+/// Takes the write lock first: of two transactions that read before they write, one would fail.
+const BEGIN_SQLITE: &str = "BEGIN IMMEDIATE";
+
+/// A connection for one user.
+pub(super) struct Connection {
+    /// `None` once it was dropped.
+    session: Option<TakenOut>,
+    state: State,
+}
+
+/// The state of a connection, for its next user.
+#[derive(Default)]
+pub(super) struct State {
+    /// A statement is under way. Its user may stop waiting at any moment.
+    is_running: bool,
+    in_transaction: bool,
+    fault: Option<Fault>,
+}
+
+/// Runs an expression on the driver's connection of either kind, `Db`, within the time limit of a statement.
+macro_rules! run {
+    ($connection:expr, $conn:ident => $work:expr) => {{
+        let (session, state) = $connection.parts()?;
+        let work = async {
+            match session {
+                Session::Sqlite($conn, _) => {
+                    #[allow(dead_code)]
+                    type Db = Sqlite;
+                    $work
+                }
+                Session::Postgres($conn) => {
+                    #[allow(dead_code)]
+                    type Db = Postgres;
+                    $work
+                }
+            }
+        };
+        state.watch(work).await
+    }};
+}
+
+/// Returns a statement with its arguments, for the driver.
+fn bound<DB: Database>(statement: &Statement) -> (AssertSqlSafe<&str>, Option<DB::Arguments>)
+where
+    SqlxValues: IntoArguments<DB>,
+{
+    let values = statement.values.clone().unwrap_or(Values(Vec::new()));
+    (
+        AssertSqlSafe(&statement.sql),
+        Some(SqlxValues(values).into_arguments()),
+    )
+}
+
+impl State {
+    /// Runs a statement within its time limit, and notes what its outcome says about the connection.
+    pub(super) async fn watch<T>(
+        &mut self,
+        work: impl Future<Output = Result<T, SqlxError>>,
+    ) -> Result<T, SqlxError> {
+        self.is_running = true;
+        let result = timeout(STATEMENT_TIMEOUT, work).await;
+        self.is_running = false;
+        let result = result.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+        if let Err(error) = &result {
+            self.fault = self.fault.or(Fault::of(error));
+        }
+        result
+    }
+}
+
+impl Connection {
+    fn new(session: TakenOut) -> Self {
+        Self {
+            session: Some(session),
+            state: State::default(),
+        }
+    }
+
+    /// Returns the driver's connection, and the state that must watch what runs on it.
+    pub(super) fn parts(&mut self) -> Result<(&mut Session, &mut State), SqlxError> {
+        let session = self.session.as_mut().ok_or(SqlxError::PoolClosed)?;
+        Ok((&mut **session, &mut self.state))
+    }
+
+    async fn execute(&mut self, statement: &Statement) -> Result<ExecResult, SqlxError> {
+        run!(self, conn => conn.execute(bound::<Db>(statement)).await.map(ExecResult::from))
+    }
+
+    async fn query_one(&mut self, statement: &Statement) -> Result<Option<QueryResult>, SqlxError> {
+        run!(self, conn => {
+            let row = conn.fetch_optional(bound::<Db>(statement)).await?;
+            Ok(row.map(QueryResult::from))
+        })
+    }
+
+    async fn query_all(&mut self, statement: &Statement) -> Result<Vec<QueryResult>, SqlxError> {
+        run!(self, conn => {
+            let rows = conn.fetch_all(bound::<Db>(statement)).await?;
+            Ok(rows.into_iter().map(QueryResult::from).collect())
+        })
+    }
+
+    /// Executes statements without arguments.
+    pub(super) async fn execute_text(&mut self, sql: &str) -> Result<ExecResult, SqlxError> {
+        run!(self, conn => conn.execute(AssertSqlSafe(sql)).await.map(ExecResult::from))
+    }
+
+    async fn begin(&mut self) -> Result<(), SqlxError> {
+        let (session, _) = self.parts()?;
+        let begin = match session {
+            Session::Sqlite(..) => BEGIN_SQLITE,
+            Session::Postgres(_) => BEGIN_POSTGRES,
+        };
+        self.state.in_transaction = true;
+        self.execute_text(begin).await.map(drop)
+    }
+
+    async fn end(&mut self, how: &str) -> Result<(), SqlxError> {
+        self.execute_text(how).await?;
+        self.state.in_transaction = false;
+        Ok(())
+    }
+
+    /// Returns whether the connection was lost, so that a new one may have success.
+    pub(super) fn is_lost(&self) -> bool {
+        self.state.fault == Some(Fault::Lost)
+    }
+
+    /// Waits for the answer to a statement that its user left behind, and rolls back. The connection is then in order.
+    async fn finish(&mut self) -> Result<(), SqlxError> {
+        match self.state.in_transaction {
+            true => self.end("ROLLBACK").await?,
+            false => run!(self, conn => conn.ping().await)?,
+        }
+        self.state.fault = None;
+        Ok(())
+    }
+
+    fn close(session: TakenOut, fault: Fault) {
+        if let Some(pool) = Object::pool(&session) {
+            match fault {
+                Fault::Refusal => pool.manager().suspicion.raise_now_and_then(),
+                Fault::Lost | Fault::Silence => pool.manager().suspicion.raise(),
+            }
+        }
+        drop(Object::take(session));
+    }
+}
+
+/// Puts the connection back, or closes it. One that was left in the middle of something finishes in a task of its own, so
+/// that a caller who hangs up costs no connection.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let Some(session) = self.session.take() else {
+            return;
+        };
+        if let Some(fault) = self.state.fault {
+            return Self::close(session, fault);
+        }
+        if !self.state.is_running && !self.state.in_transaction {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            drop(Object::take(session));
+            return;
+        };
+        let mut left = Self::new(session);
+        left.state.in_transaction = self.state.in_transaction;
+        // Stays if the task is dropped, so that the connection is then closed.
+        left.state.fault = Some(Fault::Silence);
+        runtime.spawn(async move { timeout(FINISH_TIMEOUT, left.finish()).await });
+    }
+}
+
+/// A transaction that may write. Dropping it rolls back.
+pub struct Transaction {
+    backend: DatabaseBackend,
+    connection: Mutex<Connection>,
+}
+
+impl Transaction {
+    /// Commits. After an error it is unknown whether the transaction was committed.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        Ok(self.connection.into_inner().end("COMMIT").await?)
+    }
+
+    /// Rolls back, and returns afterwards.
+    pub async fn rollback(self) -> Result<(), StoreError> {
+        Ok(self.connection.into_inner().end("ROLLBACK").await?)
+    }
+}
+
+impl Pool {
+    /// Takes a connection out, or opens one. An error tells that no statement has run.
+    pub(super) async fn take_out(&self) -> Result<Connection, DbErr> {
+        let session = self.acquire().await;
+        let session = session.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))?;
+        Ok(Connection::new(session))
+    }
+
+    /// Begins a transaction. If the connection turns out to be lost, begins on a new one: nothing has happened yet.
+    pub(super) async fn begin(&self) -> Result<Transaction, StoreError> {
+        let mut connection = self.take_out().await?;
+        if let Err(error) = connection.begin().await {
+            if !connection.is_lost() {
+                return Err(error.into());
+            }
+            drop(connection);
+            connection = self.take_out().await?;
+            connection.begin().await?;
+        }
+        Ok(Transaction {
+            backend: self.backend(),
+            connection: Mutex::new(connection),
+        })
+    }
+}
+
+/// Each statement runs on a connection of its own. A query that turns out to have a lost connection runs once more on a
+/// new one, because a query changes nothing.
+#[async_trait::async_trait]
+impl ConnectionTrait for Pool {
+    fn get_database_backend(&self) -> DatabaseBackend {
+        self.backend()
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        let mut connection = self.take_out().await?;
+        connection.execute(&statement).await.map_err(execution_error)
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        let mut connection = self.take_out().await?;
+        connection.execute_text(sql).await.map_err(execution_error)
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        let mut connection = self.take_out().await?;
+        let mut result = connection.query_one(&statement).await;
+        if result.is_err() && connection.is_lost() && changes_nothing(&statement) {
+            drop(connection);
+            result = self.take_out().await?.query_one(&statement).await;
+        }
+        result.map_err(query_error)
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        let mut connection = self.take_out().await?;
+        let mut result = connection.query_all(&statement).await;
+        if result.is_err() && connection.is_lost() && changes_nothing(&statement) {
+            drop(connection);
+            result = self.take_out().await?.query_all(&statement).await;
+        }
+        result.map_err(query_error)
+    }
+}
+
+#[async_trait::async_trait]
+impl ConnectionTrait for Transaction {
+    fn get_database_backend(&self) -> DatabaseBackend {
+        self.backend
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        let mut connection = self.connection.lock().await;
+        connection.execute(&statement).await.map_err(execution_error)
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        let mut connection = self.connection.lock().await;
+        connection.execute_text(sql).await.map_err(execution_error)
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        let mut connection = self.connection.lock().await;
+        connection.query_one(&statement).await.map_err(query_error)
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        let mut connection = self.connection.lock().await;
+        connection.query_all(&statement).await.map_err(query_error)
+    }
+}
+
+/// Whether a statement only reads. One that locks rows reads, too, but not outside of a transaction.
+fn changes_nothing(statement: &Statement) -> bool {
+    statement.sql.starts_with("SELECT") && !statement.sql.contains(" FOR UPDATE")
+}
+
+fn execution_error(error: SqlxError) -> DbErr {
+    DbErr::Exec(RuntimeErr::SqlxError(error.into()))
+}
+
+fn query_error(error: SqlxError) -> DbErr {
+    DbErr::Query(RuntimeErr::SqlxError(error.into()))
+}
+
+#[cfg(test)]
+#[path = "tests/connection.rs"]
+mod tests;

@@ -1,0 +1,212 @@
+//! Pools of database connections. Taking a connection out sends nothing over a connection that is in order, and putting
+//! it back never does: a database that keeps silent can't hold a place of the pool.
+//!
+//! The pool of sqlx pings each returned connection without a limit
+//! ([decision 22](../../docs/decisions/0022-a-pool-that-outlives-its-database.md)).
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use deadpool::{
+    Runtime,
+    managed::{self, Metrics, Object, PoolConfig, PoolError, QueueMode, RecycleError, TimeoutType, Timeouts},
+};
+use sea_orm::{
+    DatabaseBackend, SqlxError,
+    sqlx::{
+        ConnectOptions, Connection as _, Executor, PgConnection, SqliteConnection,
+        postgres::PgConnectOptions, sqlite::SqliteConnectOptions,
+    },
+};
+
+/// How long an operation waits for a free connection.
+pub(super) const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long opening a connection may take.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a connection to PostgreSQL may be idle. The network may drop an idle connection without a word.
+const MAX_IDLE: Duration = Duration::from_secs(30);
+/// How long a connection to PostgreSQL is used, so that none stays with a server that its name no longer leads to.
+const MAX_AGE: Duration = Duration::from_secs(30 * 60);
+/// How often, at most, a refusal of the database makes all idle connections suspect.
+const SUSPICION_PERIOD: Duration = Duration::from_millis(100);
+
+/// The settings of a session on PostgreSQL: the server gives up before this service does, so that it holds no lock for a
+/// client that has gone. Behind a pooler they are lost; see docs/OPERATIONS.md.
+const SESSION: &str =
+    "SET statement_timeout = '4s'; SET lock_timeout = '3s'; SET idle_in_transaction_session_timeout = '10s'";
+
+/// A pool of connections to one database. Clones share it.
+#[derive(Clone)]
+pub struct Pool(managed::Pool<Opener>);
+
+/// Opens the connections of a pool.
+pub(super) struct Opener {
+    options: Options,
+    pub(super) suspicion: Arc<Suspicion>,
+}
+
+/// What leads to a database.
+#[derive(Clone)]
+pub(super) enum Options {
+    Sqlite(SqliteConnectOptions),
+    Postgres(PgConnectOptions),
+}
+
+/// A connection of the driver.
+pub(super) enum Session {
+    /// With the file that it has open.
+    Sqlite(SqliteConnection, Option<FileId>),
+    Postgres(PgConnection),
+}
+
+/// The device and the inode of a file.
+type FileId = (u64, u64);
+
+/// When connections were last found to be dead. All that were last taken out before are discarded.
+#[derive(Default)]
+pub(super) struct Suspicion(Mutex<Option<Instant>>);
+
+impl Suspicion {
+    /// Makes every idle connection suspect.
+    pub(super) fn raise(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Does the same, unless it was done a moment ago: while a database refuses every call, calls would open connections
+    /// all the time.
+    pub(super) fn raise_now_and_then(&self) {
+        if self
+            .since()
+            .is_none_or(|since| since.elapsed() > SUSPICION_PERIOD)
+        {
+            self.raise();
+        }
+    }
+
+    fn since(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pool {
+    pub(super) fn new(size: usize, options: Options, suspicion: Arc<Suspicion>) -> Result<Self, SqlxError> {
+        let config = PoolConfig {
+            max_size: size,
+            timeouts: Timeouts {
+                wait: Some(WAIT_TIMEOUT),
+                create: Some(OPEN_TIMEOUT),
+                recycle: None,
+            },
+            // The fewest connections do the work, and the others become old.
+            queue_mode: QueueMode::Lifo,
+        };
+        let pool = managed::Pool::builder(Opener { options, suspicion })
+            .config(config)
+            .runtime(Runtime::Tokio1)
+            .build();
+        Ok(Self(pool.map_err(SqlxError::config)?))
+    }
+
+    /// Takes a connection out, or opens one.
+    pub(super) async fn acquire(&self) -> Result<TakenOut, SqlxError> {
+        self.0.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => error,
+            PoolError::Timeout(TimeoutType::Create) => io::Error::from(io::ErrorKind::TimedOut).into(),
+            PoolError::Closed => SqlxError::PoolClosed,
+            _ => SqlxError::PoolTimedOut,
+        })
+    }
+
+    pub(super) fn options(&self) -> &Options {
+        &self.0.manager().options
+    }
+
+    pub(super) fn suspicion(&self) -> &Suspicion {
+        &self.0.manager().suspicion
+    }
+
+    pub(super) fn backend(&self) -> DatabaseBackend {
+        match self.options() {
+            Options::Sqlite(_) => DatabaseBackend::Sqlite,
+            Options::Postgres(_) => DatabaseBackend::Postgres,
+        }
+    }
+
+    /// Closes idle connections that are suspect or old.
+    pub(super) fn discard_stale(&self) {
+        let opener = self.0.manager();
+        self.0
+            .retain(|session, metrics| !opener.is_stale(session, &metrics));
+    }
+
+    /// Closes the pool. Connections in use are closed when they come back.
+    pub(super) async fn close(&self) {
+        let idle = self.0.retain(|_, _| false).removed;
+        self.0.close();
+        for session in idle {
+            let _ = match session {
+                Session::Sqlite(conn, _) => conn.close().await,
+                Session::Postgres(conn) => conn.close().await,
+            };
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
+impl managed::Manager for Opener {
+    type Type = Session;
+    type Error = SqlxError;
+
+    async fn create(&self) -> Result<Session, SqlxError> {
+        match &self.options {
+            Options::Sqlite(options) => {
+                let file = file_id(options.get_filename());
+                Ok(Session::Sqlite(options.connect().await?, file))
+            }
+            Options::Postgres(options) => {
+                let mut conn = options.connect().await?;
+                conn.execute(SESSION).await?;
+                Ok(Session::Postgres(conn))
+            }
+        }
+    }
+
+    async fn recycle(&self, session: &mut Session, metrics: &Metrics) -> managed::RecycleResult<SqlxError> {
+        match self.is_stale(session, metrics) {
+            true => Err(RecycleError::message("stale")),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Opener {
+    fn is_stale(&self, session: &Session, metrics: &Metrics) -> bool {
+        let taken_out = metrics.recycled.unwrap_or(metrics.created);
+        if self.suspicion.since().is_some_and(|since| taken_out <= since) {
+            return true;
+        }
+        match (session, &self.options) {
+            (Session::Postgres(_), _) => taken_out.elapsed() > MAX_IDLE || metrics.age() > MAX_AGE,
+            // SQLite goes on with a file that was deleted or replaced, and what it commits is lost.
+            (Session::Sqlite(_, file), Options::Sqlite(options)) => file_id(options.get_filename()) != *file,
+            (Session::Sqlite(..), Options::Postgres(_)) => true,
+        }
+    }
+}
+
+/// Returns the id of the file at a path; `None` without one.
+fn file_id(path: &Path) -> Option<FileId> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+/// A connection that is taken out of its pool.
+pub(super) type TakenOut = Object<Opener>;

@@ -1,0 +1,131 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{fs, time::Duration};
+
+use futures_util::future::join_all;
+use sea_orm::DatabaseBackend;
+
+use super::*;
+use crate::{
+    store::{
+        Database, change,
+        fixture::{Migrator, migrated},
+    },
+    testing::{execute_on, postgres, sqlite},
+};
+
+/// Ends all sessions of the services with the database.
+const END_SESSIONS: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'accord'";
+
+async fn migrated_postgres() -> Option<(crate::testing::TestDatabase, Database)> {
+    let mut all = migrated().await;
+    all.pop()
+        .filter(|(_, db)| db.backend() == DatabaseBackend::Postgres)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_end_while_nobody_uses_them_cost_no_call() {
+    let Some((place, db)) = migrated_postgres().await else {
+        return;
+    };
+    for _ in 0..2 {
+        let everywhere = (0..16).map(|_| change::position(db.read()));
+        assert!(join_all(everywhere).await.iter().all(Result::is_ok));
+        execute_on(&place.url, END_SESSIONS);
+        db.write().await.unwrap().rollback().await.unwrap();
+        execute_on(&place.url, END_SESSIONS);
+        change::position(db.read()).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_ends_in_a_transaction_costs_that_transaction_alone() {
+    let Some((place, db)) = migrated_postgres().await else {
+        return;
+    };
+    let tx = db.write().await.unwrap();
+    execute_on(&place.url, END_SESSIONS);
+    let lost = StoreError::from(tx.execute_unprepared("DELETE FROM changes").await.unwrap_err());
+    assert!(matches!(lost, StoreError::Unavailable(_)), "{lost}");
+    assert!(matches!(tx.commit().await, Err(StoreError::Unavailable(_))));
+    db.write().await.unwrap().commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_that_is_read_only_is_closed() {
+    for (place, db) in migrated().await {
+        let refuse = match db.backend() {
+            DatabaseBackend::Postgres => "SET default_transaction_read_only = on",
+            _ => "PRAGMA query_only = ON",
+        };
+        db.writer().execute_unprepared(refuse).await.unwrap();
+        let refused = delete(&db).await.unwrap_err();
+        assert!(
+            matches!(refused, StoreError::Unavailable(_)),
+            "{place:?}: {refused}"
+        );
+        delete(&db).await.unwrap();
+    }
+}
+
+async fn delete(db: &Database) -> Result<(), StoreError> {
+    let tx = db.write().await?;
+    tx.execute_unprepared("DELETE FROM changes").await?;
+    tx.commit().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_that_hang_up_cost_no_place_and_leave_no_transaction() {
+    let Some((place, db)) = migrated_postgres().await else {
+        return;
+    };
+    for _ in 0..4 {
+        let calls = (0..16).map(|_| async {
+            let tx = db.write().await.unwrap();
+            tx.execute_unprepared("SELECT pg_sleep(0.1)").await.unwrap();
+        });
+        assert!(timeout(Duration::from_millis(50), join_all(calls)).await.is_err());
+    }
+    let all = join_all((0..16).map(|_| db.write())).await;
+    assert!(all.iter().all(Result::is_ok));
+    drop(all);
+    join_all((0..16).map(|_| db.write())).await;
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'";
+    let idle = Statement::from_string(DatabaseBackend::Postgres, others);
+    let row = db.read().query_one_raw(idle).await.unwrap().unwrap();
+    assert!(row.try_get_by_index::<i64>(0).unwrap() <= 16, "{place:?}");
+}
+
+#[tokio::test]
+async fn a_sqlite_file_that_is_moved_is_not_written_and_not_replaced() {
+    let place = sqlite();
+    let db = place.connect().await;
+    db.migrate::<Migrator>().await.unwrap();
+    let path = place.url.strip_prefix("sqlite://").unwrap();
+    let away = format!("{path}.away");
+    fs::rename(path, &away).unwrap();
+    assert!(matches!(db.write().await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(
+        db.check_writable(Duration::from_secs(10)).await,
+        Err(StoreError::Unavailable(_))
+    ));
+    assert!(!fs::exists(path).unwrap());
+    fs::rename(&away, path).unwrap();
+    db.check_writable(Duration::from_secs(10)).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_connection_can_be_opened_for_whatever_reason_is_unavailable() {
+    let Some(place) = postgres() else { return };
+    let mut url: url::Url = place.url.parse().unwrap();
+    url.set_path("no_such_database");
+    let missing = Database::connect(url.as_str()).await.unwrap_err();
+    let StoreError::Unavailable(reason) = missing else {
+        panic!("{missing}")
+    };
+    assert!(
+        reason.contains("no_such_database") && reason.contains("3D000"),
+        "{reason}"
+    );
+}

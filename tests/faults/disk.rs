@@ -1,0 +1,80 @@
+//! A disk that is full, and a SQLite file that is gone for a while.
+
+use std::{fs, path::Path, time::Duration};
+
+use accord::testing::durable_postgres;
+use tokio::time::sleep;
+
+use super::{FAULT, Stage, TOLD};
+use crate::harness::disk::Disk;
+
+tests!(
+    the_services_outlive_a_full_disk_under_sqlite,
+    the_services_outlive_a_full_disk_under_postgres,
+    the_services_outlive_a_sqlite_file_that_is_moved_away,
+);
+
+/// How long the load may need to use up what is left of a disk.
+const FILLED: Duration = Duration::from_secs(20);
+
+fn sqlite_url(directory: &Path, name: &str) -> String {
+    format!("sqlite://{}", directory.join(name).display())
+}
+
+async fn the_services_outlive_a_full_disk_under_sqlite() {
+    let disk = Disk::mount(24);
+    let stage = Stage::set(
+        &sqlite_url(disk.path(), "registry.db"),
+        &sqlite_url(disk.path(), "token.db"),
+    )
+    .await;
+    disk.fill();
+    stage.say(&[0, 1], false, FILLED, "full disk").await;
+    sleep(FAULT).await;
+    disk.free();
+    stage.is_whole_soon("full disk").await;
+    stage.ends("full disk").await;
+}
+
+async fn the_services_outlive_a_full_disk_under_postgres() {
+    let disk = Disk::mount(320);
+    let Some(server) = durable_postgres(&[disk.path()]) else {
+        return;
+    };
+    let (registry, token) = (server.database(), server.database());
+    let stage = Stage::set(&registry.url, &token.url).await;
+    disk.fill();
+    // The log of the server ends in the middle of a segment. A switch needs a new one.
+    let switch = "SELECT count(pg_switch_wal())";
+    let _ = accord::testing::try_execute_on(server.url(), switch);
+    stage.say(&[0, 1], false, FILLED, "full disk").await;
+    sleep(FAULT).await;
+    disk.free();
+    stage.is_whole_soon("full disk").await;
+    stage.ends("full disk").await;
+}
+
+async fn the_services_outlive_a_sqlite_file_that_is_moved_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let stage = Stage::set(
+        &sqlite_url(directory.path(), "registry.db"),
+        &sqlite_url(directory.path(), "token.db"),
+    )
+    .await;
+    for service in ["registry", "token"] {
+        let (here, away) = (format!("{service}.db"), format!("{service}.away"));
+        fs::rename(directory.path().join(&here), directory.path().join(&away)).unwrap();
+    }
+    stage.say(&[0, 1], false, TOLD, "moved file").await;
+    sleep(FAULT).await;
+    for service in ["registry", "token"] {
+        let (here, away) = (format!("{service}.db"), format!("{service}.away"));
+        assert!(
+            !directory.path().join(&here).exists(),
+            "an empty database replaced the file"
+        );
+        fs::rename(directory.path().join(&away), directory.path().join(&here)).unwrap();
+    }
+    stage.is_whole_soon("moved file").await;
+    stage.ends("moved file").await;
+}
