@@ -3,13 +3,16 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        StoreError, Transaction,
+        Database, StoreError, Transaction,
         audit::{Event, Origin},
         change::{self, Change},
     },
     text::id::TenantId,
 };
-use sea_orm::{ActiveValue::Set, Condition, QueryOrder, entity::prelude::*, sea_query::ExprTrait};
+use sea_orm::{
+    ActiveValue::Set, Condition, Iterable, PrimaryKeyToColumn, QueryOrder, QuerySelect, QueryTrait,
+    entity::prelude::*, sea_query::ExprTrait,
+};
 
 use super::{
     Store, change_kind,
@@ -123,25 +126,45 @@ impl Store {
     /// Removes revocations, assertions and verified secrets that expired by `soon`, and codes, setups, sessions and
     /// families that ended by `late`.
     pub async fn clear_away(&self, soon: UnixMillis, late: UnixMillis) -> Result<()> {
-        let tx = self.db.write().await?;
-        delete::<Entity>(&tx, Column::ExpiresAt, soon).await?;
-        delete::<client_assertion::Entity>(&tx, client_assertion::Column::ExpiresAt, soon).await?;
-        delete::<verified_secret::Entity>(&tx, verified_secret::Column::ExpiresAt, soon).await?;
-        delete::<code::Entity>(&tx, code::Column::ExpiresAt, late).await?;
-        delete::<setup::Entity>(&tx, setup::Column::ExpiresAt, late).await?;
-        delete::<admin_session::Entity>(&tx, admin_session::Column::SignedInAt, late).await?;
-        delete::<family::Entity>(&tx, family::Column::ExpiresAt, late).await?;
-        Ok(tx.commit().await?)
+        let db = &self.db;
+        delete::<Entity>(db, Column::ExpiresAt, soon).await?;
+        delete::<client_assertion::Entity>(db, client_assertion::Column::ExpiresAt, soon).await?;
+        delete::<verified_secret::Entity>(db, verified_secret::Column::ExpiresAt, soon).await?;
+        delete::<code::Entity>(db, code::Column::ExpiresAt, late).await?;
+        delete::<setup::Entity>(db, setup::Column::ExpiresAt, late).await?;
+        delete::<admin_session::Entity>(db, admin_session::Column::SignedInAt, late).await?;
+        delete::<family::Entity>(db, family::Column::ExpiresAt, late).await?;
+        Ok(())
     }
 }
 
+/// The most rows that one transaction deletes. More would not be deleted within the time limit of a statement, and hold
+/// up other writers on SQLite.
+const DELETED_AT_ONCE: u64 = 1_000;
+
 /// Deletes the rows whose `column` is at most `until`.
 async fn delete<E: EntityTrait>(
-    tx: &Transaction,
+    db: &Database,
     column: E::Column,
     until: UnixMillis,
 ) -> Result<(), StoreError> {
-    let expired = column.lte(until.as_millis());
-    E::delete_many().filter(expired).exec(tx).await?;
+    let keys: Vec<_> = E::PrimaryKey::iter().map(|key| key.into_column()).collect();
+    let mut deleted = DELETED_AT_ONCE;
+    while deleted == DELETED_AT_ONCE {
+        let expired = E::find()
+            .select_only()
+            .columns(keys.iter().copied())
+            .filter(column.lte(until.as_millis()))
+            .limit(DELETED_AT_ONCE)
+            .into_query();
+        let expired = Expr::tuple(keys.iter().map(|key| Expr::col(*key))).in_subquery(expired);
+        let tx = db.write().await?;
+        deleted = E::delete_many().filter(expired).exec(&tx).await?.rows_affected;
+        tx.commit().await?;
+    }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "tests/removal.rs"]
+mod tests;
