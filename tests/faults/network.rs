@@ -6,12 +6,19 @@ use accord::testing::durable_postgres;
 use tokio::time::sleep;
 
 use super::{FAULT, SESSIONS, Stage, TOLD, address, sessions};
-use crate::harness::proxy::{
-    Proxy,
-    Traffic::{self, Delay, Pass, Reset, Stall, Swallow},
+use crate::harness::{
+    partner::{World, code_grant, refresh_grant},
+    proxy::{
+        Proxy,
+        Traffic::{self, Delay, Pass, Reset, Stall, Swallow},
+    },
+    services::Services,
 };
 
-tests!(the_services_outlive_every_fault_of_the_network,);
+tests!(
+    the_services_outlive_every_fault_of_the_network,
+    a_code_is_redeemed_although_the_answer_to_its_commit_is_lost,
+);
 
 async fn the_services_outlive_every_fault_of_the_network() {
     let Some(server) = durable_postgres(&[&std::env::temp_dir()]) else {
@@ -55,4 +62,25 @@ async fn the_services_outlive_every_fault_of_the_network() {
     stage.ends("network").await;
     assert!(open <= 4 * SESSIONS, "{open} sessions");
     drop(proxy);
+}
+
+async fn a_code_is_redeemed_although_the_answer_to_its_commit_is_lost() {
+    let Some(server) = durable_postgres(&[&std::env::temp_dir()]) else {
+        return;
+    };
+    let (registry, token) = (server.database(), server.database());
+    let proxy = Proxy::start(address(server.url())).await;
+    let services = Services::start(&registry.url, &proxy.url(&token.url)).await;
+    let world = World::new(&services.target);
+    let partner = world.partner().await;
+    let approved = world.approve(&partner).await;
+
+    // BEGIN holds the word, too.
+    proxy.lose_answers_to(Some("COMMIT\0"));
+    let first = world.issue(&partner, code_grant(&approved)).await.unwrap();
+    assert!(proxy.lost_answers() > 0);
+    proxy.lose_answers_to(None);
+    assert!(world.active(&first.access_token).await);
+    let renewed = world.issue(&partner, refresh_grant(&first.refresh_token)).await;
+    assert_ne!(renewed.unwrap().refresh_token, first.refresh_token);
 }

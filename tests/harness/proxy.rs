@@ -1,6 +1,14 @@
 //! A TCP proxy in front of a database, which fails as networks do.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -33,12 +41,15 @@ struct State {
     new: Traffic,
     generation: usize,
     server: SocketAddr,
+    /// A connection that passes this to the server passes nothing more, and is closed once the server has answered.
+    last_words: Option<&'static str>,
 }
 
 /// A proxy. It ends, with its connections, when it is dropped.
 pub struct Proxy {
     pub address: SocketAddr,
     state: Arc<watch::Sender<State>>,
+    lost_answers: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
@@ -51,13 +62,15 @@ impl Proxy {
             new: Traffic::Pass,
             generation: 0,
             server,
+            last_words: None,
         }));
         let address = listener.local_addr().unwrap();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, state.clone()));
+        let (mut tasks, lost_answers) = (JoinSet::new(), Arc::default());
+        tasks.spawn(accept(listener, state.clone(), Arc::clone(&lost_answers)));
         Self {
             address,
             state,
+            lost_answers,
             _tasks: tasks,
         }
     }
@@ -78,24 +91,38 @@ impl Proxy {
         });
     }
 
+    /// Loses the server's answers to pieces that hold this text, if any, and closes their connections.
+    pub fn lose_answers_to(&self, text: Option<&'static str>) {
+        self.state.send_modify(|state| state.last_words = text);
+    }
+
+    /// Returns how many answers were lost.
+    pub fn lost_answers(&self) -> usize {
+        self.lost_answers.load(Ordering::Relaxed)
+    }
+
     /// Leads new connections to another server.
     pub fn lead_to(&self, server: SocketAddr) {
         self.state.send_modify(|state| state.server = server);
     }
 }
 
-async fn accept(listener: TcpListener, state: Arc<watch::Sender<State>>) {
+async fn accept(listener: TcpListener, state: Arc<watch::Sender<State>>, lost_answers: Arc<AtomicUsize>) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        let state = state.subscribe();
+        let (state, lost_answers) = (state.subscribe(), lost_answers.clone());
         connections.spawn(async move {
-            let _ = serve(client, state).await;
+            let _ = serve(client, state, &lost_answers).await;
         });
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn serve(client: TcpStream, state: watch::Receiver<State>) -> io::Result<()> {
+async fn serve(
+    client: TcpStream,
+    state: watch::Receiver<State>,
+    lost_answers: &AtomicUsize,
+) -> io::Result<()> {
     let State {
         server, generation, ..
     } = *state.borrow();
@@ -110,12 +137,19 @@ async fn serve(client: TcpStream, state: watch::Receiver<State>) -> io::Result<(
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let mut until_reset = state.clone();
-    tokio::select! {
-        _ = copy(&mut from_client, &mut to_server, state.clone(), traffic) => {}
-        _ = copy(&mut from_server, &mut to_client, state, traffic) => {}
+    let said_last_words = tokio::select! {
+        _ = copy(&mut from_client, &mut to_server, state.clone(), traffic) => {
+            state.borrow().last_words.is_some()
+        }
+        _ = copy(&mut from_server, &mut to_client, state.clone(), traffic) => false,
         _ = until_reset.wait_for(|state| traffic(state) == Traffic::Reset) => {
             to_client.as_ref().set_zero_linger()?;
+            false
         }
+    };
+    if said_last_words {
+        let length = from_server.read(&mut [0; 1024]).await?;
+        lost_answers.fetch_add(usize::from(length > 0), Ordering::Relaxed);
     }
     Ok(())
 }
@@ -151,5 +185,13 @@ async fn copy(
             Traffic::Pass | Traffic::Reset => {}
         }
         to.write_all(&piece[..read]).await?;
+        let last_words = state.borrow().last_words;
+        if last_words.is_some_and(|text| holds(&piece[..read], text)) {
+            return Ok(());
+        }
     }
+}
+
+fn holds(piece: &[u8], text: &str) -> bool {
+    piece.windows(text.len()).any(|window| window == text.as_bytes())
 }

@@ -19,11 +19,12 @@ use accord::{
         },
     },
 };
-use sea_orm::{ConnectionTrait, DatabaseBackend, QueryResult};
+use sea_orm::{ConnectionTrait, DatabaseBackend, EntityTrait, QueryResult, QuerySelect};
 use serde_json::{Value, json};
 
 use super::super::{
     Store, column,
+    entity::code,
     revocation::{self, Revocation},
 };
 use crate::{
@@ -124,6 +125,7 @@ impl Redemptions {
             };
         }
         INSERT_FAMILIES.execute(&tx, &redeemed_rows, []).await?;
+        let first = redeemed.first().copied();
         let mut outcomes = HashMap::new();
         let mut records = Vec::with_capacity(2 * redeemed.len() + superseded.len());
         let mut revocations = Vec::with_capacity(superseded.len());
@@ -153,9 +155,33 @@ impl Redemptions {
         // Does not publish activations, because no cache remembers that a grant does not exist. So a first consent
         // does not wait for the feed's counter.
         revocation::publish(&tx, Vec::new(), revocations, now).await?;
-        tx.commit().await?;
+        if let Err(error) = tx.commit().await {
+            let committed = match first {
+                Some(first) => self.was_committed(first).await,
+                None => false,
+            };
+            if !committed {
+                return Err(error);
+            }
+        }
         let outcomes = items.iter().map(|item| outcomes.get(item.key()).copied());
         Ok(outcomes.collect())
+    }
+
+    /// Returns whether a redemption is in the database, although the answer to its COMMIT was lost. Without this a client
+    /// that presents the code again would end its own tokens.
+    ///
+    /// The lock waits for the end of a transaction that is still under way.
+    async fn was_committed(&self, redemption: &Redemption) -> bool {
+        let find = async {
+            let tx = self.db.write().await?;
+            let code = code::Entity::find_by_id(redemption.code.digest.to_vec()).lock_exclusive();
+            let code = code.one(&tx).await?;
+            tx.rollback().await?;
+            Ok::<_, StoreError>(code.and_then(|code| code.family_id))
+        };
+        find.await
+            .is_ok_and(|family_id| family_id.as_deref() == Some(redemption.key()))
     }
 }
 
