@@ -216,5 +216,5 @@ fn sessions(server: &DurablePostgres) -> i64 {
     server.number("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'accord'")
 }
 
-/// The most sessions of two services: each has 16, and two for its heartbeat.
+/// The most sessions of two services: each has eight for reads, eight for writes and two for its heartbeat.
 const SESSIONS: i64 = 2 * 18;

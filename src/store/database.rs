@@ -23,7 +23,8 @@ use super::{
 };
 use crate::clock::Clock;
 
-const POSTGRES_CONNECTIONS: usize = 16;
+const POSTGRES_READERS: usize = 8;
+pub(super) const POSTGRES_WRITERS: usize = 8;
 /// The second is for a moment in which the first one keeps silent.
 const HEARTBEAT_CONNECTIONS: usize = 2;
 const SQLITE_READERS: usize = 8;
@@ -33,8 +34,8 @@ const SQLITE_READERS: usize = 8;
 #[debug("Database({:?})", self.backend())]
 pub struct Database {
     reader: Pool,
-    /// On SQLite a pool of one connection, so that writers queue in order instead of polling for the file's lock. On
-    /// PostgreSQL the same pool as `reader`.
+    /// A pool of its own, so that reads don't wait behind writers that wait for a lock. On SQLite it holds one connection,
+    /// so that writers queue in order instead of polling for the file's lock.
     writer: Pool,
     heartbeat: Arc<Heartbeat>,
     /// Background tasks. They end with the last clone.
@@ -45,8 +46,9 @@ impl Database {
     /// Connects to `sqlite://<path>` or `postgres://...` and checks that the database answers.
     ///
     /// Creates a missing SQLite file that only its owner can read (mode 0600, as then its WAL). SQLite runs with a
-    /// WAL, `synchronous=FULL`, foreign keys and `secure_delete`. PostgreSQL runs at READ COMMITTED, with at most 16
-    /// connections, and two for the heartbeat. An operation waits at most five seconds for a connection or a lock.
+    /// WAL, `synchronous=FULL`, foreign keys and `secure_delete`. PostgreSQL runs at READ COMMITTED, with at most eight
+    /// connections for reads, eight for writes, and two for the heartbeat. An operation waits at most five seconds for a
+    /// connection or a lock.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the database can't be reached. [`StoreError::Database`] for a malformed URL, for
@@ -103,10 +105,10 @@ impl Database {
             .disable_statement_logging();
         let options = Options::Postgres(options);
         let suspicion = Arc::default();
-        let pool = open(POSTGRES_CONNECTIONS, options.clone(), Arc::clone(&suspicion)).await?;
+        let writer = open(POSTGRES_WRITERS, options.clone(), Arc::clone(&suspicion)).await?;
         Ok(Self {
-            reader: pool.clone(),
-            writer: pool,
+            reader: new_pool(POSTGRES_READERS, options.clone(), Arc::clone(&suspicion))?,
+            writer,
             // A pool of its own, so that readiness does not wait for calls.
             heartbeat: Arc::new(Heartbeat::new(new_pool(
                 HEARTBEAT_CONNECTIONS,
@@ -181,6 +183,7 @@ impl Database {
     pub async fn check_writable(&self, limit: Duration) -> Result<(), StoreError> {
         let beat = timeout(limit, self.heartbeat.beat()).await;
         beat.unwrap_or_else(|_elapsed| {
+            self.heartbeat.fail();
             self.heartbeat.pool().suspicion().raise();
             Err(StoreError::unavailable("no small write was committed in time"))
         })

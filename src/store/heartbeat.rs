@@ -2,7 +2,7 @@
 //! failover: what it answers is out of date.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -16,17 +16,25 @@ pub(super) const TABLE: &str = "heartbeat";
 /// How long a proof counts for facts in memory.
 const PROOF_PERIOD: Duration = Duration::from_millis(200);
 
-/// The connection for heartbeats, and when the last one began that was committed.
+/// The connections for heartbeats, and what the last ones proved.
 pub(super) struct Heartbeat {
     pool: Pool,
-    proven_at: Mutex<Option<Instant>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// When the last heartbeat began that was committed.
+    proven_at: Option<Instant>,
+    /// Whether one has failed since.
+    has_failed: bool,
 }
 
 impl Heartbeat {
     pub(super) fn new(pool: Pool) -> Self {
         Self {
             pool,
-            proven_at: Mutex::new(None),
+            state: Mutex::default(),
         }
     }
 
@@ -34,13 +42,23 @@ impl Heartbeat {
         &self.pool
     }
 
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether one was committed that began within the last 200 ms.
     pub(super) fn is_proven(&self) -> bool {
-        let proven_at = *self.proven_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let proven_at = self.state().proven_at;
         proven_at.is_some_and(|at| at.elapsed() < PROOF_PERIOD)
     }
 
-    /// Writes and commits one.
+    /// Notes that one failed.
+    pub(super) fn fail(&self) {
+        self.state().has_failed = true;
+    }
+
+    /// Writes and commits one. After a failure the first one that is committed makes all older connections suspect: they
+    /// may lead to an old primary, which still answers what they read.
     pub(super) async fn beat(&self) -> Result<(), StoreError> {
         let began = Instant::now();
         let next = Expr::col((TABLE, "beat")).add(1);
@@ -50,8 +68,15 @@ impl Heartbeat {
             .values_panic([1.into(), 0.into()])
             .on_conflict(OnConflict::column("id").value("beat", next).to_owned())
             .to_owned();
-        self.pool.execute(&beat).await?;
-        *self.proven_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
+        if let Err(error) = self.pool.execute(&beat).await {
+            self.fail();
+            return Err(error.into());
+        }
+        let mut state = self.state();
+        if std::mem::take(&mut state.has_failed) {
+            self.pool.suspicion().raise();
+        }
+        state.proven_at = Some(began);
         Ok(())
     }
 }

@@ -51,7 +51,7 @@ impl Database {
         let tx = self.write().await?;
         tx.execute_unprepared(&format!("PRAGMA user_version = {DEVELOPMENT}"))
             .await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// Returns whether this is a database of `accord dev`.

@@ -35,10 +35,13 @@ const MAX_AGE: Duration = Duration::from_secs(30 * 60);
 /// How often, at most, a refusal of the database makes all idle connections suspect.
 const SUSPICION_PERIOD: Duration = Duration::from_millis(100);
 
-/// The settings of a session on PostgreSQL: the server gives up before this service does, so that it holds no lock for a
-/// client that has gone. Behind a pooler they are lost; see docs/OPERATIONS.md.
+/// The settings of a session on PostgreSQL: the server gives up a lock before this service does, so that it holds no lock
+/// for a client that has gone. Behind a pooler they are lost; see docs/OPERATIONS.md.
+///
+/// Sets no `statement_timeout`: it would end a COMMIT that waits for a synchronous standby, and PostgreSQL then reports
+/// success for what a failover can lose.
 const SESSION: &str =
-    "SET statement_timeout = '4s'; SET lock_timeout = '3s'; SET idle_in_transaction_session_timeout = '10s'";
+    "SET statement_timeout = 0; SET lock_timeout = '3s'; SET idle_in_transaction_session_timeout = '10s'";
 
 /// A pool of connections to one database. Clones share it.
 #[derive(Clone)]

@@ -9,6 +9,7 @@ use super::*;
 use crate::{
     store::{
         Database, change,
+        database::POSTGRES_WRITERS,
         fixture::{Migrator, migrated},
     },
     testing::{execute_on, postgres, sqlite},
@@ -81,20 +82,20 @@ async fn callers_that_hang_up_cost_no_place_and_leave_no_transaction() {
         return;
     };
     for _ in 0..4 {
-        let calls = (0..16).map(|_| async {
+        let calls = (0..POSTGRES_WRITERS).map(|_| async {
             let tx = db.write().await.unwrap();
             tx.execute_unprepared("SELECT pg_sleep(0.1)").await.unwrap();
         });
         assert!(timeout(Duration::from_millis(50), join_all(calls)).await.is_err());
     }
-    let all = join_all((0..16).map(|_| db.write())).await;
+    let all = join_all((0..POSTGRES_WRITERS).map(|_| db.write())).await;
     assert!(all.iter().all(Result::is_ok));
     drop(all);
-    join_all((0..16).map(|_| db.write())).await;
+    join_all((0..POSTGRES_WRITERS).map(|_| db.write())).await;
     let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'";
     let idle = Statement::from_string(DatabaseBackend::Postgres, others);
     let row = db.read().query_one_raw(idle).await.unwrap().unwrap();
-    assert!(row.try_get_by_index::<i64>(0).unwrap() <= 16, "{place:?}");
+    assert!(row.try_get_by_index::<i64>(0).unwrap() <= 8, "{place:?}");
 }
 
 #[tokio::test]

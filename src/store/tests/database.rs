@@ -2,7 +2,7 @@
 
 use std::{os::unix::fs::PermissionsExt, time::Duration};
 
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, Statement};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 };
 
 async fn read_number(tx: &Transaction) -> i64 {
-    let statement = sea_orm::Statement::from_string(
+    let statement = Statement::from_string(
         tx.get_database_backend(),
         "SELECT seq FROM change_counter WHERE id = 1",
     );
@@ -113,6 +113,36 @@ async fn clock_skew_compares_with_the_databases_clock() {
             "{far:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_first_heartbeat_after_a_failure_gives_readers_new_connections() {
+    let databases = migrated().await;
+    let Some((_, db)) = databases.iter().find(|(place, _)| place.label == "postgres") else {
+        return;
+    };
+    let session = async || {
+        let pid = Statement::from_string(db.backend(), "SELECT pg_backend_pid() AS pid");
+        let row = db.read().query_one_raw(pid).await.unwrap().unwrap();
+        row.try_get::<i32>("", "pid").unwrap()
+    };
+    let limit = Duration::from_secs(10);
+    let first = session().await;
+    db.check_writable(limit).await.unwrap();
+    assert_eq!(session().await, first);
+    let rename = async |from: &str, to: &str| {
+        let rename = format!("ALTER TABLE {from} RENAME TO {to}");
+        db.read().execute_unprepared(&rename).await.unwrap();
+    };
+    rename("heartbeat", "gone").await;
+    db.check_writable(limit).await.unwrap_err();
+    rename("gone", "heartbeat").await;
+    assert_eq!(session().await, first);
+    db.check_writable(limit).await.unwrap();
+    let second = session().await;
+    assert_ne!(second, first);
+    db.check_writable(limit).await.unwrap();
+    assert_eq!(session().await, second);
 }
 
 #[tokio::test]
