@@ -16,12 +16,12 @@ use super::{
     metadata,
 };
 
-/// Returns the tenant of a request; `None` if there is no such tenant. A request for the metadata of a resource comes
-/// with the resource's path.
+/// Returns the tenant of a request; `None` if there is no such tenant. A request for a resource's metadata is passed
+/// with the path of the resource.
 pub type TenantOf = Arc<dyn Fn(&Parts) -> Option<Arc<Tenant>> + Send + Sync>;
 
-/// A layer that forwards requests with a valid bearer token, with its [`AccessTokenClaims`](super::AccessTokenClaims) in
-/// the request's extensions, and rejects all others:
+/// A layer that forwards requests with a valid bearer token, with its [`AccessTokenClaims`] in the request's
+/// extensions, and rejects all others:
 ///
 /// | status | when |
 /// |---|---|
@@ -31,11 +31,11 @@ pub type TenantOf = Arc<dyn Fn(&Parts) -> Option<Arc<Tenant>> + Send + Sync>;
 /// | 400 `invalid_request` | the `Authorization` header is malformed or repeated |
 /// | 503 | the token can't be checked now; `Retry-After` says when to try again |
 ///
-/// The first four have a `WWW-Authenticate` challenge, which names the resource's metadata. All have
-/// `Cache-Control: no-store` and no body.
+/// The first four have a `WWW-Authenticate` challenge, with the URL of the resource's metadata if the tenant is known.
+/// All have `Cache-Control: no-store` and no body.
 ///
-/// Requests without a token get the metadata (RFC 9728) at `/.well-known/oauth-protected-resource`, and at the same path
-/// with that of the Cloud API URL behind it. So the layer belongs around the whole application, not around nested routes.
+/// Serves the metadata (RFC 9728) at `/.well-known/oauth-protected-resource`, and at that path followed by the path of
+/// the Cloud API URL. Neither needs a token. So put the layer around the whole application, not around nested routes.
 #[derive(Clone)]
 pub struct Protect(Arc<Rules>);
 
@@ -65,9 +65,9 @@ impl Protect {
         Self::tenants(checker, move |_| Some(tenant.clone())).realm(realm)
     }
 
-    /// Protects the resources of several tenants. `tenant_of` returns the tenant of a request, by its path for example.
-    /// A request for an unknown tenant is rejected like a token for another tenant. Handlers should take the tenant from
-    /// the claims, so that no request has two tenants.
+    /// Protects the resources of several tenants. `tenant_of` returns the tenant of a request, for example by its path.
+    /// A request for an unknown tenant is rejected like a token of another tenant. Handlers should take the tenant from
+    /// the claims, so that they act for no other tenant.
     pub fn tenants<F>(checker: Checker, tenant_of: F) -> Self
     where
         F: Fn(&Parts) -> Option<Arc<Tenant>> + Send + Sync + 'static,
@@ -80,7 +80,7 @@ impl Protect {
         }))
     }
 
-    /// Requires a scope. Each further call requires another one as well.
+    /// Requires a scope, in addition to those of earlier calls.
     #[must_use]
     pub fn require_scope(mut self, scope: &str) -> Self {
         let scopes = &mut Arc::make_mut(&mut self.0).scopes;
@@ -116,10 +116,11 @@ impl Rules {
             .ok_or(Rejection::InsufficientScope(&self.scopes))
     }
 
-    /// Returns the metadata of the resource at a path, if this is a request for metadata.
+    /// Answers a request for metadata; returns `None` for all others. Sets the URI's path to that of the resource, for
+    /// `tenant_of`.
     fn metadata<B: Default + From<String>>(&self, parts: &mut Parts) -> Option<Response<B>> {
-        let asked = parts.uri.path().to_owned();
-        let path = metadata::resource_path(&asked)?;
+        let requested = parts.uri.path().to_owned();
+        let path = metadata::resource_path(&requested)?;
         let resource = if path.is_empty() { "/" } else { path };
         let mut uri = parts.uri.clone().into_parts();
         uri.path_and_query = resource.parse().ok();
@@ -166,7 +167,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // Only the instance that was polled is ready.
+        // Only the instance that `poll_ready` polled is ready, so that one takes the call.
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
         let Protect(rules) = self.protect.clone();
@@ -178,7 +179,7 @@ where
             let tenant = (rules.tenant_of)(&parts);
             match rules.authorize(&parts, tenant.as_deref()).await {
                 Ok(claims) => {
-                    // `Debug` of the headers hides the token.
+                    // Hides the token in the `Debug` output of the headers.
                     if let Some(value) = parts.headers.get_mut(AUTHORIZATION) {
                         value.set_sensitive(true);
                     }

@@ -1,5 +1,5 @@
-//! Protected resource metadata (RFC 9728): by this document a client that knows only the Cloud API finds the tenant's
-//! authority.
+//! Protected resource metadata (RFC 9728): the document in which a client that knows only the Cloud API finds the
+//! tenant's authority.
 
 use http::{
     HeaderValue, Method, Response, StatusCode,
@@ -14,28 +14,28 @@ use super::Tenant;
 
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
-/// Returns the URL of a resource's document (RFC 9728 §3.1): the well-known path comes between host and path.
+/// Returns the URL of a resource's metadata (RFC 9728 §3.1): inserts the well-known path between host and path.
 pub(super) fn url(resource: &str) -> String {
     let (origin, path) = split(resource);
     format!("{origin}{WELL_KNOWN}{path}")
 }
 
-/// Returns the path of the resource whose document is at `path`; empty at the document without a path. `None` for all
-/// other paths.
+/// Returns the path of the resource whose metadata is at `path`; empty for the well-known path itself. Returns `None`
+/// for all other paths.
 pub(super) fn resource_path(path: &str) -> Option<&str> {
     let rest = path.strip_prefix(WELL_KNOWN)?;
     (rest.is_empty() || rest.starts_with('/')).then_some(rest)
 }
 
-/// Answers a request for a document. `scopes` are separated by spaces; may be empty. Browser scripts of every site may
-/// read the document.
+/// Answers a request for the metadata of the resource at `path`. `scopes` are separated by spaces, or empty. Scripts of
+/// every site may read the response.
 pub(super) fn response<B: Default + From<String>>(
     method: &Method,
     path: &str,
     tenant: Option<&Tenant>,
     scopes: &str,
 ) -> Response<B> {
-    // A document for another path would name a resource that its reader did not ask for (RFC 9728 §3.3).
+    // A client must reject a document that names another resource than the one it requested (RFC 9728 §3.3).
     let tenant = tenant.filter(|tenant| path.is_empty() || path == split(&tenant.audience).1);
     let mut response = Response::new(B::default());
     *response.status_mut() = match (method, tenant) {
@@ -76,11 +76,11 @@ pub(super) fn response<B: Default + From<String>>(
     response
 }
 
-/// Splits a URL before its path. A path that is only a slash counts as none.
+/// Splits a URL into origin and path. The path `/` counts as empty.
 fn split(url: &str) -> (&str, &str) {
-    let host = url.find("://").map_or(0, |at| at + 3);
-    let path = url[host..].find('/').map_or(url.len(), |at| host + at);
-    let (origin, path) = url.split_at(path);
+    let host_at = url.find("://").map_or(0, |at| at + 3);
+    let path_at = url[host_at..].find('/').map_or(url.len(), |at| host_at + at);
+    let (origin, path) = url.split_at(path_at);
     (origin, if path == "/" { "" } else { path })
 }
 

@@ -1,6 +1,6 @@
-//! Facts of the registry that are not in memory are read in groups: while two calls are under way, further facts wait
-//! and share the next one. If each caller read its own, a replica that starts under load would flood the registry, until it
-//! answers neither reads nor the change feed.
+//! Reads the registry's facts that are not in memory, in groups: while two calls are under way, further facts wait and
+//! share the next call. If each caller read its own fact, a replica that starts under load would flood the registry,
+//! which would then answer neither reads nor the change feed.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,8 +24,8 @@ use crate::{
     registry::{ProfileKeys, Registry},
 };
 
-/// How long a call waits for a fact, or for others that check the same secret. It exceeds
-/// [`LEASE`](crate::model::watermark::LEASE), so that by then it is known whether the registry answers.
+/// How long a call waits for a fact, or for another call that checks the same secret. Longer than
+/// [`LEASE`](crate::model::watermark::LEASE), so that the change feed has shown by then whether the registry answers.
 pub(super) const WAIT_LIMIT: Duration = Duration::from_secs(1);
 
 /// Names a fact.
@@ -35,7 +35,7 @@ pub(super) enum FactKey {
     User((TenantId, UserId)),
 }
 
-/// The facts of a group.
+/// The facts that a group found. A fact that does not exist is absent.
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) clients: HashMap<ClientId, FactAsOf<KnownClient>>,
@@ -43,7 +43,7 @@ pub(super) struct Found {
     pub(super) users: HashMap<(TenantId, UserId), FactAsOf<User>>,
 }
 
-/// Reads groups and keeps what it has read in memory.
+/// Reads groups of facts from the registry, and keeps the facts in memory.
 pub(super) struct GroupRead {
     pub(super) registry: Registry,
     pub(super) changes: Arc<ChangeFollower<Registry>>,
@@ -54,7 +54,7 @@ impl Work for GroupRead {
     type Item = FactKey;
     type Outcome = Arc<Found>;
 
-    // One answer that is late does not hold up all others.
+    // A late answer must not delay every other group.
     const AT_ONCE: usize = 2;
 
     async fn run(&self, keys: &[FactKey]) -> Result<Vec<Arc<Found>>, StoreError> {
@@ -82,7 +82,7 @@ impl Work for GroupRead {
 }
 
 impl GroupRead {
-    /// Finds a fact that the last group has read while this one waited, or adds it to the missing ones.
+    /// Finds a fact that an earlier group read while this one waited, or adds its key to `missing`.
     fn look_up<K: Eq + Hash + Clone, T>(
         &self,
         facts: &FactCache<K, T>,
@@ -106,9 +106,9 @@ impl GroupRead {
                     StoreError::Unavailable("the registry does not answer".into())
                 }
                 error => {
-                    // One fact may have caused it: each is tried alone.
-                    tracing::warn!(%error, "an answer of the registry can't be used");
-                    StoreError::Corrupt("an answer of the registry")
+                    // One fact may have caused this error. After `Corrupt`, each fact is read alone.
+                    tracing::warn!(%error, "the registry's answer is unusable");
+                    StoreError::Corrupt("the registry's answer")
                 }
             })?
             .split();

@@ -33,7 +33,7 @@ use crate::{
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 /// The most uses in one report.
 const MAX_USES: usize = 1_000;
-/// How often the tag keys are read without a lease.
+/// How often the tag keys are read while there is no lease.
 const READ_TAG_KEYS_EVERY: Duration = Duration::from_secs(1);
 
 impl ChangeSource for Registry {
@@ -53,16 +53,16 @@ impl ChangeSource for Registry {
 pub struct Authenticated {
     /// The client, which is active.
     pub client: FactAsOf<KnownClient>,
-    /// The cache entry that verified the secret; `None` if memory did not hold one.
+    /// The cache entry of the client at the tenant; `None` if memory was not enough to authenticate the client.
     pub entry: Option<EntryAsOf>,
-    /// The assertion that proved the client, which is not spent yet; `None` for a secret.
+    /// The assertion that authenticated the client, not spent yet; `None` for a secret.
     pub assertion: Option<Assertion>,
 }
 
 impl Cache {
-    /// Verifies a Client Secret. Checks its tag first, so that a guess costs no query and no call, and takes the same
+    /// Verifies a Client Secret. Checks its tag first, so that rejecting a guess needs no query, and takes the same
     /// time for every client. Then looks into memory, then into this service's database, and calls the registry last.
-    /// So the registry runs argon2 once for each secret, however often the client changes, for all replicas together.
+    /// So the registry runs argon2 once for each secret: for all replicas together, however often the client changes.
     pub async fn authenticate_client(
         &self,
         client_id: &ClientId,
@@ -85,7 +85,7 @@ impl Cache {
                 assertion: None,
             });
         }
-        // On the heap: otherwise this future enlarges every call, also those that memory answers.
+        // On the heap: otherwise this future enlarges every call, including those served from memory.
         let client = Box::pin(self.verify_client(client_id, secret, &mac)).await?;
         Ok(Authenticated {
             client,
@@ -94,8 +94,8 @@ impl Cache {
         })
     }
 
-    /// Checks a tag with the registry's newest keys. With a lease they are known already. Without one, reads them, at
-    /// most once a second.
+    /// Checks a tag again with the registry's newest keys. During a lease those in memory count as the newest, so
+    /// the tag stays wrong. Without a lease, reads the keys, at most once a second.
     async fn is_tagged_now(&self, client_id: &ClientId, secret: &ClientSecret) -> Result<bool> {
         if self.registry_changes.lease().is_some() {
             return Ok(false);
@@ -103,18 +103,22 @@ impl Cache {
         let read = async {
             let mut last_read = self.tag_keys_read.lock().await;
             if last_read.is_none_or(|(at, _)| at.elapsed() >= READ_TAG_KEYS_EVERY) {
-                let succeeds = self.registry.changes_after(None).await.is_ok();
-                *last_read = Some((Instant::now(), succeeds));
+                // Also if nobody waits for the end of the read.
+                *last_read = Some((Instant::now(), false));
+                let succeeded = self.registry.changes_after(None).await.is_ok();
+                *last_read = Some((Instant::now(), succeeded));
             }
-            last_read.is_some_and(|(_, succeeds)| succeeds)
+            last_read.is_some_and(|(_, succeeded)| succeeded)
         };
         let are_newest = wait_for_others(read).await?;
-        match secret.is_tagged_for(client_id, &**self.registry.tag_keys()) {
-            false if !are_newest => Err(Error::RegistryUnavailable),
-            is_tagged => Ok(is_tagged),
+        let is_tagged = secret.is_tagged_for(client_id, &**self.registry.tag_keys());
+        if !is_tagged && !are_newest {
+            return Err(Error::RegistryUnavailable);
         }
+        Ok(is_tagged)
     }
 
+    /// Verifies a Client Secret whose tag is right. Concurrent calls for the same secret wait for the first one.
     async fn verify_client(
         &self,
         client_id: &ClientId,
@@ -163,7 +167,7 @@ impl Cache {
         require_active(client.ok_or(Error::InvalidClient("there is no such client"))?)
     }
 
-    /// Removes the stored secrets that have ended, for each client that has changed.
+    /// Removes stored secrets that have expired or were revoked, of each client that has changed.
     pub(super) async fn retain_verified_secrets(&self) {
         let mut changed = self.facts.take_changed_clients().into_iter();
         while let Some(client_id) = changed.next() {
@@ -177,8 +181,8 @@ impl Cache {
                 Err(error) => Err(error),
             };
             if let Err(error) = retained {
-                tracing::warn!(%error, %client_id, "secrets that ended were not removed");
-                // For the next time.
+                tracing::warn!(%error, %client_id, "expired or revoked secrets were not removed");
+                // The next run tries these clients again.
                 for client_id in std::iter::once(client_id).chain(changed) {
                     self.facts.note_changed_client(&client_id);
                 }
@@ -187,19 +191,19 @@ impl Cache {
         }
     }
 
-    /// Returns whether this secret was verified before. Fails if the registry has rejected it before. A secret that the
-    /// client does not list may still be valid: the partner may have claimed it a moment ago.
+    /// Returns whether this secret was verified before, and records its use. Fails if the registry has rejected it
+    /// before. An unknown secret that the client does not list may be valid: the partner may just have claimed it.
     fn is_known(&self, client: &KnownClient, secret_id: &SecretId, mac: &[u8; 32]) -> Result<bool> {
         if self.record_verified_use(client, mac) {
             return Ok(true);
         }
         if client.is_rejected(secret_id) && !client.lists_secret(secret_id, self.clock.now()) {
-            return Err(Error::InvalidClient("the secret has ended"));
+            return Err(Error::InvalidClient("the secret has expired or was revoked"));
         }
         Ok(false)
     }
 
-    /// Records the use of a secret that was verified and is live. Returns whether it is one.
+    /// Records a use, if the secret with this MAC was verified before and is live. Returns whether it is.
     fn record_verified_use(&self, client: &KnownClient, mac: &[u8; 32]) -> bool {
         let now = self.clock.now();
         let Some(secret) = client.verified(mac, now) else {
@@ -211,7 +215,7 @@ impl Cache {
 
     fn mac(&self, client_id: &ClientId, client_secret: &ClientSecret) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&self.mac_key);
-        // A Client ID has one length, so no two pairs give the same bytes.
+        // All Client IDs have the same length, so no two pairs give the same bytes.
         context.update(client_id.as_str().as_bytes());
         context.update(client_secret.expose().as_bytes());
         let mut mac = [0; 32];
@@ -219,25 +223,27 @@ impl Cache {
         mac
     }
 
-    /// Returns a fact from memory, or reads it together with those that other callers wait for. `of` picks it.
+    /// Returns a fact from memory, or reads it in a group with those that other callers wait for. `to_key` makes its
+    /// key in the group, `select` selects the facts of its kind.
     async fn fact<K: Eq + Hash + Clone, T>(
         &self,
         facts: &FactCache<K, T>,
         key: &K,
-        name: fn(K) -> FactKey,
-        of: fn(&Found) -> &HashMap<K, FactAsOf<T>>,
+        to_key: fn(K) -> FactKey,
+        select: fn(&Found) -> &HashMap<K, FactAsOf<T>>,
     ) -> Result<Option<FactAsOf<T>>> {
         if let Some(fact) = self.facts.find(&self.registry_changes, facts, key) {
             return Ok(Some(fact));
         }
-        // On the heap: otherwise this future enlarges every call, also those that memory answers.
+        // On the heap: otherwise this future enlarges every call, including those served from memory.
         Box::pin(async {
-            let found = wait_for_others(self.reads.submit(name(key.clone()))).await?;
+            let found = wait_for_others(self.reads.submit(to_key(key.clone()))).await?;
             let found = found.map_err(|error| match error {
                 StoreError::Unavailable(_) | StoreError::Busy => Error::RegistryUnavailable,
+                StoreError::Corrupt(what) => Error::RegistryAnswer(what.to_owned()),
                 error => Error::RegistryAnswer(error.to_string()),
             })?;
-            Ok(of(&found).get(key).cloned())
+            Ok(select(&found).get(key).cloned())
         })
         .await
     }
@@ -275,7 +281,7 @@ impl Cache {
             let _permit = wait_for_others(self.caller_reads.acquire()).await?;
             caller = known(&digest);
             if caller.is_none() {
-                // On the heap: otherwise this future enlarges every call, also those that memory answers.
+                // On the heap: otherwise this future enlarges every call, including those served from memory.
                 let read = Box::pin(self.registry.caller(token)).await?;
                 let (changes, callers) = (&self.registry_changes, &self.facts.callers);
                 caller = read.map(|read| self.facts.keep(changes, callers, digest, read));
@@ -290,18 +296,16 @@ impl Cache {
         changes.revocations_after(&self.facts, seq, limit).await
     }
 
-    /// Reports when secrets were used and removes stored secrets that have ended, until `stop`. Then reports once more.
+    /// Reports uses of secrets and removes stored secrets that expired or were revoked, every [`REPORT_EVERY`] until
+    /// `stop`. Then reports once more.
     pub(super) async fn report_secret_uses(&self, stop: &CancellationToken) {
-        let reports = async {
-            let mut ticks = interval(REPORT_EVERY);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                ticks.tick().await;
-                self.report().await;
-                self.retain_verified_secrets().await;
-            }
-        };
-        stop.run_until_cancelled(reports).await;
+        let mut ticks = interval(REPORT_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // A report that was begun is finished: it has taken the uses out.
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            self.report().await;
+            self.retain_verified_secrets().await;
+        }
         self.report().await;
     }
 
@@ -320,7 +324,7 @@ impl Cache {
                 }
                 return;
             }
-            // Later uses wait for the next report. Otherwise a busy client would keep this loop running.
+            // Uses from now on wait for the next report. Otherwise a busy client would keep this loop running.
             if count < MAX_USES {
                 return;
             }

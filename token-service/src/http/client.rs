@@ -14,9 +14,9 @@ use zeroize::Zeroizing;
 use super::{error::HttpError, form::Form};
 use crate::oauth::client_authentication::{ASSERTION_TYPE, Credentials, Proof};
 
-/// The rule for requests with several credentials.
+/// The error description for a request with more than one kind of credentials.
 pub(super) const ONE_METHOD: &str = "the client must use one authentication method only";
-/// Some clients send Basic credentials without padding.
+/// Base64 with or without padding: some clients send Basic credentials without it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -48,7 +48,7 @@ pub(super) fn credentials(headers: &HeaderMap, form: &Form) -> Result<Credential
             }
             Proof::Assertion(Zeroizing::new(jwt.to_owned()))
         }
-        (None, None, None) => Proof::Missing("no proof of the client was sent"),
+        (None, None, None) => Proof::Missing("the request has no client credentials"),
         _ => return invalid(ONE_METHOD),
     };
     Ok(Credentials { client_id, proof })
@@ -66,11 +66,11 @@ fn basic(authorization: &HeaderValue) -> Credentials {
     };
     read().unwrap_or(Credentials {
         client_id: String::new(),
-        proof: Proof::Missing("Authorization holds no Basic credentials"),
+        proof: Proof::Missing("Authorization contains no valid Basic credentials"),
     })
 }
 
-/// Decodes an `Authorization: Basic` header. `None` for any other header.
+/// Decodes an `Authorization: Basic` header. Returns `None` for any other header.
 fn basic_pair(authorization: &HeaderValue) -> Option<Zeroizing<String>> {
     let (scheme, encoded) = authorization.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -83,13 +83,13 @@ fn basic_pair(authorization: &HeaderValue) -> Option<Zeroizing<String>> {
 
 /// The token of a workload in an HTTP request. No `Debug`.
 pub(super) struct WorkloadToken {
-    /// The workload's id, which Basic credentials name.
+    /// The workload's id in Basic credentials; `None` for a bearer token.
     pub(super) workload_id: Option<String>,
     pub(super) token: Zeroizing<String>,
 }
 
-/// Reads a bearer token, or Basic credentials of a workload's id and token. `None` for all other requests. The id is
-/// taken as it is, not form-encoded, so that a gateway can recognise it.
+/// Reads a bearer token, or Basic credentials of a workload's id and token. Returns `None` for all other requests. Does
+/// not form-decode the id, so that a gateway that matches the header's bytes sees the same id.
 pub(super) fn workload_token(headers: &HeaderMap) -> Option<WorkloadToken> {
     let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(authorization), None) = (authorizations.next(), authorizations.next()) else {
@@ -110,7 +110,7 @@ pub(super) fn workload_token(headers: &HeaderMap) -> Option<WorkloadToken> {
     })
 }
 
-/// Decodes a form-encoded value. `None` if it holds a delimiter.
+/// Decodes a form-encoded value. Returns `None` if it contains a delimiter, `&` or `=`.
 fn form_decoded(encoded: &str) -> Option<Zeroizing<String>> {
     if encoded.contains(['&', '=']) {
         return None;
@@ -193,8 +193,8 @@ mod tests {
             secret(&none, "client_assertion=j&client_assertion_type=x"),
             Err("invalid_request")
         );
-        let typed = format!("client_assertion=j&client_assertion_type={ASSERTION_TYPE}");
-        assert_eq!(secret(&none, &typed), Err("assertion"));
+        let assertion = format!("client_assertion=j&client_assertion_type={ASSERTION_TYPE}");
+        assert_eq!(secret(&none, &assertion), Err("assertion"));
         let mut twice = with_basic("c:s");
         twice.append(header::AUTHORIZATION, "Basic Yzpz".parse().unwrap());
         assert_eq!(secret(&twice, ""), Err("invalid_request"));

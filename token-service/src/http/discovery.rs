@@ -17,8 +17,8 @@ use crate::{
     oauth::metadata,
 };
 
-/// How long caches may store public documents. A key is published before its first use, and a verifier fetches
-/// again for an unknown key.
+/// The `Cache-Control` of public documents. A signing key is published for longer than this before its first use, so a
+/// cached JWKS contains every key in use.
 const CACHE_CONTROL: &str = "public, max-age=300";
 
 /// `GET /healthz`: 200 while this server can serve, else 503.
@@ -40,7 +40,7 @@ pub(super) async fn jwks(
     Ok(public(Json(metadata::json_web_key_set(&http.oauth).await?)))
 }
 
-/// The metadata, the same at each of its paths (RFC 8414 §3, and the suffixed forms that many clients try first).
+/// The metadata: the same document at the path of RFC 8414 §3, and at the suffixed paths that many clients try first.
 pub(super) async fn metadata(
     State(http): State<Arc<HttpState>>,
     Tenant(tenant_id): Tenant,
@@ -49,8 +49,8 @@ pub(super) async fn metadata(
 }
 
 /// `GET /openapi.json`: one description for all tenants (OpenAPI 3.1), written by hand and tested against the
-/// endpoints. Its type is `application/json`: `application/openapi+json` is not registered yet
-/// (draft-ietf-httpapi-rest-api-mediatypes), and browsers download unknown types.
+/// endpoints. The content type is `application/json`: `application/openapi+json` is not registered yet
+/// (draft-ietf-httpapi-rest-api-mediatypes), and browsers download unknown types instead of showing them.
 pub(super) async fn openapi() -> Response {
     let headers = [
         (header::CONTENT_TYPE, "application/json"),
@@ -59,7 +59,7 @@ pub(super) async fn openapi() -> Response {
     (headers, include_str!("../../openapi.json")).into_response()
 }
 
-/// The tenant of the path; 404 for a path without a tenant id.
+/// The tenant of the path. Rejects a malformed tenant id with 404; does not check that the tenant exists.
 pub(super) struct Tenant(pub(super) TenantId);
 
 impl<S: Send + Sync> FromRequestParts<S> for Tenant {
@@ -80,8 +80,8 @@ fn public(document: impl IntoResponse) -> Response {
     ([(header::CACHE_CONTROL, CACHE_CONTROL)], document).into_response()
 }
 
-/// Lets scripts of every site read a public document and its errors, and send any header but credentials with the
-/// request (Fetch Standard §3.2).
+/// Adds CORS headers: scripts of every site may read the public documents and their errors, and may send any request
+/// header except `Authorization` (Fetch Standard §3.2).
 pub(super) async fn share_with_scripts(request: Request, next: Next) -> Response {
     let mut response = if request.method() == Method::OPTIONS {
         let headers = [

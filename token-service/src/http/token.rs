@@ -1,5 +1,5 @@
-//! The endpoints that clients call: token (RFC 6749 §3.2), introspection (RFC 7662, signed by RFC 9701) and
-//! revocation (RFC 7009).
+//! The endpoints that clients call: token (RFC 6749 §3.2), introspection (RFC 7662, with the signed responses of
+//! RFC 9701) and revocation (RFC 7009).
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -39,11 +39,11 @@ use crate::{
     },
 };
 
-/// The RPC whose permission introspection by workloads needs.
+/// The RPC that a workload must be allowed to call, to introspect here.
 const INTROSPECT: &str = "/accord.token.v1.TokenService/IntrospectToken";
 /// The most scopes of a request.
 const MAX_SCOPES: usize = 100;
-/// The longest value of a parameter, in bytes.
+/// The longest value of a required parameter, in bytes.
 const MAX_VALUE_BYTES: usize = 16 * 1024;
 /// The headers of responses that no cache may store (RFC 6749 §5.1).
 const NO_STORE: [(header::HeaderName, &str); 2] =
@@ -75,7 +75,7 @@ pub(super) async fn token(
     Ok((NO_STORE, Json(response)).into_response())
 }
 
-/// Reads the grant. A request that lacks a parameter leaves its code or refresh token as it is.
+/// Reads the grant. Rejects a request that lacks a parameter before its code or refresh token is used.
 fn grant(form: &Form) -> Result<GrantRequest, HttpError> {
     let secret = |name: &'static str| required(form, name).map(|value| Zeroizing::new(value.to_owned()));
     match required(form, "grant_type")? {
@@ -90,7 +90,7 @@ fn grant(form: &Form) -> Result<GrantRequest, HttpError> {
     }
 }
 
-/// Reads scopes separated by single spaces (RFC 6749 §3.3), without duplicates; none for an empty text.
+/// Reads scopes separated by single spaces (RFC 6749 §3.3), without duplicates. An empty text has none.
 pub(super) fn scopes(text: &str) -> Result<Vec<ScopeName>> {
     let names = text.split(' ').filter(|_| !text.is_empty());
     let scopes = names.map(ScopeName::parse).collect::<Result<Vec<_>, _>>();
@@ -103,8 +103,8 @@ pub(super) fn scopes(text: &str) -> Result<Vec<ScopeName>> {
     Ok(scopes)
 }
 
-/// Reads the resource (RFC 8707 §2); empty if there is none. A token is for one API, so different resources are an
-/// invalid target.
+/// Reads the resource (RFC 8707 §2); empty if there is none. Rejects several different ones, because a token is for
+/// one API.
 pub(super) fn resource(form: &Form) -> Result<String> {
     let first = form.text("resource");
     let is_one = form.all("resource").all(|other| is_same_url(other, first));
@@ -131,10 +131,10 @@ pub(super) async fn introspect(
     form: Form,
 ) -> Result<Response, HttpError> {
     let token = required(&form, "token")?;
-    let (requester, name) = requester(&http, &tenant_id, &headers, &form).await?;
+    let (requester, requester_id) = requester(&http, &tenant_id, &headers, &form).await?;
     let introspected = introspection::introspect(&http.oauth, &requester, &tenant_id, token).await?;
     if wants_jwt(&headers) {
-        let jwt = introspection::sign(&http.oauth, &tenant_id, &name, &introspected).await?;
+        let jwt = introspection::sign(&http.oauth, &tenant_id, &requester_id, &introspected).await?;
         let media_type = [(header::CONTENT_TYPE, MEDIA_TYPE)];
         return Ok((NO_STORE, media_type, jwt.to_string()).into_response());
     }
@@ -150,8 +150,8 @@ async fn requester(
 ) -> Result<(Requester, String), HttpError> {
     let Some(WorkloadToken { workload_id, token }) = workload_token(headers) else {
         let client_id = authenticated_client(http, tenant_id, headers, form).await?;
-        let name = client_id.to_string();
-        return Ok((Requester::Client(client_id), name));
+        let requester_id = client_id.to_string();
+        return Ok((Requester::Client(client_id), requester_id));
     };
     if ["client_secret", "client_assertion"]
         .iter()
@@ -174,7 +174,7 @@ fn wants_jwt(headers: &HeaderMap) -> bool {
     };
     let accepted = headers.get_all(header::ACCEPT).iter();
     let accepted: Vec<_> = accepted.filter_map(|value| value.to_str().ok()).collect();
-    // A header that can't be read accepts everything.
+    // An absent or unreadable header accepts everything, so the response is JSON.
     let accepted = accepted.join(",").parse::<Accept>();
     accepted.is_ok_and(|accepted| accepted.negotiate(&[json, jwt.clone()]) == Some(&jwt))
 }

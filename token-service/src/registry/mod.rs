@@ -1,5 +1,5 @@
-//! token-service's view of the registry, and its only way to it: `DirectoryService`, and for one-time
-//! [`links`] the two methods that are open to their holders.
+//! The client of the registry, and the only code that calls it: `DirectoryService`, and for one-time [`links`] the two
+//! methods that whoever holds a link may call.
 //!
 //! Every answer carries the position of the registry's change feed at which it was read.
 
@@ -51,13 +51,13 @@ pub enum UserRef<'a> {
     Enrolment(&'a OpaqueToken),
 }
 
-/// The registry.
+/// A client of the registry. Clones share its channel and the tag keys.
 #[derive(Clone, Debug)]
 pub struct Registry {
     directory: DirectoryServiceClient<HopChannel>,
     provisioning: ProvisioningServiceClient<HopChannel>,
     users: UserServiceClient<HopChannel>,
-    /// The keys of Client Secrets' tags, as of the last answer about changes.
+    /// The keys of Client Secrets' tags, from the last answer of `ListChanges`.
     tag_keys: Arc<ArcSwap<Vec<SecretTagKey>>>,
 }
 
@@ -73,7 +73,7 @@ pub struct ProfileKeys {
 }
 
 impl ProfileKeys {
-    /// Returns whether there are none.
+    /// Returns whether it names nothing.
     pub fn is_empty(&self) -> bool {
         self.clients.is_empty() && self.tenants.is_empty() && self.users.is_empty()
     }
@@ -91,11 +91,11 @@ pub struct Profiles {
 }
 
 impl Registry {
-    /// A registry at `url` (`http://host:port`), called with this service's own workload token. It connects on first
-    /// use.
+    /// Creates a client of the registry at `url` (`http://host:port`). `token` is this service's own workload token.
+    /// Connects on first use.
     ///
     /// # Errors
-    /// When `url` is not a URI.
+    /// If `url` is not a URI.
     pub fn new(url: &str, token: &OpaqueToken) -> Result<Self, http::uri::InvalidUri> {
         let channel = channel::connect(url, token)?;
         Ok(Self {
@@ -146,7 +146,8 @@ impl Registry {
         as_of(user(answer.user)?, answer.position, asked_at)
     }
 
-    /// Reads the changes after a position; without one, the newest position alone.
+    /// Reads the changes after a position, and stores the tag keys. Without a position, returns no changes: only the
+    /// newest position, and the one before the first recent revocation.
     ///
     /// # Errors
     /// [`Error::RegistryUnavailable`].
@@ -175,12 +176,12 @@ impl Registry {
         })
     }
 
-    /// The keys of Client Secrets' tags; empty until changes have been read.
+    /// Returns the keys of Client Secrets' tags; empty before the first [`Self::changes_after`].
     pub fn tag_keys(&self) -> Guard<Arc<Vec<SecretTagKey>>> {
         self.tag_keys.load()
     }
 
-    /// Reports when secrets were used that were verified from memory.
+    /// Reports uses of secrets that this service verified without calling the registry.
     ///
     /// # Errors
     /// [`Error::RegistryUnavailable`].
@@ -226,7 +227,7 @@ impl Registry {
     /// Reads a tenant's user.
     ///
     /// # Errors
-    /// [`Error::NotFound`] (also for an account name that can't be one), [`Error::RegistryUnavailable`].
+    /// [`Error::NotFound`] (also for a malformed account name), [`Error::RegistryUnavailable`].
     pub async fn user(&self, tenant_id: &TenantId, which: UserRef<'_>) -> Result<AsOf<User>> {
         use pb::resolve_user_request::User as Which;
         let which = match which {
@@ -282,7 +283,7 @@ impl Registry {
         as_of(profiles, answer.position, asked_at)
     }
 
-    /// Finds the caller whose token this is; `None` for an unknown or revoked one.
+    /// Returns the caller with this token; `None` if the token is unknown or revoked.
     ///
     /// # Errors
     /// [`Error::RegistryUnavailable`].
@@ -294,7 +295,7 @@ impl Registry {
         let asked_at = Instant::now();
         let answer = match self.directory.clone().authenticate_caller(request).await {
             Ok(answer) => answer.into_inner(),
-            // The registry rejects this service's own token in the same way, which then looks like an unknown caller.
+            // If the registry rejects this service's own token, the reason is the same, and every caller looks unknown.
             Err(status) if reason_of(&status) == Some(ErrorReason::Unauthenticated) => return Ok(None),
             Err(status) => return Err(failure(status)),
         };

@@ -30,7 +30,7 @@ accord::message_enum! { RevocationKind = pb::RevocationKind { Jti, Family, Grant
 
 /// Reads the credentials of a message that must prove its client.
 fn credentials(client_id: String, proof: Option<Proof>) -> Credentials {
-    let proof = proof.unwrap_or(Proof::Missing("no proof of the client was sent"));
+    let proof = proof.unwrap_or(Proof::Missing("the request has no client credentials"));
     Credentials { client_id, proof }
 }
 

@@ -28,8 +28,7 @@ use crate::{
 
 /// The `client_assertion_type` of a JWT (RFC 7523 §2.2).
 pub const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-/// The names of the algorithms that an assertion may be signed by: none with a shared secret among them. One algorithm
-/// has two names (RFC 9864 §2.2).
+/// The algorithms that may sign an assertion, by name. None uses a shared secret. EdDSA has two names (RFC 9864 §2.2).
 pub const ALGORITHMS: [(&str, Algorithm); 5] = [
     ("ES256", Algorithm::ES256),
     ("EdDSA", Algorithm::EdDSA),
@@ -40,12 +39,13 @@ pub const ALGORITHMS: [(&str, Algorithm); 5] = [
 
 /// The longest assertion, in bytes.
 const MAX_BYTES: usize = 8 * 1024;
-/// How far in the future an assertion may end, in seconds: its `jti` is remembered until then.
-const MAX_LIFE_SECS: i64 = 3600;
+/// How far in the future `exp` may be, in seconds. The `jti` is stored until then.
+const MAX_LIFETIME_SECS: i64 = 3600;
 /// How far the client's clock may be off, in seconds.
 const SKEW_SECS: i64 = 60;
 
-/// The members of a header that count. Members that name or hold keys are not among them (RFC 8725 §3.10).
+/// The header members that are read. Those that name or contain keys, such as `jku` and `jwk`, are ignored
+/// (RFC 8725 §3.10).
 #[derive(Deserialize)]
 struct Header {
     alg: String,
@@ -53,12 +53,12 @@ struct Header {
     crit: Option<Value>,
 }
 
-/// An assertion that nothing has verified yet.
+/// An assertion whose signature is not verified yet.
 struct Unverified<'a> {
     algorithm: Algorithm,
     kid: Option<String>,
     claims: Value,
-    /// Header and claims, as they are signed.
+    /// The encoded header and claims, which the signature covers.
     message: &'a str,
     signature: &'a str,
 }
@@ -74,7 +74,7 @@ impl<'a> Unverified<'a> {
         });
         let (message, signature, header, claims) =
             parts.ok_or(Error::InvalidClient("the assertion is not a JWT"))?;
-        // RFC 7515 §4.1.11: `crit` names extensions that must be understood, and none are.
+        // RFC 7515 §4.1.11: `crit` lists extensions that a verifier must support. None are supported.
         if header.crit.is_some() {
             return Err(Error::InvalidClient("the assertion has a critical extension"));
         }
@@ -89,8 +89,8 @@ impl<'a> Unverified<'a> {
         })
     }
 
-    /// The client whose keys must verify the assertion: the one that the message names, or the assertion itself. The
-    /// claims can be wrong; then a later error says so.
+    /// Returns the client whose keys must verify the assertion: the one that the message names, else the one in `iss`
+    /// or `sub`. Wrong claims are rejected after the signature is verified.
     fn client_id(&self, named: &str) -> Result<ClientId> {
         let issuer_and_subject = ["iss", "sub"].map(|claim| self.claims[claim].as_str().unwrap_or_default());
         let names = if named.is_empty() {
@@ -102,8 +102,8 @@ impl<'a> Unverified<'a> {
         client_id.ok_or(Error::InvalidClient("the assertion names no client"))
     }
 
-    /// Returns whether one of the keys verifies the signature. Tries each key that has the name and can have the
-    /// algorithm that the header names; a key without a name or an algorithm can be any (RFC 7517 §4.4, §4.5).
+    /// Returns whether one of the keys verifies the signature. Tries each key whose `kid` and `alg` equal the header's;
+    /// an absent one equals any (RFC 7517 §4.4, §4.5).
     fn is_verified_by(&self, json_web_key_set: &str) -> Result<bool> {
         if json_web_key_set.is_empty() {
             return Ok(false);
@@ -113,9 +113,8 @@ impl<'a> Unverified<'a> {
         let algorithm = KeyAlgorithm::from(self.algorithm);
         for key in &keys.keys {
             let common = &key.common;
-            let has_name =
-                [&common.key_id, &self.kid].iter().any(|kid| kid.is_none()) || common.key_id == self.kid;
-            if !has_name || common.key_algorithm.is_some_and(|known| known != algorithm) {
+            let kid_matches = self.kid.is_none() || common.key_id.is_none() || common.key_id == self.kid;
+            if !kid_matches || common.key_algorithm.is_some_and(|known| known != algorithm) {
                 continue;
             }
             let key = DecodingKey::from_jwk(key).map_err(|_| unusable())?;
@@ -135,13 +134,13 @@ fn decoded<T: DeserializeOwned>(part: &str) -> Option<T> {
     serde_json::from_slice(&json).ok()
 }
 
-/// Returns the client that an assertion names, for the log. Nothing has verified it.
+/// Returns the client that an assertion names, for the log. Does not verify the signature.
 pub(super) fn claimed_client(jwt: &str) -> Option<ClientId> {
     Unverified::parse(jwt).ok()?.client_id("").ok()
 }
 
-/// Finds the client that signed `jwt` for the authority of `tenant_id`. `named` is the Client ID beside it in the
-/// message; may be empty.
+/// Authenticates the client that signed `jwt` for the authority of `tenant_id`. `named` is the `client_id` of the
+/// message, or empty.
 pub(super) async fn authenticate(
     oauth: &OAuth,
     tenant_id: &TenantId,
@@ -172,8 +171,8 @@ pub(super) async fn authenticate(
             "no key of the client verifies the assertion",
         ));
     }
-    let (jti, ends_at) = accepted(&unverified.claims, &client_id, &tenant.issuer, oauth.store.now())?;
-    let assertion = Some(Assertion::new(&client_id, &sha256(jti.as_bytes()), ends_at));
+    let (jti, store_until) = check_claims(&unverified.claims, &client_id, &tenant.issuer, oauth.store.now())?;
+    let assertion = Some(Assertion::new(&client_id, &sha256(jti.as_bytes()), store_until));
     Ok(Authenticated {
         client,
         entry,
@@ -181,9 +180,9 @@ pub(super) async fn authenticate(
     })
 }
 
-/// Checks that genuine claims are meant for this authority and time. Returns the `jti`, and when it need not be
-/// remembered any more.
-fn accepted<'a>(
+/// Checks the claims of a verified assertion: client, audience and times. Returns the `jti`, and until when it must be
+/// stored.
+fn check_claims<'a>(
     claims: &'a Value,
     client_id: &ClientId,
     issuer: &str,
@@ -196,7 +195,7 @@ fn accepted<'a>(
             return refused(claim, format!("must be the Client ID, {client_id}"));
         }
     }
-    // Another audience could replay the assertion.
+    // A second audience could replay the assertion here.
     let is_for_us = match &claims["aud"] {
         Value::Array(audiences) => matches!(&audiences[..], [audience] if audience == issuer),
         audience => audience == issuer,
@@ -207,7 +206,7 @@ fn accepted<'a>(
     let Some(ends) = secs(&claims["exp"]) else {
         return refused("exp", "must be a number of seconds since 1970".to_owned());
     };
-    let latest = now.saturating_add(MAX_LIFE_SECS);
+    let latest = now.saturating_add(MAX_LIFETIME_SECS);
     if now >= ends.saturating_add(SKEW_SECS) || ends > latest.saturating_add(SKEW_SECS) {
         return refused(
             "exp",
@@ -217,18 +216,15 @@ fn accepted<'a>(
     for claim in ["iat", "nbf"] {
         let begins = &claims[claim];
         if !begins.is_null() && secs(begins).is_none_or(|begins| begins > now.saturating_add(SKEW_SECS)) {
-            return refused(
-                claim,
-                format!("must not be later than now, {now}, if it is there"),
-            );
+            return refused(claim, format!("must not be later than now, {now}, if present"));
         }
     }
     match claims["jti"].as_str() {
         Some(jti) if !jti.is_empty() => {
-            let forgettable = ends.saturating_add(SKEW_SECS + 1).saturating_mul(1000);
-            Ok((jti, UnixMillis::from_millis(forgettable)))
+            let store_until = ends.saturating_add(SKEW_SECS + 1).saturating_mul(1000);
+            Ok((jti, UnixMillis::from_millis(store_until)))
         }
-        _ => refused("jti", "must be a text, another one in each assertion".to_owned()),
+        _ => refused("jti", "must be a string, unique to each assertion".to_owned()),
     }
 }
 
@@ -256,14 +252,14 @@ mod tests {
         ClientId::generate(&*test_clock(), &SeededRandom::new(7))
     }
 
-    /// The claim that is refused in otherwise good claims, and the rule that the error names.
+    /// Changes valid claims. Returns the rejected claim and the rule in the error, if the result is rejected.
     fn refused(change: impl FnOnce(&mut Value)) -> Option<(&'static str, String)> {
         let mut claims = json!({
             "iss": client_id().as_str(), "sub": client_id().as_str(), "aud": ISSUER,
             "exp": TEST_START.as_secs() + 60, "jti": "one",
         });
         change(&mut claims);
-        match accepted(&claims, &client_id(), ISSUER, TEST_START) {
+        match check_claims(&claims, &client_id(), ISSUER, TEST_START) {
             Ok(_) => None,
             Err(Error::InvalidAssertion { claim, rule }) => Some((claim, rule)),
             Err(error) => panic!("{error}"),
@@ -271,13 +267,13 @@ mod tests {
     }
 
     #[test]
-    fn an_assertion_counts_for_its_client_authority_and_time() {
+    fn an_assertion_is_valid_for_its_client_authority_and_time() {
         let now = TEST_START.as_secs();
         assert_eq!(refused(|_| ()), None);
         for (claim, value) in [
             ("aud", json!([ISSUER])),
             ("exp", json!(now as f64 + 1.5)),
-            ("exp", json!(now + MAX_LIFE_SECS)),
+            ("exp", json!(now + MAX_LIFETIME_SECS)),
             ("exp", json!(now - SKEW_SECS + 1)),
             ("iat", json!(now + SKEW_SECS)),
             ("iat", json!(now as f64 - 0.25)),
@@ -314,7 +310,7 @@ mod tests {
                 &clock,
                 vec![
                     json!(now - SKEW_SECS),
-                    json!(now + MAX_LIFE_SECS + SKEW_SECS + 1),
+                    json!(now + MAX_LIFETIME_SECS + SKEW_SECS + 1),
                     json!(1e300),
                 ],
             ),
@@ -325,7 +321,11 @@ mod tests {
             ),
             ("iat", &clock, vec![json!(now + SKEW_SECS + 1), json!("now")]),
             ("nbf", &clock, vec![json!(now + SKEW_SECS + 1), json!("now")]),
-            ("jti", &"text".to_owned(), vec![json!(""), json!(1), json!(null)]),
+            (
+                "jti",
+                &"string".to_owned(),
+                vec![json!(""), json!(1), json!(null)],
+            ),
         ] {
             for value in values {
                 let (named, rule) = refused(|c| c[claim] = value.clone()).unwrap();
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn algorithms_with_a_shared_secret_are_no_algorithms() {
+    fn other_algorithms_are_rejected() {
         for alg in ["none", "HS256", "HS384", "HS512", "RS512", "ed25519"] {
             let header = URL_SAFE_NO_PAD.encode(json!({ "alg": alg }).to_string());
             let jwt = format!("{header}.{}.", URL_SAFE_NO_PAD.encode("{}"));

@@ -19,7 +19,7 @@ pub use assertion::{ALGORITHMS, ASSERTION_TYPE};
 
 /// The credentials of a client. No `Debug`.
 pub struct Credentials {
-    /// The Client ID, as it was sent. May be empty beside an assertion, which names the client itself.
+    /// The Client ID, as it was sent. May be empty with an assertion, which names the client itself.
     pub client_id: String,
     /// The proof.
     pub proof: Proof,
@@ -31,16 +31,16 @@ pub enum Proof {
     Secret(Zeroizing<String>),
     /// A JWT that the client signed (RFC 7523 §2.2), as it was sent.
     Assertion(Zeroizing<String>),
-    /// None, or one that can't be read: why, for the log.
+    /// No proof, or an unreadable one. The text says why, for the log.
     Missing(&'static str),
 }
 
-/// Authenticates the client of a message to the authority of `tenant_id`. Its assertion, if it sent one, is not spent
-/// yet: see [`Authenticated::assertion`].
+/// Authenticates the client that sent a message to the authority of `tenant_id`. Does not spend its assertion: see
+/// [`Authenticated::assertion`] and [`spend`].
 ///
 /// # Errors
-/// [`Error::InvalidClient`], the same for whatever reason a proof is rejected; [`Error::InvalidAssertion`] for an
-/// assertion that the client itself signed.
+/// [`Error::InvalidClient`] for a rejected proof, whatever the reason; [`Error::InvalidAssertion`] for wrong claims in
+/// an assertion that a key of the client verifies.
 pub async fn authenticate(
     oauth: &OAuth,
     tenant_id: &TenantId,
@@ -48,7 +48,7 @@ pub async fn authenticate(
 ) -> Result<Authenticated> {
     let Credentials { client_id, proof } = credentials;
     let authenticated = match proof {
-        // A malformed id or secret says nothing about what exists, so it may be rejected at once.
+        // Rejecting a malformed id or secret at once reveals nothing about what exists.
         Proof::Secret(secret) => match (ClientId::parse(client_id), ClientSecret::parse(secret)) {
             (Ok(client_id), Ok(secret)) => {
                 let cache = &oauth.cache;
@@ -82,8 +82,8 @@ fn log_rejection(credentials: &Credentials, why: &str) {
     tracing::warn!(client_id, why, "client authentication failed");
 }
 
-/// Spends the assertion of an authenticated client, if it sent one. A call does this after all checks that may reject
-/// it, and before it changes or reveals anything, so that a rejected call can be repeated with the same assertion.
+/// Spends the assertion of an authenticated client, if it sent one. Call this after every check that may reject the
+/// request, so that a rejected request can be repeated with its assertion, and before anything is changed or revealed.
 ///
 /// # Errors
 /// [`Error::InvalidAssertion`] if the assertion was spent before.
@@ -97,7 +97,7 @@ pub async fn spend(oauth: &OAuth, assertion: Option<Assertion>) -> Result<()> {
     }
     let error = Error::InvalidAssertion {
         claim: "jti",
-        rule: "was used before: each assertion needs another one".to_owned(),
+        rule: "was used before; each assertion needs a new one".to_owned(),
     };
     tracing::warn!(client_id, why = %error, "client authentication failed");
     Err(error)
