@@ -6,39 +6,41 @@ use zeroize::Zeroizing;
 
 use super::KeyError;
 
-/// Reads a file with a secret, of at most `most` bytes. Follows symbolic links, as Kubernetes mounts secrets.
+/// Reads a secret of at most `max_bytes` bytes from a file. Follows symbolic links, because Kubernetes mounts secrets
+/// through them.
 ///
-/// The rule is PostgreSQL's: the file belongs to this process's user, and its group and others have no rights; or it
-/// belongs to root, and its group may read it at most.
+/// Permissions follow PostgreSQL's rule for key files. Either the file belongs to this process's user, and nobody else
+/// has any rights; or it belongs to root, its group may at most read it, and others have no rights.
 ///
 /// # Errors
-/// One of [`KeyError`]'s errors of files. None holds the content.
-pub fn read_secret(path: &Path, most: usize) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    // Opening a FIFO would wait for a writer.
+/// Returns one of the file errors of [`KeyError`]. They never hold the content.
+pub fn read_secret(path: &Path, max_bytes: usize) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    // Checks the type before opening, because opening a FIFO would wait for a writer.
     require_file(&fs::metadata(path)?)?;
     let file = fs::File::open(path)?;
-    // Those of the open file: the path may lead elsewhere meanwhile.
+    // Checks the open file again, because the path may lead to another file by now.
     let metadata = file.metadata()?;
     require_file(&metadata)?;
     let user = rustix::process::geteuid().as_raw();
     if !is_private(metadata.uid(), metadata.mode(), user) {
         return Err(KeyError::FilePermissions);
     }
-    let mut bytes = Zeroizing::new(Vec::with_capacity(most + 1));
-    file.take(most as u64 + 1).read_to_end(&mut bytes)?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(max_bytes + 1));
+    file.take(max_bytes as u64 + 1).read_to_end(&mut bytes)?;
     match bytes.len() {
         0 => Err(KeyError::FileEmpty),
-        length if length > most => Err(KeyError::FileTooLarge),
+        length if length > max_bytes => Err(KeyError::FileTooLarge),
         _ => Ok(bytes),
     }
 }
 
-/// Reads the text of such a file without its byte order mark. Text of white space alone is none.
+/// Reads a secret text like [`read_secret`], and removes a byte order mark. A file that holds only white space counts
+/// as empty.
 ///
 /// # Errors
-/// As [`read_secret`], and [`KeyError::FileText`].
-pub fn read_secret_text(path: &Path, most: usize) -> Result<Zeroizing<String>, KeyError> {
-    let bytes = read_secret(path, most)?;
+/// Returns the errors of [`read_secret`], and [`KeyError::FileText`] for a file that is not UTF-8.
+pub fn read_secret_text(path: &Path, max_bytes: usize) -> Result<Zeroizing<String>, KeyError> {
+    let bytes = read_secret(path, max_bytes)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| KeyError::FileText)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.trim().is_empty() {
@@ -106,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_secret_file_is_named_and_never_shown() {
+    fn an_unusable_file_gives_an_error_that_hides_its_content() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         write(&at("empty"), b"");

@@ -1,8 +1,8 @@
 //! Configuration: a command-line flag overrides an environment variable, which overrides the TOML file, which overrides
 //! the default.
 //!
-//! One rule holds for all three: white space at the ends of a value does not count, an empty value is not set, and an
-//! unknown key is an error, so that no misspelt setting is ignored.
+//! All three follow the same rules: a value is trimmed, an empty value counts as unset, and an unknown key is an error,
+//! so that a misspelt setting is never ignored.
 
 use std::{collections::BTreeMap, env, ffi::OsString, net::SocketAddr, ops::Range, path::Path};
 
@@ -20,23 +20,24 @@ use crate::keys::{FileMasterKey, read_secret_text};
 /// The largest configuration file, in bytes.
 const MAX_FILE_BYTES: usize = 64 * 1024;
 
-/// An invalid configuration, with every problem that was found. Each names what a person wrote (the flag, the variable,
-/// or the key with its file and line), never its value.
+/// An invalid configuration, with every problem that was found. A problem names the flag, the variable, or the key with
+/// its file and line, but never the value.
 #[derive(Debug, thiserror::Error)]
 #[error("configuration: {}", .0.join("; "))]
 pub struct ConfigError(Vec<String>);
 
-/// The problems of a configuration, while it is read.
+/// Collects the problems of a configuration.
 #[derive(Debug, Default)]
 pub struct Problems {
     prefix: String,
-    /// How a person wrote each key that is set.
+    /// The name to report for each key that is set: its flag, its variable, or its place in the file.
     names: BTreeMap<String, String>,
+    /// Each key with the text of its problem.
     found: Vec<(String, String)>,
 }
 
 impl Problems {
-    /// Adds a problem of a key, such as "must be 1 to 900". Keeps the first one of each key.
+    /// Records a problem with a key, such as "must be 1 to 900". Keeps only the first problem of each key.
     pub fn add(&mut self, key: &str, problem: &str) {
         let name = self.names.get(key).cloned().unwrap_or_else(|| {
             let flag = format!("--{}", key.replace('_', "-"));
@@ -57,7 +58,7 @@ impl Problems {
     /// Returns `settings` if there is no problem.
     ///
     /// # Errors
-    /// All problems.
+    /// [`ConfigError`] with all problems.
     pub fn finish<T>(self, settings: T) -> Result<T, ConfigError> {
         match self.found.is_empty() {
             true => Ok(settings),
@@ -68,9 +69,9 @@ impl Problems {
     }
 }
 
-/// Reads a service's configuration. `prefix` is that of its environment variables, such as `ACCORD_REGISTRY_`. The
-/// variable `<prefix>CONFIG` names the TOML file unless `file` does. `flags` are the command line's; those that are
-/// `None` were not given. `check` adds the problems of values that are well-formed.
+/// Reads a service's configuration. Its environment variables begin with `prefix`, such as `ACCORD_REGISTRY_`. `file`
+/// is the path of the TOML file. Without it, the variable `<prefix>CONFIG` names the file. `flags` holds the flags of
+/// the command line, `None` for each that was not given. `check` records well-formed values that break a rule.
 pub fn load<T: DeserializeOwned>(
     prefix: &str,
     file: Option<&str>,
@@ -80,7 +81,7 @@ pub fn load<T: DeserializeOwned>(
     load_from(env::vars_os(), prefix, file, flags, check)
 }
 
-/// As [`load`], with a given environment.
+/// Does the work of [`load`], with the given environment variables.
 fn load_from<T: DeserializeOwned>(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
     prefix: &str,
@@ -119,7 +120,7 @@ fn load_from<T: DeserializeOwned>(
     }
     if let Some(path) = file {
         let keys = read_file(&path, &mut problems);
-        // The variables come after them, and override them.
+        // Puts them first, so that the variables override them.
         written.splice(0..0, keys);
     }
     let flags = Value::serialize(flags).ok().and_then(Value::into_dict);
@@ -138,7 +139,7 @@ fn load_from<T: DeserializeOwned>(
         problems.names.insert(key.clone(), name);
         values.insert(key, value);
     }
-    // The first error ends a reading. Without its key the next one shows.
+    // Extraction stops at the first error. Removes that key and extracts again, so that every problem is found.
     let mut settings: T = loop {
         match Figment::from(Serialized::defaults(&values)).extract_lossy() {
             Ok(settings) => break settings,
@@ -155,7 +156,8 @@ fn load_from<T: DeserializeOwned>(
     problems.finish(settings)
 }
 
-/// Reads the keys of a TOML file, which may hold a password, with the place of each.
+/// Reads a TOML file: each key, its name for problems, and its value. The file may hold a password, so it must be
+/// private.
 fn read_file(path: &str, problems: &mut Problems) -> Vec<(String, String, Value)> {
     let text = match read_secret_text(Path::new(path), MAX_FILE_BYTES) {
         Ok(text) => text,
@@ -175,14 +177,15 @@ fn read_file(path: &str, problems: &mut Problems) -> Vec<(String, String, Value)
     };
     let key = |(key, value): (Spanned<String>, toml::Value)| {
         let name = format!("`{}` ({path}, line {})", key.get_ref(), line(key.span()));
-        // A value of TOML is one of figment, too.
+        // Every TOML value converts to a figment value, so this skips none.
         Some((key.into_inner(), name, Value::serialize(value).ok()?))
     };
     keys.into_iter().filter_map(key).collect()
 }
 
-/// Returns whether Kubernetes set this variable for a service whose name begins like the prefix, such as
-/// `accord-registry`: `_SERVICE_HOST`, `_SERVICE_PORT` with or without a name, `_PORT`, `_PORT_50051_TCP` and its parts.
+/// Returns whether a variable describes a Kubernetes service whose name begins like the prefix, such as
+/// `accord-registry`: `_SERVICE_HOST`, `_SERVICE_PORT`, `_SERVICE_PORT_<NAME>`, `_PORT`, or `_PORT_50051_TCP` with or
+/// without a suffix.
 fn is_service_link(key: &str, value: &str) -> bool {
     let key = format!("_{key}");
     if let Some((_, name)) = key.split_once("_SERVICE_PORT") {
@@ -190,10 +193,10 @@ fn is_service_link(key: &str, value: &str) -> bool {
     }
     let is_port = |text: &str| {
         let mut parts = text.split('_');
-        let number = parts.next().is_some_and(|number| number.parse::<u16>().is_ok());
-        let protocol = matches!(parts.next(), Some("TCP" | "UDP" | "SCTP"));
-        let part = matches!(parts.next(), None | Some("PROTO" | "PORT" | "ADDR"));
-        number && protocol && part && parts.next().is_none()
+        let has_number = parts.next().is_some_and(|number| number.parse::<u16>().is_ok());
+        let has_protocol = matches!(parts.next(), Some("TCP" | "UDP" | "SCTP"));
+        let has_known_suffix = matches!(parts.next(), None | Some("PROTO" | "PORT" | "ADDR"));
+        has_number && has_protocol && has_known_suffix && parts.next().is_none()
     };
     let is_url = ["tcp://", "udp://", "sctp://"]
         .iter()
@@ -205,7 +208,7 @@ fn is_service_link(key: &str, value: &str) -> bool {
             .any(|(at, marker)| is_port(&key[at + marker.len()..]))
 }
 
-/// Returns the key and the problem of an error of figment, without the value.
+/// Returns the key and the problem of a figment error. The problem does not hold the value.
 fn describe(error: &figment::Error) -> (String, String) {
     let path = error.path.join(".");
     match &error.kind {
@@ -223,17 +226,17 @@ fn describe(error: &figment::Error) -> (String, String) {
     }
 }
 
-/// The problem of a setting that a command needs and nobody set.
+/// The problem with a required setting that is not set.
 pub const MISSING: &str = "is missing";
 
-/// Adds a problem for a file that holds no master key.
+/// Records a problem if the file does not hold a master key.
 pub fn check_master_key_file(path: &Path, problems: &mut Problems) {
     if let Err(error) = FileMasterKey::load(path) {
         problems.add("master_key_file", &error.to_string());
     }
 }
 
-/// Rejects a plaintext listener that other machines can reach.
+/// Fails if other machines can reach a plaintext listener at this address.
 pub fn require_loopback(address: SocketAddr) -> Result<(), ConfigError> {
     match is_loopback(address) {
         true => Ok(()),
@@ -241,7 +244,7 @@ pub fn require_loopback(address: SocketAddr) -> Result<(), ConfigError> {
     }
 }
 
-/// Adds a problem for a plaintext listener that other machines can reach.
+/// Records a problem if other machines can reach a plaintext listener at this address.
 pub fn check_loopback(key: &str, address: SocketAddr, problems: &mut Problems) {
     if !is_loopback(address) {
         problems.add(key, NOT_LOOPBACK);

@@ -1,4 +1,4 @@
-//! The gRPC protocol: a service's own methods, health and reflection, with permissions, deadlines and statuses.
+//! gRPC: routes a service's own methods, health and reflection, and applies permissions, deadlines and statuses.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,15 +23,15 @@ use crate::rpc::{
 
 /// The largest message that a server reads, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 256 * 1024;
-/// The same for health and reflection, which anyone may call.
+/// The largest message that health and reflection read, in bytes. Anyone may call them.
 const MAX_OPEN_MESSAGE_BYTES: usize = 4 * 1024;
 
-/// The most streams of health and reflection, which anyone may open and leave open.
+/// The most open streams of health and reflection. Anyone may open one, and leave it open.
 pub(super) const MAX_OPEN_STREAMS: usize = 256;
-/// When to open another one.
+/// How long a rejected caller must wait before it opens a stream.
 const RETRY_STREAM: Duration = Duration::from_secs(10);
 
-/// The health of a server's services. Initially they do not serve.
+/// The health of a server's services. Their first status is NOT_SERVING.
 pub(super) struct Health {
     reporter: HealthReporter,
     services: &'static [&'static str],
@@ -50,7 +50,7 @@ impl Health {
     }
 }
 
-/// Adds health and reflection (v1 and v1alpha) for `services`, by their full names, to `routes`.
+/// Adds health and reflection (v1 and v1alpha) to `routes`. `services` holds the full names of the services.
 pub(super) async fn router(
     mut routes: RoutesBuilder,
     services: &'static [&'static str],
@@ -70,25 +70,29 @@ pub(super) async fn router(
     let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
     let health_service = health_service.max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES);
     let streams = Arc::new(Semaphore::new(MAX_OPEN_STREAMS));
-    let bounded = middleware::from_fn_with_state(streams, bound);
-    let bounded = ServiceBuilder::new().layer(bounded);
+    let limit = middleware::from_fn_with_state(streams, limit_streams);
+    let limited = ServiceBuilder::new().layer(limit);
     routes.add_service(health_service.clone());
     let router = routes.routes().into_axum_router();
     let router = router
-        .route_service("/grpc.health.v1.Health/Watch", bounded.service(health_service))
+        .route_service("/grpc.health.v1.Health/Watch", limited.service(health_service))
         .route_service(
             "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-            bounded.service(v1.max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES)),
+            limited.service(v1.max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES)),
         )
         .route_service(
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-            bounded.service(v1alpha.max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES)),
+            limited.service(v1alpha.max_decoding_message_size(MAX_OPEN_MESSAGE_BYTES)),
         );
     Ok((router.with_state(()), health))
 }
 
-/// Rejects a stream while the most are open.
-async fn bound(State(streams): State<Arc<Semaphore>>, request: Request<Body>, next: Next) -> Response<Body> {
+/// Rejects a stream while [`MAX_OPEN_STREAMS`] are open.
+async fn limit_streams(
+    State(streams): State<Arc<Semaphore>>,
+    request: Request<Body>,
+    next: Next,
+) -> Response<Body> {
     let Ok(slot) = streams.try_acquire_owned() else {
         let message = "too many streams of health and reflection are open";
         let problem = Problem::new(Code::ResourceExhausted, ErrorReason::ResourceExhausted, message);
@@ -98,13 +102,13 @@ async fn bound(State(streams): State<Arc<Semaphore>>, request: Request<Body>, ne
         let _ = &slot;
         frame
     };
-    // The stream lasts as long as its body.
+    // The body holds the slot, because the stream lasts as long as its body.
     next.run(request)
         .await
         .map(|body| Body::new(body.map_frame(hold)))
 }
 
-/// gRPC, for the middleware.
+/// What the middleware does for gRPC.
 #[derive(Clone, Debug)]
 pub(super) struct Grpc {
     pub(super) authorizer: Authorizer,
@@ -124,7 +128,7 @@ impl Protocol for Grpc {
     }
 
     fn complete(&self, mut response: Response<Body>) -> Response<Body> {
-        describe(response.headers_mut());
+        add_details(response.headers_mut());
         response
     }
 
@@ -143,9 +147,9 @@ impl Protocol for Grpc {
     }
 }
 
-/// Adds details to a status of the framework. It has none, and the framework blames the server for a message that can't
-/// be read: without a body, cut off, with an unknown flag, or too large.
-fn describe(headers: &mut HeaderMap) {
+/// Adds details to a status that tonic created, which has none. tonic blames the server for a message that can't be
+/// read (without a body, cut off, with an unknown flag, or too large). Such a status becomes INVALID_ARGUMENT.
+fn add_details(headers: &mut HeaderMap) {
     let Some(status) = Status::from_header_map(headers).filter(|status| status.details().is_empty()) else {
         return;
     };
@@ -158,7 +162,7 @@ fn describe(headers: &mut HeaderMap) {
         _ => return,
     };
     let status = Status::from(Problem::new(code, reason, status.message()));
-    // Fails only for metadata, of which there is none.
+    // Only invalid metadata makes this fail, and the status has none.
     let _ = status.add_header(headers);
 }
 

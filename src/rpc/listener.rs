@@ -1,4 +1,4 @@
-//! Listeners of gRPC and HTTP: bind, accept within limits, drain.
+//! Listeners for gRPC and HTTP: bind, accept within limits, drain.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -26,24 +26,24 @@ mod life;
 pub const MAX_HEADER_BYTES: u32 = 16 * 1024;
 /// The most concurrent calls on one connection.
 pub const MAX_CONCURRENT_CALLS: u32 = 1024;
-/// The most connections of a listener. Fewer if the process may not open that many files.
+/// The most connections of a listener. [`max_connections`] lowers it if the process may not open enough files.
 const MAX_CONNECTIONS: u64 = 10_000;
-/// The most files that the process asks the system for.
+/// The limit on open files that the process requests from the system.
 const MAX_FILES: u64 = 65_536;
 /// How long calls may continue after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long an HTTP/1 connection may take for the headers of a request, the time before their first byte included.
-/// Pools of clients hold idle connections for 60 s, and balancers for up to 75 s. If the server closed first, it could
-/// meet a request on its way.
+/// How long an HTTP/1 client may take to send the headers of its next request, including the idle time before them.
+/// Client pools keep idle connections for 60 s, and load balancers for up to 75 s. A server that closed earlier could
+/// drop a request that is on its way.
 const HTTP1_IDLE: Duration = Duration::from_secs(80);
 /// How often an idle HTTP/2 connection is probed.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// The pause after a failed accept. Usually file descriptors ran out, and connections that end free some.
+/// The pause after a failed accept. Usually file descriptors have run out, and ending connections free some.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How often a listener logs that it can't accept.
+/// A listener logs at most one warning in this time.
 const LOG_PERIOD: Duration = Duration::from_secs(60);
 
-/// Binds the address of a flag. The error names the flag.
+/// Binds the address that a flag sets. The error names the flag and the address.
 pub async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     require_loopback(address)?;
     let listener = TcpListener::bind(address).await;
@@ -55,15 +55,16 @@ pub async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener
 
 /// Serves gRPC until `stop`, then drains. Combines the writes of concurrent calls.
 pub(super) async fn serve_grpc(listener: TcpListener, routes: impl Routes, stop: &CancellationToken) {
-    serve(listener, limits().http2_only(), Connection::new, routes, stop).await;
+    serve(listener, server().http2_only(), Connection::new, routes, stop).await;
 }
 
 /// Serves HTTP/1 and HTTP/2 until `stop`, then drains.
 pub(super) async fn serve_http(listener: TcpListener, routes: impl Routes, stop: &CancellationToken) {
-    serve(listener, limits(), |stream| stream, routes, stop).await;
+    serve(listener, server(), |stream| stream, routes, stop).await;
 }
 
-fn limits() -> auto::Builder<TokioExecutor> {
+/// Returns a server with the limits of both protocols.
+fn server() -> auto::Builder<TokioExecutor> {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server
         .http1()
@@ -76,8 +77,8 @@ fn limits() -> auto::Builder<TokioExecutor> {
         .keep_alive_interval(KEEP_ALIVE)
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_concurrent_streams(MAX_CONCURRENT_CALLS)
-        // A gateway sends the calls of many clients over one connection. Clients that hang up before their call
-        // begins must not end it for the others. The default of h2 is 20.
+        // A gateway sends the calls of many clients over one connection. Clients that cancel calls before the server
+        // accepts them must not end that connection for the others. The default of h2 is 20.
         .max_pending_accept_reset_streams(Some(MAX_CONCURRENT_CALLS as usize));
     server
 }
@@ -85,7 +86,7 @@ fn limits() -> auto::Builder<TokioExecutor> {
 async fn serve<IO>(
     listener: TcpListener,
     server: auto::Builder<TokioExecutor>,
-    accept: fn(TcpStream) -> IO,
+    wrap: fn(TcpStream) -> IO,
     routes: impl Routes,
     stop: &CancellationToken,
 ) where
@@ -93,11 +94,11 @@ async fn serve<IO>(
 {
     let connections = TaskTracker::new();
     let slots = Arc::new(Semaphore::new(max_connections()));
-    let mut logged = None;
+    let mut last_logged = None;
     let accepting = async {
         loop {
-            if slots.available_permits() == 0 && is_due(&mut logged) {
-                tracing::warn!("the most connections are open, and new ones wait");
+            if slots.available_permits() == 0 && is_due(&mut last_logged) {
+                tracing::warn!("the connection limit is reached, so new connections wait");
             }
             // The semaphore is never closed.
             let Ok(slot) = slots.clone().acquire_owned().await else {
@@ -108,18 +109,18 @@ async fn serve<IO>(
                 // The client went away before its connection was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) => {
-                    if is_due(&mut logged) {
+                    if is_due(&mut last_logged) {
                         tracing::warn!(reason = %error, "connections can't be accepted");
                     }
                     sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
-            // Otherwise small writes wait for the peer's acknowledgement.
+            // Nagle's algorithm would delay small writes until the peer acknowledges earlier ones.
             let _ = stream.set_nodelay(true);
             let (server, routes, stop) = (server.clone(), routes.clone(), stop.clone());
             connections.spawn(async move {
-                life::serve(stream, accept, &server, routes, &stop).await;
+                life::serve(stream, wrap, &server, routes, &stop).await;
                 drop(slot);
             });
         }
@@ -132,18 +133,19 @@ async fn serve<IO>(
     }
 }
 
-/// Returns whether a line is due that was not logged within [`LOG_PERIOD`], and notes that it is logged now.
-fn is_due(logged: &mut Option<Instant>) -> bool {
-    let is_due = logged.is_none_or(|at| at.elapsed() >= LOG_PERIOD);
+/// Returns whether no warning was logged within [`LOG_PERIOD`]. If so, records that one is logged now.
+fn is_due(last_logged: &mut Option<Instant>) -> bool {
+    let is_due = last_logged.is_none_or(|at| at.elapsed() >= LOG_PERIOD);
     if is_due {
-        *logged = Some(Instant::now());
+        *last_logged = Some(Instant::now());
     }
     is_due
 }
 
-/// Returns how many connections a listener may have. Raises the limit of open files as far as the system lets this user.
+/// Returns how many connections a listener may have. First raises the limit on open files to [`MAX_FILES`], or as far
+/// as the system allows.
 ///
-/// A quarter of the files for each of at most three listeners in a process leaves the rest for databases.
+/// A process has at most three listeners. Each gets a quarter of the files, which leaves a quarter for databases.
 fn max_connections() -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = maximum.map_or(MAX_FILES, |most| most.min(MAX_FILES));

@@ -1,7 +1,7 @@
-//! Logs on standard error: text on a terminal, JSON lines otherwise.
+//! Logs to standard error: text on a terminal, JSON lines otherwise.
 //!
-//! A line that is logged during a call has the call's request id. No module logs a secret, a code, a token, a password or
-//! an account name.
+//! A line that is logged during a call holds the call's request id. No module may log a secret, a code, a token, a
+//! password or an account name.
 
 use std::{
     env,
@@ -30,10 +30,10 @@ use tracing_subscriber::{
 
 use crate::rpc::context;
 
-/// The filter without `RUST_LOG`.
+/// The filter that applies without `RUST_LOG`.
 const DEFAULT_FILTER: &str =
     "info,sqlx=warn,sea_orm=warn,sea_orm_migration=warn,hyper=warn,h2=warn,tower=warn";
-/// The crates whose targets a filter may name.
+/// The targets that `RUST_LOG` may name.
 const TARGETS: [&str; 20] = [
     "accord",
     "accord_cli",
@@ -56,18 +56,18 @@ const TARGETS: [&str; 20] = [
     "tower_http",
     "tracing",
 ];
-/// The most lines that wait for a slow reader of the log. Further ones are dropped and counted.
+/// The most lines that wait for a slow reader of standard error. Further lines are dropped and counted.
 const MAX_WAITING_LINES: usize = 4096;
 
 /// Counts the lines that were dropped since the start.
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
-/// How many of them the log has reported.
+/// How many dropped lines have been reported in the log.
 static REPORTED: AtomicUsize = AtomicUsize::new(0);
 
-/// Starts the log of `service`, which includes panics. A second call does nothing. The guard writes the last lines when
-/// it is dropped.
+/// Starts the log of `service`, and logs panics too. A second call changes nothing. Dropping the guard writes the last
+/// lines.
 ///
-/// A reader that is slow or gone neither stops nor ends the service: a thread of its own writes the lines.
+/// A separate thread writes the lines, so that a slow or missing reader neither blocks nor ends the service.
 ///
 /// `RUST_LOG` changes the default filter, unless it is malformed.
 pub fn init(service: &str) -> WorkerGuard {
@@ -77,11 +77,11 @@ pub fn init(service: &str) -> WorkerGuard {
         .thread_name("log");
     let (writer, guard) = writer.finish(io::stderr());
     let dropped = writer.error_counter();
-    let lines = lines(writer, io::stderr().is_terminal(), filter);
-    if tracing_subscriber::registry().with(lines).try_init().is_ok() {
+    let layer = line_layer(writer, io::stderr().is_terminal(), filter);
+    if tracing_subscriber::registry().with(layer).try_init().is_ok() {
         let _ = DROPPED.set(dropped);
         std::panic::set_hook(Box::new(|panic| {
-            // The payload may hold a secret, so only the place is logged.
+            // Logs only the place, because the payload may hold a secret.
             let place = panic.location().map(ToString::to_string);
             tracing::error!(place, "panic");
         }));
@@ -103,14 +103,15 @@ pub(super) fn report_dropped() {
     if dropped > reported {
         tracing::warn!(
             lines = dropped - reported,
-            "lines of the log were dropped: its reader is slow"
+            "log lines were dropped because their reader is slow"
         );
     }
 }
 
-/// Returns the filter that `RUST_LOG` sets, and its first part that is wrong. With one that is wrong, the default applies.
+/// Returns the filter for this text of `RUST_LOG`. If a directive is invalid, returns the default filter and the first
+/// invalid directive.
 ///
-/// The parts come on top of the default, so that a filter for one target does not silence all others.
+/// Adds the directives to the default, so that a filter for one target does not silence all others.
 fn filter(text: Option<&OsStr>) -> (EnvFilter, Option<String>) {
     let text = text.unwrap_or_default().to_string_lossy();
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
@@ -125,7 +126,8 @@ fn filter(text: Option<&OsStr>) -> (EnvFilter, Option<String>) {
     (filter, None)
 }
 
-/// Parses a level, a target, or a target with its level. The parser of the library takes any word for a target.
+/// Parses a level, a target, or a target with its level. Checks the target against [`TARGETS`], because the library's
+/// parser accepts any word as one.
 fn directive(part: &str) -> Option<Directive> {
     let target = part.split(['=', '[', ':']).next().unwrap_or_default().trim_end();
     let is_level = part.parse::<LevelFilter>().is_ok();
@@ -134,12 +136,12 @@ fn directive(part: &str) -> Option<Directive> {
 }
 
 /// Returns the layer that writes a line for each event that passes the filter.
-fn lines<W>(writer: W, terminal: bool, filter: EnvFilter) -> Box<dyn Layer<Registry> + Send + Sync>
+fn line_layer<W>(writer: W, is_terminal: bool, filter: EnvFilter) -> Box<dyn Layer<Registry> + Send + Sync>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
-    if terminal {
+    if is_terminal {
         let is_json = false;
         let format = WithRequestId {
             format: format(),
@@ -155,7 +157,7 @@ where
     }
 }
 
-/// A format that adds the request id of the current call, if any, to the end of a line.
+/// A format that adds the request id of the current call, if there is one, at the end of a line.
 struct WithRequestId<F> {
     format: F,
     is_json: bool,
@@ -173,7 +175,7 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        // Letters, digits, `-` and `_`, which need no escaping.
+        // A request id holds only letters, digits, `-` and `_`, so it needs no escaping.
         let request_id = context::request_id();
         if request_id.is_empty() {
             return self.format.format_event(context, writer, event);
@@ -198,11 +200,11 @@ mod tests {
         sync::Arc,
     };
 
-    fn logged(terminal: bool) -> String {
+    fn logged(is_terminal: bool) -> String {
         let file = Arc::new(tempfile::tempfile().unwrap());
         let filter = EnvFilter::builder().parse(DEFAULT_FILTER).unwrap();
         let guard = tracing_subscriber::registry()
-            .with(lines(Arc::clone(&file), terminal, filter))
+            .with(line_layer(Arc::clone(&file), is_terminal, filter))
             .set_default();
         tracing::info!(port = 50051, "listening");
         tracing::info!(target: "sqlx::query", "SELECT 1");

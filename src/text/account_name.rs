@@ -1,7 +1,7 @@
-//! Account names in the form in which they are compared.
+//! Account names in the normal form by which they are compared.
 //!
-//! The registry stores a keyed hash of this form, and token-service counts failed sign-ins by it: names that are one
-//! account there are one account here.
+//! The registry stores a keyed hash of the normal form, and token-service counts failed sign-ins by it. So both
+//! services agree on which spellings name the same account.
 
 use icu_casemap::{CaseMapper, CaseMapperBorrowed};
 use icu_normalizer::ComposingNormalizerBorrowed;
@@ -11,7 +11,7 @@ use icu_properties::{
 };
 use zeroize::Zeroizing;
 
-/// The version of the rules below. Each stored hash names it, because other rules give other hashes.
+/// The version of the rules below. It is stored with each hash, because a change of the rules changes the hashes.
 pub const RULES_VERSION: i32 = 1;
 /// The longest account name, in characters of its normal form.
 pub const MAX_CHARS: usize = 320;
@@ -24,7 +24,7 @@ pub const MAX_CHARS: usize = 320;
 pub struct NotAnAccountName;
 
 /// An account name in normal form: NFKC_Casefold (Unicode 3.13, R5), without white space at its ends. The mapping
-/// removes default-ignorable code points, so that no two names differ by something that nobody sees.
+/// removes default-ignorable code points, so that two names never differ only in invisible characters.
 #[derive(Clone, derive_more::Debug, Eq, PartialEq)]
 #[debug("AccountName([redacted])")]
 pub struct AccountName(Zeroizing<String>);
@@ -33,12 +33,12 @@ impl AccountName {
     /// Reads an account name.
     ///
     /// # Errors
-    /// [`NotAnAccountName`], also for private-use code points, and for unassigned ones, which a later version of
-    /// Unicode may map to something else.
+    /// [`NotAnAccountName`]. Private-use code points are rejected, and so are unassigned ones, because a later version
+    /// of Unicode may map them to something else.
     pub fn parse(text: &str) -> Result<Self, NotAnAccountName> {
         let mapping = Mapping::new();
         let text = text.trim_matches(|c: char| c.is_whitespace() || mapping.removes(c));
-        // Four bytes a character bound the work on oversize input.
+        // Bounds the work on oversize input: allows four bytes for each character.
         if text.len() > MAX_CHARS * 4 || text.chars().any(is_rejected) {
             return Err(NotAnAccountName);
         }
@@ -57,7 +57,7 @@ impl AccountName {
 
 fn is_rejected(c: char) -> bool {
     let category = CodePointMapData::<GeneralCategory>::new().get(c);
-    // Decoders write U+FFFD for what they can't read, so that different names would become one.
+    // Decoders replace invalid bytes with U+FFFD, so different names would become equal.
     is_bidi_control(c)
         || c == char::REPLACEMENT_CHARACTER
         || matches!(
@@ -75,12 +75,13 @@ pub(super) fn is_bidi_control(c: char) -> bool {
     CodePointSetData::new::<BidiControl>().contains(c)
 }
 
-/// Returns whether programs show nothing for a character that they don't support: joiners, variation selectors, fillers.
+/// Returns whether a character is default-ignorable (UAX #44), such as a joiner, a variation selector or a filler.
+/// Programs that don't support it show nothing.
 pub(super) fn is_default_ignorable(c: char) -> bool {
     CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
 }
 
-/// The data of NFKC_Casefold.
+/// The Unicode data that NFKC_Casefold needs.
 struct Mapping {
     nfc: ComposingNormalizerBorrowed<'static>,
     nfkc: ComposingNormalizerBorrowed<'static>,
@@ -96,12 +97,12 @@ impl Mapping {
         }
     }
 
-    /// Returns whether the mapping removes a character. Those that change the direction of text are rejected instead.
+    /// Returns whether the mapping removes a character. Bidi controls are rejected instead.
     fn removes(&self, c: char) -> bool {
         is_default_ignorable(c) && !is_bidi_control(c)
     }
 
-    /// Maps each character, then composes. Trims again, because some characters map to a space with a mark.
+    /// Maps each character, composes the result, and trims it, because some characters map to a space with a mark.
     fn normal_form(&self, text: &str) -> Zeroizing<String> {
         let mut mapped = Zeroizing::new(String::with_capacity(text.len()));
         for c in text.chars() {
@@ -111,7 +112,8 @@ impl Mapping {
         Zeroizing::new(mapped.trim().to_owned())
     }
 
-    /// Derives NFKC_CF of one character as the Unicode Character Database does: until nothing changes any more.
+    /// Maps one character to its NFKC_CF as the Unicode Character Database defines it: repeats the steps until the
+    /// result no longer changes.
     fn map(&self, c: char) -> Zeroizing<String> {
         let mut text = Zeroizing::new(c.to_string());
         loop {
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_at_the_ends_is_no_part_of_a_name() {
+    fn white_space_at_the_ends_is_trimmed() {
         for c in ('\0'..=char::MAX)
             .filter(|c| c.is_whitespace() || (is_default_ignorable(*c) && !is_bidi_control(*c)))
         {
@@ -183,12 +185,12 @@ mod tests {
         assert_eq!(
             name("\u{a8}ada"),
             name("\u{308}ada"),
-            "a space that a mapping puts there is none either"
+            "a leading space that the mapping adds is trimmed too"
         );
     }
 
     #[test]
-    fn a_text_that_is_no_name_is_rejected() {
+    fn invalid_names_are_rejected() {
         let (long, marks) = ("x".repeat(321), "\u{301}".repeat(1000));
         let expands = "\u{fdfa}".repeat(320);
         for bad in [
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn no_control_of_direction_is_accepted_anywhere() {
+    fn bidi_controls_are_rejected_anywhere() {
         for c in ('\0'..=char::MAX).filter(|c| is_bidi_control(*c)) {
             for text in [
                 format!("{c}ada"),
@@ -233,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_normal_form_of_every_code_point_is_its_own() {
+    fn normalizing_any_code_point_twice_changes_nothing() {
         for c in accepted() {
             if let Some(normal) = name(&format!("a{c}b")) {
                 assert_eq!(name(&normal).as_ref(), Some(&normal), "{c:?}");
@@ -241,7 +243,7 @@ mod tests {
         }
     }
 
-    /// Canonical and compatibility forms, case and invisible characters: whatever differs only in these is one name.
+    /// Names that differ only in canonical or compatibility form, case or invisible characters are equal.
     #[test]
     fn every_form_of_a_code_point_is_the_same_name() {
         let (mapping, nfkd) = (Mapping::new(), DecomposingNormalizerBorrowed::new_nfkd());
@@ -262,14 +264,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_is_its_own_normal_form(text in "\\PC{1,12}|[\\p{M}\\p{L}\\p{Cf}\\p{Z}]{1,12}") {
+        fn normalizing_twice_changes_nothing(text in "\\PC{1,12}|[\\p{M}\\p{L}\\p{Cf}\\p{Z}]{1,12}") {
             if let Some(normal) = name(&text) {
                 prop_assert_eq!(name(&normal), Some(normal));
             }
         }
 
         #[test]
-        fn invisible_characters_and_white_space_around_change_no_name(
+        fn invisible_characters_and_surrounding_white_space_change_no_name(
             text in "[\\p{L}\\p{M}\\p{N}\\p{P}]{1,8}",
             at in 0_usize..8,
             invisible in "[\u{200b}-\u{200d}\u{ad}\u{34f}\u{2060}\u{feff}\u{3164}\u{fe00}-\u{fe0f}\u{e0100}]{1,3}",

@@ -1,24 +1,25 @@
-//! Pages of lists. A page token holds the key of the last row, and is valid for one list with the same filters.
+//! Pages of lists. A page token holds the key of the last row. It is valid only for the same list with the same
+//! filters.
 //!
-//! A page token grants nothing: each call decides anew what its caller may see.
+//! A page token grants no access: each call checks again what its caller may see.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::text::{opaque::sha256, validation::Violations};
 
-/// The size of a page if the caller sets none.
+/// The number of rows in a page if the caller sets none.
 pub const DEFAULT_SIZE: u64 = 50;
-/// The largest size of a page.
+/// The most rows in a page.
 pub const MAX_SIZE: u64 = 500;
-/// The most bytes of rows in a page. gRPC libraries reject a message above 4 MiB by default.
+/// The most bytes of encoded rows in a page. gRPC libraries reject a message above 4 MiB by default.
 pub const MAX_BYTES: usize = 3 * 1024 * 1024;
 const MAX_TOKEN_BYTES: usize = 512;
-const MARK_BYTES: usize = 8;
+const LIST_HASH_BYTES: usize = 8;
 
 /// A page of a list, as a caller requests it.
 #[derive(Clone, Debug)]
 pub struct PageRequest {
-    mark: [u8; MARK_BYTES],
+    list_hash: [u8; LIST_HASH_BYTES],
     size: u64,
     after: Option<String>,
 }
@@ -30,7 +31,7 @@ pub struct Page<T> {
     rows: Vec<(T, String)>,
     /// The key after which the next page begins; `None` on the last page.
     next: Option<String>,
-    mark: [u8; MARK_BYTES],
+    list_hash: [u8; LIST_HASH_BYTES],
 }
 
 impl<T> Page<T> {
@@ -40,14 +41,14 @@ impl<T> Page<T> {
         Page {
             rows: rows.collect(),
             next: self.next,
-            mark: self.mark,
+            list_hash: self.list_hash,
         }
     }
 
-    /// Converts all rows. `convert` returns one for each, in the same order.
+    /// Converts all rows at once. `convert` must return one row for each, in the same order.
     ///
     /// # Errors
-    /// That of `convert`.
+    /// Returns the error of `convert`.
     pub async fn try_map<U, E>(
         self,
         convert: impl AsyncFnOnce(Vec<T>) -> Result<Vec<U>, E>,
@@ -56,17 +57,17 @@ impl<T> Page<T> {
         Ok(Page {
             rows: convert(rows).await?.into_iter().zip(keys).collect(),
             next: self.next,
-            mark: self.mark,
+            list_hash: self.list_hash,
         })
     }
 
-    /// Removes rows. The next page stays the same.
+    /// Removes the rows for which `keep` returns `false`. The next page stays the same.
     pub fn retain(&mut self, keep: impl Fn(&T) -> bool) {
         self.rows.retain(|(row, _)| keep(row));
     }
 
-    /// Returns the rows that fit [`MAX_BYTES`] together, at least one, and the token of the page that follows them, as
-    /// [`Self::into_parts`] does. `bytes` returns the encoded size of a row.
+    /// Returns the rows that together fit into [`MAX_BYTES`], but at least the first one, and the token of the page
+    /// after them, as [`Self::into_parts`] does. `bytes` returns the encoded size of a row.
     pub fn fit(mut self, bytes: impl Fn(&T) -> usize) -> (Vec<T>, String) {
         let mut sum = 0;
         let exceeds = |(row, _): &(T, String)| {
@@ -82,17 +83,17 @@ impl<T> Page<T> {
         self.into_parts()
     }
 
-    /// Returns the rows, and the token of the next page: empty on the last one.
+    /// Returns the rows and the token of the next page, which is empty on the last page.
     pub fn into_parts(self) -> (Vec<T>, String) {
-        let token = |key: String| URL_SAFE_NO_PAD.encode([&self.mark[..], key.as_bytes()].concat());
+        let token = |key: String| URL_SAFE_NO_PAD.encode([&self.list_hash[..], key.as_bytes()].concat());
         let rows = self.rows.into_iter().map(|(row, _)| row);
         (rows.collect(), self.next.map(token).unwrap_or_default())
     }
 }
 
 impl PageRequest {
-    /// Parses the two paging fields of a list call. `filters` are all of its other fields. Records a violation for
-    /// a negative size, and for the token of another list or of other filters.
+    /// Parses the two paging fields of a list call. `filters` holds all of its other fields. Records a violation for
+    /// a negative size, and for a token that belongs to another list or to other filters.
     pub fn parse(
         violations: &mut Violations,
         list: &'static str,
@@ -100,7 +101,7 @@ impl PageRequest {
         page_size: i32,
         page_token: &str,
     ) -> Option<Self> {
-        let mark = mark(list, filters);
+        let list_hash = list_hash(list, filters);
         let size = u64::try_from(page_size).map(|size| match size {
             0 => DEFAULT_SIZE,
             size => size.min(MAX_SIZE),
@@ -108,26 +109,30 @@ impl PageRequest {
         let size = violations.check("page_size", size.or(Err("must not be negative")));
         let after = match page_token {
             "" => Ok(None),
-            token => cursor(&mark, token)
+            token => cursor(&list_hash, token)
                 .map(Some)
                 .ok_or("must be the next_page_token of this list with the same filters"),
         };
         let after = violations.check("page_token", after)?;
         let size = size?;
-        Some(Self { mark, size, after })
+        Some(Self {
+            list_hash,
+            size,
+            after,
+        })
     }
 
-    /// Returns the largest number of rows of the page.
+    /// Returns the most rows that the page may have.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Returns the number of rows to fetch: one more than the page has, which tells whether another page follows.
+    /// Returns the number of rows to fetch: one more than the page holds, to learn whether another page follows.
     pub fn fetch(&self) -> u64 {
         self.size + 1
     }
 
-    /// Returns the key of the last row of the page before; `None` for the first page.
+    /// Returns the key of the previous page's last row; `None` for the first page.
     pub fn after(&self) -> Option<&str> {
         self.after.as_deref()
     }
@@ -135,41 +140,41 @@ impl PageRequest {
     /// Builds the page from up to [`Self::fetch`] rows. `key` returns a row's key.
     pub fn finish<T>(&self, mut rows: Vec<T>, key: impl Fn(&T) -> String) -> Page<T> {
         let size = usize::try_from(self.size).unwrap_or(usize::MAX);
-        let more = rows.len() > size;
+        let has_next = rows.len() > size;
         rows.truncate(size);
         let with_key = |row| {
             let key = key(&row);
             (row, key)
         };
         let rows: Vec<_> = rows.into_iter().map(with_key).collect();
-        let last = rows.last().filter(|_| more);
+        let last = rows.last().filter(|_| has_next);
         Page {
             next: last.map(|(_, key)| key.clone()),
             rows,
-            mark: self.mark,
+            list_hash: self.list_hash,
         }
     }
 }
 
-/// Returns what distinguishes the tokens of one list with the same filters from all others.
-fn mark(list: &str, filters: &[&str]) -> [u8; MARK_BYTES] {
+/// Returns a hash of a list and its filters. Each page token begins with it, so that another list rejects the token.
+fn list_hash(list: &str, filters: &[&str]) -> [u8; LIST_HASH_BYTES] {
     let mut bytes = Vec::new();
     for part in std::iter::once(&list).chain(filters) {
         bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
         bytes.extend_from_slice(part.as_bytes());
     }
-    let mut mark = [0; MARK_BYTES];
-    mark.copy_from_slice(&sha256(&bytes)[..MARK_BYTES]);
-    mark
+    let mut list_hash = [0; LIST_HASH_BYTES];
+    list_hash.copy_from_slice(&sha256(&bytes)[..LIST_HASH_BYTES]);
+    list_hash
 }
 
 /// Returns the key in a page token, or `None` for a token of another list or of other filters.
-fn cursor(mark: &[u8; MARK_BYTES], page_token: &str) -> Option<String> {
+fn cursor(list_hash: &[u8; LIST_HASH_BYTES], page_token: &str) -> Option<String> {
     if page_token.len() > MAX_TOKEN_BYTES {
         return None;
     }
     let bytes = URL_SAFE_NO_PAD.decode(page_token).ok()?;
-    let cursor = std::str::from_utf8(bytes.strip_prefix(mark)?).ok()?;
+    let cursor = std::str::from_utf8(bytes.strip_prefix(list_hash)?).ok()?;
     (!cursor.is_empty() && !cursor.contains('\0')).then(|| cursor.to_owned())
 }
 

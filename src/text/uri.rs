@@ -1,16 +1,16 @@
-//! The rules for base URLs and redirect URIs. A URL that passes is returned byte for byte.
+//! The rules for base URLs and redirect URIs. The functions return a valid URL unchanged.
 
 use url::{Host, Url};
 
 /// The longest accepted URL, in bytes.
 pub const MAX_URL_BYTES: usize = 2048;
-/// The longest base URL, in bytes. Two of them are part of every access token.
+/// The longest base URL, in bytes. Every access token carries two: in `iss` and in `aud`.
 pub const MAX_BASE_URL_BYTES: usize = 256;
 
-/// Parses a base URL: https, or http on a loopback host, in normal form, without query.
+/// Parses a base URL: https, or http on a loopback host. It must be in normal form and have no query.
 ///
 /// # Errors
-/// The rule that it breaks.
+/// Returns the rule that `value` breaks.
 pub fn base_url(value: &str) -> Result<String, &'static str> {
     match normal_url(value)? {
         url if url.query().is_some() => Err("must not have a query"),
@@ -20,10 +20,10 @@ pub fn base_url(value: &str) -> Result<String, &'static str> {
 }
 
 /// Parses a redirect URI (RFC 6749 §3.1.2, RFC 9700 §2.1): https, or http on a loopback host. It must be in normal
-/// form, so that the bytes that are compared later mean the same to every browser.
+/// form, because redirect URIs are compared byte for byte and every browser must read the same bytes alike.
 ///
 /// # Errors
-/// The rule that it breaks.
+/// Returns the rule that `value` breaks.
 pub fn redirect_uri(value: &str) -> Result<String, &'static str> {
     normal_url(value)?;
     if value.contains('*') {
@@ -54,7 +54,7 @@ fn check_url(value: &str) -> Result<Url, &'static str> {
         return Err("must hold only printable ASCII and no backslash");
     }
     let url = Url::parse(value).map_err(|_| "must be an absolute URL")?;
-    // The parser drops empty user info and fragments, and adds missing slashes, so these checks read the text.
+    // The parser drops empty user info, adds missing slashes and decodes the host, so these checks read the text.
     let scheme_end = format!("{}://", url.scheme());
     let authority = value
         .strip_prefix(scheme_end.as_str())

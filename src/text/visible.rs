@@ -1,4 +1,4 @@
-//! Texts that people see: one form for what looks the same, and nothing that disturbs the text around it.
+//! Texts that people see: normalizes them, and rejects characters that would disturb the text around them.
 
 use std::{borrow::Cow, ops::RangeInclusive};
 
@@ -7,22 +7,22 @@ use icu_properties::{CodePointMapData, props::GeneralCategory};
 
 use super::account_name::{is_bidi_control, is_default_ignorable};
 
-/// The most nonspacing marks on one character.
+/// The most nonspacing and enclosing marks in a row (UTS #39 §5.4).
 const MAX_MARKS: usize = 4;
 
-/// Reads a text on one line by [`read`]. Rejects everything that changes the direction of text: people who consent read
-/// such texts.
+/// Reads a text of one line with [`read`]. Rejects all bidi controls: Tenant Admins read such texts before they
+/// consent.
 pub(super) fn line(value: &str, limits: RangeInclusive<usize>) -> Result<String, Cow<'static, str>> {
     read(value, limits, |c| is_control(c) || is_bidi_control(c))
 }
 
-/// Reads a text by [`read`] that may hold line breaks, tabs, and the marks of direction that belong to ordinary spelling.
+/// Reads a text with [`read`]. Accepts line breaks, tabs, and the direction marks that belong to ordinary spelling.
 pub(super) fn lines(value: &str, limits: RangeInclusive<usize>) -> Result<String, Cow<'static, str>> {
     read(value, limits, |c| is_control(c) && c != '\n' && c != '\t')
 }
 
-/// Reads a text that people see: without white space at its ends, in NFC, with `\n` for each line break. `limits` bounds
-/// its length in characters. A text of which nothing is visible is empty.
+/// Trims a text, composes it (NFC), and replaces each line break with `\n`. `limits` bounds the length of the result in
+/// characters. A text without visible characters becomes empty.
 fn read(
     value: &str,
     limits: RangeInclusive<usize>,
@@ -31,7 +31,7 @@ fn read(
     let (min, max) = limits.into_inner();
     let wrong_length = || format!("must have {min} to {max} characters").into();
     let value = value.trim();
-    // Bounds the work on oversize input. A composed character had a few code points of up to four bytes.
+    // Bounds the work on oversize input. Allows four code points of four bytes for each composed character.
     if value.len() > max.saturating_mul(16) {
         return Err(wrong_length());
     }
@@ -58,29 +58,29 @@ fn read(
 }
 
 /// Returns whether a character is a control character, a line or paragraph separator, or an embedding, override or
-/// isolate of bidirectional text (UAX #9). The joiners belong to ordinary spelling.
+/// isolate of bidirectional text (UAX #9). Joiners are not among them, because ordinary spelling needs them.
 fn is_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Returns whether a reader sees nothing of a character: also the blank Braille pattern and the marks of interlinear
-/// annotations.
+/// Returns whether a character is invisible: white space, default-ignorable, the blank Braille pattern, or a mark of an
+/// interlinear annotation.
 fn is_invisible(c: char) -> bool {
     let is_blank = matches!(c, '\u{2800}' | '\u{FFF9}'..='\u{FFFB}');
     is_blank || c.is_whitespace() || is_default_ignorable(c)
 }
 
-/// Returns whether marks would cover the lines above and below (UTS #39 5.4).
+/// Returns whether more than [`MAX_MARKS`] marks follow each other. They would cover the lines above and below.
 fn has_stacked_marks(text: &str) -> bool {
     let category = CodePointMapData::<GeneralCategory>::new();
-    let mut in_a_row = 0;
+    let mut marks = 0;
     text.chars().any(|c| {
         let is_mark = matches!(
             category.get(c),
             GeneralCategory::NonspacingMark | GeneralCategory::EnclosingMark
         );
-        in_a_row = if is_mark { in_a_row + 1 } else { 0 };
-        in_a_row > MAX_MARKS
+        marks = if is_mark { marks + 1 } else { 0 };
+        marks > MAX_MARKS
     })
 }
 
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_of_which_nothing_is_visible_is_empty() {
+    fn a_text_without_visible_characters_is_empty() {
         for c in ('\0'..=char::MAX).filter(|c| is_invisible(*c)) {
             for text in [c.to_string(), format!("{c} \u{200b}{c}\u{3164}")] {
                 assert_eq!(line(&text, 1..=100), Err("must not be empty".into()), "{text:?}");
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_on_one_line_has_one_direction() {
+    fn a_text_of_one_line_holds_no_bidi_control() {
         for c in ('\0'..=char::MAX).filter(|c| is_bidi_control(*c)) {
             assert!(line(&format!("a{c}b"), 1..=5).is_err(), "{c:?}");
         }

@@ -1,4 +1,5 @@
-//! The life of an accepted connection: it must begin in time, ends when it is idle or old, and is closed with notice.
+//! Serves an accepted connection. Drops it if the client sends nothing in time, and shuts it down gracefully when it is
+//! idle or too old.
 
 use std::{
     convert::Infallible,
@@ -31,38 +32,40 @@ use crate::rpc::middleware::{MAX_CALL_TIME, Routes};
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long a client may take for its first bytes.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// The pause before another look at an incomplete preface. Honest clients send it in one piece.
+/// How long to wait before peeking again at an incomplete preface. Honest clients send it in one piece.
 const PREFACE_PAUSE: Duration = Duration::from_millis(50);
-/// A connection without a call for this long is closed, at the latest after twice this time. HTTP/1 is closed earlier.
+/// How often a connection is checked. It is closed if it had no call since the last check, which is after one to two
+/// such periods without a call. An HTTP/1 connection is closed earlier.
 const IDLE: Duration = Duration::from_secs(300);
-/// A connection is closed after this time, so that clients spread over replicas again and no stream lasts for ever.
+/// The age at which a connection is closed, so that clients spread over all replicas and no stream lasts for ever.
 const MAX_AGE: Duration = Duration::from_secs(3600);
-/// By how much the ages of connections differ, so that those opened together are not closed together.
+/// How much later than [`MAX_AGE`] a connection may be closed. It differs between connections, so that those opened
+/// together are not closed together.
 const MAX_SPREAD_SECONDS: u16 = 360;
 
 /// The calls of a connection.
 #[derive(Default)]
 struct Calls {
-    /// How many began.
+    /// How many have begun.
     begun: AtomicU64,
 }
 
 /// Serves a connection until its client or `stop` ends it, or it exceeds a limit.
 pub(super) async fn serve<IO>(
     stream: TcpStream,
-    accept: fn(TcpStream) -> IO,
+    wrap: fn(TcpStream) -> IO,
     server: &auto::Builder<TokioExecutor>,
     routes: impl Routes,
     stop: &CancellationToken,
 ) where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let beginning = timeout(BEGIN_TIMEOUT, has_begun(&stream));
-    // A connection that is only opened, as health checks of balancers do, ends here without a line in the log.
-    if stop.run_until_cancelled(beginning).await != Some(Ok(true)) {
+    let begun = timeout(BEGIN_TIMEOUT, has_begun(&stream));
+    // A connection without any bytes, such as a load balancer's health check, ends here and is not logged.
+    if stop.run_until_cancelled(begun).await != Some(Ok(true)) {
         return;
     }
-    // Ports differ from connection to connection.
+    // The peer's port stands in for a random number: it differs between connections.
     let spread = stream
         .peer_addr()
         .map_or(0, |peer| peer.port() % MAX_SPREAD_SECONDS);
@@ -72,10 +75,10 @@ pub(super) async fn serve<IO>(
     let service = service_fn(move |request: Request<Incoming>| {
         let call = counted.clone();
         call.begun.fetch_add(1, Ordering::Relaxed);
-        let answer = routes.clone().oneshot(request.map(Body::new));
+        let response = routes.clone().oneshot(request.map(Body::new));
         async move {
-            let Ok(response) = answer.await;
-            // The call lasts until its response is sent.
+            let Ok(response) = response.await;
+            // The body holds the reference, so the call counts as running until its response is sent.
             Ok::<_, Infallible>(response.map(|body| {
                 body.map_frame(move |frame| {
                     let _ = &call;
@@ -84,22 +87,22 @@ pub(super) async fn serve<IO>(
             }))
         }
     });
-    let mut connection = pin!(server.serve_connection(TokioIo::new(accept(stream)), service));
-    let ends = async {
+    let mut connection = pin!(server.serve_connection(TokioIo::new(wrap(stream)), service));
+    let idle = async {
         let mut begun = 0;
         loop {
             sleep(IDLE).await;
             let before = std::mem::replace(&mut begun, calls.begun.load(Ordering::Relaxed));
-            // This function and the service have one reference each, and every call that is under way has one.
+            // This function and the service hold one reference each, and each running call holds one more.
             if before == begun && Arc::strong_count(&calls) == 2 {
                 return;
             }
         }
     };
-    // A broken connection concerns only its client.
     tokio::select! {
+        // The error of a broken connection concerns only its client.
         _ = connection.as_mut() => return,
-        () = ends => {}
+        () = idle => {}
         () = sleep(age) => {}
         () = stop.cancelled() => {}
     }
@@ -107,7 +110,8 @@ pub(super) async fn serve<IO>(
     let _ = timeout(MAX_CALL_TIME, connection).await;
 }
 
-/// Waits until a client has sent the preface of HTTP/2, or what is none. Returns whether it has.
+/// Waits until a client has sent the whole HTTP/2 preface, or bytes that are not its beginning. Returns `false` if the
+/// connection ends before that.
 async fn has_begun(stream: &TcpStream) -> bool {
     let mut start = [0; PREFACE.len()];
     loop {
