@@ -1,4 +1,4 @@
-//! The sign-in of Tenant Admins, and their enrolment by a one-time link.
+//! Signs Tenant Admins in, and enrols them by a one-time link.
 
 use accord::{
     store::audit::{Event, Origin},
@@ -17,7 +17,7 @@ use crate::{
     store::{Enrolling, Store},
 };
 
-/// The product's name, which a guesser tries.
+/// The product's name. Guessers try passwords that contain it.
 const PRODUCT: &str = "Accord";
 
 /// Checks a Tenant Admin's account name and password. `account_name` is `None` if it is malformed. Success and
@@ -54,7 +54,7 @@ pub async fn sign_in(
             let hash = admin.password.as_ref()?;
             Some((admin.user_id.as_str(), hash))
         });
-        // A text that is too short or too long for a password costs a run too.
+        // Runs argon2 for a malformed password too, so that its time tells nothing about the account.
         let password = Password::parse(&password).map(|password| password.bytes());
         let password = password.unwrap_or_default();
         let is_right = store.hasher.verify_password(password, stored).await?;
@@ -67,7 +67,8 @@ pub async fn sign_in(
 }
 
 /// Sets the password that a Tenant Admin chose. The enrolment token works once; a refused password leaves it open. Within a
-/// minute a call with the same request id and password gets the first answer again; every other attempt is recorded.
+/// minute a call with the same request id and password gets the first answer again. Any other attempt with a token that
+/// was used, ended or expired is recorded.
 ///
 /// # Errors
 /// [`Error::EnrolmentUsed`]; [`Error::LinkInvalid`] for a token that is unknown, ended or expired; [`Error::Invalid`] for a
@@ -90,15 +91,15 @@ pub async fn complete_enrolment(
             password = require_strong(&store, &admin, password).await?;
             let hashed = store.hasher.hash(&admin.user_id, password.bytes()).await?;
             match store.use_enrolment(&origin, &token, used_by, hashed).await {
-                // Used or ended meanwhile.
+                // The enrolment was used, ended or expired since it was read.
                 Err(Error::LinkInvalid) => {}
-                used => return used,
+                result => return result,
             }
         }
         let enrolment = find().await?;
         let (tenant_id, user_id) = (enrolment.tenant_id, enrolment.user_id);
-        let (used_at, first) = (enrolment.used_at, enrolment.used_by);
-        if link::is_repeat(used_at, first.as_deref(), used_by, store.now()) {
+        let (used_at, first_used_by) = (enrolment.used_at, enrolment.used_by);
+        if link::is_repeat(used_at, first_used_by.as_deref(), used_by, store.now()) {
             let user = store
                 .find_user(&tenant_id, &Selector::Id(user_id.clone()))
                 .await?;
@@ -119,7 +120,8 @@ pub async fn complete_enrolment(
     .await
 }
 
-/// Returns the password, unless it is too easy to guess for this user.
+/// Rejects a password that is too easy to guess for this user; returns any other. Checks it on a blocking thread, since
+/// that takes up to a few tenths of a second.
 async fn require_strong(store: &Store, admin: &Enrolling, password: Password) -> Result<Password> {
     let admin = admin.clone();
     let keyring = store.keyring.clone();

@@ -1,4 +1,4 @@
-//! The use of a one-time link. It works once; for a minute the call that used it may be repeated.
+//! One-time links. A link works once. For a minute, the call that used it can be repeated and gets the same answer.
 
 use std::time::Duration;
 
@@ -9,16 +9,18 @@ use accord::{
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
-/// How long a repeated call gets the answer of the call that used the link.
+/// How long after its use a link gives a repeated call the same answer.
 pub const REPEAT_WINDOW: Duration = Duration::from_secs(60);
 
-/// Returns what the link's row keeps of the request id that used it. Keyed by the token, which no row holds.
+/// Returns the MAC of a request id, which the link's row stores when the link is used. The key is the link's token,
+/// which is not stored.
 pub fn use_mac(token: &OpaqueToken, request_id: Uuid) -> [u8; 32] {
     let parts = [&b"link use"[..], token.expose().as_bytes(), request_id.as_bytes()];
     sha256(&parts.concat())
 }
 
-/// Returns whether a call repeats the one that used the link: it has the same request id and comes within a minute.
+/// Returns whether a call repeats the one that used the link: it has the same request id, and comes within
+/// [`REPEAT_WINDOW`]. `used_at` and `used_by` are stored in the link's row; `mac` is the [`use_mac`] of the call.
 pub fn is_repeat(
     used_at: Option<UnixMillis>,
     used_by: Option<&[u8]>,
@@ -52,7 +54,7 @@ mod tests {
             last
         ));
         assert!(!repeats(Some(&mac), Some(use_mac(&token(), id)), last));
-        // Calls without a request id have nothing in common.
+        // A call without a request id neither is a repeat nor can be repeated.
         assert!(!repeats(None, None, last) && !repeats(Some(&mac), None, last));
         assert!(!is_repeat(None, Some(&mac), Some(mac), last));
     }

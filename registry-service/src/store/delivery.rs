@@ -38,7 +38,7 @@ use crate::{
 };
 
 impl Store {
-    /// Makes a new secret and a link to it. Ends earlier links that were not opened.
+    /// Creates a secret and a link to it. Ends the client's earlier links that were not opened, and their secrets.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::TooMany`], [`Error::RequestIdReused`].
@@ -52,7 +52,7 @@ impl Store {
             }
             Outcome::New(reservation) => reservation,
         };
-        // Each of two racing calls sees the link that the other one made.
+        // Serializes calls for one client, so that each sees the links that the calls before it created.
         lock_client(&tx, client_id).await?;
         let earlier = Entity::find()
             .filter(Column::ClientId.eq(client_id.as_str()))
@@ -80,8 +80,8 @@ impl Store {
     }
 
     /// Opens a link. One conditional update decides between racing calls. Within a minute a call with the same request
-    /// id gets the same secret, derived again. Records each attempt to open a link again, and commits that although
-    /// the call fails.
+    /// id gets the same secret, derived again. Records every attempt to open a known link; commits the event of a
+    /// rejected attempt before the call fails.
     ///
     /// # Errors
     /// [`Error::LinkOpened`], [`Error::LinkInvalid`].
@@ -94,9 +94,9 @@ impl Store {
         let claimed_by = request_id.map(|id| use_mac(claim_token, id));
         let tx = self.db.write().await?;
         let now = self.now().as_millis();
-        let is_link = Column::ClaimHash.eq(claim_token.digest().to_vec());
+        let has_token = Column::ClaimHash.eq(claim_token.digest().to_vec());
         let claimed = Entity::update_many()
-            .filter(is_link.clone())
+            .filter(has_token.clone())
             .filter(unopened())
             .filter(Column::ExpiresAt.gt(now))
             .col_expr(Column::ClaimedAt, Expr::value(now))
@@ -105,7 +105,7 @@ impl Store {
             .await?
             .rows_affected
             == 1;
-        let row = Entity::find().filter(is_link).one(&tx).await?;
+        let row = Entity::find().filter(has_token).one(&tx).await?;
         let row = row.ok_or(Error::LinkInvalid)?;
         let (client_id, secret_id) = ids(&row)?;
         let event = |action| {
@@ -115,7 +115,7 @@ impl Store {
                 .detail("secret_id", secret_id.as_str())
         };
         let claimed_at = row.claimed_at.map(UnixMillis::from_millis);
-        // The nonce of a secret that was revoked meanwhile is gone.
+        // A revocation of the secret has deleted the nonce; without it the secret can't be derived again.
         let repeated =
             row.nonce.is_some() && is_repeat(claimed_at, row.claimed_by.as_deref(), claimed_by, self.now());
         if !claimed && !repeated {
@@ -149,8 +149,8 @@ impl Store {
         commit(tx, bundle).await
     }
 
-    /// Ends links that were not opened in time, and their secrets. Returns how many there were. Deletes the nonces of
-    /// links that can no longer be opened again.
+    /// Ends links that expired before they were opened, and their secrets. Returns how many. Also deletes the nonces of
+    /// opened links whose [`REPEAT_WINDOW`] is over.
     pub async fn expire_deliveries(&self) -> Result<usize> {
         let tx = self.db.write().await?;
         let now = self.now();
@@ -179,7 +179,7 @@ impl Store {
         commit(tx, expired.len()).await
     }
 
-    /// Ends a link that was not opened, and its secret. Changes and records nothing if it was opened after it was
+    /// Ends a link that was not opened, and its secret. Does nothing if the link was opened or ended after `row` was
     /// read.
     async fn end_unopened(&self, tx: &Transaction, origin: &Origin, row: &Model) -> Result<()> {
         let now = self.now();
@@ -197,7 +197,7 @@ impl Store {
     }
 }
 
-/// Deletes the nonce of a link that was opened, after which nobody can derive the secret again.
+/// Deletes the nonce of a link that was opened. Without the nonce nobody can derive the secret again.
 async fn forget_nonce(tx: &Transaction, delivery_id: &str) -> Result<()> {
     let forget = Entity::update_many()
         .filter(Column::DeliveryId.eq(delivery_id))

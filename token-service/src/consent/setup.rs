@@ -38,7 +38,7 @@ pub struct Approve {
 }
 
 impl Approve {
-    /// Returns all that was chosen.
+    /// Returns all choices, as the content that a repeated approval must match.
     fn content(&self) -> Zeroizing<String> {
         let scopes = self.scopes.iter().map(|scope| scope.as_str());
         let end = self.expires_at.map(|end| end.as_millis().to_string());
@@ -64,7 +64,7 @@ impl Call {
     ///
     /// # Errors
     /// Those of [`Self::tenant_and_client`]; [`Error::WrongState`] when client or tenant is suspended;
-    /// [`Error::InvalidScope`] for a scope that the client is not registered for, or if it has no scopes;
+    /// [`Error::InvalidScope`] for a scope that the client is not registered for, or for a client without scopes;
     /// [`Error::OpenIdScope`]; [`Error::InvalidTarget`] for a resource that is not the tenant's API; [`Error::RequestIdReused`].
     pub async fn start_setup(&mut self, creation: &Creation, request: AuthorizationRequest) -> Result<Setup> {
         // A repeated call returns the first setup, even if the registry's facts have changed since.
@@ -95,7 +95,7 @@ impl Call {
     }
 
     /// Reads tenant and client of an authorization request, and compares the redirect URI byte for byte with the
-    /// client's. Only after it succeeds may an error go to the redirect URI (RFC 6749 §4.1.2.1).
+    /// client's. Until this succeeds, no error may be sent to the redirect URI (RFC 6749 §4.1.2.1).
     ///
     /// # Errors
     /// [`Error::NotFound`] for an unknown tenant or client, and for a client that is not registered for the
@@ -124,13 +124,13 @@ impl Call {
         Ok((tenant, client))
     }
 
-    /// Grants all or some of the scopes requested, and designates the user that API transactions run as. Reads the
-    /// registry's facts again if they are too old just before the commit. A session that approves once more with the
-    /// same choices gets the same answer, as long as its code can be redeemed.
+    /// Grants all or some of the scopes requested, and designates the user that API transactions run as. Starts over if
+    /// the registry's facts are too old just before the commit. A session that approves once more with the same choices
+    /// gets the same answer while its code can be redeemed.
     ///
     /// # Errors
     /// [`Error::AdminSessionInvalid`], [`Error::AdminSessionMismatch`], [`Error::SignInTooOld`],
-    /// [`Error::NotFound`] (setup, or designated user), [`Error::WrongState`] for a setup that is not pending and
+    /// [`Error::NotFound`] (setup, or designated user), [`Error::WrongState`] for a setup that is not pending or
     /// a suspended client, [`Error::ClientChanged`], [`Error::InvalidScope`], [`Error::Unavailable`] when the
     /// registry keeps answering too late.
     pub async fn approve_setup(&mut self, approve: Approve) -> Result<Approved> {
@@ -153,6 +153,7 @@ impl Call {
             }
             let account_name = &approve.designated_account_name;
             let designated_user_id = self.designated_user(&session.tenant_id, account_name).await?;
+            // Forgets facts that are too old, so that the next attempt reads them again.
             if !self.has_fresh_facts() {
                 continue;
             }
@@ -179,7 +180,7 @@ impl Call {
     }
 
     /// Returns the decision of a session about a setup as a creating call. Its request id derives from the session's
-    /// token: the session decides once, and what it is given can't be derived from the database.
+    /// token, so that a session decides a setup once, and nobody can derive the code from the database alone.
     fn decision(
         &self,
         session: &AdminSession,
@@ -191,7 +192,7 @@ impl Call {
         let digest = sha256(Zeroizing::new(parts.join("\0")).as_bytes());
         let request_id = digest
             .first_chunk()
-            .map(|half| Builder::from_random_bytes(*half).into_uuid());
+            .map(|bytes| Builder::from_random_bytes(*bytes).into_uuid());
         Creation {
             origin: admin_origin(session),
             method,

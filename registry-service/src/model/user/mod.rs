@@ -29,7 +29,7 @@ pub enum State {
     Deactivated,
 }
 
-/// A tenant's user, without the account name, of which only a hash is stored.
+/// A tenant's user, without the account name: only a hash of it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     /// The user's id.
@@ -48,13 +48,13 @@ pub struct User {
     pub tokens_ended_seq: i64,
     /// The feed position of the last deactivation or password reset; 0 if there was none.
     pub sessions_ended_seq: i64,
-    /// When the user was added.
+    /// When the user was registered.
     pub created_at: UnixMillis,
     /// When the user last changed.
     pub updated_at: UnixMillis,
 }
 
-/// What an operator gives to add a user.
+/// What an operator specifies to register a user.
 #[derive(Clone, Debug)]
 pub struct NewUser {
     /// The tenant.
@@ -78,9 +78,9 @@ pub struct Enrolment {
     pub expires_at: UnixMillis,
     /// When a password was chosen with it.
     pub used_at: Option<UnixMillis>,
-    /// MAC of the request id that used it.
+    /// The MAC of the request id of the call that used it ([`super::link::use_mac`]).
     pub used_by: Option<Vec<u8>>,
-    /// Whether it was ended before its time.
+    /// Whether it was ended before it was used or expired.
     pub ended: bool,
 }
 
@@ -100,7 +100,7 @@ pub enum Selector {
     AccountName(AccountName),
 }
 
-/// Returns the URL of the page that takes an enrolment token. `public_base_url` has no trailing slash.
+/// Returns the URL of the page where a Tenant Admin uses an enrolment token. `public_base_url` has no trailing slash.
 pub fn enrolment_link(public_base_url: &str, tenant_id: &TenantId, token: &OpaqueToken) -> String {
     format!("{public_base_url}/{tenant_id}/enrol/{}", token.expose())
 }

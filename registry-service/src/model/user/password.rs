@@ -1,4 +1,4 @@
-//! Passwords of Tenant Admins: their form, and which ones are too easy to guess.
+//! Passwords of Tenant Admins: their form, and the rules against passwords that are easy to guess.
 
 use accord::text::account_name::AccountName;
 use icu_normalizer::ComposingNormalizerBorrowed;
@@ -10,25 +10,26 @@ use zxcvbn::{Score, zxcvbn};
 pub const MIN_CHARS: usize = 15;
 /// The longest password, in characters.
 pub const MAX_CHARS: usize = 1024;
-/// The longest text that is read, in bytes. A composed character had a few code points of up to four bytes.
+/// The longest text that is read, in bytes. A composed character comes from a few code points of up to four bytes each.
 const MAX_BYTES: usize = MAX_CHARS * 16;
-/// The longest password that can be on a list of common ones, in characters. It bounds the time that an estimate takes.
-const MAX_COMMON_CHARS: usize = 64;
+/// The longest password whose strength is estimated, in characters; also how far an account name is searched for. It
+/// bounds the time that both take. No list of common passwords has a longer one.
+const MAX_CHECKED_CHARS: usize = 64;
 /// The shortest account name that a password must not contain, in characters.
 const MIN_NAME_CHARS: usize = 4;
 
 /// The error for a text that can't be a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must have 15 to 1024 characters that Unicode assigns")]
+#[error("must have 15 to 1024 characters, all of them assigned in Unicode")]
 pub struct NotAPassword;
 
-/// Why a password is too easy to guess. To be read after the word "the password".
+/// Why a password is too easy to guess. Each message completes a sentence that begins with "the password".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Weakness {
     /// It is common, or follows a pattern.
     #[error(
-        "must be harder to guess: common passwords, repetitions, sequences, and the names of organisation and product \
-         are tried first"
+        "must be harder to guess: common passwords, repetitions, sequences, and the names of the \
+         organisation and the product are tried first"
     )]
     Common,
     /// It contains the account name.
@@ -36,8 +37,8 @@ pub enum Weakness {
     AccountName,
 }
 
-/// A password as it is hashed: the profile OpaqueString (RFC 8265 4.2.2), in which every space is U+0020 and characters are
-/// composed (NFC). So it is the same one on every keyboard. Case counts, control characters too, and no part is cut off.
+/// A password as it is hashed. Maps every space to U+0020 and composes characters (NFC), like the profile OpaqueString
+/// (RFC 8265 §4.2.2), so that every keyboard gives the same password. Unlike the profile, allows control characters.
 #[derive(derive_more::Debug)]
 #[debug("Password([redacted])")]
 pub struct Password(Zeroizing<String>);
@@ -46,7 +47,7 @@ impl Password {
     /// Reads a password.
     ///
     /// # Errors
-    /// [`NotAPassword`], also for unassigned code points, which a later version of Unicode may compose.
+    /// [`NotAPassword`], also for unassigned code points, because a later version of Unicode may compose them.
     pub fn parse(text: &str) -> Result<Self, NotAPassword> {
         if text.len() > MAX_BYTES {
             return Err(NotAPassword);
@@ -71,9 +72,10 @@ impl Password {
         Zeroizing::new(self.0.as_bytes().to_vec())
     }
 
-    /// Rejects a password that a guesser tries among the first million: one on lists of common passwords, or made of
-    /// `words`, repetitions, sequences and the like. `is_account_name` tells the user's account name in normal form.
-    /// Takes up to some tenths of a second.
+    /// Rejects a password whose first 64 characters contain the account name. Rejects one of at most 64 characters that
+    /// takes less than a million guesses: it is common, or consists of `words`, repetitions, sequences and the like.
+    /// `is_account_name` returns whether a text in normal form is the user's account name. Blocks for up to a few
+    /// tenths of a second.
     ///
     /// # Errors
     /// [`Weakness`].
@@ -82,12 +84,12 @@ impl Password {
         words: &[&str],
         is_account_name: impl Fn(&str) -> bool,
     ) -> Result<(), Weakness> {
-        let head = self.0.char_indices().nth(MAX_COMMON_CHARS);
+        let head = self.0.char_indices().nth(MAX_CHECKED_CHARS);
         let head = head.map_or(self.0.as_str(), |(end, _)| &self.0[..end]);
         if contains(head, is_account_name) {
             return Err(Weakness::AccountName);
         }
-        // No list has a longer one.
+        // A longer password is on no list of common ones.
         if head.len() == self.0.len() && zxcvbn(head, words).score() < Score::Two {
             return Err(Weakness::Common);
         }
@@ -95,7 +97,8 @@ impl Password {
     }
 }
 
-/// Returns whether a part of the text is the account name. Only a keyed hash of the name is known, so each part is tried.
+/// Returns whether a part of the text is the account name. Tries each part, because only a keyed hash of the name is
+/// known.
 fn contains(text: &str, is_account_name: impl Fn(&str) -> bool) -> bool {
     let Ok(normal) = AccountName::parse(text) else {
         return false;

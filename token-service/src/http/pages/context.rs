@@ -96,17 +96,17 @@ pub(super) struct PageForm {
 }
 
 impl PageForm {
-    /// Reads a form. Returns whether its CSRF token is valid. Rejects a form with another token unless the browser
-    /// says that it comes from this site.
+    /// Reads a form. Returns whether its CSRF token is valid. Rejects a form with an invalid token unless it came from
+    /// this site: `Sec-Fetch-Site` says so, or the browser sent the seed's cookie ([`Cookies::had_seed`]).
     async fn read(request: Request, http: &Arc<HttpState>) -> Result<(Self, bool), PageError> {
         let (mut parts, body) = request.into_parts();
         let page = PageContext::from_request_parts(&mut parts, http).await?;
         let site = parts.headers.get("sec-fetch-site");
-        let is_ours = site.is_some_and(|site| site == "same-origin") || page.cookies.had_seed;
+        let is_own_form = site.is_some_and(|site| site == "same-origin") || page.cookies.had_seed;
         let form = Form::read(Request::from_parts(parts, body)).await?;
         let sent = form.text("csrf").as_bytes();
         let is_valid = bool::from(sent.ct_eq(page.csrf().as_bytes()));
-        if is_valid || is_ours {
+        if is_valid || is_own_form {
             Ok((Self { page, form }, is_valid))
         } else {
             Err(PageError::FOREIGN_FORM)
@@ -114,8 +114,8 @@ impl PageForm {
     }
 }
 
-/// Handles a form whose CSRF token is valid by `handle`. Any other goes to `again`, which must change nothing: it shows
-/// the form with what was typed.
+/// Passes a form with a valid CSRF token to `handle`. Passes any other to `again`, which shows the form with what was
+/// typed, and must change nothing.
 pub(super) fn form<H, A, F, G>(handle: H, again: A) -> MethodRouter<Arc<HttpState>>
 where
     H: Fn(PageForm) -> F + Clone + Send + Sync + 'static,
@@ -180,7 +180,7 @@ impl PageContext {
             return Err(Error::SignInFailed);
         }
         let (token, _) = admin_session::sign_in(&self.http.consents, &PAGES.origin(), sign_in).await?;
-        // The new cookie replaces the earlier session's, which would otherwise stay open.
+        // The new cookie replaces the earlier session's, after which this browser could no longer end that session.
         if let Err(error) = self.end_session().await {
             tracing::warn!(%error, "the earlier session stays open until it expires");
         }
@@ -204,7 +204,8 @@ impl PageContext {
 
     /// Returns the CSRF token of this browser's forms.
     pub(super) fn csrf(&self) -> String {
-        // No part contains NUL, so two lists never join to the same text: cookies can't, and a tenant's id is a slug.
+        // NUL separates the parts: a tenant's id is a slug, and our cookies hold base64 and tokens. We never set a
+        // cookie that decodes to a NUL.
         let parts = [
             "accord csrf v1",
             self.cookies.seed(),
@@ -222,7 +223,7 @@ fn session_name(tenant: &Tenant) -> String {
 /// Returns the address that a browser calls from: the last element of `X-Forwarded-For`, which the gateway in front
 /// wrote. Only the gateway reaches this listener.
 ///
-/// Empty elements don't count (RFC 9110 §5.6.1). The bytes before the last element are the caller's, and may be any.
+/// Skips empty elements (RFC 9110 §5.6.1). The caller wrote what comes before the last element; it can be any bytes.
 fn client_address(headers: &HeaderMap) -> Option<IpAddr> {
     let values = headers.get_all("x-forwarded-for").iter().rev();
     let mut elements = values.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
@@ -292,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_none_and_what_stands_before_it_does_not_count() {
+    fn only_the_last_forwarded_element_counts_even_if_it_is_no_address() {
         for last in [
             "unknown",
             "_hidden",

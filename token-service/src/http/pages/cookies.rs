@@ -1,4 +1,4 @@
-//! The cookies of the pages: the admin session, and a random seed that makes a browser known again. CSRF tokens and the
+//! The cookies of the pages: the admin session, and a random seed that identifies a browser. CSRF tokens and the
 //! request ids of forms derive from the seed.
 
 use accord::{
@@ -23,7 +23,7 @@ pub(super) struct Cookies {
     /// Whether browsers reach the pages over TLS. Plain HTTP is for loopback only, where some browsers reject `Secure`
     /// cookies.
     secure: bool,
-    /// Whether the request came with a seed. The cookie is `Lax`, so that it comes with no form of another site.
+    /// Whether the request carried a seed. The cookie is `Lax`, so browsers don't send it with a form of another site.
     pub(super) had_seed: bool,
 }
 
@@ -61,12 +61,13 @@ impl Cookies {
         self.jar = std::mem::take(&mut self.jar).remove(cookie);
     }
 
-    /// Returns what makes this browser known again.
+    /// Returns the seed, which identifies this browser.
     pub(super) fn seed(&self) -> &str {
         self.get(SEED)
     }
 
-    /// Returns the id of this browser's request to use a link: the same each time.
+    /// Returns the id of this browser's request to use a link. It is the same each time, so that a second press of the
+    /// button repeats the first.
     pub(super) fn request_id(&self, link: &OpaqueToken) -> Uuid {
         let parts = ["accord link v1", self.seed(), link.expose()];
         let digest = sha256(parts.join("\0").as_bytes());
@@ -97,7 +98,7 @@ pub(super) fn is_secure(tenant: &Tenant) -> bool {
     !tenant.issuer.starts_with("http://")
 }
 
-/// Returns whether browsers reach the host that a request names over TLS: any but a loopback one.
+/// Returns whether browsers reach the host that a request names over TLS: all but a loopback host. True for no host.
 pub(super) fn is_secure_host(headers: &HeaderMap) -> bool {
     let host = headers
         .get(http::header::HOST)

@@ -1,5 +1,5 @@
-//! Connected integrations: the sign-in to look after them, a tenant's consents, and what its Tenant Admins can do
-//! about them.
+//! Connected integrations: a Tenant Admin signs in, reads the tenant's consents, changes a designated user, or revokes
+//! a consent.
 
 use accord::text::{id::GrantId, page::PageRequest, validation::Violations};
 use axum::{extract::RawQuery, http::StatusCode, response::Response};
@@ -19,7 +19,7 @@ use crate::{
 
 /// How many integrations a page of the list shows.
 const PAGE_SIZE: i32 = 25;
-/// The most characters of a reason.
+/// The longest reason, in characters.
 const MAX_REASON: usize = 1000;
 
 /// `GET /{tenant}/integrations`.
@@ -49,7 +49,7 @@ pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
     if page.session().await?.is_none() {
         return Ok(page.redirect("sign-in"));
     }
-    integration_page(page, Shown::default()).await
+    integration_page(page, Presentation::default()).await
 }
 
 /// `POST /{tenant}/sign-in`.
@@ -60,42 +60,42 @@ pub(super) async fn sign_in(PageForm { mut page, form: sent }: PageForm) -> Resu
     }
 }
 
-/// Shows the sign-in form again whose CSRF token is not valid, with what was typed.
+/// Shows a sign-in form with an invalid CSRF token again, with what was typed.
 pub(super) async fn sign_in_stale(
     PageForm { mut page, form: sent }: PageForm,
 ) -> Result<Response, PageError> {
-    // The first click on the button has signed in already.
+    // A first press of the button has already signed in.
     if page.session().await?.is_some() {
         return signed_in(page, &sent).await;
     }
     Ok(sign_in::stale(&page, sign_in_form(&page, &sent)))
 }
 
-/// Goes on after a sign-in: with the integration whose form it interrupted, or with the list.
+/// Continues after a sign-in: shows the integration whose form it interrupted, or else redirects to the list.
 async fn signed_in(mut page: PageContext, form: &Form) -> Result<Response, PageError> {
     let Some(grant_id) = form.get("grant") else {
         return Ok(page.redirect("integrations"));
     };
     page.resource = grant_id.to_owned();
-    let shown = Shown {
+    let presentation = Presentation {
         notice: Some("You are signed in. Check what you entered, and send it once more.".to_owned()),
-        ..Shown::entered(form)
+        ..Presentation::entered(form)
     };
-    integration_page(page, shown).await
+    integration_page(page, presentation).await
 }
 
-/// Shows a form of an integration again whose CSRF token is not valid, with what was typed.
+/// Shows a form with an invalid CSRF token again on the page of its integration, with what was typed.
 pub(super) async fn again(PageForm { mut page, form }: PageForm) -> Result<Response, PageError> {
     grant_id(&page)?;
     if page.session().await?.is_none() {
         return Ok(sign_in::stale(&page, sign_in_form(&page, &form)));
     }
-    let shown = Shown {
+    let presentation = Presentation {
         status: StatusCode::FORBIDDEN,
         notice: Some(STALE_FORM.to_owned()),
-        ..Shown::entered(&form)
+        ..Presentation::entered(&form)
     };
-    integration_page(page, shown).await
+    integration_page(page, presentation).await
 }
 
 /// `POST /{tenant}/integrations/{grant}/designated-user`.
@@ -103,17 +103,19 @@ pub(super) async fn change_user(PageForm { mut page, form }: PageForm) -> Result
     let grant_id = grant_id(&page)?;
     let name = form.text("account_name").trim();
     if name.is_empty() {
-        let shown = Shown::wrong(&form, "Enter the account name of a user.");
-        return integration_page(page, shown).await;
+        let presentation = Presentation::invalid(&form, "Enter the account name of a user.");
+        return integration_page(page, presentation).await;
     }
     let tenant_id = &page.tenant.tenant_id;
     match page.call.change_designated_user(tenant_id, &grant_id, name).await {
         Ok(consent) => {
             let user = consent.designated_user_label;
             let notice = format!("API transactions now run with the permissions of {user}.");
-            integration_page(page, Shown::done(notice)).await
+            integration_page(page, Presentation::done(notice)).await
         }
-        Err(Error::NotFound("user")) => integration_page(page, Shown::wrong(&form, UNKNOWN_USER)).await,
+        Err(Error::NotFound("user")) => {
+            integration_page(page, Presentation::invalid(&form, UNKNOWN_USER)).await
+        }
         Err(error) => sign_in_again(&page, &form, error),
     }
 }
@@ -121,7 +123,7 @@ pub(super) async fn change_user(PageForm { mut page, form }: PageForm) -> Result
 /// `POST /{tenant}/integrations/{grant}/revoke`.
 pub(super) async fn revoke(PageForm { mut page, form }: PageForm) -> Result<Response, PageError> {
     let grant_id = grant_id(&page)?;
-    // A revocation protects, so no reason prevents it: what a reason can't hold is left out.
+    // A malformed reason must not prevent a revocation, so drops control characters and what is too long.
     let reason = form.text("reason").chars().filter(|c| !c.is_control());
     let reason: String = reason.take(MAX_REASON).collect();
     let tenant_id = &page.tenant.tenant_id;
@@ -132,7 +134,7 @@ pub(super) async fn revoke(PageForm { mut page, form }: PageForm) -> Result<Resp
     {
         Ok(_) => {
             let notice = "Access was revoked. The integration can no longer reach your data.".to_owned();
-            integration_page(page, Shown::done(notice)).await
+            integration_page(page, Presentation::done(notice)).await
         }
         Err(error) => sign_in_again(&page, &form, error),
     }
@@ -147,11 +149,11 @@ fn sign_in_form(page: &PageContext, sent: &Form) -> SignInPage {
     let mut view = sign_in::form(page, "sign-in", Some(sent));
     let grant_id = sent.get("grant").unwrap_or(&page.resource);
     if !grant_id.is_empty() {
-        let shown = Shown::entered(sent);
+        let presentation = Presentation::entered(sent);
         let entered = [
             ("grant", grant_id.to_owned()),
-            ("designated_account_name", shown.account_name),
-            ("reason", shown.reason),
+            ("designated_account_name", presentation.account_name),
+            ("reason", presentation.reason),
         ];
         view.entered = entered
             .into_iter()
@@ -161,12 +163,13 @@ fn sign_in_form(page: &PageContext, sent: &Form) -> SignInPage {
     view
 }
 
+/// Shows the sign-in form after an error of the session. Returns any other error.
 fn sign_in_again(page: &PageContext, sent: &Form, error: Error) -> Result<Response, PageError> {
     sign_in::again_after(page, sign_in_form(page, sent), error, "changed")
 }
 
-/// What the page of an integration shows besides the integration.
-struct Shown {
+/// How to present the page of an integration: the status, a notice, and the values and errors of its forms.
+struct Presentation {
     status: StatusCode,
     notice: Option<String>,
     account_name: String,
@@ -174,7 +177,7 @@ struct Shown {
     reason: String,
 }
 
-impl Default for Shown {
+impl Default for Presentation {
     fn default() -> Self {
         Self {
             status: StatusCode::OK,
@@ -186,8 +189,9 @@ impl Default for Shown {
     }
 }
 
-impl Shown {
-    /// What was entered in a form of the page, or came through a sign-in, where `account_name` is the Tenant Admin's.
+impl Presentation {
+    /// Presents what was entered in a form of the page. A sign-in form carries it in hidden fields, because there
+    /// `account_name` is the Tenant Admin's.
     fn entered(form: &Form) -> Self {
         let name = match form.get("password") {
             Some(_) => form.text("designated_account_name"),
@@ -200,7 +204,8 @@ impl Shown {
         }
     }
 
-    fn wrong(form: &Form, account_name_error: &'static str) -> Self {
+    /// Presents a form whose account name has an error.
+    fn invalid(form: &Form, account_name_error: &'static str) -> Self {
         Self {
             status: StatusCode::UNPROCESSABLE_ENTITY,
             account_name_error: Some(account_name_error),
@@ -208,6 +213,7 @@ impl Shown {
         }
     }
 
+    /// Presents the notice of a completed change.
     fn done(notice: String) -> Self {
         Self {
             notice: Some(notice),
@@ -216,7 +222,7 @@ impl Shown {
     }
 }
 
-async fn integration_page(mut page: PageContext, shown: Shown) -> Result<Response, PageError> {
+async fn integration_page(mut page: PageContext, presentation: Presentation) -> Result<Response, PageError> {
     let grant_id = grant_id(&page)?;
     let consent = match page.call.get_consent(&page.tenant.tenant_id, &grant_id).await {
         Ok(consent) => consent,
@@ -230,13 +236,13 @@ async fn integration_page(mut page: PageContext, shown: Shown) -> Result<Respons
         csrf: page.csrf(),
         change_user_url: can_change.then(|| format!("{}/designated-user", integration.url)),
         revoke_url: can_revoke.then(|| format!("{}/revoke", integration.url)),
-        account_name: shown.account_name,
-        reason: shown.reason,
-        account_name_error: shown.account_name_error.map(str::to_owned),
-        notice: shown.notice,
+        account_name: presentation.account_name,
+        reason: presentation.reason,
+        account_name_error: presentation.account_name_error.map(str::to_owned),
+        notice: presentation.notice,
         integration,
     };
-    Ok(page.html(shown.status, &view))
+    Ok(page.html(presentation.status, &view))
 }
 
 fn integration(page: &PageContext, consent: Consent) -> Integration {

@@ -22,14 +22,15 @@ use crate::{
 
 /// The fields of an approval.
 const CHOICES: [&str; 3] = ["scope", "designated_account_name", "end_date"];
-/// A hidden field of a form that holds choices. Without it, choices of nothing would be no choices.
+/// A hidden field that marks a form with choices. Empty fields count as absent, so without the mark a form in which
+/// nothing is chosen would seem to hold no choices.
 const CHOSEN: &str = "chosen";
 
 /// `GET /{tenant}/setups/{setup}`: the request to decide, or the sign-in form if there is no session for this setup.
 pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
     let setup = pending_setup(&page).await?;
     if may_decide(&mut page, &setup).await? {
-        consent_page(page, &setup, Sent::default(), ConsentErrors::default()).await
+        consent_page(page, &setup, Presentation::default(), ConsentErrors::default()).await
     } else {
         Ok(page.html(StatusCode::OK, &sign_in_form(&page, &setup, None)))
     }
@@ -44,34 +45,34 @@ pub(super) async fn sign_in(PageForm { mut page, form }: PageForm) -> Result<Res
     }
 }
 
-/// Goes on after a sign-in: with the choices that it interrupted, if there are any.
+/// Continues after a sign-in: shows the choices that it interrupted, or else redirects to the setup.
 async fn signed_in(page: PageContext, setup: &Setup, form: &Form) -> Result<Response, PageError> {
     if has_choices(form) {
-        let sent = Sent {
+        let presentation = Presentation {
             form: Some(form),
             status: StatusCode::OK,
             notice: Some("You are signed in. Check your choices, then approve once more."),
         };
-        return consent_page(page, setup, sent, ConsentErrors::default()).await;
+        return consent_page(page, setup, presentation, ConsentErrors::default()).await;
     }
     Ok(page.redirect(&format!("setups/{}", setup.setup_id)))
 }
 
-/// Shows a form of these pages again whose CSRF token is not valid, with what was typed.
+/// Shows a form with an invalid CSRF token again, with what was typed.
 pub(super) async fn again(PageForm { mut page, form }: PageForm) -> Result<Response, PageError> {
     let setup = pending_setup(&page).await?;
     let has_session = may_decide(&mut page, &setup).await?;
-    // The first click on the button has signed in already.
+    // A first press of the button has already signed in.
     if has_session && form.get("password").is_some() {
         return signed_in(page, &setup, &form).await;
     }
     if has_session {
-        let sent = Sent {
+        let presentation = Presentation {
             form: Some(&form).filter(|form| has_choices(form)),
             status: StatusCode::FORBIDDEN,
             notice: Some(STALE_FORM),
         };
-        return consent_page(page, &setup, sent, ConsentErrors::default()).await;
+        return consent_page(page, &setup, presentation, ConsentErrors::default()).await;
     }
     Ok(sign_in::stale(&page, sign_in_form(&page, &setup, Some(&form))))
 }
@@ -85,7 +86,7 @@ pub(super) async fn approve(PageForm { mut page, form }: PageForm) -> Result<Res
     }
     let approve = match read_approval(&page, &setup, &form) {
         Ok(approve) => approve,
-        Err(errors) => return consent_page(page, &setup, Sent::wrong(&form), errors).await,
+        Err(errors) => return consent_page(page, &setup, Presentation::invalid(&form), errors).await,
     };
     match page.call.approve_setup(approve).await {
         Ok(approved) => {
@@ -97,7 +98,7 @@ pub(super) async fn approve(PageForm { mut page, form }: PageForm) -> Result<Res
                 account_name: Some(UNKNOWN_USER.to_owned()),
                 ..ConsentErrors::default()
             };
-            consent_page(page, &setup, Sent::wrong(&form), errors).await
+            consent_page(page, &setup, Presentation::invalid(&form), errors).await
         }
         Err(error) => sign_in_again(&page, &setup, error, Some(&form)),
     }
@@ -156,6 +157,7 @@ fn has_choices(form: &Form) -> bool {
     form.get(CHOSEN).is_some() || CHOICES.iter().any(|name| form.get(name).is_some())
 }
 
+/// Shows the sign-in form after an error of the session. Returns any other error.
 fn sign_in_again(
     page: &PageContext,
     setup: &Setup,
@@ -165,25 +167,25 @@ fn sign_in_again(
     sign_in::again_after(page, sign_in_form(page, setup, sent), error, "decided")
 }
 
-/// How the page of a request is shown, with the form that was sent, if any.
-struct Sent<'a> {
+/// How to present the consent page: the form that was sent, if any, the status and a notice.
+struct Presentation<'a> {
     form: Option<&'a Form>,
     status: StatusCode,
     notice: Option<&'static str>,
 }
 
-impl<'a> Sent<'a> {
-    /// A form with errors.
-    fn wrong(form: &'a Form) -> Self {
+impl<'a> Presentation<'a> {
+    /// Presents a form with errors.
+    fn invalid(form: &'a Form) -> Self {
         Self {
             form: Some(form),
             status: StatusCode::UNPROCESSABLE_ENTITY,
-            notice: None,
+            ..Self::default()
         }
     }
 }
 
-impl Default for Sent<'_> {
+impl Default for Presentation<'_> {
     fn default() -> Self {
         Self {
             form: None,
@@ -193,8 +195,8 @@ impl Default for Sent<'_> {
     }
 }
 
-/// Reads an approval, or the errors of the form. Rejects a form without scopes: in an [`Approve`] it would mean all of
-/// them.
+/// Reads an approval, or returns the errors of the form. Rejects a form without scopes, because an [`Approve`] without
+/// scopes grants all of them.
 fn read_approval(page: &PageContext, setup: &Setup, form: &Form) -> Result<Approve, ConsentErrors> {
     let mut errors = ConsentErrors::default();
     let mut scopes = Vec::new();
@@ -221,7 +223,7 @@ fn read_approval(page: &PageContext, setup: &Setup, form: &Form) -> Result<Appro
     }
     let expires_at = end_date.flatten();
     if expires_at.is_some_and(|end| end <= now) {
-        errors.end_date = Some("Choose today or a day that is still to come.".to_owned());
+        errors.end_date = Some("Choose today or a later day.".to_owned());
     }
     if errors.any() {
         return Err(errors);
@@ -234,31 +236,31 @@ fn read_approval(page: &PageContext, setup: &Setup, form: &Form) -> Result<Appro
     })
 }
 
-/// Shows the request to decide. `sent` holds the choices so far, and `errors` are their errors.
+/// Shows the consent page. `presentation` holds the choices so far, and `errors` what is wrong with them.
 async fn consent_page(
     mut page: PageContext,
     setup: &Setup,
-    sent: Sent<'_>,
+    presentation: Presentation<'_>,
     errors: ConsentErrors,
 ) -> Result<Response, PageError> {
     let call = &mut page.call;
     let current = match call.current_consent(&setup.tenant_id, &setup.client_id).await {
         Ok(current) => current,
-        Err(error) => return sign_in_again(&page, setup, error, sent.form),
+        Err(error) => return sign_in_again(&page, setup, error, presentation.form),
     };
-    let form = sent.form;
+    let form = presentation.form;
     let grant = current.as_ref().map(|consent| &consent.grant);
-    let granted = |scope: &ClientScope| grant.is_none_or(|grant| grant.allows(scope));
+    let is_new = |scope: &ClientScope| grant.is_some_and(|grant| !grant.allows(scope));
     let scopes = setup.scopes.iter().map(|scope| ScopeChoice {
         name: scope.name.to_string(),
         description: scope.description.clone(),
         reason: scope.reason.clone(),
-        // A scope that the current consent lacks is not preselected.
+        // Preselects no scope that the current consent lacks; without a consent, preselects all.
         checked: match form {
             Some(form) => form.all("scope").any(|name| name == scope.name.as_str()),
-            None => granted(scope),
+            None => !is_new(scope),
         },
-        is_new: !granted(scope),
+        is_new: is_new(scope),
     });
     let field = |name| form.map(|form| form.text(name).to_owned()).unwrap_or_default();
     let redirect = Url::parse(&setup.redirect_uri).ok();
@@ -279,12 +281,13 @@ async fn consent_page(
         end_date: field("end_date"),
         earliest_end_date: dates::earliest_input(now),
         now: dates::minute(now),
-        notice: sent.notice,
+        notice: presentation.notice,
         errors,
     };
-    Ok(page.html(sent.status, &view))
+    Ok(page.html(presentation.status, &view))
 }
 
+/// Compares the requested scopes with those of the current consent.
 fn changes(setup: &Setup, consent: &Consent) -> ScopeChanges {
     let grant = &consent.grant;
     let requested: Vec<&ScopeName> = setup.scopes.iter().map(|scope| &scope.name).collect();
@@ -298,8 +301,9 @@ fn changes(setup: &Setup, consent: &Consent) -> ScopeChanges {
     }
 }
 
-/// Sends the browser back to the partner by a page. Browsers would apply the policy `form-action` to a redirect, and to
-/// each further redirect of the partner. `approved` says when the access ends; it is `None` after a denial.
+/// Sends the browser back to the partner by a page instead of a redirect: browsers would apply the policy `form-action`
+/// to the redirect, and to each further redirect of the partner. `approved` is `None` after a denial; after an approval
+/// it holds when the access ends, if it does.
 fn leaving(page: &PageContext, setup: &Setup, url: &str, approved: Option<Option<String>>) -> Response {
     let view = LeavingPage {
         frame: page.frame(false),
