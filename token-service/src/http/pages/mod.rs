@@ -67,7 +67,7 @@ pub(super) fn routes(http: &Arc<HttpState>) -> Router<Arc<HttpState>> {
         )
         .route(
             "/{tenant}/sign-out",
-            form(sign_in::sign_out, async |_| Err(PageError::FOREIGN_FORM)),
+            form(sign_in::sign_out, sign_in::sign_out_again),
         )
         .route("/{tenant}/integrations", get(integrations::list))
         .route("/{tenant}/integrations/{grant}", get(integrations::show))
