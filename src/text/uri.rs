@@ -25,9 +25,15 @@ pub fn base_url(value: &str) -> Result<String, &'static str> {
 /// # Errors
 /// Returns the rule that `value` breaks.
 pub fn redirect_uri(value: &str) -> Result<String, &'static str> {
-    normal_url(value)?;
+    let url = normal_url(value)?;
     if value.contains('*') {
         return Err("must not hold a wildcard");
+    }
+    // The client would get it twice, and might read the wrong one (RFC 6749 §4.1.2, RFC 9207).
+    let of_response =
+        |name: &str| matches!(name, "code" | "error" | "iss" | "state") || name.starts_with("error_");
+    if url.query_pairs().any(|(name, _)| of_response(&name)) {
+        return Err("must not hold a parameter of the response, such as code or state");
     }
     Ok(value.to_owned())
 }
@@ -101,6 +107,7 @@ mod tests {
             "https://app.example",
             "https://app.example/",
             "https://app.example:8443/a/b?x=1&y=%20",
+            "https://app.example/cb?states=1&Code=2",
             "http://127.0.0.1:9000/callback",
             "http://localhost/cb",
             "http://[::1]:9000/cb",
@@ -150,6 +157,9 @@ mod tests {
             "https://äpp.example/cb",
             "https://app.example/cä",
             "https://app.example:99999/cb",
+            "https://app.example/cb?code=1",
+            "https://app.example/cb?a=b&st%61te",
+            "https://app.example/cb?iss=https%3A%2F%2Fevil.example",
             "https://[::1/cb",
             "http://localhost.evil.example/cb",
             "http://127.0.0.1.evil.example/cb",

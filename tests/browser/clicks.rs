@@ -80,6 +80,11 @@ async fn a_second_click_gets_the_first_click_s_answer() {
         (received.get("error"), received.get("state")),
         ("access_denied", "state-2")
     );
+
+    browser.open(&stage.page("integrations")).await;
+    browser.arrive("Connected integrations").await;
+    stage.double_click(".session button").await;
+    browser.confirmed("You are signed out").await;
     stage.strike().await;
 }
 

@@ -68,6 +68,7 @@ impl PartnerSite {
             .route("/callback", get(callback))
             .route("/connect", get(connect))
             .route("/frame", get(frame))
+            .route("/popup", get(popup))
             .route(
                 "/harmless",
                 get(async || page("<h1>A page that may be framed</h1>")),
@@ -85,6 +86,11 @@ impl PartnerSite {
     /// The page with the link that leads to `url`.
     pub fn connect_page(&self, url: &Url) -> String {
         self.page("connect", url.as_str())
+    }
+
+    /// The page that opens `url` in a popup, of the same origin as the callback.
+    pub fn popup_page(&self, url: &Url) -> String {
+        format!("http://{}/popup?{url}", self.address)
     }
 
     /// The page that shows `url` in a frame.
@@ -131,7 +137,18 @@ async fn callback(
     if shared.stays_silent.load(Ordering::SeqCst) {
         return StatusCode::NO_CONTENT.into_response();
     }
-    page("<h1>Back at the partner</h1>").into_response()
+    let tell =
+        "new BroadcastChannel('connected').postMessage({query: location.search, opener: !!window.opener})";
+    page(&format!("<h1>Back at the partner</h1><script>{tell}</script>")).into_response()
+}
+
+/// The whole query is the address to open. The page remembers what the callback tells it.
+async fn popup(RawQuery(url): RawQuery) -> Html<String> {
+    let url = attribute(&url.unwrap_or_default());
+    page(&format!(
+        "<h1>The partner</h1><a href=\"{url}\" target=\"_blank\" rel=\"opener\">Connect</a>\
+         <script>new BroadcastChannel('connected').onmessage = event => window.told = event.data</script>"
+    ))
 }
 
 /// The whole query is the address to go to.

@@ -3,6 +3,7 @@
 use super::stage::{Ask, FILEHARBOUR, Stage};
 
 tests!(
+    a_popup_is_cut_from_its_opener_and_reports_by_a_channel,
     an_admin_sees_client_scopes_and_reasons_and_grants_a_part,
     a_denial_goes_back_to_the_partner,
     wrong_input_is_reported_and_can_be_corrected,
@@ -234,4 +235,37 @@ impl Stage {
 /// The box of a scope.
 fn scope(name: &str) -> String {
     format!("[name='scope'][value='{name}']")
+}
+
+async fn a_popup_is_cut_from_its_opener_and_reports_by_a_channel() {
+    let stage = Stage::set().await;
+    let browser = &stage.browser;
+    let partner = stage.partner(FILEHARBOUR).await;
+    let url = stage.authorization_url(&partner, &[], "state-1");
+    browser.open(&stage.site.popup_page(&url)).await;
+    let page = browser.driver.window().await.unwrap();
+    browser.press("Connect").await;
+    let popup = browser
+        .until("a popup is open", async |browser| {
+            let windows = browser.driver.windows().await.unwrap();
+            windows.into_iter().find(|window| *window != page)
+        })
+        .await;
+    browser.driver.switch_to_window(popup).await.unwrap();
+    browser.arrive("Sign in").await;
+    stage.sign_in().await;
+    browser.arrive("asks for access").await;
+    stage.approve().await;
+    let received = stage.back_at_the_partner().await;
+    browser.driver.switch_to_window(page).await.unwrap();
+    let told = browser
+        .until("the page is told", async |browser| {
+            let told = browser.evaluate("return window.told ?? null").await;
+            (!told.is_null()).then_some(told)
+        })
+        .await;
+    assert_eq!(told["opener"], false);
+    let query = told["query"].as_str().unwrap();
+    assert!(query.contains(received.get("code")), "{query}");
+    stage.strike().await;
 }

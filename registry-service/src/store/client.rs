@@ -27,7 +27,7 @@ use super::{
         client_secret, client_tenant,
     },
     integration_request::check_references,
-    json,
+    json, replaced,
 };
 use crate::{
     error::{Error, Result},
@@ -91,24 +91,31 @@ impl Store {
             return Err(Error::EtagMismatch("client"));
         }
         let narrows = update.narrows(&before);
+        let (event, name) = (
+            event("client.update", client_id),
+            &before.presentation.display_name,
+        );
+        let event = replaced(event, "display_name", name, &update.display_name)?;
+        let event = replaced(
+            event,
+            "redirect_uris",
+            &before.redirect_uris,
+            &update.redirect_uris,
+        )?;
+        let event = replaced(event, "scopes", &before.scopes, &update.scopes)?;
+        let event = replaced(event, "tenant_ids", &before.tenant_ids, &update.tenant_ids)?;
         let presentation = update.display_name.map(|display_name| Presentation {
             display_name,
             ..before.presentation
         });
         let columns = [
-            ("display_name", Column::Presentation, json(&presentation)?),
-            (
-                "redirect_uris",
-                Column::RedirectUris,
-                json(&update.redirect_uris)?,
-            ),
-            ("scopes", Column::Scopes, json(&update.scopes)?),
+            (Column::Presentation, json(&presentation)?),
+            (Column::RedirectUris, json(&update.redirect_uris)?),
+            (Column::Scopes, json(&update.scopes)?),
         ];
-        let mut fields = Vec::new();
         let mut query = revise(client_id, self.now());
-        for (field, column, value) in columns.into_iter().filter(|(_, _, value)| !value.is_null()) {
+        for (column, value) in columns.into_iter().filter(|(_, value)| !value.is_null()) {
             query = query.col_expr(column, Expr::value(value));
-            fields.push(field);
         }
         query.exec(&tx).await?;
         if let Some(tenant_ids) = &update.tenant_ids {
@@ -116,9 +123,7 @@ impl Store {
             let of_client = client_tenant::Column::ClientId.eq(client_id.as_str());
             rows.filter(of_client).exec(&tx).await?;
             insert_tenants(&tx, client_id, tenant_ids).await?;
-            fields.push("tenant_ids");
         }
-        let event = event("client.update", client_id).detail("fields", fields.join(","));
         let seq = if narrows {
             let seq = self.publish(&tx, origin, event, tokens_ended(client_id)).await?;
             set_seq(&tx, client_id, &[Column::TokensEndedSeq], seq).await?;
@@ -168,14 +173,17 @@ impl Store {
         keys: &ClientKeys,
     ) -> Result<Client> {
         let tx = self.db.write().await?;
-        let replaced = revise(client_id, self.now())
-            .filter(Column::JsonWebKeySet.ne(keys.as_str()))
-            .col_expr(Column::JsonWebKeySet, Expr::value(keys.as_str()))
-            .exec(&tx)
-            .await?;
-        if replaced.rows_affected == 1 {
+        lock_client(&tx, client_id).await?;
+        let before = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
+        if before.json_web_key_set != keys.as_str() {
+            let query = revise(client_id, self.now());
+            let query = query.col_expr(Column::JsonWebKeySet, Expr::value(keys.as_str()));
+            query.exec(&tx).await?;
             // As JSON, because a `kid` may contain any separator.
             let event = event("client.set_keys", client_id).detail("kids", json(&keys.kids())?.to_string());
+            // Another key may have the same `kid`.
+            let (old, new) = (&before.json_web_key_set, Some(keys.as_str()));
+            let event = replaced(event, "json_web_key_set", old, &new)?;
             self.publish(&tx, origin, event, changed(client_id)).await?;
         }
         let client = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;

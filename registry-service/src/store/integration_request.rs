@@ -106,9 +106,12 @@ impl Store {
             Decision::Approve => ("integration_request.approve", Transition::APPROVE, String::new()),
             Decision::Reject(reason) => ("integration_request.reject", Transition::REJECT, reason),
         };
-        let reason = (Column::RejectionReason, Expr::value(reason));
-        let request = apply(&tx, id, step, reason, self.now()).await?;
-        let event = Event::new(action).subject(id.as_str());
+        let column = (Column::RejectionReason, Expr::value(reason.as_str()));
+        let request = apply(&tx, id, step, column, self.now()).await?;
+        let mut event = Event::new(action).subject(id.as_str());
+        if !reason.is_empty() {
+            event = event.detail("reason", reason);
+        }
         self.audit(&tx, origin, event).await?;
         commit(tx, request).await
     }

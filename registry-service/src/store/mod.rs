@@ -3,7 +3,7 @@
 //!
 //! A tenant's rows have the tenant's id in their key. A method that names such a row takes that id.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use accord::{
     clock::{SharedClock, UnixMillis},
@@ -177,6 +177,18 @@ fn change(kind: &'static str, id: &impl ToString, tenant_id: Option<&TenantId>) 
         id: id.to_string(),
         tenant_id: tenant_id.cloned(),
     }
+}
+
+/// Adds the old and the new value of a field to the event of an update, if it sets the field.
+fn replaced(
+    event: Event,
+    field: &'static str,
+    old: &impl Serialize,
+    new: &Option<impl Serialize>,
+) -> Result<Event> {
+    let Some(new) = new else { return Ok(event) };
+    let values = BTreeMap::from([("old", json(old)?), ("new", json(new)?)]);
+    Ok(event.detail(field, json(&values)?.to_string()))
 }
 
 /// Maps a conflict of an insert to [`Error::AlreadyExists`]. Only the natural key may conflict.

@@ -12,12 +12,12 @@ use accord::{
         page::{Page, PageRequest},
     },
 };
-use sea_orm::{Order::Asc, QueryTrait, Set, entity::prelude::*, sea_query::ExprTrait};
+use sea_orm::{Order::Asc, QuerySelect, Set, entity::prelude::*, sea_query::ExprTrait};
 
 use super::{
     Store, change, commit, corrupt,
     entity::scope::{ActiveModel, Column, Entity, Model},
-    exists,
+    exists, replaced,
 };
 use crate::{
     error::{Error, Result},
@@ -71,28 +71,30 @@ impl Store {
         update: ScopeUpdate,
     ) -> Result<Scope> {
         let tx = self.db.write().await?;
-        let mut event = Event::new("scope.update").subject(name.as_str());
-        let mut fields = Vec::new();
+        // Locks before it reads, so that the event holds the value that this update replaces.
+        let row = Entity::find_by_id(name.as_str())
+            .lock_exclusive()
+            .one(&tx)
+            .await?;
+        let before = scope(row.ok_or(Error::NotFound("scope"))?)?;
+        if update.etag.is_some_and(|etag| etag != before.etag) {
+            return Err(Error::EtagMismatch("scope"));
+        }
+        let event = Event::new("scope.update").subject(name.as_str());
+        let event = replaced(event, "description", &before.description, &update.description)?;
+        let event = replaced(event, "enabled", &before.enabled, &update.enabled)?;
         let mut query = Entity::update_many()
             .filter(Column::Name.eq(name.as_str()))
             .col_expr(Column::UpdatedAt, Expr::value(self.now().as_millis()))
             .col_expr(Column::Etag, Expr::col(Column::Etag).add(1));
         if let Some(description) = update.description {
             query = query.col_expr(Column::Description, Expr::value(description));
-            fields.push("description");
         }
         if let Some(enabled) = update.enabled {
             query = query.col_expr(Column::Enabled, Expr::value(enabled));
-            fields.push("enabled");
-            event = event.detail("enabled", enabled.to_string());
         }
-        let etag = update.etag.map(|etag| Column::Etag.eq(etag));
-        let updated = query.apply_if(etag, QueryFilter::filter).exec(&tx).await?;
-        let scope = find(&tx, name).await?.ok_or(Error::NotFound("scope"))?;
-        if updated.rows_affected == 0 {
-            return Err(Error::EtagMismatch("scope"));
-        }
-        let event = event.detail("fields", fields.join(","));
+        query.exec(&tx).await?;
+        let scope = find(&tx, name).await?.ok_or(corrupt("scopes"))?;
         let change = change(change_kind::SCOPE, name, None);
         self.publish(&tx, origin, event, change).await?;
         commit(tx, scope).await

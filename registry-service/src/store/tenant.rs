@@ -13,12 +13,14 @@ use accord::{
         page::{Page, PageRequest},
     },
 };
-use sea_orm::{Order::Asc, QueryTrait, Set, UpdateMany, entity::prelude::*, sea_query::ExprTrait};
+use sea_orm::{
+    Order::Asc, QuerySelect, QueryTrait, Set, UpdateMany, entity::prelude::*, sea_query::ExprTrait,
+};
 
 use super::{
     Store, change, commit, corrupt,
     entity::tenant::{ActiveModel, Column, Entity, Model},
-    exists,
+    exists, replaced,
 };
 use crate::{
     error::{Error, Result},
@@ -80,23 +82,32 @@ impl Store {
         update: TenantUpdate,
     ) -> Result<Tenant> {
         let tx = self.db.write().await?;
-        let mut fields = Vec::new();
+        // Locks before it reads, so that the event holds the value that this update replaces.
+        let row = Entity::find_by_id(tenant_id.as_str())
+            .lock_exclusive()
+            .one(&tx)
+            .await?;
+        let before = tenant(row.ok_or(Error::NotFound("tenant"))?)?;
+        if update.etag.is_some_and(|etag| etag != before.etag) {
+            return Err(Error::EtagMismatch("tenant"));
+        }
+        let event = event("tenant.update", tenant_id);
+        let event = replaced(event, "display_name", &before.display_name, &update.display_name)?;
+        let event = replaced(
+            event,
+            "cloud_api_url",
+            &before.cloud_api_url,
+            &update.cloud_api_url,
+        )?;
         let mut query = revise(tenant_id, self.now());
         if let Some(name) = update.display_name {
             query = query.col_expr(Column::DisplayName, Expr::value(name));
-            fields.push("display_name");
         }
         if let Some(url) = update.cloud_api_url {
             query = query.col_expr(Column::CloudApiUrl, Expr::value(url));
-            fields.push("cloud_api_url");
         }
-        let etag = update.etag.map(|etag| Column::Etag.eq(etag));
-        let updated = query.apply_if(etag, QueryFilter::filter).exec(&tx).await?;
-        let tenant = find(&tx, tenant_id).await?.ok_or(Error::NotFound("tenant"))?;
-        if updated.rows_affected == 0 {
-            return Err(Error::EtagMismatch("tenant"));
-        }
-        let event = event("tenant.update", tenant_id).detail("fields", fields.join(","));
+        query.exec(&tx).await?;
+        let tenant = find(&tx, tenant_id).await?.ok_or(corrupt("tenants"))?;
         self.publish(&tx, origin, event, changed(tenant_id)).await?;
         commit(tx, tenant).await
     }

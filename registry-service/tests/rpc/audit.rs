@@ -13,6 +13,8 @@ use tonic::{Code, Status};
 
 use crate::harness::{CallerChannel, Harness, assert_refused, assert_violations};
 
+mod updates;
+
 fn client(harness: &Harness) -> AuditServiceClient<CallerChannel> {
     AuditServiceClient::new(harness.operator(Role::Auditor))
 }

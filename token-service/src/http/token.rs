@@ -93,13 +93,14 @@ fn grant(form: &Form) -> Result<GrantRequest, HttpError> {
 /// Reads scopes separated by single spaces (RFC 6749 §3.3), without duplicates. An empty text has none.
 pub(super) fn scopes(text: &str) -> Result<Vec<ScopeName>> {
     let names = text.split(' ').filter(|_| !text.is_empty());
+    // Repeated ones count too: this runs before the client is authenticated.
+    if names.clone().nth(MAX_SCOPES).is_some() {
+        return Err(Error::InvalidScope);
+    }
     let scopes = names.map(ScopeName::parse).collect::<Result<Vec<_>, _>>();
     let mut scopes = scopes.map_err(|_| Error::InvalidScope)?;
     let mut seen = HashSet::new();
     scopes.retain(|scope| seen.insert(scope.clone()));
-    if scopes.len() > MAX_SCOPES {
-        return Err(Error::InvalidScope);
-    }
     Ok(scopes)
 }
 
@@ -228,6 +229,9 @@ mod tests {
         for bad in [" a", "a ", "a  b", "a\tb", "\"a\"", "é"] {
             assert_eq!(names(bad), None, "{bad:?}");
         }
+        let longest = ["a"; MAX_SCOPES].join(" ");
+        let longer = format!("{longest} a");
+        assert_eq!((names(&longest), names(&longer)), (Some("a".into()), None));
     }
 
     #[test]

@@ -31,6 +31,12 @@ use crate::{
     model::setup::{AuthorizationRequest, Setup, is_code_challenge, is_state, response_url, state_of},
 };
 
+/// A link that was cut, or in which `&` became `&amp;`.
+const INCOMPLETE: PageError = PageError::new(
+    StatusCode::BAD_REQUEST,
+    "This link does not work",
+    "A part of it is missing. Nothing was shared. Go back to the integration that sent you here, and start again there.",
+);
 const UNKNOWN_CLIENT: PageError = PageError::new(
     StatusCode::BAD_REQUEST,
     "This link does not work",
@@ -53,6 +59,12 @@ pub(super) async fn authorize(
     let form = Form::parse(query.as_bytes())?;
     let state = state_of(&query);
     let tenant_id = tenant_id(&tenant)?;
+    if ["client_id", "redirect_uri"]
+        .iter()
+        .any(|name| form.get(name).is_none())
+    {
+        return Err(INCOMPLETE);
+    }
     let client_id = once(&form, "client_id").and_then(|text| ClientId::parse(text).ok());
     let client_id = client_id.ok_or(UNKNOWN_CLIENT)?;
     let redirect_uri = once(&form, "redirect_uri").ok_or(UNKNOWN_REDIRECT_URI)?;

@@ -21,6 +21,8 @@ pub(super) struct PageError {
     detail: Option<String>,
     /// How long to wait before the next try, in seconds.
     retry_after: Option<u64>,
+    /// Whether there are other pages at the address's tenant.
+    leads_on: bool,
 }
 
 impl PageError {
@@ -49,6 +51,8 @@ impl PageError {
         "There is nothing here",
         "The address is not complete, or the page no longer exists.",
     );
+    /// A setup or grant that this tenant does not have.
+    pub(super) const MISSING: Self = Self::NOT_FOUND.leading_on();
 
     pub(super) const fn new(status: StatusCode, title: &'static str, text: &'static str) -> Self {
         Self {
@@ -57,7 +61,13 @@ impl PageError {
             text: Cow::Borrowed(text),
             detail: None,
             retry_after: None,
+            leads_on: status.as_u16() != 404,
         }
+    }
+
+    const fn leading_on(mut self) -> Self {
+        self.leads_on = true;
+        self
     }
 
     /// The error of a delivery that was opened before.
@@ -91,7 +101,7 @@ impl PageError {
             title: self.title.to_owned(),
             text: self.text.into_owned(),
             detail: self.detail,
-            way_out: way_out.filter(|_| self.status != StatusCode::NOT_FOUND),
+            way_out: way_out.filter(|_| self.leads_on),
         };
         let mut response = html(self.status, &page);
         if let Some(seconds) = self.retry_after {
@@ -153,6 +163,7 @@ impl From<Error> for PageError {
                 let (title, text) = wrong_state(resource, state);
                 (StatusCode::CONFLICT, title, text)
             }
+            Error::NotFound(resource) if resource != "tenant" => return Self::MISSING,
             error => return HttpError::from(error).into(),
         };
         Self::new(status, title, text)
@@ -163,7 +174,8 @@ fn wrong_state(resource: &str, state: &str) -> (&'static str, &'static str) {
     match (resource, state) {
         ("setup", "APPROVED") => (
             "This request was approved already",
-            "There is nothing more to decide. You find the integration under Connected integrations.",
+            "There is nothing more to decide. If the integration does not say that it is connected, start again \
+             there. You find it under Connected integrations.",
         ),
         ("setup", "DENIED") => (
             "This request was denied already",

@@ -31,7 +31,7 @@ pub(super) async fn list(mut page: PageContext, RawQuery(query): RawQuery) -> Re
     let tenant_id = &page.tenant.tenant_id;
     let (mut v, filters) = (Violations::default(), [tenant_id.as_str()]);
     let request = PageRequest::parse(&mut v, "connected", &filters, PAGE_SIZE, query.text("page"));
-    let request = request.ok_or(PageError::NOT_FOUND)?;
+    let request = request.ok_or(PageError::MISSING)?;
     let filter = GrantFilter::default();
     let listed = page.call.list_consents(tenant_id, &filter, &request).await?;
     let (consents, next) = listed.into_parts();
@@ -44,10 +44,11 @@ pub(super) async fn list(mut page: PageContext, RawQuery(query): RawQuery) -> Re
     Ok(page.html(StatusCode::OK, &view))
 }
 
-/// `GET /{tenant}/integrations/{grant}`.
+/// `GET /{tenant}/integrations/{grant}`: the integration, after a sign-in if there is no session.
 pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
+    grant_id(&page)?;
     if page.session().await?.is_none() {
-        return Ok(page.redirect("sign-in"));
+        return Ok(page.html(StatusCode::OK, &sign_in_form(&page, &Form::default())));
     }
     integration_page(page, Presentation::default()).await
 }
@@ -71,15 +72,20 @@ pub(super) async fn sign_in_stale(
     Ok(sign_in::stale(&page, sign_in_form(&page, &sent)))
 }
 
-/// Continues after a sign-in: shows the integration whose form it interrupted, or else redirects to the list.
+/// Continues after a sign-in: shows the integration that it interrupted, with what was entered there, or else redirects to
+/// the list.
 async fn signed_in(mut page: PageContext, form: &Form) -> Result<Response, PageError> {
-    let Some(grant_id) = form.get("grant") else {
+    let Some(text) = form.get("grant") else {
         return Ok(page.redirect("integrations"));
     };
-    page.resource = grant_id.to_owned();
+    page.resource = text.to_owned();
+    let entered = Presentation::entered(form);
+    if entered.account_name.is_empty() && entered.reason.is_empty() {
+        return Ok(page.redirect(&format!("integrations/{}", grant_id(&page)?)));
+    }
     let presentation = Presentation {
         notice: Some("You are signed in. Check what you entered, and send it once more.".to_owned()),
-        ..Presentation::entered(form)
+        ..entered
     };
     integration_page(page, presentation).await
 }
@@ -141,7 +147,7 @@ pub(super) async fn revoke(PageForm { mut page, form }: PageForm) -> Result<Resp
 }
 
 fn grant_id(page: &PageContext) -> Result<GrantId, PageError> {
-    GrantId::parse(&page.resource).map_err(|_| PageError::NOT_FOUND)
+    GrantId::parse(&page.resource).map_err(|_| PageError::MISSING)
 }
 
 /// Returns the sign-in form, with what was typed in it and in the form that it interrupts.

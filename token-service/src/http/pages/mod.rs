@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{MatchedPath, Request, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
@@ -67,7 +67,7 @@ pub(super) fn routes(http: &Arc<HttpState>) -> Router<Arc<HttpState>> {
         )
         .route(
             "/{tenant}/sign-out",
-            form(sign_in::sign_out, async |_| Err(PageError::FOREIGN_FORM)),
+            form(sign_in::sign_out, sign_in::sign_out_again),
         )
         .route("/{tenant}/integrations", get(integrations::list))
         .route("/{tenant}/integrations/{grant}", get(integrations::show))
@@ -89,10 +89,15 @@ pub(super) fn routes(http: &Arc<HttpState>) -> Router<Arc<HttpState>> {
         .route("/accord.css", get(stylesheet))
 }
 
-async fn stylesheet() -> Response {
+async fn stylesheet(uri: Uri) -> Response {
+    // While replicas of two versions serve, a page of one may load the stylesheet of the other. No cache may keep that.
+    let cache_control = match uri.path_and_query() {
+        Some(url) if url == view::STYLESHEET_URL.as_str() => "public, max-age=31536000, immutable",
+        _ => "no-store",
+    };
     let headers = [
         (header::CONTENT_TYPE, "text/css; charset=utf-8"),
-        (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
+        (header::CACHE_CONTROL, cache_control),
     ];
     (headers, STYLESHEET).into_response()
 }

@@ -34,11 +34,23 @@ pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
 /// `POST /{tenant}/sign-out`: ends the session here and for everybody who has its token.
 pub(super) async fn sign_out(PageForm { mut page, .. }: PageForm) -> Result<Response, PageError> {
     page.end_session().await?;
+    Ok(signed_out(&page, StatusCode::OK))
+}
+
+/// Answers a sign-out whose CSRF token is not valid. After a first click there is no session any more.
+pub(super) async fn sign_out_again(PageForm { mut page, .. }: PageForm) -> Result<Response, PageError> {
+    if page.session().await?.is_some() {
+        return Err(PageError::FOREIGN_FORM);
+    }
+    Ok(signed_out(&page, StatusCode::FORBIDDEN))
+}
+
+fn signed_out(page: &PageContext, status: StatusCode) -> Response {
     let view = SignInPage {
         notice: Some("You are signed out.".to_owned()),
-        ..form(&page, "sign-in", None)
+        ..form(page, "sign-in", None)
     };
-    Ok(page.html(StatusCode::OK, &view))
+    page.html(status, &view)
 }
 
 /// Returns the sign-in form, which is posted to this path of the tenant's pages. `sent` is the form as it was sent.

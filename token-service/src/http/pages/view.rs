@@ -22,7 +22,7 @@ use crate::{
 pub(super) const STYLESHEET: &str = include_str!("../../../assets/accord.css");
 
 /// The stylesheet's path. It changes with the content, so that browsers may cache it forever.
-static STYLESHEET_URL: LazyLock<String> = LazyLock::new(|| {
+pub(super) static STYLESHEET_URL: LazyLock<String> = LazyLock::new(|| {
     let hash = URL_SAFE_NO_PAD.encode(sha256(STYLESHEET.as_bytes()));
     format!("/accord.css?{}", &hash[..12])
 });

@@ -173,7 +173,17 @@ async fn client_and_redirect_uri_must_be_there_once() {
         assert_shown(&answer, 400);
         assert!(!answer.body.contains("<script"));
     }
-    assert_shown(&Request::get(AUTHORIZE).send(&world).await, 400);
+    let whole = format!("{AUTHORIZE}?{}", query.encoded());
+    let cut = &whole[..whole.find("redirect_uri").unwrap()];
+    for mangled in [AUTHORIZE, cut, &whole.replace('&', "&amp;")] {
+        let answer = Request::get(mangled).send(&world).await;
+        assert_shown(&answer, 400);
+        assert!(
+            answer.body.contains("A part of it is missing."),
+            "{mangled}: {}",
+            answer.body
+        );
+    }
     for tenant in ["nobody-known", "ACME", "acme%2f..", "acme%00", "%3Cscript%3E"] {
         let target = format!("/{tenant}/oauth2/authorize?{}", query.encoded());
         let answer = Request::get(target).send(&world).await;

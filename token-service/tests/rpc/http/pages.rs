@@ -128,3 +128,30 @@ async fn an_admin_denies_and_the_client_gets_access_denied() {
     let event = world.audit_events("consent.deny").await.remove(0);
     assert_eq!(event.actor_id, world.admin_id);
 }
+
+#[tokio::test]
+async fn only_the_stylesheet_that_a_page_names_may_be_kept() {
+    let world = World::start().await;
+    let page = Browser::new(&world).get("/acme/sign-in").await;
+    let named = page
+        .body
+        .split(r#"<link rel="stylesheet" href=""#)
+        .nth(1)
+        .unwrap();
+    let named = named.split('"').next().unwrap();
+    let kept = Request::get(named).send(&world).await;
+    assert_eq!(
+        kept.header("cache-control"),
+        Some("public, max-age=31536000, immutable")
+    );
+    // Another replica's page names the stylesheet of another version.
+    for other in ["/accord.css?0000000000AA", "/accord.css", &format!("{named}&x")] {
+        let answer = Request::get(other).send(&world).await;
+        assert_eq!(
+            (answer.status, answer.header("cache-control")),
+            (200, Some("no-store")),
+            "{other}"
+        );
+        assert_eq!(answer.body, kept.body);
+    }
+}

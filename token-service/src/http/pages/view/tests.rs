@@ -149,6 +149,19 @@ fn every_control_has_a_label_and_every_reference_a_target() {
 }
 
 #[test]
+fn a_translating_browser_leaves_names_and_secrets_alone() {
+    for (page, html) in pages("plain") {
+        let class = |tag: &Tag| tag.get("class").unwrap_or_default().to_owned();
+        for tag in tags(&html) {
+            if tag.name == "code" || ["value", "host"].contains(&&*class(&tag)) {
+                assert_eq!(tag.get("translate"), Some("no"), "{page}: {}", tag.name);
+            }
+        }
+    }
+    assert!(pages("plain")["claimed"].contains(r#"translate="no""#));
+}
+
+#[test]
 fn every_class_is_in_the_stylesheet() {
     let name = |c: char| c.is_ascii_alphanumeric() || c == '-';
     let styled: BTreeSet<_> = STYLESHEET
@@ -300,7 +313,7 @@ fn credentials_are_there_to_copy_whole() {
         );
     }
     assert_eq!(
-        page.matches("<span class=\"value\" aria-hidden=\"true\">plain</span>")
+        page.matches("<span class=\"value\" aria-hidden=\"true\" translate=\"no\">plain</span>")
             .count(),
         4
     );

@@ -5,7 +5,7 @@ use std::time::Duration;
 use accord::token::v1::ConsentState;
 
 use super::{Answer, Browser, assert_asks_to_sign_in, assert_page};
-use crate::world::World;
+use crate::world::{PASSWORD, World};
 
 /// The addresses of the integrations that a list shows.
 fn listed(page: &Answer) -> Vec<String> {
@@ -301,5 +301,56 @@ async fn no_page_of_integrations_reads_the_audit_record() {
         let page = browser.get(&path).await;
         assert_page(&page, 200);
         assert!(page.body.contains("1 January 2026"), "{}", page.body);
+    }
+}
+
+#[tokio::test]
+async fn an_address_leads_to_its_integration_through_the_sign_in() {
+    let world = World::start().await;
+    let page = format!("/acme/integrations/{}", world.active_grant().await);
+    let mut browser = Browser::new(&world);
+    assert_asks_to_sign_in(&browser.get(&page).await);
+    let grant_id = page.rsplit('/').next().unwrap();
+    let fields = |password| {
+        [
+            ("account_name", world.admin_name()),
+            ("password", password),
+            ("grant", grant_id),
+        ]
+    };
+    // A typing error does not lose it.
+    let failed = browser.submit("/acme/sign-in", &fields("wrong")).await;
+    assert_page(&failed, 403);
+    let hidden = format!(r#"<input type="hidden" name="grant" value="{grant_id}">"#);
+    assert!(failed.body.contains(&hidden), "{}", failed.body);
+    let answer = browser.submit("/acme/sign-in", &fields(PASSWORD)).await;
+    assert_eq!((answer.status, answer.header("location")), (303, Some(&*page)));
+    assert_page(&browser.get(&page).await, 200);
+}
+
+#[tokio::test]
+async fn an_integration_that_is_not_there_leads_on_to_the_list() {
+    let world = World::start().await;
+    let mut browser = Browser::new(&world);
+    browser.at_integrations().await;
+    let id = "01arz3ndektsv4rrffq69g5fav";
+    for path in [
+        format!("/acme/integrations/grt_{id}"),
+        "/acme/integrations/x".to_owned(),
+        format!("/acme/setups/set_{id}"),
+        "/acme/integrations?page=x".to_owned(),
+    ] {
+        let page = browser.get(&path).await;
+        assert_page(&page, 404);
+        assert!(
+            page.body.contains(r#"<a href="/acme/integrations">"#),
+            "{path}: {}",
+            page.body
+        );
+    }
+    for path in ["/nobody/integrations", "/acme", "/"] {
+        let page = browser.get(path).await;
+        assert_page(&page, 404);
+        assert!(!page.body.contains("/integrations"), "{path}: {}", page.body);
     }
 }

@@ -263,6 +263,19 @@ async fn signing_out_ends_the_session_everywhere() {
 }
 
 #[tokio::test]
+async fn a_second_click_on_sign_out_says_the_same() {
+    let world = World::start().await;
+    let mut browser = Browser::new(&world);
+    browser.at_integrations().await;
+    let csrf = browser.csrf.clone();
+    browser.submit("/acme/sign-out", &[]).await;
+    let again = browser.post("/acme/sign-out", &[("csrf", &*csrf)]).await;
+    assert_page(&again, 403);
+    assert!(again.body.contains("You are signed out."), "{}", again.body);
+    assert_eq!(world.audit_events("admin_session.end").await.len(), 1);
+}
+
+#[tokio::test]
 async fn a_session_ends_with_its_user_or_tenant() {
     let world = World::start().await;
     type Change = fn(&World);

@@ -12,8 +12,7 @@ pub const REGISTERED: [&str; 4] = [
 ];
 
 /// Written by hand: where attackers would like to go.
-const BY_HAND: [&str; 70] = [
-    "",
+const BY_HAND: [&str; 69] = [
     " ",
     "/",
     "//",
