@@ -9,6 +9,9 @@ use super::{
     migration::{create_index, create_partial_index, create_table},
 };
 
+/// The table of the change counter, which every service has.
+pub(super) const COUNTER_TABLE: &str = "change_counter";
+
 /// Creates the tables of [`crate::store`]. Each service's migration calls it.
 ///
 /// A service calls [`change::ensure`] after its migrations: the feed's epoch is random, and migrations have no
@@ -20,7 +23,7 @@ pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         text("epoch"),
         big_integer("seq"),
     ];
-    create_table(manager, "change_counter", &["id"], columns).await?;
+    create_table(manager, COUNTER_TABLE, &["id"], columns).await?;
 
     let columns = [integer("id"), big_integer("beat")];
     create_table(manager, heartbeat::TABLE, &["id"], columns).await?;

@@ -94,7 +94,8 @@ async fn is_migrated_leaves_a_new_database_unchanged() {
             assert!(!db.is_migrated::<Migrator>().await.unwrap(), "{place:?}");
         }
         let missing = change::position(db.read()).await.unwrap_err();
-        assert!(matches!(missing, StoreError::Database(_)), "{place:?}: {missing}");
+        let is_missing = matches!(missing, StoreError::Database(_) | StoreError::Unavailable(_));
+        assert!(is_missing, "{place:?}: {missing}");
     }
 }
 
@@ -130,13 +131,14 @@ async fn the_first_heartbeat_after_a_failure_gives_readers_new_connections() {
     let first = session().await;
     db.check_writable(limit).await.unwrap();
     assert_eq!(session().await, first);
-    let rename = async |from: &str, to: &str| {
-        let rename = format!("ALTER TABLE {from} RENAME TO {to}");
-        db.read().execute_unprepared(&rename).await.unwrap();
+    // A failure that leaves the connections in order.
+    let alter = async |how: &str| {
+        let alter = format!("ALTER TABLE heartbeat {how}");
+        db.read().execute_unprepared(&alter).await.unwrap();
     };
-    rename("heartbeat", "gone").await;
+    alter("ADD CONSTRAINT never CHECK (false) NOT VALID").await;
     db.check_writable(limit).await.unwrap_err();
-    rename("gone", "heartbeat").await;
+    alter("DROP CONSTRAINT never").await;
     assert_eq!(session().await, first);
     db.check_writable(limit).await.unwrap();
     let second = session().await;
