@@ -17,6 +17,7 @@ pub mod keyring;
 mod migration;
 pub mod origin;
 mod pool;
+mod sqlite_files;
 mod tables;
 
 pub use connection::Transaction;

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{os::unix::fs::PermissionsExt, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use sea_orm::{ConnectionTrait, Statement};
 use tokio::task::JoinSet;
@@ -145,6 +145,38 @@ async fn the_first_heartbeat_after_a_failure_gives_readers_new_connections() {
     assert_ne!(second, first);
     db.check_writable(limit).await.unwrap();
     assert_eq!(session().await, second);
+}
+
+#[tokio::test]
+async fn a_log_that_is_removed_while_it_is_open_is_noticed_and_saved() {
+    let place = sqlite();
+    let db = place.connect().await;
+    let run = async |sql: &str| db.read().execute_unprepared(sql).await;
+    run("CREATE TABLE kept (id integer)").await.unwrap();
+    let path = place.url.strip_prefix("sqlite://").unwrap();
+    for suffix in ["-wal", "-shm"] {
+        let (file, moved) = (format!("{path}{suffix}"), format!("{path}{suffix}.moved"));
+        run("INSERT INTO kept VALUES (1)").await.unwrap();
+        fs::rename(&file, &moved).unwrap();
+        let refused = StoreError::from(run("INSERT INTO kept VALUES (2)").await.unwrap_err());
+        assert!(
+            refused.to_string().contains("was removed or replaced"),
+            "{refused}"
+        );
+        assert!(matches!(db.write().await, Err(StoreError::Unavailable(_))));
+        assert!(!Path::new(&file).exists(), "another connection has opened it");
+        fs::rename(&moved, &file).unwrap();
+    }
+    run("INSERT INTO kept VALUES (1)").await.unwrap();
+    fs::remove_file(format!("{path}-wal")).unwrap();
+    run("INSERT INTO kept VALUES (2)").await.unwrap_err();
+    db.close().await;
+
+    let db = place.connect().await;
+    let count = Statement::from_string(db.backend(), "SELECT count(*) AS n, max(id) AS most FROM kept");
+    let row = db.read().query_one_raw(count).await.unwrap().unwrap();
+    assert_eq!(row.try_get::<i32>("", "n").unwrap(), 3);
+    assert_eq!(row.try_get::<i32>("", "most").unwrap(), 1);
 }
 
 #[tokio::test]
