@@ -123,21 +123,21 @@ pub async fn open<M: MigratorTrait>(
     clock: &dyn Clock,
     random: &dyn Random,
 ) -> anyhow::Result<(Database, Keyring)> {
-    let db = connect(database_url).await?;
+    let db = connect_existing(database_url).await?;
     require_migrated::<M>(&db).await?;
     let master = FileMasterKey::load(master_key_file).context("the master key file")?;
     let keyring = keyring::open(&db, &master, purposes, clock, random).await;
     Ok((db, keyring.context("opening the keyring")?))
 }
 
-/// Checks that a service could serve from its database. Changes nothing.
-pub async fn check<M: MigratorTrait>(database_url: &str) -> anyhow::Result<()> {
-    if origin::is_missing(database_url) {
-        bail!("the database does not exist: run `migrate` first");
-    }
-    let db = connect(database_url).await?;
+/// Checks that a service could serve from its database with its master key. Changes nothing.
+pub async fn check<M: MigratorTrait>(database_url: &str, master_key_file: &Path) -> anyhow::Result<()> {
+    let db = connect_existing(database_url).await?;
     require_migrated::<M>(&db).await?;
-    refuse_development(&db).await
+    refuse_development(&db).await?;
+    let master = FileMasterKey::load(master_key_file).context("the master key file")?;
+    let checked = keyring::check(&db, &master).await;
+    checked.context("opening the keyring")
 }
 
 /// Refuses a database of `accord dev`: a file holds its operators' tokens in plaintext.
@@ -155,6 +155,14 @@ async fn require_migrated<M: MigratorTrait>(db: &Database) -> anyhow::Result<()>
         bail!("the database's schema is not up to date: run `migrate` first");
     }
     Ok(())
+}
+
+/// Connects to a database that was migrated. Creates no file: the path may be wrong.
+async fn connect_existing(database_url: &str) -> anyhow::Result<Database> {
+    if origin::is_missing(database_url) {
+        bail!("the database does not exist: run `migrate` first");
+    }
+    connect(database_url).await
 }
 
 async fn connect(database_url: &str) -> anyhow::Result<Database> {

@@ -32,7 +32,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::CheckConfig { flags } => {
             let settings = Settings::load(&flags, Needs::Everything)?;
-            run::check::<Migrator>(&settings.database_url).await
+            run::check::<Migrator>(&settings.database_url, &settings.master_key_file).await
         }
         Command::Migrate { flags, new_epoch } => {
             let settings = Settings::load(&flags, Needs::Database)?;
