@@ -62,11 +62,18 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
 
 async fn serve(flags: &Flags) -> anyhow::Result<()> {
     let _log = telemetry::init("registry-service");
-    let settings = Settings::load(flags, Needs::Everything)?;
-    let registry = open(&settings).await?;
-    run::refuse_development(registry.database()).await?;
-    let listener = listener::bind("--listen", settings.listen).await?;
-    registry.serve(listener, shutdown_signal()?).await
+    let shutdown = shutdown_signal()?;
+    let starting = async {
+        let settings = Settings::load(flags, Needs::Everything)?;
+        let registry = open(&settings).await?;
+        run::refuse_development(registry.database()).await?;
+        let listener = listener::bind("--listen", settings.listen).await?;
+        anyhow::Ok((registry, listener))
+    };
+    match shutdown.run_until_cancelled(starting).await.transpose()? {
+        Some((registry, listener)) => registry.serve(listener, shutdown).await,
+        None => Ok(()),
+    }
 }
 
 async fn migrate(flags: &Flags, new_epoch: bool) -> anyhow::Result<()> {

@@ -45,6 +45,8 @@ const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(800);
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
 /// How often expired rows are deleted.
 const DELETION_PERIOD: Duration = Duration::from_secs(60);
+/// The exit status of a process that SIGINT ended, as shells report it.
+const INTERRUPTED: i32 = 130;
 /// How long the database may take to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -245,6 +247,7 @@ async fn report_readiness(
     stop.run_until_cancelled(checks).await;
     ready.store(false, Ordering::Relaxed);
     health.set_serving(false).await;
+    health.end_watches().await;
 }
 
 async fn check_ready(service: &impl Service) -> anyhow::Result<()> {
@@ -284,7 +287,9 @@ fn every(period: Duration) -> Interval {
     ticks
 }
 
-/// Returns a token that the first SIGTERM, SIGINT or SIGHUP cancels.
+/// Returns a token that the first SIGTERM, SIGINT or SIGHUP cancels. A SIGINT after that ends the process.
+///
+/// Call it before anything that takes time: until then, the first process of a container ignores them all.
 pub fn shutdown_signal() -> io::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
@@ -301,6 +306,9 @@ pub fn shutdown_signal() -> io::Result<CancellationToken> {
         }
         tracing::info!("stopping");
         cancelled.cancel();
+        // A person who presses Ctrl-C again does not want to wait for the calls under way.
+        interrupt.recv().await;
+        std::process::exit(INTERRUPTED);
     });
     Ok(token)
 }
