@@ -62,10 +62,12 @@ impl Problems {
     pub fn finish<T>(self, settings: T) -> Result<T, ConfigError> {
         match self.found.is_empty() {
             true => Ok(settings),
-            false => Err(ConfigError(
-                self.found.into_iter().map(|(_, text)| text).collect(),
-            )),
+            false => Err(self.into_error()),
         }
+    }
+
+    fn into_error(self) -> ConfigError {
+        ConfigError(self.found.into_iter().map(|(_, text)| text).collect())
     }
 }
 
@@ -119,7 +121,10 @@ fn load_from<T: DeserializeOwned>(
         }
     }
     if let Some(path) = file {
-        let keys = read_file(&path, &mut problems);
+        let Some(keys) = read_file(&path, &mut problems) else {
+            // What the file would set would be missing, too.
+            return Err(problems.into_error());
+        };
         // Puts them first, so that the variables override them.
         written.splice(0..0, keys);
     }
@@ -147,7 +152,7 @@ fn load_from<T: DeserializeOwned>(
                 let (key, problem) = describe(&error);
                 problems.add(&key, &problem);
                 if values.remove(&key).is_none() {
-                    return Err(problems.finish(()).err().unwrap_or(ConfigError(Vec::new())));
+                    return Err(problems.into_error());
                 }
             }
         }
@@ -156,14 +161,14 @@ fn load_from<T: DeserializeOwned>(
     problems.finish(settings)
 }
 
-/// Reads a TOML file: each key, its name for problems, and its value. The file may hold a password, so it must be
+/// Reads a TOML file: each key, its name for problems, and its value. Returns `None` after a problem. The file may hold a password, so it must be
 /// private.
-fn read_file(path: &str, problems: &mut Problems) -> Vec<(String, String, Value)> {
+fn read_file(path: &str, problems: &mut Problems) -> Option<Vec<(String, String, Value)>> {
     let text = match read_secret_text(Path::new(path), MAX_FILE_BYTES) {
         Ok(text) => text,
         Err(error) => {
             problems.add_named("config", format!("{path} {error}"));
-            return Vec::new();
+            return None;
         }
     };
     let line = |span: Range<usize>| text[..span.start.min(text.len())].matches('\n').count() + 1;
@@ -172,7 +177,7 @@ fn read_file(path: &str, problems: &mut Problems) -> Vec<(String, String, Value)
         Err(error) => {
             let line = error.span().map_or(1, line);
             problems.add_named("config", format!("{path}, line {line}: not valid TOML"));
-            return Vec::new();
+            return None;
         }
     };
     let key = |(key, value): (Spanned<String>, toml::Value)| {
@@ -180,7 +185,7 @@ fn read_file(path: &str, problems: &mut Problems) -> Vec<(String, String, Value)
         // Every TOML value converts to a figment value, so this skips none.
         Some((key.into_inner(), name, Value::serialize(value).ok()?))
     };
-    keys.into_iter().filter_map(key).collect()
+    Some(keys.into_iter().filter_map(key).collect())
 }
 
 /// Returns whether a variable describes a Kubernetes service whose name begins like the prefix, such as

@@ -20,7 +20,7 @@ use self::connection::Connection;
 use crate::rpc::{config::require_loopback, middleware::Routes};
 
 mod connection;
-mod life;
+mod lifecycle;
 
 /// The most bytes of headers in a request.
 pub const MAX_HEADER_BYTES: u32 = 16 * 1024;
@@ -94,10 +94,10 @@ async fn serve<IO>(
 {
     let connections = TaskTracker::new();
     let slots = Arc::new(Semaphore::new(max_connections()));
-    let mut last_logged = None;
+    let (mut limit_logged, mut failure_logged) = (None, None);
     let accepting = async {
         loop {
-            if slots.available_permits() == 0 && is_due(&mut last_logged) {
+            if slots.available_permits() == 0 && is_due(&mut limit_logged) {
                 tracing::warn!("the connection limit is reached, so new connections wait");
             }
             // The semaphore is never closed.
@@ -109,7 +109,7 @@ async fn serve<IO>(
                 // The client went away before its connection was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) => {
-                    if is_due(&mut last_logged) {
+                    if is_due(&mut failure_logged) {
                         tracing::warn!(reason = %error, "connections can't be accepted");
                     }
                     sleep(ACCEPT_PAUSE).await;
@@ -120,7 +120,7 @@ async fn serve<IO>(
             let _ = stream.set_nodelay(true);
             let (server, routes, stop) = (server.clone(), routes.clone(), stop.clone());
             connections.spawn(async move {
-                life::serve(stream, wrap, &server, routes, &stop).await;
+                lifecycle::serve(stream, wrap, &server, routes, &stop).await;
                 drop(slot);
             });
         }

@@ -15,13 +15,19 @@ use sea_orm::{
 };
 use tokio::{task::JoinSet, time::timeout};
 
-use super::{
-    StoreError, checkpoint,
+use self::{
     connection::Transaction,
     heartbeat::Heartbeat,
     pool::{Options, Pool, Suspicion, WAIT_TIMEOUT},
 };
+use super::StoreError;
 use crate::clock::Clock;
+
+mod checkpoint;
+pub(super) mod connection;
+pub(super) mod heartbeat;
+pub(super) mod pool;
+pub(super) mod sqlite_files;
 
 const POSTGRES_READERS: usize = 8;
 pub(super) const POSTGRES_WRITERS: usize = 8;

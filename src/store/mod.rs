@@ -7,25 +7,18 @@
 pub mod audit;
 pub mod batch;
 pub mod change;
-mod checkpoint;
-mod connection;
 mod database;
 mod error;
-mod heartbeat;
 pub mod idempotency;
 pub mod keyring;
 mod migration;
 pub mod origin;
-mod pool;
-mod sqlite_files;
 mod tables;
 
-pub use connection::Transaction;
-pub use database::Database;
+pub use database::{Database, connection::Transaction, pool::Pool};
 pub use error::StoreError;
 pub use idempotency::Creation;
 pub use migration::{create_index, create_table, create_unique_index};
-pub use pool::Pool;
 pub use tables::create_tables;
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use sea_orm_migration::{DbErr, SchemaManager, prelude::Expr, schema::*};
 
 use super::{
     audit::not_issued,
-    change, heartbeat,
+    change,
+    database::heartbeat,
     migration::{create_index, create_partial_index, create_table},
 };
 

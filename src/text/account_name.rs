@@ -38,8 +38,8 @@ impl AccountName {
     pub fn parse(text: &str) -> Result<Self, NotAnAccountName> {
         let mapping = Mapping::new();
         let text = text.trim_matches(|c: char| c.is_whitespace() || mapping.removes(c));
-        // Bounds the work on oversize input: allows four bytes for each character.
-        if text.len() > MAX_CHARS * 4 || text.chars().any(is_rejected) {
+        // Bounds the work on oversize input. A decomposed character can take more bytes than its composed form.
+        if text.len() > MAX_CHARS * 16 || text.chars().any(is_rejected) {
             return Err(NotAnAccountName);
         }
         let name = mapping.normal_form(text);
@@ -47,6 +47,12 @@ impl AccountName {
             return Err(NotAnAccountName);
         }
         Ok(Self(name))
+    }
+
+    /// Returns the normal forms of the parts of a text that lie between characters that no account name holds.
+    pub fn normal_parts(text: &str) -> impl Iterator<Item = Zeroizing<String>> {
+        text.split(is_rejected)
+            .map(|part| Mapping::new().normal_form(part))
     }
 
     /// Returns the normal form, which is personal data.
@@ -218,6 +224,10 @@ mod tests {
             assert_eq!(AccountName::parse(bad).err(), Some(NotAnAccountName), "{bad:?}");
         }
         assert!(name(&"ä".repeat(320)).is_some() && name(&"𝒳".repeat(320)).is_some());
+        for (composed, decomposed) in [("각", "\u{1100}\u{1161}\u{11a8}"), ("ệ", "e\u{323}\u{302}")] {
+            let (composed, decomposed) = (name(&composed.repeat(320)), name(&decomposed.repeat(320)));
+            assert!(composed.is_some() && composed == decomposed);
+        }
     }
 
     #[test]

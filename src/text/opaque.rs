@@ -178,6 +178,11 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     out
 }
 
+/// Returns the SHA-256 of some texts, with NUL between them. One of them is a secret.
+pub fn sha256_of_parts(parts: &[&str]) -> [u8; 32] {
+    sha256(Zeroizing::new(parts.join("\0")).as_bytes())
+}
+
 /// Joins the parts and appends their checksum.
 fn with_checksum(parts: &[&str]) -> Zeroizing<String> {
     let mut text = join(parts, CHECKSUM_DIGITS);

@@ -172,20 +172,21 @@ impl Store {
         let origin = Origin::system("registry-service");
         let mut changes = Vec::with_capacity(expired.len());
         for row in &expired {
-            self.end_unopened(&tx, &origin, row).await?;
-            changes.push(changed(&ids(row)?.0));
+            if self.end_unopened(&tx, &origin, row).await? {
+                changes.push(changed(&ids(row)?.0));
+            }
         }
         change::publish(&tx, &changes, now).await?;
-        commit(tx, expired.len()).await
+        commit(tx, changes.len()).await
     }
 
-    /// Ends a link that was not opened, and its secret. Does nothing if the link was opened or ended after `row` was
-    /// read.
-    async fn end_unopened(&self, tx: &Transaction, origin: &Origin, row: &Model) -> Result<()> {
+    /// Ends a link that was not opened, and its secret. Returns whether it did: it does nothing if the link was opened or
+    /// ended after `row` was read.
+    async fn end_unopened(&self, tx: &Transaction, origin: &Origin, row: &Model) -> Result<bool> {
         let now = self.now();
         let ended = ending(now).filter(Column::DeliveryId.eq(row.delivery_id.as_str()));
         if ended.exec(tx).await?.rows_affected == 0 {
-            return Ok(());
+            return Ok(false);
         }
         let (client_id, secret_id) = ids(row)?;
         end(tx, &secret_id, Reason::Unclaimed, now).await?;
@@ -193,7 +194,8 @@ impl Store {
             .client(&client_id)
             .subject(row.delivery_id.as_str())
             .detail("secret_id", secret_id.as_str());
-        self.audit(tx, origin, event).await
+        self.audit(tx, origin, event).await?;
+        Ok(true)
     }
 }
 

@@ -16,7 +16,11 @@ use sea_orm::{
 
 use super::group_commit::Work;
 use crate::{
-    store::{Database, StoreError, audit::Record, connection::Connection, pool::Session},
+    store::{
+        Database, StoreError,
+        audit::Record,
+        database::{connection::Connection, pool::Session},
+    },
     text::id::{ClientId, TenantId},
 };
 

@@ -5,7 +5,7 @@ use accord::{
     store::Creation,
     text::{
         id::{ClientId, ScopeName, SetupId, TenantId},
-        opaque::{OpaqueToken, sha256},
+        opaque::{OpaqueToken, sha256_of_parts},
         validation::Violations,
     },
 };
@@ -189,8 +189,7 @@ impl Call {
         content: Zeroizing<String>,
     ) -> Creation {
         let parts = ["accord decision v1", &self.admin_session, setup.setup_id.as_str()];
-        let digest = sha256(Zeroizing::new(parts.join("\0")).as_bytes());
-        let request_id = digest
+        let request_id = sha256_of_parts(&parts)
             .first_chunk()
             .map(|bytes| Builder::from_random_bytes(*bytes).into_uuid());
         Creation {

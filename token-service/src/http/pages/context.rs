@@ -13,7 +13,7 @@ use accord::{
     rpc::auth::{Caller, Principal, WorkloadKind},
     text::{
         id::{SetupId, WorkloadId},
-        opaque::{OpaqueToken, TokenKind, sha256},
+        opaque::{OpaqueToken, TokenKind, sha256_of_parts},
     },
 };
 use askama::Template;
@@ -212,7 +212,7 @@ impl PageContext {
             self.tenant.tenant_id.as_str(),
             self.cookies.get(&session_name(&self.tenant)),
         ];
-        URL_SAFE_NO_PAD.encode(sha256(parts.join("\0").as_bytes()))
+        URL_SAFE_NO_PAD.encode(sha256_of_parts(&parts))
     }
 }
 

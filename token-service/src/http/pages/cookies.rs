@@ -3,7 +3,7 @@
 
 use accord::{
     random::Random,
-    text::opaque::{OpaqueToken, sha256},
+    text::opaque::{OpaqueToken, sha256_of_parts},
 };
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -70,7 +70,7 @@ impl Cookies {
     /// button repeats the first.
     pub(super) fn request_id(&self, link: &OpaqueToken) -> Uuid {
         let parts = ["accord link v1", self.seed(), link.expose()];
-        let digest = sha256(parts.join("\0").as_bytes());
+        let digest = sha256_of_parts(&parts);
         let mut half = [0; 16];
         half.copy_from_slice(&digest[..16]);
         Builder::from_random_bytes(half).into_uuid()

@@ -249,8 +249,8 @@ fn wrong_claims(world: &World) -> Vec<(&'static str, Value, String)> {
         ("exp", json!((now + 60).to_string()), "number of seconds".into()),
         ("nbf", json!(now + 61), now.to_string()),
         ("iat", json!(now + 61), now.to_string()),
-        ("jti", json!(""), "text".into()),
-        ("jti", Value::Null, "text".into()),
+        ("jti", json!(""), "string".into()),
+        ("jti", Value::Null, "string".into()),
         ("sub", json!("somebody"), world.client_id.clone()),
         (
             "sub",

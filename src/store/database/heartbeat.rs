@@ -12,12 +12,12 @@ use sea_orm_migration::prelude::{Expr, OnConflict, Query};
 use super::{StoreError, pool::Pool};
 
 /// The table of the heartbeat, with one row.
-pub(super) const TABLE: &str = "heartbeat";
+pub(in crate::store) const TABLE: &str = "heartbeat";
 /// How long a proof counts for facts in memory.
 const PROOF_PERIOD: Duration = Duration::from_millis(200);
 
 /// The connections for heartbeats, and what the last ones proved.
-pub(super) struct Heartbeat {
+pub(in crate::store) struct Heartbeat {
     pool: Pool,
     state: Mutex<State>,
 }
@@ -31,14 +31,14 @@ struct State {
 }
 
 impl Heartbeat {
-    pub(super) fn new(pool: Pool) -> Self {
+    pub(in crate::store) fn new(pool: Pool) -> Self {
         Self {
             pool,
             state: Mutex::default(),
         }
     }
 
-    pub(super) fn pool(&self) -> &Pool {
+    pub(in crate::store) fn pool(&self) -> &Pool {
         &self.pool
     }
 
@@ -47,19 +47,19 @@ impl Heartbeat {
     }
 
     /// Whether one was committed that began within the last 200 ms.
-    pub(super) fn is_proven(&self) -> bool {
+    pub(in crate::store) fn is_proven(&self) -> bool {
         let proven_at = self.state().proven_at;
         proven_at.is_some_and(|at| at.elapsed() < PROOF_PERIOD)
     }
 
     /// Notes that one failed.
-    pub(super) fn fail(&self) {
+    pub(in crate::store) fn fail(&self) {
         self.state().has_failed = true;
     }
 
     /// Writes and commits one. After a failure the first one that is committed makes all older connections suspect: they
     /// may lead to an old primary, which still answers what they read.
-    pub(super) async fn beat(&self) -> Result<(), StoreError> {
+    pub(in crate::store) async fn beat(&self) -> Result<(), StoreError> {
         let began = Instant::now();
         let next = Expr::col((TABLE, "beat")).add(1);
         let beat = Query::insert()

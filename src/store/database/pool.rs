@@ -2,7 +2,7 @@
 //! it back never does: a database that keeps silent can't hold a place of the pool.
 //!
 //! The pool of sqlx pings each returned connection without a limit
-//! ([decision 22](../../docs/decisions/0022-a-pool-that-outlives-its-database.md)).
+//! ([decision 22](../../../docs/decisions/0022-a-pool-that-outlives-its-database.md)).
 
 use std::{
     io,
@@ -25,7 +25,7 @@ use sea_orm::{
 use super::sqlite_files::{FileId, SqliteFiles, file_id};
 
 /// How long an operation waits for a free connection.
-pub(super) const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(in crate::store) const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long opening a connection may take.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a connection to PostgreSQL may be idle. The network may drop an idle connection without a word.
@@ -51,20 +51,20 @@ const SESSION: &str =
 pub struct Pool(managed::Pool<Opener>);
 
 /// Opens the connections of a pool.
-pub(super) struct Opener {
+pub(in crate::store) struct Opener {
     options: Options,
-    pub(super) suspicion: Arc<Suspicion>,
+    pub(in crate::store) suspicion: Arc<Suspicion>,
 }
 
 /// What leads to a database.
 #[derive(Clone)]
-pub(super) enum Options {
+pub(in crate::store) enum Options {
     Sqlite(SqliteConnectOptions, Arc<SqliteFiles>),
     Postgres(PgConnectOptions),
 }
 
 /// A connection of the driver.
-pub(super) enum Session {
+pub(in crate::store) enum Session {
     /// With the files that it has open.
     Sqlite(SqliteConnection, Arc<[Option<FileId>; 3]>),
     Postgres(PgConnection),
@@ -72,17 +72,17 @@ pub(super) enum Session {
 
 /// When connections were last found to be dead. All that were last taken out before are discarded.
 #[derive(Default)]
-pub(super) struct Suspicion(Mutex<Option<Instant>>);
+pub(in crate::store) struct Suspicion(Mutex<Option<Instant>>);
 
 impl Suspicion {
     /// Makes every idle connection suspect.
-    pub(super) fn raise(&self) {
+    pub(in crate::store) fn raise(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// Does the same, unless it was done a moment ago: while a database refuses every call, calls would open connections
     /// all the time.
-    pub(super) fn raise_now_and_then(&self) {
+    pub(in crate::store) fn raise_now_and_then(&self) {
         if self
             .since()
             .is_none_or(|since| since.elapsed() > SUSPICION_PERIOD)
@@ -97,7 +97,11 @@ impl Suspicion {
 }
 
 impl Pool {
-    pub(super) fn new(size: usize, options: Options, suspicion: Arc<Suspicion>) -> Result<Self, SqlxError> {
+    pub(in crate::store) fn new(
+        size: usize,
+        options: Options,
+        suspicion: Arc<Suspicion>,
+    ) -> Result<Self, SqlxError> {
         let config = PoolConfig {
             max_size: size,
             timeouts: Timeouts {
@@ -116,7 +120,7 @@ impl Pool {
     }
 
     /// Takes a connection out, or opens one.
-    pub(super) async fn acquire(&self) -> Result<TakenOut, SqlxError> {
+    pub(in crate::store) async fn acquire(&self) -> Result<TakenOut, SqlxError> {
         if let Options::Sqlite(options, files) = self.options()
             && files.are_lost(options.get_filename())
         {
@@ -130,15 +134,15 @@ impl Pool {
         })
     }
 
-    pub(super) fn options(&self) -> &Options {
+    pub(in crate::store) fn options(&self) -> &Options {
         &self.0.manager().options
     }
 
-    pub(super) fn suspicion(&self) -> &Suspicion {
+    pub(in crate::store) fn suspicion(&self) -> &Suspicion {
         &self.0.manager().suspicion
     }
 
-    pub(super) fn backend(&self) -> DatabaseBackend {
+    pub(in crate::store) fn backend(&self) -> DatabaseBackend {
         match self.options() {
             Options::Sqlite(..) => DatabaseBackend::Sqlite,
             Options::Postgres(_) => DatabaseBackend::Postgres,
@@ -146,14 +150,14 @@ impl Pool {
     }
 
     /// Closes idle connections that are suspect or old.
-    pub(super) fn discard_stale(&self) {
+    pub(in crate::store) fn discard_stale(&self) {
         let opener = self.0.manager();
         self.0
             .retain(|session, metrics| !opener.is_stale(session, &metrics));
     }
 
     /// Closes the pool. Connections in use are closed when they come back.
-    pub(super) async fn close(&self) {
+    pub(in crate::store) async fn close(&self) {
         let idle = self.0.retain(|_, _| false).removed;
         self.0.close();
         for session in idle {
@@ -164,7 +168,7 @@ impl Pool {
         }
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(in crate::store) fn is_closed(&self) -> bool {
         self.0.is_closed()
     }
 }
@@ -215,4 +219,4 @@ impl Opener {
 }
 
 /// A connection that is taken out of its pool.
-pub(super) type TakenOut = Object<Opener>;
+pub(in crate::store) type TakenOut = Object<Opener>;

@@ -10,14 +10,14 @@ use std::{
 };
 
 /// The device and the inode of a file.
-pub(super) type FileId = (u64, u64);
+pub(in crate::store) type FileId = (u64, u64);
 
 /// The database, its write-ahead log and the index of the log.
 type Ids = [Option<FileId>; 3];
 
 /// The files of the connections that are open. All pools of a database share it.
 #[derive(Default)]
-pub(super) struct SqliteFiles(Mutex<State>);
+pub(in crate::store) struct SqliteFiles(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -29,7 +29,7 @@ struct State {
 
 impl SqliteFiles {
     /// Notes the files of a connection that has read. The connection keeps what this returns.
-    pub(super) fn opened(&self, database: &Path) -> Arc<Ids> {
+    pub(in crate::store) fn opened(&self, database: &Path) -> Arc<Ids> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.open.upgrade().unwrap_or_else(|| {
             let ids = Arc::new(ids(database));
@@ -40,7 +40,7 @@ impl SqliteFiles {
 
     /// Returns whether log or index were removed or replaced under open connections. No connection may be used or opened
     /// then. Closing the last one saves the old log.
-    pub(super) fn are_lost(&self, database: &Path) -> bool {
+    pub(in crate::store) fn are_lost(&self, database: &Path) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let expected = state.lost.or_else(|| state.open.upgrade().map(|ids| *ids));
         let now = ids(database);
@@ -62,7 +62,7 @@ fn ids(database: &Path) -> Ids {
 }
 
 /// Returns the id of the file at a path; `None` without one.
-pub(super) fn file_id(path: &Path) -> Option<FileId> {
+pub(in crate::store) fn file_id(path: &Path) -> Option<FileId> {
     let metadata = fs::metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino()))
 }

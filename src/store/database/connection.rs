@@ -14,13 +14,10 @@ use sea_orm::{
 use sea_query_sqlx::SqlxValues;
 use tokio::{runtime::Handle, sync::Mutex, time::timeout};
 
-use super::{
-    StoreError,
-    error::Fault,
-    pool::{Pool, Session, TakenOut},
-};
+use super::pool::{Pool, Session, TakenOut};
+use crate::store::{StoreError, error::Fault};
 
-/// How long a statement may take. PostgreSQL gives up before.
+/// How long a statement may take. PostgreSQL gives up a lock before.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection gets to finish what its user left behind.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -32,7 +29,7 @@ const BEGIN_POSTGRES: &str =
 const BEGIN_SQLITE: &str = "BEGIN IMMEDIATE";
 
 /// A connection for one user.
-pub(super) struct Connection {
+pub(in crate::store) struct Connection {
     /// `None` once it was dropped.
     session: Option<TakenOut>,
     state: State,
@@ -40,7 +37,7 @@ pub(super) struct Connection {
 
 /// The state of a connection, for its next user.
 #[derive(Default)]
-pub(super) struct State {
+pub(in crate::store) struct State {
     /// A statement is under way. Its user may stop waiting at any moment.
     is_running: bool,
     in_transaction: bool,
@@ -83,7 +80,7 @@ where
 
 impl State {
     /// Runs a statement within its time limit, and notes what its outcome says about the connection.
-    pub(super) async fn watch<T>(
+    pub(in crate::store) async fn watch<T>(
         &mut self,
         work: impl Future<Output = Result<T, SqlxError>>,
     ) -> Result<T, SqlxError> {
@@ -107,7 +104,7 @@ impl Connection {
     }
 
     /// Returns the driver's connection, and the state that must watch what runs on it.
-    pub(super) fn parts(&mut self) -> Result<(&mut Session, &mut State), SqlxError> {
+    pub(in crate::store) fn parts(&mut self) -> Result<(&mut Session, &mut State), SqlxError> {
         let session = self.session.as_mut().ok_or(SqlxError::PoolClosed)?;
         Ok((&mut **session, &mut self.state))
     }
@@ -131,7 +128,7 @@ impl Connection {
     }
 
     /// Executes statements without arguments.
-    pub(super) async fn execute_text(&mut self, sql: &str) -> Result<ExecResult, SqlxError> {
+    pub(in crate::store) async fn execute_text(&mut self, sql: &str) -> Result<ExecResult, SqlxError> {
         run!(self, conn => conn.execute(AssertSqlSafe(sql)).await.map(ExecResult::from))
     }
 
@@ -152,7 +149,7 @@ impl Connection {
     }
 
     /// Returns whether the connection was lost, so that a new one may have success.
-    pub(super) fn is_lost(&self) -> bool {
+    pub(in crate::store) fn is_lost(&self) -> bool {
         self.state.fault == Some(Fault::Lost)
     }
 
@@ -222,14 +219,14 @@ impl Transaction {
 
 impl Pool {
     /// Takes a connection out, or opens one. An error tells that no statement has run.
-    pub(super) async fn take_out(&self) -> Result<Connection, DbErr> {
+    pub(in crate::store) async fn take_out(&self) -> Result<Connection, DbErr> {
         let session = self.acquire().await;
         let session = session.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))?;
         Ok(Connection::new(session))
     }
 
     /// Begins a transaction. If the connection turns out to be lost, begins on a new one: nothing has happened yet.
-    pub(super) async fn begin(&self) -> Result<Transaction, StoreError> {
+    pub(in crate::store) async fn begin(&self) -> Result<Transaction, StoreError> {
         let mut connection = self.take_out().await?;
         if let Err(error) = connection.begin().await {
             if !connection.is_lost() {
@@ -326,5 +323,5 @@ fn query_error(error: SqlxError) -> DbErr {
 }
 
 #[cfg(test)]
-#[path = "tests/connection.rs"]
+#[path = "../tests/connection.rs"]
 mod tests;

@@ -14,7 +14,7 @@ const PERIOD: Duration = Duration::from_millis(500);
 const LONG: i32 = 4_000;
 
 /// Starts the task. It ends when it is dropped or the pools close.
-pub(super) fn start(reader: Pool, writer: Pool) -> JoinSet<()> {
+pub(in crate::store) fn start(reader: Pool, writer: Pool) -> JoinSet<()> {
     let mut task = JoinSet::new();
     task.spawn(async move {
         while !reader.is_closed() {
