@@ -12,9 +12,11 @@ use sea_orm_migration::{
     schema::integer,
 };
 
-use super::{Database, StoreError, tables::COUNTER_TABLE};
+use super::{Database, StoreError};
 
 const LOCK_TABLE: &str = "migration_lock";
+/// A table that every service has, whatever its migrations are called.
+pub(super) const COUNTER_TABLE: &str = "change_counter";
 /// How often the lock table's creation is tried: PostgreSQL's CREATE TABLE IF NOT EXISTS fails in a race.
 const LOCK_ATTEMPTS: usize = 5;
 

@@ -7,11 +7,8 @@ use super::{
     audit::not_issued,
     change,
     database::heartbeat,
-    migration::{create_index, create_partial_index, create_table},
+    migration::{COUNTER_TABLE, create_index, create_partial_index, create_table},
 };
-
-/// The table of the change counter, which every service has.
-pub(super) const COUNTER_TABLE: &str = "change_counter";
 
 /// Creates the tables of [`crate::store`]. Each service's migration calls it.
 ///

@@ -182,7 +182,7 @@ impl managed::Manager for Opener {
             Options::Sqlite(options, files) => {
                 let mut conn = options.connect().await?;
                 // The first statement opens the log and its index.
-                conn.execute("SELECT count(*) FROM sqlite_schema").await?;
+                conn.execute("PRAGMA schema_version").await?;
                 Ok(Session::Sqlite(conn, files.opened(options.get_filename())))
             }
             Options::Postgres(options) => {
