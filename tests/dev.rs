@@ -10,6 +10,7 @@ tests!(
     dev_json_is_private_and_is_there_only_while_the_environment_answers,
     a_data_directory_has_one_process_and_is_usable_after_a_kill,
     a_taken_port_is_an_error,
+    a_data_directory_may_have_any_name,
     the_environment_listens_on_loopback_only,
 );
 
@@ -101,6 +102,25 @@ async fn a_taken_port_is_an_error() {
         assert!(!process.wait().success());
         assert!(process.stderr().contains(&address), "{}", process.stderr());
         assert!(!DevFile::path(&directory.path().join("accord-data")).exists());
+    }
+}
+
+async fn a_data_directory_may_have_any_name() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["a b", "a%20b", "a?b#c", "100%"] {
+        let mut command = accord();
+        command
+            .current_dir(directory.path())
+            .args(["dev", "--registry-listen", "127.0.0.1:0", "--data-dir", name])
+            .args(["--token-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
+        let mut process = Process::start(command, directory.path(), "dev");
+        let data_dir = directory.path().join(name);
+        process.wait_for("dev.json", |_| DevFile::read(&data_dir).ok());
+        process.signal("TERM");
+        assert!(process.wait().success());
+        for database in ["registry.db", "token.db"] {
+            assert!(data_dir.join(database).exists(), "{name}/{database}");
+        }
     }
 }
 

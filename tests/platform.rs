@@ -2,22 +2,24 @@
 
 use std::{
     fs::{self, File},
-    io::Read,
-    net::TcpStream,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
 use accord_cli::{call::open, dev_file::DevFile};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::harness::process::accord;
+use crate::harness::process::{Process, accord};
 
 tests!(
     check_config_reports_every_problem_of_a_service,
     data_of_accord_dev_are_refused,
+    a_signal_during_the_start_ends_the_service,
+    a_second_interrupt_ends_calls_under_way,
     a_closed_log_pipe_stops_nothing,
     a_full_log_pipe_stops_nothing,
     without_file_descriptors_open_connections_are_served,
@@ -104,9 +106,83 @@ async fn check_config_reports_every_problem_of_a_service() {
     };
     assert!(refused(run("check-config")).contains("run `migrate` first"));
     assert!(!at("registry.db").exists());
+    assert!(refused(run("serve")).contains("run `migrate` first"));
+    assert!(!at("registry.db").exists());
     assert!(run("migrate").status().unwrap().success());
     let output = run("check-config").output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+
+    // Another master key, and another service.
+    let mut operator = accord();
+    operator
+        .args(["registry", "operator", "create", "ada", "--role", "admin"])
+        .args(["--database-url", &database, "--master-key-file"])
+        .arg(at("key"));
+    assert!(operator.output().unwrap().status.success());
+    write(&at("key"), &[8; 32], 0o600);
+    for command in ["check-config", "serve"] {
+        let stderr = refused(run(command));
+        assert!(stderr.contains("is wrapped by the master key"), "{stderr}");
+    }
+    let mut migrate = accord();
+    migrate.args(["token", "migrate", "--database-url", &database]);
+    let stderr = refused(migrate);
+    assert!(stderr.contains("another service uses this database"), "{stderr}");
+}
+
+/// A service that waits at its start for a database that says nothing.
+async fn a_signal_during_the_start_ends_the_service() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("key");
+    write(&key, &[7; 32], 0o600);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let database = format!(
+        "postgres://u@{}/registry?sslmode=disable",
+        silent.local_addr().unwrap()
+    );
+    let mut serve = accord();
+    serve
+        .args(["registry", "serve", "--public-base-url", "https://auth.example"])
+        .args([
+            "--listen",
+            "127.0.0.1:0",
+            "--database-url",
+            &database,
+            "--master-key-file",
+        ])
+        .arg(&key);
+    let mut process = Process::start(serve, directory.path(), "registry");
+    let _connection = silent.accept().unwrap();
+    process.signal("TERM");
+    assert!(process.wait().success(), "{}", process.stderr());
+    assert!(process.stderr().contains("stopping"), "{}", process.stderr());
+}
+
+async fn a_second_interrupt_ends_calls_under_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let mut environment = Environment::start(directory.path(), accord(), File::create(&log).unwrap().into());
+    let mut connection = TcpStream::connect(environment.file.http_url.trim_start_matches("http://")).unwrap();
+    let half = format!(
+        "POST /{}/oauth2/token HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-www-form-urlencoded\r\n\
+         content-length: 9\r\nexpect: 100-continue\r\n\r\n",
+        environment.file.tenant_id
+    );
+    connection.write_all(half.as_bytes()).unwrap();
+    // The call has begun.
+    connection.read_exact(&mut [0; 20]).unwrap();
+    let started = Instant::now();
+    environment.signal("INT");
+    wait_for("the stop", || {
+        fs::read_to_string(&log).unwrap().contains("stopping")
+    });
+    environment.signal("INT");
+    assert_eq!(environment.wait().code(), Some(130));
+    assert!(
+        started.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        started.elapsed()
+    );
 }
 
 async fn data_of_accord_dev_are_refused() {
@@ -198,7 +274,6 @@ async fn without_file_descriptors_open_connections_are_served() {
     let mut idle: Vec<_> = (0..60).flat_map(|_| addresses.iter().map(connect)).collect();
     // HTTP/2 prefaces, so that the connections stay.
     for connection in &mut idle {
-        use std::io::Write;
         connection
             .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
             .unwrap();
@@ -270,23 +345,25 @@ impl Environment {
         request.send().await.unwrap().status().as_u16()
     }
 
-    /// Stops it by SIGTERM, and waits for its end.
-    fn stop(&mut self) {
-        let pid = self.process.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
-        let process = &mut self.process;
+    fn signal(&self, name: &str) {
+        let mut kill = Command::new("kill");
+        kill.args([format!("-{name}"), self.process.id().to_string()]);
+        assert!(kill.status().unwrap().success());
+    }
+
+    fn wait(&mut self) -> ExitStatus {
         let mut status = None;
         wait_for("the end", || {
-            status = process.try_wait().unwrap();
+            status = self.process.try_wait().unwrap();
             status.is_some()
         });
-        assert!(status.unwrap().success(), "{status:?}");
+        status.unwrap()
+    }
+
+    /// Stops it by SIGTERM, and waits for its end.
+    fn stop(&mut self) {
+        self.signal("TERM");
+        assert!(self.wait().success());
     }
 }
 

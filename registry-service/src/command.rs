@@ -31,7 +31,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve { flags } => serve(&flags).await,
         Command::CheckConfig { flags } => {
             let settings = Settings::load(&flags, Needs::Everything)?;
-            run::check::<Migrator>(&settings.database_url).await
+            run::check::<Migrator>(&settings.database_url, &settings.master_key_file).await
         }
         Command::Migrate { flags, new_epoch } => migrate(&flags, new_epoch).await,
         Command::Operator {
@@ -62,11 +62,18 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
 
 async fn serve(flags: &Flags) -> anyhow::Result<()> {
     let _log = telemetry::init("registry-service");
-    let settings = Settings::load(flags, Needs::Everything)?;
-    let registry = open(&settings).await?;
-    run::refuse_development(registry.database()).await?;
-    let listener = listener::bind("--listen", settings.listen).await?;
-    registry.serve(listener, shutdown_signal()?).await
+    let shutdown = shutdown_signal()?;
+    let starting = async {
+        let settings = Settings::load(flags, Needs::Everything)?;
+        let registry = open(&settings).await?;
+        run::refuse_development(registry.database()).await?;
+        let listener = listener::bind("--listen", settings.listen).await?;
+        anyhow::Ok((registry, listener))
+    };
+    match shutdown.run_until_cancelled(starting).await.transpose()? {
+        Some((registry, listener)) => registry.serve(listener, shutdown).await,
+        None => Ok(()),
+    }
 }
 
 async fn migrate(flags: &Flags, new_epoch: bool) -> anyhow::Result<()> {

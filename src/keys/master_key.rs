@@ -1,6 +1,11 @@
 //! The key that wraps the keyring: its trait, and the implementation over a file.
 
-use std::{fmt, fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{
+    fmt, fs,
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
 
 use aws_lc_rs::{
     aead::LessSafeKey,
@@ -54,7 +59,8 @@ impl FileMasterKey {
         Self::new(&bytes)
     }
 
-    /// Generates a key and writes it to a new file that only its owner can read (mode 0600).
+    /// Generates a key and writes it to a new file that only its owner can read (mode 0600). A file beside it, which is
+    /// renamed, holds it until it is complete, so that a full disk or a crash leaves no half of a key.
     ///
     /// # Errors
     /// [`KeyError::File`] if the file exists or can't be written.
@@ -63,9 +69,15 @@ impl FileMasterKey {
         random.fill(bytes.as_mut_slice());
         let mut options = fs::OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
-        let mut file = options.open(path)?;
+        if path.exists() {
+            return Err(io::Error::from(io::ErrorKind::AlreadyExists).into());
+        }
+        let partial = path.with_extension("partial");
+        let _ = fs::remove_file(&partial);
+        let mut file = options.open(&partial)?;
         file.write_all(bytes.as_slice())?;
         file.sync_all()?;
+        fs::rename(&partial, path)?;
         Self::new(bytes.as_slice())
     }
 
@@ -130,6 +142,16 @@ mod tests {
             debug.contains("[redacted]")
                 && !debug.contains(&format!("{:02x}{:02x}{:02x}", bytes[0], bytes[1], bytes[2]))
         );
+    }
+
+    #[test]
+    fn a_key_that_was_written_in_part_is_no_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("master.key");
+        fs::write(dir.path().join("master.partial"), [1; 7]).unwrap();
+        FileMasterKey::create(&path, &SeededRandom::new(1)).unwrap();
+        FileMasterKey::load(&path).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

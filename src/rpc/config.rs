@@ -216,17 +216,16 @@ fn is_service_link(key: &str, value: &str) -> bool {
 /// Returns the key and the problem of a figment error. The problem does not hold the value.
 fn describe(error: &figment::Error) -> (String, String) {
     let path = error.path.join(".");
+    let address = "must be an IP address and a port, such as 127.0.0.1:50051";
     match &error.kind {
         Kind::UnknownField(name, _) => (name.clone(), "is unknown".to_owned()),
         Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => match expected.as_str() {
             "a boolean" => (path, "must be true or false".to_owned()),
+            "socket address" => (path, address.to_owned()),
             number if number.starts_with(['u', 'i']) => (path, "must be a whole number".to_owned()),
             expected => (path, format!("must be {expected}")),
         },
-        Kind::Message(text) if text.contains("socket address") => (
-            path,
-            "must be an IP address and a port, such as 127.0.0.1:50051".to_owned(),
-        ),
+        Kind::Message(text) if text.contains("socket address") => (path, address.to_owned()),
         _ => (path, "can't be used".to_owned()),
     }
 }

@@ -48,6 +48,14 @@ impl Health {
             self.reporter.set_service_status(service, status).await;
         }
     }
+
+    /// Ends all streams of `Watch`, after they have told the last status. Otherwise they would last as long as the drain.
+    pub(super) async fn end_watches(&self) {
+        let mut reporter = self.reporter.clone();
+        for service in self.services.iter().copied().chain([""]) {
+            reporter.clear_service_status(service).await;
+        }
+    }
 }
 
 /// Adds health and reflection (v1 and v1alpha) to `routes`. `services` holds the full names of the services.

@@ -6,14 +6,21 @@ use axum::{
     Router,
     body::Body,
     extract::{DefaultBodyLimit, MatchedPath},
-    http::{HeaderValue, Request, Response, header::X_CONTENT_TYPE_OPTIONS},
+    http::{
+        HeaderValue, Request, Response, Version,
+        header::{HOST, X_CONTENT_TYPE_OPTIONS},
+        uri::Authority,
+    },
 };
-use tonic::Status;
+use tonic::{Code, Status};
 use tower::{Layer, util::MapRequestLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::{
-    rpc::middleware::{self, Protocol, Route, Routes},
+    rpc::{
+        middleware::{self, Protocol, Route, Routes},
+        status::{ErrorReason, Problem},
+    },
     text::id::TenantId,
 };
 
@@ -46,6 +53,18 @@ impl Http {
 impl Protocol for Http {
     fn error(&self, status: Status) -> Response<Body> {
         (self.error)(status)
+    }
+
+    /// Rejects a request of HTTP/1.1 that does not name one host (RFC 9112 §3.2).
+    async fn admit(&self, request: &mut Request<Body>) -> Result<String, Status> {
+        let mut hosts = request.headers().get_all(HOST).iter().map(HeaderValue::as_bytes);
+        let is_host = |host: &[u8]| host.is_empty() || Authority::try_from(host).is_ok();
+        let names_one = hosts.next().is_some_and(is_host) && hosts.next().is_none();
+        if request.version() == Version::HTTP_11 && !names_one {
+            let message = "the request must have one Host header";
+            return Err(Problem::new(Code::InvalidArgument, ErrorReason::InvalidFields, message).into());
+        }
+        Ok(String::new())
     }
 
     fn failure(&self, response: &Response<Body>) -> Option<String> {
@@ -90,6 +109,34 @@ mod tests {
         random::SystemRandom,
         text::opaque::{OpaqueToken, TokenKind},
     };
+
+    #[tokio::test]
+    async fn a_request_of_http_1_1_names_one_host() {
+        let http = Http {
+            router: Router::new(),
+            error: |_| Response::default(),
+        };
+        for (version, hosts, admitted) in [
+            (Version::HTTP_11, &["auth.example:8443"][..], true),
+            (Version::HTTP_11, &["[::1]:8080"], true),
+            (Version::HTTP_11, &[""], true),
+            (Version::HTTP_11, &[], false),
+            (Version::HTTP_11, &["a.example", "a.example"], false),
+            (Version::HTTP_11, &["a.example/path"], false),
+            (Version::HTTP_11, &["a b"], false),
+            // The checks of balancers.
+            (Version::HTTP_10, &[], true),
+            (Version::HTTP_2, &[], true),
+        ] {
+            let mut request = Request::builder().version(version);
+            for host in hosts {
+                request = request.header(HOST, *host);
+            }
+            let mut request = request.body(Body::empty()).unwrap();
+            let outcome = http.admit(&mut request).await;
+            assert_eq!(outcome.is_ok(), admitted, "{version:?} {hosts:?}");
+        }
+    }
 
     #[tokio::test]
     async fn the_log_names_the_route_and_no_other_part_of_a_path() {

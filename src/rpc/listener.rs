@@ -31,7 +31,7 @@ const MAX_CONNECTIONS: u64 = 10_000;
 /// The limit on open files that the process requests from the system.
 const MAX_FILES: u64 = 65_536;
 /// How long calls may continue after the signal to stop.
-const DRAIN: Duration = Duration::from_secs(10);
+pub(super) const DRAIN: Duration = Duration::from_secs(10);
 /// How long an HTTP/1 client may take to send the headers of its next request, including the idle time before them.
 /// Client pools keep idle connections for 60 s, and load balancers for up to 75 s. A server that closed earlier could
 /// drop a request that is on its way.

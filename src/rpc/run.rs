@@ -45,6 +45,8 @@ const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(800);
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
 /// How often expired rows are deleted.
 const DELETION_PERIOD: Duration = Duration::from_secs(60);
+/// The exit status of a process that SIGINT ended, as shells report it.
+const INTERRUPTED: i32 = 130;
 /// How long the database may take to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -123,21 +125,21 @@ pub async fn open<M: MigratorTrait>(
     clock: &dyn Clock,
     random: &dyn Random,
 ) -> anyhow::Result<(Database, Keyring)> {
-    let db = connect(database_url).await?;
+    let db = connect_existing(database_url).await?;
     require_migrated::<M>(&db).await?;
     let master = FileMasterKey::load(master_key_file).context("the master key file")?;
     let keyring = keyring::open(&db, &master, purposes, clock, random).await;
     Ok((db, keyring.context("opening the keyring")?))
 }
 
-/// Checks that a service could serve from its database. Changes nothing.
-pub async fn check<M: MigratorTrait>(database_url: &str) -> anyhow::Result<()> {
-    if origin::is_missing(database_url) {
-        bail!("the database does not exist: run `migrate` first");
-    }
-    let db = connect(database_url).await?;
+/// Checks that a service could serve from its database with its master key. Changes nothing.
+pub async fn check<M: MigratorTrait>(database_url: &str, master_key_file: &Path) -> anyhow::Result<()> {
+    let db = connect_existing(database_url).await?;
     require_migrated::<M>(&db).await?;
-    refuse_development(&db).await
+    refuse_development(&db).await?;
+    let master = FileMasterKey::load(master_key_file).context("the master key file")?;
+    let checked = keyring::check(&db, &master).await;
+    checked.context("opening the keyring")
 }
 
 /// Refuses a database of `accord dev`: a file holds its operators' tokens in plaintext.
@@ -155,6 +157,14 @@ async fn require_migrated<M: MigratorTrait>(db: &Database) -> anyhow::Result<()>
         bail!("the database's schema is not up to date: run `migrate` first");
     }
     Ok(())
+}
+
+/// Connects to a database that was migrated. Creates no file: the path may be wrong.
+async fn connect_existing(database_url: &str) -> anyhow::Result<Database> {
+    if origin::is_missing(database_url) {
+        bail!("the database does not exist: run `migrate` first");
+    }
+    connect(database_url).await
 }
 
 async fn connect(database_url: &str) -> anyhow::Result<Database> {
@@ -237,6 +247,7 @@ async fn report_readiness(
     stop.run_until_cancelled(checks).await;
     ready.store(false, Ordering::Relaxed);
     health.set_serving(false).await;
+    health.end_watches().await;
 }
 
 async fn check_ready(service: &impl Service) -> anyhow::Result<()> {
@@ -276,7 +287,9 @@ fn every(period: Duration) -> Interval {
     ticks
 }
 
-/// Returns a token that the first SIGTERM, SIGINT or SIGHUP cancels.
+/// Returns a token that the first SIGTERM, SIGINT or SIGHUP cancels. A SIGINT after that ends the process.
+///
+/// Call it before anything that takes time: until then, the first process of a container ignores them all.
 pub fn shutdown_signal() -> io::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
@@ -293,6 +306,9 @@ pub fn shutdown_signal() -> io::Result<CancellationToken> {
         }
         tracing::info!("stopping");
         cancelled.cancel();
+        // A person who presses Ctrl-C again does not want to wait for the calls under way.
+        interrupt.recv().await;
+        std::process::exit(INTERRUPTED);
     });
     Ok(token)
 }

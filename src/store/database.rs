@@ -27,6 +27,7 @@ mod checkpoint;
 pub(super) mod connection;
 pub(super) mod heartbeat;
 pub(super) mod pool;
+pub(super) mod sqlite_files;
 
 const POSTGRES_READERS: usize = 8;
 pub(super) const POSTGRES_WRITERS: usize = 8;
@@ -88,7 +89,7 @@ impl Database {
             // Holds an insert of audit events for each number of rows, and all other statements.
             .statement_cache_capacity(256)
             .disable_statement_logging();
-        let options = Options::Sqlite(options);
+        let options = Options::Sqlite(options, Arc::default());
         // The writer first: it switches the file to WAL before readers open it.
         let writer = open(1, options.clone(), Arc::default()).await?;
         let reader = open(SQLITE_READERS, options, Arc::default()).await?;
@@ -146,7 +147,7 @@ impl Database {
     pub(super) async fn schema(&self) -> Result<DatabaseConnection, StoreError> {
         // As many as one migration needs, with the time to wait for another replica's.
         Ok(match self.writer.options().clone() {
-            Options::Sqlite(options) => {
+            Options::Sqlite(options, _) => {
                 let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options);
                 SqlxSqliteConnector::from_sqlx_sqlite_pool(pool.await?)
             }

@@ -39,6 +39,9 @@ pub enum StoreError {
         "an older build created this database: delete it (for `accord dev`, the data directory) and start again"
     )]
     OlderBuild,
+    /// Another service's migrations created the tables, or the record of the migrations is lost.
+    #[error("another service uses this database: each one needs its own")]
+    OtherService,
     /// Any other error of the database: a bug of the program or of the schema.
     #[error("the database failed: {}", describe(.0))]
     Database(DbErr),
@@ -165,13 +168,18 @@ const SESSION_ENDED: [&str; 3] = ["08", "57P", "25P03"];
 /// The SQLSTATE of a statement that took too long or was cancelled.
 const STATEMENT_TIMEOUT: &str = "57014";
 /// SQLSTATEs, or how they start, of failures outside of this program:
-const POSTGRES_UNAVAILABLE: [&str; 12] = [
+const POSTGRES_UNAVAILABLE: [&str; 16] = [
     "08",    // the connection
+    "0A000", // a table has changed under a prepared statement
     "25006", // the database is read-only, as after a failover
     "25P03", // idle in a transaction for too long
     "26",    // a prepared statement is missing: a pooler gave the session to another client
     "28",    // the password or the user is no longer right
     "3D",    // the database is missing
+    // The schema was complete when the service started. The search path leads elsewhere, or somebody restores a copy:
+    "3F",    // a schema is missing
+    "42P01", // a table is missing
+    "42703", // a column is missing
     "42501", // a privilege is missing, or a file: PostgreSQL reports a read-only file system so
     "42P05", // a prepared statement exists: as 26
     "53",    // disk, memory or connections are exhausted
@@ -228,8 +236,10 @@ fn describe(error: &DbErr) -> Cow<'static, str> {
             };
             return format!("{message} (code {code}){hint}").into();
         }
+        (Some(SqlxError::Io(e)), _) if has_only_text(e) => return format!("connection: {e}").into(),
         (Some(SqlxError::Io(e)), _) => return format!("connection: {}", e.kind()).into(),
-        (Some(SqlxError::Tls(_)), _) => "TLS with the database failed",
+        // What is wrong with the server's certificate.
+        (Some(SqlxError::Tls(e)), _) => return format!("TLS with the database failed: {e}").into(),
         (Some(SqlxError::Protocol(_)), _) => "the database violated the protocol",
         (Some(SqlxError::PoolTimedOut), _) | (_, DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)) => {
             "no connection became free in time"
@@ -250,6 +260,12 @@ fn describe(error: &DbErr) -> Cow<'static, str> {
     text.into()
 }
 
+/// Whether neither code nor kind of an error says what failed: the name of a host can't be resolved.
+fn has_only_text(error: &io::Error) -> bool {
+    error.raw_os_error().is_none()
+        && ["other error", "uncategorized error"].contains(&&*error.kind().to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,7 +274,8 @@ mod tests {
     fn whatever_fails_outside_of_this_program_is_unavailable_and_defects_are_not() {
         let outside = [
             "08006", "25006", "26000", "28P01", "3D000", "42501", "53100", "53300", "57014", "57P01",
-            "57P03", "58030", "XX000", // SQLite: IOERR_WRITE, READONLY_DBMOVED, FULL, CANTOPEN, NOTADB
+            "57P03", "58030", "XX000", "0A000", "3F000", "42P01",
+            "42703", // SQLite: IOERR_WRITE, READONLY_DBMOVED, FULL, CANTOPEN, NOTADB
             "778", "1032", "13", "14", "26",
         ];
         for code in outside {
@@ -267,7 +284,7 @@ mod tests {
         for code in ["40001", "40P01", "55P03", "5", "517", "6"] {
             assert_eq!(meaning_of_code(code), Meaning::Busy, "{code}");
         }
-        for code in ["22P02", "23502", "25P02", "42601", "42P01", "1", "19", "787", ""] {
+        for code in ["22P02", "23502", "25P02", "42601", "42804", "1", "19", "787", ""] {
             assert_eq!(meaning_of_code(code), Meaning::Defect, "{code}");
         }
     }

@@ -72,6 +72,17 @@ pub async fn open(
     Ok(keyring)
 }
 
+/// Checks that `master` wraps every key that exists. Creates none.
+///
+/// # Errors
+/// As [`open`].
+pub async fn check(db: &Database, master: &dyn MasterKey) -> Result<(), StoreError> {
+    for row in row::Entity::find().all(db.read()).await? {
+        unwrap_row(master, &row)?;
+    }
+    Ok(())
+}
+
 /// Adds a random key of the next version to a purpose, and returns that version. A keyring in memory must be opened
 /// again to have it.
 ///

@@ -15,6 +15,8 @@ use sea_orm_migration::{
 use super::{Database, StoreError};
 
 const LOCK_TABLE: &str = "migration_lock";
+/// A table that every service has, whatever its migrations are called.
+pub(super) const COUNTER_TABLE: &str = "change_counter";
 /// How often the lock table's creation is tried: PostgreSQL's CREATE TABLE IF NOT EXISTS fails in a race.
 const LOCK_ATTEMPTS: usize = 5;
 
@@ -95,7 +97,8 @@ fn immediate() -> TransactionOptions {
 /// Returns the names of the migrations of `M` that are not applied.
 ///
 /// # Errors
-/// [`StoreError::OlderBuild`] if an applied migration is unknown to `M` and older than its newest one.
+/// [`StoreError::OlderBuild`] if an applied migration is unknown to `M` and older than its newest one;
+/// [`StoreError::OtherService`] if there are tables, and no migration of `M` created them.
 async fn pending<'c, M: MigratorTrait>(
     conn: impl IntoSchemaManagerConnection<'c>,
 ) -> Result<BTreeSet<String>, StoreError> {
@@ -104,7 +107,11 @@ async fn pending<'c, M: MigratorTrait>(
     let mut names: BTreeSet<_> = migrations.iter().map(|m| m.name().to_owned()).collect();
     let record = M::migration_table_name();
     if !manager.has_table(record.to_string()).await? {
-        return Ok(names);
+        // All tables are created in one transaction with the record.
+        return match manager.has_table(COUNTER_TABLE).await? {
+            true => Err(StoreError::OtherService),
+            false => Ok(names),
+        };
     }
     let applied = Query::select().column("version").from(record).to_owned();
     let newest = names.last().cloned();
@@ -211,6 +218,19 @@ mod tests {
                 all.push(Box::new(Empty("m3")));
             }
             all
+        }
+    }
+
+    #[tokio::test]
+    async fn the_database_of_another_service_is_rejected() {
+        for place in databases() {
+            let db = place.connect().await;
+            let create = format!("CREATE TABLE {COUNTER_TABLE} (id integer)");
+            db.read().execute_unprepared(&create).await.unwrap();
+            let migrated = db.is_migrated::<Build<1, false>>().await;
+            assert!(matches!(migrated, Err(StoreError::OtherService)));
+            let rejected = db.migrate::<Build<1, false>>().await.unwrap_err();
+            assert!(matches!(rejected, StoreError::OtherService), "{rejected}");
         }
     }
 

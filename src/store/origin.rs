@@ -21,6 +21,10 @@ const DEVELOPMENT: i32 = 1;
 /// The rule that it breaks.
 pub fn check_url(url: &str) -> Result<(), &'static str> {
     match url.split_once(':') {
+        // Parameters could open a file in memory, or without locks.
+        Some(("sqlite", path)) if path.contains('?') || path.contains(":memory:") => {
+            Err("must be a path without parameters after sqlite://")
+        }
         Some(("sqlite", _)) if SqliteConnectOptions::from_str(url).is_ok() => Ok(()),
         Some(("postgres" | "postgresql", _)) => {
             let options = PgConnectOptions::from_str(url).map_err(|_| "must be a URL of PostgreSQL")?;
@@ -98,6 +102,9 @@ mod tests {
             "postgres://u:p@localhost.example/registry",
             "postgres://[bad/registry",
             "mysql://localhost/registry",
+            "sqlite::memory:",
+            "sqlite://registry.db?mode=ro",
+            "sqlite://registry.db?immutable=true",
             "registry.db",
             "",
         ] {

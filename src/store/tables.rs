@@ -7,7 +7,7 @@ use super::{
     audit::not_issued,
     change,
     database::heartbeat,
-    migration::{create_index, create_partial_index, create_table},
+    migration::{COUNTER_TABLE, create_index, create_partial_index, create_table},
 };
 
 /// Creates the tables of [`crate::store`]. Each service's migration calls it.
@@ -21,7 +21,7 @@ pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         text("epoch"),
         big_integer("seq"),
     ];
-    create_table(manager, "change_counter", &["id"], columns).await?;
+    create_table(manager, COUNTER_TABLE, &["id"], columns).await?;
 
     let columns = [integer("id"), big_integer("beat")];
     create_table(manager, heartbeat::TABLE, &["id"], columns).await?;

@@ -23,16 +23,24 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve { flags } => {
             let _log = telemetry::init("token-service");
-            let settings = Settings::load(&flags, Needs::Everything)?;
-            let server = TokenServer::open(&settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await?;
-            run::refuse_development(server.database()).await?;
-            let grpc = listener::bind("--listen", settings.listen).await?;
-            let http = listener::bind("--http-listen", settings.http_listen).await?;
-            server.serve(grpc, http, shutdown_signal()?).await
+            let shutdown = shutdown_signal()?;
+            let starting = async {
+                let settings = Settings::load(&flags, Needs::Everything)?;
+                let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+                let server = TokenServer::open(&settings, clock, random).await?;
+                run::refuse_development(server.database()).await?;
+                let grpc = listener::bind("--listen", settings.listen).await?;
+                let http = listener::bind("--http-listen", settings.http_listen).await?;
+                anyhow::Ok((server, grpc, http))
+            };
+            match shutdown.run_until_cancelled(starting).await.transpose()? {
+                Some((server, grpc, http)) => server.serve(grpc, http, shutdown).await,
+                None => Ok(()),
+            }
         }
         Command::CheckConfig { flags } => {
             let settings = Settings::load(&flags, Needs::Everything)?;
-            run::check::<Migrator>(&settings.database_url).await
+            run::check::<Migrator>(&settings.database_url, &settings.master_key_file).await
         }
         Command::Migrate { flags, new_epoch } => {
             let settings = Settings::load(&flags, Needs::Database)?;

@@ -13,7 +13,10 @@ use accord::{
     keys::read_secret_text,
     rpc::config::{ConfigError, MISSING, Problems, check_loopback, check_master_key_file, load},
     store::origin::check_url,
-    text::opaque::{OpaqueToken, TokenKind},
+    text::{
+        opaque::{OpaqueToken, TokenKind},
+        validation::Violations,
+    },
 };
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -205,8 +208,12 @@ impl Settings {
         for (key, address) in [("listen", self.listen), ("http_listen", self.http_listen)] {
             check_loopback(key, address, problems);
         }
-        if !(1..=60).contains(&self.product_name.trim().chars().count()) {
-            problems.add("product_name", "must have 1 to 60 characters");
+        let mut violations = Violations::default();
+        match violations.text("product_name", &self.product_name, 1..=60) {
+            Some(name) => self.product_name = name,
+            None => violations
+                .iter()
+                .for_each(|violation| problems.add("product_name", &violation.description)),
         }
         if let Err(problem) = check_url(&self.database_url) {
             let is_missing = self.database_url.is_empty();
@@ -279,7 +286,8 @@ fn is_plaintext_loopback(text: &str) -> bool {
             Some(Host::Ipv6(address)) => address.is_loopback(),
             None => false,
         };
-        let is_base = url.path() == "/" && url.query().is_none() && url.username().is_empty();
+        let is_bare = url.username().is_empty() && url.password().is_none() && url.port() != Some(0);
+        let is_base = is_bare && url.path() == "/" && url.query().is_none() && url.fragment().is_none();
         url.scheme() == "http" && is_loopback && is_base
     })
 }
@@ -309,6 +317,9 @@ mod tests {
             "https://127.0.0.1:1",
             "http://registry:50051",
             "http://u@localhost",
+            "http://:p@localhost",
+            "http://localhost:0",
+            "http://localhost#x",
         ] {
             let other = Settings {
                 registry_url: bad.into(),
@@ -316,6 +327,28 @@ mod tests {
             };
             assert!(other.checked(Needs::Everything).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_product_name_is_a_visible_text_on_one_line() {
+        for (name, accepted) in [
+            ("Acme & S\u{f6}hne", true),
+            ("\u{200b}", false),
+            ("Acme\nCorp", false),
+            ("\u{202e}Acme", false),
+            ("", false),
+        ] {
+            let other = Settings {
+                product_name: name.into(),
+                ..settings()
+            };
+            assert_eq!(other.checked(Needs::Database).is_ok(), accepted, "{name:?}");
+        }
+        let too_long = Settings {
+            product_name: "x".repeat(61),
+            ..settings()
+        };
+        assert!(too_long.checked(Needs::Database).is_err());
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl Dev {
 
         let registry_settings = registry_service::config::Settings {
             listen: registry_listener.local_addr()?,
-            database_url: sqlite(&args.data_dir, "registry.db"),
+            database_url: sqlite(&args.data_dir, "registry.db")?,
             master_key_file: master_key(&args.data_dir, "registry.key", &random)?,
             public_base_url: args.public_base_url.clone().unwrap_or_else(|| http_url.clone()),
         }
@@ -101,7 +101,7 @@ impl Dev {
         let callers = callers::renew(registry.store()).await?;
 
         let token_settings = token_service::config::Settings::new(
-            sqlite(&args.data_dir, "token.db"),
+            sqlite(&args.data_dir, "token.db")?,
             master_key(&args.data_dir, "token.key", &random)?,
             format!("http://{registry_grpc}"),
         );
@@ -217,21 +217,32 @@ fn lock(data_dir: &Path) -> anyhow::Result<File> {
         .mode(0o700)
         .create(data_dir)
         .with_context(|| format!("can't create {}", data_dir.display()))?;
-    let lock = File::create(data_dir.join("lock"))?;
+    let path = data_dir.join("lock");
+    let lock = File::create(&path).with_context(|| format!("can't create {}", path.display()))?;
     if lock.try_lock().is_err() {
         bail!("{} is in use by another `accord dev`", data_dir.display());
     }
     Ok(lock)
 }
 
-fn sqlite(data_dir: &Path, name: &str) -> String {
-    format!("sqlite://{}", data_dir.join(name).display())
+/// Returns the URL of a database file. The driver decodes `%`, takes `?` for the start of parameters, and drops leading
+/// slashes.
+fn sqlite(data_dir: &Path, name: &str) -> anyhow::Result<String> {
+    let path = data_dir.canonicalize()?.join(name);
+    let path = path
+        .to_str()
+        .context("the path of the data directory is not UTF-8")?;
+    Ok(format!(
+        "sqlite://{}",
+        path.replace('%', "%25").replace('?', "%3F")
+    ))
 }
 
 fn master_key(data_dir: &Path, name: &str, random: &SharedRandom) -> anyhow::Result<PathBuf> {
     let path = data_dir.join(name);
     if !path.exists() {
-        FileMasterKey::create(&path, &**random)?;
+        let created = FileMasterKey::create(&path, &**random);
+        created.with_context(|| path.display().to_string())?;
     }
     Ok(path)
 }

@@ -9,6 +9,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::{JoinHandle, spawn_blocking},
+    time::Instant,
 };
 use tonic::{Code, Request, Status, transport::Channel};
 use tonic_types::StatusExt;
@@ -286,6 +287,30 @@ async fn streams_that_anyone_may_open_are_bounded() {
     shutdown.cancel();
     drop((health, streams));
     running.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_open_watch_learns_of_the_stop_and_does_not_delay_it() {
+    use tonic_health::pb::{
+        HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+    };
+    let shutdown = CancellationToken::new();
+    let (grpc, _http, running) = start(&shutdown).await;
+    let channel = Channel::from_shared(format!("http://{grpc}")).unwrap();
+    let mut health = HealthClient::new(channel.connect().await.unwrap());
+    let mut watch = health
+        .watch(HealthCheckRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    while watch.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
+    let stopped = Instant::now();
+    shutdown.cancel();
+    let told = watch.message().await.unwrap().unwrap();
+    assert_eq!(told.status(), ServingStatus::NotServing);
+    assert_eq!(watch.message().await.unwrap(), None);
+    running.await.unwrap().unwrap();
+    assert!(stopped.elapsed() < listener::DRAIN / 2, "{:?}", stopped.elapsed());
 }
 
 #[tokio::test]

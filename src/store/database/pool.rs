@@ -5,9 +5,7 @@
 //! ([decision 22](../../../docs/decisions/0022-a-pool-that-outlives-its-database.md)).
 
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
-    path::Path,
+    io,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -24,6 +22,8 @@ use sea_orm::{
     },
 };
 
+use super::sqlite_files::{FileId, SqliteFiles, file_id};
+
 /// How long an operation waits for a free connection.
 pub(in crate::store) const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long opening a connection may take.
@@ -32,6 +32,9 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_IDLE: Duration = Duration::from_secs(30);
 /// How long a connection to PostgreSQL is used, so that none stays with a server that its name no longer leads to.
 const MAX_AGE: Duration = Duration::from_secs(30 * 60);
+/// The files may be put back. Otherwise the stop closes the connections, and the last one writes the log into the database.
+const LOST: &str = "the -wal or -shm file of the database was removed or replaced while it was open: put it back, or stop \
+    the service, which saves it";
 /// How often, at most, a refusal of the database makes all idle connections suspect.
 const SUSPICION_PERIOD: Duration = Duration::from_millis(100);
 
@@ -56,19 +59,16 @@ pub(in crate::store) struct Opener {
 /// What leads to a database.
 #[derive(Clone)]
 pub(in crate::store) enum Options {
-    Sqlite(SqliteConnectOptions),
+    Sqlite(SqliteConnectOptions, Arc<SqliteFiles>),
     Postgres(PgConnectOptions),
 }
 
 /// A connection of the driver.
 pub(in crate::store) enum Session {
-    /// With the file that it has open.
-    Sqlite(SqliteConnection, Option<FileId>),
+    /// With the files that it has open.
+    Sqlite(SqliteConnection, Arc<[Option<FileId>; 3]>),
     Postgres(PgConnection),
 }
-
-/// The device and the inode of a file.
-type FileId = (u64, u64);
 
 /// When connections were last found to be dead. All that were last taken out before are discarded.
 #[derive(Default)]
@@ -121,6 +121,11 @@ impl Pool {
 
     /// Takes a connection out, or opens one.
     pub(in crate::store) async fn acquire(&self) -> Result<TakenOut, SqlxError> {
+        if let Options::Sqlite(options, files) = self.options()
+            && files.are_lost(options.get_filename())
+        {
+            return Err(io::Error::other(LOST).into());
+        }
         self.0.get().await.map_err(|error| match error {
             PoolError::Backend(error) => error,
             PoolError::Timeout(TimeoutType::Create) => io::Error::from(io::ErrorKind::TimedOut).into(),
@@ -139,7 +144,7 @@ impl Pool {
 
     pub(in crate::store) fn backend(&self) -> DatabaseBackend {
         match self.options() {
-            Options::Sqlite(_) => DatabaseBackend::Sqlite,
+            Options::Sqlite(..) => DatabaseBackend::Sqlite,
             Options::Postgres(_) => DatabaseBackend::Postgres,
         }
     }
@@ -174,9 +179,11 @@ impl managed::Manager for Opener {
 
     async fn create(&self) -> Result<Session, SqlxError> {
         match &self.options {
-            Options::Sqlite(options) => {
-                let file = file_id(options.get_filename());
-                Ok(Session::Sqlite(options.connect().await?, file))
+            Options::Sqlite(options, files) => {
+                let mut conn = options.connect().await?;
+                // The first statement opens the log and its index.
+                conn.execute("PRAGMA schema_version").await?;
+                Ok(Session::Sqlite(conn, files.opened(options.get_filename())))
             }
             Options::Postgres(options) => {
                 let mut conn = options.connect().await?;
@@ -203,16 +210,12 @@ impl Opener {
         match (session, &self.options) {
             (Session::Postgres(_), _) => taken_out.elapsed() > MAX_IDLE || metrics.age() > MAX_AGE,
             // SQLite goes on with a file that was deleted or replaced, and what it commits is lost.
-            (Session::Sqlite(_, file), Options::Sqlite(options)) => file_id(options.get_filename()) != *file,
+            (Session::Sqlite(_, files), Options::Sqlite(options, _)) => {
+                file_id(options.get_filename()) != files[0]
+            }
             (Session::Sqlite(..), Options::Postgres(_)) => true,
         }
     }
-}
-
-/// Returns the id of the file at a path; `None` without one.
-fn file_id(path: &Path) -> Option<FileId> {
-    let metadata = fs::metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
 }
 
 /// A connection that is taken out of its pool.

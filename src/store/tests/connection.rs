@@ -41,6 +41,32 @@ async fn sessions_that_end_while_nobody_uses_them_cost_no_call() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_end_while_nobody_uses_them_leave_the_service_ready() {
+    let Some((place, db)) = migrated_postgres().await else {
+        return;
+    };
+    for _ in 0..3 {
+        db.check_writable(Duration::from_secs(5)).await.unwrap();
+        execute_on(&place.url, END_SESSIONS);
+    }
+    db.check_writable(Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statements_outlive_a_change_of_their_table_by_one_failure() {
+    let Some((place, db)) = migrated_postgres().await else {
+        return;
+    };
+    let select = || Statement::from_string(db.backend(), "SELECT purpose FROM keyring");
+    db.read().query_all_raw(select()).await.unwrap();
+    execute_on(&place.url, "ALTER TABLE keyring ALTER purpose TYPE varchar(999)");
+    let outcome = db.read().query_all_raw(select()).await;
+    let changed = StoreError::from(outcome.unwrap_err());
+    assert!(matches!(changed, StoreError::Unavailable(_)), "{changed}");
+    db.read().query_all_raw(select()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_ends_in_a_transaction_costs_that_transaction_alone() {
     let Some((place, db)) = migrated_postgres().await else {
         return;

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{os::unix::fs::PermissionsExt, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use sea_orm::{ConnectionTrait, Statement};
 use tokio::task::JoinSet;
@@ -94,7 +94,8 @@ async fn is_migrated_leaves_a_new_database_unchanged() {
             assert!(!db.is_migrated::<Migrator>().await.unwrap(), "{place:?}");
         }
         let missing = change::position(db.read()).await.unwrap_err();
-        assert!(matches!(missing, StoreError::Database(_)), "{place:?}: {missing}");
+        let is_missing = matches!(missing, StoreError::Database(_) | StoreError::Unavailable(_));
+        assert!(is_missing, "{place:?}: {missing}");
     }
 }
 
@@ -130,19 +131,52 @@ async fn the_first_heartbeat_after_a_failure_gives_readers_new_connections() {
     let first = session().await;
     db.check_writable(limit).await.unwrap();
     assert_eq!(session().await, first);
-    let rename = async |from: &str, to: &str| {
-        let rename = format!("ALTER TABLE {from} RENAME TO {to}");
-        db.read().execute_unprepared(&rename).await.unwrap();
+    // A failure that leaves the connections in order.
+    let alter = async |how: &str| {
+        let alter = format!("ALTER TABLE heartbeat {how}");
+        db.read().execute_unprepared(&alter).await.unwrap();
     };
-    rename("heartbeat", "gone").await;
+    alter("ADD CONSTRAINT never CHECK (false) NOT VALID").await;
     db.check_writable(limit).await.unwrap_err();
-    rename("gone", "heartbeat").await;
+    alter("DROP CONSTRAINT never").await;
     assert_eq!(session().await, first);
     db.check_writable(limit).await.unwrap();
     let second = session().await;
     assert_ne!(second, first);
     db.check_writable(limit).await.unwrap();
     assert_eq!(session().await, second);
+}
+
+#[tokio::test]
+async fn a_log_that_is_removed_while_it_is_open_is_noticed_and_saved() {
+    let place = sqlite();
+    let db = place.connect().await;
+    let run = async |sql: &str| db.read().execute_unprepared(sql).await;
+    run("CREATE TABLE kept (id integer)").await.unwrap();
+    let path = place.url.strip_prefix("sqlite://").unwrap();
+    for suffix in ["-wal", "-shm"] {
+        let (file, moved) = (format!("{path}{suffix}"), format!("{path}{suffix}.moved"));
+        run("INSERT INTO kept VALUES (1)").await.unwrap();
+        fs::rename(&file, &moved).unwrap();
+        let refused = StoreError::from(run("INSERT INTO kept VALUES (2)").await.unwrap_err());
+        assert!(
+            refused.to_string().contains("was removed or replaced"),
+            "{refused}"
+        );
+        assert!(matches!(db.write().await, Err(StoreError::Unavailable(_))));
+        assert!(!Path::new(&file).exists(), "another connection has opened it");
+        fs::rename(&moved, &file).unwrap();
+    }
+    run("INSERT INTO kept VALUES (1)").await.unwrap();
+    fs::remove_file(format!("{path}-wal")).unwrap();
+    run("INSERT INTO kept VALUES (2)").await.unwrap_err();
+    db.close().await;
+
+    let db = place.connect().await;
+    let count = Statement::from_string(db.backend(), "SELECT count(*) AS n, max(id) AS most FROM kept");
+    let row = db.read().query_one_raw(count).await.unwrap().unwrap();
+    assert_eq!(row.try_get::<i32>("", "n").unwrap(), 3);
+    assert_eq!(row.try_get::<i32>("", "most").unwrap(), 1);
 }
 
 #[tokio::test]

@@ -27,13 +27,15 @@ use crate::{
 };
 
 /// The codes of a registry, or of a way to it, that fails.
-const NO_ANSWER: [Code; 6] = [
+const NO_ANSWER: [Code; 7] = [
     Code::Unavailable,
     Code::DeadlineExceeded,
     Code::Cancelled,
     Code::ResourceExhausted,
     Code::Unknown,
     Code::Internal,
+    // Another server or an older version is at the registry's URL.
+    Code::Unimplemented,
 ];
 
 /// Converts the status of a failed call to the registry.
