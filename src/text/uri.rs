@@ -7,6 +7,9 @@ pub const MAX_URL_BYTES: usize = 2048;
 /// The longest base URL, in bytes. Two of them are part of every access token.
 pub const MAX_BASE_URL_BYTES: usize = 256;
 
+/// The parameters that a response adds to a redirect URI (RFC 6749 §4.1.2, RFC 9207), each of them once.
+const RESPONSE_PARAMETERS: [&str; 6] = ["code", "state", "iss", "error", "error_description", "error_uri"];
+
 /// Parses a base URL: https, or http on a loopback host, in normal form, without query.
 ///
 /// # Errors
@@ -25,9 +28,15 @@ pub fn base_url(value: &str) -> Result<String, &'static str> {
 /// # Errors
 /// The rule that it breaks.
 pub fn redirect_uri(value: &str) -> Result<String, &'static str> {
-    normal_url(value)?;
+    let url = normal_url(value)?;
     if value.contains('*') {
         return Err("must not hold a wildcard");
+    }
+    if url
+        .query_pairs()
+        .any(|(name, _)| RESPONSE_PARAMETERS.contains(&&*name))
+    {
+        return Err("must not have code, state, iss or error in its query: the response adds them");
     }
     Ok(value.to_owned())
 }
@@ -101,6 +110,7 @@ mod tests {
             "https://app.example",
             "https://app.example/",
             "https://app.example:8443/a/b?x=1&y=%20",
+            "https://app.example/cb?error_code=1&Code=2",
             "http://127.0.0.1:9000/callback",
             "http://localhost/cb",
             "http://[::1]:9000/cb",
@@ -128,6 +138,10 @@ mod tests {
             "https://",
             "https://app.example/cb#",
             "https://app.example/cb#x",
+            "https://app.example/cb?code=1",
+            "https://app.example/cb?x=1&state",
+            "https://app.example/cb?%69ss=https://other.example",
+            "https://app.example/cb?error=",
             "https://*.example/cb",
             "https://app.example/*",
             "https://good.example@evil.example/cb",
