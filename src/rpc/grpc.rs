@@ -121,7 +121,9 @@ impl Protocol for Grpc {
     }
 
     async fn admit(&self, request: &mut Request<Body>) -> Result<String, Response<Body>> {
-        require_grpc(request)?;
+        if let Some(rejection) = rejection(request) {
+            return Err(rejection);
+        }
         let path = request.uri().path();
         let principal = self.authorizer.authorize(path, request.headers()).await;
         let principal = principal.map_err(Status::into_http)?;
@@ -150,15 +152,16 @@ impl Protocol for Grpc {
     }
 }
 
-/// Rejects what is no call of gRPC, by the HTTP status too: a client that knows no gRPC takes a 200 for a success.
-fn require_grpc(request: &Request<Body>) -> Result<(), Response<Body>> {
+/// Returns the response to what is no call of gRPC. Its HTTP status tells of the failure too: a client that knows no gRPC
+/// takes a 200 for a success.
+fn rejection(request: &Request<Body>) -> Option<Response<Body>> {
     let (status, rule) = if request.method() != Method::POST {
         (StatusCode::METHOD_NOT_ALLOWED, "the method must be POST")
     } else if !has_grpc_content_type(request.headers()) {
         let rule = "the content type must be application/grpc";
         (StatusCode::UNSUPPORTED_MEDIA_TYPE, rule)
     } else {
-        return Ok(());
+        return None;
     };
     let problem = Problem::new(Code::InvalidArgument, ErrorReason::InvalidFields, rule);
     let mut response = Status::from(problem).into_http();
@@ -166,7 +169,7 @@ fn require_grpc(request: &Request<Body>) -> Result<(), Response<Body>> {
     response
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static("POST"));
-    Err(response)
+    Some(response)
 }
 
 /// Returns whether there is one content type, that of gRPC with Protocol Buffers.
