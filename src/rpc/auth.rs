@@ -146,6 +146,12 @@ impl Authorizer {
         }
     }
 
+    /// The same permissions, with another directory.
+    #[cfg(feature = "testing")]
+    pub(crate) fn with_directory(self, directory: Arc<dyn CallerDirectory>) -> Self {
+        Self { directory, ..self }
+    }
+
     /// Returns the path of the method at `path`; `None` if there is none.
     pub fn method(&self, path: &str) -> Option<&'static str> {
         self.permissions.row(path).map(|(method, _)| method)

@@ -6,7 +6,10 @@ use axum::{
     Router,
     body::Body,
     extract::State,
-    http::{HeaderMap, Request, Response},
+    http::{
+        HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
+        header::{ALLOW, CONTENT_TYPE},
+    },
     middleware::{self, Next},
 };
 use http_body_util::BodyExt;
@@ -106,14 +109,16 @@ async fn limit_streams(
         let problem = Problem::new(Code::ResourceExhausted, ErrorReason::ResourceExhausted, message);
         return Status::from(problem.retry_after(RETRY_STREAM)).into_http();
     };
-    let hold = move |frame| {
-        let _ = &slot;
-        frame
-    };
     // The body holds the slot, because the stream lasts as long as its body.
-    next.run(request)
-        .await
-        .map(|body| Body::new(body.map_frame(hold)))
+    next.run(request).await.map(|body| {
+        Body::new(body.map_frame(move |mut frame| {
+            let _ = &slot;
+            if let Some(trailers) = frame.trailers_mut() {
+                add_details(trailers);
+            }
+            frame
+        }))
+    })
 }
 
 /// What the middleware does for gRPC.
@@ -127,9 +132,13 @@ impl Protocol for Grpc {
         grpc_timeout(headers).unwrap_or(MAX_CALL_TIME)
     }
 
-    async fn admit(&self, request: &mut Request<Body>) -> Result<String, Status> {
+    async fn admit(&self, request: &mut Request<Body>) -> Result<String, Response<Body>> {
+        if let Some(rejection) = rejection(request) {
+            return Err(rejection);
+        }
         let path = request.uri().path();
-        let principal = self.authorizer.authorize(path, request.headers()).await?;
+        let principal = self.authorizer.authorize(path, request.headers()).await;
+        let principal = principal.map_err(Status::into_http)?;
         let id = principal.id().to_owned();
         request.extensions_mut().insert(principal);
         Ok(id)
@@ -155,6 +164,38 @@ impl Protocol for Grpc {
     }
 }
 
+/// Returns the response to what is no call of gRPC. Its HTTP status tells of the failure too: a client that knows no gRPC
+/// takes a 200 for a success.
+fn rejection(request: &Request<Body>) -> Option<Response<Body>> {
+    let (status, rule) = if request.method() != Method::POST {
+        (StatusCode::METHOD_NOT_ALLOWED, "the method must be POST")
+    } else if !has_grpc_content_type(request.headers()) {
+        let rule = "the content type must be application/grpc";
+        (StatusCode::UNSUPPORTED_MEDIA_TYPE, rule)
+    } else {
+        return None;
+    };
+    let problem = Problem::new(Code::InvalidArgument, ErrorReason::InvalidFields, rule);
+    let mut response = Status::from(problem).into_http();
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static("POST"));
+    Some(response)
+}
+
+/// Returns whether there is one content type, that of gRPC with Protocol Buffers.
+fn has_grpc_content_type(headers: &HeaderMap) -> bool {
+    let mut content_types = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(content_type), None) = (content_types.next(), content_types.next()) else {
+        return false;
+    };
+    let mut parts = content_type.as_bytes().split(|byte| *byte == b';');
+    let media_type = parts.next().unwrap_or_default().trim_ascii();
+    let is_media_type = |known: &[u8]| media_type.eq_ignore_ascii_case(known);
+    is_media_type(b"application/grpc") || is_media_type(b"application/grpc+proto")
+}
+
 /// Adds details to a status that tonic created, which has none. tonic blames the server for a message that can't be
 /// read (without a body, cut off, with an unknown flag, or too large). Such a status becomes INVALID_ARGUMENT.
 fn add_details(headers: &mut HeaderMap) {
@@ -162,9 +203,11 @@ fn add_details(headers: &mut HeaderMap) {
         return;
     };
     let (code, reason) = match status.code() {
-        Code::Internal | Code::Unknown | Code::OutOfRange | Code::ResourceExhausted => {
-            (Code::InvalidArgument, ErrorReason::InvalidFields)
-        }
+        Code::Internal
+        | Code::Unknown
+        | Code::OutOfRange
+        | Code::ResourceExhausted
+        | Code::InvalidArgument => (Code::InvalidArgument, ErrorReason::InvalidFields),
         Code::NotFound => (Code::NotFound, ErrorReason::NotFound),
         Code::Unimplemented => (Code::Unimplemented, ErrorReason::NotAvailable),
         _ => return,
@@ -197,6 +240,63 @@ fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::{
+        rpc::{
+            auth::{Access, Permissions},
+            status::reason_of,
+        },
+        testing::NoCallers,
+    };
+
+    #[tokio::test]
+    async fn what_is_no_grpc_call_is_rejected_by_its_http_status() {
+        let permissions = Permissions::new(&[("/a.A/Open", Access::Anyone)]);
+        let grpc = Grpc {
+            authorizer: Authorizer::new(permissions, Arc::new(NoCallers)),
+        };
+        let admit = async |method: &str, content_types: &[&str]| {
+            let mut request = Request::builder().method(method).uri("/a.A/Open");
+            for content_type in content_types {
+                request = request.header(CONTENT_TYPE, *content_type);
+            }
+            let admitted = grpc.admit(&mut request.body(Body::empty()).unwrap()).await;
+            admitted.map_or_else(
+                |response| {
+                    let status = Status::from_header_map(response.headers()).unwrap();
+                    assert_eq!(reason_of(&status), Some(ErrorReason::InvalidFields));
+                    response.status().as_u16()
+                },
+                |_| 200,
+            )
+        };
+        for good in [
+            "application/grpc",
+            "application/grpc+proto",
+            "Application/gRPC",
+            "application/grpc; charset=utf-8",
+        ] {
+            assert_eq!(admit("POST", &[good]).await, 200, "{good}");
+        }
+        for bad in [
+            "",
+            "text/plain",
+            "application/json",
+            "application/grpcx",
+            "application/grpc+json",
+            "application/grpc-web",
+            "application/grpc-web-text",
+        ] {
+            assert_eq!(admit("POST", &[bad]).await, 415, "{bad}");
+        }
+        assert_eq!(admit("POST", &[]).await, 415);
+        assert_eq!(
+            admit("POST", &["application/grpc", "application/grpc"]).await,
+            415
+        );
+        for method in ["GET", "HEAD", "PUT", "OPTIONS", "post"] {
+            assert_eq!(admit(method, &["application/grpc"]).await, 405, "{method}");
+        }
+    }
 
     #[test]
     fn a_timeout_has_digits_and_a_unit() {

@@ -56,13 +56,14 @@ impl Protocol for Http {
     }
 
     /// Rejects a request of HTTP/1.1 that does not name one host (RFC 9112 §3.2).
-    async fn admit(&self, request: &mut Request<Body>) -> Result<String, Status> {
+    async fn admit(&self, request: &mut Request<Body>) -> Result<String, Response<Body>> {
         let mut hosts = request.headers().get_all(HOST).iter().map(HeaderValue::as_bytes);
         let is_host = |host: &[u8]| host.is_empty() || Authority::try_from(host).is_ok();
         let names_one = hosts.next().is_some_and(is_host) && hosts.next().is_none();
         if request.version() == Version::HTTP_11 && !names_one {
             let message = "the request must have one Host header";
-            return Err(Problem::new(Code::InvalidArgument, ErrorReason::InvalidFields, message).into());
+            let problem = Problem::new(Code::InvalidArgument, ErrorReason::InvalidFields, message);
+            return Err(self.error(problem.into()));
         }
         Ok(String::new())
     }

@@ -70,8 +70,12 @@ pub(super) trait Protocol: Clone + Send + Sync + 'static {
         MAX_CALL_TIME
     }
 
-    /// Checks that the caller may make this call. Returns the caller's id for the log.
-    fn admit(&self, _request: &mut Request<Body>) -> impl Future<Output = Result<String, Status>> + Send {
+    /// Checks that the caller may make this call. Returns the caller's id for the log, or the response that rejects the
+    /// call.
+    fn admit(
+        &self,
+        _request: &mut Request<Body>,
+    ) -> impl Future<Output = Result<String, Response<Body>>> + Send {
         async { Ok(String::new()) }
     }
 
@@ -142,7 +146,7 @@ async fn serve(protocol: impl Protocol, routes: impl Routes, mut request: Reques
         let answer = AssertUnwindSafe(timeout_at(deadline, answer)).catch_unwind();
         let mut response = match answer.await {
             Ok(Ok(Ok(response))) => protocol.complete(response),
-            Ok(Ok(Err(status))) => protocol.error(status),
+            Ok(Ok(Err(rejection))) => rejection,
             Ok(Err(_elapsed)) => protocol.error(Problem::deadline_exceeded().into()),
             // The panic hook has already logged the panic and its place.
             Err(_panic) => protocol.error(Problem::internal(&Panicked).into()),

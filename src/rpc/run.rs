@@ -206,10 +206,12 @@ pub async fn run<S: Service>(
     Ok(())
 }
 
-/// Returns what the gRPC listener serves, for tests that make very many calls.
+/// Returns what the gRPC listener serves to callers whom `authorizer` admits, for tests that make very many calls.
 #[cfg(feature = "testing")]
-pub(crate) async fn in_process<S: Service>(service: &S) -> anyhow::Result<impl middleware::Routes> {
-    let authorizer = service.authorizer();
+pub(crate) async fn in_process<S: Service>(
+    service: &S,
+    authorizer: Authorizer,
+) -> anyhow::Result<impl middleware::Routes> {
     let (routes, _) = grpc::router(service.routes(), S::GRPC_SERVICES).await?;
     Ok(middleware::stack(Grpc { authorizer }, routes))
 }

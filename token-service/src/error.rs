@@ -74,6 +74,11 @@ pub enum Error {
     /// A scope is unknown or was not granted.
     #[error("a scope is unknown or was not granted")]
     InvalidScope,
+    /// A list of scopes is not of the form that RFC 6749 §3.3 demands.
+    #[error(
+        "scope must be names separated by single spaces, without other white space, quotes or backslashes"
+    )]
+    MalformedScope,
     /// The scope `openid` is requested.
     #[error("openid is not a scope here: this is OAuth 2.0 authorization, not OpenID Connect sign-in")]
     OpenIdScope,

@@ -36,7 +36,10 @@ where
     });
     let mut request = Request::new(Body::empty());
     *request.uri_mut() = "/a.A/Open".parse().unwrap();
+    *request.method_mut() = Method::POST;
     *request.headers_mut() = headers;
+    let content_type = HeaderValue::from_static("application/grpc");
+    request.headers_mut().insert("content-type", content_type);
     let stack = stack(Grpc { authorizer }, method);
     stack.oneshot(request).await.unwrap()
 }

@@ -244,6 +244,11 @@ async fn a_message_that_cannot_be_read_is_an_invalid_argument() {
     for body in unreadable {
         assert_eq!(send(&channel, REFLECT, "identity", body).await.code(), Code::Ok);
     }
+    // Its own errors are in trailers: of an unknown symbol, and of a request for nothing.
+    let unknown = send(&channel, REFLECT, "identity", &[0, 0, 0, 0, 3, 0x22, 1, b'x']).await;
+    assert_refused::<()>(Err(unknown), Code::NotFound, "NOT_FOUND");
+    let nothing = send(&channel, REFLECT, "identity", &[0, 0, 0, 0, 0]).await;
+    assert_refused::<()>(Err(nothing), Code::InvalidArgument, "INVALID_FIELDS");
     drop(channel);
     shutdown.cancel();
     running.await.unwrap().unwrap();

@@ -43,7 +43,9 @@ fn problem(error: Error) -> Problem {
             plain(Code::Unauthenticated, ErrorReason::InvalidClient).metadata("claim", claim)
         }
         Error::InvalidGrant => plain(Code::FailedPrecondition, ErrorReason::InvalidGrant),
-        Error::InvalidScope | Error::OpenIdScope => plain(Code::InvalidArgument, ErrorReason::InvalidScope),
+        Error::InvalidScope | Error::MalformedScope | Error::OpenIdScope => {
+            plain(Code::InvalidArgument, ErrorReason::InvalidScope)
+        }
         Error::InvalidTarget => plain(Code::InvalidArgument, ErrorReason::InvalidTarget),
         Error::ConsentRequired(None) => plain(Code::PermissionDenied, ErrorReason::ConsentRequired),
         Error::ConsentRequired(Some(state)) => {

@@ -98,7 +98,7 @@ pub(super) fn scopes(text: &str) -> Result<Vec<ScopeName>> {
         return Err(Error::InvalidScope);
     }
     let scopes = names.map(ScopeName::parse).collect::<Result<Vec<_>, _>>();
-    let mut scopes = scopes.map_err(|_| Error::InvalidScope)?;
+    let mut scopes = scopes.map_err(|_| Error::MalformedScope)?;
     let mut seen = HashSet::new();
     scopes.retain(|scope| seen.insert(scope.clone()));
     Ok(scopes)
@@ -227,7 +227,8 @@ mod tests {
         assert_eq!(names(""), Some(String::new()));
         assert_eq!(names("a.read b a.read"), Some("a.read b".into()));
         for bad in [" a", "a ", "a  b", "a\tb", "\"a\"", "é"] {
-            assert_eq!(names(bad), None, "{bad:?}");
+            let error = scopes(bad).unwrap_err().to_string();
+            assert!(error.contains("single spaces"), "{bad:?}: {error}");
         }
         let longest = ["a"; MAX_SCOPES].join(" ");
         let longer = format!("{longest} a");

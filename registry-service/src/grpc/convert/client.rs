@@ -125,7 +125,10 @@ pub fn create_secret(
     let client_id = v.check("client_id", ClientId::parse(&request.client_id));
     let expires_at = request.expire_time.as_ref().and_then(|time| {
         let end = UnixMillis::from_timestamp(time).filter(|end| *end > now);
-        v.check("expire_time", end.ok_or("must be in the future"))
+        v.check(
+            "expire_time",
+            end.ok_or("must be absent, or a valid time in the future"),
+        )
     });
     let delivery = method(&mut v, request.delivery);
     v.finish(|| {
