@@ -30,6 +30,10 @@ pub struct Options {
     /// How many slices each member of a case gets [default: 40]
     #[arg(long)]
     rounds: Option<usize>,
+    /// Clients with a secret, at most. More make the setup longer, since each secret is hashed, and the slices of
+    /// `new-replica`, whose first calls otherwise end before its connections to the database are open [default: 1000]
+    #[arg(long)]
+    clients: Option<usize>,
     /// Passed by cargo; without effect
     #[arg(long, hide = true)]
     bench: bool,
@@ -57,7 +61,8 @@ impl Options {
 
     /// Clients with a secret, at most. Renewals and redemptions use different ones.
     pub fn active(&self) -> usize {
-        if self.quick { 2 * CALLERS } else { 1_000 }
+        let default = if self.quick { 2 * CALLERS } else { 1_000 };
+        self.clients.unwrap_or(default).max(2 * CALLERS)
     }
 
     /// Clients and grants of the two deployments that growth compares.
