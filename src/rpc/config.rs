@@ -161,8 +161,8 @@ fn load_from<T: DeserializeOwned>(
     problems.finish(settings)
 }
 
-/// Reads a TOML file: each key, its name for problems, and its value. Returns `None` after a problem. The file may hold a password, so it must be
-/// private.
+/// Reads a TOML file: each key, its name for problems, and its value. Returns `None` after a problem. The file may hold a
+/// password, so it must be private.
 fn read_file(path: &str, problems: &mut Problems) -> Option<Vec<(String, String, Value)>> {
     let text = match read_secret_text(Path::new(path), MAX_FILE_BYTES) {
         Ok(text) => text,

@@ -73,8 +73,8 @@ impl Password {
     }
 
     /// Rejects a password whose first 64 characters contain the account name, or take less than a million guesses: they
-    /// are common, or consist of `words`, repetitions, sequences and the like. `is_account_name` returns whether a text in normal form is the user's account name. Blocks for up to a few
-    /// tenths of a second.
+    /// are common, or consist of `words`, repetitions, sequences and the like. `is_account_name` returns whether a text in
+    /// normal form is the user's account name. Blocks for up to a few tenths of a second.
     ///
     /// # Errors
     /// [`Weakness`].
