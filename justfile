@@ -15,3 +15,16 @@ bench *options:
 # Everything that must hold before a change lands.
 ci:
     .ci/run
+
+# The binaries of a release with their SHA-256 sums, into target/release-files: stripped, and the same from any directory.
+dist:
+    .ci/dist target/release-files
+
+# What takes long: an upgrade from the baseline, a soak of half an hour on each database, two builds that must be equal, their
+# SBOM, both services under systemd, and an image.
+nightly:
+    .ci/nightly
+
+# Writes docs/SETTINGS.md and the examples of deploy/systemd from the command lines.
+settings:
+    UPDATE=1 cargo test --workspace --test e2e -- settings
