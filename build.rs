@@ -50,19 +50,16 @@ const SECRET_FIELDS: [&str; 22] = [
 ];
 
 /// Request fields of the contract that are not implemented yet. The codec rejects a message that sets one.
-const NOT_AVAILABLE: [&str; 28] = [
+const NOT_AVAILABLE: [&str; 25] = [
     "ApproveSetupRequest.allowed_networks",
     "ClaimDeliveryRequest.release_code",
     "CompleteEnrolmentRequest.release_code",
-    "CreateOperatorRequest.certificate_name",
     "CreateOperatorRequest.person",
-    "CreateWorkloadRequest.certificate_name",
     "DeactivateUserRequest.reason",
     "IntrospectTokenRequest.binding",
     "IssueTokenRequest.dpop_proof",
     "RevokeOperatorRequest.reason",
     "RevokeWorkloadRequest.reason",
-    "RotateSigningKeyRequest.algorithm",
     "StartSetupRequest.dpop_jkt",
     "StartSetupRequest.request_uri",
     "SubmitIntegrationRequestRequest.allowed_networks",
@@ -133,11 +130,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     for message in JSON {
         builder = builder.message_attribute(message, "#[derive(serde::Serialize)]");
     }
-    // RFC 7662 §2.2: an inactive token has no member but `active`.
-    builder = builder.field_attribute(
-        ".accord.token.v1.IntrospectTokenResponse",
-        "#[serde(skip_serializing_if = \"crate::is_unset\")]",
-    );
+    // An inactive token has no member but `active` (RFC 7662 §2.2), and a key only those of its type (RFC 7518 §6).
+    for message in ["IntrospectTokenResponse", "JsonWebKey"] {
+        builder = builder.field_attribute(
+            format!(".accord.token.v1.{message}"),
+            "#[serde(skip_serializing_if = \"crate::is_unset\")]",
+        );
+    }
     builder.compile_fds(descriptors)?;
     Ok(())
 }
@@ -166,13 +165,20 @@ fn checked_impls(files: &[FileDescriptorProto]) -> Result<String, Box<dyn Error>
             let fields = NOT_AVAILABLE
                 .iter()
                 .filter_map(|field| field.strip_prefix(&prefix));
+            let has_request_id = file.message_type.iter().any(|message| {
+                message.name() == request && message.field.iter().any(|field| field.name() == "request_id")
+            });
+            let normalize = match has_request_id {
+                true => "    fn normalize(&mut self) { self.request_id.make_ascii_lowercase(); }\n",
+                false => "",
+            };
             let checks = fields.map(|field| format!("(is_set(&self.{field}), \"{field}\"), "));
             impls.push_str(&format!(
                 "impl Checked for {module}::{response} {{}}\n\
                  impl Checked for {module}::{request} {{\n    \
                  const REQUEST: bool = true;\n    \
                  fn unavailable_fields(&self) -> Vec<&'static str> {{\n        \
-                 set_fields(&[{}])\n    }}\n}}\n",
+                 set_fields(&[{}])\n    }}\n{normalize}}}\n",
                 checks.collect::<String>()
             ));
         }

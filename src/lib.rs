@@ -65,6 +65,8 @@ pub mod keys;
 #[cfg(feature = "service")]
 pub mod log_limit;
 #[cfg(feature = "service")]
+pub mod metrics;
+#[cfg(feature = "service")]
 pub mod position;
 #[cfg(feature = "service")]
 pub mod random;
@@ -76,5 +78,7 @@ pub mod store;
 pub mod testing;
 #[cfg(feature = "service")]
 pub mod text;
+#[cfg(feature = "verify")]
+pub mod tls;
 #[cfg(feature = "verify")]
 pub mod verify;

@@ -18,19 +18,21 @@ use tonic::Status;
 
 use crate::{
     clock::{ManualClock, UnixMillis},
-    keys::{FileMasterKey, Keyring},
+    keys::FileMasterKey,
     position::Epoch,
     random::{SeededRandom, SystemRandom},
-    rpc::auth::{Caller, CallerDirectory},
-    store::{Database, change, keyring},
-    text::opaque::OpaqueToken,
+    rpc::auth::{Caller, CallerDirectory, Credential},
+    store::{Database, change, keyring::SharedKeyring},
 };
 
 pub mod calls;
+pub mod certificates;
+mod held_port;
 pub mod http2;
 pub mod mutated;
 mod postgres;
 
+pub use held_port::HeldPort;
 use postgres::{Cluster, Durability, PostgresDatabase};
 
 /// The start of a [`test_clock`]: 2026-01-01T00:00:00Z.
@@ -40,15 +42,16 @@ pub const TEST_START: UnixMillis = UnixMillis::from_millis(1_767_225_600_000);
 pub async fn migrated<M: MigratorTrait>(
     url: &str,
     purposes: &[&'static str],
-) -> (Database, Keyring, Arc<ManualClock>) {
+) -> (Database, SharedKeyring, Arc<ManualClock>) {
     let clock = test_clock();
     let db = Database::connect(url).await.unwrap();
     db.migrate::<M>().await.unwrap();
     change::ensure(db.read(), &SystemRandom).await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     let master = FileMasterKey::create(&directory.path().join("key"), &SystemRandom).unwrap();
-    let keyring = keyring::open(&db, &master, purposes, &*clock, &SystemRandom).await;
-    (db, keyring.unwrap(), clock)
+    let keyring = SharedKeyring::open(db.clone(), master.into(), purposes, clock.clone(), &SystemRandom);
+    let keyring = keyring.await.unwrap();
+    (db, keyring, clock)
 }
 
 /// A directory without callers.
@@ -57,7 +60,7 @@ pub struct NoCallers;
 
 #[tonic::async_trait]
 impl CallerDirectory for NoCallers {
-    async fn find_caller(&self, _: &OpaqueToken) -> Result<Option<Caller>, Status> {
+    async fn find_caller(&self, _: Credential<'_>) -> Result<Option<Caller>, Status> {
         Ok(None)
     }
 }

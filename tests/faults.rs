@@ -24,9 +24,12 @@ use crate::harness::{
 };
 use load::Load;
 
+pub mod administrator;
+pub mod cluster;
 pub mod disk;
 mod load;
 pub mod network;
+pub mod password;
 pub mod pooler;
 pub mod server;
 
@@ -53,7 +56,12 @@ struct Stage {
 
 impl Stage {
     async fn set(registry_url: &str, token_url: &str) -> Self {
-        let services = Services::start(registry_url, token_url).await;
+        Self::set_with(registry_url, token_url, &[]).await
+    }
+
+    /// Does the same with more settings of token-service.
+    async fn set_with(registry_url: &str, token_url: &str, settings: &[(&'static str, &str)]) -> Self {
+        let services = Services::start_with(registry_url, token_url, settings).await;
         let world = World::new(&services.target);
         let partners = vec![world.partner().await, world.partner().await];
         let load = Load::start(&world, &partners).await;

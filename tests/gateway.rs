@@ -6,6 +6,8 @@ pub mod closed;
 pub mod end_to_end;
 pub mod headers;
 pub mod limits;
+pub mod mtls;
+pub mod once;
 mod stand_in;
 pub mod transport;
 

@@ -1,4 +1,4 @@
-//! After the six steps, databases, logs and the audit record contain no secret.
+//! After the six steps, databases, logs, metrics, traces and the audit record contain no secret.
 
 pub mod planted;
 
@@ -15,7 +15,11 @@ use accord::{
 };
 use accord_cli::call::with_token;
 
-use crate::{demo::walk, harness::services::Services};
+use crate::{
+    demo::walk,
+    harness::{collector::Collector, services::Services},
+    observability::scrape::scrapes,
+};
 
 tests!(nothing_secret_is_stored_or_logged);
 
@@ -67,11 +71,15 @@ async fn nothing_secret_is_stored_or_logged() {
 /// Takes the six steps, then looks into the whole of what is on disk, write-ahead logs included, and into what
 /// the services say.
 async fn walk_leaves_nothing(registry_url: &str, token_url: &str, directory: &Path) {
-    let log = [("RUST_LOG", "trace")];
-    let mut services = Services::start_with(registry_url, token_url, &log).await;
+    let (collector, collector_url) = Collector::start().await;
+    let settings = [
+        ("RUST_LOG", "trace"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector_url.as_str()),
+    ];
+    let mut services = Services::start_with(registry_url, token_url, &settings).await;
     let (outcome, _) = walk(&services.target).await;
     let target = services.target.clone();
-    let mut said = String::new();
+    let mut said = scrapes(&mut services).await.concat();
     for address in [&target.registry_grpc, &target.token_grpc] {
         let mut events = AuditServiceClient::new(with_token(address, &target.operator_token).unwrap());
         let request = ListAuditEventsRequest {
@@ -123,6 +131,8 @@ async fn walk_leaves_nothing(registry_url: &str, token_url: &str, directory: &Pa
             );
         }
     }
+    assert!(collector.spans().len() > 20, "{:?}", collector.spans());
+    said.push_str(&format!("{:?}", collector.spans()));
     for secret in &secrets {
         assert!(
             !said.contains(secret.as_str()),

@@ -11,26 +11,43 @@ mod browser;
 mod consents;
 mod contract;
 mod demo;
+mod deploy;
 mod dev;
+mod documents;
 mod faults;
 mod freshness;
 mod gateway;
 mod grpc_callers;
+mod hosts;
+mod keys;
 mod kill;
 mod leaks;
+mod mtls;
 mod oauth_clients;
+mod observability;
 mod offline;
 mod permissions;
 mod platform;
 mod processes;
 mod readme;
+mod restore;
+mod settings;
 mod setups;
+mod startup;
 mod tokens;
+mod transport;
+mod upgrade;
 mod walkthrough;
 
-use harness::suite::Tool::{Axe, Chromium, Curl, Envoy, Go, Grpcurl, Java, Mount, Node, PgBouncer, Python};
+use harness::suite::Tool::{
+    Address, Axe, Buildah, Chromium, Compose, Curl, Envoy, Go, Grpcurl, Helm, Java, Mount, Namespaces, Node,
+    Patroni, PgBouncer, PgDump, Postgres, Prometheus, Promtool, Python, SoftHsm, Systemd,
+};
 
 fn main() -> std::process::ExitCode {
+    if let Some(directory) = std::env::var_os(hosts::resource_server::DIRECTORY) {
+        harness::suite::block_on(hosts::resource_server::serve(directory.into()));
+    }
     harness::suite::run(vec![
         (&[Chromium], browser::access::tests()),
         (&[Chromium], browser::clicks::tests()),
@@ -44,9 +61,24 @@ fn main() -> std::process::ExitCode {
         (&[Grpcurl], contract::tests()),
         (&[], contract::not_available::tests()),
         (&[], demo::tests()),
+        (&[Compose, Mount], deploy::compose::tests()),
+        (&[], deploy::health::tests()),
+        (&[Helm], deploy::helm::tests()),
+        (&[Helm], deploy::helm::configuration::tests()),
+        (&[Helm, Envoy], deploy::helm::gateway::tests()),
+        (&[Helm], deploy::helm::network::tests()),
+        (&[Buildah, Mount], deploy::image::tests()),
+        (&[Systemd, Mount], deploy::systemd::tests()),
         (&[], dev::tests()),
+        (&[], documents::tests()),
+        (&[PgBouncer], faults::administrator::tests()),
+        (
+            &[Namespaces, Patroni, Postgres, Grpcurl],
+            faults::cluster::tests(),
+        ),
         (&[Mount], faults::disk::tests()),
         (&[], faults::network::tests()),
+        (&[], faults::password::tests()),
         (&[PgBouncer], faults::pooler::tests()),
         (&[], faults::server::tests()),
         (&[], freshness::tests()),
@@ -55,11 +87,23 @@ fn main() -> std::process::ExitCode {
         (&[Envoy], gateway::end_to_end::tests()),
         (&[Envoy], gateway::headers::tests()),
         (&[Envoy], gateway::limits::tests()),
+        (&[Envoy], gateway::mtls::tests()),
+        (&[Envoy], gateway::once::tests()),
         (&[Envoy], gateway::transport::tests()),
         (&[Grpcurl, Python], grpc_callers::libraries::tests()),
+        (&[Namespaces, Envoy, Postgres], hosts::faults::tests()),
+        (&[Namespaces, Python], hosts::network::tests()),
+        (
+            &[Namespaces, Envoy, Postgres, Chromium],
+            hosts::six_steps::tests(),
+        ),
+        (&[], keys::tests()),
+        (&[SoftHsm], keys::pkcs11::tests()),
         (&[], kill::tests()),
         (&[], leaks::tests()),
         (&[], leaks::planted::tests()),
+        (&[], mtls::tests()),
+        (&[Node, Python, Java], oauth_clients::algorithms::tests()),
         (&[Go], oauth_clients::go::tests()),
         (&[Curl], oauth_clients::guide::tests()),
         (&[Java], oauth_clients::java::tests()),
@@ -69,16 +113,26 @@ fn main() -> std::process::ExitCode {
         (&[Python], oauth_clients::openapi::tests()),
         (&[Python], oauth_clients::python::tests()),
         (&[], oauth_clients::sample::tests()),
+        (&[Promtool], observability::alerts::tests()),
+        (&[Chromium, Prometheus], observability::dashboard::tests()),
+        (&[], observability::scrape::tests()),
+        (&[], observability::traces::tests()),
         (&[], offline::tests()),
         (&[], permissions::tests()),
         (&[], platform::tests()),
+        (&[], platform::connections::tests()),
         (&[], processes::tests()),
         (&[Grpcurl], readme::tests()),
+        (&[PgDump], restore::tests()),
+        (&[], settings::tests()),
         (&[], setups::tests()),
+        (&[], startup::tests()),
         (&[], tokens::documents::tests()),
         (&[], tokens::endings::tests()),
         (&[], tokens::issuance::tests()),
         (&[], tokens::renewal::tests()),
+        (&[Grpcurl, Address], transport::tests()),
+        (&[Envoy], upgrade::tests()),
         (&[Grpcurl, Envoy, Chromium], walkthrough::tests()),
     ])
 }

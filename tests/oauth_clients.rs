@@ -2,6 +2,7 @@
 //! credentials they find everything by discovery and need no special case.
 
 mod admin;
+pub mod algorithms;
 pub mod go;
 pub mod guide;
 pub mod java;

@@ -10,10 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use accord_cli::{call::open, dev_file::DevFile};
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use accord_cli::dev_file::DevFile;
 
 use crate::harness::process::{Process, accord};
+
+pub mod connections;
 
 tests!(
     check_config_reports_every_problem_of_a_service,
@@ -22,7 +23,7 @@ tests!(
     a_second_interrupt_ends_calls_under_way,
     a_closed_log_pipe_stops_nothing,
     a_full_log_pipe_stops_nothing,
-    without_file_descriptors_open_connections_are_served,
+    a_service_waits_for_a_database_that_starts_later,
 );
 
 /// Runs a command that must fail. Returns what it says.
@@ -87,14 +88,14 @@ async fn check_config_reports_every_problem_of_a_service() {
         "--http-listen is not a loopback address",
         "--family-days must be 1 to 3660",
         "ACCORD_TOKEN_ACCESS_TOKEN_SECONDS must be 1 to 900",
-        "ACCORD_TOKEN_REGISTRY_URL must be http:// with a loopback host",
+        "ACCORD_TOKEN_REGISTRY_URL must be https://host:port, or http:// with a loopback host",
     ] {
         assert!(stderr.contains(expected), "{expected}: {stderr}");
     }
     assert_eq!(stderr.matches("; ").count(), 6, "{stderr}");
 
     // What is right is silent, and nothing is created.
-    write(&at("key"), &[7; 32], 0o600);
+    write(&at("key"), b"a master key of tests: 32 bytes.", 0o600);
     let database = format!("sqlite://{}", at("registry.db").display());
     let run = |command: &str| {
         let mut registry = accord();
@@ -119,7 +120,7 @@ async fn check_config_reports_every_problem_of_a_service() {
         .args(["--database-url", &database, "--master-key-file"])
         .arg(at("key"));
     assert!(operator.output().unwrap().status.success());
-    write(&at("key"), &[8; 32], 0o600);
+    write(&at("key"), b"a master key of other 32 bytes..", 0o600);
     for command in ["check-config", "serve"] {
         let stderr = refused(run(command));
         assert!(stderr.contains("is wrapped by the master key"), "{stderr}");
@@ -134,7 +135,7 @@ async fn check_config_reports_every_problem_of_a_service() {
 async fn a_signal_during_the_start_ends_the_service() {
     let directory = tempfile::tempdir().unwrap();
     let key = directory.path().join("key");
-    write(&key, &[7; 32], 0o600);
+    write(&key, b"a master key of tests: 32 bytes.", 0o600);
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let database = format!(
         "postgres://u@{}/registry?sslmode=disable",
@@ -253,53 +254,58 @@ async fn a_full_log_pipe_stops_nothing() {
     assert!(log.len() >= 60_000, "the pipe was full: {}", log.len());
 }
 
-async fn without_file_descriptors_open_connections_are_served() {
-    let directory = tempfile::tempdir().unwrap();
-    let log = directory.path().join("log");
-    let accord = accord();
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", "ulimit -n 160; exec \"$0\" \"$@\""])
-        .arg(accord.get_program());
-    for (name, _) in accord.get_envs() {
-        command.env_remove(name);
-    }
-    let mut environment = Environment::start(directory.path(), command, File::create(&log).unwrap().into());
-    let http = environment.http.clone();
-    let health = format!("{}/healthz", environment.file.http_url);
-    assert!(http.get(&health).send().await.unwrap().status().is_success());
-
-    let addresses = [&environment.file.registry_grpc, &environment.file.token_grpc];
-    let connect = |address: &&String| TcpStream::connect(address.as_str()).unwrap();
-    let mut idle: Vec<_> = (0..60).flat_map(|_| addresses.iter().map(connect)).collect();
-    // HTTP/2 prefaces, so that the connections stay.
-    for connection in &mut idle {
-        connection
-            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
-            .unwrap();
-    }
-    let warned = || {
-        let log = fs::read_to_string(&log).unwrap();
-        log.lines()
-            .filter(|line| line.contains("new connections wait") || line.contains("can't be accepted"))
-            .count()
+/// The address exists before the server does.
+async fn a_service_waits_for_a_database_that_starts_later() {
+    let Some(database) = accord::testing::postgres() else {
+        return;
     };
-    wait_for("a line about connections", || warned() > 0);
-    for _ in 0..20 {
-        assert!(http.get(&health).send().await.unwrap().status().is_success());
-    }
-    // Three listeners, and two kinds of lines.
-    assert!(
-        warned() <= 6,
-        "at most one line of a kind for each listener: {}",
-        warned()
-    );
-    drop(idle);
-    for address in addresses {
-        let mut health = HealthClient::new(open(address).unwrap());
-        health.check(HealthCheckRequest::default()).await.unwrap();
-    }
-    environment.stop();
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("key");
+    write(&key, &std::array::from_fn::<_, 32, _>(|n| n as u8), 0o600);
+    let mut migrate = accord();
+    migrate.args(["registry", "migrate", "--database-url", &database.url]);
+    assert!(migrate.status().unwrap().success());
+    let target = url::Url::parse(&database.url).unwrap();
+    let server = (target.host_str().unwrap().to_owned(), target.port().unwrap());
+    // A port that nothing listens on yet.
+    let reserved = tokio::net::TcpSocket::new_v4().unwrap();
+    reserved.set_reuseaddr(true).unwrap();
+    reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = reserved.local_addr().unwrap();
+    let mut waiting = target.clone();
+    waiting.set_ip_host(address.ip()).unwrap();
+    waiting.set_port(Some(address.port())).unwrap();
+    let mut serve = accord();
+    serve
+        .args([
+            "registry",
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--drain-delay",
+            "0",
+        ])
+        .args(["--public-base-url", "https://auth.example", "--database-url"])
+        .arg(waiting.as_str())
+        .arg("--master-key-file")
+        .arg(&key);
+    let mut process = Process::start(serve, directory.path(), "registry");
+    let refused = |process: &Process| process.stderr().contains("database unavailable").then_some(());
+    process.wait_for("a line about the database", refused);
+    let listener = reserved.listen(16).unwrap();
+    let forwarding = tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let server = server.clone();
+            tokio::spawn(async move {
+                let mut far = tokio::net::TcpStream::connect(server).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    process.listening("--listen");
+    process.signal("TERM");
+    assert!(process.wait().success(), "{}", process.stderr());
+    forwarding.abort();
 }
 
 /// A running `accord dev`, whose standard error is the test's.
@@ -343,6 +349,13 @@ impl Environment {
     async fn get(&self, path: &str) -> u16 {
         let request = self.http.get(format!("{}{path}", self.file.http_url));
         request.send().await.unwrap().status().as_u16()
+    }
+
+    /// Returns the resident memory, in KiB.
+    fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     fn signal(&self, name: &str) {

@@ -87,7 +87,7 @@ async fn an_unknown_variable_key_or_flag_is_an_error() {
 async fn creating_callers_prints_the_token_alone() {
     let directory = tempfile::tempdir().unwrap();
     let key = directory.path().join("key");
-    std::fs::write(&key, [7; 32]).unwrap();
+    std::fs::write(&key, b"a master key of tests: 32 bytes.").unwrap();
     std::fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
     let with_key = |arguments: &[&str]| {
         let mut command = registry(directory.path());
@@ -145,7 +145,7 @@ async fn creating_callers_prints_the_token_alone() {
 async fn plaintext_listeners_are_for_loopback() {
     let directory = tempfile::tempdir().unwrap();
     let key = directory.path().join("key");
-    std::fs::write(&key, [7; 32]).unwrap();
+    std::fs::write(&key, b"a master key of tests: 32 bytes.").unwrap();
     std::fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
     let mut command = registry(directory.path());
     assert!(
@@ -249,8 +249,8 @@ async fn without_the_registry_calls_are_unavailable_and_recover() {
 
 async fn a_request_id_is_found_in_the_logs_of_both_services() {
     let (registry, token) = (testing::sqlite(), testing::sqlite());
-    let services = Services::start(&registry.url, &token.url).await;
-    let target = &services.target;
+    let mut services = Services::start(&registry.url, &token.url).await;
+    let target = services.target.clone();
     // Only the registry knows that this token is unknown.
     let nobody = OpaqueToken::generate(TokenKind::Workload, &SystemRandom);
     let mut tokens = TokenServiceClient::new(with_token(&target.token_grpc, nobody.expose()).unwrap());
@@ -258,6 +258,7 @@ async fn a_request_id_is_found_in_the_logs_of_both_services() {
     let context = accord::rpc::context::CallContext {
         request_id: "trace-me-0001".to_owned(),
         deadline: tokio::time::Instant::now() + std::time::Duration::from_secs(20),
+        trace: None,
     };
     let request = IntrospectTokenRequest {
         tenant_id: target.tenant_id.clone(),
@@ -269,8 +270,11 @@ async fn a_request_id_is_found_in_the_logs_of_both_services() {
         .unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
     assert_eq!(refused.metadata().get("x-request-id").unwrap(), "trace-me-0001");
-    for process in [&services.registry, &services.token] {
-        assert!(process.stderr().contains("trace-me-0001"), "{}", process.stderr());
+    for process in [&mut services.registry, &mut services.token] {
+        // Lines are written by a thread of their own.
+        process.wait_for("a line with the request id", |process| {
+            process.stderr().contains("trace-me-0001").then_some(())
+        });
     }
 }
 

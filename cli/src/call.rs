@@ -19,7 +19,7 @@ pub fn with_token(address: &str, token: &str) -> anyhow::Result<HopChannel> {
     let token = OpaqueToken::parse(TokenKind::Operator, token)
         .or_else(|_| OpaqueToken::parse(TokenKind::Workload, token))
         .context("the bearer token")?;
-    channel::connect(&format!("http://{address}"), &token).context("the address")
+    channel::connect(&format!("http://{address}"), &token).map_err(|rule| anyhow!("the address {rule}"))
 }
 
 /// Opens a channel whose calls carry no credential.

@@ -3,6 +3,7 @@
 //! It is also a library, so that the demonstration is the first end-to-end test.
 
 pub mod call;
+pub mod certs;
 pub mod demo;
 pub mod descriptors;
 pub mod dev;

@@ -1,17 +1,18 @@
 //! The `accord` command.
 
-use std::{io::Write, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{io::Write, net::Ipv4Addr, path::PathBuf, process::ExitCode, sync::Arc};
 
 use accord::{
-    clock::SystemClock,
+    clock::{Clock, SystemClock},
     random::SystemRandom,
     rpc::{
+        config::AdminListen,
         run::{exit, shutdown_signal},
         telemetry,
     },
 };
 use accord_cli::{
-    demo, descriptors,
+    certs, demo, descriptors,
     dev::{Dev, DevArgs},
     dev_file::DevFile,
 };
@@ -41,14 +42,16 @@ enum Command {
         #[arg(long, default_value = "accord-data")]
         data_dir: PathBuf,
     },
+    /// Makes a private authority and certificates, for trying TLS.
+    Certs(certs::CertsArgs),
     /// Writes the compiled contract, a FileDescriptorSet, for a gateway such as Envoy.
     Descriptors(descriptors::DescriptorsArgs),
     /// registry-service, as its own binary runs it.
     #[command(hide = true)]
-    Registry(registry_service::config::Cli),
+    Registry(Box<registry_service::config::Cli>),
     /// token-service, as its own binary runs it.
     #[command(hide = true)]
-    Token(token_service::config::Cli),
+    Token(Box<token_service::config::Cli>),
 }
 
 #[tokio::main]
@@ -58,9 +61,10 @@ async fn main() -> ExitCode {
         None => dev(cli.dev).await,
         Some(Command::Dev(args)) => dev(args).await,
         Some(Command::Demo { data_dir }) => run_demo(data_dir).await,
+        Some(Command::Certs(args)) => certs::run(&args, SystemClock.now(), &mut std::io::stdout()),
         Some(Command::Descriptors(args)) => descriptors::run(&args),
-        Some(Command::Registry(cli)) => registry_service::run(cli).await,
-        Some(Command::Token(cli)) => token_service::run(cli).await,
+        Some(Command::Registry(cli)) => registry_service::run(*cli).await,
+        Some(Command::Token(cli)) => token_service::run(*cli).await,
     };
     exit("accord", result)
 }
@@ -68,6 +72,8 @@ async fn main() -> ExitCode {
 async fn dev(args: DevArgs) -> anyhow::Result<()> {
     let _log = telemetry::init("accord dev");
     let shutdown = shutdown_signal()?;
+    let (off, nowhere) = (Some(AdminListen(None)), (Ipv4Addr::LOCALHOST, 0).into());
+    let _telemetry = telemetry::start("accord dev", off, nowhere).await?;
     let starting = Dev::start(&args, Arc::new(SystemClock), Arc::new(SystemRandom));
     let dev = tokio::select! {
         started = starting => started?,

@@ -7,35 +7,67 @@ use accord::{
     random::SystemRandom,
     registry::v1 as pb,
     rpc::{
+        config::settings::Needs,
         listener,
-        run::{self, Service, shutdown_signal},
+        run::{self, Key, Listeners, Service, probe, service_signals},
         telemetry,
+        tls::server::ServerTls,
     },
-    store::{Creation, audit::Origin},
+    store::{Creation, Database, audit::Origin},
     text::validation::Violations,
 };
 use anyhow::{Context, anyhow};
 use uuid::Uuid;
 
 use crate::{
-    config::{Cli, Command, Flags, Needs, OperatorCommand, Settings, WorkloadCommand},
+    config::{
+        ADMIN_LISTEN, Cli, Command, ENVIRONMENT_PREFIX, Flags, OperatorCommand, Settings, WorkloadCommand,
+    },
     grpc::convert::caller as convert,
     model::caller::NewCaller,
-    server::Registry,
-    store::migration::Migrator,
+    server::{Registry, require_client_ca},
+    store::{self, migration::Migrator},
 };
 
-/// Runs a command. Creating a caller prints its bearer token, alone, on standard output.
+/// Runs a command. Creating a caller prints its bearer token, alone, on standard output; for a caller with a certificate
+/// name, nothing but a note on standard error.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
-        Command::Serve { flags } => serve(&flags).await,
+        // Boxed, here and below, or the compiler gives up on the depth of the future.
+        Command::Serve { flags } => Box::pin(serve(&flags)).await,
+        Command::Health { flags } => {
+            probe::run(
+                ENVIRONMENT_PREFIX,
+                flags.service.config.as_deref(),
+                &flags,
+                ADMIN_LISTEN,
+            )
+            .await
+        }
         Command::CheckConfig { flags } => {
             let settings = Settings::load(&flags, Needs::Everything)?;
-            run::check::<Migrator>(&settings.database_url, &settings.master_key_file).await
+            run::check::<Migrator>(&settings.service.database_url, settings.service.master_keys()).await?;
+            let db = Database::connect(&settings.service.database_url).await;
+            Box::pin(require_client_ca(
+                &db.context("connecting to the database")?,
+                &settings,
+            ))
+            .await
         }
-        Command::Migrate { flags, new_epoch } => migrate(&flags, new_epoch).await,
+        Command::RotateMasterKey { flags } => rotate(&flags, Key::Master).await,
+        Command::RotateDataKey { purpose, flags } => {
+            let purposes = store::PURPOSES;
+            rotate(&flags, Key::Data { purpose, purposes }).await
+        }
+        Command::Migrate { flags, new_epoch } => Box::pin(migrate(&flags, new_epoch)).await,
         Command::Operator {
-            command: OperatorCommand::Create { name, roles, flags },
+            command:
+                OperatorCommand::Create {
+                    name,
+                    roles,
+                    certificate_name,
+                    flags,
+                },
         } => {
             let request = pb::CreateOperatorRequest {
                 name,
@@ -43,37 +75,78 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
                     .into_iter()
                     .map(|role| pb::OperatorRole::from(role).into())
                     .collect(),
+                certificate_name: certificate_name.unwrap_or_default(),
                 ..Default::default()
             };
-            create_caller(&flags, "CreateOperator", convert::create_operator(&request)).await
+            Box::pin(create_caller(
+                &flags,
+                "CreateOperator",
+                convert::create_operator(&request),
+            ))
+            .await
         }
         Command::Workload {
-            command: WorkloadCommand::Create { name, kind, flags },
+            command:
+                WorkloadCommand::Create {
+                    name,
+                    kind,
+                    certificate_name,
+                    flags,
+                },
         } => {
             let request = pb::CreateWorkloadRequest {
                 name,
                 kind: pb::WorkloadKind::from(kind).into(),
+                certificate_name: certificate_name.unwrap_or_default(),
                 ..Default::default()
             };
-            create_caller(&flags, "CreateWorkload", convert::create_workload(&request)).await
+            Box::pin(create_caller(
+                &flags,
+                "CreateWorkload",
+                convert::create_workload(&request),
+            ))
+            .await
         }
     }
 }
 
 async fn serve(flags: &Flags) -> anyhow::Result<()> {
     let _log = telemetry::init("registry-service");
-    let shutdown = shutdown_signal()?;
+    let signals = service_signals()?;
     let starting = async {
         let settings = Settings::load(flags, Needs::Everything)?;
-        let registry = open(&settings).await?;
-        run::refuse_development(registry.database()).await?;
-        let listener = listener::bind("--listen", settings.listen).await?;
-        anyhow::Ok((registry, listener))
+        let telemetry = telemetry::start("registry-service", settings.admin_listen, ADMIN_LISTEN).await?;
+        let tls = ServerTls::load(settings.service.tls(), Arc::new(SystemClock))?;
+        let registry = run::when_reachable(&settings.service.database_url, async || {
+            let registry = open(&settings).await?;
+            run::refuse_development(registry.database()).await?;
+            require_client_ca(registry.database(), &settings).await?;
+            Ok(registry)
+        });
+        let registry = registry.await?.with_readiness(telemetry.readiness());
+        let listeners = Listeners {
+            grpc: listener::bind("--listen", settings.listen, tls.as_ref()).await?,
+            http: None,
+            tls,
+            drain_delay: settings.service.drain_delay(),
+        };
+        anyhow::Ok((registry, listeners, telemetry))
     };
-    match shutdown.run_until_cancelled(starting).await.transpose()? {
-        Some((registry, listener)) => registry.serve(listener, shutdown).await,
+    let started = signals.shutdown.run_until_cancelled(starting).await;
+    match started.transpose()? {
+        Some((registry, listeners, _telemetry)) => registry.serve(listeners, signals).await,
         None => Ok(()),
     }
+}
+
+async fn rotate(flags: &Flags, key: Key) -> anyhow::Result<()> {
+    let settings = Settings::load(flags, Needs::Keys)?;
+    run::rotate::<Migrator>(
+        &settings.service.database_url,
+        settings.service.master_keys(),
+        key,
+    )
+    .await
 }
 
 async fn migrate(flags: &Flags, new_epoch: bool) -> anyhow::Result<()> {
@@ -102,11 +175,18 @@ async fn create_caller(
         content: Default::default(),
     };
     let registry = open(&Settings::load(flags, Needs::Keys)?).await?;
-    let (_, token) = registry.store().create_caller(&creation, new).await?;
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{}", token.expose())
-        .and_then(|()| out.flush())
-        .context("the token was created but could not be printed")
+    let (record, token) = registry.store().create_caller(&creation, new).await?;
+    let Some(token) = token else {
+        let name = record.certificate_name.unwrap_or_default();
+        // The caller is there, whether or not anybody reads this.
+        let _ = writeln!(
+            std::io::stderr(),
+            "created {}: its client certificate with the name {name} takes the place of a token",
+            record.caller.id(),
+        );
+        return Ok(());
+    };
+    run::print_line(token.expose()).context("the token was created but could not be printed")
 }
 
 fn invalid(violations: Violations) -> anyhow::Error {

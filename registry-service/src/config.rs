@@ -1,157 +1,49 @@
-//! registry-service's command line and settings. No error repeats a value: a database URL holds a password.
+//! registry-service's settings. No error repeats a value: a database URL holds a password.
 
 // `--help` prints the flags' comments, with bare URLs.
 #![allow(rustdoc::bare_urls)]
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
-};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use accord::{
-    rpc::{
-        auth::{Role, WorkloadKind},
-        config::{ConfigError, MISSING, Problems, check_loopback, check_master_key_file, load},
+    rpc::config::{
+        AdminListen, ConfigError, MISSING, Problems, load,
+        settings::{Needs, ServiceSettings},
     },
-    store::origin::check_url,
     text::uri,
 };
-use clap::{Args, Parser, Subcommand};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+
+mod command_line;
+
+pub use self::command_line::{Cli, Command, Flags, OperatorCommand, WorkloadCommand};
 
 /// The prefix of environment variables; the rest is the key in upper case.
 pub const ENVIRONMENT_PREFIX: &str = "ACCORD_REGISTRY_";
 
-/// The command line.
-#[derive(Debug, Parser)]
-#[command(
-    name = "registry-service",
-    version,
-    about = "Holds tenants, users and third-party clients"
-)]
-pub struct Cli {
-    /// The command.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// The commands of registry-service.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Serve gRPC until SIGTERM or SIGINT
-    Serve {
-        /// Settings.
-        #[command(flatten)]
-        flags: Flags,
-    },
-    /// Create or update the database's tables
-    Migrate {
-        /// Settings.
-        #[command(flatten)]
-        flags: Flags,
-        /// Start a new epoch, for a database that was restored from a copy
-        #[arg(long)]
-        new_epoch: bool,
-    },
-    /// Report every problem of the settings, their files and the database, without serving
-    CheckConfig {
-        /// Settings.
-        #[command(flatten)]
-        flags: Flags,
-    },
-    /// Manage operators
-    Operator {
-        /// The command for operators.
-        #[command(subcommand)]
-        command: OperatorCommand,
-    },
-    /// Manage workloads
-    Workload {
-        /// The command for workloads.
-        #[command(subcommand)]
-        command: WorkloadCommand,
-    },
-}
-
-/// The commands for operators.
-#[derive(Debug, Subcommand)]
-pub enum OperatorCommand {
-    /// Add an operator and print its bearer token
-    Create {
-        /// The operator's name
-        name: String,
-        /// A role; may be repeated
-        #[arg(long = "role", required = true, value_name = "ROLE")]
-        roles: Vec<Role>,
-        /// Settings.
-        #[command(flatten)]
-        flags: Flags,
-    },
-}
-
-/// The commands for workloads.
-#[derive(Debug, Subcommand)]
-pub enum WorkloadCommand {
-    /// Add a workload and print its bearer token
-    Create {
-        /// The workload's name
-        name: String,
-        /// Its kind
-        #[arg(long, value_name = "KIND")]
-        kind: WorkloadKind,
-        /// Settings.
-        #[command(flatten)]
-        flags: Flags,
-    },
-}
-
-/// Settings as flags. Each is also an environment variable (`ACCORD_REGISTRY_<FLAG>`) and a key of the TOML file. A flag
-/// wins over a variable, and a variable over the file.
-#[derive(Args, Clone, derive_more::Debug, Default, Serialize)]
-#[debug("Flags {{ .. }}")]
-pub struct Flags {
-    /// Address to serve gRPC on [default: 127.0.0.1:50051]
-    #[arg(long, value_name = "ADDRESS")]
-    pub listen: Option<String>,
-    /// sqlite://PATH or postgres://...
-    #[arg(long, value_name = "URL")]
-    pub database_url: Option<String>,
-    /// File of 32 random bytes, mode 0600, that wraps the database's keys
-    #[arg(long, value_name = "PATH")]
-    pub master_key_file: Option<String>,
-    /// Base of every Tenant Authority URL, such as https://auth.example
-    #[arg(long, value_name = "URL")]
-    pub public_base_url: Option<String>,
-    /// TOML file with these settings
-    #[arg(long, value_name = "PATH")]
-    #[serde(skip)]
-    pub config: Option<String>,
-}
+/// Where the service answers `health` unless `--admin-listen` is set.
+pub(crate) const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
 /// registry-service's settings. `Debug` leaves out the database's URL, which may hold a password.
 #[derive(Clone, derive_more::Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 #[debug("Settings {{ .. }}")]
 pub struct Settings {
+    /// What both services have.
+    #[serde(skip)]
+    pub service: ServiceSettings,
     /// The address to serve gRPC on.
     pub listen: SocketAddr,
-    /// `sqlite://<path>` or `postgres://...`.
-    pub database_url: String,
-    /// The file of the master key. Empty if it was not given.
-    pub master_key_file: PathBuf,
+    /// Where to serve metrics and health, if at all. Nothing there is secret.
+    pub admin_listen: Option<AdminListen>,
     /// The base of every Tenant Authority URL, without a trailing slash. Empty if it was not given.
     pub public_base_url: String,
 }
 
-/// The settings that a command needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Needs {
-    /// The database.
-    Database,
-    /// The database and the master key.
-    Keys,
-    /// All of them.
-    Everything,
+impl AsMut<ServiceSettings> for Settings {
+    fn as_mut(&mut self) -> &mut ServiceSettings {
+        &mut self.service
+    }
 }
 
 impl Settings {
@@ -159,13 +51,11 @@ impl Settings {
     pub fn load(flags: &Flags, needs: Needs) -> Result<Self, ConfigError> {
         load(
             ENVIRONMENT_PREFIX,
-            flags.config.as_deref(),
+            flags.service.config.as_deref(),
             flags,
             |settings: &mut Self, problems| {
                 settings.check(needs, problems);
-                if needs >= Needs::Keys && settings.master_key_file != Path::new("") {
-                    check_master_key_file(&settings.master_key_file, problems);
-                }
+                settings.service.check_files(needs, problems);
             },
         )
     }
@@ -178,14 +68,7 @@ impl Settings {
     }
 
     fn check(&mut self, needs: Needs, problems: &mut Problems) {
-        check_loopback("listen", self.listen, problems);
-        if let Err(problem) = check_url(&self.database_url) {
-            let is_missing = self.database_url.is_empty();
-            problems.add("database_url", if is_missing { MISSING } else { problem });
-        }
-        if needs >= Needs::Keys && self.master_key_file == Path::new("") {
-            problems.add("master_key_file", MISSING);
-        }
+        self.service.check(&[("listen", self.listen)], needs, problems);
         if !self.public_base_url.is_empty() {
             match base_url(&self.public_base_url) {
                 Ok(url) => self.public_base_url = url,
@@ -200,9 +83,9 @@ impl Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            service: ServiceSettings::default(),
             listen: (Ipv4Addr::LOCALHOST, 50051).into(),
-            database_url: String::new(),
-            master_key_file: PathBuf::new(),
+            admin_listen: None,
             public_base_url: String::new(),
         }
     }
@@ -225,8 +108,10 @@ mod tests {
 
     fn settings(public_base_url: &str) -> Settings {
         Settings {
-            database_url: "postgres://user:sup3rs3cret@localhost/registry".into(),
-            master_key_file: "key".into(),
+            service: ServiceSettings::new(
+                "postgres://user:sup3rs3cret@localhost/registry".into(),
+                "key".into(),
+            ),
             public_base_url: public_base_url.into(),
             ..Settings::default()
         }
@@ -263,35 +148,11 @@ mod tests {
     #[test]
     fn each_command_requires_the_settings_it_needs() {
         let mut bare = settings("");
-        bare.master_key_file = PathBuf::new();
+        bare.service.master_key_file = "".into();
         assert!(bare.clone().checked(Needs::Database).is_ok());
         assert!(bare.checked(Needs::Keys).is_err());
         assert!(settings("").checked(Needs::Keys).is_ok());
         assert!(settings("").checked(Needs::Everything).is_err());
-    }
-
-    #[test]
-    fn flags_come_after_the_subcommand_and_roles_repeat() {
-        let line =
-            "registry-service operator create Ada --role admin --role auditor --database-url sqlite://x.db";
-        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-        let Command::Operator {
-            command: OperatorCommand::Create { name, roles, flags },
-        } = cli.command
-        else {
-            panic!("another command");
-        };
-        assert_eq!((name.as_str(), roles), ("Ada", vec![Role::Admin, Role::Auditor]));
-        assert_eq!(flags.database_url.as_deref(), Some("sqlite://x.db"));
-        for bad in [
-            "registry-service",
-            "registry-service operator create Ada",
-            "registry-service operator create Ada --role king",
-            "registry-service workload create api",
-            "registry-service serve --unknown x",
-        ] {
-            assert!(Cli::try_parse_from(bad.split(' ')).is_err(), "{bad}");
-        }
     }
 
     #[test]

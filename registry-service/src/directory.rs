@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use accord::{
+    metrics::FEED_POSITION,
     position::Position,
     store::change::{self, FeedPage},
     text::page::MAX_SIZE,
 };
+use metrics::gauge;
 use zeroize::Zeroizing;
 
 use crate::{error::Result, hashing::secret_tag, store::Store};
@@ -41,15 +43,17 @@ pub async fn changes(store: &Store, after: Option<Position>, limit: u64) -> Resu
     store.db.check_current().await?;
     let conn = store.db.read();
     let feed = change::read(conn, after.as_ref(), limit).await?;
+    gauge!(FEED_POSITION, "feed" => "registry").set(feed.position.seq as f64);
     let recent_seq = if after.is_none() || feed.reset {
         let recent_seq = change::seq_before(conn, store.now().minus(RECENT)).await?;
         Some(recent_seq.min(feed.position.seq))
     } else {
         None
     };
+    let keyring = store.keyring.get().await?;
     Ok(Changes {
         feed,
-        secret_tag_keys: secret_tag::exposed(&store.keyring),
+        secret_tag_keys: secret_tag::exposed(&keyring),
         recent_seq,
     })
 }

@@ -51,9 +51,12 @@ pub enum Error {
     /// A Tenant Admin's sign-in failed, for whatever reason.
     #[error("sign-in failed")]
     SignInFailed,
-    /// A bearer token is unknown or revoked.
+    /// The credential of a caller is unknown or revoked.
     #[error("unknown caller")]
     UnknownCaller,
+    /// A certificate has names of more than one caller.
+    #[error("the client certificate has names of more than one workload or operator")]
+    AmbiguousCertificate,
     /// A claim or enrolment token is used, expired or unknown.
     #[error("the link is not valid")]
     LinkInvalid,

@@ -1,6 +1,6 @@
 //! Runs registry-service: opens its store, and gives routes, permissions and periodic work to [`run()`].
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use accord::{
     audit::v1::audit_service_server::AuditServiceServer,
@@ -15,22 +15,22 @@ use accord::{
     },
     rpc::{
         audit_service::AuditApi,
-        auth::{Authorizer, Caller, CallerDirectory, Permissions},
+        auth::{Authorizer, Caller, CallerDirectory, Credential, Permissions},
         grpc::MAX_MESSAGE_BYTES,
-        run::{self, Service, run},
+        run::{self, Listeners, Service, Signals, run},
+        telemetry::admin::Readiness,
     },
     store::Database,
-    text::opaque::OpaqueToken,
 };
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use anyhow::{anyhow, bail};
 use tonic::{Status, service::RoutesBuilder};
 
 use crate::{
     config::Settings,
+    error::Error,
     grpc::Api,
     permissions::{SERVICES, TABLE},
-    store::{self, Store, migration::Migrator},
+    store::{self, Store, caller, migration::Migrator},
 };
 
 /// An open registry, ready to serve. Cheap to clone.
@@ -38,12 +38,14 @@ use crate::{
 pub struct Registry {
     store: Store,
     public_base_url: Arc<str>,
+    audit_retention: Option<Duration>,
+    readiness: Readiness,
 }
 
 impl Registry {
     /// Applies the migrations. Replicas may race.
     pub async fn migrate(settings: &Settings, random: &dyn Random) -> anyhow::Result<()> {
-        run::migrate::<Migrator>(&settings.database_url, random).await
+        run::migrate::<Migrator>(&settings.service.database_url, random).await
     }
 
     /// Starts a new epoch, for a database that was restored from a copy. Ends the unused one-time links: some may have
@@ -53,7 +55,7 @@ impl Registry {
         clock: &dyn Clock,
         random: &dyn Random,
     ) -> anyhow::Result<()> {
-        run::start_epoch(&settings.database_url, random, async |tx| {
+        run::start_epoch(&settings.service.database_url, random, async |tx| {
             Ok(store::end_links(tx, clock.now()).await?)
         })
         .await
@@ -61,12 +63,20 @@ impl Registry {
 
     /// Opens the database and its keys.
     pub async fn open(settings: &Settings, clock: SharedClock, random: SharedRandom) -> anyhow::Result<Self> {
-        let (url, master): (_, &Path) = (&settings.database_url, &settings.master_key_file);
-        let (db, keyring) = run::open::<Migrator>(url, master, store::PURPOSES, &*clock, &*random).await?;
+        let (url, masters) = (&settings.service.database_url, settings.service.master_keys());
+        let opened = run::open::<Migrator>(url, masters, store::PURPOSES, clock.clone(), &*random);
+        let (db, keyring) = opened.await?;
         Ok(Self {
             store: Store::new(db, keyring, clock, random),
             public_base_url: settings.public_base_url.as_str().into(),
+            audit_retention: settings.service.audit_retention(),
+            readiness: Readiness::default(),
         })
+    }
+
+    /// Tells there whether it is ready.
+    pub fn with_readiness(self, readiness: Readiness) -> Self {
+        Self { readiness, ..self }
     }
 
     /// Returns the registry's store.
@@ -74,9 +84,9 @@ impl Registry {
         &self.store
     }
 
-    /// Serves on a loopback listener until `shutdown`, then drains.
-    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> anyhow::Result<()> {
-        run(self, listener, None, shutdown).await
+    /// Serves until it must stop, then drains.
+    pub async fn serve(self, listeners: Listeners, signals: impl Into<Signals>) -> anyhow::Result<()> {
+        run(self, listeners, signals).await
     }
 }
 
@@ -87,12 +97,21 @@ impl Service for Registry {
         &self.store.db
     }
 
+    fn readiness(&self) -> &Readiness {
+        &self.readiness
+    }
+
     fn clock(&self) -> &dyn Clock {
         &*self.store.clock
     }
 
+    fn audit_retention(&self) -> Option<Duration> {
+        self.audit_retention
+    }
+
     fn authorizer(&self) -> Authorizer {
-        Authorizer::new(Permissions::new(TABLE), Arc::new(self.store.clone()))
+        let directory = Arc::new(self.store.clone());
+        Authorizer::new(Permissions::new(TABLE), directory, self.store.clock.clone())
     }
 
     fn routes(&self) -> RoutesBuilder {
@@ -120,17 +139,36 @@ impl Service for Registry {
         routes
     }
 
+    async fn check_ready(&self) -> anyhow::Result<()> {
+        let complete = self.store.keyring.check_complete();
+        complete.map_err(|why| anyhow!("data keys in use can't be opened: {why}"))
+    }
+
+    async fn maintain_keys(&self) -> anyhow::Result<()> {
+        Ok(self.store.keyring.refresh().await?)
+    }
+
     async fn delete_expired(&self) -> anyhow::Result<()> {
         self.store.expire_deliveries().await?;
         Ok(())
     }
 }
 
-/// Looks bearer tokens up in the registry's own tables.
+/// Refuses to serve callers that identify themselves by certificates without an authority to verify these by.
+pub async fn require_client_ca(db: &Database, settings: &Settings) -> anyhow::Result<()> {
+    if settings.service.client_ca == Path::new("") && caller::has_certificate_names(db).await? {
+        bail!("--client-ca is missing: there are workloads or operators with certificate names");
+    }
+    Ok(())
+}
+
+/// Looks credentials up in the registry's own tables.
 #[tonic::async_trait]
 impl CallerDirectory for Store {
-    async fn find_caller(&self, token: &OpaqueToken) -> Result<Option<Caller>, Status> {
-        let record = Store::find_caller(self, token).await?;
+    async fn find_caller(&self, credential: Credential<'_>) -> Result<Option<Caller>, Status> {
+        // An old primary may not know that the caller was revoked.
+        self.db.check_current().await.map_err(Error::from)?;
+        let record = Store::find_caller(self, credential).await?;
         Ok(record.map(|record| record.caller))
     }
 }

@@ -51,6 +51,12 @@ pub enum KeyError {
     /// A file with a secret does not hold UTF-8.
     #[error("is not UTF-8 text")]
     FileText,
+    /// The bytes of the master key are all equal.
+    #[error("holds no random bytes: all are equal")]
+    NotRandom,
+    /// The PKCS#11 module, its token or the key in it can't be used. The text names no secret.
+    #[error("the PKCS#11 token can't be used: {0}")]
+    Token(String),
     /// The master key's file does not have 32 bytes.
     #[error("must hold exactly 32 bytes and no line break")]
     FileLength,

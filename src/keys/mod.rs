@@ -10,5 +10,5 @@ pub use data_key::DataKey;
 pub(crate) use data_key::KEY_LENGTH;
 pub use error::KeyError;
 pub use keyring::Keyring;
-pub use master_key::{FileMasterKey, MasterKey};
+pub use master_key::{FileMasterKey, MasterKey, MasterKeySource, MasterKeys, Pkcs11MasterKey, Pkcs11Uri};
 pub use secret_file::{read_secret, read_secret_text};

@@ -1,7 +1,7 @@
 //! Authentication of callers, and their permission to call a method.
 //!
 //! Each service has one [`Permissions`] table by method. A method that is not in the table can't be reached. Callers are
-//! operators and workloads with bearer tokens. Credentials in a message (client credentials, admin sessions) are checked
+//! operators and workloads with a bearer token or a client certificate. Credentials in a message (client credentials, admin sessions) are checked
 //! elsewhere.
 
 use std::{collections::HashMap, fmt, sync::Arc};
@@ -9,27 +9,35 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use http::HeaderMap;
 use tonic::{Code, Request, Status};
 
-pub use crate::text::caller::{Caller, Role, WorkloadKind};
+pub use crate::text::caller::{Caller, Credential, Role, WorkloadKind};
 use crate::{
+    clock::SharedClock,
     registry::v1::{OperatorRole, WorkloadKind as MessageKind},
     rpc::{
         context,
         status::{ErrorReason, Problem},
+        tls::peer::PeerCertificate,
     },
     store::audit::{Actor, ActorKind, Origin},
-    text::opaque::{OpaqueToken, TokenKind},
+    text::{
+        caller::MAX_CERTIFICATE_NAMES,
+        opaque::{OpaqueToken, TokenKind},
+    },
     verify::bearer,
 };
 
 crate::message_enum! { Role = OperatorRole { Registrar, Approver, Security, Auditor, Admin } }
 crate::message_enum! { WorkloadKind = MessageKind { Gateway, TokenService, InternalService } }
 
+/// The most bytes of a certificate's names in a message or an audit event.
+const MAX_LISTED_NAMES: usize = 300;
+
 /// The caller of a method, in the request's extensions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Principal {
-    /// An operator or workload.
-    Caller(Caller),
-    /// A caller without a token. The message may hold a credential.
+    /// An operator or workload, with the names of the client certificate that authenticated it; `None` for a token.
+    Caller(Caller, Option<Arc<[String]>>),
+    /// A caller without a credential of its own. The message may hold one.
     Anonymous,
 }
 
@@ -43,7 +51,7 @@ impl Principal {
     /// Returns the principal's id; empty for anonymous.
     pub fn id(&self) -> &str {
         match self {
-            Principal::Caller(caller) => caller.id(),
+            Principal::Caller(caller, _) => caller.id(),
             Principal::Anonymous => "",
         }
     }
@@ -51,11 +59,16 @@ impl Principal {
     /// Returns the origin of this call's audit events.
     pub fn origin(&self) -> Origin {
         let kind = match self {
-            Principal::Caller(Caller::Operator { .. }) => ActorKind::Operator,
-            Principal::Caller(Caller::Workload { .. }) => ActorKind::Workload,
+            Principal::Caller(Caller::Operator { .. }, _) => ActorKind::Operator,
+            Principal::Caller(Caller::Workload { .. }, _) => ActorKind::Workload,
             Principal::Anonymous => ActorKind::Anonymous,
         };
+        let certificate = match self {
+            Principal::Caller(_, Some(names)) => Some(list(names)),
+            _ => None,
+        };
         Origin {
+            certificate,
             actor: Actor {
                 kind,
                 id: self.id().to_owned(),
@@ -72,7 +85,8 @@ pub enum Access {
     Anyone,
     /// Operators with one of these roles, and workloads of one of these kinds.
     Callers(&'static [Role], &'static [WorkloadKind]),
-    /// The same, and anyone without a bearer token: then the message holds a credential.
+    /// The same, and anyone else without a bearer token: then the message holds a credential. So a client certificate of
+    /// another caller, such as a gateway, counts for nothing.
     CallersOrProof(&'static [Role], &'static [WorkloadKind]),
 }
 
@@ -119,14 +133,14 @@ impl Permissions {
     }
 }
 
-/// Finds callers by their bearer tokens.
+/// Finds callers by their credentials.
 #[tonic::async_trait]
 pub trait CallerDirectory: Send + Sync + fmt::Debug {
-    /// Returns the caller with this token; `None` for an unknown or revoked token.
+    /// Returns the caller with this credential; `None` if it is unknown, or its caller is revoked.
     ///
     /// # Errors
-    /// UNAVAILABLE if the source does not answer, INTERNAL otherwise.
-    async fn find_caller(&self, token: &OpaqueToken) -> Result<Option<Caller>, Status>;
+    /// [`ambiguous_certificate`] for names of two callers, UNAVAILABLE if the source does not answer, INTERNAL otherwise.
+    async fn find_caller(&self, credential: Credential<'_>) -> Result<Option<Caller>, Status>;
 }
 
 /// Authorizes every call, before any other code sees it.
@@ -134,15 +148,17 @@ pub trait CallerDirectory: Send + Sync + fmt::Debug {
 pub struct Authorizer {
     permissions: Arc<Permissions>,
     directory: Arc<dyn CallerDirectory>,
+    clock: SharedClock,
 }
 
 impl Authorizer {
-    /// Creates an authorizer.
-    pub fn new(permissions: Permissions, directory: Arc<dyn CallerDirectory>) -> Self {
+    /// Creates an authorizer. `clock` decides whether a client certificate has expired.
+    pub fn new(permissions: Permissions, directory: Arc<dyn CallerDirectory>, clock: SharedClock) -> Self {
         let permissions = Arc::new(permissions);
         Self {
             permissions,
             directory,
+            clock,
         }
     }
 
@@ -157,24 +173,32 @@ impl Authorizer {
         self.permissions.row(path).map(|(method, _)| method)
     }
 
-    /// Authenticates the caller of the method at `path`, and checks its permission.
+    /// Authenticates the caller of the method at `path`, and checks its permission. A bearer token decides if there is
+    /// one; otherwise the certificate of the connection does.
     ///
     /// # Errors
     /// UNIMPLEMENTED for a path that is not served, UNAUTHENTICATED without a valid credential where one is required,
     /// PERMISSION_DENIED for a caller without permission.
-    pub async fn authorize(&self, path: &str, headers: &HeaderMap) -> Result<Principal, Status> {
+    pub async fn authorize(
+        &self,
+        path: &str,
+        headers: &HeaderMap,
+        certificate: Option<&PeerCertificate>,
+    ) -> Result<Principal, Status> {
         let access = self.permissions.access(path).ok_or_else(|| {
             let message = "there is no such method";
             Problem::new(Code::Unimplemented, ErrorReason::NotAvailable, message)
         })?;
         let has_token = headers.contains_key(http::header::AUTHORIZATION);
-        match access {
-            Access::Anyone => return Ok(Principal::Anonymous),
-            Access::CallersOrProof(..) if !has_token => return Ok(Principal::Anonymous),
-            _ => {}
+        match (access, certificate) {
+            (Access::Anyone, _) => Ok(Principal::Anonymous),
+            (Access::CallersOrProof(..), None) if !has_token => Ok(Principal::Anonymous),
+            (_, Some(certificate)) if !has_token => self.admit_certificate(access, certificate).await,
+            _ => {
+                let token = bearer::token(headers).map_err(|_| unauthenticated())?;
+                Ok(Principal::Caller(self.admit_token(access, token).await?, None))
+            }
         }
-        let token = bearer::token(headers).map_err(|_| unauthenticated())?;
-        Ok(Principal::Caller(self.admit(access, token).await?))
     }
 
     /// Authenticates the caller with this token, which came in another way than over gRPC, and checks its permission to
@@ -184,25 +208,74 @@ impl Authorizer {
     /// Those of [`Self::authorize`].
     pub async fn authorize_token(&self, path: &str, token: &str) -> Result<Caller, Status> {
         let access = self.permissions.access(path).ok_or_else(unauthenticated)?;
-        self.admit(access, token).await
+        self.admit_token(access, token).await
     }
 
-    async fn admit(&self, access: Access, token: &str) -> Result<Caller, Status> {
+    async fn admit_token(&self, access: Access, token: &str) -> Result<Caller, Status> {
         let token = caller_token(token).ok_or_else(unauthenticated)?;
-        let caller = self.directory.find_caller(&token).await?;
+        let caller = self.directory.find_caller(Credential::Token(&token)).await?;
         let caller = caller.ok_or_else(unauthenticated)?;
-        if !access.admits(&caller) {
-            let message = "this caller may not call this method";
-            return Err(Problem::new(Code::PermissionDenied, ErrorReason::PermissionDenied, message).into());
+        match access.admits(&caller) {
+            true => Ok(caller),
+            false => Err(permission_denied(&caller)),
         }
-        Ok(caller)
+    }
+
+    async fn admit_certificate(
+        &self,
+        access: Access,
+        certificate: &PeerCertificate,
+    ) -> Result<Principal, Status> {
+        let names = &certificate.names;
+        // A connection may outlive its certificate. The certificate is valid throughout its last second.
+        if self.clock.now().as_secs() > certificate.not_after.as_secs() {
+            return Err(rejected("the client certificate has expired"));
+        }
+        if names.len() > MAX_CERTIFICATE_NAMES {
+            let message = format!("the client certificate has more than {MAX_CERTIFICATE_NAMES} names");
+            return Err(rejected(message));
+        }
+        let caller = self.directory.find_caller(Credential::Certificate(names)).await?;
+        match (caller, access) {
+            (Some(caller), _) if access.admits(&caller) => Ok(Principal::Caller(caller, Some(names.clone()))),
+            (_, Access::CallersOrProof(..)) => Ok(Principal::Anonymous),
+            (Some(caller), _) => Err(permission_denied(&caller)),
+            (None, _) => {
+                let names = list(names);
+                let message = format!("the certificate's names [{names}] belong to no workload or operator");
+                Err(rejected(message))
+            }
+        }
     }
 }
 
 /// UNAUTHENTICATED: no valid credential where one is required.
 pub fn unauthenticated() -> Status {
-    let message = "a valid bearer token is required";
+    rejected("a valid bearer token or client certificate is required")
+}
+
+/// UNAUTHENTICATED: a client certificate with names of two callers.
+pub fn ambiguous_certificate() -> Problem {
+    let message = "the client certificate has names of more than one workload or operator";
+    Problem::new(Code::Unauthenticated, ErrorReason::AmbiguousCertificate, message)
+}
+
+fn rejected(message: impl Into<String>) -> Status {
     Problem::new(Code::Unauthenticated, ErrorReason::Unauthenticated, message).into()
+}
+
+/// Names the caller in the log: the line about the call knows only callers that were admitted.
+fn permission_denied(caller: &Caller) -> Status {
+    tracing::info!(caller = caller.id(), "the caller has no permission");
+    let message = "this caller may not call this method";
+    Problem::new(Code::PermissionDenied, ErrorReason::PermissionDenied, message).into()
+}
+
+/// Lists the names of a certificate, as many as are worth reading.
+fn list(names: &[String]) -> String {
+    let mut list = names.join(" ");
+    list.truncate(list.floor_char_boundary(MAX_LISTED_NAMES));
+    list
 }
 
 /// Parses the token of an operator or a workload.
@@ -213,95 +286,5 @@ fn caller_token(text: &str) -> Option<OpaqueToken> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use super::*;
-    use crate::{
-        clock::{ManualClock, UnixMillis},
-        random::SeededRandom,
-        text::id::WorkloadId,
-    };
-
-    #[derive(Debug)]
-    struct OneCaller(String, Caller);
-
-    #[tonic::async_trait]
-    impl CallerDirectory for OneCaller {
-        async fn find_caller(&self, token: &OpaqueToken) -> Result<Option<Caller>, Status> {
-            Ok((token.expose() == self.0).then(|| self.1.clone()))
-        }
-    }
-
-    fn setup(kind: WorkloadKind) -> (Authorizer, String) {
-        let random = SeededRandom::new(1);
-        let clock = ManualClock::new(UnixMillis::from_millis(1_800_000_000_000));
-        let token = OpaqueToken::generate(TokenKind::Workload, &random);
-        let caller = Caller::Workload {
-            id: WorkloadId::generate(&clock, &random),
-            kind,
-        };
-        let permissions = Permissions::new(&[
-            ("/a.A/Open", Access::Anyone),
-            (
-                "/a.A/Inner",
-                Access::Callers(&[Role::Admin], &[WorkloadKind::InternalService]),
-            ),
-            (
-                "/a.A/Either",
-                Access::CallersOrProof(&[], &[WorkloadKind::InternalService]),
-            ),
-        ]);
-        let directory = Arc::new(OneCaller(token.expose().to_owned(), caller));
-        (Authorizer::new(permissions, directory), token.expose().to_owned())
-    }
-
-    fn headers(value: &str) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert("authorization", value.parse().unwrap());
-        headers
-    }
-
-    #[tokio::test]
-    async fn a_path_outside_the_table_is_not_served() {
-        let (authorizer, token) = setup(WorkloadKind::InternalService);
-        let status = authorizer
-            .authorize("/a.A/Other", &headers(&format!("Bearer {token}")))
-            .await
-            .unwrap_err();
-        assert_eq!(status.code(), Code::Unimplemented);
-    }
-
-    #[tokio::test]
-    async fn only_the_listed_kinds_are_admitted() {
-        for kind in WorkloadKind::ALL {
-            let (authorizer, token) = setup(kind);
-            let result = authorizer
-                .authorize("/a.A/Inner", &headers(&format!("bearer {token}")))
-                .await;
-            assert_eq!(result.is_ok(), kind == WorkloadKind::InternalService, "{kind:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn an_invalid_token_is_rejected_even_where_none_is_required() {
-        let (authorizer, token) = setup(WorkloadKind::InternalService);
-        let anonymous = authorizer.authorize("/a.A/Either", &HeaderMap::new()).await;
-        assert_eq!(anonymous.unwrap(), Principal::Anonymous);
-        for bad in [
-            "Bearer x",
-            "Basic abc",
-            &token,
-            &format!("Bearer {token}x"),
-            "Bearer",
-        ] {
-            let status = authorizer
-                .authorize("/a.A/Either", &headers(bad))
-                .await
-                .unwrap_err();
-            assert_eq!(status.code(), Code::Unauthenticated, "{bad}");
-        }
-        let mut twice = headers(&format!("Bearer {token}"));
-        twice.append("authorization", format!("Bearer {token}").parse().unwrap());
-        assert!(authorizer.authorize("/a.A/Either", &twice).await.is_err());
-    }
-}
+#[path = "tests/auth.rs"]
+mod tests;

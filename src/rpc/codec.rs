@@ -1,7 +1,8 @@
 //! The codec of every generated client and server.
 //!
-//! It rejects a request that can't be decoded, or that sets a field of the contract that is not implemented yet. A
-//! caller must not believe that an ignored field has an effect.
+//! It rejects a request that can't be decoded. A request that sets a field of the contract that is not implemented yet is
+//! rejected with its other violations, when its method checks its fields: a caller must not believe that an ignored field
+//! has an effect.
 
 use std::marker::PhantomData;
 
@@ -20,6 +21,9 @@ use crate::{
 pub trait Checked: prost::Message + Default {
     /// Whether the message is a request.
     const REQUEST: bool = false;
+
+    /// Writes the request id in lower case: a UUID is the same in either (RFC 9562 section 4).
+    fn normalize(&mut self) {}
 
     /// Returns the fields that are set but not implemented yet.
     fn unavailable_fields(&self) -> Vec<&'static str> {
@@ -70,16 +74,16 @@ impl<U: Checked> Decoder for CheckedDecoder<U> {
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        let message = U::decode(buffer).map_err(undecodable::<U>)?;
+        let mut message = U::decode(buffer).map_err(undecodable::<U>)?;
+        message.normalize();
         let mut violations = Violations::default();
         for field in message.unavailable_fields() {
             violations.add(field, "is not available yet");
         }
-        if violations.is_empty() {
-            Ok(Some(message))
-        } else {
-            Err(Problem::from(violations).into())
+        if !violations.is_empty() {
+            violations.with_the_others()?;
         }
+        Ok(Some(message))
     }
 }
 

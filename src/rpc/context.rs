@@ -1,9 +1,9 @@
-//! The context of a call inside the process: its request id and its deadline.
+//! The context of a call inside the process: its request id, its deadline and its trace.
 //!
 //! [`crate::rpc::middleware`] sets it for every call, and [`crate::rpc::channel`] reads it for the next hop. It must not
 //! hold authority: the principal is in the request's extensions (see [`crate::rpc::auth`]).
 
-use std::future::Future;
+use std::{fmt, future::Future};
 
 use tokio::time::Instant;
 
@@ -11,18 +11,68 @@ tokio::task_local! {
     static CURRENT: CallContext;
 }
 
-/// The request id and deadline of a call.
+/// The request id, the deadline and the trace of a call.
 #[derive(Clone, Debug)]
 pub struct CallContext {
     /// The `x-request-id` of the call: 8 to 64 characters of `[A-Za-z0-9_-]`.
     pub request_id: String,
     /// The time at which the caller stops waiting.
     pub deadline: Instant,
+    /// The parent of the spans of further calls; `None` without a trace.
+    pub trace: Option<TraceParent>,
+}
+
+/// A span that is the parent of others, in this process or another (W3C Trace Context, version 00).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceParent {
+    /// The id of the trace, not zero.
+    pub trace_id: u128,
+    /// The id of the span, not zero.
+    pub span_id: u64,
+    /// The flags. Bit 0 says that the trace is sampled.
+    pub flags: u8,
+}
+
+impl TraceParent {
+    /// The name of its header.
+    pub const HEADER: &'static str = "traceparent";
+
+    /// Parses the value of the header (§3.2.2). Ignores what a version above 00 adds at the end. Returns `None` for a
+    /// malformed value.
+    pub fn parse(value: &str) -> Option<Self> {
+        let mut parts = value.splitn(5, '-');
+        let mut number = |digits: usize| {
+            let part = parts.next().filter(|part| part.len() == digits)?;
+            let is_lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+            part.bytes().all(is_lower_hex).then_some(part)
+        };
+        let version = number(2)?;
+        let trace_id = u128::from_str_radix(number(32)?, 16).ok()?;
+        let span_id = u64::from_str_radix(number(16)?, 16).ok()?;
+        let flags = u8::from_str_radix(number(2)?, 16).ok()?;
+        let is_valid = version != "ff" && trace_id != 0 && span_id != 0;
+        (is_valid && (version != "00" || parts.next().is_none())).then_some(Self {
+            trace_id,
+            span_id,
+            flags,
+        })
+    }
+}
+
+impl fmt::Display for TraceParent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            trace_id,
+            span_id,
+            flags,
+        } = self;
+        write!(f, "00-{trace_id:032x}-{span_id:016x}-{flags:02x}")
+    }
 }
 
 /// Runs `work` in a context.
-pub async fn scope<F: Future>(context: CallContext, work: F) -> F::Output {
-    CURRENT.scope(context, work).await
+pub fn scope<F: Future>(context: CallContext, work: F) -> impl Future<Output = F::Output> {
+    CURRENT.scope(context, work)
 }
 
 /// Returns the context of the current call; `None` outside of a call.
@@ -34,4 +84,33 @@ pub fn current() -> Option<CallContext> {
 pub fn request_id() -> String {
     let request_id = CURRENT.try_with(|context| context.request_id.clone());
     request_id.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_parent_is_parsed_as_the_w3c_says() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let parsed = TraceParent::parse(good);
+        assert_eq!(parsed.map(|parent| parent.to_string()), Some(good.to_owned()));
+        let later = format!("01{}-more", &good[2..]);
+        assert_eq!(TraceParent::parse(&later), parsed);
+        for bad in [
+            String::new(),
+            good.to_uppercase(),
+            format!("{good}-more"),
+            format!("ff{}", &good[2..]),
+            format!("0{good}"),
+            good.replace('-', "_"),
+            good[..good.len() - 1].to_owned(),
+            good.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32)),
+            good.replace("00f067aa0ba902b7", &"0".repeat(16)),
+            good.replace("00f0", "+0f0"),
+            good.replace("00f0", "\u{e9}f0"),
+        ] {
+            assert_eq!(TraceParent::parse(&bad), None, "{bad}");
+        }
+    }
 }

@@ -22,6 +22,7 @@ use crate::rpc::{
     auth::Authorizer,
     middleware::{MAX_CALL_TIME, Protocol, Route},
     status::{ErrorReason, Problem},
+    tls::peer::PeerCertificate,
 };
 
 /// The largest message that a server reads, in bytes.
@@ -128,6 +129,8 @@ pub(super) struct Grpc {
 }
 
 impl Protocol for Grpc {
+    const NAME: &'static str = "grpc";
+
     fn time_allowed(&self, headers: &HeaderMap) -> Duration {
         grpc_timeout(headers).unwrap_or(MAX_CALL_TIME)
     }
@@ -136,8 +139,9 @@ impl Protocol for Grpc {
         if let Some(rejection) = rejection(request) {
             return Err(rejection);
         }
-        let path = request.uri().path();
-        let principal = self.authorizer.authorize(path, request.headers()).await;
+        let (path, headers) = (request.uri().path(), request.headers());
+        let certificate = request.extensions().get::<PeerCertificate>();
+        let principal = self.authorizer.authorize(path, headers, certificate).await;
         let principal = principal.map_err(Status::into_http)?;
         let id = principal.id().to_owned();
         request.extensions_mut().insert(principal);
@@ -245,14 +249,14 @@ mod tests {
             auth::{Access, Permissions},
             status::reason_of,
         },
-        testing::NoCallers,
+        testing::{NoCallers, test_clock},
     };
 
     #[tokio::test]
     async fn what_is_no_grpc_call_is_rejected_by_its_http_status() {
         let permissions = Permissions::new(&[("/a.A/Open", Access::Anyone)]);
         let grpc = Grpc {
-            authorizer: Authorizer::new(permissions, Arc::new(NoCallers)),
+            authorizer: Authorizer::new(permissions, Arc::new(NoCallers), test_clock()),
         };
         let admit = async |method: &str, content_types: &[&str]| {
             let mut request = Request::builder().method(method).uri("/a.A/Open");

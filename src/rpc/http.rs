@@ -18,7 +18,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::{
     rpc::{
-        middleware::{self, Protocol, Route, Routes},
+        middleware::{self, Cutoff, Matched, Protocol, Route, Routes, limits::AddressLimit},
         status::{ErrorReason, Problem},
     },
     text::id::TenantId,
@@ -28,7 +28,7 @@ use crate::{
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// Where the router notes the route of a request.
-type MatchedRoute = Arc<OnceLock<String>>;
+type MatchedRoute = Arc<OnceLock<Matched>>;
 
 /// The HTTP routes of a service.
 #[derive(Clone, Debug)]
@@ -40,17 +40,19 @@ pub struct Http {
 }
 
 impl Http {
-    pub(super) fn into_routes(self) -> impl Routes {
+    pub(super) fn into_routes(self, limit: Arc<AddressLimit>, cutoff: Cutoff) -> impl Routes {
         let router = self.router.clone().layer(MapRequestLayer::new(note_route));
         // Around the router, because layers inside it are cloned for each request.
         let routes = DefaultBodyLimit::max(MAX_BODY_BYTES).layer(router);
         let nosniff = HeaderValue::from_static("nosniff");
         SetResponseHeaderLayer::overriding(X_CONTENT_TYPE_OPTIONS, nosniff)
-            .layer(middleware::stack(self, routes))
+            .layer(middleware::stack(self, limit, routes, cutoff))
     }
 }
 
 impl Protocol for Http {
+    const NAME: &'static str = "http";
+
     fn error(&self, status: Status) -> Response<Body> {
         (self.error)(status)
     }
@@ -80,7 +82,7 @@ impl Protocol for Http {
     }
 }
 
-/// Notes the pattern of the route that a request matched, with the tenant's id in its place.
+/// Notes the route that a request matched.
 fn note_route(request: Request<Body>) -> Request<Body> {
     const TENANT: &str = "/{tenant}";
     let extensions = request.extensions();
@@ -91,10 +93,13 @@ fn note_route(request: Request<Body>) -> Request<Body> {
         // Only what can be a tenant's id is shown: no secret can.
         let tenant = TenantId::parse(first).ok().zip(pattern.strip_prefix(TENANT));
         // The first one counts.
-        let _ = route.set(tenant.map_or_else(
-            || pattern.to_owned(),
-            |(tenant_id, rest)| format!("/{tenant_id}{rest}"),
-        ));
+        let _ = route.set(Matched {
+            pattern: pattern.to_owned(),
+            logged: tenant.map_or_else(
+                || pattern.to_owned(),
+                |(tenant_id, rest)| format!("/{tenant_id}{rest}"),
+            ),
+        });
     }
     request
 }
@@ -140,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_log_names_the_route_and_no_other_part_of_a_path() {
+    async fn the_log_and_labels_name_the_route_and_no_other_part_of_a_path() {
         let page = || get(async || ());
         let http = Http {
             router: Router::new()
@@ -170,7 +175,10 @@ mod tests {
             let route = http.route(&mut request);
             let routes = http.router.clone().layer(MapRequestLayer::new(note_route));
             routes.oneshot(request).await.unwrap();
-            assert_eq!(route.get(), logged, "{method} {path}");
+            assert_eq!(route.logged(), logged, "{method} {path}");
+            let label = logged.replace("/firm/", "/{tenant}/");
+            let expected = if label == "none" { "unknown" } else { &label };
+            assert_eq!(route.label(), expected, "{method} {path}");
         }
     }
 }

@@ -13,3 +13,4 @@ pub mod middleware;
 pub mod run;
 pub mod status;
 pub mod telemetry;
+pub mod tls;

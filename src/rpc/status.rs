@@ -76,6 +76,12 @@ impl Problem {
         Self::new(Code::Unavailable, ErrorReason::Unavailable, message).retry_after(RETRY_UNAVAILABLE)
     }
 
+    /// UNAVAILABLE with `RetryInfo`: this replica stops, and the call lasted longer than its drain.
+    pub fn stopping() -> Self {
+        let message = "this replica stops; a change may or may not have happened";
+        Self::new(Code::Unavailable, ErrorReason::Unavailable, message).retry_after(RETRY_UNAVAILABLE)
+    }
+
     /// DEADLINE_EXCEEDED: the caller's deadline, or that of the server, has passed.
     pub fn deadline_exceeded() -> Self {
         let message = "the deadline passed; a change may or may not have happened";

@@ -7,7 +7,7 @@
 use sea_orm::{ActiveValue::Set, ConnectionTrait, ExprTrait, QueryOrder, QuerySelect, entity::prelude::*};
 use sea_orm_migration::prelude::{Expr, OnConflict, Query};
 
-use super::{StoreError, Transaction};
+use super::{Database, StoreError, Transaction, removal::delete_where};
 use crate::{
     clock::UnixMillis,
     position::{Epoch, Position},
@@ -85,6 +85,15 @@ pub struct ChangeRow {
     pub changed_at: UnixMillis,
 }
 
+impl Database {
+    /// Returns the feed's position for a decision. Fails if the database can't be written: what an old primary still answers
+    /// is out of date.
+    pub async fn position(&self) -> Result<Position, StoreError> {
+        self.check_current().await?;
+        position(self.read()).await
+    }
+}
+
 /// Returns the position of the last committed change.
 ///
 /// A reader that reads the position *before* it lists changes to the end has all changes up to that position.
@@ -152,14 +161,15 @@ pub struct FeedPage {
     pub changes: Vec<ChangeRow>,
     /// The position up to which the reader now has all changes.
     pub position: Position,
-    /// Whether the reader must start again: its position is of another epoch, or ahead of the feed.
+    /// Whether the reader must start again: its position is of another epoch, ahead of the feed, or older than the
+    /// oldest change that is kept.
     pub reset: bool,
     /// Whether more changes follow `position`.
     pub more: bool,
 }
 
-/// Reads at most `limit` changes after a position. Without a position, or with one that is of another epoch or ahead
-/// of the feed, returns no changes and the feed's own position.
+/// Reads at most `limit` changes after a position. Without a position, or with one that the reader can't go on from
+/// ([`FeedPage::reset`]), returns no changes and the feed's own position.
 pub async fn read(
     conn: &impl ConnectionTrait,
     after: Option<&Position>,
@@ -168,10 +178,16 @@ pub async fn read(
     // Reads the position before the list, so that the list lacks no change up to the position. It may contain later
     // ones.
     let mut position = position(conn).await?;
-    let reset = after.is_some_and(|after| after.epoch != position.epoch || after.seq > position.seq);
+    let mut reset = after.is_some_and(|after| after.epoch != position.epoch || after.seq > position.seq);
     let (mut changes, mut more) = (Vec::new(), false);
     if let Some(after) = after.filter(|after| !reset && after.seq < position.seq) {
         changes = list_after(conn, after.seq, limit.saturating_add(1)).await?;
+        // Numbers have no gaps, but where [`delete_before`] deleted the oldest ones.
+        reset = changes.first().is_none_or(|change| change.seq != after.seq + 1);
+    }
+    if reset {
+        changes.clear();
+    } else if let Some(after) = after.filter(|after| after.seq < position.seq) {
         more = changes.len() as u64 > limit;
         changes.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         let last = changes.last().map_or(after.seq, |change| change.seq);
@@ -183,6 +199,13 @@ pub async fn read(
         reset,
         more,
     })
+}
+
+/// Deletes the changes before `since`, but for the last of them, which [`seq_before`] needs. A reader that has not read
+/// them must start again.
+pub async fn delete_before(db: &Database, since: UnixMillis) -> Result<u64, StoreError> {
+    let last = seq_before(db.read(), since).await?;
+    delete_where::<entry::Entity>(db, entry::Column::Seq.lt(last)).await
 }
 
 /// Returns the number of the last change before `since`; 0 if there is none. Trusts the replicas' clocks: pass a time

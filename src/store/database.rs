@@ -4,30 +4,36 @@ use std::{
     fs::OpenOptions, io, os::unix::fs::OpenOptionsExt, path::Path, str::FromStr, sync::Arc, time::Duration,
 };
 
+use metrics::gauge;
 use sea_orm::{
     ConnectionTrait, DatabaseBackend, DatabaseConnection, SqlxError, SqlxPostgresConnector,
     SqlxSqliteConnector, Statement,
     sqlx::{
         ConnectOptions,
-        postgres::{PgConnectOptions, PgPoolOptions},
+        postgres::PgPoolOptions,
         sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
     },
 };
-use tokio::{task::JoinSet, time::timeout};
+use tokio::task::JoinSet;
+use zeroize::Zeroizing;
 
 use self::{
     connection::Transaction,
     heartbeat::Heartbeat,
-    pool::{Options, Pool, Suspicion, WAIT_TIMEOUT},
+    pool::{Options, Pool, Suspicion, WAIT_TIMEOUT, postgres_options},
 };
 use super::StoreError;
-use crate::clock::Clock;
+use crate::{
+    clock::Clock,
+    metrics::{DATABASE_CONNECTIONS, DATABASE_CONNECTIONS_MAX, DATABASE_WAITING},
+};
 
 mod checkpoint;
 pub(super) mod connection;
 pub(super) mod heartbeat;
 pub(super) mod pool;
 pub(super) mod sqlite_files;
+pub(super) mod warnings;
 
 const POSTGRES_READERS: usize = 8;
 pub(super) const POSTGRES_WRITERS: usize = 8;
@@ -103,13 +109,8 @@ impl Database {
     }
 
     async fn connect_postgres(url: &str) -> Result<Self, StoreError> {
-        let options = PgConnectOptions::from_str(url)
-            .map_err(|_| invalid_url())?
-            .application_name("accord")
-            // PgBouncer refuses this parameter at the start of a session. No column is a floating-point number.
-            .extra_float_digits(None)
-            .disable_statement_logging();
-        let options = Options::Postgres(options);
+        let options = postgres_options(url).map_err(|_| invalid_url())?;
+        let options = Options::Postgres(options, Arc::new(Zeroizing::new(url.to_owned())));
         let suspicion = Arc::default();
         let writer = open(POSTGRES_WRITERS, options.clone(), Arc::clone(&suspicion)).await?;
         Ok(Self {
@@ -151,7 +152,7 @@ impl Database {
                 let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options);
                 SqlxSqliteConnector::from_sqlx_sqlite_pool(pool.await?)
             }
-            Options::Postgres(options) => {
+            Options::Postgres(options, _) => {
                 let pool = PgPoolOptions::new()
                     .max_connections(1)
                     .acquire_timeout(WAIT_TIMEOUT)
@@ -184,30 +185,39 @@ impl Database {
         Ok(Duration::from_millis(ours.as_millis().abs_diff(theirs)))
     }
 
-    /// Checks by a small write that the database can be written. Without an answer within `limit`, every idle connection
-    /// becomes suspect.
+    /// Checks by a small write that the database can be written, and that no table is locked. Without an answer within
+    /// `limit`, every idle connection becomes suspect.
     pub async fn check_writable(&self, limit: Duration) -> Result<(), StoreError> {
-        let beat = timeout(limit, self.heartbeat.beat()).await;
-        beat.unwrap_or_else(|_elapsed| {
-            self.heartbeat.fail();
-            self.heartbeat.pool().suspicion().raise();
-            Err(StoreError::unavailable("no small write was committed in time"))
-        })
+        self.heartbeat.check_within(limit).await
     }
 
     /// Checks that the database could be written within the last 200 ms, if it is one that can be replaced by another: a
-    /// PostgreSQL server. Call it before a read whose answer is remembered.
+    /// PostgreSQL server. Call it before a read that something is decided by: an old primary still answers reads.
     pub async fn check_current(&self) -> Result<(), StoreError> {
-        if self.backend() == DatabaseBackend::Sqlite || self.heartbeat.is_proven() {
-            return Ok(());
+        match self.backend() {
+            DatabaseBackend::Sqlite => Ok(()),
+            _ => self.heartbeat.prove().await,
         }
-        self.heartbeat.beat().await
     }
 
     /// Closes idle connections that are old or that may be dead.
     pub fn discard_stale_connections(&self) {
         for pool in self.pools() {
             pool.discard_stale();
+        }
+    }
+
+    /// Records how many connections are open and in use, and how many callers wait for one.
+    pub fn record_gauges(&self) {
+        let names = ["heartbeat", "writer", "reader"];
+        for (name, pool) in names.into_iter().zip(self.pools()) {
+            let status = pool.status();
+            let in_use = status.size - status.available;
+            for (state, count) in [("idle", status.available), ("in_use", in_use)] {
+                gauge!(DATABASE_CONNECTIONS, "pool" => name, "state" => state).set(count as f64);
+            }
+            gauge!(DATABASE_CONNECTIONS_MAX, "pool" => name).set(status.max_size as f64);
+            gauge!(DATABASE_WAITING, "pool" => name).set(status.waiting as f64);
         }
     }
 

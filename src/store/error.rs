@@ -4,6 +4,7 @@ use std::{borrow::Cow, fmt, io, time::Duration};
 
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, SqlErr, SqlxError};
 
+use super::database::warnings::Warned;
 use crate::{keys::KeyError, log_limit::LogLimit};
 
 /// How often the log repeats why the database is unavailable.
@@ -39,6 +40,9 @@ pub enum StoreError {
         "an older build created this database: delete it (for `accord dev`, the data directory) and start again"
     )]
     OlderBuild,
+    /// Newer builds have changed the schema more than once, so that this one may read it wrongly.
+    #[error("the database's schema is more than one version newer than this build: start a newer one")]
+    NewerSchema,
     /// Another service's migrations created the tables, or the record of the migrations is lost.
     #[error("another service uses this database: each one needs its own")]
     OtherService,
@@ -235,6 +239,9 @@ fn describe(error: &DbErr) -> Cow<'static, str> {
                 ""
             };
             return format!("{message} (code {code}){hint}").into();
+        }
+        (Some(SqlxError::Io(e)), _) if e.get_ref().is_some_and(|e| e.is::<Warned>()) => {
+            return e.to_string().into();
         }
         (Some(SqlxError::Io(e)), _) if has_only_text(e) => return format!("connection: {e}").into(),
         (Some(SqlxError::Io(e)), _) => return format!("connection: {}", e.kind()).into(),

@@ -3,7 +3,7 @@
 //!
 //! A row holds a nonce, an HMAC of principal and request id, and an HMAC of method and content. A secret is
 //! HKDF(data key, nonce, label and request id): without the request id nobody can derive it again, not even from the
-//! database and the master key. After ten minutes [`sweep`] deletes the nonce.
+//! database and the master key. After ten minutes [`delete_expired`] deletes the nonce.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Database, StoreError, Transaction, audit::Origin};
+use super::{Database, StoreError, Transaction, audit::Origin, removal::delete_where};
 use crate::{
     clock::{Clock, UnixMillis},
     keys::{DataKey, Keyring},
@@ -141,6 +141,30 @@ pub async fn begin(
     random: &dyn Random,
     creation: &Creation,
 ) -> Result<Outcome, StoreError> {
+    let has_content = |key: &DataKey, row: &row::Model| content_mac(key, creation).ct_eq(&row.content).into();
+    begin_if(tx, keyring, clock, random, creation, has_content).await
+}
+
+/// Does the same, and finds the earlier call whatever its content and method were: for request ids that prove who calls.
+pub async fn begin_with_any_content(
+    tx: &Transaction,
+    keyring: &Keyring,
+    clock: &dyn Clock,
+    random: &dyn Random,
+    creation: &Creation,
+) -> Result<Outcome, StoreError> {
+    begin_if(tx, keyring, clock, random, creation, |_, _| true).await
+}
+
+/// `repeats` tells whether a call repeats that of a row, whose data key it gets.
+async fn begin_if(
+    tx: &Transaction,
+    keyring: &Keyring,
+    clock: &dyn Clock,
+    random: &dyn Random,
+    creation: &Creation,
+    repeats: impl Fn(&DataKey, &row::Model) -> bool,
+) -> Result<Outcome, StoreError> {
     let current = keyring.current(KEYRING_PURPOSE)?;
     let mut nonce = Zeroizing::new(vec![0; NONCE_LENGTH]);
     random.fill(&mut nonce);
@@ -157,9 +181,11 @@ pub async fn begin(
     };
 
     // A call from before a rotation of the data key has its row under an older key.
-    for key in keyring.versions(KEYRING_PURPOSE).skip(1) {
+    // So has one of a replica that uses a new version already.
+    let others = keyring.versions(KEYRING_PURPOSE);
+    for key in others.filter(|key| key.version() != current.version()) {
         let request_key = request_key(key, creation, request_id);
-        if let Some(outcome) = replay(tx, keyring, clock, creation, request_id, &request_key).await? {
+        if let Some(outcome) = replay(tx, keyring, clock, request_id, &request_key, &repeats).await? {
             return Ok(outcome);
         }
     }
@@ -188,7 +214,7 @@ pub async fn begin(
             };
             return Ok(Outcome::New(Reservation { secrets, request_key }));
         }
-        if let Some(outcome) = replay(tx, keyring, clock, creation, request_id, &request_key).await? {
+        if let Some(outcome) = replay(tx, keyring, clock, request_id, &request_key, &repeats).await? {
             return Ok(outcome);
         }
     }
@@ -201,11 +227,11 @@ async fn replay(
     tx: &Transaction,
     keyring: &Keyring,
     clock: &dyn Clock,
-    creation: &Creation,
     request_id: Uuid,
     request_key: &[u8; 32],
+    repeats: impl Fn(&DataKey, &row::Model) -> bool,
 ) -> Result<Option<Outcome>, StoreError> {
-    // Locks the row, so that `sweep` does not change it before this transaction ends.
+    // Locks the row, so that `delete_expired` does not change it before this transaction ends.
     let find = row::Entity::find_by_id(request_key.to_vec()).lock_exclusive();
     let Some(row) = find.one(tx).await? else {
         return Ok(None);
@@ -216,8 +242,8 @@ async fn replay(
         return Ok(None);
     }
     let key = keyring.require(KEYRING_PURPOSE, row.key_version)?.clone();
-    let same_content = bool::from(content_mac(&key, creation).ct_eq(&row.content));
-    let nonce = row.nonce.filter(|_| same_content && age < REPLAY_WINDOW);
+    let is_repeated = repeats(&key, &row);
+    let nonce = row.nonce.filter(|_| is_repeated && age < REPLAY_WINDOW);
     let nonce = Zeroizing::new(nonce.ok_or(StoreError::RequestIdReused)?);
     if row.resource_id.is_empty() {
         return Err(StoreError::Corrupt("a request id without its resource"));
@@ -241,14 +267,12 @@ fn content_mac(key: &DataKey, creation: &Creation) -> [u8; 32] {
     key.hmac(&[b"content", creation.method.as_bytes(), &creation.content])
 }
 
-/// Deletes nonces that are ten minutes old and rows that are a day old. Returns how many nonces and how many rows it
+/// Deletes rows that are a day old, and nonces that are ten minutes old. Returns how many nonces and how many rows it
 /// deleted. Any replica may call it at any time: [`begin`] checks the age of a row itself.
-pub async fn sweep(db: &Database, now: UnixMillis) -> Result<(u64, u64), StoreError> {
+pub async fn delete_expired(db: &Database, now: UnixMillis) -> Result<(u64, u64), StoreError> {
+    let is_old = row::Column::CreatedAt.lte(now.minus(REJECTION_WINDOW).as_millis());
+    let rows = delete_where::<row::Entity>(db, is_old).await?;
     let tx = db.write().await?;
-    let rows = row::Entity::delete_many()
-        .filter(row::Column::CreatedAt.lte(now.minus(REJECTION_WINDOW).as_millis()))
-        .exec(&tx)
-        .await?;
     let nonces = row::Entity::update_many()
         .col_expr(row::Column::Nonce, Expr::value(Option::<Vec<u8>>::None))
         .filter(row::Column::CreatedAt.lte(now.minus(REPLAY_WINDOW).as_millis()))
@@ -256,7 +280,7 @@ pub async fn sweep(db: &Database, now: UnixMillis) -> Result<(u64, u64), StoreEr
         .exec(&tx)
         .await?;
     tx.commit().await?;
-    Ok((nonces.rows_affected, rows.rows_affected))
+    Ok((nonces.rows_affected, rows))
 }
 
 #[cfg(test)]

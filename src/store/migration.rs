@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use sea_orm::{
-    ConnectionTrait, DbErr, ExprTrait, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseBackend, DbErr, ExprTrait, SqliteTransactionMode, TransactionOptions,
+    TransactionTrait,
 };
 use sea_orm_migration::{
     IntoSchemaManagerConnection, MigratorTrait, SchemaManager,
@@ -17,15 +18,24 @@ use super::{Database, StoreError};
 const LOCK_TABLE: &str = "migration_lock";
 /// A table that every service has, whatever its migrations are called.
 pub(super) const COUNTER_TABLE: &str = "change_counter";
+/// How many versions a schema may be newer than the program that serves from it. Its version is the number of applied
+/// migrations.
+const MOST_NEWER: usize = 1;
+/// How long a migration waits for a lock.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '3s'";
 /// How often the lock table's creation is tried: PostgreSQL's CREATE TABLE IF NOT EXISTS fails in a race.
 const LOCK_ATTEMPTS: usize = 5;
 
 impl Database {
-    /// Applies all pending migrations of `M` in one transaction, under a lock: of racing replicas one migrates, and
-    /// the others find nothing left to do.
+    /// Applies all pending migrations of `M` under a lock: of racing replicas one migrates, and the others find nothing
+    /// left to do.
     ///
-    /// Accepts a database with newer migrations, so that an older replica can restart while a newer version rolls
-    /// out. Rejects one with older migrations that `M` does not know.
+    /// Each migration is a transaction of its own, on SQLite one for all. On PostgreSQL other replicas write meanwhile, so
+    /// a migration waits for their locks at most three seconds, because everybody else waits behind it; and one whose
+    /// `use_transaction` returns false runs outside of a transaction, as [`create_index_beside_writers`] needs.
+    ///
+    /// Accepts a database whose schema is one version newer, so that an older replica can restart while a newer version
+    /// rolls out. Rejects one that is newer still, and one with older migrations that `M` does not know.
     pub async fn migrate<M: MigratorTrait>(&self) -> Result<(), StoreError> {
         if self.is_migrated::<M>().await? {
             return Ok(());
@@ -41,10 +51,35 @@ impl Database {
             .to_owned();
         let locked = tx.query_one(&lock).await?;
         locked.ok_or(StoreError::Corrupt("the migration lock is missing"))?;
-        if !pending::<M>(&tx).await?.is_empty() {
-            M::up(&tx, None).await?;
+        let pending = pending::<M>(&tx).await?;
+        match self.backend() {
+            // There is one writer, which holds the lock.
+            DatabaseBackend::Sqlite if !pending.is_empty() => M::up(&tx, None).await?,
+            DatabaseBackend::Sqlite => {}
+            _ => self.migrate_beside_writers::<M>(&pending).await?,
         }
         tx.commit().await?;
+        Ok(schema.close().await?)
+    }
+
+    async fn migrate_beside_writers<M: MigratorTrait>(
+        &self,
+        pending: &BTreeSet<String>,
+    ) -> Result<(), StoreError> {
+        let schema = self.schema().await?;
+        for migration in M::migrations() {
+            if !pending.contains(migration.name()) {
+                continue;
+            }
+            if migration.use_transaction() == Some(false) {
+                M::up(&schema, Some(1)).await?;
+            } else {
+                let tx = schema.begin().await?;
+                tx.execute_unprepared(LOCK_TIMEOUT).await?;
+                M::up(&tx, Some(1)).await?;
+                tx.commit().await?;
+            }
+        }
         Ok(schema.close().await?)
     }
 
@@ -98,6 +133,7 @@ fn immediate() -> TransactionOptions {
 ///
 /// # Errors
 /// [`StoreError::OlderBuild`] if an applied migration is unknown to `M` and older than its newest one;
+/// [`StoreError::NewerSchema`] if more than [`MOST_NEWER`] are unknown and newer;
 /// [`StoreError::OtherService`] if there are tables, and no migration of `M` created them.
 async fn pending<'c, M: MigratorTrait>(
     conn: impl IntoSchemaManagerConnection<'c>,
@@ -115,11 +151,18 @@ async fn pending<'c, M: MigratorTrait>(
     }
     let applied = Query::select().column("version").from(record).to_owned();
     let newest = names.last().cloned();
+    let mut newer = 0;
     for row in manager.get_connection().query_all(&applied).await? {
         let version: String = row.try_get("", "version")?;
-        if !names.remove(&version) && Some(version) < newest {
-            return Err(StoreError::OlderBuild);
+        if !names.remove(&version) {
+            if Some(version) < newest {
+                return Err(StoreError::OlderBuild);
+            }
+            newer += 1;
         }
+    }
+    if newer > MOST_NEWER {
+        return Err(StoreError::NewerSchema);
     }
     Ok(names)
 }
@@ -151,6 +194,24 @@ pub async fn create_index(
     columns: &[&'static str],
 ) -> Result<(), DbErr> {
     manager.create_index(index(name, table, columns)).await
+}
+
+/// Creates an index of a table that may be large, while others write to it. For a migration whose `use_transaction`
+/// returns false.
+///
+/// PostgreSQL leaves an invalid index behind when it is interrupted, which the next attempt replaces. SQLite builds the
+/// index as any other.
+pub async fn create_index_beside_writers(
+    manager: &SchemaManager<'_>,
+    name: &str,
+    table: &'static str,
+    columns: &[&'static str],
+) -> Result<(), DbErr> {
+    let invalid = Index::drop().name(name).if_exists().concurrently().to_owned();
+    manager.drop_index(invalid).await?;
+    manager
+        .create_index(index(name, table, columns).concurrently().to_owned())
+        .await
 }
 
 /// Creates an index that allows no two rows with the same values.
@@ -185,71 +246,5 @@ fn index(name: &str, table: &'static str, columns: &[&'static str]) -> IndexCrea
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use sea_orm_migration::{MigrationName, MigrationTrait};
-
-    use super::*;
-    use crate::testing::databases;
-
-    struct Empty(&'static str);
-
-    impl MigrationName for Empty {
-        fn name(&self) -> &str {
-            self.0
-        }
-    }
-
-    #[async_trait::async_trait]
-    impl MigrationTrait for Empty {
-        async fn up(&self, _: &SchemaManager) -> Result<(), DbErr> {
-            Ok(())
-        }
-    }
-
-    /// The migrations of one build: `FIRST` alone, or `FIRST` and `m3`.
-    struct Build<const FIRST: u8, const ADDS: bool>;
-
-    impl<const FIRST: u8, const ADDS: bool> MigratorTrait for Build<FIRST, ADDS> {
-        fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-            let first = if FIRST == 1 { "m1" } else { "m2" };
-            let mut all: Vec<Box<dyn MigrationTrait>> = vec![Box::new(Empty(first))];
-            if ADDS {
-                all.push(Box::new(Empty("m3")));
-            }
-            all
-        }
-    }
-
-    #[tokio::test]
-    async fn the_database_of_another_service_is_rejected() {
-        for place in databases() {
-            let db = place.connect().await;
-            let create = format!("CREATE TABLE {COUNTER_TABLE} (id integer)");
-            db.read().execute_unprepared(&create).await.unwrap();
-            let migrated = db.is_migrated::<Build<1, false>>().await;
-            assert!(matches!(migrated, Err(StoreError::OtherService)));
-            let rejected = db.migrate::<Build<1, false>>().await.unwrap_err();
-            assert!(matches!(rejected, StoreError::OtherService), "{rejected}");
-        }
-    }
-
-    #[tokio::test]
-    async fn the_database_of_an_older_build_is_rejected_and_that_of_a_newer_one_is_not() {
-        for place in databases() {
-            let db = place.connect().await;
-            db.migrate::<Build<1, false>>().await.unwrap();
-            let rejected = db.migrate::<Build<2, false>>().await.unwrap_err();
-            assert!(matches!(rejected, StoreError::OlderBuild), "{rejected}");
-            assert!(rejected.to_string().contains("delete it"), "{rejected}");
-            assert!(!db.is_migrated::<Build<1, true>>().await.unwrap());
-
-            db.migrate::<Build<1, true>>().await.unwrap();
-            db.migrate::<Build<1, false>>().await.unwrap();
-            assert!(
-                db.is_migrated::<Build<1, true>>().await.unwrap(),
-                "nothing was taken back"
-            );
-        }
-    }
-}
+#[path = "tests/migration.rs"]
+mod tests;

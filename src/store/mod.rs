@@ -13,12 +13,13 @@ pub mod idempotency;
 pub mod keyring;
 mod migration;
 pub mod origin;
+pub mod removal;
 mod tables;
 
 pub use database::{Database, connection::Transaction, pool::Pool};
 pub use error::StoreError;
 pub use idempotency::Creation;
-pub use migration::{create_index, create_table, create_unique_index};
+pub use migration::{create_index, create_index_beside_writers, create_table, create_unique_index};
 pub use tables::create_tables;
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         blob("wrapped"),
         text("master_key_id"),
         big_integer("created_at"),
+        big_integer("activate_at"),
     ];
     create_table(manager, "keyring", &["purpose", "version"], columns).await?;
 

@@ -10,6 +10,7 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const CANCEL: u32 = 8;
@@ -46,6 +47,54 @@ pub fn hang_up(server: SocketAddr, times: u32) {
             return;
         }
     }
+}
+
+/// Sends frames of one kind without an end: `continuations` of one header block, `resets` of calls, or calls with large
+/// `headers`. Returns how many bytes the server took before it ended the connection, at most `most`. Blocks.
+///
+/// # Panics
+/// For another kind.
+pub fn flood(server: SocketAddr, kind: &str, most: usize) -> usize {
+    // A literal header with a name of one byte that is not indexed (RFC 7541 section 6.2.2).
+    let large: Vec<u8> = [&[0x00, 1, b'x', 0x7f, 0x81, 0x7c][..], &[b'y'; 16_000]].concat();
+    let mut connection = TcpStream::connect(server).unwrap();
+    let timeout = Some(Duration::from_secs(10));
+    connection.set_write_timeout(timeout).unwrap();
+    connection.set_read_timeout(timeout).unwrap();
+    // Reads what the server says, so that it never waits for this client.
+    let mut reader = connection.try_clone().unwrap();
+    let reading = std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+    let mut sent = 0;
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(SETTINGS, 0, 0, &[]));
+    for stream in (1..u32::MAX / 2).step_by(2) {
+        match kind {
+            "continuations" if stream == 1 => bytes.extend(frame(HEADERS, 0, 1, &POST)),
+            "continuations" => bytes.extend(frame(CONTINUATION, 0, 1, &[0x00, 1, b'x', 1, b'y'])),
+            "resets" => {
+                bytes.extend(frame(HEADERS, END_HEADERS, stream, &POST));
+                bytes.extend(frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes()));
+            }
+            "headers" => {
+                bytes.extend(frame(HEADERS, 0, stream, &POST));
+                for _ in 0..8 {
+                    bytes.extend(frame(CONTINUATION, 0, stream, &large));
+                }
+                bytes.extend(frame(CONTINUATION, END_HEADERS, stream, &large));
+            }
+            other => panic!("no flood of {other}"),
+        }
+        if bytes.len() > 16 * 1024 {
+            if sent >= most || connection.write_all(&bytes).is_err() {
+                break;
+            }
+            sent += bytes.len();
+            bytes.clear();
+        }
+    }
+    let _ = connection.shutdown(std::net::Shutdown::Both);
+    let _ = reading.join();
+    sent
 }
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {

@@ -18,13 +18,10 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use tower::ServiceExt;
 
-use crate::{
-    rpc::{
-        auth::{Caller, CallerDirectory},
-        middleware::Routes,
-        run::{Service, in_process},
-    },
-    text::opaque::OpaqueToken,
+use crate::rpc::{
+    auth::{Caller, CallerDirectory, Credential},
+    middleware::Routes,
+    run::{Service, in_process},
 };
 
 /// The methods that get messages at the same time, each in a task of its own, so that every core works.
@@ -53,8 +50,11 @@ struct Callers(HashMap<String, Caller>);
 
 #[tonic::async_trait]
 impl CallerDirectory for Callers {
-    async fn find_caller(&self, token: &OpaqueToken) -> Result<Option<Caller>, Status> {
-        Ok(self.0.get(token.expose()).cloned())
+    async fn find_caller(&self, credential: Credential<'_>) -> Result<Option<Caller>, Status> {
+        Ok(match credential {
+            Credential::Token(token) => self.0.get(token.expose()).cloned(),
+            Credential::Certificate(_) => None,
+        })
     }
 }
 

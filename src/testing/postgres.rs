@@ -6,7 +6,6 @@
 use std::{
     env, fs,
     io::Read,
-    net::TcpListener,
     os::unix::{fs::MetadataExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
@@ -19,6 +18,8 @@ use sea_orm::sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, Row, postgres::PgConnectOptions,
 };
 use url::Url;
+
+use super::HeldPort;
 
 /// Runs the server in `$1` until standard input ends, and starts it again when it stops before. `$2` is the port, `$3` the
 /// directory of PostgreSQL's programs, `$4` are further options of the server, `$5` is the URL of the server that it is a
@@ -56,7 +57,6 @@ kill -KILL "$server" 2>/dev/null
 rm -rf "$dir"
 "#;
 
-const START_ATTEMPTS: usize = 3;
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The durability of a server's commits.
@@ -89,6 +89,7 @@ pub(super) struct Cluster {
     /// Our end of the pipe that keeps the server running. Close-on-exec, so that no other child has it.
     keep_alive: Option<ChildStdin>,
     watchdog: Child,
+    _held_port: HeldPort,
 }
 
 impl Cluster {
@@ -105,57 +106,19 @@ impl Cluster {
 
     fn start_of(parent: &Path, durability: Durability, primary: &str) -> Result<Self, String> {
         let programs = find_programs()?;
-        let mut reason = String::new();
-        // Another process may take the port before the server listens.
-        for _ in 0..START_ATTEMPTS {
-            match Self::try_start(&programs, parent, durability, primary) {
-                Ok(cluster) => return Ok(cluster),
-                Err(error) => reason = error,
-            }
-        }
-        Err(reason)
-    }
-
-    /// Returns the superuser's URL of the server.
-    pub(super) fn url(&self) -> &str {
-        &self.url
-    }
-
-    /// Returns the directory of the server's files.
-    pub(super) fn directory(&self) -> &Path {
-        &self.directory
-    }
-
-    /// Returns the id of the server's main process.
-    pub(super) fn pid(&self) -> Result<u32, String> {
-        let file = fs::read_to_string(self.directory.join("data/postmaster.pid"));
-        let file = file.map_err(|error| format!("postmaster.pid: {error}"))?;
-        let line = file.lines().next().unwrap_or_default();
-        line.parse()
-            .map_err(|_| "postmaster.pid holds no number".to_owned())
-    }
-
-    fn try_start(
-        programs: &Path,
-        parent: &Path,
-        durability: Durability,
-        primary: &str,
-    ) -> Result<Self, String> {
         let dir = tempfile::Builder::new()
             .prefix("accord-pg-")
             .tempdir_in(parent)
             .map_err(|error| format!("no temp directory: {error}"))?;
         let change_user = change_user(dir.path())?;
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .map_err(|error| format!("no free port: {error}"))?
-            .port();
+        let held_port = HeldPort::reserve();
+        let port = held_port.address().port();
 
         let mut watchdog = Command::new("/bin/sh")
             .args(["-c", WATCHDOG, "watchdog"])
             .arg(dir.path())
             .arg(port.to_string())
-            .arg(programs)
+            .arg(&programs)
             .arg(durability.options())
             .arg(primary)
             .args(change_user)
@@ -175,9 +138,29 @@ impl Cluster {
             directory: dir.keep(),
             keep_alive,
             watchdog,
+            _held_port: held_port,
         };
         cluster.wait_until_ready()?;
         Ok(cluster)
+    }
+
+    /// Returns the superuser's URL of the server.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Returns the directory of the server's files.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Returns the id of the server's main process.
+    pub(super) fn pid(&self) -> Result<u32, String> {
+        let file = fs::read_to_string(self.directory.join("data/postmaster.pid"));
+        let file = file.map_err(|error| format!("postmaster.pid: {error}"))?;
+        let line = file.lines().next().unwrap_or_default();
+        line.parse()
+            .map_err(|_| "postmaster.pid holds no number".to_owned())
     }
 
     fn wait_until_ready(&self) -> Result<(), String> {
@@ -398,7 +381,7 @@ mod tests {
         let port = Url::parse(cluster.url()).unwrap().port().unwrap();
         drop(cluster);
         assert!(!directory.parent().unwrap().exists());
-        TcpListener::bind(("127.0.0.1", port)).unwrap();
+        std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
     }
 
     #[test]

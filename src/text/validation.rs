@@ -1,7 +1,7 @@
 //! Checks of single fields. They collect every violation of a message instead of stopping at the first. Rules
 //! that need other records are not here.
 
-use std::{collections::HashSet, fmt::Display, hash::Hash, ops::RangeInclusive};
+use std::{cell::RefCell, collections::HashSet, fmt::Display, hash::Hash, ops::RangeInclusive};
 
 use uuid::Uuid;
 
@@ -19,6 +19,16 @@ pub struct FieldViolation {
 /// The violations of one message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Violations(Vec<FieldViolation>);
+
+tokio::task_local! {
+    /// What decoding the message of the current call has found.
+    static DECODED: RefCell<Violations>;
+}
+
+/// Runs a call, so that [`Violations::with_the_others`] works in it.
+pub fn scope<F: Future>(call: F) -> impl Future<Output = F::Output> {
+    DECODED.scope(RefCell::default(), call)
+}
 
 /// Converts between an enum of the model and one of a message, variant by variant. A number of the message that
 /// is no variant of the model, UNSPECIFIED among them, converts to an error.
@@ -53,7 +63,8 @@ pub const REPEATED: &str = "must be different from those before it";
 /// The violation.
 pub fn only_field<T, E: Display>(name: &str, result: Result<T, E>) -> Result<T, Violations> {
     let mut v = Violations::default();
-    v.check(name, result).ok_or(v)
+    let value = v.check(name, result);
+    v.finish(|| value)
 }
 
 /// Returns the path of an element of a repeated field: `scopes[2]`.
@@ -131,12 +142,23 @@ impl Violations {
         self.0.iter()
     }
 
+    /// Leaves these to the first [`Self::finish`] of this call, which rejects the message with all its violations.
+    ///
+    /// # Errors
+    /// The violations, outside of a call.
+    pub fn with_the_others(self) -> Result<(), Self> {
+        let left = DECODED.try_with(|decoded| decoded.borrow_mut().0.extend_from_slice(&self.0));
+        left.map_err(|_outside| self)
+    }
+
     /// Returns the value that `build` makes from the parsed fields, or all violations if there are any. `build`
     /// returns `None` for a field that could not be parsed.
     pub fn finish<T>(self, build: impl FnOnce() -> Option<T>) -> Result<T, Self> {
+        let mut all = DECODED.try_with(RefCell::take).unwrap_or_default();
+        all.extend(self);
         match build() {
-            Some(value) if self.is_empty() => Ok(value),
-            _ => Err(self),
+            Some(value) if all.is_empty() => Ok(value),
+            _ => Err(all),
         }
     }
 
@@ -241,6 +263,30 @@ mod tests {
                 "separator"
             ]
         );
+    }
+
+    #[tokio::test]
+    async fn what_decoding_finds_is_reported_with_the_other_violations_of_the_same_call() {
+        let found = || {
+            let mut v = Violations::default();
+            v.add("later", "is not available yet");
+            v
+        };
+        let fields = |v: Violations| -> Vec<String> { v.into_vec().into_iter().map(|v| v.field).collect() };
+        assert_eq!(
+            fields(found().with_the_others().unwrap_err()),
+            ["later"],
+            "outside of a call"
+        );
+        let call = async {
+            found().with_the_others().unwrap();
+            let rejected = only_field::<(), _>("id", Err("must be an id")).unwrap_err();
+            assert_eq!(fields(rejected), ["later", "id"]);
+            assert_eq!(only_field::<_, &str>("id", Ok(1)), Ok(1), "once");
+            found().with_the_others().unwrap();
+            assert_eq!(fields(only_field::<_, &str>("id", Ok(1)).unwrap_err()), ["later"]);
+        };
+        scope(call).await;
     }
 
     #[test]

@@ -16,18 +16,26 @@ use tokio::{
 use tonic::transport::{Channel, Endpoint};
 use zeroize::Zeroizing;
 
-use super::{AccessTokenClaims, Tenant, VerifyError, poll, shared::Shared};
+use super::{AccessTokenClaims, Tenant, TlsFiles, VerifyError, connection::Connection, poll, shared::Shared};
 use crate::{
     clock::{SharedClock, SystemClock},
-    token::v1::token_service_client::TokenServiceClient,
+    tls::{ClientTls, TlsFile},
 };
 
 /// The reasons why a checker can't start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
-    /// The address is not `http://` with a loopback host and nothing else: plaintext is for loopback only.
-    #[error("token-service must be reached at http:// with a loopback host")]
+    /// The address is not `http://` with a loopback host, or with TLS `https://`, and nothing else.
+    #[error("token-service must be reached at http:// with a loopback host, or at https:// with TLS")]
     Address,
+    /// A file for TLS can't be used.
+    #[error("the file of the {file:?} {problem}")]
+    Tls {
+        /// Which file it is.
+        file: TlsFile,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A header can't hold the workload token.
     #[error("the workload token is malformed")]
     Token,
@@ -110,6 +118,38 @@ impl Checker {
         Self::builder(url, workload_token)?.start()
     }
 
+    /// Like [`Checker::connect`], but over TLS to `https://host:port`, identified by a client certificate in place of a
+    /// token. Changed files count for new connections after a few seconds, and the checker then opens one.
+    ///
+    /// # Errors
+    /// [`ConnectError::Address`], [`ConnectError::Tls`], [`ConnectError::NoRuntime`].
+    pub fn connect_tls(url: &str, files: TlsFiles) -> Result<Self, ConnectError> {
+        Self::builder_tls(url, files, "")?.start()
+    }
+
+    /// Like [`Checker::connect_tls`], but returns a builder. `workload_token` is empty if the client certificate
+    /// identifies the workload.
+    ///
+    /// # Errors
+    /// Those of [`Checker::connect_tls`], and [`ConnectError::Token`] without a credential.
+    pub fn builder_tls(
+        url: &str,
+        files: TlsFiles,
+        workload_token: &str,
+    ) -> Result<CheckerBuilder, ConnectError> {
+        Handle::try_current().map_err(|_| ConnectError::NoRuntime)?;
+        let has_certificate = files.identity.is_some();
+        let tls = ClientTls::load(files).map_err(|error| ConnectError::Tls {
+            file: error.file,
+            problem: error.to_string(),
+        })?;
+        let connection = Connection::with_tls(url, tls).ok_or(ConnectError::Address)?;
+        match has_certificate && workload_token.is_empty() {
+            true => Ok(Self::on(connection, workload_token)),
+            false => Self::with_token(connection, workload_token),
+        }
+    }
+
     /// Like [`Checker::connect`], but returns a builder, whose settings can be changed before the start.
     ///
     /// # Errors
@@ -125,18 +165,26 @@ impl Checker {
         Self::over(endpoint.connect_lazy(), workload_token)
     }
 
-    /// Like [`Checker::builder`], but over the caller's channel, such as one with TLS. It sends the workload token
-    /// there.
+    /// Like [`Checker::builder`], but over the caller's channel, such as one with TLS of another kind. It sends the workload
+    /// token there.
     ///
     /// # Errors
     /// [`ConnectError::Token`].
     pub fn over(channel: Channel, workload_token: &str) -> Result<CheckerBuilder, ConnectError> {
+        Self::with_token(Connection::over(channel), workload_token)
+    }
+
+    fn with_token(connection: Connection, workload_token: &str) -> Result<CheckerBuilder, ConnectError> {
         let is_legal = workload_token.bytes().all(|byte| byte.is_ascii_graphic());
-        if workload_token.is_empty() || !is_legal {
-            return Err(ConnectError::Token);
+        match workload_token.is_empty() || !is_legal {
+            true => Err(ConnectError::Token),
+            false => Ok(Self::on(connection, workload_token)),
         }
-        Ok(CheckerBuilder(Shared {
-            client: TokenServiceClient::new(channel),
+    }
+
+    fn on(connection: Connection, workload_token: &str) -> CheckerBuilder {
+        CheckerBuilder(Shared {
+            connection,
             token: Zeroizing::new(workload_token.to_owned()),
             clock: Arc::new(SystemClock),
             poll_every: Duration::from_millis(500),
@@ -146,7 +194,7 @@ impl Checker {
             last_read: Mutex::default(),
             keys_changed: Notify::new(),
             updated: watch::Sender::new(()),
-        }))
+        })
     }
 
     /// Waits until the checker has keys and a lease.

@@ -8,10 +8,10 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use super::{ACCESS_TOKEN_TYPE, AccessTokenClaims, MAX_TOKEN_BYTES, Tenant, VerifyError};
 use crate::token::v1 as pb;
 
-/// The public keys of an authority, by key id (RFC 7517 §5).
+/// The public keys of an authority, by key id (RFC 7517 §5), each with the one algorithm that it verifies.
 #[derive(Clone, Default)]
 pub struct KeySet {
-    keys: HashMap<String, DecodingKey>,
+    keys: HashMap<String, (Algorithm, DecodingKey)>,
 }
 
 impl fmt::Debug for KeySet {
@@ -21,27 +21,65 @@ impl fmt::Debug for KeySet {
 }
 
 impl KeySet {
-    /// Creates the set of a `GetJsonWebKeySet` response. Ignores all kinds of keys but Ed25519 (RFC 7517 §5).
+    /// Creates the set of a `GetJsonWebKeySet` response. Ignores keys that [`Self::insert`] ignores.
     ///
     /// # Errors
-    /// [`VerifyError::Malformed`] for a malformed Ed25519 key.
+    /// [`VerifyError::Malformed`] for a malformed key of a known algorithm.
     pub fn from_response(response: &pb::GetJsonWebKeySetResponse) -> Result<Self, VerifyError> {
         let mut set = Self::default();
         for key in &response.keys {
-            if key.kty == "OKP" && key.crv == "Ed25519" && !key.kid.is_empty() {
-                set.insert_ed25519(&key.kid, &key.x)?;
-            }
+            set.insert(key)?;
         }
         Ok(set)
     }
 
-    /// Adds an Ed25519 key in base64url (RFC 8037 §2).
+    /// Adds a key for EdDSA with Ed25519 (RFC 8037 §2, also named by RFC 9864 §2.2), ES256, RS256 or PS256 (RFC 7518
+    /// §6). Ignores a key without `kid`, for another use, or for another algorithm (RFC 7517 §5): a key without `alg`,
+    /// too, unless its type has one algorithm alone.
     ///
     /// # Errors
-    /// [`VerifyError::Malformed`] if `x` is not base64url.
-    pub fn insert_ed25519(&mut self, kid: &str, x: &str) -> Result<(), VerifyError> {
-        let key = DecodingKey::from_ed_components(x).map_err(|_| VerifyError::Malformed)?;
-        self.keys.insert(kid.to_owned(), key);
+    /// [`VerifyError::Malformed`] if a member that the key's type requires is not base64url.
+    pub fn insert(&mut self, key: &pb::JsonWebKey) -> Result<(), VerifyError> {
+        if !(key.r#use.is_empty() || key.r#use == "sig") {
+            return Ok(());
+        }
+        self.insert_members(&key.kid, &key.alg, |name| match name {
+            "kty" => &key.kty,
+            "crv" => &key.crv,
+            "x" => &key.x,
+            "y" => &key.y,
+            "n" => &key.n,
+            "e" => &key.e,
+            _ => "",
+        })
+    }
+
+    /// Does the same with a key whose other members `member` returns by their name, empty for an absent one.
+    ///
+    /// # Errors
+    /// As [`Self::insert`].
+    pub fn insert_members<'a>(
+        &mut self,
+        kid: &str,
+        alg: &str,
+        member: impl Fn(&str) -> &'a str,
+    ) -> Result<(), VerifyError> {
+        let rsa = || DecodingKey::from_rsa_components(member("n"), member("e"));
+        let (algorithm, key) = match (member("kty"), member("crv"), alg) {
+            _ if kid.is_empty() => return Ok(()),
+            ("OKP", "Ed25519", "" | "EdDSA" | "Ed25519") => {
+                (Algorithm::EdDSA, DecodingKey::from_ed_components(member("x")))
+            }
+            ("EC", "P-256", "" | "ES256") => (
+                Algorithm::ES256,
+                DecodingKey::from_ec_components(member("x"), member("y")),
+            ),
+            ("RSA", _, "RS256") => (Algorithm::RS256, rsa()),
+            ("RSA", _, "PS256") => (Algorithm::PS256, rsa()),
+            _ => return Ok(()),
+        };
+        let key = key.map_err(|_| VerifyError::Malformed)?;
+        self.keys.insert(kid.to_owned(), (algorithm, key));
         Ok(())
     }
 
@@ -72,13 +110,17 @@ impl KeySet {
             return Err(VerifyError::Malformed);
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| VerifyError::Malformed)?;
-        if header.typ.as_deref() != Some(ACCESS_TOKEN_TYPE) || header.alg != Algorithm::EdDSA {
+        if header.typ.as_deref() != Some(ACCESS_TOKEN_TYPE) {
             return Err(VerifyError::Malformed);
         }
         let kid = header.kid.ok_or(VerifyError::Malformed)?;
-        let key = self.keys.get(&kid).ok_or(VerifyError::UnknownKey)?;
+        let (algorithm, key) = self.keys.get(&kid).ok_or(VerifyError::UnknownKey)?;
+        // The key decides the algorithm, never the token (RFC 8725 §3.1).
+        if header.alg != *algorithm {
+            return Err(VerifyError::Malformed);
+        }
         // `AccessTokenClaims::check` checks time and target, with the caller's clock.
-        let mut validation = Validation::new(Algorithm::EdDSA);
+        let mut validation = Validation::new(*algorithm);
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
         validation.validate_aud = false;

@@ -23,6 +23,7 @@
 pub(crate) mod bearer;
 mod checker;
 mod claims;
+mod connection;
 mod key_set;
 mod layer;
 mod metadata;
@@ -37,6 +38,8 @@ pub use claims::{AccessTokenClaims, Tenant};
 pub use key_set::{KeySet, key_id};
 pub use layer::{Protect, Protected, TenantOf};
 pub use revocations::{Applied, LEASE, Revocations};
+
+pub use crate::tls::TlsFiles;
 
 /// The `typ` header of access tokens (RFC 9068 §2.1).
 pub const ACCESS_TOKEN_TYPE: &str = "at+jwt";

@@ -13,7 +13,7 @@ use super::{
     revocations::Applied,
     shared::{LastRead, Shared},
 };
-use crate::token::v1 as pb;
+use crate::{tls, token::v1 as pb};
 
 /// How often keys are read.
 const KEYS_PERIOD: Duration = Duration::from_secs(60);
@@ -44,9 +44,16 @@ async fn follow_revocations(shared: &Shared) {
                     continue;
                 }
             }
-            Err(code) => {
+            Err((code, cause)) => {
+                // No answer, or one of a replica that has lost its database.
+                if matches!(
+                    code,
+                    Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown
+                ) {
+                    shared.connection.renew();
+                }
                 if !failing {
-                    tracing::warn!(?code, "revocations can't be read");
+                    tracing::warn!(?code, cause, "revocations can't be read");
                 }
                 failing = true;
             }
@@ -55,16 +62,19 @@ async fn follow_revocations(shared: &Shared) {
     }
 }
 
-async fn poll(shared: &Shared, sent_at: Instant) -> Result<Applied, Code> {
+/// # Errors
+/// The code, and for the log what an operator can mend.
+async fn poll(shared: &Shared, sent_at: Instant) -> Result<Applied, (Code, String)> {
     let revocations = || shared.revocations.write().unwrap_or_else(PoisonError::into_inner);
     // One request at a time, so that the cursor is that of the last response.
     let cursor = revocations().cursor().to_owned();
     let mut request = Request::new(pb::ListRevocationsRequest { cursor });
-    request
-        .metadata_mut()
-        .insert("authorization", bearer::header(&shared.token));
+    if !shared.token.is_empty() {
+        let authorization = bearer::header(&shared.token);
+        request.metadata_mut().insert("authorization", authorization);
+    }
     request.set_timeout(shared.call_timeout);
-    let mut client = shared.client.clone();
+    let mut client = shared.connection.client().await;
     // Drops a late response.
     match timeout(shared.call_timeout, client.list_revocations(request)).await {
         Ok(Ok(response)) => Ok(shared.apply(response.into_inner(), sent_at)),
@@ -73,9 +83,9 @@ async fn poll(shared: &Shared, sent_at: Instant) -> Result<Applied, Code> {
                 // The cursor is that of another or an older server.
                 revocations().forget_cursor();
             }
-            Err(status.code())
+            Err((status.code(), tls::cause(&status)))
         }
-        Err(_) => Err(Code::DeadlineExceeded),
+        Err(_) => Err((Code::DeadlineExceeded, String::new())),
     }
 }
 
@@ -113,7 +123,7 @@ async fn read_keys(shared: &Shared, last: &mut LastRead) -> Result<(), VerifyErr
     // The caller may be dropped before the response arrives.
     *last = Some((sent_at, Err(VerifyError::NoKeys)));
     let request = Request::new(pb::GetJsonWebKeySetRequest::default());
-    let mut client = shared.client.clone();
+    let mut client = shared.connection.client().await;
     let response = timeout(shared.call_timeout, client.get_json_web_key_set(request)).await;
     let Ok(Ok(response)) = response else {
         return Err(VerifyError::NoKeys);

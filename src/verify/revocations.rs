@@ -15,7 +15,7 @@ pub const LEASE: Duration = Duration::from_secs(2);
 const RETENTION: Duration = Duration::from_secs(16 * 60);
 
 /// How often old revocations are removed.
-const SWEEP_PERIOD: Duration = Duration::from_secs(60);
+const REMOVAL_PERIOD: Duration = Duration::from_secs(60);
 
 /// The revocations that a reader of the feed knows.
 ///
@@ -114,7 +114,7 @@ impl Revocations {
         for revocation in response.revocations {
             applied.key_revoked |= self.insert(revocation, now);
         }
-        self.sweep(now);
+        self.remove_expired(now);
         if late {
             return applied;
         }
@@ -158,9 +158,9 @@ impl Revocations {
 
     /// Removes revocations that concern only expired tokens. Keeps those of keys: a stolen key can sign tokens of any
     /// time and position, and there are few keys.
-    fn sweep(&mut self, now: Instant) {
+    fn remove_expired(&mut self, now: Instant) {
         let last = *self.swept_at.get_or_insert(now);
-        if now.saturating_duration_since(last) < SWEEP_PERIOD {
+        if now.saturating_duration_since(last) < REMOVAL_PERIOD {
             return;
         }
         self.swept_at = Some(now);

@@ -9,22 +9,18 @@ use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
-use tonic::transport::Channel;
 use zeroize::Zeroizing;
 
-use super::{KeySet, Revocations, VerifyError, revocations::Applied};
-use crate::{
-    clock::SharedClock,
-    token::v1::{self as pb, token_service_client::TokenServiceClient},
-};
+use super::{KeySet, Revocations, VerifyError, connection::Connection, revocations::Applied};
+use crate::{clock::SharedClock, token::v1 as pb};
 
 /// How long keys are valid after they were requested. The feed lists a revoked key for longer than this.
-const KEYS_LIFE: Duration = Duration::from_secs(600);
+const KEYS_LIFETIME: Duration = Duration::from_secs(600);
 
 /// The state that the clones of a checker share with its background task.
 pub(super) struct Shared {
-    pub(super) client: TokenServiceClient<Channel>,
-    /// A workload's bearer token.
+    pub(super) connection: Connection,
+    /// A workload's bearer token; empty with a client certificate.
     pub(super) token: Zeroizing<String>,
     pub(super) clock: SharedClock,
     pub(super) poll_every: Duration,
@@ -47,7 +43,7 @@ impl Shared {
     pub(super) fn keys(&self) -> Option<Arc<KeySet>> {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let (keys, sent_at) = keys.as_ref()?;
-        (sent_at.elapsed() <= KEYS_LIFE).then(|| keys.clone())
+        (sent_at.elapsed() <= KEYS_LIFETIME).then(|| keys.clone())
     }
 
     /// Replaces the keys by those that were requested at `sent_at`, unless a new epoch started since.

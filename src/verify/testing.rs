@@ -101,6 +101,7 @@ impl Signer {
             kid: self.kid.clone(),
             r#use: "sig".into(),
             alg: "EdDSA".into(),
+            ..Default::default()
         }
     }
 }

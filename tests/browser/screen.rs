@@ -122,17 +122,22 @@ impl Gallery {
         let kept = KEPT.iter().find(|(page, _)| *page == name);
         if let (Some(directory), Some((_, name))) = (&self.kept, kept) {
             std::fs::create_dir_all(directory).unwrap();
-            picture(browser, Some(screen), &directory.join(format!("{name}.png"))).await;
+            picture(
+                browser,
+                Some((screen.width, screen.height)),
+                &directory.join(format!("{name}.png")),
+            )
+            .await;
         }
     }
 }
 
-/// Writes a picture of what a screen shows first, or of the whole page.
-async fn picture(browser: &Browser, screen: Option<&Screen>, path: &Path) {
+/// Writes a picture of as much as fits a width and a height in CSS pixels, or of the whole page.
+pub async fn picture(browser: &Browser, size: Option<(u32, u32)>, path: &Path) {
     let metrics = browser.cdp("Page.getLayoutMetrics", json!({})).await;
     let whole = &metrics["cssContentSize"];
-    let (width, height) = match screen {
-        Some(screen) => (json!(screen.width), json!(screen.height)),
+    let (width, height) = match size {
+        Some((width, height)) => (json!(width), json!(height)),
         None => (whole["width"].clone(), whole["height"].clone()),
     };
     let parameters = json!({

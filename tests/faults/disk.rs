@@ -1,6 +1,10 @@
 //! A disk that is full, and a SQLite file that is gone for a while.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use accord::testing::durable_postgres;
 use tokio::time::sleep;
@@ -11,6 +15,7 @@ use crate::harness::disk::Disk;
 tests!(
     the_services_outlive_a_full_disk_under_sqlite,
     the_services_outlive_a_full_disk_under_postgres,
+    the_services_tell_of_a_file_system_that_becomes_read_only,
     the_services_outlive_a_sqlite_file_that_is_moved_away,
 );
 
@@ -52,6 +57,28 @@ async fn the_services_outlive_a_full_disk_under_postgres() {
     disk.free();
     stage.is_whole_soon("full disk").await;
     stage.ends("full disk").await;
+}
+
+async fn the_services_tell_of_a_file_system_that_becomes_read_only() {
+    let Some(disk) = Disk::mount_with_errors(64) else {
+        assert!(std::env::var_os("ACCORD_REQUIRE_ALL").is_none(), "no loop device");
+        return;
+    };
+    let stage = Stage::set(
+        &sqlite_url(disk.path(), "registry.db"),
+        &sqlite_url(disk.path(), "token.db"),
+    )
+    .await;
+    disk.fail();
+    stage.say(&[0, 1], false, TOLD, "read-only").await;
+    sleep(FAULT).await;
+    // Only a new mount makes it writable, and that needs the files closed.
+    assert_eq!(stage.load.seen.wrong(), [""; 0]);
+    assert!(stage.load.seen.failures_since(Instant::now() - FAULT) > 0);
+    for service in [&stage.services.registry, &stage.services.token] {
+        let log = service.stderr();
+        assert!(log.contains("database unavailable"), "{log}");
+    }
 }
 
 async fn the_services_outlive_a_sqlite_file_that_is_moved_away() {

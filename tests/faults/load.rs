@@ -53,6 +53,11 @@ impl Seen {
         self.ready[service].load(Ordering::Relaxed)
     }
 
+    /// Notes an answer that no caller may get.
+    pub fn note_wrong(&self, what: String) {
+        self.wrong.lock().unwrap().insert(what);
+    }
+
     pub fn wrong(&self) -> Vec<String> {
         self.wrong.lock().unwrap().iter().cloned().collect()
     }
@@ -147,7 +152,7 @@ impl Load {
         });
     }
 
-    fn issue(&mut self, world: &World, partner: &Partner) {
+    pub fn issue(&mut self, world: &World, partner: &Partner) {
         let (tokens, request) = (world.tokens(), world.token_request(partner, own_grant()));
         self.every_tick(move |seen| {
             let (mut tokens, request) = (tokens.clone(), request.clone());
@@ -184,9 +189,11 @@ impl Load {
                 let may_retry = answer.headers().contains_key("retry-after");
                 match answer.status().as_u16() {
                     200 => {
-                        let body: serde_json::Value = answer.json().await.unwrap();
-                        let token = body["access_token"].as_str().unwrap();
-                        seen.tokens.lock().unwrap().push(super::jti(token));
+                        let body = answer.json::<serde_json::Value>().await.unwrap_or_default();
+                        match body["access_token"].as_str() {
+                            Some(token) => seen.tokens.lock().unwrap().push(super::jti(token)),
+                            None => seen.note_wrong("http: 200 without a token".into()),
+                        }
                     }
                     503 if may_retry => seen.failures.lock().unwrap().push(began),
                     code => {
@@ -198,7 +205,7 @@ impl Load {
         });
     }
 
-    fn introspect(&mut self, world: &World, token: String) {
+    pub fn introspect(&mut self, world: &World, token: String) {
         let tokens = TokenServiceClient::new(world.workload.clone());
         let request = IntrospectTokenRequest {
             tenant_id: world.target.tenant_id.clone(),
@@ -240,7 +247,7 @@ impl Load {
     }
 
     /// Renews a token again and again, as a client does: it keeps its token until it receives another one.
-    fn renew(&mut self, world: &World, partner: &Partner, mut token: String) {
+    pub fn renew(&mut self, world: &World, partner: &Partner, mut token: String) {
         let (mut tokens, world, partner) = (world.tokens(), world.clone(), partner.clone());
         let seen = self.seen.clone();
         self.tasks.spawn(async move {
@@ -264,12 +271,13 @@ impl Load {
         let seen = self.seen.clone();
         self.tasks.spawn(async move {
             while !seen.over.load(Ordering::Relaxed) {
-                let answer = health
-                    .check(HealthCheckRequest::default())
-                    .await
-                    .unwrap()
-                    .into_inner();
-                let is_ready = answer.status() == ServingStatus::Serving;
+                let is_ready = match health.check(HealthCheckRequest::default()).await {
+                    Ok(answer) => answer.into_inner().status() == ServingStatus::Serving,
+                    Err(status) => {
+                        seen.note_wrong(format!("readiness: {status}"));
+                        false
+                    }
+                };
                 seen.ready[service].store(is_ready, Ordering::Relaxed);
                 tokio::time::sleep(READINESS_PACE).await;
             }

@@ -75,11 +75,10 @@ async fn a_code_is_redeemed_although_the_answer_to_its_commit_is_lost() {
     let partner = world.partner().await;
     let approved = world.approve(&partner).await;
 
-    // BEGIN holds the word, too.
-    proxy.lose_answers_to(Some("COMMIT\0"));
+    proxy.lose_commits_with(Some(&services.target.tenant_id));
     let first = world.issue(&partner, code_grant(&approved)).await.unwrap();
     assert!(proxy.lost_answers() > 0);
-    proxy.lose_answers_to(None);
+    proxy.lose_commits_with(None);
     assert!(world.active(&first.access_token).await);
     let renewed = world.issue(&partner, refresh_grant(&first.refresh_token)).await;
     assert_ne!(renewed.unwrap().refresh_token, first.refresh_token);

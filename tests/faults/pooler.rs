@@ -16,12 +16,7 @@ async fn the_services_run_behind_pgbouncer() {
     let Some(server) = durable_postgres(&[&std::env::temp_dir()]) else {
         return;
     };
-    // Before 1.21, PgBouncer loses prepared statements in transaction mode.
-    let modes = match PgBouncer::version() >= (1, 21) {
-        true => vec!["session", "transaction"],
-        false => vec!["session"],
-    };
-    for mode in modes {
+    for mode in ["session", "transaction"] {
         let (registry, token) = (server.database(), server.database());
         let pooler = PgBouncer::start(address(server.url()), mode);
         let stage = Stage::set(&pooler.url(&registry.url), &pooler.url(&token.url)).await;

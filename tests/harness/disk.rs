@@ -1,14 +1,15 @@
-//! A small disk of a test's own: a tmpfs, which only root can mount.
+//! A small disk of a test's own, which only root can mount: a tmpfs, or a file with an ext4 file system.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
 /// Unmounts and removes `$1` when standard input ends, also when the test was killed.
-const WATCHDOG: &str = "trap '' HUP INT TERM; cat >/dev/null; umount -l \"$1\"; rmdir \"$1\"";
+const WATCHDOG: &str =
+    "trap '' HUP INT TERM; cat >/dev/null; umount -l \"$1\"; rmdir \"$1\"; rm -f \"$1.image\"";
 const FILLER: &str = "filler";
 
 /// A mounted disk.
@@ -43,6 +44,42 @@ fn mount(directory: &Path, mebibytes: usize) -> bool {
 impl Disk {
     /// Mounts a disk of this size.
     pub fn mount(mebibytes: usize) -> Self {
+        let disk = Self::watched();
+        assert!(mount(&disk.directory, mebibytes), "can't mount");
+        disk
+    }
+
+    /// Mounts a disk whose file system can become read-only beside open files, as the kernel does it after an error of the
+    /// device. Returns `None` on a machine without loop devices.
+    pub fn mount_with_errors(mebibytes: u64) -> Option<Self> {
+        let disk = Self::watched();
+        let image = disk.directory.with_extension("image");
+        File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
+        let run = |program: &str, args: &[&str]| {
+            let mut command = Command::new(program);
+            let status = command.args(args).arg(&image).stderr(Stdio::null()).status();
+            status.is_ok_and(|status| status.success())
+        };
+        let made = run("mkfs.ext4", &["-q", "-F", "-O", "^has_journal"]);
+        let directory = disk.directory.to_str().unwrap();
+        let mounted = made
+            && run(
+                "mount",
+                &["-o", "loop,errors=remount-ro", "--target", directory, "--source"],
+            );
+        mounted.then_some(disk)
+    }
+
+    /// Lets the kernel find an error, so that the file system becomes read-only until it is mounted anew.
+    pub fn fail(&self) {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let of_this = |line: &&str| line.split(' ').nth(1) == self.directory.to_str();
+        let line = mounts.lines().find(of_this).unwrap();
+        let device = line.split(' ').next().unwrap().trim_start_matches("/dev/");
+        fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "1").unwrap();
+    }
+
+    fn watched() -> Self {
         let directory = tempfile::Builder::new()
             .prefix("accord-disk-")
             .tempdir()
@@ -56,7 +93,6 @@ impl Disk {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        assert!(mount(&directory, mebibytes), "can't mount");
         Self { directory, watchdog }
     }
 

@@ -10,15 +10,15 @@
 //! ```
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::Command,
 };
 
+use accord::testing::HeldPort;
 use accord_cli::dev_file::DevFile;
 use reqwest::{Certificate, Client, ClientBuilder};
 use tempfile::TempDir;
-use tokio::net::TcpSocket;
 
 use super::{
     document::{file, shell_lines},
@@ -26,26 +26,21 @@ use super::{
 };
 
 /// The port that an Envoy will listen on.
-pub struct Place {
-    port: u16,
-    /// Bound but not listening: no other process gets the port, and Envoy, which shares it by `SO_REUSEPORT`, gets
-    /// every connection.
-    _held: TcpSocket,
-}
+pub struct Place(HeldPort);
 
 impl Place {
     /// Takes a free port.
     pub fn reserve() -> Self {
-        let held = TcpSocket::new_v4().unwrap();
-        held.set_reuseport(true).unwrap();
-        held.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
-        let port = held.local_addr().unwrap().port();
-        Self { port, _held: held }
+        Self(HeldPort::reserve())
+    }
+
+    fn port(&self) -> u16 {
+        self.0.address().port()
     }
 
     /// The gateway's URL, without a trailing slash.
     pub fn url(&self) -> String {
-        format!("https://localhost:{}", self.port)
+        format!("https://localhost:{}", self.port())
     }
 }
 
@@ -71,7 +66,7 @@ impl From<&DevFile> for Upstreams {
 /// A running gateway. It ends when it is dropped.
 pub struct Gateway {
     process: Process,
-    port: u16,
+    place: Place,
     client: Client,
     directory: TempDir,
 }
@@ -80,9 +75,66 @@ impl Gateway {
     /// Starts Envoy, with a certificate and a descriptor set made as `deploy/README.md` says, and waits
     /// until it listens.
     pub async fn start(place: Place, upstreams: impl Into<Upstreams>) -> Self {
+        Self::start_changed(place, upstreams, |text| text).await
+    }
+
+    /// Does the same with a configuration that `change` returns.
+    pub async fn start_changed(
+        place: Place,
+        upstreams: impl Into<Upstreams>,
+        change: impl FnOnce(String) -> String,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let file = configuration(place.port, upstreams.into());
+        let file = change(configuration(place.port(), upstreams.into()));
         std::fs::write(directory.path().join("envoy.yaml"), file).unwrap();
+        Self::start_in(directory, place)
+    }
+
+    /// Does the same for services with mutual TLS, each with any number of replicas, by the certificates of `accord certs`
+    /// in a directory.
+    pub fn start_with_mtls(place: Place, replicas: &[Upstreams], certs: &Path) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::os::unix::fs::symlink(certs, at("certs")).unwrap();
+        std::fs::create_dir(at("envoy-mtls")).unwrap();
+        let text = std::fs::read_to_string(file("deploy/envoy.yaml")).unwrap();
+        let listens = format!("port_value: {} ", place.port());
+        std::fs::write(at("envoy.yaml"), text.replace("port_value: 8443 ", &listens)).unwrap();
+        for name in ["authorities.yaml", "gateway-client.yaml"] {
+            let name = format!("envoy-mtls/{name}");
+            std::fs::copy(file(&format!("deploy/{name}")), at(&name)).unwrap();
+        }
+        let mut text = std::fs::read_to_string(file("deploy/envoy-mtls/clusters.yaml")).unwrap();
+        type Address = fn(&Upstreams) -> SocketAddr;
+        let services: [(&str, Address); 3] = [
+            ("token-service, port_value: 50052", |replica| replica.token_grpc),
+            ("registry-service, port_value: 50051", |replica| {
+                replica.registry_grpc
+            }),
+            ("token-service, port_value: 8080", |replica| replica.token_http),
+        ];
+        for (listed, address) in services {
+            assert_eq!(text.matches(listed).count(), 1, "{listed}");
+            let line = text
+                .lines()
+                .find(|line| line.contains(listed))
+                .unwrap()
+                .to_owned();
+            let lines = replicas.iter().map(|replica| {
+                let used = address(replica);
+                line.replace(listed, &format!("{}, port_value: {}", used.ip(), used.port()))
+            });
+            text = text.replace(&line, &lines.collect::<Vec<_>>().join("\n"));
+        }
+        std::fs::write(at("envoy-mtls/clusters.yaml"), text).unwrap();
+        run(Command::new("bash")
+            .args(["-euo", "pipefail", "-c", &shell_lines("deploy/README.md", "mtls")])
+            .current_dir(directory.path()));
+        std::fs::rename(at("envoy-mtls.yaml"), at("envoy.yaml")).unwrap();
+        Self::start_in(directory, place)
+    }
+
+    fn start_in(directory: TempDir, place: Place) -> Self {
         run(accord()
             .args(["descriptors", "--out", "accord.bin"])
             .current_dir(directory.path()));
@@ -95,6 +147,12 @@ impl Gateway {
             ])
             .current_dir(directory.path()));
 
+        std::fs::copy(
+            file("deploy/public-certificate.yaml"),
+            directory.path().join("public-certificate.yaml"),
+        )
+        .unwrap();
+
         let mut command = Command::new("envoy");
         command
             .args(["-c", "envoy.yaml", "--concurrency", "2", "--log-level", "warn"])
@@ -102,14 +160,14 @@ impl Gateway {
             .args(["--disable-hot-restart", "--file-flush-interval-msec", "50"])
             .current_dir(directory.path());
         let mut process = Process::start(command, directory.path(), "envoy");
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, place.port));
+        let address = place.0.address();
         process.wait_for("a gateway that listens", |_| TcpStream::connect(address).ok());
         let client = trusting(&directory.path().join("certificate.pem"))
             .build()
             .unwrap();
         Self {
             process,
-            port: place.port,
+            place,
             client,
             directory,
         }
@@ -117,12 +175,12 @@ impl Gateway {
 
     /// Its URL, without a trailing slash.
     pub fn url(&self) -> String {
-        format!("https://localhost:{}", self.port)
+        self.place.url()
     }
 
     /// Its address, for requests that no HTTP client sends.
     pub fn address(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+        self.place.0.address()
     }
 
     /// A client that trusts its certificate alone, speaks HTTP/2, and follows no redirect.
@@ -133,6 +191,12 @@ impl Gateway {
     /// A client like [`Self::client`] with HTTP/1.1.
     pub fn http1_client(&self) -> Client {
         trusting(&self.certificate()).http1_only().build().unwrap()
+    }
+
+    /// A client like [`Self::client`] from another address of loopback, which the limits count for itself.
+    pub fn client_from(&self, address: Ipv4Addr) -> Client {
+        let client = trusting(&self.certificate()).local_address(IpAddr::from(address));
+        client.build().unwrap()
     }
 
     /// The file of its certificate, in PEM form; it is its own authority.

@@ -2,15 +2,19 @@
 
 pub mod axe;
 pub mod browser;
+pub mod collector;
 pub mod dev;
 pub mod disk;
 pub mod document;
 pub mod envoy;
+#[macro_use]
+pub mod network;
 pub mod partner;
 pub mod pgbouncer;
 pub mod process;
 pub mod proxy;
 pub mod refusal;
+pub mod secured;
 pub mod services;
 #[macro_use]
 pub mod suite;

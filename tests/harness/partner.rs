@@ -88,6 +88,11 @@ pub fn own_grant() -> Grant {
     Grant::ClientCredentials(tok::ClientCredentialsGrant {})
 }
 
+/// The PKCE challenge of a verifier.
+pub fn challenge(verifier: &str) -> String {
+    URL_SAFE_NO_PAD.encode(sha256(verifier.as_bytes()))
+}
+
 impl World {
     pub fn new(target: &DevFile) -> Self {
         Self {
@@ -330,7 +335,7 @@ impl World {
             client_id: partner.client_id.clone(),
             redirect_uri: REDIRECT_URI.into(),
             state: "state-1".into(),
-            code_challenge: URL_SAFE_NO_PAD.encode(sha256(verifier.as_bytes())),
+            code_challenge: challenge(verifier),
             ..Default::default()
         }
     }

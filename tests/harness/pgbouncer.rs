@@ -1,24 +1,25 @@
 //! PgBouncer as Debian packages it, in front of a server.
 
 use std::{
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     os::unix::fs::PermissionsExt,
     process::Command,
 };
 
+use accord::testing::HeldPort;
 use tempfile::TempDir;
 
-use super::process::Process;
+use super::process::{Process, on_path};
 
 /// A running PgBouncer.
 pub struct PgBouncer {
-    address: SocketAddr,
+    port: HeldPort,
     _process: Process,
     _directory: TempDir,
 }
 
 impl PgBouncer {
-    /// Returns the version, as major and minor.
+    /// Returns the version, as major and minor. Before 1.21, it loses prepared statements in transaction mode.
     pub fn version() -> (u32, u32) {
         let output = Command::new("pgbouncer").arg("--version").output().unwrap();
         let output = String::from_utf8(output.stdout).unwrap();
@@ -30,11 +31,12 @@ impl PgBouncer {
     /// Starts one. Sets what must be set, and leaves everything else as it is by default.
     pub fn start(server: SocketAddr, mode: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        // The user that it changes to reads the files.
+        // The user that it changes to reads the files, and may not reach the program where it is.
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+        let program = directory.path().join("pgbouncer");
+        std::fs::copy(on_path("pgbouncer").unwrap(), &program).unwrap();
+        let port = HeldPort::reserve();
+        let address = port.address();
         let users = directory.path().join("userlist.txt");
         std::fs::write(&users, "\"postgres\" \"\"\n").unwrap();
         let settings = format!(
@@ -48,7 +50,7 @@ impl PgBouncer {
         );
         let file = directory.path().join("pgbouncer.ini");
         std::fs::write(&file, settings).unwrap();
-        let mut command = Command::new("pgbouncer");
+        let mut command = Command::new(&program);
         if rustix::process::geteuid().is_root() {
             command = Command::new("setpriv");
             command.args([
@@ -56,14 +58,14 @@ impl PgBouncer {
                 "--regid=postgres",
                 "--clear-groups",
                 "--pdeathsig=KILL",
-                "pgbouncer",
             ]);
+            command.arg(&program);
         }
         command.arg(&file);
         let mut process = Process::start(command, directory.path(), "pgbouncer");
         process.wait_for("listening", |_| TcpStream::connect(address).ok());
         Self {
-            address,
+            port,
             _process: process,
             _directory: directory,
         }
@@ -72,7 +74,7 @@ impl PgBouncer {
     /// Returns the URL of a database, through PgBouncer.
     pub fn url(&self, database: &str) -> String {
         let mut url: url::Url = database.parse().unwrap();
-        url.set_port(Some(self.address.port())).unwrap();
+        url.set_port(Some(self.port.address().port())).unwrap();
         url.into()
     }
 }

@@ -10,15 +10,46 @@ use std::{
 /// How long a test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The `accord` binary of this build.
+pub const ACCORD: &str = env!("CARGO_BIN_EXE_accord");
+
 /// The `accord` binary, with nothing of the caller's configuration in its environment.
 pub fn accord() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_accord"));
+    accord_at(Path::new(ACCORD))
+}
+
+/// The same of another build.
+pub fn accord_at(program: &Path) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("ACCORD_") {
+        // Traces go nowhere unless a test says so.
+        if ["ACCORD_", "OTEL_"]
+            .iter()
+            .any(|prefix| name.to_string_lossy().starts_with(prefix))
+        {
             command.env_remove(name);
         }
     }
+    // Several services run at a time.
+    for service in ["REGISTRY", "TOKEN"] {
+        command.env(format!("ACCORD_{service}_ADMIN_LISTEN"), "127.0.0.1:0");
+    }
     command
+}
+
+/// Lets `outer` run a command as the rest of its arguments, with the command's variables and directory.
+pub fn wrap(mut outer: Command, command: &Command) -> Command {
+    outer.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    if let Some(directory) = command.get_current_dir() {
+        outer.current_dir(directory);
+    }
+    outer
 }
 
 /// A running process.
@@ -82,9 +113,14 @@ impl Process {
         })
     }
 
+    /// Returns its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Returns the resident memory, in KiB.
     pub fn memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
         let line = status
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:"))
@@ -95,7 +131,7 @@ impl Process {
     /// Sends a signal by its name.
     pub fn signal(&self, signal: &str) {
         let status = Command::new("kill")
-            .args([&format!("-{signal}"), &self.child.id().to_string()])
+            .args([&format!("-{signal}"), &self.id().to_string()])
             .status()
             .unwrap();
         assert!(status.success());
@@ -119,4 +155,11 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A program on PATH.
+pub fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut candidates = std::env::split_paths(&path).map(|directory| directory.join(program));
+    candidates.find(|candidate| candidate.is_file())
 }

@@ -33,7 +33,7 @@ pub enum Traffic {
 }
 
 /// The state of the proxy.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct State {
     /// For connections of an earlier generation.
     existing: Traffic,
@@ -41,8 +41,9 @@ struct State {
     new: Traffic,
     generation: usize,
     server: SocketAddr,
-    /// A connection that passes this to the server passes nothing more, and is closed once the server has answered.
-    last_words: Option<&'static str>,
+    /// A connection passes nothing more after the COMMIT of a transaction in which this was sent, and is closed once the server
+    /// has answered.
+    lost_with: Option<String>,
 }
 
 /// A proxy. It ends, with its connections, when it is dropped.
@@ -62,7 +63,7 @@ impl Proxy {
             new: Traffic::Pass,
             generation: 0,
             server,
-            last_words: None,
+            lost_with: None,
         }));
         let address = listener.local_addr().unwrap();
         let (mut tasks, lost_answers) = (JoinSet::new(), Arc::default());
@@ -91,9 +92,10 @@ impl Proxy {
         });
     }
 
-    /// Loses the server's answers to pieces that hold this text, if any, and closes their connections.
-    pub fn lose_answers_to(&self, text: Option<&'static str>) {
-        self.state.send_modify(|state| state.last_words = text);
+    /// Loses the server's answers to the COMMITs of transactions in which this text was sent, and closes their connections.
+    pub fn lose_commits_with(&self, text: Option<&str>) {
+        self.state
+            .send_modify(|state| state.lost_with = text.map(str::to_owned));
     }
 
     /// Returns how many answers were lost.
@@ -139,7 +141,7 @@ async fn serve(
     let mut until_reset = state.clone();
     let said_last_words = tokio::select! {
         _ = copy(&mut from_client, &mut to_server, state.clone(), traffic) => {
-            state.borrow().last_words.is_some()
+            state.borrow().lost_with.is_some()
         }
         _ = copy(&mut from_server, &mut to_client, state.clone(), traffic) => false,
         _ = until_reset.wait_for(|state| traffic(state) == Traffic::Reset) => {
@@ -161,6 +163,7 @@ async fn copy(
     traffic: impl Fn(&State) -> Traffic,
 ) -> io::Result<()> {
     let mut piece = vec![0; 16 * 1024];
+    let mut was_sent = false;
     loop {
         state
             .wait_for(|state| traffic(state) != Traffic::Stall)
@@ -185,8 +188,10 @@ async fn copy(
             Traffic::Pass | Traffic::Reset => {}
         }
         to.write_all(&piece[..read]).await?;
-        let last_words = state.borrow().last_words;
-        if last_words.is_some_and(|text| holds(&piece[..read], text)) {
+        let lost_with = state.borrow().lost_with.clone();
+        was_sent |= lost_with.is_some_and(|text| holds(&piece[..read], &text));
+        // BEGIN holds the word, too.
+        if was_sent && holds(&piece[..read], "COMMIT\0") {
             return Ok(());
         }
     }

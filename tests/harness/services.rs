@@ -1,19 +1,18 @@
 //! Both services as separate processes, set up by the command line as an operator would.
 
-use std::{
-    ffi::OsString,
-    net::{Ipv4Addr, SocketAddr},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-    process::Command,
+use std::{ffi::OsString, os::unix::fs::OpenOptionsExt, path::Path, process::Command};
+
+use accord::{
+    random::{Random, SystemRandom},
+    testing::HeldPort,
 };
-
-use accord::random::{Random, SystemRandom};
-use accord_cli::{dev::seed, dev_file::DevFile};
+use accord_cli::{call, dev::seed, dev_file::DevFile};
 use tempfile::TempDir;
-use tokio::net::TcpSocket;
 
-use super::process::{Process, accord};
+use super::{
+    network::Host,
+    process::{Process, accord},
+};
 
 /// registry-service and token-service, each with its own database.
 pub struct Services {
@@ -21,6 +20,7 @@ pub struct Services {
     pub token: Process,
     pub target: DevFile,
     directory: TempDir,
+    registry_environment: Vec<(&'static str, OsString)>,
     token_environment: Vec<(&'static str, OsString)>,
     _http_port: HeldPort,
 }
@@ -41,19 +41,19 @@ impl Services {
             write_private(&at(name), &key);
         }
         let http_port = HeldPort::reserve();
-        let http_address = http_port.0.local_addr().unwrap().to_string();
+        let http_address = http_port.address().to_string();
         let http_url = format!("http://{http_address}");
-        let registry = |arguments: &[&str]| {
-            let mut command = accord();
-            command
-                .arg("registry")
-                .args(arguments)
-                .env("ACCORD_REGISTRY_DATABASE_URL", registry_url)
-                .env("ACCORD_REGISTRY_MASTER_KEY_FILE", at("registry.key"))
-                .env("ACCORD_REGISTRY_PUBLIC_BASE_URL", &http_url)
-                .env("ACCORD_REGISTRY_LISTEN", "127.0.0.1:0");
-            command
-        };
+        let registry_environment = vec![
+            ("ACCORD_REGISTRY_DATABASE_URL", registry_url.into()),
+            (
+                "ACCORD_REGISTRY_MASTER_KEY_FILE",
+                at("registry.key").into_os_string(),
+            ),
+            ("ACCORD_REGISTRY_PUBLIC_BASE_URL", http_url.clone().into()),
+            ("ACCORD_REGISTRY_LISTEN", "127.0.0.1:0".into()),
+            ("ACCORD_REGISTRY_DRAIN_DELAY", "0".into()),
+        ];
+        let registry = |arguments: &[&str]| command("registry", &registry_environment, arguments);
         run(registry(&["migrate"]));
         let mut create_operator = vec!["operator", "create", "everything"];
         for role in ["registrar", "approver", "security", "auditor", "admin"] {
@@ -87,6 +87,7 @@ impl Services {
                 at("registry-token").into_os_string(),
             ),
             ("ACCORD_TOKEN_LISTEN", "127.0.0.1:0".into()),
+            ("ACCORD_TOKEN_DRAIN_DELAY", "0".into()),
             ("ACCORD_TOKEN_HTTP_LISTEN", http_address.into()),
         ];
         token_environment.extend(settings.iter().map(|(name, value)| (*name, value.into())));
@@ -96,31 +97,47 @@ impl Services {
         let token_grpc = token_process.listening("--listen");
         token_process.listening("--http-listen");
 
-        let seeded = seed::run(&registry_grpc, &operator_token, None, &SystemRandom)
-            .await
-            .unwrap();
+        let operator = call::with_token(&registry_grpc, &operator_token).unwrap();
         let target = DevFile {
             registry_grpc,
             token_grpc,
             http_url,
             operator_token,
             workload_token,
-            tenant_id: seeded.tenant.tenant_id,
-            tenant_authority_url: seeded.tenant.tenant_authority_url,
-            cloud_api_url: seeded.tenant.cloud_api_url,
-            admin_account_name: seed::ADMIN_ACCOUNT_NAME.to_owned(),
-            admin_password: seeded.admin_password,
-            api_user_account_name: seed::API_USER_ACCOUNT_NAME.to_owned(),
-            scopes: Vec::new(),
+            ..seed::run(&operator, None, &SystemRandom).await.unwrap()
         };
         Self {
             registry: registry_process,
             token: token_process,
             target,
             directory,
+            registry_environment,
             token_environment,
             _http_port: http_port,
         }
+    }
+
+    /// Runs a command of registry-service, beside the running one. Returns its output.
+    pub fn run_registry(&self, arguments: &[&str]) -> String {
+        run(command("registry", &self.registry_environment, arguments))
+    }
+
+    /// Runs a command of token-service, beside the running one. Returns its output.
+    pub fn run_token(&self, arguments: &[&str]) -> String {
+        run(token(&self.token_environment, arguments))
+    }
+
+    /// Runs a command of token-service that must fail. Returns what it says.
+    pub fn fail_token(&self, arguments: &[&str]) -> String {
+        let output = token(&self.token_environment, arguments).output().unwrap();
+        assert!(!output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// Changes a variable of token-service for the next start.
+    pub fn set_token(&mut self, name: &'static str, value: &str) {
+        self.token_environment.retain(|(known, _)| *known != name);
+        self.token_environment.push((name, value.into()));
     }
 
     /// Starts another replica of token-service on the same database. Returns it with its gRPC address.
@@ -132,11 +149,54 @@ impl Services {
         (process, address)
     }
 
+    /// Starts a replica of each service on another host, reachable from there alone, on databases that have these URLs
+    /// there. Returns them with the gRPC address of token-service.
+    pub fn another_pair(&self, host: &Host, urls: &[String; 2]) -> ([Process; 2], String) {
+        let start = |command: Command, name: &str| {
+            let mut process = Process::start(host.on(&command), self.directory.path(), name);
+            let address = process.listening("--listen");
+            (process, address)
+        };
+        let mut serve = command("registry", &self.registry_environment, &["serve"]);
+        serve.env("ACCORD_REGISTRY_DATABASE_URL", &urls[0]);
+        let (registry, registry_grpc) = start(serve, "registry-elsewhere");
+        let mut serve = token(&self.token_environment, &["serve"]);
+        serve.env("ACCORD_TOKEN_DATABASE_URL", &urls[1]);
+        serve.env("ACCORD_TOKEN_REGISTRY_URL", format!("http://{registry_grpc}"));
+        serve.env("ACCORD_TOKEN_HTTP_LISTEN", "127.0.0.1:0");
+        let (token, token_grpc) = start(serve, "token-elsewhere");
+        ([registry, token], token_grpc)
+    }
+
     /// Stops token-service, starts a new epoch as after a restore, and starts it again.
     pub fn restore_token_service(&mut self) {
         self.token.signal("TERM");
         assert!(self.token.wait().success());
         run(token(&self.token_environment, &["migrate", "--new-epoch"]));
+        self.start_token_service_again();
+    }
+
+    /// Stops both services.
+    pub fn stop(&mut self) {
+        for process in [&mut self.token, &mut self.registry] {
+            process.signal("TERM");
+            assert!(process.wait().success());
+        }
+    }
+
+    /// Starts both services on databases that were restored from copies, with new epochs.
+    pub fn start_restored(&mut self, registry_url: &str, token_url: &str) {
+        const URL: &str = "ACCORD_REGISTRY_DATABASE_URL";
+        self.registry_environment.retain(|(known, _)| *known != URL);
+        self.registry_environment.push((URL, registry_url.into()));
+        self.set_token("ACCORD_TOKEN_DATABASE_URL", token_url);
+        self.run_registry(&["migrate", "--new-epoch"]);
+        self.run_token(&["migrate", "--new-epoch"]);
+        let serve = command("registry", &self.registry_environment, &["serve"]);
+        self.registry = Process::start(serve, self.directory.path(), "registry-again");
+        self.target.registry_grpc = self.registry.listening("--listen");
+        let registry_url = format!("http://{}", self.target.registry_grpc);
+        self.set_token("ACCORD_TOKEN_REGISTRY_URL", &registry_url);
         self.start_token_service_again();
     }
 
@@ -150,8 +210,13 @@ impl Services {
 
 /// A token-service command with its configuration in the environment.
 fn token(environment: &[(&'static str, OsString)], arguments: &[&str]) -> Command {
+    command("token", environment, arguments)
+}
+
+/// A command of a service with its configuration in the environment.
+fn command(service: &str, environment: &[(&'static str, OsString)], arguments: &[&str]) -> Command {
     let mut command = accord();
-    command.arg("token").args(arguments);
+    command.arg(service).args(arguments);
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     command
 }
@@ -164,7 +229,8 @@ fn run(mut command: Command) -> String {
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }
 
-fn write_private(path: &Path, content: &[u8]) {
+/// Writes a file that only this user can read.
+pub fn write_private(path: &Path, content: &[u8]) {
     use std::io::Write;
     std::fs::OpenOptions::new()
         .write(true)
@@ -174,19 +240,4 @@ fn write_private(path: &Path, content: &[u8]) {
         .unwrap()
         .write_all(content)
         .unwrap();
-}
-
-/// Reserves a port, because the issuer's URL must be known before its listener exists.
-///
-/// The socket is bound and never listens, so the service, which sets `SO_REUSEADDR` as this does, can
-/// listen there, and as often as it starts again.
-struct HeldPort(TcpSocket);
-
-impl HeldPort {
-    fn reserve() -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_reuseaddr(true).unwrap();
-        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
-        Self(socket)
-    }
 }

@@ -4,13 +4,13 @@
 use std::{
     collections::BTreeSet,
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
 };
 
 use libtest_mimic::{Arguments, Trial};
 
-use super::document::file;
+use super::{document::file, pgbouncer::PgBouncer, process::on_path};
 
 /// A test's name and its body.
 pub type Test = (&'static str, fn());
@@ -46,8 +46,29 @@ pub enum Tool {
     Node,
     Python,
     PgBouncer,
+    /// What copies and restores databases of PostgreSQL.
+    PgDump,
+    /// The programs of a PostgreSQL server.
+    Postgres,
+    SoftHsm,
+    Promtool,
+    Prometheus,
+    /// helm, and what decodes manifests.
+    Helm,
+    /// What loads compose files.
+    Compose,
+    /// What builds images, with a root to build them on and the services' binaries.
+    Buildah,
+    /// What checks units. Nothing needs to run under systemd.
+    Systemd,
     /// The right to mount, which root has.
     Mount,
+    /// An address of this machine that is not loopback.
+    Address,
+    /// Network namespaces, which root has where the kernel allows them.
+    Namespaces,
+    /// etcd, Patroni and HAProxy.
+    Patroni,
 }
 
 impl Tool {
@@ -58,8 +79,34 @@ impl Tool {
             Self::Envoy => &["envoy", "openssl"],
             Self::Chromium => &["chromium", "chromedriver"],
             Self::Curl => &["curl", "openssl"],
-            Self::PgBouncer => &["pgbouncer"],
+            Self::PgBouncer => {
+                let is_new = on_path("pgbouncer").is_some() && PgBouncer::version() >= (1, 21);
+                return (!is_new).then_some("pgbouncer 1.21");
+            }
+            Self::PgDump => &["pg_dump", "pg_restore"],
+            Self::Postgres => return postgres_programs().is_none().then_some("initdb"),
+            Self::SoftHsm if !std::path::Path::new(SOFTHSM).exists() => return Some("module of SoftHSM"),
+            Self::SoftHsm => &["softhsm2-util"],
+            Self::Promtool => &["promtool"],
+            Self::Prometheus => &["prometheus"],
+            Self::Helm => &["helm", "kubernetes-manifests"],
+            Self::Compose => &["compose-manifest", "openssl", "psql"],
+            Self::Buildah if !image_root().is_file() => return Some("root for images"),
+            Self::Buildah if !service_binaries().join("token-service").is_file() => {
+                return Some("binaries of the services (cargo build)");
+            }
+            Self::Buildah => &["buildah", "strip", "unshare", "setpriv"],
+            Self::Systemd => &["systemd-analyze", "systemd-sysusers", "systemd-tmpfiles"],
+            Self::Patroni => &["patroni", "patronictl", "etcd", "haproxy", "psql", "setpriv"],
             Self::Mount => return (!super::disk::can_mount()).then_some("right to mount"),
+            Self::Address => {
+                return crate::transport::address()
+                    .is_none()
+                    .then_some("address besides loopback");
+            }
+            Self::Namespaces => {
+                return (!super::network::can_isolate()).then_some("network namespaces (ip, unshare)");
+            }
             Self::Axe => return (!axe().is_file()).then_some("axe-core"),
             Self::Go if !go_directory().join("modules").is_dir() => return Some("modules for Go"),
             Self::Go => &["go"],
@@ -71,7 +118,15 @@ impl Tool {
                 let find = "import importlib.util as util, sys; \
                             sys.exit(not all(map(util.find_spec, sys.argv[1:])))";
                 let search = python()
-                    .args(["-c", find, "authlib", "grpc", "requests_oauthlib", "schemathesis"])
+                    .args([
+                        "-c",
+                        find,
+                        "authlib",
+                        "grpc",
+                        "jwt",
+                        "requests_oauthlib",
+                        "schemathesis",
+                    ])
                     .stderr(Stdio::null())
                     .status();
                 let found = search.is_ok_and(|status| status.success());
@@ -85,11 +140,14 @@ impl Tool {
     }
 }
 
-/// A program on PATH.
-pub fn on_path(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut candidates = std::env::split_paths(&path).map(|directory| directory.join(program));
-    candidates.find(|candidate| candidate.is_file())
+/// The PKCS#11 module of SoftHSM, where Debian installs it.
+pub const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
+
+/// The directory of PostgreSQL's programs: the newest of Debian's.
+pub fn postgres_programs() -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+    let programs = versions.flatten().map(|version| version.path().join("bin"));
+    programs.filter(|bin| bin.join("initdb").is_file()).max()
 }
 
 /// The script of axe-core, where `.ci/run` puts it.
@@ -100,6 +158,17 @@ pub fn axe() -> PathBuf {
 /// Where `.ci/run` puts what the programs of `tests/go` are built from, and what it has built.
 pub fn go_directory() -> PathBuf {
     file("target/ci-tools/go")
+}
+
+/// A root with the C library alone, on which an image is built, where `.ci/run` puts it.
+pub fn image_root() -> PathBuf {
+    file("target/ci-tools/image-root.tar")
+}
+
+/// Where the services' binaries are: beside `accord`, or where `ACCORD_TEST_BINARIES` says.
+pub fn service_binaries() -> PathBuf {
+    let beside = || Path::new(env!("CARGO_BIN_EXE_accord")).parent().unwrap().into();
+    std::env::var_os("ACCORD_TEST_BINARIES").map_or_else(beside, PathBuf::from)
 }
 
 /// The libraries of `tests/java`, where `.ci/run` puts them.
@@ -129,7 +198,11 @@ pub fn run(modules: Vec<(&[Tool], Vec<Test>)>) -> ExitCode {
     let required = std::env::var("ACCORD_REQUIRE_ALL").is_ok_and(|value| value == "1");
     let (mut trials, mut missing) = (Vec::new(), BTreeSet::new());
     for (tools, tests) in modules {
-        let lacking: BTreeSet<_> = tools.iter().filter_map(|tool| tool.missing()).collect();
+        let mut lacking: BTreeSet<_> = BTreeSet::new();
+        // An isolated process runs one test, whose tools are there.
+        if !super::network::is_isolated() {
+            lacking.extend(tools.iter().filter_map(|tool| tool.missing()));
+        }
         let why = lacking
             .iter()
             .map(|tool| format!("no {tool}"))
@@ -149,7 +222,13 @@ pub fn run(modules: Vec<(&[Tool], Vec<Test>)>) -> ExitCode {
         }
         missing.extend(lacking);
     }
-    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
+    let mut arguments = Arguments::from_args();
+    // As the other suites.
+    let threads = std::env::var("RUST_TEST_THREADS").ok();
+    arguments.test_threads = arguments
+        .test_threads
+        .or(threads.and_then(|threads| threads.parse().ok()));
+    let conclusion = libtest_mimic::run(&arguments, trials);
     if conclusion.num_ignored > 0 {
         let missing = missing
             .into_iter()

@@ -16,7 +16,8 @@ use tower::ServiceExt;
 use super::found_below;
 use crate::{
     grpc_callers::{Tokens, methods},
-    harness::{partner::World, services::Services},
+    harness::{collector::Collector, partner::World, services::Services},
+    observability::scrape::scrapes,
 };
 
 tests!(no_place_that_takes_a_secret_shows_it);
@@ -119,8 +120,12 @@ async fn no_place_that_takes_a_secret_shows_it() {
     let data = tempfile::tempdir().unwrap();
     let [registry_url, token_url] =
         ["registry.db", "token.db"].map(|name| format!("sqlite://{}", data.path().join(name).display()));
-    let log = [("RUST_LOG", "trace")];
-    let mut services = Services::start_with(&registry_url, &token_url, &log).await;
+    let (collector, collector_url) = Collector::start().await;
+    let settings = [
+        ("RUST_LOG", "trace"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector_url.as_str()),
+    ];
+    let mut services = Services::start_with(&registry_url, &token_url, &settings).await;
     let world = World::new(&services.target);
     let partner = world.partner().await;
     let approved = world.approve(&partner).await;
@@ -137,6 +142,7 @@ async fn no_place_that_takes_a_secret_shows_it() {
         };
         answers.push_str(&format!("{:?}", ok(events.list_audit_events(request).await)));
     }
+    answers.push_str(&scrapes(&mut services).await.concat());
     for process in [&mut services.token, &mut services.registry] {
         process.signal("TERM");
         assert!(process.wait().success());
@@ -147,6 +153,17 @@ async fn no_place_that_takes_a_secret_shows_it() {
             assert!(line.is_none(), "{line:?}");
         }
     }
+    let spans = collector.spans();
+    for route in [
+        "POST /{tenant}/enrol/{token}",
+        "accord.token.v1.TokenService/IssueToken",
+    ] {
+        assert!(
+            spans.iter().any(|exported| exported.span.name == route),
+            "no span of {route}"
+        );
+    }
+    answers.push_str(&format!("{spans:?}"));
     for needle in planted.needles() {
         let at = answers.find(&needle);
         assert!(

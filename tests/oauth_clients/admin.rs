@@ -35,18 +35,29 @@ impl Admin {
     /// Opens an authorization URL, signs in, decides. Returns where the browser goes in the end: the partner's redirect
     /// URI with the response.
     pub async fn decide(&mut self, authorization_url: &str, decision: Decision<'_>) -> Url {
-        let location = self.location(authorization_url).await;
-        let Some(page) = self.within(&location) else {
+        let request = self.way.http.get(self.way.url(authorization_url));
+        let answer = self.send(request).await;
+        if let Some(location) = answer.headers().get(header::LOCATION) {
             // The authority responded to the partner without a decision.
-            return location.parse().unwrap();
-        };
+            return location.to_str().unwrap().parse().unwrap();
+        }
+        assert_eq!(answer.status(), 200, "{authorization_url}");
+        let form = answer.text().await.unwrap();
+        let action = unescaped(between(&form, "<form method=\"post\" action=\"", "\""));
         let sign_in = [
+            (
+                "request",
+                between(&form, "name=\"request\" value=\"", "\"").to_owned(),
+            ),
             ("account_name", self.target.admin_account_name.clone()),
             ("password", self.target.admin_password.clone()),
         ];
-        let text = self.text(&page).await;
-        let answer = self.post(&format!("{page}/sign-in"), &text, &sign_in).await;
+        let answer = self
+            .post(&format!("{}{action}", self.way.public), &form, &sign_in)
+            .await;
         assert_eq!(answer.status(), 303, "signing in");
+        let location = answer.headers()[header::LOCATION].to_str().unwrap();
+        let page = self.within(location).unwrap();
         let text = self.text(&page).await;
         let answer = match decision {
             Decision::Approve(scopes) => {
@@ -74,20 +85,6 @@ impl Admin {
         location
             .starts_with(&format!("{}/", self.way.public))
             .then(|| location.to_owned())
-    }
-
-    async fn location(&mut self, url: &str) -> String {
-        let request = self.way.http.get(self.way.url(url));
-        let answer = self.send(request).await;
-        let status = answer.status();
-        let location = answer
-            .headers()
-            .get(header::LOCATION)
-            .map(|value| value.to_str().unwrap().to_owned());
-        match location {
-            Some(location) => location,
-            None => panic!("{status}: {}", answer.text().await.unwrap()),
-        }
     }
 
     async fn text(&mut self, url: &str) -> String {

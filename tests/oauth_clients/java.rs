@@ -20,7 +20,7 @@ tests!(
 );
 
 /// Runs a program from its source.
-fn java(program: &str) -> Command {
+pub fn java(program: &str) -> Command {
     let mut command = Command::new("java");
     command
         .args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"])

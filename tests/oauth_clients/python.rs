@@ -12,7 +12,7 @@ tests!(
     authlibs_validator_refuses_ed25519,
 );
 
-fn python(script: &str) -> Command {
+pub fn python(script: &str) -> Command {
     let mut command = suite::python();
     command
         .arg(file("tests/python").join(script))

@@ -1,138 +1,69 @@
-//! token-service's command line and settings. No error repeats a value: a database URL holds a password.
+//! token-service's settings. No error repeats a value: a database URL holds a password.
 
 // `--help` prints the flags' comments, with bare URLs.
 #![allow(rustdoc::bare_urls)]
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use accord::{
-    keys::read_secret_text,
-    rpc::config::{ConfigError, MISSING, Problems, check_loopback, check_master_key_file, load},
-    store::origin::check_url,
-    text::{
-        opaque::{OpaqueToken, TokenKind},
-        validation::Violations,
+    keys::read_secret,
+    rpc::{
+        channel::{Addresses, HopToken, Target},
+        config::{
+            AdminListen, ConfigError, MISSING, Problems, load,
+            settings::{Needs, ServiceSettings},
+        },
     },
+    text::validation::Violations,
+    tls::{ClientTls, TlsFile, TlsFileError, TlsFiles},
 };
-use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
-use serde::{Deserialize, Serialize};
-use url::{Host, Url};
+use anyhow::{Context, anyhow};
+use serde::Deserialize;
 
-use crate::model::lifetimes::Lifetimes;
+use crate::model::{lifetimes::Lifetimes, signing_key::Algorithm};
+
+mod command_line;
+
+pub use self::command_line::{Cli, Command, Flags};
 
 /// The prefix of environment variables; the rest is the key in upper case.
 pub const ENVIRONMENT_PREFIX: &str = "ACCORD_TOKEN_";
 
+/// Where the service answers `health` unless `--admin-listen` is set.
+pub(crate) const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9465);
+
 const DAY_SECONDS: u64 = 24 * 3600;
-/// The largest file with a token, in bytes.
-const MAX_TOKEN_FILE_BYTES: usize = 1024;
-
-/// The command line.
-#[derive(Debug, Parser)]
-#[command(
-    name = "token-service",
-    version,
-    about = "What is allowed: consents and tokens"
-)]
-pub struct Cli {
-    /// The command.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// The commands of token-service.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Serve gRPC and HTTP until SIGTERM or SIGINT
-    Serve {
-        /// Settings.
-        #[command(flatten)]
-        flags: Flags,
-    },
-    /// Create or update the database's tables
-    Migrate {
-        /// Settings.
-        #[command(flatten)]
-        flags: Flags,
-        /// Start a new epoch: for a database that was restored from a copy
-        #[arg(long)]
-        new_epoch: bool,
-    },
-    /// Report every problem of the settings, their files and the database, without serving
-    CheckConfig {
-        /// Settings.
-        #[command(flatten)]
-        flags: Flags,
-    },
-}
-
-/// Settings as flags. Each is also an environment variable (`ACCORD_TOKEN_<FLAG>`) and a key of the
-/// TOML file; the flag wins over the variable, the variable over the file.
-#[derive(Args, Clone, derive_more::Debug, Default, Serialize)]
-#[debug("Flags {{ .. }}")]
-pub struct Flags {
-    /// Address to serve gRPC on [default: 127.0.0.1:50052]
-    #[arg(long, value_name = "ADDRESS")]
-    pub listen: Option<String>,
-    /// Address to serve HTTP on [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDRESS")]
-    pub http_listen: Option<String>,
-    /// sqlite://PATH or postgres://...
-    #[arg(long, value_name = "URL")]
-    pub database_url: Option<String>,
-    /// File of 32 random bytes, mode 0600, that wraps the database's keys
-    #[arg(long, value_name = "PATH")]
-    pub master_key_file: Option<String>,
-    /// Where registry-service serves gRPC, such as http://127.0.0.1:50051
-    #[arg(long, value_name = "URL")]
-    pub registry_url: Option<String>,
-    /// File with this service's own workload token, mode 0600
-    #[arg(long, value_name = "PATH")]
-    pub registry_token_file: Option<String>,
-    /// Life of an access token in seconds; 900 at most [default: 300]
-    #[arg(long, value_name = "SECONDS")]
-    pub access_token_seconds: Option<String>,
-    /// Absolute life of a refresh family in days [default: 90]
-    #[arg(long, value_name = "DAYS")]
-    pub family_days: Option<String>,
-    /// Days after its last use at which a refresh family ends; a suspension does not stop them [default: 30]
-    #[arg(long, value_name = "DAYS")]
-    pub family_idle_days: Option<String>,
-    /// How many seconds cached registry facts may be used while the registry does not answer, at most 3600.
-    /// Lengthens the second after which a revocation holds everywhere [default: 0]
-    #[arg(long, value_name = "SECONDS")]
-    pub registry_stale_max: Option<String>,
-    /// The product's name on pages [default: Accord]
-    #[arg(long, value_name = "NAME")]
-    pub product_name: Option<String>,
-    /// TOML file with these settings
-    #[arg(long, value_name = "PATH")]
-    #[serde(skip)]
-    pub config: Option<String>,
-}
+/// The largest file with a private key, in bytes.
+const MAX_KEY_FILE_BYTES: usize = 64 * 1024;
 
 /// token-service's settings. `Debug` shows none of them: the database's URL may hold a password.
 #[derive(Clone, derive_more::Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 #[debug("Settings {{ .. }}")]
 pub struct Settings {
+    /// What both services have.
+    #[serde(skip)]
+    pub service: ServiceSettings,
     /// Where to serve gRPC.
     pub listen: SocketAddr,
     /// Where to serve HTTP.
     pub http_listen: SocketAddr,
-    /// `sqlite://<path>` or `postgres://...`.
-    pub database_url: String,
-    /// The file of the master key; empty if it was not given.
-    pub master_key_file: PathBuf,
+    /// Where to serve metrics and health, if at all. Nothing there is secret.
+    pub admin_listen: Option<AdminListen>,
     /// Where registry-service serves gRPC.
     pub registry_url: String,
-    /// The file of this service's own workload token.
+    /// The file of this service's own workload token; empty if it was not given.
     pub registry_token_file: PathBuf,
+    /// The file of the authorities that sign registry-service's certificates; empty if it was not given.
+    pub registry_ca: PathBuf,
+    /// The file of this service's client certificate; empty if it was not given.
+    pub registry_client_certificate: PathBuf,
+    /// The file of that certificate's private key; empty if it was not given.
+    pub registry_client_key: PathBuf,
     /// Life of an access token in seconds.
     pub access_token_seconds: u64,
     /// Absolute life of a refresh family in days.
@@ -141,25 +72,29 @@ pub struct Settings {
     pub family_idle_days: u64,
     /// How many seconds cached registry facts outlive their lease while the registry does not answer.
     pub registry_stale_max: u64,
+    /// How many calls a client may make in a second; 0 means any number.
+    pub client_calls_per_second: u32,
+    /// How many calls may come from one address in a second; 0 means any number.
+    pub address_calls_per_second: u32,
     /// The product's name on pages.
     pub product_name: String,
+    /// The algorithm of the first signing keys of an empty database.
+    pub signing_algorithm: Algorithm,
+    /// After how many days signing keys rotate by themselves; 0 means never.
+    pub signing_key_days: u64,
 }
 
-/// Which settings a command can't do without.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Needs {
-    /// The database.
-    Database,
-    /// All of them.
-    Everything,
+impl AsMut<ServiceSettings> for Settings {
+    fn as_mut(&mut self) -> &mut ServiceSettings {
+        &mut self.service
+    }
 }
 
 impl Settings {
     /// Returns default settings with a database, a master key and a registry.
     pub fn new(database_url: String, master_key_file: PathBuf, registry_url: String) -> Self {
         Self {
-            database_url,
-            master_key_file,
+            service: ServiceSettings::new(database_url, master_key_file),
             registry_url,
             ..Self::default()
         }
@@ -169,18 +104,13 @@ impl Settings {
     pub fn load(flags: &Flags, needs: Needs) -> Result<Self, ConfigError> {
         load(
             ENVIRONMENT_PREFIX,
-            flags.config.as_deref(),
+            flags.service.config.as_deref(),
             flags,
             |settings: &mut Self, problems| {
                 settings.check(needs, problems);
-                if needs == Needs::Everything && settings.master_key_file != Path::new("") {
-                    check_master_key_file(&settings.master_key_file, problems);
-                }
-                if needs == Needs::Everything
-                    && settings.registry_token_file != Path::new("")
-                    && let Err(error) = read_token(&settings.registry_token_file)
-                {
-                    problems.add("registry_token_file", &error.to_string());
+                settings.service.check_files(needs, problems);
+                if needs == Needs::Everything {
+                    settings.check_registry_files(problems);
                 }
             },
         )
@@ -200,14 +130,14 @@ impl Settings {
             ("family_days", self.family_days, 1, 3660),
             ("family_idle_days", self.family_idle_days, 1, 3660),
             ("registry_stale_max", self.registry_stale_max, 0, 3600),
+            ("signing_key_days", self.signing_key_days, 0, 3660),
         ] {
             if !(least..=most).contains(&value) {
                 problems.add(key, &format!("must be {least} to {most}"));
             }
         }
-        for (key, address) in [("listen", self.listen), ("http_listen", self.http_listen)] {
-            check_loopback(key, address, problems);
-        }
+        let listeners = [("listen", self.listen), ("http_listen", self.http_listen)];
+        self.service.check(&listeners, needs, problems);
         let mut violations = Violations::default();
         match violations.text("product_name", &self.product_name, 1..=60) {
             Some(name) => self.product_name = name,
@@ -215,30 +145,108 @@ impl Settings {
                 .iter()
                 .for_each(|violation| problems.add("product_name", &violation.description)),
         }
-        if let Err(problem) = check_url(&self.database_url) {
-            let is_missing = self.database_url.is_empty();
-            problems.add("database_url", if is_missing { MISSING } else { problem });
-        }
         if needs == Needs::Everything {
-            for (key, path) in [
-                ("master_key_file", &self.master_key_file),
-                ("registry_token_file", &self.registry_token_file),
-            ] {
-                if path == Path::new("") {
-                    problems.add(key, MISSING);
-                }
-            }
-            if self.registry_url.is_empty() {
-                problems.add("registry_url", MISSING);
-            } else if !is_plaintext_loopback(&self.registry_url) {
-                problems.add("registry_url", "must be http:// with a loopback host");
+            self.check_registry(problems);
+        }
+    }
+
+    fn check_registry(&self, problems: &mut Problems) {
+        let is_set = |path: &Path| path != Path::new("");
+        let has_tls = match Addresses::parse(&self.registry_url) {
+            _ if self.registry_url.is_empty() => return problems.add("registry_url", MISSING),
+            Ok(addresses) => addresses.has_tls(),
+            Err(problem) => return problems.add("registry_url", problem),
+        };
+        let certificate = is_set(&self.registry_client_certificate);
+        let key = is_set(&self.registry_client_key);
+        if certificate && !key {
+            problems.add(
+                "registry_client_key",
+                "is missing: --registry-client-certificate needs it",
+            );
+        }
+        if key && !certificate {
+            let missing = "is missing: --registry-client-key needs it";
+            problems.add("registry_client_certificate", missing);
+        }
+        if !certificate && !is_set(&self.registry_token_file) {
+            problems.add("registry_token_file", MISSING);
+        }
+        for (name, path) in [
+            ("registry_ca", &self.registry_ca),
+            ("registry_client_certificate", &self.registry_client_certificate),
+        ] {
+            if !has_tls && is_set(path) {
+                problems.add(name, "needs https:// in --registry-url");
             }
         }
+        if has_tls && !is_set(&self.registry_ca) {
+            problems.add("registry_ca", "is missing: https:// in --registry-url needs it");
+        }
+    }
+
+    /// Records problems of the files for the connection to the registry.
+    fn check_registry_files(&self, problems: &mut Problems) {
+        if self.registry_token_file != Path::new("")
+            && let Err(error) = HopToken::from_file(&self.registry_token_file)
+        {
+            problems.add("registry_token_file", &error.to_string());
+        }
+        if self.registry_client_key != Path::new("")
+            && let Err(error) = read_secret(&self.registry_client_key, MAX_KEY_FILE_BYTES)
+        {
+            problems.add("registry_client_key", &error.to_string());
+        }
+        if let Err(error) = self.registry_tls() {
+            let key = match error.file {
+                TlsFile::Authorities => "registry_ca",
+                TlsFile::Certificate => "registry_client_certificate",
+                TlsFile::PrivateKey => "registry_client_key",
+            };
+            problems.add(key, &error.to_string());
+        }
+    }
+
+    /// Reads the files for TLS to the registry; `None` if it is reached without.
+    fn registry_tls(&self) -> Result<Option<ClientTls>, TlsFileError> {
+        if self.registry_ca == Path::new("") {
+            return Ok(None);
+        }
+        let identity = (&self.registry_client_certificate, &self.registry_client_key);
+        let has_identity = identity.0 != Path::new("") && identity.1 != Path::new("");
+        let files = TlsFiles {
+            authorities: self.registry_ca.clone(),
+            identity: has_identity.then(|| (identity.0.clone(), identity.1.clone())),
+        };
+        ClientTls::load(files).map(Some)
+    }
+
+    /// Returns where the registry is, with the TLS of its connections.
+    pub fn registry_target(&self) -> anyhow::Result<Target> {
+        let addresses =
+            Addresses::parse(&self.registry_url).map_err(|problem| anyhow!("--registry-url {problem}"))?;
+        let tls = self.registry_tls().context("the files for TLS to the registry")?;
+        Target::new(addresses, tls).map_err(|problem| anyhow!("--registry-url {problem}"))
+    }
+
+    /// Reads this service's own token; `None` if a client certificate takes its place.
+    pub fn registry_token(&self) -> anyhow::Result<Option<HopToken>> {
+        if self.registry_token_file == Path::new("") {
+            return Ok(None);
+        }
+        let token = HopToken::from_file(&self.registry_token_file);
+        token.map(Some).context("--registry-token-file")
     }
 
     /// Returns how long cached registry facts outlive their lease while the registry does not answer.
     pub fn registry_stale_max(&self) -> Duration {
         Duration::from_secs(self.registry_stale_max)
+    }
+
+    /// Returns how long a signing key signs; `None` if only calls rotate it.
+    pub fn signing_key_period(&self) -> Option<Duration> {
+        let days = (self.signing_key_days > 0).then_some(self.signing_key_days)?;
+        Some(Duration::from_secs(days * DAY_SECONDS))
     }
 
     /// Returns the lifetimes of tokens.
@@ -256,40 +264,26 @@ impl Default for Settings {
         let lifetimes = Lifetimes::default();
         let days = |span: Duration| span.as_secs() / DAY_SECONDS;
         Self {
+            service: ServiceSettings::default(),
             listen: (Ipv4Addr::LOCALHOST, 50052).into(),
             http_listen: (Ipv4Addr::LOCALHOST, 8080).into(),
-            database_url: String::new(),
-            master_key_file: PathBuf::new(),
+            admin_listen: None,
             registry_url: String::new(),
             registry_token_file: PathBuf::new(),
+            registry_ca: PathBuf::new(),
+            registry_client_certificate: PathBuf::new(),
+            registry_client_key: PathBuf::new(),
             access_token_seconds: lifetimes.access_token.as_secs(),
             family_days: days(lifetimes.family),
             family_idle_days: days(lifetimes.family_idle),
             registry_stale_max: 0,
+            client_calls_per_second: 5000,
+            address_calls_per_second: 5000,
             product_name: "Accord".to_owned(),
+            signing_algorithm: Algorithm::default(),
+            signing_key_days: 90,
         }
     }
-}
-
-/// Reads this service's own token from a file that only this user can read. The error does not name the file.
-pub fn read_token(path: &Path) -> anyhow::Result<OpaqueToken> {
-    let text = read_secret_text(path, MAX_TOKEN_FILE_BYTES)?;
-    OpaqueToken::parse(TokenKind::Workload, text.trim()).context("holds no token of a workload")
-}
-
-/// Returns whether a URL names this machine without TLS: plaintext is for loopback only.
-fn is_plaintext_loopback(text: &str) -> bool {
-    Url::parse(text).is_ok_and(|url| {
-        let is_loopback = match url.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
-        let is_bare = url.username().is_empty() && url.password().is_none() && url.port() != Some(0);
-        let is_base = is_bare && url.path() == "/" && url.query().is_none() && url.fragment().is_none();
-        url.scheme() == "http" && is_loopback && is_base
-    })
 }
 
 #[cfg(test)]
@@ -314,7 +308,7 @@ mod tests {
         for bad in [
             "",
             "127.0.0.1:50051",
-            "https://127.0.0.1:1",
+            "https://127.0.0.1:1,http://127.0.0.1:1",
             "http://registry:50051",
             "http://u@localhost",
             "http://:p@localhost",
@@ -326,6 +320,43 @@ mod tests {
                 ..settings()
             };
             assert!(other.checked(Needs::Everything).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn tls_to_the_registry_has_authorities_and_whole_pairs() {
+        let given = |url: &str, token: &str, [ca, certificate, key]: [&str; 3]| Settings {
+            registry_url: url.into(),
+            registry_token_file: token.into(),
+            registry_ca: ca.into(),
+            registry_client_certificate: certificate.into(),
+            registry_client_key: key.into(),
+            ..settings()
+        };
+        let https = "https://a.internal:1,https://b.internal:1";
+        for (token, files) in [
+            ("token", ["ca", "", ""]),
+            ("", ["ca", "c", "k"]),
+            ("token", ["ca", "c", "k"]),
+        ] {
+            let settings = given(https, token, files);
+            assert!(settings.checked(Needs::Everything).is_ok(), "{token} {files:?}");
+        }
+        for (url, token, files, name) in [
+            (https, "token", ["", "", ""], "--registry-ca "),
+            (https, "", ["ca", "", ""], "--registry-token-file "),
+            (https, "token", ["ca", "c", ""], "--registry-client-key "),
+            (https, "token", ["ca", "", "k"], "--registry-client-certificate "),
+            ("http://127.0.0.1:1", "token", ["ca", "", ""], "--registry-ca "),
+            (
+                "http://127.0.0.1:1",
+                "",
+                ["", "c", "k"],
+                "--registry-client-certificate ",
+            ),
+        ] {
+            let error = given(url, token, files).checked(Needs::Everything).unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
         }
     }
 
@@ -370,6 +401,18 @@ mod tests {
                 ..settings()
             };
             assert_eq!(other.checked(Needs::Database).is_ok(), accepted, "{stale}");
+        }
+    }
+
+    #[test]
+    fn signing_keys_rotate_after_days_or_never() {
+        for (days, accepted) in [(0, true), (1, true), (3660, true), (3661, false)] {
+            let other = Settings {
+                signing_key_days: days,
+                ..settings()
+            };
+            assert_eq!(other.clone().checked(Needs::Database).is_ok(), accepted, "{days}");
+            assert_eq!(other.signing_key_period().is_some(), days > 0);
         }
     }
 

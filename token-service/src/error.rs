@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use accord::{keys::KeyError, text::validation::Violations};
+use accord::{error::v1::ErrorReason, keys::KeyError, text::validation::Violations};
 
 /// The result of a fallible operation of token-service.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -54,6 +54,9 @@ pub enum Error {
     /// The caller is known and may not do this.
     #[error("this caller may not do this")]
     PermissionDenied,
+    /// A client certificate has names of more than one caller.
+    #[error("the client certificate has names of more than one workload or operator")]
+    AmbiguousCertificate,
     /// The call needs a credential and has none.
     #[error("a credential is needed")]
     Unauthenticated,
@@ -94,6 +97,9 @@ pub enum Error {
     /// The registry does not answer, or not in time.
     #[error("the registry does not answer")]
     RegistryUnavailable,
+    /// The client calls too often; how long to wait before the next call.
+    #[error("this client calls too often; try again later")]
+    TooManyCalls(Duration),
     /// Too many attempts to authenticate are under way.
     #[error("too many attempts are under way; try again later")]
     Busy,
@@ -121,6 +127,41 @@ pub enum Error {
     /// A signing key can't be used.
     #[error("a signing key can't be used")]
     Signing,
+}
+
+impl Error {
+    /// Returns the reason that callers see and that metrics count.
+    pub fn reason(&self) -> ErrorReason {
+        match self {
+            Self::Invalid(_) | Self::PasswordRefused(_) => ErrorReason::InvalidFields,
+            Self::NotFound(_) => ErrorReason::NotFound,
+            Self::RequestIdReused => ErrorReason::RequestIdReused,
+            Self::WrongState { .. } => ErrorReason::WrongState,
+            Self::ClientChanged => ErrorReason::ClientChanged,
+            Self::SignInFailed => ErrorReason::SignInFailed,
+            Self::TooManySignIns(_) | Self::TooManyCalls(_) | Self::Busy => ErrorReason::ResourceExhausted,
+            Self::AmbiguousCertificate => ErrorReason::AmbiguousCertificate,
+            Self::LinkInvalid(_) => ErrorReason::LinkInvalid,
+            Self::AdminSessionInvalid => ErrorReason::AdminSessionInvalid,
+            Self::AdminSessionMismatch => ErrorReason::AdminSessionMismatch,
+            Self::SignInTooOld => ErrorReason::SignInTooOld,
+            Self::PermissionDenied => ErrorReason::PermissionDenied,
+            Self::Unauthenticated => ErrorReason::Unauthenticated,
+            Self::InvalidClient(_) | Self::InvalidAssertion { .. } => ErrorReason::InvalidClient,
+            Self::InvalidGrant => ErrorReason::InvalidGrant,
+            Self::InvalidScope | Self::MalformedScope | Self::OpenIdScope => ErrorReason::InvalidScope,
+            Self::InvalidTarget => ErrorReason::InvalidTarget,
+            Self::ConsentRequired(_) => ErrorReason::ConsentRequired,
+            Self::UnsupportedGrantType => ErrorReason::UnsupportedGrantType,
+            Self::KeyNotYetPublished(_) => ErrorReason::KeyNotYetPublished,
+            Self::Unavailable | Self::RegistryUnavailable | Self::TooManyRevocations => {
+                ErrorReason::Unavailable
+            }
+            Self::Key(_) | Self::Internal(_) | Self::RegistryAnswer(_) | Self::Conflict | Self::Signing => {
+                ErrorReason::Internal
+            }
+        }
+    }
 }
 
 /// Returns `None` for a resource that does not exist.

@@ -1,21 +1,21 @@
 //! Runs token-service: opens its store and caches, and gives routes, permissions and periodic work to [`run()`].
 
-use std::{
-    path::Path,
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use accord::{
     audit::v1::audit_service_server::AuditServiceServer,
     clock::{Clock, SharedClock},
+    metrics::SIGNING_KEY_CREATED,
     random::{Random, SharedRandom},
     rpc::{
         audit_service::AuditApi,
         auth::{Authorizer, Permissions},
+        channel::{HopChannel, HopToken},
         grpc::MAX_MESSAGE_BYTES,
         http::Http,
-        run::{self, Service, run},
+        middleware::limits::{AddressLimit, RateLimit},
+        run::{self, Listeners, Service, Signals, run},
+        telemetry::admin::Readiness,
     },
     store::Database,
     text::opaque::OpaqueToken,
@@ -24,14 +24,14 @@ use accord::{
         signing_key_service_server::SigningKeyServiceServer, token_service_server::TokenServiceServer,
     },
 };
-use anyhow::Context;
-use tokio::net::TcpListener;
+use anyhow::{Context, anyhow};
+use metrics::gauge;
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 
 use crate::{
     cache::Cache,
-    config::{Settings, read_token},
+    config::Settings,
     consent::{Consents, sign_in_delay::SignInDelays},
     http::{self, HttpState},
     oauth::OAuth,
@@ -51,12 +51,16 @@ pub struct TokenServer {
     oauth: OAuth,
     consents: Consents,
     product_name: Arc<str>,
+    address_limit: Arc<AddressLimit>,
+    audit_retention: Option<Duration>,
+    signing_key_period: Option<Duration>,
+    readiness: Readiness,
 }
 
 impl TokenServer {
     /// Applies the migrations. Of racing replicas one does it.
     pub async fn migrate(settings: &Settings, random: &dyn Random) -> anyhow::Result<()> {
-        run::migrate::<Migrator>(&settings.database_url, random).await
+        run::migrate::<Migrator>(&settings.service.database_url, random).await
     }
 
     /// Starts a new epoch, for a database restored from a backup. Ends the families, sessions and signing keys
@@ -66,16 +70,16 @@ impl TokenServer {
         clock: &dyn Clock,
         random: &dyn Random,
     ) -> anyhow::Result<()> {
-        run::start_epoch(&settings.database_url, random, async |tx| {
+        run::start_epoch(&settings.service.database_url, random, async |tx| {
             Ok(store::end_all_before(tx, clock, random).await?)
         })
         .await
     }
 
-    /// Opens the database and its keys, with this service's own token from the file that the settings name.
+    /// Opens the database and its keys, with this service's own credential from the files that the settings name.
     pub async fn open(settings: &Settings, clock: SharedClock, random: SharedRandom) -> anyhow::Result<Self> {
-        let token = read_token(&settings.registry_token_file).context("the file of the registry's token")?;
-        Self::open_with_token(settings, &token, clock, random).await
+        let token = settings.registry_token()?;
+        Self::open_with(settings, token, clock, random).await
     }
 
     /// Does the same with this given token of this service.
@@ -85,12 +89,22 @@ impl TokenServer {
         clock: SharedClock,
         random: SharedRandom,
     ) -> anyhow::Result<Self> {
-        let (url, master): (_, &Path) = (&settings.database_url, &settings.master_key_file);
-        let (db, keyring) = run::open::<Migrator>(url, master, store::PURPOSES, &*clock, &*random).await?;
+        Self::open_with(settings, Some(HopToken::fixed(token)), clock, random).await
+    }
+
+    async fn open_with(
+        settings: &Settings,
+        token: Option<HopToken>,
+        clock: SharedClock,
+        random: SharedRandom,
+    ) -> anyhow::Result<Self> {
+        let (url, masters) = (&settings.service.database_url, settings.service.master_keys());
+        let opened = run::open::<Migrator>(url, masters, store::PURPOSES, clock.clone(), &*random);
+        let (db, keyring) = opened.await?;
         let sign_in_delays = SignInDelays::new(&*random);
-        let registry = Registry::new(&settings.registry_url, token).context("the registry's URL")?;
+        let registry = Registry::new(HopChannel::new(settings.registry_target()?, token));
         let store = Store::new(db, keyring, clock, random.clone());
-        let created = store.ensure_signing_keys().await;
+        let created = store.ensure_signing_keys(settings.signing_algorithm).await;
         created.context("creating signing keys")?;
         let stale_max = settings.registry_stale_max();
         let cache = Cache::new(registry.clone(), store.clone(), &*random, stale_max);
@@ -106,9 +120,19 @@ impl TokenServer {
                 store,
                 cache,
                 lifetimes: settings.lifetimes(),
+                client_limit: RateLimit::new(settings.client_calls_per_second).map(Arc::new),
             },
+            address_limit: Arc::new(AddressLimit::new(settings.address_calls_per_second)),
+            audit_retention: settings.service.audit_retention(),
             product_name: settings.product_name.as_str().into(),
+            signing_key_period: settings.signing_key_period(),
+            readiness: Readiness::default(),
         })
+    }
+
+    /// Tells there whether it is ready.
+    pub fn with_readiness(self, readiness: Readiness) -> Self {
+        Self { readiness, ..self }
     }
 
     /// The OAuth 2.0 operations.
@@ -116,14 +140,9 @@ impl TokenServer {
         &self.oauth
     }
 
-    /// Serves gRPC and HTTP on loopback listeners until `shutdown`, then drains.
-    pub async fn serve(
-        self,
-        grpc: TcpListener,
-        http: TcpListener,
-        shutdown: CancellationToken,
-    ) -> anyhow::Result<()> {
-        run(self, grpc, Some(http), shutdown).await
+    /// Serves gRPC and HTTP until it must stop, then drains.
+    pub async fn serve(self, listeners: Listeners, signals: impl Into<Signals>) -> anyhow::Result<()> {
+        run(self, listeners, signals).await
     }
 }
 
@@ -134,12 +153,32 @@ impl Service for TokenServer {
         &self.oauth.store.db
     }
 
+    fn readiness(&self) -> &Readiness {
+        &self.readiness
+    }
+
+    async fn record_gauges(&self) {
+        self.oauth.store.record_gauges();
+        self.oauth.cache.record_gauges();
+        if let Ok(keys) = self.oauth.cache.keys().await {
+            for (state, created_at) in keys.value.newest_by_state() {
+                let created = gauge!(SIGNING_KEY_CREATED, "state" => state);
+                created.set(created_at.as_millis() as f64 / 1e3);
+            }
+        }
+    }
+
     fn clock(&self) -> &dyn Clock {
         &*self.oauth.store.clock
     }
 
+    fn audit_retention(&self) -> Option<Duration> {
+        self.audit_retention
+    }
+
     fn authorizer(&self) -> Authorizer {
-        Authorizer::new(Permissions::new(TABLE), self.oauth.cache.clone())
+        let clock = self.oauth.store.clock.clone();
+        Authorizer::new(Permissions::new(TABLE), self.oauth.cache.clone(), clock)
     }
 
     fn routes(&self) -> RoutesBuilder {
@@ -162,19 +201,25 @@ impl Service for TokenServer {
         routes
     }
 
-    fn http(&self, ready: Arc<AtomicBool>) -> Option<Http> {
+    fn http(&self) -> Option<Http> {
         Some(http::routes(HttpState {
             oauth: self.oauth.clone(),
             consents: self.consents.clone(),
             authorizer: self.authorizer(),
-            ready,
+            readiness: self.readiness.clone(),
             product_name: self.product_name.clone(),
         }))
     }
 
+    fn address_limit(&self) -> Arc<AddressLimit> {
+        self.address_limit.clone()
+    }
+
     async fn check_ready(&self) -> anyhow::Result<()> {
         let active = self.oauth.store.active_signing_key().await;
-        active.map(drop).context("no signing key can be read")
+        active.map(drop).context("no signing key can be read")?;
+        let complete = self.oauth.store.keyring.check_complete();
+        complete.map_err(|why| anyhow!("data keys in use can't be opened: {why}"))
     }
 
     async fn follow_changes(&self, stop: &CancellationToken) {
@@ -185,10 +230,26 @@ impl Service for TokenServer {
         self.oauth.store.write_grant_uses().await;
     }
 
+    async fn maintain_keys(&self) -> anyhow::Result<()> {
+        let store = &self.oauth.store;
+        store.keyring.refresh().await?;
+        let Some(period) = self.signing_key_period else {
+            return Ok(());
+        };
+        if let Some(kid) = store.rotate_signing_key_when_due(period).await? {
+            tracing::info!(kid, "signing key rotated by schedule");
+            self.oauth.cache.catch_up_or_log().await;
+        }
+        Ok(())
+    }
+
     async fn delete_expired(&self) -> anyhow::Result<()> {
+        if let Some(limit) = &self.oauth.client_limit {
+            limit.forget_idle();
+        }
         let store = &self.oauth.store;
         let now = store.now();
-        let cleared = store.clear_away(now.minus(KEEP_REVOCATIONS), now.minus(KEEP_ENDED));
+        let cleared = store.delete_ended_rows(now.minus(KEEP_REVOCATIONS), now.minus(KEEP_ENDED));
         Ok(cleared.await?)
     }
 }

@@ -5,6 +5,7 @@ use accord::{
     store::audit::{Actor, ActorKind, Origin},
     text::opaque::OpaqueToken,
 };
+use anyhow::Context;
 use registry_service::{
     model::caller::{Authority, NewCaller},
     store::Store,
@@ -30,6 +31,7 @@ pub struct Callers {
 /// Revokes the callers of an earlier start and creates new ones.
 pub async fn renew(store: &Store) -> anyhow::Result<Callers> {
     let origin = Origin {
+        certificate: None,
         actor: Actor {
             kind: ActorKind::System,
             id: "command-line".to_owned(),
@@ -44,11 +46,13 @@ pub async fn renew(store: &Store) -> anyhow::Result<Callers> {
             request_id: None,
             content: Default::default(),
         };
-        let name = NAMES[index].to_owned();
-        let (_, token) = store
-            .create_caller(&creation, NewCaller { name, authority })
-            .await?;
-        anyhow::Ok(token)
+        let new = NewCaller {
+            name: NAMES[index].to_owned(),
+            authority,
+            certificate_name: None,
+        };
+        let (_, token) = store.create_caller(&creation, new).await?;
+        token.context("a caller without a certificate name has a token")
     };
     Ok(Callers {
         operator: create(0, "CreateOperator", Authority::Roles(Role::ALL.to_vec())).await?,

@@ -16,7 +16,11 @@ use accord::{
     clock::SharedClock,
     keys::FileMasterKey,
     random::SharedRandom,
-    rpc::{listener, run::Service},
+    rpc::{
+        config::settings::{Needs, ServiceSettings},
+        listener,
+        run::{Listeners, Service},
+    },
 };
 use anyhow::{Context, bail};
 use clap::Args;
@@ -25,7 +29,7 @@ use token_service::server::TokenServer;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::{dev_file::DevFile, resource};
+use crate::{call, dev_file::DevFile, resource};
 
 mod callers;
 pub mod seed;
@@ -77,11 +81,11 @@ impl Dev {
     pub async fn start(args: &DevArgs, clock: SharedClock, random: SharedRandom) -> anyhow::Result<Self> {
         let lock = lock(&args.data_dir)?;
         DevFile::remove(&args.data_dir)?;
-        let registry_listener = listener::bind("--registry-listen", args.registry_listen).await?;
-        let token_listener = listener::bind("--token-listen", args.token_listen).await?;
-        let http_listener = listener::bind("--http-listen", args.http_listen).await?;
+        let registry_listener = listener::bind("--registry-listen", args.registry_listen, None).await?;
+        let token_listener = listener::bind("--token-listen", args.token_listen, None).await?;
+        let http_listener = listener::bind("--http-listen", args.http_listen, None).await?;
         let api_listener = match args.api_listen {
-            Some(address) => Some(listener::bind("--api-listen", address).await?),
+            Some(address) => Some(listener::bind("--api-listen", address, None).await?),
             None => None,
         };
         let registry_grpc = registry_listener.local_addr()?.to_string();
@@ -90,22 +94,30 @@ impl Dev {
 
         let registry_settings = registry_service::config::Settings {
             listen: registry_listener.local_addr()?,
-            database_url: sqlite(&args.data_dir, "registry.db")?,
-            master_key_file: master_key(&args.data_dir, "registry.key", &random)?,
+            service: ServiceSettings::new(
+                sqlite(&args.data_dir, "registry.db")?,
+                master_key(&args.data_dir, "registry.key", &random)?,
+            ),
             public_base_url: args.public_base_url.clone().unwrap_or_else(|| http_url.clone()),
+            ..Default::default()
         }
-        .checked(registry_service::config::Needs::Everything)?;
+        .checked(Needs::Everything)?;
         Registry::migrate(&registry_settings, &*random).await?;
         let registry = Registry::open(&registry_settings, clock.clone(), random.clone()).await?;
         registry.database().mark_for_development().await?;
         let callers = callers::renew(registry.store()).await?;
 
-        let token_settings = token_service::config::Settings::new(
+        let mut token_settings = token_service::config::Settings::new(
             sqlite(&args.data_dir, "token.db")?,
             master_key(&args.data_dir, "token.key", &random)?,
             format!("http://{registry_grpc}"),
         );
-        let token_settings = token_settings.checked(token_service::config::Needs::Database)?;
+        // Whoever tries Accord may try how fast it is.
+        (
+            token_settings.client_calls_per_second,
+            token_settings.address_calls_per_second,
+        ) = (0, 0);
+        let token_settings = token_settings.checked(Needs::Database)?;
         TokenServer::migrate(&token_settings, &*random).await?;
         let token = TokenServer::open_with_token(
             &token_settings,
@@ -118,28 +130,27 @@ impl Dev {
         token.database().mark_for_development().await?;
 
         let (registry_shutdown, shutdown) = (CancellationToken::new(), CancellationToken::new());
-        let registry = tokio::spawn(registry.serve(registry_listener, registry_shutdown.clone()));
-        let token = tokio::spawn(token.serve(token_listener, http_listener, shutdown.clone()));
+        let registry = tokio::spawn(registry.serve(
+            Listeners::plaintext(registry_listener, None),
+            registry_shutdown.clone(),
+        ));
+        let token = tokio::spawn(token.serve(
+            Listeners::plaintext(token_listener, Some(http_listener)),
+            shutdown.clone(),
+        ));
 
         let api_url = match &api_listener {
             Some(listener) => Some(format!("http://{}/v1", listener.local_addr()?)),
             None => None,
         };
-        let operator = callers.operator.expose();
-        let seeded = seed::run(&registry_grpc, operator, api_url.as_deref(), &*random).await?;
+        let operator = call::with_token(&registry_grpc, callers.operator.expose())?;
         let file = DevFile {
             registry_grpc,
             token_grpc,
             http_url,
             operator_token: callers.operator.expose().to_owned(),
             workload_token: callers.internal_service.expose().to_owned(),
-            tenant_id: seeded.tenant.tenant_id,
-            tenant_authority_url: seeded.tenant.tenant_authority_url,
-            cloud_api_url: seeded.tenant.cloud_api_url,
-            admin_account_name: seed::ADMIN_ACCOUNT_NAME.to_owned(),
-            admin_password: seeded.admin_password,
-            api_user_account_name: seed::API_USER_ACCOUNT_NAME.to_owned(),
-            scopes: seed::SCOPES.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            ..seed::run(&operator, api_url.as_deref(), &*random).await?
         };
         let dev = Self {
             file,

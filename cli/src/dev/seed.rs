@@ -11,7 +11,7 @@ use accord::{
 };
 use tonic::{Code, Response, Status};
 
-use crate::call::{answer, open, with_token};
+use crate::{call::answer, dev_file::DevFile};
 
 const TENANT_ID: &str = "demo-firm";
 /// The Cloud API URL of a tenant without a Cloud API.
@@ -38,26 +38,16 @@ pub const SCOPES: [(&str, &str); 6] = [
     ("calendar.read", "See deadlines and appointments."),
 ];
 
-/// The initial data, created now or by an earlier start.
-#[derive(Debug)]
-pub struct Seeded {
-    /// The tenant.
-    pub tenant: pb::Tenant,
-    /// The admin's password, a new one at every start.
-    pub admin_password: String,
-}
-
-/// Creates missing data. The tenant's Cloud API is at `cloud_api_url`, if `accord dev` serves one.
+/// Creates missing data as an operator. The tenant's Cloud API is at `cloud_api_url`, if `accord dev` serves one. Returns
+/// what dev.json says of the data, with a new password of the admin. The addresses and the callers' tokens are empty.
 pub async fn run(
-    registry: &str,
-    operator_token: &str,
+    channel: &HopChannel,
     cloud_api_url: Option<&str>,
     random: &dyn Random,
-) -> anyhow::Result<Seeded> {
-    let channel = with_token(registry, operator_token)?;
-    let tenant = tenant(&channel, cloud_api_url.unwrap_or(CLOUD_API_URL)).await?;
-    scopes(&channel).await?;
-    let enrolment_token = users(&channel).await?;
+) -> anyhow::Result<DevFile> {
+    let tenant = tenant(channel, cloud_api_url.unwrap_or(CLOUD_API_URL)).await?;
+    scopes(channel).await?;
+    let enrolment_token = users(channel).await?;
     let mut bytes = [0; 16];
     random.fill(&mut bytes);
     let admin_password = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
@@ -66,11 +56,21 @@ pub async fn run(
         password: admin_password.clone(),
         ..Default::default()
     };
-    let mut users = UserServiceClient::new(open(registry)?);
+    let mut users = UserServiceClient::new(channel.clone());
     answer("CompleteEnrolment", users.complete_enrolment(request).await)?;
-    Ok(Seeded {
-        tenant,
+    Ok(DevFile {
+        registry_grpc: String::new(),
+        token_grpc: String::new(),
+        http_url: String::new(),
+        operator_token: String::new(),
+        workload_token: String::new(),
+        tenant_id: tenant.tenant_id,
+        tenant_authority_url: tenant.tenant_authority_url,
+        cloud_api_url: tenant.cloud_api_url,
+        admin_account_name: ADMIN_ACCOUNT_NAME.to_owned(),
         admin_password,
+        api_user_account_name: API_USER_ACCOUNT_NAME.to_owned(),
+        scopes: SCOPES.iter().map(|(name, _)| (*name).to_owned()).collect(),
     })
 }
 

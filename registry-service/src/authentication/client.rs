@@ -33,7 +33,8 @@ pub async fn authenticate(
     let client_id = ClientId::parse(client_id).map_err(|_| Error::InvalidClient)?;
     let secret = opaque::ClientSecret::parse(secret).map_err(|_| Error::InvalidClient)?;
     // Tries all keys, so that known and unknown clients take the same time.
-    let tag_keys: Vec<_> = secret_tag::all(&store.keyring).collect();
+    let keyring = store.keyring.get().await?;
+    let tag_keys: Vec<_> = secret_tag::all(&keyring).collect();
     if !secret.is_tagged_for(&client_id, &tag_keys) {
         return Err(Error::InvalidClient);
     }

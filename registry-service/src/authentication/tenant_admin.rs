@@ -14,7 +14,7 @@ use crate::{
         account_name, link, purpose, tenant,
         user::{self, Selector, User, password::Password},
     },
-    store::{Enrolling, Store},
+    store::{EnrollingUser, Store},
 };
 
 /// The product's name. Guessers try passwords that contain it.
@@ -87,7 +87,7 @@ pub async fn complete_enrolment(
         // Rejects a guessed token without an argon2 run.
         let enrolment = find().await?;
         if enrolment.is_open(store.now()) {
-            let admin = store.find_enrolling(&enrolment).await?;
+            let admin = store.find_enrolling_user(&enrolment).await?;
             password = require_strong(&store, &admin, password).await?;
             let hashed = store.hasher.hash(&admin.user_id, password.bytes()).await?;
             match store.use_enrolment(&origin, &token, used_by, hashed).await {
@@ -122,9 +122,10 @@ pub async fn complete_enrolment(
 
 /// Rejects a password that is too easy to guess for this user; returns any other. Checks it on a blocking thread, since
 /// that takes up to a few tenths of a second.
-async fn require_strong(store: &Store, admin: &Enrolling, password: Password) -> Result<Password> {
+async fn require_strong(store: &Store, admin: &EnrollingUser, password: Password) -> Result<Password> {
     let admin = admin.clone();
-    let keyring = store.keyring.clone();
+    let version = admin.name_key_version;
+    let keyring = store.keyring.with_version(purpose::ACCOUNT_NAME, version).await?;
     let checked = tokio::task::spawn_blocking(move || {
         let key = keyring.require(purpose::ACCOUNT_NAME, admin.name_key_version)?;
         let names = [admin.tenant_id.as_str(), &admin.tenant_name, PRODUCT];

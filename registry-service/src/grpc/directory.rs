@@ -6,6 +6,7 @@ use accord::{
     rpc::status::Reply,
     text::{
         account_name::AccountName,
+        caller::{Credential, MAX_CERTIFICATE_NAMES},
         id::{ClientId, TenantId},
         opaque::{OpaqueToken, TokenKind},
     },
@@ -63,11 +64,20 @@ impl DirectoryService for Api {
         &self,
         call: Request<AuthenticateCallerRequest>,
     ) -> Reply<AuthenticateCallerResponse> {
-        let text = Zeroizing::new(call.into_inner().token);
-        let token = OpaqueToken::parse(TokenKind::Operator, &text)
-            .or_else(|_| OpaqueToken::parse(TokenKind::Workload, &text))
-            .map_err(|_| Error::UnknownCaller)?;
-        let (record, position) = read_at(&self.store, self.store.find_caller(&token)).await?;
+        let message = call.into_inner();
+        let (text, names) = (Zeroizing::new(message.token), message.certificate_names);
+        let token;
+        let credential = match (text.is_empty(), names.len()) {
+            (true, 1..=MAX_CERTIFICATE_NAMES) => Credential::Certificate(&names),
+            (false, 0) => {
+                token = OpaqueToken::parse(TokenKind::Operator, &text)
+                    .or_else(|_| OpaqueToken::parse(TokenKind::Workload, &text))
+                    .map_err(|_| Error::UnknownCaller)?;
+                Credential::Token(&token)
+            }
+            _ => return Err(Error::UnknownCaller.into()),
+        };
+        let (record, position) = read_at(&self.store, self.store.find_caller(credential)).await?;
         let record = record.ok_or(Error::UnknownCaller)?;
         Ok(Response::new(AuthenticateCallerResponse {
             caller: convert::caller::message(record),

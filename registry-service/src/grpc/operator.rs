@@ -23,7 +23,7 @@ impl OperatorService for Api {
         let (record, token) = self.store.create_caller(&creation, new).await?;
         Ok(Response::new(CreateOperatorResponse {
             operator: convert::operator(record),
-            operator_token: token.expose().to_owned(),
+            operator_token: token.map_or_else(String::new, |token| token.expose().to_owned()),
         }))
     }
 
@@ -56,7 +56,7 @@ impl OperatorService for Api {
         let (record, token) = self.store.create_caller(&creation, new).await?;
         Ok(Response::new(CreateWorkloadResponse {
             workload: convert::workload(record),
-            workload_token: token.expose().to_owned(),
+            workload_token: token.map_or_else(String::new, |token| token.expose().to_owned()),
         }))
     }
 

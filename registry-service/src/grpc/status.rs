@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use accord::{
     clock::UnixMillis,
-    rpc::status::{ErrorReason, Problem},
+    rpc::{
+        auth::ambiguous_certificate,
+        status::{ErrorReason, Problem},
+    },
 };
 use tonic::{Code, Status};
 
@@ -44,7 +47,8 @@ fn problem(error: Error) -> Problem {
         }
         Error::InvalidClient => problem(Code::Unauthenticated, ErrorReason::InvalidClient),
         Error::SignInFailed => problem(Code::Unauthenticated, ErrorReason::SignInFailed),
-        Error::UnknownCaller => problem(Code::Unauthenticated, ErrorReason::Unauthenticated),
+        Error::UnknownCaller => problem(Code::Unauthenticated, ErrorReason::InvalidCaller),
+        Error::AmbiguousCertificate => ambiguous_certificate(),
         Error::LinkInvalid => problem(Code::FailedPrecondition, ErrorReason::LinkInvalid),
         Error::LinkOpened { claimed_at } => problem(Code::FailedPrecondition, ErrorReason::LinkInvalid)
             .metadata("claim_time", seconds(claimed_at)),

@@ -15,12 +15,22 @@ use std::{
     },
 };
 
-use accord::{keys::Keyring, random::SharedRandom, text::id::SecretId};
+use accord::{
+    keys::DataKey,
+    metrics::{ARGON2_QUEUE, ARGON2_REJECTED, ARGON2_WAIT},
+    random::SharedRandom,
+    store::keyring::SharedKeyring,
+    text::id::SecretId,
+};
 use argon2::{
     ARGON2ID_IDENT, Algorithm, Argon2, AssociatedData, Params, ParamsBuilder, Version,
     password_hash::phc::{Output, ParamsString, PasswordHash, Salt},
 };
-use tokio::sync::{OwnedMutexGuard, Semaphore};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use tokio::{
+    sync::{OwnedMutexGuard, Semaphore},
+    time::Instant,
+};
 use zeroize::Zeroizing;
 
 use self::threads::{Memory, Threads};
@@ -43,7 +53,7 @@ const CHECKS_OF_A_SECRET: usize = 16;
 /// Computes and checks hashes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Hasher {
-    keyring: Arc<Keyring>,
+    keyring: SharedKeyring,
     random: SharedRandom,
     passwords: Queue,
     secrets: Queue,
@@ -55,18 +65,19 @@ pub struct Hasher {
 
 impl Hasher {
     /// Creates a hasher with the keyring's peppers. The keyring holds [`purpose::PEPPER`].
-    pub fn new(keyring: Arc<Keyring>, random: SharedRandom) -> Self {
+    pub fn new(keyring: SharedKeyring, random: SharedRandom) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             keyring,
             random,
             // Anyone can cause these runs, so their thread yields to everything else.
-            passwords: Queue::new(Threads::new("argon2-password", true), 1),
+            passwords: Queue::new("passwords", Threads::new("argon2-password", true), 1),
             secrets: Queue::new(
+                "secrets",
                 Threads::new("argon2-secret", false),
                 cores.saturating_sub(1).max(1),
             ),
-            new_hashes: Queue::new(Threads::new("argon2-new", false), 1),
+            new_hashes: Queue::new("new_hashes", Threads::new("argon2-new", false), 1),
             check_locks: Arc::default(),
             runs: Arc::default(),
         }
@@ -82,8 +93,8 @@ impl Hasher {
     /// # Errors
     /// [`Error::Busy`], [`Error::Key`], [`Error::Hashing`].
     pub async fn hash(&self, owner: &str, secret: Zeroizing<Vec<u8>>) -> Result<Argon2Hash> {
-        let (hasher, owner) = (self.clone(), owner.to_owned());
-        let work = move |memory: &mut Memory| hasher.hash_now(memory, &owner, &secret);
+        let (hasher, owner, pepper) = (self.clone(), owner.to_owned(), self.pepper(None).await?);
+        let work = move |memory: &mut Memory| hasher.hash_now(memory, &pepper, &owner, &secret);
         self.new_hashes.run((), work).await
     }
 
@@ -99,8 +110,9 @@ impl Hasher {
         stored: &Argon2Hash,
     ) -> Result<bool> {
         let lock = self.lock(secret_id).await?;
+        let pepper = self.pepper(Some(stored)).await?;
         let (hasher, owner, stored) = (self.clone(), owner.to_owned(), stored.clone());
-        let work = move |memory: &mut Memory| hasher.verify_now(memory, &owner, &secret, &stored);
+        let work = move |memory: &mut Memory| hasher.verify_now(memory, &pepper, &owner, &secret, &stored);
         self.secrets.run(lock, work).await
     }
 
@@ -114,11 +126,12 @@ impl Hasher {
         password: Zeroizing<Vec<u8>>,
         stored: Option<(&str, &Argon2Hash)>,
     ) -> Result<bool> {
+        let pepper = self.pepper(stored.map(|(_, hash)| hash)).await?;
         let stored = stored.map(|(owner, hash)| (owner.to_owned(), hash.clone()));
         let hasher = self.clone();
         let work = move |memory: &mut Memory| match stored {
-            Some((owner, hash)) => hasher.verify_now(memory, &owner, &password, &hash),
-            None => hasher.hash_now(memory, "", &password).map(|_| false),
+            Some((owner, hash)) => hasher.verify_now(memory, &pepper, &owner, &password, &hash),
+            None => hasher.hash_now(memory, &pepper, "", &password).map(|_| false),
         };
         self.passwords.run((), work).await
     }
@@ -147,9 +160,27 @@ impl Hasher {
         Ok(lock.lock_owned().await)
     }
 
-    fn hash_now(&self, memory: &mut Memory, owner: &str, secret: &[u8]) -> Result<Argon2Hash> {
+    /// Returns the pepper of a hash, or the one for new hashes.
+    async fn pepper(&self, stored: Option<&Argon2Hash>) -> Result<DataKey> {
+        let pepper = match stored {
+            None => self.keyring.get().await?.current(purpose::PEPPER)?.clone(),
+            Some(stored) => {
+                let version = stored.pepper_version;
+                let keyring = self.keyring.with_version(purpose::PEPPER, version).await?;
+                keyring.require(purpose::PEPPER, version)?.clone()
+            }
+        };
+        Ok(pepper)
+    }
+
+    fn hash_now(
+        &self,
+        memory: &mut Memory,
+        pepper: &DataKey,
+        owner: &str,
+        secret: &[u8],
+    ) -> Result<Argon2Hash> {
         self.count_run();
-        let pepper = self.keyring.current(purpose::PEPPER)?;
         let mut salt = [0; SALT_BYTES];
         self.random.fill(&mut salt);
         let params = Params::new(MEMORY_KIB, PASSES, 1, Some(HASH_BYTES)).map_err(|_| Error::Hashing)?;
@@ -172,12 +203,12 @@ impl Hasher {
     fn verify_now(
         &self,
         memory: &mut Memory,
+        pepper: &DataKey,
         owner: &str,
         secret: &[u8],
         stored: &Argon2Hash,
     ) -> Result<bool> {
         self.count_run();
-        let pepper = self.keyring.require(purpose::PEPPER, stored.pepper_version)?;
         let hash = PasswordHash::new(&stored.phc).map_err(|_| Error::Hashing)?;
         let (Some(salt), Some(expected)) = (&hash.salt, &hash.hash) else {
             return Err(Error::Hashing);
@@ -199,11 +230,34 @@ struct Queue {
     /// One for each thread.
     permits: Arc<Semaphore>,
     threads: Arc<Threads>,
+    length: Gauge,
+    waits: Histogram,
+    rejected: Counter,
+}
+
+/// Counts a caller of a queue until its run has ended.
+struct InQueue(Gauge);
+
+impl InQueue {
+    fn new(length: &Gauge) -> Self {
+        length.increment(1.0);
+        Self(length.clone())
+    }
+}
+
+impl Drop for InQueue {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
 }
 
 impl Queue {
-    fn new(threads: Arc<Threads>, at_once: usize) -> Self {
+    /// `name` is the queue's name in metrics.
+    fn new(name: &'static str, threads: Arc<Threads>, at_once: usize) -> Self {
         Self {
+            length: gauge!(ARGON2_QUEUE, "queue" => name),
+            waits: histogram!(ARGON2_WAIT, "queue" => name),
+            rejected: counter!(ARGON2_REJECTED, "queue" => name),
             places: Arc::new(Semaphore::new(PLACES_PER_THREAD * at_once)),
             permits: Arc::new(Semaphore::new(at_once)),
             threads,
@@ -216,10 +270,15 @@ impl Queue {
         guard: impl Send + 'static,
         work: impl FnOnce(&mut Memory) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let place = self.places.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
+        let place = self.places.clone().try_acquire_owned().map_err(|_| {
+            self.rejected.increment(1);
+            Error::Busy
+        })?;
+        let (in_queue, begun) = (InQueue::new(&self.length), Instant::now());
         let permit = self.permits.clone().acquire_owned().await;
         let permit = permit.map_err(|_| Error::Hashing)?;
-        self.threads.run((place, permit, guard), work).await
+        self.waits.record(begun.elapsed());
+        self.threads.run((place, permit, guard, in_queue), work).await
     }
 }
 

@@ -120,7 +120,7 @@ async fn a_password_of_an_unknown_user_fails_after_one_run() {
 #[tokio::test]
 async fn a_hash_is_what_argon2_makes_whatever_it_cost() {
     let (_database, hasher) = hasher().await;
-    let pepper = hasher.keyring.current(purpose::PEPPER).unwrap();
+    let pepper = hasher.pepper(None).await.unwrap();
     for (memory, passes, lanes, length) in [
         (MEMORY_KIB, PASSES, 1, 32),
         (64, 1, 2, 16),

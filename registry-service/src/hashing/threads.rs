@@ -21,7 +21,7 @@ use zeroize::Zeroize;
 use crate::error::{Error, Result};
 
 /// How long an idle thread keeps its memory.
-const MEMORY_LIFE: Duration = Duration::from_secs(60);
+const MEMORY_LIFETIME: Duration = Duration::from_secs(60);
 
 /// A run, and what its thread does when it is idle again.
 type Work = Box<dyn FnOnce(&mut Memory) -> Completion + Send>;
@@ -105,7 +105,7 @@ fn serve(threads: &Weak<Threads>, first: Work) {
         // Becomes idle before it releases the permits, so that their next holder finds this thread.
         let works = threads.upgrade().map(|threads| threads.idle());
         complete();
-        next = works.and_then(|works| wait(&works, &mut memory, MEMORY_LIFE));
+        next = works.and_then(|works| wait(&works, &mut memory, MEMORY_LIFETIME));
     }
 }
 
@@ -233,7 +233,7 @@ mod tests {
             let capacity = memory.0.capacity();
             work.unwrap()(&mut memory)();
             memory.0 = vec![Block::new(); 8];
-            (capacity, wait(&works, &mut memory, MEMORY_LIFE).is_none())
+            (capacity, wait(&works, &mut memory, MEMORY_LIFETIME).is_none())
         });
         // Nothing shows when the thread begins to wait: it has all the time it needs.
         thread::sleep(Duration::from_millis(200));

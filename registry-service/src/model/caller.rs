@@ -1,9 +1,9 @@
-//! Operators and workloads: the callers of Accord, each with a bearer token.
+//! Operators and workloads: the callers of Accord, each with a bearer token or the name in its client certificate.
 
 use accord::{
     clock::UnixMillis,
     text::{
-        caller::{Caller, Role, WorkloadKind},
+        caller::{Caller, CertificateName, Role, WorkloadKind},
         opaque::TokenKind,
     },
 };
@@ -79,6 +79,8 @@ pub struct NewCaller {
     pub name: String,
     /// What it may do.
     pub authority: Authority,
+    /// The name in its client certificate, unique among live callers of both types. A caller without one gets a token.
+    pub certificate_name: Option<CertificateName>,
 }
 
 /// An operator or a workload.
@@ -88,6 +90,8 @@ pub struct CallerRecord {
     pub caller: Caller,
     /// The caller's name.
     pub name: String,
+    /// The name in its client certificate; `None` for a caller with a token.
+    pub certificate_name: Option<String>,
     /// When it was added.
     pub created_at: UnixMillis,
     /// When it was revoked.

@@ -11,7 +11,7 @@ use accord::{
 };
 
 /// How long a link can be opened.
-pub const LINK_LIFE: Duration = Duration::from_secs(72 * 3600);
+pub const LINK_LIFETIME: Duration = Duration::from_secs(72 * 3600);
 
 /// How credentials are handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,20 +1,20 @@
-//! Operators and workloads in the database. Stores only the SHA-256 of a bearer token.
+//! Operators and workloads in the database. Of a bearer token, stores only the SHA-256.
 
 use accord::{
     clock::UnixMillis,
     store::{
-        Creation,
+        Creation, Database,
         audit::{Event, Origin},
         idempotency::{Derivation, Outcome},
     },
     text::{
-        caller::Caller,
+        caller::{Caller, Credential},
         id::{OperatorId, WorkloadId},
         opaque::{OpaqueToken, TokenKind},
         page::{Page, PageRequest},
     },
 };
-use sea_orm::{Order::Asc, Set, entity::prelude::*};
+use sea_orm::{Order::Asc, QuerySelect, Set, entity::prelude::*};
 
 use super::{
     Store, change, commit, corrupt,
@@ -29,19 +29,24 @@ use crate::{
     },
 };
 
+/// The name of the field in audit events and errors.
+const CERTIFICATE_NAME: &str = "certificate_name";
+
 impl Store {
-    /// Adds a caller. Returns its bearer token, which nothing can show again.
+    /// Adds a caller. Returns its bearer token, which nothing can show again; `None` for a caller with a certificate.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`] for the name of a live caller of the type, [`Error::RequestIdReused`].
+    /// [`Error::AlreadyExists`] for the name of a live caller of the type or the certificate name of any live caller,
+    /// [`Error::RequestIdReused`].
     pub async fn create_caller(
         &self,
         creation: &Creation,
         new: NewCaller,
-    ) -> Result<(CallerRecord, OpaqueToken)> {
+    ) -> Result<(CallerRecord, Option<OpaqueToken>)> {
         let caller_type = new.authority.caller_type();
+        let has_token = new.certificate_name.is_none();
         let token = |secrets: &Derivation| {
-            OpaqueToken::from_secret(caller_type.token_kind(), &secrets.secret("token"))
+            has_token.then(|| OpaqueToken::from_secret(caller_type.token_kind(), &secrets.secret("token")))
         };
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
@@ -64,13 +69,22 @@ impl Store {
                 (id.to_string(), "workload.create", "kind")
             }
         };
+        let certificate_name = new.certificate_name.map(|name| name.as_str().to_owned());
+        if let Some(name) = &certificate_name {
+            let same = Entity::find().filter(Column::CertificateName.eq(name));
+            let taken = same.filter(Column::RevokedAt.is_null()).one(&tx).await?;
+            if taken.is_some() {
+                return Err(Error::AlreadyExists(CERTIFICATE_NAME));
+            }
+        }
         let token = token(&reservation.secrets);
         let row = ActiveModel {
             caller_id: Set(id.clone()),
             caller_type: Set(caller_type.name().to_owned()),
             name: Set(new.name),
             authority: Set(new.authority.name()),
-            token_hash: Set(token.digest().to_vec()),
+            token_hash: Set(token.as_ref().map(|token| token.digest().to_vec())),
+            certificate_name: Set(certificate_name.clone()),
             created_at: Set(self.now().as_millis()),
             revoked_at: Set(None),
         };
@@ -78,6 +92,10 @@ impl Store {
         reservation.complete(&tx, &id).await?;
         let event = Event::new(action).subject(&id);
         let event = event.detail(detail, new.authority.name());
+        let event = match certificate_name {
+            Some(name) => event.detail(CERTIFICATE_NAME, name),
+            None => event,
+        };
         let change = change(change_kind::CALLER, &id, None);
         self.publish(&tx, &creation.origin, event, change).await?;
         commit(tx, (caller(row)?, token)).await
@@ -140,21 +158,41 @@ impl Store {
         Ok(())
     }
 
-    /// Finds the live caller with this bearer token.
-    pub async fn find_caller(&self, token: &OpaqueToken) -> Result<Option<CallerRecord>> {
-        let caller_type = match token.kind() {
-            TokenKind::Operator => CallerType::Operator,
-            TokenKind::Workload => CallerType::Workload,
-            _ => return Ok(None),
+    /// Finds the live caller with this credential.
+    ///
+    /// # Errors
+    /// [`Error::AmbiguousCertificate`] for names of two callers.
+    pub async fn find_caller(&self, credential: Credential<'_>) -> Result<Option<CallerRecord>> {
+        let query = Entity::find().filter(Column::RevokedAt.is_null());
+        let query = match credential {
+            Credential::Token(token) => {
+                let caller_type = match token.kind() {
+                    TokenKind::Operator => CallerType::Operator,
+                    TokenKind::Workload => CallerType::Workload,
+                    _ => return Ok(None),
+                };
+                query
+                    .filter(Column::CallerType.eq(caller_type.name()))
+                    .filter(Column::TokenHash.eq(token.digest().to_vec()))
+            }
+            Credential::Certificate([]) => return Ok(None),
+            Credential::Certificate(names) => {
+                query.filter(Column::CertificateName.is_in(names.iter().map(String::as_str)))
+            }
         };
-        let row = Entity::find()
-            .filter(Column::CallerType.eq(caller_type.name()))
-            .filter(Column::TokenHash.eq(token.digest().to_vec()))
-            .filter(Column::RevokedAt.is_null())
-            .one(self.db.read())
-            .await?;
-        row.map(caller).transpose()
+        let mut rows = query.limit(2).all(self.db.read()).await?;
+        if rows.len() > 1 {
+            return Err(Error::AmbiguousCertificate);
+        }
+        rows.pop().map(caller).transpose()
     }
+}
+
+/// Returns whether a live caller identifies itself by a certificate.
+pub async fn has_certificate_names(db: &Database) -> Result<bool> {
+    let query = Entity::find().filter(Column::RevokedAt.is_null());
+    let query = query.filter(Column::CertificateName.is_not_null());
+    Ok(query.one(db.read()).await?.is_some())
 }
 
 fn caller_type(row: &Model) -> Result<CallerType> {
@@ -177,6 +215,7 @@ fn caller(row: Model) -> Result<CallerRecord> {
     Ok(CallerRecord {
         caller,
         name: row.name,
+        certificate_name: row.certificate_name,
         created_at: UnixMillis::from_millis(row.created_at),
         revoked_at: row.revoked_at.map(UnixMillis::from_millis),
     })

@@ -113,7 +113,7 @@ impl Store {
             (Column::RedirectUris, json(&update.redirect_uris)?),
             (Column::Scopes, json(&update.scopes)?),
         ];
-        let mut query = revise(client_id, self.now());
+        let mut query = next_version(client_id, self.now());
         for (column, value) in columns.into_iter().filter(|(_, value)| !value.is_null()) {
             query = query.col_expr(column, Expr::value(value));
         }
@@ -141,7 +141,7 @@ impl Store {
     /// [`Error::NotFound`].
     pub async fn set_client_state(&self, origin: &Origin, client_id: &ClientId, to: State) -> Result<Client> {
         let tx = self.db.write().await?;
-        let updated = revise(client_id, self.now())
+        let updated = next_version(client_id, self.now())
             .filter(Column::State.ne(to.as_ref()))
             .col_expr(Column::State, Expr::value(to.as_ref()))
             .exec(&tx)
@@ -176,7 +176,7 @@ impl Store {
         lock_client(&tx, client_id).await?;
         let before = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
         if before.json_web_key_set != keys.as_str() {
-            let query = revise(client_id, self.now());
+            let query = next_version(client_id, self.now());
             let query = query.col_expr(Column::JsonWebKeySet, Expr::value(keys.as_str()));
             query.exec(&tx).await?;
             // As JSON, because a `kid` may contain any separator.
@@ -230,7 +230,7 @@ pub(super) fn tokens_ended(client_id: &ClientId) -> Change {
 }
 
 /// Begins an update of a client. Increments its etag and sets `updated_at`.
-fn revise(client_id: &ClientId, now: UnixMillis) -> UpdateMany<Entity> {
+fn next_version(client_id: &ClientId, now: UnixMillis) -> UpdateMany<Entity> {
     Entity::update_many()
         .filter(Column::ClientId.eq(client_id.as_str()))
         .col_expr(Column::UpdatedAt, Expr::value(now.as_millis()))

@@ -37,7 +37,7 @@ use crate::{
     hashing::secret_tag,
     model::{
         client_secret::{MAX_LIVE, NewSecret, Reason},
-        delivery::{Bundle, Handover, LINK_LIFE, Link, Method},
+        delivery::{Bundle, Handover, LINK_LIFETIME, Link, Method},
         purpose,
     },
 };
@@ -85,7 +85,7 @@ impl Store {
         let live = unended_secrets(client_id, now).count(tx).await?;
         if live >= MAX_LIVE {
             return Err(Error::TooMany {
-                what: "live secrets of this client",
+                what: "secrets of this client that have not ended",
                 limit: MAX_LIVE,
             });
         }
@@ -97,7 +97,7 @@ impl Store {
                 (bits, Some(id))
             }
         };
-        let tag_key = self.secret_tag_key()?;
+        let tag_key = self.secret_tag_key().await?;
         let secret = opaque::ClientSecret::compose(&tag_key, client_id, secret_id.clone(), &bits);
         let text = Zeroizing::new(secret.expose().as_bytes().to_vec());
         let hashed = self.hasher.hash(client_id.as_str(), text).await?;
@@ -135,7 +135,8 @@ impl Store {
         let claim_token = claim_token(secrets);
         let mut nonce = vec![0; NONCE_BYTES];
         self.random.fill(&mut nonce);
-        let key = self.keyring.current(purpose::DELIVERY)?;
+        let keyring = self.keyring.get().await?;
+        let key = keyring.current(purpose::DELIVERY)?;
         let bits = linked_secret(key, &nonce, &claim_token);
         let row = link::ActiveModel {
             delivery_id: Set(delivery_id.to_string()),
@@ -145,7 +146,7 @@ impl Store {
             nonce: Set(Some(nonce)),
             key_version: Set(key.version()),
             created_at: Set(now.as_millis()),
-            expires_at: Set(now.plus(LINK_LIFE).as_millis()),
+            expires_at: Set(now.plus(LINK_LIFETIME).as_millis()),
             claimed_at: Set(None),
             claimed_by: Set(None),
             ended_at: Set(None),
@@ -185,7 +186,9 @@ impl Store {
     ) -> Result<Bundle> {
         let row = Entity::find_by_id(secret_id.as_str()).one(conn).await?;
         let row = row.ok_or(corrupt("client_secrets"))?;
-        let tag_key = secret_tag::require(&self.keyring, row.tag_key_version)?;
+        let version = row.tag_key_version;
+        let keyring = self.keyring.with_version(purpose::SECRET_TAG, version).await?;
+        let tag_key = secret_tag::require(&keyring, version)?;
         let client = client::find(conn, client_id).await?;
         let mut endpoints = Vec::new();
         for tenant_id in client.ok_or(corrupt("client_secrets"))?.tenant_ids {

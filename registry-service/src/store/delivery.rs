@@ -129,7 +129,9 @@ impl Store {
             return Err(rejection);
         }
         let nonce = row.nonce.as_deref().ok_or(corrupt("deliveries"))?;
-        let key = self.keyring.require(purpose::DELIVERY, row.key_version)?;
+        let keyring = self.keyring.with_version(purpose::DELIVERY, row.key_version);
+        let keyring = keyring.await?;
+        let key = keyring.require(purpose::DELIVERY, row.key_version)?;
         let bits = linked_secret(key, nonce, claim_token);
         let bundle = self.bundle(&tx, &client_id, &secret_id, &bits).await?;
         if !claimed {

@@ -26,13 +26,13 @@ use crate::{
     model::{
         argon2_hash::Argon2Hash,
         change_kind,
-        user::{ENROLMENT_LIFE, Enrolment, State},
+        user::{ENROLMENT_LIFETIME, Enrolment, State},
     },
 };
 
 /// A Tenant Admin who chooses a password, and the names that it must not rest on.
 #[derive(Clone, derive_more::Debug)]
-pub struct Enrolling {
+pub struct EnrollingUser {
     /// The user's id, which owns the hash.
     pub user_id: String,
     /// The tenant.
@@ -54,12 +54,12 @@ impl Store {
     }
 
     /// Finds the Tenant Admin that an enrolment is for.
-    pub async fn find_enrolling(&self, enrolment: &Enrolment) -> Result<Enrolling> {
+    pub async fn find_enrolling_user(&self, enrolment: &Enrolment) -> Result<EnrollingUser> {
         let key = (enrolment.tenant_id.to_string(), enrolment.user_id.to_string());
         let user = user::Entity::find_by_id(key).one(self.db.read()).await?;
         let user = user.ok_or(corrupt("enrolments"))?;
         let tenant = tenant::find(self.db.read(), &enrolment.tenant_id).await?;
-        Ok(Enrolling {
+        Ok(EnrollingUser {
             user_id: user.user_id,
             tenant_id: enrolment.tenant_id.clone(),
             tenant_name: tenant.ok_or(corrupt("users"))?.display_name,
@@ -143,7 +143,7 @@ pub(super) async fn insert(
         tenant_id: Set(tenant_id.to_string()),
         user_id: Set(user_id.to_string()),
         created_at: Set(now.as_millis()),
-        expires_at: Set(now.plus(ENROLMENT_LIFE).as_millis()),
+        expires_at: Set(now.plus(ENROLMENT_LIFETIME).as_millis()),
         used_at: Set(None),
         used_by: Set(None),
         ended_at: Set(None),

@@ -3,11 +3,10 @@
 //!
 //! A tenant's rows have the tenant's id in their key. A method that names such a row takes that id.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use accord::{
     clock::{SharedClock, UnixMillis},
-    keys::Keyring,
     position::Position,
     random::SharedRandom,
     store::{
@@ -15,6 +14,7 @@ use accord::{
         audit::{self, Event, Origin},
         change::{self, Change},
         idempotency::{self, Outcome},
+        keyring::SharedKeyring,
     },
     text::{
         id::TenantId,
@@ -32,7 +32,7 @@ use crate::{
 };
 
 pub mod batch;
-mod caller;
+pub(crate) mod caller;
 mod client;
 mod client_secret;
 mod credentials;
@@ -49,7 +49,7 @@ mod tenant;
 pub(crate) mod testing;
 mod user;
 
-pub use enrolment::Enrolling;
+pub use enrolment::EnrollingUser;
 
 /// The purposes of the registry's data keys.
 pub const PURPOSES: &[&str] = &[
@@ -64,7 +64,7 @@ pub const PURPOSES: &[&str] = &[
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(crate) db: Database,
-    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) keyring: SharedKeyring,
     pub(crate) clock: SharedClock,
     pub(crate) random: SharedRandom,
     /// Hashes and verifies secrets and passwords.
@@ -73,8 +73,7 @@ pub struct Store {
 
 impl Store {
     /// Creates a store on a migrated database. The keyring holds a key for each of [`PURPOSES`].
-    pub fn new(db: Database, keyring: Keyring, clock: SharedClock, random: SharedRandom) -> Self {
-        let keyring = Arc::new(keyring);
+    pub fn new(db: Database, keyring: SharedKeyring, clock: SharedClock, random: SharedRandom) -> Self {
         Self {
             db,
             hasher: Hasher::new(keyring.clone(), random.clone()),
@@ -91,12 +90,13 @@ impl Store {
 
     /// Returns the position of the change feed. What is read after this call reflects all changes up to it.
     pub async fn position(&self) -> Result<Position> {
-        Ok(change::position(self.db.read()).await?)
+        Ok(self.db.position().await?)
     }
 
     /// Returns the key that new Client Secrets are tagged with.
-    pub fn secret_tag_key(&self) -> Result<SecretTagKey> {
-        Ok(secret_tag::current(&self.keyring)?)
+    pub async fn secret_tag_key(&self) -> Result<SecretTagKey> {
+        let keyring = self.keyring.get().await?;
+        Ok(secret_tag::current(&keyring)?)
     }
 
     /// Records an event without a change, such as a rejected sign-in.
@@ -108,8 +108,9 @@ impl Store {
 
     /// Begins the transaction of a creating call, which may be a repeated one.
     async fn begin_creation(&self, creation: &Creation) -> Result<(Transaction, Outcome)> {
+        let keyring = self.keyring.get().await?;
         let tx = self.db.write().await?;
-        let outcome = idempotency::begin(&tx, &self.keyring, &*self.clock, &*self.random, creation).await?;
+        let outcome = idempotency::begin(&tx, &keyring, &*self.clock, &*self.random, creation).await?;
         Ok((tx, outcome))
     }
 

@@ -3,7 +3,7 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        Creation,
+        Creation, Transaction,
         audit::{Event, Origin},
         change::Change,
         idempotency::Outcome,
@@ -99,7 +99,7 @@ impl Store {
             &before.cloud_api_url,
             &update.cloud_api_url,
         )?;
-        let mut query = revise(tenant_id, self.now());
+        let mut query = next_version(tenant_id, self.now());
         if let Some(name) = update.display_name {
             query = query.col_expr(Column::DisplayName, Expr::value(name));
         }
@@ -118,7 +118,7 @@ impl Store {
     /// [`Error::NotFound`].
     pub async fn set_tenant_state(&self, origin: &Origin, tenant_id: &TenantId, to: State) -> Result<Tenant> {
         let tx = self.db.write().await?;
-        let moved = revise(tenant_id, self.now())
+        let moved = next_version(tenant_id, self.now())
             .filter(Column::State.ne(to.as_ref()))
             .col_expr(Column::State, Expr::value(to.as_ref()))
             .exec(&tx)
@@ -147,8 +147,17 @@ pub(super) async fn find(conn: &impl ConnectionTrait, tenant_id: &TenantId) -> R
     row.map(tenant).transpose()
 }
 
+/// Reads a tenant, and locks its row until the transaction ends.
+pub(super) async fn lock(tx: &Transaction, tenant_id: &TenantId) -> Result<Option<Tenant>> {
+    let row = Entity::find_by_id(tenant_id.as_str())
+        .lock_exclusive()
+        .one(tx)
+        .await?;
+    row.map(tenant).transpose()
+}
+
 /// Begins an update of a tenant, which raises its etag.
-fn revise(tenant_id: &TenantId, now: UnixMillis) -> UpdateMany<Entity> {
+fn next_version(tenant_id: &TenantId, now: UnixMillis) -> UpdateMany<Entity> {
     Entity::update_many()
         .filter(Column::TenantId.eq(tenant_id.as_str()))
         .col_expr(Column::UpdatedAt, Expr::value(now.as_millis()))

@@ -58,17 +58,19 @@ impl Store {
             }
             Outcome::New(reservation) => reservation,
         };
-        if tenant::find(&tx, tenant_id).await?.is_none() {
+        // The unique index misses a name that was hashed under another version of the key: of two calls that register it
+        // at the same time, the second one waits here.
+        if tenant::lock(&tx, tenant_id).await?.is_none() {
             return Err(Error::NotFound("tenant"));
         }
-        // The unique index misses a name that was hashed under an older key.
         let taken = self.find_by_name(&tx, tenant_id, &new.account_name).await?;
         if taken.is_some() {
             return Err(Error::AlreadyExists("user"));
         }
         let now = self.now();
         let user_id = UserId::generate(&*self.clock, &*self.random);
-        let (name_hash, name_key_version) = account_name::hash(&new.account_name, &self.keyring, tenant_id)?;
+        let keyring = self.keyring.get().await?;
+        let (name_hash, name_key_version) = account_name::hash(&new.account_name, &keyring, tenant_id)?;
         let row = ActiveModel {
             tenant_id: Set(tenant_id.to_string()),
             user_id: Set(user_id.to_string()),
@@ -113,7 +115,8 @@ impl Store {
         tenant_id: &TenantId,
         name: &AccountName,
     ) -> Result<Option<User>> {
-        let hashes = account_name::hashes(name, &self.keyring, tenant_id);
+        let keyring = self.keyring.get().await?;
+        let hashes = account_name::hashes(name, &keyring, tenant_id);
         let hashes = hashes.into_iter().map(Vec::from);
         let row = Entity::find()
             .filter(Column::TenantId.eq(tenant_id.as_str()))

@@ -11,7 +11,11 @@ use accord::{
         self as pb, integration_request_service_client::IntegrationRequestServiceClient,
         scope_service_client::ScopeServiceClient, tenant_service_client::TenantServiceClient,
     },
-    rpc::auth::{Role, WorkloadKind},
+    rpc::{
+        auth::{Role, WorkloadKind},
+        config::settings::ServiceSettings,
+        run::Listeners,
+    },
     store::{Creation, audit::Origin},
     testing::{TestDatabase, calls::authorized, sqlite, test_clock},
     text::opaque::{OpaqueToken, TokenKind},
@@ -82,7 +86,11 @@ impl Harness {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        tokio::spawn(registry.clone().serve(listener, shutdown.clone()));
+        tokio::spawn(
+            registry
+                .clone()
+                .serve(Listeners::plaintext(listener, None), shutdown.clone()),
+        );
         let channel = Endpoint::from_shared(format!("http://{address}"))
             .unwrap()
             .connect()
@@ -223,9 +231,9 @@ pub fn settings(database: &TestDatabase, key: PathBuf) -> Settings {
     FileMasterKey::create(&key, &SystemRandom).unwrap();
     Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
-        database_url: database.url.clone(),
-        master_key_file: key,
+        service: ServiceSettings::new(database.url.clone(), key),
         public_base_url: PUBLIC_BASE_URL.into(),
+        ..Settings::default()
     }
 }
 
@@ -250,13 +258,10 @@ async fn caller(registry: &Registry, name: &str, authority: Authority) -> Opaque
     let new = NewCaller {
         name: format!("the {name}"),
         authority,
+        certificate_name: None,
     };
-    let (_, token) = registry
-        .store()
-        .create_caller(&creation("Create"), new)
-        .await
-        .unwrap();
-    token
+    let created = registry.store().create_caller(&creation("Create"), new).await;
+    created.unwrap().1.unwrap()
 }
 
 /// Returns a well-formed bearer token of no caller.

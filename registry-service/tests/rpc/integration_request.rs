@@ -207,7 +207,17 @@ async fn a_repeated_submission_makes_one_request() {
         .submit_integration_request(call.clone())
         .await
         .unwrap();
-    assert_eq!(first.into_inner(), second.into_inner());
+    assert_eq!(first.get_ref(), second.get_ref());
+    // A UUID is the same in capitals (RFC 9562 section 4).
+    let capitals = pb::SubmitIntegrationRequestRequest {
+        request_id: call.request_id.to_uppercase(),
+        ..call.clone()
+    };
+    let third = client(&harness)
+        .submit_integration_request(capitals)
+        .await
+        .unwrap();
+    assert_eq!(first.get_ref(), third.get_ref());
     let other = pb::SubmitIntegrationRequestRequest {
         goals: "Something else".into(),
         ..call.clone()

@@ -114,6 +114,54 @@ async fn a_workload_is_created_and_revoked() {
 }
 
 #[tokio::test]
+async fn a_certificate_name_takes_the_place_of_a_token() {
+    let harness = Harness::start().await;
+    let named = pb::CreateWorkloadRequest {
+        certificate_name: "spiffe://example.org/pages".into(),
+        ..pages()
+    };
+    let created = ok(client(&harness).create_workload(named.clone()).await);
+    assert_eq!(created.workload_token, "");
+    let workload = created.workload.unwrap();
+    assert_eq!(workload.certificate_name, named.certificate_name);
+    let mut operators = client(&harness);
+    let listed = operators.list_workloads(pb::ListWorkloadsRequest::default());
+    assert!(ok(listed.await).workloads.contains(&workload));
+    let events = harness.audit_events("workload.create").await;
+    assert_eq!(events[0].detail["certificate_name"], named.certificate_name);
+
+    let taken = pb::CreateOperatorRequest {
+        certificate_name: named.certificate_name,
+        ..ada()
+    };
+    let refused = client(&harness).create_operator(taken).await;
+    assert_refused(refused, Code::AlreadyExists, "ALREADY_EXISTS");
+    for bad in [
+        "*.example",
+        "Pages.example",
+        "https://example.org/pages",
+        "10.0.0.1",
+    ] {
+        let workload = pb::CreateWorkloadRequest {
+            certificate_name: bad.into(),
+            ..pages()
+        };
+        assert_violations(
+            client(&harness).create_workload(workload).await,
+            &["certificate_name"],
+        );
+        let operator = pb::CreateOperatorRequest {
+            certificate_name: bad.into(),
+            ..ada()
+        };
+        assert_violations(
+            client(&harness).create_operator(operator).await,
+            &["certificate_name"],
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_repeated_call_returns_the_same_token() {
     let harness = Harness::start().await;
     let call = pb::CreateOperatorRequest {

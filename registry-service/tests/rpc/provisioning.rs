@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-const LINK_LIFE: Duration = Duration::from_secs(72 * 3600);
+const LINK_LIFETIME: Duration = Duration::from_secs(72 * 3600);
 
 fn operator(harness: &Harness) -> ProvisioningServiceClient<CallerChannel> {
     ProvisioningServiceClient::new(harness.operator(Role::Registrar))
@@ -90,7 +90,7 @@ async fn a_link_is_opened_once() {
     let harness = seeded().await;
     let (created, link) = registered_with_link(&harness).await;
     assert_eq!(link.url, format!("{PUBLIC_BASE_URL}/claim/{}", link.claim_token));
-    let end = harness.clock.now().plus(LINK_LIFE).to_timestamp();
+    let end = harness.clock.now().plus(LINK_LIFETIME).to_timestamp();
     assert_eq!(link.expire_time, Some(end));
     assert!(!secrets(&harness, &created.client_id).await[0].claimed);
 
@@ -149,7 +149,7 @@ async fn opening_a_link_again_returns_the_time_of_the_first_opening() {
         nanos: 0,
     };
     // So it does after the time at which the link would have expired.
-    for wait in [Duration::ZERO, Duration::from_secs(3600), LINK_LIFE] {
+    for wait in [Duration::ZERO, Duration::from_secs(3600), LINK_LIFETIME] {
         harness.clock.advance(wait);
         harness.registry.store().expire_deliveries().await.unwrap();
         let again = claim(&harness, &link.claim_token).await;
@@ -267,7 +267,7 @@ async fn a_link_ends_after_three_days() {
     let harness = seeded().await;
     let (first, in_time) = registered_with_link(&harness).await;
     let (second, too_late) = registered_with_link(&harness).await;
-    harness.clock.advance(LINK_LIFE - Duration::from_millis(1));
+    harness.clock.advance(LINK_LIFETIME - Duration::from_millis(1));
     let bundle = claim(&harness, &in_time.claim_token).await.unwrap();
     assert_eq!(bundle.client_id, first.client_id);
     harness.clock.advance(Duration::from_millis(1));
@@ -430,7 +430,12 @@ async fn no_secret_is_in_the_database() {
     let (_, opened) = registered_with_link(&harness).await;
     let (_, unopened) = registered_with_link(&harness).await;
     let linked = claim(&harness, &opened.claim_token).await.unwrap().client_secret;
-    let path = harness.settings.database_url.strip_prefix("sqlite://").unwrap();
+    let path = harness
+        .settings
+        .service
+        .database_url
+        .strip_prefix("sqlite://")
+        .unwrap();
     let mut stored = std::fs::read(path).unwrap();
     stored.extend(std::fs::read(format!("{path}-wal")).unwrap_or_default());
     let holds = |text: &str| {

@@ -8,7 +8,7 @@ use accord::{
         ClaimDeliveryRequest, ListScopesRequest, provisioning_service_client::ProvisioningServiceClient,
         scope_service_client::ScopeServiceClient,
     },
-    rpc::auth::Role,
+    rpc::{auth::Role, run::Listeners},
     testing::{sqlite, test_clock},
 };
 use registry_service::{permissions::SERVICES, server::Registry};
@@ -45,7 +45,10 @@ async fn another_master_key_does_not_open_the_registry() {
     let harness = Harness::start().await;
     let directory = tempfile::tempdir().unwrap();
     let mut others = settings(&sqlite(), directory.path().join("key"));
-    others.database_url.clone_from(&harness.settings.database_url);
+    others
+        .service
+        .database_url
+        .clone_from(&harness.settings.service.database_url);
     let error = Registry::open(&others, test_clock(), Arc::new(SystemRandom))
         .await
         .unwrap_err();
@@ -97,7 +100,7 @@ async fn plaintext_is_served_only_on_loopback() {
     let served = harness
         .registry
         .clone()
-        .serve(listener, CancellationToken::new())
+        .serve(Listeners::plaintext(listener, None), CancellationToken::new())
         .await;
     assert!(served.unwrap_err().to_string().contains("loopback"));
 }
@@ -137,7 +140,7 @@ async fn a_stopped_server_is_replaced_by_another_one() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(registry.serve(listener, shutdown.clone()));
+    let serving = tokio::spawn(registry.serve(Listeners::plaintext(listener, None), shutdown.clone()));
     let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
     let mut scopes = ScopeServiceClient::new(channel.connect().await.unwrap());
     let mut request = tonic::Request::new(ListScopesRequest::default());

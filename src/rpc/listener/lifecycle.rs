@@ -1,8 +1,11 @@
-//! Serves an accepted connection. Drops it if the client sends nothing in time, and shuts it down gracefully when it is
-//! idle or too old.
+//! Serves an accepted connection. Drops it if the client does not begin in time, and shuts it down gracefully when it is
+//! idle or too old, or when the authority that admitted its client is gone.
 
 use std::{
     convert::Infallible,
+    error::Error,
+    iter,
+    net::SocketAddr,
     pin::pin,
     sync::{
         Arc,
@@ -21,19 +24,22 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::rpc::middleware::{MAX_CALL_TIME, Routes};
+use super::{pending::PendingConnections, stream::Stream};
+use crate::{
+    log_limit::LogLimit,
+    rpc::middleware::{MAX_CALL_TIME, Routes},
+};
 
-/// The first bytes of HTTP/2 (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How long a client may take for its first bytes.
+/// How long a client may take for the handshake and its first bytes.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long to wait before peeking again at an incomplete preface. Honest clients send it in one piece.
-const PREFACE_PAUSE: Duration = Duration::from_millis(50);
+/// The log has one line of each kind about wrong connections in this time.
+const LOG_PERIOD: Duration = Duration::from_secs(1);
 /// How often a connection is checked. It is closed if it had no call since the last check, which is after one to two
 /// such periods without a call. An HTTP/1 connection is closed earlier.
 const IDLE: Duration = Duration::from_secs(300);
@@ -50,29 +56,58 @@ struct Calls {
     begun: AtomicU64,
 }
 
-/// Serves a connection until its client or `stop` ends it, or it exceeds a limit.
+/// An accepted connection, and what it may cost.
+pub(super) struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) address: SocketAddr,
+    /// How to shake hands, and what ends connections whose client certificate it verified.
+    pub(super) tls: Option<(Arc<ServerConfig>, CancellationToken)>,
+    /// The connections that have not begun.
+    pub(super) pending: Arc<PendingConnections>,
+}
+
+/// Serves a connection until its client or `drain` ends it, or it exceeds a limit.
 pub(super) async fn serve<IO>(
-    stream: TcpStream,
-    wrap: fn(TcpStream) -> IO,
+    accepted: Accepted,
+    wrap: fn(Stream) -> IO,
     server: &auto::Builder<TokioExecutor>,
     routes: impl Routes,
-    stop: &CancellationToken,
+    drain: &CancellationToken,
 ) where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let begun = timeout(BEGIN_TIMEOUT, has_begun(&stream));
-    // A connection without any bytes, such as a load balancer's health check, ends here and is not logged.
-    if stop.run_until_cancelled(begun).await != Some(Ok(true)) {
-        return;
-    }
-    // The peer's port stands in for a random number: it differs between connections.
-    let spread = stream
-        .peer_addr()
-        .map_or(0, |peer| peer.port() % MAX_SPREAD_SECONDS);
+    let Accepted {
+        stream,
+        address,
+        tls,
+        pending,
+    } = accepted;
+    let (config, retired) = tls.unzip();
+    let beginning = Stream::begin(stream, config, Instant::now() + BEGIN_TIMEOUT);
+    let begun = drain.run_until_cancelled(pending.wait_for_start(beginning)).await;
+    let (stream, peer) = match begun.flatten() {
+        Some(Ok(Some(begun))) => begun,
+        // A connection without any bytes, such as a load balancer's health check, ends here and is not logged.
+        None | Some(Ok(None)) => return,
+        Some(Err(reason)) => {
+            static LIMIT: LogLimit = LogLimit::new(LOG_PERIOD);
+            if let Some(unlogged) = LIMIT.check(reason) {
+                tracing::warn!(client = %address.ip(), reason, unlogged, "a connection was refused");
+            }
+            return;
+        }
+    };
+    // Without a certificate, no authority has admitted the client.
+    let retired = retired.filter(|_| peer.is_some()).unwrap_or_default();
+    // The client's port stands in for a random number: it differs between connections.
+    let spread = address.port() % MAX_SPREAD_SECONDS;
     let age = MAX_AGE + Duration::from_secs(spread.into());
     let calls = Arc::new(Calls::default());
     let counted = calls.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        if let Some(peer) = &peer {
+            request.extensions_mut().insert(peer.clone());
+        }
         let call = counted.clone();
         call.begun.fetch_add(1, Ordering::Relaxed);
         let response = routes.clone().oneshot(request.map(Body::new));
@@ -100,27 +135,37 @@ pub(super) async fn serve<IO>(
         }
     };
     tokio::select! {
-        // The error of a broken connection concerns only its client.
-        _ = connection.as_mut() => return,
+        ended = connection.as_mut() => {
+            if let Err(error) = ended {
+                log_violation(&*error, address);
+            }
+            return;
+        }
         () = idle => {}
         () = sleep(age) => {}
-        () = stop.cancelled() => {}
+        () = retired.cancelled() => {}
+        () = drain.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
     let _ = timeout(MAX_CALL_TIME, connection).await;
 }
 
-/// Waits until a client has sent the whole HTTP/2 preface, or bytes that are not its beginning. Returns `false` if the
-/// connection ends before that.
-async fn has_begun(stream: &TcpStream) -> bool {
-    let mut start = [0; PREFACE.len()];
-    loop {
-        match stream.peek(&mut start).await {
-            Ok(0) | Err(_) => return false,
-            Ok(length) if length < PREFACE.len() && PREFACE.starts_with(&start[..length]) => {
-                sleep(PREFACE_PAUSE).await;
-            }
-            Ok(_) => return true,
+/// Logs that a client broke the rules of its protocol, as a flood does. That a connection broke concerns only its client.
+fn log_violation(error: &(dyn Error + 'static), client: SocketAddr) {
+    static LIMIT: LogLimit = LogLimit::new(LOG_PERIOD);
+    let reason = iter::successors(Some(error), |error| (*error).source()).find_map(|error| {
+        let http1 = error.downcast_ref::<hyper::Error>();
+        if http1.is_some_and(|error| error.is_parse()) {
+            return Some("the client sent no valid HTTP".to_owned());
         }
+        let http2 = error.downcast_ref::<h2::Error>()?;
+        // What the library detected; what the client said is not logged.
+        let reason = http2.reason().filter(|_| http2.is_library())?;
+        Some(reason.to_string())
+    });
+    if let Some(reason) = reason
+        && let Some(unlogged) = LIMIT.check(&reason)
+    {
+        tracing::warn!(client = %client.ip(), reason, unlogged, "a connection was ended");
     }
 }

@@ -7,8 +7,10 @@ use serde::Deserialize;
 use super::*;
 
 #[derive(Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 struct Settings {
+    #[serde(skip)]
+    shared: Shared,
     listen: SocketAddr,
     name: String,
     seconds: u64,
@@ -19,6 +21,7 @@ struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            shared: Shared::default(),
             listen: ([127, 0, 0, 1], 9).into(),
             name: String::new(),
             seconds: 0,
@@ -28,10 +31,26 @@ impl Default for Settings {
     }
 }
 
+#[derive(Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+struct Shared {
+    days: u32,
+}
+
+impl AsMut<Shared> for Settings {
+    fn as_mut(&mut self) -> &mut Shared {
+        &mut self.shared
+    }
+}
+
 #[derive(Default, Serialize)]
 struct Flags {
     listen: Option<String>,
+    name: Option<String>,
     seconds: Option<String>,
+    strict: Option<String>,
+    limit: Option<String>,
+    days: Option<String>,
 }
 
 fn vars(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
@@ -70,16 +89,18 @@ fn flags_override_the_environment_which_overrides_the_file() {
     let file = file("listen = '127.0.0.1:1'\nname = 'file'\nseconds = 1");
     let flags = Flags {
         listen: Some("127.0.0.1:3".into()),
-        seconds: None,
+        ..Flags::default()
     };
     let variables = [
         ("T_LISTEN", "127.0.0.1:2"),
         ("T_NAME", "123"),
+        ("T_DAYS", "7"),
         ("T_SECONDS", "9"),
         ("X", "y"),
     ];
     let settings = read(&variables, Some(path(&file)), flags).unwrap();
     let expected = Settings {
+        shared: Shared { days: 7 },
         listen: "127.0.0.1:3".parse().unwrap(),
         name: "123".into(),
         seconds: 9,
@@ -112,6 +133,7 @@ fn white_space_at_the_ends_does_not_count_and_an_empty_value_is_not_set() {
     let flags = Flags {
         listen: Some(" ".into()),
         seconds: Some(String::new()),
+        ..Flags::default()
     };
     let variables = [
         ("T_NAME", ""),
@@ -127,7 +149,7 @@ fn white_space_at_the_ends_does_not_count_and_an_empty_value_is_not_set() {
         name: "file".into(),
         seconds: 5,
         strict: true,
-        limit: None,
+        ..Settings::default()
     };
     assert_eq!(settings, expected);
 }
@@ -193,10 +215,11 @@ fn every_problem_is_named_as_it_was_written_and_without_its_value() {
         ("T_LISTNE", "sup3rs3cret"),
         ("T_name", "sup3rs3cret"),
         ("T_STRICT", "sup3rs3cret"),
+        ("T_DAYS", "sup3rs3cret"),
     ];
     let flags = Flags {
-        listen: None,
         seconds: Some("-1".into()),
+        ..Flags::default()
     };
     let error = read(&variables, Some(path(&file)), flags).unwrap_err();
     let path = path(&file);
@@ -205,6 +228,7 @@ fn every_problem_is_named_as_it_was_written_and_without_its_value() {
         "T_LISTNE is unknown".to_owned(),
         "T_name is unknown: variables are in upper case".to_owned(),
         "T_STRICT must be true or false".to_owned(),
+        "T_DAYS must be a whole number".to_owned(),
         "--seconds must be a whole number".to_owned(),
         format!("`nmae` ({path}, line 2) is unknown"),
         format!("`limit` ({path}, line 3) must be a whole number"),
@@ -212,7 +236,7 @@ fn every_problem_is_named_as_it_was_written_and_without_its_value() {
     ] {
         assert!(error.contains(&expected), "{expected}: {error}");
     }
-    assert_eq!(error.matches("; ").count(), 7, "{error}");
+    assert_eq!(error.matches("; ").count(), 8, "{error}");
     assert!(!error.contains("sup3rs3cret") && !error.contains('\n'), "{error}");
 }
 

@@ -13,7 +13,7 @@ use crate::{
         auth::{Access, Authorizer, Permissions},
         grpc::Grpc,
     },
-    testing::NoCallers,
+    testing::{NoCallers, test_clock},
 };
 
 fn with(name: &'static str, value: &str) -> HeaderMap {
@@ -26,7 +26,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let permissions = Permissions::new(&[("/a.A/Open", Access::Anyone)]);
-    let authorizer = Authorizer::new(permissions, Arc::new(NoCallers));
+    let authorizer = Authorizer::new(permissions, Arc::new(NoCallers), test_clock());
     let method = service_fn(move |_: Request<Body>| {
         let work = work();
         async move {
@@ -40,7 +40,8 @@ where
     *request.headers_mut() = headers;
     let content_type = HeaderValue::from_static("application/grpc");
     request.headers_mut().insert("content-type", content_type);
-    let stack = stack(Grpc { authorizer }, method);
+    let limit = Arc::new(AddressLimit::new(0));
+    let stack = stack(Grpc { authorizer }, limit, method, Cutoff::default());
     stack.oneshot(request).await.unwrap()
 }
 
@@ -79,6 +80,9 @@ async fn the_request_id_is_in_the_context_and_in_the_response() {
 
 #[tokio::test]
 async fn a_call_whose_caller_hangs_up_has_a_log_line() {
+    // Reaches the log line without a subscriber first. Otherwise the thread of another test could register it while this
+    // test's subscriber is the only one, and it would stay silent.
+    drop(Box::pin(call(HeaderMap::new(), std::future::pending::<()>)).now_or_never());
     let file = Arc::new(tempfile::tempfile().unwrap());
     let lines = tracing_subscriber::fmt().with_writer(file.clone()).finish();
     let logging = tracing::subscriber::set_default(lines);

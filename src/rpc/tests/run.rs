@@ -35,6 +35,7 @@ use crate::{
 struct Panics {
     db: Database,
     clock: Arc<ManualClock>,
+    readiness: Readiness,
 }
 
 #[tonic::async_trait]
@@ -95,7 +96,7 @@ impl Service for Panics {
 
     fn authorizer(&self) -> Authorizer {
         let table = [("/accord.audit.v1.AuditService/ListAuditEvents", Access::Anyone)];
-        Authorizer::new(Permissions::new(&table), Arc::new(NoCallers))
+        Authorizer::new(Permissions::new(&table), Arc::new(NoCallers), self.clock.clone())
     }
 
     fn routes(&self) -> RoutesBuilder {
@@ -104,7 +105,11 @@ impl Service for Panics {
         routes
     }
 
-    fn http(&self, _ready: Arc<AtomicBool>) -> Option<Http> {
+    fn readiness(&self) -> &Readiness {
+        &self.readiness
+    }
+
+    fn http(&self) -> Option<Http> {
         async fn page() -> &'static str {
             panic!("boom")
         }
@@ -120,6 +125,10 @@ impl Service for Panics {
         })
     }
 
+    async fn maintain_keys(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     async fn delete_expired(&self) -> anyhow::Result<()> {
         Ok(())
     }
@@ -132,6 +141,7 @@ async fn panics(url: &str) -> Panics {
     Panics {
         db,
         clock: test_clock(),
+        readiness: Readiness::default(),
     }
 }
 
@@ -145,7 +155,7 @@ async fn start(shutdown: &CancellationToken) -> (SocketAddr, SocketAddr, JoinHan
     let shutdown = shutdown.clone();
     let running = tokio::spawn(async move {
         let _database = database;
-        run(service, grpc, Some(http), shutdown).await
+        run(service, Listeners::plaintext(grpc, Some(http)), shutdown).await
     });
     (grpc_address, http_address, running)
 }
@@ -322,7 +332,7 @@ async fn an_open_watch_learns_of_the_stop_and_does_not_delay_it() {
 async fn a_taken_port_is_an_error_that_names_the_flag() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();
-    let error = listener::bind("--http-listen", address).await.unwrap_err();
+    let error = listener::bind("--http-listen", address, None).await.unwrap_err();
     let text = format!("{error:#}");
     assert!(text.starts_with(&format!("--http-listen {address}: ")), "{text}");
 }
@@ -337,6 +347,26 @@ async fn a_server_with_a_skewed_clock_is_not_ready() {
         service.clock.set(clock);
         assert_eq!(check_ready(&service).await.is_ok(), ready);
     }
+}
+
+#[tokio::test]
+async fn readiness_follows_a_service_from_its_start_to_its_stop() {
+    let (database, shutdown) = (sqlite(), CancellationToken::new());
+    let service = panics(&database.url).await;
+    let readiness = service.readiness.clone();
+    assert_eq!(readiness.problem().as_deref(), Some("the service is starting"));
+    let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let running = tokio::spawn(run(service, Listeners::plaintext(grpc, None), shutdown.clone()));
+    let until = async |expected: Option<&str>| {
+        while readiness.problem().as_deref() != expected {
+            tokio::task::yield_now().await;
+        }
+    };
+    until(None).await;
+    shutdown.cancel();
+    until(Some("the service is stopping")).await;
+    running.await.unwrap().unwrap();
+    assert_eq!(readiness.problem().as_deref(), Some("the service is stopping"));
 }
 
 #[tokio::test]

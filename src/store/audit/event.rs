@@ -56,6 +56,9 @@ pub struct Actor {
 pub struct Origin {
     /// Who acted.
     pub actor: Actor,
+    /// The names of the client certificate that authenticated the actor, separated by spaces; `None` for another
+    /// credential.
+    pub certificate: Option<String>,
     /// The transport's request id, which the log lines of the call have too. Not the caller's `request_id`, from
     /// which secrets derive.
     pub request_id: String,
@@ -69,6 +72,7 @@ impl Origin {
                 kind: ActorKind::System,
                 id: id.to_owned(),
             },
+            certificate: None,
             request_id: String::new(),
         }
     }
@@ -172,6 +176,10 @@ impl Record {
             clock.now(),
             u128::from(count) << 40 | u128::from(u64::from_le_bytes(bits)),
         );
+        let event = match &origin.certificate {
+            Some(names) => event.detail("certificate", names.as_str()),
+            None => event,
+        };
         let detail = serde_json::to_string(&event.detail);
         Ok(Self {
             event_id: EventId::of(id),

@@ -1,5 +1,5 @@
-//! The audit trail: who did what to what, and whether it was allowed. Append only: nothing here changes or deletes an
-//! event.
+//! The audit trail: who did what to what, and whether it was allowed. Append only: nothing here changes an event, and
+//! only age deletes one.
 //!
 //! An event's id is a ULID whose time is the event's time. Details are for people who investigate; they must not hold a
 //! secret, token or account name.
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use sea_orm::{ConnectionTrait, QueryOrder, QuerySelect, entity::prelude::*};
 use sea_orm_migration::prelude::Expr;
 
-use super::{StoreError, batch::audit::insert};
+use super::{Database, StoreError, batch::audit::insert, removal::delete_some};
 use crate::{
     clock::{Clock, UnixMillis},
     random::Random,
@@ -64,6 +64,31 @@ pub async fn record(
     let record = Record::new(clock, random, origin.clone(), event)?;
     insert(conn, &[&record]).await?;
     Ok(record.event_id)
+}
+
+/// Deletes the events before `since`. An event in each transaction says how many it deletes, so that none is missing
+/// without a word.
+pub async fn delete_before(
+    db: &Database,
+    clock: &dyn Clock,
+    random: &dyn Random,
+    since: UnixMillis,
+) -> Result<u64, StoreError> {
+    let is_old = row::Column::EventId.lt(EventId::of(ulid_at(since, 0)).as_str());
+    let mut all = 0;
+    loop {
+        let tx = db.write().await?;
+        let deleted = delete_some::<row::Entity>(&tx, is_old.clone()).await?;
+        if deleted == 0 {
+            return Ok(all);
+        }
+        let event = Event::new("audit_events.delete")
+            .detail("count", deleted.to_string())
+            .detail("until", since.to_timestamp().to_string());
+        record(&tx, clock, random, &Origin::system("retention"), event).await?;
+        tx.commit().await?;
+        all += deleted;
+    }
 }
 
 /// The events to list: those that match every given field.

@@ -170,6 +170,10 @@ fn columns(records: &[impl Borrow<Record>]) -> ([Vec<&str>; TEXTS.len()], Vec<i6
     (texts, records.map(|record| record.occurred_at).collect())
 }
 
+/// Commits something, which changes nothing that anybody reads.
+const LATER_COMMIT: &str = "INSERT INTO heartbeat (id, beat) VALUES (1, 0) \
+    ON CONFLICT (id) DO UPDATE SET beat = heartbeat.beat + 1";
+
 /// Inserts the events of calls that change nothing else: all events of a group, or none.
 #[derive(Debug)]
 pub struct RecordEvents(pub Database);
@@ -177,6 +181,8 @@ pub struct RecordEvents(pub Database);
 impl Work for RecordEvents {
     type Item = Record;
     type Outcome = ();
+
+    const NAME: &'static str = "audit";
 
     async fn run(&self, records: &[Record]) -> Result<Vec<()>, StoreError> {
         let mut conn = self.0.writer().take_out().await?;
@@ -187,8 +193,12 @@ impl Work for RecordEvents {
             drop(conn);
             let mut conn = self.0.writer().take_out().await?;
             match record(&mut conn, records).await.map_err(StoreError::from) {
-                // The first attempt was committed before its connection ended: ids are random.
-                Ok(()) | Err(StoreError::Conflict) => {}
+                Ok(()) => {}
+                // The first attempt was committed before its connection ended: ids are random. It may have ended because
+                // its wait for a standby did. A later commit that has reached the standby shows that the first one has.
+                Err(StoreError::Conflict) => {
+                    conn.execute_text(LATER_COMMIT).await?;
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -1,16 +1,29 @@
 //! Group commit: while one group is written, further items wait and form the next group. So concurrent callers share
 //! the cost of one transaction.
 
-use std::{fmt, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::FutureExt;
+use metrics::{gauge, histogram};
 use sea_orm::DbErr;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::store::StoreError;
+use crate::{
+    metrics::{GROUP_SIZE, GROUP_WAITING},
+    store::StoreError,
+};
 
 /// The most items in a group.
 const MAX_GROUP: usize = 512;
@@ -30,6 +43,8 @@ pub trait Work: Send + Sync + 'static {
     /// The result of one item.
     type Outcome: Send + 'static;
 
+    /// The name of these groups in metrics.
+    const NAME: &'static str;
     /// The most groups under way at a time.
     const AT_ONCE: usize = 1;
 
@@ -50,12 +65,15 @@ type Caller<W> = oneshot::Sender<Result<<W as Work>::Outcome, StoreError>>;
 /// A queue of items, and the task that commits them. Clones share the queue. The task ends with the last clone.
 pub struct GroupCommit<W: Work> {
     queue: mpsc::Sender<(W::Item, Caller<W>)>,
+    /// How many items the groups under way have.
+    under_way: Arc<AtomicUsize>,
 }
 
 impl<W: Work> Clone for GroupCommit<W> {
     fn clone(&self) -> Self {
         Self {
             queue: self.queue.clone(),
+            under_way: self.under_way.clone(),
         }
     }
 }
@@ -70,8 +88,16 @@ impl<W: Work> GroupCommit<W> {
     /// Starts the task.
     pub fn start(work: W) -> Self {
         let (queue, items) = mpsc::channel(MAX_QUEUE);
-        tokio::spawn(serve(work, items));
-        Self { queue }
+        let under_way = Arc::<AtomicUsize>::default();
+        tokio::spawn(serve(work, items, under_way.clone()));
+        Self { queue, under_way }
+    }
+
+    /// Records how many items wait for the end of their group.
+    pub fn record_gauges(&self) {
+        let queued = self.queue.max_capacity() - self.queue.capacity();
+        let waiting = queued + self.under_way.load(Ordering::Relaxed);
+        gauge!(GROUP_WAITING, "group" => W::NAME).set(waiting as f64);
     }
 
     /// Submits an item, and returns after its transaction. If the caller stops waiting, the item may or may not be
@@ -89,7 +115,12 @@ impl<W: Work> GroupCommit<W> {
     }
 }
 
-async fn serve<W: Work>(work: W, mut queue: mpsc::Receiver<(W::Item, Caller<W>)>) {
+async fn serve<W: Work>(
+    work: W,
+    mut queue: mpsc::Receiver<(W::Item, Caller<W>)>,
+    under_way: Arc<AtomicUsize>,
+) {
+    let sizes = histogram!(GROUP_SIZE, "group" => W::NAME);
     let (work, permits) = (Arc::new(work), Arc::new(Semaphore::new(W::AT_ONCE)));
     let mut group = Vec::with_capacity(MAX_GROUP);
     let mut last = 0;
@@ -106,12 +137,17 @@ async fn serve<W: Work>(work: W, mut queue: mpsc::Receiver<(W::Item, Caller<W>)>
         if items.is_empty() {
             continue;
         }
+        let size = items.len();
+        sizes.record(size as f64);
+        under_way.fetch_add(size, Ordering::Relaxed);
         if W::AT_ONCE == 1 {
             answer(&*work, items, callers).await;
+            under_way.fetch_sub(size, Ordering::Relaxed);
         } else {
-            let work = work.clone();
+            let (work, under_way) = (work.clone(), under_way.clone());
             tokio::spawn(async move {
                 answer(&*work, items, callers).await;
+                under_way.fetch_sub(size, Ordering::Relaxed);
                 drop(permit);
             });
         }
@@ -147,18 +183,18 @@ async fn answer<W: Work>(work: &W, items: Vec<W::Item>, callers: Vec<Caller<W>>)
             for (caller, item) in callers.into_iter().zip(items) {
                 if !caller.is_closed() {
                     let alone = timeout_at(deadline, run(work, &[item])).await;
-                    let alone = alone.unwrap_or_else(|_| Err(took_too_long()));
-                    let first = |outcomes: Vec<_>| outcomes.into_iter().next().ok_or_else(took_too_long);
+                    let alone = alone.unwrap_or_else(|_| Err(timed_out()));
+                    let first = |outcomes: Vec<_>| outcomes.into_iter().next().ok_or_else(timed_out);
                     let _ = caller.send(alone.and_then(first));
                 }
             }
         }
         Ok(Err(error)) => fail(callers, &error),
-        Err(_elapsed) => fail(callers, &took_too_long()),
+        Err(_elapsed) => fail(callers, &timed_out()),
     }
 }
 
-fn took_too_long() -> StoreError {
+fn timed_out() -> StoreError {
     StoreError::unavailable("a group of items took too long")
 }
 

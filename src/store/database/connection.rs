@@ -14,7 +14,10 @@ use sea_orm::{
 use sea_query_sqlx::SqlxValues;
 use tokio::{runtime::Handle, sync::Mutex, time::timeout};
 
-use super::pool::{Pool, Session, TakenOut};
+use super::{
+    pool::{Pool, Session, TakenOut},
+    warnings::{Warned, watched},
+};
 use crate::store::{StoreError, error::Fault};
 
 /// How long a statement may take. PostgreSQL gives up a lock before.
@@ -23,8 +26,8 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Begins a transaction. A session's own settings may be those of another user of a pooler.
-const BEGIN_POSTGRES: &str =
-    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '10s'";
+const BEGIN_POSTGRES: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0; \
+    SET LOCAL lock_timeout = '3s'; SET LOCAL idle_in_transaction_session_timeout = '2s'";
 /// Takes the write lock first: of two transactions that read before they write, one would fail.
 const BEGIN_SQLITE: &str = "BEGIN IMMEDIATE";
 
@@ -79,15 +82,20 @@ where
 }
 
 impl State {
-    /// Runs a statement within its time limit, and notes what its outcome says about the connection.
+    /// Runs a statement within its time limit, and notes what its outcome says about the connection. A warning of the
+    /// server counts as silence: what was committed may not have reached a standby.
     pub(in crate::store) async fn watch<T>(
         &mut self,
         work: impl Future<Output = Result<T, SqlxError>>,
     ) -> Result<T, SqlxError> {
         self.is_running = true;
-        let result = timeout(STATEMENT_TIMEOUT, work).await;
+        let (result, warned) = watched(timeout(STATEMENT_TIMEOUT, work)).await;
         self.is_running = false;
         let result = result.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+        let result = match warned {
+            true => Err(io::Error::new(io::ErrorKind::TimedOut, Warned).into()),
+            false => result,
+        };
         if let Err(error) = &result {
             self.fault = self.fault.or(Fault::of(error));
         }
@@ -174,8 +182,8 @@ impl Connection {
     }
 }
 
-/// Puts the connection back, or closes it. One that was left in the middle of something finishes in a task of its own, so
-/// that a caller who hangs up costs no connection.
+/// Puts the connection back, or closes it. If a statement is still under way, a task of its own waits for its end, so that
+/// a caller who hangs up costs no connection.
 impl Drop for Connection {
     fn drop(&mut self) {
         let Some(session) = self.session.take() else {
@@ -309,7 +317,7 @@ impl ConnectionTrait for Transaction {
     }
 }
 
-/// Whether a statement only reads. One that locks rows reads, too, but not outside of a transaction.
+/// Returns whether a statement only reads, so that it may run twice. A `SELECT` that locks rows does not count.
 fn changes_nothing(statement: &Statement) -> bool {
     statement.sql.starts_with("SELECT") && !statement.sql.contains(" FOR UPDATE")
 }

@@ -2,12 +2,13 @@
 //! failover: what it answers is out of date.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use sea_orm::{ConnectionTrait, ExprTrait};
+use sea_orm::{ConnectionTrait, DatabaseBackend, ExprTrait};
 use sea_orm_migration::prelude::{Expr, OnConflict, Query};
+use tokio::{sync::Mutex as AsyncMutex, time::timeout};
 
 use super::{StoreError, pool::Pool};
 
@@ -15,11 +16,25 @@ use super::{StoreError, pool::Pool};
 pub(in crate::store) const TABLE: &str = "heartbeat";
 /// How long a proof counts for facts in memory.
 const PROOF_PERIOD: Duration = Duration::from_millis(200);
+/// How long a proof may take.
+const PROOF_TIMEOUT: Duration = Duration::from_millis(800);
+
+/// Locks each table that this user may write as a write does, and releases it: a lock of somebody else is noticed, although
+/// the heartbeat's own table is free. No lock of a vacuum or of a concurrent index is in the way.
+const LOCK_TABLES: &str = "DO $$ DECLARE tables text; BEGIN
+    SET LOCAL lock_timeout = '400ms';
+    SELECT string_agg(format('%I.%I', schemaname, tablename), ', ' ORDER BY tablename) INTO tables FROM pg_tables
+        WHERE schemaname = current_schema()
+            AND has_table_privilege(format('%I.%I', schemaname, tablename), 'INSERT');
+    IF tables IS NOT NULL THEN EXECUTE format('LOCK TABLE %s IN ROW EXCLUSIVE MODE', tables); END IF;
+END $$";
 
 /// The connections for heartbeats, and what the last ones proved.
 pub(in crate::store) struct Heartbeat {
     pool: Pool,
     state: Mutex<State>,
+    /// Held by the caller that seeks a proof for all.
+    proving: AsyncMutex<()>,
 }
 
 #[derive(Default)]
@@ -28,6 +43,8 @@ struct State {
     proven_at: Option<Instant>,
     /// Whether one has failed since.
     has_failed: bool,
+    /// When the last attempt to prove anything ended, and why it failed.
+    unproven: Option<(Instant, StoreError)>,
 }
 
 impl Heartbeat {
@@ -35,6 +52,7 @@ impl Heartbeat {
         Self {
             pool,
             state: Mutex::default(),
+            proving: AsyncMutex::default(),
         }
     }
 
@@ -46,32 +64,83 @@ impl Heartbeat {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns if one was committed that began within the last 200 ms, or is now. Callers of the same moment share it, and
+    /// its failure.
+    pub(in crate::store) async fn prove(self: &Arc<Self>) -> Result<(), StoreError> {
+        if self.is_proven() {
+            return Ok(());
+        }
+        let asked_at = Instant::now();
+        let _proving = self.proving.lock().await;
+        if self.is_proven() {
+            return Ok(());
+        }
+        if let Some((at, error)) = &self.state().unproven
+            && *at >= asked_at
+        {
+            return Err(error.clone());
+        }
+        let proof = self.within(PROOF_TIMEOUT, self.beat_to_its_end()).await;
+        if let Err(error) = &proof {
+            self.state().unproven = Some((Instant::now(), error.clone()));
+        }
+        proof
+    }
+
     /// Whether one was committed that began within the last 200 ms.
-    pub(in crate::store) fn is_proven(&self) -> bool {
+    fn is_proven(&self) -> bool {
         let proven_at = self.state().proven_at;
         proven_at.is_some_and(|at| at.elapsed() < PROOF_PERIOD)
     }
 
     /// Notes that one failed.
-    pub(in crate::store) fn fail(&self) {
+    fn fail(&self) {
         self.state().has_failed = true;
+    }
+
+    /// Writes and commits one within a time limit, and checks that no table is locked.
+    pub(in crate::store) async fn check_within(self: &Arc<Self>, limit: Duration) -> Result<(), StoreError> {
+        let check = async {
+            self.beat_to_its_end().await?;
+            self.check_tables().await
+        };
+        self.within(limit, check).await
+    }
+
+    /// Writes and commits one in a task of its own. If the caller gives up, the connection that is being opened stays for the
+    /// next one: otherwise none would succeed where opening takes longer than the limit.
+    async fn beat_to_its_end(self: &Arc<Self>) -> Result<(), StoreError> {
+        let this = Arc::clone(self);
+        let beat = tokio::spawn(async move { this.beat().await }).await;
+        beat.unwrap_or_else(|_stopped| Err(StoreError::unavailable("the service stops")))
+    }
+
+    /// Limits the time of a check. Without an answer every idle connection becomes suspect: once, so that those opened
+    /// from then on stay.
+    async fn within(
+        &self,
+        limit: Duration,
+        check: impl Future<Output = Result<(), StoreError>>,
+    ) -> Result<(), StoreError> {
+        // Boxed, or the compiler gives up on the depth of the future.
+        let checked = timeout(limit, Box::pin(check)).await;
+        checked.unwrap_or_else(|_elapsed| {
+            if !std::mem::replace(&mut self.state().has_failed, true) {
+                self.pool.suspicion().raise();
+            }
+            Err(StoreError::unavailable("no small write was committed in time"))
+        })
     }
 
     /// Writes and commits one. After a failure the first one that is committed makes all older connections suspect: they
     /// may lead to an old primary, which still answers what they read.
-    pub(in crate::store) async fn beat(&self) -> Result<(), StoreError> {
+    async fn beat(&self) -> Result<(), StoreError> {
         let began = Instant::now();
-        let next = Expr::col((TABLE, "beat")).add(1);
-        let beat = Query::insert()
-            .into_table(TABLE)
-            .columns(["id", "beat"])
-            .values_panic([1.into(), 0.into()])
-            .on_conflict(OnConflict::column("id").value("beat", next).to_owned())
-            .to_owned();
-        if self.pool.execute(&beat).await.is_err() {
+        // Boxed, or the compiler gives up on the depth of the future.
+        if Box::pin(self.write()).await.is_err() {
             self.fail();
             // Once more: a session that ended while nobody used it says nothing about the database.
-            self.pool.execute(&beat).await?;
+            Box::pin(self.write()).await?;
         }
         let mut state = self.state();
         if std::mem::take(&mut state.has_failed) {
@@ -79,5 +148,36 @@ impl Heartbeat {
         }
         state.proven_at = Some(began);
         Ok(())
+    }
+
+    /// Writes in a transaction, which sets its own time limits: with those of a stranger's session behind a pooler, two
+    /// heartbeats at a time would fail.
+    async fn write(&self) -> Result<(), StoreError> {
+        let next = Expr::col((TABLE, "beat")).add(1);
+        let beat = Query::insert()
+            .into_table(TABLE)
+            .columns(["id", "beat"])
+            .values_panic([1.into(), 0.into()])
+            .on_conflict(OnConflict::column("id").value("beat", next).to_owned())
+            .to_owned();
+        let tx = self.pool.begin().await?;
+        tx.execute(&beat).await?;
+        tx.commit().await
+    }
+
+    /// Checks that no table of a PostgreSQL database is locked.
+    async fn check_tables(&self) -> Result<(), StoreError> {
+        if self.pool.backend() == DatabaseBackend::Sqlite {
+            return Ok(());
+        }
+        let mut connection = self.pool.take_out().await?;
+        match connection
+            .execute_text(LOCK_TABLES)
+            .await
+            .map_err(StoreError::from)
+        {
+            Err(StoreError::Busy) => Err(StoreError::unavailable("somebody has locked a table")),
+            checked => checked.map(drop),
+        }
     }
 }

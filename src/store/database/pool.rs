@@ -6,12 +6,13 @@
 
 use std::{
     io,
+    str::FromStr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use deadpool::{
-    Runtime,
+    Runtime, Status,
     managed::{self, Metrics, Object, PoolConfig, PoolError, QueueMode, RecycleError, TimeoutType, Timeouts},
 };
 use sea_orm::{
@@ -21,6 +22,8 @@ use sea_orm::{
         postgres::PgConnectOptions, sqlite::SqliteConnectOptions,
     },
 };
+
+use zeroize::Zeroizing;
 
 use super::sqlite_files::{FileId, SqliteFiles, file_id};
 
@@ -39,12 +42,13 @@ const LOST: &str = "the -wal or -shm file of the database was removed or replace
 const SUSPICION_PERIOD: Duration = Duration::from_millis(100);
 
 /// The settings of a session on PostgreSQL: the server gives up a lock before this service does, so that it holds no lock
-/// for a client that has gone. Behind a pooler they are lost; see docs/OPERATIONS.md.
+/// for a client that has gone. It ends a transaction whose client hangs before others give up its locks, such as the one
+/// of the change counter. Behind a pooler they are lost; see docs/OPERATIONS.md.
 ///
 /// Sets no `statement_timeout`: it would end a COMMIT that waits for a synchronous standby, and PostgreSQL then reports
 /// success for what a failover can lose.
 const SESSION: &str =
-    "SET statement_timeout = 0; SET lock_timeout = '3s'; SET idle_in_transaction_session_timeout = '10s'";
+    "SET statement_timeout = 0; SET lock_timeout = '3s'; SET idle_in_transaction_session_timeout = '2s'";
 
 /// A pool of connections to one database. Clones share it.
 #[derive(Clone)]
@@ -60,7 +64,8 @@ pub(in crate::store) struct Opener {
 #[derive(Clone)]
 pub(in crate::store) enum Options {
     Sqlite(SqliteConnectOptions, Arc<SqliteFiles>),
-    Postgres(PgConnectOptions),
+    /// With the URL that they are from.
+    Postgres(PgConnectOptions, Arc<Zeroizing<String>>),
 }
 
 /// A connection of the driver.
@@ -145,7 +150,7 @@ impl Pool {
     pub(in crate::store) fn backend(&self) -> DatabaseBackend {
         match self.options() {
             Options::Sqlite(..) => DatabaseBackend::Sqlite,
-            Options::Postgres(_) => DatabaseBackend::Postgres,
+            Options::Postgres(..) => DatabaseBackend::Postgres,
         }
     }
 
@@ -168,9 +173,29 @@ impl Pool {
         }
     }
 
+    pub(in crate::store) fn status(&self) -> Status {
+        self.0.status()
+    }
+
     pub(in crate::store) fn is_closed(&self) -> bool {
         self.0.is_closed()
     }
+}
+
+/// Reads the URL of a PostgreSQL database, and the password that belongs to it from the file that `PGPASSFILE` names, if
+/// the URL has none.
+pub(in crate::store) fn postgres_options(url: &str) -> Result<PgConnectOptions, SqlxError> {
+    let options = PgConnectOptions::from_str(url)?
+        .application_name("accord")
+        // PgBouncer refuses this parameter at the start of a session. No column is a floating-point number.
+        .extra_float_digits(None);
+    Ok(options.disable_statement_logging())
+}
+
+/// Returns whether the database refuses the password (SQLSTATE 28P01).
+fn is_wrong_password(error: &SqlxError) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code == "28P01")
 }
 
 impl managed::Manager for Opener {
@@ -185,8 +210,12 @@ impl managed::Manager for Opener {
                 conn.execute("PRAGMA schema_version").await?;
                 Ok(Session::Sqlite(conn, files.opened(options.get_filename())))
             }
-            Options::Postgres(options) => {
-                let mut conn = options.connect().await?;
+            Options::Postgres(options, url) => {
+                let mut conn = match options.connect().await {
+                    // The password may have been changed since the service started.
+                    Err(error) if is_wrong_password(&error) => postgres_options(url)?.connect().await?,
+                    connected => connected?,
+                };
                 conn.execute(SESSION).await?;
                 Ok(Session::Postgres(conn))
             }
@@ -213,7 +242,7 @@ impl Opener {
             (Session::Sqlite(_, files), Options::Sqlite(options, _)) => {
                 file_id(options.get_filename()) != files[0]
             }
-            (Session::Sqlite(..), Options::Postgres(_)) => true,
+            (Session::Sqlite(..), Options::Postgres(..)) => true,
         }
     }
 }

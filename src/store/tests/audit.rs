@@ -1,6 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use super::*;
 use crate::{
@@ -11,6 +14,7 @@ use crate::{
 
 fn origin(kind: ActorKind, id: &str) -> Origin {
     Origin {
+        certificate: None,
         actor: Actor {
             kind,
             id: id.to_owned(),
@@ -302,4 +306,78 @@ fn stored_names_stay_the_same() {
     }
     assert_eq!("success".parse(), Ok(Outcome::Success));
     assert!("Success".parse::<Outcome>().is_err());
+}
+
+#[tokio::test]
+async fn events_are_deleted_by_age_and_the_record_says_so() {
+    for (place, db) in migrated().await {
+        let clock = test_clock();
+        let origin = origin(ActorKind::Operator, "opr_1");
+        // More than one transaction deletes.
+        let old = (0..1_500).map(|_| Event::new("token.issue")).collect();
+        record_all(&db, &*clock, &origin, old).await;
+        clock.advance(Duration::from_secs(60));
+        record_all(&db, &*clock, &origin, vec![Event::new("client.suspend")]).await;
+        let before = |since| delete_before(&db, &*clock, &SystemRandom, since);
+        assert_eq!(before(TEST_START).await.unwrap(), 0, "{place:?}");
+        assert_eq!(actions(db.read(), Filter::default()).await[0], "client.suspend");
+        let since = TEST_START.plus(Duration::from_secs(60));
+        assert_eq!(before(since).await.unwrap(), 1_500);
+        assert_eq!(
+            actions(db.read(), Filter::default()).await,
+            ["audit_events.delete", "audit_events.delete", "client.suspend"],
+            "{place:?}"
+        );
+        assert_eq!(deleted(&db).await, [500, 1_000]);
+        // Nothing to delete is nothing to record.
+        assert_eq!(before(since).await.unwrap(), 0);
+        assert_eq!(actions(db.read(), Filter::default()).await.len(), 3);
+    }
+}
+
+/// Returns the counts of the events about deleted events.
+async fn deleted(db: &Database) -> Vec<usize> {
+    let filter = Filter {
+        action: Some("audit_events.delete".into()),
+        ..Filter::default()
+    };
+    let events = list(db.read(), &filter, &page(0, ""))
+        .await
+        .unwrap()
+        .into_parts()
+        .0;
+    events
+        .iter()
+        .map(|event| event.detail["count"].parse().unwrap())
+        .collect()
+}
+
+/// Ends its task when the second event gets its id.
+#[derive(Debug)]
+struct EndsSecond(AtomicUsize);
+
+impl Random for EndsSecond {
+    fn fill(&self, bytes: &mut [u8]) {
+        assert_eq!(self.0.fetch_add(1, Ordering::Relaxed), 0, "the process ends here");
+        SystemRandom.fill(bytes);
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_ends_while_it_deletes_leaves_no_event_missing_without_a_word() {
+    for (place, db) in migrated().await {
+        let clock = test_clock();
+        let old = (0..1_500).map(|_| Event::new("token.issue")).collect();
+        record_all(&db, &*clock, &origin(ActorKind::Operator, "opr_1"), old).await;
+        clock.advance(Duration::from_secs(60));
+        let (deleting, now) = (db.clone(), clock.now());
+        let ended = tokio::spawn(async move {
+            let random = EndsSecond(AtomicUsize::new(0));
+            delete_before(&deleting, &*clock, &random, now).await
+        });
+        assert!(ended.await.unwrap_err().is_panic());
+        let left = row::Entity::find().filter(row::Column::Action.eq("token.issue"));
+        let left = left.count(db.read()).await.unwrap();
+        assert_eq!((left, deleted(&db).await), (500, vec![1_000]), "{place:?}");
+    }
 }

@@ -20,6 +20,7 @@ use crate::{
 
 fn record(subject: usize) -> Record {
     let origin = Origin {
+        certificate: None,
         actor: Actor {
             kind: ActorKind::System,
             id: "test".into(),

@@ -157,6 +157,43 @@ async fn seq_before_returns_the_last_position_before_a_time() {
 }
 
 #[tokio::test]
+async fn a_reader_behind_the_oldest_change_must_start_again() {
+    for (place, db) in migrated().await {
+        for minutes in 0..10 {
+            let tx = db.write().await.unwrap();
+            let at = TEST_START.plus(std::time::Duration::from_secs(60 * minutes));
+            publish(&tx, &[change("a")], at).await.unwrap();
+            tx.commit().await.unwrap();
+        }
+        let now = position(db.read()).await.unwrap();
+        let read_after = async |seq| {
+            let after = Position { seq, ..now.clone() };
+            read(db.read(), Some(&after), 100).await.unwrap()
+        };
+        // Keeps the change of minute 4, so that the last change before a time after it is known.
+        let since = TEST_START.plus(std::time::Duration::from_secs(60 * 5));
+        assert_eq!(delete_before(&db, since).await.unwrap(), 4, "{place:?}");
+        assert_eq!(seq_before(db.read(), since).await.unwrap(), 5);
+        for seq in 0..=3 {
+            let page = read_after(seq).await;
+            assert!(page.reset && page.changes.is_empty(), "{place:?} {seq}");
+            assert_eq!(page.position, now);
+        }
+        for seq in 4..=10 {
+            let page = read_after(seq).await;
+            assert!(!page.reset, "{place:?} {seq}");
+            assert_eq!(page.changes.len() as i64, 10 - seq);
+        }
+        // However old the last change is, it stays.
+        let late = TEST_START.plus(std::time::Duration::from_secs(1_000_000));
+        delete_before(&db, late).await.unwrap();
+        let page = read_after(9).await;
+        assert_eq!((page.reset, page.changes.len()), (false, 1), "{place:?}");
+        assert!(!read_after(10).await.reset);
+    }
+}
+
+#[tokio::test]
 async fn the_epoch_stays_until_a_new_one_is_started() {
     for (place, db) in migrated().await {
         let first = position(db.read()).await.unwrap();

@@ -52,6 +52,78 @@ async fn sessions_that_end_while_nobody_uses_them_leave_the_service_ready() {
     db.check_writable(Duration::from_secs(5)).await.unwrap();
 }
 
+/// Behind a pooler a session may have the settings of its role, or those of another client.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_does_not_depend_on_the_settings_of_its_session() {
+    let Some((_place, db)) = migrated_postgres().await else {
+        return;
+    };
+    let settings = [
+        ("lock_timeout", "3s"),
+        ("statement_timeout", "0"),
+        ("idle_in_transaction_session_timeout", "2s"),
+    ];
+    let mut session = db.writer().take_out().await.unwrap();
+    for (setting, _) in settings {
+        session
+            .execute_text(&format!("SET {setting} = '7ms'"))
+            .await
+            .unwrap();
+    }
+    drop(session);
+    let tx = db.write().await.unwrap();
+    for (setting, expected) in settings {
+        let show = Statement::from_string(db.backend(), format!("SHOW {setting}"));
+        let row = tx.query_one_raw(show).await.unwrap().unwrap();
+        assert_eq!(row.try_get::<String>("", setting).unwrap(), expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_hangs_in_a_transaction_fails_no_change_of_another_one() {
+    let Some((place, db)) = migrated_postgres().await else {
+        return;
+    };
+    const COUNT: &str = "UPDATE change_counter SET seq = seq + 1";
+    let hangs = place.connect().await.write().await.unwrap();
+    hangs.execute_unprepared(COUNT).await.unwrap();
+    // It waits for the lock of the counter, and gives up after three seconds.
+    let tx = db.write().await.unwrap();
+    tx.execute_unprepared(COUNT).await.unwrap();
+    tx.commit().await.unwrap();
+    let ended = hangs.commit().await.unwrap_err();
+    assert!(matches!(ended, StoreError::Unavailable(_)), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_with_a_locked_table_is_not_ready() {
+    let Some((place, db)) = migrated_postgres().await else {
+        return;
+    };
+    let other = place.connect().await;
+    for table in ["audit_events", "change_counter", "idempotency", "keyring"] {
+        let lock = other.write().await.unwrap();
+        lock.execute_unprepared(&format!("LOCK TABLE {table}"))
+            .await
+            .unwrap();
+        let locked = db.check_writable(Duration::from_secs(5)).await.unwrap_err();
+        assert!(locked.to_string().contains("locked a table"), "{table}: {locked}");
+        lock.rollback().await.unwrap();
+        db.check_writable(Duration::from_secs(5)).await.unwrap();
+    }
+    // Neither a writer nor what a vacuum does is in the way.
+    let writer = other.write().await.unwrap();
+    writer
+        .execute_unprepared("UPDATE change_counter SET seq = seq")
+        .await
+        .unwrap();
+    writer
+        .execute_unprepared("LOCK TABLE keyring IN SHARE UPDATE EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    db.check_writable(Duration::from_secs(5)).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statements_outlive_a_change_of_their_table_by_one_failure() {
     let Some((place, db)) = migrated_postgres().await else {

@@ -117,6 +117,26 @@ async fn clock_skew_compares_with_the_databases_clock() {
 }
 
 #[tokio::test]
+async fn a_position_is_not_read_from_a_postgresql_server_that_can_not_be_written() {
+    for (place, db) in migrated().await {
+        db.read()
+            .execute_unprepared("ALTER TABLE heartbeat RENAME TO away")
+            .await
+            .unwrap();
+        let positions = futures_util::future::join_all((0..8).map(|_| db.position())).await;
+        for position in positions {
+            match place.label {
+                "postgres" => assert!(
+                    matches!(position, Err(StoreError::Unavailable(_))),
+                    "{position:?}"
+                ),
+                _ => drop(position.unwrap()),
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_first_heartbeat_after_a_failure_gives_readers_new_connections() {
     let databases = migrated().await;
     let Some((_, db)) = databases.iter().find(|(place, _)| place.label == "postgres") else {

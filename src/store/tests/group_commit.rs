@@ -51,6 +51,8 @@ impl Work for Groups {
     type Item = Item;
     type Outcome = usize;
 
+    const NAME: &'static str = "test";
+
     async fn run(&self, items: &[Item]) -> Result<Vec<usize>, StoreError> {
         self.permits.acquire().await.unwrap().forget();
         match items.iter().find_map(|item| item.fault) {
@@ -158,7 +160,10 @@ async fn an_item_that_fails_fails_no_other() {
     for fault in [Fault::Conflicts, Fault::Panics] {
         let work = Groups::new(Semaphore::MAX_PERMITS);
         let (queue, waiting) = mpsc::channel(MAX_QUEUE);
-        let group = GroupCommit::<Groups> { queue };
+        let group = GroupCommit::<Groups> {
+            queue,
+            under_way: Arc::default(),
+        };
         let bad = Item {
             fault: Some(fault),
             ..item(1)
@@ -166,7 +171,7 @@ async fn an_item_that_fails_fails_no_other() {
         let mut three =
             Box::pin(async { tokio::join!(group.submit(item(0)), group.submit(bad), group.submit(item(2))) });
         assert!((&mut three).now_or_never().is_none());
-        let working = tokio::spawn(serve(work.clone(), waiting));
+        let working = tokio::spawn(serve(work.clone(), waiting, group.under_way.clone()));
         let outcomes = three.await;
         assert!(matches!(outcomes, (Ok(0), Err(_), Ok(2))), "{fault:?}");
         assert_eq!(work.groups(), [[0], [2]], "{fault:?}");

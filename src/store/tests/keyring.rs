@@ -1,13 +1,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
 
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use super::*;
 use crate::{
-    keys::FileMasterKey,
+    clock::ManualClock,
+    keys::{FileMasterKey, MasterKeySource},
     random::{SeededRandom, SystemRandom},
     store::fixture::migrated,
     testing::{test_clock, test_random},
@@ -15,14 +19,19 @@ use crate::{
 
 const PURPOSES: &[&str] = &["secrets", "names"];
 
-fn master_key(seed: u64) -> (TempDir, FileMasterKey) {
+fn master_key(seed: u64) -> (TempDir, MasterKeys) {
+    let (dir, key) = file_key(seed);
+    (dir, key.into())
+}
+
+fn file_key(seed: u64) -> (TempDir, FileMasterKey) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("master.key");
     let key = FileMasterKey::create(&path, &SeededRandom::new(seed)).unwrap();
     (dir, key)
 }
 
-async fn open(db: &Database, master: &dyn MasterKey) -> Result<Keyring, StoreError> {
+async fn open(db: &Database, master: &MasterKeys) -> Result<Keyring, StoreError> {
     super::open(db, master, PURPOSES, &*test_clock(), &SystemRandom).await
 }
 
@@ -70,7 +79,7 @@ async fn racing_replicas_agree_on_the_keys() {
         let mut replicas = JoinSet::new();
         for _ in 0..8 {
             let (db, master) = (db.clone(), Arc::clone(&master));
-            replicas.spawn(async move { fingerprint(&open(&db, &*master).await.unwrap(), "secrets") });
+            replicas.spawn(async move { fingerprint(&open(&db, &master).await.unwrap(), "secrets") });
         }
         let mut keys = replicas.join_all().await;
         keys.dedup();
@@ -88,7 +97,14 @@ async fn a_rotation_of_a_data_key_keeps_the_older_versions() {
             .await
             .unwrap();
         assert_eq!(version, 2, "{place:?}");
-        let after = open(&db, &master).await.unwrap();
+        // Everybody reads it before anybody uses it.
+        let waiting = open(&db, &master).await.unwrap();
+        assert_eq!(waiting.current("secrets").unwrap().version(), 1, "{place:?}");
+        assert!(waiting.version("secrets", 2).is_some(), "{place:?}");
+        clock.advance(DISTRIBUTION);
+        let after = super::open(&db, &master, PURPOSES, &*clock, &SystemRandom)
+            .await
+            .unwrap();
         assert_eq!(after.current("secrets").unwrap().version(), 2);
         let keys = fingerprint(&after, "secrets");
         assert_eq!(
@@ -113,7 +129,7 @@ async fn another_master_key_opens_nothing() {
         );
         // A row that names the other key's id does not help.
         let claim = row::ActiveModel {
-            master_key_id: Set(other.id()),
+            master_key_id: Set(other.preferred(None).unwrap().id()),
             ..Default::default()
         };
         row::Entity::update_many()
@@ -159,32 +175,26 @@ async fn a_wrapped_key_does_not_open_in_another_row() {
 #[tokio::test]
 async fn rotating_the_master_key_keeps_the_data_keys() {
     let (_old_dir, old) = master_key(1);
-    let (_new_dir, new) = master_key(2);
+    let (_new_dir, new) = file_key(2);
     let (_third_dir, third) = master_key(3);
+    let (clock, random) = (test_clock(), test_random());
     for (place, db) in migrated().await {
         let before = open(&db, &old).await.unwrap();
+        let rewrap = async |from: &MasterKeys| rewrap(&db, from, &new, &*clock, &*random).await;
         // Neither of these keys wraps the rows: nothing happens.
-        assert!(
-            rewrap(&db, &third, &new, &*test_random()).await.is_err(),
-            "{place:?}"
-        );
+        assert!(rewrap(&third).await.is_err(), "{place:?}");
         open(&db, &old).await.unwrap();
 
-        assert_eq!(
-            rewrap(&db, &old, &new, &*test_random()).await.unwrap(),
-            2,
-            "{place:?}"
-        );
-        assert_eq!(
-            rewrap(&db, &old, &new, &*test_random()).await.unwrap(),
-            0,
-            "{place:?}"
-        );
+        assert_eq!(rewrap(&old).await.unwrap(), 2, "{place:?}");
+        assert_eq!(rewrap(&old).await.unwrap(), 0, "{place:?}");
         assert!(matches!(
             open(&db, &old).await,
             Err(StoreError::Key(KeyError::OtherMasterKey { .. }))
         ));
-        let after = open(&db, &new).await.unwrap();
+        let path = _new_dir.path().join("master.key");
+        let after = open(&db, &FileMasterKey::load(&path).unwrap().into())
+            .await
+            .unwrap();
         for purpose in PURPOSES {
             assert_eq!(
                 fingerprint(&after, purpose),
@@ -193,5 +203,224 @@ async fn rotating_the_master_key_keeps_the_data_keys() {
             );
         }
         assert_eq!(format!("{after:?}").matches("[1]").count(), 2, "{after:?}");
+    }
+}
+
+/// A master key in a token that is removed after some operations.
+#[derive(Debug)]
+struct Removed {
+    key: FileMasterKey,
+    left: AtomicUsize,
+}
+
+impl Removed {
+    fn operate(&self) -> Result<(), KeyError> {
+        let left = self.left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+        left.map(drop)
+            .map_err(|_| KeyError::Token("CKR_DEVICE_REMOVED".to_owned()))
+    }
+}
+
+#[async_trait::async_trait]
+impl MasterKey for Removed {
+    fn id(&self) -> String {
+        self.key.id()
+    }
+
+    async fn wrap(&self, random: &dyn Random, plaintext: &[u8], context: &[u8]) -> Result<Vec<u8>, KeyError> {
+        self.operate()?;
+        self.key.wrap(random, plaintext, context).await
+    }
+
+    async fn unwrap(&self, sealed: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        self.operate()?;
+        self.key.unwrap(sealed, context).await
+    }
+}
+
+#[tokio::test]
+async fn a_master_key_that_goes_in_the_middle_of_a_rotation_changes_nothing() {
+    let (_old_dir, old) = file_key(1);
+    let (_new_dir, new) = file_key(2);
+    let old_path = _old_dir.path().join("master.key");
+    let (clock, random) = (test_clock(), test_random());
+    for (place, db) in migrated().await {
+        let masters = MasterKeys::from(FileMasterKey::load(&old_path).unwrap());
+        let before = open(&db, &masters).await.unwrap();
+        // One row opens, the second does not.
+        let removed = MasterKeys::from(Removed {
+            key: FileMasterKey::load(&old_path).unwrap(),
+            left: AtomicUsize::new(1),
+        });
+        let error = rewrap(&db, &removed, &new, &*clock, &*random).await.unwrap_err();
+        assert!(
+            matches!(error, StoreError::Key(KeyError::Token(_))),
+            "{place:?}: {error}"
+        );
+        let after = open(&db, &masters).await.unwrap();
+        assert_eq!(
+            fingerprint(&after, "secrets"),
+            fingerprint(&before, "secrets"),
+            "{place:?}"
+        );
+        // When it is back, the rotation can be repeated.
+        assert_eq!(
+            rewrap(&db, &masters, &new, &*clock, &*random).await.unwrap(),
+            2,
+            "{place:?}"
+        );
+        assert_eq!(masters.preferred(None).unwrap().id(), old.id());
+    }
+}
+
+async fn shared(db: &Database, masters: MasterKeys, clock: &Arc<ManualClock>) -> SharedKeyring {
+    let opened = SharedKeyring::open(db.clone(), masters, PURPOSES, clock.clone(), &SystemRandom);
+    opened.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_serving_replica_reads_a_new_version_before_any_uses_it() {
+    let (dir, master) = file_key(1);
+    let path = dir.path().join("master.key");
+    let masters = || MasterKeys::from(FileMasterKey::load(&path).unwrap());
+    drop(master);
+    for (place, db) in migrated().await {
+        let clock = test_clock();
+        let [one, other] = [
+            shared(&db, masters(), &clock).await,
+            shared(&db, masters(), &clock).await,
+        ];
+        let version = add_version(&db, &masters(), "secrets", &*clock, &SystemRandom).await;
+        assert_eq!(version.unwrap(), 2, "{place:?}");
+        let current = async |keyring: &SharedKeyring| {
+            keyring.get().await.unwrap().current("secrets").unwrap().version()
+        };
+        one.refresh().await.unwrap();
+        assert_eq!(current(&one).await, 1, "{place:?}: not before the others have it");
+        clock.advance(DISTRIBUTION);
+        one.refresh().await.unwrap();
+        assert_eq!(current(&one).await, 2, "{place:?}");
+        // The other one missed all that. A row that names the version makes it read again.
+        assert_eq!(current(&other).await, 1, "{place:?}");
+        let sealed = one
+            .get()
+            .await
+            .unwrap()
+            .current("secrets")
+            .unwrap()
+            .hmac(&[b"row"]);
+        tokio::time::pause();
+        tokio::time::advance(shared::RETRY_UNKNOWN).await;
+        tokio::time::resume();
+        let keyring = other.with_version("secrets", 2).await.unwrap();
+        assert_eq!(
+            keyring.require("secrets", 2).unwrap().hmac(&[b"row"]),
+            sealed,
+            "{place:?}"
+        );
+        // A version that nobody has is no fault of this program.
+        let missing = other.with_version("secrets", 3).await.unwrap_err();
+        assert!(missing.is_temporary(), "{place:?}: {missing}");
+    }
+}
+
+#[tokio::test]
+async fn a_keyring_that_was_not_read_for_long_is_read_before_it_is_used() {
+    let (dir, _) = file_key(1);
+    let path = dir.path().join("master.key");
+    let masters = || MasterKeys::from(FileMasterKey::load(&path).unwrap());
+    for (place, db) in migrated().await {
+        let clock = test_clock();
+        let keyring = shared(&db, masters(), &clock).await;
+        add_version(&db, &masters(), "names", &*clock, &SystemRandom)
+            .await
+            .unwrap();
+        clock.advance(DISTRIBUTION);
+        let versions = async || {
+            let names = keyring.get().await.unwrap();
+            names.versions("names").map(DataKey::version).collect::<Vec<_>>()
+        };
+        assert_eq!(versions().await, [1], "{place:?}");
+        tokio::time::pause();
+        tokio::time::advance(shared::MAX_AGE + Duration::from_millis(1)).await;
+        tokio::time::resume();
+        assert_eq!(versions().await, [2, 1], "{place:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_of_the_master_key_leaves_serving_replicas_alone() {
+    let (old_dir, _) = file_key(1);
+    let (new_dir, new) = file_key(2);
+    let (old_path, new_path) = (
+        old_dir.path().join("master.key"),
+        new_dir.path().join("master.key"),
+    );
+    let source = |path: &std::path::Path| MasterKeySource::File(path.to_owned());
+    for (place, db) in migrated().await {
+        let clock = test_clock();
+        // A file of this replica's own, which an operator replaces while it serves.
+        let mounted = new_dir.path().join("mounted");
+        let copy = |from: &std::path::Path| {
+            let _ = std::fs::remove_file(&mounted);
+            std::fs::copy(from, &mounted).unwrap();
+        };
+        copy(&old_path);
+        let only_old = MasterKeys::open(vec![source(&mounted)]).await.unwrap();
+        let both = || async {
+            MasterKeys::open(vec![source(&old_path), source(&new_path)])
+                .await
+                .unwrap()
+        };
+        let alone = shared(&db, only_old, &clock).await;
+        let prepared = shared(&db, both().await, &clock).await;
+        let before = fingerprint(&alone.get().await.unwrap(), "secrets");
+        rewrap(&db, &both().await, &new, &*clock, &SystemRandom)
+            .await
+            .unwrap();
+        for replica in [&alone, &prepared] {
+            replica.refresh().await.unwrap();
+            assert_eq!(
+                fingerprint(&replica.get().await.unwrap(), "secrets"),
+                before,
+                "{place:?}"
+            );
+        }
+        // A replica with both keys can start at any time.
+        shared(&db, both().await, &clock).await;
+
+        // A new version is wrapped by the new key, also by a command that has both.
+        add_version(&db, &both().await, "secrets", &*clock, &SystemRandom)
+            .await
+            .unwrap();
+        let only_new = MasterKeys::open(vec![source(&new_path)]).await.unwrap();
+        check(&db, &only_new).await.unwrap();
+        for replica in [&alone, &prepared] {
+            replica.refresh().await.unwrap();
+        }
+        assert!(
+            prepared.get().await.unwrap().version("secrets", 2).is_some(),
+            "{place:?}"
+        );
+        // The replica without the new key goes on, and is not ready once others use the version.
+        assert!(
+            alone.get().await.unwrap().version("secrets", 2).is_none(),
+            "{place:?}"
+        );
+        alone.check_complete().unwrap();
+        clock.advance(DISTRIBUTION);
+        alone.refresh().await.unwrap();
+        let why = alone.check_complete().unwrap_err();
+        assert!(why.contains("secrets version 2"), "{place:?}: {why}");
+        let unknown = alone.with_version("secrets", 2).await.unwrap_err();
+        assert!(unknown.is_temporary(), "{place:?}: {unknown}");
+        // Its file is read again when a row names another key.
+        copy(&new_path);
+        alone.refresh().await.unwrap();
+        alone.check_complete().unwrap();
+        assert!(
+            alone.get().await.unwrap().version("secrets", 2).is_some(),
+            "{place:?}"
+        );
     }
 }

@@ -10,6 +10,8 @@ use std::{
     },
 };
 
+use accord::metrics::CACHE_READS;
+use metrics::{Counter, counter};
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
 use super::lock;
@@ -33,7 +35,7 @@ impl<T> Cached<T> {
     }
 
     /// Wraps a fact that is not in memory.
-    pub(super) fn detached(value: T) -> Arc<Self> {
+    pub(super) fn uncached(value: T) -> Arc<Self> {
         Arc::new(Self {
             value,
             bytes: 0,
@@ -54,6 +56,29 @@ impl<T> Deref for Cached<T> {
 pub(super) struct FactCache<K: Eq + Hash, T> {
     facts: Cache<K, Arc<Cached<T>>, Bytes, DefaultHashBuilder, ExpireEvicted>,
     size: fn(&T) -> usize,
+    reads: LookUpCounters,
+}
+
+/// Counts look-ups that memory answered, and others.
+pub(super) struct LookUpCounters {
+    hits: Counter,
+    misses: Counter,
+}
+
+impl LookUpCounters {
+    /// `cache` is the name in metrics.
+    pub(super) fn new(cache: &'static str) -> Self {
+        let counter = |result| counter!(CACHE_READS, "cache" => cache, "result" => result);
+        Self {
+            hits: counter("hit"),
+            misses: counter("miss"),
+        }
+    }
+
+    pub(super) fn count(&self, is_hit: bool) {
+        let counter = if is_hit { &self.hits } else { &self.misses };
+        counter.increment(1);
+    }
 }
 
 /// The approximate size of a fact without its texts, in bytes.
@@ -62,8 +87,8 @@ pub(super) const OVERHEAD: usize = 256;
 const SHARDS: usize = 8;
 
 impl<K: Eq + Hash + Clone, T> FactCache<K, T> {
-    /// Creates a cache of at most `max_bytes`, of facts whose size in bytes `size` returns.
-    pub(super) fn new(max_bytes: usize, size: fn(&T) -> usize) -> Self {
+    /// Creates a cache of at most `max_bytes`, of facts whose size in bytes `size` returns. `name` is its name in metrics.
+    pub(super) fn new(name: &'static str, max_bytes: usize, size: fn(&T) -> usize) -> Self {
         let options = OptionsBuilder::new()
             .shards(SHARDS)
             .estimated_items_capacity(max_bytes / (2 * OVERHEAD))
@@ -72,7 +97,13 @@ impl<K: Eq + Hash + Clone, T> FactCache<K, T> {
         let options = options.unwrap_or_else(|_| unreachable!("all three are set"));
         let hasher = DefaultHashBuilder::default();
         let facts = Cache::with_options(options, Bytes, hasher, ExpireEvicted);
-        Self { facts, size }
+        let reads = LookUpCounters::new(name);
+        Self { facts, size, reads }
+    }
+
+    /// Counts whether memory answered a caller.
+    pub(super) fn count(&self, is_hit: bool) {
+        self.reads.count(is_hit);
     }
 
     /// Returns the fact of a key, current or not.
@@ -152,7 +183,7 @@ mod tests {
     #[test]
     fn a_fact_that_leaves_memory_is_stale() {
         // Each fact is its own size.
-        let new_cache = || FactCache::new(64 * 1024, |size: &usize| *size);
+        let new_cache = || FactCache::new("test", 64 * 1024, |size: &usize| *size);
         let facts = new_cache();
         let one = facts.insert(1, 100);
         assert!(one.is_current());

@@ -19,7 +19,7 @@ use accord::{
 use arc_swap::ArcSwapOption;
 
 use super::{
-    cached::{Cached, FactCache, OVERHEAD},
+    cached::{Cached, FactCache, LookUpCounters, OVERHEAD},
     lock::Lock,
     verified_secrets::KnownClient,
 };
@@ -78,6 +78,7 @@ pub(super) struct Facts {
     /// Grants whose stored state is active. Others, and the absence of one, are read each time.
     pub(super) grants: FactCache<GrantId, Grant>,
     pub(super) keys: ArcSwapOption<Keys>,
+    pub(super) key_reads: LookUpCounters,
     /// Clients that changed since their stored secrets were last compared with them.
     changed_clients: Lock<HashSet<ClientId>>,
 }
@@ -86,13 +87,14 @@ impl Facts {
     pub(super) fn new() -> Self {
         Self {
             applying: Lock::default(),
-            entries: FactCache::new(MAX_ENTRY_BYTES, |_| 2 * OVERHEAD),
-            clients: FactCache::new(MAX_LARGE_BYTES, |client| client_size(client)),
-            tenants: FactCache::new(MAX_SMALL_BYTES, tenant_size),
-            users: FactCache::new(MAX_SMALL_BYTES, |user| OVERHEAD + user.label.len()),
-            callers: FactCache::new(MAX_SMALL_BYTES, |_| OVERHEAD),
-            grants: FactCache::new(MAX_LARGE_BYTES, grant_size),
+            entries: FactCache::new("entries", MAX_ENTRY_BYTES, |_| 2 * OVERHEAD),
+            clients: FactCache::new("clients", MAX_LARGE_BYTES, |client| client_size(client)),
+            tenants: FactCache::new("tenants", MAX_SMALL_BYTES, tenant_size),
+            users: FactCache::new("users", MAX_SMALL_BYTES, |user| OVERHEAD + user.label.len()),
+            callers: FactCache::new("callers", MAX_SMALL_BYTES, |_| OVERHEAD),
+            grants: FactCache::new("grants", MAX_LARGE_BYTES, grant_size),
             keys: ArcSwapOption::empty(),
+            key_reads: LookUpCounters::new("signing_keys"),
             changed_clients: Lock::default(),
         }
     }

@@ -16,7 +16,10 @@ use accord::{
         self as pb,
         directory_service_server::{DirectoryService, DirectoryServiceServer},
     },
-    rpc::status::{ErrorReason, Problem},
+    rpc::{
+        channel,
+        status::{ErrorReason, Problem},
+    },
     testing::{TestDatabase, sqlite, test_clock},
     text::{
         id::{ClientId, GrantId, SecretId, UserId},
@@ -32,7 +35,7 @@ use tonic::{
 
 use super::Cache;
 use crate::{
-    model::client::Profile,
+    model::{client::Profile, signing_key::Algorithm},
     registry::Registry,
     store::{Store, entity, fixture},
 };
@@ -69,6 +72,10 @@ pub struct FakeRegistry {
     pub fails: Arc<Mutex<Option<(Code, usize)>>>,
     /// Answers about facts wait while it has no permit.
     pub gate: Arc<Semaphore>,
+    /// The epoch of its database.
+    epoch: &'static str,
+    /// Whether it answers nothing.
+    pub is_down: Arc<AtomicBool>,
 }
 
 impl FakeRegistry {
@@ -80,6 +87,19 @@ impl FakeRegistry {
     /// Takes the counts since the last call.
     pub fn checks(&self) -> Checks {
         std::mem::take(&mut self.checks.lock().unwrap())
+    }
+
+    fn position(&self) -> Option<pb::FeedPosition> {
+        Some(pb::FeedPosition {
+            epoch: self.epoch.into(),
+            seq: 1,
+        })
+    }
+
+    /// Fails while it is down.
+    fn is_up(&self) -> Result<(), Status> {
+        let is_down = self.is_down.load(Ordering::Relaxed);
+        (!is_down).then_some(()).ok_or(Status::unavailable(""))
     }
 
     fn user(&self) -> pb::UserProfile {
@@ -131,25 +151,21 @@ pub fn secret(client_id: &ClientId, secret_id: SecretId, bits: u8) -> ClientSecr
     ClientSecret::compose(&key, client_id, secret_id, &[bits; 32])
 }
 
-fn position() -> Option<pb::FeedPosition> {
-    Some(pb::FeedPosition {
-        epoch: "epochone".into(),
-        seq: 1,
-    })
-}
-
 #[tonic::async_trait]
 impl DirectoryService for FakeRegistry {
     async fn list_changes(
         &self,
-        _: Request<pb::ListChangesRequest>,
+        request: Request<pb::ListChangesRequest>,
     ) -> Result<Response<pb::ListChangesResponse>, Status> {
+        self.is_up()?;
+        let after = request.into_inner().after;
         Ok(Response::new(pb::ListChangesResponse {
-            position: position(),
+            position: self.position(),
             secret_tag_keys: vec![pb::SecretTagKey {
                 version: 1,
                 key: TAG_KEY.to_vec(),
             }],
+            reset: after.is_some_and(|after| after.epoch != self.epoch),
             ..Default::default()
         }))
     }
@@ -158,6 +174,7 @@ impl DirectoryService for FakeRegistry {
         &self,
         request: Request<pb::GetProfilesRequest>,
     ) -> Result<Response<pb::GetProfilesResponse>, Status> {
+        self.is_up()?;
         let asked = request.into_inner();
         {
             let mut checks = self.checks.lock().unwrap();
@@ -189,7 +206,7 @@ impl DirectoryService for FakeRegistry {
                 .map(|_| tenant())
                 .collect(),
             users: users.map(|_| self.user()).collect(),
-            position: position(),
+            position: self.position(),
         };
         // The answer is made, and waits.
         let _open = self.gate.acquire().await.unwrap();
@@ -223,7 +240,7 @@ impl DirectoryService for FakeRegistry {
             client: self.client(),
             secret_id: self.secret.secret_id().to_string(),
             secret_expire_time: None,
-            position: position(),
+            position: self.position(),
         }))
     }
 
@@ -269,10 +286,8 @@ pub async fn cache() -> (Arc<Cache>, FakeRegistry, TestDatabase) {
     let clock = test_clock();
     let client_id = ClientId::generate(&*clock, &random);
     let secret = secret(&client_id, SecretId::generate(&*clock, &random), 1);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
     let registry = FakeRegistry {
-        url: url.clone(),
+        url: String::new(),
         client_id,
         user_id: UserId::generate(&*clock, &random),
         secret: Arc::new(secret),
@@ -280,14 +295,15 @@ pub async fn cache() -> (Arc<Cache>, FakeRegistry, TestDatabase) {
         ended: Arc::default(),
         fails: Arc::default(),
         gate: Arc::new(Semaphore::new(1)),
-    };
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let serving = Server::builder().add_service(DirectoryServiceServer::new(registry.clone()));
-    tokio::spawn(serving.serve_with_incoming(incoming));
+        epoch: "epochone",
+        is_down: Arc::default(),
+    }
+    .serve()
+    .await;
     let database = sqlite();
     let (store, _) = fixture::store(&database.url).await;
-    store.ensure_signing_keys().await.unwrap();
-    let cache = replica(&url, &store, true).await;
+    store.ensure_signing_keys(Algorithm::EdDsa).await.unwrap();
+    let cache = replica(&registry.url, &store, true).await;
     (Arc::new(cache), registry, database)
 }
 
@@ -297,7 +313,7 @@ async fn replica(url: &str, store: &Store, has_lease: bool) -> Cache {
     let token = OpaqueToken::generate(TokenKind::Workload, &random);
     // A long lease, because the rules are about positions and the machine may be slow.
     let stale_max = Duration::from_secs(3600);
-    let client = Registry::new(url, &token).unwrap();
+    let client = Registry::new(channel::connect(url, &token).unwrap());
     let cache = Cache::new(client, store.clone(), &random, stale_max);
     if has_lease {
         cache.registry_changes.catch_up(&cache.facts).await.unwrap();
@@ -307,6 +323,29 @@ async fn replica(url: &str, store: &Store, has_lease: bool) -> Cache {
 }
 
 impl FakeRegistry {
+    async fn serve(self) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let registry = Self { url, ..self };
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let serving = Server::builder().add_service(DirectoryServiceServer::new(registry.clone()));
+        tokio::spawn(serving.serve_with_incoming(incoming));
+        registry
+    }
+
+    /// Another registry, whose database is a copy with an epoch of its own, and a cache without a lease that reaches
+    /// both.
+    pub async fn beside_a_copy(&self, of: &Cache) -> (Cache, FakeRegistry) {
+        let copy = Self {
+            epoch: "epochtwo",
+            is_down: Arc::default(),
+            ..self.clone()
+        };
+        let copy = copy.serve().await;
+        let urls = format!("{},{}", self.url, copy.url);
+        (replica(&urls, &of.store, false).await, copy)
+    }
+
     /// Another replica on the same database; without a lease unless `has_lease`.
     pub async fn replica(&self, of: &Cache, has_lease: bool) -> Cache {
         replica(&self.url, &of.store, has_lease).await

@@ -7,8 +7,12 @@
 
 use std::time::Duration;
 
-use accord::position::Position;
+use accord::{
+    metrics::{FEED_POSITION, LEASE_AGE},
+    position::Position,
+};
 use arc_swap::ArcSwapOption;
+use metrics::gauge;
 use tokio::{
     sync::Mutex,
     time::{Instant, MissedTickBehavior, interval, timeout},
@@ -38,7 +42,7 @@ pub trait ChangeSource: Send + Sync {
     /// Returns the error for a source that doesn't answer in time.
     fn unavailable() -> Error;
 
-    /// Reads the changes after a position. Without one, returns no changes: only the feed's newest position, and the
+    /// LookUpCounters the changes after a position. Without one, returns no changes: only the feed's newest position, and the
     /// one before the first recent revocation.
     fn changes_after(&self, after: Option<&Position>) -> impl Future<Output = Result<Changes>> + Send;
 }
@@ -51,14 +55,14 @@ pub struct ChangeFollower<S> {
     source: S,
     /// How long its answers count.
     pub(super) lease_duration: Duration,
-    applied: ArcSwapOption<Applied>,
+    applied: ArcSwapOption<Progress>,
     revocations: Lock<RevocationIndex>,
     /// Held while the source is read, so that answers are applied in the order of their requests.
     reading: Mutex<()>,
 }
 
 /// The state of the feed that has been applied.
-struct Applied {
+struct Progress {
     position: Position,
     /// When the last request was sent whose answer left no change out; `None` after a restart, until there is one.
     complete_at: Option<Instant>,
@@ -79,22 +83,31 @@ impl<S> ChangeFollower<S> {
     pub(super) fn lease(&self) -> Option<AsOf<()>> {
         let applied = self.applied.load();
         let applied = applied.as_ref()?;
-        let asked_at = applied.complete_at?;
-        (asked_at.elapsed() <= self.lease_duration).then(|| AsOf {
+        let sent_at = applied.complete_at?;
+        (sent_at.elapsed() <= self.lease_duration).then(|| AsOf {
             value: (),
             position: applied.position.clone(),
-            asked_at,
+            sent_at,
         })
+    }
+
+    /// Records the age of the lease, and the position.
+    pub(super) fn record_gauges(&self, feed: &'static str) {
+        let age = self.complete_at().map(|sent_at| sent_at.elapsed().as_secs_f64());
+        gauge!(LEASE_AGE, "feed" => feed).set(age.unwrap_or(f64::INFINITY));
+        if let Some(applied) = &*self.applied.load() {
+            gauge!(FEED_POSITION, "feed" => feed).set(applied.position.seq as f64);
+        }
     }
 
     /// Returns whether an answer read at this position reflects every change that has been applied.
     pub(super) fn is_covered_by(&self, position: &Position) -> bool {
-        self.applied_is(|Applied { position: at, .. }| at.epoch == position.epoch && at.seq <= position.seq)
+        self.progress_is(|Progress { position: at, .. }| at.epoch == position.epoch && at.seq <= position.seq)
     }
 
     /// Returns whether an answer read at this position reflects changes that have not been applied.
     pub(super) fn is_behind(&self, position: &Position) -> bool {
-        self.applied_is(|Applied { position: at, .. }| at.epoch != position.epoch || at.seq < position.seq)
+        self.progress_is(|Progress { position: at, .. }| at.epoch != position.epoch || at.seq < position.seq)
     }
 
     /// Returns whether everything that was committed before this moment has been applied.
@@ -106,7 +119,7 @@ impl<S> ChangeFollower<S> {
         self.applied.load().as_ref()?.complete_at
     }
 
-    fn applied_is(&self, test: impl FnOnce(&Applied) -> bool) -> bool {
+    fn progress_is(&self, test: impl FnOnce(&Progress) -> bool) -> bool {
         self.applied.load().as_deref().is_some_and(test)
     }
 }
@@ -149,7 +162,7 @@ impl<S: ChangeSource> ChangeFollower<S> {
     async fn read(&self, facts: &Facts) -> Result<()> {
         let mut has_restarted = false;
         loop {
-            let asked_at = Instant::now();
+            let sent_at = Instant::now();
             let after = self.applied.load_full();
             let after = after.filter(|_| !self.revocations.lock().may_catch_up());
             let after = after.as_ref().map(|applied| &applied.position);
@@ -163,7 +176,7 @@ impl<S: ChangeSource> ChangeFollower<S> {
                 continue;
             }
             let more = changes.more;
-            self.apply(facts, changes, asked_at);
+            self.apply(facts, changes, sent_at);
             if !more {
                 return Ok(());
             }
@@ -172,7 +185,7 @@ impl<S: ChangeSource> ChangeFollower<S> {
 
     /// Removes what the changes affect, and then publishes their position. An answer that leaves changes out does
     /// not renew the lease.
-    pub(super) fn apply(&self, facts: &Facts, changes: Changes, asked_at: Instant) {
+    pub(super) fn apply(&self, facts: &Facts, changes: Changes, sent_at: Instant) {
         let now = Instant::now();
         let _applying = facts.applying.lock();
         let mut revocations = self.revocations.lock();
@@ -184,8 +197,8 @@ impl<S: ChangeSource> ChangeFollower<S> {
                 _ => {}
             }
         }
-        revocations.tidy(now);
-        let complete_at = (!changes.more).then_some(asked_at).or(self.complete_at());
+        revocations.remove_expired(now);
+        let complete_at = (!changes.more).then_some(sent_at).or(self.complete_at());
         self.publish(changes.position, complete_at);
     }
 
@@ -202,7 +215,7 @@ impl<S: ChangeSource> ChangeFollower<S> {
     }
 
     fn publish(&self, position: Position, complete_at: Option<Instant>) {
-        let applied = Applied {
+        let applied = Progress {
             position,
             complete_at,
         };
@@ -228,14 +241,15 @@ impl<S: ChangeSource> ChangeFollower<S> {
         revocations.is_complete().then(|| lease.map(|()| last))
     }
 
-    /// Returns at most `limit` revocations after a position, in the feed's order, of tokens that may be unexpired.
+    /// Returns at most `limit` revocations after a position, in the feed's order, of tokens that may be unexpired. If the
+    /// answer's position is lower than `seq`, the feed itself went back: another replica's lead is caught up with.
     pub(super) async fn revocations_after(
         &self,
         facts: &Facts,
         seq: i64,
         limit: usize,
     ) -> Result<Revocations> {
-        if self.lease().is_none() {
+        if self.lease().is_none_or(|lease| lease.position.seq < seq) {
             self.catch_up(facts).await?;
         }
         let revocations = self.revocations.lock();

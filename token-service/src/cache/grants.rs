@@ -103,7 +103,9 @@ impl Cache {
 
     /// Returns a tenant's grant in any state.
     pub async fn grant(&self, tenant_id: &TenantId, grant_id: &GrantId) -> Result<GrantAsOf> {
-        if let Some(known) = self.facts.find(&self.own_changes, &self.facts.grants, grant_id)
+        if let Some(known) = self
+            .facts
+            .look_up(&self.own_changes, &self.facts.grants, grant_id)
             && known.value.tenant_id == *tenant_id
         {
             return Ok(known.map(Some));
@@ -123,7 +125,7 @@ impl Cache {
                 let read = as_of.clone().map(|()| grant);
                 Some(self.facts.keep(&self.own_changes, grants, key, read).value)
             }
-            grant => grant.map(Cached::detached),
+            grant => grant.map(Cached::uncached),
         };
         if is_behind {
             self.catch_up_or_log().await;
@@ -151,9 +153,9 @@ impl Cache {
 
     /// Returns the signing keys that are not revoked, and the one that signs. Takes no lock while they are in memory.
     pub async fn keys(&self) -> Result<AsOf<Arc<Keys>>> {
-        if let Some(lease) = self.own_changes.lease()
-            && let Some(keys) = self.facts.keys.load_full()
-        {
+        let known = self.own_changes.lease().zip(self.facts.keys.load_full());
+        self.facts.key_reads.count(known.is_some());
+        if let Some((lease, keys)) = known {
             return Ok(lease.map(|()| keys));
         }
         let read = Box::pin(self.read(self.read_keys())).await?.map(Arc::new);
@@ -170,8 +172,8 @@ impl Cache {
         let signer = match known {
             Some(signer) => signer,
             None => {
-                let pkcs8 = self.store.unseal_signing_key(&kid).await?;
-                let signer = Arc::new(Signer::new(kid, &pkcs8)?);
+                let (algorithm, pkcs8) = self.store.unseal_signing_key(&kid).await?;
+                let signer = Arc::new(Signer::new(kid, algorithm, &pkcs8)?);
                 *self.signer.lock() = Some(signer.clone());
                 signer
             }
@@ -179,15 +181,15 @@ impl Cache {
         Keys::new(signer, self.store.live_signing_keys().await?)
     }
 
-    /// Reads the position first and the answer second, so that the answer reflects at least the changes up to the
+    /// LookUpCounters the position first and the answer second, so that the answer reflects at least the changes up to the
     /// position. Callers put this future on the heap: otherwise it enlarges every call, also those that memory answers.
     async fn read<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<AsOf<T>> {
-        let asked_at = Instant::now();
+        let sent_at = Instant::now();
         let position = self.store.position().await?;
         Ok(AsOf {
             value: answer.await?,
             position,
-            asked_at,
+            sent_at,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Reads the registry's facts that are not in memory, in groups: while two calls are under way, further facts wait and
+//! LookUpCounters the registry's facts that are not in memory, in groups: while two calls are under way, further facts wait and
 //! share the next call. If each caller read its own fact, a replica that starts under load would flood the registry,
 //! which would then answer neither reads nor the change feed.
 
@@ -37,13 +37,13 @@ pub(super) enum FactKey {
 
 /// The facts that a group found. A fact that does not exist is absent.
 #[derive(Default)]
-pub(super) struct Found {
+pub(super) struct FoundFacts {
     pub(super) clients: HashMap<ClientId, FactAsOf<KnownClient>>,
     pub(super) tenants: HashMap<TenantId, FactAsOf<Tenant>>,
     pub(super) users: HashMap<(TenantId, UserId), FactAsOf<User>>,
 }
 
-/// Reads groups of facts from the registry, and keeps the facts in memory.
+/// LookUpCounters groups of facts from the registry, and keeps the facts in memory.
 pub(super) struct GroupRead {
     pub(super) registry: Registry,
     pub(super) changes: Arc<ChangeFollower<Registry>>,
@@ -52,14 +52,15 @@ pub(super) struct GroupRead {
 
 impl Work for GroupRead {
     type Item = FactKey;
-    type Outcome = Arc<Found>;
+    type Outcome = Arc<FoundFacts>;
 
+    const NAME: &'static str = "registry_reads";
     // A late answer must not delay every other group.
     const AT_ONCE: usize = 2;
 
-    async fn run(&self, keys: &[FactKey]) -> Result<Vec<Arc<Found>>, StoreError> {
+    async fn run(&self, keys: &[FactKey]) -> Result<Vec<Arc<FoundFacts>>, StoreError> {
         let facts = &*self.facts;
-        let (mut found, mut missing) = (Found::default(), ProfileKeys::default());
+        let (mut found, mut missing) = (FoundFacts::default(), ProfileKeys::default());
         for key in keys {
             match key {
                 FactKey::Client(key) => {
@@ -96,7 +97,7 @@ impl GroupRead {
         }
     }
 
-    async fn read(&self, missing: &ProfileKeys, found: &mut Found) -> Result<(), StoreError> {
+    async fn read(&self, missing: &ProfileKeys, found: &mut FoundFacts) -> Result<(), StoreError> {
         let (facts, changes) = (&*self.facts, &*self.changes);
         let answer = timeout(WAIT_LIMIT, self.registry.profiles(missing)).await;
         let answer = answer.unwrap_or(Err(Error::RegistryUnavailable));
@@ -114,22 +115,13 @@ impl GroupRead {
             .split();
         for client in read.clients {
             let (id, client) = (client.client_id.clone(), facts.with_secrets(client));
-            let kept = facts.keep(
-                changes,
-                &facts.clients,
-                id.clone(),
-                as_of.clone().map(|()| client),
-            );
+            let fact = as_of.clone().map(|()| client);
+            let kept = facts.keep(changes, &facts.clients, id.clone(), fact);
             found.clients.insert(id, kept);
         }
         for tenant in read.tenants {
-            let id = tenant.tenant_id.clone();
-            let kept = facts.keep(
-                changes,
-                &facts.tenants,
-                id.clone(),
-                as_of.clone().map(|()| tenant),
-            );
+            let (id, fact) = (tenant.tenant_id.clone(), as_of.clone().map(|()| tenant));
+            let kept = facts.keep(changes, &facts.tenants, id.clone(), fact);
             found.tenants.insert(id, kept);
         }
         for (tenant_id, user) in read.users {

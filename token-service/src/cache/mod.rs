@@ -78,7 +78,7 @@ pub struct Cache {
     registry_changes: Arc<ChangeFollower<Registry>>,
     own_changes: ChangeFollower<Store>,
     facts: Arc<Facts>,
-    /// Reads clients, tenants and users from the registry.
+    /// LookUpCounters clients, tenants and users from the registry.
     reads: GroupCommit<GroupRead>,
     /// The key of the MACs of verified secrets.
     mac_key: hmac::Key,
@@ -137,11 +137,23 @@ impl Cache {
 
     /// Returns the entry of a client at a tenant, while both leases last. Takes one lock.
     pub fn entry(&self, client_id: &ClientId, tenant_id: &TenantId) -> Option<EntryAsOf> {
-        let registry = self.registry_changes.lease()?;
-        let own = self.own_changes.lease()?;
-        let entry = self.facts.entries.get(&(client_id.clone(), tenant_id.clone()))?;
-        let is_current = entry.facts_are_current();
-        is_current.then_some(EntryAsOf { entry, registry, own })
+        let find = || {
+            let registry = self.registry_changes.lease()?;
+            let own = self.own_changes.lease()?;
+            let entry = self.facts.entries.get(&(client_id.clone(), tenant_id.clone()))?;
+            let is_current = entry.facts_are_current();
+            is_current.then_some(EntryAsOf { entry, registry, own })
+        };
+        let found = find();
+        self.facts.entries.count(found.is_some());
+        found
+    }
+
+    /// Records how old and how far the facts are, and how many callers wait for facts.
+    pub fn record_gauges(&self) {
+        self.registry_changes.record_gauges("registry");
+        self.own_changes.record_gauges("own");
+        self.reads.record_gauges();
     }
 
     /// Joins the facts about an active grant into an entry, if they belong together and are current.
@@ -169,7 +181,19 @@ impl Cache {
 }
 
 impl Facts {
-    /// Returns a fact from memory. Reads the lease before the fact.
+    /// Returns a fact from memory, and counts whether it is there.
+    fn look_up<K: Eq + Hash + Clone, T, S>(
+        &self,
+        changes: &ChangeFollower<S>,
+        facts: &FactCache<K, T>,
+        key: &K,
+    ) -> Option<FactAsOf<T>> {
+        let found = self.find(changes, facts, key);
+        facts.count(found.is_some());
+        found
+    }
+
+    /// Returns a fact from memory. LookUpCounters the lease before the fact.
     fn find<K: Eq + Hash + Clone, T, S>(
         &self,
         changes: &ChangeFollower<S>,
@@ -193,7 +217,7 @@ impl Facts {
         let is_covered = changes.is_covered_by(&read.position);
         read.map(|value| match is_covered {
             true => facts.insert(key, value),
-            false => Cached::detached(value),
+            false => Cached::uncached(value),
         })
     }
 }

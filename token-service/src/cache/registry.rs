@@ -4,11 +4,11 @@ use std::{collections::HashMap, hash::Hash, time::Duration};
 
 use accord::{
     position::Position,
-    rpc::auth::Caller,
+    rpc::auth::{Caller, Credential},
     store::StoreError,
     text::{
         id::{ClientId, SecretId, TenantId, UserId},
-        opaque::{ClientSecret, OpaqueToken},
+        opaque::ClientSecret,
     },
 };
 use aws_lc_rs::hmac;
@@ -19,7 +19,7 @@ use super::{
     Cache, EntryAsOf, FactAsOf, Revocations,
     cached::FactCache,
     follower::ChangeSource,
-    group_read::{FactKey, Found, WAIT_LIMIT},
+    group_read::{FactKey, FoundFacts, WAIT_LIMIT},
     verified_secrets::KnownClient,
 };
 use crate::{
@@ -230,9 +230,9 @@ impl Cache {
         facts: &FactCache<K, T>,
         key: &K,
         to_key: fn(K) -> FactKey,
-        select: fn(&Found) -> &HashMap<K, FactAsOf<T>>,
+        select: fn(&FoundFacts) -> &HashMap<K, FactAsOf<T>>,
     ) -> Result<Option<FactAsOf<T>>> {
-        if let Some(fact) = self.facts.find(&self.registry_changes, facts, key) {
+        if let Some(fact) = self.facts.look_up(&self.registry_changes, facts, key) {
             return Ok(Some(fact));
         }
         // On the heap: otherwise this future enlarges every call, including those served from memory.
@@ -269,20 +269,21 @@ impl Cache {
         user.await?.ok_or(Error::NotFound("user"))
     }
 
-    /// Returns the caller with this token; `None` if the token is unknown or revoked.
-    pub async fn caller(&self, token: &OpaqueToken) -> Result<Option<Caller>> {
+    /// Returns the caller with this credential; `None` if it is unknown, or its caller is revoked.
+    pub async fn caller(&self, credential: Credential<'_>) -> Result<Option<Caller>> {
         let known = |digest| {
             self.facts
                 .find(&self.registry_changes, &self.facts.callers, digest)
         };
-        let digest = token.digest();
+        let digest = credential.digest();
         let mut caller = known(&digest);
+        self.facts.callers.count(caller.is_some());
         if caller.is_none() {
             let _permit = wait_for_others(self.caller_reads.acquire()).await?;
             caller = known(&digest);
             if caller.is_none() {
                 // On the heap: otherwise this future enlarges every call, including those served from memory.
-                let read = Box::pin(self.registry.caller(token)).await?;
+                let read = Box::pin(self.registry.caller(credential)).await?;
                 let (changes, callers) = (&self.registry_changes, &self.facts.callers);
                 caller = read.map(|read| self.facts.keep(changes, callers, digest, read));
             }
@@ -339,8 +340,8 @@ fn require_active(client: FactAsOf<KnownClient>) -> Result<FactAsOf<KnownClient>
         .ok_or(Error::InvalidClient("the client is suspended"))
 }
 
-/// Waits for other calls, at most [`WAIT_LIMIT`]. Those that take longer wait for the registry or for a database, also
-/// if the registry has answered others meanwhile.
+/// Waits for other calls, at most [`WAIT_LIMIT`]. Calls that take longer than that hang at the registry or at a database,
+/// and this one would hang there, too.
 async fn wait_for_others<T>(wait: impl Future<Output = T>) -> Result<T> {
     let entered = timeout(WAIT_LIMIT, wait).await;
     entered.map_err(|_elapsed| Error::RegistryUnavailable)

@@ -53,7 +53,7 @@ impl RevocationIndex {
         match last.get(&revocation.id) {
             Some(known) if *known >= revocation.seq => return,
             Some(known) => drop(self.by_seq.remove(known)),
-            None if self.by_seq.len() >= self.max => return self.leave_out(),
+            None if self.by_seq.len() >= self.max => return self.mark_incomplete(),
             None => {}
         }
         last.insert(revocation.id.clone(), revocation.seq);
@@ -66,7 +66,7 @@ impl RevocationIndex {
         self.unknown_at = Some(now);
     }
 
-    fn leave_out(&mut self) {
+    fn mark_incomplete(&mut self) {
         if !self.full {
             tracing::error!("not every revocation fits into memory");
         }
@@ -101,7 +101,7 @@ impl RevocationIndex {
     }
 
     /// Removes the revocations that no longer matter. They are the first ones, because revocations come in order.
-    pub(super) fn tidy(&mut self, now: Instant) {
+    pub(super) fn remove_expired(&mut self, now: Instant) {
         while let Some(first) = self.by_seq.first_entry() {
             if now.saturating_duration_since(first.get().1) <= KEEP {
                 break;
@@ -168,7 +168,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(60)).await;
         index.insert(revocation(Jti, "b", 2), Instant::now());
         tokio::time::advance(KEEP - Duration::from_secs(30)).await;
-        index.tidy(Instant::now());
+        index.remove_expired(Instant::now());
         assert_eq!(index.after(0, 9), [revocation(Jti, "b", 2)]);
         assert_eq!(index.last(&[(Jti, "a")]), None);
     }
@@ -184,7 +184,7 @@ mod tests {
         assert!(index.is_complete());
         index.insert(revocation(Jti, "c", 4), now);
         assert!(!index.is_complete() && !index.may_catch_up());
-        index.tidy(now + KEEP + Duration::from_secs(1));
+        index.remove_expired(now + KEEP + Duration::from_secs(1));
         assert!(!index.is_complete() && index.may_catch_up());
         index.clear();
         assert!(index.is_complete() && index.after(0, 9).is_empty());
@@ -194,9 +194,9 @@ mod tests {
     async fn an_unknown_kind_makes_the_index_incomplete_for_a_while_and_is_not_read_again() {
         let (mut index, now) = (RevocationIndex::default(), Instant::now());
         index.note_unknown(now);
-        index.tidy(now + KEEP);
+        index.remove_expired(now + KEEP);
         assert!(!index.is_complete() && !index.may_catch_up());
-        index.tidy(now + KEEP + Duration::from_secs(1));
+        index.remove_expired(now + KEEP + Duration::from_secs(1));
         assert!(index.is_complete());
     }
 }

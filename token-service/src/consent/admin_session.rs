@@ -23,14 +23,14 @@ use zeroize::Zeroizing;
 use super::{Call, Consents, sign_in_delay::Attempt};
 use crate::{
     error::{Error, Result},
-    model::admin_session::{AdminSession, EndReason, LIFE, NewSession},
+    model::admin_session::{AdminSession, EndReason, LIFETIME, NewSession},
 };
 
 /// A sign-in. No `Debug`: it holds an account name and a password.
 pub struct SignIn {
     /// The tenant.
     pub tenant_id: TenantId,
-    /// The setup to decide; `None` for a session that looks after consents.
+    /// The setup to decide, which the caller has found pending; `None` for a session that looks after consents.
     pub setup_id: Option<SetupId>,
     /// The account name.
     pub account_name: Zeroizing<String>,
@@ -47,23 +47,19 @@ pub struct SignIn {
 /// guesser that hangs up could tell a right password by the delay of the next attempt.
 ///
 /// # Errors
-/// [`Error::NotFound`] for a setup that is unknown or of another tenant, [`Error::WrongState`] for one that
-/// is not pending, [`Error::TooManySignIns`], [`Error::SignInFailed`].
+/// [`Error::TooManySignIns`], [`Error::SignInFailed`].
 pub async fn sign_in(
     consents: &Consents,
     origin: &Origin,
     sign_in: SignIn,
 ) -> Result<(OpaqueToken, UnixMillis)> {
     let (store, delays) = (&consents.store, &consents.sign_in_delays);
-    if let Some(setup_id) = &sign_in.setup_id {
-        let setup = store.get_tenant_setup(&sign_in.tenant_id, setup_id).await?;
-        setup.require_pending(store.now())?;
-    }
     let (tenant_id, account_name) = (&sign_in.tenant_id, &sign_in.account_name);
     let attempt = delays.begin(tenant_id, account_name, sign_in.address, store.now())?;
     let context = CallContext {
         request_id: origin.request_id.clone(),
         deadline: Instant::now() + attempt.delay() + MAX_CALL_TIME,
+        trace: context::current().and_then(|call| call.trace),
     };
     let finished = finish_sign_in(consents.clone(), origin.clone(), sign_in, attempt);
     let finished = tokio::spawn(context::scope(context, finished)).await;
@@ -93,7 +89,7 @@ async fn finish_sign_in(
                 position: user.position,
             };
             let (token, opened_at) = store.open_admin_session(&origin, new).await?;
-            Ok((token, opened_at.plus(LIFE), attempt))
+            Ok((token, opened_at.plus(LIFETIME), attempt))
         }
         Err(Error::SignInFailed) => {
             let event = Event::new("admin_session.open").tenant(&tenant_id).refused();
@@ -142,6 +138,7 @@ impl Call {
 /// Returns the Tenant Admin of a session as the origin of this call's audit events.
 pub fn admin_origin(session: &AdminSession) -> Origin {
     Origin {
+        certificate: None,
         actor: Actor {
             kind: ActorKind::TenantAdmin,
             id: session.user_id.to_string(),

@@ -39,7 +39,7 @@ pub struct Call {
     /// The token of a Tenant Admin's session; empty for operators.
     pub admin_session: Zeroizing<String>,
     /// When the first fact may have been read.
-    asked_at: Instant,
+    sent_at: Instant,
     pub(super) facts: Facts,
 }
 
@@ -64,7 +64,7 @@ impl Call {
             consents: consents.clone(),
             principal,
             admin_session: admin_session.into(),
-            asked_at: Instant::now(),
+            sent_at: Instant::now(),
             facts: Facts::default(),
         }
     }
@@ -72,9 +72,9 @@ impl Call {
     /// Returns whether a decision may still rest on the facts read so far. Otherwise forgets them all, so that
     /// each is read again.
     pub(super) fn has_fresh_facts(&mut self) -> bool {
-        let is_fresh = self.asked_at.elapsed() <= LEASE;
+        let is_fresh = self.sent_at.elapsed() <= LEASE;
         if !is_fresh {
-            (self.asked_at, self.facts) = (Instant::now(), Facts::default());
+            (self.sent_at, self.facts) = (Instant::now(), Facts::default());
         }
         is_fresh
     }

@@ -141,11 +141,11 @@ impl Call {
     ) -> Result<(Origin, Option<AdminSession>)> {
         match self.principal {
             Principal::Anonymous => Err(Error::Unauthenticated),
-            Principal::Caller(Caller::Operator { .. }) if self.admin_session.is_empty() => {
+            Principal::Caller(Caller::Operator { .. }, _) if self.admin_session.is_empty() => {
                 Ok((self.principal.origin(), None))
             }
-            Principal::Caller(Caller::Operator { .. }) => Err(Error::PermissionDenied),
-            Principal::Caller(Caller::Workload { .. }) => {
+            Principal::Caller(Caller::Operator { .. }, _) => Err(Error::PermissionDenied),
+            Principal::Caller(Caller::Workload { .. }, _) => {
                 let session = self.require_session().await?;
                 if session.tenant_id != *tenant_id {
                     return Err(Error::NotFound(resource));

@@ -10,6 +10,7 @@ mod call;
 mod connected;
 pub mod setup;
 pub mod sign_in_delay;
+pub mod signed_request;
 
 pub use call::Call;
 use sign_in_delay::SignInDelays;

@@ -25,8 +25,8 @@ use crate::{
     },
 };
 
-/// A Tenant Admin's approval. No `Debug`: it holds an account name.
-pub struct Approve {
+/// What a Tenant Admin chooses when approving a setup. No `Debug`: it holds an account name.
+pub struct ConsentChoices {
     /// The setup.
     pub setup_id: SetupId,
     /// The scopes to grant, all different; empty means all that the setup requests.
@@ -37,7 +37,7 @@ pub struct Approve {
     pub expires_at: Option<UnixMillis>,
 }
 
-impl Approve {
+impl ConsentChoices {
     /// Returns all choices, as the content that a repeated approval must match.
     fn content(&self) -> Zeroizing<String> {
         let scopes = self.scopes.iter().map(|scope| scope.as_str());
@@ -50,7 +50,7 @@ impl Approve {
 
 /// The result of an approval.
 #[derive(Debug)]
-pub struct Approved {
+pub struct ApprovedSetup {
     /// The grant, which is pending until its code is redeemed.
     pub consent: Consent,
     /// The authorization code.
@@ -71,27 +71,33 @@ impl Call {
         if let Some(setup) = self.consents.store.replay_setup(creation).await? {
             return Ok(setup);
         }
+        let store = &self.consents.store;
+        let setup_id = SetupId::generate(&*store.clock, &*store.random);
         let (tenant_id, client_id) = (&request.tenant_id, &request.client_id);
-        let (tenant, client) = self
-            .tenant_and_client(tenant_id, client_id, &request.redirect_uri)
-            .await?;
-        require_active("tenant", tenant.active)?;
-        require_active("client", client.active)?;
-        let scopes = select_scopes(&client.scopes, &requested_scopes(&request.scopes)?)?;
-        if scopes.is_empty() {
-            return Err(Error::InvalidScope);
-        }
-        if !tenant.is_target(&request.resource) {
-            return Err(Error::InvalidTarget);
-        }
-        let new = NewSetup {
-            request,
-            tenant_display_name: tenant.display_name,
-            profile: client.profile,
-            client_version: client.version,
-            scopes,
-        };
+        let parties = self.tenant_and_client(tenant_id, client_id, &request.redirect_uri);
+        let parties = parties.await?;
+        let new = check_request(setup_id, request, parties)?;
         self.consents.store.create_setup(creation, new).await
+    }
+
+    /// Stores the setup that the call's Tenant Admin has signed in to decide. A repeated call returns the first one.
+    ///
+    /// # Errors
+    /// [`Error::AdminSessionInvalid`].
+    pub async fn store_setup(&mut self, new: NewSetup) -> Result<Setup> {
+        let session = self.require_session().await?;
+        let (tenant_id, setup_id) = (session.tenant_id.clone(), new.setup_id.clone());
+        let creation = Creation {
+            origin: admin_origin(&session),
+            method: "authorize",
+            request_id: None,
+            content: Zeroizing::default(),
+        };
+        let store = &self.consents.store;
+        match store.create_setup(&creation, new).await {
+            Err(Error::Conflict) => store.get_tenant_setup(&tenant_id, &setup_id).await,
+            created => created,
+        }
     }
 
     /// Reads tenant and client of an authorization request, and compares the redirect URI byte for byte with the
@@ -133,10 +139,10 @@ impl Call {
     /// [`Error::NotFound`] (setup, or designated user), [`Error::WrongState`] for a setup that is not pending or
     /// a suspended client, [`Error::ClientChanged`], [`Error::InvalidScope`], [`Error::Unavailable`] when the
     /// registry keeps answering too late.
-    pub async fn approve_setup(&mut self, approve: Approve) -> Result<Approved> {
+    pub async fn approve_setup(&mut self, choices: ConsentChoices) -> Result<ApprovedSetup> {
         for _ in 0..ATTEMPTS {
-            let (session, setup) = self.session_and_setup(&approve.setup_id).await?;
-            let decision = self.decision(&session, &setup, "ApproveSetup", approve.content());
+            let (session, setup) = self.session_and_setup(&choices.setup_id).await?;
+            let decision = self.decision(&session, &setup, "ApproveSetup", choices.content());
             let store = &self.consents.store;
             if setup.decision.is_some() {
                 let repeated = store.repeat_approval(&decision, &session, &setup).await?;
@@ -144,14 +150,14 @@ impl Call {
             }
             session.require_fresh(store.now())?;
             setup.require_pending(store.now())?;
-            let scopes = select_scopes(&setup.scopes, &approve.scopes)?;
+            let scopes = select_scopes(&setup.scopes, &choices.scopes)?;
             let client = self.find_client(&setup.client_id).await?;
             let client = client.ok_or(Error::ClientChanged)?;
             require_active("client", client.value.active)?;
             if !is_unchanged(&setup, &scopes, &client.value) {
                 return Err(Error::ClientChanged);
             }
-            let account_name = &approve.designated_account_name;
+            let account_name = &choices.designated_account_name;
             let designated_user_id = self.designated_user(&session.tenant_id, account_name).await?;
             // Forgets facts that are too old, so that the next attempt reads them again.
             if !self.has_fresh_facts() {
@@ -161,7 +167,7 @@ impl Call {
                 setup: &setup,
                 scopes: scopes.into_iter().map(|scope| scope.name).collect(),
                 designated_user_id,
-                expires_at: approve.expires_at,
+                expires_at: choices.expires_at,
             };
             let store = &self.consents.store;
             let approved = store.approve_setup(&decision, &session, approval).await?;
@@ -170,9 +176,13 @@ impl Call {
         Err(Error::Unavailable)
     }
 
-    async fn approved(&mut self, setup: &Setup, (grant, code): (Grant, OpaqueToken)) -> Result<Approved> {
+    async fn approved(
+        &mut self,
+        setup: &Setup,
+        (grant, code): (Grant, OpaqueToken),
+    ) -> Result<ApprovedSetup> {
         let tenant = self.tenant(&setup.tenant_id).await?;
-        Ok(Approved {
+        Ok(ApprovedSetup {
             redirect_url: setup.response_url(&tenant.value.issuer, ("code", code.expose()))?,
             consent: self.consent(grant, None).await?,
             code,
@@ -216,6 +226,20 @@ impl Call {
         Ok((setup, redirect_url))
     }
 
+    /// Returns the approval of a setup to the session that approved it and then tried to deny it.
+    ///
+    /// # Errors
+    /// As [`Self::deny_setup`].
+    pub async fn approved_before(&mut self, setup_id: &SetupId) -> Result<ApprovedSetup> {
+        let (session, setup) = self.session_and_setup(setup_id).await?;
+        let denial = self.decision(&session, &setup, "DenySetup", Zeroizing::default());
+        let store = &self.consents.store;
+        let approved = store
+            .repeat_approval_after_denial(&denial, &session, &setup)
+            .await?;
+        self.approved(&setup, approved).await
+    }
+
     /// Reads a setup, and the session that was opened to decide it.
     async fn session_and_setup(&mut self, setup_id: &SetupId) -> Result<(AdminSession, Setup)> {
         let session = self.require_session().await?;
@@ -226,6 +250,34 @@ impl Call {
         }
         Ok((session, setup))
     }
+}
+
+/// Checks an authorization request against its tenant and client. Returns the setup to store.
+///
+/// # Errors
+/// Those of [`Call::start_setup`] about scopes, resource and suspension.
+pub fn check_request(
+    setup_id: SetupId,
+    request: AuthorizationRequest,
+    (tenant, client): (Tenant, Client),
+) -> Result<NewSetup> {
+    require_active("tenant", tenant.active)?;
+    require_active("client", client.active)?;
+    let scopes = select_scopes(&client.scopes, &requested_scopes(&request.scopes)?)?;
+    if scopes.is_empty() {
+        return Err(Error::InvalidScope);
+    }
+    if !tenant.is_target(&request.resource) {
+        return Err(Error::InvalidTarget);
+    }
+    Ok(NewSetup {
+        setup_id,
+        request,
+        tenant_display_name: tenant.display_name,
+        profile: client.profile,
+        client_version: client.version,
+        scopes,
+    })
 }
 
 /// Rejects a client or tenant that is not active.

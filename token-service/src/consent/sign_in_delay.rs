@@ -87,8 +87,8 @@ impl SignInDelays {
     /// users itself.
     ///
     /// # Errors
-    /// [`Error::TooManySignIns`] if this address already has eight attempts under way, or for this account one more
-    /// than it has free failures left. Attempts from other addresses never cause it.
+    /// [`Error::TooManySignIns`] if eight attempts from this address are under way, or if more attempts of this address on
+    /// this account are under way than may still fail without a delay. Attempts from other addresses never cause it.
     pub fn begin(
         &self,
         tenant_id: &TenantId,

@@ -45,7 +45,7 @@ impl ConsentService for Consents {
     ) -> Reply<pb::RevokeConsentResponse> {
         let principal = Principal::of(&request);
         let request = request.into_inner();
-        let by_operator = matches!(principal, Principal::Caller(Caller::Operator { .. }));
+        let by_operator = matches!(principal, Principal::Caller(Caller::Operator { .. }, _));
         let (tenant_id, grant_id, reason) = convert::revoke(&request, by_operator)?;
         let mut call = Call::new(self, principal, request.admin_session);
         let consent = call.revoke_consent(&tenant_id, &grant_id, &reason).await?;

@@ -1,9 +1,8 @@
 //! The gRPC services, one file each. A method converts its request, makes one call, and converts the result.
 
 use accord::{
-    rpc::auth::{Caller, CallerDirectory, Principal},
+    rpc::auth::{Caller, CallerDirectory, Credential, Principal},
     store::Creation,
-    text::opaque::OpaqueToken,
 };
 use prost::Message;
 use tonic::{Request, Status};
@@ -31,7 +30,7 @@ fn creation<T: Message>(request: &Request<T>, method: &'static str, request_id: 
 
 #[tonic::async_trait]
 impl CallerDirectory for Cache {
-    async fn find_caller(&self, token: &OpaqueToken) -> Result<Option<Caller>, Status> {
-        Ok(self.caller(token).await?)
+    async fn find_caller(&self, credential: Credential<'_>) -> Result<Option<Caller>, Status> {
+        Ok(self.caller(credential).await?)
     }
 }

@@ -46,6 +46,10 @@ impl SetupService for Consents {
     ) -> Reply<pb::SignInTenantAdminResponse> {
         let origin = Principal::of(&request).origin();
         let sign_in = convert::sign_in(request.into_inner())?;
+        if let Some(setup_id) = &sign_in.setup_id {
+            let setup = self.store.get_tenant_setup(&sign_in.tenant_id, setup_id).await?;
+            setup.require_pending(self.store.now())?;
+        }
         let (session, expires_at) = admin_session::sign_in(self, &origin, sign_in).await?;
         Ok(Response::new(pb::SignInTenantAdminResponse {
             admin_session: session.expose().to_owned(),

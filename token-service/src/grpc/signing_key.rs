@@ -24,9 +24,11 @@ impl SigningKeyService for OAuth {
         &self,
         request: Request<pb::RotateSigningKeyRequest>,
     ) -> Reply<pb::RotateSigningKeyResponse> {
-        let (request_id, force) = (convert::rotate(request.get_ref())?, request.get_ref().force);
+        let (request_id, algorithm) = convert::rotate(request.get_ref())?;
+        let force = request.get_ref().force;
         let creation = creation(&request, "RotateSigningKey", request_id);
-        let key = self.store.rotate_signing_key(&creation, force).await?;
+        let rotated = self.store.rotate_signing_key(&creation, algorithm, force);
+        let key = rotated.await?;
         self.cache.catch_up_or_log().await;
         Ok(Response::new(pb::RotateSigningKeyResponse {
             signing_key: Some(convert::message(key, self.store.now())),

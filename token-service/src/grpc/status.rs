@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use accord::rpc::status::{ErrorReason, Problem};
+use accord::rpc::{auth::ambiguous_certificate, status::Problem};
 use tonic::{Code, Status};
 
 use crate::error::Error;
@@ -17,45 +17,38 @@ impl From<Error> for Status {
 }
 
 fn problem(error: Error) -> Problem {
-    let message = error.to_string();
-    let plain = |code, reason| Problem::new(code, reason, message.clone());
+    let (message, reason) = (error.to_string(), error.reason());
+    let plain = |code| Problem::new(code, reason, message.clone());
     match error {
         Error::Invalid(violations) => violations.into(),
         Error::NotFound(resource) => Problem::not_found(resource),
-        Error::RequestIdReused => plain(Code::AlreadyExists, ErrorReason::RequestIdReused),
-        Error::WrongState { resource, state } => plain(Code::FailedPrecondition, ErrorReason::WrongState)
+        Error::RequestIdReused => plain(Code::AlreadyExists),
+        Error::WrongState { resource, state } => plain(Code::FailedPrecondition)
             .metadata("resource", resource)
             .metadata("state", state),
-        Error::ClientChanged => plain(Code::FailedPrecondition, ErrorReason::ClientChanged),
-        Error::SignInFailed => plain(Code::Unauthenticated, ErrorReason::SignInFailed),
-        Error::TooManySignIns(retry_after) => {
-            plain(Code::ResourceExhausted, ErrorReason::ResourceExhausted).retry_after(retry_after)
+        Error::ClientChanged => plain(Code::FailedPrecondition),
+        Error::SignInFailed => plain(Code::Unauthenticated),
+        Error::TooManySignIns(retry_after) | Error::TooManyCalls(retry_after) => {
+            plain(Code::ResourceExhausted).retry_after(retry_after)
         }
-        Error::LinkInvalid(_) => plain(Code::FailedPrecondition, ErrorReason::LinkInvalid),
-        Error::PasswordRefused(_) => plain(Code::InvalidArgument, ErrorReason::InvalidFields),
-        Error::AdminSessionInvalid => plain(Code::Unauthenticated, ErrorReason::AdminSessionInvalid),
-        Error::AdminSessionMismatch => plain(Code::PermissionDenied, ErrorReason::AdminSessionMismatch),
-        Error::SignInTooOld => plain(Code::PermissionDenied, ErrorReason::SignInTooOld),
-        Error::PermissionDenied => plain(Code::PermissionDenied, ErrorReason::PermissionDenied),
-        Error::Unauthenticated => plain(Code::Unauthenticated, ErrorReason::Unauthenticated),
-        Error::InvalidClient(_) => plain(Code::Unauthenticated, ErrorReason::InvalidClient),
-        Error::InvalidAssertion { claim, .. } => {
-            plain(Code::Unauthenticated, ErrorReason::InvalidClient).metadata("claim", claim)
-        }
-        Error::InvalidGrant => plain(Code::FailedPrecondition, ErrorReason::InvalidGrant),
-        Error::InvalidScope | Error::MalformedScope | Error::OpenIdScope => {
-            plain(Code::InvalidArgument, ErrorReason::InvalidScope)
-        }
-        Error::InvalidTarget => plain(Code::InvalidArgument, ErrorReason::InvalidTarget),
-        Error::ConsentRequired(None) => plain(Code::PermissionDenied, ErrorReason::ConsentRequired),
-        Error::ConsentRequired(Some(state)) => {
-            plain(Code::PermissionDenied, ErrorReason::ConsentRequired).metadata("state", state)
-        }
-        Error::UnsupportedGrantType => plain(Code::InvalidArgument, ErrorReason::UnsupportedGrantType),
-        Error::KeyNotYetPublished(wait) => {
-            plain(Code::FailedPrecondition, ErrorReason::KeyNotYetPublished).retry_after(wait)
-        }
-        Error::Busy => plain(Code::ResourceExhausted, ErrorReason::ResourceExhausted).retry_after(RETRY_BUSY),
+        Error::LinkInvalid(_) => plain(Code::FailedPrecondition),
+        Error::PasswordRefused(_) => plain(Code::InvalidArgument),
+        Error::AdminSessionInvalid => plain(Code::Unauthenticated),
+        Error::AdminSessionMismatch => plain(Code::PermissionDenied),
+        Error::SignInTooOld => plain(Code::PermissionDenied),
+        Error::PermissionDenied => plain(Code::PermissionDenied),
+        Error::AmbiguousCertificate => ambiguous_certificate(),
+        Error::Unauthenticated => plain(Code::Unauthenticated),
+        Error::InvalidClient(_) => plain(Code::Unauthenticated),
+        Error::InvalidAssertion { claim, .. } => plain(Code::Unauthenticated).metadata("claim", claim),
+        Error::InvalidGrant => plain(Code::FailedPrecondition),
+        Error::InvalidScope | Error::MalformedScope | Error::OpenIdScope => plain(Code::InvalidArgument),
+        Error::InvalidTarget => plain(Code::InvalidArgument),
+        Error::ConsentRequired(None) => plain(Code::PermissionDenied),
+        Error::ConsentRequired(Some(state)) => plain(Code::PermissionDenied).metadata("state", state),
+        Error::UnsupportedGrantType => plain(Code::InvalidArgument),
+        Error::KeyNotYetPublished(wait) => plain(Code::FailedPrecondition).retry_after(wait),
+        Error::Busy => plain(Code::ResourceExhausted).retry_after(RETRY_BUSY),
         // The store has logged why.
         Error::Unavailable | Error::RegistryUnavailable | Error::TooManyRevocations => Problem::unavailable(),
         Error::Key(error) => Problem::internal(&error),

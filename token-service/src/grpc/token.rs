@@ -24,7 +24,10 @@ use crate::{
 #[tonic::async_trait]
 impl TokenService for OAuth {
     async fn issue_token(&self, request: Request<pb::IssueTokenRequest>) -> Reply<pb::IssueTokenResponse> {
-        let request = convert::issue(request.into_inner())?;
+        let request = request.into_inner();
+        let grant_type = convert::grant_type(&request);
+        let request = convert::issue(request);
+        let request = request.inspect_err(|error| issuance::count_rejected(grant_type, error.reason()))?;
         let issued = issuance::issue(self, &request).await?;
         Ok(Response::new(convert::issued(issued)))
     }
@@ -40,7 +43,7 @@ impl TokenService for OAuth {
         &self,
         request: Request<pb::IntrospectTokenRequest>,
     ) -> Reply<pb::IntrospectTokenResponse> {
-        let by_workload = matches!(Principal::of(&request), Principal::Caller(_));
+        let by_workload = matches!(Principal::of(&request), Principal::Caller(..));
         let (tenant_id, token, credentials) = convert::introspect(request.into_inner(), by_workload)?;
         let requester = match &credentials {
             None => Requester::Workload,

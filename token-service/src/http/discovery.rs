@@ -1,6 +1,6 @@
 //! Public documents: keys, metadata, the description of the OAuth endpoints, health.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use accord::text::id::TenantId;
 use axum::{
@@ -24,7 +24,7 @@ const CACHE_CONTROL: &str = "public, max-age=300";
 /// `GET /healthz`: 200 while this server can serve, else 503.
 pub(super) async fn healthz(State(http): State<Arc<HttpState>>) -> Response {
     let no_store = [(header::CACHE_CONTROL, "no-store")];
-    if http.ready.load(Ordering::Relaxed) {
+    if http.readiness.problem().is_none() {
         (StatusCode::OK, no_store, "ok\n").into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, no_store, "not ready\n").into_response()

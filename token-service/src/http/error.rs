@@ -41,6 +41,18 @@ impl HttpError {
         }
     }
 
+    /// Returns the reason of an error of a token request, as metrics count it.
+    pub(super) fn reason(&self) -> ErrorReason {
+        let reasons = [
+            ErrorReason::InvalidClient,
+            ErrorReason::InvalidScope,
+            ErrorReason::InvalidTarget,
+            ErrorReason::UnsupportedGrantType,
+        ];
+        let reason = reasons.into_iter().find(|reason| code(*reason).1 == self.code);
+        reason.unwrap_or(ErrorReason::InvalidFields)
+    }
+
     /// 400 `invalid_request`.
     pub(super) fn invalid_request(description: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request", description)

@@ -1,9 +1,9 @@
 //! HTTP: the endpoints for partners' libraries, resource servers and browsers. They call the same functions as the
 //! RPCs.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::sync::Arc;
 
-use accord::rpc::{auth::Authorizer, http::Http};
+use accord::rpc::{auth::Authorizer, http::Http, telemetry::admin::Readiness};
 use axum::{
     Router,
     middleware::from_fn,
@@ -31,7 +31,7 @@ pub(crate) struct HttpState {
     /// The permissions of workloads, which introspect here too.
     pub(crate) authorizer: Authorizer,
     /// Whether this server can serve.
-    pub(crate) ready: Arc<AtomicBool>,
+    pub(crate) readiness: Readiness,
     /// The product's name on pages.
     pub(crate) product_name: Arc<str>,
 }

@@ -56,13 +56,10 @@ pub(super) async fn token(
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, HttpError> {
-    let request = Request {
-        tenant_id,
-        credentials: credentials(&headers, &form)?,
-        grant: grant(&form)?,
-        scopes: scopes(form.text("scope"))?,
-        resource: resource(&form)?,
-    };
+    let request = request(tenant_id, &headers, &form);
+    let request = request.inspect_err(|error| {
+        issuance::count_rejected(form.text("grant_type"), error.reason());
+    })?;
     let issued = issuance::issue(&http.oauth, &request).await?;
     let response = TokenResponse {
         access_token: &issued.access_token,
@@ -73,6 +70,16 @@ pub(super) async fn token(
         refresh_token: issued.refresh_token.as_ref().map(RefreshToken::expose),
     };
     Ok((NO_STORE, Json(response)).into_response())
+}
+
+fn request(tenant_id: TenantId, headers: &HeaderMap, form: &Form) -> Result<Request, HttpError> {
+    Ok(Request {
+        tenant_id,
+        credentials: credentials(headers, form)?,
+        grant: grant(form)?,
+        scopes: scopes(form.text("scope"))?,
+        resource: resource(form)?,
+    })
 }
 
 /// Reads the grant. Rejects a request that lacks a parameter before its code or refresh token is used.

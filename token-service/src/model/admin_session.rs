@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// A session ends after this long without use.
 pub const IDLE: Duration = Duration::from_secs(15 * 60);
 /// A session ends this long after the sign-in.
-pub const LIFE: Duration = Duration::from_secs(60 * 60);
+pub const LIFETIME: Duration = Duration::from_secs(60 * 60);
 /// Approving, and changing the designated user, need a sign-in no older than this.
 pub const FRESH: Duration = Duration::from_secs(5 * 60);
 
@@ -49,7 +49,7 @@ impl AdminSession {
         self.ended_at.is_none()
             && self.workload == workload
             && now.since(self.last_used_at) < IDLE
-            && now.since(self.signed_in_at) < LIFE
+            && now.since(self.signed_in_at) < LIFETIME
     }
 
     /// Returns whether the registry still lets the Tenant Admin act, and has ended no sessions since the sign-in.
@@ -144,12 +144,12 @@ mod tests {
         let at = position("a", 20);
         let user = AsOf {
             value: user,
-            asked_at: tokio::time::Instant::now(),
+            sent_at: tokio::time::Instant::now(),
             position: at.clone(),
         };
         let tenant = AsOf {
             value: tenant,
-            asked_at: tokio::time::Instant::now(),
+            sent_at: tokio::time::Instant::now(),
             position: at,
         };
         (user, tenant)

@@ -1,5 +1,7 @@
 //! Purposes of token-service's data keys.
 
+/// MACs of authorization requests that nobody has signed in for.
+pub const AUTHORIZATION_REQUEST: &str = "authorization-request";
 /// MACs of refresh tokens.
 pub const REFRESH: &str = "refresh";
 /// MACs of verified Client Secrets.

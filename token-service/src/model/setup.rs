@@ -7,6 +7,7 @@ use accord::{
     clock::UnixMillis,
     text::id::{ClientId, ScopeName, SetupId, TenantId, UserId},
 };
+use serde::{Deserialize, Serialize};
 use strum::{AsRefStr, EnumString, IntoStaticStr};
 use url::{Url, form_urlencoded};
 use zeroize::Zeroizing;
@@ -14,10 +15,10 @@ use zeroize::Zeroizing;
 use super::client::{Client, ClientScope, Profile};
 use crate::error::{Error, Result};
 
-/// How long a setup waits for a decision.
-pub const LIFE: Duration = Duration::from_secs(60 * 60);
+/// How long a setup waits for a decision, and an authorization request for a sign-in.
+pub const LIFETIME: Duration = Duration::from_secs(60 * 60);
 /// How long an authorization code, and the grant that waits for it, can be redeemed.
-pub const CODE_LIFE: Duration = Duration::from_secs(60);
+pub const CODE_LIFETIME: Duration = Duration::from_secs(60);
 /// The most bytes of `state`.
 const MAX_STATE: usize = 4096;
 /// Characters of a PKCE challenge, method S256: 256 bits in base64url (RFC 7636 §4.2).
@@ -48,7 +49,7 @@ pub enum Decision {
 }
 
 /// An authorization request whose fields are valid in themselves.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthorizationRequest {
     /// The tenant.
     pub tenant_id: TenantId,
@@ -69,6 +70,8 @@ pub struct AuthorizationRequest {
 /// A setup to store: a valid request, and the registry's facts that it was checked against.
 #[derive(Clone, Debug)]
 pub struct NewSetup {
+    /// Its id.
+    pub setup_id: SetupId,
     /// The request.
     pub request: AuthorizationRequest,
     /// The tenant's display name.
@@ -261,7 +264,7 @@ mod tests {
             client_version: 1,
             decision: None,
             created_at: START,
-            expires_at: START.plus(LIFE),
+            expires_at: START.plus(LIFETIME),
             decided_at: None,
         }
     }
@@ -280,7 +283,7 @@ mod tests {
                 decision: Some(decision),
                 ..open.clone()
             };
-            assert_eq!(decided.state_at(START.plus(LIFE)), state);
+            assert_eq!(decided.state_at(START.plus(LIFETIME)), state);
             assert!(matches!(
                 decided.require_pending(START),
                 Err(Error::WrongState {

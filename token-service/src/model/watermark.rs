@@ -24,7 +24,7 @@ pub struct AsOf<T> {
     /// It reflects every change of its feed up to here.
     pub position: Position,
     /// It reflects everything that was committed before this moment of the monotonic clock.
-    pub asked_at: Instant,
+    pub sent_at: Instant,
 }
 
 impl<T> AsOf<T> {
@@ -33,7 +33,7 @@ impl<T> AsOf<T> {
         AsOf {
             value: change(self.value),
             position: self.position,
-            asked_at: self.asked_at,
+            sent_at: self.sent_at,
         }
     }
 
@@ -42,7 +42,7 @@ impl<T> AsOf<T> {
         let as_of = AsOf {
             value: (),
             position: self.position,
-            asked_at: self.asked_at,
+            sent_at: self.sent_at,
         };
         (self.value, as_of)
     }
@@ -54,7 +54,7 @@ impl<T> AsOf<T> {
             return None;
         }
         self.position.seq = self.position.seq.min(answer.position.seq);
-        self.asked_at = self.asked_at.min(answer.asked_at);
+        self.sent_at = self.sent_at.min(answer.sent_at);
         Some(answer.value)
     }
 }
@@ -81,7 +81,7 @@ impl Watermark {
 
     /// Returns whether every answer still counts.
     pub fn is_current(&self, registry_lease: Duration) -> bool {
-        self.registry.asked_at.elapsed() <= registry_lease && self.own.asked_at.elapsed() <= LEASE
+        self.registry.sent_at.elapsed() <= registry_lease && self.own.sent_at.elapsed() <= LEASE
     }
 
     /// Reads a `rev` claim. Returns `None` unless it is of the present epochs of both databases.
@@ -125,7 +125,7 @@ mod tests {
                 epoch: accord::testing::epoch(epoch),
                 seq,
             },
-            asked_at: Instant::now(),
+            sent_at: Instant::now(),
         }
     }
 

@@ -257,7 +257,8 @@ impl Introspection<'_> {
         let Some(family) = store.find_family(tenant_id, token.family()).await? else {
             return Ok(None);
         };
-        let is_genuine = is_genuine(&store.keyring, token, Some(&family), &family.client_id, tenant_id)?;
+        let keyring = store.keyring_of(Some(&family)).await?;
+        let is_genuine = is_genuine(&keyring, token, Some(&family), &family.client_id, tenant_id)?;
         let is_newest = token.generation() >= family.generations.current;
         let idle = self.oauth.lifetimes.family_idle;
         if !(is_genuine && is_newest && family.is_live_at(store.now(), idle)) {

@@ -1,10 +1,12 @@
 //! Public documents: a tenant's authorization server metadata (RFC 8414), by which an OAuth library finds everything,
 //! and the keys (RFC 7517 §5). HTTP serves the same messages as JSON.
 
+use std::collections::BTreeSet;
+
 use accord::{text::id::TenantId, token::v1 as pb};
 
 use super::{OAuth, client_authentication::ALGORITHMS};
-use crate::{error::Result, model::signing_key::ALGORITHM};
+use crate::{error::Result, model::signing_key::SigningKey};
 
 /// Returns the metadata of a tenant's authority; a suspended tenant has some too.
 ///
@@ -17,6 +19,11 @@ pub async fn of_tenant(oauth: &OAuth, tenant_id: &TenantId) -> Result<pb::GetAut
     let client_authentication: Vec<_> =
         owned(&["client_secret_basic", "client_secret_post", "private_key_jwt"]);
     let signing = ALGORITHMS.map(|(name, _)| name.to_owned()).to_vec();
+    // A client may reject an answer by another algorithm. A key is published, and its algorithm named here, for longer
+    // than this document is cached before it signs.
+    let keys = oauth.cache.keys().await?.value;
+    let published = keys.published_at(oauth.store.now());
+    let answering: BTreeSet<_> = published.map(|key| key.algorithm.as_ref().to_owned()).collect();
     Ok(pb::GetAuthorityMetadataResponse {
         issuer: issuer.to_owned(),
         authorization_endpoint: format!("{issuer}/oauth2/authorize"),
@@ -33,7 +40,7 @@ pub async fn of_tenant(oauth: &OAuth, tenant_id: &TenantId) -> Result<pb::GetAut
         token_endpoint_auth_signing_alg_values_supported: signing.clone(),
         introspection_endpoint_auth_signing_alg_values_supported: signing.clone(),
         revocation_endpoint_auth_signing_alg_values_supported: signing,
-        introspection_signing_alg_values_supported: owned(&[ALGORITHM]),
+        introspection_signing_alg_values_supported: answering.into_iter().collect(),
         code_challenge_methods_supported: owned(&["S256"]),
         authorization_response_iss_parameter_supported: true,
         scopes_supported: owned(&["offline_access"]),
@@ -46,15 +53,23 @@ pub async fn of_tenant(oauth: &OAuth, tenant_id: &TenantId) -> Result<pb::GetAut
 /// Returns the published keys.
 pub async fn json_web_key_set(oauth: &OAuth) -> Result<pb::GetJsonWebKeySetResponse> {
     let keys = oauth.cache.keys().await?.value;
-    let published = keys.published_at(oauth.store.now()).map(|key| pb::JsonWebKey {
-        kty: "OKP".to_owned(),
-        crv: "Ed25519".to_owned(),
-        x: key.x(),
+    let published = keys.published_at(oauth.store.now());
+    Ok(pb::GetJsonWebKeySetResponse {
+        keys: published.map(json_web_key).collect(),
+    })
+}
+
+fn json_web_key(key: &SigningKey) -> pb::JsonWebKey {
+    let member = |name| key.public_key.member(name).to_owned();
+    pb::JsonWebKey {
+        kty: member("kty"),
+        crv: member("crv"),
+        x: member("x"),
+        y: member("y"),
+        n: member("n"),
+        e: member("e"),
         kid: key.kid.clone(),
         r#use: "sig".to_owned(),
-        alg: ALGORITHM.to_owned(),
-    });
-    Ok(pb::GetJsonWebKeySetResponse {
-        keys: published.collect(),
-    })
+        alg: key.algorithm.as_ref().to_owned(),
+    }
 }

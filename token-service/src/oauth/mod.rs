@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use accord::verify::AccessTokenClaims;
+use accord::{rpc::middleware::limits::RateLimit, text::id::ClientId, verify::AccessTokenClaims};
 use tracing::Instrument;
 
 use crate::{
@@ -28,6 +28,9 @@ pub struct OAuth {
     pub cache: Arc<Cache>,
     /// How long tokens live.
     pub lifetimes: Lifetimes,
+    /// The limit on calls of one client, if there is one. It counts authenticated calls alone, because Client IDs are
+    /// public: nobody can use up the calls of another client.
+    pub client_limit: Option<Arc<RateLimit<ClientId>>>,
 }
 
 /// Runs `work` in its own task, so that it completes although the caller disconnects.

@@ -2,7 +2,6 @@
 
 use accord::{
     clock::UnixMillis,
-    position::{Epoch, Position},
     registry::v1 as pb,
     rpc::status::{ErrorReason, reason_of},
     text::{
@@ -10,7 +9,6 @@ use accord::{
         opaque::SecretTagKey,
     },
 };
-use tokio::time::Instant;
 use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
@@ -22,7 +20,6 @@ use crate::{
         revocation::{Revocation, RevocationKind},
         tenant::Tenant,
         user::User,
-        watermark::AsOf,
     },
 };
 
@@ -42,10 +39,11 @@ const NO_ANSWER: [Code; 7] = [
 pub(super) fn failure(status: Status) -> Error {
     match (status.code(), reason_of(&status)) {
         (_, Some(ErrorReason::InvalidClient)) => Error::InvalidClient("the registry rejects the secret"),
+        (_, Some(ErrorReason::AmbiguousCertificate)) => Error::AmbiguousCertificate,
         (_, Some(ErrorReason::SignInFailed)) => Error::SignInFailed,
         (_, Some(ErrorReason::ResourceExhausted)) => Error::Busy,
         (code @ (Code::Unauthenticated | Code::PermissionDenied), _) => {
-            tracing::error!(?code, "the registry rejects this service's own token");
+            tracing::error!(?code, "the registry rejects this service's own credential");
             Error::RegistryUnavailable
         }
         (code, _) if NO_ANSWER.contains(&code) => {
@@ -65,22 +63,6 @@ pub(super) fn not_found(resource: &'static str, status: Status) -> Error {
 
 pub(super) fn unexpected(what: &str) -> Error {
     Error::RegistryAnswer(format!("unreadable {what}"))
-}
-
-pub(super) fn as_of<T>(value: T, at: Option<pb::FeedPosition>, asked_at: Instant) -> Result<AsOf<T>> {
-    Ok(AsOf {
-        value,
-        position: position(at)?,
-        asked_at,
-    })
-}
-
-pub(super) fn position(position: Option<pb::FeedPosition>) -> Result<Position> {
-    let position = position.ok_or_else(|| unexpected("position"))?;
-    Ok(Position {
-        epoch: Epoch::parse(&position.epoch).map_err(|_| unexpected("epoch"))?,
-        seq: position.seq,
-    })
 }
 
 /// Converts a change, and adds the revocation that comes with it, if any.

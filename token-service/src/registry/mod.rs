@@ -12,8 +12,8 @@ use accord::{
         provisioning_service_client::ProvisioningServiceClient, user_service_client::UserServiceClient,
     },
     rpc::{
-        auth::{Caller, Role, WorkloadKind},
-        channel::{self, HopChannel},
+        auth::{Caller, Credential, Role, WorkloadKind},
+        channel::HopChannel,
         status::{ErrorReason, reason_of},
     },
     text::{
@@ -37,9 +37,11 @@ use crate::{
 };
 
 mod answer;
+pub mod epochs;
 pub mod links;
 
-use answer::{as_of, changes, client, failure, not_found, position, tag_key, tenant, unexpected, user};
+use answer::{changes, client, failure, not_found, tag_key, tenant, unexpected, user};
+use epochs::Epochs;
 
 /// Names a user. No `Debug`: it must not show an account name.
 pub enum UserRef<'a> {
@@ -51,7 +53,7 @@ pub enum UserRef<'a> {
     Enrolment(&'a OpaqueToken),
 }
 
-/// A client of the registry. Clones share its channel and the tag keys.
+/// A client of the registry. Clones share its channel, the tag keys and the epochs.
 #[derive(Clone, Debug)]
 pub struct Registry {
     directory: DirectoryServiceClient<HopChannel>,
@@ -59,6 +61,7 @@ pub struct Registry {
     users: UserServiceClient<HopChannel>,
     /// The keys of Client Secrets' tags, from the last answer of `ListChanges`.
     tag_keys: Arc<ArcSwap<Vec<SecretTagKey>>>,
+    epochs: Arc<Epochs>,
 }
 
 /// Names clients, tenants and users.
@@ -91,18 +94,23 @@ pub struct Profiles {
 }
 
 impl Registry {
-    /// Creates a client of the registry at `url` (`http://host:port`). `token` is this service's own workload token.
-    /// Connects on first use.
-    ///
-    /// # Errors
-    /// If `url` is not a URI.
-    pub fn new(url: &str, token: &OpaqueToken) -> Result<Self, http::uri::InvalidUri> {
-        let channel = channel::connect(url, token)?;
-        Ok(Self {
+    /// Creates a client of the registry that a channel leads to.
+    pub fn new(channel: HopChannel) -> Self {
+        Self {
             directory: DirectoryServiceClient::new(channel.clone()),
             provisioning: ProvisioningServiceClient::new(channel.clone()),
             users: UserServiceClient::new(channel),
             tag_keys: Arc::default(),
+            epochs: Arc::default(),
+        }
+    }
+
+    fn as_of<T>(&self, value: T, at: Option<pb::FeedPosition>, sent_at: Instant) -> Result<AsOf<T>> {
+        let position = self.epochs.admit(at)?;
+        Ok(AsOf {
+            value,
+            position,
+            sent_at,
         })
     }
 
@@ -119,10 +127,10 @@ impl Registry {
             client_id: client_id.to_string(),
             client_secret: client_secret.to_owned(),
         };
-        let asked_at = Instant::now();
+        let sent_at = Instant::now();
         let answer = self.directory.clone().authenticate_client(request).await;
         let answer = answer.map_err(failure)?.into_inner();
-        as_of(client(answer.client)?, answer.position, asked_at)
+        self.as_of(client(answer.client)?, answer.position, sent_at)
     }
 
     /// Checks a Tenant Admin's account name and password.
@@ -140,10 +148,10 @@ impl Registry {
             account_name: account_name.to_owned(),
             password: password.to_owned(),
         };
-        let asked_at = Instant::now();
+        let sent_at = Instant::now();
         let answer = self.directory.clone().authenticate_tenant_admin(request).await;
         let answer = answer.map_err(failure)?.into_inner();
-        as_of(user(answer.user)?, answer.position, asked_at)
+        self.as_of(user(answer.user)?, answer.position, sent_at)
     }
 
     /// Reads the changes after a position, and stores the tag keys. Without a position, returns no changes: only the
@@ -161,6 +169,7 @@ impl Registry {
         };
         let answer = self.directory.clone().list_changes(request).await;
         let answer = answer.map_err(failure)?.into_inner();
+        let position = self.epochs.admit(answer.position)?;
         let tag_keys = answer.secret_tag_keys.into_iter().map(tag_key);
         self.tag_keys.store(Arc::new(tag_keys.collect::<Result<_, _>>()?));
         let mut all = Vec::with_capacity(answer.changes.len());
@@ -169,7 +178,7 @@ impl Registry {
         }
         Ok(Changes {
             changes: all,
-            position: position(answer.position)?,
+            position,
             recent_seq: answer.recent_seq,
             reset: answer.reset,
             more: answer.more,
@@ -204,10 +213,10 @@ impl Registry {
         let request = pb::GetClientProfileRequest {
             client_id: client_id.to_string(),
         };
-        let asked_at = Instant::now();
+        let sent_at = Instant::now();
         let answer = self.directory.clone().get_client_profile(request).await;
         let answer = answer.map_err(|status| not_found("client", status))?.into_inner();
-        as_of(client(answer.client)?, answer.position, asked_at)
+        self.as_of(client(answer.client)?, answer.position, sent_at)
     }
 
     /// Reads a tenant.
@@ -218,10 +227,10 @@ impl Registry {
         let request = pb::GetTenantProfileRequest {
             tenant_id: tenant_id.to_string(),
         };
-        let asked_at = Instant::now();
+        let sent_at = Instant::now();
         let answer = self.directory.clone().get_tenant_profile(request).await;
         let answer = answer.map_err(|status| not_found("tenant", status))?.into_inner();
-        as_of(tenant(answer.tenant)?, answer.position, asked_at)
+        self.as_of(tenant(answer.tenant)?, answer.position, sent_at)
     }
 
     /// Reads a tenant's user.
@@ -239,14 +248,14 @@ impl Registry {
             tenant_id: tenant_id.to_string(),
             user: Some(which),
         };
-        let asked_at = Instant::now();
+        let sent_at = Instant::now();
         let answer = self.directory.clone().resolve_user(request).await;
         let answer = answer.map_err(|status| match status.code() {
             Code::InvalidArgument => Error::NotFound("user"),
             _ => not_found("user", status),
         });
         let answer = answer?.into_inner();
-        as_of(user(answer.user)?, answer.position, asked_at)
+        self.as_of(user(answer.user)?, answer.position, sent_at)
     }
 
     /// Reads several clients, tenants and users. Leaves out those that don't exist.
@@ -263,40 +272,38 @@ impl Registry {
             tenant_ids: keys.tenants.iter().map(TenantId::to_string).collect(),
             users: users.collect(),
         };
-        let asked_at = Instant::now();
+        let sent_at = Instant::now();
         let answer = self.directory.clone().get_profiles(request).await;
         let answer = answer.map_err(failure)?.into_inner();
-        let (clients, tenants) = (answer.clients.into_iter(), answer.tenants.into_iter());
+        let clients = answer.clients.into_iter().map(|profile| client(Some(profile)));
+        let tenants = answer.tenants.into_iter().map(|profile| tenant(Some(profile)));
         let users = answer.users.into_iter().map(|profile| {
             let tenant_id = TenantId::parse(&profile.tenant_id).map_err(|_| unexpected("tenant_id"))?;
             Ok((tenant_id, user(Some(profile))?))
         });
         let profiles = Profiles {
-            clients: clients
-                .map(|profile| client(Some(profile)))
-                .collect::<Result<_>>()?,
-            tenants: tenants
-                .map(|profile| tenant(Some(profile)))
-                .collect::<Result<_>>()?,
+            clients: clients.collect::<Result<_>>()?,
+            tenants: tenants.collect::<Result<_>>()?,
             users: users.collect::<Result<_>>()?,
         };
-        as_of(profiles, answer.position, asked_at)
+        self.as_of(profiles, answer.position, sent_at)
     }
 
-    /// Returns the caller with this token; `None` if the token is unknown or revoked.
+    /// Returns the caller with this credential; `None` if it is unknown, or its caller is revoked.
     ///
     /// # Errors
-    /// [`Error::RegistryUnavailable`].
-    pub async fn caller(&self, token: &OpaqueToken) -> Result<Option<AsOf<Caller>>> {
+    /// [`Error::AmbiguousCertificate`], [`Error::RegistryUnavailable`].
+    pub async fn caller(&self, credential: Credential<'_>) -> Result<Option<AsOf<Caller>>> {
         use pb::authenticate_caller_response::Caller as Answer;
-        let request = pb::AuthenticateCallerRequest {
-            token: token.expose().to_owned(),
-        };
-        let asked_at = Instant::now();
+        let mut request = pb::AuthenticateCallerRequest::default();
+        match credential {
+            Credential::Token(token) => token.expose().clone_into(&mut request.token),
+            Credential::Certificate(names) => request.certificate_names = names.to_vec(),
+        }
+        let sent_at = Instant::now();
         let answer = match self.directory.clone().authenticate_caller(request).await {
             Ok(answer) => answer.into_inner(),
-            // If the registry rejects this service's own token, the reason is the same, and every caller looks unknown.
-            Err(status) if reason_of(&status) == Some(ErrorReason::Unauthenticated) => return Ok(None),
+            Err(status) if reason_of(&status) == Some(ErrorReason::InvalidCaller) => return Ok(None),
             Err(status) => return Err(failure(status)),
         };
         let malformed = || unexpected("caller");
@@ -313,6 +320,6 @@ impl Registry {
                 kind: WorkloadKind::try_from(workload.kind()).map_err(|()| malformed())?,
             },
         };
-        as_of(caller, answer.position, asked_at).map(Some)
+        self.as_of(caller, answer.position, sent_at).map(Some)
     }
 }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    model::admin_session::{AdminSession, EndReason, IDLE, LIFE, NewSession},
+    model::admin_session::{AdminSession, EndReason, IDLE, LIFETIME, NewSession},
 };
 
 impl Store {
@@ -113,7 +113,7 @@ async fn touch(tx: &Transaction, digest: &[u8; 32], now: UnixMillis) -> Result<b
         .filter(Column::SessionHash.eq(digest.to_vec()))
         .filter(Column::EndedAt.is_null())
         .filter(Column::LastUsedAt.gt(now.minus(IDLE).as_millis()))
-        .filter(Column::SignedInAt.gt(now.minus(LIFE).as_millis()))
+        .filter(Column::SignedInAt.gt(now.minus(LIFETIME).as_millis()))
         .col_expr(Column::LastUsedAt, now.as_millis().into())
         .exec(tx)
         .await?;

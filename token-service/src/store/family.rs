@@ -1,7 +1,10 @@
 //! Refresh families in the database. [`super::batch`] creates and advances them.
 
+use std::sync::Arc;
+
 use accord::{
     clock::UnixMillis,
+    keys::Keyring,
     position::{Epoch, Position},
     store::{
         StoreError, Transaction,
@@ -20,11 +23,24 @@ use crate::{
     error::Result,
     model::{
         family::{Family, Generations},
+        purpose,
         revocation::RevocationKind,
     },
 };
 
 impl Store {
+    /// Returns the keyring with the key of this family's tokens, or that of new families.
+    pub async fn keyring_of(&self, family: Option<&Family>) -> Result<Arc<Keyring>> {
+        let keyring = match family {
+            Some(family) => {
+                let version = family.key_version;
+                self.keyring.with_version(purpose::REFRESH, version).await?
+            }
+            None => self.keyring.get().await?,
+        };
+        Ok(keyring)
+    }
+
     /// Reads a tenant's family.
     pub async fn find_family(&self, tenant_id: &TenantId, family_id: &FamilyId) -> Result<Option<Family>> {
         let id = (tenant_id.to_string(), family_id.to_string());

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use accord::{
     clock::{Clock, SharedClock, UnixMillis},
-    keys::Keyring,
     position::Position,
     random::{Random, SharedRandom},
     store::{
@@ -16,6 +15,7 @@ use accord::{
         batch::{audit::RecordEvents, group_commit::GroupCommit},
         change::{self, FeedPage},
         idempotency::{self, Outcome},
+        keyring::SharedKeyring,
     },
 };
 use sea_orm::{DbErr, QueryResult, TryGetable};
@@ -34,6 +34,7 @@ pub(crate) mod fixture;
 mod grant;
 mod grant_use;
 pub mod migration;
+mod reopening;
 mod revocation;
 mod setup;
 mod signing_key;
@@ -48,9 +49,12 @@ use batch::{
     redemption::Redemptions, verified_secret::SecretLookups,
 };
 use grant_use::GrantUses;
+pub use reopening::PendingAnswer;
+use reopening::Reopenings;
 
 /// The purposes of every data key, that of request ids included.
 pub const PURPOSES: &[&str] = &[
+    purpose::AUTHORIZATION_REQUEST,
     purpose::REFRESH,
     purpose::SIGNING_KEY,
     purpose::VERIFIED_SECRET,
@@ -71,7 +75,7 @@ pub mod change_kind {
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(crate) db: Database,
-    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) keyring: SharedKeyring,
     pub(crate) clock: SharedClock,
     pub(crate) random: SharedRandom,
     events: GroupCommit<RecordEvents>,
@@ -81,17 +85,20 @@ pub struct Store {
     secret_lookups: GroupCommit<SecretLookups>,
     advances: GroupCommit<Advances>,
     redemptions: GroupCommit<Redemptions>,
+    reopenings: Arc<Reopenings>,
     grant_uses: Arc<GrantUses>,
 }
 
 impl Store {
     /// Opens a store on a migrated database and a keyring that holds [`PURPOSES`]. Must be called inside a tokio
     /// runtime.
-    pub fn new(db: Database, keyring: Keyring, clock: SharedClock, random: SharedRandom) -> Self {
+    pub fn new(db: Database, keyring: SharedKeyring, clock: SharedClock, random: SharedRandom) -> Self {
+        let reopenings = Reopenings::new(db.clone(), clock.clone(), random.clone());
         let redemptions = Redemptions {
             db: db.clone(),
             clock: clock.clone(),
             random: random.clone(),
+            reopenings: reopenings.clone(),
         };
         Self {
             events: GroupCommit::start(RecordEvents(db.clone())),
@@ -101,12 +108,24 @@ impl Store {
             secret_lookups: GroupCommit::start(SecretLookups(db.clone())),
             advances: GroupCommit::start(Advances(db.clone())),
             redemptions: GroupCommit::start(redemptions),
+            reopenings,
             grant_uses: GrantUses::start(db.clone()),
             db,
-            keyring: Arc::new(keyring),
+            keyring,
             clock,
             random,
         }
+    }
+
+    /// Records how many items wait for the end of their transaction.
+    pub fn record_gauges(&self) {
+        self.events.record_gauges();
+        self.assertions.record_gauges();
+        self.codes.record_gauges();
+        self.current_grants.record_gauges();
+        self.secret_lookups.record_gauges();
+        self.advances.record_gauges();
+        self.redemptions.record_gauges();
     }
 
     /// Returns the time now.
@@ -116,7 +135,7 @@ impl Store {
 
     /// Returns the change feed's position: what is read after this call reflects all changes up to it.
     pub async fn position(&self) -> Result<Position> {
-        Ok(change::position(self.db.read()).await?)
+        Ok(self.db.position().await?)
     }
 
     /// Reads at most `limit` changes after a position; without a position, the feed's own. Fails if the database can't
@@ -139,8 +158,9 @@ impl Store {
 
     /// Begins a transaction that creates something, or finds what an earlier call with this id created.
     async fn begin_creation(&self, creation: &Creation) -> Result<(Transaction, Outcome)> {
+        let keyring = self.keyring.get().await?;
         let tx = self.db.write().await?;
-        let outcome = idempotency::begin(&tx, &self.keyring, &*self.clock, &*self.random, creation).await?;
+        let outcome = idempotency::begin(&tx, &keyring, &*self.clock, &*self.random, creation).await?;
         Ok((tx, outcome))
     }
 

@@ -6,13 +6,11 @@ use accord::{
         Database, StoreError, Transaction,
         audit::{Event, Origin},
         change::{self, Change},
+        removal::delete_where,
     },
     text::id::TenantId,
 };
-use sea_orm::{
-    ActiveValue::Set, Condition, Iterable, PrimaryKeyToColumn, QueryOrder, QuerySelect, QueryTrait,
-    entity::prelude::*, sea_query::ExprTrait,
-};
+use sea_orm::{ActiveValue::Set, Condition, QueryOrder, entity::prelude::*, sea_query::ExprTrait};
 
 use super::{
     Store, change_kind,
@@ -125,7 +123,7 @@ impl Store {
 
     /// Removes revocations, assertions and verified secrets that expired by `soon`, and codes, setups, sessions and
     /// families that ended by `late`.
-    pub async fn clear_away(&self, soon: UnixMillis, late: UnixMillis) -> Result<()> {
+    pub async fn delete_ended_rows(&self, soon: UnixMillis, late: UnixMillis) -> Result<()> {
         let db = &self.db;
         delete::<Entity>(db, Column::ExpiresAt, soon).await?;
         delete::<client_assertion::Entity>(db, client_assertion::Column::ExpiresAt, soon).await?;
@@ -138,31 +136,15 @@ impl Store {
     }
 }
 
-/// The most rows that one transaction deletes. More would not be deleted within the time limit of a statement, and hold
-/// up other writers on SQLite.
-const DELETED_AT_ONCE: u64 = 1_000;
-
 /// Deletes the rows whose `column` is at most `until`.
 async fn delete<E: EntityTrait>(
     db: &Database,
     column: E::Column,
     until: UnixMillis,
 ) -> Result<(), StoreError> {
-    let keys: Vec<_> = E::PrimaryKey::iter().map(|key| key.into_column()).collect();
-    let mut deleted = DELETED_AT_ONCE;
-    while deleted == DELETED_AT_ONCE {
-        let expired = E::find()
-            .select_only()
-            .columns(keys.iter().copied())
-            .filter(column.lte(until.as_millis()))
-            .limit(DELETED_AT_ONCE)
-            .into_query();
-        let expired = Expr::tuple(keys.iter().map(|key| Expr::col(*key))).in_subquery(expired);
-        let tx = db.write().await?;
-        deleted = E::delete_many().filter(expired).exec(&tx).await?.rows_affected;
-        tx.commit().await?;
-    }
-    Ok(())
+    delete_where::<E>(db, column.lte(until.as_millis()))
+        .await
+        .map(drop)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use accord::{
     store::{
         Creation, Transaction,
         audit::Event,
-        idempotency::{Derivation, Outcome},
+        idempotency::{self, Derivation, Outcome},
     },
     text::{
         id::{ClientId, GrantId, ScopeName, SetupId, TenantId},
@@ -30,7 +30,7 @@ use crate::{
     model::{
         admin_session::AdminSession,
         grant::{Grant, StoredState},
-        setup::{Approval, CODE_LIFE, Decision, LIFE, NewSetup, Setup},
+        setup::{Approval, CODE_LIFETIME, Decision, LIFETIME, NewSetup, Setup},
     },
 };
 
@@ -57,7 +57,7 @@ impl Store {
     /// Starts a setup.
     ///
     /// # Errors
-    /// [`Error::RequestIdReused`].
+    /// [`Error::RequestIdReused`]; [`Error::Conflict`] if its id is in use.
     pub async fn create_setup(&self, creation: &Creation, new: NewSetup) -> Result<Setup> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
@@ -65,8 +65,7 @@ impl Store {
             Outcome::New(reservation) => reservation,
         };
         let now = self.now();
-        let setup_id = SetupId::generate(&*self.clock, &*self.random);
-        let request = new.request;
+        let (setup_id, request) = (new.setup_id, new.request);
         let event = Event::new("setup.start")
             .tenant(&request.tenant_id)
             .client(&request.client_id)
@@ -86,7 +85,7 @@ impl Store {
             client_version: Set(new.client_version),
             state: Set(PENDING.to_owned()),
             created_at: Set(now.as_millis()),
-            expires_at: Set(now.plus(LIFE).as_millis()),
+            expires_at: Set(now.plus(LIFETIME).as_millis()),
             decided_at: Set(None),
         };
         let row = row.insert(&tx).await?;
@@ -139,7 +138,7 @@ impl Store {
         require_open(&tx, by, now).await?;
         decide(&tx, setup, Decision::Approved, now).await?;
         let grant_id = GrantId::generate(&*self.clock, &*self.random);
-        let redeem_until = now.plus(CODE_LIFE).as_millis();
+        let redeem_until = now.plus(CODE_LIFETIME).as_millis();
         let row = grant_row::ActiveModel {
             tenant_id: Set(setup.tenant_id.to_string()),
             grant_id: Set(grant_id.to_string()),
@@ -197,6 +196,29 @@ impl Store {
         let (tx, outcome) = self.begin_decision(decision, setup).await?;
         match outcome {
             Outcome::Replay { secrets, .. } => self.approve_again(tx, decision, by, setup, &secrets).await,
+            Outcome::New(_) => {
+                drop(tx);
+                Err(self.decided(setup).await?)
+            }
+        }
+    }
+
+    /// Returns the grant and the code of an approval to the session that approved and then denied, whatever it chose,
+    /// until the code is used or expires.
+    ///
+    /// # Errors
+    /// As [`Store::deny_setup`].
+    pub async fn repeat_approval_after_denial(
+        &self,
+        denial: &Creation,
+        by: &AdminSession,
+        setup: &Setup,
+    ) -> Result<(Grant, OpaqueToken)> {
+        let keyring = self.keyring.get().await?;
+        let tx = self.db.write().await?;
+        let (clock, random) = (&*self.clock, &*self.random);
+        match idempotency::begin_with_any_content(&tx, &keyring, clock, random, denial).await? {
+            Outcome::Replay { secrets, .. } => self.approve_again(tx, denial, by, setup, &secrets).await,
             Outcome::New(_) => {
                 drop(tx);
                 Err(self.decided(setup).await?)

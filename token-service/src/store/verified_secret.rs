@@ -29,10 +29,11 @@ impl Store {
         let Some(row) = self.secret_lookups.submit(key).await? else {
             return Ok(false);
         };
-        // Another replica may already use a newer key.
-        let Ok(key) = self.keyring.require(purpose::VERIFIED_SECRET, row.key_version) else {
-            return Ok(false);
-        };
+        let keyring = self
+            .keyring
+            .with_version(purpose::VERIFIED_SECRET, row.key_version);
+        let keyring = keyring.await?;
+        let key = keyring.require(purpose::VERIFIED_SECRET, row.key_version)?;
         Ok(mac(key, client_id, secret).ct_eq(&row.mac).into())
     }
 
@@ -43,7 +44,8 @@ impl Store {
         secret: &ClientSecret,
         expires_at: Option<UnixMillis>,
     ) -> Result<()> {
-        let key = self.keyring.current(purpose::VERIFIED_SECRET)?;
+        let keyring = self.keyring.get().await?;
+        let key = keyring.current(purpose::VERIFIED_SECRET)?;
         let row = ActiveModel {
             client_id: Set(client_id.to_string()),
             secret_id: Set(secret.secret_id().to_string()),

@@ -9,6 +9,7 @@ use tonic::Code;
 use crate::{fake_registry::Question, harness::assert_refused, world::World};
 
 mod assertions;
+mod unanswered;
 
 /// The registry takes so long to answer that its answer no longer counts. Time jumps; the test does not wait.
 async fn too_late() {

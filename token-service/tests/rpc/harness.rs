@@ -12,7 +12,10 @@ use accord::{
         directory_service_server::DirectoryServiceServer,
         provisioning_service_server::ProvisioningServiceServer, user_service_server::UserServiceServer,
     },
-    rpc::auth::{Role, WorkloadKind},
+    rpc::{
+        auth::{Role, WorkloadKind},
+        run::Listeners,
+    },
     testing::{TestDatabase, calls::authorized, test_clock},
     text::opaque::OpaqueToken,
     token::v1::{
@@ -66,6 +69,11 @@ impl Harness {
     /// Starts a token-service on this empty database, with an operator of each role and two internal
     /// services.
     pub async fn start_on(database: TestDatabase) -> Self {
+        Self::start_with(database, |_| {}).await
+    }
+
+    /// The same with other settings.
+    pub async fn start_with(database: TestDatabase, change: impl FnOnce(&mut Settings)) -> Self {
         let registry = FakeRegistry::default();
         let shutdown = CancellationToken::new();
         let registry_url = serve_registry(&registry, &shutdown).await;
@@ -75,7 +83,8 @@ impl Harness {
         let directory = tempfile::tempdir().unwrap();
         let key = directory.path().join("key");
         FileMasterKey::create(&key, &SystemRandom).unwrap();
-        let settings = Settings::new(database.url.clone(), key, registry_url);
+        let mut settings = Settings::new(database.url.clone(), key, registry_url);
+        change(&mut settings);
         let clock = test_clock();
         let random: SharedRandom = Arc::new(SystemRandom);
         TokenServer::migrate(&settings, &*random).await.unwrap();
@@ -88,7 +97,11 @@ impl Harness {
         let http_address = http.local_addr().unwrap();
         let store = server.oauth().store.clone();
         let cache = server.oauth().cache.clone();
-        tokio::spawn(server.clone().serve(listener, http, shutdown.clone()));
+        tokio::spawn(
+            server
+                .clone()
+                .serve(Listeners::plaintext(listener, Some(http)), shutdown.clone()),
+        );
         let channel = Endpoint::from_shared(format!("http://{address}"))
             .unwrap()
             .connect()

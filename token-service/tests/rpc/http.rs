@@ -18,12 +18,12 @@ pub mod pages;
 mod protocol;
 pub mod token;
 
-use client::{Answer, Request};
+pub use client::{Answer, Request};
 
 /// Asserts an error of the endpoints that clients call (RFC 6749 §5.2): JSON that no cache stores, with a
 /// challenge if, and only if, it is a 401.
 #[track_caller]
-fn assert_error(answer: &Answer, status: u16, code: &str) {
+pub fn assert_error(answer: &Answer, status: u16, code: &str) {
     let body = answer.json();
     assert_eq!(
         (answer.status, body["error"].as_str()),
@@ -50,7 +50,7 @@ fn assert_error(answer: &Answer, status: u16, code: &str) {
     assert_eq!(answer.header("www-authenticate"), challenge, "{answer:?}");
     assert_eq!(
         answer.header("retry-after").is_some(),
-        status == 503,
+        [429, 503].contains(&status),
         "{answer:?}"
     );
 }

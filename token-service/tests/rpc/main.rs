@@ -12,6 +12,7 @@ mod freshness;
 mod harness;
 mod http;
 mod introspection;
+mod limits;
 mod mutated;
 mod openapi;
 mod registry_calls;

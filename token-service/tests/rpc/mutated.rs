@@ -6,7 +6,8 @@ use crate::world::{REDIRECT_URI, VERIFIER, World};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_message_is_the_fault_of_the_service() {
-    let world = World::start().await;
+    // A limited client would not reach what is behind the limit.
+    let world = World::start_with(|settings| settings.client_calls_per_second = 0).await;
     world.registry().tell_changes();
     let tokens = world.first_tokens().await;
     let known = [

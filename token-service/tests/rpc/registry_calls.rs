@@ -22,9 +22,13 @@ async fn a_page_reads_each_fact_from_the_registry_once() {
     let grant_id = world.active_grant().await;
     world.registry().take_counts();
     let mut browser = Browser::new(&world);
-    let answer = Query::of(&world).send(&world).await;
+    let form = browser.get(&Query::of(&world).target()).await;
     assert_asked(&world, "authorization endpoint", [(Tenant, 1), (Client, 1)]);
-    let path = answer.header("location").unwrap().to_owned();
+    let path = browser.sign_in_with(&form).await;
+    // The page and the new session each read the tenant.
+    let sign_in = [(Tenant, 2), (Client, 1), (User, 1), (SignIn, 1)];
+    assert_asked(&world, "sign-in at the authorization endpoint", sign_in);
+    let mut browser = Browser::new(&world);
     browser.get(&path).await;
     assert_asked(&world, "sign-in form", [(Tenant, 1)]);
     let page = browser.sign_in_at(&path).await;

@@ -52,8 +52,18 @@ async fn a_snapshot_is_followed_by_later_revocations() {
                 .is_empty()
         );
 
-        // The same snapshot without a cursor, and with one of another epoch.
-        for cursor in ["", "aaaaaaaaaa-bbbbbbbbbb.1.1"] {
+        // The same snapshot without a cursor, with one of another epoch, and with one that is ahead of either feed, as
+        // after a failover that lost commits.
+        let (epoch, seqs) = second.next_cursor.split_once('.').unwrap();
+        let (registry_seq, token_seq) = seqs.split_once('.').unwrap();
+        let ahead = |seq: &str| seq.parse::<i64>().unwrap() + 1;
+        for cursor in [
+            "",
+            "aaaaaaaaaa-bbbbbbbbbb.1.1",
+            &format!("{epoch}.{}.{token_seq}", ahead(registry_seq)),
+            &format!("{epoch}.{registry_seq}.{}", ahead(token_seq)),
+            &format!("{epoch}.{}.{}", i64::MAX, i64::MAX),
+        ] {
             let all = list(&world, cursor).await.unwrap();
             assert!(all.snapshot, "{cursor:?}");
             assert_eq!(all.revocations.len(), 3, "{cursor:?}");

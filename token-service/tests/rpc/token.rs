@@ -46,7 +46,7 @@ async fn verified(world: &World, access_token: &str) -> AccessTokenClaims {
     let answer = world.tokens().get_json_web_key_set(request).await.unwrap();
     let mut keys = KeySet::default();
     for key in answer.into_inner().keys {
-        keys.insert_ed25519(&key.kid, &key.x).unwrap();
+        keys.insert(&key).unwrap();
     }
     let tenant = Tenant {
         tenant_id: "acme".into(),

@@ -12,10 +12,12 @@ use accord::{
     text::opaque::sha256,
     token::v1::{
         self as pb, consent_service_client::ConsentServiceClient, setup_service_client::SetupServiceClient,
-        token_service_client::TokenServiceClient,
+        signing_key_service_client::SigningKeyServiceClient, token_service_client::TokenServiceClient,
     },
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures_util::FutureExt;
+use token_service::{config::Settings, registry::epochs::SILENCE};
 use tonic::Status;
 
 use crate::{
@@ -76,7 +78,15 @@ impl World {
     }
 
     async fn start_on(database: TestDatabase) -> Self {
-        let harness = Harness::start_on(database).await;
+        Self::start_in(Harness::start_on(database).await)
+    }
+
+    /// One with other settings.
+    pub async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::start_in(Harness::start_with(sqlite(), change).await)
+    }
+
+    fn start_in(harness: Harness) -> Self {
         let registry = &harness.registry;
         let acme = registry.add_tenant("acme");
         registry.add_tenant("globex");
@@ -221,7 +231,12 @@ impl World {
         self.registry().end_sessions(&self.admin_id);
     }
 
+    /// Starts a new epoch, as a restored database does, after the old one was silent for long enough.
     pub fn start_registry_epoch(&self) {
+        tokio::time::pause();
+        // Time moves at the first poll.
+        tokio::time::advance(SILENCE).now_or_never();
+        tokio::time::resume();
         self.registry().start_epoch();
     }
 
@@ -360,6 +375,11 @@ impl World {
         self.consents().change_designated_user(request).await.unwrap();
     }
 
+    /// `SigningKeyService` as an operator calls it.
+    pub fn signing_key_service(&self) -> SigningKeyServiceClient<CallerChannel> {
+        self.harness.signing_keys()
+    }
+
     /// Keys in this state.
     pub async fn signing_keys(&self, state: pb::SigningKeyState) -> Vec<pb::SigningKey> {
         let request = pb::ListSigningKeysRequest {
@@ -376,12 +396,15 @@ impl World {
     }
 
     /// Clears away what ended a week ago and before.
-    pub async fn clear_away(&self) {
+    pub async fn delete_ended_rows(&self) {
         let now = self.clock().now();
         let week = Duration::from_secs(7 * 24 * 3600);
         let hour = Duration::from_secs(3600);
         let store = &self.harness.store;
-        store.clear_away(now.minus(hour), now.minus(week)).await.unwrap();
+        store
+            .delete_ended_rows(now.minus(hour), now.minus(week))
+            .await
+            .unwrap();
     }
 
     /// An operator revokes the key that signs now.

@@ -4,7 +4,7 @@ use accord::{
     clock::UnixMillis,
     registry::v1::{self as pb, authenticate_caller_response::Caller as Message},
     text::{
-        caller::{Caller, Role},
+        caller::{Caller, CertificateName, Role},
         validation::Violations,
     },
 };
@@ -24,11 +24,13 @@ pub fn create_operator(request: &pb::CreateOperatorRequest) -> Result<(NewCaller
     };
     let roles = v.distinct("roles", &request.roles, 1..=Role::ALL.len(), read_role);
     let authority = Authority::Roles(roles.into_iter().map(|(_, role)| role).collect());
+    let certificate_name = certificate_name(&mut v, &request.certificate_name);
     v.finish(|| {
         Some((
             NewCaller {
                 name: name?,
                 authority,
+                certificate_name: certificate_name?,
             },
             request_id?,
         ))
@@ -41,16 +43,28 @@ pub fn create_workload(request: &pb::CreateWorkloadRequest) -> Result<(NewCaller
     let request_id = v.request_id("request_id", &request.request_id);
     let name = v.text("name", &request.name, 1..=100);
     let kind = v.variant::<pb::WorkloadKind, _>("kind", request.kind);
+    let certificate_name = certificate_name(&mut v, &request.certificate_name);
     v.finish(|| {
         let authority = Authority::Kind(kind?);
         Some((
             NewCaller {
                 name: name?,
                 authority,
+                certificate_name: certificate_name?,
             },
             request_id?,
         ))
     })
+}
+
+/// Reads the name in a caller's certificate; empty for a caller with a token.
+fn certificate_name(v: &mut Violations, text: &str) -> Option<Option<CertificateName>> {
+    match text {
+        "" => Some(None),
+        text => v
+            .check("certificate_name", CertificateName::parse(text))
+            .map(Some),
+    }
 }
 
 /// Writes a caller.
@@ -70,6 +84,7 @@ pub fn operator(record: CallerRecord) -> Option<pb::Operator> {
     Some(pb::Operator {
         operator_id: id.into(),
         name: record.name,
+        certificate_name: record.certificate_name.unwrap_or_default(),
         roles: roles.collect(),
         create_time: Some(record.created_at.to_timestamp()),
         revoke_time: record.revoked_at.map(UnixMillis::to_timestamp),
@@ -84,6 +99,7 @@ pub fn workload(record: CallerRecord) -> Option<pb::Workload> {
     Some(pb::Workload {
         workload_id: id.into(),
         name: record.name,
+        certificate_name: record.certificate_name.unwrap_or_default(),
         kind: pb::WorkloadKind::from(kind).into(),
         create_time: Some(record.created_at.to_timestamp()),
         revoke_time: record.revoked_at.map(UnixMillis::to_timestamp),

@@ -17,7 +17,7 @@ use strum::{AsRefStr, EnumString};
 use super::argon2_hash::Argon2Hash;
 
 /// How long an enrolment link can be used.
-pub const ENROLMENT_LIFE: Duration = Duration::from_secs(72 * 3600);
+pub const ENROLMENT_LIFETIME: Duration = Duration::from_secs(72 * 3600);
 
 /// Whether a user can act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString)]

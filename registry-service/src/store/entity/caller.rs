@@ -15,8 +15,10 @@ pub struct Model {
     pub name: String,
     /// An operator's roles, separated by commas, or a workload's kind.
     pub authority: String,
-    /// SHA-256 of the bearer token.
-    pub token_hash: Vec<u8>,
+    /// SHA-256 of the bearer token; `None` for a caller with a certificate.
+    pub token_hash: Option<Vec<u8>>,
+    /// The name in the client certificate, unique among live callers; `None` for a caller with a token.
+    pub certificate_name: Option<String>,
     /// Unix milliseconds.
     pub created_at: i64,
     /// When it was revoked.

@@ -6,7 +6,7 @@ use accord::{
     random::SystemRandom,
     store::change,
     testing::databases,
-    text::caller::{Role, WorkloadKind},
+    text::caller::{CertificateName, Role, WorkloadKind},
 };
 
 use super::*;
@@ -16,6 +16,7 @@ fn ada() -> NewCaller {
     NewCaller {
         name: "Ada".into(),
         authority: Authority::Roles(vec![Role::Auditor, Role::Approver]),
+        certificate_name: None,
     }
 }
 
@@ -23,6 +24,7 @@ fn pages() -> NewCaller {
     NewCaller {
         name: "pages".into(),
         authority: Authority::Kind(WorkloadKind::InternalService),
+        certificate_name: None,
     }
 }
 
@@ -37,6 +39,7 @@ async fn a_token_finds_its_caller_until_it_is_revoked() {
                 .create_caller(&creation("Create"), new.clone())
                 .await
                 .unwrap();
+            let token = token.unwrap();
             let authority = match record.caller.clone() {
                 Caller::Operator { roles, .. } => Authority::Roles(roles),
                 Caller::Workload { kind, .. } => Authority::Kind(kind),
@@ -46,14 +49,18 @@ async fn a_token_finds_its_caller_until_it_is_revoked() {
                 (new.authority, &new.name),
                 "{database:?}"
             );
-            let found = store.find_caller(&token).await.unwrap();
+            let found = store.find_caller(Credential::Token(&token)).await.unwrap();
             assert_eq!(found.as_ref(), Some(&record), "{database:?}");
             let id = record.caller.id();
             let revoked = store.revoke_caller(&origin(), caller_type, id).await.unwrap();
             assert_eq!(revoked.revoked_at, Some(store.now()), "{database:?}");
             let again = store.revoke_caller(&origin(), caller_type, id).await.unwrap();
             assert_eq!(again, revoked, "{database:?}");
-            assert_eq!(store.find_caller(&token).await.unwrap(), None, "{database:?}");
+            assert_eq!(
+                store.find_caller(Credential::Token(&token)).await.unwrap(),
+                None,
+                "{database:?}"
+            );
             ids.extend([id.to_owned(), id.to_owned()]);
         }
         let actions = [
@@ -82,7 +89,7 @@ async fn unknown_tokens_and_tokens_of_other_kinds_find_no_caller() {
         TokenKind::Enrolment,
     ] {
         let token = OpaqueToken::generate(kind, &SystemRandom);
-        assert_eq!(store.find_caller(&token).await.unwrap(), None);
+        assert_eq!(store.find_caller(Credential::Token(&token)).await.unwrap(), None);
     }
     let unknown = OperatorId::generate(&*store.clock, &SystemRandom);
     for (caller_type, id) in [
@@ -126,6 +133,52 @@ async fn a_name_is_unique_among_the_live_callers_of_a_type() {
 }
 
 #[tokio::test]
+async fn a_certificate_name_belongs_to_one_live_caller_of_any_type() {
+    for database in databases() {
+        let (store, _) = store(&database.url).await;
+        assert!(!has_certificate_names(&store.db).await.unwrap(), "{database:?}");
+        let named = |new: NewCaller| NewCaller {
+            certificate_name: Some(CertificateName::parse("ada.example").unwrap()),
+            ..new
+        };
+        let call = repeatable("Create", b"1");
+        let created = store.create_caller(&call, named(ada())).await.unwrap();
+        let (first, token) = &created;
+        assert!(token.is_none(), "{database:?}");
+        assert_eq!(first.certificate_name.as_deref(), Some("ada.example"));
+        let again = store.create_caller(&call, named(ada())).await.unwrap();
+        assert_eq!((&again.0, again.1.is_none()), (first, true), "{database:?}");
+        assert!(has_certificate_names(&store.db).await.unwrap(), "{database:?}");
+
+        let names = ["x.example".to_owned(), "ada.example".to_owned()];
+        let by_name = Credential::Certificate(&names);
+        let found = store.find_caller(by_name).await.unwrap();
+        assert_eq!(found.as_ref(), Some(first), "{database:?}");
+        let none = store.find_caller(Credential::Certificate(&names[..1])).await;
+        assert_eq!(none.unwrap(), None, "{database:?}");
+
+        let second = store.create_caller(&creation("Create"), named(pages())).await;
+        assert!(
+            matches!(second, Err(Error::AlreadyExists("certificate_name"))),
+            "{database:?}"
+        );
+        let id = first.caller.id();
+        store
+            .revoke_caller(&origin(), CallerType::Operator, id)
+            .await
+            .unwrap();
+        assert_eq!(store.find_caller(by_name).await.unwrap(), None, "{database:?}");
+        assert!(!has_certificate_names(&store.db).await.unwrap(), "{database:?}");
+        let (third, _) = store
+            .create_caller(&creation("Create"), named(pages()))
+            .await
+            .unwrap();
+        let found = store.find_caller(by_name).await.unwrap();
+        assert_eq!(found, Some(third), "{database:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_repeated_call_returns_the_same_token_and_another_call_does_not() {
     for database in databases() {
         let (store, clock) = store(&database.url).await;
@@ -133,7 +186,8 @@ async fn a_repeated_call_returns_the_same_token_and_another_call_does_not() {
             let call = repeatable("Create", b"1");
             let (first, token) = store.create_caller(&call, new.clone()).await.unwrap();
             let (again, same) = store.create_caller(&call, new.clone()).await.unwrap();
-            assert_eq!((first, token.expose()), (again, same.expose()), "{database:?}");
+            assert_eq!(first, again, "{database:?}");
+            assert_eq!(token.unwrap().expose(), same.unwrap().expose(), "{database:?}");
             let other = Creation {
                 content: b"other".to_vec().into(),
                 ..call.clone()

@@ -109,8 +109,8 @@ async fn only_a_live_secret_costs_a_run() {
         let (unclaimed, _) = added(&store, unclaimed).await;
         clock.advance(MINUTE);
 
+        let key = store.secret_tag_key().await.unwrap();
         let tagged = |client_id: &ClientId, secret_id: &SecretId| {
-            let key = store.secret_tag_key().unwrap();
             let guess = opaque::ClientSecret::compose(&key, client_id, secret_id.clone(), &[7; 32]);
             guess.expose().to_owned()
         };
@@ -174,7 +174,7 @@ async fn secrets_that_differ_at_their_end_are_different() {
         let secret = secrets(&store, &client.client_id).await.remove(0);
         // The last of the 256 bits changes only bytes after the 72nd of the text.
         let mut bytes = [9; 32];
-        let key = store.secret_tag_key().unwrap();
+        let key = store.secret_tag_key().await.unwrap();
         let composed = |bits: &[u8; 32]| {
             opaque::ClientSecret::compose(&key, &client.client_id, secret.secret_id.clone(), bits)
         };

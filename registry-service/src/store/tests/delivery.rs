@@ -12,7 +12,7 @@ use crate::{
     authentication::client::authenticate,
     model::{
         client_secret::{ClientSecret, Revocation},
-        delivery::{Handover, LINK_LIFE},
+        delivery::{Handover, LINK_LIFETIME},
     },
     store::{
         client::tests::{registered, seeded},
@@ -160,7 +160,7 @@ async fn links_that_expire_unopened_end_with_their_secrets() {
             .claim_delivery(&origin(), &opened.claim_token, None)
             .await
             .unwrap();
-        clock.advance(LINK_LIFE - Duration::from_millis(1));
+        clock.advance(LINK_LIFETIME - Duration::from_millis(1));
         assert_eq!(store.expire_deliveries().await.unwrap(), 0, "{database:?}");
         clock.advance(Duration::from_millis(1));
         let before = store.position().await.unwrap();
@@ -253,7 +253,7 @@ async fn a_link_ends_once_by_opening_expiry_or_replacement() {
             // Each of two clients has as many links as one call ends.
             let (first, link) = linked(&store).await;
             let (second, _) = linked(&store).await;
-            clock.advance(LINK_LIFE);
+            clock.advance(LINK_LIFETIME);
             let mut calls = JoinSet::<Result<(), Error>>::new();
             for client_id in [&first, &second] {
                 let (store, client_id) = (store.clone(), client_id.clone());

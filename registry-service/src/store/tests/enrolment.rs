@@ -23,7 +23,7 @@ async fn an_enrolment_works_once_until_its_last_millisecond() {
         let (store, clock) = seeded(&database.url).await;
         let (user, early) = added(&store, "ada").await;
         let (late_user, late) = added(&store, "eve").await;
-        clock.advance(ENROLMENT_LIFE - Duration::from_millis(1));
+        clock.advance(ENROLMENT_LIFETIME - Duration::from_millis(1));
         let used = store.use_enrolment(&origin(), &early, None, hashed()).await;
         assert_eq!(used.unwrap(), user.tenant_id, "{database:?}");
         let stored = row(&store, &user).await;
@@ -55,7 +55,7 @@ async fn an_expired_enrolment_costs_no_argon2_run() {
     let database = accord::testing::sqlite();
     let (store, clock) = seeded(&database.url).await;
     let (_, token) = added(&store, "ada").await;
-    clock.advance(ENROLMENT_LIFE);
+    clock.advance(ENROLMENT_LIFETIME);
     let password = Password::parse(PASSWORD).unwrap();
     let refused = complete_enrolment(&store, origin(), token, password, None).await;
     assert!(matches!(refused, Err(Error::LinkInvalid)));

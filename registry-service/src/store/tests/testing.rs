@@ -32,6 +32,7 @@ pub async fn store(url: &str) -> (Store, Arc<ManualClock>) {
 /// Returns the origin of a call by a new operator.
 pub fn origin() -> Origin {
     Origin {
+        certificate: None,
         actor: Actor {
             kind: ActorKind::Operator,
             id: OperatorId::generate(&*test_clock(), &SystemRandom).into(),

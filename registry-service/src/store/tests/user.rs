@@ -6,11 +6,11 @@ use std::{sync::Arc, time::Duration};
 
 use accord::{
     clock::ManualClock,
-    keys::FileMasterKey,
+    keys::{FileMasterKey, MasterKeys},
     random::SystemRandom,
     store::{
         Database, change,
-        keyring::{self, add_version},
+        keyring::{DISTRIBUTION, SharedKeyring, add_version},
     },
     testing::{databases, test_clock},
 };
@@ -22,7 +22,7 @@ use crate::{
     authentication::tenant_admin::{complete_enrolment, sign_in},
     model::{
         purpose,
-        user::{ENROLMENT_LIFE, password::Password},
+        user::{ENROLMENT_LIFETIME, password::Password},
     },
     store::{
         entity::enrolment as enrolment_entity,
@@ -133,7 +133,7 @@ async fn only_hashes_of_names_and_tokens_are_stored() {
         );
         assert_eq!(
             enrolment.expires_at,
-            store.now().plus(ENROLMENT_LIFE).as_millis(),
+            store.now().plus(ENROLMENT_LIFETIME).as_millis(),
             "{database:?}"
         );
     }
@@ -170,10 +170,13 @@ async fn users_remain_after_a_rotation_of_data_keys() {
         db.migrate::<Migrator>().await.unwrap();
         change::ensure(db.read(), &*random).await.unwrap();
         let directory = tempfile::tempdir().unwrap();
-        let master = FileMasterKey::create(&directory.path().join("key"), &*random).unwrap();
+        let path = directory.path().join("key");
+        FileMasterKey::create(&path, &*random).unwrap();
+        let master = || MasterKeys::from(FileMasterKey::load(&path).unwrap());
         let open = async || {
-            let keyring = keyring::open(&db, &master, crate::store::PURPOSES, &*clock, &*random).await;
-            Store::new(db.clone(), keyring.unwrap(), clock.clone(), random.clone())
+            let (purposes, clock) = (crate::store::PURPOSES, clock.clone());
+            let keyring = SharedKeyring::open(db.clone(), master(), purposes, clock.clone(), &*random).await;
+            Store::new(db.clone(), keyring.unwrap(), clock, random.clone())
         };
         let before = open().await;
         add_tenants(&before).await;
@@ -185,10 +188,11 @@ async fn users_remain_after_a_rotation_of_data_keys() {
             .unwrap();
 
         for purpose in [purpose::ACCOUNT_NAME, purpose::PEPPER] {
-            add_version(&db, &master, purpose, &*clock, &*random)
+            add_version(&db, &master(), purpose, &*clock, &*random)
                 .await
                 .unwrap();
         }
+        clock.advance(DISTRIBUTION);
         let after = open().await;
         let taken = after.create_user(&creation("RegisterUser"), admin("ADA")).await;
         assert!(

@@ -194,7 +194,9 @@ async fn every_failed_authentication_looks_the_same() {
 
     // The right secret before its link is opened.
     let awaiting = async |awaiting: bool| {
-        let database = Database::connect(&harness.settings.database_url).await.unwrap();
+        let database = Database::connect(&harness.settings.service.database_url)
+            .await
+            .unwrap();
         let tx = database.write().await.unwrap();
         let change = format!("UPDATE client_secrets SET awaiting_claim = {awaiting}");
         tx.execute_unprepared(&change).await.unwrap();

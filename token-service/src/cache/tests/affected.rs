@@ -7,7 +7,7 @@ use accord::{
 };
 
 use super::*;
-use crate::model::signing_key::{Keys, generate};
+use crate::model::signing_key::{Algorithm, Keys, NewKey};
 
 fn grant(random: &SeededRandom) -> Grant {
     let clock = test_clock();
@@ -46,8 +46,8 @@ fn a_change_removes_what_it_affects_and_nothing_else() {
         id: WorkloadId::generate(&*test_clock(), &random),
         kind: WorkloadKind::InternalService,
     };
-    let key = generate().unwrap();
-    let signer = Arc::new(Signer::new(key.kid, &key.pkcs8).unwrap());
+    let key = NewKey::generate(Algorithm::EdDsa).unwrap();
+    let signer = Arc::new(Signer::new(key.kid, key.algorithm, &key.pkcs8).unwrap());
     let revocation = |kind, id: &str| {
         let (id, seq) = (id.to_owned(), 6);
         Change::Revocation(Revocation { kind, id, seq })

@@ -111,7 +111,7 @@ fn as_of<T>(value: T, seq: i64) -> AsOf<T> {
     AsOf {
         value,
         position: position(seq),
-        asked_at: Instant::now(),
+        sent_at: Instant::now(),
     }
 }
 
@@ -144,7 +144,7 @@ fn is_found(facts: &Facts, follower: &ChangeFollower<Numbers>, n: usize) -> bool
     facts.find(follower, &facts.tenants, &tenant_id(n)).is_some()
 }
 
-/// Reads each tenant, and asserts that every answer shows the changes up to the position that it claims.
+/// LookUpCounters each tenant, and asserts that every answer shows the changes up to the position that it claims.
 fn assert_honest(facts: &Facts, follower: &ChangeFollower<Numbers>, source: &Numbers) {
     for n in 0..TENANTS {
         let found = facts
@@ -232,7 +232,7 @@ async fn a_lease_starts_with_the_request_and_only_a_complete_answer_renews_it() 
     follower.apply(&facts, changes(Vec::new(), 7), sent);
     assert!(keep(&facts, &follower, 0, 7));
     let lease = follower.lease().unwrap();
-    assert_eq!((lease.position, lease.asked_at), (position(7), sent));
+    assert_eq!((lease.position, lease.sent_at), (position(7), sent));
     advance(LEASE - Duration::from_millis(300)).await;
     follower.apply(&facts, more(8), Instant::now());
     assert!(is_found(&facts, &follower, 0));

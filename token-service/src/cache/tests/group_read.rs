@@ -121,7 +121,7 @@ async fn a_change_during_a_call_is_not_hidden_by_its_answer() {
         "it was read before the change"
     );
     assert!(
-        begun <= first.asked_at && first.asked_at <= answered,
+        begun <= first.sent_at && first.sent_at <= answered,
         "its lease starts with the question"
     );
     cache.client(&registry.client_id).await.unwrap();

@@ -18,7 +18,7 @@ use super::{consent, optional, present, scopes};
 use crate::{
     consent::{
         admin_session::SignIn,
-        setup::{Approve, Approved},
+        setup::{ApprovedSetup, ConsentChoices},
     },
     model::setup::{AuthorizationRequest, Setup, SetupState, is_code_challenge, is_state},
 };
@@ -81,7 +81,7 @@ fn address(text: &str) -> Result<IpAddr, &'static str> {
 }
 
 /// Reads an `ApproveSetupRequest`. Rejects an end that is not after `now`.
-pub fn approve(request: pb::ApproveSetupRequest, now: UnixMillis) -> Result<Approve, Violations> {
+pub fn approve(request: pb::ApproveSetupRequest, now: UnixMillis) -> Result<ConsentChoices, Violations> {
     let mut v = Violations::default();
     let designated_account_name = Zeroizing::new(request.designated_account_name);
     let setup_id = v.check("setup_id", SetupId::parse(&request.setup_id));
@@ -93,7 +93,7 @@ pub fn approve(request: pb::ApproveSetupRequest, now: UnixMillis) -> Result<Appr
         v.add("expire_time", "must be absent, or a valid time in the future");
     }
     v.finish(|| {
-        Some(Approve {
+        Some(ConsentChoices {
             setup_id: setup_id?,
             scopes,
             designated_account_name,
@@ -127,7 +127,7 @@ pub fn message(setup: Setup, now: UnixMillis) -> pb::Setup {
 }
 
 /// Writes the result of an approval.
-pub fn approve_response(approved: Approved) -> pb::ApproveSetupResponse {
+pub fn approve_response(approved: ApprovedSetup) -> pb::ApproveSetupResponse {
     pb::ApproveSetupResponse {
         consent: Some(consent::message(approved.consent)),
         authorization_code: approved.code.expose().to_owned(),

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use prost::Message;
 
-use crate::model::signing_key::{ALGORITHM, SigningKey, State};
+use crate::model::signing_key::{Algorithm, SigningKey, State};
 
 accord::message_enum! { State = pb::SigningKeyState { Next, Active, Retired, Revoked } }
 
@@ -26,10 +26,20 @@ pub fn list(request: &pb::ListSigningKeysRequest) -> Result<(Option<State>, Page
     v.finish(|| Some((state?, page?)))
 }
 
-/// Reads a `RotateSigningKeyRequest`.
-pub fn rotate(request: &pb::RotateSigningKeyRequest) -> Result<Option<Uuid>, Violations> {
+/// Reads a `RotateSigningKeyRequest`: request id and algorithm.
+pub fn rotate(
+    request: &pb::RotateSigningKeyRequest,
+) -> Result<(Option<Uuid>, Option<Algorithm>), Violations> {
     let mut v = Violations::default();
-    v.request_id("request_id", &request.request_id).ok_or(v)
+    let request_id = v.request_id("request_id", &request.request_id);
+    let algorithm = match request.algorithm.as_str() {
+        "" => Some(None),
+        name => name.parse().ok().map(Some),
+    };
+    if algorithm.is_none() {
+        v.add("algorithm", format!("must be {}", Algorithm::NAMES));
+    }
+    v.finish(|| Some((request_id?, algorithm?)))
 }
 
 /// Reads a `RevokeSigningKeyRequest`: key id and reason.
@@ -45,7 +55,7 @@ pub fn message(key: SigningKey, now: UnixMillis) -> pb::SigningKey {
     pb::SigningKey {
         published: key.published_at(now),
         kid: key.kid,
-        algorithm: ALGORITHM.to_owned(),
+        algorithm: key.algorithm.as_ref().to_owned(),
         state: pb::SigningKeyState::from(key.state).into(),
         create_time: Some(key.created_at.to_timestamp()),
         activate_time: key.activated_at.map(UnixMillis::to_timestamp),

@@ -34,6 +34,16 @@ fn credentials(client_id: String, proof: Option<Proof>) -> Credentials {
     Credentials { client_id, proof }
 }
 
+/// Returns the `grant_type` of RFC 6749; empty if the message has no grant.
+pub fn grant_type(request: &pb::IssueTokenRequest) -> &'static str {
+    match &request.grant {
+        Some(Grant::AuthorizationCode(_)) => "authorization_code",
+        Some(Grant::RefreshToken(_)) => "refresh_token",
+        Some(Grant::ClientCredentials(_)) => "client_credentials",
+        None => "",
+    }
+}
+
 /// Reads an `IssueTokenRequest`.
 ///
 /// # Errors

@@ -1,34 +1,29 @@
-//! The authorization endpoint (RFC 6749 §3.1): takes a partner's request and sends the browser to the page
-//! where a Tenant Admin decides.
+//! The authorization endpoint (RFC 6749 §3.1): checks a partner's request, and shows the form where a Tenant Admin
+//! signs in to decide it.
 //!
 //! Until the redirect URI is known to be the client's, an error is a page; from then on it goes to the client
 //! at that URI (RFC 6749 §4.1.2.1).
 
-use std::sync::Arc;
-
-use accord::{
-    store::Creation,
-    text::id::{ClientId, TenantId},
-};
+use accord::text::id::{ClientId, TenantId};
 use axum::{
-    extract::{Path, RawQuery, State},
+    extract::RawQuery,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use zeroize::Zeroizing;
 
-use super::{context::PAGES, error::PageError};
+use super::{
+    context::PageContext,
+    error::PageError,
+    setups::{Undecided, sign_in_form},
+};
 use crate::{
-    consent::Call,
     error::Error,
     http::{
-        HttpState,
-        discovery::tenant_id,
         error::{HttpError, plain},
         form::Form,
         token::{resource, scopes},
     },
-    model::setup::{AuthorizationRequest, Setup, is_code_challenge, is_state, response_url, state_of},
+    model::setup::{AuthorizationRequest, is_code_challenge, is_state, response_url, state_of},
 };
 
 /// A link that was cut, or in which `&` became `&amp;`.
@@ -49,16 +44,14 @@ const UNKNOWN_REDIRECT_URI: PageError = PageError::new(
      it. Nothing was shared with it. Its provider has to correct the address.",
 );
 
-/// `GET /{tenant}/oauth2/authorize`.
+/// `GET /{tenant}/oauth2/authorize`: shows the form where a Tenant Admin signs in. Stores nothing before that.
 pub(super) async fn authorize(
-    State(http): State<Arc<HttpState>>,
-    Path(tenant): Path<String>,
+    mut page: PageContext,
     RawQuery(query): RawQuery,
 ) -> Result<Response, PageError> {
     let query = query.unwrap_or_default();
     let form = Form::parse(query.as_bytes())?;
     let state = state_of(&query);
-    let tenant_id = tenant_id(&tenant)?;
     if ["client_id", "redirect_uri"]
         .iter()
         .any(|name| form.get(name).is_none())
@@ -68,29 +61,20 @@ pub(super) async fn authorize(
     let client_id = once(&form, "client_id").and_then(|text| ClientId::parse(text).ok());
     let client_id = client_id.ok_or(UNKNOWN_CLIENT)?;
     let redirect_uri = once(&form, "redirect_uri").ok_or(UNKNOWN_REDIRECT_URI)?;
-    let mut call = Call::new(&http.consents, PAGES.clone(), String::new());
-    let parties = call.tenant_and_client(&tenant_id, &client_id, redirect_uri).await;
-    let (tenant, _) = parties.map_err(|error| match error {
+    let tenant_id = page.tenant.tenant_id.clone();
+    let parties = page.call.tenant_and_client(&tenant_id, &client_id, redirect_uri);
+    let parties = parties.await.map_err(|error| match error {
         Error::NotFound("client") => UNKNOWN_CLIENT,
         Error::Invalid(_) => UNKNOWN_REDIRECT_URI,
         error => error.into(),
     })?;
-    let started: Result<Setup, HttpError> = async {
+    let checked: Result<Undecided, HttpError> = async {
         let request = read(&form, &state, tenant_id, client_id)?;
-        let creation = Creation {
-            origin: PAGES.origin(),
-            method: "authorize",
-            request_id: None,
-            content: Zeroizing::default(),
-        };
-        Ok(call.start_setup(&creation, request).await?)
+        Ok(Undecided::request(&page, request, parties).await?)
     }
     .await;
-    match started {
-        Ok(setup) => {
-            let path = format!("/{}/setups/{}", setup.tenant_id, setup.setup_id);
-            Ok(see_other(&path))
-        }
+    match checked {
+        Ok(undecided) => Ok(page.html(StatusCode::OK, &sign_in_form(&page, &undecided, None))),
         Err(error) => {
             // The codes are those of RFC 6749 §4.1.2.1.
             let code = match error.code {
@@ -98,7 +82,7 @@ pub(super) async fn authorize(
                 code => code,
             };
             let parameters = [("error", code), ("error_description", &plain(&error.description))];
-            let url = response_url(redirect_uri, &state, &tenant.issuer, &parameters);
+            let url = response_url(redirect_uri, &state, &page.tenant.issuer, &parameters);
             Ok(see_other(&url?))
         }
     }

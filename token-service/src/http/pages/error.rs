@@ -94,14 +94,14 @@ impl PageError {
         }
     }
 
-    /// Renders the error. `way_out` is the page to go on from.
-    pub(super) fn page(self, product_name: &str, way_out: Option<String>) -> Response {
+    /// Renders the error. `next_page` is the page to go on from.
+    pub(super) fn page(self, product_name: &str, next_page: Option<String>) -> Response {
         let page = MessagePage {
             frame: Frame::new(product_name, ""),
             title: self.title.to_owned(),
             text: self.text.into_owned(),
             detail: self.detail,
-            way_out: way_out.filter(|_| self.leads_on),
+            next_page: next_page.filter(|_| self.leads_on),
         };
         let mut response = html(self.status, &page);
         if let Some(seconds) = self.retry_after {

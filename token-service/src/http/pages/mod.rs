@@ -121,8 +121,8 @@ async fn finish(State(http): State<Arc<HttpState>>, request: Request, next: Next
     let unreadable = extensions.remove::<HttpError>().map(PageError::from);
     let error = extensions.remove::<PageError>().or(unreadable);
     if let Some(error) = error.or(is_reload.then_some(PageError::NOTHING_TO_SHOW)) {
-        let way_out = matched.and_then(|matched| way_out(matched.as_str(), &path, is_reload));
-        response = error.page(&http.product_name, way_out);
+        let next_page = matched.and_then(|matched| next_page(matched.as_str(), &path, is_reload));
+        response = error.page(&http.product_name, next_page);
     }
     let headers = response.headers_mut();
     headers.extend(allow.map(|allow| (header::ALLOW, allow)));
@@ -134,7 +134,7 @@ async fn finish(State(http): State<Arc<HttpState>>, request: Request, next: Next
 
 /// Returns where a person can go on from an error on a tenant's page: to the page of the form whose address was
 /// reloaded, otherwise to the list of integrations.
-fn way_out(matched: &str, path: &str, is_reload: bool) -> Option<String> {
+fn next_page(matched: &str, path: &str, is_reload: bool) -> Option<String> {
     let rest = matched.strip_prefix("/{tenant}/")?;
     let parent = path.rsplit_once('/').map(|(parent, _)| parent.to_owned());
     match rest.split('/').count() {

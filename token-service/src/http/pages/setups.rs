@@ -14,10 +14,18 @@ use super::{
     view::{ConsentErrors, ConsentPage, LeavingPage, ScopeChanges, ScopeChoice, SignInPage},
 };
 use crate::{
-    consent::setup::{Approve, require_active},
+    consent::{
+        setup::{ApprovedSetup, ConsentChoices, check_request, require_active},
+        signed_request::SignedRequest,
+    },
     error::{Error, Result},
     http::form::Form,
-    model::{client::ClientScope, grant::Consent, setup::Setup},
+    model::{
+        client::{Client, ClientScope},
+        grant::Consent,
+        setup::{AuthorizationRequest, NewSetup, Setup, SetupState},
+        tenant::Tenant,
+    },
 };
 
 /// The fields of an approval.
@@ -26,27 +34,97 @@ const CHOICES: [&str; 3] = ["scope", "designated_account_name", "end_date"];
 /// nothing is chosen would seem to hold no choices.
 const CHOSEN: &str = "chosen";
 
+/// The hidden field of a request that nobody has signed in for.
+const REQUEST: &str = "request";
+
+/// What a Tenant Admin signs in to decide.
+pub(super) enum Undecided {
+    /// A pending setup.
+    Stored(Box<Setup>),
+    /// A request that becomes a setup when somebody signs in.
+    Request {
+        new: Box<NewSetup>,
+        /// The signed request, as the form holds it.
+        text: String,
+    },
+}
+
+impl Undecided {
+    /// Checks a partner's request against its tenant and client.
+    pub(super) async fn request(
+        page: &PageContext,
+        request: AuthorizationRequest,
+        parties: (Tenant, Client),
+    ) -> Result<Self> {
+        let store = &page.http.consents.store;
+        let signed = SignedRequest::new(store, request);
+        let text = signed.sign(store).await?;
+        Self::checked(signed, text, parties)
+    }
+
+    /// Finds the setup of the path, or the request in a form that was sent there.
+    async fn of(page: &mut PageContext, form: &Form) -> Result<Self> {
+        let text = form.text(REQUEST);
+        match pending_setup(page).await {
+            Err(Error::NotFound(_)) if !text.is_empty() => {
+                let setup_id = SetupId::parse(&page.resource).map_err(|_| Error::NotFound("setup"))?;
+                let store = &page.http.consents.store;
+                let signed = SignedRequest::verify(store, &page.tenant.tenant_id, &setup_id, text).await?;
+                let request = &signed.request;
+                let (tenant_id, client_id) = (&request.tenant_id, &request.client_id);
+                let parties = page
+                    .call
+                    .tenant_and_client(tenant_id, client_id, &request.redirect_uri);
+                let parties = parties.await?;
+                Self::checked(signed, text.to_owned(), parties)
+            }
+            found => Ok(Self::Stored(Box::new(found?))),
+        }
+    }
+
+    fn checked(signed: SignedRequest, text: String, parties: (Tenant, Client)) -> Result<Self> {
+        let new = check_request(signed.setup_id, signed.request, parties)?;
+        Ok(Self::Request {
+            new: Box::new(new),
+            text,
+        })
+    }
+
+    fn setup_id(&self) -> &SetupId {
+        match self {
+            Self::Stored(setup) => &setup.setup_id,
+            Self::Request { new, .. } => &new.setup_id,
+        }
+    }
+}
+
 /// `GET /{tenant}/setups/{setup}`: the request to decide, or the sign-in form if there is no session for this setup.
 pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
     let setup = pending_setup(&page).await?;
-    if may_decide(&mut page, &setup).await? {
+    if may_decide(&mut page, &setup.setup_id).await? {
         consent_page(page, &setup, Presentation::default(), ConsentErrors::default()).await
     } else {
-        Ok(page.html(StatusCode::OK, &sign_in_form(&page, &setup, None)))
+        let undecided = Undecided::Stored(Box::new(setup));
+        Ok(page.html(StatusCode::OK, &sign_in_form(&page, &undecided, None)))
     }
 }
 
 /// `POST /{tenant}/setups/{setup}/sign-in`.
 pub(super) async fn sign_in(PageForm { mut page, form }: PageForm) -> Result<Response, PageError> {
-    let setup = pending_setup(&page).await?;
-    match page.sign_in(Some(setup.setup_id.clone()), &form).await {
-        Ok(()) => signed_in(page, &setup, &form).await,
-        Err(error) => sign_in::failed(&page, sign_in_form(&page, &setup, Some(&form)), error),
+    let undecided = Undecided::of(&mut page, &form).await?;
+    match page.sign_in(Some(undecided.setup_id().clone()), &form).await {
+        Ok(()) => signed_in(page, undecided, &form).await,
+        Err(error) => sign_in::failed(&page, sign_in_form(&page, &undecided, Some(&form)), error),
     }
 }
 
-/// Continues after a sign-in: shows the choices that it interrupted, or else redirects to the setup.
-async fn signed_in(page: PageContext, setup: &Setup, form: &Form) -> Result<Response, PageError> {
+/// Continues after a sign-in: stores a new request, and shows the choices that the sign-in interrupted, or else
+/// redirects to the setup.
+async fn signed_in(mut page: PageContext, undecided: Undecided, form: &Form) -> Result<Response, PageError> {
+    let setup = &match undecided {
+        Undecided::Stored(setup) => *setup,
+        Undecided::Request { new, .. } => page.call.store_setup(*new).await?,
+    };
     if has_choices(form) {
         let presentation = Presentation {
             form: Some(form),
@@ -60,27 +138,32 @@ async fn signed_in(page: PageContext, setup: &Setup, form: &Form) -> Result<Resp
 
 /// Shows a form with an invalid CSRF token again, with what was typed.
 pub(super) async fn again(PageForm { mut page, form }: PageForm) -> Result<Response, PageError> {
-    let setup = pending_setup(&page).await?;
-    let has_session = may_decide(&mut page, &setup).await?;
+    let undecided = Undecided::of(&mut page, &form).await?;
+    let has_session = may_decide(&mut page, undecided.setup_id()).await?;
     // A first press of the button has already signed in.
     if has_session && form.get("password").is_some() {
-        return signed_in(page, &setup, &form).await;
+        return signed_in(page, undecided, &form).await;
     }
-    if has_session {
+    if let Undecided::Stored(setup) = &undecided
+        && has_session
+    {
         let presentation = Presentation {
             form: Some(&form).filter(|form| has_choices(form)),
             status: StatusCode::FORBIDDEN,
             notice: Some(STALE_FORM),
         };
-        return consent_page(page, &setup, presentation, ConsentErrors::default()).await;
+        return consent_page(page, setup, presentation, ConsentErrors::default()).await;
     }
-    Ok(sign_in::stale(&page, sign_in_form(&page, &setup, Some(&form))))
+    Ok(sign_in::stale(
+        &page,
+        sign_in_form(&page, &undecided, Some(&form)),
+    ))
 }
 
 /// `POST /{tenant}/setups/{setup}/approve`. A second press of the button gets the first one's answer.
 pub(super) async fn approve(PageForm { mut page, form }: PageForm) -> Result<Response, PageError> {
     let setup = tenant_setup(&page).await?;
-    if !may_decide(&mut page, &setup).await? {
+    if !may_decide(&mut page, &setup.setup_id).await? {
         setup.require_pending(page.http.consents.store.now())?;
         return sign_in_again(&page, &setup, Error::AdminSessionInvalid, Some(&form));
     }
@@ -89,9 +172,13 @@ pub(super) async fn approve(PageForm { mut page, form }: PageForm) -> Result<Res
         Err(errors) => return consent_page(page, &setup, Presentation::invalid(&form), errors).await,
     };
     match page.call.approve_setup(approve).await {
-        Ok(approved) => {
-            let ends_on = approved.consent.grant.expires_at.map(dates::minute);
-            Ok(leaving(&page, &setup, &approved.redirect_url, Some(ends_on)))
+        Ok(approved) => Ok(approved_page(&page, &setup, &approved, StatusCode::OK)),
+        // The other button was pressed first. Its answer may have been lost.
+        Err(error) if is_decided(&error, SetupState::Denied) => {
+            match page.call.deny_setup(&setup.setup_id).await {
+                Ok((setup, url)) => Ok(leaving(&page, &setup, &url, None, StatusCode::CONFLICT)),
+                Err(_) => Err(error.into()),
+            }
         }
         Err(Error::NotFound("user")) => {
             let errors = ConsentErrors {
@@ -108,7 +195,14 @@ pub(super) async fn approve(PageForm { mut page, form }: PageForm) -> Result<Res
 pub(super) async fn deny(PageForm { mut page, .. }: PageForm) -> Result<Response, PageError> {
     let setup = tenant_setup(&page).await?;
     match page.call.deny_setup(&setup.setup_id).await {
-        Ok((setup, redirect_url)) => Ok(leaving(&page, &setup, &redirect_url, None)),
+        Ok((setup, url)) => Ok(leaving(&page, &setup, &url, None, StatusCode::OK)),
+        // The other button was pressed first. Its answer may have been lost.
+        Err(error) if is_decided(&error, SetupState::Approved) => {
+            match page.call.approved_before(&setup.setup_id).await {
+                Ok(approved) => Ok(approved_page(&page, &setup, &approved, StatusCode::CONFLICT)),
+                Err(_) => Err(error.into()),
+            }
+        }
         Err(error) => {
             setup.require_pending(page.http.consents.store.now())?;
             sign_in_again(&page, &setup, error, None)
@@ -133,21 +227,27 @@ async fn pending_setup(page: &PageContext) -> Result<Setup> {
 }
 
 /// Returns whether the browser has a session that was opened for this setup.
-async fn may_decide(page: &mut PageContext, setup: &Setup) -> Result<bool> {
+async fn may_decide(page: &mut PageContext, setup_id: &SetupId) -> Result<bool> {
     let session = page.session().await?;
-    Ok(session.is_some_and(|session| session.setup_id.as_ref() == Some(&setup.setup_id)))
+    Ok(session.is_some_and(|session| session.setup_id.as_ref() == Some(setup_id)))
 }
 
 /// Returns the sign-in form, with what was typed in it and in the form that it interrupts.
-fn sign_in_form(page: &PageContext, setup: &Setup, sent: Option<&Form>) -> SignInPage {
-    let path = format!("setups/{}/sign-in", setup.setup_id);
+pub(super) fn sign_in_form(page: &PageContext, undecided: &Undecided, sent: Option<&Form>) -> SignInPage {
+    let path = format!("setups/{}/sign-in", undecided.setup_id());
     let mut view = sign_in::form(page, &path, sent);
-    view.client = Some(setup.profile.clone());
+    view.client = Some(match undecided {
+        Undecided::Stored(setup) => setup.profile.clone(),
+        Undecided::Request { new, .. } => new.profile.clone(),
+    });
+    if let Undecided::Request { text, .. } = undecided {
+        view.entered = vec![(REQUEST, text.clone())];
+    }
     if let Some(form) = sent.filter(|form| has_choices(form)) {
         let choices = CHOICES
             .iter()
             .flat_map(|name| form.all(name).map(|value| (*name, value.to_owned())));
-        view.entered = choices.chain([(CHOSEN, "1".to_owned())]).collect();
+        view.entered.extend(choices.chain([(CHOSEN, "1".to_owned())]));
     }
     view
 }
@@ -164,7 +264,8 @@ fn sign_in_again(
     error: Error,
     sent: Option<&Form>,
 ) -> Result<Response, PageError> {
-    sign_in::again_after(page, sign_in_form(page, setup, sent), error, "decided")
+    let undecided = Undecided::Stored(Box::new(setup.clone()));
+    sign_in::again_after(page, sign_in_form(page, &undecided, sent), error, "decided")
 }
 
 /// How to present the consent page: the form that was sent, if any, the status and a notice.
@@ -195,9 +296,9 @@ impl Default for Presentation<'_> {
     }
 }
 
-/// Reads an approval, or returns the errors of the form. Rejects a form without scopes, because an [`Approve`] without
+/// Reads an approval, or returns the errors of the form. Rejects a form without scopes, because [`ConsentChoices`] without
 /// scopes grants all of them.
-fn read_approval(page: &PageContext, setup: &Setup, form: &Form) -> Result<Approve, ConsentErrors> {
+fn read_approval(page: &PageContext, setup: &Setup, form: &Form) -> Result<ConsentChoices, ConsentErrors> {
     let mut errors = ConsentErrors::default();
     let mut scopes = Vec::new();
     for name in form.all("scope") {
@@ -228,7 +329,7 @@ fn read_approval(page: &PageContext, setup: &Setup, form: &Form) -> Result<Appro
     if errors.any() {
         return Err(errors);
     }
-    Ok(Approve {
+    Ok(ConsentChoices {
         setup_id: setup.setup_id.clone(),
         scopes,
         designated_account_name: Zeroizing::new(account_name.to_owned()),
@@ -301,16 +402,39 @@ fn changes(setup: &Setup, consent: &Consent) -> ScopeChanges {
     }
 }
 
+/// Returns whether a setup was decided in this way before.
+fn is_decided(error: &Error, decided: SetupState) -> bool {
+    matches!(error, Error::WrongState { resource: "setup", state } if *state == <&str>::from(decided))
+}
+
+fn approved_page(
+    page: &PageContext,
+    setup: &Setup,
+    approved: &ApprovedSetup,
+    status: StatusCode,
+) -> Response {
+    let ends_on = approved.consent.grant.expires_at.map(dates::minute);
+    leaving(page, setup, &approved.redirect_url, Some(ends_on), status)
+}
+
 /// Sends the browser back to the partner by a page instead of a redirect: browsers would apply the policy `form-action`
 /// to the redirect, and to each further redirect of the partner. `approved` is `None` after a denial; after an approval
-/// it holds when the access ends, if it does.
-fn leaving(page: &PageContext, setup: &Setup, url: &str, approved: Option<Option<String>>) -> Response {
+/// it holds when the access ends, if it does. With the status 409 the other button was pressed too late, and the person
+/// goes on by a click: what they want is not clear.
+fn leaving(
+    page: &PageContext,
+    setup: &Setup,
+    url: &str,
+    approved: Option<Option<String>>,
+    status: StatusCode,
+) -> Response {
     let view = LeavingPage {
         frame: page.frame(false),
         url: url.to_owned(),
         partner_name: setup.profile.partner_name.clone(),
+        too_late: status == StatusCode::CONFLICT,
         approved: approved.is_some(),
         ends_on: approved.flatten(),
     };
-    page.html(StatusCode::OK, &view)
+    page.html(status, &view)
 }

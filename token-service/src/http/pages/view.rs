@@ -170,6 +170,8 @@ pub(super) struct LeavingPage {
     pub url: String,
     /// The partner's name.
     pub partner_name: String,
+    /// Whether this answers the other button, pressed after the decision.
+    pub too_late: bool,
     /// Whether access was approved.
     pub approved: bool,
     /// When the access will end, if an end was set.
@@ -284,7 +286,7 @@ pub(super) struct MessagePage {
     /// A reference to quote, such as a request id.
     pub detail: Option<String>,
     /// The path of a page to go on from.
-    pub way_out: Option<String>,
+    pub next_page: Option<String>,
 }
 
 #[cfg(test)]

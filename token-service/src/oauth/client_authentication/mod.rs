@@ -1,8 +1,13 @@
 //! Client authentication (RFC 6749 §2.3).
 
-use accord::text::{
-    id::{ClientId, TenantId},
-    opaque::ClientSecret,
+use std::time::Duration;
+
+use accord::{
+    log_limit::LogLimit,
+    text::{
+        id::{ClientId, TenantId},
+        opaque::ClientSecret,
+    },
 };
 use zeroize::Zeroizing;
 
@@ -40,7 +45,7 @@ pub enum Proof {
 ///
 /// # Errors
 /// [`Error::InvalidClient`] for a rejected proof, whatever the reason; [`Error::InvalidAssertion`] for wrong claims in
-/// an assertion that a key of the client verifies.
+/// an assertion that a key of the client verifies; [`Error::TooManyCalls`].
 pub async fn authenticate(
     oauth: &OAuth,
     tenant_id: &TenantId,
@@ -68,7 +73,22 @@ pub async fn authenticate(
         Err(error @ Error::InvalidAssertion { .. }) => log_rejection(credentials, &error.to_string()),
         _ => {}
     }
-    authenticated
+    let authenticated = authenticated?;
+    if let Some(limit) = &oauth.client_limit {
+        let client_id = &authenticated.client.value.client_id;
+        limit
+            .check(client_id)
+            .map_err(|wait| too_many_calls(client_id, wait))?;
+    }
+    Ok(authenticated)
+}
+
+fn too_many_calls(client_id: &ClientId, wait: Duration) -> Error {
+    static LIMIT: LogLimit = LogLimit::new(Duration::from_secs(1));
+    if let Some(unlogged) = LIMIT.check(client_id.as_str()) {
+        tracing::warn!(%client_id, unlogged, "the client calls too often");
+    }
+    Error::TooManyCalls(wait)
 }
 
 /// Logs a rejection. Does not audit it: a stranger must not be able to fill the database.
@@ -127,6 +147,7 @@ mod tests {
             store: cache.store().clone(),
             cache,
             lifetimes: Lifetimes::default(),
+            client_limit: None,
         };
         let client_id = registry.client_id.as_str();
         let secret = registry.secret().expose();

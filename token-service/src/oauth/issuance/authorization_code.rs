@@ -9,11 +9,12 @@ use super::{CodeRequest, Issuance, Issued, complete};
 use crate::{
     error::{Error, Result},
     model::{
+        code::Code,
         family::{Family, Generations},
         grant::GrantState,
         purpose,
     },
-    store::{Redemption, RedemptionOutcome},
+    store::{PendingAnswer, Redemption, RedemptionOutcome},
 };
 
 pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) -> Result<Issued> {
@@ -35,14 +36,17 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
         let event = issuance.event("code.refuse", &code.grant_id);
         let event = event.detail("why", "verifier, redirect URI or time").refused();
         let (store, origin) = (store.clone(), issuance.origin());
-        let burnt = complete(async move { store.burn_code(&origin, &code, event).await });
-        if !burnt.await? {
+        let invalidated = complete(async move { store.invalidate_code(&origin, &code, event).await });
+        if !invalidated.await? {
             return replayed(issuance, &token).await;
         }
         return Err(Error::InvalidGrant);
     }
     // From here on the code stays as it is until the token is signed, so a rejected call can be repeated.
     issuance.check_target()?;
+    if let Some(family_id) = &code.family_id {
+        return redeem_again(issuance, &token, &code, family_id).await;
+    }
     if grant.state_with(now, Some(&**issuance.client), true) != GrantState::Pending {
         return Err(Error::InvalidGrant);
     }
@@ -51,19 +55,20 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
         let state = GrantState::Suspended.contract_name();
         return Err(Error::ConsentRequired(Some(state)));
     }
+    let keyring = store.keyring_of(None).await?;
     let family = Family {
         family_id: FamilyId::generate(&*store.clock, &*store.random),
         tenant_id: code.tenant_id.clone(),
         grant_id: code.grant_id.clone(),
         client_id: code.client_id.clone(),
         generations: Generations::first(now),
-        key_version: store.keyring.current(purpose::REFRESH)?.version(),
+        key_version: keyring.current(purpose::REFRESH)?.version(),
         registry: issuance.watermark.registry.position.clone(),
         expires_at: now.plus(issuance.oauth.lifetimes.family),
         ended_at: None,
     };
     let (signed, issued) = issuance.sign(&grant, Some(&family)).await?;
-    let refresh_token = family.token(&store.keyring, family.generations.current)?;
+    let refresh_token = family.token(&keyring, family.generations.current)?;
     let redemption = Redemption {
         origin: issuance.origin(),
         code,
@@ -72,15 +77,54 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
     };
     issuance.spend_assertion().await?;
     match issuance.oauth.store.redeem_code(redemption).await? {
-        RedemptionOutcome::Redeemed { superseding } => {
+        RedemptionOutcome::Redeemed { superseding, answer } => {
             if superseding {
                 issuance.oauth.cache.catch_up_or_log().await;
             }
-            issuance.recheck(signed, Some((&family, refresh_token))).await
+            let issued = issuance.recheck(signed, Some((&family, refresh_token))).await;
+            settle(answer, issued).await
         }
         RedemptionOutcome::AlreadyUsed => replayed(issuance, &token).await,
         RedemptionOutcome::GrantEnded => Err(Error::InvalidGrant),
     }
+}
+
+/// Hands out the tokens of a redemption whose call failed before they left.
+async fn redeem_again(
+    issuance: &mut Issuance<'_>,
+    token: &OpaqueToken,
+    code: &Code,
+    family_id: &FamilyId,
+) -> Result<Issued> {
+    let store = &issuance.oauth.store;
+    let found = store.find_family(&code.tenant_id, family_id).await?;
+    let family = found.filter(|family| issuance.is_live(family));
+    let family = family.ok_or(Error::InvalidGrant)?;
+    let keyring = store.keyring_of(Some(&family)).await?;
+    let grant = issuance.active_grant(Some(&family)).await?;
+    let (signed, issued) = issuance.sign(&grant, Some(&family)).await?;
+    let refresh_token = family.token(&keyring, family.generations.current)?;
+    issuance.spend_assertion().await?;
+    let store = &issuance.oauth.store;
+    match store
+        .redeem_again(&issuance.origin(), code, &family, issued)
+        .await?
+    {
+        Some(answer) => {
+            let issued = issuance.recheck(signed, Some((&family, refresh_token))).await;
+            settle(answer, issued).await
+        }
+        None => replayed(issuance, token).await,
+    }
+}
+
+/// Leaves the code used if its tokens leave, or if its family has ended. Otherwise the client may repeat the call.
+async fn settle(answer: PendingAnswer, issued: Result<Issued>) -> Result<Issued> {
+    match issued {
+        Ok(_) | Err(Error::InvalidGrant) => answer.leaves(),
+        Err(_) => answer.is_given_up().await,
+    }
+    issued
 }
 
 /// Rejects a second use: the code has leaked. Ends the tokens of the first use (RFC 6749 §4.1.2); that is committed
@@ -90,6 +134,10 @@ async fn replayed(issuance: &mut Issuance<'_>, token: &OpaqueToken) -> Result<Is
     let store = &issuance.oauth.store;
     let found = store.find_code(&issuance.tenant.tenant_id, token).await?;
     let (code, _) = found.ok_or(Error::InvalidGrant)?;
+    if code.used_at.is_none() {
+        // The first use failed meanwhile, and its code became usable again.
+        return Err(Error::Unavailable);
+    }
     let event = issuance.event("code.replay", &code.grant_id).refused();
     let family = match &code.family_id {
         Some(family_id) => store.find_family(&code.tenant_id, family_id).await?,

@@ -40,8 +40,11 @@ use crate::{
 
 mod authorization_code;
 mod client_credentials;
+mod outcome;
 mod recheck;
 mod refresh_token;
+
+pub use outcome::count_rejected;
 
 /// A token request. No `Debug`: it must not show the credentials.
 pub struct Request {
@@ -87,7 +90,7 @@ impl GrantRequest {
         }
     }
 
-    /// Returns the error if there is no grant. A client that must not learn whether the tenant exists gets it too.
+    /// Returns the error without a usable grant. It also answers a client that must not learn whether the tenant exists.
     fn no_grant_error(&self) -> Error {
         match self {
             Self::ClientCredentials => Error::ConsentRequired(None),
@@ -110,8 +113,14 @@ pub struct Issued {
     pub grant_id: String,
 }
 
-/// Issues a token.
+/// Issues a token, and counts the outcome.
 pub async fn issue(oauth: &OAuth, request: &Request) -> Result<Issued> {
+    let outcome = try_issue(oauth, request).await;
+    outcome::count(request.grant.name(), outcome.as_ref().err().map(Error::reason));
+    outcome
+}
+
+async fn try_issue(oauth: &OAuth, request: &Request) -> Result<Issued> {
     let authenticated = authenticate(oauth, &request.tenant_id, &request.credentials).await?;
     let mut issuance = Issuance::for_client(oauth, request, authenticated).await?;
     match &request.grant {
@@ -178,13 +187,13 @@ impl<'a> Issuance<'a> {
         })
     }
 
-    /// Spends the client's assertion: after all checks that may reject the call, and before anything changes or is
-    /// judged to be a replay.
+    /// Spends the client's assertion. Call it after all checks that may reject the call, so that a rejected call can be
+    /// repeated, and before anything changes or counts as a replay.
     async fn spend_assertion(&mut self) -> Result<()> {
         spend(self.oauth, self.assertion.take()).await
     }
 
-    /// Ends a family whose code was replayed, or one of whose tokens was.
+    /// Ends a family after a replay of its code or of one of its tokens.
     async fn end_family(&self, family: Family, reason: &'static str, event: Event) -> Result<()> {
         let (oauth, origin) = (self.oauth.clone(), self.origin());
         complete(async move {
@@ -312,6 +321,7 @@ async fn find_tenant(oauth: &OAuth, request: &Request) -> Result<AsOf<Arc<Cached
 /// Returns the origin of audit events that a client causes.
 pub fn client_origin(client_id: &ClientId) -> Origin {
     Origin {
+        certificate: None,
         actor: Actor {
             kind: ActorKind::Client,
             id: client_id.to_string(),
@@ -395,6 +405,7 @@ mod tests {
             store: cache.store().clone(),
             cache,
             lifetimes: Lifetimes::default(),
+            client_limit: None,
         };
         let request = Request {
             tenant_id: TenantId::parse(TENANT).unwrap(),

@@ -30,17 +30,21 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
     let found = store.find_family(tenant_id, token.family()).await?;
     // A forged token or another client's has no effect on the family.
     let client_id = &issuance.client.client_id;
-    let is_genuine = is_genuine(&store.keyring, token, found.as_ref(), client_id, tenant_id)?;
+    let keyring = store.keyring_of(found.as_ref()).await?;
+    let is_genuine = is_genuine(&keyring, token, found.as_ref(), client_id, tenant_id)?;
     let family = found.filter(|family| is_genuine && issuance.is_live(family));
     let family = family.ok_or(Error::InvalidGrant)?;
     // A replay ends the family whatever else is wrong with the call.
-    let renewal = family.generations.renew(token.generation(), store.now());
-    if renewal == Renewal::Replay {
-        issuance.spend_assertion().await?;
-        let event = about(issuance, &family, token, "refresh_token.reuse").refused();
-        issuance.end_family(family, "replayed", event).await?;
-        return Err(Error::InvalidGrant);
-    }
+    let next = match family.generations.renew(token.generation(), store.now()) {
+        Renewal::Replay => {
+            issuance.spend_assertion().await?;
+            let event = about(issuance, &family, token, "refresh_token.reuse").refused();
+            issuance.end_family(family, "replayed", event).await?;
+            return Err(Error::InvalidGrant);
+        }
+        Renewal::Repeat => None,
+        Renewal::HandOut(next) => Some(next),
+    };
     // Nothing moves before these checks have passed, so a rejected call can be repeated.
     issuance.check_target()?;
     let grant = issuance.active_grant(Some(&family)).await?;
@@ -48,21 +52,18 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
     issuance.spend_assertion().await?;
     let origin = issuance.origin();
     let store = &issuance.oauth.store;
-    let handed_out = match renewal {
-        Renewal::HandOut(next) => {
-            if !store.advance_family(origin, &family, next, issued).await? {
-                return Ok(None);
-            }
-            next.current
+    let handed_out = if let Some(next) = next {
+        if !store.advance_family(origin, &family, next, issued).await? {
+            return Ok(None);
         }
-        Renewal::Repeat | Renewal::Replay => {
-            let repeated = about(issuance, &family, token, "refresh_token.repeat");
-            let recorded = store.record(origin.clone(), repeated);
-            tokio::try_join!(recorded, store.record(origin, issued))?;
-            family.generations.current
-        }
+        next.current
+    } else {
+        let repeated = about(issuance, &family, token, "refresh_token.repeat");
+        let recorded = store.record(origin.clone(), repeated);
+        tokio::try_join!(recorded, store.record(origin, issued))?;
+        family.generations.current
     };
-    let refresh_token = family.token(&store.keyring, handed_out)?;
+    let refresh_token = family.token(&keyring, handed_out)?;
     let issued = issuance.recheck(signed, Some((&family, refresh_token))).await?;
     Ok(Some(issued))
 }

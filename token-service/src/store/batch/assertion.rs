@@ -71,6 +71,8 @@ impl Work for Assertions {
     /// Whether this item spent the assertion.
     type Outcome = bool;
 
+    const NAME: &'static str = "assertions";
+
     async fn run(&self, assertions: &[Assertion]) -> Result<Vec<bool>, StoreError> {
         let tx = self.0.write().await?;
         let rows = SPEND.query(&tx, assertions, []).await?;

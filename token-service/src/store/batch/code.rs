@@ -28,13 +28,19 @@ use super::super::{
     grant::grant,
 };
 use crate::{
-    error::Result,
+    error::{Error, Result},
     model::{code::Code, grant::Grant},
 };
 
 impl Store {
     /// Reads a tenant's code, and the grant that its redemption activates.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] while the code is about to become usable again.
     pub async fn find_code(&self, tenant_id: &TenantId, code: &OpaqueToken) -> Result<Option<(Code, Grant)>> {
+        if self.reopenings.is_under_way(code) {
+            return Err(Error::Unavailable);
+        }
         let key = CodeKey {
             tenant_id: tenant_id.clone(),
             code_hash: hex::encode(code.digest()),
@@ -43,7 +49,7 @@ impl Store {
     }
 
     /// Uses a code up without redeeming it. Returns false if it was used before.
-    pub async fn burn_code(&self, origin: &Origin, code: &Code, event: Event) -> Result<bool> {
+    pub async fn invalidate_code(&self, origin: &Origin, code: &Code, event: Event) -> Result<bool> {
         let tx = self.db.write().await?;
         let used = Entity::update_many()
             .filter(Column::CodeHash.eq(code.digest.to_vec()))
@@ -92,6 +98,8 @@ static GRANTS: LazyLock<JsonRows> = LazyLock::new(|| {
 impl Work for CodeLookups {
     type Item = CodeKey;
     type Outcome = Option<(Code, Grant)>;
+
+    const NAME: &'static str = "code_reads";
 
     async fn run(&self, keys: &[CodeKey]) -> Result<Vec<Self::Outcome>, StoreError> {
         let conn = self.0.read();

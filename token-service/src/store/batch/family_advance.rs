@@ -125,6 +125,8 @@ impl Work for Advances {
     /// Whether this item moved the family; `None` if the family has moved, has ended or is locked.
     type Outcome = Option<bool>;
 
+    const NAME: &'static str = "renewals";
+
     async fn run(&self, advances: &[Advance]) -> Result<Vec<Option<bool>>, StoreError> {
         let tx = self.0.write().await?;
         let mut moved: HashMap<String, (i32, i32)> = HashMap::new();

@@ -7,7 +7,6 @@ use accord::{
     store::{
         Database, StoreError,
         batch::{group_commit::Work, json_rows::JsonRows},
-        change,
     },
     text::id::{ClientId, TenantId},
 };
@@ -58,11 +57,13 @@ impl Work for CurrentGrants {
     type Item = CurrentGrantKey;
     type Outcome = AsOf<Option<Grant>>;
 
+    const NAME: &'static str = "grant_reads";
+
     async fn run(&self, keys: &[CurrentGrantKey]) -> Result<Vec<Self::Outcome>, StoreError> {
         let conn = self.0.read();
-        let asked_at = Instant::now();
+        let sent_at = Instant::now();
         // The position first, so that the grants reflect all changes up to it.
-        let position = change::position(conn).await?;
+        let position = self.0.position().await?;
         let mut grants = HashMap::new();
         for row in GRANTS.query(conn, keys, []).await? {
             let grant = grant(Model::from_query_result(&row, "")?)?;
@@ -73,7 +74,7 @@ impl Work for CurrentGrants {
                 .get(&(key.tenant_id.clone(), key.client_id.clone()))
                 .cloned(),
             position: position.clone(),
-            asked_at,
+            sent_at,
         });
         Ok(outcomes.collect())
     }

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
 };
 
 use accord::{
@@ -25,11 +25,12 @@ use serde_json::{Value, json};
 use super::super::{
     Store, column,
     entity::code,
+    reopening::{PendingAnswer, Reopenings},
     revocation::{self, Revocation},
 };
 use crate::{
     error::Result,
-    model::{code::Code, family::Family, revocation::RevocationKind},
+    model::{code::Code, family::Family, revocation::RevocationKind, watermark::ATTEMPTS},
 };
 
 /// A code to redeem.
@@ -46,12 +47,14 @@ pub struct Redemption {
 }
 
 /// The outcome of a redemption.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum RedemptionOutcome {
     /// The grant is active and the family has begun.
     Redeemed {
         /// Whether an older grant ended with it.
         superseding: bool,
+        /// The answer of the call, which is to leave.
+        answer: PendingAnswer,
     },
     /// Another call used the code first.
     AlreadyUsed,
@@ -63,10 +66,15 @@ impl Store {
     /// Redeems a code in one transaction: its grant becomes active, the client's older grant at the tenant is
     /// superseded and its tokens end, and the family begins.
     pub async fn redeem_code(&self, redemption: Redemption) -> Result<RedemptionOutcome> {
+        let mut attempts = 0..ATTEMPTS;
         loop {
-            // Without an outcome the group held another code of this client. A later group takes this one.
-            if let Some(outcome) = self.redemptions.submit(redemption.clone()).await? {
-                return Ok(outcome);
+            match self.redemptions.submit(redemption.clone()).await {
+                Ok(Some(outcome)) => return Ok(outcome),
+                // The group held another code of this client. A later group takes this one.
+                Ok(None) => {}
+                // Another replica redeems a code of this client, or a row stays locked. Nothing has changed.
+                Err(StoreError::Busy) if attempts.next().is_some() => {}
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -78,6 +86,7 @@ pub(in crate::store) struct Redemptions {
     pub(in crate::store) db: Database,
     pub(in crate::store) clock: SharedClock,
     pub(in crate::store) random: SharedRandom,
+    pub(in crate::store) reopenings: Arc<Reopenings>,
 }
 
 impl Work for Redemptions {
@@ -85,12 +94,14 @@ impl Work for Redemptions {
     /// `None` for a code whose client has another one in the group; it belongs in a later group.
     type Outcome = Option<RedemptionOutcome>;
 
+    const NAME: &'static str = "redemptions";
+
     async fn run(&self, items: &[Redemption]) -> Result<Vec<Option<RedemptionOutcome>>, StoreError> {
         let tx = self.db.write().await?;
         match self.redeem(tx, items).await {
             // A row stayed locked. After a conflict each item is tried alone, so that only those that need it fail.
             Err(StoreError::Busy) if items.len() > 1 => Err(StoreError::Conflict),
-            // Another replica redeemed a code of the same client at the same moment. The caller can try again.
+            // Another replica redeemed a code of the same client at the same moment.
             Err(StoreError::Conflict) if items.len() == 1 => Err(StoreError::Busy),
             result => result,
         }
@@ -103,8 +114,9 @@ impl Redemptions {
         tx: Transaction,
         items: &[Redemption],
     ) -> Result<Vec<Option<RedemptionOutcome>>, StoreError> {
-        if tx.get_database_backend() == DatabaseBackend::Postgres {
-            tx.execute_unprepared(LOCK_TIMEOUT).await?;
+        let is_postgres = tx.get_database_backend() == DatabaseBackend::Postgres;
+        if is_postgres {
+            tx.execute_unprepared(ROW_LOCK_TIMEOUT).await?;
         }
         let now = self.clock.now();
         let millis = now.as_millis();
@@ -139,7 +151,11 @@ impl Redemptions {
             let revoke = |grant_id| Revocation::new(RevocationKind::Grant, grant_id, tenant_id, now);
             revocations.extend(ended.map(|grant_id| revoke(grant_id)));
             let superseding = ended.is_some();
-            outcomes.insert(redemption.key(), RedemptionOutcome::Redeemed { superseding });
+            let answer = self
+                .reopenings
+                .answer(&redemption.origin, &redemption.code, &redemption.family);
+            let outcome = RedemptionOutcome::Redeemed { superseding, answer };
+            outcomes.insert(redemption.key(), outcome);
         }
         if !rejected.is_empty() {
             let used = family_ids(&FIND_USED.query(&tx, &rows(&rejected, now), []).await?)?;
@@ -154,6 +170,9 @@ impl Redemptions {
         batch::audit::insert(&tx, &records).await?;
         // Does not publish activations, because no cache remembers that a grant does not exist. So a first consent
         // does not wait for the feed's counter.
+        if is_postgres && !revocations.is_empty() {
+            tx.execute_unprepared(COUNTER_LOCK_TIMEOUT).await?;
+        }
         revocation::publish(&tx, Vec::new(), revocations, now).await?;
         if let Err(error) = tx.commit().await {
             let committed = match first {
@@ -164,20 +183,21 @@ impl Redemptions {
                 return Err(error);
             }
         }
-        let outcomes = items.iter().map(|item| outcomes.get(item.key()).copied());
+        let outcomes = items.iter().map(|item| outcomes.remove(item.key()));
         Ok(outcomes.collect())
     }
 
     /// Returns whether a redemption is in the database, although the answer to its COMMIT was lost. Without this a client
     /// that presents the code again would end its own tokens.
     ///
-    /// The lock waits for the end of a transaction that is still under way.
+    /// The lock waits for the end of a transaction that is still under way. It is committed, so that PostgreSQL waits until
+    /// a synchronous standby has it, and with it all that was committed before.
     async fn was_committed(&self, redemption: &Redemption) -> bool {
         let find = async {
             let tx = self.db.write().await?;
             let code = code::Entity::find_by_id(redemption.code.digest.to_vec()).lock_exclusive();
             let code = code.one(&tx).await?;
-            tx.rollback().await?;
+            tx.commit().await?;
             Ok::<_, StoreError>(code.and_then(|code| code.family_id))
         };
         find.await
@@ -185,8 +205,10 @@ impl Redemptions {
     }
 }
 
-/// How long a statement waits for a lock: not long, because the whole group waits with it.
-const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '250ms'";
+/// How long a statement waits for a row of one item: not long, because the whole group waits with it.
+const ROW_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '250ms'";
+/// How long it waits for the feed's counter, for which every writer waits in turn. No item is to blame for that.
+const COUNTER_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '3s'";
 
 /// Returns the redemptions of one code for each client, possibly presented more than once. One transaction can't hold
 /// more, because a client has one active grant at a tenant. Sorts by client, which is the order of locks.

@@ -37,6 +37,8 @@ impl Work for SecretLookups {
     type Item = SecretKey;
     type Outcome = Option<Model>;
 
+    const NAME: &'static str = "secret_reads";
+
     async fn run(&self, keys: &[SecretKey]) -> Result<Vec<Option<Model>>, StoreError> {
         let mut found = HashMap::new();
         for row in SECRETS.query(self.0.read(), keys, []).await? {

@@ -10,14 +10,14 @@ pub struct Model {
     /// Key id.
     #[sea_orm(primary_key, auto_increment = false)]
     pub kid: String,
-    /// `EdDSA`.
+    /// `EdDSA`, `ES256`, `RS256` or `PS256`.
     pub algorithm: String,
     /// The private key (PKCS#8), sealed by a data key.
     pub sealed: Vec<u8>,
     /// Version of that data key.
     pub key_version: i32,
-    /// The public key, 32 bytes.
-    pub public_key: Vec<u8>,
+    /// The public key: the JWK members that its thumbprint covers (RFC 7638), as JSON.
+    pub public_key: String,
     /// `next`, `active`, `retired` or `revoked`.
     pub state: String,
     /// Unix milliseconds. The key is published since then.

@@ -30,10 +30,12 @@ use super::{
 };
 use crate::{
     model::{
-        admin_session::{AdminSession, EndReason, IDLE, LIFE as SESSION_LIFE, NewSession},
+        admin_session::{AdminSession, EndReason, IDLE, LIFETIME as SESSION_LIFETIME, NewSession},
         client::{ClientScope, Profile},
         grant::{Grant, GrantFilter, GrantState, StoredState},
-        setup::{Approval, AuthorizationRequest, CODE_LIFE, Decision, LIFE, NewSetup, Setup, SetupState},
+        setup::{
+            Approval, AuthorizationRequest, CODE_LIFETIME, Decision, LIFETIME, NewSetup, Setup, SetupState,
+        },
     },
     store::fixture::store,
 };
@@ -51,6 +53,7 @@ fn admin(user_id: &UserId) -> Origin {
 
 fn origin(kind: ActorKind, id: String) -> Origin {
     Origin {
+        certificate: None,
         actor: Actor { kind, id },
         request_id: "test-request".into(),
     }
@@ -95,6 +98,7 @@ fn new_setup(tenant_id: &str, client_id: &ClientId) -> NewSetup {
         })
         .collect();
     NewSetup {
+        setup_id: SetupId::generate(&*test_clock(), &SystemRandom),
         request: AuthorizationRequest {
             tenant_id: tenant(tenant_id),
             client_id: client_id.clone(),
@@ -257,6 +261,7 @@ async fn revocations(store: &Store) -> Vec<entity::revocation::Model> {
 const REASON: &str = "no longer needed";
 
 mod grant;
+mod reopening;
 mod setup;
 mod together;
 

@@ -20,7 +20,7 @@ async fn all_expired_rows_go_also_if_they_are_more_than_one_transaction_deletes(
                 expires_at: Set(expires_at.as_millis()),
             })
         };
-        let expired = assertions(1..=2 * DELETED_AT_ONCE + 1, now);
+        let expired = assertions(1..=2 * accord::store::removal::DELETED_AT_ONCE + 1, now);
         let live = assertions(9_001..=9_003, now.plus(std::time::Duration::from_millis(1)));
         let tx = store.db.write().await.unwrap();
         for rows in [expired.collect::<Vec<_>>(), live.collect()] {
@@ -31,7 +31,7 @@ async fn all_expired_rows_go_also_if_they_are_more_than_one_transaction_deletes(
         }
         tx.commit().await.unwrap();
 
-        store.clear_away(now, now).await.unwrap();
+        store.delete_ended_rows(now, now).await.unwrap();
         let left = client_assertion::Entity::find()
             .count(store.db.read())
             .await

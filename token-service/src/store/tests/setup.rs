@@ -13,7 +13,7 @@ async fn a_setup_is_stored_as_it_was_shown_and_a_repeated_start_returns_the_same
             .await
             .unwrap();
         assert_eq!(store.get_setup(&started.setup_id).await.unwrap(), started);
-        assert_eq!(started.expires_at, store.now().plus(LIFE));
+        assert_eq!(started.expires_at, store.now().plus(LIFETIME));
         assert_eq!((started.client_version, started.scopes.len()), (7, 2));
 
         assert_eq!(
@@ -57,7 +57,7 @@ async fn an_approval_creates_a_pending_grant_and_a_code_for_a_minute() {
         let found = store.find_grant(&setup.tenant_id, &grant.grant_id).await.unwrap();
         assert_eq!(found.as_ref(), Some(&grant), "{database:?}");
         assert_eq!(grant.state, StoredState::Pending);
-        assert_eq!(grant.redeem_until, store.now().plus(CODE_LIFE));
+        assert_eq!(grant.redeem_until, store.now().plus(CODE_LIFETIME));
         assert_eq!(
             (grant.expires_at, grant.activated_at, grant.ended_at),
             (Some(end), None, None)
@@ -128,7 +128,7 @@ async fn a_session_that_repeats_its_decision_gets_the_same_answer_while_the_code
                 .await;
             repeated.map(|(grant, code)| (grant, code.expose().to_owned()))
         };
-        clock.advance(CODE_LIFE - Duration::from_millis(1));
+        clock.advance(CODE_LIFETIME - Duration::from_millis(1));
         answers.push(repeat(b"approve").await.unwrap());
         answers.dedup();
         assert_eq!(answers.len(), 1, "{database:?}");
@@ -221,7 +221,7 @@ async fn an_expired_setup_can_not_be_decided() {
     for database in databases() {
         let (store, clock) = store(&database.url).await;
         let setup = started(&store, &client()).await;
-        clock.advance(LIFE);
+        clock.advance(LIFETIME);
         let by = session(&store).await;
         let approved = approve(&store, &setup, &by, None).await;
         assert!(
@@ -273,7 +273,7 @@ async fn a_session_is_open_while_it_is_used_until_it_is_ended() {
         }
         let used = store.find_admin_session(&digest).await.unwrap().unwrap();
         assert_eq!(used.last_used_at, store.now());
-        clock.set(opened_at.plus(SESSION_LIFE));
+        clock.set(opened_at.plus(SESSION_LIFETIME));
         assert!(!store.touch_admin_session(&digest).await.unwrap(), "{database:?}");
 
         let (token, _) = store.open_admin_session(&by, new.clone()).await.unwrap();

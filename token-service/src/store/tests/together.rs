@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A pending grant of a client, and its code.
-async fn pending_code(store: &Store, client_id: &ClientId) -> (Grant, OpaqueToken, Code) {
+pub(super) async fn pending_code(store: &Store, client_id: &ClientId) -> (Grant, OpaqueToken, Code) {
     let setup = started(store, client_id).await;
     let by = session(store).await;
     let (grant, token) = approve(store, &setup, &by, None).await.unwrap();
@@ -25,7 +25,7 @@ async fn pending_code(store: &Store, client_id: &ClientId) -> (Grant, OpaqueToke
     (grant, token, code)
 }
 
-fn redemption(store: &Store, code: &Code) -> Redemption {
+pub(super) fn redemption(store: &Store, code: &Code) -> Redemption {
     let family = Family {
         family_id: FamilyId::generate(&*store.clock, &SystemRandom),
         tenant_id: code.tenant_id.clone(),
@@ -63,8 +63,20 @@ async fn lock(store: &Store, table: &str, column: &str, id: &str) -> Option<Tran
 async fn redeemed(store: &Store) -> Family {
     let (_, _, code) = pending_code(store, &client()).await;
     let redemption = redemption(store, &code);
-    store.redeem_code(redemption.clone()).await.unwrap();
+    said(store.redeem_code(redemption.clone()).await.unwrap());
     redemption.family
+}
+
+/// What became of a redemption, whose answer leaves.
+pub(super) fn said(outcome: RedemptionOutcome) -> &'static str {
+    match outcome {
+        RedemptionOutcome::Redeemed { superseding, answer } => {
+            answer.leaves();
+            if superseding { "superseding" } else { "redeemed" }
+        }
+        RedemptionOutcome::AlreadyUsed => "used",
+        RedemptionOutcome::GrantEnded => "ended",
+    }
 }
 
 async fn found(store: &Store, family: &Family) -> Option<Family> {
@@ -88,7 +100,7 @@ async fn codes_that_are_redeemed_in_one_group_have_each_their_own_outcome() {
         let burn = Event::new("code.refuse").refused();
         assert!(
             store
-                .burn_code(&admin(&by.user_id), &codes[3].2, burn)
+                .invalidate_code(&admin(&by.user_id), &codes[3].2, burn)
                 .await
                 .unwrap()
         );
@@ -100,15 +112,11 @@ async fn codes_that_are_redeemed_in_one_group_have_each_their_own_outcome() {
             .collect();
 
         let outcomes = join_all(redemptions.iter().cloned().map(|one| store.redeem_code(one))).await;
-        let outcomes: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
-        let now = |superseding| RedemptionOutcome::Redeemed { superseding };
-        let expected = [
-            now(false),
-            now(true),
-            now(true),
-            RedemptionOutcome::AlreadyUsed,
-            RedemptionOutcome::GrantEnded,
-        ];
+        let outcomes: Vec<_> = outcomes
+            .into_iter()
+            .map(|outcome| said(outcome.unwrap()))
+            .collect();
+        let expected = ["redeemed", "superseding", "superseding", "used", "ended"];
         assert_eq!(outcomes, expected, "{database:?}");
 
         // Grants: the second code of one client supersedes the first.
@@ -187,14 +195,14 @@ async fn of_racing_redemptions_of_one_code_one_succeeds_and_other_codes_are_rede
         let mut redemptions: Vec<_> = (0..20).map(|_| redemption(&store, &code)).collect();
         redemptions.push(redemption(&store, &other));
         let outcomes = join_all(redemptions.iter().cloned().map(|one| store.redeem_code(one))).await;
-        let mut outcomes: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
-        let now = RedemptionOutcome::Redeemed { superseding: false };
-        assert_eq!(outcomes.pop(), Some(now), "{database:?}");
-        let won: Vec<_> = (0..20).filter(|&index| outcomes[index] == now).collect();
+        let mut outcomes: Vec<_> = outcomes
+            .into_iter()
+            .map(|outcome| said(outcome.unwrap()))
+            .collect();
+        assert_eq!(outcomes.pop(), Some("redeemed"), "{database:?}");
+        let won: Vec<_> = (0..20).filter(|&index| outcomes[index] == "redeemed").collect();
         assert_eq!(won.len(), 1, "{database:?} {outcomes:?}");
-        let before = outcomes
-            .iter()
-            .filter(|&&outcome| outcome == RedemptionOutcome::AlreadyUsed);
+        let before = outcomes.iter().filter(|&&outcome| outcome == "used");
         assert_eq!(before.count(), 19, "{database:?}");
         for (index, redemption) in redemptions.iter().take(20).enumerate() {
             let exists = found(&store, &redemption.family).await.is_some();
@@ -219,13 +227,10 @@ async fn a_locked_grant_fails_its_own_redemption_alone() {
         )
         .await;
         assert!(matches!(refused, Err(Error::Unavailable)));
-        assert_eq!(
-            redeemed.unwrap(),
-            RedemptionOutcome::Redeemed { superseding: false }
-        );
+        assert_eq!(said(redeemed.unwrap()), "redeemed");
         holder.rollback().await.unwrap();
         let again = store.redeem_code(redemption(&store, &code)).await.unwrap();
-        assert_eq!(again, RedemptionOutcome::Redeemed { superseding: false });
+        assert_eq!(said(again), "redeemed");
     }
 }
 

@@ -68,7 +68,7 @@ async fn a_verified_secret_is_one_text_of_one_client_until_it_leaves() {
             .await
             .unwrap();
         assert_eq!(known().await, [true, true, false], "{database:?}");
-        store.clear_away(ends, store.now()).await.unwrap();
+        store.delete_ended_rows(ends, store.now()).await.unwrap();
         assert_eq!(known().await, [true, false, false], "{database:?}");
     }
 }

@@ -5,6 +5,7 @@ use url::Url;
 
 use super::{
     Answer, Request, assert_page,
+    browser::Browser,
     client::{Fields, encoded},
 };
 use crate::harness::ok;
@@ -12,6 +13,7 @@ use crate::world::{REDIRECT_URI, VERIFIER, World, challenge};
 
 mod redirect_uris;
 mod refusals;
+mod signed_request;
 
 const AUTHORIZE: &str = "/acme/oauth2/authorize";
 
@@ -54,6 +56,11 @@ impl Query {
         encoded(&fields)
     }
 
+    /// The address of the authorization endpoint with these parameters.
+    pub fn target(&self) -> String {
+        format!("{AUTHORIZE}?{}", self.encoded())
+    }
+
     pub async fn send(&self, world: &World) -> Answer {
         send(world, &self.encoded()).await
     }
@@ -68,14 +75,23 @@ async fn setups_started(world: &World) -> usize {
     world.audit_events("setup.start").await.len()
 }
 
-/// Asserts that the request started a setup. Returns the path of its page.
+/// Asserts that the answer is the form to sign in. Returns the path of the setup that a sign-in starts.
 #[track_caller]
-pub fn assert_taken_in(answer: &Answer) -> &str {
-    assert_eq!(answer.status, 303, "{answer:?}");
-    let location = answer.header("location").unwrap();
-    let setup_id = location.strip_prefix("/acme/setups/set_").unwrap();
-    assert_eq!(setup_id.len(), 26, "{location}");
-    location
+pub fn assert_taken_in(answer: &Answer) -> String {
+    assert_page(answer, 200);
+    assert!(hidden_request(answer).len() > 100);
+    let (_, rest) = answer.body.split_once("<form method=\"post\" action=\"").unwrap();
+    let (path, _) = rest.split_once("/sign-in\"").unwrap();
+    let setup_id = path.strip_prefix("/acme/setups/set_").unwrap();
+    assert_eq!(setup_id.len(), 26, "{path}");
+    path.to_owned()
+}
+
+/// Returns the signed request that a sign-in form holds.
+#[track_caller]
+pub fn hidden_request(answer: &Answer) -> &str {
+    let (_, rest) = answer.body.split_once("name=\"request\" value=\"").unwrap();
+    rest.split_once('"').unwrap().0
 }
 
 /// Asserts an error at the client's redirect URI (RFC 6749 §4.1.2.1, RFC 9207).
@@ -125,11 +141,10 @@ async fn a_request_becomes_a_setup_with_the_same_content() {
         .and("nonce", "what is not known is ignored")
         .and("prompt", "consent");
     let answer = query.send(&world).await;
-    let location = assert_taken_in(&answer).to_owned();
     assert_eq!(answer.header("cache-control"), Some("no-store"));
     assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
-    assert_eq!(answer.header("set-cookie"), None);
-    let setup_id = location.rsplit('/').next().unwrap();
+    let path = Browser::new(&world).open_setup_of(&query).await;
+    let setup_id = path.rsplit('/').next().unwrap();
     let request = accord::token::v1::GetSetupRequest {
         setup_id: setup_id.into(),
     };
@@ -141,7 +156,7 @@ async fn a_request_becomes_a_setup_with_the_same_content() {
     assert_eq!(setup.scopes.len(), 1);
     assert_eq!(setup.redirect_uri, REDIRECT_URI);
     assert_eq!(setups_started(&world).await, 1);
-    assert_page(&Request::get(location).send(&world).await, 200);
+    assert_page(&Request::get(path).send(&world).await, 200);
 }
 
 #[tokio::test]
@@ -215,10 +230,9 @@ async fn requests_are_made_by_looking_at_an_address_alone() {
         405
     );
     assert_eq!(setups_started(&world).await, 0);
-    // Asked for the head alone, it answers as it would.
     let answer = Request::new("HEAD", &target).send(&world).await;
-    assert_taken_in(&answer);
-    assert_eq!(answer.body, "");
+    assert_eq!((answer.status, &*answer.body), (200, ""));
+    assert_eq!(setups_started(&world).await, 0);
 }
 
 #[tokio::test]
@@ -230,5 +244,4 @@ async fn while_the_registry_is_down_no_browser_is_redirected() {
     assert!(answer.header("retry-after").is_some());
     world.registry().set_unavailable(false);
     assert_taken_in(&Query::of(&world).send(&world).await);
-    assert_eq!(setups_started(&world).await, 1);
 }

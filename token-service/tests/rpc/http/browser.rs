@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Answer, Request,
-    authorize::{Query, assert_taken_in},
+    authorize::{Query, assert_taken_in, hidden_request},
     client::Fields,
 };
 use crate::world::{PASSWORD, World};
@@ -72,8 +72,28 @@ impl<'a> Browser<'a> {
     }
 
     pub async fn open_setup_of(&mut self, query: &Query) -> String {
-        let path = assert_taken_in(&query.send(self.world).await).to_owned();
+        let path = Browser::new(self.world).start_setup(&query.target()).await;
         assert_eq!(self.get(&path).await.status, 200);
+        path
+    }
+
+    /// Opens this address of the authorization endpoint, and signs `acme`'s admin in, which starts a setup. Returns the setup's path.
+    pub async fn start_setup(&mut self, target: &str) -> String {
+        let form = self.get(target).await;
+        self.sign_in_with(&form).await
+    }
+
+    /// Signs `acme`'s admin in with the form of the authorization endpoint. Returns the path of the setup.
+    pub async fn sign_in_with(&mut self, form: &Answer) -> String {
+        let path = assert_taken_in(form);
+        let fields = [
+            ("request", hidden_request(form)),
+            ("account_name", self.world.admin_name()),
+            ("password", PASSWORD),
+        ];
+        let answer = self.submit(&format!("{path}/sign-in"), &fields).await;
+        let expected = (303, Some(&*path));
+        assert_eq!((answer.status, answer.header("location")), expected, "{answer:?}");
         path
     }
 

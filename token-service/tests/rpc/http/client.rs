@@ -140,6 +140,20 @@ impl Request {
     }
 }
 
+/// The body in chunks (RFC 9112 §7.1), once all of it was received.
+fn chunked(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let end = rest.windows(2).position(|window| window == b"\r\n")?;
+        let length = usize::from_str_radix(std::str::from_utf8(&rest[..end]).unwrap(), 16).unwrap();
+        body.extend(rest.get(end + 2..end + 2 + length)?);
+        rest = rest.get(end + 4 + length..)?;
+        if length == 0 {
+            return Some(body);
+        }
+    }
+}
+
 /// What came back.
 #[derive(Debug)]
 pub struct Answer {
@@ -162,12 +176,12 @@ impl Answer {
                 (name, HeaderValue::from_str(value).unwrap())
             })
             .collect();
-        let length = match headers.get("content-length") {
-            _ if without_body || head.starts_with("HTTP/1.1 204") => 0,
-            Some(length) => length.to_str().unwrap().parse().unwrap(),
-            None => panic!("an answer without a length: {head}"),
+        let rest = &received[end + 4..];
+        let body = match headers.get("content-length") {
+            _ if without_body || head.starts_with("HTTP/1.1 204") => Vec::new(),
+            Some(length) => rest.get(..length.to_str().unwrap().parse().unwrap())?.to_vec(),
+            None => chunked(rest)?,
         };
-        let body = received.get(end + 4..end + 4 + length)?.to_vec();
         Some(Self {
             status,
             headers,

@@ -1,9 +1,13 @@
 //! Public documents: the same wherever they are found, for any site's script to read; and nothing else is.
 
+use accord::token::v1 as pb;
 use serde_json::Value;
 
-use super::{Answer, Request, authorize::Query};
-use crate::world::World;
+use super::{Answer, Request, authorize::Query, browser::Browser};
+use crate::{
+    harness::{assert_violations, ok},
+    world::World,
+};
 
 const METADATA: [&str; 3] = [
     "/.well-known/oauth-authorization-server/{}",
@@ -89,15 +93,53 @@ async fn the_keys_are_public_ones() {
     assert_public(&answer);
     let keys = answer.json()["keys"].clone();
     assert!(!keys.as_array().unwrap().is_empty());
-    for key in keys.as_array().unwrap() {
+    let members = |key: &Value| {
         let mut members: Vec<_> = key.as_object().unwrap().keys().cloned().collect();
         members.sort();
+        members.join(" ")
+    };
+    for key in keys.as_array().unwrap() {
+        assert_eq!(members(key), "alg crv kid kty use x", "nothing private");
+    }
+    // A key of another algorithm waits for its first use.
+    let mut operator = world.signing_key_service();
+    for (algorithm, expected) in [
+        ("ES256", "alg crv kid kty use x y"),
+        ("RS256", "alg e kid kty n use"),
+        ("PS256", "alg e kid kty n use"),
+        ("Ed25519", "alg crv kid kty use x"),
+    ] {
+        let request = pb::RotateSigningKeyRequest {
+            algorithm: algorithm.into(),
+            ..Default::default()
+        };
+        let waits = ok(operator.rotate_signing_key(request).await)
+            .signing_key
+            .unwrap();
+        let keys = get(&world, JWKS, "acme").await.json()["keys"].clone();
+        let key = keys
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|key| key["kid"] == *waits.kid);
+        let key = key.unwrap_or_else(|| panic!("{algorithm} in {keys}"));
+        assert_eq!(members(key), expected, "{algorithm}");
         assert_eq!(
-            members,
-            ["alg", "crv", "kid", "kty", "use", "x"],
-            "nothing private"
+            (waits.state(), &key["alg"]),
+            (pb::SigningKeyState::Next, &waits.algorithm.into())
         );
     }
+    let unknown = pb::RotateSigningKeyRequest {
+        algorithm: "HS256".into(),
+        ..Default::default()
+    };
+    assert_violations(operator.rotate_signing_key(unknown).await, &["algorithm"]);
+    let metadata = get(&world, METADATA[0], "acme").await.json();
+    let answering = &metadata["introspection_signing_alg_values_supported"];
+    assert_eq!(
+        *answering,
+        serde_json::json!(["ES256", "EdDSA", "PS256", "RS256"])
+    );
 }
 
 #[tokio::test]
@@ -134,8 +176,8 @@ async fn a_tenant_that_is_unknown_has_no_documents() {
 async fn nothing_but_public_documents_is_open_to_other_sites_scripts() {
     let world = World::start().await;
     let query = Query::of(&world).encoded();
-    let setup = Query::of(&world).send(&world).await;
-    let setup = setup.header("location").unwrap();
+    let setup = Browser::new(&world).open_setup().await;
+    let setup = &*setup;
     let claim = format!("/claim/{}", world.registry().add_delivery(Default::default()));
     let enrolment = format!("/acme/enrol/{}", world.registry().add_enrolment(&world.admin_id));
     let authorize = format!("/acme/oauth2/authorize?{query}");

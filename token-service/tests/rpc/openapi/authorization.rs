@@ -5,6 +5,7 @@ use accord::token::v1 as pb;
 use super::{AUTHORIZE, Answer, Face, encoded};
 use crate::{
     harness::ok,
+    http::browser::Browser,
     world::{REDIRECT_URI, VERIFIER, challenge},
 };
 
@@ -56,12 +57,10 @@ pub async fn started(face: &mut Face<'_>) {
         let parameters: Vec<_> = query.iter().map(|(name, value)| (*name, &**value)).collect();
         let operation = face.description.operation(AUTHORIZE, "get");
         face.description.assert_query(operation, &parameters);
-        let answer = ask(face, "acme", &query).await;
-        let setup_id = answer
-            .header("location")
-            .unwrap()
-            .strip_prefix("/acme/setups/")
-            .unwrap();
+        assert_eq!(ask(face, "acme", &query).await.status, 200);
+        let target = format!("/acme/oauth2/authorize?{}", encoded(&parameters));
+        let path = Browser::new(world).start_setup(&target).await;
+        let setup_id = path.strip_prefix("/acme/setups/").unwrap();
         let session = world.sign_in(setup_id).await;
         let url = if approve {
             let approval = world.approval(setup_id, &session);

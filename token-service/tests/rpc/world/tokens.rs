@@ -58,8 +58,8 @@ impl World {
 
     /// Signs claims with the private half of a signing key, as a thief of the key would.
     pub async fn forge(&self, kid: &str, claims: &AccessTokenClaims) -> String {
-        let pkcs8 = self.harness.store.unseal_signing_key(kid).await.unwrap();
-        let signer = Signer::new(kid.to_owned(), &pkcs8).unwrap();
+        let (algorithm, pkcs8) = self.harness.store.unseal_signing_key(kid).await.unwrap();
+        let signer = Signer::new(kid.to_owned(), algorithm, &pkcs8).unwrap();
         signer.sign_access_token(claims).unwrap().to_string()
     }
 

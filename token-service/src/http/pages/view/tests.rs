@@ -279,6 +279,7 @@ fn the_way_back_keeps_the_whole_address() {
         frame: frame("plain"),
         url: url.to_owned(),
         partner_name: HOSTILE.to_owned(),
+        too_late: false,
         approved: false,
         ends_on: None,
     };

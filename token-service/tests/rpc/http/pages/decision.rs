@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use accord::token::v1::{Consent, ConsentState, GetSetupRequest, ListConsentsRequest, SetupState};
 
-use super::{Answer, Browser, Query, approval, assert_asks_to_sign_in, assert_leaves, assert_page};
+use super::{
+    Answer, Browser, Query, approval, assert_asks_to_sign_in, assert_leaves, assert_page, unescaped,
+};
 use crate::{http::client::Fields, world::World};
 
 mod choice;
@@ -106,6 +108,85 @@ async fn of_racing_approvals_one_grants_and_all_get_its_code() {
         let (a, b, c, d) = tokio::join!(racer(), racer(), racer(), racer());
         assert!(a == b && b == c && c == d);
         assert_eq!(consents(&world).await.len(), 1);
+    }
+}
+
+/// Where the page leads on to that answers the other button after a decision.
+#[track_caller]
+fn assert_too_late(answer: &Answer, decided: &str) -> String {
+    assert_page(answer, 409);
+    assert!(
+        answer
+            .body
+            .contains(&format!("You {decided} this request already")),
+        "{}",
+        answer.body
+    );
+    assert!(
+        !answer.body.contains("http-equiv"),
+        "nobody is led on without a click"
+    );
+    let to = answer
+        .body
+        .split(r#"<a class="button primary" href=""#)
+        .nth(1)
+        .unwrap();
+    unescaped(to.split('"').next().unwrap())
+}
+
+#[tokio::test]
+async fn of_both_buttons_the_first_one_counts_and_the_second_leads_on() {
+    let world = World::start().await;
+    let mut browser = Browser::new(&world);
+    let path = browser.at_setup().await;
+    let (mut again, fields) = (browser.clone(), approval(&world));
+    let location = assert_leaves(&approve(&mut browser, &path, &fields).await);
+    let denied = again.submit(&format!("{path}/deny"), &[]).await;
+    assert_eq!(assert_too_late(&denied, "approved"), location);
+    assert!(
+        denied.body.contains(r#"href="/acme/integrations""#),
+        "a way to revoke"
+    );
+    // Another session of the same person gets no code.
+    let mut other = Browser::new(&world);
+    other.at_integrations().await;
+    let other = other.submit(&format!("{path}/deny"), &[]).await;
+    assert!(!other.body.contains("acc_"), "{}", other.body);
+    assert_eq!(state_of(&world, &path).await, SetupState::Approved);
+    // Nor does anybody once the code is used.
+    let code = location.split("code=").nth(1).unwrap().split('&').next().unwrap();
+    let tokens = world.issue(world.by_code(code)).await.unwrap();
+    let late = again.submit(&format!("{path}/deny"), &[]).await;
+    assert_page(&late, 409);
+    assert!(!late.body.contains("acc_") && late.body.contains("approved already"));
+    assert!(world.is_active(&tokens.access_token).await);
+
+    let path = browser.open_setup().await;
+    browser.sign_in_at(&path).await;
+    let mut again = browser.clone();
+    let location = assert_leaves(&browser.submit(&format!("{path}/deny"), &[]).await);
+    let approved = approve(&mut again, &path, &fields).await;
+    assert_eq!(assert_too_late(&approved, "denied"), location);
+    assert_eq!(state_of(&world, &path).await, SetupState::Denied);
+    assert_eq!(consents(&world).await.len(), 1);
+}
+
+#[tokio::test]
+async fn of_both_buttons_at_once_one_counts_and_both_answers_lead_to_its_end() {
+    for world in World::start_on_all().await {
+        for _ in 0..5 {
+            let mut browser = Browser::new(&world);
+            let path = browser.at_setup().await;
+            let (mut other, fields) = (browser.clone(), approval(&world));
+            let deny = format!("{path}/deny");
+            let (approved, denied) =
+                tokio::join!(approve(&mut browser, &path, &fields), other.submit(&deny, &[]));
+            let (first, second) = match state_of(&world, &path).await {
+                SetupState::Approved => (assert_leaves(&approved), assert_too_late(&denied, "approved")),
+                _ => (assert_leaves(&denied), assert_too_late(&approved, "denied")),
+            };
+            assert_eq!(first, second);
+        }
     }
 }
 

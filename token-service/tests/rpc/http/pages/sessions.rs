@@ -35,6 +35,7 @@ async fn every_failed_sign_in_gets_one_answer() {
     world.registry().deactivate_user(&gone, true);
     let mut browser = Browser::new(&world);
     let setup = browser.open_setup().await;
+    let before = sessions_opened(&world).await;
     let long = "p".repeat(1025);
     // No more failures of one account than are free, so that no attempt has to wait.
     let (admin, user, foreign) = (
@@ -75,11 +76,11 @@ async fn every_failed_sign_in_gets_one_answer() {
         pages.dedup();
         assert_eq!(pages.len(), 1, "{pages:?}");
     }
-    assert_eq!(sessions_opened(&world).await, 0);
+    assert_eq!(sessions_opened(&world).await, before);
     // That locked nobody out.
     world.clock().advance(Duration::from_secs(30 * 60));
     browser.at_integrations().await;
-    assert_eq!(sessions_opened(&world).await, 1);
+    assert_eq!(sessions_opened(&world).await, before + 1);
 }
 
 #[tokio::test]
@@ -260,6 +261,19 @@ async fn signing_out_ends_the_session_everywhere() {
     // Another browser of the same admin stays signed in; and signing out twice is no error.
     assert_page(&elsewhere.get("/acme/integrations").await, 200);
     assert_asks_to_sign_in(&thief.submit("/acme/sign-out", &[]).await);
+}
+
+#[tokio::test]
+async fn a_sign_in_ends_the_browser_s_earlier_session() {
+    let world = World::start().await;
+    let mut browser = Browser::new(&world);
+    let first = browser.at_setup().await;
+    let mut thief = browser.clone();
+    assert_page(&thief.get(&first).await, 200);
+    let second = browser.at_setup().await;
+    assert_ne!(thief.cookies[SESSION], browser.cookies[SESSION]);
+    assert_asks_to_sign_in(&thief.get(&first).await);
+    assert_page(&browser.get(&second).await, 200);
 }
 
 #[tokio::test]

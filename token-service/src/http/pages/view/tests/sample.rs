@@ -171,6 +171,7 @@ pub(super) fn pages(text: &str) -> BTreeMap<&'static str, String> {
         frame: frame(&text),
         url: "https://partner.example/callback?code=1".to_owned(),
         partner_name: text.clone(),
+        too_late: false,
         approved: true,
         ends_on: Some(text.clone()),
     };
@@ -194,7 +195,7 @@ pub(super) fn pages(text: &str) -> BTreeMap<&'static str, String> {
         title: text.clone(),
         text: text.clone(),
         detail: Some(text.clone()),
-        way_out: Some("/t/integrations".to_owned()),
+        next_page: Some("/t/integrations".to_owned()),
     };
     BTreeMap::from([
         ("sign-in", sign_in(&text).render().unwrap()),

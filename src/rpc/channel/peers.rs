@@ -1,0 +1,201 @@
+//! The replicas of a service that calls are balanced over.
+//!
+//! A replica that fails a call gets no further calls until its health check says that it serves, so that no call waits for
+//! a replica that is known to hang. If all have failed, calls go to any of them.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep, timeout};
+use tonic::transport::Channel;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use super::target::{Place, Target};
+
+/// How often names are resolved and the files of TLS are read, while there are calls.
+const REFRESH_PERIOD: Duration = Duration::from_secs(2);
+/// How often a replica out of the rotation is asked for its health.
+const PROBE_PERIOD: Duration = Duration::from_millis(500);
+/// How long a replica may take to say that it serves.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The replicas of a service.
+#[derive(Debug)]
+pub(super) struct Peers {
+    target: Target,
+    state: Mutex<State>,
+    refreshing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    peers: Vec<Arc<Peer>>,
+    /// The generation of the TLS files that the channels were opened with.
+    generation: u64,
+    refreshed_at: Option<Instant>,
+    /// Makes calls take turns among replicas with as many calls.
+    turn: usize,
+}
+
+/// A replica.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) place: Place,
+    pub(super) channel: Channel,
+    is_set_aside: AtomicBool,
+    calls: AtomicUsize,
+}
+
+/// Counts a call to a replica while it lasts.
+pub(super) struct CallGuard(pub(super) Arc<Peer>);
+
+impl CallGuard {
+    fn new(peer: &Arc<Peer>) -> Self {
+        peer.calls.fetch_add(1, Ordering::Relaxed);
+        Self(peer.clone())
+    }
+}
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Peers {
+    pub(super) fn new(target: Target) -> Self {
+        Self {
+            target,
+            state: Mutex::default(),
+            refreshing: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Chooses the replica with the fewest calls among those that serve, and another one than `failed` if there is one.
+    ///
+    /// # Errors
+    /// Why no name can be resolved.
+    pub(super) async fn choose(self: &Arc<Self>, failed: Option<&Peer>) -> Result<CallGuard, String> {
+        let is_due = self.state(|state| {
+            let is_due = state.refreshed_at.is_none_or(|at| at.elapsed() >= REFRESH_PERIOD);
+            if is_due && !state.peers.is_empty() {
+                state.refreshed_at = Some(Instant::now());
+                let peers = self.clone();
+                tokio::spawn(async move { peers.refresh().await });
+            }
+            state.peers.is_empty()
+        });
+        if is_due {
+            let _refreshing = self.refreshing.lock().await;
+            if self.state(|state| state.peers.is_empty()) {
+                self.refresh().await?;
+            }
+        }
+        self.state(|state| {
+            state.turn = state.turn.wrapping_add(1);
+            let (count, turn) = (state.peers.len(), state.turn);
+            let rank = |index: usize| {
+                let peer = &state.peers[index];
+                let has_failed = failed.is_some_and(|failed| std::ptr::eq(failed, &**peer));
+                let is_set_aside = peer.is_set_aside.load(Ordering::Relaxed);
+                let calls = peer.calls.load(Ordering::Relaxed);
+                // The failed one is the last resort, even if the others are out of the rotation.
+                (has_failed, is_set_aside, calls, (index + turn) % count)
+            };
+            let best = (0..count).min_by_key(|index| rank(*index));
+            let best = best.ok_or("no address is known")?;
+            Ok(CallGuard::new(&state.peers[best]))
+        })
+    }
+
+    /// Returns whether another replica than this one serves.
+    pub(super) fn has_other(&self, than: &Peer) -> bool {
+        self.state(|state| {
+            let mut peers = state.peers.iter();
+            peers.any(|peer| !std::ptr::eq(than, &**peer) && !peer.is_set_aside.load(Ordering::Relaxed))
+        })
+    }
+
+    /// Takes a replica out of the rotation until its health check says that it serves, if there are others. Resolves names
+    /// soon.
+    pub(super) fn eject(&self, peer: &Arc<Peer>) {
+        let is_alone = self.state(|state| {
+            state.refreshed_at = None;
+            state.peers.len() < 2
+        });
+        if is_alone || peer.is_set_aside.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        // Ends when the replica serves, or is no longer one.
+        let replica = Arc::downgrade(peer);
+        tokio::spawn(async move {
+            loop {
+                sleep(PROBE_PERIOD).await;
+                let Some(peer) = replica.upgrade() else {
+                    return;
+                };
+                let mut health = HealthClient::new(peer.channel.clone());
+                let check = health.check(HealthCheckRequest::default());
+                if let Ok(Ok(response)) = timeout(PROBE_TIMEOUT, check).await
+                    && response.get_ref().status() == ServingStatus::Serving
+                {
+                    tracing::info!(address = %peer.place.address, "the registry answers at this address again");
+                    peer.is_set_aside.store(false, Ordering::Relaxed);
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Resolves names and reads the files of TLS. Keeps the channels of addresses that stay, unless the files changed.
+    async fn refresh(&self) -> Result<(), String> {
+        let generation = self.target.reload().await;
+        let resolved = self.target.resolve().await;
+        let places = match resolved {
+            Ok(places) => places,
+            Err(error) => {
+                let error = error.to_string();
+                // What was resolved before may still answer.
+                return match self.state(|state| state.peers.is_empty()) {
+                    true => Err(format!("its name can't be resolved: {error}")),
+                    false => Ok(()),
+                };
+            }
+        };
+        let mut known: HashMap<_, _> = self.state(|state| {
+            let is_same = state.generation == generation;
+            let peers = state.peers.iter().filter(|_| is_same);
+            peers.map(|peer| (peer.place.clone(), peer.clone())).collect()
+        });
+        let peers = places.into_iter().map(|place| {
+            if let Some(peer) = known.remove(&place) {
+                return Ok(peer);
+            }
+            Ok(Arc::new(Peer {
+                channel: self.target.channel(&place)?,
+                place,
+                is_set_aside: AtomicBool::new(false),
+                calls: AtomicUsize::new(0),
+            }))
+        });
+        let peers = peers.collect::<Result<Vec<_>, &str>>()?;
+        self.state(|state| {
+            state.peers = peers;
+            state.generation = generation;
+            state.refreshed_at = Some(Instant::now());
+        });
+        Ok(())
+    }
+
+    fn state<T>(&self, access: impl FnOnce(&mut State) -> T) -> T {
+        access(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

@@ -1,0 +1,190 @@
+//! Limits on how often somebody may call, as token buckets.
+
+use std::{
+    hash::Hash,
+    net::{IpAddr, Ipv6Addr},
+    num::NonZero,
+    time::Duration,
+};
+
+use axum::http::HeaderMap;
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+    middleware::NoOpMiddleware,
+    state::keyed::DashMapStateStore,
+};
+use tonic::Code;
+
+use super::address::forwarded_address;
+use crate::rpc::status::{ErrorReason, Problem};
+
+/// How many seconds of calls may come at once.
+const BURST_SECONDS: u32 = 2;
+/// How many buckets there are before the networks of IPv6 share one for each /48, which is what one site has.
+const FINE_BUCKETS: usize = 100_000;
+/// How many there are before all addresses share one.
+const MAX_BUCKETS: usize = 200_000;
+
+/// At most so many calls a second for each key, and the calls of two seconds at once.
+///
+/// Memory holds a bucket for each key that called lately, until [`Self::forget_idle`]: the caller bounds the number of
+/// keys.
+#[derive(Debug)]
+pub struct RateLimit<K: Hash + Eq + Clone, C: Clock = DefaultClock> {
+    buckets: RateLimiter<K, DashMapStateStore<K>, C, NoOpMiddleware<C::Instant>>,
+}
+
+impl<K: Hash + Eq + Clone> RateLimit<K> {
+    /// Creates a limit; none for 0 calls a second.
+    pub fn new(calls_per_second: u32) -> Option<Self> {
+        Self::with_clock(calls_per_second, DefaultClock::default())
+    }
+}
+
+impl<K: Hash + Eq + Clone, C: Clock> RateLimit<K, C> {
+    fn with_clock(calls_per_second: u32, clock: C) -> Option<Self> {
+        let calls_per_second = NonZero::new(calls_per_second)?;
+        let burst = calls_per_second.saturating_mul(NonZero::new(BURST_SECONDS)?);
+        let quota = Quota::per_second(calls_per_second).allow_burst(burst);
+        let buckets = RateLimiter::new(quota, DashMapStateStore::default(), clock);
+        Some(Self { buckets })
+    }
+
+    /// Counts a call.
+    ///
+    /// # Errors
+    /// How long to wait, if the call is one too many.
+    pub fn check(&self, key: &K) -> Result<(), Duration> {
+        let checked = self.buckets.check_key(key);
+        checked.map_err(|not_until| not_until.wait_time_from(self.buckets.clock().now()))
+    }
+
+    /// Forgets the keys whose bucket is full again.
+    pub fn forget_idle(&self) {
+        self.buckets.retain_recent();
+        self.buckets.shrink_to_fit();
+    }
+}
+
+/// The limit on calls from one address, as a gateway forwards it. Calls that no gateway forwarded are not limited: they
+/// come from the deployment's own services, or through a balancer behind which all callers have one address.
+#[derive(Debug)]
+pub struct AddressLimit(Option<RateLimit<IpAddr>>);
+
+impl AddressLimit {
+    /// Creates a limit; 0 calls a second mean none.
+    pub fn new(calls_per_second: u32) -> Self {
+        Self(RateLimit::new(calls_per_second))
+    }
+
+    /// Counts a call with these headers.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED with RetryInfo.
+    pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let Some((limit, address)) = self.0.as_ref().zip(forwarded_address(headers)) else {
+            return Ok(());
+        };
+        limit
+            .check(&network(address, limit.buckets.len()))
+            .map_err(|wait| {
+                let message = "too many calls from this address; try again later";
+                Problem::new(Code::ResourceExhausted, ErrorReason::ResourceExhausted, message)
+                    .retry_after(wait)
+            })
+    }
+
+    /// Forgets the addresses that may call as often as any.
+    pub fn forget_idle(&self) {
+        if let Some(limit) = &self.0 {
+            limit.forget_idle();
+        }
+    }
+}
+
+/// Returns what counts as one caller where there are so many buckets: an IPv4 address, or the /64 of an IPv6 address, all
+/// of which one host may use. A site that calls from many of its networks must not end the buckets of others.
+fn network(address: IpAddr, buckets: usize) -> IpAddr {
+    let host_bits = if buckets < FINE_BUCKETS { 64 } else { 80 };
+    match address {
+        _ if buckets >= MAX_BUCKETS => Ipv6Addr::UNSPECIFIED.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> host_bits << host_bits).into(),
+        IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use governor::clock::FakeRelativeClock;
+
+    use super::*;
+
+    #[test]
+    fn a_key_has_its_calls_a_second_and_a_burst_of_two_seconds() {
+        let clock = FakeRelativeClock::default();
+        let limit = RateLimit::with_clock(10, clock.clone()).unwrap();
+        for _ in 0..20 {
+            limit.check(&"a").unwrap();
+        }
+        let wait = limit.check(&"a").unwrap_err();
+        assert!(
+            wait > Duration::ZERO && wait <= Duration::from_millis(100),
+            "{wait:?}"
+        );
+        limit.check(&"b").unwrap();
+        clock.advance(wait);
+        limit.check(&"a").unwrap();
+        limit.check(&"a").unwrap_err();
+    }
+
+    #[test]
+    fn keys_that_may_call_as_often_as_any_cost_no_memory() {
+        let clock = FakeRelativeClock::default();
+        let limit = RateLimit::with_clock(10, clock.clone()).unwrap();
+        for key in 0..1000 {
+            limit.check(&key).unwrap();
+        }
+        clock.advance(Duration::from_secs(3));
+        limit.check(&0).unwrap();
+        limit.forget_idle();
+        assert_eq!(limit.buckets.len(), 1);
+    }
+
+    #[test]
+    fn no_calls_a_second_mean_no_limit() {
+        assert!(RateLimit::<u8>::new(0).is_none());
+    }
+
+    fn forwarded(address: &str) -> HeaderMap {
+        [("x-forwarded-for".parse().unwrap(), address.parse().unwrap())]
+            .into_iter()
+            .collect()
+    }
+
+    #[test]
+    fn an_address_is_limited_and_no_other() {
+        let limit = AddressLimit::new(1);
+        let is_taken = |address: &str| limit.check(&forwarded(address)).is_ok();
+        assert!(is_taken("192.0.2.1") && is_taken("9.9.9.9, 192.0.2.1") && !is_taken("192.0.2.1"));
+        assert!(is_taken("192.0.2.2"));
+        assert!(is_taken("2001:db8::1") && is_taken("2001:db8::2") && !is_taken("[2001:db8::3]:443"));
+        assert!(is_taken("2001:db8:0:1::1"));
+        for _ in 0..5 {
+            assert!(limit.check(&HeaderMap::new()).is_ok() && is_taken("unknown"));
+            AddressLimit::new(0).check(&forwarded("192.0.2.1")).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_site_with_many_networks_ends_the_buckets_of_no_other() {
+        let (site, other) = ("2001:db8:0:1::1", "2001:db8:1:1::1");
+        let key = |address: &str, buckets| network(address.parse().unwrap(), buckets);
+        assert_ne!(key(site, 0), key("2001:db8:0:2::1", 0));
+        assert_eq!(key(site, FINE_BUCKETS), key("2001:db8:0:2::1", FINE_BUCKETS));
+        assert_ne!(key(site, FINE_BUCKETS), key(other, FINE_BUCKETS));
+        assert_ne!(key("192.0.2.1", FINE_BUCKETS), key("192.0.2.2", FINE_BUCKETS));
+        assert_eq!(key(site, MAX_BUCKETS), key("192.0.2.1", MAX_BUCKETS));
+    }
+}

@@ -1,0 +1,331 @@
+//! The middleware of gRPC and HTTP: request id, deadline, admission, panics, one log line.
+//!
+//! It must not read messages. Log lines get the request id from [`crate::rpc::context`], not from a span: a span would
+//! cost more than some calls.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    body::Body,
+    http::{
+        HeaderMap, HeaderName, HeaderValue, Method, Request, Response,
+        header::{AUTHORIZATION, COOKIE, SET_COOKIE},
+    },
+};
+use futures_util::FutureExt;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_http::sensitive_headers::{SetSensitiveRequestHeadersLayer, SetSensitiveResponseHeadersLayer};
+
+use self::limits::AddressLimit;
+use crate::{
+    log_limit::LogLimit,
+    rpc::{
+        context::{self, CallContext},
+        status::Problem,
+        telemetry::{
+            metrics::Calls,
+            traces::{CallSpan, Ended},
+        },
+    },
+    text::validation,
+};
+
+pub mod address;
+pub mod limits;
+
+/// The header of the request id.
+pub const REQUEST_ID: &str = "x-request-id";
+
+/// The longest time of a call, whatever deadline its caller sets.
+pub const MAX_CALL_TIME: Duration = Duration::from_secs(30);
+
+/// A successful call that takes at least this long is logged at level INFO, like a failed one; a faster one at DEBUG.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// The route of a call, for the log. What matches no route has none.
+#[derive(Clone, Debug)]
+pub(super) enum Route {
+    /// Known before the call, as the method of gRPC is.
+    Known(Option<&'static str>),
+    /// Noted once the router has matched it.
+    Noted(Arc<OnceLock<Matched>>),
+}
+
+/// A route that the router matched.
+#[derive(Debug)]
+pub(super) struct Matched {
+    /// The pattern of its path.
+    pub(super) pattern: String,
+    /// The same for the log, with the tenant's id in its place.
+    pub(super) logged: String,
+}
+
+impl Route {
+    /// Returns the route for the log.
+    pub(super) fn logged(&self) -> &str {
+        let route = match self {
+            Self::Known(route) => *route,
+            Self::Noted(route) => route.get().map(|matched| matched.logged.as_str()),
+        };
+        route.unwrap_or("none")
+    }
+
+    /// Returns the route as a label of metrics and spans: one of a fixed set, whatever callers send.
+    pub(super) fn label(&self) -> &str {
+        let route = match self {
+            Self::Known(route) => route.map(|path| path.trim_start_matches('/')),
+            Self::Noted(route) => route.get().map(|matched| matched.pattern.as_str()),
+        };
+        route.unwrap_or("unknown")
+    }
+}
+
+/// The failure of a call whose caller did not wait for the response.
+const HUNG_UP: &str = "the caller hung up";
+/// How often the log has a line for a call that is UNAVAILABLE.
+const OUTAGE_LOG_PERIOD: Duration = Duration::from_secs(1);
+
+/// The differences between gRPC and HTTP.
+pub(super) trait Protocol: Clone + Send + Sync + 'static {
+    /// The name of the protocol in metrics and spans.
+    const NAME: &'static str;
+
+    /// Returns how long the caller waits.
+    fn time_allowed(&self, _headers: &HeaderMap) -> Duration {
+        MAX_CALL_TIME
+    }
+
+    /// Checks that the caller may make this call. Returns the caller's id for the log, or the response that rejects the
+    /// call.
+    fn admit(
+        &self,
+        _request: &mut Request<Body>,
+    ) -> impl Future<Output = Result<String, Response<Body>>> + Send {
+        async { Ok(String::new()) }
+    }
+
+    /// Completes the response of the routes.
+    fn complete(&self, response: Response<Body>) -> Response<Body> {
+        response
+    }
+
+    /// Converts a status to a response.
+    fn error(&self, status: Status) -> Response<Body>;
+
+    /// Returns the code of a failed call, for the log; `None` if it succeeded.
+    fn failure(&self, response: &Response<Body>) -> Option<String>;
+
+    /// Returns where the route of the request will be, for the log. The path itself may hold a secret.
+    fn route(&self, request: &mut Request<Body>) -> Route;
+}
+
+/// A service that responds to every request.
+pub(crate) trait Routes: Clone + Send + 'static
+where
+    Self: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>,
+{
+}
+
+impl<S: Clone + Send + 'static> Routes for S where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+{
+}
+
+/// Ends the calls that outlast the drain, with a status that clients repeat elsewhere. Counts them. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cutoff {
+    reached: CancellationToken,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Cutoff {
+    /// Ends all calls.
+    pub(super) fn end_calls(&self) {
+        self.reached.cancel();
+    }
+
+    /// Returns how many calls were ended.
+    pub(super) fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+}
+
+/// What every call of a listener passes. Cheap to clone.
+#[derive(Clone)]
+struct Shared {
+    limit: Arc<AddressLimit>,
+    cutoff: Cutoff,
+    calls: Calls,
+}
+
+/// Wraps the routes of a protocol in the middleware. The limit per address comes first, before anything is read.
+pub(super) fn stack<P: Protocol>(
+    protocol: P,
+    limit: Arc<AddressLimit>,
+    routes: impl Routes,
+    cutoff: Cutoff,
+) -> impl Routes {
+    // `Debug` hides the values of sensitive headers, and HPACK does not index them (RFC 7541 §6.2.3). Request ids are
+    // among them because they never repeat: indexed, they would evict headers that do.
+    let request_id = HeaderName::from_static(REQUEST_ID);
+    let shared = Shared {
+        limit,
+        cutoff,
+        calls: Calls::new(P::NAME),
+    };
+    ServiceBuilder::new()
+        .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION, COOKIE]))
+        .layer(SetSensitiveResponseHeadersLayer::new([request_id, SET_COOKIE]))
+        .service(service_fn(move |request| {
+            // Boxed, because each layer around it would otherwise move all of its state.
+            let call = Box::pin(serve(protocol.clone(), routes.clone(), shared.clone(), request));
+            call.map(Ok::<_, Infallible>)
+        }))
+}
+
+async fn serve<P: Protocol>(
+    protocol: P,
+    routes: impl Routes,
+    Shared { limit, cutoff, calls }: Shared,
+    mut request: Request<Body>,
+) -> Response<Body> {
+    let started = Instant::now();
+    let request_id = request_id(request.headers());
+    let deadline = started + protocol.time_allowed(request.headers()).min(MAX_CALL_TIME);
+    let span = CallSpan::begin(request.headers());
+    let context = CallContext {
+        request_id: request_id.clone(),
+        deadline,
+        trace: span.parent_of_next(),
+    };
+    calls.begin();
+    let mut record = CallRecord {
+        protocol: P::NAME,
+        request_id: request_id.clone(),
+        method: request.method().clone(),
+        route: protocol.route(&mut request),
+        caller: String::new(),
+        started,
+        failure: Some(HUNG_UP.to_owned()),
+        calls,
+        span,
+    };
+
+    let call = async move {
+        let answer = async {
+            let limited = limit.check(request.headers());
+            limited.map_err(|problem| protocol.error(problem.into()))?;
+            record.caller = protocol.admit(&mut request).await?;
+            let Ok(response) = routes.oneshot(request).await;
+            Ok(response)
+        };
+        let answer = AssertUnwindSafe(timeout_at(deadline, answer)).catch_unwind();
+        let answer = tokio::select! {
+            biased;
+            answer = answer => Some(answer),
+            () = cutoff.reached.cancelled() => None,
+        };
+        let mut response = match answer {
+            Some(Ok(Ok(Ok(response)))) => protocol.complete(response),
+            Some(Ok(Ok(Err(rejection)))) => rejection,
+            Some(Ok(Err(_elapsed))) => protocol.error(Problem::deadline_exceeded().into()),
+            // The panic hook has already logged the panic and its place.
+            Some(Err(_panic)) => protocol.error(Problem::internal(&Panicked).into()),
+            None => {
+                cutoff.calls.fetch_add(1, Ordering::Relaxed);
+                protocol.error(Problem::stopping().into())
+            }
+        };
+        if let Ok(value) = HeaderValue::from_str(&request_id) {
+            response.headers_mut().insert(REQUEST_ID, value);
+        }
+        record.end(protocol.failure(&response));
+        response
+    };
+    context::scope(context, validation::scope(call)).await
+}
+
+/// What is logged and measured of a call. Dropping writes it, so that a call whose caller hangs up is recorded too.
+struct CallRecord {
+    protocol: &'static str,
+    request_id: String,
+    method: Method,
+    route: Route,
+    caller: String,
+    started: Instant,
+    failure: Option<String>,
+    calls: Calls,
+    span: CallSpan,
+}
+
+impl CallRecord {
+    /// Records a call that got its response.
+    fn end(mut self, failure: Option<String>) {
+        self.failure = failure;
+    }
+}
+
+impl Drop for CallRecord {
+    fn drop(&mut self) {
+        let (method, path) = (&self.method, self.route.logged());
+        let (caller, failure) = (&self.caller, &self.failure);
+        let elapsed = self.started.elapsed();
+        let code = failure.as_deref().map(|failure| match failure {
+            HUNG_UP => "Cancelled",
+            code => code,
+        });
+        self.calls.end(self.route.label(), elapsed, code);
+        self.span.end(&Ended {
+            protocol: self.protocol,
+            method,
+            route: self.route.label(),
+            request_id: &self.request_id,
+            code,
+        });
+        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        if failure.is_none() && elapsed < SLOW || is_repeated(failure.as_deref()) {
+            tracing::debug!(%method, path, caller, failure, elapsed_ms, "served");
+        } else {
+            tracing::info!(%method, path, caller, failure, elapsed_ms, "served");
+        }
+    }
+}
+
+/// Returns whether the log has a line about such a failure of a moment ago. During an outage every call fails, and one
+/// line tells as much as thousands.
+fn is_repeated(failure: Option<&str>) -> bool {
+    static LIMIT: LogLimit = LogLimit::new(OUTAGE_LOG_PERIOD);
+    failure.is_some_and(|failure| ["Unavailable", "503"].contains(&failure) && LIMIT.check(failure).is_none())
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("a handler panicked")]
+struct Panicked;
+
+/// Returns the caller's request id if it is well-formed, else a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let well_formed = |id: &&str| {
+        let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        (8..=64).contains(&id.len()) && id.bytes().all(is_allowed)
+    };
+    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    given
+        .filter(well_formed)
+        .map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+#[path = "../tests/middleware.rs"]
+mod tests;

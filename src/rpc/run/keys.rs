@@ -1,0 +1,90 @@
+//! Rotates the keys that the database holds, beside replicas that serve.
+
+use anyhow::{Context, bail};
+use sea_orm_migration::MigratorTrait;
+
+use super::{signals::print_line, start::open_with_masters};
+use crate::{clock::SystemClock, keys::MasterKeySource, random::SystemRandom, store::keyring};
+
+/// A key that can be rotated.
+#[derive(Clone, Debug)]
+pub enum Key {
+    /// The master key: the last of the given ones replaces the others.
+    Master,
+    /// A data key.
+    Data {
+        /// What it is for.
+        purpose: String,
+        /// The purposes of the service.
+        purposes: &'static [&'static str],
+    },
+}
+
+/// Rotates a key, beside replicas that serve, and prints what was done.
+///
+/// # Errors
+/// For a purpose that there is not, without a new master key, and if the database or a master key can't be used.
+pub async fn rotate<M: MigratorTrait>(
+    database_url: &str,
+    masters: Vec<MasterKeySource>,
+    key: Key,
+) -> anyhow::Result<()> {
+    let done = match key {
+        Key::Master => Box::pin(rotate_master_key::<M>(database_url, masters)).await?,
+        Key::Data { purpose, purposes } => {
+            Box::pin(rotate_data_key::<M>(database_url, masters, &purpose, purposes)).await?
+        }
+    };
+    print_line(&done)
+}
+
+/// Adds a version to the data key of a purpose. Returns a line for the operator.
+async fn rotate_data_key<M: MigratorTrait>(
+    database_url: &str,
+    masters: Vec<MasterKeySource>,
+    purpose: &str,
+    purposes: &[&'static str],
+) -> anyhow::Result<String> {
+    if !purposes.contains(&purpose) {
+        bail!("no data key has this purpose; there are {}", purposes.join(", "));
+    }
+    let (db, masters) = Box::pin(open_with_masters::<M>(database_url, masters)).await?;
+    let added = Box::pin(keyring::add_version(
+        &db,
+        &masters,
+        purpose,
+        &SystemClock,
+        &SystemRandom,
+    ))
+    .await;
+    let version = added.context("adding a version")?;
+    let wait = keyring::DISTRIBUTION.as_secs();
+    Ok(format!(
+        "{purpose} version {version} is used in {wait} s, when every replica has read it"
+    ))
+}
+
+/// Wraps the keyring with the new master key, the last of `masters`. Returns a line for the operator.
+async fn rotate_master_key<M: MigratorTrait>(
+    database_url: &str,
+    masters: Vec<MasterKeySource>,
+) -> anyhow::Result<String> {
+    let [_, new] = &masters[..] else {
+        bail!("--new-master-key-file or --new-master-key-pkcs11 is missing");
+    };
+    let new = new.open().await.context("the new master key")?;
+    let (db, masters) = Box::pin(open_with_masters::<M>(database_url, masters)).await?;
+    let mut count = 0;
+    // A replica may have added a row under the old key meanwhile.
+    loop {
+        let changed = Box::pin(keyring::rewrap(&db, &masters, &*new, &SystemClock, &SystemRandom)).await;
+        match changed.context("wrapping the keyring")? {
+            0 => break,
+            changed => count += changed,
+        }
+    }
+    keyring::check(&db, &masters)
+        .await
+        .context("opening the keyring")?;
+    Ok(format!("{count} data keys are wrapped by the new master key"))
+}

@@ -1,0 +1,140 @@
+//! What comes before serving: migrating, opening, checking.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use sea_orm_migration::MigratorTrait;
+use tokio::time::sleep;
+
+use crate::{
+    clock::SharedClock,
+    keys::{MasterKeySource, MasterKeys},
+    random::Random,
+    store::{
+        Database, StoreError, Transaction, change,
+        keyring::{self, SharedKeyring},
+        origin,
+    },
+};
+
+/// The pause before a service tries again to reach its database at its start.
+const START_PAUSE: Duration = Duration::from_secs(1);
+
+/// Applies a service's migrations and creates its change feed. Replicas may race.
+pub async fn migrate<M: MigratorTrait>(database_url: &str, random: &dyn Random) -> anyhow::Result<()> {
+    let db = connect(database_url).await?;
+    db.migrate::<M>().await.context("migrating the database")?;
+    let started = change::ensure(db.read(), random).await;
+    started.context("starting the change feed")
+}
+
+/// Starts a new epoch of the change feed, for a database restored from a backup. Tokens issued before are rejected from
+/// then on. `end` runs in the same transaction and ends what may have ended after the backup, such as unused links.
+pub async fn start_epoch(
+    database_url: &str,
+    random: &dyn Random,
+    end: impl AsyncFnOnce(&Transaction) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let db = connect(database_url).await?;
+    let tx = db.write().await?;
+    let started = change::start_epoch(&tx, random).await;
+    started.context("starting a new epoch")?;
+    end(&tx)
+        .await
+        .context("ending what may have ended after the backup")?;
+    tx.commit().await.context("starting a new epoch")
+}
+
+/// Opens a migrated database and its keyring.
+pub async fn open<M: MigratorTrait>(
+    database_url: &str,
+    masters: Vec<MasterKeySource>,
+    purposes: &[&'static str],
+    clock: SharedClock,
+    random: &dyn Random,
+) -> anyhow::Result<(Database, SharedKeyring)> {
+    let (db, masters) = Box::pin(open_with_masters::<M>(database_url, masters)).await?;
+    // Boxed, as the others here: the futures of a start are deep.
+    let keyring = Box::pin(SharedKeyring::open(db.clone(), masters, purposes, clock, random)).await;
+    Ok((db, keyring.context("opening the keyring")?))
+}
+
+/// Opens a service with a PostgreSQL server that may not be there yet, as after a reboot: tries again while the server, or
+/// its name in the DNS, does not answer. A supervisor that counts failed starts would give up.
+///
+/// # Errors
+/// Those of `open` that waiting does not mend, and all with SQLite.
+pub async fn when_reachable<T>(
+    database_url: &str,
+    open: impl AsyncFn() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    loop {
+        // Boxed, or the compiler gives up on the depth of the future.
+        match Box::pin(open()).await {
+            // The store has logged the reason, once in some seconds.
+            Err(error) if is_outage(&error) && !database_url.starts_with("sqlite:") => {
+                sleep(START_PAUSE).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+fn is_outage(error: &anyhow::Error) -> bool {
+    let mut causes = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<StoreError>());
+    causes.any(StoreError::is_temporary)
+}
+
+/// Checks that a service could serve from its database with its master keys. Changes nothing.
+pub async fn check<M: MigratorTrait>(
+    database_url: &str,
+    masters: Vec<MasterKeySource>,
+) -> anyhow::Result<()> {
+    let (db, masters) = Box::pin(open_with_masters::<M>(database_url, masters)).await?;
+    refuse_development(&db).await?;
+    let checked = Box::pin(keyring::check(&db, &masters)).await;
+    checked.context("opening the keyring")
+}
+
+/// Opens a migrated database and the master keys.
+pub(super) async fn open_with_masters<M: MigratorTrait>(
+    database_url: &str,
+    masters: Vec<MasterKeySource>,
+) -> anyhow::Result<(Database, MasterKeys)> {
+    let db = connect_existing(database_url).await?;
+    require_migrated::<M>(&db).await?;
+    let masters = MasterKeys::open(masters).await;
+    Ok((db, masters.context("the master key")?))
+}
+
+/// Refuses a database of `accord dev`: a file holds its operators' tokens in plaintext.
+pub async fn refuse_development(db: &Database) -> anyhow::Result<()> {
+    let is_for_development = db.is_for_development().await;
+    if is_for_development.context("reading what the database was created for")? {
+        bail!("the database is one of `accord dev`, which is for development only");
+    }
+    Ok(())
+}
+
+async fn require_migrated<M: MigratorTrait>(db: &Database) -> anyhow::Result<()> {
+    let migrated = db.is_migrated::<M>().await;
+    if !migrated.context("reading the database's schema")? {
+        bail!("the database's schema is not up to date: run `migrate` first");
+    }
+    Ok(())
+}
+
+/// Connects to a database that was migrated. Creates no file: the path may be wrong.
+async fn connect_existing(database_url: &str) -> anyhow::Result<Database> {
+    if origin::is_missing(database_url) {
+        bail!("the database does not exist: run `migrate` first");
+    }
+    connect(database_url).await
+}
+
+async fn connect(database_url: &str) -> anyhow::Result<Database> {
+    let connected = Database::connect(database_url).await;
+    connected.context("connecting to the database")
+}

@@ -1,0 +1,508 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{io::Write, net::SocketAddr, os::unix::fs::OpenOptionsExt, path::Path, sync::Mutex};
+
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+use tokio_util::sync::CancellationToken;
+use tonic_health::ServingStatus;
+
+use super::*;
+use crate::{
+    clock::SystemClock,
+    random::SeededRandom,
+    registry::v1::{
+        self as pb, directory_service_client::DirectoryServiceClient,
+        tenant_service_client::TenantServiceClient,
+    },
+    rpc::{
+        context::CallContext,
+        tls::{handshake, server::ServerTls, settings::TlsSettings},
+    },
+    testing::certificates::{Authority, Pair, Subject},
+    text::opaque::TokenKind,
+    tls::{ClientTls, TlsFiles},
+};
+
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+#[tokio::test(start_paused = true)]
+async fn the_next_hop_gets_less_time_the_same_request_id_and_the_trace() {
+    let context = CallContext {
+        request_id: "request-1".into(),
+        deadline: Instant::now() + Duration::from_secs(10),
+        trace: TraceParent::parse(TRACE),
+    };
+    let mut headers = HeaderMap::new();
+    let deadline = context::scope(context, async { prepare(&mut headers) }).await;
+    assert_eq!(deadline.unwrap() - Instant::now(), Duration::from_secs(9));
+    assert_eq!(headers.get(REQUEST_ID).unwrap(), "request-1");
+    assert_eq!(headers.get("traceparent").unwrap(), TRACE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_call_is_sent_after_the_deadline() {
+    let context = CallContext {
+        request_id: "request-1".into(),
+        deadline: Instant::now(),
+        trace: None,
+    };
+    let prepared = context::scope(context, async { prepare(&mut HeaderMap::new()) }).await;
+    assert_eq!(prepared.unwrap_err().code(), Code::DeadlineExceeded);
+}
+
+/// What a replica does with calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Behaviour {
+    Answer,
+    Hang,
+    SayUnavailable,
+    BreakOff,
+    /// Answers with more than a channel takes.
+    AnswerTooMuch,
+    /// Rejects every token but this one.
+    Require(&'static str),
+}
+
+/// A replica of the registry that answers every method with an empty message.
+#[derive(Clone)]
+struct Replica {
+    behaviour: Arc<Mutex<Behaviour>>,
+    /// The `grpc-timeout` of each call.
+    calls: Arc<Mutex<Vec<String>>>,
+    address: SocketAddr,
+    stop: CancellationToken,
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        // One clone serves, the other is the test's.
+        if Arc::strong_count(&self.calls) <= 2 {
+            self.stop.cancel();
+        }
+    }
+}
+
+impl Replica {
+    async fn start(behaviour: Behaviour) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let replica = Self {
+            behaviour: Arc::new(Mutex::new(behaviour)),
+            calls: Arc::default(),
+            address: listener.local_addr().unwrap(),
+            stop: CancellationToken::new(),
+        };
+        let (health, service) = tonic_health::server::health_reporter();
+        health.set_service_status("", ServingStatus::Serving).await;
+        let serving = replica.clone();
+        let calls = tower::service_fn(move |request: Request<axum::body::Body>| {
+            let serving = serving.clone();
+            async move { Ok::<_, Infallible>(serving.answer(request).await) }
+        });
+        let routes = axum::Router::new()
+            .route_service("/grpc.health.v1.Health/Check", service)
+            .fallback_service(calls);
+        let stop = replica.stop.clone();
+        tokio::spawn(async move {
+            let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            let mut connections = tokio::task::JoinSet::new();
+            while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+                let (server, service) = (server.clone(), TowerToHyperService::new(routes.clone()));
+                let stream = TokioIo::new(accepted.unwrap().0);
+                connections.spawn(async move { server.serve_connection(stream, service).await.is_ok() });
+            }
+            // Dropping the set ends the connections, as the end of the process would.
+        });
+        replica
+    }
+
+    fn set(&self, behaviour: Behaviour) {
+        *self.behaviour.lock().unwrap() = behaviour;
+    }
+
+    fn take_calls(&self) -> Vec<String> {
+        std::mem::take(&mut *self.calls.lock().unwrap())
+    }
+
+    async fn answer(self, request: Request<axum::body::Body>) -> Response<Body> {
+        let (timeout, token) = {
+            let header = |name: &str| {
+                request
+                    .headers()
+                    .get(name)
+                    .map(|value| value.to_str().unwrap().to_owned())
+            };
+            (header("grpc-timeout").unwrap(), header("authorization"))
+        };
+        drop(request);
+        self.calls.lock().unwrap().push(timeout);
+        let behaviour = *self.behaviour.lock().unwrap();
+        let empty = Bytes::from_static(&[0; 5]);
+        let whole = |empty| {
+            let trailers =
+                HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static("0"))]);
+            let frames = [
+                Ok(Frame::data(empty)),
+                Ok::<_, Infallible>(Frame::trailers(trailers)),
+            ];
+            Body::new(StreamBody::new(futures_util::stream::iter(frames)))
+        };
+        let body = match behaviour {
+            Behaviour::Require(required) if token.as_deref() != Some(required) => {
+                return crate::rpc::auth::unauthenticated().into_http();
+            }
+            Behaviour::Answer | Behaviour::Require(_) => whole(empty),
+            Behaviour::Hang => std::future::pending().await,
+            Behaviour::SayUnavailable => return Status::from(Problem::unavailable()).into_http(),
+            Behaviour::AnswerTooMuch => whole(Bytes::from(vec![0; MAX_RESPONSE_BYTES + 1])),
+            Behaviour::BreakOff => {
+                let frames = [Ok(Frame::data(empty)), Err(std::io::Error::other("cut"))];
+                Body::new(StreamBody::new(futures_util::stream::iter(frames)))
+            }
+        };
+        let mut response = Response::new(body);
+        let content_type = HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert("content-type", content_type);
+        response
+    }
+}
+
+/// A channel to these replicas.
+fn channel(replicas: &[&Replica], token: Option<HopToken>) -> HopChannel {
+    let urls: Vec<_> = replicas.iter().map(|r| format!("http://{}", r.address)).collect();
+    let addresses = Addresses::parse(&urls.join(",")).unwrap();
+    HopChannel::new(Target::new(addresses, None).unwrap(), token)
+}
+
+async fn read(channel: &HopChannel) -> Result<(), Code> {
+    let mut directory = DirectoryServiceClient::new(channel.clone());
+    let read = directory.list_changes(pb::ListChangesRequest::default()).await;
+    read.map(drop).map_err(|status| status.code())
+}
+
+async fn authenticate_client(channel: &HopChannel) -> Result<(), Code> {
+    let mut directory = DirectoryServiceClient::new(channel.clone());
+    let request = pb::AuthenticateClientRequest::default();
+    let answer = directory.authenticate_client(request).await;
+    answer.map(drop).map_err(|status| status.code())
+}
+
+async fn create_tenant(channel: &HopChannel) -> Result<(), Code> {
+    let mut tenants = TenantServiceClient::new(channel.clone());
+    let answer = tenants.create_tenant(pb::CreateTenantRequest::default()).await;
+    answer.map(drop).map_err(|status| status.code())
+}
+
+#[tokio::test]
+async fn calls_are_balanced_over_the_replicas_that_answer() {
+    let [a, b] = [
+        Replica::start(Behaviour::Answer).await,
+        Replica::start(Behaviour::Answer).await,
+    ];
+    let channel = channel(&[&a, &b], None);
+    for _ in 0..20 {
+        read(&channel).await.unwrap();
+    }
+    let counts = [a.take_calls().len(), b.take_calls().len()];
+    assert!(
+        counts[0] + counts[1] == 20 && counts[0].abs_diff(counts[1]) <= 2,
+        "{counts:?}"
+    );
+    a.stop.cancel();
+    for _ in 0..20 {
+        read(&channel).await.unwrap();
+        create_tenant(&channel).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_fails_in_any_way_fails_no_read() {
+    for fault in [Behaviour::Hang, Behaviour::SayUnavailable, Behaviour::BreakOff] {
+        let [a, b] = [
+            Replica::start(fault).await,
+            Replica::start(Behaviour::Answer).await,
+        ];
+        let channel = channel(&[&a, &b], None);
+        for _ in 0..20 {
+            read(&channel).await.unwrap();
+        }
+        // It leaves the rotation after the first failure, and is back when it says that it serves.
+        assert!((1..=3).contains(&a.take_calls().len()), "{fault:?}");
+        a.set(Behaviour::Answer);
+        let back = async {
+            while a.take_calls().is_empty() {
+                read(&channel).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), back).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_fails_its_call_alone() {
+    let [a, b] = [
+        Replica::start(Behaviour::AnswerTooMuch).await,
+        Replica::start(Behaviour::Answer).await,
+    ];
+    let channel = channel(&[&a, &b], None);
+    let mut answers = Vec::new();
+    for _ in 0..20 {
+        answers.push(read(&channel).await);
+    }
+    let too_large = answers.iter().filter(|answer| **answer == Err(Code::OutOfRange));
+    assert_eq!(too_large.count(), a.take_calls().len());
+    let counts = [
+        answers.iter().filter(|answer| answer.is_ok()).count(),
+        b.take_calls().len(),
+    ];
+    assert_eq!(counts, [10, 10], "both stay in the rotation");
+}
+
+#[tokio::test]
+async fn what_costs_argon2_is_sent_twice_at_most_and_other_changes_once() {
+    let [a, b] = [
+        Replica::start(Behaviour::BreakOff).await,
+        Replica::start(Behaviour::BreakOff).await,
+    ];
+    let channel = channel(&[&a, &b], None);
+    assert_eq!(authenticate_client(&channel).await, Err(Code::Unavailable));
+    assert_eq!([a.take_calls().len(), b.take_calls().len()], [1, 1]);
+    assert_eq!(create_tenant(&channel).await, Err(Code::Unavailable));
+    assert_eq!(a.take_calls().len() + b.take_calls().len(), 1);
+}
+
+/// A server whose connections say, once they hold a call, that they accept no more and have begun none, as those of a drain.
+async fn closing_server() -> SocketAddr {
+    // Frames of RFC 9113: empty SETTINGS, and GOAWAY with last stream 0 and NO_ERROR.
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    const HEADERS: u8 = 1;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_exact(&mut [0; 24]).await.unwrap();
+            stream.write_all(&SETTINGS).await.unwrap();
+            loop {
+                let mut head = [0; 9];
+                stream.read_exact(&mut head).await.unwrap();
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                stream.read_exact(&mut vec![0; length as usize]).await.unwrap();
+                if head[3] == HEADERS {
+                    break;
+                }
+            }
+            stream.write_all(&GOAWAY).await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_call_that_a_closing_connection_did_not_accept_is_sent_to_another_replica() {
+    let (replica, closing) = (Replica::start(Behaviour::Answer).await, closing_server().await);
+    let urls = format!("http://{closing},http://{}", replica.address);
+    let channel = HopChannel::new(Target::new(Addresses::parse(&urls).unwrap(), None).unwrap(), None);
+    for _ in 0..2 {
+        create_tenant(&channel).await.unwrap();
+    }
+    assert_eq!(replica.take_calls().len(), 2);
+}
+
+#[tokio::test]
+async fn the_deadline_is_kept_across_the_retry() {
+    let [a, b] = [
+        Replica::start(Behaviour::Hang).await,
+        Replica::start(Behaviour::Hang).await,
+    ];
+    let channel = channel(&[&a, &b], None);
+    let started = Instant::now();
+    let context = CallContext {
+        request_id: "request-1".into(),
+        deadline: started + Duration::from_secs(1),
+        trace: None,
+    };
+    let answer = context::scope(context, read(&channel)).await;
+    assert_eq!(answer, Err(Code::DeadlineExceeded));
+    assert!(started.elapsed() < Duration::from_secs(1));
+    let micros = |replica: &Replica| {
+        let calls = replica.take_calls();
+        assert_eq!(calls.len(), 1);
+        calls[0].trim_end_matches('u').parse::<u64>().unwrap()
+    };
+    let (first, second) = (micros(&a), micros(&b));
+    let (first, second) = (first.max(second), first.min(second));
+    assert!(first <= 900_000 && second <= 500_000, "{first} {second}");
+}
+
+#[tokio::test]
+async fn a_token_file_is_read_again_when_its_token_is_rejected() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("token");
+    let random = SeededRandom::new(7);
+    let [old, new] = [(); 2].map(|()| OpaqueToken::generate(TokenKind::Workload, &random));
+    let write = |token: &OpaqueToken| {
+        let _ = std::fs::remove_file(&path);
+        let mut file = std::fs::OpenOptions::new();
+        let mut file = file.write(true).create_new(true).mode(0o600).open(&path).unwrap();
+        file.write_all(token.expose().as_bytes()).unwrap();
+    };
+    write(&old);
+    let token = HopToken::from_file(&path).unwrap();
+    assert_eq!(format!("{token:?}"), "HopToken { .. }");
+    let accepted: &'static str = format!("Bearer {}", new.expose()).leak();
+    let replica = Replica::start(Behaviour::Require(accepted)).await;
+    let channel = channel(&[&replica], Some(token.clone()));
+    assert_eq!(read(&channel).await, Err(Code::Unauthenticated));
+    write(&new);
+    token.forget_read_time();
+    // A call that may not be repeated was rejected before it had an effect.
+    create_tenant(&channel).await.unwrap();
+    assert_eq!(replica.take_calls().len(), 3);
+}
+
+/// Serves gRPC with TLS on loopback, as a replica does that has no database. Returns its port.
+async fn serve_tls(directory: &Path, server: &Pair, authority: &Authority, stop: &CancellationToken) -> u16 {
+    let (certificate, private_key) = server.write(directory, "server");
+    let settings = TlsSettings {
+        certificate,
+        private_key,
+        client_ca: authority.write(directory, "client-ca.pem"),
+        min_version: "1.3".into(),
+    };
+    let tls = ServerTls::load(settings, Arc::new(SystemClock)).unwrap().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let replica = Replica::start(Behaviour::Answer).await;
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+            let (stream, _) = accepted.unwrap();
+            let config = tls.current().grpc.clone();
+            let address = replica.address;
+            tokio::spawn(async move {
+                let (mut stream, peer) = handshake::accept(config, stream).await.ok()?;
+                // The proof that the client has presented a certificate: without one it is hung up on.
+                peer.filter(|peer| peer.names.iter().any(|name| name.starts_with("spiffe://")))?;
+                let mut plain = tokio::net::TcpStream::connect(address).await.ok()?;
+                tokio::io::copy_bidirectional(&mut stream, &mut plain).await.ok()
+            });
+        }
+    });
+    port
+}
+
+/// A channel with TLS to this host.
+fn tls_channel(host: &str, port: u16, files: TlsFiles) -> HopChannel {
+    let addresses = Addresses::parse(&format!("https://{host}:{port}")).unwrap();
+    let tls = ClientTls::load(files).unwrap();
+    HopChannel::new(Target::new(addresses, Some(tls)).unwrap(), None)
+}
+
+#[tokio::test]
+async fn tls_verifies_the_server_and_presents_the_certificate_of_the_newest_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let (authority, other) = (Authority::new("one"), Authority::new("other"));
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let port = serve_tls(at, &authority.issue(&Subject::localhost()), &authority, &stop).await;
+    let own = Subject::spiffe("spiffe://example.org/token-service");
+    let (certificate, key) = authority.issue(&own).write(at, "client");
+    let ca = authority.write(at, "ca.pem");
+    let files = TlsFiles::new(&ca, &certificate, &key);
+    read(&tls_channel("localhost", port, files.clone()))
+        .await
+        .unwrap();
+
+    let cause = async |host: &str, files: TlsFiles| {
+        let tls = ClientTls::load(files).unwrap();
+        let mut connector = tls::Connector {
+            tls,
+            server_name: host.to_owned().try_into().unwrap(),
+            address: tls::Destination::Address(([127, 0, 0, 1], port).into()),
+        };
+        let connected = Service::call(&mut connector, http::Uri::from_static("https://x")).await;
+        tls::cause(&connected.err().unwrap())
+    };
+    let wrong_ca = TlsFiles::new(other.write(at, "other.pem"), &certificate, &key);
+    assert!(
+        cause("localhost", wrong_ca)
+            .await
+            .contains("none of the given authorities")
+    );
+    assert!(
+        cause("registry.internal", files.clone())
+            .await
+            .contains("other names")
+    );
+
+    // A client learns that its certificate is rejected when it reads the first answer.
+    for authority in [&other, &Authority::new("one")] {
+        let (certificate, key) = authority.issue(&own).write(at, "rejected");
+        let connector = tls::Connector {
+            tls: ClientTls::load(TlsFiles::new(&ca, certificate, key)).unwrap(),
+            server_name: "localhost".try_into().unwrap(),
+            address: tls::Destination::Address(([127, 0, 0, 1], port).into()),
+        };
+        let endpoint = tls::endpoint(http::Uri::from_static("https://localhost")).unwrap();
+        let mut directory = DirectoryServiceClient::new(endpoint.connect_with_connector_lazy(connector));
+        let read = directory.list_changes(pb::ListChangesRequest::default()).await;
+        let cause = tls::cause(&read.unwrap_err());
+        assert_eq!(cause, "it does not accept the client certificate");
+    }
+
+    // A certificate of another authority is rejected, and counts no longer once the files have changed.
+    let (foreign, foreign_key) = other.issue(&own).write(at, "changing");
+    let tls = ClientTls::load(TlsFiles::new(&ca, &foreign, &foreign_key)).unwrap();
+    let addresses = Addresses::parse(&format!("https://localhost:{port}")).unwrap();
+    let channel = HopChannel::new(Target::new(addresses, Some(tls.clone())).unwrap(), None);
+    assert_eq!(read(&channel).await, Err(Code::Unavailable));
+    std::fs::write(&foreign, "-----BEGIN CERTIFICATE-----\nhalf").unwrap();
+    let looked = [tls.reload(), tls.reload()];
+    assert!(looked[0].is_ok() && looked[1].is_err(), "a half-written file");
+    assert_eq!(tls.generation(), 0);
+    authority.issue(&own).write(at, "changing");
+    assert!(tls.reload().is_ok() && tls.reload().is_ok());
+    assert_eq!(tls.generation(), 1);
+    let again = async {
+        while read(&channel).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), again)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_without_tls_is_named_as_such() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = Authority::new("one");
+    let replica = Replica::start(Behaviour::Answer).await;
+    let files = TlsFiles {
+        authorities: authority.write(directory.path(), "ca.pem"),
+        identity: None,
+    };
+    let mut connector = tls::Connector {
+        tls: ClientTls::load(files).unwrap(),
+        server_name: "localhost".try_into().unwrap(),
+        address: tls::Destination::Address(replica.address),
+    };
+    let connected = Service::call(&mut connector, http::Uri::from_static("https://x")).await;
+    let cause = tls::cause(&connected.err().unwrap());
+    assert!(
+        cause.contains("does not speak TLS") || cause.contains("eof"),
+        "{cause}"
+    );
+}

@@ -1,0 +1,119 @@
+//! Follows the files of the listeners' TLS while the service runs.
+//!
+//! The contents count, not the times of the files: Kubernetes swaps a symbolic link above them. New files count once two
+//! looks found the same contents, so that none is used that is still being written; SIGHUP makes one look enough.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::Notify,
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    TlsProblem,
+    server::{Digests, Files, ServerTls},
+};
+
+/// How often the files are read. New ones count after one to two such periods.
+const PERIOD: Duration = Duration::from_secs(2);
+
+/// What a look found: the contents, or why they can't be read.
+type Found = Result<Digests, TlsProblem>;
+
+/// The state between two looks.
+pub(super) struct Reloader<'a> {
+    tls: &'a ServerTls,
+    /// What the last look found.
+    last: Option<Found>,
+    /// What the log has called unusable.
+    rejected: Option<Found>,
+}
+
+impl ServerTls {
+    /// Uses changed files for new connections until `stop`. `reload` makes it look at once.
+    ///
+    /// Files that can't be used change nothing, and the log says so once. If other client authorities count, connections
+    /// that the old ones have admitted end when their calls have.
+    pub(in crate::rpc) async fn follow(&self, reload: &Notify, stop: &CancellationToken) {
+        let mut ticks = interval(PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reloader = Reloader::new(self);
+        let looks = async {
+            loop {
+                let at_once = tokio::select! {
+                    () = reload.notified() => true,
+                    _ = ticks.tick() => false,
+                };
+                let settings = self.settings.clone();
+                // Only a panic makes it fail.
+                if let Ok(files) = spawn_blocking(move || Files::read(&settings)).await {
+                    reloader.reload(files, at_once);
+                }
+            }
+        };
+        stop.run_until_cancelled(looks).await;
+    }
+}
+
+impl<'a> Reloader<'a> {
+    pub(super) fn new(tls: &'a ServerTls) -> Self {
+        Self {
+            tls,
+            last: None,
+            rejected: None,
+        }
+    }
+
+    /// Uses the files if their contents are new, and if `at_once` is set or the last look found the same.
+    pub(super) fn reload(&mut self, files: Result<Files, TlsProblem>, at_once: bool) {
+        let found = match &files {
+            Ok(files) => Ok(files.digests()),
+            Err(problem) => Err(problem.clone()),
+        };
+        let current = self.tls.current();
+        let is_settled = at_once || self.last.as_ref() == Some(&found);
+        self.last = Some(found.clone());
+        if found.as_ref() == Ok(&current.digests) {
+            if at_once {
+                tracing::info!("the files of certificates have not changed");
+            }
+            self.rejected = None;
+            return;
+        }
+        if !is_settled {
+            return;
+        }
+        match files.and_then(|files| files.build(&self.tls.settings, &self.tls.clock)) {
+            Ok(mut next) => {
+                let [.., client_ca] = next.digests;
+                let [.., old_client_ca] = current.digests;
+                if client_ca == old_client_ca {
+                    next.retired = current.retired.clone();
+                } else {
+                    current.retired.cancel();
+                }
+                let valid_for = next.not_after.since(self.tls.clock.now());
+                self.tls.current.send_replace(Arc::new(next));
+                self.rejected = None;
+                let days = valid_for.as_secs() / (24 * 3600);
+                tracing::info!(
+                    days,
+                    "new connections get the changed certificate, valid for these days"
+                );
+            }
+            Err(problem) => {
+                if at_once || self.rejected.as_ref() != Some(&found) {
+                    let reason = problem.to_string();
+                    tracing::warn!(
+                        reason,
+                        "the changed certificate files can't be used, and the old ones count"
+                    );
+                }
+                self.rejected = Some(found);
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The TLS of a service's listeners: what the files of its settings say.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+use tokio_rustls::rustls::{
+    Error, InconsistentKeys, ServerConfig,
+    pki_types::UnixTime,
+    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    sign::{CertifiedKey, SingleCertAndKey},
+    time_provider::TimeProvider,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    TlsProblem,
+    certificate::Certificate,
+    files::{Content, Digest},
+    provider,
+    settings::{CERTIFICATE, CLIENT_CA, MIN_VERSION, PRIVATE_KEY, TlsSettings},
+    versions,
+};
+use crate::{
+    clock::{SharedClock, UnixMillis},
+    rpc::config::Problems,
+};
+
+/// The TLS of a service's listeners. Cheap to clone. All clones use the newest files that could be used.
+#[derive(Clone)]
+pub struct ServerTls {
+    pub(super) settings: Arc<TlsSettings>,
+    pub(super) clock: SharedClock,
+    pub(super) current: watch::Sender<Arc<Current>>,
+}
+
+/// The certificate and the authorities that count for new connections.
+#[derive(Debug)]
+pub(in crate::rpc) struct Current {
+    /// Accepts gRPC: HTTP/2, from clients with a certificate or without one.
+    pub(in crate::rpc) grpc: Arc<ServerConfig>,
+    /// Accepts HTTP/1.1 and HTTP/2.
+    pub(in crate::rpc) http: Arc<ServerConfig>,
+    /// Cancelled once other client authorities count. Ends the connections that these have admitted.
+    pub(in crate::rpc) retired: CancellationToken,
+    /// The last second of the certificate's validity.
+    pub(super) not_after: UnixMillis,
+    /// Of the files of certificate, private key and authorities.
+    pub(super) digests: Digests,
+}
+
+/// The digests of the files of certificate, private key and authorities.
+pub(super) type Digests = [Option<Digest>; 3];
+
+impl ServerTls {
+    /// Loads the files; `None` if no certificate is set.
+    ///
+    /// # Errors
+    /// The first problem with a file.
+    pub fn load(settings: TlsSettings, clock: SharedClock) -> Result<Option<Self>, TlsProblem> {
+        if !settings.has_pair() {
+            return Ok(None);
+        }
+        let current = Files::read(&settings)?.build(&settings, &clock)?;
+        let (current, _) = watch::channel(Arc::new(current));
+        Ok(Some(Self {
+            settings: Arc::new(settings),
+            clock,
+            current,
+        }))
+    }
+
+    /// Records a problem with the files.
+    pub fn check(settings: &TlsSettings, clock: &SharedClock, problems: &mut Problems) {
+        if let Err(TlsProblem { key, problem }) = Self::load(settings.clone(), clock.clone()) {
+            problems.add(key, &problem);
+        }
+    }
+
+    /// Returns what counts for a new connection.
+    pub(in crate::rpc) fn current(&self) -> Arc<Current> {
+        self.current.borrow().clone()
+    }
+
+    /// Returns the last second of the validity of the certificate that new connections get.
+    pub fn not_after(&self) -> UnixMillis {
+        self.current.borrow().not_after
+    }
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerTls").finish_non_exhaustive()
+    }
+}
+
+/// The contents of the files at one moment.
+pub(super) struct Files {
+    certificate: Content,
+    private_key: Content,
+    client_ca: Option<Content>,
+}
+
+impl Files {
+    pub(super) fn read(settings: &TlsSettings) -> Result<Self, TlsProblem> {
+        let client_ca = settings.has_client_ca();
+        Ok(Self {
+            certificate: Content::read(CERTIFICATE, &settings.certificate)?,
+            private_key: Content::read_key(PRIVATE_KEY, &settings.private_key)?,
+            client_ca: client_ca
+                .then(|| Content::read(CLIENT_CA, &settings.client_ca))
+                .transpose()?,
+        })
+    }
+
+    pub(super) fn digests(&self) -> Digests {
+        [
+            Some(self.certificate.digest()),
+            Some(self.private_key.digest()),
+            self.client_ca.as_ref().map(Content::digest),
+        ]
+    }
+
+    /// Checks that clients can accept the certificate, and returns what a listener needs.
+    pub(super) fn build(&self, settings: &TlsSettings, clock: &SharedClock) -> Result<Current, TlsProblem> {
+        let provider = provider();
+        let chain = self.certificate.certificates()?;
+        let facts = chain.first().and_then(|first| Certificate::read(first));
+        let facts =
+            facts.ok_or_else(|| self.certificate.problem("holds a certificate that can't be read"))?;
+        if let Some(problem) = problem_of(&facts, clock.now()) {
+            return Err(self.certificate.problem(problem));
+        }
+        let certified = CertifiedKey::from_der(chain, self.private_key.private_key()?, &provider);
+        let certified = certified.map_err(|error| {
+            self.private_key.problem(match error {
+                Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                    "is not the key of the certificate in --tls-certificate"
+                }
+                _ => "holds a key of a kind that TLS does not use",
+            })
+        })?;
+        let certified = Arc::new(certified);
+        let clients = match &self.client_ca {
+            Some(client_ca) => {
+                let authorities = Arc::new(client_ca.authorities()?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(authorities, provider.clone());
+                // Whether a caller needs a certificate is up to the method, because many come with a secret.
+                let verifier = verifier.allow_unauthenticated().build();
+                verifier.map_err(|_| client_ca.problem("holds no usable authority"))?
+            }
+            None => WebPkiClientVerifier::no_client_auth(),
+        };
+        let versions = versions(&settings.min_version);
+        let unknown = || TlsProblem::new(MIN_VERSION, "must be 1.2 or 1.3");
+        let versions = versions.ok_or_else(unknown)?;
+        let config = |clients, protocols: &[&[u8]]| {
+            let time = Arc::new(Time(clock.clone()));
+            let config = ServerConfig::builder_with_details(provider.clone(), time);
+            let config = config.with_protocol_versions(versions).map_err(|_| unknown())?;
+            let certificate = Arc::new(SingleCertAndKey::from(certified.clone()));
+            let mut config = config
+                .with_client_cert_verifier(clients)
+                .with_cert_resolver(certificate);
+            config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+            // A resumed session would keep a client certificate that has expired or whose authority is gone.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+            Ok(Arc::new(config))
+        };
+        Ok(Current {
+            grpc: config(clients, &[b"h2"])?,
+            http: config(WebPkiClientVerifier::no_client_auth(), &[b"h2", b"http/1.1"])?,
+            retired: CancellationToken::new(),
+            not_after: facts.not_after,
+            digests: self.digests(),
+        })
+    }
+}
+
+/// Returns why clients would reject a server's certificate.
+fn problem_of(certificate: &Certificate, now: UnixMillis) -> Option<&'static str> {
+    if certificate.dns_names.is_empty() && !certificate.has_address {
+        return Some(match certificate.uris.is_empty() {
+            true => "has a certificate without a DNS name or an address: clients verify these",
+            false => "has a certificate with a SPIFFE id alone: clients verify DNS names or addresses",
+        });
+    }
+    if !certificate.is_for_servers {
+        return Some("has a certificate whose extended key usage is not for servers (serverAuth)");
+    }
+    if now < certificate.not_before {
+        return Some("has a certificate that is not valid yet");
+    }
+    (now > certificate.not_after.plus(Duration::from_millis(999)))
+        .then_some("has a certificate that has expired")
+}
+
+/// The service's clock, for rustls.
+#[derive(Debug)]
+struct Time(SharedClock);
+
+impl TimeProvider for Time {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = u64::try_from(self.0.now().as_secs()).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
+}

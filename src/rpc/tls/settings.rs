@@ -1,0 +1,89 @@
+//! The settings of the listeners' TLS.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::versions;
+use crate::rpc::config::{Problems, check_loopback};
+
+/// The key of the file of the listeners' certificate.
+pub(super) const CERTIFICATE: &str = "tls_certificate";
+/// The key of the file of its private key.
+pub(super) const PRIVATE_KEY: &str = "tls_private_key";
+/// The key of the file of client authorities.
+pub(super) const CLIENT_CA: &str = "client_ca";
+/// The key of the oldest version.
+pub(super) const MIN_VERSION: &str = "tls_min_version";
+/// The oldest version of TLS by default.
+pub const DEFAULT_MIN_VERSION: &str = "1.3";
+
+/// The settings of TLS as flags.
+#[derive(Args, Clone, Debug, Default, Serialize)]
+pub struct TlsFlags {
+    /// PEM file of the listeners' certificate, followed by its chain
+    #[arg(long, value_name = "PATH")]
+    pub tls_certificate: Option<String>,
+    /// PEM file of that certificate's private key, mode 0600
+    #[arg(long, value_name = "PATH")]
+    pub tls_private_key: Option<String>,
+    /// PEM file of the authorities of client certificates over gRPC
+    #[arg(long, value_name = "PATH")]
+    pub client_ca: Option<String>,
+    /// Oldest version of TLS: 1.3 or 1.2 [default: 1.3]
+    #[arg(long, value_name = "VERSION")]
+    pub tls_min_version: Option<String>,
+}
+
+/// The TLS of a service's listeners. An empty path is not set.
+#[derive(Clone, Debug)]
+pub struct TlsSettings {
+    /// The file of the certificate and its chain.
+    pub certificate: PathBuf,
+    /// The file of the certificate's private key.
+    pub private_key: PathBuf,
+    /// The file of the authorities that client certificates over gRPC are verified against.
+    pub client_ca: PathBuf,
+    /// The oldest version, `1.2` or `1.3`.
+    pub min_version: String,
+}
+
+impl TlsSettings {
+    /// Records what is wrong with the settings for these listeners, each with the key of its address.
+    pub fn check(&self, listeners: &[(&str, SocketAddr)], problems: &mut Problems) {
+        match (is_set(&self.certificate), is_set(&self.private_key)) {
+            (true, true) => {}
+            (true, false) => problems.add(PRIVATE_KEY, "is missing: --tls-certificate needs it"),
+            (false, true) => problems.add(CERTIFICATE, "is missing: --tls-private-key needs it"),
+            (false, false) => {
+                if self.has_client_ca() {
+                    problems.add(CLIENT_CA, "needs --tls-certificate and --tls-private-key");
+                }
+                for (key, address) in listeners {
+                    check_loopback(key, *address, problems);
+                }
+            }
+        }
+        if versions(&self.min_version).is_none() {
+            problems.add(MIN_VERSION, "must be 1.2 or 1.3");
+        }
+    }
+
+    /// Whether a certificate and its key are set.
+    pub(super) fn has_pair(&self) -> bool {
+        is_set(&self.certificate) && is_set(&self.private_key)
+    }
+
+    /// Whether authorities of clients are set.
+    pub(super) fn has_client_ca(&self) -> bool {
+        is_set(&self.client_ca)
+    }
+}
+
+fn is_set(path: &Path) -> bool {
+    path != Path::new("")
+}

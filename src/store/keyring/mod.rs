@@ -1,0 +1,250 @@
+//! The table `keyring`: one row for each purpose and version of a data key, wrapped by a master key.
+//!
+//! A new version is distributed first and used later: it seals nothing before `activate_at`, and until then every
+//! replica has read it (see [`SharedKeyring`]). A rotation of the master key wraps these rows again and changes nothing
+//! else.
+
+use std::time::Duration;
+
+use metrics::gauge;
+use sea_orm::{ActiveValue::Set, QueryOrder, entity::prelude::*};
+use sea_orm_migration::prelude::OnConflict;
+use zeroize::Zeroizing;
+
+use super::{
+    Database, StoreError,
+    audit::{self, Event, Origin},
+};
+use crate::{
+    clock::{Clock, UnixMillis},
+    keys::{DataKey, KEY_LENGTH, KeyError, Keyring, MasterKey, MasterKeys},
+    metrics::DATA_KEY_CREATED,
+    random::Random,
+};
+
+mod shared;
+
+pub use shared::{READ_EVERY, SharedKeyring};
+
+/// How long a new version waits before its first use. Every replica reads it within 30 seconds; the rest is for
+/// clocks that differ.
+pub const DISTRIBUTION: Duration = Duration::from_secs(60);
+
+mod row {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "keyring")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub purpose: String,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub version: i32,
+        pub wrapped: Vec<u8>,
+        pub master_key_id: String,
+        pub created_at: i64,
+        pub activate_at: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// Opens all versions of these purposes. Creates the first version of a purpose that has none; racing replicas get
+/// the same keys.
+///
+/// # Errors
+/// [`KeyError::OtherMasterKey`] or [`KeyError::Sealed`] if none of `masters` wraps them.
+pub async fn open(
+    db: &Database,
+    masters: &MasterKeys,
+    purposes: &[&'static str],
+    clock: &dyn Clock,
+    random: &dyn Random,
+) -> Result<Keyring, StoreError> {
+    let mut rows = read(db, purposes).await?;
+    let is_missing = |purpose: &str| !rows.iter().any(|row| row.purpose == purpose);
+    let missing: Vec<_> = purposes.iter().filter(|purpose| is_missing(purpose)).collect();
+    if !missing.is_empty() {
+        let master = wrapping(masters, &rows)?;
+        let (now, mut new) = (clock.now(), Vec::new());
+        for purpose in missing {
+            new.push(new_row(&*master, purpose, 1, now, now, random).await?);
+        }
+        let tx = db.write().await?;
+        let key = [row::Column::Purpose, row::Column::Version];
+        row::Entity::insert_many(new)
+            .on_conflict(OnConflict::columns(key).do_nothing().to_owned())
+            .exec_without_returning(&tx)
+            .await?;
+        tx.commit().await?;
+        rows = read(db, purposes).await?;
+    }
+
+    let mut keyring = Keyring::new(purposes);
+    for row in rows {
+        record_age(&row);
+        let key = DataKey::new(row.version, &unwrap_row(masters, &row).await?)?;
+        keyring.insert(&row.purpose, key, is_active(&row, clock.now()));
+    }
+    Ok(keyring)
+}
+
+/// Records when the key of a row was created. Of the rows of a purpose the last one counts.
+fn record_age(row: &row::Model) {
+    let created = gauge!(DATA_KEY_CREATED, "purpose" => row.purpose.clone());
+    created.set(row.created_at as f64 / 1e3);
+}
+
+/// Checks that one of `masters` wraps every key that exists. Creates none.
+///
+/// # Errors
+/// As [`open`].
+pub async fn check(db: &Database, masters: &MasterKeys) -> Result<(), StoreError> {
+    for row in row::Entity::find().all(db.read()).await? {
+        unwrap_row(masters, &row).await?;
+    }
+    Ok(())
+}
+
+/// Adds a random key of the next version to a purpose, and returns that version. Replicas use it [`DISTRIBUTION`] later.
+///
+/// # Errors
+/// [`StoreError::Conflict`] if another rotation won the race.
+pub async fn add_version(
+    db: &Database,
+    masters: &MasterKeys,
+    purpose: &str,
+    clock: &dyn Clock,
+    random: &dyn Random,
+) -> Result<i32, StoreError> {
+    let rows = row::Entity::find()
+        .filter(row::Column::Purpose.eq(purpose))
+        .order_by_asc(row::Column::Version)
+        .all(db.read())
+        .await?;
+    let version = rows.last().map_or(1, |row| row.version + 1);
+    let (now, master) = (clock.now(), wrapping(masters, &rows)?);
+    let row = new_row(&*master, purpose, version, now, now.plus(DISTRIBUTION), random).await?;
+    let tx = db.write().await?;
+    row::Entity::insert(row).exec_without_returning(&tx).await?;
+    let event = Event::new("data_key.rotate")
+        .subject(purpose)
+        .detail("version", version.to_string());
+    audit::record(&tx, clock, random, &Origin::system("command-line"), event).await?;
+    tx.commit().await?;
+    Ok(version)
+}
+
+/// Wraps every row with `new` instead of one of `masters`, in one transaction, and returns how many changed. Skips rows
+/// that `new` wraps already, so that it can be repeated after a service with the old key added a row. Does not rely on
+/// what `new` wrapped before it has unwrapped it again.
+///
+/// # Errors
+/// [`KeyError::OtherMasterKey`] or [`KeyError::Sealed`] for a row that none of the keys wraps, and [`KeyError::Token`];
+/// then nothing changes. [`StoreError::Busy`] if somebody changed a row meanwhile.
+pub async fn rewrap(
+    db: &Database,
+    masters: &MasterKeys,
+    new: &dyn MasterKey,
+    clock: &dyn Clock,
+    random: &dyn Random,
+) -> Result<usize, StoreError> {
+    let rows = row::Entity::find()
+        .filter(row::Column::MasterKeyId.ne(new.id()))
+        .all(db.read())
+        .await?;
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    // A token may be slow, and others wait for a transaction that writes.
+    let mut rewrapped = Vec::new();
+    for row in &rows {
+        let (key, context) = (
+            unwrap_row(masters, row).await?,
+            context(&row.purpose, row.version),
+        );
+        let wrapped = new.wrap(random, &key, &context).await?;
+        if new.unwrap(&wrapped, &context).await? != key {
+            return Err(KeyError::Sealed.into());
+        }
+        rewrapped.push(wrapped);
+    }
+    let tx = db.write().await?;
+    for (row, wrapped) in rows.iter().zip(rewrapped) {
+        let changed = row::Entity::update_many()
+            .filter(row::Column::Purpose.eq(&*row.purpose))
+            .filter(row::Column::Version.eq(row.version))
+            .filter(row::Column::MasterKeyId.eq(&*row.master_key_id))
+            .col_expr(row::Column::Wrapped, wrapped.into())
+            .col_expr(row::Column::MasterKeyId, new.id().into())
+            .exec(&tx)
+            .await?;
+        if changed.rows_affected != 1 {
+            return Err(StoreError::Busy);
+        }
+    }
+    let event = Event::new("master_key.rotate")
+        .subject(new.id())
+        .detail("data_keys", rows.len().to_string());
+    audit::record(&tx, clock, random, &Origin::system("command-line"), event).await?;
+    tx.commit().await?;
+    Ok(rows.len())
+}
+
+/// Reads the rows of these purposes, the oldest first.
+async fn read(db: &Database, purposes: &[&'static str]) -> Result<Vec<row::Model>, StoreError> {
+    let rows = row::Entity::find()
+        .filter(row::Column::Purpose.is_in(purposes.iter().copied()))
+        .order_by_asc(row::Column::CreatedAt)
+        .all(db.read())
+        .await?;
+    Ok(rows)
+}
+
+/// Returns the master key for a new row: that of the newest row, which a rotation may have wrapped with the new key.
+fn wrapping(masters: &MasterKeys, rows: &[row::Model]) -> Result<std::sync::Arc<dyn MasterKey>, KeyError> {
+    masters.preferred(rows.last().map(|row| &*row.master_key_id))
+}
+
+fn is_active(row: &row::Model, now: UnixMillis) -> bool {
+    UnixMillis::from_millis(row.activate_at) <= now
+}
+
+async fn new_row(
+    master: &dyn MasterKey,
+    purpose: &str,
+    version: i32,
+    now: UnixMillis,
+    activate_at: UnixMillis,
+    random: &dyn Random,
+) -> Result<row::ActiveModel, KeyError> {
+    let mut key = Zeroizing::new([0; KEY_LENGTH]);
+    random.fill(key.as_mut_slice());
+    let context = context(purpose, version);
+    let wrapped = master.wrap(random, key.as_slice(), &context);
+    Ok(row::ActiveModel {
+        purpose: Set(purpose.to_owned()),
+        version: Set(version),
+        wrapped: Set(wrapped.await?),
+        master_key_id: Set(master.id()),
+        created_at: Set(now.as_millis()),
+        activate_at: Set(activate_at.as_millis()),
+    })
+}
+
+async fn unwrap_row(masters: &MasterKeys, row: &row::Model) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let context = context(&row.purpose, row.version);
+    masters.unwrap(&row.master_key_id, &row.wrapped, &context).await
+}
+
+/// Returns the context that binds a wrapped key to its row, so that it does not open in another row.
+fn context(purpose: &str, version: i32) -> Vec<u8> {
+    [b"accord keyring", &version.to_be_bytes()[..], purpose.as_bytes()].concat()
+}
+
+#[cfg(test)]
+#[path = "../tests/keyring.rs"]
+mod tests;

@@ -1,0 +1,194 @@
+//! Redemptions whose tokens may never reach their client: the call failed or was given up after its commit, or the
+//! answer to the commit was lost. Their codes become usable again. Otherwise a client that repeats the call would look
+//! like a thief ([decision 66](../../../docs/decisions/0066-codes-of-unanswered-calls.md)).
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use accord::{
+    clock::{SharedClock, UnixMillis},
+    random::SharedRandom,
+    store::{
+        Database, StoreError,
+        audit::{self, Event, Origin},
+    },
+    text::opaque::OpaqueToken,
+};
+use sea_orm::{entity::prelude::*, sea_query::Expr};
+use tokio::{
+    runtime::Handle,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use super::{
+    Store,
+    entity::code::{Column, Entity},
+};
+use crate::{
+    error::Result,
+    model::{code::Code, family::Family},
+};
+
+/// How long to wait before the next attempt while the database is unavailable.
+const RETRY_EVERY: Duration = Duration::from_millis(200);
+/// How long a failing call waits for its code to become usable again.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// Makes codes usable again. Remembers which ones are under way: presenting one of them is no replay yet.
+#[derive(derive_more::Debug)]
+#[debug("Reopenings {{ .. }}")]
+pub(super) struct Reopenings {
+    db: Database,
+    clock: SharedClock,
+    random: SharedRandom,
+    under_way: Mutex<HashSet<[u8; 32]>>,
+}
+
+/// A redemption, for as long as its tokens have not left. Dropping it makes the code usable again.
+#[derive(derive_more::Debug)]
+#[debug("PendingAnswer {{ .. }}")]
+pub struct PendingAnswer {
+    reopenings: Arc<Reopenings>,
+    /// `None` once it is settled.
+    redeemed: Option<Box<Redeemed>>,
+}
+
+struct Redeemed {
+    origin: Origin,
+    /// The code as it was before.
+    code: Code,
+    family: Family,
+}
+
+impl PendingAnswer {
+    /// Leaves the code used: the tokens are about to leave.
+    pub fn leaves(mut self) {
+        self.redeemed = None;
+    }
+
+    /// Makes the code usable again. Returns afterwards, or within a second while the database is unavailable.
+    pub async fn is_given_up(mut self) {
+        if let Some(task) = self.reopen() {
+            let _ = timeout(WAIT, task).await;
+        }
+    }
+
+    fn reopen(&mut self) -> Option<JoinHandle<()>> {
+        let redeemed = self.redeemed.take()?;
+        // Without a runtime the process is about to end.
+        let runtime = Handle::try_current().ok()?;
+        let reopenings = self.reopenings.clone();
+        reopenings.under_way().insert(redeemed.code.digest);
+        Some(runtime.spawn(async move { reopenings.run(&redeemed).await }))
+    }
+}
+
+impl Drop for PendingAnswer {
+    fn drop(&mut self) {
+        self.reopen();
+    }
+}
+
+impl Reopenings {
+    pub(super) fn new(db: Database, clock: SharedClock, random: SharedRandom) -> Arc<Self> {
+        Arc::new(Self {
+            db,
+            clock,
+            random,
+            under_way: Mutex::default(),
+        })
+    }
+
+    /// Returns whether the code is about to become usable again.
+    pub(super) fn is_under_way(&self, code: &OpaqueToken) -> bool {
+        self.under_way().contains(&code.digest())
+    }
+
+    /// Returns the answer of a redemption that is about to be committed.
+    pub(super) fn answer(self: &Arc<Self>, origin: &Origin, code: &Code, family: &Family) -> PendingAnswer {
+        PendingAnswer {
+            reopenings: self.clone(),
+            redeemed: Some(Box::new(Redeemed {
+                origin: origin.clone(),
+                code: code.clone(),
+                family: family.clone(),
+            })),
+        }
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, HashSet<[u8; 32]>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tries until it is done, or the code has expired.
+    async fn run(&self, redeemed: &Redeemed) {
+        while self.clock.now() < redeemed.code.expires_at {
+            match self.reopen(redeemed).await {
+                Err(error) if error.is_temporary() => sleep(RETRY_EVERY).await,
+                Err(error) => {
+                    tracing::warn!(%error, "a code whose tokens did not leave stays used");
+                    break;
+                }
+                Ok(()) => break,
+            }
+        }
+        self.under_way().remove(&redeemed.code.digest);
+    }
+
+    /// Changes nothing if the redemption was not committed. Waits for one whose commit is under way, which holds the row.
+    async fn reopen(&self, Redeemed { origin, code, family }: &Redeemed) -> Result<(), StoreError> {
+        let tx = self.db.write().await?;
+        let reopened = Entity::update_many()
+            .filter(Column::CodeHash.eq(code.digest.to_vec()))
+            .filter(Column::FamilyId.eq(family.family_id.as_str()))
+            .filter(Column::UsedAt.is_not_null())
+            .col_expr(Column::UsedAt, Expr::value(None::<i64>))
+            .col_expr(Column::ExpiresAt, code.expires_at.as_millis().into())
+            .exec(&tx)
+            .await?;
+        if reopened.rows_affected == 0 {
+            return Ok(());
+        }
+        let event = Event::new("code.reopen")
+            .tenant(&code.tenant_id)
+            .client(&code.client_id)
+            .subject(code.grant_id.as_str())
+            .detail("family_id", family.family_id.as_str());
+        audit::record(&tx, &*self.clock, &*self.random, origin, event).await?;
+        tx.commit().await
+    }
+}
+
+impl Store {
+    /// Redeems a code again whose redemption was not answered: its grant is active and its family has begun. Returns
+    /// `None` if another call uses the code first.
+    pub async fn redeem_again(
+        &self,
+        origin: &Origin,
+        code: &Code,
+        family: &Family,
+        issued: Event,
+    ) -> Result<Option<PendingAnswer>> {
+        let now: UnixMillis = self.now();
+        let tx = self.db.write().await?;
+        let redeemed = Entity::update_many()
+            .filter(Column::CodeHash.eq(code.digest.to_vec()))
+            .filter(Column::FamilyId.eq(family.family_id.as_str()))
+            .filter(Column::UsedAt.is_null())
+            .col_expr(Column::UsedAt, now.as_millis().into())
+            .col_expr(Column::ExpiresAt, family.expires_at.as_millis().into())
+            .exec(&tx)
+            .await?;
+        if redeemed.rows_affected == 0 {
+            return Ok(None);
+        }
+        self.audit(&tx, origin, issued).await?;
+        let answer = self.reopenings.answer(origin, code, family);
+        tx.commit().await?;
+        Ok(Some(answer))
+    }
+}

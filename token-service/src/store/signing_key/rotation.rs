@@ -1,0 +1,215 @@
+//! How keys follow each other: by an operator's call, by the schedule, after a revocation.
+//!
+//! Each change moves the key that it read from one state to another by a conditional update. If another replica moved it
+//! first, nothing changes.
+
+use std::time::Duration;
+
+use accord::{
+    clock::UnixMillis,
+    store::{
+        Creation, StoreError, Transaction,
+        audit::{Event, Origin},
+        change,
+        idempotency::Outcome,
+    },
+};
+use sea_orm::{QuerySelect, entity::prelude::*};
+
+use super::{changed, find, new_key, only, signing_key, step};
+use crate::{
+    error::{Error, Result},
+    model::{
+        revocation::RevocationKind,
+        signing_key::{Algorithm, NewKey, SigningKey, State},
+    },
+    store::{
+        Store,
+        entity::signing_key::Entity,
+        revocation::{self, Revocation},
+    },
+};
+
+/// How often a promotion retries when the next key is revoked meanwhile.
+const ATTEMPTS: usize = 3;
+
+impl Store {
+    /// Retires the active key, makes the next one active, and creates a new next one. If the next one has another
+    /// algorithm than the requested one, replaces the next one and leaves the active one, so that a key is published
+    /// before its first use. Returns the key that is active now, or the new next one.
+    ///
+    /// Unless `force` is set, the next key must have been published long enough: a verifier that keeps an older copy of the
+    /// JWKS would reject good tokens. With `force` a next key of another algorithm is replaced and its successor is
+    /// active at once.
+    ///
+    /// # Errors
+    /// [`Error::RequestIdReused`], [`Error::KeyNotYetPublished`].
+    pub async fn rotate_signing_key(
+        &self,
+        creation: &Creation,
+        algorithm: Option<Algorithm>,
+        force: bool,
+    ) -> Result<SigningKey> {
+        let next = only(self.db.read(), State::Next).await?;
+        let algorithm = algorithm.unwrap_or(next.algorithm);
+        let replacement = match next.algorithm == algorithm {
+            true => None,
+            false => Some(new_key(algorithm).await?),
+        };
+        let successor = match replacement.is_none() || force {
+            true => Some(new_key(algorithm).await?),
+            false => None,
+        };
+
+        let (tx, outcome) = self.begin_creation(creation).await?;
+        let reservation = match outcome {
+            Outcome::Replay { resource_id, .. } => return find(&tx, &resource_id).await,
+            Outcome::New(reservation) => reservation,
+        };
+        let now = self.now();
+        let mut changes = Vec::new();
+        if let Some(replacement) = &replacement {
+            move_on(&tx, &next, State::Retired, now).await?;
+            self.insert_key(&tx, State::Next, replacement).await?;
+            let event = Event::new("signing_key.replace_next")
+                .subject(&replacement.kid)
+                .detail("retired", next.kid.as_str())
+                .detail("algorithm", algorithm.as_ref());
+            self.audit(&tx, &creation.origin, event).await?;
+            changes.extend([changed(&next.kid), changed(&replacement.kid)]);
+        }
+        let kid = match (&successor, &replacement) {
+            (Some(successor), _) => {
+                let active = only(&tx, State::Active).await?;
+                let kid = self.succeed(&tx, &active, successor, force).await?;
+                let event = rotated(&kid, &active).detail("force", force.to_string());
+                self.audit(&tx, &creation.origin, event).await?;
+                changes.extend([changed(&active.kid), changed(&kid)]);
+                kid
+            }
+            (None, Some(replacement)) => replacement.kid.clone(),
+            (None, None) => return Err(Error::Signing),
+        };
+        reservation.complete(&tx, &kid).await?;
+        change::publish(&tx, &changes, now).await?;
+        let key = find(&tx, &kid).await?;
+        tx.commit().await?;
+        Ok(key)
+    }
+
+    /// Rotates as the schedule demands: once the active key has signed for `period`, and the next one was published long
+    /// enough. Of racing replicas one does it. Returns the id of the key that is active then, if this call made it so.
+    pub async fn rotate_signing_key_when_due(&self, period: Duration) -> Result<Option<String>> {
+        let active = only(self.db.read(), State::Active).await?;
+        let next = only(self.db.read(), State::Next).await?;
+        let now = self.now();
+        if !active.has_signed_for(period, now) || next.wait_before_use(now).is_some() {
+            return Ok(None);
+        }
+        let successor = new_key(next.algorithm).await?;
+        let tx = self.db.write().await?;
+        let kid = match self.succeed(&tx, &active, &successor, false).await {
+            Ok(kid) => kid,
+            // Somebody else was first, or replaced the next key.
+            Err(Error::Unavailable | Error::KeyNotYetPublished(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let event = rotated(&kid, &active).detail("reason", "schedule");
+        self.audit(&tx, &Origin::system("token-service"), event).await?;
+        change::publish(&tx, &[changed(&active.kid), changed(&kid)], now).await?;
+        tx.commit().await?;
+        Ok(Some(kid))
+    }
+
+    /// Revokes a key. If it was active, the next one becomes active; if it was next, a new one takes its place.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn revoke_signing_key(&self, origin: &Origin, kid: &str, reason: &str) -> Result<SigningKey> {
+        let row = Entity::find_by_id(kid).one(self.db.read()).await?;
+        let state = signing_key(row.ok_or(Error::NotFound("signing_key"))?)?.state;
+        let successor = match state {
+            State::Active | State::Next => {
+                Some(new_key(only(self.db.read(), State::Next).await?.algorithm).await?)
+            }
+            State::Retired | State::Revoked => None,
+        };
+        let tx = self.db.write().await?;
+        let now = self.now();
+        let row = Entity::find_by_id(kid).lock_exclusive().one(&tx).await?;
+        let key = signing_key(row.ok_or(Error::NotFound("signing_key"))?)?;
+        if key.state == State::Revoked {
+            return Ok(key);
+        }
+        move_on(&tx, &key, State::Revoked, now).await?;
+        match (key.state, &successor) {
+            // Nothing waits for verifiers: they must not accept the revoked key any longer.
+            (State::Active, Some(successor)) => drop(self.promote_next(&tx, successor, true).await?),
+            (State::Next, Some(successor)) => self.insert_key(&tx, State::Next, successor).await?,
+            (State::Retired | State::Revoked, _) => {}
+            // Keys never return to these states.
+            (State::Active | State::Next, None) => return Err(Error::Signing),
+        }
+        let event = Event::new("signing_key.revoke")
+            .subject(kid)
+            .detail("reason", reason);
+        self.audit(&tx, origin, event).await?;
+        let revocation = Revocation::new(RevocationKind::Kid, kid, None, now);
+        revocation::publish(&tx, vec![changed(kid)], vec![revocation], now).await?;
+        let key = find(&tx, kid).await?;
+        tx.commit().await?;
+        Ok(key)
+    }
+
+    /// Retires the active key, makes the next one active, and inserts `successor` as the next one. Returns the id of the
+    /// active key.
+    async fn succeed(
+        &self,
+        tx: &Transaction,
+        active: &SigningKey,
+        successor: &NewKey,
+        force: bool,
+    ) -> Result<String> {
+        // Fails if another rotation committed in between: this one would rotate a key that it has not read.
+        move_on(tx, active, State::Retired, self.now()).await?;
+        self.promote_next(tx, successor, force).await
+    }
+
+    /// Makes the next key active and inserts `successor` as the next one. Returns the id of the active key.
+    async fn promote_next(&self, tx: &Transaction, successor: &NewKey, force: bool) -> Result<String> {
+        let now = self.now();
+        for _ in 0..ATTEMPTS {
+            let next = only(tx, State::Next).await?;
+            if next.algorithm != successor.algorithm {
+                // Somebody has just replaced it.
+                return Err(StoreError::Busy.into());
+            }
+            if let Some(wait) = next.wait_before_use(now).filter(|_| !force) {
+                return Err(Error::KeyNotYetPublished(wait));
+            }
+            if step(tx, &next.kid, State::Next, State::Active, now).await? == 1 {
+                self.insert_key(tx, State::Next, successor).await?;
+                return Ok(next.kid);
+            }
+            // It was revoked since it was read, and another one is next.
+        }
+        Err(StoreError::Busy.into())
+    }
+}
+
+/// Moves a key from the state in which it was read.
+///
+/// # Errors
+/// [`Error::Unavailable`] if it is no longer in that state.
+async fn move_on(tx: &Transaction, key: &SigningKey, to: State, now: UnixMillis) -> Result<()> {
+    match step(tx, &key.kid, key.state, to, now).await? {
+        0 => Err(StoreError::Busy.into()),
+        _ => Ok(()),
+    }
+}
+
+fn rotated(kid: &str, retired: &SigningKey) -> Event {
+    Event::new("signing_key.rotate")
+        .subject(kid)
+        .detail("retired", retired.kid.as_str())
+}
