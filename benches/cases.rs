@@ -4,7 +4,11 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use self::Limit::{AtLeast, AtMost};
-use crate::protocol::Work;
+use crate::protocol::{
+    CALLERS,
+    Variant::{self, MutualTls, Replicas, Silent, Traced},
+    Work,
+};
 
 /// Slices that are measured in the same rounds and compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -29,7 +33,34 @@ pub enum Case {
     FloodNewReplica,
     /// IssueToken with 10 clients and grants, and with 1,000,000
     Growth,
+    /// IssueToken over mutual TLS, and without
+    Tls,
+    /// IssueToken with metrics and one trace in a hundred, and without
+    Telemetry,
+    /// IssueToken by 1, 2 and 3 token-services on one database, with 96 callers
+    Replicas,
+    /// IssueToken at 5,000 calls a second while a token-service stops
+    Drain,
+    /// How soon services are ready, and their memory when idle; every run has these figures
+    Startup,
+    /// Minutes of calls of all kinds, only if it is named
+    Soak,
 }
+
+/// Token-services by name.
+type Variants = &'static [(&'static str, Variant)];
+
+const TLS: Variants = &[("plaintext", Replicas(1)), ("mutual TLS", MutualTls)];
+const TELEMETRY: Variants = &[
+    ("no telemetry", Silent),
+    ("metrics", Replicas(1)),
+    ("metrics and traces", Traced),
+];
+const REPLICAS: Variants = &[
+    ("1 replica", Replicas(1)),
+    ("2 replicas", Replicas(2)),
+    ("3 replicas", Replicas(3)),
+];
 
 impl Case {
     /// The work of the cases that every build has a bare counterpart for.
@@ -42,6 +73,23 @@ impl Case {
         (Self::HalfLoad, Work::Issue),
         (Self::NewReplica, Work::IssueOnce),
     ];
+
+    /// Cases that compare token-services of this build that are set up differently: the members, the first of which the
+    /// others are compared with, and the callers.
+    pub const OF_VARIANTS: [(Self, Variants, usize); 3] = [
+        (Self::Tls, TLS, CALLERS),
+        (Self::Telemetry, TELEMETRY, CALLERS),
+        (Self::Replicas, REPLICAS, 96),
+    ];
+
+    /// The bound of the CPU that a token costs, to that of the first member: the server's or the database's.
+    pub fn cpu_limit(self) -> Option<(usize, &'static str, Limit)> {
+        match self {
+            Self::Telemetry => Some((0, "CPU", AtMost(1.03))),
+            Self::Replicas => Some((2, "database CPU", AtMost(1.3))),
+            _ => None,
+        }
+    }
 
     /// Whether it compares latencies, at half of the load that `Issue` reached.
     pub fn is_latency(self) -> bool {
@@ -57,7 +105,8 @@ impl Case {
             Self::Code => AtLeast(0.1),
             Self::HalfLoad => AtMost(1.5),
             Self::Flood | Self::FloodNewReplica => AtMost(1.2),
-            Self::NewReplica => return None,
+            Self::Tls => AtLeast(0.85),
+            _ => return None,
         })
     }
 
@@ -77,11 +126,10 @@ pub enum Limit {
 
 impl Limit {
     /// The bound in words, and whether a value keeps it.
-    pub fn check(self, value: f64) -> (String, &'static str) {
-        let (text, is_met) = match self {
+    pub fn check(self, value: f64) -> (String, bool) {
+        match self {
             AtLeast(least) => (format!("≥ {least}"), value >= least),
             AtMost(most) => (format!("≤ {most}"), value <= most),
-        };
-        (text, if is_met { "yes" } else { "NO" })
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod form;
 pub mod grpc;
+pub mod mixed;
 pub mod wrong_secrets;
 
 use std::{
@@ -95,8 +96,10 @@ async fn open(calls: Arc<dyn Calls>, rate: f64, tally: &Arc<Tally>) {
     // Nothing is sent: the channel closes when the last call has ended.
     let (running, mut ended) = mpsc::channel::<Infallible>(1);
     let (runtime, tally) = (Handle::current(), tally.clone());
+    // A thread that starts late has calls to catch up with.
+    let mut due = Instant::now();
     thread::spawn(move || {
-        let (mut due, mut pending, mut number) = (Instant::now(), 0.0, 0);
+        let (mut pending, mut number) = (0.0, 0);
         while due < tally.window.ends {
             thread::sleep(due.saturating_duration_since(Instant::now()));
             pending += rate * STEP.as_secs_f64();

@@ -18,6 +18,7 @@ mod protocol;
 mod report;
 mod results;
 mod run;
+mod soak;
 
 use std::{
     fs::{self, File},
@@ -29,7 +30,7 @@ use accord::rpc::run::shutdown_signal;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-use crate::{options::Options, report::Report};
+use crate::options::Options;
 
 /// The bare server gets the services' allocator too.
 #[global_allocator]
@@ -69,5 +70,8 @@ async fn measure(options: &Options) -> Result<()> {
     let shutdown = shutdown_signal().context("signal handlers")?;
     let measured = shutdown.run_until_cancelled(run::run(options, &scratch)).await;
     let _ = fs::remove_dir_all(&scratch);
-    Report::new(machine, options, measured.context("interrupted")??).write(&directory)
+    let results = measured.context("interrupted")??;
+    let judged = soak::judge(&results);
+    report::write(&machine, options, &results, &directory)?;
+    judged
 }

@@ -15,7 +15,7 @@ const DATABASES: [&str; 2] = ["sqlite", "postgres"];
 #[derive(Debug, Parser)]
 #[command(name = "issuance")]
 pub struct Options {
-    /// Every case in tiny form, for correctness: about a minute, and its figures mean little
+    /// Every case in tiny form, for correctness: about two minutes, and its figures mean little
     #[arg(long)]
     pub quick: bool,
     /// Only these cases
@@ -30,10 +30,16 @@ pub struct Options {
     /// How many slices each member of a case gets [default: 40]
     #[arg(long)]
     rounds: Option<usize>,
-    /// Clients with a secret, at most. More make the setup longer, since each secret is hashed, and the slices of
-    /// `new-replica`, whose first calls otherwise end before its connections to the database are open [default: 1000]
+    /// Clients with a secret, at most. More make the slices of `new-replica` longer, whose first calls otherwise end before
+    /// its connections to the database are open [default: 1000]
     #[arg(long)]
     clients: Option<usize>,
+    /// How long a soak sends calls, to each database [default: 30]
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Calls a second of a soak [default: 2000]
+    #[arg(long)]
+    rate: Option<f64>,
     /// Passed by cargo; without effect
     #[arg(long, hide = true)]
     bench: bool,
@@ -42,12 +48,35 @@ pub struct Options {
 impl Options {
     pub fn wants(&self, case: Case) -> bool {
         let needed = |wanted: &Case| *wanted == case || wanted.is_latency() && case == Case::Issue;
-        self.only.is_empty() || self.only.iter().any(needed)
+        let by_default = self.only.is_empty() && (self.quick || case != Case::Soak);
+        by_default || self.only.iter().any(needed)
     }
 
-    /// Whether a case other than growth is wanted.
+    /// Whether a case is wanted that compares builds.
     pub fn wants_builds(&self) -> bool {
-        self.only.is_empty() || self.only.iter().any(|case| *case != Case::Growth)
+        let others = [Case::Growth, Case::Soak];
+        self.only.is_empty() || self.only.iter().any(|case| !others.contains(case))
+    }
+
+    /// Stops under load: how many, how long each is measured, and calls a second. A stop begins after a third of the time and
+    /// takes three seconds.
+    pub fn drain(&self) -> (usize, Duration, f64) {
+        if self.quick {
+            (1, Duration::from_secs(6), 200.0)
+        } else {
+            (3, Duration::from_secs(9), 5_000.0)
+        }
+    }
+
+    /// How long a soak sends calls, and calls a second. In tiny form, a rate that an unoptimised build keeps up with.
+    pub fn soak(&self) -> (Duration, f64) {
+        let (minutes, rate) = if self.quick {
+            (0.35, 100.0)
+        } else {
+            (30.0, 2_000.0)
+        };
+        let seconds = 60.0 * self.minutes.unwrap_or(minutes);
+        (Duration::from_secs_f64(seconds), self.rate.unwrap_or(rate))
     }
 
     /// Length of a slice.

@@ -60,6 +60,20 @@ pub struct Slice {
     pub wrong_secrets: Option<f64>,
 }
 
+impl Slice {
+    /// Measures from the first call on, and does nothing beside the work.
+    pub fn new(target: Target, work: Work, pace: Pace, span: Duration) -> Self {
+        Self {
+            target,
+            work,
+            warm_up: Duration::ZERO,
+            span,
+            pace,
+            wrong_secrets: None,
+        }
+    }
+}
+
 /// When calls are made.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Pace {
@@ -78,6 +92,23 @@ pub enum Target {
     Service,
     /// A token-service that starts for this slice.
     NewReplica,
+    /// Token-services beside the first one that are set up like this, with warm caches.
+    Variant(Variant),
+    /// Two token-services that start for this slice. One is told to stop in its middle.
+    Draining,
+}
+
+/// How token-services of this build may differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Variant {
+    /// So many with plaintext and metrics, as all others here.
+    Replicas(usize),
+    /// One that speaks mutual TLS.
+    MutualTls,
+    /// One without metrics.
+    Silent,
+    /// One that exports one trace in a hundred.
+    Traced,
 }
 
 /// What is called: `IssueToken` with client credentials, if it doesn't say otherwise.
@@ -91,6 +122,8 @@ pub enum Work {
     Refresh,
     Code,
     Introspect,
+    /// Tokens by client credentials, with renewals, revocations and registrations.
+    Mixed,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -83,11 +83,8 @@ impl Results {
 
     /// Compares two members of a case by the ratios of the same rounds, if both were measured.
     pub fn compare(&mut self, case: Case, (database, name): Member, baseline: &str, limit: Option<Limit>) {
-        let (ours, theirs) = (
-            self.series(case, (database, name)),
-            self.series(case, (database, baseline)),
-        );
-        let (Some(ours), Some(theirs)) = (ours, theirs) else {
+        let series = |name| self.series(case, (database, name));
+        let Some((ours, theirs)) = series(name).zip(series(baseline)) else {
             return;
         };
         let (measure, value): (_, fn(&Sample) -> f64) = if case.is_latency() {
@@ -105,9 +102,10 @@ impl Results {
         }
     }
 
-    pub fn figure(&mut self, what: String, (database, name): Member, value: f64, limit: Option<Limit>) {
+    pub fn figure(&mut self, what: impl Into<String>, of: Member, value: f64, limit: Option<Limit>) {
+        let (database, name) = of;
         self.figures.push(Figure {
-            what,
+            what: what.into(),
             database,
             name: name.to_owned(),
             value,

@@ -18,6 +18,7 @@ use crate::{
     pipe::Process,
     protocol::{CALLERS, Pace, Plan, Request, Sample, Slice, Startup, Target, Work},
     results::{Member, Results, Series},
+    soak,
 };
 
 const BARE: &str = "bare";
@@ -25,6 +26,8 @@ const THIS: &str = "this build";
 const OTHER: &str = "other build";
 /// Wrong secrets a second of a flood.
 const WRONG_SECRETS: f64 = 2_000.0;
+/// How long each client's first call may take together. A slice ends with the last of them.
+const FIRST_CALLS_WITHIN: Duration = Duration::from_secs(120);
 /// How long connections get going before a slice counts.
 const WARM_UP: Duration = Duration::from_millis(100);
 
@@ -44,6 +47,9 @@ pub async fn run(options: &Options, root: &Path) -> Result<Results> {
         if options.wants(Case::Growth) {
             run.growth(&server).await?;
         }
+        if options.wants(Case::Soak) {
+            run.soak(&server).await?;
+        }
     }
     Ok(run.results)
 }
@@ -55,17 +61,20 @@ struct Run<'a> {
 }
 
 /// A deployment, in a process of its own.
-struct DeploymentProcess {
-    name: String,
-    database: &'static str,
+pub struct DeploymentProcess {
+    pub name: String,
+    pub database: &'static str,
+    pub plan: Plan,
     process: Process,
     started: Startup,
     _databases: [Option<TestDatabase>; 2],
 }
 
 impl DeploymentProcess {
-    async fn measure(&mut self, slice: Slice) -> Result<Sample> {
-        let may_overload = slice.wrong_secrets.is_some() || slice.target == Target::NewReplica;
+    pub async fn measure(&mut self, slice: Slice) -> Result<Sample> {
+        let may_overload = slice.wrong_secrets.is_some()
+            || [Target::NewReplica, Target::Draining].contains(&slice.target)
+            || slice.work == Work::Mixed;
         let what = format!("{}: {}: {slice:?}", self.database, self.name);
         let sample = self.process.request(&Request::Measure(slice)).await;
         let sample: Sample = sample.with_context(|| what.clone())?;
@@ -81,20 +90,18 @@ impl DeploymentProcess {
 }
 
 impl Run<'_> {
-    async fn deploy(
-        &self,
-        server: &Server,
-        program: &Path,
-        name: &str,
-        clients: usize,
-    ) -> Result<DeploymentProcess> {
+    async fn deploy(&self, server: &Server, name: &str, clients: usize) -> Result<DeploymentProcess> {
+        let program = match self.options.other_build() {
+            Some(other) if name == OTHER => other,
+            _ => std::env::current_exe()?,
+        };
         let database = server.name();
         eprintln!("{database}: {name}: {clients} clients");
         let directory = self.root.join(format!("{database} {name}").replace(' ', "-"));
         std::fs::create_dir(&directory)?;
         let (registry_url, registry_database) = server.create(&directory, "registry");
         let (token_url, token_database) = server.create(&directory, "token");
-        let mut process = Process::start(program, deployment::ROLE)?;
+        let mut process = Process::start(&program, deployment::ROLE)?;
         let plan = Plan {
             directory,
             registry_url,
@@ -103,10 +110,11 @@ impl Run<'_> {
             clients,
             active: clients.min(self.options.active()),
         };
-        let started = process.request(&Request::Deploy(plan)).await;
+        let started = process.request(&Request::Deploy(plan.clone())).await;
         Ok(DeploymentProcess {
             name: name.to_owned(),
             database,
+            plan,
             process,
             started: started.with_context(|| format!("{database}: {name}"))?,
             _databases: [registry_database, token_database],
@@ -115,10 +123,10 @@ impl Run<'_> {
 
     /// All cases but growth, of this build and the other one.
     async fn builds(&mut self, server: &Server) -> Result<()> {
-        let (this, clients) = (std::env::current_exe()?, self.options.active());
-        let mut builds = vec![self.deploy(server, &this, THIS, clients).await?];
-        if let Some(other) = self.options.other_build() {
-            builds.push(self.deploy(server, &other, OTHER, clients).await?);
+        let clients = self.options.active();
+        let mut builds = vec![self.deploy(server, THIS, clients).await?];
+        if self.options.other_build().is_some() {
+            builds.push(self.deploy(server, OTHER, clients).await?);
         }
         for round in 0..self.options.rounds() {
             eprintln!("{}: round {}", server.name(), round + 1);
@@ -135,6 +143,7 @@ impl Run<'_> {
                 }
             }
         }
+        self.variants(&mut builds[0]).await?;
         for build in builds {
             self.compare(&build);
             build.finish().await?;
@@ -152,15 +161,10 @@ impl Run<'_> {
     ) -> Result<()> {
         for member in in_rotation(builds.len() + 1, round) {
             let build = &mut builds[member.saturating_sub(1)];
-            let name = if member == 0 {
-                BARE.to_owned()
-            } else {
-                build.name.clone()
-            };
-            let target = match case {
-                _ if member == 0 => Target::Bare,
-                Case::NewReplica => Target::NewReplica,
-                _ => Target::Service,
+            let (name, target) = match case {
+                _ if member == 0 => (BARE.to_owned(), Target::Bare),
+                Case::NewReplica => (build.name.clone(), Target::NewReplica),
+                _ => (build.name.clone(), Target::Service),
             };
             let pace = match case {
                 Case::HalfLoad => self.half_load((build.database, &name))?,
@@ -173,16 +177,14 @@ impl Run<'_> {
     }
 
     fn slice(&self, target: Target, work: Work, pace: Pace) -> Slice {
-        // A new replica is measured from its first moment.
-        let is_new = target == Target::NewReplica;
-        Slice {
-            target,
-            work,
-            pace,
-            warm_up: if is_new { Duration::ZERO } else { WARM_UP },
-            span: self.options.span(),
-            wrong_secrets: None,
+        let mut slice = Slice::new(target, work, pace, self.options.span());
+        match (target, work) {
+            (Target::NewReplica, Work::IssueOnce) => slice.span = FIRST_CALLS_WITHIN,
+            // A new replica is measured from its first moment.
+            (Target::NewReplica, _) => {}
+            _ => slice.warm_up = WARM_UP,
         }
+        slice
     }
 
     /// Half of the highest load so far.
@@ -194,26 +196,74 @@ impl Run<'_> {
 
     /// The same half load without and with wrong secrets.
     async fn flood(&mut self, case: Case, build: &mut DeploymentProcess, round: usize) -> Result<()> {
-        let is_new = case == Case::FloodNewReplica;
-        let target = if is_new {
-            Target::NewReplica
-        } else {
-            Target::Service
+        let target = match case {
+            Case::FloodNewReplica => Target::NewReplica,
+            _ => Target::Service,
         };
         let pace = self.half_load((build.database, &build.name))?;
-        for flooded in in_rotation(2, round) {
-            let (name, wrong_secrets) = match flooded {
-                0 => (quiet(&build.name), None),
-                _ => (build.name.clone(), Some(WRONG_SECRETS)),
-            };
-            let slice = Slice {
-                wrong_secrets,
-                ..self.slice(target, Work::Issue, pace)
-            };
+        let names = [quiet(&build.name), build.name.clone()];
+        for flooded in in_rotation(names.len(), round) {
+            let mut slice = self.slice(target, Work::Issue, pace);
+            slice.wrong_secrets = (flooded == 1).then_some(WRONG_SECRETS);
             let sample = build.measure(slice).await?;
-            self.results.add(case, (build.database, &name), sample);
+            self.results.add(case, (build.database, &names[flooded]), sample);
         }
         Ok(())
+    }
+
+    /// Token-services that are set up differently, after all other rounds: they serve on.
+    async fn variants(&mut self, build: &mut DeploymentProcess) -> Result<()> {
+        let (drains, drain, rate) = self.options.drain();
+        for round in 0..self.options.rounds() {
+            for (case, members, callers) in Case::OF_VARIANTS {
+                if self.options.wants(case) {
+                    for member in in_rotation(members.len(), round) {
+                        let (name, variant) = members[member];
+                        let target = Target::Variant(variant);
+                        let slice = self.slice(target, Work::Issue, Pace::Callers(callers));
+                        let sample = build.measure(slice).await?;
+                        self.results.add(case, (build.database, name), sample);
+                    }
+                }
+            }
+            if self.options.wants(Case::Drain) && round < drains {
+                let mut slice = self.slice(Target::Draining, Work::Issue, Pace::Rate(rate));
+                slice.span = drain;
+                let sample = build.measure(slice).await?;
+                self.results.add(Case::Drain, (build.database, THIS), sample);
+            }
+        }
+        self.compare_variants(build.database);
+        Ok(())
+    }
+
+    /// Ratios of token-services that are set up differently, and what a stop dropped.
+    fn compare_variants(&mut self, database: &'static str) {
+        let results = &mut self.results;
+        for (case, members, _) in Case::OF_VARIANTS {
+            let (first, _) = members[0];
+            for (name, _) in &members[1..] {
+                results.compare(case, (database, name), first, case.limit());
+                let Some((part, what, limit)) = case.cpu_limit() else {
+                    continue;
+                };
+                let cpu = |name| {
+                    let series = results.series(case, (database, name))?;
+                    series.for_each_answer(|sample| sample.usage.cpu[part])
+                };
+                if let Some((ours, theirs)) = cpu(name).zip(cpu(first)) {
+                    let what = format!("{}: {what} for a token to {first}", case.name());
+                    results.figure(what, (database, name), ours / theirs, Some(limit));
+                }
+            }
+        }
+        if let Some(drains) = results.series(Case::Drain, (database, THIS)) {
+            let dropped = drains.sum(|sample| total(&sample.outcome.refused));
+            let answered = drains.sum(|sample| sample.outcome.all_answers as f64);
+            let member = (database, THIS);
+            results.figure("drain: calls dropped", member, dropped, Some(AtMost(0.0)));
+            results.figure("drain: calls answered", member, answered, None);
+        }
     }
 
     /// Ratios and figures of a build.
@@ -236,30 +286,25 @@ impl Run<'_> {
             ("registry-service: ms to ready", started.registry_ready, 100.0),
             ("token-service: ms to ready", started.token_ready, 100.0),
         ] {
-            results.figure(what.to_owned(), member, value, Some(AtMost(most)));
+            results.figure(what, member, value, Some(AtMost(most)));
         }
         let Some(series) = results.series(Case::NewReplica, member) else {
             return;
         };
         let rate = series.median(Sample::throughput);
         let runs = series.sum(|sample| sample.argon2_runs as f64);
-        let first_calls = "new-replica: first calls a second".to_owned();
+        let first_calls = "new-replica: first calls a second";
         results.figure(first_calls, member, rate, Some(AtLeast(5_000.0)));
-        results.figure(
-            "new-replica: argon2 runs".to_owned(),
-            member,
-            runs,
-            Some(AtMost(0.0)),
-        );
+        results.figure("new-replica: argon2 runs", member, runs, Some(AtMost(0.0)));
     }
 
     /// Few and many clients and grants, each with databases and services of its own. Calls are for clients
     /// with a secret; the others are rows that indexes have to cope with.
     async fn growth(&mut self, server: &Server) -> Result<()> {
-        let (this, mut sizes) = (std::env::current_exe()?, Vec::new());
+        let mut sizes = Vec::new();
         for clients in self.options.growth() {
             let name = format!("{clients} clients");
-            sizes.push(self.deploy(server, &this, &name, clients).await?);
+            sizes.push(self.deploy(server, &name, clients).await?);
         }
         for round in 0..self.options.rounds() {
             for size in in_rotation(sizes.len(), round) {
@@ -275,6 +320,15 @@ impl Run<'_> {
             size.finish().await?;
         }
         Ok(())
+    }
+
+    /// Minutes of calls of all kinds. Its files lie beside the report.
+    async fn soak(&mut self, server: &Server) -> Result<()> {
+        let options = self.options;
+        let mut deployment = self.deploy(server, "soak", options.active()).await?;
+        let directory = self.root.parent().context("no directory")?;
+        soak::run(&mut deployment, &mut self.results, options.soak(), directory).await?;
+        deployment.finish().await
     }
 }
 
@@ -310,7 +364,7 @@ fn flood_figures(results: &mut Results, case: Case, build: &DeploymentProcess) {
     }
 }
 
-fn total(counts: &BTreeMap<String, u64>) -> f64 {
+pub fn total(counts: &BTreeMap<String, u64>) -> f64 {
     counts.values().sum::<u64>() as f64
 }
 

@@ -1,8 +1,9 @@
 //! Fills a pair of databases with tenants, clients and grants, straight through the entities: a million
 //! registrations and consents by RPC would take hours. The rows are what the services would have written.
 //!
-//! A secret is stored as its argon2id hash, which takes its time: only clients that calls are made for
-//! have one.
+//! A secret is stored as its argon2id hash, which takes its time: only clients that calls are made for have one, and
+//! of more than [`HASHED`] such clients the others count as verified by a replica, with the hash of another secret in
+//! the registry. A call that ran argon2 for one of these would fail.
 
 mod rows;
 
@@ -14,26 +15,42 @@ use std::{
 
 use accord::{
     clock::SystemClock,
+    keys::MasterKeySource,
     random::{Random, SystemRandom},
-    store::Database,
+    rpc::{config::settings::ServiceSettings, run},
+    store::{Creation, Database, audit::Origin},
     text::{
-        id::{ClientId, GrantId, SecretId, UserId},
+        account_name::AccountName,
+        id::{ClientId, GrantId, ScopeName, SecretId, TenantId, UserId},
         opaque::{ClientSecret, OpaqueToken, SecretTagKey, TokenKind},
     },
     token::v1::AuthorizationCodeGrant,
 };
 use anyhow::{Context, Result};
-use registry_service::{config::Settings, server::Registry};
+use registry_service::{
+    config::Settings,
+    model::{
+        argon2_hash::Argon2Hash,
+        scope::NewScope,
+        tenant::NewTenant,
+        user::{NewUser, User},
+    },
+    server::Registry,
+    store::Store as RegistryStore,
+};
 use sea_orm::{EntityTrait, IntoActiveModel, ModelTrait};
+use token_service::store::{self, Store, migration::Migrator};
 use zeroize::Zeroizing;
 
 use super::services::Setup;
 use crate::{
-    bare::SCOPE,
+    bare::{SCOPE, cloud_api_url},
     load::{Credentials, grpc::Codes},
     protocol::Plan,
 };
 
+/// Clients whose own secret is hashed, at most.
+pub const HASHED: usize = 1_000;
 /// Clients are spread over these.
 const TENANTS: usize = 10;
 /// Clients that have an ended secret beside their live one, at most.
@@ -58,8 +75,7 @@ pub struct Dataset {
 
 #[derive(Clone)]
 struct Tenant {
-    number: usize,
-    tenant_id: String,
+    tenant_id: TenantId,
     /// The Tenant Admin who consented, and the user that API transactions run as.
     user_id: UserId,
 }
@@ -73,44 +89,36 @@ struct Client {
 
 /// Writes everything. The services don't run yet.
 pub async fn run(setup: &Setup, plan: &Plan) -> Result<Dataset> {
-    let tenant = |number| Tenant {
-        number,
-        tenant_id: format!("firm-{number}"),
-        user_id: UserId::generate(&SystemClock, &SystemRandom),
-    };
-    let tenants: Vec<Tenant> = (0..TENANTS).map(tenant).collect();
     let settings = Settings {
         listen: (Ipv4Addr::LOCALHOST, 0).into(),
-        database_url: plan.registry_url.clone(),
-        master_key_file: setup.master_key_file("registry"),
+        service: ServiceSettings::new(plan.registry_url.clone(), setup.master_key_file("registry")),
         public_base_url: setup.public_base_url(),
+        ..Settings::default()
     };
     let registry = Registry::open(&settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await?;
-    let tag_key = registry.store().secret_tag_key()?;
+    let tenants = tenants(registry.store()).await?;
+    let tag_key = registry.store().secret_tag_key().await?;
     let client = |number| client(&tenants[number % TENANTS], number, plan.active, &tag_key);
     let clients: Vec<Client> = (0..plan.clients).map(client).collect();
 
     let db = Database::connect(&plan.registry_url).await?;
-    insert(&db, tenants.iter().map(rows::tenant)).await?;
-    insert(&db, tenants.iter().map(rows::user)).await?;
-    insert(&db, SCOPE.split(' ').map(rows::scope)).await?;
     insert(&db, clients.iter().map(rows::client)).await?;
     insert(&db, clients.iter().map(rows::client_tenant)).await?;
+    let hasher = &registry.store().hasher;
     let live = clients.iter().map(|client| (client, &client.secret, false));
     let ended = clients.iter().map(|client| (client, &client.ended_secret, true));
-    let mut secrets = Vec::new();
+    let (mut first, mut secrets) = (None::<Argon2Hash>, Vec::new());
     for (client, secret, is_ended) in live.chain(ended) {
         let Some(secret) = secret else { continue };
-        let text = Zeroizing::new(secret.expose().as_bytes().to_vec());
-        let hashed = (
-            registry
-                .store()
-                .hasher
-                .hash(client.client_id.as_str(), text)
-                .await?,
-            tag_key.version(),
-        );
-        secrets.push(rows::secret(client, secret, hashed, is_ended));
+        let hash = match &first {
+            Some(first) if secrets.len() >= HASHED && !is_ended => first.clone(),
+            _ => {
+                let text = Zeroizing::new(secret.expose().as_bytes().to_vec());
+                hasher.hash(client.client_id.as_str(), text).await?
+            }
+        };
+        first.get_or_insert_with(|| hash.clone());
+        secrets.push(rows::secret(client, secret, (hash, tag_key.version()), is_ended));
     }
     insert(&db, secrets.into_iter()).await?;
     db.close().await;
@@ -118,6 +126,7 @@ pub async fn run(setup: &Setup, plan: &Plan) -> Result<Dataset> {
     let db = Database::connect(&plan.token_url).await?;
     insert(&db, clients.iter().map(rows::active_grant)).await?;
     db.close().await;
+    verified(plan, &clients).await?;
 
     let live = |client| credentials(client, &client.secret);
     let ended = |client| credentials(client, &client.ended_secret);
@@ -127,6 +136,62 @@ pub async fn run(setup: &Setup, plan: &Plan) -> Result<Dataset> {
         ended: clients.iter().map_while(ended).collect(),
         clients,
     })
+}
+
+/// Creates the tenants, each with its user, and the scopes.
+async fn tenants(store: &RegistryStore) -> Result<Vec<Tenant>> {
+    let creation = |method| Creation {
+        origin: Origin::system("benchmark"),
+        method,
+        request_id: None,
+        content: Zeroizing::default(),
+    };
+    for name in SCOPE.split(' ') {
+        let (name, description) = (ScopeName::parse(name)?, format!("See what {name} stands for."));
+        let scope = NewScope { name, description };
+        store.create_scope(&creation("CreateScope"), scope).await?;
+    }
+    let mut tenants = Vec::with_capacity(TENANTS);
+    for number in 0..TENANTS {
+        let tenant_id = TenantId::parse(&format!("firm-{number}"))?;
+        let tenant = NewTenant {
+            tenant_id: tenant_id.clone(),
+            display_name: format!("Firm {number} LLP"),
+            cloud_api_url: cloud_api_url(number),
+        };
+        store.create_tenant(&creation("CreateTenant"), tenant).await?;
+        let user = NewUser {
+            tenant_id: tenant_id.clone(),
+            account_name: AccountName::parse("administrator")?,
+            label: "Administrator 1".to_owned(),
+            tenant_admin: true,
+        };
+        let (User { user_id, .. }, _) = store.create_user(&creation("CreateUser"), user).await?;
+        tenants.push(Tenant { tenant_id, user_id });
+    }
+    Ok(tenants)
+}
+
+/// Writes the secrets that count as verified.
+async fn verified(plan: &Plan, clients: &[Client]) -> Result<()> {
+    let (db, store) = token_store(plan).await?;
+    for client in clients.iter().skip(HASHED) {
+        let Some(secret) = &client.secret else { continue };
+        store
+            .insert_verified_secret(&client.client_id, secret, None)
+            .await?;
+    }
+    db.close().await;
+    Ok(())
+}
+
+/// Opens token-service's database.
+pub async fn token_store(plan: &Plan) -> Result<(Database, Store)> {
+    let master_key = vec![MasterKeySource::File(plan.directory.join("token.key"))];
+    let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+    let (url, purposes) = (&plan.token_url, store::PURPOSES);
+    let (db, keyring) = run::open::<Migrator>(url, master_key, purposes, clock.clone(), &*random).await?;
+    Ok((db.clone(), Store::new(db, keyring, clock, random)))
 }
 
 impl Dataset {
@@ -176,7 +241,7 @@ fn client(tenant: &Tenant, number: usize, active: usize, tag_key: &SecretTagKey)
 
 fn credentials(client: &Client, secret: &Option<ClientSecret>) -> Option<Credentials> {
     Some(Credentials {
-        tenant_id: client.tenant.tenant_id.clone(),
+        tenant_id: client.tenant.tenant_id.to_string(),
         client_id: client.client_id.to_string(),
         client_secret: secret.as_ref()?.expose().to_owned(),
     })

@@ -3,26 +3,29 @@
 
 use std::{
     fs::{self, File, Permissions},
-    net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
 };
 
-use accord::random::{Random, SystemRandom};
+use accord::{keys::FileMasterKey, random::SystemRandom, rpc::channel::HopChannel, testing::HeldPort};
+use accord_cli::call;
 use anyhow::{Context, Result, bail, ensure};
 use tokio::{
     process::{Child, Command},
     time::sleep,
 };
-use tonic::transport::Endpoint;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use super::usage::REGISTRY_LOG_FILTER;
-use crate::{bare::Addresses, protocol::Plan};
+use super::{collector, usage::REGISTRY_LOG_FILTER};
+use crate::{
+    bare::Addresses,
+    protocol::{Plan, Variant},
+};
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
@@ -31,11 +34,11 @@ pub struct Setup {
     plan: Plan,
     /// The `accord` program.
     program: PathBuf,
-    /// `host:port` of each listener.
-    registry_grpc: String,
-    pub token_addresses: Addresses,
+    registry_port: HeldPort,
+    token_ports: Ports,
     /// The bearer token of an internal service.
     pub workload_token: String,
+    operator_token: String,
 }
 
 /// A service that serves. Dropped, it is killed.
@@ -43,7 +46,14 @@ pub struct Service {
     child: Child,
     /// Milliseconds from starting the program until its health is SERVING.
     pub ready_after: f64,
+    pub addresses: Addresses,
+    pub endpoint: Endpoint,
+    /// Of a replica, which has addresses of its own.
+    _ports: Option<Ports>,
 }
+
+/// For gRPC and for HTTP.
+type Ports = [HeldPort; 2];
 
 impl Service {
     pub fn pid(&self) -> Result<u32> {
@@ -55,30 +65,41 @@ impl Service {
         self.pid()?;
         Ok(self.child.kill().await?)
     }
+
+    /// Stops it as a supervisor does, and waits until it has ended.
+    pub async fn stop(mut self) -> Result<()> {
+        let pid = self.pid()?.to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().await?;
+        let ended = self.child.wait().await?;
+        ensure!(ended.success(), "token-service ended with {ended}");
+        Ok(())
+    }
 }
 
 impl Setup {
     /// Creates keys, tables and callers.
     pub async fn create(plan: &Plan) -> Result<Self> {
         for name in ["registry.key", "token.key"] {
-            let mut key = [0; 32];
-            SystemRandom.fill(&mut key);
-            write_private(&plan.directory.join(name), &key)?;
+            FileMasterKey::create(&plan.directory.join(name), &SystemRandom)?;
         }
         let mut setup = Self {
             plan: plan.clone(),
             program: program()?,
-            registry_grpc: free_addresses()?.grpc,
-            token_addresses: free_addresses()?,
+            registry_port: HeldPort::reserve(),
+            token_ports: reserve(),
             workload_token: String::new(),
+            operator_token: String::new(),
         };
-        setup.run("registry", &["migrate"]).await?;
-        let own = ["workload", "create", "token-service", "--kind", "token-service"];
-        let own = setup.run("registry", &own).await?;
-        write_private(&plan.directory.join("registry-token"), own.as_bytes())?;
-        let other = ["workload", "create", "cloud-api", "--kind", "internal-service"];
-        setup.workload_token = setup.run("registry", &other).await?;
-        setup.run("token", &["migrate"]).await?;
+        setup.run("registry", "migrate").await?;
+        let own = "workload create token-service --kind token-service";
+        let own = setup.run("registry", own).await?;
+        fs::write(setup.registry_token_file(), own)?;
+        fs::set_permissions(setup.registry_token_file(), Permissions::from_mode(0o600))?;
+        let other = "workload create cloud-api --kind internal-service";
+        setup.workload_token = setup.run("registry", other).await?;
+        let operator = "operator create ada --role registrar --role approver";
+        setup.operator_token = setup.run("registry", operator).await?;
+        setup.run("token", "migrate").await?;
         Ok(setup)
     }
 
@@ -86,38 +107,99 @@ impl Setup {
         self.plan.directory.join(format!("{service}.key"))
     }
 
+    pub fn registry_token_file(&self) -> PathBuf {
+        self.plan.directory.join("registry-token")
+    }
+
+    pub fn registry_url(&self) -> String {
+        format!("http://{}", self.registry_port.address())
+    }
+
+    /// A channel of an operator to registry-service.
+    pub fn operator(&self) -> Result<HopChannel> {
+        call::with_token(&self.registry_port.address().to_string(), &self.operator_token)
+    }
+
     pub fn public_base_url(&self) -> String {
-        format!("http://{}", self.token_addresses.http)
+        format!("http://{}", addresses(&self.token_ports).http)
     }
 
     /// Starts both services.
     pub async fn start(&self) -> Result<(Service, Service)> {
-        let registry = self.serve("registry", &self.registry_grpc, &[]).await?;
-        let token = self.serve("token", &self.token_addresses.grpc, &[]).await?;
-        Ok((registry, token))
+        let (grpc, http) = (self.registry_port.address().to_string(), String::new());
+        let registry = self.command("registry", "serve");
+        let registry = self
+            .serve("registry", registry, Addresses { grpc, http }, None)
+            .await?;
+        let (token, addresses) = (self.command("token", "serve"), addresses(&self.token_ports));
+        Ok((registry, self.serve("token", token, addresses, None).await?))
     }
 
-    /// Starts another replica of token-service.
-    pub async fn start_replica(&self) -> Result<(Service, Addresses)> {
-        let addresses = free_addresses()?;
-        let listeners = ["--listen", &addresses.grpc, "--http-listen", &addresses.http];
-        let replica = self.serve("token", &addresses.grpc, &listeners).await?;
-        Ok((replica, addresses))
+    /// Starts other replicas of token-service, set up like a variant: one, or so many.
+    pub async fn start_replicas(&self, variant: Variant) -> Result<Vec<Service>> {
+        let count = match variant {
+            Variant::Replicas(count) => count,
+            _ => 1,
+        };
+        let mut replicas = Vec::with_capacity(count);
+        for _ in 0..count {
+            replicas.push(self.start_replica(variant).await?);
+        }
+        Ok(replicas)
+    }
+
+    async fn start_replica(&self, variant: Variant) -> Result<Service> {
+        let ports = reserve();
+        let addresses = addresses(&ports);
+        let mut command = self.command("token", "serve");
+        command.args(["--listen", &addresses.grpc, "--http-listen", &addresses.http]);
+        let tls = (variant == Variant::MutualTls).then(|| self.plan.directory.join("certs"));
+        match (variant, &tls) {
+            (_, Some(certs)) => {
+                if !certs.exists() {
+                    let mut create = Command::new(&self.program);
+                    let created = create.args(["certs", "--dir"]).arg(certs).output().await?;
+                    ensure!(created.status.success(), "{created:?}");
+                }
+                command.arg("--tls-certificate").arg(certs.join("token.pem"));
+                command.arg("--tls-private-key").arg(certs.join("token-key.pem"));
+                command.arg("--client-ca").arg(certs.join("ca.pem"));
+            }
+            (Variant::Silent, _) => {
+                command.args(["--admin-listen", "off"]);
+            }
+            (Variant::Traced, _) => {
+                let url = collector::start().await?;
+                command.env("OTEL_EXPORTER_OTLP_ENDPOINT", url);
+                command.env("OTEL_TRACES_SAMPLER", "parentbased_traceidratio");
+                command.env("OTEL_TRACES_SAMPLER_ARG", "0.01");
+            }
+            _ => {}
+        }
+        let mut service = self.serve("token", command, addresses, tls.as_deref()).await?;
+        service._ports = Some(ports);
+        Ok(service)
     }
 
     pub fn log_file(&self, service: &str) -> PathBuf {
         self.plan.directory.join(format!("{service}.log"))
     }
 
-    async fn serve(&self, service: &str, grpc: &str, flags: &[&str]) -> Result<Service> {
+    /// Starts a service, with the certificates of `accord certs` in a directory if it speaks TLS.
+    async fn serve(
+        &self,
+        service: &str,
+        mut command: Command,
+        addresses: Addresses,
+        certs: Option<&Path>,
+    ) -> Result<Service> {
+        let endpoint = endpoint(&addresses.grpc, certs)?;
         let mut log = File::options();
         let log = log.create(true).append(true).open(self.log_file(service))?;
-        let mut command = self.command(service);
-        command.arg("serve").args(flags).stderr(log);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let started = Instant::now();
         let mut child = command.spawn()?;
-        let mut health = HealthClient::new(Endpoint::from_shared(format!("http://{grpc}"))?.connect_lazy());
+        let mut health = HealthClient::new(endpoint.connect_lazy());
         loop {
             let answer = health.check(HealthCheckRequest::default()).await;
             if answer.is_ok_and(|answer| answer.get_ref().status() == ServingStatus::Serving) {
@@ -129,43 +211,46 @@ impl Setup {
             }
             sleep(Duration::from_millis(1)).await;
         }
-        let ready_after = started.elapsed().as_secs_f64() * 1e3;
-        Ok(Service { child, ready_after })
+        Ok(Service {
+            child,
+            ready_after: started.elapsed().as_secs_f64() * 1e3,
+            addresses,
+            endpoint,
+            _ports: None,
+        })
     }
 
     /// Runs a command of a service, and returns what it prints without the line break.
-    async fn run(&self, service: &str, arguments: &[&str]) -> Result<String> {
-        let output = self.command(service).args(arguments).output().await?;
+    async fn run(&self, service: &str, arguments: &str) -> Result<String> {
+        let output = self.command(service, arguments).output().await?;
         let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{arguments:?}: {errors}");
+        ensure!(output.status.success(), "{arguments}: {errors}");
         Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
     }
 
-    /// A command of a service, with nothing of the caller's configuration in its environment.
-    fn command(&self, service: &str) -> Command {
+    /// A command of a service, with nothing of the caller's environment.
+    fn command(&self, service: &str, arguments: &str) -> Command {
         let mut command = Command::new(&self.program);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("ACCORD_") {
-                command.env_remove(name);
-            }
-        }
+        command.arg(service).args(arguments.split(' '));
+        command.env_clear().kill_on_drop(true);
         let key = |name: &str| format!("ACCORD_{}_{name}", service.to_uppercase());
-        command.arg(service).kill_on_drop(true);
         command.env(key("MASTER_KEY_FILE"), self.master_key_file(service));
+        // Metrics are recorded, as they are by default.
+        command.env(key("ADMIN_LISTEN"), "127.0.0.1:0");
         if service == "registry" {
             command.env(key("DATABASE_URL"), &self.plan.registry_url);
             command.env(key("PUBLIC_BASE_URL"), self.public_base_url());
-            command.env(key("LISTEN"), &self.registry_grpc);
+            command.env(key("LISTEN"), self.registry_port.address().to_string());
             command.env("RUST_LOG", REGISTRY_LOG_FILTER);
         } else {
             command.env(key("DATABASE_URL"), &self.plan.token_url);
-            command.env(key("REGISTRY_URL"), format!("http://{}", self.registry_grpc));
-            command.env(
-                key("REGISTRY_TOKEN_FILE"),
-                self.plan.directory.join("registry-token"),
-            );
-            command.env(key("LISTEN"), &self.token_addresses.grpc);
-            command.env(key("HTTP_LISTEN"), &self.token_addresses.http);
+            command.env(key("REGISTRY_URL"), self.registry_url());
+            command.env(key("REGISTRY_TOKEN_FILE"), self.registry_token_file());
+            let addresses = addresses(&self.token_ports);
+            command.env(key("LISTEN"), addresses.grpc);
+            command.env(key("HTTP_LISTEN"), addresses.http);
+            command.env(key("CLIENT_CALLS_PER_SECOND"), "0");
+            command.env(key("ADDRESS_CALLS_PER_SECOND"), "0");
         }
         command
     }
@@ -180,16 +265,25 @@ fn program() -> Result<PathBuf> {
     Ok(env!("CARGO_BIN_EXE_accord").into())
 }
 
-fn write_private(path: &Path, content: &[u8]) -> Result<()> {
-    fs::write(path, content)?;
-    Ok(fs::set_permissions(path, Permissions::from_mode(0o600))?)
+/// How to connect over gRPC, with the certificates of `accord certs` in a directory if it is over TLS.
+pub fn endpoint(grpc: &str, certs: Option<&Path>) -> Result<Endpoint> {
+    let Some(certs) = certs else {
+        return Ok(Endpoint::from_shared(format!("http://{grpc}"))?);
+    };
+    let read = |name: &str| fs::read(certs.join(name));
+    let identity = Identity::from_pem(read("gateway-client.pem")?, read("gateway-client-key.pem")?);
+    let tls = ClientTlsConfig::new()
+        .domain_name("token-service")
+        .identity(identity);
+    let tls = tls.ca_certificate(Certificate::from_pem(read("ca.pem")?));
+    Ok(Endpoint::from_shared(format!("https://{grpc}"))?.tls_config(tls)?)
 }
 
-/// Addresses that were free a moment ago: each service must know the other's before it starts.
-fn free_addresses() -> Result<Addresses> {
-    let free = || anyhow::Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string());
-    Ok(Addresses {
-        grpc: free()?,
-        http: free()?,
-    })
+fn reserve() -> Ports {
+    [HeldPort::reserve(), HeldPort::reserve()]
+}
+
+fn addresses(ports: &Ports) -> Addresses {
+    let [grpc, http] = ports.each_ref().map(|port| port.address().to_string());
+    Addresses { grpc, http }
 }

@@ -3,22 +3,26 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use accord::token::v1::{
     AuthorizationCodeGrant, ClientCredentialsGrant, IntrospectTokenRequest, IssueTokenRequest,
-    IssueTokenResponse, RefreshTokenGrant,
+    IssueTokenResponse, RefreshTokenGrant, RevokeTokenRequest,
     issue_token_request::{ClientAuthentication, Grant},
+    revoke_token_request,
     token_service_client::TokenServiceClient,
 };
 use anyhow::{Result, anyhow};
 use tonic::{
-    Code, Request, Status,
+    Code, Request, Response, Status,
     metadata::{Ascii, MetadataValue},
     transport::{Channel, Endpoint},
+};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 use tonic_types::StatusExt;
 
@@ -32,22 +36,55 @@ const TOKENS: usize = 256;
 
 type IssueResult = Result<IssueTokenResponse, Failure>;
 
-/// Connections to a server.
-pub struct Clients(Vec<TokenServiceClient<Channel>>);
+/// Connections to one or more servers.
+pub struct Clients(Vec<Connection>);
+
+struct Connection {
+    client: TokenServiceClient<Channel>,
+    /// False once the server has said that it stops.
+    serves: Arc<AtomicBool>,
+}
 
 impl Clients {
-    pub async fn connect(server: &str) -> Result<Self> {
-        let mut clients = Vec::with_capacity(CONNECTIONS);
+    /// Connects to each server.
+    pub async fn connect(servers: &[Endpoint]) -> Result<Self> {
+        let mut connections = Vec::with_capacity(servers.len() * CONNECTIONS);
         for _ in 0..CONNECTIONS {
-            let endpoint = Endpoint::from_shared(format!("http://{server}"))?;
-            let endpoint = endpoint.tcp_nodelay(true).timeout(TIMEOUT);
-            clients.push(TokenServiceClient::new(endpoint.connect().await?));
+            for server in servers {
+                let endpoint = server.clone().tcp_nodelay(true).timeout(TIMEOUT);
+                let client = TokenServiceClient::new(endpoint.connect().await?);
+                let serves = Arc::new(AtomicBool::new(true));
+                connections.push(Connection { client, serves });
+            }
         }
-        Ok(Self(clients))
+        Ok(Self(connections))
+    }
+
+    /// Watches the health of a server, as balancers do: once it stops, it gets no more calls.
+    pub fn follow(&self, server: usize, servers: usize, endpoint: &Endpoint) {
+        let all = self.0.iter().skip(server).step_by(servers);
+        let flags: Vec<_> = all.map(|connection| connection.serves.clone()).collect();
+        let mut health = HealthClient::new(endpoint.connect_lazy());
+        tokio::spawn(async move {
+            let watched = health.watch(HealthCheckRequest::default()).await;
+            if let Ok(mut states) = watched.map(Response::into_inner) {
+                while let Ok(Some(state)) = states.message().await {
+                    if state.status() != ServingStatus::Serving {
+                        break;
+                    }
+                }
+            }
+            flags
+                .iter()
+                .for_each(|serves| serves.store(false, Ordering::Relaxed));
+        });
     }
 
     fn of(&self, caller: usize) -> TokenServiceClient<Channel> {
-        self.0[caller % CONNECTIONS].clone()
+        let count = self.0.len();
+        let turns = (0..count).map(|turn| &self.0[(caller + turn) % count]);
+        let mut serving = turns.filter(|connection| connection.serves.load(Ordering::Relaxed));
+        serving.next().unwrap_or(&self.0[caller % count]).client.clone()
     }
 
     /// Requests a token. An answer without one is wrong.
@@ -87,6 +124,19 @@ impl Clients {
         Ok(requests)
     }
 
+    /// Revokes a token.
+    pub async fn revoke(&self, caller: usize, client: &Credentials, token: String) -> Result<(), Failure> {
+        let secret = client.client_secret.clone();
+        let request = RevokeTokenRequest {
+            tenant_id: client.tenant_id.clone(),
+            client_id: client.client_id.clone(),
+            client_authentication: Some(revoke_token_request::ClientAuthentication::ClientSecret(secret)),
+            token,
+        };
+        let revoked = self.of(caller).revoke_token(request).await;
+        revoked.map(drop).map_err(failure)
+    }
+
     /// Requests tokens with a code or a refresh token, and returns the new refresh token.
     async fn renew(&self, caller: usize, client: &Credentials, grant: Grant) -> Result<String, Failure> {
         match self.issue(caller, client, grant).await?.refresh_token {
@@ -102,7 +152,7 @@ pub fn is_token(text: &str) -> bool {
 }
 
 /// Tells overload from a wrong answer.
-fn failure(status: Status) -> Failure {
+pub fn failure(status: Status) -> Failure {
     let details = status.get_error_details();
     let reason = details.error_info().map(|info| info.reason.as_str());
     let what = format!("{:?}/{}", status.code(), reason.unwrap_or(status.message()));
@@ -163,6 +213,14 @@ impl Family {
     fn newest(&self) -> MutexGuard<'_, String> {
         self.refresh_token.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Renews with the newest token.
+    pub async fn renew(&self, clients: &Clients, caller: usize) -> Result<(), Failure> {
+        let refresh_token = self.newest().clone();
+        let grant = Grant::RefreshToken(RefreshTokenGrant { refresh_token });
+        *self.newest() = clients.renew(caller, &self.credentials, grant).await?;
+        Ok(())
+    }
 }
 
 /// Calls of token-service.
@@ -183,23 +241,13 @@ impl Calls for TokenCalls {
                 clients.issue_for(caller, next).await?
             }
             Source::Codes(codes) => codes[caller].redeem(clients, caller).await?,
-            Source::Families(families) => {
-                let family = &families[caller];
-                let refresh_token = family.newest().clone();
-                let grant = Grant::RefreshToken(RefreshTokenGrant { refresh_token });
-                let next = clients.renew(caller, &family.credentials, grant).await?;
-                std::mem::replace(&mut *family.newest(), next)
-            }
+            Source::Families(families) => return families[caller].renew(clients, caller).await,
             Source::Tokens(requests, authorization) => {
                 let mut request = Request::new(pick(requests).clone());
-                request
-                    .metadata_mut()
-                    .insert("authorization", authorization.clone());
-                let answer = clients
-                    .of(caller)
-                    .introspect_token(request)
-                    .await
-                    .map_err(failure)?;
+                let metadata = request.metadata_mut();
+                metadata.insert("authorization", authorization.clone());
+                let mut client = clients.of(caller);
+                let answer = client.introspect_token(request).await.map_err(failure)?;
                 match answer.into_inner() {
                     answer if answer.active == Some(true) => answer.jti,
                     _ => return Err(Failure::Wrong("a live token is inactive".to_owned())),

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use accord::{
     clock::SystemClock,
-    random::SystemRandom,
+    random::{Random, SystemRandom},
     text::{
         id::{ClientId, SecretId},
-        opaque::ClientSecret,
+        opaque::{ClientSecret, SecretTagKey},
     },
 };
 
@@ -35,45 +35,39 @@ impl WrongSecrets {
         let mut credentials = pick(&self.credentials).clone();
         let secret = credentials.client_secret.clone();
         credentials.client_secret = match pick(&[0, 1, 2, 3]) {
-            0 => well_formed(|| random(&secret)),
+            0 => random(),
             1 => {
                 credentials.client_id = ClientId::generate(&SystemClock, &SystemRandom).into();
-                well_formed(|| random(&secret))
+                random()
             }
-            2 => well_formed(|| mutated(&secret)),
+            2 => mutated(&secret),
             _ => return pick(&self.ended).clone(),
         };
         credentials
     }
 }
 
-/// As long as `secret`, with another id and other digits.
-fn random(secret: &str) -> String {
+/// A secret with a random tag.
+fn random() -> String {
+    let (mut tag_key, mut secret) = ([0; 32], [0; 32]);
+    SystemRandom.fill(&mut tag_key);
+    SystemRandom.fill(&mut secret);
+    let client_id = ClientId::generate(&SystemClock, &SystemRandom);
     let secret_id = SecretId::generate(&SystemClock, &SystemRandom);
-    // A first digit of 0 keeps the number below 2^256.
-    let mut body = format!("acs_{secret_id}_0");
-    while body.len() < secret.len() - CHECKSUM {
-        body.push(char::from(*pick(BASE62)));
-    }
-    with_checksum(body)
+    let secret = ClientSecret::compose(&SecretTagKey::new(1, &tag_key), &client_id, secret_id, &secret);
+    secret.expose().to_owned()
 }
 
-/// The same secret but for one digit.
+/// The same secret but for one digit: the first of many attempts that a parser takes, because not every row of digits is a
+/// number of that size. None ends the run, because nothing but a rejection of the secret counts as right.
 fn mutated(secret: &str) -> String {
-    let places: Vec<usize> = (DIGITS..secret.len() - CHECKSUM).collect();
-    let (place, digit) = (*pick(&places), char::from(*pick(BASE62)));
-    if secret[place..].starts_with(digit) {
-        return mutated(secret);
-    }
-    let end = &secret[place + 1..secret.len() - CHECKSUM];
-    with_checksum(format!("{}{digit}{end}", &secret[..place]))
-}
-
-/// The first of many attempts that a parser takes: not every row of digits is a number of that size. None
-/// ends the run, because nothing but a rejection of the secret counts as right.
-fn well_formed(secret: impl Fn() -> String) -> String {
-    let mut attempts = (0..100).map(|_| secret());
-    let found = attempts.find(|secret| ClientSecret::parse(secret).is_ok());
+    let end = secret.len() - CHECKSUM;
+    let places: Vec<usize> = (DIGITS..end).collect();
+    let mut attempts = (0..100).map(|_| {
+        let (place, digit) = (*pick(&places), char::from(*pick(BASE62)));
+        with_checksum(format!("{}{digit}{}", &secret[..place], &secret[place + 1..end]))
+    });
+    let found = attempts.find(|other| other != secret && ClientSecret::parse(other).is_ok());
     found.unwrap_or_default()
 }
 

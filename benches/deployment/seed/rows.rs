@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use accord::{
     clock::{Clock, SystemClock},
-    random::{Random, SystemRandom},
+    random::SystemRandom,
     text::{
         id::{GrantId, IntegrationRequestId},
         opaque::{ClientSecret, OpaqueToken, sha256},
@@ -13,15 +13,18 @@ use accord::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use registry_service::{
     model::argon2_hash::Argon2Hash,
-    store::entity::{client, client_secret, client_tenant, scope, tenant, user},
+    store::entity::{client, client_secret, client_tenant},
 };
 use serde_json::{Value, json};
 use token_service::store::entity::{code, grant};
 
-use super::{CODE_VERIFIER, Client, REDIRECT_URI, Tenant};
-use crate::bare::{SCOPE, cloud_api_url};
+use super::{CODE_VERIFIER, Client, REDIRECT_URI};
+use crate::bare::SCOPE;
 
 const PURPOSE: &str = "Keep contacts and matters in step with the partner's product.";
+
+/// As long as a family, so that a clean-up that passes one bound deletes neither before its time.
+const CODE_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 
 fn now() -> i64 {
     SystemClock.now().as_millis()
@@ -29,52 +32,6 @@ fn now() -> i64 {
 
 fn tomorrow() -> i64 {
     SystemClock.now().plus(Duration::from_secs(24 * 3600)).as_millis()
-}
-
-pub fn tenant(tenant: &Tenant) -> tenant::Model {
-    tenant::Model {
-        tenant_id: tenant.tenant_id.clone(),
-        display_name: format!("Firm {} LLP", tenant.number),
-        cloud_api_url: cloud_api_url(tenant.number),
-        state: "active".to_owned(),
-        tokens_ended_seq: 0,
-        created_at: now(),
-        updated_at: now(),
-        etag: 1,
-    }
-}
-
-pub fn user(tenant: &Tenant) -> user::Model {
-    // Nobody looks these users up by name.
-    let mut name_hash = vec![0; 32];
-    SystemRandom.fill(&mut name_hash);
-    user::Model {
-        tenant_id: tenant.tenant_id.clone(),
-        user_id: tenant.user_id.to_string(),
-        name_hash,
-        name_key_version: 1,
-        name_rules_version: accord::text::account_name::RULES_VERSION,
-        label: "Administrator 1".to_owned(),
-        tenant_admin: true,
-        state: "active".to_owned(),
-        password_hash: None,
-        pepper_version: None,
-        tokens_ended_seq: 0,
-        sessions_ended_seq: 0,
-        created_at: now(),
-        updated_at: now(),
-    }
-}
-
-pub fn scope(name: &str) -> scope::Model {
-    scope::Model {
-        name: name.to_owned(),
-        description: format!("See what {name} stands for."),
-        enabled: true,
-        created_at: now(),
-        updated_at: now(),
-        etag: 1,
-    }
 }
 
 pub fn client(client: &Client) -> client::Model {
@@ -106,7 +63,7 @@ pub fn client(client: &Client) -> client::Model {
 
 pub fn client_tenant(client: &Client) -> client_tenant::Model {
     client_tenant::Model {
-        tenant_id: client.tenant.tenant_id.clone(),
+        tenant_id: client.tenant.tenant_id.to_string(),
         client_id: client.client_id.to_string(),
     }
 }
@@ -135,7 +92,7 @@ pub fn secret(
 /// A grant whose code was not redeemed yet.
 pub fn grant(client: &Client, grant_id: GrantId) -> grant::Model {
     grant::Model {
-        tenant_id: client.tenant.tenant_id.clone(),
+        tenant_id: client.tenant.tenant_id.to_string(),
         grant_id: grant_id.into(),
         client_id: client.client_id.to_string(),
         profile: json!({
@@ -168,13 +125,13 @@ pub fn active_grant(client: &Client) -> grant::Model {
 pub fn code(client: &Client, grant_id: &GrantId, code: &OpaqueToken) -> code::Model {
     code::Model {
         code_hash: code.digest().to_vec(),
-        tenant_id: client.tenant.tenant_id.clone(),
+        tenant_id: client.tenant.tenant_id.to_string(),
         grant_id: grant_id.to_string(),
         client_id: client.client_id.to_string(),
         redirect_uri: REDIRECT_URI.to_owned(),
         code_challenge: URL_SAFE_NO_PAD.encode(sha256(CODE_VERIFIER.as_bytes())),
         resource: String::new(),
-        expires_at: tomorrow(),
+        expires_at: SystemClock.now().plus(CODE_LIFE).as_millis(),
         used_at: None,
         family_id: None,
     }
