@@ -79,6 +79,8 @@ pub mod testing;
 #[cfg(feature = "service")]
 pub mod text;
 #[cfg(feature = "verify")]
+pub mod tlog;
+#[cfg(feature = "verify")]
 pub mod tls;
 #[cfg(feature = "verify")]
 pub mod verify;

@@ -7,6 +7,7 @@
 #[macro_use]
 mod harness;
 
+mod audit_proofs;
 mod browser;
 mod consents;
 mod contract;
@@ -49,6 +50,8 @@ fn main() -> std::process::ExitCode {
         harness::suite::block_on(hosts::resource_server::serve(directory.into()));
     }
     harness::suite::run(vec![
+        (&[], audit_proofs::tests()),
+        (&[Python], audit_proofs::python::tests()),
         (&[Chromium], browser::access::tests()),
         (&[Chromium], browser::clicks::tests()),
         (&[Chromium], browser::enrolment::tests()),

@@ -11,6 +11,7 @@ mod database;
 mod error;
 pub mod idempotency;
 pub mod keyring;
+pub mod log;
 mod migration;
 pub mod origin;
 pub mod removal;

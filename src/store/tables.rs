@@ -7,6 +7,7 @@ use super::{
     audit::not_issued,
     change,
     database::heartbeat,
+    log,
     migration::{COUNTER_TABLE, create_index, create_partial_index, create_table},
 };
 
@@ -77,5 +78,5 @@ pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         let columns = [column, "event_id"];
         create_partial_index(manager, &name, "audit_events", &columns, not_issued()).await?;
     }
-    Ok(())
+    log::create_tables(manager).await
 }

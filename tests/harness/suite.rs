@@ -122,6 +122,7 @@ impl Tool {
                         "-c",
                         find,
                         "authlib",
+                        "cryptography",
                         "grpc",
                         "jwt",
                         "requests_oauthlib",

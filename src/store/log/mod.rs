@@ -1,0 +1,392 @@
+//! The Merkle logs of an audit record: their heads, signed checkpoints and tiles, and the lease of the sealer that extends
+//! them. Knows no event: whoever seals brings leaf hashes.
+//!
+//! A database has one open log. A resume after a fault, or a new epoch, starts the next one; older logs stay, so that what
+//! they prove can still be proven.
+//!
+//! 1. A replica takes the [`Lease`].
+//! 2. It commits a head with [`Seal::commit`]: tiles, size, root and position change in one transaction, under the condition
+//!    that the lease is still its own and the head is the one that it has read.
+//! 3. [`sign_heads`] signs what is committed. Whoever is killed before leaves the same head for the next sealer to sign.
+
+use sea_orm::{ActiveValue::Set, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*};
+use sea_orm_migration::{DbErr, SchemaManager, prelude::Expr, schema::*};
+
+use super::{Database, StoreError, Transaction, create_table};
+use crate::{
+    clock::UnixMillis,
+    keys::{KeyError, Keyring},
+    tlog::{Checkpoint, Hash, Origin, Signer, TreeHead},
+};
+
+mod lease;
+mod tiles;
+
+pub use lease::{Election, LEASE, Lease, RENEW_EVERY};
+pub use tiles::{InclusionProof, consistency_proof, inclusion_proof, root};
+
+mod row {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "audit_logs")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub log_id: i64,
+        pub origin: String,
+        pub key_version: i32,
+        pub size: i64,
+        pub root: Vec<u8>,
+        pub position: String,
+        pub started_at: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+mod head {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "audit_checkpoints")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub log_id: i64,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub size: i64,
+        pub root: Vec<u8>,
+        /// The signed checkpoint; `None` until it is signed.
+        pub checkpoint: Option<String>,
+        /// The lease's generation under which the head was committed.
+        pub generation: i64,
+        pub sealed_at: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// The purpose of the data key that a log's signing key derives from. A service that seals opens its keyring for it.
+pub const KEYRING_PURPOSE: &str = "audit_log";
+
+/// What the seed of a signing key is derived for.
+const SEED: &[u8] = b"ed25519 seed";
+
+/// Creates the tables of this module.
+pub(super) async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    let columns = [
+        big_integer("log_id"),
+        text_uniq("origin"),
+        integer("key_version"),
+        big_integer("size"),
+        blob("root"),
+        text("position"),
+        big_integer("started_at"),
+    ];
+    create_table(manager, "audit_logs", &["log_id"], columns).await?;
+
+    let columns = [
+        big_integer("log_id"),
+        big_integer("size"),
+        blob("root"),
+        text_null("checkpoint"),
+        big_integer("generation"),
+        big_integer("sealed_at"),
+    ];
+    create_table(manager, "audit_checkpoints", &["log_id", "size"], columns).await?;
+    tiles::create_table(manager).await?;
+    lease::create_table(manager).await
+}
+
+/// A log and its committed head.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// The number of the log in this database: 1 for the first.
+    pub log_id: i64,
+    /// The log's name, which its checkpoints hold.
+    pub origin: Origin,
+    /// The version of the data key that the log's signing key derives from. It stays the same for the life of the log.
+    pub key_version: i32,
+    /// The committed head, signed or not.
+    pub head: TreeHead,
+    /// How far the record is in the log. Only the sealer knows what the text means.
+    pub position: String,
+    /// When the log was started.
+    pub started_at: UnixMillis,
+}
+
+impl Log {
+    /// Returns the key that signs the heads of this log. Derives it from the data key of the log's version.
+    ///
+    /// # Errors
+    /// [`KeyError::UnknownVersion`] if the keyring does not hold it.
+    pub fn signer(&self, keyring: &Keyring) -> Result<Signer, KeyError> {
+        let key = keyring.require(KEYRING_PURPOSE, self.key_version)?;
+        let seed = key.derive(b"accord audit log", &[SEED]);
+        Signer::new(self.origin.clone(), &seed).map_err(|_| KeyError::Sealed)
+    }
+}
+
+/// Returns the open log: the newest one. `None` before the first.
+pub async fn current(conn: &impl ConnectionTrait) -> Result<Option<Log>, StoreError> {
+    let newest = row::Entity::find().order_by_desc(row::Column::LogId);
+    newest.one(conn).await?.map(log).transpose()
+}
+
+/// Returns the log with this origin.
+pub async fn find(conn: &impl ConnectionTrait, origin: &Origin) -> Result<Option<Log>, StoreError> {
+    let named = row::Entity::find().filter(row::Column::Origin.eq(origin.as_str()));
+    named.one(conn).await?.map(log).transpose()
+}
+
+/// Starts a log, which is then the open one. Ends the lease, so that no sealer goes on with an older log.
+///
+/// # Errors
+/// [`StoreError::Conflict`] if a log with this origin exists, or another start won the race.
+pub async fn start(
+    tx: &Transaction,
+    origin: &Origin,
+    key_version: i32,
+    position: &str,
+    now: UnixMillis,
+) -> Result<Log, StoreError> {
+    lease::end(tx).await?;
+    let log_id = current(tx).await?.map_or(1, |log| log.log_id + 1);
+    let log = Log {
+        log_id,
+        origin: origin.clone(),
+        key_version,
+        head: TreeHead::EMPTY,
+        position: position.to_owned(),
+        started_at: now,
+    };
+    let row = row::ActiveModel {
+        log_id: Set(log_id),
+        origin: Set(origin.to_string()),
+        key_version: Set(key_version),
+        size: Set(0),
+        root: Set(log.head.root.0.to_vec()),
+        position: Set(log.position.clone()),
+        started_at: Set(now.as_millis()),
+    };
+    row::Entity::insert(row).exec_without_returning(tx).await?;
+    Ok(log)
+}
+
+/// What a sealer adds to a log.
+#[derive(Debug)]
+pub struct Seal<'a> {
+    /// The sealer's lease.
+    pub lease: &'a Lease,
+    /// The log, as the sealer read it.
+    pub log: &'a Log,
+    /// The leaf hashes to append, at least one.
+    pub leaves: &'a [Hash],
+    /// How far the record is in the log with them.
+    pub position: &'a str,
+    /// The time of the new head.
+    pub sealed_at: UnixMillis,
+}
+
+impl Seal<'_> {
+    /// Appends the leaves, and returns the log with its new head. The transaction may do more, such as deleting what is
+    /// sealed.
+    ///
+    /// `None` without leaves, if the lease has passed to another sealer, or if the head is no longer the one that was read, as
+    /// after a commit whose answer was lost. Then nothing is appended: roll back, and read the log again if the lease can still
+    /// be renewed.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if the stored hashes do not have the log's root, so that nothing is added to a log that was
+    /// edited.
+    pub async fn commit(&self, tx: &Transaction) -> Result<Option<Log>, StoreError> {
+        // Locks the lease's row: there is no other sealer, and no new log, until the transaction ends.
+        if self.leaves.is_empty() || !self.lease.renew(tx).await? {
+            return Ok(None);
+        }
+        if current(tx).await?.as_ref() != Some(self.log) {
+            return Ok(None);
+        }
+        let (before, log_id) = (self.log.head, self.log.log_id);
+        let mut edge = tiles::Edge::read(tx, log_id, before.size).await?;
+        if edge.root() != before.root {
+            return Err(tiles::DAMAGED);
+        }
+        edge.append(self.leaves);
+        let head = TreeHead {
+            size: before.size + self.leaves.len() as u64,
+            root: edge.root(),
+        };
+        let moved = row::Entity::update_many()
+            .col_expr(row::Column::Size, Expr::value(number(head.size)?))
+            .col_expr(row::Column::Root, Expr::value(head.root.0.to_vec()))
+            .col_expr(row::Column::Position, Expr::value(self.position))
+            .filter(row::Column::LogId.eq(log_id))
+            .filter(row::Column::Size.eq(number(before.size)?))
+            .filter(row::Column::Position.eq(&*self.log.position))
+            .exec(tx)
+            .await?;
+        if moved.rows_affected != 1 {
+            return Ok(None);
+        }
+        edge.write(tx, log_id).await?;
+        let row = head::ActiveModel {
+            log_id: Set(log_id),
+            size: Set(number(head.size)?),
+            root: Set(head.root.0.to_vec()),
+            checkpoint: Set(None),
+            generation: Set(self.lease.generation()),
+            sealed_at: Set(self.sealed_at.as_millis()),
+        };
+        head::Entity::insert(row).exec_without_returning(tx).await?;
+        Ok(Some(Log {
+            head,
+            position: self.position.to_owned(),
+            ..self.log.clone()
+        }))
+    }
+}
+
+/// A committed head with its signature.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SignedHead {
+    /// The head.
+    pub head: TreeHead,
+    /// The signed checkpoint (C2SP tlog-checkpoint).
+    pub checkpoint: String,
+    /// When the head was committed.
+    pub sealed_at: UnixMillis,
+}
+
+/// Signs every committed head of a log that has no signature, and returns how many there were. Reads what is committed, and
+/// nothing else. Two sealers that sign the same head store the same text.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] for a head that the stored hashes do not have, or that does not continue the newest signed one:
+/// somebody has edited the database, and it is not signed.
+pub async fn sign_heads(db: &Database, log: &Log, signer: &Signer) -> Result<u64, StoreError> {
+    // What an old primary still answers may be a head that was never committed elsewhere.
+    db.check_current().await?;
+    let mut signed = latest(db.read(), log.log_id).await?;
+    let unsigned = head::Entity::find()
+        .filter(head::Column::LogId.eq(log.log_id))
+        .filter(head::Column::Checkpoint.is_null())
+        .order_by_asc(head::Column::Size)
+        .all(db.read())
+        .await?;
+    let mut count = 0;
+    for row in unsigned {
+        let next = tree_head(row.size, &row.root)?;
+        check_continues(db, log, signer, signed.as_ref(), next).await?;
+        let checkpoint = signer.sign(next);
+        let tx = db.write().await?;
+        head::Entity::update_many()
+            .col_expr(head::Column::Checkpoint, Expr::value(&*checkpoint))
+            .filter(head::Column::LogId.eq(log.log_id))
+            .filter(head::Column::Size.eq(row.size))
+            .filter(head::Column::Root.eq(row.root))
+            .filter(head::Column::Checkpoint.is_null())
+            .exec(&tx)
+            .await?;
+        tx.commit().await?;
+        signed = Some(SignedHead {
+            head: next,
+            checkpoint,
+            sealed_at: UnixMillis::from_millis(row.sealed_at),
+        });
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// Checks that the tiles have this head, and that it continues the newest signed one.
+async fn check_continues(
+    db: &Database,
+    log: &Log,
+    signer: &Signer,
+    signed: Option<&SignedHead>,
+    next: TreeHead,
+) -> Result<(), StoreError> {
+    if root(db.read(), log.log_id, next.size).await? != next.root {
+        return Err(tiles::DAMAGED);
+    }
+    let Some(signed) = signed else { return Ok(()) };
+    let opened = Checkpoint::open(&signed.checkpoint, signer.verifier_key());
+    let older = opened.map_err(|_| UNSIGNED)?.head;
+    let proof = consistency_proof(db.read(), log.log_id, older.size, next).await?;
+    let continues = proof.is_some_and(|proof| next.check_consistency(&older, &proof).is_ok());
+    continues.then_some(()).ok_or(tiles::DAMAGED)
+}
+
+/// Returns the newest signed head of a log.
+pub async fn latest(conn: &impl ConnectionTrait, log_id: i64) -> Result<Option<SignedHead>, StoreError> {
+    signed(conn, log_id, None).await
+}
+
+/// Returns the signed head of a log with this size.
+pub async fn at_size(
+    conn: &impl ConnectionTrait,
+    log_id: i64,
+    size: u64,
+) -> Result<Option<SignedHead>, StoreError> {
+    signed(conn, log_id, Some(number(size)?)).await
+}
+
+async fn signed(
+    conn: &impl ConnectionTrait,
+    log_id: i64,
+    size: Option<i64>,
+) -> Result<Option<SignedHead>, StoreError> {
+    let found = head::Entity::find()
+        .filter(head::Column::LogId.eq(log_id))
+        .filter(head::Column::Checkpoint.is_not_null())
+        .apply_if(size, |query, size| query.filter(head::Column::Size.eq(size)))
+        .order_by_desc(head::Column::Size)
+        .limit(1)
+        .one(conn)
+        .await?;
+    let Some(row) = found else { return Ok(None) };
+    Ok(Some(SignedHead {
+        head: tree_head(row.size, &row.root)?,
+        checkpoint: row.checkpoint.ok_or(UNSIGNED)?,
+        sealed_at: UnixMillis::from_millis(row.sealed_at),
+    }))
+}
+
+const UNSIGNED: StoreError = StoreError::Corrupt("a signed head of the audit log");
+
+fn log(row: row::Model) -> Result<Log, StoreError> {
+    Ok(Log {
+        log_id: row.log_id,
+        origin: row
+            .origin
+            .parse()
+            .map_err(|_| StoreError::Corrupt("the audit log's origin"))?,
+        key_version: row.key_version,
+        head: tree_head(row.size, &row.root)?,
+        position: row.position,
+        started_at: UnixMillis::from_millis(row.started_at),
+    })
+}
+
+fn tree_head(size: i64, root: &[u8]) -> Result<TreeHead, StoreError> {
+    let root = root.try_into().map(Hash);
+    Ok(TreeHead {
+        size: u64::try_from(size).map_err(|_| tiles::DAMAGED)?,
+        root: root.map_err(|_| tiles::DAMAGED)?,
+    })
+}
+
+/// Converts a number for the database.
+fn number(number: u64) -> Result<i64, StoreError> {
+    i64::try_from(number).map_err(|_| tiles::DAMAGED)
+}
+
+#[cfg(test)]
+#[path = "../tests/log.rs"]
+mod tests;

@@ -1,0 +1,50 @@
+//! The name of a log.
+
+use std::{fmt, str::FromStr};
+
+use super::ProofError;
+
+/// The most bytes of an origin.
+const MAX_LENGTH: usize = 255;
+
+/// The name of a log, which is also the name of its key: `<base host>/<service>/<epoch>`. It has 1 to 255 printable ASCII
+/// characters, without space and plus.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin(String);
+
+impl Origin {
+    /// Returns the origin of the log with this number in its epoch. The first log has the number 1; each resume after a
+    /// fault starts the next one, whose origin ends in its number: `accord.example/registry/k7q2/2`.
+    ///
+    /// # Errors
+    /// [`ProofError::MalformedOrigin`].
+    pub fn of_log(base_host: &str, service: &str, epoch: &str, number: u32) -> Result<Self, ProofError> {
+        match number {
+            1 => format!("{base_host}/{service}/{epoch}").parse(),
+            _ => format!("{base_host}/{service}/{epoch}/{number}").parse(),
+        }
+    }
+
+    /// Returns the text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Origin {
+    type Err = ProofError;
+
+    fn from_str(text: &str) -> Result<Self, ProofError> {
+        let is_valid = |byte: u8| byte.is_ascii_graphic() && byte != b'+';
+        match (1..=MAX_LENGTH).contains(&text.len()) && text.bytes().all(is_valid) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(ProofError::MalformedOrigin),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
