@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, env, error::Error, fs, path::PathBuf};
 use prost::Message;
 use prost_types::{DescriptorProto, FileDescriptorProto, field_descriptor_proto::Type};
 
-const PROTOS: [&str; 14] = [
+const PROTOS: [&str; 15] = [
     "accord/audit/v1/audit.proto",
+    "accord/audit/v1/record.proto",
     "accord/error/v1/error_reason.proto",
     "accord/registry/v1/client.proto",
     "accord/registry/v1/directory.proto",
@@ -126,6 +127,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut builder = tonic_prost_build::configure()
         .codec_path("crate::Codec")
+        // The same event has the same bytes.
+        .btree_map(".accord.audit.v1.AuditRecord")
         .skip_debug(skipped);
     for message in JSON {
         builder = builder.message_attribute(message, "#[derive(serde::Serialize)]");

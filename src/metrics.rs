@@ -97,6 +97,13 @@ metrics! {
     /// record.
     GROUP_WAITING = "accord_group_waiting", Kind::Gauge;
 
+    /// The leaves of the audit record's log, sealed by this replica.
+    AUDIT_LOG_SIZE = "accord_audit_log_size", Kind::Gauge;
+    /// When this replica last found the whole audit record sealed. Absent on a replica that never sealed.
+    AUDIT_LOG_SEALED = "accord_audit_log_sealed_timestamp_seconds", Kind::Gauge;
+    /// 1 if the sealer has found an event that was altered or is missing, else 0.
+    AUDIT_LOG_FAULT = "accord_audit_log_fault", Kind::Gauge;
+
     /// Connections to the database by pool and state, `idle` or `in_use`.
     DATABASE_CONNECTIONS = "accord_database_connections", Kind::Gauge;
     /// The most connections of a pool.

@@ -54,6 +54,13 @@ pub async fn migrated<M: MigratorTrait>(
     (db, keyring, clock)
 }
 
+/// Connects to a database as another replica of the service that has opened `db`.
+pub async fn another_replica(db: &Database, url: &str) -> Database {
+    let other = Database::connect(url).await.unwrap();
+    other.use_event_keys(db.event_keys().load_full().unwrap());
+    other
+}
+
 /// A directory without callers.
 #[derive(Debug)]
 pub struct NoCallers;

@@ -4,8 +4,9 @@ use std::{fs, time::Duration};
 
 use accord::{
     clock::{SystemClock, UnixMillis},
+    keys::{MasterKeySource, MasterKeys},
     random::SystemRandom,
-    store::{Database, audit, change, idempotency},
+    store::{Database, audit, change, idempotency, keyring},
 };
 use anyhow::Result;
 use sea_orm::{ConnectionTrait, DatabaseBackend, Statement};
@@ -31,6 +32,10 @@ pub struct Storage {
 impl Storage {
     pub async fn open(plan: &Plan) -> Result<Self> {
         let registry = Database::connect(&plan.registry_url).await?;
+        let masters = vec![MasterKeySource::File(plan.directory.join("registry.key"))];
+        let masters = MasterKeys::open(masters).await?;
+        let purposes = [audit::KEYRING_PURPOSE];
+        keyring::open(&registry, &masters, &purposes, &SystemClock, &SystemRandom).await?;
         let (token, token_store) = token_store(plan).await?;
         let databases = [
             ("registry", plan.registry_url.clone(), registry),

@@ -17,7 +17,7 @@ use accord::{
         audit_service::AuditApi,
         auth::{Authorizer, Caller, CallerDirectory, Credential, Permissions},
         grpc::MAX_MESSAGE_BYTES,
-        run::{self, Listeners, Service, Signals, run},
+        run::{self, AuditLog, Listeners, Service, Signals, run},
         telemetry::admin::Readiness,
     },
     store::Database,
@@ -29,6 +29,7 @@ use crate::{
     config::Settings,
     error::Error,
     grpc::Api,
+    model::tenant::authority_host,
     permissions::{SERVICES, TABLE},
     store::{self, Store, caller, migration::Migrator},
 };
@@ -55,7 +56,8 @@ impl Registry {
         clock: &dyn Clock,
         random: &dyn Random,
     ) -> anyhow::Result<()> {
-        run::start_epoch(&settings.service.database_url, random, async |tx| {
+        let (url, masters) = (&settings.service.database_url, settings.service.master_keys());
+        run::start_epoch::<Migrator>(url, masters, random, async |tx| {
             Ok(store::end_links(tx, clock.now()).await?)
         })
         .await
@@ -97,6 +99,14 @@ impl Service for Registry {
         &self.store.db
     }
 
+    fn audit_log(&self) -> Option<AuditLog<'_>> {
+        Some(AuditLog {
+            keyring: &self.store.keyring,
+            host: authority_host(&self.public_base_url),
+            service: "registry",
+        })
+    }
+
     fn readiness(&self) -> &Readiness {
         &self.readiness
     }
@@ -134,7 +144,7 @@ impl Service for Registry {
             ProvisioningServiceServer: api.clone(),
             OperatorServiceServer: api.clone(),
             DirectoryServiceServer: api,
-            AuditServiceServer: AuditApi::new(self.store.db.clone()),
+            AuditServiceServer: AuditApi::new(self.store.db.clone(), self.store.keyring.clone()),
         }
         routes
     }

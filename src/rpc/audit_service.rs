@@ -11,14 +11,17 @@ use crate::{
     clock::UnixMillis,
     rpc::status::{Problem, Reply},
     store::{
-        Database,
-        audit::{self, ActorKind, EventRow, Filter, Outcome},
+        Database, StoreError,
+        audit::{self, EventRow, Filter},
+        keyring::SharedKeyring,
+        log::{self, Log, SignedHead},
     },
     text::{
-        id::{ClientId, TenantId},
+        id::{ClientId, EventId, TenantId},
         page::PageRequest,
-        validation::Violations,
+        validation::{Violations, only_field},
     },
+    tlog::Hash,
 };
 
 /// The longest action, actor id or subject of a filter, in characters.
@@ -31,15 +34,65 @@ const MAX_SEARCHES: usize = 2;
 #[derive(Clone, Debug)]
 pub struct AuditApi {
     db: Database,
+    keyring: SharedKeyring,
     searches: Arc<Semaphore>,
 }
 
 impl AuditApi {
-    /// Serves the audit trail of a migrated database.
-    pub fn new(db: Database) -> Self {
+    /// Serves the audit record of a migrated database. The keyring holds the purposes of events and their log.
+    pub fn new(db: Database, keyring: SharedKeyring) -> Self {
         let searches = Arc::new(Semaphore::new(MAX_SEARCHES));
-        Self { db, searches }
+        Self {
+            db,
+            keyring,
+            searches,
+        }
     }
+
+    /// Runs a search, in a task, because a database does not stop when the caller goes away.
+    async fn search<T: Send + 'static>(
+        &self,
+        search: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let permit = self.searches.clone().acquire_owned().await;
+        let permit = permit.map_err(|_| Problem::unavailable())?;
+        let found = tokio::spawn(async move {
+            let _permit = permit;
+            search.await
+        });
+        let found = found.await.map_err(|error| Problem::internal(&error))?;
+        found.map_err(Problem::from)
+    }
+
+    /// Returns the open log, and its signed head of a size; 0 means the newest.
+    async fn head(&self, field: &str, size: i64) -> Result<(Log, SignedHead), Problem> {
+        let size = match u64::try_from(size) {
+            Ok(0) => None,
+            Ok(size) => Some(size),
+            Err(_) => return Err(violation(field, "must not be negative").into()),
+        };
+        let log = log::current(self.db.read()).await?.ok_or_else(not_sealed)?;
+        let head = match size {
+            None => log::latest(self.db.read(), log.log_id).await?,
+            Some(size) => log::at_size(self.db.read(), log.log_id, size).await?,
+        };
+        match (head, size) {
+            (Some(head), _) => Ok((log, head)),
+            (None, None) => Err(not_sealed()),
+            (None, Some(_)) => Err(violation(field, "must be the size of a checkpoint").into()),
+        }
+    }
+}
+
+/// Returns the error before the first seal, a minute after the first start at the latest.
+fn not_sealed() -> Problem {
+    Problem::unavailable()
+}
+
+fn violation(field: &str, rule: &'static str) -> Violations {
+    let mut v = Violations::default();
+    v.add(field, rule);
+    v
 }
 
 #[tonic::async_trait]
@@ -49,16 +102,9 @@ impl AuditService for AuditApi {
         request: Request<pb::ListAuditEventsRequest>,
     ) -> Reply<pb::ListAuditEventsResponse> {
         let (filter, page) = parse(request.get_ref())?;
-        let permit = self.searches.clone().acquire_owned().await;
-        let permit = permit.map_err(|_| Problem::unavailable())?;
         let db = self.db.clone();
-        // In a task, because a database does not stop when the caller goes away.
-        let search = tokio::spawn(async move {
-            let _permit = permit;
-            audit::list(db.read(), &filter, &page).await
-        });
-        let events = search.await.map_err(|error| Problem::internal(&error))?;
-        let page = events.map_err(Problem::from)?.map(message);
+        let found = self.search(async move { audit::list(db.read(), &filter, &page).await });
+        let page = found.await?.map(message);
         let (audit_events, next_page_token) = page.fit(Message::encoded_len);
         Ok(Response::new(pb::ListAuditEventsResponse {
             audit_events,
@@ -70,35 +116,96 @@ impl AuditService for AuditApi {
         &self,
         _: Request<pb::VerifyAuditLogRequest>,
     ) -> Reply<pb::VerifyAuditLogResponse> {
-        Err(Problem::not_available("VerifyAuditLog").into())
+        let log = log::current(self.db.read()).await.map_err(Problem::from)?;
+        let log = log.ok_or_else(not_sealed)?;
+        let keyring = self.keyring.get().await.map_err(Problem::from)?;
+        let key = log
+            .signer(&keyring)
+            .map_err(StoreError::from)
+            .map_err(Problem::from)?;
+        let key = key.verifier_key().clone();
+        let db = self.db.clone();
+        let verified =
+            self.search(
+                async move { audit::verify(db.read(), &log, &key, &[], Some(&keyring), |_, _| {}).await },
+            );
+        let report = verified.await?;
+        let fault = report.fault.unwrap_or_else(|| audit::Fault {
+            event_id: String::new(),
+            what: String::new(),
+        });
+        Ok(Response::new(pb::VerifyAuditLogResponse {
+            intact: fault.what.is_empty(),
+            checked_events: report.events.cast_signed(),
+            first_altered_event_id: fault.event_id,
+            fault: fault.what,
+        }))
     }
 
     async fn get_checkpoint(&self, _: Request<pb::GetCheckpointRequest>) -> Reply<pb::GetCheckpointResponse> {
-        Err(Problem::not_available("GetCheckpoint").into())
+        let (log, head) = self.head("", 0).await?;
+        let keyring = self.keyring.get().await.map_err(Problem::from)?;
+        let signer = log
+            .signer(&keyring)
+            .map_err(StoreError::from)
+            .map_err(Problem::from)?;
+        Ok(Response::new(pb::GetCheckpointResponse {
+            checkpoint: head.checkpoint,
+            verifier_key: signer.verifier_key().to_string(),
+        }))
     }
 
     async fn get_inclusion_proof(
         &self,
-        _: Request<pb::GetInclusionProofRequest>,
+        request: Request<pb::GetInclusionProofRequest>,
     ) -> Reply<pb::GetInclusionProofResponse> {
-        Err(Problem::not_available("GetInclusionProof").into())
+        let request = request.into_inner();
+        let event_id = only_field("event_id", EventId::parse(&request.event_id))?;
+        let (log, head) = self.head("log_size", request.log_size).await?;
+        let proof = audit::prove(self.db.read(), log.log_id, &head, &event_id).await;
+        let proof = match proof.map_err(Problem::from)? {
+            audit::Proof::Sealed(proof) => proof,
+            audit::Proof::NotYetSealed => return Err(not_sealed().into()),
+            audit::Proof::Unknown => return Err(Problem::not_found("audit_event").into()),
+        };
+        let hashes = |hashes: Vec<Hash>| hashes.into_iter().map(|hash| hash.0.to_vec()).collect();
+        let mut response = pb::GetInclusionProofResponse {
+            event: proof.event,
+            leaf_index: proof.index.cast_signed(),
+            leaf_hashes: hashes(proof.hashes),
+            log_size: head.head.size.cast_signed(),
+            checkpoint: head.checkpoint,
+            ..Default::default()
+        };
+        if let Some(group) = proof.group {
+            response.group_size = group.count.cast_signed();
+            response.group_root = group.root.0.to_vec();
+            response.group_index = group.index.cast_signed();
+            response.group_hashes = hashes(group.hashes);
+        }
+        Ok(Response::new(response))
     }
 
     async fn get_consistency_proof(
         &self,
-        _: Request<pb::GetConsistencyProofRequest>,
+        request: Request<pb::GetConsistencyProofRequest>,
     ) -> Reply<pb::GetConsistencyProofResponse> {
-        Err(Problem::not_available("GetConsistencyProof").into())
+        let request = request.get_ref();
+        let (log, second) = self.head("second_size", request.second_size).await?;
+        let first = u64::try_from(request.first_size).unwrap_or(0);
+        let proof = log::consistency_proof(self.db.read(), log.log_id, first, second.head).await;
+        let Some(proof) = proof.map_err(Problem::from)? else {
+            return Err(violation("first_size", "must be from 1 to the size of the later log").into());
+        };
+        Ok(Response::new(pb::GetConsistencyProofResponse {
+            hashes: proof.into_iter().map(|hash| hash.0.to_vec()).collect(),
+            second_size: second.head.size.cast_signed(),
+        }))
     }
 
     async fn trace_token(&self, _: Request<pb::TraceTokenRequest>) -> Reply<pb::TraceTokenResponse> {
         Err(Problem::not_available("TraceToken").into())
     }
-}
-
-crate::message_enum!(Outcome = pb::AuditOutcome { Success, Refused });
-crate::message_enum! {
-    ActorKind = pb::AuditActorKind { Operator, Workload, Client, TenantAdmin, Anonymous, System }
 }
 
 fn parse(request: &pb::ListAuditEventsRequest) -> Result<(Filter, PageRequest), Violations> {
@@ -121,6 +228,9 @@ fn parse(request: &pb::ListAuditEventsRequest) -> Result<(Filter, PageRequest), 
     };
     let (size, token) = (request.page_size, &request.page_token);
     let page = PageRequest::parse(&mut v, "audit_events", &[&format!("{filter:?}")], size, token);
+    if let Some(after) = page.as_ref().and_then(PageRequest::after) {
+        v.check("page_token", EventId::parse(after));
+    }
     v.finish(|| Some((filter, page?)))
 }
 
@@ -163,9 +273,10 @@ mod tests {
     #[tokio::test]
     async fn a_search_waits_while_two_are_under_way() {
         let database = crate::testing::sqlite();
-        let db = Database::connect(&database.url).await.unwrap();
-        db.migrate::<crate::store::fixture::Migrator>().await.unwrap();
-        let api = AuditApi::new(db);
+        let purposes = [audit::KEYRING_PURPOSE, log::KEYRING_PURPOSE];
+        let (db, keyring, _) =
+            crate::testing::migrated::<crate::store::fixture::Migrator>(&database.url, &purposes).await;
+        let api = AuditApi::new(db, keyring);
         let under_way = api.searches.clone().acquire_many_owned(2).await.unwrap();
         let mut third = api.list_audit_events(Request::new(pb::ListAuditEventsRequest::default()));
         for _ in 0..100 {
@@ -223,7 +334,8 @@ mod tests {
             ..Default::default()
         };
         let (_, page) = parse(&first).unwrap();
-        let (_, token) = page.finish(vec!["b", "a"], |id| (*id).to_owned()).into_parts();
+        let ids = ["01kdvdna00000000000000000b", "01kdvdna00000000000000000a"];
+        let (_, token) = page.finish(ids.to_vec(), |id| (*id).to_owned()).into_parts();
         let with = |change: fn(&mut pb::ListAuditEventsRequest)| {
             let mut request = pb::ListAuditEventsRequest {
                 page_token: token.clone(),
@@ -241,6 +353,20 @@ mod tests {
         assert!(!with(
             |request| request.end_time = Some(Timestamp { seconds: 1, nanos: 0 })
         ));
+    }
+
+    #[test]
+    fn a_page_token_that_holds_no_event_is_a_violation() {
+        let (_, page) = parse(&pb::ListAuditEventsRequest::default()).unwrap();
+        let many = vec!["not an id"; 60];
+        let (_, page_token) = page.finish(many, |id| (*id).to_owned()).into_parts();
+        let request = pb::ListAuditEventsRequest {
+            page_token,
+            ..Default::default()
+        };
+        let violations = parse(&request).unwrap_err();
+        let fields: Vec<_> = violations.iter().map(|v| v.field.as_str()).collect();
+        assert_eq!(fields, ["page_token"]);
     }
 
     #[test]

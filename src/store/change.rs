@@ -25,6 +25,7 @@ mod counter {
         pub id: i32,
         pub epoch: String,
         pub seq: i64,
+        pub event_number: i64,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -139,6 +140,28 @@ pub async fn publish(tx: &Transaction, changes: &[Change], now: UnixMillis) -> R
     Ok(last)
 }
 
+/// Reserves numbers for audit events of the transaction, and returns the first. They have no gaps, because a transaction that
+/// rolls back returns them. As [`publish`], it holds up all other writers from here to the commit.
+pub(super) async fn next_event_numbers(tx: &Transaction, count: usize) -> Result<i64, StoreError> {
+    let count = i64::try_from(count).map_err(|_| MISSING_COUNTER)?;
+    let column = counter::Column::EventNumber;
+    let increment = Query::update()
+        .table(counter::Entity)
+        .value(column, Expr::col(column).add(count))
+        .and_where(Expr::col(counter::Column::Id).eq(COUNTER))
+        .returning_col(column)
+        .to_owned();
+    let row = tx.query_one(&increment).await?.ok_or(MISSING_COUNTER)?;
+    let last: i64 = row.try_get("", "event_number")?;
+    Ok(last - count + 1)
+}
+
+/// Returns the number of the last committed audit event that has a row of its own.
+pub(super) async fn last_event_number(conn: &impl ConnectionTrait) -> Result<i64, StoreError> {
+    let row = counter::Entity::find_by_id(COUNTER).one(conn).await?;
+    Ok(row.ok_or(MISSING_COUNTER)?.event_number)
+}
+
 /// Lists at most `limit` changes after number `after`, oldest first.
 pub async fn list_after(
     conn: &impl ConnectionTrait,
@@ -236,6 +259,7 @@ pub async fn ensure(conn: &impl ConnectionTrait, random: &dyn Random) -> Result<
         id: Set(COUNTER),
         epoch: Set(Epoch::generate(random).into()),
         seq: Set(0),
+        event_number: Set(0),
     };
     counter::Entity::insert(row)
         .on_conflict(OnConflict::column(counter::Column::Id).do_nothing().to_owned())

@@ -18,13 +18,14 @@ use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use self::{
-    connection::Transaction,
+    connection::{EventKeys, Transaction},
     heartbeat::Heartbeat,
     pool::{Options, Pool, Suspicion, WAIT_TIMEOUT, postgres_options},
 };
 use super::StoreError;
 use crate::{
     clock::Clock,
+    keys::Keyring,
     metrics::{DATABASE_CONNECTIONS, DATABASE_CONNECTIONS_MAX, DATABASE_WAITING},
 };
 
@@ -50,6 +51,8 @@ pub struct Database {
     /// so that writers queue in order instead of polling for the file's lock.
     writer: Pool,
     heartbeat: Arc<Heartbeat>,
+    /// The keys that protect audit events; `None` until the keyring is opened.
+    event_keys: EventKeys,
     /// Background tasks. They end with the last clone.
     _background: Arc<JoinSet<()>>,
 }
@@ -103,6 +106,7 @@ impl Database {
         Ok(Self {
             reader,
             heartbeat: Arc::new(Heartbeat::new(writer.clone())),
+            event_keys: EventKeys::default(),
             writer,
             _background: Arc::new(background),
         })
@@ -122,6 +126,7 @@ impl Database {
                 options,
                 suspicion,
             )?)),
+            event_keys: EventKeys::default(),
             _background: Arc::default(),
         })
     }
@@ -141,7 +146,17 @@ impl Database {
     ///
     /// SQLite has one at a time: a task that holds one and begins another waits in vain.
     pub async fn write(&self) -> Result<Transaction, StoreError> {
-        self.writer.begin().await
+        let tx = self.writer.begin().await?;
+        Ok(tx.with_event_keys(self.event_keys.clone()))
+    }
+
+    /// Protects audit events with the keys of this keyring from now on.
+    pub(crate) fn use_event_keys(&self, keyring: Arc<Keyring>) {
+        self.event_keys.store(Some(keyring));
+    }
+
+    pub(crate) fn event_keys(&self) -> &EventKeys {
+        &self.event_keys
     }
 
     /// Opens connections of sea-orm, which migrations need.

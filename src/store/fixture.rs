@@ -2,10 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::sync::Arc;
+
 use sea_orm_migration::{DbErr, MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
 
-use super::{Database, change, create_tables};
-use crate::testing::{TestDatabase, databases, test_random};
+use super::{Database, audit::KEYRING_PURPOSE, change, create_tables};
+use crate::{
+    keys::{DataKey, Keyring},
+    testing::{TestDatabase, databases, test_random},
+};
 
 /// The migrations of a service that has only the shared tables.
 pub(crate) struct Migrator;
@@ -38,7 +43,15 @@ pub(super) async fn migrated() -> Vec<(TestDatabase, Database)> {
         let db = place.connect().await;
         db.migrate::<Migrator>().await.unwrap();
         change::ensure(db.read(), &*test_random()).await.unwrap();
+        db.use_event_keys(event_keys());
         all.push((place, db));
     }
     all
+}
+
+/// Returns a keyring whose keys protect events.
+pub(crate) fn event_keys() -> Arc<Keyring> {
+    let mut keyring = Keyring::new(&[KEYRING_PURPOSE]);
+    keyring.insert(KEYRING_PURPOSE, DataKey::new(1, &[7; 32]).unwrap(), true);
+    Arc::new(keyring)
 }

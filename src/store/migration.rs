@@ -9,7 +9,7 @@ use sea_orm::{
 };
 use sea_orm_migration::{
     IntoSchemaManagerConnection, MigratorTrait, SchemaManager,
-    prelude::{ColumnDef, ConditionalStatement, Expr, Index, IndexCreateStatement, OnConflict, Query, Table},
+    prelude::{ColumnDef, Expr, Index, IndexCreateStatement, OnConflict, Query, Table},
     schema::integer,
 };
 
@@ -222,18 +222,6 @@ pub async fn create_unique_index(
     columns: &[&'static str],
 ) -> Result<(), DbErr> {
     let index = index(name, table, columns).unique().to_owned();
-    manager.create_index(index).await
-}
-
-/// Creates an index of the rows for which `condition` holds.
-pub(super) async fn create_partial_index(
-    manager: &SchemaManager<'_>,
-    name: &str,
-    table: &'static str,
-    columns: &[&'static str],
-    condition: Expr,
-) -> Result<(), DbErr> {
-    let index = index(name, table, columns).and_where(condition).to_owned();
     manager.create_index(index).await
 }
 

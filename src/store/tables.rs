@@ -4,11 +4,10 @@ use sea_orm::ExprTrait;
 use sea_orm_migration::{DbErr, SchemaManager, prelude::Expr, schema::*};
 
 use super::{
-    audit::not_issued,
     change,
     database::heartbeat,
     log,
-    migration::{COUNTER_TABLE, create_index, create_partial_index, create_table},
+    migration::{COUNTER_TABLE, create_index, create_table, create_unique_index},
 };
 
 /// Creates the tables of [`crate::store`]. Each service's migration calls it.
@@ -21,6 +20,7 @@ pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         integer("id").check(is_only_row).to_owned(),
         text("epoch"),
         big_integer("seq"),
+        big_integer("event_number"),
     ];
     create_table(manager, COUNTER_TABLE, &["id"], columns).await?;
 
@@ -58,25 +58,55 @@ pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     create_index(manager, "idempotency_created_at", "idempotency", &["created_at"]).await?;
 
     let columns = [
+        big_integer("number"),
         text("event_id"),
-        big_integer("occurred_at"),
         text("action"),
         text("outcome"),
-        text("actor_kind"),
         text("actor_id"),
         text_null("tenant_id"),
         text_null("client_id"),
         text_null("subject"),
-        text("request_id"),
-        text("detail"),
+        blob("record"),
+        integer("key_version"),
+        blob("mac"),
     ];
-    create_table(manager, "audit_events", &["event_id"], columns).await?;
-    // Without the events of issued tokens: there are thousands a second, and each index with scattered keys costs a
-    // page for each of them.
+    create_table(manager, "audit_events", &["number"], columns).await?;
+    create_unique_index(manager, "audit_events_event_id", "audit_events", &["event_id"]).await?;
     for column in ["tenant_id", "client_id", "action", "actor_id", "subject"] {
         let name = format!("audit_events_{column}");
-        let columns = [column, "event_id"];
-        create_partial_index(manager, &name, "audit_events", &columns, not_issued()).await?;
+        create_index(manager, &name, "audit_events", &[column, "event_id"]).await?;
     }
+
+    let columns = [
+        text("writer"),
+        big_integer("number"),
+        integer("size"),
+        text("first_event_id"),
+        text("last_event_id"),
+        blob("root"),
+        blob("events"),
+        integer("key_version"),
+        blob("mac"),
+    ];
+    create_table(manager, "audit_groups", &["writer", "number"], columns).await?;
+    create_table(
+        manager,
+        "audit_writers",
+        &["writer"],
+        [text("writer"), big_integer("sealed")],
+    )
+    .await?;
+    let columns = [
+        big_integer("log_id"),
+        big_integer("leaf_index"),
+        text("source"),
+        big_integer("number"),
+    ];
+    create_table(manager, "audit_leaves", &["log_id", "leaf_index"], columns).await?;
+    let row = ["source", "number"];
+    create_unique_index(manager, "audit_leaves_rows", "audit_leaves", &row).await?;
+    // Thousands of tokens a second share a few entries.
+    let times = ["last_event_id", "first_event_id"];
+    create_index(manager, "audit_groups_times", "audit_groups", &times).await?;
     log::create_tables(manager).await
 }

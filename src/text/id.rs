@@ -86,6 +86,19 @@ macro_rules! ulid_ids {
                 Self(id)
             }
 
+            /// Returns the 16 bytes of its ULID.
+            #[cfg(feature = "service")]
+            pub fn to_bytes(&self) -> [u8; 16] {
+                let ulid = Ulid::from_string(&self.0[$prefix.len()..]);
+                ulid.unwrap_or_default().to_bytes()
+            }
+
+            /// Returns the id with these 16 bytes, or `None` for another number of bytes.
+            #[cfg(feature = "service")]
+            pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+                Some(Self::of(Ulid::from_bytes(bytes.try_into().ok()?)))
+            }
+
             /// Parses an id: the prefix and a lowercase ULID.
             pub fn parse(text: &str) -> Result<Self, MalformedId> {
                 let is_valid = text.strip_prefix($prefix).is_some_and(is_lowercase_ulid);
@@ -122,6 +135,20 @@ ulid_ids! {
     FamilyId = "";
     /// An audit event: a bare ULID.
     EventId = "";
+}
+
+#[cfg(feature = "service")]
+impl EventId {
+    /// Returns the time of the event, in milliseconds since 1970.
+    pub(crate) fn millis(&self) -> u64 {
+        Ulid::from_bytes(self.to_bytes()).timestamp_ms()
+    }
+
+    /// Returns the first id of a later millisecond.
+    pub(crate) fn later(&self, millis: u64) -> Self {
+        let time = self.millis().saturating_add(millis);
+        Self::of(ulid_at(UnixMillis::from_millis(time.cast_signed()), 0))
+    }
 }
 
 /// A tenant's id: a slug that the operator chose, `[a-z][a-z0-9-]{1,38}[a-z0-9]`.

@@ -138,7 +138,17 @@ impl PageRequest {
     }
 
     /// Builds the page from up to [`Self::fetch`] rows. `key` returns a row's key.
-    pub fn finish<T>(&self, mut rows: Vec<T>, key: impl Fn(&T) -> String) -> Page<T> {
+    pub fn finish<T>(&self, rows: Vec<T>, key: impl Fn(&T) -> String) -> Page<T> {
+        self.finish_before(rows, None, key)
+    }
+
+    /// Does the same for a search that stopped before it came to the end: `next` is the key after which it goes on.
+    pub fn finish_before<T>(
+        &self,
+        mut rows: Vec<T>,
+        next: Option<String>,
+        key: impl Fn(&T) -> String,
+    ) -> Page<T> {
         let size = usize::try_from(self.size).unwrap_or(usize::MAX);
         let has_next = rows.len() > size;
         rows.truncate(size);
@@ -149,7 +159,7 @@ impl PageRequest {
         let rows: Vec<_> = rows.into_iter().map(with_key).collect();
         let last = rows.last().filter(|_| has_next);
         Page {
-            next: last.map(|(_, key)| key.clone()),
+            next: last.map(|(_, key)| key.clone()).or(next),
             rows,
             list_hash: self.list_hash,
         }

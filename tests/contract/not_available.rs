@@ -13,8 +13,8 @@ use crate::harness::dev;
 tests!(methods_and_fields_of_later_versions_are_rejected);
 
 /// Methods that return UNIMPLEMENTED.
-const NOT_AVAILABLE: &str = "AmendClient ChangeAllowedNetworks GetCheckpoint GetConsistencyProof GetGrantUsage \
-    GetInclusionProof PushAuthorizationRequest ReleaseDelivery ReleaseEnrolment TraceToken VerifyAuditLog";
+const NOT_AVAILABLE: &str = "AmendClient ChangeAllowedNetworks GetGrantUsage \
+    PushAuthorizationRequest ReleaseDelivery ReleaseEnrolment TraceToken";
 
 /// A message in its encoded form.
 #[derive(Debug, Default)]

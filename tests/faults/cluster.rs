@@ -138,7 +138,10 @@ async fn lose_the_leader(cluster: &mut Cluster, stage: &Stage, urls: &[String; 2
     is_whole(stage, cluster, loss, Instant::now()).await;
     // The host that is back brings work to the others: its database is wound back, and copied if need be.
     let failures = stage.load.seen.failures_since(healed_at);
-    let _ = writeln!(std::io::stderr(), "{loss:?}: {failures} calls fail once the old leader is back");
+    let _ = writeln!(
+        std::io::stderr(),
+        "{loss:?}: {failures} calls fail once the old leader is back"
+    );
     assert_eq!(stage.load.seen.failures_since(healed_at + WHOLE), 0, "{loss:?}");
     assert_eq!(stage.load.seen.wrong(), [""; 0], "{loss:?}");
 }

@@ -14,7 +14,7 @@ use accord::{
         grpc::MAX_MESSAGE_BYTES,
         http::Http,
         middleware::limits::{AddressLimit, RateLimit},
-        run::{self, Listeners, Service, Signals, run},
+        run::{self, AuditLog, Listeners, Service, Signals, run},
         telemetry::admin::Readiness,
     },
     store::Database,
@@ -70,7 +70,8 @@ impl TokenServer {
         clock: &dyn Clock,
         random: &dyn Random,
     ) -> anyhow::Result<()> {
-        run::start_epoch(&settings.service.database_url, random, async |tx| {
+        let (url, masters) = (&settings.service.database_url, settings.service.master_keys());
+        run::start_epoch::<Migrator>(url, masters, random, async |tx| {
             Ok(store::end_all_before(tx, clock, random).await?)
         })
         .await
@@ -153,6 +154,15 @@ impl Service for TokenServer {
         &self.oauth.store.db
     }
 
+    fn audit_log(&self) -> Option<AuditLog<'_>> {
+        let host = self.oauth.cache.authority_host()?;
+        Some(AuditLog {
+            keyring: &self.oauth.store.keyring,
+            host: host.to_string(),
+            service: "token",
+        })
+    }
+
     fn readiness(&self) -> &Readiness {
         &self.readiness
     }
@@ -183,7 +193,7 @@ impl Service for TokenServer {
 
     fn routes(&self) -> RoutesBuilder {
         let mut routes = RoutesBuilder::default();
-        let audit = AuditApi::new(self.oauth.store.db.clone());
+        let audit = AuditApi::new(self.oauth.store.db.clone(), self.oauth.store.keyring.clone());
         macro_rules! add {
             ($($server:ident($api:expr)),* $(,)?) => {
                 $(routes.add_service(

@@ -23,6 +23,7 @@ use crate::{
     authentication::{client::authenticate, tenant_admin::sign_in},
     directory::{self, read_at},
     error::Error,
+    model::tenant::authority_host,
 };
 
 #[tonic::async_trait]
@@ -150,7 +151,10 @@ impl DirectoryService for Api {
     async fn list_changes(&self, call: Request<ListChangesRequest>) -> Reply<ListChangesResponse> {
         let (after, limit) = dir::list_changes(call.into_inner())?;
         let changes = directory::changes(&self.store, after, limit).await?;
-        Ok(Response::new(dir::list_changes_response(changes)))
+        Ok(Response::new(dir::list_changes_response(
+            changes,
+            &authority_host(&self.public_base_url),
+        )))
     }
 
     async fn report_secret_use(

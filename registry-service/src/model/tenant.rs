@@ -91,6 +91,13 @@ pub fn authority_url(public_base_url: &str, tenant_id: &TenantId) -> String {
     format!("{public_base_url}/{tenant_id}")
 }
 
+/// Returns the host of the Tenant Authority URLs.
+pub fn authority_host(public_base_url: &str) -> String {
+    let url = url::Url::parse(public_base_url).ok();
+    url.and_then(|url| url.host_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -67,7 +67,7 @@ impl Store {
         let event = Event::new("integration_request.submit")
             .subject(id.as_str())
             .detail("presentation", json(&new.presentation)?.to_string());
-        self.audit(&tx, &creation.origin, event).await?;
+        self.audit(&tx, &creation.origin, event).await;
         commit(tx, integration_request(row)?).await
     }
 
@@ -112,7 +112,7 @@ impl Store {
         if !reason.is_empty() {
             event = event.detail("reason", reason);
         }
-        self.audit(&tx, origin, event).await?;
+        self.audit(&tx, origin, event).await;
         commit(tx, request).await
     }
 

@@ -15,6 +15,7 @@ use accord::{
         change::{self, Change},
         idempotency::{self, Outcome},
         keyring::SharedKeyring,
+        log,
     },
     text::{
         id::TenantId,
@@ -57,6 +58,8 @@ pub const PURPOSES: &[&str] = &[
     purpose::PEPPER,
     purpose::DELIVERY,
     purpose::SECRET_TAG,
+    audit::KEYRING_PURPOSE,
+    log::KEYRING_PURPOSE,
     idempotency::KEYRING_PURPOSE,
 ];
 
@@ -102,7 +105,7 @@ impl Store {
     /// Records an event without a change, such as a rejected sign-in.
     pub async fn record(&self, origin: &Origin, event: Event) -> Result<()> {
         let tx = self.db.write().await?;
-        self.audit(&tx, origin, event).await?;
+        self.audit(&tx, origin, event).await;
         commit(tx, ()).await
     }
 
@@ -124,20 +127,20 @@ impl Store {
     ) -> Result<T> {
         let event = Event::new("secret.show_again").subject(subject);
         let event = event.detail("method", creation.method);
-        self.audit(&tx, &creation.origin, event).await?;
+        self.audit(&tx, &creation.origin, event).await;
         commit(tx, result).await
     }
 
-    async fn audit(&self, conn: &impl ConnectionTrait, origin: &Origin, event: Event) -> Result<()> {
-        audit::record(conn, &*self.clock, &*self.random, origin, event).await?;
-        Ok(())
+    /// Records an event, which the commit of the transaction writes.
+    async fn audit(&self, tx: &Transaction, origin: &Origin, event: Event) {
+        audit::record(tx, &*self.clock, &*self.random, origin, event).await;
     }
 
     /// Records an event and publishes its change. Returns the position of the change.
     ///
     /// Call it as late as possible: all other writers wait from here to the commit.
     async fn publish(&self, tx: &Transaction, origin: &Origin, event: Event, change: Change) -> Result<i64> {
-        self.audit(tx, origin, event).await?;
+        self.audit(tx, origin, event).await;
         Ok(change::publish(tx, &[change], self.now()).await?)
     }
 

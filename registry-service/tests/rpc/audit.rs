@@ -1,17 +1,26 @@
 //! `AuditService`, as registry-service serves it.
 
+use std::time::{Duration, Instant};
+
 use accord::{
     audit::v1::{
-        self as pb, AuditActorKind, AuditOutcome, ListAuditEventsRequest, VerifyAuditLogRequest,
+        self as pb, AuditActorKind, AuditOutcome, GetCheckpointRequest, GetConsistencyProofRequest,
+        GetInclusionProofRequest, ListAuditEventsRequest, VerifyAuditLogRequest,
         audit_service_client::AuditServiceClient,
     },
     rpc::auth::Role,
-    testing::TEST_START,
+    testing::{TEST_START, calls::ok},
+    tlog::{Hash, ProofFile, VerifierKey},
 };
 use prost_types::Timestamp;
-use tonic::{Code, Status};
+use tokio::time::sleep;
+use tonic::{Code, Response, Status};
 
-use crate::harness::{CallerChannel, Harness, assert_refused, assert_violations};
+use crate::harness::{CallerChannel, Harness, assert_violations};
+
+/// How soon an event is sealed.
+const SEALED: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(20);
 
 mod updates;
 
@@ -227,9 +236,91 @@ async fn all_violations_are_reported_at_once() {
     assert_violations(list(&harness, bad).await, &fields);
 }
 
+/// Repeats a call while the event is not sealed yet.
+async fn sealed<T>(call: impl AsyncFn() -> Result<Response<T>, Status>) -> T {
+    let started = Instant::now();
+    loop {
+        match call().await {
+            Err(status) if status.code() == Code::Unavailable => {
+                assert!(started.elapsed() < SEALED, "{status}");
+                sleep(POLL).await;
+            }
+            answer => return ok(answer),
+        }
+    }
+}
+
 #[tokio::test]
-async fn verification_of_the_record_is_not_available_yet() {
+async fn an_event_is_sealed_and_proven_with_the_public_key_alone() {
     let harness = Harness::start().await;
-    let refused = client(&harness).verify_audit_log(VerifyAuditLogRequest {}).await;
-    assert_refused(refused, Code::Unimplemented, "NOT_AVAILABLE");
+    harness.tenant("acme").await;
+    let events = list(&harness, ListAuditEventsRequest::default())
+        .await
+        .unwrap()
+        .audit_events;
+    let event_id = events[0].event_id.clone();
+    let proof = sealed(async || {
+        let event_id = event_id.clone();
+        client(&harness)
+            .get_inclusion_proof(GetInclusionProofRequest {
+                event_id,
+                log_size: 0,
+            })
+            .await
+    })
+    .await;
+    let newest = ok(client(&harness).get_checkpoint(GetCheckpointRequest {}).await);
+    let key: VerifierKey = newest.verifier_key.parse().unwrap();
+    assert!(key.origin().as_str().contains("/registry/"), "{}", key.origin());
+    let hashes = proof.leaf_hashes.iter();
+    let hashes = hashes
+        .map(|hash| Hash(hash.as_slice().try_into().unwrap()))
+        .collect();
+    let index = proof.leaf_index.try_into().unwrap();
+    let file = ProofFile::new(proof.event.clone(), index, hashes, proof.checkpoint.clone());
+    assert_eq!(file.verify(&key).unwrap().head.size, proof.log_size as u64);
+    let mut other = file.clone();
+    other.event[5] ^= 1;
+    assert!(other.verify(&key).is_err());
+
+    let first_size = proof.log_size;
+    let request = GetConsistencyProofRequest {
+        first_size,
+        second_size: 0,
+    };
+    assert!(ok(client(&harness).get_consistency_proof(request).await).second_size >= first_size);
+    let verified = ok(client(&harness).verify_audit_log(VerifyAuditLogRequest {}).await);
+    assert!(
+        verified.intact && verified.checked_events >= events.len() as i64,
+        "{verified:?}"
+    );
+
+    for (event_id, code) in [
+        ("no id", Code::InvalidArgument),
+        ("01kdvdna006egaz1g7e15kendk", Code::NotFound),
+    ] {
+        let event_id = event_id.to_owned();
+        let request = GetInclusionProofRequest {
+            event_id,
+            log_size: 0,
+        };
+        assert_eq!(
+            client(&harness)
+                .get_inclusion_proof(request)
+                .await
+                .unwrap_err()
+                .code(),
+            code
+        );
+    }
+    for bad in [-1, 0, 1_000] {
+        let request = GetConsistencyProofRequest {
+            first_size: bad,
+            second_size: 0,
+        };
+        assert_violations(
+            client(&harness).get_consistency_proof(request).await,
+            &["first_size"],
+        );
+    }
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use sea_orm_migration::MigratorTrait;
 
-use super::{signals::print_line, start::open_with_masters};
+use super::{signals::print_line, start::open_for_events};
 use crate::{clock::SystemClock, keys::MasterKeySource, random::SystemRandom, store::keyring};
 
 /// A key that can be rotated.
@@ -48,7 +48,7 @@ async fn rotate_data_key<M: MigratorTrait>(
     if !purposes.contains(&purpose) {
         bail!("no data key has this purpose; there are {}", purposes.join(", "));
     }
-    let (db, masters) = Box::pin(open_with_masters::<M>(database_url, masters)).await?;
+    let (db, masters) = Box::pin(open_for_events::<M>(database_url, masters)).await?;
     let added = Box::pin(keyring::add_version(
         &db,
         &masters,
@@ -73,7 +73,7 @@ async fn rotate_master_key<M: MigratorTrait>(
         bail!("--new-master-key-file or --new-master-key-pkcs11 is missing");
     };
     let new = new.open().await.context("the new master key")?;
-    let (db, masters) = Box::pin(open_with_masters::<M>(database_url, masters)).await?;
+    let (db, masters) = Box::pin(open_for_events::<M>(database_url, masters)).await?;
     let mut count = 0;
     // A replica may have added a row under the old key meanwhile.
     loop {

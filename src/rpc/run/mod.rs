@@ -34,11 +34,12 @@ use crate::{
         telemetry::{self, admin::Readiness, metrics::certificate_expires},
         tls::server::ServerTls,
     },
-    store::{Database, audit, change, idempotency, keyring},
+    store::{Database, audit, change, idempotency, keyring, keyring::SharedKeyring},
 };
 
 mod keys;
 pub mod probe;
+mod sealing;
 mod signals;
 mod start;
 
@@ -64,6 +65,11 @@ pub trait Service: Clone + Send + Sync + 'static {
 
     /// Returns the service's database.
     fn database(&self) -> &Database;
+
+    /// Returns what seals the audit record; `None` while its name is not known yet. Then nothing is sealed.
+    fn audit_log(&self) -> Option<AuditLog<'_>> {
+        None
+    }
 
     /// Returns the service's clock.
     fn clock(&self) -> &dyn Clock;
@@ -118,6 +124,17 @@ pub trait Service: Clone + Send + Sync + 'static {
 
     /// Deletes expired rows. It may run late: each use of a row checks its expiry.
     fn delete_expired(&self) -> impl Future<Output = anyhow::Result<()>> + Send;
+}
+
+/// What the log of a service's audit record is made with.
+#[derive(Debug)]
+pub struct AuditLog<'a> {
+    /// Holds the keys that events and the log's signing key derive from.
+    pub keyring: &'a SharedKeyring,
+    /// The host of the Tenant Authority URLs. It and `service` name the log.
+    pub host: String,
+    /// The service.
+    pub service: &'static str,
 }
 
 /// The listeners of a service.
@@ -201,6 +218,7 @@ pub async fn run<S: Service>(
         report_readiness(&service, &health, tls.as_ref(), (&shutdown, &drain.stop)),
         maintain_keys(&service, &shutdown),
         delete_expired(&service, &shutdown),
+        sealing::seal(&service, &shutdown),
     );
     let calls = drain.cutoff.calls();
     if calls > 0 {

@@ -7,11 +7,11 @@ use sea_orm_migration::MigratorTrait;
 use tokio::time::sleep;
 
 use crate::{
-    clock::SharedClock,
+    clock::{SharedClock, SystemClock},
     keys::{MasterKeySource, MasterKeys},
-    random::Random,
+    random::{Random, SystemRandom},
     store::{
-        Database, StoreError, Transaction, change,
+        Database, StoreError, Transaction, audit, change,
         keyring::{self, SharedKeyring},
         origin,
     },
@@ -30,12 +30,13 @@ pub async fn migrate<M: MigratorTrait>(database_url: &str, random: &dyn Random) 
 
 /// Starts a new epoch of the change feed, for a database restored from a backup. Tokens issued before are rejected from
 /// then on. `end` runs in the same transaction and ends what may have ended after the backup, such as unused links.
-pub async fn start_epoch(
+pub async fn start_epoch<M: MigratorTrait>(
     database_url: &str,
+    masters: Vec<MasterKeySource>,
     random: &dyn Random,
     end: impl AsyncFnOnce(&Transaction) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let db = connect(database_url).await?;
+    let (db, _) = Box::pin(open_for_events::<M>(database_url, masters)).await?;
     let tx = db.write().await?;
     let started = change::start_epoch(&tx, random).await;
     started.context("starting a new epoch")?;
@@ -99,7 +100,7 @@ pub async fn check<M: MigratorTrait>(
 }
 
 /// Opens a migrated database and the master keys.
-pub(super) async fn open_with_masters<M: MigratorTrait>(
+async fn open_with_masters<M: MigratorTrait>(
     database_url: &str,
     masters: Vec<MasterKeySource>,
 ) -> anyhow::Result<(Database, MasterKeys)> {
@@ -107,6 +108,25 @@ pub(super) async fn open_with_masters<M: MigratorTrait>(
     require_migrated::<M>(&db).await?;
     let masters = MasterKeys::open(masters).await;
     Ok((db, masters.context("the master key")?))
+}
+
+/// Does the same for a command that records events: opens the keys that protect them.
+pub(super) async fn open_for_events<M: MigratorTrait>(
+    database_url: &str,
+    masters: Vec<MasterKeySource>,
+) -> anyhow::Result<(Database, MasterKeys)> {
+    let (db, masters) = open_with_masters::<M>(database_url, masters).await?;
+    let purposes = [audit::KEYRING_PURPOSE];
+    let opened = Box::pin(keyring::open(
+        &db,
+        &masters,
+        &purposes,
+        &SystemClock,
+        &SystemRandom,
+    ))
+    .await;
+    opened.context("opening the keyring")?;
+    Ok((db, masters))
 }
 
 /// Refuses a database of `accord dev`: a file holds its operators' tokens in plaintext.

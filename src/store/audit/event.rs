@@ -5,13 +5,12 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use strum::{AsRefStr, EnumString};
+use strum::{AsRefStr, EnumString, IntoStaticStr};
 
 use crate::{
     clock::Clock,
     random::Random,
-    store::StoreError,
-    text::id::{ClientId, EventId, TenantId, ulid_at},
+    text::id::{ClientId, EventId, GrantId, TenantId, UserId, ulid_at},
 };
 
 /// The kind of a principal.
@@ -78,6 +77,38 @@ impl Origin {
     }
 }
 
+/// The action of the events of issued tokens.
+pub const ISSUE: &str = "token.issue";
+
+/// The grant types of RFC 6749 that tokens are issued for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum GrantType {
+    /// §4.1.
+    AuthorizationCode,
+    /// §6.
+    RefreshToken,
+    /// §4.4.
+    ClientCredentials,
+}
+
+/// The facts of an access token that was issued. None of them is the token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuedToken {
+    /// The token's `jti`, which is the id of its event too.
+    pub jti: EventId,
+    /// The grant that it was issued under.
+    pub grant_id: GrantId,
+    /// The user whom it runs as.
+    pub user_id: UserId,
+    /// The grant type.
+    pub grant_type: GrantType,
+    /// The SHA-256 thumbprint of the signing key (RFC 7638).
+    pub key_thumbprint: [u8; 32],
+    /// The scopes, separated by spaces.
+    pub scope: String,
+}
+
 /// An event to record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -93,6 +124,8 @@ pub struct Event {
     pub subject: Option<String>,
     /// Further facts for an investigation.
     pub detail: BTreeMap<&'static str, String>,
+    /// The token that was issued, in place of subject and detail.
+    pub issued_token: Option<IssuedToken>,
 }
 
 impl Event {
@@ -105,6 +138,15 @@ impl Event {
             client_id: None,
             subject: None,
             detail: BTreeMap::new(),
+            issued_token: None,
+        }
+    }
+
+    /// Creates the event of an issued token.
+    pub fn issued(token: IssuedToken) -> Self {
+        Self {
+            issued_token: Some(token),
+            ..Self::new(ISSUE)
         }
     }
 
@@ -136,6 +178,14 @@ impl Event {
         self
     }
 
+    /// Returns the id of what was acted on: for an issued token, its grant.
+    pub(in crate::store) fn subject_id(&self) -> Option<String> {
+        match &self.issued_token {
+            Some(token) => Some(token.grant_id.to_string()),
+            None => self.subject.clone(),
+        }
+    }
+
     /// Marks the action as rejected.
     #[must_use]
     pub fn refused(mut self) -> Self {
@@ -148,45 +198,39 @@ impl Event {
 #[derive(Clone, Debug)]
 pub struct Record {
     pub(in crate::store) event_id: EventId,
-    /// Milliseconds since the epoch.
-    pub(in crate::store) occurred_at: i64,
     pub(in crate::store) origin: Origin,
     pub(in crate::store) event: Event,
-    /// The event's detail as a JSON object.
-    pub(in crate::store) detail: String,
 }
 
 impl Record {
-    /// Gives the event an id and the current time.
-    ///
-    /// Ids of one process and one millisecond have the order of their creation: the upper half of the random part is
-    /// a counter. The other 40 bits distinguish replicas.
-    pub fn new(
-        clock: &dyn Clock,
-        random: &dyn Random,
-        origin: Origin,
-        event: Event,
-    ) -> Result<Self, StoreError> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-
-        let mut bits = [0; 8];
-        random.fill(&mut bits[..5]);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed) & ((1 << 40) - 1);
-        let id = ulid_at(
-            clock.now(),
-            u128::from(count) << 40 | u128::from(u64::from_le_bytes(bits)),
-        );
+    /// Gives the event an id and the current time. The event of an issued token has the token's id.
+    pub fn new(clock: &dyn Clock, random: &dyn Random, origin: Origin, event: Event) -> Self {
+        let event_id = match &event.issued_token {
+            Some(token) => token.jti.clone(),
+            None => next_id(clock, random),
+        };
         let event = match &origin.certificate {
             Some(names) => event.detail("certificate", names.as_str()),
             None => event,
         };
-        let detail = serde_json::to_string(&event.detail);
-        Ok(Self {
-            event_id: EventId::of(id),
-            occurred_at: i64::try_from(id.timestamp_ms()).unwrap_or(i64::MAX),
+        Self {
+            event_id,
             origin,
             event,
-            detail: detail.map_err(|_| StoreError::Corrupt("detail of an audit event"))?,
-        })
+        }
     }
+}
+
+/// Returns the id of a new event.
+///
+/// Ids of one process and one millisecond have the order of their creation: the upper half of the random part is a counter.
+/// The other 40 bits distinguish replicas.
+pub fn next_id(clock: &dyn Clock, random: &dyn Random) -> EventId {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+
+    let mut bits = [0; 8];
+    random.fill(&mut bits[..5]);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed) & ((1 << 40) - 1);
+    let random = u128::from(count) << 40 | u128::from(u64::from_le_bytes(bits));
+    EventId::of(ulid_at(clock.now(), random))
 }

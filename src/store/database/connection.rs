@@ -1,8 +1,9 @@
 //! A connection that is taken out of its pool, and what runs on it: statements and transactions, each within a time
 //! limit. A connection that is not in order is closed, and never goes back.
 
-use std::{future::Future, io, time::Duration};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwapOption;
 use deadpool::managed::Object;
 use sea_orm::{
     ConnectionTrait, DatabaseBackend, DbErr, ExecResult, QueryResult, RuntimeErr, SqlxError, Statement,
@@ -18,7 +19,10 @@ use super::{
     pool::{Pool, Session, TakenOut},
     warnings::{Warned, watched},
 };
-use crate::store::{StoreError, error::Fault};
+use crate::{
+    keys::Keyring,
+    store::{StoreError, audit::Record, error::Fault},
+};
 
 /// How long a statement may take. PostgreSQL gives up a lock before.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -117,7 +121,7 @@ impl Connection {
         Ok((&mut **session, &mut self.state))
     }
 
-    async fn execute(&mut self, statement: &Statement) -> Result<ExecResult, SqlxError> {
+    pub(in crate::store) async fn execute(&mut self, statement: &Statement) -> Result<ExecResult, SqlxError> {
         run!(self, conn => conn.execute(bound::<Db>(statement)).await.map(ExecResult::from))
     }
 
@@ -211,12 +215,36 @@ impl Drop for Connection {
 pub struct Transaction {
     backend: DatabaseBackend,
     connection: Mutex<Connection>,
+    /// The audit events of what it changes.
+    events: Mutex<Vec<Record>>,
+    event_keys: EventKeys,
 }
 
+/// The keys that protect audit events.
+pub(in crate::store) type EventKeys = Arc<ArcSwapOption<Keyring>>;
+
 impl Transaction {
-    /// Commits. After an error it is unknown whether the transaction was committed.
-    pub async fn commit(self) -> Result<(), StoreError> {
+    /// Commits what was written. After an error it is unknown whether the transaction was committed.
+    pub(in crate::store) async fn commit_written(self) -> Result<(), StoreError> {
         Ok(self.connection.into_inner().end("COMMIT").await?)
+    }
+
+    pub(super) fn with_event_keys(self, event_keys: EventKeys) -> Self {
+        Self { event_keys, ..self }
+    }
+
+    pub(in crate::store) fn event_keys(&self) -> &EventKeys {
+        &self.event_keys
+    }
+
+    /// Records an event, which the commit writes.
+    pub async fn record(&self, record: Record) {
+        self.events.lock().await.push(record);
+    }
+
+    /// Takes the events that its commit has to write.
+    pub(in crate::store) async fn take_events(&self) -> Vec<Record> {
+        std::mem::take(&mut *self.events.lock().await)
     }
 
     /// Rolls back, and returns afterwards.
@@ -247,6 +275,8 @@ impl Pool {
         Ok(Transaction {
             backend: self.backend(),
             connection: Mutex::new(connection),
+            events: Mutex::default(),
+            event_keys: EventKeys::default(),
         })
     }
 }

@@ -4,7 +4,7 @@
 //! replica has read it (see [`SharedKeyring`]). A rotation of the master key wraps these rows again and changes nothing
 //! else.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use metrics::gauge;
 use sea_orm::{ActiveValue::Set, QueryOrder, entity::prelude::*};
@@ -53,7 +53,7 @@ mod row {
 }
 
 /// Opens all versions of these purposes. Creates the first version of a purpose that has none; racing replicas get
-/// the same keys.
+/// the same keys. Those of [`audit::KEYRING_PURPOSE`], if it is one of them, protect the events of `db` from then on.
 ///
 /// # Errors
 /// [`KeyError::OtherMasterKey`] or [`KeyError::Sealed`] if none of `masters` wraps them.
@@ -89,7 +89,15 @@ pub async fn open(
         let key = DataKey::new(row.version, &unwrap_row(masters, &row).await?)?;
         keyring.insert(&row.purpose, key, is_active(&row, clock.now()));
     }
+    protect_events(db, purposes, &keyring);
     Ok(keyring)
+}
+
+/// Lets the keys protect the events of a database, if they are for that.
+fn protect_events(db: &Database, purposes: &[&'static str], keyring: &Keyring) {
+    if purposes.contains(&audit::KEYRING_PURPOSE) {
+        db.use_event_keys(Arc::new(keyring.clone()));
+    }
 }
 
 /// Records when the key of a row was created. Of the rows of a purpose the last one counts.
@@ -133,7 +141,7 @@ pub async fn add_version(
     let event = Event::new("data_key.rotate")
         .subject(purpose)
         .detail("version", version.to_string());
-    audit::record(&tx, clock, random, &Origin::system("command-line"), event).await?;
+    audit::record(&tx, clock, random, &Origin::system("command-line"), event).await;
     tx.commit().await?;
     Ok(version)
 }
@@ -189,7 +197,7 @@ pub async fn rewrap(
     let event = Event::new("master_key.rotate")
         .subject(new.id())
         .detail("data_keys", rows.len().to_string());
-    audit::record(&tx, clock, random, &Origin::system("command-line"), event).await?;
+    audit::record(&tx, clock, random, &Origin::system("command-line"), event).await;
     tx.commit().await?;
     Ok(rows.len())
 }
@@ -205,7 +213,7 @@ async fn read(db: &Database, purposes: &[&'static str]) -> Result<Vec<row::Model
 }
 
 /// Returns the master key for a new row: that of the newest row, which a rotation may have wrapped with the new key.
-fn wrapping(masters: &MasterKeys, rows: &[row::Model]) -> Result<std::sync::Arc<dyn MasterKey>, KeyError> {
+fn wrapping(masters: &MasterKeys, rows: &[row::Model]) -> Result<Arc<dyn MasterKey>, KeyError> {
     masters.preferred(rows.last().map(|row| &*row.master_key_id))
 }
 

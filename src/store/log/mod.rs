@@ -23,7 +23,7 @@ mod lease;
 mod tiles;
 
 pub use lease::{Election, LEASE, Lease, RENEW_EVERY};
-pub use tiles::{InclusionProof, consistency_proof, inclusion_proof, root};
+pub use tiles::{InclusionProof, Recomputed, consistency_proof, inclusion_proof, leaves, root};
 
 mod row {
     use sea_orm::entity::prelude::*;

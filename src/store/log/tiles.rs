@@ -4,7 +4,7 @@
 //!
 //! Tiles are not trusted: a proof is checked against the head that it is for before it is returned.
 
-use std::{cell::RefCell, collections::HashMap};
+use std::{cell::RefCell, collections::HashMap, ops::Range};
 
 use sea_orm::{ActiveValue::Set, Condition, entity::prelude::*};
 use sea_orm_migration::{DbErr, SchemaManager, prelude::OnConflict, schema::*};
@@ -62,6 +62,9 @@ pub(super) async fn create_table(manager: &SchemaManager<'_>) -> Result<(), DbEr
     crate::store::create_table(manager, "audit_log_tiles", &["log_id", "level", "tile"], columns).await
 }
 
+/// How many leaves are read at a time.
+const LEAVES_AT_ONCE: u64 = 4096;
+
 /// The level of a tile, and its number in the level.
 type Place = (u8, u64);
 
@@ -93,6 +96,7 @@ async fn read(
 }
 
 /// The right edge of a log: the tiles that are not full, by level.
+#[derive(Default)]
 pub(super) struct Edge {
     levels: Vec<Growing>,
     full: Vec<(Place, Vec<Hash>)>,
@@ -268,6 +272,62 @@ pub async fn root(conn: &impl ConnectionTrait, log_id: i64, size: u64) -> Result
         return Err(DAMAGED);
     }
     compute(conn, log_id, |hashes| tree_hash(size, hashes)).await
+}
+
+/// Returns the leaf hashes with these indexes.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] if the log does not have them.
+pub async fn leaves(
+    conn: &impl ConnectionTrait,
+    log_id: i64,
+    indexes: Range<u64>,
+) -> Result<Vec<Hash>, StoreError> {
+    if indexes.end > MAX_SIZE {
+        return Err(DAMAGED);
+    }
+    let places: Vec<_> = indexes.map(|index| stored_hash_index(0, index)).collect();
+    compute(conn, log_id, |hashes| hashes.read_hashes(&places)).await
+}
+
+/// A log as its leaves make it, to compare with its head.
+pub struct Recomputed {
+    edge: Edge,
+    size: u64,
+}
+
+impl Recomputed {
+    /// Begins after the first leaves of a log, whose hashes are those that are stored.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if they are not.
+    pub async fn after(conn: &impl ConnectionTrait, log_id: i64, size: u64) -> Result<Self, StoreError> {
+        // The edge holds tiles as they are now, which may have grown since.
+        let mut edge = Edge::default();
+        let mut done = 0;
+        while done < size {
+            let next = size.min(done + LEAVES_AT_ONCE);
+            edge.append(&leaves(conn, log_id, done..next).await?);
+            edge.full.clear();
+            done = next;
+        }
+        Ok(Self { edge, size })
+    }
+
+    /// Appends leaves.
+    pub fn append(&mut self, leaves: &[Hash]) {
+        self.edge.append(leaves);
+        self.edge.full.clear();
+        self.size += leaves.len() as u64;
+    }
+
+    /// Returns the head with these leaves.
+    pub fn head(&self) -> TreeHead {
+        TreeHead {
+            size: self.size,
+            root: self.edge.root(),
+        }
+    }
 }
 
 /// The place of a leaf in a log.

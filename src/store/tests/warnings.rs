@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sea_orm::{ConnectionTrait, Statement};
 use tokio::time::sleep;
@@ -9,9 +9,9 @@ use crate::{
     random::SystemRandom,
     store::{
         Database, StoreError,
-        audit::{Event, Origin, Record},
+        audit::{Event, GroupWriter, Origin, Record},
         batch::{audit::RecordEvents, group_commit::Work},
-        fixture::Migrator,
+        fixture::{Migrator, event_keys},
     },
     testing::{DurablePostgres, durable_postgres, test_clock},
 };
@@ -99,11 +99,15 @@ async fn events_whose_session_ended_in_their_commit_are_not_reported_as_recorded
     let db = Database::connect(&place.url).await.unwrap();
     db.migrate::<Migrator>().await.unwrap();
     let event = Event::new("test.event");
-    let record = Record::new(&*test_clock(), &SystemRandom, Origin::system("test"), event).unwrap();
-    let events = RecordEvents(db.clone());
+    let record = Record::new(&*test_clock(), &SystemRandom, Origin::system("test"), event);
+    db.use_event_keys(event_keys());
+    let events = RecordEvents {
+        db: db.clone(),
+        writer: GroupWriter::new(test_clock(), Arc::new(SystemRandom)),
+    };
     let records = [record];
     let error = wait_in_vain(&server, "pg_terminate_backend", events.run(&records)).await;
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
     // They are there, and a failover would lose them.
-    assert_eq!(count(&db, "SELECT count(*) FROM audit_events").await, 1);
+    assert_eq!(count(&db, "SELECT count(*) FROM audit_groups").await, 1);
 }

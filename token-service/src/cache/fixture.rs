@@ -165,6 +165,7 @@ impl DirectoryService for FakeRegistry {
                 version: 1,
                 key: TAG_KEY.to_vec(),
             }],
+            authority_host: "auth.example".to_owned(),
             reset: after.is_some_and(|after| after.epoch != self.epoch),
             ..Default::default()
         }))

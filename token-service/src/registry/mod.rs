@@ -21,7 +21,7 @@ use accord::{
         opaque::{OpaqueToken, SecretTagKey},
     },
 };
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -61,6 +61,8 @@ pub struct Registry {
     users: UserServiceClient<HopChannel>,
     /// The keys of Client Secrets' tags, from the last answer of `ListChanges`.
     tag_keys: Arc<ArcSwap<Vec<SecretTagKey>>>,
+    /// The host of the Tenant Authority URLs, from the same answer.
+    authority_host: Arc<ArcSwapOption<String>>,
     epochs: Arc<Epochs>,
 }
 
@@ -101,6 +103,7 @@ impl Registry {
             provisioning: ProvisioningServiceClient::new(channel.clone()),
             users: UserServiceClient::new(channel),
             tag_keys: Arc::default(),
+            authority_host: Arc::default(),
             epochs: Arc::default(),
         }
     }
@@ -172,6 +175,9 @@ impl Registry {
         let position = self.epochs.admit(answer.position)?;
         let tag_keys = answer.secret_tag_keys.into_iter().map(tag_key);
         self.tag_keys.store(Arc::new(tag_keys.collect::<Result<_, _>>()?));
+        if !answer.authority_host.is_empty() {
+            self.authority_host.store(Some(Arc::new(answer.authority_host)));
+        }
         let mut all = Vec::with_capacity(answer.changes.len());
         for change in answer.changes {
             all.extend(changes(change)?);
@@ -183,6 +189,11 @@ impl Registry {
             reset: answer.reset,
             more: answer.more,
         })
+    }
+
+    /// Returns the host of the Tenant Authority URLs; `None` before the first [`Self::changes_after`].
+    pub fn authority_host(&self) -> Option<Arc<String>> {
+        self.authority_host.load_full()
     }
 
     /// Returns the keys of Client Secrets' tags; empty before the first [`Self::changes_after`].

@@ -52,7 +52,7 @@ impl Store {
             ended_at: Set(None),
         };
         row.insert(&tx).await?;
-        self.audit(&tx, origin, event).await?;
+        self.audit(&tx, origin, event).await;
         tx.commit().await?;
         Ok((token, now))
     }
@@ -96,7 +96,7 @@ impl Store {
             .tenant(&session.tenant_id)
             .subject(session.user_id.as_str())
             .detail("reason", reason.as_ref());
-        self.audit(&tx, origin, event).await?;
+        self.audit(&tx, origin, event).await;
         Ok(tx.commit().await?)
     }
 }

@@ -66,7 +66,7 @@ impl Store {
         if ended.rows_affected == 0 {
             return Ok(());
         }
-        self.audit(&tx, origin, event).await?;
+        self.audit(&tx, origin, event).await;
         let (id, tenant_id) = (family.family_id.as_str(), Some(&family.tenant_id));
         let revocation = Revocation::new(RevocationKind::Family, id, tenant_id, now);
         revocation::publish(&tx, Vec::new(), vec![revocation], now).await?;

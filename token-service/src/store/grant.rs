@@ -105,7 +105,7 @@ impl Store {
         if let Some(session) = session {
             event = event.detail("workload", session.workload.as_str());
         }
-        self.audit(&tx, origin, event).await?;
+        self.audit(&tx, origin, event).await;
         self.end_access_tokens(&tx, &before, now).await?;
         tx.commit().await?;
         Ok(Grant {
@@ -149,7 +149,7 @@ impl Store {
             .detail("old_user_id", before.designated_user_id.as_str())
             .detail("new_user_id", user_id.as_str())
             .detail("workload", by.workload.as_str());
-        self.audit(&tx, origin, event).await?;
+        self.audit(&tx, origin, event).await;
         self.end_access_tokens(&tx, &before, now).await?;
         tx.commit().await?;
         Ok(Grant {

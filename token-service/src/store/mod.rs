@@ -11,11 +11,12 @@ use accord::{
     random::{Random, SharedRandom},
     store::{
         Creation, Database, StoreError, Transaction,
-        audit::{self, Event, Origin, Record},
+        audit::{self, Event, GroupWriter, Origin, Record},
         batch::{audit::RecordEvents, group_commit::GroupCommit},
         change::{self, FeedPage},
         idempotency::{self, Outcome},
         keyring::SharedKeyring,
+        log,
     },
 };
 use sea_orm::{DbErr, QueryResult, TryGetable};
@@ -58,7 +59,9 @@ pub const PURPOSES: &[&str] = &[
     purpose::REFRESH,
     purpose::SIGNING_KEY,
     purpose::VERIFIED_SECRET,
-    accord::store::idempotency::KEYRING_PURPOSE,
+    audit::KEYRING_PURPOSE,
+    log::KEYRING_PURPOSE,
+    idempotency::KEYRING_PURPOSE,
 ];
 
 /// Kinds of changes in the feed, as they are stored.
@@ -94,19 +97,29 @@ impl Store {
     /// runtime.
     pub fn new(db: Database, keyring: SharedKeyring, clock: SharedClock, random: SharedRandom) -> Self {
         let reopenings = Reopenings::new(db.clone(), clock.clone(), random.clone());
+        let writer = || GroupWriter::new(clock.clone(), random.clone());
+        let events = RecordEvents {
+            db: db.clone(),
+            writer: writer(),
+        };
+        let advances = Advances {
+            db: db.clone(),
+            writer: writer(),
+        };
         let redemptions = Redemptions {
             db: db.clone(),
             clock: clock.clone(),
             random: random.clone(),
+            writer: writer(),
             reopenings: reopenings.clone(),
         };
         Self {
-            events: GroupCommit::start(RecordEvents(db.clone())),
+            events: GroupCommit::start(events),
             assertions: GroupCommit::start(Assertions(db.clone())),
             codes: GroupCommit::start(CodeLookups(db.clone())),
             current_grants: GroupCommit::start(CurrentGrants(db.clone())),
             secret_lookups: GroupCommit::start(SecretLookups(db.clone())),
-            advances: GroupCommit::start(Advances(db.clone())),
+            advances: GroupCommit::start(advances),
             redemptions: GroupCommit::start(redemptions),
             reopenings,
             grant_uses: GrantUses::start(db.clone()),
@@ -150,10 +163,15 @@ impl Store {
         Ok(change::seq_before(self.db.read(), since).await?)
     }
 
-    /// Records an event without a change, such as a token for client credentials or a rejected attempt.
+    /// Records an event without a change: an issued token with others in a group, anything else in a row of its own.
     pub async fn record(&self, origin: Origin, event: Event) -> Result<()> {
-        let record = Record::new(&*self.clock, &*self.random, origin, event)?;
-        Ok(self.events.submit(record).await?)
+        if event.issued_token.is_some() {
+            let record = Record::new(&*self.clock, &*self.random, origin, event);
+            return Ok(self.events.submit(record).await?);
+        }
+        let tx = self.db.write().await?;
+        self.audit(&tx, &origin, event).await;
+        Ok(tx.commit().await?)
     }
 
     /// Begins a transaction that creates something, or finds what an earlier call with this id created.
@@ -164,9 +182,9 @@ impl Store {
         Ok((tx, outcome))
     }
 
-    async fn audit(&self, tx: &Transaction, origin: &Origin, event: Event) -> Result<(), StoreError> {
-        audit::record(tx, &*self.clock, &*self.random, origin, event).await?;
-        Ok(())
+    /// Records an event, which the commit of the transaction writes.
+    async fn audit(&self, tx: &Transaction, origin: &Origin, event: Event) {
+        audit::record(tx, &*self.clock, &*self.random, origin, event).await;
     }
 }
 

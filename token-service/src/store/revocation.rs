@@ -110,7 +110,7 @@ impl Store {
             return Ok(());
         }
         let tx = self.db.write().await?;
-        self.audit(&tx, origin, event).await?;
+        self.audit(&tx, origin, event).await;
         let revocation = Revocation {
             kind,
             id: jti,

@@ -90,7 +90,7 @@ impl Store {
         };
         let row = row.insert(&tx).await?;
         reservation.complete(&tx, setup_id.as_str()).await?;
-        self.audit(&tx, &creation.origin, event).await?;
+        self.audit(&tx, &creation.origin, event).await;
         tx.commit().await?;
         setup(row)
     }
@@ -177,7 +177,7 @@ impl Store {
             .detail("scopes", join(&approval.scopes))
             .detail("designated_user_id", approval.designated_user_id.as_str())
             .detail("workload", by.workload.as_str());
-        self.audit(&tx, &decision.origin, event).await?;
+        self.audit(&tx, &decision.origin, event).await;
         tx.commit().await?;
         Ok((grant(row)?, token))
     }
@@ -258,7 +258,7 @@ impl Store {
             .client(&setup.client_id)
             .subject(&row.grant_id)
             .detail("setup_id", setup.setup_id.as_str());
-        self.audit(&tx, &decision.origin, event).await?;
+        self.audit(&tx, &decision.origin, event).await;
         tx.commit().await?;
         Ok((grant(row)?, token))
     }
@@ -282,7 +282,7 @@ impl Store {
             .client(&setup.client_id)
             .subject(setup.setup_id.as_str())
             .detail("workload", by.workload.as_str());
-        self.audit(&tx, &decision.origin, event).await?;
+        self.audit(&tx, &decision.origin, event).await;
         tx.commit().await?;
         Ok(Setup {
             decision: Some(Decision::Denied),

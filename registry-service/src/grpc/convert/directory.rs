@@ -141,7 +141,7 @@ pub fn list_changes(request: pb::ListChangesRequest) -> Result<(Option<Position>
 }
 
 /// Writes changes.
-pub fn list_changes_response(changes: Changes) -> pb::ListChangesResponse {
+pub fn list_changes_response(changes: Changes, authority_host: &str) -> pb::ListChangesResponse {
     let keys = changes
         .secret_tag_keys
         .iter()
@@ -156,6 +156,7 @@ pub fn list_changes_response(changes: Changes) -> pb::ListChangesResponse {
         more: changes.feed.more,
         recent_seq: changes.recent_seq.unwrap_or_default(),
         secret_tag_keys: keys.collect(),
+        authority_host: authority_host.to_owned(),
     }
 }
 

@@ -94,6 +94,7 @@ impl SigningKey {
 /// The key that signs, unsealed and parsed once. It has no `Debug`, because it holds a private key.
 pub struct Signer {
     kid: String,
+    thumbprint: [u8; 32],
     /// The header of an access token, encoded.
     access_token_header: String,
     algorithm: Algorithm,
@@ -102,8 +103,13 @@ pub struct Signer {
 
 impl Signer {
     /// Parses the private key `pkcs8` of the key `kid`.
+    ///
+    /// # Errors
+    /// [`Error::Signing`] for an id that is no thumbprint, and for another key than one of the algorithm.
     pub fn new(kid: String, algorithm: Algorithm, pkcs8: &[u8]) -> Result<Self> {
+        let thumbprint = URL_SAFE_NO_PAD.decode(&kid).map_err(|_| Error::Signing)?;
         Ok(Self {
+            thumbprint: thumbprint.try_into().map_err(|_| Error::Signing)?,
             access_token_header: header(ACCESS_TOKEN_TYPE, algorithm, &kid)?,
             key: PrivateKey::parse(algorithm, pkcs8)?,
             kid,
@@ -114,6 +120,11 @@ impl Signer {
     /// Returns the key's id.
     pub fn kid(&self) -> &str {
         &self.kid
+    }
+
+    /// Returns the key's thumbprint (RFC 7638), whose encoded form is its id.
+    pub fn thumbprint(&self) -> &[u8; 32] {
+        &self.thumbprint
     }
 
     /// Signs an access token.

@@ -10,9 +10,9 @@ use accord::{
     clock::UnixMillis,
     position::Position,
     rpc::context,
-    store::audit::{Actor, ActorKind, Event, ISSUE, Origin},
+    store::audit::{Actor, ActorKind, Event, GrantType, IssuedToken, Origin, next_id},
     text::{
-        id::{ClientId, EventId, GrantId, ScopeName, TenantId, UserId, join_scopes},
+        id::{ClientId, GrantId, ScopeName, TenantId, UserId, join_scopes},
         opaque::RefreshToken,
     },
     verify::AccessTokenClaims,
@@ -82,11 +82,11 @@ pub struct CodeRequest {
 
 impl GrantRequest {
     /// The `grant_type` of RFC 6749.
-    fn name(&self) -> &'static str {
+    fn kind(&self) -> GrantType {
         match self {
-            Self::AuthorizationCode(_) => "authorization_code",
-            Self::RefreshToken(_) => "refresh_token",
-            Self::ClientCredentials => "client_credentials",
+            Self::AuthorizationCode(_) => GrantType::AuthorizationCode,
+            Self::RefreshToken(_) => GrantType::RefreshToken,
+            Self::ClientCredentials => GrantType::ClientCredentials,
         }
     }
 
@@ -116,7 +116,10 @@ pub struct Issued {
 /// Issues a token, and counts the outcome.
 pub async fn issue(oauth: &OAuth, request: &Request) -> Result<Issued> {
     let outcome = try_issue(oauth, request).await;
-    outcome::count(request.grant.name(), outcome.as_ref().err().map(Error::reason));
+    outcome::count(
+        request.grant.kind().into(),
+        outcome.as_ref().err().map(Error::reason),
+    );
     outcome
 }
 
@@ -278,6 +281,7 @@ impl<'a> Issuance<'a> {
         let bounds = [grant.expires_at, family.map(|family| family.expires_at)];
         let life_ends = now.plus(self.oauth.lifetimes.access_token);
         let ends = bounds.into_iter().flatten().fold(life_ends, UnixMillis::min);
+        let jti = next_id(&*store.clock, &*store.random);
         let claims = AccessTokenClaims {
             iss: self.tenant.issuer.clone(),
             aud: self.tenant.cloud_api_url.clone(),
@@ -287,7 +291,7 @@ impl<'a> Issuance<'a> {
             grant_id: grant.grant_id.to_string(),
             family_id: family.map(|family| family.family_id.to_string()),
             scope: join_scopes(scopes),
-            jti: EventId::generate(&*store.clock, &*store.random).into(),
+            jti: jti.to_string(),
             iat: numeric_date(now)?,
             exp: numeric_date(ends)?,
             rev: self.watermark.to_string(),
@@ -299,15 +303,20 @@ impl<'a> Issuance<'a> {
                 None => Error::ConsentRequired(Some(GrantState::Expired.contract_name())),
             });
         }
-        let token = keys.signer().sign_access_token(&claims)?;
-        let kid = keys.signer().kid().to_owned();
-        let event = self
-            .event(ISSUE, &grant.grant_id)
-            .detail("grant_type", self.request.grant.name())
-            .detail("jti", claims.jti.as_str())
-            .detail("kid", kid.as_str())
-            .detail("scope", claims.scope.as_str())
-            .detail("sub", claims.sub.as_str());
+        let signer = keys.signer();
+        let token = signer.sign_access_token(&claims)?;
+        let kid = signer.kid().to_owned();
+        let issued = IssuedToken {
+            jti,
+            grant_id: grant.grant_id.clone(),
+            user_id: grant.designated_user_id.clone(),
+            grant_type: self.request.grant.kind(),
+            key_thumbprint: *signer.thumbprint(),
+            scope: claims.scope.clone(),
+        };
+        let event = Event::issued(issued)
+            .tenant(&self.tenant.tenant_id)
+            .client(&self.client.client_id);
         Ok((SignedToken { token, kid, claims }, event))
     }
 }

@@ -60,7 +60,7 @@ impl Store {
         if used.rows_affected == 0 {
             return Ok(false);
         }
-        self.audit(&tx, origin, event).await?;
+        self.audit(&tx, origin, event).await;
         tx.commit().await?;
         Ok(true)
     }

@@ -8,8 +8,8 @@ use std::{
 
 use accord::store::{
     Database, StoreError,
-    audit::{Event, Origin, Record},
-    batch::{self, group_commit::Work, json_rows::JsonRows},
+    audit::{Appended, Event, GroupWriter, Origin, Record},
+    batch::{group_commit::Work, json_rows::JsonRows},
 };
 use sea_orm::{DatabaseBackend, entity::prelude::*};
 use serde::Serialize;
@@ -42,7 +42,7 @@ impl Store {
             next_used: stored(to.used)?,
             next_current: stored(to.current)?,
             handed_out_at: to.handed_out_at.as_millis(),
-            record: Arc::new(Record::new(&*self.clock, &*self.random, origin, event)?),
+            record: Arc::new(Record::new(&*self.clock, &*self.random, origin, event)),
         };
         match self.advances.submit(advance.clone()).await? {
             Some(advanced) => Ok(advanced),
@@ -67,7 +67,7 @@ impl Store {
         if advanced.rows_affected == 0 {
             return Ok(false);
         }
-        batch::audit::insert(&tx, &[&*advance.record]).await?;
+        tx.record(Arc::unwrap_or_clone(advance.record)).await;
         tx.commit().await?;
         Ok(true)
     }
@@ -87,7 +87,10 @@ pub(in crate::store) struct Advance {
 }
 
 /// Skips rows that another transaction has locked: waiting for one while holding others could deadlock.
-pub(in crate::store) struct Advances(pub(in crate::store) Database);
+pub(in crate::store) struct Advances {
+    pub(in crate::store) db: Database,
+    pub(in crate::store) writer: GroupWriter,
+}
 
 static ADVANCE: LazyLock<JsonRows> = LazyLock::new(|| {
     let columns = [
@@ -128,14 +131,14 @@ impl Work for Advances {
     const NAME: &'static str = "renewals";
 
     async fn run(&self, advances: &[Advance]) -> Result<Vec<Option<bool>>, StoreError> {
-        let tx = self.0.write().await?;
+        let tx = self.db.write().await?;
         let mut moved: HashMap<String, (i32, i32)> = HashMap::new();
         for row in ADVANCE.query(&tx, advances, []).await? {
             let next = (column(&row, "used")?, column(&row, "current")?);
             moved.insert(column(&row, "family_id")?, next);
         }
         // SQLite has one writer, so no row is locked by another.
-        let locks = self.0.backend() == DatabaseBackend::Postgres;
+        let locks = self.db.backend() == DatabaseBackend::Postgres;
         let mut winners = HashSet::new();
         let mut records = Vec::with_capacity(moved.len());
         let outcomes = advances.iter().map(|advance| {
@@ -149,8 +152,9 @@ impl Work for Advances {
             (!locks || generations.is_some()).then_some(wins)
         });
         let outcomes = outcomes.collect();
-        batch::audit::insert(&tx, &records).await?;
+        let appended = self.writer.append(&tx, &records).await?;
         tx.commit().await?;
+        appended.map(Appended::committed);
         Ok(outcomes)
     }
 }

@@ -11,9 +11,8 @@ use accord::{
     random::SharedRandom,
     store::{
         Database, StoreError, Transaction,
-        audit::{Event, Origin, Record},
+        audit::{self, Appended, Event, GroupWriter, Origin, Record},
         batch::{
-            self,
             group_commit::Work,
             json_rows::{Column, Dialect, JsonRows},
         },
@@ -86,6 +85,7 @@ pub(in crate::store) struct Redemptions {
     pub(in crate::store) db: Database,
     pub(in crate::store) clock: SharedClock,
     pub(in crate::store) random: SharedRandom,
+    pub(in crate::store) writer: GroupWriter,
     pub(in crate::store) reopenings: Arc<Reopenings>,
 }
 
@@ -139,14 +139,15 @@ impl Redemptions {
         INSERT_FAMILIES.execute(&tx, &redeemed_rows, []).await?;
         let first = redeemed.first().copied();
         let mut outcomes = HashMap::new();
-        let mut records = Vec::with_capacity(2 * redeemed.len() + superseded.len());
+        let mut issued = Vec::with_capacity(redeemed.len());
         let mut revocations = Vec::with_capacity(superseded.len());
         for redemption in redeemed {
             let ended = superseded.get(&redemption.client_key());
-            for event in redemption.events(ended) {
-                let origin = redemption.origin.clone();
-                records.push(Record::new(&*self.clock, &*self.random, origin, event)?);
+            for change in redemption.changes(ended) {
+                audit::record(&tx, &*self.clock, &*self.random, &redemption.origin, change).await;
             }
+            let (origin, event) = (redemption.origin.clone(), redemption.issued.clone());
+            issued.push(Record::new(&*self.clock, &*self.random, origin, event));
             let tenant_id = Some(&redemption.code.tenant_id);
             let revoke = |grant_id| Revocation::new(RevocationKind::Grant, grant_id, tenant_id, now);
             revocations.extend(ended.map(|grant_id| revoke(grant_id)));
@@ -167,12 +168,11 @@ impl Redemptions {
                 outcomes.insert(redemption.key(), outcome);
             }
         }
-        batch::audit::insert(&tx, &records).await?;
-        // Does not publish activations, because no cache remembers that a grant does not exist. So a first consent
-        // does not wait for the feed's counter.
-        if is_postgres && !revocations.is_empty() {
+        let appended = self.writer.append(&tx, &issued).await?;
+        if is_postgres && !issued.is_empty() {
             tx.execute_unprepared(COUNTER_LOCK_TIMEOUT).await?;
         }
+        // Does not publish activations, because no cache remembers that a grant does not exist.
         revocation::publish(&tx, Vec::new(), revocations, now).await?;
         if let Err(error) = tx.commit().await {
             let committed = match first {
@@ -183,6 +183,7 @@ impl Redemptions {
                 return Err(error);
             }
         }
+        appended.map(Appended::committed);
         let outcomes = items.iter().map(|item| outcomes.remove(item.key()));
         Ok(outcomes.collect())
     }
@@ -234,7 +235,8 @@ impl Redemption {
         (self.code.tenant_id.to_string(), self.code.client_id.to_string())
     }
 
-    fn events(&self, superseded: Option<&String>) -> impl Iterator<Item = Event> {
+    /// Returns the events of what changes beside the token.
+    fn changes(&self, superseded: Option<&String>) -> impl Iterator<Item = Event> {
         let grant_id = self.code.grant_id.as_str();
         let event = |action, subject: &str| {
             Event::new(action)
@@ -244,7 +246,7 @@ impl Redemption {
         };
         let superseded = superseded.map(|ended| event("consent.supersede", ended).detail("by", grant_id));
         let activated = event("consent.activate", grant_id);
-        superseded.into_iter().chain([activated, self.issued.clone()])
+        superseded.into_iter().chain([activated])
     }
 }
 

@@ -53,7 +53,7 @@ impl Store {
                         .subject(&new.kid)
                         .detail("state", state.as_ref())
                         .detail("algorithm", algorithm.as_ref());
-                    self.audit(&tx, &Origin::system("token-service"), event).await?;
+                    self.audit(&tx, &Origin::system("token-service"), event).await;
                     change::publish(&tx, &[changed(&new.kid)], self.now()).await?;
                     tx.commit().await?;
                 }
@@ -176,7 +176,7 @@ pub(super) async fn revoke_all(
         let event = Event::new("signing_key.revoke")
             .subject(&key.kid)
             .detail("reason", "restored");
-        audit::record(tx, clock, random, &Origin::system("token-service"), event).await?;
+        audit::record(tx, clock, random, &Origin::system("token-service"), event).await;
     }
     let changes = live.iter().map(|key| changed(&key.kid)).collect();
     let revocation = |key| Revocation::new(RevocationKind::Kid, key, None, now);

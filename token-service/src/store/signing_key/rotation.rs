@@ -75,7 +75,7 @@ impl Store {
                 .subject(&replacement.kid)
                 .detail("retired", next.kid.as_str())
                 .detail("algorithm", algorithm.as_ref());
-            self.audit(&tx, &creation.origin, event).await?;
+            self.audit(&tx, &creation.origin, event).await;
             changes.extend([changed(&next.kid), changed(&replacement.kid)]);
         }
         let kid = match (&successor, &replacement) {
@@ -83,7 +83,7 @@ impl Store {
                 let active = only(&tx, State::Active).await?;
                 let kid = self.succeed(&tx, &active, successor, force).await?;
                 let event = rotated(&kid, &active).detail("force", force.to_string());
-                self.audit(&tx, &creation.origin, event).await?;
+                self.audit(&tx, &creation.origin, event).await;
                 changes.extend([changed(&active.kid), changed(&kid)]);
                 kid
             }
@@ -115,7 +115,7 @@ impl Store {
             Err(error) => return Err(error),
         };
         let event = rotated(&kid, &active).detail("reason", "schedule");
-        self.audit(&tx, &Origin::system("token-service"), event).await?;
+        self.audit(&tx, &Origin::system("token-service"), event).await;
         change::publish(&tx, &[changed(&active.kid), changed(&kid)], now).await?;
         tx.commit().await?;
         Ok(Some(kid))
@@ -153,7 +153,7 @@ impl Store {
         let event = Event::new("signing_key.revoke")
             .subject(kid)
             .detail("reason", reason);
-        self.audit(&tx, origin, event).await?;
+        self.audit(&tx, origin, event).await;
         let revocation = Revocation::new(RevocationKind::Kid, kid, None, now);
         revocation::publish(&tx, vec![changed(kid)], vec![revocation], now).await?;
         let key = find(&tx, kid).await?;

@@ -1,7 +1,5 @@
 //! Codes whose redemption was not answered, and replicas that redeem at the same moment.
 
-use accord::store::Database;
-
 use super::{
     together::{pending_code, redemption, said},
     *,
@@ -88,7 +86,7 @@ async fn a_code_whose_answer_did_not_leave_is_usable_until_it_expires() {
 async fn replicas_that_redeem_codes_of_one_client_at_the_same_moment_redeem_them_all() {
     for database in databases() {
         let (first, clock) = store(&database.url).await;
-        let other = Database::connect(&database.url).await.unwrap();
+        let other = accord::testing::another_replica(&first.db, &database.url).await;
         let second = Store::new(other, first.keyring.clone(), clock, first.random.clone());
         for _ in 0..10 {
             let client_id = client();

@@ -200,6 +200,7 @@ impl DirectoryService for FakeRegistry {
                 version: 1,
                 key: TAG_KEY.to_vec(),
             }],
+            authority_host: "auth.example".to_owned(),
             ..Default::default()
         }))
     }

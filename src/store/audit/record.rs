@@ -1,0 +1,182 @@
+//! The encoded form of an event, [`pb::AuditRecord`]: what is stored, hashed and proven.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use prost::Message;
+use ulid::Ulid;
+use uuid::Uuid;
+
+use super::{Actor, ActorKind, GrantType, ISSUE, Outcome, Record};
+use crate::{
+    audit::v1::{self as pb, audit_record::Call},
+    clock::UnixMillis,
+    store::StoreError,
+    text::id::{ClientId, EventId, GrantId, TenantId, UserId},
+};
+
+crate::message_enum!(Outcome = pb::AuditOutcome { Success, Refused });
+crate::message_enum! {
+    ActorKind = pb::AuditActorKind { Operator, Workload, Client, TenantAdmin, Anonymous, System }
+}
+crate::message_enum!(
+    GrantType = pb::GrantType {
+        AuthorizationCode,
+        RefreshToken,
+        ClientCredentials
+    }
+);
+
+const UNREADABLE: StoreError = StoreError::Corrupt("audit event");
+
+/// A recorded event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventRow {
+    /// The event's id.
+    pub event_id: EventId,
+    /// The time by the clock of the replica that recorded the event.
+    pub occurred_at: UnixMillis,
+    /// The action. A newer version may record actions that this one doesn't know.
+    pub action: String,
+    /// The outcome.
+    pub outcome: Outcome,
+    /// Who acted.
+    pub actor: Actor,
+    /// The tenant concerned.
+    pub tenant_id: Option<TenantId>,
+    /// The client concerned.
+    pub client_id: Option<ClientId>,
+    /// The id of what was acted on.
+    pub subject: Option<String>,
+    /// The transport's request id.
+    pub request_id: String,
+    /// Further facts.
+    pub detail: BTreeMap<String, String>,
+}
+
+/// Encodes an event. The same event has the same bytes.
+pub(in crate::store) fn encode(record: &Record) -> Vec<u8> {
+    let Record {
+        event_id,
+        origin,
+        event,
+    } = record;
+    let is_client = |client_id: &ClientId| {
+        origin.actor.kind == ActorKind::Client && origin.actor.id == client_id.as_str()
+    };
+    let is_actor = event.client_id.as_ref().is_some_and(is_client);
+    let message = pb::AuditRecord {
+        event_id: event_id.to_bytes().to_vec(),
+        outcome: pb::AuditOutcome::from(event.outcome).into(),
+        actor_kind: pb::AuditActorKind::from(origin.actor.kind).into(),
+        actor_id: if is_actor {
+            String::new()
+        } else {
+            origin.actor.id.clone()
+        },
+        tenant_id: event.tenant_id.clone().map(String::from).unwrap_or_default(),
+        client_id: event
+            .client_id
+            .as_ref()
+            .map_or(Vec::new(), |id| id.to_bytes().to_vec()),
+        call: call(&origin.request_id),
+        issued_token: event.issued_token.as_ref().map(|token| pb::IssuedToken {
+            grant_id: token.grant_id.to_bytes().to_vec(),
+            user_id: token.user_id.to_bytes().to_vec(),
+            grant_type: pb::GrantType::from(token.grant_type).into(),
+            key_thumbprint: token.key_thumbprint.to_vec(),
+            scope: token.scope.clone(),
+        }),
+        action: match event.issued_token {
+            Some(_) => String::new(),
+            None => event.action.to_owned(),
+        },
+        subject: event.subject.clone().unwrap_or_default(),
+        detail: event
+            .detail
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()))
+            .collect(),
+    };
+    message.encode_to_vec()
+}
+
+/// Decodes an event.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] for bytes that are no event.
+pub(in crate::store) fn decode(bytes: &[u8]) -> Result<EventRow, StoreError> {
+    let record = pb::AuditRecord::decode(bytes).map_err(|_| UNREADABLE)?;
+    let ulid = Ulid::from_bytes(record.event_id.as_slice().try_into().map_err(|_| UNREADABLE)?);
+    let client_id = match record.client_id.as_slice() {
+        [] => None,
+        bytes => Some(ClientId::from_bytes(bytes).ok_or(UNREADABLE)?),
+    };
+    let tenant_id = match record.tenant_id.as_str() {
+        "" => None,
+        text => Some(TenantId::parse(text).map_err(|_| UNREADABLE)?),
+    };
+    let kind = ActorKind::try_from(record.actor_kind()).map_err(|()| UNREADABLE)?;
+    let id = match (&client_id, kind) {
+        (Some(client_id), ActorKind::Client) if record.actor_id.is_empty() => client_id.to_string(),
+        _ => record.actor_id.clone(),
+    };
+    let event_id = EventId::of(ulid);
+    let mut row = EventRow {
+        occurred_at: UnixMillis::from_millis(i64::try_from(ulid.timestamp_ms()).unwrap_or(i64::MAX)),
+        outcome: Outcome::try_from(record.outcome()).map_err(|()| UNREADABLE)?,
+        actor: Actor { kind, id },
+        tenant_id,
+        client_id,
+        action: record.action,
+        subject: Some(record.subject).filter(|subject| !subject.is_empty()),
+        request_id: match record.call {
+            Some(Call::RequestUuid(bytes)) => {
+                let uuid = Uuid::from_slice(&bytes).map_err(|_| UNREADABLE)?;
+                uuid.to_string()
+            }
+            Some(Call::RequestId(text)) => text,
+            None => String::new(),
+        },
+        detail: record.detail,
+        event_id,
+    };
+    if let Some(token) = record.issued_token {
+        describe(&mut row, &token)?;
+    }
+    Ok(row)
+}
+
+/// Adds what the event of an issued token says about the token.
+fn describe(row: &mut EventRow, token: &pb::IssuedToken) -> Result<(), StoreError> {
+    let grant_id = GrantId::from_bytes(&token.grant_id).ok_or(UNREADABLE)?;
+    let user_id = UserId::from_bytes(&token.user_id).ok_or(UNREADABLE)?;
+    let grant_type = GrantType::try_from(token.grant_type()).map_err(|()| UNREADABLE)?;
+    row.action = ISSUE.to_owned();
+    row.subject = Some(grant_id.into());
+    row.detail.extend(
+        [
+            ("grant_type", grant_type.as_ref().to_owned()),
+            ("jti", row.event_id.to_string()),
+            ("kid", URL_SAFE_NO_PAD.encode(&token.key_thumbprint)),
+            ("scope", token.scope.clone()),
+            ("sub", user_id.into()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    );
+    Ok(())
+}
+
+/// Returns the shortest form of a request id that can be read back.
+fn call(request_id: &str) -> Option<Call> {
+    let uuid = Uuid::try_parse(request_id).ok();
+    match uuid.filter(|uuid| uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == request_id) {
+        Some(uuid) => Some(Call::RequestUuid(uuid.as_bytes().to_vec())),
+        None if request_id.is_empty() => None,
+        None => Some(Call::RequestId(request_id.to_owned())),
+    }
+}
+
+#[cfg(test)]
+#[path = "../tests/audit_record.rs"]
+mod tests;

@@ -1,0 +1,370 @@
+//! Sealing: committed events become leaves of the open log, in the order in which each source committed them.
+//!
+//! A source is the sequence of events that have rows of their own, or a writer of groups. Sealing stops at the first gap and
+//! at the first row that no holder of the keys has written, so that it never makes a forgery legitimate.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{
+    ActiveValue::Set, ConnectionTrait, ExprTrait, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*,
+    sea_query::Expr,
+};
+
+use super::{
+    group::{self, writer},
+    protection::{self, Altered},
+    row,
+};
+use crate::{
+    clock::UnixMillis,
+    keys::Keyring,
+    store::{
+        Database, StoreError, change,
+        log::{self, Lease, Log, Seal},
+    },
+    tlog::{Hash, event_leaf, group_leaf},
+};
+
+/// The most rows that one seal takes from each source.
+const ROWS: u64 = 500;
+/// The source of the events that have rows of their own.
+pub(super) const OWN: &str = "";
+
+/// The leaves, and what each of them stands for.
+pub(super) mod leaf {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "audit_leaves")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub log_id: i64,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub leaf_index: i64,
+        pub source: String,
+        pub number: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// Why the record was not sealed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SealError {
+    /// The database failed. A later attempt may succeed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A row is missing. Nothing after it is sealed.
+    #[error("{} has no number {number}", source_name(.source_id))]
+    Missing {
+        /// The writer; empty for events in rows of their own.
+        source_id: String,
+        /// The number.
+        number: i64,
+    },
+    /// A row is not what a holder of the keys has written. Neither it nor anything after it is sealed.
+    #[error("number {number} of {} was altered: {what}", source_name(.source_id))]
+    Altered {
+        /// The writer; empty for events in rows of their own.
+        source_id: String,
+        /// The number.
+        number: i64,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+fn source_name(source: &str) -> String {
+    match source {
+        OWN => "audit_events".to_owned(),
+        writer => format!("the writer {writer} of audit_groups"),
+    }
+}
+
+impl From<sea_orm::DbErr> for SealError {
+    fn from(error: sea_orm::DbErr) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// A row to seal.
+struct Entry {
+    source: String,
+    number: i64,
+    leaf: Hash,
+    /// The id of its last event, which says when it was written.
+    last_event_id: String,
+}
+
+/// Seals what is committed, and returns the log with its new head; `None` if there is nothing to seal, or another sealer has
+/// taken over. Call it again until it returns `None`: one call takes a bounded number of rows.
+///
+/// # Errors
+/// [`SealError`]. What comes before a fault is sealed first.
+pub async fn seal(
+    db: &Database,
+    keyring: &Keyring,
+    lease: &Lease,
+    log: &Log,
+    now: UnixMillis,
+) -> Result<Option<Log>, SealError> {
+    // An old primary may lack rows that another one has.
+    db.check_current().await?;
+    let own = log
+        .position
+        .parse()
+        .map_err(|_| StoreError::Corrupt("audit_logs"))?;
+    let mut found = Found::default();
+    found.events(db.read(), keyring, own).await?;
+    for writer in unsealed_writers(db.read()).await? {
+        found.groups(db.read(), keyring, &writer).await?;
+    }
+    let Found {
+        mut entries, fault, ..
+    } = found;
+    if entries.is_empty() {
+        return fault.map_or(Ok(None), Err);
+    }
+    // Each source keeps its order.
+    entries.sort_by(|one, other| one.last_event_id.cmp(&other.last_event_id));
+    commit(db, lease, log, own, &entries, now).await
+}
+
+async fn commit(
+    db: &Database,
+    lease: &Lease,
+    log: &Log,
+    own: i64,
+    entries: &[Entry],
+    now: UnixMillis,
+) -> Result<Option<Log>, SealError> {
+    let mut sealed = BTreeMap::new();
+    for entry in entries {
+        sealed.insert(entry.source.as_str(), entry.number);
+    }
+    let position = sealed.get(OWN).copied().unwrap_or(own).to_string();
+    let leaves: Vec<_> = entries.iter().map(|entry| entry.leaf).collect();
+    let seal = Seal {
+        lease,
+        log,
+        leaves: &leaves,
+        position: &position,
+        sealed_at: now,
+    };
+    let tx = db.write().await?;
+    let Some(next) = seal.commit(&tx).await? else {
+        return Ok(None);
+    };
+    let indexes = i64::try_from(log.head.size).map_err(|_| StoreError::Corrupt("audit_logs"))?..;
+    let rows = indexes.zip(entries).map(|(leaf_index, entry)| leaf::ActiveModel {
+        log_id: Set(log.log_id),
+        leaf_index: Set(leaf_index),
+        source: Set(entry.source.clone()),
+        number: Set(entry.number),
+    });
+    leaf::Entity::insert_many(rows)
+        .exec_without_returning(&tx)
+        .await?;
+    for (writer, number) in sealed.into_iter().filter(|(source, _)| *source != OWN) {
+        writer::Entity::update_many()
+            .col_expr(writer::Column::Sealed, Expr::value(number))
+            .filter(writer::Column::Writer.eq(writer))
+            .exec(&tx)
+            .await?;
+    }
+    tx.commit().await?;
+    Ok(Some(next))
+}
+
+/// Rows that can be sealed, and the fault that comes after them.
+#[derive(Default)]
+struct Found {
+    entries: Vec<Entry>,
+    /// How many events the entries hold.
+    events: u64,
+    fault: Option<SealError>,
+}
+
+impl Found {
+    /// Adds the events after a number that have rows of their own.
+    async fn events(
+        &mut self,
+        conn: &impl ConnectionTrait,
+        keyring: &Keyring,
+        after: i64,
+    ) -> Result<(), SealError> {
+        // Before the rows: they reach it, or one of them is gone.
+        let counted = change::last_event_number(conn).await?;
+        let rows = row::Entity::find()
+            .filter(row::Column::Number.gt(after))
+            .order_by_asc(row::Column::Number)
+            .limit(ROWS)
+            .all(conn)
+            .await?;
+        let last = rows.last().map_or(after, |row| row.number);
+        let is_cut = last < counted && (rows.len() as u64) < ROWS;
+        let rows = rows.into_iter().map(|row| {
+            let checked = protection::check_event(keyring, &row);
+            (
+                row.number,
+                row.event_id,
+                checked.map(|()| (event_leaf(&row.record), 1)),
+            )
+        });
+        self.add(OWN, after, rows);
+        if is_cut {
+            self.fault.get_or_insert(SealError::Missing {
+                source_id: OWN.to_owned(),
+                number: last + 1,
+            });
+        }
+        Ok(())
+    }
+
+    /// Adds the groups of a writer that are not sealed.
+    async fn groups(
+        &mut self,
+        conn: &impl ConnectionTrait,
+        keyring: &Keyring,
+        writer: &writer::Model,
+    ) -> Result<(), SealError> {
+        let rows = group::Entity::find()
+            .filter(group::Column::Writer.eq(&*writer.writer))
+            .filter(group::Column::Number.gt(writer.sealed))
+            .order_by_asc(group::Column::Number)
+            .limit(ROWS)
+            .all(conn)
+            .await?;
+        let rows = rows.into_iter().map(|row| {
+            let checked = protection::check_group(keyring, &row);
+            (
+                row.number,
+                row.last_event_id,
+                checked.map(|head| (group_leaf(&head), head.size)),
+            )
+        });
+        self.add(&writer.writer, writer.sealed, rows);
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        source: &str,
+        after: i64,
+        rows: impl Iterator<Item = (i64, String, Result<(Hash, u64), Altered>)>,
+    ) {
+        // A source whose clock was set back keeps its order.
+        let mut last = String::new();
+        for (expected, (number, event_id, checked)) in (after + 1..).zip(rows) {
+            let source_id = source.to_owned();
+            let fault = match checked {
+                _ if number != expected => SealError::Missing {
+                    source_id,
+                    number: expected,
+                },
+                Err(Altered(what)) => SealError::Altered {
+                    source_id,
+                    number,
+                    what,
+                },
+                Ok((leaf, events)) => {
+                    last = Ord::max(last, event_id);
+                    self.events += events;
+                    self.entries.push(Entry {
+                        source: source_id,
+                        number,
+                        leaf,
+                        last_event_id: last.clone(),
+                    });
+                    continue;
+                }
+            };
+            self.fault.get_or_insert(fault);
+            return;
+        }
+    }
+}
+
+/// Checks the rows that the next seals will take, and returns how many events they hold.
+///
+/// # Errors
+/// [`SealError`].
+pub(super) async fn unsealed(
+    conn: &impl ConnectionTrait,
+    keyring: &Keyring,
+    log: &Log,
+) -> Result<u64, SealError> {
+    let own = log
+        .position
+        .parse()
+        .map_err(|_| StoreError::Corrupt("audit_logs"))?;
+    let mut found = Found::default();
+    found.events(conn, keyring, own).await?;
+    for writer in unsealed_writers(conn).await? {
+        found.groups(conn, keyring, &writer).await?;
+    }
+    match found.fault {
+        Some(fault) => Err(fault),
+        None => Ok(found.events),
+    }
+}
+
+/// Returns the writers that have written more than is sealed.
+async fn unsealed_writers(conn: &impl ConnectionTrait) -> Result<Vec<writer::Model>, StoreError> {
+    let later = group::Entity::find()
+        .select_only()
+        .expr(Expr::value(1))
+        .filter(
+            Expr::col((group::Entity, group::Column::Writer))
+                .equals((writer::Entity, writer::Column::Writer)),
+        )
+        .filter(
+            Expr::col((group::Entity, group::Column::Number))
+                .gt(Expr::col((writer::Entity, writer::Column::Sealed))),
+        )
+        .into_query();
+    let writers = writer::Entity::find()
+        .filter(Expr::exists(later))
+        .order_by_asc(writer::Column::Writer);
+    Ok(writers.all(conn).await?)
+}
+
+/// Starts the first log of an epoch, unless there is one. Racing replicas start one.
+pub async fn ensure_log(
+    db: &Database,
+    keyring: &Keyring,
+    base_host: &str,
+    service: &str,
+    now: UnixMillis,
+) -> Result<Log, StoreError> {
+    const MALFORMED: StoreError = StoreError::Corrupt("the origin of an audit log");
+    let epoch = db.position().await?.epoch;
+    let origin = crate::tlog::Origin::of_log(base_host, service, epoch.as_str(), 1).map_err(|_| MALFORMED)?;
+    let current = log::current(db.read()).await?;
+    if let Some(current) = &current
+        && current.origin.as_str().starts_with(origin.as_str())
+    {
+        return Ok(current.clone());
+    }
+    let key_version = keyring.current(log::KEYRING_PURPOSE)?.version();
+    let position = current.map_or_else(|| "0".to_owned(), |log| log.position);
+    let tx = db.write().await?;
+    match log::start(&tx, &origin, key_version, &position, now).await {
+        Ok(started) => {
+            tx.commit().await?;
+            Ok(started)
+        }
+        Err(StoreError::Conflict) => {
+            drop(tx);
+            log::current(db.read()).await?.ok_or(MALFORMED)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+#[path = "../tests/audit_seal.rs"]
+pub(super) mod tests;

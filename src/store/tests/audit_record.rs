@@ -1,0 +1,120 @@
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    store::audit::{Event, IssuedToken, Origin},
+    testing::{TEST_START, test_clock, test_random},
+    text::id::ulid_at,
+};
+
+const UUID: &str = "0b9f2a1e-5d0c-4f4e-9a63-2f1a4c7d8e90";
+
+fn origin(kind: ActorKind, id: &str, request_id: &str) -> Origin {
+    Origin {
+        actor: Actor {
+            kind,
+            id: id.to_owned(),
+        },
+        certificate: None,
+        request_id: request_id.to_owned(),
+    }
+}
+
+fn issued() -> Record {
+    let id = |number| ulid_at(TEST_START, number);
+    let client_id = ClientId::of(id(1));
+    let token = IssuedToken {
+        jti: EventId::of(id(2)),
+        grant_id: GrantId::of(id(3)),
+        user_id: UserId::of(id(4)),
+        grant_type: GrantType::ClientCredentials,
+        key_thumbprint: [7; 32],
+        scope: "contacts.read contacts.write".to_owned(),
+    };
+    let event = Event::issued(token)
+        .tenant(&TenantId::parse("acme").unwrap())
+        .client(&client_id);
+    let origin = origin(ActorKind::Client, client_id.as_str(), UUID);
+    Record::new(&*test_clock(), &*test_random(), origin, event)
+}
+
+#[test]
+fn an_issued_token_is_read_back_in_full() {
+    let record = issued();
+    let row = decode(&encode(&record)).unwrap();
+    let detail = [
+        ("grant_type", "client_credentials"),
+        ("jti", record.event_id.as_str()),
+        ("kid", "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"),
+        ("scope", "contacts.read contacts.write"),
+        ("sub", UserId::of(ulid_at(TEST_START, 4)).as_str()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let expected = EventRow {
+        event_id: record.event_id.clone(),
+        occurred_at: TEST_START,
+        action: "token.issue".to_owned(),
+        outcome: Outcome::Success,
+        actor: record.origin.actor.clone(),
+        tenant_id: record.event.tenant_id.clone(),
+        client_id: record.event.client_id.clone(),
+        subject: Some(GrantId::of(ulid_at(TEST_START, 3)).to_string()),
+        request_id: UUID.to_owned(),
+        detail: detail.into(),
+    };
+    assert_eq!(row, expected);
+}
+
+/// What is stored and proven must not change: older events must still be read, and have their hashes.
+#[test]
+fn the_stored_form_stays_the_same() {
+    let stored = "ChABm3baqAAAAAAAAAAAAAACEAEYAyoEYWNtZTIQAZt22qgAAAAAAAAAAAAAAToQC58qHl0MT06aYy8aTH2OkEpmChABm3ba\
+        qAAAAAAAAAAAAAADEhABm3baqAAAAAAAAAAAAAAEGAMiIAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHKhxjb250YWN0\
+        cy5yZWFkIGNvbnRhY3RzLndyaXRl";
+    assert_eq!(URL_SAFE_NO_PAD.encode(encode(&issued())), stored);
+}
+
+#[test]
+fn a_client_that_acts_on_another_is_read_back() {
+    let clients = [1, 2].map(|number| ClientId::of(ulid_at(TEST_START, number)));
+    for (kind, id) in [
+        (ActorKind::Client, clients[0].as_str()),
+        (ActorKind::Client, clients[1].as_str()),
+        (ActorKind::Anonymous, ""),
+        (ActorKind::System, "retention"),
+    ] {
+        let event = Event::new("client.suspend").client(&clients[0]);
+        let record = Record::new(&*test_clock(), &*test_random(), origin(kind, id, ""), event);
+        assert_eq!(decode(&encode(&record)).unwrap().actor, record.origin.actor);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_texts_are_read_back(
+        request_id in "[A-Za-z0-9_-]{0,64}|[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-8[0-9a-f]{3}-[0-9a-f]{12}|[0-9a-fA-F]{32}",
+        subject in proptest::option::of("\\PC{1,40}"),
+        reason in "\\PC{0,200}",
+        is_refused: bool,
+    ) {
+        let mut event = Event::new("client.suspend").detail("reason", reason.clone());
+        event.subject = subject.clone();
+        let event = if is_refused { event.refused() } else { event };
+        let origin = origin(ActorKind::Operator, "opr_1", &request_id);
+        let record = Record::new(&*test_clock(), &*test_random(), origin, event);
+        let bytes = encode(&record);
+        let row = decode(&bytes).unwrap();
+        prop_assert_eq!(&row.request_id, &request_id);
+        prop_assert_eq!(&row.subject, &subject);
+        prop_assert_eq!(&row.detail["reason"], &reason);
+        prop_assert_eq!(row.outcome == Outcome::Refused, is_refused);
+        prop_assert_eq!(bytes, encode(&record));
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+        let _ = decode(&bytes);
+    }
+}

@@ -1,0 +1,220 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::time::Duration;
+
+use super::{super::seal::tests::Sealed, *};
+use crate::{
+    clock::Clock,
+    random::SystemRandom,
+    store::audit::{Proof, delete_before, prove},
+};
+
+async fn report(record: &Sealed, kept: &[Checkpoint]) -> Report {
+    let (key, keyring) = (record.key(), Some(&record.keyring));
+    let log = log::current(record.db.read()).await.unwrap().unwrap();
+    verify(record.db.read(), &log, &key, kept, keyring, |_, _| {})
+        .await
+        .unwrap()
+}
+
+async fn checkpoint(record: &Sealed) -> Checkpoint {
+    let signed = log::latest(record.db.read(), record.log.log_id)
+        .await
+        .unwrap()
+        .unwrap();
+    Checkpoint::open(&signed.checkpoint, &record.key()).unwrap()
+}
+
+/// Three events and three groups, sealed in two steps, and one event that is not sealed.
+async fn written(record: &mut Sealed) -> Checkpoint {
+    record.change("one").await;
+    record.group(4).await;
+    record.change("two").await;
+    record.group(4).await;
+    record.seal().await;
+    let kept = checkpoint(record).await;
+    record.change("three").await;
+    record.group(4).await;
+    record.seal().await;
+    record.change("four").await;
+    kept
+}
+
+#[tokio::test]
+async fn a_record_that_nobody_has_edited_is_intact() {
+    for mut record in Sealed::each().await {
+        assert_eq!(report(&record, &[]).await.fault, None);
+        let kept = written(&mut record).await;
+        let report = report(&record, &[kept.clone(), kept, checkpoint(&record).await]).await;
+        assert_eq!(
+            (report.events, report.fault),
+            (3 + 12 + 1, None),
+            "{:?}",
+            record.place
+        );
+    }
+}
+
+/// What somebody can do who writes to the database and has no key.
+#[tokio::test]
+async fn every_edit_of_a_sealed_record_is_named() {
+    for edit in [
+        "UPDATE audit_events SET record = (SELECT record FROM audit_events WHERE number = 1) WHERE number = 2",
+        "UPDATE audit_events SET action = 'nothing' WHERE number = 1",
+        "UPDATE audit_events SET tenant_id = 'other' WHERE number = 1",
+        "UPDATE audit_events SET event_id = '00000000000000000000000000' WHERE number = 1",
+        "DELETE FROM audit_events WHERE number = 1",
+        "DELETE FROM audit_events WHERE number = 3",
+        "DELETE FROM audit_events WHERE number = 4",
+        "UPDATE audit_events SET mac = key_version WHERE number = 4",
+        "INSERT INTO audit_events SELECT 0, 'x', action, outcome, actor_id, tenant_id, client_id, subject, record, key_version, mac FROM audit_events WHERE number = 1",
+        "INSERT INTO audit_events SELECT 5, 'x', action, outcome, actor_id, tenant_id, client_id, subject, record, key_version, mac FROM audit_events WHERE number = 1",
+        "UPDATE audit_groups SET size = 3 WHERE number = 2",
+        "UPDATE audit_groups SET events = (SELECT events FROM audit_groups WHERE number = 1) WHERE number = 2",
+        "UPDATE audit_groups SET events = (SELECT events FROM audit_groups WHERE number = 1), root = (SELECT root FROM audit_groups WHERE number = 1), first_event_id = (SELECT first_event_id FROM audit_groups WHERE number = 1), last_event_id = (SELECT last_event_id FROM audit_groups WHERE number = 1) WHERE number = 2",
+        "DELETE FROM audit_groups WHERE number = 1",
+        "DELETE FROM audit_groups WHERE number = 3",
+        "INSERT INTO audit_groups SELECT writer, 0, size, first_event_id, last_event_id, root, events, key_version, mac FROM audit_groups WHERE number = 1",
+        "INSERT INTO audit_groups SELECT writer, 4, size, first_event_id, last_event_id, root, events, key_version, mac FROM audit_groups WHERE number = 1",
+        "INSERT INTO audit_groups SELECT 'stranger', 1, size, first_event_id, last_event_id, root, events, key_version, mac FROM audit_groups WHERE number = 1",
+        "UPDATE audit_writers SET sealed = 9",
+        "UPDATE audit_leaves SET number = 9 WHERE leaf_index = 1",
+        "DELETE FROM audit_leaves WHERE leaf_index = 0",
+        "DELETE FROM audit_leaves WHERE leaf_index = 3",
+        "UPDATE audit_log_tiles SET hashes = (SELECT root FROM audit_groups WHERE number = 1)",
+        "DELETE FROM audit_log_tiles",
+        "UPDATE audit_checkpoints SET checkpoint = NULL",
+        "UPDATE audit_checkpoints SET checkpoint = 'auth.example/token/x'",
+        "DELETE FROM audit_checkpoints WHERE size > 4",
+    ] {
+        for mut record in Sealed::each().await {
+            let kept = written(&mut record).await;
+            let last = checkpoint(&record).await;
+            record.edit(edit).await;
+            let report = report(&record, &[kept, last]).await;
+            assert!(report.fault.is_some(), "{:?}: {edit}", record.place);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_event_that_was_changed_is_named() {
+    for mut record in Sealed::each().await {
+        let id = record.change("one").await;
+        let ids = record.group(4).await;
+        record.seal().await;
+        record.edit("UPDATE audit_events SET outcome = 'refused'").await;
+        assert_eq!(report(&record, &[]).await.fault.unwrap().event_id, id.as_str());
+        record.edit("UPDATE audit_events SET outcome = 'success'").await;
+        record.edit("UPDATE audit_groups SET size = 9").await;
+        let newest = ids.iter().max().unwrap();
+        assert_eq!(
+            report(&record, &[]).await.fault.unwrap().event_id,
+            newest.as_str()
+        );
+    }
+}
+
+/// Somebody with the database alone rolls it back, or signs another one with a key of their own.
+#[tokio::test]
+async fn a_checkpoint_that_was_kept_finds_a_cut_and_a_fork() {
+    for (mut record, mut other) in Sealed::each().await.into_iter().zip(Sealed::each().await) {
+        written(&mut record).await;
+        let last = checkpoint(&record).await;
+        // A database as it was before.
+        for edit in [
+            "DELETE FROM audit_events WHERE number > 2",
+            "DELETE FROM audit_groups WHERE number > 2",
+            "DELETE FROM audit_leaves WHERE leaf_index > 3",
+            "DELETE FROM audit_checkpoints WHERE size > 4",
+            "UPDATE audit_writers SET sealed = 2",
+            "UPDATE change_counter SET event_number = 2",
+            "UPDATE audit_logs SET size = 4, position = '2', root = (SELECT root FROM audit_checkpoints)",
+        ] {
+            record.edit(edit).await;
+        }
+        let hashes = record.log.head.size as usize * 32;
+        assert_eq!(hashes, 6 * 32);
+        let cut = match record.db.backend() {
+            sea_orm::DatabaseBackend::Postgres => {
+                "UPDATE audit_log_tiles SET hashes = substring(hashes FROM 1 FOR 128)"
+            }
+            _ => "UPDATE audit_log_tiles SET hashes = substr(hashes, 1, 128)",
+        };
+        record.edit(cut).await;
+        assert_eq!(report(&record, &[]).await.fault, None, "{:?}", record.place);
+        let fault = report(&record, &[last.clone()]).await.fault.unwrap();
+        assert!(fault.what.contains("shorter than the checkpoint"), "{fault:?}");
+
+        // Another history under the same key, as after a database was put back.
+        written(&mut other).await;
+        let fork = Checkpoint {
+            origin: other.log.origin.clone(),
+            head: last.head,
+        };
+        let fault = report(&other, &[fork]).await.fault.unwrap();
+        assert!(fault.what.contains("does not begin with"), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn retention_leaves_a_record_that_is_intact() {
+    for mut record in Sealed::each().await {
+        written(&mut record).await;
+        let unsealed = record.change("unsealed").await;
+        record.clock.advance(Duration::from_secs(100));
+        let since = record.clock.now();
+        let deleted = delete_before(&record.db, &*record.clock, &SystemRandom, since)
+            .await
+            .unwrap();
+        assert_eq!(deleted, 6, "{:?}", record.place);
+        // What is not sealed stays, whatever its age.
+        assert!(matches!(
+            prove_now(&mut record, &unsealed).await,
+            Proof::Sealed(_)
+        ));
+        let checked = report(&record, &[]).await;
+        assert_eq!(
+            (checked.removed_leaves, checked.fault),
+            (6, None),
+            "{:?}",
+            record.place
+        );
+        // More is gone than the event says.
+        record.edit("DELETE FROM audit_leaves WHERE leaf_index = 6").await;
+        record.edit("DELETE FROM audit_events WHERE number = 4").await;
+        assert!(report(&record, &[]).await.fault.is_some(), "{:?}", record.place);
+    }
+}
+
+async fn prove_now(record: &mut Sealed, event_id: &crate::text::id::EventId) -> Proof {
+    record.seal().await;
+    let head = log::latest(record.db.read(), record.log.log_id)
+        .await
+        .unwrap()
+        .unwrap();
+    prove(record.db.read(), record.log.log_id, &head, event_id)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn every_event_is_proven_with_the_public_key_alone() {
+    for mut record in Sealed::each().await {
+        let mut ids = vec![record.change("one").await];
+        ids.extend(record.group(5).await);
+        ids.push(record.change("two").await);
+        for id in &ids {
+            let Proof::Sealed(proof) = prove_now(&mut record, id).await else {
+                panic!("{id} is not proven");
+            };
+            let head = proof.verify(&record.key()).unwrap().head;
+            assert_eq!(head.size, 3, "{:?}", record.place);
+            let mut other = proof.clone();
+            other.event[3] ^= 1;
+            assert!(other.verify(&record.key()).is_err());
+        }
+        let unknown = crate::text::id::EventId::generate(&*record.clock, &SystemRandom);
+        assert!(matches!(prove_now(&mut record, &unknown).await, Proof::Unknown));
+    }
+}
