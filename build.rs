@@ -50,11 +50,8 @@ const SECRET_FIELDS: [&str; 22] = [
 ];
 
 /// Request fields of the contract that are not implemented yet. The codec rejects a message that sets one.
-const NOT_AVAILABLE: [&str; 25] = [
+const NOT_AVAILABLE: [&str; 22] = [
     "ApproveSetupRequest.allowed_networks",
-    "ClaimDeliveryRequest.release_code",
-    "CompleteEnrolmentRequest.release_code",
-    "CreateOperatorRequest.person",
     "DeactivateUserRequest.reason",
     "IntrospectTokenRequest.binding",
     "IssueTokenRequest.dpop_proof",

@@ -25,7 +25,7 @@ use crate::{
 impl ClientService for Api {
     async fn register_client(&self, call: Request<RegisterClientRequest>) -> Reply<RegisterClientResponse> {
         use register_client_response::Credentials;
-        let (id, delivery, request_id) = convert::register(call.get_ref())?;
+        let (id, delivery, request_id) = convert::register(call.get_ref(), self.store.second_operator)?;
         let creation = creation(&call, "RegisterClient", request_id);
         let (client, handover) = self.store.register_client(&creation, &id, delivery).await?;
         let credentials = match handover {
@@ -90,7 +90,8 @@ impl ClientService for Api {
         call: Request<CreateClientSecretRequest>,
     ) -> Reply<CreateClientSecretResponse> {
         use create_client_secret_response::Credentials;
-        let (new, request_id) = convert::create_secret(call.get_ref(), self.store.now())?;
+        let new = convert::create_secret(call.get_ref(), self.store.now(), self.store.second_operator);
+        let (new, request_id) = new?;
         let creation = creation(&call, "CreateClientSecret", request_id);
         let (secret, handover) = self.store.create_client_secret(&creation, new).await?;
         let credentials = match handover {

@@ -2,7 +2,7 @@
 
 use accord::{
     registry::v1::{user_service_server::UserService, *},
-    rpc::status::{Problem, Reply},
+    rpc::status::Reply,
     store::audit::Origin,
 };
 use prost::Message;
@@ -82,17 +82,21 @@ impl UserService for Api {
         call: Request<CompleteEnrolmentRequest>,
     ) -> Reply<CompleteEnrolmentResponse> {
         let (origin, message) = parts(call);
-        let (token, password, request_id) = convert::complete(message)?;
-        let tenant_id = complete_enrolment(&self.store, origin, token, password, request_id).await?;
+        let completion = convert::complete(message)?;
+        let tenant_id = complete_enrolment(&self.store, origin, completion).await?;
         let tenant_id = tenant_id.into();
         Ok(Response::new(CompleteEnrolmentResponse { tenant_id }))
     }
 
     async fn release_enrolment(
         &self,
-        _: Request<ReleaseEnrolmentRequest>,
+        call: Request<ReleaseEnrolmentRequest>,
     ) -> Reply<ReleaseEnrolmentResponse> {
-        Err(Problem::not_available("ReleaseEnrolment").into())
+        let (origin, message) = parts(call);
+        let (tenant_id, user_id) = convert::ids(&message.tenant_id, &message.user_id)?;
+        let code = self.store.release_enrolment(&origin, &tenant_id, &user_id).await?;
+        let release_code = code.grouped().to_string();
+        Ok(Response::new(ReleaseEnrolmentResponse { release_code }))
     }
 }
 

@@ -79,6 +79,8 @@ pub struct IntegrationRequest {
     pub state: State,
     /// The reason of a rejection, otherwise empty.
     pub rejection_reason: String,
+    /// The person who submitted it.
+    pub submitter: String,
     /// The client that was registered from it.
     pub client_id: Option<ClientId>,
     /// When it was recorded.

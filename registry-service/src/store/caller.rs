@@ -4,11 +4,11 @@ use accord::{
     clock::UnixMillis,
     store::{
         Creation, Database,
-        audit::{Event, Origin},
+        audit::{ActorKind, Event, Origin},
         idempotency::{Derivation, Outcome},
     },
     text::{
-        caller::{Caller, Credential},
+        caller::{Caller, Credential, Role},
         id::{OperatorId, WorkloadId},
         opaque::{OpaqueToken, TokenKind},
         page::{Page, PageRequest},
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     model::{
-        caller::{Authority, CallerRecord, CallerType, NewCaller},
+        caller::{Acting, Authority, CallerRecord, CallerType, NewCaller},
         change_kind,
     },
 };
@@ -77,6 +77,10 @@ impl Store {
                 return Err(Error::AlreadyExists(CERTIFICATE_NAME));
             }
         }
+        let person = match caller_type {
+            CallerType::Operator => new.person.unwrap_or_else(|| id.clone()),
+            CallerType::Workload => String::new(),
+        };
         let token = token(&reservation.secrets);
         let row = ActiveModel {
             caller_id: Set(id.clone()),
@@ -85,6 +89,7 @@ impl Store {
             authority: Set(new.authority.name()),
             token_hash: Set(token.as_ref().map(|token| token.digest().to_vec())),
             certificate_name: Set(certificate_name.clone()),
+            person: Set(person.clone()),
             created_at: Set(self.now().as_millis()),
             revoked_at: Set(None),
         };
@@ -95,6 +100,10 @@ impl Store {
         let event = match certificate_name {
             Some(name) => event.detail(CERTIFICATE_NAME, name),
             None => event,
+        };
+        let event = match person.as_str() {
+            "" => event,
+            person => event.detail("person", person),
         };
         let change = change(change_kind::CALLER, &id, None);
         self.publish(&tx, &creation.origin, event, change).await?;
@@ -188,6 +197,25 @@ impl Store {
     }
 }
 
+/// Returns the operator of a call. What is no operator, such as Accord itself, counts as a person of its own that is no
+/// admin.
+pub(super) async fn acting(conn: &impl ConnectionTrait, origin: &Origin) -> Result<Acting> {
+    let id = &origin.actor.id;
+    let row = match origin.actor.kind {
+        ActorKind::Operator => Entity::find_by_id(id.as_str()).one(conn).await?,
+        _ => None,
+    };
+    let record = row.map(caller).transpose()?;
+    let is_admin = record.as_ref().is_some_and(|record| match &record.caller {
+        Caller::Operator { roles, .. } => roles.contains(&Role::Admin),
+        Caller::Workload { .. } => false,
+    });
+    Ok(Acting {
+        person: record.map_or_else(|| id.clone(), |record| record.person),
+        is_admin,
+    })
+}
+
 /// Returns whether a live caller identifies itself by a certificate.
 pub async fn has_certificate_names(db: &Database) -> Result<bool> {
     let query = Entity::find().filter(Column::RevokedAt.is_null());
@@ -216,6 +244,7 @@ fn caller(row: Model) -> Result<CallerRecord> {
         caller,
         name: row.name,
         certificate_name: row.certificate_name,
+        person: row.person,
         created_at: UnixMillis::from_millis(row.created_at),
         revoked_at: row.revoked_at.map(UnixMillis::from_millis),
     })

@@ -16,7 +16,9 @@ use accord::{
 use sea_orm::{Order::Desc, QueryTrait, Set, entity::prelude::*};
 
 use super::{
-    Store, commit, corrupt,
+    Store,
+    caller::acting,
+    commit, corrupt,
     entity::{
         integration_request::{ActiveModel, Column, Entity, Model},
         scope, tenant,
@@ -58,6 +60,7 @@ impl Store {
             content: Set(json(&new)?),
             state: Set(State::Submitted.as_ref().to_owned()),
             rejection_reason: Set(String::new()),
+            submitter: Set(acting(&tx, &creation.origin).await?.person),
             client_id: Set(None),
             created_at: Set(now),
             updated_at: Set(now),
@@ -91,10 +94,11 @@ impl Store {
         self.page(query, key, Desc, page, integration_request).await
     }
 
-    /// Approves or rejects a request. Of racing operators, one decides.
+    /// Approves or rejects a request. Of racing operators, one decides. With `--second-operator`, only an admin may approve
+    /// what the same person submitted; the event then says so.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::WrongState`].
+    /// [`Error::NotFound`], [`Error::WrongState`], [`Error::SecondOperatorRequired`].
     pub async fn decide_integration_request(
         &self,
         origin: &Origin,
@@ -102,13 +106,27 @@ impl Store {
         decision: Decision,
     ) -> Result<IntegrationRequest> {
         let tx = self.db.write().await?;
-        let (action, step, reason) = match decision {
-            Decision::Approve => ("integration_request.approve", Transition::APPROVE, String::new()),
-            Decision::Reject(reason) => ("integration_request.reject", Transition::REJECT, reason),
+        let (action, step, reason) = match &decision {
+            Decision::Approve => ("integration_request.approve", Transition::APPROVE, ""),
+            Decision::Reject(reason) => ("integration_request.reject", Transition::REJECT, reason.as_str()),
         };
-        let column = (Column::RejectionReason, Expr::value(reason.as_str()));
-        let request = apply(&tx, id, step, column, self.now()).await?;
         let mut event = Event::new(action).subject(id.as_str());
+        if let Decision::Approve = decision {
+            let request = find(&tx, id).await?;
+            let request = request.ok_or(Error::NotFound("integration_request"))?;
+            step.check(request.state)?;
+            let acting = acting(&tx, origin).await?;
+            if acting.is(&request.submitter) {
+                event = event.detail("same_person", "submitted it");
+                if self.second_operator && !acting.is_admin {
+                    self.audit(&tx, origin, event.refused()).await?;
+                    commit(tx, ()).await?;
+                    return Err(Error::SecondOperatorRequired("the approval"));
+                }
+            }
+        }
+        let column = (Column::RejectionReason, Expr::value(reason));
+        let request = apply(&tx, id, step, column, self.now()).await?;
         if !reason.is_empty() {
             event = event.detail("reason", reason);
         }
@@ -209,6 +227,7 @@ fn integration_request(row: Model) -> Result<IntegrationRequest> {
         content: serde_json::from_value(row.content).map_err(|_| unreadable())?,
         state: row.state.parse().map_err(|_| unreadable())?,
         rejection_reason: row.rejection_reason,
+        submitter: row.submitter,
         client_id: client_id.map_err(|_| unreadable())?,
         created_at: UnixMillis::from_millis(row.created_at),
         updated_at: UnixMillis::from_millis(row.updated_at),

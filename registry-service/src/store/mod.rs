@@ -42,6 +42,7 @@ pub mod entity;
 mod integration_request;
 pub mod migration;
 mod registration;
+mod release;
 mod scope;
 mod tenant;
 #[cfg(test)]
@@ -69,13 +70,24 @@ pub struct Store {
     pub(crate) random: SharedRandom,
     /// Hashes and verifies secrets and passwords.
     pub hasher: Hasher,
+    /// Whether no single operator but an admin may give access to a tenant's data.
+    pub second_operator: bool,
 }
 
 impl Store {
     /// Creates a store on a migrated database. The keyring holds a key for each of [`PURPOSES`].
-    pub fn new(db: Database, keyring: SharedKeyring, clock: SharedClock, random: SharedRandom) -> Self {
+    ///
+    /// `second_operator` is the setting of that name.
+    pub fn new(
+        db: Database,
+        keyring: SharedKeyring,
+        clock: SharedClock,
+        random: SharedRandom,
+        second_operator: bool,
+    ) -> Self {
         Self {
             db,
+            second_operator,
             hasher: Hasher::new(keyring.clone(), random.clone()),
             keyring,
             clock,

@@ -73,7 +73,7 @@ impl Store {
             expires_at: None,
             delivery,
         };
-        let (issued, handover) = self.issue(&tx, &secret, reservation).await?;
+        let (issued, handover) = self.issue(&tx, &creation.origin, &secret, reservation).await?;
         let event = event("client.register", &client_id)
             .detail("integration_request_id", request_id.as_str())
             .detail("secret_id", issued.secret_id.as_str());

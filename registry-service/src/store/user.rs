@@ -90,7 +90,8 @@ impl Store {
         let row = row.insert(&tx).await.map_err(exists("user"))?;
         let token = new.tenant_admin.then(|| enrolment::token(&reservation.secrets));
         if let Some(token) = &token {
-            enrolment::insert(&tx, tenant_id, &user_id, token, now).await?;
+            self.insert_enrolment(&tx, &creation.origin, tenant_id, &user_id, token)
+                .await?;
         }
         reservation.complete(&tx, user_id.as_str()).await?;
         let event = event("user.register", tenant_id, &user_id);
@@ -228,7 +229,8 @@ impl Store {
         }
         let token = enrolment::token(&reservation.secrets);
         enrolment::end_all(&tx, tenant_id, user_id, now).await?;
-        enrolment::insert(&tx, tenant_id, user_id, &token, now).await?;
+        self.insert_enrolment(&tx, &creation.origin, tenant_id, user_id, &token)
+            .await?;
         reservation.complete(&tx, user_id.as_str()).await?;
         let event = event("user.reset_password", tenant_id, user_id);
         let change = changed(tenant_id, user_id);

@@ -233,6 +233,7 @@ pub fn settings(database: &TestDatabase, key: PathBuf) -> Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
         service: ServiceSettings::new(database.url.clone(), key),
         public_base_url: PUBLIC_BASE_URL.into(),
+        second_operator: false,
         ..Settings::default()
     }
 }
@@ -259,6 +260,7 @@ async fn caller(registry: &Registry, name: &str, authority: Authority) -> Opaque
         name: format!("the {name}"),
         authority,
         certificate_name: None,
+        person: None,
     };
     let created = registry.store().create_caller(&creation("Create"), new).await;
     created.unwrap().1.unwrap()

@@ -7,6 +7,7 @@ use accord::{
         id::{ClientId, IntegrationRequestId, SecretId, TenantId},
         opaque::{OpaqueToken, TokenKind},
         page::PageRequest,
+        release_code::ReleaseCode,
         validation::Violations,
     },
 };
@@ -16,6 +17,7 @@ use zeroize::Zeroizing;
 use super::{
     Result, UpdateMask, etag,
     integration_request::{redirect_uris, scope_message, scopes, tenant_ids},
+    release_code,
 };
 use crate::model::{
     client::{Client, ClientUpdate, State},
@@ -30,28 +32,39 @@ accord::message_enum!(State = pb::ClientState { Active, Suspended });
 accord::message_enum!(Method = pb::DeliveryMethod { Inline, Link });
 
 /// Reads a `ClaimDeliveryRequest`.
-pub fn claim(request: pb::ClaimDeliveryRequest) -> Result<(OpaqueToken, Option<Uuid>)> {
+pub fn claim(request: pb::ClaimDeliveryRequest) -> Result<(OpaqueToken, Option<Uuid>, Option<ReleaseCode>)> {
     let mut v = Violations::default();
     let token = Zeroizing::new(request.claim_token);
     let token = v.check("claim_token", OpaqueToken::parse(TokenKind::Claim, &token));
     let request_id = v.request_id("request_id", &request.request_id);
-    v.finish(|| Some((token?, request_id?)))
+    let code = release_code(&mut v, request.release_code);
+    v.finish(|| Some((token?, request_id?, code?)))
 }
 
-/// Reads a `RegisterClientRequest`.
-pub fn register(request: &pb::RegisterClientRequest) -> Result<(IntegrationRequestId, Method, Option<Uuid>)> {
+/// Reads a `RegisterClientRequest`. `second_operator` is the setting of that name.
+pub fn register(
+    request: &pb::RegisterClientRequest,
+    second_operator: bool,
+) -> Result<(IntegrationRequestId, Method, Option<Uuid>)> {
     let mut v = Violations::default();
     let request_id = v.request_id("request_id", &request.request_id);
     let id = IntegrationRequestId::parse(&request.integration_request_id);
     let id = v.check("integration_request_id", id);
-    let delivery = method(&mut v, request.delivery);
+    let delivery = method(&mut v, request.delivery, second_operator);
     v.finish(|| Some((id?, delivery?, request_id?)))
 }
 
-/// Reads how to hand credentials over. UNSPECIFIED means INLINE.
-fn method(v: &mut Violations, delivery: i32) -> Option<Method> {
+/// Reads how to hand credentials over. UNSPECIFIED means INLINE. With a second operator, the one who creates credentials
+/// does not see them.
+fn method(v: &mut Violations, delivery: i32, second_operator: bool) -> Option<Method> {
     let method = v.filter::<pb::DeliveryMethod, _>("delivery", delivery)?;
-    Some(method.unwrap_or(Method::Inline))
+    match method.unwrap_or(Method::Inline) {
+        Method::Inline if second_operator => {
+            v.add("delivery", "must be DELIVERY_METHOD_LINK, because a second operator is required");
+            None
+        }
+        method => Some(method),
+    }
 }
 
 /// Reads a `ListClientsRequest`.
@@ -115,10 +128,12 @@ pub fn set_keys(request: &pb::SetClientKeysRequest) -> Result<(ClientId, ClientK
     v.finish(|| Some((client_id?, keys?)))
 }
 
-/// Reads a `CreateClientSecretRequest`. Rejects an `expire_time` that is not after `now`.
+/// Reads a `CreateClientSecretRequest`. Rejects an `expire_time` that is not after `now`. `second_operator` is the setting
+/// of that name.
 pub fn create_secret(
     request: &pb::CreateClientSecretRequest,
     now: UnixMillis,
+    second_operator: bool,
 ) -> Result<(NewSecret, Option<Uuid>)> {
     let mut v = Violations::default();
     let request_id = v.request_id("request_id", &request.request_id);
@@ -130,7 +145,7 @@ pub fn create_secret(
             end.ok_or("must be absent, or a valid time in the future"),
         )
     });
-    let delivery = method(&mut v, request.delivery);
+    let delivery = method(&mut v, request.delivery, second_operator);
     v.finish(|| {
         let new = NewSecret {
             client_id: client_id?,

@@ -2,8 +2,9 @@
 //! once. Never reads the database.
 
 pub use accord::text::validation::only_field;
-use accord::text::{page::PageRequest, validation::Violations};
+use accord::text::{page::PageRequest, release_code::ReleaseCode, validation::Violations};
 use prost_types::FieldMask;
+use zeroize::Zeroizing;
 
 pub mod caller;
 pub mod client;
@@ -20,6 +21,15 @@ pub fn unfiltered_page(list: &'static str, page_size: i32, page_token: &str) -> 
     let mut v = Violations::default();
     let page = PageRequest::parse(&mut v, list, &[], page_size, page_token);
     v.finish(|| page)
+}
+
+/// Reads a release code; empty for none.
+fn release_code(v: &mut Violations, text: String) -> Option<Option<ReleaseCode>> {
+    let text = Zeroizing::new(text);
+    match text.as_str() {
+        "" => Some(None),
+        text => v.check("release_code", ReleaseCode::parse(text)).map(Some),
+    }
 }
 
 /// Reads the etag that an update starts from. An empty text becomes `None`, which matches any row; a malformed one

@@ -17,6 +17,7 @@ fn ada() -> NewCaller {
         name: "Ada".into(),
         authority: Authority::Roles(vec![Role::Auditor, Role::Approver]),
         certificate_name: None,
+        person: None,
     }
 }
 
@@ -25,6 +26,7 @@ fn pages() -> NewCaller {
         name: "pages".into(),
         authority: Authority::Kind(WorkloadKind::InternalService),
         certificate_name: None,
+        person: None,
     }
 }
 

@@ -356,7 +356,7 @@ async fn concurrent_calls_about_one_client_do_not_deadlock() {
                     .map(drop)
             });
             calls.spawn(async move {
-                match three.claim_delivery(&origin(), &claim_token, None).await {
+                match three.claim_delivery(&origin(), &claim_token, None, None).await {
                     Ok(_) | Err(Error::LinkInvalid) => Ok(()),
                     Err(other) => Err(other),
                 }

@@ -176,7 +176,7 @@ async fn users_remain_after_a_rotation_of_data_keys() {
         let open = async || {
             let (purposes, clock) = (crate::store::PURPOSES, clock.clone());
             let keyring = SharedKeyring::open(db.clone(), master(), purposes, clock.clone(), &*random).await;
-            Store::new(db.clone(), keyring.unwrap(), clock, random.clone())
+            Store::new(db.clone(), keyring.unwrap(), clock, random.clone(), false)
         };
         let before = open().await;
         add_tenants(&before).await;
