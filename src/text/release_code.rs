@@ -75,7 +75,14 @@ mod tests {
         for typed in ["10K0-M9XD", "10k0m9xd", " iOKo m9xd ", "L0-K0-M9-XD"] {
             assert_eq!(ReleaseCode::parse(typed).unwrap().expose(), "10K0M9XD", "{typed}");
         }
-        for bad in ["", "10K0-M9X", "10K0-M9XDD", "10K0-M9XU", "10K0-M9X\u{301}", "10K0_M9XD"] {
+        for bad in [
+            "",
+            "10K0-M9X",
+            "10K0-M9XDD",
+            "10K0-M9XU",
+            "10K0-M9X\u{301}",
+            "10K0_M9XD",
+        ] {
             assert!(ReleaseCode::parse(bad).is_err(), "{bad}");
         }
     }

@@ -51,6 +51,8 @@ impl Services {
             ),
             ("ACCORD_REGISTRY_PUBLIC_BASE_URL", http_url.clone().into()),
             ("ACCORD_REGISTRY_LISTEN", "127.0.0.1:0".into()),
+            // One operator does everything; `two_people` tests the default.
+            ("ACCORD_REGISTRY_SECOND_OPERATOR", "false".into()),
             ("ACCORD_REGISTRY_DRAIN_DELAY", "0".into()),
         ];
         let registry = |arguments: &[&str]| command("registry", &registry_environment, arguments);

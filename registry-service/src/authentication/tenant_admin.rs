@@ -73,11 +73,7 @@ pub async fn sign_in(
 /// [`Error::EnrolmentUsed`]; [`Error::LinkInvalid`] for a token that is unknown, ended or expired, and without
 /// the right release code; [`Error::Invalid`] for a
 /// password that is too easy to guess; [`Error::Busy`].
-pub async fn complete_enrolment(
-    store: &Store,
-    origin: Origin,
-    completion: Completion,
-) -> Result<TenantId> {
+pub async fn complete_enrolment(store: &Store, origin: Origin, completion: Completion) -> Result<TenantId> {
     let store = store.clone();
     complete(async move {
         let Completion {

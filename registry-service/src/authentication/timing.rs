@@ -69,9 +69,7 @@ async fn the_time_of_a_sign_in_tells_neither_account_nor_password() {
         password: chosen,
         request_id: None,
     };
-    complete_enrolment(&store, origin(), completion)
-        .await
-        .unwrap();
+    complete_enrolment(&store, origin(), completion).await.unwrap();
     let mut samples: [Vec<f64>; 5] = Default::default();
     for _ in 0..ROUNDS {
         for (kind, seconds) in samples.iter_mut().enumerate() {

@@ -19,7 +19,7 @@ use sea_orm::{Order::Asc, QuerySelect, Set, entity::prelude::*};
 use super::{
     Store, change, commit, corrupt,
     entity::caller::{ActiveModel, Column, Entity, Model},
-    exists,
+    exists, with_reason,
 };
 use crate::{
     error::{Error, Result},
@@ -130,6 +130,7 @@ impl Store {
         origin: &Origin,
         caller_type: CallerType,
         id: &str,
+        reason: &str,
     ) -> Result<CallerRecord> {
         let tx = self.db.write().await?;
         let is_type = Column::CallerType.eq(caller_type.name());
@@ -148,7 +149,8 @@ impl Store {
                 CallerType::Workload => "workload.revoke",
             });
             let change = change(change_kind::CALLER, &id, None);
-            self.publish(&tx, origin, event.subject(id), change).await?;
+            let event = with_reason(event.subject(id), reason);
+            self.publish(&tx, origin, event, change).await?;
         }
         commit(tx, record).await
     }
@@ -162,7 +164,9 @@ impl Store {
             .await?;
         for row in rows {
             let caller_type = caller_type(&row)?;
-            self.revoke_caller(origin, caller_type, &row.caller_id).await?;
+            let reason = "another of this name takes its place";
+            self.revoke_caller(origin, caller_type, &row.caller_id, reason)
+                .await?;
         }
         Ok(())
     }

@@ -18,17 +18,20 @@ use sea_orm::{Order::Desc, QueryTrait, Set, entity::prelude::*};
 use super::{
     Store,
     caller::acting,
-    commit, corrupt,
+    client, commit, corrupt,
     entity::{
         integration_request::{ActiveModel, Column, Entity, Model},
         scope, tenant,
     },
-    json,
+    json, with_reason,
 };
 use crate::{
     error::{Error, Result},
-    model::integration_request::{
-        Decision, IntegrationRequest, NewIntegrationRequest, References, State, Transition,
+    model::{
+        amendment::amended,
+        integration_request::{
+            Decision, IntegrationRequest, NewIntegrationRequest, References, State, Transition,
+        },
     },
 };
 
@@ -40,7 +43,7 @@ impl Store {
     pub async fn submit_integration_request(
         &self,
         creation: &Creation,
-        new: NewIntegrationRequest,
+        mut new: NewIntegrationRequest,
     ) -> Result<IntegrationRequest> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
@@ -52,7 +55,11 @@ impl Store {
         };
         let mut violations = Violations::default();
         check_references(&tx, &mut violations, &new.references()).await?;
+        if let Err(others) = pin_client(&tx, &mut new).await? {
+            violations.extend(others);
+        }
         violations.finish(|| Some(()))?;
+        let amended = new.amends.as_ref().map(|amends| amends.client_id.clone());
         let id = IntegrationRequestId::generate(&*self.clock, &*self.random);
         let now = self.now().as_millis();
         let row = ActiveModel {
@@ -61,7 +68,7 @@ impl Store {
             state: Set(State::Submitted.as_ref().to_owned()),
             rejection_reason: Set(String::new()),
             submitter: Set(acting(&tx, &creation.origin).await?.person),
-            client_id: Set(None),
+            client_id: Set(amended.as_ref().map(ToString::to_string)),
             created_at: Set(now),
             updated_at: Set(now),
         };
@@ -70,6 +77,10 @@ impl Store {
         let event = Event::new("integration_request.submit")
             .subject(id.as_str())
             .detail("presentation", json(&new.presentation)?.to_string());
+        let event = match &amended {
+            Some(client_id) => event.client(client_id),
+            None => event,
+        };
         self.audit(&tx, &creation.origin, event).await?;
         commit(tx, integration_request(row)?).await
     }
@@ -127,10 +138,7 @@ impl Store {
         }
         let column = (Column::RejectionReason, Expr::value(reason));
         let request = apply(&tx, id, step, column, self.now()).await?;
-        if !reason.is_empty() {
-            event = event.detail("reason", reason);
-        }
-        self.audit(&tx, origin, event).await?;
+        self.audit(&tx, origin, with_reason(event, reason)).await?;
         commit(tx, request).await
     }
 
@@ -139,6 +147,29 @@ impl Store {
         let checked = check_references(self.db.read(), &mut violations, &references).await;
         checked.err().unwrap_or(Error::Invalid(violations))
     }
+}
+
+/// Pins the client that a request amends: the request is about the client as it is now. Does nothing for a request for a new
+/// client.
+///
+/// # Errors
+/// The violations of an amendment that this client can't have.
+async fn pin_client(
+    conn: &impl ConnectionTrait,
+    new: &mut NewIntegrationRequest,
+) -> Result<Result<(), Violations>> {
+    let Some(amends) = &mut new.amends else {
+        return Ok(Ok(()));
+    };
+    let Some(client) = client::find(conn, &amends.client_id).await? else {
+        let mut v = Violations::default();
+        v.add("client_id", "must be a client that exists");
+        return Ok(Err(v));
+    };
+    amends.etag = client.etag;
+    let possible = amended(&client, new).map(drop);
+    new.presentation.partner_name = client.presentation.partner_name;
+    Ok(possible)
 }
 
 /// Moves an approved request to REGISTERED, with its client. Of racing calls, one succeeds.
@@ -213,7 +244,10 @@ pub(super) async fn check_references(
     Ok(())
 }
 
-async fn find(conn: &impl ConnectionTrait, id: &IntegrationRequestId) -> Result<Option<IntegrationRequest>> {
+pub(super) async fn find(
+    conn: &impl ConnectionTrait,
+    id: &IntegrationRequestId,
+) -> Result<Option<IntegrationRequest>> {
     let row = Entity::find_by_id(id.as_str()).one(conn).await?;
     row.map(integration_request).transpose()
 }

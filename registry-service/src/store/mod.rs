@@ -31,6 +31,7 @@ use crate::{
     model::purpose,
 };
 
+mod amendment;
 pub mod batch;
 pub(crate) mod caller;
 mod client;
@@ -202,6 +203,14 @@ fn replaced(
     let Some(new) = new else { return Ok(event) };
     let values = BTreeMap::from([("old", json(old)?), ("new", json(new)?)]);
     Ok(event.detail(field, json(&values)?.to_string()))
+}
+
+/// Adds the reason to the event of what ends or suspends something, if there is one.
+fn with_reason(event: Event, reason: &str) -> Event {
+    match reason {
+        "" => event,
+        reason => event.detail("reason", reason),
+    }
 }
 
 /// Maps a conflict of an insert to [`Error::AlreadyExists`]. Only the natural key may conflict.

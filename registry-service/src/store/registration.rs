@@ -2,7 +2,10 @@
 
 use accord::{
     store::{Creation, idempotency::Outcome},
-    text::id::{ClientId, IntegrationRequestId},
+    text::{
+        id::{ClientId, IntegrationRequestId},
+        validation::Violations,
+    },
 };
 use sea_orm::{Set, entity::prelude::*};
 
@@ -15,7 +18,7 @@ use super::{
     json,
 };
 use crate::{
-    error::Result,
+    error::{Error, Result},
     model::{
         client::{Added, Client, State},
         client_secret::NewSecret,
@@ -27,8 +30,8 @@ impl Store {
     /// Registers the client of an approved request, with its first credentials.
     ///
     /// # Errors
-    /// [`Error::NotFound`](crate::error::Error::NotFound), [`WrongState`](crate::error::Error::WrongState),
-    /// [`RequestIdReused`](crate::error::Error::RequestIdReused).
+    /// [`Error::NotFound`], [`Error::WrongState`], [`Error::Invalid`] for a request that amends a client,
+    /// [`Error::RequestIdReused`].
     pub async fn register_client(
         &self,
         creation: &Creation,
@@ -50,6 +53,14 @@ impl Store {
         let client_id = ClientId::generate(&*self.clock, &*self.random);
         let request = mark_registered(&tx, request_id, &client_id, now).await?;
         let request = request.content;
+        if request.amends.is_some() {
+            let mut v = Violations::default();
+            v.add(
+                "integration_request_id",
+                "must not name a client: AmendClient applies it",
+            );
+            return Err(Error::Invalid(v));
+        }
         let row = ActiveModel {
             client_id: Set(client_id.to_string()),
             integration_request_id: Set(request_id.to_string()),
@@ -64,7 +75,7 @@ impl Store {
             created_at: Set(now.as_millis()),
             updated_at: Set(now.as_millis()),
             etag: Set(1),
-            json_web_key_set: Set(String::new()),
+            json_web_key_set: Set(request.json_web_key_set),
         };
         row.insert(&tx).await?;
         insert_tenants(&tx, &client_id, &request.tenant_ids).await?;

@@ -46,7 +46,9 @@ impl Store {
             .subject(id.as_str())
             .detail("secret_id", secret_id.as_str());
         let release = self.release(row.needs_release, row.release_mac, row.release_key_version);
-        let (tx, event) = self.require_other(tx, origin, &row.creator, &release, event).await?;
+        let (tx, event) = self
+            .require_other(tx, origin, &row.creator, &release, event)
+            .await?;
         let (code, mac, version) = self.new_code(id.as_str().as_bytes()).await?;
         let now = self.now().as_millis();
         let released = link::Entity::update_many()
@@ -59,7 +61,10 @@ impl Store {
             .await?;
         if released.rows_affected == 0 {
             let row = link::Entity::find_by_id(id.as_str()).one(&tx).await?;
-            return Err(not_open("delivery", row.is_some_and(|row| row.claimed_at.is_some())));
+            return Err(not_open(
+                "delivery",
+                row.is_some_and(|row| row.claimed_at.is_some()),
+            ));
         }
         self.audit(&tx, origin, event).await?;
         commit(tx, code).await
@@ -92,7 +97,9 @@ impl Store {
             .tenant(tenant_id)
             .subject(user_id.as_str());
         let release = self.release(row.needs_release, row.release_mac, row.release_key_version);
-        let (tx, event) = self.require_other(tx, origin, &row.creator, &release, event).await?;
+        let (tx, event) = self
+            .require_other(tx, origin, &row.creator, &release, event)
+            .await?;
         let (code, mac, version) = self.new_code(&row.token_hash).await?;
         let released = Entity::update_many()
             .filter(Column::TokenHash.eq(row.token_hash))

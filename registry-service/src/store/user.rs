@@ -20,7 +20,7 @@ use sea_orm::{Order::Asc, QueryTrait, Set, UpdateMany, entity::prelude::*};
 use super::{
     Store, change, commit, corrupt, enrolment,
     entity::user::{ActiveModel, Column, Entity, Model},
-    exists, tenant,
+    exists, tenant, with_reason,
 };
 use crate::{
     error::{Error, Result},
@@ -146,7 +146,7 @@ impl Store {
         self.page(query, Column::UserId, Asc, page, user).await
     }
 
-    /// Deactivates or reactivates a user. Changes and records nothing if the user is in that state already.
+    /// Deactivates or reactivates a user; `reason` may be empty. Changes and records nothing if the user is in that state already.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -156,6 +156,7 @@ impl Store {
         tenant_id: &TenantId,
         user_id: &UserId,
         to: State,
+        reason: &str,
     ) -> Result<User> {
         let tx = self.db.write().await?;
         let now = self.now();
@@ -173,7 +174,7 @@ impl Store {
             if to == State::Deactivated {
                 enrolment::end_all(&tx, tenant_id, user_id, now).await?;
             }
-            let event = event(action, tenant_id, user_id);
+            let event = with_reason(event(action, tenant_id, user_id), reason);
             let change = change(kind, user_id, Some(tenant_id));
             let seq = self.publish(&tx, origin, event, change).await?;
             if to == State::Deactivated {

@@ -60,7 +60,10 @@ fn method(v: &mut Violations, delivery: i32, second_operator: bool) -> Option<Me
     let method = v.filter::<pb::DeliveryMethod, _>("delivery", delivery)?;
     match method.unwrap_or(Method::Inline) {
         Method::Inline if second_operator => {
-            v.add("delivery", "must be DELIVERY_METHOD_LINK, because a second operator is required");
+            v.add(
+                "delivery",
+                "must be DELIVERY_METHOD_LINK, because a second operator is required",
+            );
             None
         }
         method => Some(method),
@@ -82,12 +85,7 @@ pub fn list(request: &pb::ListClientsRequest) -> Result<(Option<TenantId>, Optio
 }
 
 /// Reads an `UpdateClientRequest`.
-///
-/// # Errors
-/// All violations, with the tenants and scopes that the message names.
-pub fn update(
-    request: pb::UpdateClientRequest,
-) -> Result<(ClientId, ClientUpdate), (Violations, References)> {
+pub fn update(request: pb::UpdateClientRequest) -> Result<(ClientId, ClientUpdate)> {
     let mut v = Violations::default();
     let mut references = References {
         prefix: "client.",
@@ -95,28 +93,27 @@ pub fn update(
     };
     let client = request.client.unwrap_or_default();
     let client_id = v.check("client.client_id", ClientId::parse(&client.client_id));
-    let known = ["display_name", "redirect_uris", "scopes", "tenant_ids"];
+    let known = ["redirect_uris", "scopes", "tenant_ids"];
     let mask = UpdateMask::parse(&mut v, request.update_mask, &known);
     let update = ClientUpdate {
         etag: etag(&client.etag),
-        display_name: mask.read("display_name", || {
-            v.text("client.display_name", &client.display_name, 1..=200)
-        }),
         redirect_uris: mask.read("redirect_uris", || {
             Some(redirect_uris(
                 &mut v,
                 "client.redirect_uris",
                 &client.redirect_uris,
+                1,
             ))
         }),
-        scopes: mask.read("scopes", || Some(scopes(&mut v, &mut references, &client.scopes))),
-        tenant_ids: mask.read("tenant_ids", || {
-            Some(tenant_ids(&mut v, &mut references, &client.tenant_ids))
+        scopes: mask.read("scopes", || {
+            Some(scopes(&mut v, &mut references, &client.scopes, 1))
         }),
-        references: references.clone(),
+        tenant_ids: mask.read("tenant_ids", || {
+            Some(tenant_ids(&mut v, &mut references, &client.tenant_ids, 1))
+        }),
+        ..ClientUpdate::default()
     };
     v.finish(|| Some((client_id?, update)))
-        .map_err(|violations| (violations, references))
 }
 
 /// Reads a `SetClientKeysRequest`.

@@ -13,7 +13,7 @@ use accord::{
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Result, release_code};
+use super::{Result, reason, release_code};
 use crate::model::user::{Completion, NewUser, Selector, State, User, password::Password};
 
 accord::message_enum!(State = pb::UserState { Active, Deactivated });
@@ -60,6 +60,15 @@ pub fn ids(tenant_id: &str, user_id: &str) -> Result<(TenantId, UserId)> {
     let tenant_id = v.check("tenant_id", TenantId::parse(tenant_id));
     let user_id = v.check("user_id", UserId::parse(user_id));
     v.finish(|| Some((tenant_id?, user_id?)))
+}
+
+/// Reads a `DeactivateUserRequest`.
+pub fn deactivate(request: &pb::DeactivateUserRequest) -> Result<(TenantId, UserId, String)> {
+    let mut v = Violations::default();
+    let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
+    let user_id = v.check("user_id", UserId::parse(&request.user_id));
+    let reason = reason(&mut v, &request.reason);
+    v.finish(|| Some((tenant_id?, user_id?, reason?)))
 }
 
 /// Reads a `ListUsersRequest`.

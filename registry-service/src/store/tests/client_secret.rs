@@ -89,7 +89,7 @@ async fn only_a_live_secret_costs_a_run() {
         let (other, others) = registered(&store, Method::Inline).await;
         let (suspended, its) = registered(&store, Method::Inline).await;
         store
-            .set_client_state(&origin(), &suspended.client_id, State::Suspended)
+            .set_client_state(&origin(), &suspended.client_id, State::Suspended, "a test")
             .await
             .unwrap();
         let expiring = NewSecret {

@@ -67,7 +67,9 @@ async fn an_opened_link_returns_a_secret_that_is_not_stored() {
         // Only the event of the rejected attempt is committed.
         let (position, opened_at) = (store.position().await.unwrap(), store.now());
         clock.advance(Duration::from_secs(1));
-        let again = store.claim_delivery(&origin(), &link.claim_token, None, None).await;
+        let again = store
+            .claim_delivery(&origin(), &link.claim_token, None, None)
+            .await;
         assert!(
             matches!(again, Err(Error::LinkOpened { claimed_at }) if claimed_at == opened_at),
             "{database:?}"
@@ -208,7 +210,9 @@ async fn a_new_link_ends_all_unopened_ones() {
             .map(|secret| secret.revoked.map(|(_, reason)| reason))
             .collect();
         assert_eq!(reasons, [None, Some(Reason::Unclaimed)], "{database:?}");
-        let refused = store.claim_delivery(&origin(), &first.claim_token, None, None).await;
+        let refused = store
+            .claim_delivery(&origin(), &first.claim_token, None, None)
+            .await;
         assert!(matches!(refused, Err(Error::LinkInvalid)), "{database:?}");
         store
             .claim_delivery(&origin(), &second.claim_token, None, None)

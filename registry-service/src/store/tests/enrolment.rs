@@ -126,7 +126,7 @@ async fn an_enrolment_and_its_end_race_to_one_outcome() {
                 tokio::spawn(async move {
                     if round % 2 == 0 {
                         let to = State::Deactivated;
-                        store.set_user_state(&origin(), &tenant, &id, to).await
+                        store.set_user_state(&origin(), &tenant, &id, to, "a test").await
                     } else {
                         let call = creation("ResetUserPassword");
                         let reset = store.reset_user_password(&call, &tenant, &id).await;

@@ -29,7 +29,7 @@ async fn seeded(url: &str) -> (Store, std::sync::Arc<accord::clock::ManualClock>
     add_tenants(&store).await;
     let globex = TenantId::parse("globex").unwrap();
     store
-        .set_tenant_state(&origin(), &globex, tenant::State::Suspended)
+        .set_tenant_state(&origin(), &globex, tenant::State::Suspended, "a test")
         .await
         .unwrap();
     for name in ["a.read", "a.old"] {
@@ -66,6 +66,8 @@ fn new_request(tenants: &[&str], scopes: &[&str]) -> NewIntegrationRequest {
             .collect(),
         redirect_uris: vec!["https://app.example/cb".into()],
         notes: String::new(),
+        json_web_key_set: String::new(),
+        amends: None,
     }
 }
 

@@ -76,7 +76,10 @@ impl Scene {
     async fn link(&self) -> Link {
         let (client, _) = registered(&self.store, Method::Link).await;
         let call = self.call("CreateDelivery");
-        self.store.create_delivery(&call, &client.client_id).await.unwrap()
+        self.store
+            .create_delivery(&call, &client.client_id)
+            .await
+            .unwrap()
     }
 
     async fn claim(&self, link: &Link, code: Option<&ReleaseCode>) -> Result<String> {
@@ -84,7 +87,9 @@ impl Scene {
     }
 
     async fn claim_as(&self, link: &Link, code: Option<&ReleaseCode>, id: Option<Uuid>) -> Result<String> {
-        let claim = self.store.claim_delivery(&self.anyone, &link.claim_token, id, code);
+        let claim = self
+            .store
+            .claim_delivery(&self.anyone, &link.claim_token, id, code);
         Ok(claim.await?.client_secret.expose().to_owned())
     }
 
@@ -133,7 +138,9 @@ impl Scene {
     }
 
     async fn release_for(&self, user: &User) -> ReleaseCode {
-        let release = self.store.release_enrolment(&self.other, &user.tenant_id, &user.user_id);
+        let release = self
+            .store
+            .release_enrolment(&self.other, &user.tenant_id, &user.user_id);
         release.await.unwrap()
     }
 
@@ -164,7 +171,11 @@ impl Scene {
 
 /// A code that is not the right one.
 fn other_than(right: &ReleaseCode) -> ReleaseCode {
-    let text = if right.expose() == "00000000" { "11111111" } else { "00000000" };
+    let text = if right.expose() == "00000000" {
+        "11111111"
+    } else {
+        "00000000"
+    };
     ReleaseCode::parse(text).unwrap()
 }
 
@@ -188,7 +199,11 @@ async fn a_link_to_credentials_opens_with_the_code_of_another_person() {
             );
         }
         let row = scene.delivery(&link).await;
-        assert_eq!((row.release_mac, row.wrong_codes), (None, 0), "nothing was released");
+        assert_eq!(
+            (row.release_mac, row.wrong_codes),
+            (None, 0),
+            "nothing was released"
+        );
 
         let first = scene.release(&link).await;
         let code = scene.release(&link).await;
@@ -208,7 +223,10 @@ async fn a_link_to_credentials_opens_with_the_code_of_another_person() {
         is_invalid(scene.claim_as(&link, Some(&first), id).await);
         let opened = scene.claim(&link, Some(&code)).await;
         assert!(matches!(opened, Err(Error::LinkOpened { .. })), "{database:?}");
-        let again = scene.store.release_delivery(&scene.other, &link.delivery_id).await;
+        let again = scene
+            .store
+            .release_delivery(&scene.other, &link.delivery_id)
+            .await;
         assert!(
             matches!(&again, Err(Error::WrongState { state, .. }) if state == "USED"),
             "{database:?}: {again:?}"
@@ -262,19 +280,30 @@ async fn five_wrong_codes_end_a_link_and_its_secret_whoever_races() {
         }
         is_invalid(scene.claim(&link, Some(&code)).await);
         let row = scene.delivery(&link).await;
-        assert_eq!((row.wrong_codes, row.nonce), (MAX_WRONG_CODES, None), "{database:?}");
+        assert_eq!(
+            (row.wrong_codes, row.nonce),
+            (MAX_WRONG_CODES, None),
+            "{database:?}"
+        );
         assert!(row.ended_at.is_some() && row.claimed_at.is_none(), "{database:?}");
         let secret_id = accord::text::id::SecretId::parse(&row.secret_id).unwrap();
         let client_id = accord::text::id::ClientId::parse(&row.client_id).unwrap();
         let secret = scene.store.find_client_secret(&client_id, &secret_id).await;
         let revoked = secret.unwrap().unwrap().revoked;
-        assert_eq!(revoked.map(|(_, reason)| reason), Some(Reason::Unclaimed), "{database:?}");
+        assert_eq!(
+            revoked.map(|(_, reason)| reason),
+            Some(Reason::Unclaimed),
+            "{database:?}"
+        );
         assert_eq!(
             scene.store.position().await.unwrap().seq,
             position.seq + 1,
             "{database:?}: token-service learns once that the secret ended"
         );
-        let refused = scene.store.release_delivery(&scene.other, &link.delivery_id).await;
+        let refused = scene
+            .store
+            .release_delivery(&scene.other, &link.delivery_id)
+            .await;
         assert!(matches!(&refused, Err(Error::WrongState { state, .. }) if state == "ENDED"));
 
         // The right code among racing wrong ones either opens the link or comes too late.
@@ -308,10 +337,18 @@ async fn a_link_that_has_expired_is_not_released_and_counts_no_codes() {
         is_invalid(scene.claim(&link, Some(&other_than(&code))).await);
         assert_eq!(scene.delivery(&link).await.wrong_codes, 0, "{database:?}");
         is_invalid(scene.enrol(&token, Some(&enrolment_code), PASSWORD).await);
-        let refused = scene.store.release_delivery(&scene.other, &link.delivery_id).await;
+        let refused = scene
+            .store
+            .release_delivery(&scene.other, &link.delivery_id)
+            .await;
         assert!(matches!(refused, Err(Error::WrongState { .. })), "{database:?}");
-        let release = scene.store.release_enrolment(&scene.other, &user.tenant_id, &user.user_id);
-        assert!(matches!(release.await, Err(Error::WrongState { .. })), "{database:?}");
+        let release = scene
+            .store
+            .release_enrolment(&scene.other, &user.tenant_id, &user.user_id);
+        assert!(
+            matches!(release.await, Err(Error::WrongState { .. })),
+            "{database:?}"
+        );
     }
 }
 
@@ -324,16 +361,22 @@ async fn an_enrolment_needs_the_code_of_another_person() {
         is_invalid(scene.enrol(&token, None, PASSWORD).await);
         is_invalid(scene.enrol(&token, Some(&guess), PASSWORD).await);
         for same in [&scene.creator, &scene.same_person] {
-            let release = scene.store.release_enrolment(same, &user.tenant_id, &user.user_id);
+            let release = scene
+                .store
+                .release_enrolment(same, &user.tenant_id, &user.user_id);
             assert!(matches!(release.await, Err(Error::SecondOperatorRequired(_))));
         }
         let runs = scene.store.hasher.runs();
         let code = scene.release_for(&user).await;
         is_invalid(scene.enrol(&token, None, PASSWORD).await);
         // The password tells a stranger nothing, and costs nothing.
-        is_invalid(scene.enrol(&token, Some(&other_than(&code)), "password password").await);
+        is_invalid(
+            scene
+                .enrol(&token, Some(&other_than(&code)), "passwordpassword")
+                .await,
+        );
         assert_eq!(scene.store.hasher.runs(), runs, "{database:?}: no argon2 run");
-        let weak = scene.enrol(&token, Some(&code), "password password").await;
+        let weak = scene.enrol(&token, Some(&code), "passwordpassword").await;
         assert!(matches!(weak, Err(Error::Invalid(_))), "{database:?}: {weak:?}");
         assert!(!scene.is_enrolled(&user).await, "{database:?}");
 
@@ -342,9 +385,14 @@ async fn an_enrolment_needs_the_code_of_another_person() {
         scene.enrol_as(&token, Some(&code), PASSWORD, id).await.unwrap();
         is_invalid(scene.enrol_as(&token, None, PASSWORD, id).await);
         let used = scene.enrol(&token, Some(&code), PASSWORD).await;
-        assert!(matches!(used, Err(Error::EnrolmentUsed { .. })), "{database:?}: {used:?}");
+        assert!(
+            matches!(used, Err(Error::EnrolmentUsed { .. })),
+            "{database:?}: {used:?}"
+        );
         assert!(scene.is_enrolled(&user).await, "{database:?}");
-        let release = scene.store.release_enrolment(&scene.other, &user.tenant_id, &user.user_id);
+        let release = scene
+            .store
+            .release_enrolment(&scene.other, &user.tenant_id, &user.user_id);
         assert!(matches!(release.await, Err(Error::WrongState { state, .. }) if state == "USED"));
         assert_eq!(
             scene.refusals("user.enrol").await,
@@ -361,7 +409,9 @@ async fn an_enrolment_needs_the_code_of_another_person() {
 
         // So does the link of a reset, whose code is another one.
         let reset = scene.call("ResetUserPassword");
-        let reset = scene.store.reset_user_password(&reset, &user.tenant_id, &user.user_id);
+        let reset = scene
+            .store
+            .reset_user_password(&reset, &user.tenant_id, &user.user_id);
         let (_, token) = reset.await.unwrap();
         is_invalid(scene.enrol(&token, Some(&code), PASSWORD).await);
         let code = scene.release_for(&user).await;
@@ -408,12 +458,18 @@ async fn without_the_setting_a_link_opens_alone_until_it_is_released() {
 
         // One operator is enough to create and release, and then the link needs its code.
         let link = scene.link().await;
-        let code = scene.store.release_delivery(&scene.same_person, &link.delivery_id).await;
+        let code = scene
+            .store
+            .release_delivery(&scene.same_person, &link.delivery_id)
+            .await;
         is_invalid(scene.claim(&link, None).await);
         scene.claim(&link, Some(&code.unwrap())).await.unwrap();
         let (_, token) = scene.admin("ada").await;
         scene.enrol(&token, None, PASSWORD).await.unwrap();
-        assert_eq!(scene.events("delivery.release").await[0].detail["same_person"], "created it");
+        assert_eq!(
+            scene.events("delivery.release").await[0].detail["same_person"],
+            "created it"
+        );
     }
 }
 
@@ -432,7 +488,9 @@ async fn every_way_to_create_a_link_makes_one_that_needs_a_release() {
     let mut tokens = BTreeSet::new();
     for _ in 0..2 {
         let created = scene.store.create_client_secret(&call, new.clone()).await;
-        let Handover::Link(link) = created.unwrap().1 else { panic!() };
+        let Handover::Link(link) = created.unwrap().1 else {
+            panic!()
+        };
         is_invalid(scene.claim(&link, None).await);
         tokens.insert(link.claim_token.expose().to_owned());
     }

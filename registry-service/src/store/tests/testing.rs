@@ -55,7 +55,10 @@ pub async fn operator(store: &Store, name: &str, roles: &[Role], person: Option<
         certificate_name: None,
         person: person.map(str::to_owned),
     };
-    let (record, _) = store.create_caller(&creation("CreateOperator"), new).await.unwrap();
+    let (record, _) = store
+        .create_caller(&creation("CreateOperator"), new)
+        .await
+        .unwrap();
     let mut origin = origin();
     origin.actor.id = record.caller.id().to_owned();
     origin

@@ -44,7 +44,9 @@ pub(super) async fn enrol(PageForm { page, form: sent }: PageForm) -> Result<Res
     let password = Zeroizing::new(sent.text("password").to_owned());
     let mut problems = Problems::default();
     if password.as_str() != sent.text("password_again") {
-        problems.password.push("The two passwords are not the same.".to_owned());
+        problems
+            .password
+            .push("The two passwords are not the same.".to_owned());
     }
     let Some(code) = release_code(&sent, &mut problems).filter(|_| problems.password.is_empty()) else {
         return Ok(page.html(StatusCode::UNPROCESSABLE_ENTITY, &form(&page, problems)));

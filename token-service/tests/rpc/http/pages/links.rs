@@ -339,7 +339,10 @@ async fn a_link_that_was_released_opens_with_its_code_alone() {
     let token = world.registry().add_delivery(bundle());
     world.registry().release(&token, "7KQ2M9XD");
     let form = [("release_code", " 7kq2-m9xd ")];
-    let opened = Request::post(format!("/claim/{token}")).form(&form).send(&world).await;
+    let opened = Request::post(format!("/claim/{token}"))
+        .form(&form)
+        .send(&world)
+        .await;
     assert_page(&opened, 200);
     assert!(opened.body.contains("acs_the-secret"), "{}", opened.body);
 
