@@ -36,6 +36,7 @@ mod setups;
 mod startup;
 mod tokens;
 mod transport;
+mod two_people;
 mod upgrade;
 mod walkthrough;
 
@@ -132,6 +133,7 @@ fn main() -> std::process::ExitCode {
         (&[], tokens::issuance::tests()),
         (&[], tokens::renewal::tests()),
         (&[Grpcurl, Address], transport::tests()),
+        (&[], two_people::tests()),
         (&[Envoy], upgrade::tests()),
         (&[Grpcurl, Envoy, Chromium], walkthrough::tests()),
     ])

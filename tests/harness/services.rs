@@ -142,6 +142,16 @@ impl Services {
         self.token_environment.push((name, value.into()));
     }
 
+    /// Starts another replica of registry-service on the same database, with the default of `--second-operator`. Returns it
+    /// with its address.
+    pub fn registry_with_second_operator(&self) -> (Process, String) {
+        let mut serve = command("registry", &self.registry_environment, &["serve"]);
+        serve.env_remove("ACCORD_REGISTRY_SECOND_OPERATOR");
+        let mut process = Process::start(serve, self.directory.path(), "registry-of-two");
+        let address = process.listening("--listen");
+        (process, address)
+    }
+
     /// Starts another replica of token-service on the same database. Returns it with its gRPC address.
     pub fn another_token_service(&self) -> (Process, String) {
         let mut serve = token(&self.token_environment, &["serve"]);
