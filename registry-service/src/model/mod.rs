@@ -1,7 +1,6 @@
 //! The types and states of the registry, and its rules as plain functions.
 
 pub mod account_name;
-pub mod amendment;
 pub mod argon2_hash;
 pub mod caller;
 pub mod change_kind;

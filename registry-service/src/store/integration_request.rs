@@ -27,11 +27,9 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    model::{
+    model::integration_request::{
+        Decision, IntegrationRequest, NewIntegrationRequest, References, State, Transition,
         amendment::amended,
-        integration_request::{
-            Decision, IntegrationRequest, NewIntegrationRequest, References, State, Transition,
-        },
     },
 };
 

@@ -31,7 +31,6 @@ use crate::{
     model::purpose,
 };
 
-mod amendment;
 pub mod batch;
 pub(crate) mod caller;
 mod client;
@@ -42,7 +41,6 @@ mod enrolment;
 pub mod entity;
 mod integration_request;
 pub mod migration;
-mod registration;
 mod release;
 mod scope;
 mod tenant;

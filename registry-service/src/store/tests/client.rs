@@ -16,7 +16,7 @@ use crate::{
         scope::{NewScope, ScopeUpdate},
     },
     store::{
-        amendment::tests::{addition, amend},
+        client::amendment::tests::{addition, amend},
         testing::{add_tenants, audited, count, creation, origin, repeatable, store},
     },
 };

@@ -9,6 +9,8 @@ use strum::{AsRefStr, EnumString};
 
 use crate::error::{Error, Result};
 
+pub mod amendment;
+
 /// The most tenants, and the most scopes, of a request or client.
 pub const MAX_REFERENCES: usize = 100;
 /// The most characters of all scope names of a request or client, with a space between them. It bounds access tokens:
@@ -124,7 +126,7 @@ pub struct NewIntegrationRequest {
     pub redirect_uris: Vec<String>,
     /// Further notes.
     pub notes: String,
-    /// The client's public keys, as [`ClientKeys`](super::client_keys::ClientKeys) writes them; empty if none.
+    /// The client's public keys, as [`ClientKeys`](crate::model::client_keys::ClientKeys) writes them; empty if none.
     pub json_web_key_set: String,
     /// The client that it amends; `None` for a request for a new one. Then the lists hold what is added and may be empty, and
     /// of the texts `display_name` is the new name, empty for the old one.

@@ -6,14 +6,15 @@ use accord::{
 };
 
 use super::{
-    Store,
-    client::{self, event, lock_client},
-    commit, corrupt,
-    integration_request::{self, mark_registered},
+    super::{
+        Store, commit, corrupt,
+        integration_request::{self, mark_registered},
+    },
+    event, find, lock_client,
 };
 use crate::{
     error::{Error, Result},
-    model::{amendment::amended, client::Client},
+    model::{client::Client, integration_request::amendment::amended},
 };
 
 impl Store {
@@ -37,7 +38,7 @@ impl Store {
         let client_id = &amends.client_id;
         lock_client(&tx, client_id).await?;
         mark_registered(&tx, request_id, client_id, self.now()).await?;
-        let before = client::find(&tx, client_id).await?.ok_or(corrupt("clients"))?;
+        let before = find(&tx, client_id).await?.ok_or(corrupt("clients"))?;
         if before.etag != amends.etag {
             return Err(Error::EtagMismatch("client"));
         }
@@ -50,5 +51,5 @@ impl Store {
 }
 
 #[cfg(test)]
-#[path = "tests/amendment.rs"]
+#[path = "../tests/amendment.rs"]
 pub(super) mod tests;

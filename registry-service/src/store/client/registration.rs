@@ -10,12 +10,10 @@ use accord::{
 use sea_orm::{Set, entity::prelude::*};
 
 use super::{
-    Store,
-    client::{changed, event, find, insert_tenants, set_version},
-    commit, corrupt,
-    entity::client::ActiveModel,
-    integration_request::mark_registered,
-    json,
+    super::{
+        Store, commit, corrupt, entity::client::ActiveModel, integration_request::mark_registered, json,
+    },
+    changed, event, find, insert_tenants, set_version,
 };
 use crate::{
     error::{Error, Result},

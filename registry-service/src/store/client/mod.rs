@@ -38,6 +38,9 @@ use crate::{
     },
 };
 
+mod amendment;
+mod registration;
+
 impl Store {
     /// Reads a client.
     pub async fn find_client(&self, client_id: &ClientId) -> Result<Option<Client>> {
@@ -84,6 +87,9 @@ impl Store {
         // Locks before it reads, so that a racing update compares with what this one writes.
         lock_client(&tx, client_id).await?;
         let before = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
+        if update.etag.is_some_and(|etag| etag != before.etag) {
+            return Err(Error::EtagMismatch("client"));
+        }
         update.require_narrowing(&before, "client.")?;
         let event = event("client.update", client_id);
         let client = self.change(&tx, origin, event, before, update).await?;
@@ -102,9 +108,6 @@ impl Store {
         update: ClientUpdate,
     ) -> Result<Client> {
         let client_id = &before.client_id;
-        if update.etag.is_some_and(|etag| etag != before.etag) {
-            return Err(Error::EtagMismatch("client"));
-        }
         let (narrows, is_shown) = (update.narrows(&before), update.is_shown());
         let (texts, keys) = (&before.presentation, &before.json_web_key_set);
         let event = replaced(event, "display_name", &texts.display_name, &update.display_name)?;
@@ -359,8 +362,8 @@ pub(super) fn client(row: Model) -> Result<Client> {
 }
 
 #[cfg(test)]
-#[path = "tests/client_keys.rs"]
+#[path = "../tests/client_keys.rs"]
 mod key_tests;
 #[cfg(test)]
-#[path = "tests/client.rs"]
+#[path = "../tests/client.rs"]
 pub(super) mod tests;

@@ -2,10 +2,10 @@
 
 use accord::text::{id::join_scopes, validation::Violations};
 
-use super::{
+use super::{MAX_REDIRECT_URIS, MAX_REFERENCES, MAX_SCOPE_CHARACTERS, NewIntegrationRequest};
+use crate::model::{
     client::{Client, ClientUpdate},
     client_keys::ClientKeys,
-    integration_request::{MAX_REDIRECT_URIS, MAX_REFERENCES, MAX_SCOPE_CHARACTERS, NewIntegrationRequest},
 };
 
 /// Returns what an amendment changes of a client: what the client has, with what the request adds. A scope that the client
@@ -38,7 +38,7 @@ pub fn amended(client: &Client, request: &NewIntegrationRequest) -> Result<Clien
     let keys = keys.map_err(|violations| v.extend(violations)).ok().flatten();
     let json_web_key_set = keys.map(|keys| keys.as_str().to_owned());
     let update = ClientUpdate {
-        etag: request.amends.as_ref().map(|amends| amends.etag),
+        etag: None,
         display_name,
         redirect_uris,
         scopes,
