@@ -36,7 +36,7 @@ fn rejected<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, reason: E
 async fn two_persons_bring_a_partner_in_and_one_does_not() {
     let databases = [accord::testing::sqlite(), accord::testing::sqlite()];
     let services = Services::start(&databases[0].url, &databases[1].url).await;
-    let (_registry, address) = services.registry_with_second_operator();
+    let (registry, address) = services.registry_with_second_operator();
     let operator = |name: &str, roles: &[&str], person: &str| -> HopChannel {
         let mut arguments = vec!["operator", "create", name, "--person", person];
         for role in roles {
@@ -196,4 +196,13 @@ async fn two_persons_bring_a_partner_in_and_one_does_not() {
         .await);
     let client = ok(clients.amend_client(amend).await).client.unwrap();
     assert_eq!(client.redirect_uris.len(), 2);
+
+    let plain = code.replace('-', "");
+    for process in [&services.registry, &registry, &services.token] {
+        let log = process.stderr();
+        assert!(
+            !log.contains(&code) && !log.contains(&plain),
+            "a release code in a log"
+        );
+    }
 }
