@@ -51,22 +51,14 @@ const SECRET_FIELDS: [&str; 22] = [
 ];
 
 /// Request fields of the contract that are not implemented yet. The codec rejects a message that sets one.
-const NOT_AVAILABLE: [&str; 25] = [
+const NOT_AVAILABLE: [&str; 15] = [
     "ApproveSetupRequest.allowed_networks",
-    "ClaimDeliveryRequest.release_code",
-    "CompleteEnrolmentRequest.release_code",
-    "CreateOperatorRequest.person",
-    "DeactivateUserRequest.reason",
     "IntrospectTokenRequest.binding",
     "IssueTokenRequest.dpop_proof",
-    "RevokeOperatorRequest.reason",
-    "RevokeWorkloadRequest.reason",
     "StartSetupRequest.dpop_jkt",
     "StartSetupRequest.request_uri",
     "SubmitIntegrationRequestRequest.allowed_networks",
-    "SubmitIntegrationRequestRequest.client_id",
     "SubmitIntegrationRequestRequest.dpop_jkts",
-    "SubmitIntegrationRequestRequest.json_web_key_set",
     "SubmitIntegrationRequestRequest.jwks_uri",
     "SubmitIntegrationRequestRequest.security_profile",
     "SubmitIntegrationRequestRequest.tls_client_auth_san_dns",
@@ -75,8 +67,6 @@ const NOT_AVAILABLE: [&str; 25] = [
     "SubmitIntegrationRequestRequest.tls_client_auth_san_uri",
     "SubmitIntegrationRequestRequest.tls_client_auth_subject_dn",
     "SubmitIntegrationRequestRequest.token_endpoint_auth_method",
-    "SuspendClientRequest.reason",
-    "SuspendTenantRequest.reason",
 ];
 
 /// Messages that HTTP sends as JSON: the names of their fields are those of RFC 7517, RFC 7662 and RFC 8414.

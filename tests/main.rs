@@ -37,6 +37,7 @@ mod setups;
 mod startup;
 mod tokens;
 mod transport;
+mod two_people;
 mod upgrade;
 mod walkthrough;
 
@@ -135,6 +136,7 @@ fn main() -> std::process::ExitCode {
         (&[], tokens::issuance::tests()),
         (&[], tokens::renewal::tests()),
         (&[Grpcurl, Address], transport::tests()),
+        (&[], two_people::tests()),
         (&[Envoy], upgrade::tests()),
         (&[Grpcurl, Envoy, Chromium], walkthrough::tests()),
     ])

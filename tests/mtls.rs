@@ -77,7 +77,7 @@ async fn certificates_identify_every_caller_until_they_are_revoked() {
     let own = workloads.find(|workload| workload.certificate_name.ends_with("/internal-service"));
     let revoke = RevokeWorkloadRequest {
         workload_id: own.unwrap().workload_id,
-        ..Default::default()
+        reason: "a test".into(),
     };
     ok(operators.revoke_workload(revoke).await);
     let returned = Instant::now();

@@ -14,7 +14,6 @@ mod program;
 pub mod python;
 pub mod sample;
 
-use accord::registry::v1 as reg;
 use accord_cli::dev::Dev;
 use accord_cli::dev_file::DevFile;
 use reqwest::{Client, redirect::Policy};
@@ -63,13 +62,7 @@ impl Way {
 
 /// Registers a partner whose only redirect URI is this one.
 pub async fn partner_at(world: &World, redirect_uri: &str) -> Partner {
-    let partner = world.partner().await;
-    let elsewhere = reg::Client {
-        redirect_uris: vec![redirect_uri.into()],
-        ..Default::default()
-    };
-    world.update_client(&partner, elsewhere, &["redirect_uris"]).await;
-    partner
+    world.partner_at(&[&world.target.tenant_id], redirect_uri).await
 }
 
 /// Ends an environment in good order.

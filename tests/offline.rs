@@ -173,7 +173,7 @@ async fn a_resource_server_rejects_tokens_two_seconds_after_the_registry_ends_th
     let narrower = reg::Client {
         scopes: vec![reg::RequestedScope {
             name: "contacts.read".into(),
-            reason: "nothing else is needed".into(),
+            reason: "because of contacts.read".into(),
         }],
         ..Default::default()
     };

@@ -145,7 +145,7 @@ async fn each_caller_may_call_exactly_the_methods_of_the_design() {
     let (_, operator_id, caller) = operators.remove(0);
     let request = reg::RevokeOperatorRequest {
         operator_id,
-        ..Default::default()
+        reason: "a test".into(),
     };
     ok(callers.revoke_operator(request).await);
     let method = (

@@ -290,11 +290,11 @@ async fn an_approval_grants_at_most_the_requested_scopes_to_a_user_of_the_tenant
     // A setup is a snapshot: after a change of the client it can't be approved.
     let setup_id = world.start(&partner).await.setup.setup_id;
     let session = world.sign_in(&setup_id).await;
-    let renamed = reg::Client {
+    let renamed = reg::SubmitIntegrationRequestRequest {
         display_name: "Another name".into(),
         ..Default::default()
     };
-    world.update_client(&partner, renamed, &["display_name"]).await;
+    world.amend_client(&partner, renamed).await;
     let changed = (Code::FailedPrecondition, "CLIENT_CHANGED");
     let approval = world.approval(&setup_id, &session);
     let result = world.setups().approve_setup(approval).await;

@@ -66,6 +66,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
                     name,
                     roles,
                     certificate_name,
+                    person,
                     flags,
                 },
         } => {
@@ -76,6 +77,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
                     .map(|role| pb::OperatorRole::from(role).into())
                     .collect(),
                 certificate_name: certificate_name.unwrap_or_default(),
+                person: person.unwrap_or_default(),
                 ..Default::default()
             };
             Box::pin(create_caller(

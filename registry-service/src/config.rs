@@ -38,6 +38,8 @@ pub struct Settings {
     pub admin_listen: Option<AdminListen>,
     /// The base of every Tenant Authority URL, without a trailing slash. Empty if it was not given.
     pub public_base_url: String,
+    /// Whether no single operator but an admin may give access to a tenant's data.
+    pub second_operator: bool,
 }
 
 impl AsMut<ServiceSettings> for Settings {
@@ -87,6 +89,7 @@ impl Default for Settings {
             listen: (Ipv4Addr::LOCALHOST, 50051).into(),
             admin_listen: None,
             public_base_url: String::new(),
+            second_operator: true,
         }
     }
 }

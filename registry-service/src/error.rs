@@ -31,6 +31,9 @@ pub enum Error {
     /// The resource changed after its etag was read. Holds the kind of resource.
     #[error("the {0} changed since the etag was read")]
     EtagMismatch(&'static str),
+    /// The rule of two people requires another person. Says what for.
+    #[error("{0} needs a second person")]
+    SecondOperatorRequired(&'static str),
     /// The secret was used within the last day.
     #[error("the secret was used within the last day; set force to revoke it anyway")]
     SecretInUse {

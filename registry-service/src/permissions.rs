@@ -54,7 +54,7 @@ pub const TABLE: &[(&str, Access)] = &[
 
     ("/accord.registry.v1.ScopeService/CreateScope", REGISTER),
     ("/accord.registry.v1.ScopeService/ListScopes", READ),
-    ("/accord.registry.v1.ScopeService/UpdateScope", REGISTER),
+    ("/accord.registry.v1.ScopeService/UpdateScope", ADMINISTER),
 
     ("/accord.registry.v1.ClientService/RegisterClient", REGISTER),
     ("/accord.registry.v1.ClientService/GetClient", READ),

@@ -69,7 +69,7 @@ impl Registry {
         let opened = run::open::<Migrator>(url, masters, store::PURPOSES, clock.clone(), &*random);
         let (db, keyring) = opened.await?;
         Ok(Self {
-            store: Store::new(db, keyring, clock, random),
+            store: Store::new(db, keyring, clock, random, settings.second_operator),
             public_base_url: settings.public_base_url.as_str().into(),
             audit_retention: settings.service.audit_retention(),
             readiness: Readiness::default(),

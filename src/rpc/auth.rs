@@ -56,6 +56,18 @@ impl Principal {
         }
     }
 
+    /// Rejects everybody but operators with this role, where a part of a method needs it.
+    ///
+    /// # Errors
+    /// PERMISSION_DENIED, or UNAUTHENTICATED without a caller.
+    pub fn require(&self, role: Role) -> Result<(), Status> {
+        match self {
+            Principal::Caller(Caller::Operator { roles, .. }, _) if roles.contains(&role) => Ok(()),
+            Principal::Caller(caller, _) => Err(permission_denied(caller)),
+            Principal::Anonymous => Err(unauthenticated()),
+        }
+    }
+
     /// Returns the origin of this call's audit events.
     pub fn origin(&self) -> Origin {
         let kind = match self {

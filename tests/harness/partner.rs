@@ -161,14 +161,14 @@ impl World {
                 let client_id = partner.client_id.clone();
                 let request = reg::SuspendClientRequest {
                     client_id,
-                    ..Default::default()
+                    reason: "a test".into(),
                 };
                 ok(self.clients().suspend_client(request).await);
             }
             Party::Tenant => {
                 let request = reg::SuspendTenantRequest {
                     tenant_id,
-                    ..Default::default()
+                    reason: "a test".into(),
                 };
                 ok(self.tenants().suspend_tenant(request).await);
             }
@@ -177,7 +177,7 @@ impl World {
                 let request = reg::DeactivateUserRequest {
                     tenant_id,
                     user_id,
-                    ..Default::default()
+                    reason: "a test".into(),
                 };
                 ok(self.users().deactivate_user(request).await);
             }
@@ -205,7 +205,7 @@ impl World {
         }
     }
 
-    /// Changes these fields of the client.
+    /// Leaves the client less in these fields.
     pub async fn update_client(&self, partner: &Partner, client: reg::Client, paths: &[&str]) {
         let request = reg::UpdateClientRequest {
             client: Some(reg::Client {
@@ -217,6 +217,41 @@ impl World {
             }),
         };
         ok(self.clients().update_client(request).await);
+    }
+
+    /// Adds this to the client, by an integration request that names it.
+    pub async fn amend_client(&self, partner: &Partner, additions: reg::SubmitIntegrationRequestRequest) {
+        let integration_request_id = self
+            .approved(reg::SubmitIntegrationRequestRequest {
+                client_id: partner.client_id.clone(),
+                ..additions
+            })
+            .await;
+        let request = reg::AmendClientRequest {
+            integration_request_id,
+        };
+        ok(self.clients().amend_client(request).await);
+    }
+
+    /// Registers these public keys of the client.
+    pub async fn add_keys(&self, partner: &Partner, json_web_key_set: String) {
+        let additions = reg::SubmitIntegrationRequestRequest {
+            json_web_key_set,
+            ..Default::default()
+        };
+        self.amend_client(partner, additions).await;
+    }
+
+    /// Submits and approves a request. Returns its id.
+    async fn approved(&self, request: reg::SubmitIntegrationRequestRequest) -> String {
+        let mut requests = IntegrationRequestServiceClient::new(self.operator.clone());
+        let submitted = ok(requests.submit_integration_request(request).await);
+        let integration_request_id = submitted.integration_request.unwrap().integration_request_id;
+        let request = reg::ApproveIntegrationRequestRequest {
+            integration_request_id: integration_request_id.clone(),
+        };
+        requests.approve_integration_request(request).await.unwrap();
+        integration_request_id
     }
 
     /// Revokes a token as the client.
@@ -271,7 +306,11 @@ impl World {
 
     /// Registers a client of these tenants.
     pub async fn partner_of(&self, tenant_ids: &[&str]) -> Partner {
-        let mut requests = IntegrationRequestServiceClient::new(self.operator.clone());
+        self.partner_at(tenant_ids, REDIRECT_URI).await
+    }
+
+    /// Registers a client of these tenants, whose only redirect URI is this one.
+    pub async fn partner_at(&self, tenant_ids: &[&str], redirect_uri: &str) -> Partner {
         let scope = |name: &str| reg::RequestedScope {
             name: name.into(),
             reason: format!("because of {name}"),
@@ -283,15 +322,10 @@ impl World {
             goals: "To be tested.".into(),
             tenant_ids: tenant_ids.iter().map(|id| (*id).into()).collect(),
             scopes: SCOPES.map(scope).into(),
-            redirect_uris: vec![REDIRECT_URI.into()],
+            redirect_uris: vec![redirect_uri.into()],
             ..Default::default()
         };
-        let submitted = ok(requests.submit_integration_request(request).await);
-        let integration_request_id = submitted.integration_request.unwrap().integration_request_id;
-        let request = reg::ApproveIntegrationRequestRequest {
-            integration_request_id: integration_request_id.clone(),
-        };
-        requests.approve_integration_request(request).await.unwrap();
+        let integration_request_id = self.approved(request).await;
         let request = reg::RegisterClientRequest {
             integration_request_id,
             ..Default::default()

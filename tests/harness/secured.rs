@@ -175,7 +175,10 @@ pub fn configured(mut command: Command, directory: &Path, service: &str, argumen
         command.env(format!("{prefix}_{key}"), path);
     }
     match service {
-        "registry" => command.env("ACCORD_REGISTRY_PUBLIC_BASE_URL", "https://auth.example"),
+        "registry" => command
+            .env("ACCORD_REGISTRY_PUBLIC_BASE_URL", "https://auth.example")
+            // One operator does everything; `two_people` tests the default.
+            .env("ACCORD_REGISTRY_SECOND_OPERATOR", "false"),
         _ => command
             .env("ACCORD_TOKEN_HTTP_LISTEN", "127.0.0.1:0")
             .env("ACCORD_TOKEN_REGISTRY_URL", "https://127.0.0.1:1")

@@ -51,6 +51,8 @@ impl Services {
             ),
             ("ACCORD_REGISTRY_PUBLIC_BASE_URL", http_url.clone().into()),
             ("ACCORD_REGISTRY_LISTEN", "127.0.0.1:0".into()),
+            // One operator does everything; `two_people` tests the default.
+            ("ACCORD_REGISTRY_SECOND_OPERATOR", "false".into()),
             ("ACCORD_REGISTRY_DRAIN_DELAY", "0".into()),
         ];
         let registry = |arguments: &[&str]| command("registry", &registry_environment, arguments);
@@ -138,6 +140,16 @@ impl Services {
     pub fn set_token(&mut self, name: &'static str, value: &str) {
         self.token_environment.retain(|(known, _)| *known != name);
         self.token_environment.push((name, value.into()));
+    }
+
+    /// Starts another replica of registry-service on the same database, with the default of `--second-operator`. Returns it
+    /// with its address.
+    pub fn registry_with_second_operator(&self) -> (Process, String) {
+        let mut serve = command("registry", &self.registry_environment, &["serve"]);
+        serve.env_remove("ACCORD_REGISTRY_SECOND_OPERATOR");
+        let mut process = Process::start(serve, self.directory.path(), "registry-of-two");
+        let address = process.listening("--listen");
+        (process, address)
     }
 
     /// Starts another replica of token-service on the same database. Returns it with its gRPC address.

@@ -60,7 +60,7 @@ async fn revoke(operators: &mut OperatorServiceClient<HopChannel>) {
     let own = workloads.find(|workload| workload.certificate_name == NAME && workload.revoke_time.is_none());
     let request = RevokeWorkloadRequest {
         workload_id: own.unwrap().workload_id,
-        ..Default::default()
+        reason: "a test".into(),
     };
     ok(operators.revoke_workload(request).await);
 }

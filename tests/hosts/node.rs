@@ -66,6 +66,10 @@ pub fn command(service: &str, directory: &Path, arguments: &[&str]) -> Command {
         format!("{prefix}_MASTER_KEY_FILE"),
         directory.join(format!("{service}.key")),
     );
+    if service == "registry" {
+        // One operator does everything; `two_people` tests the default.
+        command.env("ACCORD_REGISTRY_SECOND_OPERATOR", "false");
+    }
     command
 }
 

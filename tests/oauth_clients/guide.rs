@@ -2,7 +2,6 @@
 
 use std::process::Stdio;
 
-use accord::{registry::v1 as reg, testing::calls::ok};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::Command,
@@ -56,11 +55,7 @@ async fn the_commands_of_the_partners_guide_run() {
         // A text without a line break at its end precedes the output of the next command.
         if let Some(at) = line.find("{\"keys\":") {
             printed.push_str(&line[..at]);
-            let request = reg::SetClientKeysRequest {
-                client_id: partner.client_id.clone(),
-                json_web_key_set: line[at..].to_owned(),
-            };
-            ok(world.clients().set_client_keys(request).await);
+            world.add_keys(&partner, line[at..].to_owned()).await;
             tokio::time::sleep(BOUND).await;
             input.write_all(b"\n").await.unwrap();
             break;

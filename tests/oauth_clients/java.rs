@@ -94,14 +94,12 @@ async fn spring_security_connects() {
     let scene = Scene::set(KeyType::P256).await;
     let mut program = scene.start(java("SpringClient"));
     let mut application = Application::at(&program.hear().await["port"]);
-    let registered = reg::Client {
+    let registered = reg::SubmitIntegrationRequestRequest {
         redirect_uris: vec![format!("{}/callback", application.base)],
         ..Default::default()
     };
     let world = &scene.world;
-    world
-        .update_client(&scene.partner, registered, &["redirect_uris"])
-        .await;
+    world.amend_client(&scene.partner, registered).await;
 
     let connect = format!("{}/connect", application.base);
     let authorization_url = application.location(&connect).await;

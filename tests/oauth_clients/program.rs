@@ -137,11 +137,8 @@ impl Scene {
         let world = World::new(&dev.file);
         let partner = world.partner().await;
         let (key, public) = make_key(key_type);
-        let request = reg::SetClientKeysRequest {
-            client_id: partner.client_id.clone(),
-            json_web_key_set: json!({"keys": [public]}).to_string(),
-        };
-        ok(world.clients().set_client_keys(request).await);
+        let keys = json!({"keys": [public]}).to_string();
+        world.add_keys(&partner, keys).await;
         Self {
             world,
             partner,

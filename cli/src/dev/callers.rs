@@ -50,6 +50,7 @@ pub async fn renew(store: &Store) -> anyhow::Result<Callers> {
             name: NAMES[index].to_owned(),
             authority,
             certificate_name: None,
+            person: None,
         };
         let (_, token) = store.create_caller(&creation, new).await?;
         token.context("a caller without a certificate name has a token")

@@ -99,6 +99,8 @@ impl Dev {
                 master_key(&args.data_dir, "registry.key", &random)?,
             ),
             public_base_url: args.public_base_url.clone().unwrap_or_else(|| http_url.clone()),
+            // Whoever tries Accord is alone.
+            second_operator: false,
             ..Default::default()
         }
         .checked(Needs::Everything)?;

@@ -2,9 +2,8 @@
 
 use accord::{
     store::audit::{Event, Origin},
-    text::{account_name::AccountName, id::TenantId, opaque::OpaqueToken, validation::only_field},
+    text::{account_name::AccountName, id::TenantId, validation::only_field},
 };
-use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::complete;
@@ -12,7 +11,7 @@ use crate::{
     error::{Error, Result},
     model::{
         account_name, link, purpose, tenant,
-        user::{self, Selector, User, password::Password},
+        user::{self, Completion, Selector, User, password::Password},
     },
     store::{EnrollingUser, Store},
 };
@@ -68,24 +67,27 @@ pub async fn sign_in(
 
 /// Sets the password that a Tenant Admin chose. The enrolment token works once; a refused password leaves it open. Within a
 /// minute a call with the same request id and password gets the first answer again. Any other attempt with a token that
-/// was used, ended or expired is recorded.
+/// was used, ended or expired is recorded, and so is any without the release code of a link that needs one.
 ///
 /// # Errors
-/// [`Error::EnrolmentUsed`]; [`Error::LinkInvalid`] for a token that is unknown, ended or expired; [`Error::Invalid`] for a
+/// [`Error::EnrolmentUsed`]; [`Error::LinkInvalid`] for a token that is unknown, ended or expired, and without
+/// the right release code; [`Error::Invalid`] for a
 /// password that is too easy to guess; [`Error::Busy`].
-pub async fn complete_enrolment(
-    store: &Store,
-    origin: Origin,
-    token: OpaqueToken,
-    mut password: Password,
-    request_id: Option<Uuid>,
-) -> Result<TenantId> {
+pub async fn complete_enrolment(store: &Store, origin: Origin, completion: Completion) -> Result<TenantId> {
     let store = store.clone();
     complete(async move {
+        let Completion {
+            token,
+            release_code,
+            mut password,
+            request_id,
+        } = completion;
         let used_by = request_id.map(|id| link::use_mac(&token, id));
         let find = async || store.find_enrolment(&token).await?.ok_or(Error::LinkInvalid);
-        // Rejects a guessed token without an argon2 run.
+        // Rejects a guessed token, and a guessed release code, without an argon2 run.
         let enrolment = find().await?;
+        let checked = store.check_enrolment_code(&origin, &token, &enrolment, release_code.as_ref());
+        checked.await?;
         if enrolment.is_open(store.now()) {
             let admin = store.find_enrolling_user(&enrolment).await?;
             password = require_strong(&store, &admin, password).await?;

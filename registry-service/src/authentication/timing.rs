@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::tenant_admin::{complete_enrolment, sign_in};
 use crate::{
-    model::user::{NewUser, password::Password},
+    model::user::{Completion, NewUser, password::Password},
     store::{
         Store,
         testing::{add_tenants, creation, origin, store},
@@ -63,9 +63,13 @@ async fn the_time_of_a_sign_in_tells_neither_account_nor_password() {
     let created = store.create_user(&creation("RegisterUser"), ada).await;
     let token = created.unwrap().1.unwrap();
     let chosen = Password::parse(PASSWORD).unwrap();
-    complete_enrolment(&store, origin(), token, chosen, None)
-        .await
-        .unwrap();
+    let completion = Completion {
+        token,
+        release_code: None,
+        password: chosen,
+        request_id: None,
+    };
+    complete_enrolment(&store, origin(), completion).await.unwrap();
     let mut samples: [Vec<f64>; 5] = Default::default();
     for _ in 0..ROUNDS {
         for (kind, seconds) in samples.iter_mut().enumerate() {

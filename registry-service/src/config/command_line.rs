@@ -91,6 +91,10 @@ pub enum OperatorCommand {
         /// DNS name or SPIFFE id in the operator's client certificate, in place of a token
         #[arg(long, value_name = "NAME")]
         certificate_name: Option<String>,
+        /// The person behind the operator: operators of one person count as one. Without it, the operator is a person of
+        /// its own
+        #[arg(long, value_name = "PERSON")]
+        person: Option<String>,
         /// Settings.
         #[command(flatten)]
         flags: Flags,
@@ -130,6 +134,9 @@ pub struct Flags {
     /// Base of every Tenant Authority URL, such as https://auth.example
     #[arg(long, value_name = "URL")]
     pub public_base_url: Option<String>,
+    /// Require a second person for whatever gives access to a tenant's data, except from admins [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub second_operator: Option<String>,
     /// The settings that both services have.
     #[command(flatten)]
     #[serde(flatten)]

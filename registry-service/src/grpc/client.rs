@@ -4,20 +4,19 @@ use accord::{
     registry::v1::{
         client_service_server::ClientService, create_client_secret_response, register_client_response, *,
     },
-    rpc::status::{Problem, Reply},
-    store::audit::Origin,
-    text::id::ClientId,
+    rpc::status::Reply,
+    text::id::{ClientId, IntegrationRequestId},
 };
 use prost::Message;
 use tonic::{Request, Response};
 
 use super::{
     Api,
-    convert::{client as convert, only_field},
+    convert::{client as convert, id_and_reason, only_field},
     creation, parts,
 };
 use crate::{
-    error::{Error, Result},
+    error::Error,
     model::{client::State, delivery::Handover},
 };
 
@@ -25,7 +24,7 @@ use crate::{
 impl ClientService for Api {
     async fn register_client(&self, call: Request<RegisterClientRequest>) -> Reply<RegisterClientResponse> {
         use register_client_response::Credentials;
-        let (id, delivery, request_id) = convert::register(call.get_ref())?;
+        let (id, delivery, request_id) = convert::register(call.get_ref(), self.store.second_operator)?;
         let creation = creation(&call, "RegisterClient", request_id);
         let (client, handover) = self.store.register_client(&creation, &id, delivery).await?;
         let credentials = match handover {
@@ -57,22 +56,29 @@ impl ClientService for Api {
 
     async fn update_client(&self, call: Request<UpdateClientRequest>) -> Reply<UpdateClientResponse> {
         let (origin, message) = parts(call);
-        let (client_id, update) = match convert::update(message) {
-            Ok(update) => update,
-            Err(rejected) => return Err(self.store.reject(rejected).await.into()),
-        };
+        let (client_id, update) = convert::update(message)?;
         let client = self.store.update_client(&origin, &client_id, update).await?;
         let client = Some(convert::message(client));
         Ok(Response::new(UpdateClientResponse { client }))
     }
 
-    async fn amend_client(&self, _: Request<AmendClientRequest>) -> Reply<AmendClientResponse> {
-        Err(Problem::not_available("AmendClient").into())
+    async fn amend_client(&self, call: Request<AmendClientRequest>) -> Reply<AmendClientResponse> {
+        let (origin, message) = parts(call);
+        let id = IntegrationRequestId::parse(&message.integration_request_id);
+        let id = only_field("integration_request_id", id)?;
+        let client = self.store.amend_client(&origin, &id).await?;
+        let client = Some(convert::message(client));
+        Ok(Response::new(AmendClientResponse { client }))
     }
 
     async fn suspend_client(&self, call: Request<SuspendClientRequest>) -> Reply<SuspendClientResponse> {
         let (origin, message) = parts(call);
-        let client = set_state(self, &origin, &message.client_id, State::Suspended).await?;
+        let id = ClientId::parse(&message.client_id);
+        let (id, reason) = id_and_reason("client_id", id, &message.reason)?;
+        let suspending = self
+            .store
+            .set_client_state(&origin, &id, State::Suspended, &reason);
+        let client = Some(convert::message(suspending.await?));
         Ok(Response::new(SuspendClientResponse { client }))
     }
 
@@ -81,7 +87,9 @@ impl ClientService for Api {
         call: Request<ReinstateClientRequest>,
     ) -> Reply<ReinstateClientResponse> {
         let (origin, message) = parts(call);
-        let client = set_state(self, &origin, &message.client_id, State::Active).await?;
+        let id = only_field("client_id", ClientId::parse(&message.client_id))?;
+        let reinstating = self.store.set_client_state(&origin, &id, State::Active, "");
+        let client = Some(convert::message(reinstating.await?));
         Ok(Response::new(ReinstateClientResponse { client }))
     }
 
@@ -90,7 +98,8 @@ impl ClientService for Api {
         call: Request<CreateClientSecretRequest>,
     ) -> Reply<CreateClientSecretResponse> {
         use create_client_secret_response::Credentials;
-        let (new, request_id) = convert::create_secret(call.get_ref(), self.store.now())?;
+        let new = convert::create_secret(call.get_ref(), self.store.now(), self.store.second_operator);
+        let (new, request_id) = new?;
         let creation = creation(&call, "CreateClientSecret", request_id);
         let (secret, handover) = self.store.create_client_secret(&creation, new).await?;
         let credentials = match handover {
@@ -134,10 +143,4 @@ impl ClientService for Api {
         let client = Some(convert::message(client));
         Ok(Response::new(SetClientKeysResponse { client }))
     }
-}
-
-async fn set_state(api: &Api, origin: &Origin, client_id: &str, to: State) -> Result<Option<Client>> {
-    let client_id = only_field("client_id", ClientId::parse(client_id))?;
-    let client = api.store.set_client_state(origin, &client_id, to).await?;
-    Ok(Some(convert::message(client)))
 }

@@ -10,7 +10,7 @@ use tonic::{Request, Response};
 
 use super::{
     Api,
-    convert::{caller as convert, only_field, unfiltered_page},
+    convert::{caller as convert, id_and_reason, unfiltered_page},
     creation, parts,
 };
 use crate::model::caller::CallerType;
@@ -42,10 +42,11 @@ impl OperatorService for Api {
 
     async fn revoke_operator(&self, call: Request<RevokeOperatorRequest>) -> Reply<RevokeOperatorResponse> {
         let (origin, message) = parts(call);
-        let id = only_field("operator_id", OperatorId::parse(&message.operator_id))?;
+        let id = OperatorId::parse(&message.operator_id);
+        let (id, reason) = id_and_reason("operator_id", id, &message.reason)?;
         let revoked = self
             .store
-            .revoke_caller(&origin, CallerType::Operator, id.as_str());
+            .revoke_caller(&origin, CallerType::Operator, id.as_str(), &reason);
         let operator = convert::operator(revoked.await?);
         Ok(Response::new(RevokeOperatorResponse { operator }))
     }
@@ -75,10 +76,11 @@ impl OperatorService for Api {
 
     async fn revoke_workload(&self, call: Request<RevokeWorkloadRequest>) -> Reply<RevokeWorkloadResponse> {
         let (origin, message) = parts(call);
-        let id = only_field("workload_id", WorkloadId::parse(&message.workload_id))?;
+        let id = WorkloadId::parse(&message.workload_id);
+        let (id, reason) = id_and_reason("workload_id", id, &message.reason)?;
         let revoked = self
             .store
-            .revoke_caller(&origin, CallerType::Workload, id.as_str());
+            .revoke_caller(&origin, CallerType::Workload, id.as_str(), &reason);
         let workload = convert::workload(revoked.await?);
         Ok(Response::new(RevokeWorkloadResponse { workload }))
     }

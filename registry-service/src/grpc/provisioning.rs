@@ -2,11 +2,16 @@
 
 use accord::{
     registry::v1::{provisioning_service_server::ProvisioningService, *},
-    rpc::status::{Problem, Reply},
+    rpc::status::Reply,
+    text::id::DeliveryId,
 };
 use tonic::{Request, Response};
 
-use super::{Api, convert::client as convert, creation, parts};
+use super::{
+    Api,
+    convert::{client as convert, only_field},
+    creation, parts,
+};
 use crate::authentication::complete;
 
 #[tonic::async_trait]
@@ -19,15 +24,25 @@ impl ProvisioningService for Api {
         Ok(Response::new(CreateDeliveryResponse { delivery_link }))
     }
 
-    async fn release_delivery(&self, _: Request<ReleaseDeliveryRequest>) -> Reply<ReleaseDeliveryResponse> {
-        Err(Problem::not_available("ReleaseDelivery").into())
+    async fn release_delivery(
+        &self,
+        call: Request<ReleaseDeliveryRequest>,
+    ) -> Reply<ReleaseDeliveryResponse> {
+        let (origin, message) = parts(call);
+        let id = only_field("delivery_id", DeliveryId::parse(&message.delivery_id))?;
+        let code = self.store.release_delivery(&origin, &id).await?;
+        let release_code = code.grouped().to_string();
+        Ok(Response::new(ReleaseDeliveryResponse { release_code }))
     }
 
     async fn claim_delivery(&self, call: Request<ClaimDeliveryRequest>) -> Reply<ClaimDeliveryResponse> {
         let (origin, message) = parts(call);
-        let (token, request_id) = convert::claim(message)?;
+        let (token, request_id, code) = convert::claim(message)?;
         let store = self.store.clone();
-        let claim = async move { store.claim_delivery(&origin, &token, request_id).await };
+        let claim = async move {
+            let claim = store.claim_delivery(&origin, &token, request_id, code.as_ref());
+            claim.await
+        };
         let bundle = complete(claim).await?;
         let bundle = Some(convert::bundle(bundle, &self.public_base_url));
         Ok(Response::new(ClaimDeliveryResponse { bundle }))

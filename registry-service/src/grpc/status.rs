@@ -40,6 +40,9 @@ fn problem(error: Error) -> Problem {
         Error::EtagMismatch(resource) => {
             problem(Code::Aborted, ErrorReason::EtagMismatch).metadata("resource", resource)
         }
+        Error::SecondOperatorRequired(_) => {
+            problem(Code::PermissionDenied, ErrorReason::SecondOperatorRequired)
+        }
         Error::SecretInUse { last_used_at } => problem(Code::FailedPrecondition, ErrorReason::SecretInUse)
             .metadata("last_use_time", last_used_at.to_timestamp().to_string()),
         Error::TooMany { .. } => {

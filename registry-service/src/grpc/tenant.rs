@@ -2,8 +2,10 @@
 
 use accord::{
     registry::v1::{tenant_service_server::TenantService, *},
-    rpc::status::Reply,
-    store::audit::Origin,
+    rpc::{
+        auth::{Principal, Role},
+        status::Reply,
+    },
     text::id::TenantId,
 };
 use prost::Message;
@@ -11,13 +13,10 @@ use tonic::{Request, Response};
 
 use super::{
     Api,
-    convert::{only_field, tenant as convert},
+    convert::{id_and_reason, only_field, tenant as convert},
     creation, parts,
 };
-use crate::{
-    error::{Error, Result},
-    model::tenant::State,
-};
+use crate::{error::Error, model::tenant::State};
 
 #[tonic::async_trait]
 impl TenantService for Api {
@@ -49,8 +48,13 @@ impl TenantService for Api {
     }
 
     async fn update_tenant(&self, call: Request<UpdateTenantRequest>) -> Reply<UpdateTenantResponse> {
+        let principal = Principal::of(&call);
         let (origin, message) = parts(call);
         let (tenant_id, update) = convert::update(message)?;
+        if update.cloud_api_url.is_some() {
+            // It is the audience of the tenant's tokens, and where partners send them.
+            principal.require(Role::Admin)?;
+        }
         let tenant = self.store.update_tenant(&origin, &tenant_id, update).await?;
         let tenant = Some(convert::message(tenant, &self.public_base_url));
         Ok(Response::new(UpdateTenantResponse { tenant }))
@@ -58,7 +62,12 @@ impl TenantService for Api {
 
     async fn suspend_tenant(&self, call: Request<SuspendTenantRequest>) -> Reply<SuspendTenantResponse> {
         let (origin, message) = parts(call);
-        let tenant = set_state(self, &origin, &message.tenant_id, State::Suspended).await?;
+        let id = TenantId::parse(&message.tenant_id);
+        let (id, reason) = id_and_reason("tenant_id", id, &message.reason)?;
+        let suspending = self
+            .store
+            .set_tenant_state(&origin, &id, State::Suspended, &reason);
+        let tenant = Some(convert::message(suspending.await?, &self.public_base_url));
         Ok(Response::new(SuspendTenantResponse { tenant }))
     }
 
@@ -67,13 +76,9 @@ impl TenantService for Api {
         call: Request<ReinstateTenantRequest>,
     ) -> Reply<ReinstateTenantResponse> {
         let (origin, message) = parts(call);
-        let tenant = set_state(self, &origin, &message.tenant_id, State::Active).await?;
+        let id = only_field("tenant_id", TenantId::parse(&message.tenant_id))?;
+        let reinstating = self.store.set_tenant_state(&origin, &id, State::Active, "");
+        let tenant = Some(convert::message(reinstating.await?, &self.public_base_url));
         Ok(Response::new(ReinstateTenantResponse { tenant }))
     }
-}
-
-async fn set_state(api: &Api, origin: &Origin, tenant_id: &str, to: State) -> Result<Option<Tenant>> {
-    let tenant_id = only_field("tenant_id", TenantId::parse(tenant_id))?;
-    let tenant = api.store.set_tenant_state(origin, &tenant_id, to).await?;
-    Ok(Some(convert::message(tenant, &api.public_base_url)))
 }

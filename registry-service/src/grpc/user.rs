@@ -2,8 +2,7 @@
 
 use accord::{
     registry::v1::{user_service_server::UserService, *},
-    rpc::status::{Problem, Reply},
-    store::audit::Origin,
+    rpc::status::Reply,
 };
 use prost::Message;
 use tonic::{Request, Response};
@@ -11,7 +10,7 @@ use tonic::{Request, Response};
 use super::{Api, convert::user as convert, creation, parts};
 use crate::{
     authentication::tenant_admin::complete_enrolment,
-    error::{Error, Result},
+    error::Error,
     model::user::{State, enrolment_link},
 };
 
@@ -50,15 +49,21 @@ impl UserService for Api {
 
     async fn deactivate_user(&self, call: Request<DeactivateUserRequest>) -> Reply<DeactivateUserResponse> {
         let (origin, message) = parts(call);
-        let ids = (message.tenant_id.as_str(), message.user_id.as_str());
-        let user = set_state(self, &origin, ids, State::Deactivated).await?;
+        let (tenant_id, user_id, reason) = convert::deactivate(&message)?;
+        let deactivating =
+            self.store
+                .set_user_state(&origin, &tenant_id, &user_id, State::Deactivated, &reason);
+        let user = Some(convert::message(deactivating.await?));
         Ok(Response::new(DeactivateUserResponse { user }))
     }
 
     async fn reactivate_user(&self, call: Request<ReactivateUserRequest>) -> Reply<ReactivateUserResponse> {
         let (origin, message) = parts(call);
-        let ids = (message.tenant_id.as_str(), message.user_id.as_str());
-        let user = set_state(self, &origin, ids, State::Active).await?;
+        let (tenant_id, user_id) = convert::ids(&message.tenant_id, &message.user_id)?;
+        let reactivating = self
+            .store
+            .set_user_state(&origin, &tenant_id, &user_id, State::Active, "");
+        let user = Some(convert::message(reactivating.await?));
         Ok(Response::new(ReactivateUserResponse { user }))
     }
 
@@ -82,22 +87,23 @@ impl UserService for Api {
         call: Request<CompleteEnrolmentRequest>,
     ) -> Reply<CompleteEnrolmentResponse> {
         let (origin, message) = parts(call);
-        let (token, password, request_id) = convert::complete(message)?;
-        let tenant_id = complete_enrolment(&self.store, origin, token, password, request_id).await?;
+        let completion = convert::complete(message)?;
+        let tenant_id = complete_enrolment(&self.store, origin, completion).await?;
         let tenant_id = tenant_id.into();
         Ok(Response::new(CompleteEnrolmentResponse { tenant_id }))
     }
 
     async fn release_enrolment(
         &self,
-        _: Request<ReleaseEnrolmentRequest>,
+        call: Request<ReleaseEnrolmentRequest>,
     ) -> Reply<ReleaseEnrolmentResponse> {
-        Err(Problem::not_available("ReleaseEnrolment").into())
+        let (origin, message) = parts(call);
+        let (tenant_id, user_id) = convert::ids(&message.tenant_id, &message.user_id)?;
+        let code = self
+            .store
+            .release_enrolment(&origin, &tenant_id, &user_id)
+            .await?;
+        let release_code = code.grouped().to_string();
+        Ok(Response::new(ReleaseEnrolmentResponse { release_code }))
     }
-}
-
-async fn set_state(api: &Api, origin: &Origin, ids: (&str, &str), to: State) -> Result<Option<User>> {
-    let (tenant_id, user_id) = convert::ids(ids.0, ids.1)?;
-    let user = api.store.set_user_state(origin, &tenant_id, &user_id, to).await?;
-    Ok(Some(convert::message(user)))
 }

@@ -81,6 +81,8 @@ pub struct NewCaller {
     pub authority: Authority,
     /// The name in its client certificate, unique among live callers of both types. A caller without one gets a token.
     pub certificate_name: Option<CertificateName>,
+    /// The person behind an operator; `None` for an operator that is a person of its own, and for a workload.
+    pub person: Option<String>,
 }
 
 /// An operator or a workload.
@@ -92,8 +94,41 @@ pub struct CallerRecord {
     pub name: String,
     /// The name in its client certificate; `None` for a caller with a token.
     pub certificate_name: Option<String>,
+    /// The person behind an operator, by default the operator's own id; empty for a workload.
+    pub person: String,
     /// When it was added.
     pub created_at: UnixMillis,
     /// When it was revoked.
     pub revoked_at: Option<UnixMillis>,
+}
+
+/// The operator of a call, as the rule of two people sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acting {
+    /// The person behind the operator.
+    pub person: String,
+    /// Whether the operator has the role admin.
+    pub is_admin: bool,
+}
+
+impl Acting {
+    /// Returns whether the same person did something. Ignores case, so that two spellings of a name are one person.
+    pub fn is(&self, person: &str) -> bool {
+        self.person.to_lowercase() == person.to_lowercase()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_spellings_of_a_name_are_one_person() {
+        let acting = Acting {
+            person: "Ada Lovelace".into(),
+            is_admin: false,
+        };
+        assert!(acting.is("ada lovelace") && acting.is("ADA LOVELACE"));
+        assert!(!acting.is("Grace Hopper") && !acting.is(""));
+    }
 }

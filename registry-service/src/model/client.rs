@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use accord::{
     clock::UnixMillis,
-    text::id::{ClientId, IntegrationRequestId, ScopeName, SecretId, TenantId},
+    text::{
+        id::{ClientId, IntegrationRequestId, ScopeName, SecretId, TenantId},
+        validation::{Violations, list_field},
+    },
 };
 use serde::{Deserialize, Serialize};
 use strum::{AsRefStr, EnumString};
 
-use super::integration_request::{Presentation, References, RequestedScope};
+use super::integration_request::{Presentation, RequestedScope};
 
 /// Whether a client can obtain tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString)]
@@ -112,7 +115,8 @@ pub struct ProfileScope {
     pub added_seq: i64,
 }
 
-/// What an operator changes. `None` leaves a field as it is. No list holds duplicates.
+/// A change of a client: an operator narrows it, or applies an amendment. `None` leaves a field as it is. No list holds
+/// duplicates.
 #[derive(Clone, Debug, Default)]
 pub struct ClientUpdate {
     /// The version that the update starts from; `None` for any.
@@ -125,11 +129,60 @@ pub struct ClientUpdate {
     pub scopes: Option<Vec<RequestedScope>>,
     /// The tenants that it may ask for consent.
     pub tenant_ids: Option<Vec<TenantId>>,
-    /// The tenants and scopes that the new values name.
-    pub references: References,
+    /// Its public keys, as [`ClientKeys`](crate::model::client_keys::ClientKeys) writes them.
+    pub json_web_key_set: Option<String>,
 }
 
 impl ClientUpdate {
+    /// Checks that it adds and rewords nothing, as an operator's own change must: what consent pages show, and what a
+    /// client may do, was approved. `prefix` is the beginning of the fields' paths.
+    ///
+    /// # Errors
+    /// A violation for each element of a list that the client does not have.
+    pub fn require_narrowing(&self, client: &Client, prefix: &str) -> Result<(), Violations> {
+        let mut v = Violations::default();
+        let mut require = |is_old: bool, list: &str, index: usize, field: &str, what: &str| {
+            if !is_old {
+                let path = format!("{}{field}", list_field(&format!("{prefix}{list}"), index));
+                v.add(
+                    path,
+                    format!("must be {what} of the client: AmendClient adds others"),
+                );
+            }
+        };
+        for (index, id) in self.tenant_ids.iter().flatten().enumerate() {
+            require(
+                client.tenant_ids.contains(id),
+                "tenant_ids",
+                index,
+                "",
+                "a tenant",
+            );
+        }
+        for (index, scope) in self.scopes.iter().flatten().enumerate() {
+            match client.scopes.iter().find(|old| old.name == scope.name) {
+                Some(old) => {
+                    let is_old = old.reason == scope.reason;
+                    require(is_old, "scopes", index, ".reason", "the scope's reason");
+                }
+                None => require(false, "scopes", index, ".name", "a scope"),
+            }
+        }
+        for (index, uri) in self.redirect_uris.iter().flatten().enumerate() {
+            let is_old = client.redirect_uris.contains(uri);
+            require(is_old, "redirect_uris", index, "", "a redirect URI");
+        }
+        v.finish(|| Some(()))
+    }
+
+    /// Returns whether it changes what consent pages show, or which of them there are.
+    pub fn is_shown(&self) -> bool {
+        self.display_name.is_some()
+            || self.redirect_uris.is_some()
+            || self.scopes.is_some()
+            || self.tenant_ids.is_some()
+    }
+
     /// Returns whether it removes a tenant or a scope from the client.
     pub fn narrows(&self, client: &Client) -> bool {
         let removes_tenant = self

@@ -3,7 +3,7 @@
 
 use accord::text::validation::{Violations, list_field};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 mod jwk;
 
@@ -54,10 +54,33 @@ impl ClientKeys {
         &self.json
     }
 
+    /// Returns whether each of the keys is in another set in canonical form.
+    pub fn are_within(&self, others: &str) -> bool {
+        let others = elements(others);
+        elements(&self.json).iter().all(|key| others.contains(key))
+    }
+
+    /// Adds the keys of another set in canonical form.
+    ///
+    /// # Errors
+    /// A violation if there are too many, or the text is too long.
+    pub fn joined(&self, others: &str) -> Result<Self, Violations> {
+        let mut all = elements(others);
+        let new = elements(&self.json);
+        all.extend(new.into_iter().filter(|key| !elements(others).contains(key)));
+        Self::parse(&json!({"keys": all}).to_string())
+    }
+
     /// Returns the names of the keys that have one, sorted.
     pub fn kids(&self) -> &[String] {
         &self.kids
     }
+}
+
+/// Returns the keys of a set in canonical form.
+fn elements(json: &str) -> Vec<Value> {
+    let set = serde_json::from_str::<Value>(json).unwrap_or_default();
+    set["keys"].as_array().cloned().unwrap_or_default()
 }
 
 #[derive(Serialize)]

@@ -1,16 +1,78 @@
 //! One-time links. A link works once. For a minute, the call that used it can be repeated and gets the same answer.
+//!
+//! With `--second-operator` a link opens only with the code of its release, so that its creator alone can't open it.
 
 use std::time::Duration;
 
 use accord::{
     clock::UnixMillis,
-    text::opaque::{OpaqueToken, sha256},
+    keys::DataKey,
+    text::{
+        opaque::{OpaqueToken, sha256},
+        release_code::ReleaseCode,
+    },
 };
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 /// How long after its use a link gives a repeated call the same answer.
 pub const REPEAT_WINDOW: Duration = Duration::from_secs(60);
+/// How many wrong codes end a link.
+pub const MAX_WRONG_CODES: i32 = 5;
+
+/// Whether a link needs a release, and the code of its release.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Release {
+    /// Whether the link opens only with a code. A link that was released always does.
+    pub is_needed: bool,
+    /// The [`code_mac`] with the version of its key; `None` before the release.
+    pub mac: Option<(Vec<u8>, i32)>,
+}
+
+/// Why a link does not open, as the audit record says it. The caller learns no more than a stranger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+pub enum CodeProblem {
+    /// The link needs a release and has none.
+    #[strum(serialize = "not released")]
+    NotReleased,
+    /// The call has no code.
+    #[strum(serialize = "no release code")]
+    Missing,
+    /// The call has another code. Only this counts as a wrong code.
+    #[strum(serialize = "wrong release code")]
+    Wrong,
+}
+
+impl Release {
+    /// Checks the code of a call, in constant time. `key` is the one that [`Self::mac`] names; `link` identifies the link.
+    ///
+    /// # Errors
+    /// The problem of a link that needs another code.
+    pub fn check(
+        &self,
+        key: Option<&DataKey>,
+        link: &[u8],
+        code: Option<&ReleaseCode>,
+    ) -> Result<(), CodeProblem> {
+        if !self.is_needed {
+            return Ok(());
+        }
+        let (Some((mac, _)), Some(key)) = (&self.mac, key) else {
+            return Err(CodeProblem::NotReleased);
+        };
+        let code = code.ok_or(CodeProblem::Missing)?;
+        match bool::from(code_mac(key, link, code).ct_eq(mac)) {
+            true => Ok(()),
+            false => Err(CodeProblem::Wrong),
+        }
+    }
+}
+
+/// Returns the MAC of a release code. A code has few bits, so that whoever steals the database without its keys could
+/// guess it from a plain hash.
+pub fn code_mac(key: &DataKey, link: &[u8], code: &ReleaseCode) -> [u8; 32] {
+    key.hmac(&[b"release", link, code.expose().as_bytes()])
+}
 
 /// Returns the MAC of a request id, which the link's row stores when the link is used. The key is the link's token,
 /// which is not stored.

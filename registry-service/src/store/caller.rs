@@ -4,11 +4,11 @@ use accord::{
     clock::UnixMillis,
     store::{
         Creation, Database,
-        audit::{Event, Origin},
+        audit::{ActorKind, Event, Origin},
         idempotency::{Derivation, Outcome},
     },
     text::{
-        caller::{Caller, Credential},
+        caller::{Caller, Credential, Role},
         id::{OperatorId, WorkloadId},
         opaque::{OpaqueToken, TokenKind},
         page::{Page, PageRequest},
@@ -19,12 +19,12 @@ use sea_orm::{Order::Asc, QuerySelect, Set, entity::prelude::*};
 use super::{
     Store, change, commit, corrupt,
     entity::caller::{ActiveModel, Column, Entity, Model},
-    exists,
+    exists, with_reason,
 };
 use crate::{
     error::{Error, Result},
     model::{
-        caller::{Authority, CallerRecord, CallerType, NewCaller},
+        caller::{Acting, Authority, CallerRecord, CallerType, NewCaller},
         change_kind,
     },
 };
@@ -77,6 +77,10 @@ impl Store {
                 return Err(Error::AlreadyExists(CERTIFICATE_NAME));
             }
         }
+        let person = match caller_type {
+            CallerType::Operator => new.person.unwrap_or_else(|| id.clone()),
+            CallerType::Workload => String::new(),
+        };
         let token = token(&reservation.secrets);
         let row = ActiveModel {
             caller_id: Set(id.clone()),
@@ -85,6 +89,7 @@ impl Store {
             authority: Set(new.authority.name()),
             token_hash: Set(token.as_ref().map(|token| token.digest().to_vec())),
             certificate_name: Set(certificate_name.clone()),
+            person: Set(person.clone()),
             created_at: Set(self.now().as_millis()),
             revoked_at: Set(None),
         };
@@ -95,6 +100,10 @@ impl Store {
         let event = match certificate_name {
             Some(name) => event.detail(CERTIFICATE_NAME, name),
             None => event,
+        };
+        let event = match person.as_str() {
+            "" => event,
+            person => event.detail("person", person),
         };
         let change = change(change_kind::CALLER, &id, None);
         self.publish(&tx, &creation.origin, event, change).await?;
@@ -121,6 +130,7 @@ impl Store {
         origin: &Origin,
         caller_type: CallerType,
         id: &str,
+        reason: &str,
     ) -> Result<CallerRecord> {
         let tx = self.db.write().await?;
         let is_type = Column::CallerType.eq(caller_type.name());
@@ -139,7 +149,8 @@ impl Store {
                 CallerType::Workload => "workload.revoke",
             });
             let change = change(change_kind::CALLER, &id, None);
-            self.publish(&tx, origin, event.subject(id), change).await?;
+            let event = with_reason(event.subject(id), reason);
+            self.publish(&tx, origin, event, change).await?;
         }
         commit(tx, record).await
     }
@@ -153,7 +164,9 @@ impl Store {
             .await?;
         for row in rows {
             let caller_type = caller_type(&row)?;
-            self.revoke_caller(origin, caller_type, &row.caller_id).await?;
+            let reason = "another of this name takes its place";
+            self.revoke_caller(origin, caller_type, &row.caller_id, reason)
+                .await?;
         }
         Ok(())
     }
@@ -188,6 +201,25 @@ impl Store {
     }
 }
 
+/// Returns the operator of a call. What is no operator, such as Accord itself, counts as a person of its own that is no
+/// admin.
+pub(super) async fn acting(conn: &impl ConnectionTrait, origin: &Origin) -> Result<Acting> {
+    let id = &origin.actor.id;
+    let row = match origin.actor.kind {
+        ActorKind::Operator => Entity::find_by_id(id.as_str()).one(conn).await?,
+        _ => None,
+    };
+    let record = row.map(caller).transpose()?;
+    let is_admin = record.as_ref().is_some_and(|record| match &record.caller {
+        Caller::Operator { roles, .. } => roles.contains(&Role::Admin),
+        Caller::Workload { .. } => false,
+    });
+    Ok(Acting {
+        person: record.map_or_else(|| id.clone(), |record| record.person),
+        is_admin,
+    })
+}
+
 /// Returns whether a live caller identifies itself by a certificate.
 pub async fn has_certificate_names(db: &Database) -> Result<bool> {
     let query = Entity::find().filter(Column::RevokedAt.is_null());
@@ -216,6 +248,7 @@ fn caller(row: Model) -> Result<CallerRecord> {
         caller,
         name: row.name,
         certificate_name: row.certificate_name,
+        person: row.person,
         created_at: UnixMillis::from_millis(row.created_at),
         revoked_at: row.revoked_at.map(UnixMillis::from_millis),
     })

@@ -54,7 +54,7 @@ impl Store {
             }
             Outcome::New(reservation) => reservation,
         };
-        let (issued, handover) = self.issue(&tx, &new, reservation).await?;
+        let (issued, handover) = self.issue(&tx, &creation.origin, &new, reservation).await?;
         let event = Event::new("client_secret.create")
             .client(&new.client_id)
             .subject(issued.secret_id.as_str());

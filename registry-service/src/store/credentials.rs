@@ -11,6 +11,7 @@ use accord::{
     keys::DataKey,
     store::{
         Transaction,
+        audit::Origin,
         idempotency::{Derivation, Reservation},
     },
     text::{
@@ -24,6 +25,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Store,
+    caller::acting,
     client::{self, lock_client, unended_secrets},
     corrupt,
     entity::{
@@ -57,10 +59,11 @@ impl Store {
     pub(super) async fn issue(
         &self,
         tx: &Transaction,
+        origin: &Origin,
         new: &NewSecret,
         reservation: Reservation,
     ) -> Result<(Issued, Handover)> {
-        let issued = self.make_secret(tx, new, &reservation.secrets).await?;
+        let issued = self.make_secret(tx, origin, new, &reservation.secrets).await?;
         let handover = self.handover(tx, &issued, &reservation.secrets).await?;
         let resource_id = serde_json::to_string(&issued).map_err(|_| corrupt("idempotency"))?;
         reservation.complete(tx, &resource_id).await?;
@@ -79,7 +82,13 @@ impl Store {
         Ok((issued, handover))
     }
 
-    async fn make_secret(&self, tx: &Transaction, new: &NewSecret, secrets: &Derivation) -> Result<Issued> {
+    async fn make_secret(
+        &self,
+        tx: &Transaction,
+        origin: &Origin,
+        new: &NewSecret,
+        secrets: &Derivation,
+    ) -> Result<Issued> {
         let (client_id, now) = (&new.client_id, self.now());
         lock_client(tx, client_id).await?;
         let live = unended_secrets(client_id, now).count(tx).await?;
@@ -93,7 +102,9 @@ impl Store {
         let (bits, delivery_id) = match new.delivery {
             Method::Inline => (inline_secret(secrets), None),
             Method::Link => {
-                let (bits, id) = self.make_link(tx, client_id, &secret_id, secrets).await?;
+                let creator = acting(tx, origin).await?.person;
+                let link = self.make_link(tx, client_id, &secret_id, &creator, secrets);
+                let (bits, id) = link.await?;
                 (bits, Some(id))
             }
         };
@@ -128,6 +139,7 @@ impl Store {
         tx: &Transaction,
         client_id: &ClientId,
         secret_id: &SecretId,
+        creator: &str,
         secrets: &Derivation,
     ) -> Result<(Zeroizing<[u8; 32]>, DeliveryId)> {
         let now = self.now();
@@ -150,6 +162,11 @@ impl Store {
             claimed_at: Set(None),
             claimed_by: Set(None),
             ended_at: Set(None),
+            creator: Set(creator.to_owned()),
+            needs_release: Set(self.second_operator),
+            release_mac: Set(None),
+            release_key_version: Set(None),
+            wrong_codes: Set(0),
         };
         row.insert(tx).await?;
         Ok((bits, delivery_id))

@@ -12,9 +12,10 @@ use accord::{
     text::{
         id::{ClientId, SecretId},
         opaque::OpaqueToken,
+        release_code::ReleaseCode,
     },
 };
-use sea_orm::{QueryOrder, entity::prelude::*};
+use sea_orm::{QueryOrder, entity::prelude::*, sea_query::ExprTrait};
 use uuid::Uuid;
 
 use super::{
@@ -32,7 +33,7 @@ use crate::{
     model::{
         client_secret::{NewSecret, Reason},
         delivery::{Bundle, Handover, Link, Method},
-        link::{REPEAT_WINDOW, is_repeat, use_mac},
+        link::{CodeProblem, MAX_WRONG_CODES, REPEAT_WINDOW, is_repeat, use_mac},
         purpose,
     },
 };
@@ -68,7 +69,7 @@ impl Store {
             expires_at: None,
             delivery: Method::Link,
         };
-        let (issued, handover) = self.issue(&tx, &new, reservation).await?;
+        let (issued, handover) = self.issue(&tx, &creation.origin, &new, reservation).await?;
         let link = link(handover)?;
         let event = Event::new("delivery.create")
             .client(client_id)
@@ -83,6 +84,9 @@ impl Store {
     /// id gets the same secret, derived again. Records every attempt to open a known link; commits the event of a
     /// rejected attempt before the call fails.
     ///
+    /// A link that needs a release opens only with its code, also the second time. Five wrong codes end it; whoever has
+    /// a wrong one learns nothing about the link.
+    ///
     /// # Errors
     /// [`Error::LinkOpened`], [`Error::LinkInvalid`].
     pub async fn claim_delivery(
@@ -90,15 +94,28 @@ impl Store {
         origin: &Origin,
         claim_token: &OpaqueToken,
         request_id: Option<Uuid>,
+        code: Option<&ReleaseCode>,
     ) -> Result<Bundle> {
         let claimed_by = request_id.map(|id| use_mac(claim_token, id));
         let tx = self.db.write().await?;
         let now = self.now().as_millis();
         let has_token = Column::ClaimHash.eq(claim_token.digest().to_vec());
+        let row = Entity::find().filter(has_token.clone()).one(&tx).await?;
+        let row = row.ok_or(Error::LinkInvalid)?;
+        let same_release = match &row.release_mac {
+            Some(mac) => Column::ReleaseMac.eq(mac.clone()),
+            None => Column::ReleaseMac.is_null(),
+        };
+        let release = self.release(row.needs_release, row.release_mac, row.release_key_version);
+        let link = row.delivery_id.as_bytes();
+        if let Err(problem) = self.check_code(&release, link, code).await? {
+            return self.reject_code(tx, origin, &row.delivery_id, problem).await;
+        }
         let claimed = Entity::update_many()
             .filter(has_token.clone())
             .filter(unopened())
             .filter(Column::ExpiresAt.gt(now))
+            .filter(same_release)
             .col_expr(Column::ClaimedAt, Expr::value(now))
             .col_expr(Column::ClaimedBy, Expr::value(claimed_by.map(Vec::from)))
             .exec(&tx)
@@ -149,6 +166,45 @@ impl Store {
         let event = event("delivery.claim");
         self.publish(&tx, origin, event, changed(&client_id)).await?;
         commit(tx, bundle).await
+    }
+
+    /// Rejects a call without the right release code. Records it, counts a wrong code by one conditional update, and ends the
+    /// link and its secret with the last one.
+    async fn reject_code(
+        &self,
+        tx: Transaction,
+        origin: &Origin,
+        delivery_id: &str,
+        problem: CodeProblem,
+    ) -> Result<Bundle> {
+        let now = self.now().as_millis();
+        if problem == CodeProblem::Wrong {
+            let counting = Entity::update_many()
+                .filter(Column::DeliveryId.eq(delivery_id))
+                .filter(unopened())
+                .filter(Column::ExpiresAt.gt(now))
+                .col_expr(Column::WrongCodes, Expr::col(Column::WrongCodes).add(1));
+            counting.exec(&tx).await?;
+        }
+        let row = Entity::find_by_id(delivery_id).one(&tx).await?;
+        let row = row.ok_or(corrupt("deliveries"))?;
+        let (client_id, secret_id) = ids(&row)?;
+        let refused = match row.claimed_at {
+            Some(_) => "opened before",
+            None => problem.into(),
+        };
+        let event = Event::new("delivery.claim")
+            .client(&client_id)
+            .subject(delivery_id)
+            .detail("secret_id", secret_id.as_str())
+            .detail("refused", refused)
+            .refused();
+        self.audit(&tx, origin, event).await;
+        if row.wrong_codes >= MAX_WRONG_CODES && self.end_unopened(&tx, origin, &row).await? {
+            change::publish(&tx, &[changed(&client_id)], self.now()).await?;
+        }
+        commit(tx, ()).await?;
+        Err(Error::LinkInvalid)
     }
 
     /// Ends links that expired before they were opened, and their secrets. Returns how many. Also deletes the nonces of
@@ -217,7 +273,7 @@ fn link(handover: Handover) -> Result<Link> {
     }
 }
 
-fn ids(row: &Model) -> Result<(ClientId, SecretId)> {
+pub(super) fn ids(row: &Model) -> Result<(ClientId, SecretId)> {
     let unreadable = |_| corrupt("deliveries");
     Ok((
         ClientId::parse(&row.client_id).map_err(unreadable)?,

@@ -3,18 +3,22 @@
 use accord::{
     clock::UnixMillis,
     store::{
+        Transaction,
         audit::{Event, Origin},
         idempotency::Derivation,
     },
     text::{
         id::{TenantId, UserId},
         opaque::{OpaqueToken, TokenKind},
+        release_code::ReleaseCode,
     },
 };
-use sea_orm::{Condition, Set, UpdateMany, entity::prelude::*};
+use sea_orm::{Condition, Set, UpdateMany, entity::prelude::*, sea_query::ExprTrait};
 
 use super::{
-    Store, change, commit, corrupt,
+    Store,
+    caller::acting,
+    change, commit, corrupt,
     entity::{
         enrolment::{ActiveModel, Column, Entity, Model},
         user,
@@ -26,6 +30,7 @@ use crate::{
     model::{
         argon2_hash::Argon2Hash,
         change_kind,
+        link::{CodeProblem, MAX_WRONG_CODES},
         user::{ENROLMENT_LIFETIME, Enrolment, State},
     },
 };
@@ -50,7 +55,8 @@ impl Store {
     /// Finds an enrolment, open or not.
     pub async fn find_enrolment(&self, token: &OpaqueToken) -> Result<Option<Enrolment>> {
         let row = Entity::find_by_id(token.digest().to_vec());
-        row.one(self.db.read()).await?.map(enrolment).transpose()
+        let row = row.one(self.db.read()).await?;
+        row.map(|row| self.enrolment(row)).transpose()
     }
 
     /// Finds the Tenant Admin that an enrolment is for.
@@ -111,45 +117,97 @@ impl Store {
         self.publish(&tx, origin, event, change).await?;
         commit(tx, tenant_id).await
     }
-}
 
-fn enrolment(row: Model) -> Result<Enrolment> {
-    let unreadable = |_| corrupt("enrolments");
-    Ok(Enrolment {
-        tenant_id: TenantId::parse(&row.tenant_id).map_err(unreadable)?,
-        user_id: UserId::parse(&row.user_id).map_err(unreadable)?,
-        expires_at: UnixMillis::from_millis(row.expires_at),
-        used_at: row.used_at.map(UnixMillis::from_millis),
-        used_by: row.used_by,
-        ended: row.ended_at.is_some(),
-    })
+    /// Checks the release code of a call that uses an enrolment. Records a rejected call, counts a wrong code by one
+    /// conditional update, and ends the enrolment with the last one.
+    ///
+    /// # Errors
+    /// [`Error::LinkInvalid`]: whoever has no right code learns nothing about the link.
+    pub async fn check_enrolment_code(
+        &self,
+        origin: &Origin,
+        token: &OpaqueToken,
+        enrolment: &Enrolment,
+        code: Option<&ReleaseCode>,
+    ) -> Result<()> {
+        let checked = self.check_code(&enrolment.release, &token.digest(), code).await?;
+        let Err(problem) = checked else { return Ok(()) };
+        let tx = self.db.write().await?;
+        let now = self.now();
+        let has_token = Column::TokenHash.eq(token.digest().to_vec());
+        if problem == CodeProblem::Wrong {
+            Entity::update_many()
+                .filter(has_token.clone())
+                .filter(unused())
+                .filter(Column::ExpiresAt.gt(now.as_millis()))
+                .col_expr(Column::WrongCodes, Expr::col(Column::WrongCodes).add(1))
+                .exec(&tx)
+                .await?;
+            let had_too_many = Column::WrongCodes.gte(MAX_WRONG_CODES);
+            let ended = ending(now).filter(has_token.clone()).filter(had_too_many);
+            ended.exec(&tx).await?;
+        }
+        let row = Entity::find().filter(has_token).one(&tx).await?;
+        let refused = match row.and_then(|row| row.used_at) {
+            Some(_) => "used before",
+            None => problem.into(),
+        };
+        let event = Event::new("user.enrol")
+            .tenant(&enrolment.tenant_id)
+            .subject(enrolment.user_id.as_str())
+            .detail("refused", refused)
+            .refused();
+        self.audit(&tx, origin, event).await;
+        commit(tx, ()).await?;
+        Err(Error::LinkInvalid)
+    }
+
+    fn enrolment(&self, row: Model) -> Result<Enrolment> {
+        let unreadable = |_| corrupt("enrolments");
+        Ok(Enrolment {
+            tenant_id: TenantId::parse(&row.tenant_id).map_err(unreadable)?,
+            user_id: UserId::parse(&row.user_id).map_err(unreadable)?,
+            expires_at: UnixMillis::from_millis(row.expires_at),
+            used_at: row.used_at.map(UnixMillis::from_millis),
+            used_by: row.used_by,
+            ended: row.ended_at.is_some(),
+            release: self.release(row.needs_release, row.release_mac, row.release_key_version),
+        })
+    }
+
+    /// Adds an enrolment.
+    pub(super) async fn insert_enrolment(
+        &self,
+        tx: &Transaction,
+        origin: &Origin,
+        tenant_id: &TenantId,
+        user_id: &UserId,
+        token: &OpaqueToken,
+    ) -> Result<()> {
+        let now = self.now();
+        let row = ActiveModel {
+            token_hash: Set(token.digest().to_vec()),
+            tenant_id: Set(tenant_id.to_string()),
+            user_id: Set(user_id.to_string()),
+            created_at: Set(now.as_millis()),
+            expires_at: Set(now.plus(ENROLMENT_LIFETIME).as_millis()),
+            used_at: Set(None),
+            used_by: Set(None),
+            ended_at: Set(None),
+            creator: Set(acting(tx, origin).await?.person),
+            needs_release: Set(self.second_operator),
+            release_mac: Set(None),
+            release_key_version: Set(None),
+            wrong_codes: Set(0),
+        };
+        row.insert(tx).await?;
+        Ok(())
+    }
 }
 
 /// Returns the enrolment token of a creating call.
 pub(super) fn token(secrets: &Derivation) -> OpaqueToken {
     OpaqueToken::from_secret(TokenKind::Enrolment, &secrets.secret("enrolment"))
-}
-
-/// Adds an enrolment.
-pub(super) async fn insert(
-    conn: &impl ConnectionTrait,
-    tenant_id: &TenantId,
-    user_id: &UserId,
-    token: &OpaqueToken,
-    now: UnixMillis,
-) -> Result<()> {
-    let row = ActiveModel {
-        token_hash: Set(token.digest().to_vec()),
-        tenant_id: Set(tenant_id.to_string()),
-        user_id: Set(user_id.to_string()),
-        created_at: Set(now.as_millis()),
-        expires_at: Set(now.plus(ENROLMENT_LIFETIME).as_millis()),
-        used_at: Set(None),
-        used_by: Set(None),
-        ended_at: Set(None),
-    };
-    row.insert(conn).await?;
-    Ok(())
 }
 
 /// Ends the enrolments of a user that were not used.
@@ -172,7 +230,8 @@ pub(super) fn ending(now: UnixMillis) -> UpdateMany<Entity> {
     ended.filter(unused())
 }
 
-fn unused() -> Condition {
+/// The condition for an enrolment that was neither used nor ended. It may have expired.
+pub(super) fn unused() -> Condition {
     Condition::all()
         .add(Column::UsedAt.is_null())
         .add(Column::EndedAt.is_null())

@@ -16,17 +16,20 @@ use accord::{
 use sea_orm::{Order::Desc, QueryTrait, Set, entity::prelude::*};
 
 use super::{
-    Store, commit, corrupt,
+    Store,
+    caller::acting,
+    client, commit, corrupt,
     entity::{
         integration_request::{ActiveModel, Column, Entity, Model},
         scope, tenant,
     },
-    json,
+    json, with_reason,
 };
 use crate::{
     error::{Error, Result},
     model::integration_request::{
         Decision, IntegrationRequest, NewIntegrationRequest, References, State, Transition,
+        amendment::amended,
     },
 };
 
@@ -38,7 +41,7 @@ impl Store {
     pub async fn submit_integration_request(
         &self,
         creation: &Creation,
-        new: NewIntegrationRequest,
+        mut new: NewIntegrationRequest,
     ) -> Result<IntegrationRequest> {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
@@ -50,7 +53,11 @@ impl Store {
         };
         let mut violations = Violations::default();
         check_references(&tx, &mut violations, &new.references()).await?;
+        if let Err(others) = pin_client(&tx, &mut new).await? {
+            violations.extend(others);
+        }
         violations.finish(|| Some(()))?;
+        let amended = new.amends.as_ref().map(|amends| amends.client_id.clone());
         let id = IntegrationRequestId::generate(&*self.clock, &*self.random);
         let now = self.now().as_millis();
         let row = ActiveModel {
@@ -58,7 +65,8 @@ impl Store {
             content: Set(json(&new)?),
             state: Set(State::Submitted.as_ref().to_owned()),
             rejection_reason: Set(String::new()),
-            client_id: Set(None),
+            submitter: Set(acting(&tx, &creation.origin).await?.person),
+            client_id: Set(amended.as_ref().map(ToString::to_string)),
             created_at: Set(now),
             updated_at: Set(now),
         };
@@ -67,6 +75,10 @@ impl Store {
         let event = Event::new("integration_request.submit")
             .subject(id.as_str())
             .detail("presentation", json(&new.presentation)?.to_string());
+        let event = match &amended {
+            Some(client_id) => event.client(client_id),
+            None => event,
+        };
         self.audit(&tx, &creation.origin, event).await;
         commit(tx, integration_request(row)?).await
     }
@@ -91,10 +103,11 @@ impl Store {
         self.page(query, key, Desc, page, integration_request).await
     }
 
-    /// Approves or rejects a request. Of racing operators, one decides.
+    /// Approves or rejects a request. Of racing operators, one decides. With `--second-operator`, only an admin may approve
+    /// what the same person submitted; the event then says so.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::WrongState`].
+    /// [`Error::NotFound`], [`Error::WrongState`], [`Error::SecondOperatorRequired`].
     pub async fn decide_integration_request(
         &self,
         origin: &Origin,
@@ -102,17 +115,28 @@ impl Store {
         decision: Decision,
     ) -> Result<IntegrationRequest> {
         let tx = self.db.write().await?;
-        let (action, step, reason) = match decision {
-            Decision::Approve => ("integration_request.approve", Transition::APPROVE, String::new()),
-            Decision::Reject(reason) => ("integration_request.reject", Transition::REJECT, reason),
+        let (action, step, reason) = match &decision {
+            Decision::Approve => ("integration_request.approve", Transition::APPROVE, ""),
+            Decision::Reject(reason) => ("integration_request.reject", Transition::REJECT, reason.as_str()),
         };
-        let column = (Column::RejectionReason, Expr::value(reason.as_str()));
-        let request = apply(&tx, id, step, column, self.now()).await?;
         let mut event = Event::new(action).subject(id.as_str());
-        if !reason.is_empty() {
-            event = event.detail("reason", reason);
+        if let Decision::Approve = decision {
+            let request = find(&tx, id).await?;
+            let request = request.ok_or(Error::NotFound("integration_request"))?;
+            step.check(request.state)?;
+            let acting = acting(&tx, origin).await?;
+            if acting.is(&request.submitter) {
+                event = event.detail("same_person", "submitted it");
+                if self.second_operator && !acting.is_admin {
+                    self.audit(&tx, origin, event.refused()).await;
+                    commit(tx, ()).await?;
+                    return Err(Error::SecondOperatorRequired("the approval"));
+                }
+            }
         }
-        self.audit(&tx, origin, event).await;
+        let column = (Column::RejectionReason, Expr::value(reason));
+        let request = apply(&tx, id, step, column, self.now()).await?;
+        self.audit(&tx, origin, with_reason(event, reason)).await;
         commit(tx, request).await
     }
 
@@ -121,6 +145,29 @@ impl Store {
         let checked = check_references(self.db.read(), &mut violations, &references).await;
         checked.err().unwrap_or(Error::Invalid(violations))
     }
+}
+
+/// Pins the client that a request amends: the request is about the client as it is now. Does nothing for a request for a new
+/// client.
+///
+/// # Errors
+/// The violations of an amendment that this client can't have.
+async fn pin_client(
+    conn: &impl ConnectionTrait,
+    new: &mut NewIntegrationRequest,
+) -> Result<Result<(), Violations>> {
+    let Some(amends) = &mut new.amends else {
+        return Ok(Ok(()));
+    };
+    let Some(client) = client::find(conn, &amends.client_id).await? else {
+        let mut v = Violations::default();
+        v.add("client_id", "must be a client that exists");
+        return Ok(Err(v));
+    };
+    amends.etag = client.etag;
+    let possible = amended(&client, new).map(drop);
+    new.presentation.partner_name = client.presentation.partner_name;
+    Ok(possible)
 }
 
 /// Moves an approved request to REGISTERED, with its client. Of racing calls, one succeeds.
@@ -195,7 +242,10 @@ pub(super) async fn check_references(
     Ok(())
 }
 
-async fn find(conn: &impl ConnectionTrait, id: &IntegrationRequestId) -> Result<Option<IntegrationRequest>> {
+pub(super) async fn find(
+    conn: &impl ConnectionTrait,
+    id: &IntegrationRequestId,
+) -> Result<Option<IntegrationRequest>> {
     let row = Entity::find_by_id(id.as_str()).one(conn).await?;
     row.map(integration_request).transpose()
 }
@@ -209,6 +259,7 @@ fn integration_request(row: Model) -> Result<IntegrationRequest> {
         content: serde_json::from_value(row.content).map_err(|_| unreadable())?,
         state: row.state.parse().map_err(|_| unreadable())?,
         rejection_reason: row.rejection_reason,
+        submitter: row.submitter,
         client_id: client_id.map_err(|_| unreadable())?,
         created_at: UnixMillis::from_millis(row.created_at),
         updated_at: UnixMillis::from_millis(row.updated_at),

@@ -42,7 +42,7 @@ mod enrolment;
 pub mod entity;
 mod integration_request;
 pub mod migration;
-mod registration;
+mod release;
 mod scope;
 mod tenant;
 #[cfg(test)]
@@ -72,13 +72,24 @@ pub struct Store {
     pub(crate) random: SharedRandom,
     /// Hashes and verifies secrets and passwords.
     pub hasher: Hasher,
+    /// Whether no single operator but an admin may give access to a tenant's data.
+    pub second_operator: bool,
 }
 
 impl Store {
     /// Creates a store on a migrated database. The keyring holds a key for each of [`PURPOSES`].
-    pub fn new(db: Database, keyring: SharedKeyring, clock: SharedClock, random: SharedRandom) -> Self {
+    ///
+    /// `second_operator` is the setting of that name.
+    pub fn new(
+        db: Database,
+        keyring: SharedKeyring,
+        clock: SharedClock,
+        random: SharedRandom,
+        second_operator: bool,
+    ) -> Self {
         Self {
             db,
+            second_operator,
             hasher: Hasher::new(keyring.clone(), random.clone()),
             keyring,
             clock,
@@ -193,6 +204,14 @@ fn replaced(
     let Some(new) = new else { return Ok(event) };
     let values = BTreeMap::from([("old", json(old)?), ("new", json(new)?)]);
     Ok(event.detail(field, json(&values)?.to_string()))
+}
+
+/// Adds the reason to the event of what ends or suspends something, if there is one.
+fn with_reason(event: Event, reason: &str) -> Event {
+    match reason {
+        "" => event,
+        reason => event.detail("reason", reason),
+    }
 }
 
 /// Maps a conflict of an insert to [`Error::AlreadyExists`]. Only the natural key may conflict.

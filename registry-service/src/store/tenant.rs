@@ -20,7 +20,7 @@ use sea_orm::{
 use super::{
     Store, change, commit, corrupt,
     entity::tenant::{ActiveModel, Column, Entity, Model},
-    exists, replaced,
+    exists, replaced, with_reason,
 };
 use crate::{
     error::{Error, Result},
@@ -112,11 +112,17 @@ impl Store {
         commit(tx, tenant).await
     }
 
-    /// Suspends or reinstates a tenant. Changes and records nothing if it is in that state already.
+    /// Suspends or reinstates a tenant; `reason` may be empty. Changes and records nothing if it is in that state already.
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn set_tenant_state(&self, origin: &Origin, tenant_id: &TenantId, to: State) -> Result<Tenant> {
+    pub async fn set_tenant_state(
+        &self,
+        origin: &Origin,
+        tenant_id: &TenantId,
+        to: State,
+        reason: &str,
+    ) -> Result<Tenant> {
         let tx = self.db.write().await?;
         let moved = next_version(tenant_id, self.now())
             .filter(Column::State.ne(to.as_ref()))
@@ -129,7 +135,7 @@ impl Store {
                 State::Active => ("tenant.reinstate", change_kind::TENANT),
             };
             let change = change(kind, tenant_id, Some(tenant_id));
-            let event = event(action, tenant_id);
+            let event = with_reason(event(action, tenant_id), reason);
             let seq = self.publish(&tx, origin, event, change).await?;
             if to == State::Suspended {
                 let row = Entity::update_many().filter(Column::TenantId.eq(tenant_id.as_str()));

@@ -20,7 +20,7 @@ use sea_orm::{Order::Asc, QueryTrait, Set, UpdateMany, entity::prelude::*};
 use super::{
     Store, change, commit, corrupt, enrolment,
     entity::user::{ActiveModel, Column, Entity, Model},
-    exists, tenant,
+    exists, tenant, with_reason,
 };
 use crate::{
     error::{Error, Result},
@@ -90,7 +90,8 @@ impl Store {
         let row = row.insert(&tx).await.map_err(exists("user"))?;
         let token = new.tenant_admin.then(|| enrolment::token(&reservation.secrets));
         if let Some(token) = &token {
-            enrolment::insert(&tx, tenant_id, &user_id, token, now).await?;
+            self.insert_enrolment(&tx, &creation.origin, tenant_id, &user_id, token)
+                .await?;
         }
         reservation.complete(&tx, user_id.as_str()).await?;
         let event = event("user.register", tenant_id, &user_id);
@@ -145,7 +146,7 @@ impl Store {
         self.page(query, Column::UserId, Asc, page, user).await
     }
 
-    /// Deactivates or reactivates a user. Changes and records nothing if the user is in that state already.
+    /// Deactivates or reactivates a user; `reason` may be empty. Changes and records nothing if the user is in that state already.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -155,6 +156,7 @@ impl Store {
         tenant_id: &TenantId,
         user_id: &UserId,
         to: State,
+        reason: &str,
     ) -> Result<User> {
         let tx = self.db.write().await?;
         let now = self.now();
@@ -172,7 +174,7 @@ impl Store {
             if to == State::Deactivated {
                 enrolment::end_all(&tx, tenant_id, user_id, now).await?;
             }
-            let event = event(action, tenant_id, user_id);
+            let event = with_reason(event(action, tenant_id, user_id), reason);
             let change = change(kind, user_id, Some(tenant_id));
             let seq = self.publish(&tx, origin, event, change).await?;
             if to == State::Deactivated {
@@ -228,7 +230,8 @@ impl Store {
         }
         let token = enrolment::token(&reservation.secrets);
         enrolment::end_all(&tx, tenant_id, user_id, now).await?;
-        enrolment::insert(&tx, tenant_id, user_id, &token, now).await?;
+        self.insert_enrolment(&tx, &creation.origin, tenant_id, user_id, &token)
+            .await?;
         reservation.complete(&tx, user_id.as_str()).await?;
         let event = event("user.reset_password", tenant_id, user_id);
         let change = changed(tenant_id, user_id);

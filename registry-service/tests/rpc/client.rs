@@ -159,7 +159,7 @@ async fn revoked(
 async fn suspend(harness: &Harness, client_id: &str) -> Result<pb::Client, Status> {
     let request = pb::SuspendClientRequest {
         client_id: client_id.into(),
-        ..Default::default()
+        reason: "a test".into(),
     };
     let answer = client(harness).suspend_client(request).await?;
     Ok(answer.into_inner().client.unwrap())

@@ -1,4 +1,4 @@
-//! `ClientService.SetClientKeys`, and who sees the keys.
+//! Clients' keys: amendments add them, `ClientService.SetClientKeys` removes them. And who sees them.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use accord::{
     registry::v1::{
         self as pb, ChangeKind, client_service_client::ClientServiceClient,
         directory_service_client::DirectoryServiceClient,
+        integration_request_service_client::IntegrationRequestServiceClient,
     },
     rpc::auth::{Role, WorkloadKind},
 };
@@ -16,7 +17,7 @@ use tonic::{Code, Status};
 
 use crate::{
     client::{UNKNOWN, authenticate, client, registered, seed},
-    harness::{CallerChannel, Harness, assert_refused, assert_violations, ok},
+    harness::{CallerChannel, Harness, assert_refused, assert_violations, ok, submission},
 };
 
 async fn seeded() -> Harness {
@@ -59,6 +60,15 @@ async fn set_by(
 ) -> Result<pb::Client, Status> {
     let answer = clients.set_client_keys(request).await?;
     Ok(answer.into_inner().client.unwrap())
+}
+
+/// Adds keys to a client by an amendment.
+async fn added(harness: &Harness, client_id: &str, json_web_key_set: &str) -> pb::Client {
+    let additions = pb::SubmitIntegrationRequestRequest {
+        json_web_key_set: json_web_key_set.into(),
+        ..Default::default()
+    };
+    harness.amend(client_id, additions).await
 }
 
 /// Returns the client as both GetClient and ListClients show it.
@@ -104,7 +114,7 @@ async fn keys_are_shown_to_operators_and_to_token_service() {
 
     harness.clock.advance(Duration::from_secs(1));
     let both = key_set(&[p256("next"), ed25519("2026, first")]);
-    let with_keys = set_by(client(&harness), set(id, &both)).await.unwrap();
+    let with_keys = added(&harness, id, &both).await;
     let expected = pb::Client {
         json_web_key_set: with_keys.json_web_key_set.clone(),
         update_time: with_keys.update_time,
@@ -139,14 +149,20 @@ async fn keys_are_shown_to_operators_and_to_token_service() {
     let changes: Vec<_> = changes.iter().map(|change| (change.kind(), &change.id)).collect();
     assert_eq!(changes, [(ChangeKind::Client, id)]);
 
+    let left = key_set(&[p256("next")]);
+    set_by(client(&harness), set(id, &left)).await.unwrap();
+    for action in ["client.amend", "client.set_keys"] {
+        let events = harness.audit_events(action).await;
+        assert_eq!(events.len(), 1);
+        assert_eq!(
+            (events[0].outcome(), &events[0].client_id, &events[0].subject),
+            (AuditOutcome::Success, id, id)
+        );
+        assert!(events[0].detail["json_web_key_set"].contains("2026, first"));
+        assert!(events[0].actor_id.starts_with("opr_"));
+    }
     let events = harness.audit_events("client.set_keys").await;
-    assert_eq!(events.len(), 1);
-    assert_eq!(
-        (events[0].outcome(), &events[0].client_id, &events[0].subject),
-        (AuditOutcome::Success, id, id)
-    );
-    assert_eq!(events[0].detail["kids"], r#"["2026, first","next"]"#);
-    assert!(events[0].actor_id.starts_with("opr_"));
+    assert_eq!(events[0].detail["kids"], r#"["next"]"#);
 }
 
 #[tokio::test]
@@ -154,9 +170,7 @@ async fn setting_equal_keys_in_another_form_changes_nothing() {
     let harness = seeded().await;
     let (created, _) = registered(&harness).await;
     let id = &created.client_id;
-    let first = set_by(client(&harness), set(id, &key_set(&[p256("a"), ed25519("b")])))
-        .await
-        .unwrap();
+    let first = added(&harness, id, &key_set(&[p256("a"), ed25519("b")])).await;
     let position = harness.registry.store().position().await.unwrap();
     harness.clock.advance(Duration::from_secs(1));
     let mut decorated = p256("a");
@@ -172,36 +186,76 @@ async fn setting_equal_keys_in_another_form_changes_nothing() {
         assert_eq!(again, first);
     }
     assert_eq!(harness.registry.store().position().await.unwrap(), position);
-    assert_eq!(harness.audit_events("client.set_keys").await.len(), 1);
+    assert!(harness.audit_events("client.set_keys").await.is_empty());
 }
 
 #[tokio::test]
-async fn keys_are_replaced_and_removed_as_a_whole() {
+async fn keys_are_removed_but_not_added() {
     let harness = seeded().await;
     let (created, _) = registered(&harness).await;
     let (other, _) = registered(&harness).await;
     let id = &created.client_id;
-    let mut kids = Vec::new();
-    for text in [
-        key_set(&[p256("a")]),
-        key_set(&[ed25519("b")]),
-        String::new(),
-        key_set(&[p256("c")]),
-        key_set(&[]),
-    ] {
-        let answer = set_by(client(&harness), set(id, &text)).await.unwrap();
-        assert_eq!(shown(&harness, id).await, answer);
-        kids.push(match answer.json_web_key_set.as_str() {
-            "" => String::new(),
-            keys => names(keys).remove(0).0,
-        });
+    let [a, b, c] = [p256("a"), ed25519("b"), p256("c")];
+    let all = added(&harness, id, &key_set(&[a.clone(), b.clone()])).await;
+    // Another key, the same key by another name, and another key of the same name.
+    for other in [&[a.clone(), c.clone()][..], &[p256("b")], &[ed25519("a")]] {
+        let refused = set_by(client(&harness), set(id, &key_set(other))).await;
+        assert_violations(refused, &["json_web_key_set"]);
     }
-    assert_eq!(kids, ["a", "b", "", "c", ""]);
+    assert_eq!(shown(&harness, id).await, all);
+    for (keys, left) in [(key_set(&[b]), "b"), (key_set(&[]), "")] {
+        let answer = set_by(client(&harness), set(id, &keys)).await.unwrap();
+        assert_eq!(shown(&harness, id).await, answer);
+        match answer.json_web_key_set.as_str() {
+            "" => assert_eq!(left, ""),
+            keys => assert_eq!(names(keys).remove(0).0, left),
+        }
+    }
+    let refused = set_by(client(&harness), set(id, &key_set(&[a]))).await;
+    assert_violations(refused, &["json_web_key_set"]);
     let mut events = harness.audit_events("client.set_keys").await;
     events.reverse();
     let events: Vec<_> = events.iter().map(|event| event.detail["kids"].as_str()).collect();
-    assert_eq!(events, [r#"["a"]"#, r#"["b"]"#, "[]", r#"["c"]"#, "[]"]);
+    assert_eq!(events, [r#"["b"]"#, "[]"]);
     assert_eq!(shown(&harness, &other.client_id).await, other);
+    // A second amendment adds to what is left.
+    added(&harness, id, &key_set(&[p256("a")])).await;
+    let again = added(&harness, id, &key_set(&[c])).await;
+    let kids: Vec<_> = names(&again.json_web_key_set)
+        .into_iter()
+        .map(|(kid, _)| kid)
+        .collect();
+    assert_eq!(kids, ["a", "c"]);
+}
+
+#[tokio::test]
+async fn a_client_has_the_keys_of_its_first_request() {
+    let harness = seeded().await;
+    let request = pb::SubmitIntegrationRequestRequest {
+        json_web_key_set: key_set(&[ed25519("b"), p256("a")]),
+        ..submission(&["acme"], &["contacts.read"])
+    };
+    let mut requests = IntegrationRequestServiceClient::new(harness.operator(Role::Registrar));
+    let submitted = ok(requests.submit_integration_request(request).await);
+    let submitted = submitted.integration_request.unwrap();
+    let pair = |kid: &str, alg: &str| (kid.to_owned(), alg.to_owned());
+    let expected = [pair("a", "ES256"), pair("b", "EdDSA")];
+    assert_eq!(names(&submitted.json_web_key_set), expected);
+    let integration_request_id = submitted.integration_request_id;
+    let approve = pb::ApproveIntegrationRequestRequest {
+        integration_request_id: integration_request_id.clone(),
+    };
+    let mut requests = IntegrationRequestServiceClient::new(harness.operator(Role::Approver));
+    ok(requests.approve_integration_request(approve).await);
+    let register = pb::RegisterClientRequest {
+        integration_request_id,
+        ..Default::default()
+    };
+    let registered = ok(client(&harness).register_client(register).await)
+        .client
+        .unwrap();
+    assert_eq!(registered.json_web_key_set, submitted.json_web_key_set);
+    assert_eq!(shown(&harness, &registered.client_id).await, registered);
 }
 
 #[tokio::test]
@@ -209,9 +263,7 @@ async fn a_rejected_key_set_reports_all_violations_and_changes_nothing() {
     let harness = seeded().await;
     let (created, _) = registered(&harness).await;
     let id = &created.client_id;
-    let stored = set_by(client(&harness), set(id, &key_set(&[p256("a")])))
-        .await
-        .unwrap();
+    let stored = added(&harness, id, &key_set(&[p256("a")])).await;
     let mut private = ed25519("a");
     private["d"] = "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A".into();
     private["x"] = "AA".into();
@@ -249,7 +301,7 @@ async fn a_rejected_key_set_reports_all_violations_and_changes_nothing() {
     let metadata = assert_refused(unknown, Code::NotFound, "NOT_FOUND");
     assert_eq!(metadata["resource"], "client");
     assert_eq!(shown(&harness, id).await, stored);
-    assert_eq!(harness.audit_events("client.set_keys").await.len(), 1);
+    assert!(harness.audit_events("client.set_keys").await.is_empty());
 }
 
 #[tokio::test]
@@ -257,11 +309,11 @@ async fn only_registrars_and_admins_set_keys() {
     let harness = seeded().await;
     let (created, _) = registered(&harness).await;
     let id = &created.client_id;
+    let stored = added(&harness, id, &key_set(&[p256("a")])).await;
     let mut admitted = Vec::new();
     for role in Role::ALL {
         let clients = ClientServiceClient::new(harness.operator(role));
-        let keys = key_set(&[p256(role.as_ref())]);
-        match set_by(clients, set(id, &keys)).await {
+        match set_by(clients, set(id, &stored.json_web_key_set)).await {
             Ok(_) => admitted.push(role),
             refused => {
                 assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
@@ -279,21 +331,19 @@ async fn only_registrars_and_admins_set_keys() {
     }
     let nobody = set_by(ClientServiceClient::new(harness.anonymous()), set(id, "")).await;
     assert_refused(nobody, Code::Unauthenticated, "UNAUTHENTICATED");
-    assert!(!shown(&harness, id).await.json_web_key_set.is_empty());
+    assert_eq!(shown(&harness, id).await, stored);
 }
 
 #[tokio::test]
 async fn an_update_does_not_change_keys() {
     let harness = seeded().await;
     let (created, _) = registered(&harness).await;
-    let stored = set_by(client(&harness), set(&created.client_id, &key_set(&[p256("a")])))
-        .await
-        .unwrap();
+    let stored = added(&harness, &created.client_id, &key_set(&[p256("a")])).await;
     let update = |paths: &[&str]| pb::UpdateClientRequest {
         client: Some(pb::Client {
             client_id: created.client_id.clone(),
-            display_name: "Renamed".into(),
-            json_web_key_set: key_set(&[ed25519("b")]),
+            tenant_ids: vec!["acme".into()],
+            json_web_key_set: String::new(),
             ..Default::default()
         }),
         update_mask: Some(FieldMask {
@@ -301,14 +351,14 @@ async fn an_update_does_not_change_keys() {
         }),
     };
     let refused = client(&harness)
-        .update_client(update(&["display_name", "json_web_key_set"]))
+        .update_client(update(&["tenant_ids", "json_web_key_set"]))
         .await;
     assert_violations(refused, &["update_mask"]);
     assert_eq!(shown(&harness, &created.client_id).await, stored);
-    let renamed = client(&harness).update_client(update(&["display_name"])).await;
-    let renamed = renamed.unwrap().into_inner().client.unwrap();
+    let narrower = client(&harness).update_client(update(&["tenant_ids"])).await;
+    let narrower = narrower.unwrap().into_inner().client.unwrap();
     assert_eq!(
-        (renamed.display_name.as_str(), renamed.json_web_key_set),
-        ("Renamed", stored.json_web_key_set)
+        (narrower.tenant_ids, narrower.json_web_key_set),
+        (vec!["acme".to_owned()], stored.json_web_key_set)
     );
 }

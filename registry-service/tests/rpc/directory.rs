@@ -138,7 +138,7 @@ async fn callers_authenticate_until_they_are_revoked() {
     let mut operators = OperatorServiceClient::new(harness.operator(Role::Security));
     let revoke = pb::RevokeOperatorRequest {
         operator_id: operator.operator_id,
-        ..Default::default()
+        reason: "a test".into(),
     };
     operators.revoke_operator(revoke).await.unwrap();
     let refused = directory(&harness).authenticate_caller(ask(&token)).await;
@@ -212,7 +212,7 @@ async fn a_workload_authenticates_until_it_is_revoked() {
 
     let revoke = pb::RevokeWorkloadRequest {
         workload_id: workload.workload_id.clone(),
-        ..Default::default()
+        reason: "a test".into(),
     };
     callers.revoke_workload(revoke).await.unwrap();
     let mut messages = Vec::new();
@@ -289,7 +289,7 @@ async fn the_names_of_a_certificate_find_one_live_caller() {
 
     let revoke = pb::RevokeWorkloadRequest {
         workload_id: ids[0].clone(),
-        ..Default::default()
+        reason: "a test".into(),
     };
     callers.revoke_workload(revoke).await.unwrap();
     let refused = ask(&["pages.example"]).await;
@@ -311,7 +311,7 @@ async fn every_response_has_the_position_that_it_reflects() {
         if round == 0 {
             let suspend = pb::SuspendTenantRequest {
                 tenant_id,
-                ..Default::default()
+                reason: "a test".into(),
             };
             tenants.suspend_tenant(suspend).await.unwrap();
         } else {

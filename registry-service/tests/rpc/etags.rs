@@ -71,7 +71,7 @@ async fn a_stale_etag_is_rejected_and_an_empty_one_is_not_compared() {
         let others = async || {
             let suspend = pb::SuspendTenantRequest {
                 tenant_id: tenant_id.clone(),
-                ..Default::default()
+                reason: "a test".into(),
             };
             let suspended = tenants().suspend_tenant(suspend).await.unwrap().into_inner();
             let reinstate = pb::ReinstateTenantRequest {
@@ -106,13 +106,13 @@ async fn a_stale_etag_is_rejected_and_an_empty_one_is_not_compared() {
         let update = async |etag: &str| {
             let client = pb::Client {
                 client_id: created.client_id.clone(),
-                display_name: "Renamed".into(),
+                tenant_ids: created.tenant_ids.clone(),
                 etag: etag.into(),
                 ..Default::default()
             };
             let request = pb::UpdateClientRequest {
                 client: Some(client),
-                update_mask: mask("display_name"),
+                update_mask: mask("tenant_ids"),
             };
             let answer = clients().update_client(request).await?;
             Ok(answer.into_inner().client.unwrap().etag)
@@ -120,15 +120,25 @@ async fn a_stale_etag_is_rejected_and_an_empty_one_is_not_compared() {
         let others = async || {
             let suspend = pb::SuspendClientRequest {
                 client_id: created.client_id.clone(),
-                ..Default::default()
+                reason: "a test".into(),
             };
             let suspended = clients().suspend_client(suspend).await.unwrap().into_inner();
+            let one = r#"{"kty":"OKP","crv":"Ed25519","kid":"1","alg":"EdDSA","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+            let additions = pb::SubmitIntegrationRequestRequest {
+                json_web_key_set: format!(r#"{{"keys":[{one}]}}"#),
+                ..Default::default()
+            };
+            let amended = harness.amend(&created.client_id, additions).await;
             let keys = pb::SetClientKeysRequest {
                 client_id: created.client_id.clone(),
-                json_web_key_set: r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"1","alg":"EdDSA","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#.into(),
+                json_web_key_set: String::new(),
             };
             let keyed = clients().set_client_keys(keys).await.unwrap().into_inner();
-            vec![suspended.client.unwrap().etag, keyed.client.unwrap().etag]
+            vec![
+                suspended.client.unwrap().etag,
+                amended.etag,
+                keyed.client.unwrap().etag,
+            ]
         };
         assert_compared("client", created.etag.clone(), update, others).await;
     }

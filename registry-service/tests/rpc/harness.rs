@@ -8,7 +8,8 @@ use accord::{
     keys::FileMasterKey,
     random::{SharedRandom, SystemRandom},
     registry::v1::{
-        self as pb, integration_request_service_client::IntegrationRequestServiceClient,
+        self as pb, client_service_client::ClientServiceClient,
+        integration_request_service_client::IntegrationRequestServiceClient,
         scope_service_client::ScopeServiceClient, tenant_service_client::TenantServiceClient,
     },
     rpc::{
@@ -67,8 +68,20 @@ impl Harness {
 
     /// Starts a registry on this empty database.
     pub async fn start_on(database: TestDatabase) -> Self {
+        Self::start_with(database, false).await
+    }
+
+    /// Starts a registry that requires a second operator, as `serve` does by default.
+    pub async fn start_with_second_operator() -> Self {
+        Self::start_with(sqlite(), true).await
+    }
+
+    async fn start_with(database: TestDatabase, second_operator: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let settings = settings(&database, directory.path().join("key"));
+        let settings = Settings {
+            second_operator,
+            ..settings(&database, directory.path().join("key"))
+        };
         let clock = test_clock();
         let random: SharedRandom = Arc::new(SystemRandom);
         Registry::migrate(&settings, &*random).await.unwrap();
@@ -189,6 +202,27 @@ impl Harness {
             .unwrap()
     }
 
+    /// Submits, approves and applies an amendment of this client.
+    pub async fn amend(&self, client_id: &str, additions: pb::SubmitIntegrationRequestRequest) -> pb::Client {
+        let request = pb::SubmitIntegrationRequestRequest {
+            client_id: client_id.into(),
+            ..additions
+        };
+        let mut requests = IntegrationRequestServiceClient::new(self.operator(Role::Registrar));
+        let submitted = ok(requests.submit_integration_request(request).await);
+        let integration_request_id = submitted.integration_request.unwrap().integration_request_id;
+        let request = pb::ApproveIntegrationRequestRequest {
+            integration_request_id: integration_request_id.clone(),
+        };
+        let mut requests = IntegrationRequestServiceClient::new(self.operator(Role::Approver));
+        ok(requests.approve_integration_request(request).await);
+        let request = pb::AmendClientRequest {
+            integration_request_id,
+        };
+        let mut clients = ClientServiceClient::new(self.operator(Role::Registrar));
+        ok(clients.amend_client(request).await).client.unwrap()
+    }
+
     /// Audit events with this action, newest first.
     pub async fn audit_events(&self, action: &str) -> Vec<AuditEvent> {
         let request = ListAuditEventsRequest {
@@ -233,6 +267,7 @@ pub fn settings(database: &TestDatabase, key: PathBuf) -> Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
         service: ServiceSettings::new(database.url.clone(), key),
         public_base_url: PUBLIC_BASE_URL.into(),
+        second_operator: false,
         ..Settings::default()
     }
 }
@@ -259,6 +294,7 @@ async fn caller(registry: &Registry, name: &str, authority: Authority) -> Opaque
         name: format!("the {name}"),
         authority,
         certificate_name: None,
+        person: None,
     };
     let created = registry.store().create_caller(&creation("Create"), new).await;
     created.unwrap().1.unwrap()

@@ -19,4 +19,5 @@ mod provisioning;
 mod scope;
 mod server;
 mod tenant;
+mod two_people;
 mod user;

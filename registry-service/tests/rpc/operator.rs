@@ -55,7 +55,7 @@ async fn an_operators_token_works_until_it_is_revoked() {
 
     let request = pb::RevokeOperatorRequest {
         operator_id: operator.operator_id.clone(),
-        ..Default::default()
+        reason: "a test".into(),
     };
     let mut security = OperatorServiceClient::new(harness.operator(Role::Security));
     let revoked = ok(security.revoke_operator(request.clone()).await);
@@ -79,7 +79,7 @@ async fn an_operator_may_revoke_itself() {
     let created = ok(client(&harness).create_operator(admin).await);
     let request = pb::RevokeOperatorRequest {
         operator_id: created.operator.unwrap().operator_id,
-        ..Default::default()
+        reason: "a test".into(),
     };
     let mut itself = OperatorServiceClient::new(harness.token(&created.operator_token));
     itself.revoke_operator(request.clone()).await.unwrap();
@@ -103,7 +103,7 @@ async fn a_workload_is_created_and_revoked() {
 
     let request = pb::RevokeWorkloadRequest {
         workload_id: workload.workload_id,
-        ..Default::default()
+        reason: "a test".into(),
     };
     let revoked = ok(client(&harness).revoke_workload(request.clone()).await);
     assert!(revoked.workload.as_ref().unwrap().revoke_time.is_some());
@@ -211,7 +211,7 @@ async fn the_name_of_a_live_caller_is_taken() {
     );
     let request = pb::RevokeOperatorRequest {
         operator_id: created.operator.unwrap().operator_id,
-        ..Default::default()
+        reason: "a test".into(),
     };
     client(&harness).revoke_operator(request).await.unwrap();
     client(&harness).create_operator(ada()).await.unwrap();
@@ -247,11 +247,11 @@ async fn all_violations_are_reported_at_once() {
     assert_violations(client.create_workload(bad).await, &["request_id", "name", "kind"]);
     let bad = pb::RevokeOperatorRequest {
         operator_id: "wkl_01k9zzzzzzzzzzzzzzzzzzzzzz".into(),
-        ..Default::default()
+        reason: "a test".into(),
     };
     assert_violations(client.revoke_operator(bad).await, &["operator_id"]);
     let bad = pb::RevokeWorkloadRequest::default();
-    assert_violations(client.revoke_workload(bad).await, &["workload_id"]);
+    assert_violations(client.revoke_workload(bad).await, &["workload_id", "reason"]);
     let bad = pb::ListOperatorsRequest {
         page_size: -1,
         ..Default::default()
@@ -269,7 +269,7 @@ async fn the_unknown_are_not_found() {
     let harness = Harness::start().await;
     let request = pb::RevokeOperatorRequest {
         operator_id: "opr_01k9zzzzzzzzzzzzzzzzzzzzzz".into(),
-        ..Default::default()
+        reason: "a test".into(),
     };
     let refused = client(&harness).revoke_operator(request).await;
     assert_eq!(
@@ -278,7 +278,7 @@ async fn the_unknown_are_not_found() {
     );
     let request = pb::RevokeWorkloadRequest {
         workload_id: "wkl_01k9zzzzzzzzzzzzzzzzzzzzzz".into(),
-        ..Default::default()
+        reason: "a test".into(),
     };
     let refused = client(&harness).revoke_workload(request).await;
     assert_eq!(
@@ -311,4 +311,39 @@ async fn lists_show_all_callers_page_by_page_without_tokens() {
         .await
         .unwrap();
     assert_eq!(workloads.into_inner().workloads.len(), 3);
+}
+
+#[tokio::test]
+async fn an_operator_is_a_person_of_its_own_unless_it_names_one() {
+    let harness = Harness::start().await;
+    let alone = ok(client(&harness).create_operator(ada()).await)
+        .operator
+        .unwrap();
+    assert_eq!(alone.person, alone.operator_id);
+    let named = pb::CreateOperatorRequest {
+        name: "Ada's laptop".into(),
+        person: " Ada Lovelace ".into(),
+        ..ada()
+    };
+    let named = ok(client(&harness).create_operator(named).await)
+        .operator
+        .unwrap();
+    assert_eq!(named.person, "Ada Lovelace");
+    let request = pb::ListOperatorsRequest::default();
+    let listed = ok(client(&harness).list_operators(request).await).operators;
+    assert!(listed.contains(&alone) && listed.contains(&named));
+    let events = harness.audit_events("operator.create").await;
+    let persons: Vec<_> = events[..2]
+        .iter()
+        .map(|event| event.detail["person"].as_str())
+        .collect();
+    assert_eq!(persons, ["Ada Lovelace", &*alone.operator_id]);
+    for bad in ["x".repeat(101), "two\nlines".to_owned()] {
+        let bad = pb::CreateOperatorRequest {
+            name: "Eve".into(),
+            person: bad,
+            ..ada()
+        };
+        assert_violations(client(&harness).create_operator(bad).await, &["person"]);
+    }
 }

@@ -40,7 +40,7 @@ fn expected(service: &str, method: &str) -> Expected {
         BTreeSet::from([Role::Security])
     } else if is(&["Approve", "Reject", "Release"]) {
         BTreeSet::from([Role::Approver])
-    } else if service.ends_with(".OperatorService") {
+    } else if service.ends_with(".OperatorService") || method == "UpdateScope" {
         BTreeSet::new()
     } else {
         BTreeSet::from([Role::Registrar])

@@ -13,6 +13,10 @@ fn client(harness: &Harness) -> ScopeServiceClient<CallerChannel> {
     ScopeServiceClient::new(harness.operator(Role::Registrar))
 }
 
+fn admin(harness: &Harness) -> ScopeServiceClient<CallerChannel> {
+    ScopeServiceClient::new(harness.operator(Role::Admin))
+}
+
 fn create(name: &str) -> pb::CreateScopeRequest {
     pb::CreateScopeRequest {
         name: name.into(),
@@ -99,17 +103,17 @@ async fn all_violations_are_reported_at_once() {
     };
     let refused = client(&harness).create_scope(bad).await;
     assert_violations(refused, &["name", "description", "request_id"]);
-    let nothing = client(&harness)
+    let nothing = admin(&harness)
         .update_scope(pb::UpdateScopeRequest::default())
         .await;
     assert_violations(nothing, &["scope.name", "update_mask"]);
-    let unknown = client(&harness)
+    let unknown = admin(&harness)
         .update_scope(update("contacts.read", &["name", "enabled"]))
         .await;
     assert_violations(unknown, &["update_mask"]);
     let mut empty = update("contacts.read", &["description"]);
     empty.scope.as_mut().unwrap().description = String::new();
-    assert_violations(client(&harness).update_scope(empty).await, &["scope.description"]);
+    assert_violations(admin(&harness).update_scope(empty).await, &["scope.description"]);
     let page = pb::ListScopesRequest {
         page_size: -1,
         page_token: String::new(),
@@ -126,21 +130,19 @@ async fn all_violations_are_reported_at_once() {
 async fn an_update_changes_the_fields_of_its_mask() {
     let harness = Harness::start().await;
     harness.scope("contacts.read").await;
-    let disabled = ok(client(&harness)
+    let disabled = ok(admin(&harness)
         .update_scope(update("contacts.read", &["enabled"]))
         .await)
     .scope
     .unwrap();
     assert!(!disabled.enabled && disabled.description == "Allows contacts.read");
     let both = ["description", "enabled"];
-    let described = ok(client(&harness)
-        .update_scope(update("contacts.read", &both))
-        .await)
-    .scope
-    .unwrap();
+    let described = ok(admin(&harness).update_scope(update("contacts.read", &both)).await)
+        .scope
+        .unwrap();
     assert_eq!(described.description, "Reads all contacts");
     assert_eq!(list(&harness).await, [described]);
-    let unknown = client(&harness)
+    let unknown = admin(&harness)
         .update_scope(update("contacts.write", &both))
         .await;
     let metadata = assert_refused(unknown, Code::NotFound, "NOT_FOUND");

@@ -48,7 +48,7 @@ async fn get(harness: &Harness, tenant_id: &str) -> pb::Tenant {
 async fn suspend(harness: &Harness, tenant_id: &str) -> Result<pb::Tenant, tonic::Status> {
     let request = pb::SuspendTenantRequest {
         tenant_id: tenant_id.into(),
-        ..Default::default()
+        reason: "a test".into(),
     };
     let answer = client(harness).suspend_tenant(request).await?;
     Ok(answer.into_inner().tenant.unwrap())
@@ -215,4 +215,22 @@ async fn tenants_are_listed_by_id_and_state() {
     assert_eq!((rest, end.as_str()), (vec!["initech".to_owned()], ""));
     assert_eq!(list(TenantState::Suspended, 0, "").await.0, ["acme"]);
     assert_eq!(list(TenantState::Active, 0, "").await.0, ["globex", "initech"]);
+}
+
+#[tokio::test]
+async fn only_an_admin_moves_a_tenants_cloud_api() {
+    let harness = Harness::start().await;
+    let created = harness.tenant("acme").await;
+    for paths in [&["cloud_api_url"][..], &["display_name", "cloud_api_url"]] {
+        let refused = TenantServiceClient::new(harness.operator(Role::Registrar))
+            .update_tenant(update("acme", paths))
+            .await;
+        assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+    }
+    assert_eq!(get(&harness, "acme").await, created);
+    assert!(harness.audit_events("tenant.update").await.is_empty());
+    let moved = TenantServiceClient::new(harness.operator(Role::Admin))
+        .update_tenant(update("acme", &["cloud_api_url"]))
+        .await;
+    assert_ne!(ok(moved).tenant.unwrap().cloud_api_url, created.cloud_api_url);
 }

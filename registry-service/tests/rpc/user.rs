@@ -123,7 +123,7 @@ async fn a_name_is_found_in_every_spelling_and_never_shown() {
     let deactivate = pb::DeactivateUserRequest {
         tenant_id: "firm-two".into(),
         user_id: user.user_id,
-        ..Default::default()
+        reason: "a test".into(),
     };
     let foreign = security(&harness).deactivate_user(deactivate).await;
     assert_refused(foreign, Code::NotFound, "NOT_FOUND");
@@ -224,7 +224,7 @@ async fn malformed_ids_and_filters_are_reported() {
     let result = security(&harness)
         .deactivate_user(pb::DeactivateUserRequest::default())
         .await;
-    assert_violations(result, &["tenant_id", "user_id"]);
+    assert_violations(result, &["tenant_id", "user_id", "reason"]);
     let result = security(&harness)
         .reactivate_user(pb::ReactivateUserRequest::default())
         .await;
@@ -264,7 +264,7 @@ async fn the_unknown_and_another_tenants_user_are_not_found() {
             .deactivate_user(pb::DeactivateUserRequest {
                 tenant_id: tenant_id.clone(),
                 user_id: user_id.clone(),
-                ..Default::default()
+                reason: "a test".into(),
             })
             .await
             .map(drop);

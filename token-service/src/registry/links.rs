@@ -4,7 +4,7 @@
 use accord::{
     registry::v1 as pb,
     rpc::status::{ErrorReason, reason_of},
-    text::opaque::OpaqueToken,
+    text::{opaque::OpaqueToken, release_code::ReleaseCode},
 };
 use tonic::Status;
 use tonic_types::StatusExt;
@@ -25,7 +25,7 @@ pub struct CredentialBundle {
 }
 
 impl Registry {
-    /// Opens a claim link. A call with the same request id gets the same answer for a minute.
+    /// Opens a claim link, if it needs one with its release code. A call with the same request id gets the same answer for a minute.
     ///
     /// # Errors
     /// [`Error::LinkInvalid`], with the time for a link that was opened before;
@@ -33,12 +33,13 @@ impl Registry {
     pub async fn claim_delivery(
         &self,
         claim_token: &OpaqueToken,
+        release_code: Option<&ReleaseCode>,
         request_id: Uuid,
     ) -> Result<CredentialBundle> {
         let request = pb::ClaimDeliveryRequest {
             claim_token: claim_token.expose().to_owned(),
             request_id: request_id.to_string(),
-            ..Default::default()
+            release_code: exposed(release_code),
         };
         let answer = self.provisioning.clone().claim_delivery(request).await;
         let bundle = answer.map_err(link_failure)?.into_inner().bundle;
@@ -50,7 +51,8 @@ impl Registry {
         })
     }
 
-    /// Sets the password that a Tenant Admin has chosen, by the one-time enrolment link. Returns the tenant. A call with
+    /// Sets the password that a Tenant Admin has chosen, by the one-time enrolment link and, if it needs one, its
+    /// release code. Returns the tenant. A call with
     /// the same request id and password gets the same answer for a minute.
     ///
     /// # Errors
@@ -58,18 +60,23 @@ impl Registry {
     pub async fn complete_enrolment(
         &self,
         enrolment_token: &OpaqueToken,
+        release_code: Option<&ReleaseCode>,
         password: Zeroizing<String>,
         request_id: Uuid,
     ) -> Result<String> {
         let request = pb::CompleteEnrolmentRequest {
             enrolment_token: enrolment_token.expose().to_owned(),
             password: password.to_string(),
+            release_code: exposed(release_code),
             request_id: request_id.to_string(),
-            ..Default::default()
         };
         let answer = self.users.clone().complete_enrolment(request).await;
         Ok(answer.map_err(link_failure)?.into_inner().tenant_id)
     }
+}
+
+fn exposed(code: Option<&ReleaseCode>) -> String {
+    code.map(|code| code.expose().to_owned()).unwrap_or_default()
 }
 
 fn link_failure(status: Status) -> Error {

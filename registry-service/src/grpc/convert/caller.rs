@@ -25,12 +25,14 @@ pub fn create_operator(request: &pb::CreateOperatorRequest) -> Result<(NewCaller
     let roles = v.distinct("roles", &request.roles, 1..=Role::ALL.len(), read_role);
     let authority = Authority::Roles(roles.into_iter().map(|(_, role)| role).collect());
     let certificate_name = certificate_name(&mut v, &request.certificate_name);
+    let person = v.text("person", &request.person, 0..=100);
     v.finish(|| {
         Some((
             NewCaller {
                 name: name?,
                 authority,
                 certificate_name: certificate_name?,
+                person: person.filter(|person| !person.is_empty()),
             },
             request_id?,
         ))
@@ -51,6 +53,7 @@ pub fn create_workload(request: &pb::CreateWorkloadRequest) -> Result<(NewCaller
                 name: name?,
                 authority,
                 certificate_name: certificate_name?,
+                person: None,
             },
             request_id?,
         ))
@@ -85,6 +88,7 @@ pub fn operator(record: CallerRecord) -> Option<pb::Operator> {
         operator_id: id.into(),
         name: record.name,
         certificate_name: record.certificate_name.unwrap_or_default(),
+        person: record.person,
         roles: roles.collect(),
         create_time: Some(record.created_at.to_timestamp()),
         revoke_time: record.revoked_at.map(UnixMillis::to_timestamp),

@@ -7,6 +7,7 @@ use accord::{
         id::{ClientId, IntegrationRequestId, SecretId, TenantId},
         opaque::{OpaqueToken, TokenKind},
         page::PageRequest,
+        release_code::ReleaseCode,
         validation::Violations,
     },
 };
@@ -16,6 +17,7 @@ use zeroize::Zeroizing;
 use super::{
     Result, UpdateMask, etag,
     integration_request::{redirect_uris, scope_message, scopes, tenant_ids},
+    release_code,
 };
 use crate::model::{
     client::{Client, ClientUpdate, State},
@@ -30,28 +32,42 @@ accord::message_enum!(State = pb::ClientState { Active, Suspended });
 accord::message_enum!(Method = pb::DeliveryMethod { Inline, Link });
 
 /// Reads a `ClaimDeliveryRequest`.
-pub fn claim(request: pb::ClaimDeliveryRequest) -> Result<(OpaqueToken, Option<Uuid>)> {
+pub fn claim(request: pb::ClaimDeliveryRequest) -> Result<(OpaqueToken, Option<Uuid>, Option<ReleaseCode>)> {
     let mut v = Violations::default();
     let token = Zeroizing::new(request.claim_token);
     let token = v.check("claim_token", OpaqueToken::parse(TokenKind::Claim, &token));
     let request_id = v.request_id("request_id", &request.request_id);
-    v.finish(|| Some((token?, request_id?)))
+    let code = release_code(&mut v, request.release_code);
+    v.finish(|| Some((token?, request_id?, code?)))
 }
 
-/// Reads a `RegisterClientRequest`.
-pub fn register(request: &pb::RegisterClientRequest) -> Result<(IntegrationRequestId, Method, Option<Uuid>)> {
+/// Reads a `RegisterClientRequest`. `second_operator` is the setting of that name.
+pub fn register(
+    request: &pb::RegisterClientRequest,
+    second_operator: bool,
+) -> Result<(IntegrationRequestId, Method, Option<Uuid>)> {
     let mut v = Violations::default();
     let request_id = v.request_id("request_id", &request.request_id);
     let id = IntegrationRequestId::parse(&request.integration_request_id);
     let id = v.check("integration_request_id", id);
-    let delivery = method(&mut v, request.delivery);
+    let delivery = method(&mut v, request.delivery, second_operator);
     v.finish(|| Some((id?, delivery?, request_id?)))
 }
 
-/// Reads how to hand credentials over. UNSPECIFIED means INLINE.
-fn method(v: &mut Violations, delivery: i32) -> Option<Method> {
+/// Reads how to hand credentials over. UNSPECIFIED means INLINE. With a second operator, the one who creates credentials
+/// does not see them.
+fn method(v: &mut Violations, delivery: i32, second_operator: bool) -> Option<Method> {
     let method = v.filter::<pb::DeliveryMethod, _>("delivery", delivery)?;
-    Some(method.unwrap_or(Method::Inline))
+    match method.unwrap_or(Method::Inline) {
+        Method::Inline if second_operator => {
+            v.add(
+                "delivery",
+                "must be DELIVERY_METHOD_LINK, because a second operator is required",
+            );
+            None
+        }
+        method => Some(method),
+    }
 }
 
 /// Reads a `ListClientsRequest`.
@@ -69,12 +85,7 @@ pub fn list(request: &pb::ListClientsRequest) -> Result<(Option<TenantId>, Optio
 }
 
 /// Reads an `UpdateClientRequest`.
-///
-/// # Errors
-/// All violations, with the tenants and scopes that the message names.
-pub fn update(
-    request: pb::UpdateClientRequest,
-) -> Result<(ClientId, ClientUpdate), (Violations, References)> {
+pub fn update(request: pb::UpdateClientRequest) -> Result<(ClientId, ClientUpdate)> {
     let mut v = Violations::default();
     let mut references = References {
         prefix: "client.",
@@ -82,28 +93,27 @@ pub fn update(
     };
     let client = request.client.unwrap_or_default();
     let client_id = v.check("client.client_id", ClientId::parse(&client.client_id));
-    let known = ["display_name", "redirect_uris", "scopes", "tenant_ids"];
+    let known = ["redirect_uris", "scopes", "tenant_ids"];
     let mask = UpdateMask::parse(&mut v, request.update_mask, &known);
     let update = ClientUpdate {
         etag: etag(&client.etag),
-        display_name: mask.read("display_name", || {
-            v.text("client.display_name", &client.display_name, 1..=200)
-        }),
         redirect_uris: mask.read("redirect_uris", || {
             Some(redirect_uris(
                 &mut v,
                 "client.redirect_uris",
                 &client.redirect_uris,
+                1,
             ))
         }),
-        scopes: mask.read("scopes", || Some(scopes(&mut v, &mut references, &client.scopes))),
-        tenant_ids: mask.read("tenant_ids", || {
-            Some(tenant_ids(&mut v, &mut references, &client.tenant_ids))
+        scopes: mask.read("scopes", || {
+            Some(scopes(&mut v, &mut references, &client.scopes, 1))
         }),
-        references: references.clone(),
+        tenant_ids: mask.read("tenant_ids", || {
+            Some(tenant_ids(&mut v, &mut references, &client.tenant_ids, 1))
+        }),
+        ..ClientUpdate::default()
     };
     v.finish(|| Some((client_id?, update)))
-        .map_err(|violations| (violations, references))
 }
 
 /// Reads a `SetClientKeysRequest`.
@@ -115,10 +125,12 @@ pub fn set_keys(request: &pb::SetClientKeysRequest) -> Result<(ClientId, ClientK
     v.finish(|| Some((client_id?, keys?)))
 }
 
-/// Reads a `CreateClientSecretRequest`. Rejects an `expire_time` that is not after `now`.
+/// Reads a `CreateClientSecretRequest`. Rejects an `expire_time` that is not after `now`. `second_operator` is the setting
+/// of that name.
 pub fn create_secret(
     request: &pb::CreateClientSecretRequest,
     now: UnixMillis,
+    second_operator: bool,
 ) -> Result<(NewSecret, Option<Uuid>)> {
     let mut v = Violations::default();
     let request_id = v.request_id("request_id", &request.request_id);
@@ -130,7 +142,7 @@ pub fn create_secret(
             end.ok_or("must be absent, or a valid time in the future"),
         )
     });
-    let delivery = method(&mut v, request.delivery);
+    let delivery = method(&mut v, request.delivery, second_operator);
     v.finish(|| {
         let new = NewSecret {
             client_id: client_id?,

@@ -5,29 +5,26 @@ use std::collections::HashSet;
 use accord::{
     registry::v1 as pb,
     text::{
-        id::{IntegrationRequestId, ScopeName, TenantId, join_scopes},
+        id::{ClientId, IntegrationRequestId, ScopeName, TenantId, join_scopes},
         page::PageRequest,
         validation::{REPEATED, Violations, list_field},
     },
 };
 use uuid::Uuid;
 
-use super::Result;
-use crate::model::integration_request::{
-    Decision, IntegrationRequest, NewIntegrationRequest, Presentation, References, RequestedScope, State,
+use super::{Result, reason};
+use crate::model::{
+    client_keys::ClientKeys,
+    integration_request::{
+        Amends, Decision, IntegrationRequest, MAX_REDIRECT_URIS, MAX_REFERENCES, MAX_SCOPE_CHARACTERS,
+        NewIntegrationRequest, Presentation, References, RequestedScope, State,
+    },
 };
-
-/// The most tenants, and the most scopes, of a request or client.
-pub const MAX_REFERENCES: usize = 100;
-/// The most characters of all scope names of a request or client, with a space between them. It bounds access tokens:
-/// with the longest base URLs a token and its header stay below 8 KiB.
-const MAX_SCOPE_CHARACTERS: usize = 3072;
-/// The most redirect URIs of a request or client.
-pub const MAX_REDIRECT_URIS: usize = 20;
 
 accord::message_enum! { State = pb::IntegrationRequestState { Submitted, Approved, Rejected, Registered } }
 
-/// Reads a `SubmitIntegrationRequestRequest`.
+/// Reads a `SubmitIntegrationRequestRequest`. A request that names a client needs nothing but what it adds; the etag in it
+/// is not known yet.
 ///
 /// # Errors
 /// All violations, with the tenants and scopes that the message names.
@@ -37,17 +34,34 @@ pub fn submit(
     let mut v = Violations::default();
     let mut references = References::default();
     let request_id = v.request_id("request_id", &request.request_id);
-    let partner_name = v.text("partner_name", &request.partner_name, 1..=200);
+    let amended = match request.client_id.as_str() {
+        "" => None,
+        id => Some(v.check("client_id", ClientId::parse(id))),
+    };
+    let least = usize::from(amended.is_none());
+    let partner_name = v.text("partner_name", &request.partner_name, least..=200);
     let display_name = v.text("display_name", &request.display_name, 0..=200);
-    let contact_email = v.email("contact_email", &request.contact_email);
-    let goals = v.multiline("goals", &request.goals, 1..=4000);
-    let tenant_ids = tenant_ids(&mut v, &mut references, &request.tenant_ids);
-    let scopes = scopes(&mut v, &mut references, &request.scopes);
-    let redirect_uris = redirect_uris(&mut v, "redirect_uris", &request.redirect_uris);
+    let contact_email = match request.contact_email.as_str() {
+        "" if amended.is_some() => Some(String::new()),
+        email => v.email("contact_email", email),
+    };
+    let goals = v.multiline("goals", &request.goals, least..=4000);
+    let tenant_ids = tenant_ids(&mut v, &mut references, &request.tenant_ids, least);
+    let scopes = scopes(&mut v, &mut references, &request.scopes, least);
+    let redirect_uris = redirect_uris(&mut v, "redirect_uris", &request.redirect_uris, least);
     let notes = v.multiline("notes", &request.notes, 0..=4000);
+    let keys = ClientKeys::parse(&request.json_web_key_set);
+    let keys = keys.map_err(|violations| v.extend(violations)).ok();
     // Consent pages show the partner's name unless the request gives another.
-    let display_name = display_name.filter(|name| !name.is_empty());
+    let display_name = display_name.filter(|name| !name.is_empty() || amended.is_some());
     v.finish(|| {
+        let amends = match amended {
+            Some(client_id) => Some(Amends {
+                client_id: client_id?,
+                etag: 0,
+            }),
+            None => None,
+        };
         let new = NewIntegrationRequest {
             presentation: Presentation {
                 display_name: display_name.or_else(|| partner_name.clone())?,
@@ -59,30 +73,40 @@ pub fn submit(
             scopes,
             redirect_uris,
             notes: notes?,
+            json_web_key_set: keys?.as_str().to_owned(),
+            amends,
         };
         Some((new, request_id?))
     })
     .map_err(|violations| (violations, references))
 }
 
-/// Reads a list of 1 to 100 different tenant ids, at `<prefix>tenant_ids`. Adds them to `references`.
-pub fn tenant_ids(v: &mut Violations, references: &mut References, ids: &[String]) -> Vec<TenantId> {
+/// Reads a list of at least `least` and at most 100 different tenant ids, at `<prefix>tenant_ids`. Adds them to
+/// `references`.
+pub fn tenant_ids(
+    v: &mut Violations,
+    references: &mut References,
+    ids: &[String],
+    least: usize,
+) -> Vec<TenantId> {
     let field = format!("{}tenant_ids", references.prefix);
     let read = |v: &mut Violations, field: &str, id: &String| v.check(field, TenantId::parse(id));
-    references.tenants = v.distinct(&field, ids, 1..=MAX_REFERENCES, read);
+    references.tenants = v.distinct(&field, ids, least..=MAX_REFERENCES, read);
     references.tenants.iter().map(|(_, id)| id.clone()).collect()
 }
 
-/// Reads a list of 1 to 100 different scopes with reasons, at `<prefix>scopes`. Adds their names to `references`.
+/// Reads a list of at least `least` and at most 100 different scopes with reasons, at `<prefix>scopes`. Adds their names to
+/// `references`.
 pub fn scopes(
     v: &mut Violations,
     references: &mut References,
     scopes: &[pb::RequestedScope],
+    least: usize,
 ) -> Vec<RequestedScope> {
     let field = format!("{}scopes", references.prefix);
     let mut seen = HashSet::new();
     let mut read = Vec::new();
-    for (index, scope) in v.bounded_list(&field, scopes, 1..=MAX_REFERENCES) {
+    for (index, scope) in v.bounded_list(&field, scopes, least..=MAX_REFERENCES) {
         let field = list_field(&field, index);
         let name_field = format!("{field}.name");
         let name = v.check(&name_field, ScopeName::parse(&scope.name));
@@ -104,10 +128,10 @@ pub fn scopes(
     read
 }
 
-/// Reads a list of 1 to 20 different redirect URIs.
-pub fn redirect_uris(v: &mut Violations, field: &str, uris: &[String]) -> Vec<String> {
+/// Reads a list of at least `least` and at most 20 different redirect URIs.
+pub fn redirect_uris(v: &mut Violations, field: &str, uris: &[String], least: usize) -> Vec<String> {
     let read = |v: &mut Violations, field: &str, uri: &String| v.redirect_uri(field, uri);
-    let uris = v.distinct(field, uris, 1..=MAX_REDIRECT_URIS, read);
+    let uris = v.distinct(field, uris, least..=MAX_REDIRECT_URIS, read);
     uris.into_iter().map(|(_, uri)| uri).collect()
 }
 
@@ -116,7 +140,7 @@ pub fn reject(request: &pb::RejectIntegrationRequestRequest) -> Result<(Integrat
     let mut v = Violations::default();
     let id = IntegrationRequestId::parse(&request.integration_request_id);
     let id = v.check("integration_request_id", id);
-    let reason = v.multiline("reason", &request.reason, 1..=1000);
+    let reason = reason(&mut v, &request.reason);
     v.finish(|| Some((id?, Decision::Reject(reason?))))
 }
 
@@ -148,6 +172,11 @@ pub fn message(request: IntegrationRequest) -> pb::IntegrationRequest {
         client_id: request.client_id.map(String::from).unwrap_or_default(),
         create_time: Some(request.created_at.to_timestamp()),
         update_time: Some(request.updated_at.to_timestamp()),
+        json_web_key_set: content.json_web_key_set,
+        client_etag: content
+            .amends
+            .map(|amends| amends.etag.to_string())
+            .unwrap_or_default(),
     }
 }
 
@@ -177,7 +206,7 @@ mod tests {
                 reason: "why".into(),
             });
             let (mut v, mut references) = (Violations::default(), References::default());
-            super::scopes(&mut v, &mut references, &scopes.collect::<Vec<_>>());
+            super::scopes(&mut v, &mut references, &scopes.collect::<Vec<_>>(), 1);
             fields(&v).join(" ")
         };
         // 30 names of 99 characters, each with a space behind it, and one more.
@@ -244,5 +273,36 @@ mod tests {
         .unwrap_err();
         assert_eq!(fields(&violations), ["tenant_ids", "scopes", "redirect_uris"]);
         assert_eq!(references.tenants.len(), MAX_REFERENCES);
+    }
+
+    #[test]
+    fn an_amendment_needs_nothing_but_the_client() {
+        let client_id = "cli_01arz3ndektsv4rrffq69g5fav";
+        let amendment = |display_name: &str| pb::SubmitIntegrationRequestRequest {
+            client_id: client_id.into(),
+            display_name: display_name.into(),
+            ..Default::default()
+        };
+        for name in ["", "New name"] {
+            let (new, _) = submit(&amendment(name)).unwrap();
+            assert_eq!(new.presentation.display_name, name);
+            assert_eq!(new.amends.unwrap().client_id.as_str(), client_id);
+            assert!(new.tenant_ids.is_empty() && new.scopes.is_empty() && new.redirect_uris.is_empty());
+        }
+        let bad = pb::SubmitIntegrationRequestRequest {
+            client_id: "cli_1".into(),
+            contact_email: "nobody".into(),
+            redirect_uris: vec!["http://app.example/cb".into()],
+            json_web_key_set: "no keys".into(),
+            ..Default::default()
+        };
+        let (violations, _) = submit(&bad).unwrap_err();
+        let expected = [
+            "client_id",
+            "contact_email",
+            "redirect_uris[0]",
+            "json_web_key_set",
+        ];
+        assert_eq!(fields(&violations), expected);
     }
 }

@@ -1,9 +1,12 @@
 //! Conversions between messages and the model, one file for each resource. Reports all violations of a message at
 //! once. Never reads the database.
 
+use std::fmt::Display;
+
 pub use accord::text::validation::only_field;
-use accord::text::{page::PageRequest, validation::Violations};
+use accord::text::{page::PageRequest, release_code::ReleaseCode, validation::Violations};
 use prost_types::FieldMask;
+use zeroize::Zeroizing;
 
 pub mod caller;
 pub mod client;
@@ -20,6 +23,28 @@ pub fn unfiltered_page(list: &'static str, page_size: i32, page_token: &str) -> 
     let mut v = Violations::default();
     let page = PageRequest::parse(&mut v, list, &[], page_size, page_token);
     v.finish(|| page)
+}
+
+/// Reads why something ends or is suspended.
+fn reason(v: &mut Violations, text: &str) -> Option<String> {
+    v.multiline("reason", text, 1..=1000)
+}
+
+/// Reads an id, which a message names in `field`, and the reason for what happens to it.
+pub fn id_and_reason<T, E: Display>(field: &str, id: Result<T, E>, text: &str) -> Result<(T, String)> {
+    let mut v = Violations::default();
+    let id = v.check(field, id);
+    let reason = reason(&mut v, text);
+    v.finish(|| Some((id?, reason?)))
+}
+
+/// Reads a release code; empty for none.
+fn release_code(v: &mut Violations, text: String) -> Option<Option<ReleaseCode>> {
+    let text = Zeroizing::new(text);
+    match text.as_str() {
+        "" => Some(None),
+        text => v.check("release_code", ReleaseCode::parse(text)).map(Some),
+    }
 }
 
 /// Reads the etag that an update starts from. An empty text becomes `None`, which matches any row; a malformed one

@@ -13,8 +13,8 @@ use accord::{
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::Result;
-use crate::model::user::{NewUser, Selector, State, User, password::Password};
+use super::{Result, reason, release_code};
+use crate::model::user::{Completion, NewUser, Selector, State, User, password::Password};
 
 accord::message_enum!(State = pb::UserState { Active, Deactivated });
 
@@ -62,6 +62,15 @@ pub fn ids(tenant_id: &str, user_id: &str) -> Result<(TenantId, UserId)> {
     v.finish(|| Some((tenant_id?, user_id?)))
 }
 
+/// Reads a `DeactivateUserRequest`.
+pub fn deactivate(request: &pb::DeactivateUserRequest) -> Result<(TenantId, UserId, String)> {
+    let mut v = Violations::default();
+    let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
+    let user_id = v.check("user_id", UserId::parse(&request.user_id));
+    let reason = reason(&mut v, &request.reason);
+    v.finish(|| Some((tenant_id?, user_id?, reason?)))
+}
+
 /// Reads a `ListUsersRequest`.
 pub fn list(request: &pb::ListUsersRequest) -> Result<(TenantId, Option<State>, PageRequest)> {
     let mut v = Violations::default();
@@ -83,7 +92,7 @@ pub fn reset(request: &pb::ResetUserPasswordRequest) -> Result<(TenantId, UserId
 }
 
 /// Reads a `CompleteEnrolmentRequest`.
-pub fn complete(request: pb::CompleteEnrolmentRequest) -> Result<(OpaqueToken, Password, Option<Uuid>)> {
+pub fn complete(request: pb::CompleteEnrolmentRequest) -> Result<Completion> {
     let mut v = Violations::default();
     let token = Zeroizing::new(request.enrolment_token);
     let token = v.check(
@@ -92,8 +101,16 @@ pub fn complete(request: pb::CompleteEnrolmentRequest) -> Result<(OpaqueToken, P
     );
     let password = Zeroizing::new(request.password);
     let password = v.check("password", Password::parse(&password));
+    let release_code = release_code(&mut v, request.release_code);
     let request_id = v.request_id("request_id", &request.request_id);
-    v.finish(|| Some((token?, password?, request_id?)))
+    v.finish(|| {
+        Some(Completion {
+            token: token?,
+            release_code: release_code?,
+            password: password?,
+            request_id: request_id?,
+        })
+    })
 }
 
 /// Writes a user.

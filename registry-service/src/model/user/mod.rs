@@ -10,11 +10,14 @@ use accord::{
         account_name::AccountName,
         id::{TenantId, UserId},
         opaque::OpaqueToken,
+        release_code::ReleaseCode,
     },
 };
 use strum::{AsRefStr, EnumString};
+use uuid::Uuid;
 
-use super::argon2_hash::Argon2Hash;
+use self::password::Password;
+use super::{argon2_hash::Argon2Hash, link::Release};
 
 /// How long an enrolment link can be used.
 pub const ENROLMENT_LIFETIME: Duration = Duration::from_secs(72 * 3600);
@@ -82,6 +85,8 @@ pub struct Enrolment {
     pub used_by: Option<Vec<u8>>,
     /// Whether it was ended before it was used or expired.
     pub ended: bool,
+    /// Whether it needs a release code, and which.
+    pub release: Release,
 }
 
 impl Enrolment {
@@ -89,6 +94,19 @@ impl Enrolment {
     pub fn is_open(&self, now: UnixMillis) -> bool {
         self.used_at.is_none() && !self.ended && now < self.expires_at
     }
+}
+
+/// A call that uses an enrolment.
+#[derive(Debug)]
+pub struct Completion {
+    /// The token of the link.
+    pub token: OpaqueToken,
+    /// The code of the link's release.
+    pub release_code: Option<ReleaseCode>,
+    /// The password that the user chose.
+    pub password: Password,
+    /// The caller's `request_id`.
+    pub request_id: Option<Uuid>,
 }
 
 /// Selects a user of a tenant.

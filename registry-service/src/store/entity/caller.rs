@@ -19,6 +19,8 @@ pub struct Model {
     pub token_hash: Option<Vec<u8>>,
     /// The name in the client certificate, unique among live callers; `None` for a caller with a token.
     pub certificate_name: Option<String>,
+    /// The person behind an operator: operators of one person count as one. A workload has none.
+    pub person: String,
     /// Unix milliseconds.
     pub created_at: i64,
     /// When it was revoked.

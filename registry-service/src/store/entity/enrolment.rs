@@ -21,8 +21,18 @@ pub struct Model {
     pub used_at: Option<i64>,
     /// MAC of the request id that used it.
     pub used_by: Option<Vec<u8>>,
-    /// When a newer link replaced it.
+    /// When a newer link replaced it, or five wrong codes ended it.
     pub ended_at: Option<i64>,
+    /// The person who created it.
+    pub creator: String,
+    /// Whether it opens only with a release code, whatever the setting is.
+    pub needs_release: bool,
+    /// MAC of the release code; null before the release.
+    pub release_mac: Option<Vec<u8>>,
+    /// Version of the MAC's data key.
+    pub release_key_version: Option<i32>,
+    /// How many wrong codes were presented.
+    pub wrong_codes: i32,
 }
 
 /// There are none. Queries join tables by hand.

@@ -15,7 +15,9 @@ pub struct Model {
     pub state: String,
     /// Empty unless rejected.
     pub rejection_reason: String,
-    /// The client that was registered from it.
+    /// The person who submitted it.
+    pub submitter: String,
+    /// The client that was registered from it, or that it amends.
     pub client_id: Option<String>,
     /// Unix milliseconds.
     pub created_at: i64,

@@ -52,6 +52,11 @@ impl MigrationTrait for Migration {
             big_integer_null("used_at"),
             blob_null("used_by"),
             big_integer_null("ended_at"),
+            text("creator"),
+            boolean("needs_release"),
+            blob_null("release_mac"),
+            integer_null("release_key_version"),
+            integer("wrong_codes"),
         ];
         create_table(manager, "enrolments", &["token_hash"], columns).await?;
         let key = ["tenant_id", "user_id"];
@@ -72,6 +77,7 @@ impl MigrationTrait for Migration {
             json("content"),
             text("state"),
             text("rejection_reason"),
+            text("submitter"),
             text_null("client_id"),
             big_integer("created_at"),
             big_integer("updated_at"),
@@ -133,6 +139,11 @@ impl MigrationTrait for Migration {
             big_integer_null("claimed_at"),
             blob_null("claimed_by"),
             big_integer_null("ended_at"),
+            text("creator"),
+            boolean("needs_release"),
+            blob_null("release_mac"),
+            integer_null("release_key_version"),
+            integer("wrong_codes"),
         ];
         create_table(manager, "deliveries", &["delivery_id"], columns).await?;
         create_unique_index(manager, "deliveries_by_claim", "deliveries", &["claim_hash"]).await?;
@@ -145,6 +156,7 @@ impl MigrationTrait for Migration {
             text("authority"),
             blob_null("token_hash"),
             text_null("certificate_name"),
+            text("person"),
             big_integer("created_at"),
             big_integer_null("revoked_at"),
         ];

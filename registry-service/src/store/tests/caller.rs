@@ -17,6 +17,7 @@ fn ada() -> NewCaller {
         name: "Ada".into(),
         authority: Authority::Roles(vec![Role::Auditor, Role::Approver]),
         certificate_name: None,
+        person: None,
     }
 }
 
@@ -25,6 +26,7 @@ fn pages() -> NewCaller {
         name: "pages".into(),
         authority: Authority::Kind(WorkloadKind::InternalService),
         certificate_name: None,
+        person: None,
     }
 }
 
@@ -52,9 +54,15 @@ async fn a_token_finds_its_caller_until_it_is_revoked() {
             let found = store.find_caller(Credential::Token(&token)).await.unwrap();
             assert_eq!(found.as_ref(), Some(&record), "{database:?}");
             let id = record.caller.id();
-            let revoked = store.revoke_caller(&origin(), caller_type, id).await.unwrap();
+            let revoked = store
+                .revoke_caller(&origin(), caller_type, id, "a test")
+                .await
+                .unwrap();
             assert_eq!(revoked.revoked_at, Some(store.now()), "{database:?}");
-            let again = store.revoke_caller(&origin(), caller_type, id).await.unwrap();
+            let again = store
+                .revoke_caller(&origin(), caller_type, id, "a test")
+                .await
+                .unwrap();
             assert_eq!(again, revoked, "{database:?}");
             assert_eq!(
                 store.find_caller(Credential::Token(&token)).await.unwrap(),
@@ -96,7 +104,7 @@ async fn unknown_tokens_and_tokens_of_other_kinds_find_no_caller() {
         (CallerType::Operator, unknown.as_str()),
         (CallerType::Workload, operator.caller.id()),
     ] {
-        let revoked = store.revoke_caller(&origin(), caller_type, id).await;
+        let revoked = store.revoke_caller(&origin(), caller_type, id, "a test").await;
         let name: &str = caller_type.into();
         assert!(matches!(revoked, Err(Error::NotFound(resource)) if resource == name));
     }
@@ -164,7 +172,7 @@ async fn a_certificate_name_belongs_to_one_live_caller_of_any_type() {
         );
         let id = first.caller.id();
         store
-            .revoke_caller(&origin(), CallerType::Operator, id)
+            .revoke_caller(&origin(), CallerType::Operator, id, "a test")
             .await
             .unwrap();
         assert_eq!(store.find_caller(by_name).await.unwrap(), None, "{database:?}");

@@ -11,11 +11,14 @@ use crate::{
     model::{
         delivery::{Handover, Method},
         integration_request::{
-            Decision, NewIntegrationRequest, Presentation, References, RequestedScope, State as RequestState,
+            Decision, NewIntegrationRequest, Presentation, RequestedScope, State as RequestState,
         },
         scope::{NewScope, ScopeUpdate},
     },
-    store::testing::{add_tenants, audited, count, creation, origin, repeatable, store},
+    store::{
+        client::amendment::tests::{addition, amend},
+        testing::{add_tenants, audited, count, creation, origin, repeatable, store},
+    },
 };
 
 /// A store with the tenants `acme` and `globex`, and the scopes `a.read` and `a.write`.
@@ -32,8 +35,8 @@ pub(in crate::store) async fn seeded(url: &str) -> (Store, Arc<ManualClock>) {
     (store, clock)
 }
 
-/// An approved request for both tenants and both scopes.
-async fn approved(store: &Store) -> IntegrationRequestId {
+/// An approved request for both tenants and both scopes, with these keys.
+async fn approved(store: &Store, json_web_key_set: &str) -> IntegrationRequestId {
     let new = NewIntegrationRequest {
         presentation: Presentation {
             partner_name: "Partner".into(),
@@ -45,6 +48,8 @@ async fn approved(store: &Store) -> IntegrationRequestId {
         scopes: ["a.read", "a.write"].map(requested).into(),
         redirect_uris: vec!["https://app.example/cb".into()],
         notes: String::new(),
+        json_web_key_set: json_web_key_set.to_owned(),
+        amends: None,
     };
     let submitted = store
         .submit_integration_request(&creation("SubmitIntegrationRequest"), new)
@@ -57,7 +62,7 @@ async fn approved(store: &Store) -> IntegrationRequestId {
         .integration_request_id
 }
 
-fn requested(name: &str) -> RequestedScope {
+pub(in crate::store) fn requested(name: &str) -> RequestedScope {
     RequestedScope {
         name: ScopeName::parse(name).unwrap(),
         reason: format!("to use {name}"),
@@ -66,7 +71,19 @@ fn requested(name: &str) -> RequestedScope {
 
 /// Registers a client.
 pub(in crate::store) async fn registered(store: &Store, delivery: Method) -> (Client, Handover) {
-    let (call, request_id) = (creation("RegisterClient"), approved(store).await);
+    registered_with_keys(store, delivery, "").await
+}
+
+/// Registers a client with these keys.
+pub(in crate::store) async fn registered_with_keys(
+    store: &Store,
+    delivery: Method,
+    json_web_key_set: &str,
+) -> (Client, Handover) {
+    let (call, request_id) = (
+        creation("RegisterClient"),
+        approved(store, json_web_key_set).await,
+    );
     let registered = store.register_client(&call, &request_id, delivery).await;
     registered.unwrap()
 }
@@ -84,7 +101,7 @@ async fn a_registration_is_stored_and_a_repeated_call_returns_the_same() {
     for database in databases() {
         let (store, _) = seeded(&database.url).await;
         for delivery in [Method::Inline, Method::Link] {
-            let request_id = approved(&store).await;
+            let request_id = approved(&store, "").await;
             let call = repeatable("RegisterClient", b"1");
             let registered = store.register_client(&call, &request_id, delivery).await;
             let (client, handover) = registered.unwrap();
@@ -161,7 +178,7 @@ async fn an_update_raises_the_version_and_a_suspension_does_not() {
         assert!(updated.version > client.version, "{database:?}");
 
         let suspended = store
-            .set_client_state(&origin(), &client.client_id, State::Suspended)
+            .set_client_state(&origin(), &client.client_id, State::Suspended, "a test")
             .await
             .unwrap();
         let ended = store.position().await.unwrap();
@@ -173,7 +190,7 @@ async fn an_update_raises_the_version_and_a_suspension_does_not() {
         };
         assert_eq!(suspended, expected, "{database:?}");
         let again = store
-            .set_client_state(&origin(), &client.client_id, State::Suspended)
+            .set_client_state(&origin(), &client.client_id, State::Suspended, "a test")
             .await
             .unwrap();
         assert_eq!(again, suspended, "{database:?}");
@@ -185,30 +202,12 @@ async fn an_update_raises_the_version_and_a_suspension_does_not() {
 async fn only_removing_a_tenant_or_a_scope_ends_access_tokens() {
     let tenants = |ids: &[&str]| Some(ids.iter().map(|id| TenantId::parse(id).unwrap()).collect());
     let scopes = |names: &[&str]| Some(names.iter().map(|name| requested(name)).collect());
-    let reworded = RequestedScope {
-        reason: "another reason".into(),
-        ..requested("a.write")
-    };
     let unchanged = ClientUpdate::default;
     let updates = [
-        (
-            true,
-            ClientUpdate {
-                scopes: scopes(&["a.write"]),
-                ..unchanged()
-            },
-        ),
         (
             false,
             ClientUpdate {
                 scopes: scopes(&["a.write", "a.read"]),
-                ..unchanged()
-            },
-        ),
-        (
-            true,
-            ClientUpdate {
-                tenant_ids: tenants(&["globex"]),
                 ..unchanged()
             },
         ),
@@ -220,14 +219,12 @@ async fn only_removing_a_tenant_or_a_scope_ends_access_tokens() {
             },
         ),
         (
-            true,
+            false,
             ClientUpdate {
-                tenant_ids: tenants(&["acme"]),
-                scopes: scopes(&["a.read"]),
+                redirect_uris: Some(Vec::new()),
                 ..unchanged()
             },
         ),
-        // Replaces one by another.
         (
             true,
             ClientUpdate {
@@ -245,21 +242,16 @@ async fn only_removing_a_tenant_or_a_scope_ends_access_tokens() {
         (
             false,
             ClientUpdate {
-                scopes: Some(vec![reworded]),
+                tenant_ids: tenants(&["globex"]),
+                scopes: scopes(&["a.write"]),
                 ..unchanged()
             },
         ),
         (
-            false,
+            true,
             ClientUpdate {
-                display_name: Some("Renamed".into()),
-                ..unchanged()
-            },
-        ),
-        (
-            false,
-            ClientUpdate {
-                redirect_uris: Some(Vec::new()),
+                tenant_ids: Some(Vec::new()),
+                scopes: Some(Vec::new()),
                 ..unchanged()
             },
         ),
@@ -311,13 +303,8 @@ async fn a_rejected_update_changes_nothing() {
         let (client, _) = registered(&store, Method::Inline).await;
         let nowhere = TenantId::parse("nowhere").unwrap();
         let change = ClientUpdate {
-            display_name: Some("Renamed".into()),
-            tenant_ids: Some(vec![nowhere.clone()]),
-            references: References {
-                prefix: "client.",
-                tenants: vec![(0, nowhere)],
-                ..References::default()
-            },
+            scopes: Some(vec![requested("a.read")]),
+            tenant_ids: Some(vec![nowhere]),
             ..ClientUpdate::default()
         };
         let refused = store.update_client(&origin(), &client.client_id, change).await;
@@ -342,7 +329,7 @@ async fn clients_are_listed_by_tenant_and_state() {
         };
         store.update_client(&origin(), &ids[1], acme_only).await.unwrap();
         store
-            .set_client_state(&origin(), &ids[2], State::Suspended)
+            .set_client_state(&origin(), &ids[2], State::Suspended, "a test")
             .await
             .unwrap();
         let list = async |tenant_id: Option<&str>, state, size, token: &str| {
@@ -405,12 +392,17 @@ async fn what_is_removed_and_added_again_is_new() {
             [row("globex", first), row("a.write", first)],
             "{database:?}"
         );
-        let again = update(&["acme", "globex"], &["a.read", "a.write"]).await;
+        let addition = NewIntegrationRequest {
+            tenant_ids: vec![TenantId::parse("acme").unwrap()],
+            scopes: vec![requested("a.read")],
+            ..addition(client_id)
+        };
+        let again = amend(&store, addition).await.unwrap().version;
         let expected = [
             row("acme", again),
             row("globex", first),
-            row("a.read", again),
             row("a.write", first),
+            row("a.read", again),
         ];
         assert_eq!(added().await, expected, "{database:?}");
         // Disabling a scope in the catalogue suspends it, and takes it from no client.

@@ -11,26 +11,28 @@ use super::*;
 use crate::{
     model::delivery::Method,
     store::{
-        client::tests::{registered, seeded},
+        client::tests::{registered, registered_with_keys, seeded},
         testing::{audited, origin},
     },
 };
 
-/// A set of one key.
-fn keys(kid: &str) -> ClientKeys {
+/// A set of keys with these names.
+fn keys(kids: &[&str]) -> ClientKeys {
     let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
-    let text =
-        format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","alg":"EdDSA","kid":"{kid}","x":"{x}"}}]}}"#);
-    ClientKeys::parse(&text).unwrap()
+    let key =
+        |kid: &&str| format!(r#"{{"kty":"OKP","crv":"Ed25519","alg":"EdDSA","kid":"{kid}","x":"{x}"}}"#);
+    let keys: Vec<_> = kids.iter().map(key).collect();
+    ClientKeys::parse(&format!(r#"{{"keys":[{}]}}"#, keys.join(","))).unwrap()
 }
 
 #[tokio::test]
-async fn new_keys_are_a_change_that_ends_no_token_and_no_setup() {
+async fn fewer_keys_are_a_change_that_ends_no_token_and_no_setup() {
     for database in databases() {
         let (store, clock) = seeded(&database.url).await;
-        let (client, _) = registered(&store, Method::Inline).await;
-        assert_eq!(client.json_web_key_set, "", "{database:?}");
-        for (keys, etag) in [keys("one"), keys("two"), ClientKeys::default()]
+        let all = keys(&["one", "two", "three"]);
+        let (client, _) = registered_with_keys(&store, Method::Inline, all.as_str()).await;
+        assert_eq!(client.json_web_key_set, all.as_str(), "{database:?}");
+        for (keys, etag) in [keys(&["three", "one"]), keys(&["one"]), ClientKeys::default()]
             .into_iter()
             .zip(2..)
         {
@@ -63,21 +65,30 @@ async fn new_keys_are_a_change_that_ends_no_token_and_no_setup() {
 }
 
 #[tokio::test]
-async fn setting_the_same_keys_changes_nothing() {
+async fn other_keys_are_rejected_and_the_same_ones_change_nothing() {
     for database in databases() {
         let (store, clock) = seeded(&database.url).await;
-        let (client, _) = registered(&store, Method::Inline).await;
-        for keys in [ClientKeys::default(), keys("one")] {
-            let first = store.set_client_keys(&origin(), &client.client_id, &keys).await;
-            clock.advance(Duration::from_secs(1));
-            let before = (store.position().await.unwrap(), audited(&store).await);
-            let again = store.set_client_keys(&origin(), &client.client_id, &keys).await;
-            assert_eq!(again.unwrap(), first.unwrap(), "{database:?}");
-            let after = (store.position().await.unwrap(), audited(&store).await);
-            assert_eq!(after, before, "{database:?}");
+        let (bare, _) = registered(&store, Method::Inline).await;
+        let stored = keys(&["one", "two"]);
+        let (keyed, _) = registered_with_keys(&store, Method::Inline, stored.as_str()).await;
+        clock.advance(Duration::from_secs(1));
+        let before = (store.position().await.unwrap(), audited(&store).await);
+        for (client, same, other) in [
+            (bare, ClientKeys::default(), keys(&["one"])),
+            (keyed, stored, keys(&["one", "three"])),
+        ] {
+            let again = store.set_client_keys(&origin(), &client.client_id, &same).await;
+            assert_eq!(again.unwrap(), client, "{database:?}");
+            let refused = store.set_client_keys(&origin(), &client.client_id, &other).await;
+            assert!(
+                matches!(refused, Err(Error::Invalid(_))),
+                "{database:?}: {refused:?}"
+            );
         }
+        let after = (store.position().await.unwrap(), audited(&store).await);
+        assert_eq!(after, before, "{database:?}");
         let nobody = ClientId::generate(&*store.clock, &*store.random);
-        let unknown = store.set_client_keys(&origin(), &nobody, &keys("one")).await;
+        let unknown = store.set_client_keys(&origin(), &nobody, &keys(&["one"])).await;
         assert!(matches!(unknown, Err(Error::NotFound("client"))), "{database:?}");
     }
 }
@@ -86,17 +97,22 @@ async fn setting_the_same_keys_changes_nothing() {
 async fn of_racing_calls_with_the_same_keys_one_makes_a_change() {
     for database in databases() {
         let (store, _) = seeded(&database.url).await;
-        let (client, _) = registered(&store, Method::Inline).await;
+        let all = keys(&["one", "two"]);
+        let (client, _) = registered_with_keys(&store, Method::Inline, all.as_str()).await;
         let before = store.position().await.unwrap();
         let mut calls = JoinSet::new();
         for _ in 0..8 {
             let (store, client_id) = (store.clone(), client.client_id.clone());
-            calls.spawn(async move { store.set_client_keys(&origin(), &client_id, &keys("one")).await });
+            calls.spawn(async move {
+                store
+                    .set_client_keys(&origin(), &client_id, &keys(&["one"]))
+                    .await
+            });
         }
         for result in calls.join_all().await {
             assert_eq!(
                 result.unwrap().json_web_key_set,
-                keys("one").as_str(),
+                keys(&["one"]).as_str(),
                 "{database:?}"
             );
         }

@@ -89,7 +89,7 @@ async fn only_a_live_secret_costs_a_run() {
         let (other, others) = registered(&store, Method::Inline).await;
         let (suspended, its) = registered(&store, Method::Inline).await;
         store
-            .set_client_state(&origin(), &suspended.client_id, State::Suspended)
+            .set_client_state(&origin(), &suspended.client_id, State::Suspended, "a test")
             .await
             .unwrap();
         let expiring = NewSecret {
@@ -356,7 +356,7 @@ async fn concurrent_calls_about_one_client_do_not_deadlock() {
                     .map(drop)
             });
             calls.spawn(async move {
-                match three.claim_delivery(&origin(), &claim_token, None).await {
+                match three.claim_delivery(&origin(), &claim_token, None, None).await {
                     Ok(_) | Err(Error::LinkInvalid) => Ok(()),
                     Err(other) => Err(other),
                 }

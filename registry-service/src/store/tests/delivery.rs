@@ -50,7 +50,7 @@ async fn an_opened_link_returns_a_secret_that_is_not_stored() {
         let (client_id, link) = linked(&store).await;
         assert!(row(&store, &link).await.nonce.is_some(), "{database:?}");
         let bundle = store
-            .claim_delivery(&origin(), &link.claim_token, None)
+            .claim_delivery(&origin(), &link.claim_token, None, None)
             .await
             .unwrap();
         let opened = row(&store, &link).await;
@@ -67,7 +67,9 @@ async fn an_opened_link_returns_a_secret_that_is_not_stored() {
         // Only the event of the rejected attempt is committed.
         let (position, opened_at) = (store.position().await.unwrap(), store.now());
         clock.advance(Duration::from_secs(1));
-        let again = store.claim_delivery(&origin(), &link.claim_token, None).await;
+        let again = store
+            .claim_delivery(&origin(), &link.claim_token, None, None)
+            .await;
         assert!(
             matches!(again, Err(Error::LinkOpened { claimed_at }) if claimed_at == opened_at),
             "{database:?}"
@@ -76,7 +78,7 @@ async fn an_opened_link_returns_a_secret_that_is_not_stored() {
         assert_eq!(count(&store, "delivery.claim").await, 2, "{database:?}");
 
         let stranger = OpaqueToken::generate(TokenKind::Claim, &*store.random);
-        let unknown = store.claim_delivery(&origin(), &stranger, None).await;
+        let unknown = store.claim_delivery(&origin(), &stranger, None, None).await;
         assert!(matches!(unknown, Err(Error::LinkInvalid)), "{database:?}");
         assert_eq!(count(&store, "delivery.claim").await, 2, "{database:?}");
     }
@@ -91,7 +93,7 @@ async fn a_repeated_claim_gets_the_same_secret_for_a_minute() {
             let (store, token) = (store.clone(), link.claim_token.clone());
             async move {
                 let id = Some(Uuid::from_u128(id));
-                let bundle = store.claim_delivery(&origin(), &token, id).await?;
+                let bundle = store.claim_delivery(&origin(), &token, id, None).await?;
                 Ok::<_, Error>(bundle.client_secret.expose().to_owned())
             }
         };
@@ -135,7 +137,7 @@ async fn a_revoked_secret_is_not_shown_again() {
         let (client_id, link) = linked(&store).await;
         let id = Some(Uuid::from_u128(1));
         store
-            .claim_delivery(&origin(), &link.claim_token, id)
+            .claim_delivery(&origin(), &link.claim_token, id, None)
             .await
             .unwrap();
         let revocation = Revocation {
@@ -145,7 +147,7 @@ async fn a_revoked_secret_is_not_shown_again() {
             force: true,
         };
         store.revoke_client_secret(&origin(), &revocation).await.unwrap();
-        let again = store.claim_delivery(&origin(), &link.claim_token, id).await;
+        let again = store.claim_delivery(&origin(), &link.claim_token, id, None).await;
         assert!(matches!(again, Err(Error::LinkOpened { .. })), "{database:?}");
     }
 }
@@ -157,7 +159,7 @@ async fn links_that_expire_unopened_end_with_their_secrets() {
         let (claimed, opened) = linked(&store).await;
         let (unclaimed, link) = linked(&store).await;
         store
-            .claim_delivery(&origin(), &opened.claim_token, None)
+            .claim_delivery(&origin(), &opened.claim_token, None, None)
             .await
             .unwrap();
         clock.advance(LINK_LIFETIME - Duration::from_millis(1));
@@ -208,10 +210,12 @@ async fn a_new_link_ends_all_unopened_ones() {
             .map(|secret| secret.revoked.map(|(_, reason)| reason))
             .collect();
         assert_eq!(reasons, [None, Some(Reason::Unclaimed)], "{database:?}");
-        let refused = store.claim_delivery(&origin(), &first.claim_token, None).await;
+        let refused = store
+            .claim_delivery(&origin(), &first.claim_token, None, None)
+            .await;
         assert!(matches!(refused, Err(Error::LinkInvalid)), "{database:?}");
         store
-            .claim_delivery(&origin(), &second.claim_token, None)
+            .claim_delivery(&origin(), &second.claim_token, None, None)
             .await
             .unwrap();
     }
@@ -234,7 +238,7 @@ async fn of_racing_deliveries_one_link_stays() {
         let mut open = 0;
         for link in calls.join_all().await {
             let claimed = store
-                .claim_delivery(&origin(), &link.unwrap().claim_token, None)
+                .claim_delivery(&origin(), &link.unwrap().claim_token, None, None)
                 .await;
             open += usize::from(claimed.is_ok());
         }

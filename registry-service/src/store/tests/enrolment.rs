@@ -10,12 +10,21 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     authentication::tenant_admin::complete_enrolment,
-    model::user::{Selector, password::Password},
+    model::user::{Completion, Selector, password::Password},
     store::{
         testing::{count, creation, origin},
         user::tests::{PASSWORD, added, enrolment_row, hashed, row, seeded},
     },
 };
+
+fn completion(token: OpaqueToken, password: Password, request_id: Option<Uuid>) -> Completion {
+    Completion {
+        token,
+        release_code: None,
+        password,
+        request_id,
+    }
+}
 
 #[tokio::test]
 async fn an_enrolment_works_once_until_its_last_millisecond() {
@@ -57,7 +66,7 @@ async fn an_expired_enrolment_costs_no_argon2_run() {
     let (_, token) = added(&store, "ada").await;
     clock.advance(ENROLMENT_LIFETIME);
     let password = Password::parse(PASSWORD).unwrap();
-    let refused = complete_enrolment(&store, origin(), token, password, None).await;
+    let refused = complete_enrolment(&store, origin(), completion(token, password, None)).await;
     assert!(matches!(refused, Err(Error::LinkInvalid)));
     assert_eq!(store.hasher.runs(), 0);
 }
@@ -71,7 +80,7 @@ async fn a_repeated_enrolment_gets_the_first_answer_for_a_minute() {
             let (store, token) = (store.clone(), token.clone());
             let password = Password::parse(password).unwrap();
             let id = id.map(Uuid::from_u128);
-            async move { complete_enrolment(&store, origin(), token, password, id).await }
+            async move { complete_enrolment(&store, origin(), completion(token, password, id)).await }
         };
         // Both are under way at once, as those of a double click are.
         let (one, other) = tokio::join!(enrol(PASSWORD, Some(1)), enrol(PASSWORD, Some(1)));
@@ -117,7 +126,7 @@ async fn an_enrolment_and_its_end_race_to_one_outcome() {
                 tokio::spawn(async move {
                     if round % 2 == 0 {
                         let to = State::Deactivated;
-                        store.set_user_state(&origin(), &tenant, &id, to).await
+                        store.set_user_state(&origin(), &tenant, &id, to, "a test").await
                     } else {
                         let call = creation("ResetUserPassword");
                         let reset = store.reset_user_password(&call, &tenant, &id).await;

@@ -4,8 +4,12 @@
 
 use accord::{
     random::SystemRandom,
+    store::audit::{self, EventRow, Outcome},
     testing::databases,
-    text::id::{ScopeName, TenantId},
+    text::{
+        caller::Role,
+        id::{ScopeName, TenantId},
+    },
 };
 
 use super::*;
@@ -15,7 +19,7 @@ use crate::{
         scope::{NewScope, ScopeUpdate},
         tenant,
     },
-    store::testing::{add_tenants, audited, creation, origin, repeatable, store},
+    store::testing::{add_tenants, audited, creation, operator, origin, repeatable, store},
 };
 
 /// A store with the tenants `acme` and `globex` (suspended), and the scopes `a.read` and `a.old`
@@ -25,7 +29,7 @@ async fn seeded(url: &str) -> (Store, std::sync::Arc<accord::clock::ManualClock>
     add_tenants(&store).await;
     let globex = TenantId::parse("globex").unwrap();
     store
-        .set_tenant_state(&origin(), &globex, tenant::State::Suspended)
+        .set_tenant_state(&origin(), &globex, tenant::State::Suspended, "a test")
         .await
         .unwrap();
     for name in ["a.read", "a.old"] {
@@ -62,6 +66,8 @@ fn new_request(tenants: &[&str], scopes: &[&str]) -> NewIntegrationRequest {
             .collect(),
         redirect_uris: vec!["https://app.example/cb".into()],
         notes: String::new(),
+        json_web_key_set: String::new(),
+        amends: None,
     }
 }
 
@@ -81,6 +87,12 @@ fn state_of(result: Result<IntegrationRequest>) -> String {
         }
         other => panic!("{other:?}"),
     }
+}
+
+async fn newest_event(store: &Store) -> EventRow {
+    let page = PageRequest::parse(&mut Default::default(), "test", &[], 1, "").unwrap();
+    let events = audit::list(store.db.read(), &audit::Filter::default(), &page).await;
+    events.unwrap().into_parts().0.remove(0)
 }
 
 #[tokio::test]
@@ -285,5 +297,67 @@ async fn of_racing_operators_one_decides() {
             }
         }
         assert_eq!(winners, 1, "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn with_a_second_operator_nobody_but_an_admin_approves_what_the_same_person_submitted() {
+    use Role::{Admin, Approver, Registrar};
+    for database in databases() {
+        let (mut store, _) = seeded(&database.url).await;
+        let ada = operator(&store, "Ada", &[Registrar, Approver], None).await;
+        let second_credential = operator(&store, "Ada's laptop", &[Approver], Some(&ada.actor.id)).await;
+        let named = operator(&store, "Grace", &[Registrar], Some("Grace Hopper")).await;
+        let spelt = operator(&store, "G", &[Approver], Some("grace hopper")).await;
+        let other = operator(&store, "Eve", &[Approver], None).await;
+        let admin = operator(&store, "Root", &[Admin], Some("Grace Hopper")).await;
+        // Who submits, who approves, whether it takes a second person, and whether the event names one person.
+        for (submitter, approver, needs_another, is_same) in [
+            (&ada, &ada, true, true),
+            (&ada, &second_credential, true, true),
+            (&named, &spelt, true, true),
+            (&named, &admin, false, true),
+            (&ada, &other, false, false),
+            (&named, &ada, false, false),
+        ] {
+            let call = Creation {
+                origin: submitter.clone(),
+                ..creation("SubmitIntegrationRequest")
+            };
+            let submit = async |store: &Store| {
+                let new = new_request(&["acme"], &["a.read"]);
+                let submitted = store.submit_integration_request(&call, new).await;
+                submitted.unwrap().integration_request_id
+            };
+            let approve = async |store: &Store, id: &IntegrationRequestId| {
+                let deciding = store.decide_integration_request(approver, id, Decision::Approve);
+                deciding.await
+            };
+            store.second_operator = true;
+            let id = submit(&store).await;
+            let approved = approve(&store, &id).await;
+            let found = store.find_integration_request(&id).await.unwrap().unwrap();
+            let event = newest_event(&store).await;
+            assert_eq!(event.subject.as_deref(), Some(id.as_str()), "{database:?}");
+            let same_person = event.detail.get("same_person").map(String::as_str);
+            assert_eq!(same_person, is_same.then_some("submitted it"), "{database:?}");
+            if needs_another {
+                assert!(
+                    matches!(approved, Err(Error::SecondOperatorRequired(_))),
+                    "{database:?}: {approved:?}"
+                );
+                assert_eq!((found.state, event.outcome), (State::Submitted, Outcome::Refused));
+                // Whoever submitted a request may withdraw it.
+                let reject = Decision::Reject("a mistake".into());
+                let rejected = store.decide_integration_request(approver, &id, reject).await;
+                assert_eq!(rejected.unwrap().state, State::Rejected, "{database:?}");
+            } else {
+                assert_eq!(approved.unwrap().state, State::Approved, "{database:?}");
+                assert_eq!(event.outcome, Outcome::Success, "{database:?}");
+            }
+            store.second_operator = false;
+            let id = submit(&store).await;
+            assert_eq!(approve(&store, &id).await.unwrap().state, State::Approved);
+        }
     }
 }

@@ -12,19 +12,25 @@ use accord::{
         audit::{self, Actor, ActorKind, Origin},
     },
     testing::{migrated, test_clock},
-    text::id::{OperatorId, TenantId},
+    text::{
+        caller::Role,
+        id::{OperatorId, TenantId},
+    },
 };
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{PURPOSES, Store, migration::Migrator};
-use crate::model::tenant::NewTenant;
+use crate::model::{
+    caller::{Authority, NewCaller},
+    tenant::NewTenant,
+};
 
 /// Opens a store on the empty database at `url`. Its master key is not kept on disk.
 pub async fn store(url: &str) -> (Store, Arc<ManualClock>) {
     let (db, keyring, clock) = migrated::<Migrator>(url, PURPOSES).await;
     (
-        Store::new(db, keyring, clock.clone(), Arc::new(SystemRandom)),
+        Store::new(db, keyring, clock.clone(), Arc::new(SystemRandom), false),
         clock,
     )
 }
@@ -39,6 +45,23 @@ pub fn origin() -> Origin {
         },
         request_id: "test-request".to_owned(),
     }
+}
+
+/// Adds an operator with these roles. Returns the origin of its calls. Operators without a person are persons of their own.
+pub async fn operator(store: &Store, name: &str, roles: &[Role], person: Option<&str>) -> Origin {
+    let new = NewCaller {
+        name: name.into(),
+        authority: Authority::Roles(roles.to_vec()),
+        certificate_name: None,
+        person: person.map(str::to_owned),
+    };
+    let (record, _) = store
+        .create_caller(&creation("CreateOperator"), new)
+        .await
+        .unwrap();
+    let mut origin = origin();
+    origin.actor.id = record.caller.id().to_owned();
+    origin
 }
 
 /// A creating call of [`origin`] without a request id.

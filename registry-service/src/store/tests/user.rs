@@ -22,7 +22,7 @@ use crate::{
     authentication::tenant_admin::{complete_enrolment, sign_in},
     model::{
         purpose,
-        user::{ENROLMENT_LIFETIME, password::Password},
+        user::{Completion, ENROLMENT_LIFETIME, password::Password},
     },
     store::{
         entity::enrolment as enrolment_entity,
@@ -176,16 +176,20 @@ async fn users_remain_after_a_rotation_of_data_keys() {
         let open = async || {
             let (purposes, clock) = (crate::store::PURPOSES, clock.clone());
             let keyring = SharedKeyring::open(db.clone(), master(), purposes, clock.clone(), &*random).await;
-            Store::new(db.clone(), keyring.unwrap(), clock, random.clone())
+            Store::new(db.clone(), keyring.unwrap(), clock, random.clone(), false)
         };
         let before = open().await;
         add_tenants(&before).await;
         let (user, token) = added(&before, "ada").await;
         let password = || Zeroizing::new(PASSWORD.to_owned());
         let chosen = Password::parse(&password()).unwrap();
-        complete_enrolment(&before, origin(), token, chosen, None)
-            .await
-            .unwrap();
+        let completion = Completion {
+            token,
+            release_code: None,
+            password: chosen,
+            request_id: None,
+        };
+        complete_enrolment(&before, origin(), completion).await.unwrap();
 
         for purpose in [purpose::ACCOUNT_NAME, purpose::PEPPER] {
             add_version(&db, &master(), purpose, &*clock, &*random)
@@ -231,7 +235,7 @@ async fn tokens_and_sessions_end_at_the_position_of_a_change() {
 
         clock.advance(Duration::from_secs(1));
         let deactivated = store
-            .set_user_state(&by, tenant, id, State::Deactivated)
+            .set_user_state(&by, tenant, id, State::Deactivated, "a test")
             .await
             .unwrap();
         let second = store.position().await.unwrap().seq;
@@ -240,12 +244,14 @@ async fn tokens_and_sessions_end_at_the_position_of_a_change() {
 
         // A repeated deactivation changes nothing. After a reactivation, tokens and sessions stay ended.
         clock.advance(Duration::from_secs(1));
-        let again = store.set_user_state(&by, tenant, id, State::Deactivated).await;
+        let again = store
+            .set_user_state(&by, tenant, id, State::Deactivated, "a test")
+            .await;
         assert_eq!(again.unwrap(), deactivated, "{database:?}");
         assert_eq!(store.position().await.unwrap().seq, second, "{database:?}");
         for _ in 0..2 {
             let active = store
-                .set_user_state(&by, tenant, id, State::Active)
+                .set_user_state(&by, tenant, id, State::Active, "a test")
                 .await
                 .unwrap();
             assert_eq!(
@@ -290,7 +296,7 @@ async fn tokens_and_sessions_end_at_the_position_of_a_change() {
         let call = creation("ResetUserPassword");
         for refused in [
             store
-                .set_user_state(&by, &other, id, State::Deactivated)
+                .set_user_state(&by, &other, id, State::Deactivated, "a test")
                 .await
                 .err(),
             store.reset_user_password(&call, &other, id).await.err(),

@@ -1,5 +1,7 @@
 //! Events of updates: who changes something and changes it back leaves both values behind.
 
+use std::collections::HashMap;
+
 use accord::{
     registry::v1::{
         self as pb, client_service_client::ClientServiceClient,
@@ -12,7 +14,7 @@ use accord::{
 use prost_types::FieldMask;
 use serde_json::{Value, json};
 
-use crate::harness::Harness;
+use crate::harness::{Harness, assert_violations};
 
 fn mask(path: &str) -> Option<FieldMask> {
     Some(FieldMask {
@@ -33,6 +35,7 @@ async fn assert_changed(harness: &Harness, action: &str, field: &str, old: Value
 async fn an_update_records_the_old_and_the_new_values_of_what_it_sets() {
     let harness = Harness::start().await;
     let registrar = || harness.operator(Role::Registrar);
+    let admin = || harness.operator(Role::Admin);
     harness.tenant("acme").await;
     harness.scope("contacts.read").await;
 
@@ -44,7 +47,7 @@ async fn an_update_records_the_old_and_the_new_values_of_what_it_sets() {
         }),
         update_mask: mask("cloud_api_url"),
     };
-    ok(TenantServiceClient::new(registrar()).update_tenant(update).await);
+    ok(TenantServiceClient::new(admin()).update_tenant(update).await);
     let (old, new) = ("https://api.example/acme", "https://api.acme.example/v2");
     assert_changed(&harness, "tenant.update", "cloud_api_url", json!(old), json!(new)).await;
 
@@ -56,7 +59,7 @@ async fn an_update_records_the_old_and_the_new_values_of_what_it_sets() {
         }),
         update_mask: mask("description"),
     };
-    ok(ScopeServiceClient::new(registrar()).update_scope(update).await);
+    ok(ScopeServiceClient::new(admin()).update_scope(update).await);
     let (old, new) = (json!("Allows contacts.read"), json!("Harmless"));
     assert_changed(&harness, "scope.update", "description", old, new).await;
 
@@ -68,6 +71,34 @@ async fn an_update_records_the_old_and_the_new_values_of_what_it_sets() {
     let mut clients = ClientServiceClient::new(registrar());
     let client = ok(clients.register_client(register).await).client.unwrap();
     let other = "https://elsewhere.example/callback";
+    // Another key of the same name.
+    let key = |x: &str| format!(r#"{{"kty":"OKP","crv":"Ed25519","kid":"one","x":"{x}"}}"#);
+    let keys = [
+        "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+        "1yVBZgHjw2qa7Z4dgHCqoSf0u26r4W4KvWbQiLqbUsQ",
+    ]
+    .map(key);
+    let additions = pb::SubmitIntegrationRequestRequest {
+        redirect_uris: vec![other.into()],
+        json_web_key_set: format!(r#"{{"keys":[{},{}]}}"#, keys[0], keys[1]),
+        ..Default::default()
+    };
+    let amended = harness.amend(&client.client_id, additions).await;
+    let mut detail = harness.audit_events("client.amend").await.remove(0).detail;
+    detail.remove("integration_request_id").unwrap();
+    let recorded = |detail: &mut HashMap<String, String>, field: &str| -> Value {
+        serde_json::from_str(&detail.remove(field).unwrap()).unwrap()
+    };
+    assert_eq!(
+        recorded(&mut detail, "redirect_uris"),
+        json!({"old": client.redirect_uris, "new": amended.redirect_uris})
+    );
+    assert_eq!(
+        recorded(&mut detail, "json_web_key_set"),
+        json!({"old": "", "new": amended.json_web_key_set})
+    );
+    assert!(detail.is_empty(), "{detail:?}");
+
     let update = pb::UpdateClientRequest {
         client: Some(pb::Client {
             client_id: client.client_id.clone(),
@@ -77,25 +108,14 @@ async fn an_update_records_the_old_and_the_new_values_of_what_it_sets() {
         update_mask: mask("redirect_uris"),
     };
     ok(clients.update_client(update).await);
-    let old = json!(client.redirect_uris);
+    let old = json!(amended.redirect_uris);
     assert_changed(&harness, "client.update", "redirect_uris", old, json!([other])).await;
-
-    // Another key of the same name.
-    let keys = |x: &str| format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"one","x":"{x}"}}]}}"#);
-    let mut stored = vec![String::new()];
-    for x in [
-        "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
-        "1yVBZgHjw2qa7Z4dgHCqoSf0u26r4W4KvWbQiLqbUsQ",
-    ] {
-        let set = pb::SetClientKeysRequest {
-            client_id: client.client_id.clone(),
-            json_web_key_set: keys(x),
-        };
-        let client = ok(clients.set_client_keys(set).await).client.unwrap();
-        assert!(client.json_web_key_set.contains(x), "{client:?}");
-        stored.push(client.json_web_key_set);
-    }
-    let (old, new) = (json!(stored[1]), json!(stored[2]));
+    let set = pb::SetClientKeysRequest {
+        client_id: client.client_id.clone(),
+        json_web_key_set: format!(r#"{{"keys":[{}]}}"#, keys[1]),
+    };
+    let narrower = ok(clients.set_client_keys(set).await).client.unwrap();
+    let (old, new) = (json!(amended.json_web_key_set), json!(narrower.json_web_key_set));
     assert_changed(&harness, "client.set_keys", "json_web_key_set", old, new).await;
 }
 
@@ -113,4 +133,115 @@ async fn a_rejection_records_its_reason() {
     ok(requests.reject_integration_request(reject).await);
     let event = harness.audit_events("integration_request.reject").await.remove(0);
     assert_eq!(event.detail["reason"], "too many scopes");
+}
+
+#[tokio::test]
+async fn what_ends_or_suspends_something_records_its_reason() {
+    use accord::registry::v1::{
+        operator_service_client::OperatorServiceClient, user_service_client::UserServiceClient,
+    };
+    let harness = Harness::start().await;
+    harness.tenant("acme").await;
+    harness.scope("contacts.read").await;
+    let (registrar, security) = (
+        || harness.operator(Role::Registrar),
+        || harness.operator(Role::Security),
+    );
+    let request = harness.approved_request(&["acme"], &["contacts.read"]).await;
+    let register = pb::RegisterClientRequest {
+        integration_request_id: request.integration_request_id,
+        ..Default::default()
+    };
+    let client = ok(ClientServiceClient::new(registrar())
+        .register_client(register)
+        .await)
+    .client;
+    let client_id = client.unwrap().client_id;
+    let register = pb::RegisterUserRequest {
+        tenant_id: "acme".into(),
+        account_name: "api".into(),
+        label: "API user".into(),
+        ..Default::default()
+    };
+    let user = ok(UserServiceClient::new(registrar()).register_user(register).await).user;
+    let user_id = user.unwrap().user_id;
+    let mut operators = OperatorServiceClient::new(harness.operator(Role::Admin));
+    let create = pb::CreateOperatorRequest {
+        name: "Ada".into(),
+        roles: vec![pb::OperatorRole::Auditor.into()],
+        ..Default::default()
+    };
+    let operator_id = ok(operators.create_operator(create).await)
+        .operator
+        .unwrap()
+        .operator_id;
+    let create = pb::CreateWorkloadRequest {
+        name: "pages".into(),
+        kind: pb::WorkloadKind::Gateway.into(),
+        ..Default::default()
+    };
+    let workload_id = ok(operators.create_workload(create).await)
+        .workload
+        .unwrap()
+        .workload_id;
+
+    // Every reason is required, has a limit, and is recorded.
+    let long = "x".repeat(1001);
+    for (reason, is_good) in [("", false), (" ", false), (&*long, false), ("it leaked", true)] {
+        let suspend = pb::SuspendClientRequest {
+            client_id: client_id.clone(),
+            reason: reason.into(),
+        };
+        let client = ClientServiceClient::new(security())
+            .suspend_client(suspend)
+            .await
+            .map(drop);
+        let suspend = pb::SuspendTenantRequest {
+            tenant_id: "acme".into(),
+            reason: reason.into(),
+        };
+        let tenant = TenantServiceClient::new(security())
+            .suspend_tenant(suspend)
+            .await
+            .map(drop);
+        let deactivate = pb::DeactivateUserRequest {
+            tenant_id: "acme".into(),
+            user_id: user_id.clone(),
+            reason: reason.into(),
+        };
+        let user = UserServiceClient::new(security())
+            .deactivate_user(deactivate)
+            .await
+            .map(drop);
+        let revoke = pb::RevokeOperatorRequest {
+            operator_id: operator_id.clone(),
+            reason: reason.into(),
+        };
+        let operator = operators.revoke_operator(revoke).await.map(drop);
+        let revoke = pb::RevokeWorkloadRequest {
+            workload_id: workload_id.clone(),
+            reason: reason.into(),
+        };
+        let workload = operators.revoke_workload(revoke).await.map(drop);
+        for answer in [client, tenant, user, operator, workload] {
+            match is_good {
+                true => answer.unwrap(),
+                false => assert_violations(answer, &["reason"]),
+            }
+        }
+    }
+    for action in [
+        "client.suspend",
+        "tenant.suspend",
+        "user.deactivate",
+        "operator.revoke",
+        "workload.revoke",
+    ] {
+        let events = harness.audit_events(action).await;
+        assert_eq!(
+            (events.len(), events[0].detail["reason"].as_str()),
+            (1, "it leaked"),
+            "{action}"
+        );
+    }
 }

@@ -14,20 +14,25 @@ fn update(client: pb::Client, paths: &[&str]) -> pb::UpdateClientRequest {
 }
 
 #[tokio::test]
-async fn an_update_changes_the_fields_of_its_mask() {
+async fn an_update_narrows_the_fields_of_its_mask() {
     let harness = seeded().await;
     let (created, _) = registered(&harness).await;
+    let first = "https://app.partner.example/callback".to_owned();
+    let second = "https://app.partner.example/other".to_owned();
+    let additions = pb::SubmitIntegrationRequestRequest {
+        redirect_uris: vec![second.clone()],
+        ..Default::default()
+    };
+    let wide = harness.amend(&created.client_id, additions).await;
+    assert_eq!(wide.redirect_uris, [first, second.clone()]);
     let before = profile(&harness, &created.client_id).await;
     harness.clock.advance(HOUR);
     let desired = pb::Client {
         client_id: created.client_id.clone(),
-        display_name: "Renamed".into(),
         tenant_ids: vec!["globex".into()],
-        scopes: vec![pb::RequestedScope {
-            name: "contacts.read".into(),
-            reason: "less".into(),
-        }],
-        redirect_uris: vec!["https://new.partner.example/callback".into()],
+        scopes: wide.scopes[..1].to_vec(),
+        redirect_uris: vec![second],
+        display_name: "ignored".into(),
         partner_name: "ignored".into(),
         ..Default::default()
     };
@@ -37,22 +42,21 @@ async fn an_update_changes_the_fields_of_its_mask() {
             .await;
         answer.unwrap().into_inner().client.unwrap()
     };
-    let renamed = change(&["display_name"]).await;
+    let redirected = change(&["redirect_uris"]).await;
     let expected = pb::Client {
-        display_name: "Renamed".into(),
-        update_time: renamed.update_time,
-        etag: "2".into(),
-        ..created.clone()
+        redirect_uris: desired.redirect_uris.clone(),
+        update_time: redirected.update_time,
+        etag: "3".into(),
+        ..wide.clone()
     };
-    assert_eq!(renamed, expected);
-    assert!(renamed.update_time != created.update_time);
-    let changed = change(&["redirect_uris", "scopes", "tenant_ids"]).await;
+    assert_eq!(redirected, expected);
+    assert!(redirected.update_time != created.update_time);
+    let changed = change(&["scopes", "tenant_ids"]).await;
     let expected = pb::Client {
         tenant_ids: desired.tenant_ids.clone(),
         scopes: desired.scopes.clone(),
-        redirect_uris: desired.redirect_uris.clone(),
-        etag: "3".into(),
-        ..renamed
+        etag: "4".into(),
+        ..redirected
     };
     assert_eq!(changed, expected);
     assert_eq!(get(&harness, &created.client_id).await, changed);
@@ -72,10 +76,10 @@ async fn a_rejected_update_reports_all_violations_and_changes_nothing() {
     let (created, _) = registered(&harness).await;
     let mut desired = pb::Client {
         client_id: created.client_id.clone(),
-        display_name: " ".into(),
-        tenant_ids: vec!["nowhere".into(), "Acme".into(), "acme".into()],
+        display_name: "Renamed".into(),
+        tenant_ids: vec!["globex".into(), "Acme".into(), "acme".into(), "globex".into()],
         scopes: vec![pb::RequestedScope {
-            name: "unknown".into(),
+            name: "un known".into(),
             reason: String::new(),
         }],
         redirect_uris: vec!["http://app.partner.example/callback".into()],
@@ -87,30 +91,46 @@ async fn a_rejected_update_reports_all_violations_and_changes_nothing() {
         .await;
     let fields = [
         "update_mask",
-        "client.display_name",
         "client.redirect_uris[0]",
         "client.scopes[0].name",
         "client.scopes[0].reason",
-        "client.tenant_ids[0]",
         "client.tenant_ids[1]",
+        "client.tenant_ids[3]",
     ];
     assert_violations(refused, &fields);
-    desired.tenant_ids = vec!["nowhere".into()];
+    // What the client does not have, and what was approved in other words.
+    let reworded = pb::RequestedScope {
+        reason: "harmless".into(),
+        ..created.scopes[1].clone()
+    };
+    let other = pb::RequestedScope {
+        name: "contacts.delete".into(),
+        reason: "to delete".into(),
+    };
+    desired.tenant_ids = vec!["acme".into(), "nowhere".into()];
+    desired.scopes = vec![created.scopes[0].clone(), reworded, other];
+    desired.redirect_uris = vec!["https://app.partner.example/Callback".into()];
     let refused = client(&harness)
-        .update_client(update(desired, &["tenant_ids"]))
+        .update_client(update(desired, &["tenant_ids", "redirect_uris", "scopes"]))
         .await;
-    assert_violations(refused, &["client.tenant_ids[0]"]);
+    let fields = [
+        "client.tenant_ids[1]",
+        "client.scopes[1].reason",
+        "client.scopes[2].name",
+        "client.redirect_uris[0]",
+    ];
+    assert_violations(refused, &fields);
     let empty = client(&harness)
         .update_client(pb::UpdateClientRequest::default())
         .await;
     assert_violations(empty, &["client.client_id", "update_mask"]);
     let unknown = pb::Client {
         client_id: UNKNOWN.into(),
-        display_name: "Nobody".into(),
+        tenant_ids: vec!["acme".into()],
         ..Default::default()
     };
     let refused = client(&harness)
-        .update_client(update(unknown, &["display_name"]))
+        .update_client(update(unknown, &["tenant_ids"]))
         .await;
     assert_refused(refused, Code::NotFound, "NOT_FOUND");
     assert_eq!(get(&harness, &created.client_id).await, created);

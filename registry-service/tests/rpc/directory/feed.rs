@@ -112,7 +112,7 @@ async fn the_feed_marks_changes_that_end_tokens() {
     let mut update = async |names: &[&str]| {
         let scope = |name: &&str| pb::RequestedScope {
             name: (*name).to_owned(),
-            reason: "as before".into(),
+            reason: format!("to use {name}"),
         };
         let request = pb::UpdateClientRequest {
             client: Some(pb::Client {
@@ -127,7 +127,7 @@ async fn the_feed_marks_changes_that_end_tokens() {
         clients.update_client(request).await.unwrap();
     };
     update(&["contacts.read"]).await;
-    update(&["contacts.read", "contacts.write"]).await;
+    update(&["contacts.read"]).await;
     let secrets = client::secrets(&harness, &id).await;
     for reason in [
         pb::SecretRevocationReason::Rotated,
@@ -144,7 +144,7 @@ async fn the_feed_marks_changes_that_end_tokens() {
     let client_id = id.clone();
     let suspend = pb::SuspendClientRequest {
         client_id,
-        ..Default::default()
+        reason: "a test".into(),
     };
     clients.suspend_client(suspend).await.unwrap();
     let client_id = id.clone();
@@ -155,7 +155,7 @@ async fn the_feed_marks_changes_that_end_tokens() {
     let tenant_id = "firm-one".to_owned();
     let suspend = pb::SuspendTenantRequest {
         tenant_id,
-        ..Default::default()
+        reason: "a test".into(),
     };
     tenants.suspend_tenant(suspend).await.unwrap();
     let tenant_id = "firm-one".to_owned();
@@ -167,7 +167,7 @@ async fn the_feed_marks_changes_that_end_tokens() {
     let deactivate = pb::DeactivateUserRequest {
         tenant_id,
         user_id,
-        ..Default::default()
+        reason: "a test".into(),
     };
     security(&harness).deactivate_user(deactivate).await.unwrap();
     let (tenant_id, user_id) = of_user();

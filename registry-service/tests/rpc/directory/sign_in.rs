@@ -70,7 +70,7 @@ async fn each_sign_in_costs_one_argon2_run() {
     let deactivate = pb::DeactivateUserRequest {
         tenant_id: "firm-one".into(),
         user_id,
-        ..Default::default()
+        reason: "a test".into(),
     };
     security(&harness).deactivate_user(deactivate).await.unwrap();
     let before = hasher.runs();
@@ -105,7 +105,7 @@ async fn users_who_may_not_sign_in_are_rejected_like_unknown_ones() {
     let tenant_id = "firm-one".to_owned();
     let suspend = pb::SuspendTenantRequest {
         tenant_id: tenant_id.clone(),
-        ..Default::default()
+        reason: "a test".into(),
     };
     tenants.suspend_tenant(suspend).await.unwrap();
     messages.push(refused(NAME).await);

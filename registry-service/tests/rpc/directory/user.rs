@@ -49,7 +49,7 @@ async fn a_resolved_user_has_the_positions_at_which_tokens_and_sessions_ended() 
     let deactivate = pb::DeactivateUserRequest {
         tenant_id: ids.0.clone(),
         user_id: ids.1.clone(),
-        ..Default::default()
+        reason: "a test".into(),
     };
     security(&harness).deactivate_user(deactivate).await.unwrap();
     let deactivated = ok(directory(&harness).resolve_user(by_id()).await);

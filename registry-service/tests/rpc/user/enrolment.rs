@@ -69,7 +69,7 @@ async fn an_enrolment_link_works_once_before_it_expires() {
     let deactivate = pb::DeactivateUserRequest {
         tenant_id: "firm-one".into(),
         user_id: user_id.clone(),
-        ..Default::default()
+        reason: "a test".into(),
     };
     for _ in 0..2 {
         let answer = security(&harness)
@@ -183,7 +183,7 @@ async fn reactivation_restores_the_password_but_no_link() {
         let deactivate = pb::DeactivateUserRequest {
             tenant_id: tenant_id.clone(),
             user_id: user_id.clone(),
-            ..Default::default()
+            reason: "a test".into(),
         };
         security(&harness).deactivate_user(deactivate).await.unwrap();
         let reactivate = pb::ReactivateUserRequest { tenant_id, user_id };

@@ -66,7 +66,7 @@ async fn users_are_listed_by_state_and_a_page_belongs_to_its_filter() {
     let deactivate = pb::DeactivateUserRequest {
         tenant_id: "firm-one".into(),
         user_id: ids[1].clone(),
-        ..Default::default()
+        reason: "a test".into(),
     };
     security(&harness).deactivate_user(deactivate).await.unwrap();
     let of = async |state| -> Vec<String> {

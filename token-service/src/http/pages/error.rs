@@ -157,7 +157,9 @@ impl From<Error> for PageError {
             Error::LinkInvalid(_) => (
                 StatusCode::GONE,
                 "This link no longer works",
-                "It was used already, or its time is over. Ask whoever sent it to you for a new one.",
+                "It was used already, its time is over, or the release code is missing or wrong. If you were given a \
+                 code, go back and check it. A link ends after five wrong codes. Otherwise ask whoever sent the link to \
+                 you for a new one.",
             ),
             Error::WrongState { resource, state } => {
                 let (title, text) = wrong_state(resource, state);

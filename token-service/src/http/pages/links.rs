@@ -1,10 +1,14 @@
 //! One-time links: the enrolment of a Tenant Admin, and the delivery of a partner's credentials.
 //!
-//! `GET` changes nothing, since mail scanners open links: only a button does.
+//! `GET` changes nothing, since mail scanners open links: only a button does. Each form has a field for a release code: the
+//! page does not know whether the link needs one.
 
 use std::sync::Arc;
 
-use accord::text::opaque::{OpaqueToken, TokenKind};
+use accord::text::{
+    opaque::{OpaqueToken, TokenKind},
+    release_code::ReleaseCode,
+};
 use axum::{
     extract::{Path, Request, State},
     http::{HeaderMap, StatusCode},
@@ -31,19 +35,25 @@ use crate::{
 /// works.
 pub(super) async fn enrolment(page: PageContext) -> Result<Response, PageError> {
     enrolment_token(&page).await?;
-    Ok(page.html(StatusCode::OK, &form(&page, Vec::new())))
+    Ok(page.html(StatusCode::OK, &form(&page, Problems::default())))
 }
 
 /// `POST /{tenant}/enrol/{token}`. A second press of the button gets the first one's answer for a minute.
 pub(super) async fn enrol(PageForm { page, form: sent }: PageForm) -> Result<Response, PageError> {
     let token = enrolment_token(&page).await?;
     let password = Zeroizing::new(sent.text("password").to_owned());
+    let mut problems = Problems::default();
     if password.as_str() != sent.text("password_again") {
-        let error = "The two passwords are not the same.".to_owned();
-        return Ok(page.html(StatusCode::UNPROCESSABLE_ENTITY, &form(&page, vec![error])));
+        problems
+            .password
+            .push("The two passwords are not the same.".to_owned());
     }
+    let Some(code) = release_code(&sent, &mut problems).filter(|_| problems.password.is_empty()) else {
+        return Ok(page.html(StatusCode::UNPROCESSABLE_ENTITY, &form(&page, problems)));
+    };
     let (registry, request_id) = (&page.http.consents.registry, page.cookies.request_id(&token));
-    match registry.complete_enrolment(&token, password, request_id).await {
+    let completing = registry.complete_enrolment(&token, code.as_ref(), password, request_id);
+    match completing.await {
         Ok(tenant_id) => {
             let view = EnrolledPage {
                 frame: page.frame(false),
@@ -53,7 +63,8 @@ pub(super) async fn enrol(PageForm { page, form: sent }: PageForm) -> Result<Res
         }
         Err(Error::PasswordRefused(reasons)) => {
             let errors = reasons.iter().map(|reason| format!("The password {reason}."));
-            Ok(page.html(StatusCode::UNPROCESSABLE_ENTITY, &form(&page, errors.collect())))
+            problems.password.extend(errors);
+            Ok(page.html(StatusCode::UNPROCESSABLE_ENTITY, &form(&page, problems)))
         }
         Err(Error::LinkInvalid(Some(used_time))) => {
             let at = dates::minute_of(&used_time).unwrap_or(used_time);
@@ -66,7 +77,11 @@ pub(super) async fn enrol(PageForm { page, form: sent }: PageForm) -> Result<Res
 /// Shows the form again whose CSRF token is not valid. Passwords don't come back.
 pub(super) async fn enrol_again(PageForm { page, .. }: PageForm) -> Result<Response, PageError> {
     enrolment_token(&page).await?;
-    Ok(page.html(StatusCode::FORBIDDEN, &form(&page, vec![STALE_FORM.to_owned()])))
+    let problems = Problems {
+        password: vec![STALE_FORM.to_owned()],
+        ..Problems::default()
+    };
+    Ok(page.html(StatusCode::FORBIDDEN, &form(&page, problems)))
 }
 
 /// Returns the token of an enrolment link of this tenant.
@@ -84,12 +99,34 @@ fn link_token(kind: TokenKind, text: &str) -> Result<OpaqueToken, PageError> {
     OpaqueToken::parse(kind, text).map_err(|_| PageError::INCOMPLETE)
 }
 
-fn form(page: &PageContext, errors: Vec<String>) -> EnrolmentPage {
+/// What is wrong with a form.
+#[derive(Default)]
+struct Problems {
+    password: Vec<String>,
+    release_code: Option<String>,
+}
+
+/// Reads the release code of a form; `Some(None)` if there is none. Adds the problem of a malformed one.
+fn release_code(sent: &Form, problems: &mut Problems) -> Option<Option<ReleaseCode>> {
+    match sent.text("release_code").trim() {
+        "" => Some(None),
+        text => match ReleaseCode::parse(text) {
+            Ok(code) => Some(Some(code)),
+            Err(problem) => {
+                problems.release_code = Some(format!("The code {problem}."));
+                None
+            }
+        },
+    }
+}
+
+fn form(page: &PageContext, problems: Problems) -> EnrolmentPage {
     EnrolmentPage {
         frame: page.frame(false),
         action: page.path(&format!("enrol/{}", page.resource)),
         csrf: page.csrf(),
-        errors,
+        errors: problems.password,
+        release_code_error: problems.release_code,
     }
 }
 
@@ -101,16 +138,21 @@ pub(super) async fn claim(
 ) -> Result<Response, PageError> {
     let token = link_token(TokenKind::Claim, &token)?;
     let cookies = Cookies::read(&headers, is_secure_host(&headers), &*http.consents.store.random);
-    let page = ClaimPage {
-        frame: Frame::new(&http.product_name, ""),
-        action: format!("/claim/{}", token.expose()),
-        request_id: cookies.request_id(&token).to_string(),
-    };
+    let page = claim_form(&http, &token, cookies.request_id(&token), None);
     Ok((cookies.jar, html(StatusCode::OK, &page)).into_response())
 }
 
-/// `POST /claim/{token}`: opens the link for everybody who has the token, and for a minute again for the browser that
-/// opened it. It needs no CSRF token, because there is no session that another site's form could misuse.
+fn claim_form(http: &HttpState, token: &OpaqueToken, request_id: Uuid, error: Option<String>) -> ClaimPage {
+    ClaimPage {
+        frame: Frame::new(&http.product_name, ""),
+        action: format!("/claim/{}", token.expose()),
+        request_id: request_id.to_string(),
+        release_code_error: error,
+    }
+}
+
+/// `POST /claim/{token}`: opens the link for everybody who has the token and, if it needs one, its release code; and for a
+/// minute again for the browser that opened it. It needs no CSRF token, because there is no session that another site's form could misuse.
 pub(super) async fn open_claim(
     State(http): State<Arc<HttpState>>,
     Path(token): Path<String>,
@@ -124,7 +166,13 @@ pub(super) async fn open_claim(
     let sent = Uuid::try_parse(form.text("request_id")).ok();
     let sent = sent.filter(|id| !cookies.had_seed && id.get_version_num() == 4);
     let request_id = sent.unwrap_or_else(|| cookies.request_id(&token));
-    match http.consents.registry.claim_delivery(&token, request_id).await {
+    let mut problems = Problems::default();
+    let Some(code) = release_code(&form, &mut problems) else {
+        let page = claim_form(&http, &token, request_id, problems.release_code);
+        return Ok((cookies.jar, html(StatusCode::UNPROCESSABLE_ENTITY, &page)).into_response());
+    };
+    let registry = &http.consents.registry;
+    match registry.claim_delivery(&token, code.as_ref(), request_id).await {
         Ok(bundle) => {
             let frame = Frame::new(&http.product_name, "");
             let page = html(StatusCode::OK, &ClaimedPage { frame, bundle });

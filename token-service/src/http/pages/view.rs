@@ -243,6 +243,8 @@ pub(super) struct EnrolmentPage {
     pub csrf: String,
     /// The errors of the passwords entered.
     pub errors: Vec<String>,
+    /// The error of the release code entered.
+    pub release_code_error: Option<String>,
 }
 
 /// Says that the password is set.
@@ -263,6 +265,8 @@ pub(super) struct ClaimPage {
     pub action: String,
     /// The id of the request that the button sends, for a browser that keeps no cookies.
     pub request_id: String,
+    /// The error of the release code entered.
+    pub release_code_error: Option<String>,
 }
 
 /// The credentials of a one-time link, shown once.

@@ -33,6 +33,8 @@ struct Delivery {
     bundle: pb::CredentialBundle,
     /// The request id that opened it.
     opened_by: Option<String>,
+    /// The code of its release, if it needs one.
+    release_code: String,
 }
 
 pub(super) struct Enrolment {
@@ -40,6 +42,8 @@ pub(super) struct Enrolment {
     pub(super) user_id: String,
     /// The request id that used it.
     used_by: Option<String>,
+    /// The code of its release, if it needs one.
+    release_code: String,
 }
 
 impl FakeRegistry {
@@ -51,6 +55,7 @@ impl FakeRegistry {
         let delivery = Delivery {
             bundle,
             opened_by: None,
+            release_code: String::new(),
         };
         self.state().links.deliveries.insert(token.clone(), delivery);
         token
@@ -64,9 +69,21 @@ impl FakeRegistry {
         let enrolment = Enrolment {
             user_id: user_id.into(),
             used_by: None,
+            release_code: String::new(),
         };
         self.state().links.enrolments.insert(token.clone(), enrolment);
         token
+    }
+
+    /// Makes a link open only with this code.
+    pub fn release(&self, token: &str, release_code: &str) {
+        let mut state = self.state();
+        if let Some(delivery) = state.links.deliveries.get_mut(token) {
+            delivery.release_code = release_code.into();
+        }
+        if let Some(enrolment) = state.links.enrolments.get_mut(token) {
+            enrolment.release_code = release_code.into();
+        }
     }
 
     /// How often anything was asked about a link.
@@ -116,6 +133,9 @@ impl ProvisioningService for FakeRegistry {
         let request = request.into_inner();
         let delivery = state.links.deliveries.get_mut(&request.claim_token);
         let delivery = delivery.ok_or_else(link_invalid)?;
+        if !delivery.release_code.is_empty() && delivery.release_code != request.release_code {
+            return Err(link_invalid().into());
+        }
         if is_refused(&mut delivery.opened_by, &request.request_id) {
             return Err(link_invalid().metadata("claim_time", OPENED_TIME).into());
         }
@@ -160,6 +180,9 @@ impl UserService for FakeRegistry {
         let mut state = self.ask()?;
         let enrolment = state.links.enrolments.get_mut(&request.enrolment_token);
         let enrolment = enrolment.ok_or_else(link_invalid)?;
+        if !enrolment.release_code.is_empty() && enrolment.release_code != request.release_code {
+            return Err(link_invalid().into());
+        }
         let is_first = enrolment.used_by.is_none();
         let is_refused = is_refused(&mut enrolment.used_by, &request.request_id);
         let user_id = enrolment.user_id.clone();

@@ -195,8 +195,11 @@ fn forms_post_the_agreed_fields() {
                 "/t/integrations/1/revoke csrf reason",
             ],
         ),
-        ("enrolment", vec!["/t/enrol/1 csrf password password_again"]),
-        ("claim", vec!["/claim/1 request_id"]),
+        (
+            "enrolment",
+            vec!["/t/enrol/1 csrf password password_again release_code"],
+        ),
+        ("claim", vec!["/claim/1 request_id release_code"]),
         ("integrations", vec![]),
     ];
     let pages = pages("plain");

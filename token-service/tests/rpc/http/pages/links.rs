@@ -303,3 +303,56 @@ async fn a_malformed_enrolment_link_sets_no_password() {
     let mut admin = Browser::new(&world);
     assert_page(&admin.at_integrations().await, 200);
 }
+
+#[tokio::test]
+async fn a_link_that_was_released_opens_with_its_code_alone() {
+    let world = World::start().await;
+    let token = world.registry().add_delivery(bundle());
+    world.registry().release(&token, "4RT6W2YD");
+    let path = format!("/claim/{token}");
+    let page = Request::get(&path).send(&world).await;
+    assert!(page.body.contains(r#"name="release_code""#), "{}", page.body);
+    let typed = async |code: &str| {
+        let form = Request::post(&path).form(&[("release_code", code)]);
+        form.send(&world).await
+    };
+    // What is no code is not sent on.
+    for malformed in ["4RT6-W2Y", "no code at all", "4RT6-W2YU"] {
+        let answer = typed(malformed).await;
+        assert_page(&answer, 422);
+        assert!(answer.body.contains("eight letters and digits") && !answer.body.contains(malformed));
+    }
+    assert_eq!(world.registry().calls_about_links(), 0);
+    let missing = typed("").await;
+    assert_page(&missing, 410);
+    let wrong = typed("4RT6-W2YE").await;
+    assert_page(&wrong, 410);
+    assert!(wrong.body.contains("go back and check it"), "{}", wrong.body);
+    // Nobody learns from the page whether there is such a link.
+    let stranger = world.registry().add_delivery(bundle());
+    world.registry().end_links();
+    let form = [("release_code", "4RT6-W2YE")];
+    let never = Request::post(format!("/claim/{stranger}")).form(&form);
+    assert_eq!(never.send(&world).await.body, wrong.body);
+    assert_eq!(missing.body, wrong.body);
+
+    let token = world.registry().add_delivery(bundle());
+    world.registry().release(&token, "4RT6W2YD");
+    let form = [("release_code", " 4rt6-w2yd ")];
+    let opened = Request::post(format!("/claim/{token}"))
+        .form(&form)
+        .send(&world)
+        .await;
+    assert_page(&opened, 200);
+    assert!(opened.body.contains("acs_the-secret"), "{}", opened.body);
+
+    let token = world.registry().add_enrolment(&world.admin_id);
+    world.registry().release(&token, "4RT6W2YD");
+    let path = format!("/acme/enrol/{token}");
+    let mut browser = Browser::new(&world);
+    browser.get(&path).await;
+    for (code, status) in [("4RT6-W2Y", 422), ("4RT6-W2YE", 410), ("4RT6-W2YD", 200)] {
+        let fields = [("password", NEW), ("password_again", NEW), ("release_code", code)];
+        assert_page(&browser.submit(&path, &fields).await, status);
+    }
+}

@@ -180,6 +180,7 @@ pub(super) fn pages(text: &str) -> BTreeMap<&'static str, String> {
         action: "/t/enrol/1".to_owned(),
         csrf: "csrf-of-the-page".to_owned(),
         errors: vec![text.clone()],
+        release_code_error: Some(text.clone()),
     };
     let enrolled = EnrolledPage {
         frame: frame(&text),
@@ -189,6 +190,7 @@ pub(super) fn pages(text: &str) -> BTreeMap<&'static str, String> {
         frame: frame(&text),
         action: "/claim/1".to_owned(),
         request_id: text.clone(),
+        release_code_error: Some(text.clone()),
     };
     let message = MessagePage {
         frame: frame(&text),

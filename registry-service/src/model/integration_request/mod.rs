@@ -9,17 +9,27 @@ use strum::{AsRefStr, EnumString};
 
 use crate::error::{Error, Result};
 
+pub mod amendment;
+
+/// The most tenants, and the most scopes, of a request or client.
+pub const MAX_REFERENCES: usize = 100;
+/// The most characters of all scope names of a request or client, with a space between them. It bounds access tokens:
+/// with the longest base URLs a token and its header stay below 8 KiB.
+pub const MAX_SCOPE_CHARACTERS: usize = 3072;
+/// The most redirect URIs of a request or client.
+pub const MAX_REDIRECT_URIS: usize = 20;
+
 /// How far a request has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString)]
 #[strum(serialize_all = "snake_case")]
 pub enum State {
     /// Waits for a decision.
     Submitted,
-    /// An operator may register its client.
+    /// An operator may register its client, or apply it.
     Approved,
     /// An operator rejected it. Final.
     Rejected,
-    /// Its client is registered. Final.
+    /// Its client is registered, or amended by it. Final.
     Registered,
 }
 
@@ -37,7 +47,7 @@ impl Transition {
     pub const APPROVE: Self = Self::new(State::Submitted, State::Approved);
     /// An operator rejects.
     pub const REJECT: Self = Self::new(State::Submitted, State::Rejected);
-    /// An operator registers the client.
+    /// An operator registers the client, or applies the amendment.
     pub const REGISTER: Self = Self::new(State::Approved, State::Registered);
 
     const fn new(from: State, to: State) -> Self {
@@ -79,7 +89,9 @@ pub struct IntegrationRequest {
     pub state: State,
     /// The reason of a rejection, otherwise empty.
     pub rejection_reason: String,
-    /// The client that was registered from it.
+    /// The person who submitted it.
+    pub submitter: String,
+    /// The client that was registered from it, or that it amends.
     pub client_id: Option<ClientId>,
     /// When it was recorded.
     pub created_at: UnixMillis,
@@ -114,6 +126,20 @@ pub struct NewIntegrationRequest {
     pub redirect_uris: Vec<String>,
     /// Further notes.
     pub notes: String,
+    /// The client's public keys, as [`ClientKeys`](crate::model::client_keys::ClientKeys) writes them; empty if none.
+    pub json_web_key_set: String,
+    /// The client that it amends; `None` for a request for a new one. Then the lists hold what is added and may be empty, and
+    /// of the texts `display_name` is the new name, empty for the old one.
+    pub amends: Option<Amends>,
+}
+
+/// The client that a request amends, as it was when the request was submitted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amends {
+    /// The client.
+    pub client_id: ClientId,
+    /// Its etag: an amendment of what has changed since is not applied.
+    pub etag: i64,
 }
 
 impl NewIntegrationRequest {

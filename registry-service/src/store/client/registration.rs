@@ -2,20 +2,21 @@
 
 use accord::{
     store::{Creation, idempotency::Outcome},
-    text::id::{ClientId, IntegrationRequestId},
+    text::{
+        id::{ClientId, IntegrationRequestId},
+        validation::Violations,
+    },
 };
 use sea_orm::{Set, entity::prelude::*};
 
 use super::{
-    Store,
-    client::{changed, event, find, insert_tenants, set_version},
-    commit, corrupt,
-    entity::client::ActiveModel,
-    integration_request::mark_registered,
-    json,
+    super::{
+        Store, commit, corrupt, entity::client::ActiveModel, integration_request::mark_registered, json,
+    },
+    changed, event, find, insert_tenants, set_version,
 };
 use crate::{
-    error::Result,
+    error::{Error, Result},
     model::{
         client::{Added, Client, State},
         client_secret::NewSecret,
@@ -27,8 +28,8 @@ impl Store {
     /// Registers the client of an approved request, with its first credentials.
     ///
     /// # Errors
-    /// [`Error::NotFound`](crate::error::Error::NotFound), [`WrongState`](crate::error::Error::WrongState),
-    /// [`RequestIdReused`](crate::error::Error::RequestIdReused).
+    /// [`Error::NotFound`], [`Error::WrongState`], [`Error::Invalid`] for a request that amends a client,
+    /// [`Error::RequestIdReused`].
     pub async fn register_client(
         &self,
         creation: &Creation,
@@ -50,6 +51,14 @@ impl Store {
         let client_id = ClientId::generate(&*self.clock, &*self.random);
         let request = mark_registered(&tx, request_id, &client_id, now).await?;
         let request = request.content;
+        if request.amends.is_some() {
+            let mut v = Violations::default();
+            v.add(
+                "integration_request_id",
+                "must not name a client: AmendClient applies it",
+            );
+            return Err(Error::Invalid(v));
+        }
         let row = ActiveModel {
             client_id: Set(client_id.to_string()),
             integration_request_id: Set(request_id.to_string()),
@@ -64,7 +73,7 @@ impl Store {
             created_at: Set(now.as_millis()),
             updated_at: Set(now.as_millis()),
             etag: Set(1),
-            json_web_key_set: Set(String::new()),
+            json_web_key_set: Set(request.json_web_key_set),
         };
         row.insert(&tx).await?;
         insert_tenants(&tx, &client_id, &request.tenant_ids).await?;
@@ -73,7 +82,7 @@ impl Store {
             expires_at: None,
             delivery,
         };
-        let (issued, handover) = self.issue(&tx, &secret, reservation).await?;
+        let (issued, handover) = self.issue(&tx, &creation.origin, &secret, reservation).await?;
         let event = event("client.register", &client_id)
             .detail("integration_request_id", request_id.as_str())
             .detail("secret_id", issued.secret_id.as_str());

@@ -26,8 +26,7 @@ use super::{
         client::{Column, Entity, Model},
         client_secret, client_tenant,
     },
-    integration_request::check_references,
-    json, replaced,
+    json, replaced, with_reason,
 };
 use crate::{
     error::{Error, Result},
@@ -38,6 +37,9 @@ use crate::{
         integration_request::Presentation,
     },
 };
+
+mod amendment;
+mod registration;
 
 impl Store {
     /// Reads a client.
@@ -70,10 +72,11 @@ impl Store {
         page.try_map(with_tenants).await
     }
 
-    /// Changes the given fields. An update that removes a tenant or a scope ends the client's access tokens.
+    /// Narrows a client: leaves out tenants, scopes and redirect URIs. An update that removes a tenant or a scope ends the
+    /// client's access tokens.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Invalid`], [`Error::EtagMismatch`].
+    /// [`Error::NotFound`], [`Error::Invalid`] for what the client does not have, [`Error::EtagMismatch`].
     pub async fn update_client(
         &self,
         origin: &Origin,
@@ -81,21 +84,33 @@ impl Store {
         update: ClientUpdate,
     ) -> Result<Client> {
         let tx = self.db.write().await?;
-        let mut violations = Violations::default();
-        check_references(&tx, &mut violations, &update.references).await?;
-        violations.finish(|| Some(()))?;
         // Locks before it reads, so that a racing update compares with what this one writes.
         lock_client(&tx, client_id).await?;
         let before = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
         if update.etag.is_some_and(|etag| etag != before.etag) {
             return Err(Error::EtagMismatch("client"));
         }
-        let narrows = update.narrows(&before);
-        let (event, name) = (
-            event("client.update", client_id),
-            &before.presentation.display_name,
-        );
-        let event = replaced(event, "display_name", name, &update.display_name)?;
+        update.require_narrowing(&before, "client.")?;
+        let event = event("client.update", client_id);
+        let client = self.change(&tx, origin, event, before, update).await?;
+        commit(tx, client).await
+    }
+
+    /// Writes a change of a client, whose row is locked, with its event: the old and new values of what it sets.
+    ///
+    /// New keys alone leave the client's `version`, because no consent page shows keys.
+    pub(super) async fn change(
+        &self,
+        tx: &Transaction,
+        origin: &Origin,
+        event: Event,
+        before: Client,
+        update: ClientUpdate,
+    ) -> Result<Client> {
+        let client_id = &before.client_id;
+        let (narrows, is_shown) = (update.narrows(&before), update.is_shown());
+        let (texts, keys) = (&before.presentation, &before.json_web_key_set);
+        let event = replaced(event, "display_name", &texts.display_name, &update.display_name)?;
         let event = replaced(
             event,
             "redirect_uris",
@@ -104,9 +119,10 @@ impl Store {
         )?;
         let event = replaced(event, "scopes", &before.scopes, &update.scopes)?;
         let event = replaced(event, "tenant_ids", &before.tenant_ids, &update.tenant_ids)?;
+        let event = replaced(event, "json_web_key_set", keys, &update.json_web_key_set)?;
         let presentation = update.display_name.map(|display_name| Presentation {
             display_name,
-            ..before.presentation
+            ..before.presentation.clone()
         });
         let columns = [
             (Column::Presentation, json(&presentation)?),
@@ -117,29 +133,40 @@ impl Store {
         for (column, value) in columns.into_iter().filter(|(_, value)| !value.is_null()) {
             query = query.col_expr(column, Expr::value(value));
         }
-        query.exec(&tx).await?;
+        if let Some(keys) = update.json_web_key_set {
+            query = query.col_expr(Column::JsonWebKeySet, Expr::value(keys));
+        }
+        query.exec(tx).await?;
         if let Some(tenant_ids) = &update.tenant_ids {
             let rows = client_tenant::Entity::delete_many();
             let of_client = client_tenant::Column::ClientId.eq(client_id.as_str());
-            rows.filter(of_client).exec(&tx).await?;
-            insert_tenants(&tx, client_id, tenant_ids).await?;
+            rows.filter(of_client).exec(tx).await?;
+            insert_tenants(tx, client_id, tenant_ids).await?;
         }
         let seq = if narrows {
-            let seq = self.publish(&tx, origin, event, tokens_ended(client_id)).await?;
-            set_seq(&tx, client_id, &[Column::TokensEndedSeq], seq).await?;
+            let seq = self.publish(tx, origin, event, tokens_ended(client_id)).await?;
+            set_seq(tx, client_id, &[Column::TokensEndedSeq], seq).await?;
             seq
         } else {
-            self.publish(&tx, origin, event, changed(client_id)).await?
+            self.publish(tx, origin, event, changed(client_id)).await?
         };
-        let client = set_version(&tx, client_id, seq).await?;
-        commit(tx, client).await
+        match is_shown {
+            true => set_version(tx, client_id, seq).await,
+            false => Ok(find(tx, client_id).await?.ok_or(corrupt("clients"))?),
+        }
     }
 
-    /// Suspends or reinstates a client. Changes and records nothing if it is in that state already.
+    /// Suspends or reinstates a client; `reason` may be empty. Changes and records nothing if it is in that state already.
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn set_client_state(&self, origin: &Origin, client_id: &ClientId, to: State) -> Result<Client> {
+    pub async fn set_client_state(
+        &self,
+        origin: &Origin,
+        client_id: &ClientId,
+        to: State,
+        reason: &str,
+    ) -> Result<Client> {
         let tx = self.db.write().await?;
         let updated = next_version(client_id, self.now())
             .filter(Column::State.ne(to.as_ref()))
@@ -151,7 +178,7 @@ impl Store {
                 State::Suspended => ("client.suspend", tokens_ended(client_id)),
                 State::Active => ("client.reinstate", changed(client_id)),
             };
-            let event = event(action, client_id);
+            let event = with_reason(event(action, client_id), reason);
             let seq = self.publish(&tx, origin, event, change).await?;
             if to == State::Suspended {
                 set_seq(&tx, client_id, &[Column::TokensEndedSeq], seq).await?;
@@ -161,11 +188,11 @@ impl Store {
         commit(tx, client).await
     }
 
-    /// Replaces a client's keys. Changes and records nothing if it has these already. Keeps the client's `version`,
-    /// because no consent page shows keys.
+    /// Leaves a client only these of its keys. Changes and records nothing if it has no others. Keeps the client's
+    /// `version`, because no consent page shows keys.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`], [`Error::Invalid`] for a key that the client does not have.
     pub async fn set_client_keys(
         &self,
         origin: &Origin,
@@ -175,18 +202,24 @@ impl Store {
         let tx = self.db.write().await?;
         lock_client(&tx, client_id).await?;
         let before = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
-        if before.json_web_key_set != keys.as_str() {
-            let query = next_version(client_id, self.now());
-            let query = query.col_expr(Column::JsonWebKeySet, Expr::value(keys.as_str()));
-            query.exec(&tx).await?;
-            // As JSON, because a `kid` may contain any separator.
-            let event = event("client.set_keys", client_id).detail("kids", json(&keys.kids())?.to_string());
-            // Another key may have the same `kid`.
-            let (old, new) = (&before.json_web_key_set, Some(keys.as_str()));
-            let event = replaced(event, "json_web_key_set", old, &new)?;
-            self.publish(&tx, origin, event, changed(client_id)).await?;
+        if before.json_web_key_set == keys.as_str() {
+            return Ok(before);
         }
-        let client = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
+        if !keys.are_within(&before.json_web_key_set) {
+            let mut v = Violations::default();
+            v.add(
+                "json_web_key_set",
+                "may hold only keys that the client has: AmendClient adds others",
+            );
+            return Err(Error::Invalid(v));
+        }
+        // As JSON, because a `kid` may contain any separator.
+        let event = event("client.set_keys", client_id).detail("kids", json(&keys.kids())?.to_string());
+        let update = ClientUpdate {
+            json_web_key_set: Some(keys.as_str().to_owned()),
+            ..ClientUpdate::default()
+        };
+        let client = self.change(&tx, origin, event, before, update).await?;
         commit(tx, client).await
     }
 }
@@ -329,8 +362,8 @@ pub(super) fn client(row: Model) -> Result<Client> {
 }
 
 #[cfg(test)]
-#[path = "tests/client_keys.rs"]
+#[path = "../tests/client_keys.rs"]
 mod key_tests;
 #[cfg(test)]
-#[path = "tests/client.rs"]
+#[path = "../tests/client.rs"]
 pub(super) mod tests;

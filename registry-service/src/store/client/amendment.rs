@@ -1,0 +1,55 @@
+//! Amendments of clients by approved integration requests.
+
+use accord::{
+    store::audit::Origin,
+    text::{id::IntegrationRequestId, validation::Violations},
+};
+
+use super::{
+    super::{
+        Store, commit, corrupt,
+        integration_request::{self, mark_registered},
+    },
+    event, find, lock_client,
+};
+use crate::{
+    error::{Error, Result},
+    model::{client::Client, integration_request::amendment::amended},
+};
+
+impl Store {
+    /// Applies an approved amendment, once.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] (request), [`Error::WrongState`], [`Error::Invalid`] for a request that names no client,
+    /// [`Error::EtagMismatch`] if the client changed since the request was submitted.
+    pub async fn amend_client(&self, origin: &Origin, request_id: &IntegrationRequestId) -> Result<Client> {
+        let tx = self.db.write().await?;
+        let request = integration_request::find(&tx, request_id).await?;
+        let request = request.ok_or(Error::NotFound("integration_request"))?;
+        let Some(amends) = &request.content.amends else {
+            let mut v = Violations::default();
+            v.add(
+                "integration_request_id",
+                "must name a client: RegisterClient registers a new one",
+            );
+            return Err(Error::Invalid(v));
+        };
+        let client_id = &amends.client_id;
+        lock_client(&tx, client_id).await?;
+        mark_registered(&tx, request_id, client_id, self.now()).await?;
+        let before = find(&tx, client_id).await?.ok_or(corrupt("clients"))?;
+        if before.etag != amends.etag {
+            return Err(Error::EtagMismatch("client"));
+        }
+        let update = amended(&before, &request.content)?;
+        let event = event("client.amend", client_id);
+        let event = event.detail("integration_request_id", request_id.as_str());
+        let client = self.change(&tx, origin, event, before, update).await?;
+        commit(tx, client).await
+    }
+}
+
+#[cfg(test)]
+#[path = "../tests/amendment.rs"]
+pub(super) mod tests;

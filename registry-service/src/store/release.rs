@@ -1,0 +1,188 @@
+//! The release of one-time links by another person than their creator. Returns the release code once; the link's row holds
+//! a MAC of it.
+
+use accord::{
+    keys::DataKey,
+    store::{
+        Transaction,
+        audit::{Event, Origin},
+    },
+    text::{
+        id::{DeliveryId, TenantId, UserId},
+        release_code::ReleaseCode,
+    },
+};
+use sea_orm::entity::prelude::*;
+
+use super::{
+    Store,
+    caller::acting,
+    commit,
+    credentials::unopened,
+    delivery,
+    enrolment::unused,
+    entity::{delivery as link, enrolment, user},
+};
+use crate::{
+    error::{Error, Result},
+    model::{
+        link::{CodeProblem, Release, code_mac},
+        purpose,
+    },
+};
+
+impl Store {
+    /// Releases a link to credentials. A link that was released before gets another code.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::SecondOperatorRequired`], [`Error::WrongState`] for a link that is not open.
+    pub async fn release_delivery(&self, origin: &Origin, id: &DeliveryId) -> Result<ReleaseCode> {
+        let tx = self.db.write().await?;
+        let row = link::Entity::find_by_id(id.as_str()).one(&tx).await?;
+        let row = row.ok_or(Error::NotFound("delivery"))?;
+        let (client_id, secret_id) = delivery::ids(&row)?;
+        let event = Event::new("delivery.release")
+            .client(&client_id)
+            .subject(id.as_str())
+            .detail("secret_id", secret_id.as_str());
+        let release = self.release(row.needs_release, row.release_mac, row.release_key_version);
+        let (tx, event) = self
+            .require_other(tx, origin, &row.creator, &release, event)
+            .await?;
+        let (code, mac, version) = self.new_code(id.as_str().as_bytes()).await?;
+        let now = self.now().as_millis();
+        let released = link::Entity::update_many()
+            .filter(link::Column::DeliveryId.eq(id.as_str()))
+            .filter(unopened())
+            .filter(link::Column::ExpiresAt.gt(now))
+            .col_expr(link::Column::ReleaseMac, Expr::value(mac))
+            .col_expr(link::Column::ReleaseKeyVersion, Expr::value(version))
+            .exec(&tx)
+            .await?;
+        if released.rows_affected == 0 {
+            let row = link::Entity::find_by_id(id.as_str()).one(&tx).await?;
+            return Err(not_open(
+                "delivery",
+                row.is_some_and(|row| row.claimed_at.is_some()),
+            ));
+        }
+        self.audit(&tx, origin, event).await;
+        commit(tx, code).await
+    }
+
+    /// Releases a user's open enrolment link. A link that was released before gets another code.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] (user), [`Error::SecondOperatorRequired`], [`Error::WrongState`] for a user without an open link.
+    pub async fn release_enrolment(
+        &self,
+        origin: &Origin,
+        tenant_id: &TenantId,
+        user_id: &UserId,
+    ) -> Result<ReleaseCode> {
+        use enrolment::{Column, Entity};
+        let tx = self.db.write().await?;
+        let key = (tenant_id.to_string(), user_id.to_string());
+        let user = user::Entity::find_by_id(key).one(&tx).await?;
+        let user = user.ok_or(Error::NotFound("user"))?;
+        // A new link ends the ones before it.
+        let open = Entity::find()
+            .filter(Column::TenantId.eq(tenant_id.as_str()))
+            .filter(Column::UserId.eq(user_id.as_str()))
+            .filter(unused())
+            .one(&tx)
+            .await?;
+        let row = open.ok_or_else(|| not_open("enrolment", user.password_hash.is_some()))?;
+        let event = Event::new("user.release_enrolment")
+            .tenant(tenant_id)
+            .subject(user_id.as_str());
+        let release = self.release(row.needs_release, row.release_mac, row.release_key_version);
+        let (tx, event) = self
+            .require_other(tx, origin, &row.creator, &release, event)
+            .await?;
+        let (code, mac, version) = self.new_code(&row.token_hash).await?;
+        let released = Entity::update_many()
+            .filter(Column::TokenHash.eq(row.token_hash))
+            .filter(unused())
+            .filter(Column::ExpiresAt.gt(self.now().as_millis()))
+            .col_expr(Column::ReleaseMac, Expr::value(mac))
+            .col_expr(Column::ReleaseKeyVersion, Expr::value(version))
+            .exec(&tx)
+            .await?;
+        if released.rows_affected == 0 {
+            return Err(not_open("enrolment", false));
+        }
+        self.audit(&tx, origin, event).await;
+        commit(tx, code).await
+    }
+
+    /// Returns what a link's row says of its release. A link from before the setting was turned on needs one, too.
+    pub(super) fn release(
+        &self,
+        needs_release: bool,
+        mac: Option<Vec<u8>>,
+        key_version: Option<i32>,
+    ) -> Release {
+        Release {
+            is_needed: needs_release || self.second_operator || mac.is_some(),
+            mac: mac.zip(key_version),
+        }
+    }
+
+    /// Checks the release code that a call brings. `link` identifies the link.
+    pub(super) async fn check_code(
+        &self,
+        release: &Release,
+        link: &[u8],
+        code: Option<&ReleaseCode>,
+    ) -> Result<Result<(), CodeProblem>> {
+        let Some((_, version)) = release.mac else {
+            return Ok(release.check(None, link, code));
+        };
+        let keyring = self.keyring.with_version(purpose::DELIVERY, version).await?;
+        let key = keyring.require(purpose::DELIVERY, version)?;
+        Ok(release.check(Some(key), link, code))
+    }
+
+    /// Rejects the person who created a link that needs a release. Adds to the event that it was the same person.
+    async fn require_other(
+        &self,
+        tx: Transaction,
+        origin: &Origin,
+        creator: &str,
+        release: &Release,
+        event: Event,
+    ) -> Result<(Transaction, Event)> {
+        if !acting(&tx, origin).await?.is(creator) {
+            return Ok((tx, event));
+        }
+        let event = event.detail("same_person", "created it");
+        if !release.is_needed {
+            return Ok((tx, event));
+        }
+        self.audit(&tx, origin, event.refused()).await;
+        commit(tx, ()).await?;
+        Err(Error::SecondOperatorRequired("the release"))
+    }
+
+    /// Generates the code of a link. Returns it with its MAC and the version of the MAC's key.
+    async fn new_code(&self, link: &[u8]) -> Result<(ReleaseCode, Vec<u8>, i32)> {
+        let code = ReleaseCode::generate(&*self.random);
+        let keyring = self.keyring.get().await?;
+        let key: &DataKey = keyring.current(purpose::DELIVERY)?;
+        let mac = code_mac(key, link, &code).to_vec();
+        Ok((code, mac, key.version()))
+    }
+}
+
+/// Returns the error for the release of a link that was used, or has ended or expired.
+fn not_open(resource: &'static str, is_used: bool) -> Error {
+    Error::WrongState {
+        resource,
+        state: if is_used { "USED" } else { "ENDED" }.to_owned(),
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/release.rs"]
+mod tests;
