@@ -168,7 +168,7 @@ fn tail(log: &str) -> String {
 }
 
 /// The `jti` of an access token.
-fn jti(token: &str) -> String {
+pub fn jti(token: &str) -> String {
     let claims = token.split('.').nth(1).unwrap();
     let claims: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
     claims["jti"].as_str().unwrap().to_owned()

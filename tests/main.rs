@@ -8,6 +8,7 @@
 mod harness;
 
 mod audit_proofs;
+mod audit_record;
 mod browser;
 mod consents;
 mod contract;
@@ -52,6 +53,7 @@ fn main() -> std::process::ExitCode {
     }
     harness::suite::run(vec![
         (&[], audit_proofs::tests()),
+        (&[], audit_record::tests()),
         (&[Python], audit_proofs::python::tests()),
         (&[Chromium], browser::access::tests()),
         (&[Chromium], browser::clicks::tests()),

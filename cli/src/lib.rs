@@ -2,6 +2,7 @@
 //!
 //! It is also a library, so that the demonstration is the first end-to-end test.
 
+pub mod audit;
 pub mod call;
 pub mod certs;
 pub mod demo;

@@ -12,7 +12,7 @@ use accord::{
     },
 };
 use accord_cli::{
-    certs, demo, descriptors,
+    audit, certs, demo, descriptors,
     dev::{Dev, DevArgs},
     dev_file::DevFile,
 };
@@ -46,6 +46,9 @@ enum Command {
     Certs(certs::CertsArgs),
     /// Writes the compiled contract, a FileDescriptorSet, for a gateway such as Envoy.
     Descriptors(descriptors::DescriptorsArgs),
+    /// Verifies, proves and exports the audit record of a database.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// registry-service, as its own binary runs it.
     #[command(hide = true)]
     Registry(Box<registry_service::config::Cli>),
@@ -63,6 +66,7 @@ async fn main() -> ExitCode {
         Some(Command::Demo { data_dir }) => run_demo(data_dir).await,
         Some(Command::Certs(args)) => certs::run(&args, SystemClock.now(), &mut std::io::stdout()),
         Some(Command::Descriptors(args)) => descriptors::run(&args),
+        Some(Command::Audit(command)) => audit::run(&command, &mut std::io::stdout()).await,
         Some(Command::Registry(cli)) => registry_service::run(*cli).await,
         Some(Command::Token(cli)) => token_service::run(*cli).await,
     };

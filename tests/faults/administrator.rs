@@ -23,7 +23,7 @@ async fn a_locked_table_is_told_of_and_outlived() {
     for (service, url, table) in [
         (0, &registry.url, "scopes"),
         (1, &token.url, "families"),
-        (1, &token.url, "audit_events"),
+        (1, &token.url, "audit_groups"),
     ] {
         let url = url.clone();
         let lock = format!("BEGIN; LOCK TABLE {table}; SELECT pg_sleep(5); COMMIT");

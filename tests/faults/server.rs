@@ -50,7 +50,7 @@ async fn the_services_outlive_every_fault_of_the_server() {
     let lock = thread::spawn(move || {
         accord::testing::execute_on(
             &url,
-            "BEGIN; LOCK TABLE audit_events, change_counter; SELECT pg_sleep(6); COMMIT",
+            "BEGIN; LOCK TABLE audit_groups, audit_events, change_counter; SELECT pg_sleep(6); COMMIT",
         );
     });
     sleep(Duration::from_secs(1)).await;

@@ -18,7 +18,9 @@ use crate::{
 };
 
 mod event;
+mod export;
 pub(in crate::store) mod group;
+mod leaf_rows;
 mod list;
 mod proof;
 pub(in crate::store) mod protection;
@@ -28,6 +30,7 @@ mod seal;
 mod verify;
 
 pub use event::{Actor, ActorKind, Event, GrantType, ISSUE, IssuedToken, Origin, Outcome, Record, next_id};
+pub use export::{LogPosition, export};
 pub use group::{Appended, GroupWriter};
 pub use list::{Filter, find_issued, list};
 pub use proof::{Proof, prove};

@@ -1,16 +1,15 @@
 //! Verification: whether the events are those that were sealed, and the log is the one that was signed.
 
-use std::{
-    cmp::{max, min},
-    collections::HashMap,
-};
+use std::cmp::{max, min};
 
 use sea_orm::{
     ConnectionTrait, ExprTrait, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*, sea_query::Expr,
 };
 
 use super::{
-    decode_deleted, group, protection, row,
+    decode_deleted, group,
+    leaf_rows::{Row, rows},
+    protection, row,
     seal::{OWN, SealError, leaf, unsealed},
 };
 use crate::{
@@ -219,7 +218,7 @@ impl<C: ConnectionTrait> Verification<'_, C> {
             .order_by_asc(leaf::Column::LeafIndex)
             .all(self.conn)
             .await?;
-        let mut rows = self.rows(&places).await?;
+        let mut rows = rows(self.conn, &places).await?;
         let mut hashes = Vec::with_capacity(stored.len());
         let mut places = places.into_iter();
         for (expected, stored) in (from..to).zip(stored) {
@@ -256,33 +255,6 @@ impl<C: ConnectionTrait> Verification<'_, C> {
             hashes.push(hash);
         }
         Ok(hashes)
-    }
-
-    async fn rows(&self, places: &[leaf::Model]) -> Result<HashMap<(String, i64), Row>, Stop> {
-        let mut numbers: HashMap<&str, (i64, i64)> = HashMap::new();
-        for place in places {
-            let range = numbers
-                .entry(&place.source)
-                .or_insert((place.number, place.number));
-            *range = (min(range.0, place.number), max(range.1, place.number));
-        }
-        let mut rows = HashMap::new();
-        for (source, (first, last)) in numbers {
-            if source == OWN {
-                let own = row::Entity::find().filter(row::Column::Number.between(first, last));
-                for row in own.all(self.conn).await? {
-                    rows.insert((OWN.to_owned(), row.number), Row::Own(row));
-                }
-            } else {
-                let groups = group::Entity::find()
-                    .filter(group::Column::Writer.eq(source))
-                    .filter(group::Column::Number.between(first, last));
-                for row in groups.all(self.conn).await? {
-                    rows.insert((row.writer.clone(), row.number), Row::Group(row));
-                }
-            }
-        }
-        Ok(rows)
     }
 
     /// Looks for rows that count as sealed and that no leaf names.
@@ -347,11 +319,6 @@ impl<C: ConnectionTrait> Verification<'_, C> {
         }
         Ok(())
     }
-}
-
-enum Row {
-    Own(row::Model),
-    Group(group::Model),
 }
 
 #[cfg(test)]

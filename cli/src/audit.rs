@@ -1,0 +1,197 @@
+//! `accord audit`: what an auditor does with a database of Accord, or with a copy of it. It needs no key of the services and
+//! writes nothing.
+
+use std::{
+    fs,
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+};
+
+use accord::{
+    store::{
+        Database,
+        audit::{self, EventRow, LogPosition, Proof},
+        log,
+    },
+    text::id::EventId,
+    tlog::{Checkpoint, VerifierKey},
+};
+use anyhow::{Context, anyhow, bail};
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+/// The database to read.
+#[derive(Debug, Args)]
+pub struct Source {
+    /// The database of a service, or a copy of it: `sqlite://PATH` or `postgres://...`.
+    #[arg(
+        long,
+        env = "ACCORD_AUDIT_DATABASE_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    database_url: String,
+}
+
+/// A command about the audit record.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Checks every sealed event against the log, and the log against a key and checkpoints from outside. Exit status 1 if
+    /// anything was changed, removed or inserted.
+    Verify {
+        /// The database.
+        #[command(flatten)]
+        source: Source,
+        /// The file with the log's public key, the `verifier_key` of GetCheckpoint.
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// A file with a checkpoint that was kept. Repeatable.
+        #[arg(long, value_name = "FILE")]
+        checkpoint: Vec<PathBuf>,
+    },
+    /// Writes the proof that the log holds an event, as a file that the public key alone checks.
+    Proof {
+        /// The event, or the `jti` of a token.
+        event_id: String,
+        /// The database.
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Writes the sealed events as JSON lines, the oldest first. Each line has its position.
+    Export {
+        /// The database.
+        #[command(flatten)]
+        source: Source,
+        /// The position of the last line that is known already.
+        #[arg(long, value_name = "POSITION")]
+        after: Option<LogPosition>,
+    },
+    /// Writes the newest checkpoint of the log, to be kept elsewhere.
+    Checkpoint {
+        /// The database.
+        #[command(flatten)]
+        source: Source,
+    },
+}
+
+/// Runs a command.
+pub async fn run(command: &AuditCommand, out: &mut impl Write) -> anyhow::Result<()> {
+    match command {
+        AuditCommand::Verify {
+            source,
+            key,
+            checkpoint,
+        } => verify(&source.open().await?, key, checkpoint, out).await,
+        AuditCommand::Proof { event_id, source } => {
+            let event_id = EventId::parse(event_id).map_err(|error| anyhow!("the event's id {error}"))?;
+            proof(&source.open().await?, &event_id, out).await
+        }
+        AuditCommand::Export { source, after } => export(&source.open().await?, *after, out).await,
+        AuditCommand::Checkpoint { source } => {
+            let (_, head) = head(&source.open().await?).await?;
+            Ok(write!(out, "{}", head.checkpoint)?)
+        }
+    }
+}
+
+impl Source {
+    async fn open(&self) -> anyhow::Result<Database> {
+        if accord::store::origin::is_missing(&self.database_url) {
+            bail!("--database-url: the database does not exist");
+        }
+        let opened = Database::connect(&self.database_url).await;
+        opened.context("--database-url")
+    }
+}
+
+async fn head(db: &Database) -> anyhow::Result<(log::Log, log::SignedHead)> {
+    let log = log::current(db.read()).await?.context("nothing was sealed yet")?;
+    let head = log::latest(db.read(), log.log_id).await?;
+    Ok((log, head.context("nothing was sealed yet")?))
+}
+
+async fn verify(
+    db: &Database,
+    key: &Path,
+    checkpoints: &[PathBuf],
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let key: VerifierKey = read(key)?.trim_end().parse().context("--key")?;
+    let origin = key.origin();
+    let log = log::find(db.read(), origin).await?;
+    let log = log.with_context(|| format!("the database has no log {origin}, whose key this is"))?;
+    let mut kept = Vec::new();
+    for path in checkpoints {
+        let checkpoint = Checkpoint::open(&read(path)?, &key);
+        kept.push(checkpoint.with_context(|| format!("--checkpoint {}", path.display()))?);
+    }
+    let shows_progress = io::stderr().is_terminal();
+    let mut shown = 0;
+    let progress = |done: u64, all: u64| {
+        let percent = done * 100 / all.max(1);
+        if shows_progress && percent > shown {
+            shown = percent;
+            // A closed standard error is no reason to stop.
+            let _ = write!(io::stderr(), "\r{percent} % of {all} leaves");
+        }
+    };
+    let report = audit::verify(db.read(), &log, &key, &kept, None, progress).await?;
+    if shows_progress {
+        let _ = writeln!(io::stderr());
+    }
+    if let Some(fault) = report.fault {
+        match fault.event_id.as_str() {
+            "" => bail!("the record was altered: {}", fault.what),
+            event => bail!("the record was altered at the event {event}: {}", fault.what),
+        }
+    }
+    writeln!(
+        out,
+        "{} events are as they were sealed in the log {origin}; retention has removed {} leaves before them",
+        report.events, report.removed_leaves
+    )?;
+    Ok(())
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(path).with_context(|| path.display().to_string())
+}
+
+async fn proof(db: &Database, event_id: &EventId, out: &mut impl Write) -> anyhow::Result<()> {
+    let (log, head) = head(db).await?;
+    match audit::prove(db.read(), log.log_id, &head, event_id).await? {
+        Proof::Sealed(proof) => Ok(write!(out, "{}", proof.to_json()?)?),
+        Proof::NotYetSealed => bail!("the event is not in the open log, or not yet"),
+        Proof::Unknown => bail!("there is no such event"),
+    }
+}
+
+async fn export(db: &Database, mut after: Option<LogPosition>, out: &mut impl Write) -> anyhow::Result<()> {
+    loop {
+        let events = audit::export(db.read(), after).await?;
+        let Some((last, _)) = events.last() else {
+            return Ok(out.flush()?);
+        };
+        after = Some(*last);
+        for (position, event) in &events {
+            writeln!(out, "{}", line(*position, event))?;
+        }
+    }
+}
+
+fn line(position: LogPosition, event: &EventRow) -> serde_json::Value {
+    json!({
+        "position": position.to_string(),
+        "event_id": event.event_id,
+        "time": event.occurred_at.to_timestamp().to_string(),
+        "action": event.action,
+        "outcome": event.outcome.as_ref(),
+        "actor_kind": event.actor.kind.as_ref(),
+        "actor_id": event.actor.id,
+        "tenant_id": event.tenant_id,
+        "client_id": event.client_id,
+        "subject": event.subject,
+        "request_id": event.request_id,
+        "detail": event.detail,
+    })
+}

@@ -1,0 +1,128 @@
+//! The record of running services, as an auditor sees it from outside: sealed, verified, proven and exported.
+
+use std::{
+    fs,
+    path::Path,
+    process::Output,
+    time::{Duration, Instant},
+};
+
+use accord::{
+    audit::v1::{GetCheckpointRequest, audit_service_client::AuditServiceClient},
+    store::Database,
+    testing::calls::ok,
+    tlog::{ProofFile, VerifierKey},
+};
+use sea_orm::ConnectionTrait;
+use tokio::time::sleep;
+
+use crate::harness::{
+    partner::{World, own_grant},
+    process::accord,
+    services::Services,
+};
+
+tests!(a_record_is_verified_from_outside_and_an_edit_is_named);
+
+/// How soon an event is sealed.
+const SEALED: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(100);
+
+async fn audit(url: &str, arguments: &[&str]) -> Output {
+    let mut command = accord();
+    command.arg("audit").args(arguments);
+    // Not an argument: it may hold a password.
+    command.env("ACCORD_AUDIT_DATABASE_URL", url);
+    tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap()
+}
+
+async fn output(url: &str, arguments: &[&str]) -> String {
+    let output = audit(url, arguments).await;
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Returns the proof of an event, once it is sealed.
+async fn proof(url: &str, event_id: &str) -> String {
+    let started = Instant::now();
+    loop {
+        let output = audit(url, &["proof", event_id]).await;
+        if output.status.success() {
+            return String::from_utf8(output.stdout).unwrap();
+        }
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(started.elapsed() < SEALED, "{error}");
+        sleep(POLL).await;
+    }
+}
+
+fn kept(directory: &Path, name: &str, content: &str) -> String {
+    let path = directory.join(name);
+    fs::write(&path, content).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+async fn a_record_is_verified_from_outside_and_an_edit_is_named() {
+    for database in accord::testing::databases() {
+        let registry = accord::testing::sqlite();
+        let url = database.url.as_str();
+        let mut services = Services::start(&registry.url, url).await;
+        let world = World::new(&services.target);
+        let partner = world.partner().await;
+        world.first_tokens(&partner).await;
+        let issued = world.issue(&partner, own_grant()).await.unwrap();
+        let jti = super::faults::jti(&issued.access_token);
+
+        let directory = tempfile::tempdir().unwrap();
+        let proof = ProofFile::parse(&proof(url, &jti).await).unwrap();
+        let mut client = AuditServiceClient::new(world.token_operator.clone());
+        let newest = ok(client.get_checkpoint(GetCheckpointRequest {}).await);
+        let key: VerifierKey = newest.verifier_key.parse().unwrap();
+        proof.verify(&key).unwrap();
+        let key = kept(directory.path(), "key", &newest.verifier_key);
+        let checkpoint = kept(
+            directory.path(),
+            "checkpoint",
+            &output(url, &["checkpoint"]).await,
+        );
+        let verify = ["verify", "--key", &key, "--checkpoint", &checkpoint];
+        let verified = output(url, &verify).await;
+        assert!(verified.contains("as they were sealed"), "{verified}");
+
+        let exported = output(url, &["export"]).await;
+        let lines: Vec<serde_json::Value> = exported
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let token = lines.iter().find(|line| line["detail"]["jti"] == *jti).unwrap();
+        assert_eq!(
+            (&token["action"], &token["event_id"]),
+            (&"token.issue".into(), &jti.as_str().into())
+        );
+        let middle = lines.len() / 2;
+        let position = lines[middle]["position"].as_str().unwrap();
+        let rest = output(url, &["export", "--after", position]).await;
+        assert_eq!(rest.lines().count(), lines.len() - middle - 1);
+
+        services.stop();
+        let db = Database::connect(url).await.unwrap();
+        let edit = "UPDATE audit_events SET actor_id = 'opr_somebody' WHERE action = 'consent.approve'";
+        let edited = db.read().execute_unprepared(edit).await.unwrap();
+        assert_eq!(edited.rows_affected(), 1);
+        let approved = lines
+            .iter()
+            .find(|line| line["action"] == "consent.approve")
+            .unwrap();
+        let found = audit(url, &verify).await;
+        let error = String::from_utf8(found.stderr).unwrap();
+        assert_eq!(found.status.code(), Some(1), "{error}");
+        assert!(error.contains(approved["event_id"].as_str().unwrap()), "{error}");
+        db.close().await;
+    }
+}
