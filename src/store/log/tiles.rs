@@ -76,7 +76,9 @@ async fn read(
 ) -> Result<HashMap<Place, Vec<u8>>, StoreError> {
     let mut any = Condition::any();
     for (level, tile) in places {
+        // The whole key in each of them, so that both databases look each tile up.
         let one = Condition::all()
+            .add(row::Column::LogId.eq(log_id))
             .add(row::Column::Level.eq(i32::from(level)))
             .add(row::Column::Tile.eq(number(tile)?));
         any = any.add(one);
@@ -84,10 +86,8 @@ async fn read(
     if any.is_empty() {
         return Ok(HashMap::new());
     }
-    let find = row::Entity::find()
-        .filter(row::Column::LogId.eq(log_id))
-        .filter(any);
-    let rows = find.all(conn).await?.into_iter().map(|row| {
+    let found = row::Entity::find().filter(any).all(conn).await?;
+    let rows = found.into_iter().map(|row| {
         let level = u8::try_from(row.level).map_err(|_| DAMAGED)?;
         let tile = u64::try_from(row.tile).map_err(|_| DAMAGED)?;
         Ok(((level, tile), row.hashes))
