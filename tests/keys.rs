@@ -48,8 +48,8 @@ async fn master_and_data_keys_rotate_while_both_services_serve() {
     let new_key = new_key.to_str().unwrap();
     let rotate = ["rotate-master-key", "--new-master-key-file", new_key];
     for (done, count) in [
-        (services.run_registry(&rotate), 5),
-        (services.run_token(&rotate), 5),
+        (services.run_registry(&rotate), 7),
+        (services.run_token(&rotate), 7),
     ] {
         let expected = format!("{count} data keys are wrapped by the new master key");
         assert_eq!(done, expected);
@@ -98,7 +98,7 @@ async fn a_data_key_without_that_purpose_is_not_rotated() {
     let databases = [accord::testing::sqlite(), accord::testing::sqlite()];
     let services = Services::start(&databases[0].url, &databases[1].url).await;
     let refused = services.fail_token(&["rotate-data-key", "pepper"]);
-    let purposes = "there are authorization-request, refresh, signing-key, verified-secret, idempotency";
+    let purposes = "there are authorization-request, refresh, signing-key, verified-secret, audit-event, audit-log, idempotency";
     assert!(refused.contains(purposes), "{refused}");
     let refused = services.fail_token(&["check-config", "--signing-algorithm", "HS256"]);
     assert!(

@@ -84,7 +84,7 @@ impl AuditApi {
     }
 }
 
-/// Returns the error before the first seal, a minute after the first start at the latest.
+/// Returns the error before the first seal.
 fn not_sealed() -> Problem {
     Problem::unavailable()
 }

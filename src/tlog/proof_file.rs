@@ -5,7 +5,7 @@
 //! | member | content |
 //! |---|---|
 //! | `version` | 1 |
-//! | `event` | the encoded `accord.audit.v1.AuditEvent` |
+//! | `event` | the encoded `accord.audit.v1.AuditRecord` |
 //! | `group` | absent for an event that is a leaf of its own; else an object with `count`, `root`, `index` and `hashes`: the group's number of events and root, the event's index in the group, and its inclusion proof there |
 //! | `index` | the index of the leaf in the log |
 //! | `hashes` | the leaf's inclusion proof in the log |

@@ -105,5 +105,5 @@ pub async fn export(
 }
 
 #[cfg(test)]
-#[path = "../tests/audit_export.rs"]
+#[path = "../tests/audit/export.rs"]
 mod tests;

@@ -224,5 +224,5 @@ pub(super) fn events(mut group: &[u8]) -> Result<Vec<&[u8]>, StoreError> {
 }
 
 #[cfg(test)]
-#[path = "../tests/audit_group.rs"]
+#[path = "../tests/audit/group.rs"]
 mod tests;

@@ -220,5 +220,5 @@ pub async fn find_issued(conn: &impl ConnectionTrait, jti: &EventId) -> Result<O
 }
 
 #[cfg(test)]
-#[path = "../tests/audit_list.rs"]
+#[path = "../tests/audit/list.rs"]
 mod tests;

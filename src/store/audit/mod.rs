@@ -17,6 +17,7 @@ use crate::{
     text::id::{ClientId, EventId, TenantId},
 };
 
+mod check;
 mod event;
 mod export;
 pub(in crate::store) mod group;
@@ -120,5 +121,5 @@ async fn insert(tx: &Transaction, records: &[Record]) -> Result<(), StoreError> 
 }
 
 #[cfg(test)]
-#[path = "../tests/audit.rs"]
+#[path = "../tests/audit/rows.rs"]
 mod tests;

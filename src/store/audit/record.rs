@@ -178,5 +178,5 @@ fn call(request_id: &str) -> Option<Call> {
 }
 
 #[cfg(test)]
-#[path = "../tests/audit_record.rs"]
+#[path = "../tests/audit/record.rs"]
 mod tests;

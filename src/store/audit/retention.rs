@@ -62,12 +62,12 @@ async fn delete_some(
             break;
         }
         match leaf.source.as_str() {
-            OWN => drop(row::Entity::delete_by_id(leaf.number).exec(&tx).await?),
+            OWN => row::Entity::delete_by_id(leaf.number).exec(&tx).await?,
             writer => {
                 let key = (writer.to_owned(), leaf.number);
-                drop(group::Entity::delete_by_id(key).exec(&tx).await?);
+                group::Entity::delete_by_id(key).exec(&tx).await?
             }
-        }
+        };
         last = Some(leaf);
         deleted += 1;
     }

@@ -11,8 +11,8 @@ use sea_orm::{
 };
 
 use super::{
+    check::{self, Altered},
     group::{self, writer},
-    protection::{self, Altered},
     row,
 };
 use crate::{
@@ -207,7 +207,7 @@ impl Found {
         let last = rows.last().map_or(after, |row| row.number);
         let is_cut = last < counted && (rows.len() as u64) < ROWS;
         let rows = rows.into_iter().map(|row| {
-            let checked = protection::check_event(keyring, &row);
+            let checked = check::check_event(keyring, &row);
             (
                 row.number,
                 row.event_id,
@@ -239,7 +239,7 @@ impl Found {
             .all(conn)
             .await?;
         let rows = rows.into_iter().map(|row| {
-            let checked = protection::check_group(keyring, &row);
+            let checked = check::check_group(keyring, &row);
             (
                 row.number,
                 row.last_event_id,
@@ -366,5 +366,5 @@ pub async fn ensure_log(
 }
 
 #[cfg(test)]
-#[path = "../tests/audit_seal.rs"]
+#[path = "../tests/audit/seal.rs"]
 pub(super) mod tests;

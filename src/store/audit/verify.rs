@@ -1,28 +1,35 @@
 //! Verification: whether the events are those that were sealed, and the log is the one that was signed.
 
-use std::cmp::{max, min};
+use std::{
+    cmp::{max, min},
+    time::Duration,
+};
 
 use sea_orm::{
     ConnectionTrait, ExprTrait, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*, sea_query::Expr,
 };
+use tokio::time::sleep;
 
 use super::{
-    decode_deleted, group,
+    check, decode_deleted, group,
     leaf_rows::{Row, rows},
-    protection, row,
+    row,
     seal::{OWN, SealError, leaf, unsealed},
 };
 use crate::{
     keys::Keyring,
     store::{
         StoreError,
-        log::{self, Log, Recomputed},
+        log::{self, Log, Recomputed, SignedHead},
     },
-    tlog::{Checkpoint, Hash, VerifierKey, event_leaf, group_leaf},
+    tlog::{Checkpoint, Hash, TreeHead, VerifierKey, event_leaf, group_leaf},
 };
 
 /// How many leaves are read at a time.
 const LEAVES: u64 = 1_000;
+/// How often the newest head is read until it is signed.
+const ATTEMPTS: usize = 10;
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// What a verification has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +68,7 @@ pub async fn verify(
 ) -> Result<Report, StoreError> {
     let mut verification = Verification {
         conn,
-        log,
+        log: log.clone(),
         report: Report {
             events: 0,
             removed_leaves: 0,
@@ -105,7 +112,7 @@ fn fault(event_id: &str, what: impl Into<String>) -> Stop {
 
 struct Verification<'a, C> {
     conn: &'a C,
-    log: &'a Log,
+    log: Log,
     report: Report,
     /// The first leaf that retention has kept, by the events that say so.
     retained_from: Option<u64>,
@@ -120,11 +127,10 @@ impl<C: ConnectionTrait> Verification<'_, C> {
         progress: &mut impl FnMut(u64, u64),
     ) -> Result<(), Stop> {
         let log_id = self.log.log_id;
-        let signed = log::latest(self.conn, log_id).await?;
-        let Some(signed) = signed else {
-            return match (self.log.head.size, kept) {
-                (0, []) => self.unsealed(keyring).await,
-                _ => Err(fault("", "the log has no signed head")),
+        let Some(signed) = self.signed_head().await? else {
+            return match kept {
+                [] => self.unsealed(keyring).await,
+                _ => Err(fault("", "the log is shorter than a checkpoint: it is empty")),
             };
         };
         let head = Checkpoint::open(&signed.checkpoint, key)
@@ -166,6 +172,22 @@ impl<C: ConnectionTrait> Verification<'_, C> {
         }
         self.strays().await?;
         self.unsealed(keyring).await
+    }
+
+    /// Returns the signed head of the whole log; `None` if the log is empty. A head that was committed a moment ago is signed
+    /// soon.
+    async fn signed_head(&mut self) -> Result<Option<SignedHead>, Stop> {
+        for _ in 0..ATTEMPTS {
+            let signed = log::latest(self.conn, self.log.log_id).await?;
+            let log = log::find(self.conn, &self.log.origin).await?;
+            self.log = log.ok_or_else(|| fault("", "the log is gone"))?;
+            match signed {
+                None if self.log.head == TreeHead::EMPTY => return Ok(None),
+                Some(signed) if signed.head == self.log.head => return Ok(Some(signed)),
+                _ => sleep(PAUSE).await,
+            }
+        }
+        Err(fault("", "the newest head of the log is not signed"))
     }
 
     /// Returns the first leaf that is there: retention removes leaves from the first one on.
@@ -235,11 +257,11 @@ impl<C: ConnectionTrait> Verification<'_, C> {
             let (event_id, checked) = match &row {
                 Row::Own(row) => (
                     &row.event_id,
-                    protection::check_columns(row).map(|()| (event_leaf(&row.record), 1)),
+                    check::check_columns(row).map(|()| (event_leaf(&row.record), 1)),
                 ),
                 Row::Group(row) => (
                     &row.last_event_id,
-                    protection::check_contents(row).map(|head| (group_leaf(&head), head.size)),
+                    check::check_contents(row).map(|head| (group_leaf(&head), head.size)),
                 ),
             };
             let (hash, events) = checked.map_err(|altered| fault(event_id, altered.0))?;
@@ -312,7 +334,7 @@ impl<C: ConnectionTrait> Verification<'_, C> {
     /// Checks what is not sealed yet, as the sealer will.
     async fn unsealed(&mut self, keyring: Option<&Keyring>) -> Result<(), Stop> {
         let Some(keyring) = keyring else { return Ok(()) };
-        match unsealed(self.conn, keyring, self.log).await {
+        match unsealed(self.conn, keyring, &self.log).await {
             Ok(events) => self.report.events += events,
             Err(SealError::Store(error)) => return Err(error.into()),
             Err(error) => return Err(fault("", error.to_string())),
@@ -322,5 +344,5 @@ impl<C: ConnectionTrait> Verification<'_, C> {
 }
 
 #[cfg(test)]
-#[path = "../tests/audit_verify.rs"]
+#[path = "../tests/audit/verify.rs"]
 mod tests;

@@ -8,7 +8,7 @@ use sea_orm::{EntityTrait, QueryTrait, SqlxError, Statement};
 use super::group_commit::Work;
 use crate::store::{
     Database, StoreError,
-    audit::{Appended, GroupWriter, Record, group::Entity},
+    audit::{GroupWriter, Record, group::Entity},
     database::connection::Connection,
 };
 
@@ -50,7 +50,9 @@ impl RecordEvents {
         let tx = self.db.write().await?;
         let appended = self.writer.append(&tx, records).await?;
         tx.commit().await?;
-        appended.map(Appended::committed);
+        if let Some(appended) = appended {
+            appended.committed();
+        }
         Ok(vec![(); records.len()])
     }
 
@@ -81,5 +83,5 @@ async fn execute(conn: &mut Connection, statement: &Statement) -> Result<(), Sql
 }
 
 #[cfg(test)]
-#[path = "../tests/audit_batch.rs"]
+#[path = "../tests/audit/batch.rs"]
 mod tests;

@@ -72,7 +72,7 @@ mod head {
 }
 
 /// The purpose of the data key that a log's signing key derives from. A service that seals opens its keyring for it.
-pub const KEYRING_PURPOSE: &str = "audit_log";
+pub const KEYRING_PURPOSE: &str = "audit-log";
 
 /// What the seed of a signing key is derived for.
 const SEED: &[u8] = b"ed25519 seed";

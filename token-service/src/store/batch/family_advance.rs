@@ -8,7 +8,7 @@ use std::{
 
 use accord::store::{
     Database, StoreError,
-    audit::{Appended, Event, GroupWriter, Origin, Record},
+    audit::{Event, GroupWriter, Origin, Record},
     batch::{group_commit::Work, json_rows::JsonRows},
 };
 use sea_orm::{DatabaseBackend, entity::prelude::*};
@@ -154,7 +154,9 @@ impl Work for Advances {
         let outcomes = outcomes.collect();
         let appended = self.writer.append(&tx, &records).await?;
         tx.commit().await?;
-        appended.map(Appended::committed);
+        if let Some(appended) = appended {
+            appended.committed();
+        }
         Ok(outcomes)
     }
 }

@@ -11,7 +11,7 @@ use accord::{
     random::SharedRandom,
     store::{
         Database, StoreError, Transaction,
-        audit::{self, Appended, Event, GroupWriter, Origin, Record},
+        audit::{self, Event, GroupWriter, Origin, Record},
         batch::{
             group_commit::Work,
             json_rows::{Column, Dialect, JsonRows},
@@ -183,7 +183,9 @@ impl Redemptions {
                 return Err(error);
             }
         }
-        appended.map(Appended::committed);
+        if let Some(appended) = appended {
+            appended.committed();
+        }
         let outcomes = items.iter().map(|item| outcomes.remove(item.key()));
         Ok(outcomes.collect())
     }

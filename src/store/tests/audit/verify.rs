@@ -66,7 +66,7 @@ async fn every_edit_of_a_sealed_record_is_named() {
         "DELETE FROM audit_events WHERE number = 1",
         "DELETE FROM audit_events WHERE number = 3",
         "DELETE FROM audit_events WHERE number = 4",
-        "UPDATE audit_events SET mac = key_version WHERE number = 4",
+        "UPDATE audit_events SET mac = record WHERE number = 4",
         "INSERT INTO audit_events SELECT 0, 'x', action, outcome, actor_id, tenant_id, client_id, subject, record, key_version, mac FROM audit_events WHERE number = 1",
         "INSERT INTO audit_events SELECT 5, 'x', action, outcome, actor_id, tenant_id, client_id, subject, record, key_version, mac FROM audit_events WHERE number = 1",
         "UPDATE audit_groups SET size = 3 WHERE number = 2",
@@ -85,7 +85,7 @@ async fn every_edit_of_a_sealed_record_is_named() {
         "DELETE FROM audit_log_tiles",
         "UPDATE audit_checkpoints SET checkpoint = NULL",
         "UPDATE audit_checkpoints SET checkpoint = 'auth.example/token/x'",
-        "DELETE FROM audit_checkpoints WHERE size > 4",
+        "DELETE FROM audit_checkpoints WHERE size > 5",
     ] {
         for mut record in Sealed::each().await {
             let kept = written(&mut record).await;
@@ -94,6 +94,20 @@ async fn every_edit_of_a_sealed_record_is_named() {
             let report = report(&record, &[kept, last]).await;
             assert!(report.fault.is_some(), "{:?}: {edit}", record.place);
         }
+    }
+}
+
+#[tokio::test]
+async fn events_after_a_head_that_was_removed_are_not_taken_as_verified() {
+    for mut record in Sealed::each().await {
+        written(&mut record).await;
+        record.edit("DELETE FROM audit_checkpoints WHERE size > 4").await;
+        let fault = report(&record, &[]).await.fault.unwrap();
+        assert!(
+            fault.what.contains("is not signed"),
+            "{:?} {fault:?}",
+            record.place
+        );
     }
 }
 
@@ -143,7 +157,7 @@ async fn a_checkpoint_that_was_kept_finds_a_cut_and_a_fork() {
         };
         record.edit(cut).await;
         assert_eq!(report(&record, &[]).await.fault, None, "{:?}", record.place);
-        let fault = report(&record, &[last.clone()]).await.fault.unwrap();
+        let fault = report(&record, std::slice::from_ref(&last)).await.fault.unwrap();
         assert!(fault.what.contains("shorter than the checkpoint"), "{fault:?}");
 
         // Another history under the same key, as after a database was put back.

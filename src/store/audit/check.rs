@@ -1,0 +1,95 @@
+//! Checks of the rows of events: who has written them, and that their columns say what their events say.
+
+use subtle::ConstantTimeEq;
+
+use super::{
+    group::{self, events},
+    protection::{KEYRING_PURPOSE, of_event, of_group},
+    record::decode,
+    row,
+};
+use crate::{
+    keys::{DataKey, Keyring},
+    text::id::{ClientId, TenantId},
+    tlog::{GroupTree, TreeHead},
+};
+
+/// What is wrong with a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Altered(pub(super) &'static str);
+
+/// Checks a row with an event of its own: its MAC, and that the columns for searches say what the event says.
+pub(super) fn check_event(keyring: &Keyring, row: &row::Model) -> Result<(), Altered> {
+    let key = key(keyring, row.key_version)?;
+    check_mac(&row.mac, of_event(key, row.number, &row.record))?;
+    check_columns(row)
+}
+
+/// Checks that the columns for searches say what the event says.
+pub(super) fn check_columns(row: &row::Model) -> Result<(), Altered> {
+    let event = decode(&row.record).map_err(|_| Altered("it holds no event"))?;
+    let columns = (
+        row.event_id.as_str(),
+        row.action.as_str(),
+        row.outcome.as_str(),
+        row.actor_id.as_str(),
+        row.tenant_id.as_deref(),
+        row.client_id.as_deref(),
+        row.subject.as_deref(),
+    );
+    let said = (
+        event.event_id.as_str(),
+        event.action.as_str(),
+        event.outcome.as_ref(),
+        event.actor.id.as_str(),
+        event.tenant_id.as_ref().map(TenantId::as_str),
+        event.client_id.as_ref().map(ClientId::as_str),
+        event.subject.as_deref(),
+    );
+    match columns == said {
+        true => Ok(()),
+        false => Err(Altered("a column differs from the event")),
+    }
+}
+
+/// Checks a group: its MAC, and that its root, size and times are those of its events. Returns the head of its tree.
+pub(super) fn check_group(keyring: &Keyring, row: &group::Model) -> Result<TreeHead, Altered> {
+    let key = key(keyring, row.key_version)?;
+    check_mac(
+        &row.mac,
+        of_group(key, &row.writer, row.number, row.size, &row.root),
+    )?;
+    check_contents(row)
+}
+
+/// Checks that the root, the size and the times of a group are those of its events. Returns the head of its tree.
+pub(super) fn check_contents(row: &group::Model) -> Result<TreeHead, Altered> {
+    const NO_EVENTS: Altered = Altered("it holds no events");
+    let events = events(&row.events).map_err(|_| NO_EVENTS)?;
+    let head = GroupTree::new(&events).head();
+    if head.root.0 != row.root[..] || i32::try_from(head.size) != Ok(row.size) {
+        return Err(Altered("the root is not that of the events"));
+    }
+    let mut ids = Vec::with_capacity(events.len());
+    for event in events {
+        ids.push(decode(event).map_err(|_| NO_EVENTS)?.event_id);
+    }
+    let first = ids.iter().min().ok_or(NO_EVENTS)?;
+    let last = ids.iter().max().ok_or(NO_EVENTS)?;
+    match (first.as_str(), last.as_str()) == (row.first_event_id.as_str(), row.last_event_id.as_str()) {
+        true => Ok(head),
+        false => Err(Altered("a column differs from the events")),
+    }
+}
+
+fn key(keyring: &Keyring, version: i32) -> Result<&DataKey, Altered> {
+    let key = keyring.version(KEYRING_PURPOSE, version);
+    key.ok_or(Altered("no key has its version"))
+}
+
+fn check_mac(mac: &[u8], expected: [u8; 32]) -> Result<(), Altered> {
+    match bool::from(mac.ct_eq(&expected)) {
+        true => Ok(()),
+        false => Err(Altered("its MAC is wrong")),
+    }
+}
