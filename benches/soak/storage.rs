@@ -6,7 +6,7 @@ use accord::{
     clock::{SystemClock, UnixMillis},
     keys::{MasterKeySource, MasterKeys},
     random::SystemRandom,
-    store::{Database, audit, change, idempotency, keyring},
+    store::{Database, audit, change, idempotency, keyring, log},
 };
 use anyhow::Result;
 use sea_orm::{ConnectionTrait, DatabaseBackend, Statement};
@@ -54,6 +54,7 @@ impl Storage {
             idempotency::delete_expired(db, since.plus(DAY)).await?;
             change::delete_before(db, since).await?;
             audit::delete_before(db, &SystemClock, &SystemRandom, since).await?;
+            log::delete_heads_before(db, since).await?;
         }
         // A bound on the end of a life is one on its beginning: that of a family, and that of the revocation of a grant, which
         // lasts as long as any token may. The revocation of one token ends earlier: nobody here brings it again.

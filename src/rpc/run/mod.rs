@@ -34,7 +34,7 @@ use crate::{
         telemetry::{self, admin::Readiness, metrics::certificate_expires},
         tls::server::ServerTls,
     },
-    store::{Database, audit, change, idempotency, keyring, keyring::SharedKeyring},
+    store::{Database, audit, change, idempotency, keyring, keyring::SharedKeyring, log},
 };
 
 mod keys;
@@ -53,6 +53,8 @@ const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(800);
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
 /// How long the change feed keeps changes. A replica that did not follow for so long starts again.
 const KEEP_CHANGES: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long signed heads of the audit record's log are kept: there is one a second.
+const KEEP_HEADS: Duration = Duration::from_secs(24 * 3600);
 /// How often expired rows are deleted.
 const DELETION_PERIOD: Duration = Duration::from_secs(60);
 /// How long the database may take to close.
@@ -332,6 +334,7 @@ async fn delete_expired(service: &impl Service, stop: &CancellationToken) {
             let shared = async {
                 idempotency::delete_expired(db, now).await?;
                 change::delete_before(db, now.minus(KEEP_CHANGES)).await?;
+                log::delete_heads_before(db, now.minus(KEEP_HEADS)).await?;
                 if let Some(kept) = service.audit_retention() {
                     audit::delete_before(db, service.clock(), &SystemRandom, now.minus(kept)).await?;
                 }

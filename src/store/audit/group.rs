@@ -122,7 +122,7 @@ impl GroupWriter {
     /// Inserts a group with a transaction. After its commit, call [`Appended::committed`].
     ///
     /// # Errors
-    /// As [`Self::group`].
+    /// [`StoreError::Conflict`] if the times of the events differ by a minute or more. Each alone can be written.
     pub async fn append<R: Borrow<Record>>(
         &self,
         tx: &Transaction,

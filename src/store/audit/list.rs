@@ -80,7 +80,7 @@ impl Filter {
 /// Returns a page of the events that match the filter, the newest first.
 ///
 /// No index holds the events of issued tokens but by time. A search for those of a tenant, client, actor or subject
-/// reads at most [`MAX_GROUPS`] groups of them for each page, so that a page may be short, or empty, and not the last.
+/// reads at most 2,048 groups of them for each page, so that a page may be short, or empty, and not the last.
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] for a row that isn't an event.

@@ -9,10 +9,10 @@
 //!    that the lease is still its own and the head is the one that it has read.
 //! 3. [`sign_heads`] signs what is committed. Whoever is killed before leaves the same head for the next sealer to sign.
 
-use sea_orm::{ActiveValue::Set, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*};
+use sea_orm::{ActiveValue::Set, ExprTrait, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*};
 use sea_orm_migration::{DbErr, SchemaManager, prelude::Expr, schema::*};
 
-use super::{Database, StoreError, Transaction, create_table};
+use super::{Database, StoreError, Transaction, create_table, removal::delete_where};
 use crate::{
     clock::UnixMillis,
     keys::{KeyError, Keyring},
@@ -356,6 +356,24 @@ async fn signed(
         checkpoint: row.checkpoint.ok_or(UNSIGNED)?,
         sealed_at: UnixMillis::from_millis(row.sealed_at),
     }))
+}
+
+/// Deletes signed heads that were committed before a time, but the newest of each log. The log's hashes stay: whoever has kept
+/// such a head can still compare it.
+pub async fn delete_heads_before(db: &Database, since: UnixMillis) -> Result<u64, StoreError> {
+    let mut deleted = 0;
+    for log in row::Entity::find().all(db.read()).await? {
+        let Some(newest) = latest(db.read(), log.log_id).await? else {
+            continue;
+        };
+        let condition = head::Column::LogId
+            .eq(log.log_id)
+            .and(head::Column::Size.lt(number(newest.head.size)?))
+            .and(head::Column::Checkpoint.is_not_null())
+            .and(head::Column::SealedAt.lt(since.as_millis()));
+        deleted += delete_where::<head::Entity>(db, condition).await?;
+    }
+    Ok(deleted)
 }
 
 const UNSIGNED: StoreError = StoreError::Corrupt("a signed head of the audit log");

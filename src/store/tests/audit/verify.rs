@@ -112,6 +112,29 @@ async fn events_after_a_head_that_was_removed_are_not_taken_as_verified() {
 }
 
 #[tokio::test]
+async fn old_heads_are_deleted_but_the_newest() {
+    for mut record in Sealed::each().await {
+        let kept = written(&mut record).await;
+        record.clock.advance(Duration::from_secs(60));
+        let now = record.clock.now();
+        assert_eq!(
+            log::delete_heads_before(&record.db, now).await.unwrap(),
+            1,
+            "{:?}",
+            record.place
+        );
+        assert_eq!(log::delete_heads_before(&record.db, now).await.unwrap(), 0);
+        let last = checkpoint(&record).await;
+        assert_eq!(
+            report(&record, &[kept, last]).await.fault,
+            None,
+            "{:?}",
+            record.place
+        );
+    }
+}
+
+#[tokio::test]
 async fn the_event_that_was_changed_is_named() {
     for mut record in Sealed::each().await {
         let id = record.change("one").await;
