@@ -24,7 +24,7 @@ pub(super) enum Row {
 /// Returns the rows of some leaves, by source and number. Leaves out those that are missing.
 pub(super) async fn rows(
     conn: &impl ConnectionTrait,
-    leaves: &[leaf::Model],
+    leaves: impl IntoIterator<Item = &leaf::Model>,
 ) -> Result<HashMap<(String, i64), Row>, StoreError> {
     let mut numbers: HashMap<&str, (i64, i64)> = HashMap::new();
     for leaf in leaves {

@@ -4,7 +4,11 @@
 use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
 
 use super::{
-    Event, Origin, group, record,
+    Event, Origin,
+    check::{check_columns, check_contents},
+    group,
+    leaf_rows::{Row, rows},
+    record,
     record::decode,
     row,
     seal::{OWN, leaf},
@@ -12,8 +16,9 @@ use super::{
 use crate::{
     clock::{Clock, UnixMillis},
     random::Random,
-    store::{Database, StoreError},
+    store::{Database, StoreError, Transaction, log},
     text::id::{EventId, ulid_at},
+    tlog::{Hash, event_leaf, group_leaf},
 };
 
 /// How many leaves one transaction deletes.
@@ -54,11 +59,20 @@ async fn delete_some(
         .limit(LEAVES)
         .all(&tx)
         .await?;
+    // A log at a time: its leaves are numbered on their own.
+    let Some(first) = leaves.first() else { return Ok(0) };
+    let leaves: Vec<_> = leaves
+        .iter()
+        .take_while(|leaf| leaf.log_id == first.log_id)
+        .collect();
+    let sealed = sealed(&tx, first, leaves.len()).await?;
+    let mut rows = rows(&tx, leaves.iter().copied()).await?;
     let mut last: Option<&leaf::Model> = None;
     let mut deleted = 0;
-    for leaf in &leaves {
-        // A log at a time: its leaves are numbered on their own.
-        if last.is_some_and(|last| last.log_id != leaf.log_id) || !is_old(&tx, leaf, first_kept).await? {
+    for ((leaf, sealed), index) in leaves.into_iter().zip(sealed).zip(first.leaf_index..) {
+        let row = rows.remove(&(leaf.source.clone(), leaf.number));
+        // A row that is missing, or is not what was sealed, is a fault: it stays, for a verification to name.
+        if leaf.leaf_index != index || !row.is_some_and(|row| is_old(&row, sealed, first_kept)) {
             break;
         }
         match leaf.source.as_str() {
@@ -87,28 +101,27 @@ async fn delete_some(
     Ok(deleted)
 }
 
-/// Returns whether all events of a leaf are older than the first that is kept.
-async fn is_old(
-    tx: &super::Transaction,
-    leaf: &leaf::Model,
-    first_kept: &EventId,
-) -> Result<bool, StoreError> {
-    let last = match leaf.source.as_str() {
-        OWN => {
-            let row = row::Entity::find_by_id(leaf.number).one(tx).await?;
-            row.map(|row| row.event_id)
-        }
-        writer => {
-            let row = group::Entity::find()
-                .select_only()
-                .column(group::Column::LastEventId)
-                .filter(group::Column::Writer.eq(writer))
-                .filter(group::Column::Number.eq(leaf.number));
-            row.into_tuple().one(tx).await?
-        }
+/// Returns the hashes that were sealed from a leaf on, of so many leaves; none if the log does not have them.
+async fn sealed(tx: &Transaction, first: &leaf::Model, count: usize) -> Result<Vec<Hash>, StoreError> {
+    let Ok(from) = u64::try_from(first.leaf_index) else {
+        return Ok(Vec::new());
     };
-    // A row that is missing is a fault, which stays for a verification to name.
-    Ok(last.is_some_and(|last| *last < *first_kept.as_str()))
+    log::leaves(tx, first.log_id, from..from + count as u64).await
+}
+
+/// Returns whether a row is what was sealed, and all its events are older than the first that is kept.
+fn is_old(row: &Row, sealed: Hash, first_kept: &EventId) -> bool {
+    let (checked, last) = match row {
+        Row::Own(row) => (
+            check_columns(row).map(|()| event_leaf(&row.record)),
+            &row.event_id,
+        ),
+        Row::Group(row) => (
+            check_contents(row).map(|head| group_leaf(&head)),
+            &row.last_event_id,
+        ),
+    };
+    checked == Ok(sealed) && **last < *first_kept.as_str()
 }
 
 /// Returns the last deleted leaf of a log that an event names, if it is one about deleted leaves.

@@ -27,6 +27,10 @@ use crate::{
 
 /// The most rows that one seal takes from each source.
 const ROWS: u64 = 500;
+/// The most leaves of one seal.
+const MOST_LEAVES: usize = 4_000;
+/// The most rows in one insert. Each has four parameters.
+const ROWS_PER_INSERT: usize = 1_000;
 /// The source of the events that have rows of their own.
 pub(super) const OWN: &str = "";
 
@@ -130,6 +134,7 @@ pub async fn seal(
     }
     // Each source keeps its order.
     entries.sort_by(|one, other| one.last_event_id.cmp(&other.last_event_id));
+    entries.truncate(MOST_LEAVES);
     commit(db, lease, log, own, &entries, now).await
 }
 
@@ -159,15 +164,18 @@ async fn commit(
         return Ok(None);
     };
     let indexes = i64::try_from(log.head.size).map_err(|_| StoreError::Corrupt("audit_logs"))?..;
-    let rows = indexes.zip(entries).map(|(leaf_index, entry)| leaf::ActiveModel {
+    let mut rows = indexes.zip(entries).map(|(leaf_index, entry)| leaf::ActiveModel {
         log_id: Set(log.log_id),
         leaf_index: Set(leaf_index),
         source: Set(entry.source.clone()),
         number: Set(entry.number),
     });
-    leaf::Entity::insert_many(rows)
-        .exec_without_returning(&tx)
-        .await?;
+    for _ in entries.chunks(ROWS_PER_INSERT) {
+        let rows = rows.by_ref().take(ROWS_PER_INSERT);
+        leaf::Entity::insert_many(rows)
+            .exec_without_returning(&tx)
+            .await?;
+    }
     for (writer, number) in sealed.into_iter().filter(|(source, _)| *source != OWN) {
         writer::Entity::update_many()
             .col_expr(writer::Column::Sealed, Expr::value(number))

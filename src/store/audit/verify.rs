@@ -2,11 +2,13 @@
 
 use std::{
     cmp::{max, min},
+    collections::HashMap,
     time::Duration,
 };
 
 use sea_orm::{
-    ConnectionTrait, ExprTrait, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*, sea_query::Expr,
+    Condition, ConnectionTrait, ExprTrait, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*,
+    sea_query::Expr,
 };
 use tokio::time::sleep;
 
@@ -74,6 +76,7 @@ pub async fn verify(
             removed_leaves: 0,
             fault: None,
         },
+        last: HashMap::new(),
         retained_from: None,
     };
     let result = verification.run(key, kept, keyring, &mut progress).await;
@@ -114,6 +117,8 @@ struct Verification<'a, C> {
     conn: &'a C,
     log: Log,
     report: Report,
+    /// The number of the last leaf of each source.
+    last: HashMap<String, i64>,
     /// The first leaf that retention has kept, by the events that say so.
     retained_from: Option<u64>,
 }
@@ -136,6 +141,9 @@ impl<C: ConnectionTrait> Verification<'_, C> {
         let head = Checkpoint::open(&signed.checkpoint, key)
             .map_err(|error| fault("", format!("the signed head: {error}")))?
             .head;
+        if head != signed.head {
+            return Err(fault("", "the newest checkpoint is that of another head"));
+        }
         let first = self.first_leaf().await?;
         self.report.removed_leaves = first;
         let mut recomputed = Recomputed::after(self.conn, log_id, first).await?;
@@ -170,6 +178,7 @@ impl<C: ConnectionTrait> Verification<'_, C> {
                 format!("the first {first} leaves are missing, and no event says why"),
             ));
         }
+        self.check_ends(first).await?;
         self.strays().await?;
         self.unsealed(keyring).await
     }
@@ -250,6 +259,11 @@ impl<C: ConnectionTrait> Verification<'_, C> {
             let Some(place) = place else {
                 return Err(fault("", format!("leaf {expected} names no row")));
             };
+            let last = self.last.insert(place.source.clone(), place.number);
+            if last.is_some_and(|last| place.number != last + 1) {
+                let what = format!("leaf {expected} does not continue `{}`", place.source);
+                return Err(fault("", what));
+            }
             let Some(row) = rows.remove(&(place.source.clone(), place.number)) else {
                 let what = format!("number {} of `{}` is missing", place.number, place.source);
                 return Err(fault("", what));
@@ -279,8 +293,49 @@ impl<C: ConnectionTrait> Verification<'_, C> {
         Ok(hashes)
     }
 
-    /// Looks for rows that count as sealed and that no leaf names.
+    /// Checks that what counts as sealed ends where the leaves end, so that nobody has moved the sealer over events.
+    async fn check_ends(&self, first: u64) -> Result<(), Stop> {
+        let own = self.last.get(OWN);
+        let position: i64 = self
+            .log
+            .position
+            .parse()
+            .map_err(|_| StoreError::Corrupt("audit_logs"))?;
+        let is_first_log = self.log.log_id == 1 && first == 0;
+        if own.map_or(is_first_log && position != 0, |last| *last != position) {
+            return Err(fault("", "the log's position is not that of its last event"));
+        }
+        for writer in group::writer::Entity::find().all(self.conn).await? {
+            let last = self.last.get(&writer.writer);
+            if last.map_or(is_first_log && writer.sealed != 0, |last| *last != writer.sealed) {
+                let what = format!(
+                    "what is sealed of the writer {} is not what the log has",
+                    writer.writer
+                );
+                return Err(fault("", what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for rows that count as sealed and that no leaf names, and for leaves that no log has.
     async fn strays(&self) -> Result<(), Stop> {
+        let size = i64::try_from(self.log.head.size).map_err(|_| StoreError::Corrupt("audit_logs"))?;
+        let outside = Condition::any()
+            .add(leaf::Column::LeafIndex.lt(0))
+            .add(leaf::Column::LeafIndex.gte(size));
+        let outside = Condition::all()
+            .add(leaf::Column::LogId.eq(self.log.log_id))
+            .add(outside);
+        let of_no_log = leaf::Column::LogId.not_in_subquery(log::ids());
+        let stray = leaf::Entity::find().filter(Condition::any().add(outside).add(of_no_log));
+        if let Some(stray) = stray.one(self.conn).await? {
+            return Err(fault("", format!("leaf {} is in no log", stray.leaf_index)));
+        }
+        self.stray_rows().await
+    }
+
+    async fn stray_rows(&self) -> Result<(), Stop> {
         let leaves = || leaf::Entity::find().select_only().expr(Expr::value(1));
         let own = |column| Expr::col((row::Entity, column));
         let named = leaves()

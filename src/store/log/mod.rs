@@ -9,7 +9,10 @@
 //!    that the lease is still its own and the head is the one that it has read.
 //! 3. [`sign_heads`] signs what is committed. Whoever is killed before leaves the same head for the next sealer to sign.
 
-use sea_orm::{ActiveValue::Set, ExprTrait, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*};
+use sea_orm::{
+    ActiveValue::Set, ExprTrait, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*,
+    sea_query::SelectStatement,
+};
 use sea_orm_migration::{DbErr, SchemaManager, prelude::Expr, schema::*};
 
 use super::{Database, StoreError, Transaction, create_table, removal::delete_where};
@@ -136,6 +139,12 @@ impl Log {
 pub async fn current(conn: &impl ConnectionTrait) -> Result<Option<Log>, StoreError> {
     let newest = row::Entity::find().order_by_desc(row::Column::LogId);
     newest.one(conn).await?.map(log).transpose()
+}
+
+/// Returns a query for the numbers of all logs.
+pub(super) fn ids() -> SelectStatement {
+    let logs = row::Entity::find().select_only().column(row::Column::LogId);
+    logs.into_query()
 }
 
 /// Returns the log with this origin.

@@ -79,7 +79,11 @@ async fn every_edit_of_a_sealed_record_is_named() {
         "INSERT INTO audit_groups SELECT 'stranger', 1, size, first_event_id, last_event_id, root, events, key_version, mac FROM audit_groups WHERE number = 1",
         "UPDATE audit_writers SET sealed = 9",
         "UPDATE audit_leaves SET number = 9 WHERE leaf_index = 1",
+        "UPDATE audit_logs SET position = '4'",
         "DELETE FROM audit_leaves WHERE leaf_index = 0",
+        "INSERT INTO audit_leaves VALUES (1, 6, '', 0)",
+        "INSERT INTO audit_leaves VALUES (99, 0, '', -1)",
+        "UPDATE audit_checkpoints SET checkpoint = (SELECT checkpoint FROM audit_checkpoints WHERE size = 4) WHERE size = 6",
         "DELETE FROM audit_leaves WHERE leaf_index = 3",
         "UPDATE audit_log_tiles SET hashes = (SELECT root FROM audit_groups WHERE number = 1)",
         "DELETE FROM audit_log_tiles",
@@ -217,6 +221,14 @@ async fn retention_leaves_a_record_that_is_intact() {
             "{:?}",
             record.place
         );
+        // Retention deletes nothing that is not what was sealed, whatever its columns say.
+        record
+            .edit("UPDATE audit_events SET event_id = '00000000000000000000000000' WHERE number = 4")
+            .await;
+        let deleted = delete_before(&record.db, &*record.clock, &SystemRandom, since)
+            .await
+            .unwrap();
+        assert_eq!(deleted, 0, "{:?}", record.place);
         // More is gone than the event says.
         record.edit("DELETE FROM audit_leaves WHERE leaf_index = 6").await;
         record.edit("DELETE FROM audit_events WHERE number = 4").await;
