@@ -162,7 +162,7 @@ async fn a_master_key_moves_into_a_token_and_back() {
 
     let back = ["rotate-master-key", "--new-master-key-file", file];
     let done = hsm.run(&[&back[..], &by_token].concat());
-    assert_eq!(done, "6 data keys are wrapped by the new master key\n");
+    assert_eq!(done, "8 data keys are wrapped by the new master key\n");
     create("cyd", by_file);
     let refused = hsm.fail(&[&["check-config"][..], &by_token].concat());
     assert!(
