@@ -241,6 +241,8 @@ impl Setup {
             command.env(key("DATABASE_URL"), &self.plan.registry_url);
             command.env(key("PUBLIC_BASE_URL"), self.public_base_url());
             command.env(key("LISTEN"), self.registry_port.address().to_string());
+            // One operator adds the clients of the mixed load.
+            command.env(key("SECOND_OPERATOR"), "false");
             command.env("RUST_LOG", REGISTRY_LOG_FILTER);
         } else {
             command.env(key("DATABASE_URL"), &self.plan.token_url);
