@@ -28,11 +28,13 @@ use crate::rpc::{
 const METHODS_AT_ONCE: usize = 4;
 /// The messages to a method under way.
 const AT_ONCE: usize = 32;
-/// The methods that wait by design: for one of few threads that run argon2, or longer after each guessed password.
-const SLOW: [&str; 3] = [
+/// The methods that wait by design: for one of few threads that run argon2, longer after each guessed password, or for the whole
+/// record to be read.
+const SLOW: [&str; 4] = [
     "AuthenticateClient",
     "AuthenticateTenantAdmin",
     "SignInTenantAdmin",
+    "VerifyAuditLog",
 ];
 /// The caller's patience with those, in the form of `grpc-timeout`.
 const PATIENCE: &str = "50m";
