@@ -30,9 +30,15 @@ impl ProvisioningService for Api {
     ) -> Reply<ReleaseDeliveryResponse> {
         let (origin, message) = parts(call);
         let id = only_field("delivery_id", DeliveryId::parse(&message.delivery_id))?;
-        let code = self.store.release_delivery(&origin, &id).await?;
-        let release_code = code.grouped().to_string();
-        Ok(Response::new(ReleaseDeliveryResponse { release_code }))
+        let released = self.store.release_delivery(&origin, &id).await?;
+        Ok(Response::new(ReleaseDeliveryResponse {
+            release_code: released.code.grouped().to_string(),
+            client_id: released.recipient.client_id.into(),
+            client_display_name: released.recipient.display_name,
+            contact_email: released.recipient.contact_email,
+            creator: released.creator,
+            create_time: Some(released.created_at.to_timestamp()),
+        }))
     }
 
     async fn claim_delivery(&self, call: Request<ClaimDeliveryRequest>) -> Reply<ClaimDeliveryResponse> {

@@ -99,11 +99,15 @@ impl UserService for Api {
     ) -> Reply<ReleaseEnrolmentResponse> {
         let (origin, message) = parts(call);
         let (tenant_id, user_id) = convert::ids(&message.tenant_id, &message.user_id)?;
-        let code = self
+        let released = self
             .store
             .release_enrolment(&origin, &tenant_id, &user_id)
             .await?;
-        let release_code = code.grouped().to_string();
-        Ok(Response::new(ReleaseEnrolmentResponse { release_code }))
+        Ok(Response::new(ReleaseEnrolmentResponse {
+            release_code: released.code.grouped().to_string(),
+            label: released.recipient,
+            creator: released.creator,
+            create_time: Some(released.created_at.to_timestamp()),
+        }))
     }
 }

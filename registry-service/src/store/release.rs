@@ -2,13 +2,14 @@
 //! a MAC of it.
 
 use accord::{
+    clock::UnixMillis,
     keys::DataKey,
     store::{
         Transaction,
         audit::{Event, Origin},
     },
     text::{
-        id::{DeliveryId, TenantId, UserId},
+        id::{ClientId, DeliveryId, TenantId, UserId},
         release_code::ReleaseCode,
     },
 };
@@ -17,11 +18,12 @@ use sea_orm::entity::prelude::*;
 use super::{
     Store,
     caller::acting,
-    commit,
+    client, commit, corrupt,
     credentials::unopened,
     delivery,
     enrolment::unused,
     entity::{delivery as link, enrolment, user},
+    integration_request,
 };
 use crate::{
     error::{Error, Result},
@@ -31,12 +33,37 @@ use crate::{
     },
 };
 
+/// A release, and what the releasing person must compare before passing the code on: whoever asks for it may name another
+/// link than the one that it is for.
+#[derive(Debug)]
+pub struct Released<T> {
+    /// The release code.
+    pub code: ReleaseCode,
+    /// Who gets what the link holds.
+    pub recipient: T,
+    /// The person who created the link.
+    pub creator: String,
+    /// When the link was created.
+    pub created_at: UnixMillis,
+}
+
+/// The client whose credentials a link holds.
+#[derive(Debug)]
+pub struct Recipient {
+    /// The client.
+    pub client_id: ClientId,
+    /// Its name.
+    pub display_name: String,
+    /// The address of the partner's contact, from the request that the client was registered from.
+    pub contact_email: String,
+}
+
 impl Store {
     /// Releases a link to credentials. A link that was released before gets another code.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::SecondOperatorRequired`], [`Error::WrongState`] for a link that is not open.
-    pub async fn release_delivery(&self, origin: &Origin, id: &DeliveryId) -> Result<ReleaseCode> {
+    pub async fn release_delivery(&self, origin: &Origin, id: &DeliveryId) -> Result<Released<Recipient>> {
         let tx = self.db.write().await?;
         let row = link::Entity::find_by_id(id.as_str()).one(&tx).await?;
         let row = row.ok_or(Error::NotFound("delivery"))?;
@@ -66,11 +93,27 @@ impl Store {
                 row.is_some_and(|row| row.claimed_at.is_some()),
             ));
         }
+        let client = client::find(&tx, &client_id)
+            .await?
+            .ok_or(corrupt("deliveries"))?;
+        let request = integration_request::find(&tx, &client.integration_request_id).await?;
+        let recipient = Recipient {
+            client_id,
+            display_name: client.presentation.display_name,
+            contact_email: request.ok_or(corrupt("clients"))?.content.contact_email,
+        };
         self.audit(&tx, origin, event).await;
-        commit(tx, code).await
+        let released = Released {
+            code,
+            recipient,
+            creator: row.creator,
+            created_at: UnixMillis::from_millis(row.created_at),
+        };
+        commit(tx, released).await
     }
 
-    /// Releases a user's open enrolment link. A link that was released before gets another code.
+    /// Releases a user's open enrolment link. A link that was released before gets another code. The recipient is the user, by
+    /// label.
     ///
     /// # Errors
     /// [`Error::NotFound`] (user), [`Error::SecondOperatorRequired`], [`Error::WrongState`] for a user without an open link.
@@ -79,7 +122,7 @@ impl Store {
         origin: &Origin,
         tenant_id: &TenantId,
         user_id: &UserId,
-    ) -> Result<ReleaseCode> {
+    ) -> Result<Released<String>> {
         use enrolment::{Column, Entity};
         let tx = self.db.write().await?;
         let key = (tenant_id.to_string(), user_id.to_string());
@@ -113,7 +156,13 @@ impl Store {
             return Err(not_open("enrolment", false));
         }
         self.audit(&tx, origin, event).await;
-        commit(tx, code).await
+        let released = Released {
+            code,
+            recipient: user.label,
+            creator: row.creator,
+            created_at: UnixMillis::from_millis(row.created_at),
+        };
+        commit(tx, released).await
     }
 
     /// Returns what a link's row says of its release. A link from before the setting was turned on needs one, too.

@@ -711,7 +711,16 @@ async fn a_release_code_opens_links_in_whatever_form_it_is_typed() {
     let released = approver
         .release_delivery(pb::ReleaseDeliveryRequest { delivery_id })
         .await;
-    let code = ok(released).release_code;
+    let released = ok(released);
+    // What the approver compares before passing the code on.
+    assert_eq!(released.client_id, registered.client.as_ref().unwrap().client_id);
+    assert_eq!(
+        released.client_display_name,
+        registered.client.as_ref().unwrap().display_name
+    );
+    assert_eq!(released.contact_email, "dev@partner.example");
+    assert!(!released.creator.is_empty() && released.create_time.is_some());
+    let code = released.release_code;
     assert_eq!((code.len(), &code[4..5]), (9, "-"), "two groups of four");
     let claim = pb::ClaimDeliveryRequest {
         claim_token: link.claim_token,
@@ -739,7 +748,10 @@ async fn a_release_code_opens_links_in_whatever_form_it_is_typed() {
         user_id: user.user_id.clone(),
     };
     let mut approver = UserServiceClient::new(harness.operator(Role::Approver));
-    let code = ok(approver.release_enrolment(release).await).release_code;
+    let released = ok(approver.release_enrolment(release).await);
+    assert_eq!(released.label, "Administrator 1");
+    assert!(!released.creator.is_empty() && released.create_time.is_some());
+    let code = released.release_code;
     let enrol = async |release_code: &str| {
         let request = pb::CompleteEnrolmentRequest {
             enrolment_token: registered.enrolment_token.clone(),

@@ -95,7 +95,7 @@ impl Scene {
 
     async fn release(&self, link: &Link) -> ReleaseCode {
         let release = self.store.release_delivery(&self.other, &link.delivery_id);
-        release.await.unwrap()
+        release.await.unwrap().code
     }
 
     async fn delivery(&self, link: &Link) -> link::Model {
@@ -141,7 +141,7 @@ impl Scene {
         let release = self
             .store
             .release_enrolment(&self.other, &user.tenant_id, &user.user_id);
-        release.await.unwrap()
+        release.await.unwrap().code
     }
 
     /// Whether the user has a password.
@@ -463,7 +463,7 @@ async fn without_the_setting_a_link_opens_alone_until_it_is_released() {
             .release_delivery(&scene.same_person, &link.delivery_id)
             .await;
         is_invalid(scene.claim(&link, None).await);
-        scene.claim(&link, Some(&code.unwrap())).await.unwrap();
+        scene.claim(&link, Some(&code.unwrap().code)).await.unwrap();
         let (_, token) = scene.admin("ada").await;
         scene.enrol(&token, None, PASSWORD).await.unwrap();
         assert_eq!(
