@@ -10,6 +10,7 @@ use crate::{
     log_limit::LogLimit,
     metrics::{AUDIT_LOG_FAULT, AUDIT_LOG_SEALED, AUDIT_LOG_SIZE},
     store::{
+        StoreError,
         audit::{SealError, ensure_log, seal as seal_events},
         log::{self, Election, Lease, RENEW_EVERY},
     },
@@ -93,8 +94,9 @@ impl Sealer {
             }
         };
         let keyring = shared.with_version(log::KEYRING_PURPOSE, log.key_version).await?;
-        let signer = log.signer(&keyring).map_err(crate::store::StoreError::from)?;
-        log::sign_heads(db, &log, &signer).await?;
+        let key = log.key(&keyring).map_err(StoreError::from)?;
+        let signer = log.signer(&keyring).map_err(StoreError::from)?;
+        log::sign_heads(db, &log, key, &signer).await?;
         gauge!(AUDIT_LOG_SIZE).set(log.head.size as f64);
         if sealed.is_ok() {
             gauge!(AUDIT_LOG_SEALED).set(service.clock().now().as_millis() as f64 / 1e3);

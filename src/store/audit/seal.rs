@@ -17,12 +17,12 @@ use super::{
 };
 use crate::{
     clock::UnixMillis,
-    keys::Keyring,
+    keys::{DataKey, Keyring},
     store::{
         Database, StoreError, change,
         log::{self, Lease, Log, Seal},
     },
-    tlog::{Hash, event_leaf, group_leaf},
+    tlog::{Hash, Origin, event_leaf, group_leaf},
 };
 
 /// The most rows that one seal takes from each source.
@@ -135,13 +135,14 @@ pub async fn seal(
     // Each source keeps its order.
     entries.sort_by(|one, other| one.last_event_id.cmp(&other.last_event_id));
     entries.truncate(MOST_LEAVES);
-    commit(db, lease, log, own, &entries, now).await
+    let key = log.key(keyring).map_err(StoreError::from)?;
+    commit(db, lease, (log, key), own, &entries, now).await
 }
 
 async fn commit(
     db: &Database,
     lease: &Lease,
-    log: &Log,
+    (log, key): (&Log, &DataKey),
     own: i64,
     entries: &[Entry],
     now: UnixMillis,
@@ -155,6 +156,7 @@ async fn commit(
     let seal = Seal {
         lease,
         log,
+        key,
         leaves: &leaves,
         position: &position,
         sealed_at: now,
@@ -341,6 +343,9 @@ async fn unsealed_writers(conn: &impl ConnectionTrait) -> Result<Vec<writer::Mod
 }
 
 /// Starts the first log of an epoch, unless there is one. Racing replicas start one.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] if no holder of the keys has written the newest log.
 pub async fn ensure_log(
     db: &Database,
     keyring: &Keyring,
@@ -350,17 +355,18 @@ pub async fn ensure_log(
 ) -> Result<Log, StoreError> {
     const MALFORMED: StoreError = StoreError::Corrupt("the origin of an audit log");
     let epoch = db.position().await?.epoch;
-    let origin = crate::tlog::Origin::of_log(base_host, service, epoch.as_str(), 1).map_err(|_| MALFORMED)?;
+    let origin = Origin::of_log(base_host, service, epoch.as_str(), 1).map_err(|_| MALFORMED)?;
     let current = log::current(db.read()).await?;
-    if let Some(current) = &current
-        && current.origin.as_str().starts_with(origin.as_str())
-    {
-        return Ok(current.clone());
+    if let Some(current) = &current {
+        current.check(current.key(keyring)?)?;
+        if is_of(current, &origin) {
+            return Ok(current.clone());
+        }
     }
-    let key_version = keyring.current(log::KEYRING_PURPOSE)?.version();
+    let key = keyring.current(log::KEYRING_PURPOSE)?;
     let position = current.map_or_else(|| "0".to_owned(), |log| log.position);
     let tx = db.write().await?;
-    match log::start(&tx, &origin, key_version, &position, now).await {
+    match log::start(&tx, &origin, key, &position, now).await {
         Ok(started) => {
             tx.commit().await?;
             Ok(started)
@@ -371,6 +377,12 @@ pub async fn ensure_log(
         }
         Err(error) => Err(error),
     }
+}
+
+/// Returns whether a log is the first of an epoch, with this origin, or one that a resume has started in it.
+fn is_of(log: &Log, origin: &Origin) -> bool {
+    let rest = log.origin.as_str().strip_prefix(origin.as_str());
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]

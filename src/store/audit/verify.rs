@@ -132,7 +132,12 @@ impl<C: ConnectionTrait> Verification<'_, C> {
         progress: &mut impl FnMut(u64, u64),
     ) -> Result<(), Stop> {
         let log_id = self.log.log_id;
-        let Some(signed) = self.signed_head().await? else {
+        let signed = self.signed_head().await?;
+        if let Some(keyring) = keyring {
+            let key = self.log.key(keyring).map_err(StoreError::from)?;
+            self.log.check(key)?;
+        }
+        let Some(signed) = signed else {
             return match kept {
                 [] => self.unsealed(keyring).await,
                 _ => Err(fault("", "the log is shorter than a checkpoint: it is empty")),

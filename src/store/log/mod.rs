@@ -14,11 +14,12 @@ use sea_orm::{
     sea_query::SelectStatement,
 };
 use sea_orm_migration::{DbErr, SchemaManager, prelude::Expr, schema::*};
+use subtle::ConstantTimeEq;
 
 use super::{Database, StoreError, Transaction, create_table, removal::delete_where};
 use crate::{
     clock::UnixMillis,
-    keys::{KeyError, Keyring},
+    keys::{DataKey, KeyError, Keyring},
     tlog::{Checkpoint, Hash, Origin, Signer, TreeHead},
 };
 
@@ -42,6 +43,7 @@ mod row {
         pub root: Vec<u8>,
         pub position: String,
         pub started_at: i64,
+        pub mac: Vec<u8>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -66,6 +68,7 @@ mod head {
         /// The lease's generation under which the head was committed.
         pub generation: i64,
         pub sealed_at: i64,
+        pub mac: Vec<u8>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -90,6 +93,7 @@ pub(super) async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbE
         blob("root"),
         text("position"),
         big_integer("started_at"),
+        blob("mac"),
     ];
     create_table(manager, "audit_logs", &["log_id"], columns).await?;
 
@@ -100,6 +104,7 @@ pub(super) async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbE
         text_null("checkpoint"),
         big_integer("generation"),
         big_integer("sealed_at"),
+        blob("mac"),
     ];
     create_table(manager, "audit_checkpoints", &["log_id", "size"], columns).await?;
     tiles::create_table(manager).await?;
@@ -121,16 +126,48 @@ pub struct Log {
     pub position: String,
     /// When the log was started.
     pub started_at: UnixMillis,
+    /// Shows that a holder of the keys has written the row.
+    mac: Vec<u8>,
 }
 
 impl Log {
+    /// Returns the data key of the log's version. The log's signing key and the MACs of its rows derive from it.
+    ///
+    /// # Errors
+    /// [`KeyError::UnknownVersion`] if the keyring does not hold it.
+    pub fn key<'a>(&self, keyring: &'a Keyring) -> Result<&'a DataKey, KeyError> {
+        keyring.require(KEYRING_PURPOSE, self.key_version)
+    }
+
+    /// Checks that a holder of the keys has written this log, its head and its position.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`].
+    pub fn check(&self, key: &DataKey) -> Result<(), StoreError> {
+        check_mac(&self.mac, self.expected_mac(key), "a row of audit_logs")
+    }
+
+    fn expected_mac(&self, key: &DataKey) -> [u8; 32] {
+        key.hmac(&[
+            b"log",
+            self.origin.as_str().as_bytes(),
+            &self.head.size.to_be_bytes(),
+            &self.head.root.0,
+            self.position.as_bytes(),
+        ])
+    }
+
+    fn head_mac(&self, key: &DataKey, head: TreeHead) -> [u8; 32] {
+        let origin = self.origin.as_str().as_bytes();
+        key.hmac(&[b"head", origin, &head.size.to_be_bytes(), &head.root.0])
+    }
+
     /// Returns the key that signs the heads of this log. Derives it from the data key of the log's version.
     ///
     /// # Errors
     /// [`KeyError::UnknownVersion`] if the keyring does not hold it.
     pub fn signer(&self, keyring: &Keyring) -> Result<Signer, KeyError> {
-        let key = keyring.require(KEYRING_PURPOSE, self.key_version)?;
-        let seed = key.derive(b"accord audit log", &[SEED]);
+        let seed = self.key(keyring)?.derive(b"accord audit log", &[SEED]);
         Signer::new(self.origin.clone(), &seed).map_err(|_| KeyError::Sealed)
     }
 }
@@ -160,28 +197,31 @@ pub async fn find(conn: &impl ConnectionTrait, origin: &Origin) -> Result<Option
 pub async fn start(
     tx: &Transaction,
     origin: &Origin,
-    key_version: i32,
+    key: &DataKey,
     position: &str,
     now: UnixMillis,
 ) -> Result<Log, StoreError> {
     lease::end(tx).await?;
     let log_id = current(tx).await?.map_or(1, |log| log.log_id + 1);
-    let log = Log {
+    let mut log = Log {
         log_id,
         origin: origin.clone(),
-        key_version,
+        key_version: key.version(),
         head: TreeHead::EMPTY,
         position: position.to_owned(),
         started_at: now,
+        mac: Vec::new(),
     };
+    log.mac = log.expected_mac(key).to_vec();
     let row = row::ActiveModel {
         log_id: Set(log_id),
         origin: Set(origin.to_string()),
-        key_version: Set(key_version),
+        key_version: Set(log.key_version),
         size: Set(0),
         root: Set(log.head.root.0.to_vec()),
         position: Set(log.position.clone()),
         started_at: Set(now.as_millis()),
+        mac: Set(log.mac.clone()),
     };
     row::Entity::insert(row).exec_without_returning(tx).await?;
     Ok(log)
@@ -194,6 +234,8 @@ pub struct Seal<'a> {
     pub lease: &'a Lease,
     /// The log, as the sealer read it.
     pub log: &'a Log,
+    /// The data key of the log's version.
+    pub key: &'a DataKey,
     /// The leaf hashes to append, at least one.
     pub leaves: &'a [Hash],
     /// How far the record is in the log with them.
@@ -211,8 +253,8 @@ impl Seal<'_> {
     /// be renewed.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] if the stored hashes do not have the log's root, so that nothing is added to a log that was
-    /// edited.
+    /// [`StoreError::Corrupt`] if the log's MAC is wrong, or if the stored hashes do not have its root, so that nothing is added
+    /// to a log that was edited.
     pub async fn commit(&self, tx: &Transaction) -> Result<Option<Log>, StoreError> {
         // Locks the lease's row: there is no other sealer, and no new log, until the transaction ends.
         if self.leaves.is_empty() || !self.lease.renew(tx).await? {
@@ -221,6 +263,7 @@ impl Seal<'_> {
         if current(tx).await?.as_ref() != Some(self.log) {
             return Ok(None);
         }
+        self.log.check(self.key)?;
         let (before, log_id) = (self.log.head, self.log.log_id);
         let mut edge = tiles::Edge::read(tx, log_id, before.size).await?;
         if edge.root() != before.root {
@@ -231,7 +274,14 @@ impl Seal<'_> {
             size: before.size + self.leaves.len() as u64,
             root: edge.root(),
         };
+        let mut next = Log {
+            head,
+            position: self.position.to_owned(),
+            ..self.log.clone()
+        };
+        next.mac = next.expected_mac(self.key).to_vec();
         let moved = row::Entity::update_many()
+            .col_expr(row::Column::Mac, Expr::value(next.mac.clone()))
             .col_expr(row::Column::Size, Expr::value(number(head.size)?))
             .col_expr(row::Column::Root, Expr::value(head.root.0.to_vec()))
             .col_expr(row::Column::Position, Expr::value(self.position))
@@ -251,13 +301,10 @@ impl Seal<'_> {
             checkpoint: Set(None),
             generation: Set(self.lease.generation()),
             sealed_at: Set(self.sealed_at.as_millis()),
+            mac: Set(next.head_mac(self.key, head).to_vec()),
         };
         head::Entity::insert(row).exec_without_returning(tx).await?;
-        Ok(Some(Log {
-            head,
-            position: self.position.to_owned(),
-            ..self.log.clone()
-        }))
+        Ok(Some(next))
     }
 }
 
@@ -276,9 +323,9 @@ pub struct SignedHead {
 /// nothing else. Two sealers that sign the same head store the same text.
 ///
 /// # Errors
-/// [`StoreError::Corrupt`] for a head that the stored hashes do not have, or that does not continue the newest signed one:
-/// somebody has edited the database, and it is not signed.
-pub async fn sign_heads(db: &Database, log: &Log, signer: &Signer) -> Result<u64, StoreError> {
+/// [`StoreError::Corrupt`] for a head that no holder of the keys has committed, that the stored hashes do not have, or that does
+/// not continue the newest signed one: somebody has edited the database, and it is not signed.
+pub async fn sign_heads(db: &Database, log: &Log, key: &DataKey, signer: &Signer) -> Result<u64, StoreError> {
     // What an old primary still answers may be a head that was never committed elsewhere.
     db.check_current().await?;
     let mut signed = latest(db.read(), log.log_id).await?;
@@ -291,6 +338,7 @@ pub async fn sign_heads(db: &Database, log: &Log, signer: &Signer) -> Result<u64
     let mut count = 0;
     for row in unsigned {
         let next = tree_head(row.size, &row.root)?;
+        check_mac(&row.mac, log.head_mac(key, next), "a row of audit_checkpoints")?;
         check_continues(db, log, signer, signed.as_ref(), next).await?;
         let checkpoint = signer.sign(next);
         let tx = db.write().await?;
@@ -385,6 +433,13 @@ pub async fn delete_heads_before(db: &Database, since: UnixMillis) -> Result<u64
     Ok(deleted)
 }
 
+fn check_mac(mac: &[u8], expected: [u8; 32], what: &'static str) -> Result<(), StoreError> {
+    match bool::from(mac.ct_eq(&expected)) {
+        true => Ok(()),
+        false => Err(StoreError::Corrupt(what)),
+    }
+}
+
 const UNSIGNED: StoreError = StoreError::Corrupt("a signed head of the audit log");
 
 fn log(row: row::Model) -> Result<Log, StoreError> {
@@ -398,6 +453,7 @@ fn log(row: row::Model) -> Result<Log, StoreError> {
         head: tree_head(row.size, &row.root)?,
         position: row.position,
         started_at: UnixMillis::from_millis(row.started_at),
+        mac: row.mac,
     })
 }
 

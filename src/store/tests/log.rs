@@ -21,6 +21,10 @@ fn signer() -> Signer {
     Signer::new(origin(1), &[7; 32]).unwrap()
 }
 
+fn key(version: i32) -> DataKey {
+    DataKey::new(version, &[9; 32]).unwrap()
+}
+
 /// The leaves from one index to another.
 fn leaves(range: std::ops::Range<u64>) -> Vec<Hash> {
     range.map(|index| event_leaf(&index.to_be_bytes())).collect()
@@ -45,7 +49,7 @@ async fn acquired(db: &Database) -> Lease {
 /// Starts the first log, and takes the lease.
 async fn started(db: &Database) -> (Log, Lease) {
     let tx = db.write().await.unwrap();
-    let log = start(&tx, &origin(1), 1, "", TEST_START).await.unwrap();
+    let log = start(&tx, &origin(1), &key(1), "", TEST_START).await.unwrap();
     tx.commit().await.unwrap();
     (log, acquired(db).await)
 }
@@ -66,6 +70,7 @@ async fn sealing(tx: &Transaction, lease: &Lease, log: &Log, count: u64) -> Resu
     let seal = Seal {
         lease,
         log,
+        key: &key(log.key_version),
         leaves: &leaves(size..size + count),
         position: &(size + count).to_string(),
         sealed_at: TEST_START,
@@ -337,7 +342,7 @@ async fn racing_sealers_make_one_chain_of_heads() {
         let log = current(db.read()).await.unwrap().unwrap();
         assert_eq!(log.head, head(log.head.size), "{place:?}");
         assert_eq!(
-            sign_heads(&db, &log, &signer()).await.unwrap(),
+            sign_heads(&db, &log, &key(1), &signer()).await.unwrap(),
             committed as u64,
             "{place:?}"
         );
@@ -357,8 +362,16 @@ async fn what_was_committed_and_not_signed_is_signed_by_the_next_sealer() {
         );
         let read = current(db.read()).await.unwrap().unwrap();
         assert_eq!(read, log, "{place:?}");
-        assert_eq!(sign_heads(&db, &read, &signer()).await.unwrap(), 2, "{place:?}");
-        assert_eq!(sign_heads(&db, &read, &signer()).await.unwrap(), 0, "{place:?}");
+        assert_eq!(
+            sign_heads(&db, &read, &key(1), &signer()).await.unwrap(),
+            2,
+            "{place:?}"
+        );
+        assert_eq!(
+            sign_heads(&db, &read, &key(1), &signer()).await.unwrap(),
+            0,
+            "{place:?}"
+        );
         let signed = latest(db.read(), 1).await.unwrap().unwrap();
         assert_eq!(signed.head, log.head, "{place:?}");
         assert_eq!(signed.checkpoint, signer().sign(log.head), "{place:?}");
@@ -380,7 +393,7 @@ async fn racing_signers_store_the_same_checkpoints() {
         let mut signers = tokio::task::JoinSet::new();
         for _ in 0..4 {
             let (db, log) = (db.clone(), log.clone());
-            signers.spawn(async move { sign_heads(&db, &log, &signer()).await.unwrap() });
+            signers.spawn(async move { sign_heads(&db, &log, &key(1), &signer()).await.unwrap() });
         }
         signers.join_all().await;
         let mut size = 0;
@@ -445,7 +458,7 @@ async fn refused(db: &Database, lease: &Lease, log: &Log, what: &str) {
     let consistency = consistency_proof(db.read(), 1, 300, head).await;
     assert!(matches!(consistency, Err(StoreError::Corrupt(_))), "{what}");
     if !is_root_edited {
-        let signed = sign_heads(db, log, &signer()).await;
+        let signed = sign_heads(db, log, &key(1), &signer()).await;
         assert!(matches!(signed, Err(StoreError::Corrupt(_))), "{what}");
         assert_eq!(latest(db.read(), 1).await.unwrap(), None, "{what}");
     }
@@ -457,9 +470,59 @@ async fn an_edited_head_is_not_signed() {
         let (log, lease) = started(&db).await;
         let log = seal(&db, &lease, &log, 600).await.unwrap().unwrap();
         execute(&db, "UPDATE audit_checkpoints SET size = 599").await;
-        let signed = sign_heads(&db, &log, &signer()).await;
+        let signed = sign_heads(&db, &log, &key(1), &signer()).await;
         assert!(matches!(signed, Err(StoreError::Corrupt(_))), "{place:?}");
         assert_eq!(latest(db.read(), 1).await.unwrap(), None, "{place:?}");
+    }
+}
+
+/// Somebody who has no key commits a head with all that belongs to it, or moves the log.
+#[tokio::test]
+async fn what_no_holder_of_the_keys_has_committed_is_neither_signed_nor_extended() {
+    for (place, db) in migrated().await {
+        let (log, lease) = started(&db).await;
+        let log = seal(&db, &lease, &log, 10).await.unwrap().unwrap();
+        sign_heads(&db, &log, &key(1), &signer()).await.unwrap();
+        let mut edge = tiles::Edge::read(db.read(), 1, 10).await.unwrap();
+        edge.append(&leaves(10..11));
+        let root = edge.root().0.to_vec();
+        let tx = db.write().await.unwrap();
+        edge.write(&tx, 1).await.unwrap();
+        let row = head::ActiveModel {
+            log_id: Set(1),
+            size: Set(11),
+            root: Set(root.clone()),
+            checkpoint: Set(None),
+            generation: Set(1),
+            sealed_at: Set(0),
+            mac: Set(vec![0; 32]),
+        };
+        head::Entity::insert(row)
+            .exec_without_returning(&tx)
+            .await
+            .unwrap();
+        row::Entity::update_many()
+            .col_expr(row::Column::Size, Expr::value(11))
+            .col_expr(row::Column::Root, Expr::value(root))
+            .exec(&tx)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        let read = current(db.read()).await.unwrap().unwrap();
+        assert_eq!(read.head, head(11), "{place:?}: all but the MACs is right");
+        assert!(
+            matches!(read.check(&key(1)), Err(StoreError::Corrupt(_))),
+            "{place:?}"
+        );
+        let sealed = seal(&db, &lease, &read, 1).await;
+        assert!(matches!(sealed, Err(StoreError::Corrupt(_))), "{place:?}");
+        let signed = sign_heads(&db, &read, &key(1), &signer()).await;
+        assert!(matches!(signed, Err(StoreError::Corrupt(_))), "{place:?}");
+        assert_eq!(
+            latest(db.read(), 1).await.unwrap().unwrap().head,
+            head(10),
+            "{place:?}"
+        );
     }
 }
 
@@ -503,7 +566,7 @@ async fn a_rewritten_log_is_not_signed() {
     for (place, db) in migrated().await {
         let (log, lease) = started(&db).await;
         let log = seal(&db, &lease, &log, 10).await.unwrap().unwrap();
-        sign_heads(&db, &log, &signer()).await.unwrap();
+        sign_heads(&db, &log, &key(1), &signer()).await.unwrap();
         let signed = latest(db.read(), 1).await.unwrap().unwrap();
         execute(&db, "DELETE FROM audit_log_tiles").await;
         execute(&db, "UPDATE audit_logs SET size = 0").await;
@@ -522,6 +585,16 @@ async fn a_rewritten_log_is_not_signed() {
             checkpoint: Set(None),
             generation: Set(1),
             sealed_at: Set(0),
+            // Even under a MAC of the keys.
+            mac: Set(log
+                .head_mac(
+                    &key(1),
+                    TreeHead {
+                        size: 20,
+                        root: edge.root(),
+                    },
+                )
+                .to_vec()),
         };
         head::Entity::insert(row)
             .exec_without_returning(&tx)
@@ -529,12 +602,15 @@ async fn a_rewritten_log_is_not_signed() {
             .unwrap();
         edge.write(&tx, 1).await.unwrap();
         tx.commit().await.unwrap();
-        let result = sign_heads(&db, &empty, &signer()).await;
+        let result = sign_heads(&db, &empty, &key(1), &signer()).await;
         assert!(matches!(result, Err(StoreError::Corrupt(_))), "{place:?}");
         assert_eq!(latest(db.read(), 1).await.unwrap(), Some(signed), "{place:?}");
         // Another key's signature is no reason to go on either.
         let other = Signer::new(origin(1), &[8; 32]).unwrap();
-        assert!(sign_heads(&db, &empty, &other).await.is_err(), "{place:?}");
+        assert!(
+            sign_heads(&db, &empty, &key(1), &other).await.is_err(),
+            "{place:?}"
+        );
     }
 }
 
@@ -543,9 +619,9 @@ async fn a_new_log_ends_the_lease_and_keeps_the_older_one() {
     for (place, db) in migrated().await {
         let (first, lease) = started(&db).await;
         let first = seal(&db, &lease, &first, 300).await.unwrap().unwrap();
-        sign_heads(&db, &first, &signer()).await.unwrap();
+        sign_heads(&db, &first, &key(1), &signer()).await.unwrap();
         let tx = db.write().await.unwrap();
-        let second = start(&tx, &origin(2), 2, "300", TEST_START).await.unwrap();
+        let second = start(&tx, &origin(2), &key(2), "300", TEST_START).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!((second.log_id, second.key_version), (2, 2), "{place:?}");
         assert_eq!(
@@ -581,7 +657,7 @@ async fn a_new_log_ends_the_lease_and_keeps_the_older_one() {
         assert!(latest(db.read(), 1).await.unwrap().is_some(), "{place:?}");
         assert_eq!(latest(db.read(), 2).await.unwrap(), None, "{place:?}");
         let tx = db.write().await.unwrap();
-        let again = start(&tx, &origin(2), 2, "", TEST_START).await;
+        let again = start(&tx, &origin(2), &key(2), "", TEST_START).await;
         assert!(matches!(again, Err(StoreError::Conflict)), "{place:?}");
     }
 }

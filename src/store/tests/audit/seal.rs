@@ -102,7 +102,8 @@ impl Sealed {
     /// Seals everything, and signs.
     pub async fn seal(&mut self) {
         self.try_seal().await.unwrap();
-        log::sign_heads(&self.db, &self.log, &self.signer())
+        let key = self.log.key(&self.keyring).unwrap();
+        log::sign_heads(&self.db, &self.log, key, &self.signer())
             .await
             .unwrap();
     }
@@ -257,6 +258,27 @@ async fn a_sealer_that_lost_its_lease_seals_nothing() {
         record.try_seal().await.unwrap();
         assert_eq!(record.log.head.size, 0);
         assert!(leaves(record.db.read()).await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_no_holder_of_the_keys_has_started_is_not_sealed_into() {
+    for mut record in Sealed::each().await {
+        record.change("a").await;
+        record.seal().await;
+        let origin = format!("{}/2", record.log.origin);
+        let insert = format!(
+            "INSERT INTO audit_logs (log_id, origin, key_version, size, root, position, started_at, mac) \
+             SELECT 2, '{origin}', key_version, size, root, position, started_at, mac FROM audit_logs"
+        );
+        record.edit(&insert).await;
+        let now = record.clock.now();
+        let started = ensure_log(&record.db, &record.keyring, "auth.example", "token", now).await;
+        assert!(
+            matches!(started, Err(StoreError::Corrupt(_))),
+            "{:?}",
+            record.place
+        );
     }
 }
 
