@@ -4,9 +4,11 @@ use std::{
     io::Write,
     process::{Command, Stdio},
     thread,
+    time::{Duration, Instant},
 };
 
 use accord::{
+    audit::v1::{GetCheckpointRequest, audit_service_client::AuditServiceClient},
     registry::v1::{
         self as reg, integration_request_service_client::IntegrationRequestServiceClient,
         scope_service_client::ScopeServiceClient,
@@ -17,6 +19,8 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use prost::Message;
 use prost_reflect::{Cardinality, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 use serde_json::{Value as Json, json};
+use tokio::time::sleep;
+use tonic::Code;
 
 use super::{Tokens, methods};
 use crate::harness::{
@@ -27,6 +31,10 @@ use crate::harness::{
 };
 
 tests!(every_violation_fits_a_trailer, every_page_fits_a_message,);
+
+/// How soon a record has a signed head.
+const SEALED: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(50);
 
 /// Makes these calls with grpcio. Returns an object for each call, as `tests/python/grpc_calls.py` says.
 fn grpcio(calls: &[Json]) -> Vec<Json> {
@@ -54,6 +62,7 @@ async fn every_violation_fits_a_trailer() {
     let (_directory, dev) = dev::start().await;
     let world = World::new(&dev.file);
     let tokens = Tokens::new(&world).await;
+    sealed(&world).await;
     let (mut calls, mut paths) = (Vec::new(), Vec::new());
     for (path, method) in methods() {
         let address = match path.starts_with("/accord.registry.") {
@@ -82,6 +91,19 @@ async fn every_violation_fits_a_trailer() {
     }
     assert!(invalid > 40, "{invalid} methods found the message invalid");
     dev.stop().await.unwrap();
+}
+
+/// Waits until the record of token-service has a signed head, without which its log answers UNAVAILABLE.
+async fn sealed(world: &World) {
+    let mut record = AuditServiceClient::new(world.token_operator.clone());
+    let started = Instant::now();
+    while let Err(error) = record.get_checkpoint(GetCheckpointRequest {}).await {
+        assert!(
+            error.code() == Code::Unavailable && started.elapsed() < SEALED,
+            "{error}"
+        );
+        sleep(POLL).await;
+    }
 }
 
 /// A message with a wrong value in every text, 60 times in every list.
