@@ -22,7 +22,7 @@ use crate::{
     position::Epoch,
     random::{SeededRandom, SystemRandom},
     rpc::auth::{Caller, CallerDirectory, Credential},
-    store::{Database, change, keyring::SharedKeyring},
+    store::{Database, Keyed, change, keyring::SharedKeyring},
 };
 
 pub mod calls;
@@ -57,7 +57,7 @@ pub async fn migrated<M: MigratorTrait>(
 /// Connects to a database as another replica of the service that has opened `db`.
 pub async fn another_replica(db: &Database, url: &str) -> Database {
     let other = Database::connect(url).await.unwrap();
-    other.use_event_keys(db.event_keys().load_full().unwrap());
+    other.use_keys(db.read().keys().unwrap());
     other
 }
 

@@ -18,9 +18,9 @@ use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use self::{
-    connection::{EventKeys, Transaction},
+    connection::Transaction,
     heartbeat::Heartbeat,
-    pool::{Options, Pool, Suspicion, WAIT_TIMEOUT, postgres_options},
+    pool::{Keys, Options, Pool, Suspicion, WAIT_TIMEOUT, postgres_options},
 };
 use super::StoreError;
 use crate::{
@@ -51,8 +51,6 @@ pub struct Database {
     /// so that writers queue in order instead of polling for the file's lock.
     writer: Pool,
     heartbeat: Arc<Heartbeat>,
-    /// The keys that protect audit events; `None` until the keyring is opened.
-    event_keys: EventKeys,
     /// Background tasks. They end with the last clone.
     _background: Arc<JoinSet<()>>,
 }
@@ -100,13 +98,13 @@ impl Database {
             .disable_statement_logging();
         let options = Options::Sqlite(options, Arc::default());
         // The writer first: it switches the file to WAL before readers open it.
-        let writer = open(1, options.clone(), Arc::default()).await?;
-        let reader = open(SQLITE_READERS, options, Arc::default()).await?;
+        let keys = Keys::default();
+        let writer = open(1, options.clone(), Arc::default(), &keys).await?;
+        let reader = open(SQLITE_READERS, options, Arc::default(), &keys).await?;
         let background = checkpoint::start(reader.clone(), writer.clone());
         Ok(Self {
             reader,
             heartbeat: Arc::new(Heartbeat::new(writer.clone())),
-            event_keys: EventKeys::default(),
             writer,
             _background: Arc::new(background),
         })
@@ -115,18 +113,18 @@ impl Database {
     async fn connect_postgres(url: &str) -> Result<Self, StoreError> {
         let options = postgres_options(url).map_err(|_| invalid_url())?;
         let options = Options::Postgres(options, Arc::new(Zeroizing::new(url.to_owned())));
-        let suspicion = Arc::default();
-        let writer = open(POSTGRES_WRITERS, options.clone(), Arc::clone(&suspicion)).await?;
+        let (suspicion, keys) = (Arc::default(), Keys::default());
+        let writer = open(POSTGRES_WRITERS, options.clone(), Arc::clone(&suspicion), &keys).await?;
         Ok(Self {
-            reader: new_pool(POSTGRES_READERS, options.clone(), Arc::clone(&suspicion))?,
+            reader: new_pool(POSTGRES_READERS, options.clone(), Arc::clone(&suspicion), &keys)?,
             writer,
             // A pool of its own, so that readiness does not wait for calls.
             heartbeat: Arc::new(Heartbeat::new(new_pool(
                 HEARTBEAT_CONNECTIONS,
                 options,
                 suspicion,
+                &keys,
             )?)),
-            event_keys: EventKeys::default(),
             _background: Arc::default(),
         })
     }
@@ -146,17 +144,16 @@ impl Database {
     ///
     /// SQLite has one at a time: a task that holds one and begins another waits in vain.
     pub async fn write(&self) -> Result<Transaction, StoreError> {
-        let tx = self.writer.begin().await?;
-        Ok(tx.with_event_keys(self.event_keys.clone()))
+        self.writer.begin().await
     }
 
-    /// Protects audit events with the keys of this keyring from now on.
-    pub(crate) fn use_event_keys(&self, keyring: Arc<Keyring>) {
-        self.event_keys.store(Some(keyring));
+    /// Makes and checks MACs with the keys of this keyring from now on.
+    pub(crate) fn use_keys(&self, keyring: Arc<Keyring>) {
+        self.keys().store(Some(keyring));
     }
 
-    pub(crate) fn event_keys(&self) -> &EventKeys {
-        &self.event_keys
+    pub(in crate::store) fn keys(&self) -> &Keys {
+        self.reader.shared_keys()
     }
 
     /// Opens connections of sea-orm, which migrations need.
@@ -251,13 +248,23 @@ impl Database {
 /// How long SQLite waits for the lock of another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
 
-fn new_pool(size: usize, options: Options, suspicion: Arc<Suspicion>) -> Result<Pool, StoreError> {
-    Ok(Pool::new(size, options, suspicion)?)
+fn new_pool(
+    size: usize,
+    options: Options,
+    suspicion: Arc<Suspicion>,
+    keys: &Keys,
+) -> Result<Pool, StoreError> {
+    Ok(Pool::new(size, options, suspicion, Arc::clone(keys))?)
 }
 
 /// Creates a pool and checks that its database can be reached.
-async fn open(size: usize, options: Options, suspicion: Arc<Suspicion>) -> Result<Pool, StoreError> {
-    let pool = new_pool(size, options, suspicion)?;
+async fn open(
+    size: usize,
+    options: Options,
+    suspicion: Arc<Suspicion>,
+    keys: &Keys,
+) -> Result<Pool, StoreError> {
+    let pool = new_pool(size, options, suspicion, keys)?;
     pool.take_out().await?;
     Ok(pool)
 }

@@ -32,6 +32,9 @@ pub enum StoreError {
     /// A row has a value that this program never writes. The text names the kind of row.
     #[error("the database holds an unreadable value: {0}")]
     Corrupt(&'static str),
+    /// A row of this table was not written by a holder of the keys: somebody has edited the database.
+    #[error("a row of {0} was changed by somebody without the keys")]
+    Altered(&'static str),
     /// The master key or a data key does not fit the database.
     #[error(transparent)]
     Key(#[from] KeyError),

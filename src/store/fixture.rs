@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sea_orm_migration::{DbErr, MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
 
-use super::{Database, audit::KEYRING_PURPOSE, change, create_tables};
+use super::{Database, audit, change, create_tables, rows};
 use crate::{
     keys::{DataKey, Keyring},
     testing::{TestDatabase, databases, test_random},
@@ -43,15 +43,18 @@ pub(super) async fn migrated() -> Vec<(TestDatabase, Database)> {
         let db = place.connect().await;
         db.migrate::<Migrator>().await.unwrap();
         change::ensure(db.read(), &*test_random()).await.unwrap();
-        db.use_event_keys(event_keys());
+        db.use_keys(event_keys());
         all.push((place, db));
     }
     all
 }
 
-/// Returns a keyring whose keys protect events.
+/// Returns a keyring whose keys make the MACs of events and rows.
 pub(crate) fn event_keys() -> Arc<Keyring> {
-    let mut keyring = Keyring::new(&[KEYRING_PURPOSE]);
-    keyring.insert(KEYRING_PURPOSE, DataKey::new(1, &[7; 32]).unwrap(), true);
+    let purposes = [audit::KEYRING_PURPOSE, rows::KEYRING_PURPOSE];
+    let mut keyring = Keyring::new(&purposes);
+    for (purpose, byte) in purposes.into_iter().zip(7..) {
+        keyring.insert(purpose, DataKey::new(1, &[byte; 32]).unwrap(), true);
+    }
     Arc::new(keyring)
 }

@@ -15,9 +15,14 @@ pub mod log;
 mod migration;
 pub mod origin;
 pub mod removal;
+pub mod rows;
 mod tables;
 
-pub use database::{Database, connection::Transaction, pool::Pool};
+pub use database::{
+    Database,
+    connection::{Keyed, Transaction},
+    pool::Pool,
+};
 pub use error::StoreError;
 pub use idempotency::Creation;
 pub use migration::{create_index, create_index_beside_writers, create_table, create_unique_index};

@@ -15,7 +15,7 @@ use accord::{
         change::{self, Change},
         idempotency::{self, Outcome},
         keyring::SharedKeyring,
-        log,
+        log, rows,
     },
     text::{
         id::TenantId,
@@ -59,6 +59,7 @@ pub const PURPOSES: &[&str] = &[
     purpose::DELIVERY,
     purpose::SECRET_TAG,
     audit::KEYRING_PURPOSE,
+    rows::KEYRING_PURPOSE,
     log::KEYRING_PURPOSE,
     idempotency::KEYRING_PURPOSE,
 ];

@@ -13,8 +13,9 @@ use super::{Record, protection, record::encode};
 use crate::{
     clock::SharedClock,
     keys::DataKey,
+    keys::Keyring,
     random::SharedRandom,
-    store::{StoreError, Transaction, database::connection::EventKeys},
+    store::{Keyed, StoreError, Transaction},
     text::id::EventId,
     tlog::GroupTree,
 };
@@ -106,11 +107,11 @@ impl GroupWriter {
     /// [`StoreError::Conflict`] if their times differ by [`MAX_SPAN_MILLIS`] or more. Each alone can be written.
     pub(in crate::store) async fn group<R: Borrow<Record>>(
         &self,
-        keys: &EventKeys,
+        keyring: Option<&Keyring>,
         records: &[R],
     ) -> Result<(ActiveModel, Appended<'_>), StoreError> {
         let next = self.next.lock().await;
-        let row = group(&protection::current(keys)?, &next, records)?;
+        let row = group(&protection::current(keyring)?, &next, records)?;
         let appended = Appended {
             writer: self,
             next,
@@ -131,7 +132,7 @@ impl GroupWriter {
         if records.is_empty() {
             return Ok(None);
         }
-        let (row, appended) = self.group(tx.event_keys(), records).await?;
+        let (row, appended) = self.group(tx.keys().as_deref(), records).await?;
         if appended.is_first() {
             let writer = writer::ActiveModel {
                 writer: row.writer.clone(),

@@ -10,7 +10,7 @@
 
 use sea_orm::{ActiveValue::Set, entity::prelude::*};
 
-use super::{StoreError, Transaction, change};
+use super::{Keyed, StoreError, Transaction, change};
 use crate::{
     clock::Clock,
     random::Random,
@@ -98,7 +98,7 @@ async fn insert(tx: &Transaction, records: &[Record]) -> Result<(), StoreError> 
     if records.is_empty() {
         return Ok(());
     }
-    let key = protection::current(tx.event_keys())?;
+    let key = protection::current(tx.keys().as_deref())?;
     let first = change::next_event_numbers(tx, records.len()).await?;
     let encoded = records.iter().map(|record| (record, record::encode(record)));
     let rows = (first..)

@@ -1,8 +1,8 @@
 //! The MACs of events. Until an event is sealed in the log, its MAC shows that a holder of the keys has written it.
 
 use crate::{
-    keys::DataKey,
-    store::{StoreError, database::connection::EventKeys},
+    keys::{DataKey, Keyring},
+    store::StoreError,
 };
 
 /// The purpose of the data key.
@@ -12,11 +12,8 @@ pub const KEYRING_PURPOSE: &str = "audit-event";
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] before a keyring was opened: no event is written without a MAC.
-pub(in crate::store) fn current(keys: &EventKeys) -> Result<DataKey, StoreError> {
-    let keyring = keys.load();
-    let keyring = keyring
-        .as_ref()
-        .ok_or(StoreError::Corrupt("no key protects audit events"))?;
+pub(in crate::store) fn current(keyring: Option<&Keyring>) -> Result<DataKey, StoreError> {
+    let keyring = keyring.ok_or(StoreError::Corrupt("no key protects audit events"))?;
     Ok(keyring.current(KEYRING_PURPOSE)?.clone())
 }
 

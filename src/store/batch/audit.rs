@@ -7,7 +7,7 @@ use sea_orm::{EntityTrait, QueryTrait, SqlxError, Statement};
 
 use super::group_commit::Work;
 use crate::store::{
-    Database, StoreError,
+    Database, Keyed, StoreError,
     audit::{GroupWriter, Record, group::Entity},
     database::connection::Connection,
 };
@@ -32,7 +32,10 @@ impl Work for RecordEvents {
     const NAME: &'static str = "audit";
 
     async fn run(&self, records: &[Record]) -> Result<Vec<()>, StoreError> {
-        let (row, appended) = self.writer.group(self.db.event_keys(), records).await?;
+        let (row, appended) = self
+            .writer
+            .group(self.db.read().keys().as_deref(), records)
+            .await?;
         if appended.is_first() {
             drop(appended);
             return self.insert_first(records).await;

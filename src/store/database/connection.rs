@@ -3,7 +3,6 @@
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwapOption;
 use deadpool::managed::Object;
 use sea_orm::{
     ConnectionTrait, DatabaseBackend, DbErr, ExecResult, QueryResult, RuntimeErr, SqlxError, Statement,
@@ -16,7 +15,7 @@ use sea_query_sqlx::SqlxValues;
 use tokio::{runtime::Handle, sync::Mutex, time::timeout};
 
 use super::{
-    pool::{Pool, Session, TakenOut},
+    pool::{Keys, Pool, Session, TakenOut},
     warnings::{Warned, watched},
 };
 use crate::{
@@ -217,24 +216,31 @@ pub struct Transaction {
     connection: Mutex<Connection>,
     /// The audit events of what it changes.
     events: Mutex<Vec<Record>>,
-    event_keys: EventKeys,
+    keys: Keys,
 }
 
-/// The keys that protect audit events.
-pub(in crate::store) type EventKeys = Arc<ArcSwapOption<Keyring>>;
+/// A connection to a database whose MACs it can check.
+pub trait Keyed: ConnectionTrait {
+    /// Returns the keys; `None` until the keyring is opened.
+    fn keys(&self) -> Option<Arc<Keyring>>;
+}
+
+impl Keyed for Pool {
+    fn keys(&self) -> Option<Arc<Keyring>> {
+        self.shared_keys().load_full()
+    }
+}
+
+impl Keyed for Transaction {
+    fn keys(&self) -> Option<Arc<Keyring>> {
+        self.keys.load_full()
+    }
+}
 
 impl Transaction {
     /// Commits what was written. After an error it is unknown whether the transaction was committed.
     pub(in crate::store) async fn commit_written(self) -> Result<(), StoreError> {
         Ok(self.connection.into_inner().end("COMMIT").await?)
-    }
-
-    pub(super) fn with_event_keys(self, event_keys: EventKeys) -> Self {
-        Self { event_keys, ..self }
-    }
-
-    pub(in crate::store) fn event_keys(&self) -> &EventKeys {
-        &self.event_keys
     }
 
     /// Records an event, which the commit writes.
@@ -276,7 +282,7 @@ impl Pool {
             backend: self.backend(),
             connection: Mutex::new(connection),
             events: Mutex::default(),
-            event_keys: EventKeys::default(),
+            keys: Keys::clone(self.shared_keys()),
         })
     }
 }

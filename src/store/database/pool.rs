@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwapOption;
 use deadpool::{
     Runtime, Status,
     managed::{self, Metrics, Object, PoolConfig, PoolError, QueueMode, RecycleError, TimeoutType, Timeouts},
@@ -26,6 +27,7 @@ use sea_orm::{
 use zeroize::Zeroizing;
 
 use super::sqlite_files::{FileId, SqliteFiles, file_id};
+use crate::keys::Keyring;
 
 /// How long an operation waits for a free connection.
 pub(in crate::store) const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,7 +60,11 @@ pub struct Pool(managed::Pool<Opener>);
 pub(in crate::store) struct Opener {
     options: Options,
     pub(in crate::store) suspicion: Arc<Suspicion>,
+    keys: Keys,
 }
+
+/// The keys of a database's MACs; `None` until its keyring is opened.
+pub(in crate::store) type Keys = Arc<ArcSwapOption<Keyring>>;
 
 /// What leads to a database.
 #[derive(Clone)]
@@ -106,6 +112,7 @@ impl Pool {
         size: usize,
         options: Options,
         suspicion: Arc<Suspicion>,
+        keys: Keys,
     ) -> Result<Self, SqlxError> {
         let config = PoolConfig {
             max_size: size,
@@ -117,7 +124,12 @@ impl Pool {
             // The fewest connections do the work, and the others become old.
             queue_mode: QueueMode::Lifo,
         };
-        let pool = managed::Pool::builder(Opener { options, suspicion })
+        let opener = Opener {
+            options,
+            suspicion,
+            keys,
+        };
+        let pool = managed::Pool::builder(opener)
             .config(config)
             .runtime(Runtime::Tokio1)
             .build();
@@ -145,6 +157,10 @@ impl Pool {
 
     pub(in crate::store) fn suspicion(&self) -> &Suspicion {
         &self.0.manager().suspicion
+    }
+
+    pub(in crate::store) fn shared_keys(&self) -> &Keys {
+        &self.0.manager().keys
     }
 
     pub(in crate::store) fn backend(&self) -> DatabaseBackend {

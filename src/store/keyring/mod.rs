@@ -53,7 +53,7 @@ mod row {
 }
 
 /// Opens all versions of these purposes. Creates the first version of a purpose that has none; racing replicas get
-/// the same keys. Those of [`audit::KEYRING_PURPOSE`], if it is one of them, protect the events of `db` from then on.
+/// the same keys. If [`audit::KEYRING_PURPOSE`] is one of them, they make and check the MACs of `db` from then on.
 ///
 /// # Errors
 /// [`KeyError::OtherMasterKey`] or [`KeyError::Sealed`] if none of `masters` wraps them.
@@ -89,14 +89,14 @@ pub async fn open(
         let key = DataKey::new(row.version, &unwrap_row(masters, &row).await?)?;
         keyring.insert(&row.purpose, key, is_active(&row, clock.now()));
     }
-    protect_events(db, purposes, &keyring);
+    use_for_macs(db, purposes, &keyring);
     Ok(keyring)
 }
 
-/// Lets the keys protect the events of a database, if they are for that.
-fn protect_events(db: &Database, purposes: &[&'static str], keyring: &Keyring) {
+/// Lets the keys make and check the MACs of a database, if they are for that.
+fn use_for_macs(db: &Database, purposes: &[&'static str], keyring: &Keyring) {
     if purposes.contains(&audit::KEYRING_PURPOSE) {
-        db.use_event_keys(Arc::new(keyring.clone()));
+        db.use_keys(Arc::new(keyring.clone()));
     }
 }
 

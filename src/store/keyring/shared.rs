@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{Database, StoreError, is_active, open, protect_events, read, record_age, unwrap_row};
+use super::{Database, StoreError, is_active, open, read, record_age, unwrap_row, use_for_macs};
 use crate::{
     clock::SharedClock,
     keys::{DataKey, Keyring, MasterKeys},
@@ -166,7 +166,7 @@ impl SharedKeyring {
         if unopened != before.unopened && !unopened.is_empty() {
             tracing::warn!(?unopened, "data keys that no master key opens");
         }
-        protect_events(&this.db, &this.purposes, &keyring);
+        use_for_macs(&this.db, &this.purposes, &keyring);
         this.read.store(Arc::new(Read {
             keyring: Arc::new(keyring),
             at,

@@ -100,7 +100,7 @@ async fn events_whose_session_ended_in_their_commit_are_not_reported_as_recorded
     db.migrate::<Migrator>().await.unwrap();
     let event = Event::new("test.event");
     let record = Record::new(&*test_clock(), &SystemRandom, Origin::system("test"), event);
-    db.use_event_keys(event_keys());
+    db.use_keys(event_keys());
     let events = RecordEvents {
         db: db.clone(),
         writer: GroupWriter::new(test_clock(), Arc::new(SystemRandom)),

@@ -16,7 +16,7 @@ use accord::{
         change::{self, FeedPage},
         idempotency::{self, Outcome},
         keyring::SharedKeyring,
-        log,
+        log, rows,
     },
 };
 use sea_orm::{DbErr, QueryResult, TryGetable};
@@ -60,6 +60,7 @@ pub const PURPOSES: &[&str] = &[
     purpose::SIGNING_KEY,
     purpose::VERIFIED_SECRET,
     audit::KEYRING_PURPOSE,
+    rows::KEYRING_PURPOSE,
     log::KEYRING_PURPOSE,
     idempotency::KEYRING_PURPOSE,
 ];

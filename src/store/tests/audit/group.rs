@@ -88,12 +88,15 @@ async fn a_group_holds_its_events_and_their_root() {
 async fn events_of_one_group_have_about_the_same_time() {
     let clock = test_clock();
     let writer = GroupWriter::new(clock.clone(), Arc::new(SystemRandom));
-    let keys = Arc::new(Some(event_keys()).into());
+    let keys = event_keys();
     let old = record(&clock);
     clock.advance(Duration::from_millis(MAX_SPAN_MILLIS - 1));
-    writer.group(&keys, &[old.clone(), record(&clock)]).await.unwrap();
+    writer
+        .group(Some(&keys), &[old.clone(), record(&clock)])
+        .await
+        .unwrap();
     clock.advance(Duration::from_millis(1));
-    let result = writer.group(&keys, &[old, record(&clock)]).await;
+    let result = writer.group(Some(&keys), &[old, record(&clock)]).await;
     assert!(matches!(result, Err(StoreError::Conflict)));
 }
 

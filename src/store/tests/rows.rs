@@ -1,0 +1,218 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use sea_orm::entity::prelude::*;
+use sea_orm_migration::{SchemaManager, schema::*};
+
+use super::*;
+use crate::store::{Database, create_table, fixture};
+
+mod row {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "keepers")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub tenant_id: String,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub name: String,
+        pub hash: Option<Vec<u8>>,
+        pub content: Json,
+        pub is_open: bool,
+        pub version: Option<i32>,
+        pub used_at: Option<i64>,
+        pub mac: Vec<u8>,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+
+    impl super::Protected for Entity {
+        const MAC: Column = Column::Mac;
+        const UNPROTECTED: &'static [Column] = &[Column::UsedAt];
+    }
+}
+
+use row::{Column, Entity, Model};
+
+fn keeper(tenant_id: &str, name: &str) -> Model {
+    Model {
+        tenant_id: tenant_id.to_owned(),
+        name: name.to_owned(),
+        hash: Some(vec![1, 2]),
+        content: serde_json::json!({"b": [1, {"z": null, "y": "ü"}], "a": 2}),
+        is_open: true,
+        version: None,
+        used_at: None,
+        mac: Vec::new(),
+    }
+}
+
+async fn table(db: &Database) {
+    let columns = [
+        text("tenant_id"),
+        text("name"),
+        blob_null("hash"),
+        json("content"),
+        boolean("is_open"),
+        integer_null("version"),
+        big_integer_null("used_at"),
+        blob("mac"),
+    ];
+    let connection = db.schema().await.unwrap();
+    let manager = SchemaManager::new(&connection);
+    create_table(&manager, "keepers", &["tenant_id", "name"], columns)
+        .await
+        .unwrap();
+}
+
+async fn edit(db: &Database, statement: &str) {
+    db.read().execute_unprepared(statement).await.unwrap();
+}
+
+fn by_name(name: &str) -> Select<Entity> {
+    Entity::find().filter(Column::Name.eq(name))
+}
+
+#[tokio::test]
+async fn a_row_is_read_changed_and_read_again() {
+    for (place, db) in fixture::migrated().await {
+        table(&db).await;
+        let tx = db.write().await.unwrap();
+        insert::<Entity>(&tx, keeper("acme", "one")).await.unwrap();
+        tx.commit().await.unwrap();
+        let read = by_name("one").read_one(db.read()).await.unwrap().unwrap();
+        assert_eq!(read.content, keeper("acme", "one").content, "{place:?}");
+        let tx = db.write().await.unwrap();
+        let mut row = by_name("one").lock_one(&tx).await.unwrap().unwrap();
+        row.is_open = false;
+        row.save(&tx).await.unwrap();
+        row.hash = None;
+        row.version = Some(-3);
+        row.save(&tx).await.unwrap();
+        let saved = row.into_authentic(&tx).unwrap();
+        tx.commit().await.unwrap();
+        let rows = Entity::find().read_all(db.read()).await.unwrap();
+        assert_eq!(rows.len(), 1, "{place:?}");
+        assert_eq!(*rows[0], *saved, "{place:?}");
+        assert_eq!((saved.is_open, saved.version), (false, Some(-3)), "{place:?}");
+        assert_ne!(saved.mac, read.mac, "{place:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_column_can_be_edited_but_those_of_use() {
+    for (place, db) in fixture::migrated().await {
+        table(&db).await;
+        let tx = db.write().await.unwrap();
+        for (tenant_id, name) in [("acme", "one"), ("acme", "two"), ("other", "one")] {
+            insert::<Entity>(&tx, keeper(tenant_id, name)).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        edit(&db, "UPDATE keepers SET used_at = 7").await;
+        let untouched = Entity::find().read_all(db.read()).await.unwrap();
+        assert_eq!(untouched.len(), 3, "{place:?}");
+        let is_open = match db.backend() {
+            sea_orm::DatabaseBackend::Sqlite => "0",
+            _ => "false",
+        };
+        let of_two = "(SELECT mac FROM keepers WHERE name = 'two')";
+        let of_other = "(SELECT mac FROM keepers WHERE tenant_id = 'other')";
+        for (column, value) in [
+            ("tenant_id", "'else'"),
+            ("name", "'three'"),
+            ("hash", "NULL"),
+            ("content", "'{\"a\":3}'"),
+            ("is_open", is_open),
+            ("version", "0"),
+            // MACs of other rows, and none.
+            ("mac", of_two),
+            ("mac", of_other),
+            ("mac", "''"),
+        ] {
+            let edit_one =
+                format!("UPDATE keepers SET {column} = {value} WHERE tenant_id = 'acme' AND name = 'one'");
+            edit(&db, &edit_one).await;
+            let read = Entity::find().read_all(db.read()).await;
+            assert!(
+                matches!(read, Err(StoreError::Altered("keepers"))),
+                "{place:?}: {column} = {value}"
+            );
+            let tx = db.write().await.unwrap();
+            let locked = Entity::find().lock_all(&tx).await;
+            assert!(
+                matches!(locked, Err(StoreError::Altered("keepers"))),
+                "{place:?}: {column}"
+            );
+            tx.rollback().await.unwrap();
+            edit(
+                &db,
+                "DELETE FROM keepers WHERE tenant_id <> 'other' AND name <> 'two'",
+            )
+            .await;
+            let original = untouched
+                .iter()
+                .find(|row| row.tenant_id == "acme" && row.name == "one");
+            let original = original.unwrap().clone().into_row();
+            let original = original.into_active_model().reset_all();
+            Entity::insert(original)
+                .exec_without_returning(db.read())
+                .await
+                .unwrap();
+            Entity::find().read_all(db.read()).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_mac_of_another_form_or_key_is_rejected() {
+    let key = |version, byte| DataKey::new(version, &[byte; 32]).unwrap();
+    let (place, db) = fixture::migrated().await.remove(0);
+    let mut row = keeper("acme", "one");
+    protect::<Entity>(&current(db.read()).unwrap(), &mut row).unwrap();
+    check::<Entity>(db.read(), row.clone()).unwrap();
+    for change in [0, 1, 4, 5, 36] {
+        let mut row = row.clone();
+        row.mac[change] ^= 1;
+        assert!(
+            check::<Entity>(db.read(), row).is_err(),
+            "{place:?}: byte {change}"
+        );
+    }
+    for length in 0..row.mac.len() {
+        let mut row = row.clone();
+        row.mac.truncate(length);
+        assert!(
+            check::<Entity>(db.read(), row).is_err(),
+            "{place:?}: {length} bytes"
+        );
+    }
+    // The key of another database, in the same version.
+    protect::<Entity>(&key(1, 99), &mut row).unwrap();
+    assert!(check::<Entity>(db.read(), row.clone()).is_err(), "{place:?}");
+    // A version that this database does not have.
+    protect::<Entity>(&key(2, 8), &mut row).unwrap();
+    assert!(check::<Entity>(db.read(), row).is_err(), "{place:?}");
+}
+
+#[tokio::test]
+async fn a_row_that_another_transaction_has_changed_is_not_saved() {
+    for (place, db) in fixture::migrated().await {
+        table(&db).await;
+        let tx = db.write().await.unwrap();
+        insert::<Entity>(&tx, keeper("acme", "one")).await.unwrap();
+        // As if it had been read without a lock.
+        let row = by_name("one").one(&tx).await.unwrap().unwrap();
+        let mut stale = locked(check::<Entity>(&tx, row).unwrap());
+        let mut row = by_name("one").lock_one(&tx).await.unwrap().unwrap();
+        row.version = Some(1);
+        row.save(&tx).await.unwrap();
+        stale.version = Some(2);
+        assert!(
+            matches!(stale.save(&tx).await, Err(StoreError::Busy)),
+            "{place:?}"
+        );
+    }
+}
