@@ -17,8 +17,15 @@ use accord::{
     clock::SystemClock,
     keys::MasterKeySource,
     random::{Random, SystemRandom},
-    rpc::{config::settings::ServiceSettings, run},
-    store::{Creation, Database, audit::Origin},
+    rpc::{
+        config::settings::ServiceSettings,
+        run::{self, Service},
+    },
+    store::{
+        Creation, Database,
+        audit::Origin,
+        rows::{Protected, current, protect},
+    },
     text::{
         account_name::AccountName,
         id::{ClientId, GrantId, ScopeName, SecretId, TenantId, UserId},
@@ -36,7 +43,10 @@ use registry_service::{
         user::{NewUser, User},
     },
     server::Registry,
-    store::Store as RegistryStore,
+    store::{
+        Store as RegistryStore,
+        entity::{client, client_secret},
+    },
 };
 use sea_orm::{EntityTrait, IntoActiveModel, ModelTrait};
 use token_service::store::{self, Store, migration::Migrator};
@@ -101,9 +111,9 @@ pub async fn run(setup: &Setup, plan: &Plan) -> Result<Dataset> {
     let client = |number| client(&tenants[number % TENANTS], number, plan.active, &tag_key);
     let clients: Vec<Client> = (0..plan.clients).map(client).collect();
 
-    let db = Database::connect(&plan.registry_url).await?;
-    insert(&db, clients.iter().map(rows::client)).await?;
-    insert(&db, clients.iter().map(rows::client_tenant)).await?;
+    let db = registry.database();
+    insert_protected::<client::Entity>(db, clients.iter().map(rows::client)).await?;
+    insert(db, clients.iter().map(rows::client_tenant)).await?;
     let hasher = &registry.store().hasher;
     let live = clients.iter().map(|client| (client, &client.secret, false));
     let ended = clients.iter().map(|client| (client, &client.ended_secret, true));
@@ -120,7 +130,7 @@ pub async fn run(setup: &Setup, plan: &Plan) -> Result<Dataset> {
         first.get_or_insert_with(|| hash.clone());
         secrets.push(rows::secret(client, secret, (hash, tag_key.version()), is_ended));
     }
-    insert(&db, secrets.into_iter()).await?;
+    insert_protected::<client_secret::Entity>(db, secrets.into_iter()).await?;
     db.close().await;
 
     let db = Database::connect(&plan.token_url).await?;
@@ -245,6 +255,23 @@ fn credentials(client: &Client, secret: &Option<ClientSecret>) -> Option<Credent
         client_id: client.client_id.to_string(),
         client_secret: secret.as_ref()?.expose().to_owned(),
     })
+}
+
+/// Inserts rows with their MACs, as they are produced.
+async fn insert_protected<E: Protected>(db: &Database, rows: impl Iterator<Item = E::Model>) -> Result<()>
+where
+    E::ActiveModel: Send,
+{
+    let key = current(db.read())?;
+    let mut rows = rows.peekable();
+    while rows.peek().is_some() {
+        let some = rows.by_ref().take(ROWS * INSERTS).map(|mut row| {
+            protect::<E>(&key, &mut row)?;
+            Ok(row)
+        });
+        insert(db, some.collect::<Result<Vec<_>>>()?.into_iter()).await?;
+    }
+    Ok(())
 }
 
 /// Inserts rows as they are produced.

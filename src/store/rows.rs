@@ -56,10 +56,10 @@ impl<E: EntityTrait> Deref for Authentic<E> {
 
 /// An authentic row that is locked until the transaction ends. [`Self::save`] writes what was changed.
 #[derive(Debug)]
-#[must_use = "changes are lost unless the row is saved"]
 pub struct Locked<E: EntityTrait> {
     row: E::Model,
-    read_mac: Value,
+    /// The row in the database.
+    stored: Authentic<E>,
 }
 
 impl<E: EntityTrait> Deref for Locked<E> {
@@ -85,7 +85,7 @@ impl<E: Protected> Locked<E> {
         protect::<E>(&current(tx)?, &mut self.row)?;
         let keys: Vec<_> = E::PrimaryKey::iter().map(|key| key.into_column()).collect();
         let is_key = |column: &E::Column| keys.iter().any(|key| key.as_str() == column.as_str());
-        let mut update = E::update_many().filter(E::MAC.eq(self.read_mac.clone()));
+        let mut update = E::update_many().filter(E::MAC.eq(self.stored.get(E::MAC)));
         for column in E::Column::iter() {
             let value = self.row.get(column);
             update = match is_key(&column) {
@@ -96,16 +96,13 @@ impl<E: Protected> Locked<E> {
         if update.exec(tx).await?.rows_affected != 1 {
             return Err(StoreError::Busy);
         }
-        self.read_mac = self.row.get(E::MAC);
+        self.stored = Authentic(self.row.clone());
         Ok(())
     }
 
     /// Returns the row as it was read or saved last.
-    ///
-    /// # Errors
-    /// [`StoreError::Altered`] if it was changed since then.
-    pub fn into_authentic(self, tx: &Transaction) -> Result<Authentic<E>, StoreError> {
-        check(tx, self.row)
+    pub fn stored(&self) -> Authentic<E> {
+        self.stored.clone()
     }
 }
 
@@ -156,10 +153,10 @@ impl<E: Protected> ProtectedRows<E> for Select<E> {
     }
 }
 
-fn locked<E: Protected>(Authentic(row): Authentic<E>) -> Locked<E> {
+fn locked<E: Protected>(stored: Authentic<E>) -> Locked<E> {
     Locked {
-        read_mac: row.get(E::MAC),
-        row,
+        row: stored.0.clone(),
+        stored,
     }
 }
 

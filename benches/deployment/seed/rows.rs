@@ -44,6 +44,7 @@ pub fn client(client: &Client) -> client::Model {
             "partner_name": "Integrations Ltd",
             "goals": PURPOSE,
         }),
+        tenants: json!([client.tenant.tenant_id.as_str()]),
         scopes: SCOPE.split(' ').map(scope).collect::<Value>(),
         added: json!({
             "tenants": {client.tenant.tenant_id.as_str(): 0},
@@ -58,6 +59,7 @@ pub fn client(client: &Client) -> client::Model {
         updated_at: now(),
         etag: 1,
         json_web_key_set: String::new(),
+        mac: Vec::new(),
     }
 }
 
@@ -86,6 +88,7 @@ pub fn secret(
         last_used_at: None,
         revoked_at: is_ended.then(now),
         revocation_reason: is_ended.then(|| "rotated".to_owned()),
+        mac: Vec::new(),
     }
 }
 

@@ -3,9 +3,10 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        Creation, Database,
+        Creation, Database, Keyed,
         audit::{ActorKind, Event, Origin},
         idempotency::{Derivation, Outcome},
+        rows::{self, Authentic, ProtectedRows},
     },
     text::{
         caller::{Caller, Credential, Role},
@@ -14,11 +15,11 @@ use accord::{
         page::{Page, PageRequest},
     },
 };
-use sea_orm::{Order::Asc, QuerySelect, Set, entity::prelude::*};
+use sea_orm::{Order::Asc, QuerySelect, entity::prelude::*};
 
 use super::{
     Store, change, commit, corrupt,
-    entity::caller::{ActiveModel, Column, Entity, Model},
+    entity::caller::{Column, Entity, Model},
     exists, with_reason,
 };
 use crate::{
@@ -51,7 +52,7 @@ impl Store {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
             Outcome::Replay { resource_id, secrets } => {
-                let row = Entity::find_by_id(resource_id).one(&tx).await?;
+                let row = Entity::find_by_id(resource_id).read_one(&tx).await?;
                 let row = row.ok_or(corrupt("idempotency"))?;
                 let id = row.caller_id.clone();
                 let replay = (caller(row)?, token(&secrets));
@@ -72,7 +73,7 @@ impl Store {
         let certificate_name = new.certificate_name.map(|name| name.as_str().to_owned());
         if let Some(name) = &certificate_name {
             let same = Entity::find().filter(Column::CertificateName.eq(name));
-            let taken = same.filter(Column::RevokedAt.is_null()).one(&tx).await?;
+            let taken = same.filter(Column::RevokedAt.is_null()).read_one(&tx).await?;
             if taken.is_some() {
                 return Err(Error::AlreadyExists(CERTIFICATE_NAME));
             }
@@ -82,18 +83,19 @@ impl Store {
             CallerType::Workload => String::new(),
         };
         let token = token(&reservation.secrets);
-        let row = ActiveModel {
-            caller_id: Set(id.clone()),
-            caller_type: Set(caller_type.name().to_owned()),
-            name: Set(new.name),
-            authority: Set(new.authority.name()),
-            token_hash: Set(token.as_ref().map(|token| token.digest().to_vec())),
-            certificate_name: Set(certificate_name.clone()),
-            person: Set(person.clone()),
-            created_at: Set(self.now().as_millis()),
-            revoked_at: Set(None),
+        let row = Model {
+            caller_id: id.clone(),
+            caller_type: caller_type.name().to_owned(),
+            name: new.name,
+            authority: new.authority.name(),
+            token_hash: token.as_ref().map(|token| token.digest().to_vec()),
+            certificate_name: certificate_name.clone(),
+            person: person.clone(),
+            created_at: self.now().as_millis(),
+            revoked_at: None,
+            mac: Vec::new(),
         };
-        let row = row.insert(&tx).await.map_err(exists(caller_type.name()))?;
+        let row = rows::insert(&tx, row).await.map_err(exists(caller_type.name()))?;
         reservation.complete(&tx, &id).await?;
         let event = Event::new(action).subject(&id);
         let event = event.detail(detail, new.authority.name());
@@ -134,16 +136,11 @@ impl Store {
     ) -> Result<CallerRecord> {
         let tx = self.db.write().await?;
         let is_type = Column::CallerType.eq(caller_type.name());
-        let revoked = Entity::update_many()
-            .filter(Column::CallerId.eq(id))
-            .filter(is_type.clone())
-            .filter(Column::RevokedAt.is_null())
-            .col_expr(Column::RevokedAt, Expr::value(self.now().as_millis()))
-            .exec(&tx)
-            .await?;
-        let row = Entity::find_by_id(id).filter(is_type).one(&tx).await?;
-        let record = caller(row.ok_or(Error::NotFound(caller_type.name()))?)?;
-        if revoked.rows_affected == 1 {
+        let row = Entity::find_by_id(id).filter(is_type).lock_one(&tx).await?;
+        let mut row = row.ok_or(Error::NotFound(caller_type.name()))?;
+        if row.revoked_at.is_none() {
+            row.revoked_at = Some(self.now().as_millis());
+            row.save(&tx).await?;
             let event = Event::new(match caller_type {
                 CallerType::Operator => "operator.revoke",
                 CallerType::Workload => "workload.revoke",
@@ -152,7 +149,7 @@ impl Store {
             let event = with_reason(event.subject(id), reason);
             self.publish(&tx, origin, event, change).await?;
         }
-        commit(tx, record).await
+        commit(tx, caller(row.stored())?).await
     }
 
     /// Revokes the live callers of these names, such as those of an earlier start.
@@ -160,7 +157,7 @@ impl Store {
         let rows = Entity::find()
             .filter(Column::Name.is_in(names.iter().copied()))
             .filter(Column::RevokedAt.is_null())
-            .all(self.db.read())
+            .read_all(self.db.read())
             .await?;
         for row in rows {
             let caller_type = caller_type(&row)?;
@@ -193,7 +190,7 @@ impl Store {
                 query.filter(Column::CertificateName.is_in(names.iter().map(String::as_str)))
             }
         };
-        let mut rows = query.limit(2).all(self.db.read()).await?;
+        let mut rows = query.limit(2).read_all(self.db.read()).await?;
         if rows.len() > 1 {
             return Err(Error::AmbiguousCertificate);
         }
@@ -203,10 +200,10 @@ impl Store {
 
 /// Returns the operator of a call. What is no operator, such as Accord itself, counts as a person of its own that is no
 /// admin.
-pub(super) async fn acting(conn: &impl ConnectionTrait, origin: &Origin) -> Result<Acting> {
+pub(super) async fn acting(conn: &impl Keyed, origin: &Origin) -> Result<Acting> {
     let id = &origin.actor.id;
     let row = match origin.actor.kind {
-        ActorKind::Operator => Entity::find_by_id(id.as_str()).one(conn).await?,
+        ActorKind::Operator => Entity::find_by_id(id.as_str()).read_one(conn).await?,
         _ => None,
     };
     let record = row.map(caller).transpose()?;
@@ -224,14 +221,15 @@ pub(super) async fn acting(conn: &impl ConnectionTrait, origin: &Origin) -> Resu
 pub async fn has_certificate_names(db: &Database) -> Result<bool> {
     let query = Entity::find().filter(Column::RevokedAt.is_null());
     let query = query.filter(Column::CertificateName.is_not_null());
-    Ok(query.one(db.read()).await?.is_some())
+    Ok(query.count(db.read()).await? > 0)
 }
 
 fn caller_type(row: &Model) -> Result<CallerType> {
     row.caller_type.parse().map_err(|_| corrupt("callers"))
 }
 
-fn caller(row: Model) -> Result<CallerRecord> {
+fn caller(row: Authentic<Entity>) -> Result<CallerRecord> {
+    let row = row.into_row();
     let unreadable = || corrupt("callers");
     let authority = Authority::from_name(caller_type(&row)?, &row.authority).ok_or_else(unreadable)?;
     let caller = match authority {

@@ -3,24 +3,24 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        Creation,
+        Creation, Keyed,
         audit::{Event, Origin},
         idempotency::Outcome,
+        rows::{Authentic, ProtectedRows},
     },
     text::{
         id::{ClientId, SecretId},
         page::{Page, PageRequest},
     },
 };
-use sea_orm::{Order::Desc, QuerySelect, entity::prelude::*, sea_query::ExprTrait};
+use sea_orm::{Order::Desc, QueryOrder, entity::prelude::*, sea_query::ExprTrait};
 
 use super::{
     Store,
-    client::{self, changed, lock_client, set_seq, tokens_ended},
+    client::{self, changed, lock_client, tokens_ended},
     commit, corrupt, credentials,
     entity::{
-        client as client_entity,
-        client_secret::{Column, Entity, Model},
+        client_secret::{Column, Entity},
         delivery as link,
     },
 };
@@ -102,42 +102,46 @@ impl Store {
         let (client_id, secret_id) = (&revocation.client_id, &revocation.secret_id);
         let reason = revocation.reason;
         let tx = self.db.write().await?;
-        lock_client(&tx, client_id).await?;
-        let is_link = link::Column::ClientId.eq(client_id.as_str());
-        let is_link = is_link.and(link::Column::SecretId.eq(secret_id.as_str()));
+        let mut client = lock_client(&tx, client_id).await?;
         // Locks the link before the secret, as the transactions that open or end links do.
-        let link = link::Entity::find().filter(is_link.clone()).lock_exclusive();
-        link.one(&tx).await?;
-        let row = Entity::find_by_id(secret_id.as_str())
-            .filter(Column::ClientId.eq(client_id.as_str()))
-            .lock_exclusive()
-            .one(&tx)
+        let links = link::Entity::find()
+            .filter(link::Column::ClientId.eq(client_id.as_str()))
+            .filter(link::Column::SecretId.eq(secret_id.as_str()))
+            .order_by_asc(link::Column::DeliveryId)
+            .lock_all(&tx)
             .await?;
-        let secret = client_secret(row.ok_or(Error::NotFound("client_secret"))?)?;
+        let row = credentials::lock(&tx, secret_id).await?;
+        let row = row.filter(|row| row.client_id == client_id.as_str());
+        let mut row = row.ok_or(Error::NotFound("client_secret"))?;
+        let secret = client_secret(row.stored())?;
         let now = self.now();
         if !revocation.changes(&secret, now)? {
             return Ok(secret);
         }
-        credentials::end(&tx, secret_id, reason, now).await?;
+        credentials::end(&mut row, reason, now);
+        row.save(&tx).await?;
         // An open link would hand over a secret that authenticates nothing; so would one that may be opened again.
-        credentials::ending(now).filter(is_link.clone()).exec(&tx).await?;
-        let forget = link::Entity::update_many().filter(is_link);
-        let forget = forget.col_expr(link::Column::Nonce, Expr::value(None::<Vec<u8>>));
-        forget.exec(&tx).await?;
+        for mut link in links {
+            if credentials::is_unopened(&link) {
+                credentials::end_link(&mut link, now);
+            }
+            link.nonce = None;
+            link.save(&tx).await?;
+        }
         let event = Event::new("client_secret.revoke")
             .client(client_id)
             .subject(secret_id.as_str())
             .detail("reason", reason.as_ref())
             .detail("force", revocation.force.to_string());
         if reason == Reason::Compromised {
-            use client_entity::Column::{FamiliesEndedSeq, TokensEndedSeq};
             let seq = self.publish(&tx, origin, event, tokens_ended(client_id)).await?;
-            set_seq(&tx, client_id, &[TokensEndedSeq, FamiliesEndedSeq], seq).await?;
+            client.tokens_ended_seq = seq;
+            client.families_ended_seq = seq;
+            client.save(&tx).await?;
         } else {
             self.publish(&tx, origin, event, changed(client_id)).await?;
         }
-        let secret = find(&tx, client_id, secret_id).await?;
-        commit(tx, secret.ok_or(corrupt("client_secrets"))?).await
+        commit(tx, client_secret(row.stored())?).await
     }
 
     /// Moves the times of last use forward, at most to now. Leaves out uses that are less than [`USE_RESOLUTION`]
@@ -161,16 +165,13 @@ impl Store {
     }
 }
 
-async fn find(
-    conn: &impl ConnectionTrait,
-    client_id: &ClientId,
-    secret_id: &SecretId,
-) -> Result<Option<ClientSecret>> {
+async fn find(conn: &impl Keyed, client_id: &ClientId, secret_id: &SecretId) -> Result<Option<ClientSecret>> {
     let row = Entity::find_by_id(secret_id.as_str()).filter(Column::ClientId.eq(client_id.as_str()));
-    row.one(conn).await?.map(client_secret).transpose()
+    row.read_one(conn).await?.map(client_secret).transpose()
 }
 
-fn client_secret(row: Model) -> Result<ClientSecret> {
+fn client_secret(row: Authentic<Entity>) -> Result<ClientSecret> {
+    let row = row.into_row();
     let unreadable = || corrupt("client_secrets");
     let revoked = match (row.revoked_at, row.revocation_reason) {
         (None, None) => None,

@@ -10,16 +10,17 @@ use accord::{
     clock::UnixMillis,
     keys::DataKey,
     store::{
-        Transaction,
+        Keyed, Transaction,
         audit::Origin,
         idempotency::{Derivation, Reservation},
+        rows::{self, Locked, ProtectedRows},
     },
     text::{
         id::{ClientId, DeliveryId, SecretId},
         opaque::{self, OpaqueToken, TokenKind},
     },
 };
-use sea_orm::{Condition, Set, UpdateMany, entity::prelude::*};
+use sea_orm::{Condition, QueryOrder, entity::prelude::*};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -29,7 +30,7 @@ use super::{
     client::{self, lock_client, unended_secrets},
     corrupt,
     entity::{
-        client_secret::{ActiveModel, Column, Entity},
+        client_secret::{Entity, Model},
         delivery as link,
     },
     tenant,
@@ -73,7 +74,7 @@ impl Store {
     /// Returns what [`Self::issue`] returned to the first call.
     pub(super) async fn reissue(
         &self,
-        conn: &impl ConnectionTrait,
+        conn: &impl Keyed,
         resource_id: &str,
         secrets: &Derivation,
     ) -> Result<(Issued, Handover)> {
@@ -112,20 +113,21 @@ impl Store {
         let secret = opaque::ClientSecret::compose(&tag_key, client_id, secret_id.clone(), &bits);
         let text = Zeroizing::new(secret.expose().as_bytes().to_vec());
         let hashed = self.hasher.hash(client_id.as_str(), text).await?;
-        let row = ActiveModel {
-            secret_id: Set(secret_id.to_string()),
-            client_id: Set(client_id.to_string()),
-            secret_hash: Set(hashed.phc),
-            pepper_version: Set(hashed.pepper_version),
-            tag_key_version: Set(tag_key.version()),
-            awaiting_claim: Set(delivery_id.is_some()),
-            created_at: Set(now.as_millis()),
-            expires_at: Set(new.expires_at.map(UnixMillis::as_millis)),
-            last_used_at: Set(None),
-            revoked_at: Set(None),
-            revocation_reason: Set(None),
+        let row = Model {
+            secret_id: secret_id.to_string(),
+            client_id: client_id.to_string(),
+            secret_hash: hashed.phc,
+            pepper_version: hashed.pepper_version,
+            tag_key_version: tag_key.version(),
+            awaiting_claim: delivery_id.is_some(),
+            created_at: now.as_millis(),
+            expires_at: new.expires_at.map(UnixMillis::as_millis),
+            last_used_at: None,
+            revoked_at: None,
+            revocation_reason: None,
+            mac: Vec::new(),
         };
-        row.insert(tx).await?;
+        rows::insert::<Entity>(tx, row).await?;
         Ok(Issued {
             client_id: client_id.clone(),
             secret_id,
@@ -150,41 +152,39 @@ impl Store {
         let keyring = self.keyring.get().await?;
         let key = keyring.current(purpose::DELIVERY)?;
         let bits = linked_secret(key, &nonce, &claim_token);
-        let row = link::ActiveModel {
-            delivery_id: Set(delivery_id.to_string()),
-            client_id: Set(client_id.to_string()),
-            secret_id: Set(secret_id.to_string()),
-            claim_hash: Set(claim_token.digest().to_vec()),
-            nonce: Set(Some(nonce)),
-            key_version: Set(key.version()),
-            created_at: Set(now.as_millis()),
-            expires_at: Set(now.plus(LINK_LIFETIME).as_millis()),
-            claimed_at: Set(None),
-            claimed_by: Set(None),
-            ended_at: Set(None),
-            creator: Set(creator.to_owned()),
-            needs_release: Set(self.second_operator),
-            release_mac: Set(None),
-            release_key_version: Set(None),
-            wrong_codes: Set(0),
+        let row = link::Model {
+            delivery_id: delivery_id.to_string(),
+            client_id: client_id.to_string(),
+            secret_id: secret_id.to_string(),
+            claim_hash: claim_token.digest().to_vec(),
+            nonce: Some(nonce),
+            key_version: key.version(),
+            created_at: now.as_millis(),
+            expires_at: now.plus(LINK_LIFETIME).as_millis(),
+            claimed_at: None,
+            claimed_by: None,
+            ended_at: None,
+            creator: creator.to_owned(),
+            needs_release: self.second_operator,
+            release_mac: None,
+            release_key_version: None,
+            wrong_codes: 0,
+            mac: Vec::new(),
         };
-        row.insert(tx).await?;
+        rows::insert::<link::Entity>(tx, row).await?;
         Ok((bits, delivery_id))
     }
 
     /// Returns an issued secret with the credentials around it, or the link to them.
-    async fn handover(
-        &self,
-        conn: &impl ConnectionTrait,
-        issued: &Issued,
-        secrets: &Derivation,
-    ) -> Result<Handover> {
+    async fn handover(&self, conn: &impl Keyed, issued: &Issued, secrets: &Derivation) -> Result<Handover> {
         let Some(delivery_id) = &issued.delivery_id else {
             let bits = inline_secret(secrets);
             let bundle = self.bundle(conn, &issued.client_id, &issued.secret_id, &bits);
             return Ok(Handover::Bundle(bundle.await?));
         };
-        let row = link::Entity::find_by_id(delivery_id.as_str()).one(conn).await?;
+        let row = link::Entity::find_by_id(delivery_id.as_str())
+            .read_one(conn)
+            .await?;
         let row = row.ok_or(corrupt("deliveries"))?;
         Ok(Handover::Link(Link {
             delivery_id: delivery_id.clone(),
@@ -196,12 +196,12 @@ impl Store {
     /// Composes a secret with the tag that it was issued with. Adds the Client ID and each tenant's Cloud API URL.
     pub(super) async fn bundle(
         &self,
-        conn: &impl ConnectionTrait,
+        conn: &impl Keyed,
         client_id: &ClientId,
         secret_id: &SecretId,
         bits: &[u8; 32],
     ) -> Result<Bundle> {
-        let row = Entity::find_by_id(secret_id.as_str()).one(conn).await?;
+        let row = Entity::find_by_id(secret_id.as_str()).read_one(conn).await?;
         let row = row.ok_or(corrupt("client_secrets"))?;
         let version = row.tag_key_version;
         let keyring = self.keyring.with_version(purpose::SECRET_TAG, version).await?;
@@ -221,23 +221,26 @@ impl Store {
     }
 }
 
-/// Marks a secret as revoked.
-pub(super) async fn end(
-    tx: &Transaction,
-    secret_id: &SecretId,
-    reason: Reason,
-    now: UnixMillis,
-) -> Result<()> {
-    let mut update = Entity::update_many()
-        .filter(Column::SecretId.eq(secret_id.as_str()))
-        .col_expr(Column::RevokedAt, Expr::value(now.as_millis()))
-        .col_expr(Column::RevocationReason, Expr::value(reason.as_ref()));
-    if reason == Reason::Unclaimed {
-        // If an operator revoked the secret before its link ended, the operator's reason stays.
-        update = update.filter(Column::RevokedAt.is_null());
+/// Marks the secret of a link that ended as revoked.
+pub(super) async fn end_unclaimed(tx: &Transaction, secret_id: &SecretId, now: UnixMillis) -> Result<()> {
+    let row = lock(tx, secret_id).await?;
+    // If an operator revoked the secret before its link ended, the operator's reason stays.
+    if let Some(mut row) = row.filter(|row| row.revoked_at.is_none()) {
+        end(&mut row, Reason::Unclaimed, now);
+        row.save(tx).await?;
     }
-    update.exec(tx).await?;
     Ok(())
+}
+
+/// Reads a secret's row, and locks it until the transaction ends.
+pub(super) async fn lock(tx: &Transaction, secret_id: &SecretId) -> Result<Option<Locked<Entity>>> {
+    Ok(Entity::find_by_id(secret_id.as_str()).lock_one(tx).await?)
+}
+
+/// Marks a secret as revoked.
+pub(super) fn end(row: &mut Model, reason: Reason, now: UnixMillis) {
+    row.revoked_at = Some(now.as_millis());
+    row.revocation_reason = Some(reason.as_ref().to_owned());
 }
 
 /// Derives the secret that the response itself hands over.
@@ -255,12 +258,25 @@ pub(super) fn linked_secret(key: &DataKey, nonce: &[u8], claim_token: &OpaqueTok
     key.derive(nonce, &[claim_token.expose().as_bytes()])
 }
 
-/// Begins an update that ends links that were not opened, and deletes their nonces.
-pub(super) fn ending(now: UnixMillis) -> UpdateMany<link::Entity> {
-    link::Entity::update_many()
-        .filter(unopened())
-        .col_expr(link::Column::EndedAt, Expr::value(now.as_millis()))
-        .col_expr(link::Column::Nonce, Expr::value(None::<Vec<u8>>))
+/// Ends all links that were not opened.
+pub(super) async fn end_open(tx: &Transaction, now: UnixMillis) -> Result<()> {
+    let open = link::Entity::find().filter(unopened());
+    for mut row in open.order_by_asc(link::Column::DeliveryId).lock_all(tx).await? {
+        end_link(&mut row, now);
+        row.save(tx).await?;
+    }
+    Ok(())
+}
+
+/// Marks a link as ended, and deletes its nonce.
+pub(super) fn end_link(row: &mut link::Model, now: UnixMillis) {
+    row.ended_at = Some(now.as_millis());
+    row.nonce = None;
+}
+
+/// Returns whether a link was neither opened nor ended. It may have expired.
+pub(super) fn is_unopened(row: &link::Model) -> bool {
+    row.claimed_at.is_none() && row.ended_at.is_none()
 }
 
 /// The condition for a link that was neither opened nor ended. It may have expired.

@@ -8,6 +8,7 @@ use accord::{
         audit::{Event, Origin},
         change,
         idempotency::Outcome,
+        rows::{Locked, ProtectedRows},
     },
     text::{
         id::{ClientId, SecretId},
@@ -15,23 +16,20 @@ use accord::{
         release_code::ReleaseCode,
     },
 };
-use sea_orm::{QueryOrder, entity::prelude::*, sea_query::ExprTrait};
+use sea_orm::{QueryOrder, entity::prelude::*};
 use uuid::Uuid;
 
 use super::{
     Store,
     client::{changed, lock_client},
     commit, corrupt,
-    credentials::{end, ending, linked_secret, unopened},
-    entity::{
-        client_secret,
-        delivery::{Column, Entity, Model},
-    },
+    credentials::{self, end_link, end_unclaimed, is_unopened, linked_secret, unopened},
+    entity::delivery::{Column, Entity, Model},
 };
 use crate::{
     error::{Error, Result},
     model::{
-        client_secret::{NewSecret, Reason},
+        client_secret::NewSecret,
         delivery::{Bundle, Handover, Link, Method},
         link::{CodeProblem, MAX_WRONG_CODES, REPEAT_WINDOW, is_repeat, use_mac},
         purpose,
@@ -59,10 +57,10 @@ impl Store {
             .filter(Column::ClientId.eq(client_id.as_str()))
             .filter(unopened())
             .order_by_asc(Column::DeliveryId)
-            .all(&tx)
+            .lock_all(&tx)
             .await?;
         for row in earlier {
-            self.end_unopened(&tx, &creation.origin, &row).await?;
+            self.end_unopened(&tx, &creation.origin, row).await?;
         }
         let new = NewSecret {
             client_id: client_id.clone(),
@@ -80,7 +78,7 @@ impl Store {
         commit(tx, link).await
     }
 
-    /// Opens a link. One conditional update decides between racing calls. Within a minute a call with the same request
+    /// Opens a link. Of racing calls, one does. Within a minute a call with the same request
     /// id gets the same secret, derived again. Records every attempt to open a known link; commits the event of a
     /// rejected attempt before the call fails.
     ///
@@ -100,42 +98,31 @@ impl Store {
         let tx = self.db.write().await?;
         let now = self.now().as_millis();
         let has_token = Column::ClaimHash.eq(claim_token.digest().to_vec());
-        let row = Entity::find().filter(has_token.clone()).one(&tx).await?;
-        let row = row.ok_or(Error::LinkInvalid)?;
-        let same_release = match &row.release_mac {
-            Some(mac) => Column::ReleaseMac.eq(mac.clone()),
-            None => Column::ReleaseMac.is_null(),
-        };
-        let release = self.release(row.needs_release, row.release_mac, row.release_key_version);
+        let row = Entity::find().filter(has_token).lock_one(&tx).await?;
+        let mut row = row.ok_or(Error::LinkInvalid)?;
+        let release = self.release(
+            row.needs_release,
+            row.release_mac.clone(),
+            row.release_key_version,
+        );
         let link = row.delivery_id.as_bytes();
         if let Err(problem) = self.check_code(&release, link, code).await? {
-            return self.reject_code(tx, origin, &row.delivery_id, problem).await;
+            return self.reject_code(tx, origin, row, problem).await;
         }
-        let claimed = Entity::update_many()
-            .filter(has_token.clone())
-            .filter(unopened())
-            .filter(Column::ExpiresAt.gt(now))
-            .filter(same_release)
-            .col_expr(Column::ClaimedAt, Expr::value(now))
-            .col_expr(Column::ClaimedBy, Expr::value(claimed_by.map(Vec::from)))
-            .exec(&tx)
-            .await?
-            .rows_affected
-            == 1;
-        let row = Entity::find().filter(has_token).one(&tx).await?;
-        let row = row.ok_or(Error::LinkInvalid)?;
         let (client_id, secret_id) = ids(&row)?;
+        let delivery_id = row.delivery_id.clone();
         let event = |action| {
             Event::new(action)
                 .client(&client_id)
-                .subject(row.delivery_id.as_str())
+                .subject(delivery_id.as_str())
                 .detail("secret_id", secret_id.as_str())
         };
+        let opens = is_unopened(&row) && row.expires_at > now;
         let claimed_at = row.claimed_at.map(UnixMillis::from_millis);
         // A revocation of the secret has deleted the nonce; without it the secret can't be derived again.
-        let repeated =
+        let repeats =
             row.nonce.is_some() && is_repeat(claimed_at, row.claimed_by.as_deref(), claimed_by, self.now());
-        if !claimed && !repeated {
+        if !opens && !repeats {
             let (why, rejection) = match claimed_at {
                 Some(claimed_at) => ("opened before", Error::LinkOpened { claimed_at }),
                 None => ("ended", Error::LinkInvalid),
@@ -151,43 +138,39 @@ impl Store {
         let key = keyring.require(purpose::DELIVERY, row.key_version)?;
         let bits = linked_secret(key, nonce, claim_token);
         let bundle = self.bundle(&tx, &client_id, &secret_id, &bits).await?;
-        if !claimed {
+        if !opens {
             self.audit(&tx, origin, event("delivery.repeat")).await;
             return commit(tx, bundle).await;
         }
+        row.claimed_at = Some(now);
+        row.claimed_by = claimed_by.map(Vec::from);
         if claimed_by.is_none() {
-            forget_nonce(&tx, &row.delivery_id).await?;
+            row.nonce = None;
         }
-        client_secret::Entity::update_many()
-            .filter(client_secret::Column::SecretId.eq(secret_id.as_str()))
-            .col_expr(client_secret::Column::AwaitingClaim, Expr::value(false))
-            .exec(&tx)
-            .await?;
+        row.save(&tx).await?;
+        let secret = credentials::lock(&tx, &secret_id).await?;
+        let mut secret = secret.ok_or(corrupt("deliveries"))?;
+        secret.awaiting_claim = false;
+        secret.save(&tx).await?;
         let event = event("delivery.claim");
         self.publish(&tx, origin, event, changed(&client_id)).await?;
         commit(tx, bundle).await
     }
 
-    /// Rejects a call without the right release code. Records it, counts a wrong code by one conditional update, and ends the
-    /// link and its secret with the last one.
+    /// Rejects a call without the right release code. Records it, counts a wrong code, and ends the link and its secret with the
+    /// last one.
     async fn reject_code(
         &self,
         tx: Transaction,
         origin: &Origin,
-        delivery_id: &str,
+        mut row: Locked<Entity>,
         problem: CodeProblem,
     ) -> Result<Bundle> {
-        let now = self.now().as_millis();
-        if problem == CodeProblem::Wrong {
-            let counting = Entity::update_many()
-                .filter(Column::DeliveryId.eq(delivery_id))
-                .filter(unopened())
-                .filter(Column::ExpiresAt.gt(now))
-                .col_expr(Column::WrongCodes, Expr::col(Column::WrongCodes).add(1));
-            counting.exec(&tx).await?;
+        let is_open = is_unopened(&row) && row.expires_at > self.now().as_millis();
+        if problem == CodeProblem::Wrong && is_open {
+            row.wrong_codes += 1;
+            row.save(&tx).await?;
         }
-        let row = Entity::find_by_id(delivery_id).one(&tx).await?;
-        let row = row.ok_or(corrupt("deliveries"))?;
         let (client_id, secret_id) = ids(&row)?;
         let refused = match row.claimed_at {
             Some(_) => "opened before",
@@ -195,12 +178,12 @@ impl Store {
         };
         let event = Event::new("delivery.claim")
             .client(&client_id)
-            .subject(delivery_id)
+            .subject(row.delivery_id.as_str())
             .detail("secret_id", secret_id.as_str())
             .detail("refused", refused)
             .refused();
         self.audit(&tx, origin, event).await;
-        if row.wrong_codes >= MAX_WRONG_CODES && self.end_unopened(&tx, origin, &row).await? {
+        if row.wrong_codes >= MAX_WRONG_CODES && self.end_unopened(&tx, origin, row).await? {
             change::publish(&tx, &[changed(&client_id)], self.now()).await?;
         }
         commit(tx, ()).await?;
@@ -216,38 +199,41 @@ impl Store {
             .filter(Column::ClaimedAt.lte(now.minus(REPEAT_WINDOW).as_millis()))
             .filter(Column::Nonce.is_not_null())
             .order_by_asc(Column::DeliveryId)
-            .all(&tx)
+            .lock_all(&tx)
             .await?;
-        for row in &opened {
-            forget_nonce(&tx, &row.delivery_id).await?;
+        for mut row in opened {
+            // Without the nonce nobody can derive the secret again.
+            row.nonce = None;
+            row.save(&tx).await?;
         }
         let expired = Entity::find()
             .filter(unopened())
             .filter(Column::ExpiresAt.lte(now.as_millis()))
             .order_by_asc(Column::DeliveryId)
-            .all(&tx)
+            .lock_all(&tx)
             .await?;
         let origin = Origin::system("registry-service");
         let mut changes = Vec::with_capacity(expired.len());
-        for row in &expired {
+        for row in expired {
+            let (client_id, _) = ids(&row)?;
             if self.end_unopened(&tx, &origin, row).await? {
-                changes.push(changed(&ids(row)?.0));
+                changes.push(changed(&client_id));
             }
         }
         change::publish(&tx, &changes, now).await?;
         commit(tx, changes.len()).await
     }
 
-    /// Ends a link that was not opened, and its secret. Returns whether it did: it does nothing if the link was opened or
-    /// ended after `row` was read.
-    async fn end_unopened(&self, tx: &Transaction, origin: &Origin, row: &Model) -> Result<bool> {
-        let now = self.now();
-        let ended = ending(now).filter(Column::DeliveryId.eq(row.delivery_id.as_str()));
-        if ended.exec(tx).await?.rows_affected == 0 {
+    /// Ends a link, and its secret. Returns whether it did: it does nothing if the link was opened or has ended.
+    async fn end_unopened(&self, tx: &Transaction, origin: &Origin, mut row: Locked<Entity>) -> Result<bool> {
+        if !is_unopened(&row) {
             return Ok(false);
         }
-        let (client_id, secret_id) = ids(row)?;
-        end(tx, &secret_id, Reason::Unclaimed, now).await?;
+        let now = self.now();
+        end_link(&mut row, now);
+        row.save(tx).await?;
+        let (client_id, secret_id) = ids(&row)?;
+        end_unclaimed(tx, &secret_id, now).await?;
         let event = Event::new("delivery.end")
             .client(&client_id)
             .subject(row.delivery_id.as_str())
@@ -255,15 +241,6 @@ impl Store {
         self.audit(tx, origin, event).await;
         Ok(true)
     }
-}
-
-/// Deletes the nonce of a link that was opened. Without the nonce nobody can derive the secret again.
-async fn forget_nonce(tx: &Transaction, delivery_id: &str) -> Result<()> {
-    let forget = Entity::update_many()
-        .filter(Column::DeliveryId.eq(delivery_id))
-        .col_expr(Column::Nonce, Expr::value(None::<Vec<u8>>));
-    forget.exec(tx).await?;
-    Ok(())
 }
 
 fn link(handover: Handover) -> Result<Link> {

@@ -6,6 +6,7 @@ use accord::{
         Transaction,
         audit::{Event, Origin},
         idempotency::Derivation,
+        rows::{self, Authentic, ProtectedRows},
     },
     text::{
         id::{TenantId, UserId},
@@ -13,17 +14,17 @@ use accord::{
         release_code::ReleaseCode,
     },
 };
-use sea_orm::{Condition, Set, UpdateMany, entity::prelude::*, sea_query::ExprTrait};
+use sea_orm::{Condition, QueryOrder, entity::prelude::*};
 
 use super::{
     Store,
     caller::acting,
     change, commit, corrupt,
     entity::{
-        enrolment::{ActiveModel, Column, Entity, Model},
-        user,
+        enrolment::{Column, Entity, Model},
+        user as user_entity,
     },
-    tenant,
+    tenant, user,
 };
 use crate::{
     error::{Error, Result},
@@ -55,15 +56,17 @@ impl Store {
     /// Finds an enrolment, open or not.
     pub async fn find_enrolment(&self, token: &OpaqueToken) -> Result<Option<Enrolment>> {
         let row = Entity::find_by_id(token.digest().to_vec());
-        let row = row.one(self.db.read()).await?;
+        let row = row.read_one(self.db.read()).await?;
         row.map(|row| self.enrolment(row)).transpose()
     }
 
     /// Finds the Tenant Admin that an enrolment is for.
     pub async fn find_enrolling_user(&self, enrolment: &Enrolment) -> Result<EnrollingUser> {
         let key = (enrolment.tenant_id.to_string(), enrolment.user_id.to_string());
-        let user = user::Entity::find_by_id(key).one(self.db.read()).await?;
-        let user = user.ok_or(corrupt("enrolments"))?;
+        let user = user_entity::Entity::find_by_id(key)
+            .read_one(self.db.read())
+            .await?;
+        let user = user.ok_or(corrupt("enrolments"))?.into_row();
         let tenant = tenant::find(self.db.read(), &enrolment.tenant_id).await?;
         Ok(EnrollingUser {
             user_id: user.user_id,
@@ -74,7 +77,7 @@ impl Store {
         })
     }
 
-    /// Uses an enrolment and sets the password. One conditional update decides between racing calls.
+    /// Uses an enrolment and sets the password. Of racing calls, one does.
     ///
     /// # Errors
     /// [`Error::LinkInvalid`].
@@ -87,30 +90,23 @@ impl Store {
     ) -> Result<TenantId> {
         let tx = self.db.write().await?;
         let now = self.now().as_millis();
-        let row = Entity::find_by_id(token.digest().to_vec()).one(&tx).await?;
-        let row = row.ok_or(Error::LinkInvalid)?;
+        let by_token = || Entity::find_by_id(token.digest().to_vec());
+        let row = by_token().read_one(&tx).await?.ok_or(Error::LinkInvalid)?;
         // Locks the user's row first, as a reset and a deactivation do: in the other order the transactions
-        // would wait for each other. If the enrolment turns out to be used, this is rolled back.
-        let enrolled = user::Entity::update_many()
-            .filter(user::Column::TenantId.eq(row.tenant_id.as_str()))
-            .filter(user::Column::UserId.eq(row.user_id.as_str()))
-            .filter(user::Column::State.eq(State::Active.as_ref()))
-            .col_expr(user::Column::PasswordHash, Expr::value(hashed.phc))
-            .col_expr(user::Column::PepperVersion, Expr::value(hashed.pepper_version))
-            .col_expr(user::Column::UpdatedAt, Expr::value(now))
-            .exec(&tx)
-            .await?;
-        let used = Entity::update_many()
-            .filter(Column::TokenHash.eq(token.digest().to_vec()))
-            .filter(unused())
-            .filter(Column::ExpiresAt.gt(now))
-            .col_expr(Column::UsedAt, Expr::value(now))
-            .col_expr(Column::UsedBy, Expr::value(used_by.map(Vec::from)))
-            .exec(&tx)
-            .await?;
-        if enrolled.rows_affected == 0 || used.rows_affected == 0 {
+        // would wait for each other.
+        let user = user::lock(&tx, &row.tenant_id, &row.user_id).await?;
+        let mut user = user.ok_or(corrupt("enrolments"))?;
+        let mut row = by_token().lock_one(&tx).await?.ok_or(Error::LinkInvalid)?;
+        if user.state != State::Active.as_ref() || !is_unused(&row) || row.expires_at <= now {
             return Err(Error::LinkInvalid);
         }
+        user.password_hash = Some(hashed.phc);
+        user.pepper_version = Some(hashed.pepper_version);
+        user.updated_at = now;
+        user.save(&tx).await?;
+        row.used_at = Some(now);
+        row.used_by = used_by.map(Vec::from);
+        row.save(&tx).await?;
         let tenant_id = TenantId::parse(&row.tenant_id).map_err(|_| corrupt("enrolments"))?;
         let event = Event::new("user.enrol").tenant(&tenant_id).subject(&row.user_id);
         let change = change(change_kind::USER, &row.user_id, Some(&tenant_id));
@@ -118,8 +114,8 @@ impl Store {
         commit(tx, tenant_id).await
     }
 
-    /// Checks the release code of a call that uses an enrolment. Records a rejected call, counts a wrong code by one
-    /// conditional update, and ends the enrolment with the last one.
+    /// Checks the release code of a call that uses an enrolment. Records a rejected call, counts a wrong code, and ends the
+    /// enrolment with the last one.
     ///
     /// # Errors
     /// [`Error::LinkInvalid`]: whoever has no right code learns nothing about the link.
@@ -134,21 +130,16 @@ impl Store {
         let Err(problem) = checked else { return Ok(()) };
         let tx = self.db.write().await?;
         let now = self.now();
-        let has_token = Column::TokenHash.eq(token.digest().to_vec());
-        if problem == CodeProblem::Wrong {
-            Entity::update_many()
-                .filter(has_token.clone())
-                .filter(unused())
-                .filter(Column::ExpiresAt.gt(now.as_millis()))
-                .col_expr(Column::WrongCodes, Expr::col(Column::WrongCodes).add(1))
-                .exec(&tx)
-                .await?;
-            let had_too_many = Column::WrongCodes.gte(MAX_WRONG_CODES);
-            let ended = ending(now).filter(has_token.clone()).filter(had_too_many);
-            ended.exec(&tx).await?;
+        let row = Entity::find_by_id(token.digest().to_vec()).lock_one(&tx).await?;
+        let mut row = row.ok_or(Error::LinkInvalid)?;
+        if problem == CodeProblem::Wrong && is_unused(&row) && row.expires_at > now.as_millis() {
+            row.wrong_codes += 1;
+            if row.wrong_codes >= MAX_WRONG_CODES {
+                row.ended_at = Some(now.as_millis());
+            }
+            row.save(&tx).await?;
         }
-        let row = Entity::find().filter(has_token).one(&tx).await?;
-        let refused = match row.and_then(|row| row.used_at) {
+        let refused = match row.used_at {
             Some(_) => "used before",
             None => problem.into(),
         };
@@ -162,7 +153,8 @@ impl Store {
         Err(Error::LinkInvalid)
     }
 
-    fn enrolment(&self, row: Model) -> Result<Enrolment> {
+    fn enrolment(&self, row: Authentic<Entity>) -> Result<Enrolment> {
+        let row = row.into_row();
         let unreadable = |_| corrupt("enrolments");
         Ok(Enrolment {
             tenant_id: TenantId::parse(&row.tenant_id).map_err(unreadable)?,
@@ -185,22 +177,23 @@ impl Store {
         token: &OpaqueToken,
     ) -> Result<()> {
         let now = self.now();
-        let row = ActiveModel {
-            token_hash: Set(token.digest().to_vec()),
-            tenant_id: Set(tenant_id.to_string()),
-            user_id: Set(user_id.to_string()),
-            created_at: Set(now.as_millis()),
-            expires_at: Set(now.plus(ENROLMENT_LIFETIME).as_millis()),
-            used_at: Set(None),
-            used_by: Set(None),
-            ended_at: Set(None),
-            creator: Set(acting(tx, origin).await?.person),
-            needs_release: Set(self.second_operator),
-            release_mac: Set(None),
-            release_key_version: Set(None),
-            wrong_codes: Set(0),
+        let row = Model {
+            token_hash: token.digest().to_vec(),
+            tenant_id: tenant_id.to_string(),
+            user_id: user_id.to_string(),
+            created_at: now.as_millis(),
+            expires_at: now.plus(ENROLMENT_LIFETIME).as_millis(),
+            used_at: None,
+            used_by: None,
+            ended_at: None,
+            creator: acting(tx, origin).await?.person,
+            needs_release: self.second_operator,
+            release_mac: None,
+            release_key_version: None,
+            wrong_codes: 0,
+            mac: Vec::new(),
         };
-        row.insert(tx).await?;
+        rows::insert::<Entity>(tx, row).await?;
         Ok(())
     }
 }
@@ -212,22 +205,29 @@ pub(super) fn token(secrets: &Derivation) -> OpaqueToken {
 
 /// Ends the enrolments of a user that were not used.
 pub(super) async fn end_all(
-    conn: &impl ConnectionTrait,
+    tx: &Transaction,
     tenant_id: &TenantId,
     user_id: &UserId,
     now: UnixMillis,
 ) -> Result<()> {
-    let of_user = ending(now)
-        .filter(Column::TenantId.eq(tenant_id.as_str()))
-        .filter(Column::UserId.eq(user_id.as_str()));
-    of_user.exec(conn).await?;
+    let of_user = Condition::all()
+        .add(Column::TenantId.eq(tenant_id.as_str()))
+        .add(Column::UserId.eq(user_id.as_str()));
+    end_open(tx, of_user, now).await
+}
+
+/// Ends the enrolments with this property that were not used.
+pub(super) async fn end_open(tx: &Transaction, which: Condition, now: UnixMillis) -> Result<()> {
+    let open = Entity::find().filter(which).filter(unused());
+    for mut row in open.order_by_asc(Column::TokenHash).lock_all(tx).await? {
+        row.ended_at = Some(now.as_millis());
+        row.save(tx).await?;
+    }
     Ok(())
 }
 
-/// Begins an update that ends enrolments that were not used.
-pub(super) fn ending(now: UnixMillis) -> UpdateMany<Entity> {
-    let ended = Entity::update_many().col_expr(Column::EndedAt, Expr::value(now.as_millis()));
-    ended.filter(unused())
+fn is_unused(row: &Model) -> bool {
+    row.used_at.is_none() && row.ended_at.is_none()
 }
 
 /// The condition for an enrolment that was neither used nor ended. It may have expired.

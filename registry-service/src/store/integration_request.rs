@@ -3,9 +3,10 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        Creation, StoreError, Transaction,
+        Creation, Keyed, Transaction,
         audit::{Event, Origin},
         idempotency::Outcome,
+        rows::{self, Authentic, Locked, ProtectedRows},
     },
     text::{
         id::{ClientId, IntegrationRequestId},
@@ -13,14 +14,14 @@ use accord::{
         validation::{Violations, list_field},
     },
 };
-use sea_orm::{Order::Desc, QueryTrait, Set, entity::prelude::*};
+use sea_orm::{Order::Desc, QueryTrait, entity::prelude::*};
 
 use super::{
     Store,
     caller::acting,
     client, commit, corrupt,
     entity::{
-        integration_request::{ActiveModel, Column, Entity, Model},
+        integration_request::{Column, Entity, Model},
         scope, tenant,
     },
     json, with_reason,
@@ -46,7 +47,7 @@ impl Store {
         let (tx, outcome) = self.begin_creation(creation).await?;
         let reservation = match outcome {
             Outcome::Replay { resource_id, .. } => {
-                let row = Entity::find_by_id(resource_id).one(&tx).await?;
+                let row = Entity::find_by_id(resource_id).read_one(&tx).await?;
                 return integration_request(row.ok_or(corrupt("idempotency"))?);
             }
             Outcome::New(reservation) => reservation,
@@ -60,17 +61,18 @@ impl Store {
         let amended = new.amends.as_ref().map(|amends| amends.client_id.clone());
         let id = IntegrationRequestId::generate(&*self.clock, &*self.random);
         let now = self.now().as_millis();
-        let row = ActiveModel {
-            integration_request_id: Set(id.to_string()),
-            content: Set(json(&new)?),
-            state: Set(State::Submitted.as_ref().to_owned()),
-            rejection_reason: Set(String::new()),
-            submitter: Set(acting(&tx, &creation.origin).await?.person),
-            client_id: Set(amended.as_ref().map(ToString::to_string)),
-            created_at: Set(now),
-            updated_at: Set(now),
+        let row = Model {
+            integration_request_id: id.to_string(),
+            content: json(&new)?,
+            state: State::Submitted.as_ref().to_owned(),
+            rejection_reason: String::new(),
+            submitter: acting(&tx, &creation.origin).await?.person,
+            client_id: amended.as_ref().map(ToString::to_string),
+            created_at: now,
+            updated_at: now,
+            mac: Vec::new(),
         };
-        let row = row.insert(&tx).await?;
+        let row = rows::insert(&tx, row).await?;
         reservation.complete(&tx, id.as_str()).await?;
         let event = Event::new("integration_request.submit")
             .subject(id.as_str())
@@ -120,12 +122,10 @@ impl Store {
             Decision::Reject(reason) => ("integration_request.reject", Transition::REJECT, reason.as_str()),
         };
         let mut event = Event::new(action).subject(id.as_str());
+        let mut row = lock_for(&tx, id, step).await?;
         if let Decision::Approve = decision {
-            let request = find(&tx, id).await?;
-            let request = request.ok_or(Error::NotFound("integration_request"))?;
-            step.check(request.state)?;
             let acting = acting(&tx, origin).await?;
-            if acting.is(&request.submitter) {
+            if acting.is(&row.submitter) {
                 event = event.detail("same_person", "submitted it");
                 if self.second_operator && !acting.is_admin {
                     self.audit(&tx, origin, event.refused()).await;
@@ -134,10 +134,11 @@ impl Store {
                 }
             }
         }
-        let column = (Column::RejectionReason, Expr::value(reason));
-        let request = apply(&tx, id, step, column, self.now()).await?;
+        row.rejection_reason = reason.to_owned();
+        apply(&mut row, step, self.now());
+        row.save(&tx).await?;
         self.audit(&tx, origin, with_reason(event, reason)).await;
-        commit(tx, request).await
+        commit(tx, integration_request(row.stored())?).await
     }
 
     /// Returns the violations of a message, and adds one for each tenant and scope in it that is unknown.
@@ -152,10 +153,7 @@ impl Store {
 ///
 /// # Errors
 /// The violations of an amendment that this client can't have.
-async fn pin_client(
-    conn: &impl ConnectionTrait,
-    new: &mut NewIntegrationRequest,
-) -> Result<Result<(), Violations>> {
+async fn pin_client(conn: &impl Keyed, new: &mut NewIntegrationRequest) -> Result<Result<(), Violations>> {
     let Some(amends) = &mut new.amends else {
         return Ok(Ok(()));
     };
@@ -180,47 +178,41 @@ pub(super) async fn mark_registered(
     client_id: &ClientId,
     now: UnixMillis,
 ) -> Result<IntegrationRequest> {
-    let client_id = (Column::ClientId, Expr::value(client_id.as_str()));
-    apply(tx, id, Transition::REGISTER, client_id, now).await
+    let mut row = lock_for(tx, id, Transition::REGISTER).await?;
+    row.client_id = Some(client_id.to_string());
+    apply(&mut row, Transition::REGISTER, now);
+    row.save(tx).await?;
+    integration_request(row.stored())
 }
 
-/// Applies a transition by one conditional update, which also sets `column` to `value`.
-async fn apply(
-    tx: &Transaction,
-    id: &IntegrationRequestId,
-    step: Transition,
-    (column, value): (Column, Expr),
-    now: UnixMillis,
-) -> Result<IntegrationRequest> {
-    let moved = Entity::update_many()
-        .filter(Column::IntegrationRequestId.eq(id.as_str()))
-        .filter(Column::State.eq(step.from.as_ref()))
-        .col_expr(Column::State, Expr::value(step.to.as_ref()))
-        .col_expr(Column::UpdatedAt, Expr::value(now.as_millis()))
-        .col_expr(column, value)
-        .exec(tx)
-        .await?;
-    let request = find(tx, id).await?;
-    let request = request.ok_or(Error::NotFound("integration_request"))?;
-    if moved.rows_affected == 0 {
-        step.check(request.state)?;
-        // The request came into this state between the two statements.
-        return Err(StoreError::Busy.into());
-    }
-    Ok(request)
+/// Reads a request that this transition applies to, and locks its row until the transaction ends.
+///
+/// # Errors
+/// [`Error::NotFound`], [`Error::WrongState`].
+async fn lock_for(tx: &Transaction, id: &IntegrationRequestId, step: Transition) -> Result<Locked<Entity>> {
+    let row = Entity::find_by_id(id.as_str()).lock_one(tx).await?;
+    let row = row.ok_or(Error::NotFound("integration_request"))?;
+    step.check(integration_request(row.stored())?.state)?;
+    Ok(row)
+}
+
+/// Applies a transition that the request's state allows.
+fn apply(row: &mut Model, step: Transition, now: UnixMillis) {
+    row.state = step.to.as_ref().to_owned();
+    row.updated_at = now.as_millis();
 }
 
 /// Adds a violation for each unknown tenant and each unknown or disabled scope. Tenants and scopes are never deleted,
 /// so that the result stays true.
 pub(super) async fn check_references(
-    conn: &impl ConnectionTrait,
+    conn: &impl Keyed,
     violations: &mut Violations,
     references: &References,
 ) -> Result<()> {
     let (tenants, scopes) = (&references.tenants, &references.scopes);
     let ids = tenants.iter().map(|(_, id)| id.as_str());
     let known = tenant::Entity::find().filter(tenant::Column::TenantId.is_in(ids));
-    let known = known.all(conn).await?;
+    let known = known.read_all(conn).await?;
     for (index, id) in tenants {
         if !known.iter().any(|row| row.tenant_id == id.as_str()) {
             let list = format!("{}tenant_ids", references.prefix);
@@ -229,7 +221,7 @@ pub(super) async fn check_references(
     }
     let names = scopes.iter().map(|(_, name)| name.as_str());
     let known = scope::Entity::find().filter(scope::Column::Name.is_in(names));
-    let known = known.all(conn).await?;
+    let known = known.read_all(conn).await?;
     for (index, name) in scopes {
         let problem = match known.iter().find(|row| row.name == name.as_str()) {
             Some(row) if row.enabled => continue,
@@ -242,15 +234,13 @@ pub(super) async fn check_references(
     Ok(())
 }
 
-pub(super) async fn find(
-    conn: &impl ConnectionTrait,
-    id: &IntegrationRequestId,
-) -> Result<Option<IntegrationRequest>> {
-    let row = Entity::find_by_id(id.as_str()).one(conn).await?;
+pub(super) async fn find(conn: &impl Keyed, id: &IntegrationRequestId) -> Result<Option<IntegrationRequest>> {
+    let row = Entity::find_by_id(id.as_str()).read_one(conn).await?;
     row.map(integration_request).transpose()
 }
 
-fn integration_request(row: Model) -> Result<IntegrationRequest> {
+fn integration_request(row: Authentic<Entity>) -> Result<IntegrationRequest> {
+    let row = row.into_row();
     let unreadable = || corrupt("integration_requests");
     let id = IntegrationRequestId::parse(&row.integration_request_id);
     let client_id = row.client_id.as_deref().map(ClientId::parse).transpose();

@@ -15,7 +15,8 @@ use accord::{
         change::{self, Change},
         idempotency::{self, Outcome},
         keyring::SharedKeyring,
-        log, rows,
+        log,
+        rows::{self, Authentic, Protected, ProtectedRows},
     },
     text::{
         id::TenantId,
@@ -23,7 +24,7 @@ use accord::{
         page::{Page, PageRequest},
     },
 };
-use sea_orm::{Order, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*};
+use sea_orm::{Condition, Order, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*};
 use serde::Serialize;
 
 use crate::{
@@ -157,13 +158,13 @@ impl Store {
     }
 
     /// Reads one page of a list, ordered by `key`, a text column without duplicates.
-    async fn page<E: EntityTrait, T>(
+    async fn page<E: Protected, T>(
         &self,
         query: Select<E>,
         key: E::Column,
         order: Order,
         request: &PageRequest,
-        convert: fn(E::Model) -> Result<T>,
+        convert: fn(Authentic<E>) -> Result<T>,
     ) -> Result<Page<T>> {
         let after = request.after().map(|after| match order {
             Order::Desc => key.lt(after),
@@ -171,7 +172,8 @@ impl Store {
         });
         let query = query.apply_if(after, QueryFilter::filter);
         let query = query.order_by(key, order).limit(request.fetch());
-        let page = request.finish(query.all(self.db.read()).await?, |row| match row.get(key) {
+        let rows = query.read_all(self.db.read()).await?;
+        let page = request.finish(rows, |row| match row.get(key) {
             Value::String(Some(key)) => key,
             _ => String::new(),
         });
@@ -182,9 +184,8 @@ impl Store {
 
 /// Ends every one-time link that was not used, for a database restored from a backup.
 pub async fn end_links(tx: &Transaction, now: UnixMillis) -> Result<()> {
-    enrolment::ending(now).exec(tx).await?;
-    credentials::ending(now).exec(tx).await?;
-    Ok(())
+    enrolment::end_open(tx, Condition::all(), now).await?;
+    credentials::end_open(tx, now).await
 }
 
 fn change(kind: &'static str, id: &impl ToString, tenant_id: Option<&TenantId>) -> Change {
@@ -216,8 +217,8 @@ fn with_reason(event: Event, reason: &str) -> Event {
 }
 
 /// Maps a conflict of an insert to [`Error::AlreadyExists`]. Only the natural key may conflict.
-fn exists(resource: &'static str) -> impl Fn(DbErr) -> Error {
-    move |error| match StoreError::from(error) {
+fn exists(resource: &'static str) -> impl Fn(StoreError) -> Error {
+    move |error| match error {
         StoreError::Conflict => Error::AlreadyExists(resource),
         other => other.into(),
     }

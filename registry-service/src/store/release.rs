@@ -7,6 +7,7 @@ use accord::{
     store::{
         Transaction,
         audit::{Event, Origin},
+        rows::ProtectedRows,
     },
     text::{
         id::{ClientId, DeliveryId, TenantId, UserId},
@@ -19,7 +20,7 @@ use super::{
     Store,
     caller::acting,
     client, commit, corrupt,
-    credentials::unopened,
+    credentials::is_unopened,
     delivery,
     enrolment::unused,
     entity::{delivery as link, enrolment, user},
@@ -65,34 +66,29 @@ impl Store {
     /// [`Error::NotFound`], [`Error::SecondOperatorRequired`], [`Error::WrongState`] for a link that is not open.
     pub async fn release_delivery(&self, origin: &Origin, id: &DeliveryId) -> Result<Released<Recipient>> {
         let tx = self.db.write().await?;
-        let row = link::Entity::find_by_id(id.as_str()).one(&tx).await?;
-        let row = row.ok_or(Error::NotFound("delivery"))?;
+        let row = link::Entity::find_by_id(id.as_str()).lock_one(&tx).await?;
+        let mut row = row.ok_or(Error::NotFound("delivery"))?;
         let (client_id, secret_id) = delivery::ids(&row)?;
         let event = Event::new("delivery.release")
             .client(&client_id)
             .subject(id.as_str())
             .detail("secret_id", secret_id.as_str());
-        let release = self.release(row.needs_release, row.release_mac, row.release_key_version);
+        let release = self.release(
+            row.needs_release,
+            row.release_mac.clone(),
+            row.release_key_version,
+        );
         let (tx, event) = self
             .require_other(tx, origin, &row.creator, &release, event)
             .await?;
         let (code, mac, version) = self.new_code(id.as_str().as_bytes()).await?;
         let now = self.now().as_millis();
-        let released = link::Entity::update_many()
-            .filter(link::Column::DeliveryId.eq(id.as_str()))
-            .filter(unopened())
-            .filter(link::Column::ExpiresAt.gt(now))
-            .col_expr(link::Column::ReleaseMac, Expr::value(mac))
-            .col_expr(link::Column::ReleaseKeyVersion, Expr::value(version))
-            .exec(&tx)
-            .await?;
-        if released.rows_affected == 0 {
-            let row = link::Entity::find_by_id(id.as_str()).one(&tx).await?;
-            return Err(not_open(
-                "delivery",
-                row.is_some_and(|row| row.claimed_at.is_some()),
-            ));
+        if !is_unopened(&row) || row.expires_at <= now {
+            return Err(not_open("delivery", row.claimed_at.is_some()));
         }
+        row.release_mac = Some(mac);
+        row.release_key_version = Some(version);
+        row.save(&tx).await?;
         let client = client::find(&tx, &client_id)
             .await?
             .ok_or(corrupt("deliveries"))?;
@@ -106,7 +102,7 @@ impl Store {
         let released = Released {
             code,
             recipient,
-            creator: row.creator,
+            creator: row.creator.clone(),
             created_at: UnixMillis::from_millis(row.created_at),
         };
         commit(tx, released).await
@@ -126,40 +122,39 @@ impl Store {
         use enrolment::{Column, Entity};
         let tx = self.db.write().await?;
         let key = (tenant_id.to_string(), user_id.to_string());
-        let user = user::Entity::find_by_id(key).one(&tx).await?;
-        let user = user.ok_or(Error::NotFound("user"))?;
+        let user = user::Entity::find_by_id(key).read_one(&tx).await?;
+        let user = user.ok_or(Error::NotFound("user"))?.into_row();
         // A new link ends the ones before it.
         let open = Entity::find()
             .filter(Column::TenantId.eq(tenant_id.as_str()))
             .filter(Column::UserId.eq(user_id.as_str()))
             .filter(unused())
-            .one(&tx)
+            .lock_one(&tx)
             .await?;
-        let row = open.ok_or_else(|| not_open("enrolment", user.password_hash.is_some()))?;
+        let mut row = open.ok_or_else(|| not_open("enrolment", user.password_hash.is_some()))?;
         let event = Event::new("user.release_enrolment")
             .tenant(tenant_id)
             .subject(user_id.as_str());
-        let release = self.release(row.needs_release, row.release_mac, row.release_key_version);
+        let release = self.release(
+            row.needs_release,
+            row.release_mac.clone(),
+            row.release_key_version,
+        );
         let (tx, event) = self
             .require_other(tx, origin, &row.creator, &release, event)
             .await?;
         let (code, mac, version) = self.new_code(&row.token_hash).await?;
-        let released = Entity::update_many()
-            .filter(Column::TokenHash.eq(row.token_hash))
-            .filter(unused())
-            .filter(Column::ExpiresAt.gt(self.now().as_millis()))
-            .col_expr(Column::ReleaseMac, Expr::value(mac))
-            .col_expr(Column::ReleaseKeyVersion, Expr::value(version))
-            .exec(&tx)
-            .await?;
-        if released.rows_affected == 0 {
+        if row.expires_at <= self.now().as_millis() {
             return Err(not_open("enrolment", false));
         }
+        row.release_mac = Some(mac);
+        row.release_key_version = Some(version);
+        row.save(&tx).await?;
         self.audit(&tx, origin, event).await;
         let released = Released {
             code,
             recipient: user.label,
-            creator: row.creator,
+            creator: row.creator.clone(),
             created_at: UnixMillis::from_millis(row.created_at),
         };
         commit(tx, released).await

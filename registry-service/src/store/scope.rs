@@ -3,20 +3,21 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        Creation,
+        Creation, Keyed,
         audit::{Event, Origin},
         idempotency::Outcome,
+        rows::{self, Authentic, ProtectedRows},
     },
     text::{
         id::ScopeName,
         page::{Page, PageRequest},
     },
 };
-use sea_orm::{Order::Asc, QuerySelect, Set, entity::prelude::*, sea_query::ExprTrait};
+use sea_orm::{Order::Asc, entity::prelude::*};
 
 use super::{
     Store, change, commit, corrupt,
-    entity::scope::{ActiveModel, Column, Entity, Model},
+    entity::scope::{Column, Entity, Model},
     exists, replaced,
 };
 use crate::{
@@ -39,15 +40,16 @@ impl Store {
             return find(&tx, name).await?.ok_or(corrupt("idempotency"));
         };
         let now = self.now().as_millis();
-        let row = ActiveModel {
-            name: Set(name.to_string()),
-            description: Set(new.description),
-            enabled: Set(true),
-            created_at: Set(now),
-            updated_at: Set(now),
-            etag: Set(1),
+        let row = Model {
+            name: name.to_string(),
+            description: new.description,
+            enabled: true,
+            created_at: now,
+            updated_at: now,
+            etag: 1,
+            mac: Vec::new(),
         };
-        let row = row.insert(&tx).await.map_err(exists("scope"))?;
+        let row = rows::insert(&tx, row).await.map_err(exists("scope"))?;
         reservation.complete(&tx, name.as_str()).await?;
         let event = Event::new("scope.create").subject(name.as_str());
         let change = change(change_kind::SCOPE, name, None);
@@ -72,41 +74,36 @@ impl Store {
     ) -> Result<Scope> {
         let tx = self.db.write().await?;
         // Locks before it reads, so that the event holds the value that this update replaces.
-        let row = Entity::find_by_id(name.as_str())
-            .lock_exclusive()
-            .one(&tx)
-            .await?;
-        let before = scope(row.ok_or(Error::NotFound("scope"))?)?;
-        if update.etag.is_some_and(|etag| etag != before.etag) {
+        let row = Entity::find_by_id(name.as_str()).lock_one(&tx).await?;
+        let mut row = row.ok_or(Error::NotFound("scope"))?;
+        if update.etag.is_some_and(|etag| etag != row.etag) {
             return Err(Error::EtagMismatch("scope"));
         }
         let event = Event::new("scope.update").subject(name.as_str());
-        let event = replaced(event, "description", &before.description, &update.description)?;
-        let event = replaced(event, "enabled", &before.enabled, &update.enabled)?;
-        let mut query = Entity::update_many()
-            .filter(Column::Name.eq(name.as_str()))
-            .col_expr(Column::UpdatedAt, Expr::value(self.now().as_millis()))
-            .col_expr(Column::Etag, Expr::col(Column::Etag).add(1));
+        let event = replaced(event, "description", &row.description, &update.description)?;
+        let event = replaced(event, "enabled", &row.enabled, &update.enabled)?;
         if let Some(description) = update.description {
-            query = query.col_expr(Column::Description, Expr::value(description));
+            row.description = description;
         }
         if let Some(enabled) = update.enabled {
-            query = query.col_expr(Column::Enabled, Expr::value(enabled));
+            row.enabled = enabled;
         }
-        query.exec(&tx).await?;
-        let scope = find(&tx, name).await?.ok_or(corrupt("scopes"))?;
+        row.updated_at = self.now().as_millis();
+        row.etag += 1;
+        row.save(&tx).await?;
         let change = change(change_kind::SCOPE, name, None);
         self.publish(&tx, origin, event, change).await?;
-        commit(tx, scope).await
+        commit(tx, scope(row.stored())?).await
     }
 }
 
-async fn find(conn: &impl ConnectionTrait, name: &ScopeName) -> Result<Option<Scope>> {
-    let row = Entity::find_by_id(name.as_str()).one(conn).await?;
+async fn find(conn: &impl Keyed, name: &ScopeName) -> Result<Option<Scope>> {
+    let row = Entity::find_by_id(name.as_str()).read_one(conn).await?;
     row.map(scope).transpose()
 }
 
-fn scope(row: Model) -> Result<Scope> {
+fn scope(row: Authentic<Entity>) -> Result<Scope> {
+    let row = row.into_row();
     Ok(Scope {
         name: ScopeName::parse(&row.name).map_err(|_| corrupt("scopes"))?,
         description: row.description,

@@ -3,23 +3,22 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        Creation, Transaction,
+        Creation, Keyed, Transaction,
         audit::{Event, Origin},
         change::Change,
         idempotency::Outcome,
+        rows::{self, Authentic, Locked, ProtectedRows},
     },
     text::{
         id::TenantId,
         page::{Page, PageRequest},
     },
 };
-use sea_orm::{
-    Order::Asc, QuerySelect, QueryTrait, Set, UpdateMany, entity::prelude::*, sea_query::ExprTrait,
-};
+use sea_orm::{Order::Asc, QueryTrait, entity::prelude::*};
 
 use super::{
     Store, change, commit, corrupt,
-    entity::tenant::{ActiveModel, Column, Entity, Model},
+    entity::tenant::{Column, Entity, Model},
     exists, replaced, with_reason,
 };
 use crate::{
@@ -42,17 +41,18 @@ impl Store {
             return find(&tx, id).await?.ok_or(corrupt("idempotency"));
         };
         let now = self.now().as_millis();
-        let row = ActiveModel {
-            tenant_id: Set(id.to_string()),
-            display_name: Set(new.display_name),
-            cloud_api_url: Set(new.cloud_api_url),
-            state: Set(State::Active.as_ref().to_owned()),
-            tokens_ended_seq: Set(0),
-            created_at: Set(now),
-            updated_at: Set(now),
-            etag: Set(1),
+        let row = Model {
+            tenant_id: id.to_string(),
+            display_name: new.display_name,
+            cloud_api_url: new.cloud_api_url,
+            state: State::Active.as_ref().to_owned(),
+            tokens_ended_seq: 0,
+            created_at: now,
+            updated_at: now,
+            etag: 1,
+            mac: Vec::new(),
         };
-        let row = row.insert(&tx).await.map_err(exists("tenant"))?;
+        let row = rows::insert(&tx, row).await.map_err(exists("tenant"))?;
         reservation.complete(&tx, id.as_str()).await?;
         let event = event("tenant.create", id);
         self.publish(&tx, &creation.origin, event, changed(id)).await?;
@@ -83,33 +83,23 @@ impl Store {
     ) -> Result<Tenant> {
         let tx = self.db.write().await?;
         // Locks before it reads, so that the event holds the value that this update replaces.
-        let row = Entity::find_by_id(tenant_id.as_str())
-            .lock_exclusive()
-            .one(&tx)
-            .await?;
-        let before = tenant(row.ok_or(Error::NotFound("tenant"))?)?;
-        if update.etag.is_some_and(|etag| etag != before.etag) {
+        let mut row = lock(&tx, tenant_id).await?.ok_or(Error::NotFound("tenant"))?;
+        if update.etag.is_some_and(|etag| etag != row.etag) {
             return Err(Error::EtagMismatch("tenant"));
         }
         let event = event("tenant.update", tenant_id);
-        let event = replaced(event, "display_name", &before.display_name, &update.display_name)?;
-        let event = replaced(
-            event,
-            "cloud_api_url",
-            &before.cloud_api_url,
-            &update.cloud_api_url,
-        )?;
-        let mut query = next_version(tenant_id, self.now());
+        let event = replaced(event, "display_name", &row.display_name, &update.display_name)?;
+        let event = replaced(event, "cloud_api_url", &row.cloud_api_url, &update.cloud_api_url)?;
         if let Some(name) = update.display_name {
-            query = query.col_expr(Column::DisplayName, Expr::value(name));
+            row.display_name = name;
         }
         if let Some(url) = update.cloud_api_url {
-            query = query.col_expr(Column::CloudApiUrl, Expr::value(url));
+            row.cloud_api_url = url;
         }
-        query.exec(&tx).await?;
-        let tenant = find(&tx, tenant_id).await?.ok_or(corrupt("tenants"))?;
+        set_next_version(&mut row, self.now());
+        row.save(&tx).await?;
         self.publish(&tx, origin, event, changed(tenant_id)).await?;
-        commit(tx, tenant).await
+        commit(tx, tenant(row.stored())?).await
     }
 
     /// Suspends or reinstates a tenant; `reason` may be empty. Changes and records nothing if it is in that state already.
@@ -124,12 +114,10 @@ impl Store {
         reason: &str,
     ) -> Result<Tenant> {
         let tx = self.db.write().await?;
-        let moved = next_version(tenant_id, self.now())
-            .filter(Column::State.ne(to.as_ref()))
-            .col_expr(Column::State, Expr::value(to.as_ref()))
-            .exec(&tx)
-            .await?;
-        if moved.rows_affected == 1 {
+        let mut row = lock(&tx, tenant_id).await?.ok_or(Error::NotFound("tenant"))?;
+        if row.state != to.as_ref() {
+            row.state = to.as_ref().to_owned();
+            set_next_version(&mut row, self.now());
             let (action, kind) = match to {
                 State::Suspended => ("tenant.suspend", change_kind::TENANT_TOKENS_ENDED),
                 State::Active => ("tenant.reinstate", change_kind::TENANT),
@@ -138,36 +126,27 @@ impl Store {
             let event = with_reason(event(action, tenant_id), reason);
             let seq = self.publish(&tx, origin, event, change).await?;
             if to == State::Suspended {
-                let row = Entity::update_many().filter(Column::TenantId.eq(tenant_id.as_str()));
-                let ended = row.col_expr(Column::TokensEndedSeq, Expr::value(seq));
-                ended.exec(&tx).await?;
+                row.tokens_ended_seq = seq;
             }
+            row.save(&tx).await?;
         }
-        let tenant = find(&tx, tenant_id).await?.ok_or(Error::NotFound("tenant"))?;
-        commit(tx, tenant).await
+        commit(tx, tenant(row.stored())?).await
     }
 }
 
-pub(super) async fn find(conn: &impl ConnectionTrait, tenant_id: &TenantId) -> Result<Option<Tenant>> {
-    let row = Entity::find_by_id(tenant_id.as_str()).one(conn).await?;
+pub(super) async fn find(conn: &impl Keyed, tenant_id: &TenantId) -> Result<Option<Tenant>> {
+    let row = Entity::find_by_id(tenant_id.as_str()).read_one(conn).await?;
     row.map(tenant).transpose()
 }
 
 /// Reads a tenant, and locks its row until the transaction ends.
-pub(super) async fn lock(tx: &Transaction, tenant_id: &TenantId) -> Result<Option<Tenant>> {
-    let row = Entity::find_by_id(tenant_id.as_str())
-        .lock_exclusive()
-        .one(tx)
-        .await?;
-    row.map(tenant).transpose()
+pub(super) async fn lock(tx: &Transaction, tenant_id: &TenantId) -> Result<Option<Locked<Entity>>> {
+    Ok(Entity::find_by_id(tenant_id.as_str()).lock_one(tx).await?)
 }
 
-/// Begins an update of a tenant, which raises its etag.
-fn next_version(tenant_id: &TenantId, now: UnixMillis) -> UpdateMany<Entity> {
-    Entity::update_many()
-        .filter(Column::TenantId.eq(tenant_id.as_str()))
-        .col_expr(Column::UpdatedAt, Expr::value(now.as_millis()))
-        .col_expr(Column::Etag, Expr::col(Column::Etag).add(1))
+fn set_next_version(row: &mut Model, now: UnixMillis) {
+    row.updated_at = now.as_millis();
+    row.etag += 1;
 }
 
 fn event(action: &'static str, tenant_id: &TenantId) -> Event {
@@ -178,7 +157,8 @@ fn changed(tenant_id: &TenantId) -> Change {
     change(change_kind::TENANT, tenant_id, Some(tenant_id))
 }
 
-pub(super) fn tenant(row: Model) -> Result<Tenant> {
+pub(super) fn tenant(row: Authentic<Entity>) -> Result<Tenant> {
+    let row = row.into_row();
     Ok(Tenant {
         tenant_id: TenantId::parse(&row.tenant_id).map_err(|_| corrupt("tenants"))?,
         display_name: row.display_name,

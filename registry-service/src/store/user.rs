@@ -3,10 +3,11 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        Creation,
+        Creation, Keyed, Transaction,
         audit::{Event, Origin},
         change::Change,
         idempotency::Outcome,
+        rows::{self, Authentic, Locked, ProtectedRows},
     },
     text::{
         account_name::{AccountName, RULES_VERSION},
@@ -15,11 +16,11 @@ use accord::{
         page::{Page, PageRequest},
     },
 };
-use sea_orm::{Order::Asc, QueryTrait, Set, UpdateMany, entity::prelude::*};
+use sea_orm::{Order::Asc, QueryTrait, entity::prelude::*};
 
 use super::{
     Store, change, commit, corrupt, enrolment,
-    entity::user::{ActiveModel, Column, Entity, Model},
+    entity::user::{Column, Entity, Model},
     exists, tenant, with_reason,
 };
 use crate::{
@@ -71,23 +72,24 @@ impl Store {
         let user_id = UserId::generate(&*self.clock, &*self.random);
         let keyring = self.keyring.get().await?;
         let (name_hash, name_key_version) = account_name::hash(&new.account_name, &keyring, tenant_id)?;
-        let row = ActiveModel {
-            tenant_id: Set(tenant_id.to_string()),
-            user_id: Set(user_id.to_string()),
-            name_hash: Set(name_hash.to_vec()),
-            name_key_version: Set(name_key_version),
-            name_rules_version: Set(RULES_VERSION),
-            label: Set(new.label),
-            tenant_admin: Set(new.tenant_admin),
-            state: Set(State::Active.as_ref().to_owned()),
-            password_hash: Set(None),
-            pepper_version: Set(None),
-            tokens_ended_seq: Set(0),
-            sessions_ended_seq: Set(0),
-            created_at: Set(now.as_millis()),
-            updated_at: Set(now.as_millis()),
+        let row = Model {
+            tenant_id: tenant_id.to_string(),
+            user_id: user_id.to_string(),
+            name_hash: name_hash.to_vec(),
+            name_key_version,
+            name_rules_version: RULES_VERSION,
+            label: new.label,
+            tenant_admin: new.tenant_admin,
+            state: State::Active.as_ref().to_owned(),
+            password_hash: None,
+            pepper_version: None,
+            tokens_ended_seq: 0,
+            sessions_ended_seq: 0,
+            created_at: now.as_millis(),
+            updated_at: now.as_millis(),
+            mac: Vec::new(),
         };
-        let row = row.insert(&tx).await.map_err(exists("user"))?;
+        let row = rows::insert(&tx, row).await.map_err(exists("user"))?;
         let token = new.tenant_admin.then(|| enrolment::token(&reservation.secrets));
         if let Some(token) = &token {
             self.insert_enrolment(&tx, &creation.origin, tenant_id, &user_id, token)
@@ -112,7 +114,7 @@ impl Store {
     /// Finds a user by the name's hash under each key that is still in use.
     async fn find_by_name(
         &self,
-        conn: &impl ConnectionTrait,
+        conn: &impl Keyed,
         tenant_id: &TenantId,
         name: &AccountName,
     ) -> Result<Option<User>> {
@@ -122,7 +124,7 @@ impl Store {
         let row = Entity::find()
             .filter(Column::TenantId.eq(tenant_id.as_str()))
             .filter(Column::NameHash.is_in(hashes))
-            .one(conn)
+            .read_one(conn)
             .await?;
         row.map(user).transpose()
     }
@@ -160,13 +162,11 @@ impl Store {
     ) -> Result<User> {
         let tx = self.db.write().await?;
         let now = self.now();
-        let moved = update(tenant_id, user_id)
-            .filter(Column::State.ne(to.as_ref()))
-            .col_expr(Column::State, Expr::value(to.as_ref()))
-            .col_expr(Column::UpdatedAt, Expr::value(now.as_millis()))
-            .exec(&tx)
-            .await?;
-        if moved.rows_affected == 1 {
+        let row = lock(&tx, tenant_id.as_str(), user_id.as_str()).await?;
+        let mut row = row.ok_or(Error::NotFound("user"))?;
+        if row.state != to.as_ref() {
+            row.state = to.as_ref().to_owned();
+            row.updated_at = now.as_millis();
             let (action, kind) = match to {
                 State::Deactivated => ("user.deactivate", change_kind::USER_TOKENS_ENDED),
                 State::Active => ("user.reactivate", change_kind::USER),
@@ -178,15 +178,12 @@ impl Store {
             let change = change(kind, user_id, Some(tenant_id));
             let seq = self.publish(&tx, origin, event, change).await?;
             if to == State::Deactivated {
-                update(tenant_id, user_id)
-                    .col_expr(Column::TokensEndedSeq, Expr::value(seq))
-                    .col_expr(Column::SessionsEndedSeq, Expr::value(seq))
-                    .exec(&tx)
-                    .await?;
+                row.tokens_ended_seq = seq;
+                row.sessions_ended_seq = seq;
             }
+            row.save(&tx).await?;
         }
-        let user = find(&tx, tenant_id, user_id).await?;
-        commit(tx, user.ok_or(Error::NotFound("user"))?).await
+        commit(tx, user(row.stored())?).await
     }
 
     /// Removes the password, ends sessions and earlier enrolments, and makes a new enrolment. Returns its token.
@@ -200,11 +197,11 @@ impl Store {
         user_id: &UserId,
     ) -> Result<(User, OpaqueToken)> {
         let (tx, outcome) = self.begin_creation(creation).await?;
-        let user = find(&tx, tenant_id, user_id).await?;
-        let user = user.ok_or(Error::NotFound("user"))?;
+        let row = lock(&tx, tenant_id.as_str(), user_id.as_str()).await?;
+        let mut row = row.ok_or(Error::NotFound("user"))?;
         let reservation = match outcome {
             Outcome::Replay { secrets, .. } => {
-                let replay = (user, enrolment::token(&secrets));
+                let replay = (user(row.stored())?, enrolment::token(&secrets));
                 let subject = user_id.as_str();
                 return self.commit_replay(tx, creation, subject, replay).await;
             }
@@ -214,20 +211,16 @@ impl Store {
             resource: "user",
             state: state.to_owned(),
         };
-        if !user.tenant_admin {
+        if !row.tenant_admin {
             return Err(rejected("NOT_A_TENANT_ADMIN"));
         }
-        let now = self.now();
-        let reset = update(tenant_id, user_id)
-            .filter(Column::State.eq(State::Active.as_ref()))
-            .col_expr(Column::PasswordHash, Expr::value(None::<String>))
-            .col_expr(Column::PepperVersion, Expr::value(None::<i32>))
-            .col_expr(Column::UpdatedAt, Expr::value(now.as_millis()))
-            .exec(&tx)
-            .await?;
-        if reset.rows_affected == 0 {
+        if row.state != State::Active.as_ref() {
             return Err(rejected("DEACTIVATED"));
         }
+        let now = self.now();
+        row.password_hash = None;
+        row.pepper_version = None;
+        row.updated_at = now.as_millis();
         let token = enrolment::token(&reservation.secrets);
         enrolment::end_all(&tx, tenant_id, user_id, now).await?;
         self.insert_enrolment(&tx, &creation.origin, tenant_id, user_id, &token)
@@ -236,24 +229,22 @@ impl Store {
         let event = event("user.reset_password", tenant_id, user_id);
         let change = changed(tenant_id, user_id);
         let seq = self.publish(&tx, &creation.origin, event, change).await?;
-        let sessions_ended = update(tenant_id, user_id).col_expr(Column::SessionsEndedSeq, Expr::value(seq));
-        sessions_ended.exec(&tx).await?;
-        let user = find(&tx, tenant_id, user_id).await?;
-        commit(tx, (user.ok_or(corrupt("users"))?, token)).await
+        row.sessions_ended_seq = seq;
+        row.save(&tx).await?;
+        commit(tx, (user(row.stored())?, token)).await
     }
 }
 
-async fn find(conn: &impl ConnectionTrait, tenant_id: &TenantId, user_id: &UserId) -> Result<Option<User>> {
+async fn find(conn: &impl Keyed, tenant_id: &TenantId, user_id: &UserId) -> Result<Option<User>> {
     let key = (tenant_id.to_string(), user_id.to_string());
-    let row = Entity::find_by_id(key).one(conn).await?;
+    let row = Entity::find_by_id(key).read_one(conn).await?;
     row.map(user).transpose()
 }
 
-/// Begins an update of a user.
-fn update(tenant_id: &TenantId, user_id: &UserId) -> UpdateMany<Entity> {
-    Entity::update_many()
-        .filter(Column::TenantId.eq(tenant_id.as_str()))
-        .filter(Column::UserId.eq(user_id.as_str()))
+/// Reads a user's row, and locks it until the transaction ends.
+pub(super) async fn lock(tx: &Transaction, tenant_id: &str, user_id: &str) -> Result<Option<Locked<Entity>>> {
+    let key = (tenant_id.to_owned(), user_id.to_owned());
+    Ok(Entity::find_by_id(key).lock_one(tx).await?)
 }
 
 fn event(action: &'static str, tenant_id: &TenantId, user_id: &UserId) -> Event {
@@ -264,7 +255,8 @@ fn changed(tenant_id: &TenantId, user_id: &UserId) -> Change {
     change(change_kind::USER, user_id, Some(tenant_id))
 }
 
-pub(super) fn user(row: Model) -> Result<User> {
+pub(super) fn user(row: Authentic<Entity>) -> Result<User> {
+    let row = row.into_row();
     let unreadable = || corrupt("users");
     let password = match (row.password_hash, row.pepper_version) {
         (Some(phc), Some(pepper_version)) => Some(Argon2Hash { phc, pepper_version }),

@@ -92,7 +92,7 @@ async fn a_row_is_read_changed_and_read_again() {
         row.hash = None;
         row.version = Some(-3);
         row.save(&tx).await.unwrap();
-        let saved = row.into_authentic(&tx).unwrap();
+        let saved = row.stored();
         tx.commit().await.unwrap();
         let rows = Entity::find().read_all(db.read()).await.unwrap();
         assert_eq!(rows.len(), 1, "{place:?}");

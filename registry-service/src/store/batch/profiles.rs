@@ -5,7 +5,11 @@ use std::{collections::HashMap, sync::LazyLock};
 
 use accord::{
     clock::UnixMillis,
-    store::{StoreError, batch::json_rows::JsonRows},
+    store::{
+        StoreError,
+        batch::json_rows::JsonRows,
+        rows::{self, Authentic, Protected},
+    },
     text::id::{ClientId, SecretId, TenantId, UserId},
 };
 use sea_orm::{FromQueryResult, Value};
@@ -15,7 +19,7 @@ use super::super::{
     Store,
     client::client,
     corrupt,
-    entity::{client_tenant, scope},
+    entity::{client_secret, scope},
     tenant::tenant,
     user::user,
 };
@@ -64,13 +68,6 @@ struct Id<'a> {
     id: &'a str,
 }
 
-#[derive(FromQueryResult)]
-struct LiveSecret {
-    client_id: String,
-    secret_id: String,
-    expires_at: Option<i64>,
-}
-
 fn by_id(select: &'static str, table: &'static str, key: &'static str, rest: &'static str) -> JsonRows {
     JsonRows::new(&[("id", "text")], |dialect| {
         let input = &dialect.input;
@@ -80,15 +77,10 @@ fn by_id(select: &'static str, table: &'static str, key: &'static str, rest: &'s
 
 static CLIENTS: LazyLock<JsonRows> = LazyLock::new(|| by_id("clients.*", "clients", "client_id", ""));
 static TENANTS: LazyLock<JsonRows> = LazyLock::new(|| by_id("tenants.*", "tenants", "tenant_id", ""));
-static CLIENT_TENANTS: LazyLock<JsonRows> = LazyLock::new(|| {
-    let order = "ORDER BY client_tenants.tenant_id";
-    by_id("client_tenants.*", "client_tenants", "client_id", order)
-});
 static LIVE_SECRETS: LazyLock<JsonRows> = LazyLock::new(|| {
     let live = "WHERE NOT awaiting_claim AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)
         ORDER BY secret_id";
-    let columns = "client_id, secret_id, expires_at";
-    by_id(columns, "client_secrets", "client_id", live)
+    by_id("client_secrets.*", "client_secrets", "client_id", live)
 });
 static SCOPES: LazyLock<JsonRows> = LazyLock::new(|| by_id("scopes.*", "scopes", "name", "WHERE enabled"));
 static USERS: LazyLock<JsonRows> = LazyLock::new(|| {
@@ -127,30 +119,27 @@ impl Store {
         let client_ids = ids(client_ids, ClientId::as_str);
         let clients = self.rows(&CLIENTS, &client_ids, []).await?.into_iter();
         let clients: Vec<Client> = clients.map(client).collect::<Result<_>>()?;
-        let mut tenants = HashMap::<_, Vec<_>>::new();
-        for row in self
-            .rows::<client_tenant::Model>(&CLIENT_TENANTS, &client_ids, [])
-            .await?
-        {
-            let tenant_id = TenantId::parse(&row.tenant_id).map_err(|_| corrupt("client_tenants"))?;
-            tenants.entry(row.client_id).or_default().push(tenant_id);
-        }
         let mut live_secrets = HashMap::<_, Vec<_>>::new();
         let now = self.now().as_millis().into();
-        for row in self.rows::<LiveSecret>(&LIVE_SECRETS, &client_ids, [now]).await? {
+        let secrets = self.rows::<client_secret::Entity>(&LIVE_SECRETS, &client_ids, [now]);
+        for row in secrets.await? {
             let secret_id = SecretId::parse(&row.secret_id).map_err(|_| corrupt("client_secrets"))?;
             let secret = (secret_id, row.expires_at.map(UnixMillis::from_millis));
-            live_secrets.entry(row.client_id).or_default().push(secret);
+            live_secrets
+                .entry(row.client_id.clone())
+                .or_default()
+                .push(secret);
         }
         let names = clients.iter().flat_map(|client| &client.scopes);
         let mut names: Vec<_> = names.map(|scope| &scope.name).collect();
         names.sort_unstable();
         names.dedup();
         let scopes = self
-            .rows::<scope::Model>(&SCOPES, &ids(names, |name| name.as_str()), [])
+            .rows::<scope::Entity>(&SCOPES, &ids(names, |name| name.as_str()), [])
             .await?;
         let descriptions: HashMap<_, _> = scopes
             .into_iter()
+            .map(|row| row.into_row())
             .map(|row| (row.name, row.description))
             .collect();
         let profiles = clients.into_iter().map(|client| {
@@ -166,27 +155,28 @@ impl Store {
             ClientProfile {
                 scopes: scopes.collect(),
                 live_secrets: live_secrets.remove(id).unwrap_or_default(),
-                client: Client {
-                    tenant_ids: tenants.remove(id).unwrap_or_default(),
-                    ..client
-                },
+                client,
             }
         });
         Ok(profiles.collect())
     }
 
-    async fn rows<M: FromQueryResult>(
+    async fn rows<E: Protected>(
         &self,
         statement: &JsonRows,
         keys: &[impl Serialize],
         others: impl IntoIterator<Item = Value>,
-    ) -> Result<Vec<M>> {
+    ) -> Result<Vec<Authentic<E>>> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let rows = statement.query(self.db.read(), keys, others).await?;
-        let rows = rows.iter().map(|row| M::from_query_result(row, ""));
-        Ok(rows.collect::<Result<_, _>>().map_err(StoreError::from)?)
+        let conn = self.db.read();
+        let rows = statement.query(conn, keys, others).await?;
+        let rows = rows.iter().map(|row| {
+            let row = E::Model::from_query_result(row, "").map_err(StoreError::from)?;
+            rows::check(conn, row)
+        });
+        Ok(rows.collect::<Result<_, StoreError>>()?)
     }
 }
 

@@ -7,10 +7,10 @@ use accord::{
 
 use super::{
     super::{
-        Store, commit, corrupt,
+        Store, commit,
         integration_request::{self, mark_registered},
     },
-    event, find, lock_client,
+    client, event, lock_client,
 };
 use crate::{
     error::{Error, Result},
@@ -36,16 +36,16 @@ impl Store {
             return Err(Error::Invalid(v));
         };
         let client_id = &amends.client_id;
-        lock_client(&tx, client_id).await?;
+        let row = lock_client(&tx, client_id).await?;
         mark_registered(&tx, request_id, client_id, self.now()).await?;
-        let before = find(&tx, client_id).await?.ok_or(corrupt("clients"))?;
+        let before = client(row.stored())?;
         if before.etag != amends.etag {
             return Err(Error::EtagMismatch("client"));
         }
         let update = amended(&before, &request.content)?;
         let event = event("client.amend", client_id);
         let event = event.detail("integration_request_id", request_id.as_str());
-        let client = self.change(&tx, origin, event, before, update).await?;
+        let client = self.change(&tx, origin, event, row, update).await?;
         commit(tx, client).await
     }
 }

@@ -1,13 +1,12 @@
 //! Clients in the database.
 
-use std::collections::HashMap;
-
 use accord::{
     clock::UnixMillis,
     store::{
-        Transaction,
+        Keyed, Transaction,
         audit::{Event, Origin},
         change::Change,
+        rows::{Authentic, Locked, ProtectedRows},
     },
     text::{
         id::{ClientId, IntegrationRequestId, TenantId},
@@ -15,10 +14,7 @@ use accord::{
         validation::Violations,
     },
 };
-use sea_orm::{
-    Order::Desc, QueryOrder, QuerySelect, QueryTrait, Set, UpdateMany, entity::prelude::*,
-    sea_query::ExprTrait,
-};
+use sea_orm::{Order::Desc, QuerySelect, QueryTrait, Set, entity::prelude::*, sea_query::ExprTrait};
 
 use super::{
     Store, change, commit, corrupt,
@@ -64,12 +60,7 @@ impl Store {
         });
         let query = Entity::find().apply_if(state, QueryFilter::filter);
         let query = query.apply_if(tenant, QueryFilter::filter);
-        let page = self.page(query, Column::ClientId, Desc, page, client).await?;
-        let with_tenants = async |mut clients: Vec<Client>| {
-            read_tenants(self.db.read(), &mut clients).await?;
-            Ok(clients)
-        };
-        page.try_map(with_tenants).await
+        self.page(query, Column::ClientId, Desc, page, client).await
     }
 
     /// Narrows a client: leaves out tenants, scopes and redirect URIs. An update that removes a tenant or a scope ends the
@@ -84,15 +75,15 @@ impl Store {
         update: ClientUpdate,
     ) -> Result<Client> {
         let tx = self.db.write().await?;
-        // Locks before it reads, so that a racing update compares with what this one writes.
-        lock_client(&tx, client_id).await?;
-        let before = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
+        // Locks before it compares, so that a racing update compares with what this one writes.
+        let row = lock_client(&tx, client_id).await?;
+        let before = client(row.stored())?;
         if update.etag.is_some_and(|etag| etag != before.etag) {
             return Err(Error::EtagMismatch("client"));
         }
         update.require_narrowing(&before, "client.")?;
         let event = event("client.update", client_id);
-        let client = self.change(&tx, origin, event, before, update).await?;
+        let client = self.change(&tx, origin, event, row, update).await?;
         commit(tx, client).await
     }
 
@@ -104,9 +95,10 @@ impl Store {
         tx: &Transaction,
         origin: &Origin,
         event: Event,
-        before: Client,
+        mut row: Locked<Entity>,
         update: ClientUpdate,
     ) -> Result<Client> {
+        let before = client(row.stored())?;
         let client_id = &before.client_id;
         let (narrows, is_shown) = (update.narrows(&before), update.is_shown());
         let (texts, keys) = (&before.presentation, &before.json_web_key_set);
@@ -120,40 +112,43 @@ impl Store {
         let event = replaced(event, "scopes", &before.scopes, &update.scopes)?;
         let event = replaced(event, "tenant_ids", &before.tenant_ids, &update.tenant_ids)?;
         let event = replaced(event, "json_web_key_set", keys, &update.json_web_key_set)?;
-        let presentation = update.display_name.map(|display_name| Presentation {
-            display_name,
-            ..before.presentation.clone()
-        });
-        let columns = [
-            (Column::Presentation, json(&presentation)?),
-            (Column::RedirectUris, json(&update.redirect_uris)?),
-            (Column::Scopes, json(&update.scopes)?),
-        ];
-        let mut query = next_version(client_id, self.now());
-        for (column, value) in columns.into_iter().filter(|(_, value)| !value.is_null()) {
-            query = query.col_expr(column, Expr::value(value));
+        set_next_version(&mut row, self.now());
+        if let Some(display_name) = update.display_name {
+            row.presentation = json(&Presentation {
+                display_name,
+                ..before.presentation.clone()
+            })?;
+        }
+        if let Some(redirect_uris) = &update.redirect_uris {
+            row.redirect_uris = json(redirect_uris)?;
+        }
+        if let Some(scopes) = &update.scopes {
+            row.scopes = json(scopes)?;
         }
         if let Some(keys) = update.json_web_key_set {
-            query = query.col_expr(Column::JsonWebKeySet, Expr::value(keys));
+            row.json_web_key_set = keys;
         }
-        query.exec(tx).await?;
         if let Some(tenant_ids) = &update.tenant_ids {
+            row.tenants = tenants(tenant_ids)?;
             let rows = client_tenant::Entity::delete_many();
             let of_client = client_tenant::Column::ClientId.eq(client_id.as_str());
             rows.filter(of_client).exec(tx).await?;
-            insert_tenants(tx, client_id, tenant_ids).await?;
+            index_tenants(tx, client_id, tenant_ids).await?;
         }
-        let seq = if narrows {
-            let seq = self.publish(tx, origin, event, tokens_ended(client_id)).await?;
-            set_seq(tx, client_id, &[Column::TokensEndedSeq], seq).await?;
-            seq
+        let change = if narrows {
+            tokens_ended(client_id)
         } else {
-            self.publish(tx, origin, event, changed(client_id)).await?
+            changed(client_id)
         };
-        match is_shown {
-            true => set_version(tx, client_id, seq).await,
-            false => Ok(find(tx, client_id).await?.ok_or(corrupt("clients"))?),
+        let seq = self.publish(tx, origin, event, change).await?;
+        if narrows {
+            row.tokens_ended_seq = seq;
         }
+        if is_shown {
+            set_version(&mut row, seq)?;
+        }
+        row.save(tx).await?;
+        client(row.stored())
     }
 
     /// Suspends or reinstates a client; `reason` may be empty. Changes and records nothing if it is in that state already.
@@ -168,12 +163,10 @@ impl Store {
         reason: &str,
     ) -> Result<Client> {
         let tx = self.db.write().await?;
-        let updated = next_version(client_id, self.now())
-            .filter(Column::State.ne(to.as_ref()))
-            .col_expr(Column::State, Expr::value(to.as_ref()))
-            .exec(&tx)
-            .await?;
-        if updated.rows_affected == 1 {
+        let mut row = lock_client(&tx, client_id).await?;
+        if row.state != to.as_ref() {
+            row.state = to.as_ref().to_owned();
+            set_next_version(&mut row, self.now());
             let (action, change) = match to {
                 State::Suspended => ("client.suspend", tokens_ended(client_id)),
                 State::Active => ("client.reinstate", changed(client_id)),
@@ -181,11 +174,11 @@ impl Store {
             let event = with_reason(event(action, client_id), reason);
             let seq = self.publish(&tx, origin, event, change).await?;
             if to == State::Suspended {
-                set_seq(&tx, client_id, &[Column::TokensEndedSeq], seq).await?;
+                row.tokens_ended_seq = seq;
             }
+            row.save(&tx).await?;
         }
-        let client = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
-        commit(tx, client).await
+        commit(tx, client(row.stored())?).await
     }
 
     /// Leaves a client only these of its keys. Changes and records nothing if it has no others. Keeps the client's
@@ -200,12 +193,11 @@ impl Store {
         keys: &ClientKeys,
     ) -> Result<Client> {
         let tx = self.db.write().await?;
-        lock_client(&tx, client_id).await?;
-        let before = find(&tx, client_id).await?.ok_or(Error::NotFound("client"))?;
-        if before.json_web_key_set == keys.as_str() {
-            return Ok(before);
+        let row = lock_client(&tx, client_id).await?;
+        if row.json_web_key_set == keys.as_str() {
+            return client(row.stored());
         }
-        if !keys.are_within(&before.json_web_key_set) {
+        if !keys.are_within(&row.json_web_key_set) {
             let mut v = Violations::default();
             v.add(
                 "json_web_key_set",
@@ -219,24 +211,24 @@ impl Store {
             json_web_key_set: Some(keys.as_str().to_owned()),
             ..ClientUpdate::default()
         };
-        let client = self.change(&tx, origin, event, before, update).await?;
+        let client = self.change(&tx, origin, event, row, update).await?;
         commit(tx, client).await
     }
 }
 
 /// Locks a client's row until the transaction ends. Updates of a client, and transactions that count or revoke its
 /// secrets, then run one after the other.
-pub(super) async fn lock_client(tx: &Transaction, client_id: &ClientId) -> Result<()> {
-    let client = Entity::find_by_id(client_id.as_str()).lock_exclusive();
-    client.one(tx).await?.ok_or(Error::NotFound("client"))?;
-    Ok(())
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub(super) async fn lock_client(tx: &Transaction, client_id: &ClientId) -> Result<Locked<Entity>> {
+    let row = Entity::find_by_id(client_id.as_str()).lock_one(tx).await?;
+    row.ok_or(Error::NotFound("client"))
 }
 
-pub(super) async fn find(conn: &impl ConnectionTrait, client_id: &ClientId) -> Result<Option<Client>> {
-    let row = Entity::find_by_id(client_id.as_str()).one(conn).await?;
-    let mut client = row.map(client).transpose()?;
-    read_tenants(conn, client.as_mut_slice()).await?;
-    Ok(client)
+pub(super) async fn find(conn: &impl Keyed, client_id: &ClientId) -> Result<Option<Client>> {
+    let row = Entity::find_by_id(client_id.as_str()).read_one(conn).await?;
+    row.map(client).transpose()
 }
 
 /// Selects the secrets of a client that are neither revoked nor expired.
@@ -262,47 +254,29 @@ pub(super) fn tokens_ended(client_id: &ClientId) -> Change {
     change(change_kind::CLIENT_TOKENS_ENDED, client_id, None)
 }
 
-/// Begins an update of a client. Increments its etag and sets `updated_at`.
-fn next_version(client_id: &ClientId, now: UnixMillis) -> UpdateMany<Entity> {
-    Entity::update_many()
-        .filter(Column::ClientId.eq(client_id.as_str()))
-        .col_expr(Column::UpdatedAt, Expr::value(now.as_millis()))
-        .col_expr(Column::Etag, Expr::col(Column::Etag).add(1))
+/// Increments the etag of a client, and sets when it changed.
+fn set_next_version(row: &mut Model, now: UnixMillis) {
+    row.updated_at = now.as_millis();
+    row.etag += 1;
 }
 
-/// Sets the version of a client to the position of a change, which is also when it got what is new. Returns the client.
-pub(super) async fn set_version(tx: &Transaction, client_id: &ClientId, seq: i64) -> Result<Client> {
-    let client = find(tx, client_id).await?.ok_or(Error::NotFound("client"))?;
-    let added = Added::after(&client, seq);
-    Entity::update_many()
-        .filter(Column::ClientId.eq(client_id.as_str()))
-        .col_expr(Column::Version, Expr::value(seq))
-        .col_expr(Column::Added, Expr::value(json(&added)?))
-        .exec(tx)
-        .await?;
-    Ok(Client {
-        version: seq,
-        added,
-        ..client
-    })
-}
-
-/// Sets columns of a client to the position of a change.
-pub(super) async fn set_seq(
-    tx: &Transaction,
-    client_id: &ClientId,
-    columns: &[Column],
-    seq: i64,
-) -> Result<()> {
-    let mut update = Entity::update_many().filter(Column::ClientId.eq(client_id.as_str()));
-    for column in columns {
-        update = update.col_expr(*column, Expr::value(seq));
-    }
-    update.exec(tx).await?;
+/// Sets the version of a client to the position of a change, which is also when it got what is new.
+pub(super) fn set_version(row: &mut Model, seq: i64) -> Result<()> {
+    let client = parse(row.clone())?;
+    row.added = json(&Added::after(&client, seq))?;
+    row.version = seq;
     Ok(())
 }
 
-pub(super) async fn insert_tenants(
+/// Returns the column of a client's tenants.
+pub(super) fn tenants(tenant_ids: &[TenantId]) -> Result<serde_json::Value> {
+    let mut sorted: Vec<_> = tenant_ids.iter().collect();
+    sorted.sort_unstable();
+    json(&sorted)
+}
+
+/// Inserts the rows by which the clients of a tenant are found.
+pub(super) async fn index_tenants(
     tx: &Transaction,
     client_id: &ClientId,
     tenant_ids: &[TenantId],
@@ -316,37 +290,18 @@ pub(super) async fn insert_tenants(
     Ok(())
 }
 
-/// Adds the tenants to clients that [`client`] converted, with one query.
-async fn read_tenants(conn: &impl ConnectionTrait, clients: &mut [Client]) -> Result<()> {
-    if clients.is_empty() {
-        return Ok(());
-    }
-    let ids = clients.iter().map(|client| client.client_id.as_str());
-    let rows = client_tenant::Entity::find()
-        .filter(client_tenant::Column::ClientId.is_in(ids))
-        .order_by_asc(client_tenant::Column::TenantId)
-        .all(conn)
-        .await?;
-    let mut tenants: HashMap<_, Vec<_>> = HashMap::new();
-    for row in rows {
-        let tenant_id = TenantId::parse(&row.tenant_id).map_err(|_| corrupt("client_tenants"))?;
-        tenants.entry(row.client_id).or_default().push(tenant_id);
-    }
-    for client in clients {
-        client.tenant_ids = tenants.remove(client.client_id.as_str()).unwrap_or_default();
-    }
-    Ok(())
+pub(super) fn client(row: Authentic<Entity>) -> Result<Client> {
+    parse(row.into_row())
 }
 
-/// Converts a client's row. Leaves `tenant_ids` empty.
-pub(super) fn client(row: Model) -> Result<Client> {
+fn parse(row: Model) -> Result<Client> {
     let unreadable = || corrupt("clients");
     let request_id = IntegrationRequestId::parse(&row.integration_request_id);
     Ok(Client {
-        tenant_ids: Vec::new(),
         client_id: ClientId::parse(&row.client_id).map_err(|_| unreadable())?,
         integration_request_id: request_id.map_err(|_| unreadable())?,
         presentation: serde_json::from_value(row.presentation).map_err(|_| unreadable())?,
+        tenant_ids: serde_json::from_value(row.tenants).map_err(|_| unreadable())?,
         scopes: serde_json::from_value(row.scopes).map_err(|_| unreadable())?,
         added: serde_json::from_value(row.added).map_err(|_| unreadable())?,
         redirect_uris: serde_json::from_value(row.redirect_uris).map_err(|_| unreadable())?,

@@ -1,19 +1,13 @@
 //! The registration of clients.
 
-use accord::{
-    store::{Creation, idempotency::Outcome},
-    text::{
-        id::{ClientId, IntegrationRequestId},
-        validation::Violations,
-    },
-};
-use sea_orm::{Set, entity::prelude::*};
-
 use super::{
     super::{
-        Store, commit, corrupt, entity::client::ActiveModel, integration_request::mark_registered, json,
+        Store, commit, corrupt,
+        entity::client::{Entity, Model},
+        integration_request::mark_registered,
+        json,
     },
-    changed, event, find, insert_tenants, set_version,
+    changed, client, event, find, index_tenants, lock_client, set_version, tenants,
 };
 use crate::{
     error::{Error, Result},
@@ -21,6 +15,13 @@ use crate::{
         client::{Added, Client, State},
         client_secret::NewSecret,
         delivery::{Handover, Method},
+    },
+};
+use accord::{
+    store::{Creation, idempotency::Outcome, rows},
+    text::{
+        id::{ClientId, IntegrationRequestId},
+        validation::Violations,
     },
 };
 
@@ -59,24 +60,26 @@ impl Store {
             );
             return Err(Error::Invalid(v));
         }
-        let row = ActiveModel {
-            client_id: Set(client_id.to_string()),
-            integration_request_id: Set(request_id.to_string()),
-            presentation: Set(json(&request.presentation)?),
-            scopes: Set(json(&request.scopes)?),
-            added: Set(json(&Added::default())?),
-            redirect_uris: Set(json(&request.redirect_uris)?),
-            state: Set(State::Active.as_ref().to_owned()),
-            version: Set(0),
-            tokens_ended_seq: Set(0),
-            families_ended_seq: Set(0),
-            created_at: Set(now.as_millis()),
-            updated_at: Set(now.as_millis()),
-            etag: Set(1),
-            json_web_key_set: Set(request.json_web_key_set),
+        let row = Model {
+            client_id: client_id.to_string(),
+            integration_request_id: request_id.to_string(),
+            presentation: json(&request.presentation)?,
+            tenants: tenants(&request.tenant_ids)?,
+            scopes: json(&request.scopes)?,
+            added: json(&Added::default())?,
+            redirect_uris: json(&request.redirect_uris)?,
+            state: State::Active.as_ref().to_owned(),
+            version: 0,
+            tokens_ended_seq: 0,
+            families_ended_seq: 0,
+            created_at: now.as_millis(),
+            updated_at: now.as_millis(),
+            etag: 1,
+            json_web_key_set: request.json_web_key_set,
+            mac: Vec::new(),
         };
-        row.insert(&tx).await?;
-        insert_tenants(&tx, &client_id, &request.tenant_ids).await?;
+        rows::insert::<Entity>(&tx, row).await?;
+        index_tenants(&tx, &client_id, &request.tenant_ids).await?;
         let secret = NewSecret {
             client_id: client_id.clone(),
             expires_at: None,
@@ -88,7 +91,9 @@ impl Store {
             .detail("secret_id", issued.secret_id.as_str());
         let change = changed(&client_id);
         let seq = self.publish(&tx, &creation.origin, event, change).await?;
-        let client = set_version(&tx, &client_id, seq).await?;
-        commit(tx, (client, handover)).await
+        let mut row = lock_client(&tx, &client_id).await?;
+        set_version(&mut row, seq)?;
+        row.save(&tx).await?;
+        commit(tx, (client(row.stored())?, handover)).await
     }
 }

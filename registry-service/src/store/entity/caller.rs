@@ -1,5 +1,6 @@
 //! Rows of `callers`: an operator or a workload.
 
+use accord::store::rows::Protected;
 use sea_orm::entity::prelude::*;
 
 /// An operator or a workload.
@@ -25,6 +26,8 @@ pub struct Model {
     pub created_at: i64,
     /// When it was revoked.
     pub revoked_at: Option<i64>,
+    /// Shows that a holder of the keys has written the row.
+    pub mac: Vec<u8>,
 }
 
 /// There are none. Queries join tables by hand.
@@ -32,3 +35,7 @@ pub struct Model {
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Protected for Entity {
+    const MAC: Column = Column::Mac;
+}

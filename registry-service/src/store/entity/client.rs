@@ -1,5 +1,6 @@
 //! Rows of `clients`: a third-party client.
 
+use accord::store::rows::Protected;
 use sea_orm::entity::prelude::*;
 
 /// A third-party client.
@@ -13,6 +14,8 @@ pub struct Model {
     pub integration_request_id: String,
     /// The texts that consent pages show, an object.
     pub presentation: Json,
+    /// Array of the ids of tenants, sorted. `client_tenants` is an index of it.
+    pub tenants: Json,
     /// Array of `{name, reason}`.
     pub scopes: Json,
     /// Since which feed positions: `{tenants: {id: seq}, scopes: {name: seq}}`.
@@ -35,6 +38,8 @@ pub struct Model {
     pub etag: i64,
     /// JSON Web Key Set in canonical form; empty if there are no keys.
     pub json_web_key_set: String,
+    /// Shows that a holder of the keys has written the row.
+    pub mac: Vec<u8>,
 }
 
 /// There are none. Queries join tables by hand.
@@ -42,3 +47,7 @@ pub struct Model {
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Protected for Entity {
+    const MAC: Column = Column::Mac;
+}

@@ -1,5 +1,6 @@
 //! Rows of `client_secrets`: a Client Secret, as a hash.
 
+use accord::store::rows::Protected;
 use sea_orm::entity::prelude::*;
 
 /// A Client Secret, as a hash.
@@ -29,6 +30,8 @@ pub struct Model {
     pub revoked_at: Option<i64>,
     /// `rotated`, `compromised`, or `unclaimed` if its link ended before it was opened.
     pub revocation_reason: Option<String>,
+    /// Shows that a holder of the keys has written the row.
+    pub mac: Vec<u8>,
 }
 
 /// There are none. Queries join tables by hand.
@@ -36,3 +39,8 @@ pub struct Model {
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Protected for Entity {
+    const MAC: Column = Column::Mac;
+    const UNPROTECTED: &'static [Column] = &[Column::LastUsedAt];
+}

@@ -1,5 +1,6 @@
 //! Rows of `deliveries`: a one-time link to credentials.
 
+use accord::store::rows::Protected;
 use sea_orm::entity::prelude::*;
 
 /// A one-time link to credentials.
@@ -39,6 +40,8 @@ pub struct Model {
     pub release_key_version: Option<i32>,
     /// How many wrong codes were presented.
     pub wrong_codes: i32,
+    /// Shows that a holder of the keys has written the row.
+    pub mac: Vec<u8>,
 }
 
 /// There are none. Queries join tables by hand.
@@ -46,3 +49,7 @@ pub struct Model {
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Protected for Entity {
+    const MAC: Column = Column::Mac;
+}

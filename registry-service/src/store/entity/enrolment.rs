@@ -1,5 +1,6 @@
 //! Rows of `enrolments`: a one-time enrolment link.
 
+use accord::store::rows::Protected;
 use sea_orm::entity::prelude::*;
 
 /// A one-time enrolment link.
@@ -33,6 +34,8 @@ pub struct Model {
     pub release_key_version: Option<i32>,
     /// How many wrong codes were presented.
     pub wrong_codes: i32,
+    /// Shows that a holder of the keys has written the row.
+    pub mac: Vec<u8>,
 }
 
 /// There are none. Queries join tables by hand.
@@ -40,3 +43,7 @@ pub struct Model {
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Protected for Entity {
+    const MAC: Column = Column::Mac;
+}

@@ -1,5 +1,6 @@
 //! Rows of `integration_requests`: an integration request.
 
+use accord::store::rows::Protected;
 use sea_orm::entity::prelude::*;
 
 /// An integration request.
@@ -23,6 +24,8 @@ pub struct Model {
     pub created_at: i64,
     /// Unix milliseconds.
     pub updated_at: i64,
+    /// Shows that a holder of the keys has written the row.
+    pub mac: Vec<u8>,
 }
 
 /// There are none. Queries join tables by hand.
@@ -30,3 +33,7 @@ pub struct Model {
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Protected for Entity {
+    const MAC: Column = Column::Mac;
+}

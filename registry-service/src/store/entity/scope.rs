@@ -1,5 +1,6 @@
 //! Rows of `scopes`: a scope of the catalogue.
 
+use accord::store::rows::Protected;
 use sea_orm::entity::prelude::*;
 
 /// A scope of the catalogue.
@@ -19,6 +20,8 @@ pub struct Model {
     pub updated_at: i64,
     /// Grows with every change of a returned field.
     pub etag: i64,
+    /// Shows that a holder of the keys has written the row.
+    pub mac: Vec<u8>,
 }
 
 /// There are none. Queries join tables by hand.
@@ -26,3 +29,7 @@ pub struct Model {
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Protected for Entity {
+    const MAC: Column = Column::Mac;
+}

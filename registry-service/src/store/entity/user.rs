@@ -1,5 +1,6 @@
 //! Rows of `users`: a tenant's user, with a keyed hash of the account name.
 
+use accord::store::rows::Protected;
 use sea_orm::entity::prelude::*;
 
 /// A tenant's user, with a keyed hash of the account name.
@@ -36,6 +37,8 @@ pub struct Model {
     pub created_at: i64,
     /// Unix milliseconds.
     pub updated_at: i64,
+    /// Shows that a holder of the keys has written the row.
+    pub mac: Vec<u8>,
 }
 
 /// There are none. Queries join tables by hand.
@@ -43,3 +46,7 @@ pub struct Model {
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Protected for Entity {
+    const MAC: Column = Column::Mac;
+}

@@ -21,6 +21,7 @@ impl MigrationTrait for Migration {
             big_integer("created_at"),
             big_integer("updated_at"),
             big_integer("etag"),
+            blob("mac"),
         ];
         create_table(manager, "tenants", &["tenant_id"], columns).await?;
 
@@ -39,6 +40,7 @@ impl MigrationTrait for Migration {
             big_integer("sessions_ended_seq"),
             big_integer("created_at"),
             big_integer("updated_at"),
+            blob("mac"),
         ];
         create_table(manager, "users", &["tenant_id", "user_id"], columns).await?;
         create_unique_index(manager, "users_by_name", "users", &["tenant_id", "name_hash"]).await?;
@@ -57,6 +59,7 @@ impl MigrationTrait for Migration {
             blob_null("release_mac"),
             integer_null("release_key_version"),
             integer("wrong_codes"),
+            blob("mac"),
         ];
         create_table(manager, "enrolments", &["token_hash"], columns).await?;
         let key = ["tenant_id", "user_id"];
@@ -69,6 +72,7 @@ impl MigrationTrait for Migration {
             big_integer("created_at"),
             big_integer("updated_at"),
             big_integer("etag"),
+            blob("mac"),
         ];
         create_table(manager, "scopes", &["name"], columns).await?;
 
@@ -81,6 +85,7 @@ impl MigrationTrait for Migration {
             text_null("client_id"),
             big_integer("created_at"),
             big_integer("updated_at"),
+            blob("mac"),
         ];
         let key = ["integration_request_id"];
         create_table(manager, "integration_requests", &key, columns).await?;
@@ -89,6 +94,7 @@ impl MigrationTrait for Migration {
             text("client_id"),
             text("integration_request_id"),
             json("presentation"),
+            json("tenants"),
             json("scopes"),
             json("added"),
             json("redirect_uris"),
@@ -100,6 +106,7 @@ impl MigrationTrait for Migration {
             big_integer("created_at"),
             big_integer("updated_at"),
             big_integer("etag"),
+            blob("mac"),
         ];
         create_table(manager, "clients", &["client_id"], columns).await?;
         let key = ["integration_request_id"];
@@ -122,6 +129,7 @@ impl MigrationTrait for Migration {
             big_integer_null("last_used_at"),
             big_integer_null("revoked_at"),
             text_null("revocation_reason"),
+            blob("mac"),
         ];
         create_table(manager, "client_secrets", &["secret_id"], columns).await?;
         let key = ["client_id", "secret_id"];
@@ -144,6 +152,7 @@ impl MigrationTrait for Migration {
             blob_null("release_mac"),
             integer_null("release_key_version"),
             integer("wrong_codes"),
+            blob("mac"),
         ];
         create_table(manager, "deliveries", &["delivery_id"], columns).await?;
         create_unique_index(manager, "deliveries_by_claim", "deliveries", &["claim_hash"]).await?;
@@ -159,6 +168,7 @@ impl MigrationTrait for Migration {
             text("person"),
             big_integer("created_at"),
             big_integer_null("revoked_at"),
+            blob("mac"),
         ];
         create_table(manager, "callers", &["caller_id"], columns).await?;
         create_unique_index(manager, "callers_by_token", "callers", &["token_hash"]).await?;

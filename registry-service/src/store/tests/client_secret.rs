@@ -185,12 +185,10 @@ async fn secrets_that_differ_at_their_end_are_different() {
         let typed = Zeroizing::new(right.expose().as_bytes().to_vec());
         let hashed = store.hasher.hash(client.client_id.as_str(), typed).await.unwrap();
         let tx = store.db.write().await.unwrap();
-        Entity::update_many()
-            .filter(Column::SecretId.eq(secret.secret_id.as_str()))
-            .col_expr(Column::SecretHash, Expr::value(hashed.phc))
-            .exec(&tx)
-            .await
-            .unwrap();
+        let row = credentials::lock(&tx, &secret.secret_id).await.unwrap();
+        let mut row = row.unwrap();
+        row.secret_hash = hashed.phc;
+        row.save(&tx).await.unwrap();
         commit(tx, ()).await.unwrap();
         let id = client.client_id.as_str();
         let refused = authenticate(&store, id, wrong.expose()).await;

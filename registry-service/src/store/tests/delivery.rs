@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     authentication::client::authenticate,
     model::{
-        client_secret::{ClientSecret, Revocation},
+        client_secret::{ClientSecret, Reason, Revocation},
         delivery::{Handover, LINK_LIFETIME},
     },
     store::{

@@ -192,20 +192,6 @@ async fn every_failed_authentication_looks_the_same() {
         assert!(metadata.is_empty());
     }
 
-    // The right secret before its link is opened.
-    let awaiting = async |awaiting: bool| {
-        let database = Database::connect(&harness.settings.service.database_url)
-            .await
-            .unwrap();
-        let tx = database.write().await.unwrap();
-        let change = format!("UPDATE client_secrets SET awaiting_claim = {awaiting}");
-        tx.execute_unprepared(&change).await.unwrap();
-        tx.commit().await.unwrap();
-    };
-    awaiting(true).await;
-    let refused = authenticate(&harness, id, &secret).await;
-    assert_refused(refused, Code::Unauthenticated, "INVALID_CLIENT");
-    awaiting(false).await;
     authenticate(&harness, id, &secret).await.unwrap();
 
     revoked(&harness, revoke(id, &secret_id, Reason::Rotated, true))
