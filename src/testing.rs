@@ -18,7 +18,7 @@ use tonic::Status;
 
 use crate::{
     clock::{ManualClock, UnixMillis},
-    keys::FileMasterKey,
+    keys::{DataKey, FileMasterKey},
     position::Epoch,
     random::{SeededRandom, SystemRandom},
     rpc::auth::{Caller, CallerDirectory, Credential},
@@ -27,6 +27,7 @@ use crate::{
 
 pub mod calls;
 pub mod certificates;
+pub mod edited_rows;
 mod held_port;
 pub mod http2;
 pub mod mutated;
@@ -59,6 +60,11 @@ pub async fn another_replica(db: &Database, url: &str) -> Database {
     let other = Database::connect(url).await.unwrap();
     other.use_keys(db.read().keys().unwrap());
     other
+}
+
+/// A key of the first version for MACs of rows that no database has.
+pub fn other_row_key() -> DataKey {
+    DataKey::new(1, &[99; 32]).unwrap()
 }
 
 /// A directory without callers.

@@ -144,7 +144,7 @@ impl Service for Registry {
             ProvisioningServiceServer: api.clone(),
             OperatorServiceServer: api.clone(),
             DirectoryServiceServer: api,
-            AuditServiceServer: AuditApi::new(self.store.db.clone(), self.store.keyring.clone()),
+            AuditServiceServer: AuditApi::new(self.store.db.clone(), self.store.keyring.clone(), store::recorded_tables()),
         }
         routes
     }

@@ -15,6 +15,7 @@ use crate::{
         audit::{self, EventRow, Filter},
         keyring::SharedKeyring,
         log::{self, Log, SignedHead},
+        rows::RowTable,
     },
     text::{
         id::{ClientId, EventId, TenantId},
@@ -31,20 +32,24 @@ const MAX_TEXT: usize = 200;
 const MAX_SEARCHES: usize = 2;
 
 /// Serves the audit trail of a database.
-#[derive(Clone, Debug)]
+#[derive(Clone, derive_more::Debug)]
 pub struct AuditApi {
     db: Database,
     keyring: SharedKeyring,
+    #[debug(skip)]
+    tables: Arc<[RowTable]>,
     searches: Arc<Semaphore>,
 }
 
 impl AuditApi {
-    /// Serves the audit record of a migrated database. The keyring holds the purposes of events and their log.
-    pub fn new(db: Database, keyring: SharedKeyring) -> Self {
+    /// Serves the audit record of a migrated database. The keyring holds the purposes of events, their log and rows; `tables`
+    /// are those whose rows events name.
+    pub fn new(db: Database, keyring: SharedKeyring, tables: Vec<RowTable>) -> Self {
         let searches = Arc::new(Semaphore::new(MAX_SEARCHES));
         Self {
             db,
             keyring,
+            tables: tables.into(),
             searches,
         }
     }
@@ -125,10 +130,15 @@ impl AuditService for AuditApi {
             .map_err(Problem::from)?;
         let key = key.verifier_key().clone();
         let db = self.db.clone();
-        let verified =
-            self.search(
-                async move { audit::verify(db.read(), &log, &key, &[], Some(&keyring), |_, _| {}).await },
-            );
+        let tables = self.tables.clone();
+        let verified = self.search(async move {
+            let conn = db.read();
+            let mut report = audit::verify(conn, &log, &key, &[], Some(&keyring), |_, _| {}).await?;
+            if report.fault.is_none() {
+                report.fault = audit::check_rows(conn, &tables).await?;
+            }
+            Ok(report)
+        });
         let report = verified.await?;
         let fault = report.fault.unwrap_or_else(|| audit::Fault {
             event_id: String::new(),
@@ -276,7 +286,7 @@ mod tests {
         let purposes = [audit::KEYRING_PURPOSE, log::KEYRING_PURPOSE];
         let (db, keyring, _) =
             crate::testing::migrated::<crate::store::fixture::Migrator>(&database.url, &purposes).await;
-        let api = AuditApi::new(db, keyring);
+        let api = AuditApi::new(db, keyring, Vec::new());
         let under_way = api.searches.clone().acquire_many_owned(2).await.unwrap();
         let mut third = api.list_audit_events(Request::new(pb::ListAuditEventsRequest::default()));
         for _ in 0..100 {

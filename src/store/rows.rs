@@ -11,12 +11,14 @@ use std::{
     sync::Arc,
 };
 
+use futures_util::future::BoxFuture;
 use sea_orm::{
-    IntoActiveModel, Iterable, PrimaryKeyToColumn, QuerySelect, entity::prelude::*, sea_query::Expr,
+    Condition, IntoActiveModel, Iterable, PrimaryKeyToColumn, QueryOrder, QuerySelect, entity::prelude::*,
+    sea_query::Expr,
 };
 use subtle::ConstantTimeEq;
 
-use super::{Keyed, StoreError, Transaction};
+use super::{Keyed, Pool, StoreError, Transaction, audit::RowVersion};
 use crate::keys::{DataKey, Keyring};
 
 /// The purpose of the data key.
@@ -25,6 +27,8 @@ pub const KEYRING_PURPOSE: &str = "row";
 /// The version of the form of MACs, the first byte of each.
 const FORM: u8 = 1;
 const MAC_BYTES: usize = 32;
+/// The form, and the version of the key.
+const HEAD_BYTES: usize = 5;
 
 /// A table whose rows carry a MAC, in a column of bytes: [`FORM`], the version of the data key (4 bytes), and HMAC-SHA-256 over
 /// the table's name and each column's name and value.
@@ -33,6 +37,96 @@ pub trait Protected: EntityTrait<Model: IntoActiveModel<Self::ActiveModel>> {
     const MAC: Self::Column;
     /// The columns that change with use and confer nothing, such as the time of the last use. No MAC covers them.
     const UNPROTECTED: &'static [Self::Column] = &[];
+
+    /// Returns whether the event of a change names this row, so that a verification notices an older row that was put back, or a
+    /// removed one. It must not if the row may change, or go, without an event of its own.
+    fn is_recorded(row: &Self::Model) -> bool;
+}
+
+/// Returns the version of a row.
+fn version<E: Protected>(row: &E::Model) -> Result<RowVersion, StoreError> {
+    let mut name = E::default().table_name().to_owned();
+    for column in primary_key::<E>() {
+        name.push('/');
+        match row.get(column) {
+            Value::String(Some(text)) => name.push_str(&text),
+            Value::Bytes(Some(bytes)) => name.push_str(&hex::encode(bytes)),
+            _ => return Err(StoreError::Corrupt("a key of a type that no event names")),
+        }
+    }
+    let Value::Bytes(Some(mac)) = row.get(E::MAC) else {
+        return Err(StoreError::Altered(E::default().table_name()));
+    };
+    let mac = mac.get(HEAD_BYTES..).and_then(|mac| mac.first_chunk());
+    Ok(RowVersion {
+        row: name,
+        mac: *mac.ok_or(StoreError::Altered(E::default().table_name()))?,
+    })
+}
+
+/// A table whose rows are named by events.
+#[derive(Clone, Copy)]
+pub struct RowTable {
+    /// The name.
+    pub(in crate::store) name: &'static str,
+    /// Reads the versions of all rows, a page at a time.
+    pub(in crate::store) versions: Versions,
+}
+
+/// Reads the versions of a table's rows.
+type Versions = for<'a> fn(&'a Pool) -> BoxFuture<'a, Result<Vec<RowVersion>, StoreError>>;
+
+impl RowTable {
+    /// Returns the table of an entity.
+    pub fn of<E: Protected>() -> Self {
+        Self {
+            name: E::default().table_name(),
+            versions: |conn| Box::pin(versions::<E>(conn)),
+        }
+    }
+}
+
+/// How many rows are read at a time.
+const PAGE: u64 = 1_000;
+
+/// Reads the versions of all rows. With keys at hand it checks their MACs.
+async fn versions<E: Protected>(conn: &Pool) -> Result<Vec<RowVersion>, StoreError> {
+    let (mut versions, mut last) = (Vec::new(), None::<E::Model>);
+    loop {
+        let mut page = E::find().limit(PAGE);
+        for column in primary_key::<E>() {
+            page = page.order_by_asc(column);
+        }
+        if let Some(last) = &last {
+            page = page.filter(after::<E>(last));
+        }
+        let rows = page.all(conn).await?;
+        for row in &rows {
+            if conn.keys().is_some() {
+                check::<E>(conn, row.clone())?;
+            }
+            versions.push(version::<E>(row)?);
+        }
+        last = rows.into_iter().next_back();
+        if last.is_none() {
+            return Ok(versions);
+        }
+    }
+}
+
+/// The condition for rows after one, in the order of the primary key.
+fn after<E: Protected>(row: &E::Model) -> Condition {
+    let mut any = Condition::any();
+    let mut equal = Condition::all();
+    for column in primary_key::<E>() {
+        any = any.add(equal.clone().add(column.gt(row.get(column))));
+        equal = equal.add(column.eq(row.get(column)));
+    }
+    any
+}
+
+fn primary_key<E: EntityTrait>() -> impl Iterator<Item = E::Column> {
+    E::PrimaryKey::iter().map(PrimaryKeyToColumn::into_column)
 }
 
 /// A row that a holder of the keys has written. Its fields can be read only.
@@ -83,8 +177,7 @@ impl<E: Protected> Locked<E> {
     /// [`StoreError::Busy`] if somebody has changed the row all the same.
     pub async fn save(&mut self, tx: &Transaction) -> Result<(), StoreError> {
         protect::<E>(&current(tx)?, &mut self.row)?;
-        let keys: Vec<_> = E::PrimaryKey::iter().map(|key| key.into_column()).collect();
-        let is_key = |column: &E::Column| keys.iter().any(|key| key.as_str() == column.as_str());
+        let is_key = |column: &E::Column| primary_key::<E>().any(|key| key.as_str() == column.as_str());
         let mut update = E::update_many().filter(E::MAC.eq(self.stored.get(E::MAC)));
         for column in E::Column::iter() {
             let value = self.row.get(column);
@@ -97,7 +190,7 @@ impl<E: Protected> Locked<E> {
             return Err(StoreError::Busy);
         }
         self.stored = Authentic(self.row.clone());
-        Ok(())
+        record::<E>(tx, &self.row).await
     }
 
     /// Returns the row as it was read or saved last.
@@ -168,7 +261,16 @@ pub async fn insert<E: Protected>(tx: &Transaction, mut row: E::Model) -> Result
     protect::<E>(&current(tx)?, &mut row)?;
     let new = row.clone().into_active_model().reset_all();
     E::insert(new).exec_without_returning(tx).await?;
+    record::<E>(tx, &row).await?;
     Ok(Authentic(row))
+}
+
+/// Lets the transaction's last event name a row.
+async fn record<E: Protected>(tx: &Transaction, row: &E::Model) -> Result<(), StoreError> {
+    if E::is_recorded(row) {
+        tx.wrote(version::<E>(row)?).await;
+    }
+    Ok(())
 }
 
 /// Returns the key for new MACs.

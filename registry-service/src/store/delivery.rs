@@ -201,10 +201,8 @@ impl Store {
             .order_by_asc(Column::DeliveryId)
             .lock_all(&tx)
             .await?;
-        for mut row in opened {
-            // Without the nonce nobody can derive the secret again.
-            row.nonce = None;
-            row.save(&tx).await?;
+        for row in opened {
+            forget_nonce(&tx, &row.delivery_id).await?;
         }
         let expired = Entity::find()
             .filter(unopened())
@@ -241,6 +239,16 @@ impl Store {
         self.audit(tx, origin, event).await;
         Ok(true)
     }
+}
+
+/// Deletes the nonce of a link that was opened. Without the nonce nobody can derive the secret again. No MAC covers it: with
+/// another one the link yields what is no secret.
+async fn forget_nonce(tx: &Transaction, delivery_id: &str) -> Result<()> {
+    let forget = Entity::update_many()
+        .filter(Column::DeliveryId.eq(delivery_id))
+        .col_expr(Column::Nonce, Expr::value(None::<Vec<u8>>));
+    forget.exec(tx).await?;
+    Ok(())
 }
 
 fn link(handover: Handover) -> Result<Link> {

@@ -16,7 +16,7 @@ use accord::{
         idempotency::{self, Outcome},
         keyring::SharedKeyring,
         log,
-        rows::{self, Authentic, Protected, ProtectedRows},
+        rows::{self, Authentic, Protected, ProtectedRows, RowTable},
     },
     text::{
         id::TenantId,
@@ -39,6 +39,9 @@ mod client;
 mod client_secret;
 mod credentials;
 mod delivery;
+#[cfg(test)]
+#[path = "tests/edited.rs"]
+mod edited;
 mod enrolment;
 pub mod entity;
 mod integration_request;
@@ -180,6 +183,21 @@ impl Store {
         page.try_map(async |rows| rows.into_iter().map(convert).collect())
             .await
     }
+}
+
+/// Returns the tables whose rows are named by events.
+pub fn recorded_tables() -> Vec<RowTable> {
+    vec![
+        RowTable::of::<entity::caller::Entity>(),
+        RowTable::of::<entity::client::Entity>(),
+        RowTable::of::<entity::client_secret::Entity>(),
+        RowTable::of::<entity::delivery::Entity>(),
+        RowTable::of::<entity::enrolment::Entity>(),
+        RowTable::of::<entity::integration_request::Entity>(),
+        RowTable::of::<entity::scope::Entity>(),
+        RowTable::of::<entity::tenant::Entity>(),
+        RowTable::of::<entity::user::Entity>(),
+    ]
 }
 
 /// Ends every one-time link that was not used, for a database restored from a backup.

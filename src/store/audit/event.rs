@@ -194,12 +194,22 @@ impl Event {
     }
 }
 
+/// A row that confers authority, and the beginning of its MAC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowVersion {
+    /// `<table>/<key>`.
+    pub(in crate::store) row: String,
+    pub(in crate::store) mac: [u8; 16],
+}
+
 /// An event with its id and time, ready to insert.
 #[derive(Clone, Debug)]
 pub struct Record {
     pub(in crate::store) event_id: EventId,
     pub(in crate::store) origin: Origin,
     pub(in crate::store) event: Event,
+    /// The rows that the transaction of the event has written.
+    pub(in crate::store) rows: Vec<RowVersion>,
 }
 
 impl Record {
@@ -217,6 +227,7 @@ impl Record {
             event_id,
             origin,
             event,
+            rows: Vec::new(),
         }
     }
 }

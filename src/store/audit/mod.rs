@@ -27,10 +27,13 @@ mod proof;
 pub(in crate::store) mod protection;
 pub(in crate::store) mod record;
 mod retention;
+mod row_versions;
 mod seal;
 mod verify;
 
-pub use event::{Actor, ActorKind, Event, GrantType, ISSUE, IssuedToken, Origin, Outcome, Record, next_id};
+pub use event::{
+    Actor, ActorKind, Event, GrantType, ISSUE, IssuedToken, Origin, Outcome, Record, RowVersion, next_id,
+};
 pub use export::{LogPosition, export};
 pub use group::{Appended, GroupWriter};
 pub use list::{Filter, find_issued, list};
@@ -39,6 +42,7 @@ pub use protection::KEYRING_PURPOSE;
 pub use record::EventRow;
 use retention::decode_deleted;
 pub use retention::delete_before;
+pub use row_versions::check_rows;
 pub use seal::{SealError, ensure_log, seal};
 pub use verify::{Fault, Report, verify};
 
@@ -87,7 +91,7 @@ impl Transaction {
     /// Writes the events of the transaction, and commits. After an error it is unknown whether the transaction was
     /// committed.
     pub async fn commit(self) -> Result<(), StoreError> {
-        let events = self.take_events().await;
+        let events = self.take_events().await?;
         insert(&self, &events).await?;
         self.commit_written().await
     }

@@ -60,6 +60,7 @@ pub(in crate::store) fn encode(record: &Record) -> Vec<u8> {
         event_id,
         origin,
         event,
+        rows,
     } = record;
     let is_client = |client_id: &ClientId| {
         origin.actor.kind == ActorKind::Client && origin.actor.id == client_id.as_str()
@@ -96,6 +97,13 @@ pub(in crate::store) fn encode(record: &Record) -> Vec<u8> {
             .detail
             .iter()
             .map(|(name, value)| ((*name).to_owned(), value.clone()))
+            .collect(),
+        rows: rows
+            .iter()
+            .map(|version| pb::RowVersion {
+                row: version.row.clone(),
+                mac: version.mac.to_vec(),
+            })
             .collect(),
     };
     message.encode_to_vec()

@@ -20,7 +20,11 @@ use super::{
 };
 use crate::{
     keys::Keyring,
-    store::{StoreError, audit::Record, error::Fault},
+    store::{
+        StoreError,
+        audit::{Record, RowVersion},
+        error::Fault,
+    },
 };
 
 /// How long a statement may take. PostgreSQL gives up a lock before.
@@ -216,6 +220,8 @@ pub struct Transaction {
     connection: Mutex<Connection>,
     /// The audit events of what it changes.
     events: Mutex<Vec<Record>>,
+    /// The newest versions of the rows that its last event has to name.
+    rows: Mutex<Vec<RowVersion>>,
     keys: Keys,
 }
 
@@ -248,9 +254,26 @@ impl Transaction {
         self.events.lock().await.push(record);
     }
 
-    /// Takes the events that its commit has to write.
-    pub(in crate::store) async fn take_events(&self) -> Vec<Record> {
-        std::mem::take(&mut *self.events.lock().await)
+    /// Notes a row that was written, for the events of the transaction.
+    pub(in crate::store) async fn wrote(&self, version: RowVersion) {
+        let mut rows = self.rows.lock().await;
+        rows.retain(|other| other.row != version.row);
+        rows.push(version);
+    }
+
+    /// Takes the events that its commit has to write. The last one names the rows that were written.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] for rows without an event: nobody changes authority without a record of it.
+    pub(in crate::store) async fn take_events(&self) -> Result<Vec<Record>, StoreError> {
+        let mut events = std::mem::take(&mut *self.events.lock().await);
+        let rows = std::mem::take(&mut *self.rows.lock().await);
+        match events.last_mut() {
+            Some(last) => last.rows = rows,
+            None if rows.is_empty() => {}
+            None => return Err(StoreError::Corrupt("rows were written without an event")),
+        }
+        Ok(events)
     }
 
     /// Rolls back, and returns afterwards.
@@ -282,6 +305,7 @@ impl Pool {
             backend: self.backend(),
             connection: Mutex::new(connection),
             events: Mutex::default(),
+            rows: Mutex::default(),
             keys: Keys::clone(self.shared_keys()),
         })
     }

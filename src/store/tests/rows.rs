@@ -30,6 +30,10 @@ mod row {
     impl ActiveModelBehavior for ActiveModel {}
 
     impl super::Protected for Entity {
+        fn is_recorded(row: &Model) -> bool {
+            row.tenant_id == "recorded"
+        }
+
         const MAC: Column = Column::Mac;
         const UNPROTECTED: &'static [Column] = &[Column::UsedAt];
     }
@@ -214,5 +218,19 @@ async fn a_row_that_another_transaction_has_changed_is_not_saved() {
             matches!(stale.save(&tx).await, Err(StoreError::Busy)),
             "{place:?}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_recorded_row_is_not_written_without_an_event() {
+    for (place, db) in fixture::migrated().await {
+        table(&db).await;
+        let tx = db.write().await.unwrap();
+        insert::<Entity>(&tx, keeper("recorded", "one")).await.unwrap();
+        assert!(
+            matches!(tx.commit().await, Err(StoreError::Corrupt(_))),
+            "{place:?}"
+        );
+        assert_eq!(Entity::find().count(db.read()).await.unwrap(), 0, "{place:?}");
     }
 }

@@ -43,4 +43,8 @@ impl ActiveModelBehavior for ActiveModel {}
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
     const UNPROTECTED: &'static [Column] = &[Column::LastUsedAt];
+
+    fn is_recorded(_: &Model) -> bool {
+        true
+    }
 }

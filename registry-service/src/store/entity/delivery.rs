@@ -52,4 +52,9 @@ impl ActiveModelBehavior for ActiveModel {}
 
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
+    const UNPROTECTED: &'static [Column] = &[Column::Nonce];
+
+    fn is_recorded(_: &Model) -> bool {
+        true
+    }
 }

@@ -36,4 +36,8 @@ impl ActiveModelBehavior for ActiveModel {}
 
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
+
+    fn is_recorded(_: &Model) -> bool {
+        true
+    }
 }

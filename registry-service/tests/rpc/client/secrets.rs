@@ -5,13 +5,11 @@ use std::time::Duration;
 use accord::{
     clock::Clock,
     registry::v1::{self as pb, SecretRevocationReason as Reason},
-    store::Database,
     text::{
         id::{ClientId, SecretId},
         opaque::{ClientSecret, SecretTagKey},
     },
 };
-use sea_orm::ConnectionTrait;
 use tonic::Code;
 
 use super::{

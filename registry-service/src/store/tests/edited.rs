@@ -1,0 +1,253 @@
+//! What somebody can do who can write the database and holds no key, on both databases.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use accord::{
+    store::audit::check_rows,
+    testing::{
+        databases,
+        edited_rows::{remove, replace, unnoticed_edits},
+    },
+    text::{
+        caller::{Credential, Role},
+        opaque::{OpaqueToken, TokenKind},
+    },
+};
+
+use super::{
+    entity::{
+        caller, client, client_secret, client_tenant, delivery, enrolment, integration_request, scope,
+        tenant, user,
+    },
+    *,
+};
+use crate::{
+    authentication::client::authenticate,
+    model::{
+        caller::{Authority, NewCaller},
+        client::State as ClientState,
+        delivery::{Handover, Method},
+        user::State as UserState,
+    },
+    store::{
+        client::tests::{registered, seeded},
+        testing::{creation, operator, origin},
+        user::tests::added,
+    },
+};
+
+/// A store with a row in each table.
+async fn filled(url: &str) -> (Store, Handover) {
+    let (store, _) = seeded(url).await;
+    operator(&store, "Ada", &[Role::Registrar], None).await;
+    added(&store, "ada").await;
+    registered(&store, Method::Link).await;
+    let (_, handover) = registered(&store, Method::Inline).await;
+    (store, handover)
+}
+
+#[tokio::test]
+async fn no_column_of_authority_can_be_edited() {
+    for database in databases() {
+        let (store, _) = filled(&database.url).await;
+        let db = &store.db;
+        let unnoticed = [
+            unnoticed_edits::<caller::Entity>(db).await,
+            unnoticed_edits::<client::Entity>(db).await,
+            unnoticed_edits::<client_secret::Entity>(db).await,
+            unnoticed_edits::<delivery::Entity>(db).await,
+            unnoticed_edits::<enrolment::Entity>(db).await,
+            unnoticed_edits::<integration_request::Entity>(db).await,
+            unnoticed_edits::<scope::Entity>(db).await,
+            unnoticed_edits::<tenant::Entity>(db).await,
+            unnoticed_edits::<user::Entity>(db).await,
+        ];
+        assert_eq!(unnoticed.concat(), [""; 0], "{database:?}");
+        let found = check_rows(db.read(), &recorded_tables()).await.unwrap();
+        assert_eq!(found, None, "{database:?}");
+    }
+}
+
+/// Returns what a verification says of the rows.
+async fn said(store: &Store) -> String {
+    let found = check_rows(store.db.read(), &recorded_tables()).await.unwrap();
+    found.map(|fault| fault.what).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn what_an_edit_would_obtain_is_not_given() {
+    for database in databases() {
+        let (store, handover) = filled(&database.url).await;
+        let Handover::Bundle(bundle) = handover else {
+            panic!()
+        };
+        let (client_id, secret) = (bundle.client_id.as_str(), bundle.client_secret.expose());
+        authenticate(&store, client_id, secret).await.unwrap();
+
+        // An operator token of one's own in the row of an operator.
+        let own = OpaqueToken::generate(TokenKind::Operator, &*store.random);
+        let operator = caller::Entity::find()
+            .one(store.db.read())
+            .await
+            .unwrap()
+            .unwrap();
+        let mut forged = operator.clone();
+        forged.token_hash = Some(own.digest().to_vec());
+        replace::<caller::Entity>(&store.db, &operator, &forged).await;
+        let found = store.find_caller(Credential::Token(&own)).await;
+        assert!(
+            matches!(found, Err(Error::Store(StoreError::Altered("callers")))),
+            "{database:?}"
+        );
+        replace::<caller::Entity>(&store.db, &forged, &operator).await;
+
+        // The hash of a secret one knows, in the row of another client.
+        let other = client::Entity::find().filter(client::Column::ClientId.ne(client_id));
+        let other = other.one(store.db.read()).await.unwrap().unwrap();
+        let known = client_secret::Entity::find().filter(client_secret::Column::ClientId.eq(client_id));
+        let known = known.one(store.db.read()).await.unwrap().unwrap();
+        let mut forged = known.clone();
+        forged.client_id.clone_from(&other.client_id);
+        replace::<client_secret::Entity>(&store.db, &known, &forged).await;
+        let refused = authenticate(&store, &other.client_id, secret).await;
+        assert!(refused.is_err(), "{database:?}");
+        let refused = authenticate(&store, client_id, secret).await;
+        assert!(refused.is_err(), "{database:?}");
+        replace::<client_secret::Entity>(&store.db, &forged, &known).await;
+        authenticate(&store, client_id, secret).await.unwrap();
+
+        // A row that only finds clients gives a client no tenant.
+        let new = NewTenant::third(&store).await;
+        let index = client_tenant::ActiveModel {
+            tenant_id: sea_orm::Set(new),
+            client_id: sea_orm::Set(client_id.to_owned()),
+        };
+        client_tenant::Entity::insert(index)
+            .exec_without_returning(store.db.read())
+            .await
+            .unwrap();
+        let profile = store
+            .find_client_profile(&bundle.client_id)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(profile.client.tenant_ids.len(), 2, "{database:?}");
+        assert_eq!(said(&store).await, "", "{database:?}");
+    }
+}
+
+/// A tenant that no client has.
+struct NewTenant;
+
+impl NewTenant {
+    async fn third(store: &Store) -> String {
+        let new = crate::model::tenant::NewTenant {
+            tenant_id: TenantId::parse("initech").unwrap(),
+            display_name: "Initech".into(),
+            cloud_api_url: "https://api.example/initech".into(),
+        };
+        let tenant = store.create_tenant(&creation("CreateTenant"), new).await.unwrap();
+        tenant.tenant_id.to_string()
+    }
+}
+
+#[tokio::test]
+async fn an_old_row_that_is_put_back_is_named() {
+    for database in databases() {
+        let (store, handover) = filled(&database.url).await;
+        let Handover::Bundle(bundle) = handover else {
+            panic!()
+        };
+        let row = client::Entity::find_by_id(bundle.client_id.as_str());
+        let old = row.clone().one(store.db.read()).await.unwrap().unwrap();
+        store
+            .set_client_state(&origin(), &bundle.client_id, ClientState::Suspended, "lost")
+            .await
+            .unwrap();
+        assert_eq!(said(&store).await, "", "{database:?}");
+        let new = row.one(store.db.read()).await.unwrap().unwrap();
+        replace::<client::Entity>(&store.db, &new, &old).await;
+        let expected = format!(
+            "the row clients/{} is not as the event has left it",
+            bundle.client_id
+        );
+        assert_eq!(said(&store).await, expected, "{database:?}");
+        let events = store.db.read();
+        let fault = check_rows(events, &recorded_tables()).await.unwrap().unwrap();
+        let filter = audit::Filter {
+            action: Some("client.suspend".into()),
+            ..Default::default()
+        };
+        let page = PageRequest::parse(&mut Default::default(), "test", &[], 1, "").unwrap();
+        let suspension = audit::list(events, &filter, &page).await.unwrap().into_parts().0;
+        assert_eq!(suspension[0].event_id.as_str(), fault.event_id, "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_is_removed_or_has_no_mac_is_named() {
+    for database in databases() {
+        let (store, _) = filled(&database.url).await;
+        let (ada, _) = added(&store, "grace").await;
+        store
+            .set_user_state(
+                &origin(),
+                &ada.tenant_id,
+                &ada.user_id,
+                UserState::Deactivated,
+                "left",
+            )
+            .await
+            .unwrap();
+        let key = (ada.tenant_id.to_string(), ada.user_id.to_string());
+        let row = user::Entity::find_by_id(key)
+            .one(store.db.read())
+            .await
+            .unwrap()
+            .unwrap();
+        remove::<user::Entity>(&store.db, &row).await;
+        let expected = format!(
+            "the row users/{}/{} is gone since the event",
+            ada.tenant_id, ada.user_id
+        );
+        assert_eq!(said(&store).await, expected, "{database:?}");
+        let mut forged = row.clone();
+        forged.mac = Vec::new();
+        let active = sea_orm::IntoActiveModel::into_active_model(forged);
+        user::Entity::insert(sea_orm::ActiveModelTrait::reset_all(active))
+            .exec_without_returning(store.db.read())
+            .await
+            .unwrap();
+        let expected = "a row of users was changed by somebody without the keys";
+        assert_eq!(said(&store).await, expected, "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_nobody_added_is_none() {
+    for database in databases() {
+        let (store, _) = filled(&database.url).await;
+        let new = NewCaller {
+            name: "Eve".into(),
+            authority: Authority::Roles(vec![Role::Admin]),
+            certificate_name: None,
+            person: None,
+        };
+        let (_, token) = store
+            .create_caller(&creation("CreateOperator"), new)
+            .await
+            .unwrap();
+        let row = caller::Entity::find().filter(caller::Column::Name.eq("Eve"));
+        let row = row.one(store.db.read()).await.unwrap().unwrap();
+        // The row of another database, where the same person holds the keys.
+        let mut forged = row.clone();
+        let key = accord::testing::other_row_key();
+        accord::store::rows::protect::<caller::Entity>(&key, &mut forged).unwrap();
+        replace::<caller::Entity>(&store.db, &row, &forged).await;
+        let found = store.find_caller(Credential::Token(&token.unwrap())).await;
+        assert!(
+            matches!(found, Err(Error::Store(StoreError::Altered("callers")))),
+            "{database:?}"
+        );
+    }
+}

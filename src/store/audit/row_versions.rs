@@ -1,0 +1,103 @@
+//! Whether the rows that confer authority are those that the newest events name: an older row that was put back has a right MAC,
+//! and a removed one has none.
+
+use std::collections::HashMap;
+
+use prost::Message;
+use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
+
+use super::{Fault, RowVersion, row};
+use crate::{
+    audit::v1 as pb,
+    store::{Pool, StoreError, rows::RowTable},
+};
+
+/// How many events are read at a time.
+const PAGE: u64 = 1_000;
+
+/// What the newest event of a row says of it.
+struct Newest {
+    mac: Vec<u8>,
+    event_id: String,
+}
+
+/// Compares the rows of some tables with the newest events that name them, and returns the first difference. Knows nothing of a
+/// row whose events retention has removed. Call it after [`verify`](super::verify), which checks the events themselves.
+///
+/// With the keys of the database at hand, checks the MAC of every row too.
+///
+/// # Errors
+/// [`StoreError`] if the database is unavailable.
+pub async fn check_rows(conn: &Pool, tables: &[RowTable]) -> Result<Option<Fault>, StoreError> {
+    let mut newest = HashMap::new();
+    let mut last = read(conn, &mut newest, i64::MIN).await?;
+    let mut suspects = Vec::new();
+    for table in tables {
+        let versions = match (table.versions)(conn).await {
+            Ok(versions) => versions,
+            Err(error) if error.is_temporary() => return Err(error),
+            Err(error) => {
+                return Ok(Some(Fault {
+                    event_id: String::new(),
+                    what: error.to_string(),
+                }));
+            }
+        };
+        for RowVersion { row, mac } in versions {
+            if let Some(known) = newest.remove(&row)
+                && known.mac != mac
+            {
+                suspects.push((row, known.event_id, "is not as the event has left it"));
+            }
+        }
+    }
+    // What is left was named by an event and is in no table.
+    let prefixes: Vec<_> = tables.iter().map(|table| format!("{}/", table.name)).collect();
+    for (row, known) in newest {
+        if prefixes.iter().any(|prefix| row.starts_with(prefix)) {
+            suspects.push((row, known.event_id, "is gone since the event"));
+        }
+    }
+    // Rows that were written since the events were read have newer ones.
+    let mut since = HashMap::new();
+    while !suspects.is_empty() {
+        let read = read(conn, &mut since, last).await?;
+        suspects.retain(|(row, ..)| !since.contains_key(row));
+        if read == last {
+            break;
+        }
+        last = read;
+    }
+    Ok(suspects.into_iter().min().map(|(row, event_id, what)| Fault {
+        event_id,
+        what: format!("the row {row} {what}"),
+    }))
+}
+
+/// Reads the events after a number, and returns the number of the last one.
+async fn read(
+    conn: &impl ConnectionTrait,
+    newest: &mut HashMap<String, Newest>,
+    mut after: i64,
+) -> Result<i64, StoreError> {
+    loop {
+        let events: Vec<row::Model> = row::Entity::find()
+            .filter(row::Column::Number.gt(after))
+            .order_by_asc(row::Column::Number)
+            .limit(PAGE)
+            .all(conn)
+            .await?;
+        let Some(last) = events.last() else {
+            return Ok(after);
+        };
+        after = last.number;
+        for event in events {
+            let record = pb::AuditRecord::decode(event.record.as_slice());
+            let record = record.map_err(|_| StoreError::Corrupt("audit event"))?;
+            for version in record.rows {
+                let (event_id, mac) = (event.event_id.clone(), version.mac);
+                newest.insert(version.row, Newest { mac, event_id });
+            }
+        }
+    }
+}
