@@ -22,7 +22,7 @@ use crate::{
     position::Epoch,
     random::{SeededRandom, SystemRandom},
     rpc::auth::{Caller, CallerDirectory, Credential},
-    store::{Database, Keyed, change, keyring::SharedKeyring},
+    store::{Database, Keyed, keyring::SharedKeyring},
 };
 
 pub mod calls;
@@ -47,7 +47,6 @@ pub async fn migrated<M: MigratorTrait>(
     let clock = test_clock();
     let db = Database::connect(url).await.unwrap();
     db.migrate::<M>().await.unwrap();
-    change::ensure(db.read(), &SystemRandom).await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     let master = FileMasterKey::create(&directory.path().join("key"), &SystemRandom).unwrap();
     let keyring = SharedKeyring::open(db.clone(), master.into(), purposes, clock.clone(), &SystemRandom);

@@ -48,14 +48,21 @@ async fn master_and_data_keys_rotate_while_both_services_serve() {
     let new_key = new_key.to_str().unwrap();
     let rotate = ["rotate-master-key", "--new-master-key-file", new_key];
     for (done, count) in [
-        (services.run_registry(&rotate), 7),
-        (services.run_token(&rotate), 7),
+        (services.run_registry(&rotate), 8),
+        (services.run_token(&rotate), 8),
     ] {
         let expected = format!("{count} data keys are wrapped by the new master key");
         assert_eq!(done, expected);
     }
     works("after a rotation of the master keys").await;
-    for purpose in ["account-name", "pepper", "delivery", "secret-tag", "idempotency"] {
+    for purpose in [
+        "account-name",
+        "pepper",
+        "delivery",
+        "secret-tag",
+        "row",
+        "idempotency",
+    ] {
         let arguments = ["rotate-data-key", purpose, "--new-master-key-file", new_key];
         let done = services.run_registry(&arguments);
         assert!(
@@ -98,7 +105,7 @@ async fn a_data_key_without_that_purpose_is_not_rotated() {
     let databases = [accord::testing::sqlite(), accord::testing::sqlite()];
     let services = Services::start(&databases[0].url, &databases[1].url).await;
     let refused = services.fail_token(&["rotate-data-key", "pepper"]);
-    let purposes = "there are authorization-request, refresh, signing-key, verified-secret, audit-event, audit-log, idempotency";
+    let purposes = "there are authorization-request, refresh, signing-key, verified-secret, audit-event, row, audit-log, idempotency";
     assert!(refused.contains(purposes), "{refused}");
     let refused = services.fail_token(&["check-config", "--signing-algorithm", "HS256"]);
     assert!(

@@ -153,7 +153,7 @@ async fn rotate(flags: &Flags, key: Key) -> anyhow::Result<()> {
 
 async fn migrate(flags: &Flags, new_epoch: bool) -> anyhow::Result<()> {
     let settings = Settings::load(flags, Needs::Database)?;
-    Registry::migrate(&settings, &SystemRandom).await?;
+    Registry::migrate(&settings).await?;
     if new_epoch {
         Registry::start_epoch(&settings, &SystemClock, &SystemRandom).await?;
     }

@@ -45,8 +45,8 @@ pub struct Registry {
 
 impl Registry {
     /// Applies the migrations. Replicas may race.
-    pub async fn migrate(settings: &Settings, random: &dyn Random) -> anyhow::Result<()> {
-        run::migrate::<Migrator>(&settings.service.database_url, random).await
+    pub async fn migrate(settings: &Settings) -> anyhow::Result<()> {
+        run::migrate::<Migrator>(&settings.service.database_url).await
     }
 
     /// Starts a new epoch, for a database that was restored from a copy. Ends the unused one-time links: some may have

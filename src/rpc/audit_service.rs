@@ -283,7 +283,11 @@ mod tests {
     #[tokio::test]
     async fn a_search_waits_while_two_are_under_way() {
         let database = crate::testing::sqlite();
-        let purposes = [audit::KEYRING_PURPOSE, log::KEYRING_PURPOSE];
+        let purposes = [
+            audit::KEYRING_PURPOSE,
+            log::KEYRING_PURPOSE,
+            crate::store::rows::KEYRING_PURPOSE,
+        ];
         let (db, keyring, _) =
             crate::testing::migrated::<crate::store::fixture::Migrator>(&database.url, &purposes).await;
         let api = AuditApi::new(db, keyring, Vec::new());

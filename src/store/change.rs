@@ -4,10 +4,13 @@
 //! it commits. So the order of numbers is the order of commits, without gaps: a reader that has read up to `seq` has
 //! missed no change committed before.
 
-use sea_orm::{ActiveValue::Set, ConnectionTrait, ExprTrait, QueryOrder, QuerySelect, entity::prelude::*};
-use sea_orm_migration::prelude::{Expr, OnConflict, Query};
+use sea_orm::{ActiveValue::Set, ConnectionTrait, QueryOrder, QuerySelect, entity::prelude::*};
 
-use super::{Database, StoreError, Transaction, removal::delete_where};
+use super::{
+    Database, Keyed, StoreError, Transaction,
+    removal::delete_where,
+    rows::{self, Authentic, Locked, Protected, ProtectedRows},
+};
 use crate::{
     clock::UnixMillis,
     position::{Epoch, Position},
@@ -26,12 +29,22 @@ mod counter {
         pub epoch: String,
         pub seq: i64,
         pub event_number: i64,
+        pub mac: Vec<u8>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
     pub enum Relation {}
 
     impl ActiveModelBehavior for ActiveModel {}
+
+    impl super::Protected for Entity {
+        const MAC: Column = Column::Mac;
+
+        /// The log's position and the numbers of events show an older one.
+        fn is_recorded(_: &Model) -> bool {
+            false
+        }
+    }
 }
 
 mod entry {
@@ -98,13 +111,26 @@ impl Database {
 /// Returns the position of the last committed change.
 ///
 /// A reader that reads the position *before* it lists changes to the end has all changes up to that position.
-pub async fn position(conn: &impl ConnectionTrait) -> Result<Position, StoreError> {
-    let row = counter::Entity::find_by_id(COUNTER).one(conn).await?;
-    let row = row.ok_or(MISSING_COUNTER)?;
+pub async fn position(conn: &impl Keyed) -> Result<Position, StoreError> {
+    let row = read_counter(conn).await?.ok_or(MISSING_COUNTER)?;
+    position_of(&row)
+}
+
+fn position_of(row: &counter::Model) -> Result<Position, StoreError> {
     Ok(Position {
         epoch: Epoch::parse(&row.epoch).map_err(|_| StoreError::Corrupt("the change feed's epoch"))?,
         seq: row.seq,
     })
+}
+
+async fn read_counter(conn: &impl Keyed) -> Result<Option<Authentic<counter::Entity>>, StoreError> {
+    counter::Entity::find_by_id(COUNTER).read_one(conn).await
+}
+
+/// Locks the counter until the transaction ends.
+async fn lock_counter(tx: &Transaction) -> Result<Locked<counter::Entity>, StoreError> {
+    let row = counter::Entity::find_by_id(COUNTER).lock_one(tx).await?;
+    row.ok_or(MISSING_COUNTER)
 }
 
 /// Publishes changes with the transaction, and returns the number of the last one. Without changes, returns the number
@@ -114,14 +140,10 @@ pub async fn publish(tx: &Transaction, changes: &[Change], now: UnixMillis) -> R
     if count == 0 {
         return Ok(position(tx).await?.seq);
     }
-    let increment = Query::update()
-        .table(counter::Entity)
-        .value(counter::Column::Seq, Expr::col(counter::Column::Seq).add(count))
-        .and_where(Expr::col(counter::Column::Id).eq(COUNTER))
-        .returning_col(counter::Column::Seq)
-        .to_owned();
-    let row = tx.query_one(&increment).await?.ok_or(MISSING_COUNTER)?;
-    let last: i64 = row.try_get("", "seq")?;
+    let mut counter = lock_counter(tx).await?;
+    counter.seq += count;
+    counter.save(tx).await?;
+    let last = counter.seq;
 
     let numbered = changes.iter().zip(last - count + 1..);
     let mut rows = numbered.map(|(change, seq)| entry::ActiveModel {
@@ -144,21 +166,16 @@ pub async fn publish(tx: &Transaction, changes: &[Change], now: UnixMillis) -> R
 /// rolls back returns them. As [`publish`], it holds up all other writers from here to the commit.
 pub(super) async fn next_event_numbers(tx: &Transaction, count: usize) -> Result<i64, StoreError> {
     let count = i64::try_from(count).map_err(|_| MISSING_COUNTER)?;
-    let column = counter::Column::EventNumber;
-    let increment = Query::update()
-        .table(counter::Entity)
-        .value(column, Expr::col(column).add(count))
-        .and_where(Expr::col(counter::Column::Id).eq(COUNTER))
-        .returning_col(column)
-        .to_owned();
-    let row = tx.query_one(&increment).await?.ok_or(MISSING_COUNTER)?;
-    let last: i64 = row.try_get("", "event_number")?;
-    Ok(last - count + 1)
+    let mut counter = lock_counter(tx).await?;
+    let first = counter.event_number + 1;
+    counter.event_number += count;
+    counter.save(tx).await?;
+    Ok(first)
 }
 
 /// Returns the number of the last committed audit event that has a row of its own.
-pub(super) async fn last_event_number(conn: &impl ConnectionTrait) -> Result<i64, StoreError> {
-    let row = counter::Entity::find_by_id(COUNTER).one(conn).await?;
+pub(super) async fn last_event_number(conn: &impl Keyed) -> Result<i64, StoreError> {
+    let row = read_counter(conn).await?;
     Ok(row.ok_or(MISSING_COUNTER)?.event_number)
 }
 
@@ -193,11 +210,7 @@ pub struct FeedPage {
 
 /// Reads at most `limit` changes after a position. Without a position, or with one that the reader can't go on from
 /// ([`FeedPage::reset`]), returns no changes and the feed's own position.
-pub async fn read(
-    conn: &impl ConnectionTrait,
-    after: Option<&Position>,
-    limit: u64,
-) -> Result<FeedPage, StoreError> {
+pub async fn read(conn: &impl Keyed, after: Option<&Position>, limit: u64) -> Result<FeedPage, StoreError> {
     // Reads the position before the list, so that the list lacks no change up to the position. It may contain later
     // ones.
     let mut position = position(conn).await?;
@@ -253,31 +266,33 @@ fn change_row(row: entry::Model) -> Result<ChangeRow, StoreError> {
     })
 }
 
-/// Creates the counter with a random epoch unless it exists. If replicas race, the epoch of one stays.
-pub async fn ensure(conn: &impl ConnectionTrait, random: &dyn Random) -> Result<(), StoreError> {
-    let row = counter::ActiveModel {
-        id: Set(COUNTER),
-        epoch: Set(Epoch::generate(random).into()),
-        seq: Set(0),
-        event_number: Set(0),
+/// Creates the counter with a random epoch in a new database, unless it exists. If replicas race, the epoch of one stays.
+pub(super) async fn ensure(db: &Database, random: &dyn Random) -> Result<(), StoreError> {
+    if read_counter(db.read()).await?.is_some() {
+        return Ok(());
+    }
+    let tx = db.write().await?;
+    let row = counter::Model {
+        id: COUNTER,
+        epoch: Epoch::generate(random).into(),
+        seq: 0,
+        event_number: 0,
+        mac: Vec::new(),
     };
-    counter::Entity::insert(row)
-        .on_conflict(OnConflict::column(counter::Column::Id).do_nothing().to_owned())
-        .exec_without_returning(conn)
-        .await?;
-    Ok(())
+    match rows::insert::<counter::Entity>(&tx, row).await {
+        Ok(_) => tx.commit().await,
+        Err(StoreError::Conflict) => tx.rollback().await,
+        Err(error) => Err(error),
+    }
 }
 
 /// Starts a new epoch, for a database restored from a backup. Without one, positions from between backup and restore
 /// would name changes that are made after the restore. Numbers continue from the backup's.
 pub async fn start_epoch(tx: &Transaction, random: &dyn Random) -> Result<Position, StoreError> {
-    let epoch = Epoch::generate(random);
-    counter::Entity::update_many()
-        .col_expr(counter::Column::Epoch, Expr::value(epoch.as_str()))
-        .filter(counter::Column::Id.eq(COUNTER))
-        .exec(tx)
-        .await?;
-    position(tx).await
+    let mut counter = lock_counter(tx).await?;
+    counter.epoch = Epoch::generate(random).into();
+    counter.save(tx).await?;
+    position_of(&counter)
 }
 
 #[cfg(test)]

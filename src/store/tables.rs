@@ -12,8 +12,7 @@ use super::{
 
 /// Creates the tables of [`crate::store`]. Each service's migration calls it.
 ///
-/// A service calls [`change::ensure`] after its migrations: the feed's epoch is random, and migrations have no
-/// randomness.
+/// The row of the change feed is created with the first keys, which its MAC needs.
 pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     let is_only_row = Expr::col("id").eq(change::COUNTER);
     let columns = [
@@ -21,6 +20,7 @@ pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         text("epoch"),
         big_integer("seq"),
         big_integer("event_number"),
+        blob("mac"),
     ];
     create_table(manager, COUNTER_TABLE, &["id"], columns).await?;
 

@@ -147,7 +147,7 @@ async fn a_master_key_moves_into_a_token_and_back() {
 
     let into = ["rotate-master-key", "--new-master-key-pkcs11", &uri];
     let done = hsm.run(&[&into[..], &by_file].concat());
-    assert_eq!(done, "7 data keys are wrapped by the new master key\n");
+    assert_eq!(done, "8 data keys are wrapped by the new master key\n");
     create("bea", by_token);
     hsm.run(&[&["check-config"][..], &by_token].concat());
     let refused = hsm.fail(&[&["check-config"][..], &by_file].concat());
@@ -162,7 +162,7 @@ async fn a_master_key_moves_into_a_token_and_back() {
 
     let back = ["rotate-master-key", "--new-master-key-file", file];
     let done = hsm.run(&[&back[..], &by_token].concat());
-    assert_eq!(done, "8 data keys are wrapped by the new master key\n");
+    assert_eq!(done, "9 data keys are wrapped by the new master key\n");
     create("cyd", by_file);
     let refused = hsm.fail(&[&["check-config"][..], &by_token].concat());
     assert!(

@@ -72,7 +72,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Migrate { flags, new_epoch } => {
             let settings = Settings::load(&flags, Needs::Database)?;
-            TokenServer::migrate(&settings, &SystemRandom).await?;
+            TokenServer::migrate(&settings).await?;
             if new_epoch {
                 TokenServer::start_epoch(&settings, &SystemClock, &SystemRandom).await?;
             }

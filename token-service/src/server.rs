@@ -59,8 +59,8 @@ pub struct TokenServer {
 
 impl TokenServer {
     /// Applies the migrations. Of racing replicas one does it.
-    pub async fn migrate(settings: &Settings, random: &dyn Random) -> anyhow::Result<()> {
-        run::migrate::<Migrator>(&settings.service.database_url, random).await
+    pub async fn migrate(settings: &Settings) -> anyhow::Result<()> {
+        run::migrate::<Migrator>(&settings.service.database_url).await
     }
 
     /// Starts a new epoch, for a database restored from a backup. Ends the families, sessions and signing keys

@@ -104,7 +104,7 @@ impl Dev {
             ..Default::default()
         }
         .checked(Needs::Everything)?;
-        Registry::migrate(&registry_settings, &*random).await?;
+        Registry::migrate(&registry_settings).await?;
         let registry = Registry::open(&registry_settings, clock.clone(), random.clone()).await?;
         registry.database().mark_for_development().await?;
         let callers = callers::renew(registry.store()).await?;
@@ -120,7 +120,7 @@ impl Dev {
             token_settings.address_calls_per_second,
         ) = (0, 0);
         let token_settings = token_settings.checked(Needs::Database)?;
-        TokenServer::migrate(&token_settings, &*random).await?;
+        TokenServer::migrate(&token_settings).await?;
         let token = TokenServer::open_with_token(
             &token_settings,
             &callers.token_service,

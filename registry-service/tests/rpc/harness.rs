@@ -84,7 +84,7 @@ impl Harness {
         };
         let clock = test_clock();
         let random: SharedRandom = Arc::new(SystemRandom);
-        Registry::migrate(&settings, &*random).await.unwrap();
+        Registry::migrate(&settings).await.unwrap();
         let registry = Registry::open(&settings, clock.clone(), random).await.unwrap();
 
         let mut operators = BTreeMap::new();

@@ -33,8 +33,8 @@ async fn a_database_without_tables_is_not_opened() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("migrate"), "{error:#}");
-    Registry::migrate(&settings, &SystemRandom).await.unwrap();
-    Registry::migrate(&settings, &SystemRandom).await.unwrap();
+    Registry::migrate(&settings).await.unwrap();
+    Registry::migrate(&settings).await.unwrap();
     Registry::open(&settings, test_clock(), Arc::new(SystemRandom))
         .await
         .unwrap();
@@ -59,7 +59,7 @@ async fn another_master_key_does_not_open_the_registry() {
 async fn migrate_starts_a_new_epoch_on_request() {
     let harness = Harness::start().await;
     let before = harness.registry.store().position().await.unwrap();
-    Registry::migrate(&harness.settings, &SystemRandom).await.unwrap();
+    Registry::migrate(&harness.settings).await.unwrap();
     assert_eq!(harness.registry.store().position().await.unwrap(), before);
     Registry::start_epoch(&harness.settings, &*harness.clock, &SystemRandom)
         .await

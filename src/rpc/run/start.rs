@@ -13,19 +13,17 @@ use crate::{
     store::{
         Database, StoreError, Transaction, audit, change,
         keyring::{self, SharedKeyring},
-        origin,
+        origin, rows,
     },
 };
 
 /// The pause before a service tries again to reach its database at its start.
 const START_PAUSE: Duration = Duration::from_secs(1);
 
-/// Applies a service's migrations and creates its change feed. Replicas may race.
-pub async fn migrate<M: MigratorTrait>(database_url: &str, random: &dyn Random) -> anyhow::Result<()> {
+/// Applies a service's migrations. Replicas may race.
+pub async fn migrate<M: MigratorTrait>(database_url: &str) -> anyhow::Result<()> {
     let db = connect(database_url).await?;
-    db.migrate::<M>().await.context("migrating the database")?;
-    let started = change::ensure(db.read(), random).await;
-    started.context("starting the change feed")
+    db.migrate::<M>().await.context("migrating the database")
 }
 
 /// Starts a new epoch of the change feed, for a database restored from a backup. Tokens issued before are rejected from
@@ -116,7 +114,7 @@ pub(super) async fn open_for_events<M: MigratorTrait>(
     masters: Vec<MasterKeySource>,
 ) -> anyhow::Result<(Database, MasterKeys)> {
     let (db, masters) = open_with_masters::<M>(database_url, masters).await?;
-    let purposes = [audit::KEYRING_PURPOSE];
+    let purposes = [audit::KEYRING_PURPOSE, rows::KEYRING_PURPOSE];
     let opened = Box::pin(keyring::open(
         &db,
         &masters,

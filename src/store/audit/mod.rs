@@ -8,7 +8,7 @@
 //! An event's id is a ULID whose time is the event's time. Details are for people who investigate; they must not hold a
 //! secret, token or account name.
 
-use sea_orm::{ActiveValue::Set, entity::prelude::*};
+use sea_orm::{ActiveValue::Set, QuerySelect, entity::prelude::*};
 
 use super::{Keyed, StoreError, Transaction, change};
 use crate::{
@@ -95,6 +95,11 @@ impl Transaction {
         insert(&self, &events).await?;
         self.commit_written().await
     }
+}
+
+/// Returns whether the database has had an event.
+pub(in crate::store) async fn is_begun(conn: &impl ConnectionTrait) -> Result<bool, StoreError> {
+    Ok(row::Entity::find().limit(1).one(conn).await?.is_some())
 }
 
 /// Inserts events, each into a row of its own. All other writers of such events wait from here to the commit.

@@ -19,7 +19,7 @@ use crate::{
     clock::UnixMillis,
     keys::{DataKey, Keyring},
     store::{
-        Database, StoreError, change,
+        Database, Keyed, StoreError, change,
         log::{self, Lease, Log, Seal},
     },
     tlog::{Hash, Origin, event_leaf, group_leaf},
@@ -200,12 +200,7 @@ struct Found {
 
 impl Found {
     /// Adds the events after a number that have rows of their own.
-    async fn events(
-        &mut self,
-        conn: &impl ConnectionTrait,
-        keyring: &Keyring,
-        after: i64,
-    ) -> Result<(), SealError> {
+    async fn events(&mut self, conn: &impl Keyed, keyring: &Keyring, after: i64) -> Result<(), SealError> {
         // Before the rows: they reach it, or one of them is gone.
         let counted = change::last_event_number(conn).await?;
         let rows = row::Entity::find()
@@ -302,11 +297,7 @@ impl Found {
 ///
 /// # Errors
 /// [`SealError`].
-pub(super) async fn unsealed(
-    conn: &impl ConnectionTrait,
-    keyring: &Keyring,
-    log: &Log,
-) -> Result<u64, SealError> {
+pub(super) async fn unsealed(conn: &impl Keyed, keyring: &Keyring, log: &Log) -> Result<u64, SealError> {
     let own = log
         .position
         .parse()

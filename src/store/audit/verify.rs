@@ -7,8 +7,7 @@ use std::{
 };
 
 use sea_orm::{
-    Condition, ConnectionTrait, ExprTrait, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*,
-    sea_query::Expr,
+    Condition, ExprTrait, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*, sea_query::Expr,
 };
 use tokio::time::sleep;
 
@@ -21,7 +20,7 @@ use super::{
 use crate::{
     keys::Keyring,
     store::{
-        StoreError,
+        Keyed, StoreError,
         log::{self, Log, Recomputed, SignedHead},
     },
     tlog::{Checkpoint, Hash, TreeHead, VerifierKey, event_leaf, group_leaf},
@@ -61,7 +60,7 @@ pub struct Fault {
 /// # Errors
 /// [`StoreError`] if the database is unavailable. A fault is no error.
 pub async fn verify(
-    conn: &impl ConnectionTrait,
+    conn: &impl Keyed,
     log: &Log,
     key: &VerifierKey,
     kept: &[Checkpoint],
@@ -123,7 +122,7 @@ struct Verification<'a, C> {
     retained_from: Option<u64>,
 }
 
-impl<C: ConnectionTrait> Verification<'_, C> {
+impl<C: Keyed> Verification<'_, C> {
     async fn run(
         &mut self,
         key: &VerifierKey,

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::{
     Database, StoreError,
     audit::{self, Event, Origin},
+    change, rows,
 };
 use crate::{
     clock::{Clock, UnixMillis},
@@ -53,7 +54,8 @@ mod row {
 }
 
 /// Opens all versions of these purposes. Creates the first version of a purpose that has none; racing replicas get
-/// the same keys. If [`audit::KEYRING_PURPOSE`] is one of them, they make and check the MACs of `db` from then on.
+/// the same keys. If [`audit::KEYRING_PURPOSE`] is one of them, they make and check the MACs of `db` from then on. With
+/// [`rows::KEYRING_PURPOSE`], creates the change feed of a new database.
 ///
 /// # Errors
 /// [`KeyError::OtherMasterKey`] or [`KeyError::Sealed`] if none of `masters` wraps them.
@@ -90,6 +92,10 @@ pub async fn open(
         keyring.insert(&row.purpose, key, is_active(&row, clock.now()));
     }
     use_for_macs(db, purposes, &keyring);
+    // In a database with events the counter is not created again: somebody has removed it.
+    if purposes.contains(&rows::KEYRING_PURPOSE) && !audit::is_begun(db.read()).await? {
+        change::ensure(db, random).await?;
+    }
     Ok(keyring)
 }
 

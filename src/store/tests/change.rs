@@ -198,7 +198,7 @@ async fn the_epoch_stays_until_a_new_one_is_started() {
     for (place, db) in migrated().await {
         let first = position(db.read()).await.unwrap();
         let other = SeededRandom::new(99);
-        ensure(db.read(), &other).await.unwrap();
+        ensure(&db, &other).await.unwrap();
         assert_eq!(position(db.read()).await.unwrap(), first, "{place:?}");
 
         let tx = db.write().await.unwrap();
@@ -219,7 +219,7 @@ async fn racing_replicas_agree_on_an_epoch() {
         for seed in 0..8 {
             let db = db.clone();
             replicas.spawn(async move {
-                ensure(db.read(), &SeededRandom::new(seed)).await.unwrap();
+                ensure(&db, &SeededRandom::new(seed)).await.unwrap();
                 position(db.read()).await.unwrap()
             });
         }
@@ -239,5 +239,33 @@ async fn a_missing_counter_is_an_error() {
         assert!(start_epoch(&tx, &*test_random()).await.is_err());
         tx.rollback().await.unwrap();
         assert!(matches!(position(db.read()).await, Err(StoreError::Corrupt(_))));
+    }
+}
+
+#[tokio::test]
+async fn an_edited_counter_is_rejected() {
+    for (place, db) in migrated().await {
+        let tx = db.write().await.unwrap();
+        publish(&tx, &[change("a"), change("b")], TEST_START)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        for edit in ["epoch = 'other'", "seq = 1", "event_number = 5", "mac = ''"] {
+            let tx = db.write().await.unwrap();
+            let edit = format!("UPDATE change_counter SET {edit}");
+            tx.execute_unprepared(&edit).await.unwrap();
+            let read = position(&tx).await;
+            assert!(
+                matches!(read, Err(StoreError::Altered("change_counter"))),
+                "{place:?}: {edit}"
+            );
+            let published = publish(&tx, &[change("c")], TEST_START).await;
+            assert!(
+                matches!(published, Err(StoreError::Altered("change_counter"))),
+                "{place:?}: {edit}"
+            );
+            tx.rollback().await.unwrap();
+        }
+        assert_eq!(position(db.read()).await.unwrap().seq, 2, "{place:?}");
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     clock::SystemClock,
     store::{
         Database, StoreError, Transaction, change,
-        fixture::{Migrator, migrated},
+        fixture::{Migrator, event_keys, migrated},
     },
     testing::{databases, sqlite, test_clock, test_random},
 };
@@ -33,7 +33,8 @@ async fn sqlite_transactions_that_read_before_they_write_all_commit() {
     // Two connections to the file, like those of two processes.
     let replicas = [place.connect().await, place.connect().await];
     replicas[0].migrate::<Migrator>().await.unwrap();
-    change::ensure(replicas[0].read(), &*test_random()).await.unwrap();
+    replicas[0].use_keys(event_keys());
+    change::ensure(&replicas[0], &*test_random()).await.unwrap();
 
     let mut writers = JoinSet::new();
     for number in 0..16 {
@@ -48,7 +49,8 @@ async fn sqlite_transactions_that_read_before_they_write_all_commit() {
         });
     }
     writers.join_all().await;
-    assert_eq!(change::position(replicas[0].read()).await.unwrap().seq, 16);
+    let tx = replicas[0].write().await.unwrap();
+    assert_eq!(read_number(&tx).await, 16);
 }
 
 #[tokio::test]

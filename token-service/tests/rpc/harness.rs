@@ -87,7 +87,7 @@ impl Harness {
         change(&mut settings);
         let clock = test_clock();
         let random: SharedRandom = Arc::new(SystemRandom);
-        TokenServer::migrate(&settings, &*random).await.unwrap();
+        TokenServer::migrate(&settings).await.unwrap();
         let server = TokenServer::open_with_token(&settings, &own_token, clock.clone(), random)
             .await
             .unwrap();

@@ -9,7 +9,7 @@ use accord::{
     keys::{FileMasterKey, MasterKeys},
     random::SystemRandom,
     store::{
-        Database, change,
+        Database,
         keyring::{DISTRIBUTION, SharedKeyring, add_version},
     },
     testing::{databases, test_clock},
@@ -168,7 +168,6 @@ async fn users_remain_after_a_rotation_of_data_keys() {
         let (clock, random) = (test_clock(), Arc::new(SystemRandom));
         let db = Database::connect(&database.url).await.unwrap();
         db.migrate::<Migrator>().await.unwrap();
-        change::ensure(db.read(), &*random).await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
         FileMasterKey::create(&path, &*random).unwrap();

@@ -169,6 +169,8 @@ async fn a_checkpoint_that_was_kept_finds_a_cut_and_a_fork() {
         half_written(&mut record).await;
         let copy = "CREATE TABLE before AS SELECT size, position, root, mac FROM audit_logs";
         record.db.read().execute_unprepared(copy).await.unwrap();
+        let copy = "CREATE TABLE counter_before AS SELECT mac FROM change_counter";
+        record.db.read().execute_unprepared(copy).await.unwrap();
         record.change("three").await;
         record.group(4).await;
         record.seal().await;
@@ -180,7 +182,7 @@ async fn a_checkpoint_that_was_kept_finds_a_cut_and_a_fork() {
             "DELETE FROM audit_leaves WHERE leaf_index > 3",
             "DELETE FROM audit_checkpoints WHERE size > 4",
             "UPDATE audit_writers SET sealed = 2",
-            "UPDATE change_counter SET event_number = 2",
+            "UPDATE change_counter SET event_number = 2, mac = (SELECT mac FROM counter_before)",
             "UPDATE audit_logs SET size = 4, position = '2', root = (SELECT root FROM before), mac = (SELECT mac FROM before)",
         ] {
             record.edit(edit).await;
