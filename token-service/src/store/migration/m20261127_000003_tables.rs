@@ -135,6 +135,7 @@ async fn revocations(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         text_null("tenant_id"),
         big_integer("revoked_at"),
         big_integer("expires_at"),
+        blob("mac"),
     ];
     create_table(manager, "revocations", &["seq"], columns).await?;
     create_index(manager, "revocations_by_id", "revocations", &["kind", "id"]).await?;
