@@ -154,6 +154,7 @@ async fn signing_keys(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         big_integer_null("activated_at"),
         big_integer_null("retired_at"),
         big_integer_null("revoked_at"),
+        blob("mac"),
     ];
     create_table(manager, "signing_keys", &["kid"], columns).await?;
     // One key signs and one comes next; see the index of `grants`.
