@@ -197,7 +197,7 @@ pub async fn end_all_before(
     random: &dyn Random,
 ) -> Result<(), StoreError> {
     family::end_all(tx, clock.now()).await?;
-    admin_session::end_all(tx, clock.now()).await?;
+    admin_session::end_all(tx).await?;
     signing_key::revoke_all(tx, clock, random).await
 }
 

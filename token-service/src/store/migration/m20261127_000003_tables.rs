@@ -53,6 +53,7 @@ async fn setups(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         big_integer("signed_in_at"),
         big_integer("last_used_at"),
         big_integer_null("ended_at"),
+        blob("mac"),
     ];
     create_table(manager, "admin_sessions", &["session_hash"], columns).await?;
     let by_sign_in = "admin_sessions_by_sign_in";
