@@ -38,6 +38,7 @@ async fn setups(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         big_integer("created_at"),
         big_integer("expires_at"),
         big_integer_null("decided_at"),
+        blob("mac"),
     ];
     create_table(manager, "setups", &["setup_id"], columns).await?;
     create_index(manager, "setups_by_expiry", "setups", &["expires_at"]).await?;
