@@ -13,9 +13,7 @@ use accord::{
     },
     text::id::TenantId,
 };
-use sea_orm::{
-    Condition, IntoActiveModel, QueryOrder, entity::prelude::*, sea_query::ExprTrait,
-};
+use sea_orm::{Condition, IntoActiveModel, QueryOrder, entity::prelude::*, sea_query::ExprTrait};
 
 use super::{
     Store, change_kind,

@@ -13,7 +13,7 @@ use accord::{
         opaque::{OpaqueToken, TokenKind},
     },
 };
-use sea_orm::{ActiveValue::Set, entity::prelude::*};
+use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -141,36 +141,41 @@ impl Store {
         decide(&tx, setup, Decision::Approved, now).await?;
         let grant_id = GrantId::generate(&*self.clock, &*self.random);
         let redeem_until = now.plus(CODE_LIFETIME).as_millis();
-        let row = grant_row::ActiveModel {
-            tenant_id: Set(setup.tenant_id.to_string()),
-            grant_id: Set(grant_id.to_string()),
-            client_id: Set(setup.client_id.to_string()),
-            profile: Set(json(&setup.profile)?),
-            scopes: Set(json(&approval.scopes)?),
-            designated_user_id: Set(approval.designated_user_id.to_string()),
-            granted_by_user_id: Set(by.user_id.to_string()),
-            state: Set(StoredState::Pending.as_ref().to_owned()),
-            client_version: Set(setup.client_version),
-            created_at: Set(now.as_millis()),
-            redeem_until: Set(redeem_until),
-            expires_at: Set(approval.expires_at.map(UnixMillis::as_millis)),
-            ..Default::default()
+        let row = grant_row::Model {
+            tenant_id: setup.tenant_id.to_string(),
+            grant_id: grant_id.to_string(),
+            client_id: setup.client_id.to_string(),
+            profile: json(&setup.profile)?,
+            scopes: json(&approval.scopes)?,
+            designated_user_id: approval.designated_user_id.to_string(),
+            granted_by_user_id: by.user_id.to_string(),
+            state: StoredState::Pending.as_ref().to_owned(),
+            family_id: None,
+            client_version: setup.client_version,
+            created_at: now.as_millis(),
+            redeem_until,
+            activated_at: None,
+            expires_at: approval.expires_at.map(UnixMillis::as_millis),
+            ended_at: None,
+            mac: Vec::new(),
         };
-        let row = row.insert(&tx).await?;
+        let row = rows::insert::<grant_row::Entity>(&tx, row).await?;
         let token = code_of(&reservation.secrets);
         reservation.complete(&tx, grant_id.as_str()).await?;
-        let code = code::ActiveModel {
-            code_hash: Set(token.digest().to_vec()),
-            tenant_id: Set(setup.tenant_id.to_string()),
-            grant_id: Set(grant_id.to_string()),
-            client_id: Set(setup.client_id.to_string()),
-            redirect_uri: Set(setup.redirect_uri.clone()),
-            code_challenge: Set(setup.code_challenge.clone()),
-            resource: Set(setup.resource.clone()),
-            expires_at: Set(redeem_until),
-            ..Default::default()
+        let code = code::Model {
+            code_hash: token.digest().to_vec(),
+            tenant_id: setup.tenant_id.to_string(),
+            grant_id: grant_id.to_string(),
+            client_id: setup.client_id.to_string(),
+            redirect_uri: setup.redirect_uri.clone(),
+            code_challenge: setup.code_challenge.clone(),
+            resource: setup.resource.clone(),
+            expires_at: redeem_until,
+            used_at: None,
+            family_id: None,
+            mac: Vec::new(),
         };
-        code.insert(&tx).await?;
+        rows::insert::<code::Entity>(&tx, code).await?;
         let event = Event::new("consent.approve")
             .tenant(&setup.tenant_id)
             .client(&setup.client_id)
@@ -181,7 +186,7 @@ impl Store {
             .detail("workload", by.workload.as_str());
         self.audit(&tx, &decision.origin, event).await;
         tx.commit().await?;
-        Ok((grant(row)?, token))
+        Ok((grant(&row)?, token))
     }
 
     /// Returns the grant and the code of an approval again, to the session that approved with the same choices, until
@@ -243,11 +248,12 @@ impl Store {
         let usable = code::Entity::find_by_id(token.digest().to_vec())
             .filter(code::Column::UsedAt.is_null())
             .filter(code::Column::ExpiresAt.gt(now.as_millis()));
-        let row = match usable.one(&tx).await? {
+        let row = match usable.read_one(&tx).await? {
             Some(code) => {
+                let code = code.into_row();
                 let grant = grant_row::Entity::find_by_id((code.tenant_id, code.grant_id));
                 let pending = grant_row::Column::State.eq(StoredState::Pending.as_ref());
-                grant.filter(pending).one(&tx).await?
+                grant.filter(pending).read_one(&tx).await?
             }
             None => None,
         };
@@ -262,7 +268,7 @@ impl Store {
             .detail("setup_id", setup.setup_id.as_str());
         self.audit(&tx, &decision.origin, event).await;
         tx.commit().await?;
-        Ok((grant(row)?, token))
+        Ok((grant(&row)?, token))
     }
 
     /// Denies a setup. Of racing decisions one succeeds; the same decision of the same session gets its answer again.

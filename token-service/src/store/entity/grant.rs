@@ -1,5 +1,6 @@
 //! Rows of `grants`: what a Tenant Admin allowed a client.
 
+use accord::store::rows::Protected;
 use sea_orm::entity::prelude::*;
 
 /// What a Tenant Admin allowed a client.
@@ -39,6 +40,12 @@ pub struct Model {
     pub expires_at: Option<i64>,
     /// When it was revoked or superseded.
     pub ended_at: Option<i64>,
+    /// See [`Protected`].
+    pub mac: Vec<u8>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Protected for Entity {
+    const MAC: Column = Column::Mac;
+}

@@ -78,6 +78,7 @@ async fn grants(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         big_integer_null("activated_at"),
         big_integer_null("expires_at"),
         big_integer_null("ended_at"),
+        blob("mac"),
     ];
     create_table(manager, "grants", &["tenant_id", "grant_id"], columns).await?;
     // sea-query writes no partial indexes for both databases; this statement is the same on both.
@@ -102,6 +103,7 @@ async fn codes(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         big_integer("expires_at"),
         big_integer_null("used_at"),
         text_null("family_id"),
+        blob("mac"),
     ];
     create_table(manager, "codes", &["code_hash"], columns).await?;
     create_index(manager, "codes_by_expiry", "codes", &["expires_at"]).await
@@ -123,6 +125,7 @@ async fn families(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         big_integer("expires_at"),
         big_integer_null("ended_at"),
         text_null("end_reason"),
+        blob("mac"),
     ];
     create_table(manager, "families", &["tenant_id", "family_id"], columns).await?;
     let by_grant = ["tenant_id", "grant_id"];
