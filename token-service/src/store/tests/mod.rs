@@ -258,6 +258,7 @@ async fn revocations(store: &Store) -> Vec<entity::revocation::Model> {
 
 const REASON: &str = "no longer needed";
 
+mod edited;
 mod grant;
 mod reopening;
 mod setup;
