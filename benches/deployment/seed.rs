@@ -49,7 +49,11 @@ use registry_service::{
     },
 };
 use sea_orm::{EntityTrait, IntoActiveModel, ModelTrait};
-use token_service::store::{self, Store, migration::Migrator};
+use token_service::store::{
+    self, Store,
+    entity::{code, grant},
+    migration::Migrator,
+};
 use zeroize::Zeroizing;
 
 use super::services::Setup;
@@ -75,7 +79,7 @@ const INSERTS: usize = 20;
 
 /// What was written, as far as calls need it.
 pub struct Dataset {
-    token_url: String,
+    plan: Plan,
     /// The first of them have secrets.
     clients: Vec<Client>,
     pub credentials: Arc<[Credentials]>,
@@ -133,15 +137,15 @@ pub async fn run(setup: &Setup, plan: &Plan) -> Result<Dataset> {
     insert_protected::<client_secret::Entity>(db, secrets.into_iter()).await?;
     db.close().await;
 
-    let db = Database::connect(&plan.token_url).await?;
-    insert(&db, clients.iter().map(rows::active_grant)).await?;
+    let (db, store) = token_store(plan).await?;
+    insert_protected::<grant::Entity>(&db, clients.iter().map(rows::active_grant)).await?;
+    verified(&store, &clients).await?;
     db.close().await;
-    verified(plan, &clients).await?;
 
     let live = |client| credentials(client, &client.secret);
     let ended = |client| credentials(client, &client.ended_secret);
     Ok(Dataset {
-        token_url: plan.token_url.clone(),
+        plan: plan.clone(),
         credentials: clients.iter().map_while(live).collect(),
         ended: clients.iter().map_while(ended).collect(),
         clients,
@@ -183,15 +187,13 @@ async fn tenants(store: &RegistryStore) -> Result<Vec<Tenant>> {
 }
 
 /// Writes the secrets that count as verified.
-async fn verified(plan: &Plan, clients: &[Client]) -> Result<()> {
-    let (db, store) = token_store(plan).await?;
+async fn verified(store: &Store, clients: &[Client]) -> Result<()> {
     for client in clients.iter().skip(HASHED) {
         let Some(secret) = &client.secret else { continue };
         store
             .insert_verified_secret(&client.client_id, secret, None)
             .await?;
     }
-    db.close().await;
     Ok(())
 }
 
@@ -225,9 +227,9 @@ impl Dataset {
             let own = Mutex::new(own);
             codes.push(Codes { credentials, own });
         }
-        let db = Database::connect(&self.token_url).await?;
-        insert(&db, grants.into_iter()).await?;
-        insert(&db, rows.into_iter()).await?;
+        let (db, _) = token_store(&self.plan).await?;
+        insert_protected::<grant::Entity>(&db, grants.into_iter()).await?;
+        insert_protected::<code::Entity>(&db, rows.into_iter()).await?;
         db.close().await;
         Ok(codes)
     }

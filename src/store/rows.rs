@@ -3,7 +3,7 @@
 //!
 //! A row is read in one of two ways. [`ProtectedRows::read_one`] and its likes return [`Authentic`] rows, whose MACs were
 //! checked. [`ProtectedRows::lock_one`] and its likes return [`Locked`] rows, which may be changed and saved: nobody else changes
-//! them until the transaction ends. What converts rows to the types of a service takes an [`Authentic`] one, so that a read
+//! them until the transaction ends. What converts rows to the types of a service takes a [`Checked`] one, so that a read
 //! without a check does not compile.
 
 use std::{
@@ -128,6 +128,13 @@ fn after<E: Protected>(row: &E::Model) -> Condition {
 fn primary_key<E: EntityTrait>() -> impl Iterator<Item = E::Column> {
     E::PrimaryKey::iter().map(PrimaryKeyToColumn::into_column)
 }
+
+/// A row whose MAC was checked when it was read: an [`Authentic`] or a [`Locked`] one.
+pub trait Checked<E: EntityTrait>: Deref<Target = E::Model> {}
+
+impl<E: EntityTrait> Checked<E> for Authentic<E> {}
+
+impl<E: EntityTrait> Checked<E> for Locked<E> {}
 
 /// A row that a holder of the keys has written. Its fields can be read only.
 #[derive(Clone, Debug)]

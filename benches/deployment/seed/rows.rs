@@ -114,6 +114,7 @@ pub fn grant(client: &Client, grant_id: GrantId) -> grant::Model {
         activated_at: None,
         expires_at: None,
         ended_at: None,
+        mac: Vec::new(),
     }
 }
 
@@ -137,5 +138,6 @@ pub fn code(client: &Client, grant_id: &GrantId, code: &OpaqueToken) -> code::Mo
         expires_at: SystemClock.now().plus(CODE_LIFE).as_millis(),
         used_at: None,
         family_id: None,
+        mac: Vec::new(),
     }
 }

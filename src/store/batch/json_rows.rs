@@ -36,6 +36,14 @@ impl Dialect {
         }
     }
 
+    /// Returns the end of a query that locks the rows of `table`. SQLite has one writer at a time and needs no lock.
+    pub fn lock(&self, table: &str) -> String {
+        match self.postgres {
+            true => format!("FOR UPDATE OF {table}"),
+            false => String::new(),
+        }
+    }
+
     /// Returns the end of a query that locks the rows of `table` and skips locked ones. SQLite has one writer at a time
     /// and needs no lock.
     pub fn lock_free(&self, table: &str) -> String {

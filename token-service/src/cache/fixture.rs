@@ -20,13 +20,13 @@ use accord::{
         channel,
         status::{ErrorReason, Problem},
     },
+    store::rows,
     testing::{TestDatabase, sqlite, test_clock},
     text::{
         id::{ClientId, GrantId, SecretId, UserId},
         opaque::{ClientSecret, OpaqueToken, SecretTagKey, TokenKind},
     },
 };
-use sea_orm::{ActiveModelTrait, IntoActiveModel};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tonic::{
     Code, Request, Response, Status,
@@ -378,8 +378,10 @@ impl Cache {
             activated_at: Some(now),
             expires_at: None,
             ended_at: None,
+            mac: Vec::new(),
         };
-        let grant = grant.into_active_model();
-        grant.insert(self.store.db.read()).await.unwrap();
+        let tx = self.store.db.write().await.unwrap();
+        rows::insert::<entity::grant::Entity>(&tx, grant).await.unwrap();
+        tx.commit().await.unwrap();
     }
 }

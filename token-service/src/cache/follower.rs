@@ -5,7 +5,10 @@
 //! monotonic clock. Each answer names the position up to which it is complete. After a lost or late answer the next
 //! request starts from the same position, so no change is missed.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
 
 use accord::{
     metrics::{FEED_POSITION, LEASE_AGE},
@@ -57,6 +60,8 @@ pub struct ChangeFollower<S> {
     pub(super) lease_duration: Duration,
     applied: ArcSwapOption<Progress>,
     revocations: Lock<RevocationIndex>,
+    /// Whether the last answer could not be used, for a reason that time does not cure.
+    is_unusable: AtomicBool,
     /// Held while the source is read, so that answers are applied in the order of their requests.
     reading: Mutex<()>,
 }
@@ -75,6 +80,7 @@ impl<S> ChangeFollower<S> {
             lease_duration,
             applied: ArcSwapOption::empty(),
             revocations: Lock::new(RevocationIndex::default()),
+            is_unusable: AtomicBool::default(),
             reading: Mutex::default(),
         }
     }
@@ -115,6 +121,11 @@ impl<S> ChangeFollower<S> {
         self.complete_at() >= Some(since)
     }
 
+    /// Returns whether the source answers what can't be used, such as a row that somebody has edited.
+    pub(super) fn is_unusable(&self) -> bool {
+        self.is_unusable.load(Relaxed)
+    }
+
     fn complete_at(&self) -> Option<Instant> {
         self.applied.load().as_ref()?.complete_at
     }
@@ -152,7 +163,15 @@ impl<S: ChangeSource> ChangeFollower<S> {
             if self.is_complete_since(since) {
                 return Ok(());
             }
-            self.read(facts).await
+            let read = self.read(facts).await;
+            match &read {
+                Ok(()) => self.is_unusable.store(false, Relaxed),
+                Err(error @ Error::Internal(_)) if !self.is_unusable.swap(true, Relaxed) => {
+                    tracing::error!(feed = S::NAME, %error, "the change feed can't be used");
+                }
+                Err(_) => {}
+            }
+            read
         };
         timeout(CATCH_UP_TIMEOUT, caught_up)
             .await

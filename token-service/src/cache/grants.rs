@@ -1,6 +1,6 @@
 //! Facts of this service's own database: grants, revocations, signing keys.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use accord::{
     position::Position,
@@ -38,14 +38,30 @@ impl ChangeSource for Store {
         Error::Unavailable
     }
 
+    /// Revocations come from their own rows too, which carry MACs: whoever edits the feed can add a revocation, but hide none.
+    /// Without the row, which goes when the tokens have expired, the feed's word counts.
     async fn changes_after(&self, after: Option<&Position>) -> Result<Changes> {
         let read = self.changes_after(after, MAX_CHANGES).await?;
+        let mut revocations = match after {
+            Some(Position { seq, .. }) if !read.reset && *seq < read.position.seq => {
+                self.revocations_between(*seq, read.position.seq).await?
+            }
+            _ => BTreeMap::new(),
+        };
         let recent_seq = match after {
             Some(_) if !read.reset => 0,
             _ => self.seq_before(self.now().minus(RECENT)).await?,
         };
+        let mut changes = Vec::with_capacity(read.changes.len());
+        for row in read.changes {
+            let seq = row.seq;
+            let from_feed = change(row);
+            changes.extend(revocations.remove(&seq).filter(|own| *own != from_feed));
+            changes.push(from_feed);
+        }
+        changes.extend(revocations.into_values());
         Ok(Changes {
-            changes: read.changes.into_iter().map(change).collect(),
+            changes,
             position: read.position,
             recent_seq,
             reset: read.reset,
@@ -141,6 +157,10 @@ impl Cache {
     ) -> Result<AsOf<Option<i64>>> {
         if let Some(known) = self.own_changes.last_revocation_after(seq, named) {
             return Ok(known);
+        }
+        if self.own_changes.is_unusable() {
+            // A row that was edited no longer says what it revoked, so that a search for it would find nothing.
+            self.own_changes.catch_up(&self.facts).await?;
         }
         let last = Box::pin(self.read(self.store.last_revocation(named))).await?;
         Ok(last.map(|last| last.filter(|last| *last > seq)))

@@ -257,15 +257,15 @@ impl Introspection<'_> {
         let Some(family) = store.find_family(tenant_id, token.family()).await? else {
             return Ok(None);
         };
-        let keyring = store.keyring_of(Some(&family)).await?;
-        let is_genuine = is_genuine(&keyring, token, Some(&family), &family.client_id, tenant_id)?;
+        let keyring = store.keyring_of(Some(&*family)).await?;
+        let is_genuine = is_genuine(&keyring, token, Some(&*family), &family.client_id, tenant_id)?;
         let is_newest = token.generation() >= family.generations.current;
         let idle = self.oauth.lifetimes.family_idle;
         if !(is_genuine && is_newest && family.is_live_at(store.now(), idle)) {
             return Ok(None);
         }
         let grant = store.find_grant(tenant_id, &family.grant_id).await?;
-        Ok(grant.map(|grant| (family, grant)))
+        Ok(grant.map(|grant| (family.into_value(), grant)))
     }
 
     /// Reads the parties of an access token, and its grant.

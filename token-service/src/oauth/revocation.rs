@@ -19,8 +19,8 @@ pub async fn revoke(oauth: &OAuth, client_id: &ClientId, tenant_id: &TenantId, t
     let event = Event::new("token.revoke").tenant(tenant_id).client(client_id);
     if let Ok(token) = RefreshToken::parse(token) {
         let found = store.find_family(tenant_id, token.family()).await?;
-        let keyring = store.keyring_of(found.as_ref()).await?;
-        let is_genuine = is_genuine(&keyring, &token, found.as_ref(), client_id, tenant_id)?;
+        let keyring = store.keyring_of(found.as_deref()).await?;
+        let is_genuine = is_genuine(&keyring, &token, found.as_deref(), client_id, tenant_id)?;
         if let Some(family) = found.filter(|_| is_genuine) {
             let event = event.subject(family.grant_id.as_str());
             let event = event.detail("family_id", family.family_id.as_str());

@@ -6,21 +6,22 @@ use accord::{
     store::{
         StoreError, Transaction,
         audit::{Event, Origin},
+        rows::{self, Checked, Locked, ProtectedRows},
     },
     text::{
         id::{SetupId, TenantId, UserId},
         opaque::{OpaqueToken, TokenKind},
     },
 };
-use sea_orm::{ActiveValue::Set, entity::prelude::*};
+use sea_orm::entity::prelude::*;
 
 use super::{
     Store, corrupt,
-    entity::admin_session::{ActiveModel, Column, Entity, Model},
+    entity::admin_session::{Entity, Model},
 };
 use crate::{
     error::{Error, Result},
-    model::admin_session::{AdminSession, EndReason, IDLE, LIFETIME, NewSession},
+    model::admin_session::{AdminSession, EndReason, NewSession},
 };
 
 impl Store {
@@ -39,19 +40,20 @@ impl Store {
         if let Some(setup_id) = &new.setup_id {
             event = event.detail("setup_id", setup_id.as_str());
         }
-        let row = ActiveModel {
-            session_hash: Set(token.digest().to_vec()),
-            tenant_id: Set(new.tenant_id.into()),
-            user_id: Set(new.user_id.into()),
-            workload_id: Set(origin.actor.id.clone()),
-            setup_id: Set(new.setup_id.map(String::from)),
-            registry_epoch: Set(new.position.epoch.into()),
-            registry_seq: Set(new.position.seq),
-            signed_in_at: Set(now.as_millis()),
-            last_used_at: Set(now.as_millis()),
-            ended_at: Set(None),
+        let row = Model {
+            session_hash: token.digest().to_vec(),
+            tenant_id: new.tenant_id.into(),
+            user_id: new.user_id.into(),
+            workload_id: origin.actor.id.clone(),
+            setup_id: new.setup_id.map(String::from),
+            registry_epoch: new.position.epoch.into(),
+            registry_seq: new.position.seq,
+            signed_in_at: now.as_millis(),
+            last_used_at: now.as_millis(),
+            ended_at: None,
+            mac: Vec::new(),
         };
-        row.insert(&tx).await?;
+        rows::insert::<Entity>(&tx, row).await?;
         self.audit(&tx, origin, event).await;
         tx.commit().await?;
         Ok((token, now))
@@ -59,8 +61,8 @@ impl Store {
 
     /// Reads a session, open or not.
     pub async fn find_admin_session(&self, digest: &[u8; 32]) -> Result<Option<AdminSession>> {
-        let row = Entity::find_by_id(digest.to_vec()).one(self.db.read()).await?;
-        row.map(session).transpose()
+        let row = by_digest(digest).read_one(self.db.read()).await?;
+        row.as_ref().map(session).transpose()
     }
 
     /// Records that a session is used now. Returns false if it is no longer open.
@@ -80,18 +82,14 @@ impl Store {
         reason: EndReason,
     ) -> Result<()> {
         let tx = self.db.write().await?;
-        let ended = Entity::update_many()
-            .filter(Column::SessionHash.eq(digest.to_vec()))
-            .filter(Column::WorkloadId.eq(&origin.actor.id))
-            .filter(Column::EndedAt.is_null())
-            .col_expr(Column::EndedAt, self.now().as_millis().into())
-            .exec(&tx)
-            .await?;
-        if ended.rows_affected == 0 {
+        let row = by_digest(digest).lock_one(&tx).await?;
+        let is_theirs = |row: &Locked<Entity>| row.workload_id == origin.actor.id && row.ended_at.is_none();
+        let Some(mut row) = row.filter(is_theirs) else {
             return Ok(());
-        }
-        let row = Entity::find_by_id(digest.to_vec()).one(&tx).await?;
-        let session = session(row.ok_or(corrupt("admin_sessions"))?)?;
+        };
+        row.ended_at = Some(self.now().as_millis());
+        row.save(&tx).await?;
+        let session = session(&row)?;
         let event = Event::new("admin_session.end")
             .tenant(&session.tenant_id)
             .subject(session.user_id.as_str())
@@ -108,36 +106,36 @@ pub(super) async fn require_open(tx: &Transaction, session: &AdminSession, now: 
 }
 
 /// Records that a session is used. Returns whether it is open.
-async fn touch(tx: &Transaction, digest: &[u8; 32], now: UnixMillis) -> Result<bool, StoreError> {
-    let touched = Entity::update_many()
-        .filter(Column::SessionHash.eq(digest.to_vec()))
-        .filter(Column::EndedAt.is_null())
-        .filter(Column::LastUsedAt.gt(now.minus(IDLE).as_millis()))
-        .filter(Column::SignedInAt.gt(now.minus(LIFETIME).as_millis()))
-        .col_expr(Column::LastUsedAt, now.as_millis().into())
-        .exec(tx)
-        .await?;
-    Ok(touched.rows_affected == 1)
+async fn touch(tx: &Transaction, digest: &[u8; 32], now: UnixMillis) -> Result<bool> {
+    let Some(mut row) = by_digest(digest).lock_one(tx).await? else {
+        return Ok(false);
+    };
+    if !session(&row)?.is_open(&row.workload_id, now) {
+        return Ok(false);
+    }
+    row.last_used_at = now.as_millis();
+    row.save(tx).await?;
+    Ok(true)
 }
 
-/// Ends every session.
-pub(super) async fn end_all(tx: &Transaction, now: UnixMillis) -> Result<(), StoreError> {
-    Entity::update_many()
-        .filter(Column::EndedAt.is_null())
-        .col_expr(Column::EndedAt, now.as_millis().into())
-        .exec(tx)
-        .await?;
+/// Ends every session by deleting it, also those with a wrong MAC.
+pub(super) async fn end_all(tx: &Transaction) -> Result<(), StoreError> {
+    Entity::delete_many().exec(tx).await?;
     Ok(())
 }
 
-fn session(row: Model) -> Result<AdminSession> {
+fn by_digest(digest: &[u8; 32]) -> Select<Entity> {
+    Entity::find_by_id(digest.to_vec())
+}
+
+fn session(row: &impl Checked<Entity>) -> Result<AdminSession> {
     let unreadable = || corrupt("admin_sessions");
     let setup_id = row.setup_id.as_deref().map(SetupId::parse).transpose();
     Ok(AdminSession {
-        digest: row.session_hash.try_into().map_err(|_| unreadable())?,
+        digest: row.session_hash.as_slice().try_into().map_err(|_| unreadable())?,
         tenant_id: TenantId::parse(&row.tenant_id).map_err(|_| unreadable())?,
         user_id: UserId::parse(&row.user_id).map_err(|_| unreadable())?,
-        workload: row.workload_id,
+        workload: row.workload_id.clone(),
         setup_id: setup_id.map_err(|_| unreadable())?,
         position: Position {
             epoch: Epoch::parse(&row.registry_epoch).map_err(|_| unreadable())?,

@@ -9,13 +9,14 @@ use accord::{
     store::{
         StoreError, Transaction,
         audit::{Event, Origin},
+        rows::{Authentic, Locked, ProtectedRows},
     },
     text::id::{ClientId, FamilyId, GrantId, TenantId},
 };
-use sea_orm::{UpdateMany, entity::prelude::*};
+use sea_orm::{QueryOrder, entity::prelude::*};
 
 use super::{
-    Store, corrupt,
+    Store, Stored,
     entity::family::{Column, Entity, Model},
     revocation::{self, Revocation},
 };
@@ -27,6 +28,11 @@ use crate::{
         revocation::RevocationKind,
     },
 };
+
+const CORRUPT: StoreError = StoreError::Corrupt("families");
+
+/// A family with its row.
+pub type StoredFamily = Stored<Family, Entity>;
 
 impl Store {
     /// Returns the keyring with the key of this family's tokens, or that of new families.
@@ -42,10 +48,13 @@ impl Store {
     }
 
     /// Reads a tenant's family.
-    pub async fn find_family(&self, tenant_id: &TenantId, family_id: &FamilyId) -> Result<Option<Family>> {
-        let id = (tenant_id.to_string(), family_id.to_string());
-        let row = Entity::find_by_id(id).one(self.db.read()).await?;
-        row.map(family).transpose()
+    pub async fn find_family(
+        &self,
+        tenant_id: &TenantId,
+        family_id: &FamilyId,
+    ) -> Result<Option<StoredFamily>> {
+        let row = by_id(tenant_id, family_id).read_one(self.db.read()).await?;
+        Ok(row.map(|row| Stored::read(row, family)).transpose()?)
     }
 
     /// Ends a family and its access tokens. Changes nothing if it has ended before.
@@ -58,14 +67,11 @@ impl Store {
     ) -> Result<()> {
         let tx = self.db.write().await?;
         let now = self.now();
-        let ended = end(reason, now)
-            .filter(Column::TenantId.eq(family.tenant_id.as_str()))
-            .filter(Column::FamilyId.eq(family.family_id.as_str()))
-            .exec(&tx)
-            .await?;
-        if ended.rows_affected == 0 {
+        let row = by_id(&family.tenant_id, &family.family_id).lock_one(&tx).await?;
+        let Some(row) = row.filter(|row| row.ended_at.is_none()) else {
             return Ok(());
-        }
+        };
+        end(&tx, row, reason, now).await?;
         self.audit(&tx, origin, event).await;
         let (id, tenant_id) = (family.family_id.as_str(), Some(&family.tenant_id));
         let revocation = Revocation::new(RevocationKind::Family, id, tenant_id, now);
@@ -81,29 +87,63 @@ pub(super) async fn end_of_grant(
     grant_id: &GrantId,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    end("grant_ended", now)
+    let live = Entity::find()
         .filter(Column::TenantId.eq(tenant_id.as_str()))
         .filter(Column::GrantId.eq(grant_id.as_str()))
-        .exec(tx)
-        .await?;
-    Ok(())
-}
-
-/// Ends every family, for a database that was restored from a backup.
-pub(super) async fn end_all(tx: &Transaction, now: UnixMillis) -> Result<(), StoreError> {
-    end("restored", now).exec(tx).await?;
-    Ok(())
-}
-
-fn end(reason: &'static str, now: UnixMillis) -> UpdateMany<Entity> {
-    Entity::update_many()
         .filter(Column::EndedAt.is_null())
-        .col_expr(Column::EndedAt, now.as_millis().into())
-        .col_expr(Column::EndReason, reason.into())
+        .order_by_asc(Column::FamilyId);
+    for row in live.lock_all(tx).await? {
+        end(tx, row, "grant_ended", now).await?;
+    }
+    Ok(())
 }
 
-fn family(row: Model) -> Result<Family> {
-    let unreadable = || corrupt("families");
+/// Ends every family by deleting it, also those with a wrong MAC: for a database that was restored from a backup. Its
+/// tokens are then like those that were never issued.
+pub(super) async fn end_all(tx: &Transaction) -> Result<(), StoreError> {
+    Entity::delete_many().exec(tx).await?;
+    Ok(())
+}
+
+async fn end(
+    tx: &Transaction,
+    mut row: Locked<Entity>,
+    reason: &str,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    row.ended_at = Some(now.as_millis());
+    row.end_reason = Some(reason.to_owned());
+    row.save(tx).await
+}
+
+fn by_id(tenant_id: &TenantId, family_id: &FamilyId) -> Select<Entity> {
+    Entity::find_by_id((tenant_id.to_string(), family_id.to_string()))
+}
+
+/// Returns the row of a family that begins, without its MAC.
+pub(super) fn new_row(family: &Family, now: UnixMillis) -> Result<Model, StoreError> {
+    let stored = |generation: u32| i32::try_from(generation).map_err(|_| CORRUPT);
+    Ok(Model {
+        tenant_id: family.tenant_id.to_string(),
+        family_id: family.family_id.to_string(),
+        grant_id: family.grant_id.to_string(),
+        client_id: family.client_id.to_string(),
+        used_generation: stored(family.generations.used)?,
+        current_generation: stored(family.generations.current)?,
+        handed_out_at: family.generations.handed_out_at.as_millis(),
+        key_version: family.key_version,
+        registry_epoch: family.registry.epoch.as_str().to_owned(),
+        registry_seq: family.registry.seq,
+        created_at: now.as_millis(),
+        expires_at: family.expires_at.as_millis(),
+        ended_at: None,
+        end_reason: None,
+        mac: Vec::new(),
+    })
+}
+
+fn family(row: &Authentic<Entity>) -> Result<Family, StoreError> {
+    let unreadable = || CORRUPT;
     Ok(Family {
         family_id: FamilyId::parse(&row.family_id).map_err(|_| unreadable())?,
         tenant_id: TenantId::parse(&row.tenant_id).map_err(|_| unreadable())?,

@@ -6,19 +6,21 @@ use accord::{
         StoreError, Transaction,
         audit::{Event, Origin},
         change::Change,
+        rows::{Checked, Locked, ProtectedRows},
     },
     text::{
         id::{ClientId, GrantId, TenantId, UserId},
         page::{Page, PageRequest},
     },
 };
-use sea_orm::{QueryOrder, QuerySelect, QueryTrait, UpdateMany, entity::prelude::*};
+use sea_orm::{QueryOrder, QuerySelect, QueryTrait, entity::prelude::*};
+use serde::Deserialize;
 
 use super::{
-    Store,
+    Store, Stored,
     admin_session::require_open,
     change_kind,
-    entity::grant::{Column, Entity, Model},
+    entity::grant::{Column, Entity},
     family,
     revocation::{self, Revocation},
 };
@@ -31,11 +33,14 @@ use crate::{
     },
 };
 
+/// A grant with its row.
+pub type StoredGrant = Stored<Grant, Entity>;
+
 impl Store {
     /// Reads a tenant's grant.
     pub async fn find_grant(&self, tenant_id: &TenantId, grant_id: &GrantId) -> Result<Option<Grant>> {
-        let row = by_id(tenant_id, grant_id).one(self.db.read()).await?;
-        Ok(row.map(grant).transpose()?)
+        let row = by_id(tenant_id, grant_id).read_one(self.db.read()).await?;
+        Ok(row.as_ref().map(grant).transpose()?)
     }
 
     /// Lists a tenant's grants, newest first: those of the filter's client whose stored state a grant in the filter's
@@ -60,9 +65,9 @@ impl Store {
             })
             .order_by_desc(Column::GrantId)
             .limit(page.fetch())
-            .all(self.db.read())
+            .read_all(self.db.read())
             .await?;
-        let grants = rows.into_iter().map(grant).collect::<Result<Vec<_>, _>>()?;
+        let grants = rows.iter().map(grant).collect::<Result<Vec<_>, _>>()?;
         Ok(page.finish(grants, |grant| grant.grant_id.to_string()))
     }
 
@@ -85,17 +90,16 @@ impl Store {
         if let Some(session) = session {
             require_open(&tx, session, now).await?;
         }
-        let before = find_locked(&tx, tenant_id, grant_id).await?;
+        let mut row = lock(&tx, tenant_id, grant_id).await?;
+        let before = grant(&row)?;
         match before.state_at(now, true) {
             GrantState::Pending | GrantState::Active => {}
             GrantState::Revoked => return Ok(before),
             state => return Err(state.refusal()),
         }
-        update(tenant_id, grant_id)
-            .col_expr(Column::State, StoredState::Revoked.as_ref().into())
-            .col_expr(Column::EndedAt, now.as_millis().into())
-            .exec(&tx)
-            .await?;
+        row.state = StoredState::Revoked.as_ref().to_owned();
+        row.ended_at = Some(now.as_millis());
+        row.save(&tx).await?;
         family::end_of_grant(&tx, tenant_id, grant_id, now).await?;
         let mut event = Event::new("consent.revoke")
             .tenant(tenant_id)
@@ -108,11 +112,7 @@ impl Store {
         self.audit(&tx, origin, event).await;
         self.end_access_tokens(&tx, &before, now).await?;
         tx.commit().await?;
-        Ok(Grant {
-            state: StoredState::Revoked,
-            ended_at: Some(now),
-            ..before
-        })
+        Ok(grant(&row)?)
     }
 
     /// Lets API transactions under an active grant run as `user_id`, and ends its access tokens. Changes nothing if
@@ -132,16 +132,15 @@ impl Store {
         let tx = self.db.write().await?;
         let now = self.now();
         require_open(&tx, by, now).await?;
-        let before = find_locked(&tx, tenant_id, grant_id).await?;
+        let mut row = lock(&tx, tenant_id, grant_id).await?;
+        let before = grant(&row)?;
         match before.state_at(now, true) {
             GrantState::Active if before.designated_user_id == *user_id => return Ok(before),
             GrantState::Active => {}
             state => return Err(state.refusal()),
         }
-        update(tenant_id, grant_id)
-            .col_expr(Column::DesignatedUserId, user_id.as_str().into())
-            .exec(&tx)
-            .await?;
+        row.designated_user_id = user_id.to_string();
+        row.save(&tx).await?;
         let event = Event::new("consent.change_designated_user")
             .tenant(tenant_id)
             .client(&before.client_id)
@@ -152,10 +151,7 @@ impl Store {
         self.audit(&tx, origin, event).await;
         self.end_access_tokens(&tx, &before, now).await?;
         tx.commit().await?;
-        Ok(Grant {
-            designated_user_id: user_id.clone(),
-            ..before
-        })
+        Ok(grant(&row)?)
     }
 
     /// Publishes that a grant changed and that its access tokens have ended. Comes last in a transaction.
@@ -180,33 +176,27 @@ fn by_id(tenant_id: &TenantId, grant_id: &GrantId) -> Select<Entity> {
     Entity::find_by_id((tenant_id.to_string(), grant_id.to_string()))
 }
 
-/// Reads a grant and locks it until the transaction ends, so that it can't change between checks and update.
-async fn find_locked(tx: &Transaction, tenant_id: &TenantId, grant_id: &GrantId) -> Result<Grant> {
-    let row = by_id(tenant_id, grant_id).lock_exclusive().one(tx).await?;
-    Ok(grant(row.ok_or(Error::NotFound("consent"))?)?)
-}
-
-fn update(tenant_id: &TenantId, grant_id: &GrantId) -> UpdateMany<Entity> {
-    Entity::update_many()
-        .filter(Column::TenantId.eq(tenant_id.as_str()))
-        .filter(Column::GrantId.eq(grant_id.as_str()))
+/// Locks a grant until the transaction ends, so that it can't change between checks and update.
+async fn lock(tx: &Transaction, tenant_id: &TenantId, grant_id: &GrantId) -> Result<Locked<Entity>> {
+    let row = by_id(tenant_id, grant_id).lock_one(tx).await?;
+    row.ok_or(Error::NotFound("consent"))
 }
 
 /// Reads a row.
-pub(super) fn grant(row: Model) -> Result<Grant, StoreError> {
+pub(super) fn grant(row: &impl Checked<Entity>) -> Result<Grant, StoreError> {
     let unreadable = || StoreError::Corrupt("grants");
     Ok(Grant {
         grant_id: GrantId::parse(&row.grant_id).map_err(|_| unreadable())?,
         tenant_id: TenantId::parse(&row.tenant_id).map_err(|_| unreadable())?,
         client_id: ClientId::parse(&row.client_id).map_err(|_| unreadable())?,
-        profile: serde_json::from_value(row.profile).map_err(|_| unreadable())?,
-        scopes: serde_json::from_value(row.scopes).map_err(|_| unreadable())?,
+        profile: Deserialize::deserialize(&row.profile).map_err(|_| unreadable())?,
+        scopes: Deserialize::deserialize(&row.scopes).map_err(|_| unreadable())?,
         designated_user_id: UserId::parse(&row.designated_user_id).map_err(|_| unreadable())?,
         granted_by: UserId::parse(&row.granted_by_user_id).map_err(|_| unreadable())?,
         state: row.state.parse().map_err(|_| unreadable())?,
         client_version: row.client_version,
         created_at: UnixMillis::from_millis(row.created_at),
-        family_id: row.family_id,
+        family_id: row.family_id.clone(),
         redeem_until: UnixMillis::from_millis(row.redeem_until),
         activated_at: row.activated_at.map(UnixMillis::from_millis),
         expires_at: row.expires_at.map(UnixMillis::from_millis),

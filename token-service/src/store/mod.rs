@@ -40,19 +40,24 @@ mod reopening;
 mod revocation;
 mod setup;
 mod signing_key;
+mod stored;
 mod verified_secret;
 
 pub use batch::{
     assertion::Assertion,
+    code::StoredCode,
     redemption::{Redemption, RedemptionOutcome},
 };
 use batch::{
     assertion::Assertions, code::CodeLookups, family_advance::Advances, grant::CurrentGrants,
     redemption::Redemptions, verified_secret::SecretLookups,
 };
+pub use family::StoredFamily;
+pub use grant::StoredGrant;
 use grant_use::GrantUses;
 pub use reopening::PendingAnswer;
 use reopening::Reopenings;
+use stored::Stored;
 
 /// The purposes of every data key, that of request ids included.
 pub const PURPOSES: &[&str] = &[
@@ -96,7 +101,10 @@ pub struct Store {
 
 /// Returns the tables whose rows are named by events.
 pub fn recorded_tables() -> Vec<RowTable> {
-    Vec::new()
+    vec![
+        RowTable::of::<entity::grant::Entity>(),
+        RowTable::of::<entity::signing_key::Entity>(),
+    ]
 }
 
 impl Store {
@@ -202,8 +210,8 @@ pub async fn end_all_before(
     clock: &dyn Clock,
     random: &dyn Random,
 ) -> Result<(), StoreError> {
-    family::end_all(tx, clock.now()).await?;
-    admin_session::end_all(tx, clock.now()).await?;
+    family::end_all(tx).await?;
+    admin_session::end_all(tx).await?;
     signing_key::revoke_all(tx, clock, random).await
 }
 

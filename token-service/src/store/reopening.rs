@@ -12,22 +12,20 @@ use accord::{
     clock::{SharedClock, UnixMillis},
     random::SharedRandom,
     store::{
-        Database, StoreError,
+        Database, StoreError, Transaction,
         audit::{self, Event, Origin},
+        rows::{Locked, ProtectedRows},
     },
     text::opaque::OpaqueToken,
 };
-use sea_orm::{entity::prelude::*, sea_query::Expr};
+use sea_orm::EntityTrait;
 use tokio::{
     runtime::Handle,
     task::JoinHandle,
     time::{sleep, timeout},
 };
 
-use super::{
-    Store,
-    entity::code::{Column, Entity},
-};
+use super::{Store, entity::code::Entity};
 use crate::{
     error::Result,
     model::{code::Code, family::Family},
@@ -142,17 +140,13 @@ impl Reopenings {
     /// Changes nothing if the redemption was not committed. Waits for one whose commit is under way, which holds the row.
     async fn reopen(&self, Redeemed { origin, code, family }: &Redeemed) -> Result<(), StoreError> {
         let tx = self.db.write().await?;
-        let reopened = Entity::update_many()
-            .filter(Column::CodeHash.eq(code.digest.to_vec()))
-            .filter(Column::FamilyId.eq(family.family_id.as_str()))
-            .filter(Column::UsedAt.is_not_null())
-            .col_expr(Column::UsedAt, Expr::value(None::<i64>))
-            .col_expr(Column::ExpiresAt, code.expires_at.as_millis().into())
-            .exec(&tx)
-            .await?;
-        if reopened.rows_affected == 0 {
+        let row = lock(&tx, code, family).await?;
+        let Some(mut row) = row.filter(|row| row.used_at.is_some()) else {
             return Ok(());
-        }
+        };
+        row.used_at = None;
+        row.expires_at = code.expires_at.as_millis();
+        row.save(&tx).await?;
         let event = Event::new("code.reopen")
             .tenant(&code.tenant_id)
             .client(&code.client_id)
@@ -161,6 +155,12 @@ impl Reopenings {
         audit::record(&tx, &*self.clock, &*self.random, origin, event).await;
         tx.commit().await
     }
+}
+
+/// Locks the row of a code that began this family.
+async fn lock(tx: &Transaction, code: &Code, family: &Family) -> Result<Option<Locked<Entity>>, StoreError> {
+    let row = Entity::find_by_id(code.digest.to_vec()).lock_one(tx).await?;
+    Ok(row.filter(|row| row.family_id.as_deref() == Some(family.family_id.as_str())))
 }
 
 impl Store {
@@ -175,17 +175,13 @@ impl Store {
     ) -> Result<Option<PendingAnswer>> {
         let now: UnixMillis = self.now();
         let tx = self.db.write().await?;
-        let redeemed = Entity::update_many()
-            .filter(Column::CodeHash.eq(code.digest.to_vec()))
-            .filter(Column::FamilyId.eq(family.family_id.as_str()))
-            .filter(Column::UsedAt.is_null())
-            .col_expr(Column::UsedAt, now.as_millis().into())
-            .col_expr(Column::ExpiresAt, family.expires_at.as_millis().into())
-            .exec(&tx)
-            .await?;
-        if redeemed.rows_affected == 0 {
+        let row = lock(&tx, code, family).await?;
+        let Some(mut row) = row.filter(|row| row.used_at.is_none()) else {
             return Ok(None);
-        }
+        };
+        row.used_at = Some(now.as_millis());
+        row.expires_at = family.expires_at.as_millis();
+        row.save(&tx).await?;
         self.audit(&tx, origin, issued).await;
         let answer = self.reopenings.answer(origin, code, family);
         tx.commit().await?;

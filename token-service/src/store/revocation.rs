@@ -1,28 +1,35 @@
 //! Revocations, each at its own position of the change feed, and the removal of expired rows.
 
+use std::collections::BTreeMap;
+
 use accord::{
     clock::UnixMillis,
     store::{
         Database, StoreError, Transaction,
         audit::{Event, Origin},
-        change::{self, Change},
+        change,
         removal::delete_where,
+        rows::{self, Authentic, ProtectedRows},
     },
     text::id::TenantId,
 };
-use sea_orm::{ActiveValue::Set, Condition, QueryOrder, entity::prelude::*, sea_query::ExprTrait};
+use sea_orm::{Condition, IntoActiveModel, QueryOrder, entity::prelude::*, sea_query::ExprTrait};
 
 use super::{
     Store, change_kind,
     entity::{
         admin_session, client_assertion, code, family,
-        revocation::{ActiveModel, Column, Entity},
+        revocation::{Column, Entity, Model},
         setup, verified_secret,
     },
 };
 use crate::{
     error::Result,
-    model::{lifetimes::Lifetimes, revocation::RevocationKind},
+    model::{
+        change::Change,
+        lifetimes::Lifetimes,
+        revocation::{self as model, RevocationKind},
+    },
 };
 
 /// A revocation to publish.
@@ -56,11 +63,11 @@ impl<'a> Revocation<'a> {
 /// Publishes changes, then revocations. Call it last in a transaction, because it locks the feed's counter.
 pub(super) async fn publish(
     tx: &Transaction,
-    mut changes: Vec<Change>,
+    mut changes: Vec<change::Change>,
     revocations: Vec<Revocation<'_>>,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    changes.extend(revocations.iter().map(|revocation| Change {
+    changes.extend(revocations.iter().map(|revocation| change::Change {
         kind: change_kind::REVOCATION,
         id: format!("{}:{}", revocation.kind.as_ref(), revocation.id),
         tenant_id: revocation.tenant_id.cloned(),
@@ -70,14 +77,21 @@ pub(super) async fn publish(
     }
     let last = change::publish(tx, &changes, now).await?;
     let first = last + 1 - revocations.len() as i64;
-    let rows = (first..).zip(revocations).map(|(seq, revocation)| ActiveModel {
-        seq: Set(seq),
-        kind: Set(revocation.kind.as_ref().to_owned()),
-        id: Set(revocation.id.to_owned()),
-        tenant_id: Set(revocation.tenant_id.map(ToString::to_string)),
-        revoked_at: Set(now.as_millis()),
-        expires_at: Set(revocation.expires_at.as_millis()),
+    let key = rows::current(tx)?;
+    let rows = (first..).zip(revocations).map(|(seq, revocation)| {
+        let mut row = Model {
+            seq,
+            kind: revocation.kind.as_ref().to_owned(),
+            id: revocation.id.to_owned(),
+            tenant_id: revocation.tenant_id.map(ToString::to_string),
+            revoked_at: now.as_millis(),
+            expires_at: revocation.expires_at.as_millis(),
+            mac: Vec::new(),
+        };
+        rows::protect::<Entity>(&key, &mut row)?;
+        Ok(row.into_active_model().reset_all())
     });
+    let rows = rows.collect::<Result<Vec<_>, StoreError>>()?;
     Entity::insert_many(rows).exec_without_returning(tx).await?;
     Ok(())
 }
@@ -91,9 +105,19 @@ impl Store {
         let last = Entity::find()
             .filter(any)
             .order_by_desc(Column::Seq)
-            .one(self.db.read())
+            .read_one(self.db.read())
             .await?;
         Ok(last.map(|row| row.seq))
+    }
+
+    /// Reads the revocations at the positions after `after`, up to `through`, by their positions.
+    pub async fn revocations_between(&self, after: i64, through: i64) -> Result<BTreeMap<i64, Change>> {
+        let rows = Entity::find()
+            .filter(Column::Seq.gt(after))
+            .filter(Column::Seq.lte(through))
+            .read_all(self.db.read())
+            .await?;
+        Ok(rows.iter().map(|row| (row.seq, change_of(row))).collect())
     }
 
     /// Revokes an access token that expires at `expires_at`. Changes nothing if it was revoked before.
@@ -133,6 +157,18 @@ impl Store {
         delete::<admin_session::Entity>(db, admin_session::Column::SignedInAt, late).await?;
         delete::<family::Entity>(db, family::Column::ExpiresAt, late).await?;
         Ok(())
+    }
+}
+
+/// Returns what a reader of the feed learns from a row.
+fn change_of(row: &Authentic<Entity>) -> Change {
+    match row.kind.parse() {
+        Ok(kind) => Change::Revocation(model::Revocation {
+            kind,
+            id: row.id.clone(),
+            seq: row.seq,
+        }),
+        Err(_) => Change::UnknownRevocation,
     }
 }
 

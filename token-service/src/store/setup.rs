@@ -3,17 +3,18 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        Creation, Transaction,
+        Creation, Keyed, Transaction,
         audit::Event,
         idempotency::{self, Derivation, Outcome},
+        rows::{self, Checked, ProtectedRows},
     },
     text::{
         id::{ClientId, GrantId, ScopeName, SetupId, TenantId},
         opaque::{OpaqueToken, TokenKind},
     },
 };
-use sea_orm::{ActiveValue::Set, entity::prelude::*};
-use serde::Serialize;
+use sea_orm::entity::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Store,
@@ -21,7 +22,7 @@ use super::{
     corrupt,
     entity::{
         code, grant as grant_row,
-        setup::{ActiveModel, Column, Entity, Model},
+        setup::{Entity, Model},
     },
     grant::grant,
 };
@@ -71,28 +72,29 @@ impl Store {
             .client(&request.client_id)
             .subject(setup_id.as_str())
             .detail("scopes", join(new.scopes.iter().map(|scope| &scope.name)));
-        let row = ActiveModel {
-            setup_id: Set(setup_id.to_string()),
-            tenant_id: Set(request.tenant_id.into()),
-            tenant_display_name: Set(new.tenant_display_name),
-            client_id: Set(request.client_id.into()),
-            profile: Set(json(&new.profile)?),
-            scopes: Set(json(&new.scopes)?),
-            redirect_uri: Set(request.redirect_uri),
-            state_parameter: Set(request.state_parameter),
-            code_challenge: Set(request.code_challenge),
-            resource: Set(request.resource),
-            client_version: Set(new.client_version),
-            state: Set(PENDING.to_owned()),
-            created_at: Set(now.as_millis()),
-            expires_at: Set(now.plus(LIFETIME).as_millis()),
-            decided_at: Set(None),
+        let row = Model {
+            setup_id: setup_id.to_string(),
+            tenant_id: request.tenant_id.into(),
+            tenant_display_name: new.tenant_display_name,
+            client_id: request.client_id.into(),
+            profile: json(&new.profile)?,
+            scopes: json(&new.scopes)?,
+            redirect_uri: request.redirect_uri,
+            state_parameter: request.state_parameter,
+            code_challenge: request.code_challenge,
+            resource: request.resource,
+            client_version: new.client_version,
+            state: PENDING.to_owned(),
+            created_at: now.as_millis(),
+            expires_at: now.plus(LIFETIME).as_millis(),
+            decided_at: None,
+            mac: Vec::new(),
         };
-        let row = row.insert(&tx).await?;
+        let row = rows::insert::<Entity>(&tx, row).await?;
         reservation.complete(&tx, setup_id.as_str()).await?;
         self.audit(&tx, &creation.origin, event).await;
         tx.commit().await?;
-        setup(row)
+        setup(&row)
     }
 
     /// Reads a setup.
@@ -139,36 +141,41 @@ impl Store {
         decide(&tx, setup, Decision::Approved, now).await?;
         let grant_id = GrantId::generate(&*self.clock, &*self.random);
         let redeem_until = now.plus(CODE_LIFETIME).as_millis();
-        let row = grant_row::ActiveModel {
-            tenant_id: Set(setup.tenant_id.to_string()),
-            grant_id: Set(grant_id.to_string()),
-            client_id: Set(setup.client_id.to_string()),
-            profile: Set(json(&setup.profile)?),
-            scopes: Set(json(&approval.scopes)?),
-            designated_user_id: Set(approval.designated_user_id.to_string()),
-            granted_by_user_id: Set(by.user_id.to_string()),
-            state: Set(StoredState::Pending.as_ref().to_owned()),
-            client_version: Set(setup.client_version),
-            created_at: Set(now.as_millis()),
-            redeem_until: Set(redeem_until),
-            expires_at: Set(approval.expires_at.map(UnixMillis::as_millis)),
-            ..Default::default()
+        let row = grant_row::Model {
+            tenant_id: setup.tenant_id.to_string(),
+            grant_id: grant_id.to_string(),
+            client_id: setup.client_id.to_string(),
+            profile: json(&setup.profile)?,
+            scopes: json(&approval.scopes)?,
+            designated_user_id: approval.designated_user_id.to_string(),
+            granted_by_user_id: by.user_id.to_string(),
+            state: StoredState::Pending.as_ref().to_owned(),
+            family_id: None,
+            client_version: setup.client_version,
+            created_at: now.as_millis(),
+            redeem_until,
+            activated_at: None,
+            expires_at: approval.expires_at.map(UnixMillis::as_millis),
+            ended_at: None,
+            mac: Vec::new(),
         };
-        let row = row.insert(&tx).await?;
+        let row = rows::insert::<grant_row::Entity>(&tx, row).await?;
         let token = code_of(&reservation.secrets);
         reservation.complete(&tx, grant_id.as_str()).await?;
-        let code = code::ActiveModel {
-            code_hash: Set(token.digest().to_vec()),
-            tenant_id: Set(setup.tenant_id.to_string()),
-            grant_id: Set(grant_id.to_string()),
-            client_id: Set(setup.client_id.to_string()),
-            redirect_uri: Set(setup.redirect_uri.clone()),
-            code_challenge: Set(setup.code_challenge.clone()),
-            resource: Set(setup.resource.clone()),
-            expires_at: Set(redeem_until),
-            ..Default::default()
+        let code = code::Model {
+            code_hash: token.digest().to_vec(),
+            tenant_id: setup.tenant_id.to_string(),
+            grant_id: grant_id.to_string(),
+            client_id: setup.client_id.to_string(),
+            redirect_uri: setup.redirect_uri.clone(),
+            code_challenge: setup.code_challenge.clone(),
+            resource: setup.resource.clone(),
+            expires_at: redeem_until,
+            used_at: None,
+            family_id: None,
+            mac: Vec::new(),
         };
-        code.insert(&tx).await?;
+        rows::insert::<code::Entity>(&tx, code).await?;
         let event = Event::new("consent.approve")
             .tenant(&setup.tenant_id)
             .client(&setup.client_id)
@@ -179,7 +186,7 @@ impl Store {
             .detail("workload", by.workload.as_str());
         self.audit(&tx, &decision.origin, event).await;
         tx.commit().await?;
-        Ok((grant(row)?, token))
+        Ok((grant(&row)?, token))
     }
 
     /// Returns the grant and the code of an approval again, to the session that approved with the same choices, until
@@ -241,11 +248,12 @@ impl Store {
         let usable = code::Entity::find_by_id(token.digest().to_vec())
             .filter(code::Column::UsedAt.is_null())
             .filter(code::Column::ExpiresAt.gt(now.as_millis()));
-        let row = match usable.one(&tx).await? {
+        let row = match usable.read_one(&tx).await? {
             Some(code) => {
+                let code = code.into_row();
                 let grant = grant_row::Entity::find_by_id((code.tenant_id, code.grant_id));
                 let pending = grant_row::Column::State.eq(StoredState::Pending.as_ref());
-                grant.filter(pending).one(&tx).await?
+                grant.filter(pending).read_one(&tx).await?
             }
             None => None,
         };
@@ -260,7 +268,7 @@ impl Store {
             .detail("setup_id", setup.setup_id.as_str());
         self.audit(&tx, &decision.origin, event).await;
         tx.commit().await?;
-        Ok((grant(row)?, token))
+        Ok((grant(&row)?, token))
     }
 
     /// Denies a setup. Of racing decisions one succeeds; the same decision of the same session gets its answer again.
@@ -316,31 +324,23 @@ fn code_of(secrets: &Derivation) -> OpaqueToken {
 }
 
 /// Decides a pending setup. Rejects any other with its state.
-async fn decide(tx: &Transaction, setup: &Setup, decision: Decision, now: UnixMillis) -> Result<()> {
-    let decided = Entity::update_many()
-        .filter(Column::SetupId.eq(setup.setup_id.as_str()))
-        .filter(Column::TenantId.eq(setup.tenant_id.as_str()))
-        .filter(Column::State.eq(PENDING))
-        .filter(Column::ExpiresAt.gt(now.as_millis()))
-        .col_expr(Column::State, decision.as_ref().into())
-        .col_expr(Column::DecidedAt, now.as_millis().into())
-        .exec(tx)
-        .await?;
-    if decided.rows_affected == 1 {
-        return Ok(());
-    }
-    let found = find(tx, setup.setup_id.as_str()).await?;
-    found.ok_or(Error::NotFound("setup"))?.require_pending(now)?;
-    Err(corrupt("setups"))
+async fn decide(tx: &Transaction, decided: &Setup, decision: Decision, now: UnixMillis) -> Result<()> {
+    let row = Entity::find_by_id(decided.setup_id.as_str()).lock_one(tx).await?;
+    let row = row.filter(|row| row.tenant_id == decided.tenant_id.as_str());
+    let mut row = row.ok_or(Error::NotFound("setup"))?;
+    setup(&row)?.require_pending(now)?;
+    row.state = decision.as_ref().to_owned();
+    row.decided_at = Some(now.as_millis());
+    Ok(row.save(tx).await?)
 }
 
-async fn replayed(conn: &impl ConnectionTrait, setup_id: &str) -> Result<Setup> {
+async fn replayed(conn: &impl Keyed, setup_id: &str) -> Result<Setup> {
     find(conn, setup_id).await?.ok_or(corrupt("idempotency"))
 }
 
-async fn find(conn: &impl ConnectionTrait, setup_id: &str) -> Result<Option<Setup>> {
-    let row = Entity::find_by_id(setup_id).one(conn).await?;
-    row.map(setup).transpose()
+async fn find(conn: &impl Keyed, setup_id: &str) -> Result<Option<Setup>> {
+    let row = Entity::find_by_id(setup_id).read_one(conn).await?;
+    row.as_ref().map(setup).transpose()
 }
 
 fn json(value: &impl Serialize) -> Result<serde_json::Value> {
@@ -352,20 +352,20 @@ fn join<'a>(scopes: impl IntoIterator<Item = &'a ScopeName>) -> String {
     names.join(" ")
 }
 
-fn setup(row: Model) -> Result<Setup> {
+fn setup(row: &impl Checked<Entity>) -> Result<Setup> {
     let unreadable = || corrupt("setups");
     let decision = (row.state != PENDING).then(|| row.state.parse());
     Ok(Setup {
         setup_id: SetupId::parse(&row.setup_id).map_err(|_| unreadable())?,
         tenant_id: TenantId::parse(&row.tenant_id).map_err(|_| unreadable())?,
-        tenant_display_name: row.tenant_display_name,
+        tenant_display_name: row.tenant_display_name.clone(),
         client_id: ClientId::parse(&row.client_id).map_err(|_| unreadable())?,
-        profile: serde_json::from_value(row.profile).map_err(|_| unreadable())?,
-        scopes: serde_json::from_value(row.scopes).map_err(|_| unreadable())?,
-        redirect_uri: row.redirect_uri,
-        state_parameter: row.state_parameter,
-        code_challenge: row.code_challenge,
-        resource: row.resource,
+        profile: Deserialize::deserialize(&row.profile).map_err(|_| unreadable())?,
+        scopes: Deserialize::deserialize(&row.scopes).map_err(|_| unreadable())?,
+        redirect_uri: row.redirect_uri.clone(),
+        state_parameter: row.state_parameter.clone(),
+        code_challenge: row.code_challenge.clone(),
+        resource: row.resource.clone(),
         client_version: row.client_version,
         decision: decision.transpose().map_err(|_| unreadable())?,
         created_at: UnixMillis::from_millis(row.created_at),

@@ -156,9 +156,13 @@ impl Harness {
 
     /// Renames the table of the audit record, so that whatever reads or writes it fails.
     pub async fn hide_audit_record(&self) {
+        self.edit("ALTER TABLE audit_events RENAME TO hidden").await;
+    }
+
+    /// Executes a statement in the database, as somebody who can write it.
+    pub async fn edit(&self, statement: &str) {
         let database = sea_orm::Database::connect(&self.database.url).await.unwrap();
-        let rename = "ALTER TABLE audit_events RENAME TO hidden";
-        database.execute_unprepared(rename).await.unwrap();
+        database.execute_unprepared(statement).await.unwrap();
         database.close().await.unwrap();
     }
 

@@ -16,6 +16,7 @@ use crate::{
 
 mod affected;
 mod changes;
+mod edited;
 mod epochs;
 mod group_read;
 mod secrets;

@@ -72,6 +72,7 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
     let redemption = Redemption {
         origin: issuance.origin(),
         code,
+        grant,
         family: family.clone(),
         issued,
     };
@@ -99,7 +100,7 @@ async fn redeem_again(
     let store = &issuance.oauth.store;
     let found = store.find_family(&code.tenant_id, family_id).await?;
     let family = found.filter(|family| issuance.is_live(family));
-    let family = family.ok_or(Error::InvalidGrant)?;
+    let family = family.ok_or(Error::InvalidGrant)?.into_value();
     let keyring = store.keyring_of(Some(&family)).await?;
     let grant = issuance.active_grant(Some(&family)).await?;
     let (signed, issued) = issuance.sign(&grant, Some(&family)).await?;
@@ -145,7 +146,9 @@ async fn replayed(issuance: &mut Issuance<'_>, token: &OpaqueToken) -> Result<Is
     };
     match family {
         Some(family) if family.ended_at.is_none() => {
-            issuance.end_family(family, "code_replayed", event).await?;
+            issuance
+                .end_family(family.into_value(), "code_replayed", event)
+                .await?;
         }
         _ => store.record(issuance.origin(), event).await?,
     }

@@ -30,8 +30,8 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
     let found = store.find_family(tenant_id, token.family()).await?;
     // A forged token or another client's has no effect on the family.
     let client_id = &issuance.client.client_id;
-    let keyring = store.keyring_of(found.as_ref()).await?;
-    let is_genuine = is_genuine(&keyring, token, found.as_ref(), client_id, tenant_id)?;
+    let keyring = store.keyring_of(found.as_deref()).await?;
+    let is_genuine = is_genuine(&keyring, token, found.as_deref(), client_id, tenant_id)?;
     let family = found.filter(|family| is_genuine && issuance.is_live(family));
     let family = family.ok_or(Error::InvalidGrant)?;
     // A replay ends the family whatever else is wrong with the call.
@@ -39,7 +39,9 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
         Renewal::Replay => {
             issuance.spend_assertion().await?;
             let event = about(issuance, &family, token, "refresh_token.reuse").refused();
-            issuance.end_family(family, "replayed", event).await?;
+            issuance
+                .end_family(family.into_value(), "replayed", event)
+                .await?;
             return Err(Error::InvalidGrant);
         }
         Renewal::Repeat => None,
@@ -47,8 +49,8 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
     };
     // Nothing moves before these checks have passed, so a rejected call can be repeated.
     issuance.check_target()?;
-    let grant = issuance.active_grant(Some(&family)).await?;
-    let (signed, issued) = issuance.sign(&grant, Some(&family)).await?;
+    let grant = issuance.active_grant(Some(&*family)).await?;
+    let (signed, issued) = issuance.sign(&grant, Some(&*family)).await?;
     issuance.spend_assertion().await?;
     let origin = issuance.origin();
     let store = &issuance.oauth.store;
@@ -64,7 +66,7 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
         family.generations.current
     };
     let refresh_token = family.token(&keyring, handed_out)?;
-    let issued = issuance.recheck(signed, Some((&family, refresh_token))).await?;
+    let issued = issuance.recheck(signed, Some((&*family, refresh_token))).await?;
     Ok(Some(issued))
 }
 

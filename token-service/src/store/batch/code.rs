@@ -9,35 +9,43 @@ use accord::{
         Database, StoreError,
         audit::{Event, Origin},
         batch::{group_commit::Work, json_rows::JsonRows},
+        rows::{self, Authentic, ProtectedRows},
     },
     text::{
         id::{ClientId, FamilyId, GrantId, TenantId},
         opaque::OpaqueToken,
     },
 };
-use sea_orm::{FromQueryResult, entity::prelude::*};
+use sea_orm::{EntityTrait, FromQueryResult};
 use serde::Serialize;
 use serde_json::json;
 
 use super::super::{
-    Store,
+    Store, Stored,
     entity::{
         self,
-        code::{Column, Entity, Model},
+        code::{Entity, Model},
     },
-    grant::grant,
+    grant::{StoredGrant, grant},
 };
 use crate::{
     error::{Error, Result},
-    model::{code::Code, grant::Grant},
+    model::code::Code,
 };
+
+/// A code with its row.
+pub type StoredCode = Stored<Code, Entity>;
 
 impl Store {
     /// Reads a tenant's code, and the grant that its redemption activates.
     ///
     /// # Errors
     /// [`Error::Unavailable`] while the code is about to become usable again.
-    pub async fn find_code(&self, tenant_id: &TenantId, code: &OpaqueToken) -> Result<Option<(Code, Grant)>> {
+    pub async fn find_code(
+        &self,
+        tenant_id: &TenantId,
+        code: &OpaqueToken,
+    ) -> Result<Option<(StoredCode, StoredGrant)>> {
         if self.reopenings.is_under_way(code) {
             return Err(Error::Unavailable);
         }
@@ -51,15 +59,12 @@ impl Store {
     /// Uses a code up without redeeming it. Returns false if it was used before.
     pub async fn invalidate_code(&self, origin: &Origin, code: &Code, event: Event) -> Result<bool> {
         let tx = self.db.write().await?;
-        let used = Entity::update_many()
-            .filter(Column::CodeHash.eq(code.digest.to_vec()))
-            .filter(Column::UsedAt.is_null())
-            .col_expr(Column::UsedAt, self.now().as_millis().into())
-            .exec(&tx)
-            .await?;
-        if used.rows_affected == 0 {
+        let row = Entity::find_by_id(code.digest.to_vec()).lock_one(&tx).await?;
+        let Some(mut row) = row.filter(|row| row.used_at.is_none()) else {
             return Ok(false);
-        }
+        };
+        row.used_at = Some(self.now().as_millis());
+        row.save(&tx).await?;
         self.audit(&tx, origin, event).await;
         tx.commit().await?;
         Ok(true)
@@ -97,7 +102,7 @@ static GRANTS: LazyLock<JsonRows> = LazyLock::new(|| {
 
 impl Work for CodeLookups {
     type Item = CodeKey;
-    type Outcome = Option<(Code, Grant)>;
+    type Outcome = Option<(StoredCode, StoredGrant)>;
 
     const NAME: &'static str = "code_reads";
 
@@ -105,14 +110,16 @@ impl Work for CodeLookups {
         let conn = self.0.read();
         let mut codes = HashMap::new();
         for row in CODES.query(conn, keys, []).await? {
-            let code = code(Model::from_query_result(&row, "")?)?;
+            let row = rows::check::<Entity>(conn, Model::from_query_result(&row, "")?)?;
+            let code = Stored::read(row, code)?;
             codes.insert(hex::encode(code.digest), code);
         }
-        let grant_key = |code: &Code| json!({ "tenant_id": code.tenant_id, "grant_id": code.grant_id });
+        let grant_key = |code: &StoredCode| json!({ "tenant_id": code.tenant_id, "grant_id": code.grant_id });
         let grant_keys: Vec<_> = codes.values().map(grant_key).collect();
         let mut grants = HashMap::new();
         for row in GRANTS.query(conn, &grant_keys, []).await? {
-            let grant = grant(entity::grant::Model::from_query_result(&row, "")?)?;
+            let row = entity::grant::Model::from_query_result(&row, "")?;
+            let grant = Stored::read(rows::check::<entity::grant::Entity>(conn, row)?, grant)?;
             grants.insert(grant.grant_id.clone(), grant);
         }
         let outcomes = keys.iter().map(|key| {
@@ -126,16 +133,16 @@ impl Work for CodeLookups {
 }
 
 /// Reads a row.
-fn code(row: Model) -> Result<Code, StoreError> {
+fn code(row: &Authentic<Entity>) -> Result<Code, StoreError> {
     let unreadable = || StoreError::Corrupt("codes");
     let family_id = row.family_id.as_deref().map(FamilyId::parse).transpose();
     Ok(Code {
-        digest: row.code_hash.try_into().map_err(|_| unreadable())?,
+        digest: row.code_hash.as_slice().try_into().map_err(|_| unreadable())?,
         tenant_id: TenantId::parse(&row.tenant_id).map_err(|_| unreadable())?,
         grant_id: GrantId::parse(&row.grant_id).map_err(|_| unreadable())?,
         client_id: ClientId::parse(&row.client_id).map_err(|_| unreadable())?,
-        redirect_uri: row.redirect_uri,
-        code_challenge: row.code_challenge,
+        redirect_uri: row.redirect_uri.clone(),
+        code_challenge: row.code_challenge.clone(),
         expires_at: UnixMillis::from_millis(row.expires_at),
         used_at: row.used_at.map(UnixMillis::from_millis),
         family_id: family_id.map_err(|_| unreadable())?,

@@ -10,6 +10,7 @@ use accord::store::{
     Database, StoreError,
     audit::{Event, GroupWriter, Origin, Record},
     batch::{group_commit::Work, json_rows::JsonRows},
+    rows,
 };
 use sea_orm::{DatabaseBackend, entity::prelude::*};
 use serde::Serialize;
@@ -17,11 +18,9 @@ use serde::Serialize;
 use super::super::{
     Store, column, corrupt,
     entity::family::{Column, Entity},
+    family::StoredFamily,
 };
-use crate::{
-    error::Result,
-    model::family::{Family, Generations},
-};
+use crate::{error::Result, model::family::Generations};
 
 impl Store {
     /// Moves a family to its next generations, with the event, unless it has moved or ended since it was read. Returns
@@ -29,19 +28,24 @@ impl Store {
     pub async fn advance_family(
         &self,
         origin: Origin,
-        from: &Family,
+        from: &StoredFamily,
         to: Generations,
         event: Event,
     ) -> Result<bool> {
         let stored = |generation: u32| i32::try_from(generation).map_err(|_| corrupt("families"));
+        let mut row = from.row().clone();
+        row.used_generation = stored(to.used)?;
+        row.current_generation = stored(to.current)?;
+        row.handed_out_at = to.handed_out_at.as_millis();
+        rows::protect::<Entity>(&rows::current(self.db.read())?, &mut row)?;
         let advance = Advance {
-            tenant_id: from.tenant_id.to_string(),
-            family_id: from.family_id.to_string(),
-            used: stored(from.generations.used)?,
-            current: stored(from.generations.current)?,
-            next_used: stored(to.used)?,
-            next_current: stored(to.current)?,
-            handed_out_at: to.handed_out_at.as_millis(),
+            mac: hex::encode(&from.row().mac),
+            next_mac: hex::encode(&row.mac),
+            tenant_id: row.tenant_id,
+            family_id: row.family_id,
+            next_used: row.used_generation,
+            next_current: row.current_generation,
+            handed_out_at: row.handed_out_at,
             record: Arc::new(Record::new(&*self.clock, &*self.random, origin, event)),
         };
         match self.advances.submit(advance.clone()).await? {
@@ -52,16 +56,17 @@ impl Store {
 
     /// Does the same in a transaction of its own, which waits for the family's row.
     async fn advance_alone(&self, advance: Advance) -> Result<bool> {
+        let bytes = |mac: &str| hex::decode(mac).map_err(|_| corrupt("families"));
         let tx = self.db.write().await?;
         let advanced = Entity::update_many()
             .filter(Column::TenantId.eq(advance.tenant_id))
             .filter(Column::FamilyId.eq(advance.family_id))
-            .filter(Column::UsedGeneration.eq(advance.used))
-            .filter(Column::CurrentGeneration.eq(advance.current))
+            .filter(Column::Mac.eq(bytes(&advance.mac)?))
             .filter(Column::EndedAt.is_null())
             .col_expr(Column::UsedGeneration, advance.next_used.into())
             .col_expr(Column::CurrentGeneration, advance.next_current.into())
             .col_expr(Column::HandedOutAt, advance.handed_out_at.into())
+            .col_expr(Column::Mac, bytes(&advance.next_mac)?.into())
             .exec(&tx)
             .await?;
         if advanced.rows_affected == 0 {
@@ -77,8 +82,9 @@ impl Store {
 pub(in crate::store) struct Advance {
     tenant_id: String,
     family_id: String,
-    used: i32,
-    current: i32,
+    /// Of the row that was read.
+    mac: String,
+    next_mac: String,
     next_used: i32,
     next_current: i32,
     handed_out_at: i64,
@@ -96,8 +102,8 @@ static ADVANCE: LazyLock<JsonRows> = LazyLock::new(|| {
     let columns = [
         ("tenant_id", "text"),
         ("family_id", "text"),
-        ("used", "integer"),
-        ("current", "integer"),
+        ("mac", "text"),
+        ("next_mac", "text"),
         ("next_used", "integer"),
         ("next_current", "integer"),
         ("handed_out_at", "bigint"),
@@ -107,18 +113,19 @@ static ADVANCE: LazyLock<JsonRows> = LazyLock::new(|| {
             "WITH free AS (
                 SELECT input.* FROM {} JOIN families AS f
                 ON f.tenant_id = input.tenant_id AND f.family_id = input.family_id
-                    AND f.used_generation = input.used AND f.current_generation = input.current
-                    AND f.ended_at IS NULL
+                    AND f.mac = {} AND f.ended_at IS NULL
                 {}
             )
             UPDATE families SET used_generation = free.next_used,
-                current_generation = free.next_current, handed_out_at = free.handed_out_at
+                current_generation = free.next_current, handed_out_at = free.handed_out_at, mac = {}
             FROM free
             WHERE families.tenant_id = free.tenant_id AND families.family_id = free.family_id
             RETURNING families.family_id AS family_id, families.used_generation AS used,
                 families.current_generation AS current",
             dialect.input,
+            dialect.unhex("input.mac"),
             dialect.lock_free("f"),
+            dialect.unhex("free.next_mac"),
         )
     })
 });

@@ -7,6 +7,7 @@ use accord::{
     store::{
         Database, StoreError,
         batch::{group_commit::Work, json_rows::JsonRows},
+        rows,
     },
     text::id::{ClientId, TenantId},
 };
@@ -14,7 +15,11 @@ use sea_orm::FromQueryResult;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::super::{Store, entity::grant::Model, grant::grant};
+use super::super::{
+    Store,
+    entity::grant::{Entity, Model},
+    grant::grant,
+};
 use crate::{
     error::Result,
     model::{grant::Grant, watermark::AsOf},
@@ -66,7 +71,7 @@ impl Work for CurrentGrants {
         let position = self.0.position().await?;
         let mut grants = HashMap::new();
         for row in GRANTS.query(conn, keys, []).await? {
-            let grant = grant(Model::from_query_result(&row, "")?)?;
+            let grant = grant(&rows::check::<Entity>(conn, Model::from_query_result(&row, "")?)?)?;
             grants.insert((grant.tenant_id.clone(), grant.client_id.clone()), grant);
         }
         let outcomes = keys.iter().map(|key| AsOf {

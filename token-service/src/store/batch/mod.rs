@@ -9,10 +9,11 @@
 use accord::store::batch::json_rows::Column;
 
 pub(super) mod assertion;
-pub(super) mod code;
+pub mod code;
 pub(super) mod family_advance;
 pub(super) mod grant;
 pub mod redemption;
+mod supersession;
 pub(super) mod verified_secret;
 
 /// The columns that identify a grant.

@@ -1,5 +1,6 @@
-//! Redeems authorization codes: eight statements for a group, instead of ten statements and a commit for each code
-//! (decision 21; benchmark case `code`). One conditional update decides which caller redeems a code.
+//! Redeems authorization codes: eight statements for a group, and three more if it supersedes grants, instead of ten
+//! statements and a commit for each code (decision 21; benchmark case `code`). One conditional update decides which caller
+//! redeems a code. It compares the MACs of code and grant, so that the rows that were read and checked are those that change.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,28 +9,36 @@ use std::{
 
 use accord::{
     clock::{SharedClock, UnixMillis},
+    keys::DataKey,
     random::SharedRandom,
     store::{
         Database, StoreError, Transaction,
         audit::{self, Event, GroupWriter, Origin, Record},
         batch::{
             group_commit::Work,
-            json_rows::{Column, Dialect, JsonRows},
+            json_rows::{Column, JsonRows},
         },
+        rows::{self, ProtectedRows},
     },
 };
-use sea_orm::{ConnectionTrait, DatabaseBackend, EntityTrait, QueryResult, QuerySelect};
+use sea_orm::{ConnectionTrait, DatabaseBackend, EntityTrait, FromQueryResult, QueryResult};
 use serde_json::{Value, json};
 
-use super::super::{
-    Store, column,
-    entity::code,
-    reopening::{PendingAnswer, Reopenings},
-    revocation::{self, Revocation},
+use super::{
+    super::{
+        Store, column,
+        entity::{code, family, grant},
+        family::new_row,
+        grant::StoredGrant,
+        reopening::{PendingAnswer, Reopenings},
+        revocation::{self, Revocation},
+    },
+    code::StoredCode,
+    supersession::{ClientKey, supersede},
 };
 use crate::{
     error::Result,
-    model::{code::Code, family::Family, revocation::RevocationKind, watermark::ATTEMPTS},
+    model::{family::Family, grant::StoredState, revocation::RevocationKind, watermark::ATTEMPTS},
 };
 
 /// A code to redeem.
@@ -38,7 +47,9 @@ pub struct Redemption {
     /// Who redeems it.
     pub origin: Origin,
     /// The code.
-    pub code: Code,
+    pub code: StoredCode,
+    /// The grant that becomes active.
+    pub grant: StoredGrant,
     /// The family that begins.
     pub family: Family,
     /// The audit event of its first token.
@@ -120,14 +131,17 @@ impl Redemptions {
         }
         let now = self.clock.now();
         let millis = now.as_millis();
-        let candidates = one_code_of_each_client(items);
-        let used = USE.query(&tx, &rows(&candidates, now), [millis.into()]).await?;
+        let key = rows::current(&tx)?;
+        let candidates = one_code_of_each_client(items).into_iter();
+        let candidates = candidates.map(|redemption| Ok((redemption, redemption.row(&key, now)?)));
+        let candidates = candidates.collect::<Result<Vec<_>, StoreError>>()?;
+        let used = USE.query(&tx, &rows_of(&candidates), [millis.into()]).await?;
         let used = family_ids(&used)?;
-        let (redeemed, rejected): (Vec<&Redemption>, Vec<_>) = candidates
+        let (redeemed, rejected): (Vec<Candidate<'_>>, Vec<_>) = candidates
             .into_iter()
-            .partition(|redemption| used.contains(redemption.key()));
-        let redeemed_rows = rows(&redeemed, now);
-        let superseded = supersede(&tx, &redeemed_rows, now).await?;
+            .partition(|(redemption, _)| used.contains(redemption.key()));
+        let redeemed_rows = rows_of(&redeemed);
+        let superseded = supersede(&tx, &key, &redeemed_rows, now).await?;
         let activated = ACTIVATE.execute(&tx, &redeemed_rows, [millis.into()]).await?;
         if activated.rows_affected() < redeemed.len() as u64 {
             // A grant has ended since this transaction used its code.
@@ -137,11 +151,11 @@ impl Redemptions {
             };
         }
         INSERT_FAMILIES.execute(&tx, &redeemed_rows, []).await?;
-        let first = redeemed.first().copied();
+        let first = redeemed.first().map(|(redemption, _)| *redemption);
         let mut outcomes = HashMap::new();
         let mut issued = Vec::with_capacity(redeemed.len());
         let mut revocations = Vec::with_capacity(superseded.len());
-        for redemption in redeemed {
+        for (redemption, _) in &redeemed {
             let ended = superseded.get(&redemption.client_key());
             for change in redemption.changes(ended) {
                 audit::record(&tx, &*self.clock, &*self.random, &redemption.origin, change).await;
@@ -159,8 +173,8 @@ impl Redemptions {
             outcomes.insert(redemption.key(), outcome);
         }
         if !rejected.is_empty() {
-            let used = family_ids(&FIND_USED.query(&tx, &rows(&rejected, now), []).await?)?;
-            for redemption in rejected {
+            let used = used_before(&tx, &rejected).await?;
+            for (redemption, _) in &rejected {
                 let outcome = match used.contains(redemption.key()) {
                     true => RedemptionOutcome::AlreadyUsed,
                     false => RedemptionOutcome::GrantEnded,
@@ -198,10 +212,10 @@ impl Redemptions {
     async fn was_committed(&self, redemption: &Redemption) -> bool {
         let find = async {
             let tx = self.db.write().await?;
-            let code = code::Entity::find_by_id(redemption.code.digest.to_vec()).lock_exclusive();
-            let code = code.one(&tx).await?;
+            let code = code::Entity::find_by_id(redemption.code.digest.to_vec());
+            let code = code.lock_one(&tx).await?;
             tx.commit().await?;
-            Ok::<_, StoreError>(code.and_then(|code| code.family_id))
+            Ok::<_, StoreError>(code.and_then(|code| code.family_id.clone()))
         };
         find.await
             .is_ok_and(|family_id| family_id.as_deref() == Some(redemption.key()))
@@ -225,8 +239,12 @@ fn one_code_of_each_client(items: &[Redemption]) -> Vec<&Redemption> {
     candidates
 }
 
-/// A client at a tenant.
-type ClientKey = (String, String);
+/// A redemption, and the row that statements read for it.
+type Candidate<'a> = (&'a Redemption, Value);
+
+fn rows_of<'a>(candidates: &'a [Candidate<'_>]) -> Vec<&'a Value> {
+    candidates.iter().map(|(_, row)| row).collect()
+}
 
 impl Redemption {
     fn key(&self) -> &str {
@@ -235,6 +253,43 @@ impl Redemption {
 
     fn client_key(&self) -> ClientKey {
         (self.code.tenant_id.to_string(), self.code.client_id.to_string())
+    }
+
+    /// Returns the row that statements read: the columns [`FAMILY`], [`MACS`] and [`CODE_HASH`]. A statement reads those
+    /// it needs.
+    fn row(&self, key: &DataKey, now: UnixMillis) -> Result<Value, StoreError> {
+        let mut code = self.code.row().clone();
+        code.used_at = Some(now.as_millis());
+        code.family_id = Some(self.key().to_owned());
+        code.expires_at = self.family.expires_at.as_millis();
+        rows::protect::<code::Entity>(key, &mut code)?;
+        let mut grant = self.grant.row().clone();
+        grant.state = StoredState::Active.as_ref().to_owned();
+        grant.activated_at = Some(now.as_millis());
+        grant.family_id = Some(self.key().to_owned());
+        rows::protect::<grant::Entity>(key, &mut grant)?;
+        let mut family = new_row(&self.family, now)?;
+        rows::protect::<family::Entity>(key, &mut family)?;
+        Ok(json!({
+            "code_hash": hex::encode(&code.code_hash),
+            "old_code_mac": hex::encode(&self.code.row().mac),
+            "code_mac": hex::encode(&code.mac),
+            "old_grant_mac": hex::encode(&self.grant.row().mac),
+            "grant_mac": hex::encode(&grant.mac),
+            "family_mac": hex::encode(&family.mac),
+            "tenant_id": family.tenant_id,
+            "family_id": family.family_id,
+            "grant_id": family.grant_id,
+            "client_id": family.client_id,
+            "used_generation": family.used_generation,
+            "current_generation": family.current_generation,
+            "handed_out_at": family.handed_out_at,
+            "key_version": family.key_version,
+            "registry_epoch": family.registry_epoch,
+            "registry_seq": family.registry_seq,
+            "created_at": family.created_at,
+            "expires_at": family.expires_at,
+        }))
     }
 
     /// Returns the events of what changes beside the token.
@@ -268,122 +323,91 @@ const FAMILY: [Column; 12] = [
     ("expires_at", "bigint"),
 ];
 const CODE_HASH: Column = ("code_hash", "text");
-
-/// Returns a row for each redemption, with the columns [`FAMILY`] and [`CODE_HASH`]. A statement reads those it needs.
-fn rows(redemptions: &[&Redemption], now: UnixMillis) -> Vec<Value> {
-    let rows = redemptions.iter().map(|Redemption { code, family, .. }| {
-        json!({
-            "code_hash": hex::encode(code.digest),
-            "tenant_id": code.tenant_id,
-            "family_id": family.family_id,
-            "grant_id": code.grant_id,
-            "client_id": code.client_id,
-            "used_generation": family.generations.used,
-            "current_generation": family.generations.current,
-            "handed_out_at": family.generations.handed_out_at,
-            "key_version": family.key_version,
-            "registry_epoch": family.registry.epoch,
-            "registry_seq": family.registry.seq,
-            "created_at": now,
-            "expires_at": family.expires_at,
-        })
-    });
-    rows.collect()
-}
+/// The MACs of code and grant as they were read, and those of the rows to write.
+const MACS: [Column; 5] = [
+    ("old_code_mac", "text"),
+    ("code_mac", "text"),
+    ("old_grant_mac", "text"),
+    ("grant_mac", "text"),
+    ("family_mac", "text"),
+];
 
 /// Marks the codes of pending grants as used, and returns their families. Of two redemptions of one code, one succeeds.
 /// A used code is kept as long as its family, because a second use must end the family.
 static USE: LazyLock<JsonRows> = LazyLock::new(|| {
-    let columns = [
+    let code = [
         CODE_HASH,
         ("tenant_id", "text"),
         ("grant_id", "text"),
         ("family_id", "text"),
         ("expires_at", "bigint"),
     ];
-    JsonRows::new(&columns, |dialect| {
+    JsonRows::new(&[&code[..], &MACS].concat(), |dialect| {
         format!(
-            "UPDATE codes SET used_at = $2, family_id = input.family_id, expires_at = input.expires_at
-            FROM {} WHERE codes.code_hash = {} AND codes.used_at IS NULL AND EXISTS (
+            "UPDATE codes SET used_at = $2, family_id = input.family_id, expires_at = input.expires_at, mac = {}
+            FROM {} WHERE codes.code_hash = {} AND codes.mac = {} AND codes.used_at IS NULL AND EXISTS (
                 SELECT 1 FROM grants
                 WHERE grants.tenant_id = input.tenant_id AND grants.grant_id = input.grant_id
-                    AND grants.state = 'pending' AND grants.redeem_until > $2
+                    AND grants.mac = {} AND grants.state = 'pending' AND grants.redeem_until > $2
             )
             RETURNING codes.family_id AS family_id",
+            dialect.unhex("input.code_mac"),
+            dialect.input,
+            dialect.unhex("input.code_hash"),
+            dialect.unhex("input.old_code_mac"),
+            dialect.unhex("input.old_grant_mac"),
+        )
+    })
+});
+
+static FIND_CODES: LazyLock<JsonRows> = LazyLock::new(|| {
+    JsonRows::new(&[CODE_HASH, ("family_id", "text")], |dialect| {
+        format!(
+            "SELECT codes.*, input.family_id AS redemption FROM {} JOIN codes ON codes.code_hash = {}",
             dialect.input,
             dialect.unhex("input.code_hash"),
         )
     })
 });
 
-/// Returns the families of codes that had been used before.
-static FIND_USED: LazyLock<JsonRows> = LazyLock::new(|| {
-    JsonRows::new(&[CODE_HASH, ("family_id", "text")], |dialect| {
-        format!(
-            "SELECT input.family_id AS family_id FROM {} JOIN codes ON codes.code_hash = {}
-            WHERE codes.used_at IS NOT NULL",
-            dialect.input,
-            dialect.unhex("input.code_hash"),
-        )
-    })
-});
+/// Returns the families of redemptions whose codes had been used before.
+async fn used_before(tx: &Transaction, rejected: &[Candidate<'_>]) -> Result<HashSet<String>, StoreError> {
+    let mut used = HashSet::new();
+    for row in FIND_CODES.query(tx, &rows_of(rejected), []).await? {
+        let code = FromQueryResult::from_query_result(&row, "")?;
+        if rows::check::<code::Entity>(tx, code)?.used_at.is_some() {
+            used.insert(column(&row, "redemption")?);
+        }
+    }
+    Ok(used)
+}
 
 fn family_ids(rows: &[QueryResult]) -> Result<HashSet<String>, StoreError> {
     rows.iter().map(|row| column(row, "family_id")).collect()
 }
 
-static SUPERSEDE: LazyLock<JsonRows> = LazyLock::new(|| {
-    JsonRows::new(&[("tenant_id", "text"), ("client_id", "text")], |dialect| {
+static ACTIVATE: LazyLock<JsonRows> = LazyLock::new(|| {
+    let columns = [&super::GRANT_KEY[..], &[("family_id", "text")], &MACS].concat();
+    JsonRows::new(&columns, |dialect| {
         format!(
-            "UPDATE grants SET state = 'superseded', ended_at = $2 FROM {}
-            WHERE grants.tenant_id = input.tenant_id AND grants.client_id = input.client_id
-                AND grants.state = 'active'
-            RETURNING grants.tenant_id AS tenant_id, grants.client_id AS client_id,
-                grants.grant_id AS grant_id",
+            "UPDATE grants SET state = 'active', activated_at = $2, family_id = input.family_id, mac = {} FROM {}
+            WHERE grants.tenant_id = input.tenant_id AND grants.grant_id = input.grant_id
+                AND grants.mac = {} AND grants.state = 'pending' AND grants.redeem_until > $2",
+            dialect.unhex("input.grant_mac"),
+            dialect.input,
+            dialect.unhex("input.old_grant_mac"),
+        )
+    })
+});
+
+static INSERT_FAMILIES: LazyLock<JsonRows> = LazyLock::new(|| {
+    let columns = [&FAMILY[..], &MACS].concat();
+    JsonRows::new(&columns, |dialect| {
+        let names = FAMILY.map(|(name, _)| name).join(", ");
+        let mac = dialect.unhex("input.family_mac");
+        format!(
+            "INSERT INTO families ({names}, mac) SELECT {names}, {mac} FROM {}",
             dialect.input
         )
     })
 });
-
-static END_FAMILIES: LazyLock<JsonRows> = LazyLock::new(|| {
-    JsonRows::new(&super::GRANT_KEY, |Dialect { input, .. }| {
-        format!(
-            "UPDATE families SET ended_at = $2, end_reason = 'grant_ended' FROM {input}
-            WHERE families.tenant_id = input.tenant_id AND families.grant_id = input.grant_id
-                AND families.ended_at IS NULL"
-        )
-    })
-});
-
-/// Ends the active grant of each client at its tenant, with the grant's families. Returns the ids of the ended grants.
-async fn supersede(
-    tx: &Transaction,
-    redemptions: &[Value],
-    now: UnixMillis,
-) -> Result<HashMap<ClientKey, String>, StoreError> {
-    let now = now.as_millis();
-    let (mut superseded, mut grants) = (HashMap::new(), Vec::new());
-    for row in SUPERSEDE.query(tx, redemptions, [now.into()]).await? {
-        let tenant_id: String = column(&row, "tenant_id")?;
-        let grant_id: String = column(&row, "grant_id")?;
-        grants.push(json!({ "tenant_id": tenant_id, "grant_id": grant_id }));
-        superseded.insert((tenant_id, column(&row, "client_id")?), grant_id);
-    }
-    if !grants.is_empty() {
-        END_FAMILIES.execute(tx, &grants, [now.into()]).await?;
-    }
-    Ok(superseded)
-}
-
-static ACTIVATE: LazyLock<JsonRows> = LazyLock::new(|| {
-    let columns = [("tenant_id", "text"), ("grant_id", "text"), ("family_id", "text")];
-    JsonRows::new(&columns, |Dialect { input, .. }| {
-        format!(
-            "UPDATE grants SET state = 'active', activated_at = $2, family_id = input.family_id FROM {input}
-            WHERE grants.tenant_id = input.tenant_id AND grants.grant_id = input.grant_id
-                AND grants.state = 'pending' AND grants.redeem_until > $2"
-        )
-    })
-});
-
-static INSERT_FAMILIES: LazyLock<JsonRows> = LazyLock::new(|| JsonRows::insert("families", &FAMILY));

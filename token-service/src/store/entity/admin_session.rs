@@ -1,5 +1,6 @@
 //! Rows of `admin_sessions`: a Tenant Admin's session.
 
+use accord::store::rows::Protected;
 use sea_orm::entity::prelude::*;
 
 /// A Tenant Admin's session.
@@ -28,6 +29,17 @@ pub struct Model {
     pub last_used_at: i64,
     /// When it was ended.
     pub ended_at: Option<i64>,
+    /// See [`Protected`].
+    pub mac: Vec<u8>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Protected for Entity {
+    const MAC: Column = Column::Mac;
+    const UNPROTECTED: &'static [Column] = &[Column::LastUsedAt];
+
+    fn is_recorded(_: &Model) -> bool {
+        false
+    }
+}

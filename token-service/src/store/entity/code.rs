@@ -1,5 +1,6 @@
 //! Rows of `codes`: an authorization code, as a hash.
 
+use accord::store::rows::Protected;
 use sea_orm::entity::prelude::*;
 
 /// An authorization code, as a hash.
@@ -28,6 +29,16 @@ pub struct Model {
     pub used_at: Option<i64>,
     /// The refresh family of its redemption.
     pub family_id: Option<String>,
+    /// See [`Protected`].
+    pub mac: Vec<u8>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Protected for Entity {
+    const MAC: Column = Column::Mac;
+
+    fn is_recorded(_: &Model) -> bool {
+        false
+    }
+}

@@ -1,5 +1,6 @@
 //! Rows of `families`.
 
+use accord::store::rows::Protected;
 use sea_orm::entity::prelude::*;
 
 /// The refresh tokens of one redemption: their numbers, not the tokens.
@@ -35,8 +36,18 @@ pub struct Model {
     pub expires_at: i64,
     /// When it ended before that.
     pub ended_at: Option<i64>,
-    /// `revoked`, `replayed`, `code_replayed`, `grant_ended` or `restored`.
+    /// `revoked`, `replayed`, `code_replayed` or `grant_ended`.
     pub end_reason: Option<String>,
+    /// See [`Protected`].
+    pub mac: Vec<u8>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Protected for Entity {
+    const MAC: Column = Column::Mac;
+
+    fn is_recorded(_: &Model) -> bool {
+        false
+    }
+}

@@ -1,5 +1,6 @@
 //! Rows of `grants`: what a Tenant Admin allowed a client.
 
+use accord::store::rows::Protected;
 use sea_orm::entity::prelude::*;
 
 /// What a Tenant Admin allowed a client.
@@ -39,6 +40,18 @@ pub struct Model {
     pub expires_at: Option<i64>,
     /// When it was revoked or superseded.
     pub ended_at: Option<i64>,
+    /// See [`Protected`].
+    pub mac: Vec<u8>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Protected for Entity {
+    const MAC: Column = Column::Mac;
+
+    /// A grant that has ended never changes again. Redemptions activate and supersede others in groups, without an event of
+    /// their own.
+    fn is_recorded(row: &Model) -> bool {
+        row.ended_at.is_some()
+    }
+}

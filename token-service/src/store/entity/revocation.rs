@@ -1,5 +1,6 @@
 //! Rows of `revocations`.
 
+use accord::store::rows::Protected;
 use sea_orm::entity::prelude::*;
 
 /// The end of tokens before their time.
@@ -20,6 +21,16 @@ pub struct Model {
     pub revoked_at: i64,
     /// When the last token that it ends has expired.
     pub expires_at: i64,
+    /// See [`Protected`].
+    pub mac: Vec<u8>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Protected for Entity {
+    const MAC: Column = Column::Mac;
+
+    fn is_recorded(_: &Model) -> bool {
+        false
+    }
+}

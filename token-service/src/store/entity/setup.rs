@@ -1,5 +1,6 @@
 //! Rows of `setups`: snapshots of authorization requests.
 
+use accord::store::rows::Protected;
 use sea_orm::entity::prelude::*;
 
 /// A snapshot of an authorization request.
@@ -38,6 +39,16 @@ pub struct Model {
     pub expires_at: i64,
     /// When it was decided.
     pub decided_at: Option<i64>,
+    /// See [`Protected`].
+    pub mac: Vec<u8>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Protected for Entity {
+    const MAC: Column = Column::Mac;
+
+    fn is_recorded(_: &Model) -> bool {
+        false
+    }
+}

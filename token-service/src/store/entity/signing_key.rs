@@ -1,5 +1,6 @@
 //! Rows of `signing_keys`.
 
+use accord::store::rows::Protected;
 use sea_orm::entity::prelude::*;
 
 /// A key that access tokens are signed with.
@@ -28,6 +29,16 @@ pub struct Model {
     pub retired_at: Option<i64>,
     /// When it was revoked.
     pub revoked_at: Option<i64>,
+    /// See [`Protected`].
+    pub mac: Vec<u8>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Protected for Entity {
+    const MAC: Column = Column::Mac;
+
+    fn is_recorded(_: &Model) -> bool {
+        true
+    }
+}

@@ -38,6 +38,7 @@ async fn setups(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         big_integer("created_at"),
         big_integer("expires_at"),
         big_integer_null("decided_at"),
+        blob("mac"),
     ];
     create_table(manager, "setups", &["setup_id"], columns).await?;
     create_index(manager, "setups_by_expiry", "setups", &["expires_at"]).await?;
@@ -53,6 +54,7 @@ async fn setups(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         big_integer("signed_in_at"),
         big_integer("last_used_at"),
         big_integer_null("ended_at"),
+        blob("mac"),
     ];
     create_table(manager, "admin_sessions", &["session_hash"], columns).await?;
     let by_sign_in = "admin_sessions_by_sign_in";
@@ -76,6 +78,7 @@ async fn grants(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         big_integer_null("activated_at"),
         big_integer_null("expires_at"),
         big_integer_null("ended_at"),
+        blob("mac"),
     ];
     create_table(manager, "grants", &["tenant_id", "grant_id"], columns).await?;
     // sea-query writes no partial indexes for both databases; this statement is the same on both.
@@ -100,6 +103,7 @@ async fn codes(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         big_integer("expires_at"),
         big_integer_null("used_at"),
         text_null("family_id"),
+        blob("mac"),
     ];
     create_table(manager, "codes", &["code_hash"], columns).await?;
     create_index(manager, "codes_by_expiry", "codes", &["expires_at"]).await
@@ -121,6 +125,7 @@ async fn families(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         big_integer("expires_at"),
         big_integer_null("ended_at"),
         text_null("end_reason"),
+        blob("mac"),
     ];
     create_table(manager, "families", &["tenant_id", "family_id"], columns).await?;
     let by_grant = ["tenant_id", "grant_id"];
@@ -135,6 +140,7 @@ async fn revocations(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         text_null("tenant_id"),
         big_integer("revoked_at"),
         big_integer("expires_at"),
+        blob("mac"),
     ];
     create_table(manager, "revocations", &["seq"], columns).await?;
     create_index(manager, "revocations_by_id", "revocations", &["kind", "id"]).await?;
@@ -153,6 +159,7 @@ async fn signing_keys(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         big_integer_null("activated_at"),
         big_integer_null("retired_at"),
         big_integer_null("revoked_at"),
+        blob("mac"),
     ];
     create_table(manager, "signing_keys", &["kid"], columns).await?;
     // One key signs and one comes next; see the index of `grants`.

@@ -1,5 +1,8 @@
 //! Signing keys in the database. A data key seals the private half, with the key's id as context.
 //!
+//! Whoever could write a row could sign as every tenant, so that one row with a wrong MAC fails every read of the published
+//! keys: nothing is signed or verified until it is gone.
+//!
 //! A partial unique index allows one key NEXT and one ACTIVE, whatever replicas do at the same time. A key's algorithm is
 //! in its row: no replica's setting changes it.
 
@@ -7,20 +10,19 @@ use accord::{
     clock::{Clock, UnixMillis},
     random::Random,
     store::{
-        StoreError, Transaction,
+        Keyed, StoreError, Transaction,
         audit::{self, Event, Origin},
         change::{self, Change},
+        rows::{self, Authentic, Checked, Locked, ProtectedRows},
     },
     text::page::{Page, PageRequest},
 };
-use sea_orm::{
-    ActiveValue::Set, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*, sea_query::ExprTrait,
-};
+use sea_orm::{QueryOrder, QuerySelect, QueryTrait, entity::prelude::*, sea_query::ExprTrait};
 use zeroize::Zeroizing;
 
 use super::{
     Store, change_kind,
-    entity::signing_key::{ActiveModel, Column, Entity, Model},
+    entity::signing_key::{Column, Entity, Model},
     revocation::{self, Revocation},
 };
 use crate::{
@@ -41,7 +43,7 @@ impl Store {
     /// for a database without any key.
     pub async fn ensure_signing_keys(&self, first: Algorithm) -> Result<()> {
         for state in [State::Active, State::Next] {
-            if in_state(self.db.read(), state).await?.is_some() {
+            if in_state(state).read_one(self.db.read()).await?.is_some() {
                 continue;
             }
             let algorithm = self.last_algorithm().await?.unwrap_or(first);
@@ -70,9 +72,9 @@ impl Store {
         let last = Entity::find()
             .filter(Column::ActivatedAt.is_not_null())
             .order_by_desc(Column::ActivatedAt)
-            .one(self.db.read())
+            .read_one(self.db.read())
             .await?;
-        last.map(|row| Ok(signing_key(row)?.algorithm)).transpose()
+        last.map(|row| Ok(signing_key(&row)?.algorithm)).transpose()
     }
 
     /// Returns the id of the key that signs now.
@@ -80,8 +82,8 @@ impl Store {
     /// # Errors
     /// [`Error::Signing`] if there is none.
     pub async fn active_signing_key(&self) -> Result<String> {
-        let row = in_state(self.db.read(), State::Active).await?;
-        row.map(|row| row.kid).ok_or(Error::Signing)
+        let row = in_state(State::Active).read_one(self.db.read()).await?;
+        Ok(row.ok_or(Error::Signing)?.into_row().kid)
     }
 
     /// Unseals a key's private half, PKCS#8. Returns it with the key's algorithm.
@@ -89,22 +91,22 @@ impl Store {
     /// # Errors
     /// [`Error::Signing`] for an unknown key; [`Error::Key`] if it can't be unsealed.
     pub async fn unseal_signing_key(&self, kid: &str) -> Result<(Algorithm, Zeroizing<Vec<u8>>)> {
-        let row = Entity::find_by_id(kid).one(self.db.read()).await?;
+        let row = Entity::find_by_id(kid).read_one(self.db.read()).await?;
         let row = row.ok_or(Error::Signing)?;
         let keyring = self.keyring.with_version(purpose::SIGNING_KEY, row.key_version);
         let keyring = keyring.await?;
         let key = keyring.require(purpose::SIGNING_KEY, row.key_version)?;
         let pkcs8 = key.open(kid.as_bytes(), &row.sealed)?;
-        Ok((signing_key(row)?.algorithm, pkcs8))
+        Ok((signing_key(&row)?.algorithm, pkcs8))
     }
 
     /// Reads every key that is not revoked, newest first.
     pub async fn live_signing_keys(&self) -> Result<Vec<SigningKey>> {
         let rows = live()
             .order_by_desc(Column::CreatedAt)
-            .all(self.db.read())
+            .read_all(self.db.read())
             .await?;
-        rows.into_iter().map(signing_key).collect()
+        rows.iter().map(signing_key).collect()
     }
 
     /// Lists keys, newest first.
@@ -126,9 +128,9 @@ impl Store {
             .order_by_desc(Column::CreatedAt)
             .order_by_desc(Column::Kid)
             .limit(page.fetch())
-            .all(self.db.read())
+            .read_all(self.db.read())
             .await?;
-        let keys = rows.into_iter().map(signing_key).collect::<Result<Vec<_>, _>>()?;
+        let keys = rows.iter().map(signing_key).collect::<Result<Vec<_>, _>>()?;
         Ok(page.finish(keys, |key| format!("{} {}", key.created_at.as_millis(), key.kid)))
     }
 
@@ -136,18 +138,20 @@ impl Store {
         let keyring = self.keyring.get().await?;
         let key = keyring.current(purpose::SIGNING_KEY)?;
         let now = self.now().as_millis();
-        let row = ActiveModel {
-            kid: Set(new.kid.clone()),
-            algorithm: Set(new.algorithm.as_ref().to_owned()),
-            sealed: Set(key.seal(&*self.random, new.kid.as_bytes(), &new.pkcs8)?),
-            key_version: Set(key.version()),
-            public_key: Set(new.public_key.to_json()),
-            state: Set(state.as_ref().to_owned()),
-            created_at: Set(now),
-            activated_at: Set((state == State::Active).then_some(now)),
-            ..Default::default()
+        let row = Model {
+            kid: new.kid.clone(),
+            algorithm: new.algorithm.as_ref().to_owned(),
+            sealed: key.seal(&*self.random, new.kid.as_bytes(), &new.pkcs8)?,
+            key_version: key.version(),
+            public_key: new.public_key.to_json(),
+            state: state.as_ref().to_owned(),
+            created_at: now,
+            activated_at: (state == State::Active).then_some(now),
+            retired_at: None,
+            revoked_at: None,
+            mac: Vec::new(),
         };
-        row.insert(tx).await?;
+        rows::insert::<Entity>(tx, row).await?;
         Ok(())
     }
 }
@@ -166,66 +170,59 @@ pub(super) async fn revoke_all(
     random: &dyn Random,
 ) -> Result<(), StoreError> {
     let now = clock.now();
-    let live = live().order_by_asc(Column::Kid).all(tx).await?;
-    for key in &live {
-        let from = key.state.parse().map_err(|_| CORRUPT)?;
-        if step(tx, &key.kid, from, State::Revoked, now).await? == 0 {
-            // A replica that still serves has moved it.
-            return Err(StoreError::Busy);
-        }
+    let mut kids = Vec::new();
+    for key in live().order_by_asc(Column::Kid).lock_all(tx).await? {
+        let key = step(tx, key, State::Revoked, now).await?;
         let event = Event::new("signing_key.revoke")
             .subject(&key.kid)
             .detail("reason", "restored");
         audit::record(tx, clock, random, &Origin::system("token-service"), event).await;
+        kids.push(key.into_row().kid);
     }
-    let changes = live.iter().map(|key| changed(&key.kid)).collect();
-    let revocation = |key| Revocation::new(RevocationKind::Kid, key, None, now);
-    let revocations = live.iter().map(|key| revocation(&key.kid)).collect();
+    let changes = kids.iter().map(|kid| changed(kid)).collect();
+    let revocation = |kid| Revocation::new(RevocationKind::Kid, kid, None, now);
+    let revocations = kids.iter().map(|kid| revocation(kid)).collect();
     revocation::publish(tx, changes, revocations, now).await
 }
 
-/// Moves a key from one state to another. Returns how many keys moved.
+/// Moves a key to another state.
 async fn step(
     tx: &Transaction,
-    kid: &str,
-    from: State,
+    mut key: Locked<Entity>,
     to: State,
     now: UnixMillis,
-) -> Result<u64, StoreError> {
-    let when = match to {
-        State::Next => Column::CreatedAt,
-        State::Active => Column::ActivatedAt,
-        State::Retired => Column::RetiredAt,
-        State::Revoked => Column::RevokedAt,
-    };
-    let moved = Entity::update_many()
-        .filter(Column::Kid.eq(kid))
-        .filter(Column::State.eq(from.as_ref()))
-        .col_expr(Column::State, to.as_ref().into())
-        .col_expr(when, now.as_millis().into())
-        .exec(tx)
-        .await?;
-    Ok(moved.rows_affected)
+) -> Result<Authentic<Entity>, StoreError> {
+    let now = now.as_millis();
+    match to {
+        State::Next => key.created_at = now,
+        State::Active => key.activated_at = Some(now),
+        State::Retired => key.retired_at = Some(now),
+        State::Revoked => key.revoked_at = Some(now),
+    }
+    key.state = to.as_ref().to_owned();
+    key.save(tx).await?;
+    Ok(key.stored())
 }
 
 fn live() -> Select<Entity> {
     Entity::find().filter(Column::State.ne(State::Revoked.as_ref()))
 }
 
-async fn in_state(conn: &impl ConnectionTrait, state: State) -> Result<Option<Model>, StoreError> {
-    let is_in_state = Column::State.eq(state.as_ref());
-    Ok(Entity::find().filter(is_in_state).one(conn).await?)
+/// Returns the query for the key in this state. At most one is next, and one is active.
+fn in_state(state: State) -> Select<Entity> {
+    Entity::find().filter(Column::State.eq(state.as_ref()))
 }
 
 /// Reads the key in this state, of which there is one.
-async fn only(conn: &impl ConnectionTrait, state: State) -> Result<SigningKey> {
-    signing_key(in_state(conn, state).await?.ok_or(Error::Signing)?)
+async fn only(conn: &impl Keyed, state: State) -> Result<SigningKey> {
+    let row = in_state(state).read_one(conn).await?;
+    signing_key(&row.ok_or(Error::Signing)?)
 }
 
 /// Reads a key that must exist.
-async fn find(conn: &impl ConnectionTrait, kid: &str) -> Result<SigningKey> {
-    let row = Entity::find_by_id(kid).one(conn).await?;
-    signing_key(row.ok_or(CORRUPT)?)
+async fn find(conn: &impl Keyed, kid: &str) -> Result<SigningKey> {
+    let row = Entity::find_by_id(kid).read_one(conn).await?;
+    signing_key(&row.ok_or(CORRUPT)?)
 }
 
 fn changed(kid: &str) -> Change {
@@ -236,10 +233,10 @@ fn changed(kid: &str) -> Change {
     }
 }
 
-fn signing_key(row: Model) -> Result<SigningKey> {
+fn signing_key(row: &impl Checked<Entity>) -> Result<SigningKey> {
     Ok(SigningKey {
         state: row.state.parse().map_err(|_| CORRUPT)?,
-        kid: row.kid,
+        kid: row.kid.clone(),
         algorithm: row.algorithm.parse().map_err(|_| CORRUPT)?,
         public_key: PublicKey::parse(&row.public_key).map_err(|_| CORRUPT)?,
         created_at: UnixMillis::from_millis(row.created_at),

@@ -1,7 +1,7 @@
 //! How keys follow each other: by an operator's call, by the schedule, after a revocation.
 //!
-//! Each change moves the key that it read from one state to another by a conditional update. If another replica moved it
-//! first, nothing changes.
+//! Each change locks the key that it read and moves it to another state. If another replica moved it first, nothing
+//! changes.
 
 use std::time::Duration;
 
@@ -12,11 +12,12 @@ use accord::{
         audit::{Event, Origin},
         change,
         idempotency::Outcome,
+        rows::ProtectedRows,
     },
 };
-use sea_orm::{QuerySelect, entity::prelude::*};
+use sea_orm::EntityTrait;
 
-use super::{changed, find, new_key, only, signing_key, step};
+use super::{changed, find, in_state, new_key, only, signing_key, step};
 use crate::{
     error::{Error, Result},
     model::{
@@ -126,8 +127,8 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn revoke_signing_key(&self, origin: &Origin, kid: &str, reason: &str) -> Result<SigningKey> {
-        let row = Entity::find_by_id(kid).one(self.db.read()).await?;
-        let state = signing_key(row.ok_or(Error::NotFound("signing_key"))?)?.state;
+        let row = Entity::find_by_id(kid).read_one(self.db.read()).await?;
+        let state = signing_key(&row.ok_or(Error::NotFound("signing_key"))?)?.state;
         let successor = match state {
             State::Active | State::Next => {
                 Some(new_key(only(self.db.read(), State::Next).await?.algorithm).await?)
@@ -136,12 +137,13 @@ impl Store {
         };
         let tx = self.db.write().await?;
         let now = self.now();
-        let row = Entity::find_by_id(kid).lock_exclusive().one(&tx).await?;
-        let key = signing_key(row.ok_or(Error::NotFound("signing_key"))?)?;
+        let row = Entity::find_by_id(kid).lock_one(&tx).await?;
+        let row = row.ok_or(Error::NotFound("signing_key"))?;
+        let key = signing_key(&row)?;
         if key.state == State::Revoked {
             return Ok(key);
         }
-        move_on(&tx, &key, State::Revoked, now).await?;
+        let revoked = signing_key(&step(&tx, row, State::Revoked, now).await?)?;
         match (key.state, &successor) {
             // Nothing waits for verifiers: they must not accept the revoked key any longer.
             (State::Active, Some(successor)) => drop(self.promote_next(&tx, successor, true).await?),
@@ -156,9 +158,8 @@ impl Store {
         self.audit(&tx, origin, event).await;
         let revocation = Revocation::new(RevocationKind::Kid, kid, None, now);
         revocation::publish(&tx, vec![changed(kid)], vec![revocation], now).await?;
-        let key = find(&tx, kid).await?;
         tx.commit().await?;
-        Ok(key)
+        Ok(revoked)
     }
 
     /// Retires the active key, makes the next one active, and inserts `successor` as the next one. Returns the id of the
@@ -179,7 +180,11 @@ impl Store {
     async fn promote_next(&self, tx: &Transaction, successor: &NewKey, force: bool) -> Result<String> {
         let now = self.now();
         for _ in 0..ATTEMPTS {
-            let next = only(tx, State::Next).await?;
+            let Some(row) = in_state(State::Next).lock_one(tx).await? else {
+                // It was revoked while this transaction waited for it, and another one is next.
+                continue;
+            };
+            let next = signing_key(&row)?;
             if next.algorithm != successor.algorithm {
                 // Somebody has just replaced it.
                 return Err(StoreError::Busy.into());
@@ -187,11 +192,9 @@ impl Store {
             if let Some(wait) = next.wait_before_use(now).filter(|_| !force) {
                 return Err(Error::KeyNotYetPublished(wait));
             }
-            if step(tx, &next.kid, State::Next, State::Active, now).await? == 1 {
-                self.insert_key(tx, State::Next, successor).await?;
-                return Ok(next.kid);
-            }
-            // It was revoked since it was read, and another one is next.
+            step(tx, row, State::Active, now).await?;
+            self.insert_key(tx, State::Next, successor).await?;
+            return Ok(next.kid);
         }
         Err(StoreError::Busy.into())
     }
@@ -202,10 +205,10 @@ impl Store {
 /// # Errors
 /// [`Error::Unavailable`] if it is no longer in that state.
 async fn move_on(tx: &Transaction, key: &SigningKey, to: State, now: UnixMillis) -> Result<()> {
-    match step(tx, &key.kid, key.state, to, now).await? {
-        0 => Err(StoreError::Busy.into()),
-        _ => Ok(()),
-    }
+    let row = Entity::find_by_id(&key.kid).lock_one(tx).await?;
+    let row = row.filter(|row| row.state == key.state.as_ref());
+    step(tx, row.ok_or(StoreError::Busy)?, to, now).await?;
+    Ok(())
 }
 
 fn rotated(kid: &str, retired: &SigningKey) -> Event {

@@ -24,11 +24,11 @@ async fn a_revocation_ends_the_grant_its_families_and_its_access_tokens() {
                 expires_at: i64::MAX,
                 ended_at: None,
                 end_reason: None,
+                mac: Vec::new(),
             };
-            entity::family::Entity::insert(entity::family::ActiveModel::from(family))
-                .exec_without_returning(store.db.read())
-                .await
-                .unwrap();
+            let tx = store.db.write().await.unwrap();
+            rows::insert::<entity::family::Entity>(&tx, family).await.unwrap();
+            tx.commit().await.unwrap();
         }
         let elsewhere = Grant {
             tenant_id: tenant("other"),

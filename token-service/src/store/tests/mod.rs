@@ -10,6 +10,7 @@ use accord::{
     store::{
         Creation,
         audit::{self, Actor, ActorKind},
+        rows::ProtectedRows,
     },
     testing::{databases, sqlite, test_clock},
     text::{
@@ -24,10 +25,7 @@ use sea_orm::{QueryOrder, entity::prelude::*};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{
-    entity::grant::{Column, Entity},
-    *,
-};
+use super::{entity::grant::Entity, *};
 use crate::{
     model::{
         admin_session::{AdminSession, EndReason, IDLE, LIFETIME as SESSION_LIFETIME, NewSession},
@@ -191,12 +189,12 @@ async fn pending(
 
 /// Gives a grant another stored state.
 async fn put(store: &Store, grant: &Grant, state: StoredState) {
-    Entity::update_many()
-        .filter(Column::GrantId.eq(grant.grant_id.as_str()))
-        .col_expr(Column::State, Expr::value(state.as_ref()))
-        .exec(store.db.read())
-        .await
-        .unwrap();
+    let tx = store.db.write().await.unwrap();
+    let id = (grant.tenant_id.to_string(), grant.grant_id.to_string());
+    let mut row = Entity::find_by_id(id).lock_one(&tx).await.unwrap().unwrap();
+    row.state = state.as_ref().to_owned();
+    row.save(&tx).await.unwrap();
+    tx.commit().await.unwrap();
 }
 
 async fn active(
@@ -260,6 +258,7 @@ async fn revocations(store: &Store) -> Vec<entity::revocation::Model> {
 
 const REASON: &str = "no longer needed";
 
+mod edited;
 mod grant;
 mod reopening;
 mod setup;

@@ -4,10 +4,7 @@ use super::{
     together::{pending_code, redemption, said},
     *,
 };
-use crate::{
-    model::code::Code,
-    store::{PendingAnswer, Redemption, RedemptionOutcome},
-};
+use crate::store::{PendingAnswer, Redemption, RedemptionOutcome, StoredCode};
 
 async fn redeem(store: &Store, redemption: &Redemption) -> PendingAnswer {
     match store.redeem_code(redemption.clone()).await.unwrap() {
@@ -17,7 +14,7 @@ async fn redeem(store: &Store, redemption: &Redemption) -> PendingAnswer {
 }
 
 /// Reads a code as soon as it is not about to become usable again.
-async fn settled(store: &Store, code: (&TenantId, &OpaqueToken)) -> Code {
+async fn settled(store: &Store, code: (&TenantId, &OpaqueToken)) -> StoredCode {
     loop {
         match store.find_code(code.0, code.1).await {
             Err(Error::Unavailable) => tokio::task::yield_now().await,
@@ -32,7 +29,7 @@ async fn a_code_whose_answer_did_not_leave_is_usable_until_it_expires() {
         let (store, clock) = store(&database.url).await;
         let (grant, token, code) = pending_code(&store, &client()).await;
         let key = (&grant.tenant_id, &token);
-        let redemption = redemption(&store, &code);
+        let redemption = redemption(&store, &grant, &code);
 
         // The caller goes away, and the code is in doubt at once.
         drop(redeem(&store, &redemption).await);
@@ -74,8 +71,8 @@ async fn a_code_whose_answer_did_not_leave_is_usable_until_it_expires() {
         );
 
         // One that expires meanwhile stays used.
-        let (_, token, code) = pending_code(&store, &client()).await;
-        let answer = redeem(&store, &super::together::redemption(&store, &code)).await;
+        let (other, token, code) = pending_code(&store, &client()).await;
+        let answer = redeem(&store, &super::together::redemption(&store, &other, &code)).await;
         clock.advance(CODE_LIFETIME);
         answer.is_given_up().await;
         assert!(settled(&store, (key.0, &token)).await.used_at.is_some());
@@ -92,8 +89,8 @@ async fn replicas_that_redeem_codes_of_one_client_at_the_same_moment_redeem_them
             let client_id = client();
             let mut redemptions = Vec::new();
             for _ in 0..4 {
-                let (.., code) = pending_code(&first, &client_id).await;
-                redemptions.push(redemption(&first, &code));
+                let (grant, _, code) = pending_code(&first, &client_id).await;
+                redemptions.push(redemption(&first, &grant, &code));
             }
             let racers = redemptions.into_iter().enumerate().map(|(index, redemption)| {
                 let store = [&first, &second][index % 2];

@@ -21,7 +21,7 @@ use crate::{
 };
 
 async fn kid(store: &Store, state: State) -> String {
-    in_state(store.db.read(), state).await.unwrap().unwrap().kid
+    only(store.db.read(), state).await.unwrap().kid
 }
 
 fn operator() -> Origin {
@@ -90,7 +90,8 @@ async fn a_next_key_that_is_revoked_just_before_it_becomes_active_is_passed_over
         let next = kid(&store, State::Next).await;
         let now = store.now();
         let tx = store.db.write().await.unwrap();
-        step(&tx, &next, State::Next, State::Revoked, now).await.unwrap();
+        let row = in_state(State::Next).lock_one(&tx).await.unwrap().unwrap();
+        step(&tx, row, State::Revoked, now).await.unwrap();
         let other = new_key(Algorithm::EdDsa).await.unwrap();
         store.insert_key(&tx, State::Next, &other).await.unwrap();
         let (other, key) = (store.clone(), active.clone());

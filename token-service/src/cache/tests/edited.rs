@@ -1,0 +1,70 @@
+//! A feed and revocations that somebody has edited who holds no key.
+
+use accord::store::audit::{Event, Origin};
+use sea_orm::ConnectionTrait;
+
+use super::*;
+use crate::cache::fixture::{TENANT, cache};
+
+async fn edit(cache: &Cache, statement: &str) {
+    let edited = cache.store.db.read().execute_unprepared(statement).await;
+    assert!(edited.unwrap().rows_affected() > 0, "{statement}");
+}
+
+#[tokio::test]
+async fn an_edited_feed_hides_no_revocation() {
+    let (cache, registry, _database) = cache().await;
+    cache.insert_grant(&registry).await;
+    let tenant_id = TenantId::parse(TENANT).unwrap();
+    let known = cache
+        .current_grant(&registry.client_id, &tenant_id)
+        .await
+        .unwrap();
+    let grant = known.value.unwrap();
+    let (by, reason) = (Origin::system("test"), "no longer needed");
+    let revoked = cache
+        .store
+        .revoke_grant(&by, &tenant_id, &grant.grant_id, reason, None);
+    revoked.await.unwrap();
+    let last = cache.store.position().await.unwrap().seq;
+    edit(&cache, "UPDATE changes SET kind = 'signing-key', id = 'some-key'").await;
+
+    cache.own_changes.catch_up(&cache.facts).await.unwrap();
+    assert!(!grant.is_current());
+    let named = [(RevocationKind::Grant, grant.grant_id.as_str())];
+    let in_memory = cache.own_changes.last_revocation_after(0, &named).unwrap();
+    assert_eq!(in_memory.value, Some(last));
+    let feed = cache.own_revocations_after(0, 10).await.unwrap().value;
+    assert_eq!(feed.len(), 1);
+    assert_eq!((feed[0].seq, &feed[0].id), (last, &grant.grant_id.to_string()));
+}
+
+#[tokio::test]
+async fn an_edited_revocation_stops_every_answer_about_revocations() {
+    let (first, registry, _database) = cache().await;
+    let tenant_id = TenantId::parse(TENANT).unwrap();
+    let ends = first.store.now().plus(Duration::from_secs(300));
+    let (by, event) = (Origin::system("test"), Event::new("token.revoke"));
+    let revoked = first
+        .store
+        .revoke_access_token(&by, &tenant_id, "one", ends, event);
+    revoked.await.unwrap();
+    edit(&first, "UPDATE changes SET id = 'jti:two' WHERE id = 'jti:one'").await;
+    edit(&first, "UPDATE revocations SET id = 'two' WHERE id = 'one'").await;
+
+    let cache = registry.replica(&first, false).await;
+    let named = [(RevocationKind::Jti, "one")];
+    for _ in 0..2 {
+        let caught_up = cache.own_changes.catch_up(&cache.facts).await;
+        assert!(matches!(caught_up, Err(Error::Internal(_))), "{caught_up:?}");
+        assert!(cache.own_changes.lease().is_none());
+        let last = cache.last_revocation_after(0, &named).await.map(|_| ());
+        assert!(matches!(last, Err(Error::Internal(_))), "{last:?}");
+        let feed = cache.own_revocations_after(0, 10).await.map(|_| ());
+        assert!(matches!(feed, Err(Error::Internal(_))), "{feed:?}");
+    }
+
+    edit(&first, "UPDATE revocations SET id = 'one' WHERE id = 'two'").await;
+    let last = cache.last_revocation_after(0, &named).await.unwrap();
+    assert!(last.value.is_some());
+}
