@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -50,6 +51,24 @@ pub struct Actor {
     pub id: String,
 }
 
+/// The address of a caller, in canonical form: no IPv4 address is one of IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CallerAddress {
+    /// The gateway in front forwarded it. Whoever reaches the service without a gateway can write any.
+    Forwarded(IpAddr),
+    /// The other end of the connection.
+    Peer(IpAddr),
+}
+
+impl CallerAddress {
+    /// Returns the address, whoever says so.
+    pub fn ip(self) -> IpAddr {
+        match self {
+            Self::Forwarded(ip) | Self::Peer(ip) => ip,
+        }
+    }
+}
+
 /// The origin of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
@@ -58,6 +77,8 @@ pub struct Origin {
     /// The names of the client certificate that authenticated the actor, separated by spaces; `None` for another
     /// credential.
     pub certificate: Option<String>,
+    /// The address of the caller; `None` for what Accord does itself.
+    pub address: Option<CallerAddress>,
     /// The transport's request id, which the log lines of the call have too. Not the caller's `request_id`, from
     /// which secrets derive.
     pub request_id: String,
@@ -72,6 +93,7 @@ impl Origin {
                 id: id.to_owned(),
             },
             certificate: None,
+            address: None,
             request_id: String::new(),
         }
     }

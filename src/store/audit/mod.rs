@@ -30,7 +30,9 @@ mod retention;
 mod seal;
 mod verify;
 
-pub use event::{Actor, ActorKind, Event, GrantType, ISSUE, IssuedToken, Origin, Outcome, Record, next_id};
+pub use event::{
+    Actor, ActorKind, CallerAddress, Event, GrantType, ISSUE, IssuedToken, Origin, Outcome, Record, next_id,
+};
 pub use export::{LogPosition, export};
 pub use group::{Appended, GroupWriter};
 pub use list::{Filter, find_issued, list};

@@ -331,6 +331,7 @@ async fn find_tenant(oauth: &OAuth, request: &Request) -> Result<AsOf<Arc<Cached
 pub fn client_origin(client_id: &ClientId) -> Origin {
     Origin {
         certificate: None,
+        address: context::address(),
         actor: Actor {
             kind: ActorKind::Client,
             id: client_id.to_string(),
