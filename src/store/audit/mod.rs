@@ -27,6 +27,7 @@ mod proof;
 pub(in crate::store) mod protection;
 pub(in crate::store) mod record;
 mod retention;
+mod rollup;
 mod seal;
 mod verify;
 
@@ -38,9 +39,10 @@ pub use group::{Appended, GroupWriter};
 pub use list::{Filter, find_issued, list};
 pub use proof::{Proof, prove};
 pub use protection::KEYRING_PURPOSE;
-pub use record::EventRow;
+pub use record::{EventRow, TokenUse};
 use retention::decode_deleted;
 pub use retention::delete_before;
+pub use rollup::Rollup;
 pub use seal::{SealError, ensure_log, seal};
 pub use verify::{Fault, Report, verify};
 

@@ -59,6 +59,21 @@ pub struct EventRow {
     pub detail: BTreeMap<String, String>,
 }
 
+/// The use of a grant: a token that was issued under it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenUse {
+    /// The tenant.
+    pub tenant_id: TenantId,
+    /// The grant.
+    pub grant_id: GrantId,
+    /// When the token was issued.
+    pub issued_at: UnixMillis,
+    /// The scopes of the token, separated by spaces.
+    pub scope: String,
+    /// The address that the token was requested from.
+    pub address: Option<CallerAddress>,
+}
+
 /// Encodes an event. The same event has the same bytes.
 pub(in crate::store) fn encode(record: &Record) -> Vec<u8> {
     let Record {
@@ -152,6 +167,26 @@ pub(in crate::store) fn decode(bytes: &[u8]) -> Result<EventRow, StoreError> {
         describe(&mut row, &token)?;
     }
     Ok(row)
+}
+
+/// Returns the use of a grant that an event records; `None` for an event of anything but an issued token. Cheaper than
+/// [`decode`].
+///
+/// # Errors
+/// [`StoreError::Corrupt`] for bytes that are no event.
+pub(in crate::store) fn token_use(bytes: &[u8]) -> Result<Option<TokenUse>, StoreError> {
+    let record = pb::AuditRecord::decode(bytes).map_err(|_| UNREADABLE)?;
+    let Some(token) = record.issued_token else {
+        return Ok(None);
+    };
+    let ulid = Ulid::from_bytes(record.event_id.as_slice().try_into().map_err(|_| UNREADABLE)?);
+    Ok(Some(TokenUse {
+        tenant_id: TenantId::parse(&record.tenant_id).map_err(|_| UNREADABLE)?,
+        grant_id: GrantId::from_bytes(&token.grant_id).ok_or(UNREADABLE)?,
+        issued_at: UnixMillis::from_millis(i64::try_from(ulid.timestamp_ms()).unwrap_or(i64::MAX)),
+        scope: token.scope,
+        address: record.address.as_ref().map(caller_address).transpose()?,
+    }))
 }
 
 /// Adds what the event of an issued token says about the token.

@@ -78,8 +78,13 @@ impl ConsentService for Consents {
 
     async fn get_grant_usage(
         &self,
-        _: Request<pb::GetGrantUsageRequest>,
+        request: Request<pb::GetGrantUsageRequest>,
     ) -> Reply<pb::GetGrantUsageResponse> {
-        Err(Problem::not_available("GetGrantUsage").into())
+        let principal = Principal::of(&request);
+        let request = request.into_inner();
+        let (tenant_id, grant_id) = convert::ids(&request.tenant_id, &request.grant_id)?;
+        let mut call = Call::new(self, principal, request.admin_session);
+        let days = call.grant_usage(&tenant_id, &grant_id).await?;
+        Ok(Response::new(convert::usage(days)))
     }
 }

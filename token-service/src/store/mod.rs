@@ -33,12 +33,12 @@ mod family;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod grant;
-mod grant_use;
 pub mod migration;
 mod reopening;
 mod revocation;
 mod setup;
 mod signing_key;
+mod usage;
 mod verified_secret;
 
 pub use batch::{
@@ -49,9 +49,9 @@ use batch::{
     assertion::Assertions, code::CodeLookups, family_advance::Advances, grant::CurrentGrants,
     redemption::Redemptions, verified_secret::SecretLookups,
 };
-use grant_use::GrantUses;
 pub use reopening::PendingAnswer;
 use reopening::Reopenings;
+use usage::rejection::Rejections;
 
 /// The purposes of every data key, that of request ids included.
 pub const PURPOSES: &[&str] = &[
@@ -89,7 +89,7 @@ pub struct Store {
     advances: GroupCommit<Advances>,
     redemptions: GroupCommit<Redemptions>,
     reopenings: Arc<Reopenings>,
-    grant_uses: Arc<GrantUses>,
+    rejections: Arc<Rejections>,
 }
 
 impl Store {
@@ -122,7 +122,7 @@ impl Store {
             advances: GroupCommit::start(advances),
             redemptions: GroupCommit::start(redemptions),
             reopenings,
-            grant_uses: GrantUses::start(db.clone()),
+            rejections: Rejections::start(db.clone()),
             db,
             keyring,
             clock,

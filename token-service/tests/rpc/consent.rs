@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod changes;
+mod usage;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const UNKNOWN: &str = "grt_01jd0000000000000000000000";

@@ -13,7 +13,12 @@ use accord::{
 use prost::Message;
 
 use super::{optional, present};
-use crate::model::grant::{Consent, GrantFilter, GrantState};
+use crate::model::{
+    grant::{
+        Consent, GrantFilter, GrantState,
+        usage::{Day, UsageOfDay},
+    },
+};
 
 /// The most characters of the reason for a revocation.
 const MAX_REASON: usize = 1000;
@@ -98,6 +103,30 @@ pub fn message(consent: Consent) -> pb::Consent {
         activate_time: grant.activated_at.map(UnixMillis::to_timestamp),
         expire_time: grant.expires_at.map(UnixMillis::to_timestamp),
         end_time: consent.ended_at.map(UnixMillis::to_timestamp),
+    }
+}
+
+/// Writes how a consent was used.
+pub fn usage(days: Vec<(Day, UsageOfDay)>) -> pb::GetGrantUsageResponse {
+    let last_used_at = days.iter().filter_map(|(_, usage)| usage.last_used_at).max();
+    pb::GetGrantUsageResponse {
+        last_use_time: last_used_at.map(UnixMillis::to_timestamp),
+        days: days
+            .into_iter()
+            .map(|(day, usage)| pb::GrantUsageDay {
+                day: day.to_string(),
+                issued_tokens: usage.issued,
+                rejected_requests: usage.rejected(),
+                scopes: usage.scopes.into_iter().collect(),
+                addresses: usage.addresses.iter().map(ToString::to_string).collect(),
+                has_more_addresses: usage.has_more_addresses,
+                rejections: usage
+                    .rejected
+                    .into_iter()
+                    .map(|(reason, count)| pb::GrantRejections { reason, count })
+                    .collect(),
+            })
+            .collect(),
     }
 }
 

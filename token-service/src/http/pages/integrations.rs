@@ -2,7 +2,11 @@
 //! a consent.
 
 use accord::text::{id::GrantId, page::PageRequest, validation::Violations};
-use axum::{extract::RawQuery, http::StatusCode, response::Response};
+use axum::{
+    extract::RawQuery,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
 
 use super::{
     context::{PageContext, PageForm},
@@ -260,6 +264,14 @@ fn integration(page: &PageContext, consent: Consent) -> Integration {
         GrantState::Expired => ("Ended", "ended"),
         GrantState::Superseded => ("Replaced", "ended"),
     };
+    let now = page.http.consents.store.now();
+    let activated_at = consent.grant.activated_at.unwrap_or(consent.grant.created_at);
+    let is_live = matches!(consent.state, GrantState::Active | GrantState::Suspended);
+    let last_used = match consent.usage.last_used_at {
+        Some(at) => dates::minute(at),
+        None if consent.usage.may_have_been_used(activated_at, now) => "Not in the last 400 days".to_owned(),
+        None => "Never".to_owned(),
+    };
     Integration {
         url: page.path(&format!("integrations/{}", consent.grant.grant_id)),
         state,
@@ -267,7 +279,8 @@ fn integration(page: &PageContext, consent: Consent) -> Integration {
         granted_on: dates::minute(consent.grant.created_at),
         ends_on: consent.grant.expires_at.map(dates::minute),
         ended_on: consent.ended_at.map(dates::minute),
-        last_used: consent.last_used_at.map(dates::minute),
+        last_used,
+        is_unused: is_live && consent.usage.is_unused(activated_at, now),
         consent,
     }
 }

@@ -205,8 +205,10 @@ pub(super) struct Integration {
     pub ends_on: Option<String>,
     /// When it ended, if it did.
     pub ended_on: Option<String>,
-    /// When a token was last issued; `None` means never.
-    pub last_used: Option<String>,
+    /// When a token was last issued, or that none was.
+    pub last_used: String,
+    /// Whether access lasts, and was not used for 90 days.
+    pub is_unused: bool,
 }
 
 /// One grant, with what an admin can do about it.

@@ -13,6 +13,7 @@ pub(super) mod code;
 pub(super) mod family_advance;
 pub(super) mod grant;
 pub mod redemption;
+pub(super) mod usage;
 pub(super) mod verified_secret;
 
 /// The columns that identify a grant.

@@ -16,7 +16,7 @@ use crate::{
     http::pages::view::*,
     model::{
         client::{ClientScope, Profile},
-        grant::{Consent, Grant, GrantState, StoredState},
+        grant::{Consent, Grant, GrantState, StoredState, usage::UsageSummary},
     },
 };
 
@@ -116,7 +116,7 @@ fn integration(text: &str) -> Integration {
         }],
         designated_user_label: text.to_owned(),
         granted_by_label: text.to_owned(),
-        last_used_at: None,
+        usage: UsageSummary::default(),
     };
     Integration {
         url: "/t/integrations/1".to_owned(),
@@ -126,7 +126,8 @@ fn integration(text: &str) -> Integration {
         granted_on: text.to_owned(),
         ends_on: Some(text.to_owned()),
         ended_on: None,
-        last_used: Some(text.to_owned()),
+        last_used: text.to_owned(),
+        is_unused: true,
     }
 }
 
