@@ -37,7 +37,7 @@ pub use event::{
 pub use export::{LogPosition, export};
 pub use group::{Appended, GroupWriter};
 pub use list::{Filter, find_issued, list};
-pub use proof::{Proof, prove};
+pub use proof::{Proof, prove, prove_in_its_log};
 pub use protection::KEYRING_PURPOSE;
 pub use record::{EventRow, TokenUse};
 use retention::decode_deleted;

@@ -8,6 +8,7 @@ use crate::{cache::Cache, registry::Registry, store::Store};
 pub mod admin_session;
 mod call;
 mod connected;
+pub mod receipt;
 pub mod setup;
 pub mod sign_in_delay;
 pub mod signed_request;

@@ -10,7 +10,7 @@ use accord::{
 use tonic::{Request, Response};
 
 use crate::{
-    consent::{Call, Consents},
+    consent::{Call, Consents, receipt::ProvenReceipt},
     grpc::convert::consent as convert,
 };
 
@@ -86,5 +86,18 @@ impl ConsentService for Consents {
         let mut call = Call::new(self, principal, request.admin_session);
         let days = call.grant_usage(&tenant_id, &grant_id).await?;
         Ok(Response::new(convert::usage(days)))
+    }
+
+    async fn get_consent_receipt(
+        &self,
+        request: Request<pb::GetConsentReceiptRequest>,
+    ) -> Reply<pb::GetConsentReceiptResponse> {
+        let principal = Principal::of(&request);
+        let request = request.into_inner();
+        let (tenant_id, grant_id) = convert::ids(&request.tenant_id, &request.grant_id)?;
+        let mut call = Call::new(self, principal, request.admin_session);
+        let ProvenReceipt { receipt, proof } = call.consent_receipt(&tenant_id, &grant_id).await?;
+        let proof = proof.to_json().map_err(|error| Problem::internal(&error))?;
+        Ok(Response::new(pb::GetConsentReceiptResponse { receipt, proof }))
     }
 }

@@ -29,6 +29,7 @@ use crate::{
 mod admin_session;
 mod batch;
 pub mod entity;
+mod evidence;
 mod family;
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod changes;
+mod receipt;
 mod usage;
 
 const MINUTE: Duration = Duration::from_secs(60);

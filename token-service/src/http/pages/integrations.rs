@@ -57,6 +57,25 @@ pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
     integration_page(page, Presentation::default()).await
 }
 
+/// `GET /{tenant}/integrations/{grant}/receipt`: a file with the receipt of the consent and its proof.
+pub(super) async fn receipt(mut page: PageContext) -> Result<Response, PageError> {
+    let grant_id = grant_id(&page)?;
+    if page.session().await?.is_none() {
+        return Ok(page.redirect(&format!("integrations/{grant_id}")));
+    }
+    let receipt = page
+        .call
+        .consent_receipt(&page.tenant.tenant_id, &grant_id)
+        .await?;
+    let file = serde_json::to_vec_pretty(&receipt).map_err(|error| Error::Internal(error.into()))?;
+    let name = format!("attachment; filename=\"consent-receipt-{grant_id}.json\"");
+    let headers = [
+        (header::CONTENT_TYPE, "application/json".to_owned()),
+        (header::CONTENT_DISPOSITION, name),
+    ];
+    Ok((page.cookies.jar.clone(), headers, file).into_response())
+}
+
 /// `POST /{tenant}/sign-in`.
 pub(super) async fn sign_in(PageForm { mut page, form: sent }: PageForm) -> Result<Response, PageError> {
     match page.sign_in(None, &sent).await {

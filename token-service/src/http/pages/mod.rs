@@ -72,6 +72,10 @@ pub(super) fn routes(http: &Arc<HttpState>) -> Router<Arc<HttpState>> {
         .route("/{tenant}/integrations", get(integrations::list))
         .route("/{tenant}/integrations/{grant}", get(integrations::show))
         .route(
+            "/{tenant}/integrations/{grant}/receipt",
+            get(integrations::receipt),
+        )
+        .route(
             "/{tenant}/integrations/{grant}/designated-user",
             form(integrations::change_user, integrations::again),
         )

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::error::Error;
 
+pub mod receipt;
 pub mod usage;
 
 use usage::UsageSummary;
