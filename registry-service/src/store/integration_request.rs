@@ -74,12 +74,13 @@ impl Store {
         reservation.complete(&tx, id.as_str()).await?;
         let event = Event::new("integration_request.submit")
             .subject(id.as_str())
+            .concerning(new.tenant_ids.clone())
             .detail("presentation", json(&new.presentation)?.to_string());
         let event = match &amended {
             Some(client_id) => event.client(client_id),
             None => event,
         };
-        self.audit(&tx, &creation.origin, event).await;
+        self.audit(&tx, &creation.origin, event).await?;
         commit(tx, integration_request(row)?).await
     }
 
@@ -124,11 +125,15 @@ impl Store {
             let request = find(&tx, id).await?;
             let request = request.ok_or(Error::NotFound("integration_request"))?;
             step.check(request.state)?;
+            event = event.concerning(request.content.tenant_ids);
+            if let Some(amends) = &request.content.amends {
+                event = event.concerning(client::tenants_of(&tx, &amends.client_id).await?);
+            }
             let acting = acting(&tx, origin).await?;
             if acting.is(&request.submitter) {
                 event = event.detail("same_person", "submitted it");
                 if self.second_operator && !acting.is_admin {
-                    self.audit(&tx, origin, event.refused()).await;
+                    self.audit(&tx, origin, event.refused()).await?;
                     commit(tx, ()).await?;
                     return Err(Error::SecondOperatorRequired("the approval"));
                 }
@@ -136,7 +141,7 @@ impl Store {
         }
         let column = (Column::RejectionReason, Expr::value(reason));
         let request = apply(&tx, id, step, column, self.now()).await?;
-        self.audit(&tx, origin, with_reason(event, reason)).await;
+        self.audit(&tx, origin, with_reason(event, reason)).await?;
         commit(tx, request).await
     }
 

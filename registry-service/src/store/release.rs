@@ -102,7 +102,7 @@ impl Store {
             display_name: client.presentation.display_name,
             contact_email: request.ok_or(corrupt("clients"))?.content.contact_email,
         };
-        self.audit(&tx, origin, event).await;
+        self.audit(&tx, origin, event).await?;
         let released = Released {
             code,
             recipient,
@@ -155,7 +155,7 @@ impl Store {
         if released.rows_affected == 0 {
             return Err(not_open("enrolment", false));
         }
-        self.audit(&tx, origin, event).await;
+        self.audit(&tx, origin, event).await?;
         let released = Released {
             code,
             recipient: user.label,
@@ -209,7 +209,7 @@ impl Store {
         if !release.is_needed {
             return Ok((tx, event));
         }
-        self.audit(&tx, origin, event.refused()).await;
+        self.audit(&tx, origin, event.refused()).await?;
         commit(tx, ()).await?;
         Err(Error::SecondOperatorRequired("the release"))
     }

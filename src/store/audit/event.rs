@@ -140,6 +140,8 @@ pub struct Event {
     pub outcome: Outcome,
     /// The tenant concerned.
     pub tenant_id: Option<TenantId>,
+    /// Further tenants whom the action concerns, such as those of a client. The encoded event does not hold them.
+    pub tenants: Vec<TenantId>,
     /// The client concerned.
     pub client_id: Option<ClientId>,
     /// The id of what was acted on.
@@ -157,6 +159,7 @@ impl Event {
             action,
             outcome: Outcome::Success,
             tenant_id: None,
+            tenants: Vec::new(),
             client_id: None,
             subject: None,
             detail: BTreeMap::new(),
@@ -176,6 +179,13 @@ impl Event {
     #[must_use]
     pub fn tenant(mut self, tenant_id: &TenantId) -> Self {
         self.tenant_id = Some(tenant_id.clone());
+        self
+    }
+
+    /// Adds further tenants whom the action concerns. If an operator acts, their Tenant Admins see it.
+    #[must_use]
+    pub fn concerning(mut self, tenants: impl IntoIterator<Item = TenantId>) -> Self {
+        self.tenants.extend(tenants);
         self
     }
 

@@ -17,6 +17,7 @@ use crate::{
     text::id::{ClientId, EventId, TenantId},
 };
 
+mod actions;
 mod check;
 mod event;
 mod export;
@@ -31,6 +32,7 @@ mod rollup;
 mod seal;
 mod verify;
 
+pub use actions::operator_actions;
 pub use event::{
     Actor, ActorKind, CallerAddress, Event, GrantType, ISSUE, IssuedToken, Origin, Outcome, Record, next_id,
 };
@@ -121,7 +123,7 @@ async fn insert(tx: &Transaction, records: &[Record]) -> Result<(), StoreError> 
             record: Set(encoded),
         });
     row::Entity::insert_many(rows).exec_without_returning(tx).await?;
-    Ok(())
+    actions::insert(tx, records).await
 }
 
 #[cfg(test)]

@@ -151,7 +151,7 @@ impl Call {
 
     /// Returns the authority of the call: the origin of its audit events, and the session of a Tenant Admin. For a
     /// session of another tenant there is no such `resource`.
-    async fn authority(
+    pub(super) async fn authority(
         &mut self,
         tenant_id: &TenantId,
         resource: &'static str,

@@ -100,4 +100,16 @@ impl ConsentService for Consents {
         let proof = proof.to_json().map_err(|error| Problem::internal(&error))?;
         Ok(Response::new(pb::GetConsentReceiptResponse { receipt, proof }))
     }
+
+    async fn list_operator_actions(
+        &self,
+        request: Request<pb::ListOperatorActionsRequest>,
+    ) -> Reply<pb::ListOperatorActionsResponse> {
+        let principal = Principal::of(&request);
+        let request = request.into_inner();
+        let (tenant_id, page) = convert::list_operator_actions(&request)?;
+        let mut call = Call::new(self, principal, request.admin_session);
+        let actions = call.operator_actions(&tenant_id, &page).await?;
+        Ok(Response::new(convert::operator_actions(actions)))
+    }
 }

@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod changes;
+mod operator_actions;
 mod receipt;
 mod usage;
 

@@ -119,6 +119,8 @@ impl Store {
         )?;
         let event = replaced(event, "scopes", &before.scopes, &update.scopes)?;
         let event = replaced(event, "tenant_ids", &before.tenant_ids, &update.tenant_ids)?;
+        // Those that lose the client see it, too.
+        let event = event.concerning(before.tenant_ids.clone());
         let event = replaced(event, "json_web_key_set", keys, &update.json_web_key_set)?;
         let presentation = update.display_name.map(|display_name| Presentation {
             display_name,
@@ -314,6 +316,14 @@ pub(super) async fn insert_tenants(
     let insert = client_tenant::Entity::insert_many(rows);
     insert.exec_without_returning(tx).await?;
     Ok(())
+}
+
+/// Returns the tenants that a client may ask for consent.
+pub(super) async fn tenants_of(conn: &impl ConnectionTrait, client_id: &ClientId) -> Result<Vec<TenantId>> {
+    let rows = client_tenant::Entity::find().filter(client_tenant::Column::ClientId.eq(client_id.as_str()));
+    let rows = rows.all(conn).await?.into_iter();
+    let tenants = rows.map(|row| TenantId::parse(&row.tenant_id).map_err(|_| corrupt("client_tenants")));
+    tenants.collect()
 }
 
 /// Adds the tenants to clients that [`client`] converted, with one query.

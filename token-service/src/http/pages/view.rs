@@ -234,6 +234,35 @@ pub(super) struct IntegrationPage {
     pub notice: Option<String>,
 }
 
+/// What operators did to the tenant.
+#[derive(Template)]
+#[template(path = "operator_actions.html")]
+pub(super) struct OperatorActionsPage {
+    pub frame: Frame,
+    /// The actions of this page of the list.
+    pub actions: Vec<ShownAction>,
+    /// The next page of the list.
+    pub next_url: Option<String>,
+    /// Whether the registry does not answer, so that nothing is listed.
+    pub is_unavailable: bool,
+}
+
+/// What an operator did.
+pub(super) struct ShownAction {
+    /// What was done, in plain words.
+    pub description: String,
+    /// When.
+    pub time: String,
+    /// The id of the operator.
+    pub operator_id: String,
+    /// Why; empty if no reason was given.
+    pub reason: String,
+    /// The id of what it was done to; empty if none.
+    pub subject: String,
+    /// The client concerned; empty if none.
+    pub client_id: String,
+}
+
 /// The form where a new admin chooses a password.
 #[derive(Template)]
 #[template(path = "enrolment.html")]

@@ -168,6 +168,19 @@ pub(super) fn pages(text: &str) -> BTreeMap<&'static str, String> {
         integrations: vec![integration(&text)],
         next_url: Some("/t/integrations?page=2".to_owned()),
     };
+    let operator_actions = OperatorActionsPage {
+        frame: frame(&text),
+        actions: vec![ShownAction {
+            description: text.clone(),
+            time: text.clone(),
+            operator_id: text.clone(),
+            reason: text.clone(),
+            subject: text.clone(),
+            client_id: text.clone(),
+        }],
+        next_url: Some("/t/operator-actions?page=2".to_owned()),
+        is_unavailable: false,
+    };
     let leaving = LeavingPage {
         frame: frame(&text),
         url: "https://partner.example/callback?code=1".to_owned(),
@@ -206,6 +219,7 @@ pub(super) fn pages(text: &str) -> BTreeMap<&'static str, String> {
         ("leaving", leaving.render().unwrap()),
         ("integrations", integrations.render().unwrap()),
         ("integration", integration_page(&text).render().unwrap()),
+        ("operator-actions", operator_actions.render().unwrap()),
         ("enrolment", enrolment.render().unwrap()),
         ("enrolled", enrolled.render().unwrap()),
         ("claim", claim.render().unwrap()),
