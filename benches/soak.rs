@@ -25,14 +25,16 @@ use crate::{
 
 /// What may grow: tables of what was registered and consented, and logs. That of the audit record keeps 32 bytes of each leaf,
 /// and its heads by time: there is one a second, for a day, whatever the load.
-const GROWS: [&str; 9] = [
+const GROWS: [&str; 11] = [
     "integration_requests",
     "clients",
     "client_tenants",
     "client_secrets",
     "grants",
-    "grant_uses",
+    "grant_usage",
+    "grant_rejections",
     "audit_checkpoints",
+    "audit_tenant_actions",
     "audit_log_tiles",
     "(log)",
 ];

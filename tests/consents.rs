@@ -22,6 +22,7 @@ tests!(
     a_consent_is_returned_with_its_present_state,
     operators_read_and_revoke_with_a_reason_and_nothing_else,
     changing_the_designated_user_ends_access_tokens_and_keeps_the_family,
+    a_tenant_admin_sees_what_operators_did_in_both_services,
 );
 
 fn get(world: &World, grant_id: &str, admin_session: &str) -> tok::GetConsentRequest {
@@ -214,5 +215,32 @@ async fn changing_the_designated_user_ends_access_tokens_and_keeps_the_family() 
         .revoke_consent(revoke(&world, &old.grant_id, &session, ""))
         .await;
     assert_eq!(refused(result, WRONG_STATE)["state"], "SUPERSEDED");
+    dev.stop().await.unwrap();
+}
+
+async fn a_tenant_admin_sees_what_operators_did_in_both_services() {
+    let (_directory, dev) = dev::start().await;
+    let world = World::new(&dev.file);
+    let partner = world.partner().await;
+    let grant_id = world.first_tokens(&partner).await.grant_id;
+    world.suspend(Party::Client(&partner)).await;
+    let mut operators = ConsentServiceClient::new(world.token_operator.clone());
+    ok(operators
+        .revoke_consent(revoke(&world, &grant_id, "", "a leak"))
+        .await);
+
+    let request = tok::ListOperatorActionsRequest {
+        tenant_id: world.target.tenant_id.clone(),
+        admin_session: world.sign_in("").await,
+        ..Default::default()
+    };
+    let listed = ok(world.consents().list_operator_actions(request).await).operator_actions;
+    let told: Vec<_> = listed
+        .iter()
+        .filter(|action| action.client_id == partner.client_id)
+        .map(|action| action.action.as_str())
+        .collect();
+    assert_eq!(told, ["consent.revoke", "client.suspend", "client.register"]);
+    assert_eq!(listed[0].reason, "a leak");
     dev.stop().await.unwrap();
 }

@@ -51,7 +51,7 @@ const REGISTRY: [(&str, &str); 9] = [
     (
         "accord.registry.v1.DirectoryService",
         "AuthenticateClient AuthenticateTenantAdmin AuthenticateCaller ResolveUser GetClientProfile \
-         GetTenantProfile GetProfiles ListChanges ReportSecretUse",
+         GetTenantProfile GetProfiles ListChanges ReportSecretUse ListOperatorActions",
     ),
     AUDIT,
 ];
@@ -63,7 +63,8 @@ const TOKEN: [(&str, &str); 5] = [
     ),
     (
         "accord.token.v1.ConsentService",
-        "GetConsent ListConsents RevokeConsent ChangeDesignatedUser ChangeAllowedNetworks GetGrantUsage",
+        "GetConsent ListConsents RevokeConsent ChangeDesignatedUser ChangeAllowedNetworks GetGrantUsage \
+         GetConsentReceipt ListOperatorActions",
     ),
     (
         "accord.token.v1.TokenService",

@@ -10,6 +10,7 @@ mod harness;
 mod audit_proofs;
 mod audit_record;
 mod browser;
+mod consent_receipts;
 mod consents;
 mod contract;
 mod demo;
@@ -63,6 +64,8 @@ fn main() -> std::process::ExitCode {
         (&[Chromium], browser::links::tests()),
         (&[Chromium, Axe], browser::looks::tests()),
         (&[Chromium], browser::setup::tests()),
+        (&[], consent_receipts::tests()),
+        (&[Python], consent_receipts::python::tests()),
         (&[], consents::tests()),
         (&[Grpcurl], contract::tests()),
         (&[], contract::not_available::tests()),

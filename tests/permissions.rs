@@ -45,9 +45,10 @@ fn expected(service: &str, method: &str) -> Expected {
     match (service.rsplit('.').next().unwrap(), method) {
         ("SetupService", _) => only(&[], internal),
         // Operators read (auditor, security) and revoke (security); they never change the user.
-        ("ConsentService", "GetConsent" | "ListConsents" | "GetGrantUsage") => {
-            only(&[Role::Auditor, Role::Security, Role::Admin], internal)
-        }
+        (
+            "ConsentService",
+            "GetConsent" | "ListConsents" | "GetGrantUsage" | "GetConsentReceipt" | "ListOperatorActions",
+        ) => only(&[Role::Auditor, Role::Security, Role::Admin], internal),
         ("ConsentService", "RevokeConsent") => only(&[Role::Security, Role::Admin], internal),
         ("ConsentService", _) => only(&[], internal),
         // A client proves itself in the message.

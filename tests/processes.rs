@@ -256,6 +256,7 @@ async fn a_request_id_is_found_in_the_logs_of_both_services() {
     let mut tokens = TokenServiceClient::new(with_token(&target.token_grpc, nobody.expose()).unwrap());
     // The hop of this test's own channel passes the id of its scope on, as a service would.
     let context = accord::rpc::context::CallContext {
+        address: None,
         request_id: "trace-me-0001".to_owned(),
         deadline: tokio::time::Instant::now() + std::time::Duration::from_secs(20),
         trace: None,

@@ -10,7 +10,7 @@ use std::{
 use accord::{
     store::{
         Database,
-        audit::{self, EventRow, LogPosition, Proof},
+        audit::{self, CallerAddress, EventRow, LogPosition, Proof},
         log,
     },
     text::id::EventId,
@@ -192,6 +192,11 @@ fn line(position: LogPosition, event: &EventRow) -> serde_json::Value {
         "client_id": event.client_id,
         "subject": event.subject,
         "request_id": event.request_id,
+        "caller_address": event.address.map(|address| address.ip().to_string()),
+        "caller_address_source": event.address.map(|address| match address {
+            CallerAddress::Forwarded(_) => "forwarded",
+            CallerAddress::Peer(_) => "peer",
+        }),
         "detail": event.detail,
     })
 }

@@ -12,7 +12,7 @@ use crate::{
     rpc::status::{Problem, Reply},
     store::{
         Database, StoreError,
-        audit::{self, EventRow, Filter},
+        audit::{self, CallerAddress, EventRow, Filter},
         keyring::SharedKeyring,
         log::{self, Log, SignedHead},
         rows::RowTable,
@@ -269,6 +269,17 @@ fn message(event: EventRow) -> pb::AuditEvent {
         subject: event.subject.unwrap_or_default(),
         request_id: event.request_id,
         detail: event.detail.into_iter().collect(),
+        caller_address: event
+            .address
+            .map(|address| address.ip().to_string())
+            .unwrap_or_default(),
+        caller_address_source: event
+            .address
+            .map_or(pb::AuditAddressSource::Unspecified, |address| match address {
+                CallerAddress::Forwarded(_) => pb::AuditAddressSource::Forwarded,
+                CallerAddress::Peer(_) => pb::AuditAddressSource::Peer,
+            })
+            .into(),
     }
 }
 

@@ -85,6 +85,7 @@ impl Principal {
                 kind,
                 id: self.id().to_owned(),
             },
+            address: context::address(),
             request_id: context::request_id(),
         }
     }

@@ -1,4 +1,4 @@
-//! The context of a call inside the process: its request id, its deadline and its trace.
+//! The context of a call inside the process: its request id, its deadline, its trace, and the address of its caller.
 //!
 //! [`crate::rpc::middleware`] sets it for every call, and [`crate::rpc::channel`] reads it for the next hop. It must not
 //! hold authority: the principal is in the request's extensions (see [`crate::rpc::auth`]).
@@ -7,13 +7,17 @@ use std::{fmt, future::Future};
 
 use tokio::time::Instant;
 
+use crate::store::audit::CallerAddress;
+
 tokio::task_local! {
     static CURRENT: CallContext;
 }
 
-/// The request id, the deadline and the trace of a call.
+/// The request id, the deadline and the trace of a call, and the address of its caller.
 #[derive(Clone, Debug)]
 pub struct CallContext {
+    /// The address of the caller, for the record; `None` if the transport has none.
+    pub address: Option<CallerAddress>,
     /// The `x-request-id` of the call: 8 to 64 characters of `[A-Za-z0-9_-]`.
     pub request_id: String,
     /// The time at which the caller stops waiting.
@@ -84,6 +88,11 @@ pub fn current() -> Option<CallContext> {
 pub fn request_id() -> String {
     let request_id = CURRENT.try_with(|context| context.request_id.clone());
     request_id.unwrap_or_default()
+}
+
+/// Returns the address of the current call's caller; `None` outside of a call.
+pub fn address() -> Option<CallerAddress> {
+    CURRENT.try_with(|context| context.address).ok().flatten()
 }
 
 #[cfg(test)]

@@ -77,6 +77,11 @@ pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         create_index(manager, &name, "audit_events", &[column, "event_id"]).await?;
     }
 
+    let columns = [text("tenant_id"), text("event_id")];
+    let (actions, key) = ("audit_tenant_actions", ["tenant_id", "event_id"]);
+    create_table(manager, actions, &key, columns).await?;
+    create_index(manager, "audit_tenant_actions_by_event", actions, &["event_id"]).await?;
+
     let columns = [
         text("writer"),
         big_integer("number"),

@@ -144,6 +144,11 @@ impl EventId {
         Ulid::from_bytes(self.to_bytes()).timestamp_ms()
     }
 
+    /// Returns the time of the event.
+    pub fn time(&self) -> UnixMillis {
+        UnixMillis::from_millis(i64::try_from(self.millis()).unwrap_or(i64::MAX))
+    }
+
     /// Returns the first id of a later millisecond.
     pub(crate) fn later(&self, millis: u64) -> Self {
         let time = self.millis().saturating_add(millis);

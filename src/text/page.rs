@@ -122,6 +122,15 @@ impl PageRequest {
         })
     }
 
+    /// The first page of a list that is never continued, with up to `size` rows.
+    pub fn first(size: u64) -> Self {
+        Self {
+            list_hash: [0; LIST_HASH_BYTES],
+            size,
+            after: None,
+        }
+    }
+
     /// Returns the most rows that the page may have.
     pub fn size(&self) -> u64 {
         self.size

@@ -4,8 +4,12 @@
 use std::{collections::HashMap, fmt};
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use serde::de::DeserializeOwned;
 
-use super::{ACCESS_TOKEN_TYPE, AccessTokenClaims, MAX_TOKEN_BYTES, Tenant, VerifyError};
+use super::{
+    ACCESS_TOKEN_TYPE, AccessTokenClaims, CONSENT_RECEIPT_TYPE, MAX_RECEIPT_BYTES, MAX_TOKEN_BYTES, Tenant,
+    VerifyError,
+};
 use crate::token::v1 as pb;
 
 /// The public keys of an authority, by key id (RFC 7517 §5), each with the one algorithm that it verifies.
@@ -106,11 +110,30 @@ impl KeySet {
 
     /// [`KeySet::verify_signature`], and the id of the key that signed the token.
     pub(super) fn open(&self, token: &str) -> Result<(AccessTokenClaims, String), VerifyError> {
-        if token.len() > MAX_TOKEN_BYTES {
+        self.open_as(ACCESS_TOKEN_TYPE, MAX_TOKEN_BYTES, token)
+    }
+
+    /// Verifies type, algorithm and signature of the receipt of a consent, and returns its claims. No access token is a
+    /// receipt.
+    ///
+    /// # Errors
+    /// As [`Self::verify_signature`].
+    pub fn verify_consent_receipt(&self, receipt: &str) -> Result<serde_json::Value, VerifyError> {
+        let opened = self.open_as(CONSENT_RECEIPT_TYPE, MAX_RECEIPT_BYTES, receipt);
+        opened.map(|(claims, _)| claims)
+    }
+
+    fn open_as<C: DeserializeOwned + Clone>(
+        &self,
+        media_type: &str,
+        max_bytes: usize,
+        token: &str,
+    ) -> Result<(C, String), VerifyError> {
+        if token.len() > max_bytes {
             return Err(VerifyError::Malformed);
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| VerifyError::Malformed)?;
-        if header.typ.as_deref() != Some(ACCESS_TOKEN_TYPE) {
+        if header.typ.as_deref() != Some(media_type) {
             return Err(VerifyError::Malformed);
         }
         let kid = header.kid.ok_or(VerifyError::Malformed)?;

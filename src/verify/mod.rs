@@ -44,6 +44,12 @@ pub use crate::tls::TlsFiles;
 /// The `typ` header of access tokens (RFC 9068 §2.1).
 pub const ACCESS_TOKEN_TYPE: &str = "at+jwt";
 
+/// The `typ` header of receipts of consents.
+pub const CONSENT_RECEIPT_TYPE: &str = "consent-receipt+jwt";
+
+/// The longest receipt of a consent that is accepted, in bytes.
+pub const MAX_RECEIPT_BYTES: usize = 256 * 1024;
+
 /// The longest access token that is accepted, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
 

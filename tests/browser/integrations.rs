@@ -28,7 +28,7 @@ async fn an_admin_sees_a_grant_changes_its_user_and_revokes_it() {
     browser.arrive("Sign in").await;
     stage.sign_in().await;
     browser.arrive("Connected integrations").await;
-    // Uses of a grant are written every two seconds.
+    // A token counts when its event is sealed.
     let used = browser.until("the last use", async |browser| {
         browser.open(&stage.page("integrations")).await;
         let listed = browser.see(".integrations li").await.text().await.unwrap();

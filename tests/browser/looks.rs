@@ -138,9 +138,20 @@ async fn pages_of_the_tenant_look_right() {
     browser.press("Revoke access now").await;
     browser.confirmed("revoked").await;
     look("integration-revoked").await;
+    browser.open(&stage.page("integrations")).await;
+    browser.press("What operators did").await;
+    browser.arrive("What operators did").await;
+    look("operator-actions").await;
     browser.press("Sign out").await;
     browser.confirmed("signed out").await;
     look("signed-out").await;
+    stage.connected(&partner, &[]).await;
+    stage.clock.advance(Duration::from_secs(90 * 24 * 3600));
+    browser.open(&stage.page("integrations")).await;
+    stage.sign_in().await;
+    browser.arrive("Connected integrations").await;
+    browser.see(".badge.unused").await;
+    look("integrations-unused").await;
     stage.strike().await;
 }
 

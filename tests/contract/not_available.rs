@@ -13,7 +13,7 @@ use crate::harness::dev;
 tests!(methods_and_fields_of_later_versions_are_rejected);
 
 /// Methods that return UNIMPLEMENTED.
-const NOT_AVAILABLE: &str = "ChangeAllowedNetworks GetGrantUsage PushAuthorizationRequest TraceToken";
+const NOT_AVAILABLE: &str = "ChangeAllowedNetworks PushAuthorizationRequest TraceToken";
 
 /// A message in its encoded form.
 #[derive(Debug, Default)]

@@ -30,6 +30,7 @@ async fn introspect(services: &Services, trace: TraceParent) {
     let nobody = OpaqueToken::generate(TokenKind::Workload, &SystemRandom);
     let channel = with_token(&services.target.token_grpc, nobody.expose()).unwrap();
     let context = CallContext {
+        address: None,
         request_id: "request-of-trace".to_owned(),
         deadline: tokio::time::Instant::now() + Duration::from_secs(20),
         trace: Some(trace),

@@ -109,6 +109,9 @@ pub enum Error {
     /// The registry answered with something that the contract does not allow.
     #[error("unexpected answer of the registry: {0}")]
     RegistryAnswer(String),
+    /// The event is recorded, and not sealed in the log yet.
+    #[error("the event is not sealed yet; try again in a minute")]
+    NotYetSealed,
     /// The database does not answer, or what a decision rests on keeps changing: trying again may help.
     #[error("unavailable; try again later")]
     Unavailable,
@@ -154,7 +157,7 @@ impl Error {
             Self::ConsentRequired(_) => ErrorReason::ConsentRequired,
             Self::UnsupportedGrantType => ErrorReason::UnsupportedGrantType,
             Self::KeyNotYetPublished(_) => ErrorReason::KeyNotYetPublished,
-            Self::Unavailable | Self::RegistryUnavailable | Self::TooManyRevocations => {
+            Self::Unavailable | Self::RegistryUnavailable | Self::TooManyRevocations | Self::NotYetSealed => {
                 ErrorReason::Unavailable
             }
             Self::Key(_) | Self::Internal(_) | Self::RegistryAnswer(_) | Self::Conflict | Self::Signing => {

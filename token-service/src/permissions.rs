@@ -40,6 +40,8 @@ pub const TABLE: &[(&str, Access)] = &[
     ("/accord.token.v1.ConsentService/ChangeDesignatedUser", INTERNAL),
     ("/accord.token.v1.ConsentService/ChangeAllowedNetworks", INTERNAL),
     ("/accord.token.v1.ConsentService/GetGrantUsage", READ_CONSENT),
+    ("/accord.token.v1.ConsentService/GetConsentReceipt", READ_CONSENT),
+    ("/accord.token.v1.ConsentService/ListOperatorActions", READ_CONSENT),
 
     ("/accord.token.v1.TokenService/IssueToken", Access::Anyone),
     ("/accord.token.v1.TokenService/PushAuthorizationRequest", Access::Anyone),

@@ -17,7 +17,7 @@ use accord::{
         run::{self, AuditLog, Listeners, Service, Signals, run},
         telemetry::admin::Readiness,
     },
-    store::Database,
+    store::{Database, audit::Rollup},
     text::opaque::OpaqueToken,
     token::v1::{
         consent_service_server::ConsentServiceServer, setup_service_server::SetupServiceServer,
@@ -163,6 +163,10 @@ impl Service for TokenServer {
         })
     }
 
+    fn rollup(&self) -> impl Rollup {
+        self.oauth.store.rollup()
+    }
+
     fn readiness(&self) -> &Readiness {
         &self.readiness
     }
@@ -241,7 +245,7 @@ impl Service for TokenServer {
     }
 
     async fn before_close(&self) {
-        self.oauth.store.write_grant_uses().await;
+        self.oauth.store.write_rejections().await;
     }
 
     async fn maintain_keys(&self) -> anyhow::Result<()> {
@@ -264,6 +268,7 @@ impl Service for TokenServer {
         let store = &self.oauth.store;
         let now = store.now();
         let cleared = store.delete_ended_rows(now.minus(KEEP_REVOCATIONS), now.minus(KEEP_ENDED));
-        Ok(cleared.await?)
+        cleared.await?;
+        Ok(store.delete_old_usage().await?)
     }
 }

@@ -165,4 +165,15 @@ impl DirectoryService for Api {
         self.store.record_secret_uses(uses).await?;
         Ok(Response::new(ReportSecretUseResponse {}))
     }
+
+    async fn list_operator_actions(
+        &self,
+        call: Request<ListOperatorActionsRequest>,
+    ) -> Reply<ListOperatorActionsResponse> {
+        let (tenant_id, before, limit) = dir::list_operator_actions(call.get_ref())?;
+        let events = self.store.operator_actions(&tenant_id, before.as_ref(), limit);
+        Ok(Response::new(ListOperatorActionsResponse {
+            operator_actions: events.await?.into_iter().map(dir::operator_action).collect(),
+        }))
+    }
 }

@@ -128,7 +128,7 @@ impl Store {
                 None => ("ended", Error::LinkInvalid),
             };
             let event = event("delivery.claim").detail("refused", why).refused();
-            self.audit(&tx, origin, event).await;
+            self.audit(&tx, origin, event).await?;
             commit(tx, ()).await?;
             return Err(rejection);
         }
@@ -139,7 +139,7 @@ impl Store {
         let bits = linked_secret(key, nonce, claim_token);
         let bundle = self.bundle(&tx, &client_id, &secret_id, &bits).await?;
         if !opens {
-            self.audit(&tx, origin, event("delivery.repeat")).await;
+            self.audit(&tx, origin, event("delivery.repeat")).await?;
             return commit(tx, bundle).await;
         }
         row.claimed_at = Some(now);
@@ -182,7 +182,7 @@ impl Store {
             .detail("secret_id", secret_id.as_str())
             .detail("refused", refused)
             .refused();
-        self.audit(&tx, origin, event).await;
+        self.audit(&tx, origin, event).await?;
         if row.wrong_codes >= MAX_WRONG_CODES && self.end_unopened(&tx, origin, row).await? {
             change::publish(&tx, &[changed(&client_id)], self.now()).await?;
         }
@@ -236,7 +236,7 @@ impl Store {
             .client(&client_id)
             .subject(row.delivery_id.as_str())
             .detail("secret_id", secret_id.as_str());
-        self.audit(tx, origin, event).await;
+        self.audit(tx, origin, event).await?;
         Ok(true)
     }
 }

@@ -148,7 +148,7 @@ impl Store {
             .subject(enrolment.user_id.as_str())
             .detail("refused", refused)
             .refused();
-        self.audit(&tx, origin, event).await;
+        self.audit(&tx, origin, event).await?;
         commit(tx, ()).await?;
         Err(Error::LinkInvalid)
     }

@@ -76,12 +76,13 @@ impl Store {
         reservation.complete(&tx, id.as_str()).await?;
         let event = Event::new("integration_request.submit")
             .subject(id.as_str())
+            .concerning(new.tenant_ids.clone())
             .detail("presentation", json(&new.presentation)?.to_string());
         let event = match &amended {
             Some(client_id) => event.client(client_id),
             None => event,
         };
-        self.audit(&tx, &creation.origin, event).await;
+        self.audit(&tx, &creation.origin, event).await?;
         commit(tx, integration_request(row)?).await
     }
 
@@ -124,11 +125,16 @@ impl Store {
         let mut event = Event::new(action).subject(id.as_str());
         let mut row = lock_for(&tx, id, step).await?;
         if let Decision::Approve = decision {
+            let content = integration_request(row.stored())?.content;
+            event = event.concerning(content.tenant_ids);
+            if let Some(amends) = &content.amends {
+                event = event.concerning(client::tenants_of(&tx, &amends.client_id).await?);
+            }
             let acting = acting(&tx, origin).await?;
             if acting.is(&row.submitter) {
                 event = event.detail("same_person", "submitted it");
                 if self.second_operator && !acting.is_admin {
-                    self.audit(&tx, origin, event.refused()).await;
+                    self.audit(&tx, origin, event.refused()).await?;
                     commit(tx, ()).await?;
                     return Err(Error::SecondOperatorRequired("the approval"));
                 }
@@ -137,7 +143,7 @@ impl Store {
         row.rejection_reason = reason.to_owned();
         apply(&mut row, step, self.now());
         row.save(&tx).await?;
-        self.audit(&tx, origin, with_reason(event, reason)).await;
+        self.audit(&tx, origin, with_reason(event, reason)).await?;
         commit(tx, integration_request(row.stored())?).await
     }
 

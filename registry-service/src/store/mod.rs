@@ -11,7 +11,7 @@ use accord::{
     random::SharedRandom,
     store::{
         Creation, Database, StoreError, Transaction,
-        audit::{self, Event, Origin},
+        audit::{self, ActorKind, Event, EventRow, Origin, operator_actions},
         change::{self, Change},
         idempotency::{self, Outcome},
         keyring::SharedKeyring,
@@ -19,7 +19,7 @@ use accord::{
         rows::{self, Authentic, Protected, ProtectedRows, RowTable},
     },
     text::{
-        id::TenantId,
+        id::{EventId, TenantId},
         opaque::SecretTagKey,
         page::{Page, PageRequest},
     },
@@ -121,8 +121,18 @@ impl Store {
     /// Records an event without a change, such as a rejected sign-in.
     pub async fn record(&self, origin: &Origin, event: Event) -> Result<()> {
         let tx = self.db.write().await?;
-        self.audit(&tx, origin, event).await;
+        self.audit(&tx, origin, event).await?;
         commit(tx, ()).await
+    }
+
+    /// Returns what operators did to a tenant, newest first: at most `limit` events, before the event `before` if it is given.
+    pub async fn operator_actions(
+        &self,
+        tenant_id: &TenantId,
+        before: Option<&EventId>,
+        limit: u64,
+    ) -> Result<Vec<EventRow>> {
+        Ok(operator_actions(self.db.read(), tenant_id, before, limit).await?)
     }
 
     /// Begins the transaction of a creating call, which may be a repeated one.
@@ -143,20 +153,29 @@ impl Store {
     ) -> Result<T> {
         let event = Event::new("secret.show_again").subject(subject);
         let event = event.detail("method", creation.method);
-        self.audit(&tx, &creation.origin, event).await;
+        self.audit(&tx, &creation.origin, event).await?;
         commit(tx, result).await
     }
 
-    /// Records an event, which the commit of the transaction writes.
-    async fn audit(&self, tx: &Transaction, origin: &Origin, event: Event) {
+    /// Records an event, which the commit of the transaction writes. An operator's act on a client concerns the tenants that
+    /// the client has now, whose Tenant Admins see it.
+    async fn audit(&self, tx: &Transaction, origin: &Origin, event: Event) -> Result<()> {
+        let event = match &event.client_id {
+            Some(client_id) if origin.actor.kind == ActorKind::Operator => {
+                let tenants = client::tenants_of(tx, client_id).await?;
+                event.concerning(tenants)
+            }
+            _ => event,
+        };
         audit::record(tx, &*self.clock, &*self.random, origin, event).await;
+        Ok(())
     }
 
     /// Records an event and publishes its change. Returns the position of the change.
     ///
     /// Call it as late as possible: all other writers wait from here to the commit.
     async fn publish(&self, tx: &Transaction, origin: &Origin, event: Event, change: Change) -> Result<i64> {
-        self.audit(tx, origin, event).await;
+        self.audit(tx, origin, event).await?;
         Ok(change::publish(tx, &[change], self.now()).await?)
     }
 

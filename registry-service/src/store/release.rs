@@ -98,7 +98,7 @@ impl Store {
             display_name: client.presentation.display_name,
             contact_email: request.ok_or(corrupt("clients"))?.content.contact_email,
         };
-        self.audit(&tx, origin, event).await;
+        self.audit(&tx, origin, event).await?;
         let released = Released {
             code,
             recipient,
@@ -150,7 +150,7 @@ impl Store {
         row.release_mac = Some(mac);
         row.release_key_version = Some(version);
         row.save(&tx).await?;
-        self.audit(&tx, origin, event).await;
+        self.audit(&tx, origin, event).await?;
         let released = Released {
             code,
             recipient: user.label,
@@ -204,7 +204,7 @@ impl Store {
         if !release.is_needed {
             return Ok((tx, event));
         }
-        self.audit(&tx, origin, event.refused()).await;
+        self.audit(&tx, origin, event.refused()).await?;
         commit(tx, ()).await?;
         Err(Error::SecondOperatorRequired("the release"))
     }

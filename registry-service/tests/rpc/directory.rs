@@ -1,5 +1,6 @@
 //! `DirectoryService`: the facts that token-service reads, with their positions in the change feed.
 
+mod actions;
 mod feed;
 mod sign_in;
 mod user;

@@ -33,7 +33,7 @@ use tower::ServiceExt;
 use super::{pending::PendingConnections, stream::Stream};
 use crate::{
     log_limit::LogLimit,
-    rpc::middleware::{MAX_CALL_TIME, Routes},
+    rpc::middleware::{MAX_CALL_TIME, Routes, address::PeerAddress},
 };
 
 /// How long a client may take for the handshake and its first bytes.
@@ -105,6 +105,9 @@ pub(super) async fn serve<IO>(
     let calls = Arc::new(Calls::default());
     let counted = calls.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
+        request
+            .extensions_mut()
+            .insert(PeerAddress(address.ip().to_canonical()));
         if let Some(peer) = &peer {
             request.extensions_mut().insert(peer.clone());
         }

@@ -4,6 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::http::HeaderMap;
 
+/// The other end of the connection of a request, in its extensions. The listener puts it there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAddress(pub IpAddr);
+
 /// Returns the address that a call comes from: the last element of `X-Forwarded-For`, which the gateway in front wrote.
 ///
 /// Skips empty elements (RFC 9110 §5.6.1). The caller wrote what comes before the last element; it can be any bytes.

@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use axum::http::HeaderMap;
 use governor::{
     Quota, RateLimiter,
     clock::{Clock, DefaultClock},
@@ -16,7 +15,6 @@ use governor::{
 };
 use tonic::Code;
 
-use super::address::forwarded_address;
 use crate::rpc::status::{ErrorReason, Problem};
 
 /// How many seconds of calls may come at once.
@@ -78,12 +76,12 @@ impl AddressLimit {
         Self(RateLimit::new(calls_per_second))
     }
 
-    /// Counts a call with these headers.
+    /// Counts a call that a gateway forwarded from this address.
     ///
     /// # Errors
     /// RESOURCE_EXHAUSTED with RetryInfo.
-    pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        let Some((limit, address)) = self.0.as_ref().zip(forwarded_address(headers)) else {
+    pub(super) fn check(&self, forwarded: Option<IpAddr>) -> Result<(), Problem> {
+        let Some((limit, address)) = self.0.as_ref().zip(forwarded) else {
             return Ok(());
         };
         limit
@@ -157,23 +155,24 @@ mod tests {
         assert!(RateLimit::<u8>::new(0).is_none());
     }
 
-    fn forwarded(address: &str) -> HeaderMap {
-        [("x-forwarded-for".parse().unwrap(), address.parse().unwrap())]
-            .into_iter()
-            .collect()
+    fn forwarded(address: &str) -> Option<IpAddr> {
+        use crate::rpc::middleware::address::forwarded_address;
+
+        let header = ("x-forwarded-for".parse().unwrap(), address.parse().unwrap());
+        forwarded_address(&[header].into_iter().collect())
     }
 
     #[test]
     fn an_address_is_limited_and_no_other() {
         let limit = AddressLimit::new(1);
-        let is_taken = |address: &str| limit.check(&forwarded(address)).is_ok();
+        let is_taken = |address: &str| limit.check(forwarded(address)).is_ok();
         assert!(is_taken("192.0.2.1") && is_taken("9.9.9.9, 192.0.2.1") && !is_taken("192.0.2.1"));
         assert!(is_taken("192.0.2.2"));
         assert!(is_taken("2001:db8::1") && is_taken("2001:db8::2") && !is_taken("[2001:db8::3]:443"));
         assert!(is_taken("2001:db8:0:1::1"));
         for _ in 0..5 {
-            assert!(limit.check(&HeaderMap::new()).is_ok() && is_taken("unknown"));
-            AddressLimit::new(0).check(&forwarded("192.0.2.1")).unwrap();
+            assert!(limit.check(None).is_ok() && is_taken("unknown"));
+            AddressLimit::new(0).check(forwarded("192.0.2.1")).unwrap();
         }
     }
 

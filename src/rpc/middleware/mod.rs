@@ -28,7 +28,10 @@ use tonic::Status;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::sensitive_headers::{SetSensitiveRequestHeadersLayer, SetSensitiveResponseHeadersLayer};
 
-use self::limits::AddressLimit;
+use self::{
+    address::{PeerAddress, forwarded_address},
+    limits::AddressLimit,
+};
 use crate::{
     log_limit::LogLimit,
     rpc::{
@@ -39,6 +42,7 @@ use crate::{
             traces::{CallSpan, Ended},
         },
     },
+    store::audit::CallerAddress,
     text::validation,
 };
 
@@ -205,7 +209,12 @@ async fn serve<P: Protocol>(
     let request_id = request_id(request.headers());
     let deadline = started + protocol.time_allowed(request.headers()).min(MAX_CALL_TIME);
     let span = CallSpan::begin(request.headers());
+    let forwarded = forwarded_address(request.headers());
+    let peer = request.extensions().get().map(|PeerAddress(ip)| *ip);
     let context = CallContext {
+        address: forwarded
+            .map(CallerAddress::Forwarded)
+            .or(peer.map(CallerAddress::Peer)),
         request_id: request_id.clone(),
         deadline,
         trace: span.parent_of_next(),
@@ -225,7 +234,7 @@ async fn serve<P: Protocol>(
 
     let call = async move {
         let answer = async {
-            let limited = limit.check(request.headers());
+            let limited = limit.check(forwarded);
             limited.map_err(|problem| protocol.error(problem.into()))?;
             record.caller = protocol.admit(&mut request).await?;
             let Ok(response) = routes.oneshot(request).await;

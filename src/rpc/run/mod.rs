@@ -34,7 +34,13 @@ use crate::{
         telemetry::{self, admin::Readiness, metrics::certificate_expires},
         tls::server::ServerTls,
     },
-    store::{Database, audit, change, idempotency, keyring, keyring::SharedKeyring, log},
+    store::{
+        Database,
+        audit::{self, Rollup},
+        change, idempotency, keyring,
+        keyring::SharedKeyring,
+        log,
+    },
 };
 
 mod keys;
@@ -72,6 +78,9 @@ pub trait Service: Clone + Send + Sync + 'static {
     fn audit_log(&self) -> Option<AuditLog<'_>> {
         None
     }
+
+    /// Returns what sums up the events that are sealed.
+    fn rollup(&self) -> impl Rollup {}
 
     /// Returns the service's clock.
     fn clock(&self) -> &dyn Clock;

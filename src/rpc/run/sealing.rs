@@ -86,8 +86,10 @@ impl Sealer {
             };
         }
         let Some(lease) = &self.lease else { return Ok(()) };
+        let rollup = service.rollup();
         let sealed = loop {
-            match seal_events(db, &keyring, lease, &log, service.clock().now()).await {
+            let sealed = seal_events(db, &keyring, (lease, &log), &rollup, service.clock().now());
+            match sealed.await {
                 Ok(Some(next)) => log = next,
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),

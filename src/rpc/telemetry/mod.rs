@@ -299,6 +299,7 @@ mod tests {
     #[tokio::test]
     async fn a_line_has_the_request_id_of_its_call() {
         let context = || context::CallContext {
+            address: None,
             request_id: "request-1".into(),
             deadline: tokio::time::Instant::now(),
             trace: None,

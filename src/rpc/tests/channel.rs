@@ -37,6 +37,7 @@ const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 #[tokio::test(start_paused = true)]
 async fn the_next_hop_gets_less_time_the_same_request_id_and_the_trace() {
     let context = CallContext {
+        address: None,
         request_id: "request-1".into(),
         deadline: Instant::now() + Duration::from_secs(10),
         trace: TraceParent::parse(TRACE),
@@ -51,6 +52,7 @@ async fn the_next_hop_gets_less_time_the_same_request_id_and_the_trace() {
 #[tokio::test(start_paused = true)]
 async fn no_call_is_sent_after_the_deadline() {
     let context = CallContext {
+        address: None,
         request_id: "request-1".into(),
         deadline: Instant::now(),
         trace: None,
@@ -328,6 +330,7 @@ async fn the_deadline_is_kept_across_the_retry() {
     let channel = channel(&[&a, &b], None);
     let started = Instant::now();
     let context = CallContext {
+        address: None,
         request_id: "request-1".into(),
         deadline: started + Duration::from_secs(1),
         trace: None,

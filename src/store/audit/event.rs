@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -50,6 +51,24 @@ pub struct Actor {
     pub id: String,
 }
 
+/// The address of a caller, in canonical form: no IPv4 address is one of IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CallerAddress {
+    /// The gateway in front forwarded it. Whoever reaches the service without a gateway can write any.
+    Forwarded(IpAddr),
+    /// The other end of the connection.
+    Peer(IpAddr),
+}
+
+impl CallerAddress {
+    /// Returns the address, whoever says so.
+    pub fn ip(self) -> IpAddr {
+        match self {
+            Self::Forwarded(ip) | Self::Peer(ip) => ip,
+        }
+    }
+}
+
 /// The origin of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
@@ -58,6 +77,8 @@ pub struct Origin {
     /// The names of the client certificate that authenticated the actor, separated by spaces; `None` for another
     /// credential.
     pub certificate: Option<String>,
+    /// The address of the caller; `None` for what Accord does itself.
+    pub address: Option<CallerAddress>,
     /// The transport's request id, which the log lines of the call have too. Not the caller's `request_id`, from
     /// which secrets derive.
     pub request_id: String,
@@ -72,6 +93,7 @@ impl Origin {
                 id: id.to_owned(),
             },
             certificate: None,
+            address: None,
             request_id: String::new(),
         }
     }
@@ -118,6 +140,8 @@ pub struct Event {
     pub outcome: Outcome,
     /// The tenant concerned.
     pub tenant_id: Option<TenantId>,
+    /// Further tenants whom the action concerns, such as those of a client. The encoded event does not hold them.
+    pub tenants: Vec<TenantId>,
     /// The client concerned.
     pub client_id: Option<ClientId>,
     /// The id of what was acted on.
@@ -135,6 +159,7 @@ impl Event {
             action,
             outcome: Outcome::Success,
             tenant_id: None,
+            tenants: Vec::new(),
             client_id: None,
             subject: None,
             detail: BTreeMap::new(),
@@ -154,6 +179,13 @@ impl Event {
     #[must_use]
     pub fn tenant(mut self, tenant_id: &TenantId) -> Self {
         self.tenant_id = Some(tenant_id.clone());
+        self
+    }
+
+    /// Adds further tenants whom the action concerns. If an operator acts, their Tenant Admins see it.
+    #[must_use]
+    pub fn concerning(mut self, tenants: impl IntoIterator<Item = TenantId>) -> Self {
+        self.tenants.extend(tenants);
         self
     }
 

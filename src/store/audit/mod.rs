@@ -17,6 +17,7 @@ use crate::{
     text::id::{ClientId, EventId, TenantId},
 };
 
+mod actions;
 mod check;
 mod event;
 mod export;
@@ -27,21 +28,25 @@ mod proof;
 pub(in crate::store) mod protection;
 pub(in crate::store) mod record;
 mod retention;
+mod rollup;
 mod row_versions;
 mod seal;
 mod verify;
 
+pub use actions::operator_actions;
 pub use event::{
-    Actor, ActorKind, Event, GrantType, ISSUE, IssuedToken, Origin, Outcome, Record, RowVersion, next_id,
+    Actor, ActorKind, CallerAddress, Event, GrantType, ISSUE, IssuedToken, Origin, Outcome, Record,
+    RowVersion, next_id,
 };
 pub use export::{LogPosition, export};
 pub use group::{Appended, GroupWriter};
 pub use list::{Filter, find_issued, list};
-pub use proof::{Proof, prove};
+pub use proof::{Proof, prove, prove_in_its_log};
 pub use protection::KEYRING_PURPOSE;
-pub use record::EventRow;
+pub use record::{EventRow, TokenUse};
 use retention::decode_deleted;
 pub use retention::delete_before;
+pub use rollup::Rollup;
 pub use row_versions::check_rows;
 pub use seal::{SealError, ensure_log, seal};
 pub use verify::{Fault, Report, verify};
@@ -126,7 +131,7 @@ async fn insert(tx: &Transaction, records: &[Record]) -> Result<(), StoreError> 
             record: Set(encoded),
         });
     row::Entity::insert_many(rows).exec_without_returning(tx).await?;
-    Ok(())
+    actions::insert(tx, records).await
 }
 
 #[cfg(test)]

@@ -41,22 +41,28 @@ pub async fn prove(
     let Some(found) = find(conn, event_id).await? else {
         return Ok(Proof::Unknown);
     };
-    let leaf = leaf::Entity::find()
-        .filter(leaf::Column::LogId.eq(log_id))
-        .filter(leaf::Column::Source.eq(&*found.source))
-        .filter(leaf::Column::Number.eq(found.number))
-        .one(conn)
-        .await?;
-    let Some(leaf) = leaf else {
+    match found.leaf(conn).await?.filter(|leaf| leaf.log_id == log_id) {
+        Some(leaf) => found.prove(conn, &leaf, head).await,
+        None => Ok(Proof::NotYetSealed),
+    }
+}
+
+/// Proves that an event is in its log: the open one, or one that an earlier epoch has. The proof is for the newest signed
+/// head of that log.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] if the log's hashes do not lead to the head.
+pub async fn prove_in_its_log(conn: &impl ConnectionTrait, event_id: &EventId) -> Result<Proof, StoreError> {
+    let Some(found) = find(conn, event_id).await? else {
+        return Ok(Proof::Unknown);
+    };
+    let Some(leaf) = found.leaf(conn).await? else {
         return Ok(Proof::NotYetSealed);
     };
-    let index = u64::try_from(leaf.leaf_index).map_err(|_| StoreError::Corrupt("audit_leaves"))?;
-    let Some(proof) = log::inclusion_proof(conn, log_id, index, head.head).await? else {
-        return Ok(Proof::NotYetSealed);
-    };
-    let mut file = ProofFile::new(found.event, index, proof.hashes, head.checkpoint.clone());
-    file.group = found.group;
-    Ok(Proof::Sealed(file))
+    match log::latest(conn, leaf.log_id).await? {
+        Some(head) => found.prove(conn, &leaf, &head).await,
+        None => Ok(Proof::NotYetSealed),
+    }
 }
 
 struct Found {
@@ -64,6 +70,31 @@ struct Found {
     number: i64,
     event: Vec<u8>,
     group: Option<Group>,
+}
+
+impl Found {
+    /// Returns the leaf that stands for the event's row; `None` before it is sealed. A row has one, in one log.
+    async fn leaf(&self, conn: &impl ConnectionTrait) -> Result<Option<leaf::Model>, StoreError> {
+        let leaf = leaf::Entity::find()
+            .filter(leaf::Column::Source.eq(&*self.source))
+            .filter(leaf::Column::Number.eq(self.number));
+        Ok(leaf.one(conn).await?)
+    }
+
+    async fn prove(
+        self,
+        conn: &impl ConnectionTrait,
+        leaf: &leaf::Model,
+        head: &SignedHead,
+    ) -> Result<Proof, StoreError> {
+        let index = u64::try_from(leaf.leaf_index).map_err(|_| StoreError::Corrupt("audit_leaves"))?;
+        let Some(proof) = log::inclusion_proof(conn, leaf.log_id, index, head.head).await? else {
+            return Ok(Proof::NotYetSealed);
+        };
+        let mut file = ProofFile::new(self.event, index, proof.hashes, head.checkpoint.clone());
+        file.group = self.group;
+        Ok(Proof::Sealed(file))
+    }
 }
 
 async fn find(conn: &impl ConnectionTrait, event_id: &EventId) -> Result<Option<Found>, StoreError> {

@@ -4,7 +4,7 @@
 use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
 
 use super::{
-    Event, Origin,
+    Event, Origin, actions,
     check::{check_columns, check_contents},
     group,
     leaf_rows::{Row, rows},
@@ -39,6 +39,7 @@ pub async fn delete_before(
     loop {
         let deleted = delete_some(db, clock, random, since, &first_kept).await?;
         if deleted == 0 {
+            actions::delete_before(db, since).await?;
             return Ok(all);
         }
         all += deleted;

@@ -11,8 +11,10 @@ use sea_orm::{
 };
 
 use super::{
+    Rollup, TokenUse,
     check::{self, Altered},
     group::{self, writer},
+    record::token_use,
     row,
 };
 use crate::{
@@ -101,18 +103,21 @@ struct Entry {
     leaf: Hash,
     /// The id of its last event, which says when it was written.
     last_event_id: String,
+    /// What the row holds: its event, or the events of its group.
+    content: Vec<u8>,
 }
 
 /// Seals what is committed, and returns the log with its new head; `None` if there is nothing to seal, or another sealer has
-/// taken over. Call it again until it returns `None`: one call takes a bounded number of rows.
+/// taken over. Call it again until it returns `None`: one call takes a bounded number of rows. The rollup counts what is
+/// sealed, in the same transaction.
 ///
 /// # Errors
 /// [`SealError`]. What comes before a fault is sealed first.
 pub async fn seal(
     db: &Database,
     keyring: &Keyring,
-    lease: &Lease,
-    log: &Log,
+    (lease, log): (&Lease, &Log),
+    rollup: &impl Rollup,
     now: UnixMillis,
 ) -> Result<Option<Log>, SealError> {
     // An old primary may lack rows that another one has.
@@ -136,58 +141,105 @@ pub async fn seal(
     entries.sort_by(|one, other| one.last_event_id.cmp(&other.last_event_id));
     entries.truncate(MOST_LEAVES);
     let key = log.key(keyring).map_err(StoreError::from)?;
-    commit(db, lease, (log, key), own, &entries, now).await
-}
-
-async fn commit(
-    db: &Database,
-    lease: &Lease,
-    (log, key): (&Log, &DataKey),
-    own: i64,
-    entries: &[Entry],
-    now: UnixMillis,
-) -> Result<Option<Log>, SealError> {
-    let mut sealed = BTreeMap::new();
-    for entry in entries {
-        sealed.insert(entry.source.as_str(), entry.number);
-    }
-    let position = sealed.get(OWN).copied().unwrap_or(own).to_string();
-    let leaves: Vec<_> = entries.iter().map(|entry| entry.leaf).collect();
-    let seal = Seal {
+    let seal = Unsealed {
         lease,
         log,
         key,
-        leaves: &leaves,
-        position: &position,
-        sealed_at: now,
+        own,
+        entries,
     };
-    let tx = db.write().await?;
-    let Some(next) = seal.commit(&tx).await? else {
-        return Ok(None);
-    };
-    let indexes = i64::try_from(log.head.size).map_err(|_| StoreError::Corrupt("audit_logs"))?..;
-    let mut rows = indexes.zip(entries).map(|(leaf_index, entry)| leaf::ActiveModel {
-        log_id: Set(log.log_id),
-        leaf_index: Set(leaf_index),
-        source: Set(entry.source.clone()),
-        number: Set(entry.number),
-    });
-    for _ in entries.chunks(ROWS_PER_INSERT) {
-        let rows = rows.by_ref().take(ROWS_PER_INSERT);
-        leaf::Entity::insert_many(rows)
-            .exec_without_returning(&tx)
-            .await?;
-    }
-    for (writer, number) in sealed.into_iter().filter(|(source, _)| *source != OWN) {
-        writer::Entity::update_many()
-            .col_expr(writer::Column::Sealed, Expr::value(number))
-            .filter(writer::Column::Writer.eq(writer))
-            .exec(&tx)
-            .await?;
-    }
-    tx.commit().await?;
-    Ok(Some(next))
+    seal.commit(db, rollup, now).await
 }
+
+/// Rows that a transaction seals.
+struct Unsealed<'a> {
+    lease: &'a Lease,
+    log: &'a Log,
+    key: &'a DataKey,
+    /// The number of the last event with a row of its own that is sealed.
+    own: i64,
+    entries: Vec<Entry>,
+}
+
+impl Unsealed<'_> {
+    async fn commit(
+        self,
+        db: &Database,
+        rollup: &impl Rollup,
+        now: UnixMillis,
+    ) -> Result<Option<Log>, SealError> {
+        let Self {
+            lease,
+            log,
+            key,
+            own,
+            entries,
+        } = self;
+        let uses = token_uses(&entries)?;
+        let changes = rollup.prepare(db, uses).await?;
+        let mut sealed = BTreeMap::new();
+        for entry in &entries {
+            sealed.insert(entry.source.as_str(), entry.number);
+        }
+        let position = sealed.get(OWN).copied().unwrap_or(own).to_string();
+        let leaves: Vec<_> = entries.iter().map(|entry| entry.leaf).collect();
+        let seal = Seal {
+            lease,
+            log,
+            key,
+            leaves: &leaves,
+            position: &position,
+            sealed_at: now,
+        };
+        let tx = db.write().await?;
+        let Some(next) = seal.commit(&tx).await? else {
+            return Ok(None);
+        };
+        let indexes = i64::try_from(log.head.size).map_err(|_| StoreError::Corrupt("audit_logs"))?..;
+        let mut rows = indexes
+            .zip(&entries)
+            .map(|(leaf_index, entry)| leaf::ActiveModel {
+                log_id: Set(log.log_id),
+                leaf_index: Set(leaf_index),
+                source: Set(entry.source.clone()),
+                number: Set(entry.number),
+            });
+        for _ in entries.chunks(ROWS_PER_INSERT) {
+            let rows = rows.by_ref().take(ROWS_PER_INSERT);
+            leaf::Entity::insert_many(rows)
+                .exec_without_returning(&tx)
+                .await?;
+        }
+        for (writer, number) in sealed.into_iter().filter(|(source, _)| *source != OWN) {
+            writer::Entity::update_many()
+                .col_expr(writer::Column::Sealed, Expr::value(number))
+                .filter(writer::Column::Writer.eq(writer))
+                .exec(&tx)
+                .await?;
+        }
+        rollup.write(&tx, changes).await?;
+        tx.commit().await?;
+        Ok(Some(next))
+    }
+}
+
+/// Returns the uses of grants that rows record.
+fn token_uses(entries: &[Entry]) -> Result<Vec<TokenUse>, StoreError> {
+    let mut uses = Vec::new();
+    for entry in entries {
+        if entry.source == OWN {
+            uses.extend(token_use(&entry.content)?);
+        } else {
+            for event in group::events(&entry.content)? {
+                uses.extend(token_use(event)?);
+            }
+        }
+    }
+    Ok(uses)
+}
+
+/// The number of a row, the id of its last event, what it holds, and its leaf with the number of its events.
+type CheckedRow = (i64, String, Vec<u8>, Result<(Hash, u64), Altered>);
 
 /// Rows that can be sealed, and the fault that comes after them.
 #[derive(Default)]
@@ -213,11 +265,8 @@ impl Found {
         let is_cut = last < counted && (rows.len() as u64) < ROWS;
         let rows = rows.into_iter().map(|row| {
             let checked = check::check_event(keyring, &row);
-            (
-                row.number,
-                row.event_id,
-                checked.map(|()| (event_leaf(&row.record), 1)),
-            )
+            let checked = checked.map(|()| (event_leaf(&row.record), 1));
+            (row.number, row.event_id, row.record, checked)
         });
         self.add(OWN, after, rows);
         if is_cut {
@@ -245,25 +294,17 @@ impl Found {
             .await?;
         let rows = rows.into_iter().map(|row| {
             let checked = check::check_group(keyring, &row);
-            (
-                row.number,
-                row.last_event_id,
-                checked.map(|head| (group_leaf(&head), head.size)),
-            )
+            let checked = checked.map(|head| (group_leaf(&head), head.size));
+            (row.number, row.last_event_id, row.events, checked)
         });
         self.add(&writer.writer, writer.sealed, rows);
         Ok(())
     }
 
-    fn add(
-        &mut self,
-        source: &str,
-        after: i64,
-        rows: impl Iterator<Item = (i64, String, Result<(Hash, u64), Altered>)>,
-    ) {
+    fn add(&mut self, source: &str, after: i64, rows: impl Iterator<Item = CheckedRow>) {
         // A source whose clock was set back keeps its order.
         let mut last = String::new();
-        for (expected, (number, event_id, checked)) in (after + 1..).zip(rows) {
+        for (expected, (number, event_id, content, checked)) in (after + 1..).zip(rows) {
             let source_id = source.to_owned();
             let fault = match checked {
                 _ if number != expected => SealError::Missing {
@@ -283,6 +324,7 @@ impl Found {
                         number,
                         leaf,
                         last_event_id: last.clone(),
+                        content,
                     });
                     continue;
                 }

@@ -279,6 +279,13 @@ impl DirectoryService for FakeRegistry {
     ) -> Result<Response<pb::ReportSecretUseResponse>, Status> {
         Err(Status::unimplemented(""))
     }
+
+    async fn list_operator_actions(
+        &self,
+        _: Request<pb::ListOperatorActionsRequest>,
+    ) -> Result<Response<pb::ListOperatorActionsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
 }
 
 /// Creates a cache over such a registry and a new database, and catches up with both.

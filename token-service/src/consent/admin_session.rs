@@ -57,6 +57,7 @@ pub async fn sign_in(
     let (tenant_id, account_name) = (&sign_in.tenant_id, &sign_in.account_name);
     let attempt = delays.begin(tenant_id, account_name, sign_in.address, store.now())?;
     let context = CallContext {
+        address: origin.address,
         request_id: origin.request_id.clone(),
         deadline: Instant::now() + attempt.delay() + MAX_CALL_TIME,
         trace: context::current().and_then(|call| call.trace),
@@ -139,6 +140,7 @@ impl Call {
 pub fn admin_origin(session: &AdminSession) -> Origin {
     Origin {
         certificate: None,
+        address: context::address(),
         actor: Actor {
             kind: ActorKind::TenantAdmin,
             id: session.user_id.to_string(),

@@ -6,7 +6,6 @@
 use std::{collections::HashMap, hash::Hash, sync::Arc};
 
 use accord::{
-    clock::UnixMillis,
     rpc::auth::Principal,
     text::id::{ClientId, TenantId, UserId},
 };
@@ -19,7 +18,7 @@ use crate::{
     model::{
         admin_session::AdminSession,
         client::Client,
-        grant::{Consent, Grant, Parties},
+        grant::{Consent, Grant, Parties, usage::UsageSummary},
         tenant::Tenant,
         user::User,
         watermark::{AsOf, LEASE},
@@ -129,22 +128,22 @@ impl Call {
         let Some(tenant_id) = grants.first().map(|grant| grant.tenant_id.clone()) else {
             return Ok(Vec::new());
         };
-        let grant_ids = grants.iter().map(|grant| grant.grant_id.as_str());
-        let uses = self.consents.store.last_grant_uses(&tenant_id, grant_ids).await?;
+        let grant_ids: Vec<_> = grants.iter().map(|grant| grant.grant_id.as_str()).collect();
+        let usage = self
+            .consents
+            .store
+            .usage_summaries(&tenant_id, &grant_ids)
+            .await?;
         let mut consents = Vec::with_capacity(grants.len());
         for grant in grants {
-            let last_used_at = uses.get(grant.grant_id.as_str()).copied();
-            consents.push(self.consent(grant, last_used_at).await?);
+            let usage = usage.get(grant.grant_id.as_str()).copied();
+            consents.push(self.consent(grant, usage.unwrap_or_default()).await?);
         }
         Ok(consents)
     }
 
-    /// Returns the consent of a grant that last yielded a token at this time.
-    pub(super) async fn consent(
-        &mut self,
-        grant: Grant,
-        last_used_at: Option<UnixMillis>,
-    ) -> Result<Consent> {
+    /// Returns the consent of a grant that was used like this.
+    pub(super) async fn consent(&mut self, grant: Grant, usage: UsageSummary) -> Result<Consent> {
         let tenant = self.find_tenant(&grant.tenant_id).await?;
         let client = self.find_client(&grant.client_id).await?;
         let designated_user = self
@@ -157,12 +156,7 @@ impl Call {
             designated_user: value(&designated_user),
             granted_by: value(&granted_by),
         };
-        Ok(Consent::new(
-            grant,
-            parties,
-            last_used_at,
-            self.consents.store.now(),
-        ))
+        Ok(Consent::new(grant, parties, usage, self.consents.store.now()))
     }
 
     /// Returns the consent of this grant.

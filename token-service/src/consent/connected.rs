@@ -15,7 +15,10 @@ use crate::{
     error::{Error, Result},
     model::{
         admin_session::AdminSession,
-        grant::{Consent, Grant, GrantFilter, GrantState},
+        grant::{
+            Consent, Grant, GrantFilter, GrantState,
+            usage::{Day, UsageOfDay},
+        },
         watermark::ATTEMPTS,
     },
 };
@@ -50,6 +53,20 @@ impl Call {
             .await?;
         consents.retain(|consent| filter.state.is_none_or(|state| state == consent.state));
         Ok(consents)
+    }
+
+    /// Reads how a consent was used, by day, the newest first.
+    ///
+    /// # Errors
+    /// Those of [`Self::get_consent`].
+    pub async fn grant_usage(
+        &mut self,
+        tenant_id: &TenantId,
+        grant_id: &GrantId,
+    ) -> Result<Vec<(Day, UsageOfDay)>> {
+        self.authority(tenant_id, "consent").await?;
+        self.grant(tenant_id, grant_id).await?;
+        self.consents.store.grant_usage(tenant_id, grant_id).await
     }
 
     /// Returns the consent that a client has now, active or suspended.
@@ -134,7 +151,7 @@ impl Call {
 
     /// Returns the authority of the call: the origin of its audit events, and the session of a Tenant Admin. For a
     /// session of another tenant there is no such `resource`.
-    async fn authority(
+    pub(super) async fn authority(
         &mut self,
         tenant_id: &TenantId,
         resource: &'static str,

@@ -8,6 +8,8 @@ use crate::{cache::Cache, registry::Registry, store::Store};
 pub mod admin_session;
 mod call;
 mod connected;
+mod operator_actions;
+pub mod receipt;
 pub mod setup;
 pub mod sign_in_delay;
 pub mod signed_request;

@@ -18,7 +18,7 @@ use crate::{
     model::{
         admin_session::AdminSession,
         client::{Client, requested_scopes},
-        grant::{Consent, Grant},
+        grant::{Consent, Grant, usage::UsageSummary},
         setup::{Approval, AuthorizationRequest, NewSetup, Setup, is_unchanged, select_scopes},
         tenant::Tenant,
         watermark::ATTEMPTS,
@@ -184,7 +184,7 @@ impl Call {
         let tenant = self.tenant(&setup.tenant_id).await?;
         Ok(ApprovedSetup {
             redirect_url: setup.response_url(&tenant.value.issuer, ("code", code.expose()))?,
-            consent: self.consent(grant, None).await?,
+            consent: self.consent(grant, UsageSummary::default()).await?,
             code,
         })
     }

@@ -10,7 +10,7 @@ use accord::{
 use tonic::{Request, Response};
 
 use crate::{
-    consent::{Call, Consents},
+    consent::{Call, Consents, receipt::ProvenReceipt},
     grpc::convert::consent as convert,
 };
 
@@ -78,8 +78,38 @@ impl ConsentService for Consents {
 
     async fn get_grant_usage(
         &self,
-        _: Request<pb::GetGrantUsageRequest>,
+        request: Request<pb::GetGrantUsageRequest>,
     ) -> Reply<pb::GetGrantUsageResponse> {
-        Err(Problem::not_available("GetGrantUsage").into())
+        let principal = Principal::of(&request);
+        let request = request.into_inner();
+        let (tenant_id, grant_id) = convert::ids(&request.tenant_id, &request.grant_id)?;
+        let mut call = Call::new(self, principal, request.admin_session);
+        let days = call.grant_usage(&tenant_id, &grant_id).await?;
+        Ok(Response::new(convert::usage(days)))
+    }
+
+    async fn get_consent_receipt(
+        &self,
+        request: Request<pb::GetConsentReceiptRequest>,
+    ) -> Reply<pb::GetConsentReceiptResponse> {
+        let principal = Principal::of(&request);
+        let request = request.into_inner();
+        let (tenant_id, grant_id) = convert::ids(&request.tenant_id, &request.grant_id)?;
+        let mut call = Call::new(self, principal, request.admin_session);
+        let ProvenReceipt { receipt, proof } = call.consent_receipt(&tenant_id, &grant_id).await?;
+        let proof = proof.to_json().map_err(|error| Problem::internal(&error))?;
+        Ok(Response::new(pb::GetConsentReceiptResponse { receipt, proof }))
+    }
+
+    async fn list_operator_actions(
+        &self,
+        request: Request<pb::ListOperatorActionsRequest>,
+    ) -> Reply<pb::ListOperatorActionsResponse> {
+        let principal = Principal::of(&request);
+        let request = request.into_inner();
+        let (tenant_id, page) = convert::list_operator_actions(&request)?;
+        let mut call = Call::new(self, principal, request.admin_session);
+        let actions = call.operator_actions(&tenant_id, &page).await?;
+        Ok(Response::new(convert::operator_actions(actions)))
     }
 }

@@ -50,7 +50,9 @@ fn problem(error: Error) -> Problem {
         Error::KeyNotYetPublished(wait) => plain(Code::FailedPrecondition).retry_after(wait),
         Error::Busy => plain(Code::ResourceExhausted).retry_after(RETRY_BUSY),
         // The store has logged why.
-        Error::Unavailable | Error::RegistryUnavailable | Error::TooManyRevocations => Problem::unavailable(),
+        Error::Unavailable | Error::RegistryUnavailable | Error::TooManyRevocations | Error::NotYetSealed => {
+            Problem::unavailable()
+        }
         Error::Key(error) => Problem::internal(&error),
         Error::Internal(error) => Problem::internal(&*error),
         Error::RegistryAnswer(_) | Error::Conflict | Error::Signing => Problem::internal(&error),

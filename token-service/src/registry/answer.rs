@@ -5,7 +5,7 @@ use accord::{
     registry::v1 as pb,
     rpc::status::{ErrorReason, reason_of},
     text::{
-        id::{ClientId, MalformedId, ScopeName, SecretId, TenantId, UserId},
+        id::{ClientId, EventId, MalformedId, ScopeName, SecretId, TenantId, UserId},
         opaque::SecretTagKey,
     },
 };
@@ -18,7 +18,7 @@ use crate::{
         change::Change,
         client::{Client, ClientScope, LiveSecret, Profile},
         revocation::{Revocation, RevocationKind},
-        tenant::Tenant,
+        tenant::{Tenant, operator_action::OperatorAction},
         user::User,
     },
 };
@@ -63,6 +63,20 @@ pub(super) fn not_found(resource: &'static str, status: Status) -> Error {
 
 pub(super) fn unexpected(what: &str) -> Error {
     Error::RegistryAnswer(format!("unreadable {what}"))
+}
+
+/// Converts what an operator did.
+pub(super) fn operator_action(action: pb::OperatorAction) -> Result<OperatorAction> {
+    Ok(OperatorAction {
+        event_id: EventId::parse(&action.event_id).map_err(|_| unexpected("event of an action"))?,
+        action: action.action,
+        operator_id: action.operator_id,
+        reason: action.reason,
+        subject: action.subject,
+        client_id: action.client_id,
+        is_refused: action.refused,
+        changed_fields: action.changed_fields,
+    })
 }
 
 /// Converts a change, and adds the revocation that comes with it, if any.

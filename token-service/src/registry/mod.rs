@@ -17,7 +17,7 @@ use accord::{
         status::{ErrorReason, reason_of},
     },
     text::{
-        id::{ClientId, OperatorId, TenantId, UserId, WorkloadId},
+        id::{ClientId, EventId, OperatorId, TenantId, UserId, WorkloadId},
         opaque::{OpaqueToken, SecretTagKey},
     },
 };
@@ -30,7 +30,7 @@ use crate::{
     model::{
         change::Changes,
         client::{Client, SecretUse},
-        tenant::Tenant,
+        tenant::{Tenant, operator_action::OperatorAction},
         user::User,
         watermark::AsOf,
     },
@@ -40,7 +40,7 @@ mod answer;
 pub mod epochs;
 pub mod links;
 
-use answer::{changes, client, failure, not_found, tag_key, tenant, unexpected, user};
+use answer::{changes, client, failure, not_found, operator_action, tag_key, tenant, unexpected, user};
 use epochs::Epochs;
 
 /// Names a user. No `Debug`: it must not show an account name.
@@ -298,6 +298,26 @@ impl Registry {
             users: users.collect::<Result<_>>()?,
         };
         self.as_of(profiles, answer.position, sent_at)
+    }
+
+    /// Reads what operators did to a tenant, newest first: at most `limit` actions, before the event `before` if it is given.
+    ///
+    /// # Errors
+    /// [`Error::RegistryUnavailable`].
+    pub async fn operator_actions(
+        &self,
+        tenant_id: &TenantId,
+        before: Option<&EventId>,
+        limit: u64,
+    ) -> Result<Vec<OperatorAction>> {
+        let request = pb::ListOperatorActionsRequest {
+            tenant_id: tenant_id.to_string(),
+            before_event_id: before.map(ToString::to_string).unwrap_or_default(),
+            page_size: i32::try_from(limit).unwrap_or(i32::MAX),
+        };
+        let answer = self.directory.clone().list_operator_actions(request).await;
+        let answer = answer.map_err(failure)?.into_inner();
+        answer.operator_actions.into_iter().map(operator_action).collect()
     }
 
     /// Returns the caller with this credential; `None` if it is unknown, or its caller is revoked.

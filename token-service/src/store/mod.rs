@@ -30,17 +30,18 @@ use crate::{
 mod admin_session;
 mod batch;
 pub mod entity;
+mod evidence;
 mod family;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod grant;
-mod grant_use;
 pub mod migration;
 mod reopening;
 mod revocation;
 mod setup;
 mod signing_key;
 mod stored;
+mod usage;
 mod verified_secret;
 
 pub use batch::{
@@ -54,10 +55,10 @@ use batch::{
 };
 pub use family::StoredFamily;
 pub use grant::StoredGrant;
-use grant_use::GrantUses;
 pub use reopening::PendingAnswer;
 use reopening::Reopenings;
 use stored::Stored;
+use usage::rejection::Rejections;
 
 /// The purposes of every data key, that of request ids included.
 pub const PURPOSES: &[&str] = &[
@@ -96,7 +97,7 @@ pub struct Store {
     advances: GroupCommit<Advances>,
     redemptions: GroupCommit<Redemptions>,
     reopenings: Arc<Reopenings>,
-    grant_uses: Arc<GrantUses>,
+    rejections: Arc<Rejections>,
 }
 
 /// Returns the tables whose rows are named by events.
@@ -137,7 +138,7 @@ impl Store {
             advances: GroupCommit::start(advances),
             redemptions: GroupCommit::start(redemptions),
             reopenings,
-            grant_uses: GrantUses::start(db.clone()),
+            rejections: Rejections::start(db.clone()),
             db,
             keyring,
             clock,

@@ -38,6 +38,9 @@ use crate::{
 /// The stored state before the decision; later it is the decision.
 const PENDING: &str = "pending";
 
+/// The action of the event of an approval.
+pub(super) const APPROVE: &str = "consent.approve";
+
 impl Store {
     /// Reads the setup that an earlier call with the same request id started. Returns `None` if this call is new.
     ///
@@ -176,7 +179,7 @@ impl Store {
             mac: Vec::new(),
         };
         rows::insert::<code::Entity>(&tx, code).await?;
-        let event = Event::new("consent.approve")
+        let event = Event::new(APPROVE)
             .tenant(&setup.tenant_id)
             .client(&setup.client_id)
             .subject(grant_id.as_str())

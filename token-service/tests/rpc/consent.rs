@@ -16,6 +16,9 @@ use crate::{
 };
 
 mod changes;
+mod operator_actions;
+mod receipt;
+mod usage;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const UNKNOWN: &str = "grt_01jd0000000000000000000000";

@@ -52,6 +52,8 @@ struct State {
     delays: HashMap<Question, Delay>,
     counts: BTreeMap<Question, usize>,
     links: Links,
+    /// What operators did, with the tenant; `None` for a registry that does not tell.
+    actions: Option<Vec<(String, pb::OperatorAction)>>,
 }
 
 /// A question that is counted, and whose answer a test can hold back.
@@ -117,6 +119,12 @@ impl FakeRegistry {
     /// Answers questions about changes, always with none: for tests that make none.
     pub fn tell_changes(&self) {
         self.state().tells_changes = true;
+    }
+
+    /// Tells what operators did: these actions, each with its tenant. Otherwise it is a registry that does not know the
+    /// method.
+    pub fn tell_operator_actions(&self, actions: Vec<(String, pb::OperatorAction)>) {
+        self.state().actions = Some(actions);
     }
 
     /// Delays the next answer to this question until `meanwhile` has completed.

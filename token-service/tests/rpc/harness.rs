@@ -1,7 +1,12 @@
 //! A token-service of a test's own, served on loopback by the production code, with a fake registry and
 //! callers of every kind.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use accord::{
     audit::v1::{AuditEvent, ListAuditEventsRequest, audit_service_client::AuditServiceClient},
@@ -23,16 +28,20 @@ use accord::{
         signing_key_service_client::SigningKeyServiceClient, token_service_client::TokenServiceClient,
     },
 };
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, Statement};
 use tempfile::TempDir;
 use token_service::{cache::Cache, config::Settings, server::TokenServer, store::Store};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint, Server, server::TcpIncoming};
 
 pub use accord::testing::calls::{CallerChannel, assert_refused, assert_violations, ok};
 
 use crate::fake_registry::FakeRegistry;
+
+/// How soon an event is sealed.
+const SEALED: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(20);
 
 /// A running token-service. It ends when this is dropped.
 pub struct Harness {
@@ -152,6 +161,21 @@ impl Harness {
             .unwrap();
         // It would learn in a moment what the other one did.
         self.cache.catch_up_or_log().await;
+    }
+
+    /// Waits until the events of all issued tokens are sealed, and counted with that. Writes the counts of rejected requests.
+    pub async fn usage_written(&self) {
+        const UNSEALED: &str = "SELECT 1 FROM audit_groups JOIN audit_writers
+            ON audit_writers.writer = audit_groups.writer WHERE audit_groups.number > audit_writers.sealed";
+        self.store.write_rejections().await;
+        let database = sea_orm::Database::connect(&self.database.url).await.unwrap();
+        let unsealed = Statement::from_string(database.get_database_backend(), UNSEALED);
+        let started = Instant::now();
+        while database.query_one_raw(unsealed.clone()).await.unwrap().is_some() {
+            assert!(started.elapsed() < SEALED, "the record is not sealed");
+            sleep(POLL).await;
+        }
+        database.close().await.unwrap();
     }
 
     /// Renames the table of the audit record, so that whatever reads or writes it fails.

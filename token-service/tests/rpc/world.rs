@@ -145,9 +145,9 @@ impl World {
         new_client(self.registry(), tenant_ids)
     }
 
-    /// Lets pages show the uses of grants so far, which are written every few seconds.
-    pub async fn write_grant_uses(&self) {
-        self.harness.store.write_grant_uses().await;
+    /// Waits until the usage of grants so far is summed up and written.
+    pub async fn usage_written(&self) {
+        self.harness.usage_written().await;
     }
 
     /// See [`Harness::hide_audit_record`].

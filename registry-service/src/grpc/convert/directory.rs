@@ -4,9 +4,13 @@ use accord::{
     clock::UnixMillis,
     position::{Epoch, Position},
     registry::v1 as pb,
-    store::change::ChangeRow,
+    store::{
+        audit::{EventRow, Outcome},
+        change::ChangeRow,
+    },
     text::{
-        id::{ClientId, SecretId, TenantId, UserId},
+        id::{ClientId, EventId, SecretId, TenantId, UserId},
+        page::{DEFAULT_SIZE, MAX_SIZE},
         validation::{Violations, list_field},
     },
 };
@@ -172,6 +176,50 @@ fn change(row: ChangeRow) -> pb::Change {
         id: row.id,
         tenant_id: row.tenant_id.map(String::from).unwrap_or_default(),
         ends_tokens,
+    }
+}
+
+/// Reads a `ListOperatorActionsRequest`: the tenant, the event to list before, and the most events to return.
+pub fn list_operator_actions(
+    request: &pb::ListOperatorActionsRequest,
+) -> Result<(TenantId, Option<EventId>, u64)> {
+    let mut v = Violations::default();
+    let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
+    let before = match request.before_event_id.as_str() {
+        "" => Some(None),
+        id => v.check("before_event_id", EventId::parse(id)).map(Some),
+    };
+    let limit = u64::try_from(request.page_size).map_err(|_| "must not be negative");
+    let limit = v.check("page_size", limit);
+    v.finish(|| {
+        let limit = match limit? {
+            0 => DEFAULT_SIZE,
+            limit => limit.min(MAX_SIZE + 1),
+        };
+        Some((tenant_id?, before?, limit))
+    })
+}
+
+/// Writes what an operator did. Of the details only those that are no facts of another tenant: which fields were set, but not
+/// their values, and not that a client got or lost tenants.
+pub fn operator_action(event: EventRow) -> pb::OperatorAction {
+    const FIELDS: [&str; 5] = [
+        "cloud_api_url",
+        "display_name",
+        "json_web_key_set",
+        "redirect_uris",
+        "scopes",
+    ];
+    let changed = FIELDS.into_iter().filter(|name| event.detail.contains_key(*name));
+    pb::OperatorAction {
+        changed_fields: changed.map(str::to_owned).collect(),
+        event_id: event.event_id.into(),
+        action: event.action,
+        operator_id: event.actor.id,
+        reason: event.detail.get("reason").cloned().unwrap_or_default(),
+        subject: event.subject.unwrap_or_default(),
+        client_id: event.client_id.map(String::from).unwrap_or_default(),
+        refused: event.outcome == Outcome::Refused,
     }
 }
 

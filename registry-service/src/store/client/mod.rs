@@ -111,6 +111,8 @@ impl Store {
         )?;
         let event = replaced(event, "scopes", &before.scopes, &update.scopes)?;
         let event = replaced(event, "tenant_ids", &before.tenant_ids, &update.tenant_ids)?;
+        // Those that lose the client see it, too.
+        let event = event.concerning(before.tenant_ids.clone());
         let event = replaced(event, "json_web_key_set", keys, &update.json_web_key_set)?;
         set_next_version(&mut row, self.now());
         if let Some(display_name) = update.display_name {
@@ -288,6 +290,12 @@ pub(super) async fn index_tenants(
     let insert = client_tenant::Entity::insert_many(rows);
     insert.exec_without_returning(tx).await?;
     Ok(())
+}
+
+/// Returns the tenants that a client may ask for consent; none for a client that does not exist.
+pub(super) async fn tenants_of(conn: &impl Keyed, client_id: &ClientId) -> Result<Vec<TenantId>> {
+    let client = find(conn, client_id).await?;
+    Ok(client.map(|client| client.tenant_ids).unwrap_or_default())
 }
 
 pub(super) fn client(row: Authentic<Entity>) -> Result<Client> {

@@ -190,7 +190,7 @@ async fn secrets_that_differ_at_their_end_are_different() {
         row.secret_hash = hashed.phc;
         row.save(&tx).await.unwrap();
         let event = Event::new("client_secret.test").subject(secret.secret_id.as_str());
-        store.audit(&tx, &origin(), event).await;
+        store.audit(&tx, &origin(), event).await.unwrap();
         commit(tx, ()).await.unwrap();
         let id = client.client_id.as_str();
         let refused = authenticate(&store, id, wrong.expose()).await;

@@ -254,6 +254,8 @@ async fn an_approved_request_becomes_one_client() {
             let tx = store.db.write().await.unwrap();
             let marked = mark_registered(&tx, &id, &client, store.now()).await;
             if marked.is_ok() {
+                let event = Event::new("client.register").client(&client);
+                store.audit(&tx, &origin(), event).await.unwrap();
                 commit(tx, ()).await.unwrap();
             }
             marked

@@ -74,6 +74,7 @@ fn issued(clock: &dyn Clock, tenant: &str) -> Record {
             id: client_id.to_string(),
         },
         certificate: None,
+        address: None,
         request_id: String::new(),
     };
     let token = IssuedToken {

@@ -18,6 +18,7 @@ fn origin(kind: ActorKind, id: &str, request_id: &str) -> Origin {
             id: id.to_owned(),
         },
         certificate: None,
+        address: None,
         request_id: request_id.to_owned(),
     }
 }
@@ -62,6 +63,7 @@ fn an_issued_token_is_read_back_in_full() {
         client_id: record.event.client_id.clone(),
         subject: Some(GrantId::of(ulid_at(TEST_START, 3)).to_string()),
         request_id: UUID.to_owned(),
+        address: None,
         detail: detail.into(),
     };
     assert_eq!(row, expected);
@@ -74,6 +76,37 @@ fn the_stored_form_stays_the_same() {
         qAAAAAAAAAAAAAADEhABm3baqAAAAAAAAAAAAAAEGAMiIAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHKhxjb250YWN0\
         cy5yZWFkIGNvbnRhY3RzLndyaXRl";
     assert_eq!(URL_SAFE_NO_PAD.encode(encode(&issued())), stored);
+}
+
+#[test]
+fn an_address_takes_its_bytes_and_two_more_and_is_read_back() {
+    let length = encode(&issued()).len();
+    for (address, stored) in [
+        (CallerAddress::Forwarded("192.0.2.7".parse().unwrap()), "agTAAAIH"),
+        (CallerAddress::Peer("192.0.2.7".parse().unwrap()), "cgTAAAIH"),
+        (
+            CallerAddress::Forwarded("2001:db8::7".parse().unwrap()),
+            "ahAgAQ24AAAAAAAAAAAAAAAH",
+        ),
+    ] {
+        let mut record = issued();
+        record.origin.address = Some(address);
+        let bytes = encode(&record);
+        assert_eq!(URL_SAFE_NO_PAD.encode(&bytes[length..]), stored, "{address:?}");
+        assert_eq!(decode(&bytes).unwrap().address, Some(address));
+    }
+    // IPv4 in the form of IPv6 is IPv4.
+    let mut record = issued();
+    record.origin.address = Some(CallerAddress::Peer("::ffff:192.0.2.7".parse().unwrap()));
+    let expected = Some(CallerAddress::Peer("192.0.2.7".parse().unwrap()));
+    assert_eq!(decode(&encode(&record)).unwrap().address, expected);
+}
+
+#[test]
+fn an_address_of_another_length_is_no_event() {
+    let mut bytes = encode(&issued());
+    bytes.extend([0x6a, 3, 1, 2, 3]);
+    assert!(decode(&bytes).is_err());
 }
 
 #[test]

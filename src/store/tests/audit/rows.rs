@@ -16,6 +16,7 @@ use crate::{
 fn origin(kind: ActorKind, id: &str) -> Origin {
     Origin {
         certificate: None,
+        address: None,
         actor: Actor {
             kind,
             id: id.to_owned(),
@@ -75,6 +76,7 @@ async fn an_event_round_trips() {
             client_id: Some(client),
             subject: Some("sec_1".to_owned()),
             request_id: "req-1".to_owned(),
+            address: None,
             detail: [("reason", "it's \"odd\" \u{1F600}\n"), ("count", "1")]
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .into(),

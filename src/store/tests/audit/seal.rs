@@ -92,11 +92,14 @@ impl Sealed {
     }
 
     pub async fn try_seal(&mut self) -> Result<(), SealError> {
-        while let Some(next) = seal(&self.db, &self.keyring, &self.lease, &self.log, self.clock.now()).await?
-        {
-            self.log = next;
+        loop {
+            let place = (&self.lease, &self.log);
+            let sealed = seal(&self.db, &self.keyring, place, &(), self.clock.now());
+            match sealed.await? {
+                Some(next) => self.log = next,
+                None => return Ok(()),
+            }
         }
-        Ok(())
     }
 
     /// Seals everything, and signs.

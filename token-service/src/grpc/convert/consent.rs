@@ -13,7 +13,13 @@ use accord::{
 use prost::Message;
 
 use super::{optional, present};
-use crate::model::grant::{Consent, GrantFilter, GrantState};
+use crate::model::{
+    grant::{
+        Consent, GrantFilter, GrantState,
+        usage::{Day, UsageOfDay},
+    },
+    tenant::operator_action::OperatorAction,
+};
 
 /// The most characters of the reason for a revocation.
 const MAX_REASON: usize = 1000;
@@ -98,6 +104,61 @@ pub fn message(consent: Consent) -> pb::Consent {
         activate_time: grant.activated_at.map(UnixMillis::to_timestamp),
         expire_time: grant.expires_at.map(UnixMillis::to_timestamp),
         end_time: consent.ended_at.map(UnixMillis::to_timestamp),
+    }
+}
+
+/// Reads a `ListOperatorActionsRequest`.
+pub fn list_operator_actions(
+    request: &pb::ListOperatorActionsRequest,
+) -> Result<(TenantId, PageRequest), Violations> {
+    let mut v = Violations::default();
+    let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
+    let (size, token) = (request.page_size, &request.page_token);
+    let page = PageRequest::parse(&mut v, "operator_actions", &[&request.tenant_id], size, token);
+    v.finish(|| Some((tenant_id?, page?)))
+}
+
+/// Writes a page of what operators did.
+pub fn operator_actions(actions: Page<OperatorAction>) -> pb::ListOperatorActionsResponse {
+    let message = |action: OperatorAction| pb::OperatorAction {
+        description: action.description(),
+        occur_time: Some(action.event_id.time().to_timestamp()),
+        event_id: action.event_id.into(),
+        action: action.action,
+        operator_id: action.operator_id,
+        reason: action.reason,
+        subject: action.subject,
+        client_id: action.client_id,
+        refused: action.is_refused,
+    };
+    let (operator_actions, next_page_token) = actions.map(message).fit(Message::encoded_len);
+    pb::ListOperatorActionsResponse {
+        operator_actions,
+        next_page_token,
+    }
+}
+
+/// Writes how a consent was used.
+pub fn usage(days: Vec<(Day, UsageOfDay)>) -> pb::GetGrantUsageResponse {
+    let last_used_at = days.iter().filter_map(|(_, usage)| usage.last_used_at).max();
+    pb::GetGrantUsageResponse {
+        last_use_time: last_used_at.map(UnixMillis::to_timestamp),
+        days: days
+            .into_iter()
+            .map(|(day, usage)| pb::GrantUsageDay {
+                day: day.to_string(),
+                issued_tokens: usage.issued,
+                rejected_requests: usage.rejected(),
+                scopes: usage.scopes.into_iter().collect(),
+                addresses: usage.addresses.iter().map(ToString::to_string).collect(),
+                has_more_addresses: usage.has_more_addresses,
+                rejections: usage
+                    .rejected
+                    .into_iter()
+                    .map(|(reason, count)| pb::GrantRejections { reason, count })
+                    .collect(),
+            })
+            .collect(),
     }
 }
 

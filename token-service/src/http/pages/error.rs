@@ -145,6 +145,9 @@ impl From<HttpError> for PageError {
     }
 }
 
+/// After how many seconds an event is sealed, usually.
+const RETRY_SEALED: u64 = 10;
+
 impl From<Error> for PageError {
     fn from(error: Error) -> Self {
         let (status, title, text) = match error {
@@ -164,6 +167,17 @@ impl From<Error> for PageError {
             Error::WrongState { resource, state } => {
                 let (title, text) = wrong_state(resource, state);
                 (StatusCode::CONFLICT, title, text)
+            }
+            Error::NotYetSealed => {
+                return Self {
+                    retry_after: Some(RETRY_SEALED),
+                    ..Self::new(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "The receipt is not ready yet",
+                        "The consent is not in the sealed audit log yet, which takes up to a minute. Try again \
+                         shortly.",
+                    )
+                };
             }
             Error::NotFound(resource) if resource != "tenant" => return Self::MISSING,
             error => return HttpError::from(error).into(),

@@ -2,7 +2,11 @@
 //! a consent.
 
 use accord::text::{id::GrantId, page::PageRequest, validation::Violations};
-use axum::{extract::RawQuery, http::StatusCode, response::Response};
+use axum::{
+    extract::RawQuery,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
 
 use super::{
     context::{PageContext, PageForm},
@@ -51,6 +55,25 @@ pub(super) async fn show(mut page: PageContext) -> Result<Response, PageError> {
         return Ok(page.html(StatusCode::OK, &sign_in_form(&page, &Form::default())));
     }
     integration_page(page, Presentation::default()).await
+}
+
+/// `GET /{tenant}/integrations/{grant}/receipt`: a file with the receipt of the consent and its proof.
+pub(super) async fn receipt(mut page: PageContext) -> Result<Response, PageError> {
+    let grant_id = grant_id(&page)?;
+    if page.session().await?.is_none() {
+        return Ok(page.redirect(&format!("integrations/{grant_id}")));
+    }
+    let receipt = page
+        .call
+        .consent_receipt(&page.tenant.tenant_id, &grant_id)
+        .await?;
+    let file = serde_json::to_vec_pretty(&receipt).map_err(|error| Error::Internal(error.into()))?;
+    let name = format!("attachment; filename=\"consent-receipt-{grant_id}.json\"");
+    let headers = [
+        (header::CONTENT_TYPE, "application/json".to_owned()),
+        (header::CONTENT_DISPOSITION, name),
+    ];
+    Ok((page.cookies.jar.clone(), headers, file).into_response())
 }
 
 /// `POST /{tenant}/sign-in`.
@@ -260,6 +283,14 @@ fn integration(page: &PageContext, consent: Consent) -> Integration {
         GrantState::Expired => ("Ended", "ended"),
         GrantState::Superseded => ("Replaced", "ended"),
     };
+    let now = page.http.consents.store.now();
+    let activated_at = consent.grant.activated_at.unwrap_or(consent.grant.created_at);
+    let is_live = matches!(consent.state, GrantState::Active | GrantState::Suspended);
+    let last_used = match consent.usage.last_used_at {
+        Some(at) => dates::minute(at),
+        None if consent.usage.may_have_been_used(activated_at, now) => "Not in the last 400 days".to_owned(),
+        None => "Never".to_owned(),
+    };
     Integration {
         url: page.path(&format!("integrations/{}", consent.grant.grant_id)),
         state,
@@ -267,7 +298,8 @@ fn integration(page: &PageContext, consent: Consent) -> Integration {
         granted_on: dates::minute(consent.grant.created_at),
         ends_on: consent.grant.expires_at.map(dates::minute),
         ended_on: consent.ended_at.map(dates::minute),
-        last_used: consent.last_used_at.map(dates::minute),
+        last_used,
+        is_unused: is_live && consent.usage.is_unused(activated_at, now),
         consent,
     }
 }

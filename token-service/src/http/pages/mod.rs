@@ -25,6 +25,7 @@ mod dates;
 mod error;
 mod integrations;
 mod links;
+mod operator_actions;
 mod setups;
 mod sign_in;
 mod view;
@@ -69,8 +70,13 @@ pub(super) fn routes(http: &Arc<HttpState>) -> Router<Arc<HttpState>> {
             "/{tenant}/sign-out",
             form(sign_in::sign_out, sign_in::sign_out_again),
         )
+        .route("/{tenant}/operator-actions", get(operator_actions::list))
         .route("/{tenant}/integrations", get(integrations::list))
         .route("/{tenant}/integrations/{grant}", get(integrations::show))
+        .route(
+            "/{tenant}/integrations/{grant}/receipt",
+            get(integrations::receipt),
+        )
         .route(
             "/{tenant}/integrations/{grant}/designated-user",
             form(integrations::change_user, integrations::again),

@@ -205,8 +205,10 @@ pub(super) struct Integration {
     pub ends_on: Option<String>,
     /// When it ended, if it did.
     pub ended_on: Option<String>,
-    /// When a token was last issued; `None` means never.
-    pub last_used: Option<String>,
+    /// When a token was last issued, or that none was.
+    pub last_used: String,
+    /// Whether access lasts, and was not used for 90 days.
+    pub is_unused: bool,
 }
 
 /// One grant, with what an admin can do about it.
@@ -230,6 +232,35 @@ pub(super) struct IntegrationPage {
     pub account_name_error: Option<String>,
     /// What the admin just did.
     pub notice: Option<String>,
+}
+
+/// What operators did to the tenant.
+#[derive(Template)]
+#[template(path = "operator_actions.html")]
+pub(super) struct OperatorActionsPage {
+    pub frame: Frame,
+    /// The actions of this page of the list.
+    pub actions: Vec<ShownAction>,
+    /// The next page of the list.
+    pub next_url: Option<String>,
+    /// Whether the registry does not answer, so that nothing is listed.
+    pub is_unavailable: bool,
+}
+
+/// What an operator did.
+pub(super) struct ShownAction {
+    /// What was done, in plain words.
+    pub description: String,
+    /// When.
+    pub time: String,
+    /// The id of the operator.
+    pub operator_id: String,
+    /// Why; empty if no reason was given.
+    pub reason: String,
+    /// The id of what it was done to; empty if none.
+    pub subject: String,
+    /// The client concerned; empty if none.
+    pub client_id: String,
 }
 
 /// The form where a new admin chooses a password.

@@ -26,6 +26,7 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
     let (code, grant) = found
         .filter(|(code, _)| code.client_id == issuance.client.client_id)
         .ok_or(Error::InvalidGrant)?;
+    issuance.grant_id = Some(code.grant_id.clone());
     if code.used_at.is_some() {
         return replayed(issuance, &token).await;
     }

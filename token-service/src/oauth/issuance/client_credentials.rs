@@ -5,8 +5,9 @@ use super::{Issuance, Issued};
 use crate::error::Result;
 
 pub(super) async fn issue(issuance: &mut Issuance<'_>) -> Result<Issued> {
-    issuance.check_target()?;
+    // First, so that the usage of the grant has a rejection for another target.
     let grant = issuance.active_grant(None).await?;
+    issuance.check_target()?;
     let (token, event) = issuance.sign(&grant, None).await?;
     issuance.spend_assertion().await?;
     issuance.oauth.store.record(issuance.origin(), event).await?;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use accord::{
     clock::UnixMillis,
+    error::v1::ErrorReason,
     position::Position,
     rpc::context,
     store::audit::{Actor, ActorKind, Event, GrantType, IssuedToken, Origin, next_id},
@@ -126,13 +127,14 @@ pub async fn issue(oauth: &OAuth, request: &Request) -> Result<Issued> {
 async fn try_issue(oauth: &OAuth, request: &Request) -> Result<Issued> {
     let authenticated = authenticate(oauth, &request.tenant_id, &request.credentials).await?;
     let mut issuance = Issuance::for_client(oauth, request, authenticated).await?;
-    match &request.grant {
+    let issued = match &request.grant {
         GrantRequest::AuthorizationCode(code) => {
             Box::pin(authorization_code::issue(&mut issuance, code)).await
         }
         GrantRequest::RefreshToken(token) => Box::pin(refresh_token::issue(&mut issuance, token)).await,
         GrantRequest::ClientCredentials => client_credentials::issue(&mut issuance).await,
-    }
+    };
+    issued.inspect_err(|error| issuance.count_rejection(error))
 }
 
 /// A token request whose client is authenticated and whose tenant is known.
@@ -143,6 +145,8 @@ struct Issuance<'a> {
     tenant: Arc<Cached<Tenant>>,
     /// The cache entry of this client and tenant, with its user and grant; `None` if memory did not hold one.
     entry: Option<Arc<Cached<Entry>>>,
+    /// The grant that the request is about, once it is known to be one of the client's. For the count of rejections.
+    grant_id: Option<GrantId>,
     watermark: Watermark,
     /// The client's assertion, until it is spent.
     assertion: Option<Assertion>,
@@ -178,11 +182,14 @@ impl<'a> Issuance<'a> {
         if !client.tenants.contains_key(&tenant.tenant_id) {
             return Err(request.grant.no_grant_error());
         }
+        let is_current = matches!(request.grant, GrantRequest::ClientCredentials);
+        let current = entry.as_ref().filter(|_| is_current);
         Ok(Self {
             oauth,
             request,
             client,
             tenant,
+            grant_id: current.map(|entry| entry.grant.grant_id.clone()),
             entry,
             watermark,
             assertion: authenticated.assertion,
@@ -205,6 +212,18 @@ impl<'a> Issuance<'a> {
             Ok(())
         })
         .await
+    }
+
+    /// Counts a rejection for the usage of the grant, unless it says nothing about the client.
+    fn count_rejection(&self, error: &Error) {
+        let reason = error.reason();
+        if matches!(reason, ErrorReason::Unavailable | ErrorReason::Internal) {
+            return;
+        }
+        if let Some(grant_id) = &self.grant_id {
+            let store = &self.oauth.store;
+            store.count_rejection(&self.tenant.tenant_id, grant_id, reason);
+        }
     }
 
     fn origin(&self) -> Origin {
@@ -258,6 +277,7 @@ impl<'a> Issuance<'a> {
         };
         let found = self.watermark.own(found)?;
         let grant = found.ok_or_else(|| self.request.grant.no_grant_error())?;
+        self.grant_id = Some(grant.grant_id.clone());
         let user = self.user(&grant.designated_user_id).await?;
         if let Some(user) = &user {
             cache.keep_entry(&self.client, &self.tenant, user, &grant);
@@ -331,6 +351,7 @@ async fn find_tenant(oauth: &OAuth, request: &Request) -> Result<AsOf<Arc<Cached
 pub fn client_origin(client_id: &ClientId) -> Origin {
     Origin {
         certificate: None,
+        address: context::address(),
         actor: Actor {
             kind: ActorKind::Client,
             id: client_id.to_string(),

@@ -29,8 +29,7 @@ impl Issuance<'_> {
         loop {
             let is_revoked = self.is_revoked(&token).await?;
             if !is_revoked && self.watermark.is_current(self.oauth.cache.registry_lease()) {
-                let (store, claims) = (&self.oauth.store, token.claims);
-                store.record_grant_use(&claims.tenant_id, &claims.grant_id);
+                let claims = token.claims;
                 return Ok(Issued {
                     access_token: token.token,
                     expires_in: claims.exp - claims.iat,
@@ -69,7 +68,11 @@ impl Issuance<'_> {
         } else {
             self.authenticate_again().await?
         };
-        *self = Self::for_client(self.oauth, self.request, authenticated).await?;
+        let again = Self::for_client(self.oauth, self.request, authenticated).await?;
+        *self = Self {
+            grant_id: self.grant_id.take(),
+            ..again
+        };
         Ok(())
     }
 

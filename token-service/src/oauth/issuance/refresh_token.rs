@@ -32,8 +32,11 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
     let client_id = &issuance.client.client_id;
     let keyring = store.keyring_of(found.as_deref()).await?;
     let is_genuine = is_genuine(&keyring, token, found.as_deref(), client_id, tenant_id)?;
-    let family = found.filter(|family| is_genuine && issuance.is_live(family));
-    let family = family.ok_or(Error::InvalidGrant)?;
+    let family = found.filter(|_| is_genuine).ok_or(Error::InvalidGrant)?;
+    issuance.grant_id = Some(family.grant_id.clone());
+    if !issuance.is_live(&family) {
+        return Err(Error::InvalidGrant);
+    }
     // A replay ends the family whatever else is wrong with the call.
     let next = match family.generations.renew(token.generation(), store.now()) {
         Renewal::Replay => {

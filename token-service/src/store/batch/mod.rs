@@ -14,6 +14,7 @@ pub(super) mod family_advance;
 pub(super) mod grant;
 pub mod redemption;
 mod supersession;
+pub(super) mod usage;
 pub(super) mod verified_secret;
 
 /// The columns that identify a grant.

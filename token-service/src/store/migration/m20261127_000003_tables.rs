@@ -87,8 +87,34 @@ async fn grants(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     let by_client = ["tenant_id", "client_id", "grant_id"];
     create_index(manager, "grants_by_client", "grants", &by_client).await?;
 
-    let columns = [text("tenant_id"), text("grant_id"), big_integer("last_used_at")];
-    create_table(manager, "grant_uses", &["tenant_id", "grant_id"], columns).await
+    usage(manager).await
+}
+
+async fn usage(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    let columns = [
+        text("tenant_id"),
+        text("grant_id"),
+        integer("day"),
+        big_integer("issued"),
+        big_integer("last_used_at"),
+        text("scopes"),
+        text("addresses"),
+        boolean("has_more_addresses"),
+    ];
+    let key = ["tenant_id", "grant_id", "day"];
+    create_table(manager, "grant_usage", &key, columns).await?;
+    create_index(manager, "grant_usage_by_day", "grant_usage", &["day"]).await?;
+
+    let columns = [
+        text("tenant_id"),
+        text("grant_id"),
+        integer("day"),
+        text("reason"),
+        big_integer("rejected"),
+    ];
+    let key = ["tenant_id", "grant_id", "day", "reason"];
+    create_table(manager, "grant_rejections", &key, columns).await?;
+    create_index(manager, "grant_rejections_by_day", "grant_rejections", &["day"]).await
 }
 
 async fn codes(manager: &SchemaManager<'_>) -> Result<(), DbErr> {

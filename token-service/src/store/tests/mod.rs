@@ -52,6 +52,7 @@ fn admin(user_id: &UserId) -> Origin {
 fn origin(kind: ActorKind, id: String) -> Origin {
     Origin {
         certificate: None,
+        address: None,
         actor: Actor { kind, id },
         request_id: "test-request".into(),
     }

@@ -27,6 +27,7 @@ async fn kid(store: &Store, state: State) -> String {
 fn operator() -> Origin {
     Origin {
         certificate: None,
+        address: None,
         actor: Actor {
             kind: ActorKind::Operator,
             id: "opr_test".into(),

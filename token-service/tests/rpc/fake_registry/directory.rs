@@ -211,6 +211,29 @@ impl DirectoryService for FakeRegistry {
     ) -> Result<Response<pb::ReportSecretUseResponse>, Status> {
         Ok(Response::new(pb::ReportSecretUseResponse {}))
     }
+
+    async fn list_operator_actions(
+        &self,
+        request: Request<pb::ListOperatorActionsRequest>,
+    ) -> Result<Response<pb::ListOperatorActionsResponse>, Status> {
+        let request = request.into_inner();
+        let state = self.ask()?;
+        // As a registry of an older version, which does not have the method.
+        let actions = state.actions.as_ref().ok_or_else(|| Status::unimplemented(""))?;
+        let before = &request.before_event_id;
+        let mut found: Vec<_> = actions
+            .iter()
+            .filter(|(tenant_id, action)| {
+                *tenant_id == request.tenant_id && (before.is_empty() || action.event_id < *before)
+            })
+            .map(|(_, action)| action.clone())
+            .collect();
+        found.sort_by(|one, other| other.event_id.cmp(&one.event_id));
+        found.truncate(usize::try_from(request.page_size).unwrap());
+        Ok(Response::new(pb::ListOperatorActionsResponse {
+            operator_actions: found,
+        }))
+    }
 }
 
 /// Compares names as the registry does.

@@ -11,6 +11,7 @@ mod cookies;
 mod csrf;
 mod decision;
 mod escaping;
+mod evidence;
 mod integrations;
 mod links;
 mod sessions;

@@ -81,7 +81,7 @@ async fn an_integration_shows_client_scopes_user_and_dates() {
     let first = world.issue(world.by_code(&code)).await.unwrap();
     world.clock().advance(Duration::from_secs(120));
     let tokens = world.refresh(&first.refresh_token).await.unwrap();
-    world.write_grant_uses().await;
+    world.usage_written().await;
     let list = browser.get("/acme/integrations").await;
     assert!(
         list.body.contains("<dd>1 January 2026, 00:02 UTC</dd>"),
@@ -290,7 +290,7 @@ async fn a_reason_may_be_as_long_as_its_field_and_no_longer() {
 async fn no_page_of_integrations_reads_the_audit_record() {
     let world = World::start().await;
     let tokens = world.first_tokens().await;
-    world.write_grant_uses().await;
+    world.usage_written().await;
     let mut browser = Browser::new(&world);
     browser.at_integrations().await;
     world.hide_audit_record().await;

@@ -16,7 +16,7 @@ use crate::{
     http::pages::view::*,
     model::{
         client::{ClientScope, Profile},
-        grant::{Consent, Grant, GrantState, StoredState},
+        grant::{Consent, Grant, GrantState, StoredState, usage::UsageSummary},
     },
 };
 
@@ -116,7 +116,7 @@ fn integration(text: &str) -> Integration {
         }],
         designated_user_label: text.to_owned(),
         granted_by_label: text.to_owned(),
-        last_used_at: None,
+        usage: UsageSummary::default(),
     };
     Integration {
         url: "/t/integrations/1".to_owned(),
@@ -126,7 +126,8 @@ fn integration(text: &str) -> Integration {
         granted_on: text.to_owned(),
         ends_on: Some(text.to_owned()),
         ended_on: None,
-        last_used: Some(text.to_owned()),
+        last_used: text.to_owned(),
+        is_unused: true,
     }
 }
 
@@ -167,6 +168,19 @@ pub(super) fn pages(text: &str) -> BTreeMap<&'static str, String> {
         integrations: vec![integration(&text)],
         next_url: Some("/t/integrations?page=2".to_owned()),
     };
+    let operator_actions = OperatorActionsPage {
+        frame: frame(&text),
+        actions: vec![ShownAction {
+            description: text.clone(),
+            time: text.clone(),
+            operator_id: text.clone(),
+            reason: text.clone(),
+            subject: text.clone(),
+            client_id: text.clone(),
+        }],
+        next_url: Some("/t/operator-actions?page=2".to_owned()),
+        is_unavailable: false,
+    };
     let leaving = LeavingPage {
         frame: frame(&text),
         url: "https://partner.example/callback?code=1".to_owned(),
@@ -205,6 +219,7 @@ pub(super) fn pages(text: &str) -> BTreeMap<&'static str, String> {
         ("leaving", leaving.render().unwrap()),
         ("integrations", integrations.render().unwrap()),
         ("integration", integration_page(&text).render().unwrap()),
+        ("operator-actions", operator_actions.render().unwrap()),
         ("enrolment", enrolment.render().unwrap()),
         ("enrolled", enrolled.render().unwrap()),
         ("claim", claim.render().unwrap()),

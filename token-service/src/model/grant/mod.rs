@@ -17,6 +17,11 @@ use super::{
 };
 use crate::error::Error;
 
+pub mod receipt;
+pub mod usage;
+
+use usage::UsageSummary;
+
 /// How far the clock of the replica that issued a token may be ahead.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 
@@ -203,8 +208,8 @@ pub struct Consent {
     pub designated_user_label: String,
     /// The label of the Tenant Admin who granted it; empty if the registry does not know the user.
     pub granted_by_label: String,
-    /// When a token was last issued under it, up to a few seconds late.
-    pub last_used_at: Option<UnixMillis>,
+    /// How it was used lately, up to a few seconds late.
+    pub usage: UsageSummary,
 }
 
 /// The parties of a grant, as far as the registry knows them.
@@ -222,12 +227,7 @@ pub struct Parties<'a> {
 
 impl Consent {
     /// Describes the grant as it is at `now`.
-    pub fn new(
-        grant: Grant,
-        parties: Parties<'_>,
-        last_used_at: Option<UnixMillis>,
-        now: UnixMillis,
-    ) -> Self {
+    pub fn new(grant: Grant, parties: Parties<'_>, usage: UsageSummary, now: UnixMillis) -> Self {
         let others_active = parties.tenant.is_some_and(|tenant| tenant.active)
             && parties.designated_user.is_some_and(|user| user.active);
         let scopes = grant.scopes.iter().map(|name| {
@@ -249,7 +249,7 @@ impl Consent {
             ended_at: grant.ended_by(now),
             designated_user_label: label(parties.designated_user),
             granted_by_label: label(parties.granted_by),
-            last_used_at,
+            usage,
             grant,
         }
     }

@@ -2,6 +2,8 @@
 
 use accord::text::id::TenantId;
 
+pub mod operator_action;
+
 /// A tenant, as far as consent and issuance need it.
 #[derive(Clone, Debug)]
 pub struct Tenant {

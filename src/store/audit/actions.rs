@@ -1,0 +1,101 @@
+//! What operators did to tenants: an index of their events by tenant, which the commit of an event writes with it.
+//!
+//! An act on a client concerns each tenant that the client may ask for consent at that moment, which the event itself does
+//! not say. The index is for reading: what proves an event is the log.
+
+use sea_orm::{
+    ActiveValue::Set, ConnectionTrait, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*,
+    sea_query::OnConflict,
+};
+
+use super::{ActorKind, EventRow, Record, record::decode, row};
+use crate::{
+    clock::UnixMillis,
+    store::{Database, StoreError, Transaction, removal::delete_where},
+    text::id::{EventId, TenantId, ulid_at},
+};
+
+mod entry {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "audit_tenant_actions")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub tenant_id: String,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub event_id: String,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// Adds the events of operators to the index.
+pub(super) async fn insert(tx: &Transaction, records: &[Record]) -> Result<(), StoreError> {
+    let by_operators = records
+        .iter()
+        .filter(|record| record.origin.actor.kind == ActorKind::Operator);
+    let entries = by_operators.flat_map(|record| {
+        let tenants = record.event.tenant_id.iter().chain(&record.event.tenants);
+        tenants.map(|tenant_id| entry::ActiveModel {
+            tenant_id: Set(tenant_id.to_string()),
+            event_id: Set(record.event_id.as_str().to_owned()),
+        })
+    });
+    let entries: Vec<_> = entries.collect();
+    if entries.is_empty() {
+        return Ok(());
+    }
+    // A tenant may be named twice.
+    let once = OnConflict::columns([entry::Column::TenantId, entry::Column::EventId])
+        .do_nothing()
+        .to_owned();
+    entry::Entity::insert_many(entries)
+        .on_conflict(once)
+        .exec_without_returning(tx)
+        .await?;
+    Ok(())
+}
+
+/// Returns the newest events of operators that concern a tenant, at most `limit`, and only those before `before` if there is
+/// one. An event may hold facts of other tenants in its details.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] for a row that isn't an event.
+pub async fn operator_actions(
+    conn: &impl ConnectionTrait,
+    tenant_id: &TenantId,
+    before: Option<&EventId>,
+    limit: u64,
+) -> Result<Vec<EventRow>, StoreError> {
+    let entries = entry::Entity::find()
+        .filter(entry::Column::TenantId.eq(tenant_id.as_str()))
+        .apply_if(before, |entries, before| {
+            entries.filter(entry::Column::EventId.lt(before.as_str()))
+        })
+        .order_by_desc(entry::Column::EventId)
+        .limit(limit)
+        .all(conn)
+        .await?;
+    let ids = entries.iter().map(|entry| entry.event_id.as_str());
+    let rows = row::Entity::find()
+        .filter(row::Column::EventId.is_in(ids))
+        .order_by_desc(row::Column::EventId)
+        .all(conn)
+        .await?;
+    rows.iter().map(|row| decode(&row.record)).collect()
+}
+
+/// Deletes the entries of events before `since`.
+pub(super) async fn delete_before(db: &Database, since: UnixMillis) -> Result<(), StoreError> {
+    let first_kept = EventId::of(ulid_at(since, 0));
+    delete_where::<entry::Entity>(db, entry::Column::EventId.lt(first_kept.as_str())).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "../tests/audit/actions.rs"]
+mod tests;

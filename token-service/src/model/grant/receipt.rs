@@ -1,0 +1,143 @@
+//! The receipt of a consent: what was granted to whom, for what purpose, by whom, when, and until when. Members have the
+//! names of ISO/IEC TS 27560:2023 where they fit. No member is an account name.
+
+use accord::clock::UnixMillis;
+use serde::Serialize;
+
+use super::{Consent, GrantState};
+use crate::model::tenant::Tenant;
+
+/// The version of the members.
+const SCHEMA_VERSION: &str = "accord-1";
+
+/// The claims of a receipt.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConsentReceipt {
+    /// The Tenant Authority URL.
+    iss: String,
+    /// When the receipt was signed, in seconds since 1970. It does not expire.
+    iat: i64,
+    schema_version: &'static str,
+    /// The grant.
+    record_id: String,
+    /// The event of the approval in the audit record of token-service.
+    audit_event_id: String,
+    parties: Vec<Party>,
+    purposes: Vec<Purpose>,
+    designated_user: Person,
+    events: Vec<ReceiptEvent>,
+    /// When the consent ends by itself; absent if never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expire_time: Option<String>,
+}
+
+/// Who takes part.
+#[derive(Clone, Debug, Serialize)]
+struct Party {
+    party_id: String,
+    party_type: &'static str,
+    party_name: String,
+    /// The integration's name, as the consent page showed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<String>,
+}
+
+/// What the data is for.
+#[derive(Clone, Debug, Serialize)]
+struct Purpose {
+    /// In the partner's words, as the consent page showed it.
+    purpose: String,
+    /// What was granted.
+    scopes: Vec<Scope>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Scope {
+    name: String,
+    /// From the catalogue; empty where the client has lost the scope.
+    description: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Person {
+    user_id: String,
+    label: String,
+}
+
+/// What happened to the consent.
+#[derive(Clone, Debug, Serialize)]
+struct ReceiptEvent {
+    event_state: &'static str,
+    /// RFC 3339.
+    event_time: String,
+    /// Who did it; absent for an end, about which the audit record tells more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entity: Option<Person>,
+}
+
+impl ConsentReceipt {
+    /// Describes a consent as it is at `now`. `audit_event_id` is the id of the event of its approval.
+    pub fn new(consent: Consent, tenant: &Tenant, audit_event_id: String, now: UnixMillis) -> Self {
+        let grant = consent.grant;
+        let given = ReceiptEvent {
+            event_state: "given",
+            event_time: rfc3339(grant.created_at),
+            entity: Some(Person {
+                user_id: grant.granted_by.into(),
+                label: consent.granted_by_label,
+            }),
+        };
+        let end_state = match consent.state {
+            GrantState::Revoked => Some("withdrawn"),
+            GrantState::Expired => Some("expired"),
+            GrantState::Superseded => Some("superseded"),
+            GrantState::Pending | GrantState::Active | GrantState::Suspended => None,
+        };
+        let ended = end_state
+            .zip(consent.ended_at)
+            .map(|(event_state, at)| ReceiptEvent {
+                event_state,
+                event_time: rfc3339(at),
+                entity: None,
+            });
+        let scopes = consent.scopes.into_iter().map(|scope| Scope {
+            name: scope.name.into(),
+            description: scope.description,
+        });
+        Self {
+            iss: tenant.issuer.clone(),
+            iat: now.as_secs(),
+            schema_version: SCHEMA_VERSION,
+            record_id: grant.grant_id.into(),
+            audit_event_id,
+            parties: vec![
+                Party {
+                    party_id: grant.tenant_id.into(),
+                    party_type: "pii_controller",
+                    party_name: tenant.display_name.clone(),
+                    service: None,
+                },
+                Party {
+                    party_id: grant.client_id.into(),
+                    party_type: "recipient_third_party",
+                    party_name: grant.profile.partner_name,
+                    service: Some(grant.profile.display_name),
+                },
+            ],
+            purposes: vec![Purpose {
+                purpose: grant.profile.purpose,
+                scopes: scopes.collect(),
+            }],
+            designated_user: Person {
+                user_id: grant.designated_user_id.into(),
+                label: consent.designated_user_label,
+            },
+            events: [given].into_iter().chain(ended).collect(),
+            expire_time: grant.expires_at.map(rfc3339),
+        }
+    }
+}
+
+fn rfc3339(at: UnixMillis) -> String {
+    at.to_timestamp().to_string()
+}

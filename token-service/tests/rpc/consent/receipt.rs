@@ -1,0 +1,168 @@
+//! `GetConsentReceipt`: who gets one, and that nobody can mistake it for an access token.
+
+use std::time::{Duration, Instant};
+
+use accord::{audit::v1::AuditRecord, rpc::auth::Role, tlog::ProofFile, token::v1 as pb, verify::KeySet};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use prost::Message;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::{UNKNOWN, assert_not_found};
+use crate::{
+    harness::{assert_refused, ok},
+    world::World,
+};
+
+/// How soon an event is sealed.
+const SEALED: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(20);
+
+fn of(grant_id: &str, session: &str) -> pb::GetConsentReceiptRequest {
+    pb::GetConsentReceiptRequest {
+        tenant_id: "acme".into(),
+        grant_id: grant_id.into(),
+        admin_session: session.into(),
+    }
+}
+
+async fn receipt(
+    world: &World,
+    grant_id: &str,
+    session: &str,
+) -> Result<pb::GetConsentReceiptResponse, Status> {
+    let request = of(grant_id, session);
+    Ok(world.consents().get_consent_receipt(request).await?.into_inner())
+}
+
+/// Returns the receipt once the consent is sealed. Before that it is UNAVAILABLE, with a time to try again.
+pub(super) async fn sealed_receipt(
+    world: &World,
+    grant_id: &str,
+    session: &str,
+) -> pb::GetConsentReceiptResponse {
+    let started = Instant::now();
+    loop {
+        match receipt(world, grant_id, session).await {
+            Ok(receipt) => return receipt,
+            Err(status) => {
+                assert!(status.get_details_retry_info().is_some(), "{status:?}");
+                assert_refused::<()>(Err(status), Code::Unavailable, "UNAVAILABLE");
+            }
+        }
+        assert!(started.elapsed() < SEALED, "the record is not sealed");
+        sleep(POLL).await;
+    }
+}
+
+fn part(jwt: &str, index: usize) -> Value {
+    let part = jwt.split('.').nth(index).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_receipt_says_what_was_granted_and_its_event_is_proven() {
+    let world = World::start().await;
+    let tokens = world.first_tokens().await;
+    let session = world.sign_in("").await;
+    let answer = sealed_receipt(&world, &tokens.grant_id, &session).await;
+
+    let header = part(&answer.receipt, 0);
+    assert_eq!(header["typ"], "consent-receipt+jwt");
+    assert_eq!(header["kid"], part(&tokens.access_token, 0)["kid"]);
+    let claims = part(&answer.receipt, 1);
+    assert_eq!(claims["iss"], part(&tokens.access_token, 1)["iss"]);
+    assert_eq!(claims["record_id"], json!(tokens.grant_id));
+    assert_eq!(claims["parties"][0]["party_id"], "acme");
+    assert_eq!(claims["parties"][1]["party_id"], json!(world.client_id));
+    assert_eq!(claims["purposes"][0]["purpose"], "Keep contacts in step");
+    let scopes = claims["purposes"][0]["scopes"].as_array().unwrap();
+    let names: Vec<_> = scopes
+        .iter()
+        .map(|scope| scope["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["contacts.read", "contacts.write"]);
+    let given = &claims["events"][0];
+    assert_eq!(
+        (
+            &given["event_state"],
+            &given["event_time"],
+            &given["entity"]["user_id"]
+        ),
+        (
+            &json!("given"),
+            &json!("2026-01-01T00:00:00Z"),
+            &json!(world.admin_id)
+        )
+    );
+    assert_eq!(claims["designated_user"]["user_id"], json!(world.api_user_id));
+    assert_eq!(claims.get("exp"), None);
+    for name in [world.admin_name(), world.api_user_name()] {
+        assert!(!claims.to_string().contains(name), "{claims}");
+    }
+
+    let proof = ProofFile::parse(&answer.proof).unwrap();
+    let event = AuditRecord::decode(&*proof.event).unwrap();
+    assert_eq!(
+        (
+            event.action.as_str(),
+            event.tenant_id.as_str(),
+            event.subject.as_str()
+        ),
+        ("consent.approve", "acme", tokens.grant_id.as_str())
+    );
+    let approved = world.audit_events("consent.approve").await.remove(0);
+    assert_eq!(claims["audit_event_id"], json!(approved.event_id));
+
+    world.revoke_consent(&tokens.grant_id).await;
+    let later = sealed_receipt(&world, &tokens.grant_id, &session).await;
+    assert_eq!(part(&later.receipt, 1)["events"][1]["event_state"], "withdrawn");
+}
+
+#[tokio::test]
+async fn a_receipt_is_no_access_token() {
+    let world = World::start().await;
+    let tokens = world.first_tokens().await;
+    let session = world.sign_in("").await;
+    let receipt = sealed_receipt(&world, &tokens.grant_id, &session).await.receipt;
+    assert!(world.is_active(&tokens.access_token).await);
+    assert!(!world.is_active(&receipt).await);
+    let keys = ok(world
+        .tokens()
+        .get_json_web_key_set(pb::GetJsonWebKeySetRequest::default())
+        .await);
+    let keys = KeySet::from_response(&keys).unwrap();
+    keys.verify_signature(&tokens.access_token).unwrap();
+    assert!(keys.verify_signature(&receipt).is_err());
+    let claims = keys.verify_consent_receipt(&receipt).unwrap();
+    assert_eq!(claims["record_id"], json!(tokens.grant_id));
+    assert!(keys.verify_consent_receipt(&tokens.access_token).is_err());
+}
+
+#[tokio::test]
+async fn only_the_tenant_and_auditors_get_a_receipt() {
+    let world = World::start().await;
+    let grant_id = world.active_grant().await;
+    let session = world.sign_in("").await;
+    assert_not_found(receipt(&world, UNKNOWN, &session).await, "consent");
+    let without = receipt(&world, &grant_id, "").await;
+    assert_refused(without, Code::Unauthenticated, "ADMIN_SESSION_INVALID");
+    let foreign = world.sign_in_at("globex").await;
+    assert_not_found(receipt(&world, &grant_id, &foreign).await, "consent");
+    for role in [Role::Registrar, Role::Approver] {
+        let refused = world
+            .consents_of(role)
+            .get_consent_receipt(of(&grant_id, ""))
+            .await;
+        assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+    }
+    sealed_receipt(&world, &grant_id, &session).await;
+    for role in [Role::Auditor, Role::Security, Role::Admin] {
+        ok(world
+            .consents_of(role)
+            .get_consent_receipt(of(&grant_id, ""))
+            .await);
+    }
+}
