@@ -229,7 +229,7 @@ fn parse(request: &pb::ListAuditEventsRequest) -> Result<(Filter, PageRequest), 
     let (size, token) = (request.page_size, &request.page_token);
     let page = PageRequest::parse(&mut v, "audit_events", &[&format!("{filter:?}")], size, token);
     if let Some(after) = page.as_ref().and_then(PageRequest::after) {
-        v.check("page_token", EventId::parse(after));
+        v.check("page_token", after.parse::<audit::Cursor>());
     }
     v.finish(|| Some((filter, page?)))
 }
@@ -259,6 +259,10 @@ fn message(event: EventRow) -> pb::AuditEvent {
         subject: event.subject.unwrap_or_default(),
         request_id: event.request_id,
         detail: event.detail.into_iter().collect(),
+        position: event
+            .position
+            .map(|position| position.to_string())
+            .unwrap_or_default(),
     }
 }
 
@@ -334,8 +338,10 @@ mod tests {
             ..Default::default()
         };
         let (_, page) = parse(&first).unwrap();
-        let ids = ["01kdvdna00000000000000000b", "01kdvdna00000000000000000a"];
-        let (_, token) = page.finish(ids.to_vec(), |id| (*id).to_owned()).into_parts();
+        let places = ["sealed/7/1/25/3", "sealed/7/1/25/2"];
+        let (_, token) = page
+            .finish(places.to_vec(), |place| (*place).to_owned())
+            .into_parts();
         let with = |change: fn(&mut pb::ListAuditEventsRequest)| {
             let mut request = pb::ListAuditEventsRequest {
                 page_token: token.clone(),
@@ -356,9 +362,9 @@ mod tests {
     }
 
     #[test]
-    fn a_page_token_that_holds_no_event_is_a_violation() {
+    fn a_page_token_that_holds_no_place_is_a_violation() {
         let (_, page) = parse(&pb::ListAuditEventsRequest::default()).unwrap();
-        let many = vec!["not an id"; 60];
+        let many = vec!["not a place"; 60];
         let (_, page_token) = page.finish(many, |id| (*id).to_owned()).into_parts();
         let request = pb::ListAuditEventsRequest {
             page_token,

@@ -74,7 +74,7 @@ pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     create_unique_index(manager, "audit_events_event_id", "audit_events", &["event_id"]).await?;
     for column in ["tenant_id", "client_id", "action", "actor_id", "subject"] {
         let name = format!("audit_events_{column}");
-        create_index(manager, &name, "audit_events", &[column, "event_id"]).await?;
+        create_index(manager, &name, "audit_events", &[column, "number"]).await?;
     }
 
     let columns = [

@@ -144,6 +144,12 @@ impl EventId {
         Ulid::from_bytes(self.to_bytes()).timestamp_ms()
     }
 
+    /// Returns the first id of an earlier millisecond.
+    pub(crate) fn earlier(&self, millis: u64) -> Self {
+        let time = self.millis().saturating_sub(millis);
+        Self::of(ulid_at(UnixMillis::from_millis(time.cast_signed()), 0))
+    }
+
     /// Returns the first id of a later millisecond.
     pub(crate) fn later(&self, millis: u64) -> Self {
         let time = self.millis().saturating_add(millis);

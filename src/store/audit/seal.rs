@@ -323,7 +323,7 @@ pub(super) async fn unsealed(
 }
 
 /// Returns the writers that have written more than is sealed.
-async fn unsealed_writers(conn: &impl ConnectionTrait) -> Result<Vec<writer::Model>, StoreError> {
+pub(super) async fn unsealed_writers(conn: &impl ConnectionTrait) -> Result<Vec<writer::Model>, StoreError> {
     let later = group::Entity::find()
         .select_only()
         .expr(Expr::value(1))
