@@ -68,6 +68,38 @@ fn kept(directory: &Path, name: &str, content: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+/// Traces a token by the command line, with the operator's token from the environment.
+async fn traced(services: &Services, world: &World, jti: &str) {
+    let url = format!("http://{}", services.target.token_grpc);
+    let arguments = ["trace", jti, "--token-url", &url, "--json"];
+    let trace = async |arguments: &[&str]| {
+        let mut command = accord();
+        command.arg("audit").args(arguments);
+        command.env("ACCORD_OPERATOR_TOKEN", &services.target.operator_token);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap());
+        let output = output.await.unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let told: serde_json::Value = serde_json::from_str(&trace(&arguments).await).unwrap();
+    assert_eq!(told["jti"], jti);
+    let admin = world.user_id(&services.target.admin_account_name).await;
+    assert_eq!(told["granted_by_user_id"], admin);
+    // One operator did everything.
+    let operator = told["approved_by_operator_id"].as_str().unwrap();
+    assert!(operator.starts_with("opr_"), "{told}");
+    assert_eq!(told["submitted_by_operator_id"], operator);
+    let text = trace(&arguments[..4]).await;
+    for id in ["grant_id", "client_id", "integration_request_id"] {
+        assert!(text.contains(told[id].as_str().unwrap()), "{text}");
+    }
+    assert!(text.contains(&admin), "{text}");
+}
+
 async fn a_record_is_verified_from_outside_and_an_edit_is_named() {
     for database in accord::testing::databases() {
         let registry = accord::testing::sqlite();
@@ -109,6 +141,8 @@ async fn a_record_is_verified_from_outside_and_an_edit_is_named() {
         let position = lines[middle]["position"].as_str().unwrap();
         let rest = output(url, &["export", "--after", position]).await;
         assert_eq!(rest.lines().count(), lines.len() - middle - 1);
+
+        traced(&services, &world, &jti).await;
 
         services.stop();
         let db = Database::connect(url).await.unwrap();

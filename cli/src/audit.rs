@@ -1,5 +1,5 @@
 //! `accord audit`: what an auditor does with a database of Accord, or with a copy of it. It needs no key of the services and
-//! writes nothing.
+//! writes nothing. `trace` calls token-service instead, as an operator.
 
 use std::{
     fs,
@@ -19,6 +19,11 @@ use accord::{
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
+
+mod access;
+mod trace;
+
+pub use access::TokenServiceAccess;
 
 /// The database to read.
 #[derive(Debug, Args)]
@@ -66,6 +71,18 @@ pub enum AuditCommand {
         #[arg(long, value_name = "POSITION")]
         after: Option<LogPosition>,
     },
+    /// Tells where an access token comes from: its grant, the Tenant Admin who granted it, its client, and the operators who
+    /// submitted and approved the client's requests.
+    Trace {
+        /// The token's id, its claim `jti`.
+        jti: String,
+        /// The service.
+        #[command(flatten)]
+        service: TokenServiceAccess,
+        /// Writes one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Writes the newest checkpoint of the log, to be kept elsewhere.
     Checkpoint {
         /// The database.
@@ -87,6 +104,7 @@ pub async fn run(command: &AuditCommand, out: &mut impl Write) -> anyhow::Result
             proof(&source.open().await?, &event_id, out).await
         }
         AuditCommand::Export { source, after } => export(&source.open().await?, *after, out).await,
+        AuditCommand::Trace { jti, service, json } => trace::run(jti, service, *json, out).await,
         AuditCommand::Checkpoint { source } => {
             let (_, head) = head(&source.open().await?).await?;
             Ok(write!(out, "{}", head.checkpoint)?)

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use prost::Message;
 use tokio::sync::Semaphore;
-use tonic::{Request, Response};
+use tonic::{Request, Response, Status};
 
 use crate::{
     audit::v1::{self as pb, audit_service_server::AuditService},
@@ -30,12 +30,22 @@ const MAX_TEXT: usize = 200;
 /// The most searches at a time. Further ones wait: a search may read millions of rows, and takes a connection meanwhile.
 const MAX_SEARCHES: usize = 2;
 
+/// Traces an issued token beyond the event that issued it.
+#[tonic::async_trait]
+pub trait TokenTracer: Send + Sync + 'static {
+    /// Returns what is known of the token that an event issued, without the event.
+    async fn trace(&self, issued: &EventRow) -> Result<pb::TraceTokenResponse, Status>;
+}
+
 /// Serves the audit trail of a database.
-#[derive(Clone, Debug)]
+#[derive(Clone, derive_more::Debug)]
 pub struct AuditApi {
     db: Database,
     keyring: SharedKeyring,
     searches: Arc<Semaphore>,
+    /// `None` for a service that issues no tokens.
+    #[debug(skip)]
+    tracer: Option<Arc<dyn TokenTracer>>,
 }
 
 impl AuditApi {
@@ -46,7 +56,14 @@ impl AuditApi {
             db,
             keyring,
             searches,
+            tracer: None,
         }
+    }
+
+    /// Traces tokens, too.
+    pub fn with_tracer(self, tracer: impl TokenTracer) -> Self {
+        let tracer = Some(Arc::new(tracer) as Arc<dyn TokenTracer>);
+        Self { tracer, ..self }
     }
 
     /// Runs a search, in a task, because a database does not stop when the caller goes away.
@@ -203,8 +220,19 @@ impl AuditService for AuditApi {
         }))
     }
 
-    async fn trace_token(&self, _: Request<pb::TraceTokenRequest>) -> Reply<pb::TraceTokenResponse> {
-        Err(Problem::not_available("TraceToken").into())
+    async fn trace_token(&self, request: Request<pb::TraceTokenRequest>) -> Reply<pb::TraceTokenResponse> {
+        let Some(tracer) = &self.tracer else {
+            return Err(Problem::not_available("TraceToken").into());
+        };
+        let jti = only_field("jti", EventId::parse(&request.get_ref().jti))?;
+        let issued = audit::find_issued(self.db.read(), &jti).await;
+        let issued = issued.map_err(Problem::from)?;
+        let issued = issued.ok_or_else(|| Problem::not_found("token"))?;
+        let traced = tracer.trace(&issued).await?;
+        Ok(Response::new(pb::TraceTokenResponse {
+            issue_event: Some(message(issued)),
+            ..traced
+        }))
     }
 }
 

@@ -193,7 +193,8 @@ impl Service for TokenServer {
 
     fn routes(&self) -> RoutesBuilder {
         let mut routes = RoutesBuilder::default();
-        let audit = AuditApi::new(self.oauth.store.db.clone(), self.oauth.store.keyring.clone());
+        let audit = AuditApi::new(self.oauth.store.db.clone(), self.oauth.store.keyring.clone())
+            .with_tracer(self.consents.clone());
         macro_rules! add {
             ($($server:ident($api:expr)),* $(,)?) => {
                 $(routes.add_service(

@@ -13,7 +13,7 @@ use accord::{
         validation::{Violations, list_field},
     },
 };
-use sea_orm::{Order::Desc, QueryTrait, Set, entity::prelude::*};
+use sea_orm::{Order::Desc, QueryOrder, QuerySelect, QueryTrait, Set, entity::prelude::*};
 
 use super::{
     Store,
@@ -27,9 +27,12 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    model::integration_request::{
-        Decision, IntegrationRequest, NewIntegrationRequest, References, State, Transition,
-        amendment::amended,
+    model::{
+        client::Client,
+        integration_request::{
+            ClientOrigin, Decision, IntegrationRequest, MAX_AMENDMENTS, NewIntegrationRequest, References,
+            RequestOrigin, State, Transition, amendment::amended,
+        },
     },
 };
 
@@ -66,6 +69,8 @@ impl Store {
             state: Set(State::Submitted.as_ref().to_owned()),
             rejection_reason: Set(String::new()),
             submitter: Set(acting(&tx, &creation.origin).await?.person),
+            submitted_by: Set(creation.origin.actor.id.clone()),
+            approved_by: Set(None),
             client_id: Set(amended.as_ref().map(ToString::to_string)),
             created_at: Set(now),
             updated_at: Set(now),
@@ -103,6 +108,39 @@ impl Store {
         self.page(query, key, Desc, page, integration_request).await
     }
 
+    /// Returns which requests a client was registered from and amended by, and the operators behind them.
+    pub async fn find_client_origin(&self, client: &Client) -> Result<ClientOrigin> {
+        let conn = self.db.read();
+        let first = client.integration_request_id.as_str();
+        let columns = |query: Select<Entity>| {
+            query
+                .select_only()
+                .columns([
+                    Column::IntegrationRequestId,
+                    Column::SubmittedBy,
+                    Column::ApprovedBy,
+                    Column::UpdatedAt,
+                ])
+                .into_tuple::<OriginRow>()
+        };
+        let registration = columns(Entity::find_by_id(first)).one(conn).await?;
+        let amendments = Entity::find()
+            .filter(Column::ClientId.eq(client.client_id.as_str()))
+            .filter(Column::State.eq(State::Registered.as_ref()))
+            .filter(Column::IntegrationRequestId.ne(first))
+            .order_by_desc(Column::UpdatedAt)
+            .order_by_desc(Column::IntegrationRequestId)
+            .limit(MAX_AMENDMENTS);
+        let amendments = columns(amendments).all(conn).await?;
+        Ok(ClientOrigin {
+            registration: request_origin(registration.ok_or(corrupt("clients"))?)?,
+            amendments: amendments
+                .into_iter()
+                .map(request_origin)
+                .collect::<Result<_>>()?,
+        })
+    }
+
     /// Approves or rejects a request. Of racing operators, one decides. With `--second-operator`, only an admin may approve
     /// what the same person submitted; the event then says so.
     ///
@@ -120,7 +158,7 @@ impl Store {
             Decision::Reject(reason) => ("integration_request.reject", Transition::REJECT, reason.as_str()),
         };
         let mut event = Event::new(action).subject(id.as_str());
-        if let Decision::Approve = decision {
+        if let Decision::Approve = &decision {
             let request = find(&tx, id).await?;
             let request = request.ok_or(Error::NotFound("integration_request"))?;
             step.check(request.state)?;
@@ -134,7 +172,10 @@ impl Store {
                 }
             }
         }
-        let column = (Column::RejectionReason, Expr::value(reason));
+        let column = match &decision {
+            Decision::Approve => (Column::ApprovedBy, Expr::value(&*origin.actor.id)),
+            Decision::Reject(_) => (Column::RejectionReason, Expr::value(reason)),
+        };
         let request = apply(&tx, id, step, column, self.now()).await?;
         self.audit(&tx, origin, with_reason(event, reason)).await;
         commit(tx, request).await
@@ -248,6 +289,20 @@ pub(super) async fn find(
 ) -> Result<Option<IntegrationRequest>> {
     let row = Entity::find_by_id(id.as_str()).one(conn).await?;
     row.map(integration_request).transpose()
+}
+
+/// A request's id, submitter, approver, and the time of its last change.
+type OriginRow = (String, String, Option<String>, i64);
+
+fn request_origin((id, submitted_by, approved_by, updated_at): OriginRow) -> Result<RequestOrigin> {
+    let unreadable = || corrupt("integration_requests");
+    Ok(RequestOrigin {
+        integration_request_id: IntegrationRequestId::parse(&id).map_err(|_| unreadable())?,
+        submitted_by,
+        approved_by: approved_by.ok_or_else(unreadable)?,
+        // Nothing changes a request after it took effect.
+        applied_at: UnixMillis::from_millis(updated_at),
+    })
 }
 
 fn integration_request(row: Model) -> Result<IntegrationRequest> {

@@ -11,6 +11,7 @@ mod connected;
 pub mod setup;
 pub mod sign_in_delay;
 pub mod signed_request;
+mod trace;
 
 pub use call::Call;
 use sign_in_delay::SignInDelays;

@@ -29,7 +29,7 @@ use crate::{
     error::{Error, Result},
     model::{
         change::Changes,
-        client::{Client, SecretUse},
+        client::{Client, ClientOrigin, SecretUse},
         tenant::Tenant,
         user::User,
         watermark::AsOf,
@@ -40,7 +40,7 @@ mod answer;
 pub mod epochs;
 pub mod links;
 
-use answer::{changes, client, failure, not_found, tag_key, tenant, unexpected, user};
+use answer::{changes, client, failure, not_found, origin, tag_key, tenant, unexpected, user};
 use epochs::Epochs;
 
 /// Names a user. No `Debug`: it must not show an account name.
@@ -216,6 +216,22 @@ impl Registry {
         answer.map(drop).map_err(failure)
     }
 
+    /// Reads which requests a client was registered from and amended by; `None` for a client that does not exist.
+    ///
+    /// # Errors
+    /// [`Error::RegistryUnavailable`], [`Error::RegistryAnswer`].
+    pub async fn client_origin(&self, client_id: &ClientId) -> Result<Option<ClientOrigin>> {
+        let request = pb::GetClientProfileRequest {
+            client_id: client_id.to_string(),
+            with_origin: true,
+        };
+        match self.directory.clone().get_client_profile(request).await {
+            Ok(answer) => origin(answer.into_inner().origin).map(Some),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(failure(status)),
+        }
+    }
+
     /// Reads a client.
     ///
     /// # Errors
@@ -223,6 +239,7 @@ impl Registry {
     pub async fn client(&self, client_id: &ClientId) -> Result<AsOf<Client>> {
         let request = pb::GetClientProfileRequest {
             client_id: client_id.to_string(),
+            with_origin: false,
         };
         let sent_at = Instant::now();
         let answer = self.directory.clone().get_client_profile(request).await;
