@@ -77,7 +77,7 @@ impl TokenServiceAccess {
 }
 
 /// Reads an operator's token from a file, or from the environment.
-fn operator_token(file: Option<&Path>) -> anyhow::Result<OpaqueToken> {
+pub(super) fn operator_token(file: Option<&Path>) -> anyhow::Result<OpaqueToken> {
     let parse = |text: &str, name: &str| {
         let parsed = OpaqueToken::parse(TokenKind::Operator, text.trim());
         parsed.with_context(|| format!("{name} must hold an operator's token"))

@@ -27,8 +27,11 @@ mod position;
 mod proof;
 pub(in crate::store) mod protection;
 pub(in crate::store) mod record;
+mod resume;
 mod retention;
 mod seal;
+mod stepped;
+mod stepping;
 mod verify;
 
 pub use event::{Actor, ActorKind, Event, GrantType, ISSUE, IssuedToken, Origin, Outcome, Record, next_id};
@@ -36,13 +39,16 @@ pub use export::export;
 pub use group::{Appended, GroupWriter};
 pub use list::{Cursor, Filter, find_issued, list};
 pub use position::LogPosition;
-pub use proof::{Proof, prove};
+pub use proof::{Proof, Proven, prove};
 pub use protection::KEYRING_PURPOSE;
 pub use record::EventRow;
+pub use resume::{
+    AuditAccess, CONFIRM_WITHIN, Decider, ResumeError, ResumeRequest, Resumed, confirm_resume, request_resume,
+};
 use retention::decode_deleted;
 pub use retention::delete_before;
 pub use seal::{SealError, ensure_log, seal};
-pub use verify::{Fault, Report, verify};
+pub use verify::{Fault, LogReport, Report, verify, verify_all};
 
 /// The events that have a row of their own. The columns beside the number and the record are for searches.
 mod row {

@@ -66,6 +66,17 @@ pub struct Registry {
     epochs: Arc<Epochs>,
 }
 
+/// An operator, as the registry knows them.
+#[derive(Debug)]
+pub struct Operator {
+    /// The operator's id.
+    pub id: OperatorId,
+    /// Its roles.
+    pub roles: Vec<Role>,
+    /// The person behind it.
+    pub person: String,
+}
+
 /// Names clients, tenants and users.
 #[derive(Debug, Default)]
 pub struct ProfileKeys {
@@ -317,22 +328,52 @@ impl Registry {
         self.as_of(profiles, answer.position, sent_at)
     }
 
+    /// Returns the operator with this token, and the person behind it; `None` if it is unknown or revoked.
+    ///
+    /// # Errors
+    /// [`Error::RegistryUnavailable`].
+    pub async fn operator(&self, token: &OpaqueToken) -> Result<Option<Operator>> {
+        use pb::authenticate_caller_response::Caller as Answer;
+        let answer = self.authenticate_caller(Credential::Token(token)).await?;
+        let Some(Answer::Operator(operator)) = answer.and_then(|answer| answer.caller) else {
+            return Ok(None);
+        };
+        Ok(Some(Operator {
+            id: OperatorId::parse(&operator.operator_id).map_err(|_| unexpected("operator"))?,
+            roles: operator
+                .roles()
+                .filter_map(|role| Role::try_from(role).ok())
+                .collect(),
+            person: operator.person,
+        }))
+    }
+
+    /// Asks for the caller with this credential; `None` if it is unknown or revoked.
+    async fn authenticate_caller(
+        &self,
+        credential: Credential<'_>,
+    ) -> Result<Option<pb::AuthenticateCallerResponse>> {
+        let mut request = pb::AuthenticateCallerRequest::default();
+        match credential {
+            Credential::Token(token) => token.expose().clone_into(&mut request.token),
+            Credential::Certificate(names) => request.certificate_names = names.to_vec(),
+        }
+        match self.directory.clone().authenticate_caller(request).await {
+            Ok(answer) => Ok(Some(answer.into_inner())),
+            Err(status) if reason_of(&status) == Some(ErrorReason::InvalidCaller) => Ok(None),
+            Err(status) => Err(failure(status)),
+        }
+    }
+
     /// Returns the caller with this credential; `None` if it is unknown, or its caller is revoked.
     ///
     /// # Errors
     /// [`Error::AmbiguousCertificate`], [`Error::RegistryUnavailable`].
     pub async fn caller(&self, credential: Credential<'_>) -> Result<Option<AsOf<Caller>>> {
         use pb::authenticate_caller_response::Caller as Answer;
-        let mut request = pb::AuthenticateCallerRequest::default();
-        match credential {
-            Credential::Token(token) => token.expose().clone_into(&mut request.token),
-            Credential::Certificate(names) => request.certificate_names = names.to_vec(),
-        }
         let sent_at = Instant::now();
-        let answer = match self.directory.clone().authenticate_caller(request).await {
-            Ok(answer) => answer.into_inner(),
-            Err(status) if reason_of(&status) == Some(ErrorReason::InvalidCaller) => return Ok(None),
-            Err(status) => return Err(failure(status)),
+        let Some(answer) = self.authenticate_caller(credential).await? else {
+            return Ok(None);
         };
         let malformed = || unexpected("caller");
         let caller = match answer.caller.ok_or_else(malformed)? {
