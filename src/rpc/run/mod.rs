@@ -33,6 +33,7 @@ use crate::{
         middleware::{self, Cutoff, limits::AddressLimit},
         telemetry::{self, admin::Readiness, metrics::certificate_expires},
         tls::server::ServerTls,
+        witness::Witness,
     },
     store::{Database, audit, change, idempotency, keyring, keyring::SharedKeyring, log},
 };
@@ -70,6 +71,11 @@ pub trait Service: Clone + Send + Sync + 'static {
 
     /// Returns what seals the audit record; `None` while its name is not known yet. Then nothing is sealed.
     fn audit_log(&self) -> Option<AuditLog<'_>> {
+        None
+    }
+
+    /// Returns where signed heads of the record's log are pushed.
+    fn audit_witness(&self) -> Option<Witness> {
         None
     }
 
