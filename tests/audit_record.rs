@@ -22,7 +22,10 @@ use crate::harness::{
     services::Services,
 };
 
-tests!(a_record_is_verified_from_outside_and_an_edit_is_named);
+tests!(
+    a_record_is_verified_from_outside_and_an_edit_is_named,
+    two_persons_let_a_record_go_on_and_the_witness_has_both_logs,
+);
 
 /// How soon an event is sealed.
 const SEALED: Duration = Duration::from_secs(30);
@@ -68,6 +71,38 @@ fn kept(directory: &Path, name: &str, content: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+/// Traces a token by the command line, with the operator's token from the environment.
+async fn traced(services: &Services, world: &World, jti: &str) {
+    let url = format!("http://{}", services.target.token_grpc);
+    let arguments = ["trace", jti, "--token-url", &url, "--json"];
+    let trace = async |arguments: &[&str]| {
+        let mut command = accord();
+        command.arg("audit").args(arguments);
+        command.env("ACCORD_OPERATOR_TOKEN", &services.target.operator_token);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap());
+        let output = output.await.unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let told: serde_json::Value = serde_json::from_str(&trace(&arguments).await).unwrap();
+    assert_eq!(told["jti"], jti);
+    let admin = world.user_id(&services.target.admin_account_name).await;
+    assert_eq!(told["granted_by_user_id"], admin);
+    // One operator did everything.
+    let operator = told["approved_by_operator_id"].as_str().unwrap();
+    assert!(operator.starts_with("opr_"), "{told}");
+    assert_eq!(told["submitted_by_operator_id"], operator);
+    let text = trace(&arguments[..4]).await;
+    for id in ["grant_id", "client_id", "integration_request_id"] {
+        assert!(text.contains(told[id].as_str().unwrap()), "{text}");
+    }
+    assert!(text.contains(&admin), "{text}");
+}
+
 async fn a_record_is_verified_from_outside_and_an_edit_is_named() {
     for database in accord::testing::databases() {
         let registry = accord::testing::sqlite();
@@ -110,6 +145,8 @@ async fn a_record_is_verified_from_outside_and_an_edit_is_named() {
         let rest = output(url, &["export", "--after", position]).await;
         assert_eq!(rest.lines().count(), lines.len() - middle - 1);
 
+        traced(&services, &world, &jti).await;
+
         services.stop();
         let db = Database::connect(url).await.unwrap();
         let edit = "UPDATE audit_events SET actor_id = 'opr_somebody' WHERE action = 'consent.approve'";
@@ -125,4 +162,108 @@ async fn a_record_is_verified_from_outside_and_an_edit_is_named() {
         assert!(error.contains(approved["event_id"].as_str().unwrap()), "{error}");
         db.close().await;
     }
+}
+
+fn said(output: &Output) -> (bool, String) {
+    let text = [&output.stdout[..], &output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+async fn two_persons_let_a_record_go_on_and_the_witness_has_both_logs() {
+    let (registry, token) = (accord::testing::sqlite(), accord::testing::sqlite());
+    let directory = tempfile::tempdir().unwrap();
+    let witness = directory.path().join("witness");
+    let setting = ("ACCORD_TOKEN_AUDIT_WITNESS", witness.to_str().unwrap());
+    let mut services = Services::start_with(&registry.url, &token.url, &[setting]).await;
+    let world = World::new(&services.target);
+    let partner = world.partner().await;
+    let tokens = world.first_tokens(&partner).await;
+    let jti = super::faults::jti(&tokens.access_token);
+    let url = token.url.as_str();
+    proof(url, &jti).await;
+    let mut client = AuditServiceClient::new(world.token_operator.clone());
+    let old_key = ok(client.get_checkpoint(GetCheckpointRequest {}).await).verifier_key;
+    let started = Instant::now();
+    while fs::read_to_string(&witness).unwrap_or_default().is_empty() {
+        assert!(started.elapsed() < SEALED, "the witness has no checkpoint");
+        sleep(POLL).await;
+    }
+    let operator = |name: &str, role: &str, person: &str| {
+        let create = ["operator", "create", name, "--role", role, "--person", person];
+        services.run_registry(&create)
+    };
+    let ann = operator("ann", "security", "ann");
+    let second_ann = operator("ann.admin", "admin", "ann");
+    let bea = operator("bea", "admin", "bea");
+    let carl = operator("carl", "auditor", "carl");
+
+    services.token.signal("TERM");
+    assert!(services.token.wait().success());
+    let (is_done, why) = said(&services.resume("token", &ann, &["--reason", "case 1"]));
+    assert!(!is_done && why.contains("no fault"), "{why}");
+    let db = Database::connect(url).await.unwrap();
+    let edit = "UPDATE audit_events SET actor_id = 'opr_somebody' WHERE action = 'consent.approve'";
+    db.read().execute_unprepared(edit).await.unwrap();
+    let (is_done, why) = said(&services.resume("token", &carl, &["--reason", "case 1"]));
+    assert!(!is_done && why.contains("security or admin"), "{why}");
+    let (is_done, requested) = said(&services.resume("token", &ann, &["--reason", "case 1"]));
+    assert!(is_done, "{requested}");
+    let id = requested
+        .lines()
+        .find_map(|line| line.strip_prefix("request: "))
+        .unwrap();
+    for same in [&ann, &second_ann] {
+        let (is_done, why) = said(&services.resume("token", same, &["--confirm", id]));
+        assert!(!is_done && why.contains("another person"), "{why}");
+    }
+    let (is_done, resumed) = said(&services.resume("token", &bea, &["--confirm", id]));
+    assert!(is_done, "{resumed}");
+    let new_key = resumed
+        .lines()
+        .find_map(|line| line.strip_prefix("its key:"))
+        .unwrap()
+        .trim();
+
+    services.start_token_service_again();
+    let checkpoint = kept(directory.path(), "witness-of-both", &{
+        let started = Instant::now();
+        let origin = new_key.split('+').next().unwrap();
+        loop {
+            let pushed = fs::read_to_string(&witness).unwrap();
+            if pushed.contains(&format!("{origin}\n")) {
+                break pushed;
+            }
+            assert!(started.elapsed() < SEALED, "{pushed}");
+            sleep(POLL).await;
+        }
+    });
+    let keys =
+        [("old", old_key.as_str()), ("new", new_key)].map(|(name, key)| kept(directory.path(), name, key));
+    let verify = [
+        "verify",
+        "--key",
+        &keys[0],
+        "--key",
+        &keys[1],
+        "--checkpoint",
+        &checkpoint,
+    ];
+    let verified = output(url, &verify).await;
+    assert!(verified.contains("two persons have accepted"), "{verified}");
+    assert!(verified.contains("as they were sealed"), "{verified}");
+    let exported = output(url, &["export"]).await;
+    let resume = exported
+        .lines()
+        .find(|line| line.contains("audit_log.resume"))
+        .unwrap();
+    assert!(resume.contains("case 1"), "{resume}");
+    // What the older log holds is proven by its key.
+    let proof = ProofFile::parse(&proof(url, &jti).await).unwrap();
+    proof.verify(&old_key.parse().unwrap()).unwrap();
+
+    let one = audit(url, &["verify", "--key", &keys[1]]).await;
+    let (is_intact, told) = said(&one);
+    assert!(is_intact && told.contains("was not verified"), "{told}");
+    db.close().await;
+    services.stop();
 }

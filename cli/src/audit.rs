@@ -1,5 +1,5 @@
 //! `accord audit`: what an auditor does with a database of Accord, or with a copy of it. It needs no key of the services and
-//! writes nothing.
+//! writes nothing. `trace` calls token-service instead, as an operator; `resume` opens a service's database with its keys.
 
 use std::{
     fs,
@@ -10,15 +10,23 @@ use std::{
 use accord::{
     store::{
         Database,
-        audit::{self, CallerAddress, EventRow, LogPosition, Proof},
+        audit::{self, CallerAddress, EventRow, LogPosition, LogReport, Proof},
         log,
     },
     text::id::EventId,
-    tlog::{Checkpoint, VerifierKey},
+    tlog::VerifierKey,
 };
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
+
+mod access;
+mod checkpoints;
+mod resume;
+mod trace;
+
+pub use access::TokenServiceAccess;
+pub use resume::ResumeCommand;
 
 /// The database to read.
 #[derive(Debug, Args)]
@@ -42,10 +50,11 @@ pub enum AuditCommand {
         /// The database.
         #[command(flatten)]
         source: Source,
-        /// The file with the log's public key, the `verifier_key` of GetCheckpoint.
-        #[arg(long, value_name = "FILE")]
-        key: PathBuf,
-        /// A file with a checkpoint that was kept. Repeatable.
+        /// The file with the log's public key, the `verifier_key` of GetCheckpoint. Repeatable: a new epoch or a resume starts
+        /// a log with another key.
+        #[arg(long, value_name = "FILE", required = true)]
+        key: Vec<PathBuf>,
+        /// A file with a checkpoint that was kept, or with many of them, as --audit-witness writes it. Repeatable.
         #[arg(long, value_name = "FILE")]
         checkpoint: Vec<PathBuf>,
     },
@@ -66,6 +75,21 @@ pub enum AuditCommand {
         #[arg(long, value_name = "POSITION")]
         after: Option<LogPosition>,
     },
+    /// Tells where an access token comes from: its grant, the Tenant Admin who granted it, its client, and the operators who
+    /// submitted and approved the client's requests.
+    Trace {
+        /// The token's id, its claim `jti`.
+        jti: String,
+        /// The service.
+        #[command(flatten)]
+        service: TokenServiceAccess,
+        /// Writes one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Starts a new log after a fault that was understood. It takes two persons: one gives a reason, another confirms.
+    #[command(subcommand)]
+    Resume(ResumeCommand),
     /// Writes the newest checkpoint of the log, to be kept elsewhere.
     Checkpoint {
         /// The database.
@@ -87,6 +111,8 @@ pub async fn run(command: &AuditCommand, out: &mut impl Write) -> anyhow::Result
             proof(&source.open().await?, &event_id, out).await
         }
         AuditCommand::Export { source, after } => export(&source.open().await?, *after, out).await,
+        AuditCommand::Trace { jti, service, json } => trace::run(jti, service, *json, out).await,
+        AuditCommand::Resume(command) => resume::run(command, out).await,
         AuditCommand::Checkpoint { source } => {
             let (_, head) = head(&source.open().await?).await?;
             Ok(write!(out, "{}", head.checkpoint)?)
@@ -112,45 +138,79 @@ async fn head(db: &Database) -> anyhow::Result<(log::Log, log::SignedHead)> {
 
 async fn verify(
     db: &Database,
-    key: &Path,
+    keys: &[PathBuf],
     checkpoints: &[PathBuf],
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let key: VerifierKey = read(key)?.trim_end().parse().context("--key")?;
-    let origin = key.origin();
-    let log = log::find(db.read(), origin).await?;
-    let log = log.with_context(|| format!("the database has no log {origin}, whose key this is"))?;
-    let mut kept = Vec::new();
+    let (mut logs, mut kept, mut given) = (Vec::new(), Vec::new(), Vec::new());
+    for path in keys {
+        let key: VerifierKey = read(path)?.trim_end().parse().context("--key")?;
+        let origin = key.origin();
+        let log = log::find(db.read(), origin).await?;
+        let log = log.with_context(|| format!("the database has no log {origin}, whose key this is"))?;
+        given.push(key.clone());
+        logs.push((log, key));
+    }
+    logs.sort_by_key(|(log, _)| log.log_id);
     for path in checkpoints {
-        let checkpoint = Checkpoint::open(&read(path)?, &key);
-        kept.push(checkpoint.with_context(|| format!("--checkpoint {}", path.display()))?);
+        let opened = checkpoints::open(&read(path)?, &given);
+        kept.extend(opened.with_context(|| format!("--checkpoint {}", path.display()))?);
     }
     let shows_progress = io::stderr().is_terminal();
     let mut shown = 0;
     let progress = |done: u64, all: u64| {
         let percent = done * 100 / all.max(1);
-        if shows_progress && percent > shown {
+        if shows_progress && percent != shown {
             shown = percent;
             // A closed standard error is no reason to stop.
             let _ = write!(io::stderr(), "\r{percent} % of {all} leaves");
         }
     };
-    let report = audit::verify(db.read(), &log, &key, &kept, None, progress).await?;
+    let reports = audit::verify_all(db.read(), &logs, &kept, None, progress).await?;
     if shows_progress {
         let _ = writeln!(io::stderr());
     }
-    if let Some(fault) = report.fault {
-        match fault.event_id.as_str() {
-            "" => bail!("the record was altered: {}", fault.what),
-            event => bail!("the record was altered at the event {event}: {}", fault.what),
+    let mut fault = None;
+    for LogReport {
+        origin,
+        report,
+        is_accepted,
+    } in reports
+    {
+        match report.fault {
+            None => writeln!(
+                out,
+                "{} events are as they were sealed in the log {origin}; retention has removed {} leaves before them",
+                report.events, report.removed_leaves
+            )?,
+            Some(found) if is_accepted => {
+                writeln!(
+                    out,
+                    "the log {origin} has a fault that two persons have accepted: {found}"
+                )?;
+            }
+            Some(found) => fault = fault.or(Some((origin, found))),
         }
     }
-    writeln!(
-        out,
-        "{} events are as they were sealed in the log {origin}; retention has removed {} leaves before them",
-        report.events, report.removed_leaves
-    )?;
-    Ok(())
+    for log in log::all(db.read()).await? {
+        if !logs.iter().any(|(given, _)| given.log_id == log.log_id) {
+            writeln!(
+                out,
+                "the log {} was not verified: no --key is its key",
+                log.origin
+            )?;
+        }
+    }
+    match fault {
+        None => Ok(()),
+        Some((origin, fault)) => match fault.event_id.as_str() {
+            "" => bail!("the record was altered, in the log {origin}: {}", fault.what),
+            event => bail!(
+                "the record was altered at the event {event}, in the log {origin}: {}",
+                fault.what
+            ),
+        },
+    }
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
@@ -158,10 +218,9 @@ fn read(path: &Path) -> anyhow::Result<String> {
 }
 
 async fn proof(db: &Database, event_id: &EventId, out: &mut impl Write) -> anyhow::Result<()> {
-    let (log, head) = head(db).await?;
-    match audit::prove(db.read(), log.log_id, &head, event_id).await? {
-        Proof::Sealed(proof) => Ok(write!(out, "{}", proof.to_json()?)?),
-        Proof::NotYetSealed => bail!("the event is not in the open log, or not yet"),
+    match audit::prove(db.read(), None, event_id).await? {
+        Proof::Sealed(proven) => Ok(write!(out, "{}", proven.file.to_json()?)?),
+        Proof::NotYetSealed | Proof::NoSuchHead => bail!("the event is not sealed yet"),
         Proof::Unknown => bail!("there is no such event"),
     }
 }

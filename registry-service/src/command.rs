@@ -13,8 +13,15 @@ use accord::{
         telemetry,
         tls::server::ServerTls,
     },
-    store::{Creation, Database, audit::Origin},
-    text::validation::Violations,
+    store::{
+        Creation, Database,
+        audit::{AuditAccess, Decider, Origin},
+    },
+    text::{
+        caller::{Caller, Credential},
+        opaque::OpaqueToken,
+        validation::Violations,
+    },
 };
 use anyhow::{Context, anyhow};
 use uuid::Uuid;
@@ -139,6 +146,26 @@ async fn serve(flags: &Flags) -> anyhow::Result<()> {
         Some((registry, listeners, _telemetry)) => registry.serve(listeners, signals).await,
         None => Ok(()),
     }
+}
+
+/// Opens what `accord audit resume` needs: the service's record, and the operator whose token this is.
+///
+/// # Errors
+/// For an operator who is unknown, or has neither the role security nor admin.
+pub async fn audit_access(flags: &Flags, token: &OpaqueToken) -> anyhow::Result<AuditAccess> {
+    let settings = Settings::load(flags, Needs::Keys)?;
+    let registry = Box::pin(open(&settings)).await?;
+    let store = registry.store();
+    let found = store.find_caller(Credential::Token(token)).await?;
+    let decider = found.and_then(|record| match record.caller {
+        Caller::Operator { id, roles } => Decider::new(id, &roles, record.person),
+        Caller::Workload { .. } => None,
+    });
+    Ok(AuditAccess {
+        db: registry.database().clone(),
+        keyring: store.keyring.get().await?,
+        decider: decider.context("the token is of no operator with the role security or admin")?,
+    })
 }
 
 async fn rotate(flags: &Flags, key: Key) -> anyhow::Result<()> {

@@ -16,4 +16,4 @@ pub mod permissions;
 pub mod server;
 pub mod store;
 
-pub use command::run;
+pub use command::{audit_access, run};

@@ -19,6 +19,7 @@ use accord::{
         grpc::MAX_MESSAGE_BYTES,
         run::{self, AuditLog, Listeners, Service, Signals, run},
         telemetry::admin::Readiness,
+        witness::Witness,
     },
     store::Database,
 };
@@ -40,6 +41,7 @@ pub struct Registry {
     store: Store,
     public_base_url: Arc<str>,
     audit_retention: Option<Duration>,
+    audit_witness: Option<Witness>,
     readiness: Readiness,
 }
 
@@ -72,6 +74,7 @@ impl Registry {
             store: Store::new(db, keyring, clock, random, settings.second_operator),
             public_base_url: settings.public_base_url.as_str().into(),
             audit_retention: settings.service.audit_retention(),
+            audit_witness: settings.service.audit_witness(),
             readiness: Readiness::default(),
         })
     }
@@ -105,6 +108,10 @@ impl Service for Registry {
             host: authority_host(&self.public_base_url),
             service: "registry",
         })
+    }
+
+    fn audit_witness(&self) -> Option<Witness> {
+        self.audit_witness.clone()
     }
 
     fn readiness(&self) -> &Readiness {

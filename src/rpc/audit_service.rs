@@ -3,16 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use prost::Message;
-use tokio::sync::Semaphore;
-use tonic::{Request, Response};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::{Code, Request, Response, Status};
 
 use crate::{
     audit::v1::{self as pb, audit_service_server::AuditService},
     clock::UnixMillis,
-    rpc::status::{Problem, Reply},
+    rpc::status::{ErrorReason, Problem, Reply},
     store::{
         Database, StoreError,
-        audit::{self, CallerAddress, EventRow, Filter},
+        audit::{self, CallerAddress, EventRow, Filter, LogReport, Proof, Proven},
         keyring::SharedKeyring,
         log::{self, Log, SignedHead},
         rows::RowTable,
@@ -22,7 +22,7 @@ use crate::{
         page::PageRequest,
         validation::{Violations, only_field},
     },
-    tlog::Hash,
+    tlog::{Hash, VerifierKey},
 };
 
 /// The longest action, actor id or subject of a filter, in characters.
@@ -30,6 +30,15 @@ const MAX_TEXT: usize = 200;
 
 /// The most searches at a time. Further ones wait: a search may read millions of rows, and takes a connection meanwhile.
 const MAX_SEARCHES: usize = 2;
+/// When a caller whose verification was rejected may try again.
+const RETRY_VERIFICATION: Duration = Duration::from_secs(10);
+
+/// Traces an issued token beyond the event that issued it.
+#[tonic::async_trait]
+pub trait TokenTracer: Send + Sync + 'static {
+    /// Returns what is known of the token that an event issued, without the event.
+    async fn trace(&self, issued: &EventRow) -> Result<pb::TraceTokenResponse, Status>;
+}
 
 /// Serves the audit trail of a database.
 #[derive(Clone, derive_more::Debug)]
@@ -39,6 +48,10 @@ pub struct AuditApi {
     #[debug(skip)]
     tables: Arc<[RowTable]>,
     searches: Arc<Semaphore>,
+    verifications: Arc<Semaphore>,
+    /// `None` for a service that issues no tokens.
+    #[debug(skip)]
+    tracer: Option<Arc<dyn TokenTracer>>,
 }
 
 impl AuditApi {
@@ -51,7 +64,15 @@ impl AuditApi {
             keyring,
             tables: tables.into(),
             searches,
+            verifications: Arc::new(Semaphore::new(1)),
+            tracer: None,
         }
+    }
+
+    /// Traces tokens, too.
+    pub fn with_tracer(self, tracer: impl TokenTracer) -> Self {
+        let tracer = Some(Arc::new(tracer) as Arc<dyn TokenTracer>);
+        Self { tracer, ..self }
     }
 
     /// Runs a search, in a task, because a database does not stop when the caller goes away.
@@ -60,22 +81,41 @@ impl AuditApi {
         search: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, Problem> {
         let permit = self.searches.clone().acquire_owned().await;
-        let permit = permit.map_err(|_| Problem::unavailable())?;
-        let found = tokio::spawn(async move {
-            let _permit = permit;
-            search.await
-        });
-        let found = found.await.map_err(|error| Problem::internal(&error))?;
-        found.map_err(Problem::from)
+        run(permit.map_err(|_| Problem::unavailable())?, search).await
+    }
+
+    /// Runs a verification, which may take minutes, beside searches. One is enough: a second caller is rejected.
+    async fn verify<T: Send + 'static>(
+        &self,
+        verification: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        match self.verifications.clone().try_acquire_owned() {
+            Ok(permit) => run(permit, verification).await,
+            Err(_) => {
+                let message = "a verification is under way";
+                let problem = Problem::new(Code::ResourceExhausted, ErrorReason::ResourceExhausted, message);
+                Err(problem.retry_after(RETRY_VERIFICATION))
+            }
+        }
+    }
+
+    /// Returns all logs with their keys, the oldest first.
+    async fn logs(&self) -> Result<Vec<(Log, VerifierKey)>, StoreError> {
+        let mut logs = Vec::new();
+        for log in log::all(self.db.read()).await? {
+            let keyring = self
+                .keyring
+                .with_version(log::KEYRING_PURPOSE, log.key_version)
+                .await?;
+            let key = log.signer(&keyring)?.verifier_key().clone();
+            logs.push((log, key));
+        }
+        Ok(logs)
     }
 
     /// Returns the open log, and its signed head of a size; 0 means the newest.
     async fn head(&self, field: &str, size: i64) -> Result<(Log, SignedHead), Problem> {
-        let size = match u64::try_from(size) {
-            Ok(0) => None,
-            Ok(size) => Some(size),
-            Err(_) => return Err(violation(field, "must not be negative").into()),
-        };
+        let size = self::size(field, size)?;
         let log = log::current(self.db.read()).await?.ok_or_else(not_sealed)?;
         let head = match size {
             None => log::latest(self.db.read(), log.log_id).await?,
@@ -89,9 +129,39 @@ impl AuditApi {
     }
 }
 
+/// Reads in a task of its own, and returns the permit when that has ended.
+async fn run<T: Send + 'static>(
+    permit: OwnedSemaphorePermit,
+    reading: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) -> Result<T, Problem> {
+    let found = tokio::spawn(async move {
+        let _permit = permit;
+        reading.await
+    });
+    let found = found.await.map_err(|error| Problem::internal(&error))?;
+    found.map_err(Problem::from)
+}
+
 /// Returns the error before the first seal.
 fn not_sealed() -> Problem {
     Problem::unavailable()
+}
+
+/// Reads the size of a log; 0 means that of the newest head.
+fn size(field: &str, size: i64) -> Result<Option<u64>, Violations> {
+    let size = u64::try_from(size).map_err(|_| violation(field, "must not be negative"))?;
+    Ok(Some(size).filter(|size| *size > 0))
+}
+
+fn older_log(log: &LogReport) -> pb::OlderAuditLog {
+    let fault = log.report.fault.clone().unwrap_or_default();
+    pb::OlderAuditLog {
+        origin: log.origin.to_string(),
+        checked_events: log.report.events.cast_signed(),
+        first_altered_event_id: fault.event_id,
+        fault: fault.what,
+        fault_accepted: log.is_accepted,
+    }
 }
 
 fn violation(field: &str, rule: &'static str) -> Violations {
@@ -121,34 +191,37 @@ impl AuditService for AuditApi {
         &self,
         _: Request<pb::VerifyAuditLogRequest>,
     ) -> Reply<pb::VerifyAuditLogResponse> {
-        let log = log::current(self.db.read()).await.map_err(Problem::from)?;
-        let log = log.ok_or_else(not_sealed)?;
+        let logs = self.logs().await.map_err(Problem::from)?;
         let keyring = self.keyring.get().await.map_err(Problem::from)?;
-        let key = log
-            .signer(&keyring)
-            .map_err(StoreError::from)
-            .map_err(Problem::from)?;
-        let key = key.verifier_key().clone();
         let db = self.db.clone();
         let tables = self.tables.clone();
-        let verified = self.search(async move {
+        let verified = self.verify(async move {
             let conn = db.read();
-            let mut report = audit::verify(conn, &log, &key, &[], Some(&keyring), |_, _| {}).await?;
-            if report.fault.is_none() {
-                report.fault = audit::check_rows(conn, &tables).await?;
+            let mut reports = audit::verify_all(conn, &logs, &[], Some(&keyring), |_, _| {}).await?;
+            if let Some(open) = reports.last_mut()
+                && open.report.fault.is_none()
+            {
+                open.report.fault = audit::check_rows(conn, &tables).await?;
             }
-            Ok(report)
+            Ok(reports)
         });
-        let report = verified.await?;
-        let fault = report.fault.unwrap_or_else(|| audit::Fault {
-            event_id: String::new(),
-            what: String::new(),
-        });
+        let mut reports = verified.await?;
+        let open = reports.pop().ok_or_else(not_sealed)?;
+        let is_explained = |log: &LogReport| log.report.fault.is_none() || log.is_accepted;
+        let older_logs: Vec<_> = reports.iter().map(older_log).collect();
+        let is_intact = open.report.fault.is_none() && reports.iter().all(is_explained);
+        let fault = reports
+            .into_iter()
+            .filter(|log| !is_explained(log))
+            .chain([open.clone()])
+            .find_map(|log| log.report.fault);
+        let fault = fault.unwrap_or_default();
         Ok(Response::new(pb::VerifyAuditLogResponse {
-            intact: fault.what.is_empty(),
-            checked_events: report.events.cast_signed(),
+            intact: is_intact,
+            checked_events: open.report.events.cast_signed(),
             first_altered_event_id: fault.event_id,
             fault: fault.what,
+            older_logs,
         }))
     }
 
@@ -171,12 +244,17 @@ impl AuditService for AuditApi {
     ) -> Reply<pb::GetInclusionProofResponse> {
         let request = request.into_inner();
         let event_id = only_field("event_id", EventId::parse(&request.event_id))?;
-        let (log, head) = self.head("log_size", request.log_size).await?;
-        let proof = audit::prove(self.db.read(), log.log_id, &head, &event_id).await;
-        let proof = match proof.map_err(Problem::from)? {
-            audit::Proof::Sealed(proof) => proof,
-            audit::Proof::NotYetSealed => return Err(not_sealed().into()),
-            audit::Proof::Unknown => return Err(Problem::not_found("audit_event").into()),
+        let size = size("log_size", request.log_size)?;
+        let proof = audit::prove(self.db.read(), size, &event_id).await;
+        let Proven { file: proof, head } = match proof.map_err(Problem::from)? {
+            Proof::Sealed(proven) => *proven,
+            Proof::NotYetSealed => return Err(not_sealed().into()),
+            Proof::NoSuchHead => {
+                return Err(
+                    violation("log_size", "must be the size of a checkpoint of the event's log").into(),
+                );
+            }
+            Proof::Unknown => return Err(Problem::not_found("audit_event").into()),
         };
         let hashes = |hashes: Vec<Hash>| hashes.into_iter().map(|hash| hash.0.to_vec()).collect();
         let mut response = pb::GetInclusionProofResponse {
@@ -213,8 +291,19 @@ impl AuditService for AuditApi {
         }))
     }
 
-    async fn trace_token(&self, _: Request<pb::TraceTokenRequest>) -> Reply<pb::TraceTokenResponse> {
-        Err(Problem::not_available("TraceToken").into())
+    async fn trace_token(&self, request: Request<pb::TraceTokenRequest>) -> Reply<pb::TraceTokenResponse> {
+        let Some(tracer) = &self.tracer else {
+            return Err(Problem::not_available("TraceToken").into());
+        };
+        let jti = only_field("jti", EventId::parse(&request.get_ref().jti))?;
+        let issued = audit::find_issued(self.db.read(), &jti).await;
+        let issued = issued.map_err(Problem::from)?;
+        let issued = issued.ok_or_else(|| Problem::not_found("token"))?;
+        let traced = tracer.trace(&issued).await?;
+        Ok(Response::new(pb::TraceTokenResponse {
+            issue_event: Some(message(issued)),
+            ..traced
+        }))
     }
 }
 
@@ -239,7 +328,7 @@ fn parse(request: &pb::ListAuditEventsRequest) -> Result<(Filter, PageRequest), 
     let (size, token) = (request.page_size, &request.page_token);
     let page = PageRequest::parse(&mut v, "audit_events", &[&format!("{filter:?}")], size, token);
     if let Some(after) = page.as_ref().and_then(PageRequest::after) {
-        v.check("page_token", EventId::parse(after));
+        v.check("page_token", after.parse::<audit::Cursor>());
     }
     v.finish(|| Some((filter, page?)))
 }
@@ -280,130 +369,13 @@ fn message(event: EventRow) -> pb::AuditEvent {
                 CallerAddress::Peer(_) => pb::AuditAddressSource::Peer,
             })
             .into(),
+        position: event
+            .position
+            .map(|position| position.to_string())
+            .unwrap_or_default(),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use futures_util::FutureExt;
-    use prost_types::Timestamp;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_search_waits_while_two_are_under_way() {
-        let database = crate::testing::sqlite();
-        let purposes = [
-            audit::KEYRING_PURPOSE,
-            log::KEYRING_PURPOSE,
-            crate::store::rows::KEYRING_PURPOSE,
-        ];
-        let (db, keyring, _) =
-            crate::testing::migrated::<crate::store::fixture::Migrator>(&database.url, &purposes).await;
-        let api = AuditApi::new(db, keyring, Vec::new());
-        let under_way = api.searches.clone().acquire_many_owned(2).await.unwrap();
-        let mut third = api.list_audit_events(Request::new(pb::ListAuditEventsRequest::default()));
-        for _ in 0..100 {
-            assert!(third.as_mut().now_or_never().is_none());
-            tokio::task::yield_now().await;
-        }
-        drop(under_way);
-        assert!(third.await.unwrap().into_inner().audit_events.is_empty());
-        assert_eq!(api.searches.available_permits(), 2);
-    }
-
-    #[test]
-    fn every_violation_is_reported_at_once() {
-        let violations = parse(&pb::ListAuditEventsRequest {
-            tenant_id: "No".into(),
-            client_id: "cli_".into(),
-            action: "a".repeat(201),
-            actor_id: "\0".into(),
-            subject: "a\nb".into(),
-            outcome: 9,
-            start_time: Some(Timestamp {
-                seconds: -1,
-                nanos: 0,
-            }),
-            end_time: Some(Timestamp {
-                seconds: 0,
-                nanos: -1,
-            }),
-            page_size: -1,
-            page_token: String::new(),
-        })
-        .unwrap_err();
-        let fields: Vec<_> = violations.iter().map(|v| v.field.as_str()).collect();
-        assert_eq!(
-            fields,
-            [
-                "action",
-                "actor_id",
-                "subject",
-                "outcome",
-                "tenant_id",
-                "client_id",
-                "start_time",
-                "end_time",
-                "page_size",
-            ]
-        );
-    }
-
-    #[test]
-    fn a_page_token_is_valid_only_for_the_same_filters() {
-        let first = pb::ListAuditEventsRequest {
-            action: "tenant.create".into(),
-            page_size: 1,
-            ..Default::default()
-        };
-        let (_, page) = parse(&first).unwrap();
-        let ids = ["01kdvdna00000000000000000b", "01kdvdna00000000000000000a"];
-        let (_, token) = page.finish(ids.to_vec(), |id| (*id).to_owned()).into_parts();
-        let with = |change: fn(&mut pb::ListAuditEventsRequest)| {
-            let mut request = pb::ListAuditEventsRequest {
-                page_token: token.clone(),
-                ..first.clone()
-            };
-            change(&mut request);
-            parse(&request).is_ok()
-        };
-        assert!(with(|request| request.page_size = 7));
-        assert!(!with(|request| request.action = "tenant.update".into()));
-        assert!(!with(|request| request.outcome = 1));
-        assert!(!with(
-            |request| request.start_time = Some(Timestamp { seconds: 1, nanos: 0 })
-        ));
-        assert!(!with(
-            |request| request.end_time = Some(Timestamp { seconds: 1, nanos: 0 })
-        ));
-    }
-
-    #[test]
-    fn a_page_token_that_holds_no_event_is_a_violation() {
-        let (_, page) = parse(&pb::ListAuditEventsRequest::default()).unwrap();
-        let many = vec!["not an id"; 60];
-        let (_, page_token) = page.finish(many, |id| (*id).to_owned()).into_parts();
-        let request = pb::ListAuditEventsRequest {
-            page_token,
-            ..Default::default()
-        };
-        let violations = parse(&request).unwrap_err();
-        let fields: Vec<_> = violations.iter().map(|v| v.field.as_str()).collect();
-        assert_eq!(fields, ["page_token"]);
-    }
-
-    #[test]
-    fn times_are_rounded_up_to_the_millisecond() {
-        let mut v = Violations::default();
-        let mut millis = |nanos| {
-            let time = time(&mut v, "t", Some(&Timestamp { seconds: 1, nanos }));
-            time.map(UnixMillis::as_millis)
-        };
-        assert_eq!(millis(0), Some(1000));
-        assert_eq!(millis(1), Some(1001));
-        assert_eq!(millis(1_000_000), Some(1001));
-        assert_eq!(millis(999_999_999), Some(2000));
-    }
-}
+#[path = "tests/audit_service.rs"]
+mod tests;

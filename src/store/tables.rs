@@ -74,7 +74,7 @@ pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     create_unique_index(manager, "audit_events_event_id", "audit_events", &["event_id"]).await?;
     for column in ["tenant_id", "client_id", "action", "actor_id", "subject"] {
         let name = format!("audit_events_{column}");
-        create_index(manager, &name, "audit_events", &[column, "event_id"]).await?;
+        create_index(manager, &name, "audit_events", &[column, "number"]).await?;
     }
 
     let columns = [text("tenant_id"), text("event_id")];
@@ -110,6 +110,20 @@ pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     create_table(manager, "audit_leaves", &["log_id", "leaf_index"], columns).await?;
     let row = ["source", "number"];
     create_unique_index(manager, "audit_leaves_rows", "audit_leaves", &row).await?;
+    let is_only_row = Expr::col("id").eq(1);
+    let columns = [
+        integer("id").check(is_only_row).to_owned(),
+        text("resume_id"),
+        text("operator_id"),
+        text("person"),
+        text("reason"),
+        text("fault"),
+        text("origin"),
+        big_integer("requested_at"),
+        integer("key_version"),
+        blob("mac"),
+    ];
+    create_table(manager, "audit_resume_requests", &["id"], columns).await?;
     // Thousands of tokens a second share a few entries.
     let times = ["last_event_id", "first_event_id"];
     create_index(manager, "audit_groups_times", "audit_groups", &times).await?;

@@ -149,6 +149,12 @@ impl EventId {
         UnixMillis::from_millis(i64::try_from(self.millis()).unwrap_or(i64::MAX))
     }
 
+    /// Returns the first id of an earlier millisecond.
+    pub(crate) fn earlier(&self, millis: u64) -> Self {
+        let time = self.millis().saturating_sub(millis);
+        Self::of(ulid_at(UnixMillis::from_millis(time.cast_signed()), 0))
+    }
+
     /// Returns the first id of a later millisecond.
     pub(crate) fn later(&self, millis: u64) -> Self {
         let time = self.millis().saturating_add(millis);

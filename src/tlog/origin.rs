@@ -25,6 +25,24 @@ impl Origin {
         }
     }
 
+    /// Returns the origin of the next log of the same epoch.
+    ///
+    /// # Errors
+    /// [`ProofError::MalformedOrigin`] for an origin that is not one of [`Self::of_log`].
+    pub fn next(&self) -> Result<Self, ProofError> {
+        let parts: Vec<_> = self.0.split('/').collect();
+        let (host, service, epoch, number) = match parts[..] {
+            [host, service, epoch] => (host, service, epoch, 1),
+            [host, service, epoch, number] => {
+                let number: u32 = number.parse().map_err(|_| ProofError::MalformedOrigin)?;
+                (host, service, epoch, number)
+            }
+            _ => return Err(ProofError::MalformedOrigin),
+        };
+        let next = number.checked_add(1).ok_or(ProofError::MalformedOrigin)?;
+        Self::of_log(host, service, epoch, next)
+    }
+
     /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,6 +1,11 @@
 //! Both services as separate processes, set up by the command line as an operator would.
 
-use std::{ffi::OsString, os::unix::fs::OpenOptionsExt, path::Path, process::Command};
+use std::{
+    ffi::OsString,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    process::{Command, Output},
+};
 
 use accord::{
     random::{Random, SystemRandom},
@@ -134,6 +139,17 @@ impl Services {
         let output = token(&self.token_environment, arguments).output().unwrap();
         assert!(!output.status.success(), "{arguments:?}");
         String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// Runs `accord audit resume` for `registry` or `token`, as an operator.
+    pub fn resume(&self, service: &str, operator_token: &str, arguments: &[&str]) -> Output {
+        let mut command = accord();
+        command.args(["audit", "resume", service]).args(arguments);
+        for (name, value) in self.registry_environment.iter().chain(&self.token_environment) {
+            command.env(name, value);
+        }
+        command.env("ACCORD_OPERATOR_TOKEN", operator_token);
+        command.output().unwrap()
     }
 
     /// Changes a variable of token-service for the next start.

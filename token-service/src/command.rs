@@ -6,16 +6,21 @@ use accord::{
     clock::SystemClock,
     random::SystemRandom,
     rpc::{
+        channel::HopChannel,
         config::settings::Needs,
         listener,
         run::{self, Key, Listeners, Service, probe, service_signals},
         telemetry,
         tls::server::ServerTls,
     },
+    store::audit::{AuditAccess, Decider},
+    text::opaque::OpaqueToken,
 };
+use anyhow::Context;
 
 use crate::{
     config::{ADMIN_LISTEN, Cli, Command, ENVIRONMENT_PREFIX, Flags, Settings},
+    registry::Registry,
     server::TokenServer,
     store::{self, migration::Migrator},
 };
@@ -79,6 +84,26 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// Opens what `accord audit resume` needs: the service's record, and the operator whose token this is, by the registry.
+///
+/// # Errors
+/// For an operator who is unknown, or has neither the role security nor admin; and if the registry does not answer.
+pub async fn audit_access(flags: &Flags, token: &OpaqueToken) -> anyhow::Result<AuditAccess> {
+    let settings = Settings::load(flags, Needs::Everything)?;
+    let channel = HopChannel::new(settings.registry_target()?, settings.registry_token()?);
+    let found = Registry::new(channel).operator(token).await?;
+    let decider = found.and_then(|operator| Decider::new(operator.id, &operator.roles, operator.person));
+    let (url, masters) = (&settings.service.database_url, settings.service.master_keys());
+    let (clock, random) = (Arc::new(SystemClock), SystemRandom);
+    let opened = run::open::<Migrator>(url, masters, store::PURPOSES, clock, &random);
+    let (db, keyring) = Box::pin(opened).await?;
+    Ok(AuditAccess {
+        db,
+        keyring: keyring.get().await?,
+        decider: decider.context("the token is of no operator with the role security or admin")?,
+    })
 }
 
 async fn rotate(flags: &Flags, key: Key) -> anyhow::Result<()> {

@@ -19,4 +19,4 @@ pub mod registry;
 pub mod server;
 pub mod store;
 
-pub use command::run;
+pub use command::{audit_access, run};

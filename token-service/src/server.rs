@@ -16,6 +16,7 @@ use accord::{
         middleware::limits::{AddressLimit, RateLimit},
         run::{self, AuditLog, Listeners, Service, Signals, run},
         telemetry::admin::Readiness,
+        witness::Witness,
     },
     store::{Database, audit::Rollup},
     text::opaque::OpaqueToken,
@@ -53,6 +54,7 @@ pub struct TokenServer {
     product_name: Arc<str>,
     address_limit: Arc<AddressLimit>,
     audit_retention: Option<Duration>,
+    audit_witness: Option<Witness>,
     signing_key_period: Option<Duration>,
     readiness: Readiness,
 }
@@ -125,6 +127,7 @@ impl TokenServer {
             },
             address_limit: Arc::new(AddressLimit::new(settings.address_calls_per_second)),
             audit_retention: settings.service.audit_retention(),
+            audit_witness: settings.service.audit_witness(),
             product_name: settings.product_name.as_str().into(),
             signing_key_period: settings.signing_key_period(),
             readiness: Readiness::default(),
@@ -167,6 +170,10 @@ impl Service for TokenServer {
         self.oauth.store.rollup()
     }
 
+    fn audit_witness(&self) -> Option<Witness> {
+        self.audit_witness.clone()
+    }
+
     fn readiness(&self) -> &Readiness {
         &self.readiness
     }
@@ -201,7 +208,8 @@ impl Service for TokenServer {
             self.oauth.store.db.clone(),
             self.oauth.store.keyring.clone(),
             store::recorded_tables(),
-        );
+        )
+        .with_tracer(self.consents.clone());
         macro_rules! add {
             ($($server:ident($api:expr)),* $(,)?) => {
                 $(routes.add_service(

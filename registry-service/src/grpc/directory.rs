@@ -117,9 +117,15 @@ impl DirectoryService for Api {
     ) -> Reply<GetClientProfileResponse> {
         let client_id = only_field("client_id", ClientId::parse(&call.get_ref().client_id))?;
         let (client, position) = read_at(&self.store, self.store.find_client_profile(&client_id)).await?;
+        let client = client.ok_or(Error::NotFound("client"))?;
+        let origin = match call.get_ref().with_origin {
+            true => Some(self.store.find_client_origin(&client.client).await?),
+            false => None,
+        };
         Ok(Response::new(GetClientProfileResponse {
-            client: Some(dir::client_profile(client.ok_or(Error::NotFound("client"))?)),
+            client: Some(dir::client_profile(client)),
             position: Some(dir::position(position)),
+            origin: origin.map(dir::client_origin),
         }))
     }
 

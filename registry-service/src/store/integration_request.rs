@@ -14,7 +14,7 @@ use accord::{
         validation::{Violations, list_field},
     },
 };
-use sea_orm::{Order::Desc, QueryTrait, entity::prelude::*};
+use sea_orm::{Order::Desc, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*};
 
 use super::{
     Store,
@@ -28,9 +28,12 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    model::integration_request::{
-        Decision, IntegrationRequest, NewIntegrationRequest, References, State, Transition,
-        amendment::amended,
+    model::{
+        client::Client,
+        integration_request::{
+            ClientOrigin, Decision, IntegrationRequest, MAX_AMENDMENTS, NewIntegrationRequest, References,
+            RequestOrigin, State, Transition, amendment::amended,
+        },
     },
 };
 
@@ -67,6 +70,8 @@ impl Store {
             state: State::Submitted.as_ref().to_owned(),
             rejection_reason: String::new(),
             submitter: acting(&tx, &creation.origin).await?.person,
+            submitted_by: creation.origin.actor.id.clone(),
+            approved_by: None,
             client_id: amended.as_ref().map(ToString::to_string),
             created_at: now,
             updated_at: now,
@@ -106,6 +111,28 @@ impl Store {
         self.page(query, key, Desc, page, integration_request).await
     }
 
+    /// Returns which requests a client was registered from and amended by, and the operators behind them.
+    pub async fn find_client_origin(&self, client: &Client) -> Result<ClientOrigin> {
+        let conn = self.db.read();
+        let first = client.integration_request_id.as_str();
+        let registration = Entity::find_by_id(first).read_one(conn).await?;
+        let amendments = Entity::find()
+            .filter(Column::ClientId.eq(client.client_id.as_str()))
+            .filter(Column::State.eq(State::Registered.as_ref()))
+            .filter(Column::IntegrationRequestId.ne(first))
+            .order_by_desc(Column::UpdatedAt)
+            .order_by_desc(Column::IntegrationRequestId)
+            .limit(MAX_AMENDMENTS);
+        let amendments = amendments.read_all(conn).await?;
+        Ok(ClientOrigin {
+            registration: request_origin(registration.ok_or(corrupt("clients"))?)?,
+            amendments: amendments
+                .into_iter()
+                .map(request_origin)
+                .collect::<Result<_>>()?,
+        })
+    }
+
     /// Approves or rejects a request. Of racing operators, one decides. With `--second-operator`, only an admin may approve
     /// what the same person submitted; the event then says so.
     ///
@@ -124,7 +151,7 @@ impl Store {
         };
         let mut event = Event::new(action).subject(id.as_str());
         let mut row = lock_for(&tx, id, step).await?;
-        if let Decision::Approve = decision {
+        if let Decision::Approve = &decision {
             let content = integration_request(row.stored())?.content;
             event = event.concerning(content.tenant_ids);
             if let Some(amends) = &content.amends {
@@ -140,7 +167,10 @@ impl Store {
                 }
             }
         }
-        row.rejection_reason = reason.to_owned();
+        match &decision {
+            Decision::Approve => row.approved_by = Some(origin.actor.id.clone()),
+            Decision::Reject(_) => row.rejection_reason = reason.to_owned(),
+        }
         apply(&mut row, step, self.now());
         row.save(&tx).await?;
         self.audit(&tx, origin, with_reason(event, reason)).await?;
@@ -243,6 +273,19 @@ pub(super) async fn check_references(
 pub(super) async fn find(conn: &impl Keyed, id: &IntegrationRequestId) -> Result<Option<IntegrationRequest>> {
     let row = Entity::find_by_id(id.as_str()).read_one(conn).await?;
     row.map(integration_request).transpose()
+}
+
+fn request_origin(row: Authentic<Entity>) -> Result<RequestOrigin> {
+    let unreadable = || corrupt("integration_requests");
+    let row = row.into_row();
+    Ok(RequestOrigin {
+        integration_request_id: IntegrationRequestId::parse(&row.integration_request_id)
+            .map_err(|_| unreadable())?,
+        submitted_by: row.submitted_by,
+        approved_by: row.approved_by.ok_or_else(unreadable)?,
+        // Nothing changes a request after it took effect.
+        applied_at: UnixMillis::from_millis(row.updated_at),
+    })
 }
 
 fn integration_request(row: Authentic<Entity>) -> Result<IntegrationRequest> {

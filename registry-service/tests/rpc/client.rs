@@ -91,6 +91,7 @@ async fn profile(harness: &Harness, client_id: &str) -> pb::ClientProfile {
     let mut directory = DirectoryServiceClient::new(harness.workload(WorkloadKind::TokenService));
     let request = pb::GetClientProfileRequest {
         client_id: client_id.into(),
+        ..Default::default()
     };
     ok(directory.get_client_profile(request).await).client.unwrap()
 }

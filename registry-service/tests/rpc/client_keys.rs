@@ -90,6 +90,7 @@ async fn profile(harness: &Harness, client_id: &str) -> (pb::ClientProfile, pb::
     let mut directory = DirectoryServiceClient::new(harness.workload(WorkloadKind::TokenService));
     let request = pb::GetClientProfileRequest {
         client_id: client_id.into(),
+        ..Default::default()
     };
     let answer = ok(directory.get_client_profile(request).await);
     (answer.client.unwrap(), answer.position.unwrap())

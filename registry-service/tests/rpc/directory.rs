@@ -60,6 +60,69 @@ async fn changes(harness: &Harness, epoch: &str, seq: i64, page_size: i32) -> pb
 }
 
 #[tokio::test]
+async fn the_origin_of_a_client_comes_when_it_is_asked_for() {
+    let harness = seeded().await;
+    client::seed(&harness).await;
+    let (client, _) = client::registered(&harness).await;
+    let ask = async |with_origin| {
+        let request = pb::GetClientProfileRequest {
+            client_id: client.client_id.clone(),
+            with_origin,
+        };
+        ok(directory(&harness).get_client_profile(request).await).origin
+    };
+    assert_eq!(ask(false).await, None);
+    let origin = ask(true).await.unwrap();
+    let registration = origin.registration.unwrap();
+    assert_eq!(registration.integration_request_id, client.integration_request_id);
+    assert_eq!(registration.apply_time, client.create_time);
+    assert_eq!(origin.amendments, []);
+    let actor = async |action: &str| {
+        let events = harness.audit_events(action).await;
+        let mut ids: Vec<_> = events
+            .into_iter()
+            .map(|event| (event.subject, event.actor_id))
+            .collect();
+        ids.reverse();
+        ids
+    };
+    for name in ["First", "Second"] {
+        harness.clock.advance(Duration::from_secs(1));
+        let additions = pb::SubmitIntegrationRequestRequest {
+            display_name: name.into(),
+            ..Default::default()
+        };
+        harness.amend(&client.client_id, additions).await;
+    }
+    let origin = ask(true).await.unwrap();
+    let mut applied = origin.amendments;
+    applied.reverse();
+    applied.insert(0, origin.registration.unwrap());
+    let by_submitter: Vec<_> = applied
+        .iter()
+        .map(|request| {
+            (
+                request.integration_request_id.clone(),
+                request.submitted_by_operator_id.clone(),
+            )
+        })
+        .collect();
+    assert_eq!(by_submitter, actor("integration_request.submit").await);
+    let by_approver: Vec<_> = applied
+        .iter()
+        .map(|request| {
+            (
+                request.integration_request_id.clone(),
+                request.approved_by_operator_id.clone(),
+            )
+        })
+        .collect();
+    assert_eq!(by_approver, actor("integration_request.approve").await);
+    let times: Vec<_> = applied.iter().map(|request| request.apply_time).collect();
+    assert!(times.is_sorted_by_key(|time| time.map(|time| time.seconds)) && times[0] != times[1]);
+}
+
+#[tokio::test]
 async fn profiles_come_together_and_without_those_that_do_not_exist() {
     let harness = seeded().await;
     client::seed(&harness).await;
@@ -93,6 +156,7 @@ async fn profiles_come_together_and_without_those_that_do_not_exist() {
     assert_eq!(found.tenants, [tenant.tenant.unwrap()]);
     let one = pb::GetClientProfileRequest {
         client_id: client.client_id.clone(),
+        ..Default::default()
     };
     let one = ok(directory(&harness).get_client_profile(one).await);
     assert_eq!(found.clients, [one.client.unwrap()]);

@@ -413,6 +413,7 @@ async fn attack(channel: &CallerChannel, service: &str, method: &str, known: &mu
         ("DirectoryService", _) => {
             let request = pb::GetClientProfileRequest {
                 client_id: known.of("cli_").pop().unwrap_or_default(),
+                ..Default::default()
             };
             if note(known, directory.get_client_profile(request).await) {
                 gained.push("the directory".to_owned());

@@ -22,6 +22,7 @@ use crate::{
             server::ServerTls,
             settings::{DEFAULT_MIN_VERSION, TlsFlags, TlsSettings},
         },
+        witness::Witness,
     },
     store::origin::check_url,
 };
@@ -60,6 +61,10 @@ pub struct ServiceFlags {
     /// How many days the audit record keeps events; 0 means for ever [default: 400]
     #[arg(long, value_name = "DAYS")]
     pub audit_days: Option<String>,
+    /// Absolute path of a file on this host that gets signed heads of the audit record's log, or an https:// URL that gets them by
+    /// POST over HTTP/2; at most one a minute, from the replica that seals [default: none]
+    #[arg(long, value_name = "PATH|URL")]
+    pub audit_witness: Option<String>,
     /// TOML file with these settings
     #[arg(long, value_name = "PATH")]
     #[serde(skip)]
@@ -93,6 +98,8 @@ pub struct ServiceSettings {
     pub drain_delay: u64,
     /// How many days the audit record keeps events; 0 means for ever.
     pub audit_days: u32,
+    /// Where signed heads of the audit record's log are pushed.
+    pub audit_witness: String,
 }
 
 impl Default for ServiceSettings {
@@ -109,6 +116,7 @@ impl Default for ServiceSettings {
             tls_min_version: DEFAULT_MIN_VERSION.to_owned(),
             drain_delay: DEFAULT_DRAIN_DELAY,
             audit_days: 400,
+            audit_witness: String::new(),
         }
     }
 }
@@ -171,10 +179,20 @@ impl ServiceSettings {
         (self.audit_days > 0).then(|| DAY * self.audit_days)
     }
 
+    /// Returns where signed heads of the audit record's log are pushed, if anywhere.
+    pub fn audit_witness(&self) -> Option<Witness> {
+        Witness::parse(&self.audit_witness).ok()
+    }
+
     /// Checks every value for these listeners, each with the key of its address, and that those in `needs` are set.
     pub fn check(&self, listeners: &[(&str, SocketAddr)], needs: Needs, problems: &mut Problems) {
         if self.audit_days > MAX_AUDIT_DAYS {
             problems.add("audit_days", &format!("must be 0 to {MAX_AUDIT_DAYS}"));
+        }
+        if !self.audit_witness.is_empty()
+            && let Err(problem) = Witness::parse(&self.audit_witness)
+        {
+            problems.add("audit_witness", problem);
         }
         self.tls().check(listeners, problems);
         if self.drain_delay > 60 {

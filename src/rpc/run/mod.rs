@@ -33,6 +33,7 @@ use crate::{
         middleware::{self, Cutoff, limits::AddressLimit},
         telemetry::{self, admin::Readiness, metrics::certificate_expires},
         tls::server::ServerTls,
+        witness::Witness,
     },
     store::{
         Database,
@@ -81,6 +82,11 @@ pub trait Service: Clone + Send + Sync + 'static {
 
     /// Returns what sums up the events that are sealed.
     fn rollup(&self) -> impl Rollup {}
+
+    /// Returns where signed heads of the record's log are pushed.
+    fn audit_witness(&self) -> Option<Witness> {
+        None
+    }
 
     /// Returns the service's clock.
     fn clock(&self) -> &dyn Clock;

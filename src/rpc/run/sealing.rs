@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use metrics::gauge;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{AuditLog, Service, every};
 use crate::{
     log_limit::LogLimit,
     metrics::{AUDIT_LOG_FAULT, AUDIT_LOG_SEALED, AUDIT_LOG_SIZE},
+    rpc::witness,
     store::{
         StoreError,
         audit::{SealError, ensure_log, seal as seal_events},
@@ -29,7 +31,10 @@ pub(super) async fn seal(service: &impl Service, stop: &CancellationToken) {
         election: Election::new(uuid::Uuid::new_v4().to_string()),
         lease: None,
         looked_at: None,
+        heads: watch::Sender::new(String::new()),
     };
+    let witness = service.audit_witness();
+    let heads = sealer.heads.subscribe();
     let mut ticks = every(SEAL_PERIOD);
     let rounds = async {
         loop {
@@ -50,7 +55,14 @@ pub(super) async fn seal(service: &impl Service, stop: &CancellationToken) {
             }
         }
     };
-    stop.run_until_cancelled(rounds).await;
+    let pushes = async {
+        match &witness {
+            Some(witness) => witness::push(witness, heads).await,
+            None => drop(heads),
+        }
+    };
+    stop.run_until_cancelled(async { tokio::join!(rounds, pushes) })
+        .await;
     if let Some(lease) = sealer.lease {
         // Otherwise the next sealer waits until the lease has run out.
         let _ = lease.release(service.database().read()).await;
@@ -62,6 +74,8 @@ struct Sealer {
     lease: Option<Lease>,
     /// When the lease was renewed, or looked at.
     looked_at: Option<Instant>,
+    /// The newest signed head, for the witness.
+    heads: watch::Sender<String>,
 }
 
 impl Sealer {
@@ -99,6 +113,15 @@ impl Sealer {
         let key = log.key(&keyring).map_err(StoreError::from)?;
         let signer = log.signer(&keyring).map_err(StoreError::from)?;
         log::sign_heads(db, &log, key, &signer).await?;
+        if self.heads.receiver_count() > 0
+            && let Some(newest) = log::latest(db.read(), log.log_id).await?
+        {
+            self.heads.send_if_modified(|head| {
+                let is_new = *head != newest.checkpoint;
+                *head = newest.checkpoint;
+                is_new
+            });
+        }
         gauge!(AUDIT_LOG_SIZE).set(log.head.size as f64);
         if sealed.is_ok() {
             gauge!(AUDIT_LOG_SEALED).set(service.clock().now().as_millis() as f64 / 1e3);

@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
 };
 
-use sea_orm::{ConnectionTrait, entity::prelude::*};
+use sea_orm::{ConnectionTrait, entity::prelude::*, sea_query::Expr};
 
 use super::{
     group, row,
@@ -13,12 +13,32 @@ use super::{
 };
 use crate::store::StoreError;
 
+/// Returns the place of a leaf in all logs, to compare it with [`at`]. Both databases look it up in the primary key.
+pub(super) fn place() -> Expr {
+    Expr::tuple([Expr::col(leaf::Column::LogId), Expr::col(leaf::Column::LeafIndex)])
+}
+
+/// Returns a place to compare leaves with.
+pub(super) fn at(log_id: i64, leaf_index: i64) -> Expr {
+    Expr::tuple([Expr::value(log_id), Expr::value(leaf_index)])
+}
+
 /// A row that a leaf stands for.
 pub(super) enum Row {
     /// An event.
     Own(row::Model),
     /// A group of events.
     Group(group::Model),
+}
+
+impl Row {
+    /// Returns the group; `None` for an event.
+    pub(super) fn into_group(self) -> Option<group::Model> {
+        match self {
+            Self::Group(group) => Some(group),
+            Self::Own(_) => None,
+        }
+    }
 }
 
 /// Returns the rows of some leaves, by source and number. Leaves out those that are missing.

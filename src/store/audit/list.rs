@@ -1,13 +1,17 @@
-//! Searches of the audit record. Both shapes of events are read as one list.
+//! Searches of the audit record. Both shapes of events are read as one list, which is paged by position: an event that is
+//! committed late comes before those that were sealed earlier, whatever its time.
 
-use sea_orm::{ConnectionTrait, QueryOrder, QuerySelect, QueryTrait, Select, entity::prelude::*};
+use sea_orm::{
+    ConnectionTrait, ExprTrait, Order, QueryOrder, QuerySelect, QueryTrait, Select, entity::prelude::*,
+    sea_query::Expr,
+};
 
 use super::{
-    EventRow, ISSUE, Outcome,
-    group::{self, MAX_SPAN_MILLIS},
+    EventRow, ISSUE, LogPosition, Outcome, group,
     proof::groups_at,
     record::decode,
     row,
+    seal::{OWN, leaf},
 };
 use crate::{
     clock::UnixMillis,
@@ -18,10 +22,40 @@ use crate::{
     },
 };
 
+mod cursor;
+mod head;
+mod sealed;
+
+pub use cursor::Cursor;
+use cursor::Head;
+
 /// How many groups a search reads at a time.
 const GROUPS_AT_ONCE: u64 = 64;
 /// The most groups that one search reads. Then it returns what it has found, and the next page goes on there.
 const MAX_GROUPS: u64 = 2_048;
+/// How much later than newer ones a group may be sealed that a search by time finds.
+const LATENESS_MILLIS: u64 = 600_000;
+
+impl Range {
+    fn holds(&self, event_id: &EventId) -> bool {
+        self.from.as_ref().is_none_or(|from| event_id >= from)
+            && self.until.as_ref().is_none_or(|until| event_id < until)
+    }
+
+    /// Limits a query to groups that may hold events in range, and that end before an id.
+    fn of_groups(&self, groups: Select<group::Entity>, before: Option<&EventId>) -> Select<group::Entity> {
+        groups
+            .apply_if(self.from.as_ref(), |groups, from| {
+                groups.filter(group::Column::LastEventId.gte(from.as_str()))
+            })
+            .apply_if(self.until.as_ref(), |groups, until| {
+                groups.filter(group::Column::FirstEventId.lt(until.as_str()))
+            })
+            .apply_if(before, |groups, before| {
+                groups.filter(group::Column::LastEventId.lt(before.as_str()))
+            })
+    }
+}
 
 /// The events to list: those that match every given field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,15 +87,41 @@ struct Range {
 }
 
 impl Filter {
-    fn range(&self, page: &PageRequest) -> Range {
-        // Ids begin with the time, so that one index serves time and page too.
+    /// Returns the ids of the events in the filter's time, and before one of them.
+    fn range(&self, before: Option<&EventId>) -> Range {
         let first_id_at = |time: UnixMillis| EventId::of(ulid_at(time, 0));
-        let after = page.after().and_then(|after| EventId::parse(after).ok());
         let until = self.until.map(first_id_at);
         Range {
             from: self.from.map(first_id_at),
-            until: [after, until].into_iter().flatten().min(),
+            until: [before.cloned(), until].into_iter().flatten().min(),
         }
+    }
+
+    /// Returns whether events of issued tokens can match.
+    fn admits_tokens(&self) -> bool {
+        self.action.as_deref().is_none_or(|action| action == ISSUE)
+    }
+
+    /// Returns a query for the events that match and have rows of their own.
+    fn own_rows(&self, range: &Range) -> Select<row::Entity> {
+        use row::Column;
+
+        let text = |column: Column, value: Option<&str>| value.map(|value| column.eq(value));
+        let conditions = [
+            text(Column::TenantId, self.tenant_id.as_ref().map(TenantId::as_str)),
+            text(Column::ClientId, self.client_id.as_ref().map(ClientId::as_str)),
+            text(Column::Action, self.action.as_deref()),
+            text(Column::ActorId, self.actor_id.as_deref()),
+            text(Column::Subject, self.subject.as_deref()),
+            text(Column::Outcome, self.outcome.as_ref().map(Outcome::as_ref)),
+            range.from.as_ref().map(|from| Column::EventId.gte(from.as_str())),
+            range
+                .until
+                .as_ref()
+                .map(|until| Column::EventId.lt(until.as_str())),
+        ];
+        let conditions = conditions.into_iter().flatten();
+        conditions.fold(row::Entity::find(), |find, condition| find.filter(condition))
     }
 
     fn matches(&self, event: &EventRow) -> bool {
@@ -77,10 +137,16 @@ impl Filter {
     }
 }
 
-/// Returns a page of the events that match the filter, the newest first.
+/// Returns a page of the events that match the filter. First come those that are not sealed yet, by time, then the sealed ones
+/// by position, each the newest first.
 ///
-/// No index holds the events of issued tokens but by time. A search for those of a tenant, client, actor or subject
-/// reads at most 2,048 groups of them for each page, so that a page may be short, or empty, and not the last.
+/// The first page draws the boundary between both. An event that is committed later is on no further page of the list, but
+/// has a higher position than every sealed event on them. So whoever reads the record again, down to the highest position of
+/// the last time, misses none, however late it was committed.
+///
+/// No index holds the events of issued tokens but by position and time. A search for those of a tenant, client, actor or
+/// subject reads at most 2,048 groups of them for each page, so that a page may be short, or empty, and not the last. A search
+/// by time may leave out those that were sealed more than ten minutes later than newer ones, which only a fault can delay so.
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] for a row that isn't an event.
@@ -89,111 +155,98 @@ pub async fn list(
     filter: &Filter,
     page: &PageRequest,
 ) -> Result<Page<EventRow>, StoreError> {
-    let range = filter.range(page);
-    let mut events = own_rows(conn, filter, &range, page.fetch()).await?;
-    let mut stopped_at = None;
-    if filter.action.as_deref().is_none_or(|action| action == ISSUE) {
-        let issued;
-        (issued, stopped_at) = issued_tokens(conn, filter, &range, page.fetch()).await?;
-        events.extend(issued);
+    let cursor = match page.after() {
+        Some(after) => after.parse().map_err(|_| StoreError::Corrupt("a page token"))?,
+        None => Cursor::Head(Head::now(conn).await?),
+    };
+    let (mut listed, mut next) = (Vec::new(), None);
+    let place = match &cursor {
+        Cursor::Head(head) => {
+            let (events, stopped_at) = head::events(conn, filter, head, page.fetch()).await?;
+            listed.extend(events.into_iter().map(|event| {
+                let after = head.after(&event.event_id);
+                (event, after)
+            }));
+            next = stopped_at.map(|stopped_at| head.after(&stopped_at));
+            head.boundary()
+        }
+        Cursor::Sealed(place) => *place,
+    };
+    let rest = page.fetch().saturating_sub(listed.len() as u64);
+    if next.is_none() && rest > 0 {
+        let (events, stopped_at) = sealed::events(conn, filter, place, rest).await?;
+        listed.extend(
+            events
+                .into_iter()
+                .map(|(event, place)| (event, Cursor::Sealed(place))),
+        );
+        next = stopped_at.map(Cursor::Sealed);
     }
-    events.sort_unstable_by(|one, other| other.event_id.cmp(&one.event_id));
-    if let Some(stopped_at) = &stopped_at {
-        events.retain(|event| event.event_id >= *stopped_at);
-    }
-    events.truncate(usize::try_from(page.fetch()).unwrap_or(usize::MAX));
-    let next = stopped_at.map(String::from);
-    Ok(page.finish_before(events, next, |event| event.event_id.as_str().to_owned()))
+    let next = next.as_ref().map(Cursor::to_string);
+    let page = page.finish_before(listed, next, |(_, after)| after.to_string());
+    Ok(page.map(|(event, _)| event))
 }
 
-/// Returns the newest events in range that have a row of their own.
-async fn own_rows(
-    conn: &impl ConnectionTrait,
-    filter: &Filter,
-    range: &Range,
-    limit: u64,
-) -> Result<Vec<EventRow>, StoreError> {
-    use row::Column;
-
-    let text = |column: Column, value: Option<&str>| value.map(|value| column.eq(value));
-    let conditions = [
-        text(Column::TenantId, filter.tenant_id.as_ref().map(TenantId::as_str)),
-        text(Column::ClientId, filter.client_id.as_ref().map(ClientId::as_str)),
-        text(Column::Action, filter.action.as_deref()),
-        text(Column::ActorId, filter.actor_id.as_deref()),
-        text(Column::Subject, filter.subject.as_deref()),
-        text(Column::Outcome, filter.outcome.as_ref().map(Outcome::as_ref)),
-        range.from.as_ref().map(|from| Column::EventId.gte(from.as_str())),
+/// Returns the leaves of groups that may hold events in range and that end before an id, up to [`GROUPS_AT_ONCE`], the newest
+/// first.
+fn group_leaves(range: &Range, before: Option<&EventId>) -> Select<leaf::Entity> {
+    let is_limited = range.from.is_some() || range.until.is_some() || before.is_some();
+    let named = is_limited.then(|| {
+        let of_group = |column| Expr::col((group::Entity, column));
         range
-            .until
-            .as_ref()
-            .map(|until| Column::EventId.lt(until.as_str())),
-    ];
-    let conditions = conditions.into_iter().flatten();
-    let rows = conditions
-        .fold(row::Entity::find(), |find, condition| find.filter(condition))
-        .order_by_desc(Column::EventId)
-        .limit(limit)
-        .all(conn)
-        .await?;
-    rows.iter().map(|row| decode(&row.record)).collect()
+            .of_groups(group::Entity::find(), before)
+            .filter(of_group(group::Column::Writer).equals((leaf::Entity, leaf::Column::Source)))
+            .filter(of_group(group::Column::Number).equals((leaf::Entity, leaf::Column::Number)))
+            .select_only()
+            .expr(Expr::value(1))
+            .into_query()
+    });
+    leaf::Entity::find()
+        .filter(leaf::Column::Source.ne(OWN))
+        .apply_if(named, |leaves, named| leaves.filter(Expr::exists(named)))
+        .order_by_desc(leaf::Column::LogId)
+        .order_by_desc(leaf::Column::LeafIndex)
+        .limit(GROUPS_AT_ONCE)
 }
 
-/// Returns the newest events of issued tokens in range, at least `limit` of them if there are as many. Returns with them
-/// the id down to which the search got, unless it got to the end.
-async fn issued_tokens(
+/// Returns the position of the newest, or oldest, sealed group whose last event has such an id.
+async fn sealed_group(
     conn: &impl ConnectionTrait,
-    filter: &Filter,
-    range: &Range,
-    limit: u64,
-) -> Result<(Vec<EventRow>, Option<EventId>), StoreError> {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let mut before = range.until.as_ref().map(|until| until.later(MAX_SPAN_MILLIS));
-    let mut events: Vec<EventRow> = Vec::new();
-    for _ in 0..MAX_GROUPS / GROUPS_AT_ONCE {
-        let groups = groups(range)
-            .apply_if(before.as_ref(), |groups, before| {
-                groups.filter(group::Column::LastEventId.lt(before.as_str()))
-            })
-            .order_by_desc(group::Column::LastEventId)
-            .limit(GROUPS_AT_ONCE)
-            .all(conn)
-            .await?;
-        for group in &groups {
-            for event in group::events(&group.events)? {
-                let event = decode(event)?;
-                let is_in_range = range.from.as_ref().is_none_or(|from| event.event_id >= *from)
-                    && range.until.as_ref().is_none_or(|until| event.event_id < *until);
-                if is_in_range && filter.matches(&event) {
-                    events.push(event);
-                }
-            }
-        }
-        let Some(last) = groups.last().filter(|_| groups.len() as u64 == GROUPS_AT_ONCE) else {
-            return Ok((events, None));
-        };
-        // All other groups end before this one, so that their events are older.
-        let last = EventId::parse(&last.last_event_id).map_err(|_| StoreError::Corrupt("audit_groups"))?;
-        let complete = events.iter().filter(|event| event.event_id >= last).count();
-        if complete >= limit {
-            return Ok((events, None));
-        }
-        before = Some(last);
-    }
-    Ok((events, before))
-}
-
-/// Returns the groups that may hold events in range.
-fn groups(range: &Range) -> Select<group::Entity> {
-    let from = range.from.as_ref();
-    let until = range.until.as_ref();
-    group::Entity::find()
-        .apply_if(from, |groups, from| {
-            groups.filter(group::Column::LastEventId.gte(from.as_str()))
-        })
-        .apply_if(until, |groups, until| {
-            groups.filter(group::Column::FirstEventId.lt(until.as_str()))
-        })
+    ids: impl FnOnce(group::Column) -> Expr,
+    newest: bool,
+) -> Result<Option<LogPosition>, StoreError> {
+    let of_group = |column| Expr::col((group::Entity, column));
+    let leaf_of = |query: Select<leaf::Entity>| {
+        query
+            .filter(of_group(group::Column::Writer).equals((leaf::Entity, leaf::Column::Source)))
+            .filter(of_group(group::Column::Number).equals((leaf::Entity, leaf::Column::Number)))
+    };
+    let is_sealed = leaf_of(leaf::Entity::find().select_only().expr(Expr::value(1))).into_query();
+    let order = if newest { Order::Desc } else { Order::Asc };
+    let found = group::Entity::find()
+        .select_only()
+        .columns([group::Column::Writer, group::Column::Number])
+        .filter(ids(group::Column::LastEventId))
+        .filter(Expr::exists(is_sealed))
+        .order_by(group::Column::LastEventId, order)
+        .limit(1)
+        .into_tuple::<(String, i64)>()
+        .one(conn)
+        .await?;
+    let Some((writer, number)) = found else {
+        return Ok(None);
+    };
+    let leaf = leaf::Entity::find()
+        .filter(leaf::Column::Source.eq(writer))
+        .filter(leaf::Column::Number.eq(number))
+        .one(conn)
+        .await?;
+    // Retention may have removed it in between, and with it all that are older.
+    Ok(leaf.map(|leaf| LogPosition {
+        log_id: leaf.log_id,
+        leaf_index: leaf.leaf_index,
+        index: u32::MAX,
+    }))
 }
 
 /// Finds the event of an issued token by the token's `jti`, which holds its time, so that few groups are read.

@@ -24,13 +24,17 @@ mod export;
 pub(in crate::store) mod group;
 mod leaf_rows;
 mod list;
+mod position;
 mod proof;
 pub(in crate::store) mod protection;
 pub(in crate::store) mod record;
+mod resume;
 mod retention;
 mod rollup;
 mod row_versions;
 mod seal;
+mod stepped;
+mod stepping;
 mod verify;
 
 pub use actions::operator_actions;
@@ -38,18 +42,22 @@ pub use event::{
     Actor, ActorKind, CallerAddress, Event, GrantType, ISSUE, IssuedToken, Origin, Outcome, Record,
     RowVersion, next_id,
 };
-pub use export::{LogPosition, export};
+pub use export::export;
 pub use group::{Appended, GroupWriter};
-pub use list::{Filter, find_issued, list};
-pub use proof::{Proof, prove, prove_in_its_log};
+pub use list::{Cursor, Filter, find_issued, list};
+pub use position::LogPosition;
+pub use proof::{Proof, Proven, prove};
 pub use protection::KEYRING_PURPOSE;
 pub use record::{EventRow, TokenUse};
+pub use resume::{
+    AuditAccess, CONFIRM_WITHIN, Decider, ResumeError, ResumeRequest, Resumed, confirm_resume, request_resume,
+};
 use retention::decode_deleted;
 pub use retention::delete_before;
 pub use rollup::Rollup;
 pub use row_versions::check_rows;
 pub use seal::{SealError, ensure_log, seal};
-pub use verify::{Fault, Report, verify};
+pub use verify::{Fault, LogReport, Report, verify, verify_all};
 
 /// The events that have a row of their own. The columns beside the number and the record are for searches.
 mod row {

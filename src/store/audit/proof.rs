@@ -20,49 +20,62 @@ use crate::{
 /// What is known of an event.
 #[derive(Debug)]
 pub enum Proof {
-    /// It is in the log.
-    Sealed(ProofFile),
+    /// It is in a log.
+    Sealed(Box<Proven>),
     /// It is recorded and will be sealed, or comes after the head that was asked for.
     NotYetSealed,
+    /// Its log has no signed head of the size that was asked for.
+    NoSuchHead,
     /// There is no such event.
     Unknown,
 }
 
-/// Proves that an event is in a log with this signed head.
+/// A proof that an event is in the log that holds it, which may be an older one.
+#[derive(Debug)]
+pub struct Proven {
+    /// The proof.
+    pub file: ProofFile,
+    /// The signed head that it leads to.
+    pub head: SignedHead,
+}
+
+/// Proves that an event is in a log. The proof leads to the signed head of that log with a size, or to the newest.
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] if the log's hashes do not lead to the head.
 pub async fn prove(
     conn: &impl ConnectionTrait,
-    log_id: i64,
-    head: &SignedHead,
+    size: Option<u64>,
     event_id: &EventId,
 ) -> Result<Proof, StoreError> {
     let Some(found) = find(conn, event_id).await? else {
         return Ok(Proof::Unknown);
     };
-    match found.leaf(conn).await?.filter(|leaf| leaf.log_id == log_id) {
-        Some(leaf) => found.prove(conn, &leaf, head).await,
-        None => Ok(Proof::NotYetSealed),
-    }
-}
-
-/// Proves that an event is in its log: the open one, or one that an earlier epoch has. The proof is for the newest signed
-/// head of that log.
-///
-/// # Errors
-/// [`StoreError::Corrupt`] if the log's hashes do not lead to the head.
-pub async fn prove_in_its_log(conn: &impl ConnectionTrait, event_id: &EventId) -> Result<Proof, StoreError> {
-    let Some(found) = find(conn, event_id).await? else {
-        return Ok(Proof::Unknown);
-    };
-    let Some(leaf) = found.leaf(conn).await? else {
+    let leaf = leaf::Entity::find()
+        .filter(leaf::Column::Source.eq(&*found.source))
+        .filter(leaf::Column::Number.eq(found.number))
+        .one(conn)
+        .await?;
+    let Some(leaf) = leaf else {
         return Ok(Proof::NotYetSealed);
     };
-    match log::latest(conn, leaf.log_id).await? {
-        Some(head) => found.prove(conn, &leaf, &head).await,
-        None => Ok(Proof::NotYetSealed),
-    }
+    let head = match size {
+        Some(size) => log::at_size(conn, leaf.log_id, size).await?,
+        None => log::latest(conn, leaf.log_id).await?,
+    };
+    let Some(head) = head else {
+        return Ok(match size {
+            Some(_) => Proof::NoSuchHead,
+            None => Proof::NotYetSealed,
+        });
+    };
+    let index = u64::try_from(leaf.leaf_index).map_err(|_| StoreError::Corrupt("audit_leaves"))?;
+    let Some(proof) = log::inclusion_proof(conn, leaf.log_id, index, head.head).await? else {
+        return Ok(Proof::NotYetSealed);
+    };
+    let mut file = ProofFile::new(found.event, index, proof.hashes, head.checkpoint.clone());
+    file.group = found.group;
+    Ok(Proof::Sealed(Box::new(Proven { file, head })))
 }
 
 struct Found {
@@ -70,31 +83,6 @@ struct Found {
     number: i64,
     event: Vec<u8>,
     group: Option<Group>,
-}
-
-impl Found {
-    /// Returns the leaf that stands for the event's row; `None` before it is sealed. A row has one, in one log.
-    async fn leaf(&self, conn: &impl ConnectionTrait) -> Result<Option<leaf::Model>, StoreError> {
-        let leaf = leaf::Entity::find()
-            .filter(leaf::Column::Source.eq(&*self.source))
-            .filter(leaf::Column::Number.eq(self.number));
-        Ok(leaf.one(conn).await?)
-    }
-
-    async fn prove(
-        self,
-        conn: &impl ConnectionTrait,
-        leaf: &leaf::Model,
-        head: &SignedHead,
-    ) -> Result<Proof, StoreError> {
-        let index = u64::try_from(leaf.leaf_index).map_err(|_| StoreError::Corrupt("audit_leaves"))?;
-        let Some(proof) = log::inclusion_proof(conn, leaf.log_id, index, head.head).await? else {
-            return Ok(Proof::NotYetSealed);
-        };
-        let mut file = ProofFile::new(self.event, index, proof.hashes, head.checkpoint.clone());
-        file.group = self.group;
-        Ok(Proof::Sealed(file))
-    }
 }
 
 async fn find(conn: &impl ConnectionTrait, event_id: &EventId) -> Result<Option<Found>, StoreError> {

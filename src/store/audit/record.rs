@@ -7,7 +7,7 @@ use prost::Message;
 use ulid::Ulid;
 use uuid::Uuid;
 
-use super::{Actor, ActorKind, CallerAddress, GrantType, ISSUE, Outcome, Record};
+use super::{Actor, ActorKind, CallerAddress, GrantType, ISSUE, LogPosition, Outcome, Record};
 use crate::{
     audit::v1::{
         self as pb,
@@ -37,6 +37,8 @@ const UNREADABLE: StoreError = StoreError::Corrupt("audit event");
 pub struct EventRow {
     /// The event's id.
     pub event_id: EventId,
+    /// The place in the record, if it is sealed and the search knows it.
+    pub position: Option<LogPosition>,
     /// The time by the clock of the replica that recorded the event.
     pub occurred_at: UnixMillis,
     /// The action. A newer version may record actions that this one doesn't know.
@@ -152,6 +154,7 @@ pub(in crate::store) fn decode(bytes: &[u8]) -> Result<EventRow, StoreError> {
     };
     let event_id = EventId::of(ulid);
     let mut row = EventRow {
+        position: None,
         occurred_at: UnixMillis::from_millis(i64::try_from(ulid.timestamp_ms()).unwrap_or(i64::MAX)),
         outcome: Outcome::try_from(record.outcome()).map_err(|()| UNREADABLE)?,
         actor: Actor { kind, id },

@@ -12,6 +12,7 @@ use super::{
     record::decode,
     row,
     seal::{OWN, leaf},
+    stepped::{Stepped, decode_resume},
 };
 use crate::{
     clock::{Clock, UnixMillis},
@@ -24,7 +25,7 @@ use crate::{
 /// How many leaves one transaction deletes.
 const LEAVES: u64 = 500;
 /// The action of the event that says which leaves were deleted.
-const DELETE: &str = "audit_events.delete";
+pub(super) const DELETE: &str = "audit_events.delete";
 
 /// Deletes sealed events before `since`. An event in each transaction says up to which leaf, so that none is missing without
 /// a word. Returns how many leaves it deletes: events with rows of their own, and groups.
@@ -73,8 +74,13 @@ async fn delete_some(
     for ((leaf, sealed), index) in leaves.into_iter().zip(sealed).zip(first.leaf_index..) {
         let row = rows.remove(&(leaf.source.clone(), leaf.number));
         // A row that is missing, or is not what was sealed, is a fault: it stays, for a verification to name.
-        if leaf.leaf_index != index || !row.is_some_and(|row| is_old(&row, sealed, first_kept)) {
+        let Some(row) = row.filter(|row| leaf.leaf_index == index && is_old(row, sealed, first_kept)) else {
             break;
+        };
+        if let Row::Own(row) = &row
+            && let Some(resume) = decode_resume(&row.record)
+        {
+            delete_stepped(&tx, &resume.rows).await?;
         }
         match leaf.source.as_str() {
             OWN => row::Entity::delete_by_id(leaf.number).exec(&tx).await?,
@@ -102,6 +108,29 @@ async fn delete_some(
     Ok(deleted)
 }
 
+/// Deletes the rows that a resume has stepped over, whose event goes: they are as old, and nothing else says why no log has
+/// them.
+async fn delete_stepped(tx: &Transaction, rows: &[Stepped]) -> Result<(), StoreError> {
+    for stepped in rows {
+        let (from, through) = (stepped.from, stepped.through);
+        match stepped.writer.as_str() {
+            OWN => {
+                let numbers = row::Column::Number.between(from, through);
+                row::Entity::delete_many().filter(numbers).exec(tx).await?
+            }
+            writer => {
+                let numbers = group::Column::Number.between(from, through);
+                group::Entity::delete_many()
+                    .filter(group::Column::Writer.eq(writer))
+                    .filter(numbers)
+                    .exec(tx)
+                    .await?
+            }
+        };
+    }
+    Ok(())
+}
+
 /// Returns the hashes that were sealed from a leaf on, of so many leaves; none if the log does not have them.
 async fn sealed(tx: &Transaction, first: &leaf::Model, count: usize) -> Result<Vec<Hash>, StoreError> {
     let Ok(from) = u64::try_from(first.leaf_index) else {
@@ -125,9 +154,14 @@ fn is_old(row: &Row, sealed: Hash, first_kept: &EventId) -> bool {
     checked == Ok(sealed) && **last < *first_kept.as_str()
 }
 
-/// Returns the last deleted leaf of a log that an event names, if it is one about deleted leaves.
-pub(super) fn decode_deleted(encoded: &[u8], log_id: i64) -> Option<u64> {
+/// Returns the log, and the last deleted leaf of it, that an event names, if it is one about deleted leaves.
+pub(super) fn decode_deleted(encoded: &[u8]) -> Option<(i64, u64)> {
     let event = decode(encoded).ok()?;
-    let is_about = event.action == DELETE && event.detail.get("log")?.parse() == Ok(log_id);
-    is_about.then(|| event.detail.get("through")?.parse().ok())?
+    if event.action != DELETE {
+        return None;
+    }
+    Some((
+        event.detail.get("log")?.parse().ok()?,
+        event.detail.get("through")?.parse().ok()?,
+    ))
 }

@@ -301,6 +301,16 @@ impl Found {
         Ok(())
     }
 
+    /// Counts the events of one source. Returns the number of the last row if more may follow.
+    fn count(self, events: &mut u64) -> Result<Option<i64>, SealError> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        *events += self.events;
+        let is_full = self.entries.len() as u64 == ROWS;
+        Ok(self.entries.last().filter(|_| is_full).map(|last| last.number))
+    }
+
     fn add(&mut self, source: &str, after: i64, rows: impl Iterator<Item = CheckedRow>) {
         // A source whose clock was set back keeps its order.
         let mut last = String::new();
@@ -335,7 +345,7 @@ impl Found {
     }
 }
 
-/// Checks the rows that the next seals will take, and returns how many events they hold.
+/// Checks the rows that are not sealed yet, and returns how many events they hold.
 ///
 /// # Errors
 /// [`SealError`].
@@ -344,19 +354,30 @@ pub(super) async fn unsealed(conn: &impl Keyed, keyring: &Keyring, log: &Log) ->
         .position
         .parse()
         .map_err(|_| StoreError::Corrupt("audit_logs"))?;
-    let mut found = Found::default();
-    found.events(conn, keyring, own).await?;
-    for writer in unsealed_writers(conn).await? {
-        found.groups(conn, keyring, &writer).await?;
+    let (mut events, mut after) = (0, own);
+    loop {
+        let mut found = Found::default();
+        found.events(conn, keyring, after).await?;
+        match found.count(&mut events)? {
+            Some(last) => after = last,
+            None => break,
+        }
     }
-    match found.fault {
-        Some(fault) => Err(fault),
-        None => Ok(found.events),
+    for mut writer in unsealed_writers(conn).await? {
+        loop {
+            let mut found = Found::default();
+            found.groups(conn, keyring, &writer).await?;
+            match found.count(&mut events)? {
+                Some(last) => writer.sealed = last,
+                None => break,
+            }
+        }
     }
+    Ok(events)
 }
 
 /// Returns the writers that have written more than is sealed.
-async fn unsealed_writers(conn: &impl ConnectionTrait) -> Result<Vec<writer::Model>, StoreError> {
+pub(super) async fn unsealed_writers(conn: &impl ConnectionTrait) -> Result<Vec<writer::Model>, StoreError> {
     let later = group::Entity::find()
         .select_only()
         .expr(Expr::value(1))
@@ -396,6 +417,9 @@ pub async fn ensure_log(
             return Ok(current.clone());
         }
     }
+    if let Some(current) = &current {
+        sign_last(db, keyring, current).await?;
+    }
     let key = keyring.current(log::KEYRING_PURPOSE)?;
     let position = current.map_or_else(|| "0".to_owned(), |log| log.position);
     let tx = db.write().await?;
@@ -409,6 +433,20 @@ pub async fn ensure_log(
             log::current(db.read()).await?.ok_or(MALFORMED)
         }
         Err(error) => Err(error),
+    }
+}
+
+/// Signs the last head of a log that ends. Leaves one that somebody has edited as it is, for a verification to name.
+///
+/// # Errors
+/// [`StoreError`] if the database is unavailable.
+pub(super) async fn sign_last(db: &Database, keyring: &Keyring, log: &Log) -> Result<(), StoreError> {
+    let (Ok(key), Ok(signer)) = (log.key(keyring), log.signer(keyring)) else {
+        return Ok(());
+    };
+    match log::sign_heads(db, log, key, &signer).await {
+        Err(error) if error.is_temporary() => Err(error),
+        _ => Ok(()),
     }
 }
 

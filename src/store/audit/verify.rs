@@ -3,19 +3,19 @@
 use std::{
     cmp::{max, min},
     collections::HashMap,
+    fmt,
     time::Duration,
 };
 
-use sea_orm::{
-    Condition, ExprTrait, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*, sea_query::Expr,
-};
+use sea_orm::{QueryOrder, entity::prelude::*};
 use tokio::time::sleep;
 
 use super::{
-    check, decode_deleted, group,
+    check, decode_deleted,
     leaf_rows::{Row, rows},
-    row,
-    seal::{OWN, SealError, leaf, unsealed},
+    retention::DELETE,
+    seal::{SealError, leaf, unsealed},
+    stepped::{Accepted, RESUME, decode_resume},
 };
 use crate::{
     keys::Keyring,
@@ -23,8 +23,10 @@ use crate::{
         Keyed, StoreError,
         log::{self, Log, Recomputed, SignedHead},
     },
-    tlog::{Checkpoint, Hash, TreeHead, VerifierKey, event_leaf, group_leaf},
+    tlog::{Checkpoint, Hash, Origin, TreeHead, VerifierKey, event_leaf, group_leaf},
 };
+
+mod ends;
 
 /// How many leaves are read at a time.
 const LEAVES: u64 = 1_000;
@@ -44,12 +46,108 @@ pub struct Report {
 }
 
 /// Why a record is not as it was sealed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fault {
     /// The event concerned, or the newest of its group; empty if it is missing or concerns the log as a whole.
     pub event_id: String,
     /// What is wrong, for people.
     pub what: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.event_id.as_str() {
+            "" => f.write_str(&self.what),
+            event_id => write!(f, "event {event_id}: {}", self.what),
+        }
+    }
+}
+
+/// What a verification has found in one of several logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogReport {
+    /// The log.
+    pub origin: Origin,
+    /// What was found.
+    pub report: Report,
+    /// Whether its fault is one that two persons have accepted, in a resume that a later log holds.
+    pub is_accepted: bool,
+}
+
+/// Verifies several logs of a record, the oldest first, each by its key from outside. Of the open log it checks with a keyring
+/// the events that are not sealed yet, too.
+///
+/// What retention removed of an older log, and what a resume has stepped over, stands in events of later logs: without those
+/// logs it is a fault.
+///
+/// # Errors
+/// [`StoreError`] if the database is unavailable. A fault is no error.
+pub async fn verify_all(
+    conn: &impl Keyed,
+    logs: &[(Log, VerifierKey)],
+    kept: &[Checkpoint],
+    keyring: Option<&Keyring>,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Vec<LogReport>, StoreError> {
+    let open = log::current(conn).await?.map(|log| log.log_id);
+    let (mut told, mut reports) = (Told::default(), Vec::new());
+    for (log, key) in logs.iter().rev() {
+        let is_of = |checkpoint: &&Checkpoint| checkpoint.origin == log.origin;
+        let kept: Vec<_> = kept.iter().filter(is_of).cloned().collect();
+        let mut verification = Verification {
+            conn,
+            log: log.clone(),
+            is_open: open.is_none_or(|open| open == log.log_id),
+            report: Report {
+                events: 0,
+                removed_leaves: 0,
+                fault: None,
+            },
+            first: HashMap::new(),
+            last: HashMap::new(),
+            told: &mut told,
+        };
+        let result = verification.run(key, &kept, keyring, &mut progress).await;
+        let mut report = verification.report;
+        report.fault = fault_of(result)?;
+        reports.push(LogReport {
+            origin: log.origin.clone(),
+            report,
+            is_accepted: false,
+        });
+    }
+    // All resumes are known now.
+    let has_open = logs
+        .last()
+        .is_some_and(|(log, _)| open.is_none_or(|open| open == log.log_id));
+    if let Some(newest) = reports
+        .first_mut()
+        .filter(|newest| has_open && newest.report.fault.is_none())
+    {
+        newest.report.fault = fault_of(ends::stray_groups(conn, &told.accepted).await)?;
+    }
+    for log in &mut reports {
+        let fault = log.report.fault.as_ref().map(Fault::to_string);
+        let is_of = |accepted: &Accepted| accepted.old_origin == log.origin.as_str();
+        let mut accepted = told.accepted.iter().filter(|accepted| is_of(accepted));
+        log.is_accepted = accepted.any(|accepted| Some(&accepted.fault) == fault.as_ref());
+    }
+    reports.reverse();
+    Ok(reports)
+}
+
+/// Returns the fault that a check has found.
+fn fault_of(result: Result<(), Stop>) -> Result<Option<Fault>, StoreError> {
+    match result {
+        Ok(()) => Ok(None),
+        Err(Stop::Fault(fault)) => Ok(Some(fault)),
+        Err(Stop::Store(error)) if error.is_temporary() => Err(error),
+        // Hashes that do not fit together, and values of another type, are a fault of the record, not of this check.
+        Err(Stop::Store(error)) => Ok(Some(Fault {
+            event_id: String::new(),
+            what: format!("it can't be read: {error}"),
+        })),
+    }
 }
 
 /// Verifies a log by a key from outside the database: every event that is sealed, in order, the signed head, and older
@@ -67,31 +165,10 @@ pub async fn verify(
     keyring: Option<&Keyring>,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Report, StoreError> {
-    let mut verification = Verification {
-        conn,
-        log: log.clone(),
-        report: Report {
-            events: 0,
-            removed_leaves: 0,
-            fault: None,
-        },
-        last: HashMap::new(),
-        retained_from: None,
-    };
-    let result = verification.run(key, kept, keyring, &mut progress).await;
-    match result {
-        Ok(()) => {}
-        Err(Stop::Fault(fault)) => verification.report.fault = Some(fault),
-        Err(Stop::Store(error)) if error.is_temporary() => return Err(error),
-        // Hashes that do not fit together, and values of another type, are a fault of the record, not of this check.
-        Err(Stop::Store(error)) => {
-            verification.report.fault = Some(Fault {
-                event_id: String::new(),
-                what: format!("it can't be read: {error}"),
-            });
-        }
-    }
-    Ok(verification.report)
+    let logs = [(log.clone(), key.clone())];
+    let mut reports = verify_all(conn, &logs, kept, keyring, &mut progress).await?;
+    let report = reports.pop().ok_or(StoreError::Corrupt("audit_logs"))?;
+    Ok(report.report)
 }
 
 enum Stop {
@@ -115,11 +192,33 @@ fn fault(event_id: &str, what: impl Into<String>) -> Stop {
 struct Verification<'a, C> {
     conn: &'a C,
     log: Log,
+    /// Whether the sealer extends it.
+    is_open: bool,
     report: Report,
+    /// The number of the first leaf of each source.
+    first: HashMap<String, i64>,
     /// The number of the last leaf of each source.
     last: HashMap<String, i64>,
-    /// The first leaf that retention has kept, by the events that say so.
-    retained_from: Option<u64>,
+    /// By the events of this log and later ones.
+    told: &'a mut Told,
+}
+
+/// What events say about the record itself.
+#[derive(Default)]
+struct Told {
+    /// The first leaf of each log that retention has kept.
+    retained_from: HashMap<i64, u64>,
+    /// What resumes have accepted.
+    accepted: Vec<Accepted>,
+}
+
+impl Told {
+    fn removed(&mut self, encoded: &[u8]) {
+        if let Some((log_id, through)) = decode_deleted(encoded) {
+            let first = self.retained_from.entry(log_id).or_default();
+            *first = max(*first, through.saturating_add(1));
+        }
+    }
 }
 
 impl<C: Keyed> Verification<'_, C> {
@@ -148,6 +247,7 @@ impl<C: Keyed> Verification<'_, C> {
         if head != signed.head {
             return Err(fault("", "the newest checkpoint is that of another head"));
         }
+        self.read_retention(keyring).await?;
         let first = self.first_leaf().await?;
         self.report.removed_leaves = first;
         let mut recomputed = Recomputed::after(self.conn, log_id, first).await?;
@@ -176,12 +276,13 @@ impl<C: Keyed> Verification<'_, C> {
         if recomputed.head() != head {
             return Err(fault("", "the signed head is not that of the events"));
         }
-        if first > 0 && self.retained_from != Some(first) {
+        if first > 0 && self.told.retained_from.get(&log_id) != Some(&first) {
             return Err(fault(
                 "",
                 format!("the first {first} leaves are missing, and no event says why"),
             ));
         }
+        self.check_begins(first).await?;
         self.check_ends(first).await?;
         self.strays().await?;
         self.unsealed(keyring).await
@@ -210,8 +311,18 @@ impl<C: Keyed> Verification<'_, C> {
             .order_by_asc(leaf::Column::LeafIndex)
             .one(self.conn)
             .await?;
-        let first = first.map_or(0, |leaf| leaf.leaf_index);
-        u64::try_from(first).map_err(|_| fault("", "a leaf has a negative index"))
+        match first {
+            Some(leaf) => {
+                u64::try_from(leaf.leaf_index).map_err(|_| fault("", "a leaf has a negative index"))
+            }
+            // Retention may have removed them all.
+            None => Ok(self
+                .told
+                .retained_from
+                .get(&self.log.log_id)
+                .copied()
+                .unwrap_or(0)),
+        }
     }
 
     /// Checks a checkpoint that was kept: the log must begin with it.
@@ -263,6 +374,7 @@ impl<C: Keyed> Verification<'_, C> {
             let Some(place) = place else {
                 return Err(fault("", format!("leaf {expected} names no row")));
             };
+            self.first.entry(place.source.clone()).or_insert(place.number);
             let last = self.last.insert(place.source.clone(), place.number);
             if last.is_some_and(|last| place.number != last + 1) {
                 let what = format!("leaf {expected} does not continue `{}`", place.source);
@@ -286,10 +398,12 @@ impl<C: Keyed> Verification<'_, C> {
             if hash != stored {
                 return Err(fault(event_id, "it differs from what was sealed"));
             }
-            if let Row::Own(row) = &row
-                && let Some(through) = decode_deleted(&row.record, self.log.log_id)
-            {
-                self.retained_from = max(self.retained_from, Some(through + 1));
+            match &row {
+                Row::Own(row) if row.action == DELETE => self.told.removed(&row.record),
+                Row::Own(row) if row.action == RESUME => {
+                    self.told.accepted.extend(decode_resume(&row.record))
+                }
+                _ => {}
             }
             self.report.events += events;
             hashes.push(hash);
@@ -297,102 +411,11 @@ impl<C: Keyed> Verification<'_, C> {
         Ok(hashes)
     }
 
-    /// Checks that what counts as sealed ends where the leaves end, so that nobody has moved the sealer over events.
-    async fn check_ends(&self, first: u64) -> Result<(), Stop> {
-        let own = self.last.get(OWN);
-        let position: i64 = self
-            .log
-            .position
-            .parse()
-            .map_err(|_| StoreError::Corrupt("audit_logs"))?;
-        let is_first_log = self.log.log_id == 1 && first == 0;
-        if own.map_or(is_first_log && position != 0, |last| *last != position) {
-            return Err(fault("", "the log's position is not that of its last event"));
-        }
-        for writer in group::writer::Entity::find().all(self.conn).await? {
-            let last = self.last.get(&writer.writer);
-            if last.map_or(is_first_log && writer.sealed != 0, |last| *last != writer.sealed) {
-                let what = format!(
-                    "what is sealed of the writer {} is not what the log has",
-                    writer.writer
-                );
-                return Err(fault("", what));
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks for rows that count as sealed and that no leaf names, and for leaves that no log has.
-    async fn strays(&self) -> Result<(), Stop> {
-        let size = i64::try_from(self.log.head.size).map_err(|_| StoreError::Corrupt("audit_logs"))?;
-        let outside = Condition::any()
-            .add(leaf::Column::LeafIndex.lt(0))
-            .add(leaf::Column::LeafIndex.gte(size));
-        let outside = Condition::all()
-            .add(leaf::Column::LogId.eq(self.log.log_id))
-            .add(outside);
-        let of_no_log = leaf::Column::LogId.not_in_subquery(log::ids());
-        let stray = leaf::Entity::find().filter(Condition::any().add(outside).add(of_no_log));
-        if let Some(stray) = stray.one(self.conn).await? {
-            return Err(fault("", format!("leaf {} is in no log", stray.leaf_index)));
-        }
-        self.stray_rows().await
-    }
-
-    async fn stray_rows(&self) -> Result<(), Stop> {
-        let leaves = || leaf::Entity::find().select_only().expr(Expr::value(1));
-        let own = |column| Expr::col((row::Entity, column));
-        let named = leaves()
-            .filter(leaf::Column::Source.eq(OWN))
-            .filter(own(row::Column::Number).equals((leaf::Entity, leaf::Column::Number)))
-            .into_query();
-        let position: i64 = self
-            .log
-            .position
-            .parse()
-            .map_err(|_| StoreError::Corrupt("audit_logs"))?;
-        let stray = row::Entity::find()
-            .filter(row::Column::Number.lte(position))
-            .filter(Expr::exists(named).not())
-            .one(self.conn)
-            .await?;
-        if let Some(stray) = stray {
-            return Err(fault(&stray.event_id, "it was never sealed where it stands"));
-        }
-        let of_group = |column| Expr::col((group::Entity, column));
-        let named = leaves()
-            .filter(of_group(group::Column::Writer).equals((leaf::Entity, leaf::Column::Source)))
-            .filter(of_group(group::Column::Number).equals((leaf::Entity, leaf::Column::Number)))
-            .into_query();
-        let waits = group::writer::Entity::find()
-            .select_only()
-            .expr(Expr::value(1))
-            .filter(
-                of_group(group::Column::Writer)
-                    .equals((group::writer::Entity, group::writer::Column::Writer)),
-            )
-            .filter(
-                of_group(group::Column::Number)
-                    .gt(Expr::col((group::writer::Entity, group::writer::Column::Sealed))),
-            )
-            .into_query();
-        let stray = group::Entity::find()
-            .filter(Expr::exists(named).not())
-            .filter(Expr::exists(waits).not())
-            .one(self.conn)
-            .await?;
-        match stray {
-            Some(stray) => Err(fault(
-                &stray.last_event_id,
-                "its group was never sealed where it stands",
-            )),
-            None => Ok(()),
-        }
-    }
-
     /// Checks what is not sealed yet, as the sealer will.
     async fn unsealed(&mut self, keyring: Option<&Keyring>) -> Result<(), Stop> {
-        let Some(keyring) = keyring else { return Ok(()) };
+        let Some(keyring) = keyring.filter(|_| self.is_open) else {
+            return Ok(());
+        };
         match unsealed(self.conn, keyring, &self.log).await {
             Ok(events) => self.report.events += events,
             Err(SealError::Store(error)) => return Err(error.into()),

@@ -95,7 +95,7 @@ impl Lease {
 }
 
 /// Ends the lease of whoever holds it.
-pub(super) async fn end(tx: &Transaction) -> Result<(), StoreError> {
+pub(in crate::store) async fn end(tx: &Transaction) -> Result<(), StoreError> {
     ensure(tx).await?;
     row::Entity::update_many()
         .col_expr(Column::Holder, Expr::value(Option::<String>::None))

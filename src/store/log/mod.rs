@@ -26,6 +26,7 @@ use crate::{
 mod lease;
 mod tiles;
 
+pub(super) use lease::end as end_lease;
 pub use lease::{Election, LEASE, Lease, RENEW_EVERY};
 pub use tiles::{InclusionProof, Recomputed, consistency_proof, inclusion_proof, leaves, root};
 
@@ -176,6 +177,20 @@ impl Log {
 pub async fn current(conn: &impl ConnectionTrait) -> Result<Option<Log>, StoreError> {
     let newest = row::Entity::find().order_by_desc(row::Column::LogId);
     newest.one(conn).await?.map(log).transpose()
+}
+
+/// Returns all logs, the oldest first. There are few: one for each epoch and each resume.
+pub async fn all(conn: &impl ConnectionTrait) -> Result<Vec<Log>, StoreError> {
+    let logs = row::Entity::find().order_by_asc(row::Column::LogId);
+    logs.all(conn).await?.into_iter().map(log).collect()
+}
+
+/// Returns the log before another one.
+pub(super) async fn before(conn: &impl ConnectionTrait, log_id: i64) -> Result<Option<Log>, StoreError> {
+    let older = row::Entity::find()
+        .filter(row::Column::LogId.lt(log_id))
+        .order_by_desc(row::Column::LogId);
+    older.one(conn).await?.map(log).transpose()
 }
 
 /// Returns a query for the numbers of all logs.

@@ -13,6 +13,7 @@ pub mod receipt;
 pub mod setup;
 pub mod sign_in_delay;
 pub mod signed_request;
+mod trace;
 
 pub use call::Call;
 use sign_in_delay::SignInDelays;

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::cache::Cache;
 
+mod audit;
 mod consent;
 pub mod convert;
 mod setup;

@@ -114,6 +114,28 @@ pub fn requested_scopes(scopes: &[ScopeName]) -> Result<Vec<ScopeName>> {
     Ok(scopes.cloned().collect())
 }
 
+/// An integration request that took effect, and the operators behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppliedRequest {
+    /// The request.
+    pub integration_request_id: String,
+    /// The operator who submitted it.
+    pub submitted_by: String,
+    /// The operator who approved it.
+    pub approved_by: String,
+    /// When the client was registered from it, or amended by it.
+    pub applied_at: UnixMillis,
+}
+
+/// The requests that made a client what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientOrigin {
+    /// The request that the client was registered from.
+    pub registration: AppliedRequest,
+    /// The amendments that were applied, the newest first.
+    pub amendments: Vec<AppliedRequest>,
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

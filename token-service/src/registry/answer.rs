@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Result},
     model::{
         change::Change,
-        client::{Client, ClientScope, LiveSecret, Profile},
+        client::{AppliedRequest, Client, ClientOrigin, ClientScope, LiveSecret, Profile},
         revocation::{Revocation, RevocationKind},
         tenant::{Tenant, operator_action::OperatorAction},
         user::User,
@@ -131,6 +131,28 @@ pub(super) fn client(profile: Option<pb::ClientProfile>) -> Result<Client> {
         families_ended_seq: profile.families_ended_seq,
         json_web_key_set: profile.json_web_key_set,
         live_secrets: live_secrets.collect::<Result<_, _>>()?,
+    })
+}
+
+pub(super) fn origin(origin: Option<pb::ClientOrigin>) -> Result<ClientOrigin> {
+    let origin = origin.ok_or_else(|| unexpected("origin"))?;
+    Ok(ClientOrigin {
+        registration: applied_request(origin.registration.ok_or_else(|| unexpected("registration"))?)?,
+        amendments: origin
+            .amendments
+            .into_iter()
+            .map(applied_request)
+            .collect::<Result<_>>()?,
+    })
+}
+
+fn applied_request(request: pb::RequestOrigin) -> Result<AppliedRequest> {
+    let applied_at = request.apply_time.as_ref().and_then(UnixMillis::from_timestamp);
+    Ok(AppliedRequest {
+        integration_request_id: request.integration_request_id,
+        submitted_by: request.submitted_by_operator_id,
+        approved_by: request.approved_by_operator_id,
+        applied_at: applied_at.ok_or_else(|| unexpected("apply_time"))?,
     })
 }
 

@@ -29,7 +29,7 @@ use crate::{
     error::{Error, Result},
     model::{
         change::Changes,
-        client::{Client, SecretUse},
+        client::{Client, ClientOrigin, SecretUse},
         tenant::{Tenant, operator_action::OperatorAction},
         user::User,
         watermark::AsOf,
@@ -40,7 +40,9 @@ mod answer;
 pub mod epochs;
 pub mod links;
 
-use answer::{changes, client, failure, not_found, operator_action, tag_key, tenant, unexpected, user};
+use answer::{
+    changes, client, failure, not_found, operator_action, origin, tag_key, tenant, unexpected, user,
+};
 use epochs::Epochs;
 
 /// Names a user. No `Debug`: it must not show an account name.
@@ -64,6 +66,17 @@ pub struct Registry {
     /// The host of the Tenant Authority URLs, from the same answer.
     authority_host: Arc<ArcSwapOption<String>>,
     epochs: Arc<Epochs>,
+}
+
+/// An operator, as the registry knows them.
+#[derive(Debug)]
+pub struct Operator {
+    /// The operator's id.
+    pub id: OperatorId,
+    /// Its roles.
+    pub roles: Vec<Role>,
+    /// The person behind it.
+    pub person: String,
 }
 
 /// Names clients, tenants and users.
@@ -216,6 +229,22 @@ impl Registry {
         answer.map(drop).map_err(failure)
     }
 
+    /// Reads which requests a client was registered from and amended by; `None` for a client that does not exist.
+    ///
+    /// # Errors
+    /// [`Error::RegistryUnavailable`], [`Error::RegistryAnswer`].
+    pub async fn client_origin(&self, client_id: &ClientId) -> Result<Option<ClientOrigin>> {
+        let request = pb::GetClientProfileRequest {
+            client_id: client_id.to_string(),
+            with_origin: true,
+        };
+        match self.directory.clone().get_client_profile(request).await {
+            Ok(answer) => origin(answer.into_inner().origin).map(Some),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(failure(status)),
+        }
+    }
+
     /// Reads a client.
     ///
     /// # Errors
@@ -223,6 +252,7 @@ impl Registry {
     pub async fn client(&self, client_id: &ClientId) -> Result<AsOf<Client>> {
         let request = pb::GetClientProfileRequest {
             client_id: client_id.to_string(),
+            with_origin: false,
         };
         let sent_at = Instant::now();
         let answer = self.directory.clone().get_client_profile(request).await;
@@ -320,22 +350,52 @@ impl Registry {
         answer.operator_actions.into_iter().map(operator_action).collect()
     }
 
+    /// Returns the operator with this token, and the person behind it; `None` if it is unknown or revoked.
+    ///
+    /// # Errors
+    /// [`Error::RegistryUnavailable`].
+    pub async fn operator(&self, token: &OpaqueToken) -> Result<Option<Operator>> {
+        use pb::authenticate_caller_response::Caller as Answer;
+        let answer = self.authenticate_caller(Credential::Token(token)).await?;
+        let Some(Answer::Operator(operator)) = answer.and_then(|answer| answer.caller) else {
+            return Ok(None);
+        };
+        Ok(Some(Operator {
+            id: OperatorId::parse(&operator.operator_id).map_err(|_| unexpected("operator"))?,
+            roles: operator
+                .roles()
+                .filter_map(|role| Role::try_from(role).ok())
+                .collect(),
+            person: operator.person,
+        }))
+    }
+
+    /// Asks for the caller with this credential; `None` if it is unknown or revoked.
+    async fn authenticate_caller(
+        &self,
+        credential: Credential<'_>,
+    ) -> Result<Option<pb::AuthenticateCallerResponse>> {
+        let mut request = pb::AuthenticateCallerRequest::default();
+        match credential {
+            Credential::Token(token) => token.expose().clone_into(&mut request.token),
+            Credential::Certificate(names) => request.certificate_names = names.to_vec(),
+        }
+        match self.directory.clone().authenticate_caller(request).await {
+            Ok(answer) => Ok(Some(answer.into_inner())),
+            Err(status) if reason_of(&status) == Some(ErrorReason::InvalidCaller) => Ok(None),
+            Err(status) => Err(failure(status)),
+        }
+    }
+
     /// Returns the caller with this credential; `None` if it is unknown, or its caller is revoked.
     ///
     /// # Errors
     /// [`Error::AmbiguousCertificate`], [`Error::RegistryUnavailable`].
     pub async fn caller(&self, credential: Credential<'_>) -> Result<Option<AsOf<Caller>>> {
         use pb::authenticate_caller_response::Caller as Answer;
-        let mut request = pb::AuthenticateCallerRequest::default();
-        match credential {
-            Credential::Token(token) => token.expose().clone_into(&mut request.token),
-            Credential::Certificate(names) => request.certificate_names = names.to_vec(),
-        }
         let sent_at = Instant::now();
-        let answer = match self.directory.clone().authenticate_caller(request).await {
-            Ok(answer) => answer.into_inner(),
-            Err(status) if reason_of(&status) == Some(ErrorReason::InvalidCaller) => return Ok(None),
-            Err(status) => return Err(failure(status)),
+        let Some(answer) = self.authenticate_caller(credential).await? else {
+            return Ok(None);
         };
         let malformed = || unexpected("caller");
         let caller = match answer.caller.ok_or_else(malformed)? {

@@ -34,9 +34,9 @@ impl Store {
         let found = audit::list(self.db.read(), &filter, &PageRequest::first(1)).await?;
         let (events, _) = found.into_parts();
         let event = events.into_iter().next().ok_or(Error::NotFound("audit_event"))?;
-        match audit::prove_in_its_log(self.db.read(), &event.event_id).await? {
-            Proof::Sealed(proof) => Ok((event.event_id, proof)),
-            Proof::NotYetSealed => Err(Error::NotYetSealed),
+        match audit::prove(self.db.read(), None, &event.event_id).await? {
+            Proof::Sealed(proof) => Ok((event.event_id, proof.file)),
+            Proof::NotYetSealed | Proof::NoSuchHead => Err(Error::NotYetSealed),
             Proof::Unknown => Err(Error::NotFound("audit_event")),
         }
     }

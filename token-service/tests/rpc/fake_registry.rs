@@ -46,6 +46,7 @@ struct State {
     tells_changes: bool,
     tenants: BTreeMap<String, pb::TenantProfile>,
     clients: BTreeMap<String, pb::ClientProfile>,
+    origins: BTreeMap<String, pb::ClientOrigin>,
     users: Vec<User>,
     secrets: HashMap<String, (String, String)>,
     callers: HashMap<String, Caller>,
@@ -280,6 +281,16 @@ impl FakeRegistry {
         let token = OpaqueToken::generate(kind, &SystemRandom);
         self.change(|state, _| state.callers.insert(token.expose().to_owned(), caller));
         token
+    }
+
+    /// Sets the requests that a client was registered from and amended by.
+    pub fn set_origin(&self, client_id: &str, origin: pb::ClientOrigin) {
+        self.state().origins.insert(client_id.to_owned(), origin);
+    }
+
+    /// Removes a client, as a registry does that was restored from an older copy.
+    pub fn forget_client(&self, client_id: &str) {
+        self.change(|state, _| state.clients.remove(client_id));
     }
 
     /// Changes a client as a consent page would show it.

@@ -234,6 +234,11 @@ impl Harness {
         authorized(&self.channel, &format!("Bearer {}", token.expose()))
     }
 
+    /// `AuditService`, called by the operator who has this role and no other.
+    pub fn audit_of(&self, role: Role) -> AuditServiceClient<CallerChannel> {
+        AuditServiceClient::new(self.token(&self.operators[&role]))
+    }
+
     /// Audit events with this action, newest first.
     pub async fn audit_events(&self, action: &str) -> Vec<AuditEvent> {
         let request = ListAuditEventsRequest {
@@ -241,7 +246,7 @@ impl Harness {
             page_size: 500,
             ..Default::default()
         };
-        let mut audit = AuditServiceClient::new(self.token(&self.operators[&Role::Auditor]));
+        let mut audit = self.audit_of(Role::Auditor);
         ok(audit.list_audit_events(request).await).audit_events
     }
 }

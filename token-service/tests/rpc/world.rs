@@ -77,7 +77,8 @@ impl World {
         worlds
     }
 
-    async fn start_on(database: TestDatabase) -> Self {
+    /// One on this empty database.
+    pub async fn start_on(database: TestDatabase) -> Self {
         Self::start_in(Harness::start_on(database).await)
     }
 

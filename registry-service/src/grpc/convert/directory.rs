@@ -22,6 +22,7 @@ use crate::{
         change_kind,
         client::{ClientProfile, since},
         client_secret::SecretUse,
+        integration_request::{ClientOrigin, RequestOrigin},
         tenant::{Tenant, authority_url},
         user::User,
     },
@@ -74,6 +75,20 @@ pub fn client_profile(profile: ClientProfile) -> pb::ClientProfile {
         families_ended_seq: client.families_ended_seq,
         json_web_key_set: client.json_web_key_set,
         live_secrets: live_secrets.collect(),
+    }
+}
+
+/// Writes a client's origin.
+pub fn client_origin(origin: ClientOrigin) -> pb::ClientOrigin {
+    let request = |request: RequestOrigin| pb::RequestOrigin {
+        integration_request_id: request.integration_request_id.into(),
+        submitted_by_operator_id: request.submitted_by,
+        approved_by_operator_id: request.approved_by,
+        apply_time: Some(request.applied_at.to_timestamp()),
+    };
+    pb::ClientOrigin {
+        registration: Some(request(origin.registration)),
+        amendments: origin.amendments.into_iter().map(request).collect(),
     }
 }
 

@@ -19,6 +19,9 @@ pub const MAX_SCOPE_CHARACTERS: usize = 3072;
 /// The most redirect URIs of a request or client.
 pub const MAX_REDIRECT_URIS: usize = 20;
 
+/// The most amendments in a client's origin.
+pub const MAX_AMENDMENTS: u64 = 100;
+
 /// How far a request has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString)]
 #[strum(serialize_all = "snake_case")]
@@ -152,6 +155,28 @@ impl NewIntegrationRequest {
             scopes: names.enumerate().collect(),
         }
     }
+}
+
+/// A request that took effect, and the operators behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestOrigin {
+    /// The request.
+    pub integration_request_id: IntegrationRequestId,
+    /// The operator who submitted it.
+    pub submitted_by: String,
+    /// The operator who approved it.
+    pub approved_by: String,
+    /// When the client was registered from it, or amended by it.
+    pub applied_at: UnixMillis,
+}
+
+/// The requests that made a client what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientOrigin {
+    /// The request that the client was registered from.
+    pub registration: RequestOrigin,
+    /// The amendments that were applied, the newest first; at most [`MAX_AMENDMENTS`].
+    pub amendments: Vec<RequestOrigin>,
 }
 
 /// The tenants and scopes that a message names, each with its index there. The tenants must exist, the scopes must

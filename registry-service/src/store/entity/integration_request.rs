@@ -18,6 +18,10 @@ pub struct Model {
     pub rejection_reason: String,
     /// The person who submitted it.
     pub submitter: String,
+    /// The operator who submitted it: one of that person's credentials.
+    pub submitted_by: String,
+    /// The operator who approved it; `None` before.
+    pub approved_by: Option<String>,
     /// The client that was registered from it, or that it amends.
     pub client_id: Option<String>,
     /// Unix milliseconds.

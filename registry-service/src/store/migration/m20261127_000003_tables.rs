@@ -82,6 +82,8 @@ impl MigrationTrait for Migration {
             text("state"),
             text("rejection_reason"),
             text("submitter"),
+            text("submitted_by"),
+            text_null("approved_by"),
             text_null("client_id"),
             big_integer("created_at"),
             big_integer("updated_at"),
@@ -89,6 +91,8 @@ impl MigrationTrait for Migration {
         ];
         let key = ["integration_request_id"];
         create_table(manager, "integration_requests", &key, columns).await?;
+        let (by_client, key) = ("integration_requests_by_client", ["client_id", "updated_at"]);
+        create_index(manager, by_client, "integration_requests", &key).await?;
 
         let columns = [
             text("client_id"),

@@ -2,15 +2,6 @@
 
 use super::{super::seal::tests::Sealed, *};
 
-#[test]
-fn a_position_has_one_form() {
-    let position: LogPosition = "1/25/3".parse().unwrap();
-    assert_eq!(position.to_string(), "1/25/3");
-    for bad in ["", "1/2", "1/2/3/4", "01/2/3", "1/2/-3", "a/b/c", "1/2/3 "] {
-        assert!(bad.parse::<LogPosition>().is_err(), "{bad}");
-    }
-}
-
 #[tokio::test]
 async fn every_sealed_event_is_exported_once_and_from_any_position_on() {
     for mut record in Sealed::each().await {

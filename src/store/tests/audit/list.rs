@@ -8,7 +8,10 @@ use crate::{
     random::SystemRandom,
     store::{
         Database,
-        audit::{self, Actor, ActorKind, Event, GrantType, GroupWriter, IssuedToken, Origin, Record},
+        audit::{
+            self, Actor, ActorKind, Event, GrantType, GroupWriter, IssuedToken, Origin, Record,
+            seal::tests::Sealed,
+        },
         fixture::migrated,
     },
     testing::test_clock,
@@ -50,18 +53,22 @@ impl<'a> Recorder<'a> {
         id
     }
 
-    /// Reads all pages.
     async fn list(&self, filter: &Filter, size: i32) -> Vec<EventId> {
-        let (mut ids, mut token) = (Vec::new(), String::new());
-        loop {
-            let page = PageRequest::parse(&mut Default::default(), "audit", &[], size, &token).unwrap();
-            let (events, next) = list(self.db.read(), filter, &page).await.unwrap().into_parts();
-            assert!(events.len() <= usize::try_from(size).unwrap());
-            ids.extend(events.into_iter().map(|event| event.event_id));
-            token = next;
-            if token.is_empty() {
-                return ids;
-            }
+        read_all(self.db, filter, size).await
+    }
+}
+
+/// Reads all pages.
+async fn read_all(db: &Database, filter: &Filter, size: i32) -> Vec<EventId> {
+    let (mut ids, mut token) = (Vec::new(), String::new());
+    loop {
+        let page = PageRequest::parse(&mut Default::default(), "audit", &[], size, &token).unwrap();
+        let (events, next) = list(db.read(), filter, &page).await.unwrap().into_parts();
+        assert!(events.len() <= usize::try_from(size).unwrap());
+        ids.extend(events.into_iter().map(|event| event.event_id));
+        token = next;
+        if token.is_empty() {
+            return ids;
         }
     }
 }
@@ -189,6 +196,154 @@ async fn a_search_reads_a_bounded_number_of_groups_for_each_page() {
         let (events, next) = list(db.read(), &of("acme"), &page).await.unwrap().into_parts();
         assert!(events.is_empty() && !next.is_empty(), "{place:?}");
         assert_eq!(recorder.list(&of("acme"), 10).await, wanted, "{place:?}");
+    }
+}
+
+/// Reads the record from its first page down to a position, as somebody who polls does.
+async fn polled(db: &Database, size: i32, down_to: Option<LogPosition>) -> Vec<EventRow> {
+    let (mut all, mut token) = (Vec::new(), String::new());
+    loop {
+        let page = PageRequest::parse(&mut Default::default(), "audit", &[], size, &token).unwrap();
+        let (events, next) = list(db.read(), &Filter::default(), &page)
+            .await
+            .unwrap()
+            .into_parts();
+        let reached = |event: &EventRow| event.position.is_some() && event.position <= down_to;
+        let is_done = events.iter().any(reached) || next.is_empty();
+        all.extend(events.into_iter().filter(|event| !reached(event)));
+        token = next;
+        if is_done {
+            return all;
+        }
+    }
+}
+
+fn ids(events: &[EventRow]) -> Vec<&EventId> {
+    events.iter().map(|event| &event.event_id).collect()
+}
+
+#[tokio::test]
+async fn an_event_that_is_committed_late_is_missed_by_nobody() {
+    for mut record in Sealed::each().await {
+        let place = record.place.label;
+        let (db, early) = (record.db.clone(), test_clock());
+        let late = Recorder::new(&db, &early);
+        record.clock.advance(Duration::from_secs(3600));
+        let mut known = vec![record.change("a").await];
+        known.extend(record.group(3).await);
+        record.seal().await;
+        known.push(record.change("b").await);
+        record.seal().await;
+
+        // Between two pages, somebody commits events whose ids are an hour older.
+        let page = |token: &str| PageRequest::parse(&mut Default::default(), "audit", &[], 2, token).unwrap();
+        let first = list(record.db.read(), &Filter::default(), &page(""))
+            .await
+            .unwrap();
+        let (mut seen, mut token) = first.into_parts();
+        let highest = seen[0].position;
+        let change = late.change("acme").await;
+        let group = late.issue(&["acme"]).await.remove(0);
+        while !token.is_empty() {
+            // Sealed or not, they stay on the newer side of the boundary.
+            record.seal().await;
+            let next = list(record.db.read(), &Filter::default(), &page(&token))
+                .await
+                .unwrap();
+            let (events, next) = next.into_parts();
+            seen.extend(events);
+            token = next;
+        }
+        known.reverse();
+        assert_eq!(ids(&seen), known.iter().collect::<Vec<_>>(), "{place:?}");
+        assert!(seen.is_sorted_by(|one, other| one.position > other.position));
+
+        let new = polled(&record.db, 1, highest).await;
+        let mut expected = vec![&change, &group];
+        expected.sort();
+        let mut found = ids(&new);
+        found.sort();
+        assert_eq!(found, expected, "{place:?}");
+        assert!(new.iter().all(|event| event.position > highest), "{place:?}");
+        // They come first, although they are the oldest.
+        let all = polled(&record.db, 500, None).await;
+        assert_eq!(ids(&all)[2..], known.iter().collect::<Vec<_>>()[..], "{place:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_is_listed_once_while_the_sealer_goes_on() {
+    for mut record in Sealed::each().await {
+        let place = record.place.label;
+        let mut known = Vec::new();
+        for _ in 0..4 {
+            known.push(record.change("a").await);
+            known.extend(record.group(3).await);
+            record.clock.advance(Duration::from_millis(5));
+        }
+        record.seal().await;
+        for _ in 0..4 {
+            known.push(record.change("b").await);
+            known.extend(record.group(2).await);
+            record.clock.advance(Duration::from_millis(5));
+        }
+        for size in [1, 3, 5, 100] {
+            let (mut seen, mut token) = (Vec::new(), String::new());
+            let mut new = 0;
+            loop {
+                let page = PageRequest::parse(&mut Default::default(), "audit", &[], size, &token).unwrap();
+                let events = list(record.db.read(), &Filter::default(), &page).await.unwrap();
+                let (events, next) = events.into_parts();
+                seen.extend(events.into_iter().map(|event| event.event_id));
+                token = next;
+                if token.is_empty() {
+                    break;
+                }
+                // Seals what the first page found unsealed, and adds more.
+                known.push(record.change("c").await);
+                new += 1;
+                record.seal().await;
+            }
+            let listed: std::collections::BTreeSet<_> = seen.iter().collect();
+            assert_eq!(listed.len(), seen.len(), "{place:?} {size}");
+            let before = known.len() - new;
+            assert!(
+                known[..before].iter().all(|id| listed.contains(id)),
+                "{place:?} {size}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn sealed_events_are_searched_by_time() {
+    for mut record in Sealed::each().await {
+        let place = record.place.label;
+        let mut by_hour = Vec::new();
+        for _ in 0..5 {
+            let start = record.clock.now();
+            let mut ids = record.group(2).await;
+            ids.push(record.change("a").await);
+            record.seal().await;
+            by_hour.push((start, ids));
+            record.clock.advance(Duration::from_secs(3600));
+        }
+        for (from, until) in [(1, 3), (0, 1), (4, 4), (2, 4)] {
+            let filter = Filter {
+                from: Some(by_hour[from].0),
+                until: Some(by_hour[until].0),
+                ..Filter::default()
+            };
+            for size in [1, 2, 100] {
+                let found = read_all(&record.db, &filter, size).await;
+                let mut expected: Vec<_> = by_hour[from..until]
+                    .iter()
+                    .flat_map(|(_, ids)| ids.clone())
+                    .collect();
+                expected.reverse();
+                assert_eq!(found, expected, "{place:?} {from} {until} {size}");
+            }
+        }
     }
 }
 

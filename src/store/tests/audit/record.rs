@@ -54,6 +54,7 @@ fn an_issued_token_is_read_back_in_full() {
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()));
     let expected = EventRow {
+        position: None,
         event_id: record.event_id.clone(),
         occurred_at: TEST_START,
         action: "token.issue".to_owned(),

@@ -67,6 +67,7 @@ async fn an_event_round_trips() {
 
         let found = list(db.read(), &Filter::default(), &page(0, "")).await.unwrap();
         let expected = EventRow {
+            position: None,
             event_id: id,
             occurred_at: TEST_START,
             action: "client.suspend".to_owned(),

@@ -116,6 +116,19 @@ impl Sealed {
         assert!(edited.rows_affected() > 0, "{sql}");
     }
 
+    /// Seals from now on with a log that somebody has started.
+    pub async fn follow(&mut self, log: Log) {
+        self.log = log;
+        let lease = Election::new("test").acquire(&self.db, Instant::now()).await;
+        self.lease = lease.unwrap().unwrap();
+    }
+
+    /// Returns the newest event with this action.
+    pub async fn newest(&self, action: &str) -> EventRow {
+        let events = self.events().await;
+        events.into_iter().find(|event| event.action == action).unwrap()
+    }
+
     async fn events(&self) -> Vec<EventRow> {
         let page = PageRequest::parse(&mut Default::default(), "audit", &[], 500, "").unwrap();
         let page = list(self.db.read(), &Filter::default(), &page).await.unwrap();

@@ -122,10 +122,13 @@ impl DirectoryService for FakeRegistry {
         self.count(Question::Client);
         let answer = {
             let state = self.ask()?;
-            let client = state.clients.get(&request.into_inner().client_id);
+            let request = request.into_inner();
+            let client = state.clients.get(&request.client_id);
+            let origin = state.origins.get(&request.client_id);
             pb::GetClientProfileResponse {
                 client: Some(client.ok_or_else(|| not_found("client"))?.clone()),
                 position: state.position(),
+                origin: request.with_origin.then(|| origin.cloned()).flatten(),
             }
         };
         self.late(Question::Client).await;

@@ -1,0 +1,162 @@
+//! The rows at which the sealer stops, and how far a new log must step to get past them.
+
+use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
+
+use super::{
+    check::{self, Altered},
+    group, row,
+    seal::{OWN, SealError, unsealed_writers},
+    stepped::Stepped,
+};
+use crate::{
+    keys::Keyring,
+    store::{Keyed, StoreError, change},
+};
+
+/// How many rows are read at a time.
+const ROWS: u64 = 500;
+/// The most rows that are read of a source.
+const MOST_ROWS: i64 = 100_000;
+
+/// A run of rows to step over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    pub(super) rows: Stepped,
+    /// What the sealer says about the first of them.
+    pub(super) fault: String,
+}
+
+/// Why there is no step.
+#[derive(Debug)]
+pub(super) enum SteppingError {
+    Store(StoreError),
+    /// A row has a number that its source may still reach. Stepping over it would leave out what is written until then.
+    OutOfReach(String),
+}
+
+impl<E: Into<StoreError>> From<E> for SteppingError {
+    fn from(error: E) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// Returns the first faulty run of each source: rows that are missing, or that no holder of the keys has written. A later run
+/// of the same source needs a resume of its own, because what lies between is sealed first.
+pub(super) async fn steps(
+    conn: &impl Keyed,
+    keyring: &Keyring,
+    own_sealed: i64,
+) -> Result<Vec<Step>, SteppingError> {
+    // Before the rows: they reach it, or one of them is gone.
+    let counted = change::last_event_number(conn).await?;
+    let mut steps = Vec::new();
+    steps.extend(step(conn, keyring, (OWN, own_sealed), Some(counted)).await?);
+    for writer in unsealed_writers(conn).await? {
+        steps.extend(step(conn, keyring, (&writer.writer, writer.sealed), None).await?);
+    }
+    Ok(steps)
+}
+
+/// Returns the first faulty run of a source after a number. `reached` is the highest number that it has given, if that is
+/// known.
+async fn step(
+    conn: &impl Keyed,
+    keyring: &Keyring,
+    (source, sealed): (&str, i64),
+    reached: Option<i64>,
+) -> Result<Option<Step>, SteppingError> {
+    let source_id = source.to_owned();
+    let mut run: Option<(i64, String)> = None;
+    let (mut expected, mut has_gap) = (sealed + 1, false);
+    loop {
+        let rows = checked(conn, keyring, source, expected - 1).await?;
+        for (number, checked) in &rows {
+            let (number, is_gap) = (*number, *number > expected);
+            if run.is_none() && (is_gap || checked.is_err()) {
+                let fault = match checked {
+                    Err(Altered(what)) if !is_gap => SealError::Altered {
+                        source_id: source_id.clone(),
+                        number,
+                        what,
+                    },
+                    _ => SealError::Missing {
+                        source_id: source_id.clone(),
+                        number: expected,
+                    },
+                };
+                run = Some((expected, fault.to_string()));
+            }
+            if let (Some((from, fault)), Ok(())) = (&run, checked) {
+                return Ok(Some(over(source, *from..=number - 1, fault)));
+            }
+            has_gap |= is_gap;
+            expected = number + 1;
+        }
+        if (rows.len() as u64) < ROWS {
+            break;
+        }
+        if expected - sealed > MOST_ROWS && run.is_some() {
+            let what = format!("more than {MOST_ROWS} rows are altered");
+            return Err(SteppingError::OutOfReach(what));
+        }
+    }
+    let last = expected - 1;
+    match (run, reached) {
+        (None, Some(reached)) if reached > last => {
+            let fault = SealError::Missing {
+                source_id,
+                number: expected,
+            };
+            Ok(Some(over(source, expected..=reached, &fault.to_string())))
+        }
+        (None, _) => Ok(None),
+        (Some((from, fault)), Some(reached)) if last <= reached => {
+            Ok(Some(over(source, from..=reached, &fault)))
+        }
+        (Some((from, fault)), None) if !has_gap => Ok(Some(over(source, from..=last, &fault))),
+        (Some((_, fault)), _) => Err(SteppingError::OutOfReach(format!(
+            "{fault}; number {last} lies beyond what was written, and no key has its MAC: keep a copy of the row and delete it"
+        ))),
+    }
+}
+
+fn over(source: &str, numbers: std::ops::RangeInclusive<i64>, fault: &str) -> Step {
+    Step {
+        rows: Stepped {
+            writer: source.to_owned(),
+            from: *numbers.start(),
+            through: *numbers.end(),
+        },
+        fault: fault.to_owned(),
+    }
+}
+
+/// Returns the next rows of a source after a number, and whether a holder of the keys has written each.
+async fn checked(
+    conn: &impl Keyed,
+    keyring: &Keyring,
+    source: &str,
+    after: i64,
+) -> Result<Vec<(i64, Result<(), Altered>)>, StoreError> {
+    if source == OWN {
+        let rows = row::Entity::find()
+            .filter(row::Column::Number.gt(after))
+            .order_by_asc(row::Column::Number)
+            .limit(ROWS);
+        let rows = rows.all(conn).await?;
+        return Ok(rows
+            .iter()
+            .map(|row| (row.number, check::check_event(keyring, row)))
+            .collect());
+    }
+    let rows = group::Entity::find()
+        .filter(group::Column::Writer.eq(source))
+        .filter(group::Column::Number.gt(after))
+        .order_by_asc(group::Column::Number)
+        .limit(ROWS);
+    let rows = rows.all(conn).await?;
+    Ok(rows
+        .iter()
+        .map(|row| (row.number, check::check_group(keyring, row).map(drop)))
+        .collect())
+}
