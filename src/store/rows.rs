@@ -54,14 +54,23 @@ fn version<E: Protected>(row: &E::Model) -> Result<RowVersion, StoreError> {
             _ => return Err(StoreError::Corrupt("a key of a type that no event names")),
         }
     }
-    let Value::Bytes(Some(mac)) = row.get(E::MAC) else {
-        return Err(StoreError::Altered(E::default().table_name()));
-    };
-    let mac = mac.get(HEAD_BYTES..).and_then(|mac| mac.first_chunk());
     Ok(RowVersion {
         row: name,
-        mac: *mac.ok_or(StoreError::Altered(E::default().table_name()))?,
+        mac: recorded_mac::<E>(row)?,
+        before: None,
     })
+}
+
+/// Returns the part of a row's MAC that events hold.
+fn recorded_mac<E: Protected>(row: &E::Model) -> Result<[u8; 16], StoreError> {
+    let altered = StoreError::Altered(E::default().table_name());
+    match row.get(E::MAC) {
+        Value::Bytes(Some(mac)) => {
+            let mac = mac.get(HEAD_BYTES..).and_then(|mac| mac.first_chunk());
+            mac.copied().ok_or(altered)
+        }
+        _ => Err(altered),
+    }
 }
 
 /// A table whose rows are named by events.
@@ -196,8 +205,8 @@ impl<E: Protected> Locked<E> {
         if update.exec(tx).await?.rows_affected != 1 {
             return Err(StoreError::Busy);
         }
-        self.stored = Authentic(self.row.clone());
-        record::<E>(tx, &self.row).await
+        let before = std::mem::replace(&mut self.stored, Authentic(self.row.clone()));
+        record::<E>(tx, Some(&before), &self.row).await
     }
 
     /// Returns the row as it was read or saved last.
@@ -230,6 +239,13 @@ pub trait ProtectedRows<E: Protected>: Sized {
     /// Reads all rows, and locks them until the transaction ends. Order them by their key, so that transactions don't wait for
     /// each other in a circle.
     fn lock_all(self, tx: &Transaction) -> impl Future<Output = Result<Vec<Locked<E>>, StoreError>> + Send;
+
+    /// Does the same, to end what the rows stand for. Leaves out those with a wrong MAC, which nothing accepts: one that
+    /// somebody has put there must not keep the others from ending.
+    fn lock_authentic(
+        self,
+        tx: &Transaction,
+    ) -> impl Future<Output = Result<Vec<Locked<E>>, StoreError>> + Send;
 }
 
 impl<E: Protected> ProtectedRows<E> for Select<E> {
@@ -251,6 +267,31 @@ impl<E: Protected> ProtectedRows<E> for Select<E> {
         let rows = self.lock_exclusive().read_all(tx).await?;
         Ok(rows.into_iter().map(locked).collect())
     }
+
+    async fn lock_authentic(self, tx: &Transaction) -> Result<Vec<Locked<E>>, StoreError> {
+        let rows = self.lock_exclusive().all(tx).await?;
+        authentic::<E>(tx, rows).map(|rows| rows.into_iter().map(locked).collect())
+    }
+}
+
+/// Returns the rows with a right MAC, and logs how many others there are.
+pub fn authentic<E: Protected>(
+    conn: &impl Keyed,
+    rows: impl IntoIterator<Item = E::Model>,
+) -> Result<Vec<Authentic<E>>, StoreError> {
+    let (mut authentic, mut altered) = (Vec::new(), 0);
+    for row in rows {
+        match check(conn, row) {
+            Ok(row) => authentic.push(row),
+            Err(StoreError::Altered(_)) => altered += 1,
+            Err(error) => return Err(error),
+        }
+    }
+    if altered > 0 {
+        let table = E::default().table_name();
+        tracing::error!(table, altered, "rows were changed by somebody without the keys");
+    }
+    Ok(authentic)
 }
 
 fn locked<E: Protected>(stored: Authentic<E>) -> Locked<E> {
@@ -268,15 +309,23 @@ pub async fn insert<E: Protected>(tx: &Transaction, mut row: E::Model) -> Result
     protect::<E>(&current(tx)?, &mut row)?;
     let new = row.clone().into_active_model().reset_all();
     E::insert(new).exec_without_returning(tx).await?;
-    record::<E>(tx, &row).await?;
+    record::<E>(tx, None, &row).await?;
     Ok(Authentic(row))
 }
 
-/// Lets the transaction's last event name a row.
-async fn record<E: Protected>(tx: &Transaction, row: &E::Model) -> Result<(), StoreError> {
-    if E::is_recorded(row) {
-        tx.wrote(version::<E>(row)?).await;
+/// Lets the transaction's last event name a row that was written, and the one that was there before. Hand-written statements
+/// call it.
+pub async fn record<E: Protected>(
+    tx: &Transaction,
+    before: Option<&E::Model>,
+    row: &E::Model,
+) -> Result<(), StoreError> {
+    if !E::is_recorded(row) {
+        return Ok(());
     }
+    let mut version = version::<E>(row)?;
+    version.before = before.map(recorded_mac::<E>).transpose()?;
+    tx.wrote(version).await;
     Ok(())
 }
 
@@ -299,7 +348,7 @@ pub fn protect<E: Protected>(key: &DataKey, row: &mut E::Model) -> Result<(), St
 /// Checks the MAC of a row that a hand-written statement has read.
 ///
 /// # Errors
-/// [`StoreError::Altered`].
+/// [`StoreError::Altered`], [`StoreError::Key`] for a version of the key that this replica does not have.
 pub fn check<E: Protected>(conn: &impl Keyed, row: E::Model) -> Result<Authentic<E>, StoreError> {
     let altered = || StoreError::Altered(E::default().table_name());
     let Value::Bytes(Some(stored)) = row.get(E::MAC) else {
@@ -313,11 +362,9 @@ pub fn check<E: Protected>(conn: &impl Keyed, row: E::Model) -> Result<Authentic
         .try_into()
         .map(i32::from_be_bytes)
         .map_err(|_| altered())?;
+    // Not every replica that lacks a version meets a forgery.
     let keyring = keyring(conn)?;
-    let expected = match keyring.version(KEYRING_PURPOSE, version) {
-        Some(key) => mac::<E>(key, &row)?,
-        None => return Err(altered()),
-    };
+    let expected = mac::<E>(keyring.require(KEYRING_PURPOSE, version)?, &row)?;
     match bool::from(stored.ct_eq(&expected)) {
         true => Ok(Authentic(row)),
         false => Err(altered()),

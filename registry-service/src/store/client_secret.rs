@@ -108,7 +108,7 @@ impl Store {
             .filter(link::Column::ClientId.eq(client_id.as_str()))
             .filter(link::Column::SecretId.eq(secret_id.as_str()))
             .order_by_asc(link::Column::DeliveryId)
-            .lock_all(&tx)
+            .lock_authentic(&tx)
             .await?;
         let row = credentials::lock(&tx, secret_id).await?;
         let row = row.filter(|row| row.client_id == client_id.as_str());
@@ -146,8 +146,10 @@ impl Store {
 
     /// Moves the times of last use forward, at most to now. Leaves out uses that are less than [`USE_RESOLUTION`]
     /// after the last one.
-    pub async fn record_secret_uses(&self, uses: Vec<SecretUse>) -> Result<()> {
+    pub async fn record_secret_uses(&self, mut uses: Vec<SecretUse>) -> Result<()> {
         let now = self.now();
+        // In one order, so that replicas don't wait for each other in a circle.
+        uses.sort_unstable_by(|a, b| a.secret_id.cmp(&b.secret_id));
         // On SQLite even an update of no row takes the write lock.
         let tx = self.db.write().await?;
         for used in uses {

@@ -261,7 +261,11 @@ pub(super) fn linked_secret(key: &DataKey, nonce: &[u8], claim_token: &OpaqueTok
 /// Ends all links that were not opened.
 pub(super) async fn end_open(tx: &Transaction, now: UnixMillis) -> Result<()> {
     let open = link::Entity::find().filter(unopened());
-    for mut row in open.order_by_asc(link::Column::DeliveryId).lock_all(tx).await? {
+    for mut row in open
+        .order_by_asc(link::Column::DeliveryId)
+        .lock_authentic(tx)
+        .await?
+    {
         end_link(&mut row, now);
         row.save(tx).await?;
     }

@@ -57,7 +57,7 @@ impl Store {
             .filter(Column::ClientId.eq(client_id.as_str()))
             .filter(unopened())
             .order_by_asc(Column::DeliveryId)
-            .lock_all(&tx)
+            .lock_authentic(&tx)
             .await?;
         for row in earlier {
             self.end_unopened(&tx, &creation.origin, row).await?;
@@ -199,7 +199,7 @@ impl Store {
             .filter(Column::ClaimedAt.lte(now.minus(REPEAT_WINDOW).as_millis()))
             .filter(Column::Nonce.is_not_null())
             .order_by_asc(Column::DeliveryId)
-            .lock_all(&tx)
+            .lock_authentic(&tx)
             .await?;
         for row in opened {
             forget_nonce(&tx, &row.delivery_id).await?;
@@ -208,7 +208,7 @@ impl Store {
             .filter(unopened())
             .filter(Column::ExpiresAt.lte(now.as_millis()))
             .order_by_asc(Column::DeliveryId)
-            .lock_all(&tx)
+            .lock_authentic(&tx)
             .await?;
         let origin = Origin::system("registry-service");
         let mut changes = Vec::with_capacity(expired.len());

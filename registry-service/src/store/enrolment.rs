@@ -219,7 +219,7 @@ pub(super) async fn end_all(
 /// Ends the enrolments with this property that were not used.
 pub(super) async fn end_open(tx: &Transaction, which: Condition, now: UnixMillis) -> Result<()> {
     let open = Entity::find().filter(which).filter(unused());
-    for mut row in open.order_by_asc(Column::TokenHash).lock_all(tx).await? {
+    for mut row in open.order_by_asc(Column::TokenHash).lock_authentic(tx).await? {
         row.ended_at = Some(now.as_millis());
         row.save(tx).await?;
     }

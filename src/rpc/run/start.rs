@@ -11,7 +11,9 @@ use crate::{
     keys::{MasterKeySource, MasterKeys},
     random::{Random, SystemRandom},
     store::{
-        Database, StoreError, Transaction, audit, change,
+        Database, StoreError, Transaction,
+        audit::{self, Event, Origin},
+        change,
         keyring::{self, SharedKeyring},
         origin, rows,
     },
@@ -37,7 +39,9 @@ pub async fn start_epoch<M: MigratorTrait>(
     let (db, _) = Box::pin(open_for_events::<M>(database_url, masters)).await?;
     let tx = db.write().await?;
     let started = change::start_epoch(&tx, random).await;
-    started.context("starting a new epoch")?;
+    let position = started.context("starting a new epoch")?;
+    let event = Event::new("epoch.start").subject(position.epoch.as_str());
+    audit::record(&tx, &SystemClock, random, &Origin::system("command-line"), event).await;
     end(&tx)
         .await
         .context("ending what may have ended after the backup")?;

@@ -232,6 +232,8 @@ pub struct RowVersion {
     /// `<table>/<key>`.
     pub(in crate::store) row: String,
     pub(in crate::store) mac: [u8; 16],
+    /// The one before the change; `None` for a new row.
+    pub(in crate::store) before: Option<[u8; 16]>,
 }
 
 /// An event with its id and time, ready to insert.

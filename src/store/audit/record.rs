@@ -126,6 +126,7 @@ pub(in crate::store) fn encode(record: &Record) -> Vec<u8> {
             .map(|version| pb::RowVersion {
                 row: version.row.clone(),
                 mac: version.mac.to_vec(),
+                before: version.before.map_or(Vec::new(), Vec::from),
             })
             .collect(),
     };

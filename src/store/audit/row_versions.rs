@@ -29,9 +29,11 @@ struct Newest {
 /// # Errors
 /// [`StoreError`] if the database is unavailable.
 pub async fn check_rows(conn: &Pool, tables: &[RowTable]) -> Result<Option<Fault>, StoreError> {
-    let mut newest = HashMap::new();
-    let mut last = read(conn, &mut newest, i64::MIN).await?;
-    let mut suspects = Vec::new();
+    let (mut newest, mut suspects) = (HashMap::new(), Vec::new());
+    let mut last = read(conn, &mut newest, &mut suspects, i64::MIN).await?;
+    if !suspects.is_empty() {
+        return Ok(first(suspects));
+    }
     for table in tables {
         let versions = match (table.versions)(conn).await {
             Ok(versions) => versions,
@@ -43,7 +45,7 @@ pub async fn check_rows(conn: &Pool, tables: &[RowTable]) -> Result<Option<Fault
                 }));
             }
         };
-        for RowVersion { row, mac } in versions {
+        for RowVersion { row, mac, .. } in versions {
             if let Some(known) = newest.remove(&row)
                 && known.mac != mac
             {
@@ -61,23 +63,33 @@ pub async fn check_rows(conn: &Pool, tables: &[RowTable]) -> Result<Option<Fault
     // Rows that were written since the events were read have newer ones.
     let mut since = HashMap::new();
     while !suspects.is_empty() {
-        let read = read(conn, &mut since, last).await?;
+        let read = read(conn, &mut since, &mut Vec::new(), last).await?;
         suspects.retain(|(row, ..)| !since.contains_key(row));
         if read == last {
             break;
         }
         last = read;
     }
-    Ok(suspects.into_iter().min().map(|(row, event_id, what)| Fault {
-        event_id,
-        what: format!("the row {row} {what}"),
-    }))
+    Ok(first(suspects))
 }
 
-/// Reads the events after a number, and returns the number of the last one.
+/// A row, an event that names it, and what is wrong.
+type Suspect = (String, String, &'static str);
+
+fn first(suspects: Vec<Suspect>) -> Option<Fault> {
+    let (row, event_id, what) = suspects.into_iter().min()?;
+    Some(Fault {
+        event_id,
+        what: format!("the row {row} {what}"),
+    })
+}
+
+/// Reads the events after a number, and returns the number of the last one. Adds rows that an event has found otherwise than
+/// the event before has left them: somebody has put an older one back, and a change has given it a new MAC.
 async fn read(
     conn: &impl ConnectionTrait,
     newest: &mut HashMap<String, Newest>,
+    suspects: &mut Vec<Suspect>,
     mut after: i64,
 ) -> Result<i64, StoreError> {
     loop {
@@ -96,6 +108,13 @@ async fn read(
             let record = record.map_err(|_| StoreError::Corrupt("audit event"))?;
             for version in record.rows {
                 let (event_id, mac) = (event.event_id.clone(), version.mac);
+                if newest
+                    .get(&version.row)
+                    .is_some_and(|known| known.mac != version.before)
+                {
+                    let row = version.row.clone();
+                    suspects.push((row, event_id.clone(), "was put back before the event"));
+                }
                 newest.insert(version.row, Newest { mac, event_id });
             }
         }

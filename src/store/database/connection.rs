@@ -257,8 +257,10 @@ impl Transaction {
     /// Notes a row that was written, for the events of the transaction.
     pub(in crate::store) async fn wrote(&self, version: RowVersion) {
         let mut rows = self.rows.lock().await;
-        rows.retain(|other| other.row != version.row);
-        rows.push(version);
+        match rows.iter_mut().find(|other| other.row == version.row) {
+            Some(earlier) => earlier.mac = version.mac,
+            None => rows.push(version),
+        }
     }
 
     /// Takes the events that its commit has to write. The last one names the rows that were written.

@@ -92,7 +92,7 @@ pub(super) async fn end_of_grant(
         .filter(Column::GrantId.eq(grant_id.as_str()))
         .filter(Column::EndedAt.is_null())
         .order_by_asc(Column::FamilyId);
-    for row in live.lock_all(tx).await? {
+    for row in live.lock_authentic(tx).await? {
         end(tx, row, "grant_ended", now).await?;
     }
     Ok(())

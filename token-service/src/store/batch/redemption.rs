@@ -157,6 +157,8 @@ impl Redemptions {
         let mut revocations = Vec::with_capacity(superseded.len());
         for (redemption, _) in &redeemed {
             let ended = superseded.get(&redemption.client_key());
+            let (before, grant) = (redemption.grant.row(), redemption.active_grant(&key, now)?);
+            rows::record::<grant::Entity>(&tx, Some(before), &grant).await?;
             for change in redemption.changes(ended) {
                 audit::record(&tx, &*self.clock, &*self.random, &redemption.origin, change).await;
             }
@@ -255,6 +257,16 @@ impl Redemption {
         (self.code.tenant_id.to_string(), self.code.client_id.to_string())
     }
 
+    /// Returns the grant as the redemption leaves it.
+    fn active_grant(&self, key: &DataKey, now: UnixMillis) -> Result<grant::Model, StoreError> {
+        let mut grant = self.grant.row().clone();
+        grant.state = StoredState::Active.as_ref().to_owned();
+        grant.activated_at = Some(now.as_millis());
+        grant.family_id = Some(self.key().to_owned());
+        rows::protect::<grant::Entity>(key, &mut grant)?;
+        Ok(grant)
+    }
+
     /// Returns the row that statements read: the columns [`FAMILY`], [`MACS`] and [`CODE_HASH`]. A statement reads those
     /// it needs.
     fn row(&self, key: &DataKey, now: UnixMillis) -> Result<Value, StoreError> {
@@ -263,11 +275,7 @@ impl Redemption {
         code.family_id = Some(self.key().to_owned());
         code.expires_at = self.family.expires_at.as_millis();
         rows::protect::<code::Entity>(key, &mut code)?;
-        let mut grant = self.grant.row().clone();
-        grant.state = StoredState::Active.as_ref().to_owned();
-        grant.activated_at = Some(now.as_millis());
-        grant.family_id = Some(self.key().to_owned());
-        rows::protect::<grant::Entity>(key, &mut grant)?;
+        let grant = self.active_grant(key, now)?;
         let mut family = new_row(&self.family, now)?;
         rows::protect::<family::Entity>(key, &mut family)?;
         Ok(json!({

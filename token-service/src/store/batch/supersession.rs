@@ -88,15 +88,16 @@ pub(super) async fn supersede(
     let (mut superseded, mut grants) = (HashMap::new(), Vec::new());
     for row in FIND_ACTIVE.query(tx, clients, []).await? {
         let row = rows::check::<grant::Entity>(tx, FromQueryResult::from_query_result(&row, "")?)?;
-        let mut row = row.into_row();
-        let old_mac = std::mem::take(&mut row.mac);
+        let before = row.into_row();
+        let mut row = before.clone();
         row.state = StoredState::Superseded.as_ref().to_owned();
         row.ended_at = Some(now);
         rows::protect::<grant::Entity>(key, &mut row)?;
+        rows::record::<grant::Entity>(tx, Some(&before), &row).await?;
         grants.push(json!({
             "tenant_id": row.tenant_id,
             "grant_id": row.grant_id,
-            "old_mac": hex::encode(old_mac),
+            "old_mac": hex::encode(before.mac),
             "mac": hex::encode(row.mac),
         }));
         superseded.insert((row.tenant_id, row.client_id), row.grant_id);
@@ -106,8 +107,9 @@ pub(super) async fn supersede(
         return Ok(superseded);
     }
     let mut families = Vec::new();
-    for row in FIND_FAMILIES.query(tx, &grants, []).await? {
-        let row = rows::check::<family::Entity>(tx, FromQueryResult::from_query_result(&row, "")?)?;
+    let found = FIND_FAMILIES.query(tx, &grants, []).await?;
+    let found = found.iter().map(|row| family::Model::from_query_result(row, ""));
+    for row in rows::authentic::<family::Entity>(tx, found.collect::<Result<Vec<_>, _>>()?)? {
         let mut row = row.into_row();
         let old_mac = std::mem::take(&mut row.mac);
         row.ended_at = Some(now);

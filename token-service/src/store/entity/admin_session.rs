@@ -37,7 +37,6 @@ impl ActiveModelBehavior for ActiveModel {}
 
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
-    const UNPROTECTED: &'static [Column] = &[Column::LastUsedAt];
 
     fn is_recorded(_: &Model) -> bool {
         false

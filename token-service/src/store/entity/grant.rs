@@ -49,9 +49,7 @@ impl ActiveModelBehavior for ActiveModel {}
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
 
-    /// A grant that has ended never changes again. Redemptions activate and supersede others in groups, without an event of
-    /// their own.
-    fn is_recorded(row: &Model) -> bool {
-        row.ended_at.is_some()
+    fn is_recorded(_: &Model) -> bool {
+        true
     }
 }
