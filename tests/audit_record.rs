@@ -129,6 +129,7 @@ async fn a_record_is_verified_from_outside_and_an_edit_is_named() {
         let verify = ["verify", "--key", &key, "--checkpoint", &checkpoint];
         let verified = output(url, &verify).await;
         assert!(verified.contains("as they were sealed"), "{verified}");
+        assert!(verified.contains("the rows that events name"), "{verified}");
 
         let exported = output(url, &["export"]).await;
         let lines: Vec<serde_json::Value> = exported
@@ -149,6 +150,13 @@ async fn a_record_is_verified_from_outside_and_an_edit_is_named() {
 
         services.stop();
         let db = Database::connect(url).await.unwrap();
+        let removed = db.read().execute_unprepared("DELETE FROM grants").await.unwrap();
+        assert!(removed.rows_affected() > 0);
+        let (is_whole, error) = said(&audit(url, &verify).await);
+        assert!(
+            !is_whole && error.contains("the row grants/") && error.contains("is gone since"),
+            "{error}"
+        );
         let edit = "UPDATE audit_events SET actor_id = 'opr_somebody' WHERE action = 'consent.approve'";
         let edited = db.read().execute_unprepared(edit).await.unwrap();
         assert_eq!(edited.rows_affected(), 1);

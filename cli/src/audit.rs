@@ -202,7 +202,7 @@ async fn verify(
         }
     }
     match fault {
-        None => Ok(()),
+        None => rows(db, &logs, out).await,
         Some((origin, fault)) => match fault.event_id.as_str() {
             "" => bail!("the record was altered, in the log {origin}: {}", fault.what),
             event => bail!(
@@ -211,6 +211,25 @@ async fn verify(
             ),
         },
     }
+}
+
+/// Compares the rows that confer authority with the events that name them.
+async fn rows(db: &Database, logs: &[(log::Log, VerifierKey)], out: &mut impl Write) -> anyhow::Result<()> {
+    let Some((log, _)) = logs.last() else {
+        return Ok(());
+    };
+    let tables = match log.origin.as_str().rsplit('/').nth(1) {
+        Some("registry") => registry_service::store::recorded_tables(),
+        _ => token_service::store::recorded_tables(),
+    };
+    if let Some(fault) = audit::check_rows(db.read(), &tables).await? {
+        bail!("{} {}", fault.what, fault.event_id);
+    }
+    writeln!(
+        out,
+        "the rows that events name are as the newest of these have left them"
+    )?;
+    Ok(())
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {

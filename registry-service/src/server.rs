@@ -17,9 +17,8 @@ use accord::{
         audit_service::AuditApi,
         auth::{Authorizer, Caller, CallerDirectory, Credential, Permissions},
         grpc::MAX_MESSAGE_BYTES,
-        run::{self, AuditLog, Listeners, Service, Signals, run},
+        run::{self, AuditLog, Listeners, Service, Signals, run, witness::Witness},
         telemetry::admin::Readiness,
-        witness::Witness,
     },
     store::Database,
 };

@@ -14,4 +14,3 @@ pub mod run;
 pub mod status;
 pub mod telemetry;
 pub mod tls;
-pub mod witness;

@@ -22,9 +22,9 @@ use super::{
     change, commit, corrupt,
     entity::{
         enrolment::{Column, Entity, Model},
-        user as user_entity,
+        user,
     },
-    tenant, user,
+    tenant,
 };
 use crate::{
     error::{Error, Result},
@@ -63,9 +63,7 @@ impl Store {
     /// Finds the Tenant Admin that an enrolment is for.
     pub async fn find_enrolling_user(&self, enrolment: &Enrolment) -> Result<EnrollingUser> {
         let key = (enrolment.tenant_id.to_string(), enrolment.user_id.to_string());
-        let user = user_entity::Entity::find_by_id(key)
-            .read_one(self.db.read())
-            .await?;
+        let user = user::Entity::find_by_id(key).read_one(self.db.read()).await?;
         let user = user.ok_or(corrupt("enrolments"))?.into_row();
         let tenant = tenant::find(self.db.read(), &enrolment.tenant_id).await?;
         Ok(EnrollingUser {
@@ -94,7 +92,8 @@ impl Store {
         let row = by_token().read_one(&tx).await?.ok_or(Error::LinkInvalid)?;
         // Locks the user's row first, as a reset and a deactivation do: in the other order the transactions
         // would wait for each other.
-        let user = user::lock(&tx, &row.tenant_id, &row.user_id).await?;
+        let key = (row.tenant_id.clone(), row.user_id.clone());
+        let user = user::Entity::find_by_id(key).lock_one(&tx).await?;
         let mut user = user.ok_or(corrupt("enrolments"))?;
         let mut row = by_token().lock_one(&tx).await?.ok_or(Error::LinkInvalid)?;
         if user.state != State::Active.as_ref() || !is_unused(&row) || row.expires_at <= now {

@@ -162,7 +162,7 @@ impl Store {
     ) -> Result<User> {
         let tx = self.db.write().await?;
         let now = self.now();
-        let row = lock(&tx, tenant_id.as_str(), user_id.as_str()).await?;
+        let row = lock(&tx, tenant_id, user_id).await?;
         let mut row = row.ok_or(Error::NotFound("user"))?;
         if row.state != to.as_ref() {
             row.state = to.as_ref().to_owned();
@@ -197,7 +197,7 @@ impl Store {
         user_id: &UserId,
     ) -> Result<(User, OpaqueToken)> {
         let (tx, outcome) = self.begin_creation(creation).await?;
-        let row = lock(&tx, tenant_id.as_str(), user_id.as_str()).await?;
+        let row = lock(&tx, tenant_id, user_id).await?;
         let mut row = row.ok_or(Error::NotFound("user"))?;
         let reservation = match outcome {
             Outcome::Replay { secrets, .. } => {
@@ -242,8 +242,8 @@ async fn find(conn: &impl Keyed, tenant_id: &TenantId, user_id: &UserId) -> Resu
 }
 
 /// Reads a user's row, and locks it until the transaction ends.
-pub(super) async fn lock(tx: &Transaction, tenant_id: &str, user_id: &str) -> Result<Option<Locked<Entity>>> {
-    let key = (tenant_id.to_owned(), user_id.to_owned());
+async fn lock(tx: &Transaction, tenant_id: &TenantId, user_id: &UserId) -> Result<Option<Locked<Entity>>> {
+    let key = (tenant_id.to_string(), user_id.to_string());
     Ok(Entity::find_by_id(key).lock_one(tx).await?)
 }
 

@@ -18,11 +18,11 @@ use crate::{
     keys::{FileMasterKey, MasterKeySource, Pkcs11Uri},
     rpc::{
         config::{MISSING, Problems},
+        run::witness::Witness,
         tls::{
             server::ServerTls,
             settings::{DEFAULT_MIN_VERSION, TlsFlags, TlsSettings},
         },
-        witness::Witness,
     },
     store::origin::check_url,
 };

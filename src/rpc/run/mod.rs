@@ -33,7 +33,6 @@ use crate::{
         middleware::{self, Cutoff, limits::AddressLimit},
         telemetry::{self, admin::Readiness, metrics::certificate_expires},
         tls::server::ServerTls,
-        witness::Witness,
     },
     store::{
         Database,
@@ -49,6 +48,9 @@ pub mod probe;
 mod sealing;
 mod signals;
 mod start;
+pub mod witness;
+
+use witness::Witness;
 
 /// How often readiness is checked. With the time that a check may take, readiness is true within two seconds.
 const READINESS_PERIOD: Duration = Duration::from_millis(750);

@@ -6,11 +6,10 @@ use metrics::gauge;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{AuditLog, Service, every};
+use super::{AuditLog, Service, every, witness};
 use crate::{
     log_limit::LogLimit,
     metrics::{AUDIT_LOG_FAULT, AUDIT_LOG_SEALED, AUDIT_LOG_SIZE},
-    rpc::witness,
     store::{
         StoreError,
         audit::{SealError, ensure_log, seal as seal_events},

@@ -17,35 +17,28 @@ use crate::{
     text::id::{ClientId, EventId, TenantId},
 };
 
-mod actions;
 mod check;
 mod event;
-mod export;
 pub(in crate::store) mod group;
 mod leaf_rows;
 mod list;
-mod position;
 mod proof;
 pub(in crate::store) mod protection;
 pub(in crate::store) mod record;
 mod resume;
 mod retention;
 mod rollup;
-mod row_versions;
 mod seal;
-mod stepped;
-mod stepping;
 mod verify;
 
-pub use actions::operator_actions;
 pub use event::{
     Actor, ActorKind, CallerAddress, Event, GrantType, ISSUE, IssuedToken, Origin, Outcome, Record,
     RowVersion, next_id,
 };
-pub use export::export;
 pub use group::{Appended, GroupWriter};
-pub use list::{Cursor, Filter, find_issued, list};
-pub use position::LogPosition;
+pub use list::{
+    Cursor, Filter, actions::operator_actions, export::export, find_issued, list, position::LogPosition,
+};
 pub use proof::{Proof, Proven, prove};
 pub use protection::KEYRING_PURPOSE;
 pub use record::{EventRow, TokenUse};
@@ -55,9 +48,8 @@ pub use resume::{
 use retention::decode_deleted;
 pub use retention::delete_before;
 pub use rollup::Rollup;
-pub use row_versions::check_rows;
 pub use seal::{SealError, ensure_log, seal};
-pub use verify::{Fault, LogReport, Report, verify, verify_all};
+pub use verify::{Fault, LogReport, Report, row_versions::check_rows, verify, verify_all};
 
 /// The events that have a row of their own. The columns beside the number and the record are for searches.
 mod row {
@@ -139,7 +131,7 @@ async fn insert(tx: &Transaction, records: &[Record]) -> Result<(), StoreError> 
             record: Set(encoded),
         });
     row::Entity::insert_many(rows).exec_without_returning(tx).await?;
-    actions::insert(tx, records).await
+    list::actions::insert(tx, records).await
 }
 
 #[cfg(test)]

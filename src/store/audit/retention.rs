@@ -4,15 +4,16 @@
 use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
 
 use super::{
-    Event, Origin, actions,
+    Event, Origin,
     check::{check_columns, check_contents},
     group,
     leaf_rows::{Row, rows},
+    list::actions,
     record,
     record::decode,
+    resume::stepped::{Stepped, decode_resume},
     row,
     seal::{OWN, leaf},
-    stepped::{Stepped, decode_resume},
 };
 use crate::{
     clock::{Clock, UnixMillis},

@@ -40,7 +40,6 @@ mod reopening;
 mod revocation;
 mod setup;
 mod signing_key;
-mod stored;
 mod usage;
 mod verified_secret;
 
@@ -51,13 +50,12 @@ pub use batch::{
 };
 use batch::{
     assertion::Assertions, code::CodeLookups, family_advance::Advances, grant::CurrentGrants,
-    redemption::Redemptions, verified_secret::SecretLookups,
+    redemption::Redemptions, stored::Stored, verified_secret::SecretLookups,
 };
 pub use family::StoredFamily;
 pub use grant::StoredGrant;
 pub use reopening::PendingAnswer;
 use reopening::Reopenings;
-use stored::Stored;
 use usage::rejection::Rejections;
 
 /// The purposes of every data key, that of request ids included.

@@ -251,3 +251,65 @@ async fn a_caller_that_nobody_added_is_none() {
         );
     }
 }
+
+#[tokio::test]
+async fn an_old_row_that_is_changed_is_named() {
+    for database in databases() {
+        let (store, handover) = filled(&database.url).await;
+        let Handover::Bundle(bundle) = handover else {
+            panic!()
+        };
+        let row = client::Entity::find_by_id(bundle.client_id.as_str());
+        let old = row.clone().one(store.db.read()).await.unwrap().unwrap();
+        for to in [
+            ClientState::Suspended,
+            ClientState::Active,
+            ClientState::Suspended,
+        ] {
+            store
+                .set_client_state(&origin(), &bundle.client_id, to, "checked")
+                .await
+                .unwrap();
+        }
+        let new = row.one(store.db.read()).await.unwrap().unwrap();
+        replace::<client::Entity>(&store.db, &new, &old).await;
+        // It is active, and gets a new MAC.
+        store
+            .set_client_state(&origin(), &bundle.client_id, ClientState::Suspended, "again")
+            .await
+            .unwrap();
+        let expected = format!(
+            "the row clients/{} was put back before the event",
+            bundle.client_id
+        );
+        assert_eq!(said(&store).await, expected, "{database:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_forged_link_keeps_nothing_from_ending() {
+    for database in databases() {
+        let (store, _) = filled(&database.url).await;
+        let (ada, token) = added(&store, "grace").await;
+        let row = enrolment::Entity::find_by_id(token.digest().to_vec());
+        let mut forged = row.clone().one(store.db.read()).await.unwrap().unwrap();
+        forged.token_hash = vec![1; 32];
+        let active = sea_orm::IntoActiveModel::into_active_model(forged);
+        enrolment::Entity::insert(sea_orm::ActiveModelTrait::reset_all(active))
+            .exec_without_returning(store.db.read())
+            .await
+            .unwrap();
+        store
+            .set_user_state(
+                &origin(),
+                &ada.tenant_id,
+                &ada.user_id,
+                UserState::Deactivated,
+                "left",
+            )
+            .await
+            .unwrap();
+        let ended = row.one(store.db.read()).await.unwrap().unwrap();
+        assert!(ended.ended_at.is_some(), "{database:?}");
+    }
+}

@@ -12,10 +12,10 @@ use crate::{
         StoreError,
         audit::{
             check, group,
+            resume::stepped::{Accepted, Stepped},
             retention::DELETE,
             row,
             seal::{OWN, leaf},
-            stepped::{Accepted, Stepped},
         },
         log::{self, Log},
     },

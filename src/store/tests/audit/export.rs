@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
-use super::{super::seal::tests::Sealed, *};
+use super::*;
+use crate::store::audit::seal::tests::Sealed;
 
 #[tokio::test]
 async fn every_sealed_event_is_exported_once_and_from_any_position_on() {

@@ -13,6 +13,7 @@ pub mod code;
 pub(super) mod family_advance;
 pub(super) mod grant;
 pub mod redemption;
+pub(super) mod stored;
 mod supersession;
 pub(super) mod usage;
 pub(super) mod verified_secret;

@@ -3,7 +3,7 @@
 
 use sea_orm::{ConnectionTrait, ExprTrait, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*};
 
-use super::{
+use super::super::{
     EventRow, LogPosition,
     group::events,
     leaf_rows::{Row, at, place, rows},
@@ -58,5 +58,5 @@ pub async fn export(
 }
 
 #[cfg(test)]
-#[path = "../tests/audit/export.rs"]
+#[path = "../../tests/audit/export.rs"]
 mod tests;

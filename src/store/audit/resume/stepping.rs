@@ -2,12 +2,12 @@
 
 use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
 
-use super::{
+use super::super::{
     check::{self, Altered},
     group, row,
     seal::{OWN, SealError, unsealed_writers},
-    stepped::Stepped,
 };
+use super::stepped::Stepped;
 use crate::{
     keys::Keyring,
     store::{Keyed, StoreError, change},

@@ -139,5 +139,5 @@ async fn post(url: &Uri, checkpoint: &str) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
-#[path = "tests/witness.rs"]
+#[path = "../tests/witness.rs"]
 mod tests;

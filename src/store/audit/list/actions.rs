@@ -8,7 +8,7 @@ use sea_orm::{
     sea_query::OnConflict,
 };
 
-use super::{ActorKind, EventRow, Record, record::decode, row};
+use super::super::{ActorKind, EventRow, Record, record::decode, row};
 use crate::{
     clock::UnixMillis,
     store::{Database, StoreError, Transaction, removal::delete_where},
@@ -34,7 +34,7 @@ mod entry {
 }
 
 /// Adds the events of operators to the index.
-pub(super) async fn insert(tx: &Transaction, records: &[Record]) -> Result<(), StoreError> {
+pub(in crate::store::audit) async fn insert(tx: &Transaction, records: &[Record]) -> Result<(), StoreError> {
     let by_operators = records
         .iter()
         .filter(|record| record.origin.actor.kind == ActorKind::Operator);
@@ -90,12 +90,15 @@ pub async fn operator_actions(
 }
 
 /// Deletes the entries of events before `since`.
-pub(super) async fn delete_before(db: &Database, since: UnixMillis) -> Result<(), StoreError> {
+pub(in crate::store::audit) async fn delete_before(
+    db: &Database,
+    since: UnixMillis,
+) -> Result<(), StoreError> {
     let first_kept = EventId::of(ulid_at(since, 0));
     delete_where::<entry::Entity>(db, entry::Column::EventId.lt(first_kept.as_str())).await?;
     Ok(())
 }
 
 #[cfg(test)]
-#[path = "../tests/audit/actions.rs"]
+#[path = "../../tests/audit/actions.rs"]
 mod tests;

@@ -13,9 +13,9 @@ use tokio::time::sleep;
 use super::{
     check, decode_deleted,
     leaf_rows::{Row, rows},
+    resume::stepped::{Accepted, RESUME, decode_resume},
     retention::DELETE,
     seal::{SealError, leaf, unsealed},
-    stepped::{Accepted, RESUME, decode_resume},
 };
 use crate::{
     keys::Keyring,
@@ -27,6 +27,7 @@ use crate::{
 };
 
 mod ends;
+pub(super) mod row_versions;
 
 /// How many leaves are read at a time.
 const LEAVES: u64 = 1_000;
@@ -426,5 +427,5 @@ impl<C: Keyed> Verification<'_, C> {
 }
 
 #[cfg(test)]
-#[path = "../tests/audit/verify.rs"]
+#[path = "../../tests/audit/verify.rs"]
 mod tests;

@@ -15,8 +15,6 @@ use super::{
     group::writer,
     protection, record,
     seal::{OWN, leaf, sign_last},
-    stepped::RESUME,
-    stepping::{Step, SteppingError, steps},
     verify::verify_all,
 };
 use crate::{
@@ -39,6 +37,12 @@ pub const CONFIRM_WITHIN: Duration = Duration::from_secs(24 * 3600);
 const ONLY: i32 = 1;
 
 /// The pending request. There is at most one: a later one replaces it.
+pub(super) mod stepped;
+mod stepping;
+
+use stepped::RESUME;
+use stepping::{Step, SteppingError, steps};
+
 mod request {
     use sea_orm::entity::prelude::*;
 
@@ -405,5 +409,5 @@ fn check(keyring: &Keyring, row: &request::Model) -> Result<(), StoreError> {
 }
 
 #[cfg(test)]
-#[path = "../tests/audit/resume.rs"]
+#[path = "../../tests/audit/resume.rs"]
 mod tests;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use prost::Message;
 use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
 
-use super::{Fault, RowVersion, row};
+use super::super::{Fault, RowVersion, row};
 use crate::{
     audit::v1 as pb,
     store::{Pool, StoreError, rows::RowTable},

@@ -22,8 +22,11 @@ use crate::{
     },
 };
 
+pub(super) mod actions;
 mod cursor;
+pub(super) mod export;
 mod head;
+pub(super) mod position;
 mod sealed;
 
 pub use cursor::Cursor;
@@ -273,5 +276,5 @@ pub async fn find_issued(conn: &impl ConnectionTrait, jti: &EventId) -> Result<O
 }
 
 #[cfg(test)]
-#[path = "../tests/audit/list.rs"]
+#[path = "../../tests/audit/list.rs"]
 mod tests;

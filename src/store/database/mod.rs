@@ -283,5 +283,5 @@ fn invalid_url() -> StoreError {
 }
 
 #[cfg(test)]
-#[path = "tests/database.rs"]
+#[path = "../tests/database.rs"]
 mod tests;

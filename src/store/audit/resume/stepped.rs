@@ -2,35 +2,35 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::record::decode;
+use super::super::record::decode;
 
 /// The action of the event that starts a log after a fault.
-pub(super) const RESUME: &str = "audit_log.resume";
+pub(in crate::store::audit) const RESUME: &str = "audit_log.resume";
 
 /// A run of rows that is in no log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Stepped {
+pub(in crate::store::audit) struct Stepped {
     /// The writer; empty for events that have rows of their own.
-    pub(super) writer: String,
+    pub(in crate::store::audit) writer: String,
     /// The first number.
-    pub(super) from: i64,
+    pub(in crate::store::audit) from: i64,
     /// The last number.
-    pub(super) through: i64,
+    pub(in crate::store::audit) through: i64,
 }
 
 /// The fault that a resume has accepted, and what it has stepped over.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Accepted {
+pub(in crate::store::audit) struct Accepted {
     /// The log that ended.
-    pub(super) old_origin: String,
+    pub(in crate::store::audit) old_origin: String,
     /// The fault, as a verification or the sealer words it.
-    pub(super) fault: String,
+    pub(in crate::store::audit) fault: String,
     /// The rows that no log holds.
-    pub(super) rows: Vec<Stepped>,
+    pub(in crate::store::audit) rows: Vec<Stepped>,
 }
 
 /// Returns what an event says about a resume, if it is one of a resume.
-pub(super) fn decode_resume(encoded: &[u8]) -> Option<Accepted> {
+pub(in crate::store::audit) fn decode_resume(encoded: &[u8]) -> Option<Accepted> {
     let event = decode(encoded).ok()?;
     if event.action != RESUME {
         return None;

@@ -16,7 +16,7 @@ pub struct Stored<T, E: EntityTrait> {
 
 impl<T, E: EntityTrait> Stored<T, E> {
     /// Converts a row.
-    pub(super) fn read<X>(
+    pub(in crate::store) fn read<X>(
         row: Authentic<E>,
         convert: impl FnOnce(&Authentic<E>) -> Result<T, X>,
     ) -> Result<Self, X> {
@@ -25,7 +25,7 @@ impl<T, E: EntityTrait> Stored<T, E> {
     }
 
     /// Returns the row.
-    pub(super) fn row(&self) -> &E::Model {
+    pub(in crate::store) fn row(&self) -> &E::Model {
         &self.row
     }
 
