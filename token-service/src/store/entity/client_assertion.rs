@@ -1,4 +1,5 @@
-//! Rows of `client_assertions`: assertions that were used.
+//! Rows of `client_assertions`: assertions that were used. A row takes authority away by being there, so that a MAC would protect
+//! nothing: whoever could edit it can remove it.
 
 use sea_orm::entity::prelude::*;
 

@@ -1,4 +1,5 @@
-//! Rows of `verified_secrets`.
+//! Rows of `verified_secrets`. The HMAC over a secret is the row's protection: without the key nobody makes one for a secret of
+//! their own. Whether the secret is live, the registry says.
 
 use sea_orm::entity::prelude::*;
 
