@@ -84,15 +84,6 @@ impl JsonRows {
         }
     }
 
-    /// Builds the statement that inserts the rows into a table.
-    pub fn insert(table: &str, columns: &[Column]) -> Self {
-        let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
-        let names = names.join(", ");
-        Self::new(columns, |Dialect { input, .. }| {
-            format!("INSERT INTO {table} ({names}) SELECT {names} FROM {input}")
-        })
-    }
-
     /// Executes the statement with rows whose fields have the names of the columns.
     pub async fn execute(
         &self,
