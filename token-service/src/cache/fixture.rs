@@ -20,7 +20,10 @@ use accord::{
         channel,
         status::{ErrorReason, Problem},
     },
-    store::rows,
+    store::{
+        audit::{self, Event, Origin},
+        rows,
+    },
     testing::{TestDatabase, sqlite, test_clock},
     text::{
         id::{ClientId, GrantId, SecretId, UserId},
@@ -389,6 +392,8 @@ impl Cache {
         };
         let tx = self.store.db.write().await.unwrap();
         rows::insert::<entity::grant::Entity>(&tx, grant).await.unwrap();
+        let (origin, event) = (Origin::system("test"), Event::new("test.event"));
+        audit::record(&tx, &*test_clock(), &SystemRandom, &origin, event).await;
         tx.commit().await.unwrap();
     }
 }

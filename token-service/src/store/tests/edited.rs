@@ -145,10 +145,7 @@ async fn no_column_that_confers_authority_can_be_edited() {
         let (row, own) = (row(&one).await, row(&two).await);
         let hides = ["session_hash"];
         assert_no_edit_is_used::<entity::admin_session::Entity>(&store, row, own, &hides, async || {
-            let found = store.find_admin_session(&one.digest).await?.is_some();
-            let touched = store.touch_admin_session(&one.digest).await?;
-            assert_eq!(found, touched);
-            Ok(found)
+            Ok(store.find_admin_session(&one.digest).await?.is_some())
         })
         .await;
 

@@ -195,6 +195,7 @@ async fn put(store: &Store, grant: &Grant, state: StoredState) {
     let mut row = Entity::find_by_id(id).lock_one(&tx).await.unwrap().unwrap();
     row.state = state.as_ref().to_owned();
     row.save(&tx).await.unwrap();
+    store.audit(&tx, &workload(), Event::new("test.event")).await;
     tx.commit().await.unwrap();
 }
 
