@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::future::BoxFuture;
 use sea_orm::{
     ConnectionTrait, DatabaseBackend, DbErr, ExprTrait, SqliteTransactionMode, TransactionOptions,
     TransactionTrait,
@@ -168,12 +169,14 @@ async fn pending<'c, M: MigratorTrait>(
 }
 
 /// Creates a table with the primary key `key`.
-pub async fn create_table(
-    manager: &SchemaManager<'_>,
+///
+/// The future does not hold the columns: that of a migration, which creates many tables, would overflow the stack of a thread.
+pub fn create_table<'a>(
+    manager: &'a SchemaManager<'_>,
     name: &'static str,
     key: &[&'static str],
     columns: impl IntoIterator<Item = ColumnDef>,
-) -> Result<(), DbErr> {
+) -> BoxFuture<'a, Result<(), DbErr>> {
     let mut table = Table::create();
     let mut primary_key = Index::create();
     for column in columns {
@@ -183,17 +186,17 @@ pub async fn create_table(
         primary_key.col(*column);
     }
     let table = table.table(name).primary_key(&mut primary_key).to_owned();
-    manager.create_table(table).await
+    Box::pin(manager.create_table(table))
 }
 
 /// Creates an index.
-pub async fn create_index(
-    manager: &SchemaManager<'_>,
+pub fn create_index<'a>(
+    manager: &'a SchemaManager<'_>,
     name: &str,
     table: &'static str,
     columns: &[&'static str],
-) -> Result<(), DbErr> {
-    manager.create_index(index(name, table, columns)).await
+) -> BoxFuture<'a, Result<(), DbErr>> {
+    Box::pin(manager.create_index(index(name, table, columns)))
 }
 
 /// Creates an index of a table that may be large, while others write to it. For a migration whose `use_transaction`
@@ -215,14 +218,14 @@ pub async fn create_index_beside_writers(
 }
 
 /// Creates an index that allows no two rows with the same values.
-pub async fn create_unique_index(
-    manager: &SchemaManager<'_>,
+pub fn create_unique_index<'a>(
+    manager: &'a SchemaManager<'_>,
     name: &str,
     table: &'static str,
     columns: &[&'static str],
-) -> Result<(), DbErr> {
+) -> BoxFuture<'a, Result<(), DbErr>> {
     let index = index(name, table, columns).unique().to_owned();
-    manager.create_index(index).await
+    Box::pin(manager.create_index(index))
 }
 
 fn index(name: &str, table: &'static str, columns: &[&'static str]) -> IndexCreateStatement {

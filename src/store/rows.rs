@@ -202,7 +202,7 @@ impl<E: Protected> Locked<E> {
                 false => update.col_expr(column, Expr::value(value)),
             };
         }
-        if update.exec(tx).await?.rows_affected != 1 {
+        if Box::pin(update.exec(tx)).await?.rows_affected != 1 {
             return Err(StoreError::Busy);
         }
         let before = std::mem::replace(&mut self.stored, Authentic(self.row.clone()));
@@ -250,11 +250,13 @@ pub trait ProtectedRows<E: Protected>: Sized {
 
 impl<E: Protected> ProtectedRows<E> for Select<E> {
     async fn read_one(self, conn: &impl Keyed) -> Result<Option<Authentic<E>>, StoreError> {
-        self.one(conn).await?.map(|row| check(conn, row)).transpose()
+        // Boxed, as the others here: the futures of queries are large, and those of calls hold many.
+        let row = Box::pin(self.one(conn)).await?;
+        row.map(|row| check(conn, row)).transpose()
     }
 
     async fn read_all(self, conn: &impl Keyed) -> Result<Vec<Authentic<E>>, StoreError> {
-        let rows = self.all(conn).await?.into_iter();
+        let rows = Box::pin(self.all(conn)).await?.into_iter();
         rows.map(|row| check(conn, row)).collect()
     }
 
@@ -269,7 +271,7 @@ impl<E: Protected> ProtectedRows<E> for Select<E> {
     }
 
     async fn lock_authentic(self, tx: &Transaction) -> Result<Vec<Locked<E>>, StoreError> {
-        let rows = self.lock_exclusive().all(tx).await?;
+        let rows = Box::pin(self.lock_exclusive().all(tx)).await?;
         authentic::<E>(tx, rows).map(|rows| rows.into_iter().map(locked).collect())
     }
 }
@@ -308,7 +310,7 @@ fn locked<E: Protected>(stored: Authentic<E>) -> Locked<E> {
 pub async fn insert<E: Protected>(tx: &Transaction, mut row: E::Model) -> Result<Authentic<E>, StoreError> {
     protect::<E>(&current(tx)?, &mut row)?;
     let new = row.clone().into_active_model().reset_all();
-    E::insert(new).exec_without_returning(tx).await?;
+    Box::pin(E::insert(new).exec_without_returning(tx)).await?;
     record::<E>(tx, None, &row).await?;
     Ok(Authentic(row))
 }

@@ -139,7 +139,9 @@ impl Store {
     async fn begin_creation(&self, creation: &Creation) -> Result<(Transaction, Outcome)> {
         let keyring = self.keyring.get().await?;
         let tx = self.db.write().await?;
-        let outcome = idempotency::begin(&tx, &keyring, &*self.clock, &*self.random, creation).await?;
+        // Boxed, as others here: the futures of creating calls are deep.
+        let begun = idempotency::begin(&tx, &keyring, &*self.clock, &*self.random, creation);
+        let outcome = Box::pin(begun).await?;
         Ok((tx, outcome))
     }
 
@@ -162,7 +164,7 @@ impl Store {
     async fn audit(&self, tx: &Transaction, origin: &Origin, event: Event) -> Result<()> {
         let event = match &event.client_id {
             Some(client_id) if origin.actor.kind == ActorKind::Operator => {
-                let tenants = client::tenants_of(tx, client_id).await?;
+                let tenants = Box::pin(client::tenants_of(tx, client_id)).await?;
                 event.concerning(tenants)
             }
             _ => event,
@@ -176,7 +178,7 @@ impl Store {
     /// Call it as late as possible: all other writers wait from here to the commit.
     async fn publish(&self, tx: &Transaction, origin: &Origin, event: Event, change: Change) -> Result<i64> {
         self.audit(tx, origin, event).await?;
-        Ok(change::publish(tx, &[change], self.now()).await?)
+        Ok(Box::pin(change::publish(tx, &[change], self.now())).await?)
     }
 
     /// Reads one page of a list, ordered by `key`, a text column without duplicates.
@@ -269,7 +271,7 @@ impl From<DbErr> for Error {
 
 /// Commits a transaction and returns its result.
 async fn commit<T>(tx: Transaction, result: T) -> Result<T> {
-    tx.commit().await?;
+    Box::pin(tx.commit()).await?;
     Ok(result)
 }
 

@@ -97,7 +97,7 @@ impl Transaction {
     /// committed.
     pub async fn commit(self) -> Result<(), StoreError> {
         let events = self.take_events().await?;
-        insert(&self, &events).await?;
+        Box::pin(insert(&self, &events)).await?;
         self.commit_written().await
     }
 }
