@@ -48,7 +48,7 @@ pub use resume::{
 use retention::decode_deleted;
 pub use retention::delete_before;
 pub use rollup::Rollup;
-pub use seal::{SealError, ensure_log, seal};
+pub use seal::{SealError, check_unsealed, ensure_log, seal};
 pub use verify::{Fault, LogReport, Report, row_versions::check_rows, verify, verify_all};
 
 /// The events that have a row of their own. The columns beside the number and the record are for searches.

@@ -345,6 +345,23 @@ impl Found {
     }
 }
 
+/// Checks the rows of each source that come after the sealed ones, a bounded number: a fault stops its source there.
+///
+/// # Errors
+/// [`SealError`].
+pub async fn check_unsealed(conn: &impl Keyed, keyring: &Keyring, log: &Log) -> Result<(), SealError> {
+    let own = log
+        .position
+        .parse()
+        .map_err(|_| StoreError::Corrupt("audit_logs"))?;
+    let mut found = Found::default();
+    found.events(conn, keyring, own).await?;
+    for writer in unsealed_writers(conn).await? {
+        found.groups(conn, keyring, &writer).await?;
+    }
+    found.fault.map_or(Ok(()), Err)
+}
+
 /// Checks the rows that are not sealed yet, and returns how many events they hold.
 ///
 /// # Errors
