@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use accord::{
-    clock::{ManualClock, SystemClock},
+    clock::{Clock, ManualClock, SystemClock},
     random::SystemRandom,
 };
 use accord_cli::dev::{Dev, DevArgs};
@@ -44,11 +44,24 @@ pub async fn start_behind(public_base_url: &str) -> (TempDir, Dev) {
 pub async fn start_with_clock() -> (TempDir, Dev, Arc<ManualClock>) {
     let directory = tempfile::tempdir().unwrap();
     let clock = accord::testing::test_clock();
-    let args = args(&directory.path().join("accord-data"));
-    let dev = Dev::start(&args, clock.clone(), Arc::new(SystemRandom))
-        .await
-        .unwrap();
+    let dev = start_at(&directory, &clock).await;
     (directory, dev, clock)
+}
+
+/// Starts an environment at the machine's time, with a clock that the test moves. A clock that is moved there later makes
+/// schedules run, such as that of signing keys.
+pub async fn start_now_with_clock() -> (TempDir, Dev, Arc<ManualClock>) {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = accord::testing::test_clock();
+    clock.set(SystemClock.now());
+    let dev = start_at(&directory, &clock).await;
+    (directory, dev, clock)
+}
+
+async fn start_at(directory: &TempDir, clock: &Arc<ManualClock>) -> Dev {
+    let args = args(&directory.path().join("accord-data"));
+    let dev = Dev::start(&args, clock.clone(), Arc::new(SystemRandom));
+    dev.await.unwrap()
 }
 
 /// Starts an environment in `data_dir`.

@@ -43,8 +43,7 @@ struct Verifier {
 
 async fn no_verifier_rejects_a_token_while_the_algorithm_changes() {
     // The programs know only the machine's time, and the test's runs ahead of it.
-    let (_directory, dev, clock) = dev::start_with_clock().await;
-    clock.set(accord::clock::SystemClock.now());
+    let (_directory, dev, clock) = dev::start_now_with_clock().await;
     let world = World::new(&dev.file);
     let partner = world.partner().await;
     world.first_tokens(&partner).await;
@@ -175,8 +174,7 @@ async fn rotate(world: &World, clock: &ManualClock, algorithm: &str) {
 }
 
 async fn verifiers_with_their_own_cache_of_keys_follow_a_rotation() {
-    let (_directory, dev, clock) = dev::start_with_clock().await;
-    clock.set(accord::clock::SystemClock.now());
+    let (_directory, dev, clock) = dev::start_now_with_clock().await;
     let world = World::new(&dev.file);
     let partner = world.partner().await;
     world.first_tokens(&partner).await;

@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use metrics::gauge;
+use metrics::{counter, gauge};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{AuditLog, Service, every, witness};
 use crate::{
     log_limit::LogLimit,
-    metrics::{AUDIT_LOG_FAULT, AUDIT_LOG_SEALED, AUDIT_LOG_SIZE},
+    metrics::{AUDIT_LOG_FAULT, AUDIT_LOG_SEALED, AUDIT_LOG_SIZE, AUDIT_WITNESS_FAILURES},
     store::{
         StoreError,
         audit::{SealError, check_unsealed, ensure_log, seal as seal_events},
@@ -35,6 +35,8 @@ pub(super) async fn seal(service: &impl Service, stop: &CancellationToken) {
         heads: watch::Sender::new(String::new()),
     };
     let witness = service.audit_witness();
+    // Scraped from the start, also without a witness.
+    counter!(AUDIT_WITNESS_FAILURES).increment(0);
     let heads = sealer.heads.subscribe();
     let mut ticks = every(SEAL_PERIOD);
     let rounds = async {
