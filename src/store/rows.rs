@@ -30,7 +30,7 @@ const MAC_BYTES: usize = 32;
 /// The form, and the version of the key.
 const HEAD_BYTES: usize = 5;
 
-/// A table whose rows carry a MAC, in a column of bytes: [`FORM`], the version of the data key (4 bytes), and HMAC-SHA-256 over
+/// A table whose rows carry a MAC, in a column of bytes: the version of its form, that of the data key (4 bytes), and HMAC-SHA-256 over
 /// the table's name and each column's name and value.
 pub trait Protected: EntityTrait<Model: IntoActiveModel<Self::ActiveModel>> {
     /// The column of the MAC.
