@@ -6,7 +6,7 @@ use accord::{
     clock::{SystemClock, UnixMillis},
     keys::{MasterKeySource, MasterKeys},
     random::SystemRandom,
-    store::{Database, audit, change, idempotency, keyring, log},
+    store::{Database, audit, change, idempotency, keyring, log, rows},
 };
 use anyhow::Result;
 use sea_orm::{ConnectionTrait, DatabaseBackend, Statement};
@@ -34,7 +34,7 @@ impl Storage {
         let registry = Database::connect(&plan.registry_url).await?;
         let masters = vec![MasterKeySource::File(plan.directory.join("registry.key"))];
         let masters = MasterKeys::open(masters).await?;
-        let purposes = [audit::KEYRING_PURPOSE];
+        let purposes = [audit::KEYRING_PURPOSE, rows::KEYRING_PURPOSE];
         keyring::open(&registry, &masters, &purposes, &SystemClock, &SystemRandom).await?;
         let (token, token_store) = token_store(plan).await?;
         let databases = [
