@@ -22,6 +22,7 @@ mod event;
 pub(in crate::store) mod group;
 mod leaf_rows;
 mod list;
+mod open_log;
 mod proof;
 pub(in crate::store) mod protection;
 pub(in crate::store) mod record;
@@ -39,6 +40,7 @@ pub use group::{Appended, GroupWriter};
 pub use list::{
     Cursor, Filter, actions::operator_actions, export::export, find_issued, list, position::LogPosition,
 };
+pub use open_log::ensure_log;
 pub use proof::{Proof, Proven, prove};
 pub use protection::KEYRING_PURPOSE;
 pub use record::{EventRow, TokenUse};
@@ -48,7 +50,7 @@ pub use resume::{
 use retention::decode_deleted;
 pub use retention::delete_before;
 pub use rollup::Rollup;
-pub use seal::{SealError, check_unsealed, ensure_log, seal};
+pub use seal::{SealError, check_unsealed, seal};
 pub use verify::{Fault, LogReport, Report, row_versions::check_rows, verify, verify_all};
 
 /// The events that have a row of their own. The columns beside the number and the record are for searches.

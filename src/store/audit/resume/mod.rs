@@ -13,8 +13,9 @@ use subtle::ConstantTimeEq;
 use super::{
     Actor, ActorKind, Event, Origin,
     group::writer,
+    open_log::sign_last,
     protection, record,
-    seal::{OWN, leaf, sign_last},
+    seal::{OWN, leaf},
     verify::verify_all,
 };
 use crate::{

@@ -9,9 +9,11 @@ use crate::{
     random::SystemRandom,
     store::{
         Pool,
-        audit::{self, Event, EventRow, Filter, GroupWriter, KEYRING_PURPOSE, Origin, Record, list},
+        audit::{
+            self, Event, EventRow, Filter, GroupWriter, KEYRING_PURPOSE, Origin, Record, ensure_log, list,
+        },
         fixture::migrated,
-        log::Election,
+        log::{self, Election},
     },
     testing::{TestDatabase, test_clock},
     text::{id::EventId, page::PageRequest},

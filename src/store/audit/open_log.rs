@@ -1,0 +1,71 @@
+//! The log that is open: how it begins with an epoch, and how the one before it ends.
+
+use crate::{
+    clock::UnixMillis,
+    keys::Keyring,
+    store::{
+        Database, StoreError,
+        log::{self, Log},
+    },
+    tlog::Origin,
+};
+
+/// Starts the first log of an epoch, unless there is one. Racing replicas start one.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] if no holder of the keys has written the newest log.
+pub async fn ensure_log(
+    db: &Database,
+    keyring: &Keyring,
+    base_host: &str,
+    service: &str,
+    now: UnixMillis,
+) -> Result<Log, StoreError> {
+    const MALFORMED: StoreError = StoreError::Corrupt("the origin of an audit log");
+    let epoch = db.position().await?.epoch;
+    let origin = Origin::of_log(base_host, service, epoch.as_str(), 1).map_err(|_| MALFORMED)?;
+    let current = log::current(db.read()).await?;
+    if let Some(current) = &current {
+        current.check(current.key(keyring)?)?;
+        if is_of(current, &origin) {
+            return Ok(current.clone());
+        }
+    }
+    if let Some(current) = &current {
+        sign_last(db, keyring, current).await?;
+    }
+    let key = keyring.current(log::KEYRING_PURPOSE)?;
+    let position = current.map_or_else(|| "0".to_owned(), |log| log.position);
+    let tx = db.write().await?;
+    match log::start(&tx, &origin, key, &position, now).await {
+        Ok(started) => {
+            tx.commit().await?;
+            Ok(started)
+        }
+        Err(StoreError::Conflict) => {
+            drop(tx);
+            log::current(db.read()).await?.ok_or(MALFORMED)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Signs the last head of a log that ends. Leaves one that somebody has edited as it is, for a verification to name.
+///
+/// # Errors
+/// [`StoreError`] if the database is unavailable.
+pub(super) async fn sign_last(db: &Database, keyring: &Keyring, log: &Log) -> Result<(), StoreError> {
+    let (Ok(key), Ok(signer)) = (log.key(keyring), log.signer(keyring)) else {
+        return Ok(());
+    };
+    match log::sign_heads(db, log, key, &signer).await {
+        Err(error) if error.is_temporary() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Returns whether a log is the first of an epoch, with this origin, or one that a resume has started in it.
+fn is_of(log: &Log, origin: &Origin) -> bool {
+    let rest = log.origin.as_str().strip_prefix(origin.as_str());
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
