@@ -17,6 +17,8 @@ use accord::{
     text::{
         id::{SetupId, WorkloadId},
         opaque::{OpaqueToken, TokenKind, sha256_of_parts},
+        page::PageRequest,
+        validation::Violations,
     },
 };
 use askama::Template;
@@ -56,6 +58,9 @@ pub(super) static PAGES: LazyLock<Principal> = LazyLock::new(|| {
         Principal::Caller(Caller::Workload { id, kind }, None)
     })
 });
+
+/// How many entries a page of a list shows.
+const PAGE_SIZE: i32 = 25;
 
 /// A request to a tenant's pages. No `Debug`: it holds the session's token.
 pub(super) struct PageContext {
@@ -140,6 +145,18 @@ impl PageContext {
     /// Returns the path of a page of this tenant, `/{tenant}/{rest}`.
     pub(super) fn path(&self, rest: &str) -> String {
         format!("/{}/{rest}", self.tenant.tenant_id)
+    }
+
+    /// Returns which page of a list of this tenant a query asks for. `list` binds the query's token to the list.
+    pub(super) fn list_request(
+        &self,
+        list: &'static str,
+        query: Option<String>,
+    ) -> Result<PageRequest, PageError> {
+        let query = Form::parse(query.unwrap_or_default().as_bytes())?;
+        let (mut v, filters) = (Violations::default(), [self.tenant.tenant_id.as_str()]);
+        let request = PageRequest::parse(&mut v, list, &filters, PAGE_SIZE, query.text("page"));
+        request.ok_or(PageError::MISSING)
     }
 
     /// Returns the frame of a page. If `signed_in`, it links to the integrations and has the sign-out form.

@@ -1,7 +1,7 @@
 //! Connected integrations: a Tenant Admin signs in, reads the tenant's consents, changes a designated user, or revokes
 //! a consent.
 
-use accord::text::{id::GrantId, page::PageRequest, validation::Violations};
+use accord::text::id::GrantId;
 use axum::{
     extract::RawQuery,
     http::{StatusCode, header},
@@ -21,8 +21,6 @@ use crate::{
     model::grant::{Consent, GrantFilter, GrantState},
 };
 
-/// How many integrations a page of the list shows.
-const PAGE_SIZE: i32 = 25;
 /// The longest reason, in characters.
 const MAX_REASON: usize = 1000;
 
@@ -31,14 +29,10 @@ pub(super) async fn list(mut page: PageContext, RawQuery(query): RawQuery) -> Re
     if page.session().await?.is_none() {
         return Ok(page.redirect("sign-in"));
     }
-    let query = Form::parse(query.unwrap_or_default().as_bytes())?;
-    let tenant_id = &page.tenant.tenant_id;
-    let (mut v, filters) = (Violations::default(), [tenant_id.as_str()]);
-    let request = PageRequest::parse(&mut v, "connected", &filters, PAGE_SIZE, query.text("page"));
-    let request = request.ok_or(PageError::MISSING)?;
+    let request = page.list_request("connected", query)?;
     let filter = GrantFilter::default();
-    let listed = page.call.list_consents(tenant_id, &filter, &request).await?;
-    let (consents, next) = listed.into_parts();
+    let listed = page.call.list_consents(&page.tenant.tenant_id, &filter, &request);
+    let (consents, next) = listed.await?.into_parts();
     let integrations = consents.into_iter().map(|consent| integration(&page, consent));
     let view = IntegrationsPage {
         frame: page.frame(true),

@@ -1,6 +1,5 @@
 //! What operators did to a tenant, for its Tenant Admins.
 
-use accord::text::{page::PageRequest, validation::Violations};
 use axum::{extract::RawQuery, http::StatusCode, response::Response};
 
 use super::{
@@ -9,22 +8,16 @@ use super::{
     error::PageError,
     view::{OperatorActionsPage, ShownAction},
 };
-use crate::{error::Error, http::form::Form, model::tenant::operator_action::OperatorAction};
-
-/// How many actions a page of the list shows.
-const PAGE_SIZE: i32 = 25;
+use crate::{error::Error, model::tenant::operator_action::OperatorAction};
 
 /// `GET /{tenant}/operator-actions`.
 pub(super) async fn list(mut page: PageContext, RawQuery(query): RawQuery) -> Result<Response, PageError> {
     if page.session().await?.is_none() {
         return Ok(page.redirect("sign-in"));
     }
-    let query = Form::parse(query.unwrap_or_default().as_bytes())?;
-    let tenant_id = &page.tenant.tenant_id;
-    let (mut v, filters) = (Violations::default(), [tenant_id.as_str()]);
-    let request = PageRequest::parse(&mut v, "actions", &filters, PAGE_SIZE, query.text("page"));
-    let request = request.ok_or(PageError::MISSING)?;
-    let (status, actions) = match page.call.operator_actions(tenant_id, &request).await {
+    let request = page.list_request("actions", query)?;
+    let actions = page.call.operator_actions(&page.tenant.tenant_id, &request);
+    let (status, actions) = match actions.await {
         Ok(actions) => (StatusCode::OK, Some(actions)),
         Err(Error::RegistryUnavailable) => (StatusCode::SERVICE_UNAVAILABLE, None),
         Err(error) => return Err(error.into()),
