@@ -133,13 +133,13 @@ impl Redemptions {
         let millis = now.as_millis();
         let key = rows::current(&tx)?;
         let candidates = one_code_of_each_client(items).into_iter();
-        let candidates = candidates.map(|redemption| Ok((redemption, redemption.row(&key, now)?)));
+        let candidates = candidates.map(|redemption| redemption.candidate(&key, now));
         let candidates = candidates.collect::<Result<Vec<_>, StoreError>>()?;
         let used = USE.query(&tx, &rows_of(&candidates), [millis.into()]).await?;
         let used = family_ids(&used)?;
         let (redeemed, rejected): (Vec<Candidate<'_>>, Vec<_>) = candidates
             .into_iter()
-            .partition(|(redemption, _)| used.contains(redemption.key()));
+            .partition(|candidate| used.contains(candidate.redemption.key()));
         let redeemed_rows = rows_of(&redeemed);
         let superseded = supersede(&tx, &key, &redeemed_rows, now).await?;
         let activated = ACTIVATE.execute(&tx, &redeemed_rows, [millis.into()]).await?;
@@ -151,14 +151,16 @@ impl Redemptions {
             };
         }
         INSERT_FAMILIES.execute(&tx, &redeemed_rows, []).await?;
-        let first = redeemed.first().map(|(redemption, _)| *redemption);
+        let first = redeemed.first().map(|candidate| candidate.redemption);
         let mut outcomes = HashMap::new();
         let mut issued = Vec::with_capacity(redeemed.len());
         let mut revocations = Vec::with_capacity(superseded.len());
-        for (redemption, _) in &redeemed {
+        for Candidate {
+            redemption, grant, ..
+        } in &redeemed
+        {
             let ended = superseded.get(&redemption.client_key());
-            let (before, grant) = (redemption.grant.row(), redemption.active_grant(&key, now)?);
-            rows::record::<grant::Entity>(&tx, Some(before), &grant).await?;
+            rows::record::<grant::Entity>(&tx, Some(redemption.grant.row()), grant).await?;
             for change in redemption.changes(ended) {
                 audit::record(&tx, &*self.clock, &*self.random, &redemption.origin, change).await;
             }
@@ -176,7 +178,7 @@ impl Redemptions {
         }
         if !rejected.is_empty() {
             let used = used_before(&tx, &rejected).await?;
-            for (redemption, _) in &rejected {
+            for Candidate { redemption, .. } in &rejected {
                 let outcome = match used.contains(redemption.key()) {
                     true => RedemptionOutcome::AlreadyUsed,
                     false => RedemptionOutcome::GrantEnded,
@@ -241,11 +243,17 @@ fn one_code_of_each_client(items: &[Redemption]) -> Vec<&Redemption> {
     candidates
 }
 
-/// A redemption, and the row that statements read for it.
-type Candidate<'a> = (&'a Redemption, Value);
+/// A redemption with what it leaves behind.
+struct Candidate<'a> {
+    redemption: &'a Redemption,
+    /// The active grant.
+    grant: grant::Model,
+    /// What statements read: the columns [`FAMILY`], [`MACS`] and [`CODE_HASH`]. A statement reads those it needs.
+    row: Value,
+}
 
 fn rows_of<'a>(candidates: &'a [Candidate<'_>]) -> Vec<&'a Value> {
-    candidates.iter().map(|(_, row)| row).collect()
+    candidates.iter().map(|candidate| &candidate.row).collect()
 }
 
 impl Redemption {
@@ -257,28 +265,20 @@ impl Redemption {
         (self.code.tenant_id.to_string(), self.code.client_id.to_string())
     }
 
-    /// Returns the grant as the redemption leaves it.
-    fn active_grant(&self, key: &DataKey, now: UnixMillis) -> Result<grant::Model, StoreError> {
-        let mut grant = self.grant.row().clone();
-        grant.state = StoredState::Active.as_ref().to_owned();
-        grant.activated_at = Some(now.as_millis());
-        grant.family_id = Some(self.key().to_owned());
-        rows::protect::<grant::Entity>(key, &mut grant)?;
-        Ok(grant)
-    }
-
-    /// Returns the row that statements read: the columns [`FAMILY`], [`MACS`] and [`CODE_HASH`]. A statement reads those
-    /// it needs.
-    fn row(&self, key: &DataKey, now: UnixMillis) -> Result<Value, StoreError> {
+    fn candidate(&self, key: &DataKey, now: UnixMillis) -> Result<Candidate<'_>, StoreError> {
         let mut code = self.code.row().clone();
         code.used_at = Some(now.as_millis());
         code.family_id = Some(self.key().to_owned());
         code.expires_at = self.family.expires_at.as_millis();
         rows::protect::<code::Entity>(key, &mut code)?;
-        let grant = self.active_grant(key, now)?;
+        let mut grant = self.grant.row().clone();
+        grant.state = StoredState::Active.as_ref().to_owned();
+        grant.activated_at = Some(now.as_millis());
+        grant.family_id = Some(self.key().to_owned());
+        rows::protect::<grant::Entity>(key, &mut grant)?;
         let mut family = new_row(&self.family, now)?;
         rows::protect::<family::Entity>(key, &mut family)?;
-        Ok(json!({
+        let row = json!({
             "code_hash": hex::encode(&code.code_hash),
             "old_code_mac": hex::encode(&self.code.row().mac),
             "code_mac": hex::encode(&code.mac),
@@ -297,7 +297,12 @@ impl Redemption {
             "registry_seq": family.registry_seq,
             "created_at": family.created_at,
             "expires_at": family.expires_at,
-        }))
+        });
+        Ok(Candidate {
+            redemption: self,
+            grant,
+            row,
+        })
     }
 
     /// Returns the events of what changes beside the token.
