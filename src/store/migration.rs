@@ -22,8 +22,13 @@ pub(super) const COUNTER_TABLE: &str = "change_counter";
 /// How many versions a schema may be newer than the program that serves from it. Its version is the number of applied
 /// migrations.
 const MOST_NEWER: usize = 1;
-/// How long a migration waits for a lock.
-const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '3s'";
+/// The settings of the transaction that holds the lock of migrations: it waits for that of another replica, and is idle
+/// while the migrations run. Behind a pooler the session's settings may be those of another client.
+const HOLD_LOCK: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
+    SET LOCAL idle_in_transaction_session_timeout = 0";
+/// The settings of a migration's transaction: it waits for a lock at most three seconds.
+const MIGRATE: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '3s'; \
+    SET LOCAL idle_in_transaction_session_timeout = '30s'";
 /// How often the lock table's creation is tried: PostgreSQL's CREATE TABLE IF NOT EXISTS fails in a race.
 const LOCK_ATTEMPTS: usize = 5;
 
@@ -44,6 +49,9 @@ impl Database {
         self.create_lock().await?;
         let schema = self.schema().await?;
         let tx = schema.begin_with_options(immediate()).await?;
+        if self.backend() == DatabaseBackend::Postgres {
+            tx.execute_unprepared(HOLD_LOCK).await?;
+        }
         let lock = Query::select()
             .column("id")
             .from(LOCK_TABLE)
@@ -76,7 +84,7 @@ impl Database {
                 M::up(&schema, Some(1)).await?;
             } else {
                 let tx = schema.begin().await?;
-                tx.execute_unprepared(LOCK_TIMEOUT).await?;
+                tx.execute_unprepared(MIGRATE).await?;
                 M::up(&tx, Some(1)).await?;
                 tx.commit().await?;
             }

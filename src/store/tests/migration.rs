@@ -7,7 +7,7 @@ use sea_orm_migration::{MigrationName, MigrationTrait};
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::testing::databases;
+use crate::testing::{databases, execute_on};
 
 struct Empty(&'static str);
 
@@ -174,6 +174,46 @@ async fn an_index_is_built_while_others_write() {
             db.migrate::<People<2>>().await.unwrap();
         }
         assert!(db.is_migrated::<People<2>>().await.unwrap());
+    }
+}
+
+/// A migration that takes longer than a transaction may be idle.
+struct Slow;
+
+impl MigrationName for Slow {
+    fn name(&self) -> &str {
+        "m1"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Slow {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let work = "SELECT pg_sleep(1.5)";
+        manager.get_connection().execute_unprepared(work).await.map(drop)
+    }
+}
+
+impl MigratorTrait for Slow {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(Self)]
+    }
+}
+
+/// Behind a pooler a session may have the settings of another client, whose transactions are short.
+#[tokio::test]
+async fn a_migration_does_not_depend_on_the_settings_of_its_session() {
+    for place in databases() {
+        let db = place.connect().await;
+        if db.backend() != DatabaseBackend::Postgres {
+            continue;
+        }
+        let short =
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET idle_in_transaction_session_timeout = 1000',
+            current_database()); END $$";
+        execute_on(&place.url, short);
+        db.migrate::<Slow>().await.unwrap();
+        assert!(db.is_migrated::<Slow>().await.unwrap());
     }
 }
 
