@@ -43,6 +43,8 @@ pub enum Case {
     Drain,
     /// How soon services are ready, and their memory when idle; every run has these figures
     Startup,
+    /// An audit record of 10,000,000 events
+    Record,
     /// Minutes of calls of all kinds, only if it is named
     Soak,
 }

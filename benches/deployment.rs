@@ -3,6 +3,7 @@
 //! ends.
 
 mod collector;
+mod record;
 pub mod seed;
 mod services;
 mod usage;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
 use self::{
+    record::Recording,
     seed::{Dataset, HASHED},
     services::{Service, Setup, endpoint},
     usage::{Processes, RegistryLog, memory, watch},
@@ -81,6 +83,7 @@ async fn answer(deployment: &mut Option<Deployment>, request: Request) -> Result
             to_value(started)?
         }
         (Request::Measure(slice), Some(deployment)) => to_value(deployment.measure(&slice).await?)?,
+        (Request::Record(events), Some(deployment)) => to_value(deployment.record(events).await?)?,
         (Request::Finish, Some(deployment)) => to_value(deployment.finish().await?)?,
         (_, None) => bail!("no deployment"),
     })
@@ -206,7 +209,7 @@ impl Deployment {
         let draining = async {
             if slice.target == Target::Draining {
                 sleep_until((begins + slice.span / 3).into()).await;
-                let stops = server.replicas.pop().context("no replica")?;
+                let mut stops = server.replicas.pop().context("no replica")?;
                 stops.stop().await?;
             }
             Ok(())
@@ -240,6 +243,16 @@ impl Deployment {
             registry_calls,
             argon2_runs,
         })
+    }
+
+    async fn record(&mut self, events: u64) -> Result<Vec<(String, f64)>> {
+        let recording = Recording {
+            plan: &self.plan,
+            setup: &self.setup,
+            dataset: &self.dataset,
+            token: &mut self.token,
+        };
+        recording.measure(events).await
     }
 
     async fn server(&mut self, target: Target) -> Result<Server> {

@@ -34,6 +34,9 @@ pub struct Options {
     /// its connections to the database are open [default: 1000]
     #[arg(long)]
     clients: Option<usize>,
+    /// Events in the audit record [default: 10000000]
+    #[arg(long)]
+    events: Option<u64>,
     /// How long a soak sends calls, to each database [default: 30]
     #[arg(long)]
     minutes: Option<f64>,
@@ -54,7 +57,7 @@ impl Options {
 
     /// Whether a case is wanted that compares builds.
     pub fn wants_builds(&self) -> bool {
-        let others = [Case::Growth, Case::Soak];
+        let others = [Case::Growth, Case::Record, Case::Soak];
         self.only.is_empty() || self.only.iter().any(|case| !others.contains(case))
     }
 
@@ -92,6 +95,12 @@ impl Options {
     pub fn active(&self) -> usize {
         let default = if self.quick { 2 * CALLERS } else { 1_000 };
         self.clients.unwrap_or(default).max(2 * CALLERS)
+    }
+
+    /// Events in the audit record.
+    pub fn events(&self) -> u64 {
+        self.events
+            .unwrap_or(if self.quick { 10_000 } else { 10_000_000 })
     }
 
     /// Clients and grants of the two deployments that growth compares.

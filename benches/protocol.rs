@@ -16,6 +16,8 @@ pub enum Request {
     Deploy(Plan),
     /// Calls a server and measures ([`Sample`]).
     Measure(Slice),
+    /// Fills the audit record with at least so many events, and measures (`Vec<(String, f64)>`).
+    Record(u64),
     /// Ends the services and compares the tokens with the audit record (`()`).
     Finish,
 }

@@ -28,6 +28,8 @@ const OTHER: &str = "other build";
 const WRONG_SECRETS: f64 = 2_000.0;
 /// How long each client's first call may take together. A slice ends with the last of them.
 const FIRST_CALLS_WITHIN: Duration = Duration::from_secs(120);
+/// Clients whose tokens a large record holds, at ten tenants.
+const RECORD_CLIENTS: usize = 500;
 /// How long connections get going before a slice counts.
 const WARM_UP: Duration = Duration::from_millis(100);
 
@@ -46,6 +48,9 @@ pub async fn run(options: &Options, root: &Path) -> Result<Results> {
         }
         if options.wants(Case::Growth) {
             run.growth(&server).await?;
+        }
+        if options.wants(Case::Record) {
+            run.record(&server).await?;
         }
         if options.wants(Case::Soak) {
             run.soak(&server).await?;
@@ -320,6 +325,26 @@ impl Run<'_> {
             size.finish().await?;
         }
         Ok(())
+    }
+
+    /// A large audit record, with 50 clients and grants at each tenant.
+    async fn record(&mut self, server: &Server) -> Result<()> {
+        let mut deployment = self.deploy(server, "record", RECORD_CLIENTS).await?;
+        let request = Request::Record(self.options.events());
+        let figures: Vec<(String, f64)> = deployment.process.request(&request).await?;
+        for (what, value) in figures {
+            let limit = match what.as_str() {
+                "events sealed a second" => Some(AtLeast(30_000.0)),
+                "seconds to verify" => Some(AtMost(60.0)),
+                "ms to prove an event" => Some(AtMost(20.0)),
+                "ms to trace a token" => Some(AtMost(100.0)),
+                "ms for the page of connected integrations" => Some(AtMost(50.0)),
+                _ => None,
+            };
+            let what = format!("record: {what}");
+            self.results.figure(what, (server.name(), THIS), value, limit);
+        }
+        deployment.finish().await
     }
 
     /// Minutes of calls of all kinds. Its files lie beside the report.

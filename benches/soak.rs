@@ -1,6 +1,6 @@
 //! Minutes of traffic of all kinds at one rate, beside a clean-up of old rows: memory and tables must stay flat.
 
-mod storage;
+pub mod storage;
 
 use std::{
     fs::File,

@@ -5,6 +5,7 @@
 //! of more than [`HASHED`] such clients the others count as verified by a replica, with the hash of another secret in
 //! the registry. A call that ran argon2 for one of these would fail.
 
+mod events;
 mod rows;
 
 use std::{
@@ -28,7 +29,7 @@ use accord::{
     },
     text::{
         account_name::AccountName,
-        id::{ClientId, GrantId, ScopeName, SecretId, TenantId, UserId},
+        id::{ClientId, GrantId, IntegrationRequestId, ScopeName, SecretId, TenantId, UserId},
         opaque::{ClientSecret, OpaqueToken, SecretTagKey, TokenKind},
     },
     token::v1::AuthorizationCodeGrant,
@@ -45,7 +46,7 @@ use registry_service::{
     server::Registry,
     store::{
         Store as RegistryStore,
-        entity::{client, client_secret},
+        entity::{client, client_secret, integration_request},
     },
 };
 use sea_orm::{EntityTrait, IntoActiveModel, ModelTrait};
@@ -97,25 +98,22 @@ struct Tenant {
 struct Client {
     tenant: Tenant,
     client_id: ClientId,
+    integration_request_id: IntegrationRequestId,
     secret: Option<ClientSecret>,
     ended_secret: Option<ClientSecret>,
 }
 
 /// Writes everything. The services don't run yet.
 pub async fn run(setup: &Setup, plan: &Plan) -> Result<Dataset> {
-    let settings = Settings {
-        listen: (Ipv4Addr::LOCALHOST, 0).into(),
-        service: ServiceSettings::new(plan.registry_url.clone(), setup.master_key_file("registry")),
-        public_base_url: setup.public_base_url(),
-        ..Settings::default()
-    };
-    let registry = Registry::open(&settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await?;
+    let registry = registry(setup, plan).await?;
     let tenants = tenants(registry.store()).await?;
     let tag_key = registry.store().secret_tag_key().await?;
     let client = |number| client(&tenants[number % TENANTS], number, plan.active, &tag_key);
     let clients: Vec<Client> = (0..plan.clients).map(client).collect();
 
     let db = registry.database();
+    let requests = clients.iter().map(rows::integration_request);
+    insert_protected::<integration_request::Entity>(db, requests).await?;
     insert_protected::<client::Entity>(db, clients.iter().map(rows::client)).await?;
     insert(db, clients.iter().map(rows::client_tenant)).await?;
     let hasher = &registry.store().hasher;
@@ -150,6 +148,17 @@ pub async fn run(setup: &Setup, plan: &Plan) -> Result<Dataset> {
         ended: clients.iter().map_while(ended).collect(),
         clients,
     })
+}
+
+/// Opens registry-service's database.
+async fn registry(setup: &Setup, plan: &Plan) -> Result<Registry> {
+    let settings = Settings {
+        listen: (Ipv4Addr::LOCALHOST, 0).into(),
+        service: ServiceSettings::new(plan.registry_url.clone(), setup.master_key_file("registry")),
+        public_base_url: setup.public_base_url(),
+        ..Settings::default()
+    };
+    Ok(Registry::open(&settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await?)
 }
 
 /// Creates the tenants, each with its user, and the scopes.
@@ -248,6 +257,7 @@ fn client(tenant: &Tenant, number: usize, active: usize, tag_key: &SecretTagKey)
         secret: (number < active).then(secret),
         ended_secret: (number < active.min(ENDED)).then(secret),
         client_id,
+        integration_request_id: IntegrationRequestId::generate(&SystemClock, &SystemRandom),
     }
 }
 

@@ -67,7 +67,7 @@ impl Service {
     }
 
     /// Stops it as a supervisor does, and waits until it has ended.
-    pub async fn stop(mut self) -> Result<()> {
+    pub async fn stop(&mut self) -> Result<()> {
         let pid = self.pid()?.to_string();
         Command::new("kill").args(["-TERM", &pid]).status().await?;
         let ended = self.child.wait().await?;
@@ -131,8 +131,13 @@ impl Setup {
         let registry = self
             .serve("registry", registry, Addresses { grpc, http }, None)
             .await?;
+        Ok((registry, self.start_token().await?))
+    }
+
+    /// Starts token-service.
+    pub async fn start_token(&self) -> Result<Service> {
         let (token, addresses) = (self.command("token", "serve"), addresses(&self.token_ports));
-        Ok((registry, self.serve("token", token, addresses, None).await?))
+        self.serve("token", token, addresses, None).await
     }
 
     /// Starts other replicas of token-service, set up like a variant: one, or so many.
@@ -221,18 +226,24 @@ impl Setup {
     }
 
     /// Runs a command of a service, and returns what it prints without the line break.
-    async fn run(&self, service: &str, arguments: &str) -> Result<String> {
+    pub async fn run(&self, service: &str, arguments: &str) -> Result<String> {
         let output = self.command(service, arguments).output().await?;
         let errors = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{arguments}: {errors}");
         Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
     }
 
-    /// A command of a service, with nothing of the caller's environment.
-    fn command(&self, service: &str, arguments: &str) -> Command {
+    /// The `accord` program, with nothing of the caller's environment.
+    pub fn accord(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command.arg(service).args(arguments.split(' '));
         command.env_clear().kill_on_drop(true);
+        command
+    }
+
+    /// A command of a service.
+    fn command(&self, service: &str, arguments: &str) -> Command {
+        let mut command = self.accord();
+        command.arg(service).args(arguments.split(' '));
         let key = |name: &str| format!("ACCORD_{}_{name}", service.to_uppercase());
         command.env(key("MASTER_KEY_FILE"), self.master_key_file(service));
         // Metrics are recorded, as they are by default.

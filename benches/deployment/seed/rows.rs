@@ -6,14 +6,14 @@ use accord::{
     clock::{Clock, SystemClock},
     random::SystemRandom,
     text::{
-        id::{GrantId, IntegrationRequestId},
+        id::GrantId,
         opaque::{ClientSecret, OpaqueToken, sha256},
     },
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use registry_service::{
     model::argon2_hash::Argon2Hash,
-    store::entity::{client, client_secret, client_tenant},
+    store::entity::{client, client_secret, client_tenant, integration_request},
 };
 use serde_json::{Value, json};
 use token_service::store::entity::{code, grant};
@@ -38,7 +38,7 @@ pub fn client(client: &Client) -> client::Model {
     let scope = |name| json!({"name": name, "reason": "Shown where it is worked with."});
     client::Model {
         client_id: client.client_id.to_string(),
-        integration_request_id: IntegrationRequestId::generate(&SystemClock, &SystemRandom).into(),
+        integration_request_id: client.integration_request_id.to_string(),
         presentation: json!({
             "display_name": "Practice Integration",
             "partner_name": "Integrations Ltd",
@@ -59,6 +59,23 @@ pub fn client(client: &Client) -> client::Model {
         updated_at: now(),
         etag: 1,
         json_web_key_set: String::new(),
+        mac: Vec::new(),
+    }
+}
+
+/// The request that a client was registered from.
+pub fn integration_request(client: &Client) -> integration_request::Model {
+    integration_request::Model {
+        integration_request_id: client.integration_request_id.to_string(),
+        content: json!({}),
+        state: "registered".to_owned(),
+        rejection_reason: String::new(),
+        submitter: "ada".to_owned(),
+        submitted_by: "ada".to_owned(),
+        approved_by: Some("grace".to_owned()),
+        client_id: Some(client.client_id.to_string()),
+        created_at: now(),
+        updated_at: now(),
         mac: Vec::new(),
     }
 }
