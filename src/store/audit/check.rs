@@ -5,12 +5,12 @@ use subtle::ConstantTimeEq;
 use super::{
     group::{self, events},
     protection::{KEYRING_PURPOSE, of_event, of_group},
-    record::decode,
+    record::{decode, event_ulid},
     row,
 };
 use crate::{
     keys::{DataKey, Keyring},
-    text::id::{ClientId, TenantId},
+    text::id::{ClientId, EventId, TenantId},
     tlog::{GroupTree, TreeHead},
 };
 
@@ -72,10 +72,10 @@ pub(super) fn check_contents(row: &group::Model) -> Result<TreeHead, Altered> {
     }
     let mut ids = Vec::with_capacity(events.len());
     for event in events {
-        ids.push(decode(event).map_err(|_| NO_EVENTS)?.event_id);
+        ids.push(event_ulid(event).map_err(|_| NO_EVENTS)?);
     }
-    let first = ids.iter().min().ok_or(NO_EVENTS)?;
-    let last = ids.iter().max().ok_or(NO_EVENTS)?;
+    let first = EventId::of(ids.iter().min().copied().ok_or(NO_EVENTS)?);
+    let last = EventId::of(ids.iter().max().copied().ok_or(NO_EVENTS)?);
     match (first.as_str(), last.as_str()) == (row.first_event_id.as_str(), row.last_event_id.as_str()) {
         true => Ok(head),
         false => Err(Altered("a column differs from the events")),

@@ -76,6 +76,35 @@ pub struct TokenUse {
     pub address: Option<CallerAddress>,
 }
 
+/// The part of [`pb::AuditRecord`] that says which event it is. The sealer reads each event: the rest is skipped.
+#[derive(Clone, PartialEq, prost::Message)]
+struct IdPart {
+    #[prost(bytes = "vec", tag = "1")]
+    event_id: Vec<u8>,
+}
+
+/// The part of [`pb::AuditRecord`] that says which grant was used, and how.
+#[derive(Clone, PartialEq, prost::Message)]
+struct UsePart {
+    #[prost(bytes = "vec", tag = "1")]
+    event_id: Vec<u8>,
+    #[prost(string, tag = "5")]
+    tenant_id: String,
+    #[prost(message, optional, tag = "9")]
+    issued_token: Option<IssuedPart>,
+    #[prost(oneof = "Address", tags = "13, 14")]
+    address: Option<Address>,
+}
+
+/// The part of [`pb::IssuedToken`] that a use needs.
+#[derive(Clone, PartialEq, prost::Message)]
+struct IssuedPart {
+    #[prost(bytes = "vec", tag = "1")]
+    grant_id: Vec<u8>,
+    #[prost(string, tag = "5")]
+    scope: String,
+}
+
 /// Encodes an event. The same event has the same bytes.
 pub(in crate::store) fn encode(record: &Record) -> Vec<u8> {
     let Record {
@@ -139,7 +168,7 @@ pub(in crate::store) fn encode(record: &Record) -> Vec<u8> {
 /// [`StoreError::Corrupt`] for bytes that are no event.
 pub(in crate::store) fn decode(bytes: &[u8]) -> Result<EventRow, StoreError> {
     let record = pb::AuditRecord::decode(bytes).map_err(|_| UNREADABLE)?;
-    let ulid = Ulid::from_bytes(record.event_id.as_slice().try_into().map_err(|_| UNREADABLE)?);
+    let ulid = ulid(&record.event_id)?;
     let client_id = match record.client_id.as_slice() {
         [] => None,
         bytes => Some(ClientId::from_bytes(bytes).ok_or(UNREADABLE)?),
@@ -181,17 +210,29 @@ pub(in crate::store) fn decode(bytes: &[u8]) -> Result<EventRow, StoreError> {
     Ok(row)
 }
 
+/// Returns the id of an event. Cheaper than [`decode`].
+///
+/// # Errors
+/// [`StoreError::Corrupt`] for bytes that are no event.
+pub(in crate::store) fn event_ulid(bytes: &[u8]) -> Result<Ulid, StoreError> {
+    ulid(&IdPart::decode(bytes).map_err(|_| UNREADABLE)?.event_id)
+}
+
+fn ulid(bytes: &[u8]) -> Result<Ulid, StoreError> {
+    Ok(Ulid::from_bytes(bytes.try_into().map_err(|_| UNREADABLE)?))
+}
+
 /// Returns the use of a grant that an event records; `None` for an event of anything but an issued token. Cheaper than
 /// [`decode`].
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] for bytes that are no event.
 pub(in crate::store) fn token_use(bytes: &[u8]) -> Result<Option<TokenUse>, StoreError> {
-    let record = pb::AuditRecord::decode(bytes).map_err(|_| UNREADABLE)?;
+    let record = UsePart::decode(bytes).map_err(|_| UNREADABLE)?;
     let Some(token) = record.issued_token else {
         return Ok(None);
     };
-    let ulid = Ulid::from_bytes(record.event_id.as_slice().try_into().map_err(|_| UNREADABLE)?);
+    let ulid = ulid(&record.event_id)?;
     Ok(Some(TokenUse {
         tenant_id: TenantId::parse(&record.tenant_id).map_err(|_| UNREADABLE)?,
         grant_id: GrantId::from_bytes(&token.grant_id).ok_or(UNREADABLE)?,

@@ -72,6 +72,30 @@ fn an_issued_token_is_read_back_in_full() {
 
 /// What is stored and proven must not change: older events must still be read, and have their hashes.
 #[test]
+fn a_part_of_an_event_says_what_the_whole_says() {
+    let addresses = [
+        None,
+        Some(CallerAddress::Forwarded([203, 0, 113, 7].into())),
+        Some(CallerAddress::Peer([1; 16].into())),
+    ];
+    for address in addresses {
+        let mut record = issued();
+        record.origin.address = address;
+        let bytes = encode(&record);
+        let whole = decode(&bytes).unwrap();
+        assert_eq!(EventId::of(event_ulid(&bytes).unwrap()), whole.event_id);
+        let expected = TokenUse {
+            tenant_id: whole.tenant_id.unwrap(),
+            grant_id: GrantId::parse(&whole.subject.unwrap()).unwrap(),
+            issued_at: whole.occurred_at,
+            scope: whole.detail["scope"].clone(),
+            address,
+        };
+        assert_eq!(token_use(&bytes).unwrap(), Some(expected));
+    }
+}
+
+#[test]
 fn the_stored_form_stays_the_same() {
     let stored = "ChABm3baqAAAAAAAAAAAAAACEAEYAyoEYWNtZTIQAZt22qgAAAAAAAAAAAAAAToQC58qHl0MT06aYy8aTH2OkEpmChABm3ba\
         qAAAAAAAAAAAAAADEhABm3baqAAAAAAAAAAAAAAEGAMiIAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHKhxjb250YWN0\
