@@ -260,6 +260,7 @@ async fn a_request_id_is_found_in_the_logs_of_both_services() {
         request_id: "trace-me-0001".to_owned(),
         deadline: tokio::time::Instant::now() + std::time::Duration::from_secs(20),
         trace: None,
+        notes: Default::default(),
     };
     let request = IntrospectTokenRequest {
         tenant_id: target.tenant_id.clone(),

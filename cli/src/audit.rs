@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{self, IsTerminal, Write},
+    io::Write,
     path::{Path, PathBuf},
 };
 
@@ -22,6 +22,7 @@ use serde_json::json;
 
 mod access;
 mod checkpoints;
+mod progress;
 mod resume;
 mod trace;
 
@@ -156,20 +157,14 @@ async fn verify(
         let opened = checkpoints::open(&read(path)?, &given);
         kept.extend(opened.with_context(|| format!("--checkpoint {}", path.display()))?);
     }
-    let shows_progress = io::stderr().is_terminal();
-    let mut shown = 0;
-    let progress = |done: u64, all: u64| {
-        let percent = done * 100 / all.max(1);
-        if shows_progress && percent != shown {
-            shown = percent;
-            // A closed standard error is no reason to stop.
-            let _ = write!(io::stderr(), "\r{percent} % of {all} leaves");
-        }
+    let bar = progress::bar("leaves");
+    let step = |done: u64, all: u64| {
+        bar.set_length(all);
+        bar.set_position(done);
     };
-    let reports = audit::verify_all(db.read(), &logs, &kept, None, progress).await?;
-    if shows_progress {
-        let _ = writeln!(io::stderr());
-    }
+    let verified = audit::verify_all(db.read(), &logs, &kept, None, step).await;
+    bar.finish_and_clear();
+    let reports = verified?;
     let mut fault = None;
     for LogReport {
         origin,
@@ -245,12 +240,15 @@ async fn proof(db: &Database, event_id: &EventId, out: &mut impl Write) -> anyho
 }
 
 async fn export(db: &Database, mut after: Option<LogPosition>, out: &mut impl Write) -> anyhow::Result<()> {
+    let counter = progress::counter("events");
     loop {
         let events = audit::export(db.read(), after).await?;
         let Some((last, _)) = events.last() else {
+            counter.finish_and_clear();
             return Ok(out.flush()?);
         };
         after = Some(*last);
+        counter.inc(events.len() as u64);
         for (position, event) in &events {
             writeln!(out, "{}", line(*position, event))?;
         }

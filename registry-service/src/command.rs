@@ -78,13 +78,13 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
                 },
         } => {
             let request = pb::CreateOperatorRequest {
+                person: person.unwrap_or_else(|| name.clone()),
                 name,
                 roles: roles
                     .into_iter()
                     .map(|role| pb::OperatorRole::from(role).into())
                     .collect(),
                 certificate_name: certificate_name.unwrap_or_default(),
-                person: person.unwrap_or_default(),
                 ..Default::default()
             };
             Box::pin(create_caller(

@@ -1,6 +1,11 @@
 //! The errors of registry-service. `grpc/status.rs` maps them to statuses.
 
-use accord::{clock::UnixMillis, keys::KeyError, store::StoreError, text::validation::Violations};
+use accord::{
+    clock::UnixMillis,
+    keys::KeyError,
+    store::{StoreError, audit::Event},
+    text::validation::Violations,
+};
 
 /// The result of a fallible operation of registry-service.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -31,9 +36,14 @@ pub enum Error {
     /// The resource changed after its etag was read. Holds the kind of resource.
     #[error("the {0} changed since the etag was read")]
     EtagMismatch(&'static str),
-    /// The rule of two people requires another person. Says what for.
-    #[error("{0} needs a second person")]
-    SecondOperatorRequired(&'static str),
+    /// The rule of two people requires another person.
+    #[error("{what} needs a second person")]
+    SecondOperatorRequired {
+        /// What needs one.
+        what: &'static str,
+        /// The event of the rejection, which the transaction that found it could not commit.
+        event: Box<Event>,
+    },
     /// The secret was used within the last day.
     #[error("the secret was used within the last day; set force to revoke it anyway")]
     SecretInUse {

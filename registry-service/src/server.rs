@@ -187,4 +187,8 @@ impl CallerDirectory for Store {
         let record = Store::find_caller(self, credential).await?;
         Ok(record.map(|record| record.caller))
     }
+
+    async fn find_revoked(&self, credential: Credential<'_>) -> Result<Option<Caller>, Status> {
+        Ok(self.find_revoked_caller(credential).await?)
+    }
 }

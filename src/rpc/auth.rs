@@ -154,6 +154,14 @@ pub trait CallerDirectory: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`ambiguous_certificate`] for names of two callers, UNAVAILABLE if the source does not answer, INTERNAL otherwise.
     async fn find_caller(&self, credential: Credential<'_>) -> Result<Option<Caller>, Status>;
+
+    /// Returns the caller who had this credential until it was revoked, if the directory knows, for the audit record.
+    ///
+    /// # Errors
+    /// As those of [`Self::find_caller`].
+    async fn find_revoked(&self, _credential: Credential<'_>) -> Result<Option<Caller>, Status> {
+        Ok(None)
+    }
 }
 
 /// Authorizes every call, before any other code sees it.
@@ -173,6 +181,11 @@ impl Authorizer {
             directory,
             clock,
         }
+    }
+
+    /// Returns the clock.
+    pub(crate) fn clock(&self) -> SharedClock {
+        self.clock.clone()
     }
 
     /// The same permissions, with another directory.
@@ -203,15 +216,24 @@ impl Authorizer {
             Problem::new(Code::Unimplemented, ErrorReason::NotAvailable, message)
         })?;
         let has_token = headers.contains_key(http::header::AUTHORIZATION);
-        match (access, certificate) {
+        let principal = match (access, certificate) {
             (Access::Anyone, _) => Ok(Principal::Anonymous),
             (Access::CallersOrProof(..), None) if !has_token => Ok(Principal::Anonymous),
             (_, Some(certificate)) if !has_token => self.admit_certificate(access, certificate).await,
             _ => {
-                let token = bearer::token(headers).map_err(|_| unauthenticated())?;
+                let token = bearer::token(headers).map_err(|_| {
+                    if has_token {
+                        note_stranger(None);
+                    }
+                    unauthenticated()
+                })?;
                 Ok(Principal::Caller(self.admit_token(access, token).await?, None))
             }
+        }?;
+        if let Principal::Caller(caller @ Caller::Operator { .. }, names) = &principal {
+            note_caller(caller, names.as_deref());
         }
+        Ok(principal)
     }
 
     /// Authenticates the caller with this token, which came in another way than over gRPC, and checks its permission to
@@ -225,13 +247,31 @@ impl Authorizer {
     }
 
     async fn admit_token(&self, access: Access, token: &str) -> Result<Caller, Status> {
-        let token = caller_token(token).ok_or_else(unauthenticated)?;
-        let caller = self.directory.find_caller(Credential::Token(&token)).await?;
-        let caller = caller.ok_or_else(unauthenticated)?;
-        match access.admits(&caller) {
-            true => Ok(caller),
-            false => Err(permission_denied(&caller)),
+        let Some(token) = caller_token(token) else {
+            note_stranger(None);
+            return Err(unauthenticated());
+        };
+        let credential = Credential::Token(&token);
+        match self.directory.find_caller(credential).await? {
+            Some(caller) if access.admits(&caller) => Ok(caller),
+            Some(caller) => {
+                note_caller(&caller, None);
+                Err(permission_denied(&caller))
+            }
+            None => {
+                self.note_unknown(credential, None).await?;
+                Err(unauthenticated())
+            }
         }
+    }
+
+    /// Notes the caller whose credential this was until it was revoked, or a stranger.
+    async fn note_unknown(&self, credential: Credential<'_>, names: Option<&[String]>) -> Result<(), Status> {
+        match self.directory.find_revoked(credential).await? {
+            Some(caller) => note_caller(&caller, names),
+            None => note_stranger(names),
+        }
+        Ok(())
     }
 
     async fn admit_certificate(
@@ -242,18 +282,26 @@ impl Authorizer {
         let names = &certificate.names;
         // A connection may outlive its certificate. The certificate is valid throughout its last second.
         if self.clock.now().as_secs() > certificate.not_after.as_secs() {
+            note_stranger(Some(names));
             return Err(rejected("the client certificate has expired"));
         }
         if names.len() > MAX_CERTIFICATE_NAMES {
+            note_stranger(Some(names));
             let message = format!("the client certificate has more than {MAX_CERTIFICATE_NAMES} names");
             return Err(rejected(message));
         }
-        let caller = self.directory.find_caller(Credential::Certificate(names)).await?;
+        let credential = Credential::Certificate(names);
+        let caller = self.directory.find_caller(credential).await;
+        let caller = caller.inspect_err(|_| note_stranger(Some(names)))?;
         match (caller, access) {
             (Some(caller), _) if access.admits(&caller) => Ok(Principal::Caller(caller, Some(names.clone()))),
             (_, Access::CallersOrProof(..)) => Ok(Principal::Anonymous),
-            (Some(caller), _) => Err(permission_denied(&caller)),
+            (Some(caller), _) => {
+                note_caller(&caller, Some(names));
+                Err(permission_denied(&caller))
+            }
             (None, _) => {
+                self.note_unknown(credential, Some(names)).await?;
                 let names = list(names);
                 let message = format!("the certificate's names [{names}] belong to no workload or operator");
                 Err(rejected(message))
@@ -282,6 +330,22 @@ fn permission_denied(caller: &Caller) -> Status {
     tracing::info!(caller = caller.id(), "the caller has no permission");
     let message = "this caller may not call this method";
     Problem::new(Code::PermissionDenied, ErrorReason::PermissionDenied, message).into()
+}
+
+/// Notes a caller whose rejected calls are audit events. `names` are those of the caller's certificate.
+pub fn note_caller(caller: &Caller, names: Option<&[String]>) {
+    let kind = match caller {
+        Caller::Operator { .. } => ActorKind::Operator,
+        Caller::Workload { .. } => ActorKind::Workload,
+    };
+    let id = caller.id().to_owned();
+    context::note_caller(Actor { kind, id }, names.map(list));
+}
+
+/// Notes that somebody has brought a credential which names nobody.
+fn note_stranger(names: Option<&[String]>) {
+    let (kind, id) = (ActorKind::Anonymous, String::new());
+    context::note_caller(Actor { kind, id }, names.map(list));
 }
 
 /// Lists the names of a certificate, as many as are worth reading.

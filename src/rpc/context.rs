@@ -3,11 +3,14 @@
 //! [`crate::rpc::middleware`] sets it for every call, and [`crate::rpc::channel`] reads it for the next hop. It must not
 //! hold authority: the principal is in the request's extensions (see [`crate::rpc::auth`]).
 
-use std::{fmt, future::Future};
+use std::{fmt, future::Future, sync::OnceLock};
 
 use tokio::time::Instant;
 
-use crate::store::audit::CallerAddress;
+use crate::{
+    error::v1::ErrorReason,
+    store::audit::{Actor, CallerAddress, Event, Origin},
+};
 
 tokio::task_local! {
     static CURRENT: CallContext;
@@ -24,6 +27,23 @@ pub struct CallContext {
     pub deadline: Instant,
     /// The parent of the spans of further calls; `None` without a trace.
     pub trace: Option<TraceParent>,
+    /// What the audit record says of the call if it is rejected.
+    pub notes: Notes,
+}
+
+/// What the handling of a call notes for the audit record, in case that the call is rejected. Empty for most calls.
+#[derive(Clone, Debug, Default)]
+pub struct Notes {
+    caller: OnceLock<Box<(Actor, Option<String>)>>,
+    reason: OnceLock<ErrorReason>,
+    event: OnceLock<Box<Event>>,
+}
+
+/// Who made a call, and the event of its rejection, if that is another one than usual.
+#[derive(Debug)]
+pub(super) struct NotedCaller {
+    pub(super) origin: Origin,
+    pub(super) event: Option<Box<Event>>,
 }
 
 /// A span that is the parent of others, in this process or another (W3C Trace Context, version 00).
@@ -93,6 +113,46 @@ pub fn request_id() -> String {
 /// Returns the address of the current call's caller; `None` outside of a call.
 pub fn address() -> Option<CallerAddress> {
     CURRENT.try_with(|context| context.address).ok().flatten()
+}
+
+/// Notes who makes this call: an operator, a Tenant Admin, or an anonymous caller whose credential is not accepted. `certificate`
+/// holds the names of the certificate that the caller showed. A rejection of the call is recorded as theirs. The first one
+/// counts.
+pub fn note_caller(actor: Actor, certificate: Option<String>) {
+    let _ = CURRENT.try_with(|context| context.notes.caller.set(Box::new((actor, certificate))));
+}
+
+/// Notes why this call is rejected, where its response does not say that. The first reason counts.
+pub fn note_rejection(reason: ErrorReason) {
+    let _ = CURRENT.try_with(|context| context.notes.reason.set(reason));
+}
+
+/// Notes the event of the rejection of this call, which tells more than the method and the reason.
+pub fn note_event(event: Event) {
+    let _ = CURRENT.try_with(|context| context.notes.event.set(Box::new(event)));
+}
+
+/// Returns the reason that was noted.
+pub(super) fn noted_rejection() -> Option<ErrorReason> {
+    let reason = CURRENT.try_with(|context| context.notes.reason.get().copied());
+    reason.ok().flatten()
+}
+
+/// Returns the caller that was noted, with the event.
+pub(super) fn noted_caller() -> Option<NotedCaller> {
+    let noted = CURRENT.try_with(|context| {
+        let (actor, certificate) = &**context.notes.caller.get()?;
+        Some(NotedCaller {
+            origin: Origin {
+                actor: actor.clone(),
+                certificate: certificate.clone(),
+                address: context.address,
+                request_id: context.request_id.clone(),
+            },
+            event: context.notes.event.get().cloned(),
+        })
+    });
+    noted.ok().flatten()
 }
 
 #[cfg(test)]

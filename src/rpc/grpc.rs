@@ -21,7 +21,7 @@ use tower::ServiceBuilder;
 use crate::rpc::{
     auth::Authorizer,
     middleware::{MAX_CALL_TIME, Protocol, Route},
-    status::{ErrorReason, Problem},
+    status::{ErrorReason, Problem, is_rejection, reason_of},
     tls::peer::PeerCertificate,
 };
 
@@ -161,6 +161,19 @@ impl Protocol for Grpc {
         status.into_http()
     }
 
+    fn method(&self, _: &Method, route: &str) -> String {
+        route.to_owned()
+    }
+
+    fn rejection(&self, response: &Response<Body>) -> Option<ErrorReason> {
+        let code = response.headers().get("grpc-status")?;
+        if !is_rejection(Code::from_bytes(code.as_bytes())) {
+            return None;
+        }
+        let status = Status::from_header_map(response.headers())?;
+        Some(reason_of(&status).unwrap_or(ErrorReason::Unspecified))
+    }
+
     fn failure(&self, response: &Response<Body>) -> Option<String> {
         let code = response.headers().get("grpc-status");
         let code = code.map_or(Code::Ok, |value| Code::from_bytes(value.as_bytes()));
@@ -245,10 +258,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::{
-        rpc::{
-            auth::{Access, Permissions},
-            status::reason_of,
-        },
+        rpc::auth::{Access, Permissions},
         testing::{NoCallers, test_clock},
     };
 

@@ -18,7 +18,11 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::{
     rpc::{
-        middleware::{self, Cutoff, Matched, Protocol, Route, Routes, limits::AddressLimit},
+        context,
+        middleware::{
+            self, Cutoff, Matched, Protocol, Route, Routes, limits::AddressLimit,
+            rejected_calls::RejectedCalls,
+        },
         status::{ErrorReason, Problem},
     },
     text::id::TenantId,
@@ -40,13 +44,18 @@ pub struct Http {
 }
 
 impl Http {
-    pub(super) fn into_routes(self, limit: Arc<AddressLimit>, cutoff: Cutoff) -> impl Routes {
+    pub(super) fn into_routes(
+        self,
+        limit: Arc<AddressLimit>,
+        cutoff: Cutoff,
+        rejected: Option<RejectedCalls>,
+    ) -> impl Routes {
         let router = self.router.clone().layer(MapRequestLayer::new(note_route));
         // Around the router, because layers inside it are cloned for each request.
         let routes = DefaultBodyLimit::max(MAX_BODY_BYTES).layer(router);
         let nosniff = HeaderValue::from_static("nosniff");
         SetResponseHeaderLayer::overriding(X_CONTENT_TYPE_OPTIONS, nosniff)
-            .layer(middleware::stack(self, limit, routes, cutoff))
+            .layer(middleware::stack(self, limit, routes, cutoff, rejected))
     }
 }
 
@@ -73,6 +82,11 @@ impl Protocol for Http {
     fn failure(&self, response: &Response<Body>) -> Option<String> {
         let status = response.status();
         (status.is_client_error() || status.is_server_error()).then(|| status.as_str().to_owned())
+    }
+
+    /// A page may answer a rejected call with a form, so the status does not tell.
+    fn rejection(&self, _: &Response<Body>) -> Option<ErrorReason> {
+        context::noted_rejection()
     }
 
     fn route(&self, request: &mut Request<Body>) -> Route {

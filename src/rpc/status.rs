@@ -164,6 +164,20 @@ pub fn reason_name(reason: ErrorReason) -> &'static str {
     name.strip_prefix("ERROR_REASON_").unwrap_or(name)
 }
 
+/// Returns whether a status judges the call. Other failures say nothing about the caller: a limit, a deadline, an outage, a fault.
+pub(super) fn is_rejection(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::PermissionDenied
+            | Code::FailedPrecondition
+            | Code::Aborted
+            | Code::Unauthenticated
+    )
+}
+
 /// Returns the reason of a status from another service of Accord; `None` if it carries none.
 pub fn reason_of(status: &Status) -> Option<ErrorReason> {
     let info = status.get_details_error_info()?;

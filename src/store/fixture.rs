@@ -37,7 +37,7 @@ impl MigratorTrait for Migrator {
 }
 
 /// Returns a migrated database of each kind. The first of the pair keeps it alive.
-pub(super) async fn migrated() -> Vec<(TestDatabase, Database)> {
+pub(crate) async fn migrated() -> Vec<(TestDatabase, Database)> {
     let mut all = Vec::new();
     for place in databases() {
         let db = place.connect().await;

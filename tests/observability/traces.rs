@@ -34,6 +34,7 @@ async fn introspect(services: &Services, trace: TraceParent) {
         request_id: "request-of-trace".to_owned(),
         deadline: tokio::time::Instant::now() + Duration::from_secs(20),
         trace: Some(trace),
+        notes: Default::default(),
     };
     let request = IntrospectTokenRequest {
         tenant_id: services.target.tenant_id.clone(),

@@ -86,8 +86,10 @@ pub async fn complete_enrolment(store: &Store, origin: Origin, completion: Compl
         let find = async || store.find_enrolment(&token).await?.ok_or(Error::LinkInvalid);
         // Rejects a guessed token, and a guessed release code, without an argon2 run.
         let enrolment = find().await?;
-        let checked = store.check_enrolment_code(&origin, &token, &enrolment, release_code.as_ref());
-        checked.await?;
+        if enrolment.needs_code {
+            let checked = store.check_enrolment_code(&origin, &token, release_code.as_ref());
+            checked.await?;
+        }
         if enrolment.is_open(store.now()) {
             let admin = store.find_enrolling_user(&enrolment).await?;
             password = require_strong(&store, &admin, password).await?;

@@ -91,8 +91,7 @@ pub enum OperatorCommand {
         /// DNS name or SPIFFE id in the operator's client certificate, in place of a token
         #[arg(long, value_name = "NAME")]
         certificate_name: Option<String>,
-        /// The person behind the operator: operators of one person count as one. Without it, the operator is a person of
-        /// its own
+        /// The person behind the operator: operators of one person count as one [default: NAME]
         #[arg(long, value_name = "PERSON")]
         person: Option<String>,
         /// Settings.

@@ -3,7 +3,7 @@
 use accord::{
     clock::UnixMillis,
     registry::v1::{directory_service_server::DirectoryService, *},
-    rpc::status::Reply,
+    rpc::{auth::note_caller, status::Reply},
     text::{
         account_name::AccountName,
         caller::{Credential, MAX_CERTIFICATE_NAMES},
@@ -79,7 +79,13 @@ impl DirectoryService for Api {
             _ => return Err(Error::UnknownCaller.into()),
         };
         let (record, position) = read_at(&self.store, self.store.find_caller(credential)).await?;
-        let record = record.ok_or(Error::UnknownCaller)?;
+        let Some(record) = record else {
+            // A revoked credential at token-service, which does not know whose it was.
+            if let Some(caller) = self.store.find_revoked_caller(credential).await? {
+                note_caller(&caller, None);
+            }
+            return Err(Error::UnknownCaller.into());
+        };
         Ok(Response::new(AuthenticateCallerResponse {
             caller: convert::caller::message(record),
             position: Some(dir::position(position)),

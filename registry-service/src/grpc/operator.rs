@@ -3,7 +3,10 @@
 use accord::{
     registry::v1::{operator_service_server::OperatorService, *},
     rpc::status::Reply,
-    text::id::{OperatorId, WorkloadId},
+    text::{
+        id::{OperatorId, WorkloadId},
+        validation::Violations,
+    },
 };
 use prost::Message;
 use tonic::{Request, Response};
@@ -19,6 +22,11 @@ use crate::model::caller::CallerType;
 impl OperatorService for Api {
     async fn create_operator(&self, call: Request<CreateOperatorRequest>) -> Reply<CreateOperatorResponse> {
         let (new, request_id) = convert::create_operator(call.get_ref())?;
+        if self.store.second_operator && new.person.is_none() {
+            let mut v = Violations::default();
+            v.add("person", "must name who is behind the operator");
+            return Err(v.into());
+        }
         let creation = creation(&call, "CreateOperator", request_id);
         let (record, token) = self.store.create_caller(&creation, new).await?;
         Ok(Response::new(CreateOperatorResponse {

@@ -6,6 +6,7 @@ use accord::{
     clock::UnixMillis,
     rpc::{
         auth::ambiguous_certificate,
+        context,
         status::{ErrorReason, Problem},
     },
 };
@@ -20,6 +21,9 @@ const RETRY_TOO_MANY: Duration = Duration::from_secs(3600);
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
+        if let Error::SecondOperatorRequired { event, .. } = &error {
+            context::note_event((**event).clone());
+        }
         problem(error).into()
     }
 }
@@ -40,7 +44,7 @@ fn problem(error: Error) -> Problem {
         Error::EtagMismatch(resource) => {
             problem(Code::Aborted, ErrorReason::EtagMismatch).metadata("resource", resource)
         }
-        Error::SecondOperatorRequired(_) => {
+        Error::SecondOperatorRequired { .. } => {
             problem(Code::PermissionDenied, ErrorReason::SecondOperatorRequired)
         }
         Error::SecretInUse { last_used_at } => problem(Code::FailedPrecondition, ErrorReason::SecretInUse)

@@ -4,6 +4,7 @@ use accord::{
     clock::UnixMillis,
     text::{
         caller::{Caller, CertificateName, Role, WorkloadKind},
+        id::OperatorId,
         opaque::TokenKind,
     },
 };
@@ -81,7 +82,7 @@ pub struct NewCaller {
     pub authority: Authority,
     /// The name in its client certificate, unique among live callers of both types. A caller without one gets a token.
     pub certificate_name: Option<CertificateName>,
-    /// The person behind an operator; `None` for an operator that is a person of its own, and for a workload.
+    /// The person behind an operator, which is no id of an operator; `None` if nobody is named, and for a workload.
     pub person: Option<String>,
 }
 
@@ -94,8 +95,10 @@ pub struct CallerRecord {
     pub name: String,
     /// The name in its client certificate; `None` for a caller with a token.
     pub certificate_name: Option<String>,
-    /// The person behind an operator, by default the operator's own id; empty for a workload.
+    /// The person behind an operator; the operator's own id if nobody was named. Empty for a workload.
     pub person: String,
+    /// The person who added it.
+    pub created_by: String,
     /// When it was added.
     pub created_at: UnixMillis,
     /// When it was revoked.
@@ -109,13 +112,39 @@ pub struct Acting {
     pub person: String,
     /// Whether the operator has the role admin.
     pub is_admin: bool,
+    /// The person who added the operator.
+    pub created_by: String,
 }
 
 impl Acting {
     /// Returns whether the same person did something. Ignores case, so that two spellings of a name are one person.
     pub fn is(&self, person: &str) -> bool {
-        self.person.to_lowercase() == person.to_lowercase()
+        is_same(&self.person, person)
     }
+
+    /// Returns whether this is known to be another person.
+    pub fn is_other_than(&self, person: &str) -> bool {
+        are_two(&self.person, person)
+    }
+
+    /// Returns whether that person has added this operator: who adds operators can act as two of them.
+    pub fn was_created_by(&self, person: &str) -> bool {
+        is_same(&self.created_by, person)
+    }
+}
+
+/// Returns whether a text names a person. An operator about whom nobody said so has its own id instead.
+pub fn is_named(person: &str) -> bool {
+    OperatorId::parse(person).is_err()
+}
+
+/// Returns whether these are known to be two persons: both are named, and differ.
+pub fn are_two(one: &str, other: &str) -> bool {
+    is_named(one) && is_named(other) && !is_same(one, other)
+}
+
+fn is_same(one: &str, other: &str) -> bool {
+    one.to_lowercase() == other.to_lowercase()
 }
 
 #[cfg(test)]
@@ -124,11 +153,25 @@ mod tests {
 
     #[test]
     fn two_spellings_of_a_name_are_one_person() {
-        let acting = Acting {
-            person: "Ada Lovelace".into(),
-            is_admin: false,
-        };
+        let acting = acting("Ada Lovelace");
         assert!(acting.is("ada lovelace") && acting.is("ADA LOVELACE"));
         assert!(!acting.is("Grace Hopper") && !acting.is(""));
+        assert!(acting.was_created_by("ROOT") && !acting.was_created_by("Ada Lovelace"));
+    }
+
+    #[test]
+    fn an_operator_whom_nobody_named_is_no_other_person() {
+        let id = "opr_01kdvdna00000000000000000b";
+        assert!(acting("Ada").is_other_than("Grace"));
+        assert!(!acting("Ada").is_other_than("ADA"));
+        assert!(!acting(id).is_other_than("Grace") && !acting("Ada").is_other_than(id));
+    }
+
+    fn acting(person: &str) -> Acting {
+        Acting {
+            person: person.into(),
+            is_admin: false,
+            created_by: "root".into(),
+        }
     }
 }

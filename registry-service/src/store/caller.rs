@@ -15,7 +15,7 @@ use accord::{
         page::{Page, PageRequest},
     },
 };
-use sea_orm::{Order::Asc, QuerySelect, entity::prelude::*};
+use sea_orm::{Order::Asc, QueryOrder, QuerySelect, entity::prelude::*};
 
 use super::{
     Store, change, commit, corrupt,
@@ -91,6 +91,7 @@ impl Store {
             token_hash: token.as_ref().map(|token| token.digest().to_vec()),
             certificate_name: certificate_name.clone(),
             person: person.clone(),
+            created_by: acting(&tx, &creation.origin).await?.person,
             created_at: self.now().as_millis(),
             revoked_at: None,
             mac: Vec::new(),
@@ -173,28 +174,47 @@ impl Store {
     /// # Errors
     /// [`Error::AmbiguousCertificate`] for names of two callers.
     pub async fn find_caller(&self, credential: Credential<'_>) -> Result<Option<CallerRecord>> {
-        let query = Entity::find().filter(Column::RevokedAt.is_null());
-        let query = match credential {
-            Credential::Token(token) => {
-                let caller_type = match token.kind() {
-                    TokenKind::Operator => CallerType::Operator,
-                    TokenKind::Workload => CallerType::Workload,
-                    _ => return Ok(None),
-                };
-                query
-                    .filter(Column::CallerType.eq(caller_type.name()))
-                    .filter(Column::TokenHash.eq(token.digest().to_vec()))
-            }
-            Credential::Certificate([]) => return Ok(None),
-            Credential::Certificate(names) => {
-                query.filter(Column::CertificateName.is_in(names.iter().map(String::as_str)))
-            }
+        let Some(query) = with_credential(credential) else {
+            return Ok(None);
         };
+        let query = query.filter(Column::RevokedAt.is_null());
         let mut rows = query.limit(2).read_all(self.db.read()).await?;
         if rows.len() > 1 {
             return Err(Error::AmbiguousCertificate);
         }
         rows.pop().map(caller).transpose()
+    }
+
+    /// Finds who had this credential until it was revoked: for a certificate's names, the last one of several.
+    pub async fn find_revoked_caller(&self, credential: Credential<'_>) -> Result<Option<Caller>> {
+        let Some(query) = with_credential(credential) else {
+            return Ok(None);
+        };
+        let query = query.filter(Column::RevokedAt.is_not_null());
+        let row = query.order_by_desc(Column::RevokedAt).read_one(self.db.read());
+        let record = row.await?.map(caller).transpose()?;
+        Ok(record.map(|record| record.caller))
+    }
+}
+
+/// Selects the callers with this credential; `None` for one that no caller has.
+fn with_credential(credential: Credential<'_>) -> Option<Select<Entity>> {
+    let query = Entity::find();
+    match credential {
+        Credential::Token(token) => {
+            let caller_type = match token.kind() {
+                TokenKind::Operator => CallerType::Operator,
+                TokenKind::Workload => CallerType::Workload,
+                _ => return None,
+            };
+            let query = query.filter(Column::CallerType.eq(caller_type.name()));
+            Some(query.filter(Column::TokenHash.eq(token.digest().to_vec())))
+        }
+        Credential::Certificate([]) => None,
+        Credential::Certificate(names) => {
+            let names = names.iter().map(String::as_str);
+            Some(query.filter(Column::CertificateName.is_in(names)))
+        }
     }
 }
 
@@ -202,19 +222,41 @@ impl Store {
 /// admin.
 pub(super) async fn acting(conn: &impl Keyed, origin: &Origin) -> Result<Acting> {
     let id = &origin.actor.id;
-    let row = match origin.actor.kind {
-        ActorKind::Operator => Entity::find_by_id(id.as_str()).read_one(conn).await?,
+    let record = match origin.actor.kind {
+        ActorKind::Operator => operator(conn, id).await?,
         _ => None,
     };
+    Ok(record.unwrap_or_else(|| Acting {
+        person: id.clone(),
+        is_admin: false,
+        created_by: String::new(),
+    }))
+}
+
+/// Adds to the event of an act that takes two persons what speaks against the second one: `first` has added the operator, or one
+/// of them is not named.
+pub(super) fn second_person(acting: &Acting, first: &str, event: Event) -> Event {
+    if acting.was_created_by(first) {
+        event.detail("second_person", "was added by the first")
+    } else if !acting.is_other_than(first) {
+        event.detail("second_person", "not named")
+    } else {
+        event
+    }
+}
+
+/// Returns the operator with this id, also a revoked one.
+pub(super) async fn operator(conn: &impl Keyed, id: &str) -> Result<Option<Acting>> {
+    let row = Entity::find_by_id(id).read_one(conn).await?;
     let record = row.map(caller).transpose()?;
-    let is_admin = record.as_ref().is_some_and(|record| match &record.caller {
-        Caller::Operator { roles, .. } => roles.contains(&Role::Admin),
-        Caller::Workload { .. } => false,
-    });
-    Ok(Acting {
-        person: record.map_or_else(|| id.clone(), |record| record.person),
-        is_admin,
-    })
+    Ok(record.map(|record| Acting {
+        is_admin: match &record.caller {
+            Caller::Operator { roles, .. } => roles.contains(&Role::Admin),
+            Caller::Workload { .. } => false,
+        },
+        person: record.person,
+        created_by: record.created_by,
+    }))
 }
 
 /// Returns whether a live caller identifies itself by a certificate.
@@ -247,6 +289,7 @@ fn caller(row: Authentic<Entity>) -> Result<CallerRecord> {
         name: row.name,
         certificate_name: row.certificate_name,
         person: row.person,
+        created_by: row.created_by,
         created_at: UnixMillis::from_millis(row.created_at),
         revoked_at: row.revoked_at.map(UnixMillis::from_millis),
     })

@@ -166,6 +166,7 @@ impl Store {
             ended_at: None,
             creator: creator.to_owned(),
             needs_release: self.second_operator,
+            releaser: None,
             release_mac: None,
             release_key_version: None,
             wrong_codes: 0,

@@ -100,11 +100,7 @@ impl Store {
         let has_token = Column::ClaimHash.eq(claim_token.digest().to_vec());
         let row = Entity::find().filter(has_token).lock_one(&tx).await?;
         let mut row = row.ok_or(Error::LinkInvalid)?;
-        let release = self.release(
-            row.needs_release,
-            row.release_mac.clone(),
-            row.release_key_version,
-        );
+        let release = self.release(&*row);
         let link = row.delivery_id.as_bytes();
         if let Err(problem) = self.check_code(&release, link, code).await? {
             return self.reject_code(tx, origin, row, problem).await;

@@ -114,7 +114,7 @@ impl Store {
     }
 
     /// Checks the release code of a call that uses an enrolment. Records a rejected call, counts a wrong code, and ends the
-    /// enrolment with the last one.
+    /// enrolment with the last one. Compares under a lock, so that calls at the same time have no more guesses.
     ///
     /// # Errors
     /// [`Error::LinkInvalid`]: whoever has no right code learns nothing about the link.
@@ -122,15 +122,24 @@ impl Store {
         &self,
         origin: &Origin,
         token: &OpaqueToken,
-        enrolment: &Enrolment,
         code: Option<&ReleaseCode>,
     ) -> Result<()> {
-        let checked = self.check_code(&enrolment.release, &token.digest(), code).await?;
-        let Err(problem) = checked else { return Ok(()) };
         let tx = self.db.write().await?;
         let now = self.now();
         let row = Entity::find_by_id(token.digest().to_vec()).lock_one(&tx).await?;
         let mut row = row.ok_or(Error::LinkInvalid)?;
+        let release = self.release(&*row);
+        let is_ended = row.used_at.is_none() && row.ended_at.is_some();
+        let checked = self.check_code(&release, &token.digest(), code).await?;
+        let problem = match checked {
+            Err(problem) => problem,
+            // The link is of no use any more. Nobody learns whether a guess is right.
+            Ok(()) if is_ended => CodeProblem::Wrong,
+            Ok(()) => {
+                tx.rollback().await?;
+                return Ok(());
+            }
+        };
         if problem == CodeProblem::Wrong && is_unused(&row) && row.expires_at > now.as_millis() {
             row.wrong_codes += 1;
             if row.wrong_codes >= MAX_WRONG_CODES {
@@ -140,11 +149,13 @@ impl Store {
         }
         let refused = match row.used_at {
             Some(_) => "used before",
+            None if is_ended => "ended",
             None => problem.into(),
         };
+        let tenant_id = TenantId::parse(&row.tenant_id).map_err(|_| corrupt("enrolments"))?;
         let event = Event::new("user.enrol")
-            .tenant(&enrolment.tenant_id)
-            .subject(enrolment.user_id.as_str())
+            .tenant(&tenant_id)
+            .subject(row.user_id.as_str())
             .detail("refused", refused)
             .refused();
         self.audit(&tx, origin, event).await?;
@@ -154,6 +165,7 @@ impl Store {
 
     fn enrolment(&self, row: Authentic<Entity>) -> Result<Enrolment> {
         let row = row.into_row();
+        let needs_code = self.release(&row).is_needed;
         let unreadable = |_| corrupt("enrolments");
         Ok(Enrolment {
             tenant_id: TenantId::parse(&row.tenant_id).map_err(unreadable)?,
@@ -162,7 +174,7 @@ impl Store {
             used_at: row.used_at.map(UnixMillis::from_millis),
             used_by: row.used_by,
             ended: row.ended_at.is_some(),
-            release: self.release(row.needs_release, row.release_mac, row.release_key_version),
+            needs_code,
         })
     }
 
@@ -187,6 +199,7 @@ impl Store {
             ended_at: None,
             creator: acting(tx, origin).await?.person,
             needs_release: self.second_operator,
+            releaser: None,
             release_mac: None,
             release_key_version: None,
             wrong_codes: 0,

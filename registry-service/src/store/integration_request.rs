@@ -18,17 +18,18 @@ use sea_orm::{Order::Desc, QueryOrder, QuerySelect, QueryTrait, entity::prelude:
 
 use super::{
     Store,
-    caller::acting,
+    caller::{acting, operator, second_person},
     client, commit, corrupt,
     entity::{
         integration_request::{Column, Entity, Model},
         scope, tenant,
     },
-    json, with_reason,
+    json, second_operator_required, with_reason,
 };
 use crate::{
     error::{Error, Result},
     model::{
+        caller::Acting,
         client::Client,
         integration_request::{
             ClientOrigin, Decision, IntegrationRequest, MAX_AMENDMENTS, NewIntegrationRequest, References,
@@ -134,7 +135,7 @@ impl Store {
     }
 
     /// Approves or rejects a request. Of racing operators, one decides. With `--second-operator`, only an admin may approve
-    /// what the same person submitted; the event then says so.
+    /// what the same person submitted; the event then says so. The error of anybody else holds the event of the rejection.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::WrongState`], [`Error::SecondOperatorRequired`].
@@ -158,13 +159,13 @@ impl Store {
                 event = event.concerning(client::tenants_of(&tx, &amends.client_id).await?);
             }
             let acting = acting(&tx, origin).await?;
-            if acting.is(&row.submitter) {
-                event = event.detail("same_person", "submitted it");
-                if self.second_operator && !acting.is_admin {
-                    self.audit(&tx, origin, event.refused()).await?;
-                    commit(tx, ()).await?;
-                    return Err(Error::SecondOperatorRequired("the approval"));
-                }
+            event = match acting.is(&row.submitter) {
+                true => event.detail("same_person", "submitted it"),
+                false => second_person(&acting, &row.submitter, event),
+            };
+            if self.second_operator && !may_approve(&acting, &row) {
+                tx.rollback().await?;
+                return Err(second_operator_required("the approval", event));
             }
         }
         match &decision {
@@ -175,6 +176,36 @@ impl Store {
         row.save(&tx).await?;
         self.audit(&tx, origin, with_reason(event, reason)).await?;
         commit(tx, integration_request(row.stored())?).await
+    }
+
+    /// Moves an approved request to REGISTERED, with its client. Of racing calls, one succeeds. With `--second-operator`, an
+    /// approval of the time before counts only if it would be possible now.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::WrongState`], [`Error::SecondOperatorRequired`].
+    pub(super) async fn mark_registered(
+        &self,
+        tx: &Transaction,
+        id: &IntegrationRequestId,
+        client_id: &ClientId,
+    ) -> Result<IntegrationRequest> {
+        let mut row = lock_for(tx, id, Transition::REGISTER).await?;
+        if self.second_operator {
+            let approver = row
+                .approved_by
+                .as_deref()
+                .ok_or(corrupt("integration_requests"))?;
+            let approver = operator(tx, approver).await?;
+            if !approver.is_some_and(|approver| may_approve(&approver, &row)) {
+                let event = Event::new("integration_request.register").subject(id.as_str());
+                let event = event.detail("second_person", "not at the approval");
+                return Err(second_operator_required("the approval", event));
+            }
+        }
+        row.client_id = Some(client_id.to_string());
+        apply(&mut row, Transition::REGISTER, self.now());
+        row.save(tx).await?;
+        integration_request(row.stored())
     }
 
     /// Returns the violations of a message, and adds one for each tenant and scope in it that is unknown.
@@ -204,21 +235,9 @@ async fn pin_client(conn: &impl Keyed, new: &mut NewIntegrationRequest) -> Resul
     Ok(possible)
 }
 
-/// Moves an approved request to REGISTERED, with its client. Of racing calls, one succeeds.
-///
-/// # Errors
-/// [`Error::NotFound`], [`Error::WrongState`].
-pub(super) async fn mark_registered(
-    tx: &Transaction,
-    id: &IntegrationRequestId,
-    client_id: &ClientId,
-    now: UnixMillis,
-) -> Result<IntegrationRequest> {
-    let mut row = lock_for(tx, id, Transition::REGISTER).await?;
-    row.client_id = Some(client_id.to_string());
-    apply(&mut row, Transition::REGISTER, now);
-    row.save(tx).await?;
-    integration_request(row.stored())
+/// Returns whether the rule of two people lets this operator approve a request.
+fn may_approve(approver: &Acting, row: &Model) -> bool {
+    approver.is_admin || approver.is_other_than(&row.submitter)
 }
 
 /// Reads a request that this transition applies to, and locks its row until the transaction ends.

@@ -162,15 +162,20 @@ impl Store {
     /// Records an event, which the commit of the transaction writes. An operator's act on a client concerns the tenants that
     /// the client has now, whose Tenant Admins see it.
     async fn audit(&self, tx: &Transaction, origin: &Origin, event: Event) -> Result<()> {
-        let event = match &event.client_id {
+        let event = self.with_tenants(tx, origin, event).await?;
+        audit::record(tx, &*self.clock, &*self.random, origin, event).await;
+        Ok(())
+    }
+
+    /// Adds the tenants that an operator's act on a client concerns.
+    async fn with_tenants(&self, tx: &Transaction, origin: &Origin, event: Event) -> Result<Event> {
+        Ok(match &event.client_id {
             Some(client_id) if origin.actor.kind == ActorKind::Operator => {
                 let tenants = Box::pin(client::tenants_of(tx, client_id)).await?;
                 event.concerning(tenants)
             }
             _ => event,
-        };
-        audit::record(tx, &*self.clock, &*self.random, origin, event).await;
-        Ok(())
+        })
     }
 
     /// Records an event and publishes its change. Returns the position of the change.
@@ -245,6 +250,13 @@ fn replaced(
     let Some(new) = new else { return Ok(event) };
     let values = BTreeMap::from([("old", json(old)?), ("new", json(new)?)]);
     Ok(event.detail(field, json(&values)?.to_string()))
+}
+
+/// Returns the error of who needs a second person. It holds the event of the rejection, so that a flood of them is counted as any
+/// other.
+fn second_operator_required(what: &'static str, event: Event) -> Error {
+    let event = Box::new(event.refused());
+    Error::SecondOperatorRequired { what, event }
 }
 
 /// Adds the reason to the event of what ends or suspends something, if there is one.

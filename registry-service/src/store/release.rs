@@ -18,17 +18,18 @@ use sea_orm::entity::prelude::*;
 
 use super::{
     Store,
-    caller::acting,
+    caller::{acting, second_person},
     client, commit, corrupt,
     credentials::is_unopened,
     delivery,
     enrolment::unused,
     entity::{delivery as link, enrolment, user},
-    integration_request,
+    integration_request, second_operator_required,
 };
 use crate::{
     error::{Error, Result},
     model::{
+        caller::are_two,
         link::{CodeProblem, Release, code_mac},
         purpose,
     },
@@ -59,6 +60,31 @@ pub struct Recipient {
     pub contact_email: String,
 }
 
+/// What a link's row says of its release.
+pub(super) struct LinkRelease<'a> {
+    needs_release: bool,
+    creator: &'a str,
+    releaser: Option<&'a str>,
+    mac: Option<(Vec<u8>, i32)>,
+}
+
+macro_rules! link_release {
+    ($($row:ty),*) => {
+        $(impl<'a> From<&'a $row> for LinkRelease<'a> {
+            fn from(row: &'a $row) -> Self {
+                Self {
+                    needs_release: row.needs_release,
+                    creator: &row.creator,
+                    releaser: row.releaser.as_deref(),
+                    mac: row.release_mac.clone().zip(row.release_key_version),
+                }
+            }
+        })*
+    };
+}
+
+link_release!(link::Model, enrolment::Model);
+
 impl Store {
     /// Releases a link to credentials. A link that was released before gets another code.
     ///
@@ -73,19 +99,16 @@ impl Store {
             .client(&client_id)
             .subject(id.as_str())
             .detail("secret_id", secret_id.as_str());
-        let release = self.release(
-            row.needs_release,
-            row.release_mac.clone(),
-            row.release_key_version,
-        );
-        let (tx, event) = self
-            .require_other(tx, origin, &row.creator, &release, event)
+        let is_needed = self.release(&*row).is_needed;
+        let (tx, event, releaser) = self
+            .require_other(tx, origin, (&row.creator, is_needed), event)
             .await?;
         let (code, mac, version) = self.new_code(id.as_str().as_bytes()).await?;
         let now = self.now().as_millis();
         if !is_unopened(&row) || row.expires_at <= now {
             return Err(not_open("delivery", row.claimed_at.is_some()));
         }
+        row.releaser = Some(releaser);
         row.release_mac = Some(mac);
         row.release_key_version = Some(version);
         row.save(&tx).await?;
@@ -135,18 +158,15 @@ impl Store {
         let event = Event::new("user.release_enrolment")
             .tenant(tenant_id)
             .subject(user_id.as_str());
-        let release = self.release(
-            row.needs_release,
-            row.release_mac.clone(),
-            row.release_key_version,
-        );
-        let (tx, event) = self
-            .require_other(tx, origin, &row.creator, &release, event)
+        let is_needed = self.release(&*row).is_needed;
+        let (tx, event, releaser) = self
+            .require_other(tx, origin, (&row.creator, is_needed), event)
             .await?;
         let (code, mac, version) = self.new_code(&row.token_hash).await?;
         if row.expires_at <= self.now().as_millis() {
             return Err(not_open("enrolment", false));
         }
+        row.releaser = Some(releaser);
         row.release_mac = Some(mac);
         row.release_key_version = Some(version);
         row.save(&tx).await?;
@@ -160,16 +180,19 @@ impl Store {
         commit(tx, released).await
     }
 
-    /// Returns what a link's row says of its release. A link from before the setting was turned on needs one, too.
-    pub(super) fn release(
-        &self,
-        needs_release: bool,
-        mac: Option<Vec<u8>>,
-        key_version: Option<i32>,
-    ) -> Release {
+    /// Returns what a link's row says of its release. A link from before the setting was turned on needs one, too; a release of
+    /// that time counts if it was another person's.
+    pub(super) fn release<'a>(&self, link: impl Into<LinkRelease<'a>>) -> Release {
+        let LinkRelease {
+            needs_release,
+            creator,
+            releaser,
+            mac,
+        } = link.into();
+        let counts = !self.second_operator || releaser.is_some_and(|person| are_two(person, creator));
         Release {
             is_needed: needs_release || self.second_operator || mac.is_some(),
-            mac: mac.zip(key_version),
+            mac: mac.filter(|_| counts),
         }
     }
 
@@ -188,25 +211,26 @@ impl Store {
         Ok(release.check(Some(key), link, code))
     }
 
-    /// Rejects the person who created a link that needs a release. Adds to the event that it was the same person.
+    /// Rejects whoever is not known to be another person than the creator of a link that needs a release. Adds to the event that no
+    /// second person was there. Returns who releases the link.
     async fn require_other(
         &self,
         tx: Transaction,
         origin: &Origin,
-        creator: &str,
-        release: &Release,
+        (creator, is_needed): (&str, bool),
         event: Event,
-    ) -> Result<(Transaction, Event)> {
-        if !acting(&tx, origin).await?.is(creator) {
-            return Ok((tx, event));
+    ) -> Result<(Transaction, Event, String)> {
+        let acting = acting(&tx, origin).await?;
+        let event = match acting.is(creator) {
+            true => event.detail("same_person", "created it"),
+            false => second_person(&acting, creator, event),
+        };
+        if is_needed && !acting.is_other_than(creator) {
+            let event = self.with_tenants(&tx, origin, event).await?;
+            tx.rollback().await?;
+            return Err(second_operator_required("the release", event));
         }
-        let event = event.detail("same_person", "created it");
-        if !release.is_needed {
-            return Ok((tx, event));
-        }
-        self.audit(&tx, origin, event.refused()).await?;
-        commit(tx, ()).await?;
-        Err(Error::SecondOperatorRequired("the release"))
+        Ok((tx, event, acting.person))
     }
 
     /// Generates the code of a link. Returns it with its MAC and the version of the MAC's key.

@@ -290,11 +290,12 @@ async fn workload(registry: &Registry, kind: WorkloadKind) -> OpaqueToken {
 }
 
 async fn caller(registry: &Registry, name: &str, authority: Authority) -> OpaqueToken {
+    let is_operator = matches!(authority, Authority::Roles(_));
     let new = NewCaller {
         name: format!("the {name}"),
         authority,
         certificate_name: None,
-        person: None,
+        person: is_operator.then(|| format!("the {name}")),
     };
     let created = registry.store().create_caller(&creation("Create"), new).await;
     created.unwrap().1.unwrap()

@@ -16,6 +16,7 @@ mod mutated;
 mod operator;
 mod permissions;
 mod provisioning;
+mod rejected_calls;
 mod scope;
 mod server;
 mod tenant;

@@ -347,3 +347,22 @@ async fn an_operator_is_a_person_of_its_own_unless_it_names_one() {
         assert_violations(client(&harness).create_operator(bad).await, &["person"]);
     }
 }
+
+#[tokio::test]
+async fn an_operator_has_a_person_where_a_second_one_is_required() {
+    let harness = Harness::start_with_second_operator().await;
+    assert_violations(client(&harness).create_operator(ada()).await, &["person"]);
+    let named = pb::CreateOperatorRequest {
+        person: "Ada Lovelace".into(),
+        ..ada()
+    };
+    let created = ok(client(&harness).create_operator(named.clone()).await);
+    let operator_id = created.operator.unwrap().operator_id;
+    // An operator that is a person of its own is none.
+    let other = pb::CreateOperatorRequest {
+        name: "Ada's laptop".into(),
+        person: operator_id,
+        ..named
+    };
+    assert_violations(client(&harness).create_operator(other).await, &["person"]);
+}

@@ -103,7 +103,7 @@ impl AddressLimit {
 
 /// Returns what counts as one caller where there are so many buckets: an IPv4 address, or the /64 of an IPv6 address, all
 /// of which one host may use. A site that calls from many of its networks must not end the buckets of others.
-fn network(address: IpAddr, buckets: usize) -> IpAddr {
+pub(super) fn network(address: IpAddr, buckets: usize) -> IpAddr {
     let host_bits = if buckets < FINE_BUCKETS { 64 } else { 80 };
     match address {
         _ if buckets >= MAX_BUCKETS => Ipv6Addr::UNSPECIFIED.into(),

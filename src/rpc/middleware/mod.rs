@@ -31,12 +31,13 @@ use tower_http::sensitive_headers::{SetSensitiveRequestHeadersLayer, SetSensitiv
 use self::{
     address::{PeerAddress, forwarded_address},
     limits::AddressLimit,
+    rejected_calls::{RejectedCall, RejectedCalls},
 };
 use crate::{
     log_limit::LogLimit,
     rpc::{
         context::{self, CallContext},
-        status::Problem,
+        status::{ErrorReason, Problem, reason_name},
         telemetry::{
             metrics::Calls,
             traces::{CallSpan, Ended},
@@ -48,6 +49,7 @@ use crate::{
 
 pub mod address;
 pub mod limits;
+pub(in crate::rpc) mod rejected_calls;
 
 /// The header of the request id.
 pub const REQUEST_ID: &str = "x-request-id";
@@ -131,6 +133,15 @@ pub(super) trait Protocol: Clone + Send + Sync + 'static {
     /// Returns the code of a failed call, for the log; `None` if it succeeded.
     fn failure(&self, response: &Response<Body>) -> Option<String>;
 
+    /// Returns the name of a method for the audit record: what callers call, and the label of its route.
+    fn method(&self, method: &Method, route: &str) -> String {
+        format!("{method} {route}")
+    }
+
+    /// Returns why the caller's call was rejected. Returns `None` for a call that succeeded or that the service failed, and
+    /// for one whose rejection is no event.
+    fn rejection(&self, response: &Response<Body>) -> Option<ErrorReason>;
+
     /// Returns where the route of the request will be, for the log. The path itself may hold a secret.
     fn route(&self, request: &mut Request<Body>) -> Route;
 }
@@ -172,6 +183,8 @@ struct Shared {
     limit: Arc<AddressLimit>,
     cutoff: Cutoff,
     calls: Calls,
+    /// `None` without a database.
+    rejected: Option<RejectedCalls>,
 }
 
 /// Wraps the routes of a protocol in the middleware. The limit per address comes first, before anything is read.
@@ -180,6 +193,7 @@ pub(super) fn stack<P: Protocol>(
     limit: Arc<AddressLimit>,
     routes: impl Routes,
     cutoff: Cutoff,
+    rejected: Option<RejectedCalls>,
 ) -> impl Routes {
     // `Debug` hides the values of sensitive headers, and HPACK does not index them (RFC 7541 §6.2.3). Request ids are
     // among them because they never repeat: indexed, they would evict headers that do.
@@ -188,6 +202,7 @@ pub(super) fn stack<P: Protocol>(
         limit,
         cutoff,
         calls: Calls::new(P::NAME),
+        rejected,
     };
     ServiceBuilder::new()
         .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION, COOKIE]))
@@ -202,9 +217,15 @@ pub(super) fn stack<P: Protocol>(
 async fn serve<P: Protocol>(
     protocol: P,
     routes: impl Routes,
-    Shared { limit, cutoff, calls }: Shared,
+    shared: Shared,
     mut request: Request<Body>,
 ) -> Response<Body> {
+    let Shared {
+        limit,
+        cutoff,
+        calls,
+        rejected,
+    } = shared;
     let started = Instant::now();
     let request_id = request_id(request.headers());
     let deadline = started + protocol.time_allowed(request.headers()).min(MAX_CALL_TIME);
@@ -218,6 +239,7 @@ async fn serve<P: Protocol>(
         request_id: request_id.clone(),
         deadline,
         trace: span.parent_of_next(),
+        notes: context::Notes::default(),
     };
     calls.begin();
     let mut record = CallRecord {
@@ -260,10 +282,32 @@ async fn serve<P: Protocol>(
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             response.headers_mut().insert(REQUEST_ID, value);
         }
-        record.end(protocol.failure(&response));
+        let failure = protocol.failure(&response);
+        if let Some(rejected) = &rejected
+            && let Some(call) = rejected_call(&protocol, &record, &response)
+        {
+            rejected.record(call).await;
+        }
+        record.end(failure);
         response
     };
     context::scope(context, validation::scope(call)).await
+}
+
+/// Returns what the audit record says of a rejected call of somebody whom [`context`] has noted.
+fn rejected_call<P: Protocol>(
+    protocol: &P,
+    record: &CallRecord,
+    response: &Response<Body>,
+) -> Option<RejectedCall> {
+    let reason = protocol.rejection(response)?;
+    let caller = context::noted_caller()?;
+    let route = record.route.label();
+    Some(RejectedCall {
+        caller,
+        method: protocol.method(&record.method, route),
+        reason: reason_name(reason),
+    })
 }
 
 /// What is logged and measured of a call. Dropping writes it, so that a call whose caller hangs up is recorded too.

@@ -30,7 +30,7 @@ use crate::{
         grpc::{self, Grpc, Health},
         http::Http,
         listener::{self, Drain},
-        middleware::{self, Cutoff, limits::AddressLimit},
+        middleware::{self, Cutoff, limits::AddressLimit, rejected_calls::RejectedCalls},
         telemetry::{self, admin::Readiness, metrics::certificate_expires},
         tls::server::ServerTls,
     },
@@ -66,6 +66,8 @@ const KEEP_CHANGES: Duration = Duration::from_secs(7 * 24 * 3600);
 const KEEP_HEADS: Duration = Duration::from_secs(24 * 3600);
 /// How often expired rows are deleted.
 const DELETION_PERIOD: Duration = Duration::from_secs(60);
+/// How often counts of rejected calls are looked at.
+const REJECTED_PERIOD: Duration = Duration::from_secs(1);
 /// How long the database may take to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -203,16 +205,18 @@ pub async fn run<S: Service>(
     let authorizer = service.authorizer();
     let (routes, health) = grpc::router(service.routes(), S::GRPC_SERVICES).await?;
     let limit = service.address_limit();
+    let rejected = RejectedCalls::new(service.database().clone(), authorizer.clock());
     let (drain, drained) = (Drain::default(), CancellationToken::new());
     let serving_http = async {
         if let Some((listener, http)) = http.zip(service.http()) {
-            let routes = http.into_routes(limit.clone(), drain.cutoff.clone());
+            let routes = http.into_routes(limit.clone(), drain.cutoff.clone(), Some(rejected.clone()));
             listener::serve_http(listener, tls.as_ref(), routes, &drain).await;
         }
     };
     let serving = async {
         let cutoff = drain.cutoff.clone();
-        let routes = middleware::stack(Grpc { authorizer }, limit.clone(), routes, cutoff);
+        let (protocol, recording) = (Grpc { authorizer }, Some(rejected.clone()));
+        let routes = middleware::stack(protocol, limit.clone(), routes, cutoff, recording);
         let serving_grpc = listener::serve_grpc(grpc, tls.as_ref(), routes, &drain);
         // Boxed, or the compiler gives up on the depth of the future.
         tokio::join!(Box::pin(serving_grpc), Box::pin(serving_http));
@@ -238,6 +242,7 @@ pub async fn run<S: Service>(
         maintain_keys(&service, &shutdown),
         delete_expired(&service, &shutdown),
         sealing::seal(&service, &shutdown),
+        record_rejected(&rejected, &drained),
     );
     let calls = drain.cutoff.calls();
     if calls > 0 {
@@ -245,6 +250,7 @@ pub async fn run<S: Service>(
     }
     // Calls that outlive the drain must not delay the end of the process.
     let closing = async {
+        rejected.write_all().await;
         service.before_close().await;
         service.database().close().await;
     };
@@ -260,12 +266,9 @@ pub(crate) async fn in_process<S: Service>(
 ) -> anyhow::Result<impl middleware::Routes> {
     let (routes, _) = grpc::router(service.routes(), S::GRPC_SERVICES).await?;
     let limit = service.address_limit();
-    Ok(middleware::stack(
-        Grpc { authorizer },
-        limit,
-        routes,
-        Cutoff::default(),
-    ))
+    let rejected = RejectedCalls::new(service.database().clone(), authorizer.clock());
+    let (protocol, cutoff) = (Grpc { authorizer }, Cutoff::default());
+    Ok(middleware::stack(protocol, limit, routes, cutoff, Some(rejected)))
 }
 
 async fn report_readiness(
@@ -362,6 +365,18 @@ async fn delete_expired(service: &impl Service, stop: &CancellationToken) {
                     tracing::warn!(error = format!("{error:#}"), "expired rows were not deleted");
                 }
             }
+        }
+    };
+    stop.run_until_cancelled(rounds).await;
+}
+
+/// Writes the counts of rejected calls when their minute is over.
+async fn record_rejected(rejected: &RejectedCalls, stop: &CancellationToken) {
+    let mut ticks = every(REJECTED_PERIOD);
+    let rounds = async {
+        loop {
+            ticks.tick().await;
+            rejected.write_ended().await;
         }
     };
     stop.run_until_cancelled(rounds).await;

@@ -303,6 +303,7 @@ mod tests {
             request_id: "request-1".into(),
             deadline: tokio::time::Instant::now(),
             trace: None,
+            notes: Default::default(),
         };
         let text = context::scope(context(), async { logged(false) }).await;
         for line in text.lines() {

@@ -41,7 +41,7 @@ where
     let content_type = HeaderValue::from_static("application/grpc");
     request.headers_mut().insert("content-type", content_type);
     let limit = Arc::new(AddressLimit::new(0));
-    let stack = stack(Grpc { authorizer }, limit, method, Cutoff::default());
+    let stack = stack(Grpc { authorizer }, limit, method, Cutoff::default(), None);
     stack.oneshot(request).await.unwrap()
 }
 

@@ -36,6 +36,9 @@ use crate::{
     },
 };
 
+#[path = "tls/reload.rs"]
+mod reload;
+
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn settings(directory: &Path) -> TlsSettings {
@@ -367,108 +370,6 @@ fn a_pair_that_clients_would_reject_is_refused_by_the_name_of_its_setting() {
 const CERTIFICATE_FILE: &str = "server.pem";
 const KEY_FILE: &str = "server-key.pem";
 const CA_FILE: &str = "ca.pem";
-
-/// What the reloader finds at a look.
-fn files(directory: &Path) -> Result<Files, TlsProblem> {
-    Files::read(&settings(directory))
-}
-
-#[tokio::test]
-async fn changed_files_count_once_two_looks_found_the_same() {
-    let (authority, directory) = (Authority::new("test"), tempfile::tempdir().unwrap());
-    let tls = server_tls(&authority, directory.path());
-    let mut reloader = Reloader::new(&tls);
-    let mut look = |at_once| reloader.reload(files(directory.path()), at_once);
-    look(false);
-    let first = presented(&tls, &authority).await;
-    let next = authority.issue(&Subject::localhost());
-    next.write(directory.path(), "server");
-    look(false);
-    assert_eq!(presented(&tls, &authority).await, first);
-    look(false);
-    assert_eq!(presented(&tls, &authority).await, der(&next));
-    // SIGHUP does not wait.
-    let last = authority.issue(&Subject::localhost());
-    last.write(directory.path(), "server");
-    look(true);
-    assert_eq!(presented(&tls, &authority).await, der(&last));
-}
-
-#[tokio::test]
-async fn files_that_can_not_be_used_change_nothing_until_they_can() {
-    let (authority, directory) = (Authority::new("test"), tempfile::tempdir().unwrap());
-    let tls = server_tls(&authority, directory.path());
-    let mut reloader = Reloader::new(&tls);
-    let first = presented(&tls, &authority).await;
-    let next = authority.issue(&Subject::localhost());
-    let at = |name: &str| directory.path().join(name);
-    // Half a file, then a pair that does not match, then no file.
-    for step in 0..3 {
-        match step {
-            0 => fs::write(at(CERTIFICATE_FILE), &next.certificate[..300]).unwrap(),
-            1 => fs::write(at(CERTIFICATE_FILE), &next.certificate).unwrap(),
-            _ => fs::remove_file(at(KEY_FILE)).unwrap(),
-        }
-        for at_once in [false, false, true] {
-            reloader.reload(files(directory.path()), at_once);
-            assert_eq!(presented(&tls, &authority).await, first, "{step}");
-        }
-    }
-    next.write(directory.path(), "server");
-    reloader.reload(files(directory.path()), false);
-    reloader.reload(files(directory.path()), false);
-    assert_eq!(presented(&tls, &authority).await, der(&next));
-}
-
-#[tokio::test]
-async fn files_swapped_by_a_link_above_them_are_noticed() {
-    let (authority, directory) = (Authority::new("test"), tempfile::tempdir().unwrap());
-    let at = |name: &str| directory.path().join(name);
-    let pairs = [(); 2].map(|()| authority.issue(&Subject::localhost()));
-    for (name, pair) in ["..1", "..2"].into_iter().zip(&pairs) {
-        fs::create_dir(at(name)).unwrap();
-        pair.write(&at(name), "server");
-        authority.write(&at(name), CA_FILE);
-    }
-    symlink("..1", at("..data")).unwrap();
-    for name in [CERTIFICATE_FILE, KEY_FILE, CA_FILE] {
-        symlink(Path::new("..data").join(name), at(name)).unwrap();
-    }
-    let tls = ServerTls::load(settings(directory.path()), test_clock())
-        .unwrap()
-        .unwrap();
-    assert_eq!(presented(&tls, &authority).await, der(&pairs[0]));
-    symlink("..2", at("..next")).unwrap();
-    fs::rename(at("..next"), at("..data")).unwrap();
-    let mut reloader = Reloader::new(&tls);
-    reloader.reload(files(directory.path()), false);
-    reloader.reload(files(directory.path()), false);
-    assert_eq!(presented(&tls, &authority).await, der(&pairs[1]));
-}
-
-#[tokio::test]
-async fn other_client_authorities_retire_the_old_ones_and_another_certificate_does_not() {
-    let (authority, directory) = (Authority::new("test"), tempfile::tempdir().unwrap());
-    let tls = server_tls(&authority, directory.path());
-    let mut reloader = Reloader::new(&tls);
-    let before = tls.current().retired.clone();
-    authority
-        .issue(&Subject::localhost())
-        .write(directory.path(), "server");
-    reloader.reload(files(directory.path()), true);
-    assert!(!before.is_cancelled());
-    assert!(!tls.current().retired.is_cancelled());
-    let other = Authority::new("other");
-    other.write(directory.path(), CA_FILE);
-    reloader.reload(files(directory.path()), true);
-    assert!(before.is_cancelled());
-    assert!(!tls.current().retired.is_cancelled());
-    let id = Subject::spiffe("spiffe://accord.example/gateway");
-    let old = client(&authority, Some(&authority.issue(&id)));
-    assert!(shake_hands(&tls, old).await.server.is_err());
-    let new = client(&authority, Some(&other.issue(&id)));
-    assert!(shake_hands(&tls, new).await.server.is_ok());
-}
 
 #[test]
 fn the_validity_of_a_certificate_ends_after_its_last_second() {

@@ -61,6 +61,7 @@ pub async fn sign_in(
         request_id: origin.request_id.clone(),
         deadline: Instant::now() + attempt.delay() + MAX_CALL_TIME,
         trace: context::current().and_then(|call| call.trace),
+        notes: Default::default(),
     };
     let finished = finish_sign_in(consents.clone(), origin.clone(), sign_in, attempt);
     let finished = tokio::spawn(context::scope(context, finished)).await;
@@ -115,9 +116,12 @@ impl Call {
         let token = OpaqueToken::parse(TokenKind::AdminSession, &self.admin_session);
         let digest = token.map_err(|_| Error::AdminSessionInvalid)?.digest();
         let found = self.consents.store.find_admin_session(&digest).await?;
-        let session = found
-            .filter(|session| session.is_open(&origin.actor.id, self.consents.store.now()))
-            .ok_or(Error::AdminSessionInvalid)?;
+        let session = found.ok_or(Error::AdminSessionInvalid)?;
+        let actor = admin_origin(&session).actor;
+        context::note_caller(actor, None);
+        if !session.is_open(&origin.actor.id, self.consents.store.now()) {
+            return Err(Error::AdminSessionInvalid);
+        }
         let user = self.find_user(&session.tenant_id, &session.user_id).await?;
         let tenant = self.find_tenant(&session.tenant_id).await?;
         let facts = user.zip(tenant);

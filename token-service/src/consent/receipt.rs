@@ -33,8 +33,9 @@ impl Call {
         let consent = self.get_consent(tenant_id, grant_id).await?;
         let store = self.consents.store.clone();
         let (event_id, proof) = store.prove_approval(tenant_id, grant_id).await?;
+        let history = store.grant_history(tenant_id, grant_id).await?;
         let tenant = self.tenant(tenant_id).await?;
-        let receipt = ConsentReceipt::new(consent, &tenant.value, event_id.into(), store.now());
+        let receipt = ConsentReceipt::new(consent, history, &tenant.value, event_id.into(), store.now());
         let keys = self.consents.cache.keys().await?;
         let receipt = keys.value.signer().sign(CONSENT_RECEIPT_TYPE, &receipt)?;
         Ok(ProvenReceipt {

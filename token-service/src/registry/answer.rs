@@ -76,6 +76,7 @@ pub(super) fn operator_action(action: pb::OperatorAction) -> Result<OperatorActi
         client_id: action.client_id,
         is_refused: action.refused,
         changed_fields: action.changed_fields,
+        is_single_person: action.single_person,
     })
 }
 

@@ -68,5 +68,6 @@ fn action(event: EventRow) -> OperatorAction {
             .unwrap_or_default(),
         is_refused: event.outcome == Outcome::Refused,
         changed_fields: Vec::new(),
+        is_single_person: false,
     }
 }

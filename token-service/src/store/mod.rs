@@ -102,6 +102,7 @@ pub struct Store {
 pub fn recorded_tables() -> Vec<RowTable> {
     vec![
         RowTable::of::<entity::grant::Entity>(),
+        RowTable::of::<entity::grant_receipt::Entity>(),
         RowTable::of::<entity::signing_key::Entity>(),
     ]
 }

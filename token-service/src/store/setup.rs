@@ -24,7 +24,7 @@ use super::{
         code, grant as grant_row,
         setup::{Entity, Model},
     },
-    grant::grant,
+    grant::{grant, receipt},
 };
 use crate::{
     error::{Error, Result},
@@ -163,6 +163,7 @@ impl Store {
             mac: Vec::new(),
         };
         let row = rows::insert::<grant_row::Entity>(&tx, row).await?;
+        receipt::begin(&tx, &grant(&row)?, &setup.scopes).await?;
         let token = code_of(&reservation.secrets);
         reservation.complete(&tx, grant_id.as_str()).await?;
         let code = code::Model {

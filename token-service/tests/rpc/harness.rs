@@ -220,6 +220,11 @@ impl Harness {
         SigningKeyServiceClient::new(self.token(&self.operators[&Role::Security]))
     }
 
+    /// `SigningKeyService`, called with this token.
+    pub fn signing_keys_with(&self, token: &OpaqueToken) -> SigningKeyServiceClient<CallerChannel> {
+        SigningKeyServiceClient::new(self.token(token))
+    }
+
     /// `TokenService`, called without a credential.
     pub fn tokens(&self) -> TokenServiceClient<CallerChannel> {
         TokenServiceClient::new(authorized(&self.channel, ""))

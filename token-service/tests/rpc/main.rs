@@ -18,6 +18,7 @@ mod limits;
 mod mutated;
 mod openapi;
 mod registry_calls;
+mod rejected_calls;
 mod restore;
 mod revocation;
 mod revocation_feed;

@@ -11,7 +11,7 @@ use accord::{
 use uuid::Uuid;
 
 use super::Result;
-use crate::model::caller::{Authority, CallerRecord, NewCaller};
+use crate::model::caller::{Authority, CallerRecord, NewCaller, is_named};
 
 /// Reads a `CreateOperatorRequest`.
 pub fn create_operator(request: &pb::CreateOperatorRequest) -> Result<(NewCaller, Option<Uuid>)> {
@@ -26,6 +26,9 @@ pub fn create_operator(request: &pb::CreateOperatorRequest) -> Result<(NewCaller
     let authority = Authority::Roles(roles.into_iter().map(|(_, role)| role).collect());
     let certificate_name = certificate_name(&mut v, &request.certificate_name);
     let person = v.text("person", &request.person, 0..=100);
+    if person.as_deref().is_some_and(|person| !is_named(person)) {
+        v.add("person", "must be no operator's id");
+    }
     v.finish(|| {
         Some((
             NewCaller {

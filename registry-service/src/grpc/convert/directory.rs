@@ -227,6 +227,9 @@ pub fn operator_action(event: EventRow) -> pb::OperatorAction {
     ];
     let changed = FIELDS.into_iter().filter(|name| event.detail.contains_key(*name));
     pb::OperatorAction {
+        single_person: ["same_person", "second_person"]
+            .iter()
+            .any(|name| event.detail.contains_key(*name)),
         changed_fields: changed.map(str::to_owned).collect(),
         event_id: event.event_id.into(),
         action: event.action,

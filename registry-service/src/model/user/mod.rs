@@ -17,7 +17,7 @@ use strum::{AsRefStr, EnumString};
 use uuid::Uuid;
 
 use self::password::Password;
-use super::{argon2_hash::Argon2Hash, link::Release};
+use super::argon2_hash::Argon2Hash;
 
 /// How long an enrolment link can be used.
 pub const ENROLMENT_LIFETIME: Duration = Duration::from_secs(72 * 3600);
@@ -85,8 +85,8 @@ pub struct Enrolment {
     pub used_by: Option<Vec<u8>>,
     /// Whether it was ended before it was used or expired.
     pub ended: bool,
-    /// Whether it needs a release code, and which.
-    pub release: Release,
+    /// Whether it needs a release code.
+    pub needs_code: bool,
 }
 
 impl Enrolment {

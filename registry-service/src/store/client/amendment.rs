@@ -6,10 +6,7 @@ use accord::{
 };
 
 use super::{
-    super::{
-        Store, commit,
-        integration_request::{self, mark_registered},
-    },
+    super::{Store, commit, integration_request},
     client, event, lock_client,
 };
 use crate::{
@@ -22,7 +19,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`] (request), [`Error::WrongState`], [`Error::Invalid`] for a request that names no client,
-    /// [`Error::EtagMismatch`] if the client changed since the request was submitted.
+    /// [`Error::SecondOperatorRequired`], [`Error::EtagMismatch`] if the client changed since the request was submitted.
     pub async fn amend_client(&self, origin: &Origin, request_id: &IntegrationRequestId) -> Result<Client> {
         let tx = self.db.write().await?;
         let request = integration_request::find(&tx, request_id).await?;
@@ -37,7 +34,7 @@ impl Store {
         };
         let client_id = &amends.client_id;
         let row = lock_client(&tx, client_id).await?;
-        mark_registered(&tx, request_id, client_id, self.now()).await?;
+        self.mark_registered(&tx, request_id, client_id).await?;
         let before = client(row.stored())?;
         if before.etag != amends.etag {
             return Err(Error::EtagMismatch("client"));

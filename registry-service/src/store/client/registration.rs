@@ -4,7 +4,6 @@ use super::{
     super::{
         Store, commit, corrupt,
         entity::client::{Entity, Model},
-        integration_request::mark_registered,
         json,
     },
     changed, client, event, find, index_tenants, lock_client, set_version, tenants,
@@ -30,7 +29,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::WrongState`], [`Error::Invalid`] for a request that amends a client,
-    /// [`Error::RequestIdReused`].
+    /// [`Error::SecondOperatorRequired`], [`Error::RequestIdReused`].
     pub async fn register_client(
         &self,
         creation: &Creation,
@@ -50,7 +49,7 @@ impl Store {
         };
         let now = self.now();
         let client_id = ClientId::generate(&*self.clock, &*self.random);
-        let request = mark_registered(&tx, request_id, &client_id, now).await?;
+        let request = self.mark_registered(&tx, request_id, &client_id).await?;
         let request = request.content;
         if request.amends.is_some() {
             let mut v = Violations::default();

@@ -22,6 +22,8 @@ pub struct Model {
     pub certificate_name: Option<String>,
     /// The person behind an operator: operators of one person count as one. A workload has none.
     pub person: String,
+    /// The person who added it.
+    pub created_by: String,
     /// Unix milliseconds.
     pub created_at: i64,
     /// When it was revoked.

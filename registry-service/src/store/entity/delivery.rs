@@ -34,6 +34,8 @@ pub struct Model {
     pub creator: String,
     /// Whether it opens only with a release code, whatever the setting is.
     pub needs_release: bool,
+    /// The person who released it; `None` before.
+    pub releaser: Option<String>,
     /// MAC of the release code; null before the release.
     pub release_mac: Option<Vec<u8>>,
     /// Version of the MAC's data key.

@@ -15,6 +15,7 @@ use accord::{
 use super::*;
 use crate::{
     model::{
+        caller::{Authority, NewCaller},
         integration_request::{Presentation, RequestedScope},
         scope::{NewScope, ScopeUpdate},
         tenant,
@@ -252,7 +253,7 @@ async fn an_approved_request_becomes_one_client() {
         let client = ClientId::generate(&*store.clock, &SystemRandom);
         let register = async || {
             let tx = store.db.write().await.unwrap();
-            let marked = mark_registered(&tx, &id, &client, store.now()).await;
+            let marked = store.mark_registered(&tx, &id, &client).await;
             if marked.is_ok() {
                 let event = Event::new("client.register").client(&client);
                 store.audit(&tx, &origin(), event).await.unwrap();
@@ -307,11 +308,13 @@ async fn with_a_second_operator_nobody_but_an_admin_approves_what_the_same_perso
     use Role::{Admin, Approver, Registrar};
     for database in databases() {
         let (mut store, _) = seeded(&database.url).await;
-        let ada = operator(&store, "Ada", &[Registrar, Approver], None).await;
-        let second_credential = operator(&store, "Ada's laptop", &[Approver], Some(&ada.actor.id)).await;
+        let ada = operator(&store, "Ada", &[Registrar, Approver], Some("Ada")).await;
+        let second_credential = operator(&store, "Ada's laptop", &[Approver], Some("ada")).await;
         let named = operator(&store, "Grace", &[Registrar], Some("Grace Hopper")).await;
         let spelt = operator(&store, "G", &[Approver], Some("grace hopper")).await;
-        let other = operator(&store, "Eve", &[Approver], None).await;
+        let other = operator(&store, "Eve", &[Approver], Some("Eve")).await;
+        // Nobody knows whether these are persons of their own.
+        let unnamed = operator(&store, "U", &[Registrar, Approver], None).await;
         let admin = operator(&store, "Root", &[Admin], Some("Grace Hopper")).await;
         // Who submits, who approves, whether it takes a second person, and whether the event names one person.
         for (submitter, approver, needs_another, is_same) in [
@@ -321,6 +324,8 @@ async fn with_a_second_operator_nobody_but_an_admin_approves_what_the_same_perso
             (&named, &admin, false, true),
             (&ada, &other, false, false),
             (&named, &ada, false, false),
+            (&named, &unnamed, true, false),
+            (&unnamed, &ada, true, false),
         ] {
             let call = Creation {
                 origin: submitter.clone(),
@@ -339,15 +344,13 @@ async fn with_a_second_operator_nobody_but_an_admin_approves_what_the_same_perso
             let id = submit(&store).await;
             let approved = approve(&store, &id).await;
             let found = store.find_integration_request(&id).await.unwrap().unwrap();
-            let event = newest_event(&store).await;
-            assert_eq!(event.subject.as_deref(), Some(id.as_str()), "{database:?}");
-            let same_person = event.detail.get("same_person").map(String::as_str);
-            assert_eq!(same_person, is_same.then_some("submitted it"), "{database:?}");
+            let expected = is_same.then_some("submitted it");
             if needs_another {
-                assert!(
-                    matches!(approved, Err(Error::SecondOperatorRequired(_))),
-                    "{database:?}: {approved:?}"
-                );
+                let Err(Error::SecondOperatorRequired { event, .. }) = approved else {
+                    panic!("{database:?}: {approved:?}");
+                };
+                assert_eq!(event.subject.as_deref(), Some(id.as_str()), "{database:?}");
+                assert_eq!(event.detail.get("same_person").map(String::as_str), expected);
                 assert_eq!((found.state, event.outcome), (State::Submitted, Outcome::Refused));
                 // Whoever submitted a request may withdraw it.
                 let reject = Decision::Reject("a mistake".into());
@@ -355,11 +358,84 @@ async fn with_a_second_operator_nobody_but_an_admin_approves_what_the_same_perso
                 assert_eq!(rejected.unwrap().state, State::Rejected, "{database:?}");
             } else {
                 assert_eq!(approved.unwrap().state, State::Approved, "{database:?}");
+                let event = newest_event(&store).await;
+                assert_eq!(event.subject.as_deref(), Some(id.as_str()), "{database:?}");
+                let same_person = event.detail.get("same_person").map(String::as_str);
+                assert_eq!(same_person, expected, "{database:?}");
                 assert_eq!(event.outcome, Outcome::Success, "{database:?}");
             }
             store.second_operator = false;
             let id = submit(&store).await;
             assert_eq!(approve(&store, &id).await.unwrap().state, State::Approved);
         }
+    }
+}
+
+#[tokio::test]
+async fn an_approval_from_before_the_rule_counts_only_if_it_was_another_persons() {
+    use Role::{Admin, Approver, Registrar};
+    for database in databases() {
+        let (mut store, _) = seeded(&database.url).await;
+        let ada = operator(&store, "Ada", &[Registrar, Approver], Some("Ada")).await;
+        let eve = operator(&store, "Eve", &[Approver], Some("Eve")).await;
+        let unnamed = operator(&store, "U", &[Approver], None).await;
+        let admin = operator(&store, "Root", &[Admin], Some("Ada")).await;
+        for (approver, counts) in [(&ada, false), (&unnamed, false), (&eve, true), (&admin, true)] {
+            store.second_operator = false;
+            let call = Creation {
+                origin: ada.clone(),
+                ..creation("SubmitIntegrationRequest")
+            };
+            let new = new_request(&["acme"], &["a.read"]);
+            let id = store.submit_integration_request(&call, new).await.unwrap();
+            let id = id.integration_request_id;
+            let approved = store.decide_integration_request(approver, &id, Decision::Approve);
+            approved.await.unwrap();
+            store.second_operator = true;
+            let client = ClientId::generate(&*store.clock, &SystemRandom);
+            let tx = store.db.write().await.unwrap();
+            let marked = store.mark_registered(&tx, &id, &client).await;
+            tx.rollback().await.unwrap();
+            let is_rejected = matches!(marked, Err(Error::SecondOperatorRequired { .. }));
+            assert_eq!(is_rejected, !counts, "{database:?} {approver:?}: {marked:?}");
+            assert_eq!(marked.is_ok(), counts, "{database:?} {approver:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_approver_whom_the_submitter_has_added_is_told() {
+    for database in databases() {
+        let (mut store, _) = seeded(&database.url).await;
+        store.second_operator = true;
+        let root = operator(&store, "Root", &[Role::Admin], Some("Root")).await;
+        let new = NewCaller {
+            name: "Puppet".into(),
+            authority: Authority::Roles(vec![Role::Approver]),
+            certificate_name: None,
+            person: Some("Somebody else".into()),
+        };
+        let call = |method| Creation {
+            origin: root.clone(),
+            ..creation(method)
+        };
+        let (puppet, _) = store.create_caller(&call("CreateOperator"), new).await.unwrap();
+        let mut by_puppet = origin();
+        by_puppet.actor.id = puppet.caller.id().to_owned();
+        let (call, new) = (
+            call("SubmitIntegrationRequest"),
+            new_request(&["acme"], &["a.read"]),
+        );
+        let submitted = store.submit_integration_request(&call, new).await;
+        let id = submitted.unwrap().integration_request_id;
+        store
+            .decide_integration_request(&by_puppet, &id, Decision::Approve)
+            .await
+            .unwrap();
+        let event = newest_event(&store).await;
+        assert_eq!(
+            event.detail["second_person"], "was added by the first",
+            "{database:?}"
+        );
     }
 }

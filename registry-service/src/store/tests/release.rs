@@ -35,6 +35,9 @@ use crate::{
     },
 };
 
+#[path = "release/rule.rs"]
+mod rule;
+
 const PASSWORD: &str = "correct horse battery staple";
 
 /// A store that requires a second operator, with a registrar, an approver and another credential of the registrar.
@@ -54,7 +57,7 @@ impl Scene {
         let creator = operator(&store, "Ada", &[Registrar], Some("Ada")).await;
         // Also an admin releases nothing that the same person created.
         let same_person = operator(&store, "Ada too", &[Approver, Admin], Some("ADA")).await;
-        let other = operator(&store, "Eve", &[Approver], None).await;
+        let other = operator(&store, "Eve", &[Approver], Some("Eve")).await;
         Self {
             store,
             clock,
@@ -194,7 +197,7 @@ async fn a_link_to_credentials_opens_with_the_code_of_another_person() {
         for same in [&scene.creator, &scene.same_person] {
             let refused = scene.store.release_delivery(same, &link.delivery_id).await;
             assert!(
-                matches!(refused, Err(Error::SecondOperatorRequired(_))),
+                matches!(refused, Err(Error::SecondOperatorRequired { .. })),
                 "{database:?}: {refused:?}"
             );
         }
@@ -364,7 +367,7 @@ async fn an_enrolment_needs_the_code_of_another_person() {
             let release = scene
                 .store
                 .release_enrolment(same, &user.tenant_id, &user.user_id);
-            assert!(matches!(release.await, Err(Error::SecondOperatorRequired(_))));
+            assert!(matches!(release.await, Err(Error::SecondOperatorRequired { .. })));
         }
         let runs = scene.store.hasher.runs();
         let code = scene.release_for(&user).await;
@@ -440,63 +443,4 @@ async fn five_wrong_codes_end_an_enrolment_whoever_races() {
         assert_eq!(row.wrong_codes, MAX_WRONG_CODES, "{database:?}");
         assert!(row.ended_at.is_some(), "{database:?}");
     }
-}
-
-#[tokio::test]
-async fn without_the_setting_a_link_opens_alone_until_it_is_released() {
-    for database in databases() {
-        let mut scene = Scene::set(&database.url).await;
-        let strict = scene.link().await;
-        scene.store.second_operator = false;
-        // The setting of the moment a link was created stays with it.
-        is_invalid(scene.claim(&strict, None).await);
-        let plain = scene.link().await;
-        scene.store.second_operator = true;
-        is_invalid(scene.claim(&plain, None).await);
-        scene.store.second_operator = false;
-        scene.claim(&plain, None).await.unwrap();
-
-        // One operator is enough to create and release, and then the link needs its code.
-        let link = scene.link().await;
-        let code = scene
-            .store
-            .release_delivery(&scene.same_person, &link.delivery_id)
-            .await;
-        is_invalid(scene.claim(&link, None).await);
-        scene.claim(&link, Some(&code.unwrap().code)).await.unwrap();
-        let (_, token) = scene.admin("ada").await;
-        scene.enrol(&token, None, PASSWORD).await.unwrap();
-        assert_eq!(
-            scene.events("delivery.release").await[0].detail["same_person"],
-            "created it"
-        );
-    }
-}
-
-#[tokio::test]
-async fn every_way_to_create_a_link_makes_one_that_needs_a_release() {
-    let database = accord::testing::sqlite();
-    let scene = Scene::set(&database.url).await;
-    let (client, handover) = registered(&scene.store, Method::Link).await;
-    let Handover::Link(first) = handover else { panic!() };
-    let new = crate::model::client_secret::NewSecret {
-        client_id: client.client_id.clone(),
-        expires_at: None,
-        delivery: Method::Link,
-    };
-    let call = repeatable("CreateClientSecret", b"1");
-    let mut tokens = BTreeSet::new();
-    for _ in 0..2 {
-        let created = scene.store.create_client_secret(&call, new.clone()).await;
-        let Handover::Link(link) = created.unwrap().1 else {
-            panic!()
-        };
-        is_invalid(scene.claim(&link, None).await);
-        tokens.insert(link.claim_token.expose().to_owned());
-    }
-    assert_eq!(tokens.len(), 1, "a repeated call returns the same link");
-    is_invalid(scene.claim(&first, None).await);
-    scene.clock.advance(Duration::from_millis(1));
-    let code = scene.release(&first).await;
-    scene.claim(&first, Some(&code)).await.unwrap();
 }

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use accord::{error::v1::ErrorReason, rpc::context};
 use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -148,8 +149,10 @@ impl From<HttpError> for PageError {
 /// After how many seconds an event is sealed, usually.
 const RETRY_SEALED: u64 = 10;
 
+/// Notes the error for the audit record, too: every rejected call of a Tenant Admin ends here, unless its page is shown again.
 impl From<Error> for PageError {
     fn from(error: Error) -> Self {
+        note(&error);
         let (status, title, text) = match error {
             Error::ClientChanged => (
                 StatusCode::CONFLICT,
@@ -183,6 +186,14 @@ impl From<Error> for PageError {
             error => return HttpError::from(error).into(),
         };
         Self::new(status, title, text)
+    }
+}
+
+/// Notes that a call is rejected with this error, if the error judges the call.
+pub(super) fn note(error: &Error) {
+    match error.reason() {
+        ErrorReason::Unavailable | ErrorReason::Internal | ErrorReason::ResourceExhausted => {}
+        reason => context::note_rejection(reason),
     }
 }
 

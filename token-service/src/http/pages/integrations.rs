@@ -11,7 +11,7 @@ use axum::{
 use super::{
     context::{PageContext, PageForm},
     dates,
-    error::PageError,
+    error::{PageError, note},
     sign_in::{self, STALE_FORM, UNKNOWN_USER},
     view::{Integration, IntegrationPage, IntegrationsPage, SignInPage},
 };
@@ -136,7 +136,8 @@ pub(super) async fn change_user(PageForm { mut page, form }: PageForm) -> Result
             let notice = format!("API transactions now run with the permissions of {user}.");
             integration_page(page, Presentation::done(notice)).await
         }
-        Err(Error::NotFound("user")) => {
+        Err(error @ Error::NotFound("user")) => {
+            note(&error);
             integration_page(page, Presentation::invalid(&form, UNKNOWN_USER)).await
         }
         Err(error) => sign_in_again(&page, &form, error),

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::{
     context::{PageContext, PageForm},
     dates,
-    error::PageError,
+    error::{PageError, note},
     sign_in::{self, STALE_FORM, UNKNOWN_USER},
     view::{ConsentErrors, ConsentPage, LeavingPage, ScopeChanges, ScopeChoice, SignInPage},
 };
@@ -180,7 +180,8 @@ pub(super) async fn approve(PageForm { mut page, form }: PageForm) -> Result<Res
                 Err(_) => Err(error.into()),
             }
         }
-        Err(Error::NotFound("user")) => {
+        Err(error @ Error::NotFound("user")) => {
+            note(&error);
             let errors = ConsentErrors {
                 account_name: Some(UNKNOWN_USER.to_owned()),
                 ..ConsentErrors::default()

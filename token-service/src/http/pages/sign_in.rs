@@ -7,7 +7,7 @@ use axum::{
 
 use super::{
     context::{PageContext, PageForm},
-    error::PageError,
+    error::{PageError, note},
     view::SignInPage,
 };
 use crate::{
@@ -113,6 +113,7 @@ pub(super) fn again_after(
 ) -> Result<Response, PageError> {
     match error {
         Error::AdminSessionInvalid | Error::AdminSessionMismatch | Error::SignInTooOld => {
+            note(&error);
             let notice = format!("For safety, please sign in once more. Nothing was {done} yet.");
             let view = SignInPage {
                 notice: Some(notice),

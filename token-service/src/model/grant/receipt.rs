@@ -1,14 +1,37 @@
 //! The receipt of a consent: what was granted to whom, for what purpose, by whom, when, and until when. Members have the
 //! names of ISO/IEC TS 27560:2023 where they fit. No member is an account name.
 
-use accord::clock::UnixMillis;
-use serde::Serialize;
+use accord::{clock::UnixMillis, text::id::UserId};
+use serde::{Deserialize, Serialize};
 
 use super::{Consent, GrantState};
-use crate::model::tenant::Tenant;
+use crate::model::{client::ClientScope, tenant::Tenant};
 
 /// The version of the members.
 const SCHEMA_VERSION: &str = "accord-1";
+
+/// How many changes of the designated user are kept: the newest ones.
+pub const MAX_USER_CHANGES: usize = 100;
+
+/// What a receipt says beside the grant, stored when it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantHistory {
+    /// The scopes granted, with their texts as the consent page showed them.
+    pub scopes: Vec<ClientScope>,
+    /// The changes of the designated user, the oldest first.
+    pub user_changes: Vec<UserChange>,
+}
+
+/// A change of the designated user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserChange {
+    /// When, in milliseconds since 1970.
+    pub changed_at: i64,
+    /// The Tenant Admin who changed it.
+    pub changed_by: UserId,
+    /// The user that API transactions have run as since.
+    pub user_id: UserId,
+}
 
 /// The claims of a receipt.
 #[derive(Clone, Debug, Serialize)]
@@ -54,13 +77,16 @@ struct Purpose {
 #[derive(Clone, Debug, Serialize)]
 struct Scope {
     name: String,
-    /// From the catalogue; empty where the client has lost the scope.
+    /// From the catalogue, as the consent page showed it.
     description: String,
+    /// What the partner needs it for, as the consent page showed it.
+    reason: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
 struct Person {
     user_id: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     label: String,
 }
 
@@ -68,41 +94,61 @@ struct Person {
 #[derive(Clone, Debug, Serialize)]
 struct ReceiptEvent {
     event_state: &'static str,
-    /// RFC 3339.
-    event_time: String,
+    /// RFC 3339. Absent for what the registry knows the time of: the consent has ended, or is suspended, with its client or another
+    /// party.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_time: Option<String>,
     /// Who did it; absent for an end, about which the audit record tells more.
     #[serde(skip_serializing_if = "Option::is_none")]
     entity: Option<Person>,
+    /// Whom API transactions have run as since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    designated_user: Option<Person>,
 }
 
 impl ConsentReceipt {
     /// Describes a consent as it is at `now`. `audit_event_id` is the id of the event of its approval.
-    pub fn new(consent: Consent, tenant: &Tenant, audit_event_id: String, now: UnixMillis) -> Self {
+    pub fn new(
+        consent: Consent,
+        history: GrantHistory,
+        tenant: &Tenant,
+        audit_event_id: String,
+        now: UnixMillis,
+    ) -> Self {
         let grant = consent.grant;
         let given = ReceiptEvent {
             event_state: "given",
-            event_time: rfc3339(grant.created_at),
+            event_time: Some(rfc3339(grant.created_at)),
             entity: Some(Person {
                 user_id: grant.granted_by.into(),
                 label: consent.granted_by_label,
             }),
+            designated_user: None,
         };
+        let changed = history.user_changes.into_iter().map(|change| ReceiptEvent {
+            event_state: "designated_user_changed",
+            event_time: Some(rfc3339(UnixMillis::from_millis(change.changed_at))),
+            entity: Some(unlabelled(change.changed_by)),
+            designated_user: Some(unlabelled(change.user_id)),
+        });
         let end_state = match consent.state {
             GrantState::Revoked => Some("withdrawn"),
             GrantState::Expired => Some("expired"),
             GrantState::Superseded => Some("superseded"),
-            GrantState::Pending | GrantState::Active | GrantState::Suspended => None,
+            // Client, tenant or designated user is not active.
+            GrantState::Suspended => Some("suspended"),
+            GrantState::Pending | GrantState::Active => None,
         };
-        let ended = end_state
-            .zip(consent.ended_at)
-            .map(|(event_state, at)| ReceiptEvent {
-                event_state,
-                event_time: rfc3339(at),
-                entity: None,
-            });
-        let scopes = consent.scopes.into_iter().map(|scope| Scope {
+        let ended = end_state.map(|event_state| ReceiptEvent {
+            event_state,
+            event_time: consent.ended_at.map(rfc3339),
+            entity: None,
+            designated_user: None,
+        });
+        let scopes = history.scopes.into_iter().map(|scope| Scope {
             name: scope.name.into(),
             description: scope.description,
+            reason: scope.reason,
         });
         Self {
             iss: tenant.issuer.clone(),
@@ -132,9 +178,16 @@ impl ConsentReceipt {
                 user_id: grant.designated_user_id.into(),
                 label: consent.designated_user_label,
             },
-            events: [given].into_iter().chain(ended).collect(),
+            events: [given].into_iter().chain(changed).chain(ended).collect(),
             expire_time: grant.expires_at.map(rfc3339),
         }
+    }
+}
+
+fn unlabelled(user_id: UserId) -> Person {
+    Person {
+        user_id: user_id.into(),
+        label: String::new(),
     }
 }
 

@@ -21,6 +21,8 @@ pub struct OperatorAction {
     pub is_refused: bool,
     /// The fields that an update set.
     pub changed_fields: Vec<String>,
+    /// Whether it takes two persons, and one may have been behind both.
+    pub is_single_person: bool,
 }
 
 impl OperatorAction {
@@ -57,6 +59,9 @@ impl OperatorAction {
         if !fields.is_empty() {
             text = format!("{text} ({})", fields.join(", "));
         }
+        if self.is_single_person {
+            text = format!("{text}, perhaps without a second person");
+        }
         if self.is_refused {
             text = format!("Tried, and was refused: {text}");
         }
@@ -82,7 +87,11 @@ mod tests {
     use super::*;
 
     fn action(name: &str, changed: &[&str], is_refused: bool) -> String {
-        let action = OperatorAction {
+        of(name, changed, is_refused).description()
+    }
+
+    fn of(name: &str, changed: &[&str], is_refused: bool) -> OperatorAction {
+        OperatorAction {
             event_id: EventId::parse("01kdvdna00000000000000000b").unwrap(),
             action: name.to_owned(),
             operator_id: "opr_1".to_owned(),
@@ -91,8 +100,8 @@ mod tests {
             client_id: String::new(),
             is_refused,
             changed_fields: changed.iter().map(|name| (*name).to_owned()).collect(),
-        };
-        action.description()
+            is_single_person: false,
+        }
     }
 
     #[test]
@@ -104,6 +113,14 @@ mod tests {
         assert_eq!(
             action("client.suspend", &[], true),
             "Tried, and was refused: Suspended an integration"
+        );
+        let approved = OperatorAction {
+            is_single_person: true,
+            ..of("integration_request.approve", &[], false)
+        };
+        assert_eq!(
+            approved.description(),
+            "Approved a request for an integration, perhaps without a second person"
         );
         // A newer registry may record more than this service knows.
         assert_eq!(action("client.rename", &["more"], false), "client.rename (more)");

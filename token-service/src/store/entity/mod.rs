@@ -5,6 +5,7 @@ pub mod client_assertion;
 pub mod code;
 pub mod family;
 pub mod grant;
+pub mod grant_receipt;
 pub mod grant_rejection;
 pub mod grant_usage;
 pub mod revocation;

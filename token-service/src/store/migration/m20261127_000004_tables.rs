@@ -87,6 +87,15 @@ async fn grants(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     let by_client = ["tenant_id", "client_id", "grant_id"];
     create_index(manager, "grants_by_client", "grants", &by_client).await?;
 
+    let columns = [
+        text("tenant_id"),
+        text("grant_id"),
+        json("scopes"),
+        json("user_changes"),
+        blob("mac"),
+    ];
+    create_table(manager, "grant_receipts", &["tenant_id", "grant_id"], columns).await?;
+
     usage(manager).await
 }
 

@@ -121,6 +121,111 @@ async fn a_receipt_says_what_was_granted_and_its_event_is_proven() {
     assert_eq!(part(&later.receipt, 1)["events"][1]["event_state"], "withdrawn");
 }
 
+/// The events of a receipt: what, when, and the new designated user.
+fn events(receipt: &pb::GetConsentReceiptResponse) -> Vec<(String, Option<String>, Option<String>)> {
+    let claims = part(&receipt.receipt, 1);
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let events = claims["events"].as_array().unwrap().iter();
+    events
+        .map(|event| {
+            (
+                text(&event["event_state"]).unwrap(),
+                text(&event["event_time"]),
+                text(&event["designated_user"]["user_id"]),
+            )
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_receipt_has_the_texts_of_the_consent_and_not_of_today() {
+    let world = World::start().await;
+    let grant_id = world.active_grant().await;
+    let session = world.sign_in("").await;
+    let before = part(&sealed_receipt(&world, &grant_id, &session).await.receipt, 1);
+    let scopes = before["purposes"][0]["scopes"].as_array().unwrap();
+    assert!(
+        scopes
+            .iter()
+            .all(|scope| scope["description"] != json!("") && scope["reason"] != json!(""))
+    );
+    world.change_client(|client| {
+        for scope in &mut client.scopes {
+            scope.description = "something else".into();
+            scope.reason = "another reason".into();
+        }
+        client.scopes.truncate(1);
+        client.display_name = "another name".into();
+    });
+    let after = part(&sealed_receipt(&world, &grant_id, &session).await.receipt, 1);
+    assert_eq!(after["purposes"], before["purposes"]);
+    assert_eq!(after["parties"], before["parties"]);
+}
+
+#[tokio::test]
+async fn a_receipt_has_each_change_of_the_designated_user() {
+    let world = World::start().await;
+    let grant_id = world.active_grant().await;
+    world.clock().advance(Duration::from_secs(61));
+    world.change_designated_user(&grant_id).await;
+    let session = world.sign_in("").await;
+    let receipt = sealed_receipt(&world, &grant_id, &session).await;
+    let [given, changed] = &events(&receipt)[..] else {
+        panic!("{:?}", events(&receipt));
+    };
+    assert_eq!((given.0.as_str(), given.2.as_ref()), ("given", None));
+    let user = part(&receipt.receipt, 1)["designated_user"]["user_id"].clone();
+    assert_ne!(user, json!(world.api_user_id));
+    assert_eq!(
+        changed,
+        &(
+            "designated_user_changed".to_owned(),
+            Some("2026-01-01T00:01:01Z".to_owned()),
+            user.as_str().map(str::to_owned)
+        )
+    );
+    let by = &part(&receipt.receipt, 1)["events"][1]["entity"]["user_id"];
+    assert_eq!(by, &json!(world.admin_id));
+}
+
+#[tokio::test]
+async fn a_receipt_says_when_the_registry_has_ended_or_suspended_the_consent() {
+    let world = World::start().await;
+    let grant_id = world.active_grant().await;
+    let session = world.sign_in("").await;
+    let last = async || {
+        let receipt = sealed_receipt(&world, &grant_id, &session).await;
+        events(&receipt).pop().unwrap()
+    };
+    assert_eq!(last().await.0, "given");
+    world.suspend("client", true);
+    assert_eq!(last().await, ("suspended".to_owned(), None, None));
+    world.suspend("client", false);
+    world.deactivate_api_user(true);
+    assert_eq!(last().await, ("suspended".to_owned(), None, None));
+    world.deactivate_api_user(false);
+    assert_eq!(last().await.0, "given");
+    world.registry().set_client_tenants(&world.client_id, &["globex"]);
+    assert_eq!(last().await, ("withdrawn".to_owned(), None, None));
+}
+
+#[tokio::test]
+async fn a_history_that_somebody_has_edited_is_in_no_receipt() {
+    let world = World::start().await;
+    let grant_id = world.active_grant().await;
+    let session = world.sign_in("").await;
+    sealed_receipt(&world, &grant_id, &session).await;
+    for edit in [
+        "UPDATE grant_receipts SET user_changes = '[{}]'",
+        "UPDATE grant_receipts SET scopes = '[]', user_changes = '[]'",
+        "DELETE FROM grant_receipts",
+    ] {
+        world.harness().edit(edit).await;
+        let refused = receipt(&world, &grant_id, &session).await;
+        assert_refused(refused, Code::Internal, "INTERNAL");
+    }
+}
+
 #[tokio::test]
 async fn a_receipt_is_no_access_token() {
     let world = World::start().await;

@@ -42,9 +42,14 @@ async fn a_tenant_sees_tokens_rejections_scopes_and_addresses_by_day() {
     reading.scopes = vec!["contacts.read".into()];
     world.clock().advance(Duration::from_secs(24 * 3600));
     let session_of_the_next_day = world.sign_in("").await;
+    // No token at midnight, and none at the time of another or of a rejection.
+    let (minute, second) = (Duration::from_secs(60), Duration::from_millis(1_001));
+    world.clock().advance(minute);
     issue_from(&world, "192.0.2.7", reading.clone()).await.unwrap();
+    world.clock().advance(second);
     issue_from(&world, "9.9.9.9, 2001:db8::7", reading).await.unwrap();
     let last = world.clock().now();
+    world.clock().advance(minute);
 
     let mut beyond = world.by_client_credentials();
     beyond.scopes = vec!["contacts.delete".into()];
@@ -68,6 +73,7 @@ async fn a_tenant_sees_tokens_rejections_scopes_and_addresses_by_day() {
 
     let usage_now = usage(&world, grant_id, &session_of_the_next_day).await.unwrap();
     assert_eq!(usage_now.last_use_time, Some(last.to_timestamp()));
+    assert_eq!(last.to_timestamp().to_string(), "2026-01-02T00:01:01.001Z");
     let [newest, oldest] = &usage_now.days[..] else {
         panic!("{usage_now:?}");
     };

@@ -144,3 +144,53 @@ async fn a_tenant_admin_sees_what_operators_did() {
     assert_eq!(next.body.matches("<dt>Operator</dt>").count(), 1);
     assert_page(&browser.get("/acme/operator-actions?page=x").await, 404);
 }
+
+#[tokio::test]
+async fn a_rejected_press_of_a_button_is_an_event_of_the_tenant_admin() {
+    let world = World::start().await;
+    let grant_id = world.active_grant().await;
+    let path = format!("/acme/integrations/{grant_id}");
+    let mut browser = Browser::new(&world);
+    browser.at_integrations().await;
+    assert_page(&browser.get(&path).await, 200);
+    let last = async || world.audit_events("call.reject").await.into_iter().next();
+    assert_eq!(last().await, None);
+    let form = "POST /{tenant}/integrations/{grant}/designated-user";
+    let nobody = [("account_name", "nobody-at-all")];
+    let answer = browser.submit(&format!("{path}/designated-user"), &nobody).await;
+    assert_page(&answer, 422);
+    let event = last().await.unwrap();
+    assert_eq!(
+        (&*event.detail["method"], &*event.detail["reason"]),
+        (form, "NOT_FOUND")
+    );
+    assert_eq!(event.actor_id, world.admin_id);
+    assert!(!format!("{event:?}").contains("nobody-at-all"));
+
+    world.clock().advance(Duration::from_secs(6 * 60));
+    let fields = [("account_name", world.second_user_name())];
+    let answer = browser.submit(&format!("{path}/designated-user"), &fields).await;
+    assert_asks_to_sign_in(&answer);
+    let event = last().await.unwrap();
+    assert_eq!(
+        (&*event.detail["method"], &*event.detail["reason"]),
+        (form, "SIGN_IN_TOO_OLD")
+    );
+    assert_eq!(event.actor_id, world.admin_id);
+
+    let unknown = browser
+        .get("/acme/integrations/grt_01k9zzzzzzzzzzzzzzzzzzzzzz")
+        .await;
+    assert_page(&unknown, 404);
+    let event = last().await.unwrap();
+    let page = "GET /{tenant}/integrations/{grant}";
+    assert_eq!(
+        (&*event.detail["method"], &*event.detail["reason"]),
+        (page, "NOT_FOUND")
+    );
+    // Strangers reach pages without a session, and leave nothing.
+    let mut stranger = Browser::new(&world);
+    stranger.get(&path).await;
+    stranger.get("/acme/setups/set_01k9zzzzzzzzzzzzzzzzzzzzzz").await;
+    assert_eq!(last().await.unwrap().event_id, event.event_id);
+}

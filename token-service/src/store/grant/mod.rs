@@ -28,10 +28,12 @@ use crate::{
     error::{Error, Result},
     model::{
         admin_session::AdminSession,
-        grant::{Grant, GrantFilter, GrantState, StoredState},
+        grant::{Grant, GrantFilter, GrantState, StoredState, receipt::UserChange},
         revocation::RevocationKind,
     },
 };
+
+pub(super) mod receipt;
 
 /// A grant with its row.
 pub type StoredGrant = Stored<Grant, Entity>;
@@ -141,6 +143,12 @@ impl Store {
         }
         row.designated_user_id = user_id.to_string();
         row.save(&tx).await?;
+        let change = UserChange {
+            changed_at: now.as_millis(),
+            changed_by: by.user_id.clone(),
+            user_id: user_id.clone(),
+        };
+        receipt::add_user_change(&tx, &before, change).await?;
         let event = Event::new("consent.change_designated_user")
             .tenant(tenant_id)
             .client(&before.client_id)

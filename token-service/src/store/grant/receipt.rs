@@ -1,0 +1,79 @@
+//! What the receipt of a consent says beside its grant: the texts that the consent page showed, and the changes of the designated
+//! user. It is stored when it happens, because catalogue and client change, and events leave by retention.
+
+use accord::{
+    store::{
+        StoreError, Transaction,
+        rows::{self, ProtectedRows},
+    },
+    text::id::{GrantId, TenantId},
+};
+use sea_orm::EntityTrait;
+use serde::{Deserialize, Serialize};
+
+use super::super::{
+    Store, corrupt,
+    entity::grant_receipt::{Entity, Model},
+};
+use crate::{
+    error::Result,
+    model::{
+        client::ClientScope,
+        grant::{
+            Grant,
+            receipt::{GrantHistory, MAX_USER_CHANGES, UserChange},
+        },
+    },
+};
+
+const TABLE: &str = "grant_receipts";
+
+impl Store {
+    /// Reads what a receipt says of a grant beside the grant itself.
+    pub async fn grant_history(&self, tenant_id: &TenantId, grant_id: &GrantId) -> Result<GrantHistory> {
+        let key = (tenant_id.to_string(), grant_id.to_string());
+        let row = Entity::find_by_id(key).read_one(self.db.read()).await?;
+        let row = row.ok_or(corrupt(TABLE))?.into_row();
+        Ok(GrantHistory {
+            scopes: Deserialize::deserialize(row.scopes).map_err(|_| corrupt(TABLE))?,
+            user_changes: Deserialize::deserialize(row.user_changes).map_err(|_| corrupt(TABLE))?,
+        })
+    }
+}
+
+/// Stores the scopes of a new grant, with the texts that the consent page showed.
+pub(in crate::store) async fn begin(tx: &Transaction, grant: &Grant, shown: &[ClientScope]) -> Result<()> {
+    let granted: Vec<_> = shown
+        .iter()
+        .filter(|scope| grant.scopes.contains(&scope.name))
+        .collect();
+    let row = Model {
+        tenant_id: grant.tenant_id.to_string(),
+        grant_id: grant.grant_id.to_string(),
+        scopes: json(&granted)?,
+        user_changes: json::<[UserChange]>(&[])?,
+        mac: Vec::new(),
+    };
+    rows::insert::<Entity>(tx, row).await?;
+    Ok(())
+}
+
+/// Adds a change of the designated user. Forgets the oldest one of too many.
+pub(in crate::store) async fn add_user_change(
+    tx: &Transaction,
+    grant: &Grant,
+    change: UserChange,
+) -> Result<()> {
+    let key = (grant.tenant_id.to_string(), grant.grant_id.to_string());
+    let row = Entity::find_by_id(key).lock_one(tx).await?;
+    let mut row = row.ok_or(corrupt(TABLE))?;
+    let changes: Vec<UserChange> = Deserialize::deserialize(&row.user_changes).map_err(|_| corrupt(TABLE))?;
+    let forgotten = (changes.len() + 1).saturating_sub(MAX_USER_CHANGES);
+    let changes: Vec<_> = changes.into_iter().skip(forgotten).chain([change]).collect();
+    row.user_changes = json(&changes)?;
+    Ok(row.save(tx).await?)
+}
+
+fn json<T: Serialize + ?Sized>(value: &T) -> Result<serde_json::Value, StoreError> {
+    serde_json::to_value(value).map_err(|_| StoreError::Corrupt(TABLE))
+}
