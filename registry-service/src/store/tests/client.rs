@@ -4,7 +4,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use accord::{clock::ManualClock, testing::databases, text::id::ScopeName};
+use accord::{
+    clock::ManualClock,
+    store::Creation,
+    testing::databases,
+    text::{caller::Role, id::ScopeName},
+};
 
 use super::*;
 use crate::{
@@ -17,7 +22,7 @@ use crate::{
     },
     store::{
         client::amendment::tests::{addition, amend},
-        testing::{add_tenants, audited, count, creation, origin, repeatable, store},
+        testing::{add_tenants, audited, count, creation, operator, origin, repeatable, store},
     },
 };
 
@@ -33,6 +38,15 @@ pub(in crate::store) async fn seeded(url: &str) -> (Store, Arc<ManualClock>) {
         store.create_scope(&creation("CreateScope"), new).await.unwrap();
     }
     (store, clock)
+}
+
+/// An operator: a new person, where the rule of two people asks for persons.
+async fn somebody(store: &Store, role: Role) -> Origin {
+    if !store.second_operator {
+        return origin();
+    }
+    let person = uuid::Uuid::new_v4().to_string();
+    operator(store, &person, &[role], Some(&person)).await
 }
 
 /// An approved request for both tenants and both scopes, with these keys.
@@ -51,12 +65,14 @@ async fn approved(store: &Store, json_web_key_set: &str) -> IntegrationRequestId
         json_web_key_set: json_web_key_set.to_owned(),
         amends: None,
     };
-    let submitted = store
-        .submit_integration_request(&creation("SubmitIntegrationRequest"), new)
-        .await
-        .unwrap();
+    let call = Creation {
+        origin: somebody(store, Role::Registrar).await,
+        ..creation("SubmitIntegrationRequest")
+    };
+    let submitted = store.submit_integration_request(&call, new).await.unwrap();
+    let approver = somebody(store, Role::Approver).await;
     store
-        .decide_integration_request(&origin(), &submitted.integration_request_id, Decision::Approve)
+        .decide_integration_request(&approver, &submitted.integration_request_id, Decision::Approve)
         .await
         .unwrap()
         .integration_request_id
@@ -80,10 +96,11 @@ pub(in crate::store) async fn registered_with_keys(
     delivery: Method,
     json_web_key_set: &str,
 ) -> (Client, Handover) {
-    let (call, request_id) = (
-        creation("RegisterClient"),
-        approved(store, json_web_key_set).await,
-    );
+    let request_id = approved(store, json_web_key_set).await;
+    let call = Creation {
+        origin: somebody(store, Role::Registrar).await,
+        ..creation("RegisterClient")
+    };
     let registered = store.register_client(&call, &request_id, delivery).await;
     registered.unwrap()
 }
