@@ -10,7 +10,7 @@
 
 use sea_orm::{ActiveValue::Set, QuerySelect, entity::prelude::*};
 
-use super::{Keyed, StoreError, Transaction, change};
+use super::{Keyed, StoreError, Transaction, change, rows::version};
 use crate::{
     clock::Clock,
     random::Random,
@@ -133,6 +133,9 @@ async fn insert(tx: &Transaction, records: &[Record]) -> Result<(), StoreError> 
             record: Set(encoded),
         });
     row::Entity::insert_many(rows).exec_without_returning(tx).await?;
+    for (number, record) in (first..).zip(records) {
+        version::write(tx, number, &record.rows).await?;
+    }
     list::actions::insert(tx, records).await
 }
 
