@@ -36,7 +36,7 @@ pub use event::{
     Actor, ActorKind, CallerAddress, Event, GrantType, ISSUE, IssuedToken, Origin, Outcome, Record,
     RowVersion, next_id,
 };
-pub use group::{Appended, GroupWriter};
+pub use group::{Appended, GroupWriter, delete_ended_writers};
 pub use list::{
     Cursor, Filter, actions::operator_actions, export::export, find_issued, list, position::LogPosition,
 };
