@@ -81,7 +81,10 @@ async fn a_grant_that_was_edited_can_be_revoked() {
             ..Default::default()
         };
         let answer = world.internal_tokens().introspect_token(introspecting).await;
-        assert_ne!(answer.ok().and_then(|answer| answer.into_inner().active), Some(true));
+        assert_ne!(
+            answer.ok().and_then(|answer| answer.into_inner().active),
+            Some(true)
+        );
     }
 }
 
