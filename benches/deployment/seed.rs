@@ -25,7 +25,7 @@ use accord::{
     store::{
         Creation, Database,
         audit::Origin,
-        rows::{Protected, current, protect},
+        rows::{Protected, current, protect, version},
     },
     text::{
         account_name::AccountName,
@@ -277,11 +277,16 @@ where
     let key = current(db.read())?;
     let mut rows = rows.peekable();
     while rows.peek().is_some() {
-        let some = rows.by_ref().take(ROWS * INSERTS).map(|mut row| {
+        let (mut some, mut versions) = (Vec::new(), Vec::new());
+        for mut row in rows.by_ref().take(ROWS * INSERTS) {
             protect::<E>(&key, &mut row)?;
-            Ok(row)
-        });
-        insert(db, some.collect::<Result<Vec<_>>>()?.into_iter()).await?;
+            if E::RECORDED {
+                versions.push(version::unrecorded::<E>(&key, &row)?);
+            }
+            some.push(row);
+        }
+        insert(db, some.into_iter()).await?;
+        insert(db, versions.into_iter()).await?;
     }
     Ok(())
 }

@@ -4,7 +4,9 @@
 //! it commits. So the order of numbers is the order of commits, without gaps: a reader that has read up to `seq` has
 //! missed no change committed before.
 
-use sea_orm::{ActiveValue::Set, ConnectionTrait, QueryOrder, QuerySelect, entity::prelude::*};
+use std::time::Duration;
+
+use sea_orm::{IntoActiveModel, QueryOrder, QuerySelect, entity::prelude::*};
 
 use super::{
     Database, Keyed, StoreError, Transaction,
@@ -13,6 +15,7 @@ use super::{
 };
 use crate::{
     clock::UnixMillis,
+    log_limit::LogLimit,
     position::{Epoch, Position},
     random::Random,
     text::id::TenantId,
@@ -41,9 +44,7 @@ mod counter {
         const MAC: Column = Column::Mac;
 
         /// The log's position and the numbers of events show an older one.
-        fn is_recorded(_: &Model) -> bool {
-            false
-        }
+        const RECORDED: bool = false;
     }
 }
 
@@ -59,18 +60,27 @@ mod entry {
         pub id: String,
         pub tenant_id: Option<String>,
         pub changed_at: i64,
+        pub mac: Vec<u8>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
     pub enum Relation {}
 
     impl ActiveModelBehavior for ActiveModel {}
+
+    impl super::Protected for Entity {
+        const MAC: Column = Column::Mac;
+        /// It never changes, and goes by age.
+        const RECORDED: bool = false;
+    }
 }
 
 /// The id of the counter's only row.
 pub(super) const COUNTER: i32 = 1;
-/// The most rows in one insert. Each has five parameters, and SQLite allows 32,766 in a statement.
+/// The most rows in one insert. Each has six parameters, and SQLite allows 32,766 in a statement.
 const ROWS_PER_INSERT: usize = 1_000;
+/// How often the log repeats that a change was edited: readers poll.
+const LOG_PERIOD: Duration = Duration::from_secs(60);
 const MISSING_COUNTER: StoreError = StoreError::Corrupt("the change counter is missing");
 
 /// A change to publish in the feed.
@@ -145,16 +155,23 @@ pub async fn publish(tx: &Transaction, changes: &[Change], now: UnixMillis) -> R
     counter.save(tx).await?;
     let last = counter.seq;
 
-    let numbered = changes.iter().zip(last - count + 1..);
-    let mut rows = numbered.map(|(change, seq)| entry::ActiveModel {
-        seq: Set(seq),
-        kind: Set(change.kind.to_owned()),
-        id: Set(change.id.clone()),
-        tenant_id: Set(change.tenant_id.clone().map(String::from)),
-        changed_at: Set(now.as_millis()),
-    });
-    for _ in changes.chunks(ROWS_PER_INSERT) {
-        let rows = rows.by_ref().take(ROWS_PER_INSERT);
+    let key = rows::current(tx)?;
+    let mut seq = last - count;
+    for changes in changes.chunks(ROWS_PER_INSERT) {
+        let mut rows = Vec::with_capacity(changes.len());
+        for change in changes {
+            seq += 1;
+            let mut row = entry::Model {
+                seq,
+                kind: change.kind.to_owned(),
+                id: change.id.clone(),
+                tenant_id: change.tenant_id.clone().map(String::from),
+                changed_at: now.as_millis(),
+                mac: Vec::new(),
+            };
+            rows::protect::<entry::Entity>(&key, &mut row)?;
+            rows.push(row.into_active_model().reset_all());
+        }
         entry::Entity::insert_many(rows)
             .exec_without_returning(tx)
             .await?;
@@ -180,18 +197,17 @@ pub(super) async fn last_event_number(conn: &impl Keyed) -> Result<i64, StoreErr
 }
 
 /// Lists at most `limit` changes after number `after`, oldest first.
-pub async fn list_after(
-    conn: &impl ConnectionTrait,
-    after: i64,
-    limit: u64,
-) -> Result<Vec<ChangeRow>, StoreError> {
+///
+/// # Errors
+/// [`StoreError::Altered`] for a change that somebody without the keys has edited.
+pub async fn list_after(conn: &impl Keyed, after: i64, limit: u64) -> Result<Vec<ChangeRow>, StoreError> {
     let rows = entry::Entity::find()
         .filter(entry::Column::Seq.gt(after))
         .order_by_asc(entry::Column::Seq)
         .limit(limit)
-        .all(conn)
+        .read_all(conn)
         .await?;
-    rows.into_iter().map(change_row).collect()
+    rows.iter().map(change_row).collect()
 }
 
 /// A part of the feed.
@@ -202,7 +218,7 @@ pub struct FeedPage {
     /// The position up to which the reader now has all changes.
     pub position: Position,
     /// Whether the reader must start again: its position is of another epoch, ahead of the feed, or older than the
-    /// oldest change that is kept.
+    /// oldest change that is kept; or somebody without the keys has edited or removed a change after it.
     pub reset: bool,
     /// Whether more changes follow `position`.
     pub more: bool,
@@ -217,9 +233,22 @@ pub async fn read(conn: &impl Keyed, after: Option<&Position>, limit: u64) -> Re
     let mut reset = after.is_some_and(|after| after.epoch != position.epoch || after.seq > position.seq);
     let (mut changes, mut more) = (Vec::new(), false);
     if let Some(after) = after.filter(|after| !reset && after.seq < position.seq) {
-        changes = list_after(conn, after.seq, limit.saturating_add(1)).await?;
-        // Numbers have no gaps, but where [`delete_before`] deleted the oldest ones.
-        reset = changes.first().is_none_or(|change| change.seq != after.seq + 1);
+        match list_after(conn, after.seq, limit.saturating_add(1)).await {
+            Ok(found) => {
+                reset = !is_complete(&found, after.seq, position.seq, limit);
+                changes = found;
+            }
+            // An error would keep the reader at this change for ever.
+            Err(error @ StoreError::Altered(_)) => {
+                static LIMIT: LogLimit = LogLimit::new(LOG_PERIOD);
+                let reason = error.to_string();
+                if let Some(unlogged) = LIMIT.check(&reason) {
+                    tracing::error!(%reason, unlogged, "readers of the change feed start again");
+                }
+                reset = true;
+            }
+            Err(error) => return Err(error),
+        }
     }
     if reset {
         changes.clear();
@@ -237,6 +266,14 @@ pub async fn read(conn: &impl Keyed, after: Option<&Position>, limit: u64) -> Re
     })
 }
 
+/// Returns whether no change is missing of those after `after`, up to `last` or beyond `limit`. Numbers have no gaps, but where
+/// [`delete_before`] deleted the oldest ones.
+fn is_complete(changes: &[ChangeRow], after: i64, last: i64, limit: u64) -> bool {
+    let is_next = |(change, seq): (&ChangeRow, i64)| change.seq == seq;
+    let reached = changes.last().map_or(after, |change| change.seq);
+    changes.iter().zip(after + 1..).all(is_next) && (reached >= last || changes.len() as u64 > limit)
+}
+
 /// Deletes the changes before `since`, but for the last of them, which [`seq_before`] needs. A reader that has not read
 /// them must start again.
 pub async fn delete_before(db: &Database, since: UnixMillis) -> Result<u64, StoreError> {
@@ -246,21 +283,26 @@ pub async fn delete_before(db: &Database, since: UnixMillis) -> Result<u64, Stor
 
 /// Returns the number of the last change before `since`; 0 if there is none. Trusts the replicas' clocks: pass a time
 /// well before the one that matters.
-pub async fn seq_before(conn: &impl ConnectionTrait, since: UnixMillis) -> Result<i64, StoreError> {
+///
+/// Returns 0, too, if somebody without the keys has edited that change: the earliest position is right for all that follows.
+pub async fn seq_before(conn: &impl Keyed, since: UnixMillis) -> Result<i64, StoreError> {
     let last_before = entry::Entity::find()
         .filter(entry::Column::ChangedAt.lt(since.as_millis()))
         .order_by_desc(entry::Column::Seq)
-        .one(conn)
-        .await?;
-    Ok(last_before.map_or(0, |row| row.seq))
+        .read_one(conn)
+        .await;
+    match last_before {
+        Err(StoreError::Altered(_)) => Ok(0),
+        last_before => Ok(last_before?.map_or(0, |row| row.seq)),
+    }
 }
 
-fn change_row(row: entry::Model) -> Result<ChangeRow, StoreError> {
+fn change_row(row: &Authentic<entry::Entity>) -> Result<ChangeRow, StoreError> {
     let tenant_id = row.tenant_id.as_deref().map(TenantId::parse).transpose();
     Ok(ChangeRow {
         seq: row.seq,
-        kind: row.kind,
-        id: row.id,
+        kind: row.kind.clone(),
+        id: row.id.clone(),
         tenant_id: tenant_id.map_err(|_| StoreError::Corrupt("tenant of a change"))?,
         changed_at: UnixMillis::from_millis(row.changed_at),
     })

@@ -1,19 +1,24 @@
 //! Makes creating calls repeatable: a call with the same request id and content gets the same answer, secrets
 //! included. Stores neither a secret nor a plaintext request id.
 //!
-//! A row holds a nonce, an HMAC of principal and request id, and an HMAC of method and content. A secret is
+//! A row holds a nonce, an HMAC of principal and request id, an HMAC of method and content, and a MAC of its own. A secret is
 //! HKDF(data key, nonce, label and request id): without the request id nobody can derive it again, not even from the
 //! database and the master key. After ten minutes [`delete_expired`] deletes the nonce.
 
 use std::time::Duration;
 
-use sea_orm::{ActiveValue::Set, QuerySelect, entity::prelude::*};
+use sea_orm::{IntoActiveModel, entity::prelude::*};
 use sea_orm_migration::prelude::{Expr, OnConflict};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Database, StoreError, Transaction, audit::Origin, removal::delete_where};
+use super::{
+    Database, StoreError, Transaction,
+    audit::Origin,
+    removal::delete_where,
+    rows::{self, Protected, ProtectedRows},
+};
 use crate::{
     clock::{Clock, UnixMillis},
     keys::{DataKey, Keyring},
@@ -34,12 +39,21 @@ mod row {
         /// Empty until the reservation is completed. No other transaction sees it empty.
         pub resource_id: String,
         pub created_at: i64,
+        pub mac: Vec<u8>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
     pub enum Relation {}
 
     impl ActiveModelBehavior for ActiveModel {}
+
+    impl super::Protected for Entity {
+        const MAC: Column = Column::Mac;
+        /// It is deleted after ten minutes. With another one a repeated call gets what is no secret.
+        const UNPROTECTED: &'static [Column] = &[Column::Nonce];
+        /// It goes after a day.
+        const RECORDED: bool = false;
+    }
 }
 
 /// The purpose of the data key for request ids. A service opens its keyring for it too.
@@ -86,7 +100,7 @@ pub enum Outcome {
 pub struct Reservation {
     /// Derives the secrets of this call.
     pub secrets: Derivation,
-    request_key: Option<[u8; 32]>,
+    row: Option<row::Model>,
 }
 
 impl Reservation {
@@ -95,12 +109,15 @@ impl Reservation {
     /// # Errors
     /// [`StoreError::Corrupt`] if `tx` is not the transaction that began the call.
     pub async fn complete(self, tx: &Transaction, resource_id: &str) -> Result<(), StoreError> {
-        let Some(request_key) = self.request_key else {
+        let Some(mut row) = self.row else {
             return Ok(());
         };
+        row.resource_id = resource_id.to_owned();
+        rows::protect::<row::Entity>(&rows::current(tx)?, &mut row)?;
         let updated = row::Entity::update_many()
-            .col_expr(row::Column::ResourceId, Expr::value(resource_id))
-            .filter(row::Column::RequestKey.eq(request_key.to_vec()))
+            .col_expr(row::Column::ResourceId, Expr::value(row.resource_id))
+            .col_expr(row::Column::Mac, Expr::value(row.mac))
+            .filter(row::Column::RequestKey.eq(row.request_key))
             .exec(tx)
             .await?;
         match updated.rows_affected {
@@ -127,13 +144,37 @@ impl Derivation {
     }
 }
 
+/// Returns what derives the secrets of a call, if it is new: for what takes too long inside its transaction.
+///
+/// # Errors
+/// [`StoreError::Key`] without a data key.
+pub fn prepare(
+    keyring: &Keyring,
+    random: &dyn Random,
+    creation: &Creation,
+) -> Result<Derivation, StoreError> {
+    let mut nonce = Zeroizing::new(vec![0; NONCE_LENGTH]);
+    random.fill(&mut nonce);
+    let request_id = creation.request_id.unwrap_or_else(|| {
+        let mut bytes = [0; 16];
+        random.fill(&mut bytes);
+        uuid::Builder::from_random_bytes(bytes).into_uuid()
+    });
+    Ok(Derivation {
+        key: keyring.current(KEYRING_PURPOSE)?.clone(),
+        nonce,
+        request_id,
+    })
+}
+
 /// Reserves a call's request id, or finds the call that used it before. Call it first in the creating transaction.
 ///
 /// If calls with the same id race, one is new. The others wait until its transaction ends and then replay it; if it was
 /// rolled back, one of them is new. Without a request id nothing is stored, and the secrets can't be derived again.
 ///
 /// # Errors
-/// [`StoreError::RequestIdReused`] if the id was used with other content, or more than ten minutes ago.
+/// [`StoreError::RequestIdReused`] if the id was used with other content, or more than ten minutes ago;
+/// [`StoreError::Altered`] if somebody without the keys has edited what is stored about the earlier call.
 pub async fn begin(
     tx: &Transaction,
     keyring: &Keyring,
@@ -141,11 +182,23 @@ pub async fn begin(
     random: &dyn Random,
     creation: &Creation,
 ) -> Result<Outcome, StoreError> {
-    let has_content = |key: &DataKey, row: &row::Model| content_mac(key, creation).ct_eq(&row.content).into();
-    begin_if(tx, keyring, clock, random, creation, has_content).await
+    let secrets = prepare(keyring, random, creation)?;
+    begin_prepared(tx, keyring, clock, creation, secrets).await
 }
 
-/// Does the same, and finds the earlier call whatever its content and method were: for request ids that prove who calls.
+/// Does the same with secrets that [`prepare`] has returned. A repeated call does not use them.
+pub async fn begin_prepared(
+    tx: &Transaction,
+    keyring: &Keyring,
+    clock: &dyn Clock,
+    creation: &Creation,
+    secrets: Derivation,
+) -> Result<Outcome, StoreError> {
+    let has_content = |key: &DataKey, row: &row::Model| content_mac(key, creation).ct_eq(&row.content).into();
+    begin_if(tx, keyring, clock, (creation, secrets), has_content).await
+}
+
+/// Does the same as [`begin`], and finds the earlier call whatever its content and method were: for request ids that prove who calls.
 pub async fn begin_with_any_content(
     tx: &Transaction,
     keyring: &Keyring,
@@ -153,7 +206,8 @@ pub async fn begin_with_any_content(
     random: &dyn Random,
     creation: &Creation,
 ) -> Result<Outcome, StoreError> {
-    begin_if(tx, keyring, clock, random, creation, |_, _| true).await
+    let secrets = prepare(keyring, random, creation)?;
+    begin_if(tx, keyring, clock, (creation, secrets), |_, _| true).await
 }
 
 /// `repeats` tells whether a call repeats that of a row, whose data key it gets.
@@ -161,24 +215,13 @@ async fn begin_if(
     tx: &Transaction,
     keyring: &Keyring,
     clock: &dyn Clock,
-    random: &dyn Random,
-    creation: &Creation,
+    (creation, secrets): (&Creation, Derivation),
     repeats: impl Fn(&DataKey, &row::Model) -> bool,
 ) -> Result<Outcome, StoreError> {
-    let current = keyring.current(KEYRING_PURPOSE)?;
-    let mut nonce = Zeroizing::new(vec![0; NONCE_LENGTH]);
-    random.fill(&mut nonce);
     let Some(request_id) = creation.request_id else {
-        let mut bytes = [0; 16];
-        random.fill(&mut bytes);
-        let secrets = Derivation {
-            key: current.clone(),
-            nonce,
-            request_id: uuid::Builder::from_random_bytes(bytes).into_uuid(),
-        };
-        let request_key = None;
-        return Ok(Outcome::New(Reservation { secrets, request_key }));
+        return Ok(Outcome::New(Reservation { secrets, row: None }));
     };
+    let current = &secrets.key;
 
     // A call from before a rotation of the data key has its row under an older key.
     // So has one of a replica that uses a new version already.
@@ -192,27 +235,24 @@ async fn begin_if(
 
     let request_key = request_key(current, creation, request_id);
     for _ in 0..ATTEMPTS {
-        let row = row::ActiveModel {
-            request_key: Set(request_key.to_vec()),
-            content: Set(content_mac(current, creation).to_vec()),
-            nonce: Set(Some(nonce.to_vec())),
-            key_version: Set(current.version()),
-            resource_id: Set(String::new()),
-            created_at: Set(clock.now().as_millis()),
+        let mut row = row::Model {
+            request_key: request_key.to_vec(),
+            content: content_mac(current, creation).to_vec(),
+            nonce: Some(secrets.nonce.to_vec()),
+            key_version: current.version(),
+            resource_id: String::new(),
+            created_at: clock.now().as_millis(),
+            mac: Vec::new(),
         };
+        rows::protect::<row::Entity>(&rows::current(tx)?, &mut row)?;
         let unless_present = OnConflict::column(row::Column::RequestKey)
             .do_nothing()
             .to_owned();
-        let insert = row::Entity::insert(row).on_conflict(unless_present);
+        let new = row.clone().into_active_model().reset_all();
+        let insert = row::Entity::insert(new).on_conflict(unless_present);
         if insert.exec_without_returning(tx).await? == 1 {
-            let key = current.clone();
-            let request_key = Some(request_key);
-            let secrets = Derivation {
-                key,
-                nonce,
-                request_id,
-            };
-            return Ok(Outcome::New(Reservation { secrets, request_key }));
+            let row = Some(row);
+            return Ok(Outcome::New(Reservation { secrets, row }));
         }
         if let Some(outcome) = replay(tx, keyring, clock, request_id, &request_key, &repeats).await? {
             return Ok(outcome);
@@ -232,10 +272,11 @@ async fn replay(
     repeats: impl Fn(&DataKey, &row::Model) -> bool,
 ) -> Result<Option<Outcome>, StoreError> {
     // Locks the row, so that `delete_expired` does not change it before this transaction ends.
-    let find = row::Entity::find_by_id(request_key.to_vec()).lock_exclusive();
-    let Some(row) = find.one(tx).await? else {
+    let find = row::Entity::find_by_id(request_key.to_vec());
+    let Some(row) = find.lock_one(tx).await? else {
         return Ok(None);
     };
+    let row = row.stored().into_row();
     let age = clock.now().since(UnixMillis::from_millis(row.created_at));
     if age >= REJECTION_WINDOW {
         row::Entity::delete_by_id(row.request_key).exec(tx).await?;

@@ -33,6 +33,7 @@ pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         text("id"),
         text_null("tenant_id"),
         big_integer("changed_at"),
+        blob("mac"),
     ];
     create_table(manager, "changes", &["seq"], columns).await?;
 
@@ -53,6 +54,7 @@ pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         integer("key_version"),
         text("resource_id"),
         big_integer("created_at"),
+        blob("mac"),
     ];
     create_table(manager, "idempotency", &["request_key"], columns).await?;
     create_index(manager, "idempotency_created_at", "idempotency", &["created_at"]).await?;
@@ -76,6 +78,14 @@ pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         let name = format!("audit_events_{column}");
         create_index(manager, &name, "audit_events", &[column, "number"]).await?;
     }
+
+    let columns = [
+        text("row_name"),
+        big_integer("event_number"),
+        blob("row_mac"),
+        blob("mac"),
+    ];
+    create_table(manager, "row_versions", &["row_name"], columns).await?;
 
     let columns = [text("tenant_id"), text("event_id")];
     let (actions, key) = ("audit_tenant_actions", ["tenant_id", "event_id"]);

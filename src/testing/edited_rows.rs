@@ -4,7 +4,7 @@ use sea_orm::{IntoActiveModel, Iterable, PrimaryKeyToColumn, entity::prelude::*}
 
 use crate::store::{
     Database, StoreError,
-    rows::{Protected, ProtectedRows},
+    rows::{Protected, ProtectedRows, version},
 };
 
 /// Edits each column of one row that a MAC covers, one after the other, and returns those whose edit was not noticed. Leaves the
@@ -52,6 +52,26 @@ pub async fn remove<E: Protected>(db: &Database, row: &E::Model) {
         delete = delete.filter(column.eq(row.get(column)));
     }
     assert_eq!(delete.exec(db.read()).await.unwrap().rows_affected, 1);
+}
+
+/// Returns the version of a row, as the newest event has left it.
+pub async fn version_of<E: Protected>(db: &Database, row: &E::Model) -> version::Model {
+    let name = version::name::<E>(row).unwrap();
+    let found = version::Entity::find_by_id(name).one(db.read()).await.unwrap();
+    found.unwrap()
+}
+
+/// Puts back a row together with its version.
+pub async fn put_back<E: Protected>(
+    db: &Database,
+    new: &E::Model,
+    (old, version): (&E::Model, &version::Model),
+) where
+    E::ActiveModel: Send,
+{
+    let newest = version_of::<E>(db, new).await;
+    replace::<E>(db, new, old).await;
+    replace::<version::Entity>(db, &newest, version).await;
 }
 
 fn another(value: Value) -> Value {

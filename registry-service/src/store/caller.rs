@@ -3,7 +3,7 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        Creation, Database, Keyed,
+        Creation, Database, Keyed, StoreError,
         audit::{ActorKind, Event, Origin},
         idempotency::{Derivation, Outcome},
         rows::{self, Authentic, ProtectedRows},
@@ -127,7 +127,7 @@ impl Store {
     /// command line can always add another admin.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`]; [`StoreError::Altered`], after the revocation was recorded and published.
     pub async fn revoke_caller(
         &self,
         origin: &Origin,
@@ -136,18 +136,23 @@ impl Store {
         reason: &str,
     ) -> Result<CallerRecord> {
         let tx = self.db.write().await?;
-        let is_type = Column::CallerType.eq(caller_type.name());
-        let row = Entity::find_by_id(id).filter(is_type).lock_one(&tx).await?;
+        let event = Event::new(match caller_type {
+            CallerType::Operator => "operator.revoke",
+            CallerType::Workload => "workload.revoke",
+        });
+        let change = change(change_kind::CALLER, &id, None);
+        let event = with_reason(event.subject(id), reason);
+        let row = match rows::lock_to_end::<Entity>(&tx, &[id]).await {
+            // Its type may be what was edited.
+            Err(StoreError::Altered(table)) => {
+                return Err(self.end_altered(tx, origin, event, change, table).await);
+            }
+            row => row?.filter(|row| row.caller_type == caller_type.name()),
+        };
         let mut row = row.ok_or(Error::NotFound(caller_type.name()))?;
         if row.revoked_at.is_none() {
             row.revoked_at = Some(self.now().as_millis());
             row.save(&tx).await?;
-            let event = Event::new(match caller_type {
-                CallerType::Operator => "operator.revoke",
-                CallerType::Workload => "workload.revoke",
-            });
-            let change = change(change_kind::CALLER, &id, None);
-            let event = with_reason(event.subject(id), reason);
             self.publish(&tx, origin, event, change).await?;
         }
         commit(tx, caller(row.stored())?).await

@@ -3,10 +3,10 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        Creation, Keyed,
+        Creation, Keyed, StoreError,
         audit::{Event, Origin},
         idempotency::Outcome,
-        rows::{Authentic, ProtectedRows},
+        rows::{self, Authentic, ProtectedRows},
     },
     text::{
         id::{ClientId, SecretId},
@@ -17,9 +17,10 @@ use sea_orm::{Order::Desc, QueryOrder, entity::prelude::*, sea_query::ExprTrait}
 
 use super::{
     Store,
-    client::{self, changed, lock_client, tokens_ended},
+    client::{self, changed, tokens_ended},
     commit, corrupt, credentials,
     entity::{
+        client as client_row,
         client_secret::{Column, Entity},
         delivery as link,
     },
@@ -43,7 +44,8 @@ impl Store {
         creation: &Creation,
         new: NewSecret,
     ) -> Result<(ClientSecret, Handover)> {
-        let (tx, outcome) = self.begin_creation(creation).await?;
+        let client_id = new.client_id.clone();
+        let (tx, outcome, secret) = self.begin_secret(creation, new).await?;
         let reservation = match outcome {
             Outcome::Replay { resource_id, secrets } => {
                 let (issued, handover) = self.reissue(&tx, &resource_id, &secrets).await?;
@@ -54,13 +56,13 @@ impl Store {
             }
             Outcome::New(reservation) => reservation,
         };
-        let (issued, handover) = self.issue(&tx, &creation.origin, &new, reservation).await?;
+        let (issued, handover) = self.issue(&tx, &creation.origin, secret, reservation).await?;
         let event = Event::new("client_secret.create")
-            .client(&new.client_id)
+            .client(&client_id)
             .subject(issued.secret_id.as_str());
-        let change = changed(&new.client_id);
+        let change = changed(&client_id);
         self.publish(&tx, &creation.origin, event, change).await?;
-        let secret = find(&tx, &new.client_id, &issued.secret_id).await?;
+        let secret = find(&tx, &client_id, &issued.secret_id).await?;
         commit(tx, (secret.ok_or(corrupt("client_secrets"))?, handover)).await
     }
 
@@ -93,7 +95,7 @@ impl Store {
     /// Revokes a secret. If it is compromised, ends the client's access and refresh tokens too.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::SecretInUse`].
+    /// [`Error::NotFound`], [`Error::SecretInUse`]; [`StoreError::Altered`], after the revocation was recorded and published.
     pub async fn revoke_client_secret(
         &self,
         origin: &Origin,
@@ -102,7 +104,20 @@ impl Store {
         let (client_id, secret_id) = (&revocation.client_id, &revocation.secret_id);
         let reason = revocation.reason;
         let tx = self.db.write().await?;
-        let mut client = lock_client(&tx, client_id).await?;
+        let event = Event::new("client_secret.revoke")
+            .client(client_id)
+            .subject(secret_id.as_str())
+            .detail("reason", reason.as_ref())
+            .detail("force", revocation.force.to_string());
+        let change = match reason {
+            Reason::Compromised => tokens_ended(client_id),
+            _ => changed(client_id),
+        };
+        // The secret ends also if only the client's row was altered.
+        let client = match rows::lock_to_end::<client_row::Entity>(&tx, &[client_id.as_str()]).await {
+            Err(StoreError::Altered(table)) => Err(table),
+            client => Ok(client?.ok_or(Error::NotFound("client"))?),
+        };
         // Locks the link before the secret, as the transactions that open or end links do.
         let links = link::Entity::find()
             .filter(link::Column::ClientId.eq(client_id.as_str()))
@@ -110,8 +125,12 @@ impl Store {
             .order_by_asc(link::Column::DeliveryId)
             .lock_authentic(&tx)
             .await?;
-        let row = credentials::lock(&tx, secret_id).await?;
-        let row = row.filter(|row| row.client_id == client_id.as_str());
+        let row = match rows::lock_to_end::<Entity>(&tx, &[secret_id.as_str()]).await {
+            Err(StoreError::Altered(table)) => {
+                return Err(self.end_altered(tx, origin, event, change, table).await);
+            }
+            row => row?.filter(|row| row.client_id == client_id.as_str()),
+        };
         let mut row = row.ok_or(Error::NotFound("client_secret"))?;
         let secret = client_secret(row.stored())?;
         let now = self.now();
@@ -128,18 +147,15 @@ impl Store {
             link.nonce = None;
             link.save(&tx).await?;
         }
-        let event = Event::new("client_secret.revoke")
-            .client(client_id)
-            .subject(secret_id.as_str())
-            .detail("reason", reason.as_ref())
-            .detail("force", revocation.force.to_string());
+        let mut client = match client {
+            Ok(client) => client,
+            Err(table) => return Err(self.end_altered(tx, origin, event, change, table).await),
+        };
+        let seq = self.publish(&tx, origin, event, change).await?;
         if reason == Reason::Compromised {
-            let seq = self.publish(&tx, origin, event, tokens_ended(client_id)).await?;
             client.tokens_ended_seq = seq;
             client.families_ended_seq = seq;
             client.save(&tx).await?;
-        } else {
-            self.publish(&tx, origin, event, changed(client_id)).await?;
         }
         commit(tx, client_secret(row.stored())?).await
     }

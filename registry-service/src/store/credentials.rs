@@ -1,7 +1,8 @@
 //! Creates Client Secrets and hands them over, for registration, additional secrets and one-time links.
 //!
-//! A new secret is hashed inside the transaction that creates it, because it derives from the reservation that this
-//! transaction makes. Only operators cause such argon2 runs, and rarely.
+//! A new secret is hashed before the transaction that creates it: PostgreSQL ends a transaction that does nothing for two
+//! seconds, and an argon2 run may wait longer for its turn. A repeated call costs a run too. Only operators cause them, and
+//! rarely.
 //!
 //! All transactions lock rows in one order, so that they never deadlock: the client, its links by their ids, each link
 //! before its secret, and last the change counter.
@@ -10,9 +11,9 @@ use accord::{
     clock::UnixMillis,
     keys::DataKey,
     store::{
-        Keyed, Transaction,
+        Creation, Keyed, Transaction,
         audit::Origin,
-        idempotency::{Derivation, Reservation},
+        idempotency::{self, Derivation, Outcome, Reservation},
         rows::{self, Locked, ProtectedRows},
     },
     text::{
@@ -39,6 +40,7 @@ use crate::{
     error::{Error, Result},
     hashing::secret_tag,
     model::{
+        argon2_hash::Argon2Hash,
         client_secret::{MAX_LIVE, NewSecret, Reason},
         delivery::{Bundle, Handover, LINK_LIFETIME, Link, Method},
         purpose,
@@ -55,16 +57,74 @@ pub(super) struct Issued {
     pub(super) delivery_id: Option<DeliveryId>,
 }
 
+/// A secret that was hashed before the transaction that creates it.
+pub(super) struct HashedSecret {
+    new: NewSecret,
+    secret_id: SecretId,
+    hashed: Argon2Hash,
+    tag_key_version: i32,
+    /// For [`Method::Link`].
+    link: Option<LinkKey>,
+}
+
+/// What the secret of a link derives from, beside the claim token.
+struct LinkKey {
+    nonce: Vec<u8>,
+    key_version: i32,
+}
+
 impl Store {
+    /// Hashes a new secret, and then begins the transaction of the call that creates it.
+    pub(super) async fn begin_secret(
+        &self,
+        creation: &Creation,
+        new: NewSecret,
+    ) -> Result<(Transaction, Outcome, HashedSecret)> {
+        let keyring = self.keyring.get().await?;
+        let secrets = idempotency::prepare(&keyring, &*self.random, creation)?;
+        let hashed = Box::pin(self.hash_secret(new, &secrets)).await?;
+        let (tx, outcome) = self.begin_prepared(creation, secrets).await?;
+        Ok((tx, outcome, hashed))
+    }
+
+    async fn hash_secret(&self, new: NewSecret, secrets: &Derivation) -> Result<HashedSecret> {
+        let secret_id = SecretId::generate(&*self.clock, &*self.random);
+        let (bits, link) = match new.delivery {
+            Method::Inline => (inline_secret(secrets), None),
+            Method::Link => {
+                let mut nonce = vec![0; NONCE_BYTES];
+                self.random.fill(&mut nonce);
+                let keyring = self.keyring.get().await?;
+                let key = keyring.current(purpose::DELIVERY)?;
+                let bits = linked_secret(key, &nonce, &claim_token(secrets));
+                let key_version = key.version();
+                (bits, Some(LinkKey { nonce, key_version }))
+            }
+        };
+        let tag_key = self.secret_tag_key().await?;
+        let secret = opaque::ClientSecret::compose(&tag_key, &new.client_id, secret_id.clone(), &bits);
+        let text = Zeroizing::new(secret.expose().as_bytes().to_vec());
+        let hashed = self.hasher.hash(new.client_id.as_str(), text).await?;
+        Ok(HashedSecret {
+            new,
+            secret_id,
+            hashed,
+            tag_key_version: tag_key.version(),
+            link,
+        })
+    }
+
     /// Creates a secret, and a link to it for [`Method::Link`]. Completes the reservation.
     pub(super) async fn issue(
         &self,
         tx: &Transaction,
         origin: &Origin,
-        new: &NewSecret,
+        secret: HashedSecret,
         reservation: Reservation,
     ) -> Result<(Issued, Handover)> {
-        let issued = self.make_secret(tx, origin, new, &reservation.secrets).await?;
+        let issued = self
+            .insert_secret(tx, origin, secret, &reservation.secrets)
+            .await?;
         let handover = self.handover(tx, &issued, &reservation.secrets).await?;
         let resource_id = serde_json::to_string(&issued).map_err(|_| corrupt("idempotency"))?;
         reservation.complete(tx, &resource_id).await?;
@@ -83,13 +143,20 @@ impl Store {
         Ok((issued, handover))
     }
 
-    async fn make_secret(
+    async fn insert_secret(
         &self,
         tx: &Transaction,
         origin: &Origin,
-        new: &NewSecret,
+        secret: HashedSecret,
         secrets: &Derivation,
     ) -> Result<Issued> {
+        let HashedSecret {
+            new,
+            secret_id,
+            hashed,
+            tag_key_version,
+            link,
+        } = secret;
         let (client_id, now) = (&new.client_id, self.now());
         lock_client(tx, client_id).await?;
         let live = unended_secrets(client_id, now).count(tx).await?;
@@ -99,26 +166,21 @@ impl Store {
                 limit: MAX_LIVE,
             });
         }
-        let secret_id = SecretId::generate(&*self.clock, &*self.random);
-        let (bits, delivery_id) = match new.delivery {
-            Method::Inline => (inline_secret(secrets), None),
-            Method::Link => {
+        let delivery_id = match link {
+            None => None,
+            Some(link) => {
                 let creator = acting(tx, origin).await?.person;
-                let link = self.make_link(tx, client_id, &secret_id, &creator, secrets);
-                let (bits, id) = link.await?;
-                (bits, Some(id))
+                let ids = (client_id, &secret_id);
+                let claim_token = claim_token(secrets);
+                Some(self.insert_link(tx, ids, &creator, link, &claim_token).await?)
             }
         };
-        let tag_key = self.secret_tag_key().await?;
-        let secret = opaque::ClientSecret::compose(&tag_key, client_id, secret_id.clone(), &bits);
-        let text = Zeroizing::new(secret.expose().as_bytes().to_vec());
-        let hashed = self.hasher.hash(client_id.as_str(), text).await?;
         let row = Model {
             secret_id: secret_id.to_string(),
             client_id: client_id.to_string(),
             secret_hash: hashed.phc,
             pepper_version: hashed.pepper_version,
-            tag_key_version: tag_key.version(),
+            tag_key_version,
             awaiting_claim: delivery_id.is_some(),
             created_at: now.as_millis(),
             expires_at: new.expires_at.map(UnixMillis::as_millis),
@@ -129,36 +191,30 @@ impl Store {
         };
         rows::insert::<Entity>(tx, row).await?;
         Ok(Issued {
-            client_id: client_id.clone(),
+            client_id: new.client_id,
             secret_id,
             delivery_id,
         })
     }
 
-    /// Creates a delivery. Returns the bits of the secret that it hands over, and its id.
-    async fn make_link(
+    /// Creates a delivery. Returns its id.
+    async fn insert_link(
         &self,
         tx: &Transaction,
-        client_id: &ClientId,
-        secret_id: &SecretId,
+        (client_id, secret_id): (&ClientId, &SecretId),
         creator: &str,
-        secrets: &Derivation,
-    ) -> Result<(Zeroizing<[u8; 32]>, DeliveryId)> {
+        link: LinkKey,
+        claim_token: &OpaqueToken,
+    ) -> Result<DeliveryId> {
         let now = self.now();
         let delivery_id = DeliveryId::generate(&*self.clock, &*self.random);
-        let claim_token = claim_token(secrets);
-        let mut nonce = vec![0; NONCE_BYTES];
-        self.random.fill(&mut nonce);
-        let keyring = self.keyring.get().await?;
-        let key = keyring.current(purpose::DELIVERY)?;
-        let bits = linked_secret(key, &nonce, &claim_token);
         let row = link::Model {
             delivery_id: delivery_id.to_string(),
             client_id: client_id.to_string(),
             secret_id: secret_id.to_string(),
             claim_hash: claim_token.digest().to_vec(),
-            nonce: Some(nonce),
-            key_version: key.version(),
+            nonce: Some(link.nonce),
+            key_version: link.key_version,
             created_at: now.as_millis(),
             expires_at: now.plus(LINK_LIFETIME).as_millis(),
             claimed_at: None,
@@ -173,7 +229,7 @@ impl Store {
             mac: Vec::new(),
         };
         rows::insert::<link::Entity>(tx, row).await?;
-        Ok((bits, delivery_id))
+        Ok(delivery_id)
     }
 
     /// Returns an issued secret with the credentials around it, or the link to them.

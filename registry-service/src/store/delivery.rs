@@ -42,7 +42,12 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`], [`Error::TooMany`], [`Error::RequestIdReused`].
     pub async fn create_delivery(&self, creation: &Creation, client_id: &ClientId) -> Result<Link> {
-        let (tx, outcome) = self.begin_creation(creation).await?;
+        let new = NewSecret {
+            client_id: client_id.clone(),
+            expires_at: None,
+            delivery: Method::Link,
+        };
+        let (tx, outcome, secret) = self.begin_secret(creation, new).await?;
         let reservation = match outcome {
             Outcome::Replay { resource_id, secrets } => {
                 let (issued, handover) = self.reissue(&tx, &resource_id, &secrets).await?;
@@ -62,12 +67,7 @@ impl Store {
         for row in earlier {
             self.end_unopened(&tx, &creation.origin, row).await?;
         }
-        let new = NewSecret {
-            client_id: client_id.clone(),
-            expires_at: None,
-            delivery: Method::Link,
-        };
-        let (issued, handover) = self.issue(&tx, &creation.origin, &new, reservation).await?;
+        let (issued, handover) = self.issue(&tx, &creation.origin, secret, reservation).await?;
         let link = link(handover)?;
         let event = Event::new("delivery.create")
             .client(client_id)

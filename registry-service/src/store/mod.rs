@@ -13,7 +13,7 @@ use accord::{
         Creation, Database, StoreError, Transaction,
         audit::{self, ActorKind, Event, EventRow, Origin, operator_actions},
         change::{self, Change},
-        idempotency::{self, Outcome},
+        idempotency::{self, Derivation, Outcome},
         keyring::SharedKeyring,
         log,
         rows::{self, Authentic, Protected, ProtectedRows, RowTable},
@@ -145,6 +145,19 @@ impl Store {
         Ok((tx, outcome))
     }
 
+    /// Begins the transaction of a creating call with secrets that were prepared for it.
+    async fn begin_prepared(
+        &self,
+        creation: &Creation,
+        secrets: Derivation,
+    ) -> Result<(Transaction, Outcome)> {
+        let keyring = self.keyring.get().await?;
+        let tx = self.db.write().await?;
+        let begun = idempotency::begin_prepared(&tx, &keyring, &*self.clock, creation, secrets);
+        let outcome = Box::pin(begun).await?;
+        Ok((tx, outcome))
+    }
+
     /// Records that a repeated call shows the secret of `subject` again, and commits.
     async fn commit_replay<T>(
         &self,
@@ -184,6 +197,28 @@ impl Store {
     async fn publish(&self, tx: &Transaction, origin: &Origin, event: Event, change: Change) -> Result<i64> {
         self.audit(tx, origin, event).await?;
         Ok(Box::pin(change::publish(tx, &[change], self.now())).await?)
+    }
+
+    /// Records and publishes the end of something whose row was altered, so that nobody goes on with what memory holds. The row
+    /// stays, and every read rejects it. Returns the error.
+    async fn end_altered(
+        &self,
+        tx: Transaction,
+        origin: &Origin,
+        event: Event,
+        change: Change,
+        table: &'static str,
+    ) -> Error {
+        let event = event.detail("altered", table);
+        audit::record(&tx, &*self.clock, &*self.random, origin, event).await;
+        let ended = async {
+            Box::pin(change::publish(&tx, &[change], self.now())).await?;
+            Box::pin(tx.commit()).await
+        };
+        match ended.await {
+            Ok(()) => StoreError::Altered(table).into(),
+            Err(error) => error.into(),
+        }
     }
 
     /// Reads one page of a list, ordered by `key`, a text column without duplicates.

@@ -3,7 +3,7 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        Creation, Keyed, Transaction,
+        Creation, Keyed, StoreError, Transaction,
         audit::{Event, Origin},
         change::Change,
         idempotency::Outcome,
@@ -105,7 +105,7 @@ impl Store {
     /// Suspends or reinstates a tenant; `reason` may be empty. Changes and records nothing if it is in that state already.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`]; [`StoreError::Altered`], after the suspension was recorded and published.
     pub async fn set_tenant_state(
         &self,
         origin: &Origin,
@@ -114,16 +114,21 @@ impl Store {
         reason: &str,
     ) -> Result<Tenant> {
         let tx = self.db.write().await?;
-        let mut row = lock(&tx, tenant_id).await?.ok_or(Error::NotFound("tenant"))?;
+        let (action, kind) = match to {
+            State::Suspended => ("tenant.suspend", change_kind::TENANT_TOKENS_ENDED),
+            State::Active => ("tenant.reinstate", change_kind::TENANT),
+        };
+        let change = change(kind, tenant_id, Some(tenant_id));
+        let event = with_reason(event(action, tenant_id), reason);
+        let mut row = match rows::lock_to_end::<Entity>(&tx, &[tenant_id.as_str()]).await {
+            Err(StoreError::Altered(table)) if to == State::Suspended => {
+                return Err(self.end_altered(tx, origin, event, change, table).await);
+            }
+            row => row?.ok_or(Error::NotFound("tenant"))?,
+        };
         if row.state != to.as_ref() {
             row.state = to.as_ref().to_owned();
             set_next_version(&mut row, self.now());
-            let (action, kind) = match to {
-                State::Suspended => ("tenant.suspend", change_kind::TENANT_TOKENS_ENDED),
-                State::Active => ("tenant.reinstate", change_kind::TENANT),
-            };
-            let change = change(kind, tenant_id, Some(tenant_id));
-            let event = with_reason(event(action, tenant_id), reason);
             let seq = self.publish(&tx, origin, event, change).await?;
             if to == State::Suspended {
                 row.tokens_ended_seq = seq;

@@ -3,7 +3,7 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        Creation, Keyed, Transaction,
+        Creation, Keyed, StoreError, Transaction,
         audit::{Event, Origin},
         change::Change,
         idempotency::Outcome,
@@ -151,7 +151,7 @@ impl Store {
     /// Deactivates or reactivates a user; `reason` may be empty. Changes and records nothing if the user is in that state already.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`]; [`StoreError::Altered`], after the deactivation was recorded and published.
     pub async fn set_user_state(
         &self,
         origin: &Origin,
@@ -162,20 +162,26 @@ impl Store {
     ) -> Result<User> {
         let tx = self.db.write().await?;
         let now = self.now();
-        let row = lock(&tx, tenant_id, user_id).await?;
-        let mut row = row.ok_or(Error::NotFound("user"))?;
+        let (action, kind) = match to {
+            State::Deactivated => ("user.deactivate", change_kind::USER_TOKENS_ENDED),
+            State::Active => ("user.reactivate", change_kind::USER),
+        };
+        let event = with_reason(event(action, tenant_id, user_id), reason);
+        let change = change(kind, user_id, Some(tenant_id));
+        let key = [tenant_id.as_str(), user_id.as_str()];
+        let mut row = match rows::lock_to_end::<Entity>(&tx, &key).await {
+            Err(StoreError::Altered(table)) if to == State::Deactivated => {
+                enrolment::end_all(&tx, tenant_id, user_id, now).await?;
+                return Err(self.end_altered(tx, origin, event, change, table).await);
+            }
+            row => row?.ok_or(Error::NotFound("user"))?,
+        };
         if row.state != to.as_ref() {
             row.state = to.as_ref().to_owned();
             row.updated_at = now.as_millis();
-            let (action, kind) = match to {
-                State::Deactivated => ("user.deactivate", change_kind::USER_TOKENS_ENDED),
-                State::Active => ("user.reactivate", change_kind::USER),
-            };
             if to == State::Deactivated {
                 enrolment::end_all(&tx, tenant_id, user_id, now).await?;
             }
-            let event = with_reason(event(action, tenant_id, user_id), reason);
-            let change = change(kind, user_id, Some(tenant_id));
             let seq = self.publish(&tx, origin, event, change).await?;
             if to == State::Deactivated {
                 row.tokens_ended_seq = seq;

@@ -26,6 +26,7 @@ use registry_service::{
     model::caller::{Authority, NewCaller},
     server::Registry,
 };
+use sea_orm::ConnectionTrait;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -50,7 +51,7 @@ pub struct Harness {
     operators: BTreeMap<Role, OpaqueToken>,
     workloads: BTreeMap<WorkloadKind, OpaqueToken>,
     _directory: TempDir,
-    _database: TestDatabase,
+    database: TestDatabase,
 }
 
 impl Drop for Harness {
@@ -118,7 +119,7 @@ impl Harness {
             operators,
             workloads,
             _directory: directory,
-            _database: database,
+            database,
         }
     }
 
@@ -155,6 +156,13 @@ impl Harness {
     /// Calls without a credential.
     pub fn anonymous(&self) -> CallerChannel {
         authorized(&self.channel, "")
+    }
+
+    /// Runs statements as somebody who can write the database and holds no key.
+    pub async fn edit(&self, statements: &str) {
+        let database = sea_orm::Database::connect(&self.database.url).await.unwrap();
+        database.execute_unprepared(statements).await.unwrap();
+        database.close().await.unwrap();
     }
 
     /// Adds a tenant.

@@ -9,6 +9,7 @@ mod audit;
 mod client;
 mod client_keys;
 mod directory;
+mod edited;
 mod etags;
 mod harness;
 mod integration_request;

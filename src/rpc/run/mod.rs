@@ -357,6 +357,7 @@ async fn delete_expired(service: &impl Service, stop: &CancellationToken) {
                 log::delete_heads_before(db, now.minus(KEEP_HEADS)).await?;
                 if let Some(kept) = service.audit_retention() {
                     audit::delete_before(db, service.clock(), &SystemRandom, now.minus(kept)).await?;
+                    audit::delete_ended_writers(db, now.minus(kept)).await?;
                 }
                 anyhow::Ok(())
             };

@@ -3,23 +3,32 @@
 //! A row is committed before the tokens leave. The rows of a writer are numbered from 1 without gaps, so that a missing
 //! one is seen.
 
-use std::borrow::Borrow;
+use std::{borrow::Borrow, time::Duration};
 
 use prost::encoding::{decode_varint, encode_varint};
-use sea_orm::{ActiveValue::Set, entity::prelude::*};
+use sea_orm::{
+    ActiveValue::Set,
+    QuerySelect, QueryTrait,
+    entity::prelude::*,
+    sea_query::{Expr, ExprTrait},
+};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::{Record, protection, record::encode};
 use crate::{
-    clock::SharedClock,
+    clock::{SharedClock, UnixMillis},
     keys::DataKey,
     keys::Keyring,
     random::SharedRandom,
-    store::{Keyed, StoreError, Transaction},
-    text::id::EventId,
+    store::{Database, Keyed, StoreError, Transaction, removal::delete_where},
+    text::id::{EventId, ulid_at},
     tlog::GroupTree,
 };
 
+/// After this time a writer gives way to a new one, so that its row can go when its groups have gone.
+const WRITER_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// How much longer a writer may live by the clock of another replica.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(24 * 60 * 60);
 /// The times of a group's events differ by less. A search by time relies on it.
 pub(super) const MAX_SPAN_MILLIS: u64 = 60_000;
 
@@ -110,7 +119,10 @@ impl GroupWriter {
         keyring: Option<&Keyring>,
         records: &[R],
     ) -> Result<(ActiveModel, Appended<'_>), StoreError> {
-        let next = self.next.lock().await;
+        let mut next = self.next.lock().await;
+        if self.clock.now().since(next.writer.time()) >= WRITER_LIFETIME {
+            *next = Next::first(&self.clock, &self.random);
+        }
         let row = group(&protection::current(keyring)?, &next, records)?;
         let appended = Appended {
             writer: self,
@@ -206,6 +218,20 @@ fn group(key: &DataKey, next: &Next, records: &[impl Borrow<Record>]) -> Result<
         key_version: Set(key.version()),
         mac: Set(mac.to_vec()),
     })
+}
+
+/// Deletes the rows of writers that ended before `since`, and of which retention has deleted all groups. Returns how many.
+///
+/// The name of a writer says when it has ended at the latest: whoever wrote on would write what is never sealed.
+pub async fn delete_ended_writers(db: &Database, since: UnixMillis) -> Result<u64, StoreError> {
+    let ended = EventId::of(ulid_at(since.minus(WRITER_LIFETIME + CLOCK_TOLERANCE), 0));
+    let groups = Entity::find()
+        .select_only()
+        .expr(Expr::value(1))
+        .filter(Expr::col((Entity, Column::Writer)).equals((writer::Entity, writer::Column::Writer)))
+        .into_query();
+    let is_old = writer::Column::Writer.lt(ended.as_str());
+    delete_where::<writer::Entity>(db, is_old.and(Expr::exists(groups).not())).await
 }
 
 /// Returns the encoded events of a group, in the order of its tree.

@@ -10,7 +10,7 @@
 
 use sea_orm::{ActiveValue::Set, QuerySelect, entity::prelude::*};
 
-use super::{Keyed, StoreError, Transaction, change};
+use super::{Keyed, StoreError, Transaction, change, rows::version};
 use crate::{
     clock::Clock,
     random::Random,
@@ -36,7 +36,7 @@ pub use event::{
     Actor, ActorKind, CallerAddress, Event, GrantType, ISSUE, IssuedToken, Origin, Outcome, Record,
     RowVersion, next_id,
 };
-pub use group::{Appended, GroupWriter};
+pub use group::{Appended, GroupWriter, delete_ended_writers};
 pub use list::{
     Cursor, Filter, actions::operator_actions, export::export, find_issued, list, position::LogPosition,
 };
@@ -133,6 +133,9 @@ async fn insert(tx: &Transaction, records: &[Record]) -> Result<(), StoreError> 
             record: Set(encoded),
         });
     row::Entity::insert_many(rows).exec_without_returning(tx).await?;
+    for (number, record) in (first..).zip(records) {
+        version::write(tx, number, &record.rows).await?;
+    }
     list::actions::insert(tx, records).await
 }
 

@@ -3,10 +3,19 @@
 //!
 //! Measured on PostgreSQL with 500 rows: about 6 % faster than 500 value tuples, and each statement is prepared once.
 
-use sea_orm::{ConnectionTrait, DatabaseBackend, ExecResult, QueryResult, Statement, Value};
+use sea_orm::{
+    ConnectionTrait, DatabaseBackend, EntityName, ExecResult, IdenStatic, Iterable, PrimaryKeyToColumn,
+    QueryResult, Statement, Value,
+};
 use serde::Serialize;
 
-use crate::store::StoreError;
+use crate::store::{
+    StoreError,
+    rows::{
+        Protected,
+        version::{self, is_bytes},
+    },
+};
 
 /// A column: its name, and its type on PostgreSQL.
 pub type Column = (&'static str, &'static str);
@@ -34,6 +43,34 @@ impl Dialect {
         } else {
             format!("unhex({text})")
         }
+    }
+
+    /// Returns what a query selects to read rows of an entity for [`checked`](crate::store::rows::checked), and the join for its
+    /// FROM clause, without which there are no versions. Not for a query that locks rows.
+    pub fn versioned<E: Protected>(&self) -> (String, String) {
+        let entity = E::default();
+        let table = entity.table_name();
+        if !E::RECORDED {
+            return (format!("{table}.*"), String::new());
+        }
+        let versions = version::Entity.table_name();
+        let columns = version::Column::iter().map(|column| {
+            let name = column.as_str();
+            format!("{versions}.{name} AS {}{name}", version::PREFIX)
+        });
+        let columns = columns.collect::<Vec<_>>().join(", ");
+        let key = E::PrimaryKey::iter().map(|key| {
+            let column = key.into_column();
+            let key = format!("{table}.{}", column.as_str());
+            match (is_bytes(column), self.postgres) {
+                (false, _) => key,
+                (true, true) => format!("encode({key}, 'hex')"),
+                (true, false) => format!("lower(hex({key}))"),
+            }
+        });
+        let key = key.collect::<Vec<_>>().join(" || '/' || ");
+        let join = format!("LEFT JOIN {versions} ON {versions}.row_name = '{table}/' || {key}");
+        (format!("{table}.*, {columns}"), join)
     }
 
     /// Returns the end of a query that locks the rows of `table`. SQLite has one writer at a time and needs no lock.

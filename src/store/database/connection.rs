@@ -1,7 +1,12 @@
 //! A connection that is taken out of its pool, and what runs on it: statements and transactions, each within a time
 //! limit. A connection that is not in order is closed, and never goes back.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    sync::{self, Arc, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use deadpool::managed::Object;
 use sea_orm::{
@@ -221,7 +226,7 @@ pub struct Transaction {
     /// The audit events of what it changes.
     events: Mutex<Vec<Record>>,
     /// The newest versions of the rows that its last event has to name.
-    rows: Mutex<Vec<RowVersion>>,
+    rows: sync::Mutex<Vec<RowVersion>>,
     keys: Keys,
 }
 
@@ -229,17 +234,30 @@ pub struct Transaction {
 pub trait Keyed: ConnectionTrait {
     /// Returns the keys; `None` until the keyring is opened.
     fn keys(&self) -> Option<Arc<Keyring>>;
+
+    /// Returns the recorded part of the MAC of a row that the transaction has written: its version is written by the commit.
+    fn written(&self, row_name: &str) -> Option<[u8; 16]>;
 }
 
 impl Keyed for Pool {
     fn keys(&self) -> Option<Arc<Keyring>> {
         self.shared_keys().load_full()
     }
+
+    fn written(&self, _: &str) -> Option<[u8; 16]> {
+        None
+    }
 }
 
 impl Keyed for Transaction {
     fn keys(&self) -> Option<Arc<Keyring>> {
         self.keys.load_full()
+    }
+
+    fn written(&self, row_name: &str) -> Option<[u8; 16]> {
+        let rows = self.rows();
+        let written = rows.iter().find(|version| version.row == row_name);
+        written.map(|version| version.mac)
     }
 }
 
@@ -255,12 +273,16 @@ impl Transaction {
     }
 
     /// Notes a row that was written, for the events of the transaction.
-    pub(in crate::store) async fn wrote(&self, version: RowVersion) {
-        let mut rows = self.rows.lock().await;
+    pub(in crate::store) fn wrote(&self, version: RowVersion) {
+        let mut rows = self.rows();
         match rows.iter_mut().find(|other| other.row == version.row) {
             Some(earlier) => earlier.mac = version.mac,
             None => rows.push(version),
         }
+    }
+
+    fn rows(&self) -> MutexGuard<'_, Vec<RowVersion>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the events that its commit has to write. The last one names the rows that were written.
@@ -269,7 +291,7 @@ impl Transaction {
     /// [`StoreError::Corrupt`] for rows without an event: nobody changes authority without a record of it.
     pub(in crate::store) async fn take_events(&self) -> Result<Vec<Record>, StoreError> {
         let mut events = std::mem::take(&mut *self.events.lock().await);
-        let rows = std::mem::take(&mut *self.rows.lock().await);
+        let rows = std::mem::take(&mut *self.rows());
         match events.last_mut() {
             Some(last) => last.rows = rows,
             None if rows.is_empty() => {}
@@ -307,7 +329,7 @@ impl Pool {
             backend: self.backend(),
             connection: Mutex::new(connection),
             events: Mutex::default(),
-            rows: Mutex::default(),
+            rows: sync::Mutex::default(),
             keys: Keys::clone(self.shared_keys()),
         })
     }

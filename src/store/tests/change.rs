@@ -269,3 +269,71 @@ async fn an_edited_counter_is_rejected() {
         assert_eq!(position(db.read()).await.unwrap().seq, 2, "{place:?}");
     }
 }
+
+#[tokio::test]
+async fn readers_start_again_after_an_edited_or_a_removed_change() {
+    for (place, db) in migrated().await {
+        let start = position(db.read()).await.unwrap();
+        let tx = db.write().await.unwrap();
+        let changes = ["a", "b", "c", "d"].map(change);
+        publish(&tx, &changes, TEST_START).await.unwrap();
+        tx.commit().await.unwrap();
+        let second = Position {
+            seq: 2,
+            ..start.clone()
+        };
+        let whole = read(db.read(), Some(&start), 10).await.unwrap();
+        assert_eq!((whole.changes.len(), whole.reset), (4, false), "{place:?}");
+        for edit in [
+            "UPDATE changes SET id = 'other' WHERE seq = 2",
+            "UPDATE changes SET kind = 'other' WHERE seq = 2",
+            "UPDATE changes SET tenant_id = 'acme' WHERE seq = 2",
+            "UPDATE changes SET changed_at = changed_at + 1 WHERE seq = 2",
+            "UPDATE changes SET mac = (SELECT mac FROM changes WHERE seq = 1) WHERE seq = 2",
+            "DELETE FROM changes WHERE seq = 2",
+        ] {
+            let before = entry::Entity::find_by_id(2).one(db.read()).await.unwrap();
+            db.read().execute_unprepared(edit).await.unwrap();
+            let page = read(db.read(), Some(&start), 10).await.unwrap();
+            assert_eq!((page.changes.len(), page.reset), (0, true), "{place:?}: {edit}");
+            // What comes after it is whole, and so is the page before it.
+            let page = read(db.read(), Some(&second), 10).await.unwrap();
+            assert_eq!((page.changes.len(), page.reset), (2, false), "{place:?}: {edit}");
+            entry::Entity::delete_by_id(2).exec(db.read()).await.unwrap();
+            let row = before.unwrap().into_active_model().reset_all();
+            entry::Entity::insert(row)
+                .exec_without_returning(db.read())
+                .await
+                .unwrap();
+        }
+        // The last one.
+        let edit = "DELETE FROM changes WHERE seq = 4";
+        db.read().execute_unprepared(edit).await.unwrap();
+        for after in [&start, &second] {
+            let page = read(db.read(), Some(after), 10).await.unwrap();
+            assert_eq!((page.changes.len(), page.reset), (0, true), "{place:?}");
+        }
+        let page = read(db.read(), Some(&start), 2).await.unwrap();
+        assert_eq!(
+            (page.changes.len(), page.reset, page.more),
+            (2, false, true),
+            "{place:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_last_position_before_a_time_does_not_rest_on_an_edited_change() {
+    for (place, db) in migrated().await {
+        let tx = db.write().await.unwrap();
+        publish(&tx, &[change("a"), change("b")], TEST_START)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        let later = TEST_START.plus(Duration::from_secs(1));
+        assert_eq!(seq_before(db.read(), later).await.unwrap(), 2, "{place:?}");
+        let edit = "UPDATE changes SET changed_at = 0 WHERE seq = 2";
+        db.read().execute_unprepared(edit).await.unwrap();
+        assert_eq!(seq_before(db.read(), later).await.unwrap(), 0, "{place:?}");
+    }
+}

@@ -222,7 +222,7 @@ async fn a_closed_database_is_unavailable() {
 #[tokio::test]
 async fn a_second_row_with_the_same_key_is_a_conflict() {
     for (place, db) in migrated().await {
-        let insert = "INSERT INTO changes (seq, kind, id, changed_at) VALUES (1, 'k', 'i', 0)";
+        let insert = "INSERT INTO changes (seq, kind, id, changed_at, mac) VALUES (1, 'k', 'i', 0, '')";
         db.read().execute_unprepared(insert).await.unwrap();
         let again = StoreError::from(db.read().execute_unprepared(insert).await.unwrap_err());
         assert!(matches!(again, StoreError::Conflict), "{place:?}: {again}");
@@ -246,7 +246,7 @@ async fn no_error_shows_the_url_or_a_row() {
     }
     for (place, db) in migrated().await {
         for statement in [
-            "INSERT INTO changes (seq, kind, id, changed_at) VALUES (1, 'hunter2', NULL, 0)",
+            "INSERT INTO changes (seq, kind, id, changed_at, mac) VALUES (1, 'hunter2', NULL, 0, '')",
             "SELECT CAST('hunter2' AS integer) FROM nowhere",
             "UPDATE change_counter SET seq = CAST('hunter2' AS integer), id = 2",
         ] {

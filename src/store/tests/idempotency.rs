@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sea_orm::PaginatorTrait;
+use sea_orm::{ConnectionTrait, PaginatorTrait};
 use tokio::task::JoinSet;
 
 use super::*;
@@ -317,5 +317,41 @@ async fn each_label_and_each_id_has_its_own_secret() {
         assert_ne!(*secrets.secret("a"), *guess.secret("a"));
         assert_eq!(format!("{secrets:?}"), "Derivation([redacted])");
         tx.rollback().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_edited_row_is_no_answer() {
+    for place in places().await {
+        let Place {
+            db, keyring, clock, ..
+        } = &place;
+        let tx = db.write().await.unwrap();
+        let begun = begin(&tx, keyring, &**clock, &SystemRandom, &request(b"x")).await;
+        let Outcome::New(reservation) = begun.unwrap() else {
+            panic!("{}", place.label)
+        };
+        reservation.complete(&tx, "thing-1").await.unwrap();
+        tx.commit().await.unwrap();
+        for edit in [
+            "resource_id = 'thing-2'",
+            "created_at = created_at + 1",
+            "mac = ''",
+        ] {
+            let tx = db.write().await.unwrap();
+            let edit = format!("UPDATE idempotency SET {edit}");
+            tx.execute_unprepared(&edit).await.unwrap();
+            let again = begin(&tx, keyring, &**clock, &SystemRandom, &request(b"x")).await;
+            assert!(
+                matches!(again, Err(StoreError::Altered("idempotency"))),
+                "{}: {edit}: {again:?}",
+                place.label
+            );
+            tx.rollback().await.unwrap();
+        }
+        let tx = db.write().await.unwrap();
+        let again = begin(&tx, keyring, &**clock, &SystemRandom, &request(b"x")).await;
+        let is_same = matches!(again, Ok(Outcome::Replay { resource_id, .. }) if resource_id == "thing-1");
+        assert!(is_same, "{}", place.label);
     }
 }

@@ -4,7 +4,10 @@ use sea_orm::entity::prelude::*;
 use sea_orm_migration::{SchemaManager, schema::*};
 
 use super::*;
-use crate::store::{Database, create_table, fixture};
+use crate::{
+    keys::DataKey,
+    store::{Database, create_table, fixture},
+};
 
 mod row {
     use sea_orm::entity::prelude::*;
@@ -30,12 +33,9 @@ mod row {
     impl ActiveModelBehavior for ActiveModel {}
 
     impl super::Protected for Entity {
-        fn is_recorded(row: &Model) -> bool {
-            row.tenant_id == "recorded"
-        }
-
         const MAC: Column = Column::Mac;
         const UNPROTECTED: &'static [Column] = &[Column::UsedAt];
+        const RECORDED: bool = false;
     }
 }
 
@@ -176,12 +176,12 @@ async fn a_mac_of_another_form_or_key_is_rejected() {
     let (place, db) = fixture::migrated().await.remove(0);
     let mut row = keeper("acme", "one");
     protect::<Entity>(&current(db.read()).unwrap(), &mut row).unwrap();
-    check::<Entity>(db.read(), row.clone()).unwrap();
+    authentic::<Entity>(db.read(), row.clone(), None).unwrap();
     for change in [0, 1, 4, 5, 36] {
         let mut row = row.clone();
         row.mac[change] ^= 1;
         assert!(
-            check::<Entity>(db.read(), row).is_err(),
+            authentic::<Entity>(db.read(), row, None).is_err(),
             "{place:?}: byte {change}"
         );
     }
@@ -189,16 +189,19 @@ async fn a_mac_of_another_form_or_key_is_rejected() {
         let mut row = row.clone();
         row.mac.truncate(length);
         assert!(
-            check::<Entity>(db.read(), row).is_err(),
+            authentic::<Entity>(db.read(), row, None).is_err(),
             "{place:?}: {length} bytes"
         );
     }
     // The key of another database, in the same version.
     protect::<Entity>(&key(1, 99), &mut row).unwrap();
-    assert!(check::<Entity>(db.read(), row.clone()).is_err(), "{place:?}");
+    assert!(
+        authentic::<Entity>(db.read(), row.clone(), None).is_err(),
+        "{place:?}"
+    );
     // A version that this database does not have.
     protect::<Entity>(&key(2, 8), &mut row).unwrap();
-    assert!(check::<Entity>(db.read(), row).is_err(), "{place:?}");
+    assert!(authentic::<Entity>(db.read(), row, None).is_err(), "{place:?}");
 }
 
 #[tokio::test]
@@ -209,7 +212,7 @@ async fn a_row_that_another_transaction_has_changed_is_not_saved() {
         insert::<Entity>(&tx, keeper("acme", "one")).await.unwrap();
         // As if it had been read without a lock.
         let row = by_name("one").one(&tx).await.unwrap().unwrap();
-        let mut stale = locked(check::<Entity>(&tx, row).unwrap());
+        let mut stale = locked(authentic::<Entity>(&tx, row, None).unwrap());
         let mut row = by_name("one").lock_one(&tx).await.unwrap().unwrap();
         row.version = Some(1);
         row.save(&tx).await.unwrap();
@@ -218,19 +221,5 @@ async fn a_row_that_another_transaction_has_changed_is_not_saved() {
             matches!(stale.save(&tx).await, Err(StoreError::Busy)),
             "{place:?}"
         );
-    }
-}
-
-#[tokio::test]
-async fn a_recorded_row_is_not_written_without_an_event() {
-    for (place, db) in fixture::migrated().await {
-        table(&db).await;
-        let tx = db.write().await.unwrap();
-        insert::<Entity>(&tx, keeper("recorded", "one")).await.unwrap();
-        assert!(
-            matches!(tx.commit().await, Err(StoreError::Corrupt(_))),
-            "{place:?}"
-        );
-        assert_eq!(Entity::find().count(db.read()).await.unwrap(), 0, "{place:?}");
     }
 }

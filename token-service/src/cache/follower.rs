@@ -60,7 +60,7 @@ pub struct ChangeFollower<S> {
     pub(super) lease_duration: Duration,
     applied: ArcSwapOption<Progress>,
     revocations: Lock<RevocationIndex>,
-    /// Whether the last answer could not be used, for a reason that time does not cure.
+    /// Whether the last answer could not be used, so that nothing else says what was revoked.
     is_unusable: AtomicBool,
     /// Held while the source is read, so that answers are applied in the order of their requests.
     reading: Mutex<()>,
@@ -188,6 +188,8 @@ impl<S: ChangeSource> ChangeFollower<S> {
             let changes = self.source.changes_after(after).await?;
             if changes.reset || after.is_none() {
                 if has_restarted {
+                    // Somebody may have edited or removed a change, and what it ended too.
+                    self.is_unusable.store(true, Relaxed);
                     return Err(S::unavailable());
                 }
                 has_restarted = true;

@@ -102,9 +102,10 @@ impl Call {
         let (origin, session) = self.authority(tenant_id, "consent").await?;
         let store = &self.consents.store;
         let revoked = store.revoke_grant(&origin, tenant_id, grant_id, reason, session.as_ref());
-        let grant = revoked.await?;
+        let grant = revoked.await;
+        // Also after an error: the revocation of an altered grant is published.
         self.consents.cache.catch_up_or_log().await;
-        self.consent_of(grant).await
+        self.consent_of(grant?).await
     }
 
     /// Lets API transactions run as another user: access tokens end, refresh families continue. Changes nothing

@@ -24,6 +24,71 @@ fn assert_internal<T: Debug>(answer: Result<T, Status>) {
 }
 
 #[tokio::test]
+async fn an_older_grant_that_was_put_back_is_rejected() {
+    for world in World::start_on_all().await {
+        let edit = |statement: &'static str| world.harness().edit(statement);
+        let grant_id = world.active_grant().await;
+        edit("CREATE TABLE older AS SELECT * FROM grants").await;
+        world.revoke_consent(&grant_id).await;
+        edit("DELETE FROM grants").await;
+        edit("INSERT INTO grants SELECT * FROM older").await;
+
+        assert_internal(world.issue(world.by_client_credentials()).await);
+        let reading = pb::GetConsentRequest {
+            tenant_id: "acme".into(),
+            grant_id: grant_id.clone(),
+            admin_session: String::new(),
+        };
+        let mut as_operator = world.consents_of(Role::Security);
+        assert_internal(as_operator.get_consent(reading).await);
+        // Its end is recorded all the same.
+        let revoking = pb::RevokeConsentRequest {
+            tenant_id: "acme".into(),
+            grant_id,
+            reason: "put back".into(),
+            admin_session: String::new(),
+        };
+        assert_internal(as_operator.revoke_consent(revoking).await);
+        let events = world.audit_events("consent.revoke").await;
+        assert_eq!(events.len(), 2);
+        assert_eq!(events[0].detail["altered"], "grants");
+    }
+}
+
+#[tokio::test]
+async fn a_grant_that_was_edited_can_be_revoked() {
+    for world in World::start_on_all().await {
+        let tokens = world.first_tokens().await;
+        assert!(world.is_active(&tokens.access_token).await);
+        world
+            .harness()
+            .edit("UPDATE grants SET expires_at = 1 WHERE state = 'active'")
+            .await;
+        // Memory has it as it was.
+        assert!(world.is_active(&tokens.access_token).await);
+        let revoking = pb::RevokeConsentRequest {
+            tenant_id: "acme".into(),
+            grant_id: tokens.grant_id,
+            reason: "edited".into(),
+            admin_session: String::new(),
+        };
+        let mut as_operator = world.consents_of(Role::Security);
+        assert_internal(as_operator.revoke_consent(revoking).await);
+        assert_internal(world.issue(world.by_client_credentials()).await);
+        let introspecting = pb::IntrospectTokenRequest {
+            tenant_id: "acme".into(),
+            token: tokens.access_token,
+            ..Default::default()
+        };
+        let answer = world.internal_tokens().introspect_token(introspecting).await;
+        assert_ne!(
+            answer.ok().and_then(|answer| answer.into_inner().active),
+            Some(true)
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_call_that_uses_an_edited_row_fails_with_an_id_and_says_nothing_else() {
     for world in World::start_on_all().await {
         let edit = |statement: &'static str| world.harness().edit(statement);

@@ -12,14 +12,14 @@ use accord::{
     },
     text::id::{ClientId, SecretId, TenantId, UserId},
 };
-use sea_orm::{FromQueryResult, Value};
+use sea_orm::Value;
 use serde::Serialize;
 
 use super::super::{
     Store,
     client::client,
     corrupt,
-    entity::{client_secret, scope},
+    entity::{client, client_secret, scope, tenant, user},
     tenant::tenant,
     user::user,
 };
@@ -68,26 +68,29 @@ struct Id<'a> {
     id: &'a str,
 }
 
-fn by_id(select: &'static str, table: &'static str, key: &'static str, rest: &'static str) -> JsonRows {
+fn by_id<E: Protected>(key: &'static str, rest: &'static str) -> JsonRows {
     JsonRows::new(&[("id", "text")], |dialect| {
-        let input = &dialect.input;
-        format!("SELECT {select} FROM {input} JOIN {table} ON {table}.{key} = input.id {rest}")
+        let (input, entity) = (&dialect.input, E::default());
+        let table = entity.table_name();
+        let (columns, versions) = dialect.versioned::<E>();
+        format!("SELECT {columns} FROM {input} JOIN {table} ON {table}.{key} = input.id {versions} {rest}")
     })
 }
 
-static CLIENTS: LazyLock<JsonRows> = LazyLock::new(|| by_id("clients.*", "clients", "client_id", ""));
-static TENANTS: LazyLock<JsonRows> = LazyLock::new(|| by_id("tenants.*", "tenants", "tenant_id", ""));
+static CLIENTS: LazyLock<JsonRows> = LazyLock::new(|| by_id::<client::Entity>("client_id", ""));
+static TENANTS: LazyLock<JsonRows> = LazyLock::new(|| by_id::<tenant::Entity>("tenant_id", ""));
 static LIVE_SECRETS: LazyLock<JsonRows> = LazyLock::new(|| {
     let live = "WHERE NOT awaiting_claim AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)
         ORDER BY secret_id";
-    by_id("client_secrets.*", "client_secrets", "client_id", live)
+    by_id::<client_secret::Entity>("client_id", live)
 });
-static SCOPES: LazyLock<JsonRows> = LazyLock::new(|| by_id("scopes.*", "scopes", "name", "WHERE enabled"));
+static SCOPES: LazyLock<JsonRows> = LazyLock::new(|| by_id::<scope::Entity>("name", "WHERE enabled"));
 static USERS: LazyLock<JsonRows> = LazyLock::new(|| {
     JsonRows::new(&[("tenant_id", "text"), ("user_id", "text")], |dialect| {
+        let (columns, versions) = dialect.versioned::<user::Entity>();
         format!(
-            "SELECT users.* FROM {} JOIN users
-            ON users.tenant_id = input.tenant_id AND users.user_id = input.user_id",
+            "SELECT {columns} FROM {} JOIN users
+            ON users.tenant_id = input.tenant_id AND users.user_id = input.user_id {versions}",
             dialect.input
         )
     })
@@ -172,10 +175,7 @@ impl Store {
         }
         let conn = self.db.read();
         let rows = statement.query(conn, keys, others).await?;
-        let rows = rows.iter().map(|row| {
-            let row = E::Model::from_query_result(row, "").map_err(StoreError::from)?;
-            rows::check(conn, row)
-        });
+        let rows = rows.iter().map(|row| rows::checked(conn, row));
         Ok(rows.collect::<Result<_, StoreError>>()?)
     }
 }

@@ -3,10 +3,10 @@
 use accord::{
     clock::UnixMillis,
     store::{
-        Keyed, Transaction,
+        Keyed, StoreError, Transaction,
         audit::{Event, Origin},
         change::Change,
-        rows::{Authentic, Locked, ProtectedRows},
+        rows::{self, Authentic, Locked, ProtectedRows},
     },
     text::{
         id::{ClientId, IntegrationRequestId, TenantId},
@@ -156,7 +156,7 @@ impl Store {
     /// Suspends or reinstates a client; `reason` may be empty. Changes and records nothing if it is in that state already.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`]; [`StoreError::Altered`], after the suspension was recorded and published.
     pub async fn set_client_state(
         &self,
         origin: &Origin,
@@ -165,15 +165,21 @@ impl Store {
         reason: &str,
     ) -> Result<Client> {
         let tx = self.db.write().await?;
-        let mut row = lock_client(&tx, client_id).await?;
+        let (action, change) = match to {
+            State::Suspended => ("client.suspend", tokens_ended(client_id)),
+            State::Active => ("client.reinstate", changed(client_id)),
+        };
+        let event = with_reason(event(action, client_id), reason);
+        let mut row = match rows::lock_to_end::<Entity>(&tx, &[client_id.as_str()]).await {
+            Err(StoreError::Altered(table)) if to == State::Suspended => {
+                let event = event.concerning(indexed_tenants(&tx, client_id).await?);
+                return Err(self.end_altered(tx, origin, event, change, table).await);
+            }
+            row => row?.ok_or(Error::NotFound("client"))?,
+        };
         if row.state != to.as_ref() {
             row.state = to.as_ref().to_owned();
             set_next_version(&mut row, self.now());
-            let (action, change) = match to {
-                State::Suspended => ("client.suspend", tokens_ended(client_id)),
-                State::Active => ("client.reinstate", changed(client_id)),
-            };
-            let event = with_reason(event(action, client_id), reason);
             let seq = self.publish(&tx, origin, event, change).await?;
             if to == State::Suspended {
                 row.tokens_ended_seq = seq;
@@ -290,6 +296,14 @@ pub(super) async fn index_tenants(
     let insert = client_tenant::Entity::insert_many(rows);
     insert.exec_without_returning(tx).await?;
     Ok(())
+}
+
+/// Returns the tenants that a client whose row was altered is found by. It may have had others.
+async fn indexed_tenants(tx: &Transaction, client_id: &ClientId) -> Result<Vec<TenantId>> {
+    let of_client = client_tenant::Column::ClientId.eq(client_id.as_str());
+    let rows = client_tenant::Entity::find().filter(of_client).all(tx).await?;
+    let tenants = rows.iter().filter_map(|row| TenantId::parse(&row.tenant_id).ok());
+    Ok(tenants.collect())
 }
 
 /// Returns the tenants that a client may ask for consent; none for a client that does not exist.

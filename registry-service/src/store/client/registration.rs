@@ -36,7 +36,13 @@ impl Store {
         request_id: &IntegrationRequestId,
         delivery: Method,
     ) -> Result<(Client, Handover)> {
-        let (tx, outcome) = self.begin_creation(creation).await?;
+        let client_id = ClientId::generate(&*self.clock, &*self.random);
+        let secret = NewSecret {
+            client_id: client_id.clone(),
+            expires_at: None,
+            delivery,
+        };
+        let (tx, outcome, secret) = self.begin_secret(creation, secret).await?;
         let reservation = match outcome {
             Outcome::Replay { resource_id, secrets } => {
                 let (issued, handover) = self.reissue(&tx, &resource_id, &secrets).await?;
@@ -48,7 +54,6 @@ impl Store {
             Outcome::New(reservation) => reservation,
         };
         let now = self.now();
-        let client_id = ClientId::generate(&*self.clock, &*self.random);
         let request = self.mark_registered(&tx, request_id, &client_id).await?;
         let request = request.content;
         if request.amends.is_some() {
@@ -79,12 +84,7 @@ impl Store {
         };
         rows::insert::<Entity>(&tx, row).await?;
         index_tenants(&tx, &client_id, &request.tenant_ids).await?;
-        let secret = NewSecret {
-            client_id: client_id.clone(),
-            expires_at: None,
-            delivery,
-        };
-        let (issued, handover) = self.issue(&tx, &creation.origin, &secret, reservation).await?;
+        let (issued, handover) = self.issue(&tx, &creation.origin, secret, reservation).await?;
         let event = event("client.register", &client_id)
             .detail("integration_request_id", request_id.as_str())
             .detail("secret_id", issued.secret_id.as_str());

@@ -43,8 +43,5 @@ impl ActiveModelBehavior for ActiveModel {}
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
     const UNPROTECTED: &'static [Column] = &[Column::LastUsedAt];
-
-    fn is_recorded(_: &Model) -> bool {
-        true
-    }
+    const RECORDED: bool = true;
 }

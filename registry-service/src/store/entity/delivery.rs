@@ -55,8 +55,5 @@ impl ActiveModelBehavior for ActiveModel {}
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
     const UNPROTECTED: &'static [Column] = &[Column::Nonce];
-
-    fn is_recorded(_: &Model) -> bool {
-        true
-    }
+    const RECORDED: bool = true;
 }

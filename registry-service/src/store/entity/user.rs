@@ -49,8 +49,5 @@ impl ActiveModelBehavior for ActiveModel {}
 
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
-
-    fn is_recorded(_: &Model) -> bool {
-        true
-    }
+    const RECORDED: bool = true;
 }

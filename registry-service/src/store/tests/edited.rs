@@ -6,7 +6,7 @@ use accord::{
     store::audit::check_rows,
     testing::{
         databases,
-        edited_rows::{remove, replace, unnoticed_edits},
+        edited_rows::{put_back, remove, replace, unnoticed_edits, version_of},
     },
     text::{
         caller::{Credential, Role},
@@ -35,6 +35,9 @@ use crate::{
         user::tests::added,
     },
 };
+
+#[path = "put_back.rs"]
+mod put_back;
 
 /// A store with a row in each table.
 async fn filled(url: &str) -> (Store, Handover) {
@@ -66,6 +69,11 @@ async fn no_column_of_authority_can_be_edited() {
         let found = check_rows(db.read(), &recorded_tables()).await.unwrap();
         assert_eq!(found, None, "{database:?}");
     }
+}
+
+/// Returns the row with a key.
+async fn stored<E: Protected>(store: &Store, find: Select<E>) -> E::Model {
+    find.one(store.db.read()).await.unwrap().unwrap()
 }
 
 /// Returns what a verification says of the rows.
@@ -152,39 +160,6 @@ impl NewTenant {
 }
 
 #[tokio::test]
-async fn an_old_row_that_is_put_back_is_named() {
-    for database in databases() {
-        let (store, handover) = filled(&database.url).await;
-        let Handover::Bundle(bundle) = handover else {
-            panic!()
-        };
-        let row = client::Entity::find_by_id(bundle.client_id.as_str());
-        let old = row.clone().one(store.db.read()).await.unwrap().unwrap();
-        store
-            .set_client_state(&origin(), &bundle.client_id, ClientState::Suspended, "lost")
-            .await
-            .unwrap();
-        assert_eq!(said(&store).await, "", "{database:?}");
-        let new = row.one(store.db.read()).await.unwrap().unwrap();
-        replace::<client::Entity>(&store.db, &new, &old).await;
-        let expected = format!(
-            "the row clients/{} is not as the event has left it",
-            bundle.client_id
-        );
-        assert_eq!(said(&store).await, expected, "{database:?}");
-        let events = store.db.read();
-        let fault = check_rows(events, &recorded_tables()).await.unwrap().unwrap();
-        let filter = audit::Filter {
-            action: Some("client.suspend".into()),
-            ..Default::default()
-        };
-        let page = PageRequest::parse(&mut Default::default(), "test", &[], 1, "").unwrap();
-        let suspension = audit::list(events, &filter, &page).await.unwrap().into_parts().0;
-        assert_eq!(suspension[0].event_id.as_str(), fault.event_id, "{database:?}");
-    }
-}
-
-#[tokio::test]
 async fn a_row_that_is_removed_or_has_no_mac_is_named() {
     for database in databases() {
         let (store, _) = filled(&database.url).await;
@@ -259,25 +234,22 @@ async fn an_old_row_that_is_changed_is_named() {
         let Handover::Bundle(bundle) = handover else {
             panic!()
         };
-        let row = client::Entity::find_by_id(bundle.client_id.as_str());
-        let old = row.clone().one(store.db.read()).await.unwrap().unwrap();
+        let row = || client::Entity::find_by_id(bundle.client_id.as_str());
+        let old = stored(&store, row()).await;
+        let version = version_of::<client::Entity>(&store.db, &old).await;
+        let by = origin();
+        let set = |to| store.set_client_state(&by, &bundle.client_id, to, "checked");
         for to in [
             ClientState::Suspended,
             ClientState::Active,
             ClientState::Suspended,
         ] {
-            store
-                .set_client_state(&origin(), &bundle.client_id, to, "checked")
-                .await
-                .unwrap();
+            set(to).await.unwrap();
         }
-        let new = row.one(store.db.read()).await.unwrap().unwrap();
-        replace::<client::Entity>(&store.db, &new, &old).await;
+        let new = stored(&store, row()).await;
+        put_back::<client::Entity>(&store.db, &new, (&old, &version)).await;
         // It is active, and gets a new MAC.
-        store
-            .set_client_state(&origin(), &bundle.client_id, ClientState::Suspended, "again")
-            .await
-            .unwrap();
+        set(ClientState::Suspended).await.unwrap();
         let expected = format!(
             "the row clients/{} was put back before the event",
             bundle.client_id

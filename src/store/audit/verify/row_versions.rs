@@ -1,5 +1,5 @@
 //! Whether the rows that confer authority are those that the newest events name: an older row that was put back has a right MAC,
-//! and a removed one has none.
+//! and a removed one has none. Only this finds a row that was put back together with its version.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,10 @@ use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
 use super::super::{Fault, RowVersion, row};
 use crate::{
     audit::v1 as pb,
-    store::{Pool, StoreError, rows::RowTable},
+    store::{
+        Pool, StoreError,
+        rows::{RowTable, StoredRow},
+    },
 };
 
 /// How many events are read at a time.
@@ -17,12 +20,13 @@ const PAGE: u64 = 1_000;
 
 /// What the newest event of a row says of it.
 struct Newest {
+    number: i64,
     mac: Vec<u8>,
     event_id: String,
 }
 
 /// Compares the rows of some tables with the newest events that name them, and returns the first difference. Knows nothing of a
-/// row whose events retention has removed. Call it after [`verify`](super::verify), which checks the events themselves.
+/// row whose events retention has removed but its version. Call it after [`verify`](super::verify), which checks the events themselves.
 ///
 /// With the keys of the database at hand, checks the MAC of every row too.
 ///
@@ -35,8 +39,9 @@ pub async fn check_rows(conn: &Pool, tables: &[RowTable]) -> Result<Option<Fault
         return Ok(first(suspects));
     }
     for table in tables {
-        let versions = match (table.versions)(conn).await {
-            Ok(versions) => versions,
+        let mut rows = Vec::new();
+        match (table.rows)(conn, &mut |row| rows.push(row)).await {
+            Ok(()) => {}
             Err(error) if error.is_temporary() => return Err(error),
             Err(error) => {
                 return Ok(Some(Fault {
@@ -45,12 +50,26 @@ pub async fn check_rows(conn: &Pool, tables: &[RowTable]) -> Result<Option<Fault
                 }));
             }
         };
-        for RowVersion { row, mac, .. } in versions {
-            if let Some(known) = newest.remove(&row)
-                && known.mac != mac
-            {
-                suspects.push((row, known.event_id, "is not as the event has left it"));
-            }
+        for StoredRow {
+            version,
+            newest: held,
+        } in rows
+        {
+            let RowVersion { row, mac, .. } = version;
+            let known = newest.remove(&row);
+            let what = if known.as_ref().is_some_and(|known| known.mac != mac) {
+                "is not as the event has left it"
+            } else if let Some((number, held)) = held {
+                let is_older = known.as_ref().is_some_and(|known| known.number != number);
+                if held == mac && !is_older {
+                    continue;
+                }
+                "has another version in row_versions"
+            } else {
+                "has no version in row_versions"
+            };
+            let event_id = known.map(|known| known.event_id).unwrap_or_default();
+            suspects.push((row, event_id, what));
         }
     }
     // What is left was named by an event and is in no table.
@@ -115,7 +134,13 @@ async fn read(
                     let row = version.row.clone();
                     suspects.push((row, event_id.clone(), "was put back before the event"));
                 }
-                newest.insert(version.row, Newest { mac, event_id });
+                let number = event.number;
+                let known = Newest {
+                    number,
+                    mac,
+                    event_id,
+                };
+                newest.insert(version.row, known);
             }
         }
     }

@@ -7,7 +7,7 @@ use sea_orm::QueryOrder;
 
 use super::*;
 use crate::{
-    clock::ManualClock,
+    clock::{Clock, ManualClock},
     random::SystemRandom,
     store::{
         Database,
@@ -104,5 +104,56 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes: Vec<u8>) {
         let _ = events(&bytes);
+    }
+}
+
+#[tokio::test]
+async fn a_writer_gives_way_after_a_day_and_its_row_goes_with_its_groups() {
+    for (place, db) in migrated().await {
+        let clock = test_clock();
+        let groups = GroupWriter::new(clock.clone(), Arc::new(SystemRandom));
+        let append = async || {
+            let tx = db.write().await.unwrap();
+            let appended = groups.append(&tx, &[record(&clock)]).await.unwrap().unwrap();
+            tx.commit().await.unwrap();
+            appended.committed();
+        };
+        let rows = async || {
+            let rows = writer::Entity::find().order_by_asc(writer::Column::Writer);
+            let rows = rows.all(db.read()).await.unwrap();
+            rows.into_iter().map(|row| row.writer).collect::<Vec<_>>()
+        };
+        append().await;
+        clock.advance(WRITER_LIFETIME - Duration::from_secs(1));
+        append().await;
+        let first = rows().await;
+        assert_eq!(first.len(), 1, "{place:?}");
+        clock.advance(Duration::from_secs(1));
+        append().await;
+        let both = rows().await;
+        assert_eq!((both.len(), &both[0]), (2, &first[0]), "{place:?}");
+
+        // Its groups are still there.
+        clock.advance(WRITER_LIFETIME * 30);
+        assert_eq!(
+            delete_ended_writers(&db, clock.now()).await.unwrap(),
+            0,
+            "{place:?}"
+        );
+        let of_first = Column::Writer.eq(first[0].as_str());
+        Entity::delete_many()
+            .filter(of_first)
+            .exec(db.read())
+            .await
+            .unwrap();
+        // Another replica may still take it for living.
+        let early = clock.now().minus(WRITER_LIFETIME * 30);
+        assert_eq!(delete_ended_writers(&db, early).await.unwrap(), 0, "{place:?}");
+        assert_eq!(
+            delete_ended_writers(&db, clock.now()).await.unwrap(),
+            1,
+            "{place:?}"
+        );
+        assert_eq!(rows().await, both[1..], "{place:?}");
     }
 }

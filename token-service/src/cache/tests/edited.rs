@@ -26,17 +26,46 @@ async fn an_edited_feed_hides_no_revocation() {
         .store
         .revoke_grant(&by, &tenant_id, &grant.grant_id, reason, None);
     revoked.await.unwrap();
-    let last = cache.store.position().await.unwrap().seq;
     edit(&cache, "UPDATE changes SET kind = 'signing-key', id = 'some-key'").await;
 
+    // Memory is cleared, and not used while the feed can't be read.
+    let caught_up = cache.own_changes.catch_up(&cache.facts).await;
+    assert!(matches!(caught_up, Err(Error::Unavailable)), "{caught_up:?}");
+    assert!(!grant.is_current());
+    assert!(cache.own_changes.lease().is_none());
+    let named = [(RevocationKind::Grant, grant.grant_id.as_str())];
+    let found = cache.last_revocation_after(0, &named).await.map(|_| ());
+    assert!(matches!(found, Err(Error::Unavailable)), "{found:?}");
+    let feed = cache.own_revocations_after(0, 10).await.map(|_| ());
+    assert!(matches!(feed, Err(Error::Unavailable)), "{feed:?}");
+}
+
+#[tokio::test]
+async fn a_change_that_was_removed_hides_no_revocation() {
+    let (cache, registry, _database) = cache().await;
+    cache.insert_grant(&registry).await;
+    let tenant_id = TenantId::parse(TENANT).unwrap();
+    let known = cache.current_grant(&registry.client_id, &tenant_id).await;
+    let grant = known.unwrap().value.unwrap();
     cache.own_changes.catch_up(&cache.facts).await.unwrap();
+    let by = Origin::system("test");
+    let revoked = cache
+        .store
+        .revoke_grant(&by, &tenant_id, &grant.grant_id, "no longer needed", None);
+    revoked.await.unwrap();
+    // The last ones, so that no number is missing between others.
+    edit(
+        &cache,
+        "DELETE FROM changes WHERE kind IN ('grant', 'revocation')",
+    )
+    .await;
+    let _ = cache.own_changes.catch_up(&cache.facts).await;
     assert!(!grant.is_current());
     let named = [(RevocationKind::Grant, grant.grant_id.as_str())];
-    let in_memory = cache.own_changes.last_revocation_after(0, &named).unwrap();
-    assert_eq!(in_memory.value, Some(last));
-    let feed = cache.own_revocations_after(0, 10).await.unwrap().value;
-    assert_eq!(feed.len(), 1);
-    assert_eq!((feed[0].seq, &feed[0].id), (last, &grant.grant_id.to_string()));
+    // Even if the revocation itself is gone.
+    edit(&cache, "DELETE FROM revocations").await;
+    let found = cache.last_revocation_after(0, &named).await.map(|_| ());
+    assert!(matches!(found, Err(Error::Unavailable)), "{found:?}");
 }
 
 #[tokio::test]
@@ -49,7 +78,6 @@ async fn an_edited_revocation_stops_every_answer_about_revocations() {
         .store
         .revoke_access_token(&by, &tenant_id, "one", ends, event);
     revoked.await.unwrap();
-    edit(&first, "UPDATE changes SET id = 'jti:two' WHERE id = 'jti:one'").await;
     edit(&first, "UPDATE revocations SET id = 'two' WHERE id = 'one'").await;
 
     let cache = registry.replica(&first, false).await;

@@ -16,16 +16,13 @@ use accord::{
         opaque::OpaqueToken,
     },
 };
-use sea_orm::{EntityTrait, FromQueryResult};
+use sea_orm::EntityTrait;
 use serde::Serialize;
 use serde_json::json;
 
 use super::super::{
     Store, Stored,
-    entity::{
-        self,
-        code::{Entity, Model},
-    },
+    entity::{self, code::Entity},
     grant::{StoredGrant, grant},
 };
 use crate::{
@@ -92,9 +89,10 @@ static CODES: LazyLock<JsonRows> = LazyLock::new(|| {
 
 static GRANTS: LazyLock<JsonRows> = LazyLock::new(|| {
     JsonRows::new(&super::GRANT_KEY, |dialect| {
+        let (columns, versions) = dialect.versioned::<entity::grant::Entity>();
         format!(
-            "SELECT grants.* FROM {} JOIN grants
-            ON grants.tenant_id = input.tenant_id AND grants.grant_id = input.grant_id",
+            "SELECT {columns} FROM {} JOIN grants
+            ON grants.tenant_id = input.tenant_id AND grants.grant_id = input.grant_id {versions}",
             dialect.input
         )
     })
@@ -110,16 +108,14 @@ impl Work for CodeLookups {
         let conn = self.0.read();
         let mut codes = HashMap::new();
         for row in CODES.query(conn, keys, []).await? {
-            let row = rows::check::<Entity>(conn, Model::from_query_result(&row, "")?)?;
-            let code = Stored::read(row, code)?;
+            let code = Stored::read(rows::checked::<Entity>(conn, &row)?, code)?;
             codes.insert(hex::encode(code.digest), code);
         }
         let grant_key = |code: &StoredCode| json!({ "tenant_id": code.tenant_id, "grant_id": code.grant_id });
         let grant_keys: Vec<_> = codes.values().map(grant_key).collect();
         let mut grants = HashMap::new();
         for row in GRANTS.query(conn, &grant_keys, []).await? {
-            let row = entity::grant::Model::from_query_result(&row, "")?;
-            let grant = Stored::read(rows::check::<entity::grant::Entity>(conn, row)?, grant)?;
+            let grant = Stored::read(rows::checked::<entity::grant::Entity>(conn, &row)?, grant)?;
             grants.insert(grant.grant_id.clone(), grant);
         }
         let outcomes = keys.iter().map(|key| {

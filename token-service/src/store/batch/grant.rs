@@ -11,15 +11,10 @@ use accord::{
     },
     text::id::{ClientId, TenantId},
 };
-use sea_orm::FromQueryResult;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::super::{
-    Store,
-    entity::grant::{Entity, Model},
-    grant::grant,
-};
+use super::super::{Store, entity::grant::Entity, grant::grant};
 use crate::{
     error::Result,
     model::{grant::Grant, watermark::AsOf},
@@ -50,9 +45,10 @@ pub(in crate::store) struct CurrentGrants(pub(in crate::store) Database);
 
 static GRANTS: LazyLock<JsonRows> = LazyLock::new(|| {
     JsonRows::new(&[("tenant_id", "text"), ("client_id", "text")], |dialect| {
+        let (columns, versions) = dialect.versioned::<Entity>();
         format!(
-            "SELECT grants.* FROM {} JOIN grants ON grants.tenant_id = input.tenant_id
-            AND grants.client_id = input.client_id AND grants.state = 'active'",
+            "SELECT {columns} FROM {} JOIN grants ON grants.tenant_id = input.tenant_id
+            AND grants.client_id = input.client_id AND grants.state = 'active' {versions}",
             dialect.input
         )
     })
@@ -71,7 +67,7 @@ impl Work for CurrentGrants {
         let position = self.0.position().await?;
         let mut grants = HashMap::new();
         for row in GRANTS.query(conn, keys, []).await? {
-            let grant = grant(&rows::check::<Entity>(conn, Model::from_query_result(&row, "")?)?)?;
+            let grant = grant(&rows::checked::<Entity>(conn, &row)?)?;
             grants.insert((grant.tenant_id.clone(), grant.client_id.clone()), grant);
         }
         let outcomes = keys.iter().map(|key| AsOf {

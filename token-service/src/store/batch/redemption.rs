@@ -1,4 +1,4 @@
-//! Redeems authorization codes: eight statements for a group, and three more if it supersedes grants, instead of ten
+//! Redeems authorization codes: nine statements for a group, and four more if it supersedes grants, instead of ten
 //! statements and a commit for each code (decision 21; benchmark case `code`). One conditional update decides which caller
 //! redeems a code. It compares the MACs of code and grant, so that the rows that were read and checked are those that change.
 
@@ -21,7 +21,7 @@ use accord::{
         rows::{self, ProtectedRows},
     },
 };
-use sea_orm::{ConnectionTrait, DatabaseBackend, EntityTrait, FromQueryResult, QueryResult};
+use sea_orm::{ConnectionTrait, DatabaseBackend, EntityTrait, QueryResult};
 use serde_json::{Value, json};
 
 use super::{
@@ -160,7 +160,7 @@ impl Redemptions {
         } in &redeemed
         {
             let ended = superseded.get(&redemption.client_key());
-            rows::record::<grant::Entity>(&tx, Some(redemption.grant.row()), grant).await?;
+            rows::record::<grant::Entity>(&tx, Some(redemption.grant.row()), grant)?;
             for change in redemption.changes(ended) {
                 audit::record(&tx, &*self.clock, &*self.random, &redemption.origin, change).await;
             }
@@ -387,8 +387,7 @@ static FIND_CODES: LazyLock<JsonRows> = LazyLock::new(|| {
 async fn used_before(tx: &Transaction, rejected: &[Candidate<'_>]) -> Result<HashSet<String>, StoreError> {
     let mut used = HashSet::new();
     for row in FIND_CODES.query(tx, &rows_of(rejected), []).await? {
-        let code = FromQueryResult::from_query_result(&row, "")?;
-        if rows::check::<code::Entity>(tx, code)?.used_at.is_some() {
+        if rows::checked::<code::Entity>(tx, &row)?.used_at.is_some() {
             used.insert(column(&row, "redemption")?);
         }
     }

@@ -1,4 +1,4 @@
-//! Ends the active grants of clients whose codes are redeemed, with the families of these grants: four statements for a
+//! Ends the active grants of clients whose codes are redeemed, with the families of these grants: five statements for a
 //! group, and one if there are none. Each row is locked, checked and written with a new MAC.
 
 use std::{collections::HashMap, sync::LazyLock};
@@ -86,14 +86,16 @@ pub(super) async fn supersede(
 ) -> Result<HashMap<ClientKey, String>, StoreError> {
     let now = now.as_millis();
     let (mut superseded, mut grants) = (HashMap::new(), Vec::new());
-    for row in FIND_ACTIVE.query(tx, clients, []).await? {
-        let row = rows::check::<grant::Entity>(tx, FromQueryResult::from_query_result(&row, "")?)?;
+    let found = FIND_ACTIVE.query(tx, clients, []).await?;
+    let found = found.iter().map(|row| grant::Model::from_query_result(row, ""));
+    let found = found.collect::<Result<Vec<_>, _>>()?;
+    for row in rows::check_locked::<grant::Entity>(tx, found).await? {
         let before = row.into_row();
         let mut row = before.clone();
         row.state = StoredState::Superseded.as_ref().to_owned();
         row.ended_at = Some(now);
         rows::protect::<grant::Entity>(key, &mut row)?;
-        rows::record::<grant::Entity>(tx, Some(&before), &row).await?;
+        rows::record::<grant::Entity>(tx, Some(&before), &row)?;
         grants.push(json!({
             "tenant_id": row.tenant_id,
             "grant_id": row.grant_id,
@@ -109,7 +111,8 @@ pub(super) async fn supersede(
     let mut families = Vec::new();
     let found = FIND_FAMILIES.query(tx, &grants, []).await?;
     let found = found.iter().map(|row| family::Model::from_query_result(row, ""));
-    for row in rows::authentic::<family::Entity>(tx, found.collect::<Result<Vec<_>, _>>()?)? {
+    let found = found.collect::<Result<Vec<_>, _>>()?;
+    for row in rows::authentic_of_locked::<family::Entity>(tx, found).await? {
         let mut row = row.into_row();
         let old_mac = std::mem::take(&mut row.mac);
         row.ended_at = Some(now);

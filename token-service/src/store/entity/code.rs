@@ -37,8 +37,5 @@ impl ActiveModelBehavior for ActiveModel {}
 
 impl Protected for Entity {
     const MAC: Column = Column::Mac;
-
-    fn is_recorded(_: &Model) -> bool {
-        false
-    }
+    const RECORDED: bool = false;
 }

@@ -6,7 +6,7 @@ use accord::{
         StoreError, Transaction,
         audit::{Event, Origin},
         change::Change,
-        rows::{Checked, Locked, ProtectedRows},
+        rows::{self, Checked, Locked, ProtectedRows},
     },
     text::{
         id::{ClientId, GrantId, TenantId, UserId},
@@ -78,7 +78,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::AdminSessionInvalid`] if the session has ended; [`Error::NotFound`]; [`Error::WrongState`] if the grant
-    /// was superseded or has expired.
+    /// was superseded or has expired; [`StoreError::Altered`], after the revocation was recorded and published.
     pub async fn revoke_grant(
         &self,
         origin: &Origin,
@@ -92,7 +92,25 @@ impl Store {
         if let Some(session) = session {
             require_open(&tx, session, now).await?;
         }
-        let mut row = lock(&tx, tenant_id, grant_id).await?;
+        let mut event = Event::new("consent.revoke")
+            .tenant(tenant_id)
+            .subject(grant_id.as_str())
+            .detail("reason", reason);
+        if let Some(session) = session {
+            event = event.detail("workload", session.workload.as_str());
+        }
+        let key = [tenant_id.as_str(), grant_id.as_str()];
+        let mut row = match rows::lock_to_end::<Entity>(&tx, &key).await {
+            // The row stays, and every read rejects it. Nobody may go on with what memory holds.
+            Err(error @ StoreError::Altered(table)) => {
+                family::end_of_grant(&tx, tenant_id, grant_id, now).await?;
+                self.audit(&tx, origin, event.detail("altered", table)).await;
+                end_access_tokens(&tx, tenant_id, grant_id, now).await?;
+                tx.commit().await?;
+                return Err(error.into());
+            }
+            row => row?.ok_or(Error::NotFound("consent"))?,
+        };
         let before = grant(&row)?;
         match before.state_at(now, true) {
             GrantState::Pending | GrantState::Active => {}
@@ -103,16 +121,8 @@ impl Store {
         row.ended_at = Some(now.as_millis());
         row.save(&tx).await?;
         family::end_of_grant(&tx, tenant_id, grant_id, now).await?;
-        let mut event = Event::new("consent.revoke")
-            .tenant(tenant_id)
-            .client(&before.client_id)
-            .subject(grant_id.as_str())
-            .detail("reason", reason);
-        if let Some(session) = session {
-            event = event.detail("workload", session.workload.as_str());
-        }
-        self.audit(&tx, origin, event).await;
-        self.end_access_tokens(&tx, &before, now).await?;
+        self.audit(&tx, origin, event.client(&before.client_id)).await;
+        end_access_tokens(&tx, tenant_id, grant_id, now).await?;
         tx.commit().await?;
         Ok(grant(&row)?)
     }
@@ -157,27 +167,27 @@ impl Store {
             .detail("new_user_id", user_id.as_str())
             .detail("workload", by.workload.as_str());
         self.audit(&tx, origin, event).await;
-        self.end_access_tokens(&tx, &before, now).await?;
+        end_access_tokens(&tx, tenant_id, grant_id, now).await?;
         tx.commit().await?;
         Ok(grant(&row)?)
     }
+}
 
-    /// Publishes that a grant changed and that its access tokens have ended. Comes last in a transaction.
-    async fn end_access_tokens(
-        &self,
-        tx: &Transaction,
-        grant: &Grant,
-        now: UnixMillis,
-    ) -> Result<(), StoreError> {
-        let (id, tenant_id) = (grant.grant_id.as_str(), Some(&grant.tenant_id));
-        let changed = Change {
-            kind: change_kind::GRANT,
-            id: id.to_owned(),
-            tenant_id: tenant_id.cloned(),
-        };
-        let revocation = Revocation::new(RevocationKind::Grant, id, tenant_id, now);
-        revocation::publish(tx, vec![changed], vec![revocation], now).await
-    }
+/// Publishes that a grant changed and that its access tokens have ended. Comes last in a transaction.
+async fn end_access_tokens(
+    tx: &Transaction,
+    tenant_id: &TenantId,
+    grant_id: &GrantId,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let (id, tenant_id) = (grant_id.as_str(), Some(tenant_id));
+    let changed = Change {
+        kind: change_kind::GRANT,
+        id: id.to_owned(),
+        tenant_id: tenant_id.cloned(),
+    };
+    let revocation = Revocation::new(RevocationKind::Grant, id, tenant_id, now);
+    revocation::publish(tx, vec![changed], vec![revocation], now).await
 }
 
 fn by_id(tenant_id: &TenantId, grant_id: &GrantId) -> Select<Entity> {

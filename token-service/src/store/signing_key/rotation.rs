@@ -125,10 +125,15 @@ impl Store {
     /// Revokes a key. If it was active, the next one becomes active; if it was next, a new one takes its place.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`]; [`StoreError::Altered`], after the revocation was recorded and published.
     pub async fn revoke_signing_key(&self, origin: &Origin, kid: &str, reason: &str) -> Result<SigningKey> {
-        let row = Entity::find_by_id(kid).read_one(self.db.read()).await?;
-        let state = signing_key(&row.ok_or(Error::NotFound("signing_key"))?)?.state;
+        let state = match Entity::find_by_id(kid).read_one(self.db.read()).await {
+            Err(error @ StoreError::Altered(table)) => {
+                self.revoke_altered(origin, kid, reason, table).await?;
+                return Err(error.into());
+            }
+            row => signing_key(&row?.ok_or(Error::NotFound("signing_key"))?)?.state,
+        };
         let successor = match state {
             State::Active | State::Next => {
                 Some(new_key(only(self.db.read(), State::Next).await?.algorithm).await?)
@@ -160,6 +165,27 @@ impl Store {
         revocation::publish(&tx, vec![changed(kid)], vec![revocation], now).await?;
         tx.commit().await?;
         Ok(revoked)
+    }
+
+    /// Records and publishes the revocation of a key whose row was altered, so that nobody goes on with what memory holds. The
+    /// row stays, and every read rejects it.
+    async fn revoke_altered(
+        &self,
+        origin: &Origin,
+        kid: &str,
+        reason: &str,
+        table: &'static str,
+    ) -> Result<()> {
+        let tx = self.db.write().await?;
+        let event = Event::new("signing_key.revoke")
+            .subject(kid)
+            .detail("reason", reason)
+            .detail("altered", table);
+        self.audit(&tx, origin, event).await;
+        let now = self.now();
+        let revocation = Revocation::new(RevocationKind::Kid, kid, None, now);
+        revocation::publish(&tx, vec![changed(kid)], vec![revocation], now).await?;
+        Ok(tx.commit().await?)
     }
 
     /// Retires the active key, makes the next one active, and inserts `successor` as the next one. Returns the id of the

@@ -13,6 +13,7 @@ use crate::{
 };
 
 mod made;
+mod put_back;
 
 /// The active grant of a client, its family, and its code.
 async fn redeemed(store: &Store) -> (Grant, StoredFamily, OpaqueToken) {

@@ -10,7 +10,7 @@ use crate::model::{
 };
 
 /// Inserts a row as it is.
-async fn put_row<E: rows::Protected>(store: &Store, row: E::Model) {
+pub(super) async fn put_row<E: rows::Protected>(store: &Store, row: E::Model) {
     let row = row.into_active_model().reset_all();
     E::insert(row)
         .exec_without_returning(store.db.read())

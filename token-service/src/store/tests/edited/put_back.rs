@@ -1,0 +1,150 @@
+//! Older rows that somebody has put back, removed rows, and how what they stand for is ended all the same.
+
+use accord::{
+    store::{
+        audit::check_rows,
+        rows::{Protected, version},
+    },
+    testing::edited_rows::{put_back, remove, replace, version_of},
+};
+use sea_orm::ConnectionTrait;
+
+use super::*;
+use crate::model::{revocation::RevocationKind, signing_key::State};
+
+/// Returns what a verification says of the rows.
+async fn verified(store: &Store) -> String {
+    let found = check_rows(store.db.read(), &recorded_tables()).await.unwrap();
+    found.map(|fault| fault.what).unwrap_or_default()
+}
+
+async fn stored<E: Protected>(store: &Store, find: Select<E>) -> E::Model {
+    find.one(store.db.read()).await.unwrap().unwrap()
+}
+
+/// Puts an older row back, removes its version, and puts both back. Requires that `read` fails but after the last one, and
+/// that a verification names each.
+async fn put_back_and_read<E: Protected, T>(
+    store: &Store,
+    (old, version): (&E::Model, &version::Model),
+    find: Select<E>,
+    read: impl AsyncFn() -> Result<T>,
+) where
+    E::ActiveModel: Send,
+{
+    let table = E::default().table_name().to_owned();
+    let new = stored(store, find).await;
+    let newest = version_of::<E>(&store.db, &new).await;
+    read().await.unwrap();
+    assert_eq!(verified(store).await, "", "{table}");
+
+    replace::<E>(&store.db, &new, old).await;
+    assert_altered(read().await, &table, "an older row");
+    let named = verified(store).await;
+    assert!(named.ends_with("is not as the event has left it"), "{named}");
+    replace::<E>(&store.db, old, &new).await;
+    read().await.unwrap();
+
+    remove::<version::Entity>(&store.db, &newest).await;
+    assert_altered(read().await, &table, "without a version");
+    let named = verified(store).await;
+    assert!(named.ends_with("has no version in row_versions"), "{named}");
+    made::put_row::<version::Entity>(store, newest.clone()).await;
+    read().await.unwrap();
+
+    put_back::<E>(&store.db, &new, (old, version)).await;
+    read().await.unwrap();
+    let named = verified(store).await;
+    let is_named = named.starts_with(&format!("the row {table}/"));
+    assert!(
+        is_named && named.ends_with("is not as the event has left it"),
+        "{named}"
+    );
+    put_back::<E>(&store.db, old, (&new, &newest)).await;
+    assert_eq!(verified(store).await, "", "{table}");
+}
+
+#[tokio::test]
+async fn an_old_row_that_is_put_back_is_rejected_and_named() {
+    for database in databases() {
+        let (store, _) = store(&database.url).await;
+
+        // A grant that was revoked.
+        let (grant, ..) = redeemed(&store).await;
+        let find = || {
+            let id = (grant.tenant_id.to_string(), grant.grant_id.to_string());
+            Entity::find_by_id(id)
+        };
+        let old = stored(&store, find()).await;
+        let version = version_of::<Entity>(&store.db, &old).await;
+        revoke(&store, &grant, None).await.unwrap();
+        let read = async || {
+            let (tenant_id, client_id) = (&grant.tenant_id, &grant.client_id);
+            let found = store.find_grant(tenant_id, &grant.grant_id).await;
+            let listed = store
+                .list_grants(tenant_id, &GrantFilter::default(), &page(0, ""))
+                .await;
+            assert_eq!(found.is_err(), listed.is_err());
+            // The revoked one is none. That of the moment before is not accepted.
+            store.find_current_grant(tenant_id, client_id).await?;
+            found
+        };
+        put_back_and_read::<Entity, _>(&store, (&old, &version), find(), read).await;
+
+        // A signing key that was revoked after it had been replaced.
+        store.ensure_signing_keys(Algorithm::EdDsa).await.unwrap();
+        let key = store.active_signing_key().await.unwrap();
+        let rotating = store.rotate_signing_key(&creation(None, b""), None, true).await;
+        rotating.unwrap();
+        let find = || entity::signing_key::Entity::find_by_id(&key);
+        let old = stored(&store, find()).await;
+        let version = version_of::<entity::signing_key::Entity>(&store.db, &old).await;
+        store
+            .revoke_signing_key(&workload(), &key, "stolen")
+            .await
+            .unwrap();
+        let revoked = stored(&store, find()).await;
+        assert_eq!(revoked.state, State::Revoked.as_ref());
+        let read = async || store.list_signing_keys(None, &page(0, "")).await;
+        put_back_and_read::<entity::signing_key::Entity, _>(&store, (&old, &version), find(), read).await;
+    }
+}
+
+#[tokio::test]
+async fn a_grant_that_was_altered_or_removed_can_be_revoked() {
+    for database in databases() {
+        let (store, _) = store(&database.url).await;
+        let (grant, family, _) = redeemed(&store).await;
+        for edit in [
+            "UPDATE grants SET scopes = '[\"api:write\"]'",
+            "DELETE FROM grants",
+        ] {
+            store.db.read().execute_unprepared(edit).await.unwrap();
+            let first = store.position().await.unwrap().seq;
+            assert_altered(revoke(&store, &grant, None).await, "grants", edit);
+            let named = [(RevocationKind::Grant, grant.grant_id.as_str())];
+            let last = store.last_revocation(&named).await.unwrap();
+            assert!(last.is_some_and(|last| last > first), "{database:?}: {edit}");
+            let changes = change::list_after(store.db.read(), first, 10).await.unwrap();
+            let kinds: Vec<_> = changes.iter().map(|change| change.kind.as_str()).collect();
+            assert_eq!(
+                kinds,
+                [change_kind::GRANT, change_kind::REVOCATION],
+                "{database:?}: {edit}"
+            );
+            let family = store.find_family(&grant.tenant_id, &family.family_id).await;
+            assert!(
+                family.unwrap().unwrap().ended_at.is_some(),
+                "{database:?}: {edit}"
+            );
+        }
+        let filter = audit::Filter {
+            action: Some("consent.revoke".into()),
+            ..Default::default()
+        };
+        let events = audit::list(store.db.read(), &filter, &page(0, "")).await.unwrap();
+        let events = events.into_parts().0;
+        assert_eq!(events.len(), 2, "{database:?}");
+        assert!(events.iter().all(|event| event.detail["altered"] == "grants"));
+    }
+}
