@@ -10,7 +10,7 @@ use std::{
 use accord::{
     store::{
         Database,
-        audit::{self, CallerAddress, EventRow, LogPosition, LogReport, Proof},
+        audit::{self, CallerAddress, EventRow, Exported, LogPosition, LogReport, Proof, Untrusted},
         log,
     },
     text::id::EventId,
@@ -66,7 +66,8 @@ pub enum AuditCommand {
         #[command(flatten)]
         source: Source,
     },
-    /// Writes the sealed events as JSON lines, the oldest first. Each line has its position.
+    /// Writes the sealed events as JSON lines, the oldest first. Each line has its position. A line with `removed_leaves` stands
+    /// for events that are gone, as retention removes them, and one with `fault` for a row that is missing or altered.
     Export {
         /// The database.
         #[command(flatten)]
@@ -166,7 +167,7 @@ async fn verify(
             let _ = write!(io::stderr(), "\r{percent} % of {all} leaves");
         }
     };
-    let reports = audit::verify_all(db.read(), &logs, &kept, None, progress).await?;
+    let verified = audit::verify_all(db.read(), &logs, &kept, None, progress).await?;
     if shows_progress {
         let _ = writeln!(io::stderr());
     }
@@ -175,7 +176,7 @@ async fn verify(
         origin,
         report,
         is_accepted,
-    } in reports
+    } in verified.logs
     {
         match report.fault {
             None => writeln!(
@@ -202,7 +203,7 @@ async fn verify(
         }
     }
     match fault {
-        None => rows(db, &logs, out).await,
+        None => rows(db, &logs, &verified.untrusted, out).await,
         Some((origin, fault)) => match fault.event_id.as_str() {
             "" => bail!("the record was altered, in the log {origin}: {}", fault.what),
             event => bail!(
@@ -214,7 +215,12 @@ async fn verify(
 }
 
 /// Compares the rows that confer authority with the events that name them.
-async fn rows(db: &Database, logs: &[(log::Log, VerifierKey)], out: &mut impl Write) -> anyhow::Result<()> {
+async fn rows(
+    db: &Database,
+    logs: &[(log::Log, VerifierKey)],
+    untrusted: &Untrusted,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
     let Some((log, _)) = logs.last() else {
         return Ok(());
     };
@@ -222,7 +228,7 @@ async fn rows(db: &Database, logs: &[(log::Log, VerifierKey)], out: &mut impl Wr
         Some("registry") => registry_service::store::recorded_tables(),
         _ => token_service::store::recorded_tables(),
     };
-    if let Some(fault) = audit::check_rows(db.read(), &tables).await? {
+    if let Some(fault) = audit::check_rows(db.read(), &tables, untrusted).await? {
         bail!("{} {}", fault.what, fault.event_id);
     }
     writeln!(
@@ -251,8 +257,19 @@ async fn export(db: &Database, mut after: Option<LogPosition>, out: &mut impl Wr
             return Ok(out.flush()?);
         };
         after = Some(*last);
-        for (position, event) in &events {
-            writeln!(out, "{}", line(*position, event))?;
+        for (position, found) in &events {
+            let line = match found {
+                Exported::Event(event) => line(*position, event),
+                Exported::Removed(from) => json!({
+                    "position": position.to_string(),
+                    "removed_leaves": { "log": position.log_id, "from": from, "through": position.leaf_index },
+                }),
+                Exported::Unreadable => json!({
+                    "position": position.to_string(),
+                    "fault": "the leaf's row is missing or can't be read",
+                }),
+            };
+            writeln!(out, "{line}")?;
         }
     }
 }

@@ -82,15 +82,16 @@ pub struct RowTable {
     pub(in crate::store) versions: Versions,
 }
 
-/// Reads the versions of a table's rows.
-type Versions = for<'a> fn(&'a Pool) -> BoxFuture<'a, Result<Vec<RowVersion>, StoreError>>;
+/// Reads the versions of a table's rows, and hands each on.
+type Versions =
+    for<'a> fn(&'a Pool, &'a mut (dyn FnMut(RowVersion) + Send)) -> BoxFuture<'a, Result<(), StoreError>>;
 
 impl RowTable {
     /// Returns the table of an entity.
     pub fn of<E: Protected>() -> Self {
         Self {
             name: E::default().table_name(),
-            versions: |conn| Box::pin(versions::<E>(conn)),
+            versions: |conn, each| Box::pin(versions::<E>(conn, each)),
         }
     }
 }
@@ -99,8 +100,11 @@ impl RowTable {
 const PAGE: u64 = 1_000;
 
 /// Reads the versions of all rows. With keys at hand it checks their MACs.
-async fn versions<E: Protected>(conn: &Pool) -> Result<Vec<RowVersion>, StoreError> {
-    let (mut versions, mut last) = (Vec::new(), None::<E::Model>);
+async fn versions<E: Protected>(
+    conn: &Pool,
+    each: &mut (dyn FnMut(RowVersion) + Send),
+) -> Result<(), StoreError> {
+    let mut last = None::<E::Model>;
     loop {
         let mut page = E::find().limit(PAGE);
         for column in primary_key::<E>() {
@@ -114,11 +118,11 @@ async fn versions<E: Protected>(conn: &Pool) -> Result<Vec<RowVersion>, StoreErr
             if conn.keys().is_some() {
                 check::<E>(conn, row.clone())?;
             }
-            versions.push(version::<E>(row)?);
+            each(version::<E>(row)?);
         }
         last = rows.into_iter().next_back();
         if last.is_none() {
-            return Ok(versions);
+            return Ok(());
         }
     }
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use accord::{
-    store::audit::check_rows,
+    store::audit::{Untrusted, check_rows},
     testing::{
         databases,
         edited_rows::{remove, replace, unnoticed_edits},
@@ -63,14 +63,14 @@ async fn no_column_of_authority_can_be_edited() {
             unnoticed_edits::<user::Entity>(db).await,
         ];
         assert_eq!(unnoticed.concat(), [""; 0], "{database:?}");
-        let found = check_rows(db.read(), &recorded_tables()).await.unwrap();
+        let found = check_rows(db.read(), &recorded_tables(), &Untrusted::default()).await.unwrap();
         assert_eq!(found, None, "{database:?}");
     }
 }
 
 /// Returns what a verification says of the rows.
 async fn said(store: &Store) -> String {
-    let found = check_rows(store.db.read(), &recorded_tables()).await.unwrap();
+    let found = check_rows(store.db.read(), &recorded_tables(), &Untrusted::default()).await.unwrap();
     found.map(|fault| fault.what).unwrap_or_default()
 }
 
@@ -173,7 +173,7 @@ async fn an_old_row_that_is_put_back_is_named() {
         );
         assert_eq!(said(&store).await, expected, "{database:?}");
         let events = store.db.read();
-        let fault = check_rows(events, &recorded_tables()).await.unwrap().unwrap();
+        let fault = check_rows(events, &recorded_tables(), &Untrusted::default()).await.unwrap().unwrap();
         let filter = audit::Filter {
             action: Some("client.suspend".into()),
             ..Default::default()
