@@ -158,7 +158,7 @@ async fn registry(setup: &Setup, plan: &Plan) -> Result<Registry> {
         public_base_url: setup.public_base_url(),
         ..Settings::default()
     };
-    Ok(Registry::open(&settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await?)
+    Registry::open(&settings, Arc::new(SystemClock), Arc::new(SystemRandom)).await
 }
 
 /// Creates the tenants, each with its user, and the scopes.

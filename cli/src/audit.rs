@@ -10,7 +10,7 @@ use std::{
 use accord::{
     store::{
         Database,
-        audit::{self, CallerAddress, EventRow, LogPosition, LogReport, Proof},
+        audit::{self, CallerAddress, EventRow, Exported, LogPosition, LogReport, Proof, Untrusted},
         log,
     },
     text::id::EventId,
@@ -67,7 +67,8 @@ pub enum AuditCommand {
         #[command(flatten)]
         source: Source,
     },
-    /// Writes the sealed events as JSON lines, the oldest first. Each line has its position.
+    /// Writes the sealed events as JSON lines, the oldest first. Each line has its position. A line with `removed_leaves` stands
+    /// for events that are gone, as retention removes them, and one with `fault` for a row that is missing or altered.
     Export {
         /// The database.
         #[command(flatten)]
@@ -164,13 +165,13 @@ async fn verify(
     };
     let verified = audit::verify_all(db.read(), &logs, &kept, None, step).await;
     bar.finish_and_clear();
-    let reports = verified?;
+    let verified = verified?;
     let mut fault = None;
     for LogReport {
         origin,
         report,
         is_accepted,
-    } in reports
+    } in verified.logs
     {
         match report.fault {
             None => writeln!(
@@ -197,7 +198,7 @@ async fn verify(
         }
     }
     match fault {
-        None => rows(db, &logs, out).await,
+        None => rows(db, &logs, &verified.untrusted, out).await,
         Some((origin, fault)) => match fault.event_id.as_str() {
             "" => bail!("the record was altered, in the log {origin}: {}", fault.what),
             event => bail!(
@@ -209,7 +210,12 @@ async fn verify(
 }
 
 /// Compares the rows that confer authority with the events that name them.
-async fn rows(db: &Database, logs: &[(log::Log, VerifierKey)], out: &mut impl Write) -> anyhow::Result<()> {
+async fn rows(
+    db: &Database,
+    logs: &[(log::Log, VerifierKey)],
+    untrusted: &Untrusted,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
     let Some((log, _)) = logs.last() else {
         return Ok(());
     };
@@ -217,7 +223,7 @@ async fn rows(db: &Database, logs: &[(log::Log, VerifierKey)], out: &mut impl Wr
         Some("registry") => registry_service::store::recorded_tables(),
         _ => token_service::store::recorded_tables(),
     };
-    if let Some(fault) = audit::check_rows(db.read(), &tables).await? {
+    if let Some(fault) = audit::check_rows(db.read(), &tables, untrusted).await? {
         bail!("{} {}", fault.what, fault.event_id);
     }
     writeln!(
@@ -249,8 +255,19 @@ async fn export(db: &Database, mut after: Option<LogPosition>, out: &mut impl Wr
         };
         after = Some(*last);
         counter.inc(events.len() as u64);
-        for (position, event) in &events {
-            writeln!(out, "{}", line(*position, event))?;
+        for (position, found) in &events {
+            let line = match found {
+                Exported::Event(event) => line(*position, event),
+                Exported::Removed(from) => json!({
+                    "position": position.to_string(),
+                    "removed_leaves": { "log": position.log_id, "from": from, "through": position.leaf_index },
+                }),
+                Exported::Unreadable => json!({
+                    "position": position.to_string(),
+                    "fault": "the leaf's row is missing or can't be read",
+                }),
+            };
+            writeln!(out, "{line}")?;
         }
     }
 }

@@ -164,6 +164,7 @@ pub async fn audit_access(flags: &Flags, token: &OpaqueToken) -> anyhow::Result<
     Ok(AuditAccess {
         db: registry.database().clone(),
         keyring: store.keyring.get().await?,
+        tables: crate::store::recorded_tables(),
         decider: decider.context("the token is of no operator with the role security or admin")?,
     })
 }

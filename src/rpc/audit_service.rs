@@ -197,11 +197,12 @@ impl AuditService for AuditApi {
         let tables = self.tables.clone();
         let verified = self.verify(async move {
             let conn = db.read();
-            let mut reports = audit::verify_all(conn, &logs, &[], Some(&keyring), |_, _| {}).await?;
+            let verified = audit::verify_all(conn, &logs, &[], Some(&keyring), |_, _| {}).await?;
+            let mut reports = verified.logs;
             if let Some(open) = reports.last_mut()
                 && open.report.fault.is_none()
             {
-                open.report.fault = audit::check_rows(conn, &tables).await?;
+                open.report.fault = audit::check_rows(conn, &tables, &verified.untrusted).await?;
             }
             Ok(reports)
         });

@@ -337,6 +337,25 @@ pub async fn start_epoch(tx: &Transaction, random: &dyn Random) -> Result<Positi
     position_of(&counter)
 }
 
+/// Puts a new counter in the place of one that no holder of the keys has written, in a new epoch. Both of its numbers go on
+/// behind `reached`, which must be beyond all that was counted: then no event and no change gets the number of an earlier one.
+pub(super) async fn replace_counter(
+    tx: &Transaction,
+    random: &dyn Random,
+    reached: i64,
+) -> Result<Position, StoreError> {
+    counter::Entity::delete_many().exec(tx).await?;
+    let row = counter::Model {
+        id: COUNTER,
+        epoch: Epoch::generate(random).into(),
+        seq: reached,
+        event_number: reached,
+        mac: Vec::new(),
+    };
+    let inserted = rows::insert::<counter::Entity>(tx, row).await?;
+    position_of(&inserted)
+}
+
 #[cfg(test)]
 #[path = "tests/change.rs"]
 mod tests;

@@ -128,6 +128,7 @@ pub async fn create_tables(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         text("person"),
         text("reason"),
         text("fault"),
+        text("pin"),
         text("origin"),
         big_integer("requested_at"),
         integer("key_version"),

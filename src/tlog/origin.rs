@@ -43,6 +43,18 @@ impl Origin {
         Self::of_log(host, service, epoch, next)
     }
 
+    /// Returns the origin of the first log of another epoch of the same service.
+    ///
+    /// # Errors
+    /// [`ProofError::MalformedOrigin`] for an origin that is not one of [`Self::of_log`].
+    pub fn of_epoch(&self, epoch: &str) -> Result<Self, ProofError> {
+        let mut parts = self.0.split('/');
+        match (parts.next(), parts.next()) {
+            (Some(host), Some(service)) => Self::of_log(host, service, epoch, 1),
+            _ => Err(ProofError::MalformedOrigin),
+        }
+    }
+
     /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0

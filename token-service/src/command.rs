@@ -102,6 +102,7 @@ pub async fn audit_access(flags: &Flags, token: &OpaqueToken) -> anyhow::Result<
     Ok(AuditAccess {
         db,
         keyring: keyring.get().await?,
+        tables: store::recorded_tables(),
         decider: decider.context("the token is of no operator with the role security or admin")?,
     })
 }

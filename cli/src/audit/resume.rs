@@ -6,7 +6,7 @@ use std::{io::Write, path::PathBuf};
 use accord::{
     clock::SystemClock,
     random::SystemRandom,
-    store::audit::{AuditAccess, confirm_resume, request_resume},
+    store::audit::{AuditAccess, Resuming, confirm_resume, request_resume},
     text::{opaque::OpaqueToken, validation::Violations},
 };
 use anyhow::{anyhow, bail};
@@ -74,10 +74,21 @@ pub async fn run(command: &ResumeCommand, out: &mut impl Write) -> anyhow::Resul
 }
 
 async fn decide(decision: &Decision, access: &AuditAccess, out: &mut impl Write) -> anyhow::Result<()> {
-    let AuditAccess { db, keyring, decider } = access;
-    let with: (&dyn accord::clock::Clock, &dyn accord::random::Random) = (&SystemClock, &SystemRandom);
+    let AuditAccess {
+        db,
+        keyring,
+        tables,
+        decider,
+    } = access;
+    let resuming = Resuming {
+        db,
+        keyring,
+        tables,
+        clock: &SystemClock,
+        random: &SystemRandom,
+    };
     if let Some(resume_id) = &decision.confirm {
-        let resumed = confirm_resume(db, keyring, with, decider, resume_id).await?;
+        let resumed = confirm_resume(&resuming, decider, resume_id).await?;
         writeln!(out, "stepped over: {}", resumed.fault)?;
         writeln!(
             out,
@@ -98,7 +109,7 @@ async fn decide(decision: &Decision, access: &AuditAccess, out: &mut impl Write)
         let rules = violations.iter().map(|violation| violation.description.clone());
         bail!("--reason {}", rules.collect::<Vec<_>>().join(", "));
     };
-    let requested = request_resume(db, keyring, with, decider, &reason).await?;
+    let requested = request_resume(&resuming, decider, &reason).await?;
     writeln!(out, "fault:   {}", requested.fault)?;
     writeln!(out, "request: {}", requested.resume_id)?;
     writeln!(

@@ -351,17 +351,39 @@ async fn delete_expired(service: &impl Service, stop: &CancellationToken) {
             ticks.tick().await;
             service.address_limit().forget_idle();
             let (db, now) = (service.database(), service.clock().now());
-            let shared = async {
-                idempotency::delete_expired(db, now).await?;
-                change::delete_before(db, now.minus(KEEP_CHANGES)).await?;
-                log::delete_heads_before(db, now.minus(KEEP_HEADS)).await?;
-                if let Some(kept) = service.audit_retention() {
+            let record = async {
+                let Some(kept) = service.audit_retention() else {
+                    return anyhow::Ok(());
+                };
+                let deleted =
                     audit::delete_before(db, service.clock(), &SystemRandom, now.minus(kept)).await?;
-                    audit::delete_ended_writers(db, now.minus(kept)).await?;
+                if let Some((log, leaf)) = deleted.stopped_at {
+                    tracing::error!(
+                        log,
+                        leaf,
+                        "retention has stopped at a leaf of the audit log that was altered"
+                    );
                 }
-                anyhow::Ok(())
+                audit::delete_ended_writers(db, now.minus(kept)).await?;
+                Ok(())
             };
-            for deleted in [shared.await, service.delete_expired().await] {
+            // Each on its own: what stops one of them stops no other.
+            for deleted in [
+                idempotency::delete_expired(db, now)
+                    .await
+                    .map(drop)
+                    .map_err(Into::into),
+                change::delete_before(db, now.minus(KEEP_CHANGES))
+                    .await
+                    .map(drop)
+                    .map_err(Into::into),
+                log::delete_heads_before(db, now.minus(KEEP_HEADS))
+                    .await
+                    .map(drop)
+                    .map_err(Into::into),
+                record.await,
+                service.delete_expired().await,
+            ] {
                 if let Err(error) = deleted {
                     tracing::warn!(error = format!("{error:#}"), "expired rows were not deleted");
                 }

@@ -1,9 +1,6 @@
 //! The rows that leaves of the log stand for.
 
-use std::{
-    cmp::{max, min},
-    collections::HashMap,
-};
+use std::collections::HashMap;
 
 use sea_orm::{ConnectionTrait, entity::prelude::*, sea_query::Expr};
 
@@ -39,6 +36,14 @@ impl Row {
             Self::Own(_) => None,
         }
     }
+
+    /// Returns the id of the event, or of the newest of the group, as its column has it.
+    pub(super) fn event_id(&self) -> &str {
+        match self {
+            Self::Own(row) => &row.event_id,
+            Self::Group(row) => &row.last_event_id,
+        }
+    }
 }
 
 /// Returns the rows of some leaves, by source and number. Leaves out those that are missing.
@@ -46,26 +51,50 @@ pub(super) async fn rows(
     conn: &impl ConnectionTrait,
     leaves: impl IntoIterator<Item = &leaf::Model>,
 ) -> Result<HashMap<(String, i64), Row>, StoreError> {
-    let mut numbers: HashMap<&str, (i64, i64)> = HashMap::new();
+    let mut numbers: HashMap<&str, Vec<i64>> = HashMap::new();
     for leaf in leaves {
-        let range = numbers.entry(&leaf.source).or_insert((leaf.number, leaf.number));
-        *range = (min(range.0, leaf.number), max(range.1, leaf.number));
+        numbers.entry(&leaf.source).or_default().push(leaf.number);
     }
     let mut rows = HashMap::new();
-    for (source, (first, last)) in numbers {
+    for (source, numbers) in numbers {
         if source == OWN {
-            let own = row::Entity::find().filter(row::Column::Number.between(first, last));
+            let own = row::Entity::find().filter(among(row::Column::Number, &numbers));
             for row in own.all(conn).await? {
                 rows.insert((OWN.to_owned(), row.number), Row::Own(row));
             }
         } else {
             let groups = group::Entity::find()
                 .filter(group::Column::Writer.eq(source))
-                .filter(group::Column::Number.between(first, last));
+                .filter(among(group::Column::Number, &numbers));
             for row in groups.all(conn).await? {
                 rows.insert((row.writer.clone(), row.number), Row::Group(row));
             }
         }
     }
     Ok(rows)
+}
+
+/// Returns the row of a source with a number.
+pub(super) async fn find(
+    conn: &impl ConnectionTrait,
+    source: &str,
+    number: i64,
+) -> Result<Option<Row>, StoreError> {
+    if source == OWN {
+        let found = row::Entity::find_by_id(number).one(conn).await?;
+        return Ok(found.map(Row::Own));
+    }
+    let key = (source.to_owned(), number);
+    Ok(group::Entity::find_by_id(key).one(conn).await?.map(Row::Group))
+}
+
+/// The condition for some numbers. One range, as they are next to each other, unless somebody has edited them: a range would
+/// then read the whole table.
+fn among(column: impl ColumnTrait, numbers: &[i64]) -> Expr {
+    match (numbers.iter().min(), numbers.iter().max()) {
+        (Some(first), Some(last)) if last.saturating_sub(*first) < 2 * numbers.len() as i64 + 64 => {
+            column.between(*first, *last)
+        }
+        _ => column.is_in(numbers.iter().copied()),
+    }
 }

@@ -19,6 +19,7 @@ use crate::{
 
 mod check;
 mod event;
+mod extent;
 pub(in crate::store) mod group;
 mod leaf_rows;
 mod list;
@@ -38,20 +39,27 @@ pub use event::{
 };
 pub use group::{Appended, GroupWriter, delete_ended_writers};
 pub use list::{
-    Cursor, Filter, actions::operator_actions, export::export, find_issued, list, position::LogPosition,
+    Cursor, Filter,
+    actions::operator_actions,
+    export::{Exported, export},
+    find_issued, list,
+    position::LogPosition,
 };
 pub use open_log::ensure_log;
 pub use proof::{Proof, Proven, prove};
 pub use protection::KEYRING_PURPOSE;
 pub use record::{EventRow, TokenUse};
 pub use resume::{
-    AuditAccess, CONFIRM_WITHIN, Decider, ResumeError, ResumeRequest, Resumed, confirm_resume, request_resume,
+    AuditAccess, CONFIRM_WITHIN, Decider, ResumeError, ResumeRequest, Resumed, Resuming, confirm_resume,
+    request_resume,
 };
 use retention::decode_deleted;
-pub use retention::delete_before;
+pub use retention::{Deleted, delete_before};
 pub use rollup::Rollup;
 pub use seal::{SealError, check_unsealed, seal};
-pub use verify::{Fault, LogReport, Report, row_versions::check_rows, verify, verify_all};
+pub use verify::{
+    Fault, LogReport, Report, Untrusted, Verified, row_versions::check_rows, verify, verify_all,
+};
 
 /// The events that have a row of their own. The columns beside the number and the record are for searches.
 mod row {

@@ -22,9 +22,18 @@ pub async fn ensure_log(
     now: UnixMillis,
 ) -> Result<Log, StoreError> {
     const MALFORMED: StoreError = StoreError::Corrupt("the origin of an audit log");
-    let epoch = db.position().await?.epoch;
-    let origin = Origin::of_log(base_host, service, epoch.as_str(), 1).map_err(|_| MALFORMED)?;
     let current = log::current(db.read()).await?;
+    let epoch = match db.position().await {
+        Ok(position) => position.epoch,
+        // Somebody has edited the counter: the log that is open takes what was committed before.
+        Err(error @ (StoreError::Altered(_) | StoreError::Corrupt(_))) => {
+            let current = current.ok_or(error)?;
+            current.check(current.key(keyring)?)?;
+            return Ok(current);
+        }
+        Err(error) => return Err(error),
+    };
+    let origin = Origin::of_log(base_host, service, epoch.as_str(), 1).map_err(|_| MALFORMED)?;
     if let Some(current) = &current {
         current.check(current.key(keyring)?)?;
         if is_of(current, &origin) {

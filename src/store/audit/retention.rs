@@ -5,20 +5,23 @@ use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
 
 use super::{
     Event, Origin,
-    check::{check_columns, check_contents},
+    check::{check_columns, check_contents, check_event},
     group,
     leaf_rows::{Row, rows},
     list::actions,
     record,
     record::decode,
-    resume::stepped::{Stepped, decode_resume},
+    resume::{
+        self,
+        stepped::{RESUME, Stepped, decode_resume},
+    },
     row,
     seal::{OWN, leaf},
 };
 use crate::{
     clock::{Clock, UnixMillis},
     random::Random,
-    store::{Database, StoreError, Transaction, log},
+    store::{Database, Keyed, StoreError, Transaction, log},
     text::id::{EventId, ulid_at},
     tlog::{Hash, event_leaf, group_leaf},
 };
@@ -28,24 +31,80 @@ const LEAVES: u64 = 500;
 /// The action of the event that says which leaves were deleted.
 pub(super) const DELETE: &str = "audit_events.delete";
 
+/// What retention has deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// How many leaves: events with rows of their own, and groups.
+    pub leaves: u64,
+    /// The log and the leaf at which it has stopped, if that is old enough and not what was sealed, or its log's hashes can't be
+    /// read. It stays, with all that come after it, for a verification to name.
+    pub stopped_at: Option<(i64, i64)>,
+}
+
 /// Deletes sealed events before `since`. An event in each transaction says up to which leaf, so that none is missing without
-/// a word. Returns how many leaves it deletes: events with rows of their own, and groups.
+/// a word.
+///
+/// An older log that has a fault which two persons have accepted stays whole until the event of the last such resume is before
+/// `since`. Then it goes whole, fault and all: whoever has it verified until then finds what was accepted, and nothing else.
 pub async fn delete_before(
     db: &Database,
     clock: &dyn Clock,
     random: &dyn Random,
     since: UnixMillis,
-) -> Result<u64, StoreError> {
+) -> Result<Deleted, StoreError> {
     let first_kept = EventId::of(ulid_at(since, 0));
-    let mut all = 0;
+    let mut all = Deleted::default();
     loop {
         let deleted = delete_some(db, clock, random, since, &first_kept).await?;
-        if deleted == 0 {
+        all.leaves += deleted.leaves;
+        if deleted.leaves == 0 || deleted.stopped_at.is_some() {
+            all.stopped_at = deleted.stopped_at;
             actions::delete_before(db, since).await?;
             return Ok(all);
         }
-        all += deleted;
     }
+}
+
+/// Whether an older log goes by the age of a resume.
+enum Accepted {
+    /// No resume has accepted a fault of it.
+    Nothing,
+    /// It stays.
+    Young,
+    /// It goes whole. Its number of leaves.
+    Old(i64),
+}
+
+/// Returns whether a resume has accepted a fault of a log that has ended, by events with the MAC of a holder of the keys.
+async fn accepted(tx: &Transaction, log_id: i64, first_kept: &EventId) -> Result<Accepted, StoreError> {
+    let logs = log::all(tx).await?;
+    let Some(log) = logs.iter().find(|log| log.log_id == log_id) else {
+        return Ok(Accepted::Nothing);
+    };
+    let (Some(keyring), true) = (tx.keys(), logs.last().is_some_and(|last| last.log_id > log_id)) else {
+        return Ok(Accepted::Nothing);
+    };
+    let resumes = row::Entity::find()
+        .filter(row::Column::Action.eq(RESUME))
+        .order_by_asc(row::Column::Number);
+    let mut found = Accepted::Nothing;
+    for resume in resumes.all(tx).await? {
+        let is_of_log = |accepted: resume::stepped::Accepted| {
+            accepted
+                .faults
+                .iter()
+                .any(|fault| fault.log == log.origin.as_str())
+        };
+        if check_event(&keyring, &resume).is_ok()
+            && decode_resume(resume.number, &resume.record).is_some_and(is_of_log)
+        {
+            found = match *resume.event_id < *first_kept.as_str() {
+                true => Accepted::Old(i64::try_from(log.head.size).unwrap_or(i64::MAX)),
+                false => Accepted::Young,
+            };
+        }
+    }
+    Ok(found)
 }
 
 async fn delete_some(
@@ -54,7 +113,7 @@ async fn delete_some(
     random: &dyn Random,
     since: UnixMillis,
     first_kept: &EventId,
-) -> Result<u64, StoreError> {
+) -> Result<Deleted, StoreError> {
     let tx = db.write().await?;
     let leaves = leaf::Entity::find()
         .order_by_asc(leaf::Column::LogId)
@@ -63,23 +122,47 @@ async fn delete_some(
         .all(&tx)
         .await?;
     // A log at a time: its leaves are numbered on their own.
-    let Some(first) = leaves.first() else { return Ok(0) };
+    let Some(first) = leaves.first() else {
+        return Ok(Deleted::default());
+    };
     let leaves: Vec<_> = leaves
         .iter()
         .take_while(|leaf| leaf.log_id == first.log_id)
         .collect();
-    let sealed = sealed(&tx, first, leaves.len()).await?;
+    let whole = match accepted(&tx, first.log_id, first_kept).await? {
+        Accepted::Young => return Ok(Deleted::default()),
+        Accepted::Old(size) => Some(size),
+        Accepted::Nothing => None,
+    };
+    let sealed = match sealed(&tx, first, leaves.len()).await {
+        Ok(sealed) => sealed,
+        Err(error) if error.is_temporary() => return Err(error),
+        // The hashes are damaged. Without them nothing shows what was sealed.
+        Err(_) => Vec::new(),
+    };
     let mut rows = rows(&tx, leaves.iter().copied()).await?;
     let mut last: Option<&leaf::Model> = None;
-    let mut deleted = 0;
-    for ((leaf, sealed), index) in leaves.into_iter().zip(sealed).zip(first.leaf_index..) {
+    let mut deleted = Deleted::default();
+    let mut sealed = sealed.into_iter();
+    for (leaf, index) in leaves.into_iter().zip(first.leaf_index..) {
         let row = rows.remove(&(leaf.source.clone(), leaf.number));
-        // A row that is missing, or is not what was sealed, is a fault: it stays, for a verification to name.
-        let Some(row) = row.filter(|row| leaf.leaf_index == index && is_old(row, sealed, first_kept)) else {
-            break;
-        };
-        if let Row::Own(row) = &row
-            && let Some(resume) = decode_resume(&row.record)
+        let sealed = sealed.next();
+        if whole.is_none() {
+            // A row that is missing, or is not what was sealed, is a fault: it stays, for a verification to name.
+            let is_right = leaf.leaf_index == index && row.as_ref().is_some_and(|row| is_sealed(row, sealed));
+            if !is_right {
+                deleted.stopped_at = Some((leaf.log_id, index));
+                break;
+            }
+            if row
+                .as_ref()
+                .is_none_or(|row| *row.event_id() >= *first_kept.as_str())
+            {
+                break;
+            }
+        }
+        if let Some(Row::Own(row)) = &row
+            && let Some(resume) = decode_resume(row.number, &row.record)
         {
             delete_stepped(&tx, &resume.rows).await?;
         }
@@ -91,18 +174,20 @@ async fn delete_some(
             }
         };
         last = Some(leaf);
-        deleted += 1;
+        deleted.leaves += 1;
     }
-    let Some(last) = last else { return Ok(0) };
+    let Some(last) = last else { return Ok(deleted) };
     leaf::Entity::delete_many()
         .filter(leaf::Column::LogId.eq(last.log_id))
         .filter(leaf::Column::LeafIndex.lte(last.leaf_index))
         .exec(&tx)
         .await?;
+    // Of a log that goes whole the first event says so: what is left of it counts no more.
+    let through = whole.map_or(last.leaf_index, |size| size - 1);
     let event = Event::new(DELETE)
-        .detail("count", deleted.to_string())
+        .detail("count", deleted.leaves.to_string())
         .detail("log", last.log_id.to_string())
-        .detail("through", last.leaf_index.to_string())
+        .detail("through", through.to_string())
         .detail("until", since.to_timestamp().to_string());
     record(&tx, clock, random, &Origin::system("retention"), event).await;
     tx.commit().await?;
@@ -140,19 +225,13 @@ async fn sealed(tx: &Transaction, first: &leaf::Model, count: usize) -> Result<V
     log::leaves(tx, first.log_id, from..from + count as u64).await
 }
 
-/// Returns whether a row is what was sealed, and all its events are older than the first that is kept.
-fn is_old(row: &Row, sealed: Hash, first_kept: &EventId) -> bool {
-    let (checked, last) = match row {
-        Row::Own(row) => (
-            check_columns(row).map(|()| event_leaf(&row.record)),
-            &row.event_id,
-        ),
-        Row::Group(row) => (
-            check_contents(row).map(|head| group_leaf(&head)),
-            &row.last_event_id,
-        ),
+/// Returns whether a row is what was sealed.
+fn is_sealed(row: &Row, sealed: Option<Hash>) -> bool {
+    let leaf = match row {
+        Row::Own(row) => check_columns(row).map(|()| event_leaf(&row.record)),
+        Row::Group(row) => check_contents(row).map(|head| group_leaf(&head)),
     };
-    checked == Ok(sealed) && **last < *first_kept.as_str()
+    leaf.ok() == sealed && sealed.is_some()
 }
 
 /// Returns the log, and the last deleted leaf of it, that an event names, if it is one about deleted leaves.

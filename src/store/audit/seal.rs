@@ -254,7 +254,12 @@ impl Found {
     /// Adds the events after a number that have rows of their own.
     async fn events(&mut self, conn: &impl Keyed, keyring: &Keyring, after: i64) -> Result<(), SealError> {
         // Before the rows: they reach it, or one of them is gone.
-        let counted = change::last_event_number(conn).await?;
+        let (counted, lost) = match change::last_event_number(conn).await {
+            Ok(counted) => (counted, None),
+            // Somebody has edited the counter. What it has counted before is sealed all the same.
+            Err(error @ (StoreError::Altered(_) | StoreError::Corrupt(_))) => (after, Some(error)),
+            Err(error) => return Err(error.into()),
+        };
         let rows = row::Entity::find()
             .filter(row::Column::Number.gt(after))
             .order_by_asc(row::Column::Number)
@@ -274,6 +279,9 @@ impl Found {
                 source_id: OWN.to_owned(),
                 number: last + 1,
             });
+        }
+        if let Some(error) = lost {
+            self.fault.get_or_insert(error.into());
         }
         Ok(())
     }

@@ -94,8 +94,26 @@ impl Lease {
     }
 }
 
+/// Takes the lease from whoever holds it. Renew it every [`RENEW_EVERY`].
+pub(in crate::store) async fn take(db: &Database, holder: &str) -> Result<Lease, StoreError> {
+    let tx = db.write().await?;
+    end(&tx).await?;
+    row::Entity::update_many()
+        .col_expr(Column::Holder, Expr::value(holder))
+        .col_expr(Column::Renewals, Expr::value(0_i64))
+        .filter(Column::Id.eq(ONLY))
+        .exec(&tx)
+        .await?;
+    let row = row::Entity::find_by_id(ONLY).one(&tx).await?;
+    let row = row.ok_or(StoreError::Corrupt("the lease of the audit log"))?;
+    tx.commit().await?;
+    Ok(Lease {
+        generation: row.generation,
+    })
+}
+
 /// Ends the lease of whoever holds it.
-pub(in crate::store) async fn end(tx: &Transaction) -> Result<(), StoreError> {
+pub(super) async fn end(tx: &Transaction) -> Result<(), StoreError> {
     ensure(tx).await?;
     row::Entity::update_many()
         .col_expr(Column::Holder, Expr::value(Option::<String>::None))

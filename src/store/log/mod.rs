@@ -9,10 +9,7 @@
 //!    that the lease is still its own and the head is the one that it has read.
 //! 3. [`sign_heads`] signs what is committed. Whoever is killed before leaves the same head for the next sealer to sign.
 
-use sea_orm::{
-    ActiveValue::Set, ExprTrait, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*,
-    sea_query::SelectStatement,
-};
+use sea_orm::{ActiveValue::Set, ExprTrait, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*};
 use sea_orm_migration::{DbErr, SchemaManager, prelude::Expr, schema::*};
 use subtle::ConstantTimeEq;
 
@@ -26,7 +23,7 @@ use crate::{
 mod lease;
 mod tiles;
 
-pub(super) use lease::end as end_lease;
+pub(super) use lease::take as take_lease;
 pub use lease::{Election, LEASE, Lease, RENEW_EVERY};
 pub use tiles::{InclusionProof, Recomputed, consistency_proof, inclusion_proof, leaves, root};
 
@@ -148,6 +145,28 @@ impl Log {
         check_mac(&self.mac, self.expected_mac(key), "a row of audit_logs")
     }
 
+    /// Returns the content of the log's row: what may not change once the log has ended.
+    pub(super) fn content(&self) -> Vec<u8> {
+        let texts = [self.origin.as_str(), &self.position].map(str::as_bytes);
+        let numbers = [
+            self.head.size.to_be_bytes(),
+            i64::from(self.key_version).to_be_bytes(),
+        ];
+        let fields = [
+            texts[0],
+            texts[1],
+            &numbers[0],
+            &numbers[1],
+            &self.head.root.0,
+            &self.mac,
+        ];
+        let lengths = fields.iter().map(|field| (field.len() as u64).to_be_bytes());
+        lengths
+            .zip(fields)
+            .flat_map(|(length, field)| [&length, field].concat())
+            .collect()
+    }
+
     fn expected_mac(&self, key: &DataKey) -> [u8; 32] {
         key.hmac(&[
             b"log",
@@ -191,12 +210,6 @@ pub(super) async fn before(conn: &impl ConnectionTrait, log_id: i64) -> Result<O
         .filter(row::Column::LogId.lt(log_id))
         .order_by_desc(row::Column::LogId);
     older.one(conn).await?.map(log).transpose()
-}
-
-/// Returns a query for the numbers of all logs.
-pub(super) fn ids() -> SelectStatement {
-    let logs = row::Entity::find().select_only().column(row::Column::LogId);
-    logs.into_query()
 }
 
 /// Returns the log with this origin.

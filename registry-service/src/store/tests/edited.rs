@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use accord::{
-    store::audit::check_rows,
+    store::audit::{Untrusted, check_rows},
     testing::{
         databases,
         edited_rows::{put_back, remove, replace, unnoticed_edits, version_of},
@@ -66,7 +66,9 @@ async fn no_column_of_authority_can_be_edited() {
             unnoticed_edits::<user::Entity>(db).await,
         ];
         assert_eq!(unnoticed.concat(), [""; 0], "{database:?}");
-        let found = check_rows(db.read(), &recorded_tables()).await.unwrap();
+        let found = check_rows(db.read(), &recorded_tables(), &Untrusted::default())
+            .await
+            .unwrap();
         assert_eq!(found, None, "{database:?}");
     }
 }
@@ -78,7 +80,9 @@ async fn stored<E: Protected>(store: &Store, find: Select<E>) -> E::Model {
 
 /// Returns what a verification says of the rows.
 async fn said(store: &Store) -> String {
-    let found = check_rows(store.db.read(), &recorded_tables()).await.unwrap();
+    let found = check_rows(store.db.read(), &recorded_tables(), &Untrusted::default())
+        .await
+        .unwrap();
     found.map(|fault| fault.what).unwrap_or_default()
 }
 

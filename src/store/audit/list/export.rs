@@ -15,14 +15,27 @@ use crate::store::StoreError;
 /// How many leaves are read at a time.
 const LEAVES: u64 = 200;
 
-/// Returns the next events after a position, or the first ones; none at the end.
+/// What a position of the record holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Exported {
+    /// An event.
+    Event(Box<EventRow>),
+    /// Leaves that are gone, from this one up to the position. Retention removes them, and only a verification tells whether it
+    /// has removed these.
+    Removed(i64),
+    /// A leaf whose row is missing or can't be read, which a verification names.
+    Unreadable,
+}
+
+/// Returns the next events after a position, or the first ones; none at the end. Goes on behind what retention removes
+/// meanwhile, and behind a fault.
 ///
 /// # Errors
-/// [`StoreError::Corrupt`] for a leaf whose row is missing, and for a row that is no event.
+/// [`StoreError`] if the database is unavailable.
 pub async fn export(
     conn: &impl ConnectionTrait,
     after: Option<LogPosition>,
-) -> Result<Vec<(LogPosition, EventRow)>, StoreError> {
+) -> Result<Vec<(LogPosition, Exported)>, StoreError> {
     let leaves = leaf::Entity::find()
         .apply_if(after, |find, after| {
             find.filter(place().gte(at(after.log_id, after.leaf_index)))
@@ -34,27 +47,60 @@ pub async fn export(
         .await?;
     let mut rows = rows(conn, &leaves).await?;
     let mut exported = Vec::new();
+    let mut last = after.map(|after| (after.log_id, after.leaf_index));
     for leaf in leaves {
-        let row = rows.remove(&(leaf.source, leaf.number));
-        let encoded = match row
-            .as_ref()
-            .ok_or(StoreError::Corrupt("a leaf without its row"))?
-        {
-            Row::Own(row) => vec![row.record.as_slice()],
-            Row::Group(row) => events(&row.events)?,
+        let position = LogPosition {
+            log_id: leaf.log_id,
+            leaf_index: leaf.leaf_index,
+            index: 0,
         };
-        for (index, event) in (0..).zip(encoded) {
-            let position = LogPosition {
-                log_id: leaf.log_id,
-                leaf_index: leaf.leaf_index,
-                index,
+        let row = rows.remove(&(leaf.source.clone(), leaf.number));
+        let events = row.as_ref().and_then(|row| decoded(row).ok());
+        if events.is_none() && !is_there(conn, &leaf).await? {
+            // Retention has removed it since it was read: the next leaf that is there shows the gap.
+            continue;
+        }
+        let expected = match last {
+            Some((log_id, leaf_index)) if log_id == leaf.log_id => leaf_index + 1,
+            _ => 0,
+        };
+        if leaf.leaf_index > expected {
+            let gap = LogPosition {
+                leaf_index: leaf.leaf_index - 1,
+                index: u32::MAX,
+                ..position
             };
-            if after.is_none_or(|after| position > after) {
-                exported.push((position, decode(event)?));
+            exported.push((gap, Exported::Removed(expected)));
+        }
+        last = Some((leaf.log_id, leaf.leaf_index));
+        let is_new = |position: &LogPosition| after.is_none_or(|after| *position > after);
+        match events {
+            Some(events) => {
+                let events = (0..).zip(events).map(|(index, event)| {
+                    let position = LogPosition { index, ..position };
+                    (position, Exported::Event(Box::new(event)))
+                });
+                exported.extend(events.filter(|(position, _)| is_new(position)));
             }
+            None if is_new(&position) => exported.push((position, Exported::Unreadable)),
+            None => {}
         }
     }
     Ok(exported)
+}
+
+fn decoded(row: &Row) -> Result<Vec<EventRow>, StoreError> {
+    match row {
+        Row::Own(row) => Ok(vec![decode(&row.record)?]),
+        Row::Group(row) => events(&row.events)?.into_iter().map(decode).collect(),
+    }
+}
+
+async fn is_there(conn: &impl ConnectionTrait, leaf: &leaf::Model) -> Result<bool, StoreError> {
+    let found = leaf::Entity::find_by_id((leaf.log_id, leaf.leaf_index))
+        .one(conn)
+        .await?;
+    Ok(found.is_some())
 }
 
 #[cfg(test)]

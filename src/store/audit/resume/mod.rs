@@ -3,20 +3,27 @@
 //! Two persons decide. The first one's request says what the fault is and why the log may go on; the second one confirms it,
 //! as long as the fault is still the same. Whoever edits the database can forge neither: the request has a MAC, and the event
 //! of the confirmation is sealed in the new log. Nothing that is stepped over is sealed, so that no forgery becomes legitimate.
+//! The event holds digests of what was stepped over and of all that was wrong: what changes later is a fault of its own.
 
 use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sea_orm::{IntoActiveModel, QueryOrder, QuerySelect, entity::prelude::*, sea_query::Expr};
 use subtle::ConstantTimeEq;
+use tokio::time::sleep;
 
 use super::{
     Actor, ActorKind, Event, Origin,
+    extent::Extent,
     group::writer,
     open_log::sign_last,
     protection, record,
     seal::{OWN, leaf},
-    verify::verify_all,
+    verify::{
+        Unaccepted,
+        row_versions::{Differences, differences, drop_changed},
+        verify_all,
+    },
 };
 use crate::{
     clock::{Clock, UnixMillis},
@@ -24,7 +31,8 @@ use crate::{
     random::Random,
     store::{
         Database, Keyed, StoreError, Transaction, change,
-        log::{self, Log},
+        log::{self, Lease, Log, RENEW_EVERY},
+        rows::RowTable,
     },
     text::{
         caller::Role,
@@ -36,13 +44,15 @@ use crate::{
 pub const CONFIRM_WITHIN: Duration = Duration::from_secs(24 * 3600);
 /// The id of the only row.
 const ONLY: i32 = 1;
+/// The most faults that are told one by one. A digest pins all of them.
+const MOST_WORDS: usize = 20;
 
 /// The pending request. There is at most one: a later one replaces it.
 pub(super) mod stepped;
 mod stepping;
 
-use stepped::RESUME;
-use stepping::{Step, SteppingError, steps};
+use stepped::{AcceptedFault, RESUME};
+use stepping::{SteppingError, Steps, steps};
 
 mod request {
     use sea_orm::entity::prelude::*;
@@ -57,6 +67,8 @@ mod request {
         pub person: String,
         pub reason: String,
         pub fault: String,
+        /// The digest of what is wrong.
+        pub pin: String,
         pub origin: String,
         pub requested_at: i64,
         pub key_version: i32,
@@ -130,12 +142,15 @@ impl Decider {
 }
 
 /// What a decision needs: a service's record, and the operator who decides.
-#[derive(Debug)]
+#[derive(derive_more::Debug)]
 pub struct AuditAccess {
     /// The service's database.
     pub db: Database,
     /// Its keys.
     pub keyring: Arc<Keyring>,
+    /// The tables whose rows its events name.
+    #[debug(skip)]
+    pub tables: Vec<RowTable>,
     /// The operator.
     pub decider: Decider,
 }
@@ -160,27 +175,57 @@ pub struct Resumed {
     pub fault: String,
 }
 
+/// The record that goes on, and what a decision about it needs.
+#[derive(Clone, Copy)]
+pub struct Resuming<'a> {
+    /// The service's database.
+    pub db: &'a Database,
+    /// Its keys.
+    pub keyring: &'a Keyring,
+    /// The tables whose rows events name.
+    pub tables: &'a [RowTable],
+    /// Tells the time of the decision.
+    pub clock: &'a dyn Clock,
+    /// Gives ids, and the epoch of a counter that was lost.
+    pub random: &'a dyn Random,
+}
+
+/// What is wrong with what is sealed, and with the rows that events name.
+struct Sealed {
+    unaccepted: Vec<Unaccepted>,
+    rows: Differences,
+}
+
 /// What is wrong now, and from where on a new log would go on.
 struct Situation {
     log: Log,
     fault: String,
-    steps: Vec<Step>,
+    /// The digest of what is wrong. It stays the same while the log grows.
+    pin: String,
+    steps: Steps,
     /// The number of the last event with a row of its own that the new log does not hold.
     position: i64,
 }
 
-/// Requests that the log go on after its fault. Replaces an earlier request.
+/// Requests that the log go on after its fault. Replaces an earlier request. Its event is missing if the change counter is lost,
+/// without which nothing is recorded; the event of the confirmation names both persons.
 ///
 /// # Errors
 /// [`ResumeError`].
 pub async fn request_resume(
-    db: &Database,
-    keyring: &Keyring,
-    (clock, random): (&dyn Clock, &dyn Random),
+    resuming: &Resuming<'_>,
     by: &Decider,
     reason: &str,
 ) -> Result<ResumeRequest, ResumeError> {
-    let situation = situation(db.read(), keyring, None).await?;
+    let Resuming {
+        db,
+        keyring,
+        clock,
+        random,
+        ..
+    } = *resuming;
+    let sealed = resuming.sealed().await?;
+    let situation = resuming.situation(db.read(), &sealed).await?;
     let key = keyring
         .current(protection::KEYRING_PURPOSE)
         .map_err(StoreError::from)?;
@@ -191,6 +236,7 @@ pub async fn request_resume(
         person: by.person.clone(),
         reason: reason.to_owned(),
         fault: situation.fault.clone(),
+        pin: situation.pin,
         origin: situation.log.origin.to_string(),
         requested_at: clock.now().as_millis(),
         key_version: key.version(),
@@ -203,12 +249,14 @@ pub async fn request_resume(
     request::Entity::insert(inserted)
         .exec_without_returning(&tx)
         .await?;
-    let event = Event::new("audit_log.request_resume")
-        .subject(&*row.origin)
-        .detail("fault", &*situation.fault)
-        .detail("reason", reason)
-        .detail("resume_id", &*row.resume_id);
-    record(&tx, clock, random, &origin(by), event).await;
+    if !situation.steps.has_no_counter {
+        let event = Event::new("audit_log.request_resume")
+            .subject(&*row.origin)
+            .detail("fault", &*situation.fault)
+            .detail("reason", reason)
+            .detail("resume_id", &*row.resume_id);
+        record(&tx, clock, random, &origin(by), event).await;
+    }
     tx.commit().await?;
     Ok(ResumeRequest {
         resume_id: row.resume_id,
@@ -218,146 +266,262 @@ pub async fn request_resume(
 
 /// Confirms a request as another person, and starts the new log. The request counts once, and only for the fault that it names.
 ///
+/// Holds the lease of the sealer meanwhile, so that the log stays as it was verified.
+///
 /// # Errors
 /// [`ResumeError`].
 pub async fn confirm_resume(
-    db: &Database,
-    keyring: &Keyring,
-    (clock, random): (&dyn Clock, &dyn Random),
+    resuming: &Resuming<'_>,
     by: &Decider,
     resume_id: &str,
 ) -> Result<Resumed, ResumeError> {
-    if let Some(log) = log::current(db.read()).await? {
-        sign_last(db, keyring, &log).await?;
+    let db = resuming.db;
+    // Whether there was a request is what the caller learns first.
+    resuming.pending(db.read(), by, resume_id).await?;
+    let lease = log::take_lease(db, "resume").await?;
+    let confirmed = resuming.confirm_alone(&lease, by, resume_id).await;
+    if confirmed.is_err() {
+        lease.release(db.read()).await?;
     }
-    let known = match situation(db.read(), keyring, None).await {
-        Ok(situation) => situation.fault,
-        // Whether there was a request is what the caller learns first.
-        Err(ResumeError::NoFault) => String::new(),
-        Err(error) => return Err(error),
-    };
-    let tx = db.write().await?;
-    // No sealer extends the log until the transaction ends.
-    log::end_lease(&tx).await?;
-    let row = request::Entity::find_by_id(ONLY).one(&tx).await?;
-    let row = row
-        .filter(|row| row.resume_id == resume_id)
-        .ok_or(ResumeError::NoRequest)?;
-    check(keyring, &row)?;
-    let requested_at = UnixMillis::from_millis(row.requested_at);
-    if clock.now() > requested_at.plus(CONFIRM_WITHIN) {
-        return Err(ResumeError::NoRequest);
+    confirmed
+}
+
+impl Resuming<'_> {
+    async fn confirm_alone(
+        &self,
+        lease: &Lease,
+        by: &Decider,
+        resume_id: &str,
+    ) -> Result<Resumed, ResumeError> {
+        let kept = async {
+            loop {
+                sleep(RENEW_EVERY).await;
+                match lease.renew(self.db.read()).await {
+                    Ok(true) => {}
+                    Ok(false) => return StoreError::Busy,
+                    Err(error) => return error,
+                }
+            }
+        };
+        let mut sealed = tokio::select! {
+            sealed = self.sealed() => sealed?,
+            lost = kept => return Err(lost.into()),
+        };
+        let tx = self.db.write().await?;
+        // No sealer extends the log until the transaction ends.
+        if !lease.renew(&tx).await? {
+            return Err(StoreError::Busy.into());
+        }
+        let row = self.pending(&tx, by, resume_id).await?;
+        let situation = self.situation(&tx, &sealed).await?;
+        if (&row.fault, &row.pin, row.origin.as_str())
+            != (&situation.fault, &situation.pin, situation.log.origin.as_str())
+        {
+            return Err(ResumeError::OtherFault(situation.fault));
+        }
+        let used = request::Entity::delete_many()
+            .filter(request::Column::ResumeId.eq(resume_id))
+            .exec(&tx)
+            .await?;
+        if used.rows_affected != 1 {
+            return Err(ResumeError::NoRequest);
+        }
+        // A row that was changed while it was verified has an event of its own.
+        let last = sealed.rows.last;
+        drop_changed(&tx, &mut sealed.rows.rows, last).await?;
+        let new = self.start(&tx, &situation).await?;
+        record(
+            &tx,
+            self.clock,
+            self.random,
+            &origin(by),
+            event(&row, &situation, &sealed, &new)?,
+        )
+        .await;
+        for difference in &sealed.rows.rows {
+            tx.wrote(difference.version());
+        }
+        tx.commit().await?;
+        Ok(Resumed {
+            old: situation.log,
+            new,
+            fault: row.fault,
+        })
     }
-    // As everywhere else, case does not distinguish persons.
-    if row.operator_id == by.operator_id.as_str() || row.person.to_lowercase() == by.person.to_lowercase() {
-        return Err(ResumeError::SamePerson);
+
+    /// Returns the request that waits for a confirmation by this operator.
+    async fn pending(
+        &self,
+        conn: &impl ConnectionTrait,
+        by: &Decider,
+        resume_id: &str,
+    ) -> Result<request::Model, ResumeError> {
+        let row = request::Entity::find_by_id(ONLY).one(conn).await?;
+        let row = row
+            .filter(|row| row.resume_id == resume_id)
+            .ok_or(ResumeError::NoRequest)?;
+        check(self.keyring, &row)?;
+        let requested_at = UnixMillis::from_millis(row.requested_at);
+        if self.clock.now() > requested_at.plus(CONFIRM_WITHIN) {
+            return Err(ResumeError::NoRequest);
+        }
+        // As everywhere else, case does not distinguish persons.
+        if row.operator_id == by.operator_id.as_str() || row.person.to_lowercase() == by.person.to_lowercase()
+        {
+            return Err(ResumeError::SamePerson);
+        }
+        Ok(row)
     }
-    let situation = situation(&tx, keyring, Some(&known)).await?;
-    if (&row.fault, row.origin.as_str()) != (&situation.fault, situation.log.origin.as_str()) {
-        return Err(ResumeError::OtherFault(situation.fault));
-    }
-    let used = request::Entity::delete_many()
-        .filter(request::Column::ResumeId.eq(resume_id))
-        .exec(&tx)
+
+    /// Starts the next log, behind what is stepped over, with a new counter and its epoch if the old one is lost.
+    async fn start(&self, tx: &Transaction, situation: &Situation) -> Result<Log, ResumeError> {
+        let old = &situation.log.origin;
+        let origin = match situation.steps.has_no_counter {
+            true => {
+                let position = change::replace_counter(tx, self.random, situation.position).await?;
+                old.of_epoch(position.epoch.as_str())
+            }
+            false => old.next(),
+        };
+        let origin = origin.map_err(|_| StoreError::Corrupt("the audit log's origin"))?;
+        let key = self
+            .keyring
+            .current(log::KEYRING_PURPOSE)
+            .map_err(StoreError::from)?;
+        let new = log::start(
+            tx,
+            &origin,
+            key,
+            &situation.position.to_string(),
+            self.clock.now(),
+        )
         .await?;
-    if used.rows_affected != 1 {
-        return Err(ResumeError::NoRequest);
+        for step in situation
+            .steps
+            .steps
+            .iter()
+            .filter(|step| step.rows.writer != OWN)
+        {
+            writer::Entity::update_many()
+                .col_expr(writer::Column::Sealed, Expr::value(step.rows.through))
+                .filter(writer::Column::Writer.eq(&*step.rows.writer))
+                .exec(tx)
+                .await?;
+        }
+        Ok(new)
     }
-    let new = start(&tx, keyring, &situation, clock.now()).await?;
-    let old = situation.log;
-    let rows: Vec<_> = situation.steps.iter().map(|step| &step.rows).collect();
-    let rows = serde_json::to_string(&rows).map_err(|_| StoreError::Corrupt("a resume"))?;
-    let event = Event::new(RESUME)
+
+    /// Verifies what is sealed. It may take long, so that no transaction waits for it.
+    async fn sealed(&self) -> Result<Sealed, ResumeError> {
+        // A sealer that has ended may not have signed its last head.
+        if let Some(log) = log::current(self.db.read()).await? {
+            sign_last(self.db, self.keyring, &log).await?;
+        }
+        let mut logs = Vec::new();
+        for log in log::all(self.db.read()).await? {
+            let signer = log.signer(self.keyring).map_err(StoreError::from)?;
+            logs.push((log, signer.verifier_key().clone()));
+        }
+        let conn = self.db.read();
+        let verified = verify_all(conn, &logs, &[], Some(self.keyring), |_, _| {}).await?;
+        let rows = differences(conn, self.tables, &verified.untrusted).await;
+        Ok(Sealed {
+            unaccepted: verified.unaccepted,
+            rows: rows?,
+        })
+    }
+
+    /// Finds out what is wrong: the rows at which the sealer stops, what a verification says of those that are sealed, and rows
+    /// that are not as the events say.
+    async fn situation(&self, conn: &impl Keyed, sealed: &Sealed) -> Result<Situation, ResumeError> {
+        let log = log::current(conn).await?.ok_or(ResumeError::NoLog)?;
+        let is_authentic = match log.key(self.keyring) {
+            Ok(key) => log.check(key).is_ok(),
+            Err(error) => return Err(StoreError::from(error).into()),
+        };
+        let position = match log.position.parse() {
+            Ok(position) if is_authentic => position,
+            _ => last_sealed(conn, &log).await?,
+        };
+        // No counter has ever counted so far.
+        let jump = self.clock.now().as_millis();
+        let steps = steps(conn, self.keyring, position, jump).await?;
+        let own = steps.steps.iter().find(|step| step.rows.writer == OWN);
+        let position = own.map_or(position, |step| step.rows.through);
+        let (mut words, mut pin) = (Vec::new(), Extent::new());
+        for step in &steps.steps {
+            words.push(step.fault.clone());
+            for field in [&step.rows.writer, &step.fault, &step.rows.digest] {
+                pin.add(field.as_bytes());
+            }
+        }
+        for unaccepted in &sealed.unaccepted {
+            words.push(unaccepted.fault.clone());
+            pin.add(unaccepted.log.as_bytes());
+            pin.add(unaccepted.pin.as_bytes());
+        }
+        for difference in &sealed.rows.rows {
+            words.push(difference.describe());
+            let version = difference.version();
+            for field in [
+                version.row.as_bytes(),
+                &version.mac,
+                &version.before.unwrap_or_default(),
+            ] {
+                pin.add(field);
+            }
+        }
+        if words.is_empty() {
+            return Err(ResumeError::NoFault);
+        }
+        let more = words.len().saturating_sub(MOST_WORDS);
+        words.truncate(MOST_WORDS);
+        if more > 0 {
+            words.push(format!("{more} more"));
+        }
+        Ok(Situation {
+            log,
+            fault: words.join("; "),
+            pin: pin.finish(),
+            steps,
+            position,
+        })
+    }
+}
+
+/// Returns the event of a resume.
+fn event(
+    row: &request::Model,
+    situation: &Situation,
+    sealed: &Sealed,
+    new: &Log,
+) -> Result<Event, StoreError> {
+    let old = &situation.log;
+    let faults = sealed.unaccepted.iter().map(|fault| AcceptedFault {
+        log: fault.log.clone(),
+        extent: fault.extent.clone(),
+    });
+    let faults: Vec<_> = faults.collect();
+    let rows: Vec<_> = situation.steps.steps.iter().map(|step| &step.rows).collect();
+    const UNWRITABLE: StoreError = StoreError::Corrupt("a resume");
+    Ok(Event::new(RESUME)
         .subject(new.origin.as_str())
+        .detail(
+            "accepted",
+            serde_json::to_string(&faults).map_err(|_| UNWRITABLE)?,
+        )
+        .detail("accepted_rows", sealed.rows.rows.len().to_string())
         .detail("fault", &*row.fault)
         .detail("old_log", old.origin.as_str())
         .detail("old_root", STANDARD.encode(old.head.root.0))
         .detail("old_size", old.head.size.to_string())
         .detail("reason", &*row.reason)
         .detail("requested_by", &*row.operator_id)
-        .detail("resume_id", resume_id)
-        .detail("stepped_over", rows);
-    record(&tx, clock, random, &origin(by), event).await;
-    tx.commit().await?;
-    Ok(Resumed {
-        old,
-        new,
-        fault: row.fault,
-    })
-}
-
-/// Starts the next log of the epoch, behind what is stepped over.
-async fn start(
-    tx: &Transaction,
-    keyring: &Keyring,
-    situation: &Situation,
-    now: UnixMillis,
-) -> Result<Log, ResumeError> {
-    let origin = situation
-        .log
-        .origin
-        .next()
-        .map_err(|_| StoreError::Corrupt("the audit log's origin"))?;
-    let key = keyring.current(log::KEYRING_PURPOSE).map_err(StoreError::from)?;
-    let new = log::start(tx, &origin, key, &situation.position.to_string(), now).await?;
-    for step in situation.steps.iter().filter(|step| step.rows.writer != OWN) {
-        writer::Entity::update_many()
-            .col_expr(writer::Column::Sealed, Expr::value(step.rows.through))
-            .filter(writer::Column::Writer.eq(&*step.rows.writer))
-            .exec(tx)
-            .await?;
-    }
-    Ok(new)
-}
-
-/// Finds out what is wrong: the rows at which the sealer stops, or else what a verification says.
-/// `verified` is the result of a verification that was made before: it may take long, and all writers wait for a transaction.
-async fn situation(
-    conn: &impl Keyed,
-    keyring: &Keyring,
-    verified: Option<&str>,
-) -> Result<Situation, ResumeError> {
-    let log = log::current(conn).await?.ok_or(ResumeError::NoLog)?;
-    let is_authentic = match log.key(keyring) {
-        Ok(key) => log.check(key).is_ok(),
-        Err(error) => return Err(StoreError::from(error).into()),
-    };
-    let position = match log.position.parse() {
-        Ok(position) if is_authentic => position,
-        _ => last_sealed(conn, &log).await?,
-    };
-    let steps = steps(conn, keyring, position).await?;
-    let own = steps.iter().find(|step| step.rows.writer == OWN);
-    let position = own.map_or(position, |step| step.rows.through);
-    let fault = match (steps.first(), verified) {
-        (Some(_), _) => {
-            let faults: Vec<_> = steps.iter().map(|step| step.fault.as_str()).collect();
-            faults.join("; ")
-        }
-        (None, Some(fault)) => fault.to_owned(),
-        (None, None) => {
-            let mut logs = Vec::new();
-            for log in log::all(conn).await? {
-                let key = log
-                    .signer(keyring)
-                    .map_err(StoreError::from)?
-                    .verifier_key()
-                    .clone();
-                logs.push((log, key));
-            }
-            let newest = verify_all(conn, &logs, &[], Some(keyring), |_, _| {})
-                .await?
-                .pop();
-            let fault = newest.and_then(|newest| newest.report.fault);
-            fault.ok_or(ResumeError::NoFault)?.to_string()
-        }
-    };
-    Ok(Situation {
-        log,
-        fault,
-        steps,
-        position,
-    })
+        .detail("resume_id", &*row.resume_id)
+        .detail(
+            "stepped_over",
+            serde_json::to_string(&rows).map_err(|_| UNWRITABLE)?,
+        ))
 }
 
 /// Returns the number of the last event that has a row of its own and a leaf, for a log whose own position was edited.
@@ -369,8 +533,12 @@ async fn last_sealed(conn: &impl Keyed, log: &Log) -> Result<i64, StoreError> {
         .limit(1)
         .one(conn)
         .await?;
-    let counted = change::last_event_number(conn).await?;
-    Ok(last.map_or(0, |leaf| leaf.number).min(counted))
+    let last = last.map_or(0, |leaf| leaf.number);
+    match change::last_event_number(conn).await {
+        Ok(counted) => Ok(last.min(counted)),
+        Err(StoreError::Altered(_) | StoreError::Corrupt(_)) => Ok(last),
+        Err(error) => Err(error),
+    }
 }
 
 fn origin(by: &Decider) -> Origin {
@@ -393,6 +561,7 @@ fn mac(key: &DataKey, row: &request::Model) -> [u8; 32] {
         row.person.as_bytes(),
         row.reason.as_bytes(),
         row.fault.as_bytes(),
+        row.pin.as_bytes(),
         row.origin.as_bytes(),
         &row.requested_at.to_be_bytes(),
     ])

@@ -1,4 +1,4 @@
-//! What a resume has stepped over, as the event of the resume says.
+//! What a resume has accepted and stepped over, as its event says.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,28 +16,39 @@ pub(in crate::store::audit) struct Stepped {
     pub(in crate::store::audit) from: i64,
     /// The last number.
     pub(in crate::store::audit) through: i64,
+    /// The digest of the rows that were there.
+    pub(in crate::store::audit) digest: String,
 }
 
-/// The fault that a resume has accepted, and what it has stepped over.
+/// What was wrong with what was sealed, and stays as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::store::audit) struct AcceptedFault {
+    /// The origin of the log; empty for what is in no log.
+    pub(in crate::store::audit) log: String,
+    /// The digest of all that was wrong, and of the log.
+    pub(in crate::store::audit) extent: String,
+}
+
+/// What a resume has accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::store::audit) struct Accepted {
-    /// The log that ended.
-    pub(in crate::store::audit) old_origin: String,
-    /// The fault, as a verification or the sealer words it.
-    pub(in crate::store::audit) fault: String,
+    /// The number of the event.
+    pub(in crate::store::audit) number: i64,
+    /// The faults of what was sealed.
+    pub(in crate::store::audit) faults: Vec<AcceptedFault>,
     /// The rows that no log holds.
     pub(in crate::store::audit) rows: Vec<Stepped>,
 }
 
 /// Returns what an event says about a resume, if it is one of a resume.
-pub(in crate::store::audit) fn decode_resume(encoded: &[u8]) -> Option<Accepted> {
+pub(in crate::store::audit) fn decode_resume(number: i64, encoded: &[u8]) -> Option<Accepted> {
     let event = decode(encoded).ok()?;
     if event.action != RESUME {
         return None;
     }
     Some(Accepted {
-        old_origin: event.detail.get("old_log")?.clone(),
-        fault: event.detail.get("fault")?.clone(),
+        number,
+        faults: serde_json::from_str(event.detail.get("accepted")?).ok()?,
         rows: serde_json::from_str(event.detail.get("stepped_over")?).ok()?,
     })
 }

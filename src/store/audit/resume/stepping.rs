@@ -4,6 +4,7 @@ use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
 
 use super::super::{
     check::{self, Altered},
+    extent::of_rows,
     group, row,
     seal::{OWN, SealError, unsealed_writers},
 };
@@ -26,6 +27,13 @@ pub(super) struct Step {
     pub(super) fault: String,
 }
 
+/// What a new log steps over.
+pub(super) struct Steps {
+    pub(super) steps: Vec<Step>,
+    /// Whether the change counter was edited or removed, so that it goes on far beyond all that it can have counted.
+    pub(super) has_no_counter: bool,
+}
+
 /// Why there is no step.
 #[derive(Debug)]
 pub(super) enum SteppingError {
@@ -41,20 +49,72 @@ impl<E: Into<StoreError>> From<E> for SteppingError {
 }
 
 /// Returns the first faulty run of each source: rows that are missing, or that no holder of the keys has written. A later run
-/// of the same source needs a resume of its own, because what lies between is sealed first.
+/// of the same source needs a resume of its own, because what lies between is sealed first. So is what comes before a run: a
+/// source with rows that the sealer has not reached is left out.
+///
+/// Without a counter that a holder of the keys has written, the numbers of events go on behind `jump`.
 pub(super) async fn steps(
     conn: &impl Keyed,
     keyring: &Keyring,
     own_sealed: i64,
-) -> Result<Vec<Step>, SteppingError> {
+    jump: i64,
+) -> Result<Steps, SteppingError> {
     // Before the rows: they reach it, or one of them is gone.
-    let counted = change::last_event_number(conn).await?;
-    let mut steps = Vec::new();
-    steps.extend(step(conn, keyring, (OWN, own_sealed), Some(counted)).await?);
-    for writer in unsealed_writers(conn).await? {
-        steps.extend(step(conn, keyring, (&writer.writer, writer.sealed), None).await?);
+    let counted = match change::last_event_number(conn).await {
+        Ok(counted) => Some(counted),
+        Err(StoreError::Altered(_) | StoreError::Corrupt(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let (mut steps, mut waits) = (Vec::new(), Vec::new());
+    let own = match counted {
+        Some(counted) => step(conn, keyring, (OWN, own_sealed), Some(counted)).await?,
+        None => Some(without_counter(conn, keyring, own_sealed, jump).await?),
+    };
+    let mut place = |step: Step, sealed: i64| match step.rows.from == sealed + 1 {
+        true => steps.push(step),
+        false => waits.push(step.fault),
+    };
+    if let Some(step) = own {
+        place(step, own_sealed);
     }
-    Ok(steps)
+    for writer in unsealed_writers(conn).await? {
+        if let Some(step) = step(conn, keyring, (&writer.writer, writer.sealed), None).await? {
+            place(step, writer.sealed);
+        }
+    }
+    if steps.is_empty()
+        && let Some(fault) = waits.first()
+    {
+        return Err(SteppingError::OutOfReach(format!(
+            "{fault}; what comes before it is not sealed yet: let the service run until it is"
+        )));
+    }
+    for Step { rows, .. } in &mut steps {
+        rows.digest = of_rows(conn, &rows.writer, (rows.from, rows.through)).await?;
+    }
+    Ok(Steps {
+        steps,
+        has_no_counter: counted.is_none(),
+    })
+}
+
+/// Returns the run of numbers that events leave out, because nobody knows which ones were given.
+async fn without_counter(
+    conn: &impl Keyed,
+    keyring: &Keyring,
+    own_sealed: i64,
+    jump: i64,
+) -> Result<Step, SteppingError> {
+    let rows = checked(conn, keyring, OWN, own_sealed).await?;
+    let fault = "the change counter was edited or removed".to_owned();
+    let from = match rows.first() {
+        Some((number, Ok(()))) if *number == own_sealed + 1 => number + 1,
+        _ => own_sealed + 1,
+    };
+    if jump <= own_sealed {
+        return Err(SteppingError::OutOfReach(fault));
+    }
+    Ok(over(OWN, from..=jump, &fault))
 }
 
 /// Returns the first faulty run of a source after a number. `reached` is the highest number that it has given, if that is
@@ -126,6 +186,7 @@ fn over(source: &str, numbers: std::ops::RangeInclusive<i64>, fault: &str) -> St
             writer: source.to_owned(),
             from: *numbers.start(),
             through: *numbers.end(),
+            digest: String::new(),
         },
         fault: fault.to_owned(),
     }

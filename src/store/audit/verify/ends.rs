@@ -1,18 +1,15 @@
 //! Where a log begins and ends: nothing lies between two logs, outside of them, or beyond what counts as sealed.
 
-use sea_orm::{
-    Condition, ConnectionTrait, ExprTrait, QueryOrder, QuerySelect, QueryTrait, entity::prelude::*,
-    sea_query::Expr,
-};
+use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
 
-use super::{Stop, Verification, fault};
+use super::{Fault, one_log::Verification, strays::unnamed, whole};
 use crate::{
     keys::Keyring,
     store::{
-        StoreError,
+        Keyed, StoreError,
         audit::{
             check, group,
-            resume::stepped::{Accepted, Stepped},
+            resume::stepped::Stepped,
             retention::DELETE,
             row,
             seal::{OWN, leaf},
@@ -21,31 +18,40 @@ use crate::{
     },
 };
 
+/// What is wrong, and the digest of what was found.
+pub(super) type Wrong = Vec<(Fault, String)>;
+
 /// Returns the number of the last event with a row of its own that a log counts as sealed.
 fn position_of(log: &Log) -> Result<i64, StoreError> {
     let position = log.position.parse();
     position.map_err(|_| StoreError::Corrupt("audit_logs"))
 }
 
-impl<C: ConnectionTrait> Verification<'_, C> {
+fn wrong(what: String) -> (Fault, String) {
+    (whole(what), String::new())
+}
+
+impl<C: Keyed> Verification<'_, C> {
     /// Returns the rows that resumes have stepped over, as far as the logs that were read say.
     fn stepped(&self) -> impl Iterator<Item = &Stepped> {
         self.told.accepted.iter().flat_map(|accepted| &accepted.rows)
     }
 
     /// Looks for the event of a retention that is not sealed yet, with the MAC of a holder of the keys.
-    pub(super) async fn read_retention(&mut self, keyring: Option<&Keyring>) -> Result<(), Stop> {
+    pub(super) async fn read_retention(&mut self, keyring: Option<&Keyring>) -> Result<(), StoreError> {
         let Some(keyring) = keyring.filter(|_| self.is_open) else {
             return Ok(());
         };
-        let sealed = position_of(&self.log)?;
+        let Ok(sealed) = position_of(&self.log) else {
+            return Ok(());
+        };
         let waiting = row::Entity::find()
             .filter(row::Column::Number.gt(sealed))
             .filter(row::Column::Action.eq(DELETE))
             .order_by_asc(row::Column::Number);
         for row in waiting.all(self.conn).await? {
             if check::check_event(keyring, &row).is_ok() {
-                self.told.removed(&row.record);
+                self.told.event(row.number, &row.record);
             }
         }
         Ok(())
@@ -53,17 +59,20 @@ impl<C: ConnectionTrait> Verification<'_, C> {
 
     /// Checks that the log goes on where the one before it ends, but for what a resume has stepped over. Once retention has
     /// removed the beginning of the log, there is nothing to compare.
-    pub(super) async fn check_begins(&self, first: u64) -> Result<(), Stop> {
+    pub(super) async fn check_begins(&self, first: u64) -> Result<Wrong, StoreError> {
+        let mut found = Vec::new();
         let Some(older) = log::before(self.conn, self.log.log_id).await? else {
-            return Ok(());
+            return Ok(found);
         };
         if first > 0 {
-            return Ok(());
+            return Ok(found);
         }
         let end = position_of(&self.log)?;
         let begin = self.first.get(OWN).map_or(end, |first| first - 1);
-        self.check_gap(OWN, position_of(&older)?, begin)?;
-        for (writer, first) in self.first.iter().filter(|(source, _)| *source != OWN) {
+        found.extend(self.check_gap(OWN, position_of(&older)?, begin));
+        let mut sources: Vec<_> = self.first.iter().filter(|(source, _)| *source != OWN).collect();
+        sources.sort_unstable();
+        for (writer, first) in sources {
             let last = leaf::Entity::find()
                 .filter(leaf::Column::Source.eq(writer))
                 .filter(leaf::Column::Number.lt(*first))
@@ -73,133 +82,128 @@ impl<C: ConnectionTrait> Verification<'_, C> {
                 .await?;
             // Without one, retention has removed it, or the writer is new.
             if let Some(last) = last {
-                self.check_gap(writer, last.number, first - 1)?;
+                found.extend(self.check_gap(writer, last.number, first - 1));
             }
         }
-        Ok(())
+        Ok(found)
     }
 
     /// Checks that a resume has stepped over the rows of a source after `end`, up to `begin`.
-    fn check_gap(&self, source: &str, end: i64, begin: i64) -> Result<(), Stop> {
+    fn check_gap(&self, source: &str, end: i64, begin: i64) -> Option<(Fault, String)> {
         let is_stepped = |stepped: &Stepped| {
             (stepped.writer.as_str(), stepped.from, stepped.through) == (source, end + 1, begin)
         };
         match begin <= end || self.stepped().any(is_stepped) {
-            true => Ok(()),
-            false => Err(fault(
-                "",
-                format!(
-                    "numbers {} to {begin} of `{source}` are in no log, and no resume says why",
-                    end + 1
-                ),
-            )),
+            true => None,
+            false => Some(wrong(format!(
+                "numbers {} to {begin} of `{source}` are in no log, and no resume says why",
+                end + 1
+            ))),
         }
     }
 
     /// Checks that what counts as sealed ends where the leaves end, so that nobody has moved the sealer over events.
-    pub(super) async fn check_ends(&self, first: u64) -> Result<(), Stop> {
+    pub(super) async fn check_ends(&self, first: u64) -> Result<Wrong, StoreError> {
+        let mut found = Vec::new();
         let own = self.last.get(OWN);
         let position = position_of(&self.log)?;
         let is_first_log = self.log.log_id == 1 && first == 0;
-        if own.map_or(is_first_log && position != 0, |last| *last != position) {
-            return Err(fault("", "the log's position is not that of its last event"));
+        let is_where_the_older_ends = match log::before(self.conn, self.log.log_id).await? {
+            Some(older) if first == 0 => {
+                let mut stepped = self.stepped().filter(|stepped| stepped.writer == OWN);
+                position_of(&older).ok() == Some(position)
+                    || stepped.any(|stepped| stepped.through == position)
+            }
+            _ => !is_first_log || position == 0,
+        };
+        if own.map_or(!is_where_the_older_ends, |last| *last != position) {
+            found.push(wrong(
+                "the log's position is not that of its last event".to_owned(),
+            ));
         }
         if !self.is_open {
-            return Ok(());
+            return Ok(found);
         }
-        for writer in group::writer::Entity::find().all(self.conn).await? {
+        let writers = group::writer::Entity::find().order_by_asc(group::writer::Column::Writer);
+        for writer in writers.all(self.conn).await? {
             let last = self.last.get(&writer.writer);
             if last.map_or(is_first_log && writer.sealed != 0, |last| *last != writer.sealed) {
-                let what = format!(
+                found.push(wrong(format!(
                     "what is sealed of the writer {} is not what the log has",
                     writer.writer
-                );
-                return Err(fault("", what));
+                )));
             }
         }
-        Ok(())
+        Ok(found)
     }
 
-    /// Looks for rows that count as sealed and that no leaf names, and for leaves that no log has.
-    pub(super) async fn strays(&self) -> Result<(), Stop> {
+    /// Looks for leaves behind the end of the log, and for events that count as sealed in this log and that no leaf names.
+    ///
+    /// The leaves of a source were seen to have numbers without gaps. So only the numbers before the first and after the last
+    /// of them can have rows that none names, and nothing compares two tables.
+    pub(super) async fn strays(&mut self) -> Result<Wrong, StoreError> {
+        let mut found = Vec::new();
         let size = i64::try_from(self.log.head.size).map_err(|_| StoreError::Corrupt("audit_logs"))?;
-        let outside = Condition::any()
-            .add(leaf::Column::LeafIndex.lt(0))
-            .add(leaf::Column::LeafIndex.gte(size));
-        let outside = Condition::all()
-            .add(leaf::Column::LogId.eq(self.log.log_id))
-            .add(outside);
-        let of_no_log = leaf::Column::LogId.not_in_subquery(log::ids());
-        let stray = leaf::Entity::find().filter(Condition::any().add(outside).add(of_no_log));
-        if let Some(stray) = stray.one(self.conn).await? {
-            return Err(fault("", format!("leaf {} is in no log", stray.leaf_index)));
+        for outside in [
+            leaf::Column::LeafIndex.lt(0_i64),
+            leaf::Column::LeafIndex.gte(size),
+        ] {
+            let mut after = None::<i64>;
+            loop {
+                let mut strays = leaf::Entity::find()
+                    .filter(leaf::Column::LogId.eq(self.log.log_id))
+                    .filter(outside.clone());
+                if let Some(after) = after {
+                    strays = strays.filter(leaf::Column::LeafIndex.gt(after));
+                }
+                let stray = strays
+                    .order_by_asc(leaf::Column::LeafIndex)
+                    .limit(1)
+                    .one(self.conn)
+                    .await?;
+                let Some(stray) = stray else { break };
+                after = Some(stray.leaf_index);
+                let what = format!("leaf {} is in no log", stray.leaf_index);
+                found.push((whole(what), format!("{} {}", stray.source, stray.number)));
+            }
         }
-        self.stray_rows().await
+        found.extend(self.stray_rows().await?);
+        Ok(found)
     }
 
-    async fn stray_rows(&self) -> Result<(), Stop> {
-        let leaves = || leaf::Entity::find().select_only().expr(Expr::value(1));
-        let own = |column| Expr::col((row::Entity, column));
-        let named = leaves()
+    async fn stray_rows(&mut self) -> Result<Wrong, StoreError> {
+        // Somebody may have moved the position over events to come: these are no strays.
+        let sealed = leaf::Entity::find()
             .filter(leaf::Column::Source.eq(OWN))
-            .filter(own(row::Column::Number).equals((leaf::Entity, leaf::Column::Number)))
-            .into_query();
-        let position = position_of(&self.log)?;
+            .order_by_desc(leaf::Column::Number)
+            .limit(1)
+            .one(self.conn)
+            .await?;
+        let position = position_of(&self.log)?.min(sealed.map_or(i64::MIN, |leaf| leaf.number));
         let older = log::before(self.conn, self.log.log_id).await?;
         let older = older.as_ref().map(position_of).transpose()?;
-        let mut strays = row::Entity::find()
-            .filter(row::Column::Number.lte(position))
-            .apply_if(older, |rows, older| rows.filter(row::Column::Number.gt(older)))
-            .filter(Expr::exists(named).not());
-        for stepped in self.stepped().filter(|stepped| stepped.writer == OWN) {
-            let passed = row::Column::Number.between(stepped.from, stepped.through);
-            strays = strays.filter(passed.not());
+        let from = older.map_or(i64::MIN, |older| older.saturating_add(1));
+        let named = (self.first.get(OWN), self.last.get(OWN));
+        let ranges = match named {
+            (Some(first), Some(last)) if !self.told.has_wrong_places => {
+                vec![
+                    (from, first.saturating_sub(1)),
+                    (last.saturating_add(1), position),
+                ]
+            }
+            _ => vec![(from, position)],
+        };
+        let mut found = Vec::new();
+        for range in ranges {
+            for stray in unnamed(self.conn, OWN, range, self.stepped()).await? {
+                self.told.untrusted.add(stray.number, stray.number);
+                let fault = Fault {
+                    event_id: stray.event_id,
+                    what: "it was never sealed where it stands".to_owned(),
+                };
+                found.push((fault, stray.content));
+            }
         }
-        let stray = strays.one(self.conn).await?;
-        if let Some(stray) = stray {
-            return Err(fault(&stray.event_id, "it was never sealed where it stands"));
-        }
-        Ok(())
-    }
-}
-
-/// Looks for groups that count as sealed and that no leaf names, but for those that resumes have stepped over.
-pub(super) async fn stray_groups(conn: &impl ConnectionTrait, accepted: &[Accepted]) -> Result<(), Stop> {
-    let leaves = || leaf::Entity::find().select_only().expr(Expr::value(1));
-    let of_group = |column| Expr::col((group::Entity, column));
-    let named = leaves()
-        .filter(of_group(group::Column::Writer).equals((leaf::Entity, leaf::Column::Source)))
-        .filter(of_group(group::Column::Number).equals((leaf::Entity, leaf::Column::Number)))
-        .into_query();
-    let waits = group::writer::Entity::find()
-        .select_only()
-        .expr(Expr::value(1))
-        .filter(
-            of_group(group::Column::Writer).equals((group::writer::Entity, group::writer::Column::Writer)),
-        )
-        .filter(
-            of_group(group::Column::Number)
-                .gt(Expr::col((group::writer::Entity, group::writer::Column::Sealed))),
-        )
-        .into_query();
-    let mut strays = group::Entity::find()
-        .filter(Expr::exists(named).not())
-        .filter(Expr::exists(waits).not());
-    for stepped in accepted
-        .iter()
-        .flat_map(|accepted| &accepted.rows)
-        .filter(|stepped| stepped.writer != OWN)
-    {
-        let passed = Condition::all()
-            .add(group::Column::Writer.eq(&*stepped.writer))
-            .add(group::Column::Number.between(stepped.from, stepped.through));
-        strays = strays.filter(passed.not());
-    }
-    match strays.one(conn).await? {
-        Some(stray) => Err(fault(
-            &stray.last_event_id,
-            "its group was never sealed where it stands",
-        )),
-        None => Ok(()),
+        Ok(found)
     }
 }

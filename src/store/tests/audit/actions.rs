@@ -69,6 +69,19 @@ async fn a_tenant_has_the_acts_of_operators_that_concern_it() {
             ["tenant.update", "client.suspend"]
         );
         assert!(actions(&initech, None, 9).await.is_empty());
+        // One that somebody has removed does not end the list.
+        let gone = "DELETE FROM audit_events WHERE action = 'client.suspend'";
+        let kept = "CREATE TABLE kept AS SELECT * FROM audit_events WHERE action = 'client.suspend'";
+        for edit in [kept, gone] {
+            db.read().execute_unprepared(edit).await.unwrap();
+        }
+        assert_eq!(
+            names(&actions(&acme, None, 1).await),
+            ["tenant.suspend"],
+            "{place:?}"
+        );
+        let back = "INSERT INTO audit_events SELECT * FROM kept";
+        db.read().execute_unprepared(back).await.unwrap();
 
         delete_before(&db, clock.now().minus(Duration::from_millis(3)))
             .await

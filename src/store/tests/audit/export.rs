@@ -1,7 +1,20 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::time::Duration;
 
 use super::*;
-use crate::store::audit::seal::tests::Sealed;
+use crate::{
+    clock::Clock,
+    random::SystemRandom,
+    store::audit::{delete_before, seal::tests::Sealed},
+};
+
+fn event(found: &Exported) -> &EventRow {
+    let Exported::Event(event) = found else {
+        panic!("{found:?}");
+    };
+    event
+}
 
 #[tokio::test]
 async fn every_sealed_event_is_exported_once_and_from_any_position_on() {
@@ -15,7 +28,10 @@ async fn every_sealed_event_is_exported_once_and_from_any_position_on() {
         }
         record.change("unsealed").await;
         let all = export(record.db.read(), None).await.unwrap();
-        let exported: Vec<_> = all.iter().map(|(_, event)| event.event_id.clone()).collect();
+        let exported: Vec<_> = all
+            .iter()
+            .map(|(_, found)| event(found).event_id.clone())
+            .collect();
         assert_eq!(exported, ids, "{:?}", record.place);
         for (after, (position, _)) in all.iter().enumerate() {
             let rest = export(record.db.read(), Some(*position)).await.unwrap();
@@ -26,6 +42,53 @@ async fn every_sealed_event_is_exported_once_and_from_any_position_on() {
         record.seal().await;
         let rest = export(record.db.read(), Some(last)).await.unwrap();
         assert_eq!(rest.len(), 1, "{:?}", record.place);
-        assert_eq!(rest[0].1.action, "unsealed");
+        assert_eq!(event(&rest[0].1).action, "unsealed");
+    }
+}
+
+#[tokio::test]
+async fn an_export_goes_on_behind_what_retention_removes_and_behind_a_fault() {
+    for mut record in Sealed::each().await {
+        let place = record.place.label;
+        record.change("old").await;
+        record.group(2).await;
+        record.change("old").await;
+        record.seal().await;
+        let first = export(record.db.read(), None).await.unwrap()[0].0;
+        record.clock.advance(Duration::from_secs(100));
+        record.change("kept").await;
+        record.change("altered").await;
+        record.change("last").await;
+        record.seal().await;
+        let since = record.clock.now();
+        let deleted = delete_before(&record.db, &*record.clock, &SystemRandom, since)
+            .await
+            .unwrap();
+        assert_eq!((deleted.leaves, deleted.stopped_at), (3, None), "{place}");
+        record
+            .edit("UPDATE audit_events SET record = mac WHERE action = 'altered'")
+            .await;
+        let rest = export(record.db.read(), Some(first)).await.unwrap();
+        let told: Vec<_> = rest
+            .iter()
+            .map(|(position, found)| {
+                let what = match found {
+                    Exported::Event(event) => event.action.clone(),
+                    Exported::Removed(from) => format!("removed from {from}"),
+                    Exported::Unreadable => "unreadable".to_owned(),
+                };
+                (position.leaf_index, what)
+            })
+            .collect();
+        let expected = [(2, "removed from 1"), (3, "kept"), (4, "unreadable"), (5, "last")];
+        assert_eq!(
+            told,
+            expected.map(|(leaf, what)| (leaf, what.to_owned())),
+            "{place}"
+        );
+        let begun = export(record.db.read(), None).await.unwrap();
+        assert_eq!(begun[0].1, Exported::Removed(0), "{place}");
+        let next = export(record.db.read(), Some(rest[0].0)).await.unwrap();
+        assert_eq!(next, rest[1..], "{place}");
     }
 }

@@ -3,7 +3,14 @@
 use super::{super::seal::tests::Sealed, *};
 use crate::{
     random::SystemRandom,
-    store::audit::{Fault, Proof, SealError, delete_before, prove, verify_all},
+    store::audit::{
+        self, Fault, Proof, RowVersion, SealError, check_rows, delete_before, ensure_log, extent::of_rows,
+        prove, verify_all,
+    },
+    store::{
+        Pool,
+        rows::{self, StoredRow},
+    },
     text::caller::Role,
     tlog::VerifierKey,
 };
@@ -13,14 +20,22 @@ fn decider(clock: &dyn Clock, person: &str) -> Decider {
     Decider::new(operator_id, &[Role::Security], person.to_owned()).unwrap()
 }
 
+fn resuming(record: &Sealed) -> Resuming<'_> {
+    Resuming {
+        db: &record.db,
+        keyring: &record.keyring,
+        tables: &[],
+        clock: &*record.clock,
+        random: &SystemRandom,
+    }
+}
+
 async fn request(record: &Sealed, by: &Decider) -> Result<ResumeRequest, ResumeError> {
-    let with: (&dyn Clock, &dyn Random) = (&*record.clock, &SystemRandom);
-    request_resume(&record.db, &record.keyring, with, by, "a disk was repaired").await
+    request_resume(&resuming(record), by, "a disk was repaired").await
 }
 
 async fn confirm(record: &Sealed, by: &Decider, resume_id: &str) -> Result<Resumed, ResumeError> {
-    let with: (&dyn Clock, &dyn Random) = (&*record.clock, &SystemRandom);
-    confirm_resume(&record.db, &record.keyring, with, by, resume_id).await
+    confirm_resume(&resuming(record), by, resume_id).await
 }
 
 /// Resumes by two persons, and lets the sealer go on with the new log.
@@ -41,7 +56,7 @@ fn keys(record: &Sealed, logs: Vec<Log>) -> Vec<(Log, VerifierKey)> {
 async fn verified(record: &Sealed) -> Vec<(Option<String>, bool)> {
     let logs = keys(record, log::all(record.db.read()).await.unwrap());
     let reports = verify_all(record.db.read(), &logs, &[], Some(&record.keyring), |_, _| {}).await;
-    let reports = reports.unwrap().into_iter();
+    let reports = reports.unwrap().logs.into_iter();
     reports
         .map(|log| (log.report.fault.as_ref().map(Fault::to_string), log.is_accepted))
         .collect()
@@ -126,7 +141,11 @@ async fn the_event_of_a_resume_names_fault_head_and_persons() {
         let event = record.newest("audit_log.resume").await;
         assert_eq!(event.actor.id, second.operator_id.as_str(), "{place}");
         let root = STANDARD.encode(resumed.old.head.root.0);
+        let digest = of_rows(record.db.read(), OWN, (2, 2)).await.unwrap();
+        let stepped = format!(r#"[{{"writer":"","from":2,"through":2,"digest":"{digest}"}}]"#);
         let expected = [
+            ("accepted", "[]"),
+            ("accepted_rows", "0"),
             ("fault", requested.fault.as_str()),
             ("old_log", resumed.old.origin.as_str()),
             ("old_root", root.as_str()),
@@ -134,7 +153,7 @@ async fn the_event_of_a_resume_names_fault_head_and_persons() {
             ("reason", "a disk was repaired"),
             ("requested_by", first.operator_id.as_str()),
             ("resume_id", requested.resume_id.as_str()),
-            ("stepped_over", r#"[{"writer":"","from":2,"through":2}]"#),
+            ("stepped_over", stepped.as_str()),
         ];
         let detail: Vec<_> = event
             .detail
@@ -333,7 +352,7 @@ async fn retention_may_remove_an_older_log_and_more() {
         let deleted = delete_before(&record.db, &*record.clock, &SystemRandom, since)
             .await
             .unwrap();
-        assert_eq!(deleted, 4 + size, "{place}");
+        assert_eq!(deleted.leaves, 4 + size, "{place}");
         // Before the event of the retention is sealed, and after.
         assert_eq!(verified(&record).await, [INTACT, INTACT], "{place}");
         record.seal().await;
@@ -342,5 +361,250 @@ async fn retention_may_remove_an_older_log_and_more() {
             prove(record.db.read(), None, &kept).await.unwrap(),
             Proof::Sealed(_)
         ));
+    }
+}
+
+/// The event of a resume pins all that was wrong, and all that the log holds: nothing hides behind it.
+#[tokio::test]
+async fn what_is_edited_after_a_resume_is_a_fault_of_its_own() {
+    for later in [
+        "UPDATE audit_events SET actor_id = 'somebody' WHERE number = 1",
+        "UPDATE audit_events SET actor_id = 'nobody' WHERE number = 2",
+        "DELETE FROM audit_events WHERE number = 2",
+        "UPDATE audit_groups SET size = 9 WHERE number = 2",
+        "DELETE FROM audit_groups WHERE number = 1",
+        "UPDATE audit_leaves SET number = 99 WHERE leaf_index = 3 AND log_id = 1",
+        "DELETE FROM audit_log_tiles WHERE log_id = 1",
+        "UPDATE audit_logs SET position = '7' WHERE log_id = 1",
+        "UPDATE audit_checkpoints SET checkpoint = 'x' WHERE log_id = 1",
+        "INSERT INTO audit_groups SELECT writer, 0, size, first_event_id, last_event_id, root, events, key_version, mac FROM audit_groups WHERE number = 1",
+        "INSERT INTO audit_events SELECT 0, 'x', action, outcome, actor_id, tenant_id, client_id, subject, record, key_version, mac FROM audit_events WHERE number = 1",
+        "INSERT INTO audit_leaves VALUES (99, 0, '', -1)",
+    ] {
+        for mut record in Sealed::each().await {
+            let place = record.place.label;
+            for _ in 0..2 {
+                record.change("one").await;
+                record.group(2).await;
+            }
+            record.seal().await;
+            record
+                .edit("UPDATE audit_events SET actor_id = 'nobody' WHERE number = 1")
+                .await;
+            resumed(&mut record).await;
+            record.change("new").await;
+            record.seal().await;
+            let found = verified(&record).await;
+            assert!(found[0].1 && found[1] == INTACT, "{place} {later}: {found:?}");
+            record.edit(later).await;
+            let found = verified(&record).await;
+            let is_told = |log: &(Option<String>, bool)| log.0.is_some() && !log.1;
+            assert!(found.iter().any(is_told), "{place} {later}: {found:?}");
+            // Two persons may accept that, too.
+            resumed(&mut record).await;
+            record.seal().await;
+            let found = verified(&record).await;
+            assert!(!found.iter().any(is_told), "{place} {later}: {found:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn rows_that_were_stepped_over_stay_as_they_were() {
+    for later in [
+        "UPDATE audit_events SET actor_id = 'somebody' WHERE number = 2",
+        "DELETE FROM audit_events WHERE number = 2",
+        "UPDATE audit_groups SET size = 9 WHERE number = 1",
+    ] {
+        for mut record in Sealed::each().await {
+            let place = record.place.label;
+            record.change("one").await;
+            record.seal().await;
+            record.change("two").await;
+            record.group(2).await;
+            record
+                .edit("UPDATE audit_events SET actor_id = 'nobody' WHERE number = 2")
+                .await;
+            record.edit("UPDATE audit_groups SET size = 3").await;
+            resumed(&mut record).await;
+            record.seal().await;
+            assert_eq!(verified(&record).await, [INTACT, INTACT], "{place} {later}");
+            record.edit(later).await;
+            let found = verified(&record).await;
+            let fault = found[1].0.as_ref().unwrap();
+            assert!(
+                fault.contains("changed since a resume"),
+                "{place} {later}: {fault}"
+            );
+        }
+    }
+}
+
+/// Without the counter nothing can be recorded. Two persons put another one in its place, far behind all that it has counted.
+#[tokio::test]
+async fn a_counter_that_was_edited_goes_on_in_a_new_epoch() {
+    for edit in [
+        "UPDATE change_counter SET seq = 5",
+        "UPDATE change_counter SET event_number = 0",
+        "UPDATE change_counter SET epoch = '01kdvdna00000000000000000b'",
+        "DELETE FROM change_counter",
+    ] {
+        for mut record in Sealed::each().await {
+            let place = record.place.label;
+            let before = record.db.position().await.unwrap();
+            record.change("one").await;
+            record.seal().await;
+            record.change("two").await;
+            record.group(2).await;
+            record.edit(edit).await;
+            let tx = record.db.write().await.unwrap();
+            let event = Event::new("nothing");
+            audit::record(&tx, &*record.clock, &SystemRandom, &Origin::system("test"), event).await;
+            assert!(tx.commit().await.is_err(), "{place} {edit}");
+            // What was committed before is sealed first.
+            let early = request(&record, &decider(&*record.clock, "ann")).await;
+            assert!(
+                matches!(early, Err(ResumeError::CannotStepOver(_))),
+                "{place} {edit}: {early:?}"
+            );
+            assert!(record.try_seal().await.is_err(), "{place} {edit}");
+            record.sign().await;
+            assert_eq!(record.log.head.size, 3, "{place} {edit}");
+
+            let resumed = resumed(&mut record).await;
+            let after = record.db.position().await.unwrap();
+            assert!(
+                after.epoch != before.epoch && after.seq > 1_000_000,
+                "{place} {edit}"
+            );
+            assert!(resumed.new.origin.as_str().ends_with(after.epoch.as_str()));
+            let now = record.clock.now();
+            let open = ensure_log(&record.db, &record.keyring, "auth.example", "token", now).await;
+            assert_eq!(open.unwrap(), resumed.new, "{place} {edit}");
+            record.change("three").await;
+            record.seal().await;
+            assert_eq!(verified(&record).await, [INTACT, INTACT], "{place} {edit}");
+        }
+    }
+}
+
+const ROW: &str = "things/1";
+
+fn version(mac: u8, before: Option<u8>) -> RowVersion {
+    RowVersion {
+        row: ROW.to_owned(),
+        mac: [mac; 16],
+        before: before.map(|before| [before; 16]),
+    }
+}
+
+/// A table with one row as a change has left it, and the same with the row that was there before.
+const NEW: RowTable = RowTable {
+    name: "things",
+    rows: |conn, each| Box::pin(row(conn, 2, each)),
+};
+const OLD: RowTable = RowTable {
+    name: "things",
+    rows: |conn, each| Box::pin(row(conn, 1, each)),
+};
+const EMPTY: RowTable = RowTable {
+    name: "things",
+    rows: |_, _| Box::pin(async { Ok(()) }),
+};
+
+async fn row(conn: &Pool, mac: u8, each: &mut (dyn FnMut(StoredRow) + Send)) -> Result<(), StoreError> {
+    let newest = rows::version::Entity::find_by_id(ROW).one(conn).await?;
+    each(StoredRow {
+        version: version(mac, None),
+        newest: newest.map(|newest| (newest.event_number, newest.row_mac)),
+    });
+    Ok(())
+}
+
+async fn changed_row(record: &Sealed, version: RowVersion) {
+    let tx = record.db.write().await.unwrap();
+    let event = Event::new("thing.update");
+    audit::record(&tx, &*record.clock, &SystemRandom, &Origin::system("test"), event).await;
+    tx.wrote(version);
+    tx.commit().await.unwrap();
+}
+
+async fn row_fault(record: &Sealed, table: RowTable) -> Option<String> {
+    let logs = keys(record, log::all(record.db.read()).await.unwrap());
+    let verified = verify_all(record.db.read(), &logs, &[], Some(&record.keyring), |_, _| {}).await;
+    let untrusted = verified.unwrap().untrusted;
+    let fault = check_rows(record.db.read(), &[table], &untrusted).await.unwrap();
+    fault.map(|fault| fault.what)
+}
+
+/// Nothing is taken from an event that somebody has altered, and what its true content was is accepted by two persons.
+#[tokio::test]
+async fn rows_are_accepted_with_the_events_that_are_stepped_over() {
+    let forged = "UPDATE audit_events SET record = (SELECT record FROM audit_events WHERE number = 3) WHERE number = 2";
+    for (edit, is_sealed) in [
+        (forged, false),
+        (forged, true),
+        ("DELETE FROM audit_events WHERE number = 2", false),
+    ] {
+        for mut record in Sealed::each().await {
+            let place = record.place.label;
+            changed_row(&record, version(1, None)).await;
+            record.seal().await;
+            changed_row(&record, version(2, Some(1))).await;
+            record.change("other").await;
+            if is_sealed {
+                record.seal().await;
+            }
+            assert_eq!(row_fault(&record, NEW).await, None, "{place} {edit}");
+            record.edit(edit).await;
+            let tables = [NEW];
+            let resuming = Resuming {
+                tables: &tables,
+                ..resuming(&record)
+            };
+            let (first, second) = (decider(&*record.clock, "ann"), decider(&*record.clock, "bea"));
+            let requested = request_resume(&resuming, &first, "a disk was repaired")
+                .await
+                .unwrap();
+            assert!(requested.fault.contains(ROW), "{place} {}", requested.fault);
+            let resumed = confirm_resume(&resuming, &second, &requested.resume_id)
+                .await
+                .unwrap();
+            record.follow(resumed.new).await;
+            record.seal().await;
+            assert_eq!(row_fault(&record, NEW).await, None, "{place} {edit}");
+            for (table, what) in [(OLD, "is not as the event"), (EMPTY, "is gone since")] {
+                let fault = row_fault(&record, table).await.unwrap();
+                assert!(fault.contains(what), "{place} {edit}: {fault}");
+            }
+            changed_row(&record, version(1, Some(2))).await;
+            assert_eq!(row_fault(&record, OLD).await, None, "{place} {edit}");
+        }
+    }
+}
+
+/// A sealer that goes on meanwhile would make the log another one than the one that was verified.
+#[tokio::test]
+async fn no_sealer_goes_on_while_a_resume_is_confirmed() {
+    for mut record in Sealed::each().await {
+        record.change("one").await;
+        record.seal().await;
+        record
+            .edit("UPDATE audit_events SET actor_id = 'nobody' WHERE number = 1")
+            .await;
+        record.change("two").await;
+        let (first, second) = (decider(&*record.clock, "ann"), decider(&*record.clock, "bea"));
+        let requested = request(&record, &first).await.unwrap();
+        // The log grows between both, and the fault is the same.
+        record.seal().await;
+        let resumed = confirm(&record, &second, &requested.resume_id).await.unwrap();
+        record.change("three").await;
+        let size = record.log.head.size;
+        record.try_seal().await.unwrap();
+        assert_eq!(record.log.head.size, size, "{:?}", record.place);
+        record.follow(resumed.new).await;
+        record.seal().await;
+        let found = verified(&record).await;
+        assert!(found[0].1 && found[1] == INTACT, "{found:?}");
     }
 }

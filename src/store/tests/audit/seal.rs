@@ -107,6 +107,11 @@ impl Sealed {
     /// Seals everything, and signs.
     pub async fn seal(&mut self) {
         self.try_seal().await.unwrap();
+        self.sign().await;
+    }
+
+    /// Signs what is sealed.
+    pub async fn sign(&self) {
         let key = self.log.key(&self.keyring).unwrap();
         log::sign_heads(&self.db, &self.log, key, &self.signer())
             .await

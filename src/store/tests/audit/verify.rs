@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sea_orm::ConnectionTrait;
+
 use super::{super::seal::tests::Sealed, *};
 use crate::{
     clock::Clock,
@@ -221,7 +223,7 @@ async fn retention_leaves_a_record_that_is_intact() {
         let deleted = delete_before(&record.db, &*record.clock, &SystemRandom, since)
             .await
             .unwrap();
-        assert_eq!(deleted, 6, "{:?}", record.place);
+        assert_eq!(deleted.leaves, 6, "{:?}", record.place);
         // What is not sealed stays, whatever its age.
         assert!(matches!(
             prove_now(&mut record, &unsealed).await,
@@ -241,7 +243,12 @@ async fn retention_leaves_a_record_that_is_intact() {
         let deleted = delete_before(&record.db, &*record.clock, &SystemRandom, since)
             .await
             .unwrap();
-        assert_eq!(deleted, 0, "{:?}", record.place);
+        assert_eq!(
+            (deleted.leaves, deleted.stopped_at),
+            (0, Some((1, 6))),
+            "{:?}",
+            record.place
+        );
         // More is gone than the event says.
         record.edit("DELETE FROM audit_leaves WHERE leaf_index = 6").await;
         record.edit("DELETE FROM audit_events WHERE number = 4").await;

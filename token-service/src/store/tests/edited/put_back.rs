@@ -2,7 +2,7 @@
 
 use accord::{
     store::{
-        audit::check_rows,
+        audit::{Untrusted, check_rows},
         rows::{Protected, version},
     },
     testing::edited_rows::{put_back, remove, replace, version_of},
@@ -14,7 +14,9 @@ use crate::model::{revocation::RevocationKind, signing_key::State};
 
 /// Returns what a verification says of the rows.
 async fn verified(store: &Store) -> String {
-    let found = check_rows(store.db.read(), &recorded_tables()).await.unwrap();
+    let found = check_rows(store.db.read(), &recorded_tables(), &Untrusted::default())
+        .await
+        .unwrap();
     found.map(|fault| fault.what).unwrap_or_default()
 }
 

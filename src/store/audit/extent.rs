@@ -1,0 +1,105 @@
+//! Digests of what the tables of the record hold, so that what two persons have accepted can't change later without a word.
+
+use aws_lc_rs::digest::{Context, SHA256};
+use sea_orm::{QueryOrder, QuerySelect, entity::prelude::*};
+
+use super::{group, leaf_rows::Row, row, seal::OWN};
+use crate::store::StoreError;
+
+/// How many rows are read at a time.
+const ROWS: u64 = 500;
+
+/// A SHA-256 over fields, each with its length.
+#[derive(Clone)]
+pub(super) struct Extent(Context);
+
+impl Extent {
+    pub(super) fn new() -> Self {
+        Self(Context::new(&SHA256))
+    }
+
+    /// Adds a field.
+    pub(super) fn add(&mut self, field: &[u8]) {
+        self.0.update(&(field.len() as u64).to_be_bytes());
+        self.0.update(field);
+    }
+
+    /// Adds a field that may be absent.
+    fn add_optional(&mut self, field: Option<&str>) {
+        self.add(&[u8::from(field.is_some())]);
+        self.add(field.unwrap_or_default().as_bytes());
+    }
+
+    /// Adds every column of a row.
+    pub(super) fn add_row(&mut self, row: &Row) {
+        match row {
+            Row::Own(row) => self.add_event(row),
+            Row::Group(row) => self.add_group(row),
+        }
+    }
+
+    fn add_event(&mut self, row: &row::Model) {
+        self.add(b"event");
+        self.add(&row.number.to_be_bytes());
+        for text in [&row.event_id, &row.action, &row.outcome, &row.actor_id] {
+            self.add(text.as_bytes());
+        }
+        for text in [&row.tenant_id, &row.client_id, &row.subject] {
+            self.add_optional(text.as_deref());
+        }
+        self.add(&row.record);
+        self.add(&row.key_version.to_be_bytes());
+        self.add(&row.mac);
+    }
+
+    fn add_group(&mut self, row: &group::Model) {
+        self.add(b"group");
+        self.add(row.writer.as_bytes());
+        self.add(&row.number.to_be_bytes());
+        self.add(&row.size.to_be_bytes());
+        self.add(row.first_event_id.as_bytes());
+        self.add(row.last_event_id.as_bytes());
+        self.add(&row.root);
+        self.add(&row.events);
+        self.add(&row.key_version.to_be_bytes());
+        self.add(&row.mac);
+    }
+
+    /// Returns the digest, in hexadecimal.
+    pub(super) fn finish(self) -> String {
+        hex::encode(self.0.finish())
+    }
+}
+
+/// Returns the digest of the rows of a source with these numbers, as they are. Reads a bounded number at a time.
+pub(super) async fn of_rows(
+    conn: &impl ConnectionTrait,
+    source: &str,
+    (from, through): (i64, i64),
+) -> Result<String, StoreError> {
+    let mut extent = Extent::new();
+    let mut next = Some(from);
+    while let Some(from) = next {
+        next = if source == OWN {
+            let rows = row::Entity::find()
+                .filter(row::Column::Number.between(from, through))
+                .order_by_asc(row::Column::Number)
+                .limit(ROWS);
+            let rows = rows.all(conn).await?;
+            rows.iter().for_each(|row| extent.add_event(row));
+            rows.last().map(|row| row.number)
+        } else {
+            let rows = group::Entity::find()
+                .filter(group::Column::Writer.eq(source))
+                .filter(group::Column::Number.between(from, through))
+                .order_by_asc(group::Column::Number)
+                .limit(ROWS);
+            let rows = rows.all(conn).await?;
+            rows.iter().for_each(|row| extent.add_group(row));
+            rows.last().map(|row| row.number)
+        }
+        .filter(|last| *last < through)
+        .map(|last| last + 1);
+    }
+    Ok(extent.finish())
+}

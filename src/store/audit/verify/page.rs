@@ -1,0 +1,205 @@
+//! A page of leaves: what the log has of them, what they name, and whether both fit together.
+
+use std::{collections::HashMap, ops::Range};
+
+use sea_orm::{QueryOrder, entity::prelude::*};
+
+use super::{
+    super::{
+        check,
+        extent::Extent,
+        leaf_rows::{Row, rows},
+        resume::stepped::RESUME,
+        retention::DELETE,
+        seal::leaf,
+    },
+    Fault,
+};
+use crate::{
+    store::{StoreError, log},
+    tlog::{Hash, event_leaf, group_leaf},
+};
+
+/// How many leaves are read at a time.
+pub(super) const LEAVES: u64 = 1_000;
+
+/// Some leaves of a log, and the rows that they name.
+pub(super) struct Page {
+    indexes: Range<u64>,
+    /// The hashes that the log has; `None` if its tiles do not have them.
+    stored: Option<Vec<Hash>>,
+    places: Vec<leaf::Model>,
+    rows: HashMap<(String, i64), Row>,
+    /// Leaves whose rows have values of another type.
+    unreadable: HashMap<u64, String>,
+}
+
+/// What was found of a leaf.
+pub(super) struct Leaf {
+    pub(super) index: u64,
+    /// What it names.
+    pub(super) place: Option<(String, i64)>,
+    /// The hash for the tree: the one that the log has, or else that of the row.
+    pub(super) hash: Hash,
+    /// The number of events, if they are what was sealed.
+    pub(super) events: u64,
+    /// What is wrong, and the digest of what was found.
+    pub(super) fault: Option<(Fault, String)>,
+    /// An event about the record itself.
+    pub(super) told: Option<Vec<u8>>,
+}
+
+impl Page {
+    pub(super) fn end(&self) -> u64 {
+        self.indexes.end
+    }
+
+    /// Returns whether the log has the hashes of these leaves.
+    pub(super) fn has_hashes(&self) -> bool {
+        self.stored.is_some()
+    }
+
+    /// Reads some leaves. If somebody has put values of another type there, reads them one by one.
+    pub(super) async fn read(
+        conn: &impl ConnectionTrait,
+        log_id: i64,
+        indexes: Range<u64>,
+    ) -> Result<Self, StoreError> {
+        let stored = match log::leaves(conn, log_id, indexes.clone()).await {
+            Ok(stored) => Some(stored),
+            Err(error) if error.is_temporary() => return Err(error),
+            Err(_) => None,
+        };
+        let mut page = Self {
+            indexes: indexes.clone(),
+            stored,
+            places: Vec::new(),
+            rows: HashMap::new(),
+            unreadable: HashMap::new(),
+        };
+        match named(conn, log_id, indexes.clone()).await {
+            Ok((places, rows)) => (page.places, page.rows) = (places, rows),
+            Err(error) if error.is_temporary() => return Err(error),
+            Err(_) => {
+                for index in indexes {
+                    match named(conn, log_id, index..index + 1).await {
+                        Ok((places, rows)) => {
+                            page.places.extend(places);
+                            page.rows.extend(rows);
+                        }
+                        Err(error) if error.is_temporary() => return Err(error),
+                        Err(error) => {
+                            page.unreadable.insert(index, error.to_string());
+                        }
+                    }
+                }
+            }
+        }
+        Ok(page)
+    }
+
+    /// Checks every leaf. Takes most of the time of a verification, and waits for nothing.
+    pub(super) fn check(self) -> Vec<Leaf> {
+        let Self {
+            indexes,
+            stored,
+            places,
+            mut rows,
+            unreadable,
+        } = self;
+        let mut places = places.into_iter().peekable();
+        let mut stored = stored.map(Vec::into_iter);
+        let mut leaves = Vec::new();
+        for index in indexes {
+            let stored = stored.as_mut().and_then(Iterator::next);
+            let place = places.next_if(|place| place.leaf_index == index.cast_signed());
+            let row = place
+                .as_ref()
+                .and_then(|place| rows.remove(&(place.source.clone(), place.number)));
+            let mut leaf = Leaf {
+                index,
+                place: place.map(|place| (place.source, place.number)),
+                hash: stored.unwrap_or_default(),
+                events: 0,
+                fault: None,
+                told: None,
+            };
+            match checked(&leaf, row.as_ref(), stored) {
+                Ok((hash, events)) => {
+                    (leaf.hash, leaf.events) = (hash, events);
+                    leaf.told = row.and_then(about_the_record);
+                }
+                Err(mut fault) => {
+                    if let Some(error) = unreadable.get(&index) {
+                        fault.what = format!("leaf {index} can't be read: {error}");
+                    }
+                    leaf.fault = Some((fault, digest(&leaf, row.as_ref())));
+                }
+            }
+            leaves.push(leaf);
+        }
+        leaves
+    }
+}
+
+async fn named(
+    conn: &impl ConnectionTrait,
+    log_id: i64,
+    indexes: Range<u64>,
+) -> Result<(Vec<leaf::Model>, HashMap<(String, i64), Row>), StoreError> {
+    let index = |number: u64| i64::try_from(number).map_err(|_| StoreError::Corrupt("audit_leaves"));
+    let places = leaf::Entity::find()
+        .filter(leaf::Column::LogId.eq(log_id))
+        .filter(leaf::Column::LeafIndex.gte(index(indexes.start)?))
+        .filter(leaf::Column::LeafIndex.lt(index(indexes.end)?))
+        .order_by_asc(leaf::Column::LeafIndex)
+        .all(conn)
+        .await?;
+    let rows = rows(conn, &places).await?;
+    Ok((places, rows))
+}
+
+/// Returns the hash of the row that a leaf names, and how many events it holds, if it is what was sealed.
+fn checked(leaf: &Leaf, row: Option<&Row>, stored: Option<Hash>) -> Result<(Hash, u64), Fault> {
+    let fault = |event_id: &str, what: String| Fault {
+        event_id: event_id.to_owned(),
+        what,
+    };
+    let Some((source, number)) = &leaf.place else {
+        return Err(fault("", format!("leaf {} names no row", leaf.index)));
+    };
+    let row = row.ok_or_else(|| fault("", format!("number {number} of `{source}` is missing")))?;
+    let (hash, events) = match row {
+        Row::Own(row) => check::check_columns(row).map(|()| (event_leaf(&row.record), 1)),
+        Row::Group(row) => check::check_contents(row).map(|head| (group_leaf(&head), head.size)),
+    }
+    .map_err(|altered| fault(row.event_id(), altered.0.to_owned()))?;
+    match stored.is_none_or(|stored| stored == hash) {
+        true => Ok((hash, events)),
+        false => Err(fault(
+            row.event_id(),
+            "it differs from what was sealed".to_owned(),
+        )),
+    }
+}
+
+/// Returns the digest of a leaf that is not as it should be.
+fn digest(leaf: &Leaf, row: Option<&Row>) -> String {
+    let mut found = Extent::new();
+    found.add(&leaf.index.to_be_bytes());
+    if let Some((source, number)) = &leaf.place {
+        found.add(source.as_bytes());
+        found.add(&number.to_be_bytes());
+    }
+    if let Some(row) = row {
+        found.add_row(row);
+    }
+    found.finish()
+}
+
+fn about_the_record(row: Row) -> Option<Vec<u8>> {
+    match row {
+        Row::Own(row) if row.action == DELETE || row.action == RESUME => Some(row.record),
+        _ => None,
+    }
+}
