@@ -96,8 +96,11 @@ pub enum ResumeError {
     /// There is no request with this id, or it was not confirmed in time.
     #[error("no request with this id waits for a confirmation")]
     NoRequest,
-    /// The person who requested it can't confirm it.
-    #[error("another person than the one who requested it must confirm it")]
+    /// The person who requested it can't confirm it, nor can an operator without a person, nor can anybody confirm what such an
+    /// operator has requested.
+    #[error(
+        "another person than the one who requested it must confirm it, and both operators must have a person"
+    )]
     SamePerson,
     /// The fault is not the one that was requested to be stepped over.
     #[error("the fault is another one by now: {0}")]
@@ -139,6 +142,13 @@ impl Decider {
             .any(|role| matches!(role, Role::Security | Role::Admin));
         may_decide.then_some(Self { operator_id, person })
     }
+}
+
+/// Returns whether these are known to be two persons. An operator about whom nobody said so has its own id for a person. Case does
+/// not distinguish persons.
+fn are_two(one: &str, other: &str) -> bool {
+    let is_named = |person: &str| OperatorId::parse(person).is_err();
+    is_named(one) && is_named(other) && one.to_lowercase() != other.to_lowercase()
 }
 
 /// What a decision needs: a service's record, and the operator who decides.
@@ -365,9 +375,7 @@ impl Resuming<'_> {
         if self.clock.now() > requested_at.plus(CONFIRM_WITHIN) {
             return Err(ResumeError::NoRequest);
         }
-        // As everywhere else, case does not distinguish persons.
-        if row.operator_id == by.operator_id.as_str() || row.person.to_lowercase() == by.person.to_lowercase()
-        {
+        if row.operator_id == by.operator_id.as_str() || !are_two(&row.person, &by.person) {
             return Err(ResumeError::SamePerson);
         }
         Ok(row)

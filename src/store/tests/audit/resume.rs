@@ -215,7 +215,12 @@ async fn it_takes_two_persons_and_the_same_fault_once_and_in_time() {
             .await;
         let requested = request(&record, &first).await.unwrap();
         let id = requested.resume_id.as_str();
-        for same in [first.clone(), decider(&*record.clock, "ann")] {
+        let nobody = OperatorId::generate(&*record.clock, &SystemRandom);
+        for same in [
+            first.clone(),
+            decider(&*record.clock, "ann"),
+            decider(&*record.clock, nobody.as_str()),
+        ] {
             let refused = confirm(&record, &same, id).await;
             assert!(
                 matches!(refused, Err(ResumeError::SamePerson)),
