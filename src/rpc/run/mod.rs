@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
+use futures_util::future::BoxFuture;
 use metrics::gauge;
 use tokio::{
     net::TcpListener,
@@ -237,12 +238,17 @@ pub async fn run<S: Service>(
         stopping,
         following_files,
         // Calls of the drain need facts that are fresh.
-        service.follow_changes(&drained),
-        report_readiness(&service, &health, tls.as_ref(), (&shutdown, &drain.stop)),
-        maintain_keys(&service, &shutdown),
-        delete_expired(&service, &shutdown),
-        sealing::seal(&service, &shutdown),
-        record_rejected(&rejected, &drained),
+        Box::pin(service.follow_changes(&drained)),
+        Box::pin(report_readiness(
+            &service,
+            &health,
+            tls.as_ref(),
+            (&shutdown, &drain.stop)
+        )),
+        Box::pin(maintain_keys(&service, &shutdown)),
+        Box::pin(delete_expired(&service, &shutdown)),
+        Box::pin(sealing::seal(&service, &shutdown)),
+        Box::pin(record_rejected(&rejected, &drained)),
     );
     let calls = drain.cutoff.calls();
     if calls > 0 {
@@ -367,24 +373,29 @@ async fn delete_expired(service: &impl Service, stop: &CancellationToken) {
                 audit::delete_ended_writers(db, now.minus(kept)).await?;
                 Ok(())
             };
-            // Each on its own: what stops one of them stops no other.
-            for deleted in [
-                idempotency::delete_expired(db, now)
-                    .await
-                    .map(drop)
-                    .map_err(Into::into),
-                change::delete_before(db, now.minus(KEEP_CHANGES))
-                    .await
-                    .map(drop)
-                    .map_err(Into::into),
-                log::delete_heads_before(db, now.minus(KEEP_HEADS))
-                    .await
-                    .map(drop)
-                    .map_err(Into::into),
-                record.await,
-                service.delete_expired().await,
-            ] {
-                if let Err(error) = deleted {
+            let answers = async {
+                idempotency::delete_expired(db, now).await?;
+                Ok(())
+            };
+            let changes = async {
+                change::delete_before(db, now.minus(KEEP_CHANGES)).await?;
+                Ok(())
+            };
+            let heads = async {
+                log::delete_heads_before(db, now.minus(KEEP_HEADS)).await?;
+                Ok(())
+            };
+            // Each on its own: what stops one of them stops no other. Boxed, as all that this process does beside its calls: the
+            // future of the process would be too large for the stack of a thread.
+            let deletions: [BoxFuture<'_, anyhow::Result<()>>; 5] = [
+                Box::pin(answers),
+                Box::pin(changes),
+                Box::pin(heads),
+                Box::pin(record),
+                Box::pin(service.delete_expired()),
+            ];
+            for deletion in deletions {
+                if let Err(error) = deletion.await {
                     tracing::warn!(error = format!("{error:#}"), "expired rows were not deleted");
                 }
             }
