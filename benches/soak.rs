@@ -25,12 +25,14 @@ use crate::{
 
 /// What may grow: tables of what was registered and consented, and logs. That of the audit record keeps 32 bytes of each leaf,
 /// and its heads by time: there is one a second, for a day, whatever the load.
-const GROWS: [&str; 11] = [
+const GROWS: [&str; 13] = [
     "integration_requests",
     "clients",
     "client_tenants",
     "client_secrets",
     "grants",
+    "row_versions",
+    "grant_receipts",
     "grant_usage",
     "grant_rejections",
     "audit_checkpoints",
