@@ -5,6 +5,7 @@ pub mod caller;
 pub mod id;
 pub mod opaque;
 pub mod page;
+pub mod person;
 pub mod release_code;
 pub mod uri;
 pub mod validation;

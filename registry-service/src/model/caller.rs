@@ -4,8 +4,8 @@ use accord::{
     clock::UnixMillis,
     text::{
         caller::{Caller, CertificateName, Role, WorkloadKind},
-        id::OperatorId,
         opaque::TokenKind,
+        person,
     },
 };
 use strum::{EnumString, IntoStaticStr};
@@ -119,32 +119,18 @@ pub struct Acting {
 impl Acting {
     /// Returns whether the same person did something. Ignores case, so that two spellings of a name are one person.
     pub fn is(&self, person: &str) -> bool {
-        is_same(&self.person, person)
+        person::is_same(&self.person, person)
     }
 
     /// Returns whether this is known to be another person.
     pub fn is_other_than(&self, person: &str) -> bool {
-        are_two(&self.person, person)
+        person::are_two(&self.person, person)
     }
 
     /// Returns whether that person has added this operator: who adds operators can act as two of them.
     pub fn was_created_by(&self, person: &str) -> bool {
-        is_same(&self.created_by, person)
+        person::is_same(&self.created_by, person)
     }
-}
-
-/// Returns whether a text names a person. An operator about whom nobody said so has its own id instead.
-pub fn is_named(person: &str) -> bool {
-    OperatorId::parse(person).is_err()
-}
-
-/// Returns whether these are known to be two persons: both are named, and differ.
-pub fn are_two(one: &str, other: &str) -> bool {
-    is_named(one) && is_named(other) && !is_same(one, other)
-}
-
-fn is_same(one: &str, other: &str) -> bool {
-    one.to_lowercase() == other.to_lowercase()
 }
 
 #[cfg(test)]

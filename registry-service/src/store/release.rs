@@ -11,6 +11,7 @@ use accord::{
     },
     text::{
         id::{ClientId, DeliveryId, TenantId, UserId},
+        person::are_two,
         release_code::ReleaseCode,
     },
 };
@@ -29,7 +30,6 @@ use super::{
 use crate::{
     error::{Error, Result},
     model::{
-        caller::are_two,
         link::{CodeProblem, Release, code_mac},
         purpose,
     },

@@ -5,13 +5,14 @@ use accord::{
     registry::v1::{self as pb, authenticate_caller_response::Caller as Message},
     text::{
         caller::{Caller, CertificateName, Role},
+        person::is_named,
         validation::Violations,
     },
 };
 use uuid::Uuid;
 
 use super::Result;
-use crate::model::caller::{Authority, CallerRecord, NewCaller, is_named};
+use crate::model::caller::{Authority, CallerRecord, NewCaller};
 
 /// Reads a `CreateOperatorRequest`.
 pub fn create_operator(request: &pb::CreateOperatorRequest) -> Result<(NewCaller, Option<Uuid>)> {

@@ -8,29 +8,19 @@
 use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use sea_orm::{IntoActiveModel, QueryOrder, QuerySelect, entity::prelude::*, sea_query::Expr};
-use subtle::ConstantTimeEq;
+use sea_orm::{IntoActiveModel, entity::prelude::*, sea_query::Expr};
 use tokio::time::sleep;
 
 use super::{
-    Actor, ActorKind, Event, Origin,
-    extent::Extent,
-    group::writer,
-    open_log::sign_last,
-    protection, record,
-    seal::{OWN, leaf},
-    verify::{
-        Unaccepted,
-        row_versions::{Differences, differences, drop_changed},
-        verify_all,
-    },
+    Actor, ActorKind, Event, Origin, group::writer, protection, record, seal::OWN,
+    verify::row_versions::drop_changed,
 };
 use crate::{
-    clock::{Clock, UnixMillis},
-    keys::{DataKey, Keyring},
+    clock::Clock,
+    keys::Keyring,
     random::Random,
     store::{
-        Database, Keyed, StoreError, Transaction, change,
+        Database, StoreError, Transaction, change,
         log::{self, Lease, Log, RENEW_EVERY},
         rows::RowTable,
     },
@@ -42,44 +32,15 @@ use crate::{
 
 /// How long a request can be confirmed.
 pub const CONFIRM_WITHIN: Duration = Duration::from_secs(24 * 3600);
-/// The id of the only row.
-const ONLY: i32 = 1;
-/// The most faults that are told one by one. A digest pins all of them.
-const MOST_WORDS: usize = 20;
 
-/// The pending request. There is at most one: a later one replaces it.
+mod request;
+mod situation;
 pub(super) mod stepped;
 mod stepping;
 
+use situation::{Sealed, Situation};
 use stepped::{AcceptedFault, RESUME};
-use stepping::{SteppingError, Steps, steps};
-
-mod request {
-    use sea_orm::entity::prelude::*;
-
-    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
-    #[sea_orm(table_name = "audit_resume_requests")]
-    pub struct Model {
-        #[sea_orm(primary_key, auto_increment = false)]
-        pub id: i32,
-        pub resume_id: String,
-        pub operator_id: String,
-        pub person: String,
-        pub reason: String,
-        pub fault: String,
-        /// The digest of what is wrong.
-        pub pin: String,
-        pub origin: String,
-        pub requested_at: i64,
-        pub key_version: i32,
-        pub mac: Vec<u8>,
-    }
-
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
-}
+use stepping::SteppingError;
 
 /// Why a log was not resumed.
 #[derive(Debug, thiserror::Error)]
@@ -144,13 +105,6 @@ impl Decider {
     }
 }
 
-/// Returns whether these are known to be two persons. An operator about whom nobody said so has its own id for a person. Case does
-/// not distinguish persons.
-fn are_two(one: &str, other: &str) -> bool {
-    let is_named = |person: &str| OperatorId::parse(person).is_err();
-    is_named(one) && is_named(other) && one.to_lowercase() != other.to_lowercase()
-}
-
 /// What a decision needs: a service's record, and the operator who decides.
 #[derive(derive_more::Debug)]
 pub struct AuditAccess {
@@ -200,23 +154,6 @@ pub struct Resuming<'a> {
     pub random: &'a dyn Random,
 }
 
-/// What is wrong with what is sealed, and with the rows that events name.
-struct Sealed {
-    unaccepted: Vec<Unaccepted>,
-    rows: Differences,
-}
-
-/// What is wrong now, and from where on a new log would go on.
-struct Situation {
-    log: Log,
-    fault: String,
-    /// The digest of what is wrong. It stays the same while the log grows.
-    pin: String,
-    steps: Steps,
-    /// The number of the last event with a row of its own that the new log does not hold.
-    position: i64,
-}
-
 /// Requests that the log go on after its fault. Replaces an earlier request. Its event is missing if the change counter is lost,
 /// without which nothing is recorded; the event of the confirmation names both persons.
 ///
@@ -240,7 +177,7 @@ pub async fn request_resume(
         .current(protection::KEYRING_PURPOSE)
         .map_err(StoreError::from)?;
     let mut row = request::Model {
-        id: ONLY,
+        id: request::ONLY,
         resume_id: EventId::generate(clock, random).into(),
         operator_id: by.operator_id.to_string(),
         person: by.person.clone(),
@@ -252,7 +189,7 @@ pub async fn request_resume(
         key_version: key.version(),
         mac: Vec::new(),
     };
-    row.mac = mac(key, &row).to_vec();
+    row.mac = request::mac(key, &row).to_vec();
     let tx = db.write().await?;
     request::Entity::delete_many().exec(&tx).await?;
     let inserted = row.clone().into_active_model().reset_all();
@@ -359,28 +296,6 @@ impl Resuming<'_> {
         })
     }
 
-    /// Returns the request that waits for a confirmation by this operator.
-    async fn pending(
-        &self,
-        conn: &impl ConnectionTrait,
-        by: &Decider,
-        resume_id: &str,
-    ) -> Result<request::Model, ResumeError> {
-        let row = request::Entity::find_by_id(ONLY).one(conn).await?;
-        let row = row
-            .filter(|row| row.resume_id == resume_id)
-            .ok_or(ResumeError::NoRequest)?;
-        check(self.keyring, &row)?;
-        let requested_at = UnixMillis::from_millis(row.requested_at);
-        if self.clock.now() > requested_at.plus(CONFIRM_WITHIN) {
-            return Err(ResumeError::NoRequest);
-        }
-        if row.operator_id == by.operator_id.as_str() || !are_two(&row.person, &by.person) {
-            return Err(ResumeError::SamePerson);
-        }
-        Ok(row)
-    }
-
     /// Starts the next log, behind what is stepped over, with a new counter and its epoch if the old one is lost.
     async fn start(&self, tx: &Transaction, situation: &Situation) -> Result<Log, ResumeError> {
         let old = &situation.log.origin;
@@ -417,83 +332,6 @@ impl Resuming<'_> {
                 .await?;
         }
         Ok(new)
-    }
-
-    /// Verifies what is sealed. It may take long, so that no transaction waits for it.
-    async fn sealed(&self) -> Result<Sealed, ResumeError> {
-        // A sealer that has ended may not have signed its last head.
-        if let Some(log) = log::current(self.db.read()).await? {
-            sign_last(self.db, self.keyring, &log).await?;
-        }
-        let mut logs = Vec::new();
-        for log in log::all(self.db.read()).await? {
-            let signer = log.signer(self.keyring).map_err(StoreError::from)?;
-            logs.push((log, signer.verifier_key().clone()));
-        }
-        let conn = self.db.read();
-        let verified = verify_all(conn, &logs, &[], Some(self.keyring), |_, _| {}).await?;
-        let rows = differences(conn, self.tables, &verified.untrusted).await;
-        Ok(Sealed {
-            unaccepted: verified.unaccepted,
-            rows: rows?,
-        })
-    }
-
-    /// Finds out what is wrong: the rows at which the sealer stops, what a verification says of those that are sealed, and rows
-    /// that are not as the events say.
-    async fn situation(&self, conn: &impl Keyed, sealed: &Sealed) -> Result<Situation, ResumeError> {
-        let log = log::current(conn).await?.ok_or(ResumeError::NoLog)?;
-        let is_authentic = match log.key(self.keyring) {
-            Ok(key) => log.check(key).is_ok(),
-            Err(error) => return Err(StoreError::from(error).into()),
-        };
-        let position = match log.position.parse() {
-            Ok(position) if is_authentic => position,
-            _ => last_sealed(conn, &log).await?,
-        };
-        // No counter has ever counted so far.
-        let jump = self.clock.now().as_millis();
-        let steps = steps(conn, self.keyring, position, jump).await?;
-        let own = steps.steps.iter().find(|step| step.rows.writer == OWN);
-        let position = own.map_or(position, |step| step.rows.through);
-        let (mut words, mut pin) = (Vec::new(), Extent::new());
-        for step in &steps.steps {
-            words.push(step.fault.clone());
-            for field in [&step.rows.writer, &step.fault, &step.rows.digest] {
-                pin.add(field.as_bytes());
-            }
-        }
-        for unaccepted in &sealed.unaccepted {
-            words.push(unaccepted.fault.clone());
-            pin.add(unaccepted.log.as_bytes());
-            pin.add(unaccepted.pin.as_bytes());
-        }
-        for difference in &sealed.rows.rows {
-            words.push(difference.describe());
-            let version = difference.version();
-            for field in [
-                version.row.as_bytes(),
-                &version.mac,
-                &version.before.unwrap_or_default(),
-            ] {
-                pin.add(field);
-            }
-        }
-        if words.is_empty() {
-            return Err(ResumeError::NoFault);
-        }
-        let more = words.len().saturating_sub(MOST_WORDS);
-        words.truncate(MOST_WORDS);
-        if more > 0 {
-            words.push(format!("{more} more"));
-        }
-        Ok(Situation {
-            log,
-            fault: words.join("; "),
-            pin: pin.finish(),
-            steps,
-            position,
-        })
     }
 }
 
@@ -532,23 +370,6 @@ fn event(
         ))
 }
 
-/// Returns the number of the last event that has a row of its own and a leaf, for a log whose own position was edited.
-async fn last_sealed(conn: &impl Keyed, log: &Log) -> Result<i64, StoreError> {
-    let last = leaf::Entity::find()
-        .filter(leaf::Column::Source.eq(OWN))
-        .filter(leaf::Column::LogId.eq(log.log_id))
-        .order_by_desc(leaf::Column::Number)
-        .limit(1)
-        .one(conn)
-        .await?;
-    let last = last.map_or(0, |leaf| leaf.number);
-    match change::last_event_number(conn).await {
-        Ok(counted) => Ok(last.min(counted)),
-        Err(StoreError::Altered(_) | StoreError::Corrupt(_)) => Ok(last),
-        Err(error) => Err(error),
-    }
-}
-
 fn origin(by: &Decider) -> Origin {
     Origin {
         actor: Actor {
@@ -558,31 +379,6 @@ fn origin(by: &Decider) -> Origin {
         certificate: None,
         address: None,
         request_id: String::new(),
-    }
-}
-
-fn mac(key: &DataKey, row: &request::Model) -> [u8; 32] {
-    key.hmac(&[
-        b"resume",
-        row.resume_id.as_bytes(),
-        row.operator_id.as_bytes(),
-        row.person.as_bytes(),
-        row.reason.as_bytes(),
-        row.fault.as_bytes(),
-        row.pin.as_bytes(),
-        row.origin.as_bytes(),
-        &row.requested_at.to_be_bytes(),
-    ])
-}
-
-fn check(keyring: &Keyring, row: &request::Model) -> Result<(), StoreError> {
-    const EDITED: StoreError = StoreError::Corrupt("the request to resume the audit log");
-    let key = keyring
-        .version(protection::KEYRING_PURPOSE, row.key_version)
-        .ok_or(EDITED)?;
-    match bool::from(row.mac.ct_eq(&mac(key, row))) {
-        true => Ok(()),
-        false => Err(EDITED),
     }
 }
 
