@@ -70,7 +70,7 @@ macro_rules! run {
                     type Db = Sqlite;
                     $work
                 }
-                Session::Postgres($conn) => {
+                Session::Postgres($conn, _) => {
                     #[allow(dead_code)]
                     type Db = Postgres;
                     $work
@@ -156,7 +156,7 @@ impl Connection {
         let (session, _) = self.parts()?;
         let begin = match session {
             Session::Sqlite(..) => BEGIN_SQLITE,
-            Session::Postgres(_) => BEGIN_POSTGRES,
+            Session::Postgres(..) => BEGIN_POSTGRES,
         };
         self.state.in_transaction = true;
         self.execute_text(begin).await.map(drop)

@@ -78,7 +78,8 @@ pub(in crate::store) enum Options {
 pub(in crate::store) enum Session {
     /// With the files that it has open.
     Sqlite(SqliteConnection, Arc<[Option<FileId>; 3]>),
-    Postgres(PgConnection),
+    /// With when it began to connect: it may lead to a server that was lost before it was there.
+    Postgres(PgConnection, Instant),
 }
 
 /// When connections were last found to be dead. All that were last taken out before are discarded.
@@ -184,7 +185,7 @@ impl Pool {
         for session in idle {
             let _ = match session {
                 Session::Sqlite(conn, _) => conn.close().await,
-                Session::Postgres(conn) => conn.close().await,
+                Session::Postgres(conn, _) => conn.close().await,
             };
         }
     }
@@ -227,13 +228,14 @@ impl managed::Manager for Opener {
                 Ok(Session::Sqlite(conn, files.opened(options.get_filename())))
             }
             Options::Postgres(options, url) => {
+                let began = Instant::now();
                 let mut conn = match options.connect().await {
                     // The password may have been changed since the service started.
                     Err(error) if is_wrong_password(&error) => postgres_options(url)?.connect().await?,
                     connected => connected?,
                 };
                 conn.execute(SESSION).await?;
-                Ok(Session::Postgres(conn))
+                Ok(Session::Postgres(conn, began))
             }
         }
     }
@@ -248,12 +250,16 @@ impl managed::Manager for Opener {
 
 impl Opener {
     fn is_stale(&self, session: &Session, metrics: &Metrics) -> bool {
-        let taken_out = metrics.recycled.unwrap_or(metrics.created);
+        let began = match session {
+            Session::Sqlite(..) => metrics.created,
+            Session::Postgres(_, began) => *began,
+        };
+        let taken_out = metrics.recycled.unwrap_or(began);
         if self.suspicion.since().is_some_and(|since| taken_out <= since) {
             return true;
         }
         match (session, &self.options) {
-            (Session::Postgres(_), _) => taken_out.elapsed() > MAX_IDLE || metrics.age() > MAX_AGE,
+            (Session::Postgres(..), _) => taken_out.elapsed() > MAX_IDLE || metrics.age() > MAX_AGE,
             // SQLite goes on with a file that was deleted or replaced, and what it commits is lost.
             (Session::Sqlite(_, files), Options::Sqlite(options, _)) => {
                 file_id(options.get_filename()) != files[0]

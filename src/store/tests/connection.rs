@@ -52,6 +52,22 @@ async fn sessions_that_end_while_nobody_uses_them_leave_the_service_ready() {
     db.check_writable(Duration::from_secs(5)).await.unwrap();
 }
 
+/// It may lead to the server that was lost, as one does that a proxy has begun to pass on.
+#[tokio::test]
+async fn a_connection_that_is_being_opened_when_others_are_found_dead_is_not_kept() {
+    let Some((_place, db)) = migrated_postgres().await else {
+        return;
+    };
+    let pool = Pool::new(1, db.writer().options().clone(), Arc::default(), Keys::default()).unwrap();
+    let mut opening = Box::pin(pool.acquire());
+    assert!(futures_util::poll!(&mut opening).is_pending());
+    pool.suspicion().raise();
+    drop(opening.await.unwrap());
+    assert_eq!(pool.status().size, 1);
+    pool.discard_stale();
+    assert_eq!(pool.status().size, 0);
+}
+
 /// Behind a pooler a session may have the settings of its role, or those of another client.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_does_not_depend_on_the_settings_of_its_session() {
