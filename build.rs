@@ -70,11 +70,13 @@ const NOT_AVAILABLE: [&str; 15] = [
 ];
 
 /// Messages that HTTP sends as JSON: the names of their fields are those of RFC 7517, RFC 7662 and RFC 8414.
-const JSON: [&str; 4] = [
+const JSON: [&str; 6] = [
+    ".accord.token.v1.Confirmation",
     ".accord.token.v1.GetAuthorityMetadataResponse",
     ".accord.token.v1.GetJsonWebKeySetResponse",
     ".accord.token.v1.IntrospectTokenResponse",
     ".accord.token.v1.JsonWebKey",
+    ".accord.token.v1.MtlsEndpointAliases",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -123,13 +125,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     for message in JSON {
         builder = builder.message_attribute(message, "#[derive(serde::Serialize)]");
     }
-    // An inactive token has no member but `active` (RFC 7662 §2.2), and a key only those of its type (RFC 7518 §6).
-    for message in ["IntrospectTokenResponse", "JsonWebKey"] {
+    // An inactive token has no member but `active` (RFC 7662 §2.2), a key only those of its type (RFC 7518 §6), and metadata no
+    // empty member (RFC 8414 §3.2).
+    for message in [
+        "Confirmation",
+        "GetAuthorityMetadataResponse",
+        "IntrospectTokenResponse",
+        "JsonWebKey",
+    ] {
         builder = builder.field_attribute(
             format!(".accord.token.v1.{message}"),
             "#[serde(skip_serializing_if = \"crate::is_unset\")]",
         );
     }
+    // A name that is no identifier (RFC 8705 §3.1).
+    let certificate = ".accord.token.v1.Confirmation.x5t_s256";
+    builder = builder.field_attribute(certificate, "#[serde(rename = \"x5t#S256\")]");
     builder.compile_fds(descriptors)?;
     Ok(())
 }

@@ -79,6 +79,7 @@ impl Signer {
             iat,
             exp: iat + EXPIRES_IN,
             rev: self.rev.clone(),
+            cnf: None,
         })?;
         let mut token = String::with_capacity(1_024);
         token.push_str(&self.header);

@@ -75,6 +75,7 @@ impl TokenService for Bare {
             token_type: "Bearer".to_owned(),
             tenant_id: claims.tenant_id,
             grant_id: claims.grant_id,
+            cnf: None,
         }))
     }
 

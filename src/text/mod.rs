@@ -3,6 +3,7 @@
 pub mod account_name;
 pub mod caller;
 pub mod id;
+pub mod network;
 pub mod opaque;
 pub mod page;
 pub mod person;

@@ -32,6 +32,20 @@ pub struct AccessTokenClaims {
     pub exp: u32,
     /// `<epoch>.<registry seq>.<token seq>`: the feed positions at which the token was checked.
     pub rev: String,
+    /// The key that the token is bound to; absent if whoever holds the token may use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cnf: Option<Confirmation>,
+}
+
+/// The key that a token is bound to (RFC 7800 §3.1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Confirmation {
+    /// The thumbprint of the key of DPoP proofs (RFC 9449 §6.1): 43 base64url characters.
+    #[serde(rename = "jkt")]
+    Jkt(String),
+    /// The SHA-256 of the client's certificate in DER (RFC 8705 §3.1): 43 base64url characters.
+    #[serde(rename = "x5t#S256")]
+    Certificate(String),
 }
 
 impl AccessTokenClaims {

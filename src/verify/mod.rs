@@ -34,7 +34,7 @@ mod shared;
 mod testing;
 
 pub use checker::{Checker, CheckerBuilder, ConnectError};
-pub use claims::{AccessTokenClaims, Tenant};
+pub use claims::{AccessTokenClaims, Confirmation, Tenant};
 pub use key_set::{KeySet, key_id};
 pub use layer::{Protect, Protected, TenantOf};
 pub use revocations::{Applied, LEASE, Revocations};

@@ -62,6 +62,7 @@ pub(super) fn claims() -> AccessTokenClaims {
         iat: NOW as u32,
         exp: NOW as u32 + 300,
         rev: format!("{EPOCH}.0.0"),
+        cnf: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The errors of token-service.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use accord::{error::v1::ErrorReason, keys::KeyError, text::validation::Violations};
 
@@ -71,6 +71,15 @@ pub enum Error {
         /// What the claim must be, or why it is rejected.
         rule: String,
     },
+    /// The DPoP proof of an authenticated client is missing or rejected; what it must be.
+    #[error("the DPoP proof {0}")]
+    InvalidDpopProof(String),
+    /// The DPoP proof has no nonce of this server, or an old one; the nonce for the next proof.
+    #[error("the DPoP proof must hold the nonce of this answer")]
+    UseDpopNonce(String),
+    /// The call of an authenticated client comes from outside of the networks that it, or the grant, is limited to.
+    #[error("this client may not call from {}", .0.map_or_else(|| "an unknown address".to_owned(), |address| address.to_string()))]
+    NetworkNotAllowed(Option<IpAddr>),
     /// The code or refresh token is not valid for this client, for whatever reason.
     #[error("the code or refresh token is not valid for this client")]
     InvalidGrant,
@@ -151,6 +160,9 @@ impl Error {
             Self::PermissionDenied => ErrorReason::PermissionDenied,
             Self::Unauthenticated => ErrorReason::Unauthenticated,
             Self::InvalidClient(_) | Self::InvalidAssertion { .. } => ErrorReason::InvalidClient,
+            Self::InvalidDpopProof(_) => ErrorReason::InvalidDpopProof,
+            Self::UseDpopNonce(_) => ErrorReason::UseDpopNonce,
+            Self::NetworkNotAllowed(_) => ErrorReason::NetworkNotAllowed,
             Self::InvalidGrant => ErrorReason::InvalidGrant,
             Self::InvalidScope | Self::MalformedScope | Self::OpenIdScope => ErrorReason::InvalidScope,
             Self::InvalidTarget => ErrorReason::InvalidTarget,

@@ -41,6 +41,12 @@ fn problem(error: Error) -> Problem {
         Error::Unauthenticated => plain(Code::Unauthenticated),
         Error::InvalidClient(_) => plain(Code::Unauthenticated),
         Error::InvalidAssertion { claim, .. } => plain(Code::Unauthenticated).metadata("claim", claim),
+        Error::InvalidDpopProof(_) => plain(Code::InvalidArgument),
+        Error::UseDpopNonce(nonce) => plain(Code::InvalidArgument).metadata("dpop_nonce", nonce),
+        Error::NetworkNotAllowed(address) => {
+            let address = address.map(|address| address.to_string()).unwrap_or_default();
+            plain(Code::PermissionDenied).metadata("client_address", address)
+        }
         Error::InvalidGrant => plain(Code::FailedPrecondition),
         Error::InvalidScope | Error::MalformedScope | Error::OpenIdScope => plain(Code::InvalidArgument),
         Error::InvalidTarget => plain(Code::InvalidArgument),

@@ -96,8 +96,10 @@ fn code(reason: ErrorReason) -> (StatusCode, &'static str) {
         ErrorReason::InvalidScope => (StatusCode::BAD_REQUEST, "invalid_scope"),
         ErrorReason::InvalidTarget => (StatusCode::BAD_REQUEST, "invalid_target"),
         ErrorReason::UnsupportedGrantType => (StatusCode::BAD_REQUEST, "unsupported_grant_type"),
-        // Without consent the client may not use this grant type.
-        ErrorReason::ConsentRequired | ErrorReason::WrongState => {
+        ErrorReason::InvalidDpopProof => (StatusCode::BAD_REQUEST, "invalid_dpop_proof"),
+        ErrorReason::UseDpopNonce => (StatusCode::BAD_REQUEST, "use_dpop_nonce"),
+        // Without consent, or from elsewhere, the client may not use this grant type.
+        ErrorReason::ConsentRequired | ErrorReason::WrongState | ErrorReason::NetworkNotAllowed => {
             (StatusCode::BAD_REQUEST, "unauthorized_client")
         }
         // A workload's token; RFC 6750 §3.1 has no code for a caller that may not call at all.
@@ -157,6 +159,9 @@ mod tests {
             (Error::InvalidGrant, 400, "invalid_grant"),
             (Error::InvalidScope, 400, "invalid_scope"),
             (Error::InvalidTarget, 400, "invalid_target"),
+            (Error::InvalidDpopProof(String::new()), 400, "invalid_dpop_proof"),
+            (Error::UseDpopNonce(String::new()), 400, "use_dpop_nonce"),
+            (Error::NetworkNotAllowed(None), 400, "unauthorized_client"),
             (Error::ConsentRequired(None), 400, "unauthorized_client"),
             (Error::UnsupportedGrantType, 400, "unsupported_grant_type"),
             (Error::Unauthenticated, 401, "invalid_token"),

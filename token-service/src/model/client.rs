@@ -1,12 +1,16 @@
 //! A client as the registry describes it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use accord::{
     clock::UnixMillis,
-    text::id::{ClientId, ScopeName, SecretId, TenantId},
+    text::{
+        id::{ClientId, ScopeName, SecretId, TenantId},
+        network::AllowedNetworks,
+    },
 };
 use serde::{Deserialize, Serialize};
+use strum::{AsRefStr, EnumString};
 
 use crate::error::{Error, Result};
 
@@ -35,6 +39,49 @@ pub struct Client {
     pub json_web_key_set: String,
     /// The secrets that authenticate it.
     pub live_secrets: Vec<LiveSecret>,
+    /// How it must authenticate; `None`: by a secret or an assertion, as it has them.
+    pub auth_method: Option<AuthMethod>,
+    /// The URL of its key set, in place of `json_web_key_set`; empty if none.
+    pub jwks_uri: String,
+    /// What its certificate must name, for [`AuthMethod::TlsClientAuth`].
+    pub certificate_subject: Option<CertificateSubject>,
+    /// The thumbprints (RFC 7638) of the keys that its DPoP proofs may be signed by; empty for any.
+    pub dpop_jkts: Vec<String>,
+    /// The networks that it may request tokens from.
+    pub allowed_networks: AllowedNetworks,
+    /// From when on it follows the FAPI 2.0 Security Profile; `None`: not at all.
+    pub fapi_from: Option<UnixMillis>,
+}
+
+/// How a client authenticates (RFC 7591 §2, `token_endpoint_auth_method`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString)]
+#[strum(serialize_all = "snake_case")]
+pub enum AuthMethod {
+    /// By its secret, over HTTP in the header.
+    ClientSecretBasic,
+    /// By its secret, over HTTP in the form.
+    ClientSecretPost,
+    /// By an assertion that its key signed (RFC 7523).
+    PrivateKeyJwt,
+    /// By a certificate of a CA (RFC 8705 §2.1).
+    TlsClientAuth,
+    /// By a certificate in its key set (RFC 8705 §2.2).
+    SelfSignedTlsClientAuth,
+}
+
+/// What a client's certificate must name (RFC 8705 §2.1.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateSubject {
+    /// Its subject, as RFC 4514 writes it.
+    Dn(String),
+    /// A DNS name.
+    Dns(String),
+    /// A URI.
+    Uri(String),
+    /// An IP address.
+    Ip(IpAddr),
+    /// An e-mail address.
+    Email(String),
 }
 
 impl Client {

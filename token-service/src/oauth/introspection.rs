@@ -208,6 +208,7 @@ impl Introspection<'_> {
             token_type: "Bearer".to_owned(),
             tenant_id: claims.tenant_id,
             grant_id: claims.grant_id,
+            cnf: None,
         };
         Ok((response, parties.watermark))
     }
@@ -247,6 +248,7 @@ impl Introspection<'_> {
             token_type: "refresh_token".to_owned(),
             tenant_id: self.tenant_id.to_string(),
             grant_id: grant.grant_id.into(),
+            cnf: None,
         };
         Ok((response, parties.watermark))
     }

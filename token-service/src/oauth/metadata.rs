@@ -47,6 +47,7 @@ pub async fn of_tenant(oauth: &OAuth, tenant_id: &TenantId) -> Result<pb::GetAut
         // OpenID Discovery §3 requires these of the document that carries its name. No ID token is ever issued.
         subject_types_supported: owned(&["public"]),
         id_token_signing_alg_values_supported: owned(&["RS256"]),
+        ..Default::default()
     })
 }
 

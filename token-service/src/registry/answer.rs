@@ -6,6 +6,7 @@ use accord::{
     rpc::status::{ErrorReason, reason_of},
     text::{
         id::{ClientId, EventId, MalformedId, ScopeName, SecretId, TenantId, UserId},
+        network::AllowedNetworks,
         opaque::SecretTagKey,
     },
 };
@@ -16,7 +17,9 @@ use crate::{
     error::{Error, Result},
     model::{
         change::Change,
-        client::{AppliedRequest, Client, ClientOrigin, ClientScope, LiveSecret, Profile},
+        client::{
+            AppliedRequest, CertificateSubject, Client, ClientOrigin, ClientScope, LiveSecret, Profile,
+        },
         revocation::{Revocation, RevocationKind},
         tenant::{Tenant, operator_action::OperatorAction},
         user::User,
@@ -111,6 +114,24 @@ pub(super) fn changes(row: pb::Change) -> Result<impl Iterator<Item = Change>> {
 pub(super) fn client(profile: Option<pb::ClientProfile>) -> Result<Client> {
     let profile = profile.ok_or_else(|| unexpected("client"))?;
     let active = profile.state() == pb::ClientState::Active;
+    let auth_method = match profile.token_endpoint_auth_method.as_str() {
+        "" => None,
+        method => Some(
+            method
+                .parse()
+                .map_err(|_| unexpected("token_endpoint_auth_method"))?,
+        ),
+    };
+    let certificate_subject = certificate_subject(&profile)?;
+    let fapi_from = match profile.security_profile() {
+        pb::SecurityProfile::Unspecified | pb::SecurityProfile::None => None,
+        pb::SecurityProfile::Fapi20 => {
+            let start = profile.profile_start_time.as_ref();
+            let start = start.and_then(UnixMillis::from_timestamp);
+            Some(start.ok_or_else(|| unexpected("profile_start_time"))?)
+        }
+    };
+    let allowed_networks = AllowedNetworks::parse(&profile.allowed_networks);
     let tenants = profile.tenants.into_iter();
     let tenants = tenants.map(|tenant| Ok((TenantId::parse(&tenant.tenant_id)?, tenant.added_seq)));
     let tenants = tenants.collect::<Result<_, MalformedId>>();
@@ -132,7 +153,30 @@ pub(super) fn client(profile: Option<pb::ClientProfile>) -> Result<Client> {
         families_ended_seq: profile.families_ended_seq,
         json_web_key_set: profile.json_web_key_set,
         live_secrets: live_secrets.collect::<Result<_, _>>()?,
+        auth_method,
+        jwks_uri: profile.jwks_uri,
+        certificate_subject,
+        dpop_jkts: profile.dpop_jkts,
+        allowed_networks: allowed_networks.map_err(|_| unexpected("allowed_networks"))?,
+        fapi_from,
     })
+}
+
+fn certificate_subject(profile: &pb::ClientProfile) -> Result<Option<CertificateSubject>> {
+    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let ip = text(&profile.tls_client_auth_san_ip).map(|ip| ip.parse().map(CertificateSubject::Ip));
+    let subjects = [
+        text(&profile.tls_client_auth_subject_dn).map(CertificateSubject::Dn),
+        text(&profile.tls_client_auth_san_dns).map(CertificateSubject::Dns),
+        text(&profile.tls_client_auth_san_uri).map(CertificateSubject::Uri),
+        text(&profile.tls_client_auth_san_email).map(CertificateSubject::Email),
+        ip.transpose().map_err(|_| unexpected("tls_client_auth_san_ip"))?,
+    ];
+    let mut subjects = subjects.into_iter().flatten();
+    match (subjects.next(), subjects.next()) {
+        (_, Some(_)) => Err(unexpected("subject of a certificate")),
+        (subject, None) => Ok(subject),
+    }
 }
 
 pub(super) fn origin(origin: Option<pb::ClientOrigin>) -> Result<ClientOrigin> {

@@ -207,6 +207,7 @@ impl FakeRegistry {
                 secret_id: secret_id.to_string(),
                 expire_time: None,
             }],
+            ..Default::default()
         };
         let mut bits = [0; 32];
         SystemRandom.fill(&mut bits);

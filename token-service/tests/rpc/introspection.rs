@@ -62,6 +62,7 @@ async fn an_active_token_has_all_its_fields() {
         token_type: "Bearer".into(),
         tenant_id: "acme".into(),
         grant_id: tokens.grant_id.clone(),
+        cnf: None,
     };
     assert_eq!(access, expected);
     let refresh = pb::IntrospectTokenResponse {

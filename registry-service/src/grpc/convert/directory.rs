@@ -75,6 +75,7 @@ pub fn client_profile(profile: ClientProfile) -> pb::ClientProfile {
         families_ended_seq: client.families_ended_seq,
         json_web_key_set: client.json_web_key_set,
         live_secrets: live_secrets.collect(),
+        ..Default::default()
     }
 }
 

@@ -49,5 +49,11 @@ fn client(random: &SeededRandom) -> Client {
         families_ended_seq: 0,
         json_web_key_set: String::new(),
         live_secrets: Vec::new(),
+        auth_method: None,
+        jwks_uri: String::new(),
+        certificate_subject: None,
+        dpop_jkts: Vec::new(),
+        allowed_networks: Default::default(),
+        fapi_from: None,
     }
 }

@@ -351,6 +351,7 @@ mod tests {
             iat,
             exp: iat + 900,
             rev: String::new(),
+            cnf: None,
         };
         assert!(grant.covers(&claims, START));
         let with = |change: fn(&mut AccessTokenClaims)| {

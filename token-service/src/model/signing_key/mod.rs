@@ -265,6 +265,7 @@ mod tests {
             iat: 1,
             exp: 2,
             rev: "a-b.1.2".into(),
+            cnf: None,
         };
         for (algorithm, kty, members) in [
             (Algorithm::EdDsa, "OKP", ["crv", "x"].as_slice()),

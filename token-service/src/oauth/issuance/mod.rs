@@ -315,6 +315,7 @@ impl<'a> Issuance<'a> {
             iat: numeric_date(now)?,
             exp: numeric_date(ends)?,
             rev: self.watermark.to_string(),
+            cnf: None,
         };
         if claims.exp <= claims.iat {
             // Less than a second of the grant or family is left.
