@@ -6,15 +6,15 @@ use anyhow::Context;
 /// What the last line of a checkpoint begins with: a signature.
 const SIGNATURE: &str = "\u{2014} ";
 
-/// Opens every checkpoint of a file, each with the key of its log. Leaves out those of logs whose key is not given.
+/// Opens every checkpoint of a file, each with the key of its log. Leaves out those of logs whose key is not given, and one
+/// that was not written to its end.
 ///
 /// # Errors
 /// For a file without a checkpoint of these logs, and for one that its log's key has not signed.
 pub(super) fn open(file: &str, keys: &[VerifierKey]) -> anyhow::Result<Vec<Checkpoint>> {
     let mut opened = Vec::new();
-    for (number, note) in (1..).zip(split(file)) {
-        let origin = note.lines().next().unwrap_or_default();
-        let Some(key) = keys.iter().find(|key| key.origin().as_str() == origin) else {
+    for (number, lines) in (1..).zip(split(file)) {
+        let Some((note, key)) = note(lines, keys) else {
             continue;
         };
         let checkpoint = Checkpoint::open(note, key);
@@ -26,7 +26,21 @@ pub(super) fn open(file: &str, keys: &[VerifierKey]) -> anyhow::Result<Vec<Check
     }
 }
 
-/// Splits a file after each block of signatures. Lines between checkpoints are dropped if they are empty.
+/// Returns the note at the end of these lines, and the key of its log: what comes before was not written to its end.
+fn note<'a>(lines: &'a str, keys: &'a [VerifierKey]) -> Option<(&'a str, &'a VerifierKey)> {
+    let mut end = lines.len();
+    for line in lines.split_inclusive('\n').rev() {
+        end -= line.len();
+        let key = keys.iter().find(|key| key.origin().as_str() == line.trim_end());
+        if let Some(key) = key {
+            return Some((&lines[end..], key));
+        }
+    }
+    None
+}
+
+/// Splits a file after each block of signatures. Lines between checkpoints are dropped if they are empty, and those after the
+/// last one in any case.
 fn split(file: &str) -> Vec<&str> {
     let (mut notes, mut start, mut end, mut is_signed) = (Vec::new(), 0, 0, false);
     for line in file.split_inclusive('\n') {
@@ -40,7 +54,7 @@ fn split(file: &str) -> Vec<&str> {
         is_signed |= line.starts_with(SIGNATURE);
         end += line.len();
     }
-    if start < end {
+    if is_signed {
         notes.push(&file[start..end]);
     }
     notes
@@ -81,6 +95,21 @@ mod tests {
         }
         let forged = file.replacen("\n5\n", "\n6\n", 1);
         assert!(open(&forged, &keys).is_err());
+        let whole = first.sign(head(7));
+        for cut in 1..whole.len() - 1 {
+            let Some(torn) = whole.get(..cut) else {
+                continue;
+            };
+            let file = format!("{file}{torn}\n\n{}", second.sign(head(9)));
+            // A cut signature is one that does not hold.
+            let opened = open(&file, &keys);
+            if torn.contains(SIGNATURE) {
+                assert!(opened.is_err(), "{torn}");
+            } else {
+                assert_eq!(opened.unwrap().len(), 4, "{torn}");
+                assert_eq!(open(torn, &keys).is_err(), true, "{torn}");
+            }
+        }
         for nothing in ["", "\n", "a.example/other/k\n1\n"] {
             assert!(open(nothing, &keys).is_err());
         }

@@ -5,7 +5,7 @@
 
 use std::{
     fs::OpenOptions,
-    io::{self, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,6 +17,7 @@ use metrics::{Counter, counter};
 use prost::bytes::Bytes;
 use tokio::{
     sync::watch::Receiver,
+    task::{JoinHandle, spawn_blocking},
     time::{sleep, timeout},
 };
 use tonic::{
@@ -73,24 +74,35 @@ impl Witness {
         }
     }
 
-    async fn push(&self, checkpoint: &str) -> anyhow::Result<()> {
+    /// Pushes a checkpoint. `earlier` is the append that an earlier push may have left behind: a file system that hangs holds
+    /// a thread, and a second one would hang beside it.
+    async fn push(&self, checkpoint: &str, earlier: &mut Option<Append>) -> anyhow::Result<()> {
         match self {
             Self::File(path) => {
+                if let Some(earlier) = earlier {
+                    let _ = earlier.await;
+                }
                 let (path, note) = (path.clone(), format!("{checkpoint}\n"));
-                let appended = tokio::task::spawn_blocking(move || append(&path, note.as_bytes()));
-                Ok(appended.await??)
+                let append = spawn_blocking(move || append(&path, note.as_bytes()));
+                let appended = earlier.insert(append).await;
+                *earlier = None;
+                Ok(appended??)
             }
             Self::Url(url) => post(url, checkpoint).await,
         }
     }
 }
 
+/// A write to the witness file.
+type Append = JoinHandle<io::Result<()>>;
+
 /// Pushes each new head, at most one a minute. Ends when the sender does.
 pub(super) async fn push(witness: &Witness, mut heads: Receiver<String>) {
     let failures: Counter = counter!(AUDIT_WITNESS_FAILURES);
+    let mut append = None;
     while heads.changed().await.is_ok() {
         let checkpoint = heads.borrow_and_update().clone();
-        let pushed = timeout(TIMEOUT, witness.push(&checkpoint)).await;
+        let pushed = timeout(TIMEOUT, witness.push(&checkpoint, &mut append)).await;
         let pushed = pushed.unwrap_or_else(|_elapsed| bail_late());
         if let Err(error) = pushed {
             failures.increment(1);
@@ -109,9 +121,21 @@ fn bail_late() -> anyhow::Result<()> {
     bail!("it did not answer in time")
 }
 
-/// Appends to a file, and returns once the disk has it.
+/// Appends to a file, and returns once the disk has it. Begins a new line after a note that was not written to its end.
 fn append(path: &Path, note: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(path)?;
+    let mut end = [b'\n'];
+    if file.metadata()?.len() > 0 {
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut end)?;
+    }
+    if end != *b"\n" {
+        file.write_all(b"\n")?;
+    }
     file.write_all(note)?;
     file.sync_all()
 }

@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, fs, net::SocketAddr};
 
+use futures_util::FutureExt;
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, service::service_fn};
@@ -49,10 +50,37 @@ async fn a_file_gets_one_checkpoint_after_the_other() {
     let path = directory.path().join("witness");
     let witness = Witness::File(path.clone());
     for _ in 0..2 {
-        witness.push(NOTE).await.unwrap();
+        witness.push(NOTE, &mut None).await.unwrap();
     }
     assert_eq!(fs::read_to_string(&path).unwrap(), format!("{NOTE}\n{NOTE}\n"));
-    assert!(Witness::File(path.join("nowhere")).push(NOTE).await.is_err());
+    let nowhere = Witness::File(path.join("nowhere"));
+    assert!(nowhere.push(NOTE, &mut None).await.is_err());
+    // A process was killed while it wrote.
+    fs::write(&path, "a.example/to").unwrap();
+    witness.push(NOTE, &mut None).await.unwrap();
+    assert_eq!(
+        fs::read_to_string(&path).unwrap(),
+        format!("a.example/to\n{NOTE}\n")
+    );
+}
+
+#[tokio::test]
+async fn an_append_that_hangs_is_the_only_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("witness");
+    let witness = Witness::File(path.clone());
+    let (finish, finished) = std::sync::mpsc::channel::<()>();
+    let hanging = spawn_blocking(move || {
+        let _ = finished.recv();
+        Ok(())
+    });
+    let mut append = Some(hanging);
+    assert!(witness.push(NOTE, &mut append).now_or_never().is_none());
+    assert!(!path.exists());
+    finish.send(()).unwrap();
+    witness.push(NOTE, &mut append).await.unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), format!("{NOTE}\n"));
+    assert!(append.is_none());
 }
 
 /// Serves on loopback, and sends on what it gets.
@@ -87,7 +115,7 @@ async fn serve(status: StatusCode) -> (SocketAddr, mpsc::UnboundedReceiver<(Meth
 async fn a_url_gets_the_signed_note_as_it_is() {
     let (address, mut received) = serve(StatusCode::CREATED).await;
     let witness = Witness::parse(&format!("http://{address}/checkpoints?log=token")).unwrap();
-    witness.push(NOTE).await.unwrap();
+    witness.push(NOTE, &mut None).await.unwrap();
     let (method, uri, body) = received.recv().await.unwrap();
     assert_eq!(
         (method, uri.path_and_query().unwrap().as_str()),
@@ -97,7 +125,14 @@ async fn a_url_gets_the_signed_note_as_it_is() {
 
     let (address, _received) = serve(StatusCode::FORBIDDEN).await;
     let witness = Witness::parse(&format!("http://{address}/")).unwrap();
-    assert!(witness.push(NOTE).await.unwrap_err().to_string().contains("403"));
+    assert!(
+        witness
+            .push(NOTE, &mut None)
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("403")
+    );
 }
 
 #[tokio::test(start_paused = true)]
