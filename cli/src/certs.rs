@@ -226,7 +226,10 @@ mod tests {
 
     use accord::{
         clock::{Clock, SystemClock},
-        rpc::tls::{server::ServerTls, settings::TlsSettings},
+        rpc::tls::{
+            server::ServerTls,
+            settings::{PartnerCertificates, TlsSettings},
+        },
     };
 
     use super::*;
@@ -250,6 +253,7 @@ mod tests {
                 private_key: dir.join(format!("{name}-key.pem")),
                 client_ca: dir.join("ca.pem"),
                 min_version: "1.3".to_owned(),
+                partners: PartnerCertificates::None,
             };
             let tls = ServerTls::load(settings, std::sync::Arc::new(SystemClock)).unwrap();
             let days = tls.unwrap().not_after().since(SystemClock.now()).as_secs() / (24 * 3600);

@@ -10,7 +10,7 @@ use accord::{
         AdminListen, ConfigError, MISSING, Problems, load,
         settings::{Needs, ServiceSettings},
     },
-    text::uri,
+    text::uri::server_url,
 };
 use serde::Deserialize;
 
@@ -72,7 +72,7 @@ impl Settings {
     fn check(&mut self, needs: Needs, problems: &mut Problems) {
         self.service.check(&[("listen", self.listen)], needs, problems);
         if !self.public_base_url.is_empty() {
-            match base_url(&self.public_base_url) {
+            match server_url(&self.public_base_url) {
                 Ok(url) => self.public_base_url = url,
                 Err(problem) => problems.add("public_base_url", problem),
             }
@@ -91,16 +91,6 @@ impl Default for Settings {
             public_base_url: String::new(),
             second_operator: true,
         }
-    }
-}
-
-/// Returns a base URL (https, or http on a loopback host, without path, query and fragment) without its trailing slash.
-fn base_url(text: &str) -> Result<String, &'static str> {
-    let url = uri::base_url(text.trim_end_matches('/'))?;
-    let authority = url.split_once("://").map_or("", |(_, authority)| authority);
-    match authority.contains('/') {
-        true => Err("must not have a path"),
-        false => Ok(url),
     }
 }
 

@@ -246,6 +246,21 @@ impl Authorizer {
         self.admit_token(access, token).await
     }
 
+    /// Returns whether this is the certificate of a gateway's connection. Only there headers about the gateway's clients count.
+    ///
+    /// # Errors
+    /// Those of [`CallerDirectory::find_caller`].
+    pub async fn is_gateway(&self, certificate: &PeerCertificate) -> Result<bool, Status> {
+        let names = &certificate.names;
+        let has_expired = self.clock.now().as_secs() > certificate.not_after.as_secs();
+        if has_expired || names.len() > MAX_CERTIFICATE_NAMES {
+            return Ok(false);
+        }
+        let caller = self.directory.find_caller(Credential::Certificate(names)).await?;
+        let kind = WorkloadKind::Gateway;
+        Ok(matches!(caller, Some(Caller::Workload { kind: found, .. }) if found == kind))
+    }
+
     async fn admit_token(&self, access: Access, token: &str) -> Result<Caller, Status> {
         let Some(token) = caller_token(token) else {
             note_stranger(None);

@@ -8,10 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use rcgen::DnType;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize, SanType,
 };
 use time::OffsetDateTime;
+use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use crate::clock::UnixMillis;
 
@@ -24,6 +27,10 @@ pub struct Subject {
     pub uris: Vec<&'static str>,
     /// Addresses.
     pub addresses: Vec<IpAddr>,
+    /// E-mail addresses.
+    pub emails: Vec<&'static str>,
+    /// The distinguished name, one attribute a part.
+    pub name: Vec<(DnType, &'static str)>,
     /// Whether its extended key usage has serverAuth.
     pub is_for_servers: bool,
     /// Whether its extended key usage has clientAuth.
@@ -40,6 +47,8 @@ impl Default for Subject {
             dns_names: Vec::new(),
             uris: Vec::new(),
             addresses: Vec::new(),
+            emails: Vec::new(),
+            name: Vec::new(),
             is_for_servers: true,
             is_for_clients: true,
             not_before: UnixMillis::from_millis(1_577_836_800_000),
@@ -76,7 +85,41 @@ pub struct Pair {
     pub private_key: String,
 }
 
+/// The kind of a certificate's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    /// ECDSA with P-256.
+    P256,
+    /// ECDSA with P-384.
+    P384,
+    /// Ed25519.
+    Ed25519,
+    /// RSA of 2,048 bits.
+    Rsa2048,
+}
+
 impl Pair {
+    /// Makes a certificate that no authority has signed.
+    pub fn self_signed(subject: &Subject, kind: KeyKind) -> Self {
+        let key = match kind {
+            KeyKind::P256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256),
+            KeyKind::P384 => KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384),
+            KeyKind::Ed25519 => KeyPair::generate_for(&PKCS_ED25519),
+            KeyKind::Rsa2048 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048),
+        };
+        let key = key.unwrap();
+        Self {
+            certificate: params(subject).self_signed(&key).unwrap().pem(),
+            private_key: key.serialize_pem(),
+        }
+    }
+
+    /// The certificate in DER form.
+    pub fn der(&self) -> Vec<u8> {
+        let certificate = CertificateDer::from_pem_slice(self.certificate.as_bytes());
+        certificate.unwrap().to_vec()
+    }
+
     /// Writes `<name>.pem` and `<name>-key.pem` into a directory, or replaces them. Returns their paths.
     pub fn write(&self, directory: &Path, name: &str) -> (PathBuf, PathBuf) {
         let certificate = directory.join(format!("{name}.pem"));
@@ -133,6 +176,9 @@ impl Authority {
 fn params(subject: &Subject) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
+    for (kind, value) in &subject.name {
+        params.distinguished_name.push(kind.clone(), *value);
+    }
     let time = |time: UnixMillis| OffsetDateTime::from_unix_timestamp(time.as_secs()).unwrap();
     (params.not_before, params.not_after) = (time(subject.not_before), time(subject.not_after));
     let dns_names = subject.dns_names.iter();
@@ -145,6 +191,12 @@ fn params(subject: &Subject) -> CertificateParams {
                 .map(|uri| SanType::URI((*uri).try_into().unwrap())),
         )
         .chain(subject.addresses.iter().copied().map(SanType::IpAddress))
+        .chain(
+            subject
+                .emails
+                .iter()
+                .map(|email| SanType::Rfc822Name((*email).try_into().unwrap())),
+        )
         .collect();
     let usages = [
         (subject.is_for_servers, ExtendedKeyUsagePurpose::ServerAuth),

@@ -19,6 +19,19 @@ pub fn base_url(value: &str) -> Result<String, &'static str> {
     }
 }
 
+/// Parses the URL of a server: a base URL without a path. Returns it without a trailing slash.
+///
+/// # Errors
+/// Returns the rule that `text` breaks.
+pub fn server_url(text: &str) -> Result<String, &'static str> {
+    let url = base_url(text.trim_end_matches('/'))?;
+    let authority = url.split_once("://").map_or("", |(_, authority)| authority);
+    match authority.contains('/') {
+        true => Err("must not have a path"),
+        false => Ok(url),
+    }
+}
+
 /// Parses a redirect URI (RFC 6749 §3.1.2, RFC 9700 §2.1): https, or http on a loopback host. It must be in normal
 /// form, because redirect URIs are compared byte for byte and every browser must read the same bytes alike.
 ///

@@ -36,7 +36,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
                 let telemetry =
                     telemetry::start("token-service", settings.admin_listen, ADMIN_LISTEN).await?;
                 let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
-                let tls = ServerTls::load(settings.service.tls(), clock.clone())?;
+                let tls = ServerTls::load(settings.tls(), clock.clone())?;
                 let server = run::when_reachable(&settings.service.database_url, async || {
                     let server = TokenServer::open(&settings, clock.clone(), random.clone()).await?;
                     run::refuse_development(server.database()).await?;

@@ -17,6 +17,7 @@ use accord::{
             AdminListen, ConfigError, MISSING, Problems, load,
             settings::{Needs, ServiceSettings},
         },
+        tls::TlsProblem,
     },
     text::validation::Violations,
     tls::{ClientTls, TlsFile, TlsFileError, TlsFiles},
@@ -27,6 +28,7 @@ use serde::Deserialize;
 use crate::model::{lifetimes::Lifetimes, signing_key::Algorithm};
 
 mod command_line;
+mod partners;
 
 pub use self::command_line::{Cli, Command, Flags};
 
@@ -82,6 +84,12 @@ pub struct Settings {
     pub signing_algorithm: Algorithm,
     /// After how many days signing keys rotate by themselves; 0 means never.
     pub signing_key_days: u64,
+    /// The file of the authorities of partners' certificates; empty if it was not given.
+    pub partner_ca: PathBuf,
+    /// The header in which gateways pass on certificates of their clients: `xfcc`, `client-cert`, or `none`.
+    pub client_certificate_header: String,
+    /// The base URL of the endpoints for clients with certificates, without a trailing slash; empty if it is the public one.
+    pub mtls_base_url: String,
 }
 
 impl AsMut<ServiceSettings> for Settings {
@@ -111,6 +119,9 @@ impl Settings {
                 settings.service.check_files(needs, problems);
                 if needs == Needs::Everything {
                     settings.check_registry_files(problems);
+                    if let Err(TlsProblem { key, problem }) = settings.partner_authorities() {
+                        problems.add(key, &problem);
+                    }
                 }
             },
         )
@@ -138,6 +149,7 @@ impl Settings {
         }
         let listeners = [("listen", self.listen), ("http_listen", self.http_listen)];
         self.service.check(&listeners, needs, problems);
+        self.check_partners(problems);
         let mut violations = Violations::default();
         match violations.text("product_name", &self.product_name, 1..=60) {
             Some(name) => self.product_name = name,
@@ -282,6 +294,9 @@ impl Default for Settings {
             product_name: "Accord".to_owned(),
             signing_algorithm: Algorithm::default(),
             signing_key_days: 90,
+            partner_ca: PathBuf::new(),
+            client_certificate_header: String::new(),
+            mtls_base_url: String::new(),
         }
     }
 }

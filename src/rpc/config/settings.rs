@@ -21,7 +21,7 @@ use crate::{
         run::witness::Witness,
         tls::{
             server::ServerTls,
-            settings::{DEFAULT_MIN_VERSION, TlsFlags, TlsSettings},
+            settings::{DEFAULT_MIN_VERSION, PartnerCertificates, TlsFlags, TlsSettings},
         },
     },
     store::origin::check_url,
@@ -165,6 +165,7 @@ impl ServiceSettings {
             private_key: self.tls_private_key.clone(),
             client_ca: self.client_ca.clone(),
             min_version: self.tls_min_version.clone(),
+            partners: PartnerCertificates::None,
         }
     }
 

@@ -26,14 +26,16 @@ use tokio::{
     net::TcpStream,
     time::{Instant, sleep, timeout},
 };
-use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::{pending::PendingConnections, stream::Stream};
 use crate::{
     log_limit::LogLimit,
-    rpc::middleware::{MAX_CALL_TIME, Routes, address::PeerAddress},
+    rpc::{
+        middleware::{MAX_CALL_TIME, Routes, address::PeerAddress},
+        tls::{acceptor::Acceptor, peer::Peer},
+    },
 };
 
 /// How long a client may take for the handshake and its first bytes.
@@ -61,7 +63,7 @@ pub(super) struct Accepted {
     pub(super) stream: TcpStream,
     pub(super) address: SocketAddr,
     /// How to shake hands, and what ends connections whose client certificate it verified.
-    pub(super) tls: Option<(Arc<ServerConfig>, CancellationToken)>,
+    pub(super) tls: Option<(Arc<Acceptor>, CancellationToken)>,
     /// The connections that have not begun.
     pub(super) pending: Arc<PendingConnections>,
 }
@@ -82,8 +84,8 @@ pub(super) async fn serve<IO>(
         tls,
         pending,
     } = accepted;
-    let (config, retired) = tls.unzip();
-    let beginning = Stream::begin(stream, config, Instant::now() + BEGIN_TIMEOUT);
+    let (acceptor, retired) = tls.unzip();
+    let beginning = Stream::begin(stream, acceptor, Instant::now() + BEGIN_TIMEOUT);
     let begun = drain.run_until_cancelled(pending.wait_for_start(beginning)).await;
     let (stream, peer) = match begun.flatten() {
         Some(Ok(Some(begun))) => begun,
@@ -97,19 +99,25 @@ pub(super) async fn serve<IO>(
             return;
         }
     };
-    // Without a certificate, no authority has admitted the client.
-    let retired = retired.filter(|_| peer.is_some()).unwrap_or_default();
+    // Without a certificate of the client CA, no authority has admitted the client.
+    let retired = retired.filter(|_| matches!(peer, Some(Peer::Caller(_))));
+    let retired = retired.unwrap_or_default();
     // The client's port stands in for a random number: it differs between connections.
     let spread = address.port() % MAX_SPREAD_SECONDS;
     let age = MAX_AGE + Duration::from_secs(spread.into());
     let calls = Arc::new(Calls::default());
     let counted = calls.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request
-            .extensions_mut()
-            .insert(PeerAddress(address.ip().to_canonical()));
-        if let Some(peer) = &peer {
-            request.extensions_mut().insert(peer.clone());
+        let extensions = request.extensions_mut();
+        extensions.insert(PeerAddress(address.ip().to_canonical()));
+        match &peer {
+            Some(Peer::Caller(certificate)) => {
+                extensions.insert(certificate.clone());
+            }
+            Some(Peer::Client(certificate)) => {
+                extensions.insert(certificate.clone());
+            }
+            None => {}
         }
         let call = counted.clone();
         call.begun.fetch_add(1, Ordering::Relaxed);

@@ -15,7 +15,6 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, sleep, timeout},
 };
-use tokio_rustls::rustls::ServerConfig;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{connection::Connection, lifecycle::Accepted, pending::PendingConnections, stream::Stream};
@@ -24,7 +23,10 @@ use crate::{
     rpc::{
         config::require_loopback,
         middleware::{Cutoff, Routes},
-        tls::server::{Current, ServerTls},
+        tls::{
+            acceptor::Acceptor,
+            server::{Current, ServerTls},
+        },
     },
 };
 
@@ -122,8 +124,8 @@ pub(super) async fn serve_http(
     serve(listener, tls, (server(), |stream| stream), routes, drain, open).await;
 }
 
-/// Selects the configuration of a listener's protocol.
-type Select = fn(&Current) -> Arc<ServerConfig>;
+/// Selects the acceptor of a listener's protocol.
+type Select = fn(&Current) -> Arc<Acceptor>;
 
 /// Returns a server with the limits of both protocols.
 fn server() -> auto::Builder<TokioExecutor> {

@@ -13,10 +13,10 @@ use tokio::{
     net::TcpStream,
     time::{Instant, timeout_at},
 };
-use tokio_rustls::{rustls::ServerConfig, server::TlsStream};
+use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
-use crate::rpc::tls::{handshake, peer::PeerCertificate};
+use crate::rpc::tls::{acceptor::Acceptor, handshake, peer::Peer};
 
 /// The first bytes of HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -30,16 +30,16 @@ pub(super) struct Stream {
 
 impl Stream {
     /// Shakes hands if the listener speaks TLS, and waits until the client has sent the whole preface of HTTP/2, or bytes
-    /// that are not its beginning. Returns the client's certificate too, if it presented one. Returns `None` if the
-    /// client does not begin before the deadline.
+    /// that are not its beginning. Returns whose certificate the client presented, too, if it presented one. Returns `None`
+    /// if the client does not begin before the deadline.
     ///
     /// # Errors
     /// The reason for the log, if the client sent something that is wrong.
     pub(super) async fn begin(
         stream: TcpStream,
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<Arc<Acceptor>>,
         deadline: Instant,
-    ) -> Result<Option<(Self, Option<PeerCertificate>)>, &'static str> {
+    ) -> Result<Option<(Self, Option<Peer>)>, &'static str> {
         let mut first = [0];
         // Until there is a byte, the connection costs nothing but its socket.
         let Ok(Ok(1)) = timeout_at(deadline, stream.peek(&mut first)).await else {
@@ -49,8 +49,8 @@ impl Stream {
             (None, false) => (Either::Left(stream), None),
             (None, true) => return Err("the client speaks TLS, and this listener does not"),
             (Some(_), false) => return Err("the client speaks plaintext, and this listener speaks TLS"),
-            (Some(config), true) => {
-                let accepted = timeout_at(deadline, handshake::accept(config, stream)).await;
+            (Some(acceptor), true) => {
+                let accepted = timeout_at(deadline, handshake::accept(acceptor, stream)).await;
                 let (stream, peer) = accepted.map_err(|_| "the handshake took too long")??;
                 (Either::Right(stream), peer)
             }

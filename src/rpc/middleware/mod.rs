@@ -48,6 +48,7 @@ use crate::{
 };
 
 pub mod address;
+pub mod client_certificate;
 pub mod limits;
 pub(in crate::rpc) mod rejected_calls;
 

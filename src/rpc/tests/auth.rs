@@ -228,3 +228,17 @@ async fn a_caller_without_permission_is_named_in_the_log() {
     assert_eq!(text.matches(caller.id()).count(), 2, "{text}");
     assert!(!text.contains(&token), "{text}");
 }
+
+#[tokio::test]
+async fn a_gateway_is_known_by_its_certificate_while_it_is_valid() {
+    for kind in WorkloadKind::ALL {
+        let (authorizer, _, clock) = setup_with_clock(kind);
+        let is_gateway = async |names: &[&str]| authorizer.is_gateway(&certificate(names)).await;
+        assert_eq!(is_gateway(&[NAME]).await.unwrap(), kind == WorkloadKind::Gateway);
+        assert!(!is_gateway(&["stranger"]).await.unwrap());
+        assert!(!is_gateway(&[NAME; MAX_CERTIFICATE_NAMES + 1]).await.unwrap());
+        assert!(is_gateway(&["two", "callers"]).await.is_err());
+        clock.advance(std::time::Duration::from_secs(1));
+        assert!(!is_gateway(&[NAME]).await.unwrap());
+    }
+}

@@ -25,7 +25,12 @@ use crate::{
     },
     rpc::{
         context::CallContext,
-        tls::{handshake, server::ServerTls, settings::TlsSettings},
+        tls::{
+            handshake,
+            peer::Peer,
+            server::ServerTls,
+            settings::{PartnerCertificates, TlsSettings},
+        },
     },
     testing::certificates::{Authority, Pair, Subject},
     text::opaque::TokenKind,

@@ -1,6 +1,6 @@
 //! TLS of listeners: handshakes, certificates that are refused, files that change.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::{
     fs,
@@ -20,11 +20,12 @@ use tokio_rustls::{
 };
 
 use super::{
+    acceptor::Acceptor,
     handshake,
-    peer::PeerCertificate,
+    peer::{Peer, PeerCertificate},
     reload::Reloader,
     server::{Files, ServerTls},
-    settings::TlsSettings,
+    settings::{PartnerCertificates, TlsSettings},
     *,
 };
 use crate::{
@@ -36,6 +37,8 @@ use crate::{
     },
 };
 
+#[path = "tls/partners.rs"]
+mod partners;
 #[path = "tls/reload.rs"]
 mod reload;
 
@@ -47,6 +50,7 @@ fn settings(directory: &Path) -> TlsSettings {
         private_key: directory.join("server-key.pem"),
         client_ca: directory.join("ca.pem"),
         min_version: "1.3".to_owned(),
+        partners: PartnerCertificates::None,
     }
 }
 
@@ -96,23 +100,28 @@ fn client_with(authority: &Authority, pair: Option<&Pair>, min_version: &str) ->
 
 /// A handshake as both sides see it.
 struct Handshake {
-    server: Result<Option<PeerCertificate>, &'static str>,
+    server: Result<Option<Peer>, &'static str>,
     client: Option<client::TlsStream<TcpStream>>,
     /// Keeps the server's side open.
     _stream: Option<Box<tokio_rustls::server::TlsStream<TcpStream>>>,
 }
 
 async fn shake_hands(tls: &ServerTls, config: Arc<ClientConfig>) -> Handshake {
+    shake_hands_as("localhost", tls.current().grpc.clone(), config).await
+}
+
+/// Shakes hands with a server of this name.
+async fn shake_hands_as(name: &'static str, acceptor: Arc<Acceptor>, config: Arc<ClientConfig>) -> Handshake {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let connecting = async {
         let stream = TcpStream::connect(address).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
+        let name = ServerName::try_from(name).unwrap();
         TlsConnector::from(config).connect(name, stream).await.ok()
     };
     let accepting = async {
         let (stream, _) = listener.accept().await.unwrap();
-        handshake::accept(tls.current().grpc.clone(), stream).await
+        handshake::accept(acceptor, stream).await
     };
     let (client, accepted) = tokio::join!(connecting, accepting);
     let (server, stream) = match accepted {
@@ -123,6 +132,14 @@ async fn shake_hands(tls: &ServerTls, config: Arc<ClientConfig>) -> Handshake {
         server,
         client,
         _stream: stream,
+    }
+}
+
+/// Returns the certificate of a workload or an operator.
+fn caller(peer: Result<Option<Peer>, &'static str>) -> PeerCertificate {
+    match peer {
+        Ok(Some(Peer::Caller(certificate))) => certificate,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -150,8 +167,7 @@ async fn the_names_of_a_client_certificate_are_its_dns_names_and_uris() {
         not_after,
         ..Subject::default()
     });
-    let peer = shake_hands(&tls, client(&authority, Some(&pair))).await.server;
-    let peer = peer.unwrap().unwrap();
+    let peer = caller(shake_hands(&tls, client(&authority, Some(&pair))).await.server);
     assert_eq!(
         *peer.names,
         ["token.example", "spiffe://accord.example/token-service"]
@@ -163,7 +179,7 @@ async fn the_names_of_a_client_certificate_are_its_dns_names_and_uris() {
     let peer = shake_hands(&tls, client(&authority, Some(&nameless)))
         .await
         .server;
-    assert!(peer.unwrap().unwrap().names.is_empty());
+    assert!(caller(peer).names.is_empty());
 }
 
 #[tokio::test]

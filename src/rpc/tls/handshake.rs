@@ -4,32 +4,29 @@ use std::{io, sync::Arc};
 
 use tokio::net::TcpStream;
 use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{AlertDescription, CertificateError, Error, ServerConfig},
+    rustls::{AlertDescription, CertificateError, Error},
     server::TlsStream,
 };
 
-use super::peer::PeerCertificate;
+use super::{acceptor::Acceptor, peer::Peer};
 
 /// The first byte of a connection of TLS: a record of the handshake (RFC 8446 section 5.1).
 pub(in crate::rpc) const FIRST_BYTE: u8 = 22;
 
-/// Accepts TLS. Returns the stream, and the client's certificate if it presented one.
+/// Accepts TLS. Returns the stream, and whose certificate the client presented if it presented one.
 ///
 /// # Errors
 /// The reason for the log. It holds nothing that the client sent.
 pub(in crate::rpc) async fn accept(
-    config: Arc<ServerConfig>,
+    acceptor: Arc<Acceptor>,
     stream: TcpStream,
-) -> Result<(Box<TlsStream<TcpStream>>, Option<PeerCertificate>), &'static str> {
-    let stream = TlsAcceptor::from(config).accept(stream).await;
-    let stream = stream.map_err(|error| reason(&error))?;
+) -> Result<(Box<TlsStream<TcpStream>>, Option<Peer>), &'static str> {
+    let accepted = acceptor.shake_hands(stream).await;
+    let (stream, admits_partners) = accepted.map_err(|error| reason(&error))?;
     let (_, connection) = stream.get_ref();
-    let presented = connection.peer_certificates().and_then(<[_]>::first);
-    let peer = presented.map(|certificate| {
-        PeerCertificate::read(certificate).ok_or("the client's certificate can't be read")
-    });
-    let peer = peer.transpose()?;
+    let presented = connection.peer_certificates().unwrap_or_default();
+    let peer = acceptor.identify(presented, admits_partners);
+    let peer = peer.ok_or("the client's certificate can't be read")?;
     Ok((Box::new(stream), peer))
 }
 

@@ -2,9 +2,11 @@
 //!
 //! rustls with aws-lc-rs: TLS 1.3, and 1.2 by choice with ECDHE and AES-GCM alone.
 
+pub(super) mod acceptor;
 pub(super) mod certificate;
 mod files;
 pub(super) mod handshake;
+pub mod partner;
 pub mod peer;
 mod reload;
 pub mod server;

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio_rustls::rustls::{
     Error, InconsistentKeys, ServerConfig,
     pki_types::UnixTime,
-    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
     time_provider::TimeProvider,
 };
@@ -14,10 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     TlsProblem,
+    acceptor::{Acceptor, AnyCertificate},
     certificate::Certificate,
     files::{Content, Digest},
     provider,
-    settings::{CERTIFICATE, CLIENT_CA, MIN_VERSION, PRIVATE_KEY, TlsSettings},
+    settings::{CERTIFICATE, CLIENT_CA, MIN_VERSION, PRIVATE_KEY, PartnerCertificates, TlsSettings},
     versions,
 };
 use crate::{
@@ -37,9 +38,9 @@ pub struct ServerTls {
 #[derive(Debug)]
 pub(in crate::rpc) struct Current {
     /// Accepts gRPC: HTTP/2, from clients with a certificate or without one.
-    pub(in crate::rpc) grpc: Arc<ServerConfig>,
+    pub(in crate::rpc) grpc: Arc<Acceptor>,
     /// Accepts HTTP/1.1 and HTTP/2.
-    pub(in crate::rpc) http: Arc<ServerConfig>,
+    pub(in crate::rpc) http: Arc<Acceptor>,
     /// Cancelled once other client authorities count. Ends the connections that these have admitted.
     pub(in crate::rpc) retired: CancellationToken,
     /// The last second of the certificate's validity.
@@ -140,22 +141,22 @@ impl Files {
             })
         })?;
         let certified = Arc::new(certified);
-        let clients = match &self.client_ca {
+        let workloads: Option<Arc<dyn ClientCertVerifier>> = match &self.client_ca {
             Some(client_ca) => {
                 let authorities = Arc::new(client_ca.authorities()?);
                 let verifier = WebPkiClientVerifier::builder_with_provider(authorities, provider.clone());
                 // Whether a caller needs a certificate is up to the method, because many come with a secret.
                 let verifier = verifier.allow_unauthenticated().build();
-                verifier.map_err(|_| client_ca.problem("holds no usable authority"))?
+                Some(verifier.map_err(|_| client_ca.problem("holds no usable authority"))?)
             }
-            None => WebPkiClientVerifier::no_client_auth(),
+            None => None,
         };
         let versions = versions(&settings.min_version);
         let unknown = || TlsProblem::new(MIN_VERSION, "must be 1.2 or 1.3");
         let versions = versions.ok_or_else(unknown)?;
+        let time: Arc<dyn TimeProvider> = Arc::new(Time(clock.clone()));
         let config = |clients, protocols: &[&[u8]]| {
-            let time = Arc::new(Time(clock.clone()));
-            let config = ServerConfig::builder_with_details(provider.clone(), time);
+            let config = ServerConfig::builder_with_details(provider.clone(), time.clone());
             let config = config.with_protocol_versions(versions).map_err(|_| unknown())?;
             let certificate = Arc::new(SingleCertAndKey::from(certified.clone()));
             let mut config = config
@@ -167,9 +168,32 @@ impl Files {
             config.send_tls13_tickets = 0;
             Ok(Arc::new(config))
         };
+        let (h2, both): (&[&[u8]], &[&[u8]]) = (&[b"h2"], &[b"h2", b"http/1.1"]);
+        let nobody = WebPkiClientVerifier::no_client_auth;
+        let anybody = || Arc::new(AnyCertificate(provider.clone()));
+        let (grpc, http, partners) = match &settings.partners {
+            PartnerCertificates::None => {
+                let callers = workloads.clone().unwrap_or_else(nobody);
+                (config(callers, h2)?, config(nobody(), both)?, None)
+            }
+            PartnerCertificates::Everywhere => (config(anybody(), h2)?, config(anybody(), both)?, None),
+            PartnerCertificates::AtHost(host) => {
+                let partners = (host.clone(), config(anybody(), both)?);
+                (config(anybody(), h2)?, config(nobody(), both)?, Some(partners))
+            }
+        };
+        let acceptor = |config, partners| {
+            Arc::new(Acceptor {
+                config,
+                partners,
+                workloads: workloads.clone(),
+                admits_partners: settings.partners != PartnerCertificates::None,
+                time: time.clone(),
+            })
+        };
         Ok(Current {
-            grpc: config(clients, &[b"h2"])?,
-            http: config(WebPkiClientVerifier::no_client_auth(), &[b"h2", b"http/1.1"])?,
+            grpc: acceptor(grpc, None),
+            http: acceptor(http, partners),
             retired: CancellationToken::new(),
             not_after: facts.not_after,
             digests: self.digests(),

@@ -50,6 +50,21 @@ pub struct TlsSettings {
     pub client_ca: PathBuf,
     /// The oldest version, `1.2` or `1.3`.
     pub min_version: String,
+    /// Where partners may present certificates.
+    pub partners: PartnerCertificates,
+}
+
+/// Where partners may present certificates (RFC 8705), which nobody known needs to have signed. They are never taken for those
+/// of workloads or operators.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PartnerCertificates {
+    /// Nowhere.
+    #[default]
+    None,
+    /// On every connection.
+    Everywhere,
+    /// On every connection of gRPC, and over HTTP to this host, so that browsers at other hosts ask nobody for a certificate.
+    AtHost(String),
 }
 
 impl TlsSettings {

@@ -122,6 +122,17 @@ pub struct Flags {
     /// Days after which signing keys rotate by themselves; 0 means never [default: 90]
     #[arg(long, value_name = "DAYS")]
     pub signing_key_days: Option<String>,
+    /// PEM file of the authorities whose certificates partners may authenticate by (tls_client_auth); none of --client-ca
+    #[arg(long, value_name = "PATH")]
+    pub partner_ca: Option<String>,
+    /// Header in which a gateway passes on the certificate of its client: xfcc or client-cert. It counts on connections that a
+    /// gateway's own certificate has opened [default: none]
+    #[arg(long, value_name = "HEADER")]
+    pub client_certificate_header: Option<String>,
+    /// Base URL of the endpoints for clients with certificates, if it is not the public one, such as https://mtls.auth.example.
+    /// At other hosts HTTP asks for no certificate
+    #[arg(long, value_name = "URL")]
+    pub mtls_base_url: Option<String>,
     /// The settings that both services have.
     #[command(flatten)]
     #[serde(flatten)]

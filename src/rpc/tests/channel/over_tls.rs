@@ -10,6 +10,7 @@ async fn serve_tls(directory: &Path, server: &Pair, authority: &Authority, stop:
         private_key,
         client_ca: authority.write(directory, "client-ca.pem"),
         min_version: "1.3".into(),
+        partners: PartnerCertificates::None,
     };
     let tls = ServerTls::load(settings, Arc::new(SystemClock)).unwrap().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -23,6 +24,10 @@ async fn serve_tls(directory: &Path, server: &Pair, authority: &Authority, stop:
             let address = replica.address;
             tokio::spawn(async move {
                 let (mut stream, peer) = handshake::accept(config, stream).await.ok()?;
+                let peer = peer.map(|peer| match peer {
+                    Peer::Caller(certificate) => certificate,
+                    Peer::Client(_) => panic!("no certificate of a partner is let through"),
+                });
                 // The proof that the client has presented a certificate: without one it is hung up on.
                 peer.filter(|peer| peer.names.iter().any(|name| name.starts_with("spiffe://")))?;
                 let mut plain = tokio::net::TcpStream::connect(address).await.ok()?;

@@ -1,0 +1,131 @@
+//! The authorities of partners' certificates, from a file that may change while the service runs. They are never those of
+//! workloads: whom they sign may authenticate as a client, and as nothing else.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arc_swap::ArcSwap;
+use tokio_rustls::rustls::{
+    CertificateError, Error,
+    pki_types::UnixTime,
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+};
+
+use super::{
+    files::{Content, Digest},
+    peer::ClientCertificate,
+    provider,
+};
+use crate::{clock::UnixMillis, rpc::tls::TlsProblem};
+
+/// The key of the setting of the file.
+const PARTNER_CA: &str = "partner_ca";
+const INVALID: &str = "the certificate is not valid";
+
+/// The authorities of partners' certificates. Clones share them.
+#[derive(Clone, derive_more::Debug)]
+#[debug("PartnerAuthorities")]
+pub struct PartnerAuthorities {
+    path: Arc<Path>,
+    current: Arc<ArcSwap<Current>>,
+    /// What the last look found.
+    last: Arc<Mutex<Digest>>,
+}
+
+struct Current {
+    verifier: Arc<dyn ClientCertVerifier>,
+    digest: Digest,
+}
+
+impl PartnerAuthorities {
+    /// Reads the file. `client_ca` is the file of the authorities of workloads and operators; it may be empty.
+    ///
+    /// # Errors
+    /// A file that can't be used, and an authority that is in both.
+    pub fn load(path: &Path, client_ca: &Path) -> Result<Self, TlsProblem> {
+        let content = Content::read(PARTNER_CA, path)?;
+        if client_ca != Path::new("") {
+            let of_callers = Content::read(super::settings::CLIENT_CA, client_ca)?.authorities()?;
+            let of_partners = content.authorities()?;
+            let keys_of_callers = of_callers.roots.iter().map(|root| &root.subject_public_key_info);
+            let keys_of_callers: Vec<_> = keys_of_callers.collect();
+            let is_shared = |key| keys_of_callers.contains(&key);
+            if of_partners
+                .roots
+                .iter()
+                .any(|root| is_shared(&root.subject_public_key_info))
+            {
+                let problem = "holds an authority of --client-ca: it would sign workloads too";
+                return Err(content.problem(problem));
+            }
+        }
+        let current = Current::new(&content)?;
+        Ok(Self {
+            path: PathBuf::from(path).into(),
+            last: Arc::new(Mutex::new(current.digest)),
+            current: Arc::new(ArcSwap::from_pointee(current)),
+        })
+    }
+
+    /// Reads the file again. A changed one counts once two looks in a row have found the same content, so that none counts that
+    /// is still being written. Blocks the thread for as long as the file takes.
+    ///
+    /// # Errors
+    /// A file that can't be used. The authorities that were read before still count.
+    pub fn reload(&self) -> Result<(), TlsProblem> {
+        let content = Content::read(PARTNER_CA, &self.path)?;
+        let digest = content.digest();
+        let before = std::mem::replace(
+            &mut *self.last.lock().unwrap_or_else(PoisonError::into_inner),
+            digest,
+        );
+        if before == digest && self.current.load().digest != digest {
+            self.current.store(Arc::new(Current::new(&content)?));
+            tracing::info!("changed authorities of partners count");
+        }
+        Ok(())
+    }
+
+    /// Verifies a certificate with its chain for use by a client (RFC 5280 §6.1).
+    ///
+    /// # Errors
+    /// The reason for the log. It holds nothing of the certificate.
+    pub fn verify(&self, certificate: &ClientCertificate, now: UnixMillis) -> Result<(), &'static str> {
+        let (first, rest) = certificate.chain().split_first().ok_or(INVALID)?;
+        let seconds = u64::try_from(now.as_secs()).map_err(|_| INVALID)?;
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+        let verified = self.current.load().verifier.verify_client_cert(first, rest, now);
+        verified.map(drop).map_err(|error| match error {
+            Error::InvalidCertificate(
+                CertificateError::Expired | CertificateError::ExpiredContext { .. },
+            ) => "the certificate has expired",
+            Error::InvalidCertificate(
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+            ) => "the certificate is not valid yet",
+            Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+                "the certificate is from none of the authorities in --partner-ca"
+            }
+            Error::InvalidCertificate(
+                CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. },
+            ) => "the certificate is not for clients: its extended key usage lacks clientAuth",
+            _ => INVALID,
+        })
+    }
+}
+
+impl Current {
+    fn new(content: &Content) -> Result<Self, TlsProblem> {
+        let authorities = Arc::new(content.authorities()?);
+        let verifier = WebPkiClientVerifier::builder_with_provider(authorities, provider()).build();
+        Ok(Self {
+            verifier: verifier.map_err(|_| content.problem("holds no usable authority"))?,
+            digest: content.digest(),
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "../tests/tls/partner.rs"]
+mod tests;

@@ -1,0 +1,189 @@
+//! The settings about partners' certificates and keys.
+
+use std::path::Path;
+
+use accord::{
+    rpc::{
+        config::Problems,
+        middleware::client_certificate::CertificateHeader,
+        tls::{
+            TlsProblem,
+            partner::PartnerAuthorities,
+            settings::{PartnerCertificates, TlsSettings},
+        },
+    },
+    text::uri::server_url,
+};
+use url::Url;
+
+use super::Settings;
+
+impl Settings {
+    /// Returns the TLS of the listeners.
+    pub fn tls(&self) -> TlsSettings {
+        TlsSettings {
+            partners: self.partner_certificates(),
+            ..self.service.tls()
+        }
+    }
+
+    /// Returns where partners may present certificates. A gateway presents its own one over HTTP, too.
+    fn partner_certificates(&self) -> PartnerCertificates {
+        let host = Url::parse(&self.mtls_base_url).ok();
+        let host = host.as_ref().and_then(Url::host_str);
+        match host {
+            _ if self.certificate_header().is_some() => PartnerCertificates::Everywhere,
+            Some(host) => PartnerCertificates::AtHost(host.to_owned()),
+            None if self.has_partner_ca() => PartnerCertificates::Everywhere,
+            None => PartnerCertificates::None,
+        }
+    }
+
+    /// Returns whether clients may present certificates at all.
+    pub fn takes_client_certificates(&self) -> bool {
+        self.partner_certificates() != PartnerCertificates::None
+    }
+
+    /// Returns the header in which gateways pass on certificates, if one counts.
+    pub fn certificate_header(&self) -> Option<CertificateHeader> {
+        CertificateHeader::parse(&self.client_certificate_header).unwrap_or_default()
+    }
+
+    /// Reads the authorities of partners' certificates, if they are set.
+    ///
+    /// # Errors
+    /// A file that can't be used, and an authority that signs workloads too.
+    pub fn partner_authorities(&self) -> Result<Option<PartnerAuthorities>, TlsProblem> {
+        let load = || PartnerAuthorities::load(&self.partner_ca, &self.service.client_ca);
+        self.has_partner_ca().then(load).transpose()
+    }
+
+    fn has_partner_ca(&self) -> bool {
+        self.partner_ca != Path::new("")
+    }
+
+    pub(super) fn check_partners(&mut self, problems: &mut Problems) {
+        match CertificateHeader::parse(&self.client_certificate_header) {
+            Err(rule) => problems.add("client_certificate_header", rule),
+            // The gateway's own certificate tells that the header is the gateway's.
+            Ok(Some(_)) if self.service.client_ca == Path::new("") => {
+                problems.add("client_certificate_header", "needs --client-ca");
+            }
+            Ok(None) if self.has_partner_ca() && self.service.tls_certificate == Path::new("") => {
+                problems.add("partner_ca", "needs --tls-certificate");
+            }
+            Ok(_) => {}
+        }
+        if !self.mtls_base_url.is_empty() {
+            match server_url(&self.mtls_base_url) {
+                Ok(url) => self.mtls_base_url = url,
+                Err(problem) => problems.add("mtls_base_url", problem),
+            }
+            let has_tls = self.service.tls_certificate != Path::new("");
+            if !has_tls && self.certificate_header().is_none() {
+                problems.add("mtls_base_url", "needs --tls-certificate");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use accord::rpc::config::settings::Needs;
+
+    use super::*;
+
+    /// With TLS, and with `[partner_ca, client_certificate_header, mtls_base_url]`.
+    fn settings([partner_ca, header, url]: [&str; 3]) -> Settings {
+        let mut settings = Settings {
+            registry_token_file: "token".into(),
+            partner_ca: partner_ca.into(),
+            client_certificate_header: header.into(),
+            mtls_base_url: url.into(),
+            ..Settings::new("sqlite://x".into(), "key".into(), "http://127.0.0.1:50051".into())
+        };
+        settings.service.tls_certificate = "c".into();
+        settings.service.tls_private_key = "k".into();
+        settings.service.client_ca = "ca".into();
+        settings
+    }
+
+    #[test]
+    fn browsers_are_asked_for_no_certificate_where_partners_have_a_host_of_their_own() {
+        let host = "https://mtls.example:8443/";
+        for (given, expected) in [
+            (["", "", ""], PartnerCertificates::None),
+            (["", "none", ""], PartnerCertificates::None),
+            (["p", "", ""], PartnerCertificates::Everywhere),
+            (
+                ["p", "", host],
+                PartnerCertificates::AtHost("mtls.example".into()),
+            ),
+            (["", "", host], PartnerCertificates::AtHost("mtls.example".into())),
+            (["", "xfcc", host], PartnerCertificates::Everywhere),
+            (["p", "client-cert", ""], PartnerCertificates::Everywhere),
+        ] {
+            let checked = settings(given).checked(Needs::Everything).unwrap();
+            assert_eq!(checked.tls().partners, expected, "{given:?}");
+            assert!(!checked.mtls_base_url.ends_with('/'));
+        }
+    }
+
+    #[test]
+    fn a_setting_that_could_not_work_is_named() {
+        let without = |settings: Settings, tls: bool, client_ca: bool| {
+            let mut settings = settings;
+            if !tls {
+                settings.service.tls_certificate = "".into();
+                settings.service.tls_private_key = "".into();
+            }
+            if !client_ca {
+                settings.service.client_ca = "".into();
+            }
+            settings.checked(Needs::Everything).unwrap_err().to_string()
+        };
+        let url = "https://mtls.example";
+        for (given, tls, client_ca, problem) in [
+            (
+                ["", "XFCC", ""],
+                true,
+                true,
+                "--client-certificate-header must be",
+            ),
+            (
+                ["", "xfcc", ""],
+                true,
+                false,
+                "--client-certificate-header needs --client-ca",
+            ),
+            (
+                ["p", "", ""],
+                false,
+                false,
+                "--partner-ca needs --tls-certificate",
+            ),
+            (
+                ["", "", url],
+                false,
+                false,
+                "--mtls-base-url needs --tls-certificate",
+            ),
+            (
+                ["", "", "http://mtls.example"],
+                true,
+                true,
+                "--mtls-base-url must",
+            ),
+            (
+                ["", "", "https://mtls.example/x"],
+                true,
+                true,
+                "--mtls-base-url must",
+            ),
+        ] {
+            let error = without(settings(given), tls, client_ca);
+            assert!(error.contains(problem), "{given:?}: {error}");
+        }
+    }
+}
