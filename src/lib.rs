@@ -60,6 +60,8 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 
 #[cfg(feature = "verify")]
 pub mod clock;
+#[cfg(feature = "verify")]
+pub mod dpop;
 #[cfg(feature = "service")]
 pub mod keys;
 #[cfg(feature = "service")]

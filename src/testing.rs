@@ -27,6 +27,7 @@ use crate::{
 
 pub mod calls;
 pub mod certificates;
+pub mod dpop;
 pub mod edited_rows;
 mod held_port;
 pub mod http2;
