@@ -51,12 +51,11 @@ const SECRET_FIELDS: [&str; 22] = [
 ];
 
 /// Request fields of the contract that are not implemented yet. The codec rejects a message that sets one.
-const NOT_AVAILABLE: [&str; 15] = [
+const NOT_AVAILABLE: [&str; 14] = [
     "ApproveSetupRequest.allowed_networks",
     "IntrospectTokenRequest.binding",
     "IssueTokenRequest.dpop_proof",
-    "StartSetupRequest.dpop_jkt",
-    "StartSetupRequest.request_uri",
+    "PushAuthorizationRequestRequest.dpop_proof",
     "SubmitIntegrationRequestRequest.allowed_networks",
     "SubmitIntegrationRequestRequest.dpop_jkts",
     "SubmitIntegrationRequestRequest.jwks_uri",

@@ -31,6 +31,8 @@ pub enum TokenKind {
     Claim,
     /// An enrolment token, `ace_`.
     Enrolment,
+    /// The reference to a pushed authorization request (RFC 9126), `acq_`.
+    PushedRequest,
     /// A Tenant Admin's session, `ads_`.
     AdminSession,
     /// An operator's bearer token, `aco_`.
@@ -46,6 +48,7 @@ impl TokenKind {
             Self::AuthorizationCode => "acc_",
             Self::Claim => "acl_",
             Self::Enrolment => "ace_",
+            Self::PushedRequest => "acq_",
             Self::AdminSession => "ads_",
             Self::Operator => "aco_",
             Self::Workload => "acw_",

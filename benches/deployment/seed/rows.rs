@@ -152,6 +152,7 @@ pub fn code(client: &Client, grant_id: &GrantId, code: &OpaqueToken) -> code::Mo
         redirect_uri: REDIRECT_URI.to_owned(),
         code_challenge: URL_SAFE_NO_PAD.encode(sha256(CODE_VERIFIER.as_bytes())),
         resource: String::new(),
+        dpop_jkt: None,
         expires_at: SystemClock.now().plus(CODE_LIFE).as_millis(),
         used_at: None,
         family_id: None,

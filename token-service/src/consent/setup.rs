@@ -14,12 +14,17 @@ use zeroize::Zeroizing;
 
 use super::{Call, admin_session::admin_origin};
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, found},
     model::{
         admin_session::AdminSession,
-        client::{Client, requested_scopes},
+        client::Client,
         grant::{Consent, Grant, usage::UsageSummary},
-        setup::{Approval, AuthorizationRequest, NewSetup, Setup, is_unchanged, select_scopes},
+        setup::{
+            self, Approval, NewSetup, Setup, is_unchanged,
+            pushed_request::{PushedRequest, reference},
+            request::AuthorizationRequest,
+            require_active, select_scopes,
+        },
         tenant::Tenant,
         watermark::ATTEMPTS,
     },
@@ -48,6 +53,21 @@ impl ConsentChoices {
     }
 }
 
+/// How a setup gets its authorization request.
+pub enum SetupRequest {
+    /// With its parameters.
+    Given(AuthorizationRequest),
+    /// As the client has pushed it (RFC 9126).
+    Pushed {
+        /// The tenant.
+        tenant_id: TenantId,
+        /// The client.
+        client_id: ClientId,
+        /// The reference to it, as it was sent.
+        request_uri: String,
+    },
+}
+
 /// The result of an approval.
 #[derive(Debug)]
 pub struct ApprovedSetup {
@@ -63,21 +83,66 @@ impl Call {
     /// Checks an authorization request against the registry, and stores it as a setup.
     ///
     /// # Errors
-    /// Those of [`Self::tenant_and_client`]; [`Error::WrongState`] when client or tenant is suspended;
-    /// [`Error::InvalidScope`] for a scope that the client is not registered for, or for a client without scopes;
-    /// [`Error::OpenIdScope`]; [`Error::InvalidTarget`] for a resource that is not the tenant's API; [`Error::RequestIdReused`].
-    pub async fn start_setup(&mut self, creation: &Creation, request: AuthorizationRequest) -> Result<Setup> {
+    /// Those of [`Self::tenant_and_client`], [`Self::pushed_request`] and [`setup::check`]; [`Error::Invalid`] for a
+    /// `request_uri` that can't be opened; [`Error::RequestIdReused`].
+    pub async fn start_setup(&mut self, creation: &Creation, request: SetupRequest) -> Result<Setup> {
         // A repeated call returns the first setup, even if the registry's facts have changed since.
         if let Some(setup) = self.consents.store.replay_setup(creation).await? {
             return Ok(setup);
         }
         let store = &self.consents.store;
-        let setup_id = SetupId::generate(&*store.clock, &*store.random);
+        let (setup_id, request) = match request {
+            SetupRequest::Given(request) => (SetupId::generate(&*store.clock, &*store.random), request),
+            SetupRequest::Pushed {
+                tenant_id,
+                client_id,
+                request_uri,
+            } => {
+                let opened = self.pushed_request(&tenant_id, &client_id, &request_uri).await;
+                let pushed = found(opened)?.ok_or_else(unusable_request_uri)?;
+                (pushed.setup_id, pushed.request)
+            }
+        };
         let (tenant_id, client_id) = (&request.tenant_id, &request.client_id);
-        let parties = self.tenant_and_client(tenant_id, client_id, &request.redirect_uri);
+        let parties = self.tenant_and_client(tenant_id, client_id, &request.parameters.redirect_uri);
         let parties = parties.await?;
         let new = check_request(setup_id, request, parties)?;
-        self.consents.store.create_setup(creation, new).await
+        self.store_once(creation, new).await
+    }
+
+    /// Opens a request that a client has pushed to this tenant's authority (RFC 9126 §4). Changes nothing, so that it can be
+    /// opened again before its decision.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for a `request_uri` that is unknown, expired, or another client's; [`Error::WrongState`] after
+    /// the decision.
+    pub async fn pushed_request(
+        &self,
+        tenant_id: &TenantId,
+        client_id: &ClientId,
+        request_uri: &str,
+    ) -> Result<PushedRequest> {
+        const UNKNOWN: Error = Error::NotFound("pushed authorization request");
+        let store = &self.consents.store;
+        let reference = reference(request_uri).ok_or(UNKNOWN)?;
+        let pushed = store.find_pushed_request(tenant_id, &reference).await?;
+        let pushed = pushed.filter(|pushed| pushed.is_open_to(client_id, store.now()));
+        let pushed = pushed.ok_or(UNKNOWN)?;
+        if let Some(setup) = found(store.get_tenant_setup(tenant_id, &pushed.setup_id).await)? {
+            setup.require_pending(store.now())?;
+        }
+        Ok(pushed)
+    }
+
+    /// Stores a setup, or returns the one that is stored under its id: the setup of a pushed request, or of a form that was
+    /// sent twice.
+    async fn store_once(&self, creation: &Creation, new: NewSetup) -> Result<Setup> {
+        let (tenant_id, setup_id) = (new.request.tenant_id.clone(), new.setup_id.clone());
+        let store = &self.consents.store;
+        match store.create_setup(creation, new).await {
+            Err(Error::Conflict) => store.get_tenant_setup(&tenant_id, &setup_id).await,
+            created => created,
+        }
     }
 
     /// Stores the setup that the call's Tenant Admin has signed in to decide. A repeated call returns the first one.
@@ -86,18 +151,13 @@ impl Call {
     /// [`Error::AdminSessionInvalid`].
     pub async fn store_setup(&mut self, new: NewSetup) -> Result<Setup> {
         let session = self.require_session().await?;
-        let (tenant_id, setup_id) = (session.tenant_id.clone(), new.setup_id.clone());
         let creation = Creation {
             origin: admin_origin(&session),
             method: "authorize",
             request_id: None,
             content: Zeroizing::default(),
         };
-        let store = &self.consents.store;
-        match store.create_setup(&creation, new).await {
-            Err(Error::Conflict) => store.get_tenant_setup(&tenant_id, &setup_id).await,
-            created => created,
-        }
+        self.store_once(&creation, new).await
     }
 
     /// Reads tenant and client of an authorization request, and compares the redirect URI byte for byte with the
@@ -119,14 +179,7 @@ impl Call {
             .map(|client| client.value.clone());
         let client = client.filter(|client| client.tenants.contains_key(tenant_id));
         let client = client.ok_or(Error::NotFound("client"))?;
-        if !client.redirect_uris.iter().any(|known| known == redirect_uri) {
-            let mut v = Violations::default();
-            v.add(
-                "redirect_uri",
-                "must be one that is registered for the client, byte for byte",
-            );
-            return Err(v.into());
-        }
+        client.check_redirect_uri(redirect_uri)?;
         Ok((tenant, client))
     }
 
@@ -255,21 +308,13 @@ impl Call {
 /// Checks an authorization request against its tenant and client. Returns the setup to store.
 ///
 /// # Errors
-/// Those of [`Call::start_setup`] about scopes, resource and suspension.
+/// Those of [`setup::check`].
 pub fn check_request(
     setup_id: SetupId,
     request: AuthorizationRequest,
     (tenant, client): (Tenant, Client),
 ) -> Result<NewSetup> {
-    require_active("tenant", tenant.active)?;
-    require_active("client", client.active)?;
-    let scopes = select_scopes(&client.scopes, &requested_scopes(&request.scopes)?)?;
-    if scopes.is_empty() {
-        return Err(Error::InvalidScope);
-    }
-    if !tenant.is_target(&request.resource) {
-        return Err(Error::InvalidTarget);
-    }
+    let scopes = setup::check(&request.parameters, &tenant, &client)?;
     Ok(NewSetup {
         setup_id,
         request,
@@ -280,13 +325,12 @@ pub fn check_request(
     })
 }
 
-/// Rejects a client or tenant that is not active.
-pub fn require_active(resource: &'static str, active: bool) -> Result<()> {
-    if active {
-        return Ok(());
-    }
-    Err(Error::WrongState {
-        resource,
-        state: "SUSPENDED",
-    })
+/// Returns the error for a `request_uri` of `StartSetup`.
+fn unusable_request_uri() -> Error {
+    let mut v = Violations::default();
+    v.add(
+        "request_uri",
+        "must be one that this client received from this tenant's authority within the last 90 seconds",
+    );
+    v.into()
 }

@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result},
     model::{
         purpose,
-        setup::{AuthorizationRequest, LIFETIME},
+        setup::{LIFETIME, pushed_request::PushedRequest, request::AuthorizationRequest},
     },
     store::Store,
 };
@@ -38,6 +38,16 @@ impl SignedRequest {
         Self {
             setup_id: SetupId::generate(&*store.clock, &*store.random),
             request,
+            expires_at: store.now().plus(LIFETIME),
+        }
+    }
+
+    /// Continues with a request that its client has pushed. The form outlasts the `request_uri`, so that whoever takes longer
+    /// to sign in reaches the decision all the same.
+    pub fn of_pushed(store: &Store, pushed: PushedRequest) -> Self {
+        Self {
+            setup_id: pushed.setup_id,
+            request: pushed.request,
             expires_at: store.now().plus(LIFETIME),
         }
     }

@@ -1,10 +1,7 @@
 //! `TokenService`.
 
 use accord::{
-    rpc::{
-        auth::Principal,
-        status::{Problem, Reply},
-    },
+    rpc::{auth::Principal, status::Reply},
     text::id::TenantId,
     token::v1::{self as pb, token_service_server::TokenService},
 };
@@ -16,7 +13,7 @@ use crate::{
         OAuth,
         client_authentication::{authenticate, spend},
         introspection::{Requester, introspect},
-        issuance, metadata, revocation,
+        issuance, metadata, pushed_request, revocation,
         revocation_feed::{self, Cursor},
     },
 };
@@ -34,9 +31,14 @@ impl TokenService for OAuth {
 
     async fn push_authorization_request(
         &self,
-        _: Request<pb::PushAuthorizationRequestRequest>,
+        request: Request<pb::PushAuthorizationRequestRequest>,
     ) -> Reply<pb::PushAuthorizationRequestResponse> {
-        Err(Problem::not_available("PushAuthorizationRequest").into())
+        let request = convert::push(request.into_inner())?;
+        let pushed = pushed_request::push(self, request).await?;
+        Ok(Response::new(pb::PushAuthorizationRequestResponse {
+            request_uri: pushed.request_uri.to_string(),
+            expires_in: pushed.expires_in,
+        }))
     }
 
     async fn introspect_token(

@@ -53,6 +53,19 @@ impl HttpError {
         reason.unwrap_or(ErrorReason::InvalidFields)
     }
 
+    /// Returns the error for a client whose authorization request names what it may not know of: it has no right to that
+    /// (RFC 6749 §4.1.2.1).
+    pub(super) fn for_client(self) -> Self {
+        match self.code {
+            "not_found" => Self {
+                status: StatusCode::BAD_REQUEST,
+                code: "unauthorized_client",
+                ..self
+            },
+            _ => self,
+        }
+    }
+
     /// 400 `invalid_request`.
     pub(super) fn invalid_request(description: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request", description)

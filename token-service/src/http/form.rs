@@ -36,8 +36,29 @@ impl Form {
     /// Reads a form from a body, repeated parameters included.
     ///
     /// # Errors
-    /// 415 for another content type or a content coding; 413 for an oversized body.
+    /// As [`Self::body`] and [`Self::parse`].
     pub(super) async fn read(request: Request) -> Result<Self, HttpError> {
+        Self::parse(&Self::body(request).await?)
+    }
+
+    /// Reads the form of a request to an OAuth endpoint, in which nothing but `resource` is repeated.
+    ///
+    /// # Errors
+    /// 400 `invalid_request`.
+    pub(super) fn of_endpoint(encoded: &[u8]) -> Result<Self, HttpError> {
+        let form = Self::parse(encoded)?;
+        // RFC 8707 §2 allows several `resource` parameters; the issuance rejects them.
+        if form.repeats_other_than(&["resource"]) {
+            return Err(HttpError::invalid_request("a parameter is repeated"));
+        }
+        Ok(form)
+    }
+
+    /// Reads the body that holds a form.
+    ///
+    /// # Errors
+    /// 415 for another content type or a content coding; 413 for an oversized body.
+    pub(super) async fn body(request: Request) -> Result<Bytes, HttpError> {
         let rule = if !is_form(&request) {
             Some("the content type must be application/x-www-form-urlencoded")
         } else if is_coded(&request) {
@@ -49,8 +70,7 @@ impl Form {
             let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return Err(HttpError::new(status, "invalid_request", rule));
         }
-        let body = Bytes::from_request(request, &()).await.map_err(unreadable)?;
-        Self::parse(&body)
+        Bytes::from_request(request, &()).await.map_err(unreadable)
     }
 
     /// The value of a parameter; the first, if it is repeated.
@@ -82,17 +102,12 @@ impl Form {
     }
 }
 
-/// The body of a request to an OAuth endpoint: a form in which nothing but `resource` is repeated.
+/// The body of a request to an OAuth endpoint.
 impl<S: Send + Sync> FromRequest<S> for Form {
     type Rejection = HttpError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, HttpError> {
-        let form = Self::read(request).await?;
-        // RFC 8707 §2 allows several `resource` parameters; the issuance rejects them.
-        if form.repeats_other_than(&["resource"]) {
-            return Err(HttpError::invalid_request("a parameter is repeated"));
-        }
-        Ok(form)
+        Self::of_endpoint(&Self::body(request).await?)
     }
 }
 

@@ -14,11 +14,13 @@ use axum::{
 use self::error::HttpError;
 use crate::{consent::Consents, oauth::OAuth};
 
+mod authorization_request;
 mod client;
 mod discovery;
 mod error;
 mod form;
 mod pages;
+mod pushed_request;
 mod token;
 
 /// The state of the routes.
@@ -51,6 +53,7 @@ pub(crate) fn routes(http: HttpState) -> Http {
         .merge(public)
         .merge(pages::routes(&http))
         .route("/{tenant}/oauth2/token", post(token::token))
+        .route("/{tenant}/oauth2/par", post(pushed_request::push))
         .route("/{tenant}/oauth2/introspect", post(token::introspect))
         .route("/{tenant}/oauth2/revoke", post(token::revoke))
         .route("/healthz", get(discovery::healthz));

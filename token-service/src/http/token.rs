@@ -46,7 +46,7 @@ const MAX_SCOPES: usize = 100;
 /// The longest value of a required parameter, in bytes.
 const MAX_VALUE_BYTES: usize = 16 * 1024;
 /// The headers of responses that no cache may store (RFC 6749 §5.1).
-const NO_STORE: [(header::HeaderName, &str); 2] =
+pub(super) const NO_STORE: [(header::HeaderName, &str); 2] =
     [(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")];
 
 /// `POST /{tenant}/oauth2/token`.
@@ -213,7 +213,7 @@ async fn authenticated_client(
 }
 
 /// Returns the value of a parameter. Rejects a request without it, and a value that is too long.
-fn required<'a>(form: &'a Form, name: &str) -> Result<&'a str, HttpError> {
+pub(super) fn required<'a>(form: &'a Form, name: &str) -> Result<&'a str, HttpError> {
     match form.get(name) {
         Some(value) if value.len() <= MAX_VALUE_BYTES => Ok(value),
         Some(_) => Err(HttpError::invalid_request(&format!("{name} is too long"))),

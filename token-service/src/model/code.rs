@@ -25,6 +25,8 @@ pub struct Code {
     pub redirect_uri: String,
     /// The PKCE challenge, method S256.
     pub code_challenge: String,
+    /// The thumbprint of the key that it is bound to (RFC 9449 §10).
+    pub dpop_jkt: Option<String>,
     /// When it expires; once it is redeemed, the end of its family.
     pub expires_at: UnixMillis,
     /// When its client first presented it.
@@ -41,6 +43,27 @@ impl Code {
         let verified: bool = challenge.as_bytes().ct_eq(self.code_challenge.as_bytes()).into();
         verified && is_verifier(code_verifier) && self.redirect_uri == redirect_uri && now < self.expires_at
     }
+
+    /// Compares the key of a call's DPoP proof with the one that the code is bound to (RFC 9449 §10).
+    pub fn match_key(&self, proven: Option<&str>) -> KeyMatch {
+        match (self.dpop_jkt.as_deref(), proven) {
+            (None, _) => KeyMatch::Accepted,
+            (Some(_), None) => KeyMatch::Missing,
+            (Some(bound), Some(proven)) if bound == proven => KeyMatch::Accepted,
+            (Some(_), Some(_)) => KeyMatch::Other,
+        }
+    }
+}
+
+/// How a code's key and that of a call's proof relate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyMatch {
+    /// The code is bound to no key, or to that of the proof.
+    Accepted,
+    /// The code is bound to a key, and the call has no proof.
+    Missing,
+    /// The code is bound to another key.
+    Other,
 }
 
 /// Returns whether a text can be a verifier: 43 to 128 unreserved characters (RFC 7636 §4.1).
@@ -68,6 +91,7 @@ mod tests {
             client_id: ClientId::generate(&*clock, &*random),
             redirect_uri: URI.into(),
             code_challenge: URL_SAFE_NO_PAD.encode(sha256(verifier.as_bytes())),
+            dpop_jkt: None,
             expires_at: TEST_START.plus(Duration::from_secs(60)),
             used_at: None,
             family_id: None,
@@ -82,6 +106,20 @@ mod tests {
         assert!(!code.accepts(URI, &"w".repeat(43), TEST_START));
         assert!(!code.accepts("https://app.example/cb/", &verifier, TEST_START));
         assert!(!code.accepts(URI, &verifier, TEST_START.plus(Duration::from_secs(60))));
+    }
+
+    #[test]
+    fn a_bound_code_needs_a_proof_of_its_key() {
+        let free = code("v");
+        let bound = Code {
+            dpop_jkt: Some("one".into()),
+            ..free.clone()
+        };
+        assert_eq!(free.match_key(None), KeyMatch::Accepted);
+        assert_eq!(free.match_key(Some("one")), KeyMatch::Accepted);
+        assert_eq!(bound.match_key(Some("one")), KeyMatch::Accepted);
+        assert_eq!(bound.match_key(Some("two")), KeyMatch::Other);
+        assert_eq!(bound.match_key(None), KeyMatch::Missing);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod client_authentication;
 pub mod introspection;
 pub mod issuance;
 pub mod metadata;
+pub mod pushed_request;
 pub mod revocation;
 pub mod revocation_feed;
 

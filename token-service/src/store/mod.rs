@@ -50,7 +50,7 @@ pub use batch::{
 };
 use batch::{
     assertion::Assertions, code::CodeLookups, family_advance::Advances, grant::CurrentGrants,
-    redemption::Redemptions, stored::Stored, verified_secret::SecretLookups,
+    pushed_request::PushedRequests, redemption::Redemptions, stored::Stored, verified_secret::SecretLookups,
 };
 pub use family::StoredFamily;
 pub use grant::StoredGrant;
@@ -94,6 +94,7 @@ pub struct Store {
     secret_lookups: GroupCommit<SecretLookups>,
     advances: GroupCommit<Advances>,
     redemptions: GroupCommit<Redemptions>,
+    pushed_requests: GroupCommit<PushedRequests>,
     reopenings: Arc<Reopenings>,
     rejections: Arc<Rejections>,
 }
@@ -128,6 +129,11 @@ impl Store {
             writer: writer(),
             reopenings: reopenings.clone(),
         };
+        let pushed_requests = PushedRequests {
+            db: db.clone(),
+            clock: clock.clone(),
+            random: random.clone(),
+        };
         Self {
             events: GroupCommit::start(events),
             assertions: GroupCommit::start(Assertions(db.clone())),
@@ -136,6 +142,7 @@ impl Store {
             secret_lookups: GroupCommit::start(SecretLookups(db.clone())),
             advances: GroupCommit::start(advances),
             redemptions: GroupCommit::start(redemptions),
+            pushed_requests: GroupCommit::start(pushed_requests),
             reopenings,
             rejections: Rejections::start(db.clone()),
             db,
@@ -154,6 +161,7 @@ impl Store {
         self.secret_lookups.record_gauges();
         self.advances.record_gauges();
         self.redemptions.record_gauges();
+        self.pushed_requests.record_gauges();
     }
 
     /// Returns the time now.

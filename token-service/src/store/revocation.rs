@@ -18,7 +18,7 @@ use sea_orm::{Condition, IntoActiveModel, QueryOrder, entity::prelude::*, sea_qu
 use super::{
     Store, change_kind,
     entity::{
-        admin_session, client_assertion, code, family,
+        admin_session, client_assertion, code, family, pushed_request,
         revocation::{Column, Entity, Model},
         setup, verified_secret,
     },
@@ -145,12 +145,13 @@ impl Store {
         Ok(tx.commit().await?)
     }
 
-    /// Removes revocations, assertions and verified secrets that expired by `soon`, and codes, setups, sessions and
-    /// families that ended by `late`.
+    /// Removes revocations, assertions, pushed requests and verified secrets that expired by `soon`, and codes, setups,
+    /// sessions and families that ended by `late`.
     pub async fn delete_ended_rows(&self, soon: UnixMillis, late: UnixMillis) -> Result<()> {
         let db = &self.db;
         delete::<Entity>(db, Column::ExpiresAt, soon).await?;
         delete::<client_assertion::Entity>(db, client_assertion::Column::ExpiresAt, soon).await?;
+        delete::<pushed_request::Entity>(db, pushed_request::Column::ExpiresAt, soon).await?;
         delete::<verified_secret::Entity>(db, verified_secret::Column::ExpiresAt, soon).await?;
         delete::<code::Entity>(db, code::Column::ExpiresAt, late).await?;
         delete::<setup::Entity>(db, setup::Column::ExpiresAt, late).await?;

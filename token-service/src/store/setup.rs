@@ -70,11 +70,13 @@ impl Store {
         };
         let now = self.now();
         let (setup_id, request) = (new.setup_id, new.request);
+        let parameters = request.parameters;
         let event = Event::new("setup.start")
             .tenant(&request.tenant_id)
             .client(&request.client_id)
             .subject(setup_id.as_str())
             .detail("scopes", join(new.scopes.iter().map(|scope| &scope.name)));
+        let event = name_origin(event, request.pushed);
         let row = Model {
             setup_id: setup_id.to_string(),
             tenant_id: request.tenant_id.into(),
@@ -82,10 +84,12 @@ impl Store {
             client_id: request.client_id.into(),
             profile: json(&new.profile)?,
             scopes: json(&new.scopes)?,
-            redirect_uri: request.redirect_uri,
-            state_parameter: request.state_parameter,
-            code_challenge: request.code_challenge,
-            resource: request.resource,
+            redirect_uri: parameters.redirect_uri,
+            state_parameter: parameters.state_parameter,
+            code_challenge: parameters.code_challenge,
+            resource: parameters.resource,
+            dpop_jkt: parameters.dpop_jkt,
+            pushed: request.pushed,
             client_version: new.client_version,
             state: PENDING.to_owned(),
             created_at: now.as_millis(),
@@ -174,6 +178,7 @@ impl Store {
             redirect_uri: setup.redirect_uri.clone(),
             code_challenge: setup.code_challenge.clone(),
             resource: setup.resource.clone(),
+            dpop_jkt: setup.dpop_jkt.clone(),
             expires_at: redeem_until,
             used_at: None,
             family_id: None,
@@ -188,6 +193,7 @@ impl Store {
             .detail("scopes", join(&approval.scopes))
             .detail("designated_user_id", approval.designated_user_id.as_str())
             .detail("workload", by.workload.as_str());
+        let event = name_origin(event, setup.pushed);
         self.audit(&tx, &decision.origin, event).await;
         tx.commit().await?;
         Ok((grant(&row)?, token))
@@ -294,6 +300,7 @@ impl Store {
             .client(&setup.client_id)
             .subject(setup.setup_id.as_str())
             .detail("workload", by.workload.as_str());
+        let event = name_origin(event, setup.pushed);
         self.audit(&tx, &decision.origin, event).await;
         tx.commit().await?;
         Ok(Setup {
@@ -316,6 +323,14 @@ impl Store {
         let setup = self.get_setup(&setup.setup_id).await?;
         let pending = setup.require_pending(self.now());
         Ok(pending.err().unwrap_or_else(|| corrupt("idempotency")))
+    }
+}
+
+/// Says in an event that the client has pushed the request.
+fn name_origin(event: Event, pushed: bool) -> Event {
+    match pushed {
+        true => event.detail("request", "pushed"),
+        false => event,
     }
 }
 
@@ -347,7 +362,7 @@ async fn find(conn: &impl Keyed, setup_id: &str) -> Result<Option<Setup>> {
     row.as_ref().map(setup).transpose()
 }
 
-fn json(value: &impl Serialize) -> Result<serde_json::Value> {
+pub(super) fn json(value: &impl Serialize) -> Result<serde_json::Value> {
     serde_json::to_value(value).map_err(|_| corrupt("setups"))
 }
 
@@ -370,6 +385,8 @@ fn setup(row: &impl Checked<Entity>) -> Result<Setup> {
         state_parameter: row.state_parameter.clone(),
         code_challenge: row.code_challenge.clone(),
         resource: row.resource.clone(),
+        dpop_jkt: row.dpop_jkt.clone(),
+        pushed: row.pushed,
         client_version: row.client_version,
         decision: decision.transpose().map_err(|_| unreadable())?,
         created_at: UnixMillis::from_millis(row.created_at),

@@ -16,6 +16,7 @@ pub mod keys;
 mod markup;
 pub mod pages;
 mod protocol;
+pub mod pushed_request;
 pub mod token;
 
 pub use client::{Answer, Request};

@@ -14,12 +14,14 @@ mod description;
 mod discovery;
 mod document;
 mod exchange;
+mod pushed_request;
 mod tokens;
 
 use description::Description;
 use exchange::{Answer, Parameters, Request, encoded};
 
 const TOKEN: &str = "/{tenant}/oauth2/token";
+const PAR: &str = "/{tenant}/oauth2/par";
 const INTROSPECT: &str = "/{tenant}/oauth2/introspect";
 const REVOKE: &str = "/{tenant}/oauth2/revoke";
 const AUTHORIZE: &str = "/{tenant}/oauth2/authorize";
@@ -41,7 +43,7 @@ impl Face<'_> {
     /// Sends a request to a described path; its answer is as described.
     async fn ask(&mut self, path: &str, tenant: &str, adjust: impl FnOnce(Request) -> Request) -> Answer {
         let method = match path {
-            TOKEN | INTROSPECT | REVOKE => "POST",
+            TOKEN | PAR | INTROSPECT | REVOKE => "POST",
             _ => "GET",
         };
         let request = adjust(Request::new(method, path.replace("{tenant}", tenant)));
@@ -56,7 +58,7 @@ impl Face<'_> {
         self.post_by(path, form, |request| request.basic(&client)).await
     }
 
-    /// Posts a described form, authenticated as `by` does it; it is answered with 200.
+    /// Posts a described form, authenticated as `by` does it; it is answered with 200, or with 201 if something is created.
     async fn post_by(
         &mut self,
         path: &str,
@@ -65,7 +67,8 @@ impl Face<'_> {
     ) -> Answer {
         self.description.assert_form(path, form);
         let answer = self.ask(path, "acme", |request| by(request.form(form))).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
+        let status = if path == PAR { 201 } else { 200 };
+        assert_eq!(answer.status, status, "{answer:?}");
         answer
     }
 }
@@ -88,6 +91,8 @@ async fn every_answer_is_as_described() {
     authorization::started(&mut face).await;
     authorization::refused(&mut face).await;
     authorization::not_redirected(&mut face).await;
+    pushed_request::pushed(&mut face).await;
+    pushed_request::refused(&mut face).await;
     discovery::documents(&mut face).await;
     discovery::other_methods(&mut face).await;
     discovery::without_registry(&mut face).await;

@@ -1,6 +1,7 @@
 //! `SetupService`.
 
 mod decision;
+mod pushed_request;
 mod session;
 
 use std::{collections::HashMap, time::Duration};

@@ -18,41 +18,89 @@ use super::{consent, optional, present, scopes};
 use crate::{
     consent::{
         admin_session::SignIn,
-        setup::{ApprovedSetup, ConsentChoices},
+        setup::{ApprovedSetup, ConsentChoices, SetupRequest},
     },
-    model::setup::{AuthorizationRequest, Setup, SetupState, is_code_challenge, is_state},
+    model::setup::{
+        Setup, SetupState,
+        request::{AuthorizationRequest, Parameters, is_sha256, is_state},
+    },
 };
 
 accord::message_enum! { SetupState = pb::SetupState { Pending, Approved, Denied, Expired } }
 
 /// Reads a `StartSetupRequest`. Does not decide whether the redirect URI is registered.
-pub fn start(request: pb::StartSetupRequest) -> Result<(AuthorizationRequest, Option<Uuid>), Violations> {
+pub fn start(mut request: pb::StartSetupRequest) -> Result<(SetupRequest, Option<Uuid>), Violations> {
     let mut v = Violations::default();
     let request_id = v.request_id("request_id", &request.request_id);
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
     let client_id = v.check("client_id", ClientId::parse(&request.client_id));
-    present(&mut v, "redirect_uri", &request.redirect_uri);
-    let scopes = scopes(&mut v, &request.scopes);
+    let request_uri = std::mem::take(&mut request.request_uri);
+    if !request_uri.is_empty() {
+        no_parameters(&mut v, &request);
+        return v.finish(|| {
+            let pushed = SetupRequest::Pushed {
+                tenant_id: tenant_id?,
+                client_id: client_id?,
+                request_uri,
+            };
+            Some((pushed, request_id?))
+        });
+    }
+    let parameters = parameters(&mut v, request);
+    v.finish(|| {
+        let given = AuthorizationRequest {
+            tenant_id: tenant_id?,
+            client_id: client_id?,
+            parameters,
+            pushed: false,
+        };
+        Some((SetupRequest::Given(given), request_id?))
+    })
+}
+
+/// Rejects the parameters that a pushed request holds itself.
+fn no_parameters(v: &mut Violations, request: &pb::StartSetupRequest) {
+    for (field, is_set) in [
+        ("redirect_uri", !request.redirect_uri.is_empty()),
+        ("scopes", !request.scopes.is_empty()),
+        ("state", !request.state.is_empty()),
+        ("code_challenge", !request.code_challenge.is_empty()),
+        ("resource", !request.resource.is_empty()),
+        ("dpop_jkt", !request.dpop_jkt.is_empty()),
+    ] {
+        if is_set {
+            v.add(field, "must be empty with request_uri");
+        }
+    }
+}
+
+/// Reads the parameters of an authorization request.
+pub(super) fn parameters(v: &mut Violations, request: pb::StartSetupRequest) -> Parameters {
+    present(v, "redirect_uri", &request.redirect_uri);
+    let scopes = scopes(v, &request.scopes);
     let state: String = form_urlencoded::byte_serialize(request.state.as_bytes()).collect();
     if !is_state(&state) {
         v.add("state", "must have at most 4096 bytes");
     }
-    if !is_code_challenge(&request.code_challenge) {
+    if !is_sha256(&request.code_challenge) {
         let rule = "must be a PKCE challenge of method S256: 43 base64url characters";
         v.add("code_challenge", rule);
     }
-    v.finish(|| {
-        let request = AuthorizationRequest {
-            tenant_id: tenant_id?,
-            client_id: client_id?,
-            redirect_uri: request.redirect_uri,
-            scopes,
-            state_parameter: state,
-            code_challenge: request.code_challenge,
-            resource: request.resource,
-        };
-        Some((request, request_id?))
-    })
+    let dpop_jkt = Some(request.dpop_jkt).filter(|jkt| !jkt.is_empty());
+    if dpop_jkt.as_deref().is_some_and(|jkt| !is_sha256(jkt)) {
+        v.add(
+            "dpop_jkt",
+            "must be the thumbprint of a key: 43 base64url characters",
+        );
+    }
+    Parameters {
+        redirect_uri: request.redirect_uri,
+        scopes,
+        state_parameter: state,
+        code_challenge: request.code_challenge,
+        resource: request.resource,
+        dpop_jkt,
+    }
 }
 
 /// Reads a `SignInTenantAdminRequest`. The registry decides what an account name or a password may be.

@@ -7,18 +7,20 @@ use accord::{
         self as pb,
         introspect_token_request::ClientAuthentication as IntrospectProof,
         issue_token_request::{ClientAuthentication as IssueProof, Grant},
+        push_authorization_request_request::ClientAuthentication as PushProof,
         revoke_token_request::ClientAuthentication as RevokeProof,
     },
 };
 use zeroize::Zeroizing;
 
-use super::scopes;
+use super::{scopes, setup::parameters};
 use crate::{
     error::{Error, Result},
     model::revocation::{Revocation, RevocationKind},
     oauth::{
         client_authentication::{Credentials, Proof},
         issuance::{CodeRequest, GrantRequest, Issued, Request},
+        pushed_request,
         revocation_feed::Page,
     },
 };
@@ -83,6 +85,37 @@ pub fn issue(request: pb::IssueTokenRequest) -> Result<Request> {
         grant: grant.ok_or(Error::UnsupportedGrantType)?,
         scopes,
         resource: request.resource,
+    })
+}
+
+/// Reads a `PushAuthorizationRequestRequest`.
+///
+/// # Errors
+/// [`Error::Invalid`] with all violations.
+pub fn push(request: pb::PushAuthorizationRequestRequest) -> Result<pushed_request::Request> {
+    let proof = request.client_authentication.map(|proof| match proof {
+        PushProof::ClientSecret(secret) => Proof::Secret(Zeroizing::new(secret)),
+        PushProof::ClientAssertion(jwt) => Proof::Assertion(Zeroizing::new(jwt)),
+    });
+    let mut v = Violations::default();
+    let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
+    let parameters = parameters(
+        &mut v,
+        pb::StartSetupRequest {
+            redirect_uri: request.redirect_uri,
+            scopes: request.scopes,
+            state: request.state,
+            code_challenge: request.code_challenge,
+            resource: request.resource,
+            dpop_jkt: request.dpop_jkt,
+            ..Default::default()
+        },
+    );
+    let tenant_id = v.finish(|| tenant_id)?;
+    Ok(pushed_request::Request {
+        tenant_id,
+        credentials: credentials(request.client_id, proof),
+        parameters,
     })
 }
 

@@ -4,7 +4,7 @@
 //! Until the redirect URI is known to be the client's, an error is a page; from then on it goes to the client
 //! at that URI (RFC 6749 §4.1.2.1).
 
-use accord::text::id::{ClientId, TenantId};
+use accord::text::id::ClientId;
 use axum::{
     extract::RawQuery,
     http::{HeaderValue, StatusCode, header},
@@ -17,13 +17,21 @@ use super::{
     setups::{Undecided, sign_in_form},
 };
 use crate::{
+    consent::signed_request::SignedRequest,
     error::Error,
     http::{
+        authorization_request::parameters,
         error::{HttpError, plain},
         form::Form,
-        token::{resource, scopes},
     },
-    model::setup::{AuthorizationRequest, is_code_challenge, is_state, response_url, state_of},
+    model::{
+        client::Client,
+        setup::{
+            request::{AuthorizationRequest, Parameters, state_of},
+            response_url,
+        },
+        tenant::Tenant,
+    },
 };
 
 /// A link that was cut, or in which `&` became `&amp;`.
@@ -43,6 +51,13 @@ const UNKNOWN_REDIRECT_URI: PageError = PageError::new(
     "The integration that sent you here asked for the answer at an address that is not registered for \
      it. Nothing was shared with it. Its provider has to correct the address.",
 );
+/// A `request_uri` that is unknown, has expired, or was given to another client.
+const UNKNOWN_REQUEST: PageError = PageError::new(
+    StatusCode::BAD_REQUEST,
+    "This link no longer works",
+    "It has to be opened within 90 seconds. Nothing was shared. Go back to the integration that sent you here, and start \
+     again there.",
+);
 
 /// `GET /{tenant}/oauth2/authorize`: shows the form where a Tenant Admin signs in. Stores nothing before that.
 pub(super) async fn authorize(
@@ -51,92 +66,107 @@ pub(super) async fn authorize(
 ) -> Result<Response, PageError> {
     let query = query.unwrap_or_default();
     let form = Form::parse(query.as_bytes())?;
-    let state = state_of(&query);
+    if form.get("request_uri").is_some() {
+        return pushed(page, &form).await;
+    }
+    let state = state_of(query.as_bytes());
     if ["client_id", "redirect_uri"]
         .iter()
         .any(|name| form.get(name).is_none())
     {
         return Err(INCOMPLETE);
     }
-    let client_id = once(&form, "client_id").and_then(|text| ClientId::parse(text).ok());
-    let client_id = client_id.ok_or(UNKNOWN_CLIENT)?;
+    let client_id = client_id(&form)?;
     let redirect_uri = once(&form, "redirect_uri").ok_or(UNKNOWN_REDIRECT_URI)?;
-    let tenant_id = page.tenant.tenant_id.clone();
-    let parties = page.call.tenant_and_client(&tenant_id, &client_id, redirect_uri);
-    let parties = parties.await.map_err(|error| match error {
-        Error::NotFound("client") => UNKNOWN_CLIENT,
-        Error::Invalid(_) => UNKNOWN_REDIRECT_URI,
-        error => error.into(),
-    })?;
+    let parties = parties(&mut page, &client_id, redirect_uri).await?;
     let checked: Result<Undecided, HttpError> = async {
-        let request = read(&form, &state, tenant_id, client_id)?;
-        Ok(Undecided::request(&page, request, parties).await?)
+        if form.repeats_other_than(&["resource"]) {
+            return Err(HttpError::invalid_request("a parameter is repeated"));
+        }
+        let request = AuthorizationRequest {
+            tenant_id: page.tenant.tenant_id.clone(),
+            client_id,
+            parameters: parameters(&form, state.clone())?,
+            pushed: false,
+        };
+        let signed = SignedRequest::new(&page.http.consents.store, request);
+        Ok(Undecided::request(&page, signed, parties).await?)
     }
     .await;
+    answer(&page, checked, redirect_uri, &state)
+}
+
+/// Opens a pushed request (RFC 9126 §4). Whatever else the query holds does not count, `state` included. Opening it changes
+/// nothing: it can be opened again before its decision.
+async fn pushed(mut page: PageContext, form: &Form) -> Result<Response, PageError> {
+    let client_id = client_id(form)?;
+    let request_uri = once(form, "request_uri").ok_or(UNKNOWN_REQUEST)?;
+    let tenant_id = page.tenant.tenant_id.clone();
+    let opened = page.call.pushed_request(&tenant_id, &client_id, request_uri);
+    let pushed = opened.await.map_err(|error| match error {
+        Error::NotFound(_) => UNKNOWN_REQUEST,
+        error => error.into(),
+    })?;
+    let Parameters {
+        redirect_uri,
+        state_parameter,
+        ..
+    } = pushed.request.parameters.clone();
+    let parties = parties(&mut page, &client_id, &redirect_uri).await?;
+    let signed = SignedRequest::of_pushed(&page.http.consents.store, pushed);
+    let checked = Undecided::request(&page, signed, parties).await;
+    answer(
+        &page,
+        checked.map_err(Into::into),
+        &redirect_uri,
+        &state_parameter,
+    )
+}
+
+/// Shows the form to sign in, or sends the browser back to the client with an error (RFC 6749 §4.1.2.1).
+fn answer(
+    page: &PageContext,
+    checked: Result<Undecided, HttpError>,
+    redirect_uri: &str,
+    state: &str,
+) -> Result<Response, PageError> {
     match checked {
-        Ok(undecided) => Ok(page.html(StatusCode::OK, &sign_in_form(&page, &undecided, None))),
+        Ok(undecided) => Ok(page.html(StatusCode::OK, &sign_in_form(page, &undecided, None))),
         Err(error) => {
-            // The codes are those of RFC 6749 §4.1.2.1.
-            let code = match error.code {
-                "not_found" => "unauthorized_client",
-                code => code,
-            };
-            let parameters = [("error", code), ("error_description", &plain(&error.description))];
-            let url = response_url(redirect_uri, &state, &page.tenant.issuer, &parameters);
+            let error = error.for_client();
+            let parameters = [
+                ("error", error.code),
+                ("error_description", &plain(&error.description)),
+            ];
+            let url = response_url(redirect_uri, state, &page.tenant.issuer, &parameters);
             Ok(see_other(&url?))
         }
     }
 }
 
+/// Reads the client and the tenant, and requires that the redirect URI is the client's.
+async fn parties(
+    page: &mut PageContext,
+    client_id: &ClientId,
+    redirect_uri: &str,
+) -> Result<(Tenant, Client), PageError> {
+    let tenant_id = page.tenant.tenant_id.clone();
+    let parties = page.call.tenant_and_client(&tenant_id, client_id, redirect_uri);
+    parties.await.map_err(|error| match error {
+        Error::NotFound("client") => UNKNOWN_CLIENT,
+        Error::Invalid(_) => UNKNOWN_REDIRECT_URI,
+        error => error.into(),
+    })
+}
+
+fn client_id(form: &Form) -> Result<ClientId, PageError> {
+    let client_id = once(form, "client_id").and_then(|text| ClientId::parse(text).ok());
+    client_id.ok_or(UNKNOWN_CLIENT)
+}
+
 /// Returns the value of a parameter that occurs once.
 fn once<'a>(form: &'a Form, name: &str) -> Option<&'a str> {
     form.get(name).filter(|_| !form.repeats(name))
-}
-
-/// Reads the rest of the request, or the error for the client.
-fn read(
-    form: &Form,
-    state: &str,
-    tenant_id: TenantId,
-    client_id: ClientId,
-) -> Result<AuthorizationRequest, HttpError> {
-    let invalid = |description: &str| Err(HttpError::invalid_request(description));
-    if form.repeats_other_than(&["resource"]) {
-        return invalid("a parameter is repeated");
-    }
-    let rejected = |code, description: &str| Err(HttpError::new(StatusCode::BAD_REQUEST, code, description));
-    if form.get("request").is_some() {
-        return rejected("request_not_supported", "request is not supported");
-    }
-    if form.get("request_uri").is_some() {
-        return rejected("request_uri_not_supported", "request_uri is not supported");
-    }
-    if !is_state(state) {
-        return invalid("state must have at most 4096 bytes");
-    }
-    match form.get("response_type") {
-        Some("code") => {}
-        Some(_) => return rejected("unsupported_response_type", "response_type must be code"),
-        None => return invalid("response_type is missing"),
-    }
-    if form.get("response_mode").is_some_and(|mode| mode != "query") {
-        return invalid("response_mode must be query");
-    }
-    if form.get("code_challenge_method") != Some("S256") {
-        return invalid("code_challenge_method must be S256");
-    }
-    if !is_code_challenge(form.text("code_challenge")) {
-        return invalid("code_challenge must be 43 base64url characters");
-    }
-    Ok(AuthorizationRequest {
-        tenant_id,
-        client_id,
-        redirect_uri: form.text("redirect_uri").to_owned(),
-        scopes: scopes(form.text("scope"))?,
-        state_parameter: state.to_owned(),
-        code_challenge: form.text("code_challenge").to_owned(),
-        resource: resource(form)?,
-    })
 }
 
 /// Sends the browser on. The URL may hold what the client sent, percent-encoded.

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     consent::{
-        setup::{ApprovedSetup, ConsentChoices, check_request, require_active},
+        setup::{ApprovedSetup, ConsentChoices, check_request},
         signed_request::SignedRequest,
     },
     error::{Error, Result},
@@ -23,7 +23,7 @@ use crate::{
     model::{
         client::{Client, ClientScope},
         grant::Consent,
-        setup::{AuthorizationRequest, NewSetup, Setup, SetupState},
+        setup::{NewSetup, Setup, SetupState, require_active},
         tenant::Tenant,
     },
 };
@@ -53,12 +53,10 @@ impl Undecided {
     /// Checks a partner's request against its tenant and client.
     pub(super) async fn request(
         page: &PageContext,
-        request: AuthorizationRequest,
+        signed: SignedRequest,
         parties: (Tenant, Client),
     ) -> Result<Self> {
-        let store = &page.http.consents.store;
-        let signed = SignedRequest::new(store, request);
-        let text = signed.sign(store).await?;
+        let text = signed.sign(&page.http.consents.store).await?;
         Self::checked(signed, text, parties)
     }
 
@@ -72,9 +70,9 @@ impl Undecided {
                 let signed = SignedRequest::verify(store, &page.tenant.tenant_id, &setup_id, text).await?;
                 let request = &signed.request;
                 let (tenant_id, client_id) = (&request.tenant_id, &request.client_id);
-                let parties = page
-                    .call
-                    .tenant_and_client(tenant_id, client_id, &request.redirect_uri);
+                let parties =
+                    page.call
+                        .tenant_and_client(tenant_id, client_id, &request.parameters.redirect_uri);
                 let parties = parties.await?;
                 Self::checked(signed, text.to_owned(), parties)
             }

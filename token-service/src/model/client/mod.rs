@@ -7,6 +7,7 @@ use accord::{
     text::{
         id::{ClientId, ScopeName, SecretId, TenantId},
         network::AllowedNetworks,
+        validation::Violations,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -89,6 +90,22 @@ impl Client {
     pub fn lists_secret(&self, secret_id: &SecretId, now: UnixMillis) -> bool {
         let listed = self.listed_secret(secret_id);
         listed.is_some_and(|live| live.expires_at.is_none_or(|end| now < end))
+    }
+
+    /// Rejects a redirect URI that is not one of the client's, byte for byte (RFC 6749 §3.1.2.3).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`].
+    pub fn check_redirect_uri(&self, redirect_uri: &str) -> Result<()> {
+        if self.redirect_uris.iter().any(|known| known == redirect_uri) {
+            return Ok(());
+        }
+        let mut v = Violations::default();
+        v.add(
+            "redirect_uri",
+            "must be one that is registered for the client, byte for byte",
+        );
+        Err(v.into())
     }
 
     /// Returns the secret as the registry lists it. It may have expired since.

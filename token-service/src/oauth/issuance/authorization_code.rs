@@ -9,7 +9,7 @@ use super::{CodeRequest, Issuance, Issued, complete};
 use crate::{
     error::{Error, Result},
     model::{
-        code::Code,
+        code::{Code, KeyMatch},
         family::{Family, Generations},
         grant::GrantState,
         purpose,
@@ -27,6 +27,8 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
         .filter(|(code, _)| code.client_id == issuance.client.client_id)
         .ok_or(Error::InvalidGrant)?;
     issuance.grant_id = Some(code.grant_id.clone());
+    // Before the code counts as used or replayed: whoever lacks the key can do neither.
+    check_key(issuance, &code, None).await?;
     if code.used_at.is_some() {
         return replayed(issuance, &token).await;
     }
@@ -88,6 +90,22 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
         }
         RedemptionOutcome::AlreadyUsed => replayed(issuance, &token).await,
         RedemptionOutcome::GrantEnded => Err(Error::InvalidGrant),
+    }
+}
+
+/// Rejects a call without a proof of the key that the code is bound to (RFC 9449 §10). The code stays as it is.
+async fn check_key(issuance: &Issuance<'_>, code: &Code, proven: Option<&str>) -> Result<()> {
+    match code.match_key(proven) {
+        KeyMatch::Accepted => Ok(()),
+        KeyMatch::Missing => Err(Error::InvalidDpopProof(
+            "is missing: the code is bound to the key that the authorization request named".to_owned(),
+        )),
+        KeyMatch::Other => {
+            let event = issuance.event("code.refuse", &code.grant_id);
+            let event = event.detail("why", "key of the DPoP proof").refused();
+            issuance.oauth.store.record(issuance.origin(), event).await?;
+            Err(Error::InvalidGrant)
+        }
     }
 }
 

@@ -139,6 +139,7 @@ fn code(row: &Authentic<Entity>) -> Result<Code, StoreError> {
         client_id: ClientId::parse(&row.client_id).map_err(|_| unreadable())?,
         redirect_uri: row.redirect_uri.clone(),
         code_challenge: row.code_challenge.clone(),
+        dpop_jkt: row.dpop_jkt.clone(),
         expires_at: UnixMillis::from_millis(row.expires_at),
         used_at: row.used_at.map(UnixMillis::from_millis),
         family_id: family_id.map_err(|_| unreadable())?,

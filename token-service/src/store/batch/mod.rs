@@ -12,6 +12,7 @@ pub(super) mod assertion;
 pub mod code;
 pub(super) mod family_advance;
 pub(super) mod grant;
+pub(super) mod pushed_request;
 pub mod redemption;
 pub(super) mod stored;
 mod supersession;

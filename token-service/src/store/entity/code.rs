@@ -23,6 +23,8 @@ pub struct Model {
     pub code_challenge: String,
     /// The requested resource, or empty.
     pub resource: String,
+    /// The thumbprint of the key that it is bound to.
+    pub dpop_jkt: Option<String>,
     /// When it expires; once it is redeemed, the end of its family. Unix milliseconds.
     pub expires_at: i64,
     /// When its client first presented it.

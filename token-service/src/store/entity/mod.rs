@@ -8,6 +8,7 @@ pub mod grant;
 pub mod grant_receipt;
 pub mod grant_rejection;
 pub mod grant_usage;
+pub mod pushed_request;
 pub mod revocation;
 pub mod setup;
 pub mod signing_key;

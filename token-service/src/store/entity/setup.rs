@@ -29,6 +29,10 @@ pub struct Model {
     pub code_challenge: String,
     /// The requested resource, or empty.
     pub resource: String,
+    /// The thumbprint of the key that the code is bound to.
+    pub dpop_jkt: Option<String>,
+    /// Whether the client has pushed the request.
+    pub pushed: bool,
     /// The client's version when it was shown.
     pub client_version: i64,
     /// `pending`, `approved` or `denied`; expiry follows from `expires_at`.

@@ -12,6 +12,7 @@ impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         accord::store::create_tables(manager).await?;
         setups(manager).await?;
+        pushed_requests(manager).await?;
         grants(manager).await?;
         codes(manager).await?;
         families(manager).await?;
@@ -33,6 +34,8 @@ async fn setups(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         text("state_parameter"),
         text("code_challenge"),
         text("resource"),
+        text_null("dpop_jkt"),
+        boolean("pushed"),
         big_integer("client_version"),
         text("state"),
         big_integer("created_at"),
@@ -59,6 +62,22 @@ async fn setups(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     create_table(manager, "admin_sessions", &["session_hash"], columns).await?;
     let by_sign_in = "admin_sessions_by_sign_in";
     create_index(manager, by_sign_in, "admin_sessions", &["signed_in_at"]).await
+}
+
+async fn pushed_requests(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    let columns = [
+        text("tenant_id"),
+        blob("reference_hash"),
+        text("client_id"),
+        text("setup_id"),
+        json("parameters"),
+        big_integer("created_at"),
+        big_integer("expires_at"),
+        blob("mac"),
+    ];
+    let (table, key) = ("pushed_requests", ["tenant_id", "reference_hash"]);
+    create_table(manager, table, &key, columns).await?;
+    create_index(manager, "pushed_requests_by_expiry", table, &["expires_at"]).await
 }
 
 async fn grants(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
@@ -135,6 +154,7 @@ async fn codes(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         text("redirect_uri"),
         text("code_challenge"),
         text("resource"),
+        text_null("dpop_jkt"),
         big_integer("expires_at"),
         big_integer_null("used_at"),
         text_null("family_id"),

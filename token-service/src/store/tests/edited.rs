@@ -4,6 +4,7 @@ use sea_orm::{Iterable, ModelTrait, PrimaryKeyToColumn, Value};
 use serde_json::json;
 
 use super::{
+    pushed_request::pushed,
     together::{pending_code, redemption, said},
     *,
 };
@@ -41,6 +42,7 @@ fn assert_altered<T>(result: Result<T, Error>, table: &str, context: &str) {
 /// Returns another value of the same type.
 fn other_value(value: Value) -> Value {
     match value {
+        Value::Bool(value) => (!value.unwrap_or_default()).into(),
         Value::Int(value) => (value.unwrap_or_default() + 1).into(),
         Value::BigInt(value) => (value.unwrap_or_default() + 1).into(),
         Value::String(value) => format!("{}x", value.as_deref().unwrap_or_default()).into(),
@@ -131,6 +133,20 @@ async fn no_column_that_confers_authority_can_be_edited() {
                 found => found.map(|_| true),
             },
         )
+        .await;
+
+        let [one, two] = [pushed(&store).await, pushed(&store).await];
+        let row = async |reference: &OpaqueToken| {
+            let key = ("acme".to_owned(), reference.digest().to_vec());
+            let row = entity::pushed_request::Entity::find_by_id(key).one(read);
+            row.await.unwrap().unwrap()
+        };
+        let (row, own) = (row(&one).await, row(&two).await);
+        let hides = ["tenant_id", "reference_hash"];
+        assert_no_edit_is_used::<entity::pushed_request::Entity>(&store, row, own, &hides, async || {
+            let found = store.find_pushed_request(&tenant("acme"), &one).await?;
+            Ok(found.is_some())
+        })
         .await;
 
         let [one, two] = [session(&store).await, session(&store).await];

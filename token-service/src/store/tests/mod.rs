@@ -32,7 +32,8 @@ use crate::{
         client::{ClientScope, Profile},
         grant::{Grant, GrantFilter, GrantState, StoredState},
         setup::{
-            Approval, AuthorizationRequest, CODE_LIFETIME, Decision, LIFETIME, NewSetup, Setup, SetupState,
+            Approval, CODE_LIFETIME, Decision, LIFETIME, NewSetup, Setup, SetupState,
+            request::{AuthorizationRequest, Parameters},
         },
     },
     store::fixture::store,
@@ -101,11 +102,8 @@ fn new_setup(tenant_id: &str, client_id: &ClientId) -> NewSetup {
         request: AuthorizationRequest {
             tenant_id: tenant(tenant_id),
             client_id: client_id.clone(),
-            redirect_uri: "https://partner.example/cb?x=1".into(),
-            scopes: Vec::new(),
-            state_parameter: "opaque \"state\"".into(),
-            code_challenge: "c".repeat(43),
-            resource: "https://api.example/acme".into(),
+            parameters: parameters(),
+            pushed: true,
         },
         tenant_display_name: "Acme".into(),
         profile: Profile {
@@ -114,6 +112,17 @@ fn new_setup(tenant_id: &str, client_id: &ClientId) -> NewSetup {
         },
         client_version: 7,
         scopes,
+    }
+}
+
+fn parameters() -> Parameters {
+    Parameters {
+        redirect_uri: "https://partner.example/cb?x=1".into(),
+        scopes: Vec::new(),
+        state_parameter: "opaque \"state\"".into(),
+        code_challenge: "c".repeat(43),
+        resource: "https://api.example/acme".into(),
+        dpop_jkt: Some("k".repeat(43)),
     }
 }
 
@@ -262,6 +271,7 @@ const REASON: &str = "no longer needed";
 
 mod edited;
 mod grant;
+mod pushed_request;
 mod reopening;
 mod setup;
 mod together;

@@ -28,7 +28,7 @@ pub fn approval(world: &World) -> Vec<(&'static str, &'static str)> {
 
 /// Where a page that leads back to the partner leads to. It says so twice.
 #[track_caller]
-fn assert_leaves(answer: &Answer) -> String {
+pub fn assert_leaves(answer: &Answer) -> String {
     assert_page(answer, 200);
     let between = |before: &str, after: &str| {
         let from = answer

@@ -108,11 +108,6 @@ pub async fn refused(face: &mut Face<'_>) {
         ("scope", "unknown", "invalid_scope"),
         ("resource", "https://else.example", "invalid_target"),
         ("request", "eyJ9.e30.", "request_not_supported"),
-        (
-            "request_uri",
-            "https://else.example/r",
-            "request_uri_not_supported",
-        ),
     ] {
         assert_client_error(face, with(face, name, value), code).await;
     }

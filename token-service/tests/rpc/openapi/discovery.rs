@@ -1,6 +1,6 @@
 //! The public documents, and requests that no endpoint takes.
 
-use super::{AUTHORIZE, Face, INTROSPECT, REVOKE, Request, TOKEN, strings};
+use super::{AUTHORIZE, Face, INTROSPECT, PAR, REVOKE, Request, TOKEN, strings};
 
 const JWKS: &str = "/{tenant}/jwks.json";
 const METADATA: [&str; 3] = [
@@ -24,6 +24,7 @@ pub async fn documents(face: &mut Face<'_>) {
     assert_eq!(metadata["issuer"], face.world.issuer.as_str());
     for (member, path) in [
         ("authorization_endpoint", AUTHORIZE),
+        ("pushed_authorization_request_endpoint", PAR),
         ("token_endpoint", TOKEN),
         ("introspection_endpoint", INTROSPECT),
         ("revocation_endpoint", REVOKE),
@@ -99,13 +100,21 @@ pub async fn without_registry(face: &mut Face<'_>) {
         .collect();
     let client_id = face.world.client_id.clone();
     let redirect_uri = super::encoded(&[("redirect_uri", crate::world::REDIRECT_URI)]);
+    let challenge = crate::world::challenge(crate::world::VERIFIER);
     for path in paths {
         let answer = face
             .ask(&path, "acme", |mut request| {
                 if path == AUTHORIZE {
                     request.target = format!("{}?client_id={client_id}&{redirect_uri}", request.target);
                 }
-                let form = [("grant_type", "client_credentials"), ("token", "acr_1")];
+                let form = [
+                    ("grant_type", "client_credentials"),
+                    ("token", "acr_1"),
+                    ("response_type", "code"),
+                    ("redirect_uri", crate::world::REDIRECT_URI),
+                    ("code_challenge", &*challenge),
+                    ("code_challenge_method", "S256"),
+                ];
                 match request.method {
                     "POST" => request.basic(&face.world.client).form(&form),
                     _ => request,

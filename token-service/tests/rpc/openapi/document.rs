@@ -216,7 +216,16 @@ fn a_parameter_of_a_form_is_one_text() {
         forms += 1;
         let validator = description.validator(&form["schema"]);
         let with = |extra: Value| {
-            let form = json!({"grant_type": "client_credentials", "token": "t", "extra": extra});
+            let challenge = "c".repeat(43);
+            let form = json!({
+                "grant_type": "client_credentials",
+                "token": "t",
+                "response_type": "code",
+                "redirect_uri": "https://app.partner.example/callback",
+                "code_challenge": challenge,
+                "code_challenge_method": "S256",
+                "extra": extra,
+            });
             validator.is_valid(&form)
         };
         assert!(with("unknown parameters are ignored".into()), "{at}");
@@ -224,5 +233,5 @@ fn a_parameter_of_a_form_is_one_text() {
             assert!(!with(repeated.clone()), "{at}: {repeated}");
         }
     }
-    assert_eq!(forms, 3);
+    assert_eq!(forms, 4);
 }

@@ -8,8 +8,8 @@ use serde_json::json;
 use token_service::oauth::client_authentication::ASSERTION_TYPE;
 use uuid::Uuid;
 
-use super::{Face, INTROSPECT, Parameters, REVOKE, Request, TOKEN};
-use crate::world::{REDIRECT_URI, TestClient, VERIFIER, World};
+use super::{Face, INTROSPECT, PAR, Parameters, REVOKE, Request, TOKEN};
+use crate::world::{REDIRECT_URI, TestClient, VERIFIER, World, challenge};
 
 const JWT: &str = "application/token-introspection+jwt";
 
@@ -194,7 +194,19 @@ pub async fn revoked(face: &mut Face<'_>) {
     face.post(REVOKE, &[("token", "acr_1")]).await;
 }
 
-/// Errors of all three: requests that can't be read, or have no valid client.
+/// A form that has a meaning at each endpoint.
+fn meaningful(challenge: &str) -> [(&str, &str); 6] {
+    [
+        ("grant_type", "client_credentials"),
+        ("token", "acr_1"),
+        ("response_type", "code"),
+        ("redirect_uri", REDIRECT_URI),
+        ("code_challenge", challenge),
+        ("code_challenge_method", "S256"),
+    ]
+}
+
+/// Errors of all four: requests that can't be read, or have no valid client.
 pub async fn requests_without_meaning(face: &mut Face<'_>) {
     let world = face.world;
     let wrong = TestClient {
@@ -202,8 +214,9 @@ pub async fn requests_without_meaning(face: &mut Face<'_>) {
         ..world.client.clone()
     };
     let fill = "x".repeat(64 * 1024);
-    for path in [TOKEN, INTROSPECT, REVOKE] {
-        let form: &Parameters = &[("grant_type", "client_credentials"), ("token", "acr_1")];
+    let challenge = challenge(VERIFIER);
+    for path in [TOKEN, PAR, INTROSPECT, REVOKE] {
+        let form = &meaningful(&challenge);
         let invalid_client = (401, "invalid_client".to_owned());
         let answer = face.ask(path, "acme", |request| request.form(form)).await;
         assert_eq!(answer.error(), invalid_client, "nobody, at {path}");
@@ -213,7 +226,7 @@ pub async fn requests_without_meaning(face: &mut Face<'_>) {
         assert_eq!(answer.error(), invalid_client, "another's secret, at {path}");
 
         let invalid_request = (400, "invalid_request".to_owned());
-        let two_ways = [form[0], form[1], ("client_secret", "acs_1")];
+        let two_ways = [&form[..], &[("client_secret", "acs_1")]].concat();
         let answer = face
             .ask(path, "acme", |request| {
                 request.basic(&world.client).form(&two_ways)
@@ -251,8 +264,9 @@ pub async fn requests_without_meaning(face: &mut Face<'_>) {
 /// The registry says of the client what the contract does not allow.
 pub async fn not_our_day(face: &mut Face<'_>) {
     face.world.change_client(|client| client.scopes[0].name.clear());
-    for path in [TOKEN, INTROSPECT, REVOKE] {
-        let form = [("grant_type", "client_credentials"), ("token", "acr_1")];
+    let challenge = challenge(VERIFIER);
+    for path in [TOKEN, PAR, INTROSPECT, REVOKE] {
+        let form = meaningful(&challenge);
         let answer = face
             .ask(path, "acme", |request| {
                 request.basic(&face.world.client).form(&form)

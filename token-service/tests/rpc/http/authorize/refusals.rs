@@ -60,14 +60,6 @@ async fn a_request_that_is_not_ours_is_answered_at_the_client_s() {
             "request_not_supported",
             query.and("request", "eyJhbGciOiJub25lIn0.e30."),
         ),
-        (
-            "request_uri_not_supported",
-            query.and("request_uri", "https://evil.example/request"),
-        ),
-        (
-            "request_uri_not_supported",
-            query.and("request_uri", "urn:example:1"),
-        ),
         ("invalid_scope", query.and("scope", "files.read")),
         ("invalid_scope", query.and("scope", "contacts.read files.read")),
         (

@@ -7,22 +7,24 @@ use accord::{
     clock::UnixMillis,
     text::id::{ClientId, ScopeName, SetupId, TenantId, UserId},
 };
-use serde::{Deserialize, Serialize};
 use strum::{AsRefStr, EnumString, IntoStaticStr};
-use url::{Url, form_urlencoded};
+use url::Url;
 use zeroize::Zeroizing;
 
-use super::client::{Client, ClientScope, Profile};
+use self::request::{AuthorizationRequest, Parameters};
+use super::{
+    client::{Client, ClientScope, Profile, requested_scopes},
+    tenant::Tenant,
+};
 use crate::error::{Error, Result};
+
+pub mod pushed_request;
+pub mod request;
 
 /// How long a setup waits for a decision, and an authorization request for a sign-in.
 pub const LIFETIME: Duration = Duration::from_secs(60 * 60);
 /// How long an authorization code, and the grant that waits for it, can be redeemed.
 pub const CODE_LIFETIME: Duration = Duration::from_secs(60);
-/// The most bytes of `state`.
-const MAX_STATE: usize = 4096;
-/// Characters of a PKCE challenge, method S256: 256 bits in base64url (RFC 7636 §4.2).
-const CHALLENGE: usize = 43;
 
 /// A setup's state at a point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
@@ -46,25 +48,6 @@ pub enum Decision {
     Approved,
     /// Nothing was granted.
     Denied,
-}
-
-/// An authorization request whose fields are valid in themselves.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AuthorizationRequest {
-    /// The tenant.
-    pub tenant_id: TenantId,
-    /// The client.
-    pub client_id: ClientId,
-    /// The URI that the response goes to.
-    pub redirect_uri: String,
-    /// The scopes requested, all different; empty means all of the client's.
-    pub scopes: Vec<ScopeName>,
-    /// The partner's `state`, percent-encoded, so that any bytes return as they came; may be empty.
-    pub state_parameter: String,
-    /// PKCE challenge, method S256.
-    pub code_challenge: String,
-    /// The resource requested; may be empty (RFC 8707).
-    pub resource: String,
 }
 
 /// A setup to store: a valid request, and the registry's facts that it was checked against.
@@ -107,6 +90,10 @@ pub struct Setup {
     pub code_challenge: String,
     /// The resource requested; may be empty.
     pub resource: String,
+    /// The thumbprint of the key that the code is bound to.
+    pub dpop_jkt: Option<String>,
+    /// Whether the client has pushed the request (RFC 9126).
+    pub pushed: bool,
     /// The client's version at the time of the request.
     pub client_version: i64,
     /// The decision, if there is one.
@@ -160,6 +147,37 @@ pub struct Approval<'a> {
     pub expires_at: Option<UnixMillis>,
 }
 
+/// Checks an authorization request against its tenant and client, redirect URI aside. Returns the scopes that it
+/// requests, which are not empty.
+///
+/// # Errors
+/// [`Error::WrongState`] when client or tenant is suspended; [`Error::InvalidScope`] for a scope that the client is not
+/// registered for, or for a client without scopes; [`Error::OpenIdScope`]; [`Error::InvalidTarget`] for a resource that is
+/// not the tenant's API.
+pub fn check(parameters: &Parameters, tenant: &Tenant, client: &Client) -> Result<Vec<ClientScope>> {
+    require_active("tenant", tenant.active)?;
+    require_active("client", client.active)?;
+    let scopes = select_scopes(&client.scopes, &requested_scopes(&parameters.scopes)?)?;
+    if scopes.is_empty() {
+        return Err(Error::InvalidScope);
+    }
+    if !tenant.is_target(&parameters.resource) {
+        return Err(Error::InvalidTarget);
+    }
+    Ok(scopes)
+}
+
+/// Rejects a client or tenant that is not active.
+pub fn require_active(resource: &'static str, active: bool) -> Result<()> {
+    if active {
+        return Ok(());
+    }
+    Err(Error::WrongState {
+        resource,
+        state: "SUSPENDED",
+    })
+}
+
 /// Selects the scopes of `offered` that `requested` names, in the order of `offered`; all if it names none.
 ///
 /// # Errors
@@ -179,42 +197,6 @@ pub fn select_scopes(offered: &[ClientScope], requested: &[ScopeName]) -> Result
 pub fn is_unchanged(setup: &Setup, scopes: &[ClientScope], client: &Client) -> bool {
     // A change of the catalogue leaves the version as it is, so scopes are compared one by one.
     client.version == setup.client_version && scopes.iter().all(|scope| client.scopes.contains(scope))
-}
-
-/// Returns the `state` of a query as it came (RFC 6749 §4.1.2.1); empty without one, the first if it is repeated. What
-/// is percent-encoded stays so, and what a query can't hold gets encoded.
-pub fn state_of(query: &str) -> String {
-    let is_state = |pair: &&str| {
-        let mut decoded = form_urlencoded::parse(pair.as_bytes());
-        decoded
-            .next()
-            .is_some_and(|(name, value)| name == "state" && !value.is_empty())
-    };
-    let pair = query.split('&').find(is_state).unwrap_or_default();
-    let value = pair.split_once('=').map_or("", |(_, value)| value).as_bytes();
-    let mut state = String::with_capacity(value.len());
-    for (at, byte) in value.iter().enumerate() {
-        let escape = value.get(at + 1..at + 3).unwrap_or_default();
-        let is_escape = escape.len() == 2 && escape.iter().all(u8::is_ascii_hexdigit);
-        match byte {
-            b'%' if is_escape => state.push('%'),
-            b'+' | b'-' | b'.' | b'_' => state.push(char::from(*byte)),
-            byte if byte.is_ascii_alphanumeric() => state.push(char::from(*byte)),
-            byte => state.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    state
-}
-
-/// Returns whether a percent-encoded `state` is not too long. The empty one can be one.
-pub fn is_state(encoded: &str) -> bool {
-    encoded.len() - 2 * encoded.matches('%').count() <= MAX_STATE
-}
-
-/// Returns whether a text can be a PKCE challenge of method S256.
-pub fn is_code_challenge(text: &str) -> bool {
-    let base64url = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-    text.len() == CHALLENGE && text.bytes().all(base64url)
 }
 
 /// Adds the parameters of a response to a registered redirect URI, with `iss` and, if the client sent one, `state`
@@ -244,7 +226,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use accord::{clock::ManualClock, random::SeededRandom};
 
-    use super::*;
+    use super::{request::state_of, *};
 
     const START: UnixMillis = UnixMillis::from_millis(1_800_000_000_000);
 
@@ -261,6 +243,8 @@ mod tests {
             state_parameter: String::new(),
             code_challenge: String::new(),
             resource: String::new(),
+            dpop_jkt: None,
+            pushed: false,
             client_version: 1,
             decision: None,
             created_at: START,
@@ -326,7 +310,7 @@ mod tests {
                 .unwrap()
                 .to_string()
         };
-        let state = state_of("state=a+b%26c%3dd%2B%é'");
+        let state = state_of("state=a+b%26c%3dd%2B%é'".as_bytes());
         assert_eq!(
             answer("https://p.example/cb", &state, ("code", "acc_1")),
             "https://p.example/cb?code=acc_1&state=a+b%26c%3dd%2B%25%C3%A9%27\
@@ -340,24 +324,5 @@ mod tests {
             answer("http://127.0.0.1:9/cb?", "s", ("code", "acc_1")),
             "http://127.0.0.1:9/cb?code=acc_1&state=s&iss=https%3A%2F%2Faccord.example%2Facme"
         );
-    }
-    #[test]
-    fn a_state_returns_byte_for_byte() {
-        for (query, state) in [
-            ("a=b", ""),
-            ("state=&state=x", "x"),
-            ("a=state&state=x&state=y", "x"),
-            ("st%61te=x", "x"),
-            ("state=%ff%00%0d%0A%e2%80%ae", "%ff%00%0d%0A%e2%80%ae"),
-            ("state=a%20b+c", "a%20b+c"),
-            ("state=100%&b", "100%25"),
-            ("state=%4", "%254"),
-            ("state=a=b?c/~", "a%3Db%3Fc%2F%7E"),
-            ("state=für", "f%C3%BCr"),
-        ] {
-            assert_eq!(state_of(query), state, "{query}");
-        }
-        let longest = "%ff".repeat(MAX_STATE);
-        assert!(is_state("") && is_state(&longest) && !is_state(&format!("{longest}a")));
     }
 }

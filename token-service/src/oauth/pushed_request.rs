@@ -1,0 +1,69 @@
+//! Pushed authorization requests (RFC 9126 §2): a client sends its request over a connection of its own, authenticated, and
+//! gets a reference for the browser.
+//!
+//! Opening the reference checks the request again, because the client may have changed since.
+
+use accord::text::id::TenantId;
+use zeroize::Zeroizing;
+
+use super::issuance::client_origin;
+use crate::{
+    error::{Error, Result, found},
+    model::setup::{
+        self,
+        pushed_request::{LIFETIME, request_uri},
+        request::Parameters,
+    },
+    oauth::{
+        OAuth,
+        client_authentication::{Credentials, authenticate, spend},
+    },
+};
+
+/// A request to push. No `Debug`: it must not show the credentials.
+pub struct Request {
+    /// The tenant whose consent the client requests.
+    pub tenant_id: TenantId,
+    /// The client's proof.
+    pub credentials: Credentials,
+    /// The parameters of the authorization request.
+    pub parameters: Parameters,
+}
+
+/// The response to a pushed request. No `Debug`: whoever has the URI can open the page in the client's name.
+pub struct Pushed {
+    /// The URI that refers to the request.
+    pub request_uri: Zeroizing<String>,
+    /// How long it can be opened, in seconds.
+    pub expires_in: u32,
+}
+
+/// Stores a client's authorization request.
+///
+/// # Errors
+/// Those of [`authenticate`] and [`setup::check`]; [`Error::NotFound`] for a client that may not request the tenant's
+/// consent, and for an unknown tenant; [`Error::Invalid`] for a redirect URI that is not registered.
+pub async fn push(oauth: &OAuth, request: Request) -> Result<Pushed> {
+    let Request {
+        tenant_id,
+        credentials,
+        parameters,
+    } = request;
+    let authenticated = authenticate(oauth, &tenant_id, &credentials).await?;
+    let client = &authenticated.client.value;
+    let tenant = found(oauth.cache.tenant(&tenant_id).await)?;
+    // The same for both: a client need not learn which tenants exist.
+    let tenant = tenant.filter(|_| client.tenants.contains_key(&tenant_id));
+    let tenant = tenant.ok_or(Error::NotFound("tenant of this client"))?.value;
+    client.check_redirect_uri(&parameters.redirect_uri)?;
+    setup::check(&parameters, &tenant, client)?;
+    spend(oauth, authenticated.assertion).await?;
+    let (origin, client_id) = (client_origin(&client.client_id), &client.client_id);
+    let pushed = oauth
+        .store
+        .push_request(origin, &tenant_id, client_id, &parameters);
+    Ok(Pushed {
+        request_uri: request_uri(&pushed.await?),
+        expires_in: LIFETIME.as_secs() as u32,
+    })
+}
