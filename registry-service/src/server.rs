@@ -39,6 +39,7 @@ use crate::{
 pub struct Registry {
     store: Store,
     public_base_url: Arc<str>,
+    trusted_hops: usize,
     audit_retention: Option<Duration>,
     audit_witness: Option<Witness>,
     readiness: Readiness,
@@ -72,6 +73,7 @@ impl Registry {
         Ok(Self {
             store: Store::new(db, keyring, clock, random, settings.second_operator),
             public_base_url: settings.public_base_url.as_str().into(),
+            trusted_hops: settings.service.trusted_hops.into(),
             audit_retention: settings.service.audit_retention(),
             audit_witness: settings.service.audit_witness(),
             readiness: Readiness::default(),
@@ -123,6 +125,10 @@ impl Service for Registry {
 
     fn audit_retention(&self) -> Option<Duration> {
         self.audit_retention
+    }
+
+    fn trusted_hops(&self) -> usize {
+        self.trusted_hops
     }
 
     fn authorizer(&self) -> Authorizer {

@@ -19,10 +19,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use crate::{
     rpc::{
         context,
-        middleware::{
-            self, Cutoff, Matched, Protocol, Route, Routes, limits::AddressLimit,
-            rejected_calls::RejectedCalls,
-        },
+        middleware::{self, Matched, Protocol, Route, Routes, Shared},
         status::{ErrorReason, Problem},
     },
     text::id::TenantId,
@@ -44,18 +41,13 @@ pub struct Http {
 }
 
 impl Http {
-    pub(super) fn into_routes(
-        self,
-        limit: Arc<AddressLimit>,
-        cutoff: Cutoff,
-        rejected: Option<RejectedCalls>,
-    ) -> impl Routes {
+    pub(super) fn into_routes(self, shared: Shared) -> impl Routes {
         let router = self.router.clone().layer(MapRequestLayer::new(note_route));
         // Around the router, because layers inside it are cloned for each request.
         let routes = DefaultBodyLimit::max(MAX_BODY_BYTES).layer(router);
         let nosniff = HeaderValue::from_static("nosniff");
         SetResponseHeaderLayer::overriding(X_CONTENT_TYPE_OPTIONS, nosniff)
-            .layer(middleware::stack(self, limit, routes, cutoff, rejected))
+            .layer(middleware::stack(self, shared, routes))
     }
 }
 

@@ -52,6 +52,7 @@ pub struct TokenServer {
     consents: Consents,
     product_name: Arc<str>,
     address_limit: Arc<AddressLimit>,
+    trusted_hops: usize,
     audit_retention: Option<Duration>,
     audit_witness: Option<Witness>,
     signing_key_period: Option<Duration>,
@@ -125,6 +126,7 @@ impl TokenServer {
                 client_limit: RateLimit::new(settings.client_calls_per_second).map(Arc::new),
             },
             address_limit: Arc::new(AddressLimit::new(settings.address_calls_per_second)),
+            trusted_hops: settings.service.trusted_hops.into(),
             audit_retention: settings.service.audit_retention(),
             audit_witness: settings.service.audit_witness(),
             product_name: settings.product_name.as_str().into(),
@@ -238,6 +240,10 @@ impl Service for TokenServer {
 
     fn address_limit(&self) -> Arc<AddressLimit> {
         self.address_limit.clone()
+    }
+
+    fn trusted_hops(&self) -> usize {
+        self.trusted_hops
     }
 
     async fn check_ready(&self) -> anyhow::Result<()> {

@@ -29,6 +29,8 @@ use crate::{
 
 /// The most days that the audit record may be told to keep events.
 const MAX_AUDIT_DAYS: u32 = 36_600;
+/// The most gateways that a call may pass.
+const MAX_HOPS: u8 = 16;
 /// The default of `drain_delay`, in seconds. Balancers that ask every second or two have noticed by then.
 const DEFAULT_DRAIN_DELAY: u64 = 3;
 
@@ -58,6 +60,10 @@ pub struct ServiceFlags {
     /// Seconds to serve on after SIGTERM, not ready, so that balancers learn of it; 60 at most [default: 3]
     #[arg(long, value_name = "SECONDS")]
     pub drain_delay: Option<String>,
+    /// How many gateways a call from outside passes. The caller's address is so many elements from the right in X-Forwarded-For;
+    /// 16 at most [default: 1]
+    #[arg(long, value_name = "NUMBER")]
+    pub trusted_hops: Option<String>,
     /// How many days the audit record keeps events; 0 means for ever [default: 400]
     #[arg(long, value_name = "DAYS")]
     pub audit_days: Option<String>,
@@ -96,6 +102,8 @@ pub struct ServiceSettings {
     pub tls_min_version: String,
     /// How many seconds to serve on after SIGTERM.
     pub drain_delay: u64,
+    /// How many gateways a call from outside passes.
+    pub trusted_hops: u8,
     /// How many days the audit record keeps events; 0 means for ever.
     pub audit_days: u32,
     /// Where signed heads of the audit record's log are pushed.
@@ -115,6 +123,7 @@ impl Default for ServiceSettings {
             client_ca: PathBuf::new(),
             tls_min_version: DEFAULT_MIN_VERSION.to_owned(),
             drain_delay: DEFAULT_DRAIN_DELAY,
+            trusted_hops: 1,
             audit_days: 400,
             audit_witness: String::new(),
         }
@@ -194,6 +203,9 @@ impl ServiceSettings {
             && let Err(problem) = Witness::parse(&self.audit_witness)
         {
             problems.add("audit_witness", problem);
+        }
+        if !(1..=MAX_HOPS).contains(&self.trusted_hops) {
+            problems.add("trusted_hops", &format!("must be 1 to {MAX_HOPS}"));
         }
         self.tls().check(listeners, problems);
         if self.drain_delay > 60 {

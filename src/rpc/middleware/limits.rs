@@ -159,7 +159,7 @@ mod tests {
         use crate::rpc::middleware::address::forwarded_address;
 
         let header = ("x-forwarded-for".parse().unwrap(), address.parse().unwrap());
-        forwarded_address(&[header].into_iter().collect())
+        forwarded_address(&[header].into_iter().collect(), 1)
     }
 
     #[test]

@@ -29,7 +29,7 @@ use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::sensitive_headers::{SetSensitiveRequestHeadersLayer, SetSensitiveResponseHeadersLayer};
 
 use self::{
-    address::{PeerAddress, forwarded_address},
+    address::{Gateways, PeerAddress, PeerKind},
     limits::AddressLimit,
     rejected_calls::{RejectedCall, RejectedCalls},
 };
@@ -42,6 +42,7 @@ use crate::{
             metrics::Calls,
             traces::{CallSpan, Ended},
         },
+        tls::peer::PeerCertificate,
     },
     store::audit::CallerAddress,
     text::validation,
@@ -180,37 +181,50 @@ impl Cutoff {
 
 /// What every call of a listener passes. Cheap to clone.
 #[derive(Clone)]
-struct Shared {
-    limit: Arc<AddressLimit>,
-    cutoff: Cutoff,
-    calls: Calls,
+pub(super) struct Shared {
+    pub(super) limit: Arc<AddressLimit>,
+    pub(super) gateways: Gateways,
+    pub(super) cutoff: Cutoff,
     /// `None` without a database.
-    rejected: Option<RejectedCalls>,
+    pub(super) rejected: Option<RejectedCalls>,
+}
+
+#[cfg(test)]
+impl Shared {
+    /// Limits nothing, knows no gateway, and records nothing.
+    pub(super) fn for_test(cutoff: Cutoff) -> Self {
+        use crate::{
+            rpc::auth::{Authorizer, Permissions},
+            testing::{NoCallers, test_clock},
+        };
+
+        let authorizer = Authorizer::new(Permissions::new(&[]), Arc::new(NoCallers), test_clock());
+        Self {
+            limit: Arc::new(AddressLimit::new(0)),
+            gateways: Gateways {
+                authorizer,
+                has_tls: false,
+                trusted_hops: 1,
+            },
+            cutoff,
+            rejected: None,
+        }
+    }
 }
 
 /// Wraps the routes of a protocol in the middleware. The limit per address comes first, before anything is read.
-pub(super) fn stack<P: Protocol>(
-    protocol: P,
-    limit: Arc<AddressLimit>,
-    routes: impl Routes,
-    cutoff: Cutoff,
-    rejected: Option<RejectedCalls>,
-) -> impl Routes {
+pub(super) fn stack<P: Protocol>(protocol: P, shared: Shared, routes: impl Routes) -> impl Routes {
     // `Debug` hides the values of sensitive headers, and HPACK does not index them (RFC 7541 §6.2.3). Request ids are
     // among them because they never repeat: indexed, they would evict headers that do.
     let request_id = HeaderName::from_static(REQUEST_ID);
-    let shared = Shared {
-        limit,
-        cutoff,
-        calls: Calls::new(P::NAME),
-        rejected,
-    };
+    let calls = Calls::new(P::NAME);
     ServiceBuilder::new()
         .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION, COOKIE]))
         .layer(SetSensitiveResponseHeadersLayer::new([request_id, SET_COOKIE]))
         .service(service_fn(move |request| {
             // Boxed, because each layer around it would otherwise move all of its state.
-            let call = Box::pin(serve(protocol.clone(), routes.clone(), shared.clone(), request));
+            let (shared, calls) = (shared.clone(), calls.clone());
+            let call = Box::pin(serve(protocol.clone(), routes.clone(), shared, calls, request));
             call.map(Ok::<_, Infallible>)
         }))
 }
@@ -219,24 +233,21 @@ async fn serve<P: Protocol>(
     protocol: P,
     routes: impl Routes,
     shared: Shared,
+    calls: Calls,
     mut request: Request<Body>,
 ) -> Response<Body> {
     let Shared {
         limit,
+        gateways,
         cutoff,
-        calls,
         rejected,
     } = shared;
     let started = Instant::now();
     let request_id = request_id(request.headers());
     let deadline = started + protocol.time_allowed(request.headers()).min(MAX_CALL_TIME);
     let span = CallSpan::begin(request.headers());
-    let forwarded = forwarded_address(request.headers());
-    let peer = request.extensions().get().map(|PeerAddress(ip)| *ip);
-    let context = CallContext {
-        address: forwarded
-            .map(CallerAddress::Forwarded)
-            .or(peer.map(CallerAddress::Peer)),
+    let mut context = CallContext {
+        address: None,
         request_id: request_id.clone(),
         deadline,
         trace: span.parent_of_next(),
@@ -254,6 +265,19 @@ async fn serve<P: Protocol>(
         calls,
         span,
     };
+
+    let kind = match request.extensions().get::<PeerCertificate>() {
+        Some(certificate) => {
+            let identified = context::scope(context.clone(), gateways.identify(certificate));
+            timeout_at(deadline, identified)
+                .await
+                .unwrap_or(PeerKind::Unknown)
+        }
+        None => gateways.without_certificate(),
+    };
+    let peer = request.extensions().get().map(|PeerAddress(ip)| *ip);
+    context.address = gateways.address(kind, peer, request.headers());
+    let forwarded = context.address.and_then(CallerAddress::forwarded);
 
     let call = async move {
         let answer = async {

@@ -31,7 +31,9 @@ use crate::{
         grpc::{self, Grpc, Health},
         http::Http,
         listener::{self, Drain},
-        middleware::{self, Cutoff, limits::AddressLimit, rejected_calls::RejectedCalls},
+        middleware::{
+            self, Cutoff, Shared, address::Gateways, limits::AddressLimit, rejected_calls::RejectedCalls,
+        },
         telemetry::{self, admin::Readiness, metrics::certificate_expires},
         tls::server::ServerTls,
     },
@@ -125,6 +127,12 @@ pub trait Service: Clone + Send + Sync + 'static {
         Arc::new(AddressLimit::new(0))
     }
 
+    /// Returns how many gateways a call from outside passes: the caller's address is so many elements from the right in
+    /// `X-Forwarded-For`.
+    fn trusted_hops(&self) -> usize {
+        1
+    }
+
     /// Checks everything but the database that must be ready. Must not depend on the registry: only calls that need it
     /// fail without it. The log holds the error.
     fn check_ready(&self) -> impl Future<Output = anyhow::Result<()>> + Send {
@@ -205,19 +213,26 @@ pub async fn run<S: Service>(
     }
     let authorizer = service.authorizer();
     let (routes, health) = grpc::router(service.routes(), S::GRPC_SERVICES).await?;
-    let limit = service.address_limit();
     let rejected = RejectedCalls::new(service.database().clone(), authorizer.clock());
     let (drain, drained) = (Drain::default(), CancellationToken::new());
+    let shared = Shared {
+        limit: service.address_limit(),
+        gateways: Gateways {
+            authorizer: authorizer.clone(),
+            has_tls: tls.is_some(),
+            trusted_hops: service.trusted_hops(),
+        },
+        cutoff: drain.cutoff.clone(),
+        rejected: Some(rejected.clone()),
+    };
     let serving_http = async {
         if let Some((listener, http)) = http.zip(service.http()) {
-            let routes = http.into_routes(limit.clone(), drain.cutoff.clone(), Some(rejected.clone()));
+            let routes = http.into_routes(shared.clone());
             listener::serve_http(listener, tls.as_ref(), routes, &drain).await;
         }
     };
     let serving = async {
-        let cutoff = drain.cutoff.clone();
-        let (protocol, recording) = (Grpc { authorizer }, Some(rejected.clone()));
-        let routes = middleware::stack(protocol, limit.clone(), routes, cutoff, recording);
+        let routes = middleware::stack(Grpc { authorizer }, shared.clone(), routes);
         let serving_grpc = listener::serve_grpc(grpc, tls.as_ref(), routes, &drain);
         // Boxed, or the compiler gives up on the depth of the future.
         tokio::join!(Box::pin(serving_grpc), Box::pin(serving_http));
@@ -271,10 +286,17 @@ pub(crate) async fn in_process<S: Service>(
     authorizer: Authorizer,
 ) -> anyhow::Result<impl middleware::Routes> {
     let (routes, _) = grpc::router(service.routes(), S::GRPC_SERVICES).await?;
-    let limit = service.address_limit();
-    let rejected = RejectedCalls::new(service.database().clone(), authorizer.clock());
-    let (protocol, cutoff) = (Grpc { authorizer }, Cutoff::default());
-    Ok(middleware::stack(protocol, limit, routes, cutoff, Some(rejected)))
+    let shared = Shared {
+        limit: service.address_limit(),
+        gateways: Gateways {
+            authorizer: authorizer.clone(),
+            has_tls: false,
+            trusted_hops: service.trusted_hops(),
+        },
+        cutoff: Cutoff::default(),
+        rejected: Some(RejectedCalls::new(service.database().clone(), authorizer.clock())),
+    };
+    Ok(middleware::stack(Grpc { authorizer }, shared, routes))
 }
 
 async fn report_readiness(

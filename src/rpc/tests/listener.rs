@@ -24,7 +24,7 @@ use super::*;
 use crate::{
     rpc::{
         http::Http,
-        middleware::limits::AddressLimit,
+        middleware::Shared,
         tls::{
             peer::PeerCertificate,
             tests::{client, server_tls},
@@ -301,8 +301,7 @@ async fn a_connection_during_the_drain_is_refused_and_a_long_call_ends_with_a_st
             response
         },
     };
-    let no_limit = Arc::new(AddressLimit::new(0));
-    let routes = http.into_routes(no_limit, drain.cutoff.clone(), None);
+    let routes = http.into_routes(Shared::for_test(drain.cutoff.clone()));
     let draining = drain.clone();
     let serving = tokio::spawn(async move { serve_http(listener, None, routes, &draining).await });
     let mut call = TcpStream::connect(address).await.unwrap();

@@ -9,7 +9,7 @@ use crate::{
     clock::{Clock, SystemClock},
     rpc::{
         http::Http,
-        middleware::{Cutoff, limits::AddressLimit},
+        middleware::{Cutoff, Shared},
     },
 };
 
@@ -39,7 +39,7 @@ fn call(times: &[(&str, Duration)]) {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true);
     runtime.build().unwrap().block_on(async {
-        let routes = routes.into_routes(Arc::new(AddressLimit::new(0)), Cutoff::default(), None);
+        let routes = routes.into_routes(Shared::for_test(Cutoff::default()));
         for (path, took) in times {
             let uri = format!("{path}?{}", took.as_micros());
             let request = Request::builder().uri(uri).method("BREW").header("host", "a");

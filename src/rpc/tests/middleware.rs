@@ -40,8 +40,8 @@ where
     *request.headers_mut() = headers;
     let content_type = HeaderValue::from_static("application/grpc");
     request.headers_mut().insert("content-type", content_type);
-    let limit = Arc::new(AddressLimit::new(0));
-    let stack = stack(Grpc { authorizer }, limit, method, Cutoff::default(), None);
+    let shared = Shared::for_test(Cutoff::default());
+    let stack = stack(Grpc { authorizer }, shared, method);
     stack.oneshot(request).await.unwrap()
 }
 

@@ -169,17 +169,19 @@ impl Files {
             Ok(Arc::new(config))
         };
         let (h2, both): (&[&[u8]], &[&[u8]]) = (&[b"h2"], &[b"h2", b"http/1.1"]);
-        let nobody = WebPkiClientVerifier::no_client_auth;
+        // The gateway in front of either listener is known by its certificate.
+        let callers = || {
+            workloads
+                .clone()
+                .unwrap_or_else(WebPkiClientVerifier::no_client_auth)
+        };
         let anybody = || Arc::new(AnyCertificate(provider.clone()));
         let (grpc, http, partners) = match &settings.partners {
-            PartnerCertificates::None => {
-                let callers = workloads.clone().unwrap_or_else(nobody);
-                (config(callers, h2)?, config(nobody(), both)?, None)
-            }
+            PartnerCertificates::None => (config(callers(), h2)?, config(callers(), both)?, None),
             PartnerCertificates::Everywhere => (config(anybody(), h2)?, config(anybody(), both)?, None),
             PartnerCertificates::AtHost(host) => {
                 let partners = (host.clone(), config(anybody(), both)?);
-                (config(anybody(), h2)?, config(nobody(), both)?, Some(partners))
+                (config(anybody(), h2)?, config(callers(), both)?, Some(partners))
             }
         };
         let acceptor = |config, partners| {

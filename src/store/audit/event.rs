@@ -54,7 +54,7 @@ pub struct Actor {
 /// The address of a caller, in canonical form: no IPv4 address is one of IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CallerAddress {
-    /// The gateway in front forwarded it. Whoever reaches the service without a gateway can write any.
+    /// A gateway forwarded it. On a listener without TLS, any process of the host can write it.
     Forwarded(IpAddr),
     /// The other end of the connection.
     Peer(IpAddr),
@@ -65,6 +65,14 @@ impl CallerAddress {
     pub fn ip(self) -> IpAddr {
         match self {
             Self::Forwarded(ip) | Self::Peer(ip) => ip,
+        }
+    }
+
+    /// Returns the address if a gateway forwarded it.
+    pub fn forwarded(self) -> Option<IpAddr> {
+        match self {
+            Self::Forwarded(ip) => Some(ip),
+            Self::Peer(_) => None,
         }
     }
 }

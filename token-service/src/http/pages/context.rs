@@ -12,8 +12,9 @@ use std::{
 use accord::{
     rpc::{
         auth::{Caller, Principal, WorkloadKind},
-        middleware::address::forwarded_address,
+        context,
     },
+    store::audit::CallerAddress,
     text::{
         id::{SetupId, WorkloadId},
         opaque::{OpaqueToken, TokenKind, sha256_of_parts},
@@ -92,7 +93,7 @@ impl FromRequestParts<Arc<HttpState>> for PageContext {
             resource: params.next().unwrap_or_default().to_owned(),
             call,
             cookies,
-            address: forwarded_address(&parts.headers),
+            address: context::address().and_then(CallerAddress::forwarded),
         })
     }
 }
