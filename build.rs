@@ -51,8 +51,7 @@ const SECRET_FIELDS: [&str; 22] = [
 ];
 
 /// Request fields of the contract that are not implemented yet. The codec rejects a message that sets one.
-const NOT_AVAILABLE: [&str; 14] = [
-    "ApproveSetupRequest.allowed_networks",
+const NOT_AVAILABLE: [&str; 13] = [
     "IntrospectTokenRequest.binding",
     "IssueTokenRequest.dpop_proof",
     "PushAuthorizationRequestRequest.dpop_proof",

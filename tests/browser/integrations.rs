@@ -8,6 +8,7 @@ use crate::harness::partner::{own_grant, refresh_grant};
 tests!(
     an_admin_sees_a_grant_changes_its_user_and_revokes_it,
     an_end_date_is_stored_and_shown,
+    networks_are_entered_when_approving_and_changed_later,
 );
 
 async fn an_admin_sees_a_grant_changes_its_user_and_revokes_it() {
@@ -120,5 +121,46 @@ async fn an_end_date_is_stored_and_shown() {
     );
     stage.clock.advance(Duration::from_secs(days));
     assert!(!stage.world.active(&issued.refresh_token).await);
+    stage.strike().await;
+}
+
+async fn networks_are_entered_when_approving_and_changed_later() {
+    let stage = Stage::set().await;
+    let (browser, world) = (&stage.browser, &stage.world);
+    let partner = stage.partner(FILEHARBOUR).await;
+    stage.ask(&partner, &[], "state-1").await;
+    // Few need them, so the field comes when it is asked for.
+    let field = browser.all("[name='allowed_networks']").await.remove(0);
+    assert!(!field.is_displayed().await.unwrap());
+    browser.press("Limit it to networks").await;
+    browser.fill("allowed_networks", "10.1.2.3/8").await;
+    stage.approve().await;
+    let error = browser.see("#allowed_networks-error").await;
+    let error = error.text().await.unwrap();
+    assert!(error.contains("10.1.2.3/8"), "{error}");
+    browser
+        .fill("allowed_networks", "127.0.0.0/8, 2001:db8::/32")
+        .await;
+    stage.approve().await;
+    let received = stage.back_at_the_partner().await;
+    stage.redeem(&partner, &received).await;
+
+    browser.open(&stage.page("integrations")).await;
+    browser.press(FILEHARBOUR.client_name).await;
+    browser.see("#allowed_networks").await;
+    let shown = browser.text().await;
+    assert!(
+        shown.contains("127.0.0.0/8") && shown.contains("2001:db8::/32"),
+        "{shown}"
+    );
+    browser.fill("allowed_networks", "203.0.113.0/24").await;
+    browser.press("Change the networks").await;
+    browser.confirmed("from these networks alone").await;
+    let refused = world.issue(&partner, own_grant()).await.unwrap_err();
+    assert!(refused.message().contains("127.0.0.1"), "{refused}");
+    browser.fill("allowed_networks", "").await;
+    browser.press("Change the networks").await;
+    browser.confirmed("from anywhere").await;
+    world.issue(&partner, own_grant()).await.unwrap();
     stage.strike().await;
 }

@@ -128,6 +128,7 @@ pub fn grant(client: &Client, grant_id: GrantId) -> grant::Model {
         client_version: 0,
         created_at: now(),
         redeem_until: tomorrow(),
+        allowed_networks: serde_json::json!([]),
         activated_at: None,
         expires_at: None,
         ended_at: None,

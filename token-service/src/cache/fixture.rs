@@ -385,6 +385,7 @@ impl Cache {
             client_version: 0,
             created_at: now,
             redeem_until: now,
+            allowed_networks: serde_json::json!([]),
             activated_at: Some(now),
             expires_at: None,
             ended_at: None,

@@ -6,6 +6,7 @@ use accord::{
     store::audit::Origin,
     text::{
         id::{ClientId, GrantId, TenantId},
+        network::AllowedNetworks,
         page::{Page, PageRequest},
     },
 };
@@ -122,16 +123,7 @@ impl Call {
         account_name: &str,
     ) -> Result<Consent> {
         for _ in 0..ATTEMPTS {
-            let (origin, session) = self.authority(tenant_id, "consent").await?;
-            let session = session.ok_or(Error::PermissionDenied)?;
-            session.require_fresh(self.consents.store.now())?;
-            let grant = self.grant(tenant_id, grant_id).await?;
-            let client = self.find_client(&grant.client_id).await?;
-            let client = client.as_deref().map(|client| &client.value);
-            match grant.state_with(self.consents.store.now(), client, true) {
-                GrantState::Active | GrantState::Suspended => {}
-                state => return Err(state.refusal()),
-            }
+            let (origin, session, grant) = self.changeable(tenant_id, grant_id).await?;
             let user_id = self.designated_user(tenant_id, account_name).await?;
             if !self.has_fresh_facts() {
                 continue;
@@ -143,6 +135,49 @@ impl Call {
             return self.consent_of(grant).await;
         }
         Err(Error::Unavailable)
+    }
+
+    /// Replaces the networks that the client may request tokens from. Ends no token. Changes nothing for the same networks.
+    /// Reads the facts again when they are too old by the time of the commit.
+    ///
+    /// # Errors
+    /// Those of [`Self::change_designated_user`], but for the user.
+    pub async fn change_allowed_networks(
+        &mut self,
+        tenant_id: &TenantId,
+        grant_id: &GrantId,
+        networks: &AllowedNetworks,
+    ) -> Result<Consent> {
+        for _ in 0..ATTEMPTS {
+            let (origin, session, grant) = self.changeable(tenant_id, grant_id).await?;
+            if !self.has_fresh_facts() {
+                continue;
+            }
+            let store = &self.consents.store;
+            let changed = store.change_allowed_networks(&origin, &session, &grant, networks);
+            let grant = changed.await?;
+            self.consents.cache.catch_up_or_log().await;
+            return self.consent_of(grant).await;
+        }
+        Err(Error::Unavailable)
+    }
+
+    /// Returns a grant that is active or suspended, with the session of the Tenant Admin who may change it.
+    async fn changeable(
+        &mut self,
+        tenant_id: &TenantId,
+        grant_id: &GrantId,
+    ) -> Result<(Origin, AdminSession, Grant)> {
+        let (origin, session) = self.authority(tenant_id, "consent").await?;
+        let session = session.ok_or(Error::PermissionDenied)?;
+        session.require_fresh(self.consents.store.now())?;
+        let grant = self.grant(tenant_id, grant_id).await?;
+        let client = self.find_client(&grant.client_id).await?;
+        let client = client.as_deref().map(|client| &client.value);
+        match grant.state_with(self.consents.store.now(), client, true) {
+            GrantState::Active | GrantState::Suspended => Ok((origin, session, grant)),
+            state => Err(state.refusal()),
+        }
     }
 
     async fn grant(&self, tenant_id: &TenantId, grant_id: &GrantId) -> Result<Grant> {

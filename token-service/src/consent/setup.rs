@@ -5,6 +5,7 @@ use accord::{
     store::Creation,
     text::{
         id::{ClientId, ScopeName, SetupId, TenantId},
+        network::AllowedNetworks,
         opaque::{OpaqueToken, sha256_of_parts},
         validation::Violations,
     },
@@ -40,15 +41,19 @@ pub struct ConsentChoices {
     pub designated_account_name: Zeroizing<String>,
     /// When the grant expires.
     pub expires_at: Option<UnixMillis>,
+    /// The networks that tokens may be requested from.
+    pub allowed_networks: AllowedNetworks,
 }
 
 impl ConsentChoices {
     /// Returns all choices, as the content that a repeated approval must match.
     fn content(&self) -> Zeroizing<String> {
-        let scopes = self.scopes.iter().map(|scope| scope.as_str());
         let end = self.expires_at.map(|end| end.as_millis().to_string());
+        let networks = self.allowed_networks.to_texts();
+        let scopes = self.scopes.iter().map(|scope| scope.as_str());
         let parts = scopes.chain(["", self.designated_account_name.as_str()]);
-        let parts: Vec<_> = parts.chain(end.as_deref()).collect();
+        let networks = networks.iter().flat_map(|network| ["network", network.as_str()]);
+        let parts: Vec<_> = parts.chain(end.as_deref()).chain(networks).collect();
         Zeroizing::new(parts.join("\0"))
     }
 }
@@ -221,6 +226,7 @@ impl Call {
                 scopes: scopes.into_iter().map(|scope| scope.name).collect(),
                 designated_user_id,
                 expires_at: choices.expires_at,
+                allowed_networks: choices.allowed_networks.clone(),
             };
             let store = &self.consents.store;
             let approved = store.approve_setup(&decision, &session, approval).await?;

@@ -71,9 +71,16 @@ impl ConsentService for Consents {
 
     async fn change_allowed_networks(
         &self,
-        _: Request<pb::ChangeAllowedNetworksRequest>,
+        request: Request<pb::ChangeAllowedNetworksRequest>,
     ) -> Reply<pb::ChangeAllowedNetworksResponse> {
-        Err(Problem::not_available("ChangeAllowedNetworks").into())
+        let principal = Principal::of(&request);
+        let request = request.into_inner();
+        let (tenant_id, grant_id, networks) = convert::change_allowed_networks(&request)?;
+        let mut call = Call::new(self, principal, request.admin_session);
+        let changed = call.change_allowed_networks(&tenant_id, &grant_id, &networks);
+        Ok(Response::new(pb::ChangeAllowedNetworksResponse {
+            consent: Some(convert::message(changed.await?)),
+        }))
     }
 
     async fn get_grant_usage(

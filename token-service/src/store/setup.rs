@@ -164,6 +164,7 @@ impl Store {
             activated_at: None,
             expires_at: approval.expires_at.map(UnixMillis::as_millis),
             ended_at: None,
+            allowed_networks: json(&approval.allowed_networks)?,
             mac: Vec::new(),
         };
         let row = rows::insert::<grant_row::Entity>(&tx, row).await?;
@@ -194,6 +195,10 @@ impl Store {
             .detail("designated_user_id", approval.designated_user_id.as_str())
             .detail("workload", by.workload.as_str());
         let event = name_origin(event, setup.pushed);
+        let event = match approval.allowed_networks.to_texts() {
+            networks if networks.is_empty() => event,
+            networks => event.detail("allowed_networks", networks.join(" ")),
+        };
         self.audit(&tx, &decision.origin, event).await;
         tx.commit().await?;
         Ok((grant(&row)?, token))

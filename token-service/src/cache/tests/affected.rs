@@ -24,6 +24,7 @@ fn grant(random: &SeededRandom) -> Grant {
         created_at: TEST_START,
         family_id: None,
         redeem_until: TEST_START,
+        allowed_networks: Default::default(),
         activated_at: None,
         expires_at: None,
         ended_at: None,

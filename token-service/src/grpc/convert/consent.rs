@@ -4,6 +4,7 @@ use accord::{
     clock::UnixMillis,
     text::{
         id::{ClientId, GrantId, ScopeName, TenantId},
+        network::AllowedNetworks,
         page::{Page, PageRequest},
         validation::Violations,
     },
@@ -12,7 +13,7 @@ use accord::{
 
 use prost::Message;
 
-use super::{optional, present};
+use super::{networks, optional, present};
 use crate::model::{
     grant::{
         Consent, GrantFilter, GrantState,
@@ -86,6 +87,19 @@ pub fn change_designated_user(
     v.finish(|| ids)
 }
 
+/// Reads a `ChangeAllowedNetworksRequest`.
+pub fn change_allowed_networks(
+    request: &pb::ChangeAllowedNetworksRequest,
+) -> Result<(TenantId, GrantId, AllowedNetworks), Violations> {
+    let mut v = Violations::default();
+    let ids = read_ids(&mut v, &request.tenant_id, &request.grant_id);
+    let networks = networks(&mut v, &request.allowed_networks);
+    v.finish(|| {
+        let (tenant_id, grant_id) = ids?;
+        Some((tenant_id, grant_id, networks?))
+    })
+}
+
 /// Writes a consent.
 pub fn message(consent: Consent) -> pb::Consent {
     let grant = consent.grant;
@@ -104,6 +118,7 @@ pub fn message(consent: Consent) -> pb::Consent {
         activate_time: grant.activated_at.map(UnixMillis::to_timestamp),
         expire_time: grant.expires_at.map(UnixMillis::to_timestamp),
         end_time: consent.ended_at.map(UnixMillis::to_timestamp),
+        allowed_networks: grant.allowed_networks.to_texts(),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 
-use accord::text::{id::ScopeName, validation::Violations};
+use accord::text::{id::ScopeName, network::AllowedNetworks, validation::Violations};
 
 pub use accord::text::validation::only_field;
 
@@ -33,6 +33,13 @@ fn scopes(v: &mut Violations, names: &[String]) -> Vec<ScopeName> {
     let read = |v: &mut Violations, field: &str, name: &String| v.check(field, ScopeName::parse(name));
     let scopes = v.distinct("scopes", names, 0..=MAX_SCOPES, read);
     scopes.into_iter().map(|(_, name)| name).collect()
+}
+
+/// Reads networks in CIDR notation.
+fn networks(v: &mut Violations, texts: &[String]) -> Option<AllowedNetworks> {
+    AllowedNetworks::parse(texts)
+        .map_err(|violations| v.extend(violations))
+        .ok()
 }
 
 /// Rejects an empty field.

@@ -14,7 +14,7 @@ use url::form_urlencoded;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{consent, optional, present, scopes};
+use super::{consent, networks, optional, present, scopes};
 use crate::{
     consent::{
         admin_session::SignIn,
@@ -140,12 +140,14 @@ pub fn approve(request: pb::ApproveSetupRequest, now: UnixMillis) -> Result<Cons
     if expires_at == Some(None) {
         v.add("expire_time", "must be absent, or a valid time in the future");
     }
+    let allowed_networks = networks(&mut v, &request.allowed_networks);
     v.finish(|| {
         Some(ConsentChoices {
             setup_id: setup_id?,
             scopes,
             designated_account_name,
             expires_at: expires_at.flatten(),
+            allowed_networks: allowed_networks?,
         })
     })
 }

@@ -1,5 +1,5 @@
-//! Connected integrations: a Tenant Admin signs in, reads the tenant's consents, changes a designated user, or revokes
-//! a consent.
+//! Connected integrations: a Tenant Admin signs in, reads the tenant's consents, changes a designated user or the allowed
+//! networks, or revokes a consent.
 
 use accord::text::id::GrantId;
 use axum::{
@@ -12,6 +12,7 @@ use super::{
     context::{PageContext, PageForm},
     dates,
     error::{PageError, note},
+    networks,
     sign_in::{self, STALE_FORM, UNKNOWN_USER},
     view::{Integration, IntegrationPage, IntegrationsPage, SignInPage},
 };
@@ -97,7 +98,7 @@ async fn signed_in(mut page: PageContext, form: &Form) -> Result<Response, PageE
     };
     page.resource = text.to_owned();
     let entered = Presentation::entered(form);
-    if entered.account_name.is_empty() && entered.reason.is_empty() {
+    if entered.account_name.is_empty() && entered.reason.is_empty() && entered.networks.is_none() {
         return Ok(page.redirect(&format!("integrations/{}", grant_id(&page)?)));
     }
     let presentation = Presentation {
@@ -144,6 +145,34 @@ pub(super) async fn change_user(PageForm { mut page, form }: PageForm) -> Result
     }
 }
 
+/// `POST /{tenant}/integrations/{grant}/networks`.
+pub(super) async fn change_networks(PageForm { mut page, form }: PageForm) -> Result<Response, PageError> {
+    let grant_id = grant_id(&page)?;
+    let networks = match networks::read(&form) {
+        Ok(networks) => networks,
+        Err(error) => {
+            let presentation = Presentation {
+                status: StatusCode::UNPROCESSABLE_ENTITY,
+                networks_error: Some(error),
+                ..Presentation::entered(&form)
+            };
+            return integration_page(page, presentation).await;
+        }
+    };
+    let tenant_id = &page.tenant.tenant_id;
+    let changed = page.call.change_allowed_networks(tenant_id, &grant_id, &networks);
+    match changed.await {
+        Ok(_) => {
+            let notice = match networks.are_unlimited() {
+                true => "The integration can now request tokens from anywhere.",
+                false => "The integration can now request tokens from these networks alone.",
+            };
+            integration_page(page, Presentation::done(notice.to_owned())).await
+        }
+        Err(error) => sign_in_again(&page, &form, error),
+    }
+}
+
 /// `POST /{tenant}/integrations/{grant}/revoke`.
 pub(super) async fn revoke(PageForm { mut page, form }: PageForm) -> Result<Response, PageError> {
     let grant_id = grant_id(&page)?;
@@ -178,6 +207,7 @@ fn sign_in_form(page: &PageContext, sent: &Form) -> SignInPage {
             ("grant", grant_id.to_owned()),
             ("designated_account_name", presentation.account_name),
             ("reason", presentation.reason),
+            (networks::FIELD, presentation.networks.unwrap_or_default()),
         ];
         view.entered = entered
             .into_iter()
@@ -199,6 +229,9 @@ struct Presentation {
     account_name: String,
     account_name_error: Option<&'static str>,
     reason: String,
+    /// The networks entered; `None` for those that the integration has.
+    networks: Option<String>,
+    networks_error: Option<String>,
 }
 
 impl Default for Presentation {
@@ -209,6 +242,8 @@ impl Default for Presentation {
             account_name: String::new(),
             account_name_error: None,
             reason: String::new(),
+            networks: None,
+            networks_error: None,
         }
     }
 }
@@ -224,6 +259,7 @@ impl Presentation {
         Self {
             account_name: name.to_owned(),
             reason: form.text("reason").to_owned(),
+            networks: form.get(networks::FIELD).map(str::to_owned),
             ..Self::default()
         }
     }
@@ -254,15 +290,19 @@ async fn integration_page(mut page: PageContext, presentation: Presentation) -> 
     };
     let can_change = matches!(consent.state, GrantState::Active | GrantState::Suspended);
     let can_revoke = can_change || consent.state == GrantState::Pending;
+    let networks = networks::write(&consent.grant.allowed_networks);
     let integration = integration(&page, consent);
     let view = IntegrationPage {
         frame: page.frame(true),
         csrf: page.csrf(),
         change_user_url: can_change.then(|| format!("{}/designated-user", integration.url)),
+        change_networks_url: can_change.then(|| format!("{}/networks", integration.url)),
         revoke_url: can_revoke.then(|| format!("{}/revoke", integration.url)),
         account_name: presentation.account_name,
         reason: presentation.reason,
         account_name_error: presentation.account_name_error.map(str::to_owned),
+        networks: presentation.networks.unwrap_or(networks),
+        networks_error: presentation.networks_error,
         notice: presentation.notice,
         integration,
     };
@@ -293,6 +333,7 @@ fn integration(page: &PageContext, consent: Consent) -> Integration {
         granted_on: dates::minute(consent.grant.created_at),
         ends_on: consent.grant.expires_at.map(dates::minute),
         ended_on: consent.ended_at.map(dates::minute),
+        networks: consent.grant.allowed_networks.to_texts(),
         last_used,
         is_unused: is_live && consent.usage.is_unused(activated_at, now),
         consent,

@@ -25,6 +25,7 @@ mod dates;
 mod error;
 mod integrations;
 mod links;
+mod networks;
 mod operator_actions;
 mod setups;
 mod sign_in;
@@ -80,6 +81,10 @@ pub(super) fn routes(http: &Arc<HttpState>) -> Router<Arc<HttpState>> {
         .route(
             "/{tenant}/integrations/{grant}/designated-user",
             form(integrations::change_user, integrations::again),
+        )
+        .route(
+            "/{tenant}/integrations/{grant}/networks",
+            form(integrations::change_networks, integrations::again),
         )
         .route(
             "/{tenant}/integrations/{grant}/revoke",

@@ -1,7 +1,10 @@
 //! The pages of a setup: a Tenant Admin signs in, reads the client's request with its scopes and reasons, and approves
 //! or denies it.
 
-use accord::text::id::{ScopeName, SetupId};
+use accord::text::{
+    id::{ScopeName, SetupId},
+    network::AllowedNetworks,
+};
 use axum::{http::StatusCode, response::Response};
 use url::Url;
 use zeroize::Zeroizing;
@@ -10,6 +13,7 @@ use super::{
     context::{PageContext, PageForm},
     dates,
     error::{PageError, note},
+    networks,
     sign_in::{self, STALE_FORM, UNKNOWN_USER},
     view::{ConsentErrors, ConsentPage, LeavingPage, ScopeChanges, ScopeChoice, SignInPage},
 };
@@ -29,7 +33,7 @@ use crate::{
 };
 
 /// The fields of an approval.
-const CHOICES: [&str; 3] = ["scope", "designated_account_name", "end_date"];
+const CHOICES: [&str; 4] = ["scope", "designated_account_name", "end_date", networks::FIELD];
 /// A hidden field that marks a form with choices. Empty fields count as absent, so without the mark a form in which
 /// nothing is chosen would seem to hold no choices.
 const CHOSEN: &str = "chosen";
@@ -325,6 +329,13 @@ fn read_approval(page: &PageContext, setup: &Setup, form: &Form) -> Result<Conse
     if expires_at.is_some_and(|end| end <= now) {
         errors.end_date = Some("Choose today or a later day.".to_owned());
     }
+    let allowed_networks = match networks::read(form) {
+        Ok(networks) => networks,
+        Err(error) => {
+            errors.networks = Some(error);
+            AllowedNetworks::default()
+        }
+    };
     if errors.any() {
         return Err(errors);
     }
@@ -333,6 +344,7 @@ fn read_approval(page: &PageContext, setup: &Setup, form: &Form) -> Result<Conse
         scopes,
         designated_account_name: Zeroizing::new(account_name.to_owned()),
         expires_at,
+        allowed_networks,
     })
 }
 
@@ -379,6 +391,11 @@ async fn consent_page(
         changes: current.as_ref().map(|consent| changes(setup, consent)),
         account_name: field("designated_account_name"),
         end_date: field("end_date"),
+        networks: match (form, grant) {
+            (Some(form), _) => form.text(networks::FIELD).to_owned(),
+            (None, Some(grant)) => networks::write(&grant.allowed_networks),
+            (None, None) => String::new(),
+        },
         earliest_end_date: dates::earliest_input(now),
         now: dates::minute(now),
         notice: presentation.notice,

@@ -107,6 +107,8 @@ pub(super) struct ConsentPage {
     pub account_name: String,
     /// The end date, as entered before: `YYYY-MM-DD` or empty.
     pub end_date: String,
+    /// The networks, as entered before, or those of the grant that exists already.
+    pub networks: String,
     /// The first day that can be chosen: `YYYY-MM-DD`.
     pub earliest_end_date: String,
     /// The time now.
@@ -152,12 +154,22 @@ pub(super) struct ConsentErrors {
     pub account_name: Option<String>,
     /// About the end date.
     pub end_date: Option<String>,
+    /// About the networks.
+    pub networks: Option<String>,
 }
 
 impl ConsentErrors {
     /// Whether there is any error.
     pub fn any(&self) -> bool {
-        self.scopes.is_some() || self.account_name.is_some() || self.end_date.is_some()
+        let Self {
+            scopes,
+            account_name,
+            end_date,
+            networks,
+        } = self;
+        [scopes, account_name, end_date, networks]
+            .into_iter()
+            .any(Option::is_some)
     }
 }
 
@@ -205,6 +217,8 @@ pub(super) struct Integration {
     pub ends_on: Option<String>,
     /// When it ended, if it did.
     pub ended_on: Option<String>,
+    /// The networks that tokens may be requested from; empty for any.
+    pub networks: Vec<String>,
     /// When a token was last issued, or that none was.
     pub last_used: String,
     /// Whether access lasts, and was not used for 90 days.
@@ -218,10 +232,12 @@ pub(super) struct IntegrationPage {
     pub frame: Frame,
     /// The grant.
     pub integration: Integration,
-    /// The CSRF token of both forms.
+    /// The CSRF token of all forms.
     pub csrf: String,
     /// Where another designated user is posted; `None` where the state rules it out.
     pub change_user_url: Option<String>,
+    /// Where other networks are posted; `None` where the state rules it out.
+    pub change_networks_url: Option<String>,
     /// Where the revocation is posted; `None` where the state rules it out.
     pub revoke_url: Option<String>,
     /// The account name of another designated user, as entered before.
@@ -230,6 +246,10 @@ pub(super) struct IntegrationPage {
     pub reason: String,
     /// The error of the account name entered.
     pub account_name_error: Option<String>,
+    /// The networks, as entered before or as they are.
+    pub networks: String,
+    /// The error of the networks entered.
+    pub networks_error: Option<String>,
     /// What the admin just did.
     pub notice: Option<String>,
 }

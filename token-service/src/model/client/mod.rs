@@ -85,6 +85,15 @@ pub enum CertificateSubject {
     Email(String),
 }
 
+/// Rejects a call from outside of the networks of a client or a grant. An address that is not known is in none of them.
+///
+/// # Errors
+/// [`Error::NetworkNotAllowed`].
+pub fn require_network(allowed: &AllowedNetworks, address: Option<IpAddr>) -> Result<()> {
+    let is_allowed = allowed.are_unlimited() || address.is_some_and(|address| allowed.allow(address));
+    is_allowed.then_some(()).ok_or(Error::NetworkNotAllowed(address))
+}
+
 impl Client {
     /// Returns whether the registry lists the secret as live at this time.
     pub fn lists_secret(&self, secret_id: &SecretId, now: UnixMillis) -> bool {

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use accord::{
     clock::UnixMillis,
-    text::id::{ClientId, GrantId, ScopeName, TenantId, UserId},
+    text::{
+        id::{ClientId, GrantId, ScopeName, TenantId, UserId},
+        network::AllowedNetworks,
+    },
     verify::AccessTokenClaims,
 };
 use strum::{AsRefStr, EnumString, IntoStaticStr};
@@ -126,6 +129,8 @@ pub struct Grant {
     pub expires_at: Option<UnixMillis>,
     /// When it was revoked or superseded.
     pub ended_at: Option<UnixMillis>,
+    /// The networks that tokens may be requested from under it.
+    pub allowed_networks: AllowedNetworks,
 }
 
 impl Grant {
@@ -282,6 +287,7 @@ mod tests {
             activated_at: None,
             expires_at: expires_in.map(after),
             ended_at: None,
+            allowed_networks: AllowedNetworks::default(),
         }
     }
 

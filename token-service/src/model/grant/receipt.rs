@@ -1,7 +1,10 @@
 //! The receipt of a consent: what was granted to whom, for what purpose, by whom, when, and until when. Members have the
 //! names of ISO/IEC TS 27560:2023 where they fit. No member is an account name.
 
-use accord::{clock::UnixMillis, text::id::UserId};
+use accord::{
+    clock::UnixMillis,
+    text::{id::UserId, network::AllowedNetworks},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{Consent, GrantState};
@@ -10,8 +13,8 @@ use crate::model::{client::ClientScope, tenant::Tenant};
 /// The version of the members.
 const SCHEMA_VERSION: &str = "accord-1";
 
-/// How many changes of the designated user are kept: the newest ones.
-pub const MAX_USER_CHANGES: usize = 100;
+/// How many changes of a kind are kept: the newest ones.
+pub const MAX_CHANGES: usize = 100;
 
 /// What a receipt says beside the grant, stored when it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +23,8 @@ pub struct GrantHistory {
     pub scopes: Vec<ClientScope>,
     /// The changes of the designated user, the oldest first.
     pub user_changes: Vec<UserChange>,
+    /// The changes of the allowed networks, the oldest first.
+    pub network_changes: Vec<NetworkChange>,
 }
 
 /// A change of the designated user.
@@ -31,6 +36,17 @@ pub struct UserChange {
     pub changed_by: UserId,
     /// The user that API transactions have run as since.
     pub user_id: UserId,
+}
+
+/// A change of the allowed networks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkChange {
+    /// When, in milliseconds since 1970.
+    pub changed_at: i64,
+    /// The Tenant Admin who changed them.
+    pub changed_by: UserId,
+    /// The networks that tokens may be requested from since.
+    pub allowed_networks: AllowedNetworks,
 }
 
 /// The claims of a receipt.
@@ -48,6 +64,9 @@ pub struct ConsentReceipt {
     parties: Vec<Party>,
     purposes: Vec<Purpose>,
     designated_user: Person,
+    /// The networks that tokens may be requested from; absent if any.
+    #[serde(skip_serializing_if = "AllowedNetworks::are_unlimited")]
+    allowed_networks: AllowedNetworks,
     events: Vec<ReceiptEvent>,
     /// When the consent ends by itself; absent if never.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,6 +123,9 @@ struct ReceiptEvent {
     /// Whom API transactions have run as since.
     #[serde(skip_serializing_if = "Option::is_none")]
     designated_user: Option<Person>,
+    /// The networks that tokens may be requested from since; empty for any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allowed_networks: Option<AllowedNetworks>,
 }
 
 impl ConsentReceipt {
@@ -124,13 +146,9 @@ impl ConsentReceipt {
                 label: consent.granted_by_label,
             }),
             designated_user: None,
+            allowed_networks: None,
         };
-        let changed = history.user_changes.into_iter().map(|change| ReceiptEvent {
-            event_state: "designated_user_changed",
-            event_time: Some(rfc3339(UnixMillis::from_millis(change.changed_at))),
-            entity: Some(unlabelled(change.changed_by)),
-            designated_user: Some(unlabelled(change.user_id)),
-        });
+        let changed = changes(history.user_changes, history.network_changes);
         let end_state = match consent.state {
             GrantState::Revoked => Some("withdrawn"),
             GrantState::Expired => Some("expired"),
@@ -144,6 +162,7 @@ impl ConsentReceipt {
             event_time: consent.ended_at.map(rfc3339),
             entity: None,
             designated_user: None,
+            allowed_networks: None,
         });
         let scopes = history.scopes.into_iter().map(|scope| Scope {
             name: scope.name.into(),
@@ -178,10 +197,39 @@ impl ConsentReceipt {
                 user_id: grant.designated_user_id.into(),
                 label: consent.designated_user_label,
             },
+            allowed_networks: grant.allowed_networks,
             events: [given].into_iter().chain(changed).chain(ended).collect(),
             expire_time: grant.expires_at.map(rfc3339),
         }
     }
+}
+
+/// Returns the events of all changes, the oldest first.
+fn changes(users: Vec<UserChange>, networks: Vec<NetworkChange>) -> impl Iterator<Item = ReceiptEvent> {
+    let event = |event_state, changed_at, changed_by| ReceiptEvent {
+        event_state,
+        event_time: Some(rfc3339(UnixMillis::from_millis(changed_at))),
+        entity: Some(unlabelled(changed_by)),
+        designated_user: None,
+        allowed_networks: None,
+    };
+    let users = users.into_iter().map(|change| {
+        let event = ReceiptEvent {
+            designated_user: Some(unlabelled(change.user_id)),
+            ..event("designated_user_changed", change.changed_at, change.changed_by)
+        };
+        (change.changed_at, event)
+    });
+    let networks = networks.into_iter().map(|change| {
+        let event = ReceiptEvent {
+            allowed_networks: Some(change.allowed_networks),
+            ..event("allowed_networks_changed", change.changed_at, change.changed_by)
+        };
+        (change.changed_at, event)
+    });
+    let mut changes: Vec<_> = users.chain(networks).collect();
+    changes.sort_by_key(|(changed_at, _)| *changed_at);
+    changes.into_iter().map(|(_, event)| event)
 }
 
 fn unlabelled(user_id: UserId) -> Person {

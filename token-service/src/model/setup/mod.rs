@@ -5,7 +5,10 @@ use std::{collections::HashSet, time::Duration};
 
 use accord::{
     clock::UnixMillis,
-    text::id::{ClientId, ScopeName, SetupId, TenantId, UserId},
+    text::{
+        id::{ClientId, ScopeName, SetupId, TenantId, UserId},
+        network::AllowedNetworks,
+    },
 };
 use strum::{AsRefStr, EnumString, IntoStaticStr};
 use url::Url;
@@ -145,6 +148,8 @@ pub struct Approval<'a> {
     pub designated_user_id: UserId,
     /// When the grant expires.
     pub expires_at: Option<UnixMillis>,
+    /// The networks that tokens may be requested from.
+    pub allowed_networks: AllowedNetworks,
 }
 
 /// Checks an authorization request against its tenant and client, redirect URI aside. Returns the scopes that it

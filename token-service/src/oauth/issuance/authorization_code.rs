@@ -5,10 +5,11 @@ use accord::text::{
     opaque::{OpaqueToken, TokenKind},
 };
 
-use super::{CodeRequest, Issuance, Issued, complete};
+use super::{CodeRequest, Issuance, Issued, caller_ip, complete};
 use crate::{
     error::{Error, Result},
     model::{
+        client::require_network,
         code::{Code, KeyMatch},
         family::{Family, Generations},
         grant::GrantState,
@@ -29,6 +30,7 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
     issuance.grant_id = Some(code.grant_id.clone());
     // Before the code counts as used or replayed: whoever lacks the key can do neither.
     check_key(issuance, &code, None).await?;
+    require_network(&grant.allowed_networks, caller_ip())?;
     if code.used_at.is_some() {
         return replayed(issuance, &token).await;
     }

@@ -4,14 +4,14 @@
 //! decide, sign, commit the audit event with the changes, check again, respond. If the last check finds that something
 //! has changed meanwhile, it signs another token; see `recheck`.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use accord::{
     clock::UnixMillis,
     error::v1::ErrorReason,
     position::Position,
-    rpc::context,
-    store::audit::{Actor, ActorKind, Event, GrantType, IssuedToken, Origin, next_id},
+    rpc::{context, status::reason_name},
+    store::audit::{Actor, ActorKind, CallerAddress, Event, GrantType, IssuedToken, Origin, next_id},
     text::{
         id::{ClientId, GrantId, ScopeName, TenantId, UserId, join_scopes},
         opaque::RefreshToken,
@@ -24,7 +24,7 @@ use crate::{
     cache::{Authenticated, Cached, Entry, KnownClient},
     error::{Error, Result, found},
     model::{
-        client::requested_scopes,
+        client::{requested_scopes, require_network},
         family::Family,
         grant::{Grant, GrantState},
         tenant::Tenant,
@@ -127,14 +127,22 @@ pub async fn issue(oauth: &OAuth, request: &Request) -> Result<Issued> {
 async fn try_issue(oauth: &OAuth, request: &Request) -> Result<Issued> {
     let authenticated = authenticate(oauth, &request.tenant_id, &request.credentials).await?;
     let mut issuance = Issuance::for_client(oauth, request, authenticated).await?;
-    let issued = match &request.grant {
-        GrantRequest::AuthorizationCode(code) => {
-            Box::pin(authorization_code::issue(&mut issuance, code)).await
-        }
-        GrantRequest::RefreshToken(token) => Box::pin(refresh_token::issue(&mut issuance, token)).await,
-        GrantRequest::ClientCredentials => client_credentials::issue(&mut issuance).await,
+    let issued = match issuance.check_client_network().await {
+        Ok(()) => issue_from(&mut issuance, &request.grant).await,
+        Err(error) => Err(error),
     };
-    issued.inspect_err(|error| issuance.count_rejection(error))
+    issued.inspect_err(|error| {
+        issuance.count_rejection(error);
+        issuance.note_rejection(error);
+    })
+}
+
+async fn issue_from(issuance: &mut Issuance<'_>, grant: &GrantRequest) -> Result<Issued> {
+    match grant {
+        GrantRequest::AuthorizationCode(code) => Box::pin(authorization_code::issue(issuance, code)).await,
+        GrantRequest::RefreshToken(token) => Box::pin(refresh_token::issue(issuance, token)).await,
+        GrantRequest::ClientCredentials => client_credentials::issue(issuance).await,
+    }
 }
 
 /// A token request whose client is authenticated and whose tenant is known.
@@ -226,6 +234,53 @@ impl<'a> Issuance<'a> {
         }
     }
 
+    /// Notes a call from outside of the networks for the audit record. An authenticated client that calls from elsewhere may have
+    /// lost its secret. Other rejections are counted only.
+    fn note_rejection(&self, error: &Error) {
+        if !matches!(error, Error::NetworkNotAllowed(_)) {
+            return;
+        }
+        let reason = error.reason();
+        let event = Event::new("token.refuse")
+            .tenant(&self.tenant.tenant_id)
+            .client(&self.client.client_id)
+            .detail("reason", reason_name(reason))
+            .detail("grant_type", self.request.grant.kind().as_ref());
+        context::note_caller(self.origin().actor, None);
+        context::note_rejection(reason);
+        context::note_event(match &self.grant_id {
+            Some(grant_id) => event.subject(grant_id.as_str()),
+            None => event,
+        });
+    }
+
+    /// Rejects a call from outside of the client's networks. It counts for the grant that the client has now.
+    async fn check_client_network(&mut self) -> Result<()> {
+        let Err(error) = require_network(&self.client.allowed_networks, caller_ip()) else {
+            return Ok(());
+        };
+        if self.grant_id.is_none() {
+            let (client_id, tenant_id) = (&self.client.client_id, &self.tenant.tenant_id);
+            let current = Box::pin(self.oauth.cache.current_grant(client_id, tenant_id)).await?;
+            self.grant_id = current.value.map(|grant| grant.grant_id.clone());
+        }
+        Err(error)
+    }
+
+    /// Rejects a call from outside of the networks of a grant, before the call can count as a replay.
+    async fn check_grant_network(&self, grant_id: &GrantId) -> Result<()> {
+        let entry = self.entry.as_ref().map(|entry| &entry.grant);
+        if let Some(grant) = entry.filter(|grant| grant.grant_id == *grant_id) {
+            return require_network(&grant.allowed_networks, caller_ip());
+        }
+        let found = self.oauth.cache.grant(&self.tenant.tenant_id, grant_id).await?;
+        match found.value {
+            Some(grant) => require_network(&grant.allowed_networks, caller_ip()),
+            // No token comes of it.
+            None => Ok(()),
+        }
+    }
+
     fn origin(&self) -> Origin {
         client_origin(&self.client.client_id)
     }
@@ -260,7 +315,10 @@ impl<'a> Issuance<'a> {
         };
         let others_active = self.tenant.active && user_is_active;
         match grant.state_with(self.oauth.store.now(), Some(&**self.client), others_active) {
-            GrantState::Active => Ok(grant),
+            GrantState::Active => {
+                require_network(&grant.allowed_networks, caller_ip())?;
+                Ok(grant)
+            }
             state if family.is_none() || state == GrantState::Suspended => {
                 Err(Error::ConsentRequired(Some(state.contract_name())))
             }
@@ -340,6 +398,11 @@ impl<'a> Issuance<'a> {
             .client(&self.client.client_id);
         Ok((SignedToken { token, kid, claims }, event))
     }
+}
+
+/// Returns the address that the call comes from; `None` if it is not known.
+fn caller_ip() -> Option<IpAddr> {
+    context::address().map(CallerAddress::ip)
 }
 
 /// Reads the tenant of a request.

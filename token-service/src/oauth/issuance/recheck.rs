@@ -96,6 +96,7 @@ impl Issuance<'_> {
 
     /// Signs another token, and records that it replaces `before`.
     async fn sign_again(&mut self, before: &SignedToken, family: Option<&Family>) -> Result<SignedToken> {
+        self.check_client_network().await?;
         let store = &self.oauth.store;
         if let Some(family) = family {
             let found = store.find_family(&family.tenant_id, &family.family_id).await?;

@@ -34,6 +34,7 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
     let is_genuine = is_genuine(&keyring, token, found.as_deref(), client_id, tenant_id)?;
     let family = found.filter(|_| is_genuine).ok_or(Error::InvalidGrant)?;
     issuance.grant_id = Some(family.grant_id.clone());
+    issuance.check_grant_network(&family.grant_id).await?;
     if !issuance.is_live(&family) {
         return Err(Error::InvalidGrant);
     }

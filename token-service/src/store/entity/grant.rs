@@ -40,6 +40,8 @@ pub struct Model {
     pub expires_at: Option<i64>,
     /// When it was revoked or superseded.
     pub ended_at: Option<i64>,
+    /// Array of the networks, in CIDR notation, that tokens may be requested from; empty for any.
+    pub allowed_networks: Json,
     /// See [`Protected`].
     pub mac: Vec<u8>,
 }

@@ -18,6 +18,8 @@ pub struct Model {
     pub scopes: Json,
     /// The changes of the designated user, the oldest first.
     pub user_changes: Json,
+    /// Array of the changes of the allowed networks, the oldest first.
+    pub network_changes: Json,
     /// See [`Protected`].
     pub mac: Vec<u8>,
 }

@@ -10,6 +10,7 @@ use accord::{
     },
     text::{
         id::{ClientId, GrantId, TenantId, UserId},
+        network::AllowedNetworks,
         page::{Page, PageRequest},
     },
 };
@@ -28,7 +29,10 @@ use crate::{
     error::{Error, Result},
     model::{
         admin_session::AdminSession,
-        grant::{Grant, GrantFilter, GrantState, StoredState, receipt::UserChange},
+        grant::{
+            Grant, GrantFilter, GrantState, StoredState,
+            receipt::{NetworkChange, UserChange},
+        },
         revocation::RevocationKind,
     },
 };
@@ -171,6 +175,60 @@ impl Store {
         tx.commit().await?;
         Ok(grant(&row)?)
     }
+
+    /// Replaces the networks that tokens may be requested from under an active grant. Ends no token: one that was issued before
+    /// came from where it was allowed. Changes nothing for the same networks.
+    ///
+    /// # Errors
+    /// [`Error::AdminSessionInvalid`] if the session has ended; [`Error::NotFound`]; [`Error::WrongState`] if the grant
+    /// is not active or has expired.
+    pub async fn change_allowed_networks(
+        &self,
+        origin: &Origin,
+        by: &AdminSession,
+        found: &Grant,
+        networks: &AllowedNetworks,
+    ) -> Result<Grant> {
+        let (tenant_id, grant_id) = (&found.tenant_id, &found.grant_id);
+        let tx = self.db.write().await?;
+        let now = self.now();
+        require_open(&tx, by, now).await?;
+        let mut row = lock(&tx, tenant_id, grant_id).await?;
+        let before = grant(&row)?;
+        match before.state_at(now, true) {
+            GrantState::Active if before.allowed_networks == *networks => return Ok(before),
+            GrantState::Active => {}
+            state => return Err(state.refusal()),
+        }
+        row.allowed_networks = serde_json::to_value(networks).map_err(|_| StoreError::Corrupt("grants"))?;
+        row.save(&tx).await?;
+        let change = NetworkChange {
+            changed_at: now.as_millis(),
+            changed_by: by.user_id.clone(),
+            allowed_networks: networks.clone(),
+        };
+        receipt::add_network_change(&tx, &before, change).await?;
+        let event = Event::new("consent.change_allowed_networks")
+            .tenant(tenant_id)
+            .client(&before.client_id)
+            .subject(grant_id.as_str())
+            .detail("old_networks", before.allowed_networks.to_texts().join(" "))
+            .detail("new_networks", networks.to_texts().join(" "))
+            .detail("workload", by.workload.as_str());
+        self.audit(&tx, origin, event).await;
+        revocation::publish(&tx, vec![changed(tenant_id, grant_id)], Vec::new(), now).await?;
+        tx.commit().await?;
+        Ok(grant(&row)?)
+    }
+}
+
+/// Returns that a grant changed, so that every replica reads it again.
+fn changed(tenant_id: &TenantId, grant_id: &GrantId) -> Change {
+    Change {
+        kind: change_kind::GRANT,
+        id: grant_id.to_string(),
+        tenant_id: Some(tenant_id.clone()),
+    }
 }
 
 /// Publishes that a grant changed and that its access tokens have ended. Comes last in a transaction.
@@ -180,13 +238,8 @@ async fn end_access_tokens(
     grant_id: &GrantId,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    let (id, tenant_id) = (grant_id.as_str(), Some(tenant_id));
-    let changed = Change {
-        kind: change_kind::GRANT,
-        id: id.to_owned(),
-        tenant_id: tenant_id.cloned(),
-    };
-    let revocation = Revocation::new(RevocationKind::Grant, id, tenant_id, now);
+    let changed = changed(tenant_id, grant_id);
+    let revocation = Revocation::new(RevocationKind::Grant, grant_id.as_str(), Some(tenant_id), now);
     revocation::publish(tx, vec![changed], vec![revocation], now).await
 }
 
@@ -219,5 +272,6 @@ pub(super) fn grant(row: &impl Checked<Entity>) -> Result<Grant, StoreError> {
         activated_at: row.activated_at.map(UnixMillis::from_millis),
         expires_at: row.expires_at.map(UnixMillis::from_millis),
         ended_at: row.ended_at.map(UnixMillis::from_millis),
+        allowed_networks: Deserialize::deserialize(&row.allowed_networks).map_err(|_| unreadable())?,
     })
 }

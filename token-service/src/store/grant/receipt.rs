@@ -1,15 +1,15 @@
 //! What the receipt of a consent says beside its grant: the texts that the consent page showed, and the changes of the designated
-//! user. It is stored when it happens, because catalogue and client change, and events leave by retention.
+//! user and of the allowed networks. It is stored when it happens, because catalogue and client change, and events leave by retention.
 
 use accord::{
     store::{
         StoreError, Transaction,
-        rows::{self, ProtectedRows},
+        rows::{self, Locked, ProtectedRows},
     },
     text::id::{GrantId, TenantId},
 };
 use sea_orm::EntityTrait;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::super::{
     Store, corrupt,
@@ -21,7 +21,7 @@ use crate::{
         client::ClientScope,
         grant::{
             Grant,
-            receipt::{GrantHistory, MAX_USER_CHANGES, UserChange},
+            receipt::{GrantHistory, MAX_CHANGES, NetworkChange, UserChange},
         },
     },
 };
@@ -37,6 +37,7 @@ impl Store {
         Ok(GrantHistory {
             scopes: Deserialize::deserialize(row.scopes).map_err(|_| corrupt(TABLE))?,
             user_changes: Deserialize::deserialize(row.user_changes).map_err(|_| corrupt(TABLE))?,
+            network_changes: Deserialize::deserialize(row.network_changes).map_err(|_| corrupt(TABLE))?,
         })
     }
 }
@@ -52,6 +53,7 @@ pub(in crate::store) async fn begin(tx: &Transaction, grant: &Grant, shown: &[Cl
         grant_id: grant.grant_id.to_string(),
         scopes: json(&granted)?,
         user_changes: json::<[UserChange]>(&[])?,
+        network_changes: json::<[NetworkChange]>(&[])?,
         mac: Vec::new(),
     };
     rows::insert::<Entity>(tx, row).await?;
@@ -64,14 +66,37 @@ pub(in crate::store) async fn add_user_change(
     grant: &Grant,
     change: UserChange,
 ) -> Result<()> {
+    let mut row = lock(tx, grant).await?;
+    row.user_changes = with(&row.user_changes, change)?;
+    Ok(row.save(tx).await?)
+}
+
+/// Adds a change of the allowed networks. Forgets the oldest one of too many.
+pub(in crate::store) async fn add_network_change(
+    tx: &Transaction,
+    grant: &Grant,
+    change: NetworkChange,
+) -> Result<()> {
+    let mut row = lock(tx, grant).await?;
+    row.network_changes = with(&row.network_changes, change)?;
+    Ok(row.save(tx).await?)
+}
+
+async fn lock(tx: &Transaction, grant: &Grant) -> Result<Locked<Entity>> {
     let key = (grant.tenant_id.to_string(), grant.grant_id.to_string());
     let row = Entity::find_by_id(key).lock_one(tx).await?;
-    let mut row = row.ok_or(corrupt(TABLE))?;
-    let changes: Vec<UserChange> = Deserialize::deserialize(&row.user_changes).map_err(|_| corrupt(TABLE))?;
-    let forgotten = (changes.len() + 1).saturating_sub(MAX_USER_CHANGES);
+    row.ok_or(corrupt(TABLE))
+}
+
+/// Returns a list of changes with one more.
+fn with<T: Serialize + DeserializeOwned>(
+    changes: &serde_json::Value,
+    change: T,
+) -> Result<serde_json::Value> {
+    let changes: Vec<T> = Deserialize::deserialize(changes).map_err(|_| corrupt(TABLE))?;
+    let forgotten = (changes.len() + 1).saturating_sub(MAX_CHANGES);
     let changes: Vec<_> = changes.into_iter().skip(forgotten).chain([change]).collect();
-    row.user_changes = json(&changes)?;
-    Ok(row.save(tx).await?)
+    Ok(json(&changes)?)
 }
 
 fn json<T: Serialize + ?Sized>(value: &T) -> Result<serde_json::Value, StoreError> {

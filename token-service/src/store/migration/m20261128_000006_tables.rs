@@ -97,6 +97,7 @@ async fn grants(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         big_integer_null("activated_at"),
         big_integer_null("expires_at"),
         big_integer_null("ended_at"),
+        json("allowed_networks"),
         blob("mac"),
     ];
     create_table(manager, "grants", &["tenant_id", "grant_id"], columns).await?;
@@ -111,6 +112,7 @@ async fn grants(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         text("grant_id"),
         json("scopes"),
         json("user_changes"),
+        json("network_changes"),
         blob("mac"),
     ];
     create_table(manager, "grant_receipts", &["tenant_id", "grant_id"], columns).await?;

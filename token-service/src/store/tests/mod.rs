@@ -131,6 +131,7 @@ fn approval<'a>(setup: &'a Setup, by: &AdminSession, expires_at: Option<UnixMill
         setup,
         scopes: vec![setup.scopes[0].name.clone()],
         designated_user_id: by.user_id.clone(),
+        allowed_networks: Default::default(),
         expires_at,
     }
 }

@@ -189,6 +189,49 @@ async fn a_receipt_has_each_change_of_the_designated_user() {
 }
 
 #[tokio::test]
+async fn a_receipt_has_the_networks_and_each_change_of_them() {
+    let world = World::start().await;
+    let approved = world
+        .approved(&world.client, |approval| {
+            approval.allowed_networks = vec!["127.0.0.0/8".into()];
+        })
+        .await;
+    let grant_id = approved.consent.unwrap().grant_id;
+    world
+        .issue(world.by_code(&approved.authorization_code))
+        .await
+        .unwrap();
+    let session = world.sign_in("").await;
+    let receipt = sealed_receipt(&world, &grant_id, &session).await;
+    assert_eq!(
+        part(&receipt.receipt, 1)["allowed_networks"],
+        json!(["127.0.0.0/8"])
+    );
+    for (seconds, networks) in [(1, vec!["203.0.113.0/24".to_owned()]), (1, Vec::new())] {
+        world.clock().advance(Duration::from_secs(seconds));
+        let request = pb::ChangeAllowedNetworksRequest {
+            tenant_id: "acme".into(),
+            grant_id: grant_id.clone(),
+            admin_session: session.clone(),
+            allowed_networks: networks,
+        };
+        ok(world.consents().change_allowed_networks(request).await);
+        world.change_designated_user(&grant_id).await;
+    }
+    let receipt = sealed_receipt(&world, &grant_id, &session).await;
+    let claims = part(&receipt.receipt, 1);
+    assert_eq!(claims.get("allowed_networks"), None);
+    let what: Vec<_> = events(&receipt).into_iter().map(|(what, ..)| what).collect();
+    let (networks, user) = ("allowed_networks_changed", "designated_user_changed");
+    assert_eq!(what, ["given", user, networks, networks]);
+    let changed = &claims["events"][2];
+    assert_eq!(changed["allowed_networks"], json!(["203.0.113.0/24"]));
+    assert_eq!(changed["event_time"], json!("2026-01-01T00:00:01Z"));
+    assert_eq!(changed["entity"]["user_id"], json!(world.admin_id));
+    assert_eq!(claims["events"][3]["allowed_networks"], json!([]));
+}
+
+#[tokio::test]
 async fn a_receipt_says_when_the_registry_has_ended_or_suspended_the_consent() {
     let world = World::start().await;
     let grant_id = world.active_grant().await;

@@ -184,7 +184,7 @@ fn forms_post_the_agreed_fields() {
         (
             "consent",
             vec![
-                "/t/setups/1/approve csrf chosen scope scope designated_account_name end_date",
+                "/t/setups/1/approve csrf chosen scope scope designated_account_name end_date allowed_networks",
                 "/t/setups/1/deny csrf",
             ],
         ),
@@ -192,6 +192,7 @@ fn forms_post_the_agreed_fields() {
             "integration",
             vec![
                 "/t/integrations/1/designated-user csrf account_name",
+                "/t/integrations/1/networks csrf allowed_networks",
                 "/t/integrations/1/revoke csrf reason",
             ],
         ),

@@ -136,6 +136,7 @@ async fn another_tenant_s_grant_is_no_grant() {
         ("revoke", [("reason", "mine now")]),
         ("designated-user", [("account_name", world.globex_admin_name())]),
         ("designated-user", [("account_name", world.second_user_name())]),
+        ("networks", [("allowed_networks", "10.0.0.0/8")]),
     ] {
         let path = format!("/globex/integrations/{grant_id}/{form}");
         assert_page(&greta.submit(&path, &fields).await, 404);
@@ -213,6 +214,50 @@ async fn the_designated_user_changes_after_a_fresh_sign_in_to_a_known_user() {
         .await
         .remove(0);
     assert_eq!(event.actor_id, world.admin_id);
+}
+
+#[tokio::test]
+async fn the_networks_change_after_a_fresh_sign_in() {
+    let world = World::start().await;
+    let tokens = world.first_tokens().await;
+    let path = format!("/acme/integrations/{}", tokens.grant_id);
+    let change = format!("{path}/networks");
+    let mut browser = Browser::new(&world);
+    browser.at_integrations().await;
+    for wrong in ["office", "10.1.2.3/8", "<img src=x>"] {
+        let answer = browser.submit(&change, &[("allowed_networks", wrong)]).await;
+        assert_page(&answer, 422);
+        assert!(
+            answer.body.contains("allowed_networks-error") && !answer.body.contains("<img"),
+            "{wrong}"
+        );
+    }
+    let networks = [("allowed_networks", "203.0.113.0/24, 2001:db8::/32")];
+    let answer = browser.submit(&change, &networks).await;
+    assert_page(&answer, 200);
+    assert!(answer.body.contains("from these networks alone") && answer.body.contains("203.0.113.0/24"));
+    let consent = world.consent(&tokens.grant_id).await;
+    assert_eq!(consent.allowed_networks, ["203.0.113.0/24", "2001:db8::/32"]);
+    assert!(world.is_active(&tokens.access_token).await);
+    let event = world
+        .audit_events("consent.change_allowed_networks")
+        .await
+        .remove(0);
+    assert_eq!(event.actor_id, world.admin_id);
+
+    world
+        .clock()
+        .advance(Duration::from_secs(5 * 60) + Duration::from_millis(1));
+    let answer = browser
+        .submit(&change, &[("allowed_networks", "198.51.100.0/24")])
+        .await;
+    assert_asks_to_sign_in(&answer);
+    let hidden = r#"<input type="hidden" name="allowed_networks" value="198.51.100.0/24">"#;
+    assert!(answer.body.contains(hidden), "{}", answer.body);
+    let mut browser = Browser::new(&world);
+    browser.at_integrations().await;
+    assert_page(&browser.submit(&change, &[]).await, 200);
+    assert!(world.consent(&tokens.grant_id).await.allowed_networks.is_empty());
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ fn choices(world: &World) -> Vec<(&'static str, &'static str)> {
         ("scope", "contacts.read"),
         ("designated_account_name", world.api_user_name()),
         ("end_date", "2026-03-04"),
+        ("allowed_networks", "127.0.0.0/8"),
     ]
 }
 
@@ -50,7 +51,7 @@ fn assert_choices(world: &World, page: &Answer) {
         "{}",
         page.body
     );
-    for value in [world.api_user_name(), "2026-03-04"] {
+    for value in [world.api_user_name(), "2026-03-04", "127.0.0.0/8"] {
         assert!(page.body.contains(&format!("value=\"{value}\"")), "{}", page.body);
     }
 }

@@ -74,6 +74,7 @@ pub(super) fn consent(text: &str) -> ConsentPage {
         }),
         account_name: text.to_owned(),
         end_date: text.to_owned(),
+        networks: text.to_owned(),
         earliest_end_date: text.to_owned(),
         now: text.to_owned(),
         notice: Some("A notice."),
@@ -81,6 +82,7 @@ pub(super) fn consent(text: &str) -> ConsentPage {
             scopes: Some(text.to_owned()),
             account_name: Some(text.to_owned()),
             end_date: Some(text.to_owned()),
+            networks: Some(text.to_owned()),
         },
     }
 }
@@ -103,6 +105,7 @@ fn integration(text: &str) -> Integration {
         activated_at: None,
         expires_at: None,
         ended_at: None,
+        allowed_networks: Default::default(),
     };
     let consent = Consent {
         grant,
@@ -126,6 +129,7 @@ fn integration(text: &str) -> Integration {
         granted_on: text.to_owned(),
         ends_on: Some(text.to_owned()),
         ended_on: None,
+        networks: vec![text.to_owned()],
         last_used: text.to_owned(),
         is_unused: true,
     }
@@ -137,10 +141,13 @@ pub(super) fn integration_page(text: &str) -> IntegrationPage {
         integration: integration(text),
         csrf: "csrf-of-the-page".to_owned(),
         change_user_url: Some("/t/integrations/1/designated-user".to_owned()),
+        change_networks_url: Some("/t/integrations/1/networks".to_owned()),
         revoke_url: Some("/t/integrations/1/revoke".to_owned()),
         account_name: text.to_owned(),
         reason: text.to_owned(),
         account_name_error: Some(text.to_owned()),
+        networks: text.to_owned(),
+        networks_error: Some(text.to_owned()),
         notice: Some(text.to_owned()),
     }
 }

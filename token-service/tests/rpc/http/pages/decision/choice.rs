@@ -106,6 +106,50 @@ async fn the_designated_user_must_be_an_active_one_of_this_tenant() {
 }
 
 #[tokio::test]
+async fn networks_are_those_of_the_field_or_any() {
+    let world = World::start().await;
+    let mut browser = Browser::new(&world);
+    let path = browser.at_setup().await;
+    let page = browser.get(&path).await.body;
+    assert!(page.contains("<details class=\"fold\">"), "{page}");
+    let many: Vec<_> = (0..17).map(|n| format!("10.{n}.0.0/16")).collect();
+    for wrong in [
+        "office",
+        "10.1.2.3/8",
+        "10.0.0.0/8 10.1.0.0/16",
+        "203.0.113.0/33",
+        "\"><img src=x>",
+        &many.join(" "),
+    ] {
+        let answer = approve(&mut browser, &path, &with(&world, "allowed_networks", &[wrong])).await;
+        assert_page(&answer, 422);
+        assert!(
+            answer.body.contains("allowed_networks-error")
+                && answer.body.contains("<details class=\"fold\" open>")
+                && !answer.body.contains("<img"),
+            "{wrong}: {}",
+            answer.body
+        );
+    }
+    assert_eq!(consents(&world).await.len(), 0);
+    for (entered, granted) in [
+        (
+            " 203.0.113.0/24, 2001:DB8::/32\r\n",
+            &["203.0.113.0/24", "2001:db8::/32"][..],
+        ),
+        ("0.0.0.0/0", &["0.0.0.0/0"]),
+        (" ", &[]),
+    ] {
+        let mut browser = Browser::new(&world);
+        let path = browser.at_setup().await;
+        let answer = approve(&mut browser, &path, &with(&world, "allowed_networks", &[entered])).await;
+        assert_leaves(&answer);
+        assert_eq!(consents(&world).await[0].allowed_networks, granted, "{entered}");
+        world.clock().advance(Duration::from_millis(1));
+    }
+}
+
+#[tokio::test]
 async fn an_end_date_is_a_day_to_come_or_none() {
     let world = World::start().await;
     let mut browser = Browser::new(&world);
