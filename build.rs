@@ -51,20 +51,10 @@ const SECRET_FIELDS: [&str; 22] = [
 ];
 
 /// Request fields of the contract that are not implemented yet. The codec rejects a message that sets one.
-const NOT_AVAILABLE: [&str; 13] = [
+const NOT_AVAILABLE: [&str; 3] = [
     "IntrospectTokenRequest.binding",
     "IssueTokenRequest.dpop_proof",
     "PushAuthorizationRequestRequest.dpop_proof",
-    "SubmitIntegrationRequestRequest.allowed_networks",
-    "SubmitIntegrationRequestRequest.dpop_jkts",
-    "SubmitIntegrationRequestRequest.jwks_uri",
-    "SubmitIntegrationRequestRequest.security_profile",
-    "SubmitIntegrationRequestRequest.tls_client_auth_san_dns",
-    "SubmitIntegrationRequestRequest.tls_client_auth_san_email",
-    "SubmitIntegrationRequestRequest.tls_client_auth_san_ip",
-    "SubmitIntegrationRequestRequest.tls_client_auth_san_uri",
-    "SubmitIntegrationRequestRequest.tls_client_auth_subject_dn",
-    "SubmitIntegrationRequestRequest.token_endpoint_auth_method",
 ];
 
 /// Messages that HTTP sends as JSON: the names of their fields are those of RFC 7517, RFC 7662 and RFC 8414.

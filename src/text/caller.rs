@@ -136,7 +136,7 @@ impl CertificateName {
     pub fn parse(text: &str) -> Result<Self, MalformedCertificateName> {
         let is_name = match text.strip_prefix("spiffe://") {
             Some(id) => text.len() <= 2048 && is_spiffe_id(id),
-            None => text.len() <= 253 && is_dns_name(text),
+            None => is_dns_name(text),
         };
         is_name
             .then(|| Self(text.to_owned()))
@@ -149,7 +149,8 @@ impl CertificateName {
     }
 }
 
-fn is_dns_name(text: &str) -> bool {
+/// Returns whether a text is a DNS name (RFC 1123 §2.1, at most 253 characters) in lower case and without a wildcard.
+pub fn is_dns_name(text: &str) -> bool {
     let is_label = |label: &str| {
         let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         let has_hyphen_at_end = label.starts_with('-') || label.ends_with('-');
@@ -157,7 +158,7 @@ fn is_dns_name(text: &str) -> bool {
     };
     // Otherwise it is an IPv4 address.
     let last = text.rsplit('.').next().unwrap_or_default();
-    text.split('.').all(is_label) && !last.bytes().all(|byte| byte.is_ascii_digit())
+    text.len() <= 253 && text.split('.').all(is_label) && !last.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Returns whether a text is what follows `spiffe://` in an id: a trust domain and a path.

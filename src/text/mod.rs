@@ -2,6 +2,7 @@
 
 pub mod account_name;
 pub mod caller;
+pub mod distinguished_name;
 pub mod id;
 pub mod network;
 pub mod opaque;

@@ -63,6 +63,27 @@ impl AllowedNetworks {
         others.0.is_empty() || (!self.0.is_empty() && self.0.iter().all(is_within))
     }
 
+    /// Returns these networks together with others: those that lie in another one are left out. Without any before, only the
+    /// others remain; [`Self::are_unlimited`] is no network.
+    ///
+    /// # Errors
+    /// A violation of `allowed_networks` for more than [`MAX_NETWORKS`].
+    pub fn joined(&self, added: &Self) -> Result<Self, Violations> {
+        let lies_in = |network: &IpNet, list: &[IpNet]| list.iter().any(|other| other.contains(network));
+        let is_wider = |network: &IpNet| added.0.iter().any(|new| new != network && new.contains(network));
+        let old = self.0.iter().filter(|network| !is_wider(network));
+        let new = added.0.iter().filter(|network| !lies_in(network, &self.0));
+        let all: Vec<_> = old.chain(new).copied().collect();
+        let mut v = Violations::default();
+        if all.len() > MAX_NETWORKS {
+            v.add(
+                "allowed_networks",
+                format!("must leave at most {MAX_NETWORKS} elements in all"),
+            );
+        }
+        v.finish(|| Some(Self(all)))
+    }
+
     /// Returns the networks as text, which [`parse`](Self::parse) reads.
     pub fn to_texts(&self) -> Vec<String> {
         self.0.iter().map(IpNet::to_string).collect()
@@ -182,6 +203,29 @@ mod tests {
         let all_of_ipv4 = networks(&["0.0.0.0/0"]).unwrap();
         assert!(allow(&all_of_ipv4, "::ffff:1.2.3.4") && !allow(&all_of_ipv4, "2001:db8::1"));
         assert!(allow(&AllowedNetworks::default(), "2001:db8::1"));
+    }
+
+    #[test]
+    fn added_networks_take_the_place_of_those_within_them() {
+        let joined = |old: &[&str], new: &[&str]| {
+            let joined = networks(old).unwrap().joined(&networks(new).unwrap());
+            joined.unwrap().to_texts().join(" ")
+        };
+        assert_eq!(joined(&[], &["10.0.0.0/8"]), "10.0.0.0/8");
+        assert_eq!(joined(&["10.0.0.0/8"], &[]), "10.0.0.0/8");
+        assert_eq!(
+            joined(&["10.1.0.0/16", "192.0.2.1"], &["10.0.0.0/8", "::/0"]),
+            "192.0.2.1/32 10.0.0.0/8 ::/0"
+        );
+        assert_eq!(joined(&["10.0.0.0/8"], &["10.1.0.0/16"]), "10.0.0.0/8");
+        assert_eq!(
+            joined(&["10.0.0.0/8", "::/0"], &["10.0.0.0/8"]),
+            "10.0.0.0/8 ::/0"
+        );
+        let many: Vec<_> = (0..16).map(|n| format!("10.{n}.0.0/16")).collect();
+        let many = AllowedNetworks::parse(&many).unwrap();
+        assert!(many.joined(&networks(&["192.0.2.1"]).unwrap()).is_err());
+        assert!(many.joined(&networks(&["10.0.0.0/8"]).unwrap()).is_ok());
     }
 
     #[test]

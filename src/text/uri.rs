@@ -51,6 +51,17 @@ pub fn redirect_uri(value: &str) -> Result<String, &'static str> {
     Ok(value.to_owned())
 }
 
+/// Parses the URL of a partner's key set: https, without user info and fragment.
+///
+/// # Errors
+/// Returns the rule that `value` breaks.
+pub fn key_set_url(value: &str) -> Result<String, &'static str> {
+    match check_url(value)? {
+        url if url.scheme() == "https" => Ok(value.to_owned()),
+        _ => Err("must use https"),
+    }
+}
+
 /// Parses a URL that equals its normal form, except for the slash of an empty path.
 fn normal_url(value: &str) -> Result<Url, &'static str> {
     let url = check_url(value)?;
@@ -186,6 +197,27 @@ mod tests {
             long.as_str(),
         ] {
             assert!(redirect_uri(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn key_sets_are_fetched_over_https_alone() {
+        for good in [
+            "https://partner.example/jwks.json",
+            "https://partner.example:8443/keys?v=1",
+        ] {
+            assert_eq!(key_set_url(good).as_deref(), Ok(good));
+        }
+        for bad in [
+            "",
+            "http://localhost/jwks.json",
+            "http://partner.example/jwks.json",
+            "https://user@partner.example/jwks.json",
+            "https://partner.example/jwks.json#keys",
+            "file:///etc/passwd",
+            &format!("https://partner.example/{}", "a".repeat(MAX_URL_BYTES)),
+        ] {
+            assert!(key_set_url(bad).is_err(), "{bad}");
         }
     }
 

@@ -12,7 +12,7 @@ use accord::{
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use registry_service::{
-    model::argon2_hash::Argon2Hash,
+    model::{argon2_hash::Argon2Hash, client::security::Security},
     store::entity::{client, client_secret, client_tenant, integration_request},
 };
 use serde_json::{Value, json};
@@ -59,6 +59,8 @@ pub fn client(client: &Client) -> client::Model {
         updated_at: now(),
         etag: 1,
         json_web_key_set: String::new(),
+        security: json!(Security::default()),
+        fapi_from: None,
         mac: Vec::new(),
     }
 }

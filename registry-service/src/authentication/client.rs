@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result},
     hashing::secret_tag,
     model::{
-        client::{self, ClientProfile},
+        client::{self, Client, ClientProfile},
         client_secret::{ClientSecret, SecretUse, USE_RESOLUTION},
     },
     store::Store,
@@ -62,7 +62,7 @@ pub async fn authenticate(
     Ok((client, stored, position))
 }
 
-/// Reads a live secret of an active client.
+/// Reads a live secret of an active client that authenticates by secrets.
 async fn live(
     store: &Store,
     client_id: &ClientId,
@@ -71,6 +71,8 @@ async fn live(
     let secret = store.find_client_secret(client_id, secret_id).await?;
     let secret = secret.filter(|secret| secret.is_live_at(store.now()));
     let client = store.find_client_profile(client_id).await?;
-    let client = client.filter(|client| client.client.state == client::State::Active);
+    let takes_it =
+        |client: &Client| client.state == client::State::Active && client.accepts_secrets(store.now());
+    let client = client.filter(|profile| takes_it(&profile.client));
     secret.zip(client).ok_or(Error::InvalidClient)
 }

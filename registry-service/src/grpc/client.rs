@@ -24,7 +24,12 @@ use crate::{
 impl ClientService for Api {
     async fn register_client(&self, call: Request<RegisterClientRequest>) -> Reply<RegisterClientResponse> {
         use register_client_response::Credentials;
-        let (id, delivery, request_id) = convert::register(call.get_ref(), self.store.second_operator)?;
+        let has_secret = match IntegrationRequestId::parse(&call.get_ref().integration_request_id) {
+            Ok(id) => self.store.registers_secret(&id).await?,
+            Err(_) => true,
+        };
+        let registration = convert::register(call.get_ref(), has_secret, self.store.second_operator);
+        let (id, delivery, request_id) = registration?;
         let creation = creation(&call, "RegisterClient", request_id);
         let (client, handover) = self.store.register_client(&creation, &id, delivery).await?;
         let credentials = match handover {

@@ -21,7 +21,7 @@ impl IntegrationRequestService for Api {
         &self,
         call: Request<SubmitIntegrationRequestRequest>,
     ) -> Reply<SubmitIntegrationRequestResponse> {
-        let (new, request_id) = match convert::submit(call.get_ref()) {
+        let (new, request_id) = match convert::submit(call.get_ref(), self.store.now()) {
             Ok(new) => new,
             Err(rejected) => return Err(self.store.reject(rejected).await.into()),
         };

@@ -71,6 +71,12 @@ impl ClientKeys {
         Self::parse(&json!({"keys": all}).to_string())
     }
 
+    /// Returns whether there are keys, and every one says that it is for RS256.
+    pub fn are_for_rs256_alone(&self) -> bool {
+        let keys = elements(&self.json);
+        !keys.is_empty() && keys.iter().all(|key| key["alg"] == "RS256")
+    }
+
     /// Returns the names of the keys that have one, sorted.
     pub fn kids(&self) -> &[String] {
         &self.kids

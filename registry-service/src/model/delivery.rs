@@ -27,8 +27,8 @@ pub enum Method {
 pub struct Bundle {
     /// The Client ID.
     pub client_id: ClientId,
-    /// The Client Secret.
-    pub client_secret: ClientSecret,
+    /// The Client Secret; `None` for a client that authenticates without one.
+    pub client_secret: Option<ClientSecret>,
     /// Each tenant of the client, with the base URL of its Cloud API.
     pub endpoints: Vec<(TenantId, String)>,
 }

@@ -19,6 +19,7 @@ use accord::{
     text::{
         id::{ClientId, DeliveryId, SecretId},
         opaque::{self, OpaqueToken, TokenKind},
+        validation::Violations,
     },
 };
 use sea_orm::{Condition, QueryOrder, entity::prelude::*};
@@ -31,7 +32,7 @@ use super::{
     client::{self, lock_client, unended_secrets},
     corrupt,
     entity::{
-        client_secret::{Entity, Model},
+        client_secret::{self, Entity, Model},
         delivery as link,
     },
     tenant,
@@ -41,6 +42,7 @@ use crate::{
     hashing::secret_tag,
     model::{
         argon2_hash::Argon2Hash,
+        client::Client,
         client_secret::{MAX_LIVE, NewSecret, Reason},
         delivery::{Bundle, Handover, LINK_LIFETIME, Link, Method},
         purpose,
@@ -158,7 +160,8 @@ impl Store {
             link,
         } = secret;
         let (client_id, now) = (&new.client_id, self.now());
-        lock_client(tx, client_id).await?;
+        let client = client::client(lock_client(tx, client_id).await?.stored())?;
+        require_secrets(&client)?;
         let live = unended_secrets(client_id, now).count(tx).await?;
         if live >= MAX_LIVE {
             return Err(Error::TooMany {
@@ -263,19 +266,44 @@ impl Store {
         let version = row.tag_key_version;
         let keyring = self.keyring.with_version(purpose::SECRET_TAG, version).await?;
         let tag_key = secret_tag::require(&keyring, version)?;
+        let secret = opaque::ClientSecret::compose(&tag_key, client_id, secret_id.clone(), bits);
         let client = client::find(conn, client_id).await?;
-        let mut endpoints = Vec::new();
-        for tenant_id in client.ok_or(corrupt("client_secrets"))?.tenant_ids {
-            let tenant = tenant::find(conn, &tenant_id).await?;
-            let cloud_api_url = tenant.ok_or(corrupt("client_tenants"))?.cloud_api_url;
-            endpoints.push((tenant_id, cloud_api_url));
-        }
-        Ok(Bundle {
-            client_id: client_id.clone(),
-            client_secret: opaque::ClientSecret::compose(&tag_key, client_id, secret_id.clone(), bits),
-            endpoints,
-        })
+        let client = client.ok_or(corrupt("client_secrets"))?;
+        bundle(conn, &client, Some(secret)).await
     }
+}
+
+/// Returns what a partner needs: the Client ID, the secret if there is one, and each tenant's Cloud API URL.
+pub(super) async fn bundle(
+    conn: &impl Keyed,
+    client: &Client,
+    client_secret: Option<opaque::ClientSecret>,
+) -> Result<Bundle> {
+    let mut endpoints = Vec::new();
+    for tenant_id in &client.tenant_ids {
+        let tenant = tenant::find(conn, tenant_id).await?;
+        let cloud_api_url = tenant.ok_or(corrupt("client_tenants"))?.cloud_api_url;
+        endpoints.push((tenant_id.clone(), cloud_api_url));
+    }
+    Ok(Bundle {
+        client_id: client.client_id.clone(),
+        client_secret,
+        endpoints,
+    })
+}
+
+/// Checks that a client authenticates by secrets: nobody is handed one that authenticates nothing, or soon nothing.
+fn require_secrets(client: &Client) -> Result<()> {
+    let mut v = Violations::default();
+    let authentication = &client.security.authentication;
+    if let Some(method) = authentication.method.filter(|_| !authentication.takes_secrets()) {
+        let method = method.as_ref();
+        v.add(
+            "client_id",
+            format!("must be a client with secrets: this one authenticates by {method}"),
+        );
+    }
+    Ok(v.finish(|| Some(()))?)
 }
 
 /// Marks the secret of a link that ended as revoked.
@@ -287,6 +315,30 @@ pub(super) async fn end_unclaimed(tx: &Transaction, secret_id: &SecretId, now: U
         row.save(tx).await?;
     }
     Ok(())
+}
+
+/// Ends all secrets of a client, whose row is locked, and the links to them. Returns how many secrets it ended.
+pub(super) async fn end_all(tx: &Transaction, client_id: &ClientId, now: UnixMillis) -> Result<usize> {
+    let links = link::Entity::find().filter(link::Column::ClientId.eq(client_id.as_str()));
+    let links = links
+        .order_by_asc(link::Column::DeliveryId)
+        .lock_authentic(tx)
+        .await?;
+    for mut row in links {
+        if is_unopened(&row) {
+            end_link(&mut row, now);
+        }
+        row.nonce = None;
+        row.save(tx).await?;
+    }
+    let secrets = unended_secrets(client_id, now).order_by_asc(client_secret::Column::SecretId);
+    let secrets = secrets.lock_authentic(tx).await?;
+    let ended = secrets.len();
+    for mut row in secrets {
+        end(&mut row, Reason::Rotated, now);
+        row.save(tx).await?;
+    }
+    Ok(ended)
 }
 
 /// Reads a secret's row, and locks it until the transaction ends.

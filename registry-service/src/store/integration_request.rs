@@ -58,7 +58,7 @@ impl Store {
         };
         let mut violations = Violations::default();
         check_references(&tx, &mut violations, &new.references()).await?;
-        if let Err(others) = pin_client(&tx, &mut new).await? {
+        if let Err(others) = pin_client(&tx, &mut new, self.now()).await? {
             violations.extend(others);
         }
         violations.finish(|| Some(()))?;
@@ -83,7 +83,9 @@ impl Store {
         let event = Event::new("integration_request.submit")
             .subject(id.as_str())
             .concerning(new.tenant_ids.clone())
-            .detail("presentation", json(&new.presentation)?.to_string());
+            .detail("presentation", json(&new.presentation)?.to_string())
+            .detail("security", json(&new.security)?.to_string())
+            .detail("security_profile", json(&new.profile)?.to_string());
         let event = match &amended {
             Some(client_id) => event.client(client_id),
             None => event,
@@ -220,7 +222,11 @@ impl Store {
 ///
 /// # Errors
 /// The violations of an amendment that this client can't have.
-async fn pin_client(conn: &impl Keyed, new: &mut NewIntegrationRequest) -> Result<Result<(), Violations>> {
+async fn pin_client(
+    conn: &impl Keyed,
+    new: &mut NewIntegrationRequest,
+    now: UnixMillis,
+) -> Result<Result<(), Violations>> {
     let Some(amends) = &mut new.amends else {
         return Ok(Ok(()));
     };
@@ -230,7 +236,7 @@ async fn pin_client(conn: &impl Keyed, new: &mut NewIntegrationRequest) -> Resul
         return Ok(Err(v));
     };
     amends.etag = client.etag;
-    let possible = amended(&client, new).map(drop);
+    let possible = amended(&client, new, now).map(drop);
     new.presentation.partner_name = client.presentation.partner_name;
     Ok(possible)
 }

@@ -2,6 +2,7 @@
 
 mod registration;
 mod secrets;
+mod security;
 mod update;
 
 use std::time::Duration;

@@ -14,6 +14,7 @@ use tonic::Code;
 use crate::harness::{CallerChannel, Harness, assert_refused, assert_violations, ok, request_id, submission};
 
 mod amendment;
+pub mod security;
 
 const UNKNOWN: &str = "irq_01k9zzzzzzzzzzzzzzzzzzzzzz";
 

@@ -17,6 +17,7 @@ use accord::{
     },
     rpc::auth::Role,
     testing::calls::methods,
+    text::network::AllowedNetworks,
 };
 use prost::Message;
 use prost_types::FieldMask;
@@ -104,9 +105,18 @@ impl Authority {
                         && client.scopes.iter().all(|scope| before.scopes.contains(scope))
                         && client.tenant_ids.iter().all(|id| before.tenant_ids.contains(id))
                         && client.json_web_key_set == before.json_web_key_set
+                        && !is_looser(client, before)
                 }
                 None => !client.redirect_uris.iter().any(|uri| uri == EVIL),
             };
+            if let Some(before) = before {
+                let has_left = client.security_profile != before.security_profile;
+                gained.extend(has_left.then(|| "a client that left its profile".to_owned()));
+                let has_others = client.dpop_jkts != before.dpop_jkts;
+                gained.extend(has_others.then(|| "other keys of proofs".to_owned()));
+                let has_others = client.allowed_networks != before.allowed_networks;
+                gained.extend(has_others.then(|| "other networks".to_owned()));
+            }
             if !is_within {
                 gained.push(format!("a wider client: {}", client.display_name));
             }
@@ -133,6 +143,41 @@ impl Authority {
     }
 }
 
+/// Requests of a client with a secret that is limited to a key and a network, and of one that follows the profile.
+fn limited() -> [pb::SubmitIntegrationRequestRequest; 2] {
+    let by_secret = pb::SubmitIntegrationRequestRequest {
+        dpop_jkts: vec!["0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".into()],
+        allowed_networks: vec!["192.0.2.0/24".into()],
+        ..submission(&["acme"], &["contacts.read"])
+    };
+    let by_certificate = pb::SubmitIntegrationRequestRequest {
+        token_endpoint_auth_method: "tls_client_auth".into(),
+        tls_client_auth_san_dns: "sync.partner.example".into(),
+        security_profile: pb::SecurityProfile::Fapi20.into(),
+        ..by_secret.clone()
+    };
+    [by_secret, by_certificate]
+}
+
+/// Whether a client authenticates in another way, follows another profile, or may use other keys or networks.
+fn is_looser(client: &pb::Client, before: &pb::Client) -> bool {
+    let how = |client: &pb::Client| {
+        (
+            client.token_endpoint_auth_method.clone(),
+            client.jwks_uri.clone(),
+            client.tls_client_auth_san_dns.clone(),
+            client.security_profile,
+            client.profile_start_time,
+        )
+    };
+    let networks = |client: &pb::Client| AllowedNetworks::parse(&client.allowed_networks).unwrap();
+    let has = |jkt| before.dpop_jkts.contains(jkt);
+    how(client) != how(before)
+        || !client.dpop_jkts.iter().all(has)
+        || client.dpop_jkts.is_empty() != before.dpop_jkts.is_empty()
+        || !networks(client).are_within(&networks(before))
+}
+
 /// Everything that the attackers gain together. In their world others have submitted, approved and created what there is.
 async fn gains(harness: &Harness, attackers: &[CallerChannel]) -> BTreeSet<String> {
     harness.tenant("acme").await;
@@ -146,9 +191,17 @@ async fn gains(harness: &Harness, attackers: &[CallerChannel]) -> BTreeSet<Strin
     };
     let approved = async || harness.approved_request(&["acme"], &["contacts.read"]).await;
     let mut clients = ClientServiceClient::new(harness.operator(Role::Registrar));
-    ok(clients
-        .register_client(register(approved().await.integration_request_id))
-        .await);
+    for request in limited() {
+        let mut requests = IntegrationRequestServiceClient::new(harness.operator(Role::Registrar));
+        let submitted = ok(requests.submit_integration_request(request).await);
+        let integration_request_id = submitted.integration_request.unwrap().integration_request_id;
+        let approve = pb::ApproveIntegrationRequestRequest {
+            integration_request_id: integration_request_id.clone(),
+        };
+        let mut requests = IntegrationRequestServiceClient::new(harness.operator(Role::Approver));
+        ok(requests.approve_integration_request(approve).await);
+        ok(clients.register_client(register(integration_request_id)).await);
+    }
     approved().await;
     harness.submitted_request(&["acme"], &["contacts.write"]).await;
     let mut users = UserServiceClient::new(harness.operator(Role::Registrar));
@@ -218,6 +271,9 @@ async fn two_persons_gain_what_the_attack_looks_for() {
         "a Client Secret",
         "a Tenant Admin's password",
         "a wider client: Harmless",
+        "a client that left its profile",
+        "other keys of proofs",
+        "other networks",
     ] {
         assert!(gained.contains(what), "{what}: {gained:?}");
     }

@@ -18,6 +18,7 @@ use super::{
     Result, UpdateMask, etag,
     integration_request::{redirect_uris, scope_message, scopes, tenant_ids},
     release_code,
+    security::{allowed_networks, client_profile, dpop_jkts, method_name, subject_fields},
 };
 use crate::model::{
     client::{Client, ClientUpdate, State},
@@ -41,17 +42,19 @@ pub fn claim(request: pb::ClaimDeliveryRequest) -> Result<(OpaqueToken, Option<U
     v.finish(|| Some((token?, request_id?, code?)))
 }
 
-/// Reads a `RegisterClientRequest`. `second_operator` is the setting of that name.
+/// Reads a `RegisterClientRequest`. `second_operator` is the setting of that name. Returns no way of delivery for a client that
+/// gets no secret, whatever the message says: there is nothing secret to hand over.
 pub fn register(
     request: &pb::RegisterClientRequest,
+    has_secret: bool,
     second_operator: bool,
-) -> Result<(IntegrationRequestId, Method, Option<Uuid>)> {
+) -> Result<(IntegrationRequestId, Option<Method>, Option<Uuid>)> {
     let mut v = Violations::default();
     let request_id = v.request_id("request_id", &request.request_id);
     let id = IntegrationRequestId::parse(&request.integration_request_id);
     let id = v.check("integration_request_id", id);
-    let delivery = method(&mut v, request.delivery, second_operator);
-    v.finish(|| Some((id?, delivery?, request_id?)))
+    let delivery = method(&mut v, request.delivery, second_operator && has_secret);
+    v.finish(|| Some((id?, has_secret.then_some(delivery?), request_id?)))
 }
 
 /// Reads how to hand credentials over. UNSPECIFIED means INLINE. With a second operator, the one who creates credentials
@@ -93,7 +96,13 @@ pub fn update(request: pb::UpdateClientRequest) -> Result<(ClientId, ClientUpdat
     };
     let client = request.client.unwrap_or_default();
     let client_id = v.check("client.client_id", ClientId::parse(&client.client_id));
-    let known = ["redirect_uris", "scopes", "tenant_ids"];
+    let known = [
+        "allowed_networks",
+        "dpop_jkts",
+        "redirect_uris",
+        "scopes",
+        "tenant_ids",
+    ];
     let mask = UpdateMask::parse(&mut v, request.update_mask, &known);
     let update = ClientUpdate {
         etag: etag(&client.etag),
@@ -110,6 +119,12 @@ pub fn update(request: pb::UpdateClientRequest) -> Result<(ClientId, ClientUpdat
         }),
         tenant_ids: mask.read("tenant_ids", || {
             Some(tenant_ids(&mut v, &mut references, &client.tenant_ids, 1))
+        }),
+        dpop_jkts: mask.read("dpop_jkts", || {
+            Some(dpop_jkts(&mut v, "client.dpop_jkts", &client.dpop_jkts, 1))
+        }),
+        allowed_networks: mask.read("allowed_networks", || {
+            allowed_networks(&mut v, "client.", &client.allowed_networks)
         }),
         ..ClientUpdate::default()
     };
@@ -194,6 +209,8 @@ pub fn create_delivery(request: &pb::CreateDeliveryRequest) -> Result<(ClientId,
 /// Writes a client.
 pub fn message(client: Client) -> pb::Client {
     let scopes = client.scopes.into_iter().map(scope_message);
+    let security = client.security;
+    let subject = subject_fields(security.authentication.certificate_subject);
     pb::Client {
         client_id: client.client_id.into(),
         display_name: client.presentation.display_name,
@@ -208,6 +225,17 @@ pub fn message(client: Client) -> pb::Client {
         update_time: Some(client.updated_at.to_timestamp()),
         etag: client.etag.to_string(),
         json_web_key_set: client.json_web_key_set,
+        token_endpoint_auth_method: method_name(security.authentication.method),
+        jwks_uri: security.authentication.jwks_uri.unwrap_or_default(),
+        tls_client_auth_subject_dn: subject.subject_dn,
+        tls_client_auth_san_dns: subject.san_dns,
+        tls_client_auth_san_uri: subject.san_uri,
+        tls_client_auth_san_ip: subject.san_ip,
+        tls_client_auth_san_email: subject.san_email,
+        dpop_jkts: security.dpop_jkts,
+        allowed_networks: security.allowed_networks.to_texts(),
+        security_profile: client_profile(client.fapi_from).into(),
+        profile_start_time: client.fapi_from.map(UnixMillis::to_timestamp),
     }
 }
 
@@ -241,7 +269,10 @@ pub fn bundle(bundle: Bundle, public_base_url: &str) -> pb::CredentialBundle {
     });
     pb::CredentialBundle {
         client_id: bundle.client_id.into(),
-        client_secret: bundle.client_secret.expose().to_owned(),
+        client_secret: bundle
+            .client_secret
+            .map(|secret| secret.expose().to_owned())
+            .unwrap_or_default(),
         endpoints: endpoints.collect(),
     }
 }

@@ -15,7 +15,10 @@ use accord::{
     },
 };
 
-use super::Result;
+use super::{
+    Result,
+    security::{client_profile as security_profile, method_name, subject_fields},
+};
 use crate::{
     directory::Changes,
     model::{
@@ -57,6 +60,8 @@ pub fn client_profile(profile: ClientProfile) -> pb::ClientProfile {
         expire_time: expires_at.map(UnixMillis::to_timestamp),
     });
     let client = profile.client;
+    let security = client.security;
+    let subject = subject_fields(security.authentication.certificate_subject);
     let tenants = client.tenant_ids.iter().map(|tenant_id| pb::ProfileTenant {
         tenant_id: tenant_id.to_string(),
         added_seq: since(&client.added.tenants, tenant_id, i64::MAX),
@@ -75,7 +80,17 @@ pub fn client_profile(profile: ClientProfile) -> pb::ClientProfile {
         families_ended_seq: client.families_ended_seq,
         json_web_key_set: client.json_web_key_set,
         live_secrets: live_secrets.collect(),
-        ..Default::default()
+        token_endpoint_auth_method: method_name(security.authentication.method),
+        jwks_uri: security.authentication.jwks_uri.unwrap_or_default(),
+        tls_client_auth_subject_dn: subject.subject_dn,
+        tls_client_auth_san_dns: subject.san_dns,
+        tls_client_auth_san_uri: subject.san_uri,
+        tls_client_auth_san_ip: subject.san_ip,
+        tls_client_auth_san_email: subject.san_email,
+        dpop_jkts: security.dpop_jkts,
+        allowed_networks: security.allowed_networks.to_texts(),
+        security_profile: security_profile(client.fapi_from).into(),
+        profile_start_time: client.fapi_from.map(UnixMillis::to_timestamp),
     }
 }
 
@@ -219,12 +234,18 @@ pub fn list_operator_actions(
 /// Writes what an operator did. Of the details only those that are no facts of another tenant: which fields were set, but not
 /// their values, and not that a client got or lost tenants.
 pub fn operator_action(event: EventRow) -> pb::OperatorAction {
-    const FIELDS: [&str; 5] = [
+    const FIELDS: [&str; 11] = [
+        "allowed_networks",
         "cloud_api_url",
         "display_name",
+        "dpop_jkts",
         "json_web_key_set",
+        "jwks_uri",
         "redirect_uris",
         "scopes",
+        "security_profile",
+        "tls_client_auth",
+        "token_endpoint_auth_method",
     ];
     let changed = FIELDS.into_iter().filter(|name| event.detail.contains_key(*name));
     pb::OperatorAction {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use accord::{
+    clock::UnixMillis,
     registry::v1 as pb,
     text::{
         id::{ClientId, IntegrationRequestId, ScopeName, TenantId, join_scopes},
@@ -12,24 +13,28 @@ use accord::{
 };
 use uuid::Uuid;
 
-use super::{Result, reason};
+use super::{
+    Result, reason,
+    security::{method_name, profile, security, subject_fields},
+};
 use crate::model::{
     client_keys::ClientKeys,
     integration_request::{
         Amends, Decision, IntegrationRequest, MAX_REDIRECT_URIS, MAX_REFERENCES, MAX_SCOPE_CHARACTERS,
-        NewIntegrationRequest, Presentation, References, RequestedScope, State,
+        NewIntegrationRequest, Presentation, References, RequestedProfile, RequestedScope, State,
     },
 };
 
 accord::message_enum! { State = pb::IntegrationRequestState { Submitted, Approved, Rejected, Registered } }
 
 /// Reads a `SubmitIntegrationRequestRequest`. A request that names a client needs nothing but what it adds; the etag in it
-/// is not known yet.
+/// is not known yet, nor whether what it asks for fits the client.
 ///
 /// # Errors
 /// All violations, with the tenants and scopes that the message names.
 pub fn submit(
     request: &pb::SubmitIntegrationRequestRequest,
+    now: UnixMillis,
 ) -> Result<(NewIntegrationRequest, Option<Uuid>), (Violations, References)> {
     let mut v = Violations::default();
     let mut references = References::default();
@@ -52,6 +57,14 @@ pub fn submit(
     let notes = v.multiline("notes", &request.notes, 0..=4000);
     let keys = ClientKeys::parse(&request.json_web_key_set);
     let keys = keys.map_err(|violations| v.extend(violations)).ok();
+    let security = security(&mut v, request);
+    let profile = profile(&mut v, request, amended.is_some(), now);
+    if let (None, Some(security), Some(keys)) = (&amended, &security, &keys) {
+        let follows_fapi = matches!(profile, Some(RequestedProfile::Fapi2 { .. }));
+        security
+            .authentication
+            .check(&mut v, keys, &redirect_uris, follows_fapi);
+    }
     // Consent pages show the partner's name unless the request gives another.
     let display_name = display_name.filter(|name| !name.is_empty() || amended.is_some());
     v.finish(|| {
@@ -74,6 +87,8 @@ pub fn submit(
             redirect_uris,
             notes: notes?,
             json_web_key_set: keys?.as_str().to_owned(),
+            security: security?,
+            profile: profile?,
             amends,
         };
         Some((new, request_id?))
@@ -157,6 +172,13 @@ pub fn list(request: &pb::ListIntegrationRequestsRequest) -> Result<(Option<Stat
 /// Writes a request.
 pub fn message(request: IntegrationRequest) -> pb::IntegrationRequest {
     let content = request.content;
+    let security = content.security;
+    let subject = subject_fields(security.authentication.certificate_subject);
+    let (security_profile, from) = match content.profile {
+        RequestedProfile::Unspecified => (pb::SecurityProfile::Unspecified, None),
+        RequestedProfile::Fapi2 { from } => (pb::SecurityProfile::Fapi20, from),
+        RequestedProfile::None => (pb::SecurityProfile::None, None),
+    };
     pb::IntegrationRequest {
         integration_request_id: request.integration_request_id.into(),
         partner_name: content.presentation.partner_name,
@@ -177,6 +199,17 @@ pub fn message(request: IntegrationRequest) -> pb::IntegrationRequest {
             .amends
             .map(|amends| amends.etag.to_string())
             .unwrap_or_default(),
+        token_endpoint_auth_method: method_name(security.authentication.method),
+        jwks_uri: security.authentication.jwks_uri.unwrap_or_default(),
+        tls_client_auth_subject_dn: subject.subject_dn,
+        tls_client_auth_san_dns: subject.san_dns,
+        tls_client_auth_san_uri: subject.san_uri,
+        tls_client_auth_san_ip: subject.san_ip,
+        tls_client_auth_san_email: subject.san_email,
+        dpop_jkts: security.dpop_jkts,
+        allowed_networks: security.allowed_networks.to_texts(),
+        security_profile: security_profile.into(),
+        profile_start_time: from.map(UnixMillis::to_timestamp),
     }
 }
 
@@ -192,6 +225,14 @@ pub fn scope_message(scope: RequestedScope) -> pb::RequestedScope {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    const NOW: UnixMillis = UnixMillis::from_millis(1_000_000_000_000);
+
+    fn submit(
+        request: &pb::SubmitIntegrationRequestRequest,
+    ) -> Result<(NewIntegrationRequest, Option<Uuid>), (Violations, References)> {
+        super::submit(request, NOW)
+    }
 
     fn fields(v: &Violations) -> Vec<&str> {
         v.iter().map(|violation| violation.field.as_str()).collect()

@@ -13,6 +13,7 @@ pub mod client;
 pub mod directory;
 pub mod integration_request;
 pub mod scope;
+mod security;
 pub mod tenant;
 pub mod user;
 

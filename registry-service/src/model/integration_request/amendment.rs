@@ -1,6 +1,9 @@
 //! Amendments: integration requests that add to a client. They are approved like the first request, and applied once.
 
-use accord::text::{id::join_scopes, validation::Violations};
+use accord::{
+    clock::UnixMillis,
+    text::{id::join_scopes, validation::Violations},
+};
 
 use super::{MAX_REDIRECT_URIS, MAX_REFERENCES, MAX_SCOPE_CHARACTERS, NewIntegrationRequest};
 use crate::model::{
@@ -9,11 +12,15 @@ use crate::model::{
 };
 
 /// Returns what an amendment changes of a client: what the client has, with what the request adds. A scope that the client
-/// has gets the request's reason.
+/// has gets the request's reason. The method to authenticate and the profile are replaced.
 ///
 /// # Errors
-/// Violations of a request that adds nothing, too much, or another partner's name.
-pub fn amended(client: &Client, request: &NewIntegrationRequest) -> Result<ClientUpdate, Violations> {
+/// Violations of a request that adds nothing, too much, another partner's name, or what does not fit the client.
+pub fn amended(
+    client: &Client,
+    request: &NewIntegrationRequest,
+    now: UnixMillis,
+) -> Result<ClientUpdate, Violations> {
     let mut v = Violations::default();
     let texts = &request.presentation;
     if !["", &client.presentation.partner_name].contains(&texts.partner_name.as_str()) {
@@ -31,19 +38,38 @@ pub fn amended(client: &Client, request: &NewIntegrationRequest) -> Result<Clien
         }
     }
     let scopes = (scopes != client.scopes).then_some(scopes);
-    let keys = ClientKeys::parse(&request.json_web_key_set).and_then(|new| match new.as_str() {
-        "" => Ok(None),
-        _ => new.joined(&client.json_web_key_set).map(Some),
-    });
-    let keys = keys.map_err(|violations| v.extend(violations)).ok().flatten();
-    let json_web_key_set = keys.map(|keys| keys.as_str().to_owned());
+    let new_keys = ClientKeys::parse(&request.json_web_key_set);
+    let new_keys = new_keys.map_err(|violations| v.extend(violations)).ok();
+    let new_keys = new_keys.unwrap_or_default();
+    let has_url = request.security.authentication.jwks_uri.is_some();
+    let keys = match new_keys.as_str() {
+        "" if has_url => Ok(ClientKeys::default()),
+        "" => ClientKeys::parse(&client.json_web_key_set),
+        _ => new_keys.joined(&client.json_web_key_set),
+    };
+    let keys = keys.map_err(|violations| v.extend(violations)).ok();
+    let security = client.security.amended(&request.security, &new_keys);
+    let security = security.map_err(|violations| v.extend(violations)).ok();
+    let fapi_from = request.profile.applied(client.fapi_from, now);
+    let fapi_from = v.check("profile_start_time", fapi_from);
+    if let (Some(security), Some(keys), Some(fapi_from)) = (&security, &keys, fapi_from) {
+        let uris = redirect_uris.as_ref().unwrap_or(&client.redirect_uris);
+        let follows_fapi = fapi_from.is_some();
+        security.authentication.check(&mut v, keys, uris, follows_fapi);
+    }
+    let (security, keys) = (security.unwrap_or_default(), keys.unwrap_or_default());
+    let old = &client.security;
     let update = ClientUpdate {
         etag: None,
         display_name,
         redirect_uris,
         scopes,
         tenant_ids,
-        json_web_key_set: json_web_key_set.filter(|keys| *keys != client.json_web_key_set),
+        json_web_key_set: changed(keys.as_str().to_owned(), &client.json_web_key_set),
+        authentication: changed(security.authentication, &old.authentication),
+        dpop_jkts: changed(security.dpop_jkts, &old.dpop_jkts),
+        allowed_networks: changed(security.allowed_networks, &old.allowed_networks),
+        fapi_from: fapi_from.and_then(|from| changed(from, &client.fapi_from)),
     };
     let limits = [
         (
@@ -76,13 +102,18 @@ pub fn amended(client: &Client, request: &NewIntegrationRequest) -> Result<Clien
             format!("must leave the client at most {MAX_SCOPE_CHARACTERS} characters in all names together");
         v.add("scopes", limit);
     }
-    if v.is_empty() && !update.is_shown() && update.json_web_key_set.is_none() {
+    if v.is_empty() && !update.is_shown() && !update.concerns_keys() {
         v.add(
             "client_id",
-            "must name a client that the request adds something to",
+            "must name a client that the request changes something of",
         );
     }
     v.finish(|| Some(update))
+}
+
+/// Returns a value that differs from the old one.
+fn changed<T: PartialEq>(new: T, old: &T) -> Option<T> {
+    (new != *old).then_some(new)
 }
 
 /// Returns a list with what is new in another one; `None` if nothing is.

@@ -11,8 +11,8 @@ use accord::{
 
 use super::*;
 use crate::model::{
-    client::{Added, State},
-    integration_request::{Amends, Presentation, RequestedScope},
+    client::{Added, State, security::Security},
+    integration_request::{Amends, Presentation, RequestedProfile, RequestedScope},
 };
 
 fn scope(name: &str, reason: &str) -> RequestedScope {
@@ -59,7 +59,15 @@ fn client() -> Client {
         updated_at: UnixMillis::from_millis(0),
         etag: 7,
         json_web_key_set: keys(&["one"]),
+        security: Security::default(),
+        fapi_from: None,
     }
+}
+
+const NOW: UnixMillis = UnixMillis::from_millis(1_000);
+
+fn amended(client: &Client, request: &NewIntegrationRequest) -> Result<ClientUpdate, Violations> {
+    super::amended(client, request, NOW)
 }
 
 /// An amendment that adds nothing.
@@ -76,6 +84,8 @@ fn request() -> NewIntegrationRequest {
         redirect_uris: Vec::new(),
         notes: String::new(),
         json_web_key_set: String::new(),
+        security: Security::default(),
+        profile: RequestedProfile::Unspecified,
         amends: Some(Amends {
             client_id: client().client_id,
             etag: 7,

@@ -7,6 +7,7 @@ use accord::{
 use serde::{Deserialize, Serialize};
 use strum::{AsRefStr, EnumString};
 
+use super::client::security::Security;
 use crate::error::{Error, Result};
 
 pub mod amendment;
@@ -131,9 +132,52 @@ pub struct NewIntegrationRequest {
     pub notes: String,
     /// The client's public keys, as [`ClientKeys`](crate::model::client_keys::ClientKeys) writes them; empty if none.
     pub json_web_key_set: String,
+    /// How the client authenticates, and what limits it. What an amendment leaves open stays.
+    pub security: Security,
+    /// The security profile that it asks for.
+    pub profile: RequestedProfile,
     /// The client that it amends; `None` for a request for a new one. Then the lists hold what is added and may be empty, and
     /// of the texts `display_name` is the new name, empty for the old one.
     pub amends: Option<Amends>,
+}
+
+/// What a request asks for of the FAPI 2.0 Security Profile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestedProfile {
+    /// Nothing: a new client follows no profile, another one the profile that it has.
+    #[default]
+    Unspecified,
+    /// The client follows it from this time on, or from when the request is applied.
+    Fapi2 {
+        /// Only in an amendment.
+        from: Option<UnixMillis>,
+    },
+    /// The client leaves it. Only in an amendment.
+    None,
+}
+
+impl RequestedProfile {
+    /// Returns from when on a client follows the profile, if the request is applied now to a client that follows it from
+    /// `current` on.
+    ///
+    /// # Errors
+    /// The rule for the start of a profile that has begun: a later one would bring back the secrets of before.
+    pub fn applied(
+        self,
+        current: Option<UnixMillis>,
+        now: UnixMillis,
+    ) -> Result<Option<UnixMillis>, &'static str> {
+        match (self, current) {
+            (Self::Unspecified, current) => Ok(current),
+            (Self::None, _) => Ok(None),
+            (Self::Fapi2 { from: Some(_) }, Some(begun)) if begun <= now => {
+                Err("must be absent, because the client follows the profile already")
+            }
+            (Self::Fapi2 { from: None }, Some(begun)) if begun <= now => Ok(Some(begun)),
+            (Self::Fapi2 { from }, _) => Ok(Some(from.unwrap_or(now))),
+        }
+    }
 }
 
 /// The client that a request amends, as it was when the request was submitted.
@@ -210,6 +254,34 @@ mod tests {
         State::Rejected,
         State::Registered,
     ];
+
+    #[test]
+    fn a_profile_that_has_begun_does_not_begin_later() {
+        let at = UnixMillis::from_millis;
+        let fapi = |from: Option<i64>| RequestedProfile::Fapi2 {
+            from: from.map(UnixMillis::from_millis),
+        };
+        let now = at(100);
+        for (request, current, expected) in [
+            (RequestedProfile::Unspecified, None, Ok(None)),
+            (RequestedProfile::Unspecified, Some(50), Ok(Some(50))),
+            (RequestedProfile::None, Some(50), Ok(None)),
+            (fapi(None), None, Ok(Some(100))),
+            (fapi(Some(200)), None, Ok(Some(200))),
+            (fapi(Some(300)), Some(200), Ok(Some(300))),
+            (fapi(None), Some(200), Ok(Some(100))),
+            (fapi(None), Some(100), Ok(Some(100))),
+            (fapi(None), Some(50), Ok(Some(50))),
+            (fapi(Some(200)), Some(100), Err(())),
+        ] {
+            let applied = request.applied(current.map(at), now).map_err(|_| ());
+            assert_eq!(
+                applied,
+                expected.map(|from: Option<i64>| from.map(at)),
+                "{request:?} {current:?}"
+            );
+        }
+    }
 
     #[test]
     fn a_request_is_decided_once_and_registered_once() {

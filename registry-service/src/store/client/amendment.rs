@@ -6,7 +6,7 @@ use accord::{
 };
 
 use super::{
-    super::{Store, commit, integration_request},
+    super::{Store, commit, credentials, integration_request},
     client, event, lock_client,
 };
 use crate::{
@@ -39,9 +39,18 @@ impl Store {
         if before.etag != amends.etag {
             return Err(Error::EtagMismatch("client"));
         }
-        let update = amended(&before, &request.content)?;
+        let now = self.now();
+        let update = amended(&before, &request.content, now)?;
         let event = event("client.amend", client_id);
         let event = event.detail("integration_request_id", request_id.as_str());
+        // Secrets of a time at which they did not count never count again.
+        let event = match before.accepts_secrets(now) && update.accepts_secrets(&before, now) {
+            true => event,
+            false => match credentials::end_all(&tx, client_id, now).await? {
+                0 => event,
+                ended => event.detail("secrets_ended", ended.to_string()),
+            },
+        };
         let client = self.change(&tx, origin, event, row, update).await?;
         commit(tx, client).await
     }

@@ -11,7 +11,6 @@ use accord::{
     text::{
         id::{ClientId, IntegrationRequestId, TenantId},
         page::{Page, PageRequest},
-        validation::Violations,
     },
 };
 use sea_orm::{Order::Desc, QuerySelect, QueryTrait, Set, entity::prelude::*, sea_query::ExprTrait};
@@ -28,14 +27,14 @@ use crate::{
     error::{Error, Result},
     model::{
         change_kind,
-        client::{Added, Client, ClientUpdate, State},
-        client_keys::ClientKeys,
+        client::{Added, Client, ClientUpdate, State, security::Security},
         integration_request::Presentation,
     },
 };
 
 mod amendment;
 mod registration;
+mod security;
 
 impl Store {
     /// Reads a client.
@@ -63,8 +62,8 @@ impl Store {
         self.page(query, Column::ClientId, Desc, page, client).await
     }
 
-    /// Narrows a client: leaves out tenants, scopes and redirect URIs. An update that removes a tenant or a scope ends the
-    /// client's access tokens.
+    /// Narrows a client: leaves out tenants, scopes, redirect URIs and keys of proofs, and narrows its networks. An update that
+    /// removes a tenant, a scope or a key of proofs ends the client's access tokens.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Invalid`] for what the client does not have, [`Error::EtagMismatch`].
@@ -89,7 +88,7 @@ impl Store {
 
     /// Writes a change of a client, whose row is locked, with its event: the old and new values of what it sets.
     ///
-    /// New keys alone leave the client's `version`, because no consent page shows keys.
+    /// New keys, or another method to authenticate, leave the client's `version`, because no consent page shows them.
     pub(super) async fn change(
         &self,
         tx: &Transaction,
@@ -114,6 +113,7 @@ impl Store {
         // Those that lose the client see it, too.
         let event = event.concerning(before.tenant_ids.clone());
         let event = replaced(event, "json_web_key_set", keys, &update.json_web_key_set)?;
+        let event = security::replaced_security(event, &before, &update)?;
         set_next_version(&mut row, self.now());
         if let Some(display_name) = update.display_name {
             row.presentation = json(&Presentation {
@@ -129,6 +129,15 @@ impl Store {
         }
         if let Some(keys) = update.json_web_key_set {
             row.json_web_key_set = keys;
+        }
+        let old = before.security.clone();
+        row.security = json(&Security {
+            authentication: update.authentication.unwrap_or(old.authentication),
+            dpop_jkts: update.dpop_jkts.unwrap_or(old.dpop_jkts),
+            allowed_networks: update.allowed_networks.unwrap_or(old.allowed_networks),
+        })?;
+        if let Some(from) = update.fapi_from {
+            row.fapi_from = from.map(UnixMillis::as_millis);
         }
         if let Some(tenant_ids) = &update.tenant_ids {
             row.tenants = tenants(tenant_ids)?;
@@ -187,40 +196,6 @@ impl Store {
             row.save(&tx).await?;
         }
         commit(tx, client(row.stored())?).await
-    }
-
-    /// Leaves a client only these of its keys. Changes and records nothing if it has no others. Keeps the client's
-    /// `version`, because no consent page shows keys.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`], [`Error::Invalid`] for a key that the client does not have.
-    pub async fn set_client_keys(
-        &self,
-        origin: &Origin,
-        client_id: &ClientId,
-        keys: &ClientKeys,
-    ) -> Result<Client> {
-        let tx = self.db.write().await?;
-        let row = lock_client(&tx, client_id).await?;
-        if row.json_web_key_set == keys.as_str() {
-            return client(row.stored());
-        }
-        if !keys.are_within(&row.json_web_key_set) {
-            let mut v = Violations::default();
-            v.add(
-                "json_web_key_set",
-                "may hold only keys that the client has: AmendClient adds others",
-            );
-            return Err(Error::Invalid(v));
-        }
-        // As JSON, because a `kid` may contain any separator.
-        let event = event("client.set_keys", client_id).detail("kids", json(&keys.kids())?.to_string());
-        let update = ClientUpdate {
-            json_web_key_set: Some(keys.as_str().to_owned()),
-            ..ClientUpdate::default()
-        };
-        let client = self.change(&tx, origin, event, row, update).await?;
-        commit(tx, client).await
     }
 }
 
@@ -335,12 +310,11 @@ fn parse(row: Model) -> Result<Client> {
         updated_at: UnixMillis::from_millis(row.updated_at),
         etag: row.etag,
         json_web_key_set: row.json_web_key_set,
+        security: serde_json::from_value(row.security).map_err(|_| unreadable())?,
+        fapi_from: row.fapi_from.map(UnixMillis::from_millis),
     })
 }
 
-#[cfg(test)]
-#[path = "../tests/client_keys.rs"]
-mod key_tests;
 #[cfg(test)]
 #[path = "../tests/client.rs"]
 pub(super) mod tests;

@@ -3,6 +3,7 @@
 use super::{
     super::{
         Store, commit, corrupt,
+        credentials::bundle,
         entity::client::{Entity, Model},
         json,
     },
@@ -17,7 +18,8 @@ use crate::{
     },
 };
 use accord::{
-    store::{Creation, idempotency::Outcome, rows},
+    clock::UnixMillis,
+    store::{Creation, Transaction, audit::Event, idempotency::Outcome, rows},
     text::{
         id::{ClientId, IntegrationRequestId},
         validation::Violations,
@@ -25,12 +27,32 @@ use accord::{
 };
 
 impl Store {
-    /// Registers the client of an approved request, with its first credentials.
+    /// Returns whether the client of a request gets a secret. So does the one of a request that does not exist.
+    pub async fn registers_secret(&self, request_id: &IntegrationRequestId) -> Result<bool> {
+        let request = self.find_integration_request(request_id).await?;
+        let authentication = request.map(|request| request.content.security.authentication);
+        Ok(authentication.is_none_or(|authentication| authentication.takes_secrets()))
+    }
+
+    /// Registers the client of an approved request, with its first secret, handed over as `delivery` says; without one for a
+    /// request of which [`Self::registers_secret`] says so.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::WrongState`], [`Error::Invalid`] for a request that amends a client,
     /// [`Error::SecondOperatorRequired`], [`Error::RequestIdReused`].
     pub async fn register_client(
+        &self,
+        creation: &Creation,
+        request_id: &IntegrationRequestId,
+        delivery: Option<Method>,
+    ) -> Result<(Client, Handover)> {
+        match delivery {
+            Some(delivery) => self.register_with_secret(creation, request_id, delivery).await,
+            None => self.register_without_secret(creation, request_id).await,
+        }
+    }
+
+    async fn register_with_secret(
         &self,
         creation: &Creation,
         request_id: &IntegrationRequestId,
@@ -53,8 +75,45 @@ impl Store {
             }
             Outcome::New(reservation) => reservation,
         };
+        let event = self.insert_client(&tx, &client_id, request_id).await?;
+        let (issued, handover) = self.issue(&tx, &creation.origin, secret, reservation).await?;
+        let event = event.detail("secret_id", issued.secret_id.as_str());
+        let client = self.publish_client(&tx, creation, &client_id, event).await?;
+        commit(tx, (client, handover)).await
+    }
+
+    /// There is nothing secret in the response, and so nothing to hand over by a link.
+    async fn register_without_secret(
+        &self,
+        creation: &Creation,
+        request_id: &IntegrationRequestId,
+    ) -> Result<(Client, Handover)> {
+        let (tx, outcome) = self.begin_creation(creation).await?;
+        let client = match outcome {
+            Outcome::Replay { resource_id, .. } => {
+                let client_id = ClientId::parse(&resource_id).map_err(|_| corrupt("idempotency"))?;
+                find(&tx, &client_id).await?.ok_or(corrupt("idempotency"))?
+            }
+            Outcome::New(reservation) => {
+                let client_id = ClientId::generate(&*self.clock, &*self.random);
+                let event = self.insert_client(&tx, &client_id, request_id).await?;
+                reservation.complete(&tx, client_id.as_str()).await?;
+                self.publish_client(&tx, creation, &client_id, event).await?
+            }
+        };
+        let handover = Handover::Bundle(bundle(&tx, &client, None).await?);
+        commit(tx, (client, handover)).await
+    }
+
+    /// Inserts the row of a new client. Returns the event of its registration, as far as the request says it.
+    async fn insert_client(
+        &self,
+        tx: &Transaction,
+        client_id: &ClientId,
+        request_id: &IntegrationRequestId,
+    ) -> Result<Event> {
         let now = self.now();
-        let request = self.mark_registered(&tx, request_id, &client_id).await?;
+        let request = self.mark_registered(tx, request_id, client_id).await?;
         let request = request.content;
         if request.amends.is_some() {
             let mut v = Violations::default();
@@ -64,6 +123,11 @@ impl Store {
             );
             return Err(Error::Invalid(v));
         }
+        // A new client follows its profile from the beginning.
+        let fapi_from = request
+            .profile
+            .applied(None, now)
+            .map_err(|_| corrupt("integration_requests"))?;
         let row = Model {
             client_id: client_id.to_string(),
             integration_request_id: request_id.to_string(),
@@ -80,19 +144,34 @@ impl Store {
             updated_at: now.as_millis(),
             etag: 1,
             json_web_key_set: request.json_web_key_set,
+            security: json(&request.security)?,
+            fapi_from: fapi_from.map(UnixMillis::as_millis),
             mac: Vec::new(),
         };
-        rows::insert::<Entity>(&tx, row).await?;
-        index_tenants(&tx, &client_id, &request.tenant_ids).await?;
-        let (issued, handover) = self.issue(&tx, &creation.origin, secret, reservation).await?;
-        let event = event("client.register", &client_id)
+        rows::insert::<Entity>(tx, row).await?;
+        index_tenants(tx, client_id, &request.tenant_ids).await?;
+        let event = event("client.register", client_id)
             .detail("integration_request_id", request_id.as_str())
-            .detail("secret_id", issued.secret_id.as_str());
-        let change = changed(&client_id);
-        let seq = self.publish(&tx, &creation.origin, event, change).await?;
-        let mut row = lock_client(&tx, &client_id).await?;
+            .detail("security", json(&request.security)?.to_string());
+        Ok(match fapi_from {
+            Some(from) => event.detail("fapi_from", from.as_millis().to_string()),
+            None => event,
+        })
+    }
+
+    /// Publishes a new client, and sets its version.
+    async fn publish_client(
+        &self,
+        tx: &Transaction,
+        creation: &Creation,
+        client_id: &ClientId,
+        event: Event,
+    ) -> Result<Client> {
+        let change = changed(client_id);
+        let seq = self.publish(tx, &creation.origin, event, change).await?;
+        let mut row = lock_client(tx, client_id).await?;
         set_version(&mut row, seq)?;
-        row.save(&tx).await?;
-        commit(tx, (client(row.stored())?, handover)).await
+        row.save(tx).await?;
+        client(row.stored())
     }
 }

@@ -38,6 +38,10 @@ pub struct Model {
     pub etag: i64,
     /// JSON Web Key Set in canonical form; empty if there are no keys.
     pub json_web_key_set: String,
+    /// How it authenticates, and what limits it, an object.
+    pub security: Json,
+    /// From when on it follows the FAPI 2.0 Security Profile, Unix milliseconds; null: not at all.
+    pub fapi_from: Option<i64>,
     /// Shows that a holder of the keys has written the row.
     pub mac: Vec<u8>,
 }

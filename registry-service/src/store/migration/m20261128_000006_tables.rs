@@ -104,6 +104,8 @@ impl MigrationTrait for Migration {
             json("added"),
             json("redirect_uris"),
             text("json_web_key_set"),
+            json("security"),
+            big_integer_null("fapi_from"),
             text("state"),
             big_integer("version"),
             big_integer("tokens_ended_seq"),

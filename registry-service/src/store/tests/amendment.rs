@@ -17,10 +17,11 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::{
     model::{
-        client::{ClientUpdate, State},
+        client::{ClientUpdate, State, security::Security},
         delivery::Method,
         integration_request::{
-            Amends, Decision, IntegrationRequest, NewIntegrationRequest, Presentation, State as RequestState,
+            Amends, Decision, IntegrationRequest, NewIntegrationRequest, Presentation, RequestedProfile,
+            State as RequestState,
         },
     },
     store::{
@@ -43,6 +44,8 @@ pub(in crate::store) fn addition(client_id: &ClientId) -> NewIntegrationRequest 
         redirect_uris: Vec::new(),
         notes: String::new(),
         json_web_key_set: String::new(),
+        security: Security::default(),
+        profile: RequestedProfile::Unspecified,
         amends: Some(Amends {
             client_id: client_id.clone(),
             etag: 0,
@@ -116,7 +119,7 @@ async fn an_approved_amendment_changes_the_client_once() {
         assert!(matches!(&early, Err(Error::WrongState { state, .. }) if state == "SUBMITTED"));
         approve(&store, &id).await;
         let call = creation("RegisterClient");
-        let registering = store.register_client(&call, &id, Method::Link);
+        let registering = store.register_client(&call, &id, Some(Method::Link));
         assert_eq!(
             fields(registering.await),
             ["integration_request_id"],

@@ -16,7 +16,8 @@ use crate::{
     model::{
         delivery::{Handover, Method},
         integration_request::{
-            Decision, NewIntegrationRequest, Presentation, RequestedScope, State as RequestState,
+            Decision, NewIntegrationRequest, Presentation, RequestedProfile, RequestedScope,
+            State as RequestState,
         },
         scope::{NewScope, ScopeUpdate},
     },
@@ -49,8 +50,8 @@ async fn somebody(store: &Store, role: Role) -> Origin {
     operator(store, &person, &[role], Some(&person)).await
 }
 
-/// An approved request for both tenants and both scopes, with these keys.
-async fn approved(store: &Store, json_web_key_set: &str) -> IntegrationRequestId {
+/// An approved request for both tenants and both scopes, with these keys, of a client that authenticates in this way.
+async fn approved(store: &Store, json_web_key_set: &str, security: Security) -> IntegrationRequestId {
     let new = NewIntegrationRequest {
         presentation: Presentation {
             partner_name: "Partner".into(),
@@ -63,6 +64,8 @@ async fn approved(store: &Store, json_web_key_set: &str) -> IntegrationRequestId
         redirect_uris: vec!["https://app.example/cb".into()],
         notes: String::new(),
         json_web_key_set: json_web_key_set.to_owned(),
+        security,
+        profile: RequestedProfile::Unspecified,
         amends: None,
     };
     let call = Creation {
@@ -96,19 +99,19 @@ pub(in crate::store) async fn registered_with_keys(
     delivery: Method,
     json_web_key_set: &str,
 ) -> (Client, Handover) {
-    let request_id = approved(store, json_web_key_set).await;
+    let request_id = approved(store, json_web_key_set, Security::default()).await;
     let call = Creation {
         origin: somebody(store, Role::Registrar).await,
         ..creation("RegisterClient")
     };
-    let registered = store.register_client(&call, &request_id, delivery).await;
+    let registered = store.register_client(&call, &request_id, Some(delivery)).await;
     registered.unwrap()
 }
 
 /// Returns the secret or the claim token.
 pub(in crate::store) fn text(handover: &Handover) -> &str {
     match handover {
-        Handover::Bundle(bundle) => bundle.client_secret.expose(),
+        Handover::Bundle(bundle) => bundle.client_secret.as_ref().unwrap().expose(),
         Handover::Link(link) => link.claim_token.expose(),
     }
 }
@@ -118,9 +121,9 @@ async fn a_registration_is_stored_and_a_repeated_call_returns_the_same() {
     for database in databases() {
         let (store, _) = seeded(&database.url).await;
         for delivery in [Method::Inline, Method::Link] {
-            let request_id = approved(&store, "").await;
+            let request_id = approved(&store, "", Security::default()).await;
             let call = repeatable("RegisterClient", b"1");
-            let registered = store.register_client(&call, &request_id, delivery).await;
+            let registered = store.register_client(&call, &request_id, Some(delivery)).await;
             let (client, handover) = registered.unwrap();
             assert_eq!(
                 (client.version, client.tokens_ended_seq, client.families_ended_seq),
@@ -141,7 +144,10 @@ async fn a_registration_is_stored_and_a_repeated_call_returns_the_same() {
                 "{database:?}"
             );
 
-            let (again, same) = store.register_client(&call, &request_id, delivery).await.unwrap();
+            let (again, same) = store
+                .register_client(&call, &request_id, Some(delivery))
+                .await
+                .unwrap();
             assert_eq!((again, text(&same)), (client, text(&handover)), "{database:?}");
         }
         assert_eq!(count(&store, "client.register").await, 2, "{database:?}");
@@ -156,7 +162,7 @@ async fn a_failed_registration_leaves_nothing_behind() {
         let (client, _) = registered(&store, Method::Inline).await;
         let before = (store.position().await.unwrap(), audited(&store).await);
         let (call, request_id) = (creation("RegisterClient"), &client.integration_request_id);
-        let refused = store.register_client(&call, request_id, Method::Link).await;
+        let refused = store.register_client(&call, request_id, Some(Method::Link)).await;
         assert!(
             matches!(&refused, Err(Error::WrongState { state, .. }) if state == "REGISTERED"),
             "{database:?}: {refused:?}"

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::{
-    model::delivery::Method,
+    model::{change_kind, delivery::Method},
     store::{
         client::tests::{registered, registered_with_keys, seeded},
         testing::{audited, origin},

@@ -60,7 +60,8 @@ async fn an_opened_link_returns_a_secret_that_is_not_stored() {
             "{database:?}"
         );
         assert_eq!(opened.claim_hash, link.claim_token.digest(), "{database:?}");
-        let authenticated = authenticate(&store, client_id.as_str(), bundle.client_secret.expose()).await;
+        let authenticated =
+            authenticate(&store, client_id.as_str(), bundle.client_secret.unwrap().expose()).await;
         let (_, secret, _) = authenticated.unwrap();
         assert_eq!(secret.secret_id.as_str(), opened.secret_id, "{database:?}");
 
@@ -94,7 +95,7 @@ async fn a_repeated_claim_gets_the_same_secret_for_a_minute() {
             async move {
                 let id = Some(Uuid::from_u128(id));
                 let bundle = store.claim_delivery(&origin(), &token, id, None).await?;
-                Ok::<_, Error>(bundle.client_secret.expose().to_owned())
+                Ok::<_, Error>(bundle.client_secret.unwrap().expose().to_owned())
             }
         };
         let racing: JoinSet<_> = (0..4).map(|_| claim(1)).collect();

@@ -10,7 +10,7 @@ use accord::{
     },
     text::{
         caller::{Credential, Role},
-        opaque::{OpaqueToken, TokenKind},
+        opaque::{self, OpaqueToken, TokenKind},
     },
 };
 
@@ -26,7 +26,7 @@ use crate::{
     model::{
         caller::{Authority, NewCaller},
         client::State as ClientState,
-        delivery::{Handover, Method},
+        delivery::{Bundle, Handover, Method},
         user::State as UserState,
     },
     store::{
@@ -38,6 +38,10 @@ use crate::{
 
 #[path = "put_back.rs"]
 mod put_back;
+
+fn secret_of(bundle: &Bundle) -> &opaque::ClientSecret {
+    bundle.client_secret.as_ref().unwrap()
+}
 
 /// A store with a row in each table.
 async fn filled(url: &str) -> (Store, Handover) {
@@ -93,7 +97,7 @@ async fn what_an_edit_would_obtain_is_not_given() {
         let Handover::Bundle(bundle) = handover else {
             panic!()
         };
-        let (client_id, secret) = (bundle.client_id.as_str(), bundle.client_secret.expose());
+        let (client_id, secret) = (bundle.client_id.as_str(), secret_of(&bundle).expose());
         authenticate(&store, client_id, secret).await.unwrap();
 
         // An operator token of one's own in the row of an operator.

@@ -16,7 +16,8 @@ use super::*;
 use crate::{
     model::{
         caller::{Authority, NewCaller},
-        integration_request::{Presentation, RequestedScope},
+        client::security::Security,
+        integration_request::{Presentation, RequestedProfile, RequestedScope},
         scope::{NewScope, ScopeUpdate},
         tenant,
     },
@@ -68,6 +69,8 @@ fn new_request(tenants: &[&str], scopes: &[&str]) -> NewIntegrationRequest {
         redirect_uris: vec!["https://app.example/cb".into()],
         notes: String::new(),
         json_web_key_set: String::new(),
+        security: Security::default(),
+        profile: RequestedProfile::Unspecified,
         amends: None,
     }
 }

@@ -72,7 +72,7 @@ async fn an_old_row_that_is_put_back_is_rejected_and_named() {
         let Handover::Bundle(bundle) = handover else {
             panic!()
         };
-        let (client_id, secret) = (&bundle.client_id, bundle.client_secret.expose());
+        let (client_id, secret) = (&bundle.client_id, secret_of(&bundle).expose());
         let by = origin();
 
         // A client that was suspended.
@@ -94,12 +94,12 @@ async fn an_old_row_that_is_put_back_is_rejected_and_named() {
         put_back_and_read::<client::Entity>(&store, (&old, &version), find(), rejects).await;
 
         // A secret that was revoked.
-        let find = || client_secret::Entity::find_by_id(bundle.client_secret.secret_id().as_str());
+        let find = || client_secret::Entity::find_by_id(secret_of(&bundle).secret_id().as_str());
         let old = stored(&store, find()).await;
         let version = version_of::<client_secret::Entity>(&store.db, &old).await;
         let revocation = Revocation {
             client_id: client_id.clone(),
-            secret_id: bundle.client_secret.secret_id().clone(),
+            secret_id: secret_of(&bundle).secret_id().clone(),
             reason: Reason::Rotated,
             force: true,
         };
@@ -157,7 +157,7 @@ async fn what_was_altered_or_removed_can_be_ended() {
         let eve = operator(&store, "Eve", &[Role::Admin], None).await.actor.id;
         let revocation = Revocation {
             client_id: client_id.clone(),
-            secret_id: bundle.client_secret.secret_id().clone(),
+            secret_id: secret_of(&bundle).secret_id().clone(),
             reason: Reason::Compromised,
             force: true,
         };

@@ -93,7 +93,7 @@ impl Scene {
         let claim = self
             .store
             .claim_delivery(&self.anyone, &link.claim_token, id, code);
-        Ok(claim.await?.client_secret.expose().to_owned())
+        Ok(claim.await?.client_secret.unwrap().expose().to_owned())
     }
 
     async fn release(&self, link: &Link) -> ReleaseCode {

@@ -8,6 +8,9 @@ fn own_key() -> String {
     format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"evil","x":"{x}"}}]}}"#)
 }
 
+/// The thumbprint of an attacker's key of proofs.
+const EVIL_JKT: &str = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs";
+
 /// What an attacker has learned: every word of every answer.
 #[derive(Default)]
 pub(super) struct Known(BTreeSet<String>);
@@ -131,6 +134,10 @@ pub(super) async fn attack(
                 let amendment = pb::SubmitIntegrationRequestRequest {
                     client_id,
                     partner_name: String::new(),
+                    token_endpoint_auth_method: "private_key_jwt".into(),
+                    security_profile: pb::SecurityProfile::None.into(),
+                    dpop_jkts: vec![EVIL_JKT.into()],
+                    allowed_networks: vec!["0.0.0.0/0".into(), "::/0".into()],
                     ..evil.clone()
                 };
                 note(known, requests.submit_integration_request(amendment).await);
@@ -267,7 +274,16 @@ pub(super) async fn attack(
         (_, "ListClients") => plain!(clients.list_clients(pb::ListClientsRequest)),
         (_, "UpdateClient") => {
             for client_id in known.of("cli_") {
-                for path in ["redirect_uris", "scopes", "tenant_ids", "display_name"] {
+                for path in [
+                    "redirect_uris",
+                    "scopes",
+                    "tenant_ids",
+                    "display_name",
+                    "dpop_jkts",
+                    "allowed_networks",
+                    "token_endpoint_auth_method",
+                    "security_profile",
+                ] {
                     let scope = pb::RequestedScope {
                         name: "contacts.write".into(),
                         reason: "harmless".into(),
@@ -279,6 +295,9 @@ pub(super) async fn attack(
                             scopes: vec![scope],
                             tenant_ids: vec!["acme".into(), "globex".into()],
                             display_name: "Harmless".into(),
+                            token_endpoint_auth_method: "client_secret_post".into(),
+                            dpop_jkts: vec![EVIL_JKT.into()],
+                            allowed_networks: vec!["0.0.0.0/0".into(), "::/0".into()],
                             ..Default::default()
                         }),
                         update_mask: mask(&[path]),

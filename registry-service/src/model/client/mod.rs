@@ -6,13 +6,17 @@ use accord::{
     clock::UnixMillis,
     text::{
         id::{ClientId, IntegrationRequestId, ScopeName, SecretId, TenantId},
+        network::AllowedNetworks,
         validation::{Violations, list_field},
     },
 };
 use serde::{Deserialize, Serialize};
 use strum::{AsRefStr, EnumString};
 
+use self::security::{Authentication, Security, narrows_keys};
 use super::integration_request::{Presentation, RequestedScope};
+
+pub mod security;
 
 /// Whether a client can obtain tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, EnumString)]
@@ -57,6 +61,22 @@ pub struct Client {
     pub etag: i64,
     /// Its public keys, as [`ClientKeys`](crate::model::client_keys::ClientKeys) writes them; empty if none.
     pub json_web_key_set: String,
+    /// How it authenticates, and what limits it.
+    pub security: Security,
+    /// From when on it follows the FAPI 2.0 Security Profile; `None`: not at all.
+    pub fapi_from: Option<UnixMillis>,
+}
+
+impl Client {
+    /// Returns whether the client's secrets authenticate it at this time: it has no other method, or has one for a profile
+    /// that begins later.
+    pub fn accepts_secrets(&self, now: UnixMillis) -> bool {
+        accept_secrets(&self.security.authentication, self.fapi_from, now)
+    }
+}
+
+fn accept_secrets(authentication: &Authentication, fapi_from: Option<UnixMillis>, now: UnixMillis) -> bool {
+    authentication.takes_secrets() || fapi_from.is_some_and(|from| now < from)
 }
 
 /// The feed positions at which a client got its tenants and scopes. One that was removed and added again is new, so that
@@ -131,6 +151,14 @@ pub struct ClientUpdate {
     pub tenant_ids: Option<Vec<TenantId>>,
     /// Its public keys, as [`ClientKeys`](crate::model::client_keys::ClientKeys) writes them.
     pub json_web_key_set: Option<String>,
+    /// How it authenticates.
+    pub authentication: Option<Authentication>,
+    /// The keys that proofs may be signed by.
+    pub dpop_jkts: Option<Vec<String>>,
+    /// The networks that tokens may be requested from.
+    pub allowed_networks: Option<AllowedNetworks>,
+    /// From when on it follows the FAPI 2.0 Security Profile.
+    pub fapi_from: Option<Option<UnixMillis>>,
 }
 
 impl ClientUpdate {
@@ -172,6 +200,21 @@ impl ClientUpdate {
             let is_old = client.redirect_uris.contains(uri);
             require(is_old, "redirect_uris", index, "", "a redirect URI");
         }
+        let old = &client.security;
+        let is_narrow = |new: &Vec<String>| narrows_keys(new, &old.dpop_jkts);
+        if !self.dpop_jkts.as_ref().is_none_or(is_narrow) {
+            v.add(
+                format!("{prefix}dpop_jkts"),
+                "must hold keys of the client, at least one: AmendClient adds others",
+            );
+        }
+        let is_narrow = |new: &AllowedNetworks| new.are_within(&old.allowed_networks);
+        if !self.allowed_networks.as_ref().is_none_or(is_narrow) {
+            v.add(
+                format!("{prefix}allowed_networks"),
+                "must lie within the networks of the client: AmendClient adds others",
+            );
+        }
         v.finish(|| Some(()))
     }
 
@@ -181,9 +224,23 @@ impl ClientUpdate {
             || self.redirect_uris.is_some()
             || self.scopes.is_some()
             || self.tenant_ids.is_some()
+            || self.allowed_networks.is_some()
+            || self.fapi_from.is_some()
     }
 
-    /// Returns whether it removes a tenant or a scope from the client.
+    /// Returns whether secrets authenticate the client after it, at this time.
+    pub fn accepts_secrets(&self, client: &Client, now: UnixMillis) -> bool {
+        let old = &client.security.authentication;
+        let fapi_from = self.fapi_from.unwrap_or(client.fapi_from);
+        accept_secrets(self.authentication.as_ref().unwrap_or(old), fapi_from, now)
+    }
+
+    /// Returns whether it changes how the client authenticates, or its keys.
+    pub fn concerns_keys(&self) -> bool {
+        self.json_web_key_set.is_some() || self.authentication.is_some() || self.dpop_jkts.is_some()
+    }
+
+    /// Returns whether it removes a tenant, a scope or a key of proofs from the client.
     pub fn narrows(&self, client: &Client) -> bool {
         let removes_tenant = self
             .tenant_ids
@@ -193,6 +250,11 @@ impl ClientUpdate {
             let stays = |scope: &RequestedScope| left.iter().any(|other| other.name == scope.name);
             !client.scopes.iter().all(stays)
         });
-        removes_tenant || removes_scope
+        let old = &client.security.dpop_jkts;
+        let removes_key = self
+            .dpop_jkts
+            .as_ref()
+            .is_some_and(|left| old.is_empty() || old.iter().any(|jkt| !left.contains(jkt)));
+        removes_tenant || removes_scope || removes_key
     }
 }
