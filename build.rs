@@ -120,6 +120,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "GetAuthorityMetadataResponse",
         "IntrospectTokenResponse",
         "JsonWebKey",
+        "MtlsEndpointAliases",
     ] {
         builder = builder.field_attribute(
             format!(".accord.token.v1.{message}"),

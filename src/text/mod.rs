@@ -4,6 +4,7 @@ pub mod account_name;
 pub mod caller;
 pub mod distinguished_name;
 pub mod id;
+pub mod jwk;
 pub mod network;
 pub mod opaque;
 pub mod page;

@@ -13,7 +13,10 @@ use accord::{
         channel::{HopChannel, HopToken},
         grpc::MAX_MESSAGE_BYTES,
         http::Http,
-        middleware::limits::{AddressLimit, RateLimit},
+        middleware::{
+            client_certificate::ClientCertificates,
+            limits::{AddressLimit, RateLimit},
+        },
         run::{self, AuditLog, Listeners, Service, Signals, run, witness::Witness},
         telemetry::admin::Readiness,
     },
@@ -34,7 +37,7 @@ use crate::{
     config::Settings,
     consent::{Consents, sign_in_delay::SignInDelays},
     http::{self, HttpState},
-    oauth::OAuth,
+    oauth::{OAuth, mutual_tls::MutualTls},
     permissions::{SERVICES, TABLE},
     registry::Registry,
     store::{self, Store, migration::Migrator},
@@ -112,6 +115,13 @@ impl TokenServer {
         let stale_max = settings.registry_stale_max();
         let cache = Cache::new(registry.clone(), store.clone(), &*random, stale_max);
         let cache = Arc::new(cache);
+        let authorizer = Authorizer::new(Permissions::new(TABLE), cache.clone(), store.clock.clone());
+        let mutual_tls = MutualTls {
+            certificates: ClientCertificates::new(settings.certificate_header(), authorizer),
+            authorities: settings.partner_authorities()?,
+            base_url: Some(settings.mtls_base_url.as_str().into()).filter(|url: &Arc<str>| !url.is_empty()),
+            is_offered: settings.takes_client_certificates(),
+        };
         Ok(Self {
             consents: Consents {
                 store: store.clone(),
@@ -124,6 +134,7 @@ impl TokenServer {
                 cache,
                 lifetimes: settings.lifetimes(),
                 client_limit: RateLimit::new(settings.client_calls_per_second).map(Arc::new),
+                mutual_tls,
             },
             address_limit: Arc::new(AddressLimit::new(settings.address_calls_per_second)),
             trusted_hops: settings.service.trusted_hops.into(),
@@ -262,6 +273,9 @@ impl Service for TokenServer {
     }
 
     async fn maintain_keys(&self) -> anyhow::Result<()> {
+        if let Some(authorities) = self.oauth.mutual_tls.authorities.clone() {
+            tokio::task::spawn_blocking(move || authorities.reload()).await??;
+        }
         let store = &self.oauth.store;
         store.keyring.refresh().await?;
         let Some(period) = self.signing_key_period else {

@@ -1,11 +1,12 @@
 //! A client's public keys, with which it authenticates by signed assertions instead of a secret (RFC 7523 §2.2).
-//! Reads JSON Web Key Sets and writes them in canonical form. The rules for a single key are in `jwk`.
+//! Reads JSON Web Key Sets and writes them in canonical form. The rules for a single key are in `accord::text::jwk`.
 
-use accord::text::validation::{Violations, list_field};
+use accord::text::{
+    jwk,
+    validation::{Violations, list_field},
+};
 use serde::Serialize;
 use serde_json::{Value, json};
-
-mod jwk;
 
 /// The longest key set, in bytes.
 pub const MAX_BYTES: usize = 16 * 1024;

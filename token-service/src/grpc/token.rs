@@ -1,11 +1,11 @@
 //! `TokenService`.
 
 use accord::{
-    rpc::{auth::Principal, status::Reply},
+    rpc::{auth::Principal, status::Reply, tls::peer::ClientCertificate},
     text::id::TenantId,
     token::v1::{self as pb, token_service_server::TokenService},
 };
-use tonic::{Request, Response};
+use tonic::{Request, Response, Status};
 
 use crate::{
     grpc::convert::{only_field, token as convert},
@@ -18,12 +18,22 @@ use crate::{
     },
 };
 
+/// Returns the certificate of the client that made a call, if it presented one.
+async fn client_certificate<T>(
+    oauth: &OAuth,
+    request: &Request<T>,
+) -> Result<Option<ClientCertificate>, Status> {
+    let (extensions, headers) = (request.extensions(), request.metadata().as_ref());
+    oauth.mutual_tls.certificates.find(extensions, headers).await
+}
+
 #[tonic::async_trait]
 impl TokenService for OAuth {
     async fn issue_token(&self, request: Request<pb::IssueTokenRequest>) -> Reply<pb::IssueTokenResponse> {
+        let certificate = client_certificate(self, &request).await?;
         let request = request.into_inner();
         let grant_type = convert::grant_type(&request);
-        let request = convert::issue(request);
+        let request = convert::issue(request, certificate);
         let request = request.inspect_err(|error| issuance::count_rejected(grant_type, error.reason()))?;
         let issued = issuance::issue(self, &request).await?;
         Ok(Response::new(convert::issued(issued)))
@@ -33,7 +43,8 @@ impl TokenService for OAuth {
         &self,
         request: Request<pb::PushAuthorizationRequestRequest>,
     ) -> Reply<pb::PushAuthorizationRequestResponse> {
-        let request = convert::push(request.into_inner())?;
+        let certificate = client_certificate(self, &request).await?;
+        let request = convert::push(request.into_inner(), certificate)?;
         let pushed = pushed_request::push(self, request).await?;
         Ok(Response::new(pb::PushAuthorizationRequestResponse {
             request_uri: pushed.request_uri.to_string(),
@@ -46,7 +57,9 @@ impl TokenService for OAuth {
         request: Request<pb::IntrospectTokenRequest>,
     ) -> Reply<pb::IntrospectTokenResponse> {
         let by_workload = matches!(Principal::of(&request), Principal::Caller(..));
-        let (tenant_id, token, credentials) = convert::introspect(request.into_inner(), by_workload)?;
+        let certificate = client_certificate(self, &request).await?;
+        let request = convert::introspect(request.into_inner(), by_workload, certificate)?;
+        let (tenant_id, token, credentials) = request;
         let requester = match &credentials {
             None => Requester::Workload,
             Some(credentials) => {
@@ -60,7 +73,8 @@ impl TokenService for OAuth {
     }
 
     async fn revoke_token(&self, request: Request<pb::RevokeTokenRequest>) -> Reply<pb::RevokeTokenResponse> {
-        let (tenant_id, token, credentials) = convert::revoke(request.into_inner())?;
+        let certificate = client_certificate(self, &request).await?;
+        let (tenant_id, token, credentials) = convert::revoke(request.into_inner(), certificate)?;
         let authenticated = authenticate(self, &tenant_id, &credentials).await?;
         spend(self, authenticated.assertion).await?;
         let client_id = &authenticated.client.value.client_id;

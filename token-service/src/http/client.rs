@@ -1,8 +1,13 @@
 //! A client's credentials in an HTTP request: exactly one of `client_secret_basic`, `client_secret_post`
-//! (RFC 6749 §2.3.1) and `private_key_jwt` (RFC 7523 §2.2).
+//! (RFC 6749 §2.3.1), `private_key_jwt` (RFC 7523 §2.2), and the certificate alone (RFC 8705 §2).
 
-use accord::text::id::WorkloadId;
-use axum::http::{HeaderMap, HeaderValue, header};
+use std::sync::Arc;
+
+use accord::{rpc::tls::peer::ClientCertificate, text::id::WorkloadId};
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, HeaderValue, header, request::Parts},
+};
 use base64::{
     Engine,
     alphabet::STANDARD,
@@ -11,7 +16,7 @@ use base64::{
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
-use super::{error::HttpError, form::Form};
+use super::{HttpState, error::HttpError, form::Form};
 use crate::oauth::client_authentication::{ASSERTION_TYPE, Credentials, Proof};
 
 /// The error description for a request with more than one kind of credentials.
@@ -22,8 +27,29 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// What a request says of its client beside its body.
+pub(super) struct ClientParts {
+    pub(super) headers: HeaderMap,
+    /// The certificate that the client presented, on the connection or to the gateway.
+    pub(super) certificate: Option<ClientCertificate>,
+}
+
+impl FromRequestParts<Arc<HttpState>> for ClientParts {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, http: &Arc<HttpState>) -> Result<Self, HttpError> {
+        let certificates = &http.oauth.mutual_tls.certificates;
+        let certificate = certificates.find(&parts.extensions, &parts.headers).await?;
+        Ok(Self {
+            headers: parts.headers.clone(),
+            certificate,
+        })
+    }
+}
+
 /// Reads the credentials of a request.
-pub(super) fn credentials(headers: &HeaderMap, form: &Form) -> Result<Credentials, HttpError> {
+pub(super) fn credentials(parts: &ClientParts, form: &Form) -> Result<Credentials, HttpError> {
+    let ClientParts { headers, certificate } = parts;
     let invalid = |description: &str| Err(HttpError::invalid_request(description));
     let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
     let authorization = authorizations.next();
@@ -34,40 +60,36 @@ pub(super) fn credentials(headers: &HeaderMap, form: &Form) -> Result<Credential
     let (secret, assertion) = (form.get("client_secret"), form.get("client_assertion"));
     let proof = match (authorization, secret, assertion) {
         (Some(authorization), None, None) => {
-            let credentials = basic(authorization);
-            let is_readable = !matches!(credentials.proof, Proof::Missing(_));
-            if is_readable && !client_id.is_empty() && client_id != credentials.client_id {
+            let (named, proof) = basic(authorization);
+            let is_readable = !matches!(proof, Proof::Missing(_));
+            if is_readable && !client_id.is_empty() && client_id != named {
                 return invalid("client_id differs from that in Authorization");
             }
-            return Ok(credentials);
+            return Ok(Credentials::new(named, Some(proof), certificate.clone()));
         }
-        (None, Some(secret), None) => Proof::Secret(Zeroizing::new(secret.to_owned())),
+        (None, Some(secret), None) => Some(Proof::Secret(Zeroizing::new(secret.to_owned()))),
         (None, None, Some(jwt)) => {
             if form.get("client_assertion_type") != Some(ASSERTION_TYPE) {
                 return invalid("client_assertion_type must be the URN for JWTs (RFC 7523)");
             }
-            Proof::Assertion(Zeroizing::new(jwt.to_owned()))
+            Some(Proof::Assertion(Zeroizing::new(jwt.to_owned())))
         }
-        (None, None, None) => Proof::Missing("the request has no client credentials"),
+        (None, None, None) => None,
         _ => return invalid(ONE_METHOD),
     };
-    Ok(Credentials { client_id, proof })
+    Ok(Credentials::new(client_id, proof, certificate.clone()))
 }
 
 /// Reads the credentials of an `Authorization: Basic` header, whose parts are form-encoded.
-fn basic(authorization: &HeaderValue) -> Credentials {
+fn basic(authorization: &HeaderValue) -> (String, Proof) {
     let read = || {
         let pair = basic_pair(authorization)?;
         let (client_id, secret) = pair.split_once(':')?;
-        Some(Credentials {
-            client_id: form_decoded(client_id)?.to_string(),
-            proof: Proof::Secret(form_decoded(secret)?),
-        })
+        let proof = Proof::Secret(form_decoded(secret)?);
+        Some((form_decoded(client_id)?.to_string(), proof))
     };
-    read().unwrap_or(Credentials {
-        client_id: String::new(),
-        proof: Proof::Missing("Authorization contains no valid Basic credentials"),
-    })
+    let unreadable = Proof::Missing("Authorization contains no valid Basic credentials");
+    read().unwrap_or((String::new(), unreadable))
 }
 
 /// Decodes an `Authorization: Basic` header. Returns `None` for any other header.
@@ -138,10 +160,15 @@ mod tests {
     }
 
     fn secret(headers: &HeaderMap, form: &str) -> Result<(String, String), &'static str> {
-        match credentials(headers, &Form::parse(form.as_bytes()).unwrap()) {
+        let parts = ClientParts {
+            headers: headers.clone(),
+            certificate: None,
+        };
+        match credentials(&parts, &Form::parse(form.as_bytes()).unwrap()) {
             Ok(Credentials {
                 client_id,
                 proof: Proof::Secret(secret),
+                ..
             }) => Ok((client_id, secret.to_string())),
             Ok(Credentials {
                 proof: Proof::Assertion(_),

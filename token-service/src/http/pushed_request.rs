@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{Request, State},
-    http::{HeaderMap, StatusCode},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{
     HttpState,
     authorization_request::parameters,
-    client::credentials,
+    client::{ClientParts, credentials},
     discovery::Tenant,
     error::HttpError,
     form::Form,
@@ -32,7 +32,7 @@ struct PushResponse<'a> {
 pub(super) async fn push(
     State(http): State<Arc<HttpState>>,
     Tenant(tenant_id): Tenant,
-    headers: HeaderMap,
+    parts: ClientParts,
     request: Request,
 ) -> Result<Response, HttpError> {
     let body = Form::body(request).await?;
@@ -44,7 +44,7 @@ pub(super) async fn push(
     required(&form, "redirect_uri")?;
     let request = pushed_request::Request {
         tenant_id,
-        credentials: credentials(&headers, &form)?,
+        credentials: credentials(&parts, &form)?,
         parameters: parameters(&form, state_of(&body))?,
     };
     let pushed = pushed_request::push(&http.oauth, request).await;

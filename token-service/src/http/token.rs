@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 use super::{
     HttpState,
-    client::{ONE_METHOD, WorkloadToken, credentials, workload_token},
+    client::{ClientParts, ONE_METHOD, WorkloadToken, credentials, workload_token},
     discovery::Tenant,
     error::HttpError,
     form::Form,
@@ -53,10 +53,10 @@ pub(super) const NO_STORE: [(header::HeaderName, &str); 2] =
 pub(super) async fn token(
     State(http): State<Arc<HttpState>>,
     Tenant(tenant_id): Tenant,
-    headers: HeaderMap,
+    parts: ClientParts,
     form: Form,
 ) -> Result<Response, HttpError> {
-    let request = request(tenant_id, &headers, &form);
+    let request = request(tenant_id, &parts, &form);
     let request = request.inspect_err(|error| {
         issuance::count_rejected(form.text("grant_type"), error.reason());
     })?;
@@ -72,10 +72,10 @@ pub(super) async fn token(
     Ok((NO_STORE, Json(response)).into_response())
 }
 
-fn request(tenant_id: TenantId, headers: &HeaderMap, form: &Form) -> Result<Request, HttpError> {
+fn request(tenant_id: TenantId, parts: &ClientParts, form: &Form) -> Result<Request, HttpError> {
     Ok(Request {
         tenant_id,
-        credentials: credentials(headers, form)?,
+        credentials: credentials(parts, form)?,
         grant: grant(form)?,
         scopes: scopes(form.text("scope"))?,
         resource: resource(form)?,
@@ -135,13 +135,13 @@ struct TokenResponse<'a> {
 pub(super) async fn introspect(
     State(http): State<Arc<HttpState>>,
     Tenant(tenant_id): Tenant,
-    headers: HeaderMap,
+    parts: ClientParts,
     form: Form,
 ) -> Result<Response, HttpError> {
     let token = required(&form, "token")?;
-    let (requester, requester_id) = requester(&http, &tenant_id, &headers, &form).await?;
+    let (requester, requester_id) = requester(&http, &tenant_id, &parts, &form).await?;
     let introspected = introspection::introspect(&http.oauth, &requester, &tenant_id, token).await?;
-    if wants_jwt(&headers) {
+    if wants_jwt(&parts.headers) {
         let jwt = introspection::sign(&http.oauth, &tenant_id, &requester_id, &introspected).await?;
         let media_type = [(header::CONTENT_TYPE, MEDIA_TYPE)];
         return Ok((NO_STORE, media_type, jwt.to_string()).into_response());
@@ -153,11 +153,11 @@ pub(super) async fn introspect(
 async fn requester(
     http: &HttpState,
     tenant_id: &TenantId,
-    headers: &HeaderMap,
+    parts: &ClientParts,
     form: &Form,
 ) -> Result<(Requester, String), HttpError> {
-    let Some(WorkloadToken { workload_id, token }) = workload_token(headers) else {
-        let client_id = authenticated_client(http, tenant_id, headers, form).await?;
+    let Some(WorkloadToken { workload_id, token }) = workload_token(&parts.headers) else {
+        let client_id = authenticated_client(http, tenant_id, parts, form).await?;
         let requester_id = client_id.to_string();
         return Ok((Requester::Client(client_id), requester_id));
     };
@@ -191,11 +191,11 @@ fn wants_jwt(headers: &HeaderMap) -> bool {
 pub(super) async fn revoke(
     State(http): State<Arc<HttpState>>,
     Tenant(tenant_id): Tenant,
-    headers: HeaderMap,
+    parts: ClientParts,
     form: Form,
 ) -> Result<Response, HttpError> {
     let token = required(&form, "token")?;
-    let client_id = authenticated_client(&http, &tenant_id, &headers, &form).await?;
+    let client_id = authenticated_client(&http, &tenant_id, &parts, &form).await?;
     revocation::revoke(&http.oauth, &client_id, &tenant_id, token).await?;
     Ok((NO_STORE, StatusCode::OK).into_response())
 }
@@ -203,10 +203,10 @@ pub(super) async fn revoke(
 async fn authenticated_client(
     http: &HttpState,
     tenant_id: &TenantId,
-    headers: &HeaderMap,
+    parts: &ClientParts,
     form: &Form,
 ) -> Result<ClientId, HttpError> {
-    let credentials = credentials(headers, form)?;
+    let credentials = credentials(parts, form)?;
     let authenticated = authenticate(&http.oauth, tenant_id, &credentials).await?;
     spend(&http.oauth, authenticated.assertion).await?;
     Ok(authenticated.client.value.client_id.clone())

@@ -8,8 +8,8 @@ use accord::{
         id::{ClientId, GrantId, ScopeName, TenantId, UserId},
         opaque::RefreshToken,
     },
-    token::v1::IntrospectTokenResponse as Response,
-    verify::{self, AccessTokenClaims, key_id},
+    token::v1::{self as pb, IntrospectTokenResponse as Response},
+    verify::{self, AccessTokenClaims, Confirmation, key_id},
 };
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -208,7 +208,7 @@ impl Introspection<'_> {
             token_type: "Bearer".to_owned(),
             tenant_id: claims.tenant_id,
             grant_id: claims.grant_id,
-            cnf: None,
+            cnf: claims.cnf.map(confirmation),
         };
         Ok((response, parties.watermark))
     }
@@ -317,6 +317,14 @@ impl Introspection<'_> {
             watermark,
         })
     }
+}
+
+fn confirmation(cnf: Confirmation) -> pb::Confirmation {
+    let (jkt, x5t_s256) = match cnf {
+        Confirmation::Jkt(thumbprint) => (thumbprint, String::new()),
+        Confirmation::Certificate(thumbprint) => (String::new(), thumbprint),
+    };
+    pb::Confirmation { jkt, x5t_s256 }
 }
 
 fn inactive() -> Response {

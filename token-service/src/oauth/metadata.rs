@@ -16,8 +16,24 @@ pub async fn of_tenant(oauth: &OAuth, tenant_id: &TenantId) -> Result<pb::GetAut
     let tenant = oauth.cache.tenant(tenant_id).await?.value;
     let issuer = &tenant.issuer;
     let owned = |values: &[&str]| values.iter().map(|&value| value.to_owned()).collect();
-    let client_authentication: Vec<_> =
+    let mut client_authentication: Vec<_> =
         owned(&["client_secret_basic", "client_secret_post", "private_key_jwt"]);
+    let mutual_tls = &oauth.mutual_tls;
+    if mutual_tls.authorities.is_some() {
+        client_authentication.push("tls_client_auth".to_owned());
+    }
+    if mutual_tls.is_offered {
+        client_authentication.push("self_signed_tls_client_auth".to_owned());
+    }
+    let mtls_endpoint_aliases = mutual_tls.base_url.as_ref().map(|base| {
+        let alias = |endpoint: &str| format!("{base}/{tenant_id}/oauth2/{endpoint}");
+        pb::MtlsEndpointAliases {
+            token_endpoint: alias("token"),
+            introspection_endpoint: alias("introspect"),
+            revocation_endpoint: alias("revoke"),
+            pushed_authorization_request_endpoint: alias("par"),
+        }
+    });
     let signing = ALGORITHMS.map(|(name, _)| name.to_owned()).to_vec();
     // A client may reject an answer by another algorithm. A key is published, and its algorithm named here, for longer
     // than this document is cached before it signs.
@@ -48,6 +64,8 @@ pub async fn of_tenant(oauth: &OAuth, tenant_id: &TenantId) -> Result<pb::GetAut
         // OpenID Discovery §3 requires these of the document that carries its name. No ID token is ever issued.
         subject_types_supported: owned(&["public"]),
         id_token_signing_alg_values_supported: owned(&["RS256"]),
+        tls_client_certificate_bound_access_tokens: mutual_tls.is_offered,
+        mtls_endpoint_aliases,
         ..Default::default()
     })
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use accord::{rpc::middleware::limits::RateLimit, text::id::ClientId, verify::AccessTokenClaims};
 use tracing::Instrument;
 
+use self::mutual_tls::MutualTls;
 use crate::{
     cache::Cache,
     error::{Error, Result},
@@ -16,6 +17,7 @@ pub mod client_authentication;
 pub mod introspection;
 pub mod issuance;
 pub mod metadata;
+pub mod mutual_tls;
 pub mod pushed_request;
 pub mod revocation;
 pub mod revocation_feed;
@@ -32,6 +34,8 @@ pub struct OAuth {
     /// The limit on calls of one client, if there is one. It counts authenticated calls alone, because Client IDs are
     /// public: nobody can use up the calls of another client.
     pub client_limit: Option<Arc<RateLimit<ClientId>>>,
+    /// Certificates of clients.
+    pub mutual_tls: MutualTls,
 }
 
 /// Runs `work` in its own task, so that it completes although the caller disconnects.

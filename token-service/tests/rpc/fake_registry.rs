@@ -278,6 +278,16 @@ impl FakeRegistry {
         (workload_id, token)
     }
 
+    /// Adds a workload of this kind that is known by a name of its certificate.
+    pub fn add_named_workload(&self, kind: WorkloadKind, name: &str) {
+        let workload = pb::Workload {
+            workload_id: WorkloadId::generate(&*test_clock(), &SystemRandom).into(),
+            kind: pb::WorkloadKind::from(kind).into(),
+            ..Default::default()
+        };
+        self.change(|state, _| state.callers.insert(name.to_owned(), Caller::Workload(workload)));
+    }
+
     fn add_caller(&self, kind: TokenKind, caller: Caller) -> OpaqueToken {
         let token = OpaqueToken::generate(kind, &SystemRandom);
         self.change(|state, _| state.callers.insert(token.expose().to_owned(), caller));

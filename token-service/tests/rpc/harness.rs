@@ -20,6 +20,7 @@ use accord::{
     rpc::{
         auth::{Role, WorkloadKind},
         run::Listeners,
+        tls::server::ServerTls,
     },
     testing::{TestDatabase, calls::authorized, test_clock},
     text::opaque::OpaqueToken,
@@ -33,7 +34,7 @@ use tempfile::TempDir;
 use token_service::{cache::Cache, config::Settings, server::TokenServer, store::Store};
 use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint, Server, server::TcpIncoming};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Server, server::TcpIncoming};
 
 pub use accord::testing::calls::{CallerChannel, assert_refused, assert_violations, ok};
 
@@ -49,6 +50,8 @@ pub struct Harness {
     pub registry: FakeRegistry,
     /// token-service's clock.
     pub clock: Arc<ManualClock>,
+    /// Where gRPC is.
+    pub grpc_address: SocketAddr,
     /// Where the HTTP face is.
     pub http_address: SocketAddr,
     /// The token-service.
@@ -106,22 +109,29 @@ impl Harness {
         let http_address = http.local_addr().unwrap();
         let store = server.oauth().store.clone();
         let cache = server.oauth().cache.clone();
-        tokio::spawn(
-            server
-                .clone()
-                .serve(Listeners::plaintext(listener, Some(http)), shutdown.clone()),
-        );
-        let channel = Endpoint::from_shared(format!("http://{address}"))
-            .unwrap()
-            .connect()
-            .await
-            .unwrap();
+        let listeners = Listeners {
+            tls: ServerTls::load(settings.tls(), clock.clone()).unwrap(),
+            ..Listeners::plaintext(listener, Some(http))
+        };
+        let has_tls = listeners.tls.is_some();
+        tokio::spawn(server.clone().serve(listeners, shutdown.clone()));
+        let endpoint = match has_tls {
+            false => Endpoint::from_shared(format!("http://{address}")).unwrap(),
+            true => {
+                let authority = std::fs::read(&settings.service.client_ca).unwrap();
+                let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority));
+                let endpoint = Endpoint::from_shared(format!("https://localhost:{}", address.port()));
+                endpoint.unwrap().tls_config(tls).unwrap()
+            }
+        };
+        let channel = endpoint.connect().await.unwrap();
         Self {
             workload: registry.add_workload(WorkloadKind::InternalService),
             other_workload: registry.add_workload(WorkloadKind::InternalService),
             operators: operators.into_iter().collect(),
             registry,
             clock,
+            grpc_address: address,
             http_address,
             server,
             store,

@@ -16,6 +16,7 @@ mod http;
 mod introspection;
 mod limits;
 mod mutated;
+mod mutual_tls;
 mod networks;
 mod openapi;
 mod registry_calls;

@@ -84,5 +84,5 @@ impl ClientCertificates {
 }
 
 #[cfg(test)]
-#[path = "../../tests/client_certificate/mod.rs"]
+#[path = "../../tests/tls/client_certificate/mod.rs"]
 mod tests;

@@ -56,5 +56,5 @@ fn certificate(sequence: &str) -> Option<CertificateDer<'static>> {
 }
 
 #[cfg(test)]
-#[path = "../../tests/client_certificate/rfc9440.rs"]
+#[path = "../../tests/tls/client_certificate/rfc9440.rs"]
 mod tests;

@@ -102,5 +102,5 @@ fn unquoted(text: &str) -> Option<(String, &str)> {
 }
 
 #[cfg(test)]
-#[path = "../../tests/client_certificate/xfcc.rs"]
+#[path = "../../tests/tls/client_certificate/xfcc.rs"]
 mod tests;

@@ -2,6 +2,7 @@
 
 use accord::{
     clock::UnixMillis,
+    rpc::tls::peer::ClientCertificate,
     text::{id::TenantId, uri::MAX_URL_BYTES, validation::Violations},
     token::v1::{
         self as pb,
@@ -30,12 +31,6 @@ const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
 accord::message_enum! { RevocationKind = pb::RevocationKind { Jti, Family, Grant, Client, Tenant, User, Kid } }
 
-/// Reads the credentials of a message that must prove its client.
-fn credentials(client_id: String, proof: Option<Proof>) -> Credentials {
-    let proof = proof.unwrap_or(Proof::Missing("the request has no client credentials"));
-    Credentials { client_id, proof }
-}
-
 /// Returns the `grant_type` of RFC 6749; empty if the message has no grant.
 pub fn grant_type(request: &pb::IssueTokenRequest) -> &'static str {
     match &request.grant {
@@ -50,7 +45,7 @@ pub fn grant_type(request: &pb::IssueTokenRequest) -> &'static str {
 ///
 /// # Errors
 /// [`Error::Invalid`] with all violations, [`Error::UnsupportedGrantType`].
-pub fn issue(request: pb::IssueTokenRequest) -> Result<Request> {
+pub fn issue(request: pb::IssueTokenRequest, certificate: Option<ClientCertificate>) -> Result<Request> {
     let proof = request.client_authentication.map(|proof| match proof {
         IssueProof::ClientSecret(secret) => Proof::Secret(Zeroizing::new(secret)),
         IssueProof::ClientAssertion(jwt) => Proof::Assertion(Zeroizing::new(jwt)),
@@ -81,7 +76,7 @@ pub fn issue(request: pb::IssueTokenRequest) -> Result<Request> {
     let tenant_id = v.finish(|| tenant_id)?;
     Ok(Request {
         tenant_id,
-        credentials: credentials(request.client_id, proof),
+        credentials: Credentials::new(request.client_id, proof, certificate),
         grant: grant.ok_or(Error::UnsupportedGrantType)?,
         scopes,
         resource: request.resource,
@@ -92,7 +87,10 @@ pub fn issue(request: pb::IssueTokenRequest) -> Result<Request> {
 ///
 /// # Errors
 /// [`Error::Invalid`] with all violations.
-pub fn push(request: pb::PushAuthorizationRequestRequest) -> Result<pushed_request::Request> {
+pub fn push(
+    request: pb::PushAuthorizationRequestRequest,
+    certificate: Option<ClientCertificate>,
+) -> Result<pushed_request::Request> {
     let proof = request.client_authentication.map(|proof| match proof {
         PushProof::ClientSecret(secret) => Proof::Secret(Zeroizing::new(secret)),
         PushProof::ClientAssertion(jwt) => Proof::Assertion(Zeroizing::new(jwt)),
@@ -114,7 +112,7 @@ pub fn push(request: pb::PushAuthorizationRequestRequest) -> Result<pushed_reque
     let tenant_id = v.finish(|| tenant_id)?;
     Ok(pushed_request::Request {
         tenant_id,
-        credentials: credentials(request.client_id, proof),
+        credentials: Credentials::new(request.client_id, proof, certificate),
         parameters,
     })
 }
@@ -136,6 +134,7 @@ fn token(v: &mut Violations, field: &str, value: &str) {
 pub fn introspect(
     request: pb::IntrospectTokenRequest,
     by_workload: bool,
+    certificate: Option<ClientCertificate>,
 ) -> Result<(TenantId, Zeroizing<String>, Option<Credentials>)> {
     let names_client = !request.client_id.is_empty() || request.client_authentication.is_some();
     let proof = request.client_authentication.map(|proof| match proof {
@@ -151,7 +150,7 @@ pub fn introspect(
     let tenant_id = v.finish(|| tenant_id)?;
     let credentials = match (by_workload, names_client) {
         (true, _) => None,
-        (false, true) => Some(credentials(request.client_id, proof)),
+        (false, true) => Some(Credentials::new(request.client_id, proof, certificate)),
         (false, false) => return Err(Error::Unauthenticated),
     };
     Ok((tenant_id, Zeroizing::new(request.token), credentials))
@@ -161,7 +160,10 @@ pub fn introspect(
 ///
 /// # Errors
 /// [`Error::Invalid`] with all violations.
-pub fn revoke(request: pb::RevokeTokenRequest) -> Result<(TenantId, Zeroizing<String>, Credentials)> {
+pub fn revoke(
+    request: pb::RevokeTokenRequest,
+    certificate: Option<ClientCertificate>,
+) -> Result<(TenantId, Zeroizing<String>, Credentials)> {
     let proof = request.client_authentication.map(|proof| match proof {
         RevokeProof::ClientSecret(secret) => Proof::Secret(Zeroizing::new(secret)),
         RevokeProof::ClientAssertion(jwt) => Proof::Assertion(Zeroizing::new(jwt)),
@@ -170,7 +172,7 @@ pub fn revoke(request: pb::RevokeTokenRequest) -> Result<(TenantId, Zeroizing<St
     let tenant_id = v.check("tenant_id", TenantId::parse(&request.tenant_id));
     token(&mut v, "token", &request.token);
     let tenant_id = v.finish(|| tenant_id)?;
-    let credentials = credentials(request.client_id, proof);
+    let credentials = Credentials::new(request.client_id, proof, certificate);
     Ok((tenant_id, Zeroizing::new(request.token), credentials))
 }
 

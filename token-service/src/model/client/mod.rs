@@ -15,6 +15,9 @@ use strum::{AsRefStr, EnumString};
 
 use crate::error::{Error, Result};
 
+mod certificate;
+pub mod key_set;
+
 /// A client, as far as consent and issuance need it.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -70,6 +73,17 @@ pub enum AuthMethod {
     SelfSignedTlsClientAuth,
 }
 
+/// What a client authenticates by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProofKind {
+    /// A Client Secret.
+    Secret,
+    /// An assertion.
+    Assertion,
+    /// A certificate.
+    Certificate,
+}
+
 /// What a client's certificate must name (RFC 8705 §2.1.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateSubject {
@@ -115,6 +129,21 @@ impl Client {
             "must be one that is registered for the client, byte for byte",
         );
         Err(v.into())
+    }
+
+    /// Returns whether the client may authenticate by this kind of proof (RFC 7591 §2). Until its profile begins, one that it
+    /// used before may still do.
+    pub fn may_use(&self, proof: ProofKind, now: UnixMillis) -> bool {
+        use AuthMethod::{
+            ClientSecretBasic, ClientSecretPost, PrivateKeyJwt, SelfSignedTlsClientAuth, TlsClientAuth,
+        };
+        let registered = match self.auth_method {
+            None => proof != ProofKind::Certificate,
+            Some(ClientSecretBasic | ClientSecretPost) => proof == ProofKind::Secret,
+            Some(PrivateKeyJwt) => proof == ProofKind::Assertion,
+            Some(TlsClientAuth | SelfSignedTlsClientAuth) => proof == ProofKind::Certificate,
+        };
+        registered || self.fapi_from.is_some_and(|from| now < from)
     }
 
     /// Returns the secret as the registry lists it. It may have expired since.

@@ -1,5 +1,5 @@
 //! `private_key_jwt` (RFC 7523 §2.2, §3): a client authenticates by a JWT that it signed with a key whose public half
-//! an operator registered. Keys are never fetched.
+//! an operator registered.
 //!
 //! Until a key of the client has verified the signature, every rejection looks the same. After that, the error names
 //! the claim and the value that it must have.
@@ -12,16 +12,15 @@ use accord::{
     },
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::{
-    Algorithm, DecodingKey, crypto,
-    jwk::{JwkSet, KeyAlgorithm},
-};
+use jsonwebtoken::Algorithm;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
+use super::{NamedClient, keys_of};
 use crate::{
     cache::Authenticated,
-    error::{Error, Result, found},
+    error::{Error, Result},
+    model::client::key_set::Signed,
     oauth::OAuth,
     store::Assertion,
 };
@@ -102,30 +101,13 @@ impl<'a> Unverified<'a> {
         client_id.ok_or(Error::InvalidClient("the assertion names no client"))
     }
 
-    /// Returns whether one of the keys verifies the signature. Tries each key whose `kid` and `alg` equal the header's;
-    /// an absent one equals any (RFC 7517 §4.4, §4.5).
-    fn is_verified_by(&self, json_web_key_set: &str) -> Result<bool> {
-        if json_web_key_set.is_empty() {
-            return Ok(false);
+    fn signed(&self) -> Signed<'_> {
+        Signed {
+            algorithm: self.algorithm,
+            kid: self.kid.as_deref(),
+            message: self.message,
+            signature: self.signature,
         }
-        let unusable = || Error::RegistryAnswer("unusable json_web_key_set".to_owned());
-        let keys: JwkSet = serde_json::from_str(json_web_key_set).map_err(|_| unusable())?;
-        let algorithm = KeyAlgorithm::from(self.algorithm);
-        for key in &keys.keys {
-            let common = &key.common;
-            let kid_matches = self.kid.is_none() || common.key_id.is_none() || common.key_id == self.kid;
-            if !kid_matches || common.key_algorithm.is_some_and(|known| known != algorithm) {
-                continue;
-            }
-            let key = DecodingKey::from_jwk(key).map_err(|_| unusable())?;
-            if key.family() == self.algorithm.family()
-                && crypto::verify(self.signature, self.message.as_bytes(), &key, self.algorithm)
-                    .unwrap_or(false)
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }
 
@@ -149,24 +131,13 @@ pub(super) async fn authenticate(
 ) -> Result<Authenticated> {
     let unverified = Unverified::parse(jwt)?;
     let client_id = unverified.client_id(named)?;
-    let entry = oauth.cache.entry(&client_id, tenant_id);
-    let (client, tenant) = match &entry {
-        Some(found) => {
-            let client = found.registry.clone().map(|()| found.entry.client.clone());
-            (client, found.entry.tenant.clone())
-        }
-        None => {
-            let cache = &oauth.cache;
-            let (client, tenant) = tokio::join!(cache.client(&client_id), cache.tenant(tenant_id));
-            let client = found(client)?.ok_or(Error::InvalidClient("there is no such client"))?;
-            let tenant = found(tenant)?.ok_or(Error::InvalidClient("there is no such tenant"))?;
-            (client, tenant.value)
-        }
-    };
-    if !client.value.active {
-        return Err(Error::InvalidClient("the client is suspended"));
-    }
-    if !unverified.is_verified_by(&client.value.json_web_key_set)? {
+    let named = NamedClient::find(oauth, tenant_id, &client_id).await?;
+    let NamedClient {
+        client,
+        entry,
+        tenant,
+    } = named;
+    if !keys_of(&client.value)?.verify(&unverified.signed()) {
         return Err(Error::InvalidClient(
             "no key of the client verifies the assertion",
         ));

@@ -1,9 +1,10 @@
 //! Client authentication (RFC 6749 §2.3).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use accord::{
     log_limit::LogLimit,
+    rpc::tls::peer::ClientCertificate,
     text::{
         id::{ClientId, TenantId},
         opaque::ClientSecret,
@@ -12,13 +13,18 @@ use accord::{
 use zeroize::Zeroizing;
 
 use crate::{
-    cache::Authenticated,
-    error::{Error, Result},
+    cache::{Authenticated, Cached, EntryAsOf, FactAsOf, KnownClient},
+    error::{Error, Result, found},
+    model::{
+        client::{Client, ProofKind, key_set::ClientKeySet},
+        tenant::Tenant,
+    },
     oauth::OAuth,
     store::Assertion,
 };
 
 mod assertion;
+mod certificate;
 
 pub use assertion::{ALGORITHMS, ASSERTION_TYPE};
 
@@ -28,6 +34,25 @@ pub struct Credentials {
     pub client_id: String,
     /// The proof.
     pub proof: Proof,
+    /// The certificate that the client presented. Its tokens are bound to it, whatever the proof (RFC 8705 §3).
+    pub certificate: Option<ClientCertificate>,
+}
+
+impl Credentials {
+    /// Collects the credentials of a message. One without a proof is proven by the certificate, if it names the client
+    /// (RFC 8705 §2).
+    pub fn new(client_id: String, proof: Option<Proof>, certificate: Option<ClientCertificate>) -> Self {
+        let proof = proof.unwrap_or(match &certificate {
+            Some(_) if !client_id.is_empty() => Proof::Certificate,
+            Some(_) => Proof::Missing("the request has a certificate and names no client"),
+            None => Proof::Missing("the request has no client credentials"),
+        });
+        Self {
+            client_id,
+            proof,
+            certificate,
+        }
+    }
 }
 
 /// A client's proof. No `Debug`.
@@ -36,8 +61,63 @@ pub enum Proof {
     Secret(Zeroizing<String>),
     /// A JWT that the client signed (RFC 7523 §2.2), as it was sent.
     Assertion(Zeroizing<String>),
+    /// The certificate of the credentials.
+    Certificate,
     /// No proof, or an unreadable one. The text says why, for the log.
     Missing(&'static str),
+}
+
+impl Proof {
+    fn kind(&self) -> Option<ProofKind> {
+        match self {
+            Self::Secret(_) => Some(ProofKind::Secret),
+            Self::Assertion(_) => Some(ProofKind::Assertion),
+            Self::Certificate => Some(ProofKind::Certificate),
+            Self::Missing(_) => None,
+        }
+    }
+}
+
+/// A client that a message names and that is active, but not authenticated yet.
+struct NamedClient {
+    client: FactAsOf<KnownClient>,
+    /// The cache entry of the client at the tenant, if there is one.
+    entry: Option<EntryAsOf>,
+    tenant: Arc<Cached<Tenant>>,
+}
+
+impl NamedClient {
+    /// Finds the client, and the tenant at whose authority it authenticates.
+    async fn find(oauth: &OAuth, tenant_id: &TenantId, client_id: &ClientId) -> Result<Self> {
+        let entry = oauth.cache.entry(client_id, tenant_id);
+        let (client, tenant) = match &entry {
+            Some(found) => {
+                let client = found.registry.clone().map(|()| found.entry.client.clone());
+                (client, found.entry.tenant.clone())
+            }
+            None => {
+                let cache = &oauth.cache;
+                let (client, tenant) = tokio::join!(cache.client(client_id), cache.tenant(tenant_id));
+                let client = found(client)?.ok_or(Error::InvalidClient("there is no such client"))?;
+                let tenant = found(tenant)?.ok_or(Error::InvalidClient("there is no such tenant"))?;
+                (client, tenant.value)
+            }
+        };
+        if !client.value.active {
+            return Err(Error::InvalidClient("the client is suspended"));
+        }
+        Ok(Self {
+            client,
+            entry,
+            tenant,
+        })
+    }
+}
+
+/// Returns the client's keys.
+fn keys_of(client: &Client) -> Result<ClientKeySet> {
+    let keys = ClientKeySet::read(&client.json_web_key_set);
+    keys.ok_or_else(|| Error::RegistryAnswer("unusable json_web_key_set".to_owned()))
 }
 
 /// Authenticates the client that sent a message to the authority of `tenant_id`. Does not spend its assertion: see
@@ -51,7 +131,11 @@ pub async fn authenticate(
     tenant_id: &TenantId,
     credentials: &Credentials,
 ) -> Result<Authenticated> {
-    let Credentials { client_id, proof } = credentials;
+    let Credentials {
+        client_id,
+        proof,
+        certificate,
+    } = credentials;
     let authenticated = match proof {
         // Rejecting a malformed id or secret at once reveals nothing about what exists.
         Proof::Secret(secret) => match (ClientId::parse(client_id), ClientSecret::parse(secret)) {
@@ -66,8 +150,29 @@ pub async fn authenticate(
             _ => Err(Error::InvalidClient("the secret is malformed")),
         },
         Proof::Assertion(jwt) => Box::pin(assertion::authenticate(oauth, tenant_id, client_id, jwt)).await,
+        Proof::Certificate => match certificate {
+            Some(certificate) => {
+                Box::pin(certificate::authenticate(
+                    oauth,
+                    tenant_id,
+                    client_id,
+                    certificate,
+                ))
+                .await
+            }
+            None => Err(Error::InvalidClient("the request has no certificate")),
+        },
         Proof::Missing(why) => Err(Error::InvalidClient(why)),
     };
+    let authenticated = authenticated.and_then(|authenticated| {
+        let (client, now) = (&authenticated.client.value, oauth.store.now());
+        match proof.kind() {
+            Some(kind) if client.may_use(kind, now) => Ok(authenticated),
+            _ => Err(Error::InvalidClient(
+                "the client authenticates by another method, its token_endpoint_auth_method",
+            )),
+        }
+    });
     match &authenticated {
         Err(Error::InvalidClient(why)) => log_rejection(credentials, why),
         Err(error @ Error::InvalidAssertion { .. }) => log_rejection(credentials, &error.to_string()),
@@ -138,6 +243,7 @@ mod tests {
     use crate::{
         cache::fixture::{TENANT, cache},
         model::lifetimes::Lifetimes,
+        oauth::mutual_tls::MutualTls,
     };
 
     #[tokio::test]
@@ -148,6 +254,7 @@ mod tests {
             cache,
             lifetimes: Lifetimes::default(),
             client_limit: None,
+            mutual_tls: MutualTls::default(),
         };
         let client_id = registry.client_id.as_str();
         let secret = registry.secret().expose();
@@ -185,10 +292,7 @@ mod tests {
             ("", jwt(&unsigned), client_id, "no key of the client verifies"),
             ("", jwt("x"), "unknown", "not a JWT"),
         ] {
-            let credentials = Credentials {
-                client_id: named.to_owned(),
-                proof,
-            };
+            let credentials = Credentials::new(named.to_owned(), Some(proof), None);
             let log = Arc::new(tempfile::tempfile().unwrap());
             let lines = tracing_subscriber::fmt()
                 .with_ansi(false)

@@ -16,7 +16,7 @@ use accord::{
         id::{ClientId, GrantId, ScopeName, TenantId, UserId, join_scopes},
         opaque::RefreshToken,
     },
-    verify::AccessTokenClaims,
+    verify::{AccessTokenClaims, Confirmation},
 };
 use zeroize::Zeroizing;
 
@@ -343,6 +343,12 @@ impl<'a> Issuance<'a> {
         Ok((grant, user.is_some_and(|user| user.active)))
     }
 
+    /// Returns the certificate that the token is bound to (RFC 8705 §3), if the client presented one.
+    fn confirmation(&self) -> Option<Confirmation> {
+        let certificate = self.request.credentials.certificate.as_ref()?;
+        Some(Confirmation::Certificate(certificate.thumbprint()))
+    }
+
     /// Signs an access token, and prepares its event. The grant must be active, or the caller activates it in the
     /// transaction that commits the event.
     async fn sign(&mut self, grant: &Grant, family: Option<&Family>) -> Result<(SignedToken, Event)> {
@@ -373,7 +379,7 @@ impl<'a> Issuance<'a> {
             iat: numeric_date(now)?,
             exp: numeric_date(ends)?,
             rev: self.watermark.to_string(),
-            cnf: None,
+            cnf: self.confirmation(),
         };
         if claims.exp <= claims.iat {
             // Less than a second of the grant or family is left.
@@ -460,6 +466,7 @@ mod tests {
         oauth::{
             client_authentication::Proof,
             introspection::{Requester, introspect},
+            mutual_tls::MutualTls,
         },
     };
 
@@ -500,13 +507,17 @@ mod tests {
             cache,
             lifetimes: Lifetimes::default(),
             client_limit: None,
+            mutual_tls: MutualTls::default(),
         };
         let request = Request {
             tenant_id: TenantId::parse(TENANT).unwrap(),
-            credentials: Credentials {
-                client_id: registry.client_id.to_string(),
-                proof: Proof::Secret(Zeroizing::new(registry.secret().expose().to_owned())),
-            },
+            credentials: Credentials::new(
+                registry.client_id.to_string(),
+                Some(Proof::Secret(Zeroizing::new(
+                    registry.secret().expose().to_owned(),
+                ))),
+                None,
+            ),
             grant: GrantRequest::ClientCredentials,
             scopes: Vec::new(),
             resource: String::new(),

@@ -6,11 +6,12 @@
 
 use std::ops::RangeInclusive;
 
-use accord::text::validation::Violations;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
 use serde_json::{Map, Value};
+
+use super::validation::Violations;
 
 /// The longest `kid`, in bytes.
 const MAX_KID_BYTES: usize = 128;
@@ -33,11 +34,11 @@ const ORDER_EIGHT: [&str; 2] = [
 ];
 
 /// A valid public key. Its members are written in this order.
-#[derive(Serialize)]
-pub(super) struct Key {
+#[derive(Debug, Serialize)]
+pub struct Key {
     /// The key's name, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) kid: Option<String>,
+    pub kid: Option<String>,
     /// Without one, every algorithm of the key's type.
     #[serde(skip_serializing_if = "Option::is_none")]
     alg: Option<&'static str>,
@@ -47,7 +48,7 @@ pub(super) struct Key {
     numbers: Numbers,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[serde(tag = "kty")]
 enum Numbers {
     #[serde(rename = "EC")]
@@ -60,7 +61,7 @@ enum Numbers {
 
 /// Reads a key, or adds all its violations. Returns `None` without a violation for a key that is not meant for
 /// signatures of a supported algorithm.
-pub(super) fn read(v: &mut Violations, field: String, value: &Value) -> Option<Key> {
+pub fn read(v: &mut Violations, field: String, value: &Value) -> Option<Key> {
     let Some(members) = value.as_object() else {
         v.add(field, "must be a JSON object");
         return None;
@@ -86,13 +87,18 @@ pub(super) fn read(v: &mut Violations, field: String, value: &Value) -> Option<K
 }
 
 /// Adds a violation for each member of a private key, which no object of a key set may have.
-pub(super) fn reject_members(v: &mut Violations, field: &str, members: &Map<String, Value>) {
+pub fn reject_members(v: &mut Violations, field: &str, members: &Map<String, Value>) {
     for name in PRIVATE.iter().filter(|name| members.contains_key(**name)) {
         v.add(
             format!("{field}.{name}"),
             "must not be sent: replace this key, it is exposed",
         );
     }
+}
+
+/// Returns whether an object of a key set has a member of a private key.
+pub fn has_private_member(members: &Map<String, Value>) -> bool {
+    PRIVATE.iter().any(|name| members.contains_key(*name))
 }
 
 /// The members of a key, and the path of the key.
