@@ -90,6 +90,8 @@ pub struct Settings {
     pub client_certificate_header: String,
     /// The base URL of the endpoints for clients with certificates, without a trailing slash; empty if it is the public one.
     pub mtls_base_url: String,
+    /// The networks beside the public Internet that keys of clients may be fetched from, separated by commas.
+    pub jwks_allowed_networks: String,
 }
 
 impl AsMut<ServiceSettings> for Settings {
@@ -297,6 +299,7 @@ impl Default for Settings {
             partner_ca: PathBuf::new(),
             client_certificate_header: String::new(),
             mtls_base_url: String::new(),
+            jwks_allowed_networks: String::new(),
         }
     }
 }

@@ -37,7 +37,11 @@ use crate::{
     config::Settings,
     consent::{Consents, sign_in_delay::SignInDelays},
     http::{self, HttpState},
-    oauth::{OAuth, mutual_tls::MutualTls},
+    oauth::{
+        OAuth,
+        client_keys::{ClientKeySets, fetch::KeySetFetcher},
+        mutual_tls::MutualTls,
+    },
     permissions::{SERVICES, TABLE},
     registry::Registry,
     store::{self, Store, migration::Migrator},
@@ -116,6 +120,8 @@ impl TokenServer {
         let cache = Cache::new(registry.clone(), store.clone(), &*random, stale_max);
         let cache = Arc::new(cache);
         let authorizer = Authorizer::new(Permissions::new(TABLE), cache.clone(), store.clock.clone());
+        let fetcher = KeySetFetcher::new(settings.jwks_allowed_networks());
+        let client_keys = ClientKeySets::new(fetcher, store.clock.clone());
         let mutual_tls = MutualTls {
             certificates: ClientCertificates::new(settings.certificate_header(), authorizer),
             authorities: settings.partner_authorities()?,
@@ -134,6 +140,7 @@ impl TokenServer {
                 cache,
                 lifetimes: settings.lifetimes(),
                 client_limit: RateLimit::new(settings.client_calls_per_second).map(Arc::new),
+                client_keys,
                 mutual_tls,
             },
             address_limit: Arc::new(AddressLimit::new(settings.address_calls_per_second)),

@@ -133,6 +133,10 @@ pub struct Flags {
     /// At other hosts HTTP asks for no certificate
     #[arg(long, value_name = "URL")]
     pub mtls_base_url: Option<String>,
+    /// Networks beside the public Internet that the keys of clients (jwks_uri) may be fetched from, in CIDR notation, separated
+    /// by commas
+    #[arg(long, value_name = "NETWORKS")]
+    pub jwks_allowed_networks: Option<String>,
     /// The settings that both services have.
     #[command(flatten)]
     #[serde(flatten)]

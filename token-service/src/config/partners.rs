@@ -12,7 +12,7 @@ use accord::{
             settings::{PartnerCertificates, TlsSettings},
         },
     },
-    text::uri::server_url,
+    text::{network::AllowedNetworks, uri::server_url, validation::Violations},
 };
 use url::Url;
 
@@ -58,11 +58,27 @@ impl Settings {
         self.has_partner_ca().then(load).transpose()
     }
 
+    /// Returns the networks beside the public Internet that keys may be fetched from.
+    pub fn jwks_allowed_networks(&self) -> AllowedNetworks {
+        self.read_networks().unwrap_or_default()
+    }
+
+    fn read_networks(&self) -> Result<AllowedNetworks, Violations> {
+        let texts = self.jwks_allowed_networks.split(',').map(str::trim);
+        let texts: Vec<_> = texts.filter(|text| !text.is_empty()).map(str::to_owned).collect();
+        AllowedNetworks::parse(&texts)
+    }
+
     fn has_partner_ca(&self) -> bool {
         self.partner_ca != Path::new("")
     }
 
     pub(super) fn check_partners(&mut self, problems: &mut Problems) {
+        if let Err(violations) = self.read_networks() {
+            for violation in violations.iter() {
+                problems.add("jwks_allowed_networks", &violation.description);
+            }
+        }
         match CertificateHeader::parse(&self.client_certificate_header) {
             Err(rule) => problems.add("client_certificate_header", rule),
             // The gateway's own certificate tells that the header is the gateway's.
@@ -128,6 +144,25 @@ mod tests {
             assert_eq!(checked.tls().partners, expected, "{given:?}");
             assert!(!checked.mtls_base_url.ends_with('/'));
         }
+    }
+
+    #[test]
+    fn networks_are_listed_with_commas() {
+        let given = |networks: &str| Settings {
+            jwks_allowed_networks: networks.into(),
+            ..settings(["", "", ""])
+        };
+        for (networks, expected) in [("", ""), ("10.0.0.0/8, fd00::/8", "10.0.0.0/8 fd00::/8")] {
+            let checked = given(networks).checked(Needs::Everything).unwrap();
+            assert_eq!(checked.jwks_allowed_networks().to_texts().join(" "), expected);
+        }
+        let error = given("10.0.0.1/8").checked(Needs::Everything).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("--jwks-allowed-networks must have no bits"),
+            "{error}"
+        );
     }
 
     #[test]

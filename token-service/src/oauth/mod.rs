@@ -5,7 +5,7 @@ use std::sync::Arc;
 use accord::{rpc::middleware::limits::RateLimit, text::id::ClientId, verify::AccessTokenClaims};
 use tracing::Instrument;
 
-use self::mutual_tls::MutualTls;
+use self::{client_keys::ClientKeySets, mutual_tls::MutualTls};
 use crate::{
     cache::Cache,
     error::{Error, Result},
@@ -14,6 +14,7 @@ use crate::{
 };
 
 pub mod client_authentication;
+pub mod client_keys;
 pub mod introspection;
 pub mod issuance;
 pub mod metadata;
@@ -34,6 +35,8 @@ pub struct OAuth {
     /// The limit on calls of one client, if there is one. It counts authenticated calls alone, because Client IDs are
     /// public: nobody can use up the calls of another client.
     pub client_limit: Option<Arc<RateLimit<ClientId>>>,
+    /// Keys of clients.
+    pub client_keys: ClientKeySets,
     /// Certificates of clients.
     pub mutual_tls: MutualTls,
 }

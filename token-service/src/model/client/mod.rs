@@ -15,7 +15,7 @@ use strum::{AsRefStr, EnumString};
 
 use crate::error::{Error, Result};
 
-mod certificate;
+pub mod certificate;
 pub mod key_set;
 
 /// A client, as far as consent and issuance need it.

@@ -16,7 +16,7 @@ use jsonwebtoken::Algorithm;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{NamedClient, keys_of};
+use super::NamedClient;
 use crate::{
     cache::Authenticated,
     error::{Error, Result},
@@ -137,7 +137,11 @@ pub(super) async fn authenticate(
         entry,
         tenant,
     } = named;
-    if !keys_of(&client.value)?.verify(&unverified.signed()) {
+    let signed = unverified.signed();
+    let is_verified = oauth
+        .client_keys
+        .check(&client.value, |keys| keys.verify(&signed));
+    if !is_verified.await? {
         return Err(Error::InvalidClient(
             "no key of the client verifies the assertion",
         ));

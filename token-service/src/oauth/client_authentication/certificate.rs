@@ -8,11 +8,11 @@ use accord::{
     text::id::{ClientId, TenantId},
 };
 
-use super::{NamedClient, keys_of};
+use super::NamedClient;
 use crate::{
     cache::Authenticated,
     error::{Error, Result},
-    model::client::{AuthMethod, Client},
+    model::client::{AuthMethod, Client, key_set::ClientKeySet},
     oauth::OAuth,
 };
 
@@ -30,7 +30,8 @@ pub(super) async fn authenticate(
     match client.value.auth_method {
         Some(AuthMethod::TlsClientAuth) => check_subject(oauth, &client.value, certificate)?,
         Some(AuthMethod::SelfSignedTlsClientAuth) => {
-            if !keys_of(&client.value)?.has_certificate(certificate.der()) {
+            let is_known = |keys: &ClientKeySet| keys.has_certificate(certificate.der());
+            if !oauth.client_keys.check(&client.value, is_known).await? {
                 return Err(Error::InvalidClient(
                     "the certificate is not in the client's key set",
                 ));

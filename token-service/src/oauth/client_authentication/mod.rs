@@ -15,10 +15,7 @@ use zeroize::Zeroizing;
 use crate::{
     cache::{Authenticated, Cached, EntryAsOf, FactAsOf, KnownClient},
     error::{Error, Result, found},
-    model::{
-        client::{Client, ProofKind, key_set::ClientKeySet},
-        tenant::Tenant,
-    },
+    model::{client::ProofKind, tenant::Tenant},
     oauth::OAuth,
     store::Assertion,
 };
@@ -112,12 +109,6 @@ impl NamedClient {
             tenant,
         })
     }
-}
-
-/// Returns the client's keys.
-fn keys_of(client: &Client) -> Result<ClientKeySet> {
-    let keys = ClientKeySet::read(&client.json_web_key_set);
-    keys.ok_or_else(|| Error::RegistryAnswer("unusable json_web_key_set".to_owned()))
 }
 
 /// Authenticates the client that sent a message to the authority of `tenant_id`. Does not spend its assertion: see
@@ -237,13 +228,17 @@ mod tests {
         sync::Arc,
     };
 
+    use accord::text::network::AllowedNetworks;
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
     use super::*;
     use crate::{
         cache::fixture::{TENANT, cache},
         model::lifetimes::Lifetimes,
-        oauth::mutual_tls::MutualTls,
+        oauth::{
+            client_keys::{ClientKeySets, fetch::KeySetFetcher},
+            mutual_tls::MutualTls,
+        },
     };
 
     #[tokio::test]
@@ -251,9 +246,13 @@ mod tests {
         let (cache, registry, _database) = cache().await;
         let oauth = OAuth {
             store: cache.store().clone(),
-            cache,
+            cache: cache.clone(),
             lifetimes: Lifetimes::default(),
             client_limit: None,
+            client_keys: ClientKeySets::new(
+                KeySetFetcher::new(AllowedNetworks::default()),
+                cache.store().clock.clone(),
+            ),
             mutual_tls: MutualTls::default(),
         };
         let client_id = registry.client_id.as_str();

@@ -456,6 +456,8 @@ fn numeric_date(time: UnixMillis) -> Result<u32> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use accord::text::network::AllowedNetworks;
+
     use super::*;
     use crate::{
         cache::{
@@ -465,6 +467,7 @@ mod tests {
         model::lifetimes::Lifetimes,
         oauth::{
             client_authentication::Proof,
+            client_keys::{ClientKeySets, fetch::KeySetFetcher},
             introspection::{Requester, introspect},
             mutual_tls::MutualTls,
         },
@@ -504,9 +507,13 @@ mod tests {
         cache.insert_grant(&registry).await;
         let oauth = OAuth {
             store: cache.store().clone(),
-            cache,
+            cache: cache.clone(),
             lifetimes: Lifetimes::default(),
             client_limit: None,
+            client_keys: ClientKeySets::new(
+                KeySetFetcher::new(AllowedNetworks::default()),
+                cache.store().clock.clone(),
+            ),
             mutual_tls: MutualTls::default(),
         };
         let request = Request {

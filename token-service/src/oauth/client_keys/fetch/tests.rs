@@ -1,0 +1,267 @@
+//! Servers that answer badly on purpose, and names that lead elsewhere.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use accord::testing::certificates::{Authority, KeyKind, Pair, Subject};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        crypto::aws_lc_rs::default_provider,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    },
+};
+
+use super::*;
+use crate::model::client::certificate::json_web_key;
+
+const HOST: &str = "keys.partner.example";
+
+/// A server of keys, the connections it has had, and an authority that vouches for it.
+pub(in crate::oauth::client_keys) struct KeyServer {
+    address: SocketAddr,
+    answer: Arc<Mutex<Vec<u8>>>,
+    connections: Arc<AtomicUsize>,
+    authority: Authority,
+}
+
+impl KeyServer {
+    /// Answers each request with these bytes, and then keeps the connection open if `stays` is set.
+    pub(in crate::oauth::client_keys) async fn start(answer: Vec<u8>, stays: bool) -> Self {
+        let answer = Arc::new(Mutex::new(answer));
+        let authority = Authority::new("public");
+        let pair = authority.issue(&Subject {
+            dns_names: vec![HOST],
+            ..Subject::localhost()
+        });
+        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+        let config = config.with_safe_default_protocol_versions().unwrap();
+        let chain = vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(pair.private_key.as_bytes()).unwrap();
+        let config = config.with_no_client_auth().with_single_cert(chain, key).unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (counted, answers) = (connections.clone(), answer.clone());
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                counted.fetch_add(1, Ordering::Relaxed);
+                let (acceptor, answer) = (acceptor.clone(), answers.lock().unwrap().clone());
+                tokio::spawn(async move {
+                    let mut stream = acceptor.accept(stream).await.ok()?;
+                    let mut request = [0; 4096];
+                    let _ = stream.read(&mut request).await.ok()?;
+                    let _ = stream.write_all(&answer).await;
+                    let _ = stream.flush().await;
+                    if stays {
+                        std::future::pending::<()>().await;
+                    }
+                    stream.shutdown().await.ok()
+                });
+            }
+        });
+        Self {
+            address,
+            answer,
+            connections,
+            authority,
+        }
+    }
+
+    pub(in crate::oauth::client_keys) fn set_answer(&self, answer: Vec<u8>) {
+        *self.answer.lock().unwrap() = answer;
+    }
+
+    pub(in crate::oauth::client_keys) fn url(&self) -> String {
+        format!("https://{HOST}:{}/jwks", self.address.port())
+    }
+
+    /// Fetches from it by a name that resolves as `look_up` says, where loopback is allowed or not.
+    async fn fetch(
+        &self,
+        look_up: FakeLookUp,
+        is_loopback_allowed: bool,
+    ) -> Result<ClientKeySet, &'static str> {
+        self.fetcher_with(look_up, is_loopback_allowed)
+            .fetch(&self.url())
+            .await
+    }
+
+    pub(in crate::oauth::client_keys) fn fetcher(&self) -> KeySetFetcher {
+        self.fetcher_with(FakeLookUp::always("127.0.0.1"), true)
+    }
+
+    fn fetcher_with(&self, look_up: FakeLookUp, is_loopback_allowed: bool) -> KeySetFetcher {
+        let others = match is_loopback_allowed {
+            true => AllowedNetworks::parse(&["127.0.0.1".to_owned()]).unwrap(),
+            false => AllowedNetworks::default(),
+        };
+        let fetcher = KeySetFetcher::new(others);
+        let authority = reqwest::Certificate::from_pem(self.authority.certificate.as_bytes()).unwrap();
+        let client = client_builder(fetcher.others.clone(), Arc::new(look_up))
+            .tls_certs_only([authority])
+            .timeout(Duration::from_millis(500));
+        fetcher.client.set(client.build().unwrap()).unwrap();
+        fetcher
+    }
+
+    async fn fetched(&self) -> Result<ClientKeySet, &'static str> {
+        self.fetcher().fetch(&self.url()).await
+    }
+
+    pub(in crate::oauth::client_keys) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+/// Resolves every name to the next of these addresses, and to the last one from then on.
+struct FakeLookUp(Mutex<VecDeque<&'static str>>);
+
+impl FakeLookUp {
+    fn always(address: &'static str) -> Self {
+        Self(Mutex::new(VecDeque::from([address])))
+    }
+
+    fn one_after_the_other(addresses: &[&'static str]) -> Self {
+        Self(Mutex::new(addresses.iter().copied().collect()))
+    }
+}
+
+#[tonic::async_trait]
+impl LookUp for FakeLookUp {
+    async fn addresses(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
+        assert_eq!(host, HOST);
+        let mut left = self.0.lock().unwrap();
+        let next = match left.len() {
+            1 => left[0],
+            _ => left.pop_front().unwrap(),
+        };
+        Ok(next
+            .split(' ')
+            .map(|address| SocketAddr::new(address.parse().unwrap(), 0))
+            .collect())
+    }
+}
+
+pub(in crate::oauth::client_keys) fn ok(body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes()
+}
+
+pub(in crate::oauth::client_keys) fn key_set(certificate: &[u8]) -> String {
+    format!("{{\"keys\": [{}]}}", json_web_key(certificate).unwrap())
+}
+
+#[tokio::test]
+async fn keys_are_fetched_and_read() {
+    let pair = Pair::self_signed(&Subject::default(), KeyKind::P256);
+    let server = KeyServer::start(ok(&key_set(&pair.der())), false).await;
+    let keys = server.fetched().await.unwrap();
+    assert!(keys.has_certificate(&pair.der()));
+    for body in ["", "<html>", "[]", "{}"] {
+        let server = KeyServer::start(ok(body), false).await;
+        let failed = server.fetched().await.unwrap_err();
+        assert_eq!(failed, "the answer is no JSON Web Key Set", "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let location = "http://169.254.169.254/latest/meta-data/";
+    let answer = format!("HTTP/1.1 302 Found\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n");
+    let server = KeyServer::start(answer.into_bytes(), false).await;
+    let failed = server.fetched().await.unwrap_err();
+    assert_eq!(failed, "the server redirects, which is not followed");
+    let answer = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec();
+    let server = KeyServer::start(answer, false).await;
+    assert_eq!(
+        server.fetched().await.unwrap_err(),
+        "the server answers with another status than 200"
+    );
+}
+
+#[tokio::test]
+async fn a_slow_answer_and_a_large_one_are_given_up() {
+    let begun = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{".to_vec();
+    for answer in [Vec::new(), begun] {
+        let server = KeyServer::start(answer, true).await;
+        assert_eq!(
+            server.fetched().await.unwrap_err(),
+            "the server does not answer in time"
+        );
+    }
+    let large = " ".repeat(10 * 1024 * 1024);
+    let mut endless = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".to_vec();
+    endless.extend(large.bytes());
+    for answer in [ok(&large), endless] {
+        let server = KeyServer::start(answer, false).await;
+        assert_eq!(
+            server.fetched().await.unwrap_err(),
+            "the answer is larger than 64 KiB"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_address_inside_is_not_connected_to() {
+    let server = KeyServer::start(ok("{\"keys\": []}"), false).await;
+    for inside in [
+        "127.0.0.1",
+        "::ffff:127.0.0.1",
+        "10.0.0.1 127.0.0.1",
+        "169.254.169.254",
+    ] {
+        let failed = server.fetch(FakeLookUp::always(inside), false).await;
+        assert_eq!(failed.unwrap_err(), NotAllowed::RULE, "{inside}");
+    }
+    let fetcher = KeySetFetcher::new(AllowedNetworks::default());
+    let port = server.address.port();
+    for host in ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1"] {
+        let failed = fetcher.fetch(&format!("https://{host}:{port}/")).await;
+        assert_eq!(failed.unwrap_err(), NotAllowed::RULE, "{host}");
+    }
+    let failed = fetcher.fetch(&format!("http://{HOST}/")).await;
+    assert_eq!(failed.unwrap_err(), "the URL is not https");
+    assert_eq!(server.connections(), 0);
+}
+
+#[tokio::test]
+async fn the_address_that_was_checked_is_the_one_that_is_connected_to() {
+    // A second look would find an address inside.
+    let server = KeyServer::start(ok("{\"keys\": []}"), false).await;
+    let rebound = FakeLookUp::one_after_the_other(&["127.0.0.1", "169.254.169.254"]);
+    server.fetch(rebound, true).await.unwrap();
+    assert_eq!(server.connections(), 1);
+    // Of several addresses those inside are left out.
+    let mixed = FakeLookUp::always("10.0.0.1 127.0.0.1");
+    server.fetch(mixed, true).await.unwrap();
+    assert_eq!(server.connections(), 2);
+}
+
+#[tokio::test]
+async fn a_server_without_a_certificate_of_the_host_is_not_trusted() {
+    let server = KeyServer::start(ok("{\"keys\": []}"), false).await;
+    let stranger = KeyServer {
+        authority: Authority::new("stranger"),
+        ..server
+    };
+    let failed = stranger.fetched().await.unwrap_err();
+    assert_eq!(
+        failed,
+        "the server can't be connected to, or its certificate is not accepted"
+    );
+}

@@ -1,0 +1,134 @@
+//! The keys of clients: those in the registry, or those at the client's own `jwks_uri` (RFC 7591 §2), which are fetched and kept.
+//!
+//! Anybody can name a client, and so cause a fetch from its URL: at most one a minute for each client.
+
+use std::{sync::Arc, time::Duration};
+
+use accord::{
+    clock::{SharedClock, UnixMillis},
+    log_limit::LogLimit,
+    text::id::ClientId,
+};
+use quick_cache::sync::Cache;
+use tokio::sync::Mutex;
+
+use self::fetch::KeySetFetcher;
+use crate::{
+    error::{Error, Result},
+    model::client::{Client, key_set::ClientKeySet},
+    oauth::complete,
+};
+
+mod address;
+pub mod fetch;
+
+/// How many clients' fetched keys are kept.
+const MAX_CLIENTS: usize = 4096;
+/// How long fetched keys count without another fetch.
+const FRESH: Duration = Duration::from_secs(15 * 60);
+/// How long they count while fetches fail.
+const KEEP: Duration = Duration::from_secs(24 * 3600);
+/// The shortest time between two fetches for one client.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// A client and the URL of its keys. Another URL has other keys.
+type Source = (ClientId, String);
+
+/// The keys of all clients. Cheap to clone.
+#[derive(Clone, derive_more::Debug)]
+#[debug("ClientKeySets")]
+pub struct ClientKeySets {
+    fetcher: Arc<KeySetFetcher>,
+    fetched: Arc<Cache<Source, Arc<Mutex<Fetched>>>>,
+    clock: SharedClock,
+}
+
+/// What was fetched from one URL. Whoever fetches holds the lock, so that one call fetches and the others wait for it.
+#[derive(Default)]
+struct Fetched {
+    keys: Option<(Arc<ClientKeySet>, UnixMillis)>,
+    tried_at: Option<UnixMillis>,
+}
+
+impl Fetched {
+    /// Returns whether to fetch now. `are_wanting` says that the keys in memory did not do.
+    fn is_due(&self, now: UnixMillis, are_wanting: bool) -> bool {
+        let is_fresh = self.keys.as_ref().is_some_and(|(_, at)| now.since(*at) < FRESH);
+        let may_try = self.tried_at.is_none_or(|at| now.since(at) >= PAUSE);
+        may_try && (are_wanting || !is_fresh)
+    }
+
+    fn usable(&self, now: UnixMillis) -> Option<Arc<ClientKeySet>> {
+        let keys = self.keys.as_ref().filter(|(_, at)| now.since(*at) < KEEP);
+        keys.map(|(keys, _)| keys.clone())
+    }
+}
+
+impl ClientKeySets {
+    /// Creates the keys, none of which is fetched yet.
+    pub fn new(fetcher: KeySetFetcher, clock: SharedClock) -> Self {
+        Self {
+            fetcher: Arc::new(fetcher),
+            fetched: Arc::new(Cache::new(MAX_CLIENTS)),
+            clock,
+        }
+    }
+
+    /// Returns whether the client's keys pass a test. Tests fetched keys again after another fetch, if they fail and were
+    /// not fetched a moment ago: the client may have replaced a key or a certificate.
+    ///
+    /// # Errors
+    /// [`Error::InvalidClient`] if the client's keys were not fetched for a day.
+    pub async fn check(&self, client: &Client, test: impl Fn(&ClientKeySet) -> bool) -> Result<bool> {
+        if client.jwks_uri.is_empty() {
+            let keys = ClientKeySet::read(&client.json_web_key_set);
+            let unusable = || Error::RegistryAnswer("unusable json_web_key_set".to_owned());
+            return Ok(test(&keys.ok_or_else(unusable)?));
+        }
+        let keys = self.keys(client, false).await?;
+        if test(&keys) {
+            return Ok(true);
+        }
+        let newer = self.keys(client, true).await?;
+        Ok(!Arc::ptr_eq(&keys, &newer) && test(&newer))
+    }
+
+    async fn keys(&self, client: &Client, are_wanting: bool) -> Result<Arc<ClientKeySet>> {
+        let source = (client.client_id.clone(), client.jwks_uri.clone());
+        let slot = self
+            .fetched
+            .get_or_insert_with(&source, || Ok::<_, Error>(Arc::default()))?;
+        let unknown = Error::InvalidClient("the keys at the client's jwks_uri can't be fetched");
+        let (is_due, usable) = {
+            let (fetched, now) = (slot.lock().await, self.clock.now());
+            (fetched.is_due(now, are_wanting), fetched.usable(now))
+        };
+        if !is_due {
+            return usable.ok_or(unknown);
+        }
+        let (fetcher, clock) = (self.fetcher.clone(), self.clock.clone());
+        let usable = complete(async move {
+            let mut fetched = slot.lock().await;
+            let now = clock.now();
+            if fetched.is_due(now, are_wanting) {
+                fetched.tried_at = Some(now);
+                match fetcher.fetch(&source.1).await {
+                    Ok(keys) => fetched.keys = Some((Arc::new(keys), now)),
+                    Err(why) => log_failure(&source.0, why),
+                }
+            }
+            Ok(fetched.usable(now))
+        });
+        usable.await?.ok_or(unknown)
+    }
+}
+
+fn log_failure(client_id: &ClientId, why: &'static str) {
+    static LIMIT: LogLimit = LogLimit::new(Duration::from_secs(60));
+    if let Some(unlogged) = LIMIT.check(client_id.as_str()) {
+        tracing::warn!(%client_id, why, unlogged, "the keys of a client could not be fetched");
+    }
+}
+
+#[cfg(test)]
+mod tests;
