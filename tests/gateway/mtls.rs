@@ -2,9 +2,12 @@
 
 use accord::{
     registry::v1::{CreateTenantRequest, tenant_service_client::TenantServiceClient},
-    testing::calls::ok,
+    testing::{
+        calls::ok,
+        certificates::{DnType, KeyKind, Pair, Subject},
+    },
 };
-use reqwest::StatusCode;
+use reqwest::{Certificate, Client, Identity, StatusCode};
 use serde_json::json;
 
 use super::call;
@@ -13,7 +16,10 @@ use crate::harness::{
     secured::Secured,
 };
 
-tests!(both_services_are_reached_over_mutual_tls);
+tests!(
+    both_services_are_reached_over_mutual_tls,
+    a_partners_certificate_passes_through_its_own_listener_alone,
+);
 
 async fn both_services_are_reached_over_mutual_tls() {
     let services = Secured::start().await;
@@ -64,4 +70,87 @@ async fn both_services_are_reached_over_mutual_tls() {
     let message = json!({"tenant_id": "firm-one"});
     let answer = call(&wrong, "accord.token.v1.TokenService/GetJsonWebKeySet", &message).await;
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+/// What the log of token-service says about a call whose certificate has arrived, and whose client is unknown.
+const ARRIVED: &str = "there is no such client";
+/// The same about one without a certificate.
+const NONE: &str = "the request has no client credentials";
+
+async fn a_partners_certificate_passes_through_its_own_listener_alone() {
+    let by_header = |mut serve: std::process::Command| {
+        serve.env("ACCORD_TOKEN_CLIENT_CERTIFICATE_HEADER", "xfcc");
+        serve
+    };
+    let mut services = Secured::start_by(by_header).await;
+    let operator = services.channel(&services.registries[0].address, "operator-client");
+    let request = CreateTenantRequest {
+        tenant_id: "firm-one".into(),
+        display_name: "Firm".into(),
+        cloud_api_url: "https://api.example".into(),
+        ..Default::default()
+    };
+    ok(TenantServiceClient::new(operator).create_tenant(request).await);
+    let partners = Place::reserve();
+    let (upstreams, certs) = (services.upstreams(), services.certs());
+    let gateway = Gateway::start_with_partners(Place::reserve(), &partners, upstreams, &certs);
+    // Nobody has signed it, and its name imitates the form of the header.
+    let pair = Pair::self_signed(
+        &Subject {
+            name: vec![(DnType::CommonName, "x\";Cert=\"x\",By=y")],
+            ..Subject::default()
+        },
+        KeyKind::P256,
+    );
+    let authority = Certificate::from_pem(&std::fs::read(gateway.certificate()).unwrap()).unwrap();
+    let client = |pair: Option<&Pair>| {
+        let client = Client::builder().tls_certs_only([authority.clone()]).no_proxy();
+        let pem = pair.map(|pair| format!("{}{}", pair.private_key, pair.certificate));
+        match pem {
+            Some(pem) => client.identity(Identity::from_pem(pem.as_bytes()).unwrap()),
+            None => client,
+        }
+        .build()
+        .unwrap()
+    };
+    let (with, without) = (client(Some(&pair)), client(None));
+    let forged = pair.certificate.replace('\n', "%0A").replace(' ', "%20");
+    let forged = format!("Cert=\"{}\"", forged.replace('+', "%2B"));
+    let unknown = "cli_01arz3ndektsv4rrffq69g5fav";
+    let mut seen = [0, 0];
+    for (client, url, arrives) in [
+        (&with, partners.url(), true),
+        (&without, partners.url(), false),
+        (&with, gateway.url(), false),
+    ] {
+        // As a form, with headers that the caller wrote.
+        let form = client
+            .post(format!("{url}/firm-one/oauth2/token"))
+            .header("x-forwarded-client-cert", &forged)
+            .header("client-cert", ":AA==:")
+            .form(&[("grant_type", "client_credentials"), ("client_id", unknown)]);
+        let answer = form.send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{}", gateway.printed());
+        seen[usize::from(!arrives)] += 1;
+        // As JSON, with a certificate in the body, which no field takes.
+        let method = format!("{url}/accord.token.v1.TokenService/IssueToken");
+        let message = json!({"tenant_id": "firm-one", "client_id": unknown, "client_credentials": {}});
+        let json = client.post(&method).header("x-forwarded-client-cert", &forged);
+        let answer = json.json(&message).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+        seen[usize::from(!arrives)] += 1;
+        let mut told = message.clone();
+        told["client_certificate"] = json!(pair.certificate);
+        let answer = client.post(&method).json(&told).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+        let [arrived, none] = seen;
+        services.token.wait_for("the reasons in the log", |process| {
+            let log = format!("{}{}", process.stdout(), process.stderr());
+            let counted = [ARRIVED, NONE].map(|why| log.matches(why).count());
+            (counted == [arrived, none]).then_some(())
+        });
+    }
+    // Pages are not there.
+    let page = with.get(format!("{}/firm-one/oauth2/authorize", partners.url()));
+    assert_eq!(page.send().await.unwrap().status(), StatusCode::NOT_FOUND);
 }

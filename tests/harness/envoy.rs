@@ -93,6 +93,15 @@ impl Gateway {
     /// Does the same for services with mutual TLS, each with any number of replicas, by the certificates of `accord certs`
     /// in a directory.
     pub fn start_with_mtls(place: Place, replicas: &[Upstreams], certs: &Path) -> Self {
+        Self::start_joined(place, replicas, certs, None)
+    }
+
+    /// Does the same with the listener for partners' certificates, at a place of its own.
+    pub fn start_with_partners(place: Place, partners: &Place, upstreams: Upstreams, certs: &Path) -> Self {
+        Self::start_joined(place, &[upstreams], certs, Some(partners))
+    }
+
+    fn start_joined(place: Place, replicas: &[Upstreams], certs: &Path, partners: Option<&Place>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         std::os::unix::fs::symlink(certs, at("certs")).unwrap();
@@ -127,8 +136,18 @@ impl Gateway {
             text = text.replace(&line, &lines.collect::<Vec<_>>().join("\n"));
         }
         std::fs::write(at("envoy-mtls/clusters.yaml"), text).unwrap();
+        let joined = match partners {
+            None => "mtls",
+            Some(partners) => {
+                let text = std::fs::read_to_string(file("deploy/envoy-mtls/partners.yaml")).unwrap();
+                let listens = format!("port_value: {} ", partners.port());
+                let text = text.replace("port_value: 8444 ", &listens);
+                std::fs::write(at("envoy-mtls/partners.yaml"), text).unwrap();
+                "partners"
+            }
+        };
         run(Command::new("bash")
-            .args(["-euo", "pipefail", "-c", &shell_lines("deploy/README.md", "mtls")])
+            .args(["-euo", "pipefail", "-c", &shell_lines("deploy/README.md", joined)])
             .current_dir(directory.path()));
         std::fs::rename(at("envoy-mtls.yaml"), at("envoy.yaml")).unwrap();
         Self::start_in(directory, place)
