@@ -63,7 +63,7 @@ pub enum PartnerCertificates {
     None,
     /// On every connection.
     Everywhere,
-    /// On every connection of gRPC, and over HTTP to this host, so that browsers at other hosts ask nobody for a certificate.
+    /// On every connection of gRPC, and over HTTP to this host, so that browsers at other hosts ask nobody for one.
     AtHost(String),
 }
 

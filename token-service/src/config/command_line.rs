@@ -130,7 +130,7 @@ pub struct Flags {
     #[arg(long, value_name = "HEADER")]
     pub client_certificate_header: Option<String>,
     /// Base URL of the endpoints for clients with certificates, if it is not the public one, such as https://mtls.auth.example.
-    /// At other hosts HTTP asks for no certificate
+    /// At other hosts HTTP takes none of partners
     #[arg(long, value_name = "URL")]
     pub mtls_base_url: Option<String>,
     /// Networks beside the public Internet that the keys of clients (jwks_uri) may be fetched from, in CIDR notation, separated

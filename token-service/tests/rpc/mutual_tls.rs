@@ -410,12 +410,15 @@ async fn a_gateway_passes_the_certificate_on_in_the_header_that_is_named() {
 }
 
 #[tokio::test]
-async fn over_http_certificates_are_asked_for_at_the_host_of_partners_alone() {
+async fn over_http_the_host_of_partners_takes_their_certificates() {
     let stage = Stage::start(|settings| settings.mtls_base_url = format!("https://{MTLS_HOST}")).await;
     let port = stage.world.http_address().port();
-    let client = stage.client(Some(&stage.partners.issue(&subject())));
+    let (client, without) = (
+        stage.client(Some(&stage.partners.issue(&subject()))),
+        stage.client(None),
+    );
     let metadata = |host: &str| format!("https://{host}:{port}/acme/.well-known/oauth-authorization-server");
-    let document: Value = client
+    let document: Value = without
         .get(metadata("localhost"))
         .send()
         .await
@@ -436,11 +439,14 @@ async fn over_http_certificates_are_asked_for_at_the_host_of_partners_alone() {
         assert!(methods.contains(&json!(method)), "{methods:?}");
     }
     assert_error(
-        stage.post(&client, "token", &[CREDENTIALS]).await,
+        stage.post(&without, "token", &[CREDENTIALS]).await,
         401,
         "invalid_client",
     )
     .await;
+    // Elsewhere the listener takes certificates of its callers alone.
+    let elsewhere = client.get(metadata("localhost")).send().await;
+    assert!(elsewhere.is_err());
     let answer = client
         .post(format!("https://{MTLS_HOST}:{port}/acme/oauth2/token"))
         .form(&[CREDENTIALS, ("client_id", &stage.world.client_id)])

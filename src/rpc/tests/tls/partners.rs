@@ -69,18 +69,24 @@ async fn without_a_client_authority_nobody_is_a_caller() {
 }
 
 #[tokio::test]
-async fn over_http_only_the_host_of_partners_asks_for_certificates() {
+async fn over_http_only_the_host_of_partners_takes_certificates_of_anybody() {
     let (authority, directory) = (Authority::new("test"), tempfile::tempdir().unwrap());
     let host = PartnerCertificates::AtHost("mtls.example".to_owned());
     let tls = server(&authority, directory.path(), host);
     let pair = Authority::new("partner").issue(&Subject::default());
     let config = http_client(&authority, Some(&pair));
     let http = tls.current().http.clone();
-    let peer = shake_hands_as("localhost", http.clone(), config.clone())
-        .await
-        .server;
-    assert_eq!(peer, Ok(None));
-    let peer = shake_hands_as("mtls.example", http, config).await.server;
+    let elsewhere = async |config| shake_hands_as("localhost", http.clone(), config).await.server;
+    let refused = elsewhere(config.clone()).await.unwrap_err();
+    assert!(
+        refused.contains("none of the authorities in --client-ca"),
+        "{refused}"
+    );
+    assert_eq!(elsewhere(http_client(&authority, None)).await, Ok(None));
+    // A gateway's is known there, too.
+    let gateway = authority.issue(&Subject::spiffe("spiffe://accord.example/gateway"));
+    caller(elsewhere(http_client(&authority, Some(&gateway))).await);
+    let peer = shake_hands_as("mtls.example", http.clone(), config).await.server;
     assert!(matches!(peer, Ok(Some(Peer::Client(_)))), "{peer:?}");
     // gRPC has no pages.
     let peer = shake_hands(&tls, client(&authority, Some(&pair))).await.server;
