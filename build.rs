@@ -51,9 +51,8 @@ const SECRET_FIELDS: [&str; 22] = [
 ];
 
 /// Request fields of the contract that are not implemented yet. The codec rejects a message that sets one.
-const NOT_AVAILABLE: [&str; 3] = [
+const NOT_AVAILABLE: [&str; 2] = [
     "IntrospectTokenRequest.binding",
-    "IssueTokenRequest.dpop_proof",
     "PushAuthorizationRequestRequest.dpop_proof",
 ];
 

@@ -75,6 +75,9 @@ metrics! {
     /// Token requests rejected, by grant type and reason of the error.
     TOKENS_REJECTED = "accord_tokens_rejected_total", Kind::Counter;
 
+    /// DPoP proofs rejected, by the rule or claim that they break.
+    DPOP_PROOFS_REJECTED = "accord_dpop_proofs_rejected_total", Kind::Counter;
+
     /// Callers that wait for argon2 or whose run has not ended, by queue.
     ARGON2_QUEUE = "accord_argon2_queue_length", Kind::Gauge;
     /// How long callers waited until argon2 ran for them, by queue.

@@ -18,7 +18,7 @@ use tonic::Status;
 
 use crate::{
     clock::{ManualClock, UnixMillis},
-    keys::{DataKey, FileMasterKey},
+    keys::{DataKey, FileMasterKey, Keyring},
     position::Epoch,
     random::{SeededRandom, SystemRandom},
     rpc::auth::{Caller, CallerDirectory, Credential},
@@ -60,6 +60,16 @@ pub async fn another_replica(db: &Database, url: &str) -> Database {
     let other = Database::connect(url).await.unwrap();
     other.use_keys(db.read().keys().unwrap());
     other
+}
+
+/// A keyring with these versions of the key of a purpose, which are the same in each keyring.
+pub fn keyring(purpose: &'static str, versions: &[u8]) -> Keyring {
+    let mut keyring = Keyring::new(&[purpose]);
+    for version in versions {
+        let key = DataKey::new(i32::from(*version), &[*version; 32]).unwrap();
+        keyring.insert(purpose, key, true);
+    }
+    keyring
 }
 
 /// A key of the first version for MACs of rows that no database has.

@@ -72,6 +72,7 @@ async fn master_and_data_keys_rotate_while_both_services_serve() {
     }
     for purpose in [
         "authorization-request",
+        "dpop-nonce",
         "refresh",
         "signing-key",
         "verified-secret",
@@ -105,7 +106,7 @@ async fn a_data_key_without_that_purpose_is_not_rotated() {
     let databases = [accord::testing::sqlite(), accord::testing::sqlite()];
     let services = Services::start(&databases[0].url, &databases[1].url).await;
     let refused = services.fail_token(&["rotate-data-key", "pepper"]);
-    let purposes = "there are authorization-request, refresh, signing-key, verified-secret, audit-event, row, audit-log, idempotency";
+    let purposes = "there are authorization-request, dpop-nonce, refresh, signing-key, verified-secret, audit-event, row, audit-log, idempotency";
     assert!(refused.contains(purposes), "{refused}");
     let refused = services.fail_token(&["check-config", "--signing-algorithm", "HS256"]);
     assert!(

@@ -18,7 +18,7 @@ pub struct Expected<'a> {
     /// The method of HTTP.
     pub method: &'a str,
     /// The URLs that the request may have come to: the endpoint, and its aliases.
-    pub urls: &'a [&'a str],
+    pub urls: &'a [String],
     /// The access token that comes with the proof, at a resource (RFC 9449 §4.3 number 12); `None` elsewhere.
     pub access_token: Option<&'a str>,
     /// The time now.

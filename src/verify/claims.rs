@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::VerifyError;
+use crate::token::v1 as pb;
 
 /// The claims of an access token (RFC 9068 §2.2, and Accord's own).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +49,17 @@ pub enum Confirmation {
     Certificate(String),
 }
 
+impl From<Confirmation> for pb::Confirmation {
+    fn from(confirmation: Confirmation) -> Self {
+        let mut message = Self::default();
+        match confirmation {
+            Confirmation::Jkt(thumbprint) => message.jkt = thumbprint,
+            Confirmation::Certificate(thumbprint) => message.x5t_s256 = thumbprint,
+        }
+        message
+    }
+}
+
 impl AccessTokenClaims {
     /// Checks the target and the expiry of verified claims at `now_secs` (seconds since 1970).
     ///
@@ -64,6 +76,15 @@ impl AccessTokenClaims {
             return Err(VerifyError::Expired);
         }
         Ok(())
+    }
+
+    /// Returns the token's type (RFC 9449 §5): `DPoP` if it is bound to the key of proofs, else `Bearer`, to a certificate too
+    /// (RFC 8705 §3).
+    pub fn token_type(&self) -> &'static str {
+        match self.cnf {
+            Some(Confirmation::Jkt(_)) => "DPoP",
+            Some(Confirmation::Certificate(_)) | None => "Bearer",
+        }
     }
 
     /// Returns whether the token has this scope: one scope-token, compared byte by byte (RFC 6749 §3.3).

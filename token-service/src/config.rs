@@ -25,7 +25,7 @@ use accord::{
 use anyhow::{Context, anyhow};
 use serde::Deserialize;
 
-use crate::model::{lifetimes::Lifetimes, signing_key::Algorithm};
+use crate::model::{dpop_nonce::NoncePolicy, lifetimes::Lifetimes, signing_key::Algorithm};
 
 mod command_line;
 mod partners;
@@ -78,6 +78,8 @@ pub struct Settings {
     pub client_calls_per_second: u32,
     /// How many calls may come from one address in a second; 0 means any number.
     pub address_calls_per_second: u32,
+    /// Whether DPoP proofs must have a nonce.
+    pub dpop_nonce: NoncePolicy,
     /// The product's name on pages.
     pub product_name: String,
     /// The algorithm of the first signing keys of an empty database.
@@ -293,6 +295,7 @@ impl Default for Settings {
             registry_stale_max: 0,
             client_calls_per_second: 5000,
             address_calls_per_second: 5000,
+            dpop_nonce: NoncePolicy::default(),
             product_name: "Accord".to_owned(),
             signing_algorithm: Algorithm::default(),
             signing_key_days: 90,

@@ -72,10 +72,10 @@ pub enum Error {
         rule: String,
     },
     /// The DPoP proof of an authenticated client is missing or rejected; what it must be.
-    #[error("the DPoP proof {0}")]
+    #[error("the DPoP proof is rejected: {0}")]
     InvalidDpopProof(String),
     /// The DPoP proof has no nonce of this server, or an old one; the nonce for the next proof.
-    #[error("the DPoP proof must hold the nonce of this answer")]
+    #[error("the DPoP proof must have the nonce of this answer in its claim nonce")]
     UseDpopNonce(String),
     /// The call of an authenticated client comes from outside of the networks that it, or the grant, is limited to.
     #[error("this client may not call from {}", .0.map_or_else(|| "an unknown address".to_owned(), |address| address.to_string()))]

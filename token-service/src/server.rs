@@ -40,6 +40,7 @@ use crate::{
     oauth::{
         OAuth,
         client_keys::{ClientKeySets, fetch::KeySetFetcher},
+        dpop::Dpop,
         mutual_tls::MutualTls,
     },
     permissions::{SERVICES, TABLE},
@@ -142,6 +143,7 @@ impl TokenServer {
                 client_limit: RateLimit::new(settings.client_calls_per_second).map(Arc::new),
                 client_keys,
                 mutual_tls,
+                dpop: Arc::new(Dpop::new(settings.dpop_nonce)),
             },
             address_limit: Arc::new(AddressLimit::new(settings.address_calls_per_second)),
             trusted_hops: settings.service.trusted_hops.into(),
@@ -301,6 +303,7 @@ impl Service for TokenServer {
         }
         let store = &self.oauth.store;
         let now = store.now();
+        self.oauth.dpop.replays.drop_ended(now);
         let cleared = store.delete_ended_rows(now.minus(KEEP_REVOCATIONS), now.minus(KEEP_ENDED));
         cleared.await?;
         Ok(store.delete_old_usage().await?)

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::sync::LazyLock;
+
 use serde_json::json;
 
 use super::*;
@@ -10,10 +12,12 @@ use crate::testing::dpop::{ProofKey, claims};
 const NOW: i64 = 1_800_000_000;
 const URL: &str = "https://auth.example/firm/oauth2/token";
 
+static URLS: LazyLock<[String; 1]> = LazyLock::new(|| [URL.to_owned()]);
+
 fn expected() -> Expected<'static> {
     Expected {
         method: "POST",
-        urls: &[URL],
+        urls: &*URLS,
         access_token: None,
         now: UnixMillis::from_millis(NOW * 1000 + 999),
     }
@@ -184,7 +188,7 @@ fn each_of_several_urls_is_right() {
     let key = ProofKey::es256();
     let alias = "https://mtls.example/firm/oauth2/token";
     let expected = Expected {
-        urls: &[URL, alias],
+        urls: &[URL.to_owned(), alias.to_owned()],
         ..expected()
     };
     for url in [URL, alias] {

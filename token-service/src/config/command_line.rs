@@ -55,7 +55,7 @@ pub enum Command {
     },
     /// Add a version to a data key, beside replicas that serve
     RotateDataKey {
-        /// What the key is for: authorization-request, refresh, signing-key, verified-secret or idempotency
+        /// What the key is for: authorization-request, dpop-nonce, refresh, signing-key, verified-secret or idempotency
         purpose: String,
         /// Settings.
         #[command(flatten)]
@@ -113,6 +113,10 @@ pub struct Flags {
     /// [default: 5000]
     #[arg(long, value_name = "CALLS")]
     pub address_calls_per_second: Option<String>,
+    /// Whether DPoP proofs must have a nonce of this service: required or optional. Required costs each client a second call
+    /// now and then, and no proof can be made in advance [default: optional]
+    #[arg(long, value_name = "POLICY")]
+    pub dpop_nonce: Option<String>,
     /// The product's name on pages [default: Accord]
     #[arg(long, value_name = "NAME")]
     pub product_name: Option<String>,

@@ -36,7 +36,7 @@ impl TokenService for OAuth {
         let request = convert::issue(request, certificate);
         let request = request.inspect_err(|error| issuance::count_rejected(grant_type, error.reason()))?;
         let issued = issuance::issue(self, &request).await?;
-        Ok(Response::new(convert::issued(issued)))
+        Ok(convert::issued(issued))
     }
 
     async fn push_authorization_request(

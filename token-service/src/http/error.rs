@@ -1,10 +1,13 @@
 //! Errors of HTTP routes: a status and the members of RFC 6749 §5.2. [`code`] is the one table from reasons to
 //! both.
 
-use accord::rpc::status::{ErrorReason, reason_of};
+use accord::{
+    dpop::DPOP_NONCE,
+    rpc::status::{ErrorReason, reason_of},
+};
 use axum::{
     Json,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
@@ -29,6 +32,8 @@ pub(super) struct HttpError {
     pub(super) description: String,
     /// How long to wait before the next try, in seconds.
     pub(super) retry_after: Option<u64>,
+    /// The nonce for the next DPoP proof.
+    pub(super) dpop_nonce: Option<String>,
 }
 
 impl HttpError {
@@ -38,6 +43,7 @@ impl HttpError {
             code,
             description: description.to_owned(),
             retry_after: None,
+            dpop_nonce: None,
         }
     }
 
@@ -45,6 +51,7 @@ impl HttpError {
     pub(super) fn reason(&self) -> ErrorReason {
         let reasons = [
             ErrorReason::InvalidClient,
+            ErrorReason::InvalidDpopProof,
             ErrorReason::InvalidScope,
             ErrorReason::InvalidTarget,
             ErrorReason::UnsupportedGrantType,
@@ -89,12 +96,15 @@ impl From<Status> for HttpError {
             let fields = fields.map(|v| format!("{} {}", v.field, v.description));
             fields.collect::<Vec<_>>().join("; ")
         });
+        let metadata = details.error_info().map(|info| &info.metadata);
+        let dpop_nonce = metadata.and_then(|metadata| metadata.get("dpop_nonce")).cloned();
         let retry_after = details.retry_info().and_then(|info| info.retry_delay);
         Self {
             status: code,
             code: error,
             description: violations.unwrap_or_else(|| status.message().to_owned()),
             retry_after: retry_after.map(|delay| delay.as_secs().max(1)),
+            dpop_nonce,
         }
     }
 }
@@ -126,6 +136,13 @@ fn code(reason: ErrorReason) -> (StatusCode, &'static str) {
     }
 }
 
+/// Adds the nonce for the client's next proof (RFC 9449 §8), to answers and to errors.
+pub(super) fn add_dpop_nonce(headers: &mut HeaderMap, nonce: Option<&str>) {
+    if let Some(nonce) = nonce.and_then(|nonce| HeaderValue::from_str(nonce).ok()) {
+        headers.insert(DPOP_NONCE, nonce);
+    }
+}
+
 /// Replaces the characters that RFC 6749 §5.2 forbids in `error_description`.
 pub(super) fn plain(text: &str) -> String {
     text.chars()
@@ -151,6 +168,7 @@ impl IntoResponse for HttpError {
         if self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
+        add_dpop_nonce(headers, self.dpop_nonce.as_deref());
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }

@@ -4,6 +4,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use accord::{
+    dpop,
     rpc::auth::unauthenticated,
     text::{
         id::{ClientId, ScopeName, TenantId},
@@ -25,7 +26,7 @@ use super::{
     HttpState,
     client::{ClientParts, ONE_METHOD, WorkloadToken, credentials, workload_token},
     discovery::Tenant,
-    error::HttpError,
+    error::{HttpError, add_dpop_nonce},
     form::Form,
 };
 use crate::{
@@ -33,6 +34,7 @@ use crate::{
     model::tenant::is_same_url,
     oauth::{
         client_authentication::{authenticate, spend},
+        dpop::rejected,
         introspection::{self, MEDIA_TYPE, Requester},
         issuance::{self, CodeRequest, GrantRequest, Request},
         revocation,
@@ -63,13 +65,15 @@ pub(super) async fn token(
     let issued = issuance::issue(&http.oauth, &request).await?;
     let response = TokenResponse {
         access_token: &issued.access_token,
-        token_type: "Bearer",
+        token_type: issued.token_type,
         expires_in: issued.expires_in,
         scope: &issued.scope,
         grant_id: &issued.grant_id,
         refresh_token: issued.refresh_token.as_ref().map(RefreshToken::expose),
     };
-    Ok((NO_STORE, Json(response)).into_response())
+    let mut response = (NO_STORE, Json(response)).into_response();
+    add_dpop_nonce(response.headers_mut(), issued.dpop_nonce.as_deref());
+    Ok(response)
 }
 
 fn request(tenant_id: TenantId, parts: &ClientParts, form: &Form) -> Result<Request, HttpError> {
@@ -79,7 +83,14 @@ fn request(tenant_id: TenantId, parts: &ClientParts, form: &Form) -> Result<Requ
         grant: grant(form)?,
         scopes: scopes(form.text("scope"))?,
         resource: resource(form)?,
+        dpop_proof: dpop_proof(&parts.headers)?,
     })
+}
+
+/// Reads the DPoP proof (RFC 9449 §4.3 number 1).
+pub(super) fn dpop_proof(headers: &HeaderMap) -> Result<Option<String>> {
+    let proof = dpop::from_headers(headers).map_err(rejected)?;
+    Ok(proof.map(str::to_owned))
 }
 
 /// Reads the grant. Rejects a request that lacks a parameter before its code or refresh token is used.

@@ -4,6 +4,7 @@ pub mod admin_session;
 pub mod change;
 pub mod client;
 pub mod code;
+pub mod dpop_nonce;
 pub mod family;
 pub mod grant;
 pub mod lifetimes;

@@ -2,6 +2,8 @@
 
 /// MACs of authorization requests that nobody has signed in for.
 pub const AUTHORIZATION_REQUEST: &str = "authorization-request";
+/// MACs of nonces for DPoP proofs.
+pub const DPOP_NONCE: &str = "dpop-nonce";
 /// MACs of refresh tokens.
 pub const REFRESH: &str = "refresh";
 /// MACs of verified Client Secrets.

@@ -195,6 +195,7 @@ impl Introspection<'_> {
         if is_revoked || !is_active || !grant.covers(&claims, now) {
             return Err(Rejection::Inactive);
         }
+        let token_type = claims.token_type().to_owned();
         let response = Response {
             active: Some(true),
             scope,
@@ -205,10 +206,10 @@ impl Introspection<'_> {
             exp: claims.exp,
             iat: claims.iat,
             jti: claims.jti,
-            token_type: "Bearer".to_owned(),
+            token_type,
             tenant_id: claims.tenant_id,
             grant_id: claims.grant_id,
-            cnf: claims.cnf.map(confirmation),
+            cnf: claims.cnf.map(Into::into),
         };
         Ok((response, parties.watermark))
     }
@@ -317,14 +318,6 @@ impl Introspection<'_> {
             watermark,
         })
     }
-}
-
-fn confirmation(cnf: Confirmation) -> pb::Confirmation {
-    let (jkt, x5t_s256) = match cnf {
-        Confirmation::Jkt(thumbprint) => (thumbprint, String::new()),
-        Confirmation::Certificate(thumbprint) => (String::new(), thumbprint),
-    };
-    pb::Confirmation { jkt, x5t_s256 }
 }
 
 fn inactive() -> Response {

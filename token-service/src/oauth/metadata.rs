@@ -3,10 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use accord::{text::id::TenantId, token::v1 as pb};
+use accord::{dpop, text::id::TenantId, token::v1 as pb};
 
 use super::{OAuth, client_authentication::ALGORITHMS};
-use crate::{error::Result, model::signing_key::SigningKey};
+use crate::{
+    error::Result,
+    model::{signing_key::SigningKey, tenant::Tenant},
+};
 
 /// Returns the metadata of a tenant's authority; a suspended tenant has some too.
 ///
@@ -26,7 +29,7 @@ pub async fn of_tenant(oauth: &OAuth, tenant_id: &TenantId) -> Result<pb::GetAut
         client_authentication.push("self_signed_tls_client_auth".to_owned());
     }
     let mtls_endpoint_aliases = mutual_tls.base_url.as_ref().map(|base| {
-        let alias = |endpoint: &str| format!("{base}/{tenant_id}/oauth2/{endpoint}");
+        let alias = |name| endpoint(&format!("{base}/{tenant_id}"), name);
         pb::MtlsEndpointAliases {
             token_endpoint: alias("token"),
             introspection_endpoint: alias("introspect"),
@@ -42,11 +45,11 @@ pub async fn of_tenant(oauth: &OAuth, tenant_id: &TenantId) -> Result<pb::GetAut
     let answering: BTreeSet<_> = published.map(|key| key.algorithm.as_ref().to_owned()).collect();
     Ok(pb::GetAuthorityMetadataResponse {
         issuer: issuer.to_owned(),
-        authorization_endpoint: format!("{issuer}/oauth2/authorize"),
-        pushed_authorization_request_endpoint: format!("{issuer}/oauth2/par"),
-        token_endpoint: format!("{issuer}/oauth2/token"),
-        introspection_endpoint: format!("{issuer}/oauth2/introspect"),
-        revocation_endpoint: format!("{issuer}/oauth2/revoke"),
+        authorization_endpoint: endpoint(issuer, "authorize"),
+        pushed_authorization_request_endpoint: endpoint(issuer, "par"),
+        token_endpoint: endpoint(issuer, "token"),
+        introspection_endpoint: endpoint(issuer, "introspect"),
+        revocation_endpoint: endpoint(issuer, "revoke"),
         jwks_uri: format!("{issuer}/jwks.json"),
         response_types_supported: owned(&["code"]),
         response_modes_supported: owned(&["query"]),
@@ -66,8 +69,23 @@ pub async fn of_tenant(oauth: &OAuth, tenant_id: &TenantId) -> Result<pb::GetAut
         id_token_signing_alg_values_supported: owned(&["RS256"]),
         tls_client_certificate_bound_access_tokens: mutual_tls.is_offered,
         mtls_endpoint_aliases,
+        dpop_signing_alg_values_supported: owned(&dpop::ALGORITHMS),
         ..Default::default()
     })
+}
+
+/// Returns the URLs of an endpoint as the metadata has them: the tenant's own, and the one for clients with certificates. A DPoP
+/// proof names one of them in `htu`.
+pub fn endpoint_urls(oauth: &OAuth, tenant: &Tenant, name: &str) -> Vec<String> {
+    let base = oauth.mutual_tls.base_url.as_ref();
+    let alias = base.map(|base| format!("{base}/{}", tenant.tenant_id));
+    let authorities = [Some(tenant.issuer.clone()), alias];
+    let authorities = authorities.iter().flatten();
+    authorities.map(|authority| endpoint(authority, name)).collect()
+}
+
+fn endpoint(authority: &str, name: &str) -> String {
+    format!("{authority}/oauth2/{name}")
 }
 
 /// Returns the published keys.

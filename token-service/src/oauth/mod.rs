@@ -15,6 +15,7 @@ use crate::{
 
 pub mod client_authentication;
 pub mod client_keys;
+pub mod dpop;
 pub mod introspection;
 pub mod issuance;
 pub mod metadata;
@@ -22,6 +23,8 @@ pub mod mutual_tls;
 pub mod pushed_request;
 pub mod revocation;
 pub mod revocation_feed;
+
+use dpop::Dpop;
 
 /// The parts of token-service that handle tokens. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -39,6 +42,8 @@ pub struct OAuth {
     pub client_keys: ClientKeySets,
     /// Certificates of clients.
     pub mutual_tls: MutualTls,
+    /// What DPoP proofs are checked against.
+    pub dpop: Arc<Dpop>,
 }
 
 /// Runs `work` in its own task, so that it completes although the caller disconnects.

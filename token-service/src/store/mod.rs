@@ -61,6 +61,7 @@ use usage::rejection::Rejections;
 /// The purposes of every data key, that of request ids included.
 pub const PURPOSES: &[&str] = &[
     purpose::AUTHORIZATION_REQUEST,
+    purpose::DPOP_NONCE,
     purpose::REFRESH,
     purpose::SIGNING_KEY,
     purpose::VERIFIED_SECRET,

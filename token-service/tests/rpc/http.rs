@@ -11,6 +11,7 @@ pub mod browser;
 mod client;
 mod client_authentication;
 mod discovery;
+mod dpop;
 mod introspection;
 pub mod keys;
 mod markup;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use accord::{clock::Clock, testing::dpop::ProofKey};
 use tonic::Code;
 use tonic_types::StatusExt;
 
@@ -74,13 +75,16 @@ async fn nobody_uses_up_the_calls_of_another_client() {
 }
 
 #[tokio::test]
-async fn a_limited_call_can_be_repeated_with_its_assertion() {
+async fn a_limited_call_can_be_repeated_with_its_assertion_and_its_proof() {
     let world = limited_clients().await;
     let key = ClientKey::of_client(&world, "ES256");
+    let bound = ProofKey::es256();
+    let endpoint = format!("{}/oauth2/token", world.issuer);
     let started = Instant::now();
     let mut limited = 0;
     while limited == 0 {
         let assertion = key.assertion(&world);
+        let proof = bound.proof(&endpoint, world.clock().now().as_secs());
         let send = async || {
             let fields = [
                 CREDENTIALS,
@@ -90,7 +94,8 @@ async fn a_limited_call_can_be_repeated_with_its_assertion() {
                 ),
                 ("client_assertion", &*assertion),
             ];
-            Request::post(TOKEN).form(&fields).send(&world).await.status
+            let request = Request::post(TOKEN).header("DPoP", &*proof).form(&fields);
+            request.send(&world).await.status
         };
         let mut status = send().await;
         while status == 429 {

@@ -12,6 +12,7 @@ use accord::{
         revoke_token_request::ClientAuthentication as RevokeProof,
     },
 };
+use tonic::Response;
 use zeroize::Zeroizing;
 
 use super::{scopes, setup::parameters};
@@ -26,6 +27,8 @@ use crate::{
     },
 };
 
+/// The name of the metadata with the nonce for the next DPoP proof.
+const DPOP_NONCE: &str = "dpop-nonce";
 /// The longest token that a request may hold, in bytes.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
@@ -80,6 +83,7 @@ pub fn issue(request: pb::IssueTokenRequest, certificate: Option<ClientCertifica
         grant: grant.ok_or(Error::UnsupportedGrantType)?,
         scopes,
         resource: request.resource,
+        dpop_proof: Some(request.dpop_proof).filter(|proof| !proof.is_empty()),
     })
 }
 
@@ -176,17 +180,21 @@ pub fn revoke(
     Ok((tenant_id, Zeroizing::new(request.token), credentials))
 }
 
-/// Writes the tokens of a client.
-pub fn issued(mut issued: Issued) -> pb::IssueTokenResponse {
+/// Writes the tokens of a client. The nonce for its next proof goes into the metadata, as HTTP has it in a header.
+pub fn issued(mut issued: Issued) -> Response<pb::IssueTokenResponse> {
     let refresh_token = issued.refresh_token.map(|token| token.expose().to_owned());
-    pb::IssueTokenResponse {
+    let mut response = Response::new(pb::IssueTokenResponse {
         access_token: std::mem::take(&mut *issued.access_token),
-        token_type: "Bearer".to_owned(),
+        token_type: issued.token_type.to_owned(),
         expires_in: issued.expires_in,
         refresh_token: refresh_token.unwrap_or_default(),
         scope: issued.scope,
         grant_id: issued.grant_id,
+    });
+    if let Some(nonce) = issued.dpop_nonce.and_then(|nonce| nonce.parse().ok()) {
+        response.metadata_mut().insert(DPOP_NONCE, nonce);
     }
+    response
 }
 
 /// Writes a page of revocations.

@@ -146,6 +146,12 @@ impl Client {
         registered || self.fapi_from.is_some_and(|from| now < from)
     }
 
+    /// Returns whether the client may bind a token to the DPoP key with this thumbprint, or to none. A client that has
+    /// registered thumbprints must use one of these keys (RFC 9449 §5): a stolen secret then yields no token at all.
+    pub fn may_use_dpop_key(&self, jkt: Option<&str>) -> bool {
+        self.dpop_jkts.is_empty() || jkt.is_some_and(|jkt| self.dpop_jkts.iter().any(|known| known == jkt))
+    }
+
     /// Returns the secret as the registry lists it. It may have expired since.
     pub fn listed_secret(&self, secret_id: &SecretId) -> Option<&LiveSecret> {
         self.live_secrets.iter().find(|live| live.secret_id == *secret_id)

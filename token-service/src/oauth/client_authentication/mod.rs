@@ -254,6 +254,7 @@ mod tests {
                 cache.store().clock.clone(),
             ),
             mutual_tls: MutualTls::default(),
+            dpop: Default::default(),
         };
         let client_id = registry.client_id.as_str();
         let secret = registry.secret().expose();

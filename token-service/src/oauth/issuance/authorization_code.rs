@@ -5,7 +5,7 @@ use accord::text::{
     opaque::{OpaqueToken, TokenKind},
 };
 
-use super::{CodeRequest, Issuance, Issued, caller_ip, complete};
+use super::{BoundKey, CodeRequest, Issuance, Issued, caller_ip, complete};
 use crate::{
     error::{Error, Result},
     model::{
@@ -29,7 +29,7 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
         .ok_or(Error::InvalidGrant)?;
     issuance.grant_id = Some(code.grant_id.clone());
     // Before the code counts as used or replayed: whoever lacks the key can do neither.
-    check_key(issuance, &code, None).await?;
+    check_key(issuance, &code).await?;
     require_network(&grant.allowed_networks, caller_ip())?;
     if code.used_at.is_some() {
         return replayed(issuance, &token).await;
@@ -37,7 +37,7 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
     let now = store.now();
     let is_registered = issuance.client.redirect_uris.contains(&code.redirect_uri);
     if !is_registered || !code.accepts(&request.redirect_uri, &request.code_verifier, now) {
-        issuance.spend_assertion().await?;
+        issuance.spend_proofs().await?;
         let event = issuance.event("code.refuse", &code.grant_id);
         let event = event.detail("why", "verifier, redirect URI or time").refused();
         let (store, origin) = (store.clone(), issuance.origin());
@@ -81,7 +81,7 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
         family: family.clone(),
         issued,
     };
-    issuance.spend_assertion().await?;
+    issuance.spend_proofs().await?;
     match issuance.oauth.store.redeem_code(redemption).await? {
         RedemptionOutcome::Redeemed { superseding, answer } => {
             if superseding {
@@ -96,11 +96,13 @@ pub(super) async fn issue(issuance: &mut Issuance<'_>, request: &CodeRequest) ->
 }
 
 /// Rejects a call without a proof of the key that the code is bound to (RFC 9449 §10). The code stays as it is.
-async fn check_key(issuance: &Issuance<'_>, code: &Code, proven: Option<&str>) -> Result<()> {
+async fn check_key(issuance: &Issuance<'_>, code: &Code) -> Result<()> {
+    let proven = issuance.bound_key.as_ref().map(BoundKey::jkt);
     match code.match_key(proven) {
         KeyMatch::Accepted => Ok(()),
         KeyMatch::Missing => Err(Error::InvalidDpopProof(
-            "is missing: the code is bound to the key that the authorization request named".to_owned(),
+            "a proof must come, because the code is bound to the key that the authorization request named"
+                .to_owned(),
         )),
         KeyMatch::Other => {
             let event = issuance.event("code.refuse", &code.grant_id);
@@ -126,7 +128,7 @@ async fn redeem_again(
     let grant = issuance.active_grant(Some(&family)).await?;
     let (signed, issued) = issuance.sign(&grant, Some(&family)).await?;
     let refresh_token = family.token(&keyring, family.generations.current)?;
-    issuance.spend_assertion().await?;
+    issuance.spend_proofs().await?;
     let store = &issuance.oauth.store;
     match store
         .redeem_again(&issuance.origin(), code, &family, issued)
@@ -152,7 +154,7 @@ async fn settle(answer: PendingAnswer, issued: Result<Issued>) -> Result<Issued>
 /// Rejects a second use: the code has leaked. Ends the tokens of the first use (RFC 6749 §4.1.2); that is committed
 /// although the call fails.
 async fn replayed(issuance: &mut Issuance<'_>, token: &OpaqueToken) -> Result<Issued> {
-    issuance.spend_assertion().await?;
+    issuance.spend_proofs().await?;
     let store = &issuance.oauth.store;
     let found = store.find_code(&issuance.tenant.tenant_id, token).await?;
     let (code, _) = found.ok_or(Error::InvalidGrant)?;

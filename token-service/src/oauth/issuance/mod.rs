@@ -1,6 +1,6 @@
 //! Issues tokens: the steps that the three grants share. Each grant has a file for its own rules.
 //!
-//! The order is always: authenticate the client, read the positions of both feeds, read what the decision needs,
+//! The order is always: authenticate the client, check the key that it proves to hold, read the positions of both feeds, read what the decision needs,
 //! decide, sign, commit the audit event with the changes, check again, respond. If the last check finds that something
 //! has changed meanwhile, it signs another token; see `recheck`.
 
@@ -35,6 +35,8 @@ use crate::{
         OAuth,
         client_authentication::{Credentials, authenticate, spend},
         complete,
+        dpop::{self, BoundKey},
+        metadata::endpoint_urls,
     },
     store::Assertion,
 };
@@ -59,6 +61,8 @@ pub struct Request {
     pub scopes: Vec<ScopeName>,
     /// The tenant's Cloud API URL, or empty.
     pub resource: String,
+    /// The DPoP proof (RFC 9449 §4), as it was sent; `None` without one.
+    pub dpop_proof: Option<String>,
 }
 
 /// The grant of a token request. Its strings are as the client sent them, not validated.
@@ -104,6 +108,8 @@ impl GrantRequest {
 pub struct Issued {
     /// The access token.
     pub access_token: Zeroizing<String>,
+    /// `DPoP` or `Bearer` (RFC 9449 §5).
+    pub token_type: &'static str,
     /// Its lifetime in seconds.
     pub expires_in: u32,
     /// The refresh token; `None` for client credentials.
@@ -112,6 +118,8 @@ pub struct Issued {
     pub scope: String,
     /// The grant.
     pub grant_id: String,
+    /// The nonce for the client's next DPoP proof, if it needs one.
+    pub dpop_nonce: Option<String>,
 }
 
 /// Issues a token, and counts the outcome.
@@ -127,22 +135,11 @@ pub async fn issue(oauth: &OAuth, request: &Request) -> Result<Issued> {
 async fn try_issue(oauth: &OAuth, request: &Request) -> Result<Issued> {
     let authenticated = authenticate(oauth, &request.tenant_id, &request.credentials).await?;
     let mut issuance = Issuance::for_client(oauth, request, authenticated).await?;
-    let issued = match issuance.check_client_network().await {
-        Ok(()) => issue_from(&mut issuance, &request.grant).await,
-        Err(error) => Err(error),
-    };
+    let issued = issuance.issue().await;
     issued.inspect_err(|error| {
         issuance.count_rejection(error);
         issuance.note_rejection(error);
     })
-}
-
-async fn issue_from(issuance: &mut Issuance<'_>, grant: &GrantRequest) -> Result<Issued> {
-    match grant {
-        GrantRequest::AuthorizationCode(code) => Box::pin(authorization_code::issue(issuance, code)).await,
-        GrantRequest::RefreshToken(token) => Box::pin(refresh_token::issue(issuance, token)).await,
-        GrantRequest::ClientCredentials => client_credentials::issue(issuance).await,
-    }
 }
 
 /// A token request whose client is authenticated and whose tenant is known.
@@ -158,6 +155,8 @@ struct Issuance<'a> {
     watermark: Watermark,
     /// The client's assertion, until it is spent.
     assertion: Option<Assertion>,
+    /// The key that the client has proven to hold, and that the token is bound to.
+    bound_key: Option<BoundKey>,
     /// The registry's position when the client was authenticated.
     authenticated_at: Position,
 }
@@ -201,13 +200,37 @@ impl<'a> Issuance<'a> {
             entry,
             watermark,
             assertion: authenticated.assertion,
+            bound_key: None,
             authenticated_at,
         })
     }
 
-    /// Spends the client's assertion. Call it after all checks that may reject the call, so that a rejected call can be
-    /// repeated, and before anything changes or counts as a replay.
-    async fn spend_assertion(&mut self) -> Result<()> {
+    /// Checks what the client shows to prove that it holds a key, and where it calls from. Then issues by the rules of the grant.
+    async fn issue(&mut self) -> Result<Issued> {
+        let proof = self.request.dpop_proof.as_deref();
+        if proof.is_some() || !self.client.may_use_dpop_key(None) {
+            let urls = endpoint_urls(self.oauth, &self.tenant, "token");
+            let tenant_id = &self.tenant.tenant_id;
+            self.bound_key = Box::pin(dpop::check(self.oauth, &self.client, tenant_id, proof, &urls)).await?;
+        }
+        self.check_client_network().await?;
+        let mut issued = match &self.request.grant {
+            GrantRequest::AuthorizationCode(code) => Box::pin(authorization_code::issue(self, code)).await,
+            GrantRequest::RefreshToken(token) => Box::pin(refresh_token::issue(self, token)).await,
+            GrantRequest::ClientCredentials => client_credentials::issue(self).await,
+        }?;
+        if let Some(key) = &self.bound_key {
+            issued.dpop_nonce = dpop::next_nonce(self.oauth, key).await?;
+        }
+        Ok(issued)
+    }
+
+    /// Spends the client's proof and its assertion. Call it after all checks that may reject the call, so that a rejected
+    /// call can be repeated, and before anything changes or counts as a replay.
+    async fn spend_proofs(&mut self) -> Result<()> {
+        if let Some(key) = &mut self.bound_key {
+            key.spend(self.oauth, &self.client.client_id)?;
+        }
         spend(self.oauth, self.assertion.take()).await
     }
 
@@ -343,8 +366,12 @@ impl<'a> Issuance<'a> {
         Ok((grant, user.is_some_and(|user| user.active)))
     }
 
-    /// Returns the certificate that the token is bound to (RFC 8705 §3), if the client presented one.
+    /// Returns the key that the token is bound to: that of the client's proof (RFC 9449 §6.1), else its certificate
+    /// (RFC 8705 §3).
     fn confirmation(&self) -> Option<Confirmation> {
+        if let Some(key) = &self.bound_key {
+            return Some(key.confirmation());
+        }
         let certificate = self.request.credentials.certificate.as_ref()?;
         Some(Confirmation::Certificate(certificate.thumbprint()))
     }
@@ -399,9 +426,14 @@ impl<'a> Issuance<'a> {
             key_thumbprint: *signer.thumbprint(),
             scope: claims.scope.clone(),
         };
-        let event = Event::issued(issued)
+        let mut event = Event::issued(issued)
             .tenant(&self.tenant.tenant_id)
             .client(&self.client.client_id);
+        event = match &claims.cnf {
+            Some(Confirmation::Jkt(thumbprint)) => event.detail("jkt", thumbprint.as_str()),
+            Some(Confirmation::Certificate(thumbprint)) => event.detail("x5t#S256", thumbprint.as_str()),
+            None => event,
+        };
         Ok((SignedToken { token, kid, claims }, event))
     }
 }
@@ -515,6 +547,7 @@ mod tests {
                 cache.store().clock.clone(),
             ),
             mutual_tls: MutualTls::default(),
+            dpop: Default::default(),
         };
         let request = Request {
             tenant_id: TenantId::parse(TENANT).unwrap(),
@@ -528,6 +561,7 @@ mod tests {
             grant: GrantRequest::ClientCredentials,
             scopes: Vec::new(),
             resource: String::new(),
+            dpop_proof: None,
         };
         for token in 1..=3 {
             locks_taken();

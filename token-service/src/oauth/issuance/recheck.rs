@@ -11,6 +11,7 @@ use crate::{
     model::{family::Family, watermark::ATTEMPTS},
     oauth::{
         client_authentication::{Proof, authenticate},
+        dpop::{self, BoundKey},
         revocation_names,
     },
 };
@@ -32,10 +33,12 @@ impl Issuance<'_> {
                 let claims = token.claims;
                 return Ok(Issued {
                     access_token: token.token,
+                    token_type: claims.token_type(),
                     expires_in: claims.exp - claims.iat,
                     refresh_token,
                     scope: claims.scope,
                     grant_id: claims.grant_id,
+                    dpop_nonce: None,
                 });
             }
             attempts.next().ok_or(Error::Unavailable)?;
@@ -69,8 +72,16 @@ impl Issuance<'_> {
             self.authenticate_again().await?
         };
         let again = Self::for_client(self.oauth, self.request, authenticated).await?;
+        let bound_key = self.bound_key.take();
+        // The client may have got other keys meanwhile.
+        dpop::require_known_key(
+            &again.client,
+            &again.tenant.tenant_id,
+            bound_key.as_ref().map(BoundKey::jkt),
+        )?;
         *self = Self {
             grant_id: self.grant_id.take(),
+            bound_key,
             ..again
         };
         Ok(())

@@ -41,7 +41,7 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
     // A replay ends the family whatever else is wrong with the call.
     let next = match family.generations.renew(token.generation(), store.now()) {
         Renewal::Replay => {
-            issuance.spend_assertion().await?;
+            issuance.spend_proofs().await?;
             let event = about(issuance, &family, token, "refresh_token.reuse").refused();
             issuance
                 .end_family(family.into_value(), "replayed", event)
@@ -55,7 +55,7 @@ async fn attempt(issuance: &mut Issuance<'_>, token: &RefreshToken) -> Result<Op
     issuance.check_target()?;
     let grant = issuance.active_grant(Some(&*family)).await?;
     let (signed, issued) = issuance.sign(&grant, Some(&*family)).await?;
-    issuance.spend_assertion().await?;
+    issuance.spend_proofs().await?;
     let origin = issuance.origin();
     let store = &issuance.oauth.store;
     let handed_out = if let Some(next) = next {

@@ -1,6 +1,6 @@
 //! The endpoints that clients call themselves.
 
-use accord::{clock::Clock, rpc::auth::WorkloadKind};
+use accord::{clock::Clock, rpc::auth::WorkloadKind, testing::dpop::ProofKey};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -136,6 +136,34 @@ pub async fn refused(face: &mut Face<'_>) {
             .ask(TOKEN, "acme", |request| request.basic(client).form(form))
             .await;
         assert_eq!(answer.error(), (status, code.into()), "{form:?}");
+    }
+    // A proof may need a nonce of this service, and counts once.
+    let key = ProofKey::ed25519();
+    let endpoint = format!("{}/oauth2/token", world.issuer);
+    let now = world.clock().now().as_secs();
+    let foreign = key.altered(&endpoint, now, |_, claims| {
+        claims["nonce"] = json!("of another server")
+    });
+    let good = key.proof(&endpoint, now);
+    for (proof, status, code) in [
+        (&foreign, 400, "use_dpop_nonce"),
+        (&good, 200, ""),
+        (&good, 400, "invalid_dpop_proof"),
+    ] {
+        let with_proof = |request: Request| request.header("dpop", proof).basic(&world.client);
+        let answer = face
+            .ask(TOKEN, "acme", |request| with_proof(request).form(&credentials))
+            .await;
+        assert_eq!(answer.status, status, "{answer:?}");
+        if status != 200 {
+            assert_eq!(answer.error(), (status, code.into()));
+            continue;
+        }
+        let token = answer.json();
+        assert_eq!(token["token_type"], "DPoP");
+        let form = [("token", token["access_token"].as_str().unwrap())];
+        let introspected = face.post(INTROSPECT, &form).await.json();
+        assert_eq!(introspected["cnf"], json!({"jkt": key.jkt()}));
     }
     // A client without access must not learn whether a tenant exists.
     let answer = face

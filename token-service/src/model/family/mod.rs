@@ -153,5 +153,4 @@ pub fn is_genuine(
 }
 
 #[cfg(test)]
-#[path = "family_tests.rs"]
 mod tests;
