@@ -110,7 +110,7 @@ fn parse(element: &[u8]) -> Option<IpAddr> {
 }
 
 #[cfg(test)]
-#[path = "../tests/gateways.rs"]
+#[path = "../tests/tls/gateways.rs"]
 mod gateways;
 
 #[cfg(test)]

@@ -328,13 +328,14 @@ fn credentials_are_there_to_copy_whole() {
 fn what_is_not_possible_is_not_offered() {
     let page = IntegrationPage {
         change_user_url: None,
+        change_networks_url: None,
         revoke_url: None,
         ..integration_page("plain")
     };
     let html = page.render().unwrap();
     assert_eq!(forms(&html).len(), 1, "signing out alone is left");
     assert!(
-        !html.contains("#account_name"),
+        !html.contains("#account_name") && !html.contains("#allowed_networks"),
         "the error has no field to lead to"
     );
 }
