@@ -59,16 +59,17 @@ impl TokenService for OAuth {
         let by_workload = matches!(Principal::of(&request), Principal::Caller(..));
         let certificate = client_certificate(self, &request).await?;
         let request = convert::introspect(request.into_inner(), by_workload, certificate)?;
-        let (tenant_id, token, credentials) = request;
-        let requester = match &credentials {
+        let tenant_id = &request.tenant_id;
+        let requester = match &request.credentials {
             None => Requester::Workload,
             Some(credentials) => {
-                let authenticated = authenticate(self, &tenant_id, credentials).await?;
+                let authenticated = authenticate(self, tenant_id, credentials).await?;
                 spend(self, authenticated.assertion).await?;
                 Requester::Client(authenticated.client.value.client_id.clone())
             }
         };
-        let introspected = introspect(self, &requester, &tenant_id, &token).await?;
+        let binding = request.binding.as_ref();
+        let introspected = introspect(self, &requester, tenant_id, &request.token, binding).await?;
         Ok(Response::new(introspected))
     }
 

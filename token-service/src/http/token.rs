@@ -143,6 +143,9 @@ struct TokenResponse<'a> {
 }
 
 /// `POST /{tenant}/oauth2/introspect`: shows a client only its own tokens, and an internal service all of the tenant's.
+///
+/// RFC 7662 has no parameters for what came with a token, and libraries send none: an internal service that lets Accord check the
+/// binding of tokens calls over gRPC.
 pub(super) async fn introspect(
     State(http): State<Arc<HttpState>>,
     Tenant(tenant_id): Tenant,
@@ -151,7 +154,7 @@ pub(super) async fn introspect(
 ) -> Result<Response, HttpError> {
     let token = required(&form, "token")?;
     let (requester, requester_id) = requester(&http, &tenant_id, &parts, &form).await?;
-    let introspected = introspection::introspect(&http.oauth, &requester, &tenant_id, token).await?;
+    let introspected = introspection::introspect(&http.oauth, &requester, &tenant_id, token, None).await?;
     if wants_jwt(&parts.headers) {
         let jwt = introspection::sign(&http.oauth, &tenant_id, &requester_id, &introspected).await?;
         let media_type = [(header::CONTENT_TYPE, MEDIA_TYPE)];

@@ -1,9 +1,10 @@
 //! Introspection (RFC 7662): whether a token is active at a tenant now, and what it allows. The response can be a
 //! signed JWT (RFC 9701), which a client can show to others.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use accord::{
+    dpop::{ReplayError, VerifiedProof},
     text::{
         id::{ClientId, GrantId, ScopeName, TenantId, UserId},
         opaque::RefreshToken,
@@ -24,13 +25,20 @@ use crate::{
         user::User,
         watermark::{ATTEMPTS, Watermark},
     },
-    oauth::{OAuth, revocation_names},
+    oauth::{
+        OAuth,
+        binding::{Binding, NotBound},
+        revocation_names,
+    },
 };
 
 /// The media type of a signed response (RFC 9701 §5).
 pub const MEDIA_TYPE: &str = "application/token-introspection+jwt";
 /// The `typ` of its header.
 const TYPE: &str = "token-introspection+jwt";
+
+/// When there is room for further proofs, at the latest.
+const PROOFS_END: Duration = Duration::from_secs(12);
 
 /// The party that introspects.
 #[derive(Clone, Debug)]
@@ -60,6 +68,12 @@ impl From<Error> for Rejection {
     }
 }
 
+impl From<NotBound> for Rejection {
+    fn from(_: NotBound) -> Self {
+        Self::Inactive
+    }
+}
+
 /// The parties of a token, and how current the facts about them are.
 struct Parties {
     client: Arc<Cached<KnownClient>>,
@@ -86,28 +100,39 @@ impl Parties {
     }
 }
 
-/// Introspects a token. For a token that is not active, the response says only that, whatever the reason. Fails with
+/// Introspects a token. With a `binding`, an access token is active only if the caller that brought it holds the token's key, and
+/// comes from the networks of client and grant. For a token that is not active, the response says only that, whatever the reason. Fails with
 /// [`Error::Unavailable`] also if in each of [`ATTEMPTS`] attempts a fact changes or an answer is too old.
 pub async fn introspect(
     oauth: &OAuth,
     requester: &Requester,
     tenant_id: &TenantId,
     token: &str,
+    binding: Option<&Binding>,
 ) -> Result<Response> {
     let introspection = Introspection {
         oauth,
         requester,
         tenant_id,
+        binding,
     };
     let refresh = RefreshToken::parse(token).ok();
     for _ in 0..ATTEMPTS {
         let found = match &refresh {
-            Some(token) => Box::pin(introspection.refresh_token(token)).await,
+            Some(token) => {
+                let found = Box::pin(introspection.refresh_token(token)).await;
+                found.map(|(response, watermark)| (response, watermark, None))
+            }
             None => introspection.access_token(token).await,
         };
         match found {
-            Ok((response, watermark)) if watermark.is_current(oauth.cache.registry_lease()) => {
-                return Ok(response);
+            Ok((response, watermark, proof)) if watermark.is_current(oauth.cache.registry_lease()) => {
+                // Once the token is known to be active, so that no proof is spent on another.
+                return match proof.map(|proof| spend(oauth, &response.client_id, &proof)) {
+                    None | Some(Ok(true)) => Ok(response),
+                    Some(Ok(false)) => Ok(inactive()),
+                    Some(Err(error)) => Err(error),
+                };
             }
             Ok(_) | Err(Rejection::Changed) => {}
             Err(Rejection::Inactive) => return Ok(inactive()),
@@ -115,6 +140,15 @@ pub async fn introspect(
         }
     }
     Err(Error::Unavailable)
+}
+
+/// Spends a proof. Returns whether it was not used before on this replica.
+fn spend(oauth: &OAuth, client_id: &str, proof: &VerifiedProof) -> Result<bool> {
+    match oauth.resource_proofs.accept(client_id, proof, oauth.store.now()) {
+        Ok(()) => Ok(true),
+        Err(ReplayError::Used) => Ok(false),
+        Err(ReplayError::Full) => Err(Error::TooManyCalls(PROOFS_END)),
+    }
 }
 
 /// Signs an introspection response for the client or workload with this id (RFC 9701 §5).
@@ -138,6 +172,7 @@ struct Introspection<'a> {
     oauth: &'a OAuth,
     requester: &'a Requester,
     tenant_id: &'a TenantId,
+    binding: Option<&'a Binding>,
 }
 
 impl Introspection<'_> {
@@ -155,7 +190,11 @@ impl Introspection<'_> {
         Err(Rejection::Inactive)
     }
 
-    async fn access_token(&self, token: &str) -> Result<(Response, Watermark), Rejection> {
+    /// Returns the proof of the caller, too, which is not spent yet.
+    async fn access_token(
+        &self,
+        token: &str,
+    ) -> Result<(Response, Watermark, Option<VerifiedProof>), Rejection> {
         let oauth = self.oauth;
         let keys = oauth.cache.keys().await?;
         let Ok(claims) = keys.value.set().verify_signature(token) else {
@@ -196,6 +235,13 @@ impl Introspection<'_> {
             return Err(Rejection::Inactive);
         }
         let token_type = claims.token_type().to_owned();
+        let proof = match self.binding {
+            Some(binding) => {
+                binding.check_networks([&parties.client.allowed_networks, &grant.allowed_networks])?;
+                binding.check_key(claims.cnf.as_ref(), token, now)?
+            }
+            None => None,
+        };
         let response = Response {
             active: Some(true),
             scope,
@@ -211,7 +257,7 @@ impl Introspection<'_> {
             grant_id: claims.grant_id,
             cnf: claims.cnf.map(Into::into),
         };
-        Ok((response, parties.watermark))
+        Ok((response, parties.watermark, proof))
     }
 
     async fn refresh_token(&self, token: &RefreshToken) -> Result<(Response, Watermark), Rejection> {

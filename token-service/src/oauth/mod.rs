@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use accord::{rpc::middleware::limits::RateLimit, text::id::ClientId, verify::AccessTokenClaims};
+use accord::{
+    dpop::ReplayCache, rpc::middleware::limits::RateLimit, text::id::ClientId, verify::AccessTokenClaims,
+};
 use tracing::Instrument;
 
 use self::{client_keys::ClientKeySets, mutual_tls::MutualTls};
@@ -13,6 +15,7 @@ use crate::{
     store::Store,
 };
 
+pub mod binding;
 pub mod client_authentication;
 pub mod client_keys;
 pub mod dpop;
@@ -44,6 +47,8 @@ pub struct OAuth {
     pub mutual_tls: MutualTls,
     /// What DPoP proofs are checked against.
     pub dpop: Arc<Dpop>,
+    /// The proofs of the last minute that internal services brought.
+    pub resource_proofs: Arc<ReplayCache>,
 }
 
 /// Runs `work` in its own task, so that it completes although the caller disconnects.

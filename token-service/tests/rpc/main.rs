@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod audit;
+mod bindings;
 mod consent;
 mod edited;
 mod fake_registry;

@@ -15,11 +15,12 @@ use accord::{
 use tonic::Response;
 use zeroize::Zeroizing;
 
-use super::{scopes, setup::parameters};
+use super::{present, scopes, setup::parameters};
 use crate::{
     error::{Error, Result},
     model::revocation::{Revocation, RevocationKind},
     oauth::{
+        binding::Binding,
         client_authentication::{Credentials, Proof},
         issuance::{CodeRequest, GrantRequest, Issued, Request},
         pushed_request,
@@ -31,6 +32,9 @@ use crate::{
 const DPOP_NONCE: &str = "dpop-nonce";
 /// The longest token that a request may hold, in bytes.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
+
+/// The longest certificate of a caller, in bytes.
+const MAX_CERTIFICATE_BYTES: usize = 16 * 1024;
 
 accord::message_enum! { RevocationKind = pb::RevocationKind { Jti, Family, Grant, Client, Tenant, User, Kid } }
 
@@ -130,8 +134,19 @@ fn token(v: &mut Violations, field: &str, value: &str) {
     }
 }
 
-/// Reads an `IntrospectTokenRequest`: the tenant, the token, and the client's credentials. A workload, which the
-/// channel has proven, needs none and must not send any.
+/// An introspection request. No `Debug`: it holds a token and credentials.
+pub struct Introspect {
+    /// The tenant.
+    pub tenant_id: TenantId,
+    /// The token.
+    pub token: Zeroizing<String>,
+    /// The client's credentials; `None` for a workload.
+    pub credentials: Option<Credentials>,
+    /// What a workload knows of the call that brought the token, if it told.
+    pub binding: Option<Binding>,
+}
+
+/// Reads an `IntrospectTokenRequest`. A workload, which the channel has proven, needs no credentials and must not send any.
 ///
 /// # Errors
 /// [`Error::Invalid`] with all violations, [`Error::Unauthenticated`] when neither a workload nor a client calls.
@@ -139,7 +154,7 @@ pub fn introspect(
     request: pb::IntrospectTokenRequest,
     by_workload: bool,
     certificate: Option<ClientCertificate>,
-) -> Result<(TenantId, Zeroizing<String>, Option<Credentials>)> {
+) -> Result<Introspect> {
     let names_client = !request.client_id.is_empty() || request.client_authentication.is_some();
     let proof = request.client_authentication.map(|proof| match proof {
         IntrospectProof::ClientSecret(secret) => Proof::Secret(Zeroizing::new(secret)),
@@ -151,13 +166,48 @@ pub fn introspect(
     if by_workload && names_client {
         v.add("client_id", "must be empty when a workload calls");
     }
+    if !by_workload && request.binding.is_some() {
+        v.add("binding", "must be absent when a client calls");
+    }
+    let binding = request.binding.map(|message| binding(&mut v, message));
     let tenant_id = v.finish(|| tenant_id)?;
     let credentials = match (by_workload, names_client) {
         (true, _) => None,
         (false, true) => Some(Credentials::new(request.client_id, proof, certificate)),
         (false, false) => return Err(Error::Unauthenticated),
     };
-    Ok((tenant_id, Zeroizing::new(request.token), credentials))
+    Ok(Introspect {
+        tenant_id,
+        token: Zeroizing::new(request.token),
+        credentials,
+        binding,
+    })
+}
+
+/// Reads what a workload knows of a call.
+fn binding(v: &mut Violations, message: pb::TokenBinding) -> Binding {
+    let client_address = match message.client_address.as_str() {
+        "" => None,
+        text => v.check(
+            "binding.client_address",
+            text.parse().map_err(|_| "must be an IP address, or empty"),
+        ),
+    };
+    if !message.dpop_proof.is_empty() {
+        present(v, "binding.method", &message.method);
+        present(v, "binding.url", &message.url);
+    }
+    if message.client_certificate.len() > MAX_CERTIFICATE_BYTES {
+        let rule = format!("must have at most {MAX_CERTIFICATE_BYTES} bytes");
+        v.add("binding.client_certificate", rule);
+    }
+    Binding {
+        dpop_proof: message.dpop_proof,
+        method: message.method,
+        url: message.url,
+        client_certificate: message.client_certificate,
+        client_address,
+    }
 }
 
 /// Reads a `RevokeTokenRequest`.

@@ -255,6 +255,7 @@ mod tests {
             ),
             mutual_tls: MutualTls::default(),
             dpop: Default::default(),
+            resource_proofs: Default::default(),
         };
         let client_id = registry.client_id.as_str();
         let secret = registry.secret().expose();

@@ -548,6 +548,7 @@ mod tests {
             ),
             mutual_tls: MutualTls::default(),
             dpop: Default::default(),
+            resource_proofs: Default::default(),
         };
         let request = Request {
             tenant_id: TenantId::parse(TENANT).unwrap(),
@@ -571,7 +572,7 @@ mod tests {
             // The first call reads and keeps the facts and records the use of the secret, so it takes more locks.
             assert!(token == 1 || locks <= 2, "token {token}: {locks} locks");
             let requester = Requester::Client(registry.client_id.clone());
-            let introspected = introspect(&oauth, &requester, &request.tenant_id, &issued.access_token);
+            let introspected = introspect(&oauth, &requester, &request.tenant_id, &issued.access_token, None);
             assert_eq!(introspected.await.unwrap().active, Some(true));
             let locks = locks_taken();
             assert!(token == 1 || locks <= 2, "introspection {token}: {locks} locks");

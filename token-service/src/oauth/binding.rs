@@ -1,0 +1,156 @@
+//! Whether the caller that brought a token to an internal service holds the token's key (RFC 9449 §7.1, RFC 8705 §3), and comes
+//! from where its client may call from. Introspection checks it for a service that tells what it knows of the call.
+
+use std::net::IpAddr;
+
+use accord::{
+    clock::UnixMillis,
+    dpop::{self, Expected, VerifiedProof},
+    text::{network::AllowedNetworks, opaque::sha256},
+    verify::Confirmation,
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use subtle::ConstantTimeEq;
+
+use crate::model::client::require_network;
+
+/// What an internal service knows of the call that brought a token. What is empty, it does not know. No `Debug`: a proof is of
+/// use to whoever reads it soon enough.
+#[derive(Default)]
+pub struct Binding {
+    /// The DPoP proof of the call.
+    pub dpop_proof: String,
+    /// The method of the call.
+    pub method: String,
+    /// The URL of the call, as its caller wrote it.
+    pub url: String,
+    /// The certificate of the caller's connection, in DER.
+    pub client_certificate: Vec<u8>,
+    /// The address of the caller.
+    pub client_address: Option<IpAddr>,
+}
+
+/// The caller does not hold the key of the token, or calls from elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotBound;
+
+impl Binding {
+    /// Checks that the caller holds the key that `confirmation` names. Returns the proof, which counts once.
+    ///
+    /// A token without a key must come without a proof, and one with a certificate's too: with a proof, it was sent under the
+    /// scheme `DPoP`, which is for tokens of a DPoP key alone (RFC 9449 §7.1).
+    pub fn check_key(
+        &self,
+        confirmation: Option<&Confirmation>,
+        token: &str,
+        now: UnixMillis,
+    ) -> Result<Option<VerifiedProof>, NotBound> {
+        let has_proof = !self.dpop_proof.is_empty();
+        match confirmation {
+            Some(Confirmation::Jkt(jkt)) => {
+                let expected = Expected {
+                    method: &self.method,
+                    urls: &[&self.url],
+                    access_token: Some(token),
+                    now,
+                };
+                let proof = dpop::verify(&self.dpop_proof, &expected).map_err(|_| NotBound)?;
+                let is_key = bool::from(proof.jkt.as_bytes().ct_eq(jkt.as_bytes()));
+                is_key.then_some(Some(proof)).ok_or(NotBound)
+            }
+            _ if has_proof => Err(NotBound),
+            Some(Confirmation::Certificate(thumbprint)) => {
+                let presented = URL_SAFE_NO_PAD.encode(sha256(&self.client_certificate));
+                let is_certificate = bool::from(presented.as_bytes().ct_eq(thumbprint.as_bytes()));
+                (is_certificate && !self.client_certificate.is_empty())
+                    .then_some(None)
+                    .ok_or(NotBound)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Checks the caller's address, if it is known, against the networks of client and grant.
+    pub fn check_networks(&self, networks: [&AllowedNetworks; 2]) -> Result<(), NotBound> {
+        let Some(address) = self.client_address else {
+            return Ok(());
+        };
+        let is_allowed = |networks| require_network(networks, Some(address)).is_ok();
+        networks.into_iter().all(is_allowed).then_some(()).ok_or(NotBound)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis::from_millis(1_800_000_000_000);
+
+    fn certificate(der: &[u8]) -> Binding {
+        Binding {
+            client_certificate: der.to_vec(),
+            ..Binding::default()
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_compared_as_a_whole() {
+        let thumbprint = URL_SAFE_NO_PAD.encode(sha256(b"a certificate"));
+        let bound = Confirmation::Certificate(thumbprint);
+        let check = |binding: &Binding| binding.check_key(Some(&bound), "token", NOW);
+        assert_eq!(check(&certificate(b"a certificate")), Ok(None));
+        for other in [&b""[..], b"another certificate", b"a certificate "] {
+            assert_eq!(check(&certificate(other)), Err(NotBound));
+        }
+        // A binding to no certificate is one to none, not one to any.
+        let empty = Confirmation::Certificate(URL_SAFE_NO_PAD.encode(sha256(b"")));
+        assert_eq!(
+            certificate(b"").check_key(Some(&empty), "token", NOW),
+            Err(NotBound)
+        );
+    }
+
+    #[test]
+    fn a_proof_comes_with_tokens_of_its_key_alone() {
+        let with_proof = Binding {
+            dpop_proof: "a.b.c".into(),
+            ..certificate(b"a certificate")
+        };
+        let thumbprint = URL_SAFE_NO_PAD.encode(sha256(b"a certificate"));
+        for confirmation in [
+            None,
+            Some(Confirmation::Jkt("x".into())),
+            Some(Confirmation::Certificate(thumbprint)),
+        ] {
+            let checked = with_proof.check_key(confirmation.as_ref(), "token", NOW);
+            assert_eq!(checked, Err(NotBound), "{confirmation:?}");
+        }
+        assert_eq!(certificate(b"any").check_key(None, "token", NOW), Ok(None));
+        let jkt = Confirmation::Jkt("x".into());
+        let checked = certificate(b"any").check_key(Some(&jkt), "token", NOW);
+        assert_eq!(checked, Err(NotBound));
+    }
+
+    #[test]
+    fn networks_count_if_the_address_is_known() {
+        let networks = |text: &str| AllowedNetworks::parse(&[text.to_owned()]).unwrap();
+        let (client, grant) = (networks("203.0.113.0/24"), networks("203.0.113.0/28"));
+        let any = AllowedNetworks::default();
+        let from = |address: &str| Binding {
+            client_address: Some(address.parse().unwrap()),
+            ..Binding::default()
+        };
+        for (address, networks, expected) in [
+            ("203.0.113.7", [&client, &grant], Ok(())),
+            ("::ffff:203.0.113.7", [&client, &grant], Ok(())),
+            ("203.0.113.99", [&client, &grant], Err(NotBound)),
+            ("203.0.113.99", [&client, &any], Ok(())),
+            ("198.51.100.9", [&any, &grant], Err(NotBound)),
+            ("198.51.100.9", [&any, &any], Ok(())),
+        ] {
+            assert_eq!(from(address).check_networks(networks), expected, "{address}");
+        }
+        assert_eq!(Binding::default().check_networks([&client, &grant]), Ok(()));
+    }
+}
